@@ -44,6 +44,8 @@ from gradlab.truth.scout import linearization_price
 GROUPS = 256  # of starts
 MEMORY = 8e9  # bytes that a measurement may take
 BLOCK = 4e8  # bytes that a block aims at
+COPIES = 1.6  # of a block's tensors while they are made: measured, `benchmarks.large`
+LOADED = 6e7  # bytes of code that torch loads when it is first needed: measured
 PER_CELL = 24  # numbers of a cell and group: pair sums, and every quantity without it
 
 
@@ -188,7 +190,7 @@ def peak(asked: Asked, divided: Division) -> float:
     n = divided.starts
     block = divided.block * _per_start(asked) + _workspace(asked)
     stages = _pilot(asked), _kept(asked, divided) + block, _kept(asked, divided) + _rare(asked, n)
-    return resident() + max(stages)
+    return resident() + LOADED + max(stages)
 
 
 def _kept(asked: Asked, divided: Division) -> float:
@@ -227,7 +229,7 @@ def _per_start(asked: Asked) -> float:
     staying = H1 * (systems + 3 * W) + 5 * H1**2 * da
     firsts = 3 * SAMPLES * H1 * da
     truth = _length(asked) * (path + 2 * jacobians + 3 * ds * da + 6 * da)
-    return 8 * (max(truth, visiting, firsts + staying) + 2 * P)
+    return 8 * COPIES * (max(truth, visiting, firsts + staying) + 2 * P)
 
 
 def _workspace(asked: Asked) -> float:
