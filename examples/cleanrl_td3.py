@@ -108,8 +108,9 @@ def train(args: Args, env: gym.Env, task: gradlab.Task) -> dict[str, Any]:
 
     # 1. the probe
     probe = gradlab.Probe(
-        actor, actor_optimizer, task, qf1, log=args.log, overhead_budget=args.overhead_budget
-    )
+        actor, actor_optimizer, task, qf1, log=args.log, overhead_budget=args.overhead_budget,
+        critic_alone=True,  # as in TD3: no step of a model
+    )  # fmt: skip
 
     obs, _ = env.reset(seed=args.seed)
     for global_step in range(args.steps):

@@ -20,6 +20,7 @@ class Parts:
         watched: what the trainer calls.
         critic_optimizer: what steps the critic, possibly θ too; None where nothing does.
         watched_critic: the module that the trainer calls for its critic's loss, if there is one.
+        critic_alone: the actor ascends Q(s, π(s)) and no step of a model.
     """
 
     policy: nn.Module
@@ -28,3 +29,4 @@ class Parts:
     watched: Watched
     critic_optimizer: torch.optim.Optimizer | None = None
     watched_critic: nn.Module | None = None
+    critic_alone: bool = False

@@ -131,6 +131,7 @@ class ProbeCallback(BaseCallback):
             watched=parts.watched,
             critic_optimizer=parts.critic_optimizer,
             watched_critic=parts.watched_critic,
+            critic_alone=parts.critic_alone,
         )
         self._parts = parts
 

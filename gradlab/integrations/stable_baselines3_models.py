@@ -168,12 +168,12 @@ def _off_policy(model: Any, normalizer: Any, box: Box) -> Parts:
     if isinstance(model, TD3):
         q = Q(critic, 1, valued, box, normalizer)
         theta, watched = Deterministic(actor, seen, box), Watched(actor, unit)
-        return Parts(theta, actor.optimizer, q, watched, critic.optimizer, critic)
+        return Parts(theta, actor.optimizer, q, watched, critic.optimizer, critic, True)
     q = Q(critic, len(critic.q_networks), valued, box, normalizer)
     first = _first(actor.latent_pi, actor.mu)
     watched = Watched(first, unit, partial(_mean_action, None if first is actor.mu else actor.mu))
     policy = Squashed(actor, seen, box)
-    return Parts(policy, actor.optimizer, q, watched, critic.optimizer, critic)
+    return Parts(policy, actor.optimizer, q, watched, critic.optimizer, critic, True)
 
 
 def _on_policy(policy: Any, normalizer: Any, box: Box) -> Parts:

@@ -116,6 +116,7 @@ class ProbeHook(TrainerHookBase):  # type: ignore[misc]
             watched=parts.watched,
             critic_optimizer=parts.critic_optimizer,
             watched_critic=parts.watched_critic,
+            critic_alone=parts.critic_alone,
         )
         self._passes = after_backward(parts.watched.module, self._mark)
 

@@ -28,7 +28,7 @@ try:
     )
     from torchrl.envs.utils import ExplorationType, set_exploration_type
     from torchrl.modules import TanhDelta, TanhModule, TanhNormal
-    from torchrl.objectives import DDPGLoss, TD3Loss
+    from torchrl.objectives import DDPGLoss, SACLoss, TD3Loss
 except ImportError as error:
     raise not_installed("torchrl", "torchrl") from error
 
@@ -94,7 +94,9 @@ def parts_of(trainer: Any) -> Parts:
     policy = Acting(actor, keys[0], action_key(loss))
     critic = _critic(loss, keys[0]) if len(keys) == 1 else None
     valued = _stepping(trainer, _critic_parameters(loss))
-    return Parts(policy, _optimizer(trainer, actor), critic, _watched(actor), valued)
+    alone = isinstance(loss, DDPGLoss | TD3Loss | SACLoss)
+    watched = _watched(actor)
+    return Parts(policy, _optimizer(trainer, actor), critic, watched, valued, critic_alone=alone)
 
 
 def check_measurable(trainer: Any) -> None:

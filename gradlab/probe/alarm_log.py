@@ -30,6 +30,7 @@ class AlarmLog:
         names: of the parameters.
         seeds: numbers of seeds that are trained side by side, which alarms name; None: one loop.
         source: first words of a printed alarm.
+        critic_alone: the loop's actor follows the critic alone: no alarm is about a model's steps.
 
     Attributes:
         alarms: that were reported.
@@ -43,8 +44,11 @@ class AlarmLog:
         names: Sequence[str],
         seeds: Sequence[int] | None = None,
         source: str = "gradlab probe",
+        *,
+        critic_alone: bool = False,
     ) -> None:
         self.sink, self.names, self.seeds, self.source = sink, tuple(names), seeds, source
+        self.critic_alone = critic_alone
         self.stream: TextIO | None = None
         self.alarms: list[Alarm] = []
         count = 1 if seeds is None else len(seeds)
@@ -98,6 +102,6 @@ class AlarmLog:
         rows = self.rows[seed].setdefault(table, deque(maxlen=KEPT))
         rows.append(row)
         self._counts[seed][table] += 1
-        evidence = Evidence(list(rows), self._counts[seed][table], self.names)
+        evidence = Evidence(list(rows), self._counts[seed][table], self.names, self.critic_alone)
         for alarm in examine(table, evidence):
             self.report(alarm, int(row["update"]), int(row["step"]), seed)

@@ -18,7 +18,7 @@ import contextlib
 import os
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, final
@@ -75,6 +75,8 @@ class Probe:
         watched: the module whose forward passes the loop makes, where it is not the policy: an
             adapter, say, gives the task's actions, but the loop calls what is inside.
         watched_critic: the same for the critic.
+        critic_alone: the actor ascends the critic alone, as in DDPG, TD3 and SAC, without a step of
+            a model: verdict and alarms are about that gradient.
 
     Several backward passes before an optimiser's step are one update, whose last gradient counts.
     With a gradient scaler say `probe(step, scaler)`. In a group of processes the first one writes;
@@ -99,6 +101,7 @@ class Probe:
         clock: Clock = time.perf_counter,
         watched: Watched | None = None,
         watched_critic: nn.Module | None = None,
+        critic_alone: bool = False,
     ) -> None:
         arguments.check_policy(policy)
         arguments.check_optimizer(optimizer, policy)
@@ -112,10 +115,12 @@ class Probe:
             question = None if task is None else _question(task, critic, seed, policy)
             watch = Watch(watched or Watched(policy, limits_of(policy, task)), self.budget)
             named = list(policy.named_parameters())
+            settings = {"seed": seed, "critic_alone": bool(critic_alone)}
             sink: RowSink = (
-                NoSink() if self.off else _sink(log, named, question, watch, seed, resume)
+                NoSink() if self.off else _sink(log, named, question, watch, settings, resume)
             )
-            self.alarm_log = AlarmLog(sink, [name for name, _ in named])
+            names = [name for name, _ in named]
+            self.alarm_log = AlarmLog(sink, names, critic_alone=bool(critic_alone))
             beside = _critic(critic_optimizer, policy, optimizer, self.budget)
             loop = Loop(policy, [p for _, p in named], optimizer, beside)
             models = ModelGradients(policy, optimizer, task)
@@ -342,18 +347,18 @@ def _sink(
     named: Sequence[tuple[str, nn.Parameter]],
     question: Question | None,
     watch: Watch,
-    seed: int,
+    settings: Mapping[str, Any],
     resume: bool,
 ) -> RowSink:
     names = [name for name, _ in named]
     if log is None:
         return NoSink()
     if isinstance(log, list | tuple):
-        return SeveralSinks([_sink(each, named, question, watch, seed, resume) for each in log])
+        return SeveralSinks([_sink(each, named, question, watch, settings, resume) for each in log])
     assert callable(log) or isinstance(log, str | Path)  # the door has seen to it
     if callable(log):
         return FunctionSink(log, names)
-    config = {"seed": seed, "overhead_budget": watch.budget.share, "parameters": list(names)}
+    config = {**settings, "overhead_budget": watch.budget.share, "parameters": list(names)}
     config |= {"law": LAW, "shapes": [list(p.shape) for _, p in named]}
     task = "" if question is None else question.task.name
     horizon = None if question is None else question.horizon

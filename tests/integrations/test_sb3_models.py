@@ -73,6 +73,14 @@ def test_the_critic_has_the_environments_units(sb3: Any, kind: str) -> None:
     assert torch.allclose(found, unit * expected.double(), rtol=1e-5) and unit != 1.0
 
 
+@pytest.mark.parametrize(
+    ("kind", "alone"),
+    [("TD3", True), ("DDPG", True), ("SAC", True), ("PPO", False), ("A2C", False)],
+)
+def test_off_policy_actors_follow_the_critic_alone(sb3: Any, kind: str, alone: bool) -> None:
+    assert sb3.parts_of(sb3.made(kind)).critic_alone is alone
+
+
 def test_only_what_actions_depend_on_is_watched(sb3: Any) -> None:
     names = {k: {n for n, _ in sb3.parts_of(sb3.made(k)).policy.named_parameters()} for k in KINDS}
     assert names["TD3"] == {"mu.0.weight", "mu.0.bias", "mu.2.weight", "mu.2.bias"} == names["DDPG"]

@@ -44,6 +44,7 @@ def test_policy_and_critic_are_those_of_the_loss(kind: str, trainers: Any) -> No
     s, a = torch.randn(5, 2), torch.rand(5, 1) * 2 - 1
     assert torch.equal(parts.policy(s), trainers.acted(loss, s))
     assert torch.allclose(parts.critic(s, a), trainers.valued(kind, loss, s, a), atol=1e-6)
+    assert parts.critic_alone
     stepped = {id(p) for group in trainer.optimizer.param_groups for p in group["params"]}
     assert {id(p) for p in parts.policy.parameters()} <= stepped
 

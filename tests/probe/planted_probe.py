@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from gradlab.runs.probe import schema
+from gradlab.runs.probe.measured_columns import LAW
 from gradlab.storage.journal import Journal
 
 H, STARTS, BATCH = 4, 64, 256
@@ -20,10 +21,12 @@ Rows = Mapping[str, Sequence[Mapping[str, Any]]]
 
 def opened(
     path: Path, names: Sequence[str] = NAMES, actions: int = 2, horizon: int | None = H,
-    budget: float = 0.05, task: str = "planted", without: Sequence[str] = (), **more: Any,
+    budget: float = 0.05, task: str = "planted", without: Sequence[str] = (),
+    critic_alone: bool = False, **more: Any,
 ) -> Journal:  # fmt: skip
     """The journal of a run, as `FileSink` opens it, `without` some columns."""
     config = {"seed": 0, "overhead_budget": budget, "parameters": list(names)}
+    config |= {"law": LAW, "critic_alone": True} if critic_alone else {}
     head = schema.attributes(names, task, config, ENVIRONMENT) | more
     tables = {
         name: replace(table, columns={k: v for k, v in table.columns.items() if k not in without})

@@ -208,7 +208,7 @@ def test_an_order_that_reversed_says_when(path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("ends", "words", "decided"),
-    [((0.1, 0.3), "less than half", True), ((0.7, 0.9), "more than half", True),
+    [((0.1, 0.3), "the longer one", True), ((0.7, 0.9), "critic's own gradient", True),
      ((0.2, 0.9), "Undecided", False)],
 )  # fmt: skip
 def test_weights_are_on_one_side_of_half_or_undecided(

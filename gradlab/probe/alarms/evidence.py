@@ -34,11 +34,13 @@ class Evidence:
     Attributes:
         count: rows of this table so far, those that are no longer here included.
         names: of the parameters.
+        critic_alone: the loop's actor follows the critic alone, without a step of a model.
     """
 
     rows: Sequence[Row]
     count: int
     names: Sequence[str] = ()
+    critic_alone: bool = False
 
     @property
     def new(self) -> Row:
@@ -70,16 +72,20 @@ class AlarmTest:
         kind: the alarm's; table: whose rows are tested.
         columns: of the newest row; where it lacks one, nothing is tested.
         message: of the evidence, ending with what to do; None where nothing is wrong.
+        unrolled: about steps of a model, which a loop that follows the critic alone has not.
     """
 
     kind: str
     table: str
     columns: tuple[str, ...]
     message: Callable[[Evidence], str | None]
+    unrolled: bool = False
 
     def __call__(self, evidence: Evidence) -> Alarm | None:
         """The alarm that the newest row raises."""
         if not all(name in evidence.new for name in self.columns):
+            return None
+        if self.unrolled and evidence.critic_alone:
             return None
         message = self.message(evidence)
         return None if message is None else Alarm(self.kind, message)

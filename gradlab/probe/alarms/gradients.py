@@ -71,9 +71,14 @@ def noise(evidence: Evidence) -> str | None:
     return (
         f"successive gradients have at most {max(top, 0.0):.2%} of their squared norm in common "
         f"({signal.share:.2%} ± {signal.se:.2%}, {signal.pairs} pairs{_overlap(evidence)}): each "
-        f"is mostly noise, or undoes the step before; use larger batches, a smaller learning rate "
-        f"or a shorter horizon"
+        f"is mostly noise, or undoes the step before; use {_less_noise(evidence.critic_alone)}"
     )
+
+
+def _less_noise(critic_alone: bool) -> str:
+    if critic_alone:
+        return "larger batches or a smaller learning rate"
+    return "larger batches, a smaller learning rate or a shorter horizon"
 
 
 def dead_inputs(evidence: Evidence) -> str | None:

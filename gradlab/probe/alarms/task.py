@@ -3,7 +3,8 @@
     doubling      ln-variance slope b:  b − t se > ln 2 / H           doubles within the horizon H,
                   exponential, not a power law, and H is not among what may be best (95%)
     diverging     λ − t se > ln 1/γ                                   outgrows the discount
-    direction     cosine + t se < 0                                   points away from the truth
+    direction     cosine + t se < 0                                   points away from the truth;
+                  of the model gradient, or of the critic's where the loop follows that alone
     over data     ln MSE(H) − ln MSE(data) − t se > 0                 worse than no model derivative
     critic        bias²(true dynamics) − ½ bias²(model) − t se > 0    the critic makes most of it
     bound         |mean Q| − t se > r_max / (1 − γ), where no reward grows along the path
@@ -23,8 +24,10 @@ from numpy.typing import NDArray
 
 from gradlab.probe.alarms.evidence import AlarmTest, Evidence
 from gradlab.statistics.growth import DECISIVE
+from gradlab.wording import horizons
 
-MODEL = 1  # index of the estimator
+DATA, MODEL = 0, 1  # indices of estimators
+DIRECTION = ("cosine", "cosine_se")
 ROUNDING = 1e-6  # of a logarithm whose samples do not differ at all
 PRECISE = 0.01  # relative error of a gradient in float32
 
@@ -62,20 +65,36 @@ def diverging(evidence: Evidence) -> str | None:
 
 
 def wrong_direction(evidence: Evidence) -> str | None:
-    """A model gradient that points away from the true one."""
-    cosine, se = (
-        np.asarray(evidence.new[name], dtype=np.float64)[MODEL, 1:]
-        for name in ("cosine", "cosine_se")
+    """The gradient that the loop follows points away from the true one."""
+    return _critic_away(evidence) if evidence.critic_alone else _model_away(evidence)
+
+
+def _critic_away(evidence: Evidence) -> str | None:
+    cosine, se = (float(np.asarray(evidence.new[name])[DATA, 0]) for name in DIRECTION)
+    top = cosine + _reach(evidence) * se
+    if not top < 0:
+        return None
+    return (
+        f"a step along the actor's gradient, which follows the critic alone, lowers the return "
+        f"(cosine {cosine:.2f} with the true gradient, at most {top:.2f}, {_starts(evidence)}): "
+        f"improve the critic; more of its updates per update of the actor, or more data before "
+        f"the actor moves, are the usual ways"
     )
+
+
+def _model_away(evidence: Evidence) -> str | None:
+    cosine, se = (np.asarray(evidence.new[name], dtype=np.float64)[MODEL, 1:] for name in DIRECTION)
     top = cosine + _reach(evidence, max(len(cosine), 1)) * se
     bad = np.flatnonzero(top < 0)
     if not len(bad):
         return None
-    h = int(bad[-1]) + 1
+    h, sure = int(bad[-1]) + 1, evidence.at("sign_reliable")
+    where = f"horizon {h}" if len(bad) == 1 else f"horizons {horizons((bad + 1).tolist())}"
+    certain = f"up to horizon {sure:.0f}" if sure >= 1 else "at no horizon"
     return (
-        f"at horizon {h} the model gradient points away from the true one (cosine "
-        f"{cosine[h - 1]:.2f}, at most {top[h - 1]:.2f}, {_starts(evidence)}; the sign is certain "
-        f"up to horizon {evidence.at('sign_reliable'):.0f}): {_back(bad + 1, len(cosine))}"
+        f"at {where} the model gradient points away from the true one (cosine at {h}: "
+        f"{cosine[h - 1]:.2f}, at most {top[h - 1]:.2f}, {_starts(evidence)}; the right sign is "
+        f"certain {certain}): {_back(bad + 1, len(cosine))}"
     )
 
 
@@ -207,33 +226,44 @@ ALARMS = (
         "measured",
         ("starts", "jacobian_nonfinite", "jacobian_states"),
         lost_jacobians,
+        unrolled=True,
     ),
-    AlarmTest("dead action", "measured", ("starts", "dead_action"), dead_actions),
-    AlarmTest("precision-limited", "measured", ("starts", "float32_error"), precision_limited),
+    AlarmTest("dead action", "measured", ("starts", "dead_action"), dead_actions, unrolled=True),
+    AlarmTest(
+        "precision-limited",
+        "measured",
+        ("starts", "float32_error"),
+        precision_limited,
+        unrolled=True,
+    ),
     AlarmTest(
         "diverging sensitivities",
         "measured",
         ("starts", "lyapunov", "lyapunov_se", "discount"),
         diverging,
+        unrolled=True,
     ),
     AlarmTest(
         "variance doubling time",
         "measured",
         ("starts", "variance", "growth", "growth_se", "growth_evidence"),
         doubling,
+        unrolled=True,
     ),
-    AlarmTest("wrong direction", "measured", ("starts", "cosine", "cosine_se"), wrong_direction),
+    AlarmTest("wrong direction", "measured", ("starts", *DIRECTION), wrong_direction),
     AlarmTest(
         "worse than without a model",
         "measured",
         ("starts", "variance", "over_data", "over_data_se", "kept_high"),
         worse_than_data,
+        unrolled=True,
     ),
     AlarmTest(
         "critic-dominated bias",
         "measured",
         ("starts", "bias2", "critic_gap", "critic_gap_se"),
         critic_dominated,
+        unrolled=True,
     ),
     AlarmTest(
         "critic beyond its bound",
@@ -246,5 +276,6 @@ ALARMS = (
         "measured",
         ("starts", "jacobian_error", "jacobian_error_se"),
         jacobian_drift,
+        unrolled=True,
     ),
 )

@@ -60,6 +60,11 @@ class ProbeRun:
         return float(self.config["overhead_budget"])
 
     @property
+    def critic_alone(self) -> bool:
+        """Whether the loop's actor follows the critic alone (h = 0), as the loop has declared."""
+        return self.config.get("critic_alone") is True
+
+    @property
     def spent(self) -> float:
         """Share of the time that it took; NaN before the first row."""
         return last(self.vitals, "spent")

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from math import isfinite
 
 from gradlab.runs.realised import Disagreement
 from gradlab.statistics.number import Number, decide
@@ -165,7 +166,13 @@ def _sure(facts: Facts) -> str:
 def _more(facts: Facts) -> str:
     if facts.more is None:
         return ""
-    return f"; {rounded_up(facts.more)} more starts decide ({duration(facts.seconds_for_more)})"
+    return f"; {_would_decide(facts.more, facts.seconds_for_more)}"
+
+
+def _would_decide(more: int, seconds: float) -> str:
+    """230 more starts decide (3 min); without the time where nobody knows it, as in a probe."""
+    price = f" ({duration(seconds)})" if isfinite(seconds) else ""
+    return f"{rounded_up(more)} more starts decide{price}"
 
 
 def _not_shown(facts: Facts, best: Number, rest: tuple[Sentence, ...]) -> Screen:
@@ -185,7 +192,7 @@ def _not_shown(facts: Facts, best: Number, rest: tuple[Sentence, ...]) -> Screen
     enough = ""
     if decision.more:
         seconds = facts.seconds * (1 + decision.more / facts.samples)
-        enough = f"{rounded_up(decision.more)} more starts decide ({duration(seconds)})"
+        enough = _would_decide(decision.more, seconds)
     text = " ".join(each for each in (safe, lowered, guess) if each)
     return Screen(text, "choose", enough or "open", _tried(facts), FIGURE, rest)
 

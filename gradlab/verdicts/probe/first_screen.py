@@ -1,4 +1,9 @@
-"""The first screen of a probe: faults first, else the step to take, else a batch's signal."""
+"""The first screen of a probe: faults first, then what the loop's own gradient does to the return.
+
+the critic alone    DDPG, TD3, SAC, as the loop has declared: `followed`
+not declared        the step to take by the newest measurement
+not measured        a batch's signal
+"""
 
 from __future__ import annotations
 
@@ -14,6 +19,7 @@ from gradlab.runs.probe.tables import signals
 from gradlab.statistics.intervals import Z
 from gradlab.statistics.successive import Signal, pooled
 from gradlab.verdicts.measurement.recommendation import recommendation
+from gradlab.verdicts.probe.followed import Followed, followed, other_horizons
 from gradlab.verdicts.probe.gains import facts_of
 from gradlab.verdicts.probe.measured import FEWEST, too_few
 from gradlab.verdicts.probe.premises import void
@@ -26,11 +32,27 @@ from gradlab.wording import batches, cosine, cosines, percent
 SEEN_IN = {
     "non-finite gradient": "nonfinite",
     "origin of a non-finite gradient": "nonfinite",
-    "saturated actor": "saturation",
+    "first non-finite operation": "nonfinite",
+    "dead path": "layer_norm",
     "dead inputs": "dead_columns",
+    "gradient no better than noise": "signal_share",
+    "saturated actor": "saturation",
+    "actor does not move": "update_ratio",
+    "actor moves in part": "update_ratio",
+    "learning rate too large": "update_ratio",
+    "critic does not move": "critic_loss",
+    "critic's learning rate too large": "critic_loss",
+    "exploding critic": "critic_loss",
+    "wrong direction": "cosine",
+    "worse than without a model": "errors",
+    "critic-dominated bias": "errors",
+    "variance doubling time": "parts",
+    "diverging sensitivities": "chain",
     "critic beyond its bound": "value",
+    "drifting model Jacobian": "jacobian_ratio",
 }
 WORST = ("non-finite gradient", "origin of a non-finite gradient")
+DIRECTION = "wrong direction"
 
 
 def screen(run: ProbeRun) -> Screen:
@@ -40,26 +62,58 @@ def screen(run: ProbeRun) -> Screen:
     rest = tuple(verdict(run))
     if (reasons := void(run)) and not set(WORST) & set(kinds):
         return Screen(reasons[0], "none", NOTHING, tuple(_finite(run)), "grad_norm", rest)
-    return _faulty(run, kinds, rest) if kinds else _sound(run, rest)
+    own = followed(run)
+    if own is None:
+        return _faulty(run, kinds, rest) if kinds else _sound(run, rest)
+    # The newest measurement says more of a direction than the first alarm about it.
+    if faults := Counter({kind: n for kind, n in kinds.items() if kind != DIRECTION}):
+        return _faulty(run, faults, rest, own)
+    return _by_its_gradient(run, own, rest)
 
 
-def _faulty(run: ProbeRun, kinds: Counter[str], rest: tuple[Sentence, ...]) -> Screen:
+def _by_its_gradient(run: ProbeRun, own: Followed, rest: tuple[Sentence, ...]) -> Screen:
+    """What the gradient of the critic alone, which the loop follows, does to the return."""
+    todo = {
+        "raised": "Go on with this critic.",
+        "lowered": "If this lasts, improve the critic.",
+        "unknown": "A larger overhead_budget measures more often.",
+    }
+    headline = " ".join(filter(None, (own.text, todo[own.direction], other_horizons(run))))
+    few = own.cosine.n < FEWEST
+    word = "open" if own.direction == "unknown" else "sure of its sign then"
+    lights: dict[str, Light] = {"raised": "act", "lowered": "none", "unknown": "choose"}
+    sure = f"not reliable below {FEWEST} starts" if few else f"{word} ({own.cosine.n} starts)"
+    how = f"⟨g, ∇J⟩/(|g||∇J|) of the critic's gradient, h = 0, at step {own.step:,}."
+    fact = Fact("cosine of the actor's gradient with that of the return",
+                cosine(own.cosine.clipped).replace("-", "−"), how)  # fmt: skip
+    facts = (fact, *_cosine(run), *_finite(run))
+    light: Light = "choose" if few else lights[own.direction]
+    return Screen(headline, light, sure, facts, "cosine", rest)
+
+
+def _faulty(
+    run: ProbeRun, kinds: Counter[str], rest: tuple[Sentence, ...], own: Followed | None = None
+) -> Screen:
     names, at = [str(each) for each in run.alarms["alarm"]], run.alarms["step"]
-    first = names[0]
+    first = next(each for each in names if each in kinds)
     worst = next((each for each in WORST if each in kinds), first)
     text = f"Mend this loop before you train on: {worst} at step {_step(at, names, worst)}."
     if worst != first:
         text += f" The first fault was another: {first}, at step {_step(at, names, first)}."
     more = len(kinds) - len({first, worst})
     text += f" {more} more kind{'s' * (more > 1)} of alarm." if more else ""
-    count = Fact("kinds of alarm", str(len(kinds)), "Kinds in the table alarms of the run.")
+    if own is not None and own.direction == "lowered":
+        text += f" At step {own.step:,} a step along the actor's gradient lowered the return."
+    label = "kind of alarm" if len(kinds) == 1 else "kinds of alarm"
+    count = Fact(label, str(len(kinds)), "Kinds in the table alarms of the run.")
     facts = (count, *_finite(run), *_cosine(run))
-    sure = f"{sum(kinds.values())} alarms in {run.updates:,} updates"
+    raised = sum(kinds.values())
+    sure = f"{raised} alarm{'s' * (raised > 1)} in {run.updates:,} updates"
     return Screen(text, "none", sure, facts, SEEN_IN.get(worst, "grad_norm"), rest)
 
 
 def _sound(run: ProbeRun, rest: tuple[Sentence, ...]) -> Screen:
-    known = facts_of(run)
+    known = None if run.critic_alone else facts_of(run)
     if known is not None and known.best is not None:
         step = recommendation(known, rest)
         few = too_few(run)
@@ -95,7 +149,7 @@ def _told(signal: Signal, low: float, high: float) -> tuple[str, str, Light]:
 
 def _weight(run: ProbeRun) -> str:
     """Where the weights of the task's newest measurement decide."""
-    if not run.measured:
+    if not run.measured or run.critic_alone:
         return ""
     low, high = (float(run.measured[f"weight_zero_{end}"][-1]) for end in ("low", "high"))
     if isfinite(low) and low > HALF:

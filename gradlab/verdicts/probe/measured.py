@@ -19,6 +19,7 @@ from gradlab.statistics.number import Number, decide
 from gradlab.verdicts.measurement.recommendation import recommendation
 from gradlab.verdicts.measurement.verdict import Sentence
 from gradlab.verdicts.phrases import SAME, capital, missing, usable_text
+from gradlab.verdicts.probe.followed import followed
 from gradlab.verdicts.probe.gains import facts_of
 from gradlab.verdicts.probe.premises import void
 from gradlab.wording import gradient, horizons, span, times, two
@@ -27,7 +28,8 @@ from gradlab.wording import ratio as sized
 MODEL = ESTIMATORS.index("model")
 FEWEST = 64  # starts from which intervals cover what they promise (`reports/coverage`)
 OF_INTERVALS = (
-    "gain", "horizon", "rivals", "weights", "source", "critic", "variance", "growth",
+    "gain", "other horizons", "horizon", "rivals", "weights", "source", "critic", "variance",
+    "growth",
 )  # fmt: skip
 
 
@@ -38,7 +40,7 @@ def on_the_task(run: ProbeRun) -> list[Sentence]:
     if reasons := void(run):
         return [Sentence("premises", True, reason) for reason in reasons]
     parts = (
-        _step, _lost, _horizon, _rivals, _weights, _source, _bound, _jacobians, _variance,
+        _own, _step, _lost, _horizon, _rivals, _weights, _source, _bound, _jacobians, _variance,
         _exponent,
     )  # fmt: skip
     sentences = [sentence for part in parts if (sentence := part(run)) is not None]
@@ -73,11 +75,20 @@ def _at_this_size(run: ProbeRun, sentence: Sentence) -> Sentence:
 def _step(run: ProbeRun) -> Sentence | None:
     """The step that the newest measurement recommends, from the facts that a report reads."""
     facts = facts_of(run)
-    if facts is None or facts.best is None:
+    if facts is None or facts.best is None or (run.critic_alone and facts.best[0] == "data"):
         return None
     screen = recommendation(facts)
-    text = f"{screen.headline} This is {screen.sure} ({_starts(run)}, at visited states)."
-    return Sentence("gain", screen.light == "act", text)
+    text = f"{screen.headline} How sure: {screen.sure} ({_starts(run)}, at visited states)."
+    if run.critic_alone:
+        text = f"In a loop that has a model, by the same measurement: {text}"
+    about = "other horizons" if run.critic_alone else "gain"
+    return Sentence(about, screen.light == "act", text)
+
+
+def _own(run: ProbeRun) -> Sentence | None:
+    """What the gradient that the loop follows does to the return, where that is known."""
+    own = followed(run)
+    return None if own is None else Sentence("gain", own.direction != "unknown", own.text)
 
 
 def _horizon(run: ProbeRun) -> Sentence | None:
@@ -100,6 +111,8 @@ def _horizon(run: ProbeRun) -> Sentence | None:
         more = "more starts decide (gradlab.measure)"
         return Sentence("horizon", False, f"{text}; {more}.{_usable(run)}")
     yours = "The horizon of your own loop is not known to the probe: compare it with this."
+    if run.critic_alone:
+        yours = "Your loop follows the critic alone, the data gradient (h = 0)."
     return Sentence("horizon", True, f"{capital(best)}.{_usable(run)} {yours}")
 
 
@@ -151,14 +164,15 @@ def _weights(run: ProbeRun) -> Sentence | None:
     value, low, high = (_newest(run, f"weight_zero{end}") for end in ("", "_low", "_high"))
     if not np.isfinite([value, low, high]).all():
         return None
-    text = f"w_0 = {two(value)} (CI {span(low, high)}, {_starts(run)}), w_{run.horizon} the rest"
+    text = f"{two(value)} (CI {span(low, high)}, {_starts(run)})"
     decision = decide(Number(value, low, high, _count(run), (high - low) / (2 * Z)), HALF)
     if decision.decided:
-        more = "less" if decision.kind == "below" else "more"
-        return Sentence("weights", True, f"Measured optimal weights: {text}: {more} than half on "
-                        f"the critic's own gradient.")  # fmt: skip
-    text = f"Undecided whether horizon 0 or {run.horizon} deserves more weight: {text}; "
-    return Sentence("weights", False, f"{text}{missing(decision, 'starts')} decide.")
+        most = "the longer one" if decision.kind == "below" else "the critic's own gradient"
+        told = f"Of horizons 0 and {run.horizon} mixed, {most} deserves more weight: the least "
+        return Sentence("weights", True, f"{told}error has horizon 0 at the weight {text}.")
+    which = f"Undecided whether horizon 0 or {run.horizon} deserves more weight"
+    enough = missing(decision, "starts")
+    return Sentence("weights", False, f"{which}: that of 0 is {text}; {enough} decide.")
 
 
 def _rivals(run: ProbeRun) -> Sentence | None:

@@ -4,6 +4,8 @@
     policy   a true gradient of exactly 0
     model    Jacobians and biases that are exactly the simulator's
 
+A loop that follows the critic alone has no model that its premises could be about.
+
 The scale of a critic takes returns, which `gradlab.measure` has and a probe's short paths have not.
 """
 
@@ -32,7 +34,7 @@ def void(run: ProbeRun) -> tuple[str, ...]:
             "The true gradient is exactly 0: this policy does not move the return, or the reward "
             "is constant, so nothing can be decided: look for a dead output or ignored actions."
         )
-    if _same(run, row):
+    if not run.critic_alone and _same(run, row):
         reasons.append(
             "The model is the simulator itself, in derivatives and errors: it has no error to "
             "judge, so nothing can be decided about a model: give the one that you train with."

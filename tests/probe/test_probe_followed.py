@@ -1,0 +1,130 @@
+"""What a loop is told that follows the critic alone, as SAC, TD3 and DDPG do."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gradlab.reporting import probe_page
+from gradlab.runs.probe.results import ProbeRun, load
+from gradlab.runs.probe.schema import ESTIMATORS
+from gradlab.verdicts.probe.first_screen import SEEN_IN, screen
+from gradlab.verdicts.probe.followed import followed
+from gradlab.verdicts.probe.sentences import verdict
+from tests.first_screens import check_first_screen
+from tests.probe.planted_probe import H, alarm, measurement, window, written
+
+SE = 0.05
+LONGER = {"model": [0.1, 0.3, 0.7, 0.75], "true_dynamics": [0.8, 0.9, 0.95, 0.95]}
+
+
+def judged(
+    update: int, critic: float, longer: dict[str, list[float]] = LONGER, **more: Any
+) -> dict[str, Any]:
+    """A measurement with these cosines, the critic's at h = 0."""
+    value = np.full((len(ESTIMATORS), H + 1), np.nan)
+    value[0, 0] = critic
+    for name, over in longer.items():
+        value[ESTIMATORS.index(name), 1:] = over
+    return measurement(
+        update, cosine=value, cosine_low=value - 2 * SE, cosine_high=value + 2 * SE,
+        cosine_se=np.full_like(value, SE), **more,
+    )  # fmt: skip
+
+
+def run(path: Path, *measured: dict[str, Any], alarms: Any = (), alone: bool = True) -> ProbeRun:
+    rows = {"vitals": [window(k) for k in range(1, 31)], "measured": measured, "alarms": alarms}
+    return load(written(path, rows, critic_alone=alone))
+
+
+def test_the_headline_is_about_the_gradient_that_the_loop_follows(tmp_path: Path) -> None:
+    raised = [alarm(0, 400, "wrong direction")]
+    found = run(tmp_path / "run.h5", judged(400, -0.71), alarms=raised)
+    first = screen(found)
+    assert first.headline.startswith(
+        "At step 399 a step along the actor's gradient lowered the return: cosine −0.71 (CI −0.81 "
+        "to −0.61); one measurement, not measured since (2,600 steps ago)."
+    )
+    assert "improve the critic" in first.headline
+    assert "3–4 model steps would raise it." in first.headline
+    assert first.headline.index("critic") < first.headline.index("3–4 model")
+    assert first.light == "none" and first.figure == "cosine"
+
+
+@pytest.mark.parametrize(
+    ("critic", "direction", "light"),
+    [(-0.71, "lowered", "none"), (0.71, "raised", "act"), (0.05, "unknown", "choose")],
+)
+def test_the_newest_measurement_decides(
+    tmp_path: Path, critic: float, direction: str, light: str
+) -> None:
+    found = run(tmp_path / "run.h5", judged(400, -critic), judged(3000, critic))
+    own = followed(found)
+    assert own is not None and own.direction == direction and screen(found).light == light
+    assert own.since == 0 and "the newest of 2 measurements" in own.text and "since" not in own.text
+    (told,) = [each for each in verdict(found) if each.about == "gain"]
+    assert told.text == own.text and told.decided == (direction != "unknown")
+
+
+def test_an_alarm_of_long_ago_does_not_outweigh_the_newest_measurement(tmp_path: Path) -> None:
+    raised = [alarm(0, 400, "wrong direction")]
+    found = run(tmp_path / "run.h5", judged(400, -0.7), judged(3000, 0.7), alarms=raised)
+    assert screen(found).light == "act" and "Mend" not in screen(found).headline
+
+
+def test_another_fault_comes_first_and_the_direction_after_it(tmp_path: Path) -> None:
+    raised = [alarm(0, 300, "wrong direction"), alarm(1, 500, "saturated actor")]
+    first = screen(run(tmp_path / "run.h5", judged(400, -0.7), alarms=raised))
+    assert first.headline.startswith("Mend this loop before you train on: saturated actor at step")
+    end = "At step 399 a step along the actor's gradient lowered the return."
+    assert first.headline.endswith(end)
+    assert first.sure == "1 alarm in 3,000 updates" and first.figure == "saturation"
+
+
+def test_few_starts_decide_nothing(tmp_path: Path) -> None:
+    first = screen(run(tmp_path / "run.h5", judged(400, -0.7, starts=16)))
+    assert first.light == "choose" and first.sure == "not reliable below 64 starts"
+
+
+def test_horizons_that_gain_no_more_are_not_offered(tmp_path: Path) -> None:
+    assert "model" not in screen(run(tmp_path / "run.h5", judged(400, 0.74))).headline
+
+
+def test_a_model_that_is_the_simulator_leaves_the_critic_to_be_judged(tmp_path: Path) -> None:
+    same = np.full((4, H + 1), 0.3)
+    row = judged(400, -0.7, bias2=same, jacobian_error=-np.inf)
+    assert "lowered the return" in screen(run(tmp_path / "a.h5", row)).headline
+    assert "simulator itself" in screen(run(tmp_path / "b.h5", row, alone=False)).headline
+
+
+def test_a_loop_that_has_not_said_what_it_follows_keeps_its_sentence(tmp_path: Path) -> None:
+    raised = [alarm(0, 400, "wrong direction")]
+    found = run(tmp_path / "run.h5", judged(400, -0.71), alarms=raised, alone=False)
+    assert followed(found) is None
+    first = screen(found)
+    assert first.headline == "Mend this loop before you train on: wrong direction at step 399."
+    assert first.figure == "cosine"
+
+
+def test_no_sentence_leaves_a_number_without_a_verb(tmp_path: Path) -> None:
+    weak = {"model": [0.02, 0.03, 0.02, 0.03]}
+    found = run(tmp_path / "run.h5", judged(400, -0.01, weak), alone=False)
+    found = replace(found, config={**found.config, "law": "visited"})
+    (told,) = [each for each in verdict(found) if each.about == "gain"]
+    assert "This is" not in told.text and "time unknown" not in told.text
+    assert "starts decide" in told.text
+
+
+def test_the_first_screen_holds_its_words(browser: Any, tmp_path: Path) -> None:
+    page = probe_page.page(run(tmp_path / "run.h5", judged(400, -0.71)))
+    check_first_screen(browser, page, tmp_path)
+
+
+def test_every_figure_of_a_fault_is_a_panel() -> None:
+    from gradlab.reporting.probe_panels import CAPTIONS
+
+    assert set(SEEN_IN.values()) <= set(CAPTIONS)
