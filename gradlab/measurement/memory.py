@@ -11,7 +11,6 @@ weights are fitted to all starts, a matched truth, what steps from single starts
 
 from __future__ import annotations
 
-import resource
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -274,7 +273,11 @@ def _factors(asked: Asked) -> int:
 
 
 def resident() -> float:
-    """Bytes of memory that this process has now."""
+    """Bytes of memory that this process has now; 0 on Windows, which does not say."""
+    try:
+        import resource
+    except ImportError:
+        return 0.0
     try:
         with open("/proc/self/statm", encoding="ascii") as file:
             return float(int(file.read().split()[1]) * resource.getpagesize())
