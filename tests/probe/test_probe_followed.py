@@ -119,9 +119,9 @@ def test_no_sentence_leaves_a_number_without_a_verb(tmp_path: Path) -> None:
     assert "starts decide" in told.text
 
 
-def test_the_first_screen_holds_its_words(browser: Any, tmp_path: Path) -> None:
+def test_the_first_screen_holds_its_words(tab: Any, tmp_path: Path) -> None:
     page = probe_page.page(run(tmp_path / "run.h5", judged(400, -0.71)))
-    check_first_screen(browser, page, tmp_path)
+    check_first_screen(tab, page, tmp_path)
 
 
 def test_every_figure_of_a_fault_is_a_panel() -> None:
