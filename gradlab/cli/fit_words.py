@@ -107,5 +107,6 @@ def _helped(group: str, check: LossCheck, neighbours: int) -> tuple[bool, str]:
         f"Directional derivatives (--loss dd) {whether} with {what}: along {neighbours} "
         f"neighbours, {two(check.distance)} deviations away in the median, the model misses by "
         f"{two(check.model_error)} and differences of the data by {two(check.target_error)} "
-        f"(squared, standardised; gain {gain}, 95% [{low}, {high}], {check.rows} held-out rows)."
+        f"(squared, standardised; gain {gain}, 95% [{low}, {high}], {check.rows} held-out rows). "
+        f"Whether the policy gradient gains: `gradlab remedies`."
     )
