@@ -38,8 +38,19 @@ _ANY = re.compile(r"(?<![\w-])(" + "|".join(sorted(map(re.escape, TERMS), key=le
 
 
 def marked(text: str) -> str:
-    """`text` as HTML, the first of each term with its meaning."""
+    """`text` as HTML, the first of each term with its meaning; what stands between backticks is a
+    command."""
     met: set[str] = set()
+    parts = text.split("`")
+    if len(parts) % 2 == 0:
+        return _terms(text, met)
+    return "".join(
+        f"<code>{escape(part)}</code>" if k % 2 else _terms(part, met)
+        for k, part in enumerate(parts)
+    )
+
+
+def _terms(text: str, met: set[str]) -> str:
     parts, end = [], 0
     for term in _ANY.finditer(text):
         parts.append(escape(text[end : term.start()]))

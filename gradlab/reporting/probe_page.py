@@ -6,6 +6,7 @@ A section says in one line each what this run has no numbers for, and how to get
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from html import escape
 
 import numpy as np
@@ -27,6 +28,7 @@ def page(run: ProbeRun, source: Source = NOWHERE, name: str = "") -> Page:
         _method(run),
     )
     question, drawn = "Are the gradients of this loop any good?", tuple(panels(run))
+    source = replace(source, command="")  # a loop of the user's: no command makes it again
     return Page(
         run.task or name, question, _facts(run), screen(run), drawn, sections, source, apart=False
     )
@@ -49,7 +51,7 @@ def _alarm(run: ProbeRun, kind: str, kinds: Sequence[str]) -> str:
     rows = [k for k, each in enumerate(kinds) if each == kind]
     first, last = (f"{run.alarms['step'][k]:,.0f}" for k in (rows[0], rows[-1]))
     often = "" if len(rows) == 1 else f" (reported {len(rows)} times, last at step {last})"
-    text = escape(str(run.alarms["message"][rows[-1]]))
+    text = shell.with_commands(str(run.alarms["message"][rows[-1]]))
     return f"<dt>step {first}</dt><dd><strong>{escape(kind)}</strong>{often}: {text}</dd>"
 
 
@@ -61,7 +63,7 @@ def _facts(run: ProbeRun) -> dict[str, object]:
         "updates": f"{run.updates:,}",
         "budget": f"{run.budget:.2g} of the time",
         "spent": f"{spent:.2%}" if np.isfinite(spent) else "",
-        "due": run.due,
+        "due": "" if run.abandoned else run.due,
         "wall time": shell.seconds(run.seconds) if np.isfinite(run.seconds) else "",
         "policy": f"{len(run.parameters)} tensors",
         "seed": run.attributes.get("seed"),

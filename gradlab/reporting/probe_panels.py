@@ -15,6 +15,7 @@ from gradlab.figures.style import SIZE
 from gradlab.reporting.panels import Panel, panel
 from gradlab.runs.probe.results import ProbeRun
 from gradlab.runs.probe.tables import chains, choices, curves, profiles
+from gradlab.wording import span, two
 
 SIGNAL = "Is there a signal in the noise?"
 HEALTH = "Is the gradient sound?"
@@ -97,7 +98,45 @@ def absent(run: ProbeRun) -> dict[str, list[str]]:
         reasons[SIGNAL] = [f"No burst of successive gradients yet{_waits(run, 'signal')}"]
     elif not np.isfinite(run.successive["share_se"]).any():
         reasons[SIGNAL] = ["No burst of successive gradients was finite."]
-    return reasons | _absent_on_the_task(run)
+    reasons |= _absent_on_the_task(run)
+    table = curves({"": run})
+    for section in reasons:
+        reasons[section] = [*reasons[section], *_known_once(table, section)]
+    return reasons
+
+
+ONCE = {
+    SIGNAL: {"signal_share": "share of signal in a batch's gradient"},
+    HEALTH: {
+        "grad_norm": "norm of the gradient",
+        "update_ratio": "size of an update, |Δθ| / |θ|",
+        "critic_loss": "the critic's loss",
+        "episode_return": "return of an episode",
+    },
+    ERROR: {"weight_zero": "weight of horizon 0 beside the longest"},
+    DRIFT: {"value": "the critic's mean value", "lyapunov": "Lyapunov exponent λ per step"},
+}
+
+
+def _known_once(table: pd.DataFrame, section: str) -> list[str]:
+    """One line of what is known at a single step, which a curve over time cannot show."""
+    known = table[np.isfinite(table["value"])]
+    rows = {name: known[known["quantity"] == name] for name in ONCE.get(section, {})}
+    values = [
+        f"{ONCE[section][name]} {_with_ends(row.iloc[0])}, step {row['step'].iloc[0]:,.0f}"
+        for name, row in rows.items()
+        if len(row) == 1
+    ]
+    return (
+        [f"Known at one step, drawn over time from two on: {'; '.join(values)}."] if values else []
+    )
+
+
+def _with_ends(row: pd.Series) -> str:
+    """0.4 (CI 0.36–0.44)"""
+    if not np.isfinite([row["ci_low"], row["ci_high"]]).all():
+        return two(row["value"])
+    return f"{two(row['value'])} (CI {span(row['ci_low'], row['ci_high'])})"
 
 
 def _sound(run: ProbeRun) -> list[str]:
@@ -193,8 +232,10 @@ def _health(table: pd.DataFrame, tensors: int) -> list[Panel]:
         ),
         "dead_columns": partial(figures.dead_columns, table),
     }  # fmt: skip
-    seen = table[(table["value"] > 0) | ~table["quantity"].isin(["nonfinite", "dead_columns"])]
-    maps = [_map(table, tensors)] if (table["quantity"] == "layer_norm").any() else []
+    counted = table[table["quantity"].isin(["nonfinite", "dead_columns"])]
+    never = counted.groupby("quantity")["value"].max() == 0
+    seen = table[~table["quantity"].isin(never.index[never])]
+    maps = [_map(table, tensors)] if "layer_norm" in _over_time(table) else []
     return [*_having(HEALTH, table, first), *maps, *_having(HEALTH, seen, more)]
 
 
@@ -218,7 +259,8 @@ def _errors(run: ProbeRun) -> list[Panel]:
     moved = "mse" if "mse" in kinds else "variance"
     drawn = {"errors": partial(figures.mse, newest)} if "mse" in kinds else {}
     drawn["parts"] = partial(figures.bias_variance, newest, estimator=name, batch=batch)
-    drawn["moved"] = partial(figures.moved_profiles, rows, estimator=name, quantity=moved)
+    if rows["step"].nunique() > 1:
+        drawn["moved"] = partial(figures.moved_profiles, rows, estimator=name, quantity=moved)
     if "cosine" in kinds:
         drawn["cosine"] = partial(figures.cosine, newest)
     when = f"Step {newest['step'].iloc[0]:,.0f}, {run.measured['starts'][-1]:.0f} starts."
@@ -229,7 +271,8 @@ def _errors(run: ProbeRun) -> list[Panel]:
 def _choices(runs: Mapping[str, ProbeRun]) -> list[Panel]:
     rows, longest = choices(runs), next(iter(runs.values())).horizon
     draw = partial(figures.chosen_horizons, rows, longest=longest)
-    return [] if rows.empty else [panel("chosen", ERROR, CAPTIONS["chosen"], draw)]
+    several_steps = rows["step"].nunique() > 1
+    return [panel("chosen", ERROR, CAPTIONS["chosen"], draw)] if several_steps else []
 
 
 def _weights(runs: Mapping[str, ProbeRun], table: pd.DataFrame) -> dict[str, Callable[..., Axes]]:
@@ -261,11 +304,18 @@ def _chains(run: ProbeRun) -> list[Panel]:
     return [] if rows.empty else [panel("chain", DRIFT, CAPTIONS["chain"], draw)]
 
 
+def _over_time(table: pd.DataFrame) -> set[str]:
+    """Quantities known at two steps or more: a single point is no curve."""
+    known = table[np.isfinite(table["value"])]
+    steps = known.groupby("quantity")["step"].nunique()
+    return set(steps.index[steps > 1])
+
+
 def _having(
     section: str, table: pd.DataFrame, drawn: Mapping[str, Callable[..., Axes]]
 ) -> list[Panel]:
-    """Panels of the quantities that the table has."""
-    have = set(table[np.isfinite(table["value"])]["quantity"])
+    """Panels of the quantities that the table has at several steps."""
+    have = _over_time(table)
     return [
         panel(name, section, CAPTIONS[name], draw) for name, draw in drawn.items() if name in have
     ]

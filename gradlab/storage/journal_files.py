@@ -20,6 +20,8 @@ from gradlab.storage import journal_frames
 from gradlab.storage.journal_frames import Frame
 from gradlab.storage.whole_files import real
 
+LOCKS = Path("/proc/locks")
+
 
 def journal_of(path: str | Path) -> Path:
     """Beside the file itself where `path` is a link: one run has one writer under any name."""
@@ -87,3 +89,30 @@ def shorter(place: Path) -> Path:
 def write_all(descriptor: int, data: bytes, place: Path) -> None:
     if os.write(descriptor, data) < len(data):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(place))
+
+
+def is_held(inode: int, table: Path = LOCKS) -> bool | None:
+    """Whether a process holds the lock of the file `inode`; None: the system has no such table."""
+    try:
+        lines = table.read_text().splitlines()
+    except OSError:
+        return None
+    return any(_holds(line.split(), inode) for line in lines)
+
+
+def _holds(words: list[str], inode: int) -> bool:
+    """A line is "7: FLOCK ADVISORY WRITE 617 fe:00:2146306 0 EOF": a process that holds a lock.
+
+    Devices are not compared, since some file systems show another one to their users.
+    """
+    return "->" not in words and any(word.endswith(f":{inode}") for word in words[1:])
+
+
+def abandoned(path: str | Path) -> bool:
+    """Whether a journal is left at `path` that no process writes: its run was never closed. False
+    where the system has no table of locks."""
+    try:
+        inode = os.stat(journal_of(path)).st_ino
+    except OSError:
+        return False
+    return is_held(inode) is False

@@ -20,13 +20,13 @@ from typing import Any, Literal, final
 from gradlab.errors import InputError
 from gradlab.storage import journal_frames, records
 from gradlab.storage.journal import UNREADABLE, journal_of
+from gradlab.storage.journal_files import is_held
 from gradlab.storage.journal_frames import Frame
 from gradlab.storage.journal_tables import merged
 from gradlab.storage.records import Record
 
 Writer = Literal["none", "writing", "gone", "closed", "unknown"]
 Stamp = tuple[int, int, int]
-LOCKS = Path("/proc/locks")
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,7 +135,7 @@ class Follower:
     def _writer(self) -> Writer:
         if self._journal is None:
             return "none" if self._base[0] is None else "closed"
-        held = locked(os.fstat(self._journal.fileno()).st_ino)
+        held = is_held(os.fstat(self._journal.fileno()).st_ino)
         return "unknown" if held is None else "writing" if held else "gone"
 
     def _written(self) -> float | None:
@@ -143,20 +143,3 @@ class Follower:
             return os.fstat(self._journal.fileno()).st_mtime
         stamp = self._base[0]
         return None if stamp is None else stamp[2] / 1e9
-
-
-def locked(inode: int, table: Path = LOCKS) -> bool | None:
-    """Whether a process holds the lock of the file `inode`; None: the system has no such table."""
-    try:
-        lines = table.read_text().splitlines()
-    except OSError:
-        return None
-    return any(_holds(line.split(), inode) for line in lines)
-
-
-def _holds(words: list[str], inode: int) -> bool:
-    """A line is "7: FLOCK ADVISORY WRITE 617 fe:00:2146306 0 EOF": a process that holds a lock.
-
-    Devices are not compared, since some file systems show another one to their users.
-    """
-    return "->" not in words and any(word.endswith(f":{inode}") for word in words[1:])

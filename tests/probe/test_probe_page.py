@@ -18,8 +18,10 @@ import gradlab
 from gradlab import cli, figures
 from gradlab.errors import InputError
 from gradlab.reporting import output, probe_page, probe_panels, render
+from gradlab.reporting.first_fold import Source
 from gradlab.reporting.panels import Panel
 from gradlab.runs.probe.results import ProbeRun, load
+from gradlab.runs.probe.schema import VITALS
 from gradlab.runs.probe.tables import chains, choices, curves, profiles
 from gradlab.storage.journal import journal_of
 from gradlab.verdicts.probe.sentences import verdict
@@ -75,7 +77,7 @@ def test_the_page_leads_from_verdict_to_price(tab: Any, run: ProbeRun, page: Pat
         "Why", "Alarms", *probe_panels.ORDER, "How this was computed",
     ]  # fmt: skip
     for sentence in verdict(run):
-        assert sentence.text in tab.locator("#why").text_content()
+        assert sentence.text.replace("`", "") in tab.locator("#why").text_content()
     facts = tab.locator(".facts").inner_text()
     for fact in ("planted", "2,999", "3,000", "0.05 of the time", "4.00%", "3000 s"):
         assert fact in facts
@@ -162,7 +164,7 @@ def test_an_empty_run_makes_a_page(tmp_path: Path) -> None:
 def test_faults_have_their_panels(tmp_path: Path) -> None:
     rows = {
         "vitals": [window(1), window(2, nonfinite_updates=14, grad_norm=np.nan)],
-        "successive": [burst(40) | {"dead_columns": 3, "dead_inputs": 1}],
+        "successive": [burst(40 * k) | {"dead_columns": 3, "dead_inputs": 1} for k in (1, 2)],
     }
     found = load(written(tmp_path / "run.h5", rows, horizon=None))
     assert {"nonfinite", "dead_columns"} <= names(found)
@@ -172,12 +174,49 @@ def test_faults_have_their_panels(tmp_path: Path) -> None:
     assert ax.get_ylim()[1] > 0.14
 
 
+def test_a_single_point_is_said_and_not_drawn_over_time(tmp_path: Path) -> None:
+    rows = {"vitals": [window(1)], "successive": [burst(40)], "measured": [measurement(40)]}
+    found = load(written(tmp_path / "run.h5", rows))
+    assert names(found) == {"errors", "parts", "cosine", "chain"}  # over the horizon
+    said = probe_panels.absent(found)
+    assert "share of signal in a batch's gradient 0.4 (CI 0.36–0.44), step 39" in " ".join(
+        said[probe_panels.SIGNAL]
+    )
+    assert "the critic's loss 2, step 99" in " ".join(said[probe_panels.HEALTH])
+    assert "λ per step 0.05 (CI 0.03–0.07), step 39" in " ".join(said[probe_panels.DRIFT])
+    rows = {name: [*each, each[0] | {"update": 400, "step": 399}] for name, each in rows.items()}
+    twice = load(written(tmp_path / "twice.h5", rows))
+    assert {"signal_share", "grad_norm", "moved", "chosen", "weight_zero", "value"} <= names(twice)
+    assert "Known at one step" not in str(probe_panels.absent(twice))
+
+
+def test_a_run_that_nobody_closed_says_so_and_promises_nothing(tmp_path: Path) -> None:
+    journal = opened(tmp_path / "run.h5")
+    journal.append("vitals", {k: v for k, v in window(1).items() if k in {"update", *VITALS}})
+    assert probe_page.page(load(tmp_path / "run.h5")).screen.notice == ""  # being written
+    journal._file.close()  # as a kill does
+    page = probe_page.page(load(tmp_path / "run.h5"))
+    assert "ended without closing" in page.screen.notice and page.facts["due"] == ""
+    opened(tmp_path / "run.h5").close()
+    closed = probe_page.page(load(tmp_path / "run.h5"))
+    assert closed.screen.notice == "" and "next measurement" in str(closed.facts["due"])
+
+
+def test_commands_in_sentences_are_code_and_no_loop_is_offered_again(tmp_path: Path) -> None:
+    message = "shorten it; `gradlab measure` compares"
+    rows = dict(everything()) | {"alarms": [alarm(0, 500, "wrong direction", message)]}
+    found = load(written(tmp_path / "run.h5", rows))
+    text = render(probe_page.page(found, Source("run.h5", "gradlab.Probe")))
+    assert text.count("<code>gradlab measure</code>") == 2 and "`" not in text[: text.index("<sc")]
+    assert "Again:" not in text and "File: <code>run.h5</code>" in text
+
+
 def test_a_run_cut_while_it_was_written_makes_a_page(tmp_path: Path) -> None:
-    written(tmp_path / "run.h5", {"successive": [burst(40), burst(80)]})
+    written(tmp_path / "run.h5", {"successive": [burst(40), burst(80), burst(120)]})
     place = journal_of(tmp_path / "run.h5")
     place.write_bytes(place.read_bytes()[:-100])
     made = gradlab.report(tmp_path / "run.h5")
-    assert "N = 32 pairs" in made.read_text()
+    assert "N = 64 pairs" in made.read_text()
     assert not (tmp_path / "run_figures").exists()
     gradlab.report(tmp_path / "run.h5", figures=True)
     suffixes = {path.suffix for path in (tmp_path / "run_figures").iterdir()}

@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from gradlab.storage import journal, journal_frames, records
+from gradlab.storage import journal, journal_files, journal_frames, records
 from gradlab.storage.journal import discard, journal_of, read
 from gradlab.watching import following
 from gradlab.watching.following import Follower
@@ -180,10 +180,10 @@ def test_locks_are_read_from_the_systems_table(tmp_path):
         "1: FLOCK  ADVISORY  WRITE 617 fe:00:2146306 0 EOF\n"
         "2: -> FLOCK  ADVISORY  WRITE 618 fe:00:777 0 EOF\n"
     )
-    assert following.locked(2146306, table) is True
-    assert following.locked(6306, table) is False
-    assert following.locked(777, table) is False  # waits for it
-    assert following.locked(1, tmp_path / "none") is None
+    assert journal_files.is_held(2146306, table) is True
+    assert journal_files.is_held(6306, table) is False
+    assert journal_files.is_held(777, table) is False  # waits for it
+    assert journal_files.is_held(1, tmp_path / "none") is None
 
 
 def test_the_phase_says_what_the_writer_does(tmp_path):

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from gradlab.runs.probe.schema import KIND, tables
 from gradlab.storage import journal
 from gradlab.storage.headers import content_of, described
+from gradlab.storage.journal_files import abandoned
 from gradlab.storage.journal_tables import Column, Table
 from gradlab.storage.records import Record
 
@@ -36,6 +37,7 @@ class ProbeRun:
         estimators: names, the first axis of cells in `measured`; horizon: of their second axis,
             the longest one (0 … H); None: nothing is measured on a task.
         vitals, successive, measured, alarms: the tables.
+        abandoned: its writer has gone without closing it.
     """
 
     attributes: Mapping[str, Any]
@@ -48,6 +50,7 @@ class ProbeRun:
     successive: Columns
     measured: Columns
     alarms: Columns
+    abandoned: bool = False
 
     @property
     def task(self) -> str:
@@ -118,6 +121,7 @@ def from_record(record: Record, path: Path) -> ProbeRun:
             parameters=parameters,
             estimators=estimators,
             horizon=horizon,
+            abandoned=abandoned(path),
             **{name: _columns(record, name, schema.get(name)) for name in TABLES},
         )
         check_numbers(run)

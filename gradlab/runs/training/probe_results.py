@@ -69,6 +69,7 @@ def _of_seed(record: Record, k: int) -> ProbeRun:
         estimators=estimators,
         horizon=int(record.groups[f"{PREFIX}measured"]["horizon"].values[-1]),
         alarms=_alarms(record, settings["first_seed"] + k),
+        abandoned=False,
         **tables,
     )
     results.check_numbers(run)

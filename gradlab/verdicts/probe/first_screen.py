@@ -55,7 +55,15 @@ WORST = ("non-finite gradient", "origin of a non-finite gradient")
 DIRECTION = "wrong direction"
 
 
+UNCLOSED = "This run ended without closing: it was killed, or an error stopped it."
+
+
 def screen(run: ProbeRun) -> Screen:
+    """The first screen, with a notice where the run was not closed."""
+    return replace(_screen(run), notice=UNCLOSED if run.abandoned else "")
+
+
+def _screen(run: ProbeRun) -> Screen:
     """What leaves nothing to decide, or what to stop for, else the step that the task recommends,
     else what a batch is worth."""
     kinds = Counter(str(each) for each in run.alarms.get("alarm", ()))
@@ -80,7 +88,7 @@ def _by_its_gradient(run: ProbeRun, own: Followed, rest: tuple[Sentence, ...]) -
     }
     headline = " ".join(filter(None, (own.text, todo[own.direction], other_horizons(run))))
     few = own.cosine.n < FEWEST
-    word = "open" if own.direction == "unknown" else "sure of its sign then"
+    word = "open" if own.direction == "unknown" else "sure of its sign"
     lights: dict[str, Light] = {"raised": "act", "lowered": "none", "unknown": "choose"}
     sure = f"not reliable below {FEWEST} starts" if few else f"{word} ({own.cosine.n} starts)"
     how = f"⟨g, ∇J⟩/(|g||∇J|) of the critic's gradient, h = 0, at step {own.step:,}."
