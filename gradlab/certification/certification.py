@@ -27,6 +27,24 @@ COLUMNS = (
 
 
 @dataclass(frozen=True)
+class Entry:
+    """One entry of a block that is wrong, over the states where it is.
+
+    Attributes:
+        row, column: names of the output and of the input.
+        error: root mean square of J − D over that of D; 1 where D = 0.
+        absolute: root mean square of J − D, in units of output per input.
+        zero: "J": given as exactly 0, "D": should be exactly 0, "": neither.
+    """
+
+    row: str
+    column: str
+    error: float
+    absolute: float
+    zero: Literal["J", "D", ""]
+
+
+@dataclass(frozen=True)
 class Finding:
     """One deviation of the derivatives from what they should be.
 
@@ -41,6 +59,7 @@ class Finding:
         severity: "wrong" fails the certificate, "rough" is a property of the step, "note" neither.
         sentence: the finding in words.
         source: "step" (autograd of it), "linearize", "both"; "" where neither is meant.
+        entries: that are wrong, the largest absolute error first; () where none is one by itself.
     """
 
     kind: Kind
@@ -53,6 +72,7 @@ class Finding:
     severity: Severity
     sentence: str
     source: str = ""
+    entries: tuple[Entry, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -102,7 +122,7 @@ class Certification:
         away = " away from kinks" if len(smooth) < len(self.rows) else ""
         return (
             f"The derivatives of {self.system} are those of its step: 95% of the relative errors "
-            f"are below {max(largest, 1e-16):.1g}{away}, at {self.facts['states']} states."
+            f"are below {max(largest, 1e-16):.3g}{away}, at {self.facts['states']} states."
         )
 
     @property

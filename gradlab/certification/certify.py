@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import nn
 
 from gradlab import validation
+from gradlab.certification import descriptions
 from gradlab.certification.arguments import Subject, subject
 from gradlab.certification.certification import Certification
 from gradlab.certification.evaluation import outputs
@@ -89,7 +91,13 @@ def certify(
     discount = DISCOUNT if about.task is None else about.task.discount
     drawn = law(about.system, about.task, about.policy, about.states, seed)
     settings = Settings(drawn, tolerance, discount, steps, width, varied)
-    return examined(about, *_samples(about, drawn, samples), settings, progress)
+    result = examined(about, *_samples(about, drawn, samples), settings, progress)
+    asked = {"samples": samples, "seed": seed, "fail_above": tolerance, "horizon": steps}
+    made = {
+        "command": descriptions.call(asked), "seed": seed, "starts": descriptions.starts(about),
+        "versions": descriptions.versions(),
+    }  # fmt: skip
+    return replace(result, facts={**result.facts, **made})
 
 
 def _above_0(name: str, value: Any) -> float:

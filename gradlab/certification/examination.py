@@ -9,12 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gradlab.certification import judgement, parameters, precision, repeats, sentences
+from gradlab.certification import descriptions, judgement, parameters, precision, repeats, sentences
 from gradlab.certification.arguments import Subject
 from gradlab.certification.certification import Certification, Finding
 from gradlab.certification.comparison import Units, compared
 from gradlab.certification.derivatives import Derivative, sources
 from gradlab.certification.evaluation import FEW, outputs
+from gradlab.certification.horizons import AGREE, Signs
 from gradlab.certification.nearby import Nearby
 from gradlab.certification.reference import precision_of, reference
 from gradlab.certification.rollouts import Ahead, at_kinks, chained
@@ -71,6 +72,8 @@ def examined(
     facts: dict[str, Any] = {
         "states": n, "fail_above": tolerance, "precision": epsilon, "horizon": settings.horizon,
         "strata": {name: int((label == k).sum()) for k, name in enumerate(STRATA)},
+        "origins": {name: taken.origin.count(name) for name in dict.fromkeys(taken.origin)},
+        "ranges": _ranges(points.z, about), "compared": descriptions.compared(system, epsilon),
     }  # fmt: skip
     rows: list[Mapping[str, Any]] = []
     findings = behaviour + ([] if loss is None else [_lost(loss, about)])
@@ -129,11 +132,28 @@ def _once(
     )
     turning, sign = chained(ahead, name, derivative)
     kinks, gap = at_kinks(ahead, name, derivative, label == STRATA.index("onset"))
-    numbers = {
-        "single precision": precisions, "sign horizon": sign.horizon, "certain signs": sign.certain,
+    decided = sign.horizon if sign.decidable else None
+    undecidable = {} if sign.decidable else {"sign": _why(sign)}
+    numbers = undecidable | {
+        "signs needed": AGREE,
+        "single precision": precisions, "sign horizon": decided, "certain signs": sign.certain,
         "signs that agree": sign.agree, "smoothed": gap,
     }  # fmt: skip
     return [*single, *turning, *kinks], numbers
+
+
+def _ranges(z: Tensor, about: Subject) -> list[dict[str, Any]]:
+    """Lowest and highest value of every coordinate."""
+    low, high = z.amin(0).tolist(), z.amax(0).tolist()
+    return [
+        {"coordinate": name, "lowest": a, "highest": b}
+        for name, a, b in zip(about.names.columns, low, high, strict=True)
+    ]
+
+
+def _why(sign: Signs) -> str:
+    reason = "the reward is constant" if sign.constant else "lost in rounding"
+    return f"not decidable ({reason})"
 
 
 def _lost(loss: Loss, about: Subject) -> Finding:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -12,11 +12,12 @@ from torch import Tensor
 
 from gradlab.certification import sentences
 from gradlab.certification.blocks import BLOCKS, Names
-from gradlab.certification.certification import Finding
+from gradlab.certification.certification import Entry, Finding
 from gradlab.certification.comparison import SHARE, Comparison, Units, relative_errors
 from gradlab.certification.strata import STRATA
 
 JUDGED = 0.5  # of the states: a smaller share decides little
+Zero = Literal["J", "D", ""]
 Persistent = Callable[[Tensor, slice, slice], Tensor]
 
 
@@ -109,33 +110,48 @@ def _wrong(judged: Judged, block: str, off: Tensor, here: Tensor) -> bool:
 
 def _finding(judged: Judged, block: str, off: Tensor, here: Tensor, stratum: str | None) -> Finding:
     rows, columns = judged.names.block(block)
-    J, D = (x[:, rows, columns] for x in (judged.comparison.J, judged.comparison.D))
     states = here & off.flatten(1).any(1)
-    J, D, bad = J[states], D[states], off[states]
-    entries = _entry_errors(J, D, bad)
-    i, j = np.unravel_index(int(entries.argmax()), entries.shape)
-    row = judged.names.rows[rows][int(i)]
-    column = judged.names.columns[columns][int(j)]
-    gap, size = ((x * bad).square().sum().sqrt() for x in (J - D, D))
-    overall = float(gap / size) if size > 0 else 1.0
-    given, true = ((x * bad)[:, int(i), int(j)] for x in (J, D))
-    zero = not bool(given.any()), not bool(true.any())
-    kept = None if any(zero) else bool((given * true).sum() > 0)
-    one = bool(bad.any(0).sum() == 1)
-    count = int(here.sum())
-    worst = float(entries.max())
-    most = f"{row} by {column}, {sentences.deviation(worst, *zero)}"
-    text = sentences.wrong(block, stratum, overall, most, kept, (len(J), count))
+    J, D, bad = (
+        x[states]
+        for x in (judged.comparison.J[:, rows, columns], judged.comparison.D[:, rows, columns], off)
+    )
+    entries = _entries(judged, block, J, D, bad)
+    worst = max(entries, key=lambda each: each.error)
+    kept = _sign_kept(J, D, bad, worst, judged.names, block)
+    whole = relative_errors(judged.comparison, judged.units, rows, columns)[states]
+    counted = len(J), int(here.sum())
+    text = sentences.wrong(block, stratum, entries, float(whole.nanmedian()), kept, counted)
+    one = entries[0] if len(entries) == 1 else None
     return Finding(
-        "wrong", block, stratum, row if one else None, column if one else None, worst, kept,
-        "wrong", text, judged.source,
+        "wrong", block, stratum, one.row if one else None, one.column if one else None,
+        worst.error, kept, "wrong", text, judged.source, entries,
     )  # fmt: skip
 
 
-def _entry_errors(J: Tensor, D: Tensor, bad: Tensor) -> Tensor:
-    """Root mean square of J − D over that of D, over the states where the entry is off."""
-    gap, size = (torch.where(bad, x, 0.0).square().sum(0).sqrt() for x in (J - D, D))
-    return torch.where(size > 0, gap / size.clamp_min(1e-300), torch.where(gap > 0, 1.0, 0.0))
+def _entries(judged: Judged, block: str, J: Tensor, D: Tensor, bad: Tensor) -> tuple[Entry, ...]:
+    """Those that are off in a state, over the states where they are, the largest |J − D| first."""
+    rows, columns = judged.names.block(block)
+    outputs, inputs = judged.names.rows[rows], judged.names.columns[columns]
+    found = []
+    for i, j in bad.any(0).nonzero().tolist():
+        given, true = (x[bad[:, i, j], i, j] for x in (J, D))
+        gap, size = (float(x.square().mean().sqrt()) for x in (given - true, true))
+        zero: Zero = "J" if not bool(given.any()) else "D" if size == 0 else ""
+        error = gap / size if size > 0 else 1.0
+        found.append(Entry(outputs[i], inputs[j], error, gap, zero))
+    return tuple(sorted(found, key=lambda each: -each.absolute))
+
+
+def _sign_kept(
+    J: Tensor, D: Tensor, bad: Tensor, worst: Entry, names: Names, block: str
+) -> bool | None:
+    """Of the entry of largest relative error; None where one of both is 0."""
+    if worst.zero:
+        return None
+    rows, columns = names.block(block)
+    i, j = names.rows[rows].index(worst.row), names.columns[columns].index(worst.column)
+    here = bad[:, i, j]
+    return bool((J[here, i, j] * D[here, i, j]).sum() > 0)
 
 
 def _dead(judged: Judged, block: str, off: Tensor) -> Iterator[Finding]:

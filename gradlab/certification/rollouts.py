@@ -14,7 +14,7 @@ from gradlab.certification.chains import Chain
 from gradlab.certification.comparison import Units
 from gradlab.certification.derivatives import Derivative
 from gradlab.certification.evaluation import Points, evenly
-from gradlab.certification.horizons import DIRECTIONS, Signs, signs
+from gradlab.certification.horizons import AGREE, DIRECTIONS, Signs, signs
 from gradlab.certification.sampling import Law
 from gradlab.certification.smoothed import PAIRS, POINTS, STEPS, smoothed
 
@@ -59,10 +59,13 @@ def chained(ahead: Ahead, name: str, derivative: Derivative) -> tuple[list[Findi
     run = ahead.chain(rows, ahead.horizon, "chain")
     draw = ahead.drawn.draw("directions", len(rows), run.first.shape[1], DIRECTIONS)
     result = signs(run, derivative, ahead.units, ahead.epsilon, draw)
+    if not result.decidable:
+        text = sentences.no_sign(result.constant)
+        return [Finding("sign", None, None, None, None, 0.0, None, "note", text, name)], result
     if not result.turns:
         return [], result
     h = result.horizon
-    text = sentences.sign(h, result.agree[h], result.certain[h])
+    text = sentences.sign(h, result.agree[h], result.certain[h], AGREE)
     return [Finding("sign", None, None, None, None, 1 - result.agree[h], False, "rough", text,
                     name)], result  # fmt: skip
 

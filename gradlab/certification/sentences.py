@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from gradlab.certification.blocks import SYMBOLS
+from gradlab.certification.certification import Entry
 from gradlab.certification.smoothed import Smoothed
+from gradlab.wording import listed
 
 Counted = tuple[int, int]
+NAMED = 8  # entries of a sentence; all of them are in the JSON
+DEVIATIONS = {
+    "J": ("which is zero", "which are zero"), "D": ("which should be zero",) * 2,
+}  # fmt: skip
+CAUSES = (
+    "a derivative that is exactly zero is usually cut off by a detach, a copy through numpy, or an "
+    "integer or constant in its place"
+)
 WHERE = {
     None: "", "free": " where the step is smooth", "contact": " in contact",
     "onset": " at an onset", "limit": " on a limit", "saturation": " in saturation",
@@ -22,32 +34,57 @@ def percent(share: float) -> str:
 def wrong(
     block: str,
     stratum: str | None,
-    overall: float,
-    most: str,
+    entries: Sequence[Entry],
+    whole: float,
     kept: bool | None,
     states: Counted,
 ) -> str:
-    """A block that differs from the differences of the step, `most` in one entry; `kept` None: that
-    entry has no sign."""
+    """Entries of a block that differ from the differences of the step, the largest absolute error
+    first, beside the error of the `whole` block; `kept` None: the worst one has no sign."""
     sign = {True: ", sign kept", False: ", with the wrong sign", None: ""}[kept]
+    worst = max(each.error for each in entries)
+    count = "one entry" if len(entries) == 1 else f"{len(entries)} entries"
+    most = "by" if len(entries) == 1 else "by up to"
     return (
-        f"{SYMBOLS[block]} is wrong by {percent(overall)}{WHERE[stratum]}{sign} "
-        f"({states[0]} of {states[1]} states; most in {most})."
+        f"{SYMBOLS[block]} is wrong{WHERE[stratum]} ({states[0]} of {states[1]} states): {count} "
+        f"{most} {percent(worst)}{sign}, the whole block by {percent(whole)} (median). "
+        f"{_listed(entries)}{_cause(entries)}."
     )
 
 
-def deviation(worst: float, given_zero: bool, true_zero: bool) -> str:
-    """Of one entry: a relative error, or that J or D is 0."""
-    if given_zero:
-        return "which is zero"
-    return "which should be zero" if true_zero else f"by {percent(worst)}"
+def _listed(entries: Sequence[Entry]) -> str:
+    """Entries that share an input and a deviation together: s3′ and s0′ by s2, which are zero."""
+    shown: dict[tuple[str, str], list[str]] = {}
+    for each in entries[:NAMED]:
+        shown.setdefault((each.column, _deviation(each)), []).append(each.row)
+    parts = [
+        f"{listed(rows, NAMED)} by {column}, {words[0] if len(rows) == 1 else words[1]}"
+        for (column, kind), rows in shown.items()
+        for words in [DEVIATIONS.get(kind, (kind, kind))]
+    ]
+    rest = len(entries) - NAMED
+    more = f"; and {rest} more, which the certificate's JSON names" if rest > 0 else ""
+    order = "Largest absolute error first: " if len(entries) > 1 else "It is "
+    return f"{order}{'; '.join(parts)}{more}"
+
+
+def _deviation(entry: Entry) -> str:
+    """Of one entry: that J or D is 0, or a relative error."""
+    return entry.zero or f"by {percent(entry.error)}"
+
+
+def _cause(entries: Sequence[Entry]) -> str:
+    """Where derivatives are exactly 0 and should not be, what usually makes them so."""
+    if not any(each.zero == "J" for each in entries):
+        return ""
+    return f"; {CAUSES}"
 
 
 def dead(block: str, kind: str, index: int, name: str, stratum: str | None, states: Counted) -> str:
     """A row or column without derivative."""
     return (
         f"{SYMBOLS[block]} {kind} {index} ({name}) is zero{WHERE[stratum]} but should not be "
-        f"({states[0]} of {states[1]} states)."
+        f"({states[0]} of {states[1]} states); {CAUSES}."
     )
 
 
@@ -76,13 +113,19 @@ def lost(rollouts: Counted, step: int, output: str) -> str:
     )
 
 
-def sign(horizon: int, agree: float, certain: float) -> str:
-    """A chained gradient that turns."""
-    until = f"up to {horizon} steps" if horizon else "at no horizon"
+def sign(horizon: int, agree: float, certain: float, needed: float) -> str:
+    """A chained gradient that turns; `needed`: share of right signs that counts as right."""
     return (
-        f"The sign of the chained gradient is right {until}; at {horizon + 1} steps it is in "
-        f"{100 * agree:.1f}% of the directions ({percent(certain)} of them can be decided)."
+        f"From {horizon + 1} steps on the sign of the chained gradient is right in less than "
+        f"{percent(needed)} of the directions: in {100 * agree:.4g}% at {horizon + 1} "
+        f"({percent(certain)} of them can be decided)."
     )
+
+
+def no_sign(constant: bool) -> str:
+    """A chained gradient whose sign nothing decides."""
+    why = "the reward is constant" if constant else "differences of the return are lost in rounding"
+    return f"The sign of the chained gradient is not decidable ({why})."
 
 
 def rough(states: Counted, smoothed: Smoothed, steps: int, decided: bool) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -78,6 +79,8 @@ class Certify:
                 fail_above=self.fail_above,
                 progress=progress,
             )
+        facts = {**certificate.facts, "command": self._again()}
+        certificate = replace(certificate, facts=facts)
         if not isinstance(system, Task):  # its class has no name that readers know it by
             certificate = replace(certificate, system=Path(self.simulator).name)
         written = {
@@ -86,6 +89,14 @@ class Certify:
             if (path := getattr(self, name)) is not None
         }
         return _document(certificate) | written
+
+    def _again(self) -> str:
+        """The command that examines the same states, whatever is written where."""
+        words = ["gradlab", "certify", self.simulator]
+        words += [word for group in self.settings for word in ("--set", *group)]
+        words += ["--policy", self.policy] if self.policy else []
+        words += ["--samples", str(self.samples), "--fail-above", f"{self.fail_above:g}"]
+        return shlex.join([*words, "--seed", str(self.seed)])
 
 
 def _document(certificate: Certification) -> Document:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -29,6 +29,13 @@ HEADINGS = {
 }
 SYMBOLS = {"A": "∂s′/∂s", "B": "∂s′/∂a", "r_s": "∂r/∂s", "r_a": "∂r/∂a"}
 NUMBERS = "Numbers"
+RANGES = {"coordinate": "coordinate", "lowest": "lowest", "highest": "highest"}
+ORIGINS = {
+    "given": "given", "visited": "visited by rollouts", "random": "moved off these",
+    "limits": "on limits of the actions, or with a coordinate at 0",
+    "kinks": "on both sides of kinks and jumps",
+}  # fmt: skip
+ELSEWHERE = ("compared", "ranges", "origins", "starts", "command", "versions")
 QUESTION = "Are these derivatives those of the simulator's own step?"
 
 
@@ -73,17 +80,63 @@ def page(certificate: Certificate) -> Page:
     sections = (
         Section("Findings", lines=findings, note=str(len(findings)), opened=bool(findings)),
         Section(NUMBERS, body=folded("Relative errors by block and stratum", shown, HEADINGS)),
-        method(None, {"Settings and counts": dict(facts)}),
+        _compared(facts),
+        method(
+            facts["command"],
+            {
+                "Settings and counts": _settings(facts),
+                "Versions": facts["versions"],
+            },
+        ),
     )
-    line = {"system": certificate.system, "states": facts["states"], "chained": _chained(facts)}
+    line = {
+        "system": certificate.system,
+        "states": facts["states"],
+        "chained": _chained(certificate),
+    }
     return Page(certificate.system, QUESTION, line, screen(certificate), drawn, sections,
                 apart=False)  # fmt: skip
 
 
-def _chained(facts: Mapping[str, Any]) -> str | None:
-    """How far the sign of the chained gradient is right."""
+def _chained(certificate: Certificate) -> str | None:
+    """How far the sign of the chained gradient is right: no release of derivatives that are
+    wrong."""
+    facts = certificate.facts
+    if not certificate.passed:
+        return None
+    if "sign" in facts:
+        return f"sign: {facts['sign']}"
     steps = facts.get("sign horizon")
-    return None if steps is None else f"sign right up to {steps} of {facts['horizon']} steps"
+    if steps is None:
+        return None
+    return (
+        f"sign right in {facts['signs needed']:.0%} of the directions up to {steps} of "
+        f"{facts['horizon']} steps"
+    )
+
+
+def _compared(facts: Mapping[str, Any]) -> Section:
+    """What J and D are, and the states at which they were compared."""
+    ranges = pd.DataFrame(facts["ranges"], columns=list(RANGES))
+    counted = ", ".join(f"{n:,} {ORIGINS[name]}" for name, n in facts["origins"].items())
+    lines = (*facts["compared"], f"States: {counted}; {facts['starts']}.")
+    return Section(
+        "What was compared, and where",
+        lines=lines,
+        body=folded("Ranges of states and actions", ranges, RANGES),
+    )
+
+
+def _settings(facts: Mapping[str, Any]) -> dict[str, object]:
+    """Settings and counts without what the page shows elsewhere; numbers to two digits."""
+    rest = {k: v for k, v in facts.items() if k not in ELSEWHERE and v not in ({}, None)}
+    return {name: _short(value) for name, value in rest.items()}
+
+
+def _short(value: object) -> object:
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return ", ".join(f"{each:.2g}" if isinstance(each, float) else str(each) for each in value)
+    return value
 
 
 def screen(certificate: Certificate) -> Screen:
@@ -94,10 +147,12 @@ def screen(certificate: Certificate) -> Screen:
     largest = counted["p95"].max() if len(counted) else float("nan")
     how = "‖J − D‖ / ‖D‖ of a block, J the simulator's, D certified differences of its step"
     numbers = (
-        Fact("states examined", str(certificate.facts["states"]), "Drawn or given"),
-        Fact(f"95% of the errors of the worst block are below{away}", f"{largest:.1g}", how),
+        Fact("states examined", str(certificate.facts["states"]), certificate.facts["starts"]),
+        Fact(f"95% of the errors of the worst block are below{away}", f"{largest:.3g}", how),
         Fact("tolerated", f"{certificate.fail_above:g}", "fail_above"),
     )
     light: Light = "act" if certificate.passed else "none"
-    sure = "sound" if certificate.passed else "not sound"
-    return Screen(certificate.sentences[0], light, sure, numbers, "errors")
+    word = "Sound" if certificate.passed else "Not sound"
+    found = "no derivative is" if certificate.passed else "a derivative is"
+    sure = f"{found} wrong by more than {certificate.fail_above:g}"
+    return Screen(certificate.sentences[0], light, sure, numbers, "errors", word=word)

@@ -33,7 +33,7 @@ def screen(first: Screen, figure: str, source: Source) -> str:
         f"{notice}"
         f'<p class="headline">{marked(first.headline)}</p>'
         f'<p class="light"><span class="dot" aria-hidden="true"></span>'
-        f"<b>{LIGHTS[first.light]}</b> · {marked(first.sure)}</p>"
+        f"<b>{escape(first.word or LIGHTS[first.light])}</b> · {marked(first.sure)}</p>"
         f'<div class="first">{figure}{listed}</div></section>'
     )
 

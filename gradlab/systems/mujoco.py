@@ -56,6 +56,16 @@ class MujocoEnvironment:
     implicit: bool = False
 
     @property
+    def derivatives(self) -> str:
+        """How `linearize` takes derivatives, in words, for a certificate."""
+        if self.implicit:
+            return "from the inverse dynamics, or central differences where a test rejects these"
+        return (
+            f"central differences, too, but along MuJoCo's own tangents, at one size for every "
+            f"coordinate ({self.environment.epsilon:g}), with a solver of sharper tolerance"
+        )
+
+    @property
     def state_dim(self) -> int:
         return self.chart.state_dim
 

@@ -46,6 +46,7 @@ class Screen:
         figure: name of the panel that is shown first; None where no panel is.
         rest: every sentence of the verdict, in order of use.
         notice: what stands before all else, such as that the run was interrupted; may be empty.
+        word: of the light, where its own does not fit, as of a certificate.
     """
 
     headline: str
@@ -55,6 +56,7 @@ class Screen:
     figure: str | None = None
     rest: tuple[Sentence, ...] = ()
     notice: str = ""
+    word: str = ""
 
     def __post_init__(self) -> None:
         if len(self.numbers) > FACTS:
