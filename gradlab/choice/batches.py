@@ -1,6 +1,11 @@
 """The same samples at another batch size N′: MSE = bias² + variance / N′, exactly.
 
-The expected cosine of one batch needs the variance along the truth, too: it comes from kernels.
+The expected cosine of one batch needs the variance along the truth, too, which kernels have. A cell
+without a kernel is led from its measured cosine by how noise lengthens the mean of a batch,
+
+    E cos(N′) ≈ E cos(N) √((1 + 1/(N snr)) / (1 + 1/(N′ snr))),     snr = |E G|² / tr Cov G,
+
+exact at N′ = N, and where the noise across the truth is nearly all of it.
 """
 
 from __future__ import annotations
@@ -38,7 +43,9 @@ def singles(profile: Profile, cells: Iterable[Cell]) -> Singles:
 def at_batch(profile: Profile, batch: int, measured: Singles) -> Profile:
     """The profile as if it had been measured for batches of N′ = `batch`.
 
-    Cosines of one batch are lost (not finite) where `known` does not have their moments.
+    Args:
+        measured: moments of single cells (`singles`); where there are none at all, as in files of
+            older versions, cosines of one batch are lost (not finite).
     """
     if batch == profile.batch or "mse" not in profile.quantities:
         return replace(profile, config={**profile.config, "batch": batch})
@@ -65,7 +72,18 @@ def _anew(profile: Profile, cell: Cell, batch: int, measured: Singles) -> dict[s
         for name in ("bias2", "variance", "mse", "relative_mse")
     )
     error = combine(lambda b, v: b + v / batch, bias2, variance)
-    lost = Estimate(np.nan, np.full_like(mse.left_out, np.nan))
-    cosine = estimates(measured[cell], batch)["cosine_batch"] if cell in measured else lost
+    if cell in measured:
+        cosine = estimates(measured[cell], batch)["cosine_batch"]
+    elif measured:
+        cosine = _led(profile, cell, batch)
+    else:
+        cosine = Estimate(np.nan, np.full_like(mse.left_out, np.nan))
     scaled = combine(lambda e, m, r: e * r / m, error, mse, relative)
     return {"mse": error, "relative_mse": scaled, "cosine_batch": cosine}
+
+
+def _led(profile: Profile, cell: Cell, batch: int) -> Estimate:
+    """The cosine of one batch at another size, without the variance along the truth."""
+    cosine, snr = (profile.estimate(cell[0], name, cell[1]) for name in ("cosine_batch", "snr"))
+    N = profile.batch
+    return combine(lambda c, s: c * np.sqrt((1 + 1 / (N * s)) / (1 + 1 / (batch * s))), cosine, snr)

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
+
 import numpy as np
 
 from gradlab.choice.candidates import Candidates, is_finite
-from gradlab.choice.values import QUANTITY, Best, Cell, Criterion, Parting, Steps
+from gradlab.choice.values import QUANTITY, Best, Beyond, Cell, Criterion, Parting, Steps
+from gradlab.runs.competing import best_shown, better_beyond, chosen_gain, needs_states
+from gradlab.runs.decision_rules import horizons_of
 from gradlab.runs.profile import Profile
-from gradlab.statistics.intervals import interval
+from gradlab.statistics.intervals import Interval, interval
+from gradlab.statistics.number import Number
 from gradlab.statistics.selection import (
     RankSet,
     chosen_level,
@@ -26,25 +32,71 @@ def best(profile: Profile, among: Candidates, criterion: Criterion) -> Best | No
     if not any(is_finite(profile, cell, quantity) for cell in cells):
         return None
     ranks = _ranked(profile, cells, criterion)
-    winner = cells[ranks.best]
+    winner = _winner(profile, cells, criterion, ranks)
     value = profile.estimate(winner[0], quantity, winner[1])
     return Best(
         criterion=criterion,
         cell=winner,
         value=value.value,
-        interval=interval(quantity, value, _level(profile, cells, quantity, ranks)),
+        interval=_interval(profile, cells, criterion, ranks, winner),
         candidates=cells,
         ranks=ranks,
-        kept=_members(cells, ranks),
+        kept=tuple(each for each in cells if each == winner or each in _members(cells, ranks)),
         horizons={name: _alone(profile, among, name, criterion) for name in among.names},
         unknown=tuple(cell for cell, lost in zip(cells, ranks.unknown, strict=True) if lost),
         partings=_partings(cells, ranks, int(profile.config["starts"])),
     )
 
 
-def _level(profile: Profile, cells: tuple[Cell, ...], quantity: str, ranks: RankSet) -> float:
-    """Of an interval of the chosen cell, which is chosen for its estimate."""
-    return chosen_level([profile.estimate(name, quantity, h) for name, h in cells], ranks.kept)
+def _winner(
+    profile: Profile, cells: tuple[Cell, ...], criterion: Criterion, ranks: RankSet
+) -> Cell:
+    """The best estimate; of gains one that is shown to be one, where there is such."""
+    if criterion != "gain":
+        return cells[ranks.best]
+    gains = gains_of(profile, cells)
+    return best_shown(gains, list(gains)) or cells[ranks.best]
+
+
+def gains_of(profile: Profile, cells: Iterable[Cell]) -> dict[Cell, Number]:
+    """Gains that are numbers, whichever group of starts is left out."""
+    found = {}
+    for name, h in cells:
+        if is_finite(profile, (name, h), "gain"):
+            ends = profile.interval(name, "gain", h)
+            value = profile.estimate(name, "gain", h).value
+            found[name, h] = Number(value, ends.low, ends.high, int(profile.config["starts"]))
+    return found
+
+
+def beyond(profile: Profile, best: Best) -> Beyond | None:
+    """The gradient of largest gain that needs the simulator's states, where it is shown better."""
+    names = set(needs_states(profile.estimators)) - {name for name, _ in best.candidates}
+    cells = [(name, h) for name in names for h in horizons_of(profile, name)]
+    gains = gains_of(profile, cells)
+    cell = better_beyond(
+        best.cell, list(gains), lambda cell: profile.estimate(cell[0], "gain", cell[1])
+    )
+    return None if cell is None else Beyond(cell, gains[cell])
+
+
+def _interval(
+    profile: Profile,
+    cells: tuple[Cell, ...],
+    criterion: Criterion,
+    ranks: RankSet,
+    winner: Cell,
+) -> Interval:
+    """Of the chosen cell, which is chosen for its estimate."""
+    quantity = QUANTITY[criterion]
+    every = [profile.estimate(name, quantity, h) for name, h in cells]
+    place = cells.index(winner)
+    gains = gains_of(profile, [winner]) if criterion == "gain" else {}
+    if winner not in gains:
+        return interval(quantity, every[place], chosen_level(every, ranks.kept))
+    gain = chosen_gain(gains[winner], every, ranks.kept, place)
+    stored = profile.interval(winner[0], quantity, winner[1])
+    return replace(stored, low=gain.low, high=gain.high)
 
 
 def _ranked(profile: Profile, cells: tuple[Cell, ...], criterion: Criterion) -> RankSet:

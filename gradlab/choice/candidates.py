@@ -13,6 +13,7 @@ import numpy as np
 
 from gradlab.choice.values import Cell
 from gradlab.errors import InputError
+from gradlab.runs.competing import competing
 from gradlab.runs.decision_rules import horizons_of, judged_estimator
 from gradlab.runs.estimator_names import CONTROLS
 from gradlab.runs.profile import Profile
@@ -56,7 +57,7 @@ class Candidates:
 
 
 def candidates(profile: Profile, estimators: Collection[str] | None) -> Candidates:
-    """The named estimators, or all under the truth of the judged one.
+    """The named estimators, or those that compete under the truth of the judged one.
 
     Raises:
         InputError: unknown estimators, none, or some under different truths.
@@ -120,11 +121,19 @@ def _everybody(profile: Profile) -> tuple[list[str], dict[str, str]]:
         if kind_of(profile, name) != kind
     }
     names = [name for name in profile.estimators if name not in excluded]
-    if any(name not in ("data", *CONTROLS) for name in names):
-        control = "a control arm that needs a differentiable simulator; name it among the "
-        excluded |= {n: f"{control}estimators to let it compete" for n in names if n in CONTROLS}
-        names = [name for name in names if name not in CONTROLS]
-    return names, excluded
+    among = competing(names)
+    excluded |= {
+        name: f"{_needs(name)}; name it among the estimators to let it compete"
+        for name in names
+        if name not in among
+    }
+    return list(among), excluded
+
+
+def _needs(name: str) -> str:
+    if name in CONTROLS:
+        return "a control arm that needs a differentiable simulator"
+    return "it needs the simulator's states"
 
 
 def _cells(profile: Profile, names: list[str]) -> tuple[Cell, ...]:

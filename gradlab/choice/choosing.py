@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from gradlab import validation
 from gradlab.choice.advice import advice
 from gradlab.choice.batches import Singles, at_batch, singles
-from gradlab.choice.best import best, steps
+from gradlab.choice.best import best, beyond, steps
 from gradlab.choice.candidates import TRUTHS, Candidates, candidates
 from gradlab.choice.values import CRITERIA, Best, Choice, Criterion, Mixing, Usable
 from gradlab.choice.weights import (
@@ -41,8 +41,9 @@ def choose(
 
     Args:
         batch: N′, samples that one update averages; None: as the profile was measured for.
-        estimators: who competes; None: everybody under the truth of the model's gradient but
-            true_dynamics, a control arm that needs a differentiable simulator.
+        estimators: who competes; None: what a user can run, of the gradients under the truth of the
+            model's: those that need neither states nor derivatives of the simulator, where there
+            are such (`runs.competing`).
         by: the criterion that decides. "gain": what one small step along the mean gradient adds to
             the return, only under its gradient as the truth (the default there); "mse": the mean
             squared error (the default elsewhere); "direction": the expected cosine of one batch.
@@ -166,8 +167,15 @@ def _with_truth(
         alpha=alpha_order(profile),
         theory=advice(profile, among),
         what_if=what_if(profile, among, measured, grams, "mse" if by == "mse" else "direction"),
+        carried=_carried(profile),
+        beyond=None if every.get("gain") is None else beyond(profile, every["gain"]),
         notes=_notes(profile, among),
     )
+
+
+def _carried(profile: Profile) -> bool:
+    truth = profile.truth
+    return truth.get("status") == "imprecise" and bool(truth.get("carried_by_few", False))
 
 
 def _usable(profile: Profile, judged: str | None) -> Usable | None:

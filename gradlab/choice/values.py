@@ -11,6 +11,7 @@ from gradlab.runs.usable_horizons import UsableHorizons
 from gradlab.statistics.intervals import Interval
 from gradlab.statistics.mixing import Weights
 from gradlab.statistics.moments import Array
+from gradlab.statistics.number import Number
 from gradlab.statistics.selection import RankSet
 
 Cell = tuple[str, int]  # estimator and horizon
@@ -54,6 +55,14 @@ class Best:
     horizons: Mapping[str, tuple[int, ...]]
     unknown: tuple[Cell, ...]
     partings: tuple[Parting, ...]
+
+
+@dataclass(frozen=True)
+class Beyond:
+    """A gradient that needs the simulator's states and is shown to gain more than the best one."""
+
+    cell: Cell
+    gain: Number
 
 
 @dataclass(frozen=True)
@@ -195,6 +204,7 @@ class Trial:
             of one batch; kept: the 95% set (empty where an error is smaller).
         mse, cosine: there, the latter of one batch.
         weights: of the pair {J_0, J_H}, [2], likewise; None where there are none.
+        over: horizons that could be tried, where these are not all that were measured.
     """
 
     change: str
@@ -206,6 +216,7 @@ class Trial:
     cosine: float
     cosine_interval: Interval
     weights: Weights | None
+    over: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -247,6 +258,9 @@ class Choice:
             is in `tried`, and there is `agreement` between estimators.
         gain, mse, direction: the best by each criterion; gain only where the truth is the gradient
             of the return.
+        beyond: a better gain that needs the simulator's states; None: none is shown, or they
+            compete.
+        carried: do few starts carry the truth, so that no number of starts is known to decide more?
         by: the criterion that decides; None: nothing does.
         steps: which cells raise the return and which lower it; None where no gain is known.
         tried: the best by realised gains, where there is no truth.
@@ -276,6 +290,8 @@ class Choice:
     theory: tuple[Advice, ...] = ()
     what_if: WhatIf | None = None
     agreement: tuple[Agreement, ...] = ()
+    beyond: Beyond | None = None
+    carried: bool = False
     notes: tuple[str, ...] = ()
 
     @property

@@ -60,9 +60,11 @@ def pair_cells(profile: Profile, among: Candidates) -> list[Cell]:
 
 
 def several_cells(profile: Profile, among: Candidates, best: Cell) -> list[Cell]:
-    """J_0, horizons 1, 2, 4, … and the longest one of everybody, and the best cell."""
+    """J_0, horizons 1, 2, 4, … and the longest one of everybody, the best cell and its neighbours:
+    of all these, those whose inner products are kept."""
     begin = _zero(profile, among)
-    chosen = {begin, best} if begin else {best}
+    beside = {(best[0], best[1] + step) for step in (-1, 0, 1)}
+    chosen = {begin, *beside} if begin else beside
     for name in among.names:
         horizons = np.array([h for h in _measured(profile, among, name) if h > 0])
         if not len(horizons):
@@ -88,7 +90,7 @@ def mixing(profile: Profile, among: Candidates, cells: list[Cell], times: Times)
         mse=mse_weights(grams, batch),
         direction=direction_weights(grams, batch),
         contenders=_contenders(grams, batch, unseen, _rules(among, cells, times), among.of_return),
-        unseen=int(unseen.size.sum()),
+        unseen=round(float(unseen.size.sum() / grams.size.sum()) * int(profile.config["starts"])),
         gain=gain_weights(grams, batch) if among.of_return else None,
     )
 

@@ -16,7 +16,7 @@ from gradlab.choice.best import best
 from gradlab.choice.candidates import Candidates
 from gradlab.choice.values import Cell, Criterion, Trial, WhatIf
 from gradlab.errors import InputError
-from gradlab.runs.decision_rules import needed_batch
+from gradlab.runs.decision_rules import horizons_of, needed_batch
 from gradlab.runs.estimator_names import CONTROLS
 from gradlab.runs.profile import Profile
 from gradlab.statistics.grams import Grams, mixture_moments
@@ -126,6 +126,7 @@ def _changed(
         cosine=cosine.value,
         cosine_interval=interval("cosine_batch", cosine),
         weights=None,
+        over=tuple(h for _, h in found) if len(found) < len(horizons_of(profile, name)) else (),
     )
 
 

@@ -7,7 +7,6 @@ accuracy: estimators that share a model or a critic share its error.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -15,9 +14,8 @@ import numpy as np
 from gradlab.choice.candidates import Candidates
 from gradlab.choice.values import Agreement, Cell, Steps, Tried
 from gradlab.errors import InputError
-from gradlab.runs.one_step import TRUE_CELL
+from gradlab.runs.estimator_names import STATES
 from gradlab.runs.profile import Profile
-from gradlab.runs.realised import Realised
 from gradlab.statistics.grams import mixture_moments
 from gradlab.statistics.intervals import interval
 from gradlab.statistics.kernels import Kernels
@@ -26,7 +24,10 @@ from gradlab.statistics.moments import estimates
 
 def tried(profile: Profile, among: Candidates) -> tuple[Steps, Tried] | None:
     """None where no competitor was stepped along."""
-    realised = _only(profile.realised, among) if profile.realised is not None else None
+    realised = profile.realised
+    if realised is not None:
+        only = realised.of_competing if among.excluded else realised.among
+        realised = only(among.names)
     best = None if realised is None else realised.best()
     if realised is None or best is None:
         return None
@@ -40,26 +41,15 @@ def tried(profile: Profile, among: Candidates) -> tuple[Steps, Tried] | None:
     )
 
 
-def _only(realised: Realised, among: Candidates) -> Realised:
-    """Of the competitors' cells, and the truth's."""
-    here = [
-        k for k, cell in enumerate(realised.cells) if cell == TRUE_CELL or cell[0] in among.names
-    ]
-    return replace(
-        realised,
-        cells=tuple(realised.cells[k] for k in here),
-        status=tuple(realised.status[k] for k in here),
-        gain=realised.gain[np.array(here, dtype=int)],
-        kept=realised.kept[np.array(here, dtype=int)],
-    )
-
-
 def agreement(profile: Profile, among: Candidates) -> tuple[Agreement, ...]:
-    """Of every pair of competitors at horizons 1, the middle and the longest that both have."""
+    """Of every pair of competitors, and of gradients along the simulator's states, at horizons 1,
+    the middle and the longest that both have."""
     if among.kernels is None:
         return ()
     agreements = []
-    for first, second in combinations(among.names, 2):
+    beside = [name for name in among.excluded if name in STATES]
+    shown = [name for name in profile.estimators if name in (*among.names, *beside)]
+    for first, second in combinations(shown, 2):
         for cells in _pairs(among.kernels, first, second):
             each = _agreement(profile, among.kernels, *cells)
             if each is not None:

@@ -28,8 +28,8 @@ class Choose:
     batch: Annotated[int | None, arg(metavar="N")] = None
     """N′, the samples that one update of your algorithm averages. Default: the run's."""
     estimator: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="NAME")] = ()
-    """A candidate; may be repeated. Default: all but true_dynamics, which needs a simulator with
-    derivatives."""
+    """A candidate; may be repeated. Default: all that need neither states nor derivatives of the
+    simulator, where there are such."""
     by: Literal["gain", "mse", "direction"] | None = None
     """Criterion: the gain of one small step along the mean gradient, the mean squared error, or
     the expected cosine of one batch. Default: gain where the truth is the gradient of the return,

@@ -28,6 +28,8 @@ class Report:
     """The run, RUN.h5, or the folder of a sweep."""
     figures: bool = False
     """Write the figures of a probe's run as files, too, as those of every other run."""
+    pdf: bool = False
+    """Write the figures as PDF, too, with text that can be edited: about a second for each."""
     explain: arguments.Explain = False
     json: bool = False
     """Print one JSON document: recommendation, verdict and paths."""
@@ -38,6 +40,8 @@ class Report:
         from gradlab.reporting.output import check_page, write
 
         target, page = check_page(self.file), page_of(self.file)
+        apart = page.apart or self.figures or self.pdf
+        shown = replace(page, apart=apart, pdf=self.pdf)
         with bars() as progress:
-            write(target, replace(page, apart=page.apart or self.figures), progress)
+            write(target, shown, progress)
         return of_screen(page.screen) | {"report": str(target)}

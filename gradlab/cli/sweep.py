@@ -73,7 +73,7 @@ class Sweep:
             )  # fmt: skip
         document = of_screen(screen(runs)) | {
             "run": str(folder),
-            "report": str(report(folder)),
+            "report": str(report(folder, quiet=True)),
             "passed": not runs.count("failed"),
             "runs": [asdict(row) for row in runs.rows],
         }

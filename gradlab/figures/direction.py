@@ -18,6 +18,7 @@ from gradlab.figures.error import AT_MOST
 from gradlab.figures.style import MUTED
 
 USABLE = 0.7
+WIDE = 0.5  # a cosine from below −WIDE to above WIDE is unknown
 
 
 def cosine(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
@@ -33,7 +34,11 @@ def cosine(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
         ax.axhline(0, color=MUTED, lw=0.8)
     if not ax.lines:
         drawing.nothing(ax, "no cosine: the truth or its norm is not known")
-    return style.dress(ax, "Direction: cosine with the true gradient", "cosine")
+    notes = [f"no band: an interval from below −{WIDE} to above {WIDE}, unknown"]
+    lines = [drawing.curve(table, name, "cosine") for name in drawing.estimators(table)]
+    unknown = any(line.known(WIDE)[1] for line in lines if line is not None)
+    title = "Direction: cosine with the true gradient"
+    return style.dress(ax, title, "cosine", notes if unknown else [])
 
 
 def sign_agreement(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
@@ -57,7 +62,7 @@ def _drawn(ax: Axes, table: pd.DataFrame, quantity: str, low: float, high: float
         line = drawing.curve(table, name, quantity)
         if line is None:
             continue
-        line = line.clipped(low, high)
+        line, _ = line.clipped(low, high).known(WIDE)
         if name == "data":
             drawing.level(ax, line, looks[name], end)
         else:

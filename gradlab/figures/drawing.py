@@ -34,6 +34,14 @@ class Curve:
             self, value=self.value * factor, low=self.low * factor, high=self.high * factor
         )
 
+    def known(self, wide: float) -> tuple[Curve, bool]:
+        """Without intervals that hold both −`wide` and `wide`: these say nothing, and their bands
+        cover all lines; whether there were such."""
+        with np.errstate(invalid="ignore"):
+            unknown = (self.low < -wide) & (self.high > wide)
+        low, high = (np.where(unknown, np.nan, each) for each in (self.low, self.high))
+        return replace(self, low=low, high=high), bool(unknown.any())
+
     def clipped(self, low: float, high: float) -> Curve:
         clip = [np.clip(each, low, high) for each in (self.value, self.low, self.high)]
         return Curve(self.horizon, *clip)

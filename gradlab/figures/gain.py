@@ -21,6 +21,7 @@ from gradlab.figures.drawing import Curve
 from gradlab.figures.style import INK, MUTED, PAPER, Look
 
 LOW, HIGH = -112.0, 112.0
+WIDE = 50.0  # %, beyond which on both sides an interval says nothing
 APART = 13.0  # % between labels at the ends of lines
 MARKS = {"mixed": "s", "true_dynamics": "^"}
 SIGNS = {"s": "■ ", "^": "▲ "}  # of the marks, beside the names at the ends of lines
@@ -55,6 +56,7 @@ def gain(
         return style.dress(ax, "Gain of one step", "")
     end = drawing.last_horizon(table[table["estimator"].isin(names)])
     ends = {name: _line(ax, table, name, looks[name], end) for name in names}
+    unknown = any(_is_unknown(table, name) for name in names)
     _zones(ax, end)
     if chosen is not None:
         _mark(ax, table, chosen)
@@ -64,6 +66,8 @@ def gain(
     notes = [
         "lines: to first order, with 95% bands (solid: θ in all actions, dashed: in the first)"
     ]
+    if unknown:
+        notes.append(f"no band: an interval from below −{WIDE:.0f}% to above {WIDE:.0f}%, unknown")
     if realised is not None:
         notes.append("dots: steps that were taken, on fresh starts, 95% bars (open: first action)")
     style.dress(ax, "Gain of one step", "harms  ←  % of the best possible step  →  helps", notes)
@@ -85,10 +89,16 @@ def _curve(table: pd.DataFrame, name: str) -> Curve | None:
     return None if line is None else line.clipped(-1.0, 1.0).scaled(100.0)
 
 
+def _is_unknown(table: pd.DataFrame, name: str) -> bool:
+    line = _curve(table, name)
+    return line is not None and line.known(WIDE)[1]
+
+
 def _line(ax: Axes, table: pd.DataFrame, name: str, look: Look, end: float) -> float:
     """Draws one estimator; returns the height of its end. The critic alone is one level."""
     line = _curve(table, name)
     assert line is not None
+    line, _ = line.known(WIDE)
     if len(line.horizon) == 1:
         drawing.level(ax, line, look, end)
         return float(line.value[0])
@@ -101,14 +111,14 @@ def _line(ax: Axes, table: pd.DataFrame, name: str, look: Look, end: float) -> f
 
 
 def _looks(names: Sequence[str]) -> dict[str, Look]:
-    """A colour and a mark for each family, so that greyscale loses nothing; solid with θ in all
-    actions, dashed in the first. No line has dots: these are steps."""
+    """The colours of all figures, a mark for each family, solid with θ in all actions and dashed in
+    the first, so that greyscale loses nothing. No line has dots: these are steps."""
     looks = {}
     for name, look in style.looks(names).items():
         base = name.removesuffix("_all")
         if name in SHORT and name != "data":
             dash: style.Dash = "-" if name != base else (0, (5, 1.8))
-            look = replace(look, colour=style.looks([base])[base].colour, dash=dash)
+            look = replace(look, dash=dash)
         looks[name] = replace(look, marker=MARKS.get(base, ""))
     return looks
 

@@ -1,4 +1,4 @@
-"""RUN.h5 → RUN.html and RUN_figures/*.png, *.pdf, *.csv."""
+"""RUN.h5 → RUN.html and RUN_figures/*.png, *.csv, and *.pdf where they are asked for."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ from gradlab.runs.profile import load
 from gradlab.runs.sweep import INDEX
 from gradlab.storage.records import check_output
 from gradlab.storage.whole_files import placed
+from gradlab.verdicts.screen import lines
 from gradlab.verdicts.series import screen as followed
 
 
-def report(path: str | Path, figures: bool = False) -> Path:
+def report(path: str | Path, figures: bool = False, pdf: bool = False, quiet: bool = False) -> Path:
     """Writes the page of the run at `path` next to it, and its figures in a folder; of a sweep in
     its folder.
 
@@ -34,6 +35,8 @@ def report(path: str | Path, figures: bool = False) -> Path:
 
     Args:
         figures: write those of a probe, too.
+        pdf: write figures as PDF, too, with text that can be edited: about a second for each.
+        quiet: do not print the recommendation, which `gradlab report` prints.
 
     An earlier page of gradlab is replaced; anything else of that name is left alone.
 
@@ -44,7 +47,10 @@ def report(path: str | Path, figures: bool = False) -> Path:
         InputError: the run cannot be read, or its folder not written.
     """
     target, page = check_page(path), kinds.page_of(Path(path))
-    return write(target, replace(page, apart=page.apart or figures))
+    write(target, replace(page, apart=page.apart or figures or pdf, pdf=pdf))
+    if not quiet:
+        print("\n".join([*lines(page.screen), "", f"report: {target}"]))
+    return target
 
 
 def compare(paths: Sequence[str | Path], page: str | Path) -> Path:
@@ -89,7 +95,10 @@ def write(target: Path, page: Page, progress: Progress = silent) -> Path:
     lay_out(page)
     try:
         if page.apart:
-            _save_figures(page.panels, target.with_name(f"{target.stem}_figures"), progress)
+            folder = target.with_name(f"{target.stem}_figures")
+            _save_figures(page.panels, folder, progress)
+            if page.pdf:
+                _save_pdf(page.panels, folder, progress)
         with placed(target) as temporary:
             temporary.write_text(render(page), encoding="utf-8", errors="replace")
     except OSError as error:
@@ -142,15 +151,19 @@ def _is_ours(page: Path) -> bool:
 
 
 def _save_figures(drawn: Sequence[Panel], folder: Path, progress: Progress) -> None:
-    """As images for slides, as PDF with text that can be edited, and what they show as CSV."""
-    from gradlab.reporting.fonts import cut_down  # a fifth of a second, for these alone
-
+    """As images for slides, and what they show as CSV."""
     folder.mkdir(exist_ok=True)
-    figures = [panel.figure for panel in drawn]
     for number, panel in enumerate(drawn, 1):
         panel.figure.savefig(folder / f"{panel.name}.png", dpi=160, facecolor="white")
         drawn_data(panel.figure).to_csv(folder / f"{panel.name}.csv", index=False)
         progress("figures", number, len(drawn))
+
+
+def _save_pdf(drawn: Sequence[Panel], folder: Path, progress: Progress) -> None:
+    """As PDF with text that can be edited."""
+    from gradlab.reporting.fonts import cut_down  # a fifth of a second, for these alone
+
+    figures = [panel.figure for panel in drawn]
     with (
         matplotlib.rc_context({"pdf.fonttype": 42}),
         tempfile.TemporaryDirectory() as fonts,

@@ -55,7 +55,8 @@ class Page:
         panels: every figure, in order of use.
         source: the run's file and the command that makes it again, beside every number.
         compact: the first figure may be drawn small; off where its words need the room.
-        apart: its figures are files of their own, too, which takes half of the time.
+        apart: its figures are files of their own, too, which takes half of the time;
+            pdf: these also as PDF.
     """
 
     title: str
@@ -67,6 +68,7 @@ class Page:
     source: first_fold.Source = first_fold.NOWHERE
     compact: bool = True
     apart: bool = True
+    pdf: bool = False
 
 
 def lay_out(page: Page) -> Panel | None:

@@ -20,6 +20,7 @@ from gradlab.figures.choice import choice_weights, what_if_grid
 from gradlab.figures.style import SIZE
 from gradlab.gradients.ways import WAYS
 from gradlab.runs.profile import Profile
+from gradlab.verdicts.choice.sentences import cells_words
 from gradlab.verdicts.facts import Facts
 from gradlab.verdicts.measurement.verdict import Evidence
 
@@ -84,7 +85,10 @@ def absent(profile: Profile, evidence: Evidence = NOTHING) -> dict[str, str]:
             "Not attributed: run `gradlab attribute RUN.h5 --keep`, or measure with --attribute."
         )
     if profile.consequence is None:
-        reasons[CONSEQUENCE] = "No steps were taken: measure with --consequence."
+        taken = profile.realised is not None and bool(profile.realised.stepped)
+        none = "Gradients were not compared by one step" if taken else "No steps were taken"
+        beside = "; what single steps added is in the first figure" if taken else ""
+        reasons[CONSEQUENCE] = f"{none}: measure with --consequence{beside}."
     if evidence.facts is not None and evidence.facts.void:
         reasons[CONTEST] = "Nothing is chosen, for the reason at the top."
     elif evidence.choice is None or evidence.choice.pair is None:
@@ -100,10 +104,8 @@ def _gain(profile: Profile, table: pd.DataFrame, facts: Facts | None) -> list[Pa
     drawn_panels = []
     realised = None if profile.realised is None else profile.realised.table()
     if facts is not None and facts.gains:
-        best = facts.best
-        helps = facts.chosen is not None and facts.chosen.low > 0
-        helps = helps and not facts.void
-        chosen = (best[0], facts.close()) if best is not None and helps else None
+        best = facts.recommended
+        chosen = None if best is None else (best[0], facts.close())
         drawn = partial(figures.gain, table, realised, chosen)
         caption = (
             "Above 0 a step helps, below it harms; 100% is the best possible step of its length."
@@ -193,7 +195,8 @@ def _contest(evidence: Evidence) -> list[Panel]:
         return []
     pair = evidence.choice.pair
     contenders = (
-        "Mixing that only shrinks gains nothing over one gradient at its best scale; the rules are "
+        f"Mixtures of {cells_words(pair.cells)} alone. Mixing that only shrinks gains nothing over "
+        "one gradient at its best scale; the rules are "
         "shown at several times of their ramp T."
     )
     shares = "Weights from all starts with their 95% intervals, beside those of the papers' rules."

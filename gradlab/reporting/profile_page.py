@@ -25,7 +25,8 @@ LAWS = {"visited": "visited states, by the gradient of the return", "start": "th
 
 def page(profile: Profile, source: Source = NOWHERE, name: str = "") -> Page:
     """What the page of a measurement shows; `name` is its title where no task is known."""
-    evident, read = evidence(profile), derived_checks(profile)
+    evident = evidence(profile)
+    read = derived_checks(profile, None if evident.facts is None else evident.facts.recommended)
     first = first_screen(profile, evident)
     title = str(profile.config.get("task") or name)
     return shown(profile, first, title, evident, read, source)

@@ -1,7 +1,7 @@
 """Checks derived from the numbers of a saved profile, without new computation.
 
-signs   the longest h up to which every horizon moves more than half of the parameters the
-        right way, by the lower ends of the intervals
+signs   whether the recommended gradient moves more than half of the parameters the right way, by
+        the lower end of the interval; without one the longest h up to which every horizon does
 norm    steps per factor of ten of a sample's gradient, and where it would leave float32
 """
 
@@ -15,6 +15,7 @@ from gradlab.runs.profile import Profile
 from gradlab.statistics.intervals import interval
 from gradlab.wording import gradient, percent, samples, span, two
 
+Cell = tuple[str, int]
 CHANCE = 0.5
 FLOAT32 = 3.4e38
 WHY = {
@@ -24,12 +25,17 @@ WHY = {
 }
 
 
-def derived_checks(profile: Profile) -> tuple[CheckResult, ...]:
-    """Results about the judged estimator; none without one."""
+def derived_checks(profile: Profile, best: Cell | None = None) -> tuple[CheckResult, ...]:
+    """Results about the judged estimator; none without one.
+
+    Args:
+        best: the gradient and horizon that are recommended; None: none is.
+    """
     name = judged_estimator(profile)
     if name is None:
         return ()
-    results = _steps(profile), _signs(profile, name), _norm(profile, name)
+    signs = _signs(profile, name) if best is None else _signs_at(profile, best)
+    results = _steps(profile), signs, _norm(profile, name)
     return tuple(each for each in results if each is not None)
 
 
@@ -49,6 +55,24 @@ def _steps(profile: Profile) -> CheckResult | None:
         f"realised {percent(worst.realised)}, expected {percent(worst.predicted)} ({n})"
     )
     return CheckResult(check, result, WHY[worst.reason], False)
+
+
+def _signs_at(profile: Profile, best: Cell) -> CheckResult | None:
+    """Of the recommended step: what shorter or longer ones do is no reason to doubt it."""
+    name, h = best
+    if "sign_agreement" not in profile.quantities or not profile.truth["admissible"]:
+        return None
+    e, q = profile.estimators.index(name), profile.quantities.index("sign_agreement")
+    at = e, q, profile.horizons.index(h)
+    if not profile.count[at]:
+        return None
+    value, low, high = (float(profile.columns[c][at]) for c in ("value", "ci_low", "ci_high"))
+    ends = f"CI {percent(low)} to {percent(high)}, {samples(profile.config)}"
+    check = f"signs of {gradient(name)} at the recommended h = {h}"
+    result = f"{percent(value)} of the parameters move the right way ({ends})"
+    if low > CHANCE:
+        return CheckResult(check, result, "more than half of them do", True)
+    return CheckResult(check, result, "half of them or more may move the wrong way", False)
 
 
 def _signs(profile: Profile, name: str) -> CheckResult | None:

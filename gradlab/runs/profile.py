@@ -25,6 +25,7 @@ from gradlab.runs.substitutions import (
     substitution_groups,
     substitutions_from_groups,
 )
+from gradlab.runs.summary import summary
 from gradlab.statistics.intervals import Interval
 from gradlab.statistics.kernels import Kernels
 from gradlab.statistics.moments import Estimate
@@ -43,7 +44,7 @@ AXES = ("estimator", "quantity", "horizon")
 UNIT = "gradient norm for mean_norm, its square for variances, bias2 and mse, else 1"
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Profile:
     """What `measure` found, as labelled arrays; needs no torch to be read.
 
@@ -62,6 +63,7 @@ class Profile:
         consequence: what one step along each gradient did; None: `consequence` was off.
         realised: what steps along some of the mean gradients add to the return of fresh starts;
             None: starts that no law can be drawn from again, another truth, or an older file.
+        file: where it was read from; None: it was measured here.
     """
 
     estimators: Annotated[tuple[str, ...], stored("estimator", name="estimator")]
@@ -80,6 +82,11 @@ class Profile:
     attribution: SubstitutionResults | None = None
     consequence: OneStepImprovement | None = None
     realised: Realised | None = None
+    file: Path | None = None
+
+    def __repr__(self) -> str:
+        """What helps, what was measured and where it is, in a few lines."""
+        return summary(self)
 
     @property
     def batch(self) -> int:
@@ -228,6 +235,7 @@ def _from_record(record: Record, path: Path) -> Profile:
             attribution=substitutions_from_groups(groups),
             consequence=_part(groups, "consequence", OneStepImprovement),
             realised=_part(groups, "realised", Realised),
+            file=path,
         )
 
 

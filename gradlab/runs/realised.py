@@ -12,7 +12,8 @@ return, and the best possible one is unknown. Read without torch.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 import numpy as np
@@ -100,6 +101,22 @@ class Realised:
         """Cells with a gain, the truth not among them."""
         pairs = zip(self.cells, self.status, strict=True)
         return tuple(cell for cell, s in pairs if s == "stepped" and cell != TRUE_CELL)
+
+    def among(self, names: Collection[str]) -> Realised:
+        """The same of some estimators, and of the truth."""
+        here = [k for k, c in enumerate(self.cells) if c == TRUE_CELL or c[0] in names]
+        return replace(
+            self,
+            cells=tuple(self.cells[k] for k in here),
+            status=tuple(self.status[k] for k in here),
+            gain=self.gain[np.array(here, dtype=int)],
+            kept=self.kept[np.array(here, dtype=int)],
+        )
+
+    def of_competing(self, names: Collection[str]) -> Realised:
+        """The same of what competes; of all that was tried where that is at most the data's."""
+        own = self.among(names)
+        return own if {name for name, _ in own.stepped} - {"data"} else self
 
     def status_of(self, cell: Cell) -> Status:
         return self.status[self.cells.index(cell)]

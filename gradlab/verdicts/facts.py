@@ -2,7 +2,8 @@
 
     gain        of one small step along each gradient, to first order, with its interval
     realised    the same steps taken, on fresh starts
-    own         the gradients that need no simulator: the user's choice is among these
+    own         the gradients that compete (`runs.competing`): the user's choice is among these
+    beyond      a better one that needs the simulator's states
     kept        their cells that may have the largest gain (`statistics.selection`)
     sure        share of resamples in which the chosen step helps and is within a tenth of the best
 
@@ -12,20 +13,27 @@ Without a truth the realised changes of the return take the place of gains.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from gradlab.gradients.ways import WAYS
 from gradlab.runs.check_results import failed_premises
+from gradlab.runs.competing import (
+    best_shown,
+    better_beyond,
+    chosen_gain,
+    competing,
+    needs_states,
+)
 from gradlab.runs.decision_rules import horizons_of
-from gradlab.runs.estimator_names import CONTROLS, STATES
 from gradlab.runs.profile import Profile
 from gradlab.runs.realised import Disagreement, Realised
-from gradlab.statistics.intervals import LEVEL, bootstrap_counts, interval, pseudo_values
+from gradlab.statistics.intervals import bootstrap_counts, pseudo_values
 from gradlab.statistics.moments import Estimate
 from gradlab.statistics.number import Number
-from gradlab.statistics.selection import RankSet, chosen_level, largest, separations
+from gradlab.statistics.selection import RankSet, largest, separations
 
 Cell = tuple[str, int]
 CLOSE = 0.9  # share of the best gain that counts as the same in practice
@@ -46,6 +54,9 @@ class Facts:
         best: the own cell of largest gain; kept: own cells that may be best, `best` among them.
         chosen: the gain of the best one, with an interval that holds in 95% although it was chosen
             for its estimate.
+        beyond: the cell of largest gain that needs the simulator's states, where it is shown to
+            gain notably more than `best`.
+        carried: share of the truth's square that 1% of the starts carry, where that is too much.
         more: further starts that would exclude the nearest rival of another kind; None: no
             affordable number, or there is none.
         sure: see above; NaN where nothing can be ranked.
@@ -75,10 +86,18 @@ class Facts:
     disagreements: tuple[Disagreement, ...]
     failed: tuple[str, ...]
     void: tuple[str, ...] = ()
+    beyond: Cell | None = None
+    carried: float = 0.0
 
     def horizons(self, name: str) -> list[int]:
         """Horizons of an estimator with a gain."""
         return sorted(h for each, h in self.gains if each == name)
+
+    @property
+    def recommended(self) -> Cell | None:
+        """The best cell, where its gain is shown."""
+        helps = self.chosen is not None and self.chosen.low > 0 and not self.void
+        return self.best if helps else None
 
     def close(self) -> list[int]:
         """The run of horizons around the best one that gain practically as much."""
@@ -117,11 +136,14 @@ def facts(profile: Profile) -> Facts:
     gains, batch_gains = _numbers(profile, "gain"), _numbers(profile, "cosine_batch")
     admissible = bool(profile.truth["admissible"])
     gains = gains if admissible else {}
-    own = own_names(profile.estimators)
+    own = competing(profile.estimators)
     cells = [cell for cell in gains if cell[0] in own and not _is_data(profile, cell)]
     estimates = [profile.estimate(name, "gain", h) for name, h in cells]
     ranks = _ranked(estimates)
     best = None if ranks is None else best_shown(gains, cells)
+    chosen = None
+    if ranks is not None and best is not None:
+        chosen = chosen_gain(gains[best], estimates, ranks.kept, cells.index(best))
     realised = profile.realised
     table = profile.table()
     return Facts(
@@ -137,7 +159,7 @@ def facts(profile: Profile) -> Facts:
         errors=_numbers(profile, "relative_mse"),
         cosines=_numbers(profile, "cosine"),
         best=best,
-        chosen=None if ranks is None else _chosen(gains, cells, estimates, ranks, best),
+        chosen=chosen,
         kept=() if ranks is None else tuple(c for c, k in zip(cells, ranks.kept, strict=True) if k),
         more=None if ranks is None else _more(ranks, cells, int(profile.config["starts"])),
         sure=float("nan") if best is None else certainty(estimates, cells.index(best)),
@@ -145,7 +167,23 @@ def facts(profile: Profile) -> Facts:
         disagreements=() if realised is None else realised.disagreements(table),
         failed=tuple(each.check for each in profile.sanity or () if not each.passed),
         void=tuple(each.sentence for each in failed_premises(profile.sanity)),
+        beyond=None if ranks is None else _beyond(profile, gains, best),
+        carried=_carried(profile.truth),
     )
+
+
+def _carried(truth: Mapping[str, Any]) -> float:
+    """Files of older versions do not know; a truth that is precise or cut is carried by many."""
+    few = truth.get("carried_by_few", False) and truth.get("status") == "imprecise"
+    return float(truth.get("concentration", 0.0)) if few else 0.0
+
+
+def _beyond(profile: Profile, gains: Mapping[Cell, Number], best: Cell | None) -> Cell | None:
+    if best is None:
+        return None
+    names = needs_states(profile.estimators)
+    cells = [cell for cell in gains if cell[0] in names]
+    return better_beyond(best, cells, lambda cell: profile.estimate(cell[0], "gain", cell[1]))
 
 
 def certainty(estimates: Sequence[Estimate], chosen: int) -> float:
@@ -166,33 +204,6 @@ def _ranked(estimates: Sequence[Estimate]) -> RankSet | None:
     if not estimates or len(estimates[0].left_out) < FEWEST:
         return None
     return largest(estimates)
-
-
-def best_shown(gains: Mapping[Cell, Number], cells: Sequence[Cell]) -> Cell | None:
-    """The largest gain that is shown to be one, else the largest."""
-    shown = [cell for cell in cells if gains[cell].low > 0]
-    return max(shown or cells, key=lambda cell: gains[cell].value, default=None)
-
-
-def _chosen(
-    gains: Mapping[Cell, Number],
-    cells: Sequence[Cell],
-    estimates: Sequence[Estimate],
-    ranks: RankSet,
-    best: Cell | None,
-) -> Number | None:
-    """The gain of the chosen cell at its level.
-
-    A file has no parts of cosines: what the level adds is that of the interval without them.
-    """
-    if best is None:
-        return None
-    place = cells.index(best)
-    level = chosen_level(estimates, ranks.kept | (np.arange(len(cells)) == place))
-    plain, wider = (interval("gain", estimates[place], at) for at in (LEVEL, level))
-    gain = gains[best]
-    low, high = gain.low + wider.low - plain.low, gain.high + wider.high - plain.high
-    return replace(gain, low=max(low, -1.0), high=min(high, 1.0))
 
 
 def _is_data(profile: Profile, cell: Cell) -> bool:
@@ -226,14 +237,9 @@ def _numbers(profile: Profile, quantity: str) -> dict[Cell, Number]:
             )
             finite = profile.count[place] and np.isfinite(profile.left_out[place]).all()
             if finite and np.isfinite(value):
-                cells[name, h] = Number(value, low, high, int(profile.count[place]))
+                # Visited states of one start are no samples of their own.
+                cells[name, h] = Number(value, low, high, int(profile.config["starts"]))
     return cells
-
-
-def own_names(names: Sequence[str]) -> tuple[str, ...]:
-    """Whose step may be recommended: those that need no simulator, where there are such."""
-    plain = tuple(name for name in names if name not in (*STATES, *CONTROLS))
-    return plain if set(plain) - {"data"} else tuple(names)
 
 
 def _seconds(profile: Profile) -> float:

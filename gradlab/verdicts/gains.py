@@ -101,8 +101,12 @@ def alone(data: Number) -> str:
     return "The critic alone is not shown to help."
 
 
-def ahead(certainty: float) -> str:
-    """sure (98%) …; a share that no resample contradicts is not certainty."""
+def ahead(certainty: float, among: str = "here") -> str:
+    """sure (98%) …; a share that no resample contradicts is not certainty.
+
+    Args:
+        among: of which gradients it is the best.
+    """
     word = "sure" if certainty >= SURE else "likely" if certainty >= LIKELY else "open"
     percent = min(max(round(100 * certainty), 1), 99)
-    return f"{word} ({percent}%) that this step helps most here"
+    return f"{word} ({percent}%) that this step helps most {among}"

@@ -32,12 +32,12 @@ def inverse(ratio: LogRatio) -> LogRatio:
     return LogRatio(-ratio.value, -ratio.high, -ratio.low, ratio.se)
 
 
-def missing(decision: Decision, of: str = "samples") -> str:
-    """about 120 more samples would: what an undecided number lacks."""
+def missing(decision: Decision, of: str = "starts") -> str:
+    """about 120 more starts would: what an undecided number lacks."""
     return f"more {of} would" if decision.guess == "unknown" else further(decision.more, of)
 
 
-def further(more: int | None, of: str = "samples") -> str:
+def further(more: int | None, of: str = "starts") -> str:
     """The same of a count: 0 where the present ones should do, None where none is affordable."""
     if more is None:
         return f"no affordable number of {of} would"

@@ -19,6 +19,7 @@ from gradlab.verdicts.sentence import Sentence
 
 Light = Literal["act", "choose", "none"]
 LIGHTS: dict[Light, str] = {"act": "Act", "choose": "Choose", "none": "Caution"}
+MARKS: dict[Light, str] = {"act": "●", "choose": "◐", "none": "○"}
 WORDS, NUMBERS, FACTS = 60, 8, 3
 NOTHING = "nothing is decided"  # where the premises of every decision fail
 # A range such as 10–25 counts as two numbers, the minus of −20 belongs to its number.
@@ -61,6 +62,17 @@ class Screen:
     def __post_init__(self) -> None:
         if len(self.numbers) > FACTS:
             raise ValueError(f"a screen has {len(self.numbers)} numbers, expected at most {FACTS}")
+
+
+def lines(screen: Screen) -> list[str]:
+    """The first screen as plain text: recommendation, how sure it is, and its numbers."""
+    width = max((len(fact.text) for fact in screen.numbers), default=0)
+    return [
+        *([screen.notice] if screen.notice else []),
+        screen.headline,
+        f"{MARKS[screen.light]} {LIGHTS[screen.light]}: {screen.sure}",
+        *(f"  {fact.text:>{width}}  {fact.label}" for fact in screen.numbers),
+    ]
 
 
 def unsaid(texts: Sequence[str], said: str) -> list[str]:

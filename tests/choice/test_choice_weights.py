@@ -1,5 +1,7 @@
 """Weights of several gradients: the known optimum, contenders, and rules of the papers."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -92,7 +94,7 @@ def test_the_alpha_order_weight_is_that_of_least_variance():
 
 def test_half_an_error_is_the_mixture_that_has_half_of_it():
     gradients, truth = world(7, N=80)
-    found = choose(planted(gradients, truth)).what_if
+    found = choose(planted(gradients, truth), estimators=["data", "model", "mixed"]).what_if
     trials = {each.change: each for each in found.errors}
     for name in ("model", "mixed"):
         for change, part in (
@@ -112,6 +114,21 @@ def test_half_an_error_is_the_mixture_that_has_half_of_it():
     alone = choose(planted(without, truth)).what_if
     assert alone.errors == ()
     assert "true_dynamics was not measured" in alone.omitted[0]
+
+
+def test_other_batches_are_judged_at_all_horizons_although_few_keep_inner_products():
+    """The best horizon is 3; only 0, 1 and 6 keep inner products."""
+    gradients, truth = world(7, N=400)
+    profile = planted(gradients, truth)
+    exact = choose(profile).what_if
+    kept = [("data", 0), ("model", 1), ("model", 6)]
+    few = planted({cell: gradients[cell] for cell in kept}, truth)
+    thinned = dataclasses.replace(profile, kernels=few.kernels)
+    found = choose(thinned).what_if
+    assert {each.best for each in found.batches} == {("model", 3)}
+    for one, other in zip(found.batches, exact.batches, strict=True):
+        assert one.best == other.best and one.mse == pytest.approx(other.mse, rel=1e-9)
+        assert one.cosine == pytest.approx(other.cosine, abs=2e-3)
 
 
 def test_degenerate_estimators_share_their_weight_or_say_so():

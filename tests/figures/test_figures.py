@@ -8,10 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from gradlab import figures
 from gradlab.errors import InputError
+from gradlab.figures import style
 from tests import planted
 
 ALL: tuple[Callable[..., Axes], ...] = (
@@ -289,3 +291,38 @@ def test_contenders_without_a_known_error_are_named_and_not_drawn() -> None:
     assert names == ["best single gradient", "MPG rule, 0 of 9000"]
     points = [line.get_xdata()[0] for line in axes.lines if len(line.get_xdata()) == 1]
     assert points == [2.0]
+
+
+def gains(low: float = -0.1, high: float = 0.9) -> pd.DataFrame:
+    """Gains of a model's gradients with θ in the first action and in all."""
+    rows = [
+        (name, h, "gain", 0.4, low, high) for name in ("model", "model_all") for h in range(1, 6)
+    ]
+    columns = ["estimator", "horizon", "quantity", "value", "ci_low", "ci_high"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def bands(axes: Axes) -> int:
+    """Areas that are filled between two curves."""
+    return sum(len(path.vertices) > 0 for band in axes.collections for path in band.get_paths())
+
+
+@pytest.mark.parametrize("quantity", ["gain", "cosine"])
+def test_unknown_intervals_have_no_band_and_the_figure_says_so(quantity: str) -> None:
+    draw = {"gain": figures.gain, "cosine": figures.cosine}[quantity]
+    known, unknown = (
+        draw(table.assign(quantity=quantity), ax=Figure().add_subplot())
+        for table in (gains(), gains(-0.9, 0.95))
+    )
+    assert (bands(known), bands(unknown)) == (2, 0)
+    said = [any("no band" in text.get_text() for text in ax.texts) for ax in (known, unknown)]
+    assert said == [False, True]
+
+
+def test_a_gradient_has_the_same_colour_in_the_figure_of_gains_and_in_all_others() -> None:
+    axes = figures.gain(gains(), ax=Figure().add_subplot())
+    looks = style.looks(["model", "model_all"])
+    labels = [look.label for look in looks.values()]
+    drawn = [line.get_color() for line in axes.lines if line.get_label() in labels]
+    assert drawn == [looks["model"].colour, looks["model_all"].colour]
+    assert len(set(drawn)) == 2

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
+from gradlab.cli.program import main
 from gradlab.errors import InputError
 from gradlab.reporting import kinds, profile_page, render, report
 from gradlab.runs.bounds import Bound, Bounds
@@ -22,7 +23,7 @@ from gradlab.verdicts.measurement.verdict import Sentence
 from tests import planted
 from tests.first_screens import contrast, drawing, luminance, opened
 
-KINDS = ("png", "pdf", "csv")
+KINDS = ("png", "csv")
 ATTACK = "</script></svg><script>document.title='broken'</script><img src=x onerror=alert(1)>"
 
 
@@ -212,7 +213,9 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-def test_report_writes_the_page_and_every_figure_twice(run: Path, monkeypatch: Any) -> None:
+def test_report_writes_the_page_and_every_figure_as_image_and_table(
+    run: Path, monkeypatch: Any
+) -> None:
     drawn, draw = list[Figure](), Figure.draw
 
     def counted(figure: Figure, renderer: Any) -> None:
@@ -221,7 +224,7 @@ def test_report_writes_the_page_and_every_figure_twice(run: Path, monkeypatch: A
 
     monkeypatch.setattr(Figure, "draw", counted)
     page = report(run)
-    assert set(Counter(drawn).values()) == {3}  # for PNG, PDF and page, and none for the layout
+    assert set(Counter(drawn).values()) == {2}  # for PNG and page, and none for the layout
     assert page == run.with_name("run.html")
     assert report(run) == page
     folder = run.with_name("run_figures")
@@ -230,7 +233,26 @@ def test_report_writes_the_page_and_every_figure_twice(run: Path, monkeypatch: A
     assert {p.name for p in folder.iterdir()} == {f"{n}.{e}" for n in names for e in KINDS}
     assert sorted(p.name for p in run.parent.iterdir()) == ["run.h5", "run.html", "run_figures"]
     for figure in folder.iterdir():
-        assert figure.read_bytes()[:4] in (b"\x89PNG", b"%PDF", b"axes")
+        assert figure.read_bytes()[:4] in (b"\x89PNG", b"axes")
+
+
+def test_figures_are_written_as_pdf_where_that_is_asked_for(run: Path) -> None:
+    report(run, pdf=True)
+    folder = run.with_name("run_figures")
+    pdf = {path.stem for path in folder.glob("*.pdf")}
+    assert pdf == {path.stem for path in folder.glob("*.png")}
+    assert (folder / "cosine.pdf").read_bytes()[:4] == b"%PDF"
+
+
+def test_report_prints_what_the_command_line_prints(run: Path, capsys: Any) -> None:
+    report(run)
+    here = capsys.readouterr().out.split()
+    assert main(["report", str(run)]) == 0
+    command = capsys.readouterr().out.split()
+    assert here == command[: len(here)]
+    assert command[len(here) :] == ["--explain", "prints", "the", "rest."]
+    report(run, quiet=True)
+    assert capsys.readouterr().out == ""
 
 
 def test_a_page_that_is_not_ours_is_left_alone(run: Path) -> None:

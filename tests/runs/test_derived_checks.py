@@ -35,6 +35,21 @@ def test_signs_are_reliable_up_to_the_first_horizon_that_may_be_chance():
     assert none.result == "reliable at no h (N = 256)"
 
 
+def test_signs_are_judged_at_the_recommended_horizon():
+    """At h = 1 half of the parameters may move the wrong way; at h = 5, which is advised, not."""
+    profile = signed(flat(), [0.4] * 4 + [0.9] + [0.4] * (H - 5))
+    name, q = profile.estimators[1], profile.quantities.index("sign_agreement")
+    profile.columns["value"][1, q, 1:] = 0.95
+    profile.columns["ci_high"][1, q, 1:] = 0.99
+    good, bad = (
+        next(each for each in derived_checks(profile, (name, h)) if each.check.startswith("signs"))
+        for h in (5, 6)
+    )
+    assert good.passed and "recommended h = 5" in good.check and "90%" in good.result
+    assert not bad.passed and "recommended h = 6" in bad.check
+    assert not found(profile, "signs").passed
+
+
 def test_without_signs_or_a_truth_nothing_is_said_of_them():
     assert found(flat(), "signs") is None
     lost = planted(lambda n: 1.0, lambda n: 0.9, admissible=False, status="none")

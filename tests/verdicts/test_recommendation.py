@@ -5,13 +5,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from gradlab.choice import choose
 from gradlab.reporting.profile_page import shown
 from gradlab.runs.profile import COLUMNS, Profile
 from gradlab.runs.realised import Realised
 from gradlab.statistics.intervals import interval
 from gradlab.statistics.moments import QUANTITIES, Estimate
+from gradlab.verdicts.choice.first_screen import screen as choice_screen
 from gradlab.verdicts.facts import facts
-from gradlab.verdicts.measurement.recommendation import recommendation
+from gradlab.verdicts.measurement.recommendation import AMONG, recommendation
 from gradlab.verdicts.measurement.verdict import Evidence
 from gradlab.verdicts.screen import NUMBERS, WORDS, counted
 from tests.first_screens import check_first_screen
@@ -66,9 +68,9 @@ def screen(gains, **changes):
 def test_the_papers_case_is_told_in_one_sentence_each():
     found = screen(PAPER)
     assert found.headline == (
-        "Backpropagate 4–5 steps through the model, θ in all actions: up to 77% (CI 74–80%) of "
-        "the possible gain. Unrolled up to 2 steps it lowers the return. The critic alone points "
-        "backwards. Mend the model's states first: with the simulator's, 98%."
+        "Of what a model alone gives: backpropagate 4–5 steps through the model, θ in all actions: "
+        "up to 77% (CI 74–80%) of the possible gain. Fewer steps lower the return. With the "
+        "simulator's states (mixed): 5 steps, 98%. Mend the model's states first."
     )
     assert found.light == "act" and found.sure.startswith("sure (")
     assert found.figure == "gain"
@@ -82,8 +84,8 @@ def test_what_was_measured_only_with_the_states_replaced_is_advised_only_with_th
     assert found.headline.endswith(
         "Mend the model's states and derivatives first: with the simulator's, 90%."
     )
-    assert "more by mending the model's derivatives after the model's states" in {
-        number.label for number in found.numbers
+    assert ("more by mending the model's states and derivatives", "30 points") in {
+        (number.label, number.text) for number in found.numbers
     }
 
 
@@ -103,6 +105,74 @@ def test_before_the_figure_stand_few_words_and_numbers(se, sign):
     words, numbers = counted(f"{found.headline} {found.sure}")
     assert words <= WORDS and numbers <= NUMBERS, f"{found.headline} {found.sure}"
     assert not found.headline.startswith("Undecided")
+
+
+CANCELLING = {  # errors of critic and model cancel at h = 3
+    "data": [0.22],
+    "model": [0.22, -0.3, -0.2, 0.87, 0.3, -0.3],
+    "mixed": [0.22, -0.3, 0.5, 0.6, 0.97, 0.9],
+    "true_dynamics": [0.22, 0.3, 0.5, 0.73, 0.97, 0.99],
+}
+
+
+def test_a_better_gradient_that_needs_the_simulators_states_is_named_as_such():
+    found = screen(CANCELLING)
+    assert found.headline.startswith(f"{AMONG}: backpropagate 3 steps through the model")
+    assert "With the simulator's states (mixed): 4 steps, 97%." in found.headline
+    assert found.light == "act" and found.sure.endswith("helps most of those")
+    alone = screen({name: CANCELLING[name] for name in ("data", "model", "true_dynamics")})
+    assert alone.headline.startswith("Backpropagate 3 steps") and alone.sure.endswith("most here")
+    near = screen(CANCELLING | {"mixed": [0.22, -0.3, 0.5, 0.6, 0.89, 0.8]})  # within a few points
+    assert "simulator's states" not in near.headline
+
+
+def test_where_errors_cancel_the_critic_is_mended_and_not_the_model_alone():
+    """With the simulator for the model the gain falls from 87% to 73%."""
+    found = screen({name: CANCELLING[name] for name in ("data", "model", "true_dynamics", "mixed")})
+    assert "Mend the critic, not the model alone." in found.headline
+    assert [(each.label, each.text) for each in found.numbers][-1] == (
+        "with the simulator for the model, the critic as it is", "73%",
+    )  # fmt: skip
+    without = CANCELLING | {"mixed": [0.22, -0.3, 0.5, 0.6, 0.8, 0.8], "model": [0.22] * 3 + [0.87]}
+    assert screen(without).headline.endswith(
+        "Mend the critic. Mending the model alone would lower the gain to 73%."
+    )
+
+
+def test_report_and_choose_recommend_the_same_gradient_from_one_profile():
+    """With the same interval, and both name what is better with the simulator's states."""
+    for gains in (PAPER, CANCELLING):
+        profile = planted(gains)
+        read, chosen = facts(profile), choose(profile)
+        assert chosen.estimators == read.own
+        assert chosen.gain.cell == read.best
+        assert (chosen.gain.interval.low, chosen.gain.interval.high) == pytest.approx(
+            (read.chosen.low, read.chosen.high)
+        )
+        assert chosen.beyond.cell == read.beyond and read.beyond[0].startswith("mixed")
+        shown_choice = choice_screen(chosen)
+        assert "of those that need no simulator" in shown_choice.headline
+        assert "With the simulator's states: mixed" in shown_choice.headline
+    asked = choose(planted(CANCELLING), estimators=["data", "model", "mixed"])
+    assert asked.gain.cell == ("mixed", 4) and asked.beyond is None
+
+
+def test_a_truth_that_few_starts_carry_is_named_before_any_price():
+    gains = {"data": [0.1], "model_all": [0.1, 0.2, 0.2, 0.2, 0.2, 0.2]}
+    profile = planted(gains, se=0.5, status="imprecise")
+    assert "more starts decide" in recommendation(facts(profile)).sure
+    few = profile.truth | {"carried_by_few": True, "concentration": 0.68}
+    found = recommendation(facts(replace(profile, truth=few)))
+    assert found.headline.startswith("Narrow the law of the starts")
+    assert "1% of them carry 68%" in found.headline and found.light == "none"
+    assert "more starts" not in f"{found.headline} {found.sure}"
+
+
+def test_missing_starts_are_counted_in_starts_however_many_states_each_of_them_visits():
+    profile = planted({"data": [0.1], "model_all": [0.3] * 6}, se=0.4)
+    visited = replace(profile, count=8 * profile.count)
+    assert recommendation(facts(visited)).sure == recommendation(facts(profile)).sure
+    assert all(gain.n == 512 for gain in facts(visited).gains.values())
 
 
 def test_a_critic_that_points_right_is_recommended_itself():

@@ -39,7 +39,7 @@ def test_a_remedy_without_a_clear_effect_is_not_shown_to_matter():
     assert not sentence.decided
     assert sentence.text.startswith("The DD loss leaves variance at ")
     assert "not shown to matter here; " in sentence.text
-    assert sentence.text.endswith(("more samples would decide.", "number of samples would decide."))
+    assert sentence.text.endswith(("more starts would decide.", "number of starts would decide."))
     none = remedy(OfProfiles(remedied(lambda n: 1.0).comparison, "mixed"), "the DD loss")
     assert none.text == "Undecided: the DD loss has no error to compare (N = 256)."
 

@@ -54,7 +54,7 @@ def test_usable_horizons_in_doubt_are_undecided_and_ask_for_samples():
     sentence = said(profile)["horizon"]
     assert not sentence.decided
     assert "Undecided whether the model gradient has a usable horizon: 1–12 may be" in sentence.text
-    assert "more samples would" in sentence.text
+    assert "more starts would" in sentence.text
     some = said(planted(lambda n: 1.0, lambda n: 0.9 if n > 3 else 0.705, noise=0.01))["horizon"]
     assert some.decided and "gradient: 4–12; undecided: 1–3 (of" in some.text
 
@@ -66,7 +66,7 @@ def test_the_samples_asked_for_decide_in_four_cases_of_five():
     # power 80%: 256 ((1.96 + 0.84) se / gap)² samples in all
     wanted = 256 * ((1.96 + 0.8416) * ratio.se / abs(ratio.value)) ** 2 - 256
     text = said(profile)["data or model"].text
-    asked = int(text.split("about ")[1].split(" more samples")[0])
+    asked = int(text.split("about ")[1].split(" more starts")[0])
     assert wanted <= asked <= 1.1 * wanted
 
 
@@ -80,7 +80,7 @@ def test_samples_are_asked_for_by_the_error_where_the_direction_is_clear():
     ratio = ratio_to_best(profile, ("model", 1), "model", list(range(H + 1)))
     assert ratio is not None
     wanted = 256 * ((1.96 + 0.8416) * ratio.se / abs(ratio.value - np.log(2))) ** 2 - 256
-    asked = int(sentence.text.split("about ")[1].split(" more samples")[0])
+    asked = int(sentence.text.split("about ")[1].split(" more starts")[0])
     assert wanted <= asked <= 1.1 * wanted
 
 

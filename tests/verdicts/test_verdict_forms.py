@@ -23,7 +23,7 @@ def test_the_set_of_horizons_holds_all_that_may_be_best_and_what_would_shrink_it
         "horizon"
     ].text
     inside = text.split("95% set: ")[1].split(")")[0]
-    assert inside.startswith(("0–12", "0–1", "1–")) and "more samples would separate" in inside
+    assert inside.startswith(("0–12", "0–1", "1–")) and "more starts would separate" in inside
     sharp = said(planted(u_shape, lambda n: 0.9, noise=0.001))["horizon"].text
     assert "smallest at h = 5 (95% set: 5)" in sharp
 
@@ -34,7 +34,7 @@ def test_exact_ties_cannot_be_separated_by_any_number_of_samples():
     left_out = tied.left_out.copy()
     left_out[1] = same
     text = said(replace(tied, left_out=left_out))["horizon"].text
-    assert "95% set: 0–12; no affordable number of samples would separate them" in text
+    assert "95% set: 0–12; no affordable number of starts would separate them" in text
 
 
 def with_mixed(error: float, actions: str = "first"):

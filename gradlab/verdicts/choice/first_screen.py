@@ -23,15 +23,27 @@ def screen(choice: Choice) -> Screen:
         text = "Use no gradient on the word of this file: nothing in it can be chosen from."
         return Screen(text, "none", "no error is known", (), None, rest)
     others = tuple(cell for cell in best.kept if cell != best.cell)
-    text = f"Use {cell_words(best.cell)}: the best {_criterion(best)} at batch {choice.batch}."
-    if choice.best is not None and choice.by == "gain" and not _raises(choice, best.cell):
+    among = "" if choice.beyond is None else " of those that need no simulator"
+    text = (
+        f"Use {cell_words(best.cell)}: the best {_criterion(best)}{among} at batch {choice.batch}."
+    )
+    helps = choice.by != "gain" or best.interval.low > 0
+    if not helps:
         text = f"No gradient is shown to raise the return; best guess: {cell_words(best.cell)}."
     if others:
         text += f" Not excluded: {_alternatives(others)}."
-    text += _lowers(choice)
+    text += _lowers(choice) + _beyond(choice)
     facts = (_fact(choice, best), *_direction(choice, best))
-    light: Light = "choose" if others else "act"
-    return Screen(text, light, _sure(best), facts, None, rest)
+    light: Light = "none" if not helps else "choose" if others else "act"
+    return Screen(text, light, _sure(choice, best), facts, None, rest)
+
+
+def _beyond(choice: Choice) -> str:
+    """The better gradient that needs the simulator's states, named as such."""
+    if choice.beyond is None:
+        return ""
+    cell, gain = choice.beyond.cell, choice.beyond.gain
+    return f" With the simulator's states: {cell_words(cell)}, gain {cosine(gain.clipped)}."
 
 
 def _tried(choice: Choice, tried: Tried, rest: tuple[Sentence, ...]) -> Screen:
@@ -72,9 +84,11 @@ def _alternatives(others: tuple[Cell, ...], called: str = "other cells") -> str:
     return cells_words(others)
 
 
-def _sure(best: Best) -> str:
+def _sure(choice: Choice, best: Best) -> str:
     if len(best.kept) == 1:
         return "sure (nothing else may be best, 95%)"
+    if choice.carried:
+        return "not sure; the truth rests on few starts"
     if not best.partings:
         return f"not sure; {further(None)} decide"
     first = best.partings[0]

@@ -19,7 +19,8 @@ CALLED = {
     "mse": "mean squared error",
     "direction": "direction (cosine of one batch)",
 }
-FEW = 2  # pairs of candidates that more samples would tell apart, mentioned
+CARRIED = "The truth rests on few starts: narrow their law"
+FEW = 2  # pairs of candidates that more starts would tell apart, mentioned
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ def statements(choice: Choice) -> tuple[Statement, ...]:
         (choice.gain, choice.mse, choice.direction), key=lambda each: each is not choice.best
     )
     found = _tried(choice) + [_best(choice, each) for each in every if each is not None]
-    found += _steps(choice) + _criteria(choice) + _usable(choice)
+    found += _beyond(choice) + _steps(choice) + _criteria(choice) + _usable(choice)
     for about, each in (("pair", choice.pair), ("several", choice.several)):
         found += [] if each is None else [_weights(choice, about, each)]
     found += _alpha(choice) + _agreement(choice)
@@ -74,7 +75,19 @@ def _best(choice: Choice, best: Best) -> Statement:
     if best.kept == (best.cell,):
         return Statement(best.criterion, True, f"{text}; nothing else may be best (95%).")
     text += f"; the 95% set is {cells_words(best.kept)}"
-    return Statement(best.criterion, False, f"{text}.{_more(best)}")
+    return Statement(best.criterion, False, f"{text}.{_more(choice, best)}")
+
+
+def _beyond(choice: Choice) -> list[Statement]:
+    """A gradient that does not compete and is better."""
+    if choice.beyond is None:
+        return []
+    cell, gain = choice.beyond.cell, choice.beyond.gain
+    text = (
+        f"With the simulator's states {cell_words(cell)} gains more: {cosine(gain.clipped)} (CI "
+        f"{span(gain.low, gain.high)}), N = {choice.samples}; it does not compete."
+    )
+    return [Statement("beyond", True, text)]
 
 
 def _steps(choice: Choice) -> list[Statement]:
@@ -105,14 +118,16 @@ def _tried(choice: Choice) -> list[Statement]:
     return [Statement("realised", tried.kept == (tried.cell,), text)]
 
 
-def _more(best: Best) -> str:
+def _more(choice: Choice, best: Best) -> str:
+    if choice.carried:
+        return f" {CARRIED}."
     if not best.partings:
         return f" {capital(further(None))} shrink it."
     parts = [
         f"{further(each.more)} separate {cell_words(each.member)} from {cell_words(each.contender)}"
         for each in best.partings[:FEW]
     ]
-    return f" Not enough samples to say more: {'; '.join(parts)}."
+    return f" Not enough starts to say more: {'; '.join(parts)}."
 
 
 def _criteria(choice: Choice) -> list[Statement]:
@@ -152,11 +167,24 @@ def _usable(choice: Choice) -> list[Statement]:
 
 def _weights(choice: Choice, about: str, mixing: Mixing) -> Statement:
     if choice.by == "gain" and mixing.gain is not None:
-        return _weights_by_gain(about, mixing, mixing.gain)
+        return _weights_by_gain(about, mixing, mixing.gain, outside(choice, mixing))
     return _weights_by_error(about, mixing)
 
 
-def _weights_by_gain(about: str, mixing: Mixing, weights: Weights) -> Statement:
+def outside(choice: Choice, mixing: Mixing) -> str:
+    """The best single gradient by a batch's gain, where it is none of those that are mixed."""
+    best = choice.direction
+    if (
+        best is None
+        or best.cell in mixing.cells
+        or not best.value > mixing.contender("gain").cosine
+    ):
+        return ""
+    gained = f"gains {cosine(best.value)} alone"
+    return f" {cell_words(best.cell)}, which is not among them, {gained}."
+
+
+def _weights_by_gain(about: str, mixing: Mixing, weights: Weights, beside: str) -> Statement:
     """What a batch's step along the mixture gains beside that of the best single estimator."""
     own, single = mixing.contender("gain"), mixing.contender("best single by gain")
     text = f"Weights of {cells_words(mixing.cells)}, by gain: {_shares(mixing, weights)}"
@@ -164,13 +192,13 @@ def _weights_by_gain(about: str, mixing: Mixing, weights: Weights) -> Statement:
     if isfinite(ends.high) and ends.high < 0:
         text = f"No mixture of {cells_words(mixing.cells)} raises the return; least harm: "
         text += _shares(mixing, weights)
-    judged = f"On the {mixing.unseen} samples that did not choose them"
+    judged = f"On the {mixing.unseen} starts that did not choose them"
     if own.ahead is None or not isfinite(own.ahead.low):
-        return Statement(about, False, f"{text}. {judged} their gain is {ZERO}.")
+        return Statement(about, False, f"{text}. {judged} their gain is {ZERO}.{beside}")
     text += (
         f". {judged} a step of one batch gains {cosine(own.cosine)} of the best possible, along "
         f"the best single estimator {cosine(single.cosine)}, difference CI "
-        f"{own.ahead.low:+.2g} to {own.ahead.high:+.2g}."
+        f"{own.ahead.low:+.2g} to {own.ahead.high:+.2g}.{beside}"
     )
     return Statement(about, own.ahead.low > 0 or own.ahead.high < 0, text)
 
@@ -181,7 +209,7 @@ def _weights_by_error(about: str, mixing: Mixing) -> Statement:
         f"Weights of {cells_words(mixing.cells)}: by mean squared error "
         f"{_shares(mixing, mixing.mse)}; by direction {_scaled(mixing)}"
     )
-    judged = f"On the {mixing.unseen} samples that did not choose them"
+    judged = f"On the {mixing.unseen} starts that did not choose them"
     against = own.against
     if against is None:
         return Statement(about, False, f"{text}. {judged} their error is {ZERO}.")
@@ -284,7 +312,8 @@ def _what_if(choice: Choice, what: WhatIf) -> list[Statement]:
 
 def _trial(each: Trial) -> str:
     error = _error(each.mse, each.mse_interval)
-    return f"{each.change}: {cell_words(each.best)}, error {error}"
+    over = f" (of h = {horizons(each.over)} only)" if each.over else ""
+    return f"{each.change}{over}: {cell_words(each.best)}, error {error}"
 
 
 def _error(value: float, error: Interval) -> str:

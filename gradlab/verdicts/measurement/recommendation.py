@@ -1,22 +1,24 @@
 """The first screen of a measurement: which gradient, how far, what not, what to mend first.
 
-    use         the own gradient of largest gain, with the horizons that gain nine tenths of it
+    use         the own gradient of largest gain, with the horizons that gain nine tenths of it;
+                where one that needs the simulator's states is shown to be better, that one, too
     not         its horizons that lower the return, and the critic alone where that does
     mend        the costliest of states, derivatives and critic, with those that were replaced
                 before it was measured, and what is gained without them
     light       "act" where no other action may be better, "choose" where one may, "none" where
                 there is no truth, no gain is shown, a check contradicts, or nothing can be decided
 
-Everything is decided from `Facts`; a headline has at most 60 words and 8 numbers with its sureness.
+Everything is decided from `Facts`; a headline has at most 60 words and 8 numbers with its sureness,
+and leaves out what has no room there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 from math import isfinite
 
-from gradlab.runs.realised import Disagreement
+from gradlab.runs.realised import Disagreement, Realised
+from gradlab.runs.trimmed_starts import REMEDY
 from gradlab.statistics.number import Number, decide
 from gradlab.verdicts.facts import Cell, Facts
 from gradlab.verdicts.gains import (
@@ -31,15 +33,15 @@ from gradlab.verdicts.gains import (
     step_along,
     until,
 )
-from gradlab.verdicts.screen import NOTHING, Fact, Light, Screen
+from gradlab.verdicts.measurement.mending import Part, first_to_mend, mended_gain
+from gradlab.verdicts.screen import NOTHING, NUMBERS, WORDS, Fact, Light, Screen, counted
 from gradlab.verdicts.sentence import Sentence
 from gradlab.wording import cosine, duration, rounded_up, span, steps, two
 
 NOTABLE = 0.03  # by which a batch must gain less than the mean gradient to be shown
 FIGURE, RETURNS = "gain", "realised_gains"
-CRITIC = "the critic"
-CAUSES = ("the model's states", "the model's derivatives", CRITIC)  # in the order of replacement
-WORTH = 0.1  # of the possible gain, from which on mending something comes first
+AMONG = "Of what a model alone gives"  # where a gradient that needs more is shown to be better
+MARGIN = 4  # words of the page before the figure beside headline and sureness
 REASONS = {
     "step": "the step leaves the range in which the return is a line",
     "boundary": "episodes end, which no derivative along a path sees",
@@ -76,14 +78,36 @@ def _by_gain(facts: Facts, rest: tuple[Sentence, ...]) -> Screen:
         return _by_returns(facts, rest)
     if not best.low > 0:
         return _not_shown(facts, best, rest)
-    parts = [_use(facts, best), _harmful(facts), _critic(facts), _first_to_mend(facts, best)]
-    headline = " ".join(each for each in parts if each)
-    return Screen(headline, _light(facts), _sure(facts), _facts(facts), FIGURE, rest)
+    sure = _sure(facts)
+    headline = _fitted(
+        (
+            Part(_use(facts, best), _use(facts, best), 0),
+            _harmful(facts),
+            _critic(facts),
+            Part(_beyond(facts), "", 1),
+            first_to_mend(facts, best),
+        ),
+        sure,
+    )
+    return Screen(headline, _light(facts), sure, _facts(facts), FIGURE, rest)
+
+
+def _fitted(parts: Sequence[Part], sure: str) -> str:
+    """What a first screen has room for: each part by its rank, shortened where it has to be."""
+    shown = [""] * len(parts)
+    for k in sorted(range(len(parts)), key=lambda k: parts[k].rank):
+        for text in (parts[k].text, parts[k].short):
+            longer = [*shown[:k], text, *shown[k + 1 :]]
+            words, numbers = counted(" ".join([*longer, sure]))
+            if (words <= WORDS - MARGIN and numbers <= NUMBERS) or not parts[k].rank:
+                shown = longer
+                break
+    return " ".join(each for each in shown if each)
 
 
 def _steps_help(facts: Facts) -> bool:
     """Whether steps were shown to help although their gains are lost in an imprecise truth."""
-    taken = facts.realised
+    taken = None if facts.realised is None else facts.realised.of_competing(facts.own)
     if taken is None or facts.truth != "imprecise":
         return False
     return any(taken.helps(cell) for cell in taken.stepped)
@@ -94,55 +118,50 @@ def _use(facts: Facts, best: Number) -> str:
     over = facts.close()
     gained = gain_text(best)
     most = "up to " if len(over) > 1 and not gained.startswith("over") else ""
-    return f"{step_along(facts.best[0], over)}: {most}{gained} of the possible gain."
+    text = f"{step_along(facts.best[0], over)}: {most}{gained} of the possible gain."
+    return text if facts.beyond is None else f"{AMONG}: {text[0].lower()}{text[1:]}"
 
 
-def _harmful(facts: Facts) -> str:
+def _beyond(facts: Facts) -> str:
+    """The better gradient that needs the simulator's states."""
+    if facts.beyond is None:
+        return ""
+    name, h = facts.beyond
+    gained = share(facts.gains[facts.beyond].clipped)
+    return f"With the simulator's states ({name}): {steps(h)}, {gained}."
+
+
+def _harmful(facts: Facts) -> Part:
     """Horizons of the recommended gradient that lower the return; else what θ once is worth."""
     assert facts.best is not None and facts.chosen is not None
     name = facts.best[0]
     harmful = [h for h in facts.harmful(name) if h]
     if harmful:
-        return until(harmful, min(h for h in facts.horizons(name) if h))
+        text = until(harmful, min(h for h in facts.horizons(name) if h))
+        return Part(text, f"{_sides(harmful, facts.best[1])} lower the return.", 2)
     twin = name.removesuffix("_all")
     other = facts.best_of([twin]) if twin != name else None
     if other is None or not facts.gains[other].high < facts.chosen.low:
-        return ""
-    return f"θ in the first action alone gains {share(facts.gains[other].clipped)} at most."
+        return Part("", "", 2)
+    gained = share(facts.gains[other].clipped)
+    return Part(f"θ in the first action alone gains {gained} at most.", "", 2)
 
 
-def _critic(facts: Facts) -> str:
+def _sides(harmful: Sequence[int], best: int) -> str:
+    """On which side of the best horizon others harm, without a number."""
+    shorter, longer = any(h < best for h in harmful), any(h > best for h in harmful)
+    if shorter and longer:
+        return "Fewer or many more steps"
+    return "Fewer steps" if shorter else "Many more steps"
+
+
+def _critic(facts: Facts) -> Part:
     """What the critic alone is worth, where it is not the recommendation itself."""
     alone_at = facts.gains.get(("data", 0))
     if alone_at is None or facts.best == ("data", 0):
-        return ""
-    return alone(alone_at)
-
-
-def _first_to_mend(facts: Facts, best: Number) -> str:
-    """The costliest error of the recommended gradient, and what would be gained without it."""
-    assert facts.best is not None
-    causes = losses(facts, facts.best)
-    if not causes:
-        return ""
-    cause = max(causes, key=lambda each: causes[each])
-    cells, replaced = _replacements(facts.best)
-    before = replaced[: replaced.index(cause)]
-    last = cause == replaced[-1]
-    reached = 1.0 if last else facts.gains[cells[len(before) + 1]].clipped
-    if causes[cause] < WORTH or not reached > best.high:
-        return ""
-    if cause == CRITIC and before:
-        left = share(facts.gains[cells[-1]].clipped)
-        return f"The critic costs most: with the simulator for the model, {left}."
-    if cause == CRITIC:
-        return f"Mend {cause} first."
-    return f"Mend {_jointly(before, cause)} first: with the simulator's, {share(reached)}."
-
-
-def _jointly(before: Sequence[str], cause: str) -> str:
-    """The model's states and derivatives, where these were measured with those replaced only."""
-    return " and ".join((*before, cause.removeprefix("the model's ") if before else cause))
+        return Part("", "", 4)
+    text = alone(alone_at)
+    return Part(text, "" if alone_at.low > 0 else text, 4)
 
 
 def _light(facts: Facts) -> Light:
@@ -156,7 +175,7 @@ def _light(facts: Facts) -> Light:
 def _sure(facts: Facts) -> str:
     """A word with its number; what is not excluded, and what would decide."""
     assert facts.best is not None
-    word = ahead(facts.sure)
+    word = ahead(facts.sure, "here" if facts.beyond is None else "of those")
     others = sorted({cell[0] for cell in facts.kept if cell[0] != facts.best[0]})
     if not others:
         return word
@@ -164,37 +183,57 @@ def _sure(facts: Facts) -> str:
 
 
 def _more(facts: Facts) -> str:
+    if facts.carried:
+        return "; the truth rests on few starts"
     if facts.more is None:
         return ""
-    return f"; {_would_decide(facts.more, facts.seconds_for_more)}"
+    return f"; {_would_decide(facts.more, 'tell them apart', facts.seconds_for_more)}"
 
 
-def _would_decide(more: int, seconds: float) -> str:
-    """230 more starts decide (3 min); without the time where nobody knows it, as in a probe."""
+def _would_decide(more: int, what: str, seconds: float) -> str:
+    """230 more starts decide its sign (3 min); without the time where nobody knows it."""
     price = f" ({duration(seconds)})" if isfinite(seconds) else ""
-    return f"{rounded_up(more)} more starts decide{price}"
+    return f"{rounded_up(more)} more starts {what}{price}"
 
 
 def _not_shown(facts: Facts, best: Number, rest: tuple[Sentence, ...]) -> Screen:
     """No own gradient is shown to raise the return: what is safe meanwhile, and the best guess."""
     assert facts.best is not None
     name, at = facts.best
-    safe = "Keep the policy: no gradient here is shown to raise the return."
+    which = "no gradient here" if facts.beyond is None else "no gradient of a model alone"
+    safe = f"Keep the policy: {which} is shown to raise the return."
     if best.high < 0:
         modelled = any(each.startswith(("model", "mixed")) for each in facts.own)
         what = "the critic and the model" if modelled else "the critic"
-        text = f"{safe} All of them lower it: mend {what} first."
+        text = f"{safe} All of them lower it: mend {what} first. {_beyond(facts)}".rstrip()
         return Screen(text, "none", "sure: every interval is below 0", _tried(facts), FIGURE, rest)
     harmful = [each for each in facts.own if facts.harmful(each)]
     guess = f"Best guess: {step_along(name, [at], small=True)}, gain {gain_text(best)}."
     lowered = f"{_listed(harmful)} {_lower(harmful)} it." if harmful else ""
+    parts = (carried_by_few(facts), safe, lowered, "" if facts.carried else guess, _beyond(facts))
+    text = " ".join(each for each in parts if each)
+    return Screen(text, "none", _undecided(facts, best), _tried(facts), FIGURE, rest)
+
+
+def carried_by_few(facts: Facts) -> str:
+    """Where few starts carry the truth, no number of starts is known to do: their law is mended."""
+    if not facts.carried:
+        return ""
+    return (
+        f"Narrow the law of the starts (--trim-starts {REMEDY:g}): 1% of them carry "
+        f"{facts.carried:.0%} of the true gradient's square."
+    )
+
+
+def _undecided(facts: Facts, best: Number) -> str:
+    """Why no gain is shown, or how many more starts would show the sign of the best guess."""
+    if facts.carried:
+        return "no gain is known: the truth rests on few starts"
     decision = decide(best, 0.0)
-    enough = ""
-    if decision.more:
-        seconds = facts.seconds * (1 + decision.more / facts.samples)
-        enough = _would_decide(decision.more, seconds)
-    text = " ".join(each for each in (safe, lowered, guess) if each)
-    return Screen(text, "choose", enough or "open", _tried(facts), FIGURE, rest)
+    if not decision.more:
+        return "open"
+    seconds = facts.seconds * (1 + decision.more / facts.samples)
+    return _would_decide(decision.more, "decide its sign", seconds)
 
 
 def _tried(facts: Facts) -> tuple[Fact, ...]:
@@ -234,11 +273,9 @@ def _contradicted(facts: Facts, disagreement: Disagreement, rest: tuple[Sentence
 
 def _by_returns(facts: Facts, rest: tuple[Sentence, ...]) -> Screen:
     """Without a truth: what steps really did to the return."""
-    taken = facts.realised
-    assert taken is not None
+    taken = _own_steps(facts)
     best, tried = taken.best(), len(taken.stepped)
     helping = [cell for cell in taken.stepped if taken.helps(cell)]
-    helping = [cell for cell in helping if cell[0] in facts.own] or helping
     end = "The best possible is unknown: no true gradient here."
     if facts.gains:
         end = "Its share of the best possible is lost in the noise of the truth."
@@ -265,9 +302,14 @@ def _by_returns(facts: Facts, rest: tuple[Sentence, ...]) -> Screen:
     return Screen(" ".join(filter(None, parts)), "none", sure, _returns(facts), figure, rest)
 
 
+def _own_steps(facts: Facts) -> Realised:
+    """Steps along the gradients that compete."""
+    assert facts.realised is not None
+    return facts.realised.of_competing(facts.own)
+
+
 def _harming(facts: Facts) -> str:
-    taken = facts.realised
-    assert taken is not None
+    taken = _own_steps(facts)
     harming = [cell for cell in taken.stepped if taken.harms(cell)]
     if not harming:
         return ""
@@ -281,8 +323,7 @@ def _harming(facts: Facts) -> str:
 
 def _returns(facts: Facts) -> tuple[Fact, ...]:
     """The three numbers where gains are in units of return."""
-    taken = facts.realised
-    assert taken is not None
+    taken = _own_steps(facts)
     how = f"J(θ + η d/|d|) − J(θ), {taken.judges} fresh starts, {taken.horizon} steps, paired"
     changes = [
         Fact(f"{named(cell[0])}, h = {cell[1]}", change(taken, cell, chosen=True), how)
@@ -299,7 +340,7 @@ def _facts(facts: Facts) -> tuple[Fact, ...]:
         return ()
     cell = facts.best
     second = _one_batch(facts, cell) or _critic_alone(facts)
-    numbers = [_realised(facts, cell), second, _mend(facts, cell)]
+    numbers = [_realised(facts, cell), second, mended_gain(facts, cell)]
     return tuple(each for each in numbers if each is not None)
 
 
@@ -331,43 +372,6 @@ def _critic_alone(facts: Facts) -> Fact | None:
     return Fact(
         "by the critic alone", gain_text(data), "gain = ⟨g, ∇J⟩/(|g||∇J|) of the data gradient"
     )
-
-
-def _mend(facts: Facts, cell: Cell) -> Fact | None:
-    """The costliest error of a gradient, as a number."""
-    causes = losses(facts, cell)
-    if not causes:
-        return None
-    cause = max(causes, key=lambda each: causes[each])
-    before = _replacements(cell)[1]
-    before = before[: before.index(cause)]
-    after = f" after {before[0]}" if len(before) == 1 else " after the model" if before else ""
-    how = "gain with the simulator in its place, less the gain without, at the same horizon"
-    return Fact(f"more by mending {cause}{after}", f"{100 * causes[cause]:.0f} points", how)
-
-
-def losses(facts: Facts, cell: Cell) -> dict[str, float]:
-    """What states, derivatives and critic cost a gradient, as shares of the possible gain.
-
-    The simulator takes the place of one after the other, so that each is the loss with those
-    before it replaced; only losses above 1% are here.
-    """
-    cells, causes = _replacements(cell)
-    if any(each not in facts.gains for each in cells):
-        return {}
-    reached = [*(min(facts.gains[each].clipped, 1.0) for each in cells), 1.0]
-    lost = {c: b - a for c, (a, b) in zip(causes, pairwise(reached), strict=True)}
-    return {cause: loss for cause, loss in lost.items() if loss > 0.01}
-
-
-def _replacements(cell: Cell) -> tuple[list[Cell], list[str]]:
-    """The cells that were measured with more and more of the simulator, and what each lacks."""
-    name, h = cell
-    actions = "_all" if name.endswith("_all") else ""
-    cells, causes = [cell, (f"mixed{actions}", h), (f"true_dynamics{actions}", h)], list(CAUSES)
-    if name == "data" or name.startswith("true_dynamics"):
-        return [cell], causes[2:]
-    return (cells[1:], causes[1:]) if name.startswith("mixed") else (cells, causes)
 
 
 def _at_given_states(facts: Facts, rest: tuple[Sentence, ...]) -> Screen:

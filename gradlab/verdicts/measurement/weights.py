@@ -7,6 +7,7 @@ from math import exp, isfinite, log
 from gradlab.choice import Choice, Mixing
 from gradlab.statistics.intervals import Interval
 from gradlab.statistics.mixing import Weights
+from gradlab.verdicts.choice.sentences import outside
 from gradlab.verdicts.phrases import SAME, ZERO
 from gradlab.verdicts.sentence import Sentence
 from gradlab.wording import span, times, two
@@ -17,7 +18,7 @@ def weights(choice: Choice | None) -> list[Sentence]:
     if choice is None or choice.pair is None:
         return []
     if choice.by == "gain" and choice.pair.gain is not None:
-        return [_by_gain(choice.pair, choice.pair.gain)]
+        return [_by_gain(choice.pair, choice.pair.gain, outside(choice, choice.pair))]
     pair, named = choice.pair, _named(choice.pair, choice.pair.mse)
     ratios = [_over_rule(pair), _over_single(pair.contender("mse").against)]
     finite = [each for each in ratios if each is not None]
@@ -25,22 +26,22 @@ def weights(choice: Choice | None) -> list[Sentence]:
         return [Sentence("weights", False, f"Undecided: {named}; their error is {ZERO}.")]
     decided = any(each for each, _ in finite)
     text = (
-        f"Measured optimal weights: {named}; on {pair.unseen} samples that did not choose them "
+        f"Measured optimal weights: {named}; on {pair.unseen} starts that did not choose them "
         f"their MSE is {' and '.join(words for _, words in finite)}."
     )
     return [_sentence(decided, text)]
 
 
-def _by_gain(pair: Mixing, shares: Weights) -> Sentence:
+def _by_gain(pair: Mixing, shares: Weights, beside: str) -> Sentence:
     """What one batch's step along the pair gains beside the better of the two."""
     named, own = _named(pair, shares), pair.contender("gain")
     single, ahead = pair.contender("best single by gain"), own.ahead
     if ahead is None or not isfinite(ahead.low):
-        return Sentence("weights", False, f"Undecided: {named}; their gain is {ZERO}.")
+        return Sentence("weights", False, f"Undecided: {named}; their gain is {ZERO}.{beside}")
     text = (
-        f"Measured weights by gain: {named}; on {pair.unseen} samples that did not choose them a "
+        f"Measured weights by gain: {named}; on {pair.unseen} starts that did not choose them a "
         f"step of one batch gains {own.cosine:.0%} of the best possible, along the better of the "
-        f"two {single.cosine:.0%} (difference {ahead.low:+.0%} to {ahead.high:+.0%})."
+        f"two {single.cosine:.0%} (difference {ahead.low:+.0%} to {ahead.high:+.0%}).{beside}"
     )
     decided = ahead.low > 0 or ahead.high < 0
     return _sentence(decided, text)

@@ -12,12 +12,13 @@ from math import nan
 import numpy as np
 import scipy
 
+from gradlab.runs.competing import best_shown, competing
 from gradlab.runs.probe.measured_columns import LAW
 from gradlab.runs.probe.results import ProbeRun
 from gradlab.statistics.intervals import Z
 from gradlab.statistics.number import Number
 from gradlab.statistics.selection import COVERAGE
-from gradlab.verdicts.facts import Cell, Facts, best_shown, own_names
+from gradlab.verdicts.facts import Cell, Facts
 
 
 def facts_of(run: ProbeRun) -> Facts | None:
@@ -34,7 +35,7 @@ def facts_of(run: ProbeRun) -> Facts | None:
             if np.isfinite([value, low, high]).all() and (h or name == "data"):
                 gains[name, h] = Number(value, low, high, starts)
                 errors[name, h] = float(row["cosine_se"][e, h])
-    own = own_names([name for name in run.estimators if any(n == name for n, _ in gains)])
+    own = competing([name for name in run.estimators if any(n == name for n, _ in gains)])
     best = best_shown(gains, [cell for cell in gains if cell[0] in own])
     kept = _kept(gains, own, best)
     return Facts(

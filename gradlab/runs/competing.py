@@ -1,0 +1,81 @@
+"""Which of the measured gradients compete for a recommendation: one rule for all that recommend.
+
+    model        the data gradient, and all that need nothing of the simulator
+    its states   where there are none but the data's: those along the simulator's states, too
+    all          where there are none of these: a simulator that is differentiated itself
+
+What competes can be run by a user whose model is all that there is beside the data. A better
+gradient that needs the simulator's states is named beside the recommendation; the simulator's own
+gradients never are, which are good by construction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradlab.runs.estimator_names import CONTROLS, STATES
+from gradlab.statistics.comparison import difference
+from gradlab.statistics.intervals import LEVEL, interval
+from gradlab.statistics.moments import Estimate
+from gradlab.statistics.number import Number
+from gradlab.statistics.selection import chosen_level
+
+Cell = tuple[str, int]
+NOTABLE = 0.03  # of the possible gain, from which on a difference is shown
+
+
+def competing(names: Sequence[str]) -> tuple[str, ...]:
+    """Those of the measured gradients among which one is recommended, in their order."""
+    for left_out in ((*STATES, *CONTROLS), CONTROLS):
+        among = tuple(name for name in names if name not in left_out)
+        if set(among) - {"data"}:
+            return among
+    return tuple(names)
+
+
+def needs_states(names: Sequence[str]) -> tuple[str, ...]:
+    """Those that do not compete because they need the simulator's states."""
+    return tuple(name for name in names if name in STATES and name not in competing(names))
+
+
+def best_shown(gains: Mapping[Cell, Number], cells: Sequence[Cell]) -> Cell | None:
+    """The largest gain that is shown to be one, else the largest."""
+    shown = [cell for cell in cells if gains[cell].low > 0]
+    return max(shown or cells, key=lambda cell: gains[cell].value, default=None)
+
+
+def chosen_gain(
+    gain: Number, estimates: Sequence[Estimate], kept: NDArray[np.bool_], place: int
+) -> Number:
+    """A gain with an interval that holds in 95% although it was chosen for its estimate.
+
+    A file has no parts of cosines: what the level adds is that of the interval without them.
+
+    Args:
+        estimates: of all that competed; kept: which of them may be the best; place: of the gain.
+    """
+    among = kept | (np.arange(len(estimates)) == place)
+    level = chosen_level(estimates, among)
+    plain, wider = (interval("gain", estimates[place], at) for at in (LEVEL, level))
+    low, high = gain.low + wider.low - plain.low, gain.high + wider.high - plain.high
+    return replace(gain, low=max(low, -1.0), high=min(high, 1.0))
+
+
+def better_beyond(
+    best: Cell, beyond: Sequence[Cell], gain: Callable[[Cell], Estimate]
+) -> Cell | None:
+    """The cell of largest gain beyond the competition, where it is shown to gain notably more.
+
+    Args:
+        beyond: cells with a finite gain; gain: the estimate of a cell.
+    """
+    top = max(beyond, key=lambda cell: gain(cell).value, default=None)
+    if top is None:
+        return None
+    ahead = difference(gain(top), gain(best))
+    notable = gain(top).value - gain(best).value > NOTABLE
+    return top if ahead.low > 0 and notable else None
