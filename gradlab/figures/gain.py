@@ -142,7 +142,8 @@ def _mark(ax: Axes, table: pd.DataFrame, chosen: tuple[str, Sequence[int]]) -> N
         ax.plot(x, y, marker="o", ms=17, color=INK, alpha=0.22, zorder=1.2)
     middle = len(x) // 2
     ax.annotate("recommended", (x[middle], y[middle]), (0, -17), textcoords="offset points",
-                ha="center", va="top", fontsize=9, color=INK, fontweight="bold")  # fmt: skip
+                ha="center", va="top", fontsize=9, color=INK, fontweight="bold", zorder=6,
+                bbox={"facecolor": PAPER, "alpha": 0.85, "linewidth": 0, "pad": 1.0})  # fmt: skip
 
 
 def _dots(ax: Axes, realised: pd.DataFrame, looks: dict[str, Look]) -> None:
