@@ -69,9 +69,12 @@ def gains_of(profile: Profile, cells: Iterable[Cell]) -> dict[Cell, Number]:
     return found
 
 
-def beyond(profile: Profile, best: Best) -> Beyond | None:
+def beyond(profile: Profile, best: Best | None) -> Beyond | None:
     """The gradient of largest gain that needs the simulator's states, where it is shown better."""
-    names = set(needs_states(profile.estimators)) - {name for name, _ in best.candidates}
+    if best is None:
+        return None
+    among = {name for name, _ in best.candidates}
+    names = [name for name in needs_states(profile.estimators) if name not in among]
     cells = [(name, h) for name in names for h in horizons_of(profile, name)]
     gains = gains_of(profile, cells)
     cell = better_beyond(

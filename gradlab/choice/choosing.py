@@ -168,7 +168,7 @@ def _with_truth(
         theory=advice(profile, among),
         what_if=what_if(profile, among, measured, grams, "mse" if by == "mse" else "direction"),
         carried=_carried(profile),
-        beyond=None if every.get("gain") is None else beyond(profile, every["gain"]),
+        beyond=beyond(profile, every.get("gain")),
         notes=_notes(profile, among),
     )
 

@@ -5,6 +5,7 @@ The line on what helps follows `runs.competing`, as the report and `choose` do.
 
 from __future__ import annotations
 
+from textwrap import shorten
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -38,7 +39,7 @@ def summary(profile: Profile) -> str:
 
 def _best(profile: Profile) -> str:
     if failed := failed_premises(profile.sanity):
-        return f"nothing can be decided: {failed[0].result}"
+        return f"nothing can be decided: {shorten(failed[0].result, 90, placeholder='…')}"
     if not profile.truth["admissible"]:
         return "no truth, so no gain: variances and agreement only"
     gains = _gains(profile)

@@ -139,6 +139,15 @@ def test_where_errors_cancel_the_critic_is_mended_and_not_the_model_alone():
     )
 
 
+def test_a_printed_profile_names_the_same_gradient():
+    text = repr(planted(PAPER))
+    assert (
+        "largest gain of data, model, model_all: model_all, h = 5, 0.77 (95% 0.74 to 0.80)" in text
+    )
+    lost = repr(planted({"data": [0.1], "model": [0.1] * 6}, se=0.4))
+    assert "no gradient is shown to raise the return" in lost
+
+
 def test_report_and_choose_recommend_the_same_gradient_from_one_profile():
     """With the same interval, and both name what is better with the simulator's states."""
     for gains in (PAPER, CANCELLING):
