@@ -18,7 +18,7 @@ from gradlab.figures.error import AT_MOST
 from gradlab.figures.style import MUTED
 
 USABLE = 0.7
-WIDE = 0.5  # a cosine from below −WIDE to above WIDE is unknown
+WIDE = 1.0  # an interval of a cosine that is wider says next to nothing
 
 
 def cosine(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
@@ -34,9 +34,9 @@ def cosine(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
         ax.axhline(0, color=MUTED, lw=0.8)
     if not ax.lines:
         drawing.nothing(ax, "no cosine: the truth or its norm is not known")
-    notes = [f"no band: an interval from below −{WIDE} to above {WIDE}, unknown"]
+    notes = [f"no band: the interval is wider than {WIDE:g}"]
     lines = [drawing.curve(table, name, "cosine") for name in drawing.estimators(table)]
-    unknown = any(line.known(WIDE)[1] for line in lines if line is not None)
+    unknown = any(line.clipped(-1.0, 1.0).known(WIDE)[1] for line in lines if line is not None)
     title = "Direction: cosine with the true gradient"
     return style.dress(ax, title, "cosine", notes if unknown else [])
 

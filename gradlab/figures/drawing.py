@@ -35,10 +35,10 @@ class Curve:
         )
 
     def known(self, wide: float) -> tuple[Curve, bool]:
-        """Without intervals that hold both −`wide` and `wide`: these say nothing, and their bands
-        cover all lines; whether there were such."""
+        """Without intervals wider than `wide`, which say next to nothing and whose bands cover all
+        lines; and whether there were such."""
         with np.errstate(invalid="ignore"):
-            unknown = (self.low < -wide) & (self.high > wide)
+            unknown = self.high - self.low > wide
         low, high = (np.where(unknown, np.nan, each) for each in (self.low, self.high))
         return replace(self, low=low, high=high), bool(unknown.any())
 

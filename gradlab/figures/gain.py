@@ -21,7 +21,7 @@ from gradlab.figures.drawing import Curve
 from gradlab.figures.style import INK, MUTED, PAPER, Look
 
 LOW, HIGH = -112.0, 112.0
-WIDE = 50.0  # %, beyond which on both sides an interval says nothing
+WIDE = 100.0  # points, beyond which an interval says next to nothing
 APART = 13.0  # % between labels at the ends of lines
 MARKS = {"mixed": "s", "true_dynamics": "^"}
 SIGNS = {"s": "■ ", "^": "▲ "}  # of the marks, beside the names at the ends of lines
@@ -67,7 +67,7 @@ def gain(
         "lines: to first order, with 95% bands (solid: θ in all actions, dashed: in the first)"
     ]
     if unknown:
-        notes.append(f"no band: an interval from below −{WIDE:.0f}% to above {WIDE:.0f}%, unknown")
+        notes.append(f"no band: the interval is wider than {WIDE:.0f} points")
     if realised is not None:
         notes.append("dots: steps that were taken, on fresh starts, 95% bars (open: first action)")
     style.dress(ax, "Gain of one step", "harms  ←  % of the best possible step  →  helps", notes)
