@@ -95,6 +95,23 @@ def test_steps_that_lower_the_return_are_named():
     assert set(chosen.gain.kept) == {MODEL, OTHER}
 
 
+def test_a_single_gradient_that_beats_a_mixture_without_it_is_named():
+    """The pair is the data's and the longest horizon; the truth's own direction is at h = 5."""
+
+    def middle(one):
+        aside = long_and_short(one)[DATA] - 0.5 * one.truth()
+        return {DATA: aside, MODEL: one.truth(), OTHER: aside + 0.2 * one.truth()}
+
+    _, profile = at(gradients=middle)
+    chosen = choose(profile)
+    assert chosen.pair.cells == (DATA, OTHER)
+    pair = next(each for each in statements(chosen) if each.about == "pair").text
+    assert "Not among them: model, h = 5, which gains" in pair
+    assert "Not among them: model, h = 5" in weights(chosen)[0].text
+    several = next(each for each in statements(chosen) if each.about == "several").text
+    assert "Not among them" not in several
+
+
 def across(one, lengths=(1.0, 1.0)):
     """Errors across the truth that cancel at 1 : 2, before each gradient gets its length."""
     aside = long_and_short(one)[DATA] - 0.5 * one.truth()

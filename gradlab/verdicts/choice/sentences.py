@@ -180,8 +180,7 @@ def outside(choice: Choice, mixing: Mixing) -> str:
         or not best.value > mixing.contender("gain").cosine
     ):
         return ""
-    gained = f"gains {cosine(best.value)} alone"
-    return f" {cell_words(best.cell)}, which is not among them, {gained}."
+    return f" Not among them: {cell_words(best.cell)}, which gains {cosine(best.value)} alone."
 
 
 def _weights_by_gain(about: str, mixing: Mixing, weights: Weights, beside: str) -> Statement:
