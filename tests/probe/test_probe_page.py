@@ -196,7 +196,7 @@ def test_a_run_that_nobody_closed_says_so_and_promises_nothing(tmp_path: Path) -
     assert probe_page.page(load(tmp_path / "run.h5")).screen.notice == ""  # being written
     journal._file.close()  # as a kill does
     page = probe_page.page(load(tmp_path / "run.h5"))
-    assert "ended without closing" in page.screen.notice and page.facts["due"] == ""
+    assert "ended without being closed" in page.screen.notice and page.facts["due"] == ""
     opened(tmp_path / "run.h5").close()
     closed = probe_page.page(load(tmp_path / "run.h5"))
     assert closed.screen.notice == "" and "next measurement" in str(closed.facts["due"])

@@ -55,7 +55,7 @@ WORST = ("non-finite gradient", "origin of a non-finite gradient")
 DIRECTION = "wrong direction"
 
 
-UNCLOSED = "This run ended without closing: it was killed, or an error stopped it."
+UNCLOSED = "This run ended without being closed."
 
 
 def screen(run: ProbeRun) -> Screen:
@@ -88,7 +88,7 @@ def _by_its_gradient(run: ProbeRun, own: Followed, rest: tuple[Sentence, ...]) -
     }
     headline = " ".join(filter(None, (own.text, todo[own.direction], other_horizons(run))))
     few = own.cosine.n < FEWEST
-    word = "open" if own.direction == "unknown" else "sure of its sign"
+    word = "open" if own.direction == "unknown" else "sure"
     lights: dict[str, Light] = {"raised": "act", "lowered": "none", "unknown": "choose"}
     sure = f"not reliable below {FEWEST} starts" if few else f"{word} ({own.cosine.n} starts)"
     how = f"⟨g, ∇J⟩/(|g||∇J|) of the critic's gradient, h = 0, at step {own.step:,}."
