@@ -191,7 +191,7 @@ def _weights_by_gain(about: str, mixing: Mixing, weights: Weights, beside: str) 
     if isfinite(ends.high) and ends.high < 0:
         text = f"No mixture of {cells_words(mixing.cells)} raises the return; least harm: "
         text += _shares(mixing, weights)
-    judged = f"On the {mixing.unseen} starts that did not choose them"
+    judged = _judged(about, mixing)
     if own.ahead is None or not isfinite(own.ahead.low):
         return Statement(about, False, f"{text}. {judged} their gain is {ZERO}.{beside}")
     text += (
@@ -202,13 +202,19 @@ def _weights_by_gain(about: str, mixing: Mixing, weights: Weights, beside: str) 
     return Statement(about, own.ahead.low > 0 or own.ahead.high < 0, text)
 
 
+def _judged(about: str, mixing: Mixing) -> str:
+    """Which starts judge; the second sentence of a page does not repeat the first."""
+    starts = f"{mixing.unseen} starts that did not choose them"
+    return f"On the {starts}" if about == "pair" else f"On the same {starts}"
+
+
 def _weights_by_error(about: str, mixing: Mixing) -> Statement:
     own = mixing.contender("mse")
     text = (
         f"Weights of {cells_words(mixing.cells)}: by mean squared error "
         f"{_shares(mixing, mixing.mse)}; by direction {_scaled(mixing)}"
     )
-    judged = f"On the {mixing.unseen} starts that did not choose them"
+    judged = _judged(about, mixing)
     against = own.against
     if against is None:
         return Statement(about, False, f"{text}. {judged} their error is {ZERO}.")
