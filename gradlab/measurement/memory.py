@@ -99,6 +99,8 @@ def check_starts(task: Task, horizon: int, starts: int, truth: str) -> None:
     """
     if truth != "objective":
         check_size(task, horizon, starts)
+    group = -(-starts // GROUPS)
+    _refuse(_paths(task, horizon, group), horizon, starts, "even in blocks of one group of starts")
     _refuse(_visited(task, starts), horizon, starts, "the visited states alone")
 
 
