@@ -70,9 +70,14 @@ def lines(screen: Screen) -> list[str]:
     return [
         *([screen.notice] if screen.notice else []),
         screen.headline,
-        f"{MARKS[screen.light]} {LIGHTS[screen.light]}: {screen.sure}",
+        light_line(screen.light, screen.sure),
         *(f"  {fact.text:>{width}}  {fact.label}" for fact in screen.numbers),
     ]
+
+
+def light_line(light: Light, sure: str) -> str:
+    """The light with its mark, and how sure it is."""
+    return f"{MARKS[light]} {LIGHTS[light]}: {sure}"
 
 
 def unsaid(texts: Sequence[str], said: str) -> list[str]:

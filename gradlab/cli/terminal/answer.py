@@ -8,7 +8,7 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from gradlab.cli.arguments import Document
 from gradlab.cli.terminal.progress_bars import bars
@@ -19,7 +19,7 @@ from gradlab.errors import Failure, InputError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from gradlab.verdicts.screen import Screen
+    from gradlab.verdicts.screen import Light, Screen
 
 WIDTH, NAMES = 80, 20  # columns of a list, and those of its names
 HEADINGS = {
@@ -30,7 +30,6 @@ HEADINGS = {
     "algorithms": "algorithms: source; policy, gradient, critic's target; model, data",
     "remedies": "remedies of a learned model:",
 }
-LIGHTS = {"act": "● Act", "choose": "◐ Choose", "none": "○ Caution"}
 
 
 def of_screen(screen: Screen) -> Document:
@@ -130,11 +129,13 @@ def _filled(text: str) -> str:
 
 def _print_screen(document: Document) -> None:
     """The recommendation, how sure it is, and its numbers."""
+    from gradlab.verdicts.screen import light_line
+
     console = _console()
     if "notice" in document:
         console.print(str(document["notice"]), style="bold red")
     console.print(str(document["recommendation"]), style="bold")
-    console.print(f"{LIGHTS.get(str(document['light']), '')}: {document['sure']}")
+    console.print(light_line(cast("Light", document["light"]), str(document["sure"])))
     numbers = document["numbers"]
     facts = numbers if isinstance(numbers, list) else []
     width = max((len(fact["text"]) for fact in facts), default=0)
