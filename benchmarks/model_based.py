@@ -20,7 +20,6 @@ saves the verdict on MAAC-TIME: time of maac over that of mbpo, training, interv
 
 from __future__ import annotations
 
-import platform
 import resource
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -34,7 +33,7 @@ from numpy.typing import NDArray
 
 import gradlab
 from analyses.verdicts import Verdict, put, save
-from benchmarks.side_by_side import turns
+from benchmarks.side_by_side import processor, turns
 from benchmarks.training import STEPS, theirs
 from gradlab.networks.products import fast_products
 from gradlab.statistics.seeds import aggregate
@@ -215,12 +214,6 @@ def memory(iterations: int = 1000, every: int = 25) -> tuple[float, float, bool]
 
 def _peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # of KiB on Linux
-
-
-def processor() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
 
 
 def table(made: list[Ratio], peaks: tuple[float, float, bool], about: str) -> str:

@@ -5,9 +5,11 @@ A ratio of medians over interleaved rounds survives a noisy machine; seconds do 
 
 from __future__ import annotations
 
+import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 
 def seconds(contestants: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
@@ -42,3 +44,10 @@ def turns(
                 ended = time.perf_counter(), time.process_time()
                 taken[name].append((ended[0] - begun[0], ended[1] - begun[1]))
     return taken
+
+
+def processor() -> str:
+    """Its name."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()

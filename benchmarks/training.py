@@ -1,13 +1,17 @@
 """Updates per second beside Stable-Baselines3: `python -m benchmarks.training [--threads 1]`.
 
 TD3 and SAC with two hidden layers of 256 ReLU units and batches of 256, one seed and five in one
-program, and MPG-v2 at H = 25. All contestants take turns in one process; a ratio is of medians.
+program, and MPG-v2 at H = 25: products as training chooses them here, and as torch comes (at
+"highest", as one batch). All contestants take turns in one process; a ratio is the median over the
+rounds of the ratio within a round, with the order statistics around it (95%), of processor time,
+which does not see who else uses the machine.
 Needs stable-baselines3 (`pip install -c constraints.txt stable-baselines3`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,7 +22,9 @@ import tyro
 
 import gradlab
 from benchmarks.all_horizons import finished
-from benchmarks.side_by_side import seconds
+from benchmarks.side_by_side import processor, turns
+from gradlab.networks.products import fast_products, faster_products
+from gradlab.statistics.seeds import aggregate
 from gradlab.storage.journal import Journal
 from gradlab.training.algorithms import Algorithm, find
 from gradlab.training.recording import tables
@@ -27,24 +33,32 @@ from gradlab.training.settings import for_task
 from gradlab.training.state import begin
 
 BOOKS = "td3, replay and records alone"
+PLAIN = ", products as torch comes"
+EVERY = ", every update with the policy"
 STEPS = 20  # updates in one turn: two cycles of batch reuse and delays
 
 
-def ours(algorithm: Algorithm, seeds: int, device: str) -> Callable[[], None]:
-    """A turn of `STEPS` updates of gradlab's loop: batch, update, window, no environment."""
+def ours(
+    algorithm: Algorithm, seeds: int, device: str, *, plain: bool = False
+) -> Callable[[], None]:
+    """A turn of `STEPS` updates of gradlab's loop: batch, update, window, no environment.
+
+    Args:
+        plain: products as torch comes, else those that training chooses on this machine.
+    """
+    apart = not plain and faster_products(device) == "separate"
     task = gradlab.tasks.path_tracking()
     run = begin(algorithm, task, for_task(task.name, seeds=seeds, warmup=5000, device=device))
     collect(run)
     window = run.window
 
     def turn() -> None:
-        torch.set_float32_matmul_precision("medium")  # what `train` chooses where it is accurate
-        for _ in range(STEPS):
-            k = run.iteration
-            window.add(run.learner.update(k, next_batch(run)))
-            run.iteration += 1
-        window.row(run.iteration, 0.0)
-        torch.set_float32_matmul_precision("highest")
+        with nullcontext() if plain else fast_products(device, apart=apart):
+            for _ in range(STEPS):
+                k = run.iteration
+                window.add(run.learner.update(k, next_batch(run)))
+                run.iteration += 1
+            window.row(run.iteration, 0.0)
 
     return finished(turn, torch.device(device))
 
@@ -58,8 +72,7 @@ def bookkeeping(algorithm: Algorithm, folder: Path, device: str) -> Callable[[],
     settings = for_task(task.name, warmup=5000, device=device)
     run = begin(algorithm, task, settings)
     collect(run)
-    parts = run.replay.rows[:, : settings.agents].split(list(run.replay.widths), dim=2)
-    state, action, reward, after, ended = parts
+    rows = run.replay.rows[:, : settings.agents].clone()
     made = run.learner.update(0, next_batch(run))
     about = {"kind": "training"}
     journal = Journal(folder / "run.h5", tables(algorithm, task, settings), about)
@@ -69,7 +82,7 @@ def bookkeeping(algorithm: Algorithm, folder: Path, device: str) -> Callable[[],
             next_batch(run)
             run.window.add(made)
             if run.iteration % settings.interval == 0:
-                run.replay.add(state, action, reward[..., 0], after, ended[..., 0])
+                run.replay.put(rows)
             run.iteration += 1
         journal.append("updates", run.window.row(run.iteration, 0.0))
 
@@ -112,18 +125,21 @@ def contestants(folder: Path, device: str) -> dict[str, Callable[[], None]]:
     like = {"activation": "relu", "reuse": 1}
     td3, sac = (replace(find(name), **like) for name in ("td3", "sac"))
     mpg = find("mpg-v2")
-    policy = replace(mpg, delay=1)
-    return {
+    made = {
         "SB3 TD3": theirs("TD3", device),
         "SB3 SAC": theirs("SAC", device),
-        "td3": ours(td3, 1, device),
         BOOKS: bookkeeping(td3, folder, device),
-        "td3, five seeds": ours(td3, 5, device),
-        "sac": ours(sac, 1, device),
-        "sac, five seeds": ours(sac, 5, device),
-        "mpg-v2": ours(mpg, 1, device),
-        "mpg-v2, every update with the policy": ours(policy, 1, device),
     }
+    for plain in (False, True):
+        end = PLAIN if plain else ""
+        made |= {
+            f"td3{end}": ours(td3, 1, device, plain=plain),
+            f"td3, five seeds{end}": ours(td3, 5, device, plain=plain),
+            f"sac{end}": ours(sac, 1, device, plain=plain),
+            f"sac, five seeds{end}": ours(sac, 5, device, plain=plain),
+            f"mpg-v2{end}": ours(mpg, 1, device, plain=plain),
+        }
+    return made | {f"mpg-v2{EVERY}": ours(replace(mpg, delay=1), 1, device)}
 
 
 def main(rounds: int = 15, threads: int = 1, device: str = "cpu") -> None:
@@ -132,18 +148,29 @@ def main(rounds: int = 15, threads: int = 1, device: str = "cpu") -> None:
     Args:
         rounds: turns of each contestant.
         threads: torch threads.
-        device: "cpu" or "cuda".
+        device: "cpu" or "cuda", by the clock.
     """
     torch.set_num_threads(threads)
     with TemporaryDirectory() as folder:
-        medians = seconds(contestants(Path(folder), device), rounds)
-    td3, sac = medians["SB3 TD3"], medians["SB3 SAC"]
-    print(f"{BOOKS}: {medians.pop(BOOKS) / medians['td3']:.1%} of gradlab's TD3 update")
-    for name, taken in medians.items():
-        rate = STEPS / taken * (5 if "five" in name else 1)
-        peer = sac if "sac" in name.lower() else td3
-        ratio = rate / (STEPS / peer)
-        print(f"{name:40}{rate:8.0f} updates/s {ratio:6.2f} × SB3   cost {1 / ratio:.2f}")
+        clocks = turns(contestants(Path(folder), device), rounds)
+    which = 1 if device == "cpu" else 0
+    taken = {name: np.array([turn[which] for turn in each]) for name, each in clocks.items()}
+    with fast_products(device):
+        precision = torch.get_float32_matmul_precision()
+    print(
+        f"{processor()}, {device}, {threads} thread{'s' if threads > 1 else ''}, torch "
+        f'{torch.__version__}, float32: training multiplies at "{precision}", '
+        f"{faster_products(device)}"
+    )
+    books = taken.pop(BOOKS) / taken["td3"]
+    print(f"{BOOKS}: {np.median(books):.1%} of gradlab's TD3 update")
+    for name, seconds in taken.items():
+        peer = taken["SB3 SAC" if "sac" in name.lower() else "SB3 TD3"]
+        gain = aggregate(peer * (5 if "five" in name else 1) / seconds)
+        print(
+            f"{name:45}{1e3 * np.median(seconds) / STEPS:8.2f} ms {gain.value:6.2f} "
+            f"[{gain.low:.2f}, {gain.high:.2f}] × SB3   cost {1 / gain.value:.2f}"
+        )
 
 
 if __name__ == "__main__":

@@ -117,6 +117,9 @@ class Train:
     """Device of the networks: "cpu" or "cuda"."""
     precision: Literal["float32", "float64"] = "float32"
     """Precision of training; float64 for comparisons."""
+    products: Literal["measured", "batched", "separate"] = "measured"
+    """How the networks of a run are multiplied: as one batch, one after another, or as is faster
+    here when the run begins."""
     agents: int | None = None
     """Environments of each seed. Default: the task's."""
     interval: int | None = None
@@ -173,7 +176,7 @@ class Train:
         arguments.check_outputs(run, (), overwrite=True, page=not self.no_report)
         names = (
             "seeds", "first_seed", "iterations", "agents", "interval", "reward_scale",
-            "termination", "device", "precision", "evaluate_every", "checkpoint_every",
+            "termination", "device", "precision", "products", "evaluate_every", "checkpoint_every",
             "gradient_every", "gradient_starts", "gradient_truth", "measure_every",
             "measure_starts", "probe_budget",
         )  # fmt: skip

@@ -51,6 +51,16 @@ def read(path: Path, key: str) -> tuple[dict[str, Tensor], Any]:
     return tensors, about
 
 
+def about(path: Path, key: str) -> Any:
+    """The metadata of a file alone, unchecked.
+
+    Raises:
+        KeyError, OSError, SafetensorError, ValueError, RecursionError: it cannot be read.
+    """
+    with safe_open(path, framework="pt") as file:
+        return json.loads((file.metadata() or {})[key])
+
+
 def _checksum(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
     check = zlib.crc32(json.dumps(about, sort_keys=True).encode())
     for name, value in sorted(tensors.items()):

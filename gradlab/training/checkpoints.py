@@ -115,6 +115,15 @@ def save(path: Path, run: Run, config: Mapping[str, object]) -> None:
         raise Failure(message) from error
 
 
+def settings_saved(path: Path) -> Mapping[str, object]:
+    """Settings of the run whose state is saved; none where they cannot be read, as `load` says."""
+    try:
+        saved = tensors.about(resume_file(path), KEY)["settings"]
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError):
+        return {}
+    return saved if isinstance(saved, Mapping) else {}
+
+
 def load(path: Path, run: Run, config: Mapping[str, object]) -> None:
     """Put the state saved for the run at `path` into `run`.
 

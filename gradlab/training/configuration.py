@@ -45,6 +45,8 @@ def describe(algorithm: Algorithm, task: Task, settings: Settings) -> dict[str, 
     for name in ("planning", "asynchronous"):
         if getattr(settings, name) is None:
             del config["settings"][name]
+    if settings.products == "batched":
+        del config["settings"]["products"]
     if algorithm.model is not None:
         config["model_losses"] = {role: loss.name for role, loss in algorithm.model.roles.items()}
     plain: dict[str, object] = json.loads(json.dumps(config))

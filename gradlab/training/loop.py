@@ -15,7 +15,7 @@ from pathlib import Path
 
 from gradlab import provenance
 from gradlab.errors import InputError
-from gradlab.networks.products import fast_products
+from gradlab.networks.products import Products, fast_products, faster_products
 from gradlab.progress import Progress, silent
 from gradlab.storage.journal import Journal
 from gradlab.storage.whole_files import real
@@ -90,6 +90,7 @@ def train(
     # What stands beside a run stands beside the file itself, whatever link it was named by.
     path = real(Path(output if output is not None else f"{row.name}-{task.name}.h5"))
     checkpoints.check_place(path, resume=resume, overwrite=overwrite)
+    chosen = replace(chosen, products=_products_of(chosen, path, resume=resume))
     run = begin(row, task, chosen)
     memory.check(run, note)
     prepare(run)
@@ -109,6 +110,18 @@ def train(
     return path
 
 
+def _products_of(settings: Settings, path: Path, *, resume: bool) -> Products:
+    """As the run began, where it goes on, and as settings say; else what is faster here."""
+    if settings.products != "measured":
+        return settings.products
+    if resume:
+        saved = checkpoints.settings_saved(path).get("products")
+        return "separate" if saved == "separate" else "batched"  # as all runs once were
+    return faster_products(settings.device) if settings.precision == "float32" else "batched"
+
+
 def _products(settings: Settings) -> AbstractContextManager[None]:
     """Faster float32 products where training is in float32."""
-    return fast_products(settings.device) if settings.precision == "float32" else nullcontext()
+    if settings.precision != "float32":
+        return nullcontext()
+    return fast_products(settings.device, apart=settings.products == "separate")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from gradlab.networks.layers import Layers
 from gradlab.networks.mlp import Scale
+from gradlab.networks.perceptron import perceptron
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Network:
 
     def __call__(self, x: Tensor) -> Tensor:
         """[M, N, in] → [M, N, out]."""
-        y = self.layers(x if self.scale is None else x * self.scale)
+        y = perceptron(self.layers, x if self.scale is None else x * self.scale)
         return y if self.outer is None else self.outer * torch.tanh(y)
 
     @property
@@ -42,6 +44,10 @@ class Network:
         return [*self.layers.weights, *(bias for bias in self.layers.biases if bias is not None)]
 
     def frozen(self) -> Network:
+        return self._detached
+
+    @cached_property  # views of memory that an optimiser changes in place
+    def _detached(self) -> Network:
         return self._mapped(Tensor.detach)
 
     def every(self, step: int) -> Network:

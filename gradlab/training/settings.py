@@ -46,6 +46,8 @@ class Settings:
         planning: how actions are planned in a second evaluation (`planning`); None: there is none.
         asynchronous: the processes that a run is divided among; None: it is in one.
         precision: "float32", or "float64" for comparisons.
+        products: networks side by side are multiplied as one batch ("batched") or one after another
+            ("separate"); "measured": what is faster on this machine when the run begins.
         device: "cpu" or "cuda".
     """
 
@@ -74,6 +76,7 @@ class Settings:
     planning: Planning | None = None
     asynchronous: Asynchronous | None = None
     precision: Literal["float32", "float64"] = "float32"
+    products: Literal["measured", "batched", "separate"] = "measured"
     device: str = "cpu"
 
     def __post_init__(self) -> None:
@@ -90,6 +93,10 @@ class Settings:
             raise InputError(f"at_end is {self.at_end!r}, expected 'restart' or 'stop'")
         if self.precision not in ("float32", "float64"):
             raise InputError(f"precision is {self.precision!r}, expected 'float32' or 'float64'")
+        if self.products not in ("measured", "batched", "separate"):
+            raise InputError(
+                f"products is {self.products!r}, expected 'measured', 'batched' or 'separate'"
+            )
         if not 0 < self.reward_scale < math.inf:
             raise InputError(f"reward_scale is {self.reward_scale!r}, expected a positive number")
         if any(not 0 <= share <= 1 for share in self.keep):

@@ -37,6 +37,38 @@ def test_the_setting_is_put_back_whatever_happens() -> None:
     assert torch.get_float32_matmul_precision() == "highest"
 
 
+@pytest.mark.parametrize(("slower", "chosen"), [("bmm", "separate"), ("mm", "batched")])
+def test_products_are_made_as_is_faster(
+    monkeypatch: pytest.MonkeyPatch, slower: str, chosen: str
+) -> None:
+    product = getattr(torch, slower)
+
+    def repeated(*given: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
+        for _ in range(5):
+            product(*given, out=out)
+        return out
+
+    monkeypatch.setattr(torch, slower, repeated)
+    assert products.faster_products.__wrapped__("cpu") == chosen
+
+
+def test_products_nearly_equally_fast_are_made_as_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = iter([1.0, 0.9] * products.TURNS)
+    monkeypatch.setattr(products, "_seconds", lambda work: next(taken))
+    assert products.faster_products.__wrapped__("cpu") == "batched"
+    assert products.faster_products.__wrapped__("cuda") == "batched"
+
+
+def test_large_products_alone_are_taken_apart() -> None:
+    large, small = torch.zeros(2, 256, 256), torch.zeros(2, 64, 64)
+    assert not products.separate(large, large)
+    with products.fast_products(apart=True):
+        assert products.separate(large, large)
+        assert not products.separate(small, small)
+        assert not products.separate(large[:1], large[:1])
+    assert not products.separate(large, large)
+
+
 def test_a_fit_descends_with_them_and_is_judged_without(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(products, "product_error", lambda device: 0.0)
     seen, run_epoch = [], Descent.run_epoch

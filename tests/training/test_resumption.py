@@ -1,6 +1,7 @@
 """Seeds together are seeds apart, and a run that was stopped goes on bit for bit."""
 
 import signal
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 
 from gradlab.errors import InputError
 from gradlab.storage.journal import read
-from gradlab.training import ALGORITHMS
+from gradlab.training import ALGORITHMS, loop
 from gradlab.training.learner import Learner
 from gradlab.training.loop import train
 from gradlab.training.parts.sources import Replayed
@@ -116,6 +117,25 @@ def test_a_training_of_a_row_as_it_was_is_refused_with_the_difference(tmp_path):
     with pytest.raises(InputError, match=r"source_rule was None, now 'Branched'.*now 'Steve'"):
         train(row("maac"), task(), path, **options, resume=True)
     train(before, task(), path, **options, resume=True)
+
+
+@pytest.mark.parametrize("began", ["batched", "separate"])
+def test_networks_are_multiplied_as_they_were_when_the_run_began(tmp_path, monkeypatch, began):
+    measured, seen = [began], []
+
+    def entered(device, *, apart):
+        seen.append(apart)
+        return nullcontext()
+
+    monkeypatch.setattr(loop, "faster_products", lambda device: measured[0])
+    monkeypatch.setattr(loop, "fast_products", entered)
+    options = SMALL | {"precision": "float32", "iterations": 20}
+    path = train(row("td3"), task(), tmp_path / "run.h5", **options)
+    measured[0] = "batched" if began == "separate" else "separate"
+    train(row("td3"), task(), path, **options, resume=True)
+    assert seen == [began == "separate"] * 2
+    with pytest.raises(InputError, match=r"settings\.products"):
+        train(row("td3"), task(), path, **options, products=measured[0], resume=True)
 
 
 def test_nothing_to_resume_says_so(tmp_path):
