@@ -89,7 +89,7 @@ def bookkeeping(algorithm: Algorithm, folder: Path, device: str) -> Callable[[],
     return turn
 
 
-def theirs(name: str, device: str) -> Callable[[], None]:
+def theirs(name: str, device: str = "cpu") -> Callable[[], None]:
     """`STEPS` gradient steps of Stable-Baselines3 on a task of the same dimensions."""
     import gymnasium
     import stable_baselines3

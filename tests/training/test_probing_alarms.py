@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from gradlab.probe.alarm_log import AlarmLog
 from gradlab.probe.budget import Budget
 from gradlab.storage.journal import read
 from gradlab.systems import from_function
@@ -36,6 +37,22 @@ def test_an_alarm_names_its_seed_and_is_told_on_the_terminal(tmp_path, monkeypat
     seeds = alarms["seed"].values[alarms["alarm"].values == "saturated actor"]
     assert (seeds == 1).all()
     assert "gradlab probe, td3, seed 1, step 40: saturated actor" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("unhurried")
+@pytest.mark.parametrize(("name", "alone"), [("td3", True), ("mpg-v2", False)])
+def test_alarms_of_a_row_without_model_steps_advise_about_the_critic(
+    tmp_path, monkeypatch, name, alone
+):
+    seen, made = [], AlarmLog.__init__
+
+    def watched(log, *given, **options):
+        made(log, *given, **options)
+        seen.append(log.critic_alone)
+
+    monkeypatch.setattr(AlarmLog, "__init__", watched)
+    train(row(name), task(), tmp_path / "run.h5", **SMALL, probe_budget=1.0)
+    assert seen == [alone]
 
 
 @pytest.mark.usefixtures("unhurried")

@@ -28,9 +28,11 @@ class SeedRows:
     """Files rows of several seeds as one, and reports the alarms of each."""
 
     def __init__(self, run: Run, journal: Journal, tensors: Sequence[str]) -> None:
-        source = f"gradlab probe, {run.algorithm.name}"
+        source, alone = f"gradlab probe, {run.algorithm.name}", max(run.algorithm.horizons) == 0
         self.run = run
-        self.log = AlarmLog(RunSink(journal), tensors, run.learner.seeds, source)
+        self.log = AlarmLog(
+            RunSink(journal), tensors, run.learner.seeds, source, critic_alone=alone
+        )
 
     def file(self, table: str, own: Rows, together: Row) -> None:
         """One row of the file, and the alarms of each seed that is not lost.
