@@ -126,6 +126,12 @@ class Facts:
         return max(cells, key=lambda cell: self.gains[cell].value, default=None)
 
     @property
+    def own_steps(self) -> Realised:
+        """Steps along the gradients that compete; there are such."""
+        assert self.realised is not None
+        return self.realised.of_competing(self.own)
+
+    @property
     def seconds_for_more(self) -> float:
         """What measuring with the missing starts, too, would take."""
         return self.seconds * (1 + (self.more or 0) / self.samples)

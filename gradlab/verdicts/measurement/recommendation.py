@@ -17,29 +17,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import isfinite
 
-from gradlab.runs.realised import Disagreement, Realised
+from gradlab.runs.realised import Disagreement
 from gradlab.runs.trimmed_starts import REMEDY
 from gradlab.statistics.number import Number, decide
-from gradlab.verdicts.facts import Cell, Facts
+from gradlab.verdicts.facts import Facts
 from gradlab.verdicts.gains import (
     LIKELY,
     ahead,
     alone,
-    change,
     gain_text,
     named,
-    range_text,
     share,
     step_along,
     until,
 )
-from gradlab.verdicts.measurement.mending import Part, first_to_mend, mended_gain
+from gradlab.verdicts.measurement import key_numbers
+from gradlab.verdicts.measurement.by_returns import GAINS, RETURNS, by_returns
+from gradlab.verdicts.measurement.mending import Part, first_to_mend
 from gradlab.verdicts.screen import NOTHING, NUMBERS, WORDS, Fact, Light, Screen, counted
 from gradlab.verdicts.sentence import Sentence
 from gradlab.wording import cosine, duration, rounded_up, span, steps, two
 
-NOTABLE = 0.03  # by which a batch must gain less than the mean gradient to be shown
-FIGURE, RETURNS = "gain", "realised_gains"
 AMONG = "Of what a model alone gives"  # where a gradient that needs more is shown to be better
 MARGIN = 4  # words of the page before the figure beside headline and sureness
 REASONS = {
@@ -58,7 +56,7 @@ def recommendation(facts: Facts, rest: tuple[Sentence, ...] = ()) -> Screen:
     if facts.gains and facts.best is not None:
         return _by_gain(facts, rest)
     if facts.realised is not None and facts.realised.stepped:
-        return _by_returns(facts, rest)
+        return by_returns(facts, rest)
     if facts.errors and facts.law != "visited":
         return _at_given_states(facts, rest)
     return Screen(_nothing(facts), "none", "no truth", (), None, rest)
@@ -67,7 +65,7 @@ def recommendation(facts: Facts, rest: tuple[Sentence, ...] = ()) -> Screen:
 def _figure(facts: Facts) -> str | None:
     """What there is to look at."""
     if facts.gains and facts.best is not None:
-        return FIGURE
+        return GAINS
     return RETURNS if facts.realised is not None and facts.realised.stepped else None
 
 
@@ -75,7 +73,7 @@ def _by_gain(facts: Facts, rest: tuple[Sentence, ...]) -> Screen:
     assert facts.chosen is not None
     best = facts.chosen
     if not best.low > 0 and _steps_help(facts):
-        return _by_returns(facts, rest)
+        return by_returns(facts, rest)
     if not best.low > 0:
         return _not_shown(facts, best, rest)
     sure = _sure(facts)
@@ -89,7 +87,7 @@ def _by_gain(facts: Facts, rest: tuple[Sentence, ...]) -> Screen:
         ),
         sure,
     )
-    return Screen(headline, _light(facts), sure, _facts(facts), FIGURE, rest)
+    return Screen(headline, _light(facts), sure, key_numbers.of_gains(facts), GAINS, rest)
 
 
 def _fitted(parts: Sequence[Part], sure: str) -> str:
@@ -206,13 +204,22 @@ def _not_shown(facts: Facts, best: Number, rest: tuple[Sentence, ...]) -> Screen
         modelled = any(each.startswith(("model", "mixed")) for each in facts.own)
         what = "the critic and the model" if modelled else "the critic"
         text = f"{safe} All of them lower it: mend {what} first. {_beyond(facts)}".rstrip()
-        return Screen(text, "none", "sure: every interval is below 0", _tried(facts), FIGURE, rest)
+        return Screen(
+            text,
+            "none",
+            "sure: every interval is below 0",
+            key_numbers.of_what_was_tried(facts),
+            GAINS,
+            rest,
+        )
     harmful = [each for each in facts.own if facts.harmful(each)]
     guess = f"Best guess: {step_along(name, [at], small=True)}, gain {gain_text(best)}."
     lowered = f"{_listed(harmful)} {_lower(harmful)} it." if harmful else ""
     parts = (carried_by_few(facts), safe, lowered, "" if facts.carried else guess, _beyond(facts))
     text = " ".join(each for each in parts if each)
-    return Screen(text, "none", _undecided(facts, best), _tried(facts), FIGURE, rest)
+    return Screen(
+        text, "none", _undecided(facts, best), key_numbers.of_what_was_tried(facts), GAINS, rest
+    )
 
 
 def carried_by_few(facts: Facts) -> str:
@@ -234,16 +241,6 @@ def _undecided(facts: Facts, best: Number) -> str:
         return "open"
     seconds = facts.seconds * (1 + decision.more / facts.samples)
     return _would_decide(decision.more, "decide its sign", seconds)
-
-
-def _tried(facts: Facts) -> tuple[Fact, ...]:
-    """The best gradient that was tried, the critic alone, and what the best one realised."""
-    assert facts.best is not None and facts.chosen is not None
-    name, at = facts.best
-    how = "gain = ⟨g, ∇J⟩/(|g||∇J|), noise-corrected: the best of all own cells"
-    best = Fact(f"the best tried: {named(name)}, h = {at}", gain_text(facts.chosen), how)
-    found = [best, _realised(facts, facts.best), _critic_alone(facts)]
-    return tuple(each for each in found if each is not None)
 
 
 def _lower(names: list[str]) -> str:
@@ -268,110 +265,7 @@ def _contradicted(facts: Facts, disagreement: Disagreement, rest: tuple[Sentence
         f"of the possible gain where its direction promised {share(disagreement.predicted)}. "
         f"Likely reason: {REASONS[disagreement.reason]}."
     )
-    return Screen(text, "none", "a check failed", _facts(facts), FIGURE, rest)
-
-
-def _by_returns(facts: Facts, rest: tuple[Sentence, ...]) -> Screen:
-    """Without a truth: what steps really did to the return."""
-    taken = _own_steps(facts)
-    best, tried = taken.best(), len(taken.stepped)
-    helping = [cell for cell in taken.stepped if taken.helps(cell)]
-    end = "The best possible is unknown: no true gradient here."
-    if facts.gains:
-        end = "Its share of the best possible is lost in the noise of the truth."
-    figure = FIGURE if facts.gains else RETURNS
-    if best is None or not helping:
-        harming = [cell for cell in taken.stepped if taken.harms(cell)]
-        how = f", {len(harming)} lower it" if harming else ""
-        text = (
-            f"Keep the policy: no gradient tried here is shown to raise the return ({tried} tried"
-            f"{how}). Mend the critic first, or measure more starts. {end}"
-        )
-        return Screen(text, "none", f"{taken.judges} starts", _returns(facts), figure, rest)
-    chosen = best if best in helping else max(helping, key=lambda c: taken.over_lengths(c).value)
-    parts = [
-        f"{step_along(chosen[0], [chosen[1]])}: one step raises the return by "
-        f"{change(taken, chosen, chosen=True)}.",
-        _harming(facts),
-        end,
-    ]
-    others = [cell for cell in taken.not_excluded() if cell != chosen]
-    sure = f"shown on {taken.judges} starts, {tried} tried"
-    if others:
-        sure += f"; not excluded as best: {' and '.join(named(c[0]) for c in others[:2])}"
-    return Screen(" ".join(filter(None, parts)), "none", sure, _returns(facts), figure, rest)
-
-
-def _own_steps(facts: Facts) -> Realised:
-    """Steps along the gradients that compete."""
-    assert facts.realised is not None
-    return facts.realised.of_competing(facts.own)
-
-
-def _harming(facts: Facts) -> str:
-    taken = _own_steps(facts)
-    harming = [cell for cell in taken.stepped if taken.harms(cell)]
-    if not harming:
-        return ""
-    if ("data", 0) in harming:
-        return "The critic alone lowers it: mend it."
-    name = harming[0][0]
-    return (
-        f"{range_text([h for each, h in harming if each == name])} through {named(name)} lower it."
-    )
-
-
-def _returns(facts: Facts) -> tuple[Fact, ...]:
-    """The three numbers where gains are in units of return."""
-    taken = _own_steps(facts)
-    how = f"J(θ + η d/|d|) − J(θ), {taken.judges} fresh starts, {taken.horizon} steps, paired"
-    changes = [
-        Fact(f"{named(cell[0])}, h = {cell[1]}", change(taken, cell, chosen=True), how)
-        for cell in sorted(taken.stepped, key=lambda c: -taken.over_lengths(c).value)[:2]
-    ]
-    if ("data", 0) in taken.stepped and all("critic" not in each.label for each in changes):
-        changes.append(Fact("the critic alone", change(taken, ("data", 0)), how))
-    return tuple(changes)
-
-
-def _facts(facts: Facts) -> tuple[Fact, ...]:
-    """What the recommended step realised, what a batch or the critic gains, what mending adds."""
-    if facts.best is None:
-        return ()
-    cell = facts.best
-    second = _one_batch(facts, cell) or _critic_alone(facts)
-    numbers = [_realised(facts, cell), second, mended_gain(facts, cell)]
-    return tuple(each for each in numbers if each is not None)
-
-
-def _realised(facts: Facts, cell: Cell) -> Fact | None:
-    taken = facts.realised
-    if taken is None or cell not in taken.stepped or (found := taken.share(cell)) is None:
-        return None
-    value, ends = found
-    how = (
-        f"return before and after one step, {taken.judges} fresh starts, {taken.horizon} steps, "
-        f"over that of the true gradient's step of the same length"
-    )
-    text = gain_text(Number(value, ends.low, ends.high, taken.judges))
-    return Fact("realised on fresh starts", text, how)
-
-
-def _one_batch(facts: Facts, cell: Cell) -> Fact | None:
-    gain = facts.batch_gains.get(cell)
-    if gain is None or gain.clipped > facts.gains[cell].clipped - NOTABLE:
-        return None
-    how = f"E cos(mean of {facts.batch} gradients, ∇J), from mean and covariance of the samples"
-    return Fact(f"by a single batch of {facts.batch}", gain_text(gain), how)
-
-
-def _critic_alone(facts: Facts) -> Fact | None:
-    data = facts.gains.get(("data", 0))
-    if data is None or facts.best == ("data", 0):
-        return None
-    return Fact(
-        "by the critic alone", gain_text(data), "gain = ⟨g, ∇J⟩/(|g||∇J|) of the data gradient"
-    )
+    return Screen(text, "none", "a check failed", key_numbers.of_gains(facts), GAINS, rest)
 
 
 def _at_given_states(facts: Facts, rest: tuple[Sentence, ...]) -> Screen:
