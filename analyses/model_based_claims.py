@@ -18,12 +18,13 @@ claim compares, at any evaluation.
                  range. rp-dp-sn − rp-dp, final return: above 0 at h = 15, above −10% of the range
                  at h = 3
 
-The paper's tasks are MuJoCo's. `maac-five-batch` and `ddppo-double-parameters` are reported beside.
+The paper's tasks are MuJoCo's. `maac-five-batch` and `ddppo-double-parameters` are reported beside,
+where they were made.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -148,12 +149,13 @@ CLAIMS = (
 
 
 def judged(claim: Claim, folder: Path) -> Verdict | None:
-    """The verdict; None while a run is missing or not finished."""
+    """The verdict; None while a run that it rests on is missing or not finished."""
     premise = [claim.premise] if claim.premise else []
-    contrasts = [*claim.contrasts, *premise]
-    arms = list(dict.fromkeys(arm for one in contrasts for arm in (one.arm, one.less)))
-    if not all(finished(arm, folder) for arm in arms):
+    made = [one for one in claim.contrasts if one.wanted != "beside" or _finished([one], folder)]
+    contrasts = [*made, *premise]
+    if not _finished(contrasts, folder):
         return None
+    arms = _arms(contrasts)
     runs = {arm: load(path_of(arm, folder)) for arm in arms}
     span = spread(list(runs.values()))
     rows = pd.DataFrame([_row(contrast, runs, span) for contrast in contrasts])
@@ -168,6 +170,14 @@ def judged(claim: Claim, folder: Path) -> Verdict | None:
         occurs and all(part.state == "met" for part in parts),
         f"{sentence}. Range of returns {span:.3g}.{unmet}", numbers_of(rows, range=span), rows,
     )  # fmt: skip
+
+
+def _arms(contrasts: Sequence[Contrast]) -> list[Arm]:
+    return list(dict.fromkeys(arm for one in contrasts for arm in (one.arm, one.less)))
+
+
+def _finished(contrasts: Sequence[Contrast], folder: Path) -> bool:
+    return all(finished(arm, folder) for arm in _arms(contrasts))
 
 
 def _row(contrast: Contrast, runs: dict[Arm, Training], span: float) -> dict[str, Any]:
