@@ -53,7 +53,8 @@ class Train:
         Literal["rule", "measured"] | tuple[float, ...], arg(metavar="rule|measured|W ...")
     ] = "rule"
     """Weights of the mixture: the algorithm's rule, measured ones where they are shown to be
-    better (see --by), or a number for each horizon, as `gradlab choose` prints them."""
+    better (see --by), or a number for each horizon, as `gradlab choose --explain` prints
+    them for data and model."""
     horizon: Literal["rule", "measured"] = "rule"
     """The rule's mixture of horizons, or the one that is measured to be best (see --by)."""
     by: Literal["mse", "gain"] = "mse"

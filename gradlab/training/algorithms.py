@@ -116,17 +116,19 @@ def with_weights(
     """The mixture with the same weights throughout, such as those that `gradlab.choose` names.
 
     Args:
-        weights: one for each horizon, in their order; (1,) follows one horizon alone.
+        weights: one for each horizon, in their order; (1,) follows one horizon alone, of any row.
         horizons: of the mixture; (): the row's own.
 
     Raises:
-        InputError: a row that follows one gradient, or weights that are not one finite number for
-            each horizon, or all zero.
+        InputError: several of a row that follows one gradient, or weights that are not one finite
+            number for each horizon, or all zero.
     """
     if not isinstance(algorithm.weights, MpgWeights):
+        if tuple(weights) == (1.0,) and len(horizons) < 2:
+            return with_horizons(algorithm, horizons) if horizons else algorithm
         raise InputError(
-            f"weights are {tuple(weights)}, but {algorithm.name} follows one gradient: mixtures "
-            f"are mpg-v1, mpg-v2 and mpg-general"
+            f"weights are {tuple(weights)}, but {algorithm.name} follows one gradient: leave them "
+            f"out and give one horizon; mixtures are mpg-v1, mpg-v2 and mpg-general"
         )
     horizons = tuple(horizons) or algorithm.horizons
     if len(weights) != len(horizons):

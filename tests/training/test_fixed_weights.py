@@ -36,10 +36,16 @@ def test_one_horizon_without_0_can_be_followed():
         with_horizons(find("mpg-v2"), (14,))
 
 
+def test_one_weight_of_a_row_with_one_gradient_is_the_row_itself():
+    assert with_weights(find("td3"), (1.0,)) == find("td3")
+    alone = find("n-step-adp")
+    assert with_weights(alone, (1.0,), (7,)) == with_horizons(alone, (7,))
+
+
 @pytest.mark.parametrize(
     ("name", "weights", "message"),
     [
-        ("td3", (1.0,), "td3 follows one gradient: mixtures are mpg-v1, mpg-v2 and mpg-general"),
+        ("td3", (0.5,), "td3 follows one gradient: leave them out and give one horizon"),
         (
             "mpg-v2",
             (1.0,),

@@ -70,7 +70,7 @@ def test_the_papers_case_is_told_in_one_sentence_each():
     found = screen(PAPER)
     assert found.headline == (
         "Of what a model alone gives: backpropagate 4–5 steps through the model, θ in all actions: "
-        "up to 77% (CI 74–80%) of the possible gain. Fewer steps lower the return. With the "
+        "up to 77% (CI 74–80%) of the possible gain. Few steps lower the return. With the "
         "simulator's states (mixed): 5 steps, 98%. Mend the model's states first."
     )
     assert found.light == "act" and found.sure.startswith("sure (")

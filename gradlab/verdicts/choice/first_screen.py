@@ -32,10 +32,21 @@ def screen(choice: Choice) -> Screen:
         text = f"No gradient is shown to raise the return; best guess: {cell_words(best.cell)}."
     if others:
         text += f" Not excluded: {_alternatives(others)}."
-    text += _lowers(choice) + _beyond(choice)
+    text += _lowers(choice) + _beyond(choice) + (to_train(best.cell) if helps else "")
     facts = (_fact(choice, best), *_direction(choice, best))
     light: Light = "none" if not helps else "choose" if others else "act"
-    return Screen(text, light, _sure(choice, best), facts, None, rest)
+    sure = _sure(choice, best) if helps else "no gain is shown"
+    return Screen(text, light, sure, facts, None, rest)
+
+
+def to_train(cell: Cell) -> str:
+    """The command that follows a gradient; "" where no row does."""
+    name, h = cell
+    rows = {
+        "model": f"mpg-v2 TASK --horizons {h} --weights 1",
+        "model_all": f"n-step-adp TASK --horizons {h} --beta 0",
+    }
+    return f" To train with it: `gradlab train {rows[name]}`." if name in rows and h else ""
 
 
 def _beyond(choice: Choice) -> str:

@@ -136,7 +136,7 @@ def _harmful(facts: Facts) -> Part:
     harmful = [h for h in facts.harmful(name) if h]
     if harmful:
         text = until(harmful, min(h for h in facts.horizons(name) if h))
-        return Part(text, f"{_sides(harmful, facts.best[1])} lower the return.", 2)
+        return Part(text, f"{_sides(facts, harmful)} lower the return.", 2)
     twin = name.removesuffix("_all")
     other = facts.best_of([twin]) if twin != name else None
     if other is None or not facts.gains[other].high < facts.chosen.low:
@@ -145,12 +145,18 @@ def _harmful(facts: Facts) -> Part:
     return Part(f"θ in the first action alone gains {gained} at most.", "", 2)
 
 
-def _sides(harmful: Sequence[int], best: int) -> str:
-    """On which side of the best horizon others harm, without a number."""
+def _sides(facts: Facts, harmful: Sequence[int]) -> str:
+    """On which side of the best horizons others harm, without a number: few steps where some that
+    are fewer do not."""
+    assert facts.best is not None
+    name, best = facts.best
+    first = facts.close()[0]
+    between = [h for h in facts.horizons(name) if 0 < h < first and h not in harmful]
+    fewer = "Few" if between else "Fewer"
     shorter, longer = any(h < best for h in harmful), any(h > best for h in harmful)
     if shorter and longer:
-        return "Fewer or many more steps"
-    return "Fewer steps" if shorter else "Many more steps"
+        return f"{fewer} or many more steps"
+    return f"{fewer} steps" if shorter else "Many more steps"
 
 
 def _critic(facts: Facts) -> Part:

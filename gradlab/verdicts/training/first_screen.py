@@ -54,7 +54,7 @@ def _sure(result: Outcome) -> tuple[Light, str]:
     """By the chance that as many seeds rise for nothing."""
     n, k = len(result.seeds), result.improved
     if k == 0:
-        return "act", f"no seed of {n} improves"
+        return "none", f"no seed of {n} improves" if n > 1 else "the seed does not improve"
     if result.chance < 0.05:
         return "act", f"shown (p = {two(result.chance)})"
     more = f"; {result.missing} more seeds would show it" if result.missing and k == n else ""
@@ -126,6 +126,9 @@ def _several(runs: Mapping[str, Training], rest: tuple[Sentence, ...]) -> Screen
     kept = [each for each in others if not each.excluded]
     light: Light
     lead = f"Take {best} on {task}: final return {two(found.median)}, the highest median"
+    if not any(outcome(run).improved for run in runs.values()):
+        lead = f"Take none on {task}: every seed ends below its start; {best} has the highest "
+        lead += f"final return, {two(found.median)}"
     if not kept:
         beaten = listed(out, NAMED)
         text, light = f"{lead}, shown above {beaten}.", "act"
