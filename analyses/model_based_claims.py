@@ -155,8 +155,7 @@ def judged(claim: Claim, folder: Path) -> Verdict | None:
     contrasts = [*made, *premise]
     if not _finished(contrasts, folder):
         return None
-    arms = _arms(contrasts)
-    runs = {arm: load(path_of(arm, folder)) for arm in arms}
+    runs = {arm: load(path_of(arm, folder)) for arm in _arms(contrasts)}
     span = spread(list(runs.values()))
     rows = pd.DataFrame([_row(contrast, runs, span) for contrast in contrasts])
     occurs = not premise or float(rows["value"].iloc[-1]) < -NEAR * span

@@ -40,7 +40,7 @@ def read(path: Path, key: str) -> tuple[dict[str, Tensor], Any]:
             RecursionError: it cannot be read, or its checksum is wrong.
     """
     with safe_open(path, framework="pt") as file:
-        about = json.loads((file.metadata() or {})[key])
+        about = _about(file, key)
         # Cloned, since a matrix product depends in its last bit on how memory is aligned.
         tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
     checksum = about.pop(CHECKSUM, None) if isinstance(about, dict) else None
@@ -51,14 +51,18 @@ def read(path: Path, key: str) -> tuple[dict[str, Tensor], Any]:
     return tensors, about
 
 
-def about(path: Path, key: str) -> Any:
+def metadata_of(path: Path, key: str) -> Any:
     """The metadata of a file alone, unchecked.
 
     Raises:
         KeyError, OSError, SafetensorError, ValueError, RecursionError: it cannot be read.
     """
     with safe_open(path, framework="pt") as file:
-        return json.loads((file.metadata() or {})[key])
+        return _about(file, key)
+
+
+def _about(file: Any, key: str) -> Any:
+    return json.loads((file.metadata() or {})[key])
 
 
 def _checksum(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:

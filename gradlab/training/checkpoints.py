@@ -118,7 +118,7 @@ def save(path: Path, run: Run, config: Mapping[str, object]) -> None:
 def settings_saved(path: Path) -> Mapping[str, object]:
     """Settings of the run whose state is saved; none where they cannot be read, as `load` says."""
     try:
-        saved = tensors.about(resume_file(path), KEY)["settings"]
+        saved = tensors.metadata_of(resume_file(path), KEY)["settings"]
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError):
         return {}
     return saved if isinstance(saved, Mapping) else {}

@@ -72,7 +72,7 @@ def test_gradients_of_first_and_second_order_are_finite_differences(
     assert torch.autograd.gradgradcheck(of, inputs(layers, x))
 
 
-def test_only_what_was_asked_for_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_what_was_asked_for_is_computed() -> None:
     layers, x = made((5, 7, 7, 1), "elu")
     frozen = Layers(
         tuple(w.detach() for w in layers.weights),
