@@ -149,6 +149,11 @@ class Train:
     ray: Annotated[str | None, arg(metavar="ADDRESS|local")] = None
     """A cluster of Ray for the processes, by its HOST:PORT, or one started on this machine.
     Default: processes of this machine, without Ray."""
+    policy: Annotated[str | None, arg(metavar="FILE")] = None
+    """Policy that every seed begins with, such as the one for which a horizon was measured: a
+    .safetensors file of gradlab's. Default: fresh ones."""
+    critic: Annotated[str | None, arg(metavar="FILE")] = None
+    """Critic of that policy; twin critics both begin as it. Default: fresh ones."""
     output: Annotated[
         Path | None,
         arg(
@@ -186,6 +191,7 @@ class Train:
             given["planning"] = Planning(self.plan_horizon)
         given["asynchronous"] = self._asynchronous()
         changes = {name: value for name, value in given.items() if value is not None}
+        networks = arguments.networks(policy=self.policy, critic=self.critic)
         with bars() as progress:
             train(
                 row,
@@ -200,6 +206,7 @@ class Train:
                 progress=progress,
                 note=lambda line: standard_error(f"gradlab: note: {line}"),
                 ray=self.ray,
+                **networks,
                 **changes,
             )
         return of_run(run, page=not self.no_report)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from gradlab.networks.policies import log_normal, log_tanh_slope, split_normal
-from gradlab.training.first_networks import LOG_STD
+from gradlab.training.given_networks import LOG_STD
 from gradlab.training.members import Network
 from gradlab.training.parts.context import Act
 

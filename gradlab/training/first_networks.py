@@ -12,9 +12,8 @@ from gradlab.networks.mlp import Policy
 from gradlab.networks.policies import GaussianPolicy
 from gradlab.tasks import Task
 from gradlab.training.algorithms import Algorithm
+from gradlab.training.given_networks import FRESH, LOG_STD, Given
 from gradlab.training.parts.critics import Critic
-
-LOG_STD = (-5.0, 2.0)
 
 
 def usable_device(name: str) -> torch.device:
@@ -82,9 +81,16 @@ def unknown_ends(task: Task) -> InputError:
 
 
 def networks(
-    algorithm: Algorithm, task: Task, seed: int
+    algorithm: Algorithm,
+    task: Task,
+    seed: int,
+    given: Given = FRESH,
+    reward_scale: float = 1.0,
 ) -> tuple[Policy | GaussianPolicy, list[Critic]]:
-    """Freshly initialised policy and critics of one seed; the global random state is left alone."""
+    """Policy and critics of one seed: those that are given, the others freshly initialised.
+
+    The global random state is left alone.
+    """
     ds, da = task.simulator.state_dim, task.simulator.action_dim
     scale, limit = task.observation_scale, task.action_limit
     shape: dict[str, Any] = {
@@ -101,4 +107,4 @@ def networks(
             policy = Policy(ds, da, **shape, limit=limit)
         kind = algorithm.target.kind
         critics = [kind.module(ds, da, shape) for _ in range(algorithm.critics)]
-    return policy, critics
+    return given.policies() or policy, given.critics(algorithm.critics, reward_scale) or critics

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from gradlab.data.replay import Batch
 from gradlab.errors import InputError
+from gradlab.networks.checkpoint import architecture_of
 from gradlab.networks.spectral import Which
 from gradlab.tasks import Task
 from gradlab.training.acting import Acting
@@ -71,7 +72,8 @@ class Learner:
             settings.termination == "mask",
             algorithm.target.temperature if self.tuned is None else self.tuned.value,  # type: ignore[arg-type]
         )
-        made = [networks(algorithm, task, seed) for seed in self.seeds]
+        given, scale = settings.given, settings.reward_scale
+        made = [networks(algorithm, task, seed, given, scale) for seed in self.seeds]
         self.policy_module = made[0][0]
         critics = [critic for _, critics in made for critic in critics]
         self.critic_module = critics[0] if critics else None
@@ -233,7 +235,8 @@ class Learner:
     def _begun(self, name: str, modules: Sequence[nn.Module], spectral: Which | None) -> Trained:
         """All seeds' networks of a role, and their optimiser."""
         parts = [module.network for module in modules]
-        network = stacked(parts, self.algorithm.activation, self.dtype, self.device)  # type: ignore[arg-type]
+        activation = str(architecture_of(modules[0])["activation"])
+        network = stacked(parts, activation, self.dtype, self.device)  # type: ignore[arg-type]
         return Trained(network, self._rate(name, 0), self.algorithm.clip, spectral)
 
     def _tuned(self) -> Temperature | None:

@@ -13,6 +13,8 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
+from torch import nn
+
 from gradlab import provenance
 from gradlab.errors import InputError
 from gradlab.networks.products import Products, fast_products, faster_products
@@ -20,11 +22,12 @@ from gradlab.progress import Progress, silent
 from gradlab.storage.journal import Journal
 from gradlab.storage.whole_files import real
 from gradlab.tasks import Task
-from gradlab.training import checkpoints, memory, planning
+from gradlab.training import checkpoints, given_networks, memory, planning
 from gradlab.training.algorithms import Algorithm, find, measured
 from gradlab.training.asynchronous import choice
 from gradlab.training.asynchronous.execution import execution, prepare
 from gradlab.training.configuration import describe, scheduled, settings_of
+from gradlab.training.given_networks import Given
 from gradlab.training.measured import gradient_errors
 from gradlab.training.measured import weights as measured_weights
 from gradlab.training.probe import probe
@@ -51,6 +54,8 @@ def train(
     progress: Progress = silent,
     note: memory.Note = memory.nowhere,
     ray: str | None = None,
+    policy: nn.Module | None = None,
+    critic: nn.Module | None = None,
     **changes: object,
 ) -> Path:
     """Train `settings.seeds` policies side by side; returns the path of the run file.
@@ -69,16 +74,22 @@ def train(
             a process of an asynchronous run has died.
         ray: a cluster of Ray by its HOST:PORT, or "local", for the processes of an asynchronous run
             (`asynchronous=Asynchronous(learners=4, actors=2)`); None: processes of this machine.
+        policy, critic: gradlab's networks that every seed begins with, such as those for which a
+            horizon was measured; None: fresh ones.
         changes: single settings to change, such as seeds=5 or iterations=10_000.
 
     Raises:
-        InputError: an unknown algorithm or setting, a model that is missing, rollouts beyond the
-            machine's memory, or a run that cannot be resumed, with the difference.
+        InputError: an unknown algorithm or setting, a model that is missing, a policy or critic
+            that the row cannot train, rollouts beyond the machine's memory, or a run that cannot be
+            resumed, with the difference.
         Diverged: every seed diverged; the last good networks of each are kept.
         KeyboardInterrupt: after Ctrl-C, once the present iteration is done and its state is saved.
     """
     row = find(algorithm) if isinstance(algorithm, str) else algorithm
     chosen = settings_of(row, task, settings, changes)
+    if policy is not None or critic is not None:
+        chosen = replace(chosen, given=Given(policy, critic))
+    row = given_networks.shaped(row, task, chosen.given)
     row = measured(row, weights, horizon, by)
     measured_weights.check(row, task)
     gradient_errors.check(row, chosen, task)
