@@ -64,6 +64,9 @@ class Train:
     """Iterations between two measurements of weights or horizon. Default: 1000."""
     measure_starts: int | None = None
     """States per measurement and seed: replayed, or visited with --by gain. Default: 128."""
+    policy_rate: float | None = None
+    """Adam's learning rate of the policy, from the first to the last update; a good policy that
+    is given wants a small one. Default: the algorithm's, mostly 3e-4, falling to a hundredth."""
     clip: float | None = None
     """Largest norm of a gradient, for policy and critic. Default: the algorithm's, mostly none."""
     reward_scale: float | None = None
@@ -151,7 +154,8 @@ class Train:
     Default: processes of this machine, without Ray."""
     policy: Annotated[str | None, arg(metavar="FILE")] = None
     """Policy that every seed begins with, such as the one for which a horizon was measured: a
-    .safetensors file of gradlab's. Default: fresh ones."""
+    .safetensors file of gradlab's. A good one wants a small
+    --policy-rate. Default: fresh ones."""
     critic: Annotated[str | None, arg(metavar="FILE")] = None
     """Critic of that policy; twin critics both begin as it. Default: fresh ones."""
     output: Annotated[
@@ -252,6 +256,8 @@ class Train:
         if self.temperature is not None:
             alpha = Automatic() if self.temperature == "auto" else self.temperature
             row = with_temperature(row, alpha)
+        if self.policy_rate is not None:
+            row = replace(row, policy_rate=(self.policy_rate, self.policy_rate))
         return row if self.clip is None else replace(row, clip=self.clip)
 
     def _remedied(self, row: Algorithm) -> Algorithm:

@@ -107,6 +107,10 @@ class Algorithm:
         if self.updates is not None and (not isinstance(self.updates, int) or self.updates < 1):
             got = self.updates
             raise InputError(f"{self.name} has updates {got!r}, expected an integer from 1")
+        for name in ("policy_rate", "value_rate"):
+            if not all(0 < rate < math.inf for rate in getattr(self, name)):
+                got = getattr(self, name)
+                raise InputError(f"{self.name} has {name} {got}, expected two positive numbers")
         check_temperature(self.target.temperature)
         self._check_parts()
         if self.model is not None and not self.needs_model:

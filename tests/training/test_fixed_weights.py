@@ -68,3 +68,13 @@ def test_the_command_takes_words_or_numbers():
     assert command._row("double_integrator").weights == FixedWeights((0.3, 0.7))
     with pytest.raises(InputError, match=r"expected rule, measured or FLOAT \.\.\., got 'most'"):
         program.parsed([*words, "most"])
+
+
+def test_the_rate_of_the_policy_can_be_chosen():
+    def rates(rate):
+        return Train("mpg-v2", "path_tracking", policy_rate=rate)._row("path_tracking").policy_rate
+
+    assert rates(1e-6) == (1e-6, 1e-6) and rates(None) == find("mpg-v2").policy_rate
+    for rate in (0.0, -1e-3, float("nan"), float("inf")):
+        with pytest.raises(InputError, match=r"policy_rate .* expected two positive numbers"):
+            rates(rate)

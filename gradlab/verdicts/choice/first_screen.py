@@ -40,13 +40,15 @@ def screen(choice: Choice) -> Screen:
 
 
 def to_train(cell: Cell) -> str:
-    """The command that follows a gradient; "" where no row does."""
+    """The command that follows a gradient from the measured networks; "" where no row does."""
     name, h = cell
     rows = {
         "model": f"mpg-v2 TASK --horizons {h} --weights 1",
         "model_all": f"n-step-adp TASK --horizons {h} --beta 0",
     }
-    return f" To train with it: `gradlab train {rows[name]}`." if name in rows and h else ""
+    if name not in rows or not h:
+        return ""
+    return f" To train with it: `gradlab train {rows[name]} --policy FILE --critic FILE`."
 
 
 def _beyond(choice: Choice) -> str:
