@@ -141,18 +141,9 @@ def test_networks_that_a_row_cannot_train_are_refused(name, given, message, tmp_
 
 
 def test_the_command_line_takes_files_of_networks(tmp_path):
-    checkpoint.save(Policy(2, 1, (6,)), tmp_path / "policy.safetensors")
-    words = [
-        "train",
-        "ddpg",
-        "double_integrator",
-        "--iterations",
-        "4",
-        "--agents",
-        "4",
-        "--no-report",
-        "--output",
-    ]
+    policy = str(tmp_path / "policy.safetensors")
+    checkpoint.save(Policy(2, 1, (6,)), policy)
+    words = ["train", "ddpg", "double_integrator", "--iterations", "4", "--agents", "4"]
     run = tmp_path / "run.h5"
-    assert main([*words, str(run), "--policy", str(tmp_path / "policy.safetensors")]) == 0
+    assert main([*words, "--no-report", "--output", str(run), "--policy", policy]) == 0
     assert begun(run)[0].architecture["hidden"] == [6]
