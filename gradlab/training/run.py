@@ -155,7 +155,7 @@ def _leave(run: Run, path: Path, config: dict[str, object]) -> NoReturn:
     checkpoints.save(path, run, config)
     raise KeyboardInterrupt(
         f"the state after {run.iteration} iterations is saved: the same again with "
-        f"resume=True goes on from there"
+        f"resume=True goes on from there. {path} can be read as it is"
     )
 
 

@@ -299,7 +299,8 @@ def _what_if(choice: Choice, what: WhatIf) -> list[Statement]:
     text = f"What if: {_trial(first)}; {_trial(last)}"
     if what.errors:
         text += "; " + "; ".join(_trial(each) for each in what.errors)
-    said = [Statement("what if", True, f"{text} (N = {choice.samples}, to first order).")]
+    counted = f"mean squared errors, N = {choice.samples}, to first order"
+    said = [Statement("what if", True, f"{text} ({counted}).")]
     needed = what.needed
     if needed is None:
         return said
