@@ -1,6 +1,6 @@
 """How good are the gradients of MPG's two tasks under a stabilising policy?
 
-    python -m analyses.first_measurements [--small] [--tasks path-tracking] [--output reports]
+    python -m analyses.first_measurements [--small] [--kept] [--tasks path-tracking] [--output reports]
 
 Gradients are judged at the states that the policy visits, against the gradient of the return.
 Runs the command line as a user would, and freezes what a reader needs: report, figures, numbers,
@@ -20,20 +20,26 @@ import tyro
 
 import gradlab
 from gradlab import cli
+from gradlab.cli.arguments import beside
 from gradlab.verdicts.measurement.verdict import verdict
 
 TASKS = {"inverted-pendulum": "inverted_pendulum", "path-tracking": "path_tracking"}
 STARTS = 1024
+NETWORKS = ("policy", "critic")
 LAW = "visited"  # what an update of the policy does to the return
 
 
 def main(
-    small: bool = False, output: Path = Path("reports"), tasks: Sequence[str] = tuple(TASKS)
+    small: bool = False,
+    kept: bool = False,
+    output: Path = Path("reports"),
+    tasks: Sequence[str] = tuple(TASKS),
 ) -> None:
     """Measure and freeze.
 
     Args:
         small: a few starts and steps only, to see that it runs.
+        kept: measure the policy and the critic that the folder has, in the place of fitted ones.
         output: folder that gets one folder per task.
         tasks: inverted-pendulum, path-tracking.
     """
@@ -43,10 +49,19 @@ def main(
         place = (output / folder).resolve()
         with tempfile.TemporaryDirectory() as scratch, contextlib.chdir(scratch):
             run = Path(f"{task}.h5")
-            code = cli.main(["measure", task, *size, "--law", LAW, "--output", str(run)])
+            given = [word for kind in NETWORKS if kept for word in _given(kind, place, run)]
+            words = ["measure", task, *size, "--law", LAW, *given, "--output", str(run)]
+            code = cli.main(words)
             if code:
                 raise SystemExit(code)
             freeze(run, place)
+
+
+def _given(kind: str, folder: Path, run: Path) -> tuple[str, str]:
+    """The option that names a network of the folder, copied beside the run."""
+    network = beside(run, kind)
+    shutil.copy(folder / network.name, network)
+    return f"--{kind}", network.name
 
 
 def freeze(run: Path, folder: Path) -> None:
@@ -57,8 +72,8 @@ def freeze(run: Path, folder: Path) -> None:
     shutil.copy(run.with_suffix(".html"), folder / "report.html")
     shutil.rmtree(folder / "figures", ignore_errors=True)  # of an earlier page
     shutil.copytree(run.with_name(f"{run.stem}_figures"), folder / "figures")
-    for kind in ("policy", "critic"):
-        shutil.copy(run.with_name(f"{run.stem}.{kind}.safetensors"), folder)
+    for kind in NETWORKS:
+        shutil.copy(beside(run, kind), folder)
     made = {
         "command": profile.config["command"],
         "law": profile.config["law"],
