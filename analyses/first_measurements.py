@@ -1,6 +1,6 @@
 """How good are the gradients of MPG's two tasks under a stabilising policy?
 
-    python -m analyses.first_measurements [--small] [--kept] [--tasks path-tracking] [--output reports]
+    python -m analyses.first_measurements [--small] [--kept] [--tasks path-tracking]
 
 Gradients are judged at the states that the policy visits, against the gradient of the return.
 Runs the command line as a user would, and freezes what a reader needs: report, figures, numbers,

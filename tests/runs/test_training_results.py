@@ -171,6 +171,20 @@ def test_the_best_of_several_runs_is_shown_or_not(tab, tmp_path):
     assert "shown above bad" in page.screen.headline
 
 
+def test_no_run_is_taken_where_every_seed_of_all_ends_below_its_start(tmp_path):
+    fallen = np.array(RETURNS)
+    fallen[-1] = fallen[0] + np.array([-20.0, -21, -19, -20, -20])
+    files = [
+        written(tmp_path / "a.h5", name="good", returns=fallen),
+        written(
+            tmp_path / "b.h5", name="bad", returns=fallen - 20.0 * (np.arange(3) == 2)[:, None]
+        ),
+    ]
+    screen = side_by_side(files)[0].screen
+    assert screen.headline.startswith("Take none") and "shown above bad" in screen.headline
+    assert screen.light == "none"
+
+
 def test_how_runs_were_trained_is_one_table_of_differences(tmp_path):
     first = written(tmp_path / "a.h5", reward_scale=0.01)
     second = written(tmp_path / "b.h5", name="td3", reward_scale=0.5)

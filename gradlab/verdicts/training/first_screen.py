@@ -122,30 +122,44 @@ def _several(runs: Mapping[str, Training], rest: tuple[Sentence, ...]) -> Screen
             f"Every run on {task} has diverged: read their events first.", "none",
             f"all of {len(runs)}", (), FIGURE, rest,
         )  # fmt: skip
-    out = [each.name for each in others if each.excluded]
-    kept = [each for each in others if not each.excluded]
-    light: Light
-    lead = f"Take {best} on {task}: final return {two(found.median)}, the highest median"
-    if not any(outcome(run).improved for run in runs.values()):
-        lead = f"Take none on {task}: every seed ends below its start; {best} has the highest "
-        lead += f"final return, {two(found.median)}"
-    if not kept:
-        beaten = listed(out, NAMED)
-        text, light = f"{lead}, shown above {beaten}.", "act"
-        sure = f"shown against {'the other' if len(out) == 1 else f'all {len(out)}'}"
-    else:
-        beaten = f" It is shown above {listed(out, NAMED)}." if out else ""
-        text = f"{lead}.{beaten} Not excluded: {listed([each.name for each in kept], NAMED)}."
-        light, sure = "choose", f"shown against {len(out)} of {len(others)}{_more(kept)}"
+    text, light, sure = _best(best, runs, others)
     if len({outcome(run).iterations for run in runs.values()}) > 1:
         sure += "; lengths of runs differ"
+    text += _all_failures(runs)
+    return Screen(text, light, sure, _other_numbers(runs, order), FIGURE, rest)
+
+
+def _best(
+    best: str, runs: Mapping[str, Training], others: Sequence[AgainstBest]
+) -> tuple[str, Light, str]:
+    """Which run to take, the light, and how sure that is; none that ends below its start."""
+    task, median = runs[best].task, two(outcome(runs[best]).median)
+    rising = any(outcome(run).improved for run in runs.values())
+    lead = f"Take {best} on {task}: final return {median}, the highest median"
+    if not rising:
+        lead = f"Take none on {task}: every seed ends below its start; {best} has the highest "
+        lead += f"final return, {median}"
+    out = [each.name for each in others if each.excluded]
+    kept = [each for each in others if not each.excluded]
+    if not kept:
+        text = f"{lead}, shown above {listed(out, NAMED)}."
+        sure = f"shown against {'the other' if len(out) == 1 else f'all {len(out)}'}"
+        return text, "act" if rising else "none", sure
+    beaten = f" It is shown above {listed(out, NAMED)}." if out else ""
+    text = f"{lead}.{beaten} Not excluded: {listed([each.name for each in kept], NAMED)}."
+    sure = f"shown against {len(out)} of {len(others)}{_more(kept)}"
+    return text, "choose" if rising else "none", sure
+
+
+def _all_failures(runs: Mapping[str, Training]) -> str:
+    """How many seeds of all runs are no better than before training."""
     failed = {name: outcome(run).failed for name, run in runs.items()}
     count = sum(len(each) for each in failed.values())
-    first = next((name for name, each in failed.items() if each), "")
-    if count:
-        seeds = "1 seed ends" if count == 1 else f"{count} seeds end"
-        text += f" {seeds} no better than before training (first: {first})."
-    return Screen(text, light, sure, _other_numbers(runs, order), FIGURE, rest)
+    if not count:
+        return ""
+    first = next(name for name, each in failed.items() if each)
+    seeds = "1 seed ends" if count == 1 else f"{count} seeds end"
+    return f" {seeds} no better than before training (first: {first})."
 
 
 def _more(kept: Sequence[AgainstBest]) -> str:
