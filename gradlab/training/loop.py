@@ -89,15 +89,9 @@ def train(
     chosen = settings_of(row, task, settings, changes)
     if policy is not None or critic is not None:
         chosen = replace(chosen, given=Given(policy, critic))
-    row = given_networks.shaped(row, task, chosen.given)
-    row = measured(row, weights, horizon, by)
-    measured_weights.check(row, task)
-    gradient_errors.check(row, chosen, task)
-    planning.check(row, task.prior, chosen.planning)
-    choice.check(row, chosen)
+    row = _checked(measured(row, weights, horizon, by), task, chosen)
     if ray is not None and chosen.asynchronous is None:
         raise InputError(f"ray is {ray!r}, but the run is in one process: add learners or actors")
-    row = replace(row, weights=scheduled(row.weights, chosen), batch=row.rows(chosen.agents))
     # What stands beside a run stands beside the file itself, whatever link it was named by.
     path = real(Path(output if output is not None else f"{row.name}-{task.name}.h5"))
     checkpoints.check_place(path, resume=resume, overwrite=overwrite)
@@ -119,6 +113,21 @@ def train(
             with execution(run, ray, note) as work:
                 go(run, path, journal, config, progress, work)
     return path
+
+
+def _checked(row: Algorithm, task: Task, settings: Settings) -> Algorithm:
+    """The row as this run trains it.
+
+    Raises:
+        InputError: settings or task do not go with it.
+    """
+    row = given_networks.shaped(row, task, settings.given)
+    measured_weights.check(row, task)
+    gradient_errors.check(row, settings, task)
+    planning.check(row, task.prior, settings.planning)
+    choice.check(row, settings)
+    weights = scheduled(row.weights, settings)
+    return replace(row, weights=weights, batch=row.rows(settings.agents))
 
 
 def _products_of(settings: Settings, path: Path, *, resume: bool) -> Products:

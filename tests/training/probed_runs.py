@@ -95,8 +95,8 @@ def wild(monkeypatch, seed, change):
 
     made = learner.networks
 
-    def changed(algorithm, chosen, number):
-        policy, critics = made(algorithm, chosen, number)
+    def changed(algorithm, chosen, number, *more):
+        policy, critics = made(algorithm, chosen, number, *more)
         if number == seed:
             with torch.no_grad():
                 change(policy)

@@ -130,8 +130,8 @@ def test_one_seed_that_diverges_leaves_the_others_alone(tmp_path, monkeypatch, t
 
     made = learner.networks
 
-    def spoiled(algorithm, chosen, seed):
-        policy, critics = made(algorithm, chosen, seed)
+    def spoiled(algorithm, chosen, seed, *more):
+        policy, critics = made(algorithm, chosen, seed, *more)
         if seed == 1:
             with torch.no_grad():
                 critics[0].network[0].weight.fill_(float("nan"))
