@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from math import isfinite, nan
+from math import nan
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from analyses.contrast_parts import contrasts, frontier
 from analyses.criteria import Frozen, Part, exact, measured, ratio, within
 from gradlab.statistics.intervals import Z
 
@@ -306,21 +306,6 @@ def k_samples(frozen: Frozen) -> Iterator[Part]:
         yield from within(label, (value, value - half, value + half), 0.9, 1.1)
 
 
-def contrasts(frozen: Frozen) -> Iterator[Part]:
-    """Of paired runs (`model_based_claims`)."""
-    for row in frozen.rows.to_dict("records"):
-        yield from asked_of(row)
-
-
-def asked_of(row: Mapping[Any, Any]) -> Iterator[Part]:
-    """A value within `least` and `most`, NaN where there is no such end."""
-    ends = float(row["value"]), float(row["low"]), float(row["high"])
-    if isfinite(row["least"]):
-        yield Part(row["label"], *ends, "above", float(row["least"]))
-    if isfinite(row["most"]):
-        yield Part(row["label"], *ends, "below", float(row["most"]))
-
-
 PARTS: Mapping[str, Callable[[Frozen], Iterator[Part]]] = {
     "U-SHAPE": u_shape,
     "BIAS-LIN": bias_lin,
@@ -362,6 +347,12 @@ PARTS: Mapping[str, Callable[[Frozen], Iterator[Part]]] = {
     "DDPPO-H": contrasts,
     "MPC": contrasts,
     "SN-TRAIN-SWING-UP": contrasts,
+    "SHAC-WINDOW": contrasts,
+    "DMO-JACOBIANS": contrasts,
+    "RACE": contrasts,
+    "AHAC-THRESHOLD": contrasts,
+    "PWM-GRADIENTS": contrasts,
+    "FRONTIER": frontier,
 }
 # The claim's premise does not occur in what was run, so that its numbers do not test it.
 PREMISES = {

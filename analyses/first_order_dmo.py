@@ -26,7 +26,7 @@ import tyro
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from analyses.claim_parts import asked_of
+from analyses.contrast_parts import asked_of
 from analyses.first_order import OUTPUT, PATHS_OF_DMO, RUNS, STUDIED, Arm, World, finished, path_of
 from analyses.first_order_clock import per_update
 from analyses.first_order_errors import errors_of

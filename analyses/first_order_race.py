@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from analyses import first_order_sb3
-from analyses.claim_parts import asked_of
+from analyses.contrast_parts import asked_of
 from analyses.first_order import (
     FIRST_ORDER,
     OUTPUT,

@@ -42,7 +42,7 @@ from torch import Tensor
 from tyro.conf import subcommand
 
 import gradlab
-from analyses.claim_parts import asked_of
+from analyses.contrast_parts import asked_of
 from analyses.first_order import OUTPUT, RUNS
 from analyses.first_order_ratios import ratio_of, total
 from analyses.model_based_claims import in_words, numbers_of

@@ -23,7 +23,7 @@ import tyro
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analyses.claim_parts import asked_of
+from analyses.contrast_parts import asked_of
 from analyses.first_order import (
     OUTPUT,
     RUNS,

@@ -10,7 +10,7 @@
                 (c) IVW-H's MSE is below the pathwise gradient's: variance control does.
     premise     on a wall whose jump no pathwise gradient sees, (a) and (b) fail: the test can tell
 
-    python -m analyses.frontier_estimators [--small] [--output reports/identities]
+    python -m analyses.frontier_estimators [--small] [--output reports/first-order]
 
 Estimators have θ in every action and no critic, so that the h-step return is all that they
 estimate and no tail biases them: all (BPTT), score, ivw, ddcg, total. The reference is that return
@@ -37,7 +37,8 @@ import tyro
 from torch import Tensor, nn
 
 import gradlab
-from analyses.verdicts import FOLDER, Verdict, save
+from analyses.first_order import OUTPUT
+from analyses.verdicts import Verdict, save
 from gradlab import systems
 from gradlab.fitting.policies import stabilising_policy
 from gradlab.gradients.estimator import Estimator
@@ -207,7 +208,7 @@ def judge(table: pd.DataFrame) -> Verdict:
     )
 
 
-def main(small: bool = False, output: Path = FOLDER) -> None:
+def main(small: bool = False, output: Path = OUTPUT) -> None:
     """Measure the estimators that mix both orders on contact tasks.
 
     Args:

@@ -33,7 +33,7 @@ import numpy as np
 import pandas as pd
 import tyro
 
-from analyses.claim_parts import asked_of
+from analyses.contrast_parts import asked_of
 from analyses.model_based import RUNS, Arm, Swing, World, finished, path_of
 from analyses.sn_train import spread
 from analyses.verdicts import Verdict, save

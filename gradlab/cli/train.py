@@ -210,7 +210,8 @@ class Train:
                 progress=progress,
                 note=lambda line: standard_error(f"gradlab: note: {line}"),
                 ray=self.ray,
-                **networks,
+                policy=networks.get("policy"),
+                critic=networks.get("critic"),
                 **changes,
             )
         return of_run(run, page=not self.no_report)

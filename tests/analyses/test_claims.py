@@ -79,6 +79,14 @@ def test_forty_claims_each_with_its_outcome_and_its_number():
         assert not tried or (claim.n and claim.scale and claim.file), claim.id
     verdicts_of = {Path(claim.file).name.upper() for claim in claims.CLAIMS}
     beside = {"EARLY-LATE-ARMS", "TWO-MODEL-RETURNS", "SN-TRAIN-SWING-UP"}
+    beside |= {
+        "SHAC-WINDOW",
+        "DMO-JACOBIANS",
+        "RACE",
+        "AHAC-THRESHOLD",
+        "PWM-GRADIENTS",
+        "FRONTIER",
+    }
     assert set(claim_parts.PARTS) | set(claim_parts.PREMISES) <= {*ids, *verdicts_of, *beside}
 
 
