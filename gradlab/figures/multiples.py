@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import ceil
+from textwrap import fill
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
 from gradlab.figures.style import BLUE, GRID, INK, MUTED, SIZE, TICKS, looks, plain
@@ -27,6 +28,7 @@ AXIS = {"iteration": "iteration", "seconds": "wall time [s]"}
 SINGLE = 6  # seeds up to which each is a line
 COLUMNS = 3
 CELL = (2.2, 1.9)  # inches
+LETTER = 0.085  # inches, of a bold title of 10 points
 
 
 def several_returns(
@@ -110,7 +112,8 @@ def _around(figure: Figure, rows: pd.DataFrame, title: str, along: str) -> None:
     if rows["run"].nunique() > 1:
         note += "; grey: the other runs" if "Return" in title else "; medians over seeds"
     note = "; ".join([note, *lost_note(rows)])
-    figure.suptitle(f"{title} ({note})", x=0.01, ha="left", fontsize=10, color=INK, weight="bold")
+    whole = fill(f"{title} ({note})", int(figure.get_figwidth() / LETTER))
+    figure.suptitle(whole, x=0.01, ha="left", fontsize=10, color=INK, weight="bold")
     figure.supxlabel(along, fontsize=9, color=INK)
 
 
@@ -150,6 +153,8 @@ def dress_cell(ax: Axes, name: str) -> None:
     ax.set_title(plain(name), loc="left", fontsize=10, color=INK)
     ax.grid(True, axis="y", color=GRID, linewidth=0.6)
     ax.set_axisbelow(True)
+    if ax.get_xscale() == "linear":
+        ax.xaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 5, 10]))
     ax.tick_params(colors=MUTED, labelsize=9, width=0.6)
     ax.spines[["top", "right"]].set_visible(False)
     for spine in ax.spines.values():

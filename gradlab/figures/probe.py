@@ -119,7 +119,7 @@ def lost_gradients(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     title = "Gradients that are not finite"
     share = (lost / looked).dropna()
     if not (share > 0).any():
-        return empty(ax, title, f"none of {looked.sum():,.0f} that were looked at")
+        return empty(ax, title, f"none of {looked.sum():,.0f} examined")
     hit = share[share > 0]
     step = hit.index.to_numpy(float)
     ax.vlines(step, 0, hit.to_numpy(float), color=style.VERMILION, lw=2)
@@ -127,7 +127,7 @@ def lost_gradients(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax.plot(looked.index.to_numpy(float), np.zeros(len(looked)), color=MUTED, lw=1)
     _percent(ax)
     ax.set_ylim(bottom=0)
-    note = f"{lost.sum():,.0f} of {looked.sum():,.0f} that were looked at"
+    note = f"{lost.sum():,.0f} of {looked.sum():,.0f} examined"
     return over_steps(ax, title, "share of a window", [note])
 
 

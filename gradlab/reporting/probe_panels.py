@@ -44,7 +44,7 @@ CAPTIONS = {
     "points at something else than the return.",
     "layer_norm": "A row much paler than its neighbours hardly learns; a hatched one is cut off; "
     "all rows darkening together is an explosion.",
-    "nonfinite": "Any bar is a fault: an alarm above names the sample and the first operation.",
+    "nonfinite": "Any bar is a fault: an alarm names the sample and the first operation.",
     "saturation": "At its limit an action passes no gradient on. Above one half the actor is "
     "stuck.",
     "attenuation": "The factor of every gradient that comes back through a tanh at the end: near "
@@ -140,10 +140,10 @@ def _with_ends(row: pd.Series) -> str:
 
 
 def _sound(run: ProbeRun) -> list[str]:
-    """What was looked for and not found, and what could not be looked at."""
+    """What was searched for and not found, and what could not be examined."""
     drawn = []
     if not run.vitals["nonfinite_updates"].any():
-        drawn.append("Every gradient that was looked at is finite.")
+        drawn.append("Every gradient that was examined is finite.")
     if run.successive and not run.successive["dead_columns"].any():
         drawn.append("No column of weights was without a gradient through a burst.")
     if not np.isfinite(run.vitals["update_ratio"]).any():
