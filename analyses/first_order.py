@@ -54,6 +54,7 @@ from analyses import beside_sb3
 from analyses.first_order_clock import Clock
 from analyses.first_order_errors import chosen
 from gradlab import tasks
+from gradlab.progress import Progress
 from gradlab.runs.training.results import load
 from gradlab.tasks import Task
 from gradlab.training.algorithm import Algorithm
@@ -211,21 +212,29 @@ def trained(arm: Arm, folder: Path) -> None:
     """Train an arm to its end, unless it has been; Ctrl-C saves its state."""
     if finished(arm, folder):
         return
-    path, off_policy = path_of(arm, folder), arm.row == "sac"
+    path = path_of(arm, folder)
+    clock = Clock(path.with_suffix(".seconds.csv"), resume_file(path).exists())
+    started(arm, path, clock)
+
+
+def started(arm: Arm, path: Path, progress: Progress, **changes: object) -> None:
+    """Train an arm into a file, or go on with it, with these changes of its settings."""
+    off_policy = arm.row == "sac"
     path.parent.mkdir(parents=True, exist_ok=True)
-    resume = resume_file(path).exists()
     torch.set_num_threads(1)
-    train(
-        arm.algorithm(), arm.task(), path, resume=resume,
-        progress=Clock(path.with_suffix(".seconds.csv"), resume),
+    settings: dict[str, object] = dict(
         seeds=SEEDS, iterations=arm.iterations, agents=1 if off_policy else arm.scale.agents,
         interval=1, warmup=beside_sb3.WARMUP if off_policy else 1, episode=arm.scale.episode,
         evaluate_every=arm.evaluate_every, evaluation_starts=STARTS, log_every=arm.log_every,
         checkpoint_every=arm.evaluate_every, keep=(), reward_scale=arm.scale.rewards,
         gradient_every=arm.iterations // STAGES if arm.measured else 0, gradient_truth="score",
+    )  # fmt: skip
+    train(
+        arm.algorithm(), arm.task(), path, resume=resume_file(path).exists(), progress=progress,
         command=f"python -m analyses.first_order train --arm {arm.row} --world {arm.world} "
         f"--horizon {arm.horizon}",
-    )  # fmt: skip
+        **(settings | changes),
+    )  # type: ignore[arg-type]  # fmt: skip
 
 
 @dataclass(frozen=True)
