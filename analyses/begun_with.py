@@ -1,4 +1,4 @@
-"""What a run that begins with the measured policy makes of a chosen gradient.
+"""Returns of runs that begin with the measured policy and follow the chosen gradient.
 
     python -m analyses.begun_with [--small] [--output reports/choice]
 
@@ -10,7 +10,8 @@ Three things that `docs/howto/choose_and_train.md` says, each a few minutes of o
     page      the policy of that page, 1,500 iterations on the double integrator with a learned
               model, followed at h = 24 and two learning rates
 
-Writes begun-with.csv: world, rate, iteration, seed, quantity, value and its interval.
+Writes begun-with.csv (world, rate, iteration, seed, quantity, value and its interval), and the
+table of that page. The row's own rate falls to a hundredth while a run lasts, the others stay.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import tyro
 from torch import nn
 
 import gradlab
+from analyses.verdicts import put
 from gradlab.networks import checkpoint
 from gradlab.runs.training.results import load
 from gradlab.tasks import Task
@@ -35,7 +37,7 @@ from gradlab.training.loop import train
 from gradlab.training.models.model_choice import LearnedModel
 
 KEPT = Path("reports/path-tracking")
-OUTPUT = Path("reports/choice")
+OUTPUT, PAGE = Path("reports/choice"), Path("docs/howto/choose_and_train.md")
 RATES = (1e-6, 1e-5, 3e-4)
 OWN = 3e-4  # of the rows
 Row = dict[str, object]
@@ -107,6 +109,19 @@ def networks_of(path: Path, iteration: int) -> tuple[nn.Module, nn.Module]:
     return policy, critic
 
 
+def rates(table: pd.DataFrame) -> str:
+    """Returns by rate and iteration, means over the seeds, as a Markdown table."""
+    returns = table[table["quantity"] == "return"]
+    wide = returns.pivot_table("value", ["world", "rate"], "iteration", sort=False)
+    lines = [
+        f"| {world} | {rate:g}{', falling' * (rate == OWN)} | "
+        f"{', '.join(f'{v:.3g} after {k}' for k, v in row.dropna().items())} |"
+        for (world, rate), row in wide[sorted(wide)].iterrows()  # type: ignore[misc]
+    ]
+    head = "| task | `--policy-rate` | return after how many updates |\n|---|---|---|"
+    return "\n".join([head, *lines]).replace("| -", "| −").replace(", -", ", −")
+
+
 def main(small: bool = False, output: Path = OUTPUT) -> None:
     """Train, measure and write begun-with.csv.
 
@@ -125,6 +140,8 @@ def main(small: bool = False, output: Path = OUTPUT) -> None:
         table = pd.DataFrame([row for part in parts for row in part])
     output.mkdir(parents=True, exist_ok=True)
     table.to_csv(output / "begun-with.csv", index=False, float_format="%.4g")
+    if not small:
+        put(PAGE, "rates", rates(table))
 
 
 if __name__ == "__main__":

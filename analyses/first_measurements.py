@@ -1,6 +1,6 @@
 """How good are the gradients of MPG's two tasks under a stabilising policy?
 
-    python -m analyses.first_measurements [--small] [--kept] [--tasks path-tracking]
+    python -m analyses.first_measurements [--small] [--kept] [--tasks …] [--output reports]
 
 Gradients are judged at the states that the policy visits, against the gradient of the return.
 Runs the command line as a user would, and freezes what a reader needs: report, figures, numbers,
@@ -54,7 +54,7 @@ def main(
             code = cli.main(words)
             if code:
                 raise SystemExit(code)
-            freeze(run, place)
+            freeze(run, place, fitted(place) if kept else None)
 
 
 def _given(kind: str, folder: Path, run: Path) -> tuple[str, str]:
@@ -64,8 +64,22 @@ def _given(kind: str, folder: Path, run: Path) -> tuple[str, str]:
     return f"--{kind}", network.name
 
 
-def freeze(run: Path, folder: Path) -> None:
-    """Copy what lasts from a run into `folder`; the .h5 itself can be made again."""
+def fitted(folder: Path) -> dict[str, str] | None:
+    """Command and commit that fitted the networks of a folder; None where there are none."""
+    place = folder / "made.json"
+    if not place.is_file():
+        return None
+    made = json.loads(place.read_text())
+    first = made.get("networks") or made
+    return {name: first[name] for name in ("command", "commit")}
+
+
+def freeze(run: Path, folder: Path, networks: dict[str, str] | None = None) -> None:
+    """Copy what lasts from a run into `folder`; the .h5 itself can be made again.
+
+    Args:
+        networks: what fitted the run's policy and critic; None: the run.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     profile = gradlab.load(run)
     profile.table().to_csv(folder / "numbers.csv", index=False)
@@ -76,6 +90,7 @@ def freeze(run: Path, folder: Path) -> None:
         shutil.copy(beside(run, kind), folder)
     made = {
         "command": profile.config["command"],
+        "networks": networks,
         "law": profile.config["law"],
         "commit": profile.environment["commit"],
         "verdict": [sentence.text for sentence in verdict(profile)],

@@ -37,6 +37,7 @@ import tyro
 from torch import Tensor, nn
 
 import gradlab
+from analyses.contrast_parts import WALL, frontier_parts, has_power
 from analyses.first_order import OUTPUT
 from analyses.verdicts import Verdict, save
 from gradlab import systems
@@ -55,12 +56,10 @@ from gradlab.tasks import Task
 from gradlab.truth.smoothed import Smoothing, smoothed_truth
 
 TASKS = ("Hopper-v5", "Walker2d-v5", "HalfCheetah-v5")
-WALL = "wall"
 ESTIMATORS = ("all", "score", "ivw", "ddcg", "total")
 HORIZONS = (4, 8, 16)
 STARTS, PAIRS, BATCH, SEED = 128, 32, 64, 0
 SPREAD, SMOOTHED = 0.1, 0.3  # of the actions' limit, and of the policy's standard deviation
-PAID = 0.9  # DDCG's MSE over IVW-H's below which detection pays
 
 
 @dataclass(frozen=True)
@@ -159,32 +158,16 @@ def errors(world: World, h: int, starts: int, pairs: int) -> dict[str, dict[str,
     return {name: dict(estimates(cells[name, h], BATCH)) for name in ESTIMATORS}
 
 
-PARTS = {  # quantity → the estimator, and whether a row meets, and misses, the criterion
-    "bias2 less variance / N′": ("all", lambda row: row.high < 0, lambda row: row.low > 0),
-    "MSE over that of ivw": ("ddcg", lambda row: row.low >= PAID, lambda row: row.high < PAID),
-    "MSE over that of all": ("ivw", lambda row: row.high < 1, lambda row: row.low > 1),
-}
-
-
 def judge(table: pd.DataFrame) -> Verdict:
     """The verdict from one row per world, horizon, estimator and quantity."""
-    parts = table[table["quantity"].isin(PARTS)]
-    states = [
-        (row, "met" if PARTS[row.quantity][1](row) else
-         "missed" if PARTS[row.quantity][2](row) else "undecided")
-        for row in parts.itertuples(index=False)
-    ]  # fmt: skip
-    seen = {row.quantity for row, state in states if row.world == WALL and state == "missed"}
-    premise = {"bias2 less variance / N′", "MSE over that of ivw"} <= seen
-    contact = [(row, state) for row, state in states if row.world != WALL]
-    holds = premise and bool(contact) and all(state == "met" for _, state in contact)
-    counts = {
-        state: sum(one == state for _, one in contact) for state in ("met", "missed", "undecided")
-    }
+    parts = frontier_parts(table)
+    premise = has_power(parts)
+    contact = [part.state for world, _, part in parts if world != WALL]
+    holds = premise and bool(contact) and all(state == "met" for state in contact)
+    counts = {state: contact.count(state) for state in ("met", "missed", "undecided")}
     details = "; ".join(
-        f"{row.world} h {row.horizon}, {row.estimator} {row.quantity}: {row.value:.3g} "
-        f"[{row.low:.3g}, {row.high:.3g}] {state}"
-        for row, state in states
+        f"{part.label}: {part.value:.3g} [{part.low:.3g}, {part.high:.3g}] {part.state}"
+        for _, _, part in parts
     )
     power = "shows the jump's bias" if premise else "does not show the jump's bias: no power"
     sentence = (
@@ -192,8 +175,8 @@ def judge(table: pd.DataFrame) -> Verdict:
         f"{counts['missed']} missed and {counts['undecided']} undecided. {details}."
     )
     numbers = {
-        f"{row.world}_{row.quantity}_h{row.horizon}_{end}": float(getattr(row, end))
-        for row, _ in states
+        f"{part.label} {end}": float(getattr(part, end))
+        for _, _, part in parts
         for end in ("value", "low", "high")
     }
     return Verdict(

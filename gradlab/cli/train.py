@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -153,9 +154,9 @@ class Train:
     """A cluster of Ray for the processes, by its HOST:PORT, or one started on this machine.
     Default: processes of this machine, without Ray."""
     policy: Annotated[str | None, arg(metavar="FILE")] = None
-    """Policy that every seed begins with, such as the one for which a horizon was measured: a
-    .safetensors file of gradlab's. A good one wants a small
-    --policy-rate. Default: fresh ones."""
+    """Policy that every seed begins with, such as the one for which a horizon was measured:
+    gradlab's own, a .safetensors file or file.py:function (the file is executed). A good one wants
+    a small --policy-rate. Default: fresh ones."""
     critic: Annotated[str | None, arg(metavar="FILE")] = None
     """Critic of that policy; twin critics both begin as it. Default: fresh ones."""
     output: Annotated[
@@ -196,6 +197,8 @@ class Train:
         given["asynchronous"] = self._asynchronous()
         changes = {name: value for name, value in given.items() if value is not None}
         networks = arguments.networks(policy=self.policy, critic=self.critic)
+        if self.overwrite:
+            self._check_kept(run)
         with bars() as progress:
             train(
                 row,
@@ -215,6 +218,18 @@ class Train:
                 **changes,
             )
         return of_run(run, page=not self.no_report)
+
+    def _check_kept(self, run: Path) -> None:
+        """Raises InputError where the run that is overwritten holds the networks that are given."""
+        from gradlab.training.checkpoints import folder, good_folder
+
+        removed = {folder(run, 0).parent.resolve(), good_folder(run).resolve()}
+        for kind, file in (("policy", self.policy), ("critic", self.critic)):
+            if file is not None and removed & set(Path(file).resolve().parents):
+                raise InputError(
+                    f"{kind} is {file}, which --overwrite removes with the run at {run}: name "
+                    f"another --output"
+                )
 
     def _asynchronous(self) -> Asynchronous | None:
         """The processes of the run, where it has several."""
@@ -258,6 +273,8 @@ class Train:
             alpha = Automatic() if self.temperature == "auto" else self.temperature
             row = with_temperature(row, alpha)
         if self.policy_rate is not None:
+            if not 0 < self.policy_rate < math.inf:
+                raise InputError(f"policy_rate is {self.policy_rate}, expected a positive number")
             row = replace(row, policy_rate=(self.policy_rate, self.policy_rate))
         return row if self.clip is None else replace(row, clip=self.clip)
 

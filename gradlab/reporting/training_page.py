@@ -204,8 +204,21 @@ def _facts(runs: Mapping[str, Training]) -> dict[str, object]:
         "at terminal states": every("at_end"),
         "reward scale": every("reward_scale"),
         "precision": every("precision"),
+        **_begun_with(runs),
         "wall time": ", ".join(f"{run.seconds[-1]:.0f} s" for run in runs.values()),
     }
+
+
+def _begun_with(runs: Mapping[str, Training]) -> dict[str, str]:
+    """Networks that runs were given, by the beginnings of their digests."""
+    given = {name: run.config.get("given_networks", {}) for name, run in runs.items()}
+    if not any(given.values()):
+        return {}
+    words = (
+        " and ".join(f"{role} {digest[:12]}" for role, digest in each.items()) or "fresh networks"
+        for each in given.values()
+    )
+    return {"begins with": ", ".join(dict.fromkeys(words))}
 
 
 def _table(runs: Mapping[str, Training]) -> Section:

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from gradlab.networks.policies import log_normal, log_tanh_slope, split_normal
-from gradlab.training.given_networks import LOG_STD
 from gradlab.training.members import Network
 from gradlab.training.parts.context import Act
+
+LOG_STD = (-5.0, 2.0)  # bounds of log σ of the Gaussian policies that are trained
 
 Watch = Callable[[Tensor], None]
 

@@ -108,9 +108,12 @@ class Algorithm:
             got = self.updates
             raise InputError(f"{self.name} has updates {got!r}, expected an integer from 1")
         for name in ("policy_rate", "value_rate"):
-            if not all(0 < rate < math.inf for rate in getattr(self, name)):
-                got = getattr(self, name)
-                raise InputError(f"{self.name} has {name} {got}, expected two positive numbers")
+            got = getattr(self, name)
+            pair = isinstance(got, tuple) and len(got) == 2
+            if not (pair and all(0 < rate < math.inf for rate in got)):
+                raise InputError(
+                    f"{self.name} has {name} {got!r}, expected two positive numbers, first and last"
+                )
         check_temperature(self.target.temperature)
         self._check_parts()
         if self.model is not None and not self.needs_model:

@@ -12,7 +12,7 @@ from gradlab.errors import InputError
 from gradlab.statistics.rules import MpgJournalWeights, MpgWeights
 from gradlab.tasks import Task
 from gradlab.training.algorithms import Algorithm
-from gradlab.training.given_networks import Given
+from gradlab.training.given_networks import FRESH
 from gradlab.training.parts.weights import MeasuredWeights, Rule, Weights
 from gradlab.training.settings import Settings, for_task
 
@@ -34,7 +34,7 @@ def describe(algorithm: Algorithm, task: Task, settings: Settings) -> dict[str, 
         "task_parameters": dict(task.parameters),
         "state_names": list(task.state_names),
         "discount": task.discount,
-        "settings": asdict(replace(settings, given=Given())),
+        "settings": asdict(replace(settings, given=FRESH)),
     }
     del config["algorithm"]["paper"]  # of no number
     for name in YOUNGER:
@@ -43,9 +43,9 @@ def describe(algorithm: Algorithm, task: Task, settings: Settings) -> dict[str, 
             del config["algorithm"][name]
         elif not isinstance(value, int):
             config["algorithm"][f"{name}_rule"] = type(value).__name__
-    if begun := settings.given.described():
-        config["given_networks"] = begun
     del config["settings"]["given"]
+    if begun := settings.given.digests():
+        config["given_networks"] = begun
     for name in ("planning", "asynchronous"):
         if getattr(settings, name) is None:
             del config["settings"][name]

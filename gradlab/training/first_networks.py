@@ -11,8 +11,9 @@ from gradlab.errors import InputError
 from gradlab.networks.mlp import Policy
 from gradlab.networks.policies import GaussianPolicy
 from gradlab.tasks import Task
+from gradlab.training.acting import LOG_STD
 from gradlab.training.algorithms import Algorithm
-from gradlab.training.given_networks import FRESH, LOG_STD, Given
+from gradlab.training.given_networks import FRESH, GivenNetworks
 from gradlab.training.parts.critics import Critic
 
 
@@ -84,10 +85,10 @@ def networks(
     algorithm: Algorithm,
     task: Task,
     seed: int,
-    given: Given = FRESH,
+    given: GivenNetworks = FRESH,
     reward_scale: float = 1.0,
 ) -> tuple[Policy | GaussianPolicy, list[Critic]]:
-    """Policy and critics of one seed: those that are given, the others freshly initialised.
+    """Policy and critics of one seed. What is not given is freshly initialised.
 
     The global random state is left alone.
     """
@@ -107,4 +108,5 @@ def networks(
             policy = Policy(ds, da, **shape, limit=limit)
         kind = algorithm.target.kind
         critics = [kind.module(ds, da, shape) for _ in range(algorithm.critics)]
-    return given.policies() or policy, given.critics(algorithm.critics, reward_scale) or critics
+    own = given.own_critics(algorithm.critics, reward_scale)
+    return given.own_policy() or policy, own or critics

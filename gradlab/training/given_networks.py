@@ -1,15 +1,16 @@
-"""Networks that every seed begins with, in the place of fresh ones.
+"""Networks of the user's that every seed begins with, instead of fresh ones.
 
-A horizon or weights are measured for one policy and its critic. A run that begins with them takes
-the advice where it holds.
+A horizon or weights are measured for one policy, critic and model. A run can begin with the first
+two; a learned model is fitted anew.
 """
 
 from __future__ import annotations
 
 import copy
 import hashlib
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -18,15 +19,15 @@ from gradlab.errors import InputError
 from gradlab.networks.checkpoint import architecture_of
 from gradlab.networks.mlp import Policy, QCritic, VCritic
 from gradlab.networks.policies import GaussianPolicy
+from gradlab.networks.spectral import Which
 from gradlab.tasks import Task
+from gradlab.training.acting import LOG_STD
 from gradlab.training.algorithm import Algorithm
 from gradlab.training.parts.critics import Critic, Q
 
-LOG_STD = (-5.0, 2.0)  # bounds of log σ of the Gaussian policies that are trained
-
 
 @dataclass(frozen=True, eq=False)
-class Given:
+class GivenNetworks:
     """
     Attributes:
         policy: state [N, ds] → action [N, da]; a deterministic one keeps its own limits, or none.
@@ -38,17 +39,17 @@ class Given:
     policy: nn.Module | None = None
     critic: nn.Module | None = None
 
-    def described(self) -> dict[str, str]:
-        """A digest of each network, by which a resumed run knows its own."""
+    def digests(self) -> dict[str, str]:
+        """Of each network, by which a resumed run knows its own."""
         both = {"policy": self.policy, "critic": self.critic}
         return {role: _digest(module) for role, module in both.items() if module is not None}
 
-    def policies(self) -> Policy | GaussianPolicy | None:
+    def own_policy(self) -> Policy | GaussianPolicy | None:
         """A copy of the policy; None without one."""
         assert self.policy is None or isinstance(self.policy, Policy | GaussianPolicy)
         return copy.deepcopy(self.policy)
 
-    def critics(self, count: int, reward_scale: float) -> list[Critic] | None:
+    def own_critics(self, count: int, reward_scale: float) -> list[Critic] | None:
         """Copies of the critic in the rewards of training; None without one."""
         if self.critic is None:
             return None
@@ -62,27 +63,19 @@ class Given:
         return [own] * count
 
 
-FRESH = Given()
+FRESH = GivenNetworks()
 
 
-def shaped(algorithm: Algorithm, task: Task, given: Given) -> Algorithm:
-    """The row with the widths of the given policy, which fresh critics have, too.
-
-    Raises:
-        InputError: a network is not of the kind that the row trains, or of other widths or limits.
+def check(algorithm: Algorithm, task: Task, given: GivenNetworks) -> None:
     """
-    _check(algorithm, task, given)
-    if given.policy is None:
-        return algorithm
-    own = architecture_of(given.policy)
-    return replace(algorithm, hidden=tuple(own["hidden"]), activation=own["activation"])
-
-
-def _check(algorithm: Algorithm, task: Task, given: Given) -> None:
-    """That the networks are of the kind that the row trains, and fit the task."""
+    Raises:
+        InputError: a network is not of the kind that the row trains, does not fit the task, or
+            would be changed by spectral norms.
+    """
     where = f"{algorithm.name} on {task.name}"
     states, actions = task.simulator.state_dim, task.simulator.action_dim
     if given.policy is not None:
+        _check_unchanged("policy", algorithm.policy_spectral)
         shape: dict[str, object] = {"state_dim": states, "action_dim": actions}
         if algorithm.policy == "gaussian":
             most = None if task.action_limit is None else list(map(float, task.action_limit))
@@ -91,6 +84,7 @@ def _check(algorithm: Algorithm, task: Task, given: Given) -> None:
         else:
             _check_shape("policy", given.policy, Policy, shape | {"bias": True}, where)
     if given.critic is not None:
+        _check_unchanged("critic", algorithm.critic_spectral)
         if algorithm.critics == 0:
             raise InputError(f"critic is given, but {algorithm.name} has none: leave it out")
         shape = {"state_dim": states, "bias": True}
@@ -98,6 +92,14 @@ def _check(algorithm: Algorithm, task: Task, given: Given) -> None:
             _check_shape("critic", given.critic, QCritic, shape | {"action_dim": actions}, where)
         else:
             _check_shape("critic", given.critic, VCritic, shape, where)
+
+
+def _check_unchanged(role: str, spectral: Which | None) -> None:
+    if spectral is not None:
+        raise InputError(
+            f"{role} is given, but spectral norms would change it: leave the {role} out, or its "
+            f"spectral norm"
+        )
 
 
 def _check_shape(
@@ -111,6 +113,8 @@ def _check_shape(
         )
     for name, wanted in shape.items():
         own = architecture_of(module)[name]
+        if isinstance(own, float) and isinstance(wanted, list):
+            own = [own] * len(wanted)  # one limit for all actions
         if own != wanted:
             raise InputError(
                 f"{role} has {name} {own}, expected {wanted} for {where}: give another one, or "
@@ -119,8 +123,8 @@ def _check_shape(
 
 
 def _digest(module: nn.Module) -> str:
-    """Of the numbers and their names."""
-    digest = hashlib.sha256()
+    """Of the architecture, the numbers and their names."""
+    digest = hashlib.sha256(json.dumps(architecture_of(module), sort_keys=True).encode())
     for name, value in module.state_dict().items():
         digest.update(name.encode())
         digest.update(value.detach().cpu().contiguous().numpy().tobytes())

@@ -27,7 +27,7 @@ from gradlab.training.algorithms import Algorithm, find, measured
 from gradlab.training.asynchronous import choice
 from gradlab.training.asynchronous.execution import execution, prepare
 from gradlab.training.configuration import describe, scheduled, settings_of
-from gradlab.training.given_networks import Given
+from gradlab.training.given_networks import GivenNetworks
 from gradlab.training.measured import gradient_errors
 from gradlab.training.measured import weights as measured_weights
 from gradlab.training.probe import probe
@@ -88,7 +88,7 @@ def train(
     row = find(algorithm) if isinstance(algorithm, str) else algorithm
     chosen = settings_of(row, task, settings, changes)
     if policy is not None or critic is not None:
-        chosen = replace(chosen, given=Given(policy, critic))
+        chosen = replace(chosen, given=GivenNetworks(policy, critic))
     row = _checked(measured(row, weights, horizon, by), task, chosen)
     if ray is not None and chosen.asynchronous is None:
         raise InputError(f"ray is {ray!r}, but the run is in one process: add learners or actors")
@@ -98,6 +98,8 @@ def train(
     chosen = replace(chosen, products=_products_of(chosen, path, resume=resume))
     run = begin(row, task, chosen)
     memory.check(run, note)
+    if chosen.given.critic is not None and row.critics > 1:
+        note(f"the {row.critics} critics of a seed begin equal, and so stay: the least is any")
     prepare(run)
     config = describe(row, task, chosen) | gradient_errors.described(row, chosen)
     if resume:
@@ -121,7 +123,7 @@ def _checked(row: Algorithm, task: Task, settings: Settings) -> Algorithm:
     Raises:
         InputError: settings or task do not go with it.
     """
-    row = given_networks.shaped(row, task, settings.given)
+    given_networks.check(row, task, settings.given)
     measured_weights.check(row, task)
     gradient_errors.check(row, settings, task)
     planning.check(row, task.prior, settings.planning)

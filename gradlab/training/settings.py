@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from gradlab.errors import InputError
 from gradlab.training.asynchronous.choice import Asynchronous
-from gradlab.training.given_networks import Given
+from gradlab.training.given_networks import FRESH, GivenNetworks
 from gradlab.training.planning import Planning
 
 
@@ -46,7 +46,7 @@ class Settings:
             is none.
         planning: how actions are planned in a second evaluation (`planning`); None: there is none.
         asynchronous: the processes that a run is divided among; None: it is in one.
-        given: networks that every seed begins with.
+        given: networks that every seed begins with instead of fresh ones.
         precision: "float32", or "float64" for comparisons.
         products: networks side by side are multiplied as one batch ("batched") or one after another
             ("separate"); "measured": what is faster on this machine when the run begins.
@@ -77,7 +77,7 @@ class Settings:
     probe_budget: float | None = None
     planning: Planning | None = None
     asynchronous: Asynchronous | None = None
-    given: Given = field(default_factory=Given)
+    given: GivenNetworks = FRESH
     precision: Literal["float32", "float64"] = "float32"
     products: Literal["measured", "batched", "separate"] = "measured"
     device: str = "cpu"

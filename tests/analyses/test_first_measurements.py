@@ -26,3 +26,15 @@ def test_a_small_run_leaves_report_numbers_and_provenance(tmp_path, monkeypatch,
         assert made["verdict"]
         assert "</html>" in (tmp_path / folder / "report.html").read_text()
         assert (tmp_path / folder / "numbers.csv").read_text().startswith("estimator,horizon")
+        assert made["networks"] is None
+    again(tmp_path, tasks)
+
+
+def again(output, tasks):
+    """The same networks measured again, which keeps what fitted them."""
+    files = {file: file.read_bytes() for file in output.glob("*/*.safetensors")}
+    first_measurements.main(small=True, kept=True, output=output, tasks=tuple(tasks))
+    assert files == {file: file.read_bytes() for file in output.glob("*/*.safetensors")}
+    for folder in tasks:
+        made = json.loads((output / folder / "made.json").read_text())
+        assert "--policy" in made["command"] and "--policy" not in made["networks"]["command"]

@@ -3,7 +3,9 @@
 import pandas as pd
 import pytest
 
+from analyses import contrast_parts
 from analyses import frontier_estimators as frontier
+from analyses.criteria import Frozen, outcome
 
 
 def test_the_wall_has_the_bias_that_no_pathwise_gradient_sees():
@@ -22,7 +24,7 @@ def planted(**missed):
                "MSE over that of all": 2.0}  # fmt: skip
     rows = []
     for world in (frontier.WALL, "Hopper-v5"):
-        for quantity, (name, *_) in frontier.PARTS.items():
+        for quantity, (name, *_) in contrast_parts.FRONTIER.items():
             wrong = missed.get(quantity.split()[-1], world == frontier.WALL)
             value = (against if wrong else met)[quantity]
             rows.append([world, 4, name, quantity, value, value - 0.01, value + 0.01])
@@ -52,3 +54,17 @@ def test_without_the_premise_nothing_holds():
     table.loc[wall, columns] = table.loc[~wall, columns].to_numpy()
     assert "no power" in frontier.judge(table).sentence
     assert not frontier.judge(table).holds
+
+
+def test_a_frozen_table_has_an_outcome_only_with_its_premise(tmp_path):
+    def outcome_of(table):
+        table.to_csv(tmp_path / "frontier.csv", index=False)
+        return outcome(contrast_parts.frontier(Frozen(tmp_path / "frontier")))
+
+    table = planted()
+    wall = table.world == frontier.WALL
+    assert outcome_of(table) == "holds"
+    assert outcome_of(planted(ivw=True)) == "refuted"
+    columns = ["value", "low", "high"]
+    table.loc[wall, columns] = table.loc[~wall, columns].to_numpy()
+    assert outcome_of(table) == "not tried"

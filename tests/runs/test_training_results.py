@@ -181,8 +181,19 @@ def test_no_run_is_taken_where_every_seed_of_all_ends_below_its_start(tmp_path):
         ),
     ]
     screen = side_by_side(files)[0].screen
-    assert screen.headline.startswith("Take none") and "shown above bad" in screen.headline
-    assert screen.light == "none"
+    assert screen.headline.startswith("Take none") and "good has the highest" in screen.headline
+    assert screen.light == "none" and screen.sure == "no seed of the best run improves"
+
+
+def test_a_run_that_falls_is_not_taken_because_a_lower_one_rises(tmp_path):
+    high = np.zeros(np.shape(RETURNS))
+    high[-1] = np.array([-2.0, -2.1, -1.9, -2, -2])
+    files = [
+        written(tmp_path / "a.h5", name="falls", returns=high),
+        written(tmp_path / "b.h5", name="rises"),
+    ]
+    screen = side_by_side(files)[0].screen
+    assert "falls has the highest" in screen.headline and screen.light == "none"
 
 
 def test_how_runs_were_trained_is_one_table_of_differences(tmp_path):

@@ -1,9 +1,12 @@
 """Runs that begin with a policy and a critic of the user's."""
 
 import copy
+import json
+from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from gradlab.cli.program import main
@@ -11,11 +14,15 @@ from gradlab.errors import InputError
 from gradlab.networks import checkpoint
 from gradlab.networks.mlp import Policy, QCritic, VCritic
 from gradlab.networks.policies import GaussianPolicy
+from gradlab.reporting.output import side_by_side
+from gradlab.runs.training.results import load
+from gradlab.storage.journal import read
 from gradlab.training.asynchronous.choice import Asynchronous
 from gradlab.training.loop import train
 from tests.training.small_runs import SMALL, numbers, row, same_tables, task
 
 LIMIT = (2.0, 1.0)
+KINDS = ("policy", "critic")
 STATES = torch.randn(5, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
 
@@ -70,10 +77,15 @@ def test_a_deterministic_policy_keeps_its_own_limits(tmp_path):
     assert (begun(path)[0](far).abs() > 2).any()
 
 
-def test_a_fresh_critic_has_the_widths_of_the_policy(tmp_path):
-    path = train(row("ddpg"), task(), tmp_path / "run.h5", policy=policy((6, 7, 5)), **SMALL)
-    _, own = begun(path)
-    assert own.architecture["hidden"] == [6, 7, 5] and own.architecture["activation"] == "tanh"
+def test_a_fresh_critic_and_a_probe_follow_the_row_and_the_policy(tmp_path):
+    """A linear policy leaves critics as they are; the probe knows the tensors that there are."""
+    path = train(
+        row("ddpg"), task(), tmp_path / "run.h5", policy=policy(()), probe_budget=0.5, **SMALL
+    )
+    own_policy, own = begun(path)
+    assert own.architecture["hidden"] == [8, 8] and own_policy.architecture["hidden"] == []
+    record = read(path)
+    assert json.loads(record.attributes["parameters"]) == ["network.1.weight", "network.1.bias"]
 
 
 def test_a_stochastic_policy_and_a_state_value_begin_a_run_too(tmp_path):
@@ -86,7 +98,8 @@ def test_a_stochastic_policy_and_a_state_value_begin_a_run_too(tmp_path):
 
 
 def test_a_run_goes_on_with_its_own_networks_and_with_no_others(tmp_path):
-    whole = train(row("ddpg"), task(), tmp_path / "whole.h5", policy=policy(), **SMALL)
+    scaled = {"critic": critic(), "reward_scale": 0.1, **SMALL}
+    whole = train(row("ddpg"), task(), tmp_path / "whole.h5", policy=policy(), **scaled)
 
     def stop(stage, done, total):
         if done == 40:
@@ -94,21 +107,23 @@ def test_a_run_goes_on_with_its_own_networks_and_with_no_others(tmp_path):
 
     half = tmp_path / "half.h5"
     with pytest.raises(KeyboardInterrupt):
-        train(row("ddpg"), task(), half, policy=policy(), progress=stop, **SMALL)
+        train(row("ddpg"), task(), half, policy=policy(), progress=stop, **scaled)
     other = policy()
     with torch.no_grad():
         other.network[-3].bias += 1e-9
     for wrong in (other, None):
         with pytest.raises(InputError, match="given_networks"):
-            train(row("ddpg"), task(), half, policy=wrong, resume=True, **SMALL)
-    train(row("ddpg"), task(), half, policy=policy(), resume=True, **SMALL)
+            train(row("ddpg"), task(), half, policy=wrong, resume=True, **scaled)
+    train(row("ddpg"), task(), half, policy=policy(), resume=True, **scaled)
     same_tables(whole, half)
 
 
 def test_processes_begin_with_them_too(tmp_path):
-    together = train(row("ddpg"), task(), tmp_path / "one.h5", policy=policy(), **SMALL)
+    together = train(
+        row("ddpg"), task(), tmp_path / "one.h5", policy=policy(), critic=critic(), **SMALL
+    )
     apart = train(
-        row("ddpg"), task(), tmp_path / "two.h5", policy=policy(),
+        row("ddpg"), task(), tmp_path / "two.h5", policy=policy(), critic=critic(),
         asynchronous=Asynchronous(learners=1, queue=0, deterministic=True), **SMALL,
     )  # fmt: skip
     assert torch.equal(numbers(together), numbers(apart))
@@ -126,7 +141,7 @@ def test_processes_begin_with_them_too(tmp_path):
         (
             "sac",
             {"policy": GaussianPolicy(3, 2, squash=True)},
-            r"policy has limit 1.0, expected \[2.0, 1.0\]",
+            r"policy has limit \[1.0, 1.0\], expected \[2.0, 1.0\]",
         ),
         ("ddpg", {"critic": VCritic(3)}, "critic is a VCritic, expected gradlab's QCritic"),
         ("svg", {"critic": critic()}, "critic is a QCritic, expected gradlab's VCritic"),
@@ -140,10 +155,57 @@ def test_networks_that_a_row_cannot_train_are_refused(name, given, message, tmp_
     assert not list(tmp_path.iterdir())
 
 
-def test_the_command_line_takes_files_of_networks(tmp_path):
-    policy = str(tmp_path / "policy.safetensors")
-    checkpoint.save(Policy(2, 1, (6,)), policy)
+@pytest.mark.parametrize("role", ["policy", "critic"])
+def test_spectral_norms_would_change_what_is_given(role, tmp_path):
+    held = replace(row("ddpg"), **{f"{role}_spectral": "all"})
+    given = {"policy": policy(), "critic": critic()}[role]
+    with pytest.raises(InputError, match=f"{role} is given, but spectral norms would change it"):
+        train(held, task(), tmp_path / "run.h5", **{role: given}, **SMALL)
+
+
+def test_one_limit_stands_for_all_actions(tmp_path):
+    squashed = GaussianPolicy(3, 2, (6,), squash=True, limit=1.5)
+    alike = replace(task(), action_limit=(1.5, 1.5))
+    path = train(row("sac"), alike, tmp_path / "run.h5", policy=squashed, **SMALL)
+    assert begun(path)[0].architecture["hidden"] == [6]
+
+
+def test_twin_critics_begin_equal_and_so_stay(tmp_path):
+    noted = []
+    path = train(
+        row("td3"), task(), tmp_path / "run.h5", critic=critic(), note=noted.append, **SMALL
+    )
+    assert any("2 critics of a seed begin equal" in line for line in noted)
+    held = load_file(path.with_suffix(".resume.safetensors"))
+    for name, tensor in held.items():
+        if name.startswith("learner.critic.") and name.count(".") == 2:
+            torch.testing.assert_close(tensor[0], tensor[1], rtol=1e-9, atol=1e-12)
+
+
+def test_pages_say_with_what_runs_began(tmp_path):
+    files = [
+        train(row("ddpg"), task(), tmp_path / "given.h5", policy=policy(), seeds=3, **SMALL),
+        train(row("ddpg"), task(), tmp_path / "fresh.h5", seeds=3, **SMALL),
+    ]
+    page, _ = side_by_side(files)
+    assert page.facts["begins with"].startswith("policy ")
+    assert page.facts["begins with"].endswith("fresh networks")
+    assert any("begin with different networks" in each.text for each in page.screen.rest)
+    alone, _ = side_by_side(files[1:])
+    assert "begins with" not in alone.facts
+
+
+def test_the_command_line_takes_files_of_networks(tmp_path, capsys):
+    files = {kind: tmp_path / "old-checkpoints" / f"{kind}.safetensors" for kind in KINDS}
+    checkpoint.save(Policy(2, 1, (6,)), files["policy"])
+    checkpoint.save(QCritic(2, 1, (5,)), files["critic"])
     words = ["train", "ddpg", "double_integrator", "--iterations", "4", "--agents", "4"]
+    words += [word for kind, file in files.items() for word in (f"--{kind}", str(file))]
     run = tmp_path / "run.h5"
-    assert main([*words, "--no-report", "--output", str(run), "--policy", policy]) == 0
-    assert begun(run)[0].architecture["hidden"] == [6]
+    assert main([*words, "--no-report", "--output", str(run), "--policy-rate", "1e-5"]) == 0
+    own = begun(run)
+    assert [each.architecture["hidden"] for each in own] == [[6], [5]]
+    assert load(run).config["algorithm"]["policy_rate"] == [1e-5, 1e-5]
+    assert main([*words, "--overwrite", "--output", str(tmp_path / "old.h5")]) == 2
+    assert "which --overwrite removes" in capsys.readouterr().err
+    assert all(file.exists() for file in files.values())

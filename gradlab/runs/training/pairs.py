@@ -6,8 +6,9 @@
                 and E = the part of the error that is the model's own (`gradient_errors`)
 
 at the longest horizon that was measured. Seed k of both runs has the same data draws, starts, noise
-and initial networks; intervals leave one seed out in turn. Errors are taken relative to the truth
-since the two policies, and with them their true gradients, part as they learn.
+and initial networks, unless one was given others; intervals leave one seed out in turn. Errors are
+taken relative to the truth since the two policies, and with them their true gradients, part as they
+learn.
 """
 
 from __future__ import annotations

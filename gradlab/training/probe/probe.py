@@ -19,6 +19,7 @@ from typing import Any, final
 
 from torch import Tensor
 
+from gradlab.networks.checkpoint import architecture_of
 from gradlab.probe.alarms.catalogue import Alarm
 from gradlab.probe.budget import Budget, Clock
 from gradlab.probe.isolation import warn
@@ -50,7 +51,9 @@ def tables(algorithm: Algorithm, task: Task, settings: Settings) -> dict[str, Ta
     if settings.probe_budget is None:
         return {}
     seeds = range(settings.first_seed, settings.first_seed + settings.seeds)
-    tensors = 2 * (len(algorithm.hidden) + 1)
+    given = settings.given.policy
+    hidden = algorithm.hidden if given is None else architecture_of(given)["hidden"]
+    tensors = 2 * (len(hidden) + 1)
     longest = Question(task, None, 0).horizon
     return probe_tables.tables(
         seeds, tensors, task.simulator.action_dim, longest, algorithm.horizons

@@ -48,7 +48,8 @@ def to_train(cell: Cell) -> str:
     }
     if name not in rows or not h:
         return ""
-    return f" To train with it: `gradlab train {rows[name]} --policy FILE --critic FILE`."
+    networks = "--policy FILE --critic FILE --policy-rate 1e-5"
+    return f" To train with it: `gradlab train {rows[name]} {networks}`."
 
 
 def _beyond(choice: Choice) -> str:

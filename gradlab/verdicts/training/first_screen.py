@@ -122,33 +122,36 @@ def _several(runs: Mapping[str, Training], rest: tuple[Sentence, ...]) -> Screen
             f"Every run on {task} has diverged: read their events first.", "none",
             f"all of {len(runs)}", (), FIGURE, rest,
         )  # fmt: skip
-    text, light, sure = _best(best, runs, others)
+    if not found.improved:
+        text = (
+            f"Take none on {task}: {best} has the highest median, final return "
+            f"{two(found.median)}, but no seed of it ends above its start."
+        )
+        light, sure = "none", "no seed of the best run improves"
+    else:
+        text, light, sure = _best(best, runs, others)
+        text += _all_failures(runs)
     if len({outcome(run).iterations for run in runs.values()}) > 1:
         sure += "; lengths of runs differ"
-    text += _all_failures(runs)
     return Screen(text, light, sure, _other_numbers(runs, order), FIGURE, rest)
 
 
 def _best(
     best: str, runs: Mapping[str, Training], others: Sequence[AgainstBest]
 ) -> tuple[str, Light, str]:
-    """Which run to take, the light, and how sure that is; none that ends below its start."""
-    task, median = runs[best].task, two(outcome(runs[best]).median)
-    rising = any(outcome(run).improved for run in runs.values())
-    lead = f"Take {best} on {task}: final return {median}, the highest median"
-    if not rising:
-        lead = f"Take none on {task}: every seed ends below its start; {best} has the highest "
-        lead += f"final return, {median}"
+    """Which run to take, the light, and how sure that is."""
+    median = two(outcome(runs[best]).median)
+    lead = f"Take {best} on {runs[best].task}: final return {median}, the highest median"
     out = [each.name for each in others if each.excluded]
     kept = [each for each in others if not each.excluded]
     if not kept:
         text = f"{lead}, shown above {listed(out, NAMED)}."
         sure = f"shown against {'the other' if len(out) == 1 else f'all {len(out)}'}"
-        return text, "act" if rising else "none", sure
+        return text, "act", sure
     beaten = f" It is shown above {listed(out, NAMED)}." if out else ""
     text = f"{lead}.{beaten} Not excluded: {listed([each.name for each in kept], NAMED)}."
     sure = f"shown against {len(out)} of {len(others)}{_more(kept)}"
-    return text, "choose" if rising else "none", sure
+    return text, "choose", sure
 
 
 def _all_failures(runs: Mapping[str, Training]) -> str:
