@@ -106,6 +106,7 @@ def test_headlines_and_alarms_reach_the_models_logger(sb3: Any, tmp_path: Path) 
     model.learn(35, callback=[callback, sb3.At(30, ring)])
     assert {"gradlab/best_horizon", "gradlab/lyapunov_steps"} & set(seen)
     assert seen["gradlab/dead path"] == ("look for a detach", ("stdout", "log", "json", "csv"))
+    model.logger.close()  # else its file is found open by whatever test runs when it is collected
 
 
 def test_a_user_gets_file_and_function_at_once(sb3: Any, tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """Mixtures whose weights are given, such as those that a measurement has chosen."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -76,5 +78,11 @@ def test_the_rate_of_the_policy_can_be_chosen():
 
     assert rates(1e-6) == (1e-6, 1e-6) and rates(None) == find("mpg-v2").policy_rate
     for rate in (0.0, -1e-3, float("nan"), float("inf")):
-        with pytest.raises(InputError, match=r"policy_rate .* expected two positive numbers"):
+        with pytest.raises(InputError, match=r"policy_rate is .*, expected a positive number"):
             rates(rate)
+
+
+@pytest.mark.parametrize("rate", [1e-3, (1e-3,), (1e-3, 0.0), (float("nan"), 1e-3)])
+def test_a_row_has_a_first_and_a_last_rate(rate):
+    with pytest.raises(InputError, match="expected two positive numbers, first and last"):
+        replace(find("mpg-v2"), policy_rate=rate)
