@@ -4,7 +4,8 @@ One variable per quantity over (estimator, horizon), with three beside it:
 
     gain          value; `long_name`, `units` (CF: "1" for a plain number), `formula`, `source`
     gain_se       standard error
-    gain_ci       ends of the 95% interval, over `ci_bound` = "lower", "upper" as ArviZ has them
+    gain_ci       ends of the 95% interval, over `ci_bound` = "lower", "upper" as ArviZ 1 has them
+                  (0.x: `hdi`; `arviz.plot_hdi(x, hdi_data=…)` draws these, too)
     gain_n        samples; 0, and NaN in the others, where nothing was measured
 """
 

@@ -99,7 +99,7 @@ def train(
     run = begin(row, task, chosen)
     memory.check(run, note)
     if chosen.given.critic is not None and row.critics > 1:
-        note(f"the {row.critics} critics of a seed begin equal, and so stay: the least is any")
+        note(f"the {row.critics} critics of a seed begin equal and stay equal")
     prepare(run)
     config = describe(row, task, chosen) | gradient_errors.described(row, chosen)
     if resume:
