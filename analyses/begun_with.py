@@ -31,6 +31,7 @@ from analyses.verdicts import put
 from gradlab.networks import checkpoint
 from gradlab.runs.training.results import load
 from gradlab.tasks import Task
+from gradlab.training import checkpoints
 from gradlab.training.algorithm import Algorithm
 from gradlab.training.algorithms import find, with_horizons, with_starts, with_weights
 from gradlab.training.loop import train
@@ -102,7 +103,7 @@ def followed(
 
 def networks_of(path: Path, iteration: int) -> tuple[nn.Module, nn.Module]:
     """Policy and critic that a run has kept."""
-    folder = path.with_name(f"{path.stem}-checkpoints") / f"{iteration:06d}"
+    folder = checkpoints.folder(path, iteration)
     policy, critic = (
         checkpoint.load(folder / f"seed0-{kind}.safetensors") for kind in ("policy", "critic")
     )

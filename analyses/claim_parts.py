@@ -348,6 +348,7 @@ PARTS: Mapping[str, Callable[[Frozen], Iterator[Part]]] = {
     "MPC": contrasts,
     "SN-TRAIN-SWING-UP": contrasts,
     "SHAC-WINDOW": contrasts,
+    "WINDOW-GAIN": contrasts,
     "DMO-JACOBIANS": contrasts,
     "RACE": contrasts,
     "AHAC-THRESHOLD": contrasts,

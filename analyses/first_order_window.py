@@ -49,7 +49,9 @@ def judged(runs: Path) -> Verdict | None:
     wanted = [arm for world in STUDIED for arm in (arms[world], *window_arms(world))]
     if not all(arm is not None and finished(arm, runs) for arm in wanted):
         return None
-    rows = pd.DataFrame([_row(world, arm, runs) for world, arm in arms.items() if arm is not None])
+    rows = pd.DataFrame(
+        [contrast(world, arm, runs) for world, arm in arms.items() if arm is not None]
+    )
     parts = [part for row in rows.to_dict("records") for part in asked_of(row)]
     stages = of_stages(runs)
     sentence = "; ".join(
@@ -65,12 +67,13 @@ def judged(runs: Path) -> Verdict | None:
     )  # fmt: skip
 
 
-def _row(world: World, arm: Arm, runs: Path) -> dict[str, object]:
+def contrast(world: World, arm: Arm, runs: Path, tested: bool = True) -> dict[str, object]:
+    """Final return of an arm less that of the default window; NaN where it is not tested."""
     _, default = window_arms(world)
     label = f"h = {arm.horizon} − h = {default.horizon}, {world}"
     nothing = dict.fromkeys(("value", "low", "high", "least", "most"), np.nan)
     row = {"label": label, "world": world, "horizon": arm.horizon, **nothing}
-    if arm == default:
+    if arm == default or not tested:
         return row
     pair = paired_returns(load(path_of(default, runs)), load(path_of(arm, runs)))
     assert pair is not None

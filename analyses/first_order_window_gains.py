@@ -49,11 +49,11 @@ from analyses.first_order import (
     Arm,
     World,
     finished,
-    path_of,
     started,
     trained,
     window_arms,
 )
+from analyses.first_order_window import contrast
 from analyses.model_based_claims import in_words, numbers_of
 from analyses.verdicts import Verdict, save
 from gradlab.figures.style import BLUE, GRID, INK
@@ -64,8 +64,7 @@ from gradlab.gradients.start_laws import visitation
 from gradlab.gradients.tail import Tail
 from gradlab.measurement.steps import Direction, judging_starts, realise
 from gradlab.networks import checkpoint
-from gradlab.runs.training.pairs import paired_returns
-from gradlab.runs.training.results import load
+from gradlab.training import checkpoints
 
 HORIZONS = (1, 2, 4, 8, 16, 32)
 DECIDES = 2  # stage
@@ -84,8 +83,7 @@ def stage(world: World) -> int:
 
 def networks(world: World, seed: int, folder: Path) -> tuple[nn.Module, nn.Module] | None:
     """Policy and critic of a seed at the stage that decides, float64; None before."""
-    path = kept_path(world, folder)
-    place = path.with_name(f"{path.stem}-checkpoints") / f"{stage(world):06d}"
+    place = checkpoints.folder(kept_path(world, folder), stage(world))
     files = [place / f"seed{seed}-{kind}.safetensors" for kind in ("policy", "critic")]
     if not all(file.exists() for file in files):
         return None
@@ -168,7 +166,13 @@ def judged(folder: Path) -> Verdict | None:
     arms = {world: (chosen_arm(world, folder), window_arms(world)[1]) for world in STUDIED}
     if not all(finished(arm, folder) for pair in arms.values() for arm in pair):
         return None
-    rows = pd.DataFrame([_row(world, *arms[world], folder) for world in STUDIED])
+    shown = {
+        world: bool(over_seeds(table(world, folder)).loc[arm.horizon, "low"] > 0)
+        for world, (arm, _) in arms.items()
+    }
+    rows = pd.DataFrame(
+        [contrast(world, arm, folder, shown[world]) for world, (arm, _) in arms.items()]
+    )
     parts = [part for row in rows.to_dict("records") for part in asked_of(row)]
     words = [
         in_words(row) if np.isfinite(row["least"]) else f"{row['label']}: not tested"
@@ -182,18 +186,6 @@ def judged(folder: Path) -> Verdict | None:
         f"{'; '.join(words)}. {' '.join(_worded(world, folder) for world in STUDIED)}",
         numbers_of(rows), rows, drawn({world: table(world, folder) for world in STUDIED}),
     )  # fmt: skip
-
-
-def _row(world: World, arm: Arm, default: Arm, folder: Path) -> dict[str, object]:
-    label = f"h = {arm.horizon} − h = {default.horizon}, {world}"
-    nothing = dict.fromkeys(("value", "low", "high", "least", "most"), np.nan)
-    row = {"label": label, "world": world, "horizon": arm.horizon, **nothing}
-    shown = bool(over_seeds(table(world, folder)).loc[arm.horizon, "low"] > 0)
-    if arm == default or not shown:
-        return row
-    pair = paired_returns(load(path_of(default, folder)), load(path_of(arm, folder)))
-    assert pair is not None
-    return row | {"value": pair.change, "low": pair.low, "high": pair.high, "least": 0.0}
 
 
 def _worded(world: World, folder: Path) -> str:

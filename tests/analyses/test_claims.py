@@ -81,6 +81,7 @@ def test_forty_claims_each_with_its_outcome_and_its_number():
     beside = {"EARLY-LATE-ARMS", "TWO-MODEL-RETURNS", "SN-TRAIN-SWING-UP"}
     beside |= {
         "SHAC-WINDOW",
+        "WINDOW-GAIN",
         "DMO-JACOBIANS",
         "RACE",
         "AHAC-THRESHOLD",

@@ -122,15 +122,16 @@ def _several(runs: Mapping[str, Training], rest: tuple[Sentence, ...]) -> Screen
             f"Every run on {task} has diverged: read their events first.", "none",
             f"all of {len(runs)}", (), FIGURE, rest,
         )  # fmt: skip
-    text, light, sure = _best(best, runs, others)
+    light: Light = "none"
     if found.improved:
+        text, light, sure = _best(best, runs, others)
         text += _all_failures(runs)
     else:
+        sure = "no seed of the best run improves"
         text = (
             f"Take none on {task}: {best} has the highest median, final return "
             f"{two(found.median)}, but no seed of it ends above its start."
         )
-        light, sure = "none", "no seed of the best run improves"
     if len({outcome(run).iterations for run in runs.values()}) > 1:
         sure += "; lengths of runs differ"
     return Screen(text, light, sure, _other_numbers(runs, order), FIGURE, rest)
