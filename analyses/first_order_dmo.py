@@ -14,6 +14,10 @@
 
 Beside it: squared bias, the part of it that the model's Jacobians make, the critic's, noise, and
 final returns. Intervals of (a) are over seeds, the runs' as pairs; of (b) over blocks of the run.
+
+Added after a look at the truths, whose errors exceed their norms: dmo's gradient against that with
+the simulator's Jacobians in the model's place, which needs no truth. Of every seed and stage, is
+the cosine of the two shown at least 0.7, shown below it, or neither?
 """
 
 from __future__ import annotations
@@ -23,6 +27,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import tyro
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -33,9 +38,10 @@ from analyses.first_order_errors import errors_of
 from analyses.model_based_claims import in_words, numbers_of
 from analyses.pooled_gradients import ends
 from analyses.verdicts import Verdict, save
-from gradlab.figures.style import BLUE, GREEN, GRID, VERMILION
+from gradlab.figures.style import BLUE, GRID, VERMILION
 from gradlab.runs.training.pairs import paired_returns
 from gradlab.runs.training.results import load
+from gradlab.runs.usable_horizons import COSINE
 from gradlab.statistics.comparison import on_joint_groups, ratio_interval
 from gradlab.statistics.moments import Estimate
 
@@ -50,14 +56,15 @@ def judged(runs: Path) -> Verdict | None:
         return None
     rows = pd.DataFrame([row for world in STUDIED for row in rows_of(world, runs)])
     parts = [part for row in rows.to_dict("records") for part in asked_of(row)]
-    own = profiles(runs)
+    own, models = profiles(runs), of_models(runs)
     return Verdict(
         "DMO-JACOBIANS", "DMO",
         f"dmo / shac at h = 16: error of an update, sums over five stages, below {MOST:g} on both "
         "tasks; processor seconds of an update below 1 on Hopper",
         all(part.state == "met" for part in parts),
-        f"{'; '.join(in_words(row) for row in rows.to_dict('records'))}. {_worded(own)}",
-        numbers_of(rows), rows, drawn(own),
+        f"{'; '.join(in_words(row) for row in rows.to_dict('records'))}. {_worded(own)} "
+        f"{_of_models_worded(models)}",
+        numbers_of(rows), rows, drawn(models),
     )  # fmt: skip
 
 
@@ -117,42 +124,79 @@ def profiles(runs: Path) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def of_models(runs: Path) -> pd.DataFrame:
+    """At every horizon, of how many seeds and stages the cosine of dmo's gradient with that of the
+    simulator's Jacobians is shown at least `COSINE`, shown below it, or neither."""
+    rows = []
+    for world in STUDIED:
+        dmo, _ = _arms(world)
+        if not finished(dmo, runs):
+            continue
+        table = load(path_of(dmo, runs)).gradients
+        low, high = table["dynamics_cosine_low"], table["dynamics_cosine_high"]
+        for j, h in enumerate(table["horizon"]):
+            above, below = (low[..., j] >= COSINE).sum(), (high[..., j] < COSINE).sum()
+            rows.append({
+                "world": world, "horizon": int(h), "above": int(above), "below": int(below),
+                "neither": low[..., j].size - int(above) - int(below),
+            })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def _of_models_worded(models: pd.DataFrame) -> str:
+    own = models[models["horizon"] == PATHS_OF_DMO]
+    return " ".join(
+        f"Against the simulator's Jacobians on {row['world']}, cosine of the gradient at "
+        f"h = {PATHS_OF_DMO}: at least {COSINE:g} in {row['above']} of seeds and stages, below it "
+        f"in {row['below']}, not told in {row['neither']}."
+        for row in own.to_dict("records")
+    )
+
+
 def _worded(own: pd.DataFrame) -> str:
     return " ".join(
         f"{row['row']} on {row['world']}: bias² {row['bias']:.3g} of |true gradient|², of which "
         f"the model's Jacobians make {row['bias2_jacobians']:.3g} and the critic "
         f"{row['bias2_tail']:.3g}; noise {row['noise']:.3g}; cosine {row['cosine']:.2f}."
+        if np.isfinite(row["bias low"])
+        else f"{row['row']} on {row['world']}: the truth's noise hides the parts of the error."
         for row in own.to_dict("records")
     )
 
 
-def drawn(own: pd.DataFrame) -> Figure:
-    """Parts of the error of both rows, a column for each world."""
-    worlds = list(dict.fromkeys(own["world"]))
-    figure = Figure(figsize=(4.2 * len(worlds), 3.2), layout="constrained")
-    for ax, world in zip(figure.subplots(1, len(worlds), squeeze=False)[0], worlds, strict=True):
-        rows = own[own["world"] == world].reset_index(drop=True)
-        parts = {"bias2_jacobians": BLUE, "bias2_tail": VERMILION, "noise": GREEN}
-        words = {"bias2_jacobians": "model's Jacobians", "bias2_tail": "critic", "noise": "noise"}
-        right, left = np.zeros(len(rows)), np.zeros(len(rows))
-        for name, colour in parts.items():
-            share = rows[name].to_numpy(float)
-            begin = np.where(share >= 0, right, left)
-            ax.barh(rows.index, share, left=begin, color=colour, height=0.6, label=words[name])
-            right, left = right + np.maximum(share, 0), left + np.minimum(share, 0)
-        ax.set_yticks(rows.index, rows["row"])
-        ax.set_xlabel("MSE of an update / |true gradient|²")
+def drawn(models: pd.DataFrame) -> Figure:
+    """Counts of `of_models` over the horizon, a panel for each world."""
+    worlds = list(dict.fromkeys(models["world"]))
+    figure = Figure(figsize=(4.2 * len(worlds), 3.6), layout="constrained")
+    axes = figure.subplots(1, len(worlds), squeeze=False, sharey=True)[0]
+    for ax, world in zip(axes, worlds, strict=True):
+        _draw(ax, models[models["world"] == world])
         ax.set_title(world, loc="left", fontweight="bold")
-        ax.grid(True, axis="x", color=GRID, linewidth=0.8)
-        ax.set_axisbelow(True)
-        ax.spines[["top", "right"]].set_visible(False)
-    figure.axes[0].legend(frameon=False, fontsize=8)
+    axes[0].set_ylabel("seeds × stages")
+    handles, words = axes[0].get_legend_handles_labels()
+    figure.legend(handles, words, loc="outside upper center", ncols=3, frameon=False)
     return figure
+
+
+def _draw(ax: Axes, rows: pd.DataFrame) -> None:
+    words = {"above": f"cosine at least {COSINE:g}", "neither": "not told", "below": "below it"}
+    colours = {"above": BLUE, "neither": GRID, "below": VERMILION}
+    places, begin = np.arange(len(rows)), np.zeros(len(rows))
+    for name, colour in colours.items():
+        count = rows[name].to_numpy(float)
+        ax.bar(places, count, bottom=begin, color=colour, width=0.7, label=words[name])
+        begin = begin + count
+    ax.set_xticks(places, [str(h) for h in rows["horizon"]])
+    ax.set_xlabel("horizon h of dmo's gradient")
+    ax.grid(True, axis="y", color=GRID, linewidth=0.8)
+    ax.set_axisbelow(True)
+    ax.spines[["top", "right"]].set_visible(False)
 
 
 def main(runs: Path = RUNS, output: Path = OUTPUT) -> None:
     output.mkdir(parents=True, exist_ok=True)
     profiles(runs).to_csv(output / "dmo-profiles.csv", index=False, float_format="%.4g")
+    of_models(runs).to_csv(output / "dmo-models.csv", index=False)
     verdict = judged(runs)
     if verdict is not None:
         save(verdict, output, "python -m analyses.first_order_dmo")
