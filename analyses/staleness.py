@@ -17,6 +17,9 @@ price        training 25 + 20 processor minutes, truths and gradients 30, predic
 
 python -m analyses.staleness record     consecutive networks before each stage, into runs/scale
 python -m analyses.staleness judge      staleness.csv, .json into reports/scale
+
+Both go on after an interruption: a task whose last stage is recorded and a place (a seed at a
+stage) that is measured are not done again.
 """
 
 from __future__ import annotations
@@ -77,7 +80,10 @@ SMALL = Scale(iterations=40, seeds=1, starts=16, lags=(0, 1))
 
 
 def record(task_name: str, scale: Scale, folder: Path) -> None:
-    """Networks of every lag before each stage, and states of replay there."""
+    """Networks of every lag before each stage, and states of replay there; nothing where they are
+    all there."""
+    if states_of(place_of(folder, task_name, scale.iterations), scale.seeds - 1).exists():
+        return
     task = task_of(task_name)
     settings = settings_of(ROW, task, None, {"seeds": scale.seeds, "iterations": scale.iterations})
     row = replace(ROW, weights=scheduled(ROW.weights, settings))
@@ -90,7 +96,17 @@ def record(task_name: str, scale: Scale, folder: Path) -> None:
             past.appendleft(run.learner.copies())
         run.iteration += 1
         if run.iteration in scale.stages:
-            keep(run, past, scale, folder / task_name / f"{run.iteration:06d}")
+            keep(run, past, scale, place_of(folder, task_name, run.iteration))
+            print(f"{task_name}: {run.iteration} iterations recorded", flush=True)
+
+
+def place_of(folder: Path, task_name: str, iteration: int) -> Path:
+    return folder / task_name / f"{iteration:06d}"
+
+
+def states_of(place: Path, seed: int) -> Path:
+    """Written after the networks of its seed."""
+    return place / f"seed{seed}-states.npy"
 
 
 def keep(run: Run, past: deque, scale: Scale, place: Path) -> None:  # type: ignore[type-arg]
@@ -99,19 +115,32 @@ def keep(run: Run, past: deque, scale: Scale, place: Path) -> None:  # type: ign
     uniform = torch.rand(scale.starts, generator=stream(0, "stale states"), dtype=torch.float64)
     states = run.replay.sample(uniform.expand(scale.seeds, -1)).state
     for seed in range(scale.seeds):
-        np.save(place / f"seed{seed}-states.npy", states[seed].double().numpy())
         for lag in scale.lags:
             policy, critic = past[lag]
             networks = run.learner.policy_of(seed, policy), run.learner.critic_of(seed, critic)
             for kind, network in zip(("policy", "critic"), networks, strict=True):
                 assert network is not None
                 checkpoint.save(network, place / f"seed{seed}-lag{lag}-{kind}.safetensors")
+        np.save(states_of(place, seed), states[seed].double().numpy())
+
+
+def kept(task_name: str, iteration: int, seed: int, scale: Scale, folder: Path) -> pd.DataFrame:
+    """`measured`, from its file where it has been."""
+    path = place_of(folder, task_name, iteration) / f"seed{seed}-measured.csv"
+    if not path.exists():
+        rows = measured(task_name, iteration, seed, scale, folder)
+        rows.to_csv(path, index=False)
+        print(f"{path.stem} of {task_name} at {iteration}", flush=True)
+    try:
+        return pd.read_csv(path)
+    except pd.errors.EmptyDataError:  # no admissible truth
+        return pd.DataFrame()
 
 
 def measured(task_name: str, iteration: int, seed: int, scale: Scale, folder: Path) -> pd.DataFrame:
     """A row for every lag: cosine and relative squared bias against the truth at lag 0."""
-    task, place = task_of(task_name), folder / task_name / f"{iteration:06d}"
-    states = torch.from_numpy(np.load(place / f"seed{seed}-states.npy"))
+    task, place = task_of(task_name), place_of(folder, task_name, iteration)
+    states = torch.from_numpy(np.load(states_of(place, seed)))
     networks = {lag: load(place, seed, lag) for lag in scale.lags}
     settings = settings_of(ROW, task, None, {"iterations": scale.iterations})
     rule = scheduled(ROW.weights, settings)(iteration, ROW.horizons)
@@ -254,7 +283,7 @@ def main(
             record(task, scale, runs)
         return
     places = [(t, k, s) for t in tasks for k in scale.stages for s in range(scale.seeds)]
-    rows = pd.concat([measured(*place, scale, runs) for place in places], ignore_index=True)
+    rows = pd.concat([kept(*place, scale, runs) for place in places], ignore_index=True)
     output.mkdir(parents=True, exist_ok=True)
     save(verdict(rows), output, "python -m analyses.staleness judge")
 
