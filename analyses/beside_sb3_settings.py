@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch import nn
-from torch.optim import Adam
 
 from analyses import beside_sb3
 from analyses.beside_sb3 import NAMES, Name
 from gradlab.systems.pendulum import TORQUE_LIMIT
+from gradlab.training import adam
 from gradlab.training.algorithm import Algorithm
 from gradlab.training.learner import Learner
 from gradlab.training.parts.targets import OneStep
@@ -63,9 +64,9 @@ def read(name: Name) -> Iterator[Setting]:
     yield from _of_sac(model, row) if name == "sac" else _of_td3(model, row)
 
 
-def _of_adam(part: str, there: Adam, here: Adam) -> Iterator[Setting]:
-    one, other = there.param_groups[0], here.param_groups[0]
-    for name in ("lr", "betas", "eps"):
+def _of_adam(part: str, there: torch.optim.Adam, here: adam.Adam) -> Iterator[Setting]:
+    one, other = there.param_groups[0], {"lr": here.rate, "betas": adam.BETAS, "eps": adam.EPS}
+    for name in other:
         yield f"Adam's {name}, {part}", one[name], other[name]
 
 

@@ -127,11 +127,13 @@ def trained(world: World, folder: Path, scale: Scale) -> None:
 
 def restored(world: World, folder: Path, scale: Scale) -> Run:
     """The trained run as it was saved at its end."""
-    task, chosen = task_of(world), settings(scale)
+    task, path = task_of(world), path_of(world, folder)
+    apart = checkpoints.settings_saved(path).get("products") == "separate"  # measured at its start
+    chosen = replace(settings(scale), products="separate" if apart else "batched")
     own = replace(row(), batch=row().rows(chosen.agents))
     run = begin(own, task, chosen)
     config = describe(own, task, chosen) | gradient_errors.described(own, chosen)
-    checkpoints.load(path_of(world, folder), run, config)
+    checkpoints.load(path, run, config)
     return run
 
 

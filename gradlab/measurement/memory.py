@@ -3,10 +3,12 @@
     whole       the Jacobians of three systems along H steps from every start and visited state
     in blocks   of one block of starts, beside what is kept of all groups (`moments.by_blocks`)
 
-Both are counted in numbers of 8 bytes before anything is computed. What cannot be divided is
-refused, with the number of starts that would fit: starts that share groups, estimators whose
-weights are fitted to all starts, a matched truth, what steps from single starts (`--consequence`,
-`--attribute`), and simulators whose Jacobians are so dear that a truth is planned by its price.
+The first ends at `MEMORY` on every machine, so that the same question has the same intervals; the
+second where the machine's free memory does. Both are counted in numbers of 8 bytes before anything
+is computed. What cannot be divided is refused, with the number of starts that would fit: starts
+that share groups, estimators whose weights are fitted to all starts, a matched truth, what steps
+from single starts (`--consequence`, `--attribute`), and simulators whose Jacobians are so dear that
+a truth is planned by its price.
 """
 
 from __future__ import annotations
@@ -41,7 +43,10 @@ from gradlab.truth.oracles import ROWS, effective_horizon
 from gradlab.truth.scout import linearization_price
 
 GROUPS = 256  # of starts
-MEMORY = 8e9  # bytes that a measurement may take
+MEMORY = 8e9  # bytes beyond which a measurement is made in blocks
+SHARE = (
+    0.7  # of the memory that the machine has free, which a measurement may take where it is more
+)
 BLOCK = 4e8  # bytes that a block aims at
 COPIES = 1.6  # of a block's tensors while they are made: measured, `benchmarks.large`
 LOADED = 6e7  # bytes of code that torch loads when it is first needed: measured
@@ -156,12 +161,13 @@ def _divided(asked: Asked) -> Division:
 
 
 def _refuse(needed: float, horizon: int, starts: int, why: str) -> None:
-    if needed > MEMORY:
-        fits = int(starts * MEMORY / needed)
+    allowed = max(MEMORY, SHARE * free())
+    if needed > allowed:
+        fits = int(starts * allowed / needed)
         because = f" ({why})" if why else ""
         raise InputError(
             f"horizon {horizon} with {starts} starts needs about {needed / 1e9:.3g} GB, more than "
-            f"{MEMORY / 1e9:.0f} GB{because}: about {fits} starts fit; take these, or a shorter "
+            f"{allowed / 1e9:.3g} GB{because}: about {fits} starts fit; take these, or a shorter "
             f"horizon"
         )
 
@@ -272,6 +278,23 @@ def _factors(asked: Asked) -> int:
     owned = sum(p.numel() for layer in layers for p in layer.parameters())
     explicit = da * asked.parameters if owned < asked.parameters else 0
     return explicit + sum(da * layer.out_features + layer.in_features for layer in layers)
+
+
+def free() -> float:
+    """Bytes of memory that this machine, or the container within it, has free; 0 where it does not
+    say."""
+    found = []
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:
+            lines = dict(line.split(":") for line in file)
+        found.append(1024.0 * int(lines["MemAvailable"].split()[0]))
+        with open("/sys/fs/cgroup/memory.max", encoding="ascii") as file:
+            most = float(file.read())
+        with open("/sys/fs/cgroup/memory.current", encoding="ascii") as file:
+            found.append(most - float(file.read()))
+    except (OSError, KeyError, ValueError):  # "max", or no such file: no limit of a container
+        pass
+    return min(found, default=0.0)
 
 
 def resident() -> float:

@@ -18,6 +18,7 @@ from torch import Tensor
 from gradlab.data.noise import stream
 from gradlab.errors import InputError
 from gradlab.networks.spectral import CHOICES, WARM_UP, Which
+from gradlab.training.adam import Adam
 from gradlab.training.members import Network
 
 
@@ -40,7 +41,7 @@ class Trained:
         self, network: Network, rate: float, clip: float | None, spectral: Which | None = None
     ) -> None:
         self.raw, self.clip = network, clip
-        self.adam = torch.optim.Adam(network.parameters, lr=rate, betas=(0.9, 0.999), fused=True)
+        self.adam = Adam(network.parameters, rate)
         weights = network.layers.weights
         chosen = () if spectral is None else range(len(weights))[CHOICES[spectral]]
         if spectral is not None and not chosen:
@@ -51,7 +52,7 @@ class Trained:
         self.norms = torch.zeros(0)
 
     def set_rate(self, rate: float) -> None:
-        self.adam.param_groups[0]["lr"] = rate
+        self.adam.rate = rate
 
     def step(self, loss: Tensor, count: int = 1) -> Tensor:
         """One step down `loss`, as `follow`."""
@@ -67,16 +68,15 @@ class Trained:
         Every network is clipped by itself, twin critics too, as in MPG's published code; the norm
         of a seed is that of its `count` networks together.
         """
-        parameters = self.raw.parameters
         norms = torch.stack([torch.linalg.vector_norm(g, dim=(1, 2)) for g in gradients])
         norm = torch.linalg.vector_norm(norms, dim=0)
         self.gradients, self.norms = gradients, norms
         if self.clip is not None:
             factor = (self.clip / norm.clamp_min(1e-12)).clamp(max=1.0)
-            gradients = tuple(g * factor[:, None, None] for g in gradients)
-        for parameter, gradient in zip(parameters, gradients, strict=True):
-            parameter.grad = gradient
-        self.adam.step()
+            # Few are clipped; on a GPU the question would wait for all that is under way.
+            if factor.is_cuda or not bool((factor >= 1).all()):
+                gradients = tuple(g * factor[:, None, None] for g in gradients)
+        self.adam.step(gradients)
         for k, v in self._vectors.items():
             self._vectors[k] = _iterated(self.raw.layers.weights[k].detach(), v)
         self.network = self._normalised()
@@ -88,7 +88,7 @@ class Trained:
         tensors = {}
         for k, tensor in enumerate(self.raw.parameters):
             tensors[f"{name}.{k}"] = tensor.detach()
-            for key, value in self.adam.state.get(tensor, {}).items():
+            for key, value in self.adam.state(k).items():
                 tensors[f"{name}_adam.{k}.{key}"] = value
         return tensors | {f"{name}_power.{k}": v for k, v in self._vectors.items()}
 
@@ -101,10 +101,8 @@ class Trained:
             with torch.no_grad():
                 tensor.copy_(state[f"{name}.{k}"])
             memory = under(state, f"{name}_adam.{k}.")
-            if any(v.shape not in (tensor.shape, ()) for v in memory.values()):
-                raise InputError(f"saved optimiser of {name} does not fit its networks")
             if memory:
-                self.adam.state[tensor] = restored(memory, tensor)
+                self.adam.load(k, memory)
         for k, v in self._vectors.items():
             self._vectors[k] = state[f"{name}_power.{k}"].to(v).view(v.shape).clone()
         self.network = self._normalised()
