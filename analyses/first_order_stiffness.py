@@ -252,16 +252,16 @@ def drawn(rows: pd.DataFrame) -> Figure:
     ax = figure.subplots()
     for k, (world, own) in enumerate(rows.groupby("world", sort=False)):
         at = own["C"] * 1.05 ** (k - 1)
-        ax.plot(at, own["value"], "o-", color=f"C{k}", markersize=4, label=str(world))
+        ax.plot(at, own["value"], f"{'os^'[k]}-", color=f"C{k}", markersize=5, label=str(world))
         ax.vlines(at, own["low"], own["high"], color=f"C{k}")
     ax.axhline(1, color="grey", linewidth=0.8)
-    ax.set(xscale="log", xlabel="C: paths are cut at steps stiffer than this")
+    ax.set(xscale="log", yscale="log", xlabel="C: paths are cut at steps stiffer than this")
     ax.set_xticks(THRESHOLDS[:-1], [f"{C:g}" for C in THRESHOLDS[:-1]])
     ax.set_xticks([], minor=True)
     ax.set_ylabel("MSE of an update over that without cuts")
     ax.grid(True, color=GRID, linewidth=0.8)
     ax.spines[["top", "right"]].set_visible(False)
-    ax.legend(frameon=False, fontsize=8)
+    figure.legend(loc="outside upper center", ncols=3, frameon=False)
     return figure
 
 
