@@ -197,7 +197,7 @@ def in_words(row: Mapping[Any, Any]) -> str:
     )
     states = {part.state for part in asked_of(row)}
     state = next((one for one in ("missed", "undecided") if one in states), "met")
-    known = np.isfinite([row["low"], row["high"]]).all()
+    known = not np.isnan([row["low"], row["high"]]).any()
     ends = f"{row['label']}: {row['value']:+.3g} [{row['low']:.3g}, {row['high']:.3g}]"
     ends = ends if known else f"{row['label']}: not told from noise"
     return f"{ends} ({state}, asked: {asked})" if asked else ends
