@@ -210,7 +210,8 @@ def drawn(rows: pd.DataFrame) -> Figure:
             own = rows[(rows["world"] == world) & (rows["reference"] == reference)]
             for k, (model, line) in enumerate(own.groupby("model", sort=False)):
                 at = line["horizon"] * 1.06 ** (k - 1)
-                ax.plot(at, line["value"], "o-", color=f"C{k}", markersize=4, label=str(model))
+                told = line["value"].where(line["low"].notna())  # from noise
+                ax.plot(at, told, f"{'os^'[k]}-", color=f"C{k}", markersize=5, label=str(model))
                 ax.vlines(at, line["low"], line["high"], color=f"C{k}")
             ax.axhline(1, color="grey", linewidth=0.8)
             ax.set(xscale="log", yscale="log")
