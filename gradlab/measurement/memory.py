@@ -206,7 +206,8 @@ def _kept(asked: Asked, divided: Division) -> float:
     cells = sum(len(horizons_of(estimator)) for estimator in asked.chosen.values())
     kept = len(asked.chosen) * len(kept_horizons(asked.horizon, len(asked.chosen))) + 1
     group_sums = cells * G * P
-    numbers = cells * (P + G * (DIRECTIONS + COORDINATES + PER_CELL)) + (G + FOLDS * kept) * P
+    sketch = DIRECTIONS + min(COORDINATES, P)
+    numbers = cells * (P + G * (sketch + PER_CELL)) + (G + FOLDS * kept) * P
     numbers += (2 + FOLDS) * G * kept**2 + (group_sums if 8 * group_sums <= KEPT else 0)
     return 8 * numbers + _visited(asked.task, n) + _draws(asked, n)
 

@@ -153,16 +153,14 @@ def _halves(numbers: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], tuple[Tensor
 def _affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """x W + b, [E, N, out]."""
     if weight.shape[2] == 1 and not x.is_cuda:
-        out = x.new_empty(*x.shape[:2], 1)
-        for one, w, b, y in zip(x, weight, bias, out, strict=True):
+
+        def multiply(one: Tensor, w: Tensor, b: Tensor, y: Tensor) -> None:
             torch.addmv(b.view(1).expand(len(one)), one, w[:, 0], out=y[:, 0])
-        return out
+
+        return _apart(multiply, x, weight, bias)
     if not separate(x, weight):
         return torch.baddbmm(bias, x, weight)
-    out = x.new_empty(*x.shape[:2], weight.shape[2])
-    for one, w, b, y in zip(x, weight, bias, out, strict=True):
-        torch.addmm(b, one, w, out=y)
-    return out
+    return _apart(lambda one, w, b, y: torch.addmm(b, one, w, out=y), x, weight, bias)
 
 
 def _product(a: Tensor, b: Tensor) -> Tensor:
@@ -170,13 +168,15 @@ def _product(a: Tensor, b: Tensor) -> Tensor:
     if a.shape[2] == 1:
         return a * b
     if b.shape[2] == 1 and not a.is_cuda:
-        out = a.new_empty(*a.shape[:2], 1)
-        for one, v, y in zip(a, b, out, strict=True):
-            torch.mv(one, v[:, 0], out=y[:, 0])
-        return out
+        return _apart(lambda one, v, y: torch.mv(one, v[:, 0], out=y[:, 0]), a, b)
     if not separate(a, b):
         return torch.bmm(a, b)
+    return _apart(lambda one, other, y: torch.mm(one, other, out=y), a, b)
+
+
+def _apart(multiply: Callable[..., object], a: Tensor, b: Tensor, *more: Tensor) -> Tensor:
+    """[E, n, m], one member after another: multiply(a_e, b_e, …, out_e)."""
     out = a.new_empty(*a.shape[:2], b.shape[2])
-    for one, other, y in zip(a, b, out, strict=True):
-        torch.mm(one, other, out=y)
+    for member in zip(a, b, *more, out, strict=True):
+        multiply(*member)
     return out

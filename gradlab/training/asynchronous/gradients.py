@@ -15,7 +15,7 @@ from torch import Tensor
 from gradlab.data.replay import Batch
 from gradlab.training.asynchronous.choice import ROLES
 from gradlab.training.asynchronous.experience import Buffers
-from gradlab.training.asynchronous.messages import Arrays, Asked, Given, networks_of, tensors
+from gradlab.training.asynchronous.messages import Answer, Arrays, Asked, networks_of, tensors
 from gradlab.training.asynchronous.supervision import PendingCall, Supervised, Supervisor
 from gradlab.training.asynchronous.work import Job, Work, ends_use, first_of, following
 from gradlab.training.learner import common
@@ -103,10 +103,10 @@ class Optimiser:
         """It waits from now on; its learner has the next gradient of its batch to compute."""
         self._under_way.remove(begun)
         self._queue.append(begun)
-        given: Given = begun.call.value
+        answer: Answer = begun.call.value
         batch = begun.job.batch
-        if given.targets is not None:
-            batch = batch | {"cached_targets": given.targets}
+        if answer.targets is not None:
+            batch = batch | {"cached_targets": answer.targets}
         job = following(self._row, replace(begun.job, batch=batch))
         if job is None:
             del self._work.jobs[begun.learner]
@@ -133,39 +133,39 @@ class Optimiser:
 
     def _apply(self, run: Run, begun: Begun) -> Update | None:
         """One step of the critics or the policy; the update, if it is complete."""
-        job, given, learner = begun.job, begun.call.value, run.learner
+        job, answer, learner = begun.job, begun.call.value, run.learner
         lag = self._versions[job.role] - begun.version
-        self._work.window.gradient(job.role, lag, begun.learner, given.seconds)
+        self._work.window.gradient(job.role, lag, begun.learner, answer.seconds)
         self._versions[job.role] += 1
         self._networks = None
         learner.set_rates(run.iteration)
         policy = None
         if job.role == "critic":
-            self._work.critics[begun.learner] = self._critic_step(run, given)
+            self._work.critics[begun.learner] = self._critic_step(run, answer)
         else:
-            policy = self._policy_step(run, job, given)
+            policy = self._policy_step(run, job, answer)
         if not ends_use(self._row, job):
             return None
         learner.move_targets(run.iteration, policy is not None)
-        return self._ended(run, self._work.critics.pop(begun.learner, None), policy, given)
+        return self._ended(run, self._work.critics.pop(begun.learner, None), policy, answer)
 
-    def _critic_step(self, run: Run, given: Given) -> dict[str, Tensor]:
+    def _critic_step(self, run: Run, answer: Answer) -> dict[str, Tensor]:
         trained = run.learner.trained_critic
-        assert trained is not None and given.value is not None
-        norm = trained.follow(_on(run, given.gradients), run.algorithm.critics)
-        loss, value = _on(run, [given.loss, given.value])
-        seconds = torch.tensor(given.seconds, dtype=torch.float64)
+        assert trained is not None and answer.value is not None
+        norm = trained.follow(_on(run, answer.gradients), run.algorithm.critics)
+        loss, value = _on(run, [answer.loss, answer.value])
+        seconds = torch.tensor(answer.seconds, dtype=torch.float64)
         return dict(zip((*CRITIC, "seconds"), (loss, value, norm, seconds), strict=True))
 
-    def _policy_step(self, run: Run, job: Job, given: Given) -> Tensor:
+    def _policy_step(self, run: Run, job: Job, answer: Answer) -> Tensor:
         """The norm of the policy's gradient, [E]."""
-        norm = run.learner.trained_policy.follow(_on(run, given.gradients))
+        norm = run.learner.trained_policy.follow(_on(run, answer.gradients))
         batch = {name: x.to(run.learner.device) for name, x in tensors(job.columns).items()}
         run.learner.update_temperature(job.number, Batch(**batch))
         return norm
 
     def _ended(
-        self, run: Run, critic: dict[str, Tensor] | None, policy: Tensor | None, given: Given
+        self, run: Run, critic: dict[str, Tensor] | None, policy: Tensor | None, answer: Answer
     ) -> Update:
         learner, acted = run.learner, policy is not None
         zeros = torch.zeros(len(learner.seeds), device=learner.device, dtype=learner.dtype)
@@ -173,9 +173,9 @@ class Optimiser:
             zeros if critic is None else critic[name].to(zeros) for name in CRITIC
         )
         return Update(
-            loss, value, critic_norm, policy, _on(run, [given.loss])[0] if acted else None,
-            common(learner.weights(run.iteration)), given.horizon,
-            0.0 if critic is None else float(critic["seconds"]), given.seconds if acted else 0.0,
+            loss, value, critic_norm, policy, _on(run, [answer.loss])[0] if acted else None,
+            common(learner.weights(run.iteration)), answer.horizon,
+            0.0 if critic is None else float(critic["seconds"]), answer.seconds if acted else 0.0,
             None if learner.tuned is None else learner.tuned.value[:, 0].clone(),
         )  # fmt: skip
 

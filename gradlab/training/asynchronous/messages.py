@@ -41,7 +41,7 @@ class Asked:
 
 
 @dataclass(frozen=True, eq=False)
-class Given:
+class Answer:
     """A gradient.
 
     Attributes:
