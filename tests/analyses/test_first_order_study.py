@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from analyses import first_order_dmo as dmo
 from analyses import first_order_race as race
 from analyses.first_order import Arm, arms
 from analyses.first_order_clock import per_update, seconds_at
@@ -84,3 +85,14 @@ def test_arms_are_rows_of_the_table_and_windows_hold_whole_paths(tmp_path):
         assert row.source.steps % (row.horizons[0] or 1) == 0
         assert arm.measured == (row.source.steps > 0 and arm != Arm(arm.row, "hopper"))
     assert len({arm.name for arm in arms(tmp_path)}) == len(arms(tmp_path))
+
+
+def test_a_models_gradients_are_counted_by_what_their_cosines_show(monkeypatch, tmp_path):
+    """Of four: one shown above 0.7, one below, one that spans it, one lost."""
+    low = np.array([[0.8, -0.2], [0.1, np.nan]])[..., None]
+    high = np.array([[1.0, 0.5], [0.9, np.nan]])[..., None]
+    table = {"horizon": [16], "dynamics_cosine_low": low, "dynamics_cosine_high": high}
+    monkeypatch.setattr(dmo, "finished", lambda arm, runs: arm.world == "hopper")
+    monkeypatch.setattr(dmo, "load", lambda path: SimpleNamespace(gradients=table))
+    (found,) = dmo.of_models(tmp_path).to_dict("records")
+    assert found == {"world": "hopper", "horizon": 16, "above": 1, "below": 1, "neither": 2}
