@@ -179,8 +179,8 @@ FINDINGS = (
         "first-order/pwm-gradients.png",
         "python -m analyses.first_order_regularised",
         "Return of 16 steps without a critic, 64 starts, one policy on each task. On Hopper 97% of "
-        "the simulator's error is bias: derivatives do not see the jumps of contacts, of which a "
-        "fitted model keeps a slope. Plain ensembles do as well as regularised ones, and over one "
+        "the simulator's error is bias: derivatives do not see the jumps of contacts, which a "
+        "fitted model smooths. Plain ensembles do as well as regularised ones, and over one "
         "step the simulator's gradient errs less on both tasks.",
         ("value", "low", "high"),
     ),
