@@ -34,6 +34,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 import tyro
+from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 import gradlab
@@ -41,6 +42,7 @@ from analyses.contrast_parts import WALL, frontier_parts, has_power
 from analyses.first_order import OUTPUT
 from analyses.verdicts import Verdict, save
 from gradlab import systems
+from gradlab.figures.style import GRID
 from gradlab.fitting.policies import stabilising_policy
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.start_laws import visitation
@@ -188,7 +190,36 @@ def judge(table: pd.DataFrame) -> Verdict:
         sentence,
         numbers,
         table,
+        drawn(table),
     )
+
+
+def drawn(table: pd.DataFrame) -> Figure:
+    """MSE of every estimator over the horizon and, of the pathwise one, its squared bias; a panel
+    for each world. Squares that noise leaves below 0 are left out."""
+    names = list(dict.fromkeys(table["world"]))
+    figure = Figure(figsize=(3.3 * len(names), 3.6), layout="constrained")
+    axes = figure.subplots(1, len(names), squeeze=False)[0]
+    lines = [*((name, "mse", name) for name in ESTIMATORS), ("all", "bias2", "all, bias²")]
+    for ax, world in zip(axes, names, strict=True):
+        own = table[table["world"] == world]
+        for k, (estimator, quantity, label) in enumerate(lines):
+            part = own[(own["estimator"] == estimator) & (own["quantity"] == quantity)]
+            at, value = part["horizon"] * 1.05 ** (k - 2.5), part["value"]
+            style = "--" if quantity == "bias2" else "-"
+            ax.plot(at, value.where(value > 0), f"{'os^Dvx'[k]}{style}", color=f"C{k}", label=label)
+            ends = part["low"].clip(lower=value.abs() * 1e-3), part["high"].clip(lower=0)
+            ax.vlines(at, *ends, color=f"C{k}", linewidth=0.8)
+        ax.set(xscale="log", yscale="log", xlabel="horizon h")
+        ax.set_xticks(sorted(set(own["horizon"])), [str(h) for h in sorted(set(own["horizon"]))])
+        ax.set_xticks([], minor=True)
+        ax.set_title(world, loc="left", fontsize=10, fontweight="bold")
+        ax.grid(True, color=GRID, linewidth=0.8)
+        ax.spines[["top", "right"]].set_visible(False)
+    axes[0].set_ylabel(f"error against the smoothed return, N′ = {BATCH}")
+    handles, words = axes[0].get_legend_handles_labels()
+    figure.legend(handles, words, loc="outside upper center", ncols=6, frameon=False)
+    return figure
 
 
 def main(small: bool = False, output: Path = OUTPUT) -> None:
