@@ -167,14 +167,16 @@ def judge(table: pd.DataFrame) -> Verdict:
     contact = [part.state for world, _, part in parts if world != WALL]
     holds = premise and bool(contact) and all(state == "met" for state in contact)
     counts = {state: contact.count(state) for state in ("met", "missed", "undecided")}
-    details = "; ".join(
-        f"{part.label}: {part.value:.3g} [{part.low:.3g}, {part.high:.3g}] {part.state}"
-        for _, _, part in parts
+    missed = "; ".join(
+        f"{part.label}: {part.value:.3g} [{part.low:.3g}, {part.high:.3g}]"
+        for world, _, part in parts
+        if world != WALL and part.state == "missed"
     )
     power = "shows the jump's bias" if premise else "does not show the jump's bias: no power"
     sentence = (
         f"The wall {power}. Of the parts in contact tasks {counts['met']} are met, "
-        f"{counts['missed']} missed and {counts['undecided']} undecided. {details}."
+        f"{counts['missed']} missed and {counts['undecided']} undecided."
+        + (f" Missed: {missed}." if missed else "")
     )
     numbers = {
         f"{part.label} {end}": float(getattr(part, end))
