@@ -156,6 +156,8 @@ def why(arm: Arm, row: Mapping[object, object], runs: Path) -> str:
         errors.estimate(name, 0, arm.horizon).value
         for name in ("error", "bias", "bias2_tail", "noise", "cosine")
     )
+    if not np.isfinite([error, cosine]).all():
+        return " (the error of its gradient is not told from noise)"
     return (
         f" (gradient at h = {arm.horizon}: MSE {error:.2g} of |true gradient|², bias² {bias:.2g}, "
         f"the critic's part {tail:.2g}, noise {noise:.2g}, cosine {cosine:.2f})"
