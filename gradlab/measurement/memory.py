@@ -4,7 +4,7 @@
     in blocks   of one block of starts, beside what is kept of all groups (`moments.by_blocks`)
 
 The first ends at `MEMORY` on every machine, so that the same question has the same intervals; the
-second where the machine's free memory does. Both are counted in numbers of 8 bytes before anything
+second at half of the machine's memory. Both are counted in numbers of 8 bytes before anything
 is computed. What cannot be divided is refused, with the number of starts that would fit: starts
 that share groups, estimators whose weights are fitted to all starts, a matched truth, what steps
 from single starts (`--consequence`, `--attribute`), and simulators whose Jacobians are so dear that
@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
+from gradlab import machine
 from gradlab.errors import InputError
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.groups import group_count
@@ -161,7 +162,7 @@ def _divided(asked: Asked) -> Division:
 
 
 def _refuse(needed: float, horizon: int, starts: int, why: str) -> None:
-    allowed = max(MEMORY, SHARE * free())
+    allowed = max(MEMORY, SHARE * machine.memory())
     if needed > allowed:
         fits = int(starts * allowed / needed)
         because = f" ({why})" if why else ""
@@ -279,23 +280,6 @@ def _factors(asked: Asked) -> int:
     owned = sum(p.numel() for layer in layers for p in layer.parameters())
     explicit = da * asked.parameters if owned < asked.parameters else 0
     return explicit + sum(da * layer.out_features + layer.in_features for layer in layers)
-
-
-def free() -> float:
-    """Bytes of memory that this machine, or the container within it, has free; 0 where it does not
-    say."""
-    found = []
-    try:
-        with open("/proc/meminfo", encoding="ascii") as file:
-            lines = dict(line.split(":") for line in file)
-        found.append(1024.0 * int(lines["MemAvailable"].split()[0]))
-        with open("/sys/fs/cgroup/memory.max", encoding="ascii") as file:
-            most = float(file.read())
-        with open("/sys/fs/cgroup/memory.current", encoding="ascii") as file:
-            found.append(most - float(file.read()))
-    except (OSError, KeyError, ValueError):  # "max", or no such file: no limit of a container
-        pass
-    return min(found, default=0.0)
 
 
 def resident() -> float:

@@ -9,10 +9,8 @@ model and the networks are.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import final
 
 import numpy as np
@@ -20,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
+from gradlab import machine
 from gradlab.data.replay import Batch
 from gradlab.errors import InputError
 from gradlab.training.draws import Draws
@@ -27,7 +26,6 @@ from gradlab.training.state import Run
 
 ROWS = 8  # of a small rollout, for each member of a model: they are dealt evenly
 DRAWING = 16  # bytes of a number while it is drawn, in float64, for each seed and then for all
-LIMIT = Path("/sys/fs/cgroup/memory.max")  # of a container
 
 Note = Callable[[str], None]
 
@@ -84,9 +82,7 @@ def present_on(device: torch.device) -> float:
     """Bytes of the device, or of the machine or what it grants this process."""
     if device.type == "cuda":
         return float(torch.cuda.get_device_properties(device).total_memory)
-    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    granted = LIMIT.read_text().strip() if LIMIT.is_file() else "max"
-    return float(min(machine, int(granted)) if granted.isdigit() else machine)
+    return machine.memory()
 
 
 def _size(count: float) -> str:

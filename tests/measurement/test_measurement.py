@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import gradlab
+from gradlab import machine
 from gradlab.data.noise import stream
 from gradlab.data.path import Path
 from gradlab.errors import InputError
@@ -248,7 +249,13 @@ def test_a_policy_with_a_nan_is_refused():
         gradlab.measure(scalar_task(), scalar_policy(math.nan), Quadratic(), starts=8)
 
 
-def test_the_long_path_of_a_truth_with_every_action_counts_towards_the_memory():
+@pytest.fixture
+def little(monkeypatch):
+    """A machine whose memory asks for no more than 8 GB."""
+    monkeypatch.setattr(machine, "memory", lambda: 8e9)
+
+
+def test_the_long_path_of_a_truth_with_every_action_counts_towards_the_memory(little):
     """At γ = 0.99 it is 459 steps, however short the horizon."""
     task = gradlab.tasks.mujoco("HalfCheetah-v5")
     policy = nn.Linear(17, 6).double()
@@ -257,7 +264,7 @@ def test_the_long_path_of_a_truth_with_every_action_counts_towards_the_memory():
         gradlab.measure(task, policy, critic, horizon=1, starts=5000, truth="objective")
 
 
-def test_the_objectives_explicit_gradients_count_towards_the_memory():
+def test_the_objectives_explicit_gradients_count_towards_the_memory(little):
     """Its truth has θ in every action, whatever the estimators have."""
     task, many = scalar_task(), 40_000
     wide = nn.Sequential(nn.Linear(1, 20_000), nn.Tanh(), nn.Linear(20_000, 1)).double()

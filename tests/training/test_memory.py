@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from gradlab import machine
 from gradlab.cli import main
 from gradlab.errors import InputError
 from gradlab.training import memory
@@ -82,10 +83,10 @@ def test_sizes_are_read_at_a_glance(count, text):
 
 def test_a_container_may_grant_less_than_the_machine_has(tmp_path, monkeypatch):
     cpu, limit = torch.device("cpu"), tmp_path / "memory.max"
-    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    for text, granted in (("max\n", machine), ("1000000\n", 1e6), (f"{machine + 1}", machine)):
+    whole = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    for text, granted in (("max\n", whole), ("1000000\n", 1e6), (f"{whole + 1}", whole)):
         limit.write_text(text)
-        monkeypatch.setattr(memory, "LIMIT", limit)
+        monkeypatch.setattr(machine, "LIMIT", limit)
         assert memory.present_on(cpu) == granted
-    monkeypatch.setattr(memory, "LIMIT", tmp_path / "none")
-    assert memory.present_on(cpu) == machine
+    monkeypatch.setattr(machine, "LIMIT", tmp_path / "none")
+    assert memory.present_on(cpu) == whole
