@@ -128,8 +128,7 @@ def trained(world: World, folder: Path, scale: Scale) -> None:
 def restored(world: World, folder: Path, scale: Scale) -> Run:
     """The trained run as it was saved at its end."""
     task, path = task_of(world), path_of(world, folder)
-    apart = checkpoints.settings_saved(path).get("products") == "separate"  # measured at its start
-    chosen = replace(settings(scale), products="separate" if apart else "batched")
+    chosen = replace(settings(scale), products=checkpoints.products_saved(path))
     own = replace(row(), batch=row().rows(chosen.agents))
     run = begin(own, task, chosen)
     config = describe(own, task, chosen) | gradient_errors.described(own, chosen)

@@ -45,9 +45,7 @@ from gradlab.truth.scout import linearization_price
 
 GROUPS = 256  # of starts
 MEMORY = 8e9  # bytes beyond which a measurement is made in blocks
-SHARE = (
-    0.7  # of the memory that the machine has free, which a measurement may take where it is more
-)
+SHARE = 0.5  # of the machine's memory that a measurement may take, where that is more
 BLOCK = 4e8  # bytes that a block aims at
 COPIES = 1.6  # of a block's tensors while they are made: measured, `benchmarks.large`
 LOADED = 6e7  # bytes of code that torch loads when it is first needed: measured
@@ -162,6 +160,8 @@ def _divided(asked: Asked) -> Division:
 
 
 def _refuse(needed: float, horizon: int, starts: int, why: str) -> None:
+    if needed <= MEMORY:
+        return
     allowed = max(MEMORY, SHARE * machine.memory())
     if needed > allowed:
         fits = int(starts * allowed / needed)

@@ -26,6 +26,7 @@ from gradlab.data.noise import stream
 from gradlab.data.replay import Batch
 from gradlab.errors import Failure, InputError
 from gradlab.networks import checkpoint, tensors
+from gradlab.networks.products import Products
 from gradlab.storage import records
 from gradlab.storage.journal import discard, journal_of
 from gradlab.storage.records import Array
@@ -115,13 +116,15 @@ def save(path: Path, run: Run, config: Mapping[str, object]) -> None:
         raise Failure(message) from error
 
 
-def settings_saved(path: Path) -> Mapping[str, object]:
-    """Settings of the run whose state is saved; none where they cannot be read, as `load` says."""
+def products_saved(path: Path) -> Products:
+    """How the run whose state is saved multiplies networks side by side; "batched", as all runs
+    once were, where that cannot be read, as `load` says."""
     try:
-        saved = tensors.metadata_of(resume_file(path), KEY)["settings"]
+        settings = tensors.metadata_of(resume_file(path), KEY)["settings"]
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError):
-        return {}
-    return saved if isinstance(saved, Mapping) else {}
+        return "batched"
+    apart = isinstance(settings, Mapping) and settings.get("products") == "separate"
+    return "separate" if apart else "batched"
 
 
 def load(path: Path, run: Run, config: Mapping[str, object]) -> None:

@@ -137,8 +137,7 @@ def _products_of(settings: Settings, path: Path, *, resume: bool) -> Products:
     if settings.products != "measured":
         return settings.products
     if resume:
-        saved = checkpoints.settings_saved(path).get("products")
-        return "separate" if saved == "separate" else "batched"  # as all runs once were
+        return checkpoints.products_saved(path)
     return faster_products(settings.device) if settings.precision == "float32" else "batched"
 
 

@@ -45,7 +45,7 @@ def check(run: Run, note: Note) -> None:
         return
     needed, present = predicted(run), present_on(run.learner.device)
     text = f"policy rollouts of {horizon} steps take about {_size(needed)} at their peak"
-    if needed > present:
+    if 0 < present < needed:
         raise InputError(
             f"{text}, but the machine has {_size(present)}: lower the horizon, the batch or "
             f"the number of seeds"
@@ -79,7 +79,7 @@ def _slopes(run: Run) -> float:
 
 
 def present_on(device: torch.device) -> float:
-    """Bytes of the device, or of the machine or what it grants this process."""
+    """Bytes of the device, or of the machine or what it grants this process; 0: not known."""
     if device.type == "cuda":
         return float(torch.cuda.get_device_properties(device).total_memory)
     return machine.memory()
