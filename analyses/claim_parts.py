@@ -354,6 +354,8 @@ PARTS: Mapping[str, Callable[[Frozen], Iterator[Part]]] = {
     "AHAC-THRESHOLD": contrasts,
     "PWM-GRADIENTS": contrasts,
     "FRONTIER": frontier,
+    "ASYNC": contrasts,
+    "STALENESS": contrasts,
 }
 # The claim's premise does not occur in what was run, so that its numbers do not test it.
 PREMISES = {

@@ -259,6 +259,10 @@ CLAIMS = (
     ),
     Claim(
         "ASYNC", "MPG, IV-C", "several learners bring MPG to the speed of data-driven methods",
+        "scale/async",  7, "7 rounds of 400 updates, 1, 2 and 4 learners on two processors",
+        "two learners over one; 12 are a prediction from measured costs",
+        "three rounds, without intervals, became seven",
+        of="rounds",
     ),
     Claim(
         "LEMMA-A1", "MAAC, Lemmas A.1, A.2", "bias is at most c₁(H) ε_f + c₂(H) ε_v",

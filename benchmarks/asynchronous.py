@@ -32,6 +32,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import tyro
+from numpy.typing import NDArray
 
 from gradlab.runs.training.asynchrony import asynchrony
 from gradlab.runs.training.results import load
@@ -45,7 +46,7 @@ from gradlab.training.configuration import settings_of
 from gradlab.training.loop import train
 from gradlab.training.run import collect
 from gradlab.training.state import Run, begin
-from gradlab.workers.local import processors
+from gradlab.workers.local import LocalPool, processors
 
 ROW = ALGORITHMS["mpg-v2"]
 PAPERS = 12  # learners
@@ -78,6 +79,11 @@ class Costs:
     def optimiser(self) -> float:
         """S."""
         return self.optimiser_pickle + self.copy + self.apply + self.pipe
+
+    @property
+    def saturation(self) -> float:
+        """L*: about so many learners keep the optimiser busy."""
+        return (self.learner + self.optimiser) / self.optimiser
 
 
 def predicted(costs: Costs, learners: int) -> float:
@@ -144,8 +150,24 @@ def seconds(work: Callable[[], object], turns: int) -> float:
     return statistics.median(taken)
 
 
-def throughput(folder: Path, learners: int, iterations: int) -> tuple[float, float, float]:
-    """Updates per second, mean lag and the lag of 95%; 0 learners: in one process."""
+@dataclass(frozen=True, eq=False)
+class Pace:
+    """Updates per second of a run, and how many of the policy's gradients had each lag."""
+
+    rate: float
+    lags: NDArray[np.float64]
+
+    @property
+    def mean(self) -> float:
+        return float(self.lags @ np.arange(len(self.lags)) / self.lags.sum())
+
+    def at_most(self, share: float) -> int:
+        """The lag that as large a share does not exceed."""
+        return int(np.searchsorted(self.lags.cumsum(), share * self.lags.sum()))
+
+
+def pace(folder: Path, learners: int, iterations: int) -> Pace:
+    """Of a run with so many learners; 0: in one process."""
     choice = Asynchronous(learners=learners, actors=2, buffers=2) if learners else None
     path = train(
         ROW, inverted_pendulum(engine="analytic"), folder / f"{learners}.h5", overwrite=True,
@@ -156,8 +178,27 @@ def throughput(folder: Path, learners: int, iterations: int) -> tuple[float, flo
     rows = run.updates
     rate = np.diff(rows["iteration"][[0, -1]])[0] / np.diff(rows["seconds"][[0, -1]])[0]
     found = asynchrony(run)
-    lags = (0.0, 0.0) if found is None else (found.mean, float(found.at_most(0.95)))
-    return float(rate), *lags
+    return Pace(float(rate), np.ones(1) if found is None else found.policy)
+
+
+class Alone:
+    """A process with a run of its own, which knows of no other."""
+
+    def pace(self, folder: str, iterations: int) -> float:
+        torch.set_num_threads(1)
+        return pace(Path(folder), 0, iterations).rate
+
+
+def plain(folder: Path, processes: int, iterations: int) -> float:
+    """Updates per second of so many runs in one process each, together."""
+    with LocalPool() as pool:
+        calls = []
+        for k in range(processes):
+            own = folder / str(k)
+            own.mkdir(exist_ok=True)
+            worker = pool.start("benchmarks.asynchronous:Alone")
+            calls.append(worker.call("pace", str(own), iterations))
+        return float(sum(call.result() for call in calls))
 
 
 def main(
@@ -170,16 +211,17 @@ def main(
         turns: of each part of an update.
     """
     torch.set_num_threads(1)
-    taken: dict[int, list[tuple[float, float, float]]] = {count: [] for count in (0, *learners)}
+    taken: dict[int, list[Pace]] = {count: [] for count in (0, *learners)}
     with tempfile.TemporaryDirectory() as name:
         for _ in range(rounds):
             for count, found in taken.items():
-                found.append(throughput(Path(name), count, iterations))
-    alone = [rate for rate, _, _ in taken[0]]
+                found.append(pace(Path(name), count, iterations))
+    alone = [each.rate for each in taken[0]]
     print(f"{processors()} processors; in one process {statistics.median(alone):.3g} updates/s")
     for count in learners:
-        ratios = [ours[0] / one for ours, one in zip(taken[count], alone, strict=True)]
-        mean, most = (statistics.median(x) for x in list(zip(*taken[count], strict=True))[1:])
+        ratios = [ours.rate / one for ours, one in zip(taken[count], alone, strict=True)]
+        mean = statistics.median(each.mean for each in taken[count])
+        most = statistics.median(each.at_most(0.95) for each in taken[count])
         each = ", ".join(f"{ratio:.2f}" for ratio in ratios)
         print(
             f"{count} learners: {statistics.median(ratios):.2f} of it ({each}), mean lag of the "
@@ -189,7 +231,7 @@ def main(
     print(", ".join(f"{k} {1e3 * v:.2f} ms" for k, v in vars(costs).items() if k != "bytes"))
     print(f"{costs.bytes / 1e6:.2f} MB an update; Z {1e3 * costs.learner:.2f} ms, S "
           f"{1e3 * costs.optimiser:.2f} ms: saturates at about "
-          f"{(costs.learner + costs.optimiser) / costs.optimiser:.1f} learners")  # fmt: skip
+          f"{costs.saturation:.1f} learners")  # fmt: skip
     for count in sorted({*learners, PAPERS}):
         print(
             f"predicted, a processor each: {count} learners {predicted(costs, count):.3g} updates/s"

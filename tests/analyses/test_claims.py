@@ -87,6 +87,7 @@ def test_forty_claims_each_with_its_outcome_and_its_number():
         "AHAC-THRESHOLD",
         "PWM-GRADIENTS",
         "FRONTIER",
+        "STALENESS",
     }
     assert set(claim_parts.PARTS) | set(claim_parts.PREMISES) <= {*ids, *verdicts_of, *beside}
 
