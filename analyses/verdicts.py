@@ -1,6 +1,6 @@
 """A claim, what was measured, and whether it holds: saved as small files and one table.
 
-python -m analyses.verdicts [--output reports/identities]      rewrites the table, README.md
+python -m analyses.verdicts [--output reports/identities]      rewrites the verdicts in README.md
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ The outcome is that of the criterion that opens the script ([four words](../READ
 paper: a claim that is wrong as printed says so in its verdict. Intervals are 95% unless the verdict
 says otherwise.
 """
+FIRST, VERDICTS = "## What to do\n", "## Verdicts\n"
 TABLE = """
 | claim | paper | outcome | command, commit |
 |---|---|---|---|
@@ -88,16 +89,22 @@ def put(page: Path, mark: str, text: str) -> None:
 
 
 def main(output: Path = FOLDER) -> None:
-    """Write README.md from the verdicts in the folder; its sections below the table stay.
+    """Write README.md from the verdicts in the folder. What to do comes before them, where the page
+    has such a section; all others stay after them.
 
     Args:
         output: folder of the .json files.
     """
     rows = [json.loads(path.read_text()) for path in sorted(output.glob("*.json"))]
     page = output / "README.md"
-    _, heading, more = (page.read_text() if page.is_file() else "").partition("\n## ")
+    written = page.read_text() if page.is_file() else ""
+    sections = [part.rstrip() + "\n" for part in re.split(r"^(?=## )", written, flags=re.M)[1:]]
+    kept = [part for part in sections if not part.startswith(VERDICTS)]
+    first = [part for part in kept if part.startswith(FIRST)]
+    claims = VERDICTS + listed(rows, output) if first else listed(rows, output).lstrip()
+    others = [part for part in kept if part not in first]
     head = HEADER.format(subject=output.name.replace("-", " "))
-    page.write_text(head + listed(rows, output) + heading + more)
+    page.write_text("\n".join((head, *first, claims, *others)))
 
 
 def listed(verdicts: Sequence[Mapping[str, object]], folder: Path) -> str:

@@ -49,6 +49,11 @@ def test_a_verdict_is_saved_with_its_numbers_picture_and_a_row_of_the_table(
     table = page.read_text()
     verdicts.main(tmp_path)
     assert page.read_text() == table
+    page.write_text(table + "\n## What to do\n\nThis.\n")
+    for _ in range(2):
+        verdicts.main(tmp_path)
+        order = [page.read_text().index(each) for each in ("This.", made["sentence"], "By hand.")]
+        assert order == sorted(order) and page.read_text().count("## ") == 3
 
 
 def test_exact_expectations_are_deterministic():
