@@ -24,6 +24,7 @@ from gradlab.systems.system import (
     Linearization,
     Transition,
     check_step,
+    constant,
     standard_normal,
 )
 
@@ -51,13 +52,13 @@ class PendulumReward:
 
     def value(self, before: Tensor, after: Tensor) -> Tensor:
         state = before if self.timing == "pre_step" else after
-        return -(state.square() @ state.new_tensor(self.weights))
+        return -(state.square() @ constant(self.weights, state))
 
     def gradients(
         self, before: Tensor, after: Tensor, A: Tensor, B: Tensor
     ) -> tuple[Tensor, Tensor]:
         """r_s [N, 4] and r_a [N, 1]; after the step they pass through A and B."""
-        w = before.new_tensor(self.weights)
+        w = constant(self.weights, before)
         if self.timing == "pre_step":
             return -2 * w * before, torch.zeros_like(B[:, 0])
         pull = -2 * w * after
@@ -110,6 +111,7 @@ class CartPoleModel:
     action_dim: ClassVar[int] = 1
     noise_dim: ClassVar[int] = 1
     differentiable: ClassVar[bool] = True
+    closed_form: ClassVar[bool] = True
 
     reward: Timing = "pre_step"
 
@@ -253,7 +255,7 @@ def _inertias(p: CartPoleParameters) -> tuple[float, float, float]:
 
 def _drift(state: Tensor, noise: Tensor | None) -> Tensor:
     """[N, 4]: the prior's biased noise, on x alone."""
-    on_x = state.new_tensor([1.0, 0.0, 0.0, 0.0])
+    on_x = constant((1.0, 0.0, 0.0, 0.0), state)
     return MODEL_BIAS * on_x if noise is None else (MODEL_BIAS + MODEL_NOISE * noise) * on_x
 
 

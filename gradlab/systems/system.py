@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -132,6 +133,18 @@ def check_system(name: str, system: object) -> None:
         f"{name} is {validation.shown(system)}{without}, expected a System: "
         f"systems.from_function(step, state_dim, action_dim) makes one"
     )
+
+
+def constant(values: tuple[float, ...], like: Tensor) -> Tensor:
+    """A vector in the dtype and on the device of `like`, made once: a step of few rows takes about
+    as long to make one as to use it. Not to be changed in place."""
+    return _constant(values, like.dtype, like.device)
+
+
+@cache
+def _constant(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    with torch.inference_mode(False):  # else autograd could not keep it
+        return torch.tensor(values, dtype=dtype, device=device)
 
 
 def check_step(system: System, state: Tensor, action: Tensor, noise: Tensor | None) -> None:

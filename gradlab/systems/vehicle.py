@@ -30,6 +30,7 @@ from gradlab.systems.system import (
     Linearization,
     Transition,
     check_step,
+    constant,
     standard_normal,
 )
 
@@ -42,6 +43,8 @@ REFERENCE = ((7.5, 200.0), (2.5, 300.0), (-5.0, 400.0))
 
 STATE_WEIGHTS = (0.01, 0.0, 0.02, 0.04, 0.1, 0.0)
 ACTION_WEIGHTS = (5.0, 0.05)
+STATE_SLOPES = tuple(-2 * weight for weight in STATE_WEIGHTS)
+ACTION_SLOPES = tuple(-2 * weight for weight in ACTION_WEIGHTS)
 
 SIMULATOR_STEP = 1 / 200
 SUBSTEPS = 20
@@ -102,6 +105,7 @@ class VehicleModel:
     action_dim: ClassVar[int] = 2
     noise_dim: ClassVar[int] = 1
     differentiable: ClassVar[bool] = True
+    closed_form: ClassVar[bool] = True
 
     parameters: VehicleParameters = TABLE3
     bias: float = MODEL_BIAS
@@ -174,7 +178,7 @@ def wrap_angle(angle: Tensor) -> Tensor:
 
 
 def _actuate(action: Tensor) -> Tensor:
-    limit = action.new_tensor([STEER_LIMIT, ACCELERATION_LIMIT])
+    limit = constant((STEER_LIMIT, ACCELERATION_LIMIT), action)
     return action.clamp(-limit, limit)
 
 
@@ -280,10 +284,9 @@ def _in_path_coordinate(
 
 def _reward(state: Tensor, applied: Tensor) -> Tensor:
     """Eq. 16 on the state before the step and the applied action. [N]."""
-    by_state = state.square() @ state.new_tensor(STATE_WEIGHTS)
-    return -(by_state + applied.square() @ state.new_tensor(ACTION_WEIGHTS))
+    by_state = state.square() @ constant(STATE_WEIGHTS, state)
+    return -(by_state + applied.square() @ constant(ACTION_WEIGHTS, state))
 
 
 def _reward_gradients(state: Tensor, applied: Tensor) -> tuple[Tensor, Tensor]:
-    by_state = state.new_tensor([-2 * w for w in STATE_WEIGHTS])
-    return state * by_state, applied * state.new_tensor([-2 * w for w in ACTION_WEIGHTS])
+    return state * constant(STATE_SLOPES, state), applied * constant(ACTION_SLOPES, state)

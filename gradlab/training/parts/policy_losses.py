@@ -24,6 +24,7 @@ from torch import Tensor
 from gradlab.data.replay import Batch
 from gradlab.errors import InputError
 from gradlab.gradients.ways import WAYS, Way
+from gradlab.training.models.path_gradients import followed
 from gradlab.training.models.seed_models import model_step
 from gradlab.training.parts.context import Act, Context
 from gradlab.training.parts.weights import Floats
@@ -190,7 +191,7 @@ def _weighted_return(
     context: Context, later: Act, chosen: dict[int, Floats], state: Tensor, noise: _Noise
 ) -> Tensor:
     """Σ_n w_n mean X_n [E] of the horizons n → w_n [E] in `chosen`, along one rollout."""
-    objective, model = context.objective, context.model
+    objective, model = context.objective, followed(context.model, state.shape[:2].numel())
     last, discount = max(chosen), objective.discount
     total = state.new_zeros(state.shape[0])
     rewards = state.new_zeros(state.shape[:2])
