@@ -95,9 +95,14 @@ class ClusterWorker:
 
 
 class Actor:
-    """The holder of an object as a process of Ray."""
+    """The holder of an object as a process of Ray.
 
-    def __init__(self, what: str, arguments: Sequence[Any]) -> None:
+    Args:
+        places: in which modules are looked for after its own, as the program does that asks.
+    """
+
+    def __init__(self, what: str, arguments: Sequence[Any], places: Sequence[str] = ()) -> None:
+        sys.path += [place for place in places if place not in sys.path]
         os.environ.setdefault("OMP_NUM_THREADS", "1")
         os.environ.setdefault("OMP_WAIT_POLICY", "passive")
         self._holder = Holder(what, arguments)
@@ -155,7 +160,8 @@ class ClusterPool:
         made = self._ray.remote(Actor).options(
             num_cpus=int(self._share * 1000) / 1000, max_restarts=0, max_task_retries=0
         )
-        worker = ClusterWorker(self._ray, made.remote(what, arguments))
+        places = [place or os.getcwd() for place in sys.path]
+        worker = ClusterWorker(self._ray, made.remote(what, arguments, places))
         self._workers = [each for each in self._workers if each.alive] + [worker]
         return worker
 
