@@ -12,6 +12,7 @@ criterion    stated before any run. A lag is usable in a world where the 95% int
 premise      cos(g(θ_t), ∇) is known to be above 0.1 in a world, else it decides nothing
 worlds       mpg-v2 on path_tracking and inverted_pendulum (analytic), five seeds of 10,000
              iterations, at 5%, 25% and 100% of them; 256 states of each seed's replay
+beside       cos(g(θ_{t−k}), g(θ_t)), added after the first places were seen to have no truth
 price        training 25 + 20 processor minutes, truths and gradients 30, predicted from 8 and
              6 ms an update and seed, and from a minute for each of 30 places
 
@@ -55,11 +56,13 @@ from gradlab.training.algorithms import ALGORITHMS
 from gradlab.training.configuration import scheduled, settings_of
 from gradlab.training.measured.row_errors import moments_of
 from gradlab.training.run import collect, next_batch
+from gradlab.training.settings import Settings
 from gradlab.training.state import Run, begin
 
 ROW = ALGORITHMS["mpg-v2"]
 TASKS = ("path_tracking", "inverted_pendulum")
 STAGES = (0.05, 0.25, 1.0)
+SHOWN = (1, 8, 64)
 LAGS = (0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 KEEPS, LEAST = 0.95, 0.1
 BATCH = 256
@@ -68,6 +71,12 @@ LOOKS = (
     Look("middle", VERMILION, (0, (5, 1.6)), "s"),
     Look("late", INK, (0, (1.2, 1.4)), "^"),
 )
+QUANTITIES = {
+    "cosine": "cosine",
+    "ratio": "ratio",
+    "bias2": "squared bias",
+    "turned": "cosine with the fresh gradient",
+}
 COLUMNS = ["label", "value", "low", "high", "least", "most"]
 Networks = tuple[nn.Module, nn.Module]
 
@@ -147,20 +156,33 @@ def kept(task_name: str, iteration: int, seed: int, scale: Scale, folder: Path) 
         return pd.DataFrame()
 
 
+def turned(task_name: str, iteration: int, seed: int, scale: Scale, folder: Path) -> pd.DataFrame:
+    """A row for every lag: the cosine of the stale gradient with the fresh one, at the same states.
+    It needs no truth."""
+    path = place_of(folder, task_name, iteration) / f"seed{seed}-turned.csv"
+    if not path.exists():
+        found, rows = mixtures(task_name, iteration, seed, scale, folder), []
+        for lag, gradient in found.items():
+            cosine = moments_of(gradient, found[0], BATCH)["cosine"]
+            ends = interval("cosine", cosine)
+            rows.append(
+                {"task": task_name, "iteration": iteration, "seed": seed, "lag": lag,
+                 "turned": cosine.value, "turned_low": ends.low, "turned_high": ends.high}
+            )  # fmt: skip
+        pd.DataFrame(rows).to_csv(path, index=False)
+    return pd.read_csv(path)
+
+
 def measured(task_name: str, iteration: int, seed: int, scale: Scale, folder: Path) -> pd.DataFrame:
     """A row for every lag: cosine and relative squared bias against the truth at lag 0."""
     task, place = task_of(task_name), place_of(folder, task_name, iteration)
     states = torch.from_numpy(np.load(states_of(place, seed)))
-    networks = {lag: load(place, seed, lag) for lag in scale.lags}
-    settings = settings_of(ROW, task, None, {"iterations": scale.iterations})
-    rule = scheduled(ROW.weights, settings)(iteration, ROW.horizons)
-    truth, status = true_gradients(task, networks[0][0], states, settings.termination)
+    policy, _ = load(place, seed, 0)
+    truth, status = true_gradients(task, policy, states, settings_at(task, scale).termination)
     if truth is None:
         return pd.DataFrame()
-    found = {
-        lag: moments_of(mixture(task, both, states, rule, settings.termination), truth, BATCH)
-        for lag, both in networks.items()
-    }
+    stale = mixtures(task_name, iteration, seed, scale, folder)
+    found = {lag: moments_of(gradient, truth, BATCH) for lag, gradient in stale.items()}
     rows = []
     for lag, moments in found.items():
         cosine = interval("cosine", moments["cosine"])
@@ -176,6 +198,24 @@ def measured(task_name: str, iteration: int, seed: int, scale: Scale, folder: Pa
              "ratio_low": ratio.low, "ratio_high": ratio.high}
         )  # fmt: skip
     return pd.DataFrame(rows)
+
+
+def settings_at(task: Task, scale: Scale) -> Settings:
+    return settings_of(ROW, task, None, {"iterations": scale.iterations})
+
+
+def mixtures(
+    task_name: str, iteration: int, seed: int, scale: Scale, folder: Path
+) -> dict[int, np.ndarray]:
+    """MPG's gradient at each state, [N, P], of every lag."""
+    task, place = task_of(task_name), place_of(folder, task_name, iteration)
+    states = torch.from_numpy(np.load(states_of(place, seed)))
+    settings = settings_at(task, scale)
+    rule = scheduled(ROW.weights, settings)(iteration, ROW.horizons)
+    return {
+        lag: mixture(task, load(place, seed, lag), states, rule, settings.termination)
+        for lag in scale.lags
+    }
 
 
 def load(place: Path, seed: int, lag: int) -> Networks:
@@ -228,7 +268,7 @@ class NoValue(nn.Module):
 
 
 def over_seeds(rows: pd.DataFrame) -> pd.DataFrame:
-    """Of every world and lag: means over seeds of cosine, ratio and squared bias, with Student's
+    """Of every world and lag: means over seeds of the quantities that there are, with Student's
     intervals."""
     return pd.DataFrame(_world(rows)).set_index(["task", "iteration", "lag"])
 
@@ -238,7 +278,9 @@ def _world(rows: pd.DataFrame) -> Iterator[dict[str, object]]:
         numbers: dict[str, object] = {
             "task": task, "iteration": iteration, "lag": lag, "seeds": len(one)
         }  # fmt: skip
-        for name, label in (("cosine", "cosine"), ("ratio", "ratio"), ("bias2", "squared bias")):
+        for name, label in QUANTITIES.items():
+            if name not in one:
+                continue
             value, reach = one[name].mean(), float(half_width(one[name]))
             numbers |= {label: value, f"{label} low": value - reach, f"{label} high": value + reach}
         yield numbers
@@ -252,8 +294,12 @@ def usable(world: pd.DataFrame) -> tuple[int, int | None]:
     return int(lags[-1]), int(lost[0]) if len(lost) else None
 
 
-def verdict(rows: pd.DataFrame) -> Verdict:
-    """Parts of the criterion are the ratios at the shortest lag of the worlds that decide."""
+def verdict(rows: pd.DataFrame, fresh: pd.DataFrame) -> Verdict:
+    """Parts of the criterion are the ratios at the shortest lag of the worlds that decide.
+
+    Args:
+        rows: of `measured`; fresh: of `turned`.
+    """
     together = over_seeds(rows)
     lags, asked, numbers = [], [], {}
     for (task, iteration), world in together.groupby(level=["task", "iteration"]):
@@ -276,39 +322,60 @@ def verdict(rows: pd.DataFrame) -> Verdict:
         sentence = f"Up to lag {min(lags)[0]} the direction keeps 95% of its cosine ({each})."
     else:
         sentence = f"No world decides: no cosine without lag is shown to be above {LEAST:g}."
+    sentence += f" {_turning(over_seeds(fresh))}"
     return Verdict(
         claim="STALENESS", paper="MPG §IV-C",
         criterion=f"at the shortest lag, every world: interval of the ratio above {KEEPS}",
         holds=bool(parts) and all(part.state == "met" for part in parts),
         sentence=sentence, numbers=numbers, table=pd.DataFrame(asked, columns=COLUMNS),
-        figure=drawn(together),
+        figure=drawn(together, over_seeds(fresh)),
     )  # fmt: skip
 
 
-def drawn(together: pd.DataFrame) -> Figure:
-    """Ratio of cosines and squared bias over the lag, a column for each task."""
+def _turning(fresh: pd.DataFrame) -> str:
+    """How far stale gradients have turned, at the shortest lag, one of each learner of the papers,
+    and the longest."""
+    name, found = QUANTITIES["turned"], []
+    for (task, iteration), world in fresh.groupby(level=["task", "iteration"]):
+        one = world.droplevel(["task", "iteration"])
+        lags = [lag for lag in SHOWN if lag in one.index]
+        each = ", ".join(f"{one.loc[lag, name]:.3f}" for lag in lags)
+        found.append(f"{task} at {iteration:,} {each}")
+    return (
+        f"Cosine of the stale gradient with the fresh one, which needs no truth, at lags "
+        f"{', '.join(map(str, SHOWN))}: {'; '.join(found)}."
+    )
+
+
+def drawn(together: pd.DataFrame, fresh: pd.DataFrame) -> Figure:
+    """Ratio of cosines, squared bias and cosine with the fresh gradient over the lag, a column for
+    each task."""
+    together = fresh[[]].join(together).join(fresh.drop(columns="seeds"))
     tasks = list(dict.fromkeys(together.index.get_level_values("task")))
-    figure = Figure(figsize=(4.8 * len(tasks), 6.6), layout="constrained")
-    axes = figure.subplots(2, len(tasks), squeeze=False, sharex=True)
+    figure = Figure(figsize=(4.8 * len(tasks), 9.0), layout="constrained")
+    axes = figure.subplots(3, len(tasks), squeeze=False, sharex=True)
+    names = ("ratio", "squared bias", QUANTITIES["turned"])
     for column, task in enumerate(tasks):
         own = together.loc[task]
         for (iteration, world), look in zip(own.groupby(level="iteration"), LOOKS, strict=False):
             one = world.droplevel("iteration")
-            cosine = f"{iteration:,} iterations, cosine {one.loc[0, 'cosine']:.2f} without lag"
-            for ax, name in ((axes[0, column], "ratio"), (axes[1, column], "squared bias")):
+            cosine = one.loc[0, "cosine"]
+            known = "no truth" if np.isnan(cosine) else f"cosine {cosine:.2f} without lag"
+            for ax, name in zip(axes[:, column], names, strict=True):
                 reach = (one[name] - one[f"{name} low"]).to_numpy()
                 ax.errorbar(
                     one.index, one[name], np.nan_to_num(reach), color=look.colour,
                     linestyle=look.dash, marker=look.marker, markersize=3.5, capsize=2,
-                    label=cosine,
+                    label=f"{iteration:,} iterations, {known}",
                 )  # fmt: skip
         axes[0, column].axhline(KEEPS, color=MUTED, linestyle=":", linewidth=1)
         axes[0, column].set_title(task.replace("_", " "), loc="left", fontweight="bold")
         axes[0, column].legend(frameon=False, fontsize=8)
         axes[1, column].set_yscale("log")
-        axes[1, column].set_xlabel("lag k, steps of the policy")
+        axes[2, column].set_xlabel("lag k, steps of the policy")
     axes[0, 0].set_ylabel("cosine at lag k over that without")
     axes[1, 0].set_ylabel("squared bias over |true gradient|²")
+    axes[2, 0].set_ylabel(QUANTITIES["turned"])
     for ax in axes.flat:
         ax.set_xscale("symlog", linthresh=1)
         ax.set_xticks(LAGS[::2], [str(lag) for lag in LAGS[::2]])
@@ -336,9 +403,11 @@ def main(
     places = [(t, k, s) for t in tasks for k in scale.stages for s in range(scale.seeds)]
     rows = pd.concat([kept(*place, scale, runs) for place in places], ignore_index=True)
     output.mkdir(parents=True, exist_ok=True)
+    fresh = pd.concat([turned(*place, scale, runs) for place in places], ignore_index=True)
     rows.to_csv(output / "staleness-seeds.csv", index=False, float_format="%.6g")
-    over_seeds(rows).to_csv(output / "staleness-lags.csv", float_format="%.6g")
-    save(verdict(rows), output, "python -m analyses.staleness judge")
+    lags = over_seeds(fresh).drop(columns="seeds").join(over_seeds(rows))
+    lags.to_csv(output / "staleness-lags.csv", float_format="%.6g")
+    save(verdict(rows, fresh), output, "python -m analyses.staleness judge")
 
 
 if __name__ == "__main__":
