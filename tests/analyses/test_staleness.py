@@ -18,8 +18,8 @@ COSTS = Costs(0.03, 0.001, 0.001, 0.0005, 0.0005, 0.001, 3e6)
 def rows(ratios, spread=0.001, cosine=0.8):
     """Five seeds around each lag's ratio."""
     return pd.DataFrame(
-        {"task": "t", "iteration": 500, "seed": seed, "lag": lag, "cosine": cosine, "bias2": 0.5,
-         "ratio": ratio + (spread * (seed - 2) if lag else 0)}
+        {"task": "t", "iteration": 500, "seed": seed, "lag": lag, "cosine": cosine,
+         "bias2": 0.5 + lag / 100, "ratio": ratio + (spread * (seed - 2) if lag else 0)}
         for lag, ratio in ratios.items() for seed in range(5)
     )  # fmt: skip
 
@@ -52,6 +52,7 @@ def test_a_world_without_a_direction_decides_nothing(seeds):
     found = judged_by(few[few["seed"] < seeds])
     assert not found.holds and found.sentence.startswith("No world decides")
     assert found.table.empty and "t at 500 0.920" in found.sentence
+    assert "t at 500 1.160 [" in found.sentence
 
 
 def test_ends_of_intervals_decide_about_a_lag():
