@@ -283,7 +283,7 @@ def _world(rows: pd.DataFrame) -> Iterator[dict[str, object]]:
         for name, label in QUANTITIES.items():
             if name not in one:
                 continue
-            value, reach = one[name].mean(), float(half_width(one[name]))
+            value, reach = one[name].mean(skipna=False), float(half_width(one[name]))
             ends = value, value - reach, value + reach
             if name == "grown":
                 ends = geometric_mean(one[name]) if (one[name] > 0).all() else (np.nan,) * 3
@@ -372,38 +372,39 @@ def _turning(fresh: pd.DataFrame) -> str:
 
 
 def drawn(together: pd.DataFrame, fresh: pd.DataFrame) -> Figure:
-    """Ratio of cosines, squared bias and cosine with the fresh gradient over the lag, a column for
-    each task."""
+    """Over the lag, a column for each task: the ratio of cosines where it decides, what becomes of
+    the squared bias, and how far the gradient has turned."""
     together = fresh[[]].join(together).join(fresh.drop(columns="seeds"))
+    decides = together.xs(0, level="lag")["cosine low"] > LEAST
     tasks = list(dict.fromkeys(together.index.get_level_values("task")))
-    figure = Figure(figsize=(4.8 * len(tasks), 9.0), layout="constrained")
-    axes = figure.subplots(3, len(tasks), squeeze=False, sharex=True)
-    names = ("ratio", QUANTITIES["grown"], QUANTITIES["turned"])
+    names = [*(["ratio"] if decides.any() else []), QUANTITIES["grown"], QUANTITIES["turned"]]
+    size = 4.8 * len(tasks), 3.0 * len(names)
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots(len(names), len(tasks), squeeze=False, sharex=True, sharey="row")
     for column, task in enumerate(tasks):
-        own = together.loc[task]
-        for (iteration, world), look in zip(own.groupby(level="iteration"), LOOKS, strict=False):
+        worlds = together.loc[task].groupby(level="iteration")
+        for (iteration, world), look in zip(worlds, LOOKS, strict=False):
             one = world.droplevel("iteration")
-            cosine = one.loc[0, "cosine"]
-            known = "no truth" if np.isnan(cosine) else f"cosine {cosine:.2f} without lag"
             for ax, name in zip(axes[:, column], names, strict=True):
-                reach = (one[name] - one[f"{name} low"]).to_numpy()
+                if one[name].isna().all() or (name == "ratio" and not decides[task, iteration]):
+                    continue
+                ends = [(one[name] - one[f"{name} low"]), (one[f"{name} high"] - one[name])]
                 ax.errorbar(
-                    one.index, one[name], np.nan_to_num(reach), color=look.colour,
+                    range(len(one)), one[name], np.nan_to_num(ends), color=look.colour,
                     linestyle=look.dash, marker=look.marker, markersize=3.5, capsize=2,
-                    label=f"{iteration:,} iterations, {known}",
+                    label=f"{iteration:,} iterations",
                 )  # fmt: skip
-        axes[0, column].axhline(KEEPS, color=MUTED, linestyle=":", linewidth=1)
         axes[0, column].set_title(task.replace("_", " "), loc="left", fontweight="bold")
-        axes[0, column].legend(frameon=False, fontsize=8)
-        axes[2, column].set_xlabel("lag k, steps of the policy")
-    axes[0, 0].set_ylabel("cosine at lag k over that without")
-    axes[1, 0].set_ylabel(QUANTITIES["grown"])
-    axes[2, 0].set_ylabel(QUANTITIES["turned"])
-    for ax in axes.flat:
-        ax.set_xscale("symlog", linthresh=1)
-        ax.set_xticks(LAGS[::2], [str(lag) for lag in LAGS[::2]])
-        ax.grid(True, color=GRID, linewidth=0.8)
-        ax.spines[["top", "right"]].set_visible(False)
+        axes[-1, column].set_xlabel("lag k, steps of the policy")
+        axes[-1, column].legend(frameon=False, fontsize=8)
+    lags = together.index.get_level_values("lag").unique()
+    for row, name in zip(axes, names, strict=True):
+        row[0].set_ylabel("cosine at lag k over that without" if name == "ratio" else name)
+        for ax in row:
+            ax.axhline(KEEPS if name == "ratio" else 1, color=MUTED, linestyle=":", linewidth=1)
+            ax.set_xticks(range(len(lags)), [str(lag) for lag in lags])
+            ax.grid(True, color=GRID, linewidth=0.8)
+            ax.spines[["top", "right"]].set_visible(False)
     return figure
 
 

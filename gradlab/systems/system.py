@@ -80,7 +80,8 @@ class System(Protocol):
 
     `differentiable` says whether automatic differentiation may be taken through `step`.
     A system whose noise can be recovered from a transition also has
-    `infer_noise(state, action, next_state) -> [N, noise_dim]`.
+    `infer_noise(state, action, next_state) -> [N, noise_dim]`. One whose `linearize` has formulas,
+    and takes about as long as a step, says `closed_form = True`: training then follows it by them.
     """
 
     @property
