@@ -63,7 +63,7 @@ from gradlab.training.state import Run, begin
 ROW = ALGORITHMS["mpg-v2"]
 TASKS = ("path_tracking", "inverted_pendulum")
 STAGES = (0.05, 0.25, 1.0)
-SHOWN = (1, 8, 64)
+SHOWN = (1, 2, 8)
 LAGS = (0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 KEEPS, LEAST = 0.95, 0.1
 BATCH = 256
@@ -357,18 +357,18 @@ def _growing(together: pd.DataFrame) -> str:
 
 
 def _turning(fresh: pd.DataFrame) -> str:
-    """How far stale gradients have turned, at the shortest lag, one of each learner of the papers,
-    and the longest."""
+    """How far stale gradients have turned, at the lags of two, three and nine learners."""
     name, found = QUANTITIES["turned"], []
     for (task, iteration), world in fresh.groupby(level=["task", "iteration"]):
         one = world.droplevel(["task", "iteration"])
-        lags = [lag for lag in SHOWN if lag in one.index]
-        each = ", ".join(f"{one.loc[lag, name]:.3f}" for lag in lags)
-        found.append(f"{task} at {iteration:,} {each}")
-    return (
-        f"Cosine of the stale gradient with the fresh one, which needs no truth, at lags "
-        f"{', '.join(map(str, SHOWN))}: {'; '.join(found)}."
-    )
+        lags = [lag for lag in SHOWN if np.isfinite(one[f"{name} low"].get(lag, np.nan))]
+        each = (
+            f"{one.loc[lag, name]:.2f} [{one.loc[lag, f'{name} low']:.2f}, "
+            f"{one.loc[lag, f'{name} high']:.2f}] at lag {lag}"
+            for lag in lags
+        )
+        found.append(f"{task} at {iteration:,} {', '.join(each) or 'not told'}")
+    return f"Cosine of the stale gradient with the fresh one, without a truth: {'; '.join(found)}."
 
 
 def drawn(together: pd.DataFrame, fresh: pd.DataFrame) -> Figure:
@@ -402,6 +402,8 @@ def drawn(together: pd.DataFrame, fresh: pd.DataFrame) -> Figure:
         row[0].set_ylabel("cosine at lag k over that without" if name == "ratio" else name)
         for ax in row:
             ax.axhline(KEEPS if name == "ratio" else 1, color=MUTED, linestyle=":", linewidth=1)
+            if name != QUANTITIES["grown"]:
+                ax.set_ylim(-1.5, 1.5)
             ax.set_xticks(range(len(lags)), [str(lag) for lag in lags])
             ax.grid(True, color=GRID, linewidth=0.8)
             ax.spines[["top", "right"]].set_visible(False)
