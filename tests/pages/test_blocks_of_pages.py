@@ -116,7 +116,7 @@ def test_every_finding_has_one_number_a_figure_and_a_report(tmp_path):
     findings.write(tmp_path)
     page = (tmp_path / "findings.md").read_text()
     cards = page.split("\n## ")[1:]
-    assert len(cards) == 11
+    assert len(cards) == 12
     for card in cards:
         assert re.search(r"\*\*−?[\d.,]+\s\[−?[\d.,]+,\s−?[\d.,]+\]%?\*\*", card), card
         for link in re.findall(r"\]\(([^)]+)\)", card):
