@@ -219,12 +219,13 @@ def _visited(task: Task, starts: int) -> float:
 
 
 def _draws(asked: Asked, n: int) -> float:
-    """Noise of all starts and visited states, which every block reads."""
+    """Noise of all starts, for the truth and for the estimators, and of all visited states: every
+    block reads it. A truth may turn out to be twice as long as it is expected to be."""
     task, steps = asked.task, asked.horizon + 1
     models = [task.simulator] + ([] if task.prior is None else [task.prior])
     per_step = noise_dim(asked.policy) + sum(model.noise_dim for model in models)
     own = noise_dim(asked.policy) + task.simulator.noise_dim
-    return 8 * n * ((1 + SAMPLES) * steps * per_step + _length(asked) * own)
+    return 8 * n * ((1 + SAMPLES) * steps * per_step + (2 * _length(asked) + steps) * own)
 
 
 def _per_start(asked: Asked) -> float:

@@ -171,6 +171,8 @@ def blocked_moments(
     world = World(setting, staying, visiting, at, samples, division, horizons)
     true = None if pilot.every is None else BlockedTruth(setting, pilot)
     sums = _passes(world, true, progress)
+    for shared in (begin, at):  # the noise of all blocks, which is most of the memory by now
+        shared.draws.clear()
     truth = pilot
     if true is not None and pilot.every is not None:
         truth = true.judged(len(pilot.every.gradients))
