@@ -144,10 +144,10 @@ def shares(rows: pd.DataFrame, arm: str) -> NDArray[np.float64]:
 def _lags(rows: pd.DataFrame) -> str:
     found = []
     for count in LEARNERS[1:]:
-        own = shares(rows, name_of(count))
-        most = int(np.searchsorted(own.cumsum(), 0.95))
-        mean = float(own @ np.arange(len(own)))
-        found.append(f"with {name_of(count)} {mean:.1f} on average, 95% at most {most}")
+        own = Pace(np.nan, shares(rows, name_of(count)))
+        found.append(
+            f"with {name_of(count)} {own.mean:.1f} on average, 95% at most {own.at_most(0.95)}"
+        )
     return f"Lag of the policy's gradients, in its steps: {'; '.join(found)}."
 
 

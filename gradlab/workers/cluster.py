@@ -24,7 +24,7 @@ from typing import Any, Self, final
 from gradlab.errors import Failure, InputError, not_installed, one_line
 from gradlab.workers.holder import Holder, Outcome, check_name
 from gradlab.workers.interface import CallFailed, WorkerDied
-from gradlab.workers.local import pickled, processors
+from gradlab.workers.local import pickled, places, processors
 
 ANSWER = 5.0  # seconds in which the host of an address has to accept a connection
 PLACED = 60.0  # seconds in which a node has to start a process
@@ -101,7 +101,7 @@ class Actor:
         places: in which modules are looked for after its own, as the program does that asks.
     """
 
-    def __init__(self, what: str, arguments: Sequence[Any], places: Sequence[str] = ()) -> None:
+    def __init__(self, what: str, arguments: Sequence[Any], places: Sequence[str]) -> None:
         sys.path += [place for place in places if place not in sys.path]
         os.environ.setdefault("OMP_NUM_THREADS", "1")
         os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -160,8 +160,7 @@ class ClusterPool:
         made = self._ray.remote(Actor).options(
             num_cpus=int(self._share * 1000) / 1000, max_restarts=0, max_task_retries=0
         )
-        places = [place or os.getcwd() for place in sys.path]
-        worker = ClusterWorker(self._ray, made.remote(what, arguments, places))
+        worker = ClusterWorker(self._ray, made.remote(what, arguments, places()))
         self._workers = [each for each in self._workers if each.alive] + [worker]
         return worker
 

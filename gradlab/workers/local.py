@@ -203,9 +203,13 @@ def command(descriptor: int) -> list[str]:
 def environment() -> dict[str, str]:
     """That of this process, with its modules' places, and one thread unless another number is
     given."""
-    places = os.pathsep.join(place or os.getcwd() for place in sys.path)
     first = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
-    return first | dict(os.environ) | {"PYTHONPATH": places}
+    return first | dict(os.environ) | {"PYTHONPATH": os.pathsep.join(places())}
+
+
+def places() -> list[str]:
+    """Folders in which this process looks for modules."""
+    return [place or os.getcwd() for place in sys.path]
 
 
 def pickled(message: Any) -> bytes:
