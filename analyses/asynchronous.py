@@ -36,7 +36,7 @@ from analyses.contrast_parts import asked_of
 from analyses.student import geometric_mean
 from analyses.verdicts import Verdict, save
 from benchmarks.asynchronous import PAPERS, Costs, Pace, measured_costs, pace, plain, predicted
-from gradlab.figures.style import BLUE, GRID, INK, MUTED, VERMILION
+from gradlab.figures.style import BLUE, GRID, INK, MUTED, VERMILION, ruled
 
 LEARNERS = (1, 2, 4)
 LEAST = 1.5
@@ -186,9 +186,7 @@ def drawn(rows: pd.DataFrame, costs: Costs) -> Figure:
 def _dress(axes: Sequence[Axes]) -> None:
     for ax in axes:
         ax.legend(frameon=False, fontsize=8, labelcolor=INK)
-        ax.grid(True, axis="y", color=GRID, linewidth=0.8)
-        ax.set_axisbelow(True)
-        ax.spines[["top", "right"]].set_visible(False)
+        ruled(ax, "y")
 
 
 def rounds_of(path: Path, rounds: int, iterations: int) -> Iterator[pd.DataFrame]:

@@ -38,7 +38,7 @@ from analyses.first_order_errors import errors_of
 from analyses.model_based_claims import in_words, numbers_of
 from analyses.pooled_gradients import ends
 from analyses.verdicts import Verdict, save
-from gradlab.figures.style import BLUE, GRID, VERMILION
+from gradlab.figures.style import BLUE, GRID, VERMILION, ruled
 from gradlab.runs.training.pairs import paired_returns
 from gradlab.runs.training.results import load
 from gradlab.runs.usable_horizons import COSINE
@@ -188,9 +188,7 @@ def _draw(ax: Axes, rows: pd.DataFrame) -> None:
         begin = begin + count
     ax.set_xticks(places, [str(h) for h in rows["horizon"]])
     ax.set_xlabel("horizon h of dmo's gradient")
-    ax.grid(True, axis="y", color=GRID, linewidth=0.8)
-    ax.set_axisbelow(True)
-    ax.spines[["top", "right"]].set_visible(False)
+    ruled(ax, "y")
 
 
 def main(runs: Path = RUNS, output: Path = OUTPUT) -> None:

@@ -47,7 +47,7 @@ from analyses.first_order_clock import seconds_at
 from analyses.first_order_errors import errors_of
 from analyses.model_based_claims import in_words, numbers_of
 from analyses.verdicts import Verdict, save
-from gradlab.figures.style import GRID
+from gradlab.figures.style import ruled
 from gradlab.runs.training.results import load
 
 THERE = "sb3-sac"
@@ -184,8 +184,7 @@ def drawn(every: pd.DataFrame) -> Figure:
         ax.axhline(GOALS[world], color="grey", linewidth=0.8, linestyle=":")
         ax.set_title(world, loc="left", fontweight="bold")
         ax.set_xlabel("processor seconds of one seed")
-        ax.grid(True, color=GRID, linewidth=0.8)
-        ax.spines[["top", "right"]].set_visible(False)
+        ruled(ax)
     figure.axes[0].set_ylabel("return: median, range of seeds")
     figure.axes[0].legend(frameon=False, fontsize=8)
     return figure

@@ -47,7 +47,7 @@ from analyses.first_order import OUTPUT
 from analyses.first_order_ratios import ratio_of, total
 from analyses.model_based_claims import in_words, numbers_of
 from analyses.verdicts import Verdict, save
-from gradlab.figures.style import GRID
+from gradlab.figures.style import ruled
 from gradlab.fitting.collection import collect
 from gradlab.fitting.model_settings import SMALL, ModelSettings
 from gradlab.fitting.models import fit_model
@@ -218,8 +218,7 @@ def drawn(rows: pd.DataFrame) -> Figure:
             ax.set_xticks(HORIZONS, [str(h) for h in HORIZONS])
             ax.set_xticks([], minor=True)
             ax.set_title(f"{world}, {reference} return", loc="left", fontsize=10)
-            ax.grid(True, color=GRID, linewidth=0.8)
-            ax.spines[["top", "right"]].set_visible(False)
+            ruled(ax)
     axes[0, 0].legend(frameon=False, fontsize=8)
     figure.supylabel("MSE of 64 starts, model / simulator", fontsize=10)
     figure.supxlabel("horizon h", fontsize=10)

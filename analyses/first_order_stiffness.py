@@ -50,7 +50,7 @@ from analyses.verdicts import Verdict, save
 from gradlab import tasks
 from gradlab.data.noise import child
 from gradlab.data.replay import Batch
-from gradlab.figures.style import GRID
+from gradlab.figures.style import ruled
 from gradlab.gradients.setting import Setting
 from gradlab.gradients.starts import as_starts
 from gradlab.runs.training.results import load
@@ -258,8 +258,7 @@ def drawn(rows: pd.DataFrame) -> Figure:
     ax.set_xticks(THRESHOLDS[:-1], [f"{C:g}" for C in THRESHOLDS[:-1]])
     ax.set_xticks([], minor=True)
     ax.set_ylabel("MSE of an update over that without cuts")
-    ax.grid(True, color=GRID, linewidth=0.8)
-    ax.spines[["top", "right"]].set_visible(False)
+    ruled(ax)
     figure.legend(loc="outside upper center", ncols=3, frameon=False)
     return figure
 

@@ -38,7 +38,7 @@ from analyses.first_order import (
 from analyses.first_order_errors import table, usable
 from analyses.model_based_claims import in_words, numbers_of
 from analyses.verdicts import Verdict, save
-from gradlab.figures.style import GRID, INK
+from gradlab.figures.style import INK, ruled
 from gradlab.runs.training.pairs import paired_returns
 from gradlab.runs.training.results import Training, load
 
@@ -142,8 +142,7 @@ def _lines(ax: Axes, cells: pd.DataFrame, name: str, label: str) -> None:
     horizons = sorted(set(cells["horizon"]))
     ax.set_xticks(horizons, [str(h) for h in horizons])
     ax.set_ylabel(label)
-    ax.grid(True, color=GRID, linewidth=0.8)
-    ax.spines[["top", "right"]].set_visible(False)
+    ruled(ax)
 
 
 def main(runs: Path = RUNS, output: Path = OUTPUT) -> None:

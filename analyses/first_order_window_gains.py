@@ -56,7 +56,7 @@ from analyses.first_order import (
 from analyses.first_order_window import contrast
 from analyses.model_based_claims import in_words, numbers_of
 from analyses.verdicts import Verdict, save
-from gradlab.figures.style import BLUE, GRID, INK
+from gradlab.figures.style import BLUE, INK, ruled
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.horizons import horizon_gradients
 from gradlab.gradients.setting import Setting
@@ -213,8 +213,7 @@ def drawn(tables: dict[World, pd.DataFrame]) -> Figure:
         ax.set_yscale("symlog", linthresh=float(means["gain"].abs().median()) or 1.0)
         ax.set_title(world, loc="left", fontweight="bold")
         ax.set_xlabel("horizon h")
-        ax.grid(True, color=GRID, linewidth=0.8)
-        ax.spines[["top", "right"]].set_visible(False)
+        ruled(ax)
     axes[0].set_ylabel("return gained by a step of 1% (thin: seeds)")
     return figure
 

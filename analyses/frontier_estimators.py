@@ -42,7 +42,7 @@ from analyses.contrast_parts import WALL, frontier_parts, has_power
 from analyses.first_order import OUTPUT
 from analyses.verdicts import Verdict, save
 from gradlab import systems
-from gradlab.figures.style import GRID
+from gradlab.figures.style import ruled
 from gradlab.fitting.policies import stabilising_policy
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.start_laws import visitation
@@ -216,8 +216,7 @@ def drawn(table: pd.DataFrame) -> Figure:
         ax.set_xticks(sorted(set(own["horizon"])), [str(h) for h in sorted(set(own["horizon"]))])
         ax.set_xticks([], minor=True)
         ax.set_title(world, loc="left", fontsize=10, fontweight="bold")
-        ax.grid(True, color=GRID, linewidth=0.8)
-        ax.spines[["top", "right"]].set_visible(False)
+        ruled(ax)
     axes[0].set_ylabel(f"error against the smoothed return, N′ = {BATCH}")
     handles, words = axes[0].get_legend_handles_labels()
     figure.legend(handles, words, loc="outside upper center", ncols=6, frameon=False)

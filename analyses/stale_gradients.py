@@ -55,10 +55,14 @@ class Gradients:
         return PairSums(own.numpy(), left.numpy(), right.numpy())
 
 
-def measured(place: Place, scale: Scale) -> pd.DataFrame:
+def measured(place: Place, scale: Scale, most: int) -> pd.DataFrame:
     """A row for every lag: cosine and squared bias against the truth at lag 0, NaN where there is
-    none, and the cosine with the gradient at lag 0."""
-    task, states = task_of(place.task), place.states()
+    none, and the cosine with the gradient at lag 0.
+
+    Args:
+        most: states of those recorded.
+    """
+    task, states = task_of(place.task), place.states()[:most]
     settings = settings_of(ROW, task, None, {"iterations": scale.iterations})
     weights = scheduled(ROW.weights, settings)(place.iteration, ROW.horizons)
     true, status = true_gradients(task, place.networks(0)[0], states, settings.termination)

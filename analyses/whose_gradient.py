@@ -33,7 +33,7 @@ from matplotlib.figure import Figure
 from analyses.model_based import MAIN, Arm, World, path_of
 from analyses.pooled_gradients import PARTS, pooled, with_ends
 from analyses.verdicts import put
-from gradlab.figures.style import BLUE, GREEN, GRID, INK, MUTED, VERMILION
+from gradlab.figures.style import BLUE, GREEN, INK, MUTED, VERMILION, ruled
 from gradlab.runs.training.results import Training, load
 from gradlab.runs.usable_horizons import COSINE
 from gradlab.training.measured.row_starts import samples
@@ -194,9 +194,7 @@ LABELS = {"states": "the model's states", "jacobians": "its Jacobians", "critic"
 def _rows(ax: Axes, rows: list[str]) -> None:
     ax.set_yticks(range(len(rows)), rows)
     ax.set_ylim(len(rows) - 0.5, -0.5)
-    ax.grid(True, axis="x", color=GRID, linewidth=0.8)
-    ax.set_axisbelow(True)
-    ax.spines[["top", "right"]].set_visible(False)
+    ruled(ax, "x")
 
 
 def main(runs: Path = RUNS, output: Path = OUTPUT) -> None:

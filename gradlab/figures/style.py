@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
@@ -117,17 +118,22 @@ def dress(ax: Axes, title: str, ylabel: str, notes: Sequence[str] = ()) -> Axes:
     ax.set_ylabel(ylabel, color=INK)
     if ax.lines:
         ax.xaxis.set_major_locator(MaxNLocator(nbins=9, integer=True))
-    ax.grid(True, axis="y", color=GRID, linewidth=0.8)
-    ax.set_axisbelow(True)
+    ruled(ax, "y")
     ax.tick_params(colors=MUTED, which="both", labelsize=9, width=0.8)
     ax.tick_params(which="minor", left=False)
     if ax.get_yscale() == "log":
         _label_decades(ax)
-    ax.spines[["top", "right"]].set_visible(False)
     for spine in ax.spines.values():
         spine.set_color(MUTED)
     _legend(ax)
     return ax
+
+
+def ruled(ax: Axes, axis: Literal["both", "x", "y"] = "both") -> None:
+    """Light lines below the curves, and no frame at the top and on the right."""
+    ax.grid(True, axis=axis, color=GRID, linewidth=0.8)
+    ax.set_axisbelow(True)
+    ax.spines[["top", "right"]].set_visible(False)
 
 
 def tick(value: float, _: object = None) -> str:

@@ -102,7 +102,10 @@ class Trained:
                 tensor.copy_(state[f"{name}.{k}"])
             memory = under(state, f"{name}_adam.{k}.")
             if memory:
-                self.adam.load(k, memory)
+                try:
+                    self.adam.load(k, memory)
+                except InputError as error:
+                    raise InputError(f"Adam of the {name}: {error}") from None
         for k, v in self._vectors.items():
             self._vectors[k] = state[f"{name}_power.{k}"].to(v).view(v.shape).clone()
         self.network = self._normalised()

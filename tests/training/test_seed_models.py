@@ -216,6 +216,16 @@ def test_a_network_without_held_layers_is_its_parameters():
         Trained(network(), 1e-3, None, "hidden")  # two layers have none in between
 
 
+def test_an_optimiser_of_other_networks_names_whose_it_is():
+    trained, other = Trained(network(), 1e-3, None), Trained(network(members=3), 1e-3, None)
+    saved = trained.state("critic")
+    saved |= {name: x for name, x in other.state("critic").items() if "_adam" in name}
+    with pytest.raises(
+        InputError, match=r"Adam of the critic: saved exp_avg has shape \(3, 3, 8\)"
+    ):
+        trained.load("critic", saved)
+
+
 def dynamics_of(loss="nll", **changes):
     world = from_function(lambda s, a: (s + a, s[:, 0]), state_dim=2, action_dim=1)
     task = gradlab.Task("walk", world, None, lambda n, g: torch.zeros(n, 2), 0.9, 5)
