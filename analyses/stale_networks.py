@@ -74,10 +74,15 @@ class Place:
         return policy, critic
 
 
-def record(task_name: str, scale: Scale, folder: Path, first_seed: int = 0) -> None:
+def record(task_name: str, scale: Scale, folder: Path, first_seed: int, stages: int) -> None:
     """Fills the places of `scale.seeds` seeds, which are trained together; nothing is done where
-    they are all filled."""
-    last = Place(folder, task_name, scale.iterations, first_seed + scale.seeds - 1)
+    they are all filled.
+
+    Args:
+        stages: so many, from the earliest on.
+    """
+    until = scale.stages[stages - 1]
+    last = Place(folder, task_name, until, first_seed + scale.seeds - 1)
     if last.recorded:
         return
     task = task_of(task_name)
@@ -86,7 +91,7 @@ def record(task_name: str, scale: Scale, folder: Path, first_seed: int = 0) -> N
     row = replace(ROW, weights=scheduled(ROW.weights, settings))
     run = begin(row, task, settings)
     past = deque([run.learner.copies()], maxlen=max(scale.lags) + 1)
-    while run.iteration < scale.iterations:
+    while run.iteration < until:
         collect(run)
         run.learner.update(run.iteration, next_batch(run))
         if run.iteration % row.delay == 0:  # the policy has made a step
@@ -95,6 +100,13 @@ def record(task_name: str, scale: Scale, folder: Path, first_seed: int = 0) -> N
         if run.iteration in scale.stages:
             _keep(run, past, scale, replace(last, iteration=run.iteration))
             print(f"{task_name}: {run.iteration} iterations recorded", flush=True)
+
+
+def recorded(folder: Path, task_name: str, iteration: int) -> list[Place]:
+    """What is filled of a stage, by seeds."""
+    names = Place(folder, task_name, iteration, 0).file("").parent.glob("seed*-states.npy")
+    seeds = sorted(int(name.stem.removeprefix("seed").removesuffix("-states")) for name in names)
+    return [Place(folder, task_name, iteration, seed) for seed in seeds]
 
 
 def _keep(run: Run, past: deque, scale: Scale, place: Place) -> None:  # type: ignore[type-arg]

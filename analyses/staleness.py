@@ -41,7 +41,7 @@ from matplotlib.figure import Figure
 
 from analyses.contrast_parts import asked_of
 from analyses.stale_gradients import measured
-from analyses.stale_networks import SMALL, Place, Scale, record
+from analyses.stale_networks import SMALL, STAGES, Place, Scale, record, recorded
 from analyses.student import geometric_mean, half_width
 from analyses.verdicts import Verdict, save
 from gradlab.figures.style import BLUE, INK, MUTED, VERMILION, Look, ruled
@@ -231,20 +231,23 @@ def main(
     runs: Path = Path("runs/scale"),
     output: Path = Path("reports/scale"),
     tasks: tuple[str, ...] = TASKS,
+    first_seed: int = 0,
+    stages: int = len(STAGES),
     states: int = 4096,
     small: bool = False,
 ) -> None:
     """
     Args:
+        first_seed: of the five that are recorded; stages: so many, from the earliest on.
         states: that a place is judged at, at most.
         small: a minute of everything, to see that it works.
     """
     scale = SMALL if small else Scale()
     if what == "record":
         for task in tasks:
-            record(task, scale, runs)
+            record(task, scale, runs, first_seed, stages)
         return
-    every = [Place(runs, t, k, s) for t in tasks for k in scale.stages for s in range(scale.seeds)]
+    every = [place for t in tasks for k in scale.stages for place in recorded(runs, t, k)]
     rows = pd.concat([kept(place, scale, states) for place in every], ignore_index=True)
     output.mkdir(parents=True, exist_ok=True)
     rows.to_csv(output / "staleness-seeds.csv", index=False, float_format="%.6g")

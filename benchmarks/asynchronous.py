@@ -34,7 +34,7 @@ import torch
 import tyro
 from numpy.typing import NDArray
 
-from gradlab.runs.training.asynchrony import asynchrony
+from gradlab.runs.training.asynchrony import asynchrony, lag_at_most
 from gradlab.runs.training.results import load
 from gradlab.tasks import inverted_pendulum
 from gradlab.training.algorithms import ALGORITHMS
@@ -163,7 +163,7 @@ class Pace:
 
     def at_most(self, share: float) -> int:
         """The lag that as large a share does not exceed."""
-        return int(np.searchsorted(self.lags.cumsum(), share * self.lags.sum()))
+        return lag_at_most(self.lags, share)
 
 
 def pace(folder: Path, learners: int, iterations: int) -> Pace:

@@ -12,6 +12,7 @@ from analyses.contrast_parts import asked_of
 from analyses.criteria import outcome
 from analyses.mpg_table_1 import task_of
 from analyses.stale_gradients import BATCH, gradients, moments
+from analyses.stale_networks import Place, recorded
 from analyses.staleness import over_seeds, usable, verdict
 from analyses.student import half_width
 from benchmarks.asynchronous import Costs, predicted
@@ -93,6 +94,20 @@ def test_places_without_a_truth_tell_how_far_the_gradient_turns():
     assert world["truths"] == 3 and world["seeds"] == 5
     assert world["ratio"] == pytest.approx(0.99 + 0.001)  # of the seeds 2, 3 and 4
     assert world["cosine with the fresh gradient"] == pytest.approx(0.96)
+
+
+def test_places_that_were_recorded_are_found_in_the_order_of_their_seeds(tmp_path):
+    for seed in (10, 2, 0):
+        place = Place(tmp_path, "t", 500, seed)
+        place.file("").parent.mkdir(parents=True, exist_ok=True)
+        np.save(place.file("states.npy"), np.full((3, 2), float(seed)))
+    Place(tmp_path, "t", 500, 4).file(
+        "lag0-policy.safetensors"
+    ).touch()  # cut off before its states
+    found = recorded(tmp_path, "t", 500)
+    assert [place.seed for place in found] == [0, 2, 10]
+    assert all((place.states() == place.seed).all() for place in found)
+    assert recorded(tmp_path, "t", 2500) == []
 
 
 def test_gradients_by_layers_are_those_of_every_parameter():

@@ -37,7 +37,12 @@ class Asynchrony:
 
     def at_most(self, share: float) -> int:
         """The lag that as large a share of the policy's gradients does not exceed."""
-        return int(np.searchsorted(self.policy.cumsum(), share * self.policy.sum()))
+        return lag_at_most(self.policy, share)
+
+
+def lag_at_most(counts: Floats, share: float) -> int:
+    """The lag that as large a share does not exceed, of the counts [lags] of each."""
+    return int(np.searchsorted(counts.cumsum(), share * counts.sum()))
 
 
 def asynchrony(run: Training) -> Asynchrony | None:
