@@ -27,9 +27,9 @@ from gradlab.reporting import (
 )
 from gradlab.reporting.first_fold import Source
 from gradlab.reporting.page import Page
-from gradlab.runs import jacobians as jacobians_run
-from gradlab.runs import logs as logs_run
 from gradlab.runs import sweep
+from gradlab.runs.jacobians import JacobianRun
+from gradlab.runs.logs import LogsRun
 from gradlab.runs.probe import results as probe_results
 from gradlab.runs.probe.schema import KIND as PROBE
 from gradlab.runs.profile import load as load_profile
@@ -77,9 +77,9 @@ KINDS: Mapping[str, Kind] = {
         alone="is a probe's run, of one loop at its own steps: look at each with `gradlab report`, "
         "and compare what `gradlab measure` finds of their policies",
     ),
-    jacobians_run.KIND: Kind(jacobians_run.load, jacobian_page.page, jacobians_screen),
+    JacobianRun.kind: Kind(JacobianRun.load, jacobian_page.page, jacobians_screen),
     remedies_run.KIND: Kind(remedies_run.load, remedies_page.page, remedies_screen),
-    logs_run.KIND: Kind(logs_run.load, logs_page.page, logs_screen),
+    LogsRun.kind: Kind(LogsRun.load, logs_page.page, logs_screen),
 }  # fmt: skip
 
 

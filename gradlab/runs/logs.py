@@ -18,61 +18,17 @@ step, `output` a coordinate. The sections:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
-import pandas as pd
-from numpy.typing import NDArray
-
-from gradlab.runs import long_table
-from gradlab.storage import records
-
-KIND = "logs"
-UNITS = {"step": "steps", "n": "samples"}
+from gradlab.runs.long_table import LongTable
 
 
-@dataclass(frozen=True, eq=False)
-class LogsRun:
-    """What `measure_logs` found.
+class LogsRun(LongTable):
+    """What `measure_logs` found; its notes: what was left out and why, laws of growth."""
 
-    Attributes:
-        columns: the table by column, each [rows] (see the module for its sections).
-        state_names, action_names: the coordinates.
-        config: what was asked for; environment: what it ran on.
-        notes: what a reader must know: what was left out and why, laws of growth.
-    """
-
-    columns: Mapping[str, NDArray[Any]]
-    state_names: tuple[str, ...]
-    action_names: tuple[str, ...]
-    config: Mapping[str, Any]
-    environment: Mapping[str, str]
-    notes: Mapping[str, Any]
-
-    def table(self) -> pd.DataFrame:
-        """One row per number; see the module for the sections."""
-        return long_table.frame(self.columns)
-
-    def rows(self, section: str, **where: object) -> pd.DataFrame:
-        """The rows of one section, where columns have given values."""
-        return long_table.rows(self.columns, section, where)
-
-    def save(self, path: str | Path, overwrite: bool = False) -> Path:
-        """Write one HDF5 file, complete or not at all.
-
-        Raises:
-            InputError: the file exists (and `overwrite` is off) or cannot be written.
-        """
-        records.write(path, long_table.to_record(self, KIND, UNITS), overwrite)
-        return Path(path)
+    kind: ClassVar = "logs"
+    called: ClassVar = "comparison of logs with a model"
+    units: ClassVar = {"step": "steps", "n": "samples"}
 
 
-def load(path: str | Path) -> LogsRun:
-    """The run in a file written by `LogsRun.save`; nothing but the file is needed.
-
-    Raises:
-        InputError: the file is missing, foreign, damaged, or of another kind.
-    """
-    return LogsRun(**long_table.fields(Path(path), KIND, "comparison of logs with a model"))
+load = LogsRun.load

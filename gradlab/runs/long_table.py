@@ -8,8 +8,9 @@ logs say (`runs.jacobians`, `runs.logs`); each says what its sections hold.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import pandas as pd
@@ -26,68 +27,71 @@ COLUMNS = (*LABELS, "step", "x", "quantity", "value", "se", "ci_low", "ci_high",
 Columns = Mapping[str, NDArray[Any]]
 
 
-class LongTable(Protocol):
-    """What both kinds of run hold; `columns` [rows] each."""
-
-    @property
-    def columns(self) -> Columns: ...
-    @property
-    def state_names(self) -> tuple[str, ...]: ...
-    @property
-    def action_names(self) -> tuple[str, ...]: ...
-    @property
-    def config(self) -> Mapping[str, Any]: ...
-    @property
-    def environment(self) -> Mapping[str, str]: ...
-    @property
-    def notes(self) -> Mapping[str, Any]: ...
-
-
-def frame(columns: Columns) -> pd.DataFrame:
-    """One row per number."""
-    return pd.DataFrame({name: columns[name] for name in COLUMNS})
-
-
-def rows(columns: Columns, section: str, where: Mapping[str, object]) -> pd.DataFrame:
-    """The rows of one section, where columns have given values."""
-    table = frame(columns)
-    chosen = table["section"] == section
-    for name, wanted in where.items():
-        chosen &= table[name] == wanted
-    return table[chosen]
-
-
-def to_record(run: LongTable, kind: str, units: Mapping[str, str]) -> Record:
-    """A record of this kind, whose table has the kind's name.
-
-    Args:
+@dataclass(frozen=True, eq=False)
+class LongTable:
+    """
+    Attributes:
+        kind: of its files, and the name of the table in them; called: the same in messages.
         units: of columns that have one.
+        columns: the table by column, each [rows].
+        state_names, action_names: the coordinates.
+        config: what was asked for; environment: what it ran on.
+        notes: what a reader must know.
     """
-    names = ("state_names", "action_names")
-    coordinates = {name: codec.labels(getattr(run, name), name) for name in names}
-    table = codec.by_column({name: run.columns[name] for name in COLUMNS}, units)
-    attributes = header(kind, run.config, run.environment, notes=run.notes)
-    return Record(attributes, {kind: table, "coordinates": coordinates})
 
+    kind: ClassVar[str]
+    called: ClassVar[str]
+    units: ClassVar[Mapping[str, str]]
 
-def fields(path: Path, kind: str, what: str) -> dict[str, Any]:
-    """The fields of a `LongTable` in a file, by name.
+    columns: Columns
+    state_names: tuple[str, ...]
+    action_names: tuple[str, ...]
+    config: Mapping[str, Any]
+    environment: Mapping[str, str]
+    notes: Mapping[str, Any]
 
-    Args:
-        what: "comparison of Jacobians", as a message calls a run of this kind.
+    def table(self) -> pd.DataFrame:
+        """One row per number; see the module of its kind for the sections."""
+        return pd.DataFrame({name: self.columns[name] for name in COLUMNS})
 
-    Raises:
-        InputError: the file is missing, foreign, damaged, or of another kind.
-    """
-    record = records.read(path)
-    with content_of(record, path, kind, what):
-        table, names = codec.columns(record.groups[kind]), record.groups["coordinates"]
-        return {
-            "columns": {name: _column(name, table[name]) for name in COLUMNS},
-            "state_names": tuple(str(each) for each in names["state_names"].values),
-            "action_names": tuple(str(each) for each in names["action_names"].values),
-            **described(record, "notes"),
-        }
+    def rows(self, section: str, **where: object) -> pd.DataFrame:
+        """The rows of one section, where columns have given values."""
+        table = self.table()
+        chosen = table["section"] == section
+        for name, wanted in where.items():
+            chosen &= table[name] == wanted
+        return table[chosen]
+
+    def save(self, path: str | Path, overwrite: bool = False) -> Path:
+        """Write one HDF5 file, complete or not at all.
+
+        Raises:
+            InputError: the file exists (and `overwrite` is off) or cannot be written.
+        """
+        names = ("state_names", "action_names")
+        coordinates = {name: codec.labels(getattr(self, name), name) for name in names}
+        table = codec.by_column({name: self.columns[name] for name in COLUMNS}, self.units)
+        attributes = header(self.kind, self.config, self.environment, notes=self.notes)
+        groups = {self.kind: table, "coordinates": coordinates}
+        records.write(path, Record(attributes, groups), overwrite)
+        return Path(path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """The run in a file written by `save`; nothing but the file is needed.
+
+        Raises:
+            InputError: the file is missing, foreign, damaged, or of another kind.
+        """
+        record = records.read(path)
+        with content_of(record, Path(path), cls.kind, cls.called):
+            table, names = codec.columns(record.groups[cls.kind]), record.groups["coordinates"]
+            return cls(
+                columns={name: _column(name, table[name]) for name in COLUMNS},
+                state_names=tuple(str(each) for each in names["state_names"].values),
+                action_names=tuple(str(each) for each in names["action_names"].values),
+                **described(record, "notes"),
+            )
 
 
 def _column(name: str, values: NDArray[Any]) -> NDArray[Any]:

@@ -234,7 +234,7 @@ def test_a_run_is_read_back_bit_for_bit(tmp_path):
         np.testing.assert_array_equal(column, again.columns[name])
     assert (again.config, again.notes) == (dict(run.config), dict(run.notes))
     assert again.state_names == ("s0", "s1")
-    assert journal.kind(tmp_path / "run.h5") == runs.KIND
+    assert journal.kind(tmp_path / "run.h5") == runs.JacobianRun.kind
     with pytest.raises(InputError, match="exists"):
         run.save(tmp_path / "run.h5")
     with pytest.raises(InputError, match="expected a measurement"):
