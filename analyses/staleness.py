@@ -63,6 +63,7 @@ QUANTITIES = {
     "grown": "squared bias over that without lag",
     "turned": "cosine with the fresh gradient",
 }
+WRITTEN = {"cosine": "cosine with the true gradient", "ratio": "cosine at lag k over that without"}
 COLUMNS = ["label", "value", "low", "high", "least", "most"]
 
 
@@ -120,11 +121,11 @@ def _mean(values: pd.Series) -> Estimate:
         return Estimate(found.mean(), (found.sum() - found) / np.float64(len(found) - 1))
 
 
-def usable(world: pd.DataFrame) -> tuple[int, int | None]:
+def usable(world: pd.DataFrame, name: str = "ratio") -> tuple[int, int | None]:
     """The longest usable lag of one world, and the first that is lost (None: none of them)."""
-    keeps = (world["ratio low"] >= KEEPS) | (world.index == 0)
+    keeps = (world[f"{name} low"] >= KEEPS) | (world.index == 0)
     lags = world.index[keeps.cummin()]
-    lost = world.index[world["ratio high"] < KEEPS]
+    lost = world.index[world[f"{name} high"] < KEEPS]
     return int(lags[-1]), int(lost[0]) if len(lost) else None
 
 
@@ -152,7 +153,7 @@ def verdict(rows: pd.DataFrame) -> Verdict:
         sentence = f"Up to lag {min(lags)[0]} the direction keeps 95% of its cosine ({each})."
     else:
         sentence = f"No world decides: no cosine without lag is shown to be above {LEAST:g}."
-    sentence += f" {_growing(together)} {_turning(together)}"
+    sentence += f" {_pointing(rows, together)} {_growing(together)} {_turning(together)}"
     return Verdict(
         claim="STALENESS", paper="MPG §IV-C",
         criterion=f"at the shortest lag, every world: interval of the ratio above {KEEPS}",
@@ -160,6 +161,20 @@ def verdict(rows: pd.DataFrame) -> Verdict:
         sentence=sentence, numbers=numbers, table=pd.DataFrame(asked, columns=COLUMNS),
         figure=drawn(together),
     )  # fmt: skip
+
+
+def _pointing(rows: pd.DataFrame, together: pd.DataFrame) -> str:
+    """Where gradients without lag point: the mean over seeds, and what each of them shows."""
+    found = []
+    for (task, iteration), one in rows[rows["lag"] == 0].groupby(["task", "iteration"]):
+        mean = together.loc[task, iteration, 0]
+        told = f"{mean['cosine']:.2f} [{mean['cosine low']:.2f}, {mean['cosine high']:.2f}]"
+        forward, back = (one["cosine_low"] > 0).sum(), (one["cosine_high"] < 0).sum()
+        found.append(
+            f"{task} at {iteration:,} {told if np.isfinite(mean['cosine low']) else 'not told'}, "
+            f"{forward} of {len(one)} seeds shown above 0 and {back} below"
+        )
+    return f"Cosine with the true gradient without lag: {'; '.join(found)}."
 
 
 def _growing(together: pd.DataFrame) -> str:
@@ -175,7 +190,8 @@ def _growing(together: pd.DataFrame) -> str:
 
 
 def _turning(together: pd.DataFrame) -> str:
-    """How far stale gradients have turned, at the lags of two, three and nine learners."""
+    """How far stale gradients have turned, at the lags of two, three and nine learners, and up to
+    which lag they are shown to keep their direction."""
     name, found = QUANTITIES["turned"], []
     for (task, iteration), world in together.groupby(level=["task", "iteration"]):
         one = world.droplevel(["task", "iteration"])
@@ -185,7 +201,12 @@ def _turning(together: pd.DataFrame) -> str:
             f"{one.loc[lag, f'{name} high']:.2f}] at lag {lag}"
             for lag in lags
         )
-        found.append(f"{task} at {iteration:,} {', '.join(each) or 'not told'}")
+        told = ", ".join(each)
+        if told:
+            longest, lost = usable(one, name)
+            told += f", shown above {KEEPS:g} up to lag {longest}"
+            told += "" if lost is None else f", shown below it at lag {lost}"
+        found.append(f"{task} at {iteration:,} {told or 'not told'}")
     return f"Cosine of the stale gradient with the fresh one, without a truth: {'; '.join(found)}."
 
 
@@ -194,31 +215,34 @@ def drawn(together: pd.DataFrame) -> Figure:
     the squared bias, and how far the gradient has turned."""
     decides = together.xs(0, level="lag")["cosine low"] > LEAST
     tasks = list(dict.fromkeys(together.index.get_level_values("task")))
-    names = [*(["ratio"] if decides.any() else []), QUANTITIES["grown"], QUANTITIES["turned"]]
-    size = 4.8 * len(tasks), 3.0 * len(names)
+    chosen = ["cosine", *(["ratio"] if decides.any() else []), "grown", "turned"]
+    names = [QUANTITIES[name] for name in chosen]
+    size = 4.8 * len(tasks), 2.7 * len(names)
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(len(names), len(tasks), squeeze=False, sharex=True, sharey="row")
     for column, task in enumerate(tasks):
         worlds = together.loc[task].groupby(level="iteration")
-        for (iteration, world), look in zip(worlds, LOOKS, strict=False):
+        for k, ((iteration, world), look) in enumerate(zip(worlds, LOOKS, strict=False)):
             one = world.droplevel("iteration")
+            places = np.arange(len(one)) + 0.16 * (k - 1)  # beside each other
             for ax, name in zip(axes[:, column], names, strict=True):
                 if one[name].isna().all() or (name == "ratio" and not decides[task, iteration]):
                     continue
                 ends = [(one[name] - one[f"{name} low"]), (one[f"{name} high"] - one[name])]
                 ax.errorbar(
-                    range(len(one)), one[name], np.nan_to_num(ends), color=look.colour,
+                    places, one[name], np.nan_to_num(ends), color=look.colour,
                     linestyle=look.dash, marker=look.marker, markersize=3.5, capsize=2,
                     label=f"{iteration:,} iterations",
                 )  # fmt: skip
         axes[0, column].set_title(task.replace("_", " "), loc="left", fontweight="bold")
         axes[-1, column].set_xlabel("lag k, steps of the policy")
-        axes[-1, column].legend(frameon=False, fontsize=8)
+    axes[-1, -1].legend(frameon=False, fontsize=8)
     lags = together.index.get_level_values("lag").unique()
     for row, name in zip(axes, names, strict=True):
-        row[0].set_ylabel("cosine at lag k over that without" if name == "ratio" else name)
+        row[0].set_ylabel(WRITTEN.get(name, name))
         for ax in row:
-            ax.axhline(KEEPS if name == "ratio" else 1, color=MUTED, linestyle=":", linewidth=1)
+            level = {"cosine": 0, "ratio": KEEPS}.get(name, 1)
+            ax.axhline(level, color=MUTED, linestyle=":", linewidth=1)
             if name != QUANTITIES["grown"]:
                 ax.set_ylim(-1.5, 1.5)
             ax.set_xticks(range(len(lags)), [str(lag) for lag in lags])

@@ -28,12 +28,13 @@ COSTS = Costs(0.03, 0.001, 0.001, 0.0005, 0.0005, 0.001, 3e6)
 
 def rows(ratios, spread=0.001, cosine=0.8):
     """Five seeds around each lag's ratio, and stale gradients that have turned a little."""
-    return pd.DataFrame(
+    found = pd.DataFrame(
         {"task": "t", "iteration": 500, "seed": seed, "lag": lag,
          "cosine": cosine * (ratio + (spread * (seed - 2) if lag else 0)),
          "bias2": 0.5 + lag / 100, "truth2": 1.0, "turned": 1 - lag / 100}
         for lag, ratio in ratios.items() for seed in range(5)
     )  # fmt: skip
+    return found.assign(cosine_low=found["cosine"] - 0.1, cosine_high=found["cosine"] + 0.1)
 
 
 @pytest.mark.parametrize(
@@ -94,6 +95,15 @@ def test_places_without_a_truth_tell_how_far_the_gradient_turns():
     assert world["truths"] == 3 and world["seeds"] == 5
     assert world["ratio"] == pytest.approx(0.99 + 0.001)  # of the seeds 2, 3 and 4
     assert world["cosine with the fresh gradient"] == pytest.approx(0.96)
+
+
+def test_seeds_that_point_forward_and_backward_are_counted():
+    found = rows({0: 1, 4: 0.99})
+    found["cosine"] = found["seed"].map({0: -0.5, 1: 0.05, 2: 0.3, 3: 0.4, 4: 2.0})
+    found = found.assign(cosine_low=found["cosine"] - 0.1, cosine_high=found["cosine"] + 0.1)
+    found.loc[found["seed"] == 4, "cosine_low"] = -1.0  # too wide to tell anything
+    said = verdict(found).sentence
+    assert "t at 500 0.45 [-0.71, 1.61], 2 of 5 seeds shown above 0 and 1 below." in said
 
 
 def test_places_that_were_recorded_are_found_in_the_order_of_their_seeds(tmp_path):
