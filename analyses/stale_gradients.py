@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -19,8 +20,10 @@ from torch import Tensor, nn
 from analyses.mpg_table_1 import task_of
 from analyses.stale_networks import ROW, Networks, Place, Scale
 from gradlab.gradients.estimator import Estimator, checked
+from gradlab.gradients.policy_jacobian import PolicyJacobian, policy_jacobian
 from gradlab.gradients.tail import Tail
 from gradlab.gradients.weighted_terms import carried
+from gradlab.measurement.moments.along_paths import difference
 from gradlab.measurement.shared_truth import shared_truth
 from gradlab.statistics.intervals import interval
 from gradlab.statistics.moments import Estimate, Moments, PairSums, estimates, pair_mean
@@ -44,6 +47,11 @@ class Gradients:
 
     def __len__(self) -> int:
         return len(self.layers[0][0])
+
+    @cached_property
+    def own(self) -> PairSums:
+        """With themselves."""
+        return self.sums(self)
 
     def sums(self, other: Gradients) -> PairSums:
         """With those of another policy of the same layers, at the same states."""
@@ -89,17 +97,14 @@ def _ends(column: str, name: str, found: Mapping[str, Estimate]) -> dict[str, fl
 
 def moments(stale: Gradients, true: Gradients) -> Mapping[str, Estimate]:
     """Debiased estimates, as of any measurement."""
-    own, cross, truth = stale.sums(stale), stale.sums(true), true.sums(true)
-    difference = PairSums(
-        own.own - 2 * cross.own + truth.own,
-        *(own.left - cross.left - cross.right + truth.left,) * 2,
-    )
-    return estimates(Moments(np.ones(len(stale)), own.own, own, truth, difference, cross), BATCH)
+    own, cross, truth = stale.own, stale.sums(true), true.own
+    between = difference(own, cross, truth)
+    return estimates(Moments(np.ones(len(stale)), own.own, own, truth, between, cross), BATCH)
 
 
 def squared_mean(found: Gradients) -> float:
     """Of the mean over states, debiased."""
-    return pair_mean(found.sums(found), np.ones(len(found))).value
+    return pair_mean(found.own, np.ones(len(found))).value
 
 
 def mixture(
@@ -122,10 +127,10 @@ def true_gradients(
     """And how they were found; None where no return converges."""
     shared = shared_truth(task, policy, states, max(ROW.horizons), BATCH, termination, check=False)
     reference = shared.reference
-    if not reference.admissible:
+    if not reference.admissible or reference.first is None:
         return None, reference.reason
-    tail = Tail(reference.horizon, NoValue(), task.discount)
-    return gradients(task.simulator, policy, [(1.0, tail)], states, termination), reference.status
+    jacobian = policy_jacobian(policy, states, states.new_zeros(len(states), 0))
+    return by_layers(jacobian, reference.first.gradients), reference.status
 
 
 @differentiating
@@ -145,16 +150,14 @@ def gradients(
         costates = costates + weight * terms.costates[0, 0]
         jacobian = terms.jacobian
     assert jacobian is not None
+    return by_layers(jacobian, costates)
+
+
+def by_layers(jacobian: PolicyJacobian, costates: Tensor) -> Gradients:
+    """J_iᵀ λ_i of λ [N, da], by the factors of J."""
     layers = []
     for factor in jacobian.factors:
         assert factor.inputs is not None
         signal = torch.einsum("na,nao->no", costates, factor.signals)
         layers.append((signal, torch.nn.functional.pad(factor.inputs, (0, 1), value=1.0)))
     return Gradients(tuple(layers))
-
-
-class NoValue(nn.Module):
-    """What lies beyond the horizon of a truth counts nothing."""
-
-    def forward(self, state: Tensor, action: Tensor) -> Tensor:
-        return 0 * action.sum(dim=1)

@@ -55,8 +55,12 @@ class Place:
     iteration: int
     seed: int
 
+    @property
+    def stage(self) -> Path:
+        return self.folder / self.task / f"{self.iteration:06d}"
+
     def file(self, ending: str) -> Path:
-        return self.folder / self.task / f"{self.iteration:06d}" / f"seed{self.seed}-{ending}"
+        return self.stage / f"seed{self.seed}-{ending}"
 
     @property
     def recorded(self) -> bool:
@@ -104,7 +108,7 @@ def record(task_name: str, scale: Scale, folder: Path, first_seed: int, stages: 
 
 def recorded(folder: Path, task_name: str, iteration: int) -> list[Place]:
     """What is filled of a stage, by seeds."""
-    names = Place(folder, task_name, iteration, 0).file("").parent.glob("seed*-states.npy")
+    names = Place(folder, task_name, iteration, 0).stage.glob("seed*-states.npy")
     seeds = sorted(int(name.stem.removeprefix("seed").removesuffix("-states")) for name in names)
     return [Place(folder, task_name, iteration, seed) for seed in seeds]
 
@@ -115,7 +119,7 @@ def _keep(run: Run, past: deque, scale: Scale, place: Place) -> None:  # type: i
     states = run.replay.sample(uniform.expand(scale.seeds, -1)).state
     for row in range(scale.seeds):
         its = replace(place, seed=run.settings.first_seed + row)
-        its.file("states.npy").parent.mkdir(parents=True, exist_ok=True)
+        its.stage.mkdir(parents=True, exist_ok=True)
         for lag in scale.lags:
             policy, critic = past[lag]
             networks = run.learner.policy_of(row, policy), run.learner.critic_of(row, critic)

@@ -169,11 +169,11 @@ def _pointing(rows: pd.DataFrame, together: pd.DataFrame) -> str:
     found = []
     for (task, iteration), one in rows[rows["lag"] == 0].groupby(["task", "iteration"]):
         mean = together.loc[task, iteration, 0]
-        told = f"{mean['cosine']:.2f} [{mean['cosine low']:.2f}, {mean['cosine high']:.2f}]"
+        told = _interval(mean, "cosine") if np.isfinite(mean["cosine low"]) else "not told"
         forward, back = (one["cosine_low"] > 0).sum(), (one["cosine_high"] < 0).sum()
         found.append(
-            f"{task} at {iteration:,} {told if np.isfinite(mean['cosine low']) else 'not told'}, "
-            f"{forward} of {len(one)} seeds shown above 0 and {back} below"
+            f"{task} at {iteration:,} {told}, {forward} of {len(one)} seeds shown above 0 and "
+            f"{back} below"
         )
     return f"Cosine with the true gradient without lag: {'; '.join(found)}."
 
@@ -184,9 +184,9 @@ def _growing(together: pd.DataFrame) -> str:
     for (task, iteration), world in together.groupby(level=["task", "iteration"]):
         lag = world.index.get_level_values("lag").max()
         one = world.xs(lag, level="lag").iloc[0]
-        value, low, high = (one[f"{name}{end}"] for end in ("", " low", " high"))
-        told = f"{value:.3f} [{low:.3f}, {high:.3f}] at lag {lag}"
-        found.append(f"{task} at {iteration:,} {told if np.isfinite(low) else 'not told'}")
+        told = f"{_interval(one, name, 3)} at lag {lag}"
+        known = np.isfinite(one[f"{name} low"])
+        found.append(f"{task} at {iteration:,} {told if known else 'not told'}")
     return f"Squared bias over that without lag: {'; '.join(found)}."
 
 
@@ -197,12 +197,7 @@ def _turning(together: pd.DataFrame) -> str:
     for (task, iteration), world in together.groupby(level=["task", "iteration"]):
         one = world.droplevel(["task", "iteration"])
         lags = [lag for lag in SHOWN if np.isfinite(one[f"{name} low"].get(lag, np.nan))]
-        each = (
-            f"{one.loc[lag, name]:.2f} [{one.loc[lag, f'{name} low']:.2f}, "
-            f"{one.loc[lag, f'{name} high']:.2f}] at lag {lag}"
-            for lag in lags
-        )
-        told = ", ".join(each)
+        told = ", ".join(f"{_interval(one.loc[lag], name)} at lag {lag}" for lag in lags)
         if told:
             longest, lost = usable(one, name)
             told += f", shown above {KEEPS:g} up to lag {longest}"
@@ -211,9 +206,15 @@ def _turning(together: pd.DataFrame) -> str:
     return f"Cosine of the stale gradient with the fresh one, without a truth: {'; '.join(found)}."
 
 
+def _interval(one: pd.Series, name: str, digits: int = 2) -> str:
+    """0.52 [0.35, 0.65]"""
+    value, low, high = (f"{one[f'{name}{end}']:.{digits}f}" for end in ("", " low", " high"))
+    return f"{value} [{low}, {high}]"
+
+
 def drawn(together: pd.DataFrame) -> Figure:
-    """Over the lag, a column for each task: the ratio of cosines where it decides, what becomes of
-    the squared bias, and how far the gradient has turned."""
+    """Over the lag, a column for each task: the cosine with the true gradient, its ratio where that
+    decides, what becomes of the squared bias, and how far the gradient has turned."""
     decides = together.xs(0, level="lag")["cosine low"] > LEAST
     tasks = list(dict.fromkeys(together.index.get_level_values("task")))
     chosen = ["cosine", *(["ratio"] if decides.any() else []), "grown", "turned"]

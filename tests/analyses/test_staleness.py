@@ -11,7 +11,7 @@ from analyses.asynchronous import ONE, TWO, judged
 from analyses.contrast_parts import asked_of
 from analyses.criteria import outcome
 from analyses.mpg_table_1 import task_of
-from analyses.stale_gradients import BATCH, gradients, moments
+from analyses.stale_gradients import BATCH, gradients, moments, squared_mean, true_gradients
 from analyses.stale_networks import Place, recorded
 from analyses.staleness import over_seeds, usable, verdict
 from analyses.student import half_width
@@ -19,8 +19,10 @@ from benchmarks.asynchronous import Costs, predicted
 from gradlab.data.noise import stream
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.tail import Tail
+from gradlab.measurement.shared_truth import shared_truth
 from gradlab.networks.mlp import Policy, QCritic
 from gradlab.statistics.intervals import interval
+from gradlab.tasks import double_integrator
 from gradlab.training.measured.row_errors import moments_of
 
 COSTS = Costs(0.03, 0.001, 0.001, 0.0005, 0.0005, 0.001, 3e6)
@@ -109,11 +111,10 @@ def test_seeds_that_point_forward_and_backward_are_counted():
 def test_places_that_were_recorded_are_found_in_the_order_of_their_seeds(tmp_path):
     for seed in (10, 2, 0):
         place = Place(tmp_path, "t", 500, seed)
-        place.file("").parent.mkdir(parents=True, exist_ok=True)
+        place.stage.mkdir(parents=True, exist_ok=True)
         np.save(place.file("states.npy"), np.full((3, 2), float(seed)))
-    Place(tmp_path, "t", 500, 4).file(
-        "lag0-policy.safetensors"
-    ).touch()  # cut off before its states
+    cut_off = Place(tmp_path, "t", 500, 4)  # before its states
+    cut_off.file("lag0-policy.safetensors").touch()
     found = recorded(tmp_path, "t", 500)
     assert [place.seed for place in found] == [0, 2, 10]
     assert all((place.states() == place.seed).all() for place in found)
@@ -141,6 +142,28 @@ def test_gradients_by_layers_are_those_of_every_parameter():
         assert estimate.left_out == pytest.approx(expected[name].left_out, rel=1e-9), name
     away = interval("bias2", moments(*found)["bias2"]), interval("bias2", expected["bias2"])
     assert away[0].low == pytest.approx(away[1].low) and away[0].high == pytest.approx(away[1].high)
+
+
+def test_true_gradients_by_layers_are_those_of_the_unrolled_simulator():
+    """Against an estimator along the simulator with a critic of 0 after as many steps."""
+
+    class Nothing(torch.nn.Module):
+        def forward(self, state, action):
+            return 0 * action.sum(dim=1)
+
+    task = double_integrator()
+    policy = Policy(2, 1, hidden=()).double()
+    with torch.no_grad():
+        next(policy.parameters()).fill_(-0.5)  # holds position and speed
+    states = task.starts(20, stream(0, "states")).double()
+    found, status = true_gradients(task, policy, states, "ignore")
+    reference = shared_truth(task, policy, states, 25, BATCH, "ignore", check=False).reference
+    tail = Tail(reference.horizon, Nothing(), task.discount)
+    explicit = Estimator(task.simulator, task.simulator, "first", tail).gradients(policy, states)
+    expected = moments_of(explicit.numpy(), explicit.numpy(), BATCH)["mean_norm"].value
+    assert status == reference.status != "none" and expected > 0
+    assert squared_mean(found) == pytest.approx(expected**2, rel=1e-9)
+    assert found.own.own == pytest.approx((explicit**2).sum(dim=1).numpy(), rel=1e-9)
 
 
 def rounds(two, machine):
