@@ -33,6 +33,31 @@ def test_steps_are_those_of_torch_optim(dtype):
             torch.testing.assert_close(value, other.state[leaf][name], rtol=10 * eps, atol=eps)
 
 
+LAYOUTS = {
+    "transposed": lambda g: g.transpose(-1, -2).contiguous().transpose(-1, -2),
+    "strided": lambda g: torch.stack([g, -g], dim=-1)[..., 0],
+    "expanded": lambda g: g[:, :1].expand(g.shape),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("transposed", [False, True], ids=["parameters", "transposed parameters"])
+def test_a_gradient_is_applied_entry_by_entry_whatever_its_strides(layout, transposed):
+    ours, theirs = leaves(torch.float64), leaves(torch.float64)
+    if transposed:
+        ours = [LAYOUTS["transposed"](x) for x in ours]
+    own, other = Adam(ours, 0.01), torch.optim.Adam(theirs, 0.01, fused=False, foreach=False)
+    torch.manual_seed(1)
+    for _ in range(5):
+        gradients = [LAYOUTS[layout](torch.randn_like(x)) for x in theirs]
+        own.step(gradients)
+        for leaf, gradient in zip(theirs, gradients, strict=True):
+            leaf.grad = gradient
+        other.step()
+    for mine, leaf in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine, leaf, rtol=1e-14, atol=1e-14)
+
+
 def test_a_saved_state_goes_on_bit_for_bit():
     first, gradients = leaves(torch.float32), leaves(torch.float32)
     adam = Adam(first, 1e-2)
