@@ -1,0 +1,96 @@
+"""The user's update: its optimiser, its rate, and how far its first step moves the actions.
+
+    move = rms(π_θ+Δ(s_0) − π_θ(s_0)) / rms(π_θ(s_0))      to first order in the step Δ
+
+A gradient is judged where it is used: at the length of a real update. Without a rate the update is
+assumed to be Adam's, at the rate whose first step moves the actions by 4%; what was assumed is
+recorded with the numbers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from gradlab import validation
+from gradlab.errors import InputError
+from gradlab.gradients.setting import Setting
+from gradlab.truth.common_random import own_size
+
+Optimizer = Literal["adam", "sgd"]
+OPTIMIZERS: tuple[Optimizer, ...] = ("adam", "sgd")
+MOVE = 0.04  # share of the actions' size that an update moves them by, where no rate is given
+REFIT = 25  # updates between two fits of the critic, where nobody says how many
+
+
+@dataclass(frozen=True)
+class Update:
+    """What the user's training loop does with a mean gradient.
+
+    Attributes:
+        optimizer: "adam" (its defaults but for the rate) or "sgd" (plain steps).
+        rate: learning rate; None: the one whose first step moves the actions by 4%.
+        refit: updates between two fits of the critic, the longest that a rehearsal lasts.
+    """
+
+    optimizer: Optimizer = "adam"
+    rate: float | None = None
+    refit: int = REFIT
+
+    def __post_init__(self) -> None:
+        validation.word("optimizer", self.optimizer, OPTIMIZERS)
+        if self.rate is not None and not 0 < self.rate < float("inf"):
+            raise InputError(f"lr is {self.rate!r}, expected a positive number, or None")
+        validation.whole("refit", self.refit, 1)
+
+    def first_step(self, gradient: Tensor) -> Tensor:
+        """Δ/rate of the first update along a mean gradient [P]."""
+        return gradient.sign() if self.optimizer == "adam" else gradient
+
+    def move(self, setting: Setting, gradient: Tensor) -> float:
+        """By which share of their size the first update moves the actions at the starts; `MOVE`
+        without a rate.
+
+        Raises:
+            InputError: by more than they are.
+        """
+        if self.rate is None:
+            return MOVE
+        moved = self.rate * _moved(setting, self.first_step(gradient))
+        if moved > 1.0:
+            raise InputError(
+                f"lr is {self.rate:g}: the first step of {self.optimizer} moves the actions by "
+                f"{moved:.0%} of their size, expected at most 100%; try lr {self.rate / moved:.1g}"
+            )
+        return moved
+
+    def rate_for(self, setting: Setting, gradient: Tensor) -> float:
+        """The rate, or the one whose first step along a mean gradient [P] moves by `MOVE`."""
+        if self.rate is not None:
+            return self.rate
+        moved = _moved(setting, self.first_step(gradient))
+        return MOVE / moved if moved > 0 else 0.0
+
+    def stepping(self, theta: Tensor, rate: float) -> torch.optim.Optimizer:
+        """torch's optimiser of a flat parameter vector, whose `grad` is the negative gradient."""
+        if self.optimizer == "adam":
+            return torch.optim.Adam([theta], lr=rate, foreach=False)
+        return torch.optim.SGD([theta], lr=rate, foreach=False)
+
+
+def _moved(setting: Setting, step: Tensor) -> float:
+    """Share of their size by which a step [P] moves the first actions, to first order."""
+    length = float(step.norm())
+    if not length > 0:
+        return 0.0
+    return length / reach(setting.policy, setting, step / length)
+
+
+def reach(policy: nn.Module, setting: Setting, direction: Tensor) -> float:
+    """Length of a step along a unit direction [P] that moves the first actions by their size."""
+    starts = setting.starts
+    noise = starts.policy_noise(policy, setting.seed, 0)
+    return own_size(policy, starts.states, noise, direction[None])
