@@ -104,7 +104,7 @@ class Measure:
         """Measure, and write RUN.h5, RUN.html and the networks that were fitted."""
         with undisturbed():
             from gradlab.measurement.arguments import check_arguments, check_networks
-            from gradlab.measurement.chosen import check_also
+            from gradlab.measurement.chosen import check_also, check_densities
             from gradlab.measurement.laws import narrowed, resolved
             from gradlab.measurement.measure import measure
             from gradlab.measurement.memory import check_size, check_starts
@@ -128,9 +128,10 @@ class Measure:
         self._check_spectral(made)
         arguments.check_outputs(run, made, self.overwrite, page=not self.no_report)
         given = arguments.networks(**files)
-        check_networks(task, given.get("policy"), given.get("critic"))
+        check_densities(self.also, given.get("policy"))
         model = model_option(task, self.model, self.gradient_model)
         judged = task if model is None else self._with(task, model)
+        check_networks(judged, given.get("policy"), given.get("critic"))
         with bars() as progress:
             prices = self._plan(judged, given, made, horizon, truth == "objective")
             progress.plan(prices, self._memory(judged, given, horizon, truth))

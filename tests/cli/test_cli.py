@@ -15,6 +15,7 @@ from gradlab import cli
 from gradlab.errors import InputError
 from gradlab.fitting import critics, policies
 from gradlab.measurement import measure as measurement
+from gradlab.networks import checkpoint
 from gradlab.networks.mlp import Policy, QCritic
 from gradlab.reporting import kinds, profile_page
 from gradlab.storage import journal, records
@@ -114,6 +115,25 @@ def test_the_horizon_is_the_tasks_unless_asked(calls: dict[str, Any], tmp_path: 
     assert cli.main(words) == 0
     assert calls["measure"]["horizon"] == calls["measure"]["task"].horizon
     assert not (tmp_path / "run.html").exists()
+
+
+@pytest.mark.parametrize("name", ["score", "ivw"])
+@pytest.mark.parametrize("given", [True, False])
+def test_scores_of_a_deterministic_policy_are_refused_before_anything_is_fitted(
+    calls: dict[str, Any],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    given: bool,
+) -> None:
+    policy = tmp_path / "policy.safetensors"
+    checkpoint.save(Policy(4, 1, (4,)).double(), policy)
+    words = ["--policy", str(policy)] if given else []
+    run = str(tmp_path / "run.h5")
+    task = ["inverted_pendulum", "--set", "engine=analytic"]
+    line = refused(capsys, "measure", *task, *words, "--also", name, "--output", run)
+    assert "stochastic policy" in line
+    assert not calls
 
 
 def test_json_is_one_document_and_everything_else_goes_to_standard_error(
