@@ -78,10 +78,13 @@ class Jacobians:
             )
             from gradlab.measurement.memory import check_size
             from gradlab.networks import checkpoint
+            from gradlab.tasks.environments import trained_networks
 
         task = arguments.named_task(self.task, self.settings)
         run = self.output or Path("runs") / f"{task.name}-jacobians.h5"
-        made = () if self.policy else ("policy",)
+        trained = trained_networks(task).get("policy")
+        file = self.policy or (None if trained is None else str(trained))
+        made = () if file else ("policy",)
         arguments.check_outputs(run, made, self.overwrite, page=not self.no_report)
         if self.starts < FEWEST:
             raise InputError(f"starts is {self.starts}, expected at least {FEWEST}")
@@ -93,7 +96,7 @@ class Jacobians:
         model = model_option(task, name, self.gradient_model)
         data, profile = self._data(task), self._profile()
         check_model(task.simulator, model)
-        given = arguments.networks(policy=self.policy)
+        given = arguments.networks(policy=file)
         with bars() as progress:
             policy = given.get("policy") or _stabilising(task, self.seed, progress)
             comparison = compare_jacobians(
