@@ -37,7 +37,7 @@ from gradlab.tasks import Task, with_learned_prior
 
 STAGES = ("early", "middle", "late")
 SEEDS = (0, 1, 2)
-TRANSITIONS = (6_250, 12_500, 25_000)  # of SAC, at the three stages
+UPDATES = (6_250, 12_500, 25_000)  # of SAC, at the three stages
 CONTACT = ("Hopper-v5", "HalfCheetah-v5", "Walker2d-v5")
 MEMBERS = ModelSettings(members=3, hidden=(64, 64), epochs=60)
 Termination = Literal["ignore", "mask"]
@@ -49,7 +49,7 @@ class World:
 
     Attributes:
         kind: one of the five above; make: a task from a seed.
-        stages: updates of the policy's training, or transitions; rate: of its Adam.
+        stages: updates of the policy's training; rate: of its Adam.
         hidden: of the policy.
         starts: N of the measurement.
         judges, most: starts of paired returns, at first and at most; steps: of each return.
@@ -84,7 +84,7 @@ class Cell:
 
 
 def linear_quadratic(low: float, high: float, seed: int) -> Task:
-    """A of spectral radius low … high, not far from normal, and a model that is wrong by a tenth."""
+    """A of spectral radius low … high, nearly normal, and a model that is wrong by a tenth."""
     draw = partial(torch.randn, generator=stream(seed, "advice world"), dtype=torch.float64)
     A = torch.linalg.qr(draw(3, 3)).Q * torch.tensor([1.0, 0.8, 0.6], dtype=torch.float64)
     B = draw(3, 2)
@@ -138,7 +138,7 @@ def bouncing_ball(seed: int) -> Task:
 
 def _contact(env_id: str, starts: int = 64) -> World:
     return World(
-        "contact", lambda seed: gradlab.tasks.mujoco(env_id), TRANSITIONS, starts=starts, judges=64,
+        "contact", lambda seed: gradlab.tasks.mujoco(env_id), UPDATES, starts=starts, judges=64,
         most=512, batch=64, samples=128, termination="mask",
     )  # fmt: skip
 
@@ -220,11 +220,11 @@ def with_model(task: Task, policy: nn.Module, seed: int) -> Task:
 NETWORKS = ("policy", "critic")
 
 
-def load_sac(name: str, transitions: int, seed: int, folder: Path, kind: str) -> nn.Module:
+def load_sac(name: str, updates: int, seed: int, folder: Path, kind: str) -> nn.Module:
     """A network of SAC's, which is trained where there is none yet."""
     run = folder / f"{name}-{seed}.h5"
-    file = run.with_name(f"{run.stem}-checkpoints") / f"{transitions:06d}/seed{seed}-{kind}"
+    file = run.with_name(f"{run.stem}-checkpoints") / f"{updates:06d}/seed{seed}-{kind}"
     if not file.with_suffix(".safetensors").exists():
-        changes = {"first_seed": seed, "iterations": TRANSITIONS[-1]}
+        changes = {"first_seed": seed, "iterations": UPDATES[-1]}
         gradlab.train("sac", gradlab.tasks.mujoco(name), run, overwrite=True, **changes)
     return double_copy(kind, checkpoint.load(file.with_suffix(".safetensors")))
