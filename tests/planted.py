@@ -10,6 +10,7 @@ import pandas as pd
 
 from gradlab.runs.bounds import Bound, Bounds, bounds_table
 from gradlab.runs.check_results import CheckResult
+from gradlab.runs.identity import Identity, by_default
 from gradlab.runs.one_step import OneStepImprovement
 from gradlab.verdicts.screen import Screen
 from gradlab.verdicts.sentence import Sentence
@@ -158,6 +159,10 @@ class Profile:
     @property
     def estimators(self) -> tuple[str, ...]:
         return tuple(str(name) for name in dict.fromkeys(self.frame["estimator"]))
+
+    @property
+    def identities(self) -> Mapping[str, Identity]:
+        return by_default(self.estimators)
 
     @property
     def quantities(self) -> tuple[str, ...]:

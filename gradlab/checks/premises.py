@@ -194,8 +194,7 @@ def _model(inspected: Inspection, task: Task) -> Iterator[CheckResult]:
 
 
 def _models(inspected: Inspection) -> list[Estimator]:
-    names = ("model", "model_all")
-    return [estimator for name, estimator in inspected.estimators.items() if name in names]
+    return [each for each in inspected.estimators.values() if each.states is each.jacobians]
 
 
 def _identical(simulator: System, model: System, s: Tensor, a: Tensor) -> bool:

@@ -15,7 +15,7 @@ from gradlab.choice.values import Cell
 from gradlab.errors import InputError
 from gradlab.runs.competing import competing
 from gradlab.runs.decision_rules import horizons_of, judged_estimator
-from gradlab.runs.estimator_names import CONTROLS
+from gradlab.runs.identity import Identity, data_of
 from gradlab.runs.profile import Profile
 from gradlab.statistics.kernels import Kernels
 
@@ -121,17 +121,17 @@ def _everybody(profile: Profile) -> tuple[list[str], dict[str, str]]:
         if kind_of(profile, name) != kind
     }
     names = [name for name in profile.estimators if name not in excluded]
-    among = competing(names)
+    among = competing({name: profile.identities[name] for name in names})
     excluded |= {
-        name: f"{_needs(name)}; name it among the estimators to let it compete"
+        name: f"{_needs(profile.identities[name])}; name it among the estimators to let it compete"
         for name in names
         if name not in among
     }
     return list(among), excluded
 
 
-def _needs(name: str) -> str:
-    if name in CONTROLS:
+def _needs(identity: Identity) -> str:
+    if identity.control:
         return "a control arm that needs a differentiable simulator"
     return "it needs the simulator's states"
 
@@ -139,13 +139,14 @@ def _needs(name: str) -> str:
 def _cells(profile: Profile, names: list[str]) -> tuple[Cell, ...]:
     """Each gradient once."""
     cells = [(name, h) for name in names for h in horizons_of(profile, name)]
-    if ("data", 0) not in cells or "mse" not in profile.quantities:
+    first = data_of({name: profile.identities[name] for name in names})
+    if first is None or (first, 0) not in cells or "mse" not in profile.quantities:
         return tuple(cells)
-    data = profile.estimate("data", "mse", 0).left_out
+    data = profile.estimate(first, "mse", 0).left_out
     return tuple(
         (name, h)
         for name, h in cells
-        if h or name == "data" or not _same(profile.estimate(name, "mse", 0).left_out, data)
+        if h or name == first or not _same(profile.estimate(name, "mse", 0).left_out, data)
     )
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from gradlab.runs.decision_rules import NeededBatch
+from gradlab.runs.identity import Identity
 from gradlab.runs.usable_horizons import UsableHorizons
 from gradlab.statistics.intervals import Interval
 from gradlab.statistics.mixing import Weights
@@ -270,6 +271,7 @@ class Choice:
         alpha: where a score estimator was measured beside one with all actions.
         theory: what theories recommend.
         notes: what a reader has to know, in whole sentences.
+        identities: who every measured estimator is, by name.
     """
 
     estimators: tuple[str, ...]
@@ -293,6 +295,7 @@ class Choice:
     beyond: Beyond | None = None
     carried: bool = False
     notes: tuple[str, ...] = ()
+    identities: Mapping[str, Identity] = field(default_factory=dict)
 
     @property
     def best(self) -> Best | None:

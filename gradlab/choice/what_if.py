@@ -9,6 +9,8 @@ what the critic does under the true dynamics; what the two errors do together is
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from gradlab.choice.batches import Singles, at_batch
@@ -17,7 +19,7 @@ from gradlab.choice.candidates import Candidates
 from gradlab.choice.values import Cell, Criterion, Trial, WhatIf
 from gradlab.errors import InputError
 from gradlab.runs.decision_rules import horizons_of, needed_batch
-from gradlab.runs.estimator_names import CONTROLS
+from gradlab.runs.identity import same_as
 from gradlab.runs.profile import Profile
 from gradlab.statistics.grams import Grams, mixture_moments
 from gradlab.statistics.intervals import interval
@@ -80,11 +82,10 @@ def _errors(
     kernels = among.kernels
     if kernels is None:
         return (), ("smaller errors: this file has no kernels; measure again",)
-    names = [name for name in among.names if name not in ("data", *CONTROLS)]
     measured = {name for name, _ in kernels.cells}
-    names = [name for name in names if _control(name) in measured]
+    names = [name for name in among.names if _control(profile, name) in measured]
     if not names:
-        why = f"{CONTROLS[0]} was not measured beside a model against the same truth"
+        why = "the simulator's own gradient was not measured beside a model's, same truth"
         return (), (f"smaller errors of model and critic: {why}",)
     tried = [
         _changed(profile, kernels, name, change, criterion) for name in names for change in CHANGES
@@ -92,18 +93,22 @@ def _errors(
     return tuple(each for each in tried if each is not None), ()
 
 
-def _control(name: str) -> str:
+def _control(profile: Profile, name: str) -> str | None:
     """The simulator's own gradient, with θ in the same actions."""
-    return CONTROLS[name.endswith("_all")]
+    own = profile.identities[name]
+    if own.data or own.control:
+        return None
+    simulated = replace(own, states="simulator", jacobians="simulator", gradient_model=False)
+    return next(iter(same_as(profile.identities, simulated)), None)
 
 
 def _changed(
     profile: Profile, kernels: Kernels, name: str, change: str, criterion: Criterion
 ) -> Trial | None:
     """The best horizon of one estimator with one error smaller."""
-    found = {}
+    found, control = {}, _control(profile, name)
     for h in range(max(profile.horizons) + 1):
-        cells = (name, h), (_control(name), h)
+        cells = (name, h), (str(control), h)
         if not all(cell in kernels.cells for cell in cells):
             continue
         with_error = _mixture(profile, kernels, cells, change)

@@ -42,7 +42,7 @@ def bounds(table: pd.DataFrame, ax: Axes | None = None, *, quantity: str = BIAS)
     if quantity not in _AXES:
         raise InputError(f"quantity is {quantity!r}, expected one of {tuple(_AXES)}")
     ax = style.new_axes() if ax is None else ax
-    looks = style.looks(drawing.estimators(table))
+    looks = drawing.looks(table)
     table = table[table["bounded"] == quantity]
     names = drawing.estimators(table)
     measured = {name: drawing.curve(table, name, quantity) for name in names}

@@ -36,7 +36,7 @@ def realised_gains(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
         return style.dress(ax, "Realised gain of one step", "")
     rows = finite[finite["step"] == finite["step"].min()]
     names = [name for name in drawing.estimators(rows) if name != TRUTH]
-    looks = style.looks(names)
+    looks = style.looks(names, drawing.identities(rows))
     for place, name in enumerate(names):
         own, look = rows[rows["estimator"] == name].sort_values("horizon"), looks[name]
         x = own["horizon"].to_numpy(float) + SIDE * (place - (len(names) - 1) / 2)
@@ -124,9 +124,10 @@ def _slope(x: Numbers, y: Numbers) -> float:
 
 def _looks(rows: pd.DataFrame) -> dict[str, Look]:
     names = [name for name in drawing.estimators(rows) if name != TRUTH]
-    return {TRUTH: _TRUE} | style.looks(names)
+    return {TRUTH: _TRUE} | style.looks(names, drawing.identities(rows))
 
 
 def _name(name: str, horizon: int, looks: dict[str, Look]) -> str:
     short = looks[name].label.split(" (")[0]
-    return short if name in (TRUTH, "data") else f"{short}, h = {horizon}"
+    alone = name == TRUTH or looks[name].dash == style.DATA.dash
+    return short if alone else f"{short}, h = {horizon}"

@@ -240,4 +240,4 @@ def _profile(posed: Problem, found: _Found, command: str, also: Sequence[str]) -
     profile = assembled(
         found.measured.cells, posed.setting.horizon, posed.batch, config, environment, truth
     )
-    return replace(profile, kernels=found.measured.kernels)
+    return replace(profile, kernels=found.measured.kernels, identities=posed.identities)

@@ -103,6 +103,8 @@ def _gain(profile: Profile, table: pd.DataFrame, facts: Facts | None) -> list[Pa
     """Gains to first order with realised ones on them; alone where there is no truth."""
     drawn_panels = []
     realised = None if profile.realised is None else profile.realised.table()
+    if realised is not None:
+        realised.attrs |= table.attrs
     if facts is not None and facts.gains:
         best = facts.recommended
         chosen = None if best is None else (best[0], facts.close())
@@ -120,12 +122,13 @@ def _gain(profile: Profile, table: pd.DataFrame, facts: Facts | None) -> list[Pa
 
 def _error(profile: Profile, table: pd.DataFrame, evidence: Evidence) -> list[Panel]:
     """Every gradient's error, then one figure per estimator with a horizon."""
-    names = [str(name) for name in dict.fromkeys(table["estimator"]) if name != "data"]
+    every = [str(name) for name in dict.fromkeys(table["estimator"])]
+    names = [name for name in every if not profile.identities[name].data]
     together = partial(
         figures.mse,
         table,
-        truth_norm2=_zero_level(table, ["data", *names]),
-        truth_error2=_truth_error(profile, ["data", *names]),
+        truth_norm2=_zero_level(table, every),
+        truth_error2=_truth_error(profile, every),
     )
     compare = "Lower is better. Below the level of data, unrolling pays."
     drawn = [panel("mse", ERROR, compare, together)]
@@ -214,6 +217,7 @@ def _consequence(profile: Profile) -> list[Panel]:
     if steps is None:
         return []
     table = steps.table()
+    table.attrs |= profile.table().attrs
     gains = (
         f"All steps have length {steps.step:.2g} and move actions by about {steps.moves:.1%} along "
         f"the truth; returns of {steps.starts} starts that made no gradient, same noise before "

@@ -68,7 +68,7 @@ def _signs_at(profile: Profile, best: Cell) -> CheckResult | None:
         return None
     value, low, high = (float(profile.columns[c][at]) for c in ("value", "ci_low", "ci_high"))
     ends = f"CI {percent(low)} to {percent(high)}, {samples(profile.config)}"
-    check = f"signs of {gradient(name)} at the recommended h = {h}"
+    check = f"signs of {gradient(profile.identities[name])} at the recommended h = {h}"
     result = f"{percent(value)} of the parameters move the right way ({ends})"
     if low > CHANCE:
         return CheckResult(check, result, "more than half of them do", True)
@@ -88,7 +88,7 @@ def _signs(profile: Profile, name: str) -> CheckResult | None:
         if not low[h] > CHANCE:
             break
         reliable = h
-    n, check = samples(profile.config), f"signs of {gradient(name)}"
+    n, check = samples(profile.config), f"signs of {gradient(profile.identities[name])}"
     if reliable == over[-1]:
         result = f"reliable up to h = {reliable}, all that was measured ({n})"
         return CheckResult(
@@ -104,7 +104,7 @@ def _norm(profile: Profile, name: str) -> CheckResult | None:
     growth = growth_of(profile, name)
     if growth is None:
         return None
-    check = f"norm of one sample of {gradient(name)}"
+    check = f"norm of one sample of {gradient(profile.identities[name])}"
     per_ten = [2 * log(10) / each for each in (growth.high, growth.low, growth.slope) if each > 0]
     stretch = f"h = {growth.onset} to {growth.last}, {samples(profile.config)}"
     if not growth.grows or growth.law == "power" or len(per_ten) < 3:

@@ -6,7 +6,7 @@ Reading needs neither the task nor torch: `load(path)` gives back values bit for
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -18,6 +18,7 @@ from gradlab import validation
 from gradlab.runs.bounds import Bounds, bounds_table
 from gradlab.runs.check_results import CheckResult
 from gradlab.runs.gram_storage import kernel_groups, kernels_from_groups
+from gradlab.runs.identity import Identity, by_default
 from gradlab.runs.one_step import OneStepImprovement
 from gradlab.runs.realised import Realised
 from gradlab.runs.substitutions import (
@@ -64,6 +65,8 @@ class Profile:
         realised: what steps along some of the mean gradients add to the return of fresh starts;
             None: starts that no law can be drawn from again, another truth, or an older file.
         file: where it was read from; None: it was measured here.
+        identities: who each estimator is, by name; from the default names where nothing but names
+            is known, as in files of older versions.
     """
 
     estimators: Annotated[tuple[str, ...], stored("estimator", name="estimator")]
@@ -83,6 +86,12 @@ class Profile:
     consequence: OneStepImprovement | None = None
     realised: Realised | None = None
     file: Path | None = None
+    identities: Mapping[str, Identity] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if tuple(self.identities) != self.estimators:
+            known = by_default(self.estimators, self.config.get("actions"))
+            object.__setattr__(self, "identities", known)
 
     def __repr__(self) -> str:
         """What helps, what was measured and where it is, in a few lines."""
@@ -103,7 +112,8 @@ class Profile:
             `gradlab.statistics.quantities.TABLE`, where its unit, formula and source are), `value`
             and its standard error `se` in the quantity's unit (a squared bias may be estimated
             below zero), `ci_low` and `ci_high`, the ends of the 95% interval, `n` samples, and
-            `method`, that of the interval.
+            `method`, that of the interval. `attrs["identities"]` has the fields of each estimator's
+            `Identity`, by name, for figures.
         """
         rows = [
             (estimator, horizon, quantity, e, q, h)
@@ -113,7 +123,7 @@ class Profile:
             if self.count[e, q, h]
         ]
         e, q, h = (np.array([row[k] for row in rows], dtype=int) for k in (3, 4, 5))
-        return pd.DataFrame(
+        table = pd.DataFrame(
             {
                 "estimator": [row[0] for row in rows],
                 "horizon": [row[1] for row in rows],
@@ -123,6 +133,9 @@ class Profile:
                 "method": [str(each) for each in self.method[e, q, h]],
             }
         )
+        # Plain values, so that every format that keeps attributes can write them.
+        table.attrs["identities"] = {n: asdict(each) for n, each in self.identities.items()}
+        return table
 
     def to_xarray(self) -> xarray.Dataset:
         """The same numbers over labelled axes, for xarray and ArviZ (extra `gradlab[xarray]`).
@@ -203,6 +216,7 @@ def _to_record(profile: Profile) -> Record:
         "profile": table | {name: Array(profile.columns[name], AXES, UNIT) for name in COLUMNS},
         "jackknife": codec.with_scales({**{a: table[a] for a in AXES}, "left_out": left_out}),
     }
+    groups["identities"] = codec.table(tuple(profile.identities.values()), Identity)
     groups |= kernel_groups(profile.kernels)
     if profile.sanity is not None:
         groups["sanity"] = codec.table(profile.sanity, CheckResult)
@@ -236,7 +250,15 @@ def _from_record(record: Record, path: Path) -> Profile:
             consequence=_part(groups, "consequence", OneStepImprovement),
             realised=_part(groups, "realised", Realised),
             file=path,
+            identities=_identities(groups),
         )
+
+
+def _identities(groups: Mapping[str, codec.Group]) -> dict[str, Identity]:
+    """None in files of older versions."""
+    if "identities" not in groups:
+        return {}
+    return {each.name: each for each in codec.rows(Identity, groups["identities"])}
 
 
 def _part(groups: Mapping[str, codec.Group], name: str, of: type[T]) -> T | None:

@@ -28,6 +28,7 @@ from gradlab.runs.competing import (
     needs_states,
 )
 from gradlab.runs.decision_rules import horizons_of
+from gradlab.runs.identity import Identity, data_of
 from gradlab.runs.profile import Profile
 from gradlab.runs.realised import Disagreement, Realised
 from gradlab.statistics.intervals import bootstrap_counts, pseudo_values
@@ -47,7 +48,7 @@ class Facts:
     Attributes:
         samples: starts; seconds: what measuring them took; batch: N′ of one update.
         law, truth: of the measurement, and the status of its truth; why: its reason.
-        own: names among which the choice is; data: the name without a horizon, if there is one.
+        own: names among which the choice is; identities: who they and all others are.
         gains: to first order, of every cell with a finite one; {} without a truth.
         batch_gains: the expected gain of one batch; errors: MSE over |truth|²; cosines: with the
             truth, whichever it is.
@@ -73,6 +74,7 @@ class Facts:
     truth: str
     why: str
     own: tuple[str, ...]
+    identities: Mapping[str, Identity]
     gains: Mapping[Cell, Number]
     batch_gains: Mapping[Cell, Number]
     errors: Mapping[Cell, Number]
@@ -92,6 +94,17 @@ class Facts:
     def horizons(self, name: str) -> list[int]:
         """Horizons of an estimator with a gain."""
         return sorted(h for each, h in self.gains if each == name)
+
+    @property
+    def data(self) -> Cell | None:
+        """The data gradient, where it was measured."""
+        name = data_of(self.identities)
+        return None if name is None else (name, 0)
+
+    @property
+    def data_gain(self) -> Number | None:
+        """What the critic alone gains, where that is known."""
+        return None if self.data is None else self.gains.get(self.data)
 
     @property
     def recommended(self) -> Cell | None:
@@ -142,7 +155,7 @@ def facts(profile: Profile) -> Facts:
     gains, batch_gains = _numbers(profile, "gain"), _numbers(profile, "cosine_batch")
     admissible = bool(profile.truth["admissible"])
     gains = gains if admissible else {}
-    own = competing(profile.estimators)
+    own = competing(profile.identities)
     cells = [cell for cell in gains if cell[0] in own and not _is_data(profile, cell)]
     estimates = [profile.estimate(name, "gain", h) for name, h in cells]
     ranks = _ranked(estimates)
@@ -160,6 +173,7 @@ def facts(profile: Profile) -> Facts:
         truth=str(profile.truth.get("status", "none")),
         why=str(profile.truth.get("reason", "")),
         own=own,
+        identities=profile.identities,
         gains=gains,
         batch_gains=batch_gains if gains else {},
         errors=_numbers(profile, "relative_mse"),
@@ -187,7 +201,7 @@ def _carried(truth: Mapping[str, Any]) -> float:
 def _beyond(profile: Profile, gains: Mapping[Cell, Number], best: Cell | None) -> Cell | None:
     if best is None:
         return None
-    names = needs_states(profile.estimators)
+    names = needs_states(profile.identities)
     cells = [cell for cell in gains if cell[0] in names]
     return better_beyond(best, cells, lambda cell: profile.estimate(cell[0], "gain", cell[1]))
 
@@ -214,8 +228,8 @@ def _ranked(estimates: Sequence[Estimate]) -> RankSet | None:
 
 def _is_data(profile: Profile, cell: Cell) -> bool:
     """Horizon 0 of a gradient with θ in the first action is the data gradient once more."""
-    way = WAYS[profile.config.get("actions", {}).get(cell[0], "first")]
-    return cell[1] == 0 and cell[0] != "data" and not way.every and "data" in profile.estimators
+    own, data = profile.identities[cell[0]], data_of(profile.identities)
+    return cell[1] == 0 and data not in (None, cell[0]) and not WAYS[own.actions].every
 
 
 def _more(ranks: RankSet, cells: Sequence[Cell], samples: int) -> int | None:

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from gradlab.runs.identity import Identity
 from gradlab.runs.realised import Realised
 from gradlab.statistics.number import Number
-from gradlab.wording import horizons, span, steps
+from gradlab.wording import describe, gradient, horizons, span, steps
 
-WHERE = {
-    "model": "the model",
-    "mixed": "the model along the simulator's states",
-    "true_dynamics": "the simulator",
-}
 SURE, LIKELY = 0.975, 0.8
 FULL = 0.985  # from which on both ends round to 99%
 WIDE = 0.5  # both ends beyond this say nothing
@@ -53,35 +49,26 @@ def range_text(over: Sequence[int]) -> str:
     return steps(over[0]) if len(over) == 1 else f"{horizons(over)} steps"
 
 
-def through(name: str) -> str:
-    """What an estimator differentiates, and where θ is, as a reader would say it."""
-    if name == "data":
-        return "the critic alone"
-    base = name.removesuffix("_all")
-    if base not in WHERE:
-        return f"the gradient {name}"
-    return f"{WHERE[base]}, {carried(name)}"
+def through(identity: Identity) -> str:
+    """What an estimator differentiates, and how, as a reader would say it."""
+    return ", ".join(filter(None, describe(identity)))
 
 
-def named(name: str) -> str:
+def named(identity: Identity) -> str:
     """The same within a list: the model (θ in all actions)."""
-    return f"{through(name).replace(', ', ' (', 1)})" if ", " in through(name) else through(name)
+    who, how = describe(identity)
+    return f"{who} ({how})" if how else who
 
 
-def carried(name: str) -> str:
-    return "θ in all actions" if name.endswith("_all") else "θ in the first action"
-
-
-def step_along(name: str, over: Sequence[int], small: bool = False) -> str:
+def step_along(identity: Identity, over: Sequence[int], small: bool = False) -> str:
     """Backpropagate 10–25 steps through the model, θ in all actions"""
-    if name == "data":
-        return "the critic alone" if small else "Use the critic alone (the data gradient)"
-    base = name.removesuffix("_all")
+    if identity.data:
+        return named(identity) if small else f"Use {named(identity)} (the data gradient)"
+    if identity.jacobians == "none":
+        use = "use" if small else "Use"
+        return f"{use} {gradient(identity)}, {range_text(over)}"
     verb = "backpropagate" if small else "Backpropagate"
-    if base in WHERE:
-        return f"{verb} {range_text(over)} through {through(name)}"
-    use = "use" if small else "Use"
-    return f"{use} the gradient {name} at h = {horizons(over)}"
+    return f"{verb} {range_text(over)} through {through(identity)}"
 
 
 def until(harmful: Sequence[int], first: int) -> str:

@@ -113,7 +113,7 @@ def test_half_an_error_is_the_mixture_that_has_half_of_it():
     without = {cell: G for cell, G in gradients.items() if cell[0] != "true_dynamics"}
     alone = choose(planted(without, truth)).what_if
     assert alone.errors == ()
-    assert "true_dynamics was not measured" in alone.omitted[0]
+    assert "own gradient was not measured" in alone.omitted[0]
 
 
 def test_other_batches_are_judged_at_all_horizons_although_few_keep_inner_products():

@@ -58,7 +58,7 @@ def test_shares_and_their_intervals_are_drawn(found):
     heights = {float(y) for each in ax.containers for y in each[0].get_ydata() if np.isfinite(y)}
     shown = table[table["ci_high"] >= figures.choice.LEAST_SHARE]["value"]
     assert heights == set(shown.astype(float))
-    assert [each.get_text() for each in ax.get_xticklabels()] == ["data\nJ_0", "model\nh = 6"]
+    assert [each.get_text() for each in ax.get_xticklabels()] == ["data\nh = 0", "model\nh = 6"]
 
 
 def test_every_setting_is_a_row_with_its_best(found):

@@ -14,6 +14,7 @@ from matplotlib.lines import Line2D
 from gradlab import figures
 from gradlab.errors import InputError
 from gradlab.figures import style
+from gradlab.runs.identity import by_known_name
 from tests import planted
 
 ALL: tuple[Callable[..., Axes], ...] = (
@@ -321,8 +322,9 @@ def test_unknown_intervals_have_no_band_and_the_figure_says_so(quantity: str) ->
 
 def test_a_gradient_has_the_same_colour_in_the_figure_of_gains_and_in_all_others() -> None:
     axes = figures.gain(gains(), ax=Figure().add_subplot())
-    looks = style.looks(["model", "model_all"])
-    labels = [look.label for look in looks.values()]
+    names = ["model", "model_all"]
+    looks = style.looks(names, by_known_name(names))
+    labels = ["model, first action", "model, all actions"]
     drawn = [line.get_color() for line in axes.lines if line.get_label() in labels]
     assert drawn == [looks["model"].colour, looks["model_all"].colour]
     assert len(set(drawn)) == 2

@@ -212,9 +212,9 @@ def test_without_a_model_the_simulator_itself_is_what_may_be_unrolled():
     assert "through the simulator, θ in all actions" in found.headline
 
 
-def test_own_estimators_are_recommended_by_their_names():
+def test_own_estimators_are_recommended_in_the_words_of_all():
     found = screen({"data": [0.1], "mine": [0.1, 0.2, 0.9, 0.9, 0.9, 0.2]})
-    assert found.headline.startswith("Use the gradient mine at h = 2–4: up to 90%")
+    assert found.headline.startswith("Backpropagate 2–4 steps through the model")
 
 
 def test_an_imprecise_truth_is_never_a_green_light():

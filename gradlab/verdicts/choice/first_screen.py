@@ -32,24 +32,25 @@ def screen(choice: Choice) -> Screen:
         text = f"No gradient is shown to raise the return; best guess: {cell_words(best.cell)}."
     if others:
         text += f" Not excluded: {_alternatives(others)}."
-    text += _lowers(choice) + _beyond(choice) + (to_train(best.cell) if helps else "")
+    text += _lowers(choice) + _beyond(choice) + (to_train(choice, best.cell) if helps else "")
     facts = (_fact(choice, best), *_direction(choice, best))
     light: Light = "none" if not helps else "choose" if others else "act"
     sure = _sure(choice, best) if helps else "no gain is shown"
     return Screen(text, light, sure, facts, None, rest)
 
 
-def to_train(cell: Cell) -> str:
+def to_train(choice: Choice, cell: Cell) -> str:
     """The command that follows a gradient from the measured networks; "" where no row does."""
     name, h = cell
     rows = {
-        "model": f"mpg-v2 TASK --horizons {h} --weights 1",
-        "model_all": f"n-step-adp TASK --horizons {h} --beta 0",
+        "first": f"mpg-v2 TASK --horizons {h} --weights 1",
+        "all": f"n-step-adp TASK --horizons {h} --beta 0",
     }
-    if name not in rows or not h:
+    identity = choice.identities[name]
+    if identity.systems != ("model", "model") or identity.actions not in rows or not h:
         return ""
     networks = "--policy FILE --critic FILE --policy-rate 1e-5"
-    return f" To train with it: `gradlab train {rows[name]} {networks}`."
+    return f" To train with it: `gradlab train {rows[identity.actions]} {networks}`."
 
 
 def _beyond(choice: Choice) -> str:

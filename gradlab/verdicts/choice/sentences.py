@@ -48,9 +48,9 @@ def statements(choice: Choice) -> tuple[Statement, ...]:
 
 
 def cell_words(cell: Cell) -> str:
-    """One estimator at one horizon: `J_0 of data`, `model, h = 5`."""
+    """One estimator at one horizon: `model, h = 5`."""
     name, horizon = cell
-    return "data (J_0)" if cell == ("data", 0) else f"{name}, h = {horizon}"
+    return f"{name}, h = {horizon}"
 
 
 def cells_words(cells: Iterable[Cell]) -> str:
@@ -58,10 +58,7 @@ def cells_words(cells: Iterable[Cell]) -> str:
     by_name: defaultdict[str, list[int]] = defaultdict(list)
     for name, horizon in cells:
         by_name[name].append(horizon)
-    return "; ".join(
-        "data (J_0)" if (name, own) == ("data", [0]) else f"{name}, h = {horizons(own)}"
-        for name, own in by_name.items()
-    )
+    return "; ".join(f"{name}, h = {horizons(own)}" for name, own in by_name.items())
 
 
 def _best(choice: Choice, best: Best) -> Statement:

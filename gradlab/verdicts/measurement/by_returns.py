@@ -32,7 +32,7 @@ def by_returns(facts: Facts, rest: tuple[Sentence, ...]) -> Screen:
         )
     chosen = best if best in helping else max(helping, key=lambda c: taken.over_lengths(c).value)
     parts = [
-        f"{step_along(chosen[0], [chosen[1]])}: one step raises the return by "
+        f"{step_along(facts.identities[chosen[0]], [chosen[1]])}: one step raises the return by "
         f"{change(taken, chosen, chosen=True)}.",
         _harming(facts),
         end,
@@ -40,7 +40,8 @@ def by_returns(facts: Facts, rest: tuple[Sentence, ...]) -> Screen:
     others = [cell for cell in taken.not_excluded() if cell != chosen]
     sure = f"shown on {taken.judges} starts, {tried} tried"
     if others:
-        sure += f"; not excluded as best: {' and '.join(named(c[0]) for c in others[:2])}"
+        which = " and ".join(named(facts.identities[c[0]]) for c in others[:2])
+        sure += f"; not excluded as best: {which}"
     return Screen(
         " ".join(filter(None, parts)), "none", sure, key_numbers.of_returns(facts), figure, rest
     )
@@ -51,9 +52,8 @@ def _harming(facts: Facts) -> str:
     harming = [cell for cell in taken.stepped if taken.harms(cell)]
     if not harming:
         return ""
-    if ("data", 0) in harming:
+    if facts.data in harming:
         return "The critic alone lowers it: mend it."
     name = harming[0][0]
-    return (
-        f"{range_text([h for each, h in harming if each == name])} through {named(name)} lower it."
-    )
+    over = range_text([h for each, h in harming if each == name])
+    return f"{over} through {named(facts.identities[name])} lower it."

@@ -8,6 +8,7 @@ from itertools import pairwise
 import numpy as np
 
 from gradlab.runs.decision_rules import LogRatio, judged_estimator, judged_horizons, ratio_to_best
+from gradlab.runs.identity import data_of
 from gradlab.runs.profile import Profile
 from gradlab.statistics.intervals import interval
 from gradlab.verdicts.phrases import (
@@ -29,11 +30,12 @@ DATA = "the data gradient"
 
 def data_against(profile: Profile, name: str) -> list[Sentence]:
     """The data gradient against the best horizon of another estimator."""
-    if "data" not in profile.estimators or name == "data":
+    data = data_of(profile.identities)
+    if data is None or profile.identities[name].data:
         return []
     over = [h for h in judged_horizons(profile, name) if h > 0]
-    n, who = samples(profile.config), gradient(name)
-    ratio = ratio_to_best(profile, ("data", 0), name, over)
+    n, who = samples(profile.config), gradient(profile.identities[name])
+    ratio = ratio_to_best(profile, (data, 0), name, over)
     if ratio is None:
         text = f"Undecided: the errors of {who} and of the data gradient are {ZERO} ({n})."
         return [Sentence(ABOUT, False, text)]
@@ -46,7 +48,7 @@ def data_against(profile: Profile, name: str) -> list[Sentence]:
     decision = ratio.against(int(profile.config["starts"]))
     if decision.kind == "above":
         text = f"{capital(who)} {at} is {ratio_of(ratio)} more accurate than the data gradient"
-        return [Sentence(ABOUT, True, f"{text} ({numbers}).{_poor_critic(profile)}")]
+        return [Sentence(ABOUT, True, f"{text} ({numbers}).{_poor_critic(profile, data)}")]
     if decision.kind == "below":
         turned = inverse(ratio)
         text = (
@@ -62,9 +64,9 @@ def data_against(profile: Profile, name: str) -> list[Sentence]:
     return [Sentence(ABOUT, False, text)]
 
 
-def _poor_critic(profile: Profile) -> str:
+def _poor_critic(profile: Profile, data: str) -> str:
     """A warning where J_0 itself is worse than none: the comparison then speaks of the critic."""
-    ends = interval("relative_mse", profile.estimate("data", "relative_mse", 0))
+    ends = interval("relative_mse", profile.estimate(data, "relative_mse", 0))
     if not ends.low > 1:
         return ""
     return " The data gradient is worse than a zero gradient here, so this says more of the critic."
@@ -103,11 +105,11 @@ def through_training(
 
 def data_over_model(profile: Profile) -> LogRatio | None:
     """log of the data's error over that of the judged estimator's J_H, the two that rules weigh."""
-    name = judged_estimator(profile)
-    if name is None or "data" not in profile.estimators or not profile.truth["admissible"]:
+    name, data = judged_estimator(profile), data_of(profile.identities)
+    if name is None or data is None or not profile.truth["admissible"]:
         return None
     over = [h for h in judged_horizons(profile, name) if h > 0]
-    ratio = ratio_to_best(profile, ("data", 0), name, over[-1:])
+    ratio = ratio_to_best(profile, (data, 0), name, over[-1:])
     return ratio if ratio is not None and np.isfinite([ratio.low, ratio.high]).all() else None
 
 
@@ -125,7 +127,7 @@ def _model(profile: Profile) -> str:
     """J_H of the judged estimator, in words."""
     name = judged_estimator(profile)
     assert name is not None
-    return f"{gradient(name)} at h = {judged_horizons(profile, name)[-1]}"
+    return f"{gradient(profile.identities[name])} at h = {judged_horizons(profile, name)[-1]}"
 
 
 def crossing(decided: Mapping[int, int]) -> tuple[int, int] | None:

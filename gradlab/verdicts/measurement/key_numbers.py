@@ -26,7 +26,9 @@ def of_what_was_tried(facts: Facts) -> tuple[Fact, ...]:
     assert facts.best is not None and facts.chosen is not None
     name, at = facts.best
     how = "gain = ⟨g, ∇J⟩/(|g||∇J|), noise-corrected: the best of all own cells"
-    best = Fact(f"the best tried: {named(name)}, h = {at}", gain_text(facts.chosen), how)
+    best = Fact(
+        f"the best tried: {named(facts.identities[name])}, h = {at}", gain_text(facts.chosen), how
+    )
     found = [best, _realised(facts, facts.best), _critic_alone(facts)]
     return tuple(each for each in found if each is not None)
 
@@ -35,12 +37,17 @@ def of_returns(facts: Facts) -> tuple[Fact, ...]:
     """The three numbers where gains are in units of return."""
     taken = facts.own_steps
     how = f"J(θ + η d/|d|) − J(θ), {taken.judges} fresh starts, {taken.horizon} steps, paired"
+    two = sorted(taken.stepped, key=lambda c: -taken.over_lengths(c).value)[:2]
     changes = [
-        Fact(f"{named(cell[0])}, h = {cell[1]}", change(taken, cell, chosen=True), how)
-        for cell in sorted(taken.stepped, key=lambda c: -taken.over_lengths(c).value)[:2]
+        Fact(
+            f"{named(facts.identities[cell[0]])}, h = {cell[1]}",
+            change(taken, cell, chosen=True),
+            how,
+        )
+        for cell in two
     ]
-    if ("data", 0) in taken.stepped and all("critic" not in each.label for each in changes):
-        changes.append(Fact("the critic alone", change(taken, ("data", 0)), how))
+    if facts.data is not None and facts.data in taken.stepped and facts.data not in two:
+        changes.append(Fact("the critic alone", change(taken, facts.data), how))
     return tuple(changes)
 
 
@@ -66,8 +73,8 @@ def _one_batch(facts: Facts, cell: Cell) -> Fact | None:
 
 
 def _critic_alone(facts: Facts) -> Fact | None:
-    data = facts.gains.get(("data", 0))
-    if data is None or facts.best == ("data", 0):
+    data = facts.data_gain
+    if data is None or facts.best == facts.data:
         return None
     return Fact(
         "by the critic alone", gain_text(data), "gain = ⟨g, ∇J⟩/(|g||∇J|) of the data gradient"

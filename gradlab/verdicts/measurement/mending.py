@@ -11,9 +11,11 @@ where errors of model and critic cancel: then it is not advised by itself.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import NamedTuple
 
+from gradlab.runs.identity import same_as
 from gradlab.statistics.number import Number
 from gradlab.verdicts.facts import Cell, Facts
 from gradlab.verdicts.gains import share
@@ -21,7 +23,7 @@ from gradlab.verdicts.screen import Fact
 
 CRITIC = "the critic"
 STATES = "the model's states"
-CAUSES = (STATES, "the model's derivatives", CRITIC)  # in the order of replacement
+DERIVATIVES = "the model's derivatives"
 WORTH = 0.1  # of the possible gain, from which on mending something comes first
 RANK = 3  # after what to use, what is better and what not to use
 
@@ -41,7 +43,7 @@ def first_to_mend(facts: Facts, best: Number) -> Part:
     if not causes:
         return Part("", "", RANK)
     cause = max(causes, key=lambda each: causes[each])
-    cells, replaced = _replacements(facts.best)
+    cells, replaced = _replacements(facts, facts.best)
     before = replaced[: replaced.index(cause)]
     last = cause == replaced[-1]
     reached = 1.0 if last else facts.gains[cells[len(before) + 1]].clipped
@@ -81,7 +83,7 @@ def mended_gain(facts: Facts, cell: Cell) -> Fact | None:
     if not causes:
         return None
     cause = max(causes, key=lambda each: causes[each])
-    cells, replaced = _replacements(cell)
+    cells, replaced = _replacements(facts, cell)
     before = replaced[: replaced.index(cause)]
     how = "gain with the simulator in its place, less the gain without, at the same horizon"
     now, then = facts.gains[cell].clipped, facts.gains[cells[len(before)]].clipped
@@ -100,19 +102,32 @@ def losses(facts: Facts, cell: Cell) -> dict[str, float]:
 
     Each is the loss with those before it replaced; only losses above 1% are here.
     """
-    cells, causes = _replacements(cell)
-    if any(each not in facts.gains for each in cells):
+    cells, causes = _replacements(facts, cell)
+    if not cells or any(each not in facts.gains for each in cells):
         return {}
     reached = [*(min(facts.gains[each].clipped, 1.0) for each in cells), 1.0]
     lost = {c: b - a for c, (a, b) in zip(causes, pairwise(reached), strict=True)}
     return {cause: loss for cause, loss in lost.items() if loss > 0.01}
 
 
-def _replacements(cell: Cell) -> tuple[list[Cell], list[str]]:
-    """The cells that were measured with more and more of the simulator, and what each lacks."""
+def _replacements(facts: Facts, cell: Cell) -> tuple[list[Cell], list[str]]:
+    """The cells that were measured with more and more of the simulator, and what each lacks.
+
+    None where a replacement was not measured, or where two estimators are the same one.
+    """
     name, h = cell
-    actions = "_all" if name.endswith("_all") else ""
-    cells, causes = [cell, (f"mixed{actions}", h), (f"true_dynamics{actions}", h)], list(CAUSES)
-    if name == "data" or name.startswith("true_dynamics"):
-        return [cell], causes[2:]
-    return (cells[1:], causes[1:]) if name.startswith("mixed") else (cells, causes)
+    own = facts.identities[name]
+    if own.data or "model" not in own.systems:
+        return [cell], [CRITIC]
+    along = replace(own, states="simulator", gradient_model=False)
+    simulated = replace(along, jacobians="simulator")
+    lacking = [(along, STATES)] if own.states != "simulator" else []
+    lacking += [(simulated, DERIVATIVES)] if "model" in own.systems[1:] else []
+    cells, causes = [cell], []
+    for wanted, cause in lacking:
+        same = same_as(facts.identities, wanted)
+        if len(same) != 1:
+            return [], []
+        cells.append((same[0], h))
+        causes.append(cause)
+    return cells, [*causes, CRITIC]

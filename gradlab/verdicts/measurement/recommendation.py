@@ -15,8 +15,10 @@ and leaves out what has no room there.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from math import isfinite
 
+from gradlab.runs.identity import same_as
 from gradlab.runs.realised import Disagreement
 from gradlab.runs.trimmed_starts import REMEDY
 from gradlab.statistics.number import Number, decide
@@ -116,7 +118,9 @@ def _use(facts: Facts, best: Number) -> str:
     over = facts.close()
     gained = gain_text(best)
     most = "up to " if len(over) > 1 and not gained.startswith("over") else ""
-    text = f"{step_along(facts.best[0], over)}: {most}{gained} of the possible gain."
+    text = (
+        f"{step_along(facts.identities[facts.best[0]], over)}: {most}{gained} of the possible gain."
+    )
     return text if facts.beyond is None else f"{AMONG}: {text[0].lower()}{text[1:]}"
 
 
@@ -137,8 +141,9 @@ def _harmful(facts: Facts) -> Part:
     if harmful:
         text = until(harmful, min(h for h in facts.horizons(name) if h))
         return Part(text, f"{_sides(facts, harmful)} lower the return.", 2)
-    twin = name.removesuffix("_all")
-    other = facts.best_of([twin]) if twin != name else None
+    own = facts.identities[name]
+    twins = same_as(facts.identities, replace(own, actions="first")) if own.actions == "all" else ()
+    other = facts.best_of(twins)
     if other is None or not facts.gains[other].high < facts.chosen.low:
         return Part("", "", 2)
     gained = share(facts.gains[other].clipped)
@@ -161,8 +166,8 @@ def _sides(facts: Facts, harmful: Sequence[int]) -> str:
 
 def _critic(facts: Facts) -> Part:
     """What the critic alone is worth, where it is not the recommendation itself."""
-    alone_at = facts.gains.get(("data", 0))
-    if alone_at is None or facts.best == ("data", 0):
+    alone_at = facts.data_gain
+    if alone_at is None or facts.best == facts.data:
         return Part("", "", 4)
     text = alone(alone_at)
     return Part(text, "" if alone_at.low > 0 else text, 4)
@@ -180,10 +185,11 @@ def _sure(facts: Facts) -> str:
     """A word with its number; what is not excluded, and what would decide."""
     assert facts.best is not None
     word = ahead(facts.sure, "here" if facts.beyond is None else "of those")
-    others = sorted({cell[0] for cell in facts.kept if cell[0] != facts.best[0]})
+    others = list(dict.fromkeys(cell[0] for cell in facts.kept if cell[0] != facts.best[0]))
     if not others:
         return word
-    return f"{word}; not excluded: {' and '.join(map(named, others[:2]))}{_more(facts)}"
+    which = " and ".join(named(facts.identities[name]) for name in others[:2])
+    return f"{word}; not excluded: {which}{_more(facts)}"
 
 
 def _more(facts: Facts) -> str:
@@ -207,7 +213,7 @@ def _not_shown(facts: Facts, best: Number, rest: tuple[Sentence, ...]) -> Screen
     which = "no gradient here" if facts.beyond is None else "no gradient of a model alone"
     safe = f"Keep the policy: {which} is shown to raise the return."
     if best.high < 0:
-        modelled = any(each.startswith(("model", "mixed")) for each in facts.own)
+        modelled = any("model" in facts.identities[each].systems for each in facts.own)
         what = "the critic and the model" if modelled else "the critic"
         text = f"{safe} All of them lower it: mend {what} first. {_beyond(facts)}".rstrip()
         return Screen(
@@ -219,8 +225,9 @@ def _not_shown(facts: Facts, best: Number, rest: tuple[Sentence, ...]) -> Screen
             rest,
         )
     harmful = [each for each in facts.own if facts.harmful(each)]
-    guess = f"Best guess: {step_along(name, [at], small=True)}, gain {gain_text(best)}."
-    lowered = f"{_listed(harmful)} {_lower(harmful)} it." if harmful else ""
+    guess = step_along(facts.identities[name], [at], small=True)
+    guess = f"Best guess: {guess}, gain {gain_text(best)}."
+    lowered = f"{_listed(facts, harmful)} {_lower(harmful)} it." if harmful else ""
     parts = (carried_by_few(facts), safe, lowered, "" if facts.carried else guess, _beyond(facts))
     text = " ".join(each for each in parts if each)
     return Screen(
@@ -253,8 +260,8 @@ def _lower(names: list[str]) -> str:
     return "lower" if len(names) > 1 else "lowers"
 
 
-def _listed(names: list[str]) -> str:
-    text = " and ".join(map(named, names[:2]))
+def _listed(facts: Facts, names: list[str]) -> str:
+    text = " and ".join(named(facts.identities[name]) for name in names[:2])
     return text[0].upper() + text[1:]
 
 
@@ -263,7 +270,7 @@ def _contradicted(facts: Facts, disagreement: Disagreement, rest: tuple[Sentence
     who = (
         "the true gradient"
         if disagreement.cell[0] not in facts.own
-        else named(disagreement.cell[0])
+        else named(facts.identities[disagreement.cell[0]])
     )
     at = "" if disagreement.cell[1] == 0 else f" at h = {disagreement.cell[1]}"
     text = (
@@ -278,8 +285,9 @@ def _at_given_states(facts: Facts, rest: tuple[Sentence, ...]) -> Screen:
     """Under matched truths: which gradient is nearest to its own, and that this is no gain."""
     cells = [cell for cell in facts.errors if cell[0] in facts.own]
     name, h = cell = min(cells, key=lambda each: facts.errors[each].value)
-    where = "" if name == "data" else f" after {steps(h)}"
-    text = f"At these states {named(name)}{where} is nearest to the true gradient there."
+    own = facts.identities[name]
+    where = "" if own.data else f" after {steps(h)}"
+    text = f"At these states {named(own)}{where} is nearest to the true gradient there."
     if not facts.errors[cell].high < 1:
         text = "At these states no gradient is shown to be better than not moving at all."
     how = "E|mean of N′ gradients − truth|² over |truth|², 1 being no gradient at all"

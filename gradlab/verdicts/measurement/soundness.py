@@ -28,7 +28,7 @@ def lost(profile: Profile, name: str) -> list[Sentence]:
     if not gone:
         return []
     text = (
-        f"{capital(gradient(name))} is not finite from h = {gone[0]} on "
+        f"{capital(gradient(profile.identities[name]))} is not finite from h = {gone[0]} on "
         f"({profile.method[e, q, gone[0]]}, {samples(profile.config)}): use a shorter horizon."
     )
     return [Sentence("health", True, text)]

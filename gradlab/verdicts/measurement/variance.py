@@ -12,7 +12,7 @@ from gradlab.wording import gradient, samples, span
 
 def variance(profile: Profile, name: str) -> list[Sentence]:
     """Doubling time of the variance, a power law, slow growth, or none."""
-    n, who = samples(profile.config), gradient(name)
+    n, who = samples(profile.config), gradient(profile.identities[name])
     growth = growth_of(profile, name)
     if growth is None:
         text = f"Growth of the variance of {who}: too few horizons to tell ({n})."
