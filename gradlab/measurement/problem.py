@@ -144,7 +144,7 @@ def problem(given: Given, undivided: str = "") -> Problem:
     )
     for name, estimator in plain.items():
         check_estimator(name, estimator, task, begin, truth)
-        check_density(estimator, original)
+        check_density(estimator.way, original)
     check_steps(task, original, plain, begin)
     division = memory.division(
         memory.Asked(task, original, plain, H, begin, truth), undivided or _several(critics)
