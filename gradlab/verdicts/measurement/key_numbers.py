@@ -37,7 +37,7 @@ def of_returns(facts: Facts) -> tuple[Fact, ...]:
     how = f"J(θ + η d/|d|) − J(θ), {taken.judges} fresh starts, {taken.horizon} steps, paired"
     changes = [
         Fact(f"{named(cell[0])}, h = {cell[1]}", change(taken, cell, chosen=True), how)
-        for cell in sorted(taken.stepped, key=lambda c: -taken.over_lengths(c).value)[:2]
+        for cell in sorted(taken.stepped, key=lambda c: -taken.change(c).value)[:2]
     ]
     if ("data", 0) in taken.stepped and all("critic" not in each.label for each in changes):
         changes.append(Fact("the critic alone", change(taken, ("data", 0)), how))
