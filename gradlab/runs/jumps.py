@@ -77,6 +77,11 @@ class Jumps:
         return self.kind in ("harmful", "rough")
 
     @property
+    def doubtful(self) -> bool:
+        """Is it shown not to be one, or not decided?"""
+        return self.refuted or self.kind == "open"
+
+    @property
     def step(self) -> int | None:
         """The step of the path near which the returns jump: the median over the jumps."""
         return int(np.median(self.at)) if len(self.at) else None

@@ -32,7 +32,8 @@ from gradlab.runs.jumps import HARMFUL, UPDATE, Jumps, kind_of
 from gradlab.statistics.intervals import student
 from gradlab.truth.agreement import Reference, precision_of, unchecked
 from gradlab.truth.common_random import own_size
-from gradlab.truth.moved_returns import Rolling
+from gradlab.truth.moved_returns import Followed, Rolling
+from gradlab.truth.oracles import perturbed
 from gradlab.truth.score_actions import PAIRS, score_gradients
 from gradlab.truth.truth import Truth
 
@@ -75,10 +76,11 @@ def find_jumps(
     u, starts = mean / mean.norm(), setting.starts
     eta = lengths_along(setting, u, move)
     rolling = Rolling(setting, progress)
-    rolled = rolling.returns(starts, [sign * k * u for sign in (1.0, -1.0) for k in eta], STAGE)
+    moved = [perturbed(setting.policy, sign * k * u) for sign in (1.0, -1.0) for k in eta]
+    rolled = rolling.of_policies(starts, moved, STAGE)
     if not torch.isfinite(rolled.returns).all():
         return None
-    up, down = rolled.returns[1:].reshape(2, len(eta), -1)
+    up, down = rolled.returns.reshape(2, len(eta), -1)
     p = gradients @ u
     d = (up - down) / (2 * torch.from_numpy(eta).to(p)[:, None])
     e = d - p
@@ -252,18 +254,19 @@ def _bisect(
         both, ends = torch.cat([rows[here]] * 2), torch.cat([a[here], b[here]])
         followed = rolling.along(starts, u, both, ends, STAGE)
         taken += followed.steps
-        at = _where(
-            *followed.rewards.chunk(2, dim=1), *followed.alive.chunk(2, dim=1), rolling.setting
-        )
+        at = _where(followed, rolling.setting)
     return _Found(
         rows[here].numpy(), np.asarray(last[here].numpy(), dtype=np.float64), at.numpy(),
         len(rows), taken,
     )  # fmt: skip
 
 
-def _where(r_a: Tensor, r_b: Tensor, alive_a: Tensor, alive_b: Tensor, setting: Setting) -> Tensor:
+def _where(followed: Followed, setting: Setting) -> Tensor:
     """The step at which two paths on both sides of a jump part: where one of them ends, else where
-    their rewards differ most, [C]."""
+    their rewards differ most, [C]. All paths of one side come first."""
+    (r_a, r_b), (alive_a, alive_b) = (
+        both.chunk(2, dim=1) for both in (followed.rewards, followed.alive)
+    )
     parted = (alive_a != alive_b).int()
     gamma = setting.discount ** torch.arange(len(r_a)).to(r_a)
     at = ((r_a - r_b).abs() / gamma[:, None]).argmax(dim=0)

@@ -39,7 +39,7 @@ class _Step(NamedTuple):
 
 @dataclass(frozen=True)
 class Rolled:
-    """Discounted returns [1 + steps, n], weights included, what is alive at T, steps taken."""
+    """Discounted returns [policies, n], weights included, what is alive at T, steps taken."""
 
     returns: Tensor
     alive: Tensor
@@ -71,7 +71,10 @@ class Rolling:
     def returns(self, judging: Starts, moved: Sequence[Tensor], stage: str) -> Rolled:
         """Returns of the policy itself and of those at θ + step, from the same starts and noise."""
         own = self.setting.policy
-        policies = [own, *(perturbed(own, step) for step in moved)]
+        return self.of_policies(judging, [own, *(perturbed(own, step) for step in moved)], stage)
+
+    def of_policies(self, judging: Starts, policies: Sequence[nn.Module], stage: str) -> Rolled:
+        """Returns of several policies [policies, n], from the same starts and noise."""
         n, size = len(judging.states), max(1, ROWS // len(policies))
         if n <= size:
             return self._summed(judging, policies, stage)
@@ -137,7 +140,7 @@ def _acting(
 ) -> Tensor:
     """Actions [R, da] of policies at θ + lengths[j] · direction, each at a state of its own."""
     theta = {name: p.detach() for name, p in policy.named_parameters()}
-    pieces = direction.split([p.numel() for p in theta.values()])
+    pieces = torch.split(direction, [p.numel() for p in theta.values()])
     along = {name: piece.view_as(p) for (name, p), piece in zip(theta.items(), pieces, strict=True)}
 
     def one(length: Tensor, s: Tensor, e: Tensor) -> Tensor:
