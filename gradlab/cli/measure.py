@@ -92,7 +92,14 @@ class Measure:
     question, where the tails of the starts make errors unreliable."""
     judges: int | None = None
     """Fresh starts from which steps along some of the gradients are rolled out. Default: as many
-    as 15% of the measurement's time allows."""
+    as are measured."""
+    lr: float | None = None
+    """Learning rate of your policy's optimiser: truth and gradients are tried at the length of its
+    first step. Default: the rate that moves the actions by 4% of their size."""
+    optimizer: Literal["adam", "sgd"] = "adam"
+    """Your policy's optimiser."""
+    refit: int = 25
+    """Updates of your policy between two fits of its critic."""
     seed: arguments.Seed = 0
     output: arguments.Output = None
     overwrite: arguments.Overwrite = False
@@ -110,6 +117,7 @@ class Measure:
             from gradlab.measurement.measure import measure
             from gradlab.measurement.memory import check_size, check_starts
             from gradlab.measurement.realised_gains import check_judges
+            from gradlab.measurement.update import Update
             from gradlab.networks import checkpoint
             from gradlab.runs.stages import Interrupted
 
@@ -120,6 +128,7 @@ class Measure:
         check_arguments(horizon, self.starts, self.batch, termination)
         check_judges(self.judges)
         check_also(self.also, None)
+        update = Update(self.optimizer, self.lr, self.refit)
         smoothing = self._smoothing()
         law, truth = resolved(self.starts, self.law, self.truth)
         check_starts(task, horizon, self.starts, truth)
@@ -154,6 +163,7 @@ class Measure:
                     judges=self.judges,
                     trim_starts=self.trim_starts,
                     also=self.also,
+                    update=update,
                     progress=progress,
                     command=command,
                 )

@@ -141,6 +141,13 @@ class Judged:
         )
 
 
+def unchecked(gradients: Tensor, precision: Precision) -> Reference:
+    """A reference that no differences were compared with."""
+    unknown = torch.full_like(precision.norm, torch.nan)
+    pair = unknown, unknown
+    return Judged(gradients[None], precision, torch.zeros_like(unknown), pair, pair).at(1)
+
+
 def judge_first(
     sweep: Tensor, jacobian: PolicyJacobian, starts: Starts, differences: Differences | None
 ) -> Judged:

@@ -123,7 +123,8 @@ class Visits:
 
 def visited(setting: Setting, truth: Truth, samples: int) -> Starts:
     """The visited states of all starts, for as many steps as the truth has."""
-    steps = max(setting.horizon, 1) if truth.every is None else truth.horizon
+    summed = truth.every is not None or truth.status == "jumps"  # a return of T steps
+    steps = truth.horizon if summed else max(setting.horizon, 1)
     at = visits(replace(setting, horizon=steps), samples)
     if setting.termination == "mask":
         check_alive(at)
