@@ -1,10 +1,10 @@
 """Where a truth is cut is chosen by one half of the starts and judged by the other.
 
 The longest T at which a sample is precise is one at which that sample happens to look precise: its
-own standard error there is too small. So groups 0, 2, 4, … (of each stratum) choose T, with a margin (`AIM`) since
-their relative standard error is an estimate, and groups 1, 3, 5, … say what norm and error are
-there. Both errors are those of all starts, √½ of a half's. The mean itself is that of all starts,
-with which every estimator is paired.
+own standard error there is too small. So groups 0, 2, 4, … (of each stratum) choose T, with a
+margin (`AIM`) since their relative standard error is an estimate, and groups 1, 3, 5, … say what
+norm and error are there. Both errors are those of all starts, √½ of a half's. The mean itself is
+that of all starts, with which every estimator is paired.
 
 A squared error is a mean of few large squares where tails are heavy, and then mostly too small: it
 is taken at its upper end, two of its own standard errors above (`Precision.doubt`), by either half.

@@ -15,7 +15,7 @@ from gradlab.statistics.grams import error_matrix
 from gradlab.statistics.moments import estimates
 from gradlab.statistics.strata import Strata
 from gradlab.truth.agreement import precision_of
-from tests.measurement.gram_world import World, H
+from tests.measurement.gram_world import H, World
 
 N, S = 14, 3
 LABEL = np.array([0, 1, 0, 0, 1, 0, 2, 0, 1, 2, 0, 1, 2, 2])
@@ -57,8 +57,8 @@ def stratified(X):
     c, n, N_, pilot = STRATA.times, STRATA.count, len(X), STRATA.pilot
     W = c * n / N_
     z = X / STRATA.weight[:, None]
-    mean = np.array([z[LABEL == h].mean(axis=0) for h in range(3)])
-    spread = np.array([z[LABEL == h].var(axis=0, ddof=1).sum() for h in range(3)])
+    mean = np.array([z[h == LABEL].mean(axis=0) for h in range(3)])
+    spread = np.array([z[h == LABEL].var(axis=0, ddof=1).sum() for h in range(3)])
     d = 1 / n - 1 / (W * pilot)
     alpha = (W * d * (pilot * W - 1) + W - 1 / pilot) / (pilot - 1)
     whole = W @ mean

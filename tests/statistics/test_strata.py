@@ -1,6 +1,6 @@
 """Stratified samples: unbiased by exhaustive sums, and groups that plain formulas may read."""
 
-from itertools import combinations, product
+from itertools import combinations, pairwise, product
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ PILOT = np.random.default_rng(0).normal(size=(10, 3)) * np.repeat([1.0, 3.0, 9.0
 def every_sample():
     """z of all samples that can be drawn from the pilot, [6, 3] each."""
     edges = np.cumsum([0, *SIZES])
-    members = [range(a, b) for a, b in zip(edges, edges[1:], strict=False)]
+    members = [range(a, b) for a, b in pairwise(edges)]
     drawn = [combinations(here, k) for here, k in zip(members, COUNTS, strict=True)]
     return [PILOT[np.concatenate(rows)] for rows in product(*drawn)]
 
