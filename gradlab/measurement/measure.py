@@ -4,6 +4,7 @@ All estimators see the same starts and the same noise streams, on float64 copies
 critic; a truth that checks itself is the reference of every bias.
 
     problem     what is asked, refused before anything is computed   (`measurement.problem`)
+    pilot       how rare the starts are that count, and strata       (`measurement.rare_starts`)
     truth       the simulator's own gradient, where there is one and holds at an update's length
     moments     of every estimator and horizon                       → the profile
     stages      realised gains, checks, steps, attribution           (`runs.stages`)
@@ -34,7 +35,7 @@ from gradlab.measurement.moments.inner_products import Measured, estimator_momen
 from gradlab.measurement.moments.visited import objective_moments
 from gradlab.measurement.one_step import Question, one_step_improvement
 from gradlab.measurement.problem import Given, Problem, problem
-from gradlab.measurement.rare_starts import rare_starts
+from gradlab.measurement.rare_starts import rare_starts, recorded, with_pilot
 from gradlab.measurement.realised_gains import Stepping, check_judges, realised_gains
 from gradlab.measurement.update import Update
 from gradlab.progress import Progress, silent
@@ -68,6 +69,7 @@ def measure(
     consequence: bool = False,
     judges: int | None = None,
     trim_starts: float = 0.0,
+    strata: bool | None = None,
     also: Sequence[str] = (),
     update: Update | None = None,
     progress: Progress = silent,
@@ -110,6 +112,9 @@ def measure(
         trim_starts: measure from the task's law of starts without this share of them, those that
             are farthest from their mean: another question, for starts whose tails no sample of N
             shows (see `gradlab.tasks.trimmed`). 0: none.
+        strata: sample a number of starts by strata of a pilot, each with its weight; None: where
+            the pilot finds that few of them carry much, and no later stage needs equal weights
+            (attribute, consequence). False: never (see `gradlab.measurement.rare_starts`).
         also: estimators of the simulator beside the default ones, each as true_dynamics_NAME:
             "score", "ivw", "ddcg", "total" (of stochastic policies), "cut_observation", … (see
             `gradlab.measurement.chosen`).
@@ -133,6 +138,7 @@ def measure(
     check_judges(judges)
     update = Update() if update is None else update
     validation.instance("update", update, Update, "a gradlab.measurement.update.Update, or None")
+    posed = with_pilot(posed, False if attribute is not False or consequence else strata, progress)
     measured = _found(posed, update, progress)
     profile = _profile(posed, measured, command, also)
     stages: dict[str, Stage] = {"checks": measured.checks}
@@ -188,7 +194,7 @@ class _Found:
             asked.task, asked.setting, asked.given, asked.critics, asked.chosen, self.truth,
             self.measured.at, self.measured.cells,
         )  # fmt: skip
-        sanity = (*examine(subject), *rare_starts(asked, self.truth, self.measured))
+        sanity = (*examine(subject), *rare_starts(asked, self.measured))
         matched = self.truth.admissible and not asked.objective
         bounds = measured_bounds(
             asked.setting, asked.chosen, self.truth.horizon if matched else None
@@ -270,6 +276,8 @@ def _profile(posed: Problem, found: _Found, command: str, also: Sequence[str]) -
     if posed.division is not None:
         divided = posed.division
         config |= {"groups": len(divided.sizes), "block": divided.block, "peak": divided.peak}
+    if posed.pilot is not None:
+        config["pilot"] = recorded(posed.pilot)
     if also:
         config["also"] = list(also)
     if cuts := {name: str(one.cut) for name, one in posed.chosen.items() if one.cut}:
