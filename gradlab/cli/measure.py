@@ -92,6 +92,14 @@ class Measure:
     judges: int | None = None
     """Fresh starts from which steps along some of the gradients are rolled out. Default: as many
     as 15% of the measurement's time allows."""
+    lr: float | None = None
+    """Learning rate of your updates. Default: the one whose first step moves actions by 4%."""
+    optimizer: Literal["adam", "sgd"] = "adam"
+    """What your updates do with a gradient."""
+    refit: int = 25
+    """Updates between two fits of your critic, the longest that a rehearsal lasts."""
+    no_rehearsal: bool = False
+    """Do not make the updates of the best gradients ahead, which says for how many they hold."""
     seed: arguments.Seed = 0
     output: arguments.Output = None
     overwrite: arguments.Overwrite = False
@@ -109,6 +117,7 @@ class Measure:
             from gradlab.measurement.measure import measure
             from gradlab.measurement.memory import check_size, check_starts
             from gradlab.measurement.realised_gains import check_judges
+            from gradlab.measurement.update import Update
             from gradlab.networks import checkpoint
             from gradlab.runs.stages import Interrupted
 
@@ -152,6 +161,8 @@ class Measure:
                     judges=self.judges,
                     trim_starts=self.trim_starts,
                     also=self.also,
+                    update=Update(self.optimizer, self.lr, self.refit),
+                    rehearse=not self.no_rehearsal,
                     progress=progress,
                     command=command,
                 )
@@ -226,6 +237,8 @@ class Measure:
         policy = copy.deepcopy(given["policy"]).double() if "policy" in given else None
         priced = prices(task, policy, made, self.starts, horizon, visited)
         more = {"steps": self.consequence, "attribution": self.attribute}
+        if self.no_rehearsal:
+            priced = tuple(price for price in priced if price.stage != "rehearsal")
         return (*priced, *(Price(stage) for stage, wanted in more.items() if wanted))
 
     def _memory(

@@ -6,7 +6,7 @@ critic; a truth that checks itself is the reference of every bias.
     problem     what is asked, refused before anything is computed   (`measurement.problem`)
     truth       the simulator's own gradient, where there is one
     moments     of every estimator and horizon                       → the profile
-    stages      realised gains, checks, steps, attribution           (`runs.stages`)
+    stages      realised gains, rehearsal, checks, steps, attribution  (`runs.stages`)
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ from gradlab.measurement.one_step import Question, one_step_improvement
 from gradlab.measurement.problem import Given, Problem, problem
 from gradlab.measurement.rare_starts import rare_starts
 from gradlab.measurement.realised_gains import Stepping, check_judges, realised_gains
+from gradlab.measurement.rehearsal import rehearsal
+from gradlab.measurement.update import Update
 from gradlab.progress import Progress, silent
 from gradlab.runs.decision_rules import judged_cells
 from gradlab.runs.profile import Profile
@@ -65,6 +67,8 @@ def measure(
     judges: int | None = None,
     trim_starts: float = 0.0,
     also: Sequence[str] = (),
+    update: Update | None = None,
+    rehearse: bool = True,
     progress: Progress = silent,
     command: str = "",
 ) -> Profile:
@@ -108,6 +112,11 @@ def measure(
         also: estimators of the simulator beside the default ones, each as true_dynamics_NAME:
             "score", "ivw", "ddcg", "total" (of stochastic policies), "cut_observation", … (see
             `gradlab.measurement.chosen`).
+        update: what your training loop does with a gradient; None: Adam at the rate whose first
+            step moves actions by 4%, the critic fitted again every 25 updates.
+        rehearse: make the updates of the gradients that compete ahead, as many as there are
+            between two fits of the critic, and keep what each does to the return; wherever steps
+            are taken as for `judges`. At most 30% more (see `gradlab.measurement.rehearsal`).
         progress: called as progress(stage, done, total).
         command: recorded in the file, so that a reader can repeat the run.
 
@@ -127,7 +136,13 @@ def measure(
     profile = _profile(posed, measured, command, also)
     stages: dict[str, Stage] = {"checks": measured.checks}
     if posed.drawn and posed.objective:
-        stages = {"realised gains": lambda profile: measured.realised(profile, judges)} | stages
+        rule = Update() if update is None else update
+        tried: dict[str, Stage] = {
+            "realised gains": lambda profile: measured.realised(profile, judges)
+        }
+        if rehearse:
+            tried["rehearsal"] = lambda profile: measured.rehearsed(profile, rule)
+        stages = tried | stages
     if consequence:
         stages["steps"] = measured.steps
     if attribute is not False:
@@ -147,11 +162,20 @@ class _Found:
 
     def realised(self, profile: Profile, judges: int | None) -> Profile:
         """Steps along some of the mean gradients, on fresh starts."""
+        return replace(
+            profile, realised=realised_gains(self._stepping(profile), judges, self.progress)
+        )
+
+    def rehearsed(self, profile: Profile, update: Update) -> Profile:
+        """The updates of the gradients that compete, made ahead."""
+        found = rehearsal(self._stepping(profile), update, self.asked.batch, self.progress)
+        return replace(profile, rehearsal=found)
+
+    def _stepping(self, profile: Profile) -> Stepping:
         asked = self.asked
-        stepping = Stepping(
+        return Stepping(
             asked.task, asked.setting, asked.chosen, self.measured, self.truth, profile.table()
         )
-        return replace(profile, realised=realised_gains(stepping, judges, self.progress))
 
     def checks(self, profile: Profile) -> Profile:
         """Soundness beside the numbers, and the papers' bounds."""

@@ -11,6 +11,7 @@ of T steps, K visited states per start:
     estimators           N H (K + 1) Jacobians of a prior model, N H K of the simulator, whose own
                          path from the starts is the truth's; N (H + 1) gradients with θ in all
     realised gains       at most 15% of these          checks  about as much
+    rehearsal            at most 30% of these
 
 A prediction is good to a factor of two: T is not known, and other work may share the machine.
 """
@@ -122,6 +123,7 @@ def measurement(work: Work, rates: Rates) -> tuple[Price, ...]:
     if every:
         stages.append(Price("step lengths", "", SHARE / 3 * so_far, at_most=True))
         stages.append(Price("realised gains", "", SHARE * so_far, at_most=True))
+        stages.append(Price("rehearsal", "", 2 * SHARE * so_far, at_most=True))
     return (*stages, Price("checks", "", SHARE * so_far))
 
 

@@ -20,6 +20,7 @@ from gradlab.runs.check_results import CheckResult
 from gradlab.runs.gram_storage import kernel_groups, kernels_from_groups
 from gradlab.runs.one_step import OneStepImprovement
 from gradlab.runs.realised import Realised
+from gradlab.runs.rehearsal import Rehearsal
 from gradlab.runs.substitutions import (
     SubstitutionResults,
     substitution_groups,
@@ -63,6 +64,8 @@ class Profile:
         consequence: what one step along each gradient did; None: `consequence` was off.
         realised: what steps along some of the mean gradients add to the return of fresh starts;
             None: starts that no law can be drawn from again, another truth, or an older file.
+        rehearsal: for how many updates the gradients that compete raise the return; None as for
+            `realised`, or `rehearse` was off.
         file: where it was read from; None: it was measured here.
     """
 
@@ -82,6 +85,7 @@ class Profile:
     attribution: SubstitutionResults | None = None
     consequence: OneStepImprovement | None = None
     realised: Realised | None = None
+    rehearsal: Rehearsal | None = None
     file: Path | None = None
 
     def __repr__(self) -> str:
@@ -214,6 +218,8 @@ def _to_record(profile: Profile) -> Record:
         groups["consequence"] = codec.arrays(profile.consequence)
     if profile.realised is not None:
         groups["realised"] = codec.arrays(profile.realised)
+    if profile.rehearsal is not None:
+        groups["rehearsal"] = codec.arrays(profile.rehearsal)
     attributes = header("profile", profile.config, profile.environment, truth=profile.truth)
     return Record(attributes, groups)
 
@@ -235,6 +241,7 @@ def _from_record(record: Record, path: Path) -> Profile:
             attribution=substitutions_from_groups(groups),
             consequence=_part(groups, "consequence", OneStepImprovement),
             realised=_part(groups, "realised", Realised),
+            rehearsal=_part(groups, "rehearsal", Rehearsal),
             file=path,
         )
 

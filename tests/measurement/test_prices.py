@@ -150,6 +150,6 @@ def test_the_plan_has_every_stage_in_order() -> None:
     plan = prices(task, nn.Linear(1, 1).double(), ("critic",), 32, 4, True)
     assert [each.stage for each in plan] == [
         "critic", "truth", "finite differences", "estimators", "step lengths", "realised gains",
-        "checks",
+        "rehearsal", "checks",
     ]  # fmt: skip
     assert work(task, 32, 4, True).most_truth == inf
