@@ -100,6 +100,8 @@ class Measure:
     """Your policy's optimiser."""
     refit: int = 25
     """Updates of your policy between two fits of its critic."""
+    no_rehearsal: bool = False
+    """Do not make the updates of the best gradients ahead, which says for how many they hold."""
     seed: arguments.Seed = 0
     output: arguments.Output = None
     overwrite: arguments.Overwrite = False
@@ -164,6 +166,7 @@ class Measure:
                     trim_starts=self.trim_starts,
                     also=self.also,
                     update=update,
+                    rehearse=not self.no_rehearsal,
                     progress=progress,
                     command=command,
                 )
@@ -264,6 +267,8 @@ class Measure:
         policy = copy.deepcopy(given["policy"]).double() if "policy" in given else None
         priced = prices(task, policy, made, self.starts, horizon, visited)
         more = {"steps": self.consequence, "attribution": self.attribute}
+        if self.no_rehearsal:
+            priced = tuple(price for price in priced if price.stage != "rehearsal")
         return (*priced, *(Price(stage) for stage, wanted in more.items() if wanted))
 
     def _memory(
