@@ -38,9 +38,7 @@ def measured(names, task, without=()):
     given = {
         called: own[name] for called, name in zip(names, OURS, strict=True) if name not in without
     }
-    return gradlab.measure(
-        task, policy, critic, given, horizon=H, starts=16, judges=4
-    )
+    return gradlab.measure(task, policy, critic, given, horizon=H, starts=16, judges=4)
 
 
 def world():
@@ -53,7 +51,7 @@ def world():
 
 def decisions(profile, called):
     """All that is decided, in our names."""
-    ours = {theirs: name for theirs, name in zip(called, OURS, strict=True)}
+    ours = dict(zip(called, OURS, strict=True))
 
     def back(cells):
         return [(ours[name], h) for name, h in cells]
@@ -105,7 +103,7 @@ def test_names_are_labels(task, plain, names, tmp_path):
 
 def test_identities_are_those_of_the_objects_and_survive_a_file(task, tmp_path):
     profile = measured(ARBITRARY, task)
-    systems = [each.systems + (each.actions,) for each in profile.identities.values()]
+    systems = [(*each.systems, each.actions) for each in profile.identities.values()]
     sim, model = "simulator", "model"
     assert systems == [
         (sim, "none", "first"), (model, model, "first"), (sim, model, "first"), (sim, sim, "first"),
