@@ -23,7 +23,7 @@ from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.gram import path_gradients
 from gradlab.gradients.weighted_terms import carried
 from gradlab.networks.critics import judge
-from gradlab.networks.interface import act
+from gradlab.networks.interface import act, flat_parameters
 from gradlab.runs.check_results import CheckResult
 from gradlab.systems.system import System
 from gradlab.truth.oracles import perturbed
@@ -176,7 +176,7 @@ def _road(estimator: Estimator, inspected: Inspection) -> str:
 def _directions(policy: nn.Module) -> Tensor:
     """Random directions among the trained parameters, as long as the number of parameters'
     root, so that each coordinate is moved by about 1."""
-    theta = nn.utils.parameters_to_vector(policy.parameters()).detach()
+    theta = flat_parameters(policy)
     draw = torch.randn(DIRECTIONS, len(theta), generator=stream(0, "sanity directions"))
     trained = torch.cat([p.new_full((p.numel(),), p.requires_grad) for p in policy.parameters()])
     return nn.functional.normalize(draw.to(theta) * trained, dim=1)
@@ -198,7 +198,7 @@ def _differences(
 
 
 def _reach(policy: nn.Module) -> float:
-    theta = nn.utils.parameters_to_vector(policy.parameters()).detach()
+    theta = flat_parameters(policy)
     return max(float(theta.norm()), 1e-3)
 
 

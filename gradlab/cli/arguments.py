@@ -48,7 +48,7 @@ PolicyFile = Annotated[
     arg(
         metavar="FILE",
         help="Policy to measure: .safetensors file or file.py:function (the file is executed). "
-        "Default: a stabilising one is fitted.",
+        "Default: SAC's for MuJoCo tasks, else a stabilising one is fitted.",
     ),
 ]
 CriticFile = Annotated[
@@ -56,7 +56,8 @@ CriticFile = Annotated[
     arg(
         metavar="FILE",
         help="Critic of the tail: .safetensors file or file.py:function, which returns the critic "
-        "or is the critic (the file is executed). Default: one is fitted.",
+        "or is the critic (the file is executed). Default: SAC's with SAC's policy, else one is "
+        "fitted.",
     ),
 ]
 Seed = Annotated[int, arg(help="Seed of every random draw.")]

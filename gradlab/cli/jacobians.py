@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from gradlab.tasks import Task
 
 
+PRIOR = "The model is the task's own prior; --model FILE compares another."
+
+
 @dataclass(frozen=True)
 class Jacobians:
     """Where are a model's Jacobians wrong, and how far may they be chained?
@@ -33,15 +36,15 @@ class Jacobians:
     Certifies the simulator's Jacobians, compares the model's with them, and measures the growth of
     their products along a rollout.
 
-        gradlab jacobians inverted_pendulum --model prior
+        gradlab jacobians inverted_pendulum
         gradlab jacobians Hopper-v5 --model model.safetensors --data model.data.h5
     """
 
     task: arguments.TaskName
     settings: arguments.Settings = ()
-    model: Annotated[str | None, arg(metavar="FILE|prior")] = None
-    """Model to compare: "prior", a .safetensors file, or file.py:function that returns a System or
-    is its step (the file is executed). Default: none, the simulator alone."""
+    model: Annotated[str | None, arg(metavar="FILE")] = None
+    """Model to compare: a .safetensors file, or file.py:function that returns a System or is its
+    step (the file is executed). Default: the task's own prior, where it has one."""
     gradient_model: Annotated[str | None, arg(metavar="FILE")] = None
     """A second model, whose Jacobians are taken along --model's states (`gradlab fit
     --two-model`)."""
@@ -75,20 +78,25 @@ class Jacobians:
             )
             from gradlab.measurement.memory import check_size
             from gradlab.networks import checkpoint
+            from gradlab.tasks.environments import trained_networks
 
         task = arguments.named_task(self.task, self.settings)
         run = self.output or Path("runs") / f"{task.name}-jacobians.h5"
-        made = () if self.policy else ("policy",)
+        trained = trained_networks(task).get("policy")
+        file = self.policy or (None if trained is None else str(trained))
+        made = () if file else ("policy",)
         arguments.check_outputs(run, made, self.overwrite, page=not self.no_report)
         if self.starts < FEWEST:
             raise InputError(f"starts is {self.starts}, expected at least {FEWEST}")
         if self.horizon is not None:
             check_horizon(self.horizon)
         check_size(task, task.horizon if self.horizon is None else self.horizon, self.starts)
-        model = model_option(task, self.model, self.gradient_model)
+        own = self.model is None and task.prior is not None
+        name = "prior" if own else self.model
+        model = model_option(task, name, self.gradient_model)
         data, profile = self._data(task), self._profile()
         check_model(task.simulator, model)
-        given = arguments.networks(policy=self.policy)
+        given = arguments.networks(policy=file)
         with bars() as progress:
             policy = given.get("policy") or _stabilising(task, self.seed, progress)
             comparison = compare_jacobians(
@@ -106,14 +114,15 @@ class Jacobians:
                 settings={
                     "task": task.name,
                     "task_parameters": dict(task.parameters),
-                    "compared_with": self.gradient_model or self.model,
+                    "compared_with": self.gradient_model or name,
                     "command": command,
                 },
                 progress=progress,
             )
         kept = {arguments.beside(run, kind): partial(checkpoint.save, policy) for kind in made}
         keep(kept | {run: partial(comparison.save, overwrite=self.overwrite)})
-        document = of_run(run, page=not self.no_report)
+        more = [{"text": PRIOR, "decided": True}] if own and self.gradient_model is None else []
+        document = of_run(run, page=not self.no_report, more=more)
         return document | {"table": comparison.table().to_dict("records")}
 
     def _data(self, task: Task) -> tuple[Tensor, Tensor] | None:

@@ -67,8 +67,9 @@ class Measure:
     them."""
     batch: int = 256
     """N′, the samples that one update of your algorithm averages; MSE = bias² + variance / N′."""
-    termination: Literal["ignore", "mask"] = "ignore"
-    """Rollouts at terminal states: go on as in the papers' model rollouts, or stop there."""
+    termination: Literal["ignore", "mask"] | None = None
+    """Rollouts at terminal states: go on as in the papers' model rollouts, or stop there. Default:
+    "mask" with the networks that come with a task, which were trained so, else "ignore"."""
     law: Literal["visited", "start"] = "visited"
     """Where gradients are measured: at states that the policy visits, as an update takes them,
     against the gradient of the return; or at the start states, against the gradients there."""
@@ -91,7 +92,14 @@ class Measure:
     question, where the tails of the starts make errors unreliable."""
     judges: int | None = None
     """Fresh starts from which steps along some of the gradients are rolled out. Default: as many
-    as 15% of the measurement's time allows."""
+    as are measured."""
+    lr: float | None = None
+    """Learning rate of your policy's optimiser: truth and gradients are tried at the length of its
+    first step. Default: the rate that moves the actions by 4% of their size."""
+    optimizer: Literal["adam", "sgd"] = "adam"
+    """Your policy's optimiser."""
+    refit: int = 25
+    """Updates of your policy between two fits of its critic."""
     seed: arguments.Seed = 0
     output: arguments.Output = None
     overwrite: arguments.Overwrite = False
@@ -104,37 +112,40 @@ class Measure:
         """Measure, and write RUN.h5, RUN.html and the networks that were fitted."""
         with undisturbed():
             from gradlab.measurement.arguments import check_arguments, check_networks
-            from gradlab.measurement.chosen import check_also
+            from gradlab.measurement.chosen import check_also, check_densities
             from gradlab.measurement.laws import narrowed, resolved
             from gradlab.measurement.measure import measure
             from gradlab.measurement.memory import check_size, check_starts
             from gradlab.measurement.realised_gains import check_judges
+            from gradlab.measurement.update import Update
             from gradlab.networks import checkpoint
             from gradlab.runs.stages import Interrupted
 
         task = arguments.named_task(self.task, self.settings)
         run = self.output or Path("runs") / f"{task.name}.h5"
         horizon = task.horizon if self.horizon is None else self.horizon
-        check_arguments(horizon, self.starts, self.batch, self.termination)
+        files, termination, origin = self._networks(task)
+        check_arguments(horizon, self.starts, self.batch, termination)
         check_judges(self.judges)
         check_also(self.also, None)
+        update = Update(self.optimizer, self.lr, self.refit)
         smoothing = self._smoothing()
         law, truth = resolved(self.starts, self.law, self.truth)
         check_starts(task, horizon, self.starts, truth)
         check_size(task, horizon, self.judges or 0)
         narrowed(task, self.trim_starts, self.starts)
-        files = {"policy": self.policy, "critic": self.critic}
         made = tuple(kind for kind, file in files.items() if file is None)
         self._check_spectral(made)
         arguments.check_outputs(run, made, self.overwrite, page=not self.no_report)
         given = arguments.networks(**files)
-        check_networks(task, given.get("policy"), given.get("critic"))
+        check_densities(self.also, given.get("policy"))
         model = model_option(task, self.model, self.gradient_model)
         judged = task if model is None else self._with(task, model)
+        check_networks(judged, given.get("policy"), given.get("critic"))
         with bars() as progress:
             prices = self._plan(judged, given, made, horizon, truth == "objective")
             progress.plan(prices, self._memory(judged, given, horizon, truth))
-            networks = given | self._made(task, given, progress)
+            networks = given | self._made(task, given, termination, progress)
             try:
                 profile = measure(
                     judged,
@@ -144,7 +155,7 @@ class Measure:
                     starts=self.starts,
                     batch=self.batch,
                     truth=truth,
-                    termination=self.termination,
+                    termination=termination,
                     law=law,
                     seed=self.seed,
                     attribute=self.attribute,
@@ -152,6 +163,7 @@ class Measure:
                     judges=self.judges,
                     trim_starts=self.trim_starts,
                     also=self.also,
+                    update=update,
                     progress=progress,
                     command=command,
                 )
@@ -164,14 +176,39 @@ class Measure:
             {arguments.beside(run, k): partial(checkpoint.save, networks[k]) for k in sorted(made)}
             | {run: partial(profile.save, overwrite=self.overwrite or stopped)}
         )
-        smoothed = None if stopped else self._smoothed(smoothing, judged, networks, horizon)
+        smoothed = (
+            None if stopped else self._smoothed(smoothing, judged, networks, horizon, termination)
+        )
         more = [smoothed_sentence(smoothed, horizon)] if smoothed is not None else []
         document = of_run(run, page=not self.no_report, more=[*self._norms(networks), *more])
+        if origin:
+            document["networks"] = origin
         if smoothed is not None:
             document["smoothed"] = smoothed.to_dict("records")
         if stopped:
             document["interrupted"] = profile.config["interrupted"]
         return document | {"table": profile.table().to_dict("records")}
+
+    def _networks(self, task: Task) -> tuple[dict[str, str | None], Literal["ignore", "mask"], str]:
+        """Files of policy and critic, None where one is fitted; the termination; and whose the
+        networks are in words, "" where both are the user's."""
+        from gradlab.tasks.environments import TRAINED, TRANSITIONS, trained_networks
+
+        files = {"policy": self.policy, "critic": self.critic}
+        trained = {} if self.spectral or self.policy else trained_networks(task)
+        missing = [kind for kind, file in files.items() if file is None]
+        files |= {kind: str(trained[kind]) for kind in missing if kind in trained}
+        termination = self.termination or ("mask" if trained else "ignore")
+        if not missing:
+            return files, termination, ""
+        origin = f"placeholders for the {' and '.join(missing)}"
+        if trained:
+            origin = (
+                f"SAC's after {TRANSITIONS:,} transitions, return {TRAINED[task.name]:,}, measured "
+                f"without its entropy bonus"
+            )
+        options = " ".join(f"--{kind} FILE" for kind in missing)
+        return files, termination, f"Networks: {origin}; give yours with {options}."
 
     def _smoothing(self) -> Smoothing | None:
         """What `--smooth` asks for: noise on every action, or on the first at the starts."""
@@ -188,6 +225,7 @@ class Measure:
         task: Task,
         networks: Mapping[str, nn.Module],
         horizon: int,
+        termination: Literal["ignore", "mask"],
     ) -> DataFrame | None:
         """The table of errors against the smoothed return, of a run that is kept already."""
         if smoothing is None:
@@ -203,7 +241,7 @@ class Measure:
                 horizon=horizon,
                 starts=self.starts,
                 batch=self.batch,
-                termination=self.termination,
+                termination=termination,
                 law=self.law,
                 seed=self.seed,
                 trim_starts=self.trim_starts,
@@ -259,7 +297,11 @@ class Measure:
         ]
 
     def _made(
-        self, task: Task, given: Mapping[str, nn.Module], progress: Progress
+        self,
+        task: Task,
+        given: Mapping[str, nn.Module],
+        termination: Literal["ignore", "mask"],
+        progress: Progress,
     ) -> dict[str, nn.Module]:
         """Networks that were not given: a stabilising policy, a critic fitted to the policy."""
         made: dict[str, nn.Module] = {}
@@ -279,7 +321,7 @@ class Measure:
             made["critic"] = fit_critic(
                 task,
                 policy,
-                termination=self.termination,
+                termination=termination,
                 spectral="all_but_last" if "critic" in self.spectral else None,
                 seed=self.seed,
                 progress=progress,

@@ -40,7 +40,7 @@ def gain(
     """Gain over the horizon of every estimator.
 
     Args:
-        realised: dots of the shortest step; None: no steps were taken.
+        realised: dots of the user's update; None: no steps were taken.
         chosen: the recommended estimator and its horizons, marked.
     """
     ax = style.new_axes() if ax is None else ax
@@ -156,9 +156,9 @@ def _mark(ax: Axes, table: pd.DataFrame, chosen: tuple[str, Sequence[int]]) -> N
 def _dots(
     ax: Axes, realised: pd.DataFrame, looks: dict[str, Look], known: Mapping[str, Identity]
 ) -> None:
-    """The share that the shortest step realised, with its interval."""
+    """The share that the user's update realised, with its interval."""
     rows = realised[realised["estimator"].isin(list(looks)) & np.isfinite(realised["share"])]
-    rows = rows.sort_values("step").drop_duplicates(["estimator", "horizon"])
+    rows = rows[rows["update"]]
     for row in rows.itertuples():
         look, x = looks[str(row.estimator)], float(row.horizon)
         value, low, high = (

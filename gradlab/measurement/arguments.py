@@ -14,6 +14,7 @@ from gradlab.errors import InputError
 from gradlab.gradients.estimator import TERMINATIONS, Estimator
 from gradlab.gradients.mixing.head import check_head
 from gradlab.gradients.starts import Starts
+from gradlab.gradients.ways import Way
 from gradlab.networks.critics import CriticLike, as_critic
 from gradlab.networks.interface import (
     act,
@@ -49,12 +50,15 @@ def check_arguments(horizon: int, starts: int, batch: int, termination: str) -> 
 
 
 def check_networks(task: Task, policy: nn.Module | None, critic: CriticLike | None) -> None:
-    """Try networks on two starts of the task before anything expensive begins.
+    """Try networks, simulator and prior on two starts before anything expensive begins.
 
     Raises:
-        InputError: names the network and what does not fit.
+        InputError: names the network and what does not fit; a step that fails.
     """
     probe, da = task.starts(2, stream(0, "probe")), task.simulator.action_dim
+    for system in (task.simulator, task.prior):
+        if system is not None:
+            stepped(system, probe.double(), torch.zeros(len(probe), da, dtype=torch.float64))
     if policy is not None:
         original = double_copy("policy", policy)
         check_policy(original, probe, da)
@@ -93,22 +97,22 @@ def check_estimator(name: str, estimator: Estimator, task: Task, begin: Starts, 
         )
 
 
-def check_density(estimator: Estimator, policy: nn.Module) -> None:
+def check_density(way: Way, policy: nn.Module) -> None:
     """
     Raises:
-        InputError: the estimator's scores need a density, or a Gaussian head, which the policy has
+        InputError: the scores of this way need a density, or a Gaussian head, which the policy has
             not.
     """
-    if estimator.way.mixed:
+    if way.mixed:
         check_head(policy)
-    elif not estimator.way.pathwise:
+    elif not way.pathwise:
         check_stochastic(policy)
 
 
 def check_steps(
     task: Task, policy: nn.Module, chosen: Mapping[str, Estimator], begin: Starts
 ) -> None:
-    """Every system treats rows alone, on two starts."""
+    """Every system takes a step, and treats rows alone, on two starts."""
     two = begin.block(slice(0, 2))
     with torch.no_grad():
         action = act(policy, two.states, two.policy_noise(policy, 0, 0))
@@ -120,6 +124,7 @@ def check_steps(
                 named.setdefault(id(system), (f"model of {name}", system))
     for name, system in named.values():
         if not isinstance(system, Recorded):
+            stepped(system, two.states, action)  # what fails here is not to fail after the truth
             check_rows(f"step of the {name}", partial(stepped, system), two.states, action)
 
 

@@ -12,12 +12,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Literal, cast
 
+from torch import nn
+
 from gradlab import validation
 from gradlab.errors import InputError
 from gradlab.gradients.cut import EDGES, Cut
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.tail import Tail
 from gradlab.gradients.ways import WAYS, Name
+from gradlab.measurement.arguments import check_density
 from gradlab.networks.critics import CriticLike, as_critic
 from gradlab.networks.interface import double_copy
 from gradlab.runs.identity import Identity, Jacobians, States, told_apart
@@ -44,6 +47,25 @@ def check_also(also: Sequence[str], given: object) -> None:
             f"also names {', '.join(also)}, which stand beside the default estimators: put them "
             f"among estimators of your own"
         )
+
+
+def check_densities(also: Sequence[str], policy: nn.Module | None) -> None:
+    """
+    Args:
+        policy: the user's; None: one is fitted, which is deterministic.
+
+    Raises:
+        InputError: a name needs scores, which the policy has not.
+    """
+    for name in DENSITIES:
+        if name not in also:
+            continue
+        if policy is None:
+            raise InputError(
+                f"also names {name}, which needs a stochastic policy, and the one that is fitted "
+                f"here is deterministic: give a --policy with a density"
+            )
+        check_density(WAYS[name], policy)
 
 
 def estimators_at(

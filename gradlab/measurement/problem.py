@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -45,6 +46,9 @@ from gradlab.runs.identity import Identity
 from gradlab.systems.system import System
 from gradlab.tasks import Task
 
+if TYPE_CHECKING:
+    from gradlab.measurement.rare_starts import Pilot
+
 
 @dataclass(frozen=True, eq=False)
 class Problem:
@@ -61,6 +65,7 @@ class Problem:
         alpha: temperature of the entropy term, 0 without one.
         batch: N′.
         division: blocks of starts, None where all are measured at once.
+        pilot: of the starts, where one was made (`measurement.rare_starts`).
     """
 
     task: Task
@@ -80,6 +85,7 @@ class Problem:
     alpha: float
     batch: int
     division: Division | None = None
+    pilot: Pilot | None = None
 
     @property
     def objective(self) -> bool:
@@ -144,7 +150,7 @@ def problem(given: Given, undivided: str = "") -> Problem:
     )
     for name, estimator in plain.items():
         check_estimator(name, estimator, task, begin, truth)
-        check_density(estimator, original)
+        check_density(estimator.way, original)
     check_steps(task, original, plain, begin)
     division = memory.division(
         memory.Asked(task, original, plain, H, begin, truth), undivided or _several(critics)

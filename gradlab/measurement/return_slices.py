@@ -30,7 +30,7 @@ from gradlab.gradients.groups import by_group, grouping
 from gradlab.gradients.setting import Setting
 from gradlab.gradients.starts import Starts
 from gradlab.networks.critics import judge
-from gradlab.networks.interface import act
+from gradlab.networks.interface import act, flat_parameters
 from gradlab.progress import Progress, silent
 from gradlab.statistics.comparison import difference
 from gradlab.statistics.moments import Estimate, sample_mean
@@ -131,7 +131,7 @@ def random_direction(policy: nn.Module, seed: int = 0) -> Tensor:
 def reach(policy: nn.Module, begin: Starts, unit: Tensor, seed: int) -> float:
     """l: moves the first actions by `REACH` of their size, θ by no more than its own (or 1)."""
     noise = begin.policy_noise(policy, seed, 0)
-    theta = float(nn.utils.parameters_to_vector(policy.parameters()).detach().norm())
+    theta = float(flat_parameters(policy).norm())
     return min(REACH * own_size(policy, begin.states, noise, unit[None]), max(theta, 1.0))
 
 

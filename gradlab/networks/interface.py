@@ -40,6 +40,12 @@ def act(policy: nn.Module, state: Tensor, noise: Tensor) -> Tensor:
     return action
 
 
+def flat_parameters(policy: nn.Module) -> Tensor:
+    """θ in `policy.parameters()` order, detached, [P]; of any memory layout, which
+    `nn.utils.parameters_to_vector` is not."""
+    return torch.cat([p.detach().reshape(-1) for p in policy.parameters()])
+
+
 def check_policy(policy: nn.Module, state: Tensor, action_dim: int) -> None:
     """Try the policy on a batch of states before anything expensive begins.
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 FINITE = "finite and non-zero gradients of every sample"
 EFFECT = "effect of the first action on rewards"
 IDLE = "actions that move nothing"
-EMPIRICAL = "pathwise gradient of the expected return"
 ALIVE = "states that are alive where gradients are taken"
 SEEN = "states that the model has seen"
 RARE = "starts rarer than the sample"

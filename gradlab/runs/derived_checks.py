@@ -19,7 +19,8 @@ Cell = tuple[str, int]
 CHANCE = 0.5
 FLOAT32 = 3.4e38
 WHY = {
-    "step": "the step leaves the range in which the return is a line: no error of the gradients",
+    "step": "the return bends within the step: no error of the gradients",
+    "jump": "the return jumps within the step, which derivatives along a path do not see",
     "boundary": "episodes end, which derivatives along a path do not see",
     "law": "gradients and returns are of different problems: look at law and truth first",
 }
@@ -45,7 +46,7 @@ def _steps(profile: Profile) -> CheckResult | None:
     if taken is None or not taken.best_is_known:
         return None
     check, n = "realised gains against first order", f"{taken.judges} fresh starts"
-    apart = taken.disagreements(profile.table())
+    apart = taken.disagreements(profile.table(), profile.jumps)
     if not apart:
         shown = f"agree at {len(taken.stepped)} gradients ({n})"
         return CheckResult(check, shown, "a step does what its direction promises", True)
@@ -54,7 +55,8 @@ def _steps(profile: Profile) -> CheckResult | None:
         f"differ at {len(apart)} of {len(taken.stepped)}: {worst.cell[0]} at h = {worst.cell[1]} "
         f"realised {percent(worst.realised)}, expected {percent(worst.predicted)} ({n})"
     )
-    return CheckResult(check, result, WHY[worst.reason], False)
+    bent = all(each.reason == "step" for each in apart)
+    return CheckResult(check, result, WHY[worst.reason], bent)
 
 
 def _signs_at(profile: Profile, best: Cell) -> CheckResult | None:

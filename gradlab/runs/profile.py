@@ -19,6 +19,7 @@ from gradlab.runs.bounds import Bounds, bounds_table
 from gradlab.runs.check_results import CheckResult
 from gradlab.runs.gram_storage import kernel_groups, kernels_from_groups
 from gradlab.runs.identity import Identity, by_default
+from gradlab.runs.jumps import Jumps
 from gradlab.runs.one_step import OneStepImprovement
 from gradlab.runs.realised import Realised
 from gradlab.runs.substitutions import (
@@ -64,6 +65,8 @@ class Profile:
         consequence: what one step along each gradient did; None: `consequence` was off.
         realised: what steps along some of the mean gradients add to the return of fresh starts;
             None: starts that no law can be drawn from again, another truth, or an older file.
+        jumps: what a trial at the length of an update says of the pathwise gradient; None: there
+            was none to be tried, another truth, or an older file.
         file: where it was read from; None: it was measured here.
         identities: who each estimator is, by name; from the default names where nothing but names
             is known, as in files of older versions.
@@ -85,6 +88,7 @@ class Profile:
     attribution: SubstitutionResults | None = None
     consequence: OneStepImprovement | None = None
     realised: Realised | None = None
+    jumps: Jumps | None = None
     file: Path | None = None
     identities: Mapping[str, Identity] = field(default_factory=dict)
 
@@ -228,6 +232,8 @@ def _to_record(profile: Profile) -> Record:
         groups["consequence"] = codec.arrays(profile.consequence)
     if profile.realised is not None:
         groups["realised"] = codec.arrays(profile.realised)
+    if profile.jumps is not None:
+        groups["jumps"] = codec.arrays(profile.jumps)
     attributes = header("profile", profile.config, profile.environment, truth=profile.truth)
     return Record(attributes, groups)
 
@@ -249,6 +255,7 @@ def _from_record(record: Record, path: Path) -> Profile:
             attribution=substitutions_from_groups(groups),
             consequence=_part(groups, "consequence", OneStepImprovement),
             realised=_part(groups, "realised", Realised),
+            jumps=_part(groups, "jumps", Jumps),
             file=path,
             identities=_identities(groups),
         )

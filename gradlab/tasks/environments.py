@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import mujoco as engine
 import numpy as np
@@ -25,6 +26,14 @@ from gradlab.tasks.checks import check_number
 from gradlab.tasks.task import Task
 from gradlab.validation import shown
 
+# Returns over 1,000 steps of the networks in `trained`, SAC's (see the README beside them).
+TRAINED = {
+    "InvertedPendulum-v5": 1000,
+    "Hopper-v5": 310,
+    "Walker2d-v5": 370,
+    "HalfCheetah-v5": 3000,
+}
+TRANSITIONS = 25_000  # that they were trained on
 DISCOUNT = 0.99
 HORIZON = 25
 EXPLORATION = 0.1  # of the control limit
@@ -82,6 +91,15 @@ def _task(system: MujocoEnvironment) -> Task:
             "terminate_when_unhealthy": row.terminates,
         },
     )
+
+
+def trained_networks(task: Task) -> dict[str, Path]:
+    """Files of a policy and a critic that SAC trained on the task as it is by default; {} where
+    there are none."""
+    if task.name not in TRAINED or task.parameters != mujoco(task.name).parameters:
+        return {}
+    folder = Path(__file__).parent / "trained"
+    return {kind: folder / f"{task.name}.{kind}.safetensors" for kind in ("policy", "critic")}
 
 
 def view(env_id: str) -> nn.Module:

@@ -20,7 +20,7 @@ from gradlab.gradients.policy_jacobian import policy_jacobian
 from gradlab.gradients.setting import Setting
 from gradlab.gradients.starts import Starts
 from gradlab.gradients.ways import WAYS
-from gradlab.networks.interface import act
+from gradlab.networks.interface import act, flat_parameters
 from gradlab.progress import Progress, silent
 from gradlab.systems.ended import step_running
 from gradlab.truth.oracles import perturbed
@@ -70,7 +70,7 @@ def common_random_differences(
     """
     policy, starts, seed = setting.policy, setting.starts, setting.seed
     few = starts.block(slice(0, min(n, len(starts.states))))
-    theta = nn.utils.parameters_to_vector(policy.parameters()).detach()
+    theta = flat_parameters(policy)
     draw = torch.randn(DIRECTIONS, len(theta), generator=stream(seed, "directions")).to(theta)
     trained = torch.cat([p.new_full((p.numel(),), p.requires_grad) for p in policy.parameters()])
     directions = nn.functional.normalize(draw * trained, dim=1)
@@ -150,7 +150,7 @@ def perturbed_rollout(
 
 def _step_size(policy: nn.Module, states: Tensor, noise: Tensor, directions: Tensor) -> float:
     """Moves actions by a thousandth of their size, and θ, where s_0 has no say, by a hundredth."""
-    theta = float(nn.utils.parameters_to_vector(policy.parameters()).detach().norm())
+    theta = float(flat_parameters(policy).norm())
     return min(1e-3 * own_size(policy, states, noise, directions), 1e-2 * max(theta, 1.0))
 
 

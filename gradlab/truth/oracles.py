@@ -25,6 +25,7 @@ from gradlab.gradients.policy_jacobian import PolicyJacobian, policy_jacobian
 from gradlab.gradients.rollout import LinearizedPath, tail_gradient
 from gradlab.gradients.setting import Setting
 from gradlab.gradients.sweeps import closed_loop_reward_gradient, discounted_costates, sensitivities
+from gradlab.networks.interface import flat_parameters
 from gradlab.progress import Progress, silent
 from gradlab.truth.continued import piece
 
@@ -278,6 +279,5 @@ def _jacobians(
 def perturbed(policy: nn.Module, step: Tensor) -> nn.Module:
     """A copy of the policy at θ + step."""
     moved = copy.deepcopy(policy)
-    theta = nn.utils.parameters_to_vector(moved.parameters()).detach()
-    nn.utils.vector_to_parameters(theta + step, moved.parameters())
+    nn.utils.vector_to_parameters(flat_parameters(policy) + step, moved.parameters())
     return moved

@@ -11,7 +11,7 @@ from gradlab.truth.agreement import ERRORS, PRECISION, SPREAD, Judged, Reference
 from gradlab.truth.oracles import AT_MOST, Unrolled
 from gradlab.truth.scout import Plan
 
-Status = Literal["converged", "cut", "imprecise", "none"]
+Status = Literal["converged", "cut", "imprecise", "score", "jumps", "none"]
 
 
 @dataclass(frozen=True)

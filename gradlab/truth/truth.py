@@ -52,7 +52,9 @@ class Truth:
     Attributes:
         status: "converged"; "cut" at a shorter horizon; "imprecise": converged, but a standard
             error is above 1/4 of its norm or not reliable, since 1% of the starts carry more than
-            half of the squared gradients, so only paired comparisons are sharp; "none".
+            half of the squared gradients, so only paired comparisons are sharp; "score": the
+            return jumps, and the truth is that of the score function; "jumps": it jumps, and there
+            is none (both by `truth.jumps`); "none".
         horizon: T, the number of simulator steps that the reference return sums.
         first, every: gradients with θ in the first action and in all actions, where asked for.
         lyapunov: largest closed-loop exponent per step over the starts.
@@ -66,6 +68,7 @@ class Truth:
         path: the simulator's first H steps from the starts with its own Jacobians, where they were
             made for a gradient with all actions.
         scouts: starts that went first and showed that there is none (see `scout`), else 0.
+        refused: the pathwise gradient with θ in all actions of T steps that is no truth.
     """
 
     status: Status
@@ -81,10 +84,16 @@ class Truth:
     checked: bool = True
     path: LinearizedPath | None = None
     scouts: int = 0
+    refused: Reference | None = None
 
     @property
     def admissible(self) -> bool:
-        return self.status != "none"
+        return self.status not in ("none", "jumps")
+
+    @property
+    def pathwise(self) -> Reference | None:
+        """The unrolled gradient with θ in all actions, a truth or not."""
+        return self.refused if self.refused is not None else self.every
 
 
 def matched_truth(
@@ -193,6 +202,7 @@ def _concluded(setting: Setting, outcome: Outcome, cut: _Cut) -> Truth:
         horizon=cut.horizon,
         first=cut.first if kept else None,
         every=cut.every if kept else None,
+        refused=None if kept else cut.every,
         lyapunov=float(outcome.unrolled.lyapunov.max()),
         remainder=cut.remainder if cut.whole else float("nan"),
         flagged=outcome.flagged,

@@ -184,7 +184,7 @@ def facts(profile: Profile) -> Facts:
         more=None if ranks is None else _more(ranks, cells, int(profile.config["starts"])),
         sure=float("nan") if best is None else certainty(estimates, cells.index(best)),
         realised=realised,
-        disagreements=() if realised is None else realised.disagreements(table),
+        disagreements=() if realised is None else realised.disagreements(table, profile.jumps),
         failed=tuple(each.check for each in profile.sanity or () if not each.passed),
         void=tuple(each.sentence for each in failed_premises(profile.sanity)),
         beyond=None if ranks is None else _beyond(profile, gains, best),

@@ -35,7 +35,7 @@ def gain_text(gain: Number) -> str:
 
 
 def change(taken: Realised, cell: tuple[str, int], chosen: bool = False) -> str:
-    """+0.31 (CI 0.25–0.37), in units of return, by the shorter step.
+    """+0.31 (CI 0.25–0.37), in units of return, by the user's update.
 
     Args:
         chosen: whether the cell is mentioned because its gain is among the largest.

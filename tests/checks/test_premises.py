@@ -61,7 +61,7 @@ def test_nothing_is_decided_from_it(name, profiles, pages):
     with pytest.raises(InputError, match="nothing can be chosen"):
         choose(profiles[name])
     told = {each.about for each in first_screen(profiles[name]).rest}
-    assert told <= {"premises", "truth", "health", "sanity", "empirical bias", "variance", "tails",
+    assert told <= {"premises", "truth", "health", "sanity", "jumps", "variance", "tails",
                     "theory"}  # fmt: skip
     assert "Usable horizon" not in pages[name] and "more accurate than" not in pages[name]
 

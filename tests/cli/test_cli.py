@@ -15,7 +15,9 @@ from gradlab import cli
 from gradlab.errors import InputError
 from gradlab.fitting import critics, policies
 from gradlab.measurement import measure as measurement
+from gradlab.networks import checkpoint
 from gradlab.networks.mlp import Policy, QCritic
+from gradlab.networks.policies import GaussianPolicy
 from gradlab.reporting import kinds, profile_page
 from gradlab.storage import journal, records
 from gradlab.verdicts.measurement import verdict as verdicts
@@ -114,6 +116,48 @@ def test_the_horizon_is_the_tasks_unless_asked(calls: dict[str, Any], tmp_path: 
     assert cli.main(words) == 0
     assert calls["measure"]["horizon"] == calls["measure"]["task"].horizon
     assert not (tmp_path / "run.html").exists()
+
+
+def test_the_networks_are_named_where_they_are_not_the_users(
+    calls: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A trained pair where there is one; else placeholders, which are kept with the run."""
+    words = ["measure", "Hopper-v5", "--no-report", "--output"]
+    assert cli.main([*words, str(tmp_path / "trained.h5")]) == 0
+    assert "SAC's after 25,000 transitions" in capsys.readouterr().out
+    policy = calls["measure"]["policy"]
+    assert type(policy) is GaussianPolicy
+    assert calls["measure"]["termination"] == "mask"
+    assert "policy" not in calls and "critic" not in calls
+    checkpoint.save(policy, tmp_path / "mine.safetensors")
+    mine = ["--policy", str(tmp_path / "mine.safetensors")]
+    assert cli.main([*words, str(tmp_path / "mine.h5"), *mine]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "placeholders for the critic; give yours with --critic FILE" in out
+    assert "critic" in calls and "policy" not in calls
+    heavier = ["--set", "ctrl_cost_weight=0.1"]
+    assert cli.main([*words, str(tmp_path / "heavier.h5"), *heavier]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "placeholders for the policy and critic; give yours with --policy FILE" in out
+
+
+@pytest.mark.parametrize("name", ["score", "ivw"])
+@pytest.mark.parametrize("given", [True, False])
+def test_scores_of_a_deterministic_policy_are_refused_before_anything_is_fitted(
+    calls: dict[str, Any],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    given: bool,
+) -> None:
+    policy = tmp_path / "policy.safetensors"
+    checkpoint.save(Policy(4, 1, (4,)).double(), policy)
+    words = ["--policy", str(policy)] if given else []
+    run = str(tmp_path / "run.h5")
+    task = ["inverted_pendulum", "--set", "engine=analytic"]
+    line = refused(capsys, "measure", *task, *words, "--also", name, "--output", run)
+    assert "stochastic policy" in line
+    assert not calls
 
 
 def test_json_is_one_document_and_everything_else_goes_to_standard_error(

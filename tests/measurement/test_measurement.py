@@ -14,6 +14,7 @@ from gradlab.data.noise import stream
 from gradlab.data.path import Path
 from gradlab.errors import InputError
 from gradlab.networks.mlp import QCritic
+from gradlab.tasks import double_integrator
 from gradlab.truth.lqr import lqr_gradient
 from tests.measurement.scalar import GAMMA, ONE, Quadratic, known_biases, scalar_policy, scalar_task
 
@@ -272,3 +273,41 @@ def test_the_objectives_explicit_gradients_count_towards_the_memory(little):
         gradlab.measure(
             task, wide, Quadratic(), horizon=1, starts=many, truth="objective", consequence=True
         )
+
+
+def test_a_policy_of_any_memory_layout_is_measured():
+    """Weights that are transposed views give the numbers of contiguous ones."""
+    task, weight = double_integrator(), [[-0.5, -1.0], [0.2, -0.3]]
+
+    class Own(nn.Module):
+        def __init__(self, layout):
+            super().__init__()
+            self.weight = nn.Parameter(layout(torch.tensor(weight, dtype=torch.float64)))
+
+        def forward(self, state):
+            return (state @ self.weight.T).sum(1, keepdim=True)
+
+    def critic(state, action):
+        return -state.square().sum(1) - action.square().sum(1)
+
+    tables = [
+        gradlab.measure(task, Own(layout), critic, horizon=2, starts=16).table()
+        for layout in (torch.clone, lambda w: w.T.contiguous().T)
+    ]
+    numbers = tables[0].select_dtypes("number").columns
+    np.testing.assert_allclose(tables[1][numbers], tables[0][numbers], rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("place", ["simulator", "prior"])
+def test_a_step_in_another_precision_is_refused_before_anything_is_computed(place):
+    task, network, seen = double_integrator(), nn.Linear(3, 2), []
+    own = gradlab.systems.from_function(
+        lambda s, a: (s + network(torch.cat([s, a], 1)), -s.square().sum(1)), 2, 1
+    )
+    wrong = replace(task, **{place: own})
+    with pytest.raises(InputError, match="convert its network"):
+        gradlab.measure(
+            wrong, nn.Linear(2, 1), lambda s, a: -a.square().sum(1), horizon=2, starts=16,
+            progress=lambda stage, *_: seen.append(stage),
+        )  # fmt: skip
+    assert not seen

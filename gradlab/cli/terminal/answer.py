@@ -141,6 +141,8 @@ def _print_screen(document: Document) -> None:
     width = max((len(fact["text"]) for fact in facts), default=0)
     for fact in facts:
         console.print(f"  {fact['text']:>{width}}  {fact['label']}")
+    if "networks" in document:
+        console.print(str(document["networks"]))
     console.print()
 
 

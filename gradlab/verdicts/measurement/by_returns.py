@@ -30,7 +30,7 @@ def by_returns(facts: Facts, rest: tuple[Sentence, ...]) -> Screen:
         return Screen(
             text, "none", f"{taken.judges} starts", key_numbers.of_returns(facts), figure, rest
         )
-    chosen = best if best in helping else max(helping, key=lambda c: taken.over_lengths(c).value)
+    chosen = best if best in helping else max(helping, key=lambda c: taken.change(c).value)
     parts = [
         f"{step_along(facts.identities[chosen[0]], [chosen[1]])}: one step raises the return by "
         f"{change(taken, chosen, chosen=True)}.",

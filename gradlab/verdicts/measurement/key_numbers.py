@@ -37,7 +37,7 @@ def of_returns(facts: Facts) -> tuple[Fact, ...]:
     """The three numbers where gains are in units of return."""
     taken = facts.own_steps
     how = f"J(θ + η d/|d|) − J(θ), {taken.judges} fresh starts, {taken.horizon} steps, paired"
-    two = sorted(taken.stepped, key=lambda c: -taken.over_lengths(c).value)[:2]
+    two = sorted(taken.stepped, key=lambda c: -taken.change(c).value)[:2]
     changes = [
         Fact(
             f"{named(facts.identities[cell[0]])}, h = {cell[1]}",

@@ -43,7 +43,8 @@ from gradlab.wording import cosine, duration, rounded_up, span, steps, two
 AMONG = "Of what a model alone gives"  # where a gradient that needs more is shown to be better
 MARGIN = 4  # words of the page before the figure beside headline and sureness
 REASONS = {
-    "step": "the step leaves the range in which the return is a line",
+    "step": "the return bends within the step",
+    "jump": "the return jumps within the step",
     "boundary": "episodes end, which no derivative along a path sees",
     "law": "gradients and returns are of different problems",
 }
@@ -53,8 +54,9 @@ def recommendation(facts: Facts, rest: tuple[Sentence, ...] = ()) -> Screen:
     """What to do, from the gains to first order, or from realised ones where there is no truth."""
     if facts.void:
         return Screen(facts.void[0], "none", NOTHING, (), _figure(facts), rest)
-    if facts.disagreements:
-        return _contradicted(facts, facts.disagreements[0], rest)
+    contradictions = [each for each in facts.disagreements if each.reason != "step"]
+    if contradictions:
+        return _contradicted(facts, contradictions[0], rest)
     if facts.gains and facts.best is not None:
         return _by_gain(facts, rest)
     if facts.realised is not None and facts.realised.stepped:

@@ -28,10 +28,10 @@ from gradlab.verdicts.measurement.horizon import horizon, paired_horizon
 from gradlab.verdicts.measurement.one_step import learning
 from gradlab.verdicts.measurement.recommendation import recommendation
 from gradlab.verdicts.measurement.sampling import batch, tails
-from gradlab.verdicts.measurement.soundness import checks, empirical, health, lost, premises
+from gradlab.verdicts.measurement.soundness import checks, health, lost, premises
 from gradlab.verdicts.measurement.sources import source
 from gradlab.verdicts.measurement.theorems import theorems
-from gradlab.verdicts.measurement.truth import admissible_truth, imprecise_truth, no_truth
+from gradlab.verdicts.measurement.truth import admissible_truth, imprecise_truth, jumps, no_truth
 from gradlab.verdicts.measurement.variance import variance
 from gradlab.verdicts.measurement.weights import weights
 from gradlab.verdicts.screen import Screen
@@ -46,10 +46,10 @@ SHOWN = 6  # sentences that a reader sees before the fold
 # What stops everything, what to set now, what to mend, then why.
 ORDER = (
     "starts", "health", "agreement", "horizon", "source", "weights", "samples", ABOUT, "learning",
-    "sanity", "variance", "empirical bias", "truth", "tails", "advice", "theory",
+    "sanity", "variance", "jumps", "truth", "tails", "advice", "theory",
 )  # fmt: skip
 OF_VARIANCE = ("horizon", "samples", "variance", "weights", ABOUT)
-QUIET = ("source", "weights", "learning", "empirical bias", "variance")  # undecided: nothing to do
+QUIET = ("source", "weights", "learning", "variance")  # undecided: nothing to do
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,8 +97,8 @@ def verdict(profile: Profile, found: Evidence | None = None) -> tuple[Sentence, 
     name = judged_estimator(profile)
     known = evidence(profile) if found is None else found
     void = premises(profile)
-    sentences = void + _of_truth(profile, name)
-    sentences += empirical(profile) + health(profile) + checks(profile)
+    sentences = void + jumps(profile) + _of_truth(profile, name)
+    sentences += health(profile) + checks(profile)
     if name is not None:
         # Errors against a truth of 0, or of another model or critic than is meant, decide nothing.
         sentences += [] if void else _of_errors(profile, known, name)
@@ -168,6 +168,8 @@ def _place(profile: Profile, sentence: Sentence) -> int:
     """Where a sentence stands: what leaves nothing to decide comes first, then a truth that is
     cut, imprecise or missing, and what is undecided and calls for nothing last."""
     if sentence.about == "premises":
+        return -3
+    if sentence.about == "jumps" and profile.jumps is not None and profile.jumps.doubtful:
         return -2
     whole = profile.truth["admissible"] and profile.truth["status"] == "converged"
     if sentence.about == "truth" and not whole:
