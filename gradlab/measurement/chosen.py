@@ -94,7 +94,8 @@ def estimators_at(
     if critic is None:
         raise InputError("critic is None: give a critic, or estimators with tails of their own")
     tail = Tail(horizon, double_copy("critic", as_critic(critic)), task.discount)
-    simulator, prior = task.simulator, task.prior
+    simulator = task.simulator
+    prior = None if task.prior is simulator else task.prior  # of what is measured once
     unrolled = {"true_dynamics": Estimator(simulator, simulator, "first", tail)}
     if prior is not None:
         model = Estimator(prior, prior, "first", tail)

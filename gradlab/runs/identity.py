@@ -76,13 +76,13 @@ def told_apart(identities: Sequence[Identity]) -> dict[str, Identity]:
     return {each.name: replace(each, ambiguous=often[replace(each, name="")] > 1) for each in plain}
 
 
-_SYSTEMS: Mapping[str, tuple[States, Jacobians]] = {
-    "data": ("simulator", "none"),
+_UNROLLED: Mapping[str, tuple[States, Jacobians]] = {
     "model": ("model", "model"),
     "mixed": ("simulator", "model"),
     "true_dynamics": ("simulator", "simulator"),
 }
-_EVERY = {f"{name}_all": systems for name, systems in _SYSTEMS.items() if name != "data"}
+_FIRST: Mapping[str, tuple[States, Jacobians]] = {"data": ("simulator", "none"), **_UNROLLED}
+_EVERY = {f"{name}_all": systems for name, systems in _UNROLLED.items()}
 _BESIDE = "true_dynamics_"  # of the simulator, beside the default ones
 
 
@@ -110,8 +110,8 @@ def by_known_name(names: Sequence[str]) -> dict[str, Identity]:
 
 
 def _known(name: str) -> Identity | None:
-    if name in _SYSTEMS:
-        return Identity(name, *_SYSTEMS[name], "first")
+    if name in _FIRST:
+        return Identity(name, *_FIRST[name], "first")
     if name in _EVERY:
         return Identity(name, *_EVERY[name], "all")
     if not name.startswith(_BESIDE):
