@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from gradlab import figures, systems, tasks, training
     from gradlab.auditing.audit import audit
     from gradlab.certification.certify import certify
-    from gradlab.choice import choose
     from gradlab.cli.sweep import sweep
     from gradlab.gradients.estimator import Estimator
     from gradlab.gradients.tail import Tail
@@ -39,6 +38,7 @@ if TYPE_CHECKING:
     from gradlab.systems.differentiable import differentiable
     from gradlab.tasks import Task
     from gradlab.training.loop import train
+    from gradlab.verdicts.choice.choosing import choose
 
     __version__: str
 
@@ -77,7 +77,7 @@ _HOMES = {
     "attribution": "gradlab.runs.attribution_shares",
     "audit": "gradlab.auditing.audit",
     "certify": "gradlab.certification.certify",
-    "choose": "gradlab.choice",
+    "choose": "gradlab.verdicts.choice.choosing",
     "compare_jacobians": "gradlab.jacobians.comparison",
     "compare_remedies": "gradlab.remedies.compare",
     "differentiable": "gradlab.systems.differentiable",

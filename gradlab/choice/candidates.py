@@ -13,9 +13,9 @@ import numpy as np
 
 from gradlab.choice.values import Cell
 from gradlab.errors import InputError
-from gradlab.runs.competing import competing
+from gradlab.runs.competing import competing, is_data_again
 from gradlab.runs.decision_rules import horizons_of, judged_estimator
-from gradlab.runs.identity import Identity, data_of
+from gradlab.runs.identity import Identity
 from gradlab.runs.profile import Profile
 from gradlab.statistics.kernels import Kernels
 
@@ -138,17 +138,6 @@ def _needs(identity: Identity) -> str:
 
 def _cells(profile: Profile, names: list[str]) -> tuple[Cell, ...]:
     """Each gradient once."""
-    cells = [(name, h) for name in names for h in horizons_of(profile, name)]
-    first = data_of({name: profile.identities[name] for name in names})
-    if first is None or (first, 0) not in cells or "mse" not in profile.quantities:
-        return tuple(cells)
-    data = profile.estimate(first, "mse", 0).left_out
-    return tuple(
-        (name, h)
-        for name, h in cells
-        if h or name == first or not _same(profile.estimate(name, "mse", 0).left_out, data)
-    )
-
-
-def _same(first: np.ndarray, second: np.ndarray) -> bool:
-    return bool(np.allclose(first, second, rtol=1e-9, atol=0.0))
+    among = {name: profile.identities[name] for name in names}
+    cells = ((name, h) for name in names for h in horizons_of(profile, name))
+    return tuple(cell for cell in cells if not is_data_again(among, cell))

@@ -57,6 +57,10 @@ class Best:
     unknown: tuple[Cell, ...]
     partings: tuple[Parting, ...]
 
+    def number(self, samples: int) -> Number:
+        """The value with its interval."""
+        return Number(self.value, self.interval.low, self.interval.high, samples)
+
 
 @dataclass(frozen=True)
 class Beyond:
@@ -248,7 +252,7 @@ class Agreement:
     interval: Interval
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Choice:
     """The decision that a measurement supports.
 
@@ -272,6 +276,7 @@ class Choice:
         theory: what theories recommend.
         notes: what a reader has to know, in whole sentences.
         identities: who every measured estimator is, by name.
+        recommendation: what to use, how sure that is, and what it gains, in a few lines.
     """
 
     estimators: tuple[str, ...]
@@ -296,6 +301,15 @@ class Choice:
     carried: bool = False
     notes: tuple[str, ...] = ()
     identities: Mapping[str, Identity] = field(default_factory=dict)
+    recommendation: str = ""
+
+    def __str__(self) -> str:
+        return self.recommendation or repr(self)
+
+    def __repr__(self) -> str:
+        best = self.best
+        told = "nothing decides" if best is None else f"best by {self.by}: {best.cell}"
+        return f"<Choice among {', '.join(self.estimators)}; {told}; print it for the words>"
 
     @property
     def best(self) -> Best | None:

@@ -17,7 +17,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from gradlab.runs.identity import Identity
+from gradlab.runs.identity import Identity, data_of
 from gradlab.statistics.comparison import difference
 from gradlab.statistics.intervals import LEVEL, interval
 from gradlab.statistics.moments import Estimate
@@ -45,6 +45,12 @@ def needs_states(identities: Mapping[str, Identity]) -> tuple[str, ...]:
     """Those that do not compete because they need the simulator's states."""
     own = competing(identities)
     return tuple(name for name, each in identities.items() if each.needs_states and name not in own)
+
+
+def is_data_again(identities: Mapping[str, Identity], cell: Cell) -> bool:
+    """Horizon 0 of a gradient with θ in the first action is the data gradient once more."""
+    data = data_of(identities)
+    return cell[1] == 0 and data not in (None, cell[0]) and identities[cell[0]].actions == "first"
 
 
 def best_shown(gains: Mapping[Cell, Number], cells: Sequence[Cell]) -> Cell | None:

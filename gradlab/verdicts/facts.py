@@ -18,13 +18,13 @@ from typing import Any
 
 import numpy as np
 
-from gradlab.gradients.ways import WAYS
 from gradlab.runs.check_results import failed_premises
 from gradlab.runs.competing import (
     best_shown,
     better_beyond,
     chosen_gain,
     competing,
+    is_data_again,
     needs_states,
 )
 from gradlab.runs.decision_rules import horizons_of
@@ -158,7 +158,9 @@ def facts(profile: Profile) -> Facts:
     admissible = bool(profile.truth["admissible"])
     gains = gains if admissible else {}
     own = competing(profile.identities)
-    cells = [cell for cell in gains if cell[0] in own and not _is_data(profile, cell)]
+    cells = [
+        cell for cell in gains if cell[0] in own and not is_data_again(profile.identities, cell)
+    ]
     estimates = [profile.estimate(name, "gain", h) for name, h in cells]
     ranks = _ranked(estimates)
     best = None if ranks is None else best_shown(gains, cells)
@@ -228,12 +230,6 @@ def _ranked(estimates: Sequence[Estimate]) -> RankSet | None:
     if not estimates or len(estimates[0].left_out) < FEWEST:
         return None
     return largest(estimates)
-
-
-def _is_data(profile: Profile, cell: Cell) -> bool:
-    """Horizon 0 of a gradient with θ in the first action is the data gradient once more."""
-    own, data = profile.identities[cell[0]], data_of(profile.identities)
-    return cell[1] == 0 and data not in (None, cell[0]) and not WAYS[own.actions].every
 
 
 def _more(ranks: RankSet, cells: Sequence[Cell], samples: int) -> int | None:

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 import gradlab
-from gradlab import cli
-from gradlab.choice import choose
+from gradlab import choose, cli
 from gradlab.cli.terminal.answer import answer, of_screen
 from gradlab.errors import InputError
 from gradlab.gradients.starts import as_starts, distinct

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import gradlab
-from gradlab.choice import choose
+from gradlab import choose
 from gradlab.choice.batches import at_batch, singles
 from gradlab.choice.best import best
 from gradlab.choice.candidates import candidates

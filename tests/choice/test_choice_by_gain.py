@@ -8,7 +8,7 @@ import pytest
 
 import gradlab
 from analyses import choice_by_gain as study
-from gradlab.choice import choose
+from gradlab import choose
 from gradlab.choice.tables import best_table, contender_table, weight_table
 from gradlab.cli.program import main
 from gradlab.errors import InputError

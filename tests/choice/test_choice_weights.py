@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from gradlab.choice import choose
+from gradlab import choose
 from gradlab.statistics.rules import MpgJournalWeights, MpgWeights
 from gradlab.verdicts.choice.sentences import statements
 from gradlab.wording import times

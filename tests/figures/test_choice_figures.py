@@ -4,8 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from gradlab import figures
-from gradlab.choice import choose
+from gradlab import choose, figures
 from gradlab.choice.tables import contender_table, error_table, trial_table, weight_table
 from tests.choice.planted_gradients import planted, world
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from gradlab.choice import choose
+from gradlab import choose
 from gradlab.reporting.panels import CONSEQUENCE, absent
 from gradlab.reporting.profile_page import shown
 from gradlab.runs.profile import COLUMNS, Profile

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from gradlab.choice.values import Best, Cell, Choice, Tried
 from gradlab.statistics.quantities import QUANTITIES
 from gradlab.verdicts.choice.sentences import CALLED, cell_words, cells_words, statements
+from gradlab.verdicts.facts import Facts
+from gradlab.verdicts.gains import gain_text
+from gradlab.verdicts.measurement.recommendation import recommendation
 from gradlab.verdicts.phrases import further
 from gradlab.verdicts.screen import Fact, Light, Screen
 from gradlab.verdicts.sentence import Sentence
@@ -37,6 +42,14 @@ def screen(choice: Choice) -> Screen:
     light: Light = "none" if not helps else "choose" if others else "act"
     sure = _sure(choice, best) if helps else "no gain is shown"
     return Screen(text, light, sure, facts, None, rest)
+
+
+def as_recommended(choice: Choice, facts: Facts) -> Screen:
+    """What the report says, with the command that follows it and the sentences of the choice."""
+    first = recommendation(facts)
+    rest = tuple(Sentence(e.about, e.decided, e.text) for e in statements(choice))
+    follow = "" if first.light == "none" or facts.best is None else to_train(choice, facts.best)
+    return replace(first, headline=f"{first.headline}{follow}", figure=None, rest=rest)
 
 
 def to_train(choice: Choice, cell: Cell) -> str:
@@ -114,6 +127,8 @@ def _sure(choice: Choice, best: Best) -> str:
 def _fact(choice: Choice, best: Best) -> Fact:
     ends = (best.interval.low, best.interval.high)
     where = f"{_criterion(best)} of {cell_words(best.cell)}"
+    if best.criterion == "gain":
+        return Fact(where, gain_text(best.number(choice.samples)), f"{choice.samples} samples.")
     if best.criterion != "mse":
         shown = Fact(f"{where}, {cosines(*ends)}", cosine(best.value), "")
     else:

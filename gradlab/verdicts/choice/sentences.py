@@ -11,6 +11,7 @@ from gradlab.choice.values import Best, Cell, Choice, Mixing, Trial, WhatIf
 from gradlab.runs.usable_horizons import COSINE, EXCESS
 from gradlab.statistics.intervals import Interval
 from gradlab.statistics.mixing import Weights
+from gradlab.verdicts.gains import gain_text
 from gradlab.verdicts.phrases import SAME, ZERO, capital, further, usable_text
 from gradlab.wording import batches, cosine, horizons, span, times
 
@@ -63,7 +64,9 @@ def cells_words(cells: Iterable[Cell]) -> str:
 
 def _best(choice: Choice, best: Best) -> Statement:
     value = _error(best.value, best.interval)
-    if best.criterion != "mse":
+    if best.criterion == "gain":
+        value = gain_text(best.number(choice.samples))
+    elif best.criterion != "mse":
         value = f"{cosine(best.value)} (CI {span(best.interval.low, best.interval.high)})"
     text = (
         f"Best by {CALLED[best.criterion]} at N′ = {choice.batch}: {cell_words(best.cell)}, "

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from gradlab.choice import Choice, choose
+from gradlab.choice import Choice, choice_of
 from gradlab.errors import InputError
 from gradlab.runs.attribution import Attribution
 from gradlab.runs.attribution_shares import attribute
@@ -75,7 +75,8 @@ def evidence(profile: Profile) -> Evidence:
     sets = {name: _set(profile, name) for name in profile.estimators}
     read = facts(profile)
     try:
-        return Evidence(choose(profile), attribution, sets, read)
+        choice = None if read.void else choice_of(profile)
+        return Evidence(choice, attribution, sets, read)
     except InputError:
         return Evidence(None, attribution, sets, read)
 
