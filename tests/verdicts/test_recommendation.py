@@ -253,7 +253,6 @@ def stepped(changes, spread=0.1, judges=64, seed=0):
         cells=cells,
         status=("stepped",) * len(cells),
         gain=(per_start + noise) * lengths[None, :, None],
-        opposite=np.zeros((0, judges)),
         before=np.zeros(judges),
         size=np.ones(judges),
         lengths=lengths,
