@@ -91,8 +91,7 @@ def rehearse(
         update.optimizer, rate, update.rate is None, update.refit, batch, setting.horizon,
         setting.termination, left_out, rolled.steps,
     )  # fmt: skip
-    shape = len(candidates), len(lengths), len(size)
-    change = np.where(np.isfinite(change), change, np.nan).reshape(shape)
+    change = change.reshape(len(candidates), len(lengths), len(size))
     return judged(list(candidates), lengths, change, by_group(before[None], label)[0], size, rule)
 
 

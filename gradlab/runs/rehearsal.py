@@ -29,6 +29,7 @@ from gradlab.storage.codec import scalar, stored
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
+LOST = 1e100  # change of a return whose square is no number any more
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ class Rehearsal:
     best_low: Annotated[float, scalar("plain", text=True)]
     best_high: Annotated[float, scalar("plain", text=True)]
     optimizer: Annotated[str, scalar("plain")]
-    rate: Annotated[float, scalar("plain")]
+    rate: Annotated[float, scalar("plain", text=True)]
     assumed: Annotated[bool, scalar("plain")]
     refit: Annotated[int, scalar("plain")]
     batch: Annotated[int, scalar("plain")]
@@ -210,6 +211,7 @@ def judged(
     Args:
         change: [C, L, G]; before, size: [G], G ≥ 2, as of `Rehearsal`.
     """
+    change = np.where(np.abs(change) < LOST, change, np.nan)
     changes = [[sample_mean(sums, size) for sums in row] for row in change]
     ends = [[mean_interval(each) for each in row] for row in changes]
     peaks = [_chosen(row) for row in changes]
