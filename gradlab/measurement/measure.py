@@ -213,7 +213,7 @@ class _Found:
             asked.task, asked.setting, asked.given, asked.critics, asked.chosen, self.truth,
             self.measured.at, self.measured.cells,
         )  # fmt: skip
-        sanity = (*examine(subject), *rare_starts(asked, self.measured))
+        sanity = (*examine(subject), *rare_starts(asked, self.truth, self.measured))
         matched = self.truth.admissible and not asked.objective
         bounds = measured_bounds(
             asked.setting, asked.chosen, self.truth.horizon if matched else None
