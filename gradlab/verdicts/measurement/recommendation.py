@@ -185,10 +185,9 @@ def _until(harmful: Sequence[int], first: int) -> str:
     run = [h for k, h in enumerate(harmful) if h == first + k]
     if run and len(run) == len(harmful) and run[-1] > 1:
         return f"Up to {steps(run[-1])} lower the return."
-    verb = "lowers" if list(harmful) == [1] else "lower"
-    return (
-        f"{steps(1) if list(harmful) == [1] else f'{horizons(harmful)} steps'} {verb} the return."
-    )
+    if list(harmful) == [1]:
+        return "1 step lowers the return."
+    return f"{horizons(harmful)} steps lower the return."
 
 
 def _sides(facts: Facts, cell: Cell, harmful: Sequence[int]) -> str:
