@@ -250,7 +250,7 @@ JUDGED = 3 + 2 * len(LIGHT)  # of these, with all repetitions
 
 
 def summary(rows: pd.DataFrame) -> pd.DataFrame:
-    """By arm and quantity: coverage and misses without a flag, over all estimators and the worst."""
+    """By arm and quantity: coverage, and misses without a flag, of all estimators and the worst."""
     rows = rows.assign(missed=~rows["inside"] & ~rows["flag"])
     by = ["world", "n", "strata", "quantity"]
     worst = rows.groupby([*by, "cell"])["missed"].mean().groupby(by).max()

@@ -23,11 +23,13 @@ Refused, by name, are variance, error and SNR
               strata cannot tell which, as policy or simulator are random or the sample is plain
     carried   where 1 measured start in 100 carries 40% of E |G|² of an estimator; below N = 100
               where the largest would, were it one in a hundred
+    tail      where nothing asks for strata, and q² has a Pareto tail without a variance, k > ½
+              (`statistics.pareto`): under starts of Student's t with 5 degrees of freedom
     cut       where few starts carry much and the truth is cut before it converges: another sample
               may cut it elsewhere
 
-Events rarer than one in the pilot, and tails inside a stratum, are seen by the last alone, if at
-all: its silence proves nothing.
+Events rarer than one in the pilot, and tails inside a stratum, are seen by what is carried alone,
+if at all: its silence proves nothing.
 """
 
 from __future__ import annotations
@@ -51,6 +53,7 @@ from gradlab.progress import Progress
 from gradlab.runs.check_results import RARE, UNDRAWN, CheckResult
 from gradlab.runs.trimmed_starts import REMEDY, central
 from gradlab.statistics.moments import Array
+from gradlab.statistics.pareto import tail_shape
 from gradlab.statistics.strata import Strata
 from gradlab.systems.system import System
 from gradlab.truth.common_random import own_size
@@ -76,6 +79,7 @@ SMALLEST = 32  # N from which on there are strata
 TAIL = 0.01  # of the starts
 HEAVY = 0.4  # share of a mean square that these may carry
 UNSEEN = 0.7  # share of Σ q² that the sample may have missed
+HEAVIEST = 0.5  # Pareto k of squares beyond which they have no variance
 RARE_ENDS, OF_ENDS = 0.05, 16  # starts whose episode ends: rare up to it, 1 of 16 of the sample
 NEEDED, NEEDED_SMALL, NEEDED_PLAIN = 1.3, 2.0, 8.0  # of them in the sample, were it plain
 
@@ -111,7 +115,7 @@ class Pilot:
     """Scores of a pilot, and what a sample has of them.
 
     Attributes:
-        plan: its size; tail: share of Σ q² that 1 start in 100 carries.
+        plan: its size; tail: share of Σ q² that 1 start in 100 carries; shape: Pareto k of q².
         ends: share of starts whose episode ends within its steps.
         unseen: share of Σ q² beyond the largest q of the sample.
         strata: of the sample; None: it is plain.
@@ -120,6 +124,7 @@ class Pilot:
 
     plan: Plan
     tail: float
+    shape: float
     ends: float
     unseen: float
     strata: Strata | None
@@ -158,7 +163,7 @@ def with_pilot(posed: Problem, wanted: bool | None, progress: Progress) -> Probl
     energy = float((q**2).sum())
     if not (np.isfinite(energy) and energy > 0):
         return posed
-    tail = largest_share(q**2)
+    tail, shape = largest_share(q**2), tail_shape(q**2)
     ends = float(ended.mean())
     random = noise_dim(setting.policy) > 0 or setting.simulator.noise_dim > 0
     asked = tail > HEAVY or 0 < ends <= RARE_ENDS if wanted is None else wanted
@@ -167,14 +172,14 @@ def with_pilot(posed: Problem, wanted: bool | None, progress: Progress) -> Probl
     if asked and possible and min(n, plan.size // 2) >= SMALLEST:
         apart = ended if ends <= RARE_ENDS else np.zeros_like(ended)
         drawn = _drawn(states, q, apart, n, seed)
-        if drawn is not None and not random and len(drawn[0].states.unique(dim=0)) < n:
+        if drawn is not None and not random and len(torch.unique(drawn[0].states, dim=0)) < n:
             drawn = None
     if drawn is None:
         own, _ = _scores(setting, begin.states, moves, plan, child(seed, "sample"), progress)
-        pilot = Pilot(plan, tail, ends, _beyond(q, own.max()), None, random)
+        pilot = Pilot(plan, tail, shape, ends, _beyond(q, own.max()), None, random)
         return replace(posed, pilot=pilot)
     starts, chosen = drawn
-    pilot = Pilot(plan, tail, ends, _beyond(q, q[chosen].max()), starts.strata, random)
+    pilot = Pilot(plan, tail, shape, ends, _beyond(q, q[chosen].max()), starts.strata, random)
     return replace(posed, pilot=pilot, setting=replace(setting, starts=starts))
 
 
@@ -187,6 +192,7 @@ def recorded(pilot: Pilot) -> dict[str, object]:
         "steps": pilot.plan.steps,
         "score": "differences" if pilot.plan.differences else "returns",
         "tail": pilot.tail,
+        "shape": pilot.shape,
         "ends": pilot.ends,
         "unseen": pilot.unseen,
         "shares": shares,
@@ -322,6 +328,11 @@ def _result(pilot: Pilot, truth: Truth, cells: Cells, n: int) -> CheckResult:
                 f"1 start in 100 carries {carried[name, h]:.0%} of the squared gradients ({name}, "
                 f"h = {h})"
             )
+    if not pilot.rare and pilot.shape > HEAVIEST:
+        reasons.append(
+            f"the squared score of {plan.size:,} starts has a tail without a variance (Pareto k "
+            f"{pilot.shape:.2f})"
+        )
     if truth.status == "cut" and pilot.rare:
         reasons.append(f"few starts carry the return beyond the {truth.horizon} steps of its truth")
     if reasons:
