@@ -13,7 +13,6 @@ again.
 
 from gradlab.choice.choosing import choice_of
 from gradlab.choice.values import (
-    Advice,
     Agreement,
     Best,
     Cell,
@@ -28,7 +27,6 @@ from gradlab.choice.values import (
 )
 
 __all__ = [
-    "Advice",
     "Agreement",
     "Best",
     "Cell",

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from gradlab import validation
-from gradlab.choice.advice import advice
 from gradlab.choice.batches import Singles, at_batch, singles
 from gradlab.choice.best import best, beyond, steps
 from gradlab.choice.candidates import TRUTHS, Candidates, candidates
@@ -97,7 +96,6 @@ def _without_truth(profile: Profile, among: Candidates) -> Choice:
         truth=False,
         identities=profile.identities,
         alpha=alpha_order(profile),
-        theory=advice(profile, among),
         agreement=agreement(profile, among),
         notes=(why, *_notes(profile, among)),
     )
@@ -132,7 +130,6 @@ def _with_truth(
         pair=pair,
         several=_several(profile, among, best, times),
         alpha=alpha_order(profile),
-        theory=advice(profile, among),
         what_if=what_if(profile, among, measured, grams, "mse" if by == "mse" else "direction"),
         carried=_carried(profile),
         beyond=beyond(profile, every.get("gain")),

@@ -11,7 +11,6 @@ The table has a row per estimator, horizon and quantity, with value, ci_low and 
 estimator `data` has no horizon: its one row, at horizon 0, is drawn as a level with its band.
 
     sample_norm     size of one sample's gradient: does it explode?
-    bounds          measured |bias| or variance beside its bounds, from `Profile.bounds()`
 
     realised_gains              what steps really did to the return, from `Realised.table()`
     step_gains, step_slices     what one step did to the return, from `OneStepImprovement.table()`
@@ -73,7 +72,6 @@ Figures of a probe take a row per seed, step, quantity and place
 """
 
 from gradlab.figures.attribution import entries, error_steps, ledger, variance_sources
-from gradlab.figures.bounds import bounds
 from gradlab.figures.certification import certified_errors
 from gradlab.figures.choice import choice_horizon, choice_weights, contest, what_if_grid
 from gradlab.figures.columns import column
@@ -131,7 +129,6 @@ from gradlab.figures.validation import of_table
 __all__ = [
     "action_shares",
     "bias_variance",
-    "bounds",
     "certified_errors",
     "chain_error",
     "choice_horizon",

@@ -12,7 +12,6 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter
 
 from gradlab.figures import drawing, style
@@ -148,7 +147,7 @@ def what_if_grid(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """MSE and cosine at the best cell of every setting that was not measured.
 
     Args:
-        table: `trial_table` of a choice: batch sizes first, then smaller errors.
+        table: `trial_table` of a choice: its batch sizes.
     """
     ax = style.new_axes() if ax is None else ax
     if not len(table):
@@ -180,9 +179,6 @@ def what_if_grid(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax.invert_yaxis()
     ax.set_xlabel(LABEL["mse"], color=INK)
     ax.grid(True, axis="x", color=style.GRID, linewidth=0.8)
-    batches = int(table["change"].str.startswith("N′").sum())
-    if 0 < batches < len(table):
-        ax.add_line(Line2D(ax.get_xlim(), [batches - 0.5] * 2, color=MUTED, linewidth=0.8))
     return ax
 
 

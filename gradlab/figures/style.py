@@ -123,7 +123,8 @@ def _label(name: str, identities: Mapping[str, Identity] | None) -> str:
     identity = identities[name]
     who, how = describe(identity)
     how = f"cut: {identity.cut}" if identity.cut else how
-    return how if identity.systems[0] == "simulator" else f"{who.removeprefix('the ')}, {how}"
+    alone = identity.systems[0] == "simulator"
+    return plain(how if alone else f"{who.removeprefix('the ')}, {how}")
 
 
 def plain(name: str) -> str:

@@ -28,7 +28,6 @@ from gradlab.gradients.other_critics import Critics
 from gradlab.gradients.rollout import noise_mode
 from gradlab.measurement.assembly import assembled, configuration, predictions, truth_values
 from gradlab.measurement.attribution.attribution import World, attributed, check_horizons
-from gradlab.measurement.bounds import measured_bounds
 from gradlab.measurement.laws import Law, TruthKind
 from gradlab.measurement.moments.by_blocks import blocked_moments
 from gradlab.measurement.moments.inner_products import Measured, estimator_moments
@@ -206,7 +205,7 @@ class _Found:
         )  # fmt: skip
 
     def checks(self, profile: Profile) -> Profile:
-        """Soundness beside the numbers, and the papers' bounds."""
+        """Soundness beside the numbers."""
         asked = self.asked
         self.progress("checks", 0, 1)
         subject = Subject(
@@ -214,12 +213,8 @@ class _Found:
             self.measured.at, self.measured.cells,
         )  # fmt: skip
         sanity = (*examine(subject), *rare_starts(asked, self.truth, self.measured))
-        matched = self.truth.admissible and not asked.objective
-        bounds = measured_bounds(
-            asked.setting, asked.chosen, self.truth.horizon if matched else None
-        )
         self.progress("checks", 1, 1)
-        return replace(profile, sanity=sanity, theory=bounds)
+        return replace(profile, sanity=sanity)
 
     def steps(self, profile: Profile) -> Profile:
         """One step along every gradient, with slices of the return."""

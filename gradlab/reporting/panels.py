@@ -31,10 +31,8 @@ DIRECTION = "Direction and noise"
 SOURCE = "Where the error comes from"
 GROWTH = "Growth with the horizon"
 CONTEST = "Estimators and weights"
-SERIES = "Weights through training"
 CONSEQUENCE = "Consequence of a step"
-THEORY = "Theory"
-ORDER = (GAIN, ERROR, DIRECTION, SOURCE, GROWTH, CONTEST, SERIES, CONSEQUENCE)
+ORDER = (GAIN, ERROR, DIRECTION, SOURCE, GROWTH, CONTEST, CONSEQUENCE)
 NOTHING = Evidence(None, None, {})
 
 
@@ -56,7 +54,7 @@ def panel(name: str, section: str, caption: str, draw: Callable[..., Axes]) -> P
 
 
 def panels(profile: Profile, evidence: Evidence = NOTHING) -> list[Panel]:
-    """The figures of `profile` in the order of the sections, bounds last."""
+    """The figures of `profile` in the order of the sections."""
     table = profile.table()
     return [
         *_gain(profile, table, evidence.facts),
@@ -66,16 +64,12 @@ def panels(profile: Profile, evidence: Evidence = NOTHING) -> list[Panel]:
         *_growth(profile, table),
         *_contest(evidence),
         *_consequence(profile),
-        *_bounds(profile),
     ]
 
 
 def absent(profile: Profile, evidence: Evidence = NOTHING) -> dict[str, str]:
     """Section → how to get what this file does not hold."""
-    reasons = {
-        SERIES: "This file is of one policy: `gradlab compare` with --iterations puts those of "
-        "several checkpoints beside the weights of a rule.",
-    }
+    reasons: dict[str, str] = {}
     if evidence.facts is None or not (evidence.facts.gains or evidence.facts.realised):
         reasons[GAIN] = (
             "No gain: these gradients were judged against matched truths at given states. "
@@ -230,22 +224,6 @@ def _consequence(profile: Profile) -> list[Panel]:
     return [
         panel("step_gains", CONSEQUENCE, gains, partial(figures.step_gains, table)),
         panel("step_slices", CONSEQUENCE, slices, partial(figures.step_slices, table)),
-    ]
-
-
-def _bounds(profile: Profile) -> list[Panel]:
-    bounds = () if profile.theory is None else profile.theory.bounds
-    bounded, table = {each.quantity for each in bounds}, profile.bounds()
-    names = {"bias": "bounds", "variance": "variance_bound"}
-    return [
-        panel(
-            name,
-            THEORY,
-            f"The gap between a bound and the measured {quantity} is what the theorem gives away.",
-            partial(figures.bounds, table, quantity=quantity),
-        )
-        for quantity, name in names.items()
-        if quantity in bounded
     ]
 
 

@@ -1,4 +1,4 @@
-"""The page of a measurement: the recommendation, then checks, error, direction, theory, numbers."""
+"""The page of a measurement: the recommendation, then checks, error, direction, numbers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from html import escape
 from typing import Any
 
 from gradlab.reporting import panels, shell
-from gradlab.reporting.checks_and_bounds import sanity, theory
+from gradlab.reporting.checks import sanity
 from gradlab.reporting.first_fold import NOWHERE, Source
 from gradlab.reporting.numbers import tables
 from gradlab.reporting.page import Page, Section, method
@@ -56,7 +56,6 @@ def shown(
     sections = (
         sanity(checks),
         *(_section(name, absent.get(name, ""), evidence) for name in panels.ORDER),
-        theory(profile),
         Section("Every number", body=numbers),
         _method(profile),
     )

@@ -96,7 +96,7 @@ def by_default(
     Args:
         actions: which actions carry θ, by name, where that is known.
     """
-    carry = {name: (actions or {}).get(name) for name in names}
+    carry = {name: str((actions or {}).get(name, "")) for name in names}
     known = by_known_name(names)
     found = [
         known.get(name, Identity(name, "model", "model", carry[name] or "first")) for name in names

@@ -15,7 +15,6 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from gradlab import validation
-from gradlab.runs.bounds import Bounds, bounds_table
 from gradlab.runs.check_results import CheckResult
 from gradlab.runs.gram_storage import kernel_groups, kernels_from_groups
 from gradlab.runs.identity import Identity, by_default
@@ -59,7 +58,6 @@ class Profile:
         left_out: each value with one group of starts left out, [E, Q, H + 1, G].
         config: what was asked for; environment: what it ran on; truth: `Truth` as plain values.
         sanity: what was checked beside the measurement; None: not recorded.
-        theory: bounds of the papers with measured constants; None: not recorded.
         kernels: what yields inner products between estimators, one for each truth; none in files
             of older versions.
         attribution: what substitutions of the truth found; None: `attribute` was off.
@@ -86,7 +84,6 @@ class Profile:
     environment: Mapping[str, str]
     truth: Mapping[str, Any]
     sanity: tuple[CheckResult, ...] | None = None
-    theory: Bounds | None = None
     kernels: tuple[Kernels, ...] = ()
     attribution: SubstitutionResults | None = None
     consequence: OneStepImprovement | None = None
@@ -98,7 +95,8 @@ class Profile:
 
     def __post_init__(self) -> None:
         if tuple(self.identities) != self.estimators:
-            known = by_default(self.estimators, self.config.get("actions"))
+            actions = self.config.get("actions")
+            known = by_default(self.estimators, actions if isinstance(actions, dict) else None)
             object.__setattr__(self, "identities", known)
 
     def __repr__(self) -> str:
@@ -159,11 +157,6 @@ class Profile:
         from gradlab.runs.to_xarray import dataset
 
         return dataset(self)
-
-    def bounds(self) -> pd.DataFrame:
-        """What was measured beside the bounds of `theory`, as a table for `figures.bounds`."""
-        theory = Bounds((), {}, 0) if self.theory is None else self.theory
-        return bounds_table(theory, self.table())
 
     def estimate(self, estimator: str, quantity: str, horizon: int) -> Estimate:
         """One value with its left-out values, for statistics across cells."""
@@ -228,8 +221,6 @@ def _to_record(profile: Profile) -> Record:
     groups |= kernel_groups(profile.kernels)
     if profile.sanity is not None:
         groups["sanity"] = codec.table(profile.sanity, CheckResult)
-    if profile.theory is not None:
-        groups["theory"] = codec.arrays(profile.theory) | {"horizon": table["horizon"]}
     if profile.attribution is not None:
         groups |= substitution_groups(profile.attribution)
     if profile.consequence is not None:
@@ -256,7 +247,6 @@ def _from_record(record: Record, path: Path) -> Profile:
             columns={name: _floats(table[name], shape) for name in COLUMNS},
             left_out=_floats(jackknife["left_out"], (*shape, len(jackknife["group"].values))),
             sanity=codec.rows(CheckResult, groups["sanity"]) if "sanity" in groups else None,
-            theory=_part(groups, "theory", Bounds),
             kernels=kernels_from_groups(groups),
             attribution=substitutions_from_groups(groups),
             consequence=_part(groups, "consequence", OneStepImprovement),

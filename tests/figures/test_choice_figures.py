@@ -67,8 +67,6 @@ def test_every_setting_is_a_row_with_its_best(found):
     assert [each.get_text() for each in ax.get_yticklabels()] == list(table["change"])
     want = np.where(table["mse"] > 0, table["mse"], table["mse_high"])
     assert list(ax.containers[0][0].get_xdata()) == pytest.approx(list(want))
-    (opened,) = [each for each in ax.lines if each.get_markerfacecolor() == figures.style.PAPER]
-    assert list(opened.get_ydata()) == list(np.flatnonzero(table["mse"] <= 0))
     assert f"h = {table['horizon'][0]}" in ax.texts[1].get_text()
     assert len(contender_table(choice.pair)) == len(choice.pair.contenders)
 

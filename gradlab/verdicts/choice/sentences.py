@@ -34,7 +34,7 @@ class Statement:
 
 
 def statements(choice: Choice) -> tuple[Statement, ...]:
-    """Horizon, direction, weights, what if, theory, and what a reader has to know."""
+    """Horizon, direction, weights, what if, and what a reader has to know."""
     every = sorted(
         (choice.gain, choice.mse, choice.direction), key=lambda each: each is not choice.best
     )
@@ -44,7 +44,6 @@ def statements(choice: Choice) -> tuple[Statement, ...]:
         found += [] if each is None else [_weights(choice, about, each)]
     found += _alpha(choice) + _agreement(choice)
     found += [] if choice.what_if is None else _what_if(choice, choice.what_if)
-    found += _theory(choice)
     return (*found, *(Statement("note", True, each) for each in choice.notes))
 
 
@@ -297,8 +296,6 @@ def _agreement(choice: Choice) -> list[Statement]:
 def _what_if(choice: Choice, what: WhatIf) -> list[Statement]:
     first, last = what.batches[0], what.batches[-1]
     text = f"What if: {_trial(first)}; {_trial(last)}"
-    if what.errors:
-        text += "; " + "; ".join(_trial(each) for each in what.errors)
     counted = f"mean squared errors, N = {choice.samples}, to first order"
     said = [Statement("what if", True, f"{text} ({counted}).")]
     needed = what.needed
@@ -318,8 +315,7 @@ def _what_if(choice: Choice, what: WhatIf) -> list[Statement]:
 
 def _trial(each: Trial) -> str:
     error = _error(each.mse, each.mse_interval)
-    over = f" (of h = {horizons(each.over)} only)" if each.over else ""
-    return f"{each.change}{over}: {cell_words(each.best)}, error {error}"
+    return f"{each.change}: {cell_words(each.best)}, error {error}"
 
 
 def _error(value: float, error: Interval) -> str:
@@ -327,12 +323,3 @@ def _error(value: float, error: Interval) -> str:
     if value > 0:
         return f"{value:.2g} (CI {span(error.low, error.high)})"
     return f"at most {error.high:.2g} (upper end of its CI)"
-
-
-def _theory(choice: Choice) -> list[Statement]:
-    parts = []
-    for each in choice.theory:
-        at = "no horizon" if each.horizon is None else f"h = {each.horizon:.2g}"
-        word = "applies" if each.applies else "does not apply"
-        parts.append(f"{each.theory} {word}: {at} ({each.why})")
-    return [Statement("theory", True, f"Horizons by theory: {'; '.join(parts)}.")] if parts else []

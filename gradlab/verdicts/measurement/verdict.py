@@ -4,7 +4,7 @@ Every form is printed only where its test passes, else its undecided twin; no nu
 its interval and N. The numbers are those of `decision_rules`, `choice` and the attribution.
 
     horizon 1   spread 2   sources 3   data or model 4   weights 5   sampling 6   soundness 7, 8
-    theorems 9   remedies 10 (of a comparison)   learning 11   truth 12 (`truth_words`)
+    remedies 10 (of a comparison)   learning 11   truth 12 (`truth_words`)
 """
 
 from __future__ import annotations
@@ -23,14 +23,13 @@ from gradlab.runs.stages import notice
 from gradlab.runs.trimmed_starts import REMEDY, trimming
 from gradlab.verdicts.choice.sentences import statements
 from gradlab.verdicts.facts import Facts, facts
-from gradlab.verdicts.measurement.data_or_model import ABOUT, data_against, through_training
+from gradlab.verdicts.measurement.data_or_model import ABOUT, data_against
 from gradlab.verdicts.measurement.horizon import horizon, paired_horizon
 from gradlab.verdicts.measurement.one_step import learning
 from gradlab.verdicts.measurement.recommendation import recommendation
 from gradlab.verdicts.measurement.sampling import batch, tails
 from gradlab.verdicts.measurement.soundness import checks, health, lost, premises
 from gradlab.verdicts.measurement.sources import source
-from gradlab.verdicts.measurement.theorems import theorems
 from gradlab.verdicts.measurement.truth import admissible_truth, imprecise_truth, jumps, no_truth
 from gradlab.verdicts.measurement.variance import variance
 from gradlab.verdicts.measurement.weights import weights
@@ -39,14 +38,14 @@ from gradlab.verdicts.sentence import Sentence
 from gradlab.wording import samples
 
 __all__ = [
-    "SHOWN", "Evidence", "Sentence", "evidence", "first_screen", "through_training", "verdict",
+    "SHOWN", "Evidence", "Sentence", "evidence", "first_screen", "verdict",
 ]  # fmt: skip
 
 SHOWN = 6  # sentences that a reader sees before the fold
 # What stops everything, what to set now, what to mend, then why.
 ORDER = (
     "starts", "health", "agreement", "horizon", "source", "weights", "samples", ABOUT, "learning",
-    "sanity", "variance", "jumps", "truth", "tails", "advice", "theory",
+    "sanity", "variance", "jumps", "truth", "tails",
 )  # fmt: skip
 OF_VARIANCE = ("horizon", "samples", "variance", "weights", ABOUT)
 QUIET = ("source", "weights", "learning", "variance")  # undecided: nothing to do
@@ -104,7 +103,7 @@ def verdict(profile: Profile, found: Evidence | None = None) -> tuple[Sentence, 
         # Errors against a truth of 0, or of another model or critic than is meant, decide nothing.
         sentences += [] if void else _of_errors(profile, known, name)
         sentences += lost(profile, name) or variance(profile, name)
-        sentences += theorems(profile, known.choice, name) + tails(profile, name)
+        sentences += tails(profile, name)
     if starts := trimming(profile.config):
         sentences.append(Sentence("starts", True, starts))
     sentences = sorted(sentences, key=lambda each: _place(profile, each))
