@@ -195,7 +195,7 @@ class Measure:
     def _networks(self, task: Task) -> tuple[dict[str, str | None], Literal["ignore", "mask"], str]:
         """Files of policy and critic, None where one is fitted; the termination; and whose the
         networks are in words, "" where both are the user's."""
-        from gradlab.tasks.environments import TRAINED, TRANSITIONS, trained_networks
+        from gradlab.tasks.environments import TRAINED, UPDATES, trained_networks
 
         files = {"policy": self.policy, "critic": self.critic}
         trained = {} if self.spectral or self.policy else trained_networks(task)
@@ -207,7 +207,7 @@ class Measure:
         origin = f"placeholders for the {' and '.join(missing)}"
         if trained:
             origin = (
-                f"SAC's after {TRANSITIONS:,} transitions, return {TRAINED[task.name]:,}, measured "
+                f"SAC's after {UPDATES:,} updates, return {TRAINED[task.name]:,}, measured "
                 f"without its entropy bonus"
             )
         options = " ".join(f"--{kind} FILE" for kind in missing)
