@@ -131,7 +131,7 @@ def test_where_errors_cancel_the_critic_is_mended_and_not_the_model_alone():
     """With the simulator for the model the gain falls from 87% to 73%."""
     found = screen({name: CANCELLING[name] for name in ("data", "model", "true_dynamics", "mixed")})
     assert "Fix the critic, not the model alone." in found.headline
-    assert [(each.label, each.text) for each in found.numbers][0] == (
+    assert next((each.label, each.text) for each in found.numbers) == (
         "with the simulator for the model, the critic as it is", "73%",
     )  # fmt: skip
     without = CANCELLING | {"mixed": [0.22, -0.3, 0.5, 0.6, 0.8, 0.8], "model": [0.22] * 3 + [0.87]}
