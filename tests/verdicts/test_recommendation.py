@@ -70,7 +70,8 @@ def test_the_papers_case_is_told_in_one_sentence_each():
     found = screen(PAPER)
     assert found.headline == (
         "Backpropagate 4–5 steps through your model (BPTT): up to 77% (CI 74–80%) of the best "
-        "possible gain. Up to 2 steps lower the return. Along the simulator's states 5 steps gain 98%. "
+        "possible gain. Up to 2 steps lower the return. Along the simulator's states 5 steps gain "
+        "98%. "
         "Fix the model's state predictions first."
     )
     assert found.light == "choose" and found.sure.startswith("not tried")

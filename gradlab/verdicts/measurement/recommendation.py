@@ -215,7 +215,7 @@ def _critic(facts: Facts, cell: Cell) -> Part:
 def _sure(facts: Facts, advice: Advice, cell: Cell) -> str:
     """What was tried, or what is open and how many more starts would tell."""
     if not advice.missing:
-        return "tried: your update raised the return on fresh starts"
+        return "tried: one update raised the return on fresh starts"
     if advice.missing == "step":
         return "not tried: no step of an update's length was taken along it"
     if advice.missing == "jumps":
@@ -267,7 +267,7 @@ def _keep(facts: Facts, rest: tuple[Sentence, ...]) -> Screen:
     if facts.chosen.low > 0:  # refuted by what its own updates did
         text = (
             f"{safe} {_gradient(facts, facts.best)} gains {gain_text(facts.chosen)} in one small "
-            f"step, and your update lowers the return: a smaller rate, or a better critic, first."
+            f"step, and one update lowers the return: a smaller rate, or a better critic, first."
         )
         sure = "tried: updates lowered the return on fresh starts"
         return Screen(text, "none", sure, numbers, figure, rest)
