@@ -32,7 +32,7 @@ from scipy.linalg import solve_discrete_are, solve_discrete_lyapunov
 
 from analyses.synthetic import moments
 from analyses.verdicts import Verdict, save
-from gradlab.choice import choose
+from gradlab import choose
 from gradlab.measurement.assembly import assembled
 from gradlab.runs.profile import Profile
 from gradlab.statistics.grams import explicit_grams

@@ -11,7 +11,6 @@ networks in float64, in which everything is measured.
     estimators  moments of all estimators and horizons against it, and their inner products
     realised    the realised gains of steps
     checks      what runs beside every measurement
-    bounds      the theorems' (law "start", where a horizon-wise truth of the same kind exists)
 """
 
 from __future__ import annotations
@@ -32,7 +31,6 @@ from gradlab.data.noise import stream
 from gradlab.gradients.setting import Setting
 from gradlab.gradients.starts import as_starts
 from gradlab.measurement.assembly import assembled
-from gradlab.measurement.bounds import measured_bounds
 from gradlab.measurement.chosen import estimators_at
 from gradlab.measurement.moments.visited import objective_moments
 from gradlab.measurement.realised_gains import Stepping, realised_gains
@@ -68,9 +66,7 @@ def stages(n: int) -> dict[str, float]:
     marks.append(time.process_time())
     examine(Subject(task, setting, given, [critic], chosen, truth, measured.at, measured.cells))
     marks.append(time.process_time())
-    measured_bounds(setting, chosen, truth.horizon)
-    marks.append(time.process_time())
-    names = ("truth", "estimators", "realised", "checks", "bounds")
+    names = ("truth", "estimators", "realised", "checks")
     taken = [late - early for early, late in itertools.pairwise(marks)]
     unit = [
         processor_time(
@@ -95,9 +91,9 @@ def main(starts: int = 128, rounds: int = 3) -> None:
     total = 0.0
     for name in list(found[0])[1:]:
         share = statistics.median(each[name] / each["unit"] for each in found)
-        total += share if name != "bounds" else 0.0
+        total += share
         print(f"  {name:12}{share:7.1f} units")
-    print(f"  {'in all':12}{total:7.1f} units (bounds are not part of the default)")
+    print(f"  {'in all':12}{total:7.1f} units")
 
 
 if __name__ == "__main__":

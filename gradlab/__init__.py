@@ -10,6 +10,7 @@
     compare_remedies(task, policy, critic, …)    is a remedy worth it? paired, one thing changed
     train(algorithm, task)                       a run of training, from one table of algorithms
     sweep(table, output)                         many measurements or trainings, by many processes
+    race(task, policy, critic)                   where each gradient leads in K updates
     report(path)                                 one HTML page to decide from
     audit(loss, actor, critic)                   where an actor loss gets its gradient, or loses it
     Probe(policy, optimizer)                     the gradients of your own loop, while it runs
@@ -25,13 +26,13 @@ if TYPE_CHECKING:
     from gradlab import figures, systems, tasks, training
     from gradlab.auditing.audit import audit
     from gradlab.certification.certify import certify
-    from gradlab.choice import choose
     from gradlab.cli.sweep import sweep
     from gradlab.gradients.estimator import Estimator
     from gradlab.gradients.tail import Tail
     from gradlab.jacobians.comparison import compare_jacobians
     from gradlab.measurement.measure import measure
     from gradlab.probe.probe import Probe
+    from gradlab.racing.race import race
     from gradlab.remedies.compare import compare_remedies
     from gradlab.reporting import report
     from gradlab.runs.attribution_shares import attribute, attribution
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from gradlab.systems.differentiable import differentiable
     from gradlab.tasks import Task
     from gradlab.training.loop import train
+    from gradlab.verdicts.choice.choosing import choose
 
     __version__: str
 
@@ -59,6 +61,7 @@ __all__ = [
     "figures",
     "load",
     "measure",
+    "race",
     "report",
     "sweep",
     "systems",
@@ -77,12 +80,13 @@ _HOMES = {
     "attribution": "gradlab.runs.attribution_shares",
     "audit": "gradlab.auditing.audit",
     "certify": "gradlab.certification.certify",
-    "choose": "gradlab.choice",
+    "choose": "gradlab.verdicts.choice.choosing",
     "compare_jacobians": "gradlab.jacobians.comparison",
     "compare_remedies": "gradlab.remedies.compare",
     "differentiable": "gradlab.systems.differentiable",
     "load": "gradlab.runs.profile",
     "measure": "gradlab.measurement.measure",
+    "race": "gradlab.racing.race",
     "report": "gradlab.reporting",
     "sweep": "gradlab.cli.sweep",
     "train": "gradlab.training.loop",

@@ -6,24 +6,62 @@ from collections.abc import Mapping, Sequence
 from math import ceil, isfinite
 from typing import Any
 
-_NAMES = {
-    "data": "the data gradient",
-    "model": "the model gradient",
-    "mixed": "the mixed gradient (simulator states, model Jacobians)",
-    "true_dynamics": "the gradient through the true dynamics",
-    "model_all": "the model gradient with θ in all actions",
-    "mixed_all": "the mixed gradient with θ in all actions",
-    "true_dynamics_all": "the gradient through the true dynamics with θ in all actions",
-    "true_dynamics_score": "the score on the simulator",
-    "true_dynamics_ivw": "IVW-H on the simulator",
-    "true_dynamics_ddcg": "DDCG on the simulator",
-    "true_dynamics_total": "total propagation on the simulator",
+from gradlab.runs.identity import Identity
+
+_SYSTEMS = {
+    ("model", "model"): "your model",
+    ("simulator", "model"): "your model along the simulator's states",
+    ("recorded", "model"): "your model along recorded states",
+    ("simulator", "simulator"): "the simulator",
+    ("model", "simulator"): "the simulator along your model's states",
+    ("recorded", "simulator"): "the simulator along recorded states",
+    ("simulator", "none"): "the simulator",
+    ("model", "none"): "your model",
+    ("recorded", "none"): "recorded states",
+}
+_GRADIENTS = {
+    ("model", "model"): "the model gradient",
+    ("simulator", "model"): "the mixed gradient (simulator states, model Jacobians)",
+    ("simulator", "simulator"): "the gradient through the true dynamics",
+}
+_WAYS = {
+    "first": "θ in the first action",
+    "all": "BPTT",
+    "score": "the score",
+    "ivw": "IVW-H",
+    "ddcg": "DDCG",
+    "total": "total propagation",
 }
 
 
-def gradient(name: str) -> str:
-    """Name of an estimator in a sentence."""
-    return _NAMES.get(name, f"the gradient {name}")
+def describe(identity: Identity) -> tuple[str, str]:
+    """What an estimator differentiates, and how; the only place that makes words of who one is.
+
+    Returns:
+        "your model", "BPTT", with the estimator's name where another one of the
+        measurement is the same; ("the critic alone", "") of the data gradient.
+    """
+    how = _WAYS.get(identity.actions, identity.actions)
+    how += f", {identity.cut} cut" if identity.cut else ""
+    how += ", Jacobians of another model" if identity.gradient_model else ""
+    if identity.data:
+        return "the critic alone", identity.name if identity.ambiguous else ""
+    return _SYSTEMS[identity.systems], f"{how}: {identity.name}" if identity.ambiguous else how
+
+
+def gradient(identity: Identity) -> str:
+    """An estimator as the subject of a sentence."""
+    who, how = describe(identity)
+    label = f" {identity.name}" if identity.ambiguous else ""
+    if identity.data:
+        return f"the data gradient{label}"
+    if identity.systems in _GRADIENTS and how == _WAYS["first"]:
+        return _GRADIENTS[identity.systems]
+    if identity.systems in _GRADIENTS and how == _WAYS["all"]:
+        return f"{_GRADIENTS[identity.systems].partition(' (')[0]} with θ in all actions (BPTT)"
+    if identity.actions not in ("first", "all"):
+        return f"{how} on {who}"
+    return f"the gradient of {who} ({how})"
 
 
 def samples(config: Mapping[str, Any]) -> str:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from gradlab.runs.bounds import Bound, Bounds, bounds_table
 from gradlab.runs.check_results import CheckResult
+from gradlab.runs.identity import Identity, by_default
 from gradlab.runs.one_step import OneStepImprovement
 from gradlab.verdicts.screen import Screen
 from gradlab.verdicts.sentence import Sentence
@@ -64,23 +64,6 @@ FINDINGS = (
     CheckResult("saturated actions", "steer 81 %", "most actions pass no gradient on", False),
     CheckResult("float32 against float64", "cosine 1", "precision-limited: no", True),
 )
-
-
-def theory(horizon: int = 25) -> Bounds:
-    """Bounds that apply, bounds that do not, one without a number, one of the variance."""
-    n = np.arange(horizon + 1.0)
-    variance = np.where(n > 0, PRINTED * n**8, np.nan)
-    return Bounds(
-        (
-            Bound("MPG Thm 2", "model", 3.0 * 2.5**n, True, "explicit constants", 0),
-            Bound("RP Prop 5.8", "model", 1e2 * n**4 * 9.0**n, False, "measured L_f = 2", 1),
-            Bound("DDPPO Thm 1", "model", np.full(len(n), np.nan), False, "L_f = 2", -1),
-            Bound("MAAC Lemma A.1", "mixed", 9.0 * 1.1**n, True, "c2(H) rises", 0),
-            Bound("RP Prop 5.4", "model", variance, False, "measured 2 > 1", -1, "variance"),
-        ),
-        {"model, MPG Thm 2: B_theta": 2.0, "mixed, MAAC Lemma A.1: K": 1.5},
-        32,
-    )
 
 
 VERDICT = (
@@ -150,7 +133,6 @@ class Profile:
     )
     batch: int = BATCH
     sanity: tuple[CheckResult, ...] | None = FINDINGS
-    theory: Bounds | None = field(default_factory=theory)
     attribution: None = None
     consequence: OneStepImprovement | None = None
     realised: None = None
@@ -158,6 +140,10 @@ class Profile:
     @property
     def estimators(self) -> tuple[str, ...]:
         return tuple(str(name) for name in dict.fromkeys(self.frame["estimator"]))
+
+    @property
+    def identities(self) -> Mapping[str, Identity]:
+        return by_default(self.estimators)
 
     @property
     def quantities(self) -> tuple[str, ...]:
@@ -173,9 +159,6 @@ class Profile:
         shape = len(self.estimators), len(self.quantities), len(horizons)
         names = ("value", "ci_low", "ci_high")
         return {name: frame[name].to_numpy(float).reshape(shape) for name in names}
-
-    def bounds(self) -> pd.DataFrame:
-        return bounds_table(self.theory or Bounds((), {}, 0), self.frame)
 
     def table(self) -> pd.DataFrame:
         return self.frame

@@ -5,7 +5,6 @@
     leaks       θ in the documented actions only, and in nothing but the policy
     precision   float32 against float64
     scale       the size of each term over the horizon, critics, saturated actions
-    smoothing   the pathwise gradient against one without derivatives
     switches    contacts and limits inside the stencil of Jacobians by differences
     premises    whether there is anything to decide: reward, policy, model and critic
     states      states where gradients are taken: alive ones, which learned models have seen
@@ -28,7 +27,6 @@ from gradlab.checks.leaks import leaks
 from gradlab.checks.precision import precision
 from gradlab.checks.premises import premises
 from gradlab.checks.scale import scale
-from gradlab.checks.smoothing import smoothing
 from gradlab.checks.states import states
 from gradlab.errors import InputError
 from gradlab.gradients.estimator import Estimator
@@ -88,7 +86,6 @@ def examine(subject: Subject) -> tuple[CheckResult, ...]:
         "leaks of θ": partial(leaks, inspected, subject.policy, subject.critics, systems),
         "precision": partial(precision, inspected),
         "scale": partial(scale, inspected),
-        "smoothing": partial(smoothing, inspected, task.simulator),
         "switches": partial(switches, inspected),
         "states": partial(states, inspected, at, task.state_names),
     }

@@ -2,13 +2,13 @@
 
     reward   returns differ from state to state: else the true gradient is exactly 0
     policy   moving θ moves them beyond rounding, and so does the true gradient
-    model    it is not the simulator itself, whose errors would be measured as a model's
     critic   Q(s, π(s)) is of the size of the returns measured from s on, and rises with them
 
 Returns Σ_{t<T} γᵗ r_t, γᵀ = 0.1, are measured from starts and from states at which gradients are
 taken, under π and under a copy moved by a tenth of θ on the same noise; where a policy has settled
 they are small, and so is what a critic is wrong by there. What fails here is the first sentence of
-every page, and nothing is recommended or chosen.
+every page, and nothing is recommended or chosen. An exact model is no such reason: it is said
+beside, and gradients through it compete.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from torch import Tensor, nn
 from gradlab.checks.inspection import Inspection
 from gradlab.checks.jacobians import sampled
 from gradlab.data.noise import child, stream
-from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.groups import by_group, group_count, grouping
 from gradlab.gradients.setting import Setting
 from gradlab.gradients.starts import Starts
@@ -61,7 +60,7 @@ Floats = NDArray[np.float64]
 def premises(
     inspected: Inspection, task: Task, truth: Truth, begin: Starts, at: Starts
 ) -> list[CheckResult]:
-    """Those that fail, or one result that none does.
+    """Those that fail, or one result that none does; then whether a model is exact.
 
     Args:
         truth: of the measurement, whose own norm may be 0.
@@ -70,17 +69,16 @@ def premises(
     plain = not any(
         isinstance(estimator.states, Entropic) for estimator in inspected.estimators.values()
     )
-    results = list(_model(inspected, task))
+    results: list[CheckResult] = []
     if plain:  # the entropy of a policy moves its objective, and a soft critic has its share of it
         measured = _measured(inspected, task, begin, at)
         reward = _reward(measured, truth)
         # Where returns diverge, as without any truth, no critic has their size.
         critics = _critics(inspected, measured) if truth.status != "none" else []
-        results = [reward, *results] if reward is not None else [*results, *critics]
-    if results:
-        return results
-    result = "returns differ, θ moves them, no model is the simulator, the critic is of their size"
-    return [CheckResult(PREMISE, result, "gains and horizons have a meaning", True)]
+        results = [reward] if reward is not None else critics
+    result = "returns differ, θ moves them, the critic is of their size"
+    sound = CheckResult(PREMISE, result, "gains and horizons have a meaning", True)
+    return [*(results or [sound]), *_exact_models(inspected, task)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,31 +169,17 @@ def _reward(measured: Measured, truth: Truth) -> CheckResult | None:
     return None
 
 
-def _model(inspected: Inspection, task: Task) -> Iterator[CheckResult]:
-    """Systems that are the simulator under another name."""
-    differentiated, simulator = inspected.differentiated(), task.simulator
-    twins = [
-        name
-        for name, (system, path) in differentiated.items()
-        if system is not simulator and _identical(simulator, system, *sampled(path))
-    ]
-    if task.prior is simulator and any(
-        estimator.states is simulator for estimator in _models(inspected)
-    ):
-        twins.append("prior model")
-    if twins:
-        yield CheckResult(
-            f"{PREMISE}, model",
-            f"the {twins[0]} is the simulator itself, in steps and derivatives to rounding",
-            "it has no error to judge, so nothing can be decided about a model; what error is "
-            "left is the critic's: give the model that you train with",
-            False,
-        )
-
-
-def _models(inspected: Inspection) -> list[Estimator]:
-    names = ("model", "model_all")
-    return [estimator for name, estimator in inspected.estimators.items() if name in names]
+def _exact_models(inspected: Inspection, task: Task) -> Iterator[CheckResult]:
+    """Other systems than the simulator that predict exactly what it does."""
+    for name, (system, path) in inspected.differentiated().items():
+        if system is not task.simulator and _identical(task.simulator, system, *sampled(path)):
+            yield CheckResult(
+                "errors of a model",
+                f"the {name} does exactly what the simulator does, in steps and derivatives",
+                "it has no error to judge, what error is left is the critic's; was it meant to be "
+                "the model that you train with?",
+                False,
+            )
 
 
 def _identical(simulator: System, model: System, s: Tensor, a: Tensor) -> bool:

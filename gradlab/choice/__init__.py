@@ -1,6 +1,6 @@
 """A choice of horizon and weights from what was measured, and how sure it is.
 
-    choose(profile) → Choice     best (estimator, horizon) with the set that may be best, weights of
+    choice_of(profile) → Choice  best (estimator, horizon) with the set that may be best, weights of
                                  mixtures judged on starts that did not choose them, what if
 
 Three criteria: gain, what one small step adds to the return, which decides where the truth is the
@@ -11,9 +11,8 @@ are compared. All of it comes from a saved profile, without torch and without ru
 again.
 """
 
-from gradlab.choice.choosing import choose
+from gradlab.choice.choosing import choice_of
 from gradlab.choice.values import (
-    Advice,
     Agreement,
     Best,
     Cell,
@@ -28,7 +27,6 @@ from gradlab.choice.values import (
 )
 
 __all__ = [
-    "Advice",
     "Agreement",
     "Best",
     "Cell",
@@ -40,5 +38,5 @@ __all__ = [
     "Tried",
     "Usable",
     "WhatIf",
-    "choose",
+    "choice_of",
 ]

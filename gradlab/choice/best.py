@@ -74,7 +74,7 @@ def beyond(profile: Profile, best: Best | None) -> Beyond | None:
     if best is None:
         return None
     among = {name for name, _ in best.candidates}
-    names = [name for name in needs_states(profile.estimators) if name not in among]
+    names = [name for name in needs_states(profile.identities) if name not in among]
     cells = [(name, h) for name in names for h in horizons_of(profile, name)]
     gains = gains_of(profile, cells)
     cell = better_beyond(

@@ -13,9 +13,9 @@ import numpy as np
 
 from gradlab.choice.values import Cell
 from gradlab.errors import InputError
-from gradlab.runs.competing import competing
+from gradlab.runs.competing import competing, is_data_again
 from gradlab.runs.decision_rules import horizons_of, judged_estimator
-from gradlab.runs.estimator_names import CONTROLS
+from gradlab.runs.identity import Identity
 from gradlab.runs.profile import Profile
 from gradlab.statistics.kernels import Kernels
 
@@ -121,33 +121,23 @@ def _everybody(profile: Profile) -> tuple[list[str], dict[str, str]]:
         if kind_of(profile, name) != kind
     }
     names = [name for name in profile.estimators if name not in excluded]
-    among = competing(names)
+    among = competing({name: profile.identities[name] for name in names})
     excluded |= {
-        name: f"{_needs(name)}; name it among the estimators to let it compete"
+        name: f"{_needs(profile.identities[name])}; name it among the estimators to let it compete"
         for name in names
         if name not in among
     }
     return list(among), excluded
 
 
-def _needs(name: str) -> str:
-    if name in CONTROLS:
+def _needs(identity: Identity) -> str:
+    if identity.control:
         return "a control arm that needs a differentiable simulator"
     return "it needs the simulator's states"
 
 
 def _cells(profile: Profile, names: list[str]) -> tuple[Cell, ...]:
     """Each gradient once."""
-    cells = [(name, h) for name in names for h in horizons_of(profile, name)]
-    if ("data", 0) not in cells or "mse" not in profile.quantities:
-        return tuple(cells)
-    data = profile.estimate("data", "mse", 0).left_out
-    return tuple(
-        (name, h)
-        for name, h in cells
-        if h or name == "data" or not _same(profile.estimate(name, "mse", 0).left_out, data)
-    )
-
-
-def _same(first: np.ndarray, second: np.ndarray) -> bool:
-    return bool(np.allclose(first, second, rtol=1e-9, atol=0.0))
+    among = {name: profile.identities[name] for name in names}
+    cells = ((name, h) for name in names for h in horizons_of(profile, name))
+    return tuple(cell for cell in cells if not is_data_again(among, cell))

@@ -1,11 +1,10 @@
-"""`choose`: the parts of a choice, put together."""
+"""The parts of a choice, put together."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
 from gradlab import validation
-from gradlab.choice.advice import advice
 from gradlab.choice.batches import Singles, at_batch, singles
 from gradlab.choice.best import best, beyond, steps
 from gradlab.choice.candidates import TRUTHS, Candidates, candidates
@@ -21,46 +20,10 @@ from gradlab.choice.weights import (
 from gradlab.choice.what_if import what_if
 from gradlab.choice.without_truth import agreement, tried
 from gradlab.errors import InputError
-from gradlab.runs.check_results import failed_premises
-from gradlab.runs.profile import Profile, check_profile
+from gradlab.runs.profile import Profile
 from gradlab.runs.usable_horizons import usable_horizons
 
 FEWEST = 6  # groups, so that each half of them has three
-
-
-def choose(
-    profile: Profile,
-    batch: int | None = None,
-    estimators: Collection[str] | None = None,
-    *,
-    by: Criterion | None = None,
-    iteration: int | None = None,
-    ramp: int | None = None,
-) -> Choice:
-    """The horizon, the estimator and the weights that a measurement supports, and how surely.
-
-    Args:
-        batch: N′, samples that one update averages; None: as the profile was measured for.
-        estimators: who competes; None: what a user can run, of the gradients under the truth of the
-            model's: those that need neither states nor derivatives of the simulator, where there
-            are such (`runs.competing`).
-        by: the criterion that decides. "gain": what one small step along the mean gradient adds to
-            the return, only under its gradient as the truth (the default there); "mse": the mean
-            squared error (the default elsewhere); "direction": the expected cosine of one batch.
-            All that can be computed are in the choice.
-        iteration: training time at which the papers' rule-based weights are shown; None: at the
-            start, in the middle and at the end of their ramp.
-        ramp: T of these rules, in iterations; None: 9000, as in MPG.
-
-    Raises:
-        InputError: a measurement from which nothing can be decided (its reward is constant, say),
-            an unknown estimator or criterion, estimators under different truths, gains under a
-            truth that is not the gradient of the return, or numbers out of range.
-    """
-    check_profile(profile)
-    if void := failed_premises(profile.sanity):
-        raise InputError(f"nothing can be chosen: {void[0].result}; {void[0].meaning}")
-    return choice_of(profile, batch, estimators, by, iteration, ramp)
 
 
 def choice_of(
@@ -71,7 +34,8 @@ def choice_of(
     iteration: int | None = None,
     ramp: int | None = None,
 ) -> Choice:
-    """The same whatever the measurement's premises: a training may begin with an absurd critic."""
+    """What `gradlab.choose` answers from, whatever the measurement's premises: a training may begin
+    with an absurd critic."""
     times = rule_times(iteration, ramp)
     if batch is not None:
         validation.whole("batch", batch, 1)
@@ -130,8 +94,8 @@ def _without_truth(profile: Profile, among: Candidates) -> Choice:
         batch=profile.batch,
         samples=int(profile.config["starts"]),
         truth=False,
+        identities=profile.identities,
         alpha=alpha_order(profile),
-        theory=advice(profile, among),
         agreement=agreement(profile, among),
         notes=(why, *_notes(profile, among)),
     )
@@ -156,6 +120,7 @@ def _with_truth(
         batch=profile.batch,
         samples=int(profile.config["starts"]),
         truth=True,
+        identities=profile.identities,
         by=by,
         gain=every.get("gain"),
         mse=every["mse"],
@@ -165,7 +130,6 @@ def _with_truth(
         pair=pair,
         several=_several(profile, among, best, times),
         alpha=alpha_order(profile),
-        theory=advice(profile, among),
         what_if=what_if(profile, among, measured, grams, "mse" if by == "mse" else "direction"),
         carried=_carried(profile),
         beyond=beyond(profile, every.get("gain")),

@@ -114,6 +114,6 @@ def trial_table(choice: Choice) -> pd.DataFrame:
                 "cosine_low": each.cosine_interval.low,
                 "cosine_high": each.cosine_interval.high,
             }
-            for each in (*choice.what_if.batches, *choice.what_if.errors)
+            for each in choice.what_if.batches
         ]
     )

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from gradlab.runs.decision_rules import NeededBatch
+from gradlab.runs.identity import Identity
 from gradlab.runs.usable_horizons import UsableHorizons
 from gradlab.statistics.intervals import Interval
 from gradlab.statistics.mixing import Weights
@@ -55,6 +56,10 @@ class Best:
     horizons: Mapping[str, tuple[int, ...]]
     unknown: tuple[Cell, ...]
     partings: tuple[Parting, ...]
+
+    def number(self, samples: int) -> Number:
+        """The value with its interval."""
+        return Number(self.value, self.interval.low, self.interval.high, samples)
 
 
 @dataclass(frozen=True)
@@ -181,30 +186,15 @@ class AlphaOrder:
 
 
 @dataclass(frozen=True)
-class Advice:
-    """What a theory recommends, and whether it may.
-
-    Attributes:
-        theory: its name; horizon: its choice, None where it has none; applies; why: in words.
-    """
-
-    theory: str
-    horizon: float | None
-    applies: bool
-    why: str
-
-
-@dataclass(frozen=True)
 class Trial:
     """One setting that was not measured, from the same samples.
 
     Attributes:
-        change: what is different ("N′ = 64", "half the model error of model").
+        change: what is different, "N′ = 64".
         batch: N′; best: the cell of least MSE, or where gains decide of the largest expected cosine
-            of one batch; kept: the 95% set (empty where an error is smaller).
+            of one batch; kept: the 95% set.
         mse, cosine: there, the latter of one batch.
         weights: of the pair {J_0, J_H}, [2], likewise; None where there are none.
-        over: horizons that could be tried, where these are not all that were measured.
     """
 
     change: str
@@ -216,25 +206,21 @@ class Trial:
     cosine: float
     cosine_interval: Interval
     weights: Weights | None
-    over: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
 class WhatIf:
-    """Other batch sizes, half the model error, a better critic; all from the same samples.
+    """Other batch sizes, from the same samples.
 
     Attributes:
-        batches: ¼ × … 16 × N′; errors: half the error of model or critic.
+        batches: ¼ × … 16 × N′.
         needed: N′ for a cosine of one batch of .9 at `cell`; None: it is not distinguishable from
             zero, or the truth is imprecise.
-        omitted: what cannot be said from this file, and why.
     """
 
     batches: tuple[Trial, ...]
-    errors: tuple[Trial, ...]
     cell: Cell
     needed: NeededBatch | None
-    omitted: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -247,7 +233,7 @@ class Agreement:
     interval: Interval
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Choice:
     """The decision that a measurement supports.
 
@@ -268,8 +254,9 @@ class Choice:
         pair: data J_0 with the longest finite horizon of the judged estimator, MPG's two.
         several: a grid of horizons of everybody in the choice, with data.
         alpha: where a score estimator was measured beside one with all actions.
-        theory: what theories recommend.
         notes: what a reader has to know, in whole sentences.
+        identities: who every measured estimator is, by name.
+        recommendation: what to use, how sure that is, and what it gains, in a few lines.
     """
 
     estimators: tuple[str, ...]
@@ -287,12 +274,21 @@ class Choice:
     pair: Mixing | None = None
     several: Mixing | None = None
     alpha: AlphaOrder | None = None
-    theory: tuple[Advice, ...] = ()
     what_if: WhatIf | None = None
     agreement: tuple[Agreement, ...] = ()
     beyond: Beyond | None = None
     carried: bool = False
     notes: tuple[str, ...] = ()
+    identities: Mapping[str, Identity] = field(default_factory=dict)
+    recommendation: str = ""
+
+    def __str__(self) -> str:
+        return self.recommendation or repr(self)
+
+    def __repr__(self) -> str:
+        best = self.best
+        told = "nothing decides" if best is None else f"best by {self.by}: {best.cell}"
+        return f"<Choice among {', '.join(self.estimators)}; {told}; print it for the words>"
 
     @property
     def best(self) -> Best | None:

@@ -14,6 +14,7 @@ from gradlab.choice.candidates import Candidates, is_finite
 from gradlab.choice.values import AlphaOrder, Cell, Contender, Mixing
 from gradlab.errors import InputError
 from gradlab.runs.decision_rules import horizons_of
+from gradlab.runs.identity import data_of
 from gradlab.runs.profile import Profile
 from gradlab.statistics.comparison import difference, log_ratio
 from gradlab.statistics.grams import FEWEST, Grams, only
@@ -158,7 +159,8 @@ def _rules(among: Candidates, cells: list[Cell], times: Times) -> dict[str, Arra
 def _zero(profile: Profile, among: Candidates) -> Cell | None:
     """J_0: the data's, or horizon 0 of the judged estimator."""
     kept = among.kernels.cells if among.kernels is not None else ()
-    for name in ("data", among.judged):
+    data = data_of({name: profile.identities[name] for name in among.names})
+    for name in (data, among.judged):
         cell = (str(name), 0)
         if cell in among.cells and cell in kept and is_finite(profile, cell):
             return cell

@@ -14,7 +14,6 @@ import numpy as np
 from gradlab.choice.candidates import Candidates
 from gradlab.choice.values import Agreement, Cell, Steps, Tried
 from gradlab.errors import InputError
-from gradlab.runs.estimator_names import STATES
 from gradlab.runs.profile import Profile
 from gradlab.statistics.grams import mixture_moments
 from gradlab.statistics.intervals import interval
@@ -47,7 +46,7 @@ def agreement(profile: Profile, among: Candidates) -> tuple[Agreement, ...]:
     if among.kernels is None:
         return ()
     agreements = []
-    beside = [name for name in among.excluded if name in STATES]
+    beside = [name for name in among.excluded if profile.identities[name].needs_states]
     shown = [name for name in profile.estimators if name in (*among.names, *beside)]
     for first, second in combinations(shown, 2):
         for cells in _pairs(among.kernels, first, second):

@@ -45,25 +45,24 @@ class Choose:
 
     def run(self, command: str) -> Document:
         """Choose from the file alone."""
-        from gradlab.choice import choose
         from gradlab.choice.tables import best_table, contender_table, trial_table, weight_table
         from gradlab.runs.profile import load
-        from gradlab.verdicts.choice.first_screen import screen
+        from gradlab.verdicts.choice.choosing import chosen
 
-        chosen = choose(
+        choice, screen = chosen(
             load(self.file),
             self.batch,
             self.estimator or None,
-            by=self.by,
-            iteration=self.iteration,
-            ramp=self.ramp,
+            self.by,
+            self.iteration,
+            self.ramp,
         )
-        document: Document = of_screen(screen(chosen)) | {
-            "best": best_table(chosen).to_dict("records"),
-            "what if": trial_table(chosen).to_dict("records"),
+        document: Document = of_screen(screen) | {
+            "best": best_table(choice).to_dict("records"),
+            "what if": trial_table(choice).to_dict("records"),
             "run": str(self.file),
         }
-        for name, mixing in (("pair", chosen.pair), ("several", chosen.several)):
+        for name, mixing in (("pair", choice.pair), ("several", choice.several)):
             if mixing is not None:
                 document[f"weights of {name}"] = weight_table(mixing).to_dict("records")
                 document[f"contenders of {name}"] = contender_table(mixing).to_dict("records")

@@ -19,12 +19,9 @@ class Compare:
     """How do measurements of one policy, or training runs of one task, differ?
 
     Training runs with the same seeds are paired with the first, seed by seed: differences of return
-    and ratios of the gradient's error. With --iterations, measurements at several checkpoints of
-    one training: where the order of data and model gradients changes, and the best weights beside
-    those of MPG's rule.
+    and ratios of the gradient's error.
 
         gradlab compare runs/nll.h5 runs/dd.h5
-        gradlab compare early.h5 middle.h5 late.h5 --iterations 1000 5000 20000
     """
 
     files: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN.h5|FOLDER")]
@@ -32,24 +29,16 @@ class Compare:
     a sweep stands for its runs that are done."""
     output: Annotated[Path, arg(metavar="PAGE.html")] = Path("runs/comparison.html")
     """Where the page is written."""
-    iterations: Annotated[tuple[int, ...], arg(metavar="K")] = ()
-    """Iterations of the checkpoints that were measured, one per file."""
-    ramp: int = 9000
-    """T of MPG's rule for weights, in iterations, beside --iterations."""
     explain: arguments.Explain = False
     json: bool = False
     """Print one JSON document: recommendation, verdict, path, and the table of differences."""
 
     def run(self, command: str) -> Document:
         """Write the page and return its first screen."""
-        from gradlab.reporting.output import follow, named, side_by_side, write
+        from gradlab.reporting.output import named, side_by_side, write
 
         target = named(self.output)
-        page, table = (
-            follow(self.files, self.iterations, self.ramp)
-            if self.iterations
-            else side_by_side(self.files)
-        )
+        page, table = side_by_side(self.files)
         with bars() as progress:
             write(target, page, progress)
         differences = {"table": table.to_dict("records"), "report": str(target)}

@@ -92,7 +92,16 @@ class Measure:
     question, where the tails of the starts make errors unreliable."""
     judges: int | None = None
     """Fresh starts from which steps along some of the gradients are rolled out. Default: as many
-    as 15% of the measurement's time allows."""
+    as are measured."""
+    lr: float | None = None
+    """Learning rate of your policy's optimiser: truth and gradients are tried at the length of its
+    first step. Default: the rate that moves the actions by 4% of their size."""
+    optimizer: Literal["adam", "sgd"] = "adam"
+    """Your policy's optimiser."""
+    refit: int = 25
+    """Updates of your policy between two fits of its critic."""
+    no_rehearsal: bool = False
+    """Do not make the updates of the best gradients ahead, which says for how many they hold."""
     seed: arguments.Seed = 0
     output: arguments.Output = None
     overwrite: arguments.Overwrite = False
@@ -110,6 +119,7 @@ class Measure:
             from gradlab.measurement.measure import measure
             from gradlab.measurement.memory import check_size, check_starts
             from gradlab.measurement.realised_gains import check_judges
+            from gradlab.measurement.update import Update
             from gradlab.networks import checkpoint
             from gradlab.runs.stages import Interrupted
 
@@ -120,6 +130,7 @@ class Measure:
         check_arguments(horizon, self.starts, self.batch, termination)
         check_judges(self.judges)
         check_also(self.also, None)
+        update = Update(self.optimizer, self.lr, self.refit)
         smoothing = self._smoothing()
         law, truth = resolved(self.starts, self.law, self.truth)
         check_starts(task, horizon, self.starts, truth)
@@ -154,6 +165,8 @@ class Measure:
                     judges=self.judges,
                     trim_starts=self.trim_starts,
                     also=self.also,
+                    update=update,
+                    rehearse=not self.no_rehearsal,
                     progress=progress,
                     command=command,
                 )
@@ -254,6 +267,8 @@ class Measure:
         policy = copy.deepcopy(given["policy"]).double() if "policy" in given else None
         priced = prices(task, policy, made, self.starts, horizon, visited)
         more = {"steps": self.consequence, "attribution": self.attribute}
+        if self.no_rehearsal:
+            priced = tuple(price for price in priced if price.stage != "rehearsal")
         return (*priced, *(Price(stage) for stage, wanted in more.items() if wanted))
 
     def _memory(

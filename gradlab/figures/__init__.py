@@ -11,7 +11,6 @@ The table has a row per estimator, horizon and quantity, with value, ci_low and 
 estimator `data` has no horizon: its one row, at horizon 0, is drawn as a level with its band.
 
     sample_norm     size of one sample's gradient: does it explode?
-    bounds          measured |bias| or variance beside its bounds, from `Profile.bounds()`
 
     realised_gains              what steps really did to the return, from `Realised.table()`
     step_gains, step_slices     what one step did to the return, from `OneStepImprovement.table()`
@@ -48,6 +47,10 @@ Figures of logs take their own long table (`gradlab.runs.logs`):
     logged_agreement, logged_referee, logged_noise, logged_critics      gradients and scores
     logged_direction, logged_prediction                                 the model by itself
 
+Figure of a race, from `Race.table()`:
+
+    return_over_updates      where each candidate led
+
 Figures of training runs take a row per evaluation and seed (`gradlab.runs.training.results.table`):
 
     returns, training_curve, mixture_weights, gradient_errors, update_times
@@ -69,7 +72,6 @@ Figures of a probe take a row per seed, step, quantity and place
 """
 
 from gradlab.figures.attribution import entries, error_steps, ledger, variance_sources
-from gradlab.figures.bounds import bounds
 from gradlab.figures.certification import certified_errors
 from gradlab.figures.choice import choice_horizon, choice_weights, contest, what_if_grid
 from gradlab.figures.columns import column
@@ -109,6 +111,7 @@ from gradlab.figures.probe_measured import (
     moved_chains,
     moved_profiles,
 )
+from gradlab.figures.race import return_over_updates
 from gradlab.figures.remedies import remedy_effects, remedy_horizons, remedy_jacobians
 from gradlab.figures.remedy_models import remedy_levels, remedy_marks
 from gradlab.figures.slices import loss_slices
@@ -126,7 +129,6 @@ from gradlab.figures.validation import of_table
 __all__ = [
     "action_shares",
     "bias_variance",
-    "bounds",
     "certified_errors",
     "chain_error",
     "choice_horizon",
@@ -172,6 +174,7 @@ __all__ = [
     "remedy_jacobians",
     "remedy_levels",
     "remedy_marks",
+    "return_over_updates",
     "returns",
     "sample_norm",
     "sign_agreement",

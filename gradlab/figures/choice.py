@@ -12,7 +12,6 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter
 
 from gradlab.figures import drawing, style
@@ -48,15 +47,12 @@ def choice_horizon(
     quantity, names = QUANTITY[criterion], drawing.estimators(table)
     lines = {name: drawing.curve(table, name, quantity) for name in names}
     floor = drawing.log_floor(list(lines.values())) if criterion == "mse" else None
-    looks, end = style.looks(names), drawing.last_horizon(table)
+    looks, end = drawing.looks(table), drawing.last_horizon(table)
     for name, line in lines.items():
         if line is None:
             continue
         shown = line if criterion == "mse" else line.clipped(-1.0, 1.0)
-        if name == "data":
-            drawing.level(ax, shown, looks[name], end, floor)
-        else:
-            drawing.draw(ax, shown, looks[name], floor, band=0.11)
+        drawing.curve_or_level(ax, shown, looks[name], end, floor)
     kept = table[table[f"kept_{criterion}"]]
     _rings(ax, kept, looks)
     if criterion == "mse":
@@ -119,7 +115,7 @@ def choice_weights(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax.set_ylim(-0.03, 1.05)
     note = "bar: 95 % interval of the measured weights; rules have none"
     style.dress(ax, "Weights: measured and by rule", "weight", [note])
-    names = ["data\nJ_0" if cell == ("data", 0) else f"{cell[0]}\nh = {cell[1]}" for cell in cells]
+    names = [f"{name}\nh = {h}" for name, h in cells]
     ax.set_xticks(range(len(cells)), names, fontsize=8)
     ax.set_xlim(-0.5, len(cells) - 0.5)
     ax.set_xlabel("")  # two lines of names say it
@@ -151,7 +147,7 @@ def what_if_grid(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """MSE and cosine at the best cell of every setting that was not measured.
 
     Args:
-        table: `trial_table` of a choice: batch sizes first, then smaller errors.
+        table: `trial_table` of a choice: its batch sizes.
     """
     ax = style.new_axes() if ax is None else ax
     if not len(table):
@@ -183,14 +179,11 @@ def what_if_grid(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax.invert_yaxis()
     ax.set_xlabel(LABEL["mse"], color=INK)
     ax.grid(True, axis="x", color=style.GRID, linewidth=0.8)
-    batches = int(table["change"].str.startswith("N′").sum())
-    if 0 < batches < len(table):
-        ax.add_line(Line2D(ax.get_xlim(), [batches - 0.5] * 2, color=MUTED, linewidth=0.8))
     return ax
 
 
 def _cell(name: str, horizon: int) -> str:
-    return "data (J_0)" if (name, horizon) == ("data", 0) else f"{style.plain(name)}, h = {horizon}"
+    return f"{style.plain(name)}, h = {horizon}"
 
 
 def contest(table: pd.DataFrame, ax: Axes | None = None) -> Axes:

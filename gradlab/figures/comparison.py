@@ -75,15 +75,12 @@ def _drawn(
     if quantity not in NAMES:
         raise InputError(f"quantity is {quantity!r}, expected one of {tuple(NAMES)}")
     ax = style.new_axes() if ax is None else ax
-    looks, end = style.looks(drawing.estimators(table)), drawing.last_horizon(table)
+    looks, end = drawing.looks(table), drawing.last_horizon(table)
     for name, look in looks.items():
         line = _curve(table, name, quantity, columns)
         if line is None:
             continue
-        if name == "data":
-            drawing.level(ax, line, look, end)
-        else:
-            drawing.draw(ax, line, look, band=0.12)
+        drawing.curve_or_level(ax, line, look, end, band=0.12)
     return ax
 
 

@@ -55,18 +55,13 @@ def sign_agreement(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
 
 def _drawn(ax: Axes, table: pd.DataFrame, quantity: str, low: float, high: float) -> float:
     """Every estimator's curve, clipped to what the quantity can be; the lowest point drawn."""
-    names = drawing.estimators(table)
-    looks, end = style.looks(names), drawing.last_horizon(table)
-    lowest = high
-    for name in names:
+    end, lowest = drawing.last_horizon(table), high
+    for name, look in drawing.looks(table).items():
         line = drawing.curve(table, name, quantity)
         if line is None:
             continue
         line, _ = line.clipped(low, high).known(WIDE)
-        if name == "data":
-            drawing.level(ax, line, looks[name], end)
-        else:
-            drawing.draw(ax, line, looks[name], band=0.11)
+        drawing.curve_or_level(ax, line, look, end)
         lowest = min(lowest, float(np.nanmin([line.value, line.low])))
     return lowest
 
@@ -81,14 +76,11 @@ def snr(table: pd.DataFrame, ax: Axes | None = None, *, batch: int | None = None
     names = drawing.estimators(table)
     lines = {name: drawing.curve(table, name, "snr") for name in names}
     floor, end = drawing.log_floor(list(lines.values())), drawing.last_horizon(table)
-    looks = style.looks(names)
+    looks = drawing.looks(table)
     for name, line in lines.items():
         if line is None:
             continue
-        if name == "data":
-            drawing.level(ax, line, looks[name], end, floor)
-        else:
-            drawing.draw(ax, line, looks[name], floor, band=0.11)
+        drawing.curve_or_level(ax, line, looks[name], end, floor)
     if batch:
         label = f"1 / N′, N′ = {batch}: a batch is half noise"
         ax.axhline(1 / batch, color=style.PURPLE, lw=1.2, ls=(0, (2, 2)), label=label)

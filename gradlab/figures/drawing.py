@@ -14,7 +14,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
+from gradlab.figures import style
 from gradlab.figures.style import MUTED, PAPER, TICKS, Look
+from gradlab.runs.identity import Identity, by_known_name
 
 Numbers = NDArray[np.float64]
 SPREAD = 30.0  # largest over median size from which an axis is bent
@@ -56,9 +58,32 @@ def curve(table: pd.DataFrame, estimator: str, quantity: str) -> Curve | None:
     return line if np.isfinite(line.value).any() else None
 
 
+def curve_or_level(
+    ax: Axes, line: Curve, look: Look, end: float, floor: float | None = None, band: float = 0.11
+) -> None:
+    """A curve; what has no horizon but 0, as the data gradient, is one level."""
+    if len(line.horizon) == 1 and line.horizon[0] == 0:
+        level(ax, line, look, end, floor)
+    else:
+        draw(ax, line, look, floor, band=band)
+
+
 def estimators(table: pd.DataFrame) -> list[str]:
     """Names in the table's order."""
     return [str(name) for name in dict.fromkeys(table["estimator"])]
+
+
+def identities(table: pd.DataFrame) -> dict[str, Identity]:
+    """Who the estimators of a table are, as `Profile.table` says it, else by the default names."""
+    kept = table.attrs.get("identities")
+    if kept is None:
+        return by_known_name(estimators(table))
+    return {name: Identity(**fields) for name, fields in kept.items()}
+
+
+def looks(table: pd.DataFrame) -> dict[str, Look]:
+    """The look of every estimator of a table."""
+    return style.looks(estimators(table), identities(table))
 
 
 def last_horizon(table: pd.DataFrame) -> float:

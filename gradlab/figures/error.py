@@ -15,6 +15,7 @@ from matplotlib.lines import Line2D
 from gradlab.figures import drawing, style
 from gradlab.figures.drawing import Curve
 from gradlab.figures.style import INK, MUTED, Look
+from gradlab.runs.identity import data_of
 
 UNIT = "[(return / parameter)²]"
 NO_TRUTH = "no admissible truth: squared bias and MSE cannot be shown"
@@ -46,7 +47,8 @@ def bias_variance(
     variance = drawing.curve(table, estimator, "variance")
     error = drawing.curve(table, estimator, "mse")
     variance = None if variance is None else variance.scaled(1 / batch)
-    data = _data_level(table, error is not None, batch)
+    known = drawing.identities(table)
+    data = _data_level(table, data_of(known), error is not None, batch)
     floor = drawing.log_floor([bias, variance, error, data])
     end = drawing.last_horizon(table)
     # The sum first, so that whichever part makes it up stays visible on top of it.
@@ -57,7 +59,7 @@ def bias_variance(
     if error is not None:
         _mark_set(ax, error, kept)
         _mark_minimum(ax, error)
-    if data is not None and estimator != "data":
+    if data is not None and not (estimator in known and known[estimator].data):
         what = "MSE" if error is not None else "variance / N′"
         drawing.level(
             ax, data, Look(f"{what} of data (critic only)", MUTED, (0, (7, 2.5)), ""), end, floor
@@ -66,7 +68,7 @@ def bias_variance(
     _finish(ax, floor, truth_norm2, truth_error2 if error is not None else None)
     if bias is variance is error is None:
         drawing.nothing(ax, f"no rows for the estimator {style.plain(estimator)}")
-    name = style.looks([estimator])[estimator].label
+    name = style.looks([estimator], known)[estimator].label
     return style.dress(ax, f"Error of the {name} gradient", f"squared error {UNIT}", notes)
 
 
@@ -82,14 +84,12 @@ def mse(
     names = drawing.estimators(table)
     lines = {name: drawing.curve(table, name, "mse") for name in names}
     floor, end = drawing.log_floor(list(lines.values())), drawing.last_horizon(table)
-    looks = style.looks(names)
+    looks = drawing.looks(table)
     for name, line in lines.items():
         if line is None:
             continue
-        if name == "data":
-            drawing.level(ax, line, looks[name], end, floor)
-        else:
-            drawing.draw(ax, line, looks[name], floor, band=0.11)
+        drawing.curve_or_level(ax, line, looks[name], end, floor)
+        if len(line.horizon) > 1:
             _mark_minimum(ax, line, looks[name].colour, label=False)
     shown = [line for line in lines.values() if line is not None]
     notes = _notes(shown, missing=False)
@@ -101,10 +101,12 @@ def mse(
     return style.dress(ax, "Error of every gradient", f"MSE {UNIT}", notes)
 
 
-def _data_level(table: pd.DataFrame, with_mse: bool, batch: int) -> Curve | None:
+def _data_level(table: pd.DataFrame, data: str | None, with_mse: bool, batch: int) -> Curve | None:
+    if data is None:
+        return None
     if with_mse:
-        return drawing.curve(table, "data", "mse")
-    variance = drawing.curve(table, "data", "variance")
+        return drawing.curve(table, data, "mse")
+    variance = drawing.curve(table, data, "variance")
     return None if variance is None else variance.scaled(1 / batch)
 
 

@@ -1,15 +1,16 @@
 """What one small step along each gradient gains, in % of the best possible step of its length.
 
     above 0 the step helps, below it harms; 100% is the direction of the true gradient
-    lines   to first order, with 95% bands, labelled at their ends
-    dots    realised: the same steps taken, returns on fresh starts
+    lines   to first order, with 95% bands, labelled at their ends; the recommended one is strong,
+            others are thin, grey is what needs the simulator
+    dots    realised: the user's update taken along each gradient, returns on fresh starts
 
 The table is `Profile.table()` (rows with quantity "gain"), the dots are `Realised.table()`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -19,21 +20,18 @@ from matplotlib.axes import Axes
 from gradlab.figures import drawing, style
 from gradlab.figures.drawing import Curve
 from gradlab.figures.style import INK, MUTED, PAPER, Look
+from gradlab.runs.competing import needs_states
+from gradlab.runs.identity import Identity
 
 LOW, HIGH = -112.0, 112.0
 WIDE = 100.0  # points, beyond which an interval says next to nothing
 APART = 13.0  # % between labels at the ends of lines
-MARKS = {"mixed": "s", "true_dynamics": "^"}
+MARKS = {("simulator", "model"): "s", ("simulator", "simulator"): "^"}
 SIGNS = {"s": "■ ", "^": "▲ "}  # of the marks, beside the names at the ends of lines
-SHORT = {
-    "model": "model, first action",
-    "mixed": "mixed, first action",
-    "true_dynamics": "simulator, first action",
-    "model_all": "model, all actions",
-    "mixed_all": "mixed, all actions",
-    "true_dynamics_all": "simulator, all actions",
-    "data": "critic alone (0 steps)",
-}
+SHORT = {("model", "model"): "model", ("simulator", "model"): "mixed",
+         ("simulator", "simulator"): "simulator"}  # fmt: skip
+ACTIONS = {"first": "first action", "all": "BPTT"}
+STRONG, THIN = 3.2, 1.3  # widths of the recommended line and of the others
 
 
 def gain(
@@ -45,31 +43,34 @@ def gain(
     """Gain over the horizon of every estimator.
 
     Args:
-        realised: dots of the shortest step; None: no steps were taken.
+        realised: dots of the user's update; None: no steps were taken.
         chosen: the recommended estimator and its horizons, marked.
     """
     ax = style.new_axes() if ax is None else ax
     names = [name for name in drawing.estimators(table) if _curve(table, name) is not None]
-    looks = _looks(names)
+    known = drawing.identities(table)
+    looks = _looks(names, known)
     if not names:
         drawing.nothing(ax, "no gains: they need the gradient of the return")
         return style.dress(ax, "Gain of one step", "")
     end = drawing.last_horizon(table[table["estimator"].isin(names)])
-    ends = {name: _line(ax, table, name, looks[name], end) for name in names}
+    best = None if chosen is None else chosen[0]
+    ends = {name: _line(ax, table, name, looks[name], end, name == best) for name in names}
     unknown = any(_is_unknown(table, name) for name in names)
     _zones(ax, end)
     if chosen is not None:
         _mark(ax, table, chosen)
     if realised is not None:
-        _dots(ax, realised, looks)
+        _dots(ax, realised, looks, known)
     _label(ax, ends, looks, end)
-    notes = [
-        "lines: to first order, with 95% bands (solid: θ in all actions, dashed: in the first)"
-    ]
+    grey = "; grey: needs the simulator" if any(_needs_simulator(known, n) for n in names) else ""
+    notes = [f"lines: to first order, 95% bands (solid: BPTT, dashed: first action){grey}"]
     if unknown:
         notes.append(f"no band: the interval is wider than {WIDE:.0f} points")
     if realised is not None:
-        notes.append("dots: steps that were taken, on fresh starts, 95% bars (open: first action)")
+        notes.append(
+            "dots: your update taken, fresh starts, 95% bars (open: first action)"
+        )
     style.dress(ax, "Gain of one step", "harms  ←  % of the best possible step  →  helps", notes)
     legend = ax.get_legend()
     if legend is not None:
@@ -94,7 +95,7 @@ def _is_unknown(table: pd.DataFrame, name: str) -> bool:
     return line is not None and line.known(WIDE)[1]
 
 
-def _line(ax: Axes, table: pd.DataFrame, name: str, look: Look, end: float) -> float:
+def _line(ax: Axes, table: pd.DataFrame, name: str, look: Look, end: float, strong: bool) -> float:
     """Draws one estimator; returns the height of its end. The critic alone is one level."""
     line = _curve(table, name)
     assert line is not None
@@ -105,22 +106,42 @@ def _line(ax: Axes, table: pd.DataFrame, name: str, look: Look, end: float) -> f
     # Horizon 0 is the critic alone, which has a level of its own.
     later = line.horizon > 0
     line = Curve(*(each[later] for each in (line.horizon, line.value, line.low, line.high)))
-    drawing.draw(ax, line, look, band=0.13, width=2.3 if name.endswith("_all") else 1.5)
+    band = 0.2 if strong else 0.0 if look.colour == MUTED else 0.1
+    drawing.draw(ax, line, look, band=band, width=STRONG if strong else THIN)
     finite = np.flatnonzero(np.isfinite(line.value))
     return float(line.value[finite[-1]])
 
 
-def _looks(names: Sequence[str]) -> dict[str, Look]:
-    """The colours of all figures, a mark for each family, solid with θ in all actions and dashed in
-    the first, so that greyscale loses nothing. No line has dots: these are steps."""
+def _looks(names: Sequence[str], known: Mapping[str, Identity]) -> dict[str, Look]:
+    """The colours of all figures, grey for what needs the simulator, a mark for each family, solid
+    with θ in all actions and dashed in the first, so that greyscale loses nothing. No line has
+    dots: these are steps."""
     looks = {}
-    for name, look in style.looks(names).items():
-        base = name.removesuffix("_all")
-        if name in SHORT and name != "data":
-            dash: style.Dash = "-" if name != base else (0, (5, 1.8))
-            look = replace(look, dash=dash)
-        looks[name] = replace(look, marker=MARKS.get(base, ""))
+    for name, look in style.looks(names, known).items():
+        own = known.get(name)
+        text = "" if own is None else _short(own)
+        if text and own is not None:
+            dash: style.Dash = (0, (5, 1.8)) if own.actions == "first" else "-"
+            text = f"{text}: {style.plain(name)}" if own.ambiguous else text
+            look = replace(look, label=text, dash=look.dash if own.data else dash)
+        if _needs_simulator(known, name):
+            look = replace(look, colour=MUTED)
+        looks[name] = replace(look, marker=MARKS.get(own.systems, "") if text and own else "")
     return looks
+
+
+def _needs_simulator(known: Mapping[str, Identity], name: str) -> bool:
+    own = known.get(name)
+    return own is not None and (own.control or name in needs_states(known))
+
+
+def _short(own: Identity) -> str:
+    """model, first action"""
+    if own.data:
+        return "critic alone (0 steps)"
+    if own.systems not in SHORT or own.actions not in ACTIONS or own.cut:
+        return ""
+    return f"{SHORT[own.systems]}, {ACTIONS[own.actions]}"
 
 
 def _zones(ax: Axes, end: float) -> None:
@@ -146,20 +167,23 @@ def _mark(ax: Axes, table: pd.DataFrame, chosen: tuple[str, Sequence[int]]) -> N
                 bbox={"facecolor": PAPER, "alpha": 0.85, "linewidth": 0, "pad": 1.0})  # fmt: skip
 
 
-def _dots(ax: Axes, realised: pd.DataFrame, looks: dict[str, Look]) -> None:
-    """The share that the shortest step realised, with its interval."""
+def _dots(
+    ax: Axes, realised: pd.DataFrame, looks: dict[str, Look], known: Mapping[str, Identity]
+) -> None:
+    """The share that the user's update realised, with its interval."""
     rows = realised[realised["estimator"].isin(list(looks)) & np.isfinite(realised["share"])]
-    rows = rows.sort_values("step").drop_duplicates(["estimator", "horizon"])
+    rows = rows[rows["update"]]
     for row in rows.itertuples():
         look, x = looks[str(row.estimator)], float(row.horizon)
         value, low, high = (
             100 * float(np.clip(each, -1.1, 1.1))
             for each in (row.share, row.share_low, row.share_high)
         )
-        ax.plot([x, x], [low, high], color=look.colour, lw=1.6, zorder=4)
-        first = row.estimator in SHORT and not str(row.estimator).endswith("_all")
+        ax.plot([x, x], [low, high], color=look.colour, lw=1.6, zorder=4, clip_on=False)
+        own = known.get(str(row.estimator))
+        first = own is not None and own.actions == "first"
         face, edge = (PAPER, look.colour) if first else (look.colour, PAPER)
-        ax.plot(x, value, marker="o", ms=8, mfc=face, mec=edge, mew=1.7, zorder=5)
+        ax.plot(x, value, marker="o", ms=8, mfc=face, mec=edge, mew=1.7, zorder=5, clip_on=False)
 
 
 def _label(ax: Axes, ends: dict[str, float], looks: dict[str, Look], end: float) -> None:
@@ -169,8 +193,7 @@ def _label(ax: Axes, ends: dict[str, float], looks: dict[str, Look], end: float)
     for name, place in zip(names, places, strict=True):
         x, look = max(end, 1), looks[name]
         ax.plot([1.01 * x, 1.04 * x], [ends[name], place], color=MUTED, lw=0.7, clip_on=False)
-        known = name in SHORT
-        text = f"{SIGNS.get(look.marker, '')}{SHORT[name]}" if known else look.label
+        text = f"{SIGNS.get(look.marker, '')}{look.label}"
         ax.annotate(text, (1.05 * x, place), fontsize=9.5, color=look.colour, va="center",
                     annotation_clip=False)  # fmt: skip
 

@@ -173,16 +173,13 @@ def sample_norm(
         exponent: λ + ln γ per step; drawn as a line through the judged estimator's last point.
     """
     ax = style.new_axes() if ax is None else ax
-    looks, end = style.looks(drawing.estimators(table)), drawing.last_horizon(table)
+    looks, end = drawing.looks(table), drawing.last_horizon(table)
     lines = {name: _norm(table, name) for name in looks}
     drawn = {name: line for name, line in lines.items() if line is not None}
     floor = drawing.log_floor(list(drawn.values()))
     for name, line in drawn.items():
-        if name == "data":
-            drawing.level(ax, line, looks[name], end, floor)
-        else:
-            drawing.draw(ax, line, looks[name], floor, band=0.11)
-    judged = next((line for name, line in drawn.items() if name != "data"), None)
+        drawing.curve_or_level(ax, line, looks[name], end, floor)
+    judged = next((line for line in drawn.values() if line.horizon.max() > 0), None)
     if exponent is not None and judged is not None:
         _predicted(ax, judged, exponent)
     ax.set_yscale("log")

@@ -80,7 +80,7 @@ def chosen_horizons(
     if choices.empty:
         return empty(ax, title, "nothing could be chosen: no admissible truth")
     names = [str(name) for name in dict.fromkeys(choices["estimator"])]
-    for k, (name, look) in enumerate(style.looks(names).items()):
+    for k, (name, look) in enumerate(style.looks(names, drawing.identities(choices)).items()):
         mine = choices[choices["estimator"] == name]
         height = mine["horizon"] + 0.18 * (k - (len(names) - 1) / 2)
         ax.plot(mine["step"], height, look.marker or "X", color=look.colour, label=look.label,

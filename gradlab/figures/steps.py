@@ -1,13 +1,13 @@
 """What one step along each gradient did to the return.
 
-    realised_gains change of the return by the shortest step along each mean gradient, by horizon
+    realised_gains change of the return by the user's update along each mean gradient, by horizon
     step_gains     change of the return by one step of equal length along each gradient
     step_slices    the return along the true gradient and along the judged one
 
-The first takes the table of `runs.realised.Realised`: estimator, horizon, step, value, ci_low,
-ci_high in units of the discounted return. The others take that of
-`runs.one_step.OneStepImprovement`: rows of kind "step" and "slice" with the same columns and, of
-steps, the share of the truth's gain.
+The first takes the table of `runs.realised.Realised`: estimator, horizon, step, update, value,
+ci_low, ci_high in units of the discounted return. The others take that of
+`runs.one_step.OneStepImprovement`: rows of kind "step" and "slice" with the same columns but
+"update" and, of steps, the share of the truth's gain.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ def realised_gains(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     if not len(finite):
         drawing.nothing(ax, "no steps were taken")
         return style.dress(ax, "Realised gain of one step", "")
-    rows = finite[finite["step"] == finite["step"].min()]
+    rows = finite[finite["update"]]
     names = [name for name in drawing.estimators(rows) if name != TRUTH]
-    looks = style.looks(names)
+    looks = style.looks(names, drawing.identities(rows))
     for place, name in enumerate(names):
         own, look = rows[rows["estimator"] == name].sort_values("horizon"), looks[name]
         x = own["horizon"].to_numpy(float) + SIDE * (place - (len(names) - 1) / 2)
@@ -124,9 +124,10 @@ def _slope(x: Numbers, y: Numbers) -> float:
 
 def _looks(rows: pd.DataFrame) -> dict[str, Look]:
     names = [name for name in drawing.estimators(rows) if name != TRUTH]
-    return {TRUTH: _TRUE} | style.looks(names)
+    return {TRUTH: _TRUE} | style.looks(names, drawing.identities(rows))
 
 
 def _name(name: str, horizon: int, looks: dict[str, Look]) -> str:
     short = looks[name].label.split(" (")[0]
-    return short if name in (TRUTH, "data") else f"{short}, h = {horizon}"
+    alone = name == TRUTH or looks[name].dash == style.DATA.dash
+    return short if alone else f"{short}, h = {horizon}"

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+from gradlab.runs.identity import Identity
+from gradlab.wording import describe
 
 INK = "#14181f"
 MUTED = "#5c6571"
@@ -61,20 +64,19 @@ def variance_look(batch: int) -> Look:
     return Look(f"variance / N′, N′ = {batch}", BLUE, (0, (1.2, 1.4)), "^")
 
 
-_KNOWN = {
-    "data": Look("data (critic only)", MUTED, (0, (7, 2.5)), ""),
-    "model": Look("model", BLUE, "-", "o"),
-    "mixed": Look("mixed (simulator states, model Jacobians)", VERMILION, (0, (5, 1.6)), "s"),
-    "true_dynamics": Look("true dynamics", GREEN, (0, (1.2, 1.4)), "^"),
-    "model_all": Look("model, θ in all actions", CYAN, "-", "o"),
-    "mixed_all": Look("mixed, θ in all actions", OCHRE, (0, (5, 1.6)), "s"),
-    "true_dynamics_all": Look("true dynamics, θ in all actions", PURPLE, (0, (1.2, 1.4)), "^"),
-}
-_LABELS = {
-    "true_dynamics_score": "score",
-    "true_dynamics_ivw": "IVW-H",
-    "true_dynamics_ddcg": "DDCG",
-    "true_dynamics_total": "total propagation",
+DATA = Look("data (critic only)", MUTED, (0, (7, 2.5)), "")
+_MIXED, _TRUE = (0, (5, 1.6)), (0, (1.2, 1.4))
+_FAMILIES: Mapping[tuple[tuple[str, str], str], Look] = {
+    (("model", "model"), "first"): Look("model", BLUE, "-", "o"),
+    (("simulator", "model"), "first"): Look(
+        "mixed (simulator states, model Jacobians)", VERMILION, _MIXED, "s"
+    ),
+    (("simulator", "simulator"), "first"): Look("true dynamics", GREEN, _TRUE, "^"),
+    (("model", "model"), "all"): Look("model, θ in all actions", CYAN, "-", "o"),
+    (("simulator", "model"), "all"): Look("mixed, θ in all actions", OCHRE, _MIXED, "s"),
+    (("simulator", "simulator"), "all"): Look(
+        "true dynamics, θ in all actions", PURPLE, _TRUE, "^"
+    ),
 }
 # Of different lengths, so that own estimators differ in more than one trait and repeat late.
 _COLOURS = (PURPLE, OCHRE, CYAN)
@@ -82,21 +84,52 @@ _DASHES: Sequence[Dash] = ((0, (6, 1.5, 1.2, 1.5)), (0, (3, 1.2, 1, 1.2, 1, 1.2)
 _MARKERS = "DvPX<"
 
 
-def looks(estimators: Sequence[str]) -> dict[str, Look]:
-    """The look of each estimator; the user's own take turns, where alone with every colour."""
-    others = [name for name in estimators if name not in _KNOWN]
-    fixed = {name: _KNOWN[name] for name in estimators if name in _KNOWN}
+def looks(
+    estimators: Sequence[str], identities: Mapping[str, Identity] | None = None
+) -> dict[str, Look]:
+    """The look of each estimator, by who it is; all others take turns, where alone with every
+    colour."""
+    fixed: dict[str, Look] = {}
+    for name in estimators:
+        look = None if identities is None or name not in identities else _family(identities[name])
+        if look is not None and look not in fixed.values():
+            fixed[name] = look
+    others = [name for name in estimators if name not in fixed]
     colours = _COLOURS if fixed else (*_COLOURS, BLUE, VERMILION, GREEN, INK)
-    return fixed | {
-        name: Look(plain(name), colours[i % len(colours)], _DASHES[i % 4], _MARKERS[i % 5])
+    own = {
+        name: Look(
+            _label(name, identities), colours[i % len(colours)], _DASHES[i % 4], _MARKERS[i % 5]
+        )
         for i, name in enumerate(others)
     }
+    twice = {name for name, each in (identities or {}).items() if each.ambiguous}
+    told = {
+        name: replace(look, label=f"{look.label}: {plain(name)}") if name in twice else look
+        for name, look in fixed.items()
+    }
+    return told | own
+
+
+def _family(identity: Identity) -> Look | None:
+    if identity.cut or identity.gradient_model:
+        return None
+    return DATA if identity.data else _FAMILIES.get((identity.systems, identity.actions))
+
+
+def _label(name: str, identities: Mapping[str, Identity] | None) -> str:
+    """What else there is, in words; where nothing but a name is known, that."""
+    if identities is None or name not in identities or identities[name].ambiguous:
+        return plain(name)
+    identity = identities[name]
+    who, how = describe(identity)
+    how = f"cut: {identity.cut}" if identity.cut else how
+    alone = identity.systems[0] == "simulator"
+    return plain(how if alone else f"{who.removeprefix('the ')}, {how}")
 
 
 def plain(name: str) -> str:
     """A name from a file as figure text: no formula in dollars, no hidden label, one short line."""
-    text = _LABELS.get(name, name.replace("true_dynamics_cut_", "cut: "))
-    text = " ".join(text.split()).replace("$", r"\$")
+    text = " ".join(name.split()).replace("$", r"\$")
     text = text if len(text) <= 36 else text[:35] + "…"
     return f" {text}" if text.startswith("_") else text
 

@@ -123,7 +123,8 @@ def visits(setting: Setting, samples: int) -> Starts:
     _check_finite(states)
     weight = total * starts.weight.repeat_interleave(samples)
     weight = torch.where(alive, weight, 0.0) if mask else weight
-    return Starts(states, weight, starts.group.repeat_interleave(samples))
+    group = starts.group.repeat_interleave(samples)
+    return Starts(states, weight, group, strata=starts.strata)
 
 
 def alive_counts(at: Starts) -> tuple[int, int, int]:

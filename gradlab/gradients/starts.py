@@ -18,6 +18,7 @@ from gradlab.data.noise import child, stream
 from gradlab.data.path import Path
 from gradlab.errors import InputError
 from gradlab.networks.interface import noise_dim
+from gradlab.statistics.strata import Strata
 from gradlab.systems.system import System, standard_normal
 
 REDRAWN = "redrawn"  # the child of a seed from which noise is drawn again
@@ -33,6 +34,9 @@ class Starts:
 
     A block also has the `whole` batch, and `fits` what was fitted to a batch once for its blocks.
 
+    Of a stratified sample the weights are those of its `strata` times those of importance, and each
+    start is a group of its own; a block of it has the weights and not the strata.
+
     Noise that is named in `redrawn` ("policy", "dynamics", "member": the ensemble members that a
     learned model's noise chooses) comes from streams of its own, everything else from the same.
     """
@@ -47,6 +51,7 @@ class Starts:
     redrawn: frozenset[str] = frozenset()
     whole: Starts | None = field(default=None, repr=False)
     fits: dict[tuple[int, int, str], tuple[object, ...]] = field(default_factory=dict, repr=False)
+    strata: Strata | None = field(default=None, repr=False)
 
     def blocks(self, size: int) -> Iterator[Starts]:
         """All rows, at most `size` at a time."""

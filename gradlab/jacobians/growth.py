@@ -52,7 +52,7 @@ def add_measured_growth(rows: Rows, profile: Profile | None) -> None:
     if profile is None:
         return
     for name in profile.estimators:
-        growth = None if name == "data" else growth_of(profile, name)
+        growth = None if profile.identities[name].data else growth_of(profile, name)
         if growth is not None:
             n, method = int(profile.config["starts"]), f"steps {growth.onset} to {growth.last}"
             doubling = _inverse(log(2), growth.slope, growth.low, growth.high, n, method)

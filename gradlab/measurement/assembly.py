@@ -70,6 +70,8 @@ def assembled(
 def truth_values(truth: Truth, kind: str) -> dict[str, Any]:
     """The truth as plain values; those of a second kind of gradient are prefixed with "all_"."""
     method = "simulator unrolled with its own Jacobians, checked by finite differences"
+    if truth.status == "score":
+        method = "score function with a linear baseline and antithetic noise"
     if kind == "objective":
         method += "; first-action gradients at visited states, times 1/(1 − γ)"
     values: dict[str, Any] = {
@@ -78,6 +80,8 @@ def truth_values(truth: Truth, kind: str) -> dict[str, Any]:
         "admissible": truth.admissible,
     }
     plain = ["status", "horizon", "lyapunov", "remainder", "flagged", "reason"]
+    if not np.isnan(truth.growth):
+        plain += ["growth"]
     if not np.isnan(truth.boundary):
         plain += ["boundary", "boundary_se"]
     values |= {name: getattr(truth, name) for name in plain}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import cast
+from typing import Literal, cast
 
 from torch import nn
 
@@ -23,6 +23,10 @@ from gradlab.gradients.ways import WAYS, Name
 from gradlab.measurement.arguments import check_density
 from gradlab.networks.critics import CriticLike, as_critic
 from gradlab.networks.interface import double_copy
+from gradlab.runs.identity import Identity, Jacobians, States, told_apart
+from gradlab.systems.entropy import Entropic
+from gradlab.systems.recorded import Recorded
+from gradlab.systems.system import System
 from gradlab.tasks import Task
 
 CUTS = {f"cut_{edge}": Cut((edge,)) for edge in EDGES}
@@ -90,7 +94,8 @@ def estimators_at(
     if critic is None:
         raise InputError("critic is None: give a critic, or estimators with tails of their own")
     tail = Tail(horizon, double_copy("critic", as_critic(critic)), task.discount)
-    simulator, prior = task.simulator, task.prior
+    simulator = task.simulator
+    prior = None if task.prior is simulator else task.prior  # of what is measured once
     unrolled = {"true_dynamics": Estimator(simulator, simulator, "first", tail)}
     if prior is not None:
         model = Estimator(prior, prior, "first", tail)
@@ -99,6 +104,34 @@ def estimators_at(
     if every:
         chosen |= {f"{name}_all": replace(e, actions="all") for name, e in unrolled.items()}
     return chosen | {f"true_dynamics_{name}": _beside(name, task, tail) for name in also}
+
+
+def identify(chosen: Mapping[str, Estimator], simulator: System) -> dict[str, Identity]:
+    """Who each estimator is, by its objects: any system that is not the simulator is a model."""
+    return told_apart([_identity(name, each, simulator) for name, each in chosen.items()])
+
+
+def _identity(name: str, estimator: Estimator, simulator: System) -> Identity:
+    states, jacobians = _plain(estimator.states), estimator.jacobians
+    own = _plain(jacobians) if jacobians is not None else None
+    whose: States = "recorded" if isinstance(states, Recorded) else _whose(states, simulator)
+    derivatives: Jacobians = "none" if own is None else _whose(own, simulator)
+    tail = estimator.tail
+    return Identity(
+        name, whose, derivatives, estimator.actions,
+        tail="none" if tail.critic is None else tail.value,
+        gradient_model=(whose, derivatives) == ("model", "model") and states is not own,
+        cut=str(estimator.cut),
+    )  # fmt: skip
+
+
+def _whose(system: System, simulator: System) -> Literal["simulator", "model"]:
+    return "simulator" if system is _plain(simulator) else "model"
+
+
+def _plain(system: System) -> System:
+    """Without an entropy term."""
+    return system.system if isinstance(system, Entropic) else system
 
 
 def _beside(name: str, task: Task, tail: Tail) -> Estimator:

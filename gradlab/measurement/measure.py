@@ -4,9 +4,10 @@ All estimators see the same starts and the same noise streams, on float64 copies
 critic; a truth that checks itself is the reference of every bias.
 
     problem     what is asked, refused before anything is computed   (`measurement.problem`)
-    truth       the simulator's own gradient, where there is one
+    pilot       how rare the starts are that count, and strata       (`measurement.rare_starts`)
+    truth       the simulator's own gradient, where there is one and holds at an update's length
     moments     of every estimator and horizon                       → the profile
-    stages      realised gains, checks, steps, attribution           (`runs.stages`)
+    stages      realised gains, rehearsal, checks, steps, attribution  (`runs.stages`)
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
-from gradlab import provenance
+from gradlab import provenance, validation
 from gradlab.checks import Subject, examine
 from gradlab.data.path import Path
 from gradlab.gradients.estimator import Estimator
@@ -26,21 +28,24 @@ from gradlab.gradients.other_critics import Critics
 from gradlab.gradients.rollout import noise_mode
 from gradlab.measurement.assembly import assembled, configuration, predictions, truth_values
 from gradlab.measurement.attribution.attribution import World, attributed, check_horizons
-from gradlab.measurement.bounds import measured_bounds
 from gradlab.measurement.laws import Law, TruthKind
 from gradlab.measurement.moments.by_blocks import blocked_moments
 from gradlab.measurement.moments.inner_products import Measured, estimator_moments
 from gradlab.measurement.moments.visited import objective_moments
 from gradlab.measurement.one_step import Question, one_step_improvement
 from gradlab.measurement.problem import Given, Problem, problem
-from gradlab.measurement.rare_starts import rare_starts
+from gradlab.measurement.rare_starts import rare_starts, recorded, with_pilot
 from gradlab.measurement.realised_gains import Stepping, check_judges, realised_gains
+from gradlab.measurement.rehearsal import rehearsal
+from gradlab.measurement.update import Update
 from gradlab.progress import Progress, silent
 from gradlab.runs.decision_rules import judged_cells
+from gradlab.runs.one_step import PATHWISE, SCORE
 from gradlab.runs.profile import Profile
 from gradlab.runs.stages import Stage, completed
 from gradlab.tasks import Task
 from gradlab.truth.by_blocks import pilot_truth
+from gradlab.truth.jumps import AtLength, truth_at_length
 from gradlab.truth.oracles import AT_MOST
 from gradlab.truth.truth import Truth, matched_truth
 from gradlab.user_code.grad_mode import differentiating
@@ -64,7 +69,10 @@ def measure(
     consequence: bool = False,
     judges: int | None = None,
     trim_starts: float = 0.0,
+    strata: bool | None = None,
     also: Sequence[str] = (),
+    update: Update | None = None,
+    rehearse: bool = True,
     progress: Progress = silent,
     command: str = "",
 ) -> Profile:
@@ -100,14 +108,23 @@ def measure(
         consequence: step along every gradient and keep what each step does to the return
             (see `gradlab.measurement.one_step`).
         judges: fresh starts from which steps along some of the mean gradients are rolled out,
-            wherever the starts' law is the task's and the truth the return's gradient. None: what
-            15% of the measurement buys (see `gradlab.measurement.realised_gains`).
+            wherever the starts' law is the task's and the truth the return's gradient. None: as
+            many as the measurement has (see `gradlab.measurement.realised_gains`).
         trim_starts: measure from the task's law of starts without this share of them, those that
             are farthest from their mean: another question, for starts whose tails no sample of N
             shows (see `gradlab.tasks.trimmed`). 0: none.
+        strata: sample a number of starts by strata of a pilot, each with its weight; None: where
+            the pilot finds that few of them carry much, and no later stage needs equal weights
+            (attribute, consequence). False: never (see `gradlab.measurement.rare_starts`).
         also: estimators of the simulator beside the default ones, each as true_dynamics_NAME:
             "score", "ivw", "ddcg", "total" (of stochastic policies), "cut_observation", … (see
             `gradlab.measurement.chosen`).
+        update: your own, at whose length truth and gradients are tried (see
+            `gradlab.measurement.update`). None: Adam's, at the rate whose first step moves the
+            actions by 4% of their size.
+        rehearse: make the updates of the gradients that compete ahead, as many as there are
+            between two fits of the critic, and keep what each does to the return; wherever steps
+            are taken as for `judges`. At most 30% more (see `gradlab.measurement.rehearsal`).
         progress: called as progress(stage, done, total).
         command: recorded in the file, so that a reader can repeat the run.
 
@@ -123,11 +140,19 @@ def measure(
     posed = problem(given, _undivided(attribute, consequence))
     check_horizons(attribute, posed.setting.horizon)
     check_judges(judges)
-    measured = _found(posed, progress)
+    update = Update() if update is None else update
+    validation.instance("update", update, Update, "a gradlab.measurement.update.Update, or None")
+    posed = with_pilot(posed, False if attribute is not False or consequence else strata, progress)
+    measured = _found(posed, update, progress)
     profile = _profile(posed, measured, command, also)
     stages: dict[str, Stage] = {"checks": measured.checks}
     if posed.drawn and posed.objective:
-        stages = {"realised gains": lambda profile: measured.realised(profile, judges)} | stages
+        tried: dict[str, Stage] = {
+            "realised gains": lambda profile: measured.realised(profile, judges)
+        }
+        if rehearse:
+            tried["rehearsal"] = measured.rehearsed
+        stages = tried | stages
     if consequence:
         stages["steps"] = measured.steps
     if attribute is not False:
@@ -138,23 +163,49 @@ def measure(
 
 @dataclass(frozen=True, eq=False)
 class _Found:
-    """Truth and moments of a problem, and the stages that rest on them."""
+    """Truth and moments of a problem, and the stages that rest on them.
+
+    Attributes:
+        tried: the truth, at the length of an update.
+    """
 
     asked: Problem
     truth: Truth
     measured: Measured
+    tried: AtLength
+    update: Update
     progress: Progress
+
+    @property
+    def along(self) -> Tensor:
+        """The mean gradient [P] along which the user's update is as long as it is: the pathwise
+        one, else the first that is finite."""
+        pathwise = self.tried.truth.pathwise
+        means = [] if pathwise is None else [pathwise.gradients.mean(dim=0)]
+        means += self.measured.means.values()
+        return next((mean for mean in means if torch.isfinite(mean).all()), means[0])
 
     def realised(self, profile: Profile, judges: int | None) -> Profile:
         """Steps along some of the mean gradients, on fresh starts."""
-        asked = self.asked
-        stepping = Stepping(
-            asked.task, asked.setting, asked.chosen, self.measured, self.truth, profile.table()
+        return replace(
+            profile, realised=realised_gains(self._stepping(profile), judges, self.progress)
         )
-        return replace(profile, realised=realised_gains(stepping, judges, self.progress))
+
+    def rehearsed(self, profile: Profile) -> Profile:
+        """The updates of the gradients that compete, made ahead."""
+        found = rehearsal(self._stepping(profile), self.update, self.asked.batch, self.progress)
+        return replace(profile, rehearsal=found)
+
+    def _stepping(self, profile: Profile) -> Stepping:
+        asked = self.asked
+        return Stepping(
+            asked.task, asked.setting, asked.chosen, self.measured, self.truth, profile.table(),
+            profile.identities, self.update.move(asked.setting, self.along),
+            {PATHWISE: self.tried.pathwise, SCORE: self.tried.score},
+        )  # fmt: skip
 
     def checks(self, profile: Profile) -> Profile:
-        """Soundness beside the numbers, and the papers' bounds."""
+        """Soundness beside the numbers."""
         asked = self.asked
         self.progress("checks", 0, 1)
         subject = Subject(
@@ -162,12 +213,8 @@ class _Found:
             self.measured.at, self.measured.cells,
         )  # fmt: skip
         sanity = (*examine(subject), *rare_starts(asked, self.truth, self.measured))
-        matched = self.truth.admissible and not asked.objective
-        bounds = measured_bounds(
-            asked.setting, asked.chosen, self.truth.horizon if matched else None
-        )
         self.progress("checks", 1, 1)
-        return replace(profile, sanity=sanity, theory=bounds)
+        return replace(profile, sanity=sanity)
 
     def steps(self, profile: Profile) -> Profile:
         """One step along every gradient, with slices of the return."""
@@ -190,22 +237,35 @@ def _undivided(attribute: bool | Sequence[int], consequence: bool) -> str:
     return "attribute substitutes at single starts" if attribute is not False else ""
 
 
-def _found(posed: Problem, progress: Progress) -> _Found:
+def _found(posed: Problem, update: Update, progress: Progress) -> _Found:
     progress("truth", 0, AT_MOST)
     if posed.division is not None:
-        pilot = pilot_truth(posed.setting, progress)
+        tried = _tried(posed, update, pilot_truth(posed.setting, progress), progress)
         truth, measured = blocked_moments(
-            posed.chosen, posed.setting, pilot, posed.division, progress
+            posed.chosen, posed.setting, tried.truth, posed.division, progress
         )
-        return _Found(posed, truth, measured, progress)
+        return _Found(posed, truth, measured, tried, update, progress)
     truth = matched_truth(posed.setting, kinds=posed.kinds, progress=progress)
-    if posed.objective:
-        measured = objective_moments(posed.chosen, posed.setting, truth, progress)
-    else:
+    if not posed.objective:
         measured = estimator_moments(
             posed.chosen, posed.setting, truth, progress, posed.other_critics
         )
-    return _Found(posed, truth, measured, progress)
+        return _Found(posed, truth, measured, AtLength(truth), update, progress)
+    tried = _tried(posed, update, truth, progress)
+    measured = objective_moments(posed.chosen, posed.setting, tried.truth, progress)
+    return _Found(posed, tried.truth, measured, tried, update, progress)
+
+
+def _tried(posed: Problem, update: Update, truth: Truth, progress: Progress) -> AtLength:
+    """The truth at the length of the user's update; a pilot's of its own starts."""
+    if truth.pathwise is None or not torch.isfinite(truth.pathwise.gradients).all():
+        return AtLength(truth)
+    few = posed.setting.starts.block(slice(0, len(truth.pathwise.gradients)))
+    setting = replace(posed.setting, starts=few)
+    move = update.move(setting, truth.pathwise.gradients.mean(dim=0))
+    plain = replace(setting, simulator=posed.task.simulator, policy=posed.original)
+    whole = posed.division is None
+    return truth_at_length(setting, truth, move, plain, posed.alpha, whole, progress)
 
 
 def _profile(posed: Problem, found: _Found, command: str, also: Sequence[str]) -> Profile:
@@ -219,6 +279,7 @@ def _profile(posed: Problem, found: _Found, command: str, also: Sequence[str]) -
         "starts_used": found.measured.starts,
         "visits": found.measured.visits,
         "critics": posed.several,
+        "update": _update(posed, found),
         "entropy": posed.alpha,
         "actions": {name: estimator.actions for name, estimator in posed.chosen.items()},
         "jacobian_noise": {
@@ -229,6 +290,8 @@ def _profile(posed: Problem, found: _Found, command: str, also: Sequence[str]) -
     if posed.division is not None:
         divided = posed.division
         config |= {"groups": len(divided.sizes), "block": divided.block, "peak": divided.peak}
+    if posed.pilot is not None:
+        config["pilot"] = recorded(posed.pilot)
     if also:
         config["also"] = list(also)
     if cuts := {name: str(one.cut) for name, one in posed.chosen.items() if one.cut}:
@@ -240,4 +303,21 @@ def _profile(posed: Problem, found: _Found, command: str, also: Sequence[str]) -
     profile = assembled(
         found.measured.cells, posed.setting.horizon, posed.batch, config, environment, truth
     )
-    return replace(profile, kernels=found.measured.kernels)
+    return replace(
+        profile,
+        kernels=found.measured.kernels,
+        identities=posed.identities,
+        jumps=found.tried.jumps,
+    )
+
+
+def _update(posed: Problem, found: _Found) -> dict[str, object]:
+    """The user's update, or the one that was assumed."""
+    update, setting, along = found.update, posed.setting, found.along
+    return {
+        "optimizer": update.optimizer,
+        "rate": update.rate_for(setting, along),
+        "refit": update.refit,
+        "move": update.move(setting, along),
+        "assumed": update.rate is None,
+    }

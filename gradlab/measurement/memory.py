@@ -33,7 +33,9 @@ from gradlab.measurement.moments.grams import BYTES, FOLDS, kept_horizons
 from gradlab.measurement.moments.inner_products import horizons_of
 from gradlab.measurement.moments.sketches import COORDINATES
 from gradlab.measurement.moments.visited import SAMPLES
-from gradlab.measurement.rare_starts import POOL, RARE_STARTS
+from gradlab.measurement.rare_starts import DIRECTIONS as MOVES
+from gradlab.measurement.rare_starts import ROWS as ROLLED
+from gradlab.measurement.rare_starts import plan_pilot
 from gradlab.networks.interface import noise_dim
 from gradlab.networks.mlp import Policy, QCritic
 from gradlab.statistics.tails import DIRECTIONS
@@ -194,10 +196,10 @@ def _paths(task: Task, horizon: int, starts: int) -> int:
 
 def peak(asked: Asked, divided: Division) -> float:
     """Bytes of this process at its largest while it measures in blocks: the pilot's, or a block
-    beside what is kept, or the look for rare starts."""
+    beside what is kept, or that of the pilot for rare starts."""
     n = divided.starts
     block = divided.block * _per_start(asked) + _workspace(asked)
-    stages = _pilot(asked), _kept(asked, divided) + block, _kept(asked, divided) + _rare(asked, n)
+    stages = _pilot(asked), _kept(asked, divided) + block, _rare(asked, n)
     return resident() + LOADED + max(stages)
 
 
@@ -257,8 +259,11 @@ def _pilot(asked: Asked) -> float:
 
 
 def _rare(asked: Asked, n: int) -> float:
-    """The pool among which rare starts are looked for (`measurement.rare_starts`)."""
-    return 8 * max(POOL, 2 * n * RARE_STARTS) * (3.5 * asked.task.simulator.state_dim + 3)
+    """The starts of a pilot, and some of them with moved policies (`measurement.rare_starts`)."""
+    task, (ds, da) = asked.task, _dims(asked)
+    plan = plan_pilot(task.simulator, asked.parameters, n, asked.horizon, task.discount)
+    widths = sum(layer.out_features for layer in linear_layers(asked.policy))
+    return 8 * (plan.size * (2 * ds + 5) + ROLLED * ((1 + 2 * MOVES) * (4 * ds + 2 * da) + widths))
 
 
 def _length(asked: Asked) -> int:

@@ -8,9 +8,11 @@ of T steps, K visited states per start:
 
     truth                N T (Jacobian + its share of an explicit gradient)
     finite differences   min(N, 64) · 8 directions · 4 policies · T steps
+    jumps                (6 N + 888) T steps
     estimators           N H (K + 1) Jacobians of a prior model, N H K of the simulator, whose own
                          path from the starts is the truth's; N (H + 1) gradients with θ in all
-    realised gains       at most 15% of these          checks  about as much
+    realised gains       15 N T steps and more          checks  about 15% of these
+    rehearsal            at most 30% of these
 
 A prediction is good to a factor of two: T is not known, and other work may share the machine.
 """
@@ -25,7 +27,10 @@ from gradlab.wording import duration
 
 # Measured: what is made of an explicit gradient (norms, products, kernels) per gradient formed.
 PASSES = 2.5
-SHARE = 0.15  # realised gains, by construction; checks, measured
+SHARE = 0.15  # checks, measured
+MOVED = 6  # returns of a start by which jumps are looked for
+BISECTED = 888  # and of those that are bisected
+STEPPED = 15  # returns of a start along the most important gradients
 
 
 @dataclass(frozen=True)
@@ -109,19 +114,23 @@ def measurement(work: Work, rates: Rates) -> tuple[Price, ...]:
     estimators = jacobians + PASSES * explicit * rates.gradient
     price = stepped * rates.step
     counted = f"{_many(stepped)} steps"
+    tried = (MOVED + BISECTED / n) * unrolled
     stages = [
         Price("truth", f"{_many(unrolled)} Jacobians", truth, at_most=True),
         Price("finite differences", counted, price, at_most=unrolled < n * work.truth),
+        Price("jumps", f"{_many(tried)} steps", tried * rates.step, at_most=True),
         Price(
             "estimators",
             f"{_many(taken)} Jacobians" + (f", {_many(explicit)} gradients" if explicit else ""),
             estimators,
         ),
+        Price("realised gains", "", STEPPED * unrolled * rates.step, at_most=True),
     ]
-    so_far = sum(stage_price.seconds for stage_price in stages)
-    if every:
-        stages.append(Price("step lengths", "", SHARE / 3 * so_far, at_most=True))
-        stages.append(Price("realised gains", "", SHARE * so_far, at_most=True))
+    so_far = sum(stage.seconds for stage in stages)
+    stages.append(Price("rehearsal", "", 2 * SHARE * so_far, at_most=True))
+    if not every:
+        left_out = ("jumps", "realised gains", "rehearsal")
+        stages = [stage for stage in stages if stage.stage not in left_out]
     return (*stages, Price("checks", "", SHARE * so_far))
 
 

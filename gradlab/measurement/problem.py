@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -33,7 +34,7 @@ from gradlab.measurement.arguments import (
     check_networks,
     check_steps,
 )
-from gradlab.measurement.chosen import check_also, estimators_at
+from gradlab.measurement.chosen import check_also, estimators_at, identify
 from gradlab.measurement.laws import Law, TruthKind, narrowed, resolved
 from gradlab.measurement.moments.blocks import Division
 from gradlab.networks.entropy import WithLogProb
@@ -41,8 +42,12 @@ from gradlab.networks.interface import (
     double_copy,
     noise_dim,
 )
+from gradlab.runs.identity import Identity
 from gradlab.systems.system import System
 from gradlab.tasks import Task
+
+if TYPE_CHECKING:
+    from gradlab.measurement.rare_starts import Pilot
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,11 +59,13 @@ class Problem:
         given: the user's policy; original: its float64 copy.
         critics: the user's, each once; critic: the default estimators' own, None with others.
         several: how many critics stand beside the estimators.
-        chosen: the estimators at horizon H; other_critics: the same with further critics.
+        chosen: the estimators at horizon H; identities: who they are; other_critics: the same with
+            further critics.
         rows: how many starts were given or asked for; drawn: from the task's law?
         alpha: temperature of the entropy term, 0 without one.
         batch: N′.
         division: blocks of starts, None where all are measured at once.
+        pilot: of the starts, where one was made (`measurement.rare_starts`).
     """
 
     task: Task
@@ -69,6 +76,7 @@ class Problem:
     critic: nn.Module | None
     several: int
     chosen: Mapping[str, Estimator]
+    identities: Mapping[str, Identity]
     other_critics: OtherCritics
     rows: int
     drawn: bool
@@ -77,6 +85,7 @@ class Problem:
     alpha: float
     batch: int
     division: Division | None = None
+    pilot: Pilot | None = None
 
     @property
     def objective(self) -> bool:
@@ -163,6 +172,7 @@ def problem(given: Given, undivided: str = "") -> Problem:
         chosen={
             name: softened(estimator, original, augment)[0] for name, estimator in plain.items()
         },
+        identities=identify(plain, task.simulator),
         other_critics={
             name: [softened(estimator, original, augment)[0] for estimator in several]
             for name, several in others.items()

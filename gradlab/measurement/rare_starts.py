@@ -1,167 +1,357 @@
-"""What starts that are rarer than any of the sample add to the variance.
+"""Starts so rare that a sample holds few of them: a pilot, strata, and what none of them covers.
 
-A standard error is made of the starts at hand. Where their law has tails, much of the variance may
-be carried by starts so rare that N of them hold none, and the interval that they give is too low
-and too narrow at once; no statistic of the sample itself shows that (the largest of 64 squared
-norms hardly tells Student's t with 4.5 degrees of freedom from a Gaussian). The law can be asked:
+A standard error is made of the starts at hand. Where 1 start in 100 carries half of E |G|², most
+samples hold too few of these starts, and variance, error and their intervals are too low at once;
+means along a direction, slopes and so the gain, are covered all the same (`reports/rare-events`).
+Starts cost next to nothing beside their Jacobians:
 
-    pool      65,536 starts or more, r their Mahalanobis distances from the mean
-    rare      the 1 in 2 N that are farthest, in which a sample of N has half a start; gradients are
-              taken at a quarter of N of them, at most 32 (8 where Jacobians are dear)
-    share     p E[|G − μ|² | rare] / (p E[|G − μ|² | rare] + E |G − μ|²),  p = 1/(2N)
-    power     m with E[r²ᵐ | rare] / E r²ᵐ as it was measured of |G|
-    k         2 m k_r, k_r the generalised Pareto shape of r: that of |G|² (`statistics.pareto`)
+    pilot     M N starts, M = 30, or 10 where a step is dear, for a hundred steps; states are kept
+    score     q = rms over 4 directions of θ of J(θ + d) − J(θ − d), |d| moving actions by 4%; where
+              these are dear too, |J − median|
+    strata    its quantiles 0, .5, .8, .95, .99, .997, 1, of which
+              n_h = N (W_h/2 + W_h rms_h q/2Σ), at least 8 (4 below N = 128), are measured; where
+              episodes end in at most 1 of 20 starts, these are one more, of N/16 at least
 
-States that were given have no law to draw from, and of visited ones as starts of their own (the
-matched truth at visited states) a pool would be 65,536 trajectories: there the check is not made.
-The largest share of one sample in a mean square stands in its place. It is of the sample, and so
-shows neither what the sample lacks nor, alone, that anything is lacking: it flags nothing.
+with the weights W_h N/n_h (`statistics.strata`), drawn without replacement, even in number so that
+halves have half of every stratum. A pilot in which 1 start in 100 carries at most 40% of Σ q², and
+in which no episode ends that few others do, asks for no strata: the sample is the plain one.
 
-Starts whose own k_r is so small that no power below the largest tried makes a tail of it that is
-flagged need no gradients: Gaussian, uniform and all bounded ones.
+Refused, by name, are variance, error and SNR
 
-From k = ½ on |G|² has no variance and its mean no standard error: intervals of variances and errors
-are not believed, at this N and at others not much larger. Below 1,024 samples any tail is too much,
-k > 0.1 where that of the starts exceeds its standard error: under starts of Student's t with 9
-degrees of freedom 64 of them cover a relative error or an SNR in 81 to 90 of 100 cases. Powers of
-Gaussian starts have k ≤ 0 whatever their kurtosis; their intervals hold (`reports/coverage`).
+    unseen    where the pilot's starts beyond the largest q of the sample carry 70% of Σ q²
+    ends      where episodes end in too few starts: under 2 of N, 1.3 from N = 128 on; under 8 where
+              strata cannot tell which, as policy or simulator are random or the sample is plain
+    carried   where 1 measured start in 100 carries 40% of E |G|² of an estimator; below N = 100
+              where the largest would, were it one in a hundred
+    tail      where nothing asks for strata, and q² has a Pareto tail without a variance, k > ½
+              (`statistics.pareto`): under starts of Student's t with 5 degrees of freedom
+    cut       where few starts carry much and the truth is cut before it converges: another sample
+              may cut it elsewhere
+
+Events rarer than one in the pilot, and tails inside a stratum, are seen by what is carried alone,
+if at all: its silence proves nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from gradlab.data.noise import child, stream
-from gradlab.gradients.start_laws import visits
+from gradlab.gradients.setting import Setting
 from gradlab.gradients.starts import Starts
-from gradlab.measurement.moments.inner_products import Measured
-from gradlab.measurement.moments.squared_norms import mean_squares
+from gradlab.measurement.moments.inner_products import Cells, Measured
+from gradlab.networks.interface import noise_dim
+from gradlab.progress import Progress
 from gradlab.runs.check_results import RARE, UNDRAWN, CheckResult
 from gradlab.runs.trimmed_starts import REMEDY, central
-from gradlab.statistics.moments import Array, Moments, pair_mean, second_moment
+from gradlab.statistics.moments import Array
 from gradlab.statistics.pareto import tail_shape
-from gradlab.tasks.task import Starts as Law
-from gradlab.tasks.trimmed import distances, spread
+from gradlab.statistics.strata import Strata
+from gradlab.systems.system import System
+from gradlab.truth.common_random import own_size
+from gradlab.truth.moved_returns import Rolling
+from gradlab.truth.oracles import effective_horizon
 from gradlab.truth.scout import linearization_price
 from gradlab.truth.truth import Truth
 
 if TYPE_CHECKING:
     from gradlab.measurement.problem import Problem
 
-RARE_STARTS, DEAR, FEWEST = 32, 8, 4  # whose gradients are taken
-POOL = 1 << 16  # starts whose distances are looked at, at least
-UNKNOWN = 0.5  # k of |G|² from which on it has no variance
-ENOUGH, SMALL = 1024, 0.1  # samples below which a smaller k is too much, and that k
-ERROR = 0.036  # standard error of the starts' own shape, from 768 of them
-NEGLIGIBLE = 0.05  # share of the variance that no interval notices
-POWERS = np.linspace(0.0, 8.0, 65)  # of the distance, among which that of |G| is looked for
+STAGE = "pilot"
+MANY, SOME, MOST = 30, 10, 1 << 16  # starts of the pilot per start of the sample, and in all
+STEPS = 100  # of the pilot, or twice the horizon
+DIRECTIONS, MOVED = 4, 0.04  # differences of a start, and the share by which actions are moved
+LOOKED_AT = 64  # starts that say how far θ moves the actions
+SECONDS, MULTIPLIED = 3.0, 1.5e-10  # of a core for a pilot, and for one product of the policy
+OWN = 200  # products of a step itself, of a simulator whose Jacobians are cheap
+ROWS = 8192  # starts of the pilot that are rolled out at once
+QUANTILES = (0.5, 0.8, 0.95, 0.99, 0.997)
+FEWEST, FEW, SMALL = 8, 4, 128  # starts of a stratum, from N = SMALL on and below
+SMALLEST = 32  # N from which on there are strata
+TAIL = 0.01  # of the starts
+HEAVY = 0.4  # share of a mean square that these may carry
+UNSEEN = 0.7  # share of Σ q² that the sample may have missed
+HEAVIEST = 0.5  # Pareto k of squares beyond which they have no variance
+RARE_ENDS, OF_ENDS = 0.05, 16  # starts whose episode ends: rare up to it, 1 of 16 of the sample
+NEEDED, NEEDED_SMALL, NEEDED_PLAIN = 1.3, 2.0, 8.0  # of them in the sample, were it plain
 
 
 @dataclass(frozen=True)
-class Stratum:
-    """The starts that are farther than any of N.
+class Plan:
+    """Starts of a pilot, steps of each, and whether it takes differences."""
 
-    Attributes:
-        states: [E, ds], some of them.
-        ratios: log E[r²ᵐ | rare] / E r²ᵐ of each power m, rising.
-        tail: generalised Pareto shape of the distances r.
-    """
-
-    states: Tensor
-    ratios: Array
-    tail: float
+    size: int
+    steps: int
+    differences: bool
 
     @property
-    def heaviest(self) -> Tail:
-        """Of any gradient: all of its variance, and the highest power of the distance."""
-        return Tail(1.0, 2 * float(POWERS[-1]) * self.tail, self.tail)
+    def price(self) -> int:
+        """Steps of the simulator."""
+        return self.size * self.steps * (1 + 2 * DIRECTIONS * self.differences)
+
+
+def plan_pilot(
+    simulator: System, parameters: int, starts: int, horizon: int, discount: float
+) -> Plan:
+    """The best score from the largest pilot that is affordable; the smallest one at least."""
+    steps = min(effective_horizon(discount), max(2 * horizon, STEPS))
+    stencil = 2 * (simulator.state_dim + simulator.action_dim + 1)
+    price = linearization_price(simulator) / stencil + MULTIPLIED * (OWN + parameters)
+    many = [max(min(each * starts, MOST), 2 * starts) for each in (MANY, SOME)]
+    plans = [Plan(size, steps, way) for way in (True, False) for size in many]
+    return next((plan for plan in plans if plan.price * price <= SECONDS), plans[-1])
+
+
+@dataclass(frozen=True, eq=False)
+class Pilot:
+    """Scores of a pilot, and what a sample has of them.
+
+    Attributes:
+        plan: its size; tail: share of Σ q² that 1 start in 100 carries; shape: Pareto k of q².
+        ends: share of starts whose episode ends within its steps.
+        unseen: share of Σ q² beyond the largest q of the sample.
+        strata: of the sample; None: it is plain.
+        random: policy or simulator are.
+    """
+
+    plan: Plan
+    tail: float
+    shape: float
+    ends: float
+    unseen: float
+    strata: Strata | None
+    random: bool
+
+    @property
+    def rare(self) -> bool:
+        """Do few starts carry much, or end?"""
+        return self.tail > HEAVY or 0 < self.ends <= RARE_ENDS
+
+    def needed(self, n: int) -> int:
+        """Starts from which on ends of episodes are covered; 0 where N of them do."""
+        plain = self.strata is None or self.random
+        count = NEEDED_PLAIN if plain else NEEDED if n >= SMALL else NEEDED_SMALL
+        if not self.ends > 0 or n * self.ends >= count:
+            return 0
+        least = (NEEDED_PLAIN if self.random else NEEDED) / self.ends
+        return int(max(2 ** np.ceil(np.log2(least)), SMALL))
+
+
+def with_pilot(posed: Problem, wanted: bool | None, progress: Progress) -> Problem:
+    """The problem with a pilot where its starts were drawn, and strata where that asks for them.
+
+    Args:
+        wanted: strata, whatever the pilot says; None: if it does.
+    """
+    if not posed.drawn or not (posed.objective or posed.law == "start"):
+        return posed
+    begin, setting = posed.setting.starts, posed.setting
+    n, size = len(begin.states), sum(p.numel() for p in setting.policy.parameters())
+    plan = plan_pilot(setting.simulator, size, n, setting.horizon, setting.discount)
+    seed = child(setting.seed, STAGE)
+    states = posed.task.starts(plan.size, stream(seed, "starts")).double()
+    moves = _moves(setting, seed) if plan.differences else []
+    q, ended = _scores(setting, states, moves, plan, child(seed, "pilot"), progress)
+    energy = float((q**2).sum())
+    if not (np.isfinite(energy) and energy > 0):
+        return posed
+    tail, shape = largest_share(q**2), tail_shape(q**2)
+    ends = float(ended.mean())
+    random = noise_dim(setting.policy) > 0 or setting.simulator.noise_dim > 0
+    asked = tail > HEAVY or 0 < ends <= RARE_ENDS if wanted is None else wanted
+    possible = posed.objective and posed.division is None and bool((begin.weight == 1).all())
+    drawn = None
+    if asked and possible and min(n, plan.size // 2) >= SMALLEST:
+        apart = ended if ends <= RARE_ENDS else np.zeros_like(ended)
+        drawn = _drawn(states, q, apart, n, seed)
+        if drawn is not None and not random and len(torch.unique(drawn[0].states, dim=0)) < n:
+            drawn = None
+    if drawn is None:
+        own, _ = _scores(setting, begin.states, moves, plan, child(seed, "sample"), progress)
+        pilot = Pilot(plan, tail, shape, ends, _beyond(q, own.max()), None, random)
+        return replace(posed, pilot=pilot)
+    starts, chosen = drawn
+    pilot = Pilot(plan, tail, shape, ends, _beyond(q, q[chosen].max()), starts.strata, random)
+    return replace(posed, pilot=pilot, setting=replace(setting, starts=starts))
+
+
+def recorded(pilot: Pilot) -> dict[str, object]:
+    """As a file keeps it; of each stratum its share of the starts, and how many were measured."""
+    strata = pilot.strata
+    shares = [] if strata is None else (strata.times * strata.count / strata.count.sum()).tolist()
+    return {
+        "starts": pilot.plan.size,
+        "steps": pilot.plan.steps,
+        "score": "differences" if pilot.plan.differences else "returns",
+        "tail": pilot.tail,
+        "shape": pilot.shape,
+        "ends": pilot.ends,
+        "unseen": pilot.unseen,
+        "shares": shares,
+        "counts": [] if strata is None else strata.count.astype(int).tolist(),
+    }
+
+
+def largest_share(squares: Array) -> float:
+    """Share of their sum that the largest hundredth carries, part of one as such."""
+    carried = np.sort(squares)[::-1]
+    count = TAIL * len(carried)
+    whole = int(count)
+    top = carried[:whole].sum() + (count - whole) * (carried[whole] if whole < len(carried) else 0)
+    return float(top / carried.sum())
+
+
+def _beyond(q: Array, largest: float) -> float:
+    return float((q[q > largest] ** 2).sum() / (q**2).sum())
+
+
+def _moves(setting: Setting, seed: int) -> list[Tensor]:
+    """Steps in θ that move the actions by 4% of their size, each with its opposite."""
+    policy, starts = setting.policy, setting.starts
+    theta = nn.utils.parameters_to_vector(policy.parameters()).detach()
+    draw = torch.randn(DIRECTIONS, len(theta), generator=stream(seed, "directions")).to(theta)
+    trained = torch.cat([p.new_full((p.numel(),), p.requires_grad) for p in policy.parameters()])
+    directions = nn.functional.normalize(draw * trained, dim=1)
+    few = starts.block(slice(0, min(LOOKED_AT, len(starts.states))))
+    noise = few.policy_noise(policy, setting.seed, 0)
+    length = MOVED * own_size(policy, few.states, noise, directions)
+    return [sign * length * v for v in directions for sign in (1.0, -1.0)]
+
+
+def _scores(
+    setting: Setting, states: Tensor, moves: list[Tensor], plan: Plan, seed: int, progress: Progress
+) -> tuple[Array, NDArray[np.bool_]]:
+    """q of states [n, ds], and whose episode ends; a return that is lost is one that ends."""
+    J, ended = [], []
+    for k, rows in enumerate(_blocks(len(states))):
+        few = states[rows]
+        part = Starts(few, torch.ones_like(few[:, 0]), torch.arange(len(few)))
+        here = replace(setting, starts=part, horizon=plan.steps, seed=child(seed, str(k)))
+        rolled = Rolling(here, progress).returns(part, moves, STAGE)
+        J.append(rolled.returns.numpy())
+        ended.append(~rolled.alive[0].numpy())
+    returns, end = np.concatenate(J, axis=1), np.concatenate(ended)
+    if moves:
+        q = np.sqrt(((returns[1::2] - returns[2::2]) ** 2).mean(axis=0))
+    else:
+        q = np.abs(returns[0] - np.nanmedian(returns[0]))
+    lost = ~np.isfinite(q)
+    return np.where(lost, q[~lost].max(initial=0.0), q), end | lost
+
+
+def _blocks(n: int) -> Iterator[slice]:
+    return (slice(k, min(k + ROWS, n)) for k in range(0, n, ROWS))
+
+
+def _drawn(
+    states: Tensor, q: Array, apart: NDArray[np.bool_], n: int, seed: int
+) -> tuple[Starts, NDArray[np.int64]] | None:
+    """N starts by strata, in random order, and which of the pilot they are; None with one."""
+    size, few = len(q), FEWEST if n >= SMALL else FEW
+    if apart.sum() < few:
+        apart = np.zeros_like(apart)
+    others = np.flatnonzero(~apart)
+    edges = [round(quantile * len(others)) for quantile in (0, *QUANTILES, 1)]
+    edges = [0, *(b for a, b in pairwise(edges) if b - a >= few)]
+    edges[-1] = len(others)  # a stratum with too few starts joins the one below
+    label = np.full(size, len(edges) - 1)
+    label[others[np.argsort(q[others], kind="stable")]] = np.repeat(
+        np.arange(len(edges) - 1), np.diff(edges)
+    )
+    room = np.bincount(label)
+    least = np.where(np.arange(len(room)) < len(edges) - 1, few, max(few, n // OF_ENDS))
+    rms = np.sqrt(np.bincount(label, q**2) / room)
+    share = room / size
+    count = _counts(n, share, share * rms / (share @ rms), room, least)
+    generator = stream(seed, "strata")
+    chosen = np.concatenate([
+        np.flatnonzero(label == h)[torch.randperm(int(room[h]), generator=generator).numpy()[:k]]
+        for h, k in enumerate(count)
+    ])[torch.randperm(n, generator=generator).numpy()]  # fmt: skip
+    if len(room) < 2:
+        return None
+    strata = Strata(label[chosen], n * share / count, size)
+    weight = torch.from_numpy(strata.weight)
+    starts = Starts(states[torch.from_numpy(chosen)], weight, torch.arange(n), strata=strata)
+    return starts, chosen
+
+
+def _counts(
+    n: int, share: Array, energy: Array, room: NDArray[np.int64], least: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """n_h, Σ n_h = N: half by their shares, half by their energy; even but for one."""
+    count = 2 * np.round(n * (share + energy) / 4).astype(np.int64)
+    count = np.minimum(np.maximum(count, least), room // 2 * 2)
+    while (left := n - count.sum()) != 0:
+        step = np.sign(left) * min(abs(left), 2)
+        count[np.argmax(room - count if left > 0 else count)] += step
+    return count
 
 
 def rare_starts(posed: Problem, truth: Truth, measured: Measured) -> tuple[CheckResult, ...]:
-    """The check, or what stands in its place; none where every start is the same."""
+    """The check, or what stands in its place; none where all starts have the same return."""
     if not posed.drawn:
         return (_undrawn("they were given, so that no others can be drawn", measured),)
     if not (posed.objective or posed.law == "start"):
         why = "each is a visited state, a trajectory of its own, and so many are not simulated"
         return (_undrawn(why, measured),)
-    n = measured.starts
-    most = DEAR if linearization_price(posed.task.simulator) else RARE_STARTS
-    rare = stratum(posed.task.starts, n, posed.setting.seed, min(max(n // 4, FEWEST), most))
-    if rare is None:
+    if posed.pilot is None:
         return ()
-    if not rare.heaviest.unknown(n):
-        return (_tailless(rare, n),)
-    far = _mean_squares(posed, truth, rare.states, measured.visits)
-    cells = measured.cells
-    return (_result({key: tail(cells[key], far[key], rare, n) for key in cells}, n),)
+    return (_result(posed.pilot, truth, measured.cells, measured.starts),)
 
 
-def stratum(law: Law, n: int, seed: int, count: int = RARE_STARTS) -> Stratum | None:
-    """The stratum of 1 in 2 N, and `count` of it; None where every start is the same."""
-    size = max(POOL, 2 * n * count)
-    pool = law(size, stream(child(seed, "rare starts"), "starts")).double()
-    if (pool == pool[0]).all():
-        return None
-    distance = distances(pool, *spread(pool))
-    beyond = size // (2 * n)
-    chosen = distance.topk(beyond).indices[:: beyond // count][:count]
-    r = distance.numpy()
-    far = r[chosen.numpy()]
-    ratios = [np.log((far ** (2 * m)).mean() / (r ** (2 * m)).mean()) for m in POWERS]
-    return Stratum(pool[chosen], np.array(ratios), tail_shape(r))
+def _result(pilot: Pilot, truth: Truth, cells: Cells, n: int) -> CheckResult:
+    plan, reasons = pilot.plan, []
+    if pilot.unseen > UNSEEN:
+        reasons.append(
+            f"starts beyond any of the sample carry {pilot.unseen:.0%} of the squared score of "
+            f"{plan.size:,} starts"
+        )
+    if needed := pilot.needed(n):
+        reasons.append(
+            f"episodes end in 1 of {1 / pilot.ends:.0f} starts: variance, error and SNR need "
+            f"N ≥ {needed:,}"
+        )
+    carried = _carried(cells)
+    if carried:
+        name, h = max(carried, key=lambda key: carried[key])
+        if carried[name, h] > HEAVY:
+            reasons.append(
+                f"1 start in 100 carries {carried[name, h]:.0%} of the squared gradients ({name}, "
+                f"h = {h})"
+            )
+    if not pilot.rare and pilot.shape > HEAVIEST:
+        reasons.append(
+            f"the squared score of {plan.size:,} starts has a tail without a variance (Pareto k "
+            f"{pilot.shape:.2f})"
+        )
+    if truth.status == "cut" and pilot.rare:
+        reasons.append(f"few starts carry the return beyond the {truth.horizon} steps of its truth")
+    if reasons:
+        meaning = (
+            f"variance, error and SNR are not decided at N = {n}; slopes and gain hold. Take more "
+            f"starts, or those from the {central(REMEDY)} of their law (--trim-starts "
+            f"{REMEDY:g}: another question)"
+        )
+        return CheckResult(RARE, "; ".join(reasons), meaning, False)
+    sampled = "" if pilot.strata is None else f", {len(pilot.strata.times)} strata"
+    result = f"1 in 100 of {plan.size:,} starts carries {pilot.tail:.0%} of their score{sampled}"
+    return CheckResult(RARE, result, f"{n} starts measure variances and errors", True)
 
 
-@dataclass(frozen=True)
-class Tail:
-    """Share of the variance that the stratum carries, k of the squared norm and of the starts."""
-
-    share: float
-    k: float
-    k_starts: float
-
-    def unknown(self, n: int) -> bool:
-        shown = n >= ENOUGH or self.k > UNKNOWN or self.k_starts > ERROR
-        return shown and self.k > limit(n) and self.share > NEGLIGIBLE
-
-
-def limit(n: int) -> float:
-    """k up to which intervals of N samples hold."""
-    return UNKNOWN if n >= ENOUGH else SMALL
-
-
-def tail(common: Moments, far: float, there: Stratum, n: int) -> Tail:
-    """Of one cell, with far = E[|G|² | rare]; NaN where a gradient is not finite.
-
-    |G − μ| at a rare start is at least |G| − |μ|, with |G| the root of the mean square: the share
-    is a lower one.
-    """
-    mean2 = max(pair_mean(common.gradient, common.size).value, 0.0)
-    square = second_moment(common).value
-    beyond = max(far**0.5 - mean2**0.5, 0.0) ** 2 / (2 * n)
-    total = beyond + max(square - mean2, 0.0)
-    if not (np.isfinite(total) and total > 0 and square > 0):
-        return Tail(float("nan"), float("nan"), there.tail)
-    power = float(np.interp(np.log(far / square), there.ratios, POWERS))
-    return Tail(beyond / total, 2 * power * there.tail, there.tail)
-
-
-def _mean_squares(
-    posed: Problem, truth: Truth, rare: Tensor, samples: int
-) -> dict[tuple[str, int], float]:
-    """E |G|² of every cell at the rare starts, or at the states that are visited from them."""
-    ones = torch.ones(len(rare), dtype=torch.float64)
-    at = Starts(rare, ones, torch.arange(len(rare)))
-    setting = replace(posed.setting, starts=at)
-    if posed.objective:
-        steps = max(setting.horizon, 1) if truth.every is None else truth.horizon
-        at = visits(replace(setting, horizon=steps), samples)
-    return mean_squares(posed.chosen, setting, at)
+def _carried(cells: Cells) -> dict[tuple[str, int], float]:
+    """Share of E |G|² that 1 measured start in 100 carries, of every cell that is finite."""
+    squares = {key: cell.squares for key, cell in cells.items()}
+    known = {key: x for key, x in squares.items() if np.isfinite(x).all() and x.any()}
+    return {key: largest_share(x) for key, x in known.items()}
 
 
 def _undrawn(why: str, measured: Measured) -> CheckResult:
@@ -178,35 +368,3 @@ def _undrawn(why: str, measured: Measured) -> CheckResult:
         f"to {finite[name, h]:.0%} of a mean square ({name}, h = {h})"
     )
     return CheckResult(UNDRAWN, result, meaning, True)
-
-
-def _tailless(rare: Stratum, n: int) -> CheckResult:
-    shape = f"Pareto k of their distances from the mean {rare.tail:.2f}"
-    shape = shape if np.isfinite(rare.tail) else "their distances from the mean hardly differ"
-    return CheckResult(
-        RARE, f"the starts have no tail ({shape})", f"{n} starts measure variances and errors", True
-    )
-
-
-def _result(tails: Mapping[tuple[str, int], Tail], n: int) -> CheckResult:
-    finite = {key: each for key, each in tails.items() if np.isfinite(each.share)}
-    if not finite:
-        return CheckResult(RARE, "no gradient is finite at them", "nothing can be said", True)
-    unknown = [key for key, each in finite.items() if each.unknown(n)]
-    name, h = max(unknown or finite, key=lambda key: finite[key].share)
-    most = finite[name, h]
-    result = (
-        f"starts rarer than 1 in {2 * n} carry up to {most.share:.0%} of a variance ({name}, "
-        f"h = {h}; Pareto k of the squared norm {most.k:.2f})"
-    )
-    if not unknown:
-        return CheckResult(RARE, result, f"{n} starts measure variances and errors", True)
-    names = ", ".join(dict.fromkeys(name for name, _ in unknown))
-    more = f"{ENOUGH} or more" if n < ENOUGH and most.k <= UNKNOWN else "many more"
-    meaning = (
-        f"variances and errors, and what follows from them, are not reliable at this N in "
-        f"{len(unknown)} of {len(finite)} cells ({names}; k above {limit(n):g}): take {more}, or "
-        f"starts from the {central(REMEDY)} of their law (--trim-starts {REMEDY:g}: another "
-        f"question); directions and gains are not concerned"
-    )
-    return CheckResult(RARE, result, meaning, False)

@@ -1,7 +1,8 @@
-"""The realised gains of a measurement: which cells are stepped, from how many starts.
+"""The realised gains of a measurement: what the user's update does to the return of fresh starts.
 
-They may take 15% of the measurement, both counted in simulator steps, so that the number of starts
-and every number that follows depend on the seed and not on a clock:
+From as many starts as were measured; cells beside the most important ones (`step_plan`) may take
+15% of the measurement, both counted in simulator steps, so that every number depends on the seed
+and not on a clock:
 
     measured = L (N T + n H · (visited states per start + 1 with θ in all actions)),
 
@@ -16,14 +17,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import pandas as pd
+from torch import Tensor
 
 from gradlab.errors import InputError
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.setting import Setting
 from gradlab.measurement.moments.inner_products import Measured
-from gradlab.measurement.step_plan import chosen_cells, planned
+from gradlab.measurement.step_plan import chosen_cells, first_cells, planned
 from gradlab.measurement.steps import Direction, judging_starts, realise
 from gradlab.progress import Progress, silent
+from gradlab.runs.identity import Identity
 from gradlab.runs.one_step import TRUE_CELL, Cell
 from gradlab.runs.realised import Realised
 from gradlab.systems.system import by_differences
@@ -43,7 +46,10 @@ class Stepping:
 
     Attributes:
         chosen: the estimators; measured: their mean gradients; table: of the profile.
+        identities: who each estimator is.
         truth: against which they were measured.
+        move: by which share of their size the user's update moves the actions.
+        beside: mean gradients [P] by name that are neither truth nor estimator.
     """
 
     task: Task
@@ -52,6 +58,9 @@ class Stepping:
     measured: Measured
     truth: Truth
     table: pd.DataFrame
+    identities: Mapping[str, Identity]
+    move: float
+    beside: Mapping[str, Tensor | None]
 
 
 def realised_gains(
@@ -60,25 +69,36 @@ def realised_gains(
     """Gains of the truth, where there is one, and of the cells that are worth their price.
 
     Args:
-        judges: starts that returns are of; None: what 15% of the measurement buys.
+        judges: starts that returns are of; None: as many as were measured.
     """
     task, truth, means = stepping.task, stepping.truth, stepping.measured.means
     true = stepping.measured.truth_mean if truth.admissible else None
-    gains = stepping.table[stepping.table["quantity"] == "gain"]
+    gains = stepping.table[stepping.table["quantity"] == "gain"] if true is not None else None
+    references = {(name, 0): Direction(d) for name, d in stepping.beside.items() if d is not None}
+    if true is not None and truth.every is not None:
+        references[TRUE_CELL] = Direction(true, truth.every.norm)
     horizons: tuple[int, ...] = (truth.horizon,)
-    if true is None:
+    if true is None and truth.status != "jumps":
         horizons = tuple(effective_horizon(task.discount, left) for left in (0.01, LEAST_LEFT))
+    cells = chosen_cells(means, gains, _controls(stepping))
+    first = first_cells(cells, gains, _families(stepping))
     plan = planned(
-        chosen_cells(means, gains if true is not None else None, _controls(stepping)),
-        horizons, SHARE * measured_steps(stepping), true is not None, judges,
+        first, [cell for cell in cells if cell not in first], horizons,
+        SHARE * measured_steps(stepping), judges or len(stepping.setting.starts.states),
+        len(references),
     )  # fmt: skip
     norms = _norms(stepping.table)
-    directions = {cell: Direction(means[cell], norms[cell]) for cell in plan.cells}
-    if true is not None and truth.every is not None:
-        directions[TRUE_CELL] = Direction(true, truth.every.norm)
+    directions = references | {cell: Direction(means[cell], norms[cell]) for cell in plan.cells}
     judging = judging_starts(task, plan.judges, stepping.setting.seed)
     setting = replace(stepping.setting, starts=judging, horizon=plan.horizon)
-    return realise(setting, directions, progress)
+    return realise(setting, directions, stepping.move, plan.once, progress)
+
+
+def _families(stepping: Stepping) -> list[list[str]]:
+    """Estimators that need nothing of the simulator, and all that are not made like the truth."""
+    simulator, controls = stepping.setting.simulator, _controls(stepping)
+    modelled = [name for name, one in stepping.chosen.items() if one.states is not simulator]
+    return [modelled, [name for name in stepping.chosen if name not in controls]]
 
 
 def measured_steps(stepping: Stepping) -> int:

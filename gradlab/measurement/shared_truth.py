@@ -21,7 +21,7 @@ from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.setting import Setting
 from gradlab.measurement.arguments import FEWEST, check_arguments, check_networks
 from gradlab.measurement.assembly import assembled, configuration, truth_values
-from gradlab.measurement.chosen import estimators_at
+from gradlab.measurement.chosen import estimators_at, identify
 from gradlab.measurement.moments.inner_products import estimator_moments
 from gradlab.measurement.problem import starts_of
 from gradlab.networks.interface import double_copy
@@ -81,6 +81,7 @@ class SharedTruth:
         }
         truth = truth_values(self.reference, "matched")
         profile = assembled(measured.cells, horizon, self.batch, config, environment, truth)
+        profile = replace(profile, identities=identify(chosen, self.task.simulator))
         return replace(profile, kernels=measured.kernels) if kernels else profile
 
 

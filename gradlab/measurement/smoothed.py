@@ -122,6 +122,7 @@ def _joined(
             values,
         )  # fmt: skip
         own = {key: values.get(key) for key in ("norm", "standard_error")}
+        profile = replace(profile, identities=posed.identities)
         tables.append(profile.table().assign(reference=name, **own))
     return pd.concat(tables, ignore_index=True)
 

@@ -1,9 +1,10 @@
-"""The plan of the steps: directions, lengths and starts, decided by counting simulator steps.
+"""The plan of the steps: which directions at which lengths, decided by counting simulator steps.
 
-A judged direction is rolled out at two lengths from n starts for T steps, the truth along −η, too.
-Rollouts are paid for in simulator steps, whose number is known before anything is run: a clock
-would make a seed give other numbers on another day. All cells at once come first; where they do
-not fit, the first ones from fewer starts. Read without torch.
+From as many fresh starts as were measured, T steps each, at a quarter of the user's update, at the
+update and at three times of it: the truth, the data gradient and the cells of largest gain, in any
+case. Further cells are stepped along by the update alone, as many as the budget buys, and as make
+five: rollouts are paid for in simulator steps, whose number is known before anything is run. A
+clock would make a seed give other numbers on another day. Read without torch.
 """
 
 from __future__ import annotations
@@ -16,63 +17,51 @@ import pandas as pd
 
 from gradlab.runs.one_step import Cell
 
-LADDER = (256, 128, 64, 32, 16)  # starts that returns are of
-ENOUGH = 64  # starts beyond which more cells are worth more than more starts
-FEWEST = 5  # cells that are worth more than more starts
-MOST = 10  # cells
+MOVES = (0.25, 1.0, 3.0)  # lengths of a step, in units of the user's update
+UPDATE = 1  # place of the update itself
+FEWEST, MOST = 5, 10  # cells
 GRID = (1, 2, 5, 10)  # horizons, and the longest, where no gain says which
-LENGTHS = 2  # of a step along each direction
-PROBED = 16  # starts on which the linear range is looked for
-PROBES = 13  # rollouts of each of them
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is rolled out: cells, starts, steps of an episode, and how many steps that makes."""
+    """What is rolled out: cells at all lengths, further ones at the update's, steps of an episode,
+    and how many steps that makes."""
 
-    cells: tuple[Cell, ...]
+    everywhere: tuple[Cell, ...]
+    once: tuple[Cell, ...]
     judges: int
     horizon: int
     steps: int
 
+    @property
+    def cells(self) -> tuple[Cell, ...]:
+        return (*self.everywhere, *self.once)
+
 
 def planned(
-    cells: Sequence[Cell],
+    first: Sequence[Cell],
+    further: Sequence[Cell],
     horizons: Sequence[int],
     budget: float,
-    truth: bool,
-    judges: int | None = None,
+    judges: int,
+    references: int = 0,
 ) -> Plan:
-    """The most that the budget buys, at least `FEWEST` cells from 16 starts.
-
-    Args:
-        cells: the first ones first.
-        horizons: T that will do, the best one first.
-        budget: simulator steps.
-        truth: are the truth's own steps to be taken, too, and their linear range found?
-        judges: as many starts, instead; every cell is then taken.
     """
-    if judges is not None:
-        horizon = horizons[0]
-        return Plan(tuple(cells), judges, horizon, _steps(len(cells), judges, horizon, truth))
-    fewest = min(FEWEST, len(cells))
-    for horizon in horizons:
-        for n in LADDER:
-            fitting = [
-                k for k in range(fewest, len(cells) + 1) if _steps(k, n, horizon, truth) <= budget
-            ]
-            if fitting and (fitting[-1] == len(cells) or n <= ENOUGH):
-                k = fitting[-1]
-                return Plan(tuple(cells[:k]), n, horizon, _steps(k, n, horizon, truth))
-    n, horizon = LADDER[-1], horizons[-1]
-    return Plan(tuple(cells[:fewest]), n, horizon, _steps(fewest, n, horizon, truth))
-
-
-def _steps(cells: int, judges: int, horizon: int, truth: bool) -> int:
-    rollouts = 1 + LENGTHS * cells
-    if not truth:
-        return horizon * judges * rollouts
-    return horizon * (judges * (rollouts + 2 * LENGTHS) + PROBED * PROBES)
+    Args:
+        first: cells that are stepped along in any case; further: the first ones first.
+        horizons: T that will do, the best one first; another one only where what has to be rolled
+            out exceeds the budget.
+        budget: simulator steps.
+        judges: starts that returns are of.
+        references: directions beside those of the cells, at all lengths.
+    """
+    rollouts = 1 + len(MOVES) * (len(first) + references)
+    fitting = [T for T in horizons if T * judges * rollouts <= budget]
+    horizon = fitting[0] if fitting else horizons[-1]
+    room = int(budget / (horizon * judges)) - rollouts
+    once = tuple(further[: max(room, FEWEST - len(first), 0)])
+    return Plan(tuple(first), once, judges, horizon, horizon * judges * (rollouts + len(once)))
 
 
 def chosen_cells(
@@ -110,6 +99,24 @@ def chosen_cells(
     ordered = [cells[k] for some in (judged, control) for k in (0, 1) for cells in some]
     longest = [(name, horizons[-1]) for name, horizons in over.items()]
     return tuple(dict.fromkeys(cell for cell in (*data, *ordered, *longest) if cell))[:most]
+
+
+def first_cells(
+    cells: Sequence[Cell], gains: pd.DataFrame | None, families: Sequence[Collection[str]]
+) -> tuple[Cell, ...]:
+    """Of the chosen cells those that are stepped along at every length: the data gradient, and of
+    each family of estimators the cell of largest gain, the first one where no gain is known."""
+    value: dict[Cell, float] = {}
+    if gains is not None:
+        columns = (gains[name] for name in ("estimator", "horizon", "value"))
+        value = {(str(n), int(h)): float(v) for n, h, v in zip(*columns, strict=True)}
+    data = [cell for cell in cells if cell[1] == 0]
+    best = []
+    for names in families:
+        own = [cell for cell in cells if cell[1] > 0 and cell[0] in names]
+        known = [cell for cell in own if np.isfinite(value.get(cell, np.nan))]
+        best += [max(known, key=lambda cell: value[cell])] if known else own[:1]
+    return tuple(dict.fromkeys([*data, *best]))
 
 
 def _telling(

@@ -11,20 +11,17 @@ import matplotlib
 import pandas as pd
 
 from gradlab import validation
-from gradlab.choice.series import series
 from gradlab.errors import InputError
 from gradlab.progress import Progress, silent
-from gradlab.reporting import kinds, series_page
+from gradlab.reporting import kinds
 from gradlab.reporting.figure_data import drawn as drawn_data
 from gradlab.reporting.page import Page, lay_out, render
 from gradlab.reporting.panels import Panel
 from gradlab.reporting.shell import GENERATOR
-from gradlab.runs.profile import load
 from gradlab.runs.sweep import INDEX
 from gradlab.storage.records import check_output
 from gradlab.storage.whole_files import placed
 from gradlab.verdicts.screen import lines
-from gradlab.verdicts.series import screen as followed
 
 
 def report(path: str | Path, figures: bool = False, pdf: bool = False, quiet: bool = False) -> Path:
@@ -105,24 +102,6 @@ def write(target: Path, page: Page, progress: Progress = silent) -> Path:
         reason = error.strerror or error
         raise InputError(f"{target.parent} cannot be written ({reason}): copy the run") from error
     return target
-
-
-def follow(
-    paths: Sequence[str | Path], iterations: Sequence[int], ramp: int
-) -> tuple[Page, pd.DataFrame]:
-    """The page of measurements at several checkpoints of a training, and the table behind it.
-
-    Args:
-        iterations: of the checkpoints, one per path; ramp: T of MPG's rule for weights.
-
-    Raises:
-        InputError: as `compare`, or iterations that do not fit.
-    """
-    measured = series([load(path) for path in paths], iterations, ramp)
-    table = measured.table()
-    screen = followed(measured.profiles, measured.data_weight)
-    title = f"{next(iter(measured.profiles.values())).config.get('task')} through training"
-    return series_page.page(measured, table, screen, title), table
 
 
 def check_page(path: str | Path) -> Path:

@@ -20,6 +20,7 @@ from gradlab.figures.choice import choice_weights, what_if_grid
 from gradlab.figures.style import SIZE
 from gradlab.gradients.ways import WAYS
 from gradlab.runs.profile import Profile
+from gradlab.verdicts.advice import advise
 from gradlab.verdicts.choice.sentences import cells_words
 from gradlab.verdicts.facts import Facts
 from gradlab.verdicts.measurement.verdict import Evidence
@@ -30,10 +31,8 @@ DIRECTION = "Direction and noise"
 SOURCE = "Where the error comes from"
 GROWTH = "Growth with the horizon"
 CONTEST = "Estimators and weights"
-SERIES = "Weights through training"
 CONSEQUENCE = "Consequence of a step"
-THEORY = "Theory"
-ORDER = (GAIN, ERROR, DIRECTION, SOURCE, GROWTH, CONTEST, SERIES, CONSEQUENCE)
+ORDER = (GAIN, ERROR, DIRECTION, SOURCE, GROWTH, CONTEST, CONSEQUENCE)
 NOTHING = Evidence(None, None, {})
 
 
@@ -55,7 +54,7 @@ def panel(name: str, section: str, caption: str, draw: Callable[..., Axes]) -> P
 
 
 def panels(profile: Profile, evidence: Evidence = NOTHING) -> list[Panel]:
-    """The figures of `profile` in the order of the sections, bounds last."""
+    """The figures of `profile` in the order of the sections."""
     table = profile.table()
     return [
         *_gain(profile, table, evidence.facts),
@@ -65,16 +64,12 @@ def panels(profile: Profile, evidence: Evidence = NOTHING) -> list[Panel]:
         *_growth(profile, table),
         *_contest(evidence),
         *_consequence(profile),
-        *_bounds(profile),
     ]
 
 
 def absent(profile: Profile, evidence: Evidence = NOTHING) -> dict[str, str]:
     """Section → how to get what this file does not hold."""
-    reasons = {
-        SERIES: "This file is of one policy: `gradlab compare` with --iterations puts those of "
-        "several checkpoints beside the weights of a rule.",
-    }
+    reasons: dict[str, str] = {}
     if evidence.facts is None or not (evidence.facts.gains or evidence.facts.realised):
         reasons[GAIN] = (
             "No gain: these gradients were judged against matched truths at given states. "
@@ -103,9 +98,11 @@ def _gain(profile: Profile, table: pd.DataFrame, facts: Facts | None) -> list[Pa
     """Gains to first order with realised ones on them; alone where there is no truth."""
     drawn_panels = []
     realised = None if profile.realised is None else profile.realised.table()
+    if realised is not None:
+        realised.attrs |= table.attrs
     if facts is not None and facts.gains:
-        best = facts.recommended
-        chosen = None if best is None else (best[0], facts.close())
+        best = advise(facts).cell
+        chosen = None if best is None else (best[0], facts.close(best))
         drawn = partial(figures.gain, table, realised, chosen)
         caption = (
             "Above 0 a step helps, below it harms; 100% is the best possible step of its length."
@@ -120,12 +117,13 @@ def _gain(profile: Profile, table: pd.DataFrame, facts: Facts | None) -> list[Pa
 
 def _error(profile: Profile, table: pd.DataFrame, evidence: Evidence) -> list[Panel]:
     """Every gradient's error, then one figure per estimator with a horizon."""
-    names = [str(name) for name in dict.fromkeys(table["estimator"]) if name != "data"]
+    every = [str(name) for name in dict.fromkeys(table["estimator"])]
+    names = [name for name in every if not profile.identities[name].data]
     together = partial(
         figures.mse,
         table,
-        truth_norm2=_zero_level(table, ["data", *names]),
-        truth_error2=_truth_error(profile, ["data", *names]),
+        truth_norm2=_zero_level(table, every),
+        truth_error2=_truth_error(profile, every),
     )
     compare = "Lower is better. Below the level of data, unrolling pays."
     drawn = [panel("mse", ERROR, compare, together)]
@@ -214,6 +212,7 @@ def _consequence(profile: Profile) -> list[Panel]:
     if steps is None:
         return []
     table = steps.table()
+    table.attrs |= profile.table().attrs
     gains = (
         f"All steps have length {steps.step:.2g} and move actions by about {steps.moves:.1%} along "
         f"the truth; returns of {steps.starts} starts that made no gradient, same noise before "
@@ -225,22 +224,6 @@ def _consequence(profile: Profile) -> list[Panel]:
     return [
         panel("step_gains", CONSEQUENCE, gains, partial(figures.step_gains, table)),
         panel("step_slices", CONSEQUENCE, slices, partial(figures.step_slices, table)),
-    ]
-
-
-def _bounds(profile: Profile) -> list[Panel]:
-    bounds = () if profile.theory is None else profile.theory.bounds
-    bounded, table = {each.quantity for each in bounds}, profile.bounds()
-    names = {"bias": "bounds", "variance": "variance_bound"}
-    return [
-        panel(
-            name,
-            THEORY,
-            f"The gap between a bound and the measured {quantity} is what the theorem gives away.",
-            partial(figures.bounds, table, quantity=quantity),
-        )
-        for quantity, name in names.items()
-        if quantity in bounded
     ]
 
 

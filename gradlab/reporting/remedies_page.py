@@ -180,7 +180,7 @@ def _slices(run: Remedies, levels: pd.DataFrame) -> list[Panel]:
         roughness = dict(zip(mine["model"], mine["value"].astype(float), strict=True))
         drawn = partial(
             figures.loss_slices, lines, surface=surface, direction=direction,
-            roughness=roughness if surface == "model" else None,
+            roughness=roughness if surface != "simulator" else None,
         )  # fmt: skip
         drawn_panels.append(panel(f"slices-{surface}-{direction}", SURFACE, caption, drawn))
     return drawn_panels

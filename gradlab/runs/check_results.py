@@ -12,7 +12,6 @@ from dataclasses import dataclass
 FINITE = "finite and non-zero gradients of every sample"
 EFFECT = "effect of the first action on rewards"
 IDLE = "actions that move nothing"
-EMPIRICAL = "pathwise gradient of the expected return"
 ALIVE = "states that are alive where gradients are taken"
 SEEN = "states that the model has seen"
 RARE = "starts rarer than the sample"
@@ -43,12 +42,16 @@ class CheckResult:
 
 
 def failed_premises(results: Sequence[CheckResult] | None) -> tuple[CheckResult, ...]:
-    """Why nothing can be decided from a measurement, the first reason first."""
-    return tuple(e for e in results or () if not e.passed and e.check.startswith(PREMISE))
+    """Why nothing can be decided from a measurement, the first reason first.
+
+    Older files have an exact model among them, which is no such reason.
+    """
+    failed = (e for e in results or () if not e.passed and e.check.startswith(PREMISE))
+    return tuple(e for e in failed if e.check != f"{PREMISE}, model")
 
 
 def no_gradient(results: Sequence[CheckResult] | None) -> tuple[CheckResult, ...]:
-    """Of these, that the true gradient is 0: an absurd critic or an exact model may still be
+    """Of these, that the true gradient is 0: an absurd critic may still be
     compared with another, and its error attributed."""
     return tuple(e for e in failed_premises(results) if e.check.endswith(("reward", "policy")))
 

@@ -17,7 +17,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from gradlab.runs.estimator_names import CONTROLS, STATES
+from gradlab.runs.identity import Identity, data_of
 from gradlab.statistics.comparison import difference
 from gradlab.statistics.intervals import LEVEL, interval
 from gradlab.statistics.moments import Estimate
@@ -28,18 +28,29 @@ Cell = tuple[str, int]
 NOTABLE = 0.03  # of the possible gain, from which on a difference is shown
 
 
-def competing(names: Sequence[str]) -> tuple[str, ...]:
+def competing(identities: Mapping[str, Identity]) -> tuple[str, ...]:
     """Those of the measured gradients among which one is recommended, in their order."""
-    for left_out in ((*STATES, *CONTROLS), CONTROLS):
-        among = tuple(name for name in names if name not in left_out)
-        if set(among) - {"data"}:
+    for also_states in (True, False):
+        among = tuple(
+            name
+            for name, each in identities.items()
+            if not each.control and not (also_states and each.needs_states)
+        )
+        if not all(identities[name].data for name in among):
             return among
-    return tuple(names)
+    return tuple(identities)
 
 
-def needs_states(names: Sequence[str]) -> tuple[str, ...]:
+def needs_states(identities: Mapping[str, Identity]) -> tuple[str, ...]:
     """Those that do not compete because they need the simulator's states."""
-    return tuple(name for name in names if name in STATES and name not in competing(names))
+    own = competing(identities)
+    return tuple(name for name, each in identities.items() if each.needs_states and name not in own)
+
+
+def is_data_again(identities: Mapping[str, Identity], cell: Cell) -> bool:
+    """Horizon 0 of a gradient with θ in the first action is the data gradient once more."""
+    data = data_of(identities)
+    return cell[1] == 0 and data not in (None, cell[0]) and identities[cell[0]].actions == "first"
 
 
 def best_shown(gains: Mapping[Cell, Number], cells: Sequence[Cell]) -> Cell | None:

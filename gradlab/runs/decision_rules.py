@@ -22,7 +22,7 @@ from gradlab.statistics.tails import HEAVY
 
 DIRECTION = 0.9  # cosine that one batch should reach
 FEWEST = 3  # groups of starts that a set of horizons needs
-PREFERENCE = ("model", "mixed", "true_dynamics")
+PREFERENCE = (("model", "model"), ("simulator", "model"), ("simulator", "simulator"))
 
 
 def judged_estimator(profile: Profile) -> str | None:
@@ -32,10 +32,12 @@ def judged_estimator(profile: Profile) -> str | None:
         for e, name in enumerate(profile.estimators)
         if (profile.count[e].max(axis=0) > 0)[1:].any()
     ]
-    for name in (*PREFERENCE, *over_horizons):
-        if name in over_horizons:
-            return name
-    return None
+    for systems in PREFERENCE:
+        for name in over_horizons:
+            identity = profile.identities[name]
+            if identity.systems == systems and identity.actions == "first" and not identity.cut:
+                return name
+    return next(iter(over_horizons), None)
 
 
 def horizons_of(profile: Profile, name: str) -> list[int]:
@@ -52,7 +54,9 @@ def judged_cells(profile: Profile) -> list[tuple[str, int]]:
     cells: list[tuple[str, int]] = []
     for name in names:
         over = judged_horizons(profile, name)
-        over = [h for h in over if h or name == "data"]  # J_0 is everybody's horizon 0
+        over = [
+            h for h in over if h or profile.identities[name].data
+        ]  # J_0 is everybody's horizon 0
         if over:
             errors = [profile.estimate(name, "mse", h).value for h in over]
             cells += [(name, over[int(np.argmin(errors))]), (name, over[-1])]

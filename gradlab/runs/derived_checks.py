@@ -19,7 +19,8 @@ Cell = tuple[str, int]
 CHANCE = 0.5
 FLOAT32 = 3.4e38
 WHY = {
-    "step": "the step leaves the range in which the return is a line: no error of the gradients",
+    "step": "the return bends within the step: no error of the gradients",
+    "jump": "the return jumps within the step, which derivatives along a path do not see",
     "boundary": "episodes end, which derivatives along a path do not see",
     "law": "gradients and returns are of different problems: look at law and truth first",
 }
@@ -45,7 +46,7 @@ def _steps(profile: Profile) -> CheckResult | None:
     if taken is None or not taken.best_is_known:
         return None
     check, n = "realised gains against first order", f"{taken.judges} fresh starts"
-    apart = taken.disagreements(profile.table())
+    apart = taken.disagreements(profile.table(), profile.jumps)
     if not apart:
         shown = f"agree at {len(taken.stepped)} gradients ({n})"
         return CheckResult(check, shown, "a step does what its direction promises", True)
@@ -54,7 +55,8 @@ def _steps(profile: Profile) -> CheckResult | None:
         f"differ at {len(apart)} of {len(taken.stepped)}: {worst.cell[0]} at h = {worst.cell[1]} "
         f"realised {percent(worst.realised)}, expected {percent(worst.predicted)} ({n})"
     )
-    return CheckResult(check, result, WHY[worst.reason], False)
+    bent = all(each.reason == "step" for each in apart)
+    return CheckResult(check, result, WHY[worst.reason], bent)
 
 
 def _signs_at(profile: Profile, best: Cell) -> CheckResult | None:
@@ -68,7 +70,7 @@ def _signs_at(profile: Profile, best: Cell) -> CheckResult | None:
         return None
     value, low, high = (float(profile.columns[c][at]) for c in ("value", "ci_low", "ci_high"))
     ends = f"CI {percent(low)} to {percent(high)}, {samples(profile.config)}"
-    check = f"signs of {gradient(name)} at the recommended h = {h}"
+    check = f"signs of {gradient(profile.identities[name])} at the recommended h = {h}"
     result = f"{percent(value)} of the parameters move the right way ({ends})"
     if low > CHANCE:
         return CheckResult(check, result, "more than half of them do", True)
@@ -88,7 +90,7 @@ def _signs(profile: Profile, name: str) -> CheckResult | None:
         if not low[h] > CHANCE:
             break
         reliable = h
-    n, check = samples(profile.config), f"signs of {gradient(name)}"
+    n, check = samples(profile.config), f"signs of {gradient(profile.identities[name])}"
     if reliable == over[-1]:
         result = f"reliable up to h = {reliable}, all that was measured ({n})"
         return CheckResult(
@@ -104,7 +106,7 @@ def _norm(profile: Profile, name: str) -> CheckResult | None:
     growth = growth_of(profile, name)
     if growth is None:
         return None
-    check = f"norm of one sample of {gradient(name)}"
+    check = f"norm of one sample of {gradient(profile.identities[name])}"
     per_ten = [2 * log(10) / each for each in (growth.high, growth.low, growth.slope) if each > 0]
     stretch = f"h = {growth.onset} to {growth.last}, {samples(profile.config)}"
     if not growth.grows or growth.law == "power" or len(per_ten) < 3:

@@ -26,6 +26,9 @@ Cell = tuple[str, int]
 Share = tuple[float, Interval]
 TRUTH = "truth"  # in the place of an estimator's name
 TRUE_CELL: Cell = (TRUTH, 0)
+# Directions that are no truth and no estimator, and are stepped along where the return jumps.
+PATHWISE, SCORE = "pathwise", "score function"
+REFERENCES: tuple[Cell, ...] = (TRUE_CELL, (PATHWISE, 0), (SCORE, 0))
 UNIT = "discounted return"
 LINEAR = 0.1  # largest even part of the return's change over its odd part
 

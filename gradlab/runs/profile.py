@@ -6,7 +6,7 @@ Reading needs neither the task nor torch: `load(path)` gives back values bit for
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -15,11 +15,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from gradlab import validation
-from gradlab.runs.bounds import Bounds, bounds_table
 from gradlab.runs.check_results import CheckResult
 from gradlab.runs.gram_storage import kernel_groups, kernels_from_groups
+from gradlab.runs.identity import Identity, by_default
+from gradlab.runs.jumps import Jumps
 from gradlab.runs.one_step import OneStepImprovement
 from gradlab.runs.realised import Realised
+from gradlab.runs.rehearsal import Rehearsal
 from gradlab.runs.substitutions import (
     SubstitutionResults,
     substitution_groups,
@@ -56,14 +58,19 @@ class Profile:
         left_out: each value with one group of starts left out, [E, Q, H + 1, G].
         config: what was asked for; environment: what it ran on; truth: `Truth` as plain values.
         sanity: what was checked beside the measurement; None: not recorded.
-        theory: bounds of the papers with measured constants; None: not recorded.
         kernels: what yields inner products between estimators, one for each truth; none in files
             of older versions.
         attribution: what substitutions of the truth found; None: `attribute` was off.
         consequence: what one step along each gradient did; None: `consequence` was off.
         realised: what steps along some of the mean gradients add to the return of fresh starts;
             None: starts that no law can be drawn from again, another truth, or an older file.
+        jumps: what a trial at the length of an update says of the pathwise gradient; None: there
+            was none to be tried, another truth, or an older file.
+        rehearsal: for how many updates the gradients that compete raise the return; None as for
+            `realised`, or `rehearse` was off.
         file: where it was read from; None: it was measured here.
+        identities: who each estimator is, by name; from the default names where nothing but names
+            is known, as in files of older versions.
     """
 
     estimators: Annotated[tuple[str, ...], stored("estimator", name="estimator")]
@@ -77,12 +84,20 @@ class Profile:
     environment: Mapping[str, str]
     truth: Mapping[str, Any]
     sanity: tuple[CheckResult, ...] | None = None
-    theory: Bounds | None = None
     kernels: tuple[Kernels, ...] = ()
     attribution: SubstitutionResults | None = None
     consequence: OneStepImprovement | None = None
     realised: Realised | None = None
+    jumps: Jumps | None = None
+    rehearsal: Rehearsal | None = None
     file: Path | None = None
+    identities: Mapping[str, Identity] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if tuple(self.identities) != self.estimators:
+            actions = self.config.get("actions")
+            known = by_default(self.estimators, actions if isinstance(actions, dict) else None)
+            object.__setattr__(self, "identities", known)
 
     def __repr__(self) -> str:
         """What helps, what was measured and where it is, in a few lines."""
@@ -103,7 +118,8 @@ class Profile:
             `gradlab.statistics.quantities.TABLE`, where its unit, formula and source are), `value`
             and its standard error `se` in the quantity's unit (a squared bias may be estimated
             below zero), `ci_low` and `ci_high`, the ends of the 95% interval, `n` samples, and
-            `method`, that of the interval.
+            `method`, that of the interval. `attrs["identities"]` has the fields of each estimator's
+            `Identity`, by name, for figures.
         """
         rows = [
             (estimator, horizon, quantity, e, q, h)
@@ -113,7 +129,7 @@ class Profile:
             if self.count[e, q, h]
         ]
         e, q, h = (np.array([row[k] for row in rows], dtype=int) for k in (3, 4, 5))
-        return pd.DataFrame(
+        table = pd.DataFrame(
             {
                 "estimator": [row[0] for row in rows],
                 "horizon": [row[1] for row in rows],
@@ -123,6 +139,9 @@ class Profile:
                 "method": [str(each) for each in self.method[e, q, h]],
             }
         )
+        # Plain values, so that every format that keeps attributes can write them.
+        table.attrs["identities"] = {n: asdict(each) for n, each in self.identities.items()}
+        return table
 
     def to_xarray(self) -> xarray.Dataset:
         """The same numbers over labelled axes, for xarray and ArviZ (extra `gradlab[xarray]`).
@@ -138,11 +157,6 @@ class Profile:
         from gradlab.runs.to_xarray import dataset
 
         return dataset(self)
-
-    def bounds(self) -> pd.DataFrame:
-        """What was measured beside the bounds of `theory`, as a table for `figures.bounds`."""
-        theory = Bounds((), {}, 0) if self.theory is None else self.theory
-        return bounds_table(theory, self.table())
 
     def estimate(self, estimator: str, quantity: str, horizon: int) -> Estimate:
         """One value with its left-out values, for statistics across cells."""
@@ -203,17 +217,20 @@ def _to_record(profile: Profile) -> Record:
         "profile": table | {name: Array(profile.columns[name], AXES, UNIT) for name in COLUMNS},
         "jackknife": codec.with_scales({**{a: table[a] for a in AXES}, "left_out": left_out}),
     }
+    groups["identities"] = codec.table(tuple(profile.identities.values()), Identity)
     groups |= kernel_groups(profile.kernels)
     if profile.sanity is not None:
         groups["sanity"] = codec.table(profile.sanity, CheckResult)
-    if profile.theory is not None:
-        groups["theory"] = codec.arrays(profile.theory) | {"horizon": table["horizon"]}
     if profile.attribution is not None:
         groups |= substitution_groups(profile.attribution)
     if profile.consequence is not None:
         groups["consequence"] = codec.arrays(profile.consequence)
     if profile.realised is not None:
         groups["realised"] = codec.arrays(profile.realised)
+    if profile.jumps is not None:
+        groups["jumps"] = codec.arrays(profile.jumps)
+    if profile.rehearsal is not None:
+        groups["rehearsal"] = codec.arrays(profile.rehearsal)
     attributes = header("profile", profile.config, profile.environment, truth=profile.truth)
     return Record(attributes, groups)
 
@@ -230,13 +247,22 @@ def _from_record(record: Record, path: Path) -> Profile:
             columns={name: _floats(table[name], shape) for name in COLUMNS},
             left_out=_floats(jackknife["left_out"], (*shape, len(jackknife["group"].values))),
             sanity=codec.rows(CheckResult, groups["sanity"]) if "sanity" in groups else None,
-            theory=_part(groups, "theory", Bounds),
             kernels=kernels_from_groups(groups),
             attribution=substitutions_from_groups(groups),
             consequence=_part(groups, "consequence", OneStepImprovement),
             realised=_part(groups, "realised", Realised),
+            jumps=_part(groups, "jumps", Jumps),
+            rehearsal=_part(groups, "rehearsal", Rehearsal),
             file=path,
+            identities=_identities(groups),
         )
+
+
+def _identities(groups: Mapping[str, codec.Group]) -> dict[str, Identity]:
+    """None in files of older versions."""
+    if "identities" not in groups:
+        return {}
+    return {each.name: each for each in codec.rows(Identity, groups["identities"])}
 
 
 def _part(groups: Mapping[str, codec.Group], name: str, of: type[T]) -> T | None:

@@ -2,12 +2,14 @@
 
     ΔJ(d) = J(θ + η d/|d|) − J(θ),     J = E_ζ Σ_{t<T} γᵗ r_t,     share(d) = κ ΔJ(d) / ΔJ(truth)
 
-Every step has the same length η, of which there are two; starts made none of the gradients, and a
-start sees the same noise before and after, so that differences are paired. A direction is the mean
-of N samples, whose noise turns it away: κ = |E g| / |ḡ| ≤ 1 is what that leaves of its gain to
-first order, and so the part of the best possible gain that the sampled truth itself has. A cell's
-own prediction to first order is gain · κ of that cell. Without a truth gains stay in units of the
-return, and the best possible one is unknown. Read without torch.
+Every step has the same length η, that of the user's update; what matters most is stepped along by a
+quarter and by three times of it, too. Starts made none of the gradients, and a start sees the same
+noise before and after, so that differences are paired. A direction is the mean of N samples, whose
+noise turns it away: κ = |E g| / |ḡ| ≤ 1 is what that leaves of its gain to first order, and so the
+part of the best possible gain that the sampled truth itself has. A cell's own prediction to first
+order is gain · κ of that cell. Without a truth shares are of the largest gain at that length of all
+directions, the pathwise gradient and the score function among them, ΔJ(d) / max ΔJ; the best
+possible one is unknown. Read without torch.
 """
 
 from __future__ import annotations
@@ -20,7 +22,16 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from gradlab.runs.one_step import LINEAR, TRUE_CELL, UNIT, Cell, Share, share_columns
+from gradlab.runs.jumps import Jumps
+from gradlab.runs.one_step import (
+    LINEAR,
+    REFERENCES,
+    TRUE_CELL,
+    UNIT,
+    Cell,
+    Share,
+    share_columns,
+)
 from gradlab.statistics.intervals import Interval, Z, student
 from gradlab.statistics.moments import Estimate, combine, sample_mean
 from gradlab.statistics.number import Number, decide
@@ -30,7 +41,7 @@ from gradlab.storage.codec import scalar, stored
 
 Floats = NDArray[np.float64]
 Status = Literal["stepped", "zero", "not finite", "lost"]
-Reason = Literal["step", "boundary", "law"]
+Reason = Literal["step", "jump", "boundary", "law"]
 PRECISE = 0.9  # least κ of a truth whose own gain says what is possible
 # A truth's own gain may miss its norm by what its standard error may be: shares, of its direction
 # alone, hold all the same.
@@ -45,8 +56,9 @@ class Disagreement:
     Attributes:
         realised, predicted: shares of the best possible gain, with simultaneous intervals; of the
             truth itself, shares of η |∇J|.
-        reason: "step": it is beyond the linear range; "boundary": episodes end, and pathwise
-            gradients do not see that; "law": gradient and returns are of different problems.
+        reason: "step": the return bends within the step; "jump": it jumps; "boundary": episodes
+            end, and pathwise gradients do not see that; "law": gradient and returns are of
+            different problems.
     """
 
     cell: Cell
@@ -63,10 +75,11 @@ class Realised:
 
     Attributes:
         cells: estimator and horizon of each direction; (`TRUTH`, 0) is first where there is one.
+            `REFERENCES` are directions beside those of estimators.
         status: "stepped"; "zero" or "not finite": there is no direction; "lost": a rollout left
             the finite numbers.
-        gain: [C, S, G], J(θ + η d) − J(θ) summed over each group of starts; NaN unless stepped.
-        opposite: [S, G], the same for −η along the truth; [0, G] without one.
+        gain: [C, S, G], J(θ + η d) − J(θ) summed over each group of starts; NaN where no step of
+            that length was taken.
         before: [G], J(θ); size: [G], starts in each group.
         lengths: [S], η, rising; moves: [S], by which share of their size they move actions.
         kept: [C], |E g| / |ḡ| of each direction; NaN where unknown.
@@ -74,12 +87,12 @@ class Realised:
         horizon: T, steps that a return sums; termination: of these rollouts.
         ended: share of the starts whose episode ends before T.
         judges: starts that returns are of; steps: simulator steps that were taken for it.
+        at: place of the user's update among the lengths; in older files of the shortest.
     """
 
     cells: Annotated[tuple[Cell, ...], stored("cell", name=("estimator", "at"), unit=("", "steps"))]
     status: Annotated[tuple[Status, ...], stored("cell")]
     gain: Annotated[Floats, stored("cell", "length", "group", unit=UNIT)]
-    opposite: Annotated[Floats, stored("length", "group", unit=UNIT, optional=True)]
     before: Annotated[Floats, stored("group", unit=UNIT)]
     size: Annotated[Floats, stored("group", unit="starts")]
     lengths: Annotated[Floats, stored("length", name="length", unit="norm of θ")]
@@ -90,6 +103,7 @@ class Realised:
     termination: Annotated[str, scalar("plain")]
     ended: Annotated[float, scalar("plain")]
     steps: Annotated[int, scalar("plain")]
+    at: Annotated[int, scalar("plain")] = 0
 
     @property
     def judges(self) -> int:
@@ -98,13 +112,12 @@ class Realised:
 
     @property
     def stepped(self) -> tuple[Cell, ...]:
-        """Cells with a gain, the truth not among them."""
-        pairs = zip(self.cells, self.status, strict=True)
-        return tuple(cell for cell, s in pairs if s == "stepped" and cell != TRUE_CELL)
+        """Cells of estimators with a gain."""
+        return tuple(cell for cell in self.cells if self._moved(cell) and cell not in REFERENCES)
 
     def among(self, names: Collection[str]) -> Realised:
-        """The same of some estimators, and of the truth."""
-        here = [k for k, c in enumerate(self.cells) if c == TRUE_CELL or c[0] in names]
+        """The same of some estimators, and of what they are compared with."""
+        here = [k for k, c in enumerate(self.cells) if c in REFERENCES or c[0] in names]
         return replace(
             self,
             cells=tuple(self.cells[k] for k in here),
@@ -116,40 +129,63 @@ class Realised:
     def of_competing(self, names: Collection[str]) -> Realised:
         """The same of what competes; of all that was tried where that is at most the data's."""
         own = self.among(names)
-        return own if {name for name, _ in own.stepped} - {"data"} else self
+        return own if any(h for _, h in own.stepped) else self
 
     def status_of(self, cell: Cell) -> Status:
         return self.status[self.cells.index(cell)]
 
-    def change(self, cell: Cell, length: int = 0) -> Estimate:
-        """Mean change of the return by a step of one of the lengths."""
-        return sample_mean(self.gain[self.cells.index(cell), length], self.size)
+    def change(self, cell: Cell, length: int | None = None) -> Estimate:
+        """Mean change of the return by a step of one of the lengths, the update's by default."""
+        k = self.at if length is None else length
+        return sample_mean(self.gain[self.cells.index(cell), k], self.size)
 
-    def over_lengths(self, cell: Cell) -> Estimate:
-        """Change of the return per length over all steps, Σ_k ΔJ(η_k) / Σ_k η_k."""
-        sums = self.gain[self.cells.index(cell)].sum(axis=0) / self.lengths.sum()
-        return sample_mean(sums, self.size)
+    def taken(self, cell: Cell, length: int) -> bool:
+        """Was a step of this length taken along the cell's direction?"""
+        return bool(np.isfinite(self.gain[self.cells.index(cell), length]).all())
 
-    def ends(self, cell: Cell, length: int = 0, among: int = 1) -> Interval:
+    def ends(self, cell: Cell, length: int | None = None, among: int = 1) -> Interval:
         """Interval of `change`: at 95% alone, or at 95% together with those of other cells."""
         return mean_interval(self.change(cell, length), among)
 
-    def chosen_ends(self, cell: Cell, length: int = 0) -> Interval:
+    def chosen_ends(self, cell: Cell) -> Interval:
         """Interval of `change` that holds in 95% although the cell was chosen for its gain: with
         those of all cells that may have the largest (`statistics.selection.chosen_level`)."""
         ranks = self._ranked()
         if ranks is None:
-            return self.ends(cell, length)
+            return self.ends(cell)
         kept = ranks.kept | np.array([other == cell for other in self.stepped])
-        changes = [self.change(other, length) for other in self.stepped]
-        return mean_interval_at(self.change(cell, length), chosen_level(changes, kept))
+        changes = [self.change(other) for other in self.stepped]
+        return mean_interval_at(self.change(cell), chosen_level(changes, kept))
 
-    def share(self, cell: Cell, length: int = 0, among: int = 1) -> Share | None:
-        """Of the best possible gain; None where the truth's own is not clearly above 0, or mostly
-        noise."""
-        if not self._moved(cell) or TRUE_CELL not in self.cells or not self._moved(TRUE_CELL):
+    @property
+    def reference(self) -> Cell | None:
+        """Whose gain the shares are of: the truth, or without one the direction of largest gain at
+        the update's length; None where that is not shown to be above 0."""
+        if TRUE_CELL in self.cells:
+            return TRUE_CELL
+        moved = [cell for cell in self.cells if self._moved(cell)]
+        best = max(moved, key=lambda cell: self.change(cell).value, default=None)
+        shown = best is not None and self.ends(best, among=len(moved)).low > 0
+        return best if shown else None
+
+    def share(self, cell: Cell, length: int | None = None, among: int = 1) -> Share | None:
+        """Of the gain of the `reference`; None where that is not clearly above 0, or mostly noise.
+
+        The best direction is found again with every group left out, so that the interval knows of
+        the choice.
+        """
+        reference, k = self.reference, self.at if length is None else length
+        if reference is None or not (self._moved(cell) and self._moved(reference)):
             return None
-        return self._share(self.change(cell, length), self.change(TRUE_CELL, length), among)
+        if not (self.taken(cell, k) and self.taken(reference, k)):
+            return None
+        if reference == TRUE_CELL:
+            return self._share(self.change(cell, k), self.change(TRUE_CELL, k), among)
+        tried = [self.change(c, k) for c in self.cells if self._moved(c) and self.taken(c, k)]
+        best = combine(lambda *values: np.stack(values).max(axis=0), *tried)
+        own = self.change(cell, k)
+        ends = ratio_of_means(own, best, among)
+        return None if ends is None or not best.value > 0 else (own.value / best.value, ends)
 
     def _share(self, own: Estimate, true: Estimate, among: int) -> Share | None:
         kept = self.kept_of(TRUE_CELL)
@@ -161,10 +197,8 @@ class Realised:
 
     @property
     def best_is_known(self) -> bool:
-        """Is there a truth whose steps gain, so that gains are shares of the best possible?"""
-        if TRUE_CELL not in self.cells:
-            return False
-        return all(self.share(TRUE_CELL, k) is not None for k in range(len(self.lengths)))
+        """Is there a truth whose step gains, so that gains are shares of the best possible?"""
+        return TRUE_CELL in self.cells and self.share(TRUE_CELL) is not None
 
     def kept_of(self, cell: Cell) -> float:
         """κ of a direction; 1 where its noise is unknown."""
@@ -172,22 +206,21 @@ class Realised:
         return kept if np.isfinite(kept) else 1.0
 
     def helps(self, cell: Cell) -> bool:
-        """Is the return shown to rise at every length? With 95% for all cells together."""
-        return self._moved(cell) and all(each.low > 0 for each in self._simultaneous(cell))
+        """Does the user's update raise the return? With 95% for all cells together."""
+        return self._moved(cell) and self._simultaneous(cell).low > 0
 
     def harms(self, cell: Cell) -> bool:
-        """Is the return shown to fall at every length? With 95% for all cells together."""
-        return self._moved(cell) and all(each.high < 0 for each in self._simultaneous(cell))
+        """Does the user's update lower the return? With 95% for all cells together."""
+        return self._moved(cell) and self._simultaneous(cell).high < 0
 
     def _moved(self, cell: Cell) -> bool:
         return self.status_of(cell) == "stepped"
 
-    def _simultaneous(self, cell: Cell) -> list[Interval]:
-        among = len(self.stepped)
-        return [self.ends(cell, k, among) for k in range(len(self.lengths))]
+    def _simultaneous(self, cell: Cell) -> Interval:
+        return self.ends(cell, among=len(self.stepped))
 
     def best(self) -> Cell | None:
-        """The largest gain over all lengths; None where nothing was stepped."""
+        """The largest gain of the user's update; None where nothing was stepped."""
         ranks = self._ranked()
         return None if ranks is None else self.stepped[ranks.best]
 
@@ -201,35 +234,28 @@ class Realised:
     def _ranked(self) -> RankSet | None:
         if not self.stepped or len(self.size) < 2:
             return None
-        return largest([self.over_lengths(cell) for cell in self.stepped])
+        return largest([self.change(cell) for cell in self.stepped])
 
     def missing(self, cell: Cell) -> int | None:
         """Further judging starts that would show a cell's sign; None where no affordable number."""
-        missing = []
-        for k, ends in enumerate(self._simultaneous(cell)):
-            change = Number(self.change(cell, k).value, ends.low, ends.high, self.judges)
-            decision = decide(change, 0.0)
-            if decision.more is None:
-                return None
-            missing.append(0 if decision.decided else max(decision.more, 1))
-        return max(missing)
+        ends = self._simultaneous(cell)
+        decision = decide(Number(self.change(cell).value, ends.low, ends.high, self.judges), 0.0)
+        if decision.more is None:
+            return None
+        return 0 if decision.decided else max(decision.more, 1)
 
-    def curvature(self, length: int = 0) -> float:
-        """Even over odd part of the return's change at ± η along the truth; NaN without one."""
-        if TRUE_CELL not in self.cells or not len(self.opposite):
-            return float("nan")
-        up = float(self.gain[self.cells.index(TRUE_CELL), length].sum())
-        down = float(self.opposite[length].sum())
-        return abs(up + down) / max(abs(up - down), 1e-300)
-
-    def disagreements(self, gains: pd.DataFrame) -> tuple[Disagreement, ...]:
+    def disagreements(
+        self, gains: pd.DataFrame, jumps: Jumps | None = None
+    ) -> tuple[Disagreement, ...]:
         """Cells whose realised share and prediction exclude one another, the truth's among them.
 
         They differ beyond both simultaneous intervals, and by more than a step in the linear range
-        may bend (`LINEAR`); the truth's own gain by more than `SCALE`.
+        may bend (`LINEAR`); the truth's own gain by more than `SCALE`. A report of what was
+        promised and what was brought: an update's length is where its return bends and jumps.
 
         Args:
             gains: rows of a profile's table; those with quantity "gain" are read.
+            jumps: what a trial at that length found, where there was one.
         """
         predicted = self._predicted(gains)
         results = []
@@ -241,7 +267,7 @@ class Realised:
                 continue
             own = realised[1].low, realised[1].high
             if _apart(own, ends):
-                reason = self._reason(cell, ends, among)
+                reason = self._reason(cell, ends, among, jumps)
                 results.append(Disagreement(cell, realised[0], own, value, ends, reason))
         return tuple(results)
 
@@ -267,7 +293,9 @@ class Realised:
         }
 
     def _realised_share(self, cell: Cell, among: int, to_zero: bool = False) -> Share | None:
-        """At the shorter length, or extrapolated along a line from two lengths to none."""
+        """At the update's length, or extrapolated along a line from two lengths to none."""
+        if to_zero and self._two_lengths(cell) is None:
+            return None
         own = self._per_length(cell, to_zero)
         if cell == TRUE_CELL:
             scaled = combine(lambda x: x / self.norm, own)
@@ -276,17 +304,28 @@ class Realised:
             return None
         return self._share(own, self._per_length(TRUE_CELL, to_zero), among)
 
+    def _two_lengths(self, cell: Cell) -> tuple[int, int] | None:
+        """The two shortest lengths of which steps were taken."""
+        here = [k for k in range(len(self.lengths)) if self.taken(cell, k)]
+        return (here[0], here[1]) if len(here) > 1 else None
+
     def _per_length(self, cell: Cell, to_zero: bool) -> Estimate:
         sums = self.gain[self.cells.index(cell)] / self.lengths[:, None]
-        if to_zero:
-            a, b = self.lengths
-            return sample_mean((b * sums[0] - a * sums[1]) / (b - a), self.size)
-        return sample_mean(sums[0], self.size)
+        two = self._two_lengths(cell) if to_zero else None
+        if two is None:
+            return sample_mean(sums[self.at], self.size)
+        a, b = self.lengths[list(two)]
+        return sample_mean((b * sums[two[0]] - a * sums[two[1]]) / (b - a), self.size)
 
-    def _reason(self, cell: Cell, predicted: tuple[float, float], among: int) -> Reason:
+    def _reason(
+        self, cell: Cell, predicted: tuple[float, float], among: int, jumps: Jumps | None
+    ) -> Reason:
+        if jumps is not None and jumps.kind in ("harmful", "open", "rough"):
+            return "jump"
         shortened = self._realised_share(cell, among, to_zero=True)
-        bends = self._bends(cell, among) or self.curvature() > LINEAR
-        if bends and shortened is not None:
+        if shortened is None and self._bends(TRUE_CELL, among):
+            return "step"  # taken at one length only: like the truth's own
+        if shortened is not None and (self._bends(cell, among) or self._bends(TRUE_CELL, among)):
             ends = shortened[1].low, shortened[1].high
             if not _apart(ends, predicted):
                 return "step"
@@ -295,25 +334,32 @@ class Realised:
         return "law"
 
     def _bends(self, cell: Cell, among: int) -> bool:
-        """Does the gain per length differ between the two lengths, beyond the interval of that?"""
+        """Does the gain per length differ between lengths, beyond the interval of that?"""
+        two = self._two_lengths(cell) if cell in self.cells else None
+        if two is None:
+            return False
         per_length = self.gain[self.cells.index(cell)] / self.lengths[:, None]
-        ends = mean_interval(sample_mean(per_length[1] - per_length[0], self.size), among)
+        change = per_length[two[1]] - per_length[two[0]]
+        ends = mean_interval(sample_mean(change, self.size), among)
         return not ends.low <= 0 <= ends.high
 
     def table(self) -> pd.DataFrame:
         """One row per cell and length.
 
-        Columns: estimator, horizon, status, step, moves, value, ci_low, ci_high (change of the
-        return), share, share_low, share_high (of the best possible), n.
+        Columns: estimator, horizon, status ("not taken": by no step of that length), step, moves,
+        update (is it the user's?), value, ci_low, ci_high (change of the return), share, share_low,
+        share_high (of the gain of the `reference`), n.
         """
         return pd.DataFrame(
             [self._row(cell, k) for cell in self.cells for k in range(len(self.lengths))]
         )
 
     def _row(self, cell: Cell, length: int) -> dict[str, object]:
-        status = self.status_of(cell)
+        status: str = self.status_of(cell)
         ends = Interval(np.nan, np.nan, np.nan, "")
         value, share = np.nan, None
+        if status == "stepped" and not self.taken(cell, length):
+            status = "not taken"
         if status == "stepped":
             value, ends = self.change(cell, length).value, self.ends(cell, length)
             share = self.share(cell, length)
@@ -323,6 +369,7 @@ class Realised:
             "status": status,
             "step": float(self.lengths[length]),
             "moves": self.moves[length],
+            "update": length == self.at,
             "value": value,
             "ci_low": ends.low,
             "ci_high": ends.high,

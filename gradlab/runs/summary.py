@@ -50,7 +50,7 @@ def _best(profile: Profile) -> str:
     ends = f"{cosine(gain.value)} (95% {cosine(gain.low)} to {cosine(gain.high)})"
     if not gain.low > 0:
         return f"no gradient is shown to raise the return; best guess: {name}, h = {h}, gain {ends}"
-    return f"largest gain of {', '.join(competing(profile.estimators))}: {name}, h = {h}, {ends}"
+    return f"largest gain of {', '.join(competing(profile.identities))}: {name}, h = {h}, {ends}"
 
 
 def _gains(profile: Profile) -> dict[tuple[str, int], Number]:
@@ -58,7 +58,7 @@ def _gains(profile: Profile) -> dict[tuple[str, int], Number]:
     if "gain" not in profile.quantities:
         return {}
     q, found = profile.quantities.index("gain"), {}
-    for name in competing(profile.estimators):
+    for name in competing(profile.identities):
         e = profile.estimators.index(name)
         for k, h in enumerate(profile.horizons):
             value, low, high = (

@@ -11,7 +11,8 @@ so neither needs a parameter-sized vector, and deleting a group changes only sum
 
 A truth from starts of its own (`unpaired`) has groups of its own; without pairs
     |E Y|²   ←  U_G + U_T − 2 Ḡ·T̄ = |Ḡ − T̄|² − tr S_G/N − tr S_T/M
-and each group of either sample is left out in turn.
+and each group of either sample is left out in turn. Of a stratified sample the X_g are exchangeable
+groups (`statistics.strata`), and means over its samples count each with its weight.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from numpy.typing import NDArray
 
 from gradlab.statistics.batch_cosine import batch_cosine
 from gradlab.statistics.quantities import TABLE
+from gradlab.statistics.strata import Strata
 
 Array = NDArray[np.float64]
 QUANTITIES = tuple(quantity.name for quantity in TABLE)
@@ -98,7 +100,7 @@ class Moments:
 
     Attributes:
         size: samples in each group.
-        squares: Σ_{i∈g} |G_i|².
+        squares: Σ_{i∈g} |G_i|², of a stratified sample with the weight of g.
         gradient, truth, difference: pair sums of G with G, T with T, Y with Y.
         cross: pair sums of G with T.
         Without a truth these three are None; without pairs, so is the difference.
@@ -106,6 +108,7 @@ class Moments:
         critics: pair sums of G_i(critic) − their mean over C critics, summed over the critics and
             divided by C − 1.
         signs: agreement of signs (`statistics.signs`); tails: index (`statistics.tails`).
+        strata: of a stratified sample, whose pair sums are those of exchangeable groups.
     """
 
     size: Array
@@ -118,6 +121,12 @@ class Moments:
     critics: PairSums | None = None
     signs: Estimate | None = None
     tails: Estimate | None = None
+    strata: Strata | None = None
+
+    @property
+    def counted(self) -> Array:
+        """The squares of exchangeable groups."""
+        return self.squares if self.strata is None else self.strata.exchangeable(self.squares)
 
 
 def pair_mean(sums: PairSums, size: Array, other: Array | None = None) -> Estimate:
@@ -159,7 +168,7 @@ def _variance_of_mean(values: Array, size: Array) -> float:
 
 def second_moment(moments: Moments) -> Estimate:
     """E |G_i|²."""
-    return sample_mean(moments.squares, moments.size)
+    return sample_mean(moments.counted, moments.size)
 
 
 def sample_mean(sums: Array, size: Array) -> Estimate:
@@ -229,7 +238,7 @@ def _against_truth(
     else:
         bias2 = squared_norm(moments.difference, moments.size)
     mse = combine(lambda b, v: b + v / batch, bias2, variance)
-    along = _variance_along(crossed, truth, moments.size)
+    along = _variance_along(moments, crossed, truth)
     parts = CosineParts(cross, norm2, truth2)
     cosine = replace(combine(lambda c, r: c / r, cross, parts.length), parts=parts)
     return {
@@ -255,9 +264,9 @@ def _mean_difference(moments: Moments, truth: PairSums, crossed: PairSums) -> Sa
     return _sample_mean_of((along_gradient, moments.size), (along_truth, moments.truth_size))
 
 
-def _variance_along(crossed: PairSums, truth: PairSums, size: Array) -> Estimate:
+def _variance_along(moments: Moments, crossed: PairSums, truth: PairSums) -> Estimate:
     """Variance per sample of G along the mean truth, from the projections G_g · Σ T."""
-    p, norm2 = crossed.left, truth.left.sum()
+    size, p, norm2 = moments.size, crossed.left, truth.left.sum()
 
     def variance(n: Array, n2: Array, pp: Array, np_: Array, total: Array) -> Array:
         mean = total / n
@@ -265,7 +274,8 @@ def _variance_along(crossed: PairSums, truth: PairSums, size: Array) -> Estimate
 
     # Exploding chains overflow to values that are reported as lost.
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        parts = (size, size**2, p**2, size * p, p)
+        squares = p**2 if moments.strata is None else moments.strata.squared(p)
+        parts = (size, size**2, squares, size * p, p)
         value = variance(*(part.sum() for part in parts))
         return Estimate(float(value), variance(*(part.sum() - part for part in parts)))
 

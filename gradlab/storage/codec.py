@@ -260,7 +260,10 @@ def _dtype(hint: Any) -> Any:
 def _value(field: Stored, group: Group) -> Any:
     place, hint = field.place, field.hint
     if place.json:
-        return hint(json_object(group[place.json].values[0])[field.name])
+        entries = json_object(group[place.json].values[0])
+        if field.default is not MISSING and field.name not in entries:
+            return field.default
+        return hint(entries[field.name])
     if hint is int:
         return len(group[place.dims[0]].values)
     columns = _columns(field)

@@ -10,6 +10,9 @@ where 1% of them carry more than half of Σ |G_i|², mean and error are those of
 rarer ones may carry as much again. Gaussian starts of linear-quadratic problems have 13 to 25%,
 and above half in at most 2% of samples (`reports/truths`).
 
+Of a stratified sample both are those of its exchangeable groups (`statistics.strata`): the squares
+that the stratified error is made of.
+
 Distances in θ come from the directions: E(v·Δ)² = |Δ|²/P for a random unit v in P dimensions, so
 |Δ| ≈ √P · rms of v·Δ, noise-corrected; 8 directions give it to within a factor of about 1.5.
 """
@@ -23,7 +26,7 @@ import torch
 from torch import Tensor
 
 from gradlab.gradients import gram
-from gradlab.gradients.groups import group_sums, grouping
+from gradlab.gradients.groups import exchangeable, group_sums, grouping
 from gradlab.gradients.policy_jacobian import PolicyJacobian
 from gradlab.gradients.starts import Starts
 from gradlab.truth.common_random import Differences, mean_and_error
@@ -141,6 +144,13 @@ class Judged:
         )
 
 
+def unchecked(gradients: Tensor, precision: Precision) -> Reference:
+    """A reference that no differences were compared with."""
+    unknown = torch.full_like(precision.norm, torch.nan)
+    pair = unknown, unknown
+    return Judged(gradients[None], precision, torch.zeros_like(unknown), pair, pair).at(1)
+
+
 def judge_first(
     sweep: Tensor, jacobian: PolicyJacobian, starts: Starts, differences: Differences | None
 ) -> Judged:
@@ -173,7 +183,7 @@ def judge_every(G: Tensor, starts: Starts, differences: Differences) -> Judged:
 
 def precision_of(G: Tensor, starts: Starts) -> Precision:
     """Of the mean of gradients [N, P], as of one truncation."""
-    sums = group_sums(G, grouping(starts)[0])
+    sums = exchangeable(group_sums(G, grouping(starts)[0]), starts.strata)
     whole, squares = sums.sum(dim=0).square().sum(), sums.square().sum(dim=1)
     return precision_from(whole[None], squares[None], len(G))
 

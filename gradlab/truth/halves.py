@@ -1,10 +1,10 @@
 """Where a truth is cut is chosen by one half of the starts and judged by the other.
 
 The longest T at which a sample is precise is one at which that sample happens to look precise: its
-own standard error there is too small. So groups 0, 2, 4, … choose T, with a margin (`AIM`) since
-their relative standard error is an estimate, and groups 1, 3, 5, … say what norm and error are
-there. Both errors are those of all starts, √½ of a half's. The mean itself is that of all starts,
-with which every estimator is paired.
+own standard error there is too small. So groups 0, 2, 4, … (of each stratum) choose T, with a
+margin (`AIM`) since their relative standard error is an estimate, and groups 1, 3, 5, … say what
+norm and error are there. Both errors are those of all starts, √½ of a half's. The mean itself is
+that of all starts, with which every estimator is paired.
 
 A squared error is a mean of few large squares where tails are heavy, and then mostly too small: it
 is taken at its upper end, two of its own standard errors above (`Precision.doubt`), by either half.
@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 from gradlab.gradients.groups import grouping
@@ -63,12 +64,14 @@ def _halves(
 ) -> Halves:
     """How squares are spread is a matter of all starts: a half has too few."""
     label, size = grouping(starts)
+    half_of = label % 2 if starts.strata is None else torch.from_numpy(starts.strata.rank % 2)
     if len(size) < FEWEST:
         return Halves(judged.precision, judged.precision)
     parts = []
     for half in (0, 1):
-        rows = (label % 2 == half).nonzero().flatten()
-        few = Starts(starts.states[rows], starts.weight[rows], starts.group[rows])
+        rows = (half_of == half).nonzero().flatten()
+        strata = None if starts.strata is None else starts.strata.some((half_of == half).numpy())
+        few = Starts(starts.states[rows], starts.weight[rows], starts.group[rows], strata=strata)
         mine = precision(rows, few)
         error = mine.error / 2**0.5 * upper(mine.doubt)
         parts.append(replace(mine, error=error, concentration=judged.precision.concentration))

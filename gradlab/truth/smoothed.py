@@ -35,7 +35,7 @@ from gradlab.networks.interface import act
 from gradlab.progress import Progress, silent
 from gradlab.systems.ended import step_running
 from gradlab.systems.system import standard_normal
-from gradlab.truth.agreement import Judged, Precision, Reference, precision_of, sweep_precision
+from gradlab.truth.agreement import Reference, precision_of, sweep_precision, unchecked
 from gradlab.truth.continued import piece
 from gradlab.truth.score_actions import advantage
 from gradlab.truth.truth import Truth
@@ -102,7 +102,7 @@ def smoothed_truth(setting: Setting, smoothing: Smoothing, progress: Progress = 
         first = _reference_first(setting, weights)
     else:
         G = _in_every_action(setting, paths, weights)
-        every = _judged(G, precision_of(G, setting.starts))
+        every = unchecked(G, precision_of(G, setting.starts))
     nothing = float("nan")
     return Truth(
         status="cut",
@@ -220,7 +220,7 @@ def _reference_first(setting: Setting, weights: Tensor) -> Reference:
     g = weights[0].mean(dim=1)
     noise = setting.starts.policy_noise(setting.policy, setting.seed, 0)
     jacobian = policy_jacobian(setting.policy, setting.starts.states, noise)
-    return _judged(g, sweep_precision(g[None], jacobian, setting.starts))
+    return unchecked(g, sweep_precision(g[None], jacobian, setting.starts))
 
 
 def _in_every_action(setting: Setting, paths: _Paths, weights: Tensor) -> Tensor:
@@ -240,10 +240,3 @@ def _blocks(paths: _Paths) -> Iterator[slice]:
     T, n, R = paths.to_go.shape
     size = max(1, ROWS // (T * R))
     return (slice(begin, min(begin + size, n)) for begin in range(0, n, size))
-
-
-def _judged(gradients: Tensor, precision: Precision) -> Reference:
-    """A reference that no differences were compared with."""
-    unknown = torch.full_like(precision.norm, torch.nan)
-    pair = unknown, unknown
-    return Judged(gradients[None], precision, torch.zeros_like(unknown), pair, pair).at(1)

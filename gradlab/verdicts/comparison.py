@@ -42,15 +42,15 @@ def screen(comparison: Comparison) -> Screen:
     worse = [name for name, ratio in ratios.items() if ratio.low > 0]
     alike = [name for name, ratio in ratios.items() if same(ratio)]
     open_ = [name for name in ratios if name not in (*better, *worse, *alike)]
-    changes = [f"lowers the error of {_who(better)}"] if better else []
-    changes += [f"raises that of {_who(worse)}"] if worse else []
+    changes = [f"lowers the error of {_who(comparison, better)}"] if better else []
+    changes += [f"raises that of {_who(comparison, worse)}"] if worse else []
     if changes:
         text = f"{B} against {A}: it {' and '.join(changes)}."
     elif open_:
         text = f"{B} is not shown to be better or worse than {A}."
     else:
         text = f"{B} and {A} are alike: every error agrees to within {percent(SAME - 1)}."
-    text += f" Open: {_who(open_)}." if changes and open_ else ""
+    text += f" Open: {_who(comparison, open_)}." if changes and open_ else ""
     facts = tuple(_fact(comparison, name, ratio) for name, ratio in list(ratios.items())[:3])
     return Screen(text, "choose" if open_ else "act", _sure(comparison, ratios, open_), facts,
                   "mse-ratio", rest)  # fmt: skip
@@ -68,8 +68,12 @@ def each_with_first(comparisons: Sequence[Comparison]) -> Screen:
     return Screen(text, light, f"{decided} of {len(screens)}, each at 95%", (), None, rest)
 
 
-def _who(names: Sequence[str]) -> str:
-    return listed([gradient(name).partition(" (")[0] for name in names], 2)
+def _who(comparison: Comparison, names: Sequence[str]) -> str:
+    return listed([_gradient(comparison, name).partition(" (")[0] for name in names], 2)
+
+
+def _gradient(comparison: Comparison, name: str) -> str:
+    return gradient(comparison.first.identities[name])
 
 
 def _sure(comparison: Comparison, ratios: Mapping[str, LogRatio], open_: Sequence[str]) -> str:
@@ -84,7 +88,7 @@ def _fact(comparison: Comparison, name: str, ratio: LogRatio) -> Fact:
     A, B = comparison.names
     paired = "each replicate at its own best horizon"
     how = f"least MSE of {B} over that of {A}, {paired}, {_samples(comparison)}."
-    label = f"× the error, {gradient(name).partition(' (')[0]}, {ratio_span(ratio)}"
+    label = f"× the error, {_gradient(comparison, name).partition(' (')[0]}, {ratio_span(ratio)}"
     return Fact(label, known(two(exp(ratio.value)), exp(ratio.low), exp(ratio.high),
                              _samples(comparison)), how)  # fmt: skip
 
@@ -104,7 +108,9 @@ def comparison_verdict(comparison: Comparison) -> tuple[Sentence, ...]:
     for name in comparison.estimators:
         error, parts = _error(comparison, name), _parts(comparison, name)
         if error is None and parts:
-            sentences.append(Sentence("parts", True, f"{capital(gradient(name))}: {parts}."))
+            sentences.append(
+                Sentence("parts", True, f"{capital(_gradient(comparison, name))}: {parts}.")
+            )
         elif error is not None:
             decided, text = error
             sentences.append(Sentence("error", decided, f"{text}{f': {parts}' if parts else ''}."))
@@ -137,18 +143,19 @@ def _error(comparison: Comparison, name: str) -> tuple[bool, str] | None:
     best = [over[int(np.argmin([pair[k].value for pair in pairs]))] for k in range(2)]
     ratio = _least(comparison, name)
     (A, B), n = comparison.names, _samples(comparison)
+    whose = _gradient(comparison, name)
     if ratio is None:
-        return False, f"Undecided: the error of {gradient(name)} is {ZERO} ({n})"
+        return False, f"Undecided: the error of {whose} is {ZERO} ({n})"
     if same(ratio):
-        text = f"{A} and {B} have the same error of {gradient(name)} to within"
+        text = f"{A} and {B} have the same error of {whose} to within"
         return True, f"{text} {percent(SAME - 1)} ({n})"
     numbers = f"{ratio_of(ratio)} (CI {ratio_span(ratio)}, {n})"
     if ratio.low > 0 or ratio.high < 0:
         verb = "raises" if ratio.low > 0 else "lowers"
-        text = f"{B} {verb} the mean squared error of {gradient(name)} to {numbers} that of {A}"
+        text = f"{B} {verb} the mean squared error of {whose} to {numbers} that of {A}"
         where = f" (at their best, h = {best[0]} in {A} and {best[1]} in {B})"
         return True, text + (where if len(over) > 1 else "")
-    text = f"Undecided whether {B} has the smaller error of {gradient(name)}: {numbers} that of {A}"
+    text = f"Undecided whether {B} has the smaller error of {whose}: {numbers} that of {A}"
     return False, f"{text}; {_more(comparison, ratio)}"
 
 

@@ -18,18 +18,21 @@ from typing import Any
 
 import numpy as np
 
-from gradlab.gradients.ways import WAYS
 from gradlab.runs.check_results import failed_premises
 from gradlab.runs.competing import (
     best_shown,
     better_beyond,
     chosen_gain,
     competing,
+    is_data_again,
     needs_states,
 )
 from gradlab.runs.decision_rules import horizons_of
+from gradlab.runs.identity import Identity, data_of
+from gradlab.runs.jumps import Jumps
 from gradlab.runs.profile import Profile
 from gradlab.runs.realised import Disagreement, Realised
+from gradlab.runs.rehearsal import Rehearsal
 from gradlab.statistics.intervals import bootstrap_counts, pseudo_values
 from gradlab.statistics.moments import Estimate
 from gradlab.statistics.number import Number
@@ -47,7 +50,7 @@ class Facts:
     Attributes:
         samples: starts; seconds: what measuring them took; batch: N′ of one update.
         law, truth: of the measurement, and the status of its truth; why: its reason.
-        own: names among which the choice is; data: the name without a horizon, if there is one.
+        own: names among which the choice is; identities: who they and all others are.
         gains: to first order, of every cell with a finite one; {} without a truth.
         batch_gains: the expected gain of one batch; errors: MSE over |truth|²; cosines: with the
             truth, whichever it is.
@@ -62,6 +65,8 @@ class Facts:
         sure: see above; NaN where nothing can be ranked.
         realised: None where no steps were taken; disagreements: steps whose realised gain is not
             what it is to first order.
+        rehearsal: for how many updates gradients hold; jumps: what a trial at the length of an
+            update says of the pathwise gradient; None where there was none.
         failed: checks that ask for attention, by name.
         void: why nothing can be decided, in sentences; () where something can.
     """
@@ -73,6 +78,7 @@ class Facts:
     truth: str
     why: str
     own: tuple[str, ...]
+    identities: Mapping[str, Identity]
     gains: Mapping[Cell, Number]
     batch_gains: Mapping[Cell, Number]
     errors: Mapping[Cell, Number]
@@ -88,22 +94,31 @@ class Facts:
     void: tuple[str, ...] = ()
     beyond: Cell | None = None
     carried: float = 0.0
+    rehearsal: Rehearsal | None = None
+    jumps: Jumps | None = None
 
     def horizons(self, name: str) -> list[int]:
         """Horizons of an estimator with a gain."""
         return sorted(h for each, h in self.gains if each == name)
 
     @property
-    def recommended(self) -> Cell | None:
-        """The best cell, where its gain is shown."""
-        helps = self.chosen is not None and self.chosen.low > 0 and not self.void
-        return self.best if helps else None
+    def data(self) -> Cell | None:
+        """The data gradient, where it was measured."""
+        name = data_of(self.identities)
+        return None if name is None else (name, 0)
 
-    def close(self) -> list[int]:
-        """The run of horizons around the best one that gain practically as much."""
-        assert self.best is not None
-        name, at = self.best
-        enough = CLOSE * self.gains[self.best].clipped
+    @property
+    def data_gain(self) -> Number | None:
+        """What the critic alone gains, where that is known."""
+        return None if self.data is None else self.gains.get(self.data)
+
+    def close(self, cell: Cell) -> list[int]:
+        """The run of horizons around a cell that gain practically as much; itself alone where its
+        gain is not known."""
+        name, at = cell
+        if cell not in self.gains:
+            return [at]
+        enough = CLOSE * self.gains[cell].clipped
         good = {h for h in self.horizons(name) if self._helps((name, h), enough)}
         low = high = at
         while low - 1 in good:
@@ -142,8 +157,10 @@ def facts(profile: Profile) -> Facts:
     gains, batch_gains = _numbers(profile, "gain"), _numbers(profile, "cosine_batch")
     admissible = bool(profile.truth["admissible"])
     gains = gains if admissible else {}
-    own = competing(profile.estimators)
-    cells = [cell for cell in gains if cell[0] in own and not _is_data(profile, cell)]
+    own = competing(profile.identities)
+    cells = [
+        cell for cell in gains if cell[0] in own and not is_data_again(profile.identities, cell)
+    ]
     estimates = [profile.estimate(name, "gain", h) for name, h in cells]
     ranks = _ranked(estimates)
     best = None if ranks is None else best_shown(gains, cells)
@@ -160,6 +177,7 @@ def facts(profile: Profile) -> Facts:
         truth=str(profile.truth.get("status", "none")),
         why=str(profile.truth.get("reason", "")),
         own=own,
+        identities=profile.identities,
         gains=gains,
         batch_gains=batch_gains if gains else {},
         errors=_numbers(profile, "relative_mse"),
@@ -170,11 +188,13 @@ def facts(profile: Profile) -> Facts:
         more=None if ranks is None else _more(ranks, cells, int(profile.config["starts"])),
         sure=float("nan") if best is None else certainty(estimates, cells.index(best)),
         realised=realised,
-        disagreements=() if realised is None else realised.disagreements(table),
+        disagreements=() if realised is None else realised.disagreements(table, profile.jumps),
         failed=tuple(each.check for each in profile.sanity or () if not each.passed),
         void=tuple(each.sentence for each in failed_premises(profile.sanity)),
         beyond=None if ranks is None else _beyond(profile, gains, best),
         carried=_carried(profile.truth),
+        rehearsal=profile.rehearsal,
+        jumps=profile.jumps,
     )
 
 
@@ -187,7 +207,7 @@ def _carried(truth: Mapping[str, Any]) -> float:
 def _beyond(profile: Profile, gains: Mapping[Cell, Number], best: Cell | None) -> Cell | None:
     if best is None:
         return None
-    names = needs_states(profile.estimators)
+    names = needs_states(profile.identities)
     cells = [cell for cell in gains if cell[0] in names]
     return better_beyond(best, cells, lambda cell: profile.estimate(cell[0], "gain", cell[1]))
 
@@ -210,12 +230,6 @@ def _ranked(estimates: Sequence[Estimate]) -> RankSet | None:
     if not estimates or len(estimates[0].left_out) < FEWEST:
         return None
     return largest(estimates)
-
-
-def _is_data(profile: Profile, cell: Cell) -> bool:
-    """Horizon 0 of a gradient with θ in the first action is the data gradient once more."""
-    way = WAYS[profile.config.get("actions", {}).get(cell[0], "first")]
-    return cell[1] == 0 and cell[0] != "data" and not way.every and "data" in profile.estimators
 
 
 def _more(ranks: RankSet, cells: Sequence[Cell], samples: int) -> int | None:

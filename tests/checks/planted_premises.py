@@ -76,8 +76,6 @@ CASES = {
     "lost in rounding": (
         task(lambda s, a: -(s**2).sum(1), push=1e-20), Linear(), Quadratic(), "Moving θ by a tenth",
     ),
-    "the simulator as its model": (task(model=0), Linear(), Quadratic(), "The prior model is"),
-    "a twin of the simulator": (task(model=1), Linear(), Quadratic(), "The prior model is"),
     "a critic of another scale": (task(), Linear(), Quadratic(0.02), "The critic's values are"),
     "a critic that is turned": (task(), Linear(), Quadratic(-4.0, -13.0), "Where the critic rises"),
 }  # fmt: skip

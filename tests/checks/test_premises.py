@@ -1,14 +1,14 @@
 """What leaves nothing to decide is the first sentence, and nothing is decided from it."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
 import gradlab
-from gradlab import cli
-from gradlab.choice import choose
+from gradlab import choose, cli
 from gradlab.cli.terminal.answer import answer, of_screen
 from gradlab.errors import InputError
 from gradlab.gradients.starts import as_starts, distinct
@@ -60,7 +60,7 @@ def test_nothing_is_decided_from_it(name, profiles, pages):
     with pytest.raises(InputError, match="nothing can be chosen"):
         choose(profiles[name])
     told = {each.about for each in first_screen(profiles[name]).rest}
-    assert told <= {"premises", "truth", "health", "sanity", "empirical bias", "variance", "tails",
+    assert told <= {"premises", "truth", "health", "sanity", "jumps", "variance", "tails",
                     "theory"}  # fmt: skip
     assert "Usable horizon" not in pages[name] and "more accurate than" not in pages[name]
 
@@ -99,6 +99,26 @@ def test_a_sound_measurement_is_decided_from(monkeypatch):
     assert first_screen(profile).headline.startswith("Backpropagate")
     assert choose(profile).best is not None
     assert repeated(words_of(render(page(profile)))) == []
+
+
+@pytest.mark.parametrize("given", ["no model", "the simulator"])
+def test_who_owns_the_simulator_is_told_how_far_to_unroll_it(given):
+    made = task(model=0)
+    made = replace(made, prior=None) if given == "no model" else made
+    profile = gradlab.measure(made, Linear(), Quadratic(), starts=64, judges=4)
+    assert profile.estimators == ("data", "true_dynamics", "true_dynamics_all")
+    assert not any(each.control for each in profile.identities.values())
+    assert first_screen(profile).headline.startswith("Backpropagate")
+    assert "through the simulator" in first_screen(profile).headline
+    assert choose(profile).best.cell[0] != "data"
+
+
+def test_an_exact_model_of_another_object_is_said_and_competes():
+    profile = gradlab.measure(task(model=1), Linear(), Quadratic(), starts=64, judges=4)
+    (said,) = (each for each in profile.sanity if each.check == "errors of a model")
+    assert not said.passed and said.result.startswith("the prior model does exactly")
+    assert first_screen(profile).headline.startswith("Backpropagate")
+    assert "the model, θ in" in first_screen(profile).headline
 
 
 def test_a_level_in_the_critic_is_no_fault():

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from gradlab.choice import choose
+from gradlab import choose
 from gradlab.statistics.rules import MpgJournalWeights, MpgWeights
 from gradlab.verdicts.choice.sentences import statements
 from gradlab.wording import times
@@ -90,30 +90,6 @@ def test_the_alpha_order_weight_is_that_of_least_variance():
     assert (alpha.first, alpha.zeroth, alpha.horizon) == ("path", "score", 2)
     assert alpha.alpha == pytest.approx(64 / (64 + 4), abs=0.03)
     assert alpha.interval.low < 64 / 68 < alpha.interval.high
-
-
-def test_half_an_error_is_the_mixture_that_has_half_of_it():
-    gradients, truth = world(7, N=80)
-    found = choose(planted(gradients, truth), estimators=["data", "model", "mixed"]).what_if
-    trials = {each.change: each for each in found.errors}
-    for name in ("model", "mixed"):
-        for change, part in (
-            ("model", lambda g, twin: (g + twin) / 2),
-            ("critic", lambda g, twin: g - (twin - truth) / 2),
-        ):
-            each = trials[f"half the {change} error of {name}"]
-            want = {
-                h: explicit(part(gradients[name, h], gradients["true_dynamics", h]), truth, 64)
-                for h in range(1, 7)
-            }
-            best = min(want, key=lambda h: want[h]["mse"].value)
-            assert each.best == (name, best)
-            assert each.mse == pytest.approx(want[best]["mse"].value, rel=1e-9)
-            assert each.cosine == pytest.approx(want[best]["cosine_batch"].value, rel=1e-9)
-    without = {cell: G for cell, G in gradients.items() if cell[0] != "true_dynamics"}
-    alone = choose(planted(without, truth)).what_if
-    assert alone.errors == ()
-    assert "true_dynamics was not measured" in alone.omitted[0]
 
 
 def test_other_batches_are_judged_at_all_horizons_although_few_keep_inner_products():

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from gradlab import figures
-from gradlab.errors import InputError
 from gradlab.figures import style
+from gradlab.runs.identity import by_known_name
 from tests import planted
 
 ALL: tuple[Callable[..., Axes], ...] = (
@@ -143,58 +143,6 @@ def test_signs_are_drawn_with_chance_beside_them() -> None:
     assert "no sign agreement" in texts(figures.sign_agreement(without))
 
 
-def bounds() -> pd.DataFrame:
-    return planted.Profile().bounds()
-
-
-def test_bounds_are_drawn_beside_the_norm_of_the_bias() -> None:
-    ax = figures.bounds(bounds())
-    bias = values(planted.table(), "model", "bias2")
-    np.testing.assert_allclose(line(ax, "measured, model").get_ydata(), np.sqrt(bias))
-    assert ax.get_yscale() == "log"
-    drawn = line(ax, "MPG Thm 2, model").get_ydata()
-    np.testing.assert_allclose(drawn[:6], 3.0 * 2.5 ** np.arange(6.0))
-    refused = line(ax, "RP Prop 5.8, model (does not apply)")
-    assert refused.get_color() == figures.style.MUTED
-    assert np.isnan(refused.get_ydata()[-1])  # far above the axis
-    assert "without a value here: DDPPO Thm 1" in texts(ax)
-    assert not [each for each in ax.lines if "DDPPO" in str(each.get_label())]
-
-
-def test_a_bound_that_applies_keeps_its_estimators_colour_and_has_its_minimum_marked() -> None:
-    ax = figures.bounds(bounds())
-    assert line(ax, "MAAC").get_color() == line(ax, "measured, mixed").get_color()
-    stars = {(float(m.get_xdata()[0]), float(m.get_ydata()[0])) for m in ax.lines
-             if m.get_marker() == "*"}  # fmt: skip
-    assert {(0.0, 3.0), (0.0, 9.0)} <= stars
-
-
-def test_the_bound_of_the_variance_is_drawn_beside_the_measured_variance_alone() -> None:
-    ax = figures.bounds(bounds(), quantity="variance")
-    variance = values(planted.table(), "model", "variance")
-    np.testing.assert_array_equal(line(ax, "measured, model").get_ydata(), variance)
-    drawn = line(ax, "RP Prop 5.4, model (does not apply)").get_ydata()
-    np.testing.assert_allclose(drawn[1:4], planted.PRINTED * np.arange(1, 4.0) ** 8)
-    assert np.isnan(drawn[0]) and ax.get_yscale() == "log"
-    refused = line(ax, "RP Prop 5.4")
-    assert refused.get_color() == figures.style.MUTED
-    assert not [each for each in ax.lines if each.get_marker() == "*"]
-    assert not [each for each in ax.lines if "mixed" in str(each.get_label())]
-    assert not [each for each in figures.bounds(bounds()).lines if "5.4" in str(each.get_label())]
-    with pytest.raises(InputError, match="quantity is 'cosine', expected one of"):
-        figures.bounds(bounds(), quantity="cosine")
-
-
-def test_bounds_survive_hostile_names_and_empty_tables() -> None:
-    table = bounds()
-    table["estimator"] = table["estimator"].replace({"model": r"$\frac{$", "mixed": "_hidden"})
-    table["quantity"] = table["quantity"].replace(
-        {"MPG Thm 2": r"$\frac{$", "RP Prop 5.8": "x" * 99}
-    )
-    figures.bounds(table).figure.savefig(io.BytesIO(), format="svg")
-    assert "no bounds" in texts(figures.bounds(table.iloc[:0]))
-
-
 def test_the_truths_own_error_is_shaded_where_there_is_a_truth() -> None:
     ax = figures.bias_variance(planted.table(), truth_error2=1e-3)
     shade = [each for each in ax.patches if "truth" in str(each.get_label())]
@@ -321,8 +269,9 @@ def test_unknown_intervals_have_no_band_and_the_figure_says_so(quantity: str) ->
 
 def test_a_gradient_has_the_same_colour_in_the_figure_of_gains_and_in_all_others() -> None:
     axes = figures.gain(gains(), ax=Figure().add_subplot())
-    looks = style.looks(["model", "model_all"])
-    labels = [look.label for look in looks.values()]
+    names = ["model", "model_all"]
+    looks = style.looks(names, by_known_name(names))
+    labels = ["model, first action", "model, all actions"]
     drawn = [line.get_color() for line in axes.lines if line.get_label() in labels]
     assert drawn == [looks["model"].colour, looks["model_all"].colour]
     assert len(set(drawn)) == 2

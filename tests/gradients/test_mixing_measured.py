@@ -13,7 +13,7 @@ from gradlab.errors import InputError
 from gradlab.gradients import named
 from gradlab.measurement.chosen import ALSO as EVERY
 from gradlab.networks.policies import Gaussian
-from gradlab.runs.estimator_names import CONTROLS, STATES
+from gradlab.runs.identity import by_default
 from tests.gradients.noisy import GAMMA, SIM, ingredients
 from tests.gradients.worlds import Critic, Noisy, network
 
@@ -85,14 +85,11 @@ def test_a_policy_without_a_head_is_refused():
         on(Dense())()
 
 
-PLAIN = ("true_dynamics", "true_dynamics_all")
 ALSO = ("score", "ivw", "ddcg", "total", "cut_observation")
 
 
 def test_the_list_has_every_name_beside_the_default_estimators():
     assert set(BESIDE) == set(EVERY)
-    known = {f"true_dynamics_{name}" for name in EVERY}
-    assert known == {*STATES, *CONTROLS} - {"mixed", "mixed_all", *PLAIN}
 
 
 def test_names_beside_the_default_estimators():
@@ -106,6 +103,8 @@ def test_names_beside_the_default_estimators():
         assert table[f"true_dynamics_{name}", "variance", 1] > 0
     one = gradlab.measure(task, policy, critic, **few)
     alone = one.table().set_index(["estimator", "quantity", "horizon"]).value
+    from_names = by_default(tuple(profile.estimators), profile.config["actions"])
+    assert profile.identities == from_names
     assert table["data", "bias2", 0] == alone["data", "bias2", 0]
     assert profile.config["also"] == list(ALSO)
     plain = policy.policy

@@ -48,8 +48,11 @@ def test_a_stage_costs_its_counts(
     assert found["truth"] == truth
     assert found["finite differences"] == differences
     assert found["estimators"] == estimators
-    whole = truth + differences + estimators
-    assert found["realised gains"] == pytest.approx(0.15 * whole)
+    steps = 20 if rate == "step" else 0
+    assert found["jumps"] == (6 * 10 + 888) * steps
+    assert found["realised gains"] == 15 * 10 * steps
+    whole = truth + differences + estimators + found["jumps"] + found["realised gains"]
+    assert found["checks"] == pytest.approx(0.15 * whole)
 
 
 def test_dear_jacobians_are_counted_up_to_what_is_spent_on_them() -> None:
@@ -149,7 +152,7 @@ def test_the_plan_has_every_stage_in_order() -> None:
     task = linear_quadratic()
     plan = prices(task, nn.Linear(1, 1).double(), ("critic",), 32, 4, True)
     assert [each.stage for each in plan] == [
-        "critic", "truth", "finite differences", "estimators", "step lengths", "realised gains",
-        "checks",
+        "critic", "truth", "finite differences", "jumps", "estimators", "realised gains",
+        "rehearsal", "checks",
     ]  # fmt: skip
     assert work(task, 32, 4, True).most_truth == inf

@@ -98,7 +98,6 @@ def test_a_model_that_is_the_simulator_leaves_the_critic_to_be_judged(tmp_path: 
     same = np.full((4, H + 1), 0.3)
     row = judged(400, -0.7, bias2=same, jacobian_error=-np.inf)
     assert "lowered the return" in screen(run(tmp_path / "a.h5", row)).headline
-    assert "simulator itself" in screen(run(tmp_path / "b.h5", row, alone=False)).headline
 
 
 def test_a_loop_that_has_not_said_what_it_follows_keeps_its_sentence(tmp_path: Path) -> None:

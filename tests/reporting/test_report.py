@@ -15,7 +15,6 @@ from matplotlib.figure import Figure
 from gradlab.cli.program import main
 from gradlab.errors import InputError
 from gradlab.reporting import kinds, profile_page, render, report
-from gradlab.runs.bounds import Bound, Bounds
 from gradlab.runs.check_results import CheckResult
 from gradlab.runs.one_step import TRUTH, OneStepImprovement
 from gradlab.storage import journal
@@ -127,7 +126,6 @@ def test_text_from_a_hostile_file_is_shown_and_never_run(tab: Any, tmp_path: Pat
             CheckResult(ATTACK, ATTACK, ATTACK, False),
             CheckResult(ATTACK, ATTACK, ATTACK, True),
         ),
-        theory=Bounds((hostile_bound(),), {f"{ATTACK}: {ATTACK}": 1.0}, 3),
     )
     path = tmp_path / "run.html"
     path.write_text(shown(attacked, [Sentence(ATTACK, True, ATTACK)], ATTACK), encoding="utf-8")
@@ -141,17 +139,12 @@ def test_text_from_a_hostile_file_is_shown_and_never_run(tab: Any, tmp_path: Pat
 
 
 def test_a_profile_without_truth_or_settings_still_makes_a_page() -> None:
-    none = dict(sanity=None, theory=None)
+    none = dict(sanity=None)
     bare = planted.Profile(planted.table(truth=False), {}, {}, {"admissible": False}, **none)
     text = shown(bare, (), "bare")
     assert "no verdict" in text
     assert "none admissible" in text
     assert "Not recorded: this run was measured without checks" in text
-    assert "Not recorded: this file has no bounds" in text
-
-
-def hostile_bound() -> Bound:
-    return Bound(ATTACK, "model", np.ones(6), False, ATTACK, 0)
 
 
 def test_sections_come_in_the_order_of_the_decision(tab: Any, page: Path) -> None:
@@ -160,7 +153,7 @@ def test_sections_come_in_the_order_of_the_decision(tab: Any, page: Path) -> Non
     assert headings == [
         "Why", "Sanity", "Gain of a step", "Bias, variance and error", "Direction and noise",
         "Where the error comes from", "Growth with the horizon", "Estimators and weights",
-        "Weights through training", "Consequence of a step", "Theory", "Every number",
+        "Consequence of a step", "Every number",
         "How this was computed",
     ]  # fmt: skip
 
@@ -175,17 +168,6 @@ def test_what_asks_for_attention_is_seen_at_once_and_what_passed_one_click_away(
     assert not sanity.get_by_text("relative error 1e-9").is_visible()
     sanity.locator("details summary").click()
     assert sanity.get_by_text("relative error 1e-9").is_visible()
-
-
-def test_each_theorem_says_whether_it_applies_and_how_loose_it_is(tab: Any, page: Path) -> None:
-    opened(tab, page)
-    rows = tab.locator("#theory tbody tr").all_text_contents()
-    assert len(rows) == 5
-    assert "variance" in rows[4] and "0 at h = 0, where it is no bound" in rows[4]
-    assert "times the variance at h = " in rows[4]
-    assert "yes" in rows[0] and "times the bias at h = " in rows[0] and "3 at h = 0" in rows[0]
-    assert "no" in rows[1] and "measured L_f = 2" in rows[1]
-    assert "gives no number" in rows[2]
 
 
 def test_figure_text_stays_text_and_ids_do_not_clash(page: Path) -> None:
@@ -228,7 +210,7 @@ def test_report_writes_the_page_and_every_figure_as_image_and_table(
     assert page == run.with_name("run.html")
     assert report(run) == page
     folder = run.with_name("run_figures")
-    names = {"cosine", "mse", "sign_agreement", "snr", "bounds", "variance_bound", "sample_norm"}
+    names = {"cosine", "mse", "sign_agreement", "snr", "sample_norm"}
     names |= {"error-1-model", "error-2-mixed", "error-3-true_dynamics"}
     assert {p.name for p in folder.iterdir()} == {f"{n}.{e}" for n in names for e in KINDS}
     assert sorted(p.name for p in run.parent.iterdir()) == ["run.h5", "run.html", "run_figures"]

@@ -3,6 +3,7 @@
 import pytest
 
 from gradlab.runs.competing import competing, needs_states
+from gradlab.runs.identity import by_default
 
 
 @pytest.mark.parametrize(
@@ -13,14 +14,15 @@ from gradlab.runs.competing import competing, needs_states
         (("data", "mixed", "true_dynamics"), ("data", "mixed")),
         (("data", "true_dynamics_score"), ("data", "true_dynamics_score")),
         (("data", "true_dynamics_all"), ("data", "true_dynamics_all")),
+        (("data", "true_dynamics_score", "true_dynamics_all"),) * 2,
         (("data",), ("data",)),
     ],
 )
 def test_those_compete_that_need_least_of_the_simulator(measured, those):
-    assert competing(measured) == those
+    assert competing(by_default(measured)) == those
 
 
 def test_the_simulators_own_gradients_are_never_the_better_ones_beside():
     measured = ("data", "model", "mixed", "true_dynamics_score", "true_dynamics")
-    assert needs_states(measured) == ("mixed", "true_dynamics_score")
-    assert needs_states(("data", "mixed")) == ()
+    assert needs_states(by_default(measured)) == ("mixed", "true_dynamics_score")
+    assert needs_states(by_default(("data", "mixed"))) == ()

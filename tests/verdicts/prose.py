@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from gradlab.choice import choose
+from gradlab import choose
 from gradlab.reporting.kinds import screen_of
 from gradlab.runs.comparison import compared
 from gradlab.runs.profile import Profile

@@ -7,7 +7,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from gradlab.runs.bounds import Bound, Bounds
 from gradlab.runs.check_results import CheckResult
 from gradlab.runs.decision_rules import growth_of, needed_batch, ratio_to_best
 from gradlab.verdicts.measurement.verdict import verdict
@@ -268,21 +267,3 @@ def test_failed_checks_are_named_and_passed_ones_are_not():
     assert "sanity" not in said(replace(profile, sanity=(fine,)))
     text = said(replace(profile, sanity=(fine, bad)))["sanity"].text
     assert text == "1 of 2 sanity checks asks for attention: saturated actions."
-
-
-def test_theorems_are_compared_with_the_measured_bias():
-    # bias² = mse / 2, so |bias| = √0.5 = 0.707 at every horizon
-    profile = planted(lambda n: 1.0, lambda n: 0.9)
-    bounds = (
-        Bound("MPG Thm 2", "model", np.full(H + 1, 70.7), True, "explicit", 0),
-        Bound("RP Prop 5.8", "model", np.full(H + 1, 1e9), False, "measured L_f = 1.3 > 1", 0),
-        Bound("MAAC Lemma A.1", "other", np.full(H + 1, 1.0), True, "fine", 0),
-        Bound("DDPPO Thm 1", "model", np.full(H + 1, 0.1), True, "fine", 0),
-    )
-    profile = replace(profile, theory=Bounds(bounds, {}, 32))
-    text = said(profile)["theory"].text
-    assert "MPG Thm 2 applies and is 100 times the bias at h = " in text
-    assert "(bound 71, bias 0.71, CI 0.69–0.72)" in text
-    assert "RP Prop 5.8 does not apply (measured L_f = 1.3 > 1)" in text
-    assert "DDPPO Thm 1 applies and is violated at h = " in text
-    assert "MAAC" not in text

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from gradlab.choice import Agreement, Choice
-from gradlab.runs.check_results import EFFECT, EMPIRICAL, FINITE, CheckResult
+from gradlab.runs.check_results import EFFECT, FINITE, CheckResult
 from gradlab.runs.decision_rules import LogRatio
 from gradlab.runs.one_step import TRUTH, OneStepImprovement
 from gradlab.statistics.intervals import Interval
@@ -99,15 +99,6 @@ def test_lost_samples_and_idle_actions_are_counted_in_the_verdict():
     assert "sanity" not in {each.about for each in sentences}
     healthy = CheckResult(FINITE, "all are finite", "nothing is lost", True)
     assert "health" not in said(replace(FLAT, sanity=(healthy,)))
-
-
-def test_empirical_bias_is_said_with_its_twin_and_silent_where_it_was_not_tried():
-    biased = CheckResult(EMPIRICAL, "first- and zeroth-order gradients disagree", "α = 0.2", False)
-    fine = replace(biased, result="no disagreement in 16 states", passed=True)
-    assert said(replace(FLAT, sanity=(biased,)))["empirical bias"].decided
-    twin = said(replace(FLAT, sanity=(fine,)))["empirical bias"]
-    assert not twin.decided and twin.text.startswith("No disagreement in 16 states")
-    assert "empirical bias" not in said(FLAT)
 
 
 def stepped(model: float, true: float = 1.0, noise: float = 0.1, curvature: float = 0.01):

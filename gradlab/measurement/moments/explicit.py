@@ -2,6 +2,7 @@
 
 Some samples at a time: a first pass sums gradients and their squares within groups, a second one
 takes each group's products with the sums; only sums of all horizons [K, P] and sketches are kept.
+Of a stratified sample the sums are by stratum, and the second pass makes the groups exchangeable.
 """
 
 from __future__ import annotations
@@ -15,7 +16,14 @@ from torch import Tensor
 
 from gradlab.gradients import gram
 from gradlab.gradients.estimator import Estimator, first_horizon
-from gradlab.gradients.groups import Floats, group_sums, grouping
+from gradlab.gradients.groups import (
+    Floats,
+    exchangeable,
+    group_sums,
+    grouping,
+    stratum_rows,
+)
+from gradlab.gradients.starts import Starts
 from gradlab.measurement.moments.held import Held, group_blocks
 from gradlab.measurement.moments.sketches import (
     Sketch,
@@ -53,52 +61,60 @@ def explicit_moments(
             yield k, every, grouping(begin.block(rows))[0]
 
     sketch = sketch_for(policy)
-    P = sum(p.numel() for p in policy.parameters())
-    sums = begin.states.new_zeros(len(several), len(horizons), P)
-    squares, sketches = _first_pass(gradients, blocks, sums, sketch)
-    pairs, critics = _second_pass(gradients, blocks, sums, T)
+    P, strata = sum(p.numel() for p in policy.parameters()), begin.strata
+    sums = begin.states.new_zeros(len(stratum_rows(strata)), len(several), len(horizons), P)
+    squares, sketches = _first_pass(gradients, blocks, begin, sums, sketch)
+    pairs, critics = _second_pass(gradients, blocks, begin, sums, T)
     label, size = grouping(begin)
     truth = None
     if T is not None:
-        truth = true_sketch(grouped(explicit_sketch(sketch, T), label), size)
+        truth = true_sketch(grouped(explicit_sketch(sketch, T), label), size, strata)
     cells = []
     for k in range(len(horizons)):
-        tails, signs = tails_and_signs(np.concatenate(sketches[k]), size, truth)
+        tails, signs = tails_and_signs(np.concatenate(sketches[k]), size, truth, strata)
         gradient, *against = _concatenated(pairs[k])
-        plain = Moments(size, torch.cat(squares[k]).numpy(), gradient, signs=signs, tails=tails)
+        norms = torch.cat(squares[k]).numpy()
+        norms = norms if strata is None else norms / strata.weight
+        plain = Moments(size, norms, gradient, signs=signs, tails=tails, strata=strata)
         if against:
             reference, error, cross = against
             plain = replace(plain, truth=reference, difference=error, cross=cross)
         across = _concatenated([[block] for block in critics[k]])[0] if critics[k] else None
         cells.append(replace(plain, critics=across))
-    return cells, sums[0] / len(begin.states)
+    return cells, sums.sum(dim=0)[0] / len(begin.states)
 
 
 def _first_pass(
-    gradients: Rows, blocks: list[slice], sums: Tensor, sketch: Sketch
+    gradients: Rows, blocks: list[slice], begin: Starts, sums: Tensor, sketch: Sketch
 ) -> tuple[list[list[Tensor]], list[list[Floats]]]:
-    """Fills the sums [C, K, P]; squared norms and sketches by group, block by block."""
-    squares: list[list[Tensor]] = [[] for _ in range(sums.shape[1])]
-    sketches: list[list[Floats]] = [[] for _ in range(sums.shape[1])]
+    """Fills the sums [H, C, K, P]; squared norms and sketches by group, block by block."""
+    squares: list[list[Tensor]] = [[] for _ in range(sums.shape[2])]
+    sketches: list[list[Floats]] = [[] for _ in range(sums.shape[2])]
     for rows in blocks:
+        members = stratum_rows(begin.strata, rows)
         for k, every, label in gradients(rows):
             G = every[0]
-            sums[:, k] += torch.stack([gradients.sum(dim=0) for gradients in every])
+            for of_stratum, here in zip(sums, members, strict=True):
+                of_stratum[:, k] += torch.stack([gradients[here].sum(dim=0) for gradients in every])
             squares[k].append(group_sums((G * G).sum(dim=1, keepdim=True), label)[:, 0])
             sketches[k].append(grouped(explicit_sketch(sketch, G), label))
     return squares, sketches
 
 
 def _second_pass(
-    gradients: Rows, blocks: list[slice], sums: Tensor, T: Tensor | None
+    gradients: Rows, blocks: list[slice], begin: Starts, sums: Tensor, T: Tensor | None
 ) -> tuple[list[list[list[PairSums]]], list[list[PairSums]]]:
     """Pair sums of G, and against a truth of T, Y and G with T; and those across critics."""
-    pairs: list[list[list[PairSums]]] = [[] for _ in range(sums.shape[1])]
-    critics: list[list[PairSums]] = [[] for _ in range(sums.shape[1])]
+    totals, strata = sums.sum(dim=0), begin.strata
+    pairs: list[list[list[PairSums]]] = [[] for _ in range(totals.shape[1])]
+    critics: list[list[PairSums]] = [[] for _ in range(totals.shape[1])]
     truth_sum = None if T is None else T.sum(dim=0)
+    if T is not None:
+        T = exchangeable(T, strata)
     for rows in blocks:
         for k, every, label in gradients(rows):
-            g, total = group_sums(every[0], label), sums[0, k]
+            total = totals[0, k]
+            g = exchangeable(group_sums(every[0], label), strata, sums[:, 0, k], rows)
             of_block = [_pairs(g, g, total, total)]
             if T is not None and truth_sum is not None:
                 t, difference = group_sums(T[rows], label), total - truth_sum
@@ -109,7 +125,7 @@ def _second_pass(
                 ]
             pairs[k].append(of_block)
             if len(every) > 1:
-                critics[k].append(_critic_pairs(every, sums[:, k], label))
+                critics[k].append(_critic_pairs(every, totals[:, k], label))
     return pairs, critics
 
 

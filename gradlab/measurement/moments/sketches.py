@@ -23,6 +23,7 @@ from gradlab.gradients.groups import group_sums
 from gradlab.gradients.policy_jacobian import PolicyJacobian
 from gradlab.statistics.moments import Array, Estimate
 from gradlab.statistics.signs import SoftSigns, sign_agreement, soft_signs
+from gradlab.statistics.strata import Strata
 from gradlab.statistics.tails import DIRECTIONS, heavier, tail_index
 
 COORDINATES = 256
@@ -95,25 +96,31 @@ class TrueSketch:
     signs: SoftSigns
 
 
-def true_sketch(sums: Array, size: Array) -> TrueSketch:
+def true_sketch(sums: Array, size: Array, strata: Strata | None = None) -> TrueSketch:
     """Of sums over groups."""
-    return TrueSketch(sums, soft_signs(sums[:, DIRECTIONS:], size))
+    return TrueSketch(sums, _signs(sums, size, strata))
 
 
 def tails_and_signs(
-    sums: Array, size: Array, truth: TrueSketch | None
+    sums: Array, size: Array, truth: TrueSketch | None, strata: Strata | None = None
 ) -> tuple[Estimate, Estimate | None]:
     """Tail index, the larger of gradient's and error's, and agreement of signs with the truth.
 
     Args:
-        sums: [G, D + C], sums of the gradients' sketches over each group; size: [G].
+        sums: [G, D + C], sums of the gradients' sketches over each group, weights included.
+        size: [G], samples of each group.
     """
-    tails = tail_index(sums[:, :DIRECTIONS], size)
+    tails = tail_index(sums[:, :DIRECTIONS], size, strata)
     if truth is None:
         return tails, None
     error = (sums - truth.sums)[:, :DIRECTIONS]
-    signs = sign_agreement(soft_signs(sums[:, DIRECTIONS:], size), truth.signs)
-    return heavier(tails, tail_index(error, size)), signs
+    signs = sign_agreement(_signs(sums, size, strata), truth.signs)
+    return heavier(tails, tail_index(error, size, strata)), signs
+
+
+def _signs(sums: Array, size: Array, strata: Strata | None) -> SoftSigns:
+    coordinates = sums[:, DIRECTIONS:]
+    return soft_signs(coordinates if strata is None else strata.exchangeable(coordinates), size)
 
 
 def grouped(sketch: Tensor, label: Tensor) -> Array:

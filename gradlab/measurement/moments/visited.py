@@ -11,6 +11,7 @@ belongs to both sides. A visited state is paired with the truth of the start tha
 
 Inner products with an explicit truth T_g need one J_i v_i per sample, no explicit gradients:
 G_i·T_g = g_i·(J_i T_g),  and  |Σ(G − T)|² = |ΣG|² − 2 ΣG·ΣT + |ΣT|².
+Exchangeable groups of strata are X̃_g = f X_g + m_h, with one m_h in θ for each stratum.
 """
 
 from __future__ import annotations
@@ -26,7 +27,13 @@ from torch import Tensor, nn
 from gradlab.gradients import gram
 from gradlab.gradients.courses import Carried
 from gradlab.gradients.estimator import Estimator
-from gradlab.gradients.groups import by_group, group_count, grouping
+from gradlab.gradients.groups import (
+    by_group,
+    exchangeable,
+    group_count,
+    grouping,
+    stratum_rows,
+)
 from gradlab.gradients.policy_jacobian import PolicyJacobian, policy_jacobian
 from gradlab.gradients.setting import Setting
 from gradlab.gradients.start_laws import check_alive, visits
@@ -53,6 +60,7 @@ from gradlab.measurement.moments.sketches import (
 )
 from gradlab.progress import Progress, silent
 from gradlab.statistics.moments import Moments, PairSums
+from gradlab.statistics.strata import Strata
 from gradlab.truth.scout import linearization_price
 from gradlab.truth.truth import Truth
 
@@ -120,10 +128,18 @@ class Visits:
     keys: list[tuple[str, int]]
     G: Tensor
 
+    @property
+    def stratum_rows(self) -> list[Tensor | slice]:
+        """The visits of each stratum."""
+        strata = self.at.strata
+        samples = 1 if strata is None else len(self.at.states) // len(strata.label)
+        return stratum_rows(strata, samples=samples)
+
 
 def visited(setting: Setting, truth: Truth, samples: int) -> Starts:
     """The visited states of all starts, for as many steps as the truth has."""
-    steps = max(setting.horizon, 1) if truth.every is None else truth.horizon
+    summed = truth.every is not None or truth.status == "jumps"  # a return of T steps
+    steps = truth.horizon if summed else max(setting.horizon, 1)
     at = visits(replace(setting, horizon=steps), samples)
     if setting.termination == "mask":
         check_alive(at)
@@ -146,7 +162,7 @@ def affordable(setting: Setting, truth: Truth, most: int) -> tuple[Starts, int]:
     """The starts whose gradients are taken, and how many visited states of each.
 
     Fewer visits where Jacobians are dear; and fewer starts where one visit is, too, and there is no
-    truth that all of them would be paired with.
+    truth that all of them would be paired with. Of strata none is left out.
     """
     begin = setting.starts
     price = setting.horizon * linearization_price(setting.simulator) * len(begin.states)
@@ -154,7 +170,7 @@ def affordable(setting: Setting, truth: Truth, most: int) -> tuple[Starts, int]:
         return begin, most
     samples = min(max(int(VISITING / price), 1), most)
     few = max(int(len(begin.states) * VISITING / price), FEWEST)
-    alone = group_count(begin.group) == len(begin.states)
+    alone = begin.strata is None and group_count(begin.group) == len(begin.states)
     if price <= VISITING or truth.every is not None or not alone:
         return begin, samples
     return begin.block(slice(0, min(few, len(begin.states)))), samples
@@ -176,20 +192,53 @@ def visiting_source(there: Visits, kept: Sequence[int], samples: int) -> Source:
 
 def _moments(there: Visits, targets: Tensor | None, mean: Tensor) -> list[Moments]:
     """Of the gradients J_iᵀ g_i of the K sets of action gradients, whose means are [K, P]."""
-    G, jacobian = there.G, there.jacobian
+    G, jacobian, strata = there.G, there.jacobian, there.at.strata
     label, size = grouping(there.at)
     squares = by_group(gram.squared_norms(jacobian, G), label)
     total, within = gram.products(jacobian, G, there.at.group)
     gradient = pair_sums(G, total, within, G, total, label)
+    if strata is not None:
+        squares = squares / strata.weight
+        shifts = _shifts(there, strata)
+        f, moved = strata.stretch[strata.label], shifts.square().sum(dim=2).numpy()
+        along = by_group((G * _along_shifts(there, shifts)).sum(dim=2), label)
+        own = f**2 * gradient.own + 2 * f * along + moved[:, strata.label]
+        left = strata.exchangeable(gradient.left.T).T
+        gradient = PairSums(own, left, left)
     if targets is None:
-        return [Moments(size, squares[k], row(gradient, k)) for k in range(len(G))]
+        return [Moments(size, squares[k], row(gradient, k), strata=strata) for k in range(len(G))]
+    if strata is not None:
+        targets = exchangeable(targets, strata)
     reference = _explicit(targets, targets.sum(dim=0))
     cross = _cross(G, jacobian, targets, label, mean)
+    if strata is not None:
+        own = f * cross.own + (shifts @ targets.T).numpy()[:, strata.label, range(len(f))]
+        cross = PairSums(own, strata.exchangeable(cross.left.T).T, cross.right)
     error = difference(gradient, cross, reference)
     return [
-        Moments(size, squares[k], row(gradient, k), reference, row(error, k), row(cross, k))
+        Moments(
+            size, squares[k], row(gradient, k), reference, row(error, k), row(cross, k),
+            strata=strata,
+        )
         for k in range(len(G))
-    ]
+    ]  # fmt: skip
+
+
+def _shifts(there: Visits, strata: Strata) -> Tensor:
+    """m_h of the K gradients, [K, H, P]."""
+    sums = torch.stack([
+        gram.mean_gradients(there.jacobian.rows(rows), there.G[:, rows]) * len(there.G[0, rows])
+        for rows in there.stratum_rows
+    ])  # fmt: skip
+    return torch.einsum("hj,jkp->khp", torch.from_numpy(strata.shift), sums)
+
+
+def _along_shifts(there: Visits, shifts: Tensor) -> Tensor:
+    """J_i m_h of the K gradients for each visit i of a start in h, [K, N, da]."""
+    along = torch.zeros_like(there.G)
+    for h, rows in enumerate(there.stratum_rows):
+        along[:, rows] = gram.along(there.jacobian.rows(rows), shifts[:, h])
+    return along
 
 
 def _sketched(
@@ -199,11 +248,13 @@ def _sketched(
     label, size = grouping(there.at)
     sketch = sketch_for(policy)
     J = jacobian_sketch(sketch, there.jacobian)
-    truth = None if targets is None else true_sketch(_array(explicit_sketch(sketch, targets)), size)
+    truth, strata = None, there.at.strata
+    if targets is not None:
+        truth = true_sketch(_array(explicit_sketch(sketch, targets)), size, strata)
     sketched = []
     for g, plain in zip(there.G, moments, strict=True):
         sums = grouped(torch.einsum("na,nas->ns", g, J), label)
-        tails, signs = tails_and_signs(sums, size, truth)
+        tails, signs = tails_and_signs(sums, size, truth, strata)
         sketched.append(replace(plain, tails=tails, signs=signs))
     return sketched
 

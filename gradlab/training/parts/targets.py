@@ -126,7 +126,7 @@ class NStep:
 
     @property
     def of_model(self) -> bool:
-        return self.system == "model"
+        return self.system != "simulator"
 
     def __call__(self, context: Context, batch: Batch) -> Tensor:
         """The batch's own action first, then the current policy."""

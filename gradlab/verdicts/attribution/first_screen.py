@@ -28,12 +28,13 @@ def screen(profile: Profile, attribution: Attribution, rest: Sequence[Sentence])
     least = min(
         judged, key=lambda each: profile.estimate(each.estimator, "mse", each.horizon).value
     )
-    text, light, sure = _told(least, attribution.starts)
+    whose = gradient(profile.identities[least.estimator])
+    text, light, sure = _told(least, whose, attribution.starts)
     return Screen(text, light, sure, _facts(least, attribution.starts), None, tuple(rest))
 
 
-def _told(account: Account, starts: int) -> tuple[str, Light, str]:
-    what = f"the squared bias of {gradient(account.estimator)} at h = {account.horizon}"
+def _told(account: Account, whose: str, starts: int) -> tuple[str, Light, str]:
+    what = f"the squared bias of {whose} at h = {account.horizon}"
     advice, best, shown = account.advice, account.replacement, f"{starts} starts"
     if advice == "lost":
         text = f"Mend nothing yet: {what} is not distinguishable from zero."

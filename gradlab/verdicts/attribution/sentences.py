@@ -19,27 +19,30 @@ def sentences(attribution: Attribution, profile: Profile) -> list[Sentence]:
     """What the attribution says, the bias first."""
     names = dict.fromkeys(each.estimator for each in attribution.bias)
     texts = [sentence for name in names for sentence in source(profile, attribution, name)]
-    texts += [Sentence(ABOUT, True, text) for text in _elsewhere(attribution)]
+    texts += [Sentence(ABOUT, True, text) for text in _elsewhere(attribution, profile)]
     texts += [
         Sentence(
-            ABOUT, any(part.clear for part in each.sources), _variance(each, attribution.starts)
+            ABOUT,
+            any(part.clear for part in each.sources),
+            _variance(each, gradient(profile.identities[each.estimator]), attribution.starts),
         )
         for each in _least(attribution, profile)
     ]
     return texts + [Sentence(ABOUT, True, text) for text in _skipped(attribution)]
 
 
-def _elsewhere(attribution: Attribution) -> Iterator[str]:
+def _elsewhere(attribution: Attribution, profile: Profile) -> Iterator[str]:
     """Horizons at which shares say little."""
     for name in dict.fromkeys(each.estimator for each in attribution.bias):
         mine = [each for each in attribution.bias if each.estimator == name]
+        whose = gradient(profile.identities[name])
         lost = ", ".join(str(each.horizon) for each in mine if each.lost)
         if lost:
-            yield f"The squared bias of {gradient(name)} is {ZERO} at h = {lost}."
+            yield f"The squared bias of {whose} is {ZERO} at h = {lost}."
         cancelling = ", ".join(str(each.horizon) for each in mine if each.cancelling)
         if cancelling:
             yield (
-                f"Causes cancel in {gradient(name)} at h = {cancelling}: a share is more than "
+                f"Causes cancel in {whose} at h = {cancelling}: a share is more than "
                 f"{CANCELLING:g}× the squared bias, and others undo it."
             )
 
@@ -57,8 +60,8 @@ def _least(attribution: Attribution, profile: Profile) -> list[Spread]:
     ]
 
 
-def _variance(spread: Spread, starts: int) -> str:
-    where = f"{gradient(spread.estimator)} at h = {spread.horizon}"
+def _variance(spread: Spread, whose: str, starts: int) -> str:
+    where = f"{whose} at h = {spread.horizon}"
     clear = [f"{_fraction(p)} from {SOURCES[p.name]}" for p in spread.sources if p.clear]
     still = [SOURCES[p.name] for p in spread.sources if p.value == 0 and p.se == 0]
     exact = f"; exactly nothing from {', '.join(still)}" if still else ""

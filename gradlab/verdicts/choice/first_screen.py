@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from gradlab.choice.values import Best, Cell, Choice, Tried
 from gradlab.statistics.quantities import QUANTITIES
+from gradlab.verdicts.advice import advise
 from gradlab.verdicts.choice.sentences import CALLED, cell_words, cells_words, statements
+from gradlab.verdicts.facts import Facts
+from gradlab.verdicts.gains import gain_text
+from gradlab.verdicts.measurement.recommendation import recommendation
 from gradlab.verdicts.phrases import further
 from gradlab.verdicts.screen import Fact, Light, Screen
 from gradlab.verdicts.sentence import Sentence
@@ -32,24 +38,33 @@ def screen(choice: Choice) -> Screen:
         text = f"No gradient is shown to raise the return; best guess: {cell_words(best.cell)}."
     if others:
         text += f" Not excluded: {_alternatives(others)}."
-    text += _lowers(choice) + _beyond(choice) + (to_train(best.cell) if helps else "")
+    text += _lowers(choice) + _beyond(choice) + (to_train(choice, best.cell) if helps else "")
     facts = (_fact(choice, best), *_direction(choice, best))
     light: Light = "none" if not helps else "choose" if others else "act"
     sure = _sure(choice, best) if helps else "no gain is shown"
     return Screen(text, light, sure, facts, None, rest)
 
 
-def to_train(cell: Cell) -> str:
+def as_recommended(choice: Choice, facts: Facts) -> Screen:
+    """What the report says, with the command that follows it and the sentences of the choice."""
+    first, cell = recommendation(facts), advise(facts).cell
+    rest = tuple(Sentence(e.about, e.decided, e.text) for e in statements(choice))
+    follow = "" if cell is None else to_train(choice, cell)
+    return replace(first, headline=f"{first.headline}{follow}", figure=None, rest=rest)
+
+
+def to_train(choice: Choice, cell: Cell) -> str:
     """The command that follows a gradient from the measured networks; "" where no row does."""
     name, h = cell
     rows = {
-        "model": f"mpg-v2 TASK --horizons {h} --weights 1",
-        "model_all": f"n-step-adp TASK --horizons {h} --beta 0",
+        "first": f"mpg-v2 TASK --horizons {h} --weights 1",
+        "all": f"n-step-adp TASK --horizons {h} --beta 0",
     }
-    if name not in rows or not h:
+    identity = choice.identities[name]
+    if identity.systems != ("model", "model") or identity.actions not in rows or not h:
         return ""
     networks = "--policy FILE --critic FILE --policy-rate 1e-5"
-    return f" To train with it: `gradlab train {rows[name]} {networks}`."
+    return f" To train with it: `gradlab train {rows[identity.actions]} {networks}`."
 
 
 def _beyond(choice: Choice) -> str:
@@ -113,6 +128,8 @@ def _sure(choice: Choice, best: Best) -> str:
 def _fact(choice: Choice, best: Best) -> Fact:
     ends = (best.interval.low, best.interval.high)
     where = f"{_criterion(best)} of {cell_words(best.cell)}"
+    if best.criterion == "gain":
+        return Fact(where, gain_text(best.number(choice.samples)), f"{choice.samples} samples.")
     if best.criterion != "mse":
         shown = Fact(f"{where}, {cosines(*ends)}", cosine(best.value), "")
     else:

@@ -11,6 +11,7 @@ from gradlab.choice.values import Best, Cell, Choice, Mixing, Trial, WhatIf
 from gradlab.runs.usable_horizons import COSINE, EXCESS
 from gradlab.statistics.intervals import Interval
 from gradlab.statistics.mixing import Weights
+from gradlab.verdicts.gains import gain_text
 from gradlab.verdicts.phrases import SAME, ZERO, capital, further, usable_text
 from gradlab.wording import batches, cosine, horizons, span, times
 
@@ -33,7 +34,7 @@ class Statement:
 
 
 def statements(choice: Choice) -> tuple[Statement, ...]:
-    """Horizon, direction, weights, what if, theory, and what a reader has to know."""
+    """Horizon, direction, weights, what if, and what a reader has to know."""
     every = sorted(
         (choice.gain, choice.mse, choice.direction), key=lambda each: each is not choice.best
     )
@@ -43,14 +44,13 @@ def statements(choice: Choice) -> tuple[Statement, ...]:
         found += [] if each is None else [_weights(choice, about, each)]
     found += _alpha(choice) + _agreement(choice)
     found += [] if choice.what_if is None else _what_if(choice, choice.what_if)
-    found += _theory(choice)
     return (*found, *(Statement("note", True, each) for each in choice.notes))
 
 
 def cell_words(cell: Cell) -> str:
-    """One estimator at one horizon: `J_0 of data`, `model, h = 5`."""
+    """One estimator at one horizon: `model, h = 5`."""
     name, horizon = cell
-    return "data (J_0)" if cell == ("data", 0) else f"{name}, h = {horizon}"
+    return f"{name}, h = {horizon}"
 
 
 def cells_words(cells: Iterable[Cell]) -> str:
@@ -58,15 +58,14 @@ def cells_words(cells: Iterable[Cell]) -> str:
     by_name: defaultdict[str, list[int]] = defaultdict(list)
     for name, horizon in cells:
         by_name[name].append(horizon)
-    return "; ".join(
-        "data (J_0)" if (name, own) == ("data", [0]) else f"{name}, h = {horizons(own)}"
-        for name, own in by_name.items()
-    )
+    return "; ".join(f"{name}, h = {horizons(own)}" for name, own in by_name.items())
 
 
 def _best(choice: Choice, best: Best) -> Statement:
     value = _error(best.value, best.interval)
-    if best.criterion != "mse":
+    if best.criterion == "gain":
+        value = gain_text(best.number(choice.samples))
+    elif best.criterion != "mse":
         value = f"{cosine(best.value)} (CI {span(best.interval.low, best.interval.high)})"
     text = (
         f"Best by {CALLED[best.criterion]} at N′ = {choice.batch}: {cell_words(best.cell)}, "
@@ -297,8 +296,6 @@ def _agreement(choice: Choice) -> list[Statement]:
 def _what_if(choice: Choice, what: WhatIf) -> list[Statement]:
     first, last = what.batches[0], what.batches[-1]
     text = f"What if: {_trial(first)}; {_trial(last)}"
-    if what.errors:
-        text += "; " + "; ".join(_trial(each) for each in what.errors)
     counted = f"mean squared errors, N = {choice.samples}, to first order"
     said = [Statement("what if", True, f"{text} ({counted}).")]
     needed = what.needed
@@ -318,8 +315,7 @@ def _what_if(choice: Choice, what: WhatIf) -> list[Statement]:
 
 def _trial(each: Trial) -> str:
     error = _error(each.mse, each.mse_interval)
-    over = f" (of h = {horizons(each.over)} only)" if each.over else ""
-    return f"{each.change}{over}: {cell_words(each.best)}, error {error}"
+    return f"{each.change}: {cell_words(each.best)}, error {error}"
 
 
 def _error(value: float, error: Interval) -> str:
@@ -327,12 +323,3 @@ def _error(value: float, error: Interval) -> str:
     if value > 0:
         return f"{value:.2g} (CI {span(error.low, error.high)})"
     return f"at most {error.high:.2g} (upper end of its CI)"
-
-
-def _theory(choice: Choice) -> list[Statement]:
-    parts = []
-    for each in choice.theory:
-        at = "no horizon" if each.horizon is None else f"h = {each.horizon:.2g}"
-        word = "applies" if each.applies else "does not apply"
-        parts.append(f"{each.theory} {word}: {at} ({each.why})")
-    return [Statement("theory", True, f"Horizons by theory: {'; '.join(parts)}.")] if parts else []

@@ -50,7 +50,9 @@ def horizon(profile: Profile, name: str) -> list[Sentence]:
     """The usable horizons, the set of the best, and the price of the user's own."""
     usable = usable_horizons(profile, name)
     rule = f"each by its own 95% intervals; {samples(profile.config)}"
-    text = usable_text(gradient(name), usable, rule) + _below(profile, name, usable)
+    text = usable_text(gradient(profile.identities[name]), usable, rule) + _below(
+        profile, name, usable
+    )
     if not usable.decided:
         text += f"; {_more_for_horizon(profile, name, usable)} decide"
     text += f"; {_best(profile, name)}.{_yours(profile, name)}{_rival(profile, name)}"
@@ -72,7 +74,7 @@ def paired_horizon(profile: Profile, name: str) -> list[Sentence]:
     """What differences on the same starts still say where the truth is imprecise."""
     n, best = samples(profile.config), _best(profile, name)
     rest = f"{_yours(profile, name)}{_rival(profile, name)}"
-    text = f"Of {gradient(name)} {best}, {n}.{rest}"
+    text = f"Of {gradient(profile.identities[name])} {best}, {n}.{rest}"
     return [Sentence("horizon", True, text)]
 
 
@@ -140,7 +142,8 @@ def _rival(profile: Profile, name: str) -> str:
     least = log(FAR)
     for other in profile.estimators:
         alike = actions.get(other, "first") == actions.get(name, "first")
-        if other in (name, "data", "true_dynamics") or not alike:
+        rival = profile.identities[other]
+        if other == name or rival.data or rival.control or not alike:
             continue
         over = [h for h in judged_horizons(profile, other) if h > 0]
         theirs = [profile.estimate(other, "mse", h) for h in over]
@@ -150,7 +153,7 @@ def _rival(profile: Profile, name: str) -> str:
         least, turned = -ratio.high, inverse(ratio)
         at = over[int(np.argmin([each.value for each in theirs]))]
         best = (
-            f" {capital(gradient(other))} at h = {at} is {ratio_of(turned)} more accurate than "
+            f" {capital(gradient(rival))} at h = {at} is {ratio_of(turned)} more accurate than "
             f"that (CI {ratio_span(turned)})."
         )
     return best

@@ -1,4 +1,4 @@
-"""What to mend first: the costliest of the model's states, its derivatives and the critic.
+"""What to fix first: the costliest of the model's states, its derivatives and the critic.
 
 The simulator takes the place of one after the other, with the same horizon and critic:
 
@@ -11,19 +11,21 @@ where errors of model and critic cancel: then it is not advised by itself.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import NamedTuple
 
+from gradlab.runs.identity import same_as
 from gradlab.statistics.number import Number
 from gradlab.verdicts.facts import Cell, Facts
 from gradlab.verdicts.gains import share
 from gradlab.verdicts.screen import Fact
 
 CRITIC = "the critic"
-STATES = "the model's states"
-CAUSES = (STATES, "the model's derivatives", CRITIC)  # in the order of replacement
-WORTH = 0.1  # of the possible gain, from which on mending something comes first
-RANK = 3  # after what to use, what is better and what not to use
+STATES = "the model's state predictions"
+DERIVATIVES = "the model's derivatives"
+WORTH = 0.1  # of the possible gain, from which on fixing something comes first
+RANK = 5  # after what to use, what is better and what not to use
 
 
 class Part(NamedTuple):
@@ -34,34 +36,32 @@ class Part(NamedTuple):
     rank: int
 
 
-def first_to_mend(facts: Facts, best: Number) -> Part:
+def first_to_fix(facts: Facts, cell: Cell) -> Part:
     """The costliest error of the recommended gradient, and what would be gained without it."""
-    assert facts.best is not None
-    causes = losses(facts, facts.best)
+    causes = losses(facts, cell) if cell in facts.gains else {}
     if not causes:
         return Part("", "", RANK)
     cause = max(causes, key=lambda each: causes[each])
-    cells, replaced = _replacements(facts.best)
+    cells, replaced = _replacements(facts, cell)
     before = replaced[: replaced.index(cause)]
     last = cause == replaced[-1]
+    best = facts.gains[cell]
     reached = 1.0 if last else facts.gains[cells[len(before) + 1]].clipped
     if causes[cause] < WORTH or not reached > best.high:
         return Part("", "", RANK)
     if cause == CRITIC:
-        return _mend_critic(facts, best, cells[-1]) if before else _plain(f"Mend {cause} first.")
+        return _fix_critic(facts, best, cells[-1]) if before else _plain(f"Fix {cause} first.")
     what = _jointly(before, cause)
-    if facts.beyond is not None and cause == STATES:
-        return _plain(f"Mend {what} first.")  # what that gains is said of the better gradient
-    text = f"Mend {what} first: with the simulator's, {share(reached)}."
-    return Part(text, f"Mend {what} first.", RANK)
+    points = f"+{100 * (reached - best.clipped):.0f} points"
+    return Part(f"Fix {what} first: {points}.", f"Fix {what} first.", RANK)
 
 
-def _mend_critic(facts: Facts, best: Number, without_model: Cell) -> Part:
+def _fix_critic(facts: Facts, best: Number, without_model: Cell) -> Part:
     """Where the critic costs most: what the simulator in the model's place gains with it."""
     left = facts.gains[without_model]
     if left.high < best.low:
-        alone = f"Mending the model alone would lower the gain to {share(left.clipped)}."
-        return Part(f"Mend the critic. {alone}", "Mend the critic, not the model alone.", RANK)
+        alone = f"Fixing the model alone would lower the gain to {share(left.clipped)}."
+        return Part(f"Fix the critic. {alone}", "Fix the critic, not the model alone.", RANK)
     text = f"The critic costs most: with the simulator for the model, {share(left.clipped)}."
     return Part(text, "The critic costs most.", RANK)
 
@@ -75,13 +75,13 @@ def _jointly(before: Sequence[str], cause: str) -> str:
     return " and ".join((*before, cause.removeprefix("the model's ") if before else cause))
 
 
-def mended_gain(facts: Facts, cell: Cell) -> Fact | None:
+def fixed_gain(facts: Facts, cell: Cell) -> Fact | None:
     """The costliest error of a gradient, as a number."""
     causes = losses(facts, cell)
     if not causes:
         return None
     cause = max(causes, key=lambda each: causes[each])
-    cells, replaced = _replacements(cell)
+    cells, replaced = _replacements(facts, cell)
     before = replaced[: replaced.index(cause)]
     how = "gain with the simulator in its place, less the gain without, at the same horizon"
     now, then = facts.gains[cell].clipped, facts.gains[cells[len(before)]].clipped
@@ -90,9 +90,9 @@ def mended_gain(facts: Facts, cell: Cell) -> Fact | None:
             label = f"with the simulator for the model, {cause} as it is"
             return Fact(label, share(then), how)
         more = facts.gains[cells[len(before) + 1]].clipped - now
-        return Fact(f"more by mending {_jointly(before, cause)}", f"{100 * more:.0f} points", how)
+        return Fact(f"more by fixing {_jointly(before, cause)}", f"{100 * more:.0f} points", how)
     after = f" after {before[0]}" if len(before) == 1 else " after the model" if before else ""
-    return Fact(f"more by mending {cause}{after}", f"{100 * causes[cause]:.0f} points", how)
+    return Fact(f"more by fixing {cause}{after}", f"{100 * causes[cause]:.0f} points", how)
 
 
 def losses(facts: Facts, cell: Cell) -> dict[str, float]:
@@ -100,19 +100,32 @@ def losses(facts: Facts, cell: Cell) -> dict[str, float]:
 
     Each is the loss with those before it replaced; only losses above 1% are here.
     """
-    cells, causes = _replacements(cell)
-    if any(each not in facts.gains for each in cells):
+    cells, causes = _replacements(facts, cell)
+    if not cells or any(each not in facts.gains for each in cells):
         return {}
     reached = [*(min(facts.gains[each].clipped, 1.0) for each in cells), 1.0]
     lost = {c: b - a for c, (a, b) in zip(causes, pairwise(reached), strict=True)}
     return {cause: loss for cause, loss in lost.items() if loss > 0.01}
 
 
-def _replacements(cell: Cell) -> tuple[list[Cell], list[str]]:
-    """The cells that were measured with more and more of the simulator, and what each lacks."""
+def _replacements(facts: Facts, cell: Cell) -> tuple[list[Cell], list[str]]:
+    """The cells that were measured with more and more of the simulator, and what each lacks.
+
+    None where a replacement was not measured, or where two estimators are the same one.
+    """
     name, h = cell
-    actions = "_all" if name.endswith("_all") else ""
-    cells, causes = [cell, (f"mixed{actions}", h), (f"true_dynamics{actions}", h)], list(CAUSES)
-    if name == "data" or name.startswith("true_dynamics"):
-        return [cell], causes[2:]
-    return (cells[1:], causes[1:]) if name.startswith("mixed") else (cells, causes)
+    own = facts.identities[name]
+    if own.data or "model" not in own.systems:
+        return [cell], [CRITIC]
+    along = replace(own, states="simulator", gradient_model=False)
+    simulated = replace(along, jacobians="simulator")
+    lacking = [(along, STATES)] if own.states != "simulator" else []
+    lacking += [(simulated, DERIVATIVES)] if "model" in own.systems[1:] else []
+    cells, causes = [cell], []
+    for wanted, cause in lacking:
+        same = same_as(facts.identities, wanted)
+        if len(same) != 1:
+            return [], []
+        cells.append((same[0], h))
+        causes.append(cause)
+    return cells, [*causes, CRITIC]

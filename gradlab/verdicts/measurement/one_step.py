@@ -21,7 +21,8 @@ def learning(profile: Profile, name: str) -> list[Sentence]:
     first = mine[0]
     change = steps.change(first)
     ends = interval_of(change)
-    step = f"one step of length {two(steps.step)} along {gradient(name)} at h = {first[1]}"
+    whose = gradient(profile.identities[name])
+    step = f"one step of length {two(steps.step)} along {whose} at h = {first[1]}"
     what = f"the return by {change.value:+.2g} (CI {span(ends.low, ends.high)})"
     judges = (
         f"{steps.starts} starts that made no gradient, {steps.horizon} steps each; the step moves "

@@ -76,8 +76,9 @@ def tails(profile: Profile, name: str) -> list[Sentence]:
     if len(heavy) < len(horizons_of(profile, name)):
         where = f"h = {heavy[0]}" if len(heavy) == 1 else f"{len(heavy)} horizons"
     n = samples(profile.config)
+    whose = gradient(profile.identities[name])
     text = (
-        f"At {where} a few starts carry much of {gradient(name)} (tail index up to {index:.2g}, "
+        f"At {where} a few starts carry much of {whose} (tail index up to {index:.2g}, "
         f"1: Gaussian, {n}): intervals there may cover less than 95%, and more starts would help "
         f"more than usual."
     )

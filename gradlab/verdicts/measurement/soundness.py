@@ -1,4 +1,4 @@
-"""Forms 7 and 8: are the gradients finite, alive, and those of the expected return?"""
+"""Forms 7 and 8: are the gradients finite and alive?"""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import numpy as np
 
 from gradlab.runs.check_results import (
     EFFECT,
-    EMPIRICAL,
     FINITE,
     IDLE,
     PREMISE,
@@ -28,19 +27,10 @@ def lost(profile: Profile, name: str) -> list[Sentence]:
     if not gone:
         return []
     text = (
-        f"{capital(gradient(name))} is not finite from h = {gone[0]} on "
+        f"{capital(gradient(profile.identities[name]))} is not finite from h = {gone[0]} on "
         f"({profile.method[e, q, gone[0]]}, {samples(profile.config)}): use a shorter horizon."
     )
     return [Sentence("health", True, text)]
-
-
-def empirical(profile: Profile) -> list[Sentence]:
-    """Where the pathwise gradient is exact and yet not that of the expected return."""
-    return [
-        Sentence("empirical bias", not each.passed, each.sentence)
-        for each in profile.sanity or ()
-        if each.check == EMPIRICAL
-    ]
 
 
 def health(profile: Profile) -> list[Sentence]:
@@ -57,7 +47,7 @@ def premises(profile: Profile) -> list[Sentence]:
 
 def checks(profile: Profile) -> list[Sentence]:
     """The other checks that ask for attention, by name."""
-    failed = [e for e in profile.sanity or () if not e.passed and e.check != EMPIRICAL]
+    failed = [e for e in profile.sanity or () if not e.passed]
     named = [e.check for e in failed if not _ill(e) and not e.check.startswith(PREMISE)]
     if not named:
         return []

@@ -33,11 +33,11 @@ def source(profile: Profile, attribution: Attribution | None, name: str) -> list
     if not accounts:
         return []
     least = min(accounts, key=lambda each: profile.estimate(name, "mse", each.horizon).value)
-    return [_told(least, f"N = {attribution.starts}")]
+    return [_told(least, gradient(profile.identities[name]), f"N = {attribution.starts}")]
 
 
-def _told(account: Account, n: str) -> Sentence:
-    what = f"the squared bias of {gradient(account.estimator)} at h = {account.horizon}"
+def _told(account: Account, whose: str, n: str) -> Sentence:
+    what = f"the squared bias of {whose} at h = {account.horizon}"
     if account.advice == "lost":
         total = f"{two(account.total.value)}, CI {_ends(account.total.low, account.total.high)}"
         return Sentence(

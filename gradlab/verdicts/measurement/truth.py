@@ -1,4 +1,4 @@
-"""What a verdict says of the truth: what it is, how well it is known, or why there is none."""
+"""What a verdict says of the truth: what it is, whether it holds, or why there is none."""
 
 from __future__ import annotations
 
@@ -6,8 +6,42 @@ from math import exp, inf, log
 
 from gradlab.gradients.ways import WAYS
 from gradlab.runs.decision_rules import judged_horizons
+from gradlab.runs.jumps import UPDATE
 from gradlab.runs.profile import Profile
-from gradlab.wording import duration, percent, samples, steps, times
+from gradlab.verdicts.sentence import Sentence
+from gradlab.wording import duration, percent, rounded_up, samples, span, steps, times
+
+
+def jumps(profile: Profile) -> list[Sentence]:
+    """What backpropagation promised at the length of an update, and what it brought."""
+    found = profile.jumps
+    if found is None:
+        return []
+    promised, move = f"{found.promised:+.3g}", percent(float(found.moves[UPDATE]))
+    brought = f"{float(found.brought[UPDATE]):+.3g}"
+    where = f"{found.count} of {found.tried} starts" + (
+        "" if found.step is None else f", near step {found.step}"
+    )
+    holds = f"backpropagation promises {promised} per unit step and brings {brought}"
+    ends = span(float(found.gap_low[UPDATE]), float(found.gap_high[UPDATE]))
+    n = f"N = {found.samples}"
+    text = {
+        "harmful": f"The return jumps ({where}): {holds}.",
+        "harmless": f"The return jumps ({where}) without harm: {holds} ({n}).",
+        "open": f"The return jumps ({where}), and whether that does harm is open: {holds}, a gap "
+        f"of {ends} of it ({n}){_would_tell(found.missing)}.",
+        "rough": f"The return is rough: {holds}, and where actions move by "
+        f"{percent(float(found.moves[0]))} {float(found.brought[0]):+.3g}.",
+        "curved": f"The return bends within an update, and does not jump: {holds}; where actions "
+        f"move by {percent(float(found.moves[-1]))} {float(found.brought[-1]):+.3g}.",
+        "smooth": f"The return is smooth at the length of an update, where actions move by {move}: "
+        f"{holds}.",
+    }[found.kind]
+    return [Sentence("jumps", found.kind != "open", text.replace("-", "−"))]
+
+
+def _would_tell(missing: int) -> str:
+    return f"; about {rounded_up(missing)} more starts would tell" if missing > 0 else ""
 
 
 def no_truth(profile: Profile) -> str:

@@ -12,7 +12,7 @@ from gradlab.wording import gradient, samples, span
 
 def variance(profile: Profile, name: str) -> list[Sentence]:
     """Doubling time of the variance, a power law, slow growth, or none."""
-    n, who = samples(profile.config), gradient(name)
+    n, who = samples(profile.config), gradient(profile.identities[name])
     growth = growth_of(profile, name)
     if growth is None:
         text = f"Growth of the variance of {who}: too few horizons to tell ({n})."
@@ -54,5 +54,5 @@ def _exponent(profile: Profile) -> str:
     if not rate > 0:
         return ""
     return (
-        f"; the simulator's Lyapunov exponent, {found:.2g} per step, predicts {log(2) / rate:.2g}"
+        f"; the simulator's fastest start, λ = {found:.2g} per step, predicts {log(2) / rate:.2g}"
     )

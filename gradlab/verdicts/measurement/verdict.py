@@ -4,7 +4,7 @@ Every form is printed only where its test passes, else its undecided twin; no nu
 its interval and N. The numbers are those of `decision_rules`, `choice` and the attribution.
 
     horizon 1   spread 2   sources 3   data or model 4   weights 5   sampling 6   soundness 7, 8
-    theorems 9   remedies 10 (of a comparison)   learning 11   truth 12 (`truth_words`)
+    remedies 10 (of a comparison)   learning 11   truth 12 (`truth_words`)
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from gradlab.choice import Choice, choose
+from gradlab.choice import Choice, choice_of
 from gradlab.errors import InputError
 from gradlab.runs.attribution import Attribution
 from gradlab.runs.attribution_shares import attribute
@@ -23,15 +23,14 @@ from gradlab.runs.stages import notice
 from gradlab.runs.trimmed_starts import REMEDY, trimming
 from gradlab.verdicts.choice.sentences import statements
 from gradlab.verdicts.facts import Facts, facts
-from gradlab.verdicts.measurement.data_or_model import ABOUT, data_against, through_training
+from gradlab.verdicts.measurement.data_or_model import ABOUT, data_against
 from gradlab.verdicts.measurement.horizon import horizon, paired_horizon
 from gradlab.verdicts.measurement.one_step import learning
 from gradlab.verdicts.measurement.recommendation import recommendation
 from gradlab.verdicts.measurement.sampling import batch, tails
-from gradlab.verdicts.measurement.soundness import checks, empirical, health, lost, premises
+from gradlab.verdicts.measurement.soundness import checks, health, lost, premises
 from gradlab.verdicts.measurement.sources import source
-from gradlab.verdicts.measurement.theorems import theorems
-from gradlab.verdicts.measurement.truth import admissible_truth, imprecise_truth, no_truth
+from gradlab.verdicts.measurement.truth import admissible_truth, imprecise_truth, jumps, no_truth
 from gradlab.verdicts.measurement.variance import variance
 from gradlab.verdicts.measurement.weights import weights
 from gradlab.verdicts.screen import Screen
@@ -39,17 +38,17 @@ from gradlab.verdicts.sentence import Sentence
 from gradlab.wording import samples
 
 __all__ = [
-    "SHOWN", "Evidence", "Sentence", "evidence", "first_screen", "through_training", "verdict",
+    "SHOWN", "Evidence", "Sentence", "evidence", "first_screen", "verdict",
 ]  # fmt: skip
 
 SHOWN = 6  # sentences that a reader sees before the fold
 # What stops everything, what to set now, what to mend, then why.
 ORDER = (
     "starts", "health", "agreement", "horizon", "source", "weights", "samples", ABOUT, "learning",
-    "sanity", "variance", "empirical bias", "truth", "tails", "advice", "theory",
+    "sanity", "variance", "jumps", "truth", "tails",
 )  # fmt: skip
 OF_VARIANCE = ("horizon", "samples", "variance", "weights", ABOUT)
-QUIET = ("source", "weights", "learning", "empirical bias", "variance")  # undecided: nothing to do
+QUIET = ("source", "weights", "learning", "variance")  # undecided: nothing to do
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +74,8 @@ def evidence(profile: Profile) -> Evidence:
     sets = {name: _set(profile, name) for name in profile.estimators}
     read = facts(profile)
     try:
-        return Evidence(choose(profile), attribution, sets, read)
+        choice = None if read.void else choice_of(profile)
+        return Evidence(choice, attribution, sets, read)
     except InputError:
         return Evidence(None, attribution, sets, read)
 
@@ -97,13 +97,13 @@ def verdict(profile: Profile, found: Evidence | None = None) -> tuple[Sentence, 
     name = judged_estimator(profile)
     known = evidence(profile) if found is None else found
     void = premises(profile)
-    sentences = void + _of_truth(profile, name)
-    sentences += empirical(profile) + health(profile) + checks(profile)
+    sentences = void + jumps(profile) + _of_truth(profile, name)
+    sentences += health(profile) + checks(profile)
     if name is not None:
         # Errors against a truth of 0, or of another model or critic than is meant, decide nothing.
         sentences += [] if void else _of_errors(profile, known, name)
         sentences += lost(profile, name) or variance(profile, name)
-        sentences += theorems(profile, known.choice, name) + tails(profile, name)
+        sentences += tails(profile, name)
     if starts := trimming(profile.config):
         sentences.append(Sentence("starts", True, starts))
     sentences = sorted(sentences, key=lambda each: _place(profile, each))
@@ -168,6 +168,8 @@ def _place(profile: Profile, sentence: Sentence) -> int:
     """Where a sentence stands: what leaves nothing to decide comes first, then a truth that is
     cut, imprecise or missing, and what is undecided and calls for nothing last."""
     if sentence.about == "premises":
+        return -3
+    if sentence.about == "jumps" and profile.jumps is not None and profile.jumps.doubtful:
         return -2
     whole = profile.truth["admissible"] and profile.truth["status"] == "converged"
     if sentence.about == "truth" and not whole:

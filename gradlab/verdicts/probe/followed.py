@@ -82,11 +82,11 @@ def other_horizons(run: ProbeRun) -> str:
     """5–10 model steps would raise it; "" where none is shown to, or where the
     critic alone does as well."""
     facts = facts_of(run)
-    if facts is None or facts.best is None or facts.best[0] == "data":
+    if facts is None or facts.best is None or facts.best == facts.data:
         return ""
-    best, own = facts.gains[facts.best], facts.gains.get(("data", 0))
+    best, own = facts.gains[facts.best], facts.data_gain
     if not best.low > 0 or (own is not None and own.value >= CLOSE * best.value):
         return ""
-    system = "model" if facts.best[0].startswith("model") else "simulator"
-    over = facts.close()
+    system = facts.identities[facts.best[0]].states
+    over = facts.close(facts.best)
     return f"{horizons(over)} {system} step{'s' * (over != [1])} would raise it."

@@ -13,6 +13,7 @@ import numpy as np
 import scipy
 
 from gradlab.runs.competing import best_shown, competing
+from gradlab.runs.identity import by_default
 from gradlab.runs.probe.measured_columns import LAW
 from gradlab.runs.probe.results import ProbeRun
 from gradlab.statistics.intervals import Z
@@ -29,13 +30,15 @@ def facts_of(run: ProbeRun) -> Facts | None:
     starts = int(row["starts"])
     gains: dict[Cell, Number] = {}
     errors: dict[Cell, float] = {}
+    identities = by_default(run.estimators)
     for e, name in enumerate(run.estimators):
         for h in range((run.horizon or 0) + 1):
             value, low, high = (float(row[f"cosine{end}"][e, h]) for end in ("", "_low", "_high"))
-            if np.isfinite([value, low, high]).all() and (h or name == "data"):
+            if np.isfinite([value, low, high]).all() and (h or identities[name].data):
                 gains[name, h] = Number(value, low, high, starts)
                 errors[name, h] = float(row["cosine_se"][e, h])
-    own = competing([name for name in run.estimators if any(n == name for n, _ in gains)])
+    known = {name: each for name, each in identities.items() if any(n == name for n, _ in gains)}
+    own = competing(known)
     best = best_shown(gains, [cell for cell in gains if cell[0] in own])
     kept = _kept(gains, own, best)
     return Facts(
@@ -46,6 +49,7 @@ def facts_of(run: ProbeRun) -> Facts | None:
         truth="converged" if gains else "none",
         why="no admissible truth at the newest measurement",
         own=own,
+        identities=identities,
         gains=gains,
         batch_gains={},
         errors={},

@@ -9,6 +9,7 @@ import numpy as np
 
 from gradlab.probe.alarms.catalogue import HALF
 from gradlab.runs.decision_rules import LogRatio
+from gradlab.runs.identity import by_default
 from gradlab.runs.probe.results import ProbeRun
 from gradlab.runs.probe.schema import ESTIMATORS
 from gradlab.runs.probe.tables import jacobian_ratio
@@ -26,6 +27,7 @@ from gradlab.wording import gradient, horizons, span, times, two
 from gradlab.wording import ratio as sized
 
 MODEL = ESTIMATORS.index("model")
+DATA_GRADIENT, MODEL_GRADIENT = (gradient(by_default(ESTIMATORS)[e]) for e in ESTIMATORS[:2])
 FEWEST = 64  # starts from which intervals cover what they promise (`reports/coverage`)
 OF_INTERVALS = (
     "gain", "other horizons", "horizon", "rivals", "weights", "source", "critic", "variance",
@@ -75,7 +77,7 @@ def _at_this_size(run: ProbeRun, sentence: Sentence) -> Sentence:
 def _step(run: ProbeRun) -> Sentence | None:
     """The step that the newest measurement recommends, from the facts that a report reads."""
     facts = facts_of(run)
-    if facts is None or facts.best is None or (run.critic_alone and facts.best[0] == "data"):
+    if facts is None or facts.best is None or (run.critic_alone and facts.best == facts.data):
         return None
     screen = recommendation(facts)
     text = f"{screen.headline} How sure: {screen.sure} ({_starts(run)}, at visited states)."
@@ -100,8 +102,8 @@ def _horizon(run: ProbeRun) -> Sentence | None:
         text = "Undecided which horizon is best: no admissible truth at the newest measurement"
         return Sentence("horizon", False, f"{text} ({_starts(run)}).")
     low, high = int(_newest(run, "kept_low")), int(_newest(run, "kept_high"))
-    name = run.estimators[int(_newest(run, "chosen_estimator"))]
-    who = gradient(name) if name == "data" else f"{gradient(name)} at h = {at:.0f}"
+    chosen = by_default(run.estimators)[run.estimators[int(_newest(run, "chosen_estimator"))]]
+    who = gradient(chosen) if chosen.data else f"{gradient(chosen)} at h = {at:.0f}"
     best = (
         f"the error of one batch of {_newest(run, 'batch'):.0f} is smallest for {who} (95% set: "
         f"{_set(run)}; {_starts(run)}){_before(run, low, high)}"
@@ -156,7 +158,7 @@ def _usable(run: ProbeRun) -> str:
     perhaps = (cosine["high"] >= COSINE) & (error["low"] <= EXCESS * np.nanmin(error["high"]))
     usable = in_ranges(range(len(mse)), surely.tolist(), perhaps.tolist())
     rule = f"cosine ≥ {COSINE:g}, at most {times(EXCESS)} the least error, 95% each"
-    return f" {usable_text(gradient('model'), usable, rule)}."
+    return f" {usable_text(MODEL_GRADIENT, usable, rule)}."
 
 
 def _weights(run: ProbeRun) -> Sentence | None:
@@ -182,8 +184,8 @@ def _rivals(run: ProbeRun) -> Sentence | None:
     if not np.isfinite([low[-1], high[-1]]).all():
         return None
     ratio = sized(exp(gap[-1]), exp(low[-1]), exp(high[-1]), _starts(run))
-    text = f"one batch of {gradient('model')} at h = {run.horizon} has {ratio} the error of one of "
-    text += gradient("data")
+    text = f"one batch of {MODEL_GRADIENT} at h = {run.horizon} has {ratio} the error of one of "
+    text += DATA_GRADIENT
     decision = decide(_number(run, "over_data"), 0.0)
     if not decision.decided:
         text = f"Undecided whether model or data is nearer to the truth: {text}; "
@@ -272,7 +274,7 @@ def _variance(run: ProbeRun) -> Sentence | None:
         return None
     low, high = slope - Z * se, slope + Z * se
     n = f"slope of its logarithm {two(slope)} per step, CI {span(low, high)}, {_starts(run)}"
-    who, evidence = gradient("model"), _newest(run, "growth_evidence")
+    who, evidence = MODEL_GRADIENT, _newest(run, "growth_evidence")
     if low <= 0:
         text = f"No exponential growth of the variance of {who} detected up to h = {run.horizon}"
         return Sentence("variance", high < 0, f"{text} ({n}).")

@@ -1,0 +1,103 @@
+"""Does the return jump, and does what jumps do harm? What a trial at real lengths found.
+
+    p_i = G_i·u                              promised: the pathwise slope along u = truth/|truth|
+    d_ik = (J_i(η_k) − J_i(−η_k)) / 2η_k     brought: by moves of the actions of 1, 4 and 12%
+    e_ik = d_ik − p_i,     gap_k = E e_k / |E p|
+
+A pathwise gradient is blind to jumps, and so are differences at tiny steps; at the length of an
+update a jump counts. Whether there is one is told by bisection, whether it does harm by an interval
+of the gap at the update's length against ±20%: no test of e ≠ 0, which every curved return fails.
+Read without torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradlab.storage.codec import scalar, stored
+
+Floats = NDArray[np.float64]
+Counts = NDArray[np.int64]
+Kind = Literal["smooth", "curved", "harmless", "harmful", "open", "rough"]
+HARMFUL = 0.2  # gap from which on a truth is none
+ROUGH = 3.0  # rms of promised over rms of brought slopes from which on no derivative holds
+UPDATE = 1  # place of the user's update among the lengths
+
+
+@dataclass(frozen=True, eq=False)
+class Jumps:
+    """What paired returns along the pathwise gradient of N starts say of it.
+
+    Attributes:
+        kind: "smooth"; "curved": no jump, but the gap at the largest move is beyond 20%;
+            "harmless", "harmful", "open": jumps whose gap at the update's length is inside, beyond
+            or on both sides of ±20%; "rough": the derivative holds at no length.
+        moves: [3], by which share of their size actions are moved; lengths: η_k in θ.
+        promised: E p; brought: [3], E d_k, return per length in θ.
+        gap, gap_low, gap_high: [3], with 95% intervals.
+        spread: Σ e_1² / Σ e_2²; 1/256 where the return is smooth, 1 and more at jumps.
+        roughness: rms p / rms d_1.
+        tried: starts that were bisected; starts: those at whose returns a jump was found.
+        sizes: of each jump, return of one start; at: the step of the path where it is seen.
+        missing: further starts that would decide an open gap; 0 where it is decided.
+        samples: N; horizon: T, steps that a return sums; steps: simulator steps that were taken.
+    """
+
+    kind: Annotated[str, scalar("plain")]
+    moves: Annotated[Floats, stored("length", unit="share of an action's size")]
+    lengths: Annotated[Floats, stored("length", name="length", unit="norm of θ")]
+    promised: Annotated[float, scalar("plain", text=True)]
+    brought: Annotated[Floats, stored("length", unit="return per norm of θ")]
+    gap: Annotated[Floats, stored("length")]
+    gap_low: Annotated[Floats, stored("length")]
+    gap_high: Annotated[Floats, stored("length")]
+    spread: Annotated[float, scalar("plain", text=True)]
+    roughness: Annotated[float, scalar("plain", text=True)]
+    tried: Annotated[int, scalar("plain")]
+    starts: Annotated[Counts, stored("jump", name="start", optional=True)]
+    sizes: Annotated[Floats, stored("jump", unit="discounted return", optional=True)]
+    at: Annotated[Counts, stored("jump", unit="steps", optional=True)]
+    missing: Annotated[int, scalar("plain")]
+    samples: Annotated[int, scalar("plain")]
+    horizon: Annotated[int, scalar("plain")]
+    steps: Annotated[int, scalar("plain")]
+
+    @property
+    def count(self) -> int:
+        """How many of the bisected starts jump."""
+        return len(self.starts)
+
+    @property
+    def refuted(self) -> bool:
+        """Is the pathwise gradient shown to be no gradient of the return at these lengths?"""
+        return self.kind in ("harmful", "rough")
+
+    @property
+    def doubtful(self) -> bool:
+        """Is it shown not to be one, or not decided?"""
+        return self.refuted or self.kind == "open"
+
+    @property
+    def step(self) -> int | None:
+        """The step of the path near which the returns jump: the median over the jumps."""
+        return int(np.median(self.at)) if len(self.at) else None
+
+
+def kind_of(roughness: float, jumps: int, gap: tuple[float, float], at_most: float) -> Kind:
+    """
+    Args:
+        jumps: how many were found; gap: interval at the update's length; at_most: the gap itself at
+            the largest move.
+    """
+    if roughness > ROUGH:
+        return "rough"
+    if not jumps:
+        return "curved" if abs(at_most) > HARMFUL else "smooth"
+    low, high = gap
+    if low > HARMFUL or high < -HARMFUL:
+        return "harmful"
+    return "harmless" if low >= -HARMFUL and high <= HARMFUL else "open"

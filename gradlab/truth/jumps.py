@@ -1,0 +1,306 @@
+"""Does the return jump where a pathwise gradient is followed as far as an update goes?
+
+Along u = truth/|truth|, from all starts with the truth's own noise, at moves η_k of a quarter of
+the user's update, the update and three times it (`runs.jumps` has the numbers and their kinds):
+
+    p_i = G_i·u      d_ik = (J_i(η_k) − J_i(−η_k)) / 2η_k      e_ik = d_ik − p_i
+
+    bisection   of the 24 starts with the largest |e_i2|, [−η_2, η_2] is cut 5 times into 8 parts,
+                of which the one with the largest |J(b) − J(a) − p (b − a)| is kept. What is smooth
+                shrinks with the part, by 64 and more a round, a kink by 8, a jump stays: it is one
+                where more than 30% of the first round's residual and half of the second's is left
+    harm        E e_2 / |E p| with an interval, against ±20%
+
+Fifteen worlds with and without jumps: 105 of 105 found and 0 of 210 false with 512 starts, 51 of 51
+and 0 of 69 with 128 (`analyses/jumps.py` has those of this module).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gradlab.gradients.groups import by_group, grouping
+from gradlab.gradients.setting import Setting
+from gradlab.networks.policies import lacks_score
+from gradlab.progress import Progress, silent
+from gradlab.runs.jumps import HARMFUL, UPDATE, Jumps, kind_of
+from gradlab.statistics.intervals import student
+from gradlab.truth.agreement import Reference, precision_of, unchecked
+from gradlab.truth.common_random import own_size
+from gradlab.truth.moved_returns import Followed, Rolling
+from gradlab.truth.oracles import perturbed
+from gradlab.truth.score_actions import PAIRS, score_gradients
+from gradlab.truth.truth import Truth
+
+Floats = NDArray[np.float64]
+SUSPECTS, ROUNDS, PARTS = 24, 5, 8
+LEFT, KEPT = 0.3, 0.5  # of the first and of the second round's residual, what a jump leaves
+# Of what the update changes, rms over the starts: below it nothing is told from rounding, also of
+# a simulator in float32.
+NEGLIGIBLE = 1e-3
+MOVES = (0.25, 1.0, 3.0)  # in units of the user's update
+HELD = 1.2e8  # numbers of the score function's paths that are held at once
+WIDTH = 0.4  # of a gap's interval, from which on it may decide
+STAGE = "jumps"
+
+
+def lengths_along(setting: Setting, direction: Tensor, move: float) -> Floats:
+    """η_k of steps along a unit direction [P] that move the first actions by `MOVES` · move."""
+    starts = setting.starts
+    noise = starts.policy_noise(setting.policy, setting.seed, 0)
+    size = own_size(setting.policy, starts.states, noise, direction[None], starts.weight)
+    return size * move * np.array(MOVES)
+
+
+def find_jumps(
+    setting: Setting, gradients: Tensor, move: float, progress: Progress = silent
+) -> Jumps | None:
+    """What paired returns say of a pathwise gradient of the T-step return.
+
+    Args:
+        setting: with the horizon T, the starts and the seed of the gradients.
+        gradients: G_i, [N, P], weights included.
+        move: by which share of their size the user's update moves the actions.
+
+    Returns:
+        None where the mean gradient is 0, or gradient or returns are not finite.
+    """
+    mean = gradients.mean(dim=0)
+    if not (torch.isfinite(gradients).all() and float(mean.norm()) > 0):
+        return None
+    u, starts = mean / mean.norm(), setting.starts
+    eta = lengths_along(setting, u, move)
+    rolling = Rolling(setting, progress)
+    moved = [perturbed(setting.policy, sign * k * u) for sign in (1.0, -1.0) for k in eta]
+    rolled = rolling.of_policies(starts, moved, STAGE)
+    if not torch.isfinite(rolled.returns).all():
+        return None
+    up, down = rolled.returns.reshape(2, len(eta), -1)
+    p = gradients @ u
+    d = (up - down) / (2 * torch.from_numpy(eta).to(p)[:, None])
+    e = d - p
+    found = _bisect(rolling, u, float(eta[UPDATE]), p, e[UPDATE], down[UPDATE], up[UPDATE])
+    label, size = grouping(starts)
+    promised, brought = by_group(p[None], label)[0], by_group(d, label)
+    ends = [_gap(each - promised, promised, size) for each in brought]
+    gap, low, high = (np.array(column) for column in zip(*ends, strict=True))
+    roughness = float(_rms(p) / _rms(d[0]).clamp(min=1e-300))
+    at_update = float(low[UPDATE]), float(high[UPDATE])
+    kind = kind_of(roughness, len(found.starts), at_update, float(gap[-1]))
+    return Jumps(
+        kind=kind,
+        moves=move * np.array(MOVES),
+        lengths=eta,
+        promised=float(p.mean()),
+        brought=np.asarray(d.mean(dim=1).numpy(), dtype=np.float64),
+        gap=gap,
+        gap_low=low,
+        gap_high=high,
+        spread=float(e[0].square().sum() / e[UPDATE].square().sum().clamp(min=1e-300)),
+        roughness=roughness,
+        tried=found.tried,
+        starts=found.starts,
+        sizes=found.sizes,
+        at=found.at,
+        missing=_missing(float(gap[UPDATE]), at_update, len(p)) if kind == "open" else 0,
+        samples=len(p),
+        horizon=setting.horizon,
+        steps=rolled.steps + found.steps,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class AtLength:
+    """A truth after it was tried at the length of an update.
+
+    Attributes:
+        truth: status "score" or "jumps" where the pathwise gradient is refuted, else as it was.
+        jumps: None where there is no pathwise gradient to be tried.
+        pathwise, score: mean gradients [P] that are no truth, and are steps to be tried all the
+            same; None where they are, or are not known.
+    """
+
+    truth: Truth
+    jumps: Jumps | None = None
+    pathwise: Tensor | None = None
+    score: Tensor | None = None
+
+
+def truth_at_length(
+    setting: Setting,
+    truth: Truth,
+    move: float,
+    plain: Setting | None = None,
+    temperature: float = 0.0,
+    score: bool = True,
+    progress: Progress = silent,
+) -> AtLength:
+    """The truth, tried; in the place of one that is refuted that of the score function, if its
+    standard error is below 1/4 of its norm.
+
+    Args:
+        setting: of the truth's starts, at the estimators' horizon.
+        move: by which share of their size the user's update moves the actions.
+        plain: the setting without entropy, and its temperature; None: the setting itself.
+        score: may the score function be asked? Not of a measurement in blocks.
+    """
+    tried = truth.pathwise
+    if tried is None:
+        return AtLength(truth)
+    at_T = replace(setting, horizon=truth.horizon)
+    jumps = find_jumps(at_T, tried.gradients, move, progress)
+    if jumps is None or not jumps.refuted:
+        return AtLength(truth, jumps)
+    none = replace(truth, status="jumps", first=None, every=None, refused=tried)
+    pathwise = tried.gradients.mean(dim=0)
+    own = at_T if plain is None else replace(plain, horizon=truth.horizon)
+    missing = lacks_score(own.policy) if score else "starts are measured in blocks, without scores"
+    if missing:
+        return AtLength(replace(none, reason=_refuted(jumps, missing)), jumps, pathwise)
+    G = score_gradients(own, temperature=temperature, pairs=_pairs(own), progress=progress)
+    if not torch.isfinite(G).all():
+        lost = "paths with other noise leave the finite numbers"
+        return AtLength(replace(none, reason=_refuted(jumps, lost)), jumps, pathwise)
+    by_score = unchecked(G, precision_of(G, setting.starts))
+    if not by_score.precise:
+        reason = _refuted(jumps, _imprecise(by_score))
+        return AtLength(replace(none, reason=reason), jumps, pathwise, G.mean(dim=0))
+    reason = (
+        f"{_what(jumps)}; the truth is the score function's of {truth.horizon} steps, with "
+        f"{_pairs(own)} pairs of paths from each start"
+    )
+    return AtLength(
+        replace(none, status="score", every=by_score, reason=reason, checked=False), jumps, pathwise
+    )
+
+
+def _pairs(setting: Setting) -> int:
+    """Of paths from each start: fewer where their states would not fit into memory."""
+    width = setting.simulator.state_dim + setting.simulator.action_dim + 4
+    held = 2 * setting.horizon * len(setting.starts.states) * width
+    return max(2, min(PAIRS, int(HELD / held)))
+
+
+def _refuted(jumps: Jumps, why: str) -> str:
+    return f"no truth here: {_what(jumps)}; {why}"
+
+
+def _what(jumps: Jumps) -> str:
+    """That backpropagation does not hold what it promises at the length of an update."""
+    brought = jumps.brought[UPDATE]
+    how = "return jumps" if jumps.kind == "harmful" else "return is rough"
+    return (
+        f"the {how}: the pathwise gradient promises {jumps.promised:+.3g} per unit step and brings "
+        f"{brought:+.3g} where actions move by {jumps.moves[UPDATE]:.0%}"
+    )
+
+
+def _imprecise(score: Reference) -> str:
+    if not np.isfinite(score.relative_se):
+        return "the score function's gradient is lost in its standard error"
+    more = f": about {score.missing} more starts would do" if score.missing > 0 else ""
+    return f"the score function's standard error is {score.relative_se:.2g} of its norm{more}"
+
+
+@dataclass(frozen=True)
+class _Found:
+    """Starts that jump, by how much, at which step; how many were tried, in how many steps."""
+
+    starts: NDArray[np.int64]
+    sizes: Floats
+    at: NDArray[np.int64]
+    tried: int
+    steps: int
+
+
+def _bisect(
+    rolling: Rolling, u: Tensor, eta: float, p: Tensor, e: Tensor, down: Tensor, up: Tensor
+) -> _Found:
+    """Jumps of the returns of the starts whose slope at ±η is farthest from the promised one."""
+    starts = rolling.setting.starts
+    rows = e.abs().argsort(descending=True)[:SUSPECTS]
+    a, b, J_a, J_b = (
+        -eta * torch.ones_like(p[rows]),
+        eta * torch.ones_like(p[rows]),
+        down[rows],
+        up[rows],
+    )
+    share = torch.arange(PARTS + 1).to(p) / PARTS
+    left, taken = [], 0
+    for _ in range(ROUNDS):
+        grid = a[:, None] + (b - a)[:, None] * share
+        inner = grid[:, 1:-1]
+        repeated = rows.repeat_interleave(PARTS - 1)
+        rolled = rolling.along(starts, u, repeated, inner.flatten(), STAGE)
+        taken += rolled.steps
+        J = torch.cat([J_a[:, None], rolled.returns.view_as(inner), J_b[:, None]], dim=1)
+        residual = (J.diff(dim=1) - p[rows, None] * grid.diff(dim=1)).abs().nan_to_num(nan=-1.0)
+        left.append(residual.amax(dim=1))
+        part = residual.argmax(dim=1, keepdim=True)
+        a, b = grid.gather(1, part)[:, 0], grid.gather(1, part + 1)[:, 0]
+        J_a, J_b = J.gather(1, part)[:, 0], J.gather(1, part + 1)[:, 0]
+    last = left[-1]
+    jumps = (
+        (last > LEFT * left[0]) & (last > KEPT * left[1]) & (last > NEGLIGIBLE * _rms(up - down))
+    )
+    here = jumps.nonzero().flatten()
+    at = torch.zeros(0, dtype=torch.int64)
+    if len(here):
+        both, ends = torch.cat([rows[here]] * 2), torch.cat([a[here], b[here]])
+        followed = rolling.along(starts, u, both, ends, STAGE)
+        taken += followed.steps
+        at = _where(followed, rolling.setting)
+    return _Found(
+        rows[here].numpy(), np.asarray(last[here].numpy(), dtype=np.float64), at.numpy(),
+        len(rows), taken,
+    )  # fmt: skip
+
+
+def _where(followed: Followed, setting: Setting) -> Tensor:
+    """The step at which two paths on both sides of a jump part: where one of them ends, else where
+    their rewards differ most, [C]. All paths of one side come first."""
+    (r_a, r_b), (alive_a, alive_b) = (
+        both.chunk(2, dim=1) for both in (followed.rewards, followed.alive)
+    )
+    parted = (alive_a != alive_b).int()
+    gamma = setting.discount ** torch.arange(len(r_a)).to(r_a)
+    at = ((r_a - r_b).abs() / gamma[:, None]).argmax(dim=0)
+    if setting.termination != "mask":
+        return at
+    return torch.where(parted.any(dim=0), parted.argmax(dim=0), at)
+
+
+def _gap(e: Floats, p: Floats, size: Floats) -> tuple[float, float, float]:
+    """E e / |E p| and the ends of its 95% interval, from sums over groups [G].
+
+    v_g = (e_g − gap p_g)² linearises it; t has (Σ v)²/Σ v² degrees of freedom, few where few groups
+    carry the spread.
+    """
+    G, total = len(size), p.sum()
+    gap = float(e.sum() / total)
+    v = (e - gap * p) ** 2
+    if G < 2 or not v.sum() > 0:
+        half = 0.0 if G > 1 else np.inf
+    else:
+        freedom = min(float(v.sum() ** 2 / (v**2).sum()), G - 1.0)
+        half = student(freedom) * float(np.sqrt(v.sum() * G / (G - 1)) / abs(total))
+    return gap, gap - half, gap + half
+
+
+def _missing(gap: float, ends: tuple[float, float], n: int) -> int:
+    """Further starts whose interval would be narrow enough to decide; −1 where nobody knows."""
+    width = ends[1] - ends[0]
+    if not np.isfinite(width):
+        return -1
+    far = max(abs(abs(gap) - HARMFUL), width / 20)  # that of a gap at the threshold is unknown
+    times = width / WIDTH if width > WIDTH else width / 2 / far
+    return int(np.ceil(n * times**2)) - n
+
+
+def _rms(x: Tensor) -> Tensor:
+    return x.square().mean().sqrt()

@@ -1,0 +1,120 @@
+"""Moments of stratified starts, by every way of making them, against gradients that are formed."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from gradlab.gradients.starts import Starts
+from gradlab.measurement.moments import grams
+from gradlab.measurement.moments.blocks import path_sums, visit_sums
+from gradlab.measurement.moments.held import Held
+from gradlab.measurement.moments.visited import gradients_at, objective_moments, visited
+from gradlab.statistics.grams import error_matrix
+from gradlab.statistics.moments import estimates
+from gradlab.statistics.strata import Strata
+from gradlab.truth.agreement import precision_of
+from tests.measurement.gram_world import H, World
+
+N, S = 14, 3
+LABEL = np.array([0, 1, 0, 0, 1, 0, 2, 0, 1, 2, 0, 1, 2, 2])
+STRATA = Strata(LABEL, np.array([0.7, 0.25, 0.05]) * N / np.array([6, 4, 4]), 300)
+
+
+@pytest.fixture(scope="module")
+def world():
+    made = World(torch.arange(N))
+    weight = torch.from_numpy(STRATA.weight)
+    made.starts = Starts(made.starts.states, weight, torch.arange(N), strata=STRATA)
+    made.setting = dataclasses.replace(made.setting, starts=made.starts)
+    return made
+
+
+@pytest.fixture(scope="module")
+def found(world):
+    truth = world.truth(("all",))
+    chosen = world.first | world.every
+    return truth, objective_moments(chosen, world.setting, truth, samples=S)
+
+
+def formed(world, truth):
+    """X_g of every cell and Σ |G_i|² of each group, weights included, and how often each counts."""
+    sums = {}
+    label = torch.arange(N)
+    held = Held(world.setting, 2)
+    for name, estimator in world.every.items():
+        horizons = tuple(range(int(name == "score"), H + 1))
+        X, squares = path_sums(held.rows(estimator, slice(0, N), horizons), label)
+        sums |= {(name, n): (X[:, k], squares[k], 1) for k, n in enumerate(horizons)}
+    there = gradients_at(world.first, world.setting, visited(world.setting, truth, S))
+    X, squares = visit_sums(there, label, S)
+    return sums | {key: (X[:, k], squares[k], S) for k, key in enumerate(there.keys)}
+
+
+def stratified(X):
+    """|E x|² of weighted sums [G, P], by the formula of the strata; each group counts once."""
+    c, n, N_, pilot = STRATA.times, STRATA.count, len(X), STRATA.pilot
+    W = c * n / N_
+    z = X / STRATA.weight[:, None]
+    mean = np.array([z[h == LABEL].mean(axis=0) for h in range(3)])
+    spread = np.array([z[h == LABEL].var(axis=0, ddof=1).sum() for h in range(3)])
+    d = 1 / n - 1 / (W * pilot)
+    alpha = (W * d * (pilot * W - 1) + W - 1 / pilot) / (pilot - 1)
+    whole = W @ mean
+    error = alpha @ spread + W @ ((mean - whole) ** 2).sum(axis=1) / (pilot - 1)
+    return whole @ whole - error
+
+
+def test_every_quantity_is_that_of_the_strata(world, found):
+    truth, measured = found
+    T = truth.every.gradients.numpy()
+    for key, (X, squares, count) in formed(world, truth).items():
+        X, ours = X.numpy() / count, estimates(measured.cells[key], batch=8)
+        second = (squares / STRATA.weight).sum() / N / count
+        square, bias2 = stratified(X), stratified(X - T)
+        assert ours["bias2"].value == pytest.approx(bias2, rel=1e-9, abs=1e-12 * second), key
+        assert ours["variance"].value == pytest.approx(second - square, rel=1e-9), key
+        assert ours["mse"].value == pytest.approx(bias2 + (second - square) / 8, rel=1e-9), key
+        cross = (stratified(X + T) - stratified(X - T)) / 4
+        if square > 0:
+            cosine = cross / np.sqrt(square * stratified(T))
+            assert ours["gain"].value == pytest.approx(cosine, rel=1e-8), key
+            snr = square / (second - square)
+            assert ours["snr"].value == pytest.approx(snr, rel=1e-8), key
+        np.testing.assert_allclose(measured.means[key].numpy(), X.mean(axis=0), rtol=1e-9)
+        assert ours["cosine_batch"].left_out.shape == (N,)
+
+
+def test_the_variance_along_the_truth_counts_each_start_with_its_weight(world, found):
+    """In one direction all noise lies along the truth: a large batch of it has cosine 1 there."""
+    truth, measured = found
+    T = truth.every.gradients.numpy().sum(axis=0)
+    X = formed(world, truth)["all", 2][0].numpy()
+    cell = measured.cells["all", 2]
+    p = X @ T / STRATA.weight
+    known = STRATA.exchangeable(STRATA.weight * p**2)
+    np.testing.assert_allclose(STRATA.squared(cell.cross.left), known, rtol=1e-8)
+
+
+def test_errors_of_pairs_of_cells_are_those_of_the_cells(found):
+    """Grams keep folds apart: the diagonal differs by what one degree of freedom does."""
+    _, measured = found
+    kernels = measured.kernels[0]
+    cells = [("model", H), ("all", H)]
+    matrix = error_matrix(kernels.grams(cells), 8)
+    for k, cell in enumerate(cells):
+        mse = estimates(measured.cells[cell], 8)["mse"].value
+        square = estimates(measured.cells[cell], 8)["variance"].value / N
+        assert matrix.value[k, k] == pytest.approx(mse, abs=2 * square)
+    halves = [STRATA.some(STRATA.rank % 2 == f) for f in range(2)]
+    assert all(half.count.tolist() == [3, 2, 2] for half in halves)
+    assert grams.folds_of(found[1].at)[1].tolist() == (STRATA.rank % 2).tolist()
+
+
+def test_the_precision_of_a_truth_is_that_of_the_strata(world, found):
+    T = found[0].every.gradients
+    precision = precision_of(T, world.starts)
+    mean = T.mean(dim=0).numpy()
+    assert float(precision.error**2) == pytest.approx(mean @ mean - stratified(T.numpy()), rel=1e-9)
+    assert found[0].every.standard_error == pytest.approx(float(precision.error))
