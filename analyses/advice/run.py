@@ -32,6 +32,7 @@ from analyses.advice.worlds import Cell, make_cell
 from gradlab.data.noise import child
 from gradlab.provenance import environment
 from gradlab.runs.profile import Profile
+from gradlab.verdicts.advice import advise
 from gradlab.verdicts.facts import facts
 from gradlab.verdicts.measurement.verdict import first_screen
 from gradlab.verdicts.screen import Light
@@ -60,35 +61,21 @@ class Advice:
 
 
 def advice_of(profile: Profile) -> Advice:
-    """The recommendation, as the first screen has it."""
+    """The recommendation, as the first screen has it; one update where no length is said."""
     found, screen = facts(profile), first_screen(profile)
-    candidate, updates, rate = rehearsed(profile)
-    if rate is None:
-        candidate, updates = found.recommended, 1
-        if candidate is None and found.realised is not None and not found.void:
-            taken = found.own_steps  # without a truth: the step that was shown to help most
-            helping = [cell for cell in taken.stepped if taken.helps(cell)]
-            candidate = taken.best() if taken.best() in helping else None
-    gain = None if candidate is None else found.gains.get(candidate)
+    advised = advise(found)
+    cell, rehearsal = advised.cell, profile.rehearsal
+    gain = found.chosen if cell == found.best else found.gains.get(cell or ("", 0))
     promised = (np.nan,) * 3 if gain is None else (gain.value, gain.low, gain.high)
-    if candidate == found.best and found.chosen is not None:
-        promised = (found.chosen.value, found.chosen.low, found.chosen.high)
     return Advice(
-        candidate, updates if candidate else 0, screen.light, screen.headline, promised, rate,
-        found.own,
-    )  # fmt: skip
-
-
-def rehearsed(profile: Profile) -> tuple[Candidate | None, int, float | None]:
-    """The gradient that a rehearsal recommends, for how many updates, and their rate; None as the
-    rate where nothing was rehearsed."""
-    rehearsal: Any = getattr(profile, "rehearsal", None)
-    if rehearsal is None:
-        return None, 0, None
-    best = rehearsal.best
-    if best is None or rehearsal.hold:
-        return None, 0, rehearsal.rate
-    return best.cell, best.updates, rehearsal.rate
+        candidate=cell,
+        updates=0 if cell is None else advised.updates or 1,
+        light=screen.light,
+        headline=screen.headline,
+        promised=promised,
+        rate=None if rehearsal is None else rehearsal.rate,
+        own=found.own,
+    )
 
 
 def measured(cell: Cell) -> Profile:
