@@ -182,5 +182,5 @@ def followed(cell: Cell, candidate: Candidate, updates: int, rate: float) -> nn.
     return policy
 
 
-def as_row(changes: Mapping[Candidate, Change]) -> dict[str, Any]:
-    return {f"{name} {h}": each.row() for (name, h), each in changes.items()}
+def as_row(gained: Mapping[Candidate, Tensor]) -> dict[str, Any]:
+    return {f"{name} {h}": change(x).row() for (name, h), x in gained.items()}

@@ -9,12 +9,14 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 import gradlab
 from analyses.advice.follow import (
@@ -111,63 +113,72 @@ def run_cell(name: str, stage: str, seed: int, folder: Path) -> dict[str, Any]:
 
 def what_happened(cell: Cell, advice: Advice) -> dict[str, Any]:
     """One update along every candidate, and the recommended one for as long as it holds."""
-    seed, most = child(cell.seed, "advice follow"), cell.world.most
+    seed, world = child(cell.seed, "advice follow"), cell.world
     gradients: dict[Candidate, torch.Tensor] = {}
-    names = dict.fromkeys((*advice.own, "true_dynamics_all"))
-    for name in names:
-        horizons = {0} if name == "data" else set(HORIZONS)
-        if name in ("model", "mixed", "true_dynamics"):
-            horizons.discard(0)  # the data gradient once more
-        if advice.candidate is not None and advice.candidate[0] == name:
-            horizons.add(advice.candidate[1])
-        gradients |= directions(
-            cell, cell.policy, cell.critic, name, sorted(horizons), cell.world.samples, seed
-        )
+    for name in dict.fromkeys((*advice.own, "true_dynamics_all")):
+        over = candidates(advice, name, HORIZONS)
+        gradients |= directions(cell, cell.policy, cell.critic, name, over, world.samples, seed)
     first = gradients[advice.candidate or ("data", 0)]
     eta, rate = length_of(cell, first / first.norm()), length_of(cell, first.sign())
-    policies = [cell.policy, *(stepped(cell, g, eta) for g in gradients.values())]
-    gained = differences(cell, policies, child(seed, "hindsight"), 2 * cell.world.judges)
-    places = {candidate: k for k, candidate in enumerate(gradients)}
-    competing = [c for c in gradients if c[0] in advice.own]
+    policies = {c: stepped(cell, g, eta) for c, g in gradients.items()}
+    gained = compared(cell, policies, child(seed, "hindsight"))
+    own = {c: gained[c] for c in gained if c[0] in advice.own}
+    together = 1 - 0.05 / len(own)
     row: dict[str, Any] = {
         "length": eta,
         "rate": advice.rate or rate,
-        "one_update": as_row({c: change(gained[places[c]]) for c in gradients}),
-        "best": share_of_best(gained, places, competing, competing[0]),
+        "one_update": as_row(gained),
+        "helps": [f"{name} {h}" for (name, h), x in own.items() if change(x, together).low > 0],
     }
-    together = 1 - 0.05 / len(competing)
-    row["helps"] = [
-        f"{name} {h}" for name, h in competing if change(gained[places[name, h]], together).low > 0
-    ]
     if advice.candidate is None:
         return row
-    row["share"] = share_of_best(gained, places, competing, advice.candidate)
-    row["happened"] = share_of_best(gained, places, list(gradients), advice.candidate)
-    for key, after in (
-        ("after_1", stepped(cell, first, eta)),
-        ("after_k", followed(cell, advice.candidate, advice.updates, row["rate"])),
-    ):
-        row[key] = change(differences(cell, [cell.policy, after], child(seed, key), most)[0]).row()
+    row |= {"share": share_of_best(own, advice.candidate)}
+    row |= {"share_1": row["share"], "happened": share_of_best(gained, advice.candidate)}
+    policies = {advice.candidate: followed(cell, advice.candidate, advice.updates, row["rate"])}
+    for key, after in (("after_1", stepped(cell, first, eta)), ("after_k", *policies.values())):
+        pair = [cell.policy, after]
+        row[key] = change(differences(cell, pair, child(seed, key), world.most)[0]).row()
+    if advice.updates > 1:
+        for name in advice.own:
+            for h in candidates(advice, name, world.rivals):
+                if (name, h) not in policies:
+                    policies[name, h] = followed(cell, (name, h), advice.updates, row["rate"])
+        gained = compared(cell, policies, child(seed, "rivals"))
+        row |= {"k_updates": as_row(gained), "share": share_of_best(gained, advice.candidate)}
     return row
 
 
-def share_of_best(
-    gained: torch.Tensor, places: dict[Candidate, int], among: list[Candidate], of: Candidate
-) -> list[float]:
+def candidates(advice: Advice, name: str, horizons: Sequence[int]) -> list[int]:
+    """Some horizons of an estimator, and the recommended one."""
+    over = {0} if name == "data" else set(horizons)
+    if name in ("model", "mixed", "true_dynamics"):
+        over.discard(0)  # the data gradient once more
+    if advice.candidate is not None and advice.candidate[0] == name:
+        over.add(advice.candidate[1])
+    return sorted(over)
+
+
+def compared(
+    cell: Cell, policies: Mapping[Candidate, nn.Module], seed: int
+) -> dict[Candidate, torch.Tensor]:
+    """J of each policy less that of the cell's, [n] each, on the same starts and noise."""
+    pairs = differences(cell, [cell.policy, *policies.values()], seed, 2 * cell.world.judges)
+    return dict(zip(policies, pairs, strict=True))
+
+
+def share_of_best(gained: Mapping[Candidate, torch.Tensor], of: Candidate) -> list[float]:
     """ΔJ of a candidate over that of the best, which one half of the starts chooses and the other
     judges, both ways; with a jackknife interval over 32 groups. [value, low, high]."""
-    rows = [places[c] for c in among]
+    every, place = torch.stack(list(gained.values())), list(gained).index(of)
 
     def share(x: torch.Tensor) -> float:
         halves = x[:, ::2], x[:, 1::2]
-        top = sum(
-            float(b[rows[int(a[rows].mean(1).argmax())]].mean()) for a, b in (halves, halves[::-1])
-        )
-        return 2 * float(x[places[of]].mean()) / top if top > 0 else float("nan")
+        top = sum(float(b[int(a.mean(1).argmax())].mean()) for a, b in (halves, halves[::-1]))
+        return 2 * float(x[place].mean()) / top if top > 0 else float("nan")
 
-    value, groups = share(gained), 32
-    group = torch.arange(gained.shape[1]) * groups // gained.shape[1]
-    left = np.array([share(gained[:, group != k]) for k in range(groups)])
+    value, groups = share(every), 32
+    group = torch.arange(every.shape[1]) * groups // every.shape[1]
+    left = np.array([share(every[:, group != k]) for k in range(groups)])
     half = 2.04 * ((groups - 1) / groups * ((left - left.mean()) ** 2).sum()) ** 0.5
     return [value, value - half, value + half]
 

@@ -54,6 +54,7 @@ class World:
         starts: N of the measurement.
         judges, most: starts of paired returns, at first and at most; steps: of each return.
         batch: samples of one update; samples: behind the directions that hindsight compares.
+        rivals: horizons that are followed as long as the recommended one.
     """
 
     kind: str
@@ -67,6 +68,7 @@ class World:
     steps: int = 200
     batch: int = 256
     samples: int = 1024
+    rivals: tuple[int, ...] = (0, 1, 8, 25)
     termination: Termination = "ignore"
 
 
@@ -139,14 +141,16 @@ def bouncing_ball(seed: int) -> Task:
 def _contact(env_id: str, starts: int = 64) -> World:
     return World(
         "contact", lambda seed: gradlab.tasks.mujoco(env_id), UPDATES, starts=starts, judges=64,
-        most=512, batch=64, samples=128, termination="mask",
+        most=512, batch=64, samples=128, rivals=(0, 1, 4), termination="mask",
     )  # fmt: skip
 
 
 WORLDS: Mapping[str, World] = {
     "linear-stable": World("linear", partial(linear_quadratic, 0.7, 0.95), (5, 20, 80), 1e-2, ()),
     "linear-growing": World("linear", partial(linear_quadratic, 1.02, 1.1), (10, 30, 90), 1e-2, ()),
-    "path-tracking": World("smooth", lambda seed: gradlab.tasks.path_tracking(), (10, 30, 90)),
+    "path-tracking": World(
+        "smooth", lambda seed: gradlab.tasks.path_tracking(), (10, 30, 90), rivals=(1, 25)
+    ),
     "pendulum": World("smooth", lambda seed: gradlab.tasks.pendulum(1.2, 0.9), (20, 60, 180)),
     "inverted-pendulum": World(
         "smooth", lambda seed: gradlab.tasks.inverted_pendulum(engine="analytic"), (30, 60, 120)

@@ -73,11 +73,10 @@ def test_starts_double_until_the_sign_is_known(monkeypatch: pytest.MonkeyPatch) 
 def test_the_share_of_the_best_is_of_the_best() -> None:
     generator = torch.Generator().manual_seed(0)
     common = torch.randn(512, generator=generator)
-    gained = torch.stack([0.5 + 0.1 * common, 1.0 + 0.1 * common])
-    places = {("data", 0): 0, ("model", 1): 1}
-    value, low, high = share_of_best(gained, places, list(places), ("data", 0))
+    gained = {("data", 0): 0.5 + 0.1 * common, ("model", 1): 1.0 + 0.1 * common}
+    value, low, high = share_of_best(gained, ("data", 0))
     assert low < 0.5 < high and abs(value - 0.5) < 0.02
-    assert share_of_best(gained, places, list(places), ("model", 1))[0] == pytest.approx(1)
+    assert share_of_best(gained, ("model", 1))[0] == pytest.approx(1)
 
 
 def row(**changes: object) -> dict[str, object]:
