@@ -10,6 +10,7 @@
     compare_remedies(task, policy, critic, …)    is a remedy worth it? paired, one thing changed
     train(algorithm, task)                       a run of training, from one table of algorithms
     sweep(table, output)                         many measurements or trainings, by many processes
+    race(task, policy, critic)                   where each gradient leads in K updates
     report(path)                                 one HTML page to decide from
     audit(loss, actor, critic)                   where an actor loss gets its gradient, or loses it
     Probe(policy, optimizer)                     the gradients of your own loop, while it runs
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from gradlab.jacobians.comparison import compare_jacobians
     from gradlab.measurement.measure import measure
     from gradlab.probe.probe import Probe
+    from gradlab.racing.race import race
     from gradlab.remedies.compare import compare_remedies
     from gradlab.reporting import report
     from gradlab.runs.attribution_shares import attribute, attribution
@@ -59,6 +61,7 @@ __all__ = [
     "figures",
     "load",
     "measure",
+    "race",
     "report",
     "sweep",
     "systems",
@@ -83,6 +86,7 @@ _HOMES = {
     "differentiable": "gradlab.systems.differentiable",
     "load": "gradlab.runs.profile",
     "measure": "gradlab.measurement.measure",
+    "race": "gradlab.racing.race",
     "report": "gradlab.reporting",
     "sweep": "gradlab.cli.sweep",
     "train": "gradlab.training.loop",

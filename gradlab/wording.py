@@ -9,14 +9,14 @@ from typing import Any
 from gradlab.runs.identity import Identity
 
 _SYSTEMS = {
-    ("model", "model"): "the model",
-    ("simulator", "model"): "the model along the simulator's states",
-    ("recorded", "model"): "the model along recorded states",
+    ("model", "model"): "your model",
+    ("simulator", "model"): "your model along the simulator's states",
+    ("recorded", "model"): "your model along recorded states",
     ("simulator", "simulator"): "the simulator",
-    ("model", "simulator"): "the simulator along the model's states",
+    ("model", "simulator"): "the simulator along your model's states",
     ("recorded", "simulator"): "the simulator along recorded states",
     ("simulator", "none"): "the simulator",
-    ("model", "none"): "the model",
+    ("model", "none"): "your model",
     ("recorded", "none"): "recorded states",
 }
 _GRADIENTS = {
@@ -26,7 +26,7 @@ _GRADIENTS = {
 }
 _WAYS = {
     "first": "θ in the first action",
-    "all": "θ in all actions",
+    "all": "BPTT",
     "score": "the score",
     "ivw": "IVW-H",
     "ddcg": "DDCG",
@@ -38,7 +38,7 @@ def describe(identity: Identity) -> tuple[str, str]:
     """What an estimator differentiates, and how; the only place that makes words of who one is.
 
     Returns:
-        "the model", "θ in all actions", with the estimator's name where another one of the
+        "your model", "BPTT", with the estimator's name where another one of the
         measurement is the same; ("the critic alone", "") of the data gradient.
     """
     how = _WAYS.get(identity.actions, identity.actions)
@@ -58,7 +58,7 @@ def gradient(identity: Identity) -> str:
     if identity.systems in _GRADIENTS and how == _WAYS["first"]:
         return _GRADIENTS[identity.systems]
     if identity.systems in _GRADIENTS and how == _WAYS["all"]:
-        return f"{_GRADIENTS[identity.systems].partition(' (')[0]} with θ in all actions"
+        return f"{_GRADIENTS[identity.systems].partition(' (')[0]} with θ in all actions (BPTT)"
     if identity.actions not in ("first", "all"):
         return f"{how} on {who}"
     return f"the gradient of {who} ({how})"

@@ -100,6 +100,8 @@ class Measure:
     """Your policy's optimiser."""
     refit: int = 25
     """Updates of your policy between two fits of its critic."""
+    no_rehearsal: bool = False
+    """Do not make the updates of the best gradients ahead, which says for how many they hold."""
     seed: arguments.Seed = 0
     output: arguments.Output = None
     overwrite: arguments.Overwrite = False
@@ -164,6 +166,7 @@ class Measure:
                     trim_starts=self.trim_starts,
                     also=self.also,
                     update=update,
+                    rehearse=not self.no_rehearsal,
                     progress=progress,
                     command=command,
                 )
@@ -192,7 +195,7 @@ class Measure:
     def _networks(self, task: Task) -> tuple[dict[str, str | None], Literal["ignore", "mask"], str]:
         """Files of policy and critic, None where one is fitted; the termination; and whose the
         networks are in words, "" where both are the user's."""
-        from gradlab.tasks.environments import TRAINED, TRANSITIONS, trained_networks
+        from gradlab.tasks.environments import TRAINED, UPDATES, trained_networks
 
         files = {"policy": self.policy, "critic": self.critic}
         trained = {} if self.spectral or self.policy else trained_networks(task)
@@ -204,7 +207,7 @@ class Measure:
         origin = f"placeholders for the {' and '.join(missing)}"
         if trained:
             origin = (
-                f"SAC's after {TRANSITIONS:,} transitions, return {TRAINED[task.name]:,}, measured "
+                f"SAC's after {UPDATES:,} updates, return {TRAINED[task.name]:,}, measured "
                 f"without its entropy bonus"
             )
         options = " ".join(f"--{kind} FILE" for kind in missing)
@@ -264,6 +267,8 @@ class Measure:
         policy = copy.deepcopy(given["policy"]).double() if "policy" in given else None
         priced = prices(task, policy, made, self.starts, horizon, visited)
         more = {"steps": self.consequence, "attribution": self.attribute}
+        if self.no_rehearsal:
+            priced = tuple(price for price in priced if price.stage != "rehearsal")
         return (*priced, *(Price(stage) for stage, wanted in more.items() if wanted))
 
     def _memory(

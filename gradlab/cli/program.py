@@ -29,6 +29,7 @@ from gradlab.cli.jacobians import Jacobians
 from gradlab.cli.listing import List
 from gradlab.cli.logs import Logs
 from gradlab.cli.measure import Measure
+from gradlab.cli.race import Race
 from gradlab.cli.remedies import Remedies
 from gradlab.cli.report import Report
 from gradlab.cli.selftest import Selftest
@@ -48,6 +49,7 @@ LONGEST = 1000  # characters of a refusal
 Chosen = (
     Measure
     | Jacobians
+    | Race
     | Certify
     | Fit
     | Logs
@@ -66,6 +68,7 @@ Chosen = (
 Command = (
     Annotated[Measure, subcommand("measure")]
     | Annotated[Jacobians, subcommand("jacobians")]
+    | Annotated[Race, subcommand("race")]
     | Annotated[Certify, subcommand("certify")]
     | Annotated[Fit, subcommand("fit")]
     | Annotated[Logs, subcommand("logs")]

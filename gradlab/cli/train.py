@@ -61,6 +61,11 @@ class Train:
     by: Literal["mse", "gain"] = "mse"
     """Criterion of measured weights or horizon: the error of the gradient at replayed states, or
     the gain in return of a step along it at visited states."""
+    steer: Literal["rehearse", "accept"] | None = None
+    """Let returns on the simulator decide: rehearse the updates of every horizon, adopt the best or
+    hold the policy; or take back what is lower than the last policy accepted. Default: neither."""
+    steer_every: int | None = None
+    """Iterations between two such decisions. Default: 25 or 5 updates of the policy."""
     measure_every: int | None = None
     """Iterations between two measurements of weights or horizon. Default: 1000."""
     measure_starts: int | None = None
@@ -209,6 +214,8 @@ class Train:
                 weights=self.weights if isinstance(self.weights, str) else "rule",
                 horizon=self.horizon,
                 by=self.by,
+                steer=self.steer,
+                steer_every=self.steer_every,
                 command=command,
                 progress=progress,
                 note=lambda line: standard_error(f"gradlab: note: {line}"),

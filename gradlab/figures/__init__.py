@@ -47,6 +47,10 @@ Figures of logs take their own long table (`gradlab.runs.logs`):
     logged_agreement, logged_referee, logged_noise, logged_critics      gradients and scores
     logged_direction, logged_prediction                                 the model by itself
 
+Figure of a race, from `Race.table()`:
+
+    return_over_updates      where each candidate led
+
 Figures of training runs take a row per evaluation and seed (`gradlab.runs.training.results.table`):
 
     returns, training_curve, mixture_weights, gradient_errors, update_times
@@ -107,6 +111,7 @@ from gradlab.figures.probe_measured import (
     moved_chains,
     moved_profiles,
 )
+from gradlab.figures.race import return_over_updates
 from gradlab.figures.remedies import remedy_effects, remedy_horizons, remedy_jacobians
 from gradlab.figures.remedy_models import remedy_levels, remedy_marks
 from gradlab.figures.slices import loss_slices
@@ -169,6 +174,7 @@ __all__ = [
     "remedy_jacobians",
     "remedy_levels",
     "remedy_marks",
+    "return_over_updates",
     "returns",
     "sample_norm",
     "sign_agreement",

@@ -1,8 +1,9 @@
 """What one small step along each gradient gains, in % of the best possible step of its length.
 
     above 0 the step helps, below it harms; 100% is the direction of the true gradient
-    lines   to first order, with 95% bands, labelled at their ends
-    dots    realised: the same steps taken, returns on fresh starts
+    lines   to first order, with 95% bands, labelled at their ends; the recommended one is strong,
+            others are thin, grey is what needs the simulator
+    dots    realised: the user's update taken along each gradient, returns on fresh starts
 
 The table is `Profile.table()` (rows with quantity "gain"), the dots are `Realised.table()`.
 """
@@ -19,6 +20,7 @@ from matplotlib.axes import Axes
 from gradlab.figures import drawing, style
 from gradlab.figures.drawing import Curve
 from gradlab.figures.style import INK, MUTED, PAPER, Look
+from gradlab.runs.competing import needs_states
 from gradlab.runs.identity import Identity
 
 LOW, HIGH = -112.0, 112.0
@@ -28,7 +30,8 @@ MARKS = {("simulator", "model"): "s", ("simulator", "simulator"): "^"}
 SIGNS = {"s": "■ ", "^": "▲ "}  # of the marks, beside the names at the ends of lines
 SHORT = {("model", "model"): "model", ("simulator", "model"): "mixed",
          ("simulator", "simulator"): "simulator"}  # fmt: skip
-ACTIONS = {"first": "first action", "all": "all actions"}
+ACTIONS = {"first": "first action", "all": "BPTT"}
+STRONG, THIN = 3.2, 1.3  # widths of the recommended line and of the others
 
 
 def gain(
@@ -51,7 +54,8 @@ def gain(
         drawing.nothing(ax, "no gains: they need the gradient of the return")
         return style.dress(ax, "Gain of one step", "")
     end = drawing.last_horizon(table[table["estimator"].isin(names)])
-    ends = {name: _line(ax, table, name, looks[name], end) for name in names}
+    best = None if chosen is None else chosen[0]
+    ends = {name: _line(ax, table, name, looks[name], end, name == best) for name in names}
     unknown = any(_is_unknown(table, name) for name in names)
     _zones(ax, end)
     if chosen is not None:
@@ -59,13 +63,14 @@ def gain(
     if realised is not None:
         _dots(ax, realised, looks, known)
     _label(ax, ends, looks, end)
-    notes = [
-        "lines: to first order, with 95% bands (solid: θ in all actions, dashed: in the first)"
-    ]
+    grey = "; grey: needs the simulator" if any(_needs_simulator(known, n) for n in names) else ""
+    notes = [f"lines: to first order, 95% bands (solid: BPTT, dashed: first action){grey}"]
     if unknown:
         notes.append(f"no band: the interval is wider than {WIDE:.0f} points")
     if realised is not None:
-        notes.append("dots: steps that were taken, on fresh starts, 95% bars (open: first action)")
+        notes.append(
+            "dots: your update taken, fresh starts, 95% bars (open: first action)"
+        )
     style.dress(ax, "Gain of one step", "harms  ←  % of the best possible step  →  helps", notes)
     legend = ax.get_legend()
     if legend is not None:
@@ -90,7 +95,7 @@ def _is_unknown(table: pd.DataFrame, name: str) -> bool:
     return line is not None and line.known(WIDE)[1]
 
 
-def _line(ax: Axes, table: pd.DataFrame, name: str, look: Look, end: float) -> float:
+def _line(ax: Axes, table: pd.DataFrame, name: str, look: Look, end: float, strong: bool) -> float:
     """Draws one estimator; returns the height of its end. The critic alone is one level."""
     line = _curve(table, name)
     assert line is not None
@@ -101,14 +106,16 @@ def _line(ax: Axes, table: pd.DataFrame, name: str, look: Look, end: float) -> f
     # Horizon 0 is the critic alone, which has a level of its own.
     later = line.horizon > 0
     line = Curve(*(each[later] for each in (line.horizon, line.value, line.low, line.high)))
-    drawing.draw(ax, line, look, band=0.13, width=2.3 if look.dash == "-" else 1.5)
+    band = 0.2 if strong else 0.0 if look.colour == MUTED else 0.1
+    drawing.draw(ax, line, look, band=band, width=STRONG if strong else THIN)
     finite = np.flatnonzero(np.isfinite(line.value))
     return float(line.value[finite[-1]])
 
 
 def _looks(names: Sequence[str], known: Mapping[str, Identity]) -> dict[str, Look]:
-    """The colours of all figures, a mark for each family, solid with θ in all actions and dashed in
-    the first, so that greyscale loses nothing. No line has dots: these are steps."""
+    """The colours of all figures, grey for what needs the simulator, a mark for each family, solid
+    with θ in all actions and dashed in the first, so that greyscale loses nothing. No line has
+    dots: these are steps."""
     looks = {}
     for name, look in style.looks(names, known).items():
         own = known.get(name)
@@ -117,8 +124,15 @@ def _looks(names: Sequence[str], known: Mapping[str, Identity]) -> dict[str, Loo
             dash: style.Dash = (0, (5, 1.8)) if own.actions == "first" else "-"
             text = f"{text}: {style.plain(name)}" if own.ambiguous else text
             look = replace(look, label=text, dash=look.dash if own.data else dash)
+        if _needs_simulator(known, name):
+            look = replace(look, colour=MUTED)
         looks[name] = replace(look, marker=MARKS.get(own.systems, "") if text and own else "")
     return looks
+
+
+def _needs_simulator(known: Mapping[str, Identity], name: str) -> bool:
+    own = known.get(name)
+    return own is not None and (own.control or name in needs_states(known))
 
 
 def _short(own: Identity) -> str:
@@ -165,11 +179,11 @@ def _dots(
             100 * float(np.clip(each, -1.1, 1.1))
             for each in (row.share, row.share_low, row.share_high)
         )
-        ax.plot([x, x], [low, high], color=look.colour, lw=1.6, zorder=4)
+        ax.plot([x, x], [low, high], color=look.colour, lw=1.6, zorder=4, clip_on=False)
         own = known.get(str(row.estimator))
         first = own is not None and own.actions == "first"
         face, edge = (PAPER, look.colour) if first else (look.colour, PAPER)
-        ax.plot(x, value, marker="o", ms=8, mfc=face, mec=edge, mew=1.7, zorder=5)
+        ax.plot(x, value, marker="o", ms=8, mfc=face, mec=edge, mew=1.7, zorder=5, clip_on=False)
 
 
 def _label(ax: Axes, ends: dict[str, float], looks: dict[str, Look], end: float) -> None:

@@ -20,6 +20,7 @@ from gradlab.data.noise import child, stream
 from gradlab.errors import InputError
 from gradlab.gradients.rollout import rollout
 from gradlab.gradients.starts import Starts, policy_noise_at
+from gradlab.networks.critics import judge
 from gradlab.networks.interface import act, check_policy, double_copy
 from gradlab.networks.mlp import QCritic
 from gradlab.networks.spectral import Which, baked, normalise
@@ -32,6 +33,7 @@ TRAJECTORIES = 512
 VISITED = 16  # states taken from each trajectory
 STEPS = 25  # n of the targets
 UPDATES = 2000
+REFITTED = 200  # updates from where a critic stands
 ROWS = 256
 TARGET_RATE = 0.01
 SMALLEST = 1e-2  # exploration of a policy that always acts alike, in action units
@@ -87,6 +89,25 @@ def fit_critic(
         normalise(critic, spectral, bound)
     _train(critic, data, generator, progress)
     return baked(critic.eval())
+
+
+@differentiating
+def refit_critic(
+    task: Task,
+    policy: nn.Module,
+    critic: nn.Module,
+    *,
+    updates: int = REFITTED,
+    steps: int = STEPS,
+    termination: str = "ignore",
+    seed: int = 0,
+) -> nn.Module:
+    """A copy of a Q critic after so many further updates towards Q^π, as between two stretches of
+    training: from where it stands, at its own precision."""
+    refitted = copy.deepcopy(critic).requires_grad_(True)
+    data = evaluation_data(task, double_copy("policy", policy), steps, termination, seed)
+    _train(refitted, data, stream(seed, "critic"), silent, updates)
+    return refitted
 
 
 def fit_to(
@@ -153,22 +174,27 @@ def _exploratory(
 
 
 def _train(
-    critic: QCritic, data: Evaluation, generator: torch.Generator, progress: Progress
+    critic: nn.Module,
+    data: Evaluation,
+    generator: torch.Generator,
+    progress: Progress,
+    updates: int = UPDATES,
 ) -> None:
     target = copy.deepcopy(critic)
+    dtype = next(critic.parameters()).dtype
     columns = [
-        getattr(data, name).float()
+        getattr(data, name).to(dtype)
         for name in ("state", "action", "returns", "last_state", "last_action", "bootstrap")
     ]
     scale = columns[2].std().clamp_min(1e-8)
     optimizer = torch.optim.Adam(critic.parameters(), lr=LEARNING_RATE)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, UPDATES, eta_min=1e-5)
-    for update in range(UPDATES):
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, updates, eta_min=1e-5)
+    for update in range(updates):
         rows = torch.randint(len(columns[0]), (ROWS,), generator=generator)
         s, a, returns, s_n, a_n, bootstrap = (column[rows] for column in columns)
         with torch.no_grad():
-            wanted = returns + bootstrap * target(s_n, a_n)
-        loss = (((critic(s, a) - wanted) / scale) ** 2).mean()
+            wanted = returns + bootstrap * judge(target, "Q", s_n, a_n)
+        loss = (((judge(critic, "Q", s, a) - wanted) / scale) ** 2).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -176,5 +202,5 @@ def _train(
         with torch.no_grad():
             for slow, fast in zip(target.parameters(), critic.parameters(), strict=True):
                 slow.lerp_(fast, TARGET_RATE)
-        progress("critic", update + 1, UPDATES)
+        progress("critic", update + 1, updates)
     nn.Module.zero_grad(critic, set_to_none=True)

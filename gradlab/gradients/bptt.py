@@ -71,14 +71,42 @@ def mean_and_squared_norms(
     return profile.means[0], profile.squared_norms[0]
 
 
+def mean_gradient(
+    estimator: Estimator,
+    policy: nn.Module,
+    starts: Tensor | Path | Starts,
+    seed: int = 0,
+    termination: str = "ignore",
+) -> Tensor:
+    """Mean gradient [P] alone, which `Estimator.mean_gradient` gives, by one plain backward pass
+    where autograd can pass."""
+    starts = checked(estimator, policy, starts, termination)
+    plain, soft = softened(estimator, policy)
+    if not _autograd_passes(plain):
+        return estimator.mean_gradient(policy, starts, seed, termination)
+    parameters = list(soft.parameters())
+    trained = [p for p in parameters if p.requires_grad]
+    with torch.enable_grad():
+        total = _returns(plain, soft, starts, seed, termination, copy_outputs=True).total
+        mean = (total * starts.weight).mean()
+        grads = iter(torch.autograd.grad(mean, trained, materialize_grads=True))
+    return torch.cat(
+        [(next(grads) if p.requires_grad else torch.zeros_like(p)).flatten() for p in parameters]
+    )
+
+
+def _autograd_passes(estimator: Estimator) -> bool:
+    """Through the estimator's path, all of whose derivatives are counted?"""
+    model = estimator.jacobians if estimator.jacobians is not None else estimator.states
+    detached = not estimator.way.pathwise or bool(estimator.cut)
+    return not detached and not isinstance(estimator.states, Recorded) and model.differentiable
+
+
 def _backpropagated(
     estimator: Estimator, policy: nn.Module, starts: Starts, seed: int, termination: str
 ) -> tuple[Tensor, Tensor] | None:
     estimator, policy = softened(estimator, policy)
-    model = estimator.jacobians if estimator.jacobians is not None else estimator.states
-    recorded = isinstance(estimator.states, Recorded)
-    detached = not estimator.way.pathwise or bool(estimator.cut)
-    if detached or recorded or not model.differentiable:
+    if not _autograd_passes(estimator):
         return None
     probe = starts.states[:2], starts.policy_noise(policy, seed, 0)[:2]
     if not has_factors(policy, *probe):

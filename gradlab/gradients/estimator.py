@@ -120,7 +120,11 @@ class Estimator:
 
     @differentiating
     def gradients(
-        self, policy: nn.Module, starts: Tensor | Path, seed: int = 0, termination: str = "ignore"
+        self,
+        policy: nn.Module,
+        starts: Tensor | Path | Starts,
+        seed: int = 0,
+        termination: str = "ignore",
     ) -> Tensor:
         """Per-sample ascent gradients, [N, P]; in float64, on copies, where dtypes differ."""
         validation.whole("seed", seed)
@@ -132,7 +136,11 @@ class Estimator:
 
     @differentiating
     def mean_gradient(
-        self, policy: nn.Module, starts: Tensor | Path, seed: int = 0, termination: str = "ignore"
+        self,
+        policy: nn.Module,
+        starts: Tensor | Path | Starts,
+        seed: int = 0,
+        termination: str = "ignore",
     ) -> Tensor:
         """Mean ascent gradient over the starts, [P], as of `gradients`; samples are taken in
         blocks."""
@@ -149,21 +157,25 @@ class Estimator:
 
 
 def _in_one_dtype(
-    estimator: Estimator, policy: nn.Module, starts: Tensor | Path
-) -> tuple[Estimator, nn.Module, Tensor | Path]:
+    estimator: Estimator, policy: nn.Module, starts: Tensor | Path | Starts
+) -> tuple[Estimator, nn.Module, Tensor | Path | Starts]:
     """Networks and starts of one precision as they are; else all of them in float64."""
     networks = [
         module for module in (policy, estimator.tail.critic) if isinstance(module, nn.Module)
     ]
     dtypes = {p.dtype for network in networks for p in network.parameters()}
-    if isinstance(starts, Tensor | Path):
+    if isinstance(starts, Tensor | Path | Starts):
         dtypes |= {starts.dtype if isinstance(starts, Tensor) else starts.states.dtype}
     if not dtypes <= PRECISIONS or len(dtypes) < 2:
         return estimator, policy, starts
     tail = replace(estimator.tail, critic=copy.deepcopy(estimator.tail.critic))
     if tail.critic is not None:
         tail.critic.double()
-    return replace(estimator, tail=tail), double_copy("policy", policy), starts.double()
+    if isinstance(starts, Starts):
+        starts = replace(starts, states=starts.states.double(), weight=starts.weight.double())
+    else:
+        starts = starts.double()
+    return replace(estimator, tail=tail), double_copy("policy", policy), starts
 
 
 def checked(

@@ -54,11 +54,6 @@ def exchangeable(
     return stretch[label].reshape(-1, *[1] * (x.ndim - 1)) * x + moved[label]
 
 
-def counted_once(squares: Tensor, strata: Strata | None, rows: slice = slice(None)) -> Tensor:
-    """Squares [..., n] of some of the groups, the weight of their stratum once and not twice."""
-    return squares if strata is None else squares / torch.from_numpy(strata.weight[rows])
-
-
 def by_group(values: Tensor, label: Tensor) -> Floats:
     """[K, N] → [K, G], in the order of the labels."""
     groups = int(label.max()) + 1

@@ -80,6 +80,8 @@ def truth_values(truth: Truth, kind: str) -> dict[str, Any]:
         "admissible": truth.admissible,
     }
     plain = ["status", "horizon", "lyapunov", "remainder", "flagged", "reason"]
+    if not np.isnan(truth.growth):
+        plain += ["growth"]
     if not np.isnan(truth.boundary):
         plain += ["boundary", "boundary_se"]
     values |= {name: getattr(truth, name) for name in plain}

@@ -7,7 +7,7 @@ critic; a truth that checks itself is the reference of every bias.
     pilot       how rare the starts are that count, and strata       (`measurement.rare_starts`)
     truth       the simulator's own gradient, where there is one and holds at an update's length
     moments     of every estimator and horizon                       → the profile
-    stages      realised gains, checks, steps, attribution           (`runs.stages`)
+    stages      realised gains, rehearsal, checks, steps, attribution  (`runs.stages`)
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from gradlab.measurement.one_step import Question, one_step_improvement
 from gradlab.measurement.problem import Given, Problem, problem
 from gradlab.measurement.rare_starts import rare_starts, recorded, with_pilot
 from gradlab.measurement.realised_gains import Stepping, check_judges, realised_gains
+from gradlab.measurement.rehearsal import rehearsal
 from gradlab.measurement.update import Update
 from gradlab.progress import Progress, silent
 from gradlab.runs.decision_rules import judged_cells
@@ -71,6 +72,7 @@ def measure(
     strata: bool | None = None,
     also: Sequence[str] = (),
     update: Update | None = None,
+    rehearse: bool = True,
     progress: Progress = silent,
     command: str = "",
 ) -> Profile:
@@ -120,6 +122,9 @@ def measure(
         update: your own, at whose length truth and gradients are tried (see
             `gradlab.measurement.update`). None: Adam's, at the rate whose first step moves the
             actions by 4% of their size.
+        rehearse: make the updates of the gradients that compete ahead, as many as there are
+            between two fits of the critic, and keep what each does to the return; wherever steps
+            are taken as for `judges`. At most 30% more (see `gradlab.measurement.rehearsal`).
         progress: called as progress(stage, done, total).
         command: recorded in the file, so that a reader can repeat the run.
 
@@ -142,7 +147,12 @@ def measure(
     profile = _profile(posed, measured, command, also)
     stages: dict[str, Stage] = {"checks": measured.checks}
     if posed.drawn and posed.objective:
-        stages = {"realised gains": lambda profile: measured.realised(profile, judges)} | stages
+        tried: dict[str, Stage] = {
+            "realised gains": lambda profile: measured.realised(profile, judges)
+        }
+        if rehearse:
+            tried["rehearsal"] = measured.rehearsed
+        stages = tried | stages
     if consequence:
         stages["steps"] = measured.steps
     if attribute is not False:
@@ -177,13 +187,22 @@ class _Found:
 
     def realised(self, profile: Profile, judges: int | None) -> Profile:
         """Steps along some of the mean gradients, on fresh starts."""
+        return replace(
+            profile, realised=realised_gains(self._stepping(profile), judges, self.progress)
+        )
+
+    def rehearsed(self, profile: Profile) -> Profile:
+        """The updates of the gradients that compete, made ahead."""
+        found = rehearsal(self._stepping(profile), self.update, self.asked.batch, self.progress)
+        return replace(profile, rehearsal=found)
+
+    def _stepping(self, profile: Profile) -> Stepping:
         asked = self.asked
-        stepping = Stepping(
+        return Stepping(
             asked.task, asked.setting, asked.chosen, self.measured, self.truth, profile.table(),
-            self.update.move(asked.setting, self.along),
+            profile.identities, self.update.move(asked.setting, self.along),
             {PATHWISE: self.tried.pathwise, SCORE: self.tried.score},
         )  # fmt: skip
-        return replace(profile, realised=realised_gains(stepping, judges, self.progress))
 
     def checks(self, profile: Profile) -> Profile:
         """Soundness beside the numbers."""
@@ -193,7 +212,7 @@ class _Found:
             asked.task, asked.setting, asked.given, asked.critics, asked.chosen, self.truth,
             self.measured.at, self.measured.cells,
         )  # fmt: skip
-        sanity = (*examine(subject), *rare_starts(asked, self.measured))
+        sanity = (*examine(subject), *rare_starts(asked, self.truth, self.measured))
         self.progress("checks", 1, 1)
         return replace(profile, sanity=sanity)
 

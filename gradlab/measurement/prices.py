@@ -12,6 +12,7 @@ of T steps, K visited states per start:
     estimators           N H (K + 1) Jacobians of a prior model, N H K of the simulator, whose own
                          path from the starts is the truth's; N (H + 1) gradients with θ in all
     realised gains       15 N T steps and more          checks  about 15% of these
+    rehearsal            at most 30% of these
 
 A prediction is good to a factor of two: T is not known, and other work may share the machine.
 """
@@ -125,9 +126,11 @@ def measurement(work: Work, rates: Rates) -> tuple[Price, ...]:
         ),
         Price("realised gains", "", STEPPED * unrolled * rates.step, at_most=True),
     ]
-    if not every:
-        stages = [stage for stage in stages if stage.stage not in ("jumps", "realised gains")]
     so_far = sum(stage.seconds for stage in stages)
+    stages.append(Price("rehearsal", "", 2 * SHARE * so_far, at_most=True))
+    if not every:
+        left_out = ("jumps", "realised gains", "rehearsal")
+        stages = [stage for stage in stages if stage.stage not in left_out]
     return (*stages, Price("checks", "", SHARE * so_far))
 
 

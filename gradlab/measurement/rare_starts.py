@@ -7,9 +7,10 @@ Starts cost next to nothing beside their Jacobians:
 
     pilot     M N starts, M = 30, or 10 where a step is dear, for a hundred steps; states are kept
     score     q = rms over 4 directions of θ of J(θ + d) − J(θ − d), |d| moving actions by 4%; where
-              these are dear too, |J − median|. Starts whose episode ends come last in its order
+              these are dear too, |J − median|
     strata    its quantiles 0, .5, .8, .95, .99, .997, 1, of which
-              n_h = N (W_h/2 + W_h rms_h q/2Σ), at least 8 (4 below N = 128), are measured
+              n_h = N (W_h/2 + W_h rms_h q/2Σ), at least 8 (4 below N = 128), are measured; where
+              episodes end in at most 1 of 20 starts, these are one more, of N/16 at least
 
 with the weights W_h N/n_h (`statistics.strata`), drawn without replacement, even in number so that
 halves have half of every stratum. A pilot in which 1 start in 100 carries at most 40% of Σ q², and
@@ -22,9 +23,13 @@ Refused, by name, are variance, error and SNR
               strata cannot tell which, as policy or simulator are random or the sample is plain
     carried   where 1 measured start in 100 carries 40% of E |G|² of an estimator; below N = 100
               where the largest would, were it one in a hundred
+    tail      where nothing asks for strata, and q² has a Pareto tail without a variance, k > ½
+              (`statistics.pareto`): under starts of Student's t with 5 degrees of freedom
+    cut       where few starts carry much and the truth is cut before it converges: another sample
+              may cut it elsewhere
 
-Events rarer than one in the pilot, and tails inside a stratum, are seen by the last alone, if at
-all: its silence proves nothing.
+Events rarer than one in the pilot, and tails inside a stratum, are seen by what is carried alone,
+if at all: its silence proves nothing.
 """
 
 from __future__ import annotations
@@ -48,12 +53,14 @@ from gradlab.progress import Progress
 from gradlab.runs.check_results import RARE, UNDRAWN, CheckResult
 from gradlab.runs.trimmed_starts import REMEDY, central
 from gradlab.statistics.moments import Array
+from gradlab.statistics.pareto import tail_shape
 from gradlab.statistics.strata import Strata
 from gradlab.systems.system import System
 from gradlab.truth.common_random import own_size
 from gradlab.truth.moved_returns import Rolling
 from gradlab.truth.oracles import effective_horizon
 from gradlab.truth.scout import linearization_price
+from gradlab.truth.truth import Truth
 
 if TYPE_CHECKING:
     from gradlab.measurement.problem import Problem
@@ -72,7 +79,8 @@ SMALLEST = 32  # N from which on there are strata
 TAIL = 0.01  # of the starts
 HEAVY = 0.4  # share of a mean square that these may carry
 UNSEEN = 0.7  # share of Σ q² that the sample may have missed
-RARE_ENDS = 0.05  # share of starts whose episode ends, below which they are looked for
+HEAVIEST = 0.5  # Pareto k of squares beyond which they have no variance
+RARE_ENDS, OF_ENDS = 0.05, 16  # starts whose episode ends: rare up to it, 1 of 16 of the sample
 NEEDED, NEEDED_SMALL, NEEDED_PLAIN = 1.3, 2.0, 8.0  # of them in the sample, were it plain
 
 
@@ -107,7 +115,7 @@ class Pilot:
     """Scores of a pilot, and what a sample has of them.
 
     Attributes:
-        plan: its size; tail: share of Σ q² that 1 start in 100 carries.
+        plan: its size; tail: share of Σ q² that 1 start in 100 carries; shape: Pareto k of q².
         ends: share of starts whose episode ends within its steps.
         unseen: share of Σ q² beyond the largest q of the sample.
         strata: of the sample; None: it is plain.
@@ -116,10 +124,16 @@ class Pilot:
 
     plan: Plan
     tail: float
+    shape: float
     ends: float
     unseen: float
     strata: Strata | None
     random: bool
+
+    @property
+    def rare(self) -> bool:
+        """Do few starts carry much, or end?"""
+        return self.tail > HEAVY or 0 < self.ends <= RARE_ENDS
 
     def needed(self, n: int) -> int:
         """Starts from which on ends of episodes are covered; 0 where N of them do."""
@@ -149,22 +163,23 @@ def with_pilot(posed: Problem, wanted: bool | None, progress: Progress) -> Probl
     energy = float((q**2).sum())
     if not (np.isfinite(energy) and energy > 0):
         return posed
-    tail = largest_share(q**2)
+    tail, shape = largest_share(q**2), tail_shape(q**2)
     ends = float(ended.mean())
     random = noise_dim(setting.policy) > 0 or setting.simulator.noise_dim > 0
     asked = tail > HEAVY or 0 < ends <= RARE_ENDS if wanted is None else wanted
     possible = posed.objective and posed.division is None and bool((begin.weight == 1).all())
     drawn = None
     if asked and possible and min(n, plan.size // 2) >= SMALLEST:
-        drawn = _drawn(states, q, ended, n, seed)
-        if drawn is not None and not random and len(drawn[0].states.unique(dim=0)) < n:
+        apart = ended if ends <= RARE_ENDS else np.zeros_like(ended)
+        drawn = _drawn(states, q, apart, n, seed)
+        if drawn is not None and not random and len(torch.unique(drawn[0].states, dim=0)) < n:
             drawn = None
     if drawn is None:
         own, _ = _scores(setting, begin.states, moves, plan, child(seed, "sample"), progress)
-        pilot = Pilot(plan, tail, ends, _beyond(q, own.max()), None, random)
+        pilot = Pilot(plan, tail, shape, ends, _beyond(q, own.max()), None, random)
         return replace(posed, pilot=pilot)
     starts, chosen = drawn
-    pilot = Pilot(plan, tail, ends, _beyond(q, q[chosen].max()), starts.strata, random)
+    pilot = Pilot(plan, tail, shape, ends, _beyond(q, q[chosen].max()), starts.strata, random)
     return replace(posed, pilot=pilot, setting=replace(setting, starts=starts))
 
 
@@ -177,6 +192,7 @@ def recorded(pilot: Pilot) -> dict[str, object]:
         "steps": pilot.plan.steps,
         "score": "differences" if pilot.plan.differences else "returns",
         "tail": pilot.tail,
+        "shape": pilot.shape,
         "ends": pilot.ends,
         "unseen": pilot.unseen,
         "shares": shares,
@@ -236,20 +252,25 @@ def _blocks(n: int) -> Iterator[slice]:
 
 
 def _drawn(
-    states: Tensor, q: Array, ended: NDArray[np.bool_], n: int, seed: int
+    states: Tensor, q: Array, apart: NDArray[np.bool_], n: int, seed: int
 ) -> tuple[Starts, NDArray[np.int64]] | None:
     """N starts by strata, in random order, and which of the pilot they are; None with one."""
     size, few = len(q), FEWEST if n >= SMALL else FEW
-    rank = np.empty(size, dtype=np.int64)
-    rank[np.lexsort((q, ended))] = np.arange(size)
-    edges = [0, *(round(quantile * size) for quantile in QUANTILES), size]
+    if apart.sum() < few:
+        apart = np.zeros_like(apart)
+    others = np.flatnonzero(~apart)
+    edges = [round(quantile * len(others)) for quantile in (0, *QUANTILES, 1)]
     edges = [0, *(b for a, b in pairwise(edges) if b - a >= few)]
-    edges[-1] = size  # a stratum with too few starts joins the one below
-    label = np.searchsorted(edges, rank, side="right") - 1
-    room = np.diff(edges)
+    edges[-1] = len(others)  # a stratum with too few starts joins the one below
+    label = np.full(size, len(edges) - 1)
+    label[others[np.argsort(q[others], kind="stable")]] = np.repeat(
+        np.arange(len(edges) - 1), np.diff(edges)
+    )
+    room = np.bincount(label)
+    least = np.where(np.arange(len(room)) < len(edges) - 1, few, max(few, n // OF_ENDS))
     rms = np.sqrt(np.bincount(label, q**2) / room)
     share = room / size
-    count = _counts(n, share, share * rms / (share @ rms), room, few)
+    count = _counts(n, share, share * rms / (share @ rms), room, least)
     generator = stream(seed, "strata")
     chosen = np.concatenate([
         np.flatnonzero(label == h)[torch.randperm(int(room[h]), generator=generator).numpy()[:k]]
@@ -264,18 +285,18 @@ def _drawn(
 
 
 def _counts(
-    n: int, share: Array, energy: Array, room: NDArray[np.int64], few: int
+    n: int, share: Array, energy: Array, room: NDArray[np.int64], least: NDArray[np.int64]
 ) -> NDArray[np.int64]:
     """n_h, Σ n_h = N: half by their shares, half by their energy; even but for one."""
     count = 2 * np.round(n * (share + energy) / 4).astype(np.int64)
-    count = np.clip(count, few, room // 2 * 2)
+    count = np.minimum(np.maximum(count, least), room // 2 * 2)
     while (left := n - count.sum()) != 0:
         step = np.sign(left) * min(abs(left), 2)
         count[np.argmax(room - count if left > 0 else count)] += step
     return count
 
 
-def rare_starts(posed: Problem, measured: Measured) -> tuple[CheckResult, ...]:
+def rare_starts(posed: Problem, truth: Truth, measured: Measured) -> tuple[CheckResult, ...]:
     """The check, or what stands in its place; none where all starts have the same return."""
     if not posed.drawn:
         return (_undrawn("they were given, so that no others can be drawn", measured),)
@@ -284,10 +305,10 @@ def rare_starts(posed: Problem, measured: Measured) -> tuple[CheckResult, ...]:
         return (_undrawn(why, measured),)
     if posed.pilot is None:
         return ()
-    return (_result(posed.pilot, measured.cells, measured.starts),)
+    return (_result(posed.pilot, truth, measured.cells, measured.starts),)
 
 
-def _result(pilot: Pilot, cells: Cells, n: int) -> CheckResult:
+def _result(pilot: Pilot, truth: Truth, cells: Cells, n: int) -> CheckResult:
     plan, reasons = pilot.plan, []
     if pilot.unseen > UNSEEN:
         reasons.append(
@@ -307,6 +328,13 @@ def _result(pilot: Pilot, cells: Cells, n: int) -> CheckResult:
                 f"1 start in 100 carries {carried[name, h]:.0%} of the squared gradients ({name}, "
                 f"h = {h})"
             )
+    if not pilot.rare and pilot.shape > HEAVIEST:
+        reasons.append(
+            f"the squared score of {plan.size:,} starts has a tail without a variance (Pareto k "
+            f"{pilot.shape:.2f})"
+        )
+    if truth.status == "cut" and pilot.rare:
+        reasons.append(f"few starts carry the return beyond the {truth.horizon} steps of its truth")
     if reasons:
         meaning = (
             f"variance, error and SNR are not decided at N = {n}; slopes and gain hold. Take more "

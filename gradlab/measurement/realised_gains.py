@@ -26,6 +26,7 @@ from gradlab.measurement.moments.inner_products import Measured
 from gradlab.measurement.step_plan import chosen_cells, first_cells, planned
 from gradlab.measurement.steps import Direction, judging_starts, realise
 from gradlab.progress import Progress, silent
+from gradlab.runs.identity import Identity
 from gradlab.runs.one_step import TRUE_CELL, Cell
 from gradlab.runs.realised import Realised
 from gradlab.systems.system import by_differences
@@ -45,6 +46,7 @@ class Stepping:
 
     Attributes:
         chosen: the estimators; measured: their mean gradients; table: of the profile.
+        identities: who each estimator is.
         truth: against which they were measured.
         move: by which share of their size the user's update moves the actions.
         beside: mean gradients [P] by name that are neither truth nor estimator.
@@ -56,6 +58,7 @@ class Stepping:
     measured: Measured
     truth: Truth
     table: pd.DataFrame
+    identities: Mapping[str, Identity]
     move: float
     beside: Mapping[str, Tensor | None]
 

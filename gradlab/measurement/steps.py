@@ -122,5 +122,8 @@ def _lengths(setting: Setting, unit: Mapping[Cell, Tensor], move: float) -> NDAr
     along = [unit[TRUE_CELL]] if TRUE_CELL in unit else list(unit.values())
     policy, judging = setting.policy, setting.starts
     noise = judging.policy_noise(policy, setting.seed, 0)
-    sizes = [own_size(policy, judging.states, noise, direction[None]) for direction in along]
+    sizes = [
+        own_size(policy, judging.states, noise, direction[None], judging.weight)
+        for direction in along
+    ]
     return min(sizes, default=0.0) * move * np.array(MOVES)

@@ -93,4 +93,4 @@ def reach(policy: nn.Module, setting: Setting, direction: Tensor) -> float:
     """Length of a step along a unit direction [P] that moves the first actions by their size."""
     starts = setting.starts
     noise = starts.policy_noise(policy, setting.seed, 0)
-    return own_size(policy, starts.states, noise, direction[None])
+    return own_size(policy, starts.states, noise, direction[None], starts.weight)

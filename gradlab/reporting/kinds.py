@@ -21,13 +21,14 @@ from gradlab.reporting import (
     logs_page,
     probe_page,
     profile_page,
+    race_page,
     remedies_page,
     sweep_page,
     training_page,
 )
 from gradlab.reporting.first_fold import Source
 from gradlab.reporting.page import Page
-from gradlab.runs import sweep
+from gradlab.runs import race, sweep
 from gradlab.runs.jacobians import JacobianRun
 from gradlab.runs.logs import LogsRun
 from gradlab.runs.probe import results as probe_results
@@ -40,6 +41,7 @@ from gradlab.verdicts.jacobians.first_screen import screen as jacobians_screen
 from gradlab.verdicts.logs.first_screen import screen as logs_screen
 from gradlab.verdicts.measurement.verdict import first_screen
 from gradlab.verdicts.probe.first_screen import screen as probe_screen
+from gradlab.verdicts.race import screen as race_screen
 from gradlab.verdicts.remedies.first_screen import screen as remedies_screen
 from gradlab.verdicts.screen import Screen
 from gradlab.verdicts.training.first_screen import screen as training_screen
@@ -80,6 +82,7 @@ KINDS: Mapping[str, Kind] = {
     JacobianRun.kind: Kind(JacobianRun.load, jacobian_page.page, jacobians_screen),
     remedies_run.KIND: Kind(remedies_run.load, remedies_page.page, remedies_screen),
     LogsRun.kind: Kind(LogsRun.load, logs_page.page, logs_screen),
+    race.KIND: Kind(race.load, race_page.page, race_screen),
 }  # fmt: skip
 
 

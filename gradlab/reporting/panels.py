@@ -20,6 +20,7 @@ from gradlab.figures.choice import choice_weights, what_if_grid
 from gradlab.figures.style import SIZE
 from gradlab.gradients.ways import WAYS
 from gradlab.runs.profile import Profile
+from gradlab.verdicts.advice import advise
 from gradlab.verdicts.choice.sentences import cells_words
 from gradlab.verdicts.facts import Facts
 from gradlab.verdicts.measurement.verdict import Evidence
@@ -100,8 +101,8 @@ def _gain(profile: Profile, table: pd.DataFrame, facts: Facts | None) -> list[Pa
     if realised is not None:
         realised.attrs |= table.attrs
     if facts is not None and facts.gains:
-        best = facts.recommended
-        chosen = None if best is None else (best[0], facts.close())
+        best = advise(facts).cell
+        chosen = None if best is None else (best[0], facts.close(best))
         drawn = partial(figures.gain, table, realised, chosen)
         caption = (
             "Above 0 a step helps, below it harms; 100% is the best possible step of its length."

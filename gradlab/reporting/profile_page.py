@@ -16,6 +16,7 @@ from gradlab.runs.check_results import CheckResult
 from gradlab.runs.derived_checks import derived_checks
 from gradlab.runs.profile import Profile
 from gradlab.runs.trimmed_starts import central, trimmed_share
+from gradlab.verdicts.advice import advise
 from gradlab.verdicts.choice.sentences import statements
 from gradlab.verdicts.measurement.verdict import Evidence, evidence, first_screen
 from gradlab.verdicts.screen import Screen
@@ -26,7 +27,7 @@ LAWS = {"visited": "visited states, by the gradient of the return", "start": "th
 def page(profile: Profile, source: Source = NOWHERE, name: str = "") -> Page:
     """What the page of a measurement shows; `name` is its title where no task is known."""
     evident = evidence(profile)
-    read = derived_checks(profile, None if evident.facts is None else evident.facts.recommended)
+    read = derived_checks(profile, None if evident.facts is None else advise(evident.facts).cell)
     first = first_screen(profile, evident)
     title = str(profile.config.get("task") or name)
     return shown(profile, first, title, evident, read, source)

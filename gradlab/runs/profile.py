@@ -21,6 +21,7 @@ from gradlab.runs.identity import Identity, by_default
 from gradlab.runs.jumps import Jumps
 from gradlab.runs.one_step import OneStepImprovement
 from gradlab.runs.realised import Realised
+from gradlab.runs.rehearsal import Rehearsal
 from gradlab.runs.substitutions import (
     SubstitutionResults,
     substitution_groups,
@@ -65,6 +66,8 @@ class Profile:
             None: starts that no law can be drawn from again, another truth, or an older file.
         jumps: what a trial at the length of an update says of the pathwise gradient; None: there
             was none to be tried, another truth, or an older file.
+        rehearsal: for how many updates the gradients that compete raise the return; None as for
+            `realised`, or `rehearse` was off.
         file: where it was read from; None: it was measured here.
         identities: who each estimator is, by name; from the default names where nothing but names
             is known, as in files of older versions.
@@ -86,6 +89,7 @@ class Profile:
     consequence: OneStepImprovement | None = None
     realised: Realised | None = None
     jumps: Jumps | None = None
+    rehearsal: Rehearsal | None = None
     file: Path | None = None
     identities: Mapping[str, Identity] = field(default_factory=dict)
 
@@ -225,6 +229,8 @@ def _to_record(profile: Profile) -> Record:
         groups["realised"] = codec.arrays(profile.realised)
     if profile.jumps is not None:
         groups["jumps"] = codec.arrays(profile.jumps)
+    if profile.rehearsal is not None:
+        groups["rehearsal"] = codec.arrays(profile.rehearsal)
     attributes = header("profile", profile.config, profile.environment, truth=profile.truth)
     return Record(attributes, groups)
 
@@ -246,6 +252,7 @@ def _from_record(record: Record, path: Path) -> Profile:
             consequence=_part(groups, "consequence", OneStepImprovement),
             realised=_part(groups, "realised", Realised),
             jumps=_part(groups, "jumps", Jumps),
+            rehearsal=_part(groups, "rehearsal", Rehearsal),
             file=path,
             identities=_identities(groups),
         )

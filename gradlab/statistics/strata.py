@@ -96,7 +96,7 @@ class Strata:
         U = np.eye(len(n)) - 2 * np.outer(v, v) / max(v @ v, 1e-300)
         between = (np.diag(1 / (c * n)) - 1 / N) * w[:, None]
         scale = np.sqrt(N * (N - 1) / (self.pilot - 1) / n)
-        return 1 / N - np.diag(self.stretch / n) + scale[:, None] * (U @ between)
+        return np.asarray(1 / N - np.diag(self.stretch / n) + scale[:, None] * (U @ between))
 
     def exchangeable(self, sums: Array) -> Array:
         """X̃ of X [G, …]; as it is where a number is lost, which then is lost in any case."""

@@ -17,7 +17,7 @@ from gradlab.storage.records import Attribute, Record
 
 # What a foreign file can raise where its content is taken apart.
 # Kinds of which `gradlab report` makes a page (`reporting.kinds.KINDS`).
-SHOWN = ("profile", "training", "probe", "jacobians", "remedies", "logs")
+SHOWN = ("profile", "training", "probe", "jacobians", "remedies", "logs", "race")
 UNREADABLE = (
     KeyError, ValueError, TypeError, IndexError, AttributeError, OverflowError, RecursionError,
 )  # fmt: skip

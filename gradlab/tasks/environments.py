@@ -26,14 +26,16 @@ from gradlab.tasks.checks import check_number
 from gradlab.tasks.task import Task
 from gradlab.validation import shown
 
-# Returns over 1,000 steps of the networks in `trained`, SAC's (see the README beside them).
+# Returns of the networks in `trained`, SAC's (see the README beside them).
 TRAINED = {
     "InvertedPendulum-v5": 1000,
     "Hopper-v5": 310,
     "Walker2d-v5": 370,
     "HalfCheetah-v5": 3000,
+    "Ant-v5": 1100,
+    "Humanoid-v5": 320,
 }
-TRANSITIONS = 25_000  # that they were trained on
+UPDATES = 25_000  # of their training
 DISCOUNT = 0.99
 HORIZON = 25
 EXPLORATION = 0.1  # of the control limit

@@ -13,7 +13,7 @@ from gradlab.statistics.rules import MpgJournalWeights, MpgWeights
 from gradlab.tasks import Task
 from gradlab.training.algorithms import Algorithm
 from gradlab.training.given_networks import FRESH
-from gradlab.training.parts.weights import MeasuredWeights, Rule, Weights
+from gradlab.training.parts.weights import MeasuredWeights, Rule, Steered, Weights
 from gradlab.training.settings import Settings, for_task
 
 # What rows had not from the beginning is left out where it is as it was: earlier runs go on.
@@ -76,7 +76,7 @@ def settings_of(
 
 def scheduled(weights: Weights, settings: Settings) -> Weights:
     """The rule with the ramp of the task (MPG) or the length of the run (MPG-J)."""
-    if isinstance(weights, MeasuredWeights):
+    if isinstance(weights, MeasuredWeights | Steered):
         return replace(weights, rule=_scheduled(weights.rule, settings))
     return _scheduled(weights, settings)
 

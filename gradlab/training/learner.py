@@ -34,7 +34,7 @@ from gradlab.training.parts.adaptive_horizon import AdaptiveHorizon
 from gradlab.training.parts.context import Context, Objective, Value, Values, no_values
 from gradlab.training.parts.critics import Critic, Valuing, nothing
 from gradlab.training.parts.temperature import Automatic, Temperature
-from gradlab.training.parts.weights import Floats
+from gradlab.training.parts.weights import Floats, Steered
 from gradlab.training.settings import Settings
 from gradlab.training.trained import Trained, under
 from gradlab.training.update import Update
@@ -50,6 +50,7 @@ class Learner:
         adapted: horizons that follow the simulator's stiffness, or None.
         model: what rollouts use: the task's prior, or what was learned last (None before).
         in_force: weights of each seed, [E, terms]; NaN in the rows of seeds that follow the rule.
+        rehearsed: the policy is updated by rehearsals alone (`measured.steering`).
         watch: is shown the actions [E, N, da] of every policy update, those at the batch first.
         targets: of the critics at the present batch, [E, N], which its reuses share; None before.
     """
@@ -87,6 +88,8 @@ class Learner:
         self.target_policy, self.target_critic = self.copies()
         self.model: Model | None = None if algorithm.model is not None else task.prior
         self.in_force = np.full((len(self.seeds), len(algorithm.terms)), np.nan)
+        steering = algorithm.weights
+        self.rehearsed = isinstance(steering, Steered) and steering.by == "rehearse"
         self.watch: Callable[[Tensor], None] | None = None
         self.targets: Tensor | None = None
 
@@ -117,7 +120,8 @@ class Learner:
         adapted = None if self.adapted is None else self.adapted.value.clone()
         if acted:
             batch = self._sloped(batch)
-            policy_loss, policy_norm, horizon = self._update_policy(iteration, batch, weights)
+            if not self.rehearsed:
+                policy_loss, policy_norm, horizon = self._update_policy(iteration, batch, weights)
             self.update_temperature(iteration, batch)
             if self.adapted is not None and batch.slopes is not None:
                 self.adapted.step(batch.slopes)

@@ -30,6 +30,8 @@ from gradlab.training.configuration import describe, scheduled, settings_of
 from gradlab.training.given_networks import GivenNetworks
 from gradlab.training.measured import gradient_errors
 from gradlab.training.measured import weights as measured_weights
+from gradlab.training.measured.steering import steered
+from gradlab.training.parts.weights import Steer
 from gradlab.training.probe import probe
 from gradlab.training.recording import attributes, tables
 from gradlab.training.run import go
@@ -48,6 +50,8 @@ def train(
     weights: str = "rule",
     horizon: str = "rule",
     by: str = "mse",
+    steer: Steer | None = None,
+    steer_every: int | None = None,
     resume: bool = False,
     overwrite: bool = False,
     command: str = "",
@@ -69,6 +73,10 @@ def train(
             against the simulator's own gradient have shown to be better than the rule.
         by: what is better: "mse", the smaller error of the gradient at replayed states, or "gain",
             the larger gain of return by a step along it, at visited states.
+        steer: "rehearse": every so many iterations the updates of every horizon are made ahead,
+            and the policy with the highest return is adopted, or the present one held; "accept":
+            policies that are lower than the last one accepted are taken back; None: neither.
+        steer_every: iterations between two decisions; None: 25 or 5 updates of the policy.
         resume: go on with the run at `output`; overwrite: replace it.
         note: is given a line about the memory that rollouts of the policy will take, and one where
             a process of an asynchronous run has died.
@@ -89,7 +97,10 @@ def train(
     chosen = settings_of(row, task, settings, changes)
     if policy is not None or critic is not None:
         chosen = replace(chosen, given=GivenNetworks(policy, critic))
-    row = _checked(measured(row, weights, horizon, by), task, chosen)
+    row = steered(measured(row, weights, horizon, by), steer, steer_every)
+    row = _checked(row, task, chosen)
+    if steer is not None and chosen.asynchronous is not None:
+        raise InputError(f"steer is {steer!r}, which a run in several processes cannot: leave out")
     if ray is not None and chosen.asynchronous is None:
         raise InputError(f"ray is {ray!r}, but the run is in one process: add learners or actors")
     # What stands beside a run stands beside the file itself, whatever link it was named by.

@@ -16,7 +16,7 @@ from gradlab.training import evaluations
 from gradlab.training.algorithms import Algorithm
 from gradlab.training.asynchronous import window as asynchrony
 from gradlab.training.measured import columns as measured_columns
-from gradlab.training.measured import gradient_errors
+from gradlab.training.measured import gradient_errors, steering
 from gradlab.training.models.dynamics import Fitted
 from gradlab.training.models.model_choice import LearnedModel
 from gradlab.training.parts.temperature import Automatic
@@ -73,7 +73,7 @@ def tables(algorithm: Algorithm, task: Task, settings: Settings) -> dict[str, Ta
         schema["gradients"] = gradient_errors.table(algorithm, seeds)
     if settings.asynchronous is not None:
         schema["asynchrony"] = asynchrony.table(settings.asynchronous)
-    schema |= measured_columns.tables(algorithm, seeds)
+    schema |= measured_columns.tables(algorithm, seeds) | steering.tables(algorithm, seeds)
     return schema | probe.tables(algorithm, task, settings)
 
 

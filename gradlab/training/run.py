@@ -1,6 +1,7 @@
 """One iteration of a run after another.
 
-collect → fit the model and roll it out, where that is due → update; evaluate and record on the way
+steer → collect → fit the model and roll it out, where that is due → update; evaluate and record on
+the way. A state is saved before what its iteration decides.
 
 Who does that work is an `Execution`: this process (`Here`), or several (`training.asynchronous`).
 """
@@ -19,7 +20,7 @@ from gradlab.training import checkpoints, evaluations, health
 from gradlab.training.collection import Ended
 from gradlab.training.first_networks import unknown_ends
 from gradlab.training.interruption import between_iterations
-from gradlab.training.measured import gradient_errors
+from gradlab.training.measured import gradient_errors, steering
 from gradlab.training.measured import weights as measured_weights
 from gradlab.training.probe.probe import Probing
 from gradlab.training.recording import model_row
@@ -90,6 +91,8 @@ def go(
             if interrupted():
                 work.settle(run, journal)
                 _leave(run, path, config)
+            if steering.due(run):
+                journal.append("steering", steering.row(run))
             collect(run, work)
             _fit(run, journal)
             _branch(run, journal)

@@ -18,6 +18,8 @@ from gradlab.training.algorithms import Algorithm
 from gradlab.training.collection import Environments
 from gradlab.training.draws import Draws
 from gradlab.training.learner import Learner
+from gradlab.training.measured import steering
+from gradlab.training.measured.steering import Steering
 from gradlab.training.members import Network
 from gradlab.training.models.branches import Branches
 from gradlab.training.models.dynamics import Dynamics
@@ -80,6 +82,7 @@ class Run:
     branches: Branches | None
     window: Window
     weighing: Weighing
+    steering: Steering
     lost: NDArray[np.bool_]
     excessive: NDArray[np.bool_]
     good: Good
@@ -133,6 +136,7 @@ def begin(algorithm: Algorithm, task: Task, settings: Settings) -> Run:
         branches=None if branching is None else Branches(branching, replay, draws),
         window=Window(algorithm),
         weighing=Weighing(0, learner.in_force.copy()),
+        steering=steering.begun(learner),
         lost=np.zeros(settings.seeds, dtype=bool),
         excessive=np.zeros(settings.seeds, dtype=bool),
         good=Good(0, *learner.copies()),

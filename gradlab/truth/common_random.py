@@ -154,12 +154,23 @@ def _step_size(policy: nn.Module, states: Tensor, noise: Tensor, directions: Ten
     return min(1e-3 * own_size(policy, states, noise, directions), 1e-2 * max(theta, 1.0))
 
 
-def own_size(policy: nn.Module, states: Tensor, noise: Tensor, directions: Tensor) -> float:
-    """Length of a step along unit directions [D, P] that moves actions by their own size."""
+def own_size(
+    policy: nn.Module,
+    states: Tensor,
+    noise: Tensor,
+    directions: Tensor,
+    weight: Tensor | None = None,
+) -> float:
+    """Length of a step along unit directions [D, P] that moves actions by their own size, rms over
+    states of these weights [N]; None: equal ones."""
     jacobian = policy_jacobian(policy, states, noise)
-    reach = float(gram.along(jacobian, directions).square().mean().sqrt())
     with torch.no_grad():
-        size = float(act(policy, states, noise).square().mean().sqrt())
+        action = act(policy, states, noise)
+    row = torch.ones_like(action[:, 0]) if weight is None else weight / weight.mean()
+    reach, size = (
+        float((row[:, None] * x.square()).mean().sqrt())
+        for x in (gram.along(jacobian, directions), action)
+    )
     return max(size, 1e-2) / max(reach, 1e-12)
 
 

@@ -53,7 +53,7 @@ def lengths_along(setting: Setting, direction: Tensor, move: float) -> Floats:
     """η_k of steps along a unit direction [P] that move the first actions by `MOVES` · move."""
     starts = setting.starts
     noise = starts.policy_noise(setting.policy, setting.seed, 0)
-    size = own_size(setting.policy, starts.states, noise, direction[None])
+    size = own_size(setting.policy, starts.states, noise, direction[None], starts.weight)
     return size * move * np.array(MOVES)
 
 

@@ -27,6 +27,7 @@ from gradlab.gradients.setting import Setting
 from gradlab.gradients.sweeps import closed_loop_reward_gradient, discounted_costates, sensitivities
 from gradlab.networks.interface import flat_parameters
 from gradlab.progress import Progress, silent
+from gradlab.statistics import chains
 from gradlab.truth.continued import piece
 
 BLOCK = 50  # steps unrolled between two looks at convergence
@@ -35,6 +36,7 @@ OVERFLOW = 250.0  # log |D| at which a chain is given up as divergent
 LARGEST_LOG = 700.0  # of a float64
 AT_MOST = 1000  # steps that a truth is unrolled for
 TOLERANCE = 0.01  # remainder over the norm of a converged truth
+TYPICAL = 64  # starts whose chains' singular values are followed
 STEPS, ROWS = 25, 6400  # policy Jacobians held at once: per start, and in all
 
 
@@ -161,6 +163,18 @@ def _judged(
         int(lost.any(dim=0).sum()),
         lost_at,
     )
+
+
+def closed_loop_exponent(linear: LinearizedPath, steps: int) -> float:
+    """λ per step of M_{t−1} ⋯ M_0, M = A + BK, over the second half of the first steps of a path:
+    the mean over the starts (the first 64), as `gradlab jacobians` has it. NaN below two steps."""
+    if steps < 2:
+        return float("nan")
+    M = linear.A[:steps, :TYPICAL] + linear.B[:steps, :TYPICAL] @ linear.K[:steps, :TYPICAL]
+    lost = linear.flags[:steps, :TYPICAL] | ~torch.isfinite(M).flatten(2).all(dim=2)
+    chained, skip = M.cpu().numpy(), lost.cpu().numpy()
+    rates = chains.exponents(chains.log_singular_values(chained, skip), skip)
+    return float(rates[:, 0].mean())
 
 
 def exponents(D: Tensor) -> Tensor:

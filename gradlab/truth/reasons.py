@@ -24,6 +24,7 @@ class Outcome:
         scouted: what was planned; unrolled: what came of it.
         checked: were they compared with finite differences?
         starts: that were unrolled.
+        growth: λ per step, the starts' mean over the first `window` steps; NaN: nobody asked.
     """
 
     horizon: int
@@ -35,10 +36,12 @@ class Outcome:
     discount: float
     checked: bool
     starts: int
+    growth: float = float("nan")
+    window: int = 0
 
     @property
     def exponents(self) -> str:
-        return exponents(self.unrolled, self.discount)
+        return exponents(self.unrolled, self.discount, self.growth, self.window)
 
     @property
     def flagged(self) -> float:
@@ -61,8 +64,9 @@ def reason(status: Status, outcome: Outcome) -> str:
 
 def given_up(scouted: Plan, unrolled: Unrolled, discount: float) -> str:
     """Why there is no truth, as the starts that went first show."""
+    growing = exponents(unrolled, discount, scouted.growth, scouted.window)
     return (
-        f"no truth here: {exponents(unrolled, discount)} on {scouted.scouts} starts that were "
+        f"no truth here: {growing} on {scouted.scouts} starts that were "
         f"unrolled for {unrolled.horizon} steps; {scouted.why}"
     )
 
@@ -115,10 +119,16 @@ def _standing(status: Status, outcome: Outcome) -> str:
     )
 
 
-def exponents(unrolled: Unrolled, discount: float) -> str:
-    """The largest closed-loop exponent over the starts, beside the largest that converges."""
-    largest = float(unrolled.lyapunov.max())
-    return f"λ = {largest:.3g} per step against ln 1/γ = {-float(np.log(discount)):.3g}"
+def exponents(
+    unrolled: Unrolled, discount: float, growth: float = float("nan"), window: int = 0
+) -> str:
+    """The closed loop's exponent, that of the fastest start beside the largest that converges."""
+    fastest, limit = float(unrolled.lyapunov.max()), -float(np.log(discount))
+    against = f"{fastest:.3g} of the fastest start over {unrolled.horizon}, against ln 1/γ = "
+    if not np.isfinite(growth):
+        return f"λ = {against}{limit:.3g}"
+    mean = f"λ = {growth:.3g} per step over {window} steps, the mean of the starts"
+    return f"{mean}, {against}{limit:.3g}"
 
 
 def _beyond(status: Status, T: int, sweep: Judged | None) -> str:

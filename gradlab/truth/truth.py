@@ -36,6 +36,7 @@ from gradlab.truth.oracles import (
     Unrolled,
     all_action_gradients,
     all_action_remainder,
+    closed_loop_exponent,
     effective_horizon,
     unroll_first_action,
 )
@@ -58,6 +59,8 @@ class Truth:
         horizon: T, the number of simulator steps that the reference return sums.
         first, every: gradients with θ in the first action and in all actions, where asked for.
         lyapunov: largest closed-loop exponent per step over the starts.
+        growth: λ per step of the closed loop, the mean over the starts (`closed_loop_exponent`);
+            NaN where it converges, or θ is in the first action alone.
         remainder: bound on the norm of what the unrolling leaves out; NaN where it is cut.
         flagged: share of Jacobians that failed their certificate.
         boundary: norm of the boundary term of termination, which pathwise gradients miss, there
@@ -85,6 +88,7 @@ class Truth:
     path: LinearizedPath | None = None
     scouts: int = 0
     refused: Reference | None = None
+    growth: float = float("nan")
 
     @property
     def admissible(self) -> bool:
@@ -127,9 +131,12 @@ def matched_truth(
     reach = _reach(unrolled, setting.discount)
     sweep = _first(question, unrolled.gradients[:reach], check) if "first" in kinds else None
     cut = _cut(question, unrolled, sweep, pieces)
+    growth, window = float("nan"), min(setting.horizon, unrolled.horizon)
+    if pieces is not None and not cut.whole:
+        growth = closed_loop_exponent(joined(pieces), window)
     outcome = Outcome(
         cut.horizon, cut.whole, cut.references, sweep, scouted, unrolled, setting.discount, check,
-        len(setting.starts.states),
+        len(setting.starts.states), growth, window,
     )  # fmt: skip
     truth = _concluded(setting, outcome, cut)
     if pieces is None or not truth.admissible:
@@ -204,6 +211,7 @@ def _concluded(setting: Setting, outcome: Outcome, cut: _Cut) -> Truth:
         every=cut.every if kept else None,
         refused=None if kept else cut.every,
         lyapunov=float(outcome.unrolled.lyapunov.max()),
+        growth=outcome.growth,
         remainder=cut.remainder if cut.whole else float("nan"),
         flagged=outcome.flagged,
         boundary=worst.boundary,
@@ -222,6 +230,7 @@ def _given_up(scouted: Plan, unrolled: Unrolled, discount: float) -> Truth:
         first=None,
         every=None,
         lyapunov=float(unrolled.lyapunov.max()),
+        growth=scouted.growth,
         remainder=nothing,
         flagged=unrolled.flagged / (unrolled.horizon * scouted.scouts),
         boundary=nothing,

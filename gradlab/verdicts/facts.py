@@ -29,8 +29,10 @@ from gradlab.runs.competing import (
 )
 from gradlab.runs.decision_rules import horizons_of
 from gradlab.runs.identity import Identity, data_of
+from gradlab.runs.jumps import Jumps
 from gradlab.runs.profile import Profile
 from gradlab.runs.realised import Disagreement, Realised
+from gradlab.runs.rehearsal import Rehearsal
 from gradlab.statistics.intervals import bootstrap_counts, pseudo_values
 from gradlab.statistics.moments import Estimate
 from gradlab.statistics.number import Number
@@ -63,6 +65,8 @@ class Facts:
         sure: see above; NaN where nothing can be ranked.
         realised: None where no steps were taken; disagreements: steps whose realised gain is not
             what it is to first order.
+        rehearsal: for how many updates gradients hold; jumps: what a trial at the length of an
+            update says of the pathwise gradient; None where there was none.
         failed: checks that ask for attention, by name.
         void: why nothing can be decided, in sentences; () where something can.
     """
@@ -90,6 +94,8 @@ class Facts:
     void: tuple[str, ...] = ()
     beyond: Cell | None = None
     carried: float = 0.0
+    rehearsal: Rehearsal | None = None
+    jumps: Jumps | None = None
 
     def horizons(self, name: str) -> list[int]:
         """Horizons of an estimator with a gain."""
@@ -106,17 +112,13 @@ class Facts:
         """What the critic alone gains, where that is known."""
         return None if self.data is None else self.gains.get(self.data)
 
-    @property
-    def recommended(self) -> Cell | None:
-        """The best cell, where its gain is shown."""
-        helps = self.chosen is not None and self.chosen.low > 0 and not self.void
-        return self.best if helps else None
-
-    def close(self) -> list[int]:
-        """The run of horizons around the best one that gain practically as much."""
-        assert self.best is not None
-        name, at = self.best
-        enough = CLOSE * self.gains[self.best].clipped
+    def close(self, cell: Cell) -> list[int]:
+        """The run of horizons around a cell that gain practically as much; itself alone where its
+        gain is not known."""
+        name, at = cell
+        if cell not in self.gains:
+            return [at]
+        enough = CLOSE * self.gains[cell].clipped
         good = {h for h in self.horizons(name) if self._helps((name, h), enough)}
         low = high = at
         while low - 1 in good:
@@ -191,6 +193,8 @@ def facts(profile: Profile) -> Facts:
         void=tuple(each.sentence for each in failed_premises(profile.sanity)),
         beyond=None if ranks is None else _beyond(profile, gains, best),
         carried=_carried(profile.truth),
+        rehearsal=profile.rehearsal,
+        jumps=profile.jumps,
     )
 
 

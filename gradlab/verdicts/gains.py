@@ -9,7 +9,6 @@ from gradlab.runs.realised import Realised
 from gradlab.statistics.number import Number
 from gradlab.wording import describe, gradient, horizons, span, steps
 
-SURE, LIKELY = 0.975, 0.8
 FULL = 0.985  # from which on both ends round to 99%
 WIDE = 0.5  # both ends beyond this say nothing
 
@@ -49,51 +48,27 @@ def range_text(over: Sequence[int]) -> str:
     return steps(over[0]) if len(over) == 1 else f"{horizons(over)} steps"
 
 
-def through(identity: Identity) -> str:
-    """What an estimator differentiates, and how, as a reader would say it."""
-    return ", ".join(filter(None, describe(identity)))
-
-
 def named(identity: Identity) -> str:
-    """The same within a list: the model (θ in all actions)."""
+    """What an estimator differentiates, and how, as a reader would say it: your model (BPTT)."""
     who, how = describe(identity)
     return f"{who} ({how})" if how else who
 
 
 def step_along(identity: Identity, over: Sequence[int], small: bool = False) -> str:
-    """Backpropagate 10–25 steps through the model, θ in all actions"""
+    """Backpropagate 10–25 steps through your model (BPTT)"""
     if identity.data:
-        return named(identity) if small else f"Use {named(identity)} (the data gradient)"
+        return named(identity) if small else f"Use {named(identity)} (h = 0)"
     if identity.jacobians == "none":
         use = "use" if small else "Use"
         return f"{use} {gradient(identity)}, {range_text(over)}"
     verb = "backpropagate" if small else "Backpropagate"
-    return f"{verb} {range_text(over)} through {through(identity)}"
-
-
-def until(harmful: Sequence[int], first: int) -> str:
-    """Unrolled up to 5 steps it lowers the return; 3–5 where shorter ones do not."""
-    run = [h for k, h in enumerate(harmful) if h == first + k]
-    whole = run and len(run) == len(harmful) and run[-1] > 1
-    how_far = f"up to {steps(run[-1])}" if whole else range_text(harmful)
-    return f"Unrolled {how_far} it lowers the return."
+    return f"{verb} {range_text(over)} through {named(identity)}"
 
 
 def alone(data: Number) -> str:
     """What the critic by itself is worth."""
     if data.high < 0:
-        return "The critic alone points backwards."
+        return f"The critic alone (h = 0) points away from ∇J: {share(data.clipped)}."
     if data.low > 0:
         return f"The critic alone gains {share(data.clipped)}."
     return "The critic alone is not shown to help."
-
-
-def ahead(certainty: float, among: str = "here") -> str:
-    """sure (98%) …; a share that no resample contradicts is not certainty.
-
-    Args:
-        among: of which gradients it is the best.
-    """
-    word = "sure" if certainty >= SURE else "likely" if certainty >= LIKELY else "open"
-    percent = min(max(round(100 * certainty), 1), 99)
-    return f"{word} ({percent}%) that this step helps most {among}"

@@ -124,7 +124,7 @@ def test_the_networks_are_named_where_they_are_not_the_users(
     """A trained pair where there is one; else placeholders, which are kept with the run."""
     words = ["measure", "Hopper-v5", "--no-report", "--output"]
     assert cli.main([*words, str(tmp_path / "trained.h5")]) == 0
-    assert "SAC's after 25,000 transitions" in capsys.readouterr().out
+    assert "SAC's after 25,000 updates" in capsys.readouterr().out
     policy = calls["measure"]["policy"]
     assert type(policy) is GaussianPolicy
     assert calls["measure"]["termination"] == "mask"

@@ -152,6 +152,7 @@ def test_the_plan_has_every_stage_in_order() -> None:
     task = linear_quadratic()
     plan = prices(task, nn.Linear(1, 1).double(), ("critic",), 32, 4, True)
     assert [each.stage for each in plan] == [
-        "critic", "truth", "finite differences", "jumps", "estimators", "realised gains", "checks",
+        "critic", "truth", "finite differences", "jumps", "estimators", "realised gains",
+        "rehearsal", "checks",
     ]  # fmt: skip
     assert work(task, 32, 4, True).most_truth == inf

@@ -1,41 +1,41 @@
-"""Starts that no sample holds: seen where the law has tails, not where it is Gaussian."""
+"""Starts that few samples hold: strata where a pilot asks for them, a flag for what none covers."""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from scipy import stats
 
 import gradlab
 from analyses.gain_coverage import networks, turning
-from gradlab.gradients.setting import Setting
-from gradlab.gradients.starts import Starts
-from gradlab.measurement.chosen import estimators_at
-from gradlab.measurement.moments.squared_norms import mean_squares
-from gradlab.measurement.rare_starts import ENOUGH, RARE_STARTS, stratum, tail
+from analyses.rare_events import far, other, pole
+from gradlab.measurement.problem import Given, problem
+from gradlab.measurement.rare_starts import (
+    FEW,
+    MANY,
+    MOST,
+    SOME,
+    Pilot,
+    Plan,
+    largest_share,
+    plan_pilot,
+    with_pilot,
+)
+from gradlab.progress import silent
 from gradlab.runs.check_results import RARE, UNDRAWN, CheckResult, rare_starts
-from gradlab.statistics.moments import Moments, PairSums
-from gradlab.truth.reference import reference_gradients
+from gradlab.statistics.strata import Strata
 from gradlab.verdicts.measurement.verdict import verdict
 
 TASK = turning()
-MEAN = torch.tensor([0.6, -0.3], dtype=torch.float64)
 
 
-def tailed(freedom):
-    """The task's Gaussian starts with the tails of Student's t, of the same covariance."""
-
-    def starts(n, generator):
-        x = 0.5**0.5 * torch.randn(n, 2, generator=generator, dtype=torch.float64)
-        seed = int(torch.randint(2**31, (1,), generator=generator))
-        chi2 = stats.chi2.rvs(freedom, size=(n, 1), random_state=seed)
-        return MEAN + x * torch.from_numpy(((freedom - 2) / chi2) ** 0.5)
-
-    return replace(TASK, starts=starts)
+def posed(world, n, seed=0, strata=None, **changed):
+    given = Given(world.task, world.policy, world.critic, None, 1, n, 8, None, "ignore", None, seed)
+    plain = problem(replace(given, **changed))
+    return plain, with_pilot(plain, strata, silent)
 
 
-def check(task, seed, starts=64, **given):
+def flagged(task, seed, starts=64, **given):
     policy, critic = networks(TASK)
     profile = gradlab.measure(
         task, policy, critic, horizon=1, starts=starts, seed=seed, judges=4, **given
@@ -43,31 +43,115 @@ def check(task, seed, starts=64, **given):
     return profile, rare_starts(profile.sanity)
 
 
-def test_heavy_tails_are_seen_and_gaussian_ones_are_not():
-    heavy = [check(tailed(4.5), seed)[1].passed for seed in range(6)]
-    light = [check(TASK, seed)[1].passed for seed in range(6)]
-    assert sum(heavy) <= 1 and all(light)
+@pytest.mark.parametrize("law", ["gaussian", "uniform", "bimodal"])
+def test_a_sample_without_rare_starts_is_the_plain_one(law):
+    plain, piloted = posed(other(law), 64)
+    assert piloted.setting is plain.setting
+    pilot = piloted.pilot
+    assert pilot.strata is None and not pilot.rare and pilot.unseen < 0.7 and pilot.shape < 0.5
 
 
-def test_where_they_are_seen_sentences_on_errors_decide_nothing():
-    profile = next(
-        profile for profile, found in (check(tailed(4.5), s) for s in range(9)) if not found.passed
+def test_starts_six_times_farther_make_strata():
+    world, n = far(), 64
+    plain, piloted = posed(world, n)
+    starts, strata = piloted.setting.starts, piloted.pilot.strata
+    assert len(starts.states) == n and len(torch.unique(starts.states, dim=0)) == n
+    assert strata.count.sum() == n and strata.count.min() >= FEW
+    assert (strata.count % 2 == 0).all(), "halves have half of every stratum"
+    assert float(starts.weight.sum()) == pytest.approx(n)
+    share = strata.times * strata.count / n
+    np.testing.assert_allclose(share, [0.5, 0.3, 0.15, 0.04, 0.007, 0.003], atol=0.001)
+    distance = (starts.states - starts.states.mean(dim=0)).norm(dim=1).numpy()
+    reach = [distance[strata.label == h].mean() for h in range(6)]
+    assert reach[-1] > reach[-2] > 3 * reach[0]
+    assert piloted.pilot.unseen < 0.3
+    again = posed(world, n)[1].setting.starts
+    assert torch.equal(starts.states, again.states)
+    off = posed(world, n, strata=False)[1]
+    assert torch.equal(off.setting.starts.states, plain.setting.starts.states)
+
+
+def test_weights_make_the_share_of_rare_starts_that_of_the_law():
+    """2%, of which the pilots of 1,920 starts have 38 ± 6, the strata about a dozen."""
+    found = []
+    for seed in range(8):
+        starts = posed(far(), 64, seed)[1].setting.starts
+        rare = (starts.states - torch.tensor([0.6, -0.3])).norm(dim=1) > 4.5 * 0.5**0.5
+        assert int(rare.sum()) >= 5
+        found.append(float((rare * starts.weight).mean()))
+    # Of 2% of six times wider Gaussians exp(-(4.5/6)²/2) are so far away.
+    assert np.mean(found) == pytest.approx(0.02 * np.exp(-0.28), abs=0.004)
+
+
+def test_episodes_that_end_rarely_are_a_stratum_of_their_own():
+    piloted = posed(pole(), 256)[1]
+    pilot, starts = piloted.pilot, piloted.setting.starts
+    assert 1 / 200 < pilot.ends < 1 / 100
+    assert pilot.strata.count[-1] >= 16
+    assert pilot.strata.times[-1] * pilot.strata.count[-1] / 256 == pytest.approx(pilot.ends)
+    last = starts.states[torch.from_numpy(pilot.strata.label == len(pilot.strata.count) - 1)]
+    assert (last.abs().sum(dim=1) > 0.5).all(), "they begin far from upright"
+
+
+@pytest.mark.parametrize(
+    ("ends", "n", "random", "stratified", "needed"),
+    [
+        (1 / 150, 64, False, True, 256),
+        (1 / 30, 64, False, True, 0),
+        (1 / 150, 256, False, True, 0),
+        (1 / 500, 256, False, True, 1024),
+        (1 / 150, 256, True, True, 2048),
+        (1 / 150, 2048, True, True, 0),
+        (1 / 150, 256, False, False, 256),
+        (0.0, 64, False, False, 0),
+    ],
+)
+def test_starts_from_which_on_ends_of_episodes_are_covered(ends, n, random, stratified, needed):
+    strata = Strata(np.zeros(4, dtype=np.int64), np.ones(1), 100) if stratified else None
+    pilot = Pilot(Plan(100, 10, True), 0.1, 0.1, ends, 0.0, strata, random)
+    assert pilot.needed(n) == needed
+
+
+def test_a_rare_fall_at_64_starts_is_refused_by_name_and_never_said_twice_differently():
+    world = pole()
+    for seed in range(2):
+        profile = gradlab.measure(
+            world.task, world.policy, world.critic, horizon=1, starts=64, seed=seed, judges=4
+        )
+        check = rare_starts(profile.sanity)
+        assert not check.passed
+        assert "episodes end in 1 of" in check.result
+        assert "variance, error and SNR need N ≥ 256" in check.result
+        assert "slopes and gain hold" in check.meaning
+
+
+def test_the_share_of_the_largest_hundredth():
+    assert largest_share(np.ones(200)) == pytest.approx(0.01)
+    assert largest_share(np.append(np.ones(99), 99.0)) == pytest.approx(0.5)
+    one = np.append(np.zeros(49), 1.0)
+    assert largest_share(one) == pytest.approx(0.5), "of 50 the largest counts half"
+
+
+def test_where_rare_starts_are_seen_sentences_on_errors_decide_nothing():
+    profile, found = next(
+        one for one in (flagged(far().task, s, strata=False) for s in range(9)) if not one[1].passed
     )
     told = {each.about: each for each in verdict(profile)}
     assert not told["variance"].decided and told["variance"].text.startswith("Not reliable at N =")
+    assert "variance, error and SNR are not decided at N = 64" in found.meaning
     passed = CheckResult(RARE, "", "", True)
     others = [each for each in profile.sanity if each.check != RARE]
     again = {each.about: each for each in verdict(replace(profile, sanity=(*others, passed)))}
     assert again["variance"].text in told["variance"].text
     assert "tails" not in told
-    helped = [each for each in told.values() if "--trim-starts 0.01" in each.text]
-    assert [each.about for each in helped if each.about != "sanity"] == ["horizon"]
 
 
-def test_trimmed_starts_have_no_tail():
-    profile, result = check(tailed(4.5), 0, trim_starts=0.01)
-    assert result.passed and "no tail" in result.result
-    assert "Not reliable" not in " ".join(each.text for each in verdict(profile))
+def test_strata_decide_what_the_plain_sample_does_not():
+    profile, found = flagged(far().task, 0)
+    assert found.passed and "strata" in found.result
+    recorded = profile.config["pilot"]
+    assert sum(recorded["counts"]) == 64 and sum(recorded["shares"]) == pytest.approx(1)
+    assert recorded["starts"] == MANY * 64 and recorded["score"] == "differences"
 
 
 def test_starts_that_were_given_have_no_law_to_ask():
@@ -83,78 +167,31 @@ def test_starts_that_were_given_have_no_law_to_ask():
         assert ("carries up to 100%" in instead.meaning) == (profile is given)
 
 
-def test_the_stratum_is_of_half_a_start_in_n():
-    n = 64
-    radius2 = ((stratum(TASK.starts, n, 0).states - MEAN) ** 2).sum(dim=1) / 0.5
-    assert len(radius2) == RARE_STARTS
-    # Beyond a radius that 1 in 2 N Gaussian starts exceeds, on average by 2 in its square.
-    edge = stats.chi2.isf(1 / (2 * n), 2)
-    assert float(radius2.min()) == pytest.approx(edge, rel=0.05)
-    assert float(radius2.mean()) == pytest.approx(edge + 2, rel=0.1)
-    assert stratum(lambda k, generator: MEAN.expand(k, 2), n, 0) is None
+def test_heavy_tails_without_a_component_of_their_own_are_seen_by_their_shape():
+    seen = [posed(other("t5"), 256, seed)[1].pilot for seed in range(4)]
+    assert sum(pilot.rare or pilot.shape > 0.5 for pilot in seen) >= 3
 
 
-@pytest.mark.parametrize("power", [1, 2, 3])
-def test_share_and_shape_of_powers_of_gaussian_and_of_heavy_starts(power):
-    n, rng = 64, np.random.default_rng(0)
-    for task, freedom in ((TASK, np.inf), (tailed(4.5), 4.5)):
-        there = stratum(task.starts, n, 0)
-        starts = task.starts(100_000, torch.Generator().manual_seed(1))
-        far = norms(there.states) ** power
-        common = norms(starts) ** power
-        sign = rng.choice([-1.0, 1.0], size=len(common))
-        found = tail(moments(sign * common), (far**2).mean(), there, n)
-        edge = np.quantile(norms(starts), 1 - 1 / (2 * n))
-        beyond = common[norms(starts) > edge]
-        assert found.unknown(ENOUGH) == (freedom == 4.5 and power > 1)
-        assert found.unknown(n) == (freedom == 4.5)  # fewer starts bear lighter tails only
-        if 2 * power < freedom:  # else the mean square is infinite itself
-            assert found.share == pytest.approx((beyond**2).sum() / (common**2).sum(), rel=0.35)
-            assert found.k == pytest.approx(2 * power / freedom, abs=0.15 * power + 0.1)
+def test_what_has_no_strata_stays_plain():
+    world = far()
+    assert posed(world, 24)[1].pilot.strata is None, "too few starts"
+    repeated = replace(
+        pole().task, starts=lambda n, g: 0.3 * torch.randint(-2, 3, (n, 2), generator=g).double()
+    )
+    piloted = posed(replace(pole(), task=repeated), 64, strata=True)[1]
+    assert piloted.pilot.strata is None, "equal starts are one, and weigh more"
 
 
-def test_starts_without_a_tail_need_no_gradients(monkeypatch):
-    def refuse(*arguments):
-        raise AssertionError("gradients were taken")
+def test_a_pilot_is_as_large_and_as_sharp_as_its_price_allows():
+    cheap = TASK.simulator
 
-    monkeypatch.setattr("gradlab.measurement.rare_starts.mean_squares", refuse)
-    result = check(TASK, 0)[1]
-    assert result.passed and "no tail" in result.result
+    class Dear:
+        state_dim, action_dim, linearization_price = 4, 1, 2e-3
 
-
-@pytest.mark.parametrize("n", [64, 2048])
-def test_no_gradient_is_flagged_where_the_heaviest_is_not(n):
-    rng = np.random.default_rng(1)
-    common = moments(rng.normal(size=400))
-    for freedom in (np.inf, 60.0, 9.0, 4.5):
-        there = stratum(tailed(freedom).starts if freedom < np.inf else TASK.starts, n, 0)
-        flags = [tail(common, far, there, n).unknown(n) for far in rng.lognormal(4, 4, 50)]
-        assert there.heaviest.unknown(n) or not any(flags)
-        assert there.heaviest.unknown(n) == (freedom < 20)
-
-
-def test_mean_squares_are_those_of_plain_autograd():
-    policy, critic = networks(TASK)
-    estimators = estimators_at(TASK, critic, None, 3, every=True)
-    ones, labels = torch.ones(8, dtype=torch.float64), torch.arange(8)
-    starts = Starts(TASK.starts(8, torch.Generator().manual_seed(2)), ones, labels)
-    setting = Setting(TASK.simulator, policy.double(), starts, TASK.discount, 3, seed=5)
-    at = Starts(starts.states + 0.3, 2 * ones, labels)
-    squares = mean_squares(estimators, setting, at)
-    for (name, h), square in squares.items():
-        estimator = estimators[name]
-        shorter = replace(estimator, tail=replace(estimator.tail, horizon=h))
-        there = starts if estimator.way.every else at
-        G = reference_gradients(shorter, policy, there, seed=5)
-        assert square == pytest.approx(float((G**2).sum(dim=1).mean()), rel=1e-10), (name, h)
-    assert len(squares) == 1 + 6 * 4
-
-
-def norms(states):
-    """Mahalanobis distances: both laws have the covariance ½."""
-    return ((states - MEAN).norm(dim=1) / 0.5**0.5).numpy()
-
-
-def moments(x):
-    """Of gradients in one parameter."""
-    return Moments(np.ones(len(x)), x**2, PairSums(x * x, x * x.sum(), x * x.sum()))
+    assert plan_pilot(cheap, 4, 256, 5, 0.9) == Plan(MANY * 256, 44, True)
+    assert plan_pilot(cheap, 4, 256, 60, 0.99) == Plan(MANY * 256, 120, True)
+    assert plan_pilot(cheap, 5_000, 256, 5, 0.99) == Plan(SOME * 256, 100, True)
+    assert plan_pilot(cheap, 70_000, 256, 5, 0.99) == Plan(SOME * 256, 100, False)
+    assert plan_pilot(Dear(), 4, 256, 5, 0.99) == Plan(SOME * 256, 100, False)
+    assert plan_pilot(cheap, 4, 10_000, 5, 0.99).size == MOST
+    assert plan_pilot(cheap, 4, 100_000, 5, 0.99).size == 200_000

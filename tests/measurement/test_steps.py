@@ -12,7 +12,7 @@ from torch import nn
 from gradlab.gradients.setting import Setting
 from gradlab.gradients.starts import Starts
 from gradlab.measurement.step_plan import planned
-from gradlab.measurement.steps import MOVES, Direction, judging_starts, realise
+from gradlab.measurement.steps import Direction, judging_starts, realise
 from gradlab.runs.one_step import TRUE_CELL
 from gradlab.systems.linear import LinearQuadratic
 from gradlab.tasks import double_integrator
@@ -56,7 +56,8 @@ def stepped(judging: Starts, **changed):
     directions = {ASIDE: Direction(OTHER), TRUE_CELL: Direction(g, float(g.norm()))}
     directions = changed.pop("directions", directions)
     setting = Setting(world(), policy_of(), judging, GAMMA, T)
-    return realise(replace(setting, **changed), directions)
+    move, once = changed.pop("move", 0.04), changed.pop("once", ())
+    return realise(replace(setting, **changed), directions, move, once)
 
 
 def test_each_start_gains_what_the_closed_form_says():
@@ -69,9 +70,7 @@ def test_each_start_gains_what_the_closed_form_says():
             expected = gained(direction, eta, each).numpy()
             assert found.gain[c, k] == pytest.approx(expected, rel=1e-7, abs=1e-12)
     assert found.cells == (TRUE_CELL, ASIDE) and found.judges == N and found.horizon == T
-    assert found.steps == planned([ASIDE], [T], 0, truth=True, judges=N).steps
-    down = gained(directions[0], -found.lengths[1], each).numpy()
-    assert found.opposite[1] == pytest.approx(down, rel=1e-7, abs=1e-12)
+    assert found.steps == planned([ASIDE], [], [T], 0, N, references=1).steps
     before = lqr_return(world(), W, each, GAMMA, T).numpy()
     assert found.before == pytest.approx(before, rel=1e-9)
 
@@ -83,20 +82,22 @@ def test_shares_tend_to_the_cosine_as_steps_get_shorter():
     cosine = float(g @ OTHER / g.norm() / OTHER.norm())
     off = [found.share(ASIDE, k)[0] - cosine for k in (0, 1)]
     ratio = found.lengths[0] / found.lengths[1]
+    assert ratio == pytest.approx(1 / 4)
     assert abs(off[1]) > 1e-4  # the step is long enough to bend
     assert off[0] / off[1] == pytest.approx(ratio, rel=0.1)
 
 
-def test_the_longer_step_is_the_longest_along_a_line():
+def test_the_update_moves_the_first_actions_by_its_share_of_their_size():
     judging = starts_of(2)
-    found = stepped(judging)
-    assert found.curvature(1) <= 0.1 and found.moves[1] in MOVES
-    k = MOVES.index(found.moves[1])
-    assert found.moves[0] == MOVES[k - 1]
-    g, next_one = gradient(own_moment(judging)), found.lengths[1] * MOVES[k + 1] / MOVES[k]
-    up, down = (float(gained(g, s * next_one, own_moment(judging))) for s in (1, -1))
-    assert abs(up + down) > 0.1 * abs(up - down)
-    assert float(found.gain[0, 1].sum() + found.opposite[1].sum()) < 0  # costs are convex
+    found = stepped(judging, move=0.08, once=[ASIDE])
+    assert found.moves == pytest.approx((0.02, 0.08, 0.24)) and found.at == 1
+    g = gradient(own_moment(judging)).reshape(1, 2)
+    change = found.lengths[1] * judging.states @ (g / g.norm()).T
+    actions = judging.states @ W.T
+    share = change.square().mean().sqrt() / actions.square().mean().sqrt()
+    assert float(share) == pytest.approx(0.08)
+    assert [found.taken(ASIDE, k) for k in range(3)] == [False, True, False]
+    assert all(found.taken(TRUE_CELL, k) for k in range(3)) and found.status[1] == "stepped"
 
 
 @pytest.mark.slow
@@ -110,7 +111,7 @@ def test_intervals_cover_the_closed_form_under_noise():
         found = stepped(
             starts_of(seed + 1000), simulator=world(1.0), directions=directions, seed=seed
         )
-        true, own = (float(gained(d, found.lengths[0], eye)) for d in (g, across))
+        true, own = (float(gained(d, found.lengths[1], eye)) for d in (g, across))
         ends, (_, around) = found.ends(ASIDE), found.share(ASIDE)
         hits.append((ends.low <= own <= ends.high, around.low <= 0.97 * own / true <= around.high))
     assert (np.mean(hits, axis=0) >= 0.93).all(), np.mean(hits, axis=0)
@@ -131,7 +132,7 @@ def test_simultaneous_intervals_cover_all_cells_together():
         inside = []
         for k, d in enumerate(around):
             ends = found.ends(("turned", k), among=len(around))
-            w = W + found.lengths[0] * d.reshape(1, 2)
+            w = W + found.lengths[1] * d.reshape(1, 2)
             before, after = (float(lqr_return(world(), x, eye, GAMMA, 6)) for x in (W, w))
             inside.append(ends.low <= after - before <= ends.high)
         hits.append(all(inside))
@@ -139,11 +140,10 @@ def test_simultaneous_intervals_cover_all_cells_together():
 
 
 def test_without_a_truth_gains_are_in_units_of_the_return():
-    found = stepped(starts_of(3), directions={ASIDE: Direction(OTHER)})
-    assert found.share(ASIDE) is None and not found.best_is_known
-    assert found.moves == (0.01, 0.03) and found.opposite.shape == (0, N)
-    assert found.steps == planned([ASIDE], [T], 0, truth=False, judges=N).steps
-    assert np.isnan(found.curvature()) and np.isnan(found.norm)
+    found = stepped(starts_of(3), directions={ASIDE: Direction(-OTHER)})
+    assert found.reference == ASIDE and found.share(ASIDE)[0] == 1 and not found.best_is_known
+    assert found.moves == pytest.approx((0.01, 0.04, 0.12)) and np.isnan(found.norm)
+    assert found.steps == planned([ASIDE], [], [T], 0, N).steps
     assert np.isfinite(found.change(ASIDE).value)
 
 
@@ -202,17 +202,19 @@ def test_directions_that_are_none_are_named_so():
     assert found.status == ("zero", "not finite") and np.isnan(found.gain).all()
     assert found.best() is None and found.not_excluded() == ()
     assert not found.helps(("zero", 1)) and found.share(("zero", 1)) is None
-    assert len(found.table()) == 4
+    assert len(found.table()) == 6
 
 
 def test_weights_and_groups_of_the_starts_count():
     plain = starts_of(8)
     weight = torch.linspace(0.5, 2.0, N, dtype=torch.float64)
     grouped = Starts(plain.states, weight, torch.arange(N) // 3)
-    direction = {ASIDE: Direction(OTHER)}
-    one, other = (stepped(each, directions=direction) for each in (plain, grouped))
-    sums = (weight.numpy() * one.gain[0]).reshape(2, -1, 3).sum(axis=2)
-    assert other.gain[0] == pytest.approx(sums) and (other.size == 3).all()
+    found = stepped(grouped, directions={ASIDE: Direction(OTHER)})
+    each = plain.states[:, :, None] * plain.states[:, None, :]
+    for k, eta in enumerate(found.lengths):
+        gain = weight.numpy() * gained(OTHER, eta, each).numpy()
+        assert found.gain[0, k] == pytest.approx(gain.reshape(-1, 3).sum(axis=1))
+    assert (found.size == 3).all()
 
 
 def test_judges_follow_the_law_of_the_starts_and_are_none_of_them():

@@ -31,7 +31,7 @@ def test_a_rollout_that_leaves_the_numbers_loses_its_cell_only():
     up = torch.tensor([0.0, 1.0], dtype=torch.float64)
     judging = as_starts(torch.ones(8, 1).double(), 1)
     setting = Setting(systems.from_function(step, 1, 1), policy, judging, GAMMA, 5)
-    found = realise(setting, {("up", 1): Direction(up), ("down", 1): Direction(-up)})
+    found = realise(setting, {("up", 1): Direction(up), ("down", 1): Direction(-up)}, 0.04)
     assert found.status == ("lost", "stepped")
     assert np.isnan(found.gain[0]).all() and np.isfinite(found.gain[1]).all()
     assert found.best() == ("down", 1) and found.harms(("down", 1))
@@ -65,12 +65,12 @@ def test_under_mask_nothing_counts_past_an_end_and_nothing_is_simulated_there():
     for mode in ("ignore", "mask"):
         calls.clear()
         setting = Setting(simulator, policy, as_starts(states, 1), GAMMA, 5, termination=mode)
-        found = realise(setting, direction)
+        found = realise(setting, direction, 0.04)
         for k, eta in enumerate(found.lengths):
             before, after = (np.array(returns(a, mode == "mask")) for a in (0.0, eta))
             assert found.gain[0, k] == pytest.approx(after - before, abs=1e-12)
         assert found.ended == pytest.approx(2 / 3)
-        assert found.steps == sum(calls) and (mode == "mask") == (found.steps < 45)
+        assert found.steps == sum(calls) and (mode == "mask") == (found.steps < 60)
 
 
 def test_with_entropy_the_soft_return_is_what_rises():
@@ -81,7 +81,7 @@ def test_with_entropy_the_soft_return_is_what_rises():
     P = sum(p.numel() for p in policy.parameters())
     d = torch.randn(P, dtype=torch.float64)
     setting = Setting(augmenting(alpha)(simulator), policy, judging, GAMMA, 6, seed=2)
-    found = realise(setting, {("d", 1): Direction(d)})
+    found = realise(setting, {("d", 1): Direction(d)}, 0.04)
 
     def soft_return(inner) -> torch.Tensor:
         state, total, own = judging.states, torch.zeros(n, dtype=torch.float64), child(2, STREAM)

@@ -203,7 +203,10 @@ def test_an_unstable_loop_has_no_bias_at_either_law_and_says_why():
         assert {"mean_norm", "variance"} <= measured
         said = verdict(profile)[0]
         assert not said.decided
-        assert said.text.startswith("No truth here: λ = 0.223 per step against ln 1/γ = 0.105")
+        assert said.text.startswith("No truth here: λ = 0.223") and "ln 1/γ = 0.105" in said.text
+        assert profile.truth["lyapunov"] == pytest.approx(np.log(1.25), rel=1e-3)
+        if law == "visited":  # as `gradlab jacobians` has it
+            assert profile.truth["growth"] == pytest.approx(np.log(1.25), rel=1e-6)
         short = gradlab.measure(task, policy, critic, horizon=3, starts=2048, law=law)
         assert short.truth["status"] == "cut"
         assert 3 <= short.truth["horizon"] <= 44  # where γᵀ is 1%

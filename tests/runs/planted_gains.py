@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from gradlab.runs.jumps import Jumps
 from gradlab.runs.one_step import TRUE_CELL
 from gradlab.runs.realised import Realised
 
-LENGTHS = np.array([0.1, 0.3])
+LENGTHS = np.array([0.1, 0.4, 1.2])
 
 
 def planted(slopes, noise=0.3, bend=0.0, truth=True, groups=64, **changed) -> Realised:
@@ -20,11 +21,24 @@ def planted(slopes, noise=0.3, bend=0.0, truth=True, groups=64, **changed) -> Re
     slope = np.array(values)[:, None, None] + draws
     curved = bend * LENGTHS[:, None] ** 2
     gain = slope * LENGTHS[:, None] - curved
-    opposite = (-slope * LENGTHS[:, None] - curved)[0] if truth else np.zeros((0, groups))
     plain = dict(
-        cells=tuple(cells), status=("stepped",) * len(cells), gain=gain, opposite=opposite,
-        before=np.full(groups, -3.0), size=np.ones(groups), lengths=LENGTHS, moves=(0.01, 0.03),
-        kept=np.ones(len(cells)), norm=1.0 if truth else float("nan"), horizon=40,
-        termination="ignore", ended=0.0, steps=1000,
+        cells=tuple(cells), status=("stepped",) * len(cells), gain=gain, at=1,
+        before=np.full(groups, -3.0), size=np.ones(groups), lengths=LENGTHS,
+        moves=(0.01, 0.04, 0.12), kept=np.ones(len(cells)), norm=1.0 if truth else float("nan"),
+        horizon=40, termination="ignore", ended=0.0, steps=1000,
     )  # fmt: skip
     return Realised(**(plain | changed))
+
+
+def planted_jumps(kind: str = "harmful", **changed) -> Jumps:
+    """Promised 104, brought 13 at every length."""
+    three, far = np.ones(3), kind in ("harmful", "rough")
+    gap = -0.875 * three if far else 0.01 * three
+    found = kind in ("harmful", "harmless", "open")
+    plain = dict(
+        kind=kind, moves=np.array([0.01, 0.04, 0.12]), lengths=LENGTHS, promised=104.0,
+        brought=104 * (1 + gap), gap=gap, gap_low=gap - 0.05, gap_high=gap + 0.05, spread=2.0,
+        roughness=1.0, tried=24, starts=np.arange(9 * found), sizes=np.full(9 * found, 5.0),
+        at=np.full(9 * found, 21), missing=0, samples=128, horizon=40, steps=1000,
+    )  # fmt: skip
+    return Jumps(**(plain | changed))

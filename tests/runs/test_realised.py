@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -9,12 +10,12 @@ import pandas as pd
 import pytest
 
 from gradlab import load
-from gradlab.measurement.step_plan import ENOUGH, FEWEST, LADDER, chosen_cells, planned
-from gradlab.runs.one_step import TRUE_CELL
+from gradlab.measurement.step_plan import chosen_cells, first_cells, planned
+from gradlab.runs.one_step import PATHWISE, SCORE, TRUE_CELL
 from gradlab.runs.profile import COLUMNS, Profile
 from gradlab.runs.realised import Realised
-from gradlab.storage.codec import arrays, decoded
-from tests.runs.planted_gains import planted
+from gradlab.storage.codec import arrays, decoded, labels
+from tests.runs.planted_gains import planted, planted_jumps
 
 
 def gains(values: dict, half: float = 0.05) -> pd.DataFrame:
@@ -37,10 +38,38 @@ def test_what_helps_what_harms_and_what_is_not_told_apart():
     assert found.missing(("model", 5)) > 1000
 
 
-def test_a_step_must_help_at_both_lengths():
+def test_what_helps_is_what_the_update_s_own_length_does():
     turned = planted(SLOPES)
-    turned.gain[turned.cells.index(("mixed", 5)), 1] *= -1
-    assert not turned.helps(("mixed", 5)) and not turned.harms(("mixed", 5))
+    cell = turned.cells.index(("mixed", 5))
+    turned.gain[cell, [0, 2]] *= -1
+    assert turned.helps(("mixed", 5))
+    turned.gain[cell, 1] *= -1
+    assert turned.harms(("mixed", 5)) and not turned.helps(("mixed", 5))
+
+
+def test_lengths_that_were_not_taken_are_named_so_and_decide_nothing():
+    found = planted(SLOPES)
+    found.gain[found.cells.index(("mixed", 9)), [0, 2]] = np.nan
+    rows = found.table().query("estimator == 'mixed' and horizon == 9")
+    assert list(rows["status"]) == ["not taken", "stepped", "not taken"]
+    assert list(rows["update"]) == [False, True, False]
+    assert np.isnan(rows["share"].iloc[0]) and found.share(("mixed", 9), 0) is None
+    assert found.best() == ("mixed", 9) and found.helps(("mixed", 9))
+
+
+def test_without_a_truth_shares_are_of_the_best_direction_found_again_without_each_group():
+    found = planted(SLOPES | {(PATHWISE, 0): -2.0, (SCORE, 0): 1.2}, truth=False)
+    assert found.reference == (SCORE, 0) and not found.best_is_known
+    assert (SCORE, 0) not in found.stepped and found.best() == ("mixed", 9)
+    assert found.share((PATHWISE, 0))[0] == pytest.approx(-2 / 1.2)
+    value, ends = found.share(("mixed", 9))
+    assert value == pytest.approx(0.93 / 1.2) and ends.low < value < ends.high
+    best, around = found.share((SCORE, 0))
+    assert best == 1 and around.low == pytest.approx(1) == around.high
+    close = planted({("a", 1): 1.0, ("b", 1): 0.99}, truth=False)  # either may be best
+    assert close.share(("b", 1))[1].high > 0.99 and close.reference == ("a", 1)
+    assert planted({("a", 1): 0.01}, truth=False).reference is None
+    assert found.among(["mixed"]).reference == (SCORE, 0)
 
 
 def test_more_cells_ask_for_more_evidence():
@@ -60,7 +89,7 @@ def misses(rng, means, spread, judges, repetitions):
         slope = np.array(list(means.values()))[:, None, None] + noise
         taken = replace(taken, gain=slope * taken.lengths[:, None])
         best = taken.best()
-        gain = means[best] * taken.lengths[0]
+        gain = means[best] * taken.lengths[taken.at]
         for k, ends in enumerate((taken.ends(best), taken.chosen_ends(best))):
             missed[k] += not ends.low <= gain <= ends.high
     return missed / repetitions
@@ -116,10 +145,20 @@ def test_another_law_a_boundary_and_a_long_step_are_told_apart():
     assert one.realised_ends[1] < one.predicted_ends[0]
     (one,) = planted(SLOPES, termination="mask", ended=0.2).disagreements(elsewhere)
     assert one.reason == "boundary"
-    bent = planted(SLOPES, bend=4.0, noise=0.05)
+    bent = planted(SLOPES, bend=1.0, noise=0.05)
     found = {each.cell: each.reason for each in bent.disagreements(gains(SLOPES))}
     assert found[TRUE_CELL] == "step" and found["data", 0] == "step"
-    assert bent.curvature() == pytest.approx(0.4)
+    bent.gain[bent.cells.index(("data", 0)), [0, 2]] = np.nan  # taken once: as the truth's own
+    found = {each.cell: each.reason for each in bent.disagreements(gains(SLOPES))}
+    assert found["data", 0] == "step"
+
+
+def test_where_the_return_jumps_that_is_the_reason():
+    elsewhere, found = gains(SLOPES | {("data", 0): 0.7}), planted(SLOPES)
+    reasons = {"harmful": "jump", "rough": "jump", "open": "jump", "smooth": "law"}
+    for kind, reason in reasons.items():
+        (one,) = found.disagreements(elsewhere, planted_jumps(kind))
+        assert one.reason == reason
 
 
 def test_a_truth_that_gains_less_than_its_norm_disagrees():
@@ -138,11 +177,19 @@ def test_small_differences_are_none_however_sharp():
 def test_a_file_holds_every_number_of_it(tmp_path):
     for found in (planted(SLOPES), planted(SLOPES, truth=False)):
         again = decoded(Realised, arrays(found))
-        for name in ("cells", "status", "moves", "horizon", "termination", "ended", "steps"):
+        for name in ("cells", "status", "moves", "horizon", "termination", "ended", "steps", "at"):
             assert getattr(again, name) == getattr(found, name)
-        for name in ("gain", "opposite", "before", "size", "lengths", "kept", "norm"):
+        for name in ("gain", "before", "size", "lengths", "kept", "norm"):
             assert np.array_equal(getattr(again, name), getattr(found, name), equal_nan=True)
         assert again.table().equals(found.table())
+
+
+def test_a_file_of_two_lengths_is_read_at_the_shorter_one():
+    older = arrays(planted(SLOPES))
+    entries = json.loads(older["plain"].values[0])
+    del entries["at"]
+    older["plain"] = labels([json.dumps(entries)], "one")
+    assert decoded(Realised, older).at == 0
 
 
 def test_a_profile_keeps_it_and_files_without_it_have_none(tmp_path):
@@ -183,15 +230,25 @@ def test_without_gains_cells_are_a_grid_whose_middle_comes_first():
     )  # fmt: skip
 
 
-def test_a_plan_keeps_to_its_budget_with_cells_before_many_starts():
-    cells = [("a", k) for k in range(10)]
+def test_what_is_stepped_along_at_every_length_is_the_data_gradient_and_the_best_of_each_family():
+    values = {("data", 0): -0.5, ("model", 3): 0.2, ("mixed", 4): 0.9, ("model", 9): 0.1}
+    rows = gains(values)
+    rows = rows[rows["quantity"] == "gain"]
+    cells, families = tuple(values), [["model"], ["model", "mixed"]]
+    assert first_cells(cells, rows, families) == (("data", 0), ("model", 3), ("mixed", 4))
+    assert first_cells(cells, None, families) == (("data", 0), ("model", 3))
+    lost = gains(dict.fromkeys(values, float("nan")))
+    assert first_cells(cells, lost, [["mixed"]]) == (("data", 0), ("mixed", 4))
+
+
+def test_a_plan_pays_for_further_cells_and_not_for_the_first_ones():
+    first, further = [("data", 0), ("model", 3)], [("a", k) for k in range(8)]
     for budget in np.geomspace(1e4, 1e8, 60):
-        plan = planned(cells, (400, 200), budget, truth=True)
-        assert plan.judges in LADDER and plan.horizon in (400, 200)
-        assert plan.steps <= budget or (plan.judges, plan.horizon) == (LADDER[-1], 200)
-        assert len(plan.cells) == 10 or (plan.judges <= ENOUGH and len(plan.cells) >= FEWEST)
-        assert plan.cells == tuple(cells[: len(plan.cells)])
-    assert planned(cells, (400,), 1e9, truth=False).judges == LADDER[0]
-    chosen = planned(cells, (400, 200), 0, truth=False, judges=40)
-    assert (chosen.judges, chosen.horizon, len(chosen.cells)) == (40, 400, 10)
-    assert chosen.steps == 40 * 400 * 21
+        plan = planned(first, further, (400, 200), budget, 64, references=1)
+        assert plan.everywhere == tuple(first) and plan.judges == 64
+        rollouts = 1 + 3 * (len(first) + 1) + len(plan.once)
+        assert plan.steps == 64 * plan.horizon * rollouts
+        assert plan.once == tuple(further[: len(plan.once)]) and len(plan.cells) >= 5
+        assert len(plan.cells) == 5 or plan.steps <= budget
+        assert plan.horizon == 400 or budget < 64 * 400 * 10
+    assert len(planned(first, further, (400,), 1e8, 64).once) == 8

@@ -67,6 +67,22 @@ def collision(
     )  # fmt: skip
 
 
+def falling_pole(n: int = 128, seed: int = 0) -> Setting:
+    """A pole that a weak policy lets fall, which ends its episode: every step before pays 1."""
+
+    def step(s: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
+        speed = s[:, 1:] + 0.05 * (9.0 * torch.sin(s[:, :1]) + a)
+        return torch.cat([s[:, :1] + 0.05 * speed, speed], dim=1), 1 - 0.01 * a.square().sum(dim=1)
+
+    policy = nn.Linear(2, 1).double()
+    policy.weight.data = torch.tensor([[-7.5, -1.5]], dtype=torch.float64)
+    policy.bias.data.zero_()
+    world = systems.from_function(step, 2, 1, alive=lambda s: s[:, 0].abs() < 0.4)
+    g = torch.Generator().manual_seed(seed)
+    starts = as_starts(0.3 * torch.rand(n, 2, generator=g, dtype=torch.float64) - 0.15, 2)
+    return Setting(world, policy, starts, GAMMA, T, termination="mask", seed=seed)
+
+
 def task(cost: float = 5.0, edge: str = "jump") -> Task:
     return Task("plane", point_mass(cost, edge), None, plane_states, GAMMA, 2)
 

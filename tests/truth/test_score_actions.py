@@ -1,5 +1,7 @@
 """Score functions against closed forms, the unrolled truth, and what a path's end leaves."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -10,8 +12,11 @@ from gradlab.networks.entropy import WithLogProb
 from gradlab.networks.policies import Gaussian, GaussianPolicy
 from gradlab.systems.entropy import Entropic
 from gradlab.systems.function import from_function
+from gradlab.truth import score_actions
 from gradlab.truth.early_actions import early_truth
-from gradlab.truth.score_actions import relative_error, score_truth
+from gradlab.truth.lqr import lqr_gradient
+from gradlab.truth.oracles import unroll_all_actions
+from gradlab.truth.score_actions import relative_error, score_gradients, score_truth
 from tests.gradients.worlds import linear
 from tests.truth.linear_policies import feedback, gaussian_starts
 
@@ -103,3 +108,43 @@ def test_the_relative_error_is_that_of_a_mean():
     generator = torch.Generator().manual_seed(0)
     G = 1 + 3 * torch.randn(4000, 5, generator=generator, dtype=torch.float64)
     assert relative_error(G) == pytest.approx(3 / 4000**0.5, rel=0.1)
+
+
+def test_with_theta_in_every_action_scores_have_the_closed_form_of_a_linear_quadratic_world():
+    """And the pathwise gradient's: the return is smooth. Weights count."""
+    system, K, T = linear(0.8), (0.4, 0.6), 12
+    inner, starts = feedback(*K), gaussian_starts(800, 2)
+    weight = torch.linspace(0.5, 1.5, 800, dtype=torch.float64)
+    setting = Setting(system, Gaussian(inner, 0.5), replace(starts, weight=weight), GAMMA, T)
+    found = score_gradients(setting, pairs=4)
+    s = starts.states
+    moment = (weight[:, None, None] * s[:, :, None] * s[:, None, :]).mean(dim=0)
+    noise = 0.25 * torch.eye(1, dtype=torch.float64)
+    wanted = lqr_gradient(system, inner.weight, moment, GAMMA, "all", T, noise)
+    error = found.std(dim=0) / 800**0.5
+    assert (((found.mean(dim=0) - wanted) / error).abs() < 4).all()
+    assert float(found.mean(dim=0) @ wanted / wanted.norm() ** 2) == pytest.approx(1, abs=0.1)
+    z = z_scores(found, unroll_all_actions(setting))
+    assert z.abs().max() < 4
+
+
+def test_a_linear_baseline_needs_fewer_starts_than_the_other_paths_alone(monkeypatch):
+    setting = Setting(linear(), Gaussian(feedback(0.4, 0.6), 0.3), gaussian_starts(64, 2), 0.95, 30)
+    fitted = relative_error(score_gradients(setting, pairs=2))
+    monkeypatch.setattr(score_actions, "_baselines", lambda _, paths: torch.zeros_like(paths.to_go))
+    assert fitted < 0.9 * relative_error(score_gradients(setting, pairs=2))
+
+
+def test_gradients_with_theta_in_every_action_know_the_end_of_an_episode():
+    """θ moves the only action of a path that ends at once; a reward of 100 lies beyond."""
+
+    def step(s, a):
+        return s + 1, torch.where(s[:, 0] < 0.5, -((a[:, 0] - 2) ** 2), 100 * a[:, 0])
+
+    system = from_function(step, state_dim=1, action_dim=1, alive=lambda s: s[:, 0] < 0.5)
+    policy = Gaussian(torch.nn.Linear(1, 1, bias=True).double(), 0.5)
+    torch.nn.init.zeros_(policy.policy.weight)
+    torch.nn.init.zeros_(policy.policy.bias)
+    starts = as_starts(torch.zeros(200, 1, dtype=torch.float64), 1)
+    setting = Setting(system, policy, starts, 0.5, horizon=3, termination="mask")
+    assert float(score_gradients(setting)[:, 1].mean()) == pytest.approx(4.0, rel=0.1)

@@ -18,7 +18,6 @@ from gradlab.gradients import gram
 from gradlab.gradients.estimator import Estimator, first_horizon
 from gradlab.gradients.groups import (
     Floats,
-    counted_once,
     exchangeable,
     group_sums,
     grouping,
@@ -74,9 +73,9 @@ def explicit_moments(
     for k in range(len(horizons)):
         tails, signs = tails_and_signs(np.concatenate(sketches[k]), size, truth, strata)
         gradient, *against = _concatenated(pairs[k])
-        plain = Moments(
-            size, torch.cat(squares[k]).numpy(), gradient, signs=signs, tails=tails, strata=strata
-        )
+        norms = torch.cat(squares[k]).numpy()
+        norms = norms if strata is None else norms / strata.weight
+        plain = Moments(size, norms, gradient, signs=signs, tails=tails, strata=strata)
         if against:
             reference, error, cross = against
             plain = replace(plain, truth=reference, difference=error, cross=cross)
@@ -97,8 +96,7 @@ def _first_pass(
             G = every[0]
             for of_stratum, here in zip(sums, members, strict=True):
                 of_stratum[:, k] += torch.stack([gradients[here].sum(dim=0) for gradients in every])
-            square = (G * G).sum(dim=1, keepdim=True)
-            squares[k].append(counted_once(group_sums(square, label)[:, 0], begin.strata, rows))
+            squares[k].append(group_sums((G * G).sum(dim=1, keepdim=True), label)[:, 0])
             sketches[k].append(grouped(explicit_sketch(sketch, G), label))
     return squares, sketches
 

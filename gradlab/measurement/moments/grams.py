@@ -123,7 +123,8 @@ def _fold_sums(
     if truth is not None:
         own = [truth[cell == f].sum(dim=0) for f in range(FOLDS * H)]
         sums.append(repeats * torch.stack(own)[:, None])
-    return torch.cat(sums, dim=1).unflatten(0, (FOLDS, H))
+    every = torch.cat(sums, dim=1)
+    return every.reshape(FOLDS, H, *every.shape[1:])
 
 
 def _sums(terms: Carried, rows: Tensor) -> Tensor:

@@ -29,7 +29,6 @@ from gradlab.gradients.courses import Carried
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.groups import (
     by_group,
-    counted_once,
     exchangeable,
     group_count,
     grouping,
@@ -195,11 +194,11 @@ def _moments(there: Visits, targets: Tensor | None, mean: Tensor) -> list[Moment
     """Of the gradients J_iᵀ g_i of the K sets of action gradients, whose means are [K, P]."""
     G, jacobian, strata = there.G, there.jacobian, there.at.strata
     label, size = grouping(there.at)
-    squares = torch.from_numpy(by_group(gram.squared_norms(jacobian, G), label))
-    squares = counted_once(squares, strata).numpy()
+    squares = by_group(gram.squared_norms(jacobian, G), label)
     total, within = gram.products(jacobian, G, there.at.group)
     gradient = pair_sums(G, total, within, G, total, label)
     if strata is not None:
+        squares = squares / strata.weight
         shifts = _shifts(there, strata)
         f, moved = strata.stretch[strata.label], shifts.square().sum(dim=2).numpy()
         along = by_group((G * _along_shifts(there, shifts)).sum(dim=2), label)

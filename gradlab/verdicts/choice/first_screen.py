@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from gradlab.choice.values import Best, Cell, Choice, Tried
 from gradlab.statistics.quantities import QUANTITIES
+from gradlab.verdicts.advice import advise
 from gradlab.verdicts.choice.sentences import CALLED, cell_words, cells_words, statements
 from gradlab.verdicts.facts import Facts
 from gradlab.verdicts.gains import gain_text
@@ -46,9 +47,9 @@ def screen(choice: Choice) -> Screen:
 
 def as_recommended(choice: Choice, facts: Facts) -> Screen:
     """What the report says, with the command that follows it and the sentences of the choice."""
-    first = recommendation(facts)
+    first, cell = recommendation(facts), advise(facts).cell
     rest = tuple(Sentence(e.about, e.decided, e.text) for e in statements(choice))
-    follow = "" if first.light == "none" or facts.best is None else to_train(choice, facts.best)
+    follow = "" if cell is None else to_train(choice, cell)
     return replace(first, headline=f"{first.headline}{follow}", figure=None, rest=rest)
 
 

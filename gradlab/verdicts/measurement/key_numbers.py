@@ -2,23 +2,57 @@
 
 from __future__ import annotations
 
+from gradlab.runs.one_step import TRUE_CELL
 from gradlab.statistics.number import Number
 from gradlab.verdicts.facts import Cell, Facts
 from gradlab.verdicts.gains import change, gain_text, named
-from gradlab.verdicts.measurement.mending import mended_gain
-from gradlab.verdicts.screen import Fact
+from gradlab.verdicts.measurement.mending import fixed_gain
+from gradlab.verdicts.screen import FACTS, Fact
+from gradlab.wording import span
 
 NOTABLE = 0.03  # by which a batch must gain less than the mean gradient to be shown
 
 
+def of_use(facts: Facts, cell: Cell) -> tuple[Fact, ...]:
+    """What one update realised, where the rehearsed ones led, what fixing adds, or what the critic
+    or one batch gains: the first three that are known."""
+    found = [_realised(facts, cell), _rehearsed(facts, cell)]
+    if cell in facts.gains:
+        found += [fixed_gain(facts, cell), _one_batch(facts, cell), _critic_alone(facts, cell)]
+    return tuple([each for each in found if each is not None][:FACTS])
+
+
 def of_gains(facts: Facts) -> tuple[Fact, ...]:
-    """What the recommended step realised, what a batch or the critic gains, what mending adds."""
-    if facts.best is None:
-        return ()
-    cell = facts.best
-    second = _one_batch(facts, cell) or _critic_alone(facts)
-    numbers = [_realised(facts, cell), second, mended_gain(facts, cell)]
-    return tuple(each for each in numbers if each is not None)
+    """The same of the gradient of largest gain."""
+    return () if facts.best is None else of_use(facts, facts.best)
+
+
+def change_text(number: Number) -> str:
+    """+0.31 (CI 0.25–0.37), in units of return."""
+    return f"{number.value:+.2g} (CI {span(number.low, number.high)})".replace("-", "−")
+
+
+def _rehearsed(facts: Facts, cell: Cell) -> Fact | None:
+    """Where the gradient's own updates led, at the length of the highest return."""
+    rehearsed = facts.rehearsal
+    if rehearsed is None or cell not in rehearsed.cells:
+        return None
+    peak = rehearsed.peak_of(cell)
+    if peak is None:
+        return None
+    assumed = ", assumed" if rehearsed.assumed else ""
+    label = f"in return after {steps_of(peak.updates)} ({rehearsed.optimizer} at "
+    label += f"{rehearsed.rate:.2g}{assumed})"
+    how = (
+        f"J(θ_k) − J(θ_0) along its own updates with critic, model and visited states frozen, "
+        f"batches of {rehearsed.batch}; {rehearsed.judges} starts, {rehearsed.horizon} steps, "
+        f"paired; the interval knows that the length was chosen"
+    )
+    return Fact(label, change_text(peak.gain), how)
+
+
+def steps_of(updates: int) -> str:
+    return "1 update" if updates == 1 else f"{updates} updates"
 
 
 def of_what_was_tried(facts: Facts) -> tuple[Fact, ...]:
@@ -29,7 +63,7 @@ def of_what_was_tried(facts: Facts) -> tuple[Fact, ...]:
     best = Fact(
         f"the best tried: {named(facts.identities[name])}, h = {at}", gain_text(facts.chosen), how
     )
-    found = [best, _realised(facts, facts.best), _critic_alone(facts)]
+    found = [best, _realised(facts, facts.best), _critic_alone(facts, facts.best)]
     return tuple(each for each in found if each is not None)
 
 
@@ -56,12 +90,14 @@ def _realised(facts: Facts, cell: Cell) -> Fact | None:
     if taken is None or cell not in taken.stepped or (found := taken.share(cell)) is None:
         return None
     value, ends = found
+    reference = "true gradient's" if taken.reference == TRUE_CELL else "best"
     how = (
-        f"return before and after one step, {taken.judges} fresh starts, {taken.horizon} steps, "
-        f"over that of the true gradient's step of the same length"
+        f"return before and after a step that moves actions by {taken.moves[taken.at]:.0%}, "
+        f"{taken.judges} fresh starts, {taken.horizon} steps, over that of the {reference} step of "
+        f"the same length"
     )
     text = gain_text(Number(value, ends.low, ends.high, taken.judges))
-    return Fact("realised on fresh starts", text, how)
+    return Fact("realised by one update on fresh starts", text, how)
 
 
 def _one_batch(facts: Facts, cell: Cell) -> Fact | None:
@@ -72,9 +108,9 @@ def _one_batch(facts: Facts, cell: Cell) -> Fact | None:
     return Fact(f"by a single batch of {facts.batch}", gain_text(gain), how)
 
 
-def _critic_alone(facts: Facts) -> Fact | None:
+def _critic_alone(facts: Facts, cell: Cell) -> Fact | None:
     data = facts.data_gain
-    if data is None or facts.best == facts.data:
+    if data is None or cell == facts.data:
         return None
     return Fact(
         "by the critic alone", gain_text(data), "gain = ⟨g, ∇J⟩/(|g||∇J|) of the data gradient"

@@ -1,4 +1,4 @@
-"""What to mend first: the costliest of the model's states, its derivatives and the critic.
+"""What to fix first: the costliest of the model's states, its derivatives and the critic.
 
 The simulator takes the place of one after the other, with the same horizon and critic:
 
@@ -22,10 +22,10 @@ from gradlab.verdicts.gains import share
 from gradlab.verdicts.screen import Fact
 
 CRITIC = "the critic"
-STATES = "the model's states"
+STATES = "the model's state predictions"
 DERIVATIVES = "the model's derivatives"
-WORTH = 0.1  # of the possible gain, from which on mending something comes first
-RANK = 3  # after what to use, what is better and what not to use
+WORTH = 0.1  # of the possible gain, from which on fixing something comes first
+RANK = 5  # after what to use, what is better and what not to use
 
 
 class Part(NamedTuple):
@@ -36,34 +36,32 @@ class Part(NamedTuple):
     rank: int
 
 
-def first_to_mend(facts: Facts, best: Number) -> Part:
+def first_to_fix(facts: Facts, cell: Cell) -> Part:
     """The costliest error of the recommended gradient, and what would be gained without it."""
-    assert facts.best is not None
-    causes = losses(facts, facts.best)
+    causes = losses(facts, cell) if cell in facts.gains else {}
     if not causes:
         return Part("", "", RANK)
     cause = max(causes, key=lambda each: causes[each])
-    cells, replaced = _replacements(facts, facts.best)
+    cells, replaced = _replacements(facts, cell)
     before = replaced[: replaced.index(cause)]
     last = cause == replaced[-1]
+    best = facts.gains[cell]
     reached = 1.0 if last else facts.gains[cells[len(before) + 1]].clipped
     if causes[cause] < WORTH or not reached > best.high:
         return Part("", "", RANK)
     if cause == CRITIC:
-        return _mend_critic(facts, best, cells[-1]) if before else _plain(f"Mend {cause} first.")
+        return _fix_critic(facts, best, cells[-1]) if before else _plain(f"Fix {cause} first.")
     what = _jointly(before, cause)
-    if facts.beyond is not None and cause == STATES:
-        return _plain(f"Mend {what} first.")  # what that gains is said of the better gradient
-    text = f"Mend {what} first: with the simulator's, {share(reached)}."
-    return Part(text, f"Mend {what} first.", RANK)
+    points = f"+{100 * (reached - best.clipped):.0f} points"
+    return Part(f"Fix {what} first: {points}.", f"Fix {what} first.", RANK)
 
 
-def _mend_critic(facts: Facts, best: Number, without_model: Cell) -> Part:
+def _fix_critic(facts: Facts, best: Number, without_model: Cell) -> Part:
     """Where the critic costs most: what the simulator in the model's place gains with it."""
     left = facts.gains[without_model]
     if left.high < best.low:
-        alone = f"Mending the model alone would lower the gain to {share(left.clipped)}."
-        return Part(f"Mend the critic. {alone}", "Mend the critic, not the model alone.", RANK)
+        alone = f"Fixing the model alone would lower the gain to {share(left.clipped)}."
+        return Part(f"Fix the critic. {alone}", "Fix the critic, not the model alone.", RANK)
     text = f"The critic costs most: with the simulator for the model, {share(left.clipped)}."
     return Part(text, "The critic costs most.", RANK)
 
@@ -77,7 +75,7 @@ def _jointly(before: Sequence[str], cause: str) -> str:
     return " and ".join((*before, cause.removeprefix("the model's ") if before else cause))
 
 
-def mended_gain(facts: Facts, cell: Cell) -> Fact | None:
+def fixed_gain(facts: Facts, cell: Cell) -> Fact | None:
     """The costliest error of a gradient, as a number."""
     causes = losses(facts, cell)
     if not causes:
@@ -92,9 +90,9 @@ def mended_gain(facts: Facts, cell: Cell) -> Fact | None:
             label = f"with the simulator for the model, {cause} as it is"
             return Fact(label, share(then), how)
         more = facts.gains[cells[len(before) + 1]].clipped - now
-        return Fact(f"more by mending {_jointly(before, cause)}", f"{100 * more:.0f} points", how)
+        return Fact(f"more by fixing {_jointly(before, cause)}", f"{100 * more:.0f} points", how)
     after = f" after {before[0]}" if len(before) == 1 else " after the model" if before else ""
-    return Fact(f"more by mending {cause}{after}", f"{100 * causes[cause]:.0f} points", how)
+    return Fact(f"more by fixing {cause}{after}", f"{100 * causes[cause]:.0f} points", how)
 
 
 def losses(facts: Facts, cell: Cell) -> dict[str, float]:

@@ -1,14 +1,12 @@
-"""The first screen of a measurement: which gradient, how far, what not, what to mend first.
+"""The first screen of a measurement: which gradient, for how long, what not, what to fix first.
 
-    use         the own gradient of largest gain, with the horizons that gain nine tenths of it;
-                where one that needs the simulator's states is shown to be better, that one, too
-    not         its horizons that lower the return, and the critic alone where that does
-    mend        the costliest of states, derivatives and critic, with those that were replaced
-                before it was measured, and what is gained without them
-    light       "act" where no other action may be better, "choose" where one may, "none" where
-                there is no truth, no gain is shown, a check contradicts, or nothing can be decided
+    use     the gradient of `advice`, the horizons that gain nine tenths of it, and the updates that
+            it holds for; where one that needs the simulator's states is better, that one, too
+    not     its horizons that lower the return, and the critic alone where that does
+    fix     the costliest of states, derivatives and critic, and what is gained without that error
+    light   of `advice`, with what was tried or what was not
 
-Everything is decided from `Facts`; a headline has at most 60 words and 8 numbers with its sureness,
+A return that jumps comes first. A headline has at most 60 words and 8 numbers with its sureness,
 and leaves out what has no room there.
 """
 
@@ -19,51 +17,43 @@ from dataclasses import replace
 from math import isfinite
 
 from gradlab.runs.identity import same_as
+from gradlab.runs.jumps import UPDATE
 from gradlab.runs.realised import Disagreement
+from gradlab.runs.rehearsal import Rehearsal
 from gradlab.runs.trimmed_starts import REMEDY
 from gradlab.statistics.number import Number, decide
-from gradlab.verdicts.facts import Facts
-from gradlab.verdicts.gains import (
-    LIKELY,
-    ahead,
-    alone,
-    gain_text,
-    named,
-    share,
-    step_along,
-    until,
-)
+from gradlab.verdicts.advice import Advice, advise
+from gradlab.verdicts.facts import Cell, Facts
+from gradlab.verdicts.gains import alone, change, gain_text, named, share, step_along
 from gradlab.verdicts.measurement import key_numbers
-from gradlab.verdicts.measurement.by_returns import GAINS, RETURNS, by_returns
-from gradlab.verdicts.measurement.mending import Part, first_to_mend
-from gradlab.verdicts.screen import NOTHING, NUMBERS, WORDS, Fact, Light, Screen, counted
+from gradlab.verdicts.measurement.mending import Part, first_to_fix
+from gradlab.verdicts.screen import NOTHING, NUMBERS, WORDS, Fact, Screen, counted
 from gradlab.verdicts.sentence import Sentence
-from gradlab.wording import cosine, duration, rounded_up, span, steps, two
+from gradlab.wording import cosine, duration, horizons, rounded_up, span, steps, two
 
-AMONG = "Of what a model alone gives"  # where a gradient that needs more is shown to be better
+GAINS, RETURNS = "gain", "realised_gains"  # figures
 MARGIN = 4  # words of the page before the figure beside headline and sureness
+NO_PART = Part("", "", 9)
 REASONS = {
-    "step": "the return bends within the step",
-    "jump": "the return jumps within the step",
     "boundary": "episodes end, which no derivative along a path sees",
     "law": "gradients and returns are of different problems",
 }
 
 
 def recommendation(facts: Facts, rest: tuple[Sentence, ...] = ()) -> Screen:
-    """What to do, from the gains to first order, or from realised ones where there is no truth."""
+    """What to do, in the words of someone who trains policies."""
     if facts.void:
         return Screen(facts.void[0], "none", NOTHING, (), _figure(facts), rest)
-    contradictions = [each for each in facts.disagreements if each.reason != "step"]
-    if contradictions:
-        return _contradicted(facts, contradictions[0], rest)
-    if facts.gains and facts.best is not None:
-        return _by_gain(facts, rest)
-    if facts.realised is not None and facts.realised.stepped:
-        return by_returns(facts, rest)
-    if facts.errors and facts.law != "visited":
+    if facts.law != "visited" and not facts.gains and facts.errors:
         return _at_given_states(facts, rest)
-    return Screen(_nothing(facts), "none", "no truth", (), None, rest)
+    advice = advise(facts)
+    if advice.contradiction is not None:
+        return _contradicted(facts, advice.contradiction, rest)
+    if advice.cell is not None:
+        return _use(facts, advice, advice.cell, rest)
+    if facts.best is None and (facts.realised is None or not facts.realised.stepped):
+        return Screen(_nothing(facts), "none", "no truth", (), None, rest)
+    return _keep(facts, rest)
 
 
 def _figure(facts: Facts) -> str | None:
@@ -73,25 +63,20 @@ def _figure(facts: Facts) -> str | None:
     return RETURNS if facts.realised is not None and facts.realised.stepped else None
 
 
-def _by_gain(facts: Facts, rest: tuple[Sentence, ...]) -> Screen:
-    assert facts.chosen is not None
-    best = facts.chosen
-    if not best.low > 0 and _steps_help(facts):
-        return by_returns(facts, rest)
-    if not best.low > 0:
-        return _not_shown(facts, best, rest)
-    sure = _sure(facts)
-    headline = _fitted(
-        (
-            Part(_use(facts, best), _use(facts, best), 0),
-            _harmful(facts),
-            _critic(facts),
-            Part(_beyond(facts), "", 1),
-            first_to_mend(facts, best),
-        ),
-        sure,
+def _use(facts: Facts, advice: Advice, cell: Cell, rest: tuple[Sentence, ...]) -> Screen:
+    sure = _sure(facts, advice, cell)
+    use = f"{_gradient(facts, cell)}: {_worth(facts, cell)}"
+    parts = (
+        Part(_jump(facts), _jump(facts, short=True), 1),
+        Part(f"{use}{_lasts(facts, advice, cell)}.", f"{use}.", 0),
+        _passing(facts, advice),
+        _harmful(facts, cell),
+        _critic(facts, cell),
+        Part(_beyond(facts), "", 2),
+        first_to_fix(facts, cell),
     )
-    return Screen(headline, _light(facts), sure, key_numbers.of_gains(facts), GAINS, rest)
+    numbers = key_numbers.of_use(facts, cell)
+    return Screen(_fitted(parts, sure), advice.light, sure, numbers, _figure(facts), rest)
 
 
 def _fitted(parts: Sequence[Part], sure: str) -> str:
@@ -101,63 +86,115 @@ def _fitted(parts: Sequence[Part], sure: str) -> str:
         for text in (parts[k].text, parts[k].short):
             longer = [*shown[:k], text, *shown[k + 1 :]]
             words, numbers = counted(" ".join([*longer, sure]))
-            if (words <= WORDS - MARGIN and numbers <= NUMBERS) or not parts[k].rank:
+            if words <= WORDS - MARGIN and numbers <= NUMBERS:
                 shown = longer
                 break
+        else:
+            shown[k] = "" if parts[k].rank else parts[k].short
     return " ".join(each for each in shown if each)
 
 
-def _steps_help(facts: Facts) -> bool:
-    """Whether steps were shown to help although their gains are lost in an imprecise truth."""
-    taken = None if facts.realised is None else facts.realised.of_competing(facts.own)
-    if taken is None or facts.truth != "imprecise":
-        return False
-    return any(taken.helps(cell) for cell in taken.stepped)
+def _gradient(facts: Facts, cell: Cell) -> str:
+    return step_along(facts.identities[cell[0]], facts.close(cell))
 
 
-def _use(facts: Facts, best: Number) -> str:
-    assert facts.best is not None
-    over = facts.close()
-    gained = gain_text(best)
-    most = "up to " if len(over) > 1 and not gained.startswith("over") else ""
-    text = (
-        f"{step_along(facts.identities[facts.best[0]], over)}: {most}{gained} of the possible gain."
-    )
-    return text if facts.beyond is None else f"{AMONG}: {text[0].lower()}{text[1:]}"
+def _worth(facts: Facts, cell: Cell) -> str:
+    """Its gain of one step, else what one update, or the rehearsal, added to the return."""
+    gain = facts.chosen if cell == facts.best else facts.gains.get(cell)
+    taken = facts.realised
+    if gain is not None and gain.low > 0:
+        text = gain_text(gain)
+        most = "up to " if len(facts.close(cell)) > 1 and not text.startswith("over") else ""
+        return f"{most}{text} of the best possible gain"
+    if taken is not None and cell in taken.stepped:
+        return f"one update changes the return by {change(taken, cell, chosen=True)}"
+    assert facts.rehearsal is not None
+    peak = facts.rehearsal.peak_of(cell)
+    assert peak is not None
+    return f"{key_numbers.change_text(peak.gain)} in return"
+
+
+def _lasts(facts: Facts, advice: Advice, cell: Cell) -> str:
+    rehearsed = facts.rehearsal
+    if rehearsed is None or advice.updates is None:
+        return ""
+    if rehearsed.at_least(cell):
+        return f"; it lasts at least the {advice.updates} updates between two fits of the critic"
+    if advice.updates == 1:
+        return "; hold after one update, and measure again"
+    return f"; it lasts about {advice.updates} updates"
+
+
+def _passing(facts: Facts, advice: Advice) -> Part:
+    """The gradient of largest one-step gain, where a rehearsal led to another one."""
+    best, rehearsed = facts.best, facts.rehearsal
+    if advice.updates is None or best is None or rehearsed is None or facts.chosen is None:
+        return NO_PART
+    same = advice.cell is not None and best[0] == advice.cell[0]
+    if same or best not in rehearsed.cells or best in rehearsed.not_excluded():
+        return NO_PART
+    gained = share(facts.chosen.clipped)
+    text = f"{_capital(named(facts.identities[best[0]]))} gains more in one step ({gained}), "
+    lasting = rehearsed.holds(best)
+    text += "and less in several." if lasting else "and does not last."
+    return Part(text, "", 3)
+
+
+def _jump(facts: Facts, short: bool = False) -> str:
+    """That the return jumps and backpropagation does not see it, where that does harm."""
+    jumps = facts.jumps
+    if jumps is None or not jumps.refuted:
+        return ""
+    how = "The return is rough" if jumps.kind == "rough" else "The return jumps"
+    where = f" ({jumps.count} of {jumps.tried} starts)" if jumps.count and not short else ""
+    promised, brought = f"{jumps.promised:+.3g}", f"{float(jumps.brought[UPDATE]):+.3g}"
+    text = f"{how}{where}: backpropagation promises {promised} and brings {brought}."
+    return text.replace("-", "−")
 
 
 def _beyond(facts: Facts) -> str:
     """The better gradient that needs the simulator's states."""
     if facts.beyond is None:
         return ""
-    name, h = facts.beyond
+    h = facts.beyond[1]
     gained = share(facts.gains[facts.beyond].clipped)
-    return f"With the simulator's states ({name}): {steps(h)}, {gained}."
+    return f"Along the simulator's states {steps(h)} gain {gained}."
 
 
-def _harmful(facts: Facts) -> Part:
+def _harmful(facts: Facts, cell: Cell) -> Part:
     """Horizons of the recommended gradient that lower the return; else what θ once is worth."""
-    assert facts.best is not None and facts.chosen is not None
-    name = facts.best[0]
+    name = cell[0]
     harmful = [h for h in facts.harmful(name) if h]
     if harmful:
-        text = until(harmful, min(h for h in facts.horizons(name) if h))
-        return Part(text, f"{_sides(facts, harmful)} lower the return.", 2)
+        first = min(h for h in facts.horizons(name) if h)
+        short = f"{_sides(facts, cell, harmful)} lower the return."
+        return Part(_until(harmful, first), short, 4)
     own = facts.identities[name]
     twins = same_as(facts.identities, replace(own, actions="first")) if own.actions == "all" else ()
     other = facts.best_of(twins)
-    if other is None or not facts.gains[other].high < facts.chosen.low:
-        return Part("", "", 2)
+    if other is None or cell not in facts.gains:
+        return NO_PART
+    if not facts.gains[other].high < facts.gains[cell].low:
+        return NO_PART
     gained = share(facts.gains[other].clipped)
-    return Part(f"θ in the first action alone gains {gained} at most.", "", 2)
+    return Part(f"With θ in the first action alone it gains at most {gained}.", "", 4)
 
 
-def _sides(facts: Facts, harmful: Sequence[int]) -> str:
+def _until(harmful: Sequence[int], first: int) -> str:
+    """Up to 5 steps lower the return; 3–5 steps where shorter ones do not."""
+    run = [h for k, h in enumerate(harmful) if h == first + k]
+    if run and len(run) == len(harmful) and run[-1] > 1:
+        return f"Up to {steps(run[-1])} lower the return."
+    if list(harmful) == [1]:
+        return "1 step lowers the return."
+    return f"{horizons(harmful)} steps lower the return."
+
+
+def _sides(facts: Facts, cell: Cell, harmful: Sequence[int]) -> str:
     """On which side of the best horizons others harm, without a number: few steps where some that
     are fewer do not."""
-    assert facts.best is not None
-    name, best = facts.best
-    first = facts.close()[0]
+    name, best = cell
+    first = facts.close(cell)[0]
     between = [h for h in facts.horizons(name) if 0 < h < first and h not in harmful]
     fewer = "Few" if between else "Fewer"
     shorter, longer = any(h < best for h in harmful), any(h > best for h in harmful)
@@ -166,78 +203,102 @@ def _sides(facts: Facts, harmful: Sequence[int]) -> str:
     return f"{fewer} steps" if shorter else "Many more steps"
 
 
-def _critic(facts: Facts) -> Part:
+def _critic(facts: Facts, cell: Cell) -> Part:
     """What the critic alone is worth, where it is not the recommendation itself."""
-    alone_at = facts.data_gain
-    if alone_at is None or facts.best == facts.data:
-        return Part("", "", 4)
-    text = alone(alone_at)
-    return Part(text, "" if alone_at.low > 0 else text, 4)
+    gain = facts.data_gain
+    if gain is None or cell == facts.data:
+        return NO_PART
+    text = alone(gain)
+    return Part(text, "" if gain.low > 0 else text, 6)
 
 
-def _light(facts: Facts) -> Light:
-    if facts.truth == "imprecise" or not facts.sure >= LIKELY:
-        return "choose"
-    assert facts.best is not None
-    others = [cell for cell in facts.kept if cell[0] != facts.best[0]]
-    return "choose" if others else "act"
+def _sure(facts: Facts, advice: Advice, cell: Cell) -> str:
+    """What was tried, or what is open and how many more starts would tell."""
+    if not advice.missing:
+        return "tried: one update raised the return on fresh starts"
+    if advice.missing == "step":
+        return "not tried: no step of an update's length was taken along it"
+    if advice.missing == "jumps":
+        assert facts.jumps is not None
+        return f"open: whether the jumps of the return do harm{_more(facts, facts.jumps.missing)}"
+    if advice.missing == "lasting":
+        assert facts.rehearsal is not None
+        return f"open: for how many updates it lasts{_more(facts, _to_last(facts.rehearsal, cell))}"
+    assert facts.realised is not None
+    if advice.updates is not None:
+        return "open: one plain step lowers the return, several updates raise it"
+    more = facts.realised.missing(cell)
+    return f"open: whether one update raises the return{_more(facts, more)}"
 
 
-def _sure(facts: Facts) -> str:
-    """A word with its number; what is not excluded, and what would decide."""
-    assert facts.best is not None
-    word = ahead(facts.sure, "here" if facts.beyond is None else "of those")
-    others = list(dict.fromkeys(cell[0] for cell in facts.kept if cell[0] != facts.best[0]))
-    if not others:
-        return word
-    which = " and ".join(named(facts.identities[name]) for name in others[:2])
-    return f"{word}; not excluded: {which}{_more(facts)}"
+def _to_last(rehearsal: Rehearsal, cell: Cell) -> int | None:
+    return rehearsal.more(cell) if cell in rehearsal.cells else None
 
 
-def _more(facts: Facts) -> str:
-    if facts.carried:
-        return "; the truth rests on few starts"
-    if facts.more is None:
+def _more(facts: Facts, more: int | None) -> str:
+    """(about 230 more starts, 3 min); nothing where no affordable number is known."""
+    if not more or more < 0:
         return ""
-    return f"; {_would_decide(facts.more, 'tell them apart', facts.seconds_for_more)}"
+    seconds = facts.seconds * (1 + more / facts.samples)
+    price = f", {duration(seconds)}" if isfinite(seconds) else ""
+    return f" (about {rounded_up(more)} more starts{price})"
 
 
-def _would_decide(more: int, what: str, seconds: float) -> str:
-    """230 more starts decide its sign (3 min); without the time where nobody knows it."""
-    price = f" ({duration(seconds)})" if isfinite(seconds) else ""
-    return f"{rounded_up(more)} more starts {what}{price}"
-
-
-def _not_shown(facts: Facts, best: Number, rest: tuple[Sentence, ...]) -> Screen:
-    """No own gradient is shown to raise the return: what is safe meanwhile, and the best guess."""
-    assert facts.best is not None
-    name, at = facts.best
+def _keep(facts: Facts, rest: tuple[Sentence, ...]) -> Screen:
+    """No gradient is shown to raise the return: what is safe meanwhile, and the best guess."""
+    figure = _figure(facts)
     which = "no gradient here" if facts.beyond is None else "no gradient of a model alone"
     safe = f"Keep the policy: {which} is shown to raise the return."
-    if best.high < 0:
+    if facts.best is None or facts.chosen is None:
+        taken = facts.own_steps
+        lower = sum(taken.harms(cell) for cell in taken.stepped)
+        how = f" {lower} of {len(taken.stepped)} that were tried lower it." if lower else ""
+        fix = "Fix the critic first, or measure more starts."
+        text = " ".join(filter(None, (_jump(facts), f"{safe}{how}", fix)))
+        sure = f"open: {taken.judges} starts"
+        return Screen(text, "none", sure, key_numbers.of_returns(facts), figure, rest)
+    numbers = key_numbers.of_what_was_tried(facts)
+    if facts.chosen.high < 0:
         modelled = any("model" in facts.identities[each].systems for each in facts.own)
         what = "the critic and the model" if modelled else "the critic"
-        text = f"{safe} All of them lower it: mend {what} first. {_beyond(facts)}".rstrip()
-        return Screen(
-            text,
-            "none",
-            "sure: every interval is below 0",
-            key_numbers.of_what_was_tried(facts),
-            GAINS,
-            rest,
+        text = f"{safe} All of them lower it: fix {what} first. {_beyond(facts)}".rstrip()
+        sure = "sure: every interval is below 0"
+        return Screen(text, "none", sure, numbers, figure, rest)
+    if facts.chosen.low > 0:  # refuted by what its own updates did
+        text = (
+            f"{safe} {_gradient(facts, facts.best)} gains {gain_text(facts.chosen)} in one small "
+            f"step, and one update lowers the return: a smaller rate, or a better critic, first."
         )
+        sure = "tried: updates lowered the return on fresh starts"
+        return Screen(text, "none", sure, numbers, figure, rest)
+    name, at = facts.best
     harmful = [each for each in facts.own if facts.harmful(each)]
     guess = step_along(facts.identities[name], [at], small=True)
-    guess = f"Best guess: {guess}, gain {gain_text(best)}."
-    lowered = f"{_listed(facts, harmful)} {_lower(harmful)} it." if harmful else ""
-    parts = (carried_by_few(facts), safe, lowered, "" if facts.carried else guess, _beyond(facts))
-    text = " ".join(each for each in parts if each)
-    return Screen(
-        text, "none", _undecided(facts, best), key_numbers.of_what_was_tried(facts), GAINS, rest
+    guess = "" if facts.carried else f"Best guess: {guess}, gain {gain_text(facts.chosen)}."
+    parts = (
+        Part(_jump(facts), _jump(facts, short=True), 1),
+        Part(_few(facts), _few(facts), 2),
+        Part(safe, safe, 0),
+        Part(_lowered(facts, harmful), "", 4),
+        Part(guess, "", 3),
+        Part(_beyond(facts), "", 5),
     )
+    sure = _undecided(facts, facts.chosen)
+    return Screen(_fitted(parts, sure), "none", sure, numbers, figure, rest)
 
 
-def carried_by_few(facts: Facts) -> str:
+def _lowered(facts: Facts, harmful: Sequence[str]) -> str:
+    if not harmful:
+        return ""
+    text = " and ".join(named(facts.identities[name]) for name in harmful[:2])
+    return f"{_capital(text)} {'lower' if len(harmful) > 1 else 'lowers'} it."
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _few(facts: Facts) -> str:
     """Where few starts carry the truth, no number of starts is known to do: their law is mended."""
     if not facts.carried:
         return ""
@@ -251,34 +312,18 @@ def _undecided(facts: Facts, best: Number) -> str:
     """Why no gain is shown, or how many more starts would show the sign of the best guess."""
     if facts.carried:
         return "no gain is known: the truth rests on few starts"
-    decision = decide(best, 0.0)
-    if not decision.more:
-        return "open"
-    seconds = facts.seconds * (1 + decision.more / facts.samples)
-    return _would_decide(decision.more, "decide its sign", seconds)
+    return f"open: the sign of the best guess{_more(facts, decide(best, 0.0).more)}"
 
 
-def _lower(names: list[str]) -> str:
-    return "lower" if len(names) > 1 else "lowers"
-
-
-def _listed(facts: Facts, names: list[str]) -> str:
-    text = " and ".join(named(facts.identities[name]) for name in names[:2])
-    return text[0].upper() + text[1:]
-
-
-def _contradicted(facts: Facts, disagreement: Disagreement, rest: tuple[Sentence, ...]) -> Screen:
+def _contradicted(facts: Facts, found: Disagreement, rest: tuple[Sentence, ...]) -> Screen:
     """Returns contradict gradients: nothing is recommended from either before that is mended."""
-    who = (
-        "the true gradient"
-        if disagreement.cell[0] not in facts.own
-        else named(facts.identities[disagreement.cell[0]])
-    )
-    at = "" if disagreement.cell[1] == 0 else f" at h = {disagreement.cell[1]}"
+    known = facts.identities.get(found.cell[0])
+    who = "the true gradient" if known is None else named(known)
+    at = "" if found.cell[1] == 0 else f" at h = {found.cell[1]}"
     text = (
-        f"Believe no gain here yet: a step along {who}{at} realised {share(disagreement.realised)} "
-        f"of the possible gain where its direction promised {share(disagreement.predicted)}. "
-        f"Likely reason: {REASONS[disagreement.reason]}."
+        f"Believe no gain here yet: an update along {who}{at} brought {share(found.realised)} of "
+        f"the possible gain where its direction promised {share(found.predicted)}. Likely reason: "
+        f"{REASONS[found.reason]}."
     )
     return Screen(text, "none", "a check failed", key_numbers.of_gains(facts), GAINS, rest)
 

@@ -54,5 +54,5 @@ def _exponent(profile: Profile) -> str:
     if not rate > 0:
         return ""
     return (
-        f"; the simulator's Lyapunov exponent, {found:.2g} per step, predicts {log(2) / rate:.2g}"
+        f"; the simulator's fastest start, λ = {found:.2g} per step, predicts {log(2) / rate:.2g}"
     )

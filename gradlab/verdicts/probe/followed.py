@@ -88,5 +88,5 @@ def other_horizons(run: ProbeRun) -> str:
     if not best.low > 0 or (own is not None and own.value >= CLOSE * best.value):
         return ""
     system = facts.identities[facts.best[0]].states
-    over = facts.close()
+    over = facts.close(facts.best)
     return f"{horizons(over)} {system} step{'s' * (over != [1])} would raise it."

@@ -1,0 +1,1 @@
+"""Advice followed: what a measurement recommends, taken as many updates as it is said to hold."""

@@ -1,0 +1,58 @@
+"""ADVICE: does what a measurement recommends hold when it is followed?
+
+    python -m analyses.advice [--only WORLD …] [--cells N] [--output reports/advice]
+
+Twelve worlds, three stages, three seeds (`worlds`); criterion in reports/advice/criterion.md. A
+cell is one line of cells.jsonl and is not run again; `--verdict` only reads the file.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import time
+from pathlib import Path
+
+import tyro
+
+from analyses.advice.run import append, run_cell
+from analyses.advice.verdict import write_verdict
+from analyses.advice.worlds import SEEDS, STAGES, WORLDS
+
+
+def main(
+    only: tuple[str, ...] = (),
+    cells: int | None = None,
+    verdict: bool = False,
+    folder: Path = Path("runs/advice"),
+    output: Path = Path("reports/advice"),
+) -> None:
+    """
+    Args:
+        only: worlds; all without any.
+        cells: at most so many new ones.
+        verdict: judge what is there, and run nothing.
+        folder: of networks and measurements.
+        output: of cells.jsonl, the figure and the verdict.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    output.mkdir(parents=True, exist_ok=True)
+    path = output / "cells.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    done = {(row["world"], row["stage"], row["seed"]) for row in rows}
+    wanted = itertools.product(SEEDS, only or WORLDS, STAGES)
+    missing = [(w, stage, seed) for seed, w, stage in wanted if (w, stage, seed) not in done]
+    for name, stage, seed in [] if verdict else missing[:cells]:
+        begun = time.monotonic()
+        row = run_cell(name, stage, seed, folder)
+        append(path, row)
+        rows.append(row)
+        what = " ".join(map(str, row["recommended"] or ["keep"]))
+        took = time.monotonic() - begun
+        print(f"{name} {stage} {seed}: {what}, {row['updates']} updates ({took:.0f} s)", flush=True)
+    if rows:
+        print(write_verdict(rows, output))
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

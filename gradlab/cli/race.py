@@ -1,0 +1,129 @@
+"""`gradlab race TASK`: which gradient leads farthest in K updates, and for how long."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import arg
+
+from gradlab.cli import arguments
+from gradlab.cli.arguments import Document
+from gradlab.cli.models import model_option
+from gradlab.cli.terminal.answer import of_run
+from gradlab.cli.terminal.progress_bars import bars
+from gradlab.cli.terminal.signals import undisturbed
+from gradlab.storage.rescue import keep
+
+
+@dataclass(frozen=True)
+class Race:
+    """Which gradient leads farthest in K updates, and for how long should it be followed?
+
+    Every candidate makes the updates from the same policy, its critic fitted again on the way;
+    returns from the same starts are compared, and branches that cannot be best are dropped. Ctrl-C
+    leaves a readable RUN.h5, and --resume goes on.
+
+        gradlab race path_tracking --updates 200 --lr 1e-3
+        gradlab race mine.py:make_task --policy p.safetensors --candidates data model:5
+    """
+
+    task: arguments.TaskName
+    settings: arguments.Settings = ()
+    model: Annotated[str | None, arg(metavar="FILE")] = None
+    """Prior model in the place of the task's: a .safetensors file of `gradlab fit`, or
+    file.py:function that returns a System or is its step (the file is executed)."""
+    policy: arguments.PolicyFile = None
+    critic: arguments.CriticFile = None
+    candidates: Annotated[tuple[str, ...], arg(metavar="NAME:STEPS")] = ()
+    """Gradients that race, such as data, model:5, model_all:25. Default: the critic's own, and the
+    model's with θ in all actions at 1, 5 and the task's horizon."""
+    updates: Annotated[int, arg(metavar="K")] = 200
+    """Updates of every branch that is not dropped."""
+    lr: float | None = None
+    """Learning rate. Default: the one whose first step moves actions by 4%."""
+    optimizer: Literal["adam", "sgd"] = "adam"
+    """What an update does with a gradient."""
+    refit: int = 25
+    """Updates between two fits of the critic."""
+    freeze_critic: bool = False
+    """Never fit the critic again."""
+    batch: int = 256
+    """States behind each update."""
+    starts: int = 64
+    """Starts of the returns, the same for all."""
+    horizon: Annotated[int | None, arg(metavar="H")] = None
+    """Longest horizon of the default candidates, in steps. Default: the task's."""
+    termination: Literal["ignore", "mask"] = "ignore"
+    """Model roll-outs and returns at terminal states: go on, or stop there."""
+    seed: arguments.Seed = 0
+    output: Annotated[Path | None, arg(metavar="RUN.h5")] = None
+    """Where the run is written (.h5). Default: runs/TASK-race.h5."""
+    resume: bool = False
+    """Go on with a race that was stopped."""
+    overwrite: arguments.Overwrite = False
+    no_report: arguments.NoReport = False
+    explain: arguments.Explain = False
+    json: bool = False
+    """Print one JSON document: recommendation, table and paths."""
+
+    def run(self, command: str) -> Document:
+        """Race, and write RUN.h5, RUN.html and the networks that were fitted."""
+        with undisturbed():
+            from gradlab.measurement.update import Update
+            from gradlab.networks import checkpoint
+            from gradlab.racing.race import Stopped, race
+
+        task = arguments.named_task(self.task, self.settings)
+        run = self.output or Path("runs") / f"{task.name}-race.h5"
+        files = {"policy": self.policy, "critic": self.critic}
+        if self.resume:  # the networks that were fitted at its start
+            files |= {
+                kind: str(arguments.beside(run, kind))
+                for kind, file in files.items()
+                if file is None
+            }
+        made = tuple(kind for kind, file in files.items() if file is None)
+        replaced = self.overwrite or self.resume
+        arguments.check_outputs(run, made, replaced, page=not self.no_report)
+        given = arguments.networks(**files)
+        model = model_option(task, self.model, None)
+        raced = task
+        if model is not None:
+            asked = {**task.parameters, "prior_file": self.model}
+            raced = replace(task, prior=model, parameters=asked)
+        with bars() as progress:
+            networks = dict(given)
+            if "policy" not in given:
+                from gradlab.fitting.policies import stabilising_policy
+
+                networks["policy"] = stabilising_policy(task, seed=self.seed, progress=progress)
+            if "critic" not in given:
+                from gradlab.fitting.critics import fit_critic
+
+                networks["critic"] = fit_critic(
+                    task, networks["policy"], termination=self.termination, seed=self.seed,
+                    progress=progress,
+                )  # fmt: skip
+            kept = {arguments.beside(run, k): partial(checkpoint.save, networks[k]) for k in made}
+            keep(kept)
+            try:
+                race(
+                    raced, networks["policy"], networks["critic"], self.candidates or None,
+                    self.updates, update=Update(self.optimizer, self.lr, self.refit),
+                    batch=self.batch, starts=self.starts, horizon=self.horizon,
+                    termination=self.termination, refit_critic=not self.freeze_critic,
+                    seed=self.seed, output=run, resume=self.resume, overwrite=self.overwrite,
+                    announce=progress.plan, progress=progress, command=command,
+                )  # fmt: skip
+                stopped = ""
+            except Stopped as stop:
+                stopped = str(stop)
+        document = of_run(run, page=not self.no_report)
+        if stopped:
+            document["interrupted"] = stopped
+        from gradlab.runs.race import load
+
+        return document | {"table": load(run).table().to_dict("records")}

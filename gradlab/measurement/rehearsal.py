@@ -1,0 +1,259 @@
+"""Rehearsals: a candidate's own updates, made ahead on what is frozen until the critic's next fit.
+
+    θ_{k+1} = θ_k + step of the user's optimiser along the candidate's mean gradient at θ_k
+
+Every update draws a batch of the frozen states, with noise of its own that all candidates share:
+starts for θ in every action, visited states for θ in the first one. Critic and model are those of
+the present policy, as in a loop that fits them every `refit` updates; no rehearsal goes further.
+The policies after 1, 2, 5, 10, 25, … updates are judged on fresh starts (`runs.rehearsal`).
+
+    price = updates · batch · (10 + h · price of a Jacobian) per candidate + T · starts per return
+
+in steps of the simulator, at most 30% of the measurement; a backward pass through a step that
+autograd can pass takes as long as 4 of them, what else a gradient needs as 10 (measured: path
+tracking, the pendulum and the double integrator, 2×256 policies).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from gradlab.data.noise import child, stream
+from gradlab.gradients.bptt import mean_gradient
+from gradlab.gradients.estimator import Estimator
+from gradlab.gradients.groups import by_group, grouping
+from gradlab.gradients.setting import Setting
+from gradlab.gradients.starts import Starts, as_starts
+from gradlab.measurement.realised_gains import CLOSED_FORM, LEAST_LEFT, Stepping, measured_steps
+from gradlab.measurement.update import Update
+from gradlab.progress import Progress, silent
+from gradlab.runs.competing import competing
+from gradlab.runs.identity import Identity
+from gradlab.runs.one_step import Cell
+from gradlab.runs.rehearsal import Rehearsal, Rule, judged
+from gradlab.systems.system import by_differences
+from gradlab.truth.moved_returns import Rolling
+from gradlab.truth.oracles import effective_horizon, perturbed
+
+LENGTHS = (1, 2, 5, 10, 25, 50, 100)  # updates
+JUDGES = (64, 32, 16)  # starts that returns are of
+BATCHES = (1, 2, 4, 8)  # by which the batch is divided where it is too dear
+FEWEST = 32  # states of a divided batch
+WANTED = 3  # candidates for which a smaller batch is a price worth paying
+SHARE = 0.3  # of the measurement
+PASSED, OVERHEAD = 4, 10  # steps that a backward pass takes as long as, per step and in all
+STREAM = "rehearsal"
+
+Gradient = Callable[[nn.Module, int], Tensor]  # policy, update → mean ascent gradient [P]
+
+
+def rehearse(
+    setting: Setting,
+    candidates: Mapping[Cell, Gradient],
+    update: Update,
+    rate: float,
+    judging: Starts,
+    batch: int,
+    lengths: Sequence[int] | None = None,
+    left_out: int = 0,
+    progress: Progress = silent,
+) -> Rehearsal:
+    """Follow every candidate for as many updates as `lengths` say, and judge where it leads.
+
+    Args:
+        setting: the present policy on the simulator; its horizon T ≥ 1 is that of the returns.
+        candidates: gradients by estimator and horizon (`frozen_gradient`, or any function).
+        rate: of the optimiser, the same for all.
+        judging: starts of the returns, in at least two groups, none of which made the gradients.
+        batch: states behind each gradient; left_out: candidates that were too dear; recorded.
+        lengths: rising numbers of updates; None: `LENGTHS` up to one refit of the critic.
+    """
+    policy, lengths = setting.policy, lengths_within(update) if lengths is None else lengths
+    asked, steps = len(candidates) * lengths[-1], []
+    for done, gradient in enumerate(candidates.values()):
+
+        def counted(k: int, before: int = done * lengths[-1]) -> None:
+            progress(STREAM, before + k, asked)
+
+        steps += followed(policy, gradient, update, rate, lengths, counted)
+    rolling = Rolling(replace(setting, seed=child(setting.seed, f"{STREAM} returns")), progress)
+    rolled = rolling.returns(judging, steps, STREAM)
+    label, size = grouping(judging)
+    before = rolled.returns[0]
+    change = by_group(rolled.returns[1:] - before, label)
+    rule = Rule(
+        update.optimizer, rate, update.rate is None, update.refit, batch, setting.horizon,
+        setting.termination, left_out, rolled.steps,
+    )  # fmt: skip
+    change = change.reshape(len(candidates), len(lengths), len(size))
+    return judged(list(candidates), lengths, change, by_group(before[None], label)[0], size, rule)
+
+
+def lengths_within(update: Update) -> tuple[int, ...]:
+    """The rehearsed numbers of updates, none beyond one refit of the critic; that one, too."""
+    last = min(update.refit, LENGTHS[-1])
+    return (*(k for k in LENGTHS if k < last), last)
+
+
+def followed(
+    policy: nn.Module,
+    gradient: Gradient,
+    update: Update,
+    rate: float,
+    lengths: Sequence[int],
+    counted: Callable[[int], None] = lambda k: None,
+) -> list[Tensor]:
+    """θ_k − θ_0 [P] after each of the lengths; NaN from a gradient on that is not finite."""
+    begin = nn.utils.parameters_to_vector(policy.parameters()).detach()
+    theta = begin.clone()
+    optimizer = update.stepping(theta, rate)
+    moved = []
+    for k in range(lengths[-1]):
+        mean = gradient(perturbed(policy, theta - begin), k)
+        if not torch.isfinite(mean).all():
+            theta.fill_(torch.nan)
+            break
+        theta.grad = -mean
+        optimizer.step()
+        counted(k + 1)
+        if k + 1 in lengths:
+            moved.append(theta.detach() - begin)
+    return moved + [torch.full_like(begin, torch.nan)] * (len(lengths) - len(moved))
+
+
+def frozen_gradient(
+    estimator: Estimator, states: Starts, batch: int, seed: int, termination: str = "ignore"
+) -> Gradient:
+    """Mean gradients of an estimator at its horizon, each from a batch of frozen states.
+
+    Args:
+        states: the starts, or visited states for θ in the first action; weights count.
+    """
+
+    def gradient(policy: nn.Module, k: int) -> Tensor:
+        rows = torch.randint(len(states.states), (batch,), generator=stream(seed, STREAM, k))
+        drawn = Starts(states.states[rows], states.weight[rows], torch.arange(batch))
+        return mean_gradient(estimator, policy, drawn, child(seed, f"{STREAM} {k}"), termination)
+
+    return gradient
+
+
+def at_horizon(estimator: Estimator, horizon: int) -> Estimator:
+    """The same with another horizon."""
+    return replace(estimator, tail=replace(estimator.tail, horizon=horizon))
+
+
+def rehearsal(
+    stepping: Stepping, update: Update, batch: int, progress: Progress = silent
+) -> Rehearsal:
+    """The rehearsal of a measurement: of the gradients that compete, as many as 30% of it buys.
+
+    Args:
+        batch: N′ of the measurement.
+    """
+    setting, measured = stepping.setting, stepping.measured
+    cells = candidate_cells(list(measured.means), stepping.table, stepping.identities)
+    plan = planned(stepping, cells, update, batch)
+    rate = update.rate_for(setting, measured.means[cells[0]])
+    candidates = {}
+    for name, horizon in plan.cells:
+        estimator = at_horizon(stepping.chosen[name], horizon)
+        states = setting.starts if estimator.way.every else measured.at
+        candidates[name, horizon] = frozen_gradient(
+            estimator, states, plan.batch, setting.seed, setting.termination
+        )
+    drawn = stepping.task.starts(plan.judges, stream(setting.seed, f"{STREAM} starts")).double()
+    judging = as_starts(drawn, stepping.task.simulator.state_dim)
+    found = rehearse(
+        replace(setting, horizon=plan.horizon), candidates, update, rate, judging, plan.batch,
+        left_out=len(cells) - len(plan.cells), progress=progress,
+    )  # fmt: skip
+    return replace(found, steps=plan.steps)
+
+
+def candidate_cells(
+    measured: Sequence[Cell], table: pd.DataFrame, identities: Mapping[str, Identity]
+) -> list[Cell]:
+    """The gradients worth a rehearsal, the first one the one of largest gain.
+
+    The best horizon of every estimator that competes, the best first; the critic's own gradient;
+    the shortest and the longest horizon of the best. Without gains, in the place of the best
+    horizon, one of 5 steps.
+    """
+    names = competing(identities)
+    over = {name: sorted(h for each, h in measured if each == name) for name in names}
+    rows = table[(table["quantity"] == "gain") & np.isfinite(table["value"])]
+    columns = (rows[key] for key in ("estimator", "horizon", "value"))
+    gains = {(str(name), int(h)): float(g) for name, h, g in zip(*columns, strict=True)}
+
+    def at_best(name: str) -> Cell:
+        horizons = [h for h in over[name] if h] or over[name]
+        known = [h for h in horizons if (name, h) in gains]
+        if known:
+            return name, max(known, key=lambda h: gains[name, h])
+        return name, min(horizons, key=lambda h: abs(h - LENGTHS[2]))
+
+    several = sorted((at_best(name) for name in names), key=lambda c: -gains.get(c, -np.inf))
+    alone = [cell for cell in several if over[cell[0]] == [0]]  # the critic's own gradient
+    top = next((cell for cell in several if cell not in alone), several[0])
+    horizons = [h for h in over[top[0]] if h] or over[top[0]]
+    ends = [(top[0], horizons[0]), (top[0], horizons[-1])]
+    return list(dict.fromkeys([several[0], *alone, *several, *ends]))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is rehearsed: candidates, batch, starts of the returns, their steps, and the price."""
+
+    cells: tuple[Cell, ...]
+    batch: int
+    judges: int
+    horizon: int
+    steps: int
+
+
+def planned(stepping: Stepping, cells: Sequence[Cell], update: Update, batch: int) -> Plan:
+    """What costs at most 30% of the measurement: `WANTED` candidates, then the whole batch, then
+    all candidates, then the most starts. One candidate at the least, whatever it costs."""
+    truth, discount = stepping.truth, stepping.task.discount
+    horizons: tuple[int, ...] = (truth.horizon,)
+    if not truth.admissible:
+        horizons = tuple(effective_horizon(discount, left) for left in (0.01, LEAST_LEFT))
+    budget, updates = SHARE * measured_steps(stepping), lengths_within(update)
+    batches = [n for n in (batch // each for each in BATCHES) if n >= min(FEWEST, batch)]
+    wanted = min(WANTED, len(cells))
+
+    def bought(n: int, judges: int, horizon: int, most: int | None = None) -> Plan:
+        taken: list[Cell] = []
+        steps = horizon * judges
+        for cell in cells:
+            own = updates[-1] * n * _gradient_steps(stepping.chosen[cell[0]], cell[1])
+            own += len(updates) * horizon * judges
+            if not taken or steps + own <= budget:
+                taken, steps = [*taken, cell], steps + own
+        return Plan(tuple(taken), n, judges, horizon, steps)
+
+    plans = [bought(n, judges, T) for n in batches for T in horizons for judges in JUDGES]
+    paid = [plan for plan in plans if plan.steps <= budget]
+    if not paid:
+        return min(plans, key=lambda plan: plan.steps)
+
+    def worth(plan: Plan) -> tuple[int, int, int, int]:
+        return min(len(plan.cells), wanted), plan.batch, len(plan.cells), plan.judges
+
+    return max(paid, key=worth)
+
+
+def _gradient_steps(estimator: Estimator, horizon: int) -> int:
+    """What one state of a mean gradient takes, in steps of the simulator."""
+    system = estimator.jacobians
+    if system is not None and by_differences(system):
+        return OVERHEAD + 2 * (system.state_dim + system.action_dim + 1) * horizon
+    passed = system is None or system.differentiable
+    return OVERHEAD + (PASSED if passed else CLOSED_FORM) * horizon

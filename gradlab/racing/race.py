@@ -1,0 +1,569 @@
+"""`race`: which gradient, or loss, leads farthest in K updates, and for how long to follow it.
+
+    branch      a copy of the policy, which follows one candidate by the user's rule; every `refit`
+                updates its critic is fitted again from where it stands, and its states visited anew
+    judged      at 1, 2, 5, 10, … updates, by returns from the same starts on the same noise
+    rungs       K/8, K/4, K/2, K: branches whose paired interval excludes the best are dropped, at
+                most half of those left (successive halving: Jamieson & Talwalkar 2016, AISTATS)
+
+All noise belongs to (seed, update): every branch meets the same draws, and a race that is resumed
+goes on bit for bit. What one step had promised stands beside the outcome.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import nan
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gradlab import provenance, validation
+from gradlab.data.noise import child, stream
+from gradlab.errors import InputError
+from gradlab.fitting.critics import refit_critic as fitted_again
+from gradlab.gradients.estimator import TERMINATIONS, Estimator
+from gradlab.gradients.setting import Setting
+from gradlab.gradients.starts import Starts, as_starts
+from gradlab.measurement.chosen import estimators_at
+from gradlab.measurement.prices import Price
+from gradlab.measurement.rehearsal import LENGTHS, at_horizon
+from gradlab.measurement.update import Update
+from gradlab.networks.critics import CriticLike, as_critic
+from gradlab.networks.interface import double_copy
+from gradlab.progress import Progress, silent
+from gradlab.racing.branches import Branch, Candidate, Optimizer, Parts, branch_of
+from gradlab.racing.worlds import TaskWorld, World, environment_world
+from gradlab.runs.race import Race
+from gradlab.runs.rehearsal import LOST, Rule, judged
+from gradlab.statistics.moments import sample_mean
+from gradlab.statistics.selection import largest
+from gradlab.storage import records
+from gradlab.systems.system import System
+from gradlab.tasks import Task
+from gradlab.truth.oracles import effective_horizon
+from gradlab.user_code.grad_mode import differentiating
+
+JUDGES = 64
+LONGEST = 1000  # steps of a judged episode, where none is given
+RUNGS = (8, 4, 2, 1)  # K over the updates after which branches may be dropped
+CURVE = 10  # evaluations along the way, beside the first ones
+MARGIN = 2.0  # a fit of the critic takes as long as its data: twice a look at the returns
+SHOTS = (1, 5)  # horizons of the default candidates, beside the task's own
+
+RefitCritic = Callable[[nn.Module, nn.Module, int], nn.Module]
+RefitModel = Callable[[nn.Module, System, int], System]
+
+
+class Stopped(KeyboardInterrupt):
+    """A race was stopped; `race` is what it had found, and the state beside its file goes on."""
+
+    def __init__(self, race: Race, words: str) -> None:
+        super().__init__(words)
+        self.race = race
+
+
+@differentiating
+def race(
+    task: Task | Any,
+    policy: nn.Module,
+    critic: CriticLike | None = None,
+    candidates: Mapping[str, Candidate] | Sequence[str] | None = None,
+    updates: int = 200,
+    *,
+    update: Update | None = None,
+    batch: int = 256,
+    starts: int | None = None,
+    horizon: int | None = None,
+    length: int | None = None,
+    discount: float = 1.0,
+    termination: str = "ignore",
+    refit_critic: bool | RefitCritic = True,
+    refit_model: RefitModel | None = None,
+    seed: int = 0,
+    output: str | Path | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    announce: Callable[[Sequence[Price]], None] = lambda prices: None,
+    progress: Progress = silent,
+    command: str = "",
+) -> Race:
+    """Follow every candidate for `updates` updates from one policy, and compare the returns.
+
+    Args:
+        task: a Task, or an environment with reset and step as Gymnasium's, on which candidates are
+            losses. Resets without a seed cannot be paired: more starts stand in.
+        critic: of the default candidates; also of estimators that have it as their tail's critic.
+        candidates: by name: an Estimator at its horizon; pairs (weight, Estimator); a loss(policy,
+            states [batch, ds]) → scalar to descend; or (loss, optimizer(parameters)), where not the
+            update's rule is wanted. Names such as "model_all:5" choose default estimators at a
+            horizon. None: the critic's own gradient, and the model's, θ in all actions, at 1, 5 and
+            `horizon` steps.
+        updates: K.
+        update: optimiser, rate and the updates between two fits of the critic; None: Adam at the
+            rate whose first step along the first estimator moves actions by 4%, fits every 25.
+        batch: states behind each update.
+        starts: of the returns; None: 64 (of an environment 32, or 128 where resets take no seed).
+        horizon: the longest of default estimators; None: the task's.
+        length: steps of a judged episode; None: until γᵀ is 1%, at most 1,000.
+        discount: of an environment's returns; a task has its own.
+        termination: "mask" stops model roll-outs and returns at an end; "ignore" goes on.
+        refit_critic: True: the critic is trained on from where it stands, on the branch's own
+            roll-outs (`fitting.critics.refit_critic`); False: never; or a function (policy, critic,
+            fit) → critic. One without parameters is kept.
+        refit_model: a function (policy, model, fit) → model that replaces the task's prior where
+            candidates use it; None: it is kept.
+        output: file of the race, written at every evaluation; its state stands beside it.
+        resume: go on from that state; overwrite: replace an earlier race.
+        announce: called with the predicted price before the first update.
+        progress: called as progress("race", updates done, of all).
+
+    Raises:
+        InputError: names the argument, what it got and what to do.
+        Stopped: by Ctrl-C; what was evaluated is in the file, and in its `race`.
+    """
+    validation.whole("updates", updates, 1)
+    validation.whole("batch", batch, 1)
+    validation.whole("seed", seed)
+    validation.word("termination", termination, TERMINATIONS)
+    if starts is not None:
+        validation.whole("starts", starts, 4)
+    validation.instance("policy", policy, nn.Module, "a torch.nn.Module")
+    rule = Update() if update is None else update
+    path = None if output is None else Path(output)
+    _check_place(path, resume, overwrite)
+    contest = _contest(
+        task, policy, critic, candidates, updates, rule, batch, starts, horizon, length, discount,
+        termination, refit_critic, refit_model, seed, path,
+    )  # fmt: skip
+    contest.config["command"] = command
+    done = contest.restore() if resume else 0
+    announce(contest.prices(done))
+    return contest.run(done, progress)
+
+
+@dataclass(eq=False)
+class _Contest:
+    """A race at work: its branches, where they stand, and what was found so far."""
+
+    world: World
+    parts: Parts
+    branches: list[Branch]
+    marks: tuple[int, ...]
+    rungs: tuple[int, ...]
+    rule: Update
+    rate: float
+    refit_critic: RefitCritic | None
+    refit_model: RefitModel | None
+    before: Tensor
+    change: Tensor
+    config: dict[str, Any]
+    notes: dict[str, Any]
+    path: Path | None
+
+    def run(self, done: int, progress: Progress) -> Race:
+        """All updates that are left."""
+        last = self.marks[-1]
+        try:
+            for k in range(done, last):
+                live = [branch for branch in self.branches if not branch.dropped]
+                for branch in live:
+                    if k % self.rule.refit == 0 and (k or branch.states is None):
+                        self._fit(branch, k)
+                    if not branch.dropped:
+                        self.parts.step(branch, k)
+                if k + 1 in self.marks:
+                    self._judge([branch for branch in live if not branch.dropped], k + 1)
+                progress("race", k + 1, last)
+        except KeyboardInterrupt as stop:
+            found = self.found(f"after {k} of {last} updates")
+            kept = ""
+            if self.path is not None:
+                found.save(self.path, overwrite=True)
+                kept = f"; {self.path} has what was found: go on with resume=True"
+            raise Stopped(found, f"stopped after {k} of {last} updates{kept}") from stop
+        return self.found()
+
+    def _fit(self, branch: Branch, k: int) -> None:
+        """Critic, model and visited states of the branch's policy as it is now; a policy of which
+        there is none any more is dropped."""
+        fit, of = k // self.rule.refit, self.parts
+        try:
+            if k and self.refit_critic and branch.critic and branch.has(of.critic):
+                again = self.refit_critic(branch.policy, branch.critic, fit)
+                branch.critic = double_copy("critic", again)
+            if k and self.refit_model and branch.model is not None and branch.has(of.model):
+                branch.model = self.refit_model(branch.policy, branch.model, fit)
+            branch.states = self.world.states(branch.policy, fit)
+        except InputError:
+            if not k:
+                raise
+            branch.dropped = k
+
+    def _judge(self, live: Sequence[Branch], k: int) -> None:
+        """Returns after k updates, and at a rung who is dropped; all of it is kept on disk."""
+        returns = self.world.returns([branch.policy for branch in live])
+        place = self.marks.index(k)
+        for branch, own in zip(live, returns, strict=True):
+            change = own - self.before
+            lost = not bool((change.abs() < LOST).all())
+            self.change[self.branches.index(branch), place] = torch.nan if lost else change
+            if lost:
+                branch.dropped = k
+        if k in self.rungs:
+            self._drop([branch for branch in live if not branch.dropped], k)
+        if self.path is not None:
+            self.found("").save(self.path, overwrite=True)
+            self._keep(k)
+
+    def _drop(self, live: Sequence[Branch], k: int) -> None:
+        """Those whose interval excludes the best, the worst first, at most half of them."""
+        if len(live) < 2 or k == self.marks[-1]:
+            return
+        rows = [self.branches.index(branch) for branch in live]
+        place, size = self.marks.index(k), np.ones(len(self.before))
+        means = [sample_mean(self.change[row, place].numpy(), size) for row in rows]
+        kept = largest(means).kept
+        order = np.argsort([each.value for each in means])
+        for worst in order[: len(live) // 2]:
+            if not kept[worst]:
+                live[worst].dropped = k
+
+    def found(self, interrupted: str = "") -> Race:
+        """What is known so far."""
+        size = np.ones(len(self.before))
+        rule = Rule(
+            self.rule.optimizer, self.rate, self.rule.rate is None, self.rule.refit,
+            self.parts.batch, int(self.config["length"]), self.parts.termination, 0, 0,
+        )  # fmt: skip
+        results = judged(
+            [branch.cell for branch in self.branches], self.marks, self.change.numpy(),
+            self.before.numpy(), size, rule,
+        )  # fmt: skip
+        config = self.config | ({"interrupted": interrupted} if interrupted else {})
+        environment = provenance.environment() | {"precision": "float64"}
+        dropped = tuple(branch.dropped for branch in self.branches)
+        return Race(results, dropped, config, environment, self.notes)
+
+    def prices(self, done: int) -> tuple[Price, ...]:
+        """What the race costs at most, by the seconds that an update of each branch, and a look at
+        the returns, take now."""
+        last = self.marks[-1]
+        live = [branch for branch in self.branches if not branch.dropped]
+        begun = time.monotonic()
+        for branch in live:
+            if branch.states is None:
+                branch.states = self.world.states(branch.policy, 0)
+            trial = copy.deepcopy(branch.policy)
+            if branch.loss is None:
+                self.parts.gradient(branch, done)
+            else:
+                branch.loss(trial, self.parts.batch_of(branch, done).states)
+        updating = time.monotonic() - begun
+        begun = time.monotonic()
+        self.world.returns([branch.policy for branch in live[:1]])
+        looking = (time.monotonic() - begun) * len(live)
+        looks = sum(mark > done for mark in self.marks)
+        fits = MARGIN * looking * (last // self.rule.refit) if self.refit_critic else nan
+        seconds = updating * (last - done) + looking * looks + (fits if fits == fits else 0.0)
+        work = (
+            f"{len(live)} branches × {last - done} updates of {self.parts.batch} states, {looks} "
+        )
+        return (Price("race", f"{work}looks at {len(self.before)} starts", seconds, at_most=True),)
+
+    def _keep(self, done: int) -> None:
+        """The state beside the file, replaced in one step."""
+        assert self.path is not None
+        place = state_file(self.path)
+        state = {
+            "config": self._asked(),
+            "done": done,
+            "change": self.change,
+            "branches": [_state_of(branch) for branch in self.branches],
+        }
+        temporary = place.with_name(f".{place.name}.tmp")
+        torch.save(state, temporary)
+        os.replace(temporary, place)
+
+    def restore(self) -> int:
+        """Branches and what was found as they were kept; returns the updates that were made.
+
+        Raises:
+            InputError: there is no state, or one of another race.
+        """
+        assert self.path is not None
+        place = state_file(self.path)
+        if "model" in self.notes:
+            raise InputError(f"the model {self.notes['model']}: start with resume=False")
+        if not place.is_file():
+            raise InputError(f"{place}: no such file, nothing to resume: start with resume=False")
+        try:
+            state = torch.load(place, weights_only=True)
+            same = state["config"] == self._asked()
+        except Exception as error:  # of a foreign file anything may be raised
+            raise InputError(f"{place} is no state of a race ({error}): start anew") from error
+        if not same:
+            raise InputError(f"{place} is of another race: give what it was started with")
+        self.change = state["change"]
+        for branch, own in zip(self.branches, state["branches"], strict=True):
+            _restore(branch, own)
+        return int(state["done"])
+
+    def _asked(self) -> str:
+        return json.dumps({k: v for k, v in self.config.items() if k != "command"}, sort_keys=True)
+
+
+def state_file(path: Path) -> Path:
+    """Where the state of a race is kept."""
+    return path.with_name(f"{path.stem}.race.pt")
+
+
+def _contest(
+    task: Task | Any,
+    policy: nn.Module,
+    critic: CriticLike | None,
+    candidates: Mapping[str, Candidate] | Sequence[str] | None,
+    updates: int,
+    rule: Update,
+    batch: int,
+    starts: int | None,
+    horizon: int | None,
+    length: int | None,
+    discount: float,
+    termination: str,
+    refit_critic: bool | RefitCritic,
+    refit_model: RefitModel | None,
+    seed: int,
+    path: Path | None,
+) -> _Contest:
+    """The race at its start: branches of one policy, and its returns."""
+    is_task = isinstance(task, Task)
+    own = None if critic is None else double_copy("critic", as_critic(critic))
+    given = _candidates(task, critic, own, candidates, horizon)
+    chosen = {name: _with_copies(each, critic, own) for name, each in given.items()}
+    world: World
+    if is_task:
+        steps = _length(task, length)
+        begin = double_copy("policy", policy)
+        drawn = task.starts(starts or JUDGES, stream(seed, "race returns")).double()
+        judging = Setting(
+            task.simulator, begin, as_starts(drawn, task.simulator.state_dim), task.discount, steps,
+            termination, child(seed, "race"),
+        )  # fmt: skip
+        world = TaskWorld(task, judging, max(batch // 2, 32))
+    else:
+        steps = LONGEST if length is None else length
+        world = environment_world(task, starts, steps, discount, seed)
+        if any(_estimators(each) for each in chosen.values()):
+            raise InputError("candidates of an environment are losses: estimators need a Task")
+    parts = Parts(world, own, task.prior if is_task else None, batch, seed, termination)
+    rate = _rate(rule, world, parts, chosen, policy)
+    optimizer = _optimizer(rule, rate)
+    branches = [branch_of(name, each, policy, optimizer) for name, each in chosen.items()]
+    for branch in branches:
+        branch.critic, branch.model = own, parts.model
+    before = world.returns([policy])[0]
+    if not bool(torch.isfinite(before).all()):
+        raise InputError("the policy's returns are not finite: start from one that stays")
+    notes, refit = _refits(task, own, refit_critic, termination, seed)
+    if not world.paired:
+        notes["pairing"] = (
+            f"reset takes no seed: returns are not paired, and {len(before)} starts stand in"
+        )
+    if refit_model is not None and not isinstance(parts.model, nn.Module):
+        notes["model"] = "is no module: a race that fits it again cannot be resumed"
+    config = {
+        "task": task.name if is_task else type(task).__name__,
+        "candidates": list(chosen),
+        "updates": updates,
+        "batch": batch,
+        "starts": len(before),
+        "length": steps,
+        "discount": task.discount if is_task else discount,
+        "termination": termination,
+        "optimizer": rule.optimizer,
+        "rate": None if rate != rate else rate,
+        "refit": rule.refit,
+        "seed": seed,
+        "policy_hash": provenance.network_hash(policy),
+    }
+    rungs = tuple(sorted({updates // part for part in RUNGS if updates // part >= rule.refit}))
+    marks = tuple(sorted({*_marks(updates), *rungs}))
+    change = torch.full((len(branches), len(marks), len(before)), torch.nan, dtype=torch.float64)
+    return _Contest(
+        world, parts, branches, marks, rungs, rule, rate, refit, refit_model, before, change,
+        config, notes, path,
+    )  # fmt: skip
+
+
+def _candidates(
+    task: Task | Any,
+    critic: CriticLike | None,
+    own: nn.Module | None,
+    given: Mapping[str, Candidate] | Sequence[str] | None,
+    horizon: int | None,
+) -> dict[str, Any]:
+    """Candidates by name, those that were named with the race's own critic.
+
+    Raises:
+        InputError: fewer than two, an unknown name, or none that an environment could have.
+    """
+    if given is None or not isinstance(given, Mapping):
+        if not isinstance(task, Task):
+            raise InputError("candidates is None: name losses, loss(policy, states) → scalar")
+        H = task.horizon if horizon is None else horizon
+        every = {
+            name: replace(each, tail=replace(each.tail, critic=own))
+            for name, each in estimators_at(task, critic, None, H, every=True).items()
+        }
+        names = _default_names(task, H) if given is None else list(given)
+        given = {name: _named(name, every, H) for name in names}
+    if len(given) < 2:
+        raise InputError(f"candidates are {list(given)}: a race needs at least two")
+    return dict(given)
+
+
+def _default_names(task: Task, horizon: int) -> list[str]:
+    model = "true_dynamics_all" if task.prior is None else "model_all"
+    return ["data", *(f"{model}:{h}" for h in sorted({*SHOTS, horizon}) if h <= horizon)]
+
+
+def _named(name: str, every: Mapping[str, Estimator], horizon: int) -> Estimator:
+    base, colon, steps = name.partition(":")
+    if base not in every or (colon and not steps.isdigit()):
+        raise InputError(
+            f"candidate {name!r} is unknown: write NAME:STEPS with one of {', '.join(every)}"
+        )
+    return at_horizon(every[base], int(steps)) if colon else every[base]
+
+
+def _estimators(candidate: object) -> list[Estimator]:
+    """The estimators of a candidate; none of a loss."""
+    if isinstance(candidate, Estimator):
+        return [candidate]
+    if not isinstance(candidate, Sequence):
+        return []
+    pairs = [each for each in candidate if isinstance(each, Sequence) and len(each) == 2]
+    return [each[1] for each in pairs if isinstance(each[1], Estimator)]
+
+
+def _with_copies(candidate: Any, critic: CriticLike | None, own: nn.Module | None) -> Any:
+    """The candidate with float64 critics, the race's own critic being one object."""
+
+    def copied(part: Estimator) -> Estimator:
+        there = part.tail.critic
+        if there is None or there is own:
+            return part
+        copied_critic = own if there is critic else double_copy("critic", there)
+        return replace(part, tail=replace(part.tail, critic=copied_critic))
+
+    if isinstance(candidate, Estimator):
+        return copied(candidate)
+    if _estimators(candidate):
+        return tuple((weight, copied(part)) for weight, part in candidate)
+    return candidate
+
+
+def _refits(
+    task: Task | Any,
+    critic: nn.Module | None,
+    asked: bool | RefitCritic,
+    termination: str,
+    seed: int,
+) -> tuple[dict[str, Any], RefitCritic | None]:
+    """What a reader must know of the critic, and how it is fitted again."""
+    if critic is None or not asked:
+        return {"critic": "is never fitted again"} if critic is not None else {}, None
+    if callable(asked):
+        return {}, asked
+    if not any(True for _ in critic.parameters()):
+        return {"critic": "has no parameters: it is kept as it is"}, None
+
+    def refit(policy: nn.Module, own: nn.Module, fit: int) -> nn.Module:
+        return fitted_again(
+            task, policy, own, termination=termination, seed=child(seed, f"race critic {fit}")
+        )
+
+    return {}, refit
+
+
+def _rate(
+    rule: Update,
+    world: World,
+    parts: Parts,
+    chosen: Mapping[str, Any],
+    policy: nn.Module,
+) -> float:
+    """The rate, or the one whose first step along the first estimator moves actions by 4%.
+
+    Raises:
+        InputError: nobody gave one, and no estimator says what a step is.
+    """
+    if rule.rate is not None:
+        return rule.rate
+    named = [(name, each) for name, each in chosen.items() if _estimators(each)]
+    if not named or not isinstance(world, TaskWorld):
+        if all(isinstance(each, tuple) for each in chosen.values()):
+            return nan  # every loss has its own rule
+        raise InputError("update has no rate: give Update(rate=…), or an optimiser to every loss")
+    probe = branch_of(*named[0], policy, lambda parameters: torch.optim.SGD(parameters, lr=0.0))
+    probe.critic, probe.model = parts.critic, parts.model
+    probe.states = world.states(probe.policy, 0)
+    return rule.rate_for(world.judging, parts.gradient(probe, 0))
+
+
+def _optimizer(rule: Update, rate: float) -> Optimizer:
+    kinds: dict[str, Any] = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}
+    return lambda parameters: kinds[rule.optimizer](parameters, lr=rate, foreach=False)
+
+
+def _marks(updates: int) -> tuple[int, ...]:
+    """Updates after which returns are looked at."""
+    spread = {round(updates * part / CURVE) for part in range(1, CURVE + 1)}
+    return tuple(sorted(({k for k in LENGTHS if k <= min(updates, 10)} | spread) - {0}))
+
+
+def _length(task: Task, length: int | None) -> int:
+    if length is not None:
+        return length
+    return min(effective_horizon(task.discount), LONGEST) if task.discount < 1 else LONGEST
+
+
+def _check_place(path: Path | None, resume: bool, overwrite: bool) -> None:
+    if resume and path is None:
+        raise InputError("resume is True without an output: name the file of the race")
+    if path is not None and not resume:
+        records.check_output(path, overwrite)
+
+
+def _state_of(branch: Branch) -> dict[str, Any]:
+    states = branch.states
+    return {
+        "policy": branch.policy.state_dict(),
+        "optimizer": branch.optimizer.state_dict(),
+        "critic": None if branch.critic is None else branch.critic.state_dict(),
+        "model": branch.model.state_dict() if isinstance(branch.model, nn.Module) else None,
+        "states": None if states is None else (states.states, states.weight, states.group),
+        "dropped": branch.dropped,
+    }
+
+
+def _restore(branch: Branch, own: Mapping[str, Any]) -> None:
+    branch.policy.load_state_dict(own["policy"])
+    branch.optimizer.load_state_dict(own["optimizer"])
+    if branch.critic is not None and own["critic"] is not None:
+        branch.critic = copy.deepcopy(branch.critic)
+        branch.critic.load_state_dict(own["critic"])
+    if isinstance(branch.model, nn.Module) and own["model"] is not None:
+        branch.model = copy.deepcopy(branch.model)
+        branch.model.load_state_dict(own["model"])
+    branch.states = None if own["states"] is None else Starts(*own["states"])
+    branch.dropped = int(own["dropped"])

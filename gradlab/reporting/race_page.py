@@ -1,0 +1,65 @@
+"""The page of a race: where each candidate led, with what, and every number."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from gradlab import figures
+from gradlab.reporting import shell
+from gradlab.reporting.first_fold import NOWHERE, Source
+from gradlab.reporting.numbers import folded as table_of
+from gradlab.reporting.page import Page, Section, folded, method
+from gradlab.reporting.panels import panel
+from gradlab.runs.race import Race
+from gradlab.verdicts.race import FIGURE, screen
+
+SECTION = "Where each candidate led"
+HEADINGS = {
+    "candidate": "candidate",
+    "horizon": "horizon",
+    "updates": "updates",
+    "value": "change of the return",
+    "ci_low": "95 % from",
+    "ci_high": "to",
+    "may_be_best": "may be best",
+    "n": "starts",
+    "dropped": "dropped after",
+}
+
+
+def page(race: Race, source: Source = NOWHERE, name: str = "") -> Page:
+    """What the page of a race shows."""
+    caption = "Every branch meets the same starts and noise; the critic is fitted again on the way."
+    table = race.table()
+    drawn = (panel(FIGURE, SECTION, caption, partial(figures.return_over_updates, table)),)
+    numbers = f"<p>Click a heading to sort.</p>{table_of('Every evaluation', table, HEADINGS)}"
+    rest = {key: value for key, value in race.config.items() if key != "command"}
+    columns = {
+        "Samples and settings": rest,
+        "To know": race.notes,
+        "Versions and machine": race.environment,
+    }
+    sections = (
+        *folded(SECTION, drawn),
+        Section("Numbers", body=numbers),
+        method(race.config.get("command"), columns),
+    )
+    title = str(race.config.get("task") or name)
+    question = "Which gradient leads farthest?"
+    return Page(title, question, _facts(race), screen(race), drawn, sections, source)
+
+
+def _facts(race: Race) -> dict[str, object]:
+    config = race.config
+    return {
+        "task": config.get("task"),
+        "candidates": len(race.names),
+        "updates": config.get("updates"),
+        "batch": config.get("batch"),
+        "starts": config.get("starts"),
+        "optimizer": config.get("optimizer"),
+        "rate": config.get("rate"),
+        "critic fitted every": config.get("refit"),
+        "policy": shell.short(config.get("policy_hash")),
+        "seed": config.get("seed"),
+    }

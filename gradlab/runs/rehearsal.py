@@ -1,0 +1,255 @@
+"""A rehearsal: for how many updates a gradient raises the return, before one is made.
+
+    ΔJ_c(k) = J(θ_k) − J(θ_0),    θ_k = candidate c's own updates by the user's rule, k = 1 … refit
+
+Critic, model and visited states are those of the measurement, as they are between two fits of the
+critic; returns are of fresh starts, each on the same noise for every candidate and length. A
+gradient holds for the number of updates after which its return is highest, if that is shown to be
+above the present policy's, although the length was chosen for it (`statistics.selection`). What
+follows from the changes is computed once, when they are measured. Read without torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from gradlab.runs.one_step import UNIT, Cell
+from gradlab.statistics.intervals import Interval
+from gradlab.statistics.moments import Estimate, sample_mean
+from gradlab.statistics.number import Number, decide
+from gradlab.statistics.paired import mean_interval, mean_interval_at
+from gradlab.statistics.selection import chosen_level, largest
+from gradlab.storage.codec import scalar, stored
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+LOST = 1e100  # change of a return whose square is no number any more
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How updates were rehearsed, and how their returns were judged.
+
+    Attributes:
+        optimizer: "adam" or "sgd"; rate: its learning rate, of all candidates; assumed: nobody
+            gave the rate.
+        refit: updates between two fits of the critic; batch: states behind each gradient.
+        horizon: T, steps that a return sums; termination: of these rollouts.
+        left_out: candidates that were too dear.
+        steps: what the rehearsal took, in steps of the simulator.
+    """
+
+    optimizer: str
+    rate: float
+    assumed: bool
+    refit: int
+    batch: int
+    horizon: int
+    termination: str
+    left_out: int
+    steps: int
+
+
+@dataclass(frozen=True)
+class Peak:
+    """Where the return is highest: a candidate after some of its updates.
+
+    Attributes:
+        gain: change of the return there, whose interval counts that the place was chosen.
+    """
+
+    cell: Cell
+    updates: int
+    gain: Number
+
+
+@dataclass(frozen=True, eq=False)
+class Rehearsal:
+    """Changes of the return along C candidates' own updates, at L lengths, by group of starts.
+
+    Attributes:
+        cells: estimator and horizon of each candidate; lengths: numbers of updates, rising.
+        change: [C, L, G], J(θ_k) − J(θ_0) summed over each group; NaN from where on a gradient, or
+            a return, left the finite numbers.
+        before: [G], J(θ_0); size: [G], starts in each group.
+        low, high: [C, L], ends of the 95% interval of each mean change alone.
+        peak: [C], updates after which the return is highest, 0 where no change is finite.
+        peak_low, peak_high: [C], ends of the interval of the change there, length chosen.
+        may_be_best: [C, L], may be the largest change of all, with 95% together.
+        best_cell: place of the candidate with the largest change, −1 where none is finite.
+        best_low, best_high: ends of its interval, candidate and length chosen.
+        optimizer … steps: see `Rule`.
+    """
+
+    cells: Annotated[tuple[Cell, ...], stored("cell", name=("estimator", "at"), unit=("", "steps"))]
+    lengths: Annotated[tuple[int, ...], stored("length", name="updates", unit="updates")]
+    change: Annotated[Floats, stored("cell", "length", "group", unit=UNIT)]
+    before: Annotated[Floats, stored("group", unit=UNIT)]
+    size: Annotated[Floats, stored("group", unit="starts")]
+    low: Annotated[Floats, stored("cell", "length", unit=UNIT)]
+    high: Annotated[Floats, stored("cell", "length", unit=UNIT)]
+    peak: Annotated[tuple[int, ...], stored("cell", unit="updates")]
+    peak_low: Annotated[Floats, stored("cell", unit=UNIT)]
+    peak_high: Annotated[Floats, stored("cell", unit=UNIT)]
+    may_be_best: Annotated[Bools, stored("cell", "length")]
+    best_cell: Annotated[int, scalar("plain")]
+    best_low: Annotated[float, scalar("plain", text=True)]
+    best_high: Annotated[float, scalar("plain", text=True)]
+    optimizer: Annotated[str, scalar("plain")]
+    rate: Annotated[float, scalar("plain", text=True)]
+    assumed: Annotated[bool, scalar("plain")]
+    refit: Annotated[int, scalar("plain")]
+    batch: Annotated[int, scalar("plain")]
+    horizon: Annotated[int, scalar("plain")]
+    termination: Annotated[str, scalar("plain")]
+    left_out: Annotated[int, scalar("plain")]
+    steps: Annotated[int, scalar("plain")]
+
+    @property
+    def judges(self) -> int:
+        """How many starts the returns are of."""
+        return int(self.size.sum())
+
+    @property
+    def best(self) -> Peak | None:
+        """The largest change of all; None where none is finite. It is a reason to leave the
+        present policy only where `gain.low` is above 0 (`hold`)."""
+        if self.best_cell < 0:
+            return None
+        cell = self.cells[self.best_cell]
+        return self._peak(cell, self.best_low, self.best_high)
+
+    @property
+    def hold(self) -> bool:
+        """Keep the present policy: nothing that was rehearsed is shown to be above it."""
+        return not self.best_low > 0
+
+    def peak_of(self, cell: Cell) -> Peak | None:
+        """Where the return along one candidate is highest; None where it was lost at once."""
+        k = self.cells.index(cell)
+        if not self.peak[k]:
+            return None
+        return self._peak(cell, float(self.peak_low[k]), float(self.peak_high[k]))
+
+    def holds(self, cell: Cell) -> int | None:
+        """For how many updates a gradient holds; None where no length is shown to be above the
+        present policy."""
+        k = self.cells.index(cell)
+        return self.peak[k] if self.peak_low[k] > 0 else None
+
+    def at_least(self, cell: Cell) -> bool:
+        """Is the highest return that of the longest rehearsal, so that it may hold for longer?"""
+        return self.peak[self.cells.index(cell)] == self.lengths[-1]
+
+    def more(self, cell: Cell) -> int | None:
+        """Further starts that would show whether it holds, 0 where that is decided; None where no
+        affordable number would."""
+        peak = self.peak_of(cell)
+        return None if peak is None else decide(peak.gain, 0.0).more
+
+    def after(self, cell: Cell, updates: int) -> Number:
+        """Change of the return after one of the lengths, with its interval alone."""
+        c, k = self.cells.index(cell), self.lengths.index(updates)
+        low, high = float(self.low[c, k]), float(self.high[c, k])
+        return Number(self._change(c, k).value, low, high, self.judges)
+
+    def not_excluded(self) -> tuple[Cell, ...]:
+        """Candidates that may have the largest change, with 95% together."""
+        return tuple(
+            cell for cell, kept in zip(self.cells, self.may_be_best, strict=True) if kept.any()
+        )
+
+    def table(self) -> pd.DataFrame:
+        """One row per candidate and length.
+
+        Columns: estimator, horizon, updates, value, ci_low, ci_high (change of the return),
+        may_be_best, holds (is this the length that the gradient holds for?), n.
+        """
+        return pd.DataFrame(
+            [
+                {
+                    "estimator": cell[0],
+                    "horizon": cell[1],
+                    "updates": length,
+                    "value": (number := self.after(cell, length)).value,
+                    "ci_low": number.low,
+                    "ci_high": number.high,
+                    "may_be_best": bool(self.may_be_best[c, k]),
+                    "holds": self.holds(cell) == length,
+                    "n": number.n,
+                }
+                for c, cell in enumerate(self.cells)
+                for k, length in enumerate(self.lengths)
+            ]
+        )
+
+    def _peak(self, cell: Cell, low: float, high: float) -> Peak:
+        c = self.cells.index(cell)
+        value = self._change(c, self.lengths.index(self.peak[c])).value
+        return Peak(cell, self.peak[c], Number(value, low, high, self.judges))
+
+    def _change(self, c: int, k: int) -> Estimate:
+        return sample_mean(self.change[c, k], self.size)
+
+
+def judged(
+    cells: Sequence[Cell],
+    lengths: Sequence[int],
+    change: Floats,
+    before: Floats,
+    size: Floats,
+    rule: Rule,
+) -> Rehearsal:
+    """What changes of the return say: intervals, the length that each holds for, the best of all.
+
+    Args:
+        change: [C, L, G]; before, size: [G], G ≥ 2, as of `Rehearsal`.
+    """
+    change = np.where(np.abs(change) < LOST, change, np.nan)
+    changes = [[sample_mean(sums, size) for sums in row] for row in change]
+    ends = [[mean_interval(each) for each in row] for row in changes]
+    peaks = [_chosen(row) for row in changes]
+    everything = _chosen([each for row in changes for each in row])
+    best = everything.place // len(lengths) if everything.place >= 0 else -1
+    return Rehearsal(
+        cells=tuple(cells),
+        lengths=tuple(lengths),
+        change=change,
+        before=before,
+        size=size,
+        low=np.array([[each.low for each in row] for row in ends]),
+        high=np.array([[each.high for each in row] for row in ends]),
+        peak=tuple(lengths[each.place] if each.place >= 0 else 0 for each in peaks),
+        peak_low=np.array([each.ends.low for each in peaks]),
+        peak_high=np.array([each.ends.high for each in peaks]),
+        may_be_best=everything.kept.reshape(len(cells), len(lengths)),
+        best_cell=best,
+        best_low=everything.ends.low,
+        best_high=everything.ends.high,
+        **vars(rule),
+    )
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """The largest of several changes: its place, which others may be, its interval as chosen."""
+
+    place: int
+    kept: Bools
+    ends: Interval
+
+
+def _chosen(changes: Sequence[Estimate]) -> _Chosen:
+    finite = [bool(np.isfinite(each.value)) for each in changes]
+    if not any(finite):
+        none = Interval(np.nan, np.nan, np.nan, "lost")
+        return _Chosen(-1, np.zeros(len(changes), dtype=bool), none)
+    ranks = largest(changes)
+    level = chosen_level(changes, ranks.kept)
+    return _Chosen(ranks.best, ranks.kept, mean_interval_at(changes[ranks.best], level))

@@ -1,0 +1,110 @@
+"""What to do next, decided once: which gradient, for how many updates, or none.
+
+    rehearsed   the candidate and length of the highest return, where that is shown to be above the
+                present policy's: one-step gain predicts one step and not a hundred
+    one step    else the gradient of largest gain, or without one of largest realised change, where
+                it is shown to help and its own update was not seen to lower the return
+    hold        else none: the policy is kept
+
+    light   act      steps of the update's length were taken, and raised the return
+            choose   nothing contradicts, and something was not looked at or not decided
+            none     the policy is kept, or a check failed
+
+Page, terminal, `choose` and JSON read this; words are made elsewhere.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from gradlab.runs.realised import Disagreement
+from gradlab.verdicts.facts import Cell, Facts
+from gradlab.verdicts.screen import Light
+
+Missing = Literal["", "step", "returns", "lasting", "jumps"]
+
+
+@dataclass(frozen=True)
+class Advice:
+    """
+    Attributes:
+        cell: the gradient to follow; None: keep the policy.
+        updates: for how many updates of the user's; None: not rehearsed, or open.
+        light: see above.
+        missing: what was not decided: whether a "step" of the update's length raises the return
+            (never tried), what its "returns" say, how long it is "lasting", what "jumps" do.
+        contradiction: what the returns contradict.
+    """
+
+    cell: Cell | None
+    updates: int | None = None
+    light: Light = "none"
+    missing: Missing = ""
+    contradiction: Disagreement | None = None
+
+
+def advise(facts: Facts) -> Advice:
+    """The decision of a measurement at visited states; nothing where its premises fail."""
+    if facts.void:
+        return Advice(None)
+    cell, updates = _chosen(facts)
+    contradiction = next((each for each in facts.disagreements if _against(each, cell)), None)
+    if cell is None or contradiction is not None:
+        return Advice(None, contradiction=contradiction)
+    missing = _missing(facts, cell, updates)
+    return Advice(cell, updates, "choose" if missing else "act", missing)
+
+
+def _chosen(facts: Facts) -> tuple[Cell | None, int | None]:
+    rehearsed, steps = facts.rehearsal, facts.realised
+    peak = None if rehearsed is None else rehearsed.best
+    if rehearsed is not None and peak is not None and not rehearsed.hold:
+        return peak.cell, peak.updates
+    if peak is not None and peak.gain.high < 0:  # the best of all that was rehearsed falls
+        return None, None
+    shown = facts.chosen is not None and facts.chosen.low > 0
+    if facts.best is not None and shown and not _lowers(facts, facts.best):
+        return facts.best, None
+    if steps is None or (facts.gains and facts.truth != "imprecise"):
+        return None, None
+    own = facts.own_steps
+    helping = [cell for cell in own.stepped if own.helps(cell) and not _falls(facts, cell)]
+    return max(helping, key=lambda cell: own.change(cell).value, default=None), None
+
+
+def _lowers(facts: Facts, cell: Cell) -> bool:
+    """Was the update seen to lower the return, at once or within a rehearsal?"""
+    taken = facts.realised
+    at_once = taken is not None and cell in taken.stepped and taken.harms(cell)
+    return at_once or _falls(facts, cell)
+
+
+def _falls(facts: Facts, cell: Cell) -> bool:
+    """Is the highest return of its rehearsal below the present one?"""
+    rehearsed = facts.rehearsal
+    if rehearsed is None or cell not in rehearsed.cells:
+        return False
+    peak = rehearsed.peak_of(cell)
+    return peak is not None and peak.gain.high < 0
+
+
+def _against(found: Disagreement, cell: Cell | None) -> bool:
+    """Does it say that gradient and returns are of different problems? That an update bends, or
+    jumps, is said by the returns that were taken."""
+    of_truth = found.cell[1] == 0 and found.cell != cell
+    return found.reason in ("law", "boundary") and (found.cell == cell or of_truth)
+
+
+def _missing(facts: Facts, cell: Cell, updates: int | None) -> Missing:
+    taken, lasting = facts.realised, updates is not None
+    tried = taken is not None and cell in taken.stepped
+    if taken is not None and tried and not taken.helps(cell) and not lasting:
+        return "returns"
+    if not tried and not lasting:
+        return "step"
+    if facts.rehearsal is not None and not lasting:
+        return "lasting"
+    if taken is not None and tried and taken.harms(cell):
+        return "returns"  # many updates raise what one lowers
+    return "jumps" if facts.jumps is not None and facts.jumps.kind == "open" else ""

@@ -1,0 +1,37 @@
+"""The first screen of a race: what to follow, for how long, and what may be as good."""
+
+from __future__ import annotations
+
+from gradlab.runs.race import Race
+from gradlab.statistics.number import Number
+from gradlab.verdicts.screen import Fact, Light, Screen
+from gradlab.verdicts.sentence import Sentence
+from gradlab.wording import span, two
+
+FIGURE = "race"
+
+
+def screen(race: Race) -> Screen:
+    """The recommendation, the gain where it is highest, and what one step had promised."""
+    results, stopped = race.results, race.config.get("interrupted")
+    best = results.best
+    light: Light = "none"
+    sure = "no branch is shown to be above the start"
+    facts: tuple[Fact, ...] = ()
+    if best is not None and not results.hold:
+        others = len(race.may_be_best()) - 1
+        light = "choose" if others else "act"
+        sure = f"{others} others are not excluded" if others else "shown (95%)"
+        how = f"J(θ_k) − J(θ_0) from the same {results.judges} starts; place and candidate chosen."
+        gain, one = best.gain, race.after_one(best.cell[0])
+        facts = (
+            _fact(f"after {best.updates} updates", gain, how),
+            _fact("after its first update", one, "What one step had promised."),
+        )
+    rest = tuple(Sentence("race", True, f"{topic}: {text}") for topic, text in race.notes.items())
+    notice = f"Stopped {stopped}: what comes from there on is missing." if stopped else ""
+    return Screen(race.recommendation, light, sure, facts, FIGURE, rest, notice)
+
+
+def _fact(label: str, change: Number, how: str) -> Fact:
+    return Fact(f"{label}, {span(change.low, change.high)}", two(change.value), how)

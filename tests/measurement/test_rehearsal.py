@@ -1,0 +1,230 @@
+"""Rehearsals against explicit loops over closed-form gradients of linear-quadratic worlds."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from gradlab import Estimator, Tail, load, measure, tasks
+from gradlab.gradients.bptt import mean_gradient
+from gradlab.gradients.setting import Setting
+from gradlab.gradients.starts import Starts, as_starts
+from gradlab.measurement.realised_gains import Stepping, measured_steps
+from gradlab.measurement.rehearsal import (
+    candidate_cells,
+    followed,
+    frozen_gradient,
+    lengths_within,
+    planned,
+    rehearse,
+)
+from gradlab.measurement.update import Update
+from gradlab.systems.linear import LinearQuadratic
+from gradlab.truth.lqr import ExactCritic, lqr_gradient, lqr_return
+from tests.gradients.worlds import linear, matrix
+from tests.measurement.stepped import GAMMA, T, starts_of
+
+W = -matrix((0.4, 0.6))
+START = torch.tensor([[1.0, -0.5]], dtype=torch.float64)
+CELL = ("mine", 3)
+LENGTHS = (1, 2, 5)
+RATE = 0.01
+
+
+def world() -> LinearQuadratic:
+    one = linear()
+    return LinearQuadratic(one.A, one.B, one.Q, one.R, 0.0 * one.noise_covariance)
+
+
+def policy_of(weight: torch.Tensor = W) -> nn.Linear:
+    policy = nn.Linear(2, 1, bias=False).double()
+    policy.weight.data = weight.clone()
+    return policy
+
+
+class Drifting(nn.Module):
+    """The exact critic, and an error that grows with the distance from the policy's actions."""
+
+    def __init__(self, error: float) -> None:
+        super().__init__()
+        self.exact, self.error = ExactCritic(world(), W, GAMMA), error
+
+    def forward(self, s, a):
+        return self.exact(s, a) + self.error * ((a - s @ W.T) ** 2).sum(dim=1)
+
+
+def one_state(n: int = 8) -> Starts:
+    """Frozen states that are all alike: the batch's moment does not depend on its rows."""
+    return as_starts(START.repeat(n, 1), 2)
+
+
+def by_hand(gradient, optimizer: str, updates: int) -> list[torch.Tensor]:
+    """θ_1, θ_2, … of plain steps, or of Adam's (Kingma & Ba 2015, algorithm 1)."""
+    w, m, v, path = W.flatten().clone(), 0.0, 0.0, []
+    for k in range(1, updates + 1):
+        g = gradient(w.reshape(1, 2))
+        if optimizer == "adam":
+            m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
+            w = w + RATE * (m / (1 - 0.9**k)) / ((v / (1 - 0.999**k)).sqrt() + 1e-8)
+        else:
+            w = w + RATE * g
+        path.append(w)
+    return path
+
+
+def critic_gradient(error: float):
+    """∂_a Q(s, W s) sᵀ at the one state, written out."""
+    system, P = world(), ExactCritic(world(), W, GAMMA).get_buffer("P")
+    s = START.T
+
+    def gradient(weight):
+        a = weight @ s
+        q_a = -2 * system.R @ a - 2 * GAMMA * system.B.T @ P @ (system.A @ s + system.B @ a)
+        return ((q_a + 2 * error * (a - W @ s)) @ s.T).flatten()
+
+    return gradient
+
+
+def returned(path: list[torch.Tensor], moment: torch.Tensor) -> np.ndarray:
+    before = lqr_return(world(), W, moment, GAMMA, T)
+    after = [lqr_return(world(), w.reshape(1, 2), moment, GAMMA, T) for w in path]
+    return np.array([float(each - before) for each in after])
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+@pytest.mark.parametrize("actions", ["all", "first"])
+def test_rehearsed_policies_are_those_of_closed_form_gradients(optimizer, actions):
+    system, judging = world(), starts_of(1)
+    if actions == "all":
+        estimator = Estimator(system, system, "all", Tail(3, None, GAMMA))
+        gradient = lambda w: lqr_gradient(system, w, START.T @ START, GAMMA, "all", 3)  # noqa: E731
+    else:
+        estimator = Estimator(system, None, "first", Tail(0, Drifting(0.3), GAMMA))
+        gradient = critic_gradient(0.3)
+    update, setting = Update(optimizer, RATE), Setting(system, policy_of(), judging, GAMMA, T)
+    mine = frozen_gradient(estimator, one_state(), 4, seed=3)
+    path = by_hand(gradient, optimizer, LENGTHS[-1])
+    moved = followed(setting.policy, mine, update, RATE, LENGTHS)
+    for k, each in zip(LENGTHS, moved, strict=True):
+        assert torch.allclose(each, path[k - 1] - W.flatten(), rtol=1e-9, atol=1e-12)
+    found = rehearse(setting, {CELL: mine}, update, RATE, judging, 4, LENGTHS)
+    moment = judging.states.T @ judging.states / len(judging.states)
+    expected = returned([path[k - 1] for k in LENGTHS], moment)
+    assert [found.after(CELL, k).value for k in LENGTHS] == pytest.approx(expected, rel=1e-7)
+
+
+def test_a_critic_whose_error_grows_holds_for_fewer_updates():
+    judging, update = starts_of(1), Update("sgd", RATE, refit=100)
+    setting = Setting(world(), policy_of(), judging, GAMMA, T)
+    moment = judging.states.T @ judging.states / len(judging.states)
+    peaks = []
+    for error in (0.0, 3.0):
+        estimator = Estimator(world(), None, "first", Tail(0, Drifting(error), GAMMA))
+        mine = frozen_gradient(estimator, one_state(), 4, seed=3)
+        found = rehearse(setting, {CELL: mine}, update, RATE, judging, 4)
+        path = by_hand(critic_gradient(error), "sgd", 100)
+        expected = returned([path[k - 1] for k in found.lengths], moment)
+        assert found.holds(CELL) == found.lengths[int(expected.argmax())]
+        peaks.append(found.holds(CELL))
+    assert peaks[1] < peaks[0] and found.lengths == (1, 2, 5, 10, 25, 50, 100)
+
+
+def test_a_critic_of_the_wrong_sign_does_not_hold():
+    class Backwards(ExactCritic):
+        def forward(self, s, a):
+            return -super().forward(s, a)
+
+    estimator = Estimator(world(), None, "first", Tail(0, Backwards(world(), W, GAMMA), GAMMA))
+    mine = frozen_gradient(estimator, starts_of(0), 16, seed=3)
+    setting = Setting(world(), policy_of(), starts_of(1), GAMMA, T)
+    found = rehearse(setting, {CELL: mine}, Update("sgd", RATE), RATE, starts_of(1), 16)
+    assert found.holds(CELL) is None and found.hold and found.peak_of(CELL).gain.high < 0
+
+
+def test_what_leaves_the_finite_numbers_is_lost_from_there_on():
+    def gradient(policy, k):
+        return torch.full((2,), 0.01 if k < 2 else float("nan"), dtype=torch.float64)
+
+    setting = Setting(world(), policy_of(), starts_of(1), GAMMA, T)
+    found = rehearse(setting, {CELL: gradient}, Update("sgd", 1.0), 1.0, starts_of(1), 1, LENGTHS)
+    assert np.isfinite(found.change[0]).all(axis=1).tolist() == [True, True, False]
+
+
+def test_rehearsals_end_with_the_fit_of_the_critic():
+    assert lengths_within(Update()) == (1, 2, 5, 10, 25)
+    assert lengths_within(Update(refit=1)) == (1,)
+    assert lengths_within(Update(refit=30)) == (1, 2, 5, 10, 25, 30)
+    assert lengths_within(Update(refit=1000)) == (1, 2, 5, 10, 25, 50, 100)
+
+
+@pytest.mark.parametrize("actions", ["first", "all"])
+@pytest.mark.parametrize("horizon", [0, 3])
+def test_one_backward_pass_gives_the_mean_gradient(actions, horizon):
+    system = linear()
+    model = LinearQuadratic(0.9 * system.A, system.B, system.Q, system.R, system.noise_covariance)
+    critic = ExactCritic(system, W, GAMMA)
+    estimator = Estimator(system, model, actions, Tail(horizon, critic, GAMMA))
+    policy = nn.Sequential(nn.Linear(2, 4), nn.Tanh(), nn.Linear(4, 1)).double()
+    policy[0].bias.requires_grad_(False)
+    begin = starts_of(0)
+    weighted = Starts(begin.states, torch.rand(len(begin.states)).double(), begin.group)
+    mean = mean_gradient(estimator, policy, weighted, seed=5)
+    assert torch.allclose(mean, estimator.gradients(policy, weighted, seed=5).mean(dim=0))
+
+
+def measured(**changed):
+    task = tasks.double_integrator()
+    critic = ExactCritic(task.simulator, -2.0 * torch.ones(1, 2).double(), task.discount)
+    options = {"horizon": 3, "starts": 64, "batch": 32, "update": Update(refit=5)} | changed
+    return measure(task, policy_of(-2.0 * torch.ones(1, 2)), critic, **options)
+
+
+@pytest.fixture(scope="module")
+def profile():
+    return measured()
+
+
+def test_a_measurement_rehearses_what_competes_for_a_third_of_its_price(profile, tmp_path):
+    found = profile.rehearsal
+    assert found.lengths == (1, 2, 5)
+    assert ("data", 0) in found.cells and {name for name, _ in found.cells} <= {
+        "data", "model", "model_all",
+    }  # fmt: skip
+    assert found.horizon == profile.truth["horizon"] and found.assumed and found.rate > 0
+    assert found.judges in (16, 32, 64) and found.steps > 0
+    again = load(profile.save(tmp_path / "run.h5")).rehearsal
+    assert again.best == found.best and again.table().equals(found.table())
+    assert np.array_equal(again.change, found.change)
+    assert np.array_equal(measured().rehearsal.change, found.change)
+
+
+def test_where_nothing_can_be_judged_nothing_is_rehearsed():
+    states = tasks.double_integrator().starts(16, torch.Generator().manual_seed(0))
+    assert measured(starts=states).rehearsal is None
+    assert measured(starts=16, law="start").rehearsal is None
+    assert measured(starts=16, rehearse=False).rehearsal is None
+
+
+def test_fewer_candidates_and_then_smaller_batches_where_rehearsals_are_dear(monkeypatch):
+    kept = {}
+
+    def caught(stepping, *rest):
+        kept["stepping"] = stepping
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("gradlab.measurement.measure.rehearsal", caught)
+    with pytest.raises(KeyboardInterrupt):
+        measured()
+    stepping: Stepping = kept["stepping"]
+    cells = candidate_cells(list(stepping.measured.means), stepping.table, stepping.identities)
+    budget = 0.3 * measured_steps(stepping)
+    plans = [planned(stepping, cells, Update(refit=k), 256) for k in (1, 5, 25, 100)]
+    assert plans[0].cells == tuple(cells) and plans[0].batch == 256
+    assert all(plan.steps <= budget for plan in plans[:3])
+    assert [len(plan.cells) for plan in plans] == sorted(
+        (len(p.cells) for p in plans), reverse=True
+    )
+    assert plans[2].batch < 256 and plans[3].cells == (cells[0],)
+    assert all(plan.cells[0] == cells[0] for plan in plans)

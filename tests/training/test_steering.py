@@ -1,0 +1,188 @@
+"""Steering: rehearsed policies that are adopted or not, and policies that are taken back."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+
+from gradlab.data.noise import stream
+from gradlab.errors import InputError
+from gradlab.storage.journal import read
+from gradlab.training import loop
+from gradlab.training.algorithms import find
+from gradlab.training.loop import train
+from gradlab.training.measured import steering
+from gradlab.training.measured.steering import LENGTHS, STARTS, steered
+from gradlab.training.parts.weights import Steered
+from gradlab.training.run import collect
+from gradlab.training.settings import Settings
+from gradlab.training.state import begin
+from tests.training.small_runs import SMALL, numbers, row, same_tables, task
+
+SHORT = SMALL | {"iterations": 24, "evaluate_every": 12, "log_every": 4, "checkpoint_every": 12}
+MODES = ("rehearse", "accept")
+
+
+def short(name: str):
+    """The row up to five steps."""
+    whole = row(name)
+    terms = tuple(replace(term, horizon=min(term.horizon, 5)) for term in whole.terms)
+    return replace(whole, terms=terms)
+
+
+def run_of(name: str, steer: str, seeds: int = 2, k: int = 8):
+    """A run whose critics have made some updates, at iteration k."""
+    chosen = steered(short(name), steer, 8)
+    run = begin(chosen, task(), Settings(**SHORT, seeds=seeds))
+    collect(run)
+    for iteration in range(k):
+        run.learner.update(iteration, run.drawn(run.learner.draws, iteration))
+    run.iteration = k
+    return run
+
+
+def policies(run) -> torch.Tensor:
+    return torch.cat([p.detach().flatten(1) for p in run.learner.policy.parameters], dim=1)
+
+
+def test_candidates_are_short_and_long_horizons_up_to_the_rows_own():
+    mpg = steered(find("mpg-v2"), "rehearse")
+    assert mpg.horizons == (0, 1, 5, 25) and mpg.weights.every == 50
+    assert mpg.weights(0, mpg.horizons).tolist()[1:3] == [0, 0]
+    adp = steered(find("n-step-adp"), "accept")
+    assert adp.horizons == (0, 1, 5, 25) and adp.weights.every == 5
+    assert [term.actions for term in adp.terms] == ["first", "all", "all", "all"]
+    assert adp.weights(0, adp.horizons).tolist() == [0, 0, 0, 1]
+    assert steered(find("n-step-dpg"), "rehearse").horizons == (0,)
+    assert steered(find("mpg-v2"), None) == find("mpg-v2")
+
+
+def test_returns_are_those_of_each_policy_by_itself():
+    run = run_of("mpg-v2", "rehearse")
+    found = steering._returns(run, [run.learner.policy.copied()])
+    world = task()
+    for seed in range(2):
+        act = partial(run.learner.acting.act, run.learner.policy.frozen())
+        state = world.starts(STARTS, stream(seed, "steering starts", 8))
+        total = torch.zeros(STARTS).double()
+        for t in range(20):
+            both = state.expand(2, -1, -1)
+            noise = world.simulator.sample_noise(STARTS, stream(seed, "steering noise 8", t))
+            out = world.simulator.step(state, act(both)[seed].detach(), noise)
+            total, state = total + 0.9**t * out.reward, out.state
+        assert torch.allclose(found[0, seed], total)
+
+
+def test_what_is_adopted_is_the_best_of_explicit_updates():
+    run = run_of("n-step-adp", "rehearse")
+    before, twin = policies(run), run_of("n-step-adp", "rehearse")
+    decided = steering.row(run)
+    ends, changes = {}, {}
+    for place, term in enumerate(twin.algorithm.terms):
+        other = run_of("n-step-adp", "rehearse")
+        draws = loop.begin(other.algorithm, task(), other.settings).learner.draws
+        draws.use, draws.block = "steering", 1
+        start = steering._returns(other, [other.learner.policy.copied()])
+        weights = np.tile(np.eye(3)[place], (2, 1))
+        other.learner.set_rates(8)
+        for u in range(LENGTHS[-1]):
+            number = 8 * LENGTHS[-1] + u
+            loss, _ = other.learner.policy_loss(number, other.drawn(draws, number), weights, draws)
+            other.learner.trained_policy.step(loss.sum())
+            if u + 1 in LENGTHS:
+                after = steering._returns(other, [other.learner.policy.copied()])
+                changes[term.horizon, u + 1] = (after - start)[0].mean(dim=1)
+                ends[term.horizon, u + 1] = policies(other).clone()
+    for seed in range(2):
+        best = max(changes, key=lambda key, s=seed: float(changes[key][s]))
+        change = float(changes[best][seed])
+        assert decided["change"][seed] == pytest.approx(change)
+        expected = ends[best][seed] if change > 0 else before[seed]
+        assert torch.allclose(policies(run)[seed], expected, rtol=1e-10, atol=1e-12)
+        assert bool(decided["held"][seed]) is (change <= 0)
+    assert (decided["held"] == 0).any()
+
+
+def test_a_policy_that_cannot_be_bettered_is_held():
+    """Rewards of the wrong sign in training: every update lowers the return."""
+    run = run_of("n-step-adp", "rehearse")
+    run.learner.objective = replace(run.learner.objective, reward_scale=-1.0)
+    for p in run.learner.critic.parameters:
+        p.data.zero_()
+    before = policies(run)
+    decided = steering.row(run)
+    assert (decided["held"] == 1).all() and torch.equal(policies(run), before)
+    assert (decided["updates"] == 0).all() and steering.due(run)
+
+
+def test_a_lower_policy_is_taken_back_and_its_step_halved():
+    run = run_of("mpg-v2", "accept")
+    assert (steering.row(run)["held"] == 0).all()
+    accepted = policies(run).clone()
+    with torch.no_grad():
+        for p in run.learner.trained_policy.raw.parameters:
+            p[0] += 3.0  # the first seed's policy is ruined
+    run.iteration = 16
+    decided = steering.row(run)
+    assert decided["held"].tolist()[0] == 1 and decided["step"][0] == 0.5
+    assert torch.equal(policies(run)[0], accepted[0]) and run.steering.candidate[0] == 0
+    assert run.learner.weights(16)[0].tolist() == [1, 0, 0]
+
+
+def test_a_share_of_a_step_is_that_share():
+    run, other = run_of("mpg-v2", "accept"), run_of("mpg-v2", "accept")
+    before = policies(run).clone()
+    other.learner.trained_policy.share = torch.tensor([0.5, 1.0])
+    for each in (run, other):
+        each.learner.update(8, each.drawn(each.learner.draws, 8))
+    moved, part = policies(run) - before, policies(other) - before
+    assert torch.allclose(part[0], 0.5 * moved[0]) and torch.allclose(part[1], moved[1])
+
+
+@pytest.mark.parametrize("steer", MODES)
+def test_a_steered_run_that_was_killed_goes_on_bit_for_bit(tmp_path, monkeypatch, steer):
+    options = {**SHORT, "steer": steer, "steer_every": 8, "seeds": 2}
+    whole = train(short("mpg-v2"), task(), tmp_path / "whole.h5", **options)
+    decided = read(whole).groups["steering"]
+    assert decided["iteration"].values.tolist() == [8, 16]
+
+    class Stop(Exception):
+        pass
+
+    def stop(run, journal):
+        if run.iteration == 15:
+            raise Stop
+
+    path = tmp_path / "killed.h5"
+    with monkeypatch.context() as patch:
+        patch.setattr("gradlab.training.run._fit", stop)
+        with pytest.raises(Stop):
+            train(short("mpg-v2"), task(), path, **options)
+    train(short("mpg-v2"), task(), path, **options, resume=True)
+    same_tables(whole, path)
+    assert torch.equal(numbers(whole), numbers(path))
+
+
+@pytest.mark.parametrize("steer", MODES)
+def test_a_steered_seed_does_not_depend_on_the_others(tmp_path, steer):
+    options = {**SHORT, "steer": steer, "steer_every": 16}
+    together = train(short("mpg-v2"), task(), tmp_path / "both.h5", **options, seeds=2)
+    apart = train(short("mpg-v2"), task(), tmp_path / "one.h5", **options, first_seed=1)
+    torch.testing.assert_close(numbers(together, 1), numbers(apart, 1), rtol=1e-8, atol=1e-10)
+
+
+def test_what_cannot_be_steered_is_refused():
+    with pytest.raises(InputError, match="rehearse"):
+        steered(row("mpg-v2"), "follow")
+    for name in ("svg", "shac"):
+        with pytest.raises(InputError, match="does not follow"):
+            steered(row(name), "rehearse")
+    with pytest.raises(InputError, match="take one"):
+        train(row("mpg-v2"), task(), weights="measured", steer="accept")
+    with pytest.raises(InputError, match="steer_every"):
+        steered(row("mpg-v2"), "accept", 0)
+    assert isinstance(steered(row("sac"), "accept").weights, Steered)

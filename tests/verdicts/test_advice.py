@@ -1,0 +1,111 @@
+"""What is advised from planted gains, steps and rehearsals, under which light."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from gradlab.runs.one_step import TRUE_CELL
+from gradlab.runs.rehearsal import Rule, judged
+from gradlab.verdicts.advice import advise
+from gradlab.verdicts.facts import facts
+from gradlab.verdicts.measurement.recommendation import recommendation
+from gradlab.verdicts.screen import NUMBERS, WORDS, counted
+from tests.runs.planted_gains import planted as steps
+from tests.runs.planted_gains import planted_jumps
+from tests.verdicts.test_recommendation import PAPER, planted
+
+BEST, SHORT, CRITIC = ("model_all", 5), ("model_all", 1), ("data", 0)
+LENGTHS = (1, 2, 5, 10, 25)
+RISES, PASSES, FALLS = (1, 2, 5, 9, 20), (1, 2, 3, -4, -30), (-1, -2, -5, -9, -20)
+RULE = Rule("adam", 1e-3, True, 25, 256, 100, "ignore", 0, 1000)
+
+
+def rehearsed(changes, noise=0.5, groups=32):
+    """Changes of the return after each length, with noise of one start."""
+    draws = noise * np.random.default_rng(1).standard_normal((len(changes), 1, groups))
+    change = np.array(list(changes.values()), dtype=float)[:, :, None] + draws
+    return judged(list(changes), LENGTHS, change, np.zeros(groups), np.ones(groups), RULE)
+
+
+def read(gains=PAPER, realised=None, rehearsal=None, jumps=None, **changes):
+    profile = planted(gains, **changes)
+    return facts(replace(profile, realised=realised, rehearsal=rehearsal, jumps=jumps))
+
+
+RAISED, LOWERED = steps({BEST: 0.7, CRITIC: -0.9}), steps({BEST: -0.7, CRITIC: -0.9})
+
+
+def test_a_step_that_was_never_taken_is_no_green_light():
+    advice = advise(read())
+    assert (advice.cell, advice.light, advice.missing) == (BEST, "choose", "step")
+
+
+def test_a_step_that_raised_the_return_is_green_without_a_rehearsal():
+    advice = advise(read(realised=RAISED))
+    assert (advice.cell, advice.light, advice.updates) == (BEST, "act", None)
+
+
+def test_a_step_that_lowers_the_return_at_its_length_is_not_advised():
+    found = read(realised=LOWERED)
+    found = replace(found, disagreements=())
+    assert advise(found).cell is None
+    screen = recommendation(found)
+    assert screen.light == "none" and screen.headline.startswith("Keep the policy")
+
+
+@pytest.mark.parametrize(
+    ("changes", "updates", "words"),
+    [(RISES, 25, "at least the 25 updates"), (PASSES, 5, "lasts about 5 updates")],
+    ids=["rises", "passes"],
+)
+def test_the_length_of_the_highest_return_is_said(changes, updates, words):
+    found = read(realised=RAISED, rehearsal=rehearsed({BEST: changes, CRITIC: FALLS}))
+    advice = advise(found)
+    assert (advice.cell, advice.updates, advice.light) == (BEST, updates, "act")
+    screen = recommendation(found)
+    assert words in screen.headline
+    said, numbers = counted(f"{screen.headline} {screen.sure}")
+    assert said <= WORDS and numbers <= NUMBERS, screen.headline
+
+
+def test_the_gradient_that_leads_highest_goes_before_the_one_that_gains_most_in_one_step():
+    found = read(realised=RAISED, rehearsal=rehearsed({BEST: PASSES, SHORT: RISES}))
+    assert (advise(found).cell, advise(found).updates) == (SHORT, 25)
+
+
+def test_where_every_rehearsal_falls_the_policy_is_kept_whatever_one_step_gains():
+    found = read(realised=RAISED, rehearsal=rehearsed({BEST: FALLS, CRITIC: FALLS}))
+    assert advise(found).cell is None
+    assert recommendation(found).light == "none"
+
+
+def test_a_rehearsal_that_tells_nothing_leaves_the_length_open():
+    found = read(realised=RAISED, rehearsal=rehearsed({BEST: RISES, CRITIC: FALLS}, noise=300.0))
+    advice = advise(found)
+    assert (advice.cell, advice.updates, advice.missing) == (BEST, None, "lasting")
+    assert advice.light == "choose"
+    assert "for how many updates" in recommendation(found).sure
+
+
+def test_a_return_that_jumps_comes_first_and_what_was_tried_is_advised():
+    found = read(
+        admissible=False, status="jumps", realised=steps({CRITIC: 0.4, BEST: -0.4}, truth=False),
+        rehearsal=rehearsed({CRITIC: RISES, BEST: FALLS}), jumps=planted_jumps(),
+    )  # fmt: skip
+    screen = recommendation(found)
+    assert screen.headline.startswith(
+        "The return jumps: backpropagation promises +104 and brings +13. Use the critic alone"
+    )
+    assert advise(found).cell == CRITIC and screen.light == "act"
+
+
+def test_open_jumps_are_no_green_light():
+    found = read(realised=RAISED, jumps=planted_jumps("open"))
+    assert advise(found).light == "choose" and advise(found).missing == "jumps"
+
+
+def test_gradients_of_another_problem_are_believed_by_nobody():
+    found = read(realised=steps({BEST: 0.1, CRITIC: 0.1}, norm=5.0))
+    assert any(each.cell == TRUE_CELL and each.reason == "law" for each in found.disagreements)
+    assert recommendation(found).headline.startswith("Believe no gain here yet")
