@@ -68,9 +68,7 @@ def gain(
     if unknown:
         notes.append(f"no band: the interval is wider than {WIDE:.0f} points")
     if realised is not None:
-        notes.append(
-            "dots: your update taken, fresh starts, 95% bars (open: first action)"
-        )
+        notes.append("dots: your update taken, fresh starts, 95% bars (open: first action)")
     style.dress(ax, "Gain of one step", "harms  ←  % of the best possible step  →  helps", notes)
     legend = ax.get_legend()
     if legend is not None:

@@ -15,6 +15,7 @@ from gradlab.statistics.intervals import Interval
 from gradlab.verdicts.measurement.one_step import learning
 from gradlab.verdicts.measurement.verdict import ORDER, Evidence, verdict
 from gradlab.verdicts.remedies.variance_and_bias import remedy
+from gradlab.wording import span
 from tests.verdicts.planted_profiles import FLAT, H, planted, said, u_shape
 
 
@@ -187,3 +188,8 @@ def test_what_is_undecided_and_calls_for_nothing_comes_last():
 def test_a_truth_that_is_not_whole_comes_first(status):
     facts = {"status": status, "reason": "r", "missing": 0, "standard_error": 0.5}
     assert verdict(planted(lambda n: 1.0, lambda n: 0.9, **facts))[0].about == "truth"
+
+
+def test_an_interval_that_is_no_number_is_unknown():
+    assert span(float("nan"), float("nan")) == "unknown" == span(0.1, float("nan"))
+    assert span(0.1, 0.2) == "0.1–0.2"
