@@ -237,13 +237,13 @@ def _found(posed: Problem, update: Update, progress: Progress) -> _Found:
 
 
 def _tried(posed: Problem, update: Update, truth: Truth, progress: Progress) -> AtLength:
-    """The truth at the length of the user's update; a pilot's of its own starts."""
+    """The truth at the length of the user's update; a pilot's, or scouts', of their own starts."""
     if truth.pathwise is None or not torch.isfinite(truth.pathwise.gradients).all():
         return AtLength(truth)
     few = posed.setting.starts.block(slice(0, len(truth.pathwise.gradients)))
     setting = replace(posed.setting, starts=few)
     move = update.move(setting, truth.pathwise.gradients.mean(dim=0))
-    plain = replace(setting, simulator=posed.task.simulator, policy=posed.original)
+    plain = replace(posed.setting, simulator=posed.task.simulator, policy=posed.original)
     whole = posed.division is None
     return truth_at_length(setting, truth, move, plain, posed.alpha, whole, progress)
 
