@@ -135,10 +135,6 @@ def test_the_networks_are_named_where_they_are_not_the_users(
     out = " ".join(capsys.readouterr().out.split())
     assert "placeholders for the critic; give yours with --critic FILE" in out
     assert "critic" in calls and "policy" not in calls
-    heavier = ["--set", "ctrl_cost_weight=0.1"]
-    assert cli.main([*words, str(tmp_path / "heavier.h5"), *heavier]) == 0
-    out = " ".join(capsys.readouterr().out.split())
-    assert "placeholders for the policy and critic; give yours with --policy FILE" in out
 
 
 @pytest.mark.parametrize("name", ["score", "ivw"])
