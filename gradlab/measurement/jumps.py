@@ -91,7 +91,7 @@ def find_jumps(
     gap, low, high = (np.array(column) for column in zip(*ends, strict=True))
     roughness = float(_rms(p) / _rms(d[0]).clamp(min=1e-300))
     at_update = float(low[UPDATE]), float(high[UPDATE])
-    kind = kind_of(roughness, len(found.starts), at_update, float(gap[-1]))
+    kind = kind_of(roughness, len(found.starts), gap, low, high)
     return Jumps(
         kind=kind,
         moves=move * np.array(MOVES),
