@@ -28,6 +28,7 @@ from gradlab.gradients.rollout import noise_mode
 from gradlab.measurement.assembly import assembled, configuration, predictions, truth_values
 from gradlab.measurement.attribution.attribution import World, attributed, check_horizons
 from gradlab.measurement.bounds import measured_bounds
+from gradlab.measurement.jumps import AtLength, truth_at_length
 from gradlab.measurement.laws import Law, TruthKind
 from gradlab.measurement.moments.by_blocks import blocked_moments
 from gradlab.measurement.moments.inner_products import Measured, estimator_moments
@@ -44,7 +45,6 @@ from gradlab.runs.profile import Profile
 from gradlab.runs.stages import Stage, completed
 from gradlab.tasks import Task
 from gradlab.truth.by_blocks import pilot_truth
-from gradlab.truth.jumps import AtLength, truth_at_length
 from gradlab.truth.oracles import AT_MOST
 from gradlab.truth.truth import Truth, matched_truth
 from gradlab.user_code.grad_mode import differentiating
