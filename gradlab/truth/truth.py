@@ -62,7 +62,7 @@ class Truth:
             error is above 1/4 of its norm or not reliable, since 1% of the starts carry more than
             half of the squared gradients, so only paired comparisons are sharp; "score": the
             return jumps, and the truth is that of the score function; "jumps": it jumps, and there
-            is none (both by `truth.jumps`); "none".
+            is none (both by `measurement.jumps`); "none".
         horizon: T, the number of simulator steps that the reference return sums.
         first, every: gradients with θ in the first action and in all actions, where asked for.
         lyapunov: largest closed-loop exponent per step over the starts.

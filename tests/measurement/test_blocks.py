@@ -21,7 +21,7 @@ from gradlab.runs.one_step import PATHWISE
 from gradlab.tasks import linear_quadratic
 from gradlab.truth.by_blocks import BlockedTruth, pilot_truth
 from gradlab.truth.truth import matched_truth
-from tests.truth import jumping_worlds
+from tests.measurement import jumping_worlds
 
 STARTS, GROUP, BLOCK, HORIZON = 60, 8, 16, 3
 ONE, EYE = torch.eye(1, dtype=torch.float64), torch.eye(2, dtype=torch.float64)

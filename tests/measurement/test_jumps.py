@@ -11,12 +11,12 @@ from torch import nn
 
 from gradlab import load, measure
 from gradlab.gradients.starts import Starts
+from gradlab.measurement import jumps
 from gradlab.measurement.jumps import find_jumps, truth_at_length
 from gradlab.networks.policies import Gaussian
 from gradlab.runs.jumps import Jumps
 from gradlab.runs.one_step import PATHWISE, TRUE_CELL
 from gradlab.storage.codec import arrays, decoded
-from gradlab.truth import jumps
 from gradlab.truth.oracles import perturbed, unroll_all_actions
 from gradlab.truth.truth import matched_truth
 from tests.measurement.jumping_worlds import (
