@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from gradlab import systems
 from gradlab.gradients.setting import Setting
 from gradlab.gradients.starts import as_starts
+from gradlab.measurement.jumps import find_jumps
 from gradlab.networks.policies import Gaussian
 from gradlab.systems.system import System
-from gradlab.truth.jumps import find_jumps
 from gradlab.truth.oracles import unroll_all_actions
 
 GAMMA, T, MOVE = 0.98, 60, 0.04

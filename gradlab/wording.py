@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import ceil, isfinite
+from math import ceil, isfinite, isnan
 from typing import Any
 
 from gradlab.runs.identity import Identity
@@ -148,7 +148,9 @@ def known(text: str, low: float, high: float, count: str) -> str:
 
 
 def span(low: float, high: float) -> str:
-    """The two ends of an interval."""
+    """The two ends of an interval; "unknown" where one is no number."""
+    if isnan(low) or isnan(high):
+        return "unknown"
     joint = " to " if low < 0 or high < 0 else "–"
     return f"{two(low)}{joint}{two(high)}"
 

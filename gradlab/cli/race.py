@@ -20,14 +20,14 @@ from gradlab.storage.rescue import keep
 
 @dataclass(frozen=True)
 class Race:
-    """Which gradient leads farthest in K updates, and for how long should it be followed?
+    """Which gradient leads farthest in K updates, and how long does it?
 
     Every candidate makes the updates from the same policy, its critic fitted again on the way;
     returns from the same starts are compared, and branches that cannot be best are dropped. Ctrl-C
     leaves a readable RUN.h5, and --resume goes on.
 
         gradlab race path_tracking --updates 200 --lr 1e-3
-        gradlab race mine.py:make_task --policy p.safetensors --candidates data model:5
+        gradlab race mine.py:make_task --policy p.safetensors --updates 100
     """
 
     task: arguments.TaskName

@@ -20,7 +20,6 @@ from matplotlib.axes import Axes
 from gradlab.figures import drawing, style
 from gradlab.figures.drawing import Curve
 from gradlab.figures.style import INK, MUTED, PAPER, Look
-from gradlab.runs.competing import needs_states
 from gradlab.runs.identity import Identity
 
 LOW, HIGH = -112.0, 112.0
@@ -49,12 +48,12 @@ def gain(
     ax = style.new_axes() if ax is None else ax
     names = [name for name in drawing.estimators(table) if _curve(table, name) is not None]
     known = drawing.identities(table)
-    looks = _looks(names, known)
+    best = None if chosen is None else chosen[0]
+    looks = _looks(names, known, best)
     if not names:
         drawing.nothing(ax, "no gains: they need the gradient of the return")
         return style.dress(ax, "Gain of one step", "")
     end = drawing.last_horizon(table[table["estimator"].isin(names)])
-    best = None if chosen is None else chosen[0]
     ends = {name: _line(ax, table, name, looks[name], end, name == best) for name in names}
     unknown = any(_is_unknown(table, name) for name in names)
     _zones(ax, end)
@@ -63,7 +62,8 @@ def gain(
     if realised is not None:
         _dots(ax, realised, looks, known)
     _label(ax, ends, looks, end)
-    grey = "; grey: needs the simulator" if any(_needs_simulator(known, n) for n in names) else ""
+    beyond = any(_needs_simulator(known, name) for name in names if name != best)
+    grey = "; grey: needs the simulator" if beyond else ""
     notes = [f"lines: to first order, 95% bands (solid: BPTT, dashed: first action){grey}"]
     if unknown:
         notes.append(f"no band: the interval is wider than {WIDE:.0f} points")
@@ -110,7 +110,9 @@ def _line(ax: Axes, table: pd.DataFrame, name: str, look: Look, end: float, stro
     return float(line.value[finite[-1]])
 
 
-def _looks(names: Sequence[str], known: Mapping[str, Identity]) -> dict[str, Look]:
+def _looks(
+    names: Sequence[str], known: Mapping[str, Identity], best: str | None
+) -> dict[str, Look]:
     """The colours of all figures, grey for what needs the simulator, a mark for each family, solid
     with θ in all actions and dashed in the first, so that greyscale loses nothing. No line has
     dots: these are steps."""
@@ -122,7 +124,7 @@ def _looks(names: Sequence[str], known: Mapping[str, Identity]) -> dict[str, Loo
             dash: style.Dash = (0, (5, 1.8)) if own.actions == "first" else "-"
             text = f"{text}: {style.plain(name)}" if own.ambiguous else text
             look = replace(look, label=text, dash=look.dash if own.data else dash)
-        if _needs_simulator(known, name):
+        if name != best and _needs_simulator(known, name):
             look = replace(look, colour=MUTED)
         looks[name] = replace(look, marker=MARKS.get(own.systems, "") if text and own else "")
     return looks
@@ -130,7 +132,7 @@ def _looks(names: Sequence[str], known: Mapping[str, Identity]) -> dict[str, Loo
 
 def _needs_simulator(known: Mapping[str, Identity], name: str) -> bool:
     own = known.get(name)
-    return own is not None and (own.control or name in needs_states(known))
+    return own is not None and (own.control or own.needs_states)
 
 
 def _short(own: Identity) -> str:

@@ -28,6 +28,7 @@ from gradlab.gradients.other_critics import Critics
 from gradlab.gradients.rollout import noise_mode
 from gradlab.measurement.assembly import assembled, configuration, predictions, truth_values
 from gradlab.measurement.attribution.attribution import World, attributed, check_horizons
+from gradlab.measurement.jumps import AtLength, truth_at_length
 from gradlab.measurement.laws import Law, TruthKind
 from gradlab.measurement.moments.by_blocks import blocked_moments
 from gradlab.measurement.moments.inner_products import Measured, estimator_moments
@@ -45,7 +46,6 @@ from gradlab.runs.profile import Profile
 from gradlab.runs.stages import Stage, completed
 from gradlab.tasks import Task
 from gradlab.truth.by_blocks import pilot_truth
-from gradlab.truth.jumps import AtLength, truth_at_length
 from gradlab.truth.oracles import AT_MOST
 from gradlab.truth.truth import Truth, matched_truth
 from gradlab.user_code.grad_mode import differentiating
@@ -257,13 +257,13 @@ def _found(posed: Problem, update: Update, progress: Progress) -> _Found:
 
 
 def _tried(posed: Problem, update: Update, truth: Truth, progress: Progress) -> AtLength:
-    """The truth at the length of the user's update; a pilot's of its own starts."""
+    """The truth at the length of the user's update; a pilot's, or scouts', of their own starts."""
     if truth.pathwise is None or not torch.isfinite(truth.pathwise.gradients).all():
         return AtLength(truth)
     few = posed.setting.starts.block(slice(0, len(truth.pathwise.gradients)))
     setting = replace(posed.setting, starts=few)
     move = update.move(setting, truth.pathwise.gradients.mean(dim=0))
-    plain = replace(setting, simulator=posed.task.simulator, policy=posed.original)
+    plain = replace(posed.setting, simulator=posed.task.simulator, policy=posed.original)
     whole = posed.division is None
     return truth_at_length(setting, truth, move, plain, posed.alpha, whole, progress)
 

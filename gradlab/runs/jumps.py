@@ -35,7 +35,7 @@ class Jumps:
     Attributes:
         kind: "smooth"; "curved": no jump, but the gap at the largest move is beyond 20%;
             "harmless", "harmful", "open": jumps whose gap at the update's length is inside, beyond
-            or on both sides of ±20%; "rough": the derivative holds at no length.
+            or on both sides of ±20%; "rough": the derivative holds at none of the lengths.
         moves: [3], by which share of their size actions are moved; lengths: η_k in θ.
         promised: E p; brought: [3], E d_k, return per length in θ.
         gap, gap_low, gap_high: [3], with 95% intervals.
@@ -82,22 +82,33 @@ class Jumps:
         return self.refuted or self.kind == "open"
 
     @property
+    def bends(self) -> bool:
+        """Is the slope at the update's length shown to be another one than at no length?"""
+        return not -HARMFUL <= self.gap[UPDATE] <= HARMFUL
+
+    @property
+    def too_long(self) -> bool:
+        """Does the return bend so much within an update that its gradient brings under a fifth of
+        what it promises, though it does not jump?"""
+        return self.kind == "curved" and float(self.gap_high[UPDATE]) < HARMFUL - 1
+
+    @property
     def step(self) -> int | None:
         """The step of the path near which the returns jump: the median over the jumps."""
         return int(np.median(self.at)) if len(self.at) else None
 
 
-def kind_of(roughness: float, jumps: int, gap: tuple[float, float], at_most: float) -> Kind:
+def kind_of(roughness: float, jumps: int, gap: Floats, low: Floats, high: Floats) -> Kind:
     """
     Args:
-        jumps: how many were found; gap: interval at the update's length; at_most: the gap itself at
-            the largest move.
+        jumps: how many were found; gap, low, high: at every length, with intervals.
     """
-    if roughness > ROUGH:
+    beyond = (low > HARMFUL) | (high < -HARMFUL)
+    if roughness > ROUGH or (not jumps and beyond.all()):
         return "rough"
     if not jumps:
-        return "curved" if abs(at_most) > HARMFUL else "smooth"
-    low, high = gap
+        return "curved" if abs(gap[-1]) > HARMFUL else "smooth"
+    low, high = low[UPDATE], high[UPDATE]
     if low > HARMFUL or high < -HARMFUL:
         return "harmful"
     return "harmless" if low >= -HARMFUL and high <= HARMFUL else "open"

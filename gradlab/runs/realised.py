@@ -322,6 +322,8 @@ class Realised:
     ) -> Reason:
         if jumps is not None and jumps.kind in ("harmful", "open", "rough"):
             return "jump"
+        if jumps is not None and jumps.bends:
+            return "step"
         shortened = self._realised_share(cell, among, to_zero=True)
         if shortened is None and self._bends(TRUE_CELL, among):
             return "step"  # taken at one length only: like the truth's own

@@ -62,9 +62,9 @@ def reason(status: Status, outcome: Outcome) -> str:
     return text + (f"; {share:.2%} of its Jacobians are flagged" if share else "")
 
 
-def given_up(scouted: Plan, unrolled: Unrolled, discount: float) -> str:
+def given_up(scouted: Plan, unrolled: Unrolled, discount: float, growth: float, window: int) -> str:
     """Why there is no truth, as the starts that went first show."""
-    growing = exponents(unrolled, discount, scouted.growth, scouted.window)
+    growing = exponents(unrolled, discount, growth, window)
     return (
         f"no truth here: {growing} on {scouted.scouts} starts that were "
         f"unrolled for {unrolled.horizon} steps; {scouted.why}"

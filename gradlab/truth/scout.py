@@ -33,7 +33,6 @@ from gradlab.truth.oracles import (
     BLOCK,
     Unrolled,
     all_action_gradients,
-    closed_loop_exponent,
     effective_horizon,
     unroll_first_action,
 )
@@ -55,7 +54,7 @@ class Plan:
         scouts: starts that went first, 0 where none had to; their `unrolled` gradients.
         whole: seconds of one core that the rule's own length would take.
         why: what stands in the way of all of it, "" where nothing does.
-        growth: λ per step of the scouts over their first `window` steps (`closed_loop_exponent`).
+        path: of the scouts, where they leave no truth.
     """
 
     at_most: int
@@ -63,8 +62,7 @@ class Plan:
     unrolled: Unrolled | None = None
     whole: float = 0.0
     why: str = ""
-    growth: float = float("nan")
-    window: int = 0
+    path: LinearizedPath | None = None
 
     @property
     def block(self) -> int:
@@ -93,17 +91,16 @@ def plan(setting: Setting, kinds: Collection[str]) -> Plan:
     few = replace(setting, starts=setting.starts.block(slice(0, count)))
     pieces: list[LinearizedPath] = []
     unrolled = unroll_first_action(few, at_most=steps, block=steps, keep=pieces)
-    growth = closed_loop_exponent(joined(pieces), H)
     affordable = min(int(PATIENCE / per_step), AT_MOST)
     if affordable < H:
         why = f"unrolling {n} starts for {H} steps takes {per_step * H:.0f} s of a core"
-        return Plan(0, count, unrolled, whole, why, growth, H)
+        return Plan(0, count, unrolled, whole, why, joined(pieces))
     if not outgrows(unrolled, discount):
         return Plan(affordable, count, unrolled, whole, "its price")
     reach = _precise(pieces, unrolled, few, kinds, n)
     if not reach:
         why = f"no T from {H} to {unrolled.horizon} would be precise with {n} starts"
-        return Plan(0, count, unrolled, whole, why, growth, H)
+        return Plan(0, count, unrolled, whole, why, joined(pieces))
     reach = affordable if reach == unrolled.horizon else int(np.ceil(reach / GRID))
     return Plan(min(reach, affordable), count, unrolled, whole, "its growth and its price")
 

@@ -27,7 +27,14 @@ from gradlab.gradients.rollout import LinearizedPath
 from gradlab.gradients.setting import Setting
 from gradlab.progress import Progress, silent
 from gradlab.truth import reasons
-from gradlab.truth.agreement import Judged, Reference, judge_every, judge_first
+from gradlab.truth.agreement import (
+    Judged,
+    Reference,
+    judge_every,
+    judge_first,
+    precision_of,
+    unchecked,
+)
 from gradlab.truth.common_random import Differences, common_random_differences
 from gradlab.truth.continued import joined, piece, shortened
 from gradlab.truth.halves import Halves, halves_of_gradients, halves_of_sweep
@@ -55,7 +62,7 @@ class Truth:
             error is above 1/4 of its norm or not reliable, since 1% of the starts carry more than
             half of the squared gradients, so only paired comparisons are sharp; "score": the
             return jumps, and the truth is that of the score function; "jumps": it jumps, and there
-            is none (both by `truth.jumps`); "none".
+            is none (both by `measurement.jumps`); "none".
         horizon: T, the number of simulator steps that the reference return sums.
         first, every: gradients with θ in the first action and in all actions, where asked for.
         lyapunov: largest closed-loop exponent per step over the starts.
@@ -71,7 +78,8 @@ class Truth:
         path: the simulator's first H steps from the starts with its own Jacobians, where they were
             made for a gradient with all actions.
         scouts: starts that went first and showed that there is none (see `scout`), else 0.
-        refused: the pathwise gradient with θ in all actions of T steps that is no truth.
+        refused: the pathwise gradient with θ in all actions of T steps that is no truth; of the
+            scouts, where only they were unrolled.
     """
 
     status: Status
@@ -120,7 +128,7 @@ def matched_truth(
     """
     scouted = plan(setting, kinds)
     if scouted.unrolled is not None and not scouted.at_most:
-        return _given_up(scouted, scouted.unrolled, setting.discount)
+        return _given_up(setting, kinds, scouted, scouted.unrolled)
     question = _Question(setting, progress, scouted.at_most)
     pieces: list[LinearizedPath] | None = [] if "all" in kinds else None
     unrolled = unroll_first_action(
@@ -221,21 +229,28 @@ def _concluded(setting: Setting, outcome: Outcome, cut: _Cut) -> Truth:
     )
 
 
-def _given_up(scouted: Plan, unrolled: Unrolled, discount: float) -> Truth:
-    """No truth, as the starts that went first show."""
-    nothing = float("nan")
+def _given_up(setting: Setting, kinds: Collection[str], scouted: Plan, unrolled: Unrolled) -> Truth:
+    """No truth, as the starts that went first show; their own gradient is kept."""
+    nothing, linear, window = float("nan"), scouted.path, min(setting.horizon, unrolled.horizon)
+    refused, growth = None, nothing
+    if linear is not None and "all" in kinds:
+        starts = setting.starts.block(slice(0, scouted.scouts))
+        G = all_action_gradients(linear, setting.policy, unrolled.horizon, setting.discount)
+        refused = unchecked(G, precision_of(G, starts))
+        growth = closed_loop_exponent(linear, window)
     return Truth(
         status="none",
         horizon=unrolled.horizon,
         first=None,
         every=None,
         lyapunov=float(unrolled.lyapunov.max()),
-        growth=scouted.growth,
+        growth=growth,
+        refused=refused,
         remainder=nothing,
         flagged=unrolled.flagged / (unrolled.horizon * scouted.scouts),
         boundary=nothing,
         boundary_se=nothing,
-        reason=reasons.given_up(scouted, unrolled, discount),
+        reason=reasons.given_up(scouted, unrolled, setting.discount, growth, window),
         checked=False,
         scouts=scouted.scouts,
     )

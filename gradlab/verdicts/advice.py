@@ -2,8 +2,8 @@
 
     rehearsed   the candidate and length of the highest return, where that is shown to be above the
                 present policy's: one-step gain predicts one step and not a hundred
-    one step    else the gradient of largest gain, or without one of largest realised change, where
-                it is shown to help and its own update was not seen to lower the return
+    one step    else the gradient of largest gain, where that is shown and its own update was not
+                seen to lower the return; else of largest realised change, where that is shown
     hold        else none: the policy is kept
 
     light   act      steps of the update's length were taken, and raised the return
@@ -18,6 +18,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from gradlab.runs.one_step import TRUE_CELL
 from gradlab.runs.realised import Disagreement
 from gradlab.verdicts.facts import Cell, Facts
 from gradlab.verdicts.screen import Light
@@ -66,7 +67,7 @@ def _chosen(facts: Facts) -> tuple[Cell | None, int | None]:
     shown = facts.chosen is not None and facts.chosen.low > 0
     if facts.best is not None and shown and not _lowers(facts, facts.best):
         return facts.best, None
-    if steps is None or (facts.gains and facts.truth != "imprecise"):
+    if steps is None or not steps.stepped:
         return None, None
     own = facts.own_steps
     helping = [cell for cell in own.stepped if own.helps(cell) and not _falls(facts, cell)]
@@ -92,8 +93,7 @@ def _falls(facts: Facts, cell: Cell) -> bool:
 def _against(found: Disagreement, cell: Cell | None) -> bool:
     """Does it say that gradient and returns are of different problems? That an update bends, or
     jumps, is said by the returns that were taken."""
-    of_truth = found.cell[1] == 0 and found.cell != cell
-    return found.reason in ("law", "boundary") and (found.cell == cell or of_truth)
+    return found.reason in ("law", "boundary") and found.cell in (cell, TRUE_CELL)
 
 
 def _missing(facts: Facts, cell: Cell, updates: int | None) -> Missing:

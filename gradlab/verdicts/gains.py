@@ -33,14 +33,17 @@ def gain_text(gain: Number) -> str:
     return f"{share(gain.clipped)} (CI {low}{joint}{high})"
 
 
-def change(taken: Realised, cell: tuple[str, int], chosen: bool = False) -> str:
-    """+0.31 (CI 0.25–0.37), in units of return, by the user's update.
+def change(
+    taken: Realised, cell: tuple[str, int], length: int | None = None, chosen: bool = False
+) -> str:
+    """+0.31 (CI 0.25–0.37), in units of return, by the user's update or another length.
 
     Args:
         chosen: whether the cell is mentioned because its gain is among the largest.
     """
-    ends = taken.chosen_ends(cell) if chosen else taken.ends(cell)
-    return f"{taken.change(cell).value:+.2g} (CI {span(ends.low, ends.high)})".replace("-", "−")
+    ends = taken.chosen_ends(cell) if chosen else taken.ends(cell, length)
+    value = taken.change(cell, length).value
+    return f"{value:+.2g} (CI {span(ends.low, ends.high)})".replace("-", "−")
 
 
 def range_text(over: Sequence[int]) -> str:

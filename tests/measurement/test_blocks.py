@@ -17,9 +17,11 @@ from gradlab.measurement.moments.visited import objective_moments
 from gradlab.measurement.problem import Given, problem
 from gradlab.networks.mlp import Policy, QCritic
 from gradlab.networks.policies import Gaussian
+from gradlab.runs.one_step import PATHWISE
 from gradlab.tasks import linear_quadratic
 from gradlab.truth.by_blocks import BlockedTruth, pilot_truth
 from gradlab.truth.truth import matched_truth
+from tests.measurement import jumping_worlds
 
 STARTS, GROUP, BLOCK, HORIZON = 60, 8, 16, 3
 ONE, EYE = torch.eye(1, dtype=torch.float64), torch.eye(2, dtype=torch.float64)
@@ -208,3 +210,13 @@ def test_half_of_what_a_machine_has_may_be_taken(small, monkeypatch):
     monkeypatch.setattr(memory.machine, "memory", lambda: 1e10)
     profile = gradlab.measure(world(), narrow(), QCritic(2, 1, hidden=(4,)), **asked)
     assert profile.config["groups"] == 10
+
+
+def test_a_truth_that_jumps_is_none_in_blocks_either(small):
+    found = gradlab.measure(
+        jumping_worlds.task(), Gaussian(jumping_worlds.pd_policy(), 0.3),
+        jumping_worlds.soft_critic, horizon=1, starts=64,
+    )  # fmt: skip
+    assert found.config["groups"] == 10 and found.truth["status"] == "jumps"
+    assert found.jumps.kind == "harmful" and "blocks" in found.truth["reason"]
+    assert found.realised.helps(("data", 0)) and (PATHWISE, 0) in found.realised.cells

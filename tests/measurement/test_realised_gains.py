@@ -9,6 +9,7 @@ from torch import nn
 
 from gradlab import measure, tasks
 from gradlab.errors import InputError
+from gradlab.measurement.update import Update
 from gradlab.runs.one_step import TRUE_CELL
 from gradlab.truth.lqr import ExactCritic
 
@@ -39,11 +40,13 @@ def test_exact_estimators_gain_what_is_possible_and_first_order_agrees(profile):
     found = profile.realised
     assert found is not None and found.cells[0] == TRUE_CELL and found.best_is_known
     assert found.horizon == profile.truth["horizon"] and found.termination == "ignore"
-    assert ("data", 0) in found.cells and found.judges in (16, 32, 64, 128, 256)
+    assert ("data", 0) in found.cells and found.judges == 64
+    assert found.moves == pytest.approx((0.01, 0.04, 0.12)) and found.at == 1
     for cell in found.stepped:
         share, ends = found.share(cell)
         assert share > 0.9 and ends.high > 0.95 and found.helps(cell)
-    assert found.disagreements(profile.table()) == ()
+    # The return bends within an update: a report, no contradiction.
+    assert {each.reason for each in found.disagreements(profile.table())} <= {"step"}
     assert (found.kept > 0.8).all() and (found.kept <= 1).all()
 
 
@@ -58,14 +61,27 @@ def test_a_critic_that_points_backwards_is_seen_to_harm():
 
     task, policy = tasks.double_integrator(), policy_of(-2.0, -2.0)
     critic = Backwards(ExactCritic(task.simulator, policy.weight.detach(), task.discount))
-    found = measured(critic=critic, judges=32).realised
-    assert found.judges == 32 and found.harms(("data", 0))
-    assert found.share(("data", 0))[0] == pytest.approx(-1, abs=0.15)
+    short = Update("sgd", 1e-3)  # along which the return is a line
+    profile = measured(critic=critic, judges=32, update=short)
+    found = profile.realised
+    assert found.judges == 32 and found.harms(("data", 0)) and found.moves[1] < 1e-3
+    assert found.share(("data", 0))[0] == pytest.approx(-1, abs=0.05)
+    assert found.disagreements(profile.table()) == ()
+    asked = profile.config["update"]
+    assert (asked["optimizer"], asked["rate"], asked["assumed"]) == ("sgd", 1e-3, False)
+    assert asked["move"] == pytest.approx(found.moves[1])
+
+
+def test_a_rate_that_moves_actions_by_more_than_they_are_is_refused():
+    with pytest.raises(InputError, match=r"moves the actions by .* try lr"):
+        measured(starts=16, update=Update("adam", 10.0))
+    with pytest.raises(InputError, match="update"):
+        measured(starts=16, update=1e-3)
 
 
 def test_a_seed_repeats_every_gain_bit_for_bit(profile):
     again = measured().realised
-    assert np.array_equal(again.gain, profile.realised.gain)
+    assert np.array_equal(again.gain, profile.realised.gain, equal_nan=True)
     assert not np.array_equal(measured(seed=1).realised.gain[0], again.gain[0])
 
 

@@ -15,6 +15,8 @@ from gradlab.statistics.intervals import Interval
 from gradlab.verdicts.measurement.one_step import learning
 from gradlab.verdicts.measurement.verdict import ORDER, Evidence, verdict
 from gradlab.verdicts.remedies.variance_and_bias import remedy
+from gradlab.wording import span
+from tests.runs.planted_gains import planted_jumps
 from tests.verdicts.planted_profiles import FLAT, H, planted, said, u_shape
 
 
@@ -75,7 +77,7 @@ def test_without_a_truth_only_the_agreement_of_estimators_is_said():
 def test_the_lyapunov_exponent_predicts_a_doubling_time():
     grown = planted(lambda n: 1.0, lambda n: 0.9, lambda n: 2 ** (n / 1.8), lyapunov=0.19)
     text = said(grown)["variance"].text
-    assert "Lyapunov exponent, 0.19 per step, predicts 1.8" in text  # ln 2 / 0.38
+    assert "fastest start, λ = 0.19 per step, predicts 1.8" in text  # ln 2 / 0.38
     calm = planted(lambda n: 1.0, lambda n: 0.9, lambda n: 2 ** (n / 1.8), lyapunov=-0.1)
     assert "Lyapunov" not in said(calm)["variance"].text
 
@@ -99,6 +101,29 @@ def test_lost_samples_and_idle_actions_are_counted_in_the_verdict():
     assert "sanity" not in {each.about for each in sentences}
     healthy = CheckResult(FINITE, "all are finite", "nothing is lost", True)
     assert "health" not in said(replace(FLAT, sanity=(healthy,)))
+
+
+def test_what_a_trial_at_an_updates_length_found_is_said_in_one_sentence():
+    told = {
+        kind: said(replace(FLAT, jumps=planted_jumps(kind, missing=300)))["jumps"]
+        for kind in ("harmful", "harmless", "open", "rough", "curved", "smooth")
+    }
+    assert told["harmful"].text == (
+        "The return jumps (9 of 24 starts, near step 21): backpropagation promises +104 per unit "
+        "step and brings +13."
+    )
+    assert "without harm" in told["harmless"].text and "+105" in told["harmless"].text
+    assert "about 300 more starts would tell" in told["open"].text
+    assert told["rough"].text.startswith("The return is rough:")
+    assert "does not jump" in told["curved"].text and "is smooth" in told["smooth"].text
+    assert [kind for kind, one in told.items() if not one.decided] == ["open"]
+    assert "jumps" not in said(FLAT)
+
+
+@pytest.mark.parametrize("kind", ["harmful", "rough", "open"])
+def test_a_truth_that_does_not_hold_is_said_before_it(kind):
+    about = [each.about for each in verdict(replace(FLAT, jumps=planted_jumps(kind)))]
+    assert about[0] == "jumps" and "truth" in about[1:]
 
 
 def stepped(model: float, true: float = 1.0, noise: float = 0.1, curvature: float = 0.01):
@@ -187,3 +212,8 @@ def test_what_is_undecided_and_calls_for_nothing_comes_last():
 def test_a_truth_that_is_not_whole_comes_first(status):
     facts = {"status": status, "reason": "r", "missing": 0, "standard_error": 0.5}
     assert verdict(planted(lambda n: 1.0, lambda n: 0.9, **facts))[0].about == "truth"
+
+
+def test_an_interval_that_is_no_number_is_unknown():
+    assert span(float("nan"), float("nan")) == "unknown" == span(0.1, float("nan"))
+    assert span(0.1, 0.2) == "0.1–0.2"

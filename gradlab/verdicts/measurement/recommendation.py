@@ -249,6 +249,11 @@ def _keep(facts: Facts, rest: tuple[Sentence, ...]) -> Screen:
     figure = _figure(facts)
     which = "no gradient here" if facts.beyond is None else "no gradient of a model alone"
     safe = f"Keep the policy: {which} is shown to raise the return."
+    smaller = _smaller(facts)
+    if smaller:
+        text = f"Take smaller steps: {smaller}"
+        sure = "tried: one update lowered the return on fresh starts"
+        return Screen(text, "none", sure, key_numbers.of_returns(facts), figure, rest)
     if facts.best is None or facts.chosen is None:
         taken = facts.own_steps
         lower = sum(taken.harms(cell) for cell in taken.stepped)
@@ -285,6 +290,28 @@ def _keep(facts: Facts, rest: tuple[Sentence, ...]) -> Screen:
     )
     sure = _undecided(facts, facts.chosen)
     return Screen(_fitted(parts, sure), "none", sure, numbers, figure, rest)
+
+
+def _smaller(facts: Facts) -> str:
+    """The gradient that raises the return by a part of the update, where the whole lowers it."""
+    taken = facts.realised
+    if taken is None or not taken.at or not any(taken.harms(cell) for cell in taken.stepped):
+        return ""
+    own = facts.own_steps
+    tried = [cell for cell in own.stepped if own.taken(cell, 0)]
+    raised = [cell for cell in tried if own.ends(cell, 0, len(tried)).low > 0]
+    if not raised:
+        return ""
+    best = max(raised, key=lambda cell: own.change(cell, 0).value)
+    part = f"one that moves the actions by {taken.moves[0]:.0%}"
+    rate = ""
+    if facts.rehearsal is not None:
+        times = taken.moves[0] / taken.moves[taken.at]
+        rate = f", {facts.rehearsal.optimizer} at {times * facts.rehearsal.rate:.1g}"
+    return (
+        f"an update that moves the actions by {taken.moves[taken.at]:.0%} lowers the return. "
+        f"{_gradient(facts, best)}: {part}{rate}, raises it by {change(taken, best, 0)}."
+    )
 
 
 def _lowered(facts: Facts, harmful: Sequence[str]) -> str:

@@ -11,16 +11,15 @@ from torch import nn
 
 from gradlab import load, measure
 from gradlab.gradients.starts import Starts
+from gradlab.measurement import jumps
+from gradlab.measurement.jumps import find_jumps, truth_at_length
 from gradlab.networks.policies import Gaussian
 from gradlab.runs.jumps import Jumps
 from gradlab.runs.one_step import PATHWISE, TRUE_CELL
 from gradlab.storage.codec import arrays, decoded
-from gradlab.truth import jumps
-from gradlab.truth.jumps import find_jumps, truth_at_length
 from gradlab.truth.oracles import perturbed, unroll_all_actions
 from gradlab.truth.truth import matched_truth
-from tests.runs.planted_gains import planted_jumps
-from tests.truth.jumping_worlds import (
+from tests.measurement.jumping_worlds import (
     GAMMA,
     T,
     collision,
@@ -31,6 +30,7 @@ from tests.truth.jumping_worlds import (
     soft_critic,
     task,
 )
+from tests.runs.planted_gains import planted_jumps
 
 
 def found(setting, move=0.04) -> Jumps:

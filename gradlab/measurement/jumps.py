@@ -91,7 +91,7 @@ def find_jumps(
     gap, low, high = (np.array(column) for column in zip(*ends, strict=True))
     roughness = float(_rms(p) / _rms(d[0]).clamp(min=1e-300))
     at_update = float(low[UPDATE]), float(high[UPDATE])
-    kind = kind_of(roughness, len(found.starts), at_update, float(gap[-1]))
+    kind = kind_of(roughness, len(found.starts), gap, low, high)
     return Jumps(
         kind=kind,
         moves=move * np.array(MOVES),
@@ -146,7 +146,7 @@ def truth_at_length(
     Args:
         setting: of the truth's starts, at the estimators' horizon.
         move: by which share of their size the user's update moves the actions.
-        plain: the setting without entropy, and its temperature; None: the setting itself.
+        plain: without entropy, of all starts, and its temperature; None: the setting itself.
         score: may the score function be asked? Not of a measurement in blocks.
     """
     tried = truth.pathwise
@@ -166,7 +166,7 @@ def truth_at_length(
     if not torch.isfinite(G).all():
         lost = "paths with other noise leave the finite numbers"
         return AtLength(replace(none, reason=_refuted(jumps, lost)), jumps, pathwise)
-    by_score = unchecked(G, precision_of(G, setting.starts))
+    by_score = unchecked(G, precision_of(G, own.starts))
     if not by_score.precise:
         reason = _refuted(jumps, _imprecise(by_score))
         return AtLength(replace(none, reason=reason), jumps, pathwise, G.mean(dim=0))
