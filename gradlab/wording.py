@@ -27,6 +27,7 @@ _GRADIENTS = {
 _WAYS = {
     "first": "θ in the first action",
     "all": "BPTT",
+    "replayed": "BPTT from replayed states",
     "score": "the score",
     "ivw": "IVW-H",
     "ddcg": "DDCG",

@@ -51,7 +51,7 @@ def leaks(
         _documented(name, estimator, inspected)
         for name, estimator in inspected.pathwise().items()
         if estimator.states is estimator.jacobians
-        if estimator.way.pathwise and not estimator.cut
+        if estimator.way.pathwise and not estimator.cut and estimator.replay is None
     ]
     return results
 

@@ -26,6 +26,7 @@ BESIDE = {
     "ivw": "both orders by inverse variance at each step (IVW-H)",
     "ddcg": "ivw where the return is smooth in the action, else the score (DDCG)",
     "total": "both orders mixed on the way backwards (total propagation)",
+    "replayed": "the model's BPTT from visited states, what MBPO- and SVG-like loops follow",
     "cut_observation": "no gradient through what the policy observes (D.Va)",
     "cut_transition": "no gradient from a state into the next one",
     "cut_control": "no gradient from an action into a state",

@@ -83,7 +83,7 @@ class Measure:
     """Also take one step along every gradient, and measure the change of the return."""
     also: Annotated[tuple[str, ...], arg(metavar="NAME")] = ()
     """Estimators of the simulator beside the default ones: score, ivw, ddcg, total (of a stochastic
-    --policy), cut_observation and the other cuts of `gradlab list estimators`."""
+    --policy), cut_observation and the other cuts of `gradlab list estimators`; replayed."""
     smooth: float = 0.0
     """Standard deviation of Gaussian noise on the actions: errors also against the gradient of the
     return that it smooths, which counts jumps. Measures once more. 0: none."""

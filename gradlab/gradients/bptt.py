@@ -98,7 +98,7 @@ def mean_gradient(
 def _autograd_passes(estimator: Estimator) -> bool:
     """Through the estimator's path, all of whose derivatives are counted?"""
     model = estimator.jacobians if estimator.jacobians is not None else estimator.states
-    detached = not estimator.way.pathwise or bool(estimator.cut)
+    detached = not estimator.way.pathwise or bool(estimator.cut) or estimator.replay is not None
     return not detached and not isinstance(estimator.states, Recorded) and model.differentiable
 
 

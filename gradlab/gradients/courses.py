@@ -52,6 +52,9 @@ class Choices(Protocol):
     @property
     def cut(self) -> Cut: ...
 
+    @property
+    def replay(self) -> System | None: ...
+
 
 @dataclass(frozen=True)
 class Carried:

@@ -51,6 +51,7 @@ class Estimator:
         jacobians: a system; None where horizon is 0 and for actions "score".
         entropy: temperature α of the soft return Σ γᵗ (r_t − α log π_t) (SAC, MAAC, DDPPO eq. 11).
         cut: derivatives of the path that are taken as zero (`gradients.cut`).
+        replay: whose visited states actions "replayed" begin at; None for all others.
     """
 
     states: System
@@ -59,6 +60,7 @@ class Estimator:
     tail: Tail
     entropy: float = 0.0
     cut: Cut = UNCUT
+    replay: System | None = None
 
     def __post_init__(self) -> None:
         check_system("states", self.states)
@@ -84,6 +86,7 @@ class Estimator:
             )
         self._check_coordinates()
         self._check_cut()
+        self._check_replay()
         if self.tail.horizon == 0 and first_horizon(self) > 0:
             raise InputError(
                 "horizon is 0, which leaves no θ to differentiate: it needs a Q critic and an "
@@ -98,6 +101,15 @@ class Estimator:
                     f"jacobians has {name} {getattr(model, name)}, states has "
                     f"{getattr(self.states, name)}: both must use the task's one coordinate"
                 )
+
+    def _check_replay(self) -> None:
+        if (self.actions == "replayed") != (self.replay is not None):
+            raise InputError(
+                f"actions is {self.actions!r} and replay is {validation.shown(self.replay)}: "
+                f"'replayed' needs the system whose visited states it begins at, no other has one"
+            )
+        if self.replay is not None and not self.tail.discount < 1:
+            raise InputError("discount is 1: states are replayed by their discounted visitation")
 
     def _check_cut(self) -> None:
         validation.instance("cut", self.cut, Cut, "a Cut(edges, rows, columns)")
@@ -231,6 +243,7 @@ def softened(
         estimator,
         states=augment(estimator.states),
         jacobians=None if estimator.jacobians is None else augment(estimator.jacobians),
+        replay=None if estimator.replay is None else augment(estimator.replay),
         tail=replace(tail, critic=critic),
         entropy=0.0,
     )

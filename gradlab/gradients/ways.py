@@ -2,6 +2,7 @@
 
     first   the first action alone (MPG eq. 6)
     all     every action, through the dynamics (MPG eq. 5, SVG, MAAC, BPTT)
+    replayed  all, from states that the policy visits (what MBPO- and SVG-like loops follow)
     score   every action, through its density: no dynamics are differentiated (RP-PGM eq. 2.5)
     ivw     every action, both ways, each step's weights by inverse variance (IVW-H)
     ddcg    the same, by its density alone where the return is not smooth in the action (DDCG)
@@ -17,7 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, final
 
-Name = Literal["first", "all", "score", "ivw", "ddcg", "total"]
+Name = Literal["first", "all", "replayed", "score", "ivw", "ddcg", "total"]
 TruthName = Literal["first", "all"]
 
 
@@ -56,6 +57,7 @@ class Way:
 WAYS: Mapping[str, Way] = {
     "first": Way(every=False, pathwise=True, words="in the first action only"),
     "all": Way(every=True, pathwise=True, words="in every action"),
+    "replayed": Way(every=True, pathwise=True, words="in every action, from replayed states"),
     "score": Way(every=True, pathwise=False, words="in every action"),
     "ivw": Way(every=True, pathwise=False, words="in every action", mixed=True),
     "ddcg": Way(every=True, pathwise=False, words="in every action", mixed=True),

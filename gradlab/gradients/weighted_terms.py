@@ -4,6 +4,7 @@
 
     first   t = 0 only,  J = ∂π/∂θ,        λ = g_n                      (MPG eq. 6)
     all     t ≤ n,       J = ∂π/∂θ,        λ = γᵗ λⁿ_t                   (MPG eq. 5, SVG, MAAC)
+    replayed  the same of s_0 ~ ν, the discounted visitation, over 1 − γⁿ⁺¹
     score   t ≤ n,       J = ∂ log π/∂θ,   λ = γᵗ Σ_{k≥t} γ^{k−t} r_k     (RP-PGM eq. 2.5)
     ivw, ddcg, total     J = ∂(μ, log σ)/∂θ,  λ mixed of both orders       (`gradients.mixing`)
 
@@ -12,11 +13,15 @@ so means, norms, kernels and variances are written once for all kinds.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from gradlab.data.noise import child, stream
 from gradlab.gradients.courses import (
     Asked,
     Carried,
@@ -33,8 +38,12 @@ from gradlab.gradients.recording import recorded_with_jacobians
 from gradlab.gradients.rollout import rollout, tail_gradient
 from gradlab.gradients.starts import Starts
 from gradlab.gradients.sweeps import action_gradients, discounted_costates
+from gradlab.gradients.tail import Tail
+from gradlab.networks.interface import act
 from gradlab.networks.policies import check_stochastic
+from gradlab.systems.ended import step_running
 from gradlab.systems.recorded import Recorded
+from gradlab.systems.system import System
 
 
 class LogDensity(nn.Module):
@@ -100,6 +109,38 @@ def _every(estimator: Choices, requested: Asked, shared: Shared | None) -> Carri
     return isolated(terms, counted)
 
 
+def _replayed(estimator: Choices, requested: Asked, shared: Shared | None) -> Carried:
+    """θ in every action from visited states, as replay has them: ∇_θ E_ν[V_n] at fixed ν.
+
+    Over 1 − γⁿ⁺¹ = (1 − γ) Σ_{t≤n} γᵗ it is the data gradient over 1 − γ for n = 0, and differs
+    from the gradient of the return by what the law of s_t | s_0 ~ ν differs from ν.
+    """
+    assert estimator.replay is not None
+    gamma, at = estimator.tail.discount, _visited(estimator.replay, estimator.tail, requested)
+    terms = _every(estimator, requested._replace(starts=at), None)
+    shares = terms.costates.new_tensor([1 - gamma ** (n + 1) for n in requested.horizons])
+    return replace(terms, costates=terms.costates / shares[:, None, None, None])
+
+
+@torch.no_grad()
+def _visited(simulator: System, tail: Tail, requested: Asked) -> Starts:
+    """A state s_T for each start, T ~ Geometric(1 − γ), on noise of its own; with "mask" one past
+    an end weighs 0."""
+    policy, starts, _, seed, termination = requested
+    seed, n = child(seed, "replayed"), len(starts.states)
+    drawn = torch.rand(starts.of or n, generator=stream(seed, "time"), dtype=torch.float64)
+    uniform = drawn[starts.begin : starts.begin + n]
+    when = (torch.log1p(-uniform) / math.log(tail.discount)).floor().long()
+    state, alive = starts.states.clone(), torch.ones(n, dtype=torch.bool)
+    for t in range(int(when.max())):
+        e, xi = starts.policy_noise(policy, seed, t), starts.dynamics_noise(simulator, seed, t)
+        rows = ((when > t) & (alive | (termination == "ignore"))).nonzero()[:, 0]
+        out = step_running(simulator, state[rows], act(policy, state[rows], e[rows]), xi[rows])
+        state[rows], alive[rows] = out.state, out.alive
+    weight = starts.weight if termination == "ignore" else starts.weight * alive
+    return replace(starts, states=state, weight=weight, path=None)
+
+
 def _score(estimator: Choices, requested: Asked, shared: Shared | None) -> Carried:
     """θ in the density of every action."""
     policy, starts, horizons, seed, termination = requested
@@ -122,6 +163,7 @@ def _score(estimator: Choices, requested: Asked, shared: Shared | None) -> Carri
 TERMS: Mapping[str, Callable[[Choices, Asked, Shared | None], Carried]] = {
     "first": _first,
     "all": _every,
+    "replayed": _replayed,
     "score": _score,
     "ivw": composite,
     "ddcg": composite,

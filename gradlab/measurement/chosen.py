@@ -3,6 +3,7 @@
 score, ivw, ddcg, total    of the simulator, θ in every action (`gradients.ways`)
 cut_EDGE                   of the simulator, all actions, that derivative taken as zero
                            (`gradients.cut`)
+replayed                   of the model, where there is one: all actions, from visited states
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from gradlab.tasks import Task
 
 CUTS = {f"cut_{edge}": Cut((edge,)) for edge in EDGES}
 DENSITIES = tuple(name for name, way in WAYS.items() if not way.pathwise)
-ALSO = (*DENSITIES, *CUTS)
+ALSO = (*DENSITIES, *CUTS, "replayed")
 
 
 def check_also(also: Sequence[str], given: object) -> None:
@@ -80,7 +81,7 @@ def estimators_at(
 
     Args:
         every: whether the default ones are there with θ in every action, too.
-        also: names of `ALSO`, each there as true_dynamics_NAME.
+        also: names of `ALSO`, each there as true_dynamics_NAME; as model_replayed with a prior.
     """
     if given is not None:
         validation.instance("estimators", given, Mapping, "a dictionary of Estimators by name")
@@ -103,7 +104,10 @@ def estimators_at(
     chosen = {"data": Estimator(simulator, None, "first", replace(tail, horizon=0))} | unrolled
     if every:
         chosen |= {f"{name}_all": replace(e, actions="all") for name, e in unrolled.items()}
-    return chosen | {f"true_dynamics_{name}": _beside(name, task, tail) for name in also}
+    for name in also:
+        of = "model" if prior is not None and name == "replayed" else "true_dynamics"
+        chosen[f"{of}_{name}"] = _beside(name, task, tail)
+    return chosen
 
 
 def identify(chosen: Mapping[str, Estimator], simulator: System) -> dict[str, Identity]:
@@ -138,6 +142,9 @@ def _beside(name: str, task: Task, tail: Tail) -> Estimator:
     simulator = task.simulator
     if name in CUTS:
         return Estimator(simulator, simulator, "all", tail, cut=CUTS[name])
+    if name == "replayed":
+        own = simulator if task.prior is None else task.prior
+        return Estimator(own, own, "replayed", tail, replay=simulator)
     model = simulator if WAYS[name].differentiates else None
     return Estimator(simulator, model, cast(Name, name), tail)
 

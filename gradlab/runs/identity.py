@@ -114,6 +114,8 @@ def _known(name: str) -> Identity | None:
         return Identity(name, *_FIRST[name], "first")
     if name in _EVERY:
         return Identity(name, *_EVERY[name], "all")
+    if name == "model_replayed":
+        return Identity(name, "model", "model", "replayed")
     if not name.startswith(_BESIDE):
         return None
     way = name.removeprefix(_BESIDE)
