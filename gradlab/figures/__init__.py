@@ -47,7 +47,7 @@ Figures of logs take their own long table (`gradlab.runs.logs`):
     logged_agreement, logged_referee, logged_noise, logged_critics      gradients and scores
     logged_direction, logged_prediction                                 the model by itself
 
-Figure of a race, from `Race.table()`:
+Figure of a race or a rehearsal, from `Race.table()` or `Rehearsal.table()`:
 
     return_over_updates      where each candidate led
 

@@ -1,7 +1,7 @@
-"""Returns of a race's branches over their updates, with 95% bands.
+"""Returns of a race's branches, or of rehearsed gradients, over their updates, with 95% bands.
 
-The table is `Race.table()`: a row per candidate and evaluation, with the change of the return from
-the common start, paired, and whether the branch may be the best.
+The table is `Race.table()` or `Rehearsal.table()`: a row per candidate and evaluation, with the
+change of the return from the common start, paired, and whether it is followed for so long.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ def return_over_updates(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Change of the return from the start over the updates, every candidate a line with its band;
     a ring where the return of what may be followed is highest."""
     ax = style.new_axes() if ax is None else ax
+    if "candidate" not in table:
+        steps = table["estimator"] + ", h = " + table["horizon"].astype(str)
+        table = table.assign(candidate=steps.where(table["horizon"] > 0, table["estimator"]))
     names = list(dict.fromkeys(table["candidate"]))
     rows = table[np.isfinite(table["value"])]
     notes = ["band: 95%, paired with the start; ring: follow it so far; a line that ends: dropped"]

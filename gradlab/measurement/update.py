@@ -2,9 +2,10 @@
 
     move = rms(π_θ+Δ(s_0) − π_θ(s_0)) / rms(π_θ(s_0))      to first order in the step Δ
 
-A gradient is judged where it is used: at the length of a real update. Without a rate the update is
-assumed to be Adam's, at the rate whose first step moves the actions by 4%; what was assumed is
-recorded with the numbers.
+A gradient is judged where it is used: at the length of a real update. Without a rate one step is
+taken to move the actions by 4%, and updates to be made at 3e-4, as most published code makes them,
+or less, where its first step would move the actions by more than 4%. What was assumed is recorded
+with the numbers.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from gradlab.truth.common_random import own_size
 Optimizer = Literal["adam", "sgd"]
 OPTIMIZERS: tuple[Optimizer, ...] = ("adam", "sgd")
 MOVE = 0.04  # share of the actions' size that an update moves them by, where no rate is given
+RATE = 3e-4  # at most, where none is given
 REFIT = 25  # updates between two fits of the critic, where nobody says how many
 
 
@@ -32,7 +34,8 @@ class Update:
 
     Attributes:
         optimizer: "adam" (its defaults but for the rate) or "sgd" (plain steps).
-        rate: learning rate; None: the one whose first step moves the actions by 4%.
+        rate: learning rate; None: 3e-4, or less where its first step would move the actions by
+            more than 4%.
         refit: updates between two fits of the critic, the longest that a rehearsal lasts.
     """
 
@@ -68,11 +71,12 @@ class Update:
         return moved
 
     def rate_for(self, setting: Setting, gradient: Tensor) -> float:
-        """The rate, or the one whose first step along a mean gradient [P] moves by `MOVE`."""
+        """The rate; without one `RATE`, or the one whose first step along a mean gradient [P] moves
+        the actions by `MOVE`."""
         if self.rate is not None:
             return self.rate
         moved = _moved(setting, self.first_step(gradient))
-        return MOVE / moved if moved > 0 else 0.0
+        return min(RATE, MOVE / moved) if moved > 0 else RATE
 
     def stepping(self, theta: Tensor, rate: float) -> torch.optim.Optimizer:
         """torch's optimiser of a flat parameter vector, whose `grad` is the negative gradient."""

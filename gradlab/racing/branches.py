@@ -7,7 +7,7 @@ becomes a step: from the policy and the number of the update to what the optimis
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,11 +19,17 @@ from gradlab.errors import InputError
 from gradlab.gradients.bptt import mean_gradient
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.starts import Starts
+from gradlab.measurement.chosen import estimators_at
+from gradlab.measurement.rehearsal import at_horizon
+from gradlab.networks.critics import CriticLike
 from gradlab.networks.interface import double_copy
 from gradlab.racing.worlds import TaskWorld, World
 from gradlab.runs.one_step import Cell
 from gradlab.runs.race import ALONE
 from gradlab.systems.system import System
+from gradlab.tasks import Task
+
+SHOTS = (1, 5)  # horizons of the default candidates, beside the task's own
 
 Loss = Callable[[nn.Module, Tensor], Tensor]
 Optimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
@@ -61,6 +67,31 @@ class Branch:
             for _, part in self.parts
             for each in (part.tail.critic, part.states, part.jacobians)
         )
+
+    def state(self) -> dict[str, Any]:
+        """Everything that its next update depends on, for `load`."""
+        states = self.states
+        return {
+            "policy": self.policy.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "critic": None if self.critic is None else self.critic.state_dict(),
+            "model": self.model.state_dict() if isinstance(self.model, nn.Module) else None,
+            "states": None if states is None else (states.states, states.weight, states.group),
+            "dropped": self.dropped,
+        }
+
+    def load(self, own: Mapping[str, Any]) -> None:
+        """Go on from a state."""
+        self.policy.load_state_dict(own["policy"])
+        self.optimizer.load_state_dict(own["optimizer"])
+        if self.critic is not None and own["critic"] is not None:
+            self.critic = copy.deepcopy(self.critic)
+            self.critic.load_state_dict(own["critic"])
+        if isinstance(self.model, nn.Module) and own["model"] is not None:
+            self.model = copy.deepcopy(self.model)
+            self.model.load_state_dict(own["model"])
+        self.states = None if own["states"] is None else Starts(*own["states"])
+        self.dropped = int(own["dropped"])
 
     @property
     def cell(self) -> Cell:
@@ -165,3 +196,71 @@ def _is_mixture(candidate: object) -> bool:
         isinstance(part, Sequence) and len(part) == 2 and isinstance(part[1], Estimator)
         for part in candidate
     )
+
+
+def candidates_of(
+    task: Task | Any,
+    critic: CriticLike | None,
+    own: nn.Module | None,
+    given: Mapping[str, Candidate] | Sequence[str] | None,
+    horizon: int | None,
+) -> dict[str, Any]:
+    """Candidates by name, those that were named with the race's own critic.
+
+    Raises:
+        InputError: fewer than two, an unknown name, or none that an environment could have.
+    """
+    if given is None or not isinstance(given, Mapping):
+        if not isinstance(task, Task):
+            raise InputError("candidates is None: name losses, loss(policy, states) → scalar")
+        H = task.horizon if horizon is None else horizon
+        every = {
+            name: replace(each, tail=replace(each.tail, critic=own))
+            for name, each in estimators_at(task, critic, None, H, every=True).items()
+        }
+        names = _default_names(task, H) if given is None else list(given)
+        given = {name: _named(name, every, H) for name in names}
+    if len(given) < 2:
+        raise InputError(f"candidates are {list(given)}: a race needs at least two")
+    return dict(given)
+
+
+def _default_names(task: Task, horizon: int) -> list[str]:
+    model = "true_dynamics_all" if task.prior is None else "model_all"
+    return ["data", *(f"{model}:{h}" for h in sorted({*SHOTS, horizon}) if h <= horizon)]
+
+
+def _named(name: str, every: Mapping[str, Estimator], horizon: int) -> Estimator:
+    base, colon, steps = name.partition(":")
+    if base not in every or (colon and not steps.isdigit()):
+        raise InputError(
+            f"candidate {name!r} is unknown: write NAME:STEPS with one of {', '.join(every)}"
+        )
+    return at_horizon(every[base], int(steps)) if colon else every[base]
+
+
+def estimators_in(candidate: object) -> list[Estimator]:
+    """The estimators of a candidate; none of a loss."""
+    if isinstance(candidate, Estimator):
+        return [candidate]
+    if not isinstance(candidate, Sequence):
+        return []
+    pairs = [each for each in candidate if isinstance(each, Sequence) and len(each) == 2]
+    return [each[1] for each in pairs if isinstance(each[1], Estimator)]
+
+
+def with_copies(candidate: Any, critic: CriticLike | None, own: nn.Module | None) -> Any:
+    """The candidate with float64 critics, the race's own critic being one object."""
+
+    def copied(part: Estimator) -> Estimator:
+        there = part.tail.critic
+        if there is None or there is own:
+            return part
+        copied_critic = own if there is critic else double_copy("critic", there)
+        return replace(part, tail=replace(part.tail, critic=copied_critic))
+
+    if isinstance(candidate, Estimator):
+        return copied(candidate)
+    if estimators_in(candidate):
+        return tuple((weight, copied(part)) for weight, part in candidate)
+    return candidate

@@ -17,7 +17,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import nan
 from pathlib import Path
 from typing import Any
@@ -30,17 +30,25 @@ from gradlab import provenance, validation
 from gradlab.data.noise import child, stream
 from gradlab.errors import InputError
 from gradlab.fitting.critics import refit_critic as fitted_again
-from gradlab.gradients.estimator import TERMINATIONS, Estimator
+from gradlab.gradients.estimator import TERMINATIONS
 from gradlab.gradients.setting import Setting
-from gradlab.gradients.starts import Starts, as_starts
-from gradlab.measurement.chosen import estimators_at
+from gradlab.gradients.starts import as_starts
 from gradlab.measurement.prices import Price
-from gradlab.measurement.rehearsal import LENGTHS, at_horizon
+from gradlab.measurement.rehearsal import LENGTHS
 from gradlab.measurement.update import Update
 from gradlab.networks.critics import CriticLike, as_critic
 from gradlab.networks.interface import double_copy
 from gradlab.progress import Progress, silent
-from gradlab.racing.branches import Branch, Candidate, Optimizer, Parts, branch_of
+from gradlab.racing.branches import (
+    Branch,
+    Candidate,
+    Optimizer,
+    Parts,
+    branch_of,
+    candidates_of,
+    estimators_in,
+    with_copies,
+)
 from gradlab.racing.worlds import TaskWorld, World, environment_world
 from gradlab.runs.race import Race
 from gradlab.runs.rehearsal import LOST, Rule, judged
@@ -57,7 +65,6 @@ LONGEST = 1000  # steps of a judged episode, where none is given
 RUNGS = (8, 4, 2, 1)  # K over the updates after which branches may be dropped
 CURVE = 10  # evaluations along the way, beside the first ones
 MARGIN = 2.0  # a fit of the critic takes as long as its data: twice a look at the returns
-SHOTS = (1, 5)  # horizons of the default candidates, beside the task's own
 
 RefitCritic = Callable[[nn.Module, nn.Module, int], nn.Module]
 RefitModel = Callable[[nn.Module, System, int], System]
@@ -287,7 +294,7 @@ class _Contest:
             "config": self._asked(),
             "done": done,
             "change": self.change,
-            "branches": [_state_of(branch) for branch in self.branches],
+            "branches": [branch.state() for branch in self.branches],
         }
         temporary = place.with_name(f".{place.name}.tmp")
         torch.save(state, temporary)
@@ -314,7 +321,7 @@ class _Contest:
             raise InputError(f"{place} is of another race: give what it was started with")
         self.change = state["change"]
         for branch, own in zip(self.branches, state["branches"], strict=True):
-            _restore(branch, own)
+            branch.load(own)
         return int(state["done"])
 
     def _asked(self) -> str:
@@ -347,8 +354,8 @@ def _contest(
     """The race at its start: branches of one policy, and its returns."""
     is_task = isinstance(task, Task)
     own = None if critic is None else double_copy("critic", as_critic(critic))
-    given = _candidates(task, critic, own, candidates, horizon)
-    chosen = {name: _with_copies(each, critic, own) for name, each in given.items()}
+    given = candidates_of(task, critic, own, candidates, horizon)
+    chosen = {name: with_copies(each, critic, own) for name, each in given.items()}
     world: World
     if is_task:
         steps = _length(task, length)
@@ -362,7 +369,7 @@ def _contest(
     else:
         steps = LONGEST if length is None else length
         world = environment_world(task, starts, steps, discount, seed)
-        if any(_estimators(each) for each in chosen.values()):
+        if any(estimators_in(each) for each in chosen.values()):
             raise InputError("candidates of an environment are losses: estimators need a Task")
     parts = Parts(world, own, task.prior if is_task else None, batch, seed, termination)
     rate = _rate(rule, world, parts, chosen, policy)
@@ -404,74 +411,6 @@ def _contest(
     )  # fmt: skip
 
 
-def _candidates(
-    task: Task | Any,
-    critic: CriticLike | None,
-    own: nn.Module | None,
-    given: Mapping[str, Candidate] | Sequence[str] | None,
-    horizon: int | None,
-) -> dict[str, Any]:
-    """Candidates by name, those that were named with the race's own critic.
-
-    Raises:
-        InputError: fewer than two, an unknown name, or none that an environment could have.
-    """
-    if given is None or not isinstance(given, Mapping):
-        if not isinstance(task, Task):
-            raise InputError("candidates is None: name losses, loss(policy, states) → scalar")
-        H = task.horizon if horizon is None else horizon
-        every = {
-            name: replace(each, tail=replace(each.tail, critic=own))
-            for name, each in estimators_at(task, critic, None, H, every=True).items()
-        }
-        names = _default_names(task, H) if given is None else list(given)
-        given = {name: _named(name, every, H) for name in names}
-    if len(given) < 2:
-        raise InputError(f"candidates are {list(given)}: a race needs at least two")
-    return dict(given)
-
-
-def _default_names(task: Task, horizon: int) -> list[str]:
-    model = "true_dynamics_all" if task.prior is None else "model_all"
-    return ["data", *(f"{model}:{h}" for h in sorted({*SHOTS, horizon}) if h <= horizon)]
-
-
-def _named(name: str, every: Mapping[str, Estimator], horizon: int) -> Estimator:
-    base, colon, steps = name.partition(":")
-    if base not in every or (colon and not steps.isdigit()):
-        raise InputError(
-            f"candidate {name!r} is unknown: write NAME:STEPS with one of {', '.join(every)}"
-        )
-    return at_horizon(every[base], int(steps)) if colon else every[base]
-
-
-def _estimators(candidate: object) -> list[Estimator]:
-    """The estimators of a candidate; none of a loss."""
-    if isinstance(candidate, Estimator):
-        return [candidate]
-    if not isinstance(candidate, Sequence):
-        return []
-    pairs = [each for each in candidate if isinstance(each, Sequence) and len(each) == 2]
-    return [each[1] for each in pairs if isinstance(each[1], Estimator)]
-
-
-def _with_copies(candidate: Any, critic: CriticLike | None, own: nn.Module | None) -> Any:
-    """The candidate with float64 critics, the race's own critic being one object."""
-
-    def copied(part: Estimator) -> Estimator:
-        there = part.tail.critic
-        if there is None or there is own:
-            return part
-        copied_critic = own if there is critic else double_copy("critic", there)
-        return replace(part, tail=replace(part.tail, critic=copied_critic))
-
-    if isinstance(candidate, Estimator):
-        return copied(candidate)
-    if _estimators(candidate):
-        return tuple((weight, copied(part)) for weight, part in candidate)
-    return candidate
-
-
 def _refits(
     task: Task | Any,
     critic: nn.Module | None,
@@ -509,7 +448,7 @@ def _rate(
     """
     if rule.rate is not None:
         return rule.rate
-    named = [(name, each) for name, each in chosen.items() if _estimators(each)]
+    named = [(name, each) for name, each in chosen.items() if estimators_in(each)]
     if not named or not isinstance(world, TaskWorld):
         if all(isinstance(each, tuple) for each in chosen.values()):
             return nan  # every loss has its own rule
@@ -542,28 +481,3 @@ def _check_place(path: Path | None, resume: bool, overwrite: bool) -> None:
         raise InputError("resume is True without an output: name the file of the race")
     if path is not None and not resume:
         records.check_output(path, overwrite)
-
-
-def _state_of(branch: Branch) -> dict[str, Any]:
-    states = branch.states
-    return {
-        "policy": branch.policy.state_dict(),
-        "optimizer": branch.optimizer.state_dict(),
-        "critic": None if branch.critic is None else branch.critic.state_dict(),
-        "model": branch.model.state_dict() if isinstance(branch.model, nn.Module) else None,
-        "states": None if states is None else (states.states, states.weight, states.group),
-        "dropped": branch.dropped,
-    }
-
-
-def _restore(branch: Branch, own: Mapping[str, Any]) -> None:
-    branch.policy.load_state_dict(own["policy"])
-    branch.optimizer.load_state_dict(own["optimizer"])
-    if branch.critic is not None and own["critic"] is not None:
-        branch.critic = copy.deepcopy(branch.critic)
-        branch.critic.load_state_dict(own["critic"])
-    if isinstance(branch.model, nn.Module) and own["model"] is not None:
-        branch.model = copy.deepcopy(branch.model)
-        branch.model.load_state_dict(own["model"])
-    branch.states = None if own["states"] is None else Starts(*own["states"])
-    branch.dropped = int(own["dropped"])

@@ -5,8 +5,9 @@
 Critic, model and visited states are those of the measurement, as they are between two fits of the
 critic; returns are of fresh starts, each on the same noise for every candidate and length. A
 gradient holds for the number of updates after which its return is highest, if that is shown to be
-above the present policy's, although the length was chosen for it (`statistics.selection`). What
-follows from the changes is computed once, when they are measured. Read without torch.
+above the present policy's, although the length was chosen for it (`statistics.selection`).
+Intervals are over starts: they are of the batches that were drawn, the same for all candidates.
+What follows from the changes is computed once, when they are measured. Read without torch.
 """
 
 from __future__ import annotations

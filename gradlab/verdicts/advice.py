@@ -66,12 +66,21 @@ def _chosen(facts: Facts) -> tuple[Cell | None, int | None]:
         return None, None
     shown = facts.chosen is not None and facts.chosen.low > 0
     if facts.best is not None and shown and not _lowers(facts, facts.best):
-        return facts.best, None
+        return facts.best, _holds(facts, facts.best)
     if steps is None or not steps.stepped:
         return None, None
     own = facts.own_steps
     helping = [cell for cell in own.stepped if own.helps(cell) and not _falls(facts, cell)]
-    return max(helping, key=lambda cell: own.change(cell).value, default=None), None
+    if not helping:
+        return None, None
+    best = max(helping, key=lambda cell: own.change(cell).value)
+    return best, _holds(facts, best)
+
+
+def _holds(facts: Facts, cell: Cell) -> int | None:
+    """For how many updates, of a gradient that was chosen for other reasons than its rehearsal."""
+    rehearsed = facts.rehearsal
+    return None if rehearsed is None or cell not in rehearsed.cells else rehearsed.holds(cell)
 
 
 def _lowers(facts: Facts, cell: Cell) -> bool:

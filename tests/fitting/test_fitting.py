@@ -15,6 +15,7 @@ from gradlab.gradients.starts import as_starts
 from gradlab.networks import checkpoint
 from gradlab.networks.spectral import norms
 from gradlab.tasks import double_integrator, inverted_pendulum, linear_quadratic, mujoco
+from gradlab.truth.lqr import ExactCritic
 
 
 @pytest.fixture(autouse=True)
@@ -173,3 +174,25 @@ def test_a_share_of_the_feedback_leaves_something_to_learn():
     assert (whole(states) - 2 * wanted).abs().max() < 0.1 * wanted.abs().max()
     with pytest.raises(InputError, match="share is 0"):
         policies.stabilising_policy(task, share=0)
+
+
+def test_a_critic_is_fitted_on_from_where_it_stands():
+    """After the policy has changed, a few updates bring it nearer to the new value, not back."""
+    task = double_integrator()
+    system, old, new = task.simulator, -torch.ones(1, 2).double(), -2.0 * torch.ones(1, 2).double()
+    policy = nn.Linear(2, 1, bias=False).double()
+    policy.weight.data = old.clone()
+    critic = critics.fit_critic(task, policy)
+    policy.weight.data = new.clone()
+    again = critics.refit_critic(task, policy, critic, updates=100)
+    assert next(again.parameters()).dtype == next(critic.parameters()).dtype
+    state = task.starts(256, torch.Generator().manual_seed(3))
+    action = state @ new.T
+    exact = ExactCritic(system, new, task.discount)(state, action)
+
+    def miss(q):
+        return float((q(state.float(), action.float()).detach().double() - exact).std())
+
+    assert miss(again) < 0.7 * miss(critic)
+    double = critics.refit_critic(task, policy, again.double(), updates=1)
+    assert next(double.parameters()).dtype == torch.float64

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from gradlab import Estimator, Tail, load, measure, tasks
+from gradlab.data.noise import child
 from gradlab.gradients.bptt import mean_gradient
 from gradlab.gradients.setting import Setting
 from gradlab.gradients.starts import Starts, as_starts
@@ -21,6 +22,7 @@ from gradlab.measurement.rehearsal import (
     rehearse,
 )
 from gradlab.measurement.update import Update
+from gradlab.systems import from_function
 from gradlab.systems.linear import LinearQuadratic
 from gradlab.truth.lqr import ExactCritic, lqr_gradient, lqr_return
 from tests.gradients.worlds import linear, matrix
@@ -172,6 +174,25 @@ def test_one_backward_pass_gives_the_mean_gradient(actions, horizon):
     weighted = Starts(begin.states, torch.rand(len(begin.states)).double(), begin.group)
     mean = mean_gradient(estimator, policy, weighted, seed=5)
     assert torch.allclose(mean, estimator.gradients(policy, weighted, seed=5).mean(dim=0))
+
+
+def test_every_update_has_noise_of_its_own_that_candidates_share_and_stops_at_an_end():
+    def step(s, a, xi):
+        return 0.9 * s + 0.5 * a + 0.3 * xi, -(s**2).sum(1)
+
+    ending = from_function(step, 2, 1, 2, alive=lambda s: s[:, 0].abs() < 1.2)
+    policy, critic = policy_of(), ExactCritic(world(), W, GAMMA)
+    estimator = Estimator(ending, ending, "all", Tail(4, critic, GAMMA))
+    gradients = {
+        mode: frozen_gradient(estimator, one_state(), 4, 3, mode) for mode in ("ignore", "mask")
+    }
+    first = {mode: gradient(policy, 0) for mode, gradient in gradients.items()}
+    assert torch.equal(first["mask"], gradients["mask"](policy, 0))
+    assert not torch.allclose(first["mask"], gradients["mask"](policy, 1))
+    assert not torch.allclose(first["mask"], first["ignore"])
+    for mode, found in first.items():
+        expected = estimator.mean_gradient(policy, one_state(4), child(3, "rehearsal 0"), mode)
+        assert torch.allclose(found, expected)
 
 
 def measured(**changed):

@@ -74,4 +74,4 @@ def test_a_length_that_was_chosen_among_many_is_seldom_said_to_hold_where_none_d
         place = LENGTHS.index(found.peak[0])
         said += found.holds(GOOD) is not None
         plain += bool(found.low[0, place] > 0)
-    assert said <= 0.05 * 300 < plain + 10 and said < plain
+    assert said <= 0.04 * 300 and said < plain  # 1.9% and 5.1% of 1,000

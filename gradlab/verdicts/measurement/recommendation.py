@@ -249,6 +249,14 @@ def _keep(facts: Facts, rest: tuple[Sentence, ...]) -> Screen:
     figure = _figure(facts)
     which = "no gradient here" if facts.beyond is None else "no gradient of a model alone"
     safe = f"Keep the policy: {which} is shown to raise the return."
+    if facts.rehearsal is not None and _all_fall(facts.rehearsal):
+        text = (
+            f"Keep the policy, or lower the rate: updates by {facts.rehearsal.optimizer} at "
+            f"{facts.rehearsal.rate:.2g} lower the return along every gradient that was rehearsed."
+        )
+        text = " ".join(filter(None, (_jump(facts), text)))
+        sure = "tried: paired returns after one update and more"
+        return Screen(text, "none", sure, key_numbers.of_returns(facts), figure, rest)
     smaller = _smaller(facts)
     if smaller:
         text = f"Take smaller steps: {smaller}"
@@ -292,12 +300,19 @@ def _keep(facts: Facts, rest: tuple[Sentence, ...]) -> Screen:
     return Screen(_fitted(parts, sure), "none", sure, numbers, figure, rest)
 
 
+def _all_fall(rehearsal: Rehearsal) -> bool:
+    """Does even the best of all that was rehearsed lower the return?"""
+    return rehearsal.best is not None and rehearsal.best.gain.high < 0
+
+
 def _smaller(facts: Facts) -> str:
     """The gradient that raises the return by a part of the update, where the whole lowers it."""
     taken = facts.realised
-    if taken is None or not taken.at or not any(taken.harms(cell) for cell in taken.stepped):
+    if taken is None or not taken.at:
         return ""
     own = facts.own_steps
+    if any(own.helps(cell) for cell in own.stepped) or not any(map(own.harms, own.stepped)):
+        return ""
     tried = [cell for cell in own.stepped if own.taken(cell, 0)]
     raised = [cell for cell in tried if own.ends(cell, 0, len(tried)).low > 0]
     if not raised:

@@ -1,0 +1,1 @@
+"""Steering: whether returns on the simulator steer training better than one fixed gradient."""

@@ -1,0 +1,86 @@
+"""`gradlab race`: a file and a page, what a stop leaves, and how it goes on."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gradlab.cli.program import main
+from gradlab.runs.race import load
+
+OWN = """
+import torch
+def policy():
+    network = torch.nn.Linear(1, 1, bias=False, dtype=torch.float64)
+    torch.nn.init.constant_(network.weight, -0.3)
+    return network
+class Critic(torch.nn.Module):
+    def forward(self, s, a):
+        return -(2 * s[:, 0] ** 2 + 1.5 * a[:, 0] ** 2 + 0.8 * s[:, 0] * a[:, 0])
+def critic():
+    return Critic()
+"""
+LQR = dict(
+    A=[[0.9]], B=[[0.5]], Q=[[1.0]], R=[[1.0]], noise_covariance=[[0.01]], start_mean=[0.0],
+    start_covariance=[[1.0]], discount=0.9,
+)  # fmt: skip
+WORDS = ["linear_quadratic", "--set", *(f"{name}={json.dumps(v)}" for name, v in LQR.items())]
+SMALL = [
+    "--candidates", "data", "model_all:2", "--updates", "8", "--lr", "0.01", "--refit", "4",
+    "--batch", "16", "--starts", "8", "--json",
+]  # fmt: skip
+
+
+def raced(folder: Path, *more: str) -> int:
+    own = folder / "own.py"
+    own.write_text(OWN)
+    networks = ["--policy", f"{own}:policy", "--critic", f"{own}:critic"]
+    output = ["--output", str(folder / "race.h5")]
+    return main(["race", *WORDS, *networks, *SMALL, *output, *more])
+
+
+def test_a_race_has_a_file_a_page_and_a_price_before_it(tmp_path, capsys):
+    assert raced(tmp_path) == 0
+    said = capsys.readouterr()
+    document = json.loads(said.out)
+    assert {row["candidate"] for row in document["table"]} == {"data", "model_all:2"}
+    assert "2 branches × 8 updates of 16 states" in said.err
+    page = Path(document["report"]).read_text(encoding="utf-8")
+    assert "Which gradient leads farthest?" in page and document["recommendation"] in page
+    assert load(tmp_path / "race.h5").config["command"].startswith("gradlab race")
+    assert raced(tmp_path) == 2 and "exists" in capsys.readouterr().err
+
+
+def test_a_stopped_race_can_be_read_and_goes_on(tmp_path, capsys, monkeypatch):
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    assert raced(whole) == 0
+    from gradlab.racing.branches import Parts
+
+    step, made = Parts.step, []
+
+    def stopping(self, branch, update):
+        made.append(update)
+        if update == 5:
+            raise KeyboardInterrupt
+        step(self, branch, update)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Parts, "step", stopping)
+        assert raced(tmp_path) == 130
+    capsys.readouterr()
+    partial = load(tmp_path / "race.h5")
+    assert partial.updates == 5 and "after 5 of 8" in partial.config["interrupted"]
+    assert raced(tmp_path, "--resume") == 0
+    again, once = load(tmp_path / "race.h5"), load(whole / "race.h5")
+    assert np.array_equal(again.results.change, once.results.change, equal_nan=True)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [(("--candidates", "data"), "at least two"), (("--candidates", "data", "nobody:3"), "unknown")],
+)
+def test_what_cannot_race_is_refused_in_one_line(tmp_path, capsys, words, expected):
+    assert raced(tmp_path, *words) == 2
+    assert expected in capsys.readouterr().err
