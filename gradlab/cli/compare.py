@@ -22,6 +22,7 @@ class Compare:
     and ratios of the gradient's error.
 
         gradlab compare runs/nll.h5 runs/dd.h5
+        gradlab compare runs/mpg-v2.h5 runs/td3.h5 --output runs/returns.html
     """
 
     files: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN.h5|FOLDER")]

@@ -72,11 +72,9 @@ _FAMILIES: Mapping[tuple[tuple[str, str], str], Look] = {
         "mixed (simulator states, model Jacobians)", VERMILION, _MIXED, "s"
     ),
     (("simulator", "simulator"), "first"): Look("true dynamics", GREEN, _TRUE, "^"),
-    (("model", "model"), "all"): Look("model, θ in all actions", CYAN, "-", "o"),
-    (("simulator", "model"), "all"): Look("mixed, θ in all actions", OCHRE, _MIXED, "s"),
-    (("simulator", "simulator"), "all"): Look(
-        "true dynamics, θ in all actions", PURPLE, _TRUE, "^"
-    ),
+    (("model", "model"), "all"): Look("model, BPTT", CYAN, "-", "o"),
+    (("simulator", "model"), "all"): Look("mixed, BPTT", OCHRE, _MIXED, "s"),
+    (("simulator", "simulator"), "all"): Look("true dynamics, BPTT", PURPLE, _TRUE, "^"),
 }
 # Of different lengths, so that own estimators differ in more than one trait and repeat late.
 _COLOURS = (PURPLE, OCHRE, CYAN)

@@ -48,7 +48,7 @@ from gradlab.data.noise import child, stream
 from gradlab.gradients.setting import Setting
 from gradlab.gradients.starts import Starts
 from gradlab.measurement.moments.inner_products import Cells, Measured
-from gradlab.networks.interface import noise_dim
+from gradlab.networks.interface import flat_parameters, noise_dim
 from gradlab.progress import Progress
 from gradlab.runs.check_results import RARE, UNDRAWN, CheckResult
 from gradlab.runs.trimmed_starts import REMEDY, central
@@ -216,7 +216,7 @@ def _beyond(q: Array, largest: float) -> float:
 def _moves(setting: Setting, seed: int) -> list[Tensor]:
     """Steps in θ that move the actions by 4% of their size, each with its opposite."""
     policy, starts = setting.policy, setting.starts
-    theta = nn.utils.parameters_to_vector(policy.parameters()).detach()
+    theta = flat_parameters(policy)
     draw = torch.randn(DIRECTIONS, len(theta), generator=stream(seed, "directions")).to(theta)
     trained = torch.cat([p.new_full((p.numel(),), p.requires_grad) for p in policy.parameters()])
     directions = nn.functional.normalize(draw * trained, dim=1)

@@ -32,6 +32,7 @@ from gradlab.gradients.setting import Setting
 from gradlab.gradients.starts import Starts, as_starts
 from gradlab.measurement.realised_gains import CLOSED_FORM, LEAST_LEFT, Stepping, measured_steps
 from gradlab.measurement.update import Update
+from gradlab.networks.interface import flat_parameters
 from gradlab.progress import Progress, silent
 from gradlab.runs.competing import competing
 from gradlab.runs.identity import Identity
@@ -110,7 +111,7 @@ def followed(
     counted: Callable[[int], None] = lambda k: None,
 ) -> list[Tensor]:
     """θ_k − θ_0 [P] after each of the lengths; NaN from a gradient on that is not finite."""
-    begin = nn.utils.parameters_to_vector(policy.parameters()).detach()
+    begin = flat_parameters(policy)
     theta = begin.clone()
     optimizer = update.stepping(theta, rate)
     moved = []

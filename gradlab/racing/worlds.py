@@ -21,7 +21,7 @@ from gradlab.errors import InputError
 from gradlab.gradients.setting import Setting
 from gradlab.gradients.start_laws import visits
 from gradlab.gradients.starts import Starts, as_starts
-from gradlab.networks.interface import double_copy, noise_dim
+from gradlab.networks.interface import double_copy, flat_parameters, noise_dim
 from gradlab.progress import silent
 from gradlab.tasks import Task
 from gradlab.truth.moved_returns import Rolling
@@ -158,4 +158,4 @@ def environment_world(
 
 
 def _parameters(policy: nn.Module) -> Tensor:
-    return nn.utils.parameters_to_vector(policy.parameters()).detach().double()
+    return flat_parameters(policy).double()

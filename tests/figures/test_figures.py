@@ -271,7 +271,7 @@ def test_a_gradient_has_the_same_colour_in_the_figure_of_gains_and_in_all_others
     axes = figures.gain(gains(), ax=Figure().add_subplot())
     names = ["model", "model_all"]
     looks = style.looks(names, by_known_name(names))
-    labels = ["model, first action", "model, all actions"]
+    labels = ["model, first action", "model, BPTT"]
     drawn = [line.get_color() for line in axes.lines if line.get_label() in labels]
     assert drawn == [looks["model"].colour, looks["model_all"].colour]
     assert len(set(drawn)) == 2
