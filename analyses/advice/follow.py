@@ -4,8 +4,8 @@
                  action, from fresh starts where it is in all of them
     one update   θ + η g/|g|, η moving the first actions by 4% along the recommended direction (the
                  critic's where none is), and the same for all
-    many         Adam, its rate the one whose first step moves the first actions by 4% (rms over
-                 rms), or the rate that the measurement names; a fresh batch for each update
+    many         Adam at the rate that the measurement names, else 3e-4, or the one whose first step
+                 moves the first actions by 4% (rms over rms), if less; a fresh batch for each
     return       Σ_{t<T} γᵗ r_t of fresh starts, policies on the same noise; T and the number of
                  starts are the world's. Starts double until the 95% interval of the mean difference
                  leaves 0, at most to the world's limit
@@ -37,7 +37,7 @@ from gradlab.gradients.weighted_terms import carried
 from gradlab.networks.interface import act, double_copy, flat_parameters, noise_dim
 from gradlab.systems.system import System
 
-MOVE = 0.04
+MOVE, RATE = 0.04, 3e-4
 REFIT = 25  # updates between two fits of the critic
 HORIZONS = (0, 1, 2, 4, 8, 16, 25)  # of what is compared in hindsight
 PER_TRAJECTORY = 8  # visited states

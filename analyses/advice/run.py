@@ -21,6 +21,7 @@ from torch import nn
 import gradlab
 from analyses.advice.follow import (
     HORIZONS,
+    RATE,
     Candidate,
     as_row,
     change,
@@ -119,7 +120,7 @@ def what_happened(cell: Cell, advice: Advice) -> dict[str, Any]:
         over = candidates(advice, name, HORIZONS)
         gradients |= directions(cell, cell.policy, cell.critic, name, over, world.samples, seed)
     first = gradients[advice.candidate or ("data", 0)]
-    eta, rate = length_of(cell, first / first.norm()), length_of(cell, first.sign())
+    eta, rate = length_of(cell, first / first.norm()), min(RATE, length_of(cell, first.sign()))
     policies = {c: stepped(cell, g, eta) for c, g in gradients.items()}
     gained = compared(cell, policies, child(seed, "hindsight"))
     own = {c: gained[c] for c in gained if c[0] in advice.own}
