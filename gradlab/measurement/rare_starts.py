@@ -123,7 +123,8 @@ class Pilot:
     """Scores of a pilot, and what a sample has of them.
 
     Attributes:
-        plan: of it; size: its starts; tail: share of Σ q² that 1 start in 100 carries; shape: Pareto k of q².
+        plan: of it; size: its starts.
+        tail: share of Σ q² that 1 start in 100 carries; shape: Pareto k of q².
         ends: share of starts whose episode ends within its steps.
         random: policy or simulator are.
         unseen: share of Σ q² beyond the largest q of the sample.
