@@ -6,6 +6,7 @@ The work is a product of known counts, the seconds come from a short timed probe
 (`gradlab.measurement.machine_rates`). Of a measurement of N starts, horizon H, P parameters, truth
 of T steps, K visited states per start:
 
+    pilot                up to 10 to 120 N starts, returns of a hundred steps (`rare_starts`)
     truth                N T (Jacobian + its share of an explicit gradient)
     finite differences   min(N, 64) · 8 directions · 4 policies · T steps
     estimators           N H (K + 1) Jacobians of a prior model, N H K of the simulator, whose own
@@ -79,6 +80,7 @@ class Work:
         visits: K, visited states per start; 0 where gradients are judged at the starts.
         estimators: how many differentiate the simulator, and how many a prior model.
         most_truth, most_visited: Jacobians that a dear simulator is asked for, at most.
+        pilot: steps of a pilot for rare starts.
     """
 
     starts: int
@@ -89,6 +91,7 @@ class Work:
     through_prior: int
     most_truth: float = inf
     most_visited: float = inf
+    pilot: float = 0.0
 
 
 def measurement(work: Work, rates: Rates) -> tuple[Price, ...]:
@@ -110,6 +113,7 @@ def measurement(work: Work, rates: Rates) -> tuple[Price, ...]:
     price = stepped * rates.step
     counted = f"{_many(stepped)} steps"
     stages = [
+        Price("pilot", f"{_many(work.pilot)} steps", work.pilot * rates.step),
         Price("truth", f"{_many(unrolled)} Jacobians", truth, at_most=True),
         Price("finite differences", counted, price, at_most=unrolled < n * work.truth),
         Price(
@@ -118,7 +122,7 @@ def measurement(work: Work, rates: Rates) -> tuple[Price, ...]:
             estimators,
         ),
     ]
-    so_far = sum(stage_price.seconds for stage_price in stages)
+    so_far = sum(stage_price.seconds for stage_price in stages[1:])
     if every:
         stages.append(Price("step lengths", "", SHARE / 3 * so_far, at_most=True))
         stages.append(Price("realised gains", "", SHARE * so_far, at_most=True))
