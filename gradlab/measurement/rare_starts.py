@@ -20,7 +20,7 @@ in which no episode ends that few others do, asks for no strata: the sample is t
 
 Refused, by name, are variance, error and SNR
 
-    unseen    where the pilot's starts beyond the largest q of the sample carry 70% of Σ q²
+    unseen    where few starts carry much, and those beyond the largest q of the sample 70% of Σ q²
     ends      where episodes end in too few starts: under 2 of N, 1.3 from N = 128 on; under 8 where
               strata cannot tell which, as policy or simulator are random or the sample is plain
     carried   where 1 measured start in 100 carries 40% of E |G|² of an estimator; below N = 100
@@ -324,7 +324,7 @@ def rare_starts(posed: Problem, truth: Truth, measured: Measured) -> tuple[Check
 
 def _result(pilot: Pilot, truth: Truth, cells: Cells, n: int) -> CheckResult:
     reasons = []
-    if pilot.unseen > UNSEEN:
+    if pilot.rare and pilot.unseen > UNSEEN:
         reasons.append(
             f"starts beyond any of the sample carry {pilot.unseen:.0%} of the squared score of "
             f"{pilot.size:,} starts"
