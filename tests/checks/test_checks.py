@@ -1,7 +1,8 @@
 """Each check passes where all is well, and catches the fault that it is there for."""
 
-from __future__ import sys
+from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 
