@@ -90,6 +90,8 @@ class Measure:
     trim_starts: float = 0.0
     """Share of the starts, those farthest from their mean, that are left out of their law: another
     question, where the tails of the starts make errors unreliable."""
+    strata: bool = True
+    """Where a pilot finds that few starts carry much, sample by its strata, with weights."""
     judges: int | None = None
     """Fresh starts from which steps along some of the gradients are rolled out. Default: as many
     as are measured."""
@@ -164,6 +166,7 @@ class Measure:
                     consequence=self.consequence,
                     judges=self.judges,
                     trim_starts=self.trim_starts,
+                    strata=None if self.strata else False,
                     also=self.also,
                     update=update,
                     rehearse=not self.no_rehearsal,

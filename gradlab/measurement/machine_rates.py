@@ -19,6 +19,7 @@ from gradlab.gradients.policy_jacobian import policy_jacobian
 from gradlab.gradients.starts import as_starts
 from gradlab.measurement.moments.visited import FEWEST, SAMPLES, VISITING
 from gradlab.measurement.prices import Price, Rates, Work, measurement, network
+from gradlab.measurement.rare_starts import plan_pilot
 from gradlab.networks.interface import act
 from gradlab.networks.mlp import Policy
 from gradlab.systems.system import System
@@ -73,9 +74,10 @@ def _probed(task: Task, policy: nn.Module | None) -> Rates:
     )
 
 
-def work(task: Task, starts: int, horizon: int, visited: bool) -> Work:
+def work(task: Task, starts: int, horizon: int, visited: bool, parameters: int) -> Work:
     """The counts of a measurement of the default estimators."""
-    dear = linearization_price(task.simulator)
+    dear, sim = linearization_price(task.simulator), task.simulator
+    pilot = plan_pilot(sim, parameters, starts, horizon, task.discount)
     return Work(
         starts=starts,
         horizon=horizon,
@@ -85,6 +87,7 @@ def work(task: Task, starts: int, horizon: int, visited: bool) -> Work:
         through_prior=0 if task.prior is None else 2,
         most_truth=(PATIENCE + SCOUTING) / dear if dear else float("inf"),
         most_visited=max(VISITING / dear, FEWEST * horizon) if dear else float("inf"),
+        pilot=pilot.price,
     )
 
 
@@ -135,10 +138,14 @@ def prices(
         made: of "policy" and "critic"; visited: gradients are judged where the policy goes.
     """
     measured = rates(task, policy)
+    policy = (
+        Policy(task.simulator.state_dim, task.simulator.action_dim) if policy is None else policy
+    )
+    parameters = sum(p.numel() for p in policy.parameters())
     updates = {"policy": policies.UPDATES, "critic": CRITIC * critics.UPDATES}
     first = [
         network(kind, network_steps(task, kind), updates[kind], measured)
         for kind in updates
         if kind in made
     ]
-    return (*first, *measurement(work(task, starts, horizon, visited), measured))
+    return (*first, *measurement(work(task, starts, horizon, visited, parameters), measured))

@@ -6,6 +6,7 @@ The work is a product of known counts, the seconds come from a short timed probe
 (`gradlab.measurement.machine_rates`). Of a measurement of N starts, horizon H, P parameters, truth
 of T steps, K visited states per start:
 
+    pilot                up to 10 to 120 N starts, returns of a hundred steps (`rare_starts`)
     truth                N T (Jacobian + its share of an explicit gradient)
     finite differences   min(N, 64) · 8 directions · 4 policies · T steps
     jumps                (6 N + 888) T steps
@@ -84,6 +85,7 @@ class Work:
         visits: K, visited states per start; 0 where gradients are judged at the starts.
         estimators: how many differentiate the simulator, and how many a prior model.
         most_truth, most_visited: Jacobians that a dear simulator is asked for, at most.
+        pilot: steps of a pilot for rare starts.
     """
 
     starts: int
@@ -94,6 +96,7 @@ class Work:
     through_prior: int
     most_truth: float = inf
     most_visited: float = inf
+    pilot: float = 0.0
 
 
 def measurement(work: Work, rates: Rates) -> tuple[Price, ...]:
@@ -116,6 +119,7 @@ def measurement(work: Work, rates: Rates) -> tuple[Price, ...]:
     counted = f"{_many(stepped)} steps"
     tried = (MOVED + BISECTED / n) * unrolled
     stages = [
+        Price("pilot", f"{_many(work.pilot)} steps", work.pilot * rates.step),
         Price("truth", f"{_many(unrolled)} Jacobians", truth, at_most=True),
         Price("finite differences", counted, price, at_most=unrolled < n * work.truth),
         Price("jumps", f"{_many(tried)} steps", tried * rates.step, at_most=True),
@@ -126,7 +130,7 @@ def measurement(work: Work, rates: Rates) -> tuple[Price, ...]:
         ),
         Price("realised gains", "", STEPPED * unrolled * rates.step, at_most=True),
     ]
-    so_far = sum(stage.seconds for stage in stages)
+    so_far = sum(stage.seconds for stage in stages[1:])
     stages.append(Price("rehearsal", "", 2 * SHARE * so_far, at_most=True))
     if not every:
         left_out = ("jumps", "realised gains", "rehearsal")

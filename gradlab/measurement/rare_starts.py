@@ -9,8 +9,10 @@ Starts cost next to nothing beside their Jacobians:
     score     q = rms over 4 directions of θ of J(θ + d) − J(θ − d), |d| moving actions by 4%; where
               these are dear too, |J − median|
     strata    its quantiles 0, .5, .8, .95, .99, .997, 1, of which
-              n_h = N (W_h/2 + W_h rms_h q/2Σ), at least 8 (4 below N = 128), are measured; where
-              episodes end in at most 1 of 20 starts, these are one more, of N/16 at least
+              n_h = N W_h (1/2 + rms_h q/4Σ + rms_h q²/4Σ), at least 8 (4 below N = 128), are
+              measured; where episodes end in at most 1 of 20 starts, these are one more, of N/16 at
+              least. They are of another pilot, four times as large where that is affordable: what
+              it does not know of their shares is part of every error
 
 with the weights W_h N/n_h (`statistics.strata`), drawn without replacement, even in number so that
 halves have half of every stratum. A pilot in which 1 start in 100 carries at most 40% of Σ q², and
@@ -18,7 +20,7 @@ in which no episode ends that few others do, asks for no strata: the sample is t
 
 Refused, by name, are variance, error and SNR
 
-    unseen    where the pilot's starts beyond the largest q of the sample carry 70% of Σ q²
+    unseen    where few starts carry much, and those beyond the largest q of the sample 70% of Σ q²
     ends      where episodes end in too few starts: under 2 of N, 1.3 from N = 128 on; under 8 where
               strata cannot tell which, as policy or simulator are random or the sample is plain
     carried   where 1 measured start in 100 carries 40% of E |G|² of an estimator; below N = 100
@@ -67,6 +69,7 @@ if TYPE_CHECKING:
 
 STAGE = "pilot"
 MANY, SOME, MOST = 30, 10, 1 << 16  # starts of the pilot per start of the sample, and in all
+MORE = 4  # times as many where strata are drawn from it
 STEPS = 100  # of the pilot, or twice the horizon
 DIRECTIONS, MOVED = 4, 0.04  # differences of a start, and the share by which actions are moved
 LOOKED_AT = 64  # starts that say how far θ moves the actions
@@ -86,9 +89,11 @@ NEEDED, NEEDED_SMALL, NEEDED_PLAIN = 1.3, 2.0, 8.0  # of them in the sample, wer
 
 @dataclass(frozen=True)
 class Plan:
-    """Starts of a pilot, steps of each, and whether it takes differences."""
+    """Starts of a pilot, and of that from which strata are drawn; steps of each, and whether it
+    takes differences."""
 
     size: int
+    larger: int
     steps: int
     differences: bool
 
@@ -106,8 +111,11 @@ def plan_pilot(
     stencil = 2 * (simulator.state_dim + simulator.action_dim + 1)
     price = linearization_price(simulator) / stencil + MULTIPLIED * (OWN + parameters)
     many = [max(min(each * starts, MOST), 2 * starts) for each in (MANY, SOME)]
-    plans = [Plan(size, steps, way) for way in (True, False) for size in many]
-    return next((plan for plan in plans if plan.price * price <= SECONDS), plans[-1])
+    plans = [Plan(size, size, steps, way) for way in (True, False) for size in many]
+    plan = next((plan for plan in plans if plan.price * price <= SECONDS), plans[-1])
+    larger = min(MORE * plan.size, max(MOST, plan.size))
+    affordable = plan.price * price * larger / plan.size <= SECONDS
+    return replace(plan, larger=larger) if affordable else plan
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,20 +123,22 @@ class Pilot:
     """Scores of a pilot, and what a sample has of them.
 
     Attributes:
-        plan: its size; tail: share of Σ q² that 1 start in 100 carries; shape: Pareto k of q².
+        plan: of it; size: its starts.
+        tail: share of Σ q² that 1 start in 100 carries; shape: Pareto k of q².
         ends: share of starts whose episode ends within its steps.
+        random: policy or simulator are.
         unseen: share of Σ q² beyond the largest q of the sample.
         strata: of the sample; None: it is plain.
-        random: policy or simulator are.
     """
 
     plan: Plan
+    size: int
     tail: float
     shape: float
     ends: float
-    unseen: float
-    strata: Strata | None
     random: bool
+    unseen: float = 0.0
+    strata: Strata | None = None
 
     @property
     def rare(self) -> bool:
@@ -157,30 +167,35 @@ def with_pilot(posed: Problem, wanted: bool | None, progress: Progress) -> Probl
     n, size = len(begin.states), sum(p.numel() for p in setting.policy.parameters())
     plan = plan_pilot(setting.simulator, size, n, setting.horizon, setting.discount)
     seed = child(setting.seed, STAGE)
-    states = posed.task.starts(plan.size, stream(seed, "starts")).double()
     moves = _moves(setting, seed) if plan.differences else []
-    q, ended = _scores(setting, states, moves, plan, child(seed, "pilot"), progress)
+
+    def scored(states: Tensor, name: str) -> tuple[Array, NDArray[np.bool_]]:
+        return _scores(setting, states, moves, plan.steps, child(seed, name), progress)
+
+    states = posed.task.starts(plan.size, stream(seed, "starts")).double()
+    q, ended = scored(states, "pilot")
     energy = float((q**2).sum())
     if not (np.isfinite(energy) and energy > 0):
         return posed
-    tail, shape = largest_share(q**2), tail_shape(q**2)
-    ends = float(ended.mean())
     random = noise_dim(setting.policy) > 0 or setting.simulator.noise_dim > 0
-    asked = tail > HEAVY or 0 < ends <= RARE_ENDS if wanted is None else wanted
+    pilot = Pilot(plan, len(q), largest_share(q**2), tail_shape(q**2), float(ended.mean()), random)
     possible = posed.objective and posed.division is None and bool((begin.weight == 1).all())
-    drawn = None
-    if asked and possible and min(n, plan.size // 2) >= SMALLEST:
+    if (pilot.rare if wanted is None else wanted) and possible and n >= SMALLEST:
+        if plan.larger > plan.size:
+            states = posed.task.starts(
+                plan.larger, stream(child(seed, "larger"), "starts")
+            ).double()
+            q, ended = scored(states, "larger")
+        ends = float(ended.mean())
+        pilot = replace(pilot, size=len(q), tail=largest_share(q**2), ends=ends)
         apart = ended if ends <= RARE_ENDS else np.zeros_like(ended)
-        drawn = _drawn(states, q, apart, n, seed)
-        if drawn is not None and not random and len(torch.unique(drawn[0].states, dim=0)) < n:
-            drawn = None
-    if drawn is None:
-        own, _ = _scores(setting, begin.states, moves, plan, child(seed, "sample"), progress)
-        pilot = Pilot(plan, tail, shape, ends, _beyond(q, own.max()), None, random)
-        return replace(posed, pilot=pilot)
-    starts, chosen = drawn
-    pilot = Pilot(plan, tail, shape, ends, _beyond(q, q[chosen].max()), starts.strata, random)
-    return replace(posed, pilot=pilot, setting=replace(setting, starts=starts))
+        starts, chosen = _drawn(states, q, apart, n, seed)
+        if random or len(torch.unique(starts.states, dim=0)) == n:
+            unseen = _beyond(q, q[chosen].max())
+            pilot = replace(pilot, unseen=unseen, strata=starts.strata)
+            return replace(posed, pilot=pilot, setting=replace(setting, starts=starts))
+    own, _ = scored(begin.states, "sample")
+    return replace(posed, pilot=replace(pilot, unseen=_beyond(q, own.max())))
 
 
 def recorded(pilot: Pilot) -> dict[str, object]:
@@ -188,7 +203,7 @@ def recorded(pilot: Pilot) -> dict[str, object]:
     strata = pilot.strata
     shares = [] if strata is None else (strata.times * strata.count / strata.count.sum()).tolist()
     return {
-        "starts": pilot.plan.size,
+        "starts": pilot.size,
         "steps": pilot.plan.steps,
         "score": "differences" if pilot.plan.differences else "returns",
         "tail": pilot.tail,
@@ -227,14 +242,14 @@ def _moves(setting: Setting, seed: int) -> list[Tensor]:
 
 
 def _scores(
-    setting: Setting, states: Tensor, moves: list[Tensor], plan: Plan, seed: int, progress: Progress
+    setting: Setting, states: Tensor, moves: list[Tensor], steps: int, seed: int, progress: Progress
 ) -> tuple[Array, NDArray[np.bool_]]:
     """q of states [n, ds], and whose episode ends; a return that is lost is one that ends."""
     J, ended = [], []
     for k, rows in enumerate(_blocks(len(states))):
         few = states[rows]
         part = Starts(few, torch.ones_like(few[:, 0]), torch.arange(len(few)))
-        here = replace(setting, starts=part, horizon=plan.steps, seed=child(seed, str(k)))
+        here = replace(setting, starts=part, horizon=steps, seed=child(seed, str(k)))
         rolled = Rolling(here, progress).returns(part, moves, STAGE)
         J.append(rolled.returns.numpy())
         ended.append(~rolled.alive[0].numpy())
@@ -253,8 +268,8 @@ def _blocks(n: int) -> Iterator[slice]:
 
 def _drawn(
     states: Tensor, q: Array, apart: NDArray[np.bool_], n: int, seed: int
-) -> tuple[Starts, NDArray[np.int64]] | None:
-    """N starts by strata, in random order, and which of the pilot they are; None with one."""
+) -> tuple[Starts, NDArray[np.int64]]:
+    """N starts by strata, in random order, and which of the pilot they are."""
     size, few = len(q), FEWEST if n >= SMALL else FEW
     if apart.sum() < few:
         apart = np.zeros_like(apart)
@@ -268,16 +283,15 @@ def _drawn(
     )
     room = np.bincount(label)
     least = np.where(np.arange(len(room)) < len(edges) - 1, few, max(few, n // OF_ENDS))
-    rms = np.sqrt(np.bincount(label, q**2) / room)
     share = room / size
-    count = _counts(n, share, share * rms / (share @ rms), room, least)
+    energy = [share * np.sqrt(np.bincount(label, q**k) / room) for k in (2, 4)]
+    wanted = share / 2 + sum(part / part.sum() for part in energy) / 4
+    count = _counts(n, wanted, room, least)
     generator = stream(seed, "strata")
     chosen = np.concatenate([
         np.flatnonzero(label == h)[torch.randperm(int(room[h]), generator=generator).numpy()[:k]]
         for h, k in enumerate(count)
     ])[torch.randperm(n, generator=generator).numpy()]  # fmt: skip
-    if len(room) < 2:
-        return None
     strata = Strata(label[chosen], n * share / count, size)
     weight = torch.from_numpy(strata.weight)
     starts = Starts(states[torch.from_numpy(chosen)], weight, torch.arange(n), strata=strata)
@@ -285,10 +299,10 @@ def _drawn(
 
 
 def _counts(
-    n: int, share: Array, energy: Array, room: NDArray[np.int64], least: NDArray[np.int64]
+    n: int, share: Array, room: NDArray[np.int64], least: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """n_h, Σ n_h = N: half by their shares, half by their energy; even but for one."""
-    count = 2 * np.round(n * (share + energy) / 4).astype(np.int64)
+    """n_h, Σ n_h = N, by what each should have of it, [H]; even but for one."""
+    count = 2 * np.round(n * share / 2).astype(np.int64)
     count = np.minimum(np.maximum(count, least), room // 2 * 2)
     while (left := n - count.sum()) != 0:
         step = np.sign(left) * min(abs(left), 2)
@@ -309,11 +323,11 @@ def rare_starts(posed: Problem, truth: Truth, measured: Measured) -> tuple[Check
 
 
 def _result(pilot: Pilot, truth: Truth, cells: Cells, n: int) -> CheckResult:
-    plan, reasons = pilot.plan, []
-    if pilot.unseen > UNSEEN:
+    reasons = []
+    if pilot.rare and pilot.unseen > UNSEEN:
         reasons.append(
             f"starts beyond any of the sample carry {pilot.unseen:.0%} of the squared score of "
-            f"{plan.size:,} starts"
+            f"{pilot.size:,} starts"
         )
     if needed := pilot.needed(n):
         reasons.append(
@@ -330,7 +344,7 @@ def _result(pilot: Pilot, truth: Truth, cells: Cells, n: int) -> CheckResult:
             )
     if not pilot.rare and pilot.shape > HEAVIEST:
         reasons.append(
-            f"the squared score of {plan.size:,} starts has a tail without a variance (Pareto k "
+            f"the squared score of {pilot.size:,} starts has a tail without a variance (Pareto k "
             f"{pilot.shape:.2f})"
         )
     if truth.status == "cut" and pilot.rare:
@@ -343,7 +357,7 @@ def _result(pilot: Pilot, truth: Truth, cells: Cells, n: int) -> CheckResult:
         )
         return CheckResult(RARE, "; ".join(reasons), meaning, False)
     sampled = "" if pilot.strata is None else f", {len(pilot.strata.times)} strata"
-    result = f"1 in 100 of {plan.size:,} starts carries {pilot.tail:.0%} of their score{sampled}"
+    result = f"1 in 100 of {pilot.size:,} starts carries {pilot.tail:.0%} of their score{sampled}"
     return CheckResult(RARE, result, f"{n} starts measure variances and errors", True)
 
 

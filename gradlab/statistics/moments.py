@@ -40,6 +40,7 @@ class Estimate:
         shares: of coordinates whose signs are known to agree, or not known (`statistics.signs`).
         parts: what a cosine was made of, whose errors `intervals` needs one by one.
         mean: of which a squared norm is the square.
+        stratified: are the groups those of strata?
     """
 
     value: float
@@ -47,6 +48,7 @@ class Estimate:
     shares: Shares | None = None
     parts: CosineParts | None = None
     mean: SampleMean | None = None
+    stratified: bool = False
 
 
 @dataclass(frozen=True)
@@ -215,11 +217,13 @@ def estimates(moments: Moments, batch: int) -> Mapping[str, Estimate]:
         result["variance_critics"] = squared_norm(moments.critics, moments.size)
     if moments.tails is not None:
         result["tail_index"] = moments.tails
-    if moments.truth is None or moments.cross is None:
+    if moments.truth is not None and moments.cross is not None:
+        if moments.signs is not None:
+            result["sign_agreement"] = moments.signs
+        result |= _against_truth(moments, moments.truth, moments.cross, norm2, variance, batch)
+    if moments.strata is None:
         return result
-    if moments.signs is not None:
-        result["sign_agreement"] = moments.signs
-    return result | _against_truth(moments, moments.truth, moments.cross, norm2, variance, batch)
+    return {name: replace(estimate, stratified=True) for name, estimate in result.items()}
 
 
 def _against_truth(

@@ -6,9 +6,8 @@
 
 The region rests on draws of its own and on no seed of a measurement, so that the expectation over
 this law is one number. It is one ellipsoid for all coordinates: boxes of quantiles would leave out
-more the more coordinates there are, and it is by this distance that the check "starts rarer than
-the sample" (`measurement.rare_starts`) finds tails. What lies beyond is left out, not moved to the
-edge (trimmed, not winsorised: Huber & Ronchetti 2009, Robust Statistics, 3.3).
+more the more coordinates there are. What lies beyond is left out, not moved to the edge (trimmed,
+not winsorised: Huber & Ronchetti 2009, Robust Statistics, 3.3).
 """
 
 from __future__ import annotations

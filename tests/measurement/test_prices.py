@@ -117,13 +117,16 @@ def test_the_counts_are_those_that_the_measurement_takes() -> None:
     policy = nn.Linear(1, 1, bias=False).double()
     nn.init.constant_(policy.weight, -0.3)
     found = measure(counting, policy, Quadratic(), horizon=4, starts=32, progress=progress)
-    counts = replace(work(task, 32, 4, visited=True), truth=found.truth["horizon"])
+    counts = replace(work(task, 32, 4, visited=True, parameters=1), truth=found.truth["horizon"])
     one = seconds(counts, replace(NOTHING, jacobian=1.0))
     assert simulator.rows["estimators"] == one["estimators"]
     assert prior.rows["estimators"] == seconds(counts, replace(NOTHING, prior=1.0))["estimators"]
     assert one["truth"] <= simulator.rows["truth"] <= one["truth"] + 32 * 50
-    differences = seconds(counts, replace(NOTHING, step=1.0))["finite differences"]
-    assert simulator.rows["finite differences steps"] == pytest.approx(differences, rel=0.02)
+    stepped = seconds(counts, replace(NOTHING, step=1.0))
+    taken = simulator.rows["finite differences steps"]
+    assert taken == pytest.approx(stepped["finite differences"], rel=0.02)
+    # The starts of the sample themselves are scored beside the pilot's thirty times as many.
+    assert simulator.rows["pilot steps"] == pytest.approx(stepped["pilot"], rel=0.05)
 
 
 @pytest.mark.parametrize("kind", ["policy", "critic"])
@@ -152,7 +155,7 @@ def test_the_plan_has_every_stage_in_order() -> None:
     task = linear_quadratic()
     plan = prices(task, nn.Linear(1, 1).double(), ("critic",), 32, 4, True)
     assert [each.stage for each in plan] == [
-        "critic", "truth", "finite differences", "jumps", "estimators", "realised gains",
+        "critic", "pilot", "truth", "finite differences", "jumps", "estimators", "realised gains",
         "rehearsal", "checks",
     ]  # fmt: skip
-    assert work(task, 32, 4, True).most_truth == inf
+    assert work(task, 32, 4, True, 2).most_truth == inf

@@ -13,6 +13,7 @@ from gradlab.measurement.problem import Given, problem
 from gradlab.measurement.rare_starts import (
     FEW,
     MANY,
+    MORE,
     MOST,
     SOME,
     Pilot,
@@ -108,7 +109,7 @@ def test_episodes_that_end_rarely_are_a_stratum_of_their_own():
 )
 def test_starts_from_which_on_ends_of_episodes_are_covered(ends, n, random, stratified, needed):
     strata = Strata(np.zeros(4, dtype=np.int64), np.ones(1), 100) if stratified else None
-    pilot = Pilot(Plan(100, 10, True), 0.1, 0.1, ends, 0.0, strata, random)
+    pilot = Pilot(Plan(100, 100, 10, True), 100, 0.1, 0.1, ends, random, 0.0, strata)
     assert pilot.needed(n) == needed
 
 
@@ -151,7 +152,7 @@ def test_strata_decide_what_the_plain_sample_does_not():
     assert found.passed and "strata" in found.result
     recorded = profile.config["pilot"]
     assert sum(recorded["counts"]) == 64 and sum(recorded["shares"]) == pytest.approx(1)
-    assert recorded["starts"] == MANY * 64 and recorded["score"] == "differences"
+    assert recorded["starts"] == MORE * MANY * 64 and recorded["score"] == "differences"
 
 
 def test_starts_that_were_given_have_no_law_to_ask():
@@ -188,10 +189,10 @@ def test_a_pilot_is_as_large_and_as_sharp_as_its_price_allows():
     class Dear:
         state_dim, action_dim, linearization_price = 4, 1, 2e-3
 
-    assert plan_pilot(cheap, 4, 256, 5, 0.9) == Plan(MANY * 256, 44, True)
-    assert plan_pilot(cheap, 4, 256, 60, 0.99) == Plan(MANY * 256, 120, True)
-    assert plan_pilot(cheap, 5_000, 256, 5, 0.99) == Plan(SOME * 256, 100, True)
-    assert plan_pilot(cheap, 70_000, 256, 5, 0.99) == Plan(SOME * 256, 100, False)
-    assert plan_pilot(Dear(), 4, 256, 5, 0.99) == Plan(SOME * 256, 100, False)
+    assert plan_pilot(cheap, 4, 256, 5, 0.9) == Plan(MANY * 256, 4 * MANY * 256, 44, True)
+    assert plan_pilot(cheap, 4, 256, 60, 0.99) == Plan(MANY * 256, 4 * MANY * 256, 120, True)
+    assert plan_pilot(cheap, 5_000, 256, 5, 0.99) == Plan(SOME * 256, SOME * 256, 100, True)
+    assert plan_pilot(cheap, 70_000, 256, 5, 0.99) == Plan(SOME * 256, SOME * 256, 100, False)
+    assert plan_pilot(Dear(), 4, 256, 5, 0.99) == Plan(SOME * 256, SOME * 256, 100, False)
     assert plan_pilot(cheap, 4, 10_000, 5, 0.99).size == MOST
     assert plan_pilot(cheap, 4, 100_000, 5, 0.99).size == 200_000

@@ -6,7 +6,8 @@ and made again where they do not.
 
 Statistics leave out groups instead of starts. Their means are the same, their standard errors are
 known to 1/√(2 · 255) = 4%, and 1/256 of all pairs of starts is not made use of. Tails are those of
-the groups' sums, on which intervals rest.
+the groups' sums, on which intervals rest. Starts are those of the plain sample: there are no strata
+here (`measurement.rare_starts`).
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ def _rehearsed(facts: Facts, cell: Cell) -> Fact | None:
     if peak is None:
         return None
     assumed = ", assumed" if rehearsed.assumed else ""
-    label = f"in return after {steps_of(peak.updates)} ({rehearsed.optimizer} at "
+    label = f"in return after {updates_text(peak.updates)} ({rehearsed.optimizer} at "
     label += f"{rehearsed.rate:.2g}{assumed})"
     how = (
         f"J(θ_k) − J(θ_0) along its own updates with critic, model and visited states frozen, "
@@ -51,7 +51,7 @@ def _rehearsed(facts: Facts, cell: Cell) -> Fact | None:
     return Fact(label, change_text(peak.gain), how)
 
 
-def steps_of(updates: int) -> str:
+def updates_text(updates: int) -> str:
     return "1 update" if updates == 1 else f"{updates} updates"
 
 

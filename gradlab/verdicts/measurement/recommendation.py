@@ -106,12 +106,14 @@ def _worth(facts: Facts, cell: Cell) -> str:
         text = gain_text(gain)
         most = "up to " if len(facts.close(cell)) > 1 and not text.startswith("over") else ""
         return f"{most}{text} of the best possible gain"
-    if taken is not None and cell in taken.stepped:
+    rehearsed = facts.rehearsal
+    peak = None if rehearsed is None or cell not in rehearsed.cells else rehearsed.peak_of(cell)
+    tried = taken is not None and cell in taken.stepped
+    if taken is not None and tried and (peak is None or taken.helps(cell)):
         return f"one update changes the return by {change(taken, cell, chosen=True)}"
-    assert facts.rehearsal is not None
-    peak = facts.rehearsal.peak_of(cell)
     assert peak is not None
-    return f"{key_numbers.change_text(peak.gain)} in return"
+    updates = key_numbers.updates_text(peak.updates)
+    return f"{updates} change the return by {key_numbers.change_text(peak.gain)}"
 
 
 def _lasts(facts: Facts, advice: Advice, cell: Cell) -> str:
