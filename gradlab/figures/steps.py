@@ -49,10 +49,13 @@ def realised_gains(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax.axhspan(min(ax.get_ylim()[0], 0.0), 0.0, color=MUTED, alpha=0.07, lw=0, zorder=0)
     starts = int(rows["n"].iloc[0])
     notes = [f"dot and bar: estimate and 95%, {starts} fresh starts; the best possible is unknown"]
-    style.dress(ax, "Realised gain of one step", "harms  ←  change of the return  →  helps", notes)
+    bent = drawing.bent(ax, rows["value"].abs().to_numpy(float))
+    title = "Realised gain of one update"
+    style.dress(ax, title, "harms  ←  change of the return  →  helps", [*notes, *bent])
     ax.set_xlabel("steps through the model before the critic takes over", color=INK)
-    ax.yaxis.set_major_locator(MaxNLocator(nbins=6))
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}".replace("-", "−")))
+    if not bent:
+        ax.yaxis.set_major_locator(MaxNLocator(nbins=6))
+        ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}".replace("-", "−")))
     return ax
 
 

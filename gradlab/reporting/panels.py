@@ -23,16 +23,19 @@ from gradlab.runs.profile import Profile
 from gradlab.verdicts.advice import advise
 from gradlab.verdicts.choice.sentences import cells_words
 from gradlab.verdicts.facts import Facts
+from gradlab.verdicts.gains import named
 from gradlab.verdicts.measurement.verdict import Evidence
+from gradlab.wording import steps
 
 GAIN = "Gain of a step"
+LASTING = "For how many updates it lasts"
 ERROR = "Bias, variance and error"
 DIRECTION = "Direction and noise"
 SOURCE = "Where the error comes from"
 GROWTH = "Growth with the horizon"
 CONTEST = "Estimators and weights"
 CONSEQUENCE = "Consequence of a step"
-ORDER = (GAIN, ERROR, DIRECTION, SOURCE, GROWTH, CONTEST, CONSEQUENCE)
+ORDER = (GAIN, LASTING, ERROR, DIRECTION, SOURCE, GROWTH, CONTEST, CONSEQUENCE)
 NOTHING = Evidence(None, None, {})
 
 
@@ -58,6 +61,7 @@ def panels(profile: Profile, evidence: Evidence = NOTHING) -> list[Panel]:
     table = profile.table()
     return [
         *_gain(profile, table, evidence.facts),
+        *_lasting(profile),
         *_error(profile, table, evidence),
         *_direction(profile, table),
         *_source(evidence),
@@ -74,6 +78,11 @@ def absent(profile: Profile, evidence: Evidence = NOTHING) -> dict[str, str]:
         reasons[GAIN] = (
             "No gain: these gradients were judged against matched truths at given states. "
             "`gradlab measure TASK` judges them where the policy goes."
+        )
+    if profile.rehearsal is None:
+        reasons[LASTING] = (
+            "Not rehearsed: `gradlab measure TASK` does, where starts are drawn and gradients are "
+            "judged by the return."
         )
     if evidence.attribution is None or not evidence.attribution.bias:
         reasons[SOURCE] = (
@@ -113,6 +122,26 @@ def _gain(profile: Profile, table: pd.DataFrame, facts: Facts | None) -> list[Pa
         drawn = partial(figures.realised_gains, realised)
         drawn_panels.append(panel("realised_gains", GAIN, caption, drawn))
     return drawn_panels
+
+
+def _lasting(profile: Profile) -> list[Panel]:
+    """Where the gradients' own updates led."""
+    rehearsed = profile.rehearsal
+    if rehearsed is None:
+        return []
+    table = rehearsed.table()
+    cells = zip(table["estimator"], table["horizon"], strict=True)
+    table["candidate"] = [
+        named(profile.identities[name]) + (f", {steps(h)}" if h else "") for name, h in cells
+    ]
+    assumed = " (assumed: give yours with --lr and --optimizer)" if rehearsed.assumed else ""
+    caption = (
+        f"Updates by {rehearsed.optimizer} at {rehearsed.rate:.2g}{assumed}, batches of "
+        f"{rehearsed.batch}, with critic, model and visited states as they are; the return of "
+        f"{rehearsed.judges} fresh starts. The highest point is how long a gradient lasts."
+    )
+    drawn = partial(figures.return_over_updates, table)
+    return [panel("return_over_updates", LASTING, caption, drawn)]
 
 
 def _error(profile: Profile, table: pd.DataFrame, evidence: Evidence) -> list[Panel]:

@@ -87,15 +87,16 @@ def of_returns(facts: Facts) -> tuple[Fact, ...]:
 
 def _realised(facts: Facts, cell: Cell) -> Fact | None:
     taken = facts.realised
-    if taken is None or cell not in taken.stepped or (found := taken.share(cell)) is None:
+    if taken is None or cell not in taken.stepped:
         return None
-    value, ends = found
-    reference = "true gradient's" if taken.reference == TRUE_CELL else "best"
     how = (
         f"return before and after a step that moves actions by {taken.moves[taken.at]:.0%}, "
-        f"{taken.judges} fresh starts, {taken.horizon} steps, over that of the {reference} step of "
-        f"the same length"
+        f"{taken.judges} fresh starts, {taken.horizon} steps"
     )
+    if (found := taken.share(cell)) is None or taken.reference != TRUE_CELL:
+        return Fact("in return by one update on fresh starts", change(taken, cell), how)
+    value, ends = found
+    how += ", over that of the true gradient's step of the same length"
     text = gain_text(Number(value, ends.low, ends.high, taken.judges))
     return Fact("realised by one update on fresh starts", text, how)
 
