@@ -9,8 +9,9 @@ import numpy as np
 
 from gradlab.choice.candidates import Candidates, is_finite
 from gradlab.choice.values import QUANTITY, Best, Beyond, Cell, Criterion, Parting, Steps
-from gradlab.runs.competing import best_shown, better_beyond, chosen_gain, needs_states
+from gradlab.runs.competing import best_shown, better_beyond, chosen_gain
 from gradlab.runs.decision_rules import horizons_of
+from gradlab.runs.identity import needs_states
 from gradlab.runs.profile import Profile
 from gradlab.statistics.intervals import Interval, interval
 from gradlab.statistics.number import Number

@@ -13,9 +13,9 @@ import numpy as np
 
 from gradlab.choice.values import Cell
 from gradlab.errors import InputError
-from gradlab.runs.competing import competing, is_data_again
+from gradlab.runs.competing import is_data_again
 from gradlab.runs.decision_rules import horizons_of, judged_estimator
-from gradlab.runs.identity import Identity
+from gradlab.runs.identity import Identity, competing
 from gradlab.runs.profile import Profile
 from gradlab.statistics.kernels import Kernels
 

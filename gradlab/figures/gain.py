@@ -20,7 +20,7 @@ from matplotlib.axes import Axes
 from gradlab.figures import drawing, style
 from gradlab.figures.drawing import Curve
 from gradlab.figures.style import INK, MUTED, PAPER, Look
-from gradlab.runs.identity import Identity
+from gradlab.runs.identity import Identity, competing
 
 LOW, HIGH = -112.0, 112.0
 WIDE = 100.0  # points, beyond which an interval says next to nothing
@@ -131,8 +131,8 @@ def _looks(
 
 
 def _needs_simulator(known: Mapping[str, Identity], name: str) -> bool:
-    own = known.get(name)
-    return own is not None and (own.control or own.needs_states)
+    """Does it not compete, because it needs the simulator's states or derivatives?"""
+    return name in known and name not in competing(known)
 
 
 def _short(own: Identity) -> str:

@@ -34,8 +34,7 @@ from gradlab.measurement.realised_gains import CLOSED_FORM, LEAST_LEFT, Stepping
 from gradlab.measurement.update import Update
 from gradlab.networks.interface import flat_parameters
 from gradlab.progress import Progress, silent
-from gradlab.runs.competing import competing
-from gradlab.runs.identity import Identity
+from gradlab.runs.identity import Identity, competing
 from gradlab.runs.one_step import Cell
 from gradlab.runs.rehearsal import Rehearsal, Rule, judged
 from gradlab.systems.system import by_differences

@@ -1,8 +1,4 @@
-"""Which of the measured gradients compete for a recommendation: one rule for all that recommend.
-
-    model        the data gradient, and all that need nothing of the simulator
-    its states   where there are none but the data's: those along the simulator's states, too
-    all          where there are none of these: a simulator that is differentiated itself
+"""Comparisons among the gradients that compete for a recommendation (`runs.identity.competing`).
 
 What competes can be run by a user whose model is all that there is beside the data. A better
 gradient that needs the simulator's states is named beside the recommendation; the simulator's own
@@ -26,25 +22,6 @@ from gradlab.statistics.selection import chosen_level
 
 Cell = tuple[str, int]
 NOTABLE = 0.03  # of the possible gain, from which on a difference is shown
-
-
-def competing(identities: Mapping[str, Identity]) -> tuple[str, ...]:
-    """Those of the measured gradients among which one is recommended, in their order."""
-    for also_states in (True, False):
-        among = tuple(
-            name
-            for name, each in identities.items()
-            if not each.control and not (also_states and each.needs_states)
-        )
-        if not all(identities[name].data for name in among):
-            return among
-    return tuple(identities)
-
-
-def needs_states(identities: Mapping[str, Identity]) -> tuple[str, ...]:
-    """Those that do not compete because they need the simulator's states."""
-    own = competing(identities)
-    return tuple(name for name, each in identities.items() if each.needs_states and name not in own)
 
 
 def is_data_again(identities: Mapping[str, Identity], cell: Cell) -> bool:

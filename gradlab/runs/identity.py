@@ -138,3 +138,26 @@ def same_as(identities: Mapping[str, Identity], wanted: Identity) -> tuple[str, 
 
 def _kind(identity: Identity) -> Identity:
     return replace(identity, name="", control=False, ambiguous=False)
+
+
+def competing(identities: Mapping[str, Identity]) -> tuple[str, ...]:
+    """Those of the measured gradients among which one is recommended, in their order.
+
+    The data gradient and all that need nothing of the simulator; where there are none but the
+    data's, those along the simulator's states, too; where there are none of these, all.
+    """
+    for also_states in (True, False):
+        among = tuple(
+            name
+            for name, each in identities.items()
+            if not each.control and not (also_states and each.needs_states)
+        )
+        if not all(identities[name].data for name in among):
+            return among
+    return tuple(identities)
+
+
+def needs_states(identities: Mapping[str, Identity]) -> tuple[str, ...]:
+    """Those that do not compete because they need the simulator's states."""
+    own = competing(identities)
+    return tuple(name for name, each in identities.items() if each.needs_states and name not in own)

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gradlab.runs.check_results import failed_premises
-from gradlab.runs.competing import best_shown, competing
+from gradlab.runs.competing import best_shown
+from gradlab.runs.identity import competing
 from gradlab.statistics.number import Number
 from gradlab.wording import cosine, horizons
 

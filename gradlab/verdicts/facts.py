@@ -19,16 +19,9 @@ from typing import Any
 import numpy as np
 
 from gradlab.runs.check_results import failed_premises
-from gradlab.runs.competing import (
-    best_shown,
-    better_beyond,
-    chosen_gain,
-    competing,
-    is_data_again,
-    needs_states,
-)
+from gradlab.runs.competing import best_shown, better_beyond, chosen_gain, is_data_again
 from gradlab.runs.decision_rules import horizons_of
-from gradlab.runs.identity import Identity, data_of
+from gradlab.runs.identity import Identity, competing, data_of, needs_states
 from gradlab.runs.jumps import Jumps
 from gradlab.runs.profile import Profile
 from gradlab.runs.realised import Disagreement, Realised

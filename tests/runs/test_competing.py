@@ -2,8 +2,7 @@
 
 import pytest
 
-from gradlab.runs.competing import competing, needs_states
-from gradlab.runs.identity import by_default
+from gradlab.runs.identity import by_default, competing, needs_states
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ from math import nan
 import numpy as np
 import scipy
 
-from gradlab.runs.competing import best_shown, competing
-from gradlab.runs.identity import by_default
+from gradlab.runs.competing import best_shown
+from gradlab.runs.identity import by_default, competing
 from gradlab.runs.probe.measured_columns import LAW
 from gradlab.runs.probe.results import ProbeRun
 from gradlab.statistics.intervals import Z
