@@ -86,8 +86,8 @@ def path_moments(
     if T is None or plain_truth is None or kept.truth is None:
         pairs = zip(squares, gradients, sketches, strict=True)
         return [
-            _marked(Moments(size, *sums_of_one, strata=strata), sums, None)
-            for *sums_of_one, sums in pairs
+            _marked(Moments(size, square, gradient, strata=strata), sums, None)
+            for square, gradient, sums in pairs
         ], mean
     true = true_sketch(grouped(explicit_sketch(sketch, plain_truth), label), size, strata)
     own, side = by_group(torch.stack([T.square().sum(dim=1), T @ T.sum(dim=0)]), label)
