@@ -10,7 +10,7 @@ Starts cost next to nothing beside their Jacobians:
               these are dear too, |J − median|
     strata    its quantiles 0, .5, .8, .95, .99, .997, 1, of which
               n_h = N W_h (1/2 + rms_h q/4Σ + rms_h q²/4Σ), at least 8 (4 below N = 128), are
-              measured; where episodes end in at most 1 of 20 starts, these are one more, of N/16 at
+              measured; where episodes end in at most 1 of 20 starts, these are one more, of N/8 at
               least. They are of another pilot, four times as large where that is affordable: what
               it does not know of their shares is part of every error
 
@@ -83,7 +83,7 @@ TAIL = 0.01  # of the starts
 HEAVY = 0.4  # share of a mean square that these may carry
 UNSEEN = 0.7  # share of Σ q² that the sample may have missed
 HEAVIEST = 0.5  # Pareto k of squares beyond which they have no variance
-RARE_ENDS, OF_ENDS = 0.05, 16  # starts whose episode ends: rare up to it, 1 of 16 of the sample
+RARE_ENDS, OF_ENDS = 0.05, 8  # starts whose episode ends: rare up to it, 1 of 8 of the sample
 NEEDED, NEEDED_SMALL, NEEDED_PLAIN = 1.3, 2.0, 8.0  # of them in the sample, were it plain
 
 

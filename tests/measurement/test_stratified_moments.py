@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from gradlab.gradients.starts import Starts
-from gradlab.measurement.moments import grams
+from gradlab.measurement.moments import grams, inner_products
 from gradlab.measurement.moments.blocks import path_sums, visit_sums
 from gradlab.measurement.moments.held import Held
 from gradlab.measurement.moments.visited import gradients_at, objective_moments, visited
@@ -84,6 +84,25 @@ def test_every_quantity_is_that_of_the_strata(world, found):
             assert ours["snr"].value == pytest.approx(snr, rel=1e-8), key
         np.testing.assert_allclose(measured.means[key].numpy(), X.mean(axis=0), rtol=1e-9)
         assert ours["cosine_batch"].left_out.shape == (N,)
+
+
+def test_kernels_of_steps_give_the_same_moments(world, found, monkeypatch):
+    truth, explicit = found
+    monkeypatch.setattr(inner_products, "WIDE", 0)
+    monkeypatch.setattr(inner_products, "SAMPLES", 5)
+    chosen = world.every
+    for known in (truth, dataclasses.replace(truth, every=None)):
+        kernels = objective_moments(chosen, world.setting, known, samples=S)
+        for key, ours in kernels.cells.items():
+            theirs = estimates(explicit.cells[key], batch=8)
+            for quantity, estimate in estimates(ours, batch=8).items():
+                if quantity == "tail_index" and known is not truth:
+                    continue  # the heavier one of gradient and error
+                value = theirs[quantity].value
+                assert estimate.value == pytest.approx(value, rel=1e-8, nan_ok=True), quantity
+                np.testing.assert_allclose(
+                    estimate.left_out, theirs[quantity].left_out, rtol=1e-6, atol=1e-12
+                )
 
 
 def test_the_variance_along_the_truth_counts_each_start_with_its_weight(world, found):

@@ -146,8 +146,7 @@ def _explicit(
     """Moments and means of an estimator, and the same with other critics, the cheaper way."""
     (begin, policy), estimator = (held.setting.starts, held.setting.policy), several[0]
     P = sum(p.numel() for p in policy.parameters())
-    alone = begin.strata is None and group_count(begin.group) == len(begin.group)
-    if len(several) == 1 and P > WIDE and alone:
+    if len(several) == 1 and P > WIDE and group_count(begin.group) == len(begin.group):
         horizons = tuple(horizons_of(estimator))
         blocks = list(group_blocks(begin.group, SAMPLES))
 

@@ -50,7 +50,7 @@ def on_the_task(run: ProbeRun) -> list[Sentence]:
 
 
 def _rare(run: ProbeRun) -> list[Sentence]:
-    """What no probe looks for: 65,536 draws of the starts' law may be dearer than its budget."""
+    """What no probe looks for: a pilot of many starts may be dearer than its budget."""
     if not np.isfinite(run.measured["variance"][-1]).any():
         return []
     text = (
