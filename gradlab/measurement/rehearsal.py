@@ -34,6 +34,7 @@ from gradlab.measurement.realised_gains import CLOSED_FORM, LEAST_LEFT, Stepping
 from gradlab.measurement.update import Update
 from gradlab.networks.interface import flat_parameters
 from gradlab.progress import Progress, silent
+from gradlab.runs.competing import is_data_again
 from gradlab.runs.identity import Identity, competing
 from gradlab.runs.one_step import Cell
 from gradlab.runs.rehearsal import Rehearsal, Rule, judged
@@ -182,7 +183,8 @@ def candidate_cells(
 ) -> list[Cell]:
     """The gradients worth a rehearsal, the first one the one of largest gain.
 
-    The best horizon of every estimator that competes, the best first; the critic's own gradient;
+    The best horizon of every estimator that competes, the best first (0 is one with θ in every
+    action, where it is not the critic's own gradient once more); the critic's own gradient;
     the shortest and the longest horizon of the best. Without gains, in the place of the best
     horizon, one of 5 steps.
     """
@@ -193,7 +195,7 @@ def candidate_cells(
     gains = {(str(name), int(h)): float(g) for name, h, g in zip(*columns, strict=True)}
 
     def at_best(name: str) -> Cell:
-        horizons = [h for h in over[name] if h] or over[name]
+        horizons = [h for h in over[name] if not is_data_again(identities, (name, h))] or over[name]
         known = [h for h in horizons if (name, h) in gains]
         if known:
             return name, max(known, key=lambda h: gains[name, h])
@@ -223,7 +225,7 @@ def planned(stepping: Stepping, cells: Sequence[Cell], update: Update, batch: in
     all candidates, then the most starts. One candidate at the least, whatever it costs."""
     truth, discount = stepping.truth, stepping.task.discount
     horizons: tuple[int, ...] = (truth.horizon,)
-    if not truth.admissible:
+    if truth.status != "converged":  # a truth is cut for its precision, a return need not be
         horizons = tuple(effective_horizon(discount, left) for left in (0.01, LEAST_LEFT))
     budget, updates = SHARE * measured_steps(stepping), lengths_within(update)
     batches = [n for n in (batch // each for each in BATCHES) if n >= min(FEWEST, batch)]

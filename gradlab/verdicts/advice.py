@@ -1,7 +1,8 @@
 """What to do next, decided once: which gradient, for how many updates, or none.
 
     rehearsed   the candidate and length of the highest return, where that is shown to be above the
-                present policy's: one-step gain predicts one step and not a hundred
+                present policy's: one-step gain predicts one step and not a hundred; among those
+                that cannot be told apart the one of largest gain
     one step    else the gradient of largest gain, where that is shown and its own update was not
                 seen to lower the return; else of largest realised change, where that is shown
     hold        else none: the policy is kept
@@ -10,12 +11,13 @@
             choose   nothing contradicts, and something was not looked at or not decided
             none     the policy is kept, or a check failed
 
+Where a premise of every gain fails, as with a critic of another reward, returns alone decide.
 Page, terminal, `choose` and JSON read this; words are made elsewhere.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from gradlab.runs.one_step import TRUE_CELL
@@ -23,7 +25,7 @@ from gradlab.runs.realised import Disagreement
 from gradlab.verdicts.facts import Cell, Facts
 from gradlab.verdicts.screen import Light
 
-Missing = Literal["", "step", "returns", "lasting", "jumps"]
+Missing = Literal["", "step", "returns", "lasting", "jumps", "premise"]
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,8 @@ class Advice:
         updates: for how many updates of the user's; None: not rehearsed, or open.
         light: see above.
         missing: what was not decided: whether a "step" of the update's length raises the return
-            (never tried), what its "returns" say, how long it is "lasting", what "jumps" do.
+            (never tried), what its "returns" say, how long it is "lasting", what "jumps" do; that
+            a "premise" of every gain fails.
         contradiction: what the returns contradict.
     """
 
@@ -46,9 +49,8 @@ class Advice:
 
 
 def advise(facts: Facts) -> Advice:
-    """The decision of a measurement at visited states; nothing where its premises fail."""
-    if facts.void:
-        return Advice(None)
+    """The decision of a measurement at visited states."""
+    facts = believed(facts)
     cell, updates = _chosen(facts)
     contradiction = next((each for each in facts.disagreements if _against(each, cell)), None)
     if cell is None or contradiction is not None:
@@ -57,10 +59,21 @@ def advise(facts: Facts) -> Advice:
     return Advice(cell, updates, "choose" if missing else "act", missing)
 
 
+def believed(facts: Facts) -> Facts:
+    """The facts without gains where a premise of every gain fails."""
+    if not facts.void:
+        return facts
+    return replace(facts, gains={}, batch_gains={}, best=None, chosen=None, disagreements=())
+
+
 def _chosen(facts: Facts) -> tuple[Cell | None, int | None]:
     rehearsed, steps = facts.rehearsal, facts.realised
     peak = None if rehearsed is None else rehearsed.best
     if rehearsed is not None and peak is not None and not rehearsed.hold:
+        best = facts.best
+        tied = best is not None and best in rehearsed.cells and best in rehearsed.not_excluded()
+        if best is not None and tied and (updates := rehearsed.holds(best)) is not None:
+            return best, updates
         return peak.cell, peak.updates
     if peak is not None and peak.gain.high < 0:  # the best of all that was rehearsed falls
         return None, None
@@ -106,6 +119,8 @@ def _against(found: Disagreement, cell: Cell | None) -> bool:
 
 
 def _missing(facts: Facts, cell: Cell, updates: int | None) -> Missing:
+    if facts.void:
+        return "premise"
     taken, lasting = facts.realised, updates is not None
     tried = taken is not None and cell in taken.stepped
     if taken is not None and tried and not taken.helps(cell) and not lasting:

@@ -109,3 +109,19 @@ def test_gradients_of_another_problem_are_believed_by_nobody():
     found = read(realised=steps({BEST: 0.1, CRITIC: 0.1}, norm=5.0))
     assert any(each.cell == TRUE_CELL and each.reason == "law" for each in found.disagreements)
     assert recommendation(found).headline.startswith("Believe no gain here yet")
+
+
+def test_of_rehearsals_that_cannot_be_told_apart_the_larger_gain_is_followed():
+    near = tuple(0.97 * each for each in RISES)
+    found = read(realised=RAISED, rehearsal=rehearsed({SHORT: RISES, BEST: near}, noise=5.0))
+    assert found.rehearsal.best.cell == SHORT and BEST in found.rehearsal.not_excluded()
+    assert (advise(found).cell, advise(found).updates) == (BEST, 25)
+
+
+def test_where_a_premise_of_gains_fails_returns_alone_decide_and_never_in_green():
+    found = replace(read(realised=RAISED), void=("The critic does not follow the return.",))
+    advice = advise(found)
+    assert (advice.cell, advice.light, advice.missing) == (BEST, "choose", "premise")
+    assert "possible gain" not in recommendation(found).headline
+    nothing = replace(read(realised=LOWERED), void=found.void)
+    assert recommendation(nothing).headline == "The critic does not follow the return."

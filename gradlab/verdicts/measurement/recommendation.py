@@ -19,10 +19,10 @@ from math import isfinite
 from gradlab.runs.identity import same_as
 from gradlab.runs.jumps import UPDATE
 from gradlab.runs.realised import Disagreement
-from gradlab.runs.rehearsal import Rehearsal
+from gradlab.runs.rehearsal import Peak, Rehearsal
 from gradlab.runs.trimmed_starts import REMEDY
 from gradlab.statistics.number import Number, decide
-from gradlab.verdicts.advice import Advice, advise
+from gradlab.verdicts.advice import Advice, advise, believed
 from gradlab.verdicts.facts import Cell, Facts
 from gradlab.verdicts.gains import alone, change, gain_text, named, share, step_along
 from gradlab.verdicts.measurement import key_numbers
@@ -42,11 +42,11 @@ REASONS = {
 
 def recommendation(facts: Facts, rest: tuple[Sentence, ...] = ()) -> Screen:
     """What to do, in the words of someone who trains policies."""
-    if facts.void:
+    if facts.void and advise(facts).cell is None:
         return Screen(facts.void[0], "none", NOTHING, (), _figure(facts), rest)
     if facts.law != "visited" and not facts.gains and facts.errors:
         return _at_given_states(facts, rest)
-    advice = advise(facts)
+    advice, facts = advise(facts), believed(facts)
     if advice.contradiction is not None:
         return _contradicted(facts, advice.contradiction, rest)
     if advice.cell is not None:
@@ -69,6 +69,7 @@ def _use(facts: Facts, advice: Advice, cell: Cell, rest: tuple[Sentence, ...]) -
     parts = (
         Part(_jump(facts), _jump(facts, short=True), 1),
         Part(f"{use}{_lasts(facts, advice, cell)}.", f"{use}.", 0),
+        Part(" ".join(facts.void[:1]), "", 2),
         _passing(facts, advice),
         _harmful(facts, cell),
         _critic(facts, cell),
@@ -101,24 +102,35 @@ def _gradient(facts: Facts, cell: Cell) -> str:
 def _worth(facts: Facts, cell: Cell) -> str:
     """Its gain of one step, else what one update, or the rehearsal, added to the return."""
     gain = facts.chosen if cell == facts.best else facts.gains.get(cell)
-    taken = facts.realised
     if gain is not None and gain.low > 0:
         text = gain_text(gain)
         most = "up to " if len(facts.close(cell)) > 1 and not text.startswith("over") else ""
         return f"{most}{text} of the best possible gain"
-    rehearsed = facts.rehearsal
-    peak = None if rehearsed is None or cell not in rehearsed.cells else rehearsed.peak_of(cell)
-    tried = taken is not None and cell in taken.stepped
-    if taken is not None and tried and (peak is None or taken.helps(cell)):
-        return f"one update changes the return by {change(taken, cell, chosen=True)}"
-    assert peak is not None
+    peak = _peak(facts, cell)
+    if peak is None:
+        assert facts.realised is not None
+        return f"one update changes the return by {change(facts.realised, cell, chosen=True)}"
+    verb = "changes" if peak.updates == 1 else "change"
     updates = key_numbers.updates_text(peak.updates)
-    return f"{updates} change the return by {key_numbers.change_text(peak.gain)}"
+    return f"{updates} {verb} the return by {key_numbers.change_text(peak.gain)}"
+
+
+def _peak(facts: Facts, cell: Cell) -> Peak | None:
+    """Where its rehearsal led, where that says more than one update that was taken."""
+    taken, rehearsed = facts.realised, facts.rehearsal
+    tried = taken is not None and cell in taken.stepped
+    if rehearsed is None or cell not in rehearsed.cells:
+        return None
+    peak = rehearsed.peak_of(cell)
+    if taken is None or not tried or peak is None:
+        return peak
+    return peak if peak.gain.low > 0 and not taken.helps(cell) else None
 
 
 def _lasts(facts: Facts, advice: Advice, cell: Cell) -> str:
-    rehearsed = facts.rehearsal
-    if rehearsed is None or advice.updates is None:
+    rehearsed, gain = facts.rehearsal, facts.gains.get(cell)
+    said = (gain is None or not gain.low > 0) and _peak(facts, cell) is not None
+    if rehearsed is None or advice.updates is None or said:
         return ""
     if rehearsed.at_least(cell):
         return f"; it lasts at least the {advice.updates} updates between two fits of the critic"
@@ -218,6 +230,8 @@ def _sure(facts: Facts, advice: Advice, cell: Cell) -> str:
     """What was tried, or what is open and how many more starts would tell."""
     if not advice.missing:
         return "tried: one update raised the return on fresh starts"
+    if advice.missing == "premise":
+        return "returns alone: a premise of every gain fails, see why"
     if advice.missing == "step":
         return "not tried: no step of an update's length was taken along it"
     if advice.missing == "jumps":
