@@ -22,6 +22,7 @@ from typing import Literal
 
 from gradlab.runs.one_step import TRUE_CELL
 from gradlab.runs.realised import Disagreement
+from gradlab.statistics.number import Number
 from gradlab.verdicts.facts import Cell, Facts
 from gradlab.verdicts.screen import Light
 
@@ -63,7 +64,11 @@ def believed(facts: Facts) -> Facts:
     """The facts without gains where a premise of every gain fails."""
     if not facts.void:
         return facts
-    return replace(facts, gains={}, batch_gains={}, best=None, chosen=None, disagreements=())
+    nothing: dict[Cell, Number] = {}
+    return replace(
+        facts, gains=nothing, batch_gains=nothing, best=None, chosen=None, beyond=None,
+        disagreements=(),
+    )  # fmt: skip
 
 
 def _chosen(facts: Facts) -> tuple[Cell | None, int | None]:
