@@ -136,6 +136,8 @@ class Profile:
     attribution: None = None
     consequence: OneStepImprovement | None = None
     realised: None = None
+    rehearsal: None = None
+    jumps: None = None
 
     @property
     def estimators(self) -> tuple[str, ...]:

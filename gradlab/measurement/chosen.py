@@ -64,7 +64,7 @@ def check_densities(also: Sequence[str], policy: nn.Module | None) -> None:
         if policy is None:
             raise InputError(
                 f"also names {name}, which needs a stochastic policy, and the one that is fitted "
-                f"here is deterministic: give a --policy with a density"
+                f"here is deterministic: give a policy with a density"
             )
         check_density(WAYS[name], policy)
 

@@ -57,7 +57,8 @@ def advise(facts: Facts) -> Advice:
     if cell is None or contradiction is not None:
         return Advice(None, contradiction=contradiction)
     missing = _missing(facts, cell, updates)
-    return Advice(cell, updates, "choose" if missing else "act", missing)
+    light: Light = "none" if facts.void else "choose" if missing else "act"
+    return Advice(cell, updates, light, missing)
 
 
 def believed(facts: Facts) -> Facts:

@@ -61,7 +61,8 @@ class Facts:
         rehearsal: for how many updates gradients hold; jumps: what a trial at the length of an
             update says of the pathwise gradient; None where there was none.
         failed: checks that ask for attention, by name.
-        void: why nothing can be decided, in sentences; () where something can.
+        void: why nothing can be decided from gains, in sentences; () where something can;
+            premise: the first of them without its numbers, and what to do.
     """
 
     samples: int
@@ -87,6 +88,7 @@ class Facts:
     void: tuple[str, ...] = ()
     beyond: Cell | None = None
     carried: float = 0.0
+    premise: str = ""
     rehearsal: Rehearsal | None = None
     jumps: Jumps | None = None
 
@@ -184,11 +186,18 @@ def facts(profile: Profile) -> Facts:
         disagreements=() if realised is None else realised.disagreements(table, profile.jumps),
         failed=tuple(each.check for each in profile.sanity or () if not each.passed),
         void=tuple(each.sentence for each in failed_premises(profile.sanity)),
+        premise=_premise(profile),
         beyond=None if ranks is None else _beyond(profile, gains, best),
         carried=_carried(profile.truth),
         rehearsal=profile.rehearsal,
         jumps=profile.jumps,
     )
+
+
+def _premise(profile: Profile) -> str:
+    failed = failed_premises(profile.sanity)
+    text = failed[0].meaning.replace(", so nothing can be decided", "") if failed else ""
+    return f"{text[:1].upper()}{text[1:]}." if text else ""
 
 
 def _carried(truth: Mapping[str, Any]) -> float:

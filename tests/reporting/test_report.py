@@ -151,7 +151,8 @@ def test_sections_come_in_the_order_of_the_decision(tab: Any, page: Path) -> Non
     opened(tab, page)
     headings = tab.locator("h2, .absent b").all_inner_texts()
     assert headings == [
-        "Why", "Sanity", "Gain of a step", "Bias, variance and error", "Direction and noise",
+        "Why", "Sanity", "Gain of a step", "For how many updates it lasts",
+        "Bias, variance and error", "Direction and noise",
         "Where the error comes from", "Growth with the horizon", "Estimators and weights",
         "Consequence of a step", "Every number",
         "How this was computed",

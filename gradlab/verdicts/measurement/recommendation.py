@@ -67,9 +67,9 @@ def _use(facts: Facts, advice: Advice, cell: Cell, rest: tuple[Sentence, ...]) -
     sure = _sure(facts, advice, cell)
     use = f"{_gradient(facts, cell)}: {_worth(facts, cell)}"
     parts = (
+        Part(f"{facts.premise} Until then:", "", 1) if facts.void else NO_PART,
         Part(_jump(facts), _jump(facts, short=True), 1),
         Part(f"{use}{_lasts(facts, advice, cell)}.", f"{use}.", 0),
-        Part(" ".join(facts.void[:1]), "", 2),
         _passing(facts, advice),
         _harmful(facts, cell),
         _critic(facts, cell),
@@ -231,7 +231,7 @@ def _sure(facts: Facts, advice: Advice, cell: Cell) -> str:
     if not advice.missing:
         return "tried: one update raised the return on fresh starts"
     if advice.missing == "premise":
-        return "returns alone: a premise of every gain fails, see why"
+        return "a check failed; returns alone were followed"
     if advice.missing == "step":
         return "not tried: no step of an update's length was taken along it"
     if advice.missing == "jumps":
