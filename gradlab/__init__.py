@@ -23,7 +23,7 @@ import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gradlab import figures, systems, tasks, training
+    from gradlab import figures, fitting, systems, tasks, training
     from gradlab.auditing.audit import audit
     from gradlab.certification.certify import certify
     from gradlab.cli.sweep import sweep
@@ -59,6 +59,7 @@ __all__ = [
     "compare_remedies",
     "differentiable",
     "figures",
+    "fitting",
     "load",
     "measure",
     "race",
