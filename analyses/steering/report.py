@@ -118,11 +118,14 @@ def judge(rows: Sequence[Row]) -> str:
                 wide = shares_of(rows, family, steps)
                 found[family] = interval_of((wide[arm] - wide[BEST]).to_numpy())
                 below[family] = float((wide[arm] < 0).mean())
-            pays = all(low > 0 for _, low, _ in found.values()) and max(below.values()) <= 0.05
-            outcome = "pays" if pays else "undecided"
-            if all(high < WITHIN for _, _, high in found.values()):
+            above = [low > 0 for _, low, _ in found.values()]
+            under = [high < WITHIN for _, _, high in found.values()]
+            outcome = "undecided"
+            if all(under):
                 outcome = "refuted"
-            elif not pays and all(low > 0 or high < WITHIN for _, low, high in found.values()):
+            elif all(above) and max(below.values()) <= 0.05:
+                outcome = "pays"
+            elif any(above) and any(under):
                 outcome = "depends on the family"
             said = "; ".join(
                 f"{name} {shown(each)}, {below[name]:.0%} below their start"
