@@ -32,13 +32,13 @@ def run_worlds(path: Path, many: int = lq.WORLDS) -> None:
     done = {(row["family"], row["arm"], row["seed"]) for row in lines_of(path)}
     for family in lq.FAMILIES:
         worlds = lq.worlds_of(family, many)
-        for name, arm in lq.ARMS.items():
+        for name, arm in lq.arms_of(family).items():
             if all((family, name, world.seed) in done for world in worlds.each):
                 continue
             begun, fits = time.process_time(), lq.fits_of(arm)
             shares, held = lq.run_arm(worlds, arm, fits)
             shares = shares.clip(lq.FLOOR, 1.0)
-            bought = lq.BUDGET // arm.price
+            bought = min(lq.BUDGET // arm.price, fits)
             for i, world in enumerate(worlds.each):
                 if (family, name, world.seed) in done:
                     continue

@@ -17,7 +17,7 @@ as in `gradlab train --steer`: a policy that is taken back comes with its moment
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from typing import Literal
 
@@ -42,6 +42,8 @@ FAMILIES = {  # first seed, prior off by, critics off by, the same error at ever
     "hard": (16000, (0.1, 0.6), (0.1, 1.0), False),
     "mild, lasting": (17000, (0.05, 0.3), (0.05, 0.4), True),
     "hard, lasting": (18000, (0.1, 0.6), (0.1, 1.0), True),
+    "mild, again": (25000, (0.05, 0.3), (0.05, 0.4), False),
+    "hard, again": (26000, (0.1, 0.6), (0.1, 1.0), False),
 }
 EYE = torch.eye(STATE).double()
 
@@ -205,14 +207,17 @@ def true_gradient(worlds: Worlds, weight: Tensor) -> Tensor:
     return -2 * (worlds.R @ weight + GAMMA * worlds.B.mT @ P @ F) @ visits
 
 
-def fit_critic(worlds: Worlds, weight: Tensor, fit: int) -> tuple[Tensor, Tensor]:
+def fit_critic(
+    worlds: Worlds, weight: Tensor, fit: int, better: float = 1.0
+) -> tuple[Tensor, Tensor]:
     """C with Q(s, a) = −(s, a)ᵀ C (s, a), off by the error of this fit [W, 6, 6]; where it is."""
     P, alive = cost_to_go(worlds, weight)
     both = torch.cat([worlds.A, worlds.B], dim=2)
     exact = GAMMA * both.mT @ P @ both
     exact[:, :STATE, :STATE] += EYE
     exact[:, STATE:, STATE:] += worlds.R
-    return exact + exact.flatten(1).norm(dim=1)[:, None, None] * worlds.draws(fit).error, alive
+    error = worlds.draws(fit).error / better
+    return exact + exact.flatten(1).norm(dim=1)[:, None, None] * error, alive
 
 
 def model_gradient(
@@ -282,6 +287,8 @@ class Arm:
         hold: the present policy is judged, too, and kept where it is the best.
         paired: the same judges for all; adopt: the judged policy is taken, else its horizon is
             followed for its length on other batches; halve: of the step after a refusal.
+        decay: the rate falls to 0 on a line; better: critics' errors are divided by it, and fits
+            cost its square; long: as many updates as the budget of steps buys, else 200.
     """
 
     choice: Literal["fixed", "first", "gain", "all", "turn"]
@@ -291,6 +298,9 @@ class Arm:
     paired: bool = True
     adopt: bool = True
     halve: bool = False
+    decay: bool = False
+    better: float = 1.0
+    long: bool = True
 
     @property
     def judged(self) -> int:
@@ -303,7 +313,8 @@ class Arm:
         """Steps of the simulator between two fits, the fit included."""
         decisions = REFIT // self.lengths[-1]
         gauged = GAUGED * decisions if self.choice == "gain" else 0
-        return FITTED + gauged + decisions * self.judged * JUDGES * T
+        judged = decisions * self.judged * JUDGES * T
+        return round(FITTED * self.better**2) + gauged + judged
 
 
 ARMS: dict[str, Arm] = {
@@ -323,11 +334,27 @@ ARMS: dict[str, Arm] = {
     "accept, whole steps": Arm("turn", (COMPARED,), hold=True),
 }
 BUDGET = FITS * ARMS["rehearse"].price  # of the comparison at equal steps
+BETTER = (ARMS["rehearse"].price / FITTED) ** 0.5  # critics, of as many steps as judging takes
+KINDS = {  # what a fixed gradient may spend the steps on that judging takes
+    "decay": Arm("fixed", decay=True, long=False),
+    "long, decay": Arm("fixed", decay=True),
+    "better critics": Arm("fixed", better=BETTER),
+    "better critics, decay": Arm("fixed", better=BETTER, decay=True),
+}
+STRONGER = {
+    f"fixed {n}, {kind}": replace(arm, horizon=n) for kind, arm in KINDS.items() for n in HORIZONS
+}
+AGAIN = {name: arm for name, arm in ARMS.items() if name[:5] == "fixed"} | STRONGER
+AGAIN |= {name: ARMS[name] for name in ("rehearse", "accept")}
 
 
 def fits_of(arm: Arm) -> int:
     """As many as the comparisons need: 8, and all that the budget of steps buys."""
-    return max(FITS, BUDGET // arm.price)
+    return max(FITS, BUDGET // arm.price) if arm.long else FITS
+
+
+def arms_of(family: str) -> dict[str, Arm]:
+    return AGAIN if family.endswith("again") else ARMS
 
 
 def highest_gain(worlds: Worlds, policy: Policy, critic: Tensor, moments: Tensor) -> Tensor:
@@ -368,7 +395,7 @@ def run_arm(worlds: Worlds, arm: Arm, fits: int) -> tuple[np.ndarray, np.ndarray
         place = torch.full((many,), HORIZONS.index(arm.horizon))
     share, refused, decided, shares = torch.ones(many).double(), torch.zeros(many), 0, []
     for fit in range(fits):
-        critic, alive = fit_critic(worlds, policy.weight, fit)
+        critic, alive = fit_critic(worlds, policy.weight, fit, arm.better)
         draws = worlds.draws(fit)
         for d in range(REFIT // every):
             rows = slice(d * every, (d + 1) * every)
@@ -378,7 +405,8 @@ def run_arm(worlds: Worlds, arm: Arm, fits: int) -> tuple[np.ndarray, np.ndarray
             places = place[None]
             if arm.choice == "all":
                 places = torch.arange(len(HORIZONS))[:, None].expand(-1, many)
-            moving = torch.where(alive, rate * share, 0.0)
+            left = 1 - policy.updates / (fits * REFIT) if arm.decay else 1.0
+            moving = torch.where(alive, rate * share * left, 0.0)
             tried = follow(worlds, policy, critic, places, moving, batches, arm.lengths)
             best, held = torch.zeros(many, dtype=torch.long), ~alive
             if arm.judged:

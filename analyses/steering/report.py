@@ -46,6 +46,10 @@ CONTRASTS = (  # what each part is worth, after 200 updates
 )
 
 
+AGAIN = tuple(name for name in lq.FAMILIES if name.endswith("again"))
+FIRST = tuple(name for name in lq.FAMILIES if name not in AGAIN)
+
+
 def shares_of(rows: Sequence[Row], family: str, steps: bool) -> pd.DataFrame:
     """Share of every world (rows) and arm (columns), after 200 updates or at equal steps, with the
     best fixed of each world, without and with hold."""
@@ -100,11 +104,31 @@ def family_table(rows: Sequence[Row], family: str) -> str:
 
 def contrast_table(rows: Sequence[Row]) -> str:
     """What each part is worth, a family a column."""
-    families = {family: shares_of(rows, family, False) for family in lq.FAMILIES}
+    families = {family: shares_of(rows, family, False) for family in FIRST}
     lines = [" | ".join(["what", *families]), " | ".join(["---"] * (1 + len(families)))]
     for what, a, b in CONTRASTS:
         apart = (shown(interval_of((wide[a] - wide[b]).to_numpy())) for wide in families.values())
         lines.append(" | ".join([what, *apart]))
+    return "\n".join(lines) + "\n"
+
+
+def stronger_table(rows: Sequence[Row]) -> str:
+    """Rehearse and accept beside fixed gradients that spend the steps otherwise, equal steps."""
+    heads = ["best fixed of each world", *(f"{family}: {what}" for family in AGAIN for what in
+             ("its share", "rehearse −", "accept −"))]  # fmt: skip
+    lines = [" | ".join(heads), " | ".join(["---"] * len(heads))]
+    tables = {family: shares_of(rows, family, True) for family in AGAIN}
+    groups = {"as it is, 850 updates": FIXED, "with hold, 550 updates": HELD}
+    groups |= {kind: [f"{name}, {kind}" for name in FIXED] for kind in lq.KINDS}
+    groups |= {"any of these": [name for some in groups.values() for name in some]}
+    for label, names in groups.items():
+        cells = [label]
+        for wide in tables.values():
+            best = wide[names].max(axis=1)
+            cells.append(f"{best.mean():.2f}")
+            for arm in ("rehearse", "accept"):
+                cells.append(shown(interval_of((wide[arm] - best).to_numpy())))
+        lines.append(" | ".join(cells))
     return "\n".join(lines) + "\n"
 
 
@@ -224,8 +248,10 @@ def write_page(worlds: Sequence[Row], tasks: Sequence[Row], output: Path) -> Non
     if worlds:
         put(page, "verdict", judge(worlds))
         put(page, "parts", contrast_table(worlds))
-        for family in lq.FAMILIES:
+        for family in FIRST:
             put(page, family.replace(", ", "-"), family_table(worlds, family))
+        if any(row["family"] in AGAIN for row in worlds):
+            put(page, "stronger", stronger_table(worlds))
         figure = forest(worlds)
         FigureCanvasAgg(figure)
         figure.savefig(output / "steering.png", dpi=110)

@@ -126,3 +126,15 @@ def test_prices_count_fits_gains_and_judged_policies():
     assert ARMS["rehearse, no hold"].price == 5760 + 12 * 1440
     assert ARMS["accept"].price == 5760 + 5 * 2 * 1440
     assert lq.fits_of(ARMS["fixed 5"]) == 34 and lq.fits_of(ARMS["rehearse"]) == lq.FITS
+    better = lq.KINDS["better critics"]
+    assert better.price == ARMS["rehearse"].price and lq.fits_of(better) == lq.FITS
+
+
+def test_a_rate_that_falls_makes_smaller_steps_and_better_critics_err_less(worlds):
+    critic, _ = lq.fit_critic(worlds, worlds.weight, 0)
+    better, _ = lq.fit_critic(worlds, worlds.weight, 0, better=2.0)
+    exact, _ = lq.fit_critic(worlds, worlds.weight, 0, better=1e12)
+    assert torch.allclose(better - exact, (critic - exact) / 2)
+    whole, _ = lq.run_arm(worlds, Arm("fixed", (1,), horizon=25), 1)
+    falling, _ = lq.run_arm(worlds, Arm("fixed", (1,), horizon=25, decay=True), 1)
+    assert not (falling == whole).any()
