@@ -1,0 +1,260 @@
+"""Tables, verdict and figure of steering, from its lines.
+
+The best fixed gradient is chosen in hindsight, world by world (one for all worlds of a family
+beside it): nobody who trains can know it. Intervals are 95%: percentiles of 10,000 resamples of
+the worlds, paired; over seeds the wider end of Student's and the skewness-corrected jackknife.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from analyses.steering import linear_quadratic as lq
+from analyses.steering import training
+from analyses.verdicts import put
+from gradlab.figures.style import BLUE, GRID, INK, VERMILION
+from gradlab.statistics.moments import Estimate
+from gradlab.statistics.paired import mean_interval
+
+Row = dict[str, Any]
+Floats = NDArray[np.float64]
+FIXED = [f"fixed {n}" for n in lq.HORIZONS]
+HELD = [f"fixed {n}, hold" for n in lq.HORIZONS]
+BEST, BEST_HELD = "best fixed", "best fixed, hold"
+WITHIN = 0.02  # of the possible improvement: not worth mention
+CONTRASTS = (  # what each part is worth, after 200 updates
+    ("hold, no choice: best fixed with hold − best fixed", BEST_HELD, BEST),
+    ("choice by returns over hold: rehearse − best fixed with hold", "rehearse", BEST_HELD),
+    ("hold in rehearsal", "rehearse", "rehearse, no hold"),
+    ("same starts", "rehearse", "rehearse, unpaired"),
+    ("lengths 1, 5, 25 instead of 25", "rehearse", "rehearse, 25 only"),
+    ("all candidates instead of the first choice", "rehearse", "first, lengths, hold"),
+    ("adopting what was judged instead of following on", "rehearse", "rehearse, followed"),
+    ("hold, choice by gain every 25", "gain 25, hold", "gain 25"),
+    ("gain every 25 instead of once", "gain 25", "first"),
+    ("gain every 25 instead of once, with hold", "gain 25, hold", "first, hold"),
+    ("returns instead of gain, every 25, hold", "rehearse, 25 only", "gain 25, hold"),
+    ("halving in accept", "accept", "accept, whole steps"),
+)
+
+
+AGAIN = tuple(name for name in lq.FAMILIES if name.endswith("again"))
+FIRST = tuple(name for name in lq.FAMILIES if name not in AGAIN)
+
+
+def shares_of(rows: Sequence[Row], family: str, steps: bool) -> pd.DataFrame:
+    """Share of every world (rows) and arm (columns), after 200 updates or at equal steps, with the
+    best fixed of each world, without and with hold."""
+    chosen = [row for row in rows if row["family"] == family]
+    flat = [
+        (row["seed"], row["arm"], row["equal_steps"] if steps else row["share"][-1])
+        for row in chosen
+    ]
+    table = pd.DataFrame(flat, columns=["seed", "arm", "share"])
+    wide = table.pivot(index="seed", columns="arm", values="share").dropna()
+    return wide.assign(**{BEST: wide[FIXED].max(axis=1), BEST_HELD: wide[HELD].max(axis=1)})
+
+
+def interval_of(values: Floats, resamples: int = 10_000) -> tuple[float, float, float]:
+    """Mean of paired values over worlds, with the percentile interval of a bootstrap."""
+    generator = np.random.default_rng(0)
+    drawn = generator.integers(len(values), size=(resamples, len(values)))
+    low, high = np.quantile(values[drawn].mean(axis=1), [0.025, 0.975])
+    return float(values.mean()), float(low), float(high)
+
+
+def shown(found: tuple[float, float, float]) -> str:
+    value, low, high = found
+    return f"{value:+.2f} [{low:+.2f}, {high:+.2f}]"
+
+
+def family_table(rows: Sequence[Row], family: str) -> str:
+    """An arm a line."""
+    updates, steps = (shares_of(rows, family, equal) for equal in (False, True))
+    held = {name: [row["held"] for row in rows if row["arm"] == name and row["family"] == family]
+            for name in lq.ARMS}  # fmt: skip
+    heads = [
+        "arm", "share, 200 updates", "median", "below start", "− best fixed",
+        "better, worse by .02", "held", "steps, of fixed's", "share, equal steps", "− best fixed",
+    ]  # fmt: skip
+    lines = [" | ".join(heads), " | ".join(["---"] * len(heads))]
+    for name in [BEST, BEST_HELD, *lq.ARMS]:
+        own, apart = updates[name], (updates[name] - updates[BEST]).to_numpy()
+        at = steps[name]
+        arm = lq.ARMS.get(name, lq.ARMS[HELD[0] if name == BEST_HELD else FIXED[0]])
+        better, worse = (apart > WITHIN).mean(), (apart < -WITHIN).mean()
+        cells = [
+            name, f"{own.mean():.2f}", f"{own.median():.2f}", f"{(own < 0).mean():.0%}",
+            "–" if name == BEST else shown(interval_of(apart)), f"{better:.0%}, {worse:.0%}",
+            f"{np.mean(held[name]):.0%}" if held.get(name) else "–",
+            f"{arm.price / lq.FITTED:.1f}", f"{at.mean():.2f}",
+            "–" if name == BEST else shown(interval_of((at - steps[BEST]).to_numpy())),
+        ]  # fmt: skip
+        lines.append(" | ".join(cells))
+    return "\n".join(lines) + "\n"
+
+
+def contrast_table(rows: Sequence[Row]) -> str:
+    """What each part is worth, a family a column."""
+    families = {family: shares_of(rows, family, False) for family in FIRST}
+    lines = [" | ".join(["what", *families]), " | ".join(["---"] * (1 + len(families)))]
+    for what, a, b in CONTRASTS:
+        apart = (shown(interval_of((wide[a] - wide[b]).to_numpy())) for wide in families.values())
+        lines.append(" | ".join([what, *apart]))
+    return "\n".join(lines) + "\n"
+
+
+def stronger_table(rows: Sequence[Row]) -> str:
+    """Rehearse and accept beside fixed gradients that spend the steps otherwise, equal steps."""
+    heads = ["best fixed of each world", *(f"{family}: {what}" for family in AGAIN for what in
+             ("its share", "rehearse −", "accept −"))]  # fmt: skip
+    lines = [" | ".join(heads), " | ".join(["---"] * len(heads))]
+    tables = {family: shares_of(rows, family, True) for family in AGAIN}
+    groups = {"as it is, 850 updates": FIXED, "with hold, 550 updates": HELD}
+    groups |= {kind: [f"{name}, {kind}" for name in FIXED] for kind in lq.KINDS}
+    groups |= {"any of these": [name for some in groups.values() for name in some]}
+    for label, names in groups.items():
+        cells = [label]
+        for wide in tables.values():
+            best = wide[names].max(axis=1)
+            cells.append(f"{best.mean():.2f}")
+            for arm in ("rehearse", "accept"):
+                cells.append(shown(interval_of((wide[arm] - best).to_numpy())))
+        lines.append(" | ".join(cells))
+    return "\n".join(lines) + "\n"
+
+
+def judge(rows: Sequence[Row]) -> str:
+    """Rehearse and accept by the criterion: both families of redrawn errors, both budgets."""
+    lines = []
+    for arm in ("rehearse", "accept"):
+        for steps in (False, True):
+            found, below = {}, {}
+            for family in ("mild", "hard"):
+                wide = shares_of(rows, family, steps)
+                found[family] = interval_of((wide[arm] - wide[BEST]).to_numpy())
+                below[family] = float((wide[arm] < 0).mean())
+            above = [low > 0 for _, low, _ in found.values()]
+            under = [high < WITHIN for _, _, high in found.values()]
+            outcome = "undecided"
+            if all(under):
+                outcome = "refuted"
+            elif all(above) and max(below.values()) <= 0.05:
+                outcome = "pays"
+            elif any(above) and any(under):
+                outcome = "depends on the family"
+            said = "; ".join(
+                f"{name} {shown(each)}, {below[name]:.0%} below their start"
+                for name, each in found.items()
+            )
+            budget = "equal simulator steps" if steps else "200 updates"
+            lines.append(f"- `{arm}`, {budget}: **{outcome}** ({said}).")
+    return "\n".join(lines) + "\n"
+
+
+def forest(rows: Sequence[Row]) -> Figure:
+    """Paired differences to each world's best fixed gradient, an arm a line."""
+    names = [BEST_HELD, *(name for name in lq.ARMS if name not in FIXED + HELD)]
+    figure = Figure(figsize=(9.6, 6.2), layout="constrained")
+    axes = figure.subplots(1, 2, sharey=True, sharex=True)
+    y = np.arange(len(names))[::-1]
+    looks = ((False, BLUE, "o", BLUE, "200 updates", 0.17),
+             (True, VERMILION, "s", "white", "equal simulator steps", -0.17))  # fmt: skip
+    for ax, family in zip(axes, ("mild", "hard"), strict=True):
+        for steps, colour, marker, fill, label, shift in looks:
+            wide = shares_of(rows, family, steps)
+            found = np.array([interval_of((wide[n] - wide[BEST]).to_numpy()) for n in names])
+            spans = np.abs(found[:, 1:].T - found[:, 0])
+            ax.errorbar(
+                found[:, 0], y + shift, xerr=spans, fmt=marker, color=colour, mfc=fill, ms=5,
+                lw=1.2, label=label,
+            )  # fmt: skip
+        ax.axvline(0, color=INK, lw=0.9)
+        ax.grid(axis="x", color=GRID, lw=0.7)
+        ax.set_axisbelow(True)
+        ax.set(title=f"{family} worlds", xlabel="share − that of the world's best fixed gradient")
+        for side in ("top", "right"):
+            ax.spines[side].set_visible(False)
+    axes[0].set_yticks(y, names)
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
+    return figure
+
+
+def averaged(row: Row, over: str, until: float) -> float:
+    """Return of a seed averaged up to an iteration, or second, on a line between evaluations."""
+    x, returns = np.array(row[over], dtype=float), np.array(row["returns"])
+    inside = np.append(x[x < until], until)
+    return float(np.trapezoid(np.interp(inside, x, returns), inside) / (until - x[0]))
+
+
+def task_table(rows: Sequence[Row], task: str) -> str:
+    """An arm a line: returns of the seeds, paired differences to the best fixed in hindsight."""
+    arms = {
+        name: [row for row in rows if row["task"] == task and row["arm"] == name]
+        for name in training.ARMS
+    }
+    arms = {name: found for name, found in arms.items() if found}
+    heads = [
+        "arm", "return before, after", "averaged over the run", "− best fixed, equal iterations",
+        "− best fixed, equal seconds", "processor", "transitions", "judging steps", "held",
+    ]  # fmt: skip
+    lines = [" | ".join(heads), " | ".join(["---"] * len(heads))]
+    last = training.ITERATIONS
+    fixed = [name for name in training.FIXED if name in arms]
+    whole = {
+        name: np.array([averaged(row, "iterations", last) for row in found])
+        for name, found in arms.items()
+    }
+    best = max(fixed, key=lambda name: whole[name].mean(), default=None)
+    for name, found in arms.items():
+        first = found[0]
+        apart, timed = "–", "–"
+        if best is not None and name != best:
+            until = min(first["seconds"][-1], arms[best][0]["seconds"][-1])
+            pair = [
+                np.array([averaged(row, "seconds", until) for row in arms[each]])
+                for each in (name, best)
+            ]
+            apart, timed = paired(whole[name] - whole[best]), paired(pair[0] - pair[1])
+        begin = np.mean([row["returns"][0] for row in found])
+        end = ", ".join(f"{row['returns'][-1]:.4g}" for row in found)
+        held = "–" if first["held"] is None else f"{np.mean([row['held'] for row in found]):.0%}"
+        lines.append(" | ".join([
+            f"{name} (best fixed)" if name == best else name, f"{begin:.4g}; {end}",
+            f"{whole[name].mean():.4g}", apart, timed, f"{first['seconds'][-1]:.0f} s",
+            f"{first['transitions'][-1]:,}", f"{first['judged'][-1]:,}", held,
+        ]))  # fmt: skip
+    return "\n".join(lines) + "\n"
+
+
+def paired(values: Floats) -> str:
+    left_out = (values.sum() - values) / (len(values) - 1)
+    found = mean_interval(Estimate(float(values.mean()), left_out))
+    return f"{values.mean():+.3g} [{found.low:+.3g}, {found.high:+.3g}]"
+
+
+def write_page(worlds: Sequence[Row], tasks: Sequence[Row], output: Path) -> None:
+    """The generated parts of README.md, and the figure."""
+    page = output / "README.md"
+    if worlds:
+        put(page, "verdict", judge(worlds))
+        put(page, "parts", contrast_table(worlds))
+        for family in FIRST:
+            put(page, family.replace(", ", "-"), family_table(worlds, family))
+        if any(row["family"] in AGAIN for row in worlds):
+            put(page, "stronger", stronger_table(worlds))
+        figure = forest(worlds)
+        FigureCanvasAgg(figure)
+        figure.savefig(output / "steering.png", dpi=110)
+    for task in training.TASKS:
+        if any(row["task"] == task for row in tasks):
+            put(page, task, task_table(tasks, task))
