@@ -3,6 +3,7 @@
 import gc
 import os
 import shutil
+import signal
 from collections.abc import Generator, Iterator
 from typing import Any
 
@@ -59,3 +60,9 @@ def browser() -> Iterator[Any]:
 def tab(browser: Any) -> Any:
     """A tab that tests show their pages in, one after another: a new one takes half a second."""
     return browser.new_page()
+
+
+def pytest_configure() -> None:
+    """A background shell starts its programs with Ctrl-C ignored, and so all that they start."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
