@@ -16,7 +16,7 @@ NETWORKS := reports/path-tracking/path_tracking
 .SILENT:
 
 demo: $(VENV)/.installed
-	echo "Measuring policy gradients on path tracking (about a minute)"
+	echo "Measuring policy gradients on path tracking (about two minutes)"
 	$(BIN)/gradlab measure path_tracking --policy $(NETWORKS).policy.safetensors \
 		--critic $(NETWORKS).critic.safetensors --starts 128 --output $(DEMO) --overwrite
 
