@@ -87,12 +87,6 @@ class Jumps:
         return not -HARMFUL <= self.gap[UPDATE] <= HARMFUL
 
     @property
-    def too_long(self) -> bool:
-        """Does the return bend so much within an update that its gradient brings under a fifth of
-        what it promises, though it does not jump?"""
-        return self.kind == "curved" and float(self.gap_high[UPDATE]) < HARMFUL - 1
-
-    @property
     def step(self) -> int | None:
         """The step of the path near which the returns jump: the median over the jumps."""
         return int(np.median(self.at)) if len(self.at) else None

@@ -5,7 +5,6 @@
     own         the gradients that compete (`runs.competing`): the user's choice is among these
     beyond      a better one that needs the simulator's states
     kept        their cells that may have the largest gain (`statistics.selection`)
-    sure        share of resamples in which the chosen step helps and is within a tenth of the best
 
 Without a truth the realised changes of the return take the place of gains.
 """
@@ -26,10 +25,9 @@ from gradlab.runs.jumps import Jumps
 from gradlab.runs.profile import Profile
 from gradlab.runs.realised import Disagreement, Realised
 from gradlab.runs.rehearsal import Rehearsal
-from gradlab.statistics.intervals import bootstrap_counts, pseudo_values
 from gradlab.statistics.moments import Estimate
 from gradlab.statistics.number import Number
-from gradlab.statistics.selection import RankSet, largest, separations
+from gradlab.statistics.selection import RankSet, largest
 
 Cell = tuple[str, int]
 CLOSE = 0.9  # share of the best gain that counts as the same in practice
@@ -53,9 +51,6 @@ class Facts:
         beyond: the cell of largest gain that needs the simulator's states, where it is shown to
             gain notably more than `best`.
         carried: share of the truth's square that 1% of the starts carry, where that is too much.
-        more: further starts that would exclude the nearest rival of another kind; None: no
-            affordable number, or there is none.
-        sure: see above; NaN where nothing can be ranked.
         realised: None where no steps were taken; disagreements: steps whose realised gain is not
             what it is to first order.
         rehearsal: for how many updates gradients hold; jumps: what a trial at the length of an
@@ -80,8 +75,6 @@ class Facts:
     best: Cell | None
     chosen: Number | None
     kept: tuple[Cell, ...]
-    more: int | None
-    sure: float
     realised: Realised | None
     disagreements: tuple[Disagreement, ...]
     failed: tuple[str, ...]
@@ -141,11 +134,6 @@ class Facts:
         assert self.realised is not None
         return self.realised.of_competing(self.own)
 
-    @property
-    def seconds_for_more(self) -> float:
-        """What measuring with the missing starts, too, would take."""
-        return self.seconds * (1 + (self.more or 0) / self.samples)
-
 
 def facts(profile: Profile) -> Facts:
     """What a measurement says about the next step; needs no torch."""
@@ -180,8 +168,6 @@ def facts(profile: Profile) -> Facts:
         best=best,
         chosen=chosen,
         kept=() if ranks is None else tuple(c for c, k in zip(cells, ranks.kept, strict=True) if k),
-        more=None if ranks is None else _more(ranks, cells, int(profile.config["starts"])),
-        sure=float("nan") if best is None else certainty(estimates, cells.index(best)),
         realised=realised,
         disagreements=() if realised is None else realised.disagreements(table, profile.jumps),
         failed=tuple(each.check for each in profile.sanity or () if not each.passed),
@@ -214,35 +200,10 @@ def _beyond(profile: Profile, gains: Mapping[Cell, Number], best: Cell | None) -
     return better_beyond(best, cells, lambda cell: profile.estimate(cell[0], "gain", cell[1]))
 
 
-def certainty(estimates: Sequence[Estimate], chosen: int) -> float:
-    """Share of resamples in which the chosen one is above 0 and at least nine tenths of the best.
-
-    Resamples are those of a multiplier bootstrap over groups, the same for all estimates.
-    """
-    psi = np.stack([pseudo_values(each) for each in estimates])
-    values = np.array([each.value for each in estimates])
-    groups = psi.shape[1]
-    shift = (bootstrap_counts(groups) - 1.0) @ (psi - psi.mean(axis=1, keepdims=True)).T / groups
-    drawn = values + shift
-    good = (drawn[:, chosen] > 0) & (drawn[:, chosen] >= CLOSE * drawn.max(axis=1))
-    return float(good.mean())
-
-
 def _ranked(estimates: Sequence[Estimate]) -> RankSet | None:
     if not estimates or len(estimates[0].left_out) < FEWEST:
         return None
     return largest(estimates)
-
-
-def _more(ranks: RankSet, cells: Sequence[Cell], samples: int) -> int | None:
-    """Further starts that would exclude a rival that is worse by more than a tenth."""
-    best = ranks.value[ranks.best]
-    apart = [
-        each
-        for each in separations(ranks, samples)
-        if ranks.value[each.member] < CLOSE * best or cells[each.member][0] != cells[ranks.best][0]
-    ]
-    return apart[0].more if apart else None
 
 
 def _numbers(profile: Profile, quantity: str) -> dict[Cell, Number]:

@@ -29,14 +29,12 @@ def facts_of(run: ProbeRun) -> Facts | None:
     row = {name: column[-1] for name, column in run.measured.items()}
     starts = int(row["starts"])
     gains: dict[Cell, Number] = {}
-    errors: dict[Cell, float] = {}
     identities = by_default(run.estimators)
     for e, name in enumerate(run.estimators):
         for h in range((run.horizon or 0) + 1):
             value, low, high = (float(row[f"cosine{end}"][e, h]) for end in ("", "_low", "_high"))
             if np.isfinite([value, low, high]).all() and (h or identities[name].data):
                 gains[name, h] = Number(value, low, high, starts)
-                errors[name, h] = float(row["cosine_se"][e, h])
     known = {name: each for name, each in identities.items() if any(n == name for n, _ in gains)}
     own = competing(known)
     best = best_shown(gains, [cell for cell in gains if cell[0] in own])
@@ -57,8 +55,6 @@ def facts_of(run: ProbeRun) -> Facts | None:
         best=best,
         chosen=None if best is None else _chosen(gains[best], len(kept)),
         kept=kept,
-        more=None,
-        sure=nan if best is None else _sure(gains, errors, own, best),
         realised=None,
         disagreements=(),
         failed=(),
@@ -80,19 +76,3 @@ def _chosen(gain: Number, among: int) -> Number:
     low = gain.value - wider * (gain.value - gain.low)
     high = gain.value + wider * (gain.high - gain.value)
     return replace(gain, low=max(low, -1.0), high=min(high, 1.0))
-
-
-def _sure(
-    gains: dict[Cell, Number], errors: dict[Cell, float], own: tuple[str, ...], best: Cell
-) -> float:
-    """Chance that the best helps and is ahead of each other estimator, as if independent."""
-    sure = scipy.stats.norm.cdf(gains[best].value / max(errors[best], 1e-12))
-    for name in own:
-        others = [cell for cell in gains if cell[0] == name and name != best[0]]
-        if others:
-            other = max(others, key=lambda cell: gains[cell].value)
-            gap = gains[best].value - 0.9 * gains[other].value
-            sure = min(
-                sure, scipy.stats.norm.cdf(gap / max(np.hypot(errors[best], errors[other]), 1e-12))
-            )
-    return float(sure)
