@@ -65,7 +65,6 @@ def decisions(profile, called):
         "best": back([found.best]),
         "kept": back(found.kept),
         "beyond": back([found.beyond]) if found.beyond else None,
-        "sure": found.sure,
         "stepped": back(found.realised.stepped),
         "losses": losses(found, found.best),
         "light": screen.light,
