@@ -12,6 +12,9 @@ The policies after 1, 2, 5, 10, 25, … updates are judged on fresh starts (`run
 in steps of the simulator, at most 30% of the measurement; a backward pass through a step that
 autograd can pass takes as long as 4 of them, what else a gradient needs as 10 (measured: path
 tracking, the pendulum and the double integrator, 2×256 policies).
+
+A rate that nobody gave is divided by 10, up to twice, as long as no candidate is shown to raise the
+return and all of them lower it in the end: they are then too long steps, and not wrong ones.
 """
 
 from __future__ import annotations
@@ -43,10 +46,11 @@ from gradlab.truth.moved_returns import Rolling
 from gradlab.truth.oracles import effective_horizon, perturbed
 
 LENGTHS = (1, 2, 5, 10, 25, 50, 100)  # updates
-JUDGES = (64, 32, 16)  # starts that returns are of
+JUDGES = (256, 128, 64, 32, 16)  # starts that returns are of
 BATCHES = (1, 2, 4, 8)  # by which the batch is divided where it is too dear
 FEWEST = 32  # states of a divided batch
-WANTED = 3  # candidates for which a smaller batch is a price worth paying
+WANTED = 3  # candidates for which a smaller batch, or fewer judges, are a price worth paying
+SMALLER = (1.0, 0.1, 0.01)  # of a rate that nobody gave
 SHARE = 0.3  # of the measurement
 PASSED, OVERHEAD = 4, 10  # steps that a backward pass takes as long as, per step and in all
 STREAM = "rehearsal"
@@ -171,11 +175,16 @@ def rehearsal(
         )
     drawn = stepping.task.starts(plan.judges, stream(setting.seed, f"{STREAM} starts")).double()
     judging = as_starts(drawn, stepping.task.simulator.state_dim)
-    found = rehearse(
-        replace(setting, horizon=plan.horizon), candidates, update, rate, judging, plan.batch,
-        left_out=len(cells) - len(plan.cells), progress=progress,
-    )  # fmt: skip
-    return replace(found, steps=plan.steps)
+    tried = 0
+    for times in SMALLER if update.rate is None else SMALLER[:1]:
+        found = rehearse(
+            replace(setting, horizon=plan.horizon), candidates, update, times * rate, judging,
+            plan.batch, left_out=len(cells) - len(plan.cells), progress=progress,
+        )  # fmt: skip
+        tried += 1
+        if not found.too_long:
+            break
+    return replace(found, steps=tried * plan.steps)
 
 
 def candidate_cells(
@@ -222,7 +231,7 @@ class Plan:
 
 def planned(stepping: Stepping, cells: Sequence[Cell], update: Update, batch: int) -> Plan:
     """What costs at most 30% of the measurement: `WANTED` candidates, then the whole batch, then
-    all candidates, then the most starts. One candidate at the least, whatever it costs."""
+    the most starts, then all candidates. One candidate at the least, whatever it costs."""
     truth, discount = stepping.truth, stepping.task.discount
     horizons: tuple[int, ...] = (truth.horizon,)
     if truth.status != "converged":  # a truth is cut for its precision, a return need not be
@@ -247,7 +256,7 @@ def planned(stepping: Stepping, cells: Sequence[Cell], update: Update, batch: in
         return min(plans, key=lambda plan: plan.steps)
 
     def worth(plan: Plan) -> tuple[int, int, int, int]:
-        return min(len(plan.cells), wanted), plan.batch, len(plan.cells), plan.judges
+        return min(len(plan.cells), wanted), plan.batch, plan.judges, len(plan.cells)
 
     return max(paid, key=worth)
 

@@ -4,8 +4,8 @@
 
 A gradient is judged where it is used: at the length of a real update. Without a rate one step is
 taken to move the actions by 4%, and updates to be made at 3e-4, as most published code makes them,
-or less, where its first step would move the actions by more than 4%. What was assumed is recorded
-with the numbers.
+or less, where its first step would move the actions by more than 4%, or where updates of that
+length all lower the return (`rehearsal`). What was assumed is recorded with the numbers.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from torch import Tensor, nn
 from gradlab import validation
 from gradlab.errors import InputError
 from gradlab.gradients.setting import Setting
+from gradlab.runs.rehearsal import RATE
 from gradlab.truth.common_random import own_size
 
 Optimizer = Literal["adam", "sgd"]
 OPTIMIZERS: tuple[Optimizer, ...] = ("adam", "sgd")
 MOVE = 0.04  # share of the actions' size that an update moves them by, where no rate is given
-RATE = 3e-4  # at most, where none is given
 REFIT = 25  # updates between two fits of the critic, where nobody says how many
 
 

@@ -30,6 +30,7 @@ from gradlab.storage.codec import scalar, stored
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
+RATE = 3e-4  # of updates, at most, where nobody gives one
 LOST = 1e100  # change of a return whose square is no number any more
 
 
@@ -130,6 +131,12 @@ class Rehearsal:
     def hold(self) -> bool:
         """Keep the present policy: nothing that was rehearsed is shown to be above it."""
         return not self.best_low > 0
+
+    @property
+    def too_long(self) -> bool:
+        """Nothing is shown to be above the present policy, and every candidate ends below it, or
+        lost: with a smaller rate that may differ."""
+        return self.hold and not (self.high[:, -1] >= 0).any()
 
     def peak_of(self, cell: Cell) -> Peak | None:
         """Where the return along one candidate is highest; None where it was lost at once."""

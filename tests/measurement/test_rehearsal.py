@@ -14,6 +14,7 @@ from gradlab.gradients.setting import Setting
 from gradlab.gradients.starts import Starts, as_starts
 from gradlab.measurement.realised_gains import Stepping, measured_steps
 from gradlab.measurement.rehearsal import (
+    JUDGES,
     candidate_cells,
     followed,
     frozen_gradient,
@@ -22,6 +23,7 @@ from gradlab.measurement.rehearsal import (
     rehearse,
 )
 from gradlab.measurement.update import Update
+from gradlab.runs.rehearsal import RATE as ASSUMED
 from gradlab.systems import from_function
 from gradlab.systems.linear import LinearQuadratic
 from gradlab.truth.lqr import ExactCritic, lqr_gradient, lqr_return
@@ -214,7 +216,7 @@ def test_a_measurement_rehearses_what_competes_for_a_third_of_its_price(profile,
         "data", "model", "model_all",
     }  # fmt: skip
     assert found.horizon == profile.truth["horizon"] and found.assumed and found.rate > 0
-    assert found.judges in (16, 32, 64) and found.steps > 0
+    assert found.judges in JUDGES and found.steps > 0
     again = load(profile.save(tmp_path / "run.h5")).rehearsal
     assert again.best == found.best and again.table().equals(found.table())
     assert np.array_equal(again.change, found.change)
@@ -249,3 +251,27 @@ def test_fewer_candidates_and_then_smaller_batches_where_rehearsals_are_dear(mon
     )
     assert plans[2].batch < 256 and plans[3].cells == (cells[0],)
     assert all(plan.cells[0] == cells[0] for plan in plans)
+
+
+class Copying(nn.Module):
+    """−(a − s)², the part of every return on r = −(a − s)² that an action decides."""
+
+    def forward(self, s, a):
+        return -((a - s) ** 2).sum(dim=1)
+
+
+def test_a_rate_that_nobody_gave_is_divided_where_all_its_updates_are_too_long():
+    world = from_function(lambda s, a: (s, Copying()(s, a)), 1, 1)
+
+    def starts(n, generator):
+        return 1 + torch.rand(n, 1, generator=generator)
+
+    task = tasks.Task("copying", world, world, starts, discount=0.9, horizon=2)
+    policy = nn.Linear(1, 1, bias=False).double()
+    policy.weight.data[:] = 1 - 2e-5  # so near to the best that updates at 3e-4 only go past it
+    options = {"horizon": 2, "starts": 64, "batch": 32}
+    found = measure(task, policy, Copying(), update=Update(refit=5), **options).rehearsal
+    assert found.rate == pytest.approx(ASSUMED / 10) and not found.hold
+    given = Update(rate=ASSUMED, refit=5)
+    kept = measure(task, policy, Copying(), update=given, **options).rehearsal
+    assert kept.rate == ASSUMED and kept.too_long

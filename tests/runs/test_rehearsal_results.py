@@ -43,6 +43,15 @@ def test_the_present_policy_is_kept_where_nothing_is_above_it():
     assert undecided.hold and undecided.holds(GOOD) is None and undecided.more(GOOD) > 0
 
 
+def test_updates_are_too_long_where_all_of_them_end_below_and_nothing_is_above():
+    lost = planted([[-1, -2, -3, -4, -5], [-1, -1, -1, -1, -1]])
+    lost[1, 1:] = np.nan
+    assert rehearsed(lost).too_long
+    assert rehearsed(planted([[0.01, 0, 0, 0, -5], [-1, -2, -3, -4, -5]])).too_long
+    assert not rehearsed(planted([[1, 0, 0, 0, -5], [-1, -2, -3, -4, -5]])).too_long
+    assert not rehearsed(planted([[0.01, 0, 0, 0, 0], [-1, -2, -3, -4, -5]])).too_long
+
+
 def test_a_return_that_still_rises_holds_at_least_that_long():
     found = rehearsed(planted([[1, 2, 3, 4, 5]]), cells=(GOOD,))
     assert found.holds(GOOD) == 25 and found.at_least(GOOD)

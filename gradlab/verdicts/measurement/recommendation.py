@@ -19,7 +19,7 @@ from math import isfinite
 from gradlab.runs.identity import same_as
 from gradlab.runs.jumps import UPDATE
 from gradlab.runs.realised import Disagreement
-from gradlab.runs.rehearsal import Peak, Rehearsal
+from gradlab.runs.rehearsal import RATE, Peak, Rehearsal
 from gradlab.runs.trimmed_starts import REMEDY
 from gradlab.statistics.number import Number, decide
 from gradlab.verdicts.advice import Advice, advise, believed
@@ -132,11 +132,19 @@ def _lasts(facts: Facts, advice: Advice, cell: Cell) -> str:
     said = (gain is None or not gain.low > 0) and _peak(facts, cell) is not None
     if rehearsed is None or advice.updates is None or said:
         return ""
+    by = _smaller_rate(rehearsed)
     if rehearsed.at_least(cell):
-        return f"; it lasts at least the {advice.updates} updates between two fits of the critic"
+        last = f"{advice.updates} updates between two fits of the critic"
+        return f"; it lasts at least the {last}{by}"
     if advice.updates == 1:
-        return "; hold after one update, and measure again"
-    return f"; it lasts about {advice.updates} updates"
+        return f"; hold after one update{by}, and measure again"
+    return f"; it lasts about {advice.updates} updates{by}"
+
+
+def _smaller_rate(rehearsed: Rehearsal) -> str:
+    """The rate, where nobody gave one and the usual one is too long a step."""
+    smaller = rehearsed.assumed and rehearsed.rate < RATE
+    return f" ({rehearsed.optimizer} at {rehearsed.rate:.0e})" if smaller else ""
 
 
 def _passing(facts: Facts, advice: Advice) -> Part:
