@@ -64,6 +64,8 @@ def step_along(identity: Identity, over: Sequence[int], small: bool = False) -> 
     if identity.jacobians == "none":
         use = "use" if small else "Use"
         return f"{use} {gradient(identity)}, {range_text(over)}"
+    if list(over) == [0]:
+        return f"{'use' if small else 'Use'} the critic alone at the start states (h = 0)"
     verb = "backpropagate" if small else "Backpropagate"
     return f"{verb} {range_text(over)} through {named(identity)}"
 

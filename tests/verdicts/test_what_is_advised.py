@@ -69,6 +69,22 @@ def test_the_length_of_the_highest_return_is_said(changes, updates, words):
     assert said <= WORDS and numbers <= NUMBERS, screen.headline
 
 
+def test_no_steps_through_a_model_are_the_critic_alone():
+    first = ("model_all", 0)
+    found = read(rehearsal=rehearsed({first: RISES, CRITIC: FALLS}))
+    assert advise(found).cell == first
+    assert recommendation(found).headline.startswith("Use the critic alone at the start states")
+
+
+def test_a_rate_below_the_usual_one_that_nobody_gave_is_said():
+    smaller = replace(rehearsed({BEST: PASSES, CRITIC: FALLS}), rate=3e-5)
+    for told, words in ((smaller, "5 updates (adam at 3e-05)"), (rehearsed({BEST: PASSES}), "")):
+        headline = recommendation(read(realised=RAISED, rehearsal=told)).headline
+        assert words in headline and ("adam" in headline) == bool(words)
+    given = replace(smaller, assumed=False)
+    assert "adam" not in recommendation(read(realised=RAISED, rehearsal=given)).headline
+
+
 def test_the_gradient_that_leads_highest_goes_before_the_one_that_gains_most_in_one_step():
     found = read(realised=RAISED, rehearsal=rehearsed({BEST: PASSES, SHORT: RISES}))
     assert (advise(found).cell, advise(found).updates) == (SHORT, 25)
