@@ -1,11 +1,27 @@
-"""What this machine has, or what a container grants of it."""
+"""What this machine has, or what a container grants of it; how a child process begins on it."""
 
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 LIMIT = Path("/sys/fs/cgroup/memory.max")  # of a container
+RUN = """\
+import runpy, sys
+sys.path.append(sys.argv.pop(1))
+runpy.run_module(sys.argv.pop(1), run_name="__main__")
+"""
+
+
+def python_module(name: str, *words: str) -> list[str]:
+    """The command that runs one of gradlab's modules in a child process.
+
+    -P keeps the working folder off its path, where a downloaded run may lie beside an `h5py.py`;
+    the place of this gradlab comes last, for one that is not installed.
+    """
+    place = Path(__file__).resolve().parent.parent
+    return [sys.executable, "-P", "-c", RUN, str(place), name, *words]
 
 
 def memory() -> float:

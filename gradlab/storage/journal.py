@@ -31,6 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradlab.errors import Doubtful, Failure, InputError
+from gradlab.machine import python_module
 from gradlab.storage import journal_frames, records
 from gradlab.storage.journal_files import (
     alone_in,
@@ -88,6 +89,7 @@ class Journal:
         self.attributes = dict(attributes)
         self._child: subprocess.Popen[bytes] | None = None
         self._folding = 0  # bytes of the journal that the child folds
+        self._through = 0  # number of the last frame that it folds
         self._give_up_below = 0  # bytes below which folding failed
         self._synced = time.monotonic()
         self._folded: Any = None  # what is folded so far, open
@@ -165,7 +167,7 @@ class Journal:
         """Everything into the file; a short run here, since a process takes longer to begin."""
         size = os.fstat(self._file.fileno()).st_size
         if size + size_of(self.path) > SMALLEST:
-            return self._start_fold() and self._child is not None and self._child.wait() == 0
+            return self._start_fold() and self._child_folded()
         try:
             if not self._room(size):
                 return False
@@ -290,13 +292,7 @@ class Journal:
         if not self._room(size):
             self._give_up_below = 2 * size
             return False
-        command = [
-            sys.executable,
-            "-m",
-            "gradlab.storage.journal",
-            str(self.path),
-            str(self._sequence),
-        ]
+        command = python_module("gradlab.storage.journal", str(self.path), str(self._sequence))
         quiet = subprocess.DEVNULL
         try:
             # A session of its own: Ctrl-C in the terminal must not end the fold half-way.
@@ -306,13 +302,23 @@ class Journal:
         except OSError:  # no memory for a process: the journal waits
             self._give_up_below = 2 * size
             return False
-        self._folding = size
+        self._folding, self._through = size, self._sequence
         return True
+
+    def _child_folded(self) -> bool:
+        """Does the file hold all that the child was to fold? What it returns is no proof of it."""
+        assert self._child is not None
+        if self._child.wait() != 0:
+            return False
+        try:
+            return int(records.attributes(self.path).get("folded", 0)) >= self._through
+        except (OSError, InputError, *UNREADABLE):
+            return False
 
     def _finish_fold(self) -> None:
         """Drop what the child has folded; where it failed, try again at twice the size."""
         assert self._child is not None
-        failed, self._child = self._child.returncode != 0, None
+        failed, self._child = not self._child_folded(), None
         if failed:
             self._give_up_below = 2 * self._folding
             return

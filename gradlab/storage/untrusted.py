@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from gradlab.errors import Doubtful, InputError
+from gradlab.machine import python_module
 from gradlab.storage import journal_frames, seals
 from gradlab.storage.hdf5 import Array, Record, read_here
 from gradlab.storage.journal_frames import Frame
@@ -79,10 +80,8 @@ def tried(path: Path, expected: bool) -> Iterator[seals.Origin]:
 
 def _passed_on(what: str, path: Path) -> bytes:
     """What the child writes."""
-    words, quiet = (
-        [sys.executable, "-m", "gradlab.storage.untrusted", what, str(path)],
-        subprocess.DEVNULL,
-    )
+    words = python_module("gradlab.storage.untrusted", what, str(path))
+    quiet = subprocess.DEVNULL
     patience = PATIENCE + path.stat().st_size / SPEED
     try:
         child = subprocess.run(

@@ -237,9 +237,10 @@ def check_health(address: str) -> None:
     Raises:
         InputError: what listens there is no cluster, or does not answer.
     """
-    test = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--skip-version-check"]
+    test = ["health-check", "--skip-version-check", "--address", address]
+    ray_itself = [sys.executable, "-P", "-m", "ray.scripts.scripts"]
     try:
-        done = subprocess.run([*test, "--address", address], capture_output=True, timeout=PLACED)
+        done = subprocess.run([*ray_itself, *test], capture_output=True, timeout=PLACED)
     except subprocess.TimeoutExpired:
         done = None
     if done is None or done.returncode:

@@ -1,13 +1,14 @@
 """A journal keeps what it acknowledged, of one run and one writer."""
 
 import shutil
+import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from gradlab.errors import InputError
-from gradlab.storage import journal, records
+from gradlab.errors import Doubtful, InputError
+from gradlab.storage import journal, records, seals
 from gradlab.storage.journal import Journal, journal_of, read
 from gradlab.storage.journal_tables import RUN, Column
 from gradlab.watching.following import Follower
@@ -185,3 +186,35 @@ def test_a_missing_or_foreign_run_says_so(tmp_path):
     journal_of(tmp_path / "x.h5").write_bytes(b"GLJ\x01 something else " * 9)
     with pytest.raises(InputError, match="holds no whole frame"):
         read(tmp_path / "x.h5")
+
+
+@pytest.fixture
+def long_run(monkeypatch):
+    """Every fold is made by a child process."""
+    monkeypatch.setattr("gradlab.storage.journal.SMALLEST", 0)
+
+
+def test_a_module_beside_a_run_is_not_executed(tmp_path, monkeypatch, long_run):
+    (tmp_path / "h5py.py").write_text("open('executed', 'w'); raise SystemExit(0)")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    with Journal("run.h5", TABLES, ABOUT) as writer:
+        for k in range(10):
+            writer.append("updates", row(k))
+    assert not journal_of(tmp_path / "run.h5").exists()
+    foreign = tmp_path / "foreign.h5"  # a run of others is read in a child process
+    foreign.write_bytes((tmp_path / "run.h5").read_bytes()[: -seals.SIZE])
+    with pytest.warns(Doubtful):
+        check("foreign.h5", 10)
+    assert not (tmp_path / "executed").exists()
+
+
+def test_a_fold_is_believed_for_the_rows_that_it_folded(tmp_path, monkeypatch, long_run):
+    path = tmp_path / "run.h5"
+    does_nothing = [sys.executable, "-P", "-c", ""]
+    monkeypatch.setattr("gradlab.storage.journal.python_module", lambda *words: does_nothing)
+    with Journal(path, TABLES, ABOUT) as writer:
+        for k in range(10):
+            writer.append("updates", row(k))
+    assert journal_of(path).exists()
+    check(path, 10)

@@ -101,7 +101,8 @@ def test_a_full_disk_costs_the_row_that_did_not_fit(tmp_path, monkeypatch):
 class Finished:
     """A fold that has ended well."""
 
-    returncode = 0
+    def wait(self):
+        return 0
 
 
 def half_folded(path):
@@ -110,6 +111,7 @@ def half_folded(path):
     for k in range(10):
         writer.append("updates", row(k))
     writer._folding, tenth = journal_of(path).stat().st_size, writer._sequence
+    writer._through = tenth
     writer._child = Finished()
     for k in range(10, 20):
         writer.append("updates", row(k))
