@@ -69,6 +69,15 @@ def word(name: str, value: object, known: Collection[str]) -> None:
         raise InputError(f"{name} is {shown(value)}, expected one of {', '.join(known)}")
 
 
+def function(name: str, value: object, arguments: str) -> None:
+    """
+    Raises:
+        InputError: it cannot be called.
+    """
+    if not callable(value):
+        raise InputError(f"{name} is {shown(value)}, expected a function of {arguments}")
+
+
 def path(name: str, value: object) -> Path:
     """A path that a file can have.
 

@@ -80,6 +80,7 @@ def certify(
         InputError: names the argument, what it got and what to do.
     """
     about = subject(system, task, states, actions, noise, policy)
+    validation.function("progress", progress, "stage, done and total")
     validation.whole("samples", samples, FEWEST)
     validation.whole("seed", seed)
     tolerance = _above_0("fail_above", fail_above)

@@ -15,6 +15,7 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
+from gradlab import validation
 from gradlab.data import trajectories, transitions
 from gradlab.data.noise import child, stream
 from gradlab.data.trajectories import Trajectories
@@ -122,9 +123,9 @@ def collect(
         InputError: a count below one, a policy that does not fit the task or leaves the finite
             numbers.
     """
-    length = max(2 * task.horizon, 1) if length is None else length
-    if rows < 1 or length < 1:
-        raise InputError(f"rows is {rows}, length is {length}: expected at least 1")
+    validation.instance("task", task, Task, "a gradlab.Task")
+    validation.whole("rows", rows, 1)
+    length = max(2 * task.horizon, 1) if length is None else validation.whole("length", length, 1)
     policy = random_policy(task) if policy is None else policy
     parts: list[Trajectories] = []
     begun = 0

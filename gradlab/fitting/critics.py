@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from gradlab import validation
 from gradlab.data.noise import child, stream
 from gradlab.errors import InputError
 from gradlab.gradients.rollout import rollout
@@ -74,8 +75,9 @@ def fit_critic(
     Raises:
         InputError: the policy does not fit the task, or its rollouts leave the finite numbers.
     """
-    if steps < 1:
-        raise InputError(f"steps is {steps}, expected at least 1")
+    validation.instance("task", task, Task, "a gradlab.Task")
+    validation.function("progress", progress, "stage, done and total")
+    validation.whole("steps", steps, 1)
     policy = double_copy("policy", policy)
     progress("critic", 0, UPDATES)
     data = evaluation_data(task, policy, steps, termination, seed)

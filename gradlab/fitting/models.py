@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from gradlab import validation
 from gradlab.data.noise import child
 from gradlab.data.trajectories import Trajectories
 from gradlab.errors import InputError
@@ -65,6 +66,8 @@ def fit_model(
         InputError: data too few or of another shape, nothing to resume, settings that do not fit.
         Failure: every member left the finite numbers.
     """
+    validation.instance("data", data, Trajectories, "transitions, as `collect` records them")
+    validation.function("progress", progress, "stage, done and total")
     loss = OneStep() if loss is None else loss
     descent, constant = prepared(data, settings, loss, start)
     config = {

@@ -24,6 +24,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from gradlab import validation
 from gradlab.data.noise import stream
 from gradlab.errors import InputError
 from gradlab.networks.mlp import Policy
@@ -69,6 +70,8 @@ def stabilising_policy(
         InputError: the linearization at the reference state has no stabilising feedback, or a
             share that is not above 0.
     """
+    validation.instance("task", task, Task, "a gradlab.Task")
+    validation.function("progress", progress, "stage, done and total")
     if not 0 < share < float("inf"):
         raise InputError(
             f"share is {share!r}, expected a positive number, 1 for the whole feedback"

@@ -80,6 +80,7 @@ def compare_jacobians(
         InputError: names the argument, what it got and what to do.
     """
     begun = time.monotonic()
+    validation.function("progress", progress, "stage, done and total")
     check_system("simulator", simulator)
     validation.instance(
         "policy", policy, nn.Module, "a torch.nn.Module: state [N, ds] → action [N, da]"

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import nn
 
-from gradlab import provenance
+from gradlab import provenance, validation
 from gradlab.data.trajectories import Trajectories
 from gradlab.gradients.other_critics import Critics
 from gradlab.jacobians.rows import Rows
@@ -76,6 +76,7 @@ def measure_logs(
         InputError: names the argument, what it got and what to do; data of another policy.
     """
     begun = time.monotonic()
+    validation.function("progress", progress, "stage, done and total")
     if fit_critics:
         check_fitting(data, critic, fit_critics)
         fitted_on, data = halves(data)

@@ -133,6 +133,7 @@ def measure(
         Interrupted: by Ctrl-C, once every estimator is measured; its profile is what there is.
     """
     begun = time.monotonic()
+    validation.function("progress", progress, "stage, done and total")
     given = Given(
         task, policy, critic, estimators, horizon, starts, batch, truth, termination, law, seed,
         trim_starts, also,

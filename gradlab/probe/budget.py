@@ -18,6 +18,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import final
 
+from gradlab import validation
+
 Clock = Callable[[], float]
 
 GRACE = 10  # looks that are made before there is a price
@@ -37,6 +39,7 @@ class Budget:
     """
 
     def __init__(self, share: float, clock: Clock) -> None:
+        validation.function("clock", clock, "nothing, in seconds")
         self.share, self.clock = share, clock
         self.begun: float | None = None
         self.own = 0.0

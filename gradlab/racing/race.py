@@ -141,6 +141,7 @@ def race(
     validation.whole("batch", batch, 1)
     validation.whole("seed", seed)
     validation.word("termination", termination, TERMINATIONS)
+    validation.function("progress", progress, "stage, done and total")
     if starts is not None:
         validation.whole("starts", starts, 4)
     validation.instance("policy", policy, nn.Module, "a torch.nn.Module")

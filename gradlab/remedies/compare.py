@@ -21,7 +21,7 @@ from typing import Any
 
 from torch import nn
 
-from gradlab import provenance
+from gradlab import provenance, validation
 from gradlab.data import transitions
 from gradlab.data.trajectories import Trajectories
 from gradlab.errors import InputError
@@ -98,6 +98,8 @@ def compare_remedies(
         InputError: names the argument or the arm, what it got and what to do.
         Failure: every member of an arm left the finite numbers.
     """
+    validation.instance("task", task, Task, "a gradlab.Task")
+    validation.function("progress", progress, "stage, done and total")
     H = task.horizon if horizon is None else horizon
     check_arguments(H, starts, batch, "ignore")
     check_networks(task, policy, critic)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from gradlab import validation
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble
 from gradlab.systems.learned import LearnedSystem, RewardFunction
 from gradlab.tasks.task import Task
@@ -24,4 +25,5 @@ def with_learned_prior(
     Raises:
         InputError: dimensions other than the simulator's, numbers that are not finite, no reward.
     """
+    validation.instance("task", task, Task, "a gradlab.Task")
     return replace(task, prior=LearnedSystem(ensemble, reward, task.alive, elites))

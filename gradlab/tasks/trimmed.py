@@ -71,6 +71,7 @@ def trimmed(task: Task, share: float) -> Task:
     Raises:
         InputError: the share is not above 0 and below ½, or the starts differ too little for it.
     """
+    validation.instance("task", task, Task, "a gradlab.Task")
     share = validation.number("trim_starts", share, f"a number from 0 to {MOST}")
     if not 0 < share < MOST:
         raise InputError(f"trim_starts is {share:g}, expected a share above 0 and below {MOST}")

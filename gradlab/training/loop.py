@@ -15,7 +15,7 @@ from pathlib import Path
 
 from torch import nn
 
-from gradlab import provenance
+from gradlab import provenance, validation
 from gradlab.errors import InputError
 from gradlab.networks.products import Products, fast_products, faster_products
 from gradlab.progress import Progress, silent
@@ -93,6 +93,7 @@ def train(
         Diverged: every seed diverged; the last good networks of each are kept.
         KeyboardInterrupt: after Ctrl-C, once the present iteration is done and its state is saved.
     """
+    validation.function("progress", progress, "stage, done and total")
     row = find(algorithm) if isinstance(algorithm, str) else algorithm
     chosen = settings_of(row, task, settings, changes)
     if policy is not None or critic is not None:

@@ -89,7 +89,7 @@ def test_what_cannot_be_recorded_is_refused() -> None:
     task = linear_quadratic([[9.0]], [[1.0]], [[1.0]], [[1.0]])
     with pytest.raises(InputError, match="leaves the finite numbers"):
         collect(task, 500, length=400)
-    with pytest.raises(InputError, match="at least 1"):
+    with pytest.raises(InputError, match="expected an integer ≥ 1"):
         collect(task, 0)
     with pytest.raises(InputError, match="std is"):
         exploring(task, Policy(1, 1), std=(1.0, 2.0))
