@@ -1,6 +1,6 @@
 """ADVICE: does what a measurement recommends hold when it is followed?
 
-    python -m analyses.advice [--only WORLD …] [--cells N] [--output reports/advice]
+    python -m analyses.advice [--only WORLD …] [--most N] [--output reports/advice]
 
 Twelve worlds, three stages, three seeds (`worlds`); criterion in reports/advice/criterion.md. A
 cell is one line of cells.jsonl and is not run again; `--verdict` only reads the file.
@@ -17,12 +17,12 @@ import tyro
 
 from analyses.advice.run import append, run_cell
 from analyses.advice.verdict import write_verdict
-from analyses.advice.worlds import SEEDS, STAGES, WORLDS
+from analyses.advice.worlds import STAGES, WORLDS
 
 
 def main(
     only: tuple[str, ...] = (),
-    cells: int | None = None,
+    most: int | None = None,
     verdict: bool = False,
     folder: Path = Path("runs/advice"),
     output: Path = Path("reports/advice"),
@@ -30,7 +30,7 @@ def main(
     """
     Args:
         only: worlds; all without any.
-        cells: at most so many new ones.
+        most: new cells, at the most.
         verdict: judge what is there, and run nothing.
         folder: of networks and measurements.
         output: of cells.jsonl, the figure and the verdict.
@@ -40,9 +40,10 @@ def main(
     path = output / "cells.jsonl"
     rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     done = {(row["world"], row["stage"], row["seed"]) for row in rows}
-    wanted = itertools.product(SEEDS, only or WORLDS, STAGES)
-    missing = [(w, stage, seed) for seed, w, stage in wanted if (w, stage, seed) not in done]
-    for name, stage, seed in [] if verdict else missing[:cells]:
+    wanted = itertools.product(range(3), only or WORLDS, STAGES)
+    cells = [(name, stage, WORLDS[name].seeds[k]) for k, name, stage in wanted]
+    missing = [cell for cell in cells if cell not in done]
+    for name, stage, seed in [] if verdict else missing[:most]:
         begun = time.monotonic()
         row = run_cell(name, stage, seed, folder)
         append(path, row)

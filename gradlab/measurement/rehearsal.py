@@ -231,7 +231,8 @@ class Plan:
 
 def planned(stepping: Stepping, cells: Sequence[Cell], update: Update, batch: int) -> Plan:
     """What costs at most 30% of the measurement: `WANTED` candidates, then the whole batch, then
-    the most starts, then all candidates. One candidate at the least, whatever it costs."""
+    the longest return, then the most starts, then all candidates. One candidate at the least,
+    whatever it costs."""
     truth, discount = stepping.truth, stepping.task.discount
     horizons: tuple[int, ...] = (truth.horizon,)
     if truth.status != "converged":  # a truth is cut for its precision, a return need not be
@@ -255,8 +256,9 @@ def planned(stepping: Stepping, cells: Sequence[Cell], update: Update, batch: in
     if not paid:
         return min(plans, key=lambda plan: plan.steps)
 
-    def worth(plan: Plan) -> tuple[int, int, int, int]:
-        return min(len(plan.cells), wanted), plan.batch, plan.judges, len(plan.cells)
+    def worth(plan: Plan) -> tuple[int, ...]:
+        few = min(len(plan.cells), wanted)
+        return few, plan.batch, plan.horizon, plan.judges, len(plan.cells)
 
     return max(paid, key=worth)
 
