@@ -118,5 +118,5 @@ def test_cells_that_are_there_are_not_run_again(
 
     monkeypatch.setattr("analyses.advice.__main__.run_cell", run_cell)
     for _ in range(2):
-        main(only=("pendulum",), cells=5, folder=tmp_path / "f", output=tmp_path / "o")
+        main(only=("pendulum",), most=5, folder=tmp_path / "f", output=tmp_path / "o")
     assert len(ran) == len(set(ran)) == 9
