@@ -14,9 +14,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 Row = dict[str, Any]
-COLOURS = {
-    "linear": "#4477aa", "smooth": "#228833", "learned": "#ccbb44", "jumps": "#ee6677",
-    "contact": "#aa3377",
+LOOKS = {  # colour and marker of each kind of world
+    "linear": ("#4477aa", "o"), "smooth": ("#228833", "s"), "learned": ("#ccbb44", "D"),
+    "jumps": ("#ee6677", "^"), "contact": ("#aa3377", "v"),
 }  # fmt: skip
 
 
@@ -94,14 +94,14 @@ def promised_against_happened(rows: Sequence[Row], ax: Axes | None = None) -> Ax
     simulator's own included; a dot for each cell, with 95% intervals."""
     ax = Figure(figsize=(5.2, 4.6), layout="constrained").add_subplot() if ax is None else ax
     shown = [row for row in rows if row["recommended"] and np.isfinite(row["promised"]).all()]
-    for kind, colour in COLOURS.items():
+    for kind, (colour, marker) in LOOKS.items():
         some = [row for row in shown if row["kind"] == kind]
         if not some:
             continue
         x, y = (np.clip([row[key] for row in some], -1.5, 1.5) for key in ("promised", "happened"))
         spans = [np.abs(v[:, 1:].T - v[:, 0]) for v in (x, y)]
         ax.errorbar(
-            x[:, 0], y[:, 0], spans[1], spans[0], "o", color=colour, ms=4, lw=0.7, alpha=0.8,
+            x[:, 0], y[:, 0], spans[1], spans[0], marker, color=colour, ms=4, lw=0.7, alpha=0.8,
             label=f"{kind} ({len(some)})",
         )  # fmt: skip
     ax.axline((0, 0), slope=1, color="0.6", lw=0.8, zorder=0)
