@@ -11,6 +11,7 @@
     train(algorithm, task)                       a run of training, from one table of algorithms
     sweep(table, output)                         many measurements or trainings, by many processes
     race(task, policy, critic)                   where each gradient leads in K updates
+    step(before, after, env)                     did the last updates raise the return?
     report(path)                                 one HTML page to decide from
     audit(loss, actor, critic)                   where an actor loss gets its gradient, or loses it
     Probe(policy, optimizer)                     the gradients of your own loop, while it runs
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from gradlab.measurement.measure import measure
     from gradlab.probe.probe import Probe
     from gradlab.racing.race import race
+    from gradlab.racing.step import step
     from gradlab.remedies.compare import compare_remedies
     from gradlab.reporting import report
     from gradlab.runs.attribution_shares import attribute, attribution
@@ -64,6 +66,7 @@ __all__ = [
     "measure",
     "race",
     "report",
+    "step",
     "sweep",
     "systems",
     "tasks",
@@ -89,6 +92,7 @@ _HOMES = {
     "measure": "gradlab.measurement.measure",
     "race": "gradlab.racing.race",
     "report": "gradlab.reporting",
+    "step": "gradlab.racing.step",
     "sweep": "gradlab.cli.sweep",
     "train": "gradlab.training.loop",
 }

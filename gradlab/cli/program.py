@@ -33,6 +33,7 @@ from gradlab.cli.race import Race
 from gradlab.cli.remedies import Remedies
 from gradlab.cli.report import Report
 from gradlab.cli.selftest import Selftest
+from gradlab.cli.step import Step
 from gradlab.cli.sweep import Sweep
 from gradlab.cli.terminal import notes, streams, usage
 from gradlab.cli.terminal.answer import answer
@@ -50,6 +51,7 @@ Chosen = (
     Measure
     | Jacobians
     | Race
+    | Step
     | Certify
     | Fit
     | Logs
@@ -69,6 +71,7 @@ Command = (
     Annotated[Measure, subcommand("measure")]
     | Annotated[Jacobians, subcommand("jacobians")]
     | Annotated[Race, subcommand("race")]
+    | Annotated[Step, subcommand("step")]
     | Annotated[Certify, subcommand("certify")]
     | Annotated[Fit, subcommand("fit")]
     | Annotated[Logs, subcommand("logs")]

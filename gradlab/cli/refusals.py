@@ -24,7 +24,7 @@ LONGEST = 200  # bytes of a file's name: what is kept beside a run has longer on
 SEEDS = ("seed", "first_seed")
 FILES = (
     "file", "data", "policy", "critic", "model", "gradient_model", "profile", "export", "output",
-    "html",
+    "html", "before", "after",
 )  # fmt: skip
 
 

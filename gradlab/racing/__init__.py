@@ -1,1 +1,1 @@
-"""Races: several gradients, or losses of a user's own, followed for K updates from one policy."""
+"""Returns side by side: gradients or losses followed for K updates, and a step before and after."""

@@ -7,15 +7,14 @@ that gradients and losses are taken at.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gradlab.data.episodes import play, rows, takes_seed
 from gradlab.data.noise import child, stream
 from gradlab.errors import InputError
 from gradlab.gradients.setting import Setting
@@ -117,23 +116,19 @@ class EnvironmentWorld:
     def _episode(self, policy: nn.Module, name: str) -> tuple[float, list[Tensor]]:
         """Discounted return and observed states of one episode, on noise of its own."""
         seed = child(self.seed, name) % 2**31
-        reset = self.environment.reset(seed=seed) if self.seeded else self.environment.reset()
-        state = reset[0] if isinstance(reset, tuple) else reset
-        like, total, seen = next(policy.parameters()), 0.0, []
-        for t in range(self.length):
-            row = torch.as_tensor(np.asarray(state)).to(like)
-            seen.append(row)
-            inputs = [row[None]]
-            if noise_dim(policy):
-                drawn = torch.randn(1, noise_dim(policy), generator=stream(seed, "policy", t))
-                inputs.append(drawn.to(like))
+        like, seen = next(policy.parameters()), list[Tensor]()
+
+        def act(state: Any, t: int) -> Any:
+            row = rows(state, like, batched=False)
+            seen.append(row[0])
+            drawn = torch.randn(1, noise_dim(policy), generator=stream(seed, "policy", t))
             with torch.no_grad():
-                action = policy(*inputs)[0]
-            state, reward, *ends = self.environment.step(action.detach().cpu().numpy())
-            total += self.discount**t * float(reward)
-            if any(bool(end) for end in ends[:2] if not isinstance(end, dict)):
-                break
-        return total, seen
+                action: Tensor = policy(*([row, drawn.to(like)] if noise_dim(policy) else [row]))
+            return action[0].cpu().numpy()
+
+        resets = seed if self.seeded else None
+        played = play(self.environment, act, resets, self.length, self.discount)
+        return played[0].total, seen
 
 
 def environment_world(
@@ -148,11 +143,7 @@ def environment_world(
         if not callable(getattr(environment, method, None)):
             kind = type(environment).__name__
             raise InputError(f"task is a {kind} without {method}: give a Task or an environment")
-    try:
-        names = inspect.signature(environment.reset).parameters
-        seeded = "seed" in names or any(p.kind is p.VAR_KEYWORD for p in names.values())
-    except (TypeError, ValueError):
-        seeded = False
+    seeded = takes_seed(environment)
     n = (32 if seeded else 32 * UNPAIRED) if starts is None else starts
     return EnvironmentWorld(environment, n, length, discount, seed, seeded)
 

@@ -2,6 +2,7 @@
 
     mean    on each side the wider end of Student's interval and of Hall's (`intervals`): of 16
             skewed groups the one misses in 7 to 11 cases of 100, the other in 6 to 9, both in 6
+    gap     of two separate samples: Welch's
     ratio   all ρ with |ā − ρ b̄| ≤ t se(a − ρ b)       (Fieller 1954, J. R. Stat. Soc. B 16)
 
 The latter's linear combination has less skewness than either mean: Student's quantile covers from
@@ -20,7 +21,8 @@ from gradlab.statistics.intervals import (
     skewness_corrected,
     student,
 )
-from gradlab.statistics.moments import Estimate
+from gradlab.statistics.moments import Array, Estimate
+from gradlab.statistics.number import Number
 
 
 def level_of(among: int) -> float:
@@ -58,3 +60,19 @@ def ratio_of_means(above: Estimate, below: Estimate, among: int = 1) -> Interval
     return Interval(
         float((linear - root) / square), float((linear + root) / square), se, "Fieller, Student"
     )
+
+
+def difference_of_means(above: Array, below: Array, level: float = LEVEL) -> Number:
+    """mean(above) − mean(below) of separate samples, each end at this level (Welch 1947,
+    Biometrika 34); NaN where one has fewer than two."""
+    sizes = len(above), len(below)
+    if min(sizes) < 2:
+        return Number(np.nan, np.nan, np.nan, min(sizes))
+    value = float(above.mean() - below.mean())
+    a, b = (float(each.var(ddof=1)) / len(each) for each in (above, below))
+    se = float(np.sqrt(a + b))
+    if not se > 0:
+        return Number(value, value, value, min(sizes), se)
+    freedom = (a + b) ** 2 / (a**2 / (sizes[0] - 1) + b**2 / (sizes[1] - 1))
+    half = student(freedom, level) * se
+    return Number(value, value - half, value + half, min(sizes), se)

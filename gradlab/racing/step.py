@@ -1,0 +1,191 @@
+"""`step`: did the last updates raise the return?
+
+    J(θ₀), J(θ₁), J(2θ₀ − θ₁)      whole episodes without noise, from the same resets
+
+Starts are doubled until the signs of both changes are known, or the stated number is reached. The
+interval of each of K looks (Student's) is at 1 − 5%/K, so that all hold together. Needs reset and
+step alone.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from gradlab import validation
+from gradlab.data.episodes import LONGEST, Actor, Episode, begin, made, play, takes_seed, width
+from gradlab.data.noise import child
+from gradlab.errors import InputError
+from gradlab.probe.isolation import copied, undisturbed
+from gradlab.progress import Progress, silent
+from gradlab.racing.worlds import UNPAIRED
+from gradlab.runs.step import POLICIES, Step
+from gradlab.statistics.intervals import student
+from gradlab.statistics.number import Number, decide
+from gradlab.statistics.paired import difference_of_means, level_of
+from gradlab.user_code.calls import running
+
+NO_SEED = "reset takes no seed"
+UNSTEADY = "one episode, played twice from one seed, gives two returns"
+
+
+def step(
+    before: nn.Module,
+    after: nn.Module,
+    env: Any,
+    *,
+    starts: int = 4,
+    at_most: int = 64,
+    updates: int | None = None,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> Step:
+    """Whether the step from one policy to another raised the return.
+
+    Args:
+        before, after: of one architecture: policy(observation [n, …]) → action [n, …]; one with
+            `noise_dim` acts at noise 0, a recurrent one is policy(observation, hidden) → (action,
+            hidden). Both are copied, in eval mode, and act without noise.
+        env: a function that makes an environment, an environment with reset and step (with
+            `num_envs`: that many episodes side by side), an id of Gymnasium, or "FILE.py:FUNCTION".
+        starts: resets of the first look; at_most: of all. Four times as many where resets cannot
+            be repeated, so that the three policies are compared by means.
+        updates: how many made the step, for the words alone.
+        seed: of the resets.
+        progress: called as progress("step", episodes, of at most).
+
+    Raises:
+        InputError: names the argument, what it got and what to do.
+    """
+    validation.whole("starts", starts, 2)
+    validation.whole("at_most", at_most, starts)
+    validation.whole("seed", seed)
+    if updates is not None:
+        validation.whole("updates", updates, 1)
+    own = _policies(before, after)
+    with undisturbed():
+        environment = made(env)
+        try:
+            return _found(environment, own, starts, at_most, updates, seed, progress)
+        finally:
+            if environment is not env:
+                with suppress(Exception):
+                    environment.close()
+
+
+def _found(
+    environment: Any, own: list[nn.Module], starts: int, at_most: int, updates: int | None,
+    seed: int, progress: Progress,
+) -> Step:  # fmt: skip
+    actors = [Actor(policy, environment) for policy in own]
+    seeded = takes_seed(environment)
+
+    def episodes(actor: Actor, number: int) -> list[Episode]:
+        own = child(seed, f"step {number}") % 2**31 if seeded else None
+        with running("env"):
+            return play(environment, actor, own)
+
+    with running("env"):
+        first = begin(environment, seed if seeded else None)
+    for actor in actors:
+        actor.check(first)
+    reason = "" if episodes(actors[0], 0) == episodes(actors[0], 0) else UNSTEADY
+    reason = reason if seeded else NO_SEED
+    side, more = width(environment), UNPAIRED if reason else 1
+    looks = _looks(-(-starts * more // side), max(-(-at_most * more // side), 1))
+    level = level_of(len(looks))
+    played: list[list[list[Episode]]] = [[] for _ in POLICIES]
+    for look in looks:
+        for k in range(len(played[0]), look):
+            for policy, actor in enumerate(actors):
+                played[policy].append(episodes(actor, k))
+            progress("step", (k + 1) * side * len(POLICIES), looks[-1] * side * len(POLICIES))
+        returns = np.array([[e.total for batch in each for e in batch] for each in played])
+        after, opposite = (_change(returns[k], returns[0], not reason, level) for k in (1, 2))
+        if all(decide(each, 0.0).decided for each in (after, opposite)):
+            break
+    return Step(returns, after, opposite, not reason, updates, _notes(reason, played, returns))
+
+
+def _notes(
+    reason: str, played: list[list[list[Episode]]], returns: NDArray[np.float64]
+) -> dict[str, str]:
+    notes = {}
+    if reason:
+        notes["pairing"] = (
+            f"{reason}: returns are not paired, and {returns.shape[1]} starts stand in. A wrapper "
+            f"that keeps averages, or noise that no seed fixes, does this"
+        )
+    cut = [e for policy in played for batch in policy for e in batch if not e.ended]
+    lost = int((~np.isfinite(returns)).any(axis=0).sum())
+    if lost:
+        notes["lost"] = f"actions were not finite in {lost} of {returns.shape[1]} starts"
+    elif cut:
+        notes["length"] = f"{len(cut)} episodes did not end and were cut at {LONGEST:,} steps"
+    return notes
+
+
+def _looks(first: int, most: int) -> list[int]:
+    """Batches of starts after which is decided: doubled up to the most."""
+    looks = [first]
+    while looks[-1] < most:
+        looks.append(min(2 * looks[-1], most))
+    return looks
+
+
+def _change(
+    moved: NDArray[np.float64], still: NDArray[np.float64], paired: bool, level: float
+) -> Number:
+    if not paired:
+        return difference_of_means(moved, still, level)
+    change = moved - still
+    value, se = float(change.mean()), float(change.std(ddof=1) / np.sqrt(len(change)))
+    half = student(len(change) - 1, level) * se  # 0 where all starts are one
+    return Number(value, value - half, value + half, len(change), se)
+
+
+def _policies(before: nn.Module, after: nn.Module) -> list[nn.Module]:
+    """Copies at θ₀, θ₁ and 2θ₀ − θ₁.
+
+    Raises:
+        InputError: they are of different architectures, equal, or not finite.
+    """
+    for name, policy in (("before", before), ("after", after)):
+        validation.instance(name, policy, nn.Module, "a torch.nn.Module")
+    held = [dict(policy.named_parameters()) for policy in (before, after)]
+    shapes = [{name: tuple(p.shape) for name, p in each.items()} for each in held]
+    if shapes[0] != shapes[1]:
+        raise InputError(f"after is of another architecture than before: {_differing(*shapes)}")
+    if not shapes[0]:
+        raise InputError("before has no parameters: a step is one of parameters")
+    for name, each in zip(("before", "after"), held, strict=True):
+        lost = [key for key, p in each.items() if not bool(torch.isfinite(p).all())]
+        if lost:
+            raise InputError(f"{name} has parameters that are not finite, first {lost[0]}")
+    if all(torch.equal(held[0][key], held[1][key].to(held[0][key])) for key in held[0]):
+        raise InputError("before and after have equal parameters: no step was made")
+    own = [copied(before), copied(after), copied(before)]
+    with torch.no_grad():
+        for opposite, moved in zip(own[2].parameters(), own[1].parameters(), strict=True):
+            opposite.copy_(_mirrored(opposite, moved))
+    return own
+
+
+def _mirrored(begin: Tensor, moved: Tensor) -> Tensor:
+    return 2 * begin - moved.to(begin)
+
+
+def _differing(before: dict[str, tuple[int, ...]], after: dict[str, tuple[int, ...]]) -> str:
+    for name in {**before, **after}:
+        if before.get(name) != after.get(name):
+            one, other = (
+                "none" if shape is None else str(list(shape))
+                for shape in (before.get(name), after.get(name))
+            )
+            return f"{name} is {one} before and {other} after"
+    return "other names"

@@ -1,0 +1,289 @@
+"""Steps between two policies, against returns in closed form."""
+
+from __future__ import annotations
+
+import copy
+import json
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import gradlab
+from gradlab.cli.program import main
+from gradlab.data.noise import child
+from gradlab.errors import InputError
+from gradlab.runs.step import Step
+from gradlab.statistics.number import Number
+from gradlab.statistics.paired import difference_of_means
+from gradlab.verdicts.step import screen
+from tests.racing.small_environments import (
+    Begun,
+    Counting,
+    Drawing,
+    Keeping,
+    Noisy,
+    Once,
+    Pictures,
+    Side,
+    Sliding,
+    Unseeded,
+    gain_of,
+)
+
+GAINS = (-1.0, -1.5, -0.5)  # before, after, and the opposite step
+
+
+def test_returns_are_those_of_the_closed_form_from_the_same_starts():
+    found = gradlab.step(gain_of(GAINS[0]), gain_of(GAINS[1]), Sliding, seed=3)
+    seeds = [child(3, f"step {k}") % 2**31 for k in range(found.starts)]
+    starts = [np.random.default_rng(each).uniform(1.0, 2.0) for each in seeds]
+    exact = [[Sliding.return_of(gain, x) for x in starts] for gain in GAINS]
+    np.testing.assert_allclose(found.returns, exact, rtol=1e-5)
+    assert found.helped and found.paired and found.starts == 8 and not found.notes
+    assert found.after.value == pytest.approx(np.mean(np.subtract(exact[1], exact[0])), rel=1e-5)
+    assert decided_sides(found) == ("raised", "lower")
+    assert list(found.table()["policy"]) == ["before", "after", "opposite"]
+
+
+def decided_sides(found: Step) -> tuple[str, str]:
+    words = found.headline.split()
+    return words[2], words[words.index("would") + 1]
+
+
+@pytest.mark.parametrize(
+    ("reward", "moved", "said", "light"),
+    [
+        (lambda a: -(a**2), 1.0, "too long, or a ridge", "choose"),
+        (lambda a: a**2, 1.0, "any move helps", "act"),
+        (lambda a: a, 1.0, "would lower it by 1 ± 0", "act"),
+        (lambda a: a, -1.0, "would raise it by 1 ± 0", "choose"),
+        (lambda a: float(a > 5), 1.0, "changed no return", "choose"),
+        (lambda a: float(a > 0.5), 1.0, "not known", "act"),
+    ],
+)
+def test_what_is_said_follows_from_both_signs(reward, moved, said, light):
+    found = gradlab.step(gain_of(0.0), gain_of(moved), lambda: Once(reward), at_most=4)
+    assert said in found.headline and screen(found).light == light
+
+
+def test_one_step_that_lowers_the_return_is_normal_and_never_red():
+    lower = Number(-17.0, -17.3, -16.7, 4)
+    returns = np.array([[0.0, 1.0], [-17.0, -16.0], [-2.0, -1.0]])
+    for updates, share in ((None, "64% of those of 10"), (12, "64%"), (400, "21%")):
+        found = Step(returns, lower, lower, True, updates, {})
+        assert share in found.normal and screen(found).light == "choose"
+    assert Step(returns, lower.negative, lower, True, 12, {}).normal == ""
+    assert str(found).startswith(
+        "These 400 updates lowered the return by 17 ± 0.3, and so would the opposite step (2 "
+        "starts): too long, or a ridge."
+    )
+
+
+def test_starts_are_doubled_until_the_signs_are_known_or_to_the_most():
+    near = gradlab.step(gain_of(-1.0), gain_of(-1.0 + 1e-6), Noisy, starts=2, at_most=5)
+    assert near.starts == 20 and near.helped is None
+    assert "from 20 starts" in near.headline and screen(near).light == "choose"
+    assert gradlab.step(gain_of(-1.0), gain_of(-2.0), Sliding, starts=2, at_most=64).starts < 64
+
+
+@pytest.mark.parametrize(("world", "why"), [(Unseeded, "takes no seed"), (Noisy, "two returns")])
+def test_what_cannot_be_paired_is_compared_by_more_starts_and_said(world, why):
+    found = gradlab.step(gain_of(-0.5), gain_of(-3.0), world)
+    assert (
+        not found.paired and found.starts >= 16 and found.helped and why in found.notes["pairing"]
+    )
+    expected = [np.mean([Sliding.return_of(g, x) for x in np.linspace(1, 2, 99)])
+                for g in (-0.5, -3.0)]  # fmt: skip
+    assert found.after.low < expected[1] - expected[0] < found.after.high
+
+
+def test_places_side_by_side_count_their_first_episode_each():
+    found = gradlab.step(gain_of(-1.0), gain_of(-1.5), Side(), starts=3, at_most=3)
+    starts = np.random.default_rng(child(0, "step 0") % 2**31).uniform(1, 2, 3)
+    factor = (0.9 - 0.2) ** 2
+    exact = [-(x**2) * sum(factor**t for t in range(1, n + 1))
+             for x, n in zip(starts, (10, 5, 2), strict=True)]  # fmt: skip
+    np.testing.assert_allclose(found.returns[0], exact, rtol=1e-5)
+
+
+def test_vectors_of_gymnasium_equal_their_single_environments():
+    gymnasium = pytest.importorskip("gymnasium")
+    torch.manual_seed(0)
+    before = nn.Sequential(nn.Linear(4, 2))
+    after = copy.deepcopy(before)
+    after[0].weight.data.mul_(-1)
+    for mode in ("sync", "vector_entry_point"):
+        both = gradlab.step(
+            before, after, starts=4, at_most=4,
+            env=lambda mode=mode: gymnasium.make_vec("CartPole-v1", 4, vectorization_mode=mode),
+        )  # fmt: skip
+        assert both.paired and both.starts == 4 and np.unique(both.returns[0]).size > 1
+        if mode == "sync":  # whose places take the seed, the one after it, and so on
+            begun = child(0, "step 0") % 2**31
+            assert both.returns[0].tolist() == [lasting(before, begun + k) for k in range(4)]
+
+
+def lasting(policy: nn.Module, seed: int) -> float:
+    """Steps that a pole stands, by the environment alone."""
+    import gymnasium
+
+    world = gymnasium.make("CartPole-v1")
+    seen, _ = world.reset(seed=seed)
+    for total in range(1, 501):
+        logits = policy(torch.as_tensor(seen)[None])
+        seen, _, fell, cut, _ = world.step(int(logits.argmax()))
+        if fell or cut:
+            return float(total)
+    raise AssertionError("it stands longer than it may")
+
+
+def test_recurrent_policies_begin_every_episode_anew():
+    found = gradlab.step(Counting(-0.1), Counting(-0.2), Sliding, starts=4, at_most=4)
+    x = np.random.default_rng(child(0, "step 2") % 2**31).uniform(1, 2)
+    exact = 0.0
+    for t in range(Sliding.STEPS):
+        x = 0.9 * x - 0.2 * 0.1 * t
+        exact -= x**2
+    assert found.returns[0, 2] == pytest.approx(exact, rel=1e-5)
+    inside = gradlab.step(Begun(-0.1), Begun(-0.2), Sliding, starts=4, at_most=4)
+    np.testing.assert_allclose(inside.returns, found.returns, rtol=1e-6)
+    with pytest.raises(InputError, match=r"keeps a state\. Give it a method reset"):
+        gradlab.step(Keeping(-0.1), Keeping(-0.2), Sliding)
+
+
+def test_an_lstm_takes_its_own_hidden_state():
+    class Remembering(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.cell, self.head = nn.LSTMCell(1, 4), nn.Linear(4, 1)
+
+        def forward(self, state, hidden=None):
+            hidden = self.cell(state, hidden)
+            return self.head(hidden[0]), hidden
+
+    after = Remembering()
+    after.head.weight.data -= 1.0
+    found = gradlab.step(Remembering(), after, Sliding, at_most=4)
+    state, hidden, total = Sliding(), None, 0.0
+    seen, _ = state.reset(child(0, "step 0") % 2**31)
+    for _ in range(Sliding.STEPS):
+        with torch.no_grad():
+            action, hidden = Remembering()(torch.as_tensor(seen)[None], hidden)
+        seen, reward, *_ = state.step(action[0].numpy())
+        total += reward
+    assert found.returns[0, 0] == pytest.approx(total, rel=1e-5)
+
+
+def test_pictures_are_given_to_the_policy_as_they_are():
+    torch.manual_seed(0)
+    before = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(8, 1, bias=False))
+    after = copy.deepcopy(before)
+    after[2].weight.data.mul_(-1.0)
+    found = gradlab.step(before, after, Pictures, at_most=4)
+    assert np.isfinite(found.returns).all() and np.unique(found.returns).size > 4
+
+
+def test_nothing_of_the_callers_is_changed():
+    before, after = gain_of(-1.0), gain_of(-1.5)
+    before.train()
+    torch.manual_seed(1)
+    random.seed(1)
+    np.random.seed(1)
+    expected = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
+
+    def make():
+        torch.rand(3), np.random.rand(3), random.random()
+        return Sliding()
+
+    gradlab.step(before, after, make)
+    found = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
+    assert torch.equal(found[0], expected[0]) and found[1:] == expected[1:]
+    assert before.training and before.weight.item() == -1.0 and after.weight.item() == -1.5
+
+
+class Failing(Sliding):
+    def step(self, action):
+        raise RuntimeError("the robot is off")
+
+
+def lost() -> nn.Linear:
+    return gain_of(float("nan"))
+
+
+def broken():
+    raise OSError("no such licence")
+
+
+@pytest.mark.parametrize(
+    ("words", "before", "after", "options"),
+    [
+        (r"another architecture.*weight is \[1, 1\] before and \[2, 1\] after",
+         gain_of(1.0), nn.Linear(1, 2, bias=False), {}),
+        ("bias is none before", gain_of(1.0), nn.Linear(1, 1), {}),
+        ("equal parameters", gain_of(1.0), gain_of(1.0), {}),
+        ("after has parameters that are not finite, first weight", gain_of(1.0), lost(), {}),
+        ("before is 3", 3, gain_of(1.0), {}),
+        ("no parameters", nn.Identity(), nn.Identity(), {}),
+        ("draws inside forward", Drawing(1, 1), Drawing(1, 1), {}),
+        ("cannot take inputs of shape", nn.Linear(2, 1), nn.Linear(2, 1), {}),
+        ("starts is 1", gain_of(1.0), gain_of(2.0), {"starts": 1}),
+        ("at_most is 2", gain_of(1.0), gain_of(2.0), {"at_most": 2}),
+        ("updates is 0", gain_of(1.0), gain_of(2.0), {"updates": 0}),
+        ("env failed .*no such licence", gain_of(1.0), gain_of(2.0), {"env": broken}),
+        ("env failed .*the robot is off", gain_of(1.0), gain_of(2.0), {"env": Failing}),
+        ("env is a int without reset", gain_of(1.0), gain_of(2.0), {"env": lambda: 3}),
+        ("env is 'Sliding-v0'", gain_of(1.0), gain_of(2.0), {"env": "Sliding-v0"}),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_compared_is_refused_with_its_name(words, before, after, options):
+    with pytest.raises(InputError, match=words):
+        gradlab.step(before, after, **{"env": Sliding} | options)
+
+
+def test_welchs_interval_is_scipys():
+    from scipy import stats
+
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(1.0, 1.0, 7), rng.normal(0.0, 3.0, 12)
+    found = difference_of_means(a, b)
+    ends = stats.ttest_ind(a, b, equal_var=False).confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx((ends.low, ends.high), rel=1e-9)
+
+
+OWN = """
+import torch
+from tests.racing.small_environments import Sliding as make_env, gain_of
+def before():
+    return gain_of(-1.0)
+def after():
+    return gain_of(-1.5)
+"""
+
+
+def test_the_command_prints_what_the_step_did(tmp_path: Path, capsys):
+    own = tmp_path / "own.py"
+    own.write_text(OWN)
+    words = ["step", f"{own}:before", f"{own}:after", "--env", f"{own}:make_env"]
+    assert main([*words, "--updates", "50", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["recommendation"].startswith("These 50 updates raised the return by")
+    assert document["light"] == "act" and document["paired"]
+    assert [row["policy"] for row in document["table"]] == ["before", "after", "opposite"]
+    assert main([*words[:3], "--env", "Nowhere-v0"]) == 2
+    assert "Nowhere" in capsys.readouterr().err
+
+
+def test_checkpoints_of_two_architectures_are_refused(tmp_path: Path, capsys):
+    from gradlab.networks.checkpoint import save
+    from gradlab.networks.mlp import Policy
+
+    for name, hidden in (("a", (4,)), ("b", (5,))):
+        save(Policy(1, 1, hidden), tmp_path / f"{name}.safetensors")
+    files = [str(tmp_path / f"{name}.safetensors") for name in "ab"]
+    assert main(["step", *files, "--env", "Pendulum-v1"]) == 2
+    assert "another architecture" in capsys.readouterr().err
