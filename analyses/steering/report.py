@@ -208,10 +208,9 @@ def task_table(rows: Sequence[Row], task: str) -> str:
         "− best fixed, equal seconds", "processor", "transitions", "judging steps", "held",
     ]  # fmt: skip
     lines = [" | ".join(heads), " | ".join(["---"] * len(heads))]
-    last = training.ITERATIONS
     fixed = [name for name in training.FIXED if name in arms]
     whole = {
-        name: np.array([averaged(row, "iterations", last) for row in found])
+        name: np.array([averaged(row, "iterations", row["iterations"][-1]) for row in found])
         for name, found in arms.items()
     }
     best = max(fixed, key=lambda name: whole[name].mean(), default=None)
@@ -255,6 +254,6 @@ def write_page(worlds: Sequence[Row], tasks: Sequence[Row], output: Path) -> Non
         figure = forest(worlds)
         FigureCanvasAgg(figure)
         figure.savefig(output / "steering.png", dpi=110)
-    for task in training.TASKS:
+    for task in training.WORLDS:
         if any(row["task"] == task for row in tasks):
             put(page, task, task_table(tasks, task))
