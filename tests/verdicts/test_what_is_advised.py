@@ -103,6 +103,8 @@ def test_a_return_that_jumps_comes_first_and_what_was_tried_is_advised():
 def test_open_jumps_are_no_green_light():
     found = read(realised=RAISED, jumps=planted_jumps("open"))
     assert advise(found).light == "choose" and advise(found).missing == "jumps"
+    lost = read(realised=RAISED, jumps=planted_jumps("open", lost=(0, 3, 9)))
+    assert "leave the finite numbers" in recommendation(lost).sure
 
 
 def test_gradients_of_another_problem_are_believed_by_nobody():

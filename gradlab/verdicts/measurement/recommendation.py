@@ -244,6 +244,8 @@ def _sure(facts: Facts, advice: Advice, cell: Cell) -> str:
         return "not tried: no step of an update's length was taken along it"
     if advice.missing == "jumps":
         assert facts.jumps is not None
+        if facts.jumps.first_lost is not None:
+            return "open: within an update some returns leave the finite numbers"
         return f"open: whether the jumps of the return do harm{_more(facts, facts.jumps.missing)}"
     if advice.missing == "lasting":
         assert facts.rehearsal is not None
