@@ -55,8 +55,8 @@ class World:
 def learned(arm: str) -> Algorithm:
     """Through a model that is fitted again after 500 transitions; small and fast."""
     return replace(
-        row_of(arm, "inverted_pendulum"), model=None if arm == "h0" else MODEL, updates=1, batch=128,
-        policy_rate=(1e-3, 1e-3), value_rate=(1e-3, 1e-3),
+        row_of(arm, "inverted_pendulum"), model=None if arm == "h0" else MODEL, updates=1,
+        batch=128, policy_rate=(1e-3, 1e-3), value_rate=(1e-3, 1e-3),
     )  # fmt: skip
 
 
