@@ -69,6 +69,17 @@ def test_the_length_of_the_highest_return_is_said(changes, updates, words):
     assert said <= WORDS and numbers <= NUMBERS, screen.headline
 
 
+def test_what_was_tried_is_what_raised_the_return():
+    """Several updates did, one plain step is not told from none: it is not said to."""
+    rising = rehearsed({BEST: RISES, CRITIC: FALLS})
+    unclear = read(realised=steps({BEST: 0.02}, noise=3.0), rehearsal=rising)
+    assert not unclear.realised.helps(BEST) and not unclear.realised.harms(BEST)
+    screen = recommendation(replace(unclear, disagreements=()))
+    assert screen.sure.startswith("tried: 25 updates raised") and screen.light == "act"
+    shown = recommendation(read(realised=RAISED, rehearsal=rising)).sure
+    assert shown.startswith("tried: one update raised")
+
+
 def test_the_gradient_that_leads_highest_goes_before_the_one_that_gains_most_in_one_step():
     found = read(realised=RAISED, rehearsal=rehearsed({BEST: PASSES, SHORT: RISES}))
     assert (advise(found).cell, advise(found).updates) == (SHORT, 25)

@@ -237,7 +237,7 @@ def _critic(facts: Facts, cell: Cell) -> Part:
 def _sure(facts: Facts, advice: Advice, cell: Cell) -> str:
     """What was tried, or what is open and how many more starts would tell."""
     if not advice.missing:
-        return "tried: one update raised the return on fresh starts"
+        return f"tried: {_tried(facts, advice, cell)} raised the return on fresh starts"
     if advice.missing == "premise":
         return "a check failed; returns alone were followed"
     if advice.missing == "step":
@@ -255,6 +255,15 @@ def _sure(facts: Facts, advice: Advice, cell: Cell) -> str:
         return "open: one plain step lowers the return, several updates raise it"
     more = facts.realised.missing(cell)
     return f"open: whether one update raises the return{_more(facts, more)}"
+
+
+def _tried(facts: Facts, advice: Advice, cell: Cell) -> str:
+    """What raised it: one update, where that is shown, else those of the rehearsal."""
+    taken = facts.realised
+    once = taken is not None and cell in taken.stepped and taken.helps(cell)
+    if once or advice.updates is None or advice.updates == 1:
+        return "one update"
+    return f"{advice.updates} updates"
 
 
 def _to_last(rehearsal: Rehearsal, cell: Cell) -> int | None:
