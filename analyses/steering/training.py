@@ -79,6 +79,7 @@ WORLDS = {
     ),
     "Hopper-v5": with_model(partial(tasks.mujoco, "Hopper-v5"), 800, 1000, 1.0),
 }
+LEARNED = ("cart_pole_swing_up", "pendulum", "Hopper-v5")
 
 
 def run_arm(name: str, arm: str, folder: Path) -> list[dict[str, Any]]:
