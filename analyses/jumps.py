@@ -1,28 +1,40 @@
-"""How often the trial of a truth is wrong: kinds found in worlds whose returns are known.
+"""How often the trial of a truth is wrong, and what it says of the MuJoCo tasks.
 
-    python -m analyses.jumps [--seeds 10] [--starts 128]
+    python -m analyses.jumps [--seeds 10] [--starts 128]    worlds whose returns are known
+    python -m analyses.jumps --tasks runs/jumps             to reports/truths: jumps.csv, README.md
 
 A mass that is drawn past a disc (`cost` of a step inside; its edge jumps, has a kink, or is soft),
 a ball that bounces, a pole whose fall ends the episode, and smooth counterparts. A jump is found
 where at least one start is certified; a false one where none is there.
+
+The six MuJoCo tasks are measured by `gradlab measure TASK --starts N --horizon 15` with the
+networks that come with them; what is in the folder is not measured again.
 """
 
 from __future__ import annotations
 
 import argparse
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 
+import pandas as pd
 import torch
 from torch import Tensor, nn
 
+import gradlab
+from analyses.verdicts import put
 from gradlab import systems
 from gradlab.gradients.setting import Setting
 from gradlab.gradients.starts import as_starts
 from gradlab.measurement.jumps import find_jumps
 from gradlab.networks.policies import Gaussian
+from gradlab.runs.jumps import UPDATE
 from gradlab.systems.system import System
 from gradlab.truth.oracles import unroll_all_actions
+from gradlab.verdicts.facts import facts
 
 GAMMA, T, MOVE = 0.98, 60, 0.04
 
@@ -119,11 +131,74 @@ WORLDS: dict[str, tuple[bool, Callable[[int, int], Setting]]] = {
 }  # fmt: skip
 
 
+MUJOCO = {"InvertedPendulum": 64, "Hopper": 64, "HalfCheetah": 64, "Walker2d": 64, "Ant": 64,
+          "Humanoid": 32}  # fmt: skip
+PAGE = Path("reports/truths")
+HEADS = {
+    "task": "task", "kind": "kind", "starts": "starts of the trial", "steps": "steps of the return",
+    "jumping": "starts that jump", "promised": "promised", "brought": "brought at 1, 4, 12%",
+    "gap": "gap at 4%, of what was promised", "lost": "starts lost at 1, 4, 12%",
+    "missing": "more starts that would tell", "truth": "truth", "minutes": "minutes",
+}  # fmt: skip
+
+
+def measured(name: str, starts: int, folder: Path) -> Path:
+    """The run file of one task, measured where it is missing."""
+    path = folder / f"{name}.h5"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        asked = [f"{name}-v5", "--starts", str(starts), "--horizon", "15", "--output", str(path)]
+        subprocess.run([sys.executable, "-P", "-m", "gradlab", "measure", *asked], check=True)
+    return path
+
+
+def said_of(name: str, path: Path) -> dict[str, object]:
+    """What one measurement says of its return, a row."""
+    profile = gradlab.load(path)
+    found, truth = profile.jumps, profile.truth
+    row: dict[str, object] = {
+        "task": f"{name}-v5", "kind": "constant" if facts(profile).void else "not tried",
+        "steps": truth["horizon"], "truth": truth["status"],
+        "commit": str(profile.environment["commit"])[:8],
+        "minutes": round(float(profile.environment["wall_seconds"]) / 60, 1),
+    }  # fmt: skip
+    if found is None:
+        return row
+    ends = (found.gap[UPDATE], found.gap_low[UPDATE], found.gap_high[UPDATE])
+    return row | {
+        "kind": found.kind, "starts": found.samples, "steps": found.horizon,
+        "jumping": f"{found.count} of {found.tried}", "promised": f"{found.promised:.3g}",
+        "brought": ", ".join(f"{each:.3g}" for each in found.brought),
+        "gap": "{:.3g} [{:.3g}, {:.3g}]".format(*ends), "lost": ", ".join(map(str, found.lost)),
+        "missing": {0: "–", -1: "not known"}.get(found.missing, str(found.missing)),
+    }  # fmt: skip
+
+
+def table_of(rows: pd.DataFrame) -> str:
+    lines = [" | ".join(HEADS.values()), " | ".join(["---"] * len(HEADS))]
+    for _, row in rows.iterrows():
+        cells = (row.get(name) for name in HEADS)
+        lines.append(" | ".join("–" if pd.isna(each) else str(each) for each in cells))
+    return "\n".join(lines) + "\n"
+
+
+def tell_tasks(folder: Path) -> None:
+    """The table of the MuJoCo tasks, from their run files."""
+    rows = [said_of(name, measured(name, n, folder)) for name, n in MUJOCO.items()]
+    table = pd.DataFrame(rows).astype({"starts": "Int64"})
+    table.to_csv(PAGE / "jumps.csv", index=False)
+    put(PAGE / "README.md", "jumps", table_of(table))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--starts", type=int, default=128)
+    parser.add_argument("--tasks", type=Path, help="folder of the MuJoCo tasks' run files")
     given = parser.parse_args()
+    if given.tasks is not None:
+        tell_tasks(given.tasks)
+        return
     totals = {True: [0, 0], False: [0, 0]}
     for name, (jumps, world) in WORLDS.items():
         kinds: Counter[str] = Counter()

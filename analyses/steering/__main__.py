@@ -57,7 +57,7 @@ def run_tasks(path: Path, folder: Path) -> None:
     """What is missing of every task and arm."""
     folder.mkdir(parents=True, exist_ok=True)
     done = {(row["task"], row["arm"]) for row in lines_of(path)}
-    for task in training.TASKS:
+    for task in training.WORLDS:
         for arm in training.ARMS:
             if (task, arm) in done:
                 continue

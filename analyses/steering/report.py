@@ -7,7 +7,7 @@ the worlds, paired; over seeds the wider end of Student's and the skewness-corre
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -196,50 +196,109 @@ def averaged(row: Row, over: str, until: float) -> float:
     return float(np.trapezoid(np.interp(inside, x, returns), inside) / (until - x[0]))
 
 
-def task_table(rows: Sequence[Row], task: str) -> str:
-    """An arm a line: returns of the seeds, paired differences to the best fixed in hindsight."""
+def arms_of(rows: Sequence[Row], task: str) -> dict[str, list[Row]]:
+    """The rows of every arm that was run on a task."""
     arms = {
         name: [row for row in rows if row["task"] == task and row["arm"] == name]
         for name in training.ARMS
     }
-    arms = {name: found for name, found in arms.items() if found}
+    return {name: found for name, found in arms.items() if found}
+
+
+def whole(found: Sequence[Row]) -> Floats:
+    """Returns of the seeds, averaged over the run."""
+    return np.array([averaged(row, "iterations", row["iterations"][-1]) for row in found])
+
+
+def best_of(arms: Mapping[str, Sequence[Row]]) -> str | None:
+    """The best fixed horizon in hindsight."""
+    fixed = [name for name in training.FIXED if name in arms]
+    return max(fixed, key=lambda name: whole(arms[name]).mean(), default=None)
+
+
+def timed(found: Sequence[Row], other: Sequence[Row]) -> Floats:
+    """Differences of the returns averaged up to the earlier end of the two, in seconds."""
+    until = min(found[0]["seconds"][-1], other[0]["seconds"][-1])
+    pair = [np.array([averaged(row, "seconds", until) for row in each]) for each in (found, other)]
+    return pair[0] - pair[1]
+
+
+def task_table(rows: Sequence[Row], task: str) -> str:
+    """An arm a line: returns of the seeds, paired differences to the best fixed in hindsight."""
+    arms = arms_of(rows, task)
     heads = [
-        "arm", "return before, after", "averaged over the run", "− best fixed, equal iterations",
-        "− best fixed, equal seconds", "processor", "transitions", "judging steps", "held",
+        "arm", "return before, after", "below their start", "averaged over the run",
+        "− best fixed, equal iterations", "− best fixed, equal seconds", "processor", "transitions",
+        "judging steps", "held",
     ]  # fmt: skip
     lines = [" | ".join(heads), " | ".join(["---"] * len(heads))]
-    last = training.ITERATIONS
-    fixed = [name for name in training.FIXED if name in arms]
-    whole = {
-        name: np.array([averaged(row, "iterations", last) for row in found])
-        for name, found in arms.items()
-    }
-    best = max(fixed, key=lambda name: whole[name].mean(), default=None)
+    best = best_of(arms)
     for name, found in arms.items():
-        first = found[0]
-        apart, timed = "–", "–"
+        first, mean = found[0], whole(found)
+        apart, later = "–", "–"
         if best is not None and name != best:
-            until = min(first["seconds"][-1], arms[best][0]["seconds"][-1])
-            pair = [
-                np.array([averaged(row, "seconds", until) for row in arms[each]])
-                for each in (name, best)
-            ]
-            apart, timed = paired(whole[name] - whole[best]), paired(pair[0] - pair[1])
+            apart = paired(mean - whole(arms[best]))
+            later = paired(timed(found, arms[best]))
         begin = np.mean([row["returns"][0] for row in found])
         end = ", ".join(f"{row['returns'][-1]:.4g}" for row in found)
         held = "–" if first["held"] is None else f"{np.mean([row['held'] for row in found]):.0%}"
         lines.append(" | ".join([
             f"{name} (best fixed)" if name == best else name, f"{begin:.4g}; {end}",
-            f"{whole[name].mean():.4g}", apart, timed, f"{first['seconds'][-1]:.0f} s",
-            f"{first['transitions'][-1]:,}", f"{first['judged'][-1]:,}", held,
+            f"{below(found)} of {len(found)}", f"{mean.mean():.4g}", apart, later,
+            f"{first['seconds'][-1]:.0f} s", f"{first['transitions'][-1]:,}",
+            f"{first['judged'][-1]:,}", held,
         ]))  # fmt: skip
     return "\n".join(lines) + "\n"
 
 
-def paired(values: Floats) -> str:
+def below(found: Sequence[Row]) -> int:
+    """Seeds that end below their start."""
+    return sum(row["returns"][-1] < row["returns"][0] for row in found)
+
+
+def judge_learned(rows: Sequence[Row]) -> str:
+    """Accept and rehearse by part 4 of the criterion, task by task, where all arms were run."""
+    lines = []
+    for task in training.LEARNED:
+        arms = arms_of(rows, task)
+        if len(arms) < len(training.ARMS):
+            lines.append(f"- {task}: not over, {len(arms)} of {len(training.ARMS)} arms.")
+            continue
+        best = best_of(arms)
+        assert best is not None
+        for name in training.STEERED:
+            found = arms[name]
+            apart, later = whole(found) - whole(arms[best]), timed(found, arms[best])
+            outcome = outcome_of(apart, later)
+            ruled = paired(whole(found) - whole(arms["rule"]))
+            lines.append(
+                f"- {task}, `{name}`: **{outcome}** (less {best}, the best fixed: {paired(later)} "
+                f"at equal seconds, {paired(apart)} at equal iterations; less the rule: {ruled}; "
+                f"{below(found)} of {len(found)} seeds below their start, {best}: "
+                f"{below(arms[best])})."
+            )
+    return "\n".join(lines) + "\n"
+
+
+def outcome_of(apart: Floats, later: Floats) -> str:
+    """By differences at equal iterations and at equal seconds."""
+    low, high = ends_of(later)
+    if low > 0:
+        return "pays"
+    if high < 0:
+        return "refuted"
+    return "undecided, only at equal iterations" if ends_of(apart)[0] > 0 else "undecided"
+
+
+def ends_of(values: Floats) -> tuple[float, float]:
     left_out = (values.sum() - values) / (len(values) - 1)
     found = mean_interval(Estimate(float(values.mean()), left_out))
-    return f"{values.mean():+.3g} [{found.low:+.3g}, {found.high:+.3g}]"
+    return found.low, found.high
+
+
+def paired(values: Floats) -> str:
+    low, high = ends_of(values)
+    return f"{values.mean():+.3g} [{low:+.3g}, {high:+.3g}]"
 
 
 def write_page(worlds: Sequence[Row], tasks: Sequence[Row], output: Path) -> None:
@@ -255,6 +314,7 @@ def write_page(worlds: Sequence[Row], tasks: Sequence[Row], output: Path) -> Non
         figure = forest(worlds)
         FigureCanvasAgg(figure)
         figure.savefig(output / "steering.png", dpi=110)
-    for task in training.TASKS:
+    put(page, "learned", judge_learned(tasks))
+    for task in training.WORLDS:
         if any(row["task"] == task for row in tasks):
             put(page, task, task_table(tasks, task))

@@ -10,6 +10,8 @@ the user's update, the update and three times it (`runs.jumps` has the numbers a
                 shrinks with the part, by 64 and more a round, a kink by 8, a jump stays: it is one
                 where more than 30% of the first round's residual and half of the second's is left
     harm        E e_2 / |E p| with an interval, against ±20%
+    lost        a return that leaves the finite numbers is not smooth, and nobody knows what it
+                would have brought: unless the starts that are left refute the gradient, it is open
 
 Fifteen worlds with and without jumps: 105 of 105 found and 0 of 210 false with 512 starts, 51 of 51
 and 0 of 69 with 128 (`analyses/jumps.py` has those of this module).
@@ -24,7 +26,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gradlab.gradients.groups import by_group, grouping
+from gradlab.gradients.groups import by_group
 from gradlab.gradients.setting import Setting
 from gradlab.networks.policies import lacks_score
 from gradlab.progress import Progress, silent
@@ -68,7 +70,8 @@ def find_jumps(
         move: by which share of their size the user's update moves the actions.
 
     Returns:
-        None where the mean gradient is 0, or gradient or returns are not finite.
+        None where the mean gradient is 0 or not finite. What is said of slopes at a length is of
+        the starts whose returns are finite there.
     """
     mean = gradients.mean(dim=0)
     if not (torch.isfinite(gradients).all() and float(mean.norm()) > 0):
@@ -78,39 +81,39 @@ def find_jumps(
     rolling = Rolling(setting, progress)
     moved = [perturbed(setting.policy, sign * k * u) for sign in (1.0, -1.0) for k in eta]
     rolled = rolling.of_policies(starts, moved, STAGE)
-    if not torch.isfinite(rolled.returns).all():
-        return None
     up, down = rolled.returns.reshape(2, len(eta), -1)
     p = gradients @ u
     d = (up - down) / (2 * torch.from_numpy(eta).to(p)[:, None])
-    e = d - p
+    e, kept = d - p, torch.isfinite(d)
     found = _bisect(rolling, u, float(eta[UPDATE]), p, e[UPDATE], down[UPDATE], up[UPDATE])
-    label, size = grouping(starts)
-    promised, brought = by_group(p[None], label)[0], by_group(d, label)
-    ends = [_gap(each - promised, promised, size) for each in brought]
+    group = starts.group
+    ends = [_gap(each[rows], p[rows], group[rows]) for each, rows in zip(e, kept, strict=True)]
     gap, low, high = (np.array(column) for column in zip(*ends, strict=True))
-    roughness = float(_rms(p) / _rms(d[0]).clamp(min=1e-300))
+    roughness = float(_rms(p[kept[0]]) / _rms(d[0, kept[0]]).clamp(min=1e-300))
     at_update = float(low[UPDATE]), float(high[UPDATE])
-    kind = kind_of(roughness, len(found.starts), gap, low, high)
+    lost = tuple((~kept).sum(dim=1).tolist())
+    kind = kind_of(roughness, len(found.starts), gap, low, high, any(lost))
+    missing = -1 if any(lost) else _missing(float(gap[UPDATE]), at_update, len(p))
     return Jumps(
         kind=kind,
         moves=move * np.array(MOVES),
         lengths=eta,
         promised=float(p.mean()),
-        brought=np.asarray(d.mean(dim=1).numpy(), dtype=np.float64),
+        brought=np.array([float(each[rows].mean()) for each, rows in zip(d, kept, strict=True)]),
         gap=gap,
         gap_low=low,
         gap_high=high,
-        spread=float(e[0].square().sum() / e[UPDATE].square().sum().clamp(min=1e-300)),
+        spread=float(_squares(e[0, kept[0]]) / _squares(e[UPDATE, kept[UPDATE]]).clamp(min=1e-300)),
         roughness=roughness,
         tried=found.tried,
         starts=found.starts,
         sizes=found.sizes,
         at=found.at,
-        missing=_missing(float(gap[UPDATE]), at_update, len(p)) if kind == "open" else 0,
+        missing=missing if kind == "open" else 0,
         samples=len(p),
         horizon=setting.horizon,
         steps=rolled.steps + found.steps,
+        lost=lost,
     )
 
 
@@ -221,9 +224,12 @@ class _Found:
 def _bisect(
     rolling: Rolling, u: Tensor, eta: float, p: Tensor, e: Tensor, down: Tensor, up: Tensor
 ) -> _Found:
-    """Jumps of the returns of the starts whose slope at ±η is farthest from the promised one."""
-    starts = rolling.setting.starts
-    rows = e.abs().argsort(descending=True)[:SUSPECTS]
+    """Jumps of the returns of the starts whose slope at ±η is farthest from the promised one, of
+    those whose returns are finite there."""
+    starts, finite = rolling.setting.starts, torch.isfinite(e).nonzero()[:, 0]
+    rows = finite[e[finite].abs().argsort(descending=True)[:SUSPECTS]]
+    if not len(rows):
+        return _Found(np.zeros(0, np.int64), np.zeros(0), np.zeros(0, np.int64), 0, 0)
     a, b, J_a, J_b = (
         -eta * torch.ones_like(p[rows]),
         eta * torch.ones_like(p[rows]),
@@ -246,7 +252,9 @@ def _bisect(
         J_a, J_b = J.gather(1, part)[:, 0], J.gather(1, part + 1)[:, 0]
     last = left[-1]
     jumps = (
-        (last > LEFT * left[0]) & (last > KEPT * left[1]) & (last > NEGLIGIBLE * _rms(up - down))
+        (last > LEFT * left[0])
+        & (last > KEPT * left[1])
+        & (last > NEGLIGIBLE * _rms((up - down)[finite]))
     )
     here = jumps.nonzero().flatten()
     at = torch.zeros(0, dtype=torch.int64)
@@ -275,15 +283,19 @@ def _where(followed: Followed, setting: Setting) -> Tensor:
     return torch.where(parted.any(dim=0), parted.argmax(dim=0), at)
 
 
-def _gap(e: Floats, p: Floats, size: Floats) -> tuple[float, float, float]:
-    """E e / |E p| and the ends of its 95% interval, from sums over groups [G].
+def _gap(e: Tensor, p: Tensor, group: Tensor) -> tuple[float, float, float]:
+    """E e / |E p| and the ends of its 95% interval, from sums over the groups of starts [n].
 
     v_g = (e_g − gap p_g)² linearises it; t has (Σ v)²/Σ v² degrees of freedom, few where few groups
-    carry the spread.
+    carry the spread. Nothing is known without a start.
     """
-    G, total = len(size), p.sum()
-    gap = float(e.sum() / total)
-    v = (e - gap * p) ** 2
+    if not len(p):
+        return np.nan, -np.inf, np.inf
+    _, label = torch.unique(group, return_inverse=True)
+    brought, promised = by_group(torch.stack([e, p]), label)
+    G, total = len(promised), promised.sum()
+    gap = float(brought.sum() / total)
+    v = (brought - gap * promised) ** 2
     if G < 2 or not v.sum() > 0:
         half = 0.0 if G > 1 else np.inf
     else:
@@ -300,6 +312,10 @@ def _missing(gap: float, ends: tuple[float, float], n: int) -> int:
     far = max(abs(abs(gap) - HARMFUL), width / 20)  # that of a gap at the threshold is unknown
     times = width / WIDTH if width > WIDTH else width / 2 / far
     return int(np.ceil(n * times**2)) - n
+
+
+def _squares(x: Tensor) -> Tensor:
+    return x.square().sum()
 
 
 def _rms(x: Tensor) -> Tensor:

@@ -143,6 +143,7 @@ def measure(
     check_judges(judges)
     update = Update() if update is None else update
     validation.instance("update", update, Update, "a gradlab.measurement.update.Update, or None")
+    update.check(posed.setting)
     posed = with_pilot(posed, False if attribute is not False or consequence else strata, progress)
     measured = _found(posed, update, progress)
     profile = _profile(posed, measured, command, also)

@@ -5,12 +5,14 @@
 A gradient is judged where it is used: at the length of a real update. Without a rate one step is
 taken to move the actions by 4%, and updates to be made at 3e-4, as most published code makes them,
 or less, where its first step would move the actions by more than 4%, or where updates of that
-length all lower the return (`rehearsal`). What was assumed is recorded with the numbers.
+length all lower the return (`rehearsal`). What was assumed is recorded with the numbers. A rate
+that is too long by far is refused before a truth is made, by the gradient of few starts and steps.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import floor, log10
 from typing import Literal
 
 import torch
@@ -21,10 +23,13 @@ from gradlab.errors import InputError
 from gradlab.gradients.setting import Setting
 from gradlab.runs.rehearsal import RATE
 from gradlab.truth.common_random import own_size
+from gradlab.truth.oracles import unroll_all_actions
 
 Optimizer = Literal["adam", "sgd"]
 OPTIMIZERS: tuple[Optimizer, ...] = ("adam", "sgd")
 MOVE = 0.04  # share of the actions' size that an update moves them by, where no rate is given
+FEW = 32  # starts whose gradient goes first
+FAR = 2.0  # times the actions' size, beyond which few starts and steps may refuse a rate
 REFIT = 25  # updates between two fits of the critic, where nobody says how many
 
 
@@ -53,22 +58,41 @@ class Update:
         """Δ/rate of the first update along a mean gradient [P]."""
         return gradient.sign() if self.optimizer == "adam" else gradient
 
-    def move(self, setting: Setting, gradient: Tensor) -> float:
+    def move(self, setting: Setting, gradient: Tensor, most: float = 1.0) -> float:
         """By which share of their size the first update moves the actions at the starts; `MOVE`
         without a rate.
 
         Raises:
-            InputError: by more than they are.
+            InputError: by more than they are, or `most` times that.
         """
         if self.rate is None:
             return MOVE
         moved = self.rate * _moved(setting, self.first_step(gradient))
-        if moved > 1.0:
+        if moved > most:
             raise InputError(
                 f"lr is {self.rate:g}: the first step of {self.optimizer} moves the actions by "
-                f"{moved:.0%} of their size, expected at most 100%; try lr {self.rate / moved:.1g}"
+                f"{moved:.0%} of their size, expected at most 100%; try lr "
+                f"{_rounded_down(self.rate / moved):g}"
             )
         return moved
+
+    def check(self, setting: Setting) -> None:
+        """Refuse a rate before a truth is made, by the H-step gradient of a few of the starts.
+
+        It is not the truth's gradient, which decides where this one moves the actions by less than
+        `FAR` times their size (`move`).
+
+        Raises:
+            InputError: the first step moves the actions by more than that.
+        """
+        if self.rate is None:
+            return
+        few = setting.starts.block(slice(0, FEW))
+        short = replace(setting, starts=few, horizon=max(setting.horizon, 1))
+        gradient = unroll_all_actions(short).mean(dim=0)
+        few.draws.clear()
+        if torch.isfinite(gradient).all():
+            self.move(replace(setting, starts=few), gradient, FAR)
 
     def rate_for(self, setting: Setting, gradient: Tensor) -> float:
         """The rate; without one `RATE`, or the one whose first step along a mean gradient [P] moves
@@ -83,6 +107,12 @@ class Update:
         if self.optimizer == "adam":
             return torch.optim.Adam([theta], lr=rate, foreach=False)
         return torch.optim.SGD([theta], lr=rate, foreach=False)
+
+
+def _rounded_down(x: float) -> float:
+    """To one digit: a rate that is advised must not be refused."""
+    unit = 10.0 ** floor(log10(x))
+    return floor(x / unit) * unit
 
 
 def _moved(setting: Setting, step: Tensor) -> float:

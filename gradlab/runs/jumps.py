@@ -43,8 +43,11 @@ class Jumps:
         roughness: rms p / rms d_1.
         tried: starts that were bisected; starts: those at whose returns a jump was found.
         sizes: of each jump, return of one start; at: the step of the path where it is seen.
-        missing: further starts that would decide an open gap; 0 where it is decided.
+        missing: further starts that would decide an open gap; 0 where it is decided, −1 where
+            nobody knows, as where returns are lost.
         samples: N; horizon: T, steps that a return sums; steps: simulator steps that were taken.
+        lost: [3], starts whose return leaves the finite numbers at ±η_k. Gaps, slopes and
+            roughness are of the others. Not smooth, whatever the others are: "open" at the least.
     """
 
     kind: Annotated[str, scalar("plain")]
@@ -65,6 +68,7 @@ class Jumps:
     samples: Annotated[int, scalar("plain")]
     horizon: Annotated[int, scalar("plain")]
     steps: Annotated[int, scalar("plain")]
+    lost: Annotated[tuple[int, ...], stored("length", name="lost")] = (0, 0, 0)
 
     @property
     def count(self) -> int:
@@ -87,16 +91,31 @@ class Jumps:
         return not -HARMFUL <= self.gap[UPDATE] <= HARMFUL
 
     @property
+    def first_lost(self) -> tuple[int, float] | None:
+        """How many starts are lost at the shortest move at which some are, and that move."""
+        found = ((n, float(move)) for n, move in zip(self.lost, self.moves, strict=True) if n)
+        return next(found, None)
+
+    @property
     def step(self) -> int | None:
         """The step of the path near which the returns jump: the median over the jumps."""
         return int(np.median(self.at)) if len(self.at) else None
 
 
-def kind_of(roughness: float, jumps: int, gap: Floats, low: Floats, high: Floats) -> Kind:
+def kind_of(
+    roughness: float, jumps: int, gap: Floats, low: Floats, high: Floats, lost: bool = False
+) -> Kind:
     """
     Args:
         jumps: how many were found; gap, low, high: at every length, with intervals.
+        lost: do some returns leave the finite numbers?
     """
+    kind = _kind_of(roughness, jumps, gap, low, high)
+    refuted = kind in ("harmful", "rough") and np.isfinite(gap[UPDATE])
+    return "open" if lost and not refuted else kind
+
+
+def _kind_of(roughness: float, jumps: int, gap: Floats, low: Floats, high: Floats) -> Kind:
     beyond = (low > HARMFUL) | (high < -HARMFUL)
     if roughness > ROUGH or (not jumps and beyond.all()):
         return "rough"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from analyses.steering import linear_quadratic as lq
-from analyses.steering import report
+from analyses.steering import report, training
 
 
 def planted(ahead: float, ahead_at_equal_steps: float) -> list[dict]:
@@ -60,3 +60,43 @@ def test_a_return_is_averaged_up_to_where_it_is_asked_for():
     row = {"seconds": [0.0, 10.0, 20.0], "returns": [0.0, 10.0, 10.0]}
     assert report.averaged(row, "seconds", 20.0) == pytest.approx(7.5)
     assert report.averaged(row, "seconds", 15.0) == pytest.approx((50 + 50) / 15)
+
+
+def trained(ahead: float, ahead_late: float, arms=training.ARMS) -> list[dict]:
+    """Hopper: at equal iterations both steered arms are ahead by `ahead`; they take twice the
+    seconds, and at those of the fixed ones they are ahead by `ahead_late`."""
+    rows = []
+    for arm in arms:
+        better = arm in training.STEERED
+        for seed in range(6):
+            early, late = (0.5 * ahead_late, ahead_late) if better else (0.0, 0.0)
+            end = 4 * ahead - 2 * early - 2 * late + 0.01 * np.sin(seed) if better else late
+            returns = [0.0, 2 * early, 2 * early, end]
+            rows.append({
+                "task": "Hopper-v5", "arm": arm, "seed": seed, "iterations": [0, 1, 2, 3],
+                "returns": [each + 0.01 * np.sin(seed + 7 * better) for each in returns],
+                "seconds": [(1 + better) * k for k in range(4)], "transitions": [0, 1, 2, 3],
+                "judged": [0] * 4, "held": 0.5 if better else None,
+            })  # fmt: skip
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("ahead", "late", "word"),
+    [(9.0, 5.0, "**pays**"), (9.0, -5.0, "**refuted**"), (9.0, 0.0, "only at equal iterations")],
+)
+def test_learned_models_are_judged_at_equal_seconds(ahead, late, word):
+    said = report.judge_learned(trained(ahead, late)).splitlines()
+    hopper = [line for line in said if line.startswith("- Hopper-v5")]
+    assert len(hopper) == 2 and all(word in line for line in hopper)
+
+
+def test_what_is_not_over_is_not_judged():
+    said = report.judge_learned(trained(1.0, 1.0, arms=("rule", "h0")))
+    assert "- Hopper-v5: not over, 2 of 6 arms." in said and "**" not in said
+
+
+def test_seeds_that_end_below_their_start_are_counted():
+    rows = trained(1.0, 1.0, arms=("h0",))
+    rows[0]["returns"][-1] = rows[0]["returns"][0] - 1
+    assert report.below([rows[0]]) == 1 and report.below(rows[1:2]) == 0

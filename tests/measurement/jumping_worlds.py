@@ -95,3 +95,18 @@ def soft_critic(state: Tensor, action: Tensor) -> Tensor:
         total, state = total + GAMMA**t * out.reward, out.state
         action = policy(state)
     return total
+
+
+def barrier(rooms: Tensor) -> Setting:
+    """A place that a constant push brings up to a wall in 10 steps, `rooms` [N] short of it: every
+    step pays log(wall − place), a number before the wall alone."""
+
+    def step(s: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
+        place = s + 0.1 * a
+        return place, (1.0 - place[:, 0]).log()
+
+    policy = nn.Linear(1, 1).double()
+    policy.weight.data.zero_()
+    policy.bias.data.fill_(0.5)
+    states = (0.5 - rooms)[:, None].double()
+    return Setting(systems.from_function(step, 1, 1), policy, as_starts(states, 1), GAMMA, 10)

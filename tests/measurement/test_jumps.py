@@ -22,6 +22,7 @@ from gradlab.truth.truth import matched_truth
 from tests.measurement.jumping_worlds import (
     GAMMA,
     T,
+    barrier,
     collision,
     falling_pole,
     pd_policy,
@@ -124,6 +125,36 @@ def test_an_open_gap_says_how_many_starts_would_decide():
     trial = found(setting)
     assert trial.kind == "open" and 0 < trial.missing < 100 * 64
     assert found(collision(0.0, n=64)).missing == 0
+
+
+def test_a_return_that_is_lost_is_open_and_never_smooth():
+    """The push of .5 a second is moved by 1, 4 and 12% of itself: the place after 10 steps by as
+    much of .5, into the wall where there is less room."""
+    rooms = torch.cat([torch.tensor([0.01, 0.04, 0.05]), torch.linspace(0.3, 0.5, 29)]).double()
+    trial, far = found(barrier(rooms)), found(barrier(rooms[3:]))
+    assert far.kind == "smooth" and far.lost == (0, 0, 0) and far.first_lost is None
+    assert trial.kind == "open" and trial.lost == (0, 1, 3) and trial.missing == -1
+    assert trial.first_lost == (1, pytest.approx(0.04)) and np.isfinite(trial.gap).all()
+    assert trial.count == 0 and not trial.refuted and trial.doubtful
+    G = unroll_all_actions(barrier(rooms)).mean(dim=0)
+
+    def paid(sign: int) -> torch.Tensor:
+        """Of the starts but the first, by a loop of its own."""
+        w, b = sign * trial.lengths[1] * G / G.norm()
+        place, total = 0.5 - rooms[1:], torch.zeros(len(rooms) - 1, dtype=torch.float64)
+        for t in range(10):
+            place = place + 0.1 * (0.5 + b + w * place)
+            total += GAMMA**t * torch.log(1 - place)
+        return total
+
+    slope = (paid(1) - paid(-1)).mean() / (2 * trial.lengths[1])
+    assert trial.brought[1] == pytest.approx(float(slope), rel=1e-9)
+
+
+def test_where_all_returns_are_lost_nothing_is_said_of_slopes():
+    trial = found(barrier(torch.full((8,), 0.001).double()))
+    assert trial.kind == "open" and trial.lost == (8, 8, 8) and trial.tried == 0
+    assert np.isnan(trial.gap).all() and np.isinf(trial.gap_high).all()
 
 
 def test_weights_count_as_starts_that_are_drawn_more_often():
@@ -231,3 +262,10 @@ def test_a_profile_keeps_what_was_tried(profile, tmp_path):
 def test_a_file_without_jumps_in_it_is_read(tmp_path):
     none = planted_jumps("smooth")
     assert decoded(Jumps, arrays(none)).count == 0 and decoded(Jumps, arrays(none)).step is None
+
+
+def test_a_file_from_before_returns_could_be_lost_is_read():
+    written = arrays(planted_jumps("open", lost=(0, 3, 9)))
+    assert decoded(Jumps, written).lost == (0, 3, 9)
+    del written["lost"]
+    assert decoded(Jumps, written).lost == (0, 0, 0)

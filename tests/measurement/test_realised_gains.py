@@ -9,9 +9,12 @@ from torch import nn
 
 from gradlab import measure, tasks
 from gradlab.errors import InputError
+from gradlab.gradients.setting import Setting
+from gradlab.gradients.starts import as_starts
 from gradlab.measurement.update import Update
 from gradlab.runs.one_step import TRUE_CELL
 from gradlab.truth.lqr import ExactCritic
+from gradlab.truth.oracles import unroll_all_actions
 
 EYE = torch.eye(2, dtype=torch.float64)
 
@@ -77,6 +80,46 @@ def test_a_rate_that_moves_actions_by_more_than_they_are_is_refused():
         measured(starts=16, update=Update("adam", 10.0))
     with pytest.raises(InputError, match="update"):
         measured(starts=16, update=1e-3)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_a_rate_that_is_too_long_by_far_is_refused_before_a_truth_is_made(optimizer, monkeypatch):
+    """The double integrator's first actions are −K s: Adam's first step moves them by ±rate·s."""
+    made = []
+    monkeypatch.setattr(
+        "gradlab.measurement.measure.matched_truth", lambda *_, **__: made.append("truth")
+    )
+    with pytest.raises(InputError, match=r"lr is 50: the first step of .* try lr ") as refused:
+        measured(starts=16, update=Update(optimizer, 50.0))
+    assert not made
+    if optimizer == "adam":
+        s = tasks.double_integrator().starts(2000, torch.Generator().manual_seed(5))
+        both = [(s @ torch.tensor([a, b]).double()).norm() for a in (1, -1) for b in (1, -1)]
+        sizes = [50 * float(each / (s @ torch.tensor([2.0, 2.0]).double()).norm()) for each in both]
+        told = float(str(refused.value).split("actions by ")[1].split("%")[0]) / 100
+        assert min(sizes) * 0.5 < told < max(sizes) * 2
+
+
+def test_a_rate_that_is_advised_is_taken():
+    with pytest.raises(InputError) as refused:
+        measured(starts=16, update=Update("adam", 10.0))
+    advised = float(str(refused.value).rsplit("try lr ", 1)[1])
+    profile = measured(starts=16, update=Update("adam", advised), rehearse=False)
+    assert 0.3 < profile.config["update"]["move"] <= 1
+
+
+def test_between_once_and_twice_the_truth_decides():
+    """What few starts say is not the truth's: it may not refuse what that would take."""
+    task = tasks.double_integrator()
+    starts = as_starts(task.starts(16, torch.Generator().manual_seed(0)), 2)
+    setting = Setting(task.simulator, policy_of(-2.0, -2.0), starts, 0.9, 3)
+    G = unroll_all_actions(setting).mean(dim=0)
+    once = 1e-3 / Update("adam", 1e-3).move(setting, G)
+    Update("adam", 1.9 * once).check(setting)
+    with pytest.raises(InputError, match="moves the actions by 210%"):
+        Update("adam", 2.1 * once).check(setting)
+    with pytest.raises(InputError, match="moves the actions by 190%"):
+        Update("adam", 1.9 * once).move(setting, G)
 
 
 def test_a_seed_repeats_every_gain_bit_for_bit(profile):

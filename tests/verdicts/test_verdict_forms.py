@@ -120,6 +120,15 @@ def test_what_a_trial_at_an_updates_length_found_is_said_in_one_sentence():
     assert "jumps" not in said(FLAT)
 
 
+def test_returns_that_are_lost_are_the_reason_why_it_is_open():
+    lost = planted_jumps("open", missing=-1, lost=(0, 3, 9))
+    text = said(replace(FLAT, jumps=lost))["jumps"].text
+    assert text.startswith("From 3 of 128 starts the return leaves the finite numbers")
+    assert "by 4%" in text and text.endswith("what backpropagation promises is open.")
+    both = said(replace(FLAT, jumps=planted_jumps("harmful", lost=(0, 0, 9))))["jumps"].text
+    assert "brings +13." in both and both.endswith("where actions move by 12%.")
+
+
 @pytest.mark.parametrize("kind", ["harmful", "rough", "open"])
 def test_a_truth_that_does_not_hold_is_said_before_it(kind):
     about = [each.about for each in verdict(replace(FLAT, jumps=planted_jumps(kind)))]

@@ -85,6 +85,17 @@ def test_a_rate_below_the_usual_one_that_nobody_gave_is_said():
     assert "adam" not in recommendation(read(realised=RAISED, rehearsal=given)).headline
 
 
+def test_what_was_tried_is_what_raised_the_return():
+    """Several updates did, one plain step is not told from none: it is not said to."""
+    rising = rehearsed({BEST: RISES, CRITIC: FALLS})
+    unclear = read(realised=steps({BEST: 0.02}, noise=3.0), rehearsal=rising)
+    assert not unclear.realised.helps(BEST) and not unclear.realised.harms(BEST)
+    screen = recommendation(replace(unclear, disagreements=()))
+    assert screen.sure.startswith("tried: 25 updates raised") and screen.light == "act"
+    shown = recommendation(read(realised=RAISED, rehearsal=rising)).sure
+    assert shown.startswith("tried: one update raised")
+
+
 def test_the_gradient_that_leads_highest_goes_before_the_one_that_gains_most_in_one_step():
     found = read(realised=RAISED, rehearsal=rehearsed({BEST: PASSES, SHORT: RISES}))
     assert (advise(found).cell, advise(found).updates) == (SHORT, 25)
@@ -119,6 +130,8 @@ def test_a_return_that_jumps_comes_first_and_what_was_tried_is_advised():
 def test_open_jumps_are_no_green_light():
     found = read(realised=RAISED, jumps=planted_jumps("open"))
     assert advise(found).light == "choose" and advise(found).missing == "jumps"
+    lost = read(realised=RAISED, jumps=planted_jumps("open", lost=(0, 3, 9)))
+    assert "leave the finite numbers" in recommendation(lost).sure
 
 
 def test_gradients_of_another_problem_are_believed_by_nobody():

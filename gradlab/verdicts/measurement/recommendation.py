@@ -237,13 +237,15 @@ def _critic(facts: Facts, cell: Cell) -> Part:
 def _sure(facts: Facts, advice: Advice, cell: Cell) -> str:
     """What was tried, or what is open and how many more starts would tell."""
     if not advice.missing:
-        return "tried: one update raised the return on fresh starts"
+        return f"tried: {_tried(facts, advice, cell)} raised the return on fresh starts"
     if advice.missing == "premise":
         return "a check failed; returns alone were followed"
     if advice.missing == "step":
         return "not tried: no step of an update's length was taken along it"
     if advice.missing == "jumps":
         assert facts.jumps is not None
+        if facts.jumps.first_lost is not None:
+            return "open: within an update some returns leave the finite numbers"
         return f"open: whether the jumps of the return do harm{_more(facts, facts.jumps.missing)}"
     if advice.missing == "lasting":
         assert facts.rehearsal is not None
@@ -253,6 +255,15 @@ def _sure(facts: Facts, advice: Advice, cell: Cell) -> str:
         return "open: one plain step lowers the return, several updates raise it"
     more = facts.realised.missing(cell)
     return f"open: whether one update raises the return{_more(facts, more)}"
+
+
+def _tried(facts: Facts, advice: Advice, cell: Cell) -> str:
+    """What raised it: one update, where that is shown, else those of the rehearsal."""
+    taken = facts.realised
+    once = taken is not None and cell in taken.stepped and taken.helps(cell)
+    if once or advice.updates is None or advice.updates == 1:
+        return "one update"
+    return f"{advice.updates} updates"
 
 
 def _to_last(rehearsal: Rehearsal, cell: Cell) -> int | None:

@@ -6,7 +6,7 @@ from math import exp, inf, log
 
 from gradlab.gradients.ways import WAYS
 from gradlab.runs.decision_rules import judged_horizons
-from gradlab.runs.jumps import UPDATE
+from gradlab.runs.jumps import UPDATE, Jumps
 from gradlab.runs.profile import Profile
 from gradlab.verdicts.sentence import Sentence
 from gradlab.wording import duration, percent, rounded_up, samples, span, steps, times
@@ -37,7 +37,19 @@ def jumps(profile: Profile) -> list[Sentence]:
         "smooth": f"The return is smooth at the length of an update, where actions move by {move}: "
         f"{holds}.",
     }[found.kind]
+    if found.first_lost is not None:
+        text = _lost(found) if found.kind == "open" else f"{text} {_lost(found)}"
     return [Sentence("jumps", found.kind != "open", text.replace("-", "−"))]
+
+
+def _lost(found: Jumps) -> str:
+    """From how many starts returns are lost, and what is left to be said where that is open."""
+    n, move = found.first_lost or (0, 0.0)
+    text = f"From {n} of {found.samples} starts the return leaves the finite numbers where actions "
+    text += f"move by {percent(move)}"
+    if found.kind != "open":
+        return f"{text}."
+    return f"{text}: it is not smooth there, and what backpropagation promises is open."
 
 
 def _would_tell(missing: int) -> str:
