@@ -1,6 +1,6 @@
 """A loop in the manner of TD3 and SAC on a linear world, whole, with a fault that can be planted.
 
-    s' = .9 s + .1 a,  r = −|s|² − .1 |a|²,  rows from a replay, episodes without an end
+s' = .9 s + .1 a,  r = −|s|² − .1 |a|²,  rows from a replay, episodes without an end
 """
 
 from __future__ import annotations

@@ -159,7 +159,10 @@ def test_a_loop_without_targets_says_what_it_does_not_hand_over() -> None:
     "words, given",
     [
         ("critic is a str, expected", {"critic": "q"}),
-        ("target is a Linear whose tensors", {"critic": nn.Linear(3, 1), "target": nn.Linear(5, 1)}),
+        (
+            "target is a Linear whose tensors",
+            {"critic": nn.Linear(3, 1), "target": nn.Linear(5, 1)},
+        ),
         ("period is 0, expected", {"critic": nn.Linear(3, 1), "period": 0}),
     ],
 )

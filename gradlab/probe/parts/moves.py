@@ -148,8 +148,8 @@ class Targets:
         if self._looks < FEWEST or min(shares) == 0:
             return Answer("waiting", f"{self._looks} looks of {FEWEST}", looks=self._looks)
         proof = (
-            f"a move closes {_span(min(shares), max(shares))} of the gap (fault: 0 in {LOOKS} looks "
-            f"and {period} updates, or above {FAST} in {LOOKS} looks)"
+            f"a move closes {_span(min(shares), max(shares))} of the gap (fault: 0 in {LOOKS} "
+            f"looks and {period} updates, or above {FAST} in {LOOKS} looks)"
         )
         return Answer("sound", proof, float(min(shares)), FAST, self._looks)
 
@@ -193,13 +193,13 @@ class ActorStep:
         self._shared = bool(critic) and not others & {id(p) for p in critic}
         whole = bool(critic) and all(id(p) in mine for p in critic)
         for step in window.steps:
-            ends = [each.networks.get(CRITIC) for each in (step.before, step.after)]
-            if step.optimizer is not networks.actor or ends[0] is None or ends[1] is None:
+            one, two = (each.networks.get(CRITIC) for each in (step.before, step.after))
+            if step.optimizer is not networks.actor or one is None or two is None:
                 continue
             self._apart += not step.turn
             if step.turn:
                 self._looks += 1
-                self._moved += whole and step.pushed and not torch.equal(*ends)
+                self._moved += whole and step.pushed and not torch.equal(one, two)
 
     def answer(self, networks: Networks) -> Answer:
         if CRITIC not in networks.online():
@@ -266,6 +266,10 @@ def _to_a_target(one: Values, two: Values, networks: Networks, name: str) -> boo
     for k, pair in enumerate(networks.pairs):
         move, way = two.online[k] - one.online[k], one.targets[k] - one.online[k]
         mine = all(id(p) in ids for p in pair.online)
-        if mine and bool(move.any()) and float(move @ way) > ALONG * float(move.norm() * way.norm()):
+        if (
+            mine
+            and bool(move.any())
+            and float(move @ way) > ALONG * float(move.norm() * way.norm())
+        ):
             return True
     return False

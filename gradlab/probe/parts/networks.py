@@ -196,7 +196,10 @@ def _pairs(online: Iterable[nn.Module], copies: Iterable[nn.Module], whose: str)
 
 def _distance(one: nn.Module, other: nn.Module) -> float:
     """|c − t| / |c|"""
-    a, b = sample([*one.parameters()]), sample([*other.parameters()]).to(next(one.parameters()).device)
+    a, b = (
+        sample([*one.parameters()]),
+        sample([*other.parameters()]).to(next(one.parameters()).device),
+    )
     return float((a - b).norm() / a.norm().clamp_min(1e-300))
 
 

@@ -186,11 +186,10 @@ class Parts:
                 handle.remove()
                 self._searching = None
                 self.networks.find(calls.outermost())
-        elif not self.networks.pairs and not self.networks.declared:
-            if self._count - 1 in AGAIN:
-                calls = Calls()
-                self._searching = calls, register_module_forward_hook(calls)
-                weakref.finalize(self, self._searching[1].remove)
+        elif self._count - 1 in AGAIN and not self.networks.pairs and not self.networks.declared:
+            calls = Calls()
+            self._searching = calls, register_module_forward_hook(calls)
+            weakref.finalize(self, self._searching[1].remove)
 
     def _stop_searching(self) -> None:
         if self._searching is not None:
