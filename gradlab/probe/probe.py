@@ -129,8 +129,8 @@ class Probe:
             self._updates = Updates(
                 loop, instruments, self.alarm_log, self.budget, sink.earlier.updates
             )
-            both = optimizer, critic_optimizer
-            self._parts = Parts(policy, both, self.alarm_log, self.budget, self._now)
+            both, called = (optimizer, critic_optimizer), watch.watched.module
+            self._parts = Parts(policy, both, called, self.alarm_log, self.budget, self._now)
         self.budget.go_on(sink.earlier.own, sink.earlier.elapsed)
         self._optimizer, self._closed = optimizer, False
         module = critic if isinstance(critic, nn.Module) else None

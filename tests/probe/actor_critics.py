@@ -136,3 +136,49 @@ def answers(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
         for row in rows
         if "checks/check" in row
     }
+
+
+class Gaussian(nn.Module):
+    """Mean and log σ, as in SAC; the action is squashed outside of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(2, 16), nn.Tanh(), nn.Linear(16, 2))
+
+    def forward(self, state: Tensor) -> tuple[Tensor, Tensor]:
+        mean, log_std = self.body(state).chunk(2, 1)
+        return mean, log_std.clamp(-5, 2)
+
+    def drawn(self, state: Tensor) -> tuple[Tensor, Tensor]:
+        """An action and its log π."""
+        mean, log_std = self(state)
+        inner = mean + log_std.exp() * torch.randn_like(mean)
+        action = torch.tanh(inner)
+        density = torch.distributions.Normal(mean, log_std.exp()).log_prob(inner)
+        return action, (density - torch.log(1 - action**2 + 1e-6)).sum(1, keepdim=True)
+
+
+class Soft(Loop):
+    """The same in the manner of SAC, its temperature fixed."""
+
+    ALPHA = 0.2
+
+    def __init__(self, fault: str = "", rate: float = 1e-3, twins: int = 2) -> None:
+        super().__init__(fault, rate, twins)
+        self.policy = Gaussian()
+        self.target_policy = copy.deepcopy(self.policy)
+        self.actor_optimizer = torch.optim.Adam(self.policy.parameters(), rate)
+
+    def target_values(self, rows: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        with torch.no_grad():
+            action, density = self.policy.drawn(rows["next"])
+            values = [target(rows["next"], action) for target in self.targets]
+            value = torch.stack(values).min(0).values - self.ALPHA * density
+        return rows["reward"] + GAMMA * (1 - rows["ended"]) * value, value
+
+    def actor_loss(self, rows: dict[str, Tensor]) -> Tensor:
+        action, density = self.policy.drawn(rows["state"])
+        values = [critic(rows["state"], action) for critic in self.critics]
+        value = torch.stack(values).min(0).values
+        sign = -1 if self.fault == "sign of the actor's loss" else 1
+        return (self.ALPHA * density - sign * value).mean()

@@ -10,4 +10,5 @@ SWAPPED = "targets follow too fast"
 FROZEN = "targets do not move"
 OUTSIDE = "network moves without a step"
 LEAKED = "actor's steps move the critic"
-CAUSES = (OUTSIDE, SWAPPED, FROZEN, LEAKED)
+DESCENT = "actor's steps lower their objective"
+CAUSES = (OUTSIDE, SWAPPED, FROZEN, LEAKED, DESCENT)

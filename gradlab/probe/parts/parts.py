@@ -25,9 +25,10 @@ from gradlab.probe.alarm_log import AlarmLog
 from gradlab.probe.alarms.evidence import Alarm
 from gradlab.probe.budget import GRACE, UNSEEN, Budget
 from gradlab.probe.isolation import warn
-from gradlab.probe.parts.answers import Answer
+from gradlab.probe.parts.answers import Answer, off
 from gradlab.probe.parts.moves import ActorStep, NoStep, Step, Targets, Values, Window
 from gradlab.probe.parts.networks import CRITIC, Calls, Networks, held, modules, sample
+from gradlab.probe.parts.objectives import Ear, Objective
 
 EVERY = 10  # updates to one that is looked at
 SHARE = 0.4  # of the budget
@@ -56,6 +57,7 @@ class Parts:
     Args:
         optimizers: the policy's and the critic's; without the first nothing is looked at, without
             the second every other one that steps is taken for the loop's.
+        called: what the loop calls for the policy.
         now: updates so far, and the step as the loop counts.
     """
 
@@ -63,13 +65,15 @@ class Parts:
         self,
         policy: nn.Module,
         optimizers: tuple[Any, Any],
+        called: nn.Module,
         log: AlarmLog,
         budget: Budget,
         now: Callable[[], tuple[int, int]],
     ) -> None:
         self.policy, self.log, self.budget, self.now = policy, log, budget, now
         self.networks = Networks(list(policy.parameters()), *optimizers)
-        self.checks: list[Check] = [NoStep(), Targets(), ActorStep()]
+        self.objective = Objective(called)
+        self.checks: list[Check] = [NoStep(), Targets(), ActorStep(), self.objective]
         self.on = False
         self._seconds = {check.name: 0.0 for check in self.checks}
         self._own, self._looks, self._count = 0.0, 0, 0
@@ -78,6 +82,8 @@ class Parts:
         self._before: tuple[Any, Values] | None = None
         self._searching: tuple[Calls, Any] | None = None
         self._states: dict[str, str] = {}
+        self._failed: dict[str, str] = {}  # reasons, by check
+        self._heard: list[Any] = []  # handles of hooks of policy and critics
         self._file, self._next = ROW, EVERY
 
     def attach(self) -> None:
@@ -93,6 +99,7 @@ class Parts:
             self.policy, modules("critic", critic), modules("target", target), period
         )
         self._stop_searching()
+        self._hear()
 
     def finish(self) -> None:
         """No more updates come."""
@@ -102,8 +109,9 @@ class Parts:
 
     def rest(self) -> None:
         """Look no more and hold no hook of modules."""
-        self.on, self._open = False, None
+        self.on, self._open, self.objective.on = False, None, False
         self._stop_searching()
+        self._hear([])
 
     def step(self, optimizer: Any, before: bool) -> None:
         """An optimiser is about to step, or has stepped."""
@@ -121,9 +129,13 @@ class Parts:
         if self._open is not None:
             with self._paying():
                 self._before = optimizer, self._sampled()
+            if optimizer is self.networks.actor:
+                self._ask(self.objective, self.objective.before)
 
     def _see_after(self, optimizer: Any) -> None:
         self.networks.meet(optimizer)
+        if self._open is not None and optimizer is self.networks.actor:
+            self._ask(self.objective, self.objective.after)
         if self._open is not None and self._before is not None:
             with self._paying():
                 self._open.append(self._step(optimizer))
@@ -149,11 +161,13 @@ class Parts:
                 return  # an optimiser that steps policy and critic in turn: the critic's
             self._close(self._open)
         self._open = None
+        self.objective.on = False
         if self._count >= self._next and self._affordable():
             self._next = self._count + EVERY
             with self._paying():
                 self._looks += 1
                 self._begin, self._open = self._sampled(), []
+                self.objective.on = True
         if self._count >= self._file:
             self._file = self._count - self._count % ROW + ROW
             self.file()
@@ -164,11 +178,24 @@ class Parts:
             return  # the networks were declared in the middle of it
         window = Window(self.now()[0], begin, steps)
         for check in self.checks:
-            with self._paying(check.name):
-                check.see(window, self.networks)
-                answer = check.answer(self.networks)
+            self._ask(check, check.see, window, self.networks)
+            answer = self._answer(check)
             if answer.state == "fault":
                 self.log.report(Alarm(answer.kind, answer.message), *self.now())
+
+    def _ask(self, check: Check, work: Callable[..., None], *given: Any) -> None:
+        """Work of one check; where it fails, this check is off and all else goes on."""
+        if check.name in self._failed:
+            return
+        with self._paying(check.name):
+            try:
+                work(*given)
+            except Exception as error:
+                self._failed[check.name] = f"it failed ({type(error).__name__}: {error})"
+
+    def _answer(self, check: Check) -> Answer:
+        reason = self._failed.get(check.name)
+        return check.answer(self.networks) if reason is None else off(reason)
 
     def _sampled(self) -> Values:
         networks, pairs = self.networks, self.networks.pairs
@@ -186,10 +213,22 @@ class Parts:
                 handle.remove()
                 self._searching = None
                 self.networks.find(calls.outermost())
+                self._hear()
         elif self._count - 1 in AGAIN and not self.networks.pairs and not self.networks.declared:
             calls = Calls()
             self._searching = calls, register_module_forward_hook(calls)
             weakref.finalize(self, self._searching[1].remove)
+
+    def _hear(self, critics: Sequence[nn.Module] | None = None) -> None:
+        """Hook policy and critics, none of them where an empty list is given."""
+        for handle in self._heard:
+            handle.remove()
+        of = self.networks.critics if critics is None else critics
+        ears = [each.register_forward_hook(Ear(self.objective.hear_critic)) for each in of]
+        if of:
+            hear = Ear(self.objective.hear_policy)
+            ears.append(self.objective.policy.register_forward_hook(hear))
+        self._heard = ears
 
     def _stop_searching(self) -> None:
         if self._searching is not None:
@@ -221,7 +260,7 @@ class Parts:
         hundreds = self._count // ROW
         everything = ended or hundreds & (hundreds - 1) == 0
         for number, check in enumerate(self.checks):
-            answer = check.answer(self.networks)
+            answer = self._answer(check)
             if not everything and self._states.get(check.name) == answer.state:
                 continue
             self._states[check.name] = answer.state
