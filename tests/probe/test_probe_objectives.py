@@ -30,40 +30,45 @@ def test_a_wrong_sign_is_told_in_two_lines(kind: type[Loop], fault: str) -> None
     assert all(each.endswith("is the sign of its loss right?") for each in told)
 
 
-def test_the_temperature_follows_from_the_gradient_of_the_loss() -> None:
-    loop = Soft()
-    check = objectives.Objective(loop.policy)
-    handles = [loop.policy.register_forward_hook(objectives.Ear(check.hear_policy))]
-    for critic in loop.critics:
-        handles.append(critic.register_forward_hook(objectives.Ear(check.hear_critic)))
-    check.on = True
-    loop.actor_loss(loop.batch()).backward()
-    check.before()
-    assert check._old is not None and check._old.alpha == pytest.approx(0.2, rel=1e-3)
-
-
-def test_a_change_is_that_of_the_objective_itself() -> None:
-    """Against the loop's own formula, at the noise that was drawn."""
-    loop = Soft(rate=0.01)
+def heard(loop: Soft) -> objectives.Objective:
     check = objectives.Objective(loop.policy)
     loop.policy.register_forward_hook(objectives.Ear(check.hear_policy))
     for critic in loop.critics:
         critic.register_forward_hook(objectives.Ear(check.hear_critic))
-    rows = loop.batch()
     check.on = True
+    return check
+
+
+def test_a_rise_is_that_of_the_objective_itself() -> None:
+    """Against the loop's own formula, at the noise that was drawn and at its own temperature."""
+    loop = Soft(rate=0.01)
+    check, rows = heard(loop), loop.batch()
     state = torch.get_rng_state()
     loss = loop.actor_loss(rows)
     loss.backward()
-    check.before()
-    made, old = check._pass, check._old
-    assert made is not None and old is not None
+    made = check._pass
+    assert made is not None
+    critics = [(copy.deepcopy(module), args) for module, args in made.values]
+    old = objectives._action(made, loop.policy)
+    assert isinstance(old, objectives.Action)
+    weights = objectives._weights(made, old, critics)
+    assert weights == (pytest.approx(-1, rel=1e-3), pytest.approx(loop.ALPHA, rel=1e-3))
     loop.actor_optimizer.step()
+    new = old.again(copy.deepcopy(loop.policy), made.inputs)
     check.on = False
-    new = old.again(copy.deepcopy(loop.policy), made)
     torch.set_rng_state(state)
-    rise = check._value(made, new) - check._value(made, old)
     fall = float((loss - loop.actor_loss(rows)).detach())
-    assert float(rise.detach()) == pytest.approx(fall, rel=2e-2, abs=1e-5)
+    assert objectives._rise(critics, old, new, loop.ALPHA) == pytest.approx(fall, rel=2e-2)
+
+
+def test_an_entropy_of_the_wrong_sign_is_no_rise() -> None:
+    loop = Soft()
+    loop.ALPHA = -0.2
+    check = heard(loop)
+    loop.actor_loss(loop.batch()).backward()
+    loop.actor_optimizer.step()
+    check.after()
+    assert list(check._rises) == [False]
 
 
 def test_an_actor_that_follows_no_critic_says_so() -> None:
@@ -95,7 +100,7 @@ def test_a_check_that_fails_is_off_and_the_others_go_on(monkeypatch: pytest.Monk
     def broken(*_: object) -> None:
         raise ValueError("planted")
 
-    monkeypatch.setattr(objectives.Objective, "before", broken)
+    monkeypatch.setattr(objectives.Objective, "after", broken)
     loop, rows = Loop(), []
     probe = watched(loop, log=rows.append)
     loop.run(probe, 150)

@@ -108,7 +108,10 @@ class Followed:
 
 def _share(one: Values, two: Values, k: int) -> float:
     """τ̂ = ⟨Δt, c − t⟩ / |c − t|² of one stretch, in which c rests; 0 where t does."""
-    gap, move = one.online[k] - one.targets[k], two.targets[k] - one.targets[k]
+    if torch.equal(one.targets[k], two.targets[k]):
+        return 0.0
+    target = one.targets[k].double()
+    gap, move = one.online[k].double() - target, two.targets[k].double() - target
     return float(move @ gap / (gap @ gap)) if bool(gap.any()) else 0.0
 
 
@@ -146,7 +149,8 @@ class Targets:
                 return _swapped(each)
         shares = [each.share for each in self._followed]
         if self._looks < FEWEST or min(shares) == 0:
-            return Answer("waiting", f"{self._looks} looks of {FEWEST}", looks=self._looks)
+            text = f"no move was seen in {self._looks} looks" if self._looks else "no look yet"
+            return Answer("waiting", text, looks=self._looks)
         proof = (
             f"a move closes {_span(min(shares), max(shares))} of the gap (fault: 0 in {LOOKS} "
             f"looks and {period} updates, or above {FAST} in {LOOKS} looks)"
@@ -189,7 +193,7 @@ class ActorStep:
     def see(self, window: Window, networks: Networks) -> None:
         mine = {id(p) for p in held(networks.actor)}
         others = {id(p) for each in networks.optimizers[1:] for p in held(each)}
-        critic = networks.online().get(CRITIC, ())
+        critic = networks.online[CRITIC].parameters if CRITIC in networks.online else ()
         self._shared = bool(critic) and not others & {id(p) for p in critic}
         whole = bool(critic) and all(id(p) in mine for p in critic)
         for step in window.steps:
@@ -202,7 +206,7 @@ class ActorStep:
                 self._moved += whole and step.pushed and not torch.equal(one, two)
 
     def answer(self, networks: Networks) -> Answer:
-        if CRITIC not in networks.online():
+        if CRITIC not in networks.online:
             return off("no network but the policy is stepped by an optimiser")
         if self._shared and not self._apart:
             return off("one optimiser steps policy and critic at once: their loss is one")
@@ -262,10 +266,10 @@ class NoStep:
 
 def _to_a_target(one: Values, two: Values, networks: Networks, name: str) -> bool:
     """Whether a part of the network that has a target went the way to it."""
-    ids = {id(p) for p in networks.online()[name]}
+    ids = {id(p) for p in networks.online[name].parameters}
     for k, pair in enumerate(networks.pairs):
         move, way = two.online[k] - one.online[k], one.targets[k] - one.online[k]
-        mine = all(id(p) in ids for p in pair.online)
+        mine = all(id(p) in ids for p in pair.online.parameters)
         if (
             mine
             and bool(move.any())

@@ -25,10 +25,21 @@ POLICY, CRITIC = "policy", "critic"
 Parameters = tuple[Tensor, ...]
 
 
-def sample(parameters: Sequence[Tensor]) -> Tensor:
-    """The first entries of every tensor, one after the other."""
-    with torch.no_grad():
-        return torch.cat([p.detach().reshape(-1)[:ENTRIES].double() for p in parameters])
+@final
+class Sample:
+    """The first entries of every tensor, one after the other, as they are when it is called."""
+
+    def __init__(self, parameters: Sequence[Tensor]) -> None:
+        self.parameters = tuple(parameters)
+        self._at: list[int] = []
+        self._views: list[Tensor] = []
+
+    def __call__(self) -> Tensor:
+        at = [p.data_ptr() for p in self.parameters]
+        if at != self._at:  # `p.data = …` gives a tensor another place
+            self._views = [p.detach().reshape(-1)[:ENTRIES] for p in self.parameters]
+            self._at = at if all(p.is_contiguous() for p in self.parameters) else []
+        return torch.cat(self._views)
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,8 +51,8 @@ class Pair:
     """
 
     whose: str
-    online: Parameters
-    target: Parameters
+    online: Sample
+    target: Sample
 
 
 @final
@@ -82,6 +93,7 @@ class Networks:
 
     def __init__(self, policy: Sequence[Tensor], actor: Any, critic: Any = None) -> None:
         self.policy, self.actor, self._critic = tuple(policy), actor, critic
+        self.online: dict[str, Sample] = {}
         self.pairs: list[Pair] = []
         self.period: int | None = None
         self.critics: list[nn.Module] = []
@@ -102,10 +114,10 @@ class Networks:
         others = [each for each in met if each is not None and each is not self.actor]
         return [self.actor, *others]
 
-    def online(self) -> dict[str, Parameters]:
-        """Parameters by name: the policy's, then those of every other optimiser that steps a
-        matrix; a temperature is none. The actor's own besides the policy's come as its critic
-        where no other optimiser steps them."""
+    def refresh(self) -> None:
+        """Networks by name: the policy, then what every other optimiser steps that holds a matrix;
+        a temperature is none. The actor's own besides the policy come as its critic where no other
+        optimiser steps them."""
         policy = {id(p) for p in self.policy}
         found: list[Parameters] = []
         for optimizer in self.optimizers[1:] + self.optimizers[:1]:
@@ -113,10 +125,14 @@ class Networks:
             mine = [p for p in held(optimizer) if id(p) not in policy | seen]
             if any(p.ndim > 1 for p in mine):
                 found.append(tuple(mine))
-        copied = {id(p) for pair in self.pairs for p in pair.online}
+        copied = {id(p) for pair in self.pairs for p in pair.online.parameters}
         found.sort(key=lambda each: not copied & {id(p) for p in each})
         names = [CRITIC] + [f"network {k}" for k in range(2, len(found) + 1)]
-        return {POLICY: self.policy} | dict(zip(names, found, strict=False))
+        known = {POLICY: self.policy} | dict(zip(names, found, strict=False))
+        for name, each in known.items():
+            old = self.online.get(name)
+            if old is None or [*map(id, old.parameters)] != [*map(id, each)]:
+                self.online[name] = Sample(each)
 
     def find(self, called: Mapping[nn.Module, int]) -> None:
         """Critics and targets among modules that were called, unless they are declared."""
@@ -129,7 +145,7 @@ class Networks:
         policy = {id(p) for p in self.policy}
         self.critics = [m for m in trained if not _any_of(m, policy)]
         self.pairs = _pairs(self.critics, copies, CRITIC)
-        of_critics = {id(p) for pair in self.pairs for p in pair.target}
+        of_critics = {id(p) for pair in self.pairs for p in pair.target.parameters}
         states = {at for m, at in copies.items() if _any_of(m, of_critics)}
         left = {m: at for m, at in copies.items() if at in states and not _any_of(m, of_critics)}
         actors = [m for m in trained if _any_of(m, policy)]
@@ -157,7 +173,7 @@ class Networks:
                     f"policy: give the copy of one of them"
                 )
             name, online = min(alike, key=lambda each: _distance(each[1], target))
-            self.pairs.append(Pair(name, tuple(online.parameters()), tuple(target.parameters())))
+            self.pairs.append(_pair(name, online, target))
 
 
 def held(optimizer: Any) -> list[Tensor]:
@@ -190,16 +206,17 @@ def _pairs(online: Iterable[nn.Module], copies: Iterable[nn.Module], whose: str)
             continue
         nearest = min(alike, key=lambda each: _distance(each, copy))
         if _distance(nearest, copy) < NEAR:
-            pairs.append(Pair(whose, tuple(nearest.parameters()), tuple(copy.parameters())))
+            pairs.append(_pair(whose, nearest, copy))
     return pairs
+
+
+def _pair(whose: str, online: nn.Module, target: nn.Module) -> Pair:
+    return Pair(whose, Sample([*online.parameters()]), Sample([*target.parameters()]))
 
 
 def _distance(one: nn.Module, other: nn.Module) -> float:
     """|c − t| / |c|"""
-    a, b = (
-        sample([*one.parameters()]),
-        sample([*other.parameters()]).to(next(one.parameters()).device),
-    )
+    a, b = (Sample([*each.parameters()])().double().cpu() for each in (one, other))
     return float((a - b).norm() / a.norm().clamp_min(1e-300))
 
 

@@ -2,11 +2,11 @@
 
     Δ E[Q(s, a) − α log π(a|s)],   a = π(s), or the squashed Gaussian's with the ε that was drawn
 
-before and after the step, with copies of policy and critics in eval mode: nothing of the loop is
-called. ε follows from the action that the critic was given. The gradient that the loss sent to mean
-and log σ is x ∂Q + y ∂log π to rounding: α = |y/x|, and a look counts as a rise only where x < 0
-and, where it can be seen, y > 0: else a rise of the entropy would hide a fall of Q. A sound loop
-rises in .60 to 1 of the looks, one with the wrong sign in 0 to .16.
+before and after the step, with copies of policy and critics: nothing of the loop is called. ε
+follows from the action that the critic was given. The gradient that the loss sent to mean and
+log σ is x ∂Q + y ∂log π to rounding: α = |y/x|, and a look counts as a rise only where x < 0 and,
+where it can be seen, y > 0: else a rise of the entropy would hide a fall of Q. A sound loop rises
+in .60 to 1 of the looks, one with the wrong sign in 0 to .16.
 """
 
 from __future__ import annotations
@@ -24,11 +24,12 @@ from gradlab.probe.isolation import copied, undisturbed
 from gradlab.probe.parts.answers import Answer, off
 from gradlab.probe.policy_calls import inert, limits_of, passing
 
-ROWS = 128  # of the batch
+ROWS = 64  # of the batch
 LOOKS, LEAST = 50, 0.35  # fewer than this share of so many looks positive: the sign is wrong
 EARLY, FEWER = 25, 0.1  # the same, sooner
 DRAWN = (0.3, 0.7, 1.4)  # |mean| and standard deviations of what passes for standard noise
 UNEXPLAINED = 0.1  # of the gradient, above which the loss has other terms
+CHANGING = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)
 NO_CALL = (
     "the loop's critic is not called at the policy's actions with a gradient: where its actor "
     "follows one, probe.networks(critic=…)"
@@ -42,7 +43,10 @@ class Pass:
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     arrived: dict[int, Tensor] = field(default_factory=dict)
-    values: list[tuple[nn.Module, tuple[Any, ...]]] = field(default_factory=list)
+    values: list[tuple[nn.Module, tuple[Tensor, ...]]] = field(default_factory=list)
+
+
+Critics = Sequence[tuple[nn.Module, tuple[Tensor, ...]]]  # copies, and what they were given
 
 
 @final
@@ -76,11 +80,10 @@ class Twin:
         self.copy.requires_grad_(False)
 
     def now(self) -> nn.Module:
-        mine = [*self.copy.parameters(), *self.copy.buffers()]
-        theirs = [*self.module.parameters(), *self.module.buffers()]
         with torch.no_grad():
-            for a, b in zip(mine, theirs, strict=True):
-                a.copy_(b)
+            torch._foreach_copy_([*self.copy.parameters()], [*self.module.parameters()])
+            for mine, its in zip(self.copy.buffers(), self.module.buffers(), strict=True):
+                mine.copy_(its)
         return self.copy
 
 
@@ -99,10 +102,8 @@ class Objective:
         self.on = False  # whether passes are heard: in windows
         self._pass: Pass | None = None
         self._twins: dict[nn.Module, Twin] = {}
-        self._old: Action | None = None
         self._rises: deque[bool] = deque(maxlen=LOOKS)
         self._looks, self._reason = 0, NO_CALL
-        self._right = True  # signs of the terms of the loss
 
     def hear_policy(self, module: nn.Module, args: Any, output: Any) -> None:
         """The policy has been called with gradients."""
@@ -122,33 +123,27 @@ class Objective:
         if self.on and self._pass is not None and known and args[-1].requires_grad:
             self._pass.values.append((module, _alone(args)))
 
-    def before(self) -> None:
-        """The actor is about to step."""
-        made, self._old = self._pass, None
+    def after(self) -> None:
+        """The actor has stepped; its critics have not, since they were called."""
+        made, self._pass = self._pass, None
         if made is None or not made.values:
             return
+        if any(isinstance(each, CHANGING) and each.training for each in self.policy.modules()):
+            self._reason = "the policy has dropout or batch norm in its forward pass"
+            return
         with undisturbed():
-            old = _action(self._twin(self.policy).now(), made, self.policy)
-            if isinstance(old, str):
+            critics = [(self._twin(module), args) for module, args in made.values]
+            if isinstance(old := _action(made, self.policy), str):
                 self._reason = old
                 return
-            weights = (-1.0, 0.0) if old.noise is None else self._weights(made, old)
+            weights = (-1.0, 0.0) if old.noise is None else _weights(made, old, critics)
             if weights is None:
                 self._reason = "the actor's loss has other terms than Q − α log π"
                 return
-            self._right = weights[0] < 0 <= weights[1]
-            self._old = old.weighed(abs(weights[1] / weights[0]))
-
-    def after(self) -> None:
-        """It has stepped."""
-        made, old, self._pass = self._pass, self._old, None
-        if made is None or old is None:
-            return
-        with undisturbed(), torch.no_grad():
-            new = old.again(self._twin(self.policy).now(), made)
-            rise = self._value(made, new) - self._value(made, old)
+            new = old.again(self._twin(self.policy), made.inputs)
+            rise = _rise(critics, old, new, abs(weights[1] / weights[0]))
         self._looks += 1
-        self._rises.append(bool(rise > 0) and self._right)
+        self._rises.append(rise > 0 and weights[0] < 0 <= weights[1])
 
     def see(self, *_: object) -> None:
         """Windows tell nothing more."""
@@ -169,45 +164,56 @@ class Objective:
             return Answer("waiting", f"{looks} looks of {LOOKS}", share, LEAST, looks)
         return Answer("sound", proof, share, LEAST, self._looks)
 
-    def _twin(self, module: nn.Module) -> Twin:
+    def _twin(self, module: nn.Module) -> nn.Module:
         if module not in self._twins:
             self._twins[module] = Twin(module)
-        return self._twins[module]
+        return self._twins[module].now()
 
-    def _value(self, made: Pass, action: Action) -> Tensor:
-        values = []
-        for module, args in made.values:
-            head = tuple(x[:ROWS] for x in args[:-1])
-            last = args[-1][:ROWS]
-            width = last.shape[-1] - action.value.shape[-1]
-            last = torch.cat([last[..., :width], action.value], -1) if width else action.value
-            values.append(self._twin(module).now()(*head, last).reshape(len(last), -1).mean(1))
-        whole = torch.stack(values).min(0).values.mean()
-        return whole if action.log_density is None else whole - action.alpha * action.log_density
 
-    def _weights(self, made: Pass, old: Action) -> tuple[float, float] | None:
-        """x and y of the loss x Q + y log π, by the gradients that it has sent to mean and log σ;
-        y is 0 where it cannot be seen; None: no fit."""
-        if not {0, 1} <= made.arrived.keys() or old.noise is None:
-            return None
-        mean, log_std = (x[:ROWS].detach().clone().requires_grad_() for x in made.outputs[:2])
-        action = _gaussian(mean, log_std, old.noise, old.squash)
-        arrived = torch.cat([made.arrived[k][:ROWS].reshape(-1) for k in (0, 1)]).double()
-        assert action.log_density is not None
-        parts = []
-        for each in (self._value(made, action.weighed(0.0)), action.log_density):
-            found = torch.autograd.grad(
-                each, (mean, log_std), retain_graph=True, allow_unused=True, materialize_grads=True
-            )
-            parts.append(torch.cat([x.reshape(-1) for x in found]).double())
-        both, size = torch.stack(parts, 1), float(arrived.norm())
-        fit = torch.linalg.lstsq(both, arrived[:, None]).solution[:, 0]
-        terms = (both * fit).norm(dim=0).tolist()
-        if not float((arrived - both @ fit).norm()) < UNEXPLAINED * size:
-            return None
-        if not terms[0] > UNEXPLAINED * size:
-            return None  # nothing of Q in it to be seen
-        return float(fit[0]), float(fit[1]) if terms[1] > UNEXPLAINED * size else 0.0
+def _value(critics: Critics, action: Tensor, repeats: int = 1) -> Tensor:
+    """min_k Q_k(s, a) at the critics' own states, [N], repeated beside each other."""
+    values = []
+    for module, args in critics:
+        *head, last = (torch.cat([x[:ROWS]] * repeats) for x in args)
+        width = last.shape[-1] - action.shape[-1]
+        last = torch.cat([last[..., :width], action], -1) if width else action
+        values.append(module(*head, last).reshape(len(last), -1).mean(1))
+    return torch.stack(values).min(0).values
+
+
+def _rise(critics: Critics, old: Action, new: Action, alpha: float) -> float:
+    """Δ E[Q − α log π]"""
+    with torch.no_grad():
+        before, after = _value(critics, torch.cat([old.value, new.value]), 2).chunk(2)
+        rise = float((after - before).mean())
+    if old.log_density is None or new.log_density is None:
+        return rise
+    return rise - alpha * float(new.log_density - old.log_density)
+
+
+def _weights(made: Pass, old: Action, critics: Critics) -> tuple[float, float] | None:
+    """x and y of the loss x Q + y log π, by the gradients that it has sent to mean and log σ;
+    y is 0 where it cannot be seen; None: no fit."""
+    if not {0, 1} <= made.arrived.keys() or old.noise is None:
+        return None
+    mean, log_std = (x[:ROWS].detach().clone().requires_grad_() for x in made.outputs[:2])
+    action = _gaussian(mean, log_std, old.noise, old.squash)
+    arrived = torch.cat([made.arrived[k][:ROWS].reshape(-1) for k in (0, 1)]).double()
+    assert action.log_density is not None
+    parts = []
+    for each in (_value(critics, action.value).mean(), action.log_density):
+        found = torch.autograd.grad(
+            each, (mean, log_std), retain_graph=True, allow_unused=True, materialize_grads=True
+        )
+        parts.append(torch.cat([x.reshape(-1) for x in found]).double())
+    both, size = torch.stack(parts, 1), float(arrived.norm())
+    fit = torch.linalg.lstsq(both, arrived[:, None]).solution[:, 0]
+    terms = (both * fit).norm(dim=0).tolist()
+    if not float((arrived - both @ fit).norm()) < UNEXPLAINED * size:
+        return None
+    if not terms[0] > UNEXPLAINED * size:
+        return None  # nothing of Q in it to be seen
+    return float(fit[0]), float(fit[1]) if terms[1] > UNEXPLAINED * size else 0.0
 
 
 @dataclass(frozen=True)
@@ -224,28 +230,25 @@ class Action:
 
     Attributes:
         value: [N, da]; noise: ε of a Gaussian one, None where the action is the output itself.
-        log_density: its mean, up to a constant; alpha: its weight.
+        log_density: its mean, up to a constant.
     """
 
     value: Tensor
     squash: Squash = field(default_factory=Squash)
     noise: Tensor | None = None
     log_density: Tensor | None = None
-    alpha: float = 0.0
 
-    def weighed(self, alpha: float) -> Action:
-        return Action(self.value, self.squash, self.noise, self.log_density, alpha)
-
-    def again(self, policy: nn.Module, made: Pass) -> Action:
+    def again(self, policy: nn.Module, inputs: Sequence[Tensor]) -> Action:
         """With the same noise, by the policy as it is now."""
-        output = policy(*(x[:ROWS] for x in made.inputs))
-        if self.noise is None:
+        with torch.no_grad():
+            output = policy(*(x[:ROWS] for x in inputs))
+            if self.noise is not None:
+                return _gaussian(output[0], output[1], self.noise, self.squash)
             first = output[0] if isinstance(output, tuple) else output
             return Action(_squashed(first, self.squash), self.squash)
-        return _gaussian(output[0], output[1], self.noise, self.squash).weighed(self.alpha)
 
 
-def _action(twin: nn.Module, made: Pass, policy: nn.Module) -> Action | str:
+def _action(made: Pass, policy: nn.Module) -> Action | str:
     """How the critic's action comes from the policy's outputs; a reason where it is not known."""
     given = made.values[0][1][-1]
     outputs = made.outputs
@@ -262,12 +265,12 @@ def _action(twin: nn.Module, made: Pass, policy: nn.Module) -> Action | str:
     with torch.no_grad():
         for squash in squashes:
             if torch.allclose(_squashed(outputs[0][:ROWS], squash), given, atol=1e-6):
-                return Action(value=given, squash=squash).again(twin, made)
+                return Action(given, squash)
         if len(outputs) > 1 and outputs[1].shape == outputs[0].shape:
             for squash in reversed(squashes):
                 noise = _noise(outputs[0][:ROWS], outputs[1][:ROWS], given, squash)
                 if noise is not None:
-                    return Action(given, squash, noise).again(twin, made)
+                    return _gaussian(outputs[0][:ROWS], outputs[1][:ROWS], noise, squash)
     return "the critic's action does not follow from the policy's outputs in a way that is known"
 
 

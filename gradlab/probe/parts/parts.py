@@ -27,7 +27,7 @@ from gradlab.probe.budget import GRACE, UNSEEN, Budget
 from gradlab.probe.isolation import warn
 from gradlab.probe.parts.answers import Answer, off
 from gradlab.probe.parts.moves import ActorStep, NoStep, Step, Targets, Values, Window
-from gradlab.probe.parts.networks import CRITIC, Calls, Networks, held, modules, sample
+from gradlab.probe.parts.networks import CRITIC, Calls, Networks, held, modules
 from gradlab.probe.parts.objectives import Ear, Objective
 
 EVERY = 10  # updates to one that is looked at
@@ -129,8 +129,6 @@ class Parts:
         if self._open is not None:
             with self._paying():
                 self._before = optimizer, self._sampled()
-            if optimizer is self.networks.actor:
-                self._ask(self.objective, self.objective.before)
 
     def _see_after(self, optimizer: Any) -> None:
         self.networks.meet(optimizer)
@@ -147,7 +145,8 @@ class Parts:
     def _step(self, optimizer: Any) -> Step:
         assert self._before is not None
         before, self._before = self._before[1], None
-        critic = self.networks.online().get(CRITIC, ())
+        known = self.networks.online.get(CRITIC)
+        critic = () if known is None else known.parameters
         mine = {id(p) for p in held(optimizer)}
         pushed = _gradient(p for p in critic if id(p) in mine)
         return Step(optimizer, before, self._sampled(), _gradient(self.networks.policy), pushed)
@@ -166,6 +165,7 @@ class Parts:
             self._next = self._count + EVERY
             with self._paying():
                 self._looks += 1
+                self.networks.refresh()
                 self._begin, self._open = self._sampled(), []
                 self.objective.on = True
         if self._count >= self._file:
@@ -200,9 +200,9 @@ class Parts:
     def _sampled(self) -> Values:
         networks, pairs = self.networks, self.networks.pairs
         return Values(
-            {name: sample(each) for name, each in networks.online().items()},
-            [sample(pair.target) for pair in pairs],
-            [sample(pair.online) for pair in pairs],
+            {name: each() for name, each in networks.online.items()},
+            [pair.target() for pair in pairs],
+            [pair.online() for pair in pairs],
         )
 
     def _search(self) -> None:
