@@ -108,6 +108,12 @@ def check_share(overhead_budget: object) -> None:
         raise InputError(f"overhead_budget is {overhead_budget!r}, expected a share in (0, 1]")
 
 
+def check_period(period: object) -> None:
+    """Raises InputError for anything but a number of updates or None."""
+    if period is not None and (not isinstance(period, int) or period < 1):
+        raise InputError(f"period is {period!r}, expected a number of updates, at least 1, or None")
+
+
 def check_log(log: object, resume: bool = False) -> None:
     """Raises InputError for anything but a path, a function, several of these or None, and where
     there is no file to resume."""

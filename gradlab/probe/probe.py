@@ -36,6 +36,7 @@ from gradlab.probe.critics import Critic, parameters_of
 from gradlab.probe.isolation import warn
 from gradlab.probe.leaks import ModelGradients
 from gradlab.probe.origin import Finder
+from gradlab.probe.parts.parts import Parts
 from gradlab.probe.policy_calls import Watch, Watched, limits_of
 from gradlab.probe.row_sinks import FileSink, FunctionSink, Log, NoSink, RowSink, SeveralSinks
 from gradlab.probe.sampler import Measurements
@@ -128,6 +129,8 @@ class Probe:
             self._updates = Updates(
                 loop, instruments, self.alarm_log, self.budget, sink.earlier.updates
             )
+            both, called = (optimizer, critic_optimizer), watch.watched.module
+            self._parts = Parts(policy, both, called, self.alarm_log, self.budget, self._now)
         self.budget.go_on(sink.earlier.own, sink.earlier.elapsed)
         self._optimizer, self._closed = optimizer, False
         module = critic if isinstance(critic, nn.Module) else None
@@ -161,6 +164,19 @@ class Probe:
             if value is not None:
                 self._attempt(self._updates.notes.take, name, value)
 
+    def networks(self, *, critic: object, target: object = (), period: int | None = None) -> None:
+        """What the loop trains beside the policy, where the probe does not find it by itself.
+
+        Args:
+            critic: a module, or several; target: their copies, and the policy's, in any order.
+            period: updates between two copies, where a target is not moved at every update.
+
+        Raises:
+            InputError: no modules, or a target with the shapes of no network.
+        """
+        arguments.check_period(period)
+        self._parts.declare(critic, target, period)
+
     @property
     def alarms(self) -> list[Alarm]:
         """The alarms that were reported."""
@@ -177,6 +193,7 @@ class Probe:
         Not for a hook of the optimiser's, which goes through its hooks as it calls them.
         """
         self._attempt(self._updates.finish)
+        self._attempt(self._parts.finish)
         self._attempt(self.alarm_log.close)
         self._closed = self._closed or not self.off
         self.off = True
@@ -203,6 +220,8 @@ class Probe:
         its own just now dies where one of them is gone."""
         self.off = True
         with contextlib.suppress(Exception):
+            self._parts.rest()
+        with contextlib.suppress(Exception):
             warn("is off", error)
         with contextlib.suppress(Exception):
             self._updates.rest()
@@ -218,7 +237,11 @@ class Probe:
         if optimizer is not None:
             handles.append(optimizer.register_step_pre_hook(self._before_step))
             handles.append(optimizer.register_step_post_hook(self._after_step))
+        self._parts.attach()
         return handles + self._attached_to_critic()
+
+    def _now(self) -> tuple[int, int]:
+        return self._updates.count, self._updates.step
 
     def _attached_to_critic(self) -> list[Any]:
         (module, optimizer), critic = self._critics, self._updates.critic
@@ -254,7 +277,7 @@ class Probe:
 
     def _forked(self) -> None:
         """This is the child of a fork: the file is the parent's."""
-        self.off, self.alarm_log.sink = True, NoSink()
+        self.off, self._parts.on, self.alarm_log.sink = True, False, NoSink()
 
     def _enter(self) -> Finder | None:
         mode = self._updates.enter()

@@ -62,5 +62,5 @@ def test_cosines_at_the_starts_are_no_gains(tmp_path: Path, law: str | None) -> 
 
 def test_the_recommended_step_heads_the_page_of_a_sound_loop(tmp_path: Path) -> None:
     screen = probe_page.page(run(tmp_path / "run.h5", BACKWARDS)).screen
-    assert "3–4 steps" in screen.headline and screen.sure.endswith("no fault")
+    assert "3–4 steps" in screen.headline and screen.sure.endswith("no alarm")
     assert screen.light == "choose"  # no step along it was taken

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from gradlab.probe.alarms.evidence import FEWEST
 from gradlab.runs.probe.results import load
-from gradlab.verdicts.probe.measured import FEWEST, OF_INTERVALS
+from gradlab.verdicts.probe.measured import OF_INTERVALS
 from gradlab.verdicts.probe.sentences import verdict
 from tests.probe.planted_probe import measurement, written
 

@@ -16,6 +16,7 @@ import numpy as np
 import scipy
 
 ALPHA = 0.01
+FEWEST = 64  # starts from which intervals cover what they promise (`reports/coverage`)
 Row = Mapping[str, Any]
 
 

@@ -3,7 +3,7 @@
     doubling      ln-variance slope b:  b − t se > ln 2 / H           doubles within the horizon H,
                   exponential, not a power law, and H is not among what may be best (95%)
     diverging     λ − t se > ln 1/γ                                   outgrows the discount
-    direction     cosine + t se < 0                                   points away from the truth;
+    direction     upper end of the stored interval, moved out to t, < 0, from 64 starts on;
                   of the model gradient, or of the critic's where the loop follows that alone
     over data     ln MSE(H) − ln MSE(data) − t se > 0                 worse than no model derivative
     critic        bias²(true dynamics) − ½ bias²(model) − t se > 0    the critic makes most of it
@@ -22,12 +22,13 @@ from math import ceil, exp, log, sqrt
 import numpy as np
 from numpy.typing import NDArray
 
-from gradlab.probe.alarms.evidence import AlarmTest, Evidence
+from gradlab.probe.alarms.evidence import FEWEST, AlarmTest, Evidence
 from gradlab.statistics.growth import DECISIVE
+from gradlab.statistics.intervals import Z
 from gradlab.wording import horizons
 
 DATA, MODEL = 0, 1  # indices of estimators
-DIRECTION = ("cosine", "cosine_se")
+DIRECTION = ("cosine", "cosine_high")
 ROUNDING = 1e-6  # of a logarithm whose samples do not differ at all
 PRECISE = 0.01  # relative error of a gradient in float32
 
@@ -70,8 +71,7 @@ def wrong_direction(evidence: Evidence) -> str | None:
 
 
 def _critic_away(evidence: Evidence) -> str | None:
-    cosine, se = (float(np.asarray(evidence.new[name])[DATA, 0]) for name in DIRECTION)
-    top = cosine + _reach(evidence) * se
+    cosine, top = (float(each[DATA, 0]) for each in _tops(evidence))
     if not top < 0:
         return None
     return (
@@ -83,8 +83,8 @@ def _critic_away(evidence: Evidence) -> str | None:
 
 
 def _model_away(evidence: Evidence) -> str | None:
-    cosine, se = (np.asarray(evidence.new[name], dtype=np.float64)[MODEL, 1:] for name in DIRECTION)
-    top = cosine + _reach(evidence, max(len(cosine), 1)) * se
+    tests = max(np.shape(evidence.new["cosine"])[1] - 1, 1)
+    cosine, top = (each[MODEL, 1:] for each in _tops(evidence, tests))
     bad = np.flatnonzero(top < 0)
     if not len(bad):
         return None
@@ -96,6 +96,17 @@ def _model_away(evidence: Evidence) -> str | None:
         f"{cosine[h - 1]:.2f}, at most {top[h - 1]:.2f}, {_starts(evidence)}; the right sign is "
         f"certain {certain}): {_back(bad + 1, len(cosine))}"
     )
+
+
+def _tops(evidence: Evidence, tests: int = 1) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Cosines, and how large they may be: the upper ends of the stored intervals, as far out as
+    this test's level takes; 1 where there are too few starts for intervals to cover."""
+    cosine, high = (
+        np.asarray(evidence.new[name], dtype=np.float64) for name in ("cosine", "cosine_high")
+    )
+    if evidence.at("starts") < FEWEST:
+        return cosine, np.ones_like(cosine)
+    return cosine, cosine + (high - cosine) * _reach(evidence, tests) / Z
 
 
 def _back(bad: NDArray[np.int64], longest: int) -> str:

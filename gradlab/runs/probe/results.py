@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ class ProbeRun:
         parameters: names of the policy's tensors, the axis of `vitals["layer_norm"]`.
         estimators: names, the first axis of cells in `measured`; horizon: of their second axis,
             the longest one (0 … H); None: nothing is measured on a task.
-        vitals, successive, measured, alarms: the tables.
+        vitals, successive, measured, alarms, checks: the tables.
         abandoned: its writer has gone without closing it.
     """
 
@@ -51,6 +51,7 @@ class ProbeRun:
     measured: Columns
     alarms: Columns
     abandoned: bool = False
+    checks: Columns = field(default_factory=dict)
 
     @property
     def task(self) -> str:
@@ -136,7 +137,7 @@ def names(record: Record) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return tuple(str(name) for name in parameters), tuple(str(name) for name in estimators)
 
 
-TABLES = ("vitals", "successive", "measured", "alarms")
+TABLES = ("vitals", "successive", "measured", "alarms", "checks")
 
 
 def check_numbers(run: ProbeRun) -> None:

@@ -4,6 +4,7 @@ vitals       every so many updates: norms, update ratios, non-finite counts, sat
 successive   products of successive gradients: is there a signal in the noise?
 measured     with a task: bias and variance by horizon, choice, Jacobians, growth, critic
 alarms       alarms that were reported, in words
+checks       of the loop's own parts: the newest answer of each, with its proof and its cost
 """
 
 from __future__ import annotations
@@ -50,6 +51,8 @@ def tables(
         "successive": _table(SUCCESSIVE, {}, seeds),
         "alarms": Table("number", ALARMS if seeds is None else {"seed": Column(), **ALARMS}),
     }
+    if seeds is None:
+        layouts["checks"] = Table("number", CHECKS)
     if horizon is not None:
         cells = ("estimator", "horizon", "action", "chain")
         layouts["measured"] = _table(MEASURED, {name: axes[name] for name in cells}, seeds)
@@ -94,6 +97,17 @@ ALARMS = {
     "step": Column(unit="as the loop counts"),
     "alarm": Column(text=True),
     "message": Column(text=True),
+}
+CHECKS = {
+    "update": Column(unit="updates"),
+    "step": Column(unit="as the loop counts"),
+    "check": Column(text=True),
+    "state": Column(text=True),
+    "value": Column(unit="of the check"),
+    "threshold": Column(unit="of the check"),
+    "proof": Column(text=True),
+    "looks": Column(unit="windows that were looked at"),
+    "seconds": Column(unit="s"),
 }
 
 

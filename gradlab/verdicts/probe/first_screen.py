@@ -14,6 +14,7 @@ from math import isfinite, sqrt
 import numpy as np
 
 from gradlab.probe.alarms.catalogue import ALPHA, HALF
+from gradlab.probe.alarms.evidence import FEWEST
 from gradlab.runs.probe.results import ProbeRun
 from gradlab.runs.probe.tables import signals
 from gradlab.statistics.intervals import Z
@@ -21,12 +22,13 @@ from gradlab.statistics.successive import Signal, pooled
 from gradlab.verdicts.measurement.recommendation import recommendation
 from gradlab.verdicts.probe.followed import Followed, followed, other_horizons
 from gradlab.verdicts.probe.gains import facts_of
-from gradlab.verdicts.probe.measured import FEWEST, too_few
+from gradlab.verdicts.probe.measured import too_few
+from gradlab.verdicts.probe.parts import cause, unchecked
 from gradlab.verdicts.probe.premises import void
-from gradlab.verdicts.probe.sentences import NEEDED, RECENT, verdict
+from gradlab.verdicts.probe.sentences import RECENT, verdict
 from gradlab.verdicts.screen import NOTHING, Fact, Light, Screen
 from gradlab.verdicts.sentence import Sentence
-from gradlab.wording import batches, cosine, cosines, percent
+from gradlab.wording import cosine, cosines, percent
 
 # What a fault shows up in; a fault that is not named here is seen in the norms.
 SEEN_IN = {
@@ -106,6 +108,9 @@ def _faulty(
     first = next(each for each in names if each in kinds)
     worst = next((each for each in WORST if each in kinds), first)
     text = f"Mend this loop before you train on: {worst} at step {_step(at, names, worst)}."
+    if proved := cause(run):
+        worst, words, step = proved
+        text = f"{words} Seen from step {step:,} on."
     if worst != first:
         text += f" The first fault was another: {first}, at step {_step(at, names, first)}."
     more = len(kinds) - len({first, worst})
@@ -127,32 +132,31 @@ def _sound(run: ProbeRun, rest: tuple[Sentence, ...]) -> Screen:
         few = too_few(run)
         sure = f"not reliable below {FEWEST} starts" if few else step.sure
         shown: Light = "choose" if few and step.light == "act" else step.light
-        return replace(step, sure=f"{sure}; no fault", light=shown, figure="cosine")
+        return replace(step, sure=f"{sure}; no alarm", light=shown, figure="cosine")
+    text = f"No alarm, but whether a step raises the return is not known{_when(run)}."
     signal = _signal(run)
-    if signal is None:
-        text = "No fault so far; whether a batch has a signal is not measured yet."
-        sure, figure = "no burst of successive gradients yet", "grad_norm"
-        light: Light = "choose"
-    else:
-        low, high = _share(signal)
-        text, sure, light = _told(signal, low, high)
-        figure = "signal_share"
+    if signal is not None and _share(signal)[0] <= 0:
+        text += " A batch's gradient is not known to be more than noise."
     text += _weight(run)
     facts = (*_cosine(run), *_finite(run), *_spent(run))
-    return Screen(text, light, sure, facts, figure, rest)
+    figure = "grad_norm" if signal is None else "signal_share"
+    return Screen(text, "choose", _looked(run), facts, figure, rest)
 
 
-def _told(signal: Signal, low: float, high: float) -> tuple[str, str, Light]:
-    needed = NEEDED * (1 - signal.share) / signal.share if signal.share > 0 else float("inf")
-    if low > 0 and needed <= 1:
-        text = "Go on: no fault, and one batch is enough to know where the gradient points."
-        return text, f"sure (cosine {cosines(sqrt(low), sqrt(high))})", "act"
-    if low > 0:
-        text = f"No fault; average {batches(needed)} batches per step for a cosine of 0.9."
-        return text, f"sure (cosine {cosines(sqrt(low), sqrt(high))})", "act"
-    most = cosine(sqrt(max(high, 0.0)))
-    text = "No fault, but a batch's gradient is not known to be more than noise: enlarge it."
-    return text, f"not shown (cosine at most {most})", "choose"
+def _when(run: ProbeRun) -> str:
+    """What is to measure it, and when."""
+    due = [each for each in run.due.split("; ") if each.startswith("task: ")]
+    if due:
+        return f": {due[0].removeprefix('task: ')}"
+    return "" if run.task else ": that takes a task"
+
+
+def _looked(run: ProbeRun) -> str:
+    """Whether the loop's own parts were checked."""
+    if not run.checks:
+        return "the loop's parts were not checked"
+    open_, all_ = unchecked(run), len(run.checks["number"])
+    return f"{all_ - open_} of {all_} checks of the loop's parts passed"
 
 
 def _weight(run: ProbeRun) -> str:

@@ -8,6 +8,7 @@ from math import inf, log
 import numpy as np
 
 from gradlab.probe.alarms.catalogue import HALF
+from gradlab.probe.alarms.evidence import FEWEST
 from gradlab.runs.decision_rules import LogRatio
 from gradlab.runs.identity import by_default
 from gradlab.runs.probe.results import ProbeRun
@@ -28,7 +29,6 @@ from gradlab.wording import ratio as sized
 
 MODEL = ESTIMATORS.index("model")
 DATA_GRADIENT, MODEL_GRADIENT = (gradient(by_default(ESTIMATORS)[e]) for e in ESTIMATORS[:2])
-FEWEST = 64  # starts from which intervals cover what they promise (`reports/coverage`)
 OF_INTERVALS = (
     "gain", "other horizons", "horizon", "rivals", "weights", "source", "critic", "variance",
     "growth",

@@ -8,12 +8,11 @@ page says how to get it.
 from __future__ import annotations
 
 from collections import Counter
-from math import inf, log, sqrt
+from math import log, sqrt
 
 import numpy as np
 
 from gradlab.probe.alarms.catalogue import ALPHA, HALF, NOISE
-from gradlab.runs.decision_rules import DIRECTION
 from gradlab.runs.probe.results import ProbeRun
 from gradlab.runs.probe.tables import signals
 from gradlab.statistics.intervals import Z
@@ -22,17 +21,18 @@ from gradlab.statistics.successive import Signal, pooled
 from gradlab.verdicts.measurement.verdict import Sentence
 from gradlab.verdicts.phrases import missing
 from gradlab.verdicts.probe.measured import on_the_task
-from gradlab.wording import batches, cosine, cosines, duration, percent, span, two
+from gradlab.verdicts.probe.parts import checked
+from gradlab.wording import cosine, cosines, duration, percent
 
 RISK = 0.05  # of an interval
 RECENT = 10  # windows, or bursts: a signal of long ago says nothing of now
-NEEDED = DIRECTION**2 / (1 - DIRECTION**2)  # times the noise scale: batches for this cosine
 
 
 def verdict(run: ProbeRun) -> list[Sentence]:
     """What to stop for, then what to set, what to mend, why, and what the probe cost."""
     first = (_alarms(run), _lost(run), _saturation(run), _signal(run))
-    sentences = [each for each in (*first, *on_the_task(run), _cost(run)) if each is not None]
+    every = (*first, *checked(run), *on_the_task(run), _cost(run))
+    sentences = [each for each in every if each is not None]
     return sorted(sentences, key=lambda each: each.about != "premises")
 
 
@@ -88,7 +88,7 @@ def _saturation(run: ProbeRun) -> Sentence | None:
 
 
 def _signal(run: ProbeRun) -> Sentence | None:
-    """Form 6: how much of one batch's gradient is signal lately, and how many batches it takes."""
+    """Form 6: how much of one batch's gradient is signal lately."""
     at, found = signals(run)
     if not found:
         return None
@@ -101,9 +101,7 @@ def _signal(run: ProbeRun) -> Sentence | None:
         return Sentence("signal", True, _clear_signal(whole, low, high, n))
     share = f"{percent(whole.share)} (CI {percent(low)} to {percent(high)}, {n})"
     if high < NOISE:
-        text = f"The gradient is no better than noise: of its squared norm {share} is signal, so "
-        needed = batches(_batches(high))
-        text += f"that a cosine of {DIRECTION:g} needs at least {needed} batches at a time."
+        text = f"The gradient is no better than noise: of its squared norm {share} is signal."
         return Sentence("signal", True, text)
     text = f"Undecided whether there is a signal in the gradient: {share} of its squared norm; "
     # An estimate below 0 is no estimate of how many pairs it takes.
@@ -113,17 +111,7 @@ def _signal(run: ProbeRun) -> Sentence | None:
 
 def _clear_signal(whole: Signal, low: float, high: float, n: str) -> str:
     direction = f"{cosine(whole.cosine)} (CI {cosines(sqrt(low), sqrt(high))}, {n})"
-    text = f"The gradient of one batch has the cosine {direction} with the mean gradient"
-    if _batches(low) <= 1:
-        return f"{text}: one batch is enough."
-    ends = span(_batches(high), _batches(low))
-    needed = f"the mean of {two(_batches(whole.share))} batches (CI {ends})"
-    return f"{text}; a cosine of {DIRECTION:g} needs {needed}."
-
-
-def _batches(share: float) -> float:
-    """Whose mean has the cosine `DIRECTION` with the mean gradient."""
-    return NEEDED * (1 - share) / share if share > 0 else inf
+    return f"The gradient of one batch has the cosine {direction} with the mean gradient."
 
 
 def _stretch(at: np.ndarray) -> str:

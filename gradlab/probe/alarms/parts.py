@@ -1,0 +1,14 @@
+"""Alarms of the loop's own parts, which are checked where they happen (`gradlab.probe.parts`).
+
+They name causes. Where one is raised, a symptom such as an exploding critic comes second, and of
+several the first in this order.
+"""
+
+from __future__ import annotations
+
+SWAPPED = "targets follow too fast"
+FROZEN = "targets do not move"
+OUTSIDE = "network moves without a step"
+LEAKED = "actor's steps move the critic"
+DESCENT = "actor's steps lower their objective"
+CAUSES = (OUTSIDE, SWAPPED, FROZEN, LEAKED, DESCENT)

@@ -1,0 +1,279 @@
+"""Who moved which network, between two steps of the actor.
+
+    targets        τ̂ = ⟨Δt, c − t⟩ / |c − t|², by step of the critic        0: frozen; > ½: swapped
+    actor's step   the critic's tensors before and after it
+    no step        every network from one step of an optimiser of its to the next
+
+All three are exact: values are compared bit by bit, of a sample of entries of every tensor.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gradlab.probe.alarms.parts import FROZEN, LEAKED, OUTSIDE, SWAPPED
+from gradlab.probe.parts.answers import Answer, off
+from gradlab.probe.parts.networks import CRITIC, Networks, held
+
+LOOKS = 20
+FEWEST = 10  # looks, of which more than half must be at fault
+UNDECLARED = 250  # updates in which a target may rest where its period is not declared
+FAST = 0.5  # of the gap at a step of the critic
+ALONG = 0.9  # cosine of a move with the way to the target
+
+
+@dataclass(frozen=True, eq=False)
+class Values:
+    """Samples of a loop's tensors at one moment.
+
+    Attributes:
+        networks: by name; targets, online: of every pair.
+    """
+
+    networks: Mapping[str, Tensor]
+    targets: Sequence[Tensor]
+    online: Sequence[Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """Samples around a step of one optimiser.
+
+    Attributes:
+        turn: whether it followed a gradient of the policy; pushed: whether it had one of the
+            critic that is not 0.
+    """
+
+    optimizer: Any
+    before: Values
+    after: Values
+    turn: bool = True
+    pushed: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Window:
+    """From the end of one step of the actor to the end of the next.
+
+    Attributes:
+        count: updates so far; steps: in their order, the actor's last.
+    """
+
+    count: int
+    begin: Values
+    steps: Sequence[Step]
+
+    @property
+    def rests(self) -> list[tuple[Values, Values]]:
+        """Both ends of every stretch in which no optimiser steps."""
+        ends = [(self.begin, self.begin), *((step.before, step.after) for step in self.steps)]
+        return [(one[1], two[0]) for one, two in pairwise(ends)]
+
+
+@final
+class Followed:
+    """How one target follows its network."""
+
+    def __init__(self, whose: str) -> None:
+        self.whose = whose
+        self.shares: deque[float] = deque(maxlen=LOOKS)
+        self.rested, self.since = 0, -1  # looks in which it rested, and since which update
+        self._at: Tensor | None = None
+
+    def see(self, window: Window, k: int) -> None:
+        """One more look at pair k; without a gap there is nothing to follow."""
+        end = window.steps[-1].after
+        moved = self._at is None or not torch.equal(self._at, end.targets[k])
+        if moved or torch.equal(end.targets[k], end.online[k]):
+            self._at, self.rested, self.since = end.targets[k], 0, window.count
+        else:
+            self.rested += 1
+        shares = [_share(one, two, k) for one, two in window.rests]
+        self.shares.append(max((each for each in shares if each), default=0.0))
+
+    @property
+    def share(self) -> float:
+        """τ̂ of the looks in which it moved, their median."""
+        moved = [each for each in self.shares if each]
+        return float(np.median(moved)) if moved else 0.0
+
+
+def _share(one: Values, two: Values, k: int) -> float:
+    """τ̂ = ⟨Δt, c − t⟩ / |c − t|² of one stretch, in which c rests; 0 where t does."""
+    if torch.equal(one.targets[k], two.targets[k]):
+        return 0.0
+    target = one.targets[k].double()
+    gap, move = one.online[k].double() - target, two.targets[k].double() - target
+    return float(move @ gap / (gap @ gap)) if bool(gap.any()) else 0.0
+
+
+@final
+class Targets:
+    """Do the targets follow, and not too fast?"""
+
+    name = "targets follow"
+
+    def __init__(self) -> None:
+        self._followed: list[Followed] = []
+        self._of: Sequence[object] = ()
+        self._count = self._looks = 0
+
+    def see(self, window: Window, networks: Networks) -> None:
+        if self._of is not networks.pairs:
+            self._of, self._followed = networks.pairs, [Followed(p.whose) for p in networks.pairs]
+        self._count, self._looks = window.count, self._looks + bool(networks.pairs)
+        for k, each in enumerate(self._followed):
+            each.see(window, k)
+
+    def answer(self, networks: Networks) -> Answer:
+        if not networks.pairs:
+            return off(
+                "no module is called that looks like a copy of critic or policy: where the loop "
+                "has target networks, probe.networks(critic=…, target=…)"
+            )
+        period = UNDECLARED if networks.period is None else networks.period
+        for each in self._followed:
+            rest = self._count - each.since
+            if each.rested >= LOOKS and rest >= period:
+                return _frozen(each, rest)
+            fast = len(each.shares) == LOOKS and min(each.shares) > FAST
+            if fast and networks.period != 1:
+                return _swapped(each)
+        shares = [each.share for each in self._followed]
+        if self._looks < FEWEST or min(shares) == 0:
+            text = f"no move was seen in {self._looks} looks" if self._looks else "no look yet"
+            return Answer("waiting", text, looks=self._looks)
+        proof = (
+            f"a move closes {_span(min(shares), max(shares))} of the gap (fault: 0 in {LOOKS} "
+            f"looks and {period} updates, or above {FAST} in {LOOKS} looks)"
+        )
+        return Answer("sound", proof, float(min(shares)), FAST, self._looks)
+
+
+def _span(low: float, high: float) -> str:
+    one, other = f"{low:.2g}", f"{high:.2g}"
+    return one if one == other else f"{one} to {other}"
+
+
+def _frozen(each: Followed, rest: int) -> Answer:
+    return Answer(
+        "fault", f"Δ = 0 in {each.rested} looks over {rest} updates, with a gap to close",
+        0.0, 0.0, each.rested, FROZEN,
+        f"the {each.whose}'s targets have not moved for {rest} updates: are the target networks "
+        f"updated?",
+    )  # fmt: skip
+
+
+def _swapped(each: Followed) -> Answer:
+    return Answer(
+        "fault", f"τ̂ above {FAST} in {LOOKS} looks in a row", each.share, FAST, LOOKS, SWAPPED,
+        f"the {each.whose}'s targets take {each.share:.3g} of the network at each step: are τ and "
+        f"1 − τ exchanged, or is the copy made at every step?",
+    )  # fmt: skip
+
+
+@final
+class ActorStep:
+    """Does the actor's step leave the critic where it is?"""
+
+    name = "actor's step moves the policy alone"
+
+    def __init__(self) -> None:
+        self._looks = self._moved = self._apart = 0
+        self._shared = False
+
+    def see(self, window: Window, networks: Networks) -> None:
+        mine = {id(p) for p in held(networks.actor)}
+        others = {id(p) for each in networks.optimizers[1:] for p in held(each)}
+        critic = networks.online[CRITIC].parameters if CRITIC in networks.online else ()
+        self._shared = bool(critic) and not others & {id(p) for p in critic}
+        whole = bool(critic) and all(id(p) in mine for p in critic)
+        for step in window.steps:
+            one, two = (each.networks.get(CRITIC) for each in (step.before, step.after))
+            if step.optimizer is not networks.actor or one is None or two is None:
+                continue
+            self._apart += not step.turn
+            if step.turn:
+                self._looks += 1
+                self._moved += whole and step.pushed and not torch.equal(one, two)
+
+    def answer(self, networks: Networks) -> Answer:
+        if CRITIC not in networks.online:
+            return off("no network but the policy is stepped by an optimiser")
+        if self._shared and not self._apart:
+            return off("one optimiser steps policy and critic at once: their loss is one")
+        if self._looks < FEWEST:
+            return Answer("waiting", f"{self._looks} looks of {FEWEST}", looks=self._looks)
+        proof = f"the critic changed in {self._moved} of {self._looks} steps of the actor"
+        numbers = self._moved / self._looks, 0.5, self._looks
+        if 2 * self._moved <= self._looks:
+            return Answer("sound", proof, *numbers)
+        return Answer(
+            "fault", proof, *numbers, LEAKED,
+            "the actor's steps move the critic, too, towards values it likes: does the actor's "
+            "optimiser hold the critic's parameters?",
+        )  # fmt: skip
+
+
+@final
+class NoStep:
+    """Do networks rest where no optimiser steps them?"""
+
+    name = "networks move by steps alone"
+
+    def __init__(self) -> None:
+        self._looks = 0
+        self._moved: dict[str, int] = {}
+        self._along: dict[str, int] = {}
+
+    def see(self, window: Window, networks: Networks) -> None:
+        self._looks += 1
+        for name in window.begin.networks:
+            moved = [
+                (one, two) for one, two in window.rests
+                if name in one.networks and name in two.networks
+                and not torch.equal(one.networks[name], two.networks[name])
+            ]  # fmt: skip
+            self._moved[name] = self._moved.get(name, 0) + bool(moved)
+            along = any(_to_a_target(*each, networks, name) for each in moved)
+            self._along[name] = self._along.get(name, 0) + along
+
+    def answer(self, networks: Networks) -> Answer:
+        if self._looks < FEWEST:
+            return Answer("waiting", f"{self._looks} looks of {FEWEST}", looks=self._looks)
+        worst = max(self._moved, key=lambda name: self._moved[name])
+        share = self._moved[worst] / self._looks
+        proof = f"the {worst} changed without a step in {self._moved[worst]} of {self._looks} looks"
+        if share <= 0.5:
+            return Answer("sound", proof, share, 0.5, self._looks)
+        words = (
+            f"the {worst} moves towards its own target between its optimiser's steps: are network "
+            f"and target exchanged where the target is updated?"
+            if 2 * self._along[worst] > self._moved[worst]
+            else f"the {worst} changes between its optimiser's steps: who else writes to its "
+            f"parameters?"
+        )
+        return Answer("fault", proof, share, 0.5, self._looks, OUTSIDE, words)
+
+
+def _to_a_target(one: Values, two: Values, networks: Networks, name: str) -> bool:
+    """Whether a part of the network that has a target went the way to it."""
+    ids = {id(p) for p in networks.online[name].parameters}
+    for k, pair in enumerate(networks.pairs):
+        move, way = two.online[k] - one.online[k], one.targets[k] - one.online[k]
+        mine = all(id(p) in ids for p in pair.online.parameters)
+        if (
+            mine
+            and bool(move.any())
+            and float(move @ way) > ALONG * float(move.norm() * way.norm())
+        ):
+            return True
+    return False

@@ -1,0 +1,232 @@
+"""Networks of a loop: those that optimisers step, and their targets, which none steps.
+
+An optimiser's parameters are known when it steps. A target is a module that the loop calls on a
+batch, that no optimiser steps, whose tensors have the shapes of one that is stepped and are near
+its values: it was copied from it. A copy of the policy counts only where it is called at the
+states at which a critic's target is; else it acts, or is what a penalty refers to.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+
+from gradlab.errors import InputError
+from gradlab.probe.policy_calls import inert
+
+ENTRIES = 256  # of each tensor: whoever moves a tensor moves some of its first ones
+NEAR = 0.5  # of its size: how far a copy may be from what it was copied from
+POLICY, CRITIC = "policy", "critic"
+Parameters = tuple[Tensor, ...]
+
+
+@final
+class Sample:
+    """The first entries of every tensor, one after the other, as they are when it is called."""
+
+    def __init__(self, parameters: Sequence[Tensor]) -> None:
+        self.parameters = tuple(parameters)
+        self._at: list[int] = []
+        self._views: list[Tensor] = []
+
+    def __call__(self) -> Tensor:
+        at = [p.data_ptr() for p in self.parameters]
+        if at != self._at:  # `p.data = …` gives a tensor another place
+            self._views = [p.detach().reshape(-1)[:ENTRIES] for p in self.parameters]
+            self._at = at if all(p.is_contiguous() for p in self.parameters) else []
+        return torch.cat(self._views)
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """A network and its target.
+
+    Attributes:
+        whose: name of the network.
+    """
+
+    whose: str
+    online: Sample
+    target: Sample
+
+
+@final
+class Calls:
+    """A hook of all modules: those that are called, and at which states."""
+
+    def __init__(self) -> None:
+        self.at: dict[weakref.ref[nn.Module], int] = {}  # address of the first input's numbers
+
+    def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
+        if torch.compiler.is_compiling() or not args or not isinstance(args[0], Tensor):
+            return
+        if args[0].ndim > 1 and len(args[0]) > 1:
+            self.at[weakref.ref(module)] = args[0].data_ptr()
+
+    def __deepcopy__(self, memo: object) -> Any:
+        return inert
+
+    def outermost(self) -> dict[nn.Module, int]:
+        """Modules with parameters that no other one that was called holds."""
+        alive = [(each(), at) for each, at in self.at.items()]
+        called = {each: at for each, at in alive if each is not None}
+        inner = {part for each in called for part in each.modules() if part is not each}
+        return {
+            each: at for each, at in called.items()
+            if each not in inner and any(True for _ in each.parameters())
+        }  # fmt: skip
+
+
+@final
+class Networks:
+    """What is stepped by which optimiser, and the targets of it.
+
+    Args:
+        policy: its parameters; actor: the optimiser that steps them.
+        critic: the optimiser of the critic; None: any that steps beside the actor's.
+    """
+
+    def __init__(self, policy: Sequence[Tensor], actor: Any, critic: Any = None) -> None:
+        self.policy, self.actor, self._critic = tuple(policy), actor, critic
+        self.online: dict[str, Sample] = {}
+        self.pairs: list[Pair] = []
+        self.period: int | None = None
+        self.critics: list[nn.Module] = []
+        self.declared = False
+        self._optimizers: list[weakref.ref[Any]] = []
+
+    def meet(self, optimizer: Any) -> None:
+        """An optimiser steps."""
+        if self._critic not in (None, optimizer) and optimizer is not self.actor:
+            return
+        if not any(each() is optimizer for each in self._optimizers):
+            self._optimizers.append(weakref.ref(optimizer))
+
+    @property
+    def optimizers(self) -> list[Any]:
+        """Those that have stepped and are alive, the actor's first."""
+        met = [each() for each in self._optimizers]
+        others = [each for each in met if each is not None and each is not self.actor]
+        return [self.actor, *others]
+
+    def refresh(self) -> None:
+        """Networks by name: the policy, then what every other optimiser steps that holds a matrix;
+        a temperature is none. The actor's own besides the policy come as its critic where no other
+        optimiser steps them."""
+        policy = {id(p) for p in self.policy}
+        found: list[Parameters] = []
+        for optimizer in self.optimizers[1:] + self.optimizers[:1]:
+            seen = {id(p) for each in found for p in each}
+            mine = [p for p in held(optimizer) if id(p) not in policy | seen]
+            if any(p.ndim > 1 for p in mine):
+                found.append(tuple(mine))
+        copied = {id(p) for pair in self.pairs for p in pair.online.parameters}
+        found.sort(key=lambda each: not copied & {id(p) for p in each})
+        names = [CRITIC] + [f"network {k}" for k in range(2, len(found) + 1)]
+        known = {POLICY: self.policy} | dict(zip(names, found, strict=False))
+        for name, each in known.items():
+            old = self.online.get(name)
+            if old is None or [*map(id, old.parameters)] != [*map(id, each)]:
+                self.online[name] = Sample(each)
+
+    def find(self, called: Mapping[nn.Module, int]) -> None:
+        """Critics and targets among modules that were called, unless they are declared."""
+        if self.declared:
+            return
+        stepped = {id(p) for each in self.optimizers for p in held(each)}
+        stepped |= {id(p) for p in self.policy}
+        trained = [m for m in called if all(id(p) in stepped for p in _trainable(m))]
+        copies = {m: at for m, at in called.items() if not _any_of(m, stepped)}
+        policy = {id(p) for p in self.policy}
+        self.critics = [m for m in trained if not _any_of(m, policy)]
+        self.pairs = _pairs(self.critics, copies, CRITIC)
+        of_critics = {id(p) for pair in self.pairs for p in pair.target.parameters}
+        states = {at for m, at in copies.items() if _any_of(m, of_critics)}
+        left = {m: at for m, at in copies.items() if at in states and not _any_of(m, of_critics)}
+        actors = [m for m in trained if _any_of(m, policy)]
+        self.pairs += _pairs(actors, left, POLICY)
+
+    def declare(
+        self, policy: nn.Module, critics: Sequence[nn.Module], targets: Sequence[nn.Module],
+        period: int | None,
+    ) -> None:  # fmt: skip
+        """The user's own words.
+
+        Raises:
+            InputError: a target has the shapes of no network.
+        """
+        self.critics, self.period, self.declared = list(critics), period, True
+        known = [(CRITIC, each) for each in critics] + [(POLICY, policy)]
+        self.pairs = []
+        for target in targets:
+            shapes = _shapes(target.parameters())
+            alike = [(name, each) for name, each in known if _shapes(each.parameters()) == shapes]
+            if not alike:
+                kind = type(target).__name__
+                raise InputError(
+                    f"target is a {kind} whose tensors have the shapes of neither critic nor "
+                    f"policy: give the copy of one of them"
+                )
+            name, online = min(alike, key=lambda each: _distance(each[1], target))
+            self.pairs.append(_pair(name, online, target))
+
+
+def held(optimizer: Any) -> list[Tensor]:
+    """All parameters that an optimiser steps."""
+    return [p for group in optimizer.param_groups for p in group["params"]]
+
+
+def modules(name: str, given: object) -> list[nn.Module]:
+    """One module or several.
+
+    Raises:
+        InputError: something else.
+    """
+    several = given if isinstance(given, list | tuple | nn.ModuleList) else [given]
+    for each in several:
+        if not isinstance(each, nn.Module):
+            raise InputError(
+                f"{name} is a {type(each).__name__}, expected a torch.nn.Module or several"
+            )
+    return list(several)
+
+
+def _pairs(online: Iterable[nn.Module], copies: Iterable[nn.Module], whose: str) -> list[Pair]:
+    """Every copy with the nearest network of its shapes."""
+    pairs, networks = [], list(online)
+    for copy in copies:
+        shapes = _shapes(copy.parameters())
+        alike = [each for each in networks if _shapes(each.parameters()) == shapes]
+        if not alike:
+            continue
+        nearest = min(alike, key=lambda each: _distance(each, copy))
+        if _distance(nearest, copy) < NEAR:
+            pairs.append(_pair(whose, nearest, copy))
+    return pairs
+
+
+def _pair(whose: str, online: nn.Module, target: nn.Module) -> Pair:
+    return Pair(whose, Sample([*online.parameters()]), Sample([*target.parameters()]))
+
+
+def _distance(one: nn.Module, other: nn.Module) -> float:
+    """|c − t| / |c|"""
+    a, b = (Sample([*each.parameters()])().double().cpu() for each in (one, other))
+    return float((a - b).norm() / a.norm().clamp_min(1e-300))
+
+
+def _shapes(parameters: Iterable[Tensor]) -> list[torch.Size]:
+    return [p.shape for p in parameters]
+
+
+def _trainable(module: nn.Module) -> list[Tensor]:
+    return [p for p in module.parameters() if p.requires_grad] or [*module.parameters()]
+
+
+def _any_of(module: nn.Module, ids: set[int]) -> bool:
+    return any(id(p) in ids for p in module.parameters())

@@ -1,0 +1,313 @@
+"""Does the actor's own step raise what it is to raise, on its own batch and noise?
+
+    Δ E[Q(s, a) − α log π(a|s)],   a = π(s), or the squashed Gaussian's with the ε that was drawn
+
+before and after the step, with copies of policy and critics: nothing of the loop is called. ε
+follows from the action that the critic was given. The gradient that the loss sent to mean and
+log σ is x ∂Q + y ∂log π to rounding: α = |y/x|, and a look counts as a rise only where x < 0 and,
+where it can be seen, y > 0: else a rise of the entropy would hide a fall of Q. A sound loop rises
+in .60 to 1 of the looks, one with the wrong sign in 0 to .16.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+
+from gradlab.probe.alarms.parts import DESCENT
+from gradlab.probe.isolation import copied, undisturbed
+from gradlab.probe.parts.answers import Answer, off
+from gradlab.probe.policy_calls import inert, limits_of, passing
+
+ROWS = 64  # of the batch
+LOOKS, LEAST = 50, 0.35  # fewer than this share of so many looks positive: the sign is wrong
+EARLY, FEWER = 25, 0.1  # the same, sooner
+DRAWN = (0.3, 0.7, 1.4)  # |mean| and standard deviations of what passes for standard noise
+UNEXPLAINED = 0.1  # of the gradient, above which the loss has other terms
+CHANGING = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)
+NO_CALL = (
+    "the loop's critic is not called at the policy's actions with a gradient: where its actor "
+    "follows one, probe.networks(critic=…)"
+)
+
+
+@dataclass
+class Pass:
+    """The actor's last differentiated pass: the policy's call and those of the critics after it."""
+
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    arrived: dict[int, Tensor] = field(default_factory=dict)
+    values: list[tuple[nn.Module, tuple[Tensor, ...]]] = field(default_factory=list)
+
+
+Critics = Sequence[tuple[nn.Module, tuple[Tensor, ...]]]  # copies, and what they were given
+
+
+@final
+class Ear:
+    """The hook of one module; copies and pickles of it get an inert one."""
+
+    def __init__(self, hear: Callable[[nn.Module, Any, Any], None]) -> None:
+        self.hear = hear
+
+    def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
+        if not torch.compiler.is_compiling() and torch.is_grad_enabled():
+            self.hear(module, args, output)
+
+    def __deepcopy__(self, memo: object) -> Any:
+        return inert
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        return _inert, ()
+
+
+def _inert() -> Any:
+    return inert
+
+
+@final
+class Twin:
+    """A copy of a module that takes its values when it is asked for."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module, self.copy = module, copied(module)
+        self.copy.requires_grad_(False)
+
+    def now(self) -> nn.Module:
+        with torch.no_grad():
+            torch._foreach_copy_([*self.copy.parameters()], [*self.module.parameters()])
+            for mine, its in zip(self.copy.buffers(), self.module.buffers(), strict=True):
+                mine.copy_(its)
+        return self.copy
+
+
+@final
+class Objective:
+    """Looks at the actor's step.
+
+    Args:
+        policy: the module that the loop calls.
+    """
+
+    name = "actor's steps raise their objective"
+
+    def __init__(self, policy: nn.Module) -> None:
+        self.policy = policy
+        self.on = False  # whether passes are heard: in windows
+        self._pass: Pass | None = None
+        self._twins: dict[nn.Module, Twin] = {}
+        self._rises: deque[bool] = deque(maxlen=LOOKS)
+        self._looks, self._reason = 0, NO_CALL
+
+    def hear_policy(self, module: nn.Module, args: Any, output: Any) -> None:
+        """The policy has been called with gradients."""
+        outputs = output if isinstance(output, tuple) else (output,)
+        known = all(isinstance(x, Tensor) for x in (*args, *outputs))
+        if not self.on or not known or not outputs[0].requires_grad or passing(outputs[0]):
+            return
+        self._pass = Pass(_alone(args), _alone(outputs))
+        if len(outputs) > 1:
+            for k, each in enumerate(outputs):
+                if each.requires_grad:
+                    each.register_hook(_keeper(self._pass.arrived, k))
+
+    def hear_critic(self, module: nn.Module, args: Any, output: Any) -> None:
+        """A critic has; at the policy's actions where an argument has a gradient of its own."""
+        known = args and all(isinstance(x, Tensor) for x in (*args, output))
+        if self.on and self._pass is not None and known and args[-1].requires_grad:
+            self._pass.values.append((module, _alone(args)))
+
+    def after(self) -> None:
+        """The actor has stepped; its critics have not, since they were called."""
+        made, self._pass = self._pass, None
+        if made is None or not made.values:
+            return
+        if any(isinstance(each, CHANGING) and each.training for each in self.policy.modules()):
+            self._reason = "the policy has dropout or batch norm in its forward pass"
+            return
+        with undisturbed():
+            critics = [(self._twin(module), args) for module, args in made.values]
+            if isinstance(old := _action(made, self.policy), str):
+                self._reason = old
+                return
+            weights = (-1.0, 0.0) if old.noise is None else _weights(made, old, critics)
+            if weights is None:
+                self._reason = "the actor's loss has other terms than Q − α log π"
+                return
+            new = old.again(self._twin(self.policy), made.inputs)
+            rise = _rise(critics, old, new, abs(weights[1] / weights[0]))
+        self._looks += 1
+        self._rises.append(rise > 0 and weights[0] < 0 <= weights[1])
+
+    def see(self, *_: object) -> None:
+        """Windows tell nothing more."""
+
+    def answer(self, *_: object) -> Answer:
+        if not self._looks:
+            return off(self._reason)
+        looks, rose = len(self._rises), sum(self._rises)
+        share = rose / looks
+        proof = f"Q − α log π rose in {rose} of {looks} of its steps (fault: under {LEAST:.0%})"
+        if (looks == LOOKS and share < LEAST) or (looks >= EARLY and share <= FEWER):
+            return Answer(
+                "fault", proof, share, LEAST, self._looks, DESCENT,
+                f"the actor's steps lower its own objective, Q − α log π, in {looks - rose} of "
+                f"{looks} looks: is the sign of its loss right?",
+            )  # fmt: skip
+        if looks < EARLY:
+            return Answer("waiting", f"{looks} looks of {LOOKS}", share, LEAST, looks)
+        return Answer("sound", proof, share, LEAST, self._looks)
+
+    def _twin(self, module: nn.Module) -> nn.Module:
+        if module not in self._twins:
+            self._twins[module] = Twin(module)
+        return self._twins[module].now()
+
+
+def _value(critics: Critics, action: Tensor, repeats: int = 1) -> Tensor:
+    """min_k Q_k(s, a) at the critics' own states, [N], repeated beside each other."""
+    values = []
+    for module, args in critics:
+        *head, last = (torch.cat([x[:ROWS]] * repeats) for x in args)
+        width = last.shape[-1] - action.shape[-1]
+        last = torch.cat([last[..., :width], action], -1) if width else action
+        values.append(module(*head, last).reshape(len(last), -1).mean(1))
+    return torch.stack(values).min(0).values
+
+
+def _rise(critics: Critics, old: Action, new: Action, alpha: float) -> float:
+    """Δ E[Q − α log π]"""
+    with torch.no_grad():
+        before, after = _value(critics, torch.cat([old.value, new.value]), 2).chunk(2)
+        rise = float((after - before).mean())
+    if old.log_density is None or new.log_density is None:
+        return rise
+    return rise - alpha * float(new.log_density - old.log_density)
+
+
+def _weights(made: Pass, old: Action, critics: Critics) -> tuple[float, float] | None:
+    """x and y of the loss x Q + y log π, by the gradients that it has sent to mean and log σ;
+    y is 0 where it cannot be seen; None: no fit."""
+    if not {0, 1} <= made.arrived.keys() or old.noise is None:
+        return None
+    mean, log_std = (x[:ROWS].detach().clone().requires_grad_() for x in made.outputs[:2])
+    action = _gaussian(mean, log_std, old.noise, old.squash)
+    arrived = torch.cat([made.arrived[k][:ROWS].reshape(-1) for k in (0, 1)]).double()
+    assert action.log_density is not None
+    parts = []
+    for each in (_value(critics, action.value).mean(), action.log_density):
+        found = torch.autograd.grad(
+            each, (mean, log_std), retain_graph=True, allow_unused=True, materialize_grads=True
+        )
+        parts.append(torch.cat([x.reshape(-1) for x in found]).double())
+    both, size = torch.stack(parts, 1), float(arrived.norm())
+    fit = torch.linalg.lstsq(both, arrived[:, None]).solution[:, 0]
+    terms = (both * fit).norm(dim=0).tolist()
+    if not float((arrived - both @ fit).norm()) < UNEXPLAINED * size:
+        return None
+    if not terms[0] > UNEXPLAINED * size:
+        return None  # nothing of Q in it to be seen
+    return float(fit[0]), float(fit[1]) if terms[1] > UNEXPLAINED * size else 0.0
+
+
+@dataclass(frozen=True)
+class Squash:
+    """a = centre + half · tanh(u); half None: a = u."""
+
+    half: Tensor | None = None
+    centre: Tensor | float = 0.0
+
+
+@dataclass(frozen=True)
+class Action:
+    """Actions of a policy at its own states.
+
+    Attributes:
+        value: [N, da]; noise: ε of a Gaussian one, None where the action is the output itself.
+        log_density: its mean, up to a constant.
+    """
+
+    value: Tensor
+    squash: Squash = field(default_factory=Squash)
+    noise: Tensor | None = None
+    log_density: Tensor | None = None
+
+    def again(self, policy: nn.Module, inputs: Sequence[Tensor]) -> Action:
+        """With the same noise, by the policy as it is now."""
+        with torch.no_grad():
+            output = policy(*(x[:ROWS] for x in inputs))
+            if self.noise is not None:
+                return _gaussian(output[0], output[1], self.noise, self.squash)
+            first = output[0] if isinstance(output, tuple) else output
+            return Action(_squashed(first, self.squash), self.squash)
+
+
+def _action(made: Pass, policy: nn.Module) -> Action | str:
+    """How the critic's action comes from the policy's outputs; a reason where it is not known."""
+    given = made.values[0][1][-1]
+    outputs = made.outputs
+    width = outputs[0].shape[-1]
+    if given.ndim != 2 or given.shape[-1] < width or len(given) != len(outputs[0]):
+        return "the critic's action is not of the shape of the policy's output"
+    given = given[:ROWS, -width:]
+    known = limits_of(policy, None)
+    unit = torch.ones_like(given[0])
+    squashes = [Squash(), Squash(unit)]
+    if known is not None:
+        edge = known.edge.to(given) / (1 - 1e-3)
+        squashes.insert(1, Squash(edge * unit, known.centre.to(given)))
+    with torch.no_grad():
+        for squash in squashes:
+            if torch.allclose(_squashed(outputs[0][:ROWS], squash), given, atol=1e-6):
+                return Action(given, squash)
+        if len(outputs) > 1 and outputs[1].shape == outputs[0].shape:
+            for squash in reversed(squashes):
+                noise = _noise(outputs[0][:ROWS], outputs[1][:ROWS], given, squash)
+                if noise is not None:
+                    return _gaussian(outputs[0][:ROWS], outputs[1][:ROWS], noise, squash)
+    return "the critic's action does not follow from the policy's outputs in a way that is known"
+
+
+def _squashed(output: Tensor, squash: Squash) -> Tensor:
+    return output if squash.half is None else squash.centre + squash.half * torch.tanh(output)
+
+
+def _noise(mean: Tensor, log_std: Tensor, action: Tensor, squash: Squash) -> Tensor | None:
+    """ε of these actions, None where it does not look like standard noise."""
+    if squash.half is not None:
+        unit = ((action - squash.centre) / squash.half).double()
+        if bool((unit.abs() > 1 + 1e-6).any()):
+            return None
+        action = torch.atanh(unit.clamp(-1 + 1e-7, 1 - 1e-7)).to(action)
+    noise = (action - mean) / log_std.exp()
+    inner = noise[(action.abs() < 4)] if squash.half is not None else noise.reshape(-1)
+    if len(inner) < 16:
+        return None
+    shift, least, most = DRAWN
+    drawn = abs(float(inner.mean())) < shift and least < float(inner.std()) < most
+    return noise.clamp(-5, 5) if drawn else None
+
+
+def _gaussian(mean: Tensor, log_std: Tensor, noise: Tensor, squash: Squash) -> Action:
+    inner = mean + log_std.exp() * noise
+    density = -log_std.sum(-1)
+    if squash.half is not None:
+        density = density - torch.log(squash.half * (1 - torch.tanh(inner) ** 2) + 1e-6).sum(-1)
+    return Action(_squashed(inner, squash), squash, noise, density.mean())
+
+
+def _alone(values: Sequence[Any]) -> tuple[Tensor, ...]:
+    return tuple(x.detach() for x in values)
+
+
+def _keeper(into: dict[int, Tensor], k: int) -> Callable[[Tensor], None]:
+    def keep(gradient: Tensor) -> None:
+        into[k] = gradient.detach()
+
+    return keep

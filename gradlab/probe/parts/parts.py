@@ -1,0 +1,293 @@
+"""The checks of a loop's own parts, in windows between two steps of the actor.
+
+Every tenth update is one to look at, as the budget allows. Steps of all optimisers are seen by
+torch's own global hooks, so that a loop hands over nothing; what cannot be found says why. A check
+that fails is off with its reason, and all else goes on.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from typing import Any, Protocol, final
+
+import torch
+from torch import nn
+from torch.nn.modules.module import register_module_forward_hook
+from torch.optim.optimizer import (
+    register_optimizer_step_post_hook,
+    register_optimizer_step_pre_hook,
+)
+
+from gradlab.probe.alarm_log import AlarmLog
+from gradlab.probe.alarms.evidence import Alarm
+from gradlab.probe.budget import GRACE, UNSEEN, Budget
+from gradlab.probe.isolation import warn
+from gradlab.probe.parts.answers import Answer, off
+from gradlab.probe.parts.moves import ActorStep, NoStep, Step, Targets, Values, Window
+from gradlab.probe.parts.networks import CRITIC, Calls, Networks, held, modules
+from gradlab.probe.parts.objectives import Ear, Objective
+
+EVERY = 10  # updates to one that is looked at
+SHARE = 0.4  # of the budget
+SEARCH = 5  # updates in which all modules are hooked, to find targets
+AGAIN = (0, 100, 1000)  # updates at which they are looked for, while none is found
+LONGEST = 64  # steps of a window
+ROW = 100  # updates between two looks at the answers
+
+
+class Check(Protocol):
+    """One question about the loop."""
+
+    name: str
+
+    def see(self, window: Window, networks: Networks) -> None:
+        """One more look."""
+
+    def answer(self, networks: Networks) -> Answer:
+        """By all looks so far."""
+
+
+@final
+class Parts:
+    """Looks at a loop's parts and files the answers of the checks.
+
+    Args:
+        optimizers: the policy's and the critic's; without the first nothing is looked at, without
+            the second every other one that steps is taken for the loop's.
+        called: what the loop calls for the policy.
+        now: updates so far, and the step as the loop counts.
+    """
+
+    def __init__(
+        self,
+        policy: nn.Module,
+        optimizers: tuple[Any, Any],
+        called: nn.Module,
+        log: AlarmLog,
+        budget: Budget,
+        now: Callable[[], tuple[int, int]],
+    ) -> None:
+        self.policy, self.log, self.budget, self.now = policy, log, budget, now
+        self.networks = Networks(list(policy.parameters()), *optimizers)
+        self.objective = Objective(called)
+        self.checks: list[Check] = [NoStep(), Targets(), ActorStep(), self.objective]
+        self.on = False
+        self._seconds = {check.name: 0.0 for check in self.checks}
+        self._own, self._looks, self._count = 0.0, 0, 0
+        self._open: list[Step] | None = None  # steps of the window under way
+        self._begin: Values | None = None
+        self._before: tuple[Any, Values] | None = None
+        self._searching: tuple[Calls, Any] | None = None
+        self._states: dict[str, str] = {}
+        self._failed: dict[str, str] = {}  # reasons, by check
+        self._heard: list[Any] = []  # handles of hooks of policy and critics
+        self._file, self._next = ROW, EVERY
+
+    def attach(self) -> None:
+        """Hear of the steps of all optimisers from now on."""
+        if self.networks.actor is not None:
+            _listen()
+            self.on = True
+            _LISTENING.add(self)
+
+    def declare(self, critic: object, target: object, period: int | None) -> None:
+        """The loop's networks by the user's own words; raises InputError."""
+        self.networks.declare(
+            self.policy, modules("critic", critic), modules("target", target), period
+        )
+        self._stop_searching()
+        self._hear()
+
+    def finish(self) -> None:
+        """No more updates come."""
+        self.rest()
+        if self._count:
+            self.file(ended=True)
+
+    def rest(self) -> None:
+        """Look no more and hold no hook of modules."""
+        self.on, self._open, self.objective.on = False, None, False
+        self._stop_searching()
+        self._hear([])
+
+    def step(self, optimizer: Any, before: bool) -> None:
+        """An optimiser is about to step, or has stepped."""
+        if self.on:
+            self._attempt(self._see_before if before else self._see_after, optimizer)
+
+    def _attempt(self, work: Callable[[Any], None], optimizer: Any) -> None:
+        try:
+            work(optimizer)
+        except Exception as error:  # nothing in here may stop the user's training
+            self.rest()
+            warn("checks the loop's parts no more", error)
+
+    def _see_before(self, optimizer: Any) -> None:
+        if self._open is not None:
+            with self._paying():
+                self._before = optimizer, self._sampled()
+
+    def _see_after(self, optimizer: Any) -> None:
+        self.networks.meet(optimizer)
+        if self._open is not None and optimizer is self.networks.actor:
+            self._ask(self.objective, self.objective.after)
+        if self._open is not None and self._before is not None:
+            with self._paying():
+                self._open.append(self._step(optimizer))
+                if len(self._open) > LONGEST:
+                    self._open = None
+        if optimizer is self.networks.actor:
+            self._over()
+
+    def _step(self, optimizer: Any) -> Step:
+        assert self._before is not None
+        before, self._before = self._before[1], None
+        known = self.networks.online.get(CRITIC)
+        critic = () if known is None else known.parameters
+        mine = {id(p) for p in held(optimizer)}
+        pushed = _gradient(p for p in critic if id(p) in mine)
+        return Step(optimizer, before, self._sampled(), _gradient(self.networks.policy), pushed)
+
+    def _over(self) -> None:
+        """A step of the actor is over: close a window, and open one where it is due."""
+        self._count += 1
+        self._search()
+        if self._open:
+            if not self._open[-1].turn:
+                return  # an optimiser that steps policy and critic in turn: the critic's
+            self._close(self._open)
+        self._open = None
+        self.objective.on = False
+        if self._count >= self._next and self._affordable():
+            self._next = self._count + EVERY
+            with self._paying():
+                self._looks += 1
+                self.networks.refresh()
+                self._begin, self._open = self._sampled(), []
+                self.objective.on = True
+        if self._count >= self._file:
+            self._file = self._count - self._count % ROW + ROW
+            self.file()
+
+    def _close(self, steps: Sequence[Step]) -> None:
+        begin, pairs = self._begin, len(self.networks.pairs)
+        if begin is None or any(len(each.after.targets) != pairs for each in steps):
+            return  # the networks were declared in the middle of it
+        window = Window(self.now()[0], begin, steps)
+        for check in self.checks:
+            self._ask(check, check.see, window, self.networks)
+            answer = self._answer(check)
+            if answer.state == "fault":
+                self.log.report(Alarm(answer.kind, answer.message), *self.now())
+
+    def _ask(self, check: Check, work: Callable[..., None], *given: Any) -> None:
+        """Work of one check; where it fails, this check is off and all else goes on."""
+        if check.name in self._failed:
+            return
+        with self._paying(check.name):
+            try:
+                work(*given)
+            except Exception as error:
+                self._failed[check.name] = f"it failed ({type(error).__name__}: {error})"
+
+    def _answer(self, check: Check) -> Answer:
+        reason = self._failed.get(check.name)
+        return check.answer(self.networks) if reason is None else off(reason)
+
+    def _sampled(self) -> Values:
+        networks, pairs = self.networks, self.networks.pairs
+        return Values(
+            {name: each() for name, each in networks.online.items()},
+            [pair.target() for pair in pairs],
+            [pair.online() for pair in pairs],
+        )
+
+    def _search(self) -> None:
+        """Hook all modules for a few updates, as long as no target is found."""
+        if self._searching is not None:
+            calls, handle = self._searching
+            if self._count % ROW >= SEARCH:
+                handle.remove()
+                self._searching = None
+                self.networks.find(calls.outermost())
+                self._hear()
+        elif self._count - 1 in AGAIN and not self.networks.pairs and not self.networks.declared:
+            calls = Calls()
+            self._searching = calls, register_module_forward_hook(calls)
+            weakref.finalize(self, self._searching[1].remove)
+
+    def _hear(self, critics: Sequence[nn.Module] | None = None) -> None:
+        """Hook policy and critics, none of them where an empty list is given."""
+        for handle in self._heard:
+            handle.remove()
+        of = self.networks.critics if critics is None else critics
+        ears = [each.register_forward_hook(Ear(self.objective.hear_critic)) for each in of]
+        if of:
+            hear = Ear(self.objective.hear_policy)
+            ears.append(self.objective.policy.register_forward_hook(hear))
+        self._heard = ears
+
+    def _stop_searching(self) -> None:
+        if self._searching is not None:
+            self._searching[1].remove()
+            self._searching = None
+
+    def _affordable(self) -> bool:
+        if self._looks < GRACE:
+            return True
+        price = self._own / self._looks
+        share = SHARE * self.budget.share
+        return self._own + price <= share * (self.budget.elapsed + price)
+
+    @contextmanager
+    def _paying(self, name: str = "") -> Iterator[None]:
+        """Work inside an update, of one check or of all in equal parts."""
+        begun = self.budget.clock()
+        yield
+        seconds = UNSEEN * (self.budget.clock() - begun)
+        self.budget.own += seconds
+        self._own += seconds
+        of = [name] if name else list(self._seconds)
+        for each in of:
+            self._seconds[each] += seconds / len(of)
+
+    def file(self, ended: bool = False) -> None:
+        """Rows of the checks whose state has changed; all of them at twice as many updates."""
+        count, step = self.now()
+        hundreds = self._count // ROW
+        everything = ended or hundreds & (hundreds - 1) == 0
+        for number, check in enumerate(self.checks):
+            answer = self._answer(check)
+            if not everything and self._states.get(check.name) == answer.state:
+                continue
+            self._states[check.name] = answer.state
+            self.log.sink.write("checks", {
+                "number": number, "update": count, "step": step, "check": check.name,
+                "state": answer.state, "value": answer.value, "threshold": answer.threshold,
+                "proof": answer.proof, "looks": answer.looks,
+                "seconds": self._seconds[check.name],
+            })  # fmt: skip
+
+
+def _gradient(parameters: Any) -> bool:
+    return any(p.grad is not None and bool(p.grad.any()) for p in parameters)
+
+
+# One pair of hooks for the process, never taken away: an optimiser that goes through its hooks just
+# now, in another thread or while garbage is collected, would die of it. Unheard they cost 0.2 µs.
+_LISTENING: weakref.WeakSet[Parts] = weakref.WeakSet()
+
+
+@cache
+def _listen() -> None:
+    register_optimizer_step_pre_hook(lambda optimizer, *_: _tell(optimizer, True))
+    register_optimizer_step_post_hook(lambda optimizer, *_: _tell(optimizer, False))
+
+
+def _tell(optimizer: Any, before: bool) -> None:
+    if not torch.compiler.is_compiling():
+        for each in list(_LISTENING):
+            each.step(optimizer, before)

@@ -1,0 +1,184 @@
+"""A loop in the manner of TD3 and SAC on a linear world, whole, with a fault that can be planted.
+
+s' = .9 s + .1 a,  r = −|s|² − .1 |a|²,  rows from a replay, episodes without an end
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import gradlab
+
+GAMMA, TAU, ROWS = 0.9, 0.02, 32
+
+
+class Critic(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(3, 16), nn.Tanh(), nn.Linear(16, 1))
+
+    def forward(self, state: Tensor, action: Tensor) -> Tensor:
+        return self.body(torch.cat([state, action], 1))
+
+
+def actor() -> nn.Module:
+    return nn.Sequential(nn.Linear(2, 16), nn.Tanh(), nn.Linear(16, 1), nn.Tanh())
+
+
+class Loop:
+    """Networks, targets and optimisers, and an update with what is planted.
+
+    Args:
+        fault: "" for a sound loop, else a name of `FAULTS`.
+        rate: of both optimisers.
+    """
+
+    def __init__(self, fault: str = "", rate: float = 1e-3, twins: int = 2) -> None:
+        torch.manual_seed(0)
+        self.fault = fault
+        self.policy = actor()
+        self.critics = nn.ModuleList(Critic() for _ in range(twins))
+        self.target_policy, self.targets = copy.deepcopy((self.policy, self.critics))
+        held = [*self.policy.parameters()]
+        held += [*self.critics.parameters()] if fault == "critic in the actor's optimiser" else []
+        self.actor_optimizer = torch.optim.Adam(held, rate)
+        self.critic_optimizer = torch.optim.Adam(self.critics.parameters(), rate)
+
+    def batch(self) -> dict[str, Tensor]:
+        state = torch.randn(ROWS, 2)
+        action = torch.rand(ROWS, 1) * 2 - 1
+        reward = -(state**2).sum(1, keepdim=True) - 0.1 * action**2
+        following = 0.9 * state + 0.1 * action
+        ended = torch.zeros(ROWS, 1)
+        return {
+            "state": state, "action": action, "reward": reward, "next": following, "ended": ended
+        }  # fmt: skip
+
+    def target_values(self, rows: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """What the critics are fitted to, and the value of the next states in it."""
+        with torch.no_grad():
+            action = self.target_policy(rows["next"])
+            action = (action + 0.1 * torch.randn_like(action)).clamp(-1, 1)
+            values = [target(rows["next"], action) for target in self.targets]
+            value = torch.stack(values).min(0).values
+        return rows["reward"] + GAMMA * (1 - rows["ended"]) * value, value
+
+    def fit_critic(self, rows: dict[str, Tensor], goal: Tensor) -> None:
+        loss = sum(((c(rows["state"], rows["action"]) - goal) ** 2).mean() for c in self.critics)
+        self.critic_optimizer.zero_grad()
+        loss.backward()
+        self.critic_optimizer.step()
+
+    def actor_loss(self, rows: dict[str, Tensor]) -> Tensor:
+        value = self.critics[0](rows["state"], self.policy(rows["state"])).mean()
+        return value if self.fault == "sign of the actor's loss" else -value
+
+    def follow(self) -> None:
+        """The targets."""
+        if self.fault == "frozen targets":
+            return
+        share = {"swapped tau": 1 - TAU, "copied at every step": 1.0}.get(self.fault, TAU)
+        pairs = [*zip(self.targets.parameters(), self.critics.parameters(), strict=True)]
+        if self.fault != "frozen target of the policy":
+            pairs += zip(self.target_policy.parameters(), self.policy.parameters(), strict=True)
+        for target, online in pairs:
+            if self.fault == "target into network":
+                online.data.copy_(share * target.data + (1 - share) * online.data)
+            else:
+                target.data.copy_(share * online.data + (1 - share) * target.data)
+
+    def run(
+        self, probe: gradlab.Probe | None, updates: int,
+        each: Callable[[dict[str, Tensor], Tensor, Tensor], None] | None = None,
+    ) -> None:  # fmt: skip
+        """Two steps of the critic to one of the actor; `each` hears of every batch."""
+        for step in range(updates):
+            for _ in range(2):
+                rows = self.batch()
+                goal, value = self.target_values(rows)
+                if each is not None:
+                    each(rows, goal, value)
+                self.fit_critic(rows, goal)
+            self.actor_optimizer.zero_grad()
+            loss = self.actor_loss(rows)
+            if probe is None:
+                loss.backward()
+            else:
+                with probe(step):
+                    loss.backward()
+            self.actor_optimizer.step()
+            if self.fault == "outside of steps":
+                with torch.no_grad():
+                    next(self.policy.parameters()).mul_(0.999)
+            self.follow()
+
+    def state(self) -> Iterator[Tensor]:
+        """All that a run leaves behind."""
+        for module in (self.policy, self.critics, self.target_policy, self.targets):
+            yield from module.parameters()
+
+
+def watched(loop: Loop, **given: Any) -> gradlab.Probe:
+    """A probe with time for every look."""
+    given = {"overhead_budget": 1.0, "clock": lambda: 0.0} | given
+    return gradlab.Probe(loop.policy, loop.actor_optimizer, **given)
+
+
+def answers(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The newest row of every check."""
+    return {
+        row["checks/check"]: {k.removeprefix("checks/"): v for k, v in row.items()}
+        for row in rows
+        if "checks/check" in row
+    }
+
+
+class Gaussian(nn.Module):
+    """Mean and log σ, as in SAC; the action is squashed outside of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(2, 16), nn.Tanh(), nn.Linear(16, 2))
+
+    def forward(self, state: Tensor) -> tuple[Tensor, Tensor]:
+        mean, log_std = self.body(state).chunk(2, 1)
+        return mean, log_std.clamp(-5, 2)
+
+    def drawn(self, state: Tensor) -> tuple[Tensor, Tensor]:
+        """An action and its log π."""
+        mean, log_std = self(state)
+        inner = mean + log_std.exp() * torch.randn_like(mean)
+        action = torch.tanh(inner)
+        density = torch.distributions.Normal(mean, log_std.exp()).log_prob(inner)
+        return action, (density - torch.log(1 - action**2 + 1e-6)).sum(1, keepdim=True)
+
+
+class Soft(Loop):
+    """The same in the manner of SAC, its temperature fixed."""
+
+    ALPHA = 0.2
+
+    def __init__(self, fault: str = "", rate: float = 1e-3, twins: int = 2) -> None:
+        super().__init__(fault, rate, twins)
+        self.policy = Gaussian()
+        self.target_policy = copy.deepcopy(self.policy)
+        self.actor_optimizer = torch.optim.Adam(self.policy.parameters(), rate)
+
+    def target_values(self, rows: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        with torch.no_grad():
+            action, density = self.policy.drawn(rows["next"])
+            values = [target(rows["next"], action) for target in self.targets]
+            value = torch.stack(values).min(0).values - self.ALPHA * density
+        return rows["reward"] + GAMMA * (1 - rows["ended"]) * value, value
+
+    def actor_loss(self, rows: dict[str, Tensor]) -> Tensor:
+        action, density = self.policy.drawn(rows["state"])
+        values = [critic(rows["state"], action) for critic in self.critics]
+        value = torch.stack(values).min(0).values
+        sign = -1 if self.fault == "sign of the actor's loss" else 1
+        return (self.ALPHA * density - sign * value).mean()

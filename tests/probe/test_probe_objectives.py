@@ -1,0 +1,110 @@
+"""The actor's own steps against its objective: the wrong sign is told, a sound loop is not."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+import gradlab
+from gradlab.probe.parts import objectives
+from tests.probe.actor_critics import Loop, Soft, answers, watched
+
+CHECK = "actor's steps raise their objective"
+
+
+@pytest.mark.parametrize("kind", [Loop, Soft])
+@pytest.mark.parametrize("fault", ["", "sign of the actor's loss"])
+def test_a_wrong_sign_is_told_in_two_lines(kind: type[Loop], fault: str) -> None:
+    loop, rows = kind(fault), []
+    probe = watched(loop, log=rows.append)
+    loop.run(probe, 290)
+    probe.close()
+    found = answers(rows)[CHECK]
+    assert found["state"] == ("fault" if fault else "sound")
+    assert found["value"] <= 0.16 if fault else found["value"] >= 0.6
+    told = [each.message for each in probe.alarms if each.kind == objectives.DESCENT]
+    assert bool(told) == bool(fault)
+    assert all(each.endswith("is the sign of its loss right?") for each in told)
+
+
+def heard(loop: Soft) -> objectives.Objective:
+    check = objectives.Objective(loop.policy)
+    loop.policy.register_forward_hook(objectives.Ear(check.hear_policy))
+    for critic in loop.critics:
+        critic.register_forward_hook(objectives.Ear(check.hear_critic))
+    check.on = True
+    return check
+
+
+def test_a_rise_is_that_of_the_objective_itself() -> None:
+    """Against the loop's own formula, at the noise that was drawn and at its own temperature."""
+    loop = Soft(rate=0.01)
+    check, rows = heard(loop), loop.batch()
+    state = torch.get_rng_state()
+    loss = loop.actor_loss(rows)
+    loss.backward()
+    made = check._pass
+    assert made is not None
+    critics = [(copy.deepcopy(module), args) for module, args in made.values]
+    old = objectives._action(made, loop.policy)
+    assert isinstance(old, objectives.Action)
+    weights = objectives._weights(made, old, critics)
+    assert weights == (pytest.approx(-1, rel=1e-3), pytest.approx(loop.ALPHA, rel=1e-3))
+    loop.actor_optimizer.step()
+    new = old.again(copy.deepcopy(loop.policy), made.inputs)
+    check.on = False
+    torch.set_rng_state(state)
+    fall = float((loss - loop.actor_loss(rows)).detach())
+    assert objectives._rise(critics, old, new, loop.ALPHA) == pytest.approx(fall, rel=2e-2)
+
+
+def test_an_entropy_of_the_wrong_sign_is_no_rise() -> None:
+    loop = Soft()
+    loop.ALPHA = -0.2
+    check = heard(loop)
+    loop.actor_loss(loop.batch()).backward()
+    loop.actor_optimizer.step()
+    check.after()
+    assert list(check._rises) == [False]
+
+
+def test_an_actor_that_follows_no_critic_says_so() -> None:
+    policy, rows = nn.Linear(2, 1), []
+    optimizer = torch.optim.Adam(policy.parameters())
+    probe = gradlab.Probe(policy, optimizer, log=rows.append, overhead_budget=1.0)
+    for step in range(30):
+        with probe(step):
+            policy(torch.randn(8, 2)).sum().backward()
+        optimizer.step()
+    probe.close()
+    assert answers(rows)[CHECK]["state"] == "off"
+    assert "probe.networks(critic=…)" in answers(rows)[CHECK]["proof"]
+    assert not policy._forward_hooks
+
+
+def test_copies_and_pickles_of_heard_modules_are_not_heard(tmp_path: object) -> None:
+    loop = Loop()
+    probe = watched(loop)
+    loop.run(probe, 15)
+    twin = copy.deepcopy(loop.critics)
+    heard = loop.critics[0]._forward_hooks
+    assert heard and not any(isinstance(h, objectives.Ear) for h in twin[0]._forward_hooks.values())
+    probe.close()
+    assert not loop.critics[0]._forward_hooks and not loop.policy._forward_hooks
+
+
+def test_a_check_that_fails_is_off_and_the_others_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise ValueError("planted")
+
+    monkeypatch.setattr(objectives.Objective, "after", broken)
+    loop, rows = Loop(), []
+    probe = watched(loop, log=rows.append)
+    loop.run(probe, 150)
+    probe.close()
+    found = answers(rows)
+    assert found[CHECK]["state"] == "off" and "ValueError: planted" in found[CHECK]["proof"]
+    assert found["targets follow"]["state"] == "sound"
