@@ -159,7 +159,7 @@ def said_of(name: str, path: Path) -> dict[str, object]:
     row: dict[str, object] = {
         "task": f"{name}-v5", "kind": "constant" if facts(profile).void else "not tried",
         "steps": truth["horizon"], "truth": truth["status"],
-        "commit": str(profile.environment["commit"])[:8],
+        "commit": str(profile.environment["commit"])[:8], "reason": truth["reason"],
         "minutes": round(float(profile.environment["wall_seconds"]) / 60, 1),
     }  # fmt: skip
     if found is None:
@@ -179,7 +179,8 @@ def table_of(rows: pd.DataFrame) -> str:
     for _, row in rows.iterrows():
         cells = (row.get(name) for name in HEADS)
         lines.append(" | ".join("–" if pd.isna(each) else str(each) for each in cells))
-    return "\n".join(lines) + "\n"
+    reasons = [f"- {row['task']}: {row['reason']}." for _, row in rows.iterrows()]
+    return "\n".join([*lines, "", *reasons]) + "\n"
 
 
 def tell_tasks(folder: Path) -> None:
