@@ -177,6 +177,46 @@ class Probe:
         arguments.check_period(period)
         self._parts.declare(critic, target, period)
 
+    def batch(
+        self, *, reward: Any, terminated: Any, next_value: Any, target: Any,
+        discount: float | None = None,
+    ) -> None:  # fmt: skip
+        """Targets of one batch of the critic's, at any time before its step.
+
+        Args:
+            reward, terminated, next_value, target: of every row, r, d, v and y = r + γ (1 − d) v
+                as the loop adds them up; the entropy belongs to next_value.
+            discount: γ that is meant (γⁿ of n-step targets); None: only γ = 1 is wrong.
+
+        Raises:
+            InputError: no tensors, or of other numbers of rows.
+        """
+        self._parts.batch(
+            {"reward": reward, "terminated": terminated, "next_value": next_value,
+             "target": target}, discount
+        )  # fmt: skip
+
+    def rollout(
+        self, *, reward: Any, value: Any, ended: Any, last_value: Any, advantage: Any,
+        discount: float, trace: float, truncated: Any = None, final_value: Any = None,
+    ) -> None:  # fmt: skip
+        """Advantages of one rollout, of T steps in one environment or several, [T] or [T, N].
+
+        Args:
+            reward, value: of every step and of the state that it begins in.
+            ended: whether step t ended an episode; truncated: by its time limit.
+            last_value: of the states after the last step, [N].
+            advantage: before it is normalised.
+            discount, trace: γ and λ.
+            final_value: of the last observation of an episode that was truncated, 0 elsewhere.
+
+        Raises:
+            InputError: no tensors, or of other shapes.
+        """
+        given = {"reward": reward, "value": value, "ended": ended, "advantage": advantage}
+        given |= {"last_value": last_value, "truncated": truncated, "final_value": final_value}
+        self._parts.rollout(given, discount, trace)
+
     @property
     def alarms(self) -> list[Alarm]:
         """The alarms that were reported."""
@@ -333,6 +373,8 @@ class Unplugged:
 
     def note(self, **_: object) -> None:
         pass
+
+    networks = batch = rollout = note
 
     def close(self) -> None:
         pass

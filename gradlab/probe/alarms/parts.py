@@ -11,4 +11,6 @@ FROZEN = "targets do not move"
 OUTSIDE = "network moves without a step"
 LEAKED = "actor's steps move the critic"
 DESCENT = "actor's steps lower their objective"
-CAUSES = (OUTSIDE, SWAPPED, FROZEN, LEAKED, DESCENT)
+DISCOUNT = "wrong targets"
+ADVANTAGE = "wrong advantages"
+CAUSES = (OUTSIDE, SWAPPED, FROZEN, LEAKED, DESCENT, DISCOUNT, ADVANTAGE)

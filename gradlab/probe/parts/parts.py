@@ -8,7 +8,7 @@ that fails is off with its reason, and all else goes on.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import Any, Protocol, final
@@ -29,6 +29,7 @@ from gradlab.probe.parts.answers import Answer, off
 from gradlab.probe.parts.moves import ActorStep, NoStep, Step, Targets, Values, Window
 from gradlab.probe.parts.networks import CRITIC, Calls, Networks, held, modules
 from gradlab.probe.parts.objectives import Ear, Objective
+from gradlab.probe.parts.targets import Advantages, Algebra, Rollout, check_rows, tensors
 
 EVERY = 10  # updates to one that is looked at
 SHARE = 0.4  # of the budget
@@ -73,7 +74,10 @@ class Parts:
         self.policy, self.log, self.budget, self.now = policy, log, budget, now
         self.networks = Networks(list(policy.parameters()), *optimizers)
         self.objective = Objective(called)
-        self.checks: list[Check] = [NoStep(), Targets(), ActorStep(), self.objective]
+        self.algebra, self.advantages = Algebra(), Advantages()
+        self.checks: list[Check] = [
+            NoStep(), Targets(), ActorStep(), self.objective, self.algebra, self.advantages
+        ]  # fmt: skip
         self.on = False
         self._seconds = {check.name: 0.0 for check in self.checks}
         self._own, self._looks, self._count = 0.0, 0, 0
@@ -100,6 +104,34 @@ class Parts:
         )
         self._stop_searching()
         self._hear()
+
+    def batch(self, given: Mapping[str, Any], discount: float | None) -> None:
+        """Targets of one batch, looked at in windows and the first time; raises InputError."""
+        if not self.on or not (self.algebra.waiting or self._open is not None):
+            return
+        found = tensors(**given)
+        rows = {name: each for name, each in found.items() if name != "target"}
+        check_rows(**rows)
+        if found["target"].numel() != found["reward"].numel() ** 2:
+            check_rows(found["reward"], target=found["target"])
+        self._ask(self.algebra, self.algebra.take, *found.values(), discount)
+        self._tell(self.algebra)
+
+    def rollout(self, given: Mapping[str, Any], discount: float, trace: float) -> None:
+        """Advantages of one rollout; raises InputError."""
+        if not self.on:
+            return
+        found = tensors(**{name: each for name, each in given.items() if each is not None})
+        same = {name: each for name, each in found.items() if name not in ("last_value", "reward")}
+        check_rows(found["reward"], **same)
+        check_rows(found["reward"][0], last_value=found["last_value"])
+        shape = found["reward"].shape
+        found = {k: v.reshape(shape if k in same else v.shape) for k, v in found.items()}
+        found["last_value"] = found["last_value"].reshape(shape[1:])
+        self._ask(
+            self.advantages, self.advantages.take, Rollout(**found, discount=discount, trace=trace)
+        )
+        self._tell(self.advantages)
 
     def finish(self) -> None:
         """No more updates come."""
@@ -179,9 +211,7 @@ class Parts:
         window = Window(self.now()[0], begin, steps)
         for check in self.checks:
             self._ask(check, check.see, window, self.networks)
-            answer = self._answer(check)
-            if answer.state == "fault":
-                self.log.report(Alarm(answer.kind, answer.message), *self.now())
+            self._tell(check)
 
     def _ask(self, check: Check, work: Callable[..., None], *given: Any) -> None:
         """Work of one check; where it fails, this check is off and all else goes on."""
@@ -192,6 +222,11 @@ class Parts:
                 work(*given)
             except Exception as error:
                 self._failed[check.name] = f"it failed ({type(error).__name__}: {error})"
+
+    def _tell(self, check: Check) -> None:
+        answer = self._answer(check)
+        if answer.state == "fault":
+            self.log.report(Alarm(answer.kind, answer.message), *self.now())
 
     def _answer(self, check: Check) -> Answer:
         reason = self._failed.get(check.name)
