@@ -177,24 +177,38 @@ class Probe:
         arguments.check_period(period)
         self._parts.declare(critic, target, period)
 
-    def batch(
-        self, *, reward: Any, terminated: Any, next_value: Any, target: Any,
-        discount: float | None = None,
-    ) -> None:  # fmt: skip
-        """Targets of one batch of the critic's, at any time before its step.
+    def record(self, env: Any) -> Any:
+        """The environment with its steps recorded, so that stored rows can be held against them.
 
         Args:
-            reward, terminated, next_value, target: of every row, r, d, v and y = r + γ (1 − d) v
-                as the loop adds them up; the entropy belongs to next_value.
+            env: a gymnasium.Env or gymnasium.vector.VectorEnv, as the loop sees it: outside of
+                what transforms observations, actions and rewards.
+
+        Raises:
+            InputError: none of these.
+        """
+        return self._parts.record(env)
+
+    def batch(
+        self, *, observation: Any = None, action: Any = None, reward: Any = None,
+        next_observation: Any = None, terminated: Any = None, next_value: Any = None,
+        target: Any = None, discount: float | None = None,
+    ) -> None:  # fmt: skip
+        """One batch of the critic's, at any time before its step; what is left out is not checked.
+
+        Args:
+            observation, action, reward, next_observation, terminated: rows as the replay has
+                them, for `record`.
+            next_value, target: of every row v and y = r + γ (1 − d) v as the loop adds them up,
+                with reward and terminated; the entropy belongs to next_value.
             discount: γ that is meant (γⁿ of n-step targets); None: only γ = 1 is wrong.
 
         Raises:
             InputError: no tensors, or of other numbers of rows.
         """
-        self._parts.batch(
-            {"reward": reward, "terminated": terminated, "next_value": next_value,
-             "target": target}, discount
-        )  # fmt: skip
+        rows = {"observation": observation, "action": action, "reward": reward}
+        rows |= {"next_observation": next_observation, "terminated": terminated}
+        self._parts.batch(rows | {"next_value": next_value, "target": target}, discount)
 
     def rollout(
         self, *, reward: Any, value: Any, ended: Any, last_value: Any, advantage: Any,
@@ -375,6 +389,9 @@ class Unplugged:
         pass
 
     networks = batch = rollout = note
+
+    def record(self, env: Any) -> Any:
+        return env
 
     def close(self) -> None:
         pass

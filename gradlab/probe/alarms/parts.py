@@ -13,4 +13,5 @@ LEAKED = "actor's steps move the critic"
 DESCENT = "actor's steps lower their objective"
 DISCOUNT = "wrong targets"
 ADVANTAGE = "wrong advantages"
-CAUSES = (OUTSIDE, SWAPPED, FROZEN, LEAKED, DESCENT, DISCOUNT, ADVANTAGE)
+STORED = "stored rows differ"
+CAUSES = (STORED, OUTSIDE, SWAPPED, FROZEN, LEAKED, DESCENT, DISCOUNT, ADVANTAGE)

@@ -23,6 +23,7 @@ from gradlab.probe.parts.answers import Answer, off
 
 ROUNDING = 1e-3  # of the size of y − r, or of the advantages: float32 leaves 1e-6
 OFF = 1e-3  # of γ: (1 − .99²) is ten times as much
+ADDED = ("reward", "terminated", "next_value", "target")
 UNDISCOUNTED = 0.99995
 
 
@@ -50,11 +51,6 @@ class Algebra:
         self._fit: Fit | None = None
         self._declared: float | None = None
         self._looks = 0
-
-    @property
-    def waiting(self) -> bool:
-        """Whether no batch has been seen."""
-        return not self._looks
 
     def take(
         self, reward: Tensor, terminated: Tensor, value: Tensor, target: Tensor,
