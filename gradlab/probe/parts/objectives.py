@@ -25,6 +25,7 @@ from gradlab.probe.parts.answers import Answer, off
 from gradlab.probe.policy_calls import inert, limits_of, passing
 
 ROWS = 64  # of the batch
+REFIT = 4  # looks to one in which the loss's terms are weighed, which costs as much again
 LOOKS, LEAST = 50, 0.35  # fewer than this share of so many looks positive: the sign is wrong
 EARLY, FEWER = 25, 0.1  # the same, sooner
 DRAWN = (0.3, 0.7, 1.4)  # |mean| and standard deviations of what passes for standard noise
@@ -103,6 +104,7 @@ class Objective:
         self._pass: Pass | None = None
         self._twins: dict[nn.Module, Twin] = {}
         self._rises: deque[bool] = deque(maxlen=LOOKS)
+        self._weights: tuple[float, float] | None = (-1.0, 0.0)
         self._looks, self._reason = 0, NO_CALL
 
     def hear_policy(self, module: nn.Module, args: Any, output: Any) -> None:
@@ -136,7 +138,9 @@ class Objective:
             if isinstance(old := _action(made, self.policy), str):
                 self._reason = old
                 return
-            weights = (-1.0, 0.0) if old.noise is None else _weights(made, old, critics)
+            if old.noise is not None and self._looks % REFIT == 0:
+                self._weights = _weights(made, old, critics)
+            weights = self._weights
             if weights is None:
                 self._reason = "the actor's loss has other terms than Q − α log π"
                 return

@@ -163,7 +163,8 @@ class Parts:
         for each in self.checks:
             if isinstance(each, Rows):
                 each.hidden = hidden
-                self._ask(each, each.take, rows)
+                if len(rows.begun):
+                    self._ask(each, each.take, rows)
                 self._tell(each)
 
     def rollout(self, given: Mapping[str, Any], discount: float, trace: float) -> None:
