@@ -14,4 +14,5 @@ DESCENT = "actor's steps lower their objective"
 DISCOUNT = "wrong targets"
 ADVANTAGE = "wrong advantages"
 STORED = "stored rows differ"
-CAUSES = (STORED, OUTSIDE, SWAPPED, FROZEN, LEAKED, DESCENT, DISCOUNT, ADVANTAGE)
+DENSITY = "wrong density"
+CAUSES = (STORED, OUTSIDE, SWAPPED, FROZEN, LEAKED, DESCENT, DISCOUNT, ADVANTAGE, DENSITY)

@@ -87,7 +87,8 @@ class Parts:
         self.objective = Objective(called)
         self.algebra, self.advantages = Algebra(), Advantages()
         self.checks: list[Check] = [
-            NoStep(), Targets(), ActorStep(), self.objective, self.algebra, self.advantages,
+            NoStep(), Targets(), ActorStep(), self.objective, self.objective.density, self.algebra,
+            self.advantages,
             *questions(None, None),
         ]  # fmt: skip
         self._ring: Ring | None = None
