@@ -177,6 +177,60 @@ class Probe:
         arguments.check_period(period)
         self._parts.declare(critic, target, period)
 
+    def record(self, env: Any) -> Any:
+        """The environment with its steps recorded, so that stored rows can be held against them.
+
+        Args:
+            env: a gymnasium.Env or gymnasium.vector.VectorEnv, as the loop sees it: outside of
+                what transforms observations, actions and rewards.
+
+        Raises:
+            InputError: none of these.
+        """
+        return self._parts.record(env)
+
+    def batch(
+        self, *, observation: Any = None, action: Any = None, reward: Any = None,
+        next_observation: Any = None, terminated: Any = None, next_value: Any = None,
+        target: Any = None, discount: float | None = None,
+    ) -> None:  # fmt: skip
+        """One batch of the critic's, at any time before its step; what is left out is not checked.
+
+        Args:
+            observation, action, reward, next_observation, terminated: rows as the replay has
+                them, for `record`.
+            next_value, target: of every row v and y = r + γ (1 − d) v as the loop adds them up,
+                with reward and terminated; the entropy belongs to next_value.
+            discount: γ that is meant (γⁿ of n-step targets); None: only γ = 1 is wrong.
+
+        Raises:
+            InputError: no tensors, or of other numbers of rows.
+        """
+        rows = {"observation": observation, "action": action, "reward": reward}
+        rows |= {"next_observation": next_observation, "terminated": terminated}
+        self._parts.batch(rows | {"next_value": next_value, "target": target}, discount)
+
+    def rollout(
+        self, *, reward: Any, value: Any, ended: Any, last_value: Any, advantage: Any,
+        discount: float, trace: float, truncated: Any = None, final_value: Any = None,
+    ) -> None:  # fmt: skip
+        """Advantages of one rollout, of T steps in one environment or several, [T] or [T, N].
+
+        Args:
+            reward, value: of every step and of the state that it begins in.
+            ended: whether step t ended an episode; truncated: by its time limit.
+            last_value: of the states after the last step, [N].
+            advantage: before it is normalised.
+            discount, trace: γ and λ.
+            final_value: of the last observation of an episode that was truncated, 0 elsewhere.
+
+        Raises:
+            InputError: no tensors, or of other shapes.
+        """
+        given = {"reward": reward, "value": value, "ended": ended, "advantage": advantage}
+        given |= {"last_value": last_value, "truncated": truncated, "final_value": final_value}
+        self._parts.rollout(given, discount, trace)
+
     @property
     def alarms(self) -> list[Alarm]:
         """The alarms that were reported."""
@@ -333,6 +387,11 @@ class Unplugged:
 
     def note(self, **_: object) -> None:
         pass
+
+    networks = batch = rollout = note
+
+    def record(self, env: Any) -> Any:
+        return env
 
     def close(self) -> None:
         pass

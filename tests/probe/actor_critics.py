@@ -144,6 +144,7 @@ class Gaussian(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.body = nn.Sequential(nn.Linear(2, 16), nn.Tanh(), nn.Linear(16, 2))
+        self.corrected = True
 
     def forward(self, state: Tensor) -> tuple[Tensor, Tensor]:
         mean, log_std = self.body(state).chunk(2, 1)
@@ -155,7 +156,9 @@ class Gaussian(nn.Module):
         inner = mean + log_std.exp() * torch.randn_like(mean)
         action = torch.tanh(inner)
         density = torch.distributions.Normal(mean, log_std.exp()).log_prob(inner)
-        return action, (density - torch.log(1 - action**2 + 1e-6)).sum(1, keepdim=True)
+        if self.corrected:
+            density = density - torch.log(1 - action**2 + 1e-6)
+        return action, density.sum(1, keepdim=True)
 
 
 class Soft(Loop):
@@ -166,6 +169,7 @@ class Soft(Loop):
     def __init__(self, fault: str = "", rate: float = 1e-3, twins: int = 2) -> None:
         super().__init__(fault, rate, twins)
         self.policy = Gaussian()
+        self.policy.corrected = fault != "no correction of the tanh"
         self.target_policy = copy.deepcopy(self.policy)
         self.actor_optimizer = torch.optim.Adam(self.policy.parameters(), rate)
 

@@ -108,3 +108,15 @@ def test_a_check_that_fails_is_off_and_the_others_go_on(monkeypatch: pytest.Monk
     found = answers(rows)
     assert found[CHECK]["state"] == "off" and "ValueError: planted" in found[CHECK]["proof"]
     assert found["targets follow"]["state"] == "sound"
+
+
+@pytest.mark.parametrize("fault", ["", "no correction of the tanh"])
+def test_a_density_without_its_correction_is_told(fault: str) -> None:
+    loop, rows = Soft(fault), []
+    probe = watched(loop, log=rows.append)
+    loop.run(probe, 150)
+    probe.close()
+    found = answers(rows)["log π is that of the squashed action"]
+    assert found["state"] == ("fault" if fault else "sound") and found["value"] == bool(fault)
+    told = [each for each in probe.alarms if each.kind == objectives.DENSITY]
+    assert bool(told) == bool(fault) and all("log(1 − tanh²)" in each.message for each in told)

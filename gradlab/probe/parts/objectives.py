@@ -19,15 +19,17 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from gradlab.probe.alarms.parts import DESCENT
+from gradlab.probe.alarms.parts import DENSITY, DESCENT
 from gradlab.probe.isolation import copied, undisturbed
 from gradlab.probe.parts.answers import Answer, off
 from gradlab.probe.policy_calls import inert, limits_of, passing
 
 ROWS = 64  # of the batch
+REFIT = 4  # looks to one in which the loss's terms are weighed, which costs as much again
 LOOKS, LEAST = 50, 0.35  # fewer than this share of so many looks positive: the sign is wrong
 EARLY, FEWER = 25, 0.1  # the same, sooner
 DRAWN = (0.3, 0.7, 1.4)  # |mean| and standard deviations of what passes for standard noise
+FITS, HALF = 3, 0.5  # of the terms of a loss, and how many of them are enough
 UNEXPLAINED = 0.1  # of the gradient, above which the loss has other terms
 CHANGING = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)
 NO_CALL = (
@@ -99,10 +101,12 @@ class Objective:
 
     def __init__(self, policy: nn.Module) -> None:
         self.policy = policy
+        self.density = Density()
         self.on = False  # whether passes are heard: in windows
         self._pass: Pass | None = None
         self._twins: dict[nn.Module, Twin] = {}
         self._rises: deque[bool] = deque(maxlen=LOOKS)
+        self._weights: tuple[float, float] | None = (-1.0, 0.0)
         self._looks, self._reason = 0, NO_CALL
 
     def hear_policy(self, module: nn.Module, args: Any, output: Any) -> None:
@@ -136,7 +140,9 @@ class Objective:
             if isinstance(old := _action(made, self.policy), str):
                 self._reason = old
                 return
-            weights = (-1.0, 0.0) if old.noise is None else _weights(made, old, critics)
+            if old.noise is not None and self._looks % REFIT == 0:
+                self._weights = self._weighed(made, old, critics)
+            weights = self._weights
             if weights is None:
                 self._reason = "the actor's loss has other terms than Q − α log π"
                 return
@@ -144,6 +150,15 @@ class Objective:
             rise = _rise(critics, old, new, abs(weights[1] / weights[0]))
         self._looks += 1
         self._rises.append(rise > 0 and weights[0] < 0 <= weights[1])
+
+    def _weighed(self, made: Pass, old: Action, critics: Critics) -> tuple[float, float] | None:
+        """With the density of the squashed Gaussian; where only the one before the squash fits, the
+        loop has left its correction out."""
+        found = _weights(made, old, critics)
+        bare = None if found is not None else _weights(made, old, critics, corrected=False)
+        if old.squash.half is not None:
+            self.density.take(found, bare)
+        return found or bare
 
     def see(self, *_: object) -> None:
         """Windows tell nothing more."""
@@ -170,6 +185,43 @@ class Objective:
         return self._twins[module].now()
 
 
+@final
+class Density:
+    """Is log π in the actor's loss that of the squashed action?
+
+    ∂L = x ∂Q + y ∂log π holds to rounding with the term log(1 − tanh²), or without it.
+    """
+
+    name = "log π is that of the squashed action"
+
+    def __init__(self) -> None:
+        self._fits = self._bare = 0
+
+    def take(self, found: tuple[float, float] | None, bare: tuple[float, float] | None) -> None:
+        """Weights of one loss with the correction, and without."""
+        if any(each is not None and each[1] != 0 for each in (found, bare)):
+            self._fits += 1
+            self._bare += found is None
+
+    def see(self, *_: object) -> None:
+        """Windows tell nothing more."""
+
+    def answer(self, *_: object) -> Answer:
+        if not self._fits:
+            return off("no log π of a squashed Gaussian is seen in the actor's loss")
+        share = self._bare / self._fits
+        proof = f"the loss fits without the correction alone in {self._bare} of {self._fits} looks"
+        if self._fits < FITS:
+            return Answer("waiting", f"{self._fits} fits of {FITS}", share, HALF, self._fits)
+        if share <= HALF:
+            return Answer("sound", proof, share, HALF, self._fits)
+        return Answer(
+            "fault", proof, share, HALF, self._fits, DENSITY,
+            "log π in the actor's loss is that of the action before its tanh: is log(1 − tanh²) "
+            "subtracted?",
+        )  # fmt: skip
+
+
 def _value(critics: Critics, action: Tensor, repeats: int = 1) -> Tensor:
     """min_k Q_k(s, a) at the critics' own states, [N], repeated beside each other."""
     values = []
@@ -191,9 +243,15 @@ def _rise(critics: Critics, old: Action, new: Action, alpha: float) -> float:
     return rise - alpha * float(new.log_density - old.log_density)
 
 
-def _weights(made: Pass, old: Action, critics: Critics) -> tuple[float, float] | None:
+def _weights(
+    made: Pass, old: Action, critics: Critics, corrected: bool = True
+) -> tuple[float, float] | None:
     """x and y of the loss x Q + y log π, by the gradients that it has sent to mean and log σ;
-    y is 0 where it cannot be seen; None: no fit."""
+    y is 0 where it cannot be seen; None: no fit.
+
+    Args:
+        corrected: log π is that of the squashed action, not of the one before.
+    """
     if not {0, 1} <= made.arrived.keys() or old.noise is None:
         return None
     mean, log_std = (x[:ROWS].detach().clone().requires_grad_() for x in made.outputs[:2])
@@ -201,7 +259,8 @@ def _weights(made: Pass, old: Action, critics: Critics) -> tuple[float, float] |
     arrived = torch.cat([made.arrived[k][:ROWS].reshape(-1) for k in (0, 1)]).double()
     assert action.log_density is not None
     parts = []
-    for each in (_value(critics, action.value).mean(), action.log_density):
+    density = action.log_density if corrected else -log_std.sum(-1).mean()
+    for each in (_value(critics, action.value).mean(), density):
         found = torch.autograd.grad(
             each, (mean, log_std), retain_graph=True, allow_unused=True, materialize_grads=True
         )

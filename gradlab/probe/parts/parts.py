@@ -8,10 +8,10 @@ that fails is off with its reason, and all else goes on.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
-from typing import Any, Protocol, final
+from typing import TYPE_CHECKING, Any, Protocol, final
 
 import torch
 from torch import nn
@@ -29,6 +29,18 @@ from gradlab.probe.parts.answers import Answer, off
 from gradlab.probe.parts.moves import ActorStep, NoStep, Step, Targets, Values, Window
 from gradlab.probe.parts.networks import CRITIC, Calls, Networks, held, modules
 from gradlab.probe.parts.objectives import Ear, Objective
+from gradlab.probe.parts.rows import STORED, Rows, check_lengths, matched, questions
+from gradlab.probe.parts.targets import (
+    ADDED,
+    Advantages,
+    Algebra,
+    Rollout,
+    check_rows,
+    tensors,
+)
+
+if TYPE_CHECKING:
+    from gradlab.probe.parts.recorder import Ring
 
 EVERY = 10  # updates to one that is looked at
 SHARE = 0.4  # of the budget
@@ -73,7 +85,14 @@ class Parts:
         self.policy, self.log, self.budget, self.now = policy, log, budget, now
         self.networks = Networks(list(policy.parameters()), *optimizers)
         self.objective = Objective(called)
-        self.checks: list[Check] = [NoStep(), Targets(), ActorStep(), self.objective]
+        self.algebra, self.advantages = Algebra(), Advantages()
+        self.checks: list[Check] = [
+            NoStep(), Targets(), ActorStep(), self.objective, self.objective.density, self.algebra,
+            self.advantages,
+            *questions(None, None),
+        ]  # fmt: skip
+        self._ring: Ring | None = None
+        self._sought = self._matched = 0  # rows of batches
         self.on = False
         self._seconds = {check.name: 0.0 for check in self.checks}
         self._own, self._looks, self._count = 0.0, 0, 0
@@ -84,6 +103,7 @@ class Parts:
         self._states: dict[str, str] = {}
         self._failed: dict[str, str] = {}  # reasons, by check
         self._heard: list[Any] = []  # handles of hooks of policy and critics
+        self._new = True  # no batch has been handed over
         self._file, self._next = ROW, EVERY
 
     def attach(self) -> None:
@@ -91,6 +111,8 @@ class Parts:
         if self.networks.actor is not None:
             _listen()
             self.on = True
+            if self._ring is not None:
+                self._ring.on = True
             _LISTENING.add(self)
 
     def declare(self, critic: object, target: object, period: int | None) -> None:
@@ -101,6 +123,67 @@ class Parts:
         self._stop_searching()
         self._hear()
 
+    def record(self, env: Any) -> Any:
+        """The environment, its steps recorded; raises InputError."""
+        from gradlab.probe.parts.recorder import Ring, recorded
+
+        space = getattr(env, "single_action_space", getattr(env, "action_space", None))
+        limits = (getattr(space, name, None) for name in ("low", "high"))
+        asked = iter(questions(*limits))
+        ring = self._ring or Ring()
+        env = recorded(env, ring)
+        self._ring = ring
+        self.checks = [next(asked) if isinstance(each, Rows) else each for each in self.checks]
+        return env
+
+    def batch(self, given: Mapping[str, Any], discount: float | None) -> None:
+        """One batch, looked at in windows and the first time; raises InputError."""
+        if not self.on or not (self._new or self._open is not None):
+            return
+        self._new = False
+        found = tensors(**{name: each for name, each in given.items() if each is not None})
+        if all(name in found for name in ADDED):
+            target, rest = found["target"], {name: found[name] for name in ADDED[:3]}
+            check_rows(**rest)
+            if target.numel() != rest["reward"].numel() ** 2:
+                check_rows(rest["reward"], target=target)
+            self._ask(self.algebra, self.algebra.take, *rest.values(), target, discount)
+            self._tell(self.algebra)
+        if self._ring is not None and "observation" in found:
+            check_lengths(found, STORED)
+            self._attempt(self._look_up, {k: v for k, v in found.items() if k in STORED})
+
+    def _look_up(self, given: Mapping[str, Any]) -> None:
+        """Stored rows beside the recorded ones."""
+        assert self._ring is not None
+        with self._paying():
+            arrays = {name: each.cpu().numpy() for name, each in given.items()}
+            rows, sought = matched(self._ring, arrays)
+        self._sought, self._matched = self._sought + sought, self._matched + len(rows.begun)
+        hidden = 2 * self._matched < self._sought
+        for each in self.checks:
+            if isinstance(each, Rows):
+                each.hidden = hidden
+                if len(rows.begun):
+                    self._ask(each, each.take, rows)
+                self._tell(each)
+
+    def rollout(self, given: Mapping[str, Any], discount: float, trace: float) -> None:
+        """Advantages of one rollout; raises InputError."""
+        if not self.on:
+            return
+        found = tensors(**{name: each for name, each in given.items() if each is not None})
+        same = {name: each for name, each in found.items() if name not in ("last_value", "reward")}
+        check_rows(found["reward"], **same)
+        check_rows(found["reward"][0], last_value=found["last_value"])
+        shape = found["reward"].shape
+        found = {k: v.reshape(shape if k in same else v.shape) for k, v in found.items()}
+        found["last_value"] = found["last_value"].reshape(shape[1:])
+        self._ask(
+            self.advantages, self.advantages.take, Rollout(**found, discount=discount, trace=trace)
+        )
+        self._tell(self.advantages)
+
     def finish(self) -> None:
         """No more updates come."""
         self.rest()
@@ -110,6 +193,8 @@ class Parts:
     def rest(self) -> None:
         """Look no more and hold no hook of modules."""
         self.on, self._open, self.objective.on = False, None, False
+        if self._ring is not None:
+            self._ring.on = False
         self._stop_searching()
         self._hear([])
 
@@ -118,9 +203,9 @@ class Parts:
         if self.on:
             self._attempt(self._see_before if before else self._see_after, optimizer)
 
-    def _attempt(self, work: Callable[[Any], None], optimizer: Any) -> None:
+    def _attempt(self, work: Callable[[Any], None], given: Any) -> None:
         try:
-            work(optimizer)
+            work(given)
         except Exception as error:  # nothing in here may stop the user's training
             self.rest()
             warn("checks the loop's parts no more", error)
@@ -179,9 +264,7 @@ class Parts:
         window = Window(self.now()[0], begin, steps)
         for check in self.checks:
             self._ask(check, check.see, window, self.networks)
-            answer = self._answer(check)
-            if answer.state == "fault":
-                self.log.report(Alarm(answer.kind, answer.message), *self.now())
+            self._tell(check)
 
     def _ask(self, check: Check, work: Callable[..., None], *given: Any) -> None:
         """Work of one check; where it fails, this check is off and all else goes on."""
@@ -192,6 +275,11 @@ class Parts:
                 work(*given)
             except Exception as error:
                 self._failed[check.name] = f"it failed ({type(error).__name__}: {error})"
+
+    def _tell(self, check: Check) -> None:
+        answer = self._answer(check)
+        if answer.state == "fault":
+            self.log.report(Alarm(answer.kind, answer.message), *self.now())
 
     def _answer(self, check: Check) -> Answer:
         reason = self._failed.get(check.name)

@@ -1,0 +1,186 @@
+"""What an environment was given and gave: a ring of steps, found again by their observation.
+
+    env = probe.record(env)        gymnasium.Env or gymnasium.vector.VectorEnv, 2 µs a step
+
+Observations are kept as numbers of their bytes in float32 (as replays hold them), so that images
+take no room. Where a vector of environments resets by itself, the last observation of an episode is
+`final_obs` of the infos ("same step"), or what was returned, and the step after is no step of an
+episode ("next step").
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, final
+
+import gymnasium
+import numpy as np
+from numpy.typing import NDArray
+
+from gradlab.errors import InputError
+
+STEPS = 100_000
+FINAL = ("final_obs", "final_observation")
+
+
+def key(observation: Any) -> int:
+    """A number of an observation's bytes; −0 is 0."""
+    return hash((np.asarray(observation, dtype=np.float32) + np.float32(0)).tobytes())
+
+
+@dataclass(frozen=True)
+class Found:
+    """Recorded steps of a batch, [K] each: those of its rows that were found.
+
+    Attributes:
+        rows: their places in the batch; reward, terminated, truncated, action: as recorded.
+        following: keys of the next observations; later: of those after them, 0 where unknown.
+    """
+
+    rows: NDArray[np.intp]
+    action: NDArray[np.float64]
+    reward: NDArray[np.float64]
+    terminated: NDArray[np.bool_]
+    truncated: NDArray[np.bool_]
+    following: NDArray[np.int64]
+    later: NDArray[np.int64]
+
+
+@final
+class Ring:
+    """The newest steps, by the key of the observation that they begin at."""
+
+    def __init__(self, size: int = STEPS) -> None:
+        self.size, self.count = size, 0
+        self.on = True
+        self.firsts: set[int] = set()  # keys of first observations of episodes
+        self.ending: set[int] = set()  # of observations whose step ended one
+        self._at: dict[int, int] = {}  # −1: several steps begin there
+        self._key, self._next, self._after = (np.zeros(size, np.int64) for _ in range(3))
+        self._reward = np.zeros(size)
+        self._ended = np.zeros((size, 2), bool)
+        self._action: NDArray[np.float64] | None = None
+
+    def add(
+        self, begun: int, action: Any, reward: float, end: int, ended: tuple[bool, bool],
+        before: int,
+    ) -> int:  # fmt: skip
+        """One step; its place. `before`: of the step of this episode before it, −1: none."""
+        place = self.count % self.size
+        if self.count >= self.size and self._at.get(int(self._key[place])) == place:
+            del self._at[int(self._key[place])]
+        row = np.asarray(action, dtype=np.float64).reshape(-1)
+        if self._action is None:
+            self._action = np.zeros((self.size, len(row)))
+        self._key[place], self._next[place], self._after[place] = begun, end, -1
+        self._reward[place], self._ended[place], self._action[place] = reward, ended, row
+        if before >= 0:
+            self._after[before] = place
+        self._at[begun] = place if begun not in self._at else -1
+        self.count += 1
+        if ended[0] or ended[1]:
+            self.ending.add(begun)
+        return place
+
+    def find(self, observations: NDArray[Any]) -> Found:
+        """The steps that begin at these observations; ambiguous ones are left out."""
+        places = np.array([self._at.get(key(each), -1) for each in observations], dtype=np.intp)
+        rows = np.flatnonzero(places >= 0)
+        at = places[rows]
+        actions = np.zeros((self.size, 0)) if self._action is None else self._action
+        after = self._after[at]
+        later = np.where(after >= 0, self._next[np.maximum(after, 0)], 0)
+        return Found(
+            rows, actions[at], self._reward[at], self._ended[at, 0], self._ended[at, 1],
+            self._next[at], later,
+        )  # fmt: skip
+
+
+def recorded(env: Any, ring: Ring) -> Any:
+    """The environment, its steps written to the ring.
+
+    Raises:
+        InputError: none of gymnasium's.
+    """
+    if isinstance(env, gymnasium.vector.VectorEnv):
+        return Vector(env, ring)
+    if isinstance(env, gymnasium.Env):
+        return Single(env, ring)
+    raise InputError(
+        f"env is a {type(env).__name__}, expected a gymnasium.Env or gymnasium.vector.VectorEnv"
+    )
+
+
+@final
+class Single(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """One environment, which the loop resets."""
+
+    def __init__(self, env: Any, ring: Ring) -> None:
+        super().__init__(env)
+        self._ring, self._before = ring, -1
+        self._begun: int | None = None
+
+    def reset(self, **given: Any) -> Any:
+        observation, info = self.env.reset(**given)
+        self._begun, self._before = key(observation), -1
+        self._ring.firsts.add(key(observation))
+        return observation, info
+
+    def step(self, action: Any) -> Any:
+        given = np.array(action, dtype=np.float64)  # environments may clip it in place
+        result = self.env.step(action)
+        if self._ring.on and self._begun is not None:
+            observation, reward, terminated, truncated, _ = result
+            end, ended = key(observation), (bool(terminated), bool(truncated))
+            self._before = self._ring.add(
+                self._begun, given, float(reward), end, ended, self._before
+            )
+            self._begun = None if any(ended) else end
+        return result
+
+
+@final
+class Vector(gymnasium.vector.VectorWrapper):
+    """Several environments, which reset by themselves."""
+
+    def __init__(self, env: Any, ring: Ring) -> None:
+        super().__init__(env)
+        self._ring = ring
+        self._begun: list[int | None] = [None] * env.num_envs
+        self._before = [-1] * env.num_envs
+
+    def reset(self, **given: Any) -> Any:
+        observations, infos = self.env.reset(**given)
+        for n, each in enumerate(observations):
+            self._begin(n, each)
+        return observations, infos
+
+    def step(self, actions: Any) -> Any:
+        given = np.array(actions, dtype=np.float64)
+        result = self.env.step(actions)
+        if self._ring.on:
+            observations, rewards, terminated, truncated, infos = result
+            finals = next((infos[name] for name in FINAL if name in infos), None)
+            for n, each in enumerate(observations):
+                ended = bool(terminated[n]), bool(truncated[n])
+                self._step(n, each, given[n], float(rewards[n]), ended, finals)
+        return result
+
+    def _step(
+        self, n: int, observation: Any, action: Any, reward: float, ended: tuple[bool, bool],
+        finals: Any,
+    ) -> None:  # fmt: skip
+        begun = self._begun[n]
+        if begun is None:  # the step by which it was reset
+            self._begin(n, observation)
+            return
+        at_once = any(ended) and finals is not None and finals[n] is not None
+        end = key(finals[n] if at_once else observation)
+        self._before[n] = self._ring.add(begun, action, reward, end, ended, self._before[n])
+        self._begun[n] = None if any(ended) else end
+        if at_once:
+            self._begin(n, observation)
+
+    def _begin(self, n: int, observation: Any) -> None:
+        self._begun[n], self._before[n] = key(observation), -1
+        self._ring.firsts.add(key(observation))

@@ -1,0 +1,273 @@
+"""Rows of the replay against what was recorded around the environment.
+
+    rewards     correlation of the stored with the paid one     −1: flipped; 0 throughout: lost
+    next        the observation after the step                  the first, one late, the reset's
+    ends        terminated and truncated of ended steps         lost, or a time limit as an end
+    actions     what was stored against what was sent           up to a clip or the limits' scale
+
+A row is found by its observation; where fewer than half are, observations are transformed and
+nothing can be looked at. Rows of n steps are recognised by their next observation.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradlab.errors import InputError
+from gradlab.probe.alarms.parts import STORED as KIND
+from gradlab.probe.parts.answers import Answer, off
+
+if TYPE_CHECKING:
+    from gradlab.probe.parts.recorder import Found, Ring
+
+STORED = ("observation", "action", "reward", "next_observation", "terminated")
+TRANSFORMED = (
+    "observations are transformed: fewer than half of the stored ones were seen; record the "
+    "environment outside of what transforms them, env = probe.record(Normalise(env))"
+)
+ROWS = 64  # of a batch, beside those that end
+ENOUGH, ENDS = 100, 5  # rows that a check needs, and ended ones
+HALF = 0.5
+FLAT, STEEP = 1e-3, 0.5  # share of its size that is lost; correlation of what is flipped
+SAME = 1e-4  # of the size of an action
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Matched:
+    """Stored rows beside the recorded steps, [K] each; None: not handed over.
+
+    Attributes:
+        begun, following: keys of the stored observations; ring: where they come from.
+    """
+
+    found: Found
+    ring: Ring
+    begun: NDArray[np.int64]
+    following: NDArray[np.int64] | None
+    action: Array | None
+    reward: Array | None
+    terminated: Array | None
+
+    @property
+    def ended(self) -> NDArray[np.bool_]:
+        return self.found.terminated | self.found.truncated
+
+
+Count = Callable[[Matched], tuple[int, Mapping[str, int]]]
+
+
+def matched(ring: Ring, given: Mapping[str, NDArray[Any]]) -> tuple[Matched, int]:
+    """Rows of a batch that were found, and how many were looked for: some, and those that end."""
+    from gradlab.probe.parts.recorder import key
+
+    observation, following = given["observation"], given.get("next_observation")
+    ends = np.zeros(len(observation), dtype=bool)
+    if "terminated" in given:
+        ends |= given["terminated"].reshape(len(ends), -1).any(1)
+    rows = np.union1d(np.arange(min(ROWS, len(observation))), np.flatnonzero(ends))
+    last = [
+        k for k, each in enumerate(observation[len(rows) :], len(rows)) if key(each) in ring.ending
+    ]
+    rows = np.union1d(rows, np.array(last, dtype=np.intp))
+    found = ring.find(observation[rows])
+    at = rows[found.rows]
+
+    def of(name: str) -> Array | None:
+        if name not in given:
+            return None
+        values = given[name]
+        return values.reshape(len(values), -1)[at].astype(float)
+
+    def keys(values: NDArray[Any]) -> NDArray[np.int64]:
+        return np.array([key(each) for each in values[at]], np.int64)
+
+    reward, ended = (None if x is None else x[:, 0] for x in (of("reward"), of("terminated")))
+    after = None if following is None else keys(following)
+    whole = Matched(found, ring, keys(observation), after, of("action"), reward, ended)
+    return whole, len(rows)
+
+
+def check_lengths(given: Mapping[str, Any], names: Sequence[str]) -> None:
+    """Raises InputError for columns of another length than the observations."""
+    rows = len(given["observation"])
+    for name in names:
+        if name in given and len(given[name]) != rows:
+            raise InputError(f"{name} has {len(given[name])} rows, observation has {rows}")
+
+
+@final
+class Rows:
+    """One question about stored rows.
+
+    Args:
+        name: of the check; needs: a column that the batch must have; least: rows it takes.
+        count: of a batch, rows that were looked at, and of these how many have which mistake.
+        words: of every mistake.
+    """
+
+    def __init__(
+        self, name: str, needs: str, count: Count, words: Mapping[str, str], least: int = ENOUGH
+    ) -> None:
+        self.name, self.needs, self.count, self.words = name, needs, count, words
+        self.least = least
+        self.reason = (
+            f"the environment is not recorded, or {needs} not handed over: "
+            f"env = probe.record(env), probe.batch(observation=…, {needs}=…)"
+        )
+        self.hidden = False  # whether too few of the rows are found
+        self._looked, self._found = 0, Counter[str]()
+
+    def take(self, rows: Matched) -> None:
+        looked, found = self.count(rows)
+        self._looked += looked
+        self._found.update(found)
+
+    def see(self, *_: object) -> None:
+        """Windows tell nothing more."""
+
+    def answer(self, *_: object) -> Answer:
+        if self.hidden or not self._looked:
+            return off(TRANSFORMED if self.hidden else self.reason)
+        mistake, times = max(self._found.items(), key=lambda each: each[1], default=("", 0))
+        share = times / self._looked
+        proof = f"{times} of {self._looked} rows differ (fault: more than half of {self.least})"
+        if self._looked < self.least:
+            return Answer("waiting", f"{self._looked} rows of {self.least}", share, HALF)
+        if share <= HALF:
+            return Answer("sound", proof, share, HALF, self._looked)
+        return Answer(
+            "fault", proof, share, HALF, self._looked, KIND, self.words[mistake]
+        )  # fmt: skip
+
+
+def _rewards(rows: Matched) -> tuple[int, Mapping[str, int]]:
+    """By the correlation over the batch: a scale or a constant that is added is no fault."""
+    paid, stored = rows.found.reward, rows.reward
+    one = _one_step(rows)
+    if stored is None or one.sum() < 8 or not paid[one].any():
+        return 0, {}
+    paid, stored = paid[one], stored[one]
+    if np.linalg.norm(stored) < FLAT * np.linalg.norm(paid):
+        return len(paid), {"lost": len(paid)}
+    varies = np.ptp(paid) > SAME * np.abs(paid).max()
+    a, b = (x - x.mean() if varies else x for x in (paid, stored))
+    size = float(np.linalg.norm(a) * np.linalg.norm(b))
+    flipped = float(a @ b) < -STEEP * size
+    return len(paid), {"flipped": len(paid)} if flipped else {}
+
+
+def _next(rows: Matched) -> tuple[int, Mapping[str, int]]:
+    keys, found = rows.following, rows.found
+    if keys is None:
+        return 0, {}
+    inside = ~rows.ended
+    late = (keys == found.later) & (keys != found.following) & _one_reward(rows)
+    return int(inside.sum()), {
+        "equal": int((inside & (keys == rows.begun) & (keys != found.following)).sum()),
+        "late": int((inside & late).sum()),
+    }
+
+
+def _last(rows: Matched) -> tuple[int, Mapping[str, int]]:
+    """Rows of steps that were cut by a time limit: what comes after them is used."""
+    keys, found = rows.following, rows.found
+    if keys is None:
+        return 0, {}
+    cut = found.truncated & ~found.terminated
+    if rows.terminated is not None:
+        cut &= rows.terminated == 0
+    first = np.array([each in rows.ring.firsts for each in keys.tolist()], dtype=bool)
+    return int(cut.sum()), {"reset": int((cut & first & (keys != found.following)).sum())}
+
+
+def _terminated(rows: Matched) -> tuple[int, Mapping[str, int]]:
+    stored, found = rows.terminated, rows.found
+    if stored is None:
+        return 0, {}
+    return int(found.terminated.sum()), {"lost": int((found.terminated & (stored == 0)).sum())}
+
+
+def _truncated(rows: Matched) -> tuple[int, Mapping[str, int]]:
+    stored, found = rows.terminated, rows.found
+    if stored is None:
+        return 0, {}
+    cut = found.truncated & ~found.terminated
+    return int(cut.sum()), {"ended": int((cut & (stored > 0)).sum())}
+
+
+def actions(low: Array | None, high: Array | None) -> Count:
+    """Stored actions against those that were sent, within the limits of the environment."""
+
+    def count(rows: Matched) -> tuple[int, Mapping[str, int]]:
+        stored, sent = rows.action, rows.found.action
+        if stored is None or stored.shape != sent.shape:
+            return 0, {}
+        forms = [stored]
+        if low is not None and high is not None:
+            forms += [np.clip(stored, low, high), low + (stored + 1) * (high - low) / 2]
+        scale = max(float(np.abs(sent).max(initial=0.0)), 1e-12)
+        same = np.array([(np.abs(form - sent) <= SAME * scale).all(1) for form in forms])
+        return len(sent), {"others": int((~same.any(0)).sum())}
+
+    return count
+
+
+def _one_reward(rows: Matched) -> NDArray[np.bool_]:
+    """Whether the stored reward is that of one step: else rows of several steps are stored."""
+    if rows.reward is None:
+        return np.zeros(len(rows.begun), dtype=bool)
+    paid, stored = rows.found.reward, rows.reward
+    size = np.abs(paid).max(initial=1e-12)
+    if size == 0 or not np.ptp(paid):
+        return np.zeros(len(rows.begun), dtype=bool)
+    slope = float(paid @ stored / (paid @ paid))
+    return np.asarray(np.abs(stored - slope * paid) <= SAME * size * max(abs(slope), SAME))
+
+
+def _one_step(rows: Matched) -> NDArray[np.bool_]:
+    """Rows whose next observation is the one after one step; all where none was handed over."""
+    if rows.following is None:
+        return np.ones(len(rows.begun), dtype=bool)
+    known = (rows.following == rows.found.following) | (rows.following == rows.begun)
+    return known | rows.ended if known.mean() > HALF else _one_reward(rows)
+
+
+def questions(low: Array | None, high: Array | None) -> list[Rows]:
+    """All checks of stored rows, for an environment with these limits of actions."""
+    return [
+        Rows("rewards are stored as paid", "reward", _rewards, {
+            "flipped": "the stored rewards have the opposite sign of those that the environment "
+            "pays: where is the reward negated?",
+            "lost": "the stored rewards are nearly 0 where the environment pays: where is the "
+            "reward lost?",
+        }),
+        Rows("next observations are those after the step", "next_observation", _next, {
+            "equal": "the stored next observation is the observation itself: is `obs = next_obs` "
+            "set before the row is stored?",
+            "late": "the stored next observation is that of one step later: when is the row "
+            "stored?",
+        }),
+        Rows("episodes end with their last observation", "next_observation", _last, {
+            "reset": "rows that a time limit cut have the next episode's first observation as "
+            "their next one: is `final_obs` of the infos stored?",
+        }, ENDS),
+        Rows("terminations are stored", "terminated", _terminated, {
+            "lost": "steps that ended an episode are not stored as terminated: which flag does "
+            "the replay get?",
+        }, ENDS),
+        Rows("time limits are no terminations", "terminated", _truncated, {
+            "ended": "steps that a time limit cut are stored as terminated: is "
+            "`terminated or truncated` stored where `terminated` is meant?",
+        }, ENDS),
+        Rows("actions are stored as sent", "action", actions(low, high), {
+            "others": "the stored actions are not those that the environment was given: is the "
+            "noise, the clip or the order of steps between the two?",
+        }),
+    ]  # fmt: skip

@@ -1,0 +1,244 @@
+"""Stored rows against recorded steps: storage faults are named, sound storage is not accused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from torch import nn
+
+import gradlab
+from gradlab.errors import InputError
+from tests.probe.actor_critics import answers
+
+LIMIT = 8
+KIND = "stored rows differ"
+
+
+class Walk(gymnasium.Env[Any, Any]):
+    """A random walk that pays 1 + its first coordinate, ends beyond 2, and is cut after 8 steps."""
+
+    observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (2,), np.float32)
+    action_space = gymnasium.spaces.Box(-2.0, 2.0, (1,), np.float32)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        super().reset(seed=seed)
+        self.state, self.steps = self.np_random.standard_normal(2).astype(np.float32), 0
+        return self.state.copy(), {}
+
+    def step(self, action: Any) -> Any:
+        self.steps += 1
+        self.state = (self.state + self.np_random.standard_normal(2) * 0.5).astype(np.float32)
+        ended = bool(abs(self.state[1]) > 2)
+        reward = 1.0 + float(self.state[0])
+        return self.state.copy(), reward, ended, self.steps >= LIMIT and not ended, {}
+
+
+Row = dict[str, Any]
+
+
+def collected(env: Any, steps: int = 600) -> tuple[list[Row], list[Row]]:
+    """Rows as a sound loop stores them, and the one after each (the next episode's at its end)."""
+    rng, rows = np.random.default_rng(0), []
+    before, _ = env.reset(seed=0)
+    for _ in range(steps):
+        action = rng.uniform(-2, 2, 1).astype(np.float32)
+        after, reward, terminated, truncated, _ = env.step(action)
+        rows.append({
+            "observation": before, "action": action, "reward": reward,
+            "next_observation": after, "terminated": terminated, "truncated": truncated,
+        })  # fmt: skip
+        before = after
+        if terminated or truncated:
+            before, _ = env.reset()
+    return rows, [*rows[1:], rows[-1]]
+
+
+def probed() -> tuple[gradlab.Probe, list[Row], Callable[[], None]]:
+    policy, rows = nn.Linear(2, 1), []
+    optimizer = torch.optim.Adam(policy.parameters())
+    probe = gradlab.Probe(
+        policy, optimizer, log=rows.append, overhead_budget=1.0, clock=lambda: 0.0
+    )
+
+    def update() -> None:
+        optimizer.zero_grad()
+        with probe(0):
+            policy(torch.randn(4, 2)).sum().backward()
+        optimizer.step()
+
+    return probe, rows, update
+
+
+def told(rows: list[Row], probe: gradlab.Probe, update: Callable[[], None]) -> list[str]:
+    """Alarms after batches of these rows."""
+    rng = np.random.default_rng(1)
+    for _ in range(100):
+        batch = [rows[k] for k in rng.integers(0, len(rows), 64)]
+        names = [name for name in batch[0] if name != "truncated"]
+        probe.batch(**{n: torch.as_tensor(np.array([r[n] for r in batch])) for n in names})
+        update()
+    return [alarm.message for alarm in probe.alarms if alarm.kind == KIND]
+
+
+def flipped(row: Row, after: Row) -> Row:
+    return row | {"reward": -row["reward"]}
+
+
+def lost(row: Row, after: Row) -> Row:
+    return row | {"reward": 0.0}
+
+
+def equal(row: Row, after: Row) -> Row:
+    return row | {"next_observation": row["observation"]}
+
+
+def late(row: Row, after: Row) -> Row:
+    return row | {"next_observation": after["next_observation"]}
+
+
+def reset(row: Row, after: Row) -> Row:
+    over = row["terminated"] or row["truncated"]
+    return row | {"next_observation": after["observation"] if over else row["next_observation"]}
+
+
+def unended(row: Row, after: Row) -> Row:
+    return row | {"terminated": False}
+
+
+def cut(row: Row, after: Row) -> Row:
+    return row | {"terminated": row["terminated"] or row["truncated"]}
+
+
+def noiseless(row: Row, after: Row) -> Row:
+    return row | {"action": row["action"] + np.float32(0.1)}
+
+
+def sound(row: Row, after: Row) -> Row:
+    return row
+
+
+def scaled(row: Row, after: Row) -> Row:
+    return row | {"reward": 0.1 * row["reward"] - 3}
+
+
+def unit(row: Row, after: Row) -> Row:
+    """As Stable-Baselines3 stores them."""
+    return row | {"action": row["action"] / 2}
+
+
+FAULTS: dict[Callable[[Row, Row], Row], str] = {
+    flipped: "the stored rewards have the opposite sign",
+    lost: "the stored rewards are nearly 0",
+    equal: "the stored next observation is the observation itself",
+    late: "the stored next observation is that of one step later",
+    reset: "next episode's first observation",
+    unended: "are not stored as terminated",
+    cut: "a time limit cut are stored as terminated",
+    noiseless: "the stored actions are not those",
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda f: f.__name__)
+def test_a_fault_of_storage_is_told_by_its_name(fault: Callable[[Row, Row], Row]) -> None:
+    probe, _, update = probed()
+    rows, after = collected(probe.record(Walk()))
+    found = told([*map(fault, rows, after)], probe, update)
+    assert found and all(FAULTS[fault] in each and each.endswith("?") for each in found)
+
+
+@pytest.mark.parametrize("way", [sound, scaled, unit], ids=lambda f: f.__name__)
+def test_sound_storage_is_not_accused(way: Callable[[Row, Row], Row]) -> None:
+    probe, log, update = probed()
+    rows, after = collected(probe.record(Walk()))
+    assert not told([*map(way, rows, after)], probe, update)
+    probe.close()
+    states = {name: row["state"] for name, row in answers(log).items()}
+    assert states["terminations are stored"] == states["actions are stored as sent"] == "sound"
+    assert states["episodes end with their last observation"] == "sound"
+
+
+def test_rows_of_several_steps_accuse_nobody() -> None:
+    probe, _, update = probed()
+    rows, after = collected(probe.record(Walk()))
+    several = [
+        a | {"reward": a["reward"] + 0.99 * b["reward"], "next_observation": b["next_observation"],
+             "terminated": b["terminated"]}
+        for a, b in zip(rows, after, strict=True) if not (a["terminated"] or a["truncated"])
+    ]  # fmt: skip
+    assert not told(several, probe, update)
+
+
+def test_transformed_observations_say_where_to_wrap() -> None:
+    probe, log, update = probed()
+    rows, _ = collected(probe.record(Walk()))
+    shifted = [r | {"observation": r["observation"] + 1, "reward": -r["reward"]} for r in rows]
+    assert not told(shifted, probe, update)
+    probe.close()
+    found = answers(log)["rewards are stored as paid"]
+    assert found["state"] == "off" and "observations are transformed" in found["proof"]
+
+
+@pytest.mark.parametrize("mode", [AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP])
+@pytest.mark.parametrize("planted", [False, True])
+def test_environments_that_reset_by_themselves(mode: AutoresetMode, planted: bool) -> None:
+    """Planted: what comes back at the end of an episode is stored as its next observation."""
+    probe, _, update = probed()
+    env = probe.record(SyncVectorEnv([Walk] * 3, autoreset_mode=mode))
+    rng, rows = np.random.default_rng(0), []
+    before, _ = env.reset(seed=0)
+    over = np.zeros(3, dtype=bool)
+    for _ in range(300):
+        actions = rng.uniform(-2, 2, (3, 1)).astype(np.float32)
+        after, reward, terminated, truncated, infos = env.step(actions)
+        for n in range(3):
+            last = after[n]
+            if not planted and "final_obs" in infos and infos["final_obs"][n] is not None:
+                last = infos["final_obs"][n]
+            if not over[n]:
+                rows.append({
+                    "observation": before[n], "action": actions[n], "reward": reward[n],
+                    "next_observation": last, "terminated": terminated[n],
+                })  # fmt: skip
+        over = (terminated | truncated) & (mode == AutoresetMode.NEXT_STEP)
+        before = after
+    found = told(rows, probe, update)
+    fault = planted and mode == AutoresetMode.SAME_STEP
+    assert bool(found) == fault and all("final_obs" in each for each in found)
+
+
+def test_what_an_environment_gives_is_not_changed() -> None:
+    plain, _ = collected(Walk())
+    probe, _, _ = probed()
+    recorded, _ = collected(probe.record(Walk()))
+    for one, other in zip(plain, recorded, strict=True):
+        assert all(np.array_equal(one[name], other[name]) for name in one)
+
+
+def test_what_is_no_environment_is_refused() -> None:
+    with pytest.raises(InputError, match=r"^env is a str, expected a gymnasium"):
+        probed()[0].record("Pendulum-v1")
+
+
+def test_columns_of_another_length_are_refused() -> None:
+    probe, _, _ = probed()
+    probe.record(Walk())
+    with pytest.raises(InputError, match=r"^action has 3 rows, observation has 4"):
+        probe.batch(observation=torch.zeros(4, 2), action=torch.zeros(3, 1))
+
+
+def test_the_ring_forgets_its_oldest_steps() -> None:
+    from gradlab.probe.parts.recorder import Ring, key
+
+    ring = Ring(4)
+    states = np.arange(12, dtype=np.float32).reshape(6, 2)
+    for k in range(5):
+        ring.add(key(states[k]), [0.0], float(k), key(states[k + 1]), (False, False), -1)
+    assert ring.find(states).reward.tolist() == [1, 2, 3, 4]
+    ring.add(key(states[2]), [0.0], 9.0, key(states[0]), (False, False), -1)
+    assert ring.find(states[2:3]).rows.tolist() == []  # two steps begin there
