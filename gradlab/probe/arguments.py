@@ -108,6 +108,16 @@ def check_share(overhead_budget: object) -> None:
         raise InputError(f"overhead_budget is {overhead_budget!r}, expected a share in (0, 1]")
 
 
+def check_env(env: object) -> None:
+    """Raises InputError for anything but a function that makes an environment."""
+    if env is None or (callable(env) and not hasattr(env, "reset")) or isinstance(env, type):
+        return
+    raise InputError(
+        f"env is a {type(env).__name__}, expected a function that makes an environment of its own "
+        f"for the probe, as lambda: gymnasium.make(…): episodes in the loop's would change it"
+    )
+
+
 def check_log(log: object, resume: bool = False) -> None:
     """Raises InputError for anything but a path, a function, several of these or None, and where
     there is no file to resume."""

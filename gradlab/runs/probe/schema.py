@@ -3,6 +3,8 @@
 vitals       every so many updates: norms, update ratios, non-finite counts, saturation, cost
 successive   products of successive gradients: is there a signal in the noise?
 measured     with a task: bias and variance by horizon, choice, Jacobians, growth, critic
+returns      with an environment: whole episodes of the policy without noise
+episodes     the loop's own training episodes
 alarms       alarms that were reported, in words
 """
 
@@ -50,6 +52,8 @@ def tables(
         "successive": _table(SUCCESSIVE, {}, seeds),
         "alarms": Table("number", ALARMS if seeds is None else {"seed": Column(), **ALARMS}),
     }
+    if seeds is None:
+        layouts |= {"returns": Table("update", RETURNS), "episodes": Table("number", EPISODES)}
     if horizon is not None:
         cells = ("estimator", "horizon", "action", "chain")
         layouts["measured"] = _table(MEASURED, {name: axes[name] for name in cells}, seeds)
@@ -89,6 +93,19 @@ SUCCESSIVE = {
 }
 ENDS_OF_CELLS = {f"{name}_{end}" for name in CELLS for end in ENDS}
 BY_PARAMETER = {name for name, column in VITALS.items() if column.dims == LAYER}
+RETURNS = {
+    "step": Column(unit="as the loop counts"),
+    "value": Column(unit="reward, summed over a whole episode without noise"),
+    "length": Column(unit="steps"),
+    "episodes": Column(unit="episodes side by side, of which the others are means"),
+    "every": Column(unit="updates until the next one"),
+    "seconds": Column(unit="s"),
+}
+EPISODES = {
+    "update": Column(unit="updates"),
+    "step": Column(unit="as the loop counts"),
+    "value": Column(unit="reward, summed over an episode of training"),
+}
 ALARMS = {
     "update": Column(unit="updates"),
     "step": Column(unit="as the loop counts"),

@@ -2,7 +2,10 @@
 
 the critic alone    DDPG, TD3, SAC, as the loop has declared: `followed`
 not declared        the step to take by the newest measurement
-not measured        a batch's signal
+not measured        whether the last updates raised the return: `returns`
+
+Green is a measured gradient or a return that rose. Where nobody looked at the return the screen
+says so, and when it will be known; signs of health in the gradients alone are no all-clear.
 """
 
 from __future__ import annotations
@@ -14,6 +17,8 @@ from math import isfinite, sqrt
 import numpy as np
 
 from gradlab.probe.alarms.catalogue import ALPHA, HALF
+from gradlab.probe.alarms.returns import CHECK
+from gradlab.probe.alarms.returns import KIND as FALLING
 from gradlab.runs.probe.results import ProbeRun
 from gradlab.runs.probe.tables import signals
 from gradlab.statistics.intervals import Z
@@ -23,10 +28,11 @@ from gradlab.verdicts.probe.followed import Followed, followed, other_horizons
 from gradlab.verdicts.probe.gains import facts_of
 from gradlab.verdicts.probe.measured import FEWEST, too_few
 from gradlab.verdicts.probe.premises import void
-from gradlab.verdicts.probe.sentences import NEEDED, RECENT, verdict
+from gradlab.verdicts.probe.returns import COUNTED, Seen, seen, told, waiting
+from gradlab.verdicts.probe.sentences import RECENT, verdict
 from gradlab.verdicts.screen import NOTHING, Fact, Light, Screen
 from gradlab.verdicts.sentence import Sentence
-from gradlab.wording import batches, cosine, cosines, percent
+from gradlab.wording import cosine, cosines, percent
 
 # What a fault shows up in; a fault that is not named here is seen in the norms.
 SEEN_IN = {
@@ -50,6 +56,7 @@ SEEN_IN = {
     "diverging sensitivities": "chain",
     "critic beyond its bound": "value",
     "drifting model Jacobian": "jacobian_ratio",
+    FALLING: "returns",
 }
 WORST = ("non-finite gradient", "origin of a non-finite gradient")
 DIRECTION = "wrong direction"
@@ -70,6 +77,9 @@ def _screen(run: ProbeRun) -> Screen:
     rest = tuple(verdict(run))
     if (reasons := void(run)) and not set(WORST) & set(kinds):
         return Screen(reasons[0], "none", NOTHING, tuple(_finite(run)), "grad_norm", rest)
+    # Newer windows say more of the return than the first alarm about it.
+    if (lately := seen(run)) is not None and lately.raised:
+        del kinds[FALLING]
     own = followed(run)
     if own is None:
         return _faulty(run, kinds, rest) if kinds else _sound(run, rest)
@@ -110,6 +120,9 @@ def _faulty(
         text += f" The first fault was another: {first}, at step {_step(at, names, first)}."
     more = len(kinds) - len({first, worst})
     text += f" {more} more kind{'s' * (more > 1)} of alarm." if more else ""
+    lately = seen(run)
+    if worst == FALLING and lately is not None:
+        text = f"Since the first window the return {told(lately.since)}: {CHECK}."
     if own is not None and own.direction == "lowered":
         text += f" At step {own.step:,} a step along the actor's gradient lowered the return."
     label = "kind of alarm" if len(kinds) == 1 else "kinds of alarm"
@@ -128,31 +141,24 @@ def _sound(run: ProbeRun, rest: tuple[Sentence, ...]) -> Screen:
         sure = f"not reliable below {FEWEST} starts" if few else step.sure
         shown: Light = "choose" if few and step.light == "act" else step.light
         return replace(step, sure=f"{sure}; no fault", light=shown, figure="cosine")
-    signal = _signal(run)
-    if signal is None:
-        text = "No fault so far; whether a batch has a signal is not measured yet."
-        sure, figure = "no burst of successive gradients yet", "grad_norm"
-        light: Light = "choose"
-    else:
-        low, high = _share(signal)
-        text, sure, light = _told(signal, low, high)
-        figure = "signal_share"
-    text += _weight(run)
-    facts = (*_cosine(run), *_finite(run), *_spent(run))
-    return Screen(text, light, sure, facts, figure, rest)
+    lately = seen(run)
+    if lately is None:
+        facts = (*_cosine(run), *_finite(run), *_spent(run))
+        text = f"No alarm. {waiting(run)}{_weight(run)}"
+        return Screen(text, "choose", "nobody has looked at the return", facts, "grad_norm", rest)
+    return _by_return(run, lately, rest)
 
 
-def _told(signal: Signal, low: float, high: float) -> tuple[str, str, Light]:
-    needed = NEEDED * (1 - signal.share) / signal.share if signal.share > 0 else float("inf")
-    if low > 0 and needed <= 1:
-        text = "Go on: no fault, and one batch is enough to know where the gradient points."
-        return text, f"sure (cosine {cosines(sqrt(low), sqrt(high))})", "act"
-    if low > 0:
-        text = f"No fault; average {batches(needed)} batches per step for a cosine of 0.9."
-        return text, f"sure (cosine {cosines(sqrt(low), sqrt(high))})", "act"
-    most = cosine(sqrt(max(high, 0.0)))
-    text = "No fault, but a batch's gradient is not known to be more than noise: enlarge it."
-    return text, f"not shown (cosine at most {most})", "choose"
+def _by_return(run: ProbeRun, lately: Seen, rest: tuple[Sentence, ...]) -> Screen:
+    """The last updates by windows of episodes, without a fault and without a measured gradient."""
+    change = lately.newest
+    text = " ".join(filter(None, (lately.text, lately.count))) + _weight(run)
+    light: Light = "act" if lately.raised else "choose"
+    sure = "the return rises (95%)" if lately.raised else "no alarm; no gain is shown lately"
+    how = f"Mean over the newest window of {change.number.n} {COUNTED[lately.source]}."
+    mean = f"{change.mean:.4g}".replace("-", "−")
+    facts = (Fact("return of an episode", mean, how), *_finite(run), *_spent(run))
+    return Screen(text, light, sure, facts, lately.source, rest)
 
 
 def _weight(run: ProbeRun) -> str:

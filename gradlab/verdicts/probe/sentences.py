@@ -21,6 +21,7 @@ from gradlab.statistics.number import Number, decide
 from gradlab.statistics.successive import Signal, pooled
 from gradlab.verdicts.measurement.verdict import Sentence
 from gradlab.verdicts.phrases import missing
+from gradlab.verdicts.probe import returns
 from gradlab.verdicts.probe.measured import on_the_task
 from gradlab.wording import batches, cosine, cosines, duration, percent, span, two
 
@@ -31,7 +32,7 @@ NEEDED = DIRECTION**2 / (1 - DIRECTION**2)  # times the noise scale: batches for
 
 def verdict(run: ProbeRun) -> list[Sentence]:
     """What to stop for, then what to set, what to mend, why, and what the probe cost."""
-    first = (_alarms(run), _lost(run), _saturation(run), _signal(run))
+    first = (_alarms(run), returns.sentence(run), _lost(run), _saturation(run), _signal(run))
     sentences = [each for each in (*first, *on_the_task(run), _cost(run)) if each is not None]
     return sorted(sentences, key=lambda each: each.about != "premises")
 
