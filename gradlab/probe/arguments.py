@@ -114,6 +114,16 @@ def check_period(period: object) -> None:
         raise InputError(f"period is {period!r}, expected a number of updates, at least 1, or None")
 
 
+def check_env(env: object) -> None:
+    """Raises InputError for anything but a function that makes an environment."""
+    if env is None or (callable(env) and not hasattr(env, "reset")) or isinstance(env, type):
+        return
+    raise InputError(
+        f"env is a {type(env).__name__}, expected a function that makes an environment of its own "
+        f"for the probe, as lambda: gymnasium.make(…): episodes in the loop's would change it"
+    )
+
+
 def check_log(log: object, resume: bool = False) -> None:
     """Raises InputError for anything but a path, a function, several of these or None, and where
     there is no file to resume."""

@@ -4,9 +4,11 @@
                                      elapsed: since its first update
 
 A measurement is made when own + price ≤ share · (elapsed + price), its price what it cost last
-time. Bursts of successive gradients keep to a part of the share where a task waits for the rest.
-What is looked at in every update keeps to a part of it in the same way, and passes updates over
-where it does not; only the first few are looked at whatever they cost. A clock inside an update
+time. Whole episodes have `EPISODES` of the share where there is an environment, and all else has
+the rest of it, by itself. Bursts of successive gradients keep to a part of the share where a task
+waits for the rest. What is looked at in every update keeps to a part of it in the same way, and
+passes updates over where it does not; only the first few are looked at whatever they cost. A clock
+inside an update
 does not see hooks being called, nor the caches that they leave cold: a second of it
 counts `UNSEEN` times, which `benchmarks.probe` compares with what a loop really loses. On an
 accelerator these are seconds of the host's thread.
@@ -25,6 +27,7 @@ Clock = Callable[[], float]
 GRACE = 10  # looks that are made before there is a price
 ALWAYS = 0.4  # of the share: 2% of the time by default
 SIGNAL = 0.3  # of the share: successive gradients beside a task
+EPISODES = 0.6  # of the share: whole episodes, where there is an environment
 PACE = 0.5  # of the time that a measurement is worth, which passes before the next one
 UNSEEN = 1.4  # what a loop loses to looks, over what their own clock says
 
@@ -36,24 +39,27 @@ class Budget:
     Args:
         share: of the elapsed time that the probe may take, in (0, 1].
         clock: seconds, increasing; another one in tests.
+        episodes: part of the share that is kept for whole episodes.
     """
 
-    def __init__(self, share: float, clock: Clock) -> None:
+    def __init__(self, share: float, clock: Clock, episodes: float = 0.0) -> None:
         validation.function("clock", clock, "nothing, in seconds")
         self.share, self.clock = share, clock
+        self.for_episodes, self.rest_share = episodes * share, (1 - episodes) * share
         self.begun: float | None = None
         self.own = 0.0
         self._before = 0.0  # seconds of the log's earlier probes
-        self._always = self._bursts = 0.0
+        self._always = self._bursts = self._episodes = 0.0
         self._looks = 0
 
     @property
     def elapsed(self) -> float:
         return self._before + (0.0 if self.begun is None else self.clock() - self.begun)
 
-    def go_on(self, own: float, elapsed: float) -> None:
-        """With what earlier probes of this log have spent."""
+    def go_on(self, own: float, elapsed: float, episodes: float = 0.0) -> None:
+        """With what earlier probes of this log have spent, on episodes and in all."""
         self.own, self._before = self.own + own, elapsed
+        self._episodes += episodes
 
     @property
     def spent(self) -> float:
@@ -72,7 +78,7 @@ class Budget:
         """Whether this update may be measured; counts it where it may."""
         if self._looks >= GRACE:
             price = self._always / self._looks
-            if self._always + price > ALWAYS * self.share * (self.elapsed + price):
+            if self._always + price > ALWAYS * self.rest_share * (self.elapsed + price):
                 return False
         self._looks += 1
         return True
@@ -81,7 +87,7 @@ class Budget:
     def wait(self) -> float:
         """Seconds that must pass before another update may be measured."""
         price = self._always / max(self._looks, 1)
-        return (self._always + price) / (ALWAYS * self.share) - price - self.elapsed
+        return (self._always + price) / (ALWAYS * self.rest_share) - price - self.elapsed
 
     def pay(self, since: float) -> None:
         """The always-on part was at work since `since`."""
@@ -90,7 +96,7 @@ class Budget:
         self._always += seconds
 
     @contextmanager
-    def paying(self, burst: bool = False) -> Iterator[list[float]]:
+    def paying(self, burst: bool = False, episode: bool = False) -> Iterator[list[float]]:
         """Counts what is done inside; the list then holds its seconds."""
         begun, price = self.clock(), [0.0]
         try:
@@ -99,27 +105,38 @@ class Budget:
             price[0] = self.clock() - begun
             self.own += price[0]
             self._bursts += price[0] if burst else 0.0
+            self._episodes += price[0] if episode else 0.0
 
     def allows(self, price: float) -> bool:
         """Would the share still hold after something that takes `price` seconds?"""
-        return self.own + price <= self.share * (self.elapsed + price)
+        return self._rest + price <= self.rest_share * (self.elapsed + price)
+
+    def allows_episode(self, price: float) -> bool:
+        """The same for whole episodes, by their own part."""
+        return self._episodes + price <= self.for_episodes * (self.elapsed + price)
+
+    @property
+    def _rest(self) -> float:
+        """Seconds of all but episodes."""
+        return self.own - self._episodes
 
     def allows_burst(self, price: float, part: float) -> bool:
         """The same for successive gradients, whose own `part` of the share must hold as well."""
-        due = self._bursts + price <= part * self.share * (self.elapsed + price)
+        due = self._bursts + price <= part * self.rest_share * (self.elapsed + price)
         return due and self.allows(price)
 
     def until(self, price: float) -> float:
         """Seconds until something of `price` will be allowed, at the present pace of all else."""
-        lacking = self.own + price - self.share * (self.elapsed + price)
+        share = self.rest_share
+        lacking = self._rest + price - share * (self.elapsed + price)
         if lacking <= 0:
             return 0.0
-        regular = (self._always + self._bursts) / self.elapsed if self.elapsed > 0 else self.share
-        return lacking / (self.share - min(regular, (ALWAYS + SIGNAL) * self.share))
+        regular = (self._always + self._bursts) / self.elapsed if self.elapsed > 0 else share
+        return lacking / (share - min(regular, (ALWAYS + SIGNAL) * share))
 
     def needed(self, price: float) -> float:
         """The share at which it could have been made by now."""
-        return (self.own + price) / (self.elapsed + price)
+        return (self._rest + price) / (self.elapsed + price) * self.share / self.rest_share
 
     def rested(self, price: float, since: float) -> bool:
         """Has enough time passed `since` the last measurement?
@@ -131,4 +148,4 @@ class Budget:
 
     def rest(self, price: float, since: float) -> float:
         """Seconds that are still to pass."""
-        return PACE * price / self.share - (self.clock() - since)
+        return PACE * price / self.rest_share - (self.clock() - since)

@@ -1,36 +1,58 @@
 """Numbers that the loop notes and gradients do not show: the critic's loss, returns of episodes.
 
 Means of what was noted since the last row stand beside the norms, so that a gradient that falls
-ill can be seen with the critic that feeds it.
+ill can be seen with the critic that feeds it. Every return of an episode has a row of its own, too.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, final
 
 import numpy as np
 from torch import Tensor
 
 NOTED = ("critic_loss", "episode_return")
+RETURN = "episode_return"
 
 
 @final
 class Notes:
-    """Numbers by name since the last row."""
+    """Numbers by name since the last row.
+
+    Attributes:
+        returned: whether a return was ever noted.
+    """
 
     def __init__(self) -> None:
-        self._kept: dict[str, list[Any]] = {name: [] for name in NOTED}
+        self._kept: dict[str, list[tuple[int, int, Any]]] = {name: [] for name in NOTED}
+        self.returned = False
 
-    def take(self, name: str, value: Any) -> None:
-        """One more number; a tensor is not waited for until a row is due."""
-        self._kept[name].append(value.detach() if isinstance(value, Tensor) else float(value))
+    def take(self, name: str, value: Any, update: int, step: int) -> None:
+        """One more number, or several; a tensor is not waited for until a row is due."""
+        held = value.detach() if isinstance(value, Tensor) else np.asarray(value, dtype=float)
+        self._kept[name].append((update, step, held))
+        self.returned = self.returned or name == RETURN
 
-    def row(self) -> dict[str, float]:
-        """Means of what is finite, of those that were noted; begins the next window."""
-        taken = {name: [float(x) for x in values] for name, values in self._kept.items() if values}
-        for values in self._kept.values():
-            values.clear()
-        return {name: _mean(values) for name, values in taken.items()}
+    def row(self) -> tuple[dict[str, float], list[dict[str, Any]]]:
+        """Means of what is finite, of those that were noted, and a row of every episode; begins the
+        next window."""
+        taken = {name: list(_numbers(kept)) for name, kept in self._kept.items() if kept}
+        for kept in self._kept.values():
+            kept.clear()
+        means = {name: _mean([value for *_, value in each]) for name, each in taken.items()}
+        episodes = [
+            {"update": update, "step": step, "value": value}
+            for update, step, value in taken.get(RETURN, ())
+        ]
+        return means, episodes
+
+
+def _numbers(kept: list[tuple[int, int, Any]]) -> Iterator[tuple[int, int, float]]:
+    for update, step, held in kept:
+        values = held.cpu().numpy() if isinstance(held, Tensor) else held
+        for value in np.ravel(values):
+            yield update, step, float(value)
 
 
 def _mean(values: list[float]) -> float:

@@ -7,7 +7,8 @@
 
 At every update: norms of gradients before clipping, |Δθ|/|θ|, what is not finite, saturated
 actions. Now and then, as the budget allows: products of successive gradients (signal against
-noise), and with a task and a critic, bias and variance by horizon. The loop computes the same bits
+noise), with a task and a critic, bias and variance by horizon, and with an environment whether the
+last updates raised the return. The loop computes the same bits
 as without a probe; a failure in here is reported once and costs the loop nothing more.
 """
 
@@ -23,6 +24,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, final
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -31,13 +33,14 @@ from gradlab.networks.critics import CriticLike, as_critic
 from gradlab.probe import arguments
 from gradlab.probe.alarm_log import AlarmLog
 from gradlab.probe.alarms.catalogue import Alarm
-from gradlab.probe.budget import Budget, Clock
+from gradlab.probe.budget import EPISODES, Budget, Clock
 from gradlab.probe.critics import Critic, parameters_of
 from gradlab.probe.isolation import warn
 from gradlab.probe.leaks import ModelGradients
 from gradlab.probe.origin import Finder
 from gradlab.probe.parts.parts import Parts
 from gradlab.probe.policy_calls import Watch, Watched, limits_of
+from gradlab.probe.returns import Looks, MakeEnv
 from gradlab.probe.row_sinks import FileSink, FunctionSink, Log, NoSink, RowSink, SeveralSinks
 from gradlab.probe.sampler import Measurements
 from gradlab.probe.updates import Instruments, Loop, Updates
@@ -76,6 +79,9 @@ class Probe:
         watched: the module whose forward passes the loop makes, where it is not the policy: an
             adapter, say, gives the task's actions, but the loop calls what is inside.
         watched_critic: the same for the critic.
+        env: a function that makes an environment as the loop's, with reset and step. Every K-th
+            update a whole episode without noise is played in it from a fresh reset, by three fifths
+            of the budget; K is stated, and windows of 16 episodes say if the return rises.
         critic_alone: the actor ascends the critic alone, as in DDPG, TD3 and SAC, without a step of
             a model: verdict and alarms are about that gradient.
 
@@ -103,6 +109,7 @@ class Probe:
         watched: Watched | None = None,
         watched_critic: nn.Module | None = None,
         critic_alone: bool = False,
+        env: MakeEnv | None = None,
     ) -> None:
         arguments.check_policy(policy)
         arguments.check_optimizer(optimizer, policy)
@@ -110,8 +117,11 @@ class Probe:
         arguments.check_critic_optimizer(critic_optimizer, policy)
         arguments.check_log(log, resume)
         arguments.check_share(overhead_budget)
-        self.policy, self.budget = policy, Budget(float(overhead_budget), clock)
+        arguments.check_env(env)
+        part = EPISODES if env is not None else 0.0
+        self.policy, self.budget = policy, Budget(float(overhead_budget), clock, part)
         self.off = arguments.spectator()
+        looks = Looks(env, policy, self.budget, seed) if env is not None and not self.off else None
         with self.budget.paying():  # setting up is the probe's own time, too
             question = None if task is None else _question(task, critic, seed, policy)
             watch = Watch(watched or Watched(policy, limits_of(policy, task)), self.budget)
@@ -125,13 +135,15 @@ class Probe:
             beside = _critic(critic_optimizer, policy, optimizer, self.budget)
             loop = Loop(policy, [p for _, p in named], optimizer, beside)
             models = ModelGradients(policy, optimizer, task)
-            instruments = Instruments(watch, models, _measurements(question, policy, self.budget))
-            self._updates = Updates(
-                loop, instruments, self.alarm_log, self.budget, sink.earlier.updates
-            )
+            measurements = _measurements(question, policy, self.budget)
+            if looks is not None:
+                looks.count = len(sink.earlier.returns.get("update", ()))
+            instruments = Instruments(watch, models, measurements, looks)
+            self._updates = Updates(loop, instruments, self.alarm_log, self.budget, sink.earlier)
             both, called = (optimizer, critic_optimizer), watch.watched.module
             self._parts = Parts(policy, both, called, self.alarm_log, self.budget, self._now)
-        self.budget.go_on(sink.earlier.own, sink.earlier.elapsed)
+        episodes = float(np.sum(sink.earlier.returns.get("seconds", 0.0)))
+        self.budget.go_on(sink.earlier.own, sink.earlier.elapsed, episodes)
         self._optimizer, self._closed = optimizer, False
         module = critic if isinstance(critic, nn.Module) else None
         self._critics = watched_critic or module, critic_optimizer
@@ -151,18 +163,19 @@ class Probe:
         return _Marked(self, step, scaler)
 
     def note(
-        self, *, critic_loss: float | Tensor | None = None,
-        episode_return: float | Tensor | None = None,
+        self, *, critic_loss: float | Tensor | Any = None,
+        episode_return: float | Tensor | Any = None,
     ) -> None:  # fmt: skip
         """Numbers of the loop's own, at any time: rows have the means since the last one.
 
         Args:
             critic_loss: of one update, a number or a tensor of one.
-            episode_return: of one episode that has ended.
+            episode_return: of an episode that has ended, or an array of several. Where nothing is
+                noted, those that Gymnasium's RecordEpisodeStatistics has recorded are read.
         """
         for name, value in (("critic_loss", critic_loss), ("episode_return", episode_return)):
             if value is not None:
-                self._attempt(self._updates.notes.take, name, value)
+                self._attempt(self._noted, name, value)
 
     def networks(self, *, critic: object, target: object = (), period: int | None = None) -> None:
         """What the loop trains beside the policy, where the probe does not find it by itself.
@@ -258,6 +271,9 @@ class Probe:
         if self._closed and not arguments.spectator():
             self.off, self._closed = False, False
             self._handles = self._attached()
+
+    def _noted(self, name: str, value: Any) -> None:
+        self._updates.notes.take(name, value, self._updates.count, self._updates.step)
 
     def _attempt(self, work: Callable[..., Any], *given: Any) -> Any:
         """Call a part of the probe; where it fails, warn once and switch the probe off."""

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from gradlab.errors import InputError
 from gradlab.runs.probe import results
-from gradlab.runs.probe.results import ProbeRun, last
+from gradlab.runs.probe.results import Columns, ProbeRun, last
 from gradlab.runs.probe.schema import tables
 from gradlab.storage import journal
 from gradlab.storage.journal_tables import plain
@@ -28,6 +28,7 @@ class Earlier:
 
     Attributes:
         updates, alarms: so far; own, elapsed: seconds of the probe and of the loop.
+        returns, episodes: tables, by columns; {} where they have no rows.
         actions: da of its tables.
     """
 
@@ -36,6 +37,8 @@ class Earlier:
     own: float = 0.0
     elapsed: float = 0.0
     actions: int = 0
+    returns: Columns = field(default_factory=dict)
+    episodes: Columns = field(default_factory=dict)
 
 
 def earlier(path: Path, head: Mapping[str, Attribute], horizon: int | None) -> Earlier:
@@ -56,9 +59,8 @@ def earlier(path: Path, head: Mapping[str, Attribute], horizon: int | None) -> E
     if _tables(record) != json.loads(json.dumps(now)):
         raise InputError(f"log is {path}, whose tables are another version's: {NEW}")
     reported = int(run.alarms["number"][-1]) + 1 if run.alarms else 0
-    if not run.vitals:
-        return Earlier(run.updates, reported, actions=actions)
-    return Earlier(run.updates, reported, last(run.vitals, "own_seconds"), run.seconds, actions)
+    own, elapsed = (last(run.vitals, "own_seconds"), run.seconds) if run.vitals else (0.0, 0.0)
+    return Earlier(run.updates, reported, own, elapsed, actions, run.returns, run.episodes)
 
 
 def _check(run: ProbeRun, path: Path, head: Mapping[str, Attribute]) -> None:

@@ -30,9 +30,12 @@ from gradlab.probe.critics import Critic, rate_of
 from gradlab.probe.due import overdrawn
 from gradlab.probe.isolation import say, warn
 from gradlab.probe.leaks import ModelGradients
-from gradlab.probe.notes import Notes
+from gradlab.probe.notes import RETURN, Notes
 from gradlab.probe.origin import Finder, replayed
 from gradlab.probe.policy_calls import Watch
+from gradlab.probe.recorders import Recorders
+from gradlab.probe.resuming import Earlier
+from gradlab.probe.returns import WINDOWS, Followed, Looks
 from gradlab.probe.sampler import Bursts, Measurements
 from gradlab.probe.update_statistics import Numbers, UpdateStatistics, finite
 
@@ -43,6 +46,8 @@ STRIDE = 4  # updates to one whose step and actions are measured, which cost mos
 PULSE = 4  # skipped updates to one whose gradient's size is taken: each costs 40 µs
 WATCHED = 3  # marked passes whose operations are watched after a gradient was lost
 WATCHES = 30  # such passes in a run: each takes several times as long
+POLL = 10  # updates between two looks at recorded episodes
+SEARCHES = (1, 100, 1000)  # updates after which recorders are sought, until there are any
 PATIENCE = 1000  # marked passes without the end of an update, after which something is wrong
 
 THROWN = 100  # gradients thrown away without a step, after which an alarm is raised
@@ -79,11 +84,13 @@ class Loop:
 
 @dataclass(frozen=True)
 class Instruments:
-    """What sees more of an update than gradients and steps; no task, no measurements."""
+    """What sees more of an update than gradients and steps; no task, no measurements; no
+    environment, no looks at the return."""
 
     watch: Watch
     models: ModelGradients
     measurements: Measurements | None
+    looks: Looks | None = None
 
 
 @final
@@ -91,12 +98,15 @@ class Updates:
     """Counts updates, measures them, and files rows. Its errors are the caller's to catch.
 
     Args:
-        count: updates of the log's earlier probes.
+        earlier: of the log, before this probe.
     """
 
     def __init__(
-        self, loop: Loop, instruments: Instruments, log: AlarmLog, budget: Budget, count: int = 0
-    ) -> None:
+        self, loop: Loop, instruments: Instruments, log: AlarmLog, budget: Budget,
+        earlier: Earlier | None = None,
+    ) -> None:  # fmt: skip
+        held = Earlier() if earlier is None else earlier
+        count = held.updates
         self.policy, self.log, self.budget = loop.policy, log, budget
         self.watch, self.models = instruments.watch, instruments.models
         self.measurements = instruments.measurements
@@ -104,6 +114,11 @@ class Updates:
         self.critic = loop.critic
         self.count, self.step = count, 0
         self.notes = Notes()
+        self.looks = instruments.looks
+        environment = None if self.looks is None else self.looks.environment
+        self._recorders = Recorders(environment)
+        self._returns = {name: Followed(name, window, held) for name, window in WINDOWS.items()}
+        self._searches = [count + k for k in SEARCHES]  # updates after which recorders are sought
         self._filed: dict[str, Any] = {}  # the last row of vitals
         self._statistics = UpdateStatistics(loop.parameters)
         self._bursts = Bursts(loop.parameters, log.names, budget, self.measurements is not None)
@@ -227,6 +242,36 @@ class Updates:
             self._end()
         if self.count % STRETCH == 0:
             self._stretch()
+        if self.count % POLL == 0 or self.count in self._searches:
+            self._record()
+        if self.looks is not None and self.looks.due(self.count):
+            self._look_at_return(self.looks)
+
+    def _record(self) -> None:
+        """Training episodes that the loop's own wrappers have recorded, where none is noted."""
+        if self.notes.returned and not self._recorders.found:
+            return
+        with self.budget.paying():
+            if self.count in self._searches and not self._recorders.found:
+                self._recorders.search()
+            for value in self._recorders.take():
+                self.notes.take(RETURN, value, self.count, self.step)
+
+    def _look_at_return(self, looks: Looks) -> None:
+        """A whole episode; where that fails, all else goes on without it."""
+        try:
+            row = looks.row(self.count)
+        except Exception as error:
+            self.looks = None
+            warn("looks at no more returns", error)
+            return
+        with self.budget.paying():
+            self._followed("returns", self._file("returns", row))
+
+    def _followed(self, name: str, row: dict[str, Any]) -> None:
+        alarm = self._returns[name].add(row)
+        if alarm is not None:
+            self.log.report(alarm, self.count, self.step)
 
     def _end(self) -> None:
         self._count()
@@ -285,6 +330,8 @@ class Updates:
             raise InputError(REPLACED)
         row = self._statistics.row() | self.watch.row() | self.models.row()
         if not row["looked"]:
+            if ended:
+                self._file_episodes(self.notes.row()[1])
             if ended and self._filed:  # by its number it takes the place of the last one
                 self.log.sink.amend("vitals", self._filed | {"due": self._waits(ended)})
             return
@@ -297,7 +344,15 @@ class Updates:
             "spent": self.budget.spent,
             "due": self._waits(ended),
         }
-        self._filed = self._file("vitals", row | self.notes.row() | spent)
+        means, episodes = self.notes.row()
+        self._filed = self._file("vitals", row | means | spent)
+        self._file_episodes(episodes)
+
+    def _file_episodes(self, episodes: list[dict[str, Any]]) -> None:
+        for each in episodes:
+            number = {"number": self._returns["episodes"].count}
+            self.log.file("episodes", number | each)
+            self._followed("episodes", each)
 
     def rest(self) -> None:
         """Measure no more and hold nothing."""
@@ -308,14 +363,18 @@ class Updates:
         """No more updates come."""
         if self._seen:
             self._count()
+        self._record()
         self.file_vitals(ended=True)
+        if self.looks is not None:
+            self.looks.close()
 
     def _waits(self, ended: bool) -> str:
         """The measurements that are due, or were not reached, in words."""
         wanted = [self._bursts.next(), self.measurements and self.measurements.next()]
         waiting = [each for each in wanted if each is not None]
         words = [each.missed(self.budget) if ended else str(each) for each in waiting]
-        words.insert(0, overdrawn(self.budget))
+        looks = "" if self.looks is None else self.looks.waits(self.count, ended)
+        words = [overdrawn(self.budget), looks, *words]
         return "; ".join(each for each in words if each)
 
     def _measurement(self, measurements: Measurements) -> dict[str, Any] | None:

@@ -17,18 +17,26 @@ from gradlab.runs.probe.results import ProbeRun
 from gradlab.runs.probe.tables import chains, choices, curves, profiles
 from gradlab.wording import span, two
 
+RETURN = "Does the return rise?"
 SIGNAL = "Is there a signal in the noise?"
 HEALTH = "Is the gradient sound?"
 ERROR = "Is it right? Bias and variance on the task"
 DRIFT = "What the error comes from"
 COST = "What the probe cost"
-ORDER = (SIGNAL, HEALTH, ERROR, DRIFT, COST)
+ORDER = (RETURN, SIGNAL, HEALTH, ERROR, DRIFT, COST)
 ROW = 0.16  # inches of a map per tensor
 TASK = (
     "No task was given: gradlab.Probe(policy, optimizer, task=…, critic=…) measures bias and "
     "variance by horizon, the best horizon and its weights, Jacobians, growth and the critic."
 )
+WITHOUT = (
+    "Nobody looked at the return: gradlab.Probe(policy, optimizer, env=make_env) plays whole "
+    "episodes, and note(episode_return=…) hands over the loop's own."
+)
 CAPTIONS = {
+    "returns": "Mean of 16 whole episodes without noise, each of another iterate, from fresh "
+    "resets. A window below the one before it is normal; three below the first are not.",
+    "episodes": "Mean of 8 episodes of training, with its noise.",
     "signal_share": "Near 1 every batch points the same way; the root is the cosine of one batch "
     "with the mean gradient. From products of successive gradients, whose batches are taken as "
     "independent.",
@@ -78,7 +86,11 @@ def several(runs: Mapping[str, ProbeRun]) -> list[Panel]:
     """The same for several seeds of one training, whose curves are drawn thin; over the horizon
     only a single run is shown."""
     table = curves(runs)
-    drawn = [*_signal(table), *_health(table, max(len(run.parameters) for run in runs.values()))]
+    drawn = [
+        *_return(table),
+        *_signal(table),
+        *_health(table, max(len(run.parameters) for run in runs.values())),
+    ]
     alone = next(iter(runs.values())) if len(runs) == 1 else None
     drawn += _errors(alone) if alone is not None else []
     drawn += [*_choices(runs), *_having(ERROR, table, _weights(runs, table)), *_drift(table)]
@@ -94,6 +106,9 @@ def absent(run: ProbeRun) -> dict[str, list[str]]:
         reasons |= {HEALTH: [why], COST: [why]}
     else:
         reasons[HEALTH] = _sound(run)
+    if not run.returns and not run.episodes:
+        waits = _waits(run, "returns") if "returns: " in run.due else ""
+        reasons[RETURN] = [f"No episode yet{waits}" if waits else WITHOUT]
     if not run.successive:
         reasons[SIGNAL] = [f"No burst of successive gradients yet{_waits(run, 'signal')}"]
     elif not np.isfinite(run.successive["share_se"]).any():
@@ -106,6 +121,7 @@ def absent(run: ProbeRun) -> dict[str, list[str]]:
 
 
 ONCE = {
+    RETURN: {"returns": "mean return of 16 episodes", "episodes": "of 8 episodes of training"},
     SIGNAL: {"signal_share": "share of signal in a batch's gradient"},
     HEALTH: {
         "grad_norm": "norm of the gradient",
@@ -189,6 +205,16 @@ def _waits(run: ProbeRun, what: str) -> str:
         f": the budget of {run.budget:.2g} has not allowed one in {run.seconds:.0f} s and "
         f"{run.updates:,} updates; a larger overhead_budget would."
     )
+
+
+def _return(table: pd.DataFrame) -> list[Panel]:
+    draw = partial(figures.probe_curve, table)
+    titles = {"returns": "Return of the policy", "episodes": "Return in training"}
+    drawn = {
+        name: partial(draw, quantity=name, title=title, unit="reward")
+        for name, title in titles.items()
+    }
+    return _having(RETURN, table, drawn)
 
 
 def _signal(table: pd.DataFrame) -> list[Panel]:

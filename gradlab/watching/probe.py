@@ -14,13 +14,14 @@ from gradlab.watching.events import Event, Layer, Progress, paced
 
 SPENT = "time spent by the probe"
 COLUMNS = (
+    Column("returns", "value", "return of the policy", "whole episode without noise"),
+    Column("vitals", "episode_return", "return of an episode", "reward"),
     Column(
         "vitals", "grad_norm", "gradient norm", "before clipping", "log", label="mean",
         also=(("grad_norm_max", "largest"),),
     ),
     Column("vitals", "update_ratio", "update ratio", "|Δθ| / |θ|", "log"),
     Column("vitals", "critic_loss", "critic loss", "as noted", "log"),
-    Column("vitals", "episode_return", "return of an episode", "reward"),
     Column("successive", "signal_share", "signal in one gradient", "|E g|² / E |g|²",
              error="share_se"),
     Column("successive", "snr", "signal to noise", "of one batch", "log"),

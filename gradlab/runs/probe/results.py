@@ -36,7 +36,7 @@ class ProbeRun:
         parameters: names of the policy's tensors, the axis of `vitals["layer_norm"]`.
         estimators: names, the first axis of cells in `measured`; horizon: of their second axis,
             the longest one (0 … H); None: nothing is measured on a task.
-        vitals, successive, measured, alarms, checks: the tables.
+        vitals, successive, measured, alarms, returns, episodes, checks: the tables.
         abandoned: its writer has gone without closing it.
     """
 
@@ -50,6 +50,8 @@ class ProbeRun:
     successive: Columns
     measured: Columns
     alarms: Columns
+    returns: Columns = field(default_factory=dict)
+    episodes: Columns = field(default_factory=dict)
     abandoned: bool = False
     checks: Columns = field(default_factory=dict)
 
@@ -95,7 +97,7 @@ class ProbeRun:
         return self._newest("step")
 
     def _newest(self, name: str) -> int:
-        tables = (self.vitals, self.successive, self.measured, self.alarms)
+        tables = (self.vitals, self.successive, self.measured, self.alarms, self.returns)
         return max((int(each[name][-1]) for each in tables if each), default=0)
 
 
@@ -137,14 +139,16 @@ def names(record: Record) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return tuple(str(name) for name in parameters), tuple(str(name) for name in estimators)
 
 
-TABLES = ("vitals", "successive", "measured", "alarms", "checks")
+TABLES = ("vitals", "successive", "measured", "alarms", "returns", "episodes", "checks")
 
 
 def check_numbers(run: ProbeRun) -> None:
     """Counts and choices that sentences rest on; a probe never leaves them out."""
     counts = [run.vitals[name] for name in ("looked", "nonfinite_updates") if run.vitals]
     counts += [run.measured[name] for name in ("starts", "batch") if run.measured]
-    counts += [each["step"] for each in (run.vitals, run.successive, run.measured) if each]
+    tables = (run.vitals, run.successive, run.measured, run.returns, run.episodes)
+    counts += [each["step"] for each in tables if each]
+    counts += [each["update"] for each in (run.returns, run.episodes) if each]
     if not all((np.abs(each) < LARGEST).all() for each in counts):
         raise ValueError("a count is not finite")
     if not run.measured:

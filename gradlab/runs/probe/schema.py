@@ -3,6 +3,8 @@
 vitals       every so many updates: norms, update ratios, non-finite counts, saturation, cost
 successive   products of successive gradients: is there a signal in the noise?
 measured     with a task: bias and variance by horizon, choice, Jacobians, growth, critic
+returns      with an environment: whole episodes of the policy without noise
+episodes     the loop's own training episodes
 alarms       alarms that were reported, in words
 checks       of the loop's own parts: the newest answer of each, with its proof and its cost
 """
@@ -53,6 +55,7 @@ def tables(
     }
     if seeds is None:
         layouts["checks"] = Table("number", CHECKS)
+        layouts |= {"returns": Table("update", RETURNS), "episodes": Table("number", EPISODES)}
     if horizon is not None:
         cells = ("estimator", "horizon", "action", "chain")
         layouts["measured"] = _table(MEASURED, {name: axes[name] for name in cells}, seeds)
@@ -92,6 +95,19 @@ SUCCESSIVE = {
 }
 ENDS_OF_CELLS = {f"{name}_{end}" for name in CELLS for end in ENDS}
 BY_PARAMETER = {name for name, column in VITALS.items() if column.dims == LAYER}
+RETURNS = {
+    "step": Column(unit="as the loop counts"),
+    "value": Column(unit="reward, summed over a whole episode without noise"),
+    "length": Column(unit="steps"),
+    "episodes": Column(unit="episodes side by side, of which the others are means"),
+    "every": Column(unit="updates until the next one"),
+    "seconds": Column(unit="s"),
+}
+EPISODES = {
+    "update": Column(unit="updates"),
+    "step": Column(unit="as the loop counts"),
+    "value": Column(unit="reward, summed over an episode of training"),
+}
 ALARMS = {
     "update": Column(unit="updates"),
     "step": Column(unit="as the loop counts"),

@@ -18,6 +18,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from gradlab.runs.probe.results import Columns, ProbeRun
+from gradlab.runs.probe.returns import TRAINED, WINDOW, Returns
 from gradlab.statistics.intervals import Z
 from gradlab.statistics.successive import Signal, pooled
 
@@ -39,7 +40,7 @@ def curves(runs: Mapping[str, ProbeRun]) -> pd.DataFrame:
     parts = [
         rows.assign(seed=seed)
         for seed, run in runs.items()
-        for rows in (*_vitals(run), *_successive(run), *_measured(run))
+        for rows in (*_returns(run), *_vitals(run), *_successive(run), *_measured(run))
     ]
     return _together(parts, ["seed", "step", "quantity", "place", *NUMBERS])
 
@@ -136,6 +137,21 @@ def _rows(
     low, high = (np.full(len(step), np.nan),) * 2 if ends is None else ends
     columns = {"step": step, "quantity": quantity, "place": place, "value": value}
     return pd.DataFrame({**columns, "ci_low": low, "ci_high": high})
+
+
+def _returns(run: ProbeRun) -> Iterator[pd.DataFrame]:
+    """Means of windows of episodes: of the policy's own, and of the loop's in training."""
+    for name, table, window in (
+        ("returns", run.returns, WINDOW),
+        ("episodes", run.episodes, TRAINED),
+    ):
+        levels = Returns.of(table, window).levels()
+        if levels:
+            step = np.array([each.step for each in levels])
+            columns = [[getattr(each.number, end) for each in levels]
+                       for end in ("value", "low", "high")]  # fmt: skip
+            value, low, high = (np.array(column) for column in columns)
+            yield _rows(step, name, value, (low, high))
 
 
 def _vitals(run: ProbeRun) -> Iterator[pd.DataFrame]:

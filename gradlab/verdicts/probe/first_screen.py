@@ -2,7 +2,10 @@
 
 the critic alone    DDPG, TD3, SAC, as the loop has declared: `followed`
 not declared        the step to take by the newest measurement
-not measured        a batch's signal
+not measured        whether the last updates raised the return: `returns`
+
+Green is a measured gradient or a return that rose. Where nobody looked at the return the screen
+says so, and when it will be known; signs of health in the gradients alone are no all-clear.
 """
 
 from __future__ import annotations
@@ -15,6 +18,8 @@ import numpy as np
 
 from gradlab.probe.alarms.catalogue import ALPHA, HALF
 from gradlab.probe.alarms.evidence import FEWEST
+from gradlab.probe.alarms.returns import CHECK
+from gradlab.probe.alarms.returns import KIND as FALLING
 from gradlab.runs.probe.results import ProbeRun
 from gradlab.runs.probe.tables import signals
 from gradlab.statistics.intervals import Z
@@ -25,6 +30,7 @@ from gradlab.verdicts.probe.gains import facts_of
 from gradlab.verdicts.probe.measured import too_few
 from gradlab.verdicts.probe.parts import cause, unchecked
 from gradlab.verdicts.probe.premises import void
+from gradlab.verdicts.probe.returns import COUNTED, Seen, seen, told, waiting
 from gradlab.verdicts.probe.sentences import RECENT, verdict
 from gradlab.verdicts.screen import NOTHING, Fact, Light, Screen
 from gradlab.verdicts.sentence import Sentence
@@ -52,6 +58,7 @@ SEEN_IN = {
     "diverging sensitivities": "chain",
     "critic beyond its bound": "value",
     "drifting model Jacobian": "jacobian_ratio",
+    FALLING: "returns",
 }
 WORST = ("non-finite gradient", "origin of a non-finite gradient")
 DIRECTION = "wrong direction"
@@ -72,6 +79,9 @@ def _screen(run: ProbeRun) -> Screen:
     rest = tuple(verdict(run))
     if (reasons := void(run)) and not set(WORST) & set(kinds):
         return Screen(reasons[0], "none", NOTHING, tuple(_finite(run)), "grad_norm", rest)
+    # Newer windows say more of the return than the first alarm about it.
+    if (lately := seen(run)) is not None and lately.raised:
+        del kinds[FALLING]
     own = followed(run)
     if own is None:
         return _faulty(run, kinds, rest) if kinds else _sound(run, rest)
@@ -115,6 +125,9 @@ def _faulty(
         text += f" The first fault was another: {first}, at step {_step(at, names, first)}."
     more = len(kinds) - len({first, worst})
     text += f" {more} more kind{'s' * (more > 1)} of alarm." if more else ""
+    lately = seen(run)
+    if worst == FALLING and lately is not None:
+        text = f"Since the first window the return {told(lately.since)}: {CHECK}."
     if own is not None and own.direction == "lowered":
         text += f" At step {own.step:,} a step along the actor's gradient lowered the return."
     label = "kind of alarm" if len(kinds) == 1 else "kinds of alarm"
@@ -133,7 +146,10 @@ def _sound(run: ProbeRun, rest: tuple[Sentence, ...]) -> Screen:
         sure = f"not reliable below {FEWEST} starts" if few else step.sure
         shown: Light = "choose" if few and step.light == "act" else step.light
         return replace(step, sure=f"{sure}; no alarm", light=shown, figure="cosine")
-    text = f"No alarm, but whether a step raises the return is not known{_when(run)}."
+    lately = seen(run)
+    if lately is not None:
+        return _by_return(run, lately, rest)
+    text = f"No alarm. {waiting(run)}"
     signal = _signal(run)
     if signal is not None and _share(signal)[0] <= 0:
         text += " A batch's gradient is not known to be more than noise."
@@ -143,20 +159,24 @@ def _sound(run: ProbeRun, rest: tuple[Sentence, ...]) -> Screen:
     return Screen(text, "choose", _looked(run), facts, figure, rest)
 
 
-def _when(run: ProbeRun) -> str:
-    """What is to measure it, and when."""
-    due = [each for each in run.due.split("; ") if each.startswith("task: ")]
-    if due:
-        return f": {due[0].removeprefix('task: ')}"
-    return "" if run.task else ": that takes a task"
-
-
 def _looked(run: ProbeRun) -> str:
     """Whether the loop's own parts were checked."""
     if not run.checks:
         return "the loop's parts were not checked"
     open_, all_ = unchecked(run), len(run.checks["number"])
     return f"{all_ - open_} of {all_} checks of the loop's parts passed"
+
+
+def _by_return(run: ProbeRun, lately: Seen, rest: tuple[Sentence, ...]) -> Screen:
+    """The last updates by windows of episodes, without a fault and without a measured gradient."""
+    change = lately.newest
+    text = " ".join(filter(None, (lately.text, lately.count))) + _weight(run)
+    light: Light = "act" if lately.raised else "choose"
+    sure = "the return rises (95%)" if lately.raised else "no alarm; no gain is shown lately"
+    how = f"Mean over the newest window of {change.number.n} {COUNTED[lately.source]}."
+    mean = f"{change.mean:.4g}".replace("-", "−")
+    facts = (Fact("return of an episode", mean, how), *_finite(run), *_spent(run))
+    return Screen(text, light, sure, facts, lately.source, rest)
 
 
 def _weight(run: ProbeRun) -> str:

@@ -20,6 +20,7 @@ from gradlab.statistics.number import Number, decide
 from gradlab.statistics.successive import Signal, pooled
 from gradlab.verdicts.measurement.verdict import Sentence
 from gradlab.verdicts.phrases import missing
+from gradlab.verdicts.probe import returns
 from gradlab.verdicts.probe.measured import on_the_task
 from gradlab.verdicts.probe.parts import checked
 from gradlab.wording import cosine, cosines, duration, percent
@@ -30,7 +31,7 @@ RECENT = 10  # windows, or bursts: a signal of long ago says nothing of now
 
 def verdict(run: ProbeRun) -> list[Sentence]:
     """What to stop for, then what to set, what to mend, why, and what the probe cost."""
-    first = (_alarms(run), _lost(run), _saturation(run), _signal(run))
+    first = (_alarms(run), returns.sentence(run), _lost(run), _saturation(run), _signal(run))
     every = (*first, *checked(run), *on_the_task(run), _cost(run))
     sentences = [each for each in every if each is not None]
     return sorted(sentences, key=lambda each: each.about != "premises")

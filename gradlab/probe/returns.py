@@ -1,0 +1,137 @@
+"""Whole episodes of a loop's policy, at every K-th update, from fresh resets and without noise.
+
+    K = price of an episode / (its part of the share · time of an update), at least `CLOSEST`
+
+so that a window of 16 spans 250 updates or more. The environment is the probe's own; the loop's
+random streams are put back, and its policy is copied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from math import ceil
+from typing import Any, final
+
+import numpy as np
+from torch import nn
+
+from gradlab.data.episodes import LONGEST, Actor, begin, made, play, takes_seed
+from gradlab.data.noise import child
+from gradlab.probe.alarms.evidence import Alarm
+from gradlab.probe.alarms.returns import fallen
+from gradlab.probe.budget import Budget
+from gradlab.probe.due import span
+from gradlab.probe.isolation import copied, undisturbed
+from gradlab.probe.resuming import Earlier
+from gradlab.runs.probe.returns import LEAST, TRAINED, WINDOW, Returns
+from gradlab.user_code.calls import running
+
+CLOSEST = ceil(LEAST / (WINDOW - 1))  # updates between two episodes
+TRIED = 10  # steps that find the first price
+WINDOWS = {"returns": WINDOW, "episodes": TRAINED}
+TYPICAL = 1000  # steps of an episode, where the environment does not say
+
+MakeEnv = Callable[[], Any]
+
+
+@final
+class Followed:
+    """The windows of one table, "returns" or "episodes", as its rows come; they go on in a log that
+    is resumed."""
+
+    def __init__(self, name: str, window: int, earlier: Earlier) -> None:
+        self.name, self.window = name, window
+        columns = getattr(earlier, name)
+        names = ("update", "step", "value")
+        self.rows = [np.asarray(columns.get(each, ()), dtype=float).tolist() for each in names]
+
+    @property
+    def count(self) -> int:
+        """Rows so far."""
+        return len(self.rows[0])
+
+    def add(self, row: Mapping[str, Any]) -> Alarm | None:
+        """One more; the alarm, where it fills a window and raises one."""
+        for held, name in zip(self.rows, ("update", "step", "value"), strict=True):
+            held.append(row[name])
+        if self.count % self.window:
+            return None
+        columns = dict(zip(("update", "step", "value"), map(np.array, self.rows), strict=True))
+        return fallen(Returns.of(columns, self.window), self.name)
+
+
+@final
+class Looks:
+    """Looks at the return as the budget allows.
+
+    Args:
+        make: makes an environment of the probe's own.
+
+    Attributes:
+        count: episodes that were played, in the log's earlier probes, too.
+
+    Raises:
+        InputError: it cannot be made or stepped, or the policy cannot act in it.
+    """
+
+    def __init__(self, make: MakeEnv, policy: nn.Module, budget: Budget, seed: int) -> None:
+        self.policy, self.budget, self.seed, self.count = policy, budget, seed, 0
+        self._next = self._every = 0
+        with budget.paying(episode=True), undisturbed():
+            self.environment = made(make)
+            actor = Actor(copied(policy), self.environment)
+            self._seeded = takes_seed(self.environment)
+            with running("env"):
+                actor.check(begin(self.environment, self._seed))
+                begun = budget.clock()
+                tried = play(self.environment, actor, self._seed, TRIED)[0]
+            limit = getattr(getattr(self.environment, "spec", None), "max_episode_steps", None)
+            steps = min(limit or TYPICAL, LONGEST) / max(tried.length, 1)
+            self._price = (budget.clock() - begun) * (1 if tried.ended else steps)
+
+    def due(self, update: int) -> bool:
+        """Is there time for an episode after this update?"""
+        return update >= self._next and self.budget.allows_episode(self._price)
+
+    def row(self, update: int) -> dict[str, Any]:
+        """An episode of the policy as it is; of an environment with several places their mean."""
+        with self.budget.paying(episode=True) as price, undisturbed():
+            actor = Actor(copied(self.policy), self.environment)
+            played = play(self.environment, actor, self._seed)
+        self._price, self.count = price[0], self.count + 1
+        self._every = self.every(update)
+        self._next = update + self._every
+        return {
+            "value": float(np.mean([episode.total for episode in played])),
+            "length": float(np.mean([episode.length for episode in played])),
+            "episodes": len(played),
+            "every": self._every,
+            "seconds": price[0],
+        }
+
+    def every(self, update: int) -> int:
+        """K, by the newest price and the time of an update so far."""
+        share = self.budget.for_episodes * self.budget.elapsed / max(update, 1)
+        return max(CLOSEST, ceil(self._price / share) if share > 0 else CLOSEST)
+
+    def waits(self, update: int, ended: bool) -> str:
+        """How often, and when the first two windows are full."""
+        lacking = max(2 * WINDOW - self.count, 0)
+        if ended:
+            return f"returns: no answer, {self.count} of {2 * WINDOW} episodes" if lacking else ""
+        every = self._every or self.every(update)
+        text = f"returns: an episode every {every:,} updates"
+        if not lacking:
+            return text
+        pace = self.budget.elapsed / max(update, 1)
+        left = max(self._next - update, 0) + (lacking - 1) * every
+        return f"{text}, first answer in about {span(left * pace)}"
+
+    def close(self) -> None:
+        with suppress(Exception), undisturbed():
+            self.environment.close()
+
+    @property
+    def _seed(self) -> int | None:
+        return child(self.seed, f"probe episode {self.count}") % 2**31 if self._seeded else None

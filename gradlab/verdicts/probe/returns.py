@@ -1,0 +1,109 @@
+"""What windows of episodes say of the last updates.
+
+Over the last 1,600 updates the return rose by 210 ± 60 (16 episodes against the 16 before).
+In the last 3 windows of about 1,600 updates it fell in 2.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from gradlab.runs.probe.results import ProbeRun
+from gradlab.runs.probe.returns import RECENT, TRAINED, WINDOW, Change, Returns
+from gradlab.verdicts.sentence import Sentence
+from gradlab.wording import two
+
+Source = Literal["returns", "episodes"]
+SIZES: dict[Source, int] = {"returns": WINDOW, "episodes": TRAINED}
+WHOSE: dict[Source, str] = {"returns": "", "episodes": " of training episodes"}
+COUNTED: dict[Source, str] = {"returns": "episodes", "episodes": "training episodes"}
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Windows of one source.
+
+    Attributes:
+        changes: of every window from the second on; since: the newest window against the first.
+    """
+
+    source: Source
+    changes: tuple[Change, ...]
+    since: Change
+
+    @property
+    def newest(self) -> Change:
+        return self.changes[-1]
+
+    @property
+    def raised(self) -> bool:
+        """Did the return rise lately, or is it above where it began without having fallen?"""
+        if self.newest.direction == "rose":
+            return True
+        return self.since.direction == "rose" and self.newest.direction != "fell"
+
+    @property
+    def text(self) -> str:
+        """The newest change, and where it is not known that of all windows together."""
+        text = f"Over the last {self.newest.updates:,} updates the return{WHOSE[self.source]} "
+        text += f"{told(self.newest)}."
+        if self.newest.direction != "rose" and len(self.changes) > 1:
+            text += f" Since the first window it {told(self.since)}."
+        return text
+
+    @property
+    def count(self) -> str:
+        """fell in 2 of 3 windows; "" where there is one only."""
+        recent = self.changes[-RECENT:]
+        if len(recent) < 2:
+            return ""
+        told = [(sum(each.direction == way for each in recent), way) for way in ("fell", "rose")]
+        parts = [f"{way} in {n} of" for n, way in told if n] or ["is not shown to have changed in"]
+        return f"It {' and '.join(parts)} the last {len(recent)} windows."
+
+
+def seen(run: ProbeRun) -> Seen | None:
+    """The policy's own episodes, else those of training; None before two windows are full."""
+    for source in SIZES:
+        returns = Returns.of(getattr(run, source), SIZES[source])
+        changes, since = tuple(returns.changes()), returns.since_begin()
+        if since is not None:
+            return Seen(source, changes, since)
+    return None
+
+
+def waiting(run: ProbeRun) -> str:
+    """What is not known of the return, and when it will be."""
+    parts = run.due.split("; ")
+    due = next((part for part in parts if part.startswith("returns: ")), "")
+    _, found, when = due.partition("first answer ")
+    if found:
+        return f"Whether a step helps: first answer {when}."
+    if due.startswith("returns: no answer"):
+        return "Whether its steps helped is not known: the run was too short."
+    if measured := next((part for part in parts if part.startswith("task: ")), ""):
+        return f"Whether a step helps is not known: {measured.removeprefix('task: ')}."
+    lacking = Returns.of(run.episodes, TRAINED).lacking
+    if len(run.episodes.get("value", ())):
+        return f"Whether a step helps: first answer after {lacking} more training episodes."
+    return "Whether a step helps is not known: give env=make_env, or note(episode_return=…)."
+
+
+def sentence(run: ProbeRun) -> Sentence | None:
+    """The newest change with its count, as the report has it below the first screen."""
+    found = seen(run)
+    if found is None:
+        return None
+    size = SIZES[found.source]
+    each = f"{size} {COUNTED[found.source]} against the {size} before"
+    text = f"{found.text} {found.count}".strip()
+    return Sentence("returns", found.newest.direction != "open", f"{text} ({each}, 95%.)")
+
+
+def told(change: Change) -> str:
+    """rose by 210 ± 60"""
+    value, half = change.number.value, two((change.number.high - change.number.low) / 2)
+    if change.direction == "open":
+        return f"is not shown to have changed ({two(value)} ± {half})".replace("-", "−")
+    return f"{change.direction} by {two(abs(value))} ± {half}"
