@@ -92,10 +92,10 @@ def sentence(run: ProbeRun) -> Sentence | None:
     found = seen(run)
     if found is None:
         return None
-    size = SIZES[found.source]
-    each = f"{size} {COUNTED[found.source]} against the {size} before"
+    size, what = SIZES[found.source], COUNTED[found.source]
     text = f"{found.text} {found.count}".strip()
-    return Sentence("returns", found.newest.direction != "open", f"{text} ({each}, 95%.)")
+    text += f" Windows of {size} {what} (Welch, 95%, N = {2 * size})."
+    return Sentence("returns", found.newest.direction != "open", text)
 
 
 def told(change: Change) -> str:
