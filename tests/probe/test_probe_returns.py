@@ -362,7 +362,8 @@ def rows_of(means: list[float], window: int = WINDOW) -> list[dict[str, Any]]:
     [
         ([0.0, 9.0], "act", "Over the last 800 updates the return rose by 9 ± 0.72."),
         ([0.0, 9.0, 9.0], "act", "Since the first window it rose by 9 ± 0.72."),
-        ([0.0, 9.0, 5.0], "choose", "It fell in 1 of and rose in 1 of the last 2 windows."),
+        ([0.0, 9.0, 5.0], "choose", "It rose in 1 and fell in 1 of the last 2 windows."),
+        ([0.0, 1.0], "choose", "Over the last 800 updates the return rose by 1 ± 0.72."),
         ([0.0, 0.0], "choose", "is not shown to have changed (0 ± 0.72)"),
         ([0.0, -9.0], "choose", "the return fell by 9 ± 0.72."),
     ],
@@ -383,6 +384,17 @@ def test_nothing_is_green_without_a_look_at_the_return(share, tmp_path):
     screen = told(tmp_path, successive=bursts)
     assert screen.light == "choose" and "batch" not in screen.headline
     assert screen.headline.startswith("No alarm. Whether a step helps is not known: give env=")
+
+
+def test_a_live_view_says_it_too(tmp_path):
+    from gradlab.storage import journal
+    from gradlab.watching.state import view
+
+    rows = {"vitals": [planted_probe.window(1)], "returns": rows_of([0.0, 9.0])}
+    path = planted_probe.written(tmp_path / "run.h5", rows, horizon=None, task="")
+    shown = view(journal.read(path), path)
+    assert shown.facts["return"] == "Over the last 800 updates the return rose by 9 ± 0.72."
+    assert shown.charts[0].title == "return of the policy"
 
 
 def test_when_the_answer_comes_is_said(tmp_path):
