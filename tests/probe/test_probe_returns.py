@@ -24,7 +24,7 @@ from gradlab.statistics.paired import difference_of_means
 from gradlab.storage.journal import Journal
 from tests.probe import planted_probe
 from tests.probe.small_loops import net
-from tests.racing.small_environments import Drawing, Sliding, gain_of
+from tests.racing.small_environments import Drawing, Side, Sliding, gain_of
 
 
 def looped(policy: nn.Module, probe: Any, updates: int, rate: float = 0.0, first: int = 0) -> Any:
@@ -54,6 +54,17 @@ def test_rows_are_returns_of_whole_episodes_from_fresh_resets():
     assert values == pytest.approx([Sliding.return_of(-1.0, x) for x in starts], rel=1e-5)
     updates = [row["update"] for row in rows if "returns/value" in row]
     assert set(np.diff(updates)) == {CLOSEST} and (WINDOW - 1) * CLOSEST >= LEAST
+
+
+def test_of_places_side_by_side_a_row_has_the_mean():
+    rows: list[dict[str, Any]] = []
+    probed(gain_of(-1.0), CLOSEST, env=Side, log=rows.append).close()
+    (row,) = [row for row in rows if "returns/value" in row]
+    starts = np.random.default_rng(child(0, "probe episode 0") % 2**31).uniform(1, 2, 3)
+    factor = (0.9 - 0.2) ** 2
+    ends = [sum(factor**t for t in range(1, n + 1)) for n in (10, 5, 2)]
+    assert row["returns/value"] == pytest.approx(-np.mean(starts**2 * ends), rel=1e-5)
+    assert row["returns/episodes"] == 3 and row["returns/length"] == pytest.approx(17 / 3)
 
 
 class Slow(Sliding):
