@@ -18,21 +18,15 @@ RETURN = "episode_return"
 
 @final
 class Notes:
-    """Numbers by name since the last row.
-
-    Attributes:
-        returned: whether a return was ever noted.
-    """
+    """Numbers by name since the last row."""
 
     def __init__(self) -> None:
         self._kept: dict[str, list[tuple[int, int, Any]]] = {name: [] for name in NOTED}
-        self.returned = False
 
     def take(self, name: str, value: Any, update: int, step: int) -> None:
         """One more number, or several; a tensor is not waited for until a row is due."""
         held = value.detach() if isinstance(value, Tensor) else np.asarray(value, dtype=float)
         self._kept[name].append((update, step, held))
-        self.returned = self.returned or name == RETURN
 
     def row(self) -> tuple[dict[str, float], list[dict[str, Any]]]:
         """Means of what is finite, of those that were noted, and a row of every episode; begins the

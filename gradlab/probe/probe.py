@@ -121,7 +121,9 @@ class Probe:
         part = EPISODES if env is not None else 0.0
         self.policy, self.budget = policy, Budget(float(overhead_budget), clock, part)
         self.off = arguments.spectator()
-        looks = Looks(env, policy, self.budget, seed) if env is not None and not self.off else None
+        looks = None
+        if env is not None and not self.off:
+            looks = Looks(env, policy, self.budget, seed)
         with self.budget.paying():  # setting up is the probe's own time, too
             question = None if task is None else _question(task, critic, seed, policy)
             watch = Watch(watched or Watched(policy, limits_of(policy, task)), self.budget)
@@ -175,7 +177,7 @@ class Probe:
         """
         for name, value in (("critic_loss", critic_loss), ("episode_return", episode_return)):
             if value is not None:
-                self._attempt(self._noted, name, value)
+                self._attempt(self._updates.note, name, value)
 
     def networks(self, *, critic: object, target: object = (), period: int | None = None) -> None:
         """What the loop trains beside the policy, where the probe does not find it by itself.
@@ -271,9 +273,6 @@ class Probe:
         if self._closed and not arguments.spectator():
             self.off, self._closed = False, False
             self._handles = self._attached()
-
-    def _noted(self, name: str, value: Any) -> None:
-        self._updates.notes.take(name, value, self._updates.count, self._updates.step)
 
     def _attempt(self, work: Callable[..., Any], *given: Any) -> Any:
         """Call a part of the probe; where it fails, warn once and switch the probe off."""

@@ -84,11 +84,13 @@ class Looks:
             self._seeded = takes_seed(self.environment)
             with running("env"):
                 actor.check(begin(self.environment, self._seed))
-                begun = budget.clock()
-                tried = play(self.environment, actor, self._seed, TRIED)[0]
+                for _ in range(2):  # the first time is also that of what is loaded
+                    begun = budget.clock()
+                    tried = play(self.environment, actor, self._seed, TRIED)[0]
+                    took = budget.clock() - begun
             limit = getattr(getattr(self.environment, "spec", None), "max_episode_steps", None)
             steps = min(limit or TYPICAL, LONGEST) / max(tried.length, 1)
-            self._price = (budget.clock() - begun) * (1 if tried.ended else steps)
+            self._price = took * (1 if tried.ended else steps)
 
     def due(self, update: int) -> bool:
         """Is there time for an episode after this update?"""

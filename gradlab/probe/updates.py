@@ -113,7 +113,7 @@ class Updates:
         self.optimizer, self.stepped = loop.optimizer, loop.optimizer is not None
         self.critic = loop.critic
         self.count, self.step = count, 0
-        self.notes = Notes()
+        self.notes, self.noted = Notes(), False
         self.looks = instruments.looks
         environment = None if self.looks is None else self.looks.environment
         self._recorders = Recorders(environment)
@@ -249,13 +249,18 @@ class Updates:
 
     def _record(self) -> None:
         """Training episodes that the loop's own wrappers have recorded, where none is noted."""
-        if self.notes.returned and not self._recorders.found:
+        if self.noted:
             return
         with self.budget.paying():
             if self.count in self._searches and not self._recorders.found:
                 self._recorders.search()
             for value in self._recorders.take():
                 self.notes.take(RETURN, value, self.count, self.step)
+
+    def note(self, name: str, value: Any) -> None:
+        """A number of the loop's own; one that hands over its returns is not searched for them."""
+        self.noted = self.noted or name == RETURN
+        self.notes.take(name, value, self.count, self.step)
 
     def _look_at_return(self, looks: Looks) -> None:
         """A whole episode; where that fails, all else goes on without it."""

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from gradlab.storage.records import Record
+from gradlab.verdicts.probe.returns import seen_in
 from gradlab.watching.columns import SEED, Arrays, Column, by_seed, chart
 from gradlab.watching.curves import Chart, Curve, Floats, Scale, spread
 from gradlab.watching.events import Event, Layer, Progress, paced
@@ -135,6 +136,12 @@ def head(record: Record) -> tuple[str, dict[str, str]]:
     due = record.groups.get("vitals", {}).get("due")
     if due is not None and len(due.values) and due.values[-1]:
         facts["due"] = str(due.values[-1])
+    returns, episodes = (
+        {name: array.values for name, array in record.groups.get(table, {}).items()}
+        for table in ("returns", "episodes")
+    )
+    if (lately := seen_in(returns, episodes)) is not None:
+        facts["return"] = " ".join(filter(None, (lately.text, lately.count)))
     return f"probe on {task}" if task else "probe", facts
 
 

@@ -53,6 +53,8 @@ def everything(vitals: int = 30) -> Rows:
         "vitals": [window(k) for k in range(1, vitals + 1)],
         "successive": [burst(40 * k) for k in range(1, 13)],
         "measured": [measurement(400 * k, error=0.1 * k) for k in range(1, 4)],
+        "returns": [episode(k) for k in range(64)],
+        "episodes": [episode(k) for k in range(24)],
         "alarms": [alarm(0, 500, "dead inputs"), alarm(1, 1000, "dead inputs"), alarm(2, 1200)],
     }
 
@@ -109,6 +111,14 @@ def measurement(update: int, error: float = 0.2, **changes: Any) -> dict[str, An
         "starts_lost": 0, "nonfinite_where": "", "value": -50.0, "value_se": 1.0,
         "reward_max": 2.0, "return_bound": 100.0, "dead_action": np.zeros(2),
     } | changes  # fmt: skip
+
+
+def episode(k: int, window: int = 16) -> dict[str, Any]:
+    """Of windows whose mean rises by 5."""
+    return {
+        "number": k, "update": 45 * (k + 1), "step": 45 * (k + 1) - 1, "length": 200.0,
+        "value": 5.0 * (k // window) + (-1.0) ** k, "episodes": 1, "every": 45, "seconds": 0.1,
+    }  # fmt: skip
 
 
 def alarm(number: int, update: int, kind: str = "saturated actor", message: str = "") -> dict:

@@ -354,4 +354,4 @@ def test_faults_stand_on_the_first_screen(tab: Any, run: ProbeRun, tmp_path: Pat
     sound = {k: v for k, v in everything().items() if k != "alarms"}
     quiet = probe_page.page(load(written(tmp_path / "sound.h5", sound)))
     first_screens.check_first_screen(tab, quiet, tmp_path)
-    assert quiet.screen.light != "none" and quiet.screen.figure == "signal_share"
+    assert quiet.screen.light != "none" and quiet.screen.figure == "returns"

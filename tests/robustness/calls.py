@@ -63,6 +63,22 @@ def _policy() -> nn.Module:
     return nn.Linear(2, 2, bias=False, dtype=torch.float64)
 
 
+def _moved() -> nn.Module:
+    policy = _policy()
+    policy.weight.data += 0.1
+    return policy
+
+
+class Still:
+    """An environment of one step."""
+
+    def reset(self, seed: int | None = None) -> Any:
+        return np.zeros(2), {}
+
+    def step(self, action: Any) -> Any:
+        return np.zeros(2), float(np.sum(action)), True, False, {}
+
+
 def _step(state: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
     return 0.9 * state + 0.5 * action, -(state**2).sum(1)
 
@@ -168,7 +184,14 @@ def calls() -> Mapping[str, Call]:
             _probed,
             dict(
                 policy=policy, optimizer=optimizer, task=None, critic=None, log=None,
-                overhead_budget=0.05, seed=0,
+                overhead_budget=0.05, seed=0, env=None,
+            ),
+        ),
+        "step": (
+            gradlab.step,
+            dict(
+                before=policy, after=_moved(), env=Still, starts=2,
+                at_most=2, updates=None, seed=0,
             ),
         ),
         "audit": (

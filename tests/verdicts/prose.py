@@ -45,6 +45,11 @@ def _probed(folder: Path, **changes: float) -> Screen:
     return screen_of(planted_probe.written(folder / "probe.h5", tables))
 
 
+def _looped(folder: Path, *tables: str) -> Screen:
+    rows = {name: planted_probe.everything()[name] for name in tables}
+    return screen_of(planted_probe.written(folder / "loop.h5", rows, horizon=None, task=""))
+
+
 def _logged(folder: Path) -> Screen:
     from gradlab.logs import measure_logs
 
@@ -90,6 +95,10 @@ CASES: Mapping[str, Mapping[str, Case]] = {
             over_data=0.1, over_data_se=0.2, weight_zero=0.5, weight_zero_low=0.4,
             weight_zero_high=0.7, growth=0.0, growth_se=0.1,
         ),
+        "a loop without a task whose return rises": lambda folder: _looped(
+            folder, "vitals", "returns"
+        ),
+        "nobody has looked at the return": lambda folder: _looped(folder, "vitals", "successive"),
     },
     "training": {
         "five seeds, one of which diverges": lambda folder: screen_of(

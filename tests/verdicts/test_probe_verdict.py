@@ -38,8 +38,8 @@ def path(tmp_path: Path) -> Path:
 def test_what_stops_everything_comes_first_and_the_price_last(path: Path) -> None:
     told = [each.about for each in verdict(load(written(path, everything())))]
     assert told == [
-        "alarms", "health", "saturation", "signal", "horizon", "rivals", "weights", "source",
-        "critic", "jacobians", "variance", "growth", "tails", "cost",
+        "alarms", "returns", "health", "saturation", "signal", "horizon", "rivals", "weights",
+        "source", "critic", "jacobians", "variance", "growth", "tails", "cost",
     ]  # fmt: skip
 
 

@@ -34,7 +34,7 @@ def fallen(returns: Returns, table: str) -> Alarm | None:
     Args:
         table: "returns" or "episodes", whose they are.
     """
-    means, newest = returns.windows, returns.changes()[-IN_A_ROW:]
+    means, newest = returns.windows, returns.changes(IN_A_ROW)
     if len(newest) < IN_A_ROW or any(each.direction == "rose" for each in newest):
         return None
     if any(each.updates < LEAST or not each.mean < means[0].mean() for each in newest):

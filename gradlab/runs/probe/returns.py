@@ -11,6 +11,7 @@ return, and more than half of shorter steps do. Training episodes have noise, an
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -22,6 +23,7 @@ from gradlab.statistics.paired import difference_of_means
 
 WINDOW, TRAINED = 16, 8  # episodes of a window: of iterates, and of the loop's own training
 LEAST = 250  # updates of a window, below which nothing is alarming
+SURE = 0.999  # of one end: 95% is shown by one window in forty where nothing changes
 RECENT = 3  # windows against the one before each, of which is said how often the return fell
 
 Direction = Literal["rose", "fell", "open"]
@@ -75,7 +77,7 @@ class Returns:
             value[finite].astype(float), window,
         )  # fmt: skip
 
-    @property
+    @cached_property
     def windows(self) -> list[Floats]:
         """The windows that are full, in order."""
         full = len(self.value) // self.window
@@ -95,11 +97,20 @@ class Returns:
             found.append(self._change(k, Number(mean, mean - half, mean + half, len(each), se)))
         return found
 
-    def changes(self) -> list[Change]:
-        """Of every window from the second on."""
-        means = self.windows
-        return [self._change(k, difference_of_means(means[k], means[k - 1]))
-                for k in range(1, len(means))]  # fmt: skip
+    def changes(self, newest: int | None = None) -> list[Change]:
+        """Of every window from the second on, or of the newest ones."""
+        held = self.windows
+        first = 1 if newest is None else max(len(held) - newest, 1)
+        return [
+            self._change(k, difference_of_means(held[k], held[k - 1]))
+            for k in range(first, len(held))
+        ]
+
+    @property
+    def risen(self) -> bool:
+        """Is the newest window above the first, by more than chance would show now and then?"""
+        held = self.windows
+        return len(held) > 1 and difference_of_means(held[-1], held[0], SURE).low > 0
 
     def since_begin(self) -> Change | None:
         """The newest window against the first; None before there are two."""

@@ -80,7 +80,7 @@ def _screen(run: ProbeRun) -> Screen:
     if (reasons := void(run)) and not set(WORST) & set(kinds):
         return Screen(reasons[0], "none", NOTHING, tuple(_finite(run)), "grad_norm", rest)
     # Newer windows say more of the return than the first alarm about it.
-    if (lately := seen(run)) is not None and lately.raised:
+    if (lately := seen(run)) is not None and lately.since.direction != "fell":
         del kinds[FALLING]
     own = followed(run)
     if own is None:
@@ -172,7 +172,7 @@ def _by_return(run: ProbeRun, lately: Seen, rest: tuple[Sentence, ...]) -> Scree
     change = lately.newest
     text = " ".join(filter(None, (lately.text, lately.count))) + _weight(run)
     light: Light = "act" if lately.raised else "choose"
-    sure = "the return rises (95%)" if lately.raised else "no alarm; no gain is shown lately"
+    sure = "above its begin (99.8%)" if lately.raised else "no alarm; no gain is shown lately"
     how = f"Mean over the newest window of {change.number.n} {COUNTED[lately.source]}."
     mean = f"{change.mean:.4g}".replace("-", "−")
     facts = (Fact("return of an episode", mean, how), *_finite(run), *_spent(run))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from gradlab.runs.probe.results import ProbeRun
+from gradlab.runs.probe.results import Columns, ProbeRun
 from gradlab.runs.probe.returns import RECENT, TRAINED, WINDOW, Change, Returns
 from gradlab.verdicts.sentence import Sentence
 from gradlab.wording import two
@@ -25,12 +25,14 @@ class Seen:
     """Windows of one source.
 
     Attributes:
-        changes: of every window from the second on; since: the newest window against the first.
+        changes: of the newest windows; since: the newest window against the first.
+        risen: is that one known to be above, beyond what one window in many shows by chance?
     """
 
     source: Source
     changes: tuple[Change, ...]
     since: Change
+    risen: bool
 
     @property
     def newest(self) -> Change:
@@ -38,38 +40,41 @@ class Seen:
 
     @property
     def raised(self) -> bool:
-        """Did the return rise lately, or is it above where it began without having fallen?"""
-        if self.newest.direction == "rose":
-            return True
-        return self.since.direction == "rose" and self.newest.direction != "fell"
+        """Is the return above where it began, without having fallen lately?"""
+        return self.risen and self.newest.direction != "fell"
 
     @property
     def text(self) -> str:
         """The newest change, and where it is not known that of all windows together."""
         text = f"Over the last {self.newest.updates:,} updates the return{WHOSE[self.source]} "
         text += f"{told(self.newest)}."
-        if self.newest.direction != "rose" and len(self.changes) > 1:
+        if len(self.changes) > 1 and not (self.risen and self.newest.direction == "rose"):
             text += f" Since the first window it {told(self.since)}."
         return text
 
     @property
     def count(self) -> str:
         """fell in 2 of 3 windows; "" where there is one only."""
-        recent = self.changes[-RECENT:]
-        if len(recent) < 2:
+        ways, n = [each.direction for each in self.changes], len(self.changes)
+        if n < 2 or not {"fell", "rose"} & set(ways):
             return ""
-        told = [(sum(each.direction == way for each in recent), way) for way in ("fell", "rose")]
-        parts = [f"{way} in {n} of" for n, way in told if n] or ["is not shown to have changed in"]
-        return f"It {' and '.join(parts)} the last {len(recent)} windows."
+        counts = [f"{way} in {ways.count(way)}" for way in ("rose", "fell") if way in ways]
+        return f"It {' and '.join(counts)} of the last {n} windows."
 
 
 def seen(run: ProbeRun) -> Seen | None:
+    """As `seen_in`, of a run."""
+    return seen_in(run.returns, run.episodes)
+
+
+def seen_in(returns: Columns, episodes: Columns) -> Seen | None:
     """The policy's own episodes, else those of training; None before two windows are full."""
-    for source in SIZES:
-        returns = Returns.of(getattr(run, source), SIZES[source])
-        changes, since = tuple(returns.changes()), returns.since_begin()
+    tables: dict[Source, Columns] = {"returns": returns, "episodes": episodes}
+    for source, table in tables.items():
+        windows = Returns.of(table, SIZES[source])
+        changes, since = tuple(windows.changes(RECENT)), windows.since_begin()
         if since is not None:
-            return Seen(source, changes, since)
+            return Seen(source, changes, since, windows.risen)
     return None
 
 
@@ -95,10 +100,10 @@ def sentence(run: ProbeRun) -> Sentence | None:
     found = seen(run)
     if found is None:
         return None
-    size = SIZES[found.source]
-    each = f"{size} {COUNTED[found.source]} against the {size} before"
+    size, what = SIZES[found.source], COUNTED[found.source]
     text = f"{found.text} {found.count}".strip()
-    return Sentence("returns", found.newest.direction != "open", f"{text} ({each}, 95%.)")
+    text += f" Windows of {size} {what} (Welch, 95%, N = {2 * size})."
+    return Sentence("returns", found.newest.direction != "open", text)
 
 
 def told(change: Change) -> str:

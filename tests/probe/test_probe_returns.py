@@ -1,0 +1,415 @@
+"""A probe that looks at the return: whole episodes, windows, words, and a loop left alone."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import gradlab
+from gradlab.data.noise import child
+from gradlab.errors import InputError
+from gradlab.probe.alarms.returns import IN_A_ROW, KIND, fallen
+from gradlab.probe.recorders import Recorders
+from gradlab.probe.returns import CLOSEST
+from gradlab.reporting.kinds import screen_of
+from gradlab.runs.probe import results, schema
+from gradlab.runs.probe.returns import LEAST, WINDOW, Returns
+from gradlab.statistics.paired import difference_of_means
+from gradlab.storage.journal import Journal
+from tests.probe import planted_probe
+from tests.probe.small_loops import net
+from tests.racing.small_environments import Drawing, Side, Sliding, gain_of
+
+
+def looped(policy: nn.Module, probe: Any, updates: int, rate: float = 0.0, first: int = 0) -> Any:
+    optimizer = probe._optimizer
+    optimizer.param_groups[0]["lr"] = rate
+    for step in range(first, first + updates):
+        optimizer.zero_grad()
+        with probe(step):
+            policy(torch.randn(8, 1)).square().mean().backward()
+        optimizer.step()
+    return probe
+
+
+def probed(policy: nn.Module, updates: int, rate: float = 0.0, first: int = 0, **given: Any) -> Any:
+    optimizer = torch.optim.SGD(policy.parameters(), rate)
+    options = {"env": Sliding, "clock": lambda: 0.0} | given
+    return looped(policy, gradlab.Probe(policy, optimizer, **options), updates, rate, first)
+
+
+def test_rows_are_returns_of_whole_episodes_from_fresh_resets():
+    rows: list[dict[str, Any]] = []
+    probed(gain_of(-1.0), 10 * CLOSEST, log=rows.append, seed=5).close()
+    values = [row["returns/value"] for row in rows if "returns/value" in row]
+    seeds = [child(5, f"probe episode {k}") % 2**31 for k in range(len(values))]
+    starts = [np.random.default_rng(seed).uniform(1, 2) for seed in seeds]
+    assert len(values) == 10
+    assert values == pytest.approx([Sliding.return_of(-1.0, x) for x in starts], rel=1e-5)
+    updates = [row["update"] for row in rows if "returns/value" in row]
+    assert set(np.diff(updates)) == {CLOSEST} and (WINDOW - 1) * CLOSEST >= LEAST
+
+
+def test_of_places_side_by_side_a_row_has_the_mean():
+    rows: list[dict[str, Any]] = []
+    probed(gain_of(-1.0), CLOSEST, env=Side, log=rows.append).close()
+    (row,) = [row for row in rows if "returns/value" in row]
+    starts = np.random.default_rng(child(0, "probe episode 0") % 2**31).uniform(1, 2, 3)
+    factor = (0.9 - 0.2) ** 2
+    ends = [sum(factor**t for t in range(1, n + 1)) for n in (10, 5, 2)]
+    assert row["returns/value"] == pytest.approx(-np.mean(starts**2 * ends), rel=1e-5)
+    assert row["returns/episodes"] == 3 and row["returns/length"] == pytest.approx(17 / 3)
+
+
+class Slow(Sliding):
+    """A second for every step."""
+
+    now = 0.0
+
+    def step(self, action):
+        Slow.now += 1.0
+        return super().step(action)
+
+
+def test_the_distance_of_episodes_follows_from_the_budget_and_is_said():
+    Slow.now, rows, share = 0.0, list[dict[str, Any]](), 0.1
+    policy = gain_of(-1.0)
+    optimizer = torch.optim.SGD(policy.parameters(), 0.0)
+    probe = gradlab.Probe(
+        policy, optimizer, env=Slow, log=rows.append, clock=lambda: Slow.now, overhead_budget=share
+    )
+    for step in range(1500):
+        Slow.now += 0.5  # of an update
+        with probe(step):
+            policy(torch.randn(8, 1)).sum().backward()
+        optimizer.step()
+    found = [row for row in rows if "returns/value" in row]
+    # Ten seconds at 6% of the time are one in 167 s, of which the loop has 157.
+    assert found[-1]["returns/every"] == pytest.approx(10 / (0.6 * share) / 0.53, rel=0.1)
+    assert len(found) * 10.0 <= 0.6 * share * Slow.now
+    due = next(row["vitals/due"] for row in rows if "vitals/due" in row)
+    assert "returns: an episode every" in due and "first answer in about" in due
+    probe.close()
+
+
+def dropping() -> nn.Module:
+    return nn.Sequential(nn.Linear(2, 8), nn.Dropout(0.5), nn.BatchNorm1d(8), nn.Linear(8, 1))
+
+
+@pytest.mark.parametrize("make", [net, dropping])
+def test_the_loop_computes_the_same_bits(make):
+    class Global(Sliding):
+        """Draws from everything that is shared."""
+
+        def reset(self, seed=None):
+            torch.randn(3), np.random.rand(3), random.random()
+            seen, info = super().reset(seed)
+            return np.repeat(seen, 2), info
+
+        def step(self, action):
+            torch.randn(3), np.random.rand(3), random.random()
+            seen, *rest = super().step(action)
+            return np.repeat(seen, 2), *rest
+
+    def left(watched: bool) -> Any:
+        torch.manual_seed(0), np.random.seed(0), random.seed(0)
+        policy = make()
+        optimizer = torch.optim.Adam(policy.parameters(), 1e-2)
+        rows: list[dict[str, Any]] = []
+        given = {"env": Global, "log": rows.append, "clock": lambda: 0.0}
+        probe = gradlab.Probe(policy, optimizer, **given) if watched else None
+        for step in range(120):
+            loss = policy(torch.randn(8, 2)).square().mean() + random.random() * np.random.rand()
+            optimizer.zero_grad()
+            if probe is None:
+                loss.backward()
+            else:
+                with probe(step):
+                    loss.backward()
+            optimizer.step()
+        seen = sum("returns/value" in row for row in rows)
+        parameters = [p.detach().clone() for p in policy.parameters()]
+        return parameters, torch.get_rng_state(), np.random.get_state()[1], random.getstate(), seen
+
+    (theta, *states, none), (same, *again, seen) = left(False), left(True)
+    assert all(torch.equal(a, b) for a, b in zip(theta, same, strict=True))
+    assert torch.equal(states[0], again[0]) and (states[1] == again[1]).all()
+    assert states[2] == again[2] and none == 0
+    assert seen > 5
+
+
+def planted(means: list[float], spread: float = 1.0, window: int = WINDOW, apart: int = 40) -> Any:
+    """Windows with exactly these means and standard deviation."""
+    unit = np.linspace(-1, 1, window)
+    unit = spread * unit / unit.std(ddof=1)
+    value = np.concatenate([mean + unit for mean in means])
+    update = apart * np.arange(1, len(value) + 1)
+    return Returns(update, 2 * update, value, window)
+
+
+def test_changes_are_welchs_of_windows_that_do_not_overlap():
+    found = planted([0.0, 5.0, 4.0, 4.2]).changes()
+    assert [each.direction for each in found] == ["rose", "fell", "open"]
+    assert [each.mean for each in found] == pytest.approx([5.0, 4.0, 4.2])
+    assert {each.updates for each in found} == {WINDOW * 40}
+    half = difference_of_means(planted([5.0]).value, planted([0.0]).value)
+    assert (found[0].number.low, found[0].number.high) == pytest.approx((half.low, half.high))
+    assert planted([0.0, 5.0]).since_begin().direction == "rose"
+
+
+def test_what_is_not_finite_and_what_is_not_full_is_left_out():
+    columns = {"update": np.arange(40), "step": np.arange(40), "value": np.arange(40.0)}
+    columns["value"][3] = np.nan
+    found = Returns.of(columns, WINDOW)
+    assert len(found.value) == 39 and len(found.windows) == 2 and found.lacking == 0
+    assert Returns.of({}, WINDOW).lacking == 2 * WINDOW and not Returns.of({}, WINDOW).changes()
+
+
+LOW = [0.0, -9.0, -9.0, -9.0]
+
+
+def test_a_return_that_stays_below_its_begin_is_alarming():
+    alarm = fallen(planted(LOW), "returns")
+    assert alarm.kind == KIND and "was 0 at the begin and is −9" in alarm.message
+    assert "signs of the reward" in alarm.message
+
+
+@pytest.mark.parametrize(
+    ("means", "apart"),
+    [
+        (LOW[:-1], 40),  # too few windows
+        ([0.0, -9.0, -9.0, -4.0], 40),  # recovers
+        ([0.0, -9.0, 1.0, -9.0], 40),  # not in a row
+        ([0.0, 9.0, 5.0, 1.0], 40),  # falls, but above its begin
+        ([0.0, -0.1, -0.2, -0.3], 40),  # within the noise
+        (LOW, LEAST // WINDOW),  # fewer than 250 updates a window
+    ],
+)
+def test_what_sound_loops_do_is_not_alarming(means, apart):
+    assert fallen(planted(means, apart=apart), "returns") is None
+
+
+@pytest.mark.parametrize("draw", ["standard_normal", "standard_exponential"])
+def test_a_return_that_stays_raises_no_alarm(draw):
+    rng, false = np.random.default_rng(0), 0
+    for _ in range(60):
+        value = -getattr(rng, draw)(20 * WINDOW)
+        update = 40 * np.arange(len(value))
+        false += any(
+            fallen(Returns(update[:n], update[:n], value[:n]), "returns") is not None
+            for n in range((1 + IN_A_ROW) * WINDOW, len(value) + 1, WINDOW)
+        )
+    assert false <= 1
+
+
+def test_a_loop_that_lowers_its_return_is_told_and_its_log_says_so(tmp_path: Path, capsys):
+    policy = gain_of(-4.0)  # nearly the best; the loss below drives it to 0
+    probe = probed(policy, 100 * CLOSEST, rate=1e-3, log=tmp_path / "run.h5")
+    probe.close()
+    assert KIND in {alarm.kind for alarm in probe.alarms}
+    assert f"{KIND}: the return of the policy was" in capsys.readouterr().err
+    screen = screen_of(tmp_path / "run.h5")
+    assert screen.light == "none" and screen.headline.startswith("Since the first window")
+
+
+def test_a_loop_that_raises_it_is_green_and_the_words_have_the_change(tmp_path: Path):
+    probed(gain_of(2.0), 40 * CLOSEST, rate=1e-3, log=tmp_path / "run.h5").close()
+    run, screen = results.load(tmp_path / "run.h5"), screen_of(tmp_path / "run.h5")
+    change = Returns.of(run.returns, WINDOW).changes()[-1]
+    assert screen.light == "act" and not run.alarms and screen.figure == "returns"
+    assert screen.headline.startswith(f"Over the last {change.updates} updates the return rose by")
+
+
+def test_a_probe_goes_on_in_its_log(tmp_path: Path):
+    log, policy = tmp_path / "run.h5", gain_of(-4.0)
+    for k in range(2):
+        first = 50 * CLOSEST * k
+        probe = probed(policy, 50 * CLOSEST, rate=1e-3, first=first, log=log, resume=k > 0)
+        probe.close()
+        assert bool(probe.alarms) == (k == 1)
+    run = results.load(log)
+    assert len(run.returns["value"]) >= 95 and (np.diff(run.returns["update"]) > 0).all()
+    # Each of the two had fewer episodes than an alarm needs.
+    assert KIND in run.alarms["alarm"]
+
+
+def test_files_of_before_are_read(tmp_path: Path):
+    schemas = schema.tables(4, 2, None)
+    tables = {name: schemas[name] for name in ("vitals", "successive", "alarms")}
+    config = {"seed": 0, "overhead_budget": 0.05, "parameters": list(planted_probe.NAMES)}
+    head = schema.attributes(planted_probe.NAMES, "", config, planted_probe.ENVIRONMENT)
+    journal = Journal(tmp_path / "old.h5", tables, head)
+    row = planted_probe.window(1) | {"due": ""}
+    journal.append("vitals", {k: v for k, v in row.items() if k in tables["vitals"].columns
+                              or k == "update"})  # fmt: skip
+    run = results.load(tmp_path / "old.h5")
+    assert run.returns == {} and run.episodes == {} and run.updates == 100
+    screen = screen_of(tmp_path / "old.h5")
+    assert screen.light == "choose" and "give env=make_env" in screen.headline
+
+
+class Breaking(Sliding):
+    """Works twenty steps long."""
+
+    made = 0
+
+    def step(self, action):
+        Breaking.made += 1
+        if Breaking.made > 25:
+            raise RuntimeError("the robot is off")
+        return super().step(action)
+
+
+def test_an_environment_that_breaks_costs_the_loop_nothing():
+    rows: list[dict[str, Any]] = []
+    with pytest.warns(RuntimeWarning, match="looks at no more returns.*the robot is off"):
+        probe = probed(gain_of(-1.0), 200, env=Breaking, log=rows.append)
+    assert not probe.off and sum("vitals/looked" in row for row in rows) == 2
+    assert sum("returns/value" in row for row in rows) == 1
+
+
+def broken():
+    raise OSError("no such licence")
+
+
+@pytest.mark.parametrize(
+    ("words", "env", "policy"),
+    [
+        ("env is a Sliding, expected a function that makes", Sliding(), gain_of(1.0)),
+        ("env is a int, expected a function", 3, gain_of(1.0)),
+        ("env failed .*no such licence", broken, gain_of(1.0)),
+        ("env is a object without reset", object, gain_of(1.0)),
+        ("draws inside forward", Sliding, Drawing(1, 1)),
+        ("cannot take inputs of shape", Sliding, nn.Linear(2, 1)),
+    ],
+)
+def test_what_cannot_be_looked_at_is_refused_at_the_begin(words, env, policy, tmp_path):
+    with pytest.raises(InputError, match=words):
+        gradlab.Probe(policy, env=env, log=tmp_path / "run.h5")
+    assert not list(tmp_path.iterdir())
+
+
+def trained(steps: int, given: Any = (), **options: Any) -> tuple[list[float], list[Any]]:
+    """A loop with a vector of two environments that record their episodes; theirs, and rows."""
+    gymnasium = pytest.importorskip("gymnasium")
+
+    def make():
+        return gymnasium.wrappers.RecordEpisodeStatistics(gymnasium.make("CartPole-v1"))
+
+    torch.manual_seed(0)
+    worlds = gymnasium.vector.SyncVectorEnv([make, make])
+    policy = nn.Linear(4, 2)
+    optimizer = torch.optim.SGD(policy.parameters(), 1e-3)
+    rows: list[dict[str, Any]] = []
+    probe = gradlab.Probe(
+        policy, optimizer, log=rows.append, clock=lambda: 0.0,
+        **{"env": make} | options if options or not given else {},
+    )  # fmt: skip
+    seen, _ = worlds.reset(seed=0)
+    returns = []
+    for step in range(steps):
+        actions = policy(torch.as_tensor(seen)).argmax(-1).numpy()
+        seen, _, _, _, info = worlds.step(actions)
+        if "episode" in info and step:
+            ended = info["episode"]["r"][info["_episode"]]
+            returns += [float(x) for x in ended]
+            if given:
+                probe.note(episode_return=given[0](ended))
+        optimizer.zero_grad()
+        with probe(step):
+            policy(torch.as_tensor(seen)).square().mean().backward()
+        optimizer.step()
+    probe.close()
+    return returns, [row for row in rows if "episodes/value" in row]
+
+
+def test_training_episodes_are_read_from_the_loops_own_wrappers():
+    returns, rows = trained(400)
+    assert len(returns) > 10
+    assert sorted(row["episodes/value"] for row in rows) == sorted(returns)
+    assert [row["episodes/number"] for row in rows] == list(range(len(rows)))
+
+
+@pytest.mark.parametrize("give", [np.asarray, torch.as_tensor])
+def test_training_episodes_are_noted_as_arrays(give):
+    returns, rows = trained(300, given=[give])
+    assert [row["episodes/value"] for row in rows] == pytest.approx(returns)
+
+
+def test_wrappers_of_the_probes_own_environment_are_not_the_loops():
+    gymnasium = pytest.importorskip("gymnasium")
+    own = gymnasium.vector.SyncVectorEnv(
+        [lambda: gymnasium.wrappers.RecordEpisodeStatistics(gymnasium.make("CartPole-v1"))] * 2
+    )
+    before, found = Recorders(own), Recorders()
+    before.search()
+    found.search()
+    assert found.found == before.found + 2
+
+
+def told(folder: Path, **tables: Any) -> Any:
+    rows = {"vitals": [planted_probe.window(k) for k in range(1, 31)], **tables}
+    return screen_of(planted_probe.written(folder / "run.h5", rows, horizon=None, task=""))
+
+
+def rows_of(means: list[float], window: int = WINDOW) -> list[dict[str, Any]]:
+    found = planted(means, window=window, apart=50 * WINDOW // window)
+    each = zip(found.update.tolist(), found.value.tolist(), strict=True)
+    return [
+        {"number": k, "update": u, "step": u - 1, "value": v, "length": 10.0, "episodes": 1,
+         "every": 50, "seconds": 0.1}
+        for k, (u, v) in enumerate(each)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("means", "light", "said"),
+    [
+        ([0.0, 9.0], "act", "Over the last 800 updates the return rose by 9 ± 0.72."),
+        ([0.0, 9.0, 9.0], "act", "Since the first window it rose by 9 ± 0.72."),
+        ([0.0, 9.0, 5.0], "choose", "It rose in 1 and fell in 1 of the last 2 windows."),
+        ([0.0, 1.0], "choose", "Over the last 800 updates the return rose by 1 ± 0.72."),
+        ([0.0, 0.0], "choose", "is not shown to have changed (0 ± 0.72)"),
+        ([0.0, -9.0], "choose", "the return fell by 9 ± 0.72."),
+    ],
+)
+def test_the_light_follows_the_return(means, light, said, tmp_path):
+    screen = told(tmp_path, returns=rows_of(means))
+    assert screen.light == light and said in screen.headline
+
+
+def test_training_episodes_serve_where_there_are_no_others(tmp_path):
+    screen = told(tmp_path, episodes=rows_of([0.0, 9.0], window=8))
+    assert screen.light == "act" and "the return of training episodes rose by 9" in screen.headline
+
+
+@pytest.mark.parametrize("share", [0.9, 0.4, 0.001])
+def test_nothing_is_green_without_a_look_at_the_return(share, tmp_path):
+    bursts = [planted_probe.burst(40 * k, share) for k in range(1, 13)]
+    screen = told(tmp_path, successive=bursts)
+    assert screen.light == "choose" and "batch" not in screen.headline
+    assert screen.headline.startswith("No alarm. Whether a step helps is not known: give env=")
+
+
+def test_a_live_view_says_it_too(tmp_path):
+    from gradlab.storage import journal
+    from gradlab.watching.state import view
+
+    rows = {"vitals": [planted_probe.window(1)], "returns": rows_of([0.0, 9.0])}
+    path = planted_probe.written(tmp_path / "run.h5", rows, horizon=None, task="")
+    shown = view(journal.read(path), path)
+    assert shown.facts["return"] == "Over the last 800 updates the return rose by 9 ± 0.72."
+    assert shown.charts[0].title == "return of the policy"
+
+
+def test_when_the_answer_comes_is_said(tmp_path):
+    due = "returns: an episode every 50 updates, first answer in about 2 minutes"
+    vitals = [planted_probe.window(1, due=due)]
+    screen = told(tmp_path, vitals=vitals, returns=rows_of([0.0]))
+    assert screen.headline == "No alarm. Whether a step helps: first answer in about 2 minutes."
