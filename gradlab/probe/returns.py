@@ -8,6 +8,7 @@ random streams are put back, and its policy is copied.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from math import ceil
@@ -30,6 +31,7 @@ from gradlab.user_code.calls import running
 CLOSEST = ceil(LEAST / (WINDOW - 1))  # updates between two episodes
 TRIED = 10  # steps that find the first price
 WINDOWS = {"returns": WINDOW, "episodes": TRAINED}
+PRICES = 5  # newest episodes whose mean is the price of the next
 TYPICAL = 1000  # steps of an episode, where the environment does not say
 
 MakeEnv = Callable[[], Any]
@@ -78,6 +80,7 @@ class Looks:
     def __init__(self, make: MakeEnv, policy: nn.Module, budget: Budget, seed: int) -> None:
         self.policy, self.budget, self.seed, self.count = policy, budget, seed, 0
         self._next = self._every = 0
+        self._prices: deque[float] = deque(maxlen=PRICES)
         with budget.paying(episode=True), undisturbed():
             self.environment = made(make)
             actor = Actor(copied(policy), self.environment)
@@ -101,7 +104,8 @@ class Looks:
         with self.budget.paying(episode=True) as price, undisturbed():
             actor = Actor(copied(self.policy), self.environment)
             played = play(self.environment, actor, self._seed)
-        self._price, self.count = price[0], self.count + 1
+        self._prices.append(price[0])
+        self._price, self.count = float(np.mean(self._prices)), self.count + 1
         self._every = self.every(update)
         self._next = update + self._every
         return {

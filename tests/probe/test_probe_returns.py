@@ -255,13 +255,13 @@ def test_files_of_before_are_read(tmp_path: Path):
 
 
 class Breaking(Sliding):
-    """Works twenty steps long."""
+    """Works for some steps."""
 
     made = 0
 
     def step(self, action):
         Breaking.made += 1
-        if Breaking.made > 25:
+        if Breaking.made > 35:
             raise RuntimeError("the robot is off")
         return super().step(action)
 
@@ -395,6 +395,13 @@ def test_nothing_is_green_without_a_look_at_the_return(share, tmp_path):
     screen = told(tmp_path, successive=bursts)
     assert screen.light == "choose" and "batch" not in screen.headline
     assert screen.headline.startswith("No alarm. Whether a step helps is not known: give env=")
+
+
+@pytest.mark.parametrize(("means", "light"), [([0.0, 9.0], "act"), ([0.0, 9.0, 1.0], "choose")])
+def test_a_measured_gradient_is_not_green_where_the_return_fell(means, light, tmp_path):
+    rows = {**planted_probe.everything(), "alarms": [], "returns": rows_of(means)}
+    screen = screen_of(planted_probe.written(tmp_path / "run.h5", rows, critic_alone=True))
+    assert screen.light == light and ("the return fell by" in screen.headline) is (light != "act")
 
 
 def test_a_live_view_says_it_too(tmp_path):

@@ -98,7 +98,10 @@ def _by_its_gradient(run: ProbeRun, own: Followed, rest: tuple[Sentence, ...]) -
         "lowered": "If this lasts, improve the critic.",
         "unknown": "A larger overhead_budget measures more often.",
     }
-    headline = " ".join(filter(None, (own.text, todo[own.direction], other_horizons(run))))
+    lately = seen(run)
+    fell = lately is not None and lately.newest.direction == "fell"
+    advice = lately.text if lately is not None and fell else todo[own.direction]
+    headline = " ".join(filter(None, (own.text, advice, other_horizons(run))))
     few = own.cosine.n < FEWEST
     word = "open" if own.direction == "unknown" else "sure"
     lights: dict[str, Light] = {"raised": "act", "lowered": "none", "unknown": "choose"}
@@ -107,7 +110,9 @@ def _by_its_gradient(run: ProbeRun, own: Followed, rest: tuple[Sentence, ...]) -
     fact = Fact("cosine of the actor's gradient with that of the return",
                 cosine(own.cosine.clipped).replace("-", "−"), how)  # fmt: skip
     facts = (fact, *_cosine(run), *_finite(run))
-    light: Light = "choose" if few else lights[own.direction]
+    # What was measured of one step does not outweigh what came of many.
+    doubted = few or (fell and own.direction == "raised")
+    light: Light = "choose" if doubted else lights[own.direction]
     return Screen(headline, light, sure, facts, "cosine", rest)
 
 
@@ -139,14 +144,14 @@ def _faulty(
 
 
 def _sound(run: ProbeRun, rest: tuple[Sentence, ...]) -> Screen:
-    known = None if run.critic_alone else facts_of(run)
+    lately, known = seen(run), None if run.critic_alone else facts_of(run)
     if known is not None and known.best is not None:
         step = recommendation(known, rest)
         few = too_few(run)
         sure = f"not reliable below {FEWEST} starts" if few else step.sure
-        shown: Light = "choose" if few and step.light == "act" else step.light
+        doubted = few or (lately is not None and lately.newest.direction == "fell")
+        shown: Light = "choose" if doubted and step.light == "act" else step.light
         return replace(step, sure=f"{sure}; no alarm", light=shown, figure="cosine")
-    lately = seen(run)
     if lately is not None:
         return _by_return(run, lately, rest)
     text = f"No alarm. {waiting(run)}"
@@ -172,7 +177,8 @@ def _by_return(run: ProbeRun, lately: Seen, rest: tuple[Sentence, ...]) -> Scree
     change = lately.newest
     text = " ".join(filter(None, (lately.text, lately.count))) + _weight(run)
     light: Light = "act" if lately.raised else "choose"
-    sure = "above its begin (99.8%)" if lately.raised else "no alarm; no gain is shown lately"
+    lower = "it fell lately" if change.direction == "fell" else "not shown above its begin"
+    sure = "above its begin (99.8%)" if lately.raised else f"no alarm; {lower}"
     how = f"Mean over the newest window of {change.number.n} {COUNTED[lately.source]}."
     mean = f"{change.mean:.4g}".replace("-", "−")
     facts = (Fact("return of an episode", mean, how), *_finite(run), *_spent(run))
