@@ -34,6 +34,7 @@ NOT_PLANTED = {
     "Probe._attempt", "Probe._fail", "Probe._leave", "Probe._let_go",
     "_Marked.__enter__", "_Marked.__exit__",
     "Watch.__call__", "Watch._arrive", "origin._known",
+    "Calls.__call__", "Ear.__call__", "parts.parts._announce", "parts.parts._guarded",
 }  # fmt: skip
 
 

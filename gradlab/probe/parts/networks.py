@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from gradlab.errors import InputError
-from gradlab.probe.policy_calls import inert
+from gradlab.probe.isolation import warn
+from gradlab.probe.policy_calls import inert, passing
 
 ENTRIES = 256  # of each tensor: whoever moves a tensor moves some of its first ones
 NEAR = 0.5  # of its size: how far a copy may be from what it was copied from
@@ -61,12 +62,21 @@ class Calls:
 
     def __init__(self) -> None:
         self.at: dict[weakref.ref[nn.Module], int] = {}  # address of the first input's numbers
+        self.on = True
 
     def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
-        if torch.compiler.is_compiling() or not args or not isinstance(args[0], Tensor):
+        if torch.compiler.is_compiling() or not self.on:
             return
-        if args[0].ndim > 1 and len(args[0]) > 1:
-            self.at[weakref.ref(module)] = args[0].data_ptr()
+        try:
+            self._see(module, args)
+        except Exception as error:  # the user's forward pass goes on
+            self.on = False
+            warn("looks for no target networks", error)
+
+    def _see(self, module: nn.Module, args: Any) -> None:
+        batch = args[0] if args and isinstance(args[0], Tensor) else None
+        if batch is not None and not passing(batch) and batch.ndim > 1 and len(batch) > 1:
+            self.at[weakref.ref(module)] = batch.data_ptr()
 
     def __deepcopy__(self, memo: object) -> Any:
         return inert
@@ -113,6 +123,11 @@ class Networks:
         met = [each() for each in self._optimizers]
         others = [each for each in met if each is not None and each is not self.actor]
         return [self.actor, *others]
+
+    @property
+    def settled(self) -> bool:
+        """Whether targets are known, or were declared."""
+        return self.declared or bool(self.pairs)
 
     def refresh(self) -> None:
         """Networks by name: the policy, then what every other optimiser steps that holds a matrix;

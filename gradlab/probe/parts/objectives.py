@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from gradlab.probe.alarms.parts import DENSITY, DESCENT
-from gradlab.probe.isolation import copied, undisturbed
+from gradlab.probe.isolation import copied, undisturbed, warn
 from gradlab.probe.parts.answers import Answer, off
 from gradlab.probe.policy_calls import inert, limits_of, passing
 
@@ -56,11 +56,16 @@ class Ear:
     """The hook of one module; copies and pickles of it get an inert one."""
 
     def __init__(self, hear: Callable[[nn.Module, Any, Any], None]) -> None:
-        self.hear = hear
+        self.hear, self.on = hear, True
 
     def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
-        if not torch.compiler.is_compiling() and torch.is_grad_enabled():
+        if torch.compiler.is_compiling() or not (self.on and torch.is_grad_enabled()):
+            return
+        try:
             self.hear(module, args, output)
+        except Exception as error:  # the user's forward pass goes on
+            self.on = False
+            warn("hears no more of the actor's objective", error)
 
     def __deepcopy__(self, memo: object) -> Any:
         return inert

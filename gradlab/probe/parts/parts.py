@@ -7,9 +7,10 @@ that fails is off with its reason, and all else goes on.
 
 from __future__ import annotations
 
+import sys
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol, final
 
@@ -151,7 +152,8 @@ class Parts:
             self._tell(self.algebra)
         if self._ring is not None and "observation" in found:
             check_lengths(found, STORED)
-            self._attempt(self._look_up, {k: v for k, v in found.items() if k in STORED})
+            with _guarded(self):
+                self._look_up({k: v for k, v in found.items() if k in STORED})
 
     def _look_up(self, given: Mapping[str, Any]) -> None:
         """Stored rows beside the recorded ones."""
@@ -201,14 +203,7 @@ class Parts:
     def step(self, optimizer: Any, before: bool) -> None:
         """An optimiser is about to step, or has stepped."""
         if self.on:
-            self._attempt(self._see_before if before else self._see_after, optimizer)
-
-    def _attempt(self, work: Callable[[Any], None], given: Any) -> None:
-        try:
-            work(given)
-        except Exception as error:  # nothing in here may stop the user's training
-            self.rest()
-            warn("checks the loop's parts no more", error)
+            (self._see_before if before else self._see_after)(optimizer)
 
     def _see_before(self, optimizer: Any) -> None:
         if self._open is not None:
@@ -275,6 +270,7 @@ class Parts:
                 work(*given)
             except Exception as error:
                 self._failed[check.name] = f"it failed ({type(error).__name__}: {error})"
+                warn(f"does not check any more whether {check.name}", error)
 
     def _tell(self, check: Check) -> None:
         answer = self._answer(check)
@@ -302,7 +298,7 @@ class Parts:
                 self._searching = None
                 self.networks.find(calls.outermost())
                 self._hear()
-        elif self._count - 1 in AGAIN and not self.networks.pairs and not self.networks.declared:
+        elif self._count - 1 in AGAIN and not self.networks.settled and not _compiled():
             calls = Calls()
             self._searching = calls, register_module_forward_hook(calls)
             weakref.finalize(self, self._searching[1].remove)
@@ -360,6 +356,12 @@ class Parts:
             })  # fmt: skip
 
 
+def _compiled() -> bool:
+    """Whether the loop compiles modules, which warn of hooks of all modules."""
+    dynamo = sys.modules.get("torch._dynamo")
+    return dynamo is not None and bool(dynamo.utils.counters["frames"])
+
+
 def _gradient(parameters: Any) -> bool:
     return any(p.grad is not None and bool(p.grad.any()) for p in parameters)
 
@@ -371,11 +373,24 @@ _LISTENING: weakref.WeakSet[Parts] = weakref.WeakSet()
 
 @cache
 def _listen() -> None:
-    register_optimizer_step_pre_hook(lambda optimizer, *_: _tell(optimizer, True))
-    register_optimizer_step_post_hook(lambda optimizer, *_: _tell(optimizer, False))
+    register_optimizer_step_pre_hook(lambda optimizer, *_: _announce(optimizer, True))
+    register_optimizer_step_post_hook(lambda optimizer, *_: _announce(optimizer, False))
 
 
-def _tell(optimizer: Any, before: bool) -> None:
+def _announce(optimizer: Any, before: bool) -> None:
     if not torch.compiler.is_compiling():
         for each in list(_LISTENING):
-            each.step(optimizer, before)
+            with _guarded(each):
+                each.step(optimizer, before)
+
+
+@contextmanager
+def _guarded(parts: Parts) -> Iterator[None]:
+    """Nothing in here may stop the user's training."""
+    try:
+        yield
+    except Exception as error:
+        parts.on = False
+        with suppress(Exception):
+            parts.rest()
+        warn("checks the loop's parts no more", error)
