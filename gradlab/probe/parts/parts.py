@@ -56,9 +56,6 @@ class Check(Protocol):
 
     name: str
 
-    def see(self, window: Window, networks: Networks) -> None:
-        """One more look."""
-
     def answer(self, networks: Networks) -> Answer:
         """By all looks so far."""
 
@@ -258,7 +255,8 @@ class Parts:
             return  # the networks were declared in the middle of it
         window = Window(self.now()[0], begin, steps)
         for check in self.checks:
-            self._ask(check, check.see, window, self.networks)
+            if isinstance(check, NoStep | Targets | ActorStep):
+                self._ask(check, check.see, window, self.networks)
             self._tell(check)
 
     def _ask(self, check: Check, work: Callable[..., None], *given: Any) -> None:
@@ -391,6 +389,7 @@ def _guarded(parts: Parts) -> Iterator[None]:
         yield
     except Exception as error:
         parts.on = False
+        _LISTENING.discard(parts)
         with suppress(Exception):
             parts.rest()
         warn("checks the loop's parts no more", error)
