@@ -191,6 +191,7 @@ class Parts:
 
     def rest(self) -> None:
         """Look no more and hold no hook of modules."""
+        _LISTENING.discard(self)
         self.on, self._open, self.objective.on = False, None, False
         if self._ring is not None:
             self._ring.on = False
@@ -388,7 +389,6 @@ def _guarded(parts: Parts) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        parts.on = False
         _LISTENING.discard(parts)
         with suppress(Exception):
             parts.rest()
