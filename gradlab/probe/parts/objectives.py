@@ -165,9 +165,6 @@ class Objective:
             self.density.take(found, bare)
         return found or bare
 
-    def see(self, *_: object) -> None:
-        """Windows tell nothing more."""
-
     def answer(self, *_: object) -> Answer:
         if not self._looks:
             return off(self._reason)
@@ -207,9 +204,6 @@ class Density:
         if any(each is not None and each[1] != 0 for each in (found, bare)):
             self._fits += 1
             self._bare += found is None
-
-    def see(self, *_: object) -> None:
-        """Windows tell nothing more."""
 
     def answer(self, *_: object) -> Answer:
         if not self._fits:

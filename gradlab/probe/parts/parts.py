@@ -56,9 +56,6 @@ class Check(Protocol):
 
     name: str
 
-    def see(self, window: Window, networks: Networks) -> None:
-        """One more look."""
-
     def answer(self, networks: Networks) -> Answer:
         """By all looks so far."""
 
@@ -194,6 +191,7 @@ class Parts:
 
     def rest(self) -> None:
         """Look no more and hold no hook of modules."""
+        _LISTENING.discard(self)
         self.on, self._open, self.objective.on = False, None, False
         if self._ring is not None:
             self._ring.on = False
@@ -258,7 +256,8 @@ class Parts:
             return  # the networks were declared in the middle of it
         window = Window(self.now()[0], begin, steps)
         for check in self.checks:
-            self._ask(check, check.see, window, self.networks)
+            if isinstance(check, NoStep | Targets | ActorStep):
+                self._ask(check, check.see, window, self.networks)
             self._tell(check)
 
     def _ask(self, check: Check, work: Callable[..., None], *given: Any) -> None:
@@ -390,7 +389,7 @@ def _guarded(parts: Parts) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        parts.on = False
+        _LISTENING.discard(parts)
         with suppress(Exception):
             parts.rest()
         warn("checks the loop's parts no more", error)

@@ -129,9 +129,6 @@ class Rows:
         self._looked += looked
         self._found.update(found)
 
-    def see(self, *_: object) -> None:
-        """Windows tell nothing more."""
-
     def answer(self, *_: object) -> Answer:
         if self.hidden or not self._looked:
             return off(TRANSFORMED if self.hidden else self.reason)

@@ -71,9 +71,6 @@ class Algebra:
                     sure = Fit(found.discount, found.rest, mistake)
         self._fit = sure
 
-    def see(self, *_: object) -> None:
-        """Windows tell nothing more."""
-
     def answer(self, *_: object) -> Answer:
         fit, declared = self._fit, self._declared
         if fit is None:
@@ -137,9 +134,6 @@ class Advantages:
         }
         self._found = min(rests, key=lambda name: (rests[name] >= ROUNDING, _ORDER.index(name)))
         self._rest = rests[self._found]
-
-    def see(self, *_: object) -> None:
-        """Windows tell nothing more."""
 
     def answer(self, *_: object) -> Answer:
         if not self._looks:
