@@ -242,17 +242,23 @@ class Updates:
             self._end()
         if self.count % STRETCH == 0:
             self._stretch()
-        if self.count % POLL == 0 or self.count in self._searches:
+        if self.count % POLL == 0 or self._seeks():
             self._record()
         if self.looks is not None and self.looks.due(self.count):
             self._look_at_return(self.looks)
+
+    def _seeks(self) -> bool:
+        """Is it time to look for recorders, and affordable?"""
+        due = bool(self._searches) and self.count >= self._searches[0]
+        return due and not self._recorders.found and self.budget.allows(self._recorders.price)
 
     def _record(self) -> None:
         """Training episodes that the loop's own wrappers have recorded, where none is noted."""
         if self.noted:
             return
         with self.budget.paying():
-            if self.count in self._searches and not self._recorders.found:
+            if self._seeks():
+                self._searches.pop(0)
                 self._recorders.search()
             for value in self._recorders.take():
                 self.notes.take(RETURN, value, self.count, self.step)

@@ -306,14 +306,15 @@ def trained(steps: int, given: Any = (), **options: Any) -> tuple[list[float], l
     worlds = gymnasium.vector.SyncVectorEnv([make, make])
     policy = nn.Linear(4, 2)
     optimizer = torch.optim.SGD(policy.parameters(), 1e-3)
-    rows: list[dict[str, Any]] = []
+    rows, now = list[dict[str, Any]](), [0.0]
     probe = gradlab.Probe(
-        policy, optimizer, log=rows.append, clock=lambda: 0.0,
+        policy, optimizer, log=rows.append, clock=lambda: now[0],
         **{"env": make} | options if options or not given else {},
     )  # fmt: skip
     seen, _ = worlds.reset(seed=0)
     returns = []
     for step in range(steps):
+        now[0] += 1.0
         actions = policy(torch.as_tensor(seen)).argmax(-1).numpy()
         seen, _, _, _, info = worlds.step(actions)
         if "episode" in info and step:
