@@ -394,7 +394,7 @@ def test_training_episodes_serve_where_there_are_no_others(tmp_path):
 def test_nothing_is_green_without_a_look_at_the_return(share, tmp_path):
     bursts = [planted_probe.burst(40 * k, share) for k in range(1, 13)]
     screen = told(tmp_path, successive=bursts)
-    assert screen.light == "choose" and "batch" not in screen.headline
+    assert screen.light == "choose" and "average" not in screen.headline
     assert screen.headline.startswith("No alarm. Whether a step helps is not known: give env=")
 
 

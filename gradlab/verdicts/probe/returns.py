@@ -87,7 +87,8 @@ def waiting(run: ProbeRun) -> str:
         return f"Whether a step helps: first answer {when}."
     if due.startswith("returns: no answer"):
         return "Whether its steps helped is not known: the run was too short."
-    if measured := next((part for part in parts if part.startswith("task: ")), ""):
+    measured = next((part for part in parts if part.startswith("task: ")), "")
+    if run.task and measured:
         return f"Whether a step helps is not known: {measured.removeprefix('task: ')}."
     lacking = Returns.of(run.episodes, TRAINED).lacking
     if len(run.episodes.get("value", ())):
