@@ -125,7 +125,7 @@ def _faulty(
     text = f"Mend this loop before you train on: {worst} at step {_step(at, names, worst)}."
     if proved := cause(run):
         worst, words, step = proved
-        text = f"{words} Seen from step {step:,} on."
+        text = f"{words} Seen from {f'step {step:,}' if step else 'the beginning'} on."
     if worst != first:
         text += f" The first fault was another: {first}, at step {_step(at, names, first)}."
     more = len(kinds) - len({first, worst})
