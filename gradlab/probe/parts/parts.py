@@ -69,6 +69,7 @@ class Parts:
             the second every other one that steps is taken for the loop's.
         called: what the loop calls for the policy.
         now: updates so far, and the step as the loop counts.
+        fail: is given what a log raised.
     """
 
     def __init__(
@@ -79,8 +80,10 @@ class Parts:
         log: AlarmLog,
         budget: Budget,
         now: Callable[[], tuple[int, int]],
+        fail: Callable[[Exception], None],
     ) -> None:
         self.policy, self.log, self.budget, self.now = policy, log, budget, now
+        self._fail = fail
         self.networks = Networks(list(policy.parameters()), *optimizers)
         self.objective = Objective(called)
         self.algebra, self.advantages = Algebra(), Advantages()
@@ -98,6 +101,7 @@ class Parts:
         self._begin: Values | None = None
         self._before: tuple[Any, Values] | None = None
         self._searching: tuple[Calls, Any] | None = None
+        self._frames = _compiled()
         self._states: dict[str, str] = {}
         self._failed: dict[str, str] = {}  # reasons, by check
         self._heard: list[Any] = []  # handles of hooks of policy and critics
@@ -297,7 +301,9 @@ class Parts:
                 self._searching = None
                 self.networks.find(calls.outermost())
                 self._hear()
-        elif self._count - 1 in AGAIN and not self.networks.settled and not _compiled():
+        elif self._count - 1 in AGAIN and not self.networks.settled:
+            if _compiled() > self._frames or hasattr(self.policy, "_orig_mod"):
+                return
             calls = Calls()
             self._searching = calls, register_module_forward_hook(calls)
             weakref.finalize(self, self._searching[1].remove)
@@ -347,18 +353,22 @@ class Parts:
             if not everything and self._states.get(check.name) == answer.state:
                 continue
             self._states[check.name] = answer.state
-            self.log.sink.write("checks", {
-                "number": number, "update": count, "step": step, "check": check.name,
-                "state": answer.state, "value": answer.value, "threshold": answer.threshold,
-                "proof": answer.proof, "looks": answer.looks,
-                "seconds": self._seconds[check.name],
-            })  # fmt: skip
+            try:
+                self.log.sink.write("checks", {
+                    "number": number, "update": count, "step": step, "check": check.name,
+                    "state": answer.state, "value": answer.value, "threshold": answer.threshold,
+                    "proof": answer.proof, "looks": answer.looks,
+                    "seconds": self._seconds[check.name],
+                })  # fmt: skip
+            except Exception as error:  # a log that fails is the whole probe's
+                self._fail(error)
+                return
 
 
-def _compiled() -> bool:
-    """Whether the loop compiles modules, which warn of hooks of all modules."""
+def _compiled() -> int:
+    """Frames that torch has compiled so far; such modules warn of hooks of all modules."""
     dynamo = sys.modules.get("torch._dynamo")
-    return dynamo is not None and bool(dynamo.utils.counters["frames"])
+    return 0 if dynamo is None else sum(dynamo.utils.counters["frames"].values())
 
 
 def _gradient(parameters: Any) -> bool:
