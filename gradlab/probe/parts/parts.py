@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
 EVERY = 10  # updates to one that is looked at
 SHARE = 0.4  # of the budget
+LEAVES = 0.8  # of what the probe may take, so that a measurement is never starved
 SEARCH = 5  # updates in which all modules are hooked, to find targets
 AGAIN = (0, 100, 1000)  # updates at which they are looked for, while none is found
 LONGEST = 64  # steps of a window
@@ -328,8 +329,9 @@ class Parts:
         if self._looks < GRACE:
             return True
         price = self._own / self._looks
-        share = SHARE * self.budget.share
-        return self._own + price <= share * (self.budget.elapsed + price)
+        allowed = self.budget.share * (self.budget.elapsed + price)
+        left = self.budget.own + price <= LEAVES * allowed
+        return left and self._own + price <= SHARE * allowed
 
     @contextmanager
     def _paying(self, name: str = "") -> Iterator[None]:
