@@ -37,14 +37,18 @@ def opened(
 
 def written(path: Path, rows: Rows, **about: Any) -> Path:
     """A run as a killed loop leaves it: its journal, not folded, which takes a second."""
-    journal = opened(path, **about)
+    append(opened(path, **about), rows)
+    return path
+
+
+def append(journal: Journal, rows: Rows) -> None:
+    """The columns that each table has."""
     for table, each in rows.items():
         known = journal.tables[table]
         for row in each:
             journal.append(
                 table, {k: v for k, v in row.items() if k in (known.index, *known.columns)}
             )
-    return path
 
 
 def everything(vitals: int = 30) -> Rows:

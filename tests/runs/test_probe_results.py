@@ -25,6 +25,7 @@ from gradlab.storage import journal, records
 from gradlab.storage.journal import journal_of
 from tests.probe.planted_probe import (
     NAMES,
+    append,
     burst,
     everything,
     measurement,
@@ -54,14 +55,12 @@ def test_every_row_comes_back_with_what_is_known_of_the_run(run: ProbeRun) -> No
 def test_a_run_that_is_being_written_reads_like_a_finished_one(tmp_path: Path) -> None:
     rows = everything()
     with opened(tmp_path / "run.h5") as writer:
-        for table, each in rows.items():
-            for row in each:
-                writer.append(table, row)
+        append(writer, rows)
         assert journal.kind(tmp_path / "run.h5") == "probe"
         now = load(tmp_path / "run.h5")
     done = load(tmp_path / "run.h5")
     assert not journal_of(tmp_path / "run.h5").exists()
-    for name in ("vitals", "successive", "measured", "alarms"):
+    for name in ("vitals", "successive", "measured", "alarms", "returns"):
         for key, values in getattr(done, name).items():
             np.testing.assert_array_equal(getattr(now, name)[key], values)
 

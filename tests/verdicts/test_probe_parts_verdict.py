@@ -28,7 +28,7 @@ def test_no_alarm_is_amber_and_says_what_is_not_known(tmp_path: Path, share: flo
     rows = {"vitals": [window(1)], "successive": [burst(40 * k, share) for k in range(1, 9)]}
     first = screen(load(written(tmp_path / "run.h5", rows, horizon=None, task="")))
     assert first.light == "choose" and "batches" not in first.headline
-    assert "whether a step raises the return is not known" in first.headline
+    assert "Whether a step helps is not known" in first.headline
 
 
 def test_every_check_has_a_line_with_its_proof_and_its_cost(tmp_path: Path) -> None:
