@@ -30,8 +30,13 @@ class Sliding:
 
 
 class Unseeded(Sliding):
+    """A reset that takes no seed; its starts are drawn one after the other."""
+
+    def __init__(self) -> None:
+        self.draws = np.random.default_rng(1)
+
     def reset(self) -> Any:  # type: ignore[override]
-        return super().reset(None)
+        return super().reset(int(self.draws.integers(2**31)))
 
 
 class Noisy(Sliding):
