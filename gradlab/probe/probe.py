@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gradlab import provenance
+from gradlab import provenance, validation
 from gradlab.networks.critics import CriticLike, as_critic
 from gradlab.probe import arguments
 from gradlab.probe.alarm_log import AlarmLog
@@ -191,7 +191,8 @@ class Probe:
         Raises:
             InputError: no modules, or a target with the shapes of no network.
         """
-        arguments.check_period(period)
+        if period is not None:
+            validation.whole("period", period, 1)
         self._parts.declare(critic, target, period)
 
     def record(self, env: Any) -> Any:

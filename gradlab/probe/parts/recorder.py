@@ -67,8 +67,11 @@ class Ring:
     ) -> int:  # fmt: skip
         """One step; its place. `before`: of the step of this episode before it, −1: none."""
         place = self.count % self.size
-        if self.count >= self.size and self._at.get(int(self._key[place])) == place:
-            del self._at[int(self._key[place])]
+        old = int(self._key[place])
+        if self.count >= self.size and self._at.get(old) == place:
+            del self._at[old]  # nothing that is older is found any more
+            self.firsts.discard(old)
+            self.ending.discard(old)
         row = np.asarray(action, dtype=np.float64).reshape(-1)
         if self._action is None:
             self._action = np.zeros((self.size, len(row)))
@@ -123,7 +126,7 @@ class Single(gymnasium.Wrapper[Any, Any, Any, Any]):
     def reset(self, **given: Any) -> Any:
         observation, info = self.env.reset(**given)
         self._begun, self._before = key(observation), -1
-        self._ring.firsts.add(key(observation))
+        self._ring.firsts.add(self._begun)
         return observation, info
 
     def step(self, action: Any) -> Any:
@@ -182,5 +185,6 @@ class Vector(gymnasium.vector.VectorWrapper):
             self._begin(n, observation)
 
     def _begin(self, n: int, observation: Any) -> None:
-        self._begun[n], self._before[n] = key(observation), -1
-        self._ring.firsts.add(key(observation))
+        self._begun[n] = first = key(observation)
+        self._before[n] = -1
+        self._ring.firsts.add(first)
