@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import copy
 from contextlib import nullcontext as _quiet
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import gradlab
 from gradlab.probe.alarms.parts import REPLACED
+from gradlab.reporting.probe_panels import panels
+from gradlab.runs.probe.results import load
+from gradlab.runs.probe.tables import _apart, curves
 from tests.probe.actor_critics import InTurn, Loop, actor, answers, watched
 
 IN_TURN = {
@@ -81,3 +86,26 @@ def test_agents_that_are_trained_one_after_the_other_are_no_swap() -> None:
         assert not probe.alarms
         found = answers(rows)["the probe's policy is the one that is trained"]
         assert found["state"] == "sound"
+
+
+def test_rows_of_one_step_stand_apart_in_their_order(tmp_path: Path) -> None:
+    """As in PPO: all updates of a rollout are at its last step."""
+    policy, path = actor(), tmp_path / "run.h5"
+    optimizer = torch.optim.Adam(policy.parameters(), 1e-3)
+    probe = gradlab.Probe(policy, optimizer, log=path, overhead_budget=1.0, clock=lambda: 0.0)
+    for update in range(600):
+        optimizer.zero_grad()
+        with probe(2048 * (1 + update // 300)):
+            policy(torch.randn(8, 2)).mean().backward()
+        optimizer.step()
+    probe.close()
+    run = load(path)
+    table = curves({"": run})
+    norms = table[table["quantity"] == "grad_norm"]["step"]
+    assert norms.to_numpy() == pytest.approx(2048 * np.arange(1, 7) / 3)
+    assert panels(run)
+
+
+def test_all_updates_at_step_0_stand_apart_too() -> None:
+    placed = _apart({"step": np.array([0, 0, 5, 5]), "update": np.arange(4)})["step"]
+    assert placed.tolist() == [-0.5, 0.0, 2.5, 5.0]
