@@ -365,6 +365,7 @@ class Probe:
             self._fail(failed)
 
     def _look(self, step: Any, scaler: Any, finder: Finder | None) -> None:
+        self._parts.trained.marks += 1
         scale = arguments.scale_of(scaler, self._optimizer)
         self._updates.look(arguments.step_of(step), scale, True, finder)
 

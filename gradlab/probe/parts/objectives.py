@@ -153,6 +153,9 @@ class Objective:
                 return
             new = old.again(self._twin(self.policy), made.inputs)
             rise = _rise(critics, old, new, abs(weights[1] / weights[0]))
+        if torch.equal(old.value, new.value):
+            self._reason = "its steps leave the actor's actions as they were"
+            return
         self._looks += 1
         self._rises.append(rise > 0 and weights[0] < 0 <= weights[1])
 

@@ -25,9 +25,10 @@ from torch.optim.optimizer import (
 from gradlab.probe.alarm_log import AlarmLog
 from gradlab.probe.alarms.evidence import Alarm
 from gradlab.probe.budget import GRACE, UNSEEN, Budget
+from gradlab.probe.critics import pushed
 from gradlab.probe.isolation import warn
 from gradlab.probe.parts.answers import Answer, off
-from gradlab.probe.parts.moves import ActorStep, NoStep, Step, Targets, Values, Window
+from gradlab.probe.parts.moves import ActorStep, NoStep, Step, Targets, Trained, Values, Window
 from gradlab.probe.parts.networks import CRITIC, Calls, Networks, held, modules
 from gradlab.probe.parts.objectives import Ear, Objective
 from gradlab.probe.parts.rows import STORED, Rows, check_lengths, matched, questions
@@ -88,9 +89,10 @@ class Parts:
         self.networks = Networks(list(policy.parameters()), *optimizers)
         self.objective = Objective(called)
         self.algebra, self.advantages = Algebra(), Advantages()
+        self.trained = Trained(policy, optimizers[0])
         self.checks: list[Check] = [
-            NoStep(), Targets(), ActorStep(), self.objective, self.objective.density, self.algebra,
-            self.advantages,
+            self.trained, NoStep(), Targets(), ActorStep(), self.objective, self.objective.density,
+            self.algebra, self.advantages,
             *questions(None, None),
         ]  # fmt: skip
         self._ring: Ring | None = None
@@ -215,6 +217,9 @@ class Parts:
 
     def _see_after(self, optimizer: Any) -> None:
         self.networks.meet(optimizer)
+        self.trained.see(optimizer)
+        if self.trained.replaced:
+            self._tell(self.trained)
         if self._open is not None and optimizer is self.networks.actor:
             self._ask(self.objective, self.objective.after)
         if self._open is not None and self._before is not None:
@@ -231,8 +236,8 @@ class Parts:
         known = self.networks.online.get(CRITIC)
         critic = () if known is None else known.parameters
         mine = {id(p) for p in held(optimizer)}
-        pushed = _gradient(p for p in critic if id(p) in mine)
-        return Step(optimizer, before, self._sampled(), _gradient(self.networks.policy), pushed)
+        turn, its = pushed(self.networks.policy), pushed(p for p in critic if id(p) in mine)
+        return Step(optimizer, before, self._sampled(), turn, its)
 
     def _over(self) -> None:
         """A step of the actor is over: close a window, and open one where it is due."""
@@ -371,10 +376,6 @@ def _compiled() -> int:
     """Frames that torch has compiled so far; such modules warn of hooks of all modules."""
     dynamo = sys.modules.get("torch._dynamo")
     return 0 if dynamo is None else sum(dynamo.utils.counters["frames"].values())
-
-
-def _gradient(parameters: Any) -> bool:
-    return any(p.grad is not None and bool(p.grad.any()) for p in parameters)
 
 
 # One pair of hooks for the process, never taken away: an optimiser that goes through its hooks just
