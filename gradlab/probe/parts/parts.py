@@ -46,7 +46,8 @@ if TYPE_CHECKING:
 
 EVERY = 10  # updates to one that is looked at
 SHARE = 0.4  # of the budget
-LEAVES = 0.8  # of what the probe may take, so that a measurement is never starved
+FIRST = 60  # looks, by which there is an answer, that nothing else of the probe's takes away
+LEAVES = 0.8  # of what the probe may take: later looks starve no measurement
 SEARCH = 5  # updates in which all modules are hooked, to find targets
 AGAIN = (0, 100, 1000)  # updates at which they are looked for, while none is found
 LONGEST = 64  # steps of a window
@@ -335,7 +336,7 @@ class Parts:
             return True
         price = self._own / self._looks
         allowed = self.budget.share * (self.budget.elapsed + price)
-        left = self.budget.own + price <= LEAVES * allowed
+        left = self._looks < FIRST or self.budget.own + price <= LEAVES * allowed
         return left and self._own + price <= SHARE * allowed
 
     @contextmanager
