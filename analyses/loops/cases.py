@@ -92,13 +92,13 @@ FAULTS: Mapping[str, Case] = {
         (STORE, STORE.replace("reward", "reward * 1.02**step"))),
     # ends of episodes
     "termination lost": _edit(
-        "ends", "td3", POLE, r"terminat|ended an episode",
+        "ends", "td3", POLE, r"(not|lost|never).*terminat|terminat.*(not|lost|never)",
         (STORE, STORE.replace("terminated", "False"))),
     "time limit stored as terminal": _edit(
         "ends", "td3", PENDULUM, r"time limit",
         (STORE, STORE.replace("terminated", "terminated or truncated"))),
     "mask left out": _edit(
-        "ends", "sac", POLE, r"beyond terminal|without \(1 . d\)|mask|terminat",
+        "ends", "sac", POLE, r"beyond terminal|without \(1 . d\)|mask.*(left|missing)",
         (MASK + "value", "GAMMA * next_value")),
     "mask inverted": _edit(
         "ends", "ddpg", POLE, r"invert|terminal states alone",
@@ -172,10 +172,11 @@ FAULTS: Mapping[str, Case] = {
         "optimiser", "ddpg", POLE, r"in part|optimi[sz]er.*(all|part)|none of .* changed",
         (ACTOR + "3e-4)", "optim.Adam(actor.net[-1].parameters(), lr=3e-4)")),
     "actor's rate is 0": _edit(
-        "optimiser", "shac", PUCK, r"(actor|policy).*(not move|chang)|rate",
+        "optimiser", "shac", PUCK, r"(actor|policy).*(not move|(not|never) chang)|\brate\b.*\b0\b",
         (ACTOR + "1e-3)", ACTOR + "0.0)")),
     "critic's optimiser holds the targets": _edit(
-        "optimiser", "sac", HOPPER, r"critic.*(not move|optimi[sz]er|no step|chang)",
+        "optimiser", "sac", HOPPER,
+        r"critic does not move|critic.*(optimi[sz]er|no step|none of|never changed)",
         (CRITIC, CRITIC.replace("qf1.", "qf1_target.").replace("qf2.", "qf2_target."))),
     "rate a thousand times too large": _edit(
         "optimiser", "ppo", PENDULUM, r"learning rate|\brate\b", ("lr=3e-4", "lr=3e-1")),
@@ -192,7 +193,7 @@ FAULTS: Mapping[str, Case] = {
         ("following * nonterminal + final_values[t]", "following * nonterminal")),
     "raw returns as weights": _edit(
         "advantages", "ppo", PENDULUM,
-        r"raw|baseline|normali[sz]|returns? (in place|instead)|advantage",
+        r"\braw\b|baseline|normali[sz]|returns? (in place|instead)|weights",
         (WEIGHTS, "adv = b_returns[rows]")),
     # PPO's loss
     "sign of PPO's loss": _edit(

@@ -15,6 +15,7 @@ from analyses.loops.cases import FAULTS, SOUND, UNSEEN, Case
 
 Row = dict[str, Any]
 NAMED, RED, COST = 36, 1, 0.05  # at least, at most, at most
+SYMPTOM = re.compile(r"\breturn\b.*\b(fell|fallen|lower|rose)\b|falling return")
 _END = re.compile(r"(?<=[.?!]) (?=[A-ZΑ-Ω])")
 
 
@@ -25,7 +26,8 @@ def first_line(row: Row) -> str:
 
 def named(row: Row, case: Case) -> bool:
     """The first sentence has the cause, in a run of 500 updates or one that died before."""
-    return re.search(case.words, first_line(row).lower()) is not None
+    line = first_line(row).lower()
+    return not SYMPTOM.search(line) and re.search(case.words, line) is not None
 
 
 def red(row: Row) -> bool:

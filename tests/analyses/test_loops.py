@@ -48,10 +48,12 @@ def test_a_cause_counts_in_the_first_sentence_alone() -> None:
     for name, each in FAULTS.items():
         if name not in ("reward's sign", "reward grows with the step", "sign of PPO's loss"):
             assert not verdict.named(_row("No alarm. Whether a step helps is not known."), each)
-    assert verdict.red(_row(falling)) and not verdict.named(_row(falling), FAULTS["γ = 1"])
+    assert verdict.red(_row(falling)) and not verdict.named(
+        _row(falling), FAULTS["sign of PPO's loss"]
+    )
 
 
-def test_patience_with_no_alarm_at_any_time() -> None:
+def test_a_sound_run_is_red_with_any_alarm() -> None:
     sound = _row("No alarm.", "choose")
     assert not verdict.red(sound)
     for more in ({"alarms": {"x": 3}}, {"faults": ["x"]}, {"light": "none"}, {"error": "died"}):
