@@ -9,7 +9,7 @@ where it can be seen, y > 0: else a rise of the entropy would hide a fall of Q. 
 in .60 to 1 of the looks, one with the wrong sign in 0 to .16. Which of both it is decides Page's
 test (Biometrika 41, 1954), as soon as the newest looks are e¹² times likelier under a wrong sign:
 
-    S ← max(S + log p(look | .16) − log p(look | .60), 0) > 12        17 falls in a row, or 29 at .16
+    S ← max(S + log p(look | .16) − log p(look | .60), 0) > 12       17 falls in a row, or 29 at .16
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -75,7 +76,8 @@ def _curves(run: ProbeRun) -> Iterator[pd.DataFrame]:
 def apart(run: ProbeRun) -> ProbeRun:
     """Every row of a table at a step of its own."""
     names = ("vitals", "successive", "measured", "returns", "episodes")
-    return replace(run, **{name: _apart(getattr(run, name)) for name in names})
+    tables: dict[str, Any] = {name: _apart(getattr(run, name)) for name in names}
+    return replace(run, **tables)
 
 
 def _apart(columns: Columns) -> Columns:
