@@ -142,10 +142,8 @@ class Probe:
                 looks.count = len(sink.earlier.returns.get("update", ()))
             instruments = Instruments(watch, models, measurements, looks)
             self._updates = Updates(loop, instruments, self.alarm_log, self.budget, sink.earlier)
-            both, called = (optimizer, critic_optimizer), watch.watched.module
-            self._parts = Parts(
-                policy, both, called, self.alarm_log, self.budget, self._now, self._fail
-            )  # fmt: skip
+            both = optimizer, critic_optimizer
+            self._parts = Parts(policy, both, self.alarm_log, self.budget, self._now, self._fail)
         episodes = float(np.sum(sink.earlier.returns.get("seconds", 0.0)))
         self.budget.go_on(sink.earlier.own, sink.earlier.elapsed, episodes)
         self._optimizer, self._closed = optimizer, False

@@ -69,7 +69,6 @@ class Parts:
     Args:
         optimizers: the policy's and the critic's; without the first nothing is looked at, without
             the second every other one that steps is taken for the loop's.
-        called: what the loop calls for the policy.
         now: updates so far, and the step as the loop counts.
         fail: is given what a log raised.
     """
@@ -78,7 +77,6 @@ class Parts:
         self,
         policy: nn.Module,
         optimizers: tuple[Any, Any],
-        called: nn.Module,
         log: AlarmLog,
         budget: Budget,
         now: Callable[[], tuple[int, int]],
@@ -87,7 +85,7 @@ class Parts:
         self.policy, self.log, self.budget, self.now = policy, log, budget, now
         self._fail = fail
         self.networks = Networks(list(policy.parameters()), *optimizers)
-        self.objective = Objective(called)
+        self.objective = Objective(policy)
         self.algebra, self.advantages = Algebra(), Advantages()
         self.trained = Trained(policy, optimizers[0])
         self.checks: list[Check] = [
@@ -319,11 +317,14 @@ class Parts:
         for handle in self._heard:
             handle.remove()
         of = self.networks.critics if critics is None else critics
-        ears = [each.register_forward_hook(Ear(self.objective.hear_critic)) for each in of]
-        if of:
-            hear = Ear(self.objective.hear_policy)
-            ears.append(self.objective.policy.register_forward_hook(hear))
-        self._heard = ears
+        hear = self.objective.hear_critic, self.objective.hear_policy
+        nested = [part for each in of for part in each.modules() if part is each or part._modules]
+        own = [*self.policy.modules()] if of else []
+        self._heard = [
+            part.register_forward_hook(Ear(what))
+            for what, parts in zip(hear, (dict.fromkeys(nested), own), strict=True)
+            for part in parts
+        ]
 
     def _stop_searching(self) -> None:
         if self._searching is not None:
