@@ -220,7 +220,7 @@ FAULTS: Mapping[str, Case] = {
 UNSEEN: Mapping[str, Case] = {
     "γ too small, and declared so": _edit(
         "not declared", "td3", PENDULUM, "",
-        ("DELAY = 400, 128, 0.99", "DELAY = 400, 128, 0.5"),
+        ("DELAY = 400, 256, 0.99", "DELAY = 400, 256, 0.5"),
         ("discount=0.99", "discount=0.5")),
     "reward wrong inside the environment": _edit(
         "below the recorder", "sac", PENDULUM, "",
@@ -290,7 +290,7 @@ ONE_ADAM = (
      "            p.requires_grad_(True)\n"),
 )  # fmt: skip
 SHARED = (
-    ("self.actor, self.critic = Actor(envs), mlp(sizes(envs)[0], 1)",
+    ("self.actor, self.critic = Actor(envs), mlp(sizes(envs)[0], 1, 64)",
      "self.actor = Actor(envs)\n"
      "        body = self.actor.mean[:-1]\n"
      "        self.critic = nn.Sequential(*body, nn.Linear(body[-2].out_features, 1))"),

@@ -11,7 +11,7 @@ from torch import nn, optim
 import gradlab
 from analyses.loops.worlds import Replay, mlp, sizes
 
-STARTS, BATCH, GAMMA, TAU, ENVS = 200, 128, 0.99, 0.005, 2
+STARTS, BATCH, GAMMA, TAU, ENVS = 200, 256, 0.99, 0.005, 2
 
 
 class Actor(nn.Module):

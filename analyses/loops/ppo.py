@@ -14,7 +14,7 @@ ENVS, STEPS, EPOCHS, MINIBATCH, GAMMA, LAMBDA, CLIP = 4, 64, 4, 64, 0.99, 0.95, 
 class Actor(nn.Module):
     def __init__(self, envs):
         super().__init__()
-        self.mean = mlp(*sizes(envs))
+        self.mean = mlp(*sizes(envs), 64)
         with torch.no_grad():
             self.mean[-1].weight.mul_(0.1)
         self.log_std = nn.Parameter(torch.zeros(1, sizes(envs)[1]))
@@ -27,7 +27,7 @@ class Actor(nn.Module):
 class Agent(nn.Module):
     def __init__(self, envs):
         super().__init__()
-        self.actor, self.critic = Actor(envs), mlp(sizes(envs)[0], 1)
+        self.actor, self.critic = Actor(envs), mlp(sizes(envs)[0], 1, 64)
 
     def get_value(self, x):
         return self.critic(x).squeeze(-1)

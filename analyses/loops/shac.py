@@ -17,7 +17,7 @@ ENVS, HORIZON, FITS, GAMMA, TAU = 32, 16, 4, 0.99, 0.02
 class Actor(nn.Module):
     def __init__(self, field):
         super().__init__()
-        self.net = mlp(field.observe().shape[1], 2 if field.env_id == "Puck-v0" else 1)
+        self.net = mlp(field.observe().shape[1], 2 if field.env_id == "Puck-v0" else 1, 64)
         self.register_buffer("action_scale", torch.tensor(field.limit))
         self.register_buffer("action_bias", torch.tensor(0.0))
 
@@ -29,7 +29,7 @@ def train(env_id, seed, updates, log):
     np.random.seed(seed)
     torch.manual_seed(seed)
     field = Field(env_id, ENVS, seed)
-    actor, critic = Actor(field), mlp(field.observe().shape[1], 1)
+    actor, critic = Actor(field), mlp(field.observe().shape[1], 1, 64)
     target_critic = copy.deepcopy(critic)
     actor_optimizer = optim.Adam(actor.parameters(), lr=1e-3)
     critic_optimizer = optim.Adam(critic.parameters(), lr=1e-3)

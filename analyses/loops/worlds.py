@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 PUCK, PENDULUM = "Puck-v0", "Pendulum-v1"
-WIDTH, ROWS = 128, 50_000
+ROWS = 50_000
 LIMITS = {PUCK: 1.5, PENDULUM: 2.0}  # of an action
 STEPS = {PUCK: 100, PENDULUM: 200}  # of an episode
 H, EDGE, FALL = 0.1, 3.0, 20.0
@@ -104,10 +104,10 @@ def sizes(env: Any) -> tuple[int, int]:
     return int(np.prod(one.shape)), int(np.prod(two.shape))
 
 
-def mlp(inputs: int, outputs: int) -> nn.Sequential:
+def mlp(inputs: int, outputs: int, width: int = 256) -> nn.Sequential:
     return nn.Sequential(
-        nn.Linear(inputs, WIDTH), nn.ReLU(), nn.Linear(WIDTH, WIDTH), nn.ReLU(),
-        nn.Linear(WIDTH, outputs),
+        nn.Linear(inputs, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(),
+        nn.Linear(width, outputs),
     )  # fmt: skip
 
 
