@@ -31,7 +31,7 @@ from gradlab.probe.parts.answers import Answer, off
 from gradlab.probe.parts.moves import ActorStep, NoStep, Step, Targets, Trained, Values, Window
 from gradlab.probe.parts.networks import CRITIC, Calls, Networks, held, modules
 from gradlab.probe.parts.objectives import Ear, Objective
-from gradlab.probe.parts.rows import STORED, Rows, check_lengths, matched, questions
+from gradlab.probe.parts.rows import STORED, Drawn, Rows, check_lengths, matched, questions
 from gradlab.probe.parts.targets import (
     ADDED,
     Advantages,
@@ -46,7 +46,8 @@ if TYPE_CHECKING:
 
 EVERY = 10  # updates to one that is looked at
 SHARE = 0.4  # of the budget
-LEAVES = 0.8  # of what the probe may take, so that a measurement is never starved
+FIRST = 60  # looks, by which there is an answer, that nothing else of the probe's takes away
+LEAVES = 0.8  # of what the probe may take: later looks starve no measurement
 SEARCH = 5  # updates in which all modules are hooked, to find targets
 AGAIN = (0, 100, 1000)  # updates at which they are looked for, while none is found
 LONGEST = 64  # steps of a window
@@ -86,15 +87,15 @@ class Parts:
         self._fail = fail
         self.networks = Networks(list(policy.parameters()), *optimizers)
         self.objective = Objective(policy)
-        self.algebra, self.advantages = Algebra(), Advantages()
+        self.algebra, self.advantages, self.drawn = Algebra(), Advantages(), Drawn()
         self.trained = Trained(policy, optimizers[0])
         self.checks: list[Check] = [
             self.trained, NoStep(), Targets(), ActorStep(), self.objective, self.objective.density,
-            self.algebra, self.advantages,
-            *questions(None, None),
+            self.algebra, self.advantages, self.drawn, *questions(None, None),
         ]  # fmt: skip
         self._ring: Ring | None = None
         self._sought = self._matched = 0  # rows of batches
+        self._first = True  # no batch of this window was looked up
         self.on = False
         self._seconds = {check.name: 0.0 for check in self.checks}
         self._own, self._looks, self._count = 0.0, 0, 0
@@ -163,6 +164,11 @@ class Parts:
         with self._paying():
             arrays = {name: each.cpu().numpy() for name, each in given.items()}
             rows, sought = matched(self._ring, arrays)
+        if self._first:
+            self._first = False
+            observations = arrays["observation"]
+            self._ask(self.drawn, self.drawn.take, observations, self._ring.count)
+            self._tell(self.drawn)
         self._sought, self._matched = self._sought + sought, self._matched + len(rows.begun)
         hidden = 2 * self._matched < self._sought
         for each in self.checks:
@@ -252,7 +258,7 @@ class Parts:
             with self._paying():
                 self._looks += 1
                 self.networks.refresh()
-                self._begin, self._open = self._sampled(), []
+                self._begin, self._open, self._first = self._sampled(), [], True
                 self.objective.on = True
         if self._count >= self._file:
             self._file = self._count - self._count % ROW + ROW
@@ -336,7 +342,7 @@ class Parts:
             return True
         price = self._own / self._looks
         allowed = self.budget.share * (self.budget.elapsed + price)
-        left = self.budget.own + price <= LEAVES * allowed
+        left = self._looks < FIRST or self.budget.own + price <= LEAVES * allowed
         return left and self._own + price <= SHARE * allowed
 
     @contextmanager

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -33,6 +34,28 @@ BURSTS = 60  # bursts that a figure can show
 NUMBERS = ("value", "ci_low", "ci_high")
 CELLS = ("bias2", "variance", "mse", "snr", "mean_norm", "cosine", "sign_agreement")
 TIERS = ("every update", "successive gradients", "measurements")
+# What has one value per step, the most important first: the return, the critic's value against it,
+# and what the last updates brought.
+WORDS = {
+    "returns": "mean return of 16 episodes",
+    "episodes": "mean return of 8 training episodes",
+    "episode_return": "return of an episode",
+    "value": "the critic's mean value",
+    "return_bound": "bound of the return",
+    "gains": "return gained by a window",
+    "episode_gains": "return gained in training",
+    "signal_share": "share of signal in a batch's gradient",
+    "grad_norm": "norm of the gradient",
+    "grad_norm_max": "largest norm of the gradient",
+    "update_ratio": "size of an update, |Δθ| / |θ|",
+    "critic_loss": "the critic's loss",
+    "nonfinite": "gradients that are not finite",
+    "saturation": "saturated actions",
+    "weight_zero": "weight of horizon 0",
+    "jacobian_ratio": "Jacobian error over the first one",
+    "lyapunov": "Lyapunov exponent λ per step",
+}
+LOGARITHMIC = ("grad_norm", "grad_norm_max", "update_ratio", "critic_loss", "jacobian_ratio")
 
 
 def curves(runs: Mapping[str, ProbeRun]) -> pd.DataFrame:
@@ -53,7 +76,8 @@ def _curves(run: ProbeRun) -> Iterator[pd.DataFrame]:
 def apart(run: ProbeRun) -> ProbeRun:
     """Every row of a table at a step of its own."""
     names = ("vitals", "successive", "measured", "returns", "episodes")
-    return replace(run, **{name: _apart(getattr(run, name)) for name in names})
+    tables: dict[str, Any] = {name: _apart(getattr(run, name)) for name in names}
+    return replace(run, **tables)
 
 
 def _apart(columns: Columns) -> Columns:
@@ -165,18 +189,20 @@ def _rows(
 
 
 def _returns(run: ProbeRun) -> Iterator[pd.DataFrame]:
-    """Means of windows of episodes: of the policy's own, and of the loop's in training."""
-    for name, table, window in (
-        ("returns", run.returns, WINDOW),
-        ("episodes", run.episodes, TRAINED),
+    """Means of windows of episodes, and their changes: of the policy's own, and of the loop's in
+    training."""
+    for name, gained, table, window in (
+        ("returns", "gains", run.returns, WINDOW),
+        ("episodes", "episode_gains", run.episodes, TRAINED),
     ):
-        levels = Returns.of(table, window).levels()
-        if levels:
-            step = np.array([each.step for each in levels])
-            columns = [[getattr(each.number, end) for each in levels]
-                       for end in ("value", "low", "high")]  # fmt: skip
-            value, low, high = (np.array(column) for column in columns)
-            yield _rows(step, name, value, (low, high))
+        told = Returns.of(table, window)
+        for quantity, found in ((name, told.levels()), (gained, told.changes())):
+            step = np.array([each.step for each in found], dtype=float)
+            value, low, high = (
+                np.array([getattr(each.number, end) for each in found], dtype=float)
+                for end in ("value", "low", "high")
+            )
+            yield _rows(step, quantity, value, (low, high))
 
 
 def _vitals(run: ProbeRun) -> Iterator[pd.DataFrame]:
