@@ -31,7 +31,7 @@ from gradlab.probe.parts.answers import Answer, off
 from gradlab.probe.parts.moves import ActorStep, NoStep, Step, Targets, Trained, Values, Window
 from gradlab.probe.parts.networks import CRITIC, Calls, Networks, held, modules
 from gradlab.probe.parts.objectives import Ear, Objective
-from gradlab.probe.parts.rows import STORED, Rows, check_lengths, matched, questions
+from gradlab.probe.parts.rows import STORED, Drawn, Rows, check_lengths, matched, questions
 from gradlab.probe.parts.targets import (
     ADDED,
     Advantages,
@@ -70,7 +70,6 @@ class Parts:
     Args:
         optimizers: the policy's and the critic's; without the first nothing is looked at, without
             the second every other one that steps is taken for the loop's.
-        called: what the loop calls for the policy.
         now: updates so far, and the step as the loop counts.
         fail: is given what a log raised.
     """
@@ -79,7 +78,6 @@ class Parts:
         self,
         policy: nn.Module,
         optimizers: tuple[Any, Any],
-        called: nn.Module,
         log: AlarmLog,
         budget: Budget,
         now: Callable[[], tuple[int, int]],
@@ -88,16 +86,16 @@ class Parts:
         self.policy, self.log, self.budget, self.now = policy, log, budget, now
         self._fail = fail
         self.networks = Networks(list(policy.parameters()), *optimizers)
-        self.objective = Objective(called)
-        self.algebra, self.advantages = Algebra(), Advantages()
+        self.objective = Objective(policy)
+        self.algebra, self.advantages, self.drawn = Algebra(), Advantages(), Drawn()
         self.trained = Trained(policy, optimizers[0])
         self.checks: list[Check] = [
             self.trained, NoStep(), Targets(), ActorStep(), self.objective, self.objective.density,
-            self.algebra, self.advantages,
-            *questions(None, None),
+            self.algebra, self.advantages, self.drawn, *questions(None, None),
         ]  # fmt: skip
         self._ring: Ring | None = None
         self._sought = self._matched = 0  # rows of batches
+        self._first = True  # no batch of this window was looked up
         self.on = False
         self._seconds = {check.name: 0.0 for check in self.checks}
         self._own, self._looks, self._count = 0.0, 0, 0
@@ -166,6 +164,11 @@ class Parts:
         with self._paying():
             arrays = {name: each.cpu().numpy() for name, each in given.items()}
             rows, sought = matched(self._ring, arrays)
+        if self._first:
+            self._first = False
+            observations = arrays["observation"]
+            self._ask(self.drawn, self.drawn.take, observations, self._ring.count)
+            self._tell(self.drawn)
         self._sought, self._matched = self._sought + sought, self._matched + len(rows.begun)
         hidden = 2 * self._matched < self._sought
         for each in self.checks:
@@ -255,7 +258,7 @@ class Parts:
             with self._paying():
                 self._looks += 1
                 self.networks.refresh()
-                self._begin, self._open = self._sampled(), []
+                self._begin, self._open, self._first = self._sampled(), [], True
                 self.objective.on = True
         if self._count >= self._file:
             self._file = self._count - self._count % ROW + ROW
@@ -320,11 +323,14 @@ class Parts:
         for handle in self._heard:
             handle.remove()
         of = self.networks.critics if critics is None else critics
-        ears = [each.register_forward_hook(Ear(self.objective.hear_critic)) for each in of]
-        if of:
-            hear = Ear(self.objective.hear_policy)
-            ears.append(self.objective.policy.register_forward_hook(hear))
-        self._heard = ears
+        hear = self.objective.hear_critic, self.objective.hear_policy
+        nested = [part for each in of for part in each.modules() if part is each or part._modules]
+        own = [*self.policy.modules()] if of else []
+        self._heard = [
+            part.register_forward_hook(Ear(what))
+            for what, parts in zip(hear, (dict.fromkeys(nested), own), strict=True)
+            for part in parts
+        ]
 
     def _stop_searching(self) -> None:
         if self._searching is not None:
