@@ -78,6 +78,21 @@ def test_a_rise_is_that_of_the_objective_itself() -> None:
     assert objectives._rise(critics, old, new, loop.ALPHA) == pytest.approx(fall, rel=2e-2)
 
 
+@pytest.mark.parametrize("looks, fault", [("0" * 14, True), ("0" * 13, False), ("110" * 80, False),
+                                          ("0001" * 40, True), ("01" * 200, False)])  # fmt: skip
+def test_a_wrong_sign_is_decided_by_the_odds_of_the_newest_looks(looks: str, fault: bool) -> None:
+    check = objectives.Objective(nn.Linear(1, 1))
+    told = []
+    for each in looks:
+        check._looks += 1
+        check._count(each == "1")
+        told.append(check.answer().state == "fault")
+    assert any(told) == fault
+    # a fall adds log(.84 / .40) = .74, a rise takes log(.60 / .16) = 1.32 away, down to 0
+    if fault:
+        assert told.index(True) == (13 if "1" not in looks else 38)
+
+
 def test_an_entropy_of_the_wrong_sign_is_no_rise() -> None:
     loop = Soft()
     loop.ALPHA = -0.2

@@ -7,9 +7,9 @@ follows from the action that the critic was given. The gradient that the loss se
 log σ is x ∂Q + y ∂log π to rounding: α = |y/x|, and a look counts as a rise only where x < 0 and,
 where it can be seen, y > 0: else a rise of the entropy would hide a fall of Q. A sound loop rises
 in .60 to 1 of the looks, one with the wrong sign in 0 to .16. Which of both it is decides Page's
-test (Biometrika 41, 1954), as soon as the newest looks are e¹² times likelier under a wrong sign:
+test (Biometrika 41, 1954), as soon as the newest looks are e¹⁰ times likelier under a wrong sign:
 
-    S ← max(S + log p(look | .16) − log p(look | .60), 0) > 12       17 falls in a row, or 29 at .16
+    S ← max(S + log p(look | .16) − log p(look | .60), 0) > 10      14 falls in a row, or 25 at .16
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from gradlab.probe.policy_calls import inert, limits_of, passing
 ROWS = 64  # of the batch
 REFIT = 4  # looks to one in which the loss's terms are weighed, which costs as much again
 LOOKS, LEAST = 50, 0.35  # fewer than this share of so many looks positive: the sign is wrong
-SOUND, WRONG, SURE = 0.6, 0.16, 12.0  # shares of looks, and log of their odds: the same, sooner
+SOUND, WRONG, SURE = 0.6, 0.16, 10.0  # shares of looks, and log of their odds: the same, sooner
 EARLY = 25  # looks, before which nothing is called sound
 DRAWN = (0.3, 0.7, 1.4)  # |mean| and standard deviations of what passes for standard noise
 FITS, HALF = 3, 0.5  # of the terms of a loss, and how many of them are enough
