@@ -108,12 +108,6 @@ def check_share(overhead_budget: object) -> None:
         raise InputError(f"overhead_budget is {overhead_budget!r}, expected a share in (0, 1]")
 
 
-def check_period(period: object) -> None:
-    """Raises InputError for anything but a number of updates or None."""
-    if period is not None and (not isinstance(period, int) or period < 1):
-        raise InputError(f"period is {period!r}, expected a number of updates, at least 1, or None")
-
-
 def check_env(env: object) -> None:
     """Raises InputError for anything but a function that makes an environment."""
     if env is None or (callable(env) and not hasattr(env, "reset")) or isinstance(env, type):

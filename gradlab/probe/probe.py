@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gradlab import provenance
+from gradlab import provenance, validation
 from gradlab.networks.critics import CriticLike, as_critic
 from gradlab.probe import arguments
 from gradlab.probe.alarm_log import AlarmLog
@@ -39,7 +39,7 @@ from gradlab.probe.isolation import warn
 from gradlab.probe.leaks import ModelGradients
 from gradlab.probe.origin import Finder
 from gradlab.probe.parts.parts import Parts
-from gradlab.probe.policy_calls import Watch, Watched, limits_of
+from gradlab.probe.policy_calls import Watch, Watched, watched_in
 from gradlab.probe.returns import Looks, MakeEnv
 from gradlab.probe.row_sinks import FileSink, FunctionSink, Log, NoSink, RowSink, SeveralSinks
 from gradlab.probe.sampler import Measurements
@@ -126,7 +126,7 @@ class Probe:
             looks = Looks(env, policy, self.budget, seed)
         with self.budget.paying():  # setting up is the probe's own time, too
             question = None if task is None else _question(task, critic, seed, policy)
-            watch = Watch(watched or Watched(policy, limits_of(policy, task)), self.budget)
+            watch = Watch(watched or watched_in(policy, task), self.budget)
             named = list(policy.named_parameters())
             settings = {"seed": seed, "critic_alone": bool(critic_alone)}
             sink: RowSink = (
@@ -191,7 +191,8 @@ class Probe:
         Raises:
             InputError: no modules, or a target with the shapes of no network.
         """
-        arguments.check_period(period)
+        if period is not None:
+            validation.whole("period", period, 1)
         self._parts.declare(critic, target, period)
 
     def record(self, env: Any) -> Any:
@@ -364,6 +365,7 @@ class Probe:
             self._fail(failed)
 
     def _look(self, step: Any, scaler: Any, finder: Finder | None) -> None:
+        self._parts.trained.marks += 1
         scale = arguments.scale_of(scaler, self._optimizer)
         self._updates.look(arguments.step_of(step), scale, True, finder)
 

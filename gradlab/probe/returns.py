@@ -25,7 +25,7 @@ from gradlab.probe.budget import Budget
 from gradlab.probe.due import span
 from gradlab.probe.isolation import copied, undisturbed
 from gradlab.probe.resuming import Earlier
-from gradlab.runs.probe.returns import LEAST, TRAINED, WINDOW, Returns
+from gradlab.runs.probe.returns import COLUMNS, LEAST, TRAINED, WINDOW, Returns
 from gradlab.user_code.calls import running
 
 CLOSEST = ceil(LEAST / (WINDOW - 1))  # updates between two episodes
@@ -45,8 +45,7 @@ class Followed:
     def __init__(self, name: str, window: int, earlier: Earlier) -> None:
         self.name, self.window = name, window
         columns = getattr(earlier, name)
-        names = ("update", "step", "value")
-        self.rows = [np.asarray(columns.get(each, ()), dtype=float).tolist() for each in names]
+        self.rows = [np.asarray(columns.get(each, ()), dtype=float).tolist() for each in COLUMNS]
 
     @property
     def count(self) -> int:
@@ -55,11 +54,11 @@ class Followed:
 
     def add(self, row: Mapping[str, Any]) -> Alarm | None:
         """One more; the alarm, where it fills a window and raises one."""
-        for held, name in zip(self.rows, ("update", "step", "value"), strict=True):
+        for held, name in zip(self.rows, COLUMNS, strict=True):
             held.append(row[name])
         if self.count % self.window:
             return None
-        columns = dict(zip(("update", "step", "value"), map(np.array, self.rows), strict=True))
+        columns = dict(zip(COLUMNS, map(np.array, self.rows), strict=True))
         return fallen(Returns.of(columns, self.window), self.name)
 
 

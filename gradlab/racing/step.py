@@ -25,9 +25,8 @@ from gradlab.probe.isolation import copied, undisturbed
 from gradlab.progress import Progress, silent
 from gradlab.racing.worlds import UNPAIRED
 from gradlab.runs.step import POLICIES, Step
-from gradlab.statistics.intervals import student
 from gradlab.statistics.number import Number, decide
-from gradlab.statistics.paired import difference_of_means, level_of
+from gradlab.statistics.paired import difference_of_means, level_of, student_mean
 from gradlab.user_code.calls import running
 
 NO_SEED = "reset takes no seed"
@@ -144,9 +143,7 @@ def _change(
     if not paired:
         return difference_of_means(moved, still, level)
     change = moved - still
-    value, se = float(change.mean()), float(change.std(ddof=1) / np.sqrt(len(change)))
-    half = student(len(change) - 1, level) * se  # 0 where all starts are one
-    return Number(value, value - half, value + half, len(change), se)
+    return student_mean(change, level)  # a width of 0 where all starts are one
 
 
 def _policies(before: nn.Module, after: nn.Module) -> list[nn.Module]:

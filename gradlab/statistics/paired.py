@@ -62,6 +62,13 @@ def ratio_of_means(above: Estimate, below: Estimate, among: int = 1) -> Interval
     )
 
 
+def student_mean(values: Array, level: float = LEVEL) -> Number:
+    """The mean of two values or more, each end of Student's interval at this level."""
+    value, se = float(values.mean()), float(values.std(ddof=1)) / len(values) ** 0.5
+    half = student(len(values) - 1, level) * se
+    return Number(value, value - half, value + half, len(values), se)
+
+
 def difference_of_means(above: Array, below: Array, level: float = LEVEL) -> Number:
     """mean(above) − mean(below) of separate samples, each end at this level (Welch 1947,
     Biometrika 34); NaN where one has fewer than two."""

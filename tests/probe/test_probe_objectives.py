@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import gradlab
+from gradlab.networks.actors import squashed
 from gradlab.probe.parts import objectives
 from tests.probe.actor_critics import Loop, Soft, answers, watched
 
@@ -28,6 +29,22 @@ def test_a_wrong_sign_is_told_in_two_lines(kind: type[Loop], fault: str) -> None
     told = [each.message for each in probe.alarms if each.kind == objectives.DESCENT]
     assert bool(told) == bool(fault)
     assert all(each.endswith("is the sign of its loss right?") for each in told)
+
+
+def test_the_passes_of_an_actor_that_is_wrapped_are_heard() -> None:
+    loop, rows = Soft("sign of the actor's loss"), []
+    policy = squashed(loop.policy)
+    probe = gradlab.Probe(
+        policy, loop.actor_optimizer, log=rows.append, overhead_budget=1.0, clock=lambda: 0.0
+    )
+    loop.run(probe, 290)
+    probe.close()
+    assert answers(rows)[CHECK]["state"] == "fault"
+    # The share of saturated actions is the actor's: tanh of the mean, here far inside its limits.
+    watch = probe._updates.watch
+    assert watch.watched.module is loop.policy and watch.limits is not None
+    mean = loop.policy(loop.batch()["state"])[0]
+    assert torch.equal(watch.watched.action(mean), torch.tanh(mean))
 
 
 def heard(loop: Soft) -> objectives.Objective:

@@ -6,6 +6,7 @@ several the first in this order.
 
 from __future__ import annotations
 
+REPLACED = "another policy is trained"
 SWAPPED = "targets follow too fast"
 FROZEN = "targets do not move"
 OUTSIDE = "network moves without a step"
@@ -15,4 +16,4 @@ DISCOUNT = "wrong targets"
 ADVANTAGE = "wrong advantages"
 STORED = "stored rows differ"
 DENSITY = "wrong density"
-CAUSES = (STORED, OUTSIDE, SWAPPED, FROZEN, LEAKED, DESCENT, DISCOUNT, ADVANTAGE, DENSITY)
+CAUSES = (REPLACED, STORED, OUTSIDE, SWAPPED, FROZEN, LEAKED, DESCENT, DISCOUNT, ADVANTAGE, DENSITY)

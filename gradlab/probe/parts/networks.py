@@ -179,15 +179,14 @@ class Networks:
         known = [(CRITIC, each) for each in critics] + [(POLICY, policy)]
         self.pairs = []
         for target in targets:
-            shapes = _shapes(target.parameters())
-            alike = [(name, each) for name, each in known if _shapes(each.parameters()) == shapes]
-            if not alike:
+            online = _nearest(target, [each for _, each in known])
+            if online is None:
                 kind = type(target).__name__
                 raise InputError(
                     f"target is a {kind} whose tensors have the shapes of neither critic nor "
                     f"policy: give the copy of one of them"
                 )
-            name, online = min(alike, key=lambda each: _distance(each[1], target))
+            name = next(name for name, each in known if each is online)
             self.pairs.append(_pair(name, online, target))
 
 
@@ -215,14 +214,17 @@ def _pairs(online: Iterable[nn.Module], copies: Iterable[nn.Module], whose: str)
     """Every copy with the nearest network of its shapes."""
     pairs, networks = [], list(online)
     for copy in copies:
-        shapes = _shapes(copy.parameters())
-        alike = [each for each in networks if _shapes(each.parameters()) == shapes]
-        if not alike:
-            continue
-        nearest = min(alike, key=lambda each: _distance(each, copy))
-        if _distance(nearest, copy) < NEAR:
+        nearest = _nearest(copy, networks)
+        if nearest is not None and _distance(nearest, copy) < NEAR:
             pairs.append(_pair(whose, nearest, copy))
     return pairs
+
+
+def _nearest(copy: nn.Module, networks: Iterable[nn.Module]) -> nn.Module | None:
+    """Of the networks of its shapes the one whose values are nearest; None: there is none."""
+    shapes = _shapes(copy.parameters())
+    alike = [each for each in networks if _shapes(each.parameters()) == shapes]
+    return min(alike, key=lambda each: _distance(each, copy), default=None)
 
 
 def _pair(whose: str, online: nn.Module, target: nn.Module) -> Pair:

@@ -6,7 +6,10 @@ before and after the step, with copies of policy and critics: nothing of the loo
 follows from the action that the critic was given. The gradient that the loss sent to mean and
 log σ is x ∂Q + y ∂log π to rounding: α = |y/x|, and a look counts as a rise only where x < 0 and,
 where it can be seen, y > 0: else a rise of the entropy would hide a fall of Q. A sound loop rises
-in .60 to 1 of the looks, one with the wrong sign in 0 to .16.
+in .60 to 1 of the looks, one with the wrong sign in 0 to .16. Which of both it is decides Page's
+test (Biometrika 41, 1954), as soon as the newest looks are e¹² times likelier under a wrong sign:
+
+    S ← max(S + log p(look | .16) − log p(look | .60), 0) > 12       17 falls in a row, or 29 at .16
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from math import log
 from typing import Any, final
 
 import torch
@@ -27,7 +31,8 @@ from gradlab.probe.policy_calls import inert, limits_of, passing
 ROWS = 64  # of the batch
 REFIT = 4  # looks to one in which the loss's terms are weighed, which costs as much again
 LOOKS, LEAST = 50, 0.35  # fewer than this share of so many looks positive: the sign is wrong
-EARLY, FEWER = 25, 0.1  # the same, sooner
+SOUND, WRONG, SURE = 0.6, 0.16, 12.0  # shares of looks, and log of their odds: the same, sooner
+EARLY = 25  # looks, before which nothing is called sound
 DRAWN = (0.3, 0.7, 1.4)  # |mean| and standard deviations of what passes for standard noise
 FITS, HALF = 3, 0.5  # of the terms of a loss, and how many of them are enough
 UNEXPLAINED = 0.1  # of the gradient, above which the loss has other terms
@@ -113,6 +118,7 @@ class Objective:
         self._rises: deque[bool] = deque(maxlen=LOOKS)
         self._weights: tuple[float, float] | None = (-1.0, 0.0)
         self._looks, self._reason = 0, NO_CALL
+        self._odds = 0.0  # S
 
     def hear_policy(self, module: nn.Module, args: Any, output: Any) -> None:
         """The policy has been called with gradients."""
@@ -153,8 +159,16 @@ class Objective:
                 return
             new = old.again(self._twin(self.policy), made.inputs)
             rise = _rise(critics, old, new, abs(weights[1] / weights[0]))
+        if torch.equal(old.value, new.value):
+            self._reason = "its steps leave the actor's actions as they were"
+            return
         self._looks += 1
-        self._rises.append(rise > 0 and weights[0] < 0 <= weights[1])
+        self._count(rise > 0 and weights[0] < 0 <= weights[1])
+
+    def _count(self, rose: bool) -> None:
+        self._rises.append(rose)
+        step = log(WRONG / SOUND) if rose else log((1 - WRONG) / (1 - SOUND))
+        self._odds = min(max(self._odds + step, 0.0), 2 * SURE)
 
     def _weighed(self, made: Pass, old: Action, critics: Critics) -> tuple[float, float] | None:
         """With the density of the squashed Gaussian; where only the one before the squash fits, the
@@ -171,7 +185,7 @@ class Objective:
         looks, rose = len(self._rises), sum(self._rises)
         share = rose / looks
         proof = f"Q − α log π rose in {rose} of {looks} of its steps (fault: under {LEAST:.0%})"
-        if (looks == LOOKS and share < LEAST) or (looks >= EARLY and share <= FEWER):
+        if (looks == LOOKS and share < LEAST) or self._odds > SURE:
             return Answer(
                 "fault", proof, share, LEAST, self._looks, DESCENT,
                 f"the actor's steps lower its own objective, Q − α log π, in {looks - rose} of "

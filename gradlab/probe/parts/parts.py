@@ -25,12 +25,13 @@ from torch.optim.optimizer import (
 from gradlab.probe.alarm_log import AlarmLog
 from gradlab.probe.alarms.evidence import Alarm
 from gradlab.probe.budget import GRACE, UNSEEN, Budget
+from gradlab.probe.critics import pushed
 from gradlab.probe.isolation import warn
 from gradlab.probe.parts.answers import Answer, off
-from gradlab.probe.parts.moves import ActorStep, NoStep, Step, Targets, Values, Window
+from gradlab.probe.parts.moves import ActorStep, NoStep, Step, Targets, Trained, Values, Window
 from gradlab.probe.parts.networks import CRITIC, Calls, Networks, held, modules
 from gradlab.probe.parts.objectives import Ear, Objective
-from gradlab.probe.parts.rows import STORED, Rows, check_lengths, matched, questions
+from gradlab.probe.parts.rows import STORED, Drawn, Rows, check_lengths, matched, questions
 from gradlab.probe.parts.targets import (
     ADDED,
     Advantages,
@@ -45,7 +46,8 @@ if TYPE_CHECKING:
 
 EVERY = 10  # updates to one that is looked at
 SHARE = 0.4  # of the budget
-LEAVES = 0.8  # of what the probe may take, so that a measurement is never starved
+FIRST = 60  # looks, by which there is an answer, that nothing else of the probe's takes away
+LEAVES = 0.8  # of what the probe may take: later looks starve no measurement
 SEARCH = 5  # updates in which all modules are hooked, to find targets
 AGAIN = (0, 100, 1000)  # updates at which they are looked for, while none is found
 LONGEST = 64  # steps of a window
@@ -87,14 +89,15 @@ class Parts:
         self._fail = fail
         self.networks = Networks(list(policy.parameters()), *optimizers)
         self.objective = Objective(called)
-        self.algebra, self.advantages = Algebra(), Advantages()
+        self.algebra, self.advantages, self.drawn = Algebra(), Advantages(), Drawn()
+        self.trained = Trained(policy, optimizers[0])
         self.checks: list[Check] = [
-            NoStep(), Targets(), ActorStep(), self.objective, self.objective.density, self.algebra,
-            self.advantages,
-            *questions(None, None),
+            self.trained, NoStep(), Targets(), ActorStep(), self.objective, self.objective.density,
+            self.algebra, self.advantages, self.drawn, *questions(None, None),
         ]  # fmt: skip
         self._ring: Ring | None = None
         self._sought = self._matched = 0  # rows of batches
+        self._first = True  # no batch of this window was looked up
         self.on = False
         self._seconds = {check.name: 0.0 for check in self.checks}
         self._own, self._looks, self._count = 0.0, 0, 0
@@ -163,6 +166,11 @@ class Parts:
         with self._paying():
             arrays = {name: each.cpu().numpy() for name, each in given.items()}
             rows, sought = matched(self._ring, arrays)
+        if self._first:
+            self._first = False
+            observations = arrays["observation"]
+            self._ask(self.drawn, self.drawn.take, observations, self._ring.count)
+            self._tell(self.drawn)
         self._sought, self._matched = self._sought + sought, self._matched + len(rows.begun)
         hidden = 2 * self._matched < self._sought
         for each in self.checks:
@@ -215,6 +223,9 @@ class Parts:
 
     def _see_after(self, optimizer: Any) -> None:
         self.networks.meet(optimizer)
+        self.trained.see(optimizer)
+        if self.trained.replaced:
+            self._tell(self.trained)
         if self._open is not None and optimizer is self.networks.actor:
             self._ask(self.objective, self.objective.after)
         if self._open is not None and self._before is not None:
@@ -231,8 +242,8 @@ class Parts:
         known = self.networks.online.get(CRITIC)
         critic = () if known is None else known.parameters
         mine = {id(p) for p in held(optimizer)}
-        pushed = _gradient(p for p in critic if id(p) in mine)
-        return Step(optimizer, before, self._sampled(), _gradient(self.networks.policy), pushed)
+        turn, its = pushed(self.networks.policy), pushed(p for p in critic if id(p) in mine)
+        return Step(optimizer, before, self._sampled(), turn, its)
 
     def _over(self) -> None:
         """A step of the actor is over: close a window, and open one where it is due."""
@@ -249,7 +260,7 @@ class Parts:
             with self._paying():
                 self._looks += 1
                 self.networks.refresh()
-                self._begin, self._open = self._sampled(), []
+                self._begin, self._open, self._first = self._sampled(), [], True
                 self.objective.on = True
         if self._count >= self._file:
             self._file = self._count - self._count % ROW + ROW
@@ -330,7 +341,7 @@ class Parts:
             return True
         price = self._own / self._looks
         allowed = self.budget.share * (self.budget.elapsed + price)
-        left = self.budget.own + price <= LEAVES * allowed
+        left = self._looks < FIRST or self.budget.own + price <= LEAVES * allowed
         return left and self._own + price <= SHARE * allowed
 
     @contextmanager
@@ -371,10 +382,6 @@ def _compiled() -> int:
     """Frames that torch has compiled so far; such modules warn of hooks of all modules."""
     dynamo = sys.modules.get("torch._dynamo")
     return 0 if dynamo is None else sum(dynamo.utils.counters["frames"].values())
-
-
-def _gradient(parameters: Any) -> bool:
-    return any(p.grad is not None and bool(p.grad.any()) for p in parameters)
 
 
 # One pair of hooks for the process, never taken away: an optimiser that goes through its hooks just

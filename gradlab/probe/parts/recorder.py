@@ -35,6 +35,7 @@ class Found:
     Attributes:
         rows: their places in the batch; reward, terminated, truncated, action: as recorded.
         following: keys of the next observations; later: of those after them, 0 where unknown.
+        earlier: rewards of the steps before, NaN at an episode's first one.
     """
 
     rows: NDArray[np.intp]
@@ -44,6 +45,7 @@ class Found:
     truncated: NDArray[np.bool_]
     following: NDArray[np.int64]
     later: NDArray[np.int64]
+    earlier: NDArray[np.float64]
 
 
 @final
@@ -57,7 +59,7 @@ class Ring:
         self.ending: set[int] = set()  # of observations whose step ended one
         self._at: dict[int, int] = {}  # −1: several steps begin there
         self._key, self._next, self._after = (np.zeros(size, np.int64) for _ in range(3))
-        self._reward = np.zeros(size)
+        self._reward, self._earlier = np.zeros(size), np.zeros(size)
         self._ended = np.zeros((size, 2), bool)
         self._action: NDArray[np.float64] | None = None
 
@@ -67,13 +69,17 @@ class Ring:
     ) -> int:  # fmt: skip
         """One step; its place. `before`: of the step of this episode before it, −1: none."""
         place = self.count % self.size
-        if self.count >= self.size and self._at.get(int(self._key[place])) == place:
-            del self._at[int(self._key[place])]
+        old = int(self._key[place])
+        if self.count >= self.size and self._at.get(old) == place:
+            del self._at[old]  # nothing that is older is found any more
+            self.firsts.discard(old)
+            self.ending.discard(old)
         row = np.asarray(action, dtype=np.float64).reshape(-1)
         if self._action is None:
             self._action = np.zeros((self.size, len(row)))
         self._key[place], self._next[place], self._after[place] = begun, end, -1
         self._reward[place], self._ended[place], self._action[place] = reward, ended, row
+        self._earlier[place] = self._reward[before] if before >= 0 else np.nan
         if before >= 0:
             self._after[before] = place
         self._at[begun] = place if begun not in self._at else -1
@@ -92,7 +98,7 @@ class Ring:
         later = np.where(after >= 0, self._next[np.maximum(after, 0)], 0)
         return Found(
             rows, actions[at], self._reward[at], self._ended[at, 0], self._ended[at, 1],
-            self._next[at], later,
+            self._next[at], later, self._earlier[at],
         )  # fmt: skip
 
 
@@ -123,7 +129,7 @@ class Single(gymnasium.Wrapper[Any, Any, Any, Any]):
     def reset(self, **given: Any) -> Any:
         observation, info = self.env.reset(**given)
         self._begun, self._before = key(observation), -1
-        self._ring.firsts.add(key(observation))
+        self._ring.firsts.add(self._begun)
         return observation, info
 
     def step(self, action: Any) -> Any:
@@ -182,5 +188,6 @@ class Vector(gymnasium.vector.VectorWrapper):
             self._begin(n, observation)
 
     def _begin(self, n: int, observation: Any) -> None:
-        self._begun[n], self._before[n] = key(observation), -1
-        self._ring.firsts.add(key(observation))
+        self._begun[n] = first = key(observation)
+        self._before[n] = -1
+        self._ring.firsts.add(first)

@@ -17,10 +17,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from gradlab.statistics.intervals import student
 from gradlab.statistics.number import Number
-from gradlab.statistics.paired import difference_of_means
+from gradlab.statistics.paired import difference_of_means, student_mean
 
+COLUMNS = ("update", "step", "value")  # of a table of returns, of those that windows are made of
 WINDOW, TRAINED = 16, 8  # episodes of a window: of iterates, and of the loop's own training
 LEAST = 250  # updates of a window, below which nothing is alarming
 SURE = 0.999  # of one end: 95% is shown by one window in forty where nothing changes
@@ -69,8 +69,7 @@ class Returns:
     @classmethod
     def of(cls, columns: Any, window: int) -> Returns:
         """Those of a table of the log, by columns; {} has none."""
-        names = ("update", "step", "value")
-        update, step, value = (np.asarray(columns.get(name, ())) for name in names)
+        update, step, value = (np.asarray(columns.get(name, ())) for name in COLUMNS)
         finite = np.isfinite(value.astype(float))
         return cls(
             update[finite].astype(np.int64), step[finite].astype(np.int64),
@@ -90,12 +89,7 @@ class Returns:
 
     def levels(self) -> list[Change]:
         """Of every window its mean, with Student's interval."""
-        found = []
-        for k, each in enumerate(self.windows):
-            mean, se = float(each.mean()), float(each.std(ddof=1)) / len(each) ** 0.5
-            half = student(len(each) - 1) * se
-            found.append(self._change(k, Number(mean, mean - half, mean + half, len(each), se)))
-        return found
+        return [self._change(k, student_mean(each)) for k, each in enumerate(self.windows)]
 
     def changes(self, newest: int | None = None) -> list[Change]:
         """Of every window from the second on, or of the newest ones."""
@@ -114,10 +108,10 @@ class Returns:
 
     def since_begin(self) -> Change | None:
         """The newest window against the first; None before there are two."""
-        means = self.windows
-        if len(means) < 2:
+        held = self.windows
+        if len(held) < 2:
             return None
-        return self._change(len(means) - 1, difference_of_means(means[-1], means[0]))
+        return self._change(len(held) - 1, difference_of_means(held[-1], held[0]))
 
     def _change(self, k: int, number: Number) -> Change:
         last = (k + 1) * self.window - 1
