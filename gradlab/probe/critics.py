@@ -75,9 +75,11 @@ class Turns:
 
     def mine(self) -> bool:
         """By the gradients that are there."""
-        if not self._others or pushed(self._mine):
+        if not self._others or pushed(self._mine) or self._passed >= ALTERNATE:
             return True
-        return self._passed >= ALTERNATE or not pushed(self._others)
+        sizes = [float(p.grad.sum()) for p in self._others if p.grad is not None]
+        # A lost gradient of the others clips the own one to 0: nobody knows whose turn it is.
+        return not pushed(self._others) or not all(map(isfinite, sizes))
 
     def over(self) -> bool:
         """The step is made; whose turn it was."""
