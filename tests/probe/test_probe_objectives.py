@@ -103,6 +103,24 @@ def test_an_entropy_of_the_wrong_sign_is_no_rise() -> None:
     assert list(check._rises) == [False]
 
 
+@pytest.mark.parametrize("alpha", [50.0, -50.0])
+@pytest.mark.parametrize("corrected", [True, False])
+def test_where_the_entropy_outweighs_q_its_sign_and_density_are_told(
+    alpha: float, corrected: bool
+) -> None:
+    loop = Soft("" if corrected else "no correction of the tanh")
+    loop.ALPHA = alpha
+    check = heard(loop)
+    for _ in range(3 * objectives.REFIT):
+        loop.actor_loss(loop.batch()).backward()
+        loop.actor_optimizer.step()
+        check.after()
+        loop.actor_optimizer.zero_grad()
+    assert not any(check._rises) and bool(check._rises) == (alpha < 0)
+    assert alpha < 0 or "outweighs" in check.answer().proof
+    assert check.density.answer().state == ("sound" if corrected else "fault")
+
+
 def test_an_actor_that_follows_no_critic_says_so() -> None:
     policy, rows = nn.Linear(2, 1), []
     optimizer = torch.optim.Adam(policy.parameters())
