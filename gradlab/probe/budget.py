@@ -7,8 +7,8 @@ A measurement is made when own + price ≤ share · (elapsed + price), its price
 time. Whole episodes have `EPISODES` of the share where there is an environment, and all else has
 the rest of it, by itself. Bursts of successive gradients keep to a part of the share where a task
 waits for the rest. What is looked at in every update keeps to a part of it in the same way, and
-passes updates over where it does not; only the first few are looked at whatever they cost. A clock
-inside an update
+passes updates over where it does not; only the first few are looked at whatever they cost. Outside
+of it, at every update, a few numbers are tested for being finite. A clock inside an update
 does not see hooks being called, nor the caches that they leave cold: a second of it
 counts `UNSEEN` times, which `benchmarks.probe` compares with what a loop really loses. On an
 accelerator these are seconds of the host's thread.
@@ -94,6 +94,10 @@ class Budget:
         seconds = UNSEEN * (self.clock() - since)
         self.own += seconds
         self._always += seconds
+
+    def guard(self, since: float) -> None:
+        """What is done at every update, whatever it costs, was at work since `since`."""
+        self.own += UNSEEN * (self.clock() - since)
 
     @contextmanager
     def paying(self, burst: bool = False, episode: bool = False) -> Iterator[list[float]]:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from gradlab.probe.alarms.growth import Growth
 from gradlab.probe.budget import Budget
+from gradlab.probe.isolation import warn
 from gradlab.probe.origin import rows_text
 from gradlab.probe.policy_calls import inert, passing
 from gradlab.probe.update_statistics import Numbers, UpdateStatistics, finite
@@ -74,9 +75,11 @@ class Turns:
 
     def mine(self) -> bool:
         """By the gradients that are there."""
-        if not self._others or pushed(self._mine):
+        if not self._others or pushed(self._mine) or self._passed >= ALTERNATE:
             return True
-        return self._passed >= ALTERNATE or not pushed(self._others)
+        sizes = [float(p.grad.sum()) for p in self._others if p.grad is not None]
+        # A lost gradient of the others clips the own one to 0: nobody knows whose turn it is.
+        return not pushed(self._others) or not all(map(isfinite, sizes))
 
     def over(self) -> bool:
         """The step is made; whose turn it was."""
@@ -87,7 +90,8 @@ class Turns:
 
 @final
 class Passes:
-    """The forward hook of a critic. Copies and pickles of the module get an inert one."""
+    """The forward hook of a critic, or of what else a loss comes through. Copies and pickles of the
+    module get an inert one."""
 
     def __init__(self, budget: Budget) -> None:
         self.budget = budget
@@ -101,9 +105,10 @@ class Passes:
         try:
             begun = self.budget.clock()
             self._see(args, output)
-            self.budget.pay(begun)
-        except Exception:  # the user's forward pass goes on; the sample is not named then
+            self.budget.guard(begun)
+        except Exception as error:  # the user's forward pass goes on
             self.on = False
+            warn("names no sample of a lost gradient", error)
 
     def __deepcopy__(self, memo: object) -> Any:
         return inert
@@ -127,6 +132,13 @@ class Passes:
         """Let go of the last pass."""
         self.inputs, self.arrived = (), None
 
+    @property
+    def rows(self) -> int:
+        """Rows of the last pass to which the loss sent back a number that is not finite."""
+        if self.arrived is None or not self.arrived.ndim:
+            return 0
+        return int((~torch.isfinite(self.arrived)).reshape(len(self.arrived), -1).any(1).sum())
+
     def lost(self) -> str:
         """Rows of the last pass that were not finite, in words."""
         if not self.inputs:
@@ -134,9 +146,10 @@ class Passes:
         for each in self.inputs:
             if not bool(torch.isfinite(each).all()):
                 return f"its input is not finite ({rows_text(~torch.isfinite(each))})"
-        if self.arrived is not None and not bool(torch.isfinite(self.arrived).all()):
+        if self.arrived is not None and self.rows:
+            what = "NaN" if bool(torch.isnan(self.arrived).any()) else "infinite"
             rows = rows_text(~torch.isfinite(self.arrived))
-            return f"what its loss sent back is not finite ({rows}): their rewards or targets"
+            return f"what its loss sent back is {what} ({rows}): look at their rewards and targets"
         return "its inputs and what its loss sent back are finite: its own weights are too large"
 
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
+import sys
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -143,10 +144,14 @@ class Probe:
             instruments = Instruments(watch, models, measurements, looks)
             self._updates = Updates(loop, instruments, self.alarm_log, self.budget, sink.earlier)
             both = optimizer, critic_optimizer
-            self._parts = Parts(policy, both, self.alarm_log, self.budget, self._now, self._fail)
+            self._parts = Parts(
+                policy, both, self.alarm_log, self.budget, self._now, self._guard, self._fail
+            )
+            self._updates.rows = self._parts.lost
         episodes = float(np.sum(sink.earlier.returns.get("seconds", 0.0)))
         self.budget.go_on(sink.earlier.own, sink.earlier.elapsed, episodes)
         self._optimizer, self._closed = optimizer, False
+        self._died: BaseException | None = None
         module = critic if isinstance(critic, nn.Module) else None
         self._critics = watched_critic or module, critic_optimizer
         self._handles = [] if self.off else self._attached()
@@ -262,7 +267,7 @@ class Probe:
 
         Not for a hook of the optimiser's, which goes through its hooks as it calls them.
         """
-        self._attempt(self._updates.finish)
+        self._attempt(self._updates.finish, sys.exception() or self._died)
         self._attempt(self._parts.finish)
         self._attempt(self.alarm_log.close)
         self._closed = self._closed or not self.off
@@ -310,6 +315,9 @@ class Probe:
         self._parts.attach()
         return handles + self._attached_to_critic()
 
+    def _guard(self, optimizer: Any) -> None:
+        self._attempt(self._updates.guard, optimizer)
+
     def _now(self) -> tuple[int, int]:
         return self._updates.count, self._updates.step
 
@@ -341,9 +349,9 @@ class Probe:
 
     def _let_go(self) -> None:
         handles, self._handles = self._handles, []
-        for handle in handles:
+        for let_go in (*(handle.remove for handle in handles), self._parts.rest):
             with contextlib.suppress(Exception):
-                handle.remove()
+                let_go()
 
     def _forked(self) -> None:
         """This is the child of a fork: the file is the parent's."""
@@ -473,7 +481,9 @@ _ALIVE: weakref.WeakSet[Probe] = weakref.WeakSet()
 
 
 def _close_all() -> None:
+    died = getattr(sys, "last_value", None)  # what has ended the program, if it was an error
     for probe in list(_ALIVE):
+        probe._died = died
         probe.close()
 
 

@@ -26,6 +26,7 @@ from gradlab.runs.probe.update_columns import summed_up
 Numbers = list[float] | list[Tensor]  # those of an accelerator stay there
 N = TypeVar("N")
 CHEAP = 2**16  # entries, 10 µs
+SMALL = 2**10  # entries of a tensor that is looked at in every update
 HALF = (torch.float16, torch.bfloat16)
 
 
@@ -63,6 +64,25 @@ def finite(sizes: Numbers) -> bool:
     """Is every number finite? True where the answer would have to be waited for."""
     # A sum that overflows without an inf in it: gradients of 10³⁰⁸, which are no less lost.
     return not sizes or isinstance(sizes[0], Tensor) or sum(sizes) - sum(sizes) == 0
+
+
+def shows_loss(parameters: Sequence[Tensor]) -> list[Tensor]:
+    """The small tensors, biases above all: NaN in a loss reaches the last one, and NaN that a pass
+    back makes those before it. Where there are none, the first tensor."""
+    return [p for p in parameters if p.numel() <= SMALL] or list(parameters[:1])
+
+
+def lost(parameters: Sequence[Tensor]) -> bool:
+    """Is a gradient of these not finite? 15 µs for eight of them; False on an accelerator."""
+    here = [g.detach().reshape(-1) for p in parameters if (g := p.grad) is not None and _near(g)]
+    if not here:
+        return False
+    whole = torch.cat(here)
+    return not bool(torch.isfinite(whole.sum(dtype=_sum_type(whole))))
+
+
+def _near(gradient: Tensor) -> bool:
+    return gradient.is_cpu and gradient.layout is torch.strided
 
 
 @final
