@@ -63,7 +63,7 @@ def test_a_rise_is_that_of_the_objective_itself() -> None:
     state = torch.get_rng_state()
     loss = loop.actor_loss(rows)
     loss.backward()
-    made = check._pass
+    made = check.made
     assert made is not None
     critics = [(copy.deepcopy(module), args) for module, args in made.values]
     old = objectives._action(made, loop.policy)

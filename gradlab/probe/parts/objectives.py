@@ -160,7 +160,7 @@ class Objective:
         self.policy = policy
         self.density = Density()
         self.on = False  # whether passes are heard: in windows
-        self._pass: Pass | None = None
+        self.made: Pass | None = None
         self._twins: dict[nn.Module, Twin] = {}
         self._rises: deque[bool] = deque(maxlen=LOOKS)
         self._weights: tuple[float, float] | None = (-1.0, 0.0)
@@ -174,7 +174,7 @@ class Objective:
         if not self.on or not known or not outputs[0].requires_grad or passing(outputs[0]):
             return
         inner = set(module.modules())
-        before = [] if self._pass is None or self._pass.values else self._pass.calls
+        before = [] if self.made is None or self.made.values else self.made.calls
         calls = [call for call in before if call.module not in inner]
         made = {x.data_ptr() for call in calls for x in call.outputs}
         loose = any(x.requires_grad and x.data_ptr() not in made for x in args)
@@ -182,19 +182,19 @@ class Objective:
         for k, each in enumerate(outputs):
             if each.requires_grad:
                 each.register_hook(_keeper(call.arrived, k))
-        self._pass = Pass([*calls, call])
+        self.made = Pass([*calls, call])
 
     def hear_critic(self, module: nn.Module, args: Any, output: Any) -> None:
         """A critic has; at the policy's actions where an argument has a gradient of its own."""
         known = args and all(isinstance(x, Tensor) for x in (*args, *_several(output)))
-        if self.on and self._pass is not None and known and args[-1].requires_grad:
+        if self.on and self.made is not None and known and args[-1].requires_grad:
             inner = set(module.modules())
-            values = [each for each in self._pass.values if each[0] not in inner]
-            self._pass.values = [*values, (module, _alone(args))]
+            values = [each for each in self.made.values if each[0] not in inner]
+            self.made.values = [*values, (module, _alone(args))]
 
     def after(self) -> None:
         """The actor has stepped; its critics have not, since they were called."""
-        made, self._pass = self._pass, None
+        made, self.made = self.made, None
         if made is None or not made.values:
             return
         if any(isinstance(each, CHANGING) and each.training for each in self.policy.modules()):

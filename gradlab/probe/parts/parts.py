@@ -40,6 +40,7 @@ from gradlab.probe.parts.targets import (
     check_rows,
     tensors,
 )
+from gradlab.probe.parts.weights import Weights
 
 if TYPE_CHECKING:
     from gradlab.probe.parts.recorder import Ring
@@ -90,10 +91,11 @@ class Parts:
         self.networks = Networks(list(policy.parameters()), *optimizers)
         self.objective = Objective(policy)
         self.algebra, self.advantages, self.drawn = Algebra(), Advantages(), Drawn()
+        self.weights = Weights()
         self.trained = Trained(policy, optimizers[0])
         self.checks: list[Check] = [
             self.trained, NoStep(), Targets(), ActorStep(), self.objective, self.objective.density,
-            self.algebra, self.advantages, self.drawn, *questions(None, None),
+            self.algebra, self.advantages, self.weights, self.drawn, *questions(None, None),
         ]  # fmt: skip
         self._ring: Ring | None = None
         self._sought = self._matched = 0  # rows of batches
@@ -192,10 +194,14 @@ class Parts:
         shape = found["reward"].shape
         found = {k: v.reshape(shape if k in same else v.shape) for k, v in found.items()}
         found["last_value"] = found["last_value"].reshape(shape[1:])
-        self._ask(
-            self.advantages, self.advantages.take, Rollout(**found, discount=discount, trace=trace)
-        )
+        rollout = Rollout(**found, discount=discount, trace=trace)
+        self._ask(self.advantages, self.advantages.take, rollout)
         self._tell(self.advantages)
+        if self._ring is not None:
+            was, weights = self.weights.ready, self.weights
+            self._ask(weights, weights.take, rollout, self._ring)
+            if weights.ready and not was:
+                self._hear()
 
     def finish(self) -> None:
         """No more updates come."""
@@ -230,6 +236,8 @@ class Parts:
         if self.trained.replaced:
             self._tell(self.trained)
         if self._open is not None and optimizer is self.networks.actor:
+            self._ask(self.weights, self.weights.after, self.objective.made)
+            self._tell(self.weights)
             self._ask(self.objective, self.objective.after)
         if self._open is not None and self._before is not None:
             with self._paying():
@@ -332,7 +340,7 @@ class Parts:
         of = self.networks.critics if critics is None else critics
         hear = self.objective.hear_critic, self.objective.hear_policy
         nested = [part for each in of for part in each.modules() if part is each or part._modules]
-        own = [*self.policy.modules()] if of else []
+        own = [*self.policy.modules()] if of or (critics is None and self.weights.ready) else []
         self._heard = [
             part.register_forward_hook(Ear(what))
             for what, parts in zip(hear, (dict.fromkeys(nested), own), strict=True)
