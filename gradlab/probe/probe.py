@@ -34,7 +34,7 @@ from gradlab.networks.critics import CriticLike, as_critic
 from gradlab.probe import arguments
 from gradlab.probe.alarm_log import AlarmLog
 from gradlab.probe.alarms.catalogue import Alarm
-from gradlab.probe.budget import EPISODES, Budget, Clock
+from gradlab.probe.budget import EPISODES, LOAN, Budget, Clock
 from gradlab.probe.critics import Critic, parameters_of
 from gradlab.probe.isolation import warn
 from gradlab.probe.leaks import ModelGradients
@@ -437,7 +437,7 @@ def _question(task: Task, critic: CriticLike | None, seed: int, policy: nn.Modul
 def _measurements(
     question: Question | None, policy: nn.Module, budget: Budget
 ) -> Measurements | None:
-    return None if question is None else Measurements(lambda _: (question, policy), budget)
+    return None if question is None else Measurements(lambda _: (question, policy), budget, LOAN)
 
 
 def _critic(

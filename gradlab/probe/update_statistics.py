@@ -13,12 +13,13 @@ of steps and the window's columns (`summed_up`) are the same code.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from math import nan
+from math import isfinite, nan
 from typing import Any, Generic, TypeVar, final
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch._utils import _flatten_dense_tensors
 
 from gradlab.runs.probe.columns import Array, Window
 from gradlab.runs.probe.update_columns import summed_up
@@ -26,7 +27,7 @@ from gradlab.runs.probe.update_columns import summed_up
 Numbers = list[float] | list[Tensor]  # those of an accelerator stay there
 N = TypeVar("N")
 CHEAP = 2**16  # entries, 10 µs
-SMALL = 2**10  # entries of a tensor that is looked at in every update
+SHOWN = 4  # tensors that are looked at in every update
 HALF = (torch.float16, torch.bfloat16)
 
 
@@ -67,22 +68,21 @@ def finite(sizes: Numbers) -> bool:
 
 
 def shows_loss(parameters: Sequence[Tensor]) -> list[Tensor]:
-    """The small tensors, biases above all: NaN in a loss reaches the last one, and NaN that a pass
-    back makes those before it. Where there are none, the first tensor."""
-    return [p for p in parameters if p.numel() <= SMALL] or list(parameters[:1])
+    """The smallest tensors and the first one, `SHOWN` in all: NaN of a loss reaches the biases of
+    the outputs, which are small, and NaN that a pass back makes reaches the first layer."""
+    first = min(range(len(parameters)), key=lambda k: (parameters[k].numel() > CHEAP, k), default=0)
+    order = sorted(range(len(parameters)), key=lambda k: (k != first, parameters[k].numel()))
+    chosen = [parameters[k] for k in order[:SHOWN]]
+    return [p for p in chosen if p.dtype == chosen[0].dtype]
 
 
 def lost(parameters: Sequence[Tensor]) -> bool:
-    """Is a gradient of these not finite? 15 µs for eight of them; False on an accelerator."""
-    here = [g.detach().reshape(-1) for p in parameters if (g := p.grad) is not None and _near(g)]
-    if not here:
+    """Is a gradient of these not finite? False on an accelerator."""
+    here = [g for p in parameters if (g := p.grad) is not None and g.layout is torch.strided]
+    if not here or not here[0].is_cpu:
         return False
-    whole = torch.cat(here)
-    return not bool(torch.isfinite(whole.sum(dtype=_sum_type(whole))))
-
-
-def _near(gradient: Tensor) -> bool:
-    return gradient.is_cpu and gradient.layout is torch.strided
+    kind = torch.float32 if here[0].dtype in HALF else None
+    return not isfinite(_flatten_dense_tensors(here).sum(dtype=kind).item())
 
 
 @final

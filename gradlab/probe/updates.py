@@ -147,6 +147,7 @@ class Updates:
         # By optimiser: how many tensors its groups have, and the small ones of them.
         self._guarded: WeakKeyDictionary[Any, tuple[list[int], list[Tensor]]] = WeakKeyDictionary()
         self._small = shows_loss(loop.parameters)
+        self._promised = False  # whether it was said when the first measurement comes
         self._lost_at, self._origin = -1, ""  # the first update that was lost
         self._looks, self._rest = 0, 0  # looks; updates to pass over
         self._row = _next_row(count)
@@ -464,7 +465,12 @@ class Updates:
     def _measurement(self, measurements: Measurements) -> dict[str, Any] | None:
         """A row, when one is due; where measuring fails, all else goes on without it."""
         try:
-            if not measurements.due():
+            due = measurements.due()
+            if not self._promised and measurements.tried:
+                self._promised = True
+                if not due:
+                    self.log.say(str(measurements.next()))
+            if not due:
                 return None
             return measurements.row(self._batch, self.count)
         except Exception as error:

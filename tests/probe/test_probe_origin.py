@@ -183,8 +183,8 @@ class Agent(nn.Module):
 
 
 def dies(which: str, at: int, probes: list[gradlab.Probe], clip: bool = True) -> None:
-    """Raises ValueError after update `at` + 2, since one return is infinite in row 37. The clock
-    lets the probe look at few updates only."""
+    """Raises ValueError after update `at` + 2, since one return is infinite in row 37.
+    The clock lets the probe look at few updates only."""
     agent, ticks = Agent(), iter(range(10**9))
     optimizer = torch.optim.Adam(agent.parameters(), 1e-3)
     policy = agent if which == "agent" else agent.actor

@@ -372,7 +372,7 @@ class Parts:
             return True
         price = self._own / self._looks
         allowed = self.budget.share * (self.budget.elapsed + price)
-        left = self._looks < FIRST or self.budget.own + price <= LEAVES * allowed
+        left = self._looks < FIRST or self.budget.governed + price <= LEAVES * allowed
         return left and self._own + price <= SHARE * allowed
 
     @contextmanager
