@@ -421,3 +421,16 @@ def test_when_the_answer_comes_is_said(tmp_path):
     vitals = [planted_probe.window(1, due=due)]
     screen = told(tmp_path, vitals=vitals, returns=rows_of([0.0]))
     assert screen.headline == "No alarm. Whether a step helps: first answer in about 2 minutes."
+
+
+def test_episodes_of_one_update_belong_to_one_window():
+    """As in PPO, where all episodes of a rollout are of one iterate."""
+    update = np.repeat([10, 20, 30, 40], 6)
+    value = np.repeat([1.0, 1.0, 5.0, 5.0], 6) + np.tile([-0.1, 0.1], 12)
+    columns = {"update": update, "step": update, "value": value}
+    found = Returns.of(columns, 8)
+    assert found.ends == [12, 24] and found.lacking == 0
+    (change,) = found.changes()
+    assert change.updates == 20 and change.number.value == pytest.approx(4)
+    early = Returns.of({name: each[:12] for name, each in columns.items()}, 8)
+    assert early.ends == [12] and early.lacking == 8
