@@ -16,4 +16,8 @@ DISCOUNT = "wrong targets"
 ADVANTAGE = "wrong advantages"
 STORED = "stored rows differ"
 DENSITY = "wrong density"
-CAUSES = (REPLACED, STORED, OUTSIDE, SWAPPED, FROZEN, LEAKED, DESCENT, DISCOUNT, ADVANTAGE, DENSITY)
+IMPLIED = "critic learns another reward"
+CAUSES = (
+    REPLACED, STORED, OUTSIDE, SWAPPED, FROZEN, LEAKED, DESCENT, DISCOUNT, ADVANTAGE, DENSITY,
+    IMPLIED,
+)  # fmt: skip
