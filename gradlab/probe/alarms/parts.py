@@ -17,6 +17,8 @@ DISCOUNT = "wrong targets"
 ADVANTAGE = "wrong advantages"
 STORED = "stored rows differ"
 DENSITY = "wrong density"
+IMPLIED = "critic learns another reward"
 CAUSES = (
     REPLACED, STORED, DISCOUNT, ADVANTAGE, OUTSIDE, SWAPPED, FROZEN, LEAKED, DESCENT, DENSITY,
+    IMPLIED,
 )  # fmt: skip

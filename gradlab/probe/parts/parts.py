@@ -28,18 +28,12 @@ from gradlab.probe.budget import GRACE, UNSEEN, Budget
 from gradlab.probe.critics import Passes, pushed
 from gradlab.probe.isolation import warn
 from gradlab.probe.parts.answers import Answer, off
+from gradlab.probe.parts.implied import Implied
 from gradlab.probe.parts.moves import ActorStep, NoStep, Step, Targets, Trained, Values, Window
 from gradlab.probe.parts.networks import CRITIC, Calls, Networks, held, modules
 from gradlab.probe.parts.objectives import Ear, Objective
-from gradlab.probe.parts.rows import STORED, Drawn, Rows, check_lengths, matched, questions
-from gradlab.probe.parts.targets import (
-    ADDED,
-    Advantages,
-    Algebra,
-    Rollout,
-    check_rows,
-    tensors,
-)
+from gradlab.probe.parts.rows import STORED, Drawn, Matched, Rows, check_lengths, matched, questions
+from gradlab.probe.parts.targets import ADDED, Advantages, Algebra, Rollout, check_rows, tensors
 from gradlab.probe.parts.weights import Weights
 
 if TYPE_CHECKING:
@@ -91,11 +85,12 @@ class Parts:
         self.networks = Networks(list(policy.parameters()), *optimizers)
         self.objective = Objective(policy)
         self.algebra, self.advantages, self.drawn = Algebra(), Advantages(), Drawn()
-        self.weights = Weights()
+        self.weights, self.implied = Weights(), Implied()
         self.trained = Trained(policy, optimizers[0])
         self.checks: list[Check] = [
             self.trained, NoStep(), Targets(), ActorStep(), self.objective, self.objective.density,
-            self.algebra, self.advantages, self.weights, self.drawn, *questions(None, None),
+            self.algebra, self.advantages, self.weights, self.implied, self.drawn,
+            *questions(None, None),
         ]  # fmt: skip
         self._ring: Ring | None = None
         self._sought = self._matched = 0  # rows of batches
@@ -159,11 +154,16 @@ class Parts:
             self._ask(self.algebra, self.algebra.take, *rest.values(), target, discount)
             self._tell(self.algebra)
         if self._ring is not None and "observation" in found:
-            check_lengths(found, STORED)
+            check_lengths(found, (*STORED, "next_value"))
             with _guarded(self):
-                self._look_up({k: v for k, v in found.items() if k in STORED})
+                rows = self._look_up({k: v for k, v in found.items() if k in STORED})
+                critics = self.networks.critics
+                self._ask(
+                    self.implied, self.implied.take, rows, found, discount, critics, self._count
+                )
+                self._tell(self.implied)
 
-    def _look_up(self, given: Mapping[str, Any]) -> None:
+    def _look_up(self, given: Mapping[str, Any]) -> Matched:
         """Stored rows beside the recorded ones."""
         assert self._ring is not None
         with self._paying():
@@ -182,6 +182,7 @@ class Parts:
                 if len(rows.begun):
                     self._ask(each, each.take, rows)
                 self._tell(each)
+        return rows
 
     def rollout(self, given: Mapping[str, Any], discount: float, trace: float) -> None:
         """Advantages of one rollout; raises InputError."""

@@ -48,6 +48,7 @@ class Matched:
 
     Attributes:
         begun, following: keys of the stored observations; ring: where they come from.
+        at: places in the batch.
     """
 
     found: Found
@@ -57,6 +58,7 @@ class Matched:
     action: Array | None
     reward: Array | None
     terminated: Array | None
+    at: NDArray[np.intp]
 
     @property
     def ended(self) -> NDArray[np.bool_]:
@@ -93,7 +95,7 @@ def matched(ring: Ring, given: Mapping[str, NDArray[Any]]) -> tuple[Matched, int
 
     reward, ended = (None if x is None else x[:, 0] for x in (of("reward"), of("terminated")))
     after = None if following is None else keys(following)
-    whole = Matched(found, ring, keys(observation), after, of("action"), reward, ended)
+    whole = Matched(found, ring, keys(observation), after, of("action"), reward, ended, at)
     return whole, len(rows)
 
 
