@@ -32,7 +32,7 @@ from gradlab.jacobians.growth import add_growth, add_measured_growth, add_model_
 from gradlab.jacobians.rows import Rows
 from gradlab.jacobians.visited import Visited, visit
 from gradlab.networks.interface import check_policy, double_copy, noise_dim
-from gradlab.progress import Progress, silent
+from gradlab.progress import Progress, check_progress, silent
 from gradlab.runs.jacobians import JacobianRun
 from gradlab.runs.profile import Profile
 from gradlab.systems.system import System, check_system
@@ -80,7 +80,7 @@ def compare_jacobians(
         InputError: names the argument, what it got and what to do.
     """
     begun = time.monotonic()
-    validation.function("progress", progress, "stage, done and total")
+    progress = check_progress(progress)
     check_system("simulator", simulator)
     validation.instance(
         "policy", policy, nn.Module, "a torch.nn.Module: state [N, ds] → action [N, da]"
