@@ -183,6 +183,9 @@ def _names(
         ("state_names", state_names, "s", simulator.state_dim),
         ("action_names", action_names, "a", simulator.action_dim),
     ):
+        texts = isinstance(given, list | tuple) and all(isinstance(n, str) and n for n in given)
+        if not texts or len(set(given)) < len(given):
+            raise InputError(f"{name} is {validation.shown(given)}, expected names that differ")
         if given and len(given) != width:
             raise InputError(f"{name} has {len(given)} entries, but the simulator has {width}")
         named.append(tuple(given) or tuple(f"{short}{k}" for k in range(width)))
