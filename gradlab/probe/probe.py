@@ -17,6 +17,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
+import sys
 import time
 import warnings
 import weakref
@@ -35,7 +36,7 @@ from gradlab.networks.critics import CriticLike, as_critic
 from gradlab.probe import arguments
 from gradlab.probe.alarm_log import AlarmLog
 from gradlab.probe.alarms.catalogue import Alarm
-from gradlab.probe.budget import EPISODES, Budget, Clock
+from gradlab.probe.budget import EPISODES, LOAN, Budget, Clock
 from gradlab.probe.critics import Critic, parameters_of
 from gradlab.probe.isolation import warn
 from gradlab.probe.leaks import ModelGradients
@@ -146,13 +147,15 @@ class Probe:
                 looks.count = len(sink.earlier.returns.get("update", ()))
             instruments = Instruments(watch, models, measurements, looks)
             self._updates = Updates(loop, instruments, self.alarm_log, self.budget, sink.earlier)
-            both, called = (optimizer, critic_optimizer), watch.watched.module
+            both = optimizer, critic_optimizer
             self._parts = Parts(
-                policy, both, called, self.alarm_log, self.budget, self._now, self._fail
-            )  # fmt: skip
+                policy, both, self.alarm_log, self.budget, self._now, self._guard, self._fail
+            )
+            self._updates.rows = self._parts.lost
         episodes = float(np.sum(sink.earlier.returns.get("seconds", 0.0)))
         self.budget.go_on(sink.earlier.own, sink.earlier.elapsed, episodes)
         self._optimizer, self._closed, self._looks = optimizer, False, looks
+        self._died: BaseException | None = None
         module = critic if isinstance(critic, nn.Module) else None
         self._critics = watched_critic or module, critic_optimizer
         self._handles = [] if self.off else self._attached()
@@ -278,7 +281,7 @@ class Probe:
 
         Not for a hook of the optimiser's, which goes through its hooks as it calls them.
         """
-        self._attempt(self._updates.finish)
+        self._attempt(self._updates.finish, sys.exception() or self._died)
         self._attempt(self._parts.finish)
         self._attempt(self.alarm_log.close)
         self._closed = self._closed or not self.off
@@ -326,6 +329,9 @@ class Probe:
         self._parts.attach()
         return handles + self._attached_to_critic()
 
+    def _guard(self, optimizer: Any) -> None:
+        self._attempt(self._updates.guard, optimizer)
+
     def _now(self) -> tuple[int, int]:
         return self._updates.count, self._updates.step
 
@@ -357,9 +363,9 @@ class Probe:
 
     def _let_go(self) -> None:
         handles, self._handles = self._handles, []
-        for handle in handles:
+        for let_go in (*(handle.remove for handle in handles), self._parts.rest):
             with contextlib.suppress(Exception):
-                handle.remove()
+                let_go()
 
     def _forked(self) -> None:
         """This is the child of a fork: the file is the parent's."""
@@ -445,7 +451,7 @@ def _question(task: Task, critic: CriticLike | None, seed: int, policy: nn.Modul
 def _measurements(
     question: Question | None, policy: nn.Module, budget: Budget
 ) -> Measurements | None:
-    return None if question is None else Measurements(lambda _: (question, policy), budget)
+    return None if question is None else Measurements(lambda _: (question, policy), budget, LOAN)
 
 
 def _critic(
@@ -489,7 +495,9 @@ _ALIVE: weakref.WeakSet[Probe] = weakref.WeakSet()
 
 
 def _close_all() -> None:
+    died = getattr(sys, "last_value", None)  # what has ended the program, if it was an error
     for probe in list(_ALIVE):
+        probe._died = died
         probe.close()
 
 

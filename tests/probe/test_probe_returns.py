@@ -443,3 +443,16 @@ def test_wrappers_that_change_rewards_on_one_side_alone_are_named():
 def test_a_clock_that_gives_no_seconds_is_refused(clock):
     with pytest.raises(InputError, match=r"clock is .*, expected a function that gives seconds"):
         gradlab.Probe(torch.nn.Linear(3, 1), clock=clock)
+
+
+def test_episodes_of_one_update_belong_to_one_window():
+    """As in PPO, where all episodes of a rollout are of one iterate."""
+    update = np.repeat([10, 20, 30, 40], 6)
+    value = np.repeat([1.0, 1.0, 5.0, 5.0], 6) + np.tile([-0.1, 0.1], 12)
+    columns = {"update": update, "step": update, "value": value}
+    found = Returns.of(columns, 8)
+    assert found.ends == [12, 24] and found.lacking == 0
+    (change,) = found.changes()
+    assert change.updates == 20 and change.number.value == pytest.approx(4)
+    early = Returns.of({name: each[:12] for name, each in columns.items()}, 8)
+    assert early.ends == [12] and early.lacking == 8

@@ -25,7 +25,7 @@ from torch.optim.optimizer import (
 from gradlab.probe.alarm_log import AlarmLog
 from gradlab.probe.alarms.evidence import Alarm
 from gradlab.probe.budget import GRACE, UNSEEN, Budget
-from gradlab.probe.critics import pushed
+from gradlab.probe.critics import Passes, pushed
 from gradlab.probe.isolation import warn
 from gradlab.probe.parts.answers import Answer, off
 from gradlab.probe.parts.moves import ActorStep, NoStep, Step, Targets, Trained, Values, Window
@@ -40,6 +40,7 @@ from gradlab.probe.parts.targets import (
     check_rows,
     tensors,
 )
+from gradlab.probe.parts.weights import Weights
 
 if TYPE_CHECKING:
     from gradlab.probe.parts.recorder import Ring
@@ -70,8 +71,8 @@ class Parts:
     Args:
         optimizers: the policy's and the critic's; without the first nothing is looked at, without
             the second every other one that steps is taken for the loop's.
-        called: what the loop calls for the policy.
         now: updates so far, and the step as the loop counts.
+        guard: looks at the gradients of an optimiser other than the policy's, before its step.
         fail: is given what a log raised.
     """
 
@@ -79,21 +80,22 @@ class Parts:
         self,
         policy: nn.Module,
         optimizers: tuple[Any, Any],
-        called: nn.Module,
         log: AlarmLog,
         budget: Budget,
         now: Callable[[], tuple[int, int]],
+        guard: Callable[[Any], None],
         fail: Callable[[Exception], None],
     ) -> None:
         self.policy, self.log, self.budget, self.now = policy, log, budget, now
-        self._fail = fail
+        self._guard, self._fail = guard, fail
         self.networks = Networks(list(policy.parameters()), *optimizers)
-        self.objective = Objective(called)
+        self.objective = Objective(policy)
         self.algebra, self.advantages, self.drawn = Algebra(), Advantages(), Drawn()
+        self.weights = Weights()
         self.trained = Trained(policy, optimizers[0])
         self.checks: list[Check] = [
             self.trained, NoStep(), Targets(), ActorStep(), self.objective, self.objective.density,
-            self.algebra, self.advantages, self.drawn, *questions(None, None),
+            self.algebra, self.advantages, self.weights, self.drawn, *questions(None, None),
         ]  # fmt: skip
         self._ring: Ring | None = None
         self._sought = self._matched = 0  # rows of batches
@@ -109,6 +111,7 @@ class Parts:
         self._states: dict[str, str] = {}
         self._failed: dict[str, str] = {}  # reasons, by check
         self._heard: list[Any] = []  # handles of hooks of policy and critics
+        self._passes: dict[str, Passes] = {}  # of what is trained
         self._new = True  # no batch has been handed over
         self._file, self._next = ROW, EVERY
 
@@ -191,10 +194,14 @@ class Parts:
         shape = found["reward"].shape
         found = {k: v.reshape(shape if k in same else v.shape) for k, v in found.items()}
         found["last_value"] = found["last_value"].reshape(shape[1:])
-        self._ask(
-            self.advantages, self.advantages.take, Rollout(**found, discount=discount, trace=trace)
-        )
+        rollout = Rollout(**found, discount=discount, trace=trace)
+        self._ask(self.advantages, self.advantages.take, rollout)
         self._tell(self.advantages)
+        if self._ring is not None:
+            was, weights = self.weights.ready, self.weights
+            self._ask(weights, weights.take, rollout, self._ring)
+            if weights.ready and not was:
+                self._hear()
 
     def finish(self) -> None:
         """No more updates come."""
@@ -214,6 +221,8 @@ class Parts:
     def step(self, optimizer: Any, before: bool) -> None:
         """An optimiser is about to step, or has stepped."""
         if self.on:
+            if before and optimizer is not self.networks.actor:
+                self._guard(optimizer)
             (self._see_before if before else self._see_after)(optimizer)
 
     def _see_before(self, optimizer: Any) -> None:
@@ -227,12 +236,16 @@ class Parts:
         if self.trained.replaced:
             self._tell(self.trained)
         if self._open is not None and optimizer is self.networks.actor:
+            self._ask(self.weights, self.weights.after, self.objective.made)
+            self._tell(self.weights)
             self._ask(self.objective, self.objective.after)
         if self._open is not None and self._before is not None:
             with self._paying():
                 self._open.append(self._step(optimizer))
                 if len(self._open) > LONGEST:
                     self._open = None
+        for each in self._passes.values():
+            each.release()
         if optimizer is self.networks.actor:
             self._over()
 
@@ -325,11 +338,29 @@ class Parts:
         for handle in self._heard:
             handle.remove()
         of = self.networks.critics if critics is None else critics
-        ears = [each.register_forward_hook(Ear(self.objective.hear_critic)) for each in of]
-        if of:
-            hear = Ear(self.objective.hear_policy)
-            ears.append(self.objective.policy.register_forward_hook(hear))
-        self._heard = ears
+        hear = self.objective.hear_critic, self.objective.hear_policy
+        nested = [part for each in of for part in each.modules() if part is each or part._modules]
+        own = [*self.policy.modules()] if of or (critics is None and self.weights.ready) else []
+        self._heard = [
+            part.register_forward_hook(Ear(what))
+            for what, parts in zip(hear, (dict.fromkeys(nested), own), strict=True)
+            for part in parts
+        ]
+        names = {module: name for name, module in self.policy.named_modules()}
+        trained = self.networks.trained if critics is None else critics
+        self._passes = {}
+        for k, each in enumerate(trained):
+            name = names.get(each, "the critic" if each in self.networks.critics else "")
+            self._passes[name or f"network {k}"] = heard = Passes(self.budget)
+            self._heard.append(each.register_forward_hook(heard))
+
+    def lost(self) -> str:
+        """Through which module a loss has sent back what is not finite, and in which rows."""
+        here = {name: each for name, each in self._passes.items() if each.rows}
+        if not here:
+            return ""
+        name = min(here, key=lambda name: here[name].rows)  # one lost row makes others lost
+        return f"{name}: {here[name].lost()}"
 
     def _stop_searching(self) -> None:
         if self._searching is not None:
@@ -341,7 +372,7 @@ class Parts:
             return True
         price = self._own / self._looks
         allowed = self.budget.share * (self.budget.elapsed + price)
-        left = self._looks < FIRST or self.budget.own + price <= LEAVES * allowed
+        left = self._looks < FIRST or self.budget.governed + price <= LEAVES * allowed
         return left and self._own + price <= SHARE * allowed
 
     @contextmanager

@@ -88,16 +88,27 @@ class Ring:
             self.ending.add(begun)
         return place
 
+    def places(self, observations: NDArray[Any]) -> NDArray[np.intp]:
+        """Of the steps that begin at these observations, −1 where none or several do."""
+        return np.array([self._at.get(key(each), -1) for each in observations], dtype=np.intp)
+
+    def rewards(self, places: NDArray[np.intp]) -> NDArray[np.float64]:
+        return self._reward[places]
+
+    def actions(self, places: NDArray[np.intp]) -> NDArray[np.float64]:
+        """[K, da]"""
+        held = np.zeros((self.size, 0)) if self._action is None else self._action
+        return held[places]
+
     def find(self, observations: NDArray[Any]) -> Found:
         """The steps that begin at these observations; ambiguous ones are left out."""
-        places = np.array([self._at.get(key(each), -1) for each in observations], dtype=np.intp)
+        places = self.places(observations)
         rows = np.flatnonzero(places >= 0)
         at = places[rows]
-        actions = np.zeros((self.size, 0)) if self._action is None else self._action
         after = self._after[at]
         later = np.where(after >= 0, self._next[np.maximum(after, 0)], 0)
         return Found(
-            rows, actions[at], self._reward[at], self._ended[at, 0], self._ended[at, 1],
+            rows, self.actions(at), self._reward[at], self._ended[at, 0], self._ended[at, 1],
             self._next[at], later, self._earlier[at],
         )  # fmt: skip
 
