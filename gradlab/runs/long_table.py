@@ -94,7 +94,8 @@ class LongTable:
                 raise ValueError("names of coordinates repeat")
             return cls(
                 columns={name: _column(name, table[name]) for name in COLUMNS},
-                **names,
+                state_names=names["state_names"],
+                action_names=names["action_names"],
                 **described(record, "notes"),
             )
 
