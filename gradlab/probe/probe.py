@@ -19,6 +19,7 @@ import contextlib
 import os
 import sys
 import time
+import warnings
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -30,6 +31,7 @@ import torch
 from torch import Tensor, nn
 
 from gradlab import provenance, validation
+from gradlab.errors import Doubtful
 from gradlab.networks.critics import CriticLike, as_critic
 from gradlab.probe import arguments
 from gradlab.probe.alarm_log import AlarmLog
@@ -41,7 +43,7 @@ from gradlab.probe.leaks import ModelGradients
 from gradlab.probe.origin import Finder
 from gradlab.probe.parts.parts import Parts
 from gradlab.probe.policy_calls import Watch, Watched, watched_in
-from gradlab.probe.returns import Looks, MakeEnv
+from gradlab.probe.returns import Looks, MakeEnv, reward_wrappers
 from gradlab.probe.row_sinks import FileSink, FunctionSink, Log, NoSink, RowSink, SeveralSinks
 from gradlab.probe.sampler import Measurements
 from gradlab.probe.updates import Instruments, Loop, Updates
@@ -116,13 +118,15 @@ class Probe:
         arguments.check_optimizer(optimizer, policy)
         arguments.check_question(task, critic, critic_optimizer)
         arguments.check_critic_optimizer(critic_optimizer, policy)
+        arguments.check_switches(resume=resume, critic_alone=critic_alone)
         arguments.check_log(log, resume)
         arguments.check_share(overhead_budget)
         arguments.check_env(env)
+        arguments.check_clock(clock)
         part = EPISODES if env is not None else 0.0
         self.policy, self.budget = policy, Budget(float(overhead_budget), clock, part)
         self.off = arguments.spectator()
-        looks = None
+        looks: Looks | None = None
         if env is not None and not self.off:
             looks = Looks(env, policy, self.budget, seed)
         with self.budget.paying():  # setting up is the probe's own time, too
@@ -150,7 +154,7 @@ class Probe:
             self._updates.rows = self._parts.lost
         episodes = float(np.sum(sink.earlier.returns.get("seconds", 0.0)))
         self.budget.go_on(sink.earlier.own, sink.earlier.elapsed, episodes)
-        self._optimizer, self._closed = optimizer, False
+        self._optimizer, self._closed, self._looks = optimizer, False, looks
         self._died: BaseException | None = None
         module = critic if isinstance(critic, nn.Module) else None
         self._critics = watched_critic or module, critic_optimizer
@@ -206,8 +210,18 @@ class Probe:
                 what transforms observations, actions and rewards.
 
         Raises:
-            InputError: none of these.
+            InputError: none of these. A warning names wrappers that change the rewards of `env` or
+                of the probe's own environment alone.
         """
+        if self._looks is not None:
+            own, theirs = (reward_wrappers(each) for each in (self._looks.environment, env))
+            if own != theirs:
+                warnings.warn(
+                    f"rewards are changed by {' and '.join(theirs) or 'nothing'} in the recorded "
+                    f"environment and by {' and '.join(own) or 'nothing'} in that of env=: returns "
+                    f"of the two are not in one unit; give both the same wrappers to compare them",
+                    Doubtful, stacklevel=2,
+                )  # fmt: skip
         return self._parts.record(env)
 
     def batch(

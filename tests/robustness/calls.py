@@ -214,8 +214,9 @@ def calls() -> Mapping[str, Call]:
         "Probe.batch": (
             _handed,
             dict(
-                env=Still(), networks=critic, targets=(), critic_loss=1.0, episode_return=1.0,
-                observation=torch.zeros(8, 2), action=torch.zeros(8, 2), reward=torch.zeros(8),
+                env=Still(), networks=nn.Linear(2, 1), targets=(), critic_loss=1.0,
+                episode_return=1.0, observation=torch.zeros(8, 2),
+                action=torch.zeros(8, 2), reward=torch.zeros(8),
                 next_observation=torch.zeros(8, 2), terminated=torch.zeros(8),
                 next_value=torch.zeros(8), target=torch.zeros(8), discount=0.9,
                 value=torch.zeros(8), ended=torch.zeros(8), advantage=torch.zeros(8), trace=0.9,

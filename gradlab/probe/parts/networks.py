@@ -210,6 +210,8 @@ def modules(name: str, given: object) -> list[nn.Module]:
             raise InputError(
                 f"{name} is a {type(each).__name__}, expected a torch.nn.Module or several"
             )
+        if not any(True for _ in each.parameters()):
+            raise InputError(f"{name} is a {type(each).__name__} without parameters")
     return list(several)
 
 
