@@ -15,7 +15,7 @@ runpy.run_module(sys.argv.pop(1), run_name="__main__")
 
 
 def python_module(name: str, *words: str) -> list[str]:
-    """The command that runs one of gradlab's modules in a child process.
+    """The command that runs a module in a child process.
 
     -P keeps the working folder off its path, where a downloaded run may lie beside an `h5py.py`;
     the place of this gradlab comes last, for one that is not installed.

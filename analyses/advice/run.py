@@ -136,7 +136,9 @@ def what_happened(cell: Cell, advice: Advice) -> dict[str, Any]:
     row |= {"share": share_of_best(own, advice.candidate)}
     row |= {"share_1": row["share"], "happened": share_of_best(gained, advice.candidate)}
     policies = {advice.candidate: followed(cell, advice.candidate, advice.updates, row["rate"])}
-    for key, after in (("after_1", stepped(cell, first, eta)), ("after_k", *policies.values())):
+    named = followed(cell, advice.candidate, 1, row["rate"])
+    tried = {"after_1": stepped(cell, first, eta), "after_update": named}
+    for key, after in (*tried.items(), ("after_k", *policies.values())):
         pair = [cell.policy, after]
         row[key] = change(differences(cell, pair, child(seed, key), world.most)[0]).row()
     if advice.updates > 1:

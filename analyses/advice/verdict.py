@@ -25,12 +25,17 @@ def signs(rows: Sequence[Row]) -> list[bool]:
     return [row["after_1"][1] > 0 for row in rows if row["recommended"]]
 
 
+def named(rows: Sequence[Row]) -> list[bool]:
+    """(a′) The first of the updates that are recommended is shown to raise it."""
+    return [row["after_update"][1] > 0 for row in rows if row["recommended"]]
+
+
 def wrong_greens(rows: Sequence[Row]) -> list[Row]:
-    """(a) Green lights whose update is shown to lower it."""
-    return [
-        row for row in rows
-        if row["recommended"] and row["light"] == "act" and row["after_1"][2] < 0
-    ]  # fmt: skip
+    """(a) Green lights of which the plain step, the first of the recommended updates or all of them
+    are shown to lower it."""
+    greens = [row for row in rows if row["recommended"] and row["light"] == "act"]
+    tried = ("after_1", "after_update", "after_k")
+    return [row for row in greens if any(row[each][2] < 0 for each in tried)]
 
 
 def choices(rows: Sequence[Row]) -> list[bool]:
@@ -45,7 +50,8 @@ def ends(rows: Sequence[Row]) -> list[bool]:
 
 
 CRITERIA: dict[str, tuple[Callable[[Sequence[Row]], list[bool]], float, str]] = {
-    "a": (signs, 0.95, "signs confirmed by paired returns"),
+    "a": (signs, 0.95, "signs confirmed by paired returns, plain steps of 4%"),
+    "a′": (named, 0.95, "signs confirmed by paired returns, first recommended updates"),
     "b": (choices, 0.80, "choices with 95% of the best in hindsight"),
     "c": (ends, 0.90, "returns above their start after as many updates as promised"),
 }

@@ -36,7 +36,7 @@ from gradlab.networks.mlp import Policy
 from gradlab.tasks import Task, with_learned_prior
 
 STAGES = ("early", "middle", "late")
-SEEDS = (4, 5, 6)  # of 0 to 3 some cells were looked at before
+SEEDS = (7, 8, 9)  # of 0 to 6 some cells were looked at before
 UPDATES = (6_250, 12_500, 25_000)  # of SAC, at the three stages
 CONTACT = ("Hopper-v5", "HalfCheetah-v5", "Walker2d-v5")
 MEMBERS = ModelSettings(members=3, hidden=(64, 64), epochs=60)
@@ -144,7 +144,7 @@ def _contact(env_id: str, starts: int = 64) -> World:
     return World(
         "contact", lambda seed: gradlab.tasks.mujoco(env_id), UPDATES, starts=starts, judges=64,
         most=512, batch=64, samples=128, rivals=(0, 1, 4), termination="mask",
-        seeds=(3, 4, 5),
+        seeds=(6, 7, 8),
     )  # fmt: skip
 
 

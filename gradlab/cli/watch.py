@@ -39,7 +39,7 @@ class Watch:
     once: bool = False
     """Print the whole present state once."""
     web: bool = False
-    """Show the run as a page of this machine, visible to the users of this machine alone."""
+    """Serve the report of the growing run as a page, to the users of this machine alone."""
     port: Annotated[int | None, arg(metavar="PORT")] = None
     """Port of the page. Default: a free one."""
     open: bool = False

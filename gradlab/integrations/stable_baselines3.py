@@ -20,6 +20,7 @@ from gradlab.integrations.states import check_widths, compare
 from gradlab.integrations.trainer_metrics import headline
 from gradlab.probe.budget import Clock
 from gradlab.probe.probe import Logs, Probe
+from gradlab.probe.returns import MakeEnv
 from gradlab.tasks import Task
 
 try:
@@ -42,6 +43,8 @@ class ProbeCallback(BaseCallback):
         overhead_budget: share of the time that the probe may take.
         seed: of the probe's own starts and noise.
         resume: go on in the run file that `log` names, as after loading a saved model.
+        env: a function that makes an environment as the model's, without normalisers: whole
+            episodes of the policy without noise are played in it, and say if the return rises.
         verbose: as in every callback; 1 says at the end of training what the probe has cost.
         clock: seconds, for the budget.
 
@@ -60,10 +63,12 @@ class ProbeCallback(BaseCallback):
         *,
         resume: bool = False,
         clock: Clock = time.perf_counter,
+        env: MakeEnv | None = None,
     ) -> None:
         super().__init__(verbose)
         self.log, self.task, self.clock = log, task, clock
         self.overhead_budget, self.seed, self.resume = overhead_budget, seed, resume
+        self.env = env
         self.probe: Probe | None = None
         self._parts: Parts | None = None
         self._passes: Any = None
@@ -132,6 +137,7 @@ class ProbeCallback(BaseCallback):
             critic_optimizer=parts.critic_optimizer,
             watched_critic=parts.watched_critic,
             critic_alone=parts.critic_alone,
+            env=self.env,
         )
         self._parts = parts
 

@@ -19,6 +19,7 @@ from gradlab.integrations.states import compare
 from gradlab.integrations.trainer_metrics import headline
 from gradlab.probe.budget import Clock
 from gradlab.probe.probe import Logs, Probe
+from gradlab.probe.returns import MakeEnv
 from gradlab.tasks import Task
 
 try:
@@ -48,6 +49,8 @@ class ProbeHook(TrainerHookBase):  # type: ignore[misc]
         overhead_budget: share of the time that the probe may take.
         seed: of the probe's own starts and noise.
         resume: go on in the run file that `log` names, as after loading a saved model.
+        env: a function that makes one of Gymnasium's, as the trainer's: whole episodes of the
+            policy without noise are played in it, and say if the return rises.
         clock: seconds, for the budget.
 
     The critic's loss stands beside the gradients, and the return of episodes where the environment
@@ -65,9 +68,11 @@ class ProbeHook(TrainerHookBase):  # type: ignore[misc]
         *,
         resume: bool = False,
         clock: Clock = time.perf_counter,
+        env: MakeEnv | None = None,
     ) -> None:
         self.log, self.task, self.clock = log, task, clock
         self.overhead_budget, self.seed, self.resume = overhead_budget, seed, resume
+        self.env = env
         self.probe: Probe | None = None
         self._trainer: Any = None
         self._passes: Any = None
@@ -117,6 +122,7 @@ class ProbeHook(TrainerHookBase):  # type: ignore[misc]
             critic_optimizer=parts.critic_optimizer,
             watched_critic=parts.watched_critic,
             critic_alone=parts.critic_alone,
+            env=self.env,
         )
         self._passes = after_backward(parts.watched.module, self._mark)
 

@@ -81,13 +81,13 @@ class Reparameterised(nn.Module):
 
     def forward(self, state: Tensor, noise: Tensor) -> Tensor:
         mean, log_std = self.normal(state)
-        return self._bounded(mean + log_std.exp() * noise)
+        return self.bounded(mean + log_std.exp() * noise)
 
     def with_log_prob(self, state: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         mean, log_std = self.normal(state)
         latent = mean + log_std.exp() * noise
         density = log_normal(noise, log_std) - self._log_slope(latent)
-        return self._bounded(latent), density.sum(dim=1)
+        return self.bounded(latent), density.sum(dim=1)
 
     def log_prob(self, state: Tensor, action: Tensor) -> Tensor:
         mean, log_std = self.normal(state)
@@ -106,7 +106,7 @@ class Reparameterised(nn.Module):
         return (self._latent(action) - mean) * (-log_std).exp()
 
     def mean_action(self, state: Tensor) -> Tensor:
-        return self._bounded(self.normal(state)[0])
+        return self.bounded(self.normal(state)[0])
 
     def slope(self, latent: Tensor) -> Tensor:
         return self._log_slope(latent).exp()
@@ -129,7 +129,8 @@ class Reparameterised(nn.Module):
             f"forward(self, state, noise) that returns mean + std * noise"
         )
 
-    def _bounded(self, latent: Tensor) -> Tensor:
+    def bounded(self, latent: Tensor) -> Tensor:
+        """The action [N, da] of what the Gaussian draws."""
         if self.scale is None or self.bias is None:
             return latent
         return self.scale.to(latent) * torch.tanh(latent) + self.bias.to(latent)

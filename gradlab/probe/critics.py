@@ -11,7 +11,7 @@ inputs and the gradient that arrived until the step is over.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from math import isfinite
 from typing import Any, final
 
@@ -27,6 +27,7 @@ from gradlab.probe.policy_calls import inert, passing
 from gradlab.probe.update_statistics import Numbers, UpdateStatistics, finite
 
 LOOK, STRIDE = 4, 2  # steps to one that is measured; of these, to one whose length is
+ALTERNATE = 50  # steps in a row that are others' turn
 YOUNG = 2  # stretches of a critic that has learnt nothing yet
 UNSEEN = "which sample is not known: give the critic's module, too"
 
@@ -48,6 +49,43 @@ def rate_of(optimizer: Any, parameters: Sequence[nn.Parameter]) -> float:
         if "lr" in group and any(id(p) in held for p in group["params"])
     ]
     return max(rates, default=np.nan)
+
+
+def pushed(parameters: Iterable[Tensor]) -> bool:
+    """Whether a gradient is there that is not 0; of an accelerator, which would have to be waited
+    for, whether there is one."""
+    gradients = (p.grad for p in parameters if p.grad is not None)
+    return any(g.layout is not torch.strided or not g.is_cpu or bool(g.any()) for g in gradients)
+
+
+@final
+class Turns:
+    """Whose turn a step is of an optimiser that holds others' tensors, too.
+
+    A step after which only the others had a gradient is none of one's own; more than `ALTERNATE`
+    in a row are, and its gradient is 0.
+    """
+
+    def __init__(self, mine: Iterable[nn.Parameter], optimizer: Any) -> None:
+        self._mine = list(mine)
+        ids = {id(p) for p in self._mine}
+        groups = [] if optimizer is None else optimizer.param_groups
+        self._others = [p for group in groups for p in group["params"] if id(p) not in ids]
+        self._passed = 0
+
+    def mine(self) -> bool:
+        """By the gradients that are there."""
+        if not self._others or pushed(self._mine) or self._passed >= ALTERNATE:
+            return True
+        sizes = [float(p.grad.sum()) for p in self._others if p.grad is not None]
+        # A lost gradient of the others clips the own one to 0: nobody knows whose turn it is.
+        return not pushed(self._others) or not all(map(isfinite, sizes))
+
+    def over(self) -> bool:
+        """The step is made; whose turn it was."""
+        mine = self.mine()
+        self._passed = 0 if pushed(self._mine) else self._passed + 1
+        return mine
 
 
 @final
@@ -135,6 +173,7 @@ class Critic:
         self, optimizer: Any, parameters: Sequence[nn.Parameter], shared: bool, budget: Budget
     ) -> None:
         self.optimizer, self.parameters, self.shared = optimizer, list(parameters), shared
+        self.turns = Turns(self.parameters, optimizer if shared else None)
         self.passes, self.growth = Passes(budget), Growth("exploding critic", "critic's", YOUNG)
         self.steps = 0
         self._statistics, self._looks = UpdateStatistics(self.parameters), 0
@@ -156,10 +195,13 @@ class Critic:
     def before_step(self) -> None:
         """Keep φ, where the step is one to measure."""
         if self._open is not None and self._looks % STRIDE == 0:
+            self._statistics.thaw()  # a critic is often frozen while the policy steps
             self._statistics.before_step()
 
     def after_step(self) -> None:
-        """One more step, measured where its gradient was."""
+        """One more step, measured where its gradient was; the policy's turn is none."""
+        if not self.turns.over():
+            return
         self.steps += 1
         if self._open is not None:
             self._statistics.after_step()

@@ -49,7 +49,7 @@ def copied(module: nn.Module) -> nn.Module:
     Raises:
         RuntimeError: the module holds something that cannot be copied.
     """
-    twin = copy.deepcopy(_unwrapped(module)).eval()
+    twin = copy.deepcopy(unwrapped(module)).eval()
     for each in twin.modules():
         for name in HOOKS:
             hooks = getattr(each, name)
@@ -75,7 +75,7 @@ def warn(what: str, error: Exception) -> None:
     say(f"{what}; training goes on ({type(error).__name__}: {error})")
 
 
-def _unwrapped(module: nn.Module) -> nn.Module:
+def unwrapped(module: nn.Module) -> nn.Module:
     """The module inside torch.compile, DataParallel or DistributedDataParallel."""
     if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
         module = module.module

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, final
 import torch
 from torch import Tensor, nn
 
+from gradlab.networks.actors import Reparameterised
 from gradlab.probe.budget import Budget
 
 if TYPE_CHECKING:
@@ -73,6 +74,15 @@ class Watched:
     module: nn.Module
     limits: Limits | None
     action: Callable[[Tensor], Tensor] = as_it_is
+
+
+def watched_in(policy: nn.Module, task: Task | None) -> Watched:
+    """The policy; of an actor that gradlab has wrapped the actor, which is what a loop calls."""
+    if not isinstance(policy, Reparameterised):
+        return Watched(policy, limits_of(policy, task))
+    if policy.scale is None or policy.bias is None:
+        return Watched(policy.actor, limits_of(policy, task))
+    return Watched(policy.actor, limits(policy.bias, policy.scale), policy.bounded)
 
 
 def inert(*_: object) -> None:

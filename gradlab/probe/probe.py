@@ -40,7 +40,7 @@ from gradlab.probe.isolation import warn
 from gradlab.probe.leaks import ModelGradients
 from gradlab.probe.origin import Finder
 from gradlab.probe.parts.parts import Parts
-from gradlab.probe.policy_calls import Watch, Watched, limits_of
+from gradlab.probe.policy_calls import Watch, Watched, watched_in
 from gradlab.probe.returns import Looks, MakeEnv
 from gradlab.probe.row_sinks import FileSink, FunctionSink, Log, NoSink, RowSink, SeveralSinks
 from gradlab.probe.sampler import Measurements
@@ -127,7 +127,7 @@ class Probe:
             looks = Looks(env, policy, self.budget, seed)
         with self.budget.paying():  # setting up is the probe's own time, too
             question = None if task is None else _question(task, critic, seed, policy)
-            watch = Watch(watched or Watched(policy, limits_of(policy, task)), self.budget)
+            watch = Watch(watched or watched_in(policy, task), self.budget)
             named = list(policy.named_parameters())
             settings = {"seed": seed, "critic_alone": bool(critic_alone)}
             sink: RowSink = (
@@ -143,11 +143,10 @@ class Probe:
                 looks.count = len(sink.earlier.returns.get("update", ()))
             instruments = Instruments(watch, models, measurements, looks)
             self._updates = Updates(loop, instruments, self.alarm_log, self.budget, sink.earlier)
-            both, called = (optimizer, critic_optimizer), watch.watched.module
+            both = optimizer, critic_optimizer
             self._parts = Parts(
-                policy, both, called, self.alarm_log, self.budget, self._now, self._guard,
-                self._fail,
-            )  # fmt: skip
+                policy, both, self.alarm_log, self.budget, self._now, self._guard, self._fail
+            )
             self._updates.rows = self._parts.lost
         episodes = float(np.sum(sink.earlier.returns.get("seconds", 0.0)))
         self.budget.go_on(sink.earlier.own, sink.earlier.elapsed, episodes)
@@ -372,6 +371,7 @@ class Probe:
             self._fail(failed)
 
     def _look(self, step: Any, scaler: Any, finder: Finder | None) -> None:
+        self._parts.trained.marks += 1
         scale = arguments.scale_of(scaler, self._optimizer)
         self._updates.look(arguments.step_of(step), scale, True, finder)
 

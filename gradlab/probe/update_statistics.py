@@ -193,6 +193,7 @@ class UpdateStatistics:
         moves = np.zeros((len(self._moves), 2, count))
         moves[:, :, live] = _gathered(self._moves, (2, len(live)))
         trained = np.array([p.requires_grad for p in self.parameters])
+        trained[self._thawed] = True
         sizes = _gathered(self._sizes, (count,))
         stepped = np.isfinite(sizes).all(1) | ~np.array(self._scaled, dtype=bool)
         row = summed_up(Window(sizes[stepped], moves, trained))
@@ -210,7 +211,16 @@ class UpdateStatistics:
         self._scaled: list[bool] = []
         self._lengths.forget()
         # Steps of tensors that are frozen as a window begins are not looked at.
-        self._live = [k for k, p in enumerate(self.parameters) if p.requires_grad]
+        self._live = self._trained()
+        self._thawed: list[int] = []
+
+    def thaw(self) -> None:
+        """Follow what is trained now, though it may be frozen as a window begins and ends."""
+        if not self._moves:
+            self._live = self._thawed = self._trained()
+
+    def _trained(self) -> list[int]:
+        return [k for k, p in enumerate(self.parameters) if p.requires_grad]
 
 
 def _pulse_of(parameters: Sequence[nn.Parameter]) -> nn.Parameter | None:

@@ -29,7 +29,7 @@ from gradlab.probe.alarms.gradients import lost_now, spoilt
 from gradlab.probe.alarms.growth import OF_A_POLICY, STRETCH, Growth
 from gradlab.probe.alarms.steps import thrown_away
 from gradlab.probe.budget import Budget
-from gradlab.probe.critics import Critic, rate_of
+from gradlab.probe.critics import Critic, Turns, rate_of
 from gradlab.probe.due import overdrawn
 from gradlab.probe.isolation import say, warn
 from gradlab.probe.leaks import ModelGradients
@@ -122,6 +122,7 @@ class Updates:
         self.measurements = instruments.measurements
         self.optimizer, self.stepped = loop.optimizer, loop.optimizer is not None
         self.critic = loop.critic
+        self._turns = Turns(loop.parameters, loop.optimizer)
         self.count, self.step = count, 0
         self.notes, self.noted = Notes(), False
         self.looks = instruments.looks
@@ -180,7 +181,7 @@ class Updates:
             # A scaler that searches its scale overflows now and then.
             if scale is None and not finite(self._open):
                 self._lost(self._open)
-        if self.critic is not None and self.critic.shared:
+        if self.critic is not None and self.critic.shared and self._turns.mine():
             self._look_at(self.critic)
         if marked:
             self._mark(finder)
@@ -221,7 +222,7 @@ class Updates:
         """The optimiser is about to move θ, or to ask a closure for the gradient first."""
         if not closure:
             self.guard(optimizer)
-        if self._rest:
+        if self._rest or not (closure or self._turns.mine()):
             return
         begun = self.budget.begin()
         if self._due and self._looks % STRIDE == 0:
@@ -232,8 +233,8 @@ class Updates:
             self.look(self.count, getattr(optimizer, "grad_scale", None), marked=False)
 
     def after_step(self, optimizer: Any) -> None:
-        """The optimiser has moved θ, unless its step was one to skip."""
-        if _skipped(optimizer):
+        """The optimiser has moved θ, unless its step was one to skip, or another network's."""
+        if not self._turns.over() or _skipped(optimizer):
             self._statistics.forget_step()
             self._open, self._seen = None, False
             return
@@ -247,7 +248,7 @@ class Updates:
         if critic is None:
             return
         begun = self.budget.begin()
-        if not critic.shared:
+        if not critic.shared or not self._turns.mine():
             self._look_at(critic)
         critic.before_step()
         self.budget.pay(begun)
@@ -260,7 +261,9 @@ class Updates:
             self.budget.pay(begun)
 
     def _look_at(self, critic: Critic) -> None:
-        if not critic.see(self._due and not self._rest) and self.log.due(LOST_CRITIC, self.count):
+        if not critic.turns.mine() or critic.see(self._due and not self._rest):
+            return
+        if self.log.due(LOST_CRITIC, self.count):
             self._report(LOST_CRITIC, critic.passes.lost())
 
     def _alert(self, scale: Tensor | None) -> bool:

@@ -92,8 +92,8 @@ def _lay_out(figure: Figure) -> None:
     figure.set_layout_engine(None)  # "none" leaves an engine, for which every save draws twice
 
 
-def render(page: Page) -> str:
-    """The whole page as text."""
+def render(page: Page, live: str = "") -> str:
+    """The whole page as text; `live` is of a run in progress, as `shell.document` has it."""
     first = lay_out(page)
     numbered = [(k, each) for k, each in enumerate(page.panels) if each is not first]
     figure = "" if first is None else shell.figure(page.panels.index(first), first)
@@ -101,7 +101,7 @@ def render(page: Page) -> str:
     parts = [first_fold.screen(page.screen, figure, page.source), shell.facts(facts)]
     parts += [first_fold.sentences(page.screen)]
     parts += [_section(each, numbered) for each in _complete(page)]
-    return shell.document(page.title, page.question, "\n".join(parts))
+    return shell.document(page.title, page.question, "\n".join(parts), live)
 
 
 def _first(page: Page) -> Panel | None:

@@ -138,7 +138,8 @@ def _lasting(profile: Profile) -> list[Panel]:
     caption = (
         f"Updates by {rehearsed.optimizer} at {rehearsed.rate:.2g}{assumed}, batches of "
         f"{rehearsed.batch}, with critic, model and visited states as they are; the return of "
-        f"{rehearsed.judges} fresh starts. The highest point is how long a gradient lasts."
+        f"{rehearsed.judges} fresh starts. A gradient lasts up to its highest point, the "
+        f"recommended one as far as a second rehearsal shows it, too."
     )
     drawn = partial(figures.return_over_updates, table)
     return [panel("return_over_updates", LASTING, caption, drawn)]

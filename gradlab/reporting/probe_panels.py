@@ -14,7 +14,7 @@ from gradlab import figures
 from gradlab.figures.style import SIZE
 from gradlab.reporting.panels import Panel, panel
 from gradlab.runs.probe.results import ProbeRun
-from gradlab.runs.probe.tables import chains, choices, curves, profiles
+from gradlab.runs.probe.tables import WORDS, chains, choices, curves, profiles
 from gradlab.wording import span, two
 
 RETURN = "Does the return rise?"
@@ -37,6 +37,9 @@ CAPTIONS = {
     "returns": "Mean of 16 whole episodes without noise, each of another iterate, from fresh "
     "resets. A window below the one before it is normal; three below the first are not.",
     "episodes": "Mean of 8 episodes of training, with its noise.",
+    "gains": "Each window of 16 episodes less the one before, with its 95% interval (Welch). Above "
+    "0 the updates between raised the return.",
+    "episode_gains": "The same of windows of 8 training episodes.",
     "signal_share": "Near 1 every batch points the same way; the root is the cosine of one batch "
     "with the mean gradient. From products of successive gradients, whose batches are taken as "
     "independent.",
@@ -114,6 +117,8 @@ def absent(run: ProbeRun) -> dict[str, list[str]]:
     elif not np.isfinite(run.successive["share_se"]).any():
         reasons[SIGNAL] = ["No burst of successive gradients was finite."]
     reasons |= _absent_on_the_task(run)
+    if run.measured and not np.isfinite(run.measured["value"]).any():
+        reasons[RETURN].append("No critic's value against the return: no critic was given.")
     table = curves({"": run})
     for section in reasons:
         reasons[section] = [*reasons[section], *_known_once(table, section)]
@@ -121,25 +126,20 @@ def absent(run: ProbeRun) -> dict[str, list[str]]:
 
 
 ONCE = {
-    RETURN: {"returns": "mean return of 16 episodes", "episodes": "of 8 episodes of training"},
-    SIGNAL: {"signal_share": "share of signal in a batch's gradient"},
-    HEALTH: {
-        "grad_norm": "norm of the gradient",
-        "update_ratio": "size of an update, |Δθ| / |θ|",
-        "critic_loss": "the critic's loss",
-        "episode_return": "return of an episode",
-    },
-    ERROR: {"weight_zero": "weight of horizon 0 beside the longest"},
-    DRIFT: {"value": "the critic's mean value", "lyapunov": "Lyapunov exponent λ per step"},
+    RETURN: ("returns", "episodes", "episode_return", "value", "gains", "episode_gains"),
+    SIGNAL: ("signal_share",),
+    HEALTH: ("grad_norm", "update_ratio", "critic_loss"),
+    ERROR: ("weight_zero",),
+    DRIFT: ("lyapunov",),
 }
 
 
 def _known_once(table: pd.DataFrame, section: str) -> list[str]:
     """One line of what is known at a single step, which a curve over time cannot show."""
     known = table[np.isfinite(table["value"])]
-    rows = {name: known[known["quantity"] == name] for name in ONCE.get(section, {})}
+    rows = {name: known[known["quantity"] == name] for name in ONCE.get(section, ())}
     values = [
-        f"{ONCE[section][name]} {_with_ends(row.iloc[0])}, step {row['step'].iloc[0]:,.0f}"
+        f"{WORDS[name]} {_with_ends(row.iloc[0])}, step {row['step'].iloc[0]:,.0f}"
         for name, row in rows.items()
         if len(row) == 1
     ]
@@ -189,8 +189,6 @@ def _absent_on_the_task(run: ProbeRun) -> dict[str, list[str]]:
         error.append("No weights: they need the gradient of a prior model beside the critic's.")
     if np.isnan(run.measured["jacobian_error"]).all():
         drift.append("No errors of Jacobians: the task has no prior model.")
-    if not np.isfinite(run.measured["value"]).any():
-        drift.append("No value against its bound: no critic was given.")
     return {ERROR: error, DRIFT: drift}
 
 
@@ -209,12 +207,22 @@ def _waits(run: ProbeRun, what: str) -> str:
 
 def _return(table: pd.DataFrame) -> list[Panel]:
     draw = partial(figures.probe_curve, table)
-    titles = {"returns": "Return of the policy", "episodes": "Return in training"}
-    drawn = {
-        name: partial(draw, quantity=name, title=title, unit="reward")
-        for name, title in titles.items()
+    titles = {
+        "returns": "Return of the policy",
+        "episodes": "Return in training",
+        "episode_return": "Return of an episode",
+        "gains": "What the last updates brought",
+        "episode_gains": "What they brought in training",
     }
-    return _having(RETURN, table, drawn)
+    drawn = {
+        name: partial(
+            draw, quantity=name, title=title, unit="reward",
+            level=(0.0, "no change") if name.endswith("gains") else None,
+        )
+        for name, title in titles.items()
+    }  # fmt: skip
+    drawn["value"] = partial(figures.critic_values, table)
+    return _having(RETURN, table, {name: drawn[name] for name in WORDS if name in drawn})
 
 
 def _signal(table: pd.DataFrame) -> list[Panel]:
@@ -241,10 +249,6 @@ def _health(table: pd.DataFrame, tensors: int) -> list[Panel]:
     first["critic_loss"] = partial(
         figures.probe_curve, table, quantity="critic_loss", title="The critic's loss", log=True,
         unit="as noted",
-    )  # fmt: skip
-    first["episode_return"] = partial(
-        figures.probe_curve, table, quantity="episode_return", title="Return of an episode",
-        unit="reward",
     )  # fmt: skip
     more = {
         "nonfinite": partial(figures.lost_gradients, table),
@@ -318,7 +322,6 @@ def _drift(table: pd.DataFrame) -> list[Panel]:
     )  # fmt: skip
     drawn = {
         "jacobian_ratio": jacobians,
-        "value": partial(figures.critic_values, table),
         "lyapunov": partial(figures.growth_rates, table),
     }
     return _having(DRIFT, table, drawn)

@@ -35,7 +35,11 @@ UPDATES = {
     "policy_norm": "norm of the policy gradient",
     "critic_norm": "norm of the critic's gradient",
     "critic_loss": "critic loss [scaled reward²]",
-    "value": "critic value, mean [scaled reward]",
+}
+VALUED = {
+    "return": "return [reward]",
+    "value": "critic's value [scaled reward]",
+    "gain": "gain [reward]",
 }
 DYNAMICS = "Against the same estimator on the simulator: same horizon, same critic."
 
@@ -46,6 +50,10 @@ def panels(runs: Mapping[str, Training]) -> list[Panel]:
     goals = GOALS.get(first.task, ())
     drawn_panels = [
         _returns("returns", "Dotted: goals of MPG's Table I.", rows, "iteration", goals),
+        _cells("value", LEARNING, rows, VALUED, "Return, critic's value, gains",
+               "The value is the mean over the states of updates, discounted and in scaled reward: "
+               "compare how both move. A critic that rises while the return falls misleads. "
+               "Gain: of the return since the evaluation before."),
         _returns("returns-time", "The same over time on this machine.", rows, "seconds", goals),
         _cells("tracking", TRACKING, rows, _coordinates(first), "Root mean square of the state",
                "Over all states of the evaluation episodes."),

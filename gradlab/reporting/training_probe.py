@@ -70,7 +70,7 @@ def alarms(runs: Mapping[str, Training]) -> Section:
         "<p>By the iteration of its first alarm for a seed; a kind is reported again only when "
         f'twice as many iterations have passed.</p><dl class="list">{items}</dl>'
     )
-    return Section(ALARMS, body=body, note=f"{len(raised)} kinds", name="alarms")
+    return Section(ALARMS, body=body, note=f"{len(raised)} kinds", name="alarms", opened=True)
 
 
 def _alarm(kind: str, whose: str, raised: list[tuple[int, str]]) -> str:

@@ -6,7 +6,9 @@ Critic, model and visited states are those of the measurement, as they are betwe
 critic; returns are of fresh starts, each on the same noise for every candidate and length. A
 gradient holds for the number of updates after which its return is highest, if that is shown to be
 above the present policy's, although the length was chosen for it (`statistics.selection`).
-Intervals are over starts: they are of the batches that were drawn, the same for all candidates.
+Intervals are over starts: they are of the batches that were drawn, the same for all candidates. So
+the gradient of choice is rehearsed once more, from states and with batches of its own, and judged
+on starts of its own, its plain step of an update's length beside it.
 What follows from the changes is computed once, when they are measured. Read without torch.
 """
 
@@ -86,6 +88,9 @@ class Rehearsal:
         may_be_best: [C, L], may be the largest change of all, with 95% together.
         best_cell: place of the candidate with the largest change, −1 where none is finite.
         best_low, best_high: ends of its interval, candidate and length chosen.
+        again_cell: place of the candidate that was rehearsed once more, −1 where none was.
+        again: [L, G], its changes then; step: [G], what one plain step of the update's length along
+            it changed. NaN where none was, and after more updates than the first rehearsal chose.
         optimizer … steps: see `Rule`.
     """
 
@@ -112,6 +117,9 @@ class Rehearsal:
     termination: Annotated[str, scalar("plain")]
     left_out: Annotated[int, scalar("plain")]
     steps: Annotated[int, scalar("plain")]
+    again: Annotated[Floats, stored("length", "group", unit=UNIT, optional=True)]
+    step: Annotated[Floats, stored("group", unit=UNIT, optional=True)]
+    again_cell: Annotated[int, scalar("plain")] = -1
 
     @property
     def judges(self) -> int:
@@ -135,25 +143,70 @@ class Rehearsal:
     @property
     def too_long(self) -> bool:
         """Nothing is shown to be above the present policy, and every candidate ends below it, or
-        lost: with a smaller rate that may differ."""
-        return self.hold and not (self.high[:, -1] >= 0).any()
+        lost; or the best has its highest return after one update and ends below it: with a smaller
+        rate that may differ."""
+        if self.hold:
+            return not (self.high[:, -1] >= 0).any()
+        return self.peak[self.best_cell] == 1 and not self.high[self.best_cell, -1] >= 0
+
+    def choice(self, largest_gain: Cell) -> Cell | None:
+        """What the first rehearsals say to follow: the highest return of all, or, where it cannot
+        be told from that, or nothing else is shown to rise, the gradient of largest gain in one
+        step; None where all is to be held."""
+        place = self.cells.index(largest_gain)
+        alike = self.hold or self.may_be_best[place].any()
+        if alike and self.peak_low[place] > 0:
+            return largest_gain
+        return None if self.best is None or self.hold else self.best.cell
+
+    @property
+    def chosen(self) -> Cell | None:
+        """The gradient of choice, which was rehearsed once more; of a file that knows no second
+        rehearsal the one of the highest return."""
+        if self.again_cell >= 0:
+            return self.cells[self.again_cell]
+        return None if self.best is None or self.hold else self.best.cell
+
+    def repeated(self, cell: Cell) -> bool:
+        """Was it rehearsed once more?"""
+        return self.again_cell >= 0 and self.cells[self.again_cell] == cell
+
+    @property
+    def plain_step(self) -> Interval:
+        """What the plain step of the second rehearsal changed, with 95%."""
+        return mean_interval(sample_mean(self.step, self.size))
 
     def peak_of(self, cell: Cell) -> Peak | None:
-        """Where the return along one candidate is highest; None where it was lost at once."""
-        k = self.cells.index(cell)
-        if not self.peak[k]:
+        """Where the return along one candidate is highest; None where it was lost at once. Of one
+        that was rehearsed once more: the most updates that it holds for, else those of the first
+        rehearsal, with the change of the second, for which nothing was chosen."""
+        place = self.cells.index(cell)
+        updates = self.peak[place]
+        if not updates:
             return None
-        return self._peak(cell, float(self.peak_low[k]), float(self.peak_high[k]))
+        if self.repeated(cell):
+            updates = self.holds(cell) or updates
+            second, ends = self._second(updates), self._second_ends(updates)
+            return Peak(cell, updates, Number(second.value, ends.low, ends.high, self.judges))
+        return self._peak(cell, float(self.peak_low[place]), float(self.peak_high[place]))
 
     def holds(self, cell: Cell) -> int | None:
         """For how many updates a gradient holds; None where no length is shown to be above the
-        present policy."""
-        k = self.cells.index(cell)
-        return self.peak[k] if self.peak_low[k] > 0 else None
+        present policy. Of one that was rehearsed once more: the most, up to the length of the
+        highest return, that the second shows as well."""
+        place = self.cells.index(cell)
+        updates = self.peak[place] if self.peak_low[place] > 0 else None
+        if updates is None or not self.repeated(cell):
+            return updates
+        shorter = [length for length in self.lengths if length < updates]
+        if self._second_ends(updates).low > 0:
+            return updates
+        raised = (k for k in shorter if self._second_ends(k, len(shorter)).low > 0)
+        return max(raised, default=None)
 
     def at_least(self, cell: Cell) -> bool:
-        """Is the highest return that of the longest rehearsal, so that it may hold for longer?"""
-        return self.peak[self.cells.index(cell)] == self.lengths[-1]
+        """Does it hold to the end of the longest rehearsal, so that it may for longer?"""
+        return self.holds(cell) == self.lengths[-1]
 
     def more(self, cell: Cell) -> int | None:
         """Further starts that would show whether it holds, 0 where that is decided; None where no
@@ -202,6 +255,12 @@ class Rehearsal:
         value = self._change(c, self.lengths.index(self.peak[c])).value
         return Peak(cell, self.peak[c], Number(value, low, high, self.judges))
 
+    def _second(self, updates: int) -> Estimate:
+        return sample_mean(self.again[self.lengths.index(updates)], self.size)
+
+    def _second_ends(self, updates: int, among: int = 1) -> Interval:
+        return mean_interval(self._second(updates), among)
+
     def _change(self, c: int, k: int) -> Estimate:
         return sample_mean(self.change[c, k], self.size)
 
@@ -240,6 +299,8 @@ def judged(
         best_cell=best,
         best_low=everything.ends.low,
         best_high=everything.ends.high,
+        again=np.empty((0, 0)),
+        step=np.empty(0),
         **vars(rule),
     )
 

@@ -66,7 +66,7 @@ class Command:
         for name in self.positional:
             if name not in values:
                 raise InputError(f"{place} has no {name!r}: give one in [settings], e.g.")
-        first = [_text(name, values[name], place) for name in self.positional]
+        first = [_word(name, values[name], place) for name in self.positional]
         options = [name for name in values if name not in self.positional]
         return [self.name, *first, *(w for name in options for w in _words(name, values, place))]
 
@@ -85,12 +85,22 @@ def _words(name: str, values: Mapping[str, object], place: str) -> list[str]:
     if value is None or isinstance(value, bool):
         return [option] if value else []
     if isinstance(value, Mapping):
-        return [option, *(f"{key}={_json(each)}" for key, each in value.items())] if value else []
+        keys = [_word(name, key, place) for key in value]
+        given = zip(keys, value.values(), strict=True)
+        return [option, *(f"{key}={_json(each)}" for key, each in given)] if value else []
     if isinstance(value, list | tuple):
-        return [option, *(_text(name, each, place) for each in value)] if value else []
+        return [option, *(_word(name, each, place) for each in value)] if value else []
     text = _text(name, value, place)
     # Else "-0.5" and "-file" would be read as options.
     return [f"{option}={text}"] if text.startswith("-") else [option, text]
+
+
+def _word(name: str, value: object, place: str) -> str:
+    """A value that stands alone, where text such as "--help" would be an option."""
+    text = _text(name, value, place)
+    if isinstance(value, str) and text.startswith("-"):
+        raise InputError(f"{place}: {name} has {shown(value)}, which begins with -: give a name")
+    return text
 
 
 def _text(name: str, value: object, place: str) -> str:

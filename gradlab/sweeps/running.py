@@ -85,7 +85,8 @@ class Running:
         """Run until nothing waits; whether Ctrl-C ended it before.
 
         Raises:
-            Failure: the index can no longer be written; runs at work were stopped.
+            Failure: the index can no longer be written, or the cluster no longer be reached; runs
+                at work were stopped.
         """
         with _signals() as received:
             try:
@@ -167,10 +168,15 @@ class Running:
             self._collect(POLL)
 
     def _interrupt(self) -> None:
-        """Let the runs at work save what they have, without an index to note it in."""
+        """Let the runs at work save what they have; the index has it where it can be written."""
+        self._stopped = True
         for each in self._busy:
             each.worker.interrupt()
-        self._pool.wait([each.call for each in self._busy], 10 * POLL)
+        with contextlib.suppress(Failure):
+            self._collect(10 * POLL)
+        with contextlib.suppress(Failure):
+            for each in self._busy:
+                self._folder.put(replace(each.row, state="interrupted"))
 
 
 def log_of(sweep: Sweep, row: Row) -> Path:

@@ -2,12 +2,14 @@
 
     rehearsed   the candidate and length of the highest return, where that is shown to be above the
                 present policy's: one-step gain predicts one step and not a hundred; among those
-                that cannot be told apart the one of largest gain
+                that cannot be told apart the one of largest gain (`runs.rehearsal`). For as
+                long as a second rehearsal shows it as well
     one step    else the gradient of largest gain, where that is shown and its own update was not
                 seen to lower the return; else of largest realised change, where that is shown
     hold        else none: the policy is kept
 
-    light   act      steps of the update's length were taken, and raised the return
+    light   act      steps of the update's length were taken, and raised the return: both
+                     rehearsals, and the plain step
             choose   nothing contradicts, and something was not looked at or not decided
             none     the policy is kept, or a check failed
 
@@ -26,7 +28,7 @@ from gradlab.statistics.number import Number
 from gradlab.verdicts.facts import Cell, Facts
 from gradlab.verdicts.screen import Light
 
-Missing = Literal["", "step", "returns", "lasting", "jumps", "premise"]
+Missing = Literal["", "step", "returns", "lasting", "again", "jumps", "premise"]
 
 
 @dataclass(frozen=True)
@@ -37,8 +39,8 @@ class Advice:
         updates: for how many updates of the user's; None: not rehearsed, or open.
         light: see above.
         missing: what was not decided: whether a "step" of the update's length raises the return
-            (never tried), what its "returns" say, how long it is "lasting", what "jumps" do; that
-            a "premise" of every gain fails.
+            (never tried), what its "returns" say, how long it is "lasting", whether it does so
+            "again", what "jumps" do; that a "premise" of every gain fails.
         contradiction: what the returns contradict.
     """
 
@@ -74,13 +76,10 @@ def believed(facts: Facts) -> Facts:
 
 def _chosen(facts: Facts) -> tuple[Cell | None, int | None]:
     rehearsed, steps = facts.rehearsal, facts.realised
+    cell = None if rehearsed is None else rehearsed.chosen
+    if cell is not None and (updates := _holds(facts, cell)) is not None:
+        return cell, updates
     peak = None if rehearsed is None else rehearsed.best
-    if rehearsed is not None and peak is not None and not rehearsed.hold:
-        best = facts.best
-        tied = best is not None and best in rehearsed.cells and best in rehearsed.not_excluded()
-        if best is not None and tied and (updates := rehearsed.holds(best)) is not None:
-            return best, updates
-        return peak.cell, peak.updates
     if peak is not None and peak.gain.high < 0:  # the best of all that was rehearsed falls
         return None, None
     shown = facts.chosen is not None and facts.chosen.low > 0
@@ -104,9 +103,15 @@ def _holds(facts: Facts, cell: Cell) -> int | None:
 
 def _lowers(facts: Facts, cell: Cell) -> bool:
     """Was the update seen to lower the return, at once or within a rehearsal?"""
-    taken = facts.realised
-    at_once = taken is not None and cell in taken.stepped and taken.harms(cell)
-    return at_once or _falls(facts, cell)
+    return lowers_at_once(facts, cell) or _falls(facts, cell)
+
+
+def lowers_at_once(facts: Facts, cell: Cell) -> bool:
+    """Does one plain step of the update's length lower the return?"""
+    taken, rehearsed = facts.realised, facts.rehearsal
+    if taken is not None and cell in taken.stepped and taken.harms(cell):
+        return True
+    return rehearsed is not None and rehearsed.repeated(cell) and rehearsed.plain_step.high < 0
 
 
 def _falls(facts: Facts, cell: Cell) -> bool:
@@ -127,14 +132,18 @@ def _against(found: Disagreement, cell: Cell | None) -> bool:
 def _missing(facts: Facts, cell: Cell, updates: int | None) -> Missing:
     if facts.void:
         return "premise"
-    taken, lasting = facts.realised, updates is not None
+    taken, rehearsed, lasting = facts.realised, facts.rehearsal, updates is not None
     tried = taken is not None and cell in taken.stepped
     if taken is not None and tried and not taken.helps(cell) and not lasting:
         return "returns"
     if not tried and not lasting:
         return "step"
-    if facts.rehearsal is not None and not lasting:
+    if rehearsed is not None and updates is None:
         return "lasting"
-    if taken is not None and tried and taken.harms(cell):
-        return "returns"  # many updates raise what one lowers
+    if lowers_at_once(facts, cell):
+        return "returns"  # smaller updates raise what one lowers
+    if rehearsed is not None and not rehearsed.repeated(cell):
+        return "again"
+    if rehearsed is not None and not rehearsed.plain_step.low > 0:
+        return "returns"
     return "jumps" if facts.jumps is not None and facts.jumps.kind == "open" else ""

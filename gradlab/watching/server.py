@@ -1,37 +1,52 @@
-"""A live view as a page on this machine: two answers only.
+"""The report of a growing run on this machine: two answers only.
 
-    GET /             the page
-    GET /state.json   the state; 304 where it has not changed (ETag)
+    GET /             the report as last rendered, by the one renderer of `gradlab.reporting`
+    GET /state.json   a line about the run now, and the mark of that report
 
 It listens on 127.0.0.1 alone, and answers requests to a name of this machine only: a page from
 elsewhere whose name was pointed here (DNS rebinding) is refused. Requests are compared with these
-two words and never used as a path. Few are served at a time (`places`), each for a few seconds.
+two words and never used as a path. Few are served at a time, each for a few seconds: at the limit,
+a new connection replaces an idle one.
+
+    asking      its request has not arrived whole: gives way to the next, the oldest first
+    answered    gives way after `AT_LEAST` seconds, when nobody is asking: it does not read
+
+A browser's request arrives whole in a millisecond, so that connections which drip their bytes,
+however many, cost it nothing; a limit per address would not tell them apart on one machine.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
+import socket
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socketserver import TCPServer
 from typing import Any, final
 
 from gradlab.errors import InputError
-from gradlab.watching import page
-from gradlab.watching.places import Places, cut
-from gradlab.watching.state import State, Watcher, document
+from gradlab.reporting.kinds import page_of
+from gradlab.reporting.page import Page, render
+from gradlab.reporting.probe_panels import RETURN
+from gradlab.reporting.training_page import LEARNING
+from gradlab.verdicts.screen import Screen
+from gradlab.watching.state import SHARE, State, Watcher, how_far, phase_line
+from gradlab.wording import duration
 
 LOOPBACK = "127.0.0.1"
 NAMES = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:\d{1,5})?", re.IGNORECASE)
 MOST = 16  # requests at a time
 SLOW = 5.0  # seconds without a byte
 LONGEST = 15.0  # seconds of one request
-FRESH = 0.5  # seconds for which a state is served again
+FIRST = (RETURN, LEARNING)  # unfolded: return, the critic's value against it, realised gains
+AT_LEAST = 2.0  # seconds that an answer may take while others wait
 HEADERS = {
     "Cache-Control": "no-store",
     "X-Content-Type-Options": "nosniff",
@@ -40,31 +55,122 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
 }
+FRAMED = "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"  # the rest is in the page
 NOTHING = "default-src 'none'; frame-ancestors 'none'"
 
 
 @final
-class States:
-    """The state as bytes with its mark, made anew when something has changed."""
+class Reports:
+    """The report as bytes with its mark, rendered again when rows have come.
+
+    `renew` is called by one thread, `page` and `line` by those that answer.
+    """
 
     def __init__(self, watcher: Watcher) -> None:
         self.watcher = watcher
-        self._lock = threading.Lock()
-        self._looked = -FRESH
-        self._shown: State | None = None
-        self._body, self._mark = b"", ""
+        self._stamp: object = ()
+        self._due = 0.0
+        self._made = watcher.clock()
+        self._shown = (b"", "")
+        self._state = watcher.state()
+        self.renew()
 
-    def now(self) -> tuple[bytes, str]:
-        """JSON and ETag."""
+    def renew(self) -> None:
+        """Read what is new; render it where the last rendering is paid for (`SHARE` of a core)."""
+        state = self._state = self.watcher.state()
+        stamp = self.watcher.stamp if state.view.rows else state.told
+        if stamp == self._stamp or time.monotonic() < self._due:
+            return
+        begun = time.thread_time()
+        text = render(_page(state, self.watcher), live=self._line())
+        self._stamp, body = stamp, text.encode(errors="replace")
+        self._shown = body, hashlib.sha256(body).hexdigest()[:32]
+        self._made, spent = self.watcher.clock(), time.thread_time() - begun
+        self._due = time.monotonic() + spent / SHARE
+
+    def page(self) -> bytes:
+        return self._shown[0]
+
+    def line(self) -> bytes:
+        """JSON: the state in a line, and the mark of the page."""
+        return json.dumps({"line": self._line(), "page": self._shown[1]}).encode()
+
+    def _line(self) -> str:
+        state, now = self._state, self.watcher.clock()
+        parts = [phase_line(state, now)]
+        if state.view.progress is not None:
+            parts.append(how_far(state, state.view.progress))
+        if state.phase in ("running", "silent") and state.view.rows:
+            parts.append(f"the report below is {duration(max(now - self._made, 0.0))} old")
+        return "; ".join(parts)
+
+
+def _page(state: State, watcher: Watcher) -> Page:
+    """The report; before the first row, or where it cannot be made, what is the matter."""
+    told = state.told
+    if state.view.rows:
+        try:
+            page = page_of(watcher.path)
+            sections = (replace(s, opened=s.opened or s.title in FIRST) for s in page.sections)
+            return replace(page, sections=tuple(sections))
+        except InputError as error:
+            told = str(error)
+    headline = f"{told[:1].upper()}{told[1:]}."
+    title = state.view.title or watcher.path.stem
+    return Page(
+        title, "Watching a run", {"run": state.run}, Screen(headline, "choose", "no row yet")
+    )
+
+
+@final
+class Places:
+    """The connections that are open, at most `most`."""
+
+    def __init__(self, most: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._most, self._clock = most, clock
+        self._asking: dict[socket.socket, None] = {}  # in the order of their arrival
+        self._answered: dict[socket.socket, float] = {}
+        self._lock = threading.Lock()
+
+    def enter(self, one: socket.socket) -> bool:
+        """Is there a place, or one to be had?"""
         with self._lock:
-            if time.monotonic() - self._looked >= max(FRESH, self.watcher.rest):
-                state = self.watcher.state()
-                if self._shown is None or vars(state) != vars(self._shown):
-                    self._body = json.dumps(document(state), allow_nan=False).encode()
-                    self._mark = f'"{hashlib.sha256(self._body).hexdigest()[:32]}"'
-                    self._shown = state
-                self._looked = time.monotonic()
-            return self._body, self._mark
+            if len(self._asking) + len(self._answered) >= self._most:
+                last = self._giving_way()
+                if last is None:
+                    return False
+                self._forget(last)
+                cut(last)
+            self._asking[one] = None
+            return True
+
+    def answer(self, one: socket.socket) -> None:
+        """Its request is there."""
+        with self._lock:
+            if one in self._asking:
+                del self._asking[one]
+                self._answered[one] = self._clock()
+
+    def leave(self, one: socket.socket) -> None:
+        """It has ended."""
+        with self._lock:
+            self._forget(one)
+
+    def _giving_way(self) -> socket.socket | None:
+        if self._asking:
+            return next(iter(self._asking))
+        one, since = next(iter(self._answered.items()))
+        return one if self._clock() - since >= AT_LEAST else None
+
+    def _forget(self, one: socket.socket) -> None:
+        self._asking.pop(one, None)
+        self._answered.pop(one, None)
+
+
+def cut(one: socket.socket) -> None:
+    """End a connection whose thread may be waiting on it."""
+    with contextlib.suppress(OSError):
+        one.shutdown(socket.SHUT_RDWR)
 
 
 @final
@@ -81,8 +187,6 @@ class Server(ThreadingHTTPServer):
     allow_reuse_address = False  # else two views could share a port, and one be never seen
 
     def __init__(self, watcher: Watcher, port: int = 0) -> None:
-        self.states = States(watcher)
-        self.page, self.policy = page.document().encode(), page.policy()
         self.places = Places(MOST)
         try:
             super().__init__((LOOPBACK, port), Handler)
@@ -90,6 +194,7 @@ class Server(ThreadingHTTPServer):
             raise InputError(
                 f"--port {port} cannot be had ({error.strerror}): choose another"
             ) from error
+        self.reports = Reports(watcher)
 
     @property
     def url(self) -> str:
@@ -145,19 +250,13 @@ class Handler(BaseHTTPRequestHandler):
         if len(names) != 1 or not NAMES.fullmatch(names[0].strip()):
             self.send_error(HTTPStatus.MISDIRECTED_REQUEST)
         elif self.path == "/":
-            kind = "text/html; charset=utf-8"
-            self._send(200, self.server.page if body else b"", kind, self.server.policy)
+            content = self.server.reports.page() if body else b""
+            self._send(200, content, "text/html; charset=utf-8", FRAMED)
         elif self.path == "/state.json":
-            self._state(body)
+            content = self.server.reports.line() if body else b""
+            self._send(200, content, "application/json", NOTHING)
         else:
             self.send_error(HTTPStatus.NOT_FOUND)
-
-    def _state(self, body: bool) -> None:
-        state, mark = self.server.states.now()
-        held = [mark.strip() for mark in self.headers.get("If-None-Match", "").split(",")]
-        same = mark in held
-        content = b"" if same or not body else state
-        self._send(304 if same else 200, content, "application/json", NOTHING, {"ETag": mark})
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
         """The bare status: nothing of a request comes back. All but GET and HEAD are refused."""
@@ -171,12 +270,12 @@ class Handler(BaseHTTPRequestHandler):
         self, code: int, body: bytes, kind: str, policy: str, more: Mapping[str, str] | None = None
     ) -> None:
         self.send_response(code)
-        sizes = {} if code == HTTPStatus.NOT_MODIFIED else {"Content-Length": str(len(body))}
-        headers = {"Content-Type": kind, "Content-Security-Policy": policy, **sizes, **HEADERS}
+        headers = {"Content-Type": kind, "Content-Length": str(len(body)), **HEADERS}
+        headers["Content-Security-Policy"] = policy
         for name, value in {**headers, **(more or {})}.items():
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Nothing: a page that asks once a second would drown what matters."""
+        """Nothing: a request a second would drown what matters."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 import webbrowser
 from collections.abc import Callable
@@ -10,8 +11,7 @@ from typing import IO
 from rich.console import Console
 from rich.live import Live
 
-from gradlab.watching import words
-from gradlab.watching.state import State, Watcher
+from gradlab.watching.state import State, Watcher, event_line, line, printable
 from gradlab.watching.terminal import room, screen
 
 EVERY = 1.0  # seconds between two readings
@@ -40,7 +40,7 @@ def lines(watcher: Watcher, out: IO[str], sleep: Callable[[float], None] = time.
         state, now = watcher.state(), watcher.clock()
         printed = _events(state, printed, out)
         if state.phase != shown or (now >= due and state.phase == "running"):
-            print(f"{time.strftime('%H:%M:%S', time.localtime(now))} {words.line(state, now)}",
+            print(f"{time.strftime('%H:%M:%S', time.localtime(now))} {line(state, now)}",
                   file=out, flush=True)  # fmt: skip
             shown, due = state.phase, now + LINES
         if state.phase in OVER:
@@ -52,12 +52,12 @@ def _events(state: State, printed: int, out: IO[str]) -> int:
     """Print new events; returns the number of all."""
     events = state.view.events
     for event in events[printed:]:
-        print(f"  {words.event(state, event)}", file=out, flush=True)
+        print(f"  {event_line(state, event)}", file=out, flush=True)
     return len(events)
 
 
 def page(watcher: Watcher, port: int, opened: bool, console: Console) -> None:
-    """A page on this machine until Ctrl-C.
+    """The report on this machine until Ctrl-C, rendered again as the run grows.
 
     Raises:
         InputError: the port cannot be had.
@@ -65,8 +65,14 @@ def page(watcher: Watcher, port: int, opened: bool, console: Console) -> None:
     from gradlab.watching.server import Server
 
     with Server(watcher, port) as server:
-        notice = words.printable(f"watching {watcher.path} at {server.url} (Ctrl-C ends it)")
+        notice = printable(f"watching {watcher.path} at {server.url} (Ctrl-C ends it)")
         console.print(notice, markup=False, soft_wrap=True)
         if opened:
             webbrowser.open(server.url)
-        server.serve_forever()
+        threading.Thread(target=server.serve_forever, args=(EVERY / 20,), daemon=True).start()
+        try:
+            while True:
+                server.reports.renew()
+                time.sleep(EVERY)
+        finally:
+            server.shutdown()

@@ -1,4 +1,4 @@
-"""The state of a run in progress, as both views show it: one value of its file and journal.
+"""The state of a run in progress, as terminal and page show it: one value of its file and journal.
 
     waiting → empty → running ⇄ silent → ended (its writer has closed it)
                                        → stopped (its writer is gone and has not)
@@ -9,56 +9,30 @@ seconds: an evaluation or a measurement may take that long.
 
 from __future__ import annotations
 
+import os
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from math import isfinite
+from dataclasses import dataclass
+from math import isfinite, isnan
 from pathlib import Path
 from typing import Any, Literal, final
 
-import numpy as np
-
-from gradlab.errors import InputError
-from gradlab.storage.headers import shown
-from gradlab.storage.journal import UNREADABLE
-from gradlab.storage.records import Record
-from gradlab.watching import probe, training
-from gradlab.watching.curves import Chart
-from gradlab.watching.events import Event, Layer, Progress
-from gradlab.watching.following import Follower, Snapshot
-from gradlab.watching.latest_values import latest_values
+from gradlab.errors import Doubtful, InputError
+from gradlab.storage import journal, records
+from gradlab.storage.journal_files import frames_at, is_held, journal_of
+from gradlab.verdicts.screen import light_line
+from gradlab.watching.view import Event, Progress, Row, View, view
+from gradlab.wording import duration
 
 Phase = Literal["waiting", "empty", "running", "silent", "ended", "stopped", "unreadable"]
-KINDS = {"training": training, "probe": probe}
-PREFIXES = {"training": training.PREFIX, "probe": ""}
+Writer = Literal["none", "writing", "gone", "closed", "unknown"]
+Stamp = tuple[tuple[int, int, int] | None, ...]
 SILENT = 10.0  # seconds
 BEATS = 5
 SHARE = 0.05  # of a core, for reading
-EVENTS = 200  # the last ones, which a page shows
-
-
-@dataclass(frozen=True, eq=False)
-class View:
-    """The numbers of a run.
-
-    Attributes:
-        kind: "training", "probe", or "" before the first row.
-        lost: rows that are missing in the file, by their numbers.
-    """
-
-    kind: str = ""
-    title: str = ""
-    facts: Mapping[str, str] = field(default_factory=dict)
-    progress: Progress | None = None
-    charts: Sequence[Chart] = ()
-    events: Sequence[Event] = ()
-    layers: Sequence[Layer] = ()
-    lost: int = 0
-
-    @property
-    def rows(self) -> bool:
-        """Whether there is anything to show."""
-        return bool(self.charts or self.events)
+STALE = ("running", "silent", "stopped")
+EVENTS = 200  # the last ones, which a document has
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,71 +57,83 @@ class State:
 
 @final
 class Watcher:
-    """States of one run; each reads the new rows only."""
+    """States of one run. Nothing is locked or written.
+
+    Attributes:
+        stamp: of the rows that the last state has; rest: seconds to leave alone before the next
+            reading, so that reading keeps to its share.
+    """
 
     def __init__(self, path: str | Path, clock: Callable[[], float] = time.time) -> None:
         self.path, self.clock = Path(path), clock
-        self._follower = Follower(path)
-        self._made: tuple[Record | None, View, str] = None, View(), ""
-        self.rest = 0.0  # seconds to leave alone before the next reading
+        self.stamp: Stamp | None = None
+        self.rest = 0.0
+        self._view, self._trouble = View(), ""
 
     def state(self) -> State:
-        """The present state; `rest` is the time to wait, so that reading keeps to its share."""
+        """The present state; the same view where no row has come."""
         begun = time.thread_time()
-        present = self._state()
+        stamp = tuple(_stamp(place) for place in (self.path, journal_of(self.path)))
+        if stamp != self.stamp:
+            self._read()
+            self.stamp = stamp
+        writer, now = _writer(self.path), self.clock()
+        newest = stamp[1] or stamp[0]  # a fold touches the file, and is no row
+        seconds = None if newest is None else newest[2] / 1e9
+        phase: Phase = "unreadable" if self._trouble else _phase(writer, seconds, self._view, now)
+        text = self._trouble or _in_words(phase, self._view, self.path)
         self.rest = (time.thread_time() - begun) / SHARE
-        return present
+        return State(str(self.path), phase, text, seconds, self._view)
 
-    def _state(self) -> State:
-        snapshot = self._follower.read()
-        if not snapshot.trouble and snapshot.record is not self._made[0]:
-            self._made = self._viewed(snapshot.record)
-        _, view, trouble = self._made
-        trouble = snapshot.trouble or trouble
-        phase: Phase = "unreadable" if trouble else _phase(snapshot, view, self.clock())
-        text = trouble or _in_words(phase, view, self.path)
-        return State(str(self.path), phase, text, snapshot.written, view)
-
-    def _viewed(self, record: Record | None) -> tuple[Record | None, View, str]:
-        """The view of a record, or the last view and why there is no new one."""
-        if record is None:
-            return None, View(), ""
+    def _read(self) -> None:
+        """The view of the rows that are there; the last one stays where they cannot be read."""
+        self._trouble = ""
         try:
-            return record, view(record, self.path), ""
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", Doubtful)  # what is lost is counted in the view
+                grows = journal_of(self.path).exists() or not self.path.is_file()
+                record = journal.read(self.path) if grows else records.read(self.path)
+                self._view = view(record, self.path)
         except InputError as error:
-            return record, self._made[1], str(error)
+            frames, lost = frames_at(journal_of(self.path))
+            if self.path.exists() or frames or lost:
+                self._trouble = str(error)
+            else:
+                self._view = View()
+        except OSError as error:
+            self._trouble = f"{self.path} cannot be read ({error.strerror})"
 
 
-def view(record: Record, path: Path) -> View:
-    """The numbers of a run of training or of a probe.
-
-    Raises:
-        InputError: it is of another kind, or foreign.
-    """
-    kind = str(record.attributes.get("kind"))
-    if kind not in KINDS:
-        raise InputError(f"{path} holds {kind!r}, which does not grow{shown(path, kind)}")
+def _stamp(place: Path) -> tuple[int, int, int] | None:
+    """What changes with every row."""
     try:
-        of = KINDS[kind]
-        title, facts = of.head(record)
-        return View(
-            kind, title, facts, of.progress(record), of.charts(record), of.events(record),
-            probe.layers(record, PREFIXES[kind]), int(record.attributes.get("damaged_frames", 0)),
-        )  # fmt: skip
-    except (*UNREADABLE, ArithmeticError) as error:
-        raise InputError(f"{path} is damaged or foreign ({error!r}): make the run again") from error
+        there = os.stat(place)
+    except OSError:
+        return None
+    return there.st_ino, there.st_size, there.st_mtime_ns
 
 
-def _phase(snapshot: Snapshot, view: View, now: float) -> Phase:
-    if snapshot.writer == "none":
+def _writer(path: Path) -> Writer:
+    """A writer holds the lock of its journal from its first row to its last. Trying that lock would
+    take it from a writer that is about to begin, so that the system's table of locks is read."""
+    try:
+        inode = os.stat(journal_of(path)).st_ino
+    except OSError:
+        return "closed" if path.exists() else "none"
+    held = is_held(inode)
+    return "unknown" if held is None else "writing" if held else "gone"
+
+
+def _phase(writer: Writer, written: float | None, view: View, now: float) -> Phase:
+    if writer == "none":
         return "waiting"
     beat = 0.0 if view.progress is None else view.progress.beat
-    late = now - (snapshot.written or now) > max(SILENT, BEATS * beat)
-    if snapshot.writer == "closed":
+    late = now - (written or now) > max(SILENT, BEATS * beat)
+    if writer == "closed":
         return "ended"
-    if snapshot.writer == "gone" and late:  # not at once: a writer may be about to take it
+    if writer == "gone" and late:  # not at once: a writer may be about to take it
         return "stopped"
-    if not view.rows:
+    if not (view.progress or view.rows or view.events):
         return "empty"
     return "silent" if late else "running"
 
@@ -174,8 +160,59 @@ def _open_end(view: View) -> str:
     return f" before its last {progress.across} (--resume goes on)"
 
 
+def printable(text: str) -> str:
+    """Text from a file without control characters, which could steer a terminal."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def phase_line(state: State, now: float) -> str:
+    """The phase of the run, and the age of its last row."""
+    text = printable(state.told)
+    if state.phase not in STALE or state.written is None:
+        return text
+    return f"{text}; last row {duration(state.age(now))} ago"
+
+
+def how_far(state: State, progress: Progress) -> str:
+    """Iteration of all; while the run goes on, its rate and the time that is left."""
+    parts = [f"{progress.across} {progress.done:,}"]
+    if progress.total is not None and progress.share is not None:
+        parts[0] += f" of {progress.total:,} ({progress.share:.0%})"
+    going = state.phase in ("running", "silent")
+    if isfinite(progress.rate) and going:
+        parts.append(f"{progress.rate:.3g}/s")
+    if progress.left and going:
+        parts.append(f"about {duration(progress.left)} left")
+    return ", ".join(parts)
+
+
+def event_line(state: State, happened: Event, often: int = 1) -> str:
+    """An event in words: when, how often, its kind and its message."""
+    across = "" if state.view.progress is None else state.view.progress.across
+    kind = f"{happened.kind}: " if happened.kind else ""
+    times = f", {often} times" if often > 1 else ""
+    return printable(f"! {across} {happened.at:,}{times}: {kind}{happened.text}")
+
+
+def line(state: State, now: float) -> str:
+    """The state as one plain line, with the first of its latest values."""
+    progress = state.view.progress
+    if progress is None or state.phase in ("waiting", "empty"):
+        return phase_line(state, now)
+    latest = [printable(f"{each.name} {number(each.value[-1])}") for each in state.view.rows]
+    parts = [how_far(state, progress), *latest[:4]]
+    return ", ".join(parts if state.phase == "running" else [phase_line(state, now), *parts])
+
+
+def number(value: float, digits: int = 4) -> str:
+    """Significant digits; a dash for a missing value."""
+    if isnan(value):
+        return "–"
+    return f"{value:.{digits}g}".replace("-", "−").replace("inf", "∞")
+
+
 def document(state: State) -> dict[str, Any]:
-    """The state as JSON: numbers that are not finite are null. Unchanged while no row is added."""
+    """The state as JSON: numbers that are not finite are null."""
     view, progress = state.view, state.view.progress
     return {
         "run": state.run,
@@ -185,35 +222,23 @@ def document(state: State) -> dict[str, Any]:
         "kind": view.kind,
         "title": view.title,
         "facts": dict(view.facts),
-        "progress": None if progress is None else _plain_progress(progress),
-        "latest": [_finite(vars(reading)) for reading in latest_values(view.charts)],
-        "charts": [_plain_chart(chart) for chart in view.charts],
+        "progress": progress
+        and _finite(vars(progress) | {"share": progress.share, "left": progress.left}),
+        "recommendation": view.screen and view.screen.headline,
+        "sure": view.screen and light_line(view.screen.light, view.screen.sure),
+        "latest": _latest(view.rows),
         "events": [vars(event) for event in view.events[-EVENTS:]],
-        "layers": [_finite(vars(layer)) for layer in view.layers],
         "lost": view.lost,
     }
 
 
-def _plain_progress(progress: Progress) -> dict[str, Any]:
-    return _finite(vars(progress) | {"share": progress.share, "left": progress.left})
-
-
-def _plain_chart(chart: Chart) -> dict[str, Any]:
-    return vars(chart) | {
-        "levels": dict(chart.levels),
-        "curves": [
-            {
-                name: values if values is None or isinstance(values, str) else _listed(values)
-                for name, values in vars(curve).items()
-            }
-            for curve in chart.curves
-        ],
-    }
-
-
-def _listed(values: Any) -> list[float | None]:
-    """Values with the six significant digits that a page can show."""
-    return [float(f"{v:.6g}") if np.isfinite(v) else None for v in values.tolist()]
+def _latest(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    names = ("value", "low", "high")
+    return [
+        {"name": row.name, "at": float(row.x[-1])}
+        | _finite({name: float(getattr(row, name)[-1]) for name in names})
+        for row in rows
+    ]
 
 
 def _finite(values: Mapping[str, Any]) -> dict[str, Any]:

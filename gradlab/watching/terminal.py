@@ -1,4 +1,4 @@
-"""A state on the terminal: head, a row with a sparkline per quantity, events.
+"""A state on the terminal: head, recommendation, a row with a sparkline per quantity, events.
 
 Colour alone carries no information. Rows that do not fit are left out, the least important first,
 and counted.
@@ -7,30 +7,41 @@ and counted.
 from __future__ import annotations
 
 import textwrap
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from gradlab.watching import words
-from gradlab.watching.curves import Chart, Curve
-from gradlab.watching.events import last_of_each_kind
-from gradlab.watching.latest_values import LatestValue, latest_values, through_run
-from gradlab.watching.sparkline import sparkline
-from gradlab.watching.state import State
+from gradlab.verdicts.screen import lines
+from gradlab.watching.state import (
+    State,
+    event_line,
+    how_far,
+    number,
+    phase_line,
+    printable,
+)
+from gradlab.watching.view import Event, Floats, Row
 
 WIDEST = 60  # characters of a sparkline
 NARROWEST = 8
-NAME, VALUE, RANGE, AT = 31, 10, 21, 12  # widths of columns
+NAME, VALUE, RANGE, AT = 33, 10, 21, 12  # widths of columns
 BAR = 30
+ADVICE = 5  # lines of the recommendation
 EVENTS = 20  # where there is room for all that a reader wants to see
 FEWEST = 4  # quantities
 SPACES = 4  # lines: around the table, its head, and the cursor
 STYLES = {"running": "bold green", "silent": "bold yellow", "stopped": "bold red",
           "unreadable": "bold red"}  # fmt: skip
-Row = tuple[Chart, Curve, LatestValue]
+MARKS = {
+    "waiting": "…", "empty": "…", "running": ">", "silent": "?", "ended": "=", "stopped": "!",
+    "unreadable": "!",
+}  # fmt: skip
+BLOCKS, LETTERS = "▁▂▃▄▅▆▇█", "_.-=*#"
 
 
 @dataclass(frozen=True)
@@ -48,9 +59,7 @@ def room(console: Console, height: int | None) -> Room:
 
 def screen(state: State, now: float, room: Room, foot: str = "") -> Group:
     """Everything that fits into the room."""
-    head = _head(state, now, room)
-    curves, values = through_run(state.view.charts), latest_values(state.view.charts)
-    rows = [(chart, curve, each) for (chart, curve), each in zip(curves, values, strict=True)]
+    head, rows = _head(state, now, room), state.view.rows
     below = [Text(foot, style="dim")] if foot else []
     free = None
     if room.height is not None:
@@ -67,21 +76,26 @@ def screen(state: State, now: float, room: Room, foot: str = "") -> Group:
 
 
 def _head(state: State, now: float, room: Room) -> list[Text]:
-    """Title and phase, progress, facts."""
+    """Title and phase, progress, recommendation; where there is room its numbers and the facts."""
     view = state.view
-    phase = f"{words.MARKS[state.phase]} {words.phase(state, now)}"
-    lines = [Text(words.printable(view.title or state.run), style="bold")]
-    lines.append(Text(phase, style=STYLES.get(state.phase, "bold")))
+    phase = f"{MARKS[state.phase]} {phase_line(state, now)}"
+    head = [Text(printable(view.title or state.run), style="bold")]
+    head.append(Text(phase, style=STYLES.get(state.phase, "bold")))
     if view.progress is not None:
-        lines.append(Text(_bar(state, room) + words.how_far(state, view.progress)))
-    if view.facts:
-        facts = (f"{name} {value}" for name, value in view.facts.items())
-        lines.append(Text(words.printable(" · ".join(facts)), style="dim"))
+        head.append(Text(_bar(state, room) + how_far(state, view.progress)))
     if view.lost:
-        lines.append(Text(f"! {view.lost} rows of the file are lost", style="bold"))
-    for line in lines:
-        line.no_wrap, line.overflow = room.height is not None, "ellipsis"
-    return lines
+        head.append(Text(f"! {view.lost} rows of the file are lost", style="bold"))
+    advice = [] if view.screen is None else [printable(each) for each in lines(view.screen)]
+    if room.height is None:
+        head += [Text(each, style="bold" if k == 0 else "") for k, each in enumerate(advice)]
+        facts = (f"{name} {value}" for name, value in view.facts.items())
+        return [*head, Text(printable(" · ".join(facts)), style="dim")] if view.facts else head
+    said = [part for each in advice for part in textwrap.wrap(each, max(room.width, 20))]
+    most = min(ADVICE, max(room.height // 4, 1))
+    head += [Text(each) for each in said[:most]]
+    for text in head:
+        text.no_wrap, text.overflow = True, "ellipsis"
+    return head
 
 
 def _bar(state: State, room: Room) -> str:
@@ -96,7 +110,7 @@ def _bar(state: State, room: Room) -> str:
 def _table(rows: Sequence[Row], state: State, room: Room) -> Table:
     """Name, latest value, interval or range, where it is from, and the course so far."""
     ranged, placed = room.width >= 64, room.width >= 110
-    name = min(NAME, max(len(reading.name) for _, _, reading in rows))
+    name = min(NAME, max(len(row.name) for row in rows))
     taken = name + VALUE + 3 + (RANGE + 1) * ranged + (AT + 1) * placed
     spark = min(WIDEST, max(NARROWEST, room.width - taken))
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
@@ -108,13 +122,55 @@ def _table(rows: Sequence[Row], state: State, room: Room) -> Table:
         across = "" if state.view.progress is None else state.view.progress.across
         table.add_column(f"at {across}", justify="right", width=AT, no_wrap=True)
     table.add_column("so far", width=spark, no_wrap=True)
-    for chart, curve, reading in rows:
-        more = [Text(reading.ends, style="dim")] if ranged else []
-        more += [Text(f"{reading.at:,.0f}", style="dim")] if placed else []
-        course = sparkline(curve, spark, chart.scale, room.ascii_only)
-        shown = Text(reading.shown, style="bold")
-        table.add_row(Text(words.printable(reading.name)), shown, *more, Text(course))
+    for row in rows:
+        low, high = row.low[-1], row.high[-1]
+        known = low < high  # neither is NaN
+        ends = f"{number(low, 3)} … {number(high, 3)}" if known else ""
+        more = [Text(ends, style="dim")] if ranged else []
+        more += [Text(f"{row.x[-1]:,.0f}", style="dim")] if placed else []
+        course = sparkline(row, spark, room.ascii_only)
+        latest = Text(number(row.value[-1]), style="bold")
+        table.add_row(Text(printable(row.name)), latest, *more, Text(course))
     return table
+
+
+def sparkline(row: Row, width: int, ascii_only: bool = False) -> str:
+    """The values over x in `width` characters: each the mean of its stretch, a blank where the
+    stretch has no finite value; where there are fewer values, one stands until the next."""
+    marks = LETTERS if ascii_only else BLOCKS
+    value = np.log(np.where(row.value > 0, row.value, np.nan)) if row.log else row.value
+    heights = _means(row.x, value, width)
+    if len(row.x) < width:
+        measured = np.where(np.isfinite(heights), np.arange(width), 0)
+        heights = heights[np.maximum.accumulate(measured)]
+    finite = heights[np.isfinite(heights)]
+    if not len(finite):
+        return " " * width
+    low, span = finite.min(), finite.max() - finite.min()
+    levels = (heights - low) / span if span > 0 else np.zeros(width)
+    return "".join(
+        marks[min(int(level * len(marks)), len(marks) - 1)] if np.isfinite(height) else " "
+        for level, height in zip(levels, heights, strict=True)
+    )
+
+
+def _means(x: Floats, values: Floats, width: int) -> Floats:
+    """Mean of the finite values in every stretch of x; NaN where there is none."""
+    sound = np.isfinite(values)
+    place = np.minimum((x - x[0]) / max(x[-1] - x[0], 1) * width, width - 1).astype(int)[sound]
+    total = np.bincount(place, values[sound], minlength=width)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(total / np.bincount(place, minlength=width))
+
+
+def last_of_each_kind(events: Sequence[Event]) -> list[tuple[Event, int]]:
+    """The last event of each kind of alarm and how many there were, in order; every other event."""
+    last: dict[str, Event] = {}
+    often = Counter(each.kind or each.text for each in events)
+    for each in events:
+        last.pop(each.kind or each.text, None)
+        last[each.kind or each.text] = each
+    return [(each, often[kind]) for kind, each in last.items()]
 
 
 def _events(state: State, room: Room, free: int | None, rows: int) -> list[Text]:
@@ -123,10 +179,10 @@ def _events(state: State, room: Room, free: int | None, rows: int) -> list[Text]
     if free is None:
         earlier = len(events) - EVENTS
         more = [f"… {earlier} earlier"] if earlier > 0 else []
-        return [Text(each) for each in more + [words.event(state, e) for e in events[-EVENTS:]]]
+        return [Text(each) for each in more + [event_line(state, e) for e in events[-EVENTS:]]]
     if not events:
         return []
-    texts = [words.event(state, each, often) for each, often in last_of_each_kind(events)]
+    texts = [event_line(state, each, often) for each, often in last_of_each_kind(events)]
     last = [Text(line) for line in textwrap.wrap(texts[-1], max(room.width, 20))[:4]]
     others = max(free - min(rows, free // 2) - len(last), 0)
     before = [Text(each, no_wrap=True, overflow="ellipsis") for each in texts[:-1]]

@@ -18,16 +18,21 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any, Self, final
 
 from gradlab.errors import Failure, InputError, not_installed, one_line
+from gradlab.machine import python_module
 from gradlab.workers.holder import Holder, Outcome, check_name
 from gradlab.workers.interface import CallFailed, WorkerDied
 from gradlab.workers.local import pickled, places, processors
 
 ANSWER = 5.0  # seconds in which the host of an address has to accept a connection
 PLACED = 60.0  # seconds in which a node has to start a process
+LOOK = 5.0  # seconds between two looks at the node that this program is on
+SILENT = 25.0  # seconds without an answer about it, after which it is lost
 STORE = 256 << 20  # bytes of the object store of a local cluster
 LEAST = 79 << 20  # bytes below which Ray starts none
 COMPARED = ("gradlab", "torch")  # packages of which all machines need the same version
@@ -79,7 +84,13 @@ class ClusterWorker:
         return ClusterCall(self._ray, self, method, reference)
 
     def interrupt(self) -> None:
-        """Send the signal from a process of the same machine: Ray interrupts no actor."""
+        """Send the signal from a process of the same machine: Ray interrupts no actor. One that
+        still has no place, as after the loss of a node, has not begun, and is ended."""
+        if not self._alive:
+            return
+        if not self._ray.wait([self._place], timeout=ANSWER)[0]:
+            self.kill()
+            return
         with contextlib.suppress(self._ray.exceptions.RayError):
             node, number = self._ray.get(self._place, timeout=PLACED)
             sent = self._ray.remote(os_kill).options(**at(self._ray, node))
@@ -149,6 +160,9 @@ class ClusterPool:
             raise
         self._share = min(1.0, self.cores / (workers or 1))
         self._workers: list[ClusterWorker] = []
+        self._node = self._ray.get_runtime_context().get_node_id()
+        self._seen, self._closed = time.monotonic(), threading.Event()
+        threading.Thread(target=self._watch, daemon=True).start()
 
     @property
     def cores(self) -> int:
@@ -172,9 +186,36 @@ class ClusterPool:
         ended, _ = self._ray.wait(listed, num_returns=1, timeout=timeout)
         if ended:
             ended, _ = self._ray.wait(listed, num_returns=len(listed), timeout=0)
+        elif time.monotonic() - self._seen > SILENT:
+            self._give_up()
         return [by_reference[reference] for reference in ended]
 
+    def _watch(self) -> None:
+        """Note when the node of this program was last known to be alive.
+
+        Ray notices a dead raylet in some 15 s, and then waits without end for a place for the next
+        process. It is asked in a thread of its own, because it may not answer at all.
+        """
+        while not self._closed.wait(LOOK):
+            with contextlib.suppress(Exception):
+                nodes = {node["NodeID"]: node["Alive"] for node in self._ray.nodes()}
+                self._seen = time.monotonic() if nodes.get(self._node) else -SILENT
+
+    def _give_up(self) -> None:
+        """
+        Raises:
+            Failure: always; nothing that is at work can be reached any more.
+        """
+        for worker in self._workers:
+            worker.lost()
+        raise Failure(
+            "the node of Ray that this program is on has died or does not answer: what was at work "
+            "is lost; start Ray again, and go on with --resume (resume=True)"
+        )
+
     def close(self) -> None:
+        if hasattr(self, "_closed"):
+            self._closed.set()
         for worker in getattr(self, "_workers", ()):
             worker.kill()
         if self._ours:
@@ -238,9 +279,9 @@ def check_health(address: str) -> None:
         InputError: what listens there is no cluster, or does not answer.
     """
     test = ["health-check", "--skip-version-check", "--address", address]
-    ray_itself = [sys.executable, "-P", "-m", "ray.scripts.scripts"]
+    words = python_module("ray.scripts.scripts", *test)
     try:
-        done = subprocess.run([*ray_itself, *test], capture_output=True, timeout=PLACED)
+        done = subprocess.run(words, capture_output=True, timeout=PLACED)
     except subprocess.TimeoutExpired:
         done = None
     if done is None or done.returncode:

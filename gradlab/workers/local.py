@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from typing import Any, Self, final
 
 from gradlab.errors import InputError, one_line
+from gradlab.machine import python_module
 from gradlab.workers.holder import Outcome, check_name
 from gradlab.workers.interface import WorkerDied
 
@@ -59,7 +60,7 @@ class LocalWorker:
         self.pipe, theirs = multiprocessing.Pipe()
         with theirs:
             self._process = subprocess.Popen(
-                command(theirs.fileno()),
+                python_module("gradlab.workers.child", str(theirs.fileno()), str(os.getpid())),
                 pass_fds=(theirs.fileno(),),
                 stdin=subprocess.DEVNULL,
                 env=environment(),
@@ -193,11 +194,6 @@ def processors() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def command(descriptor: int) -> list[str]:
-    """The words of a worker's process; -P keeps the folder it is started in off its path."""
-    return [sys.executable, "-P", "-m", "gradlab.workers.child", str(descriptor), str(os.getpid())]
 
 
 def environment() -> dict[str, str]:

@@ -83,7 +83,8 @@ def row(**changes: object) -> dict[str, object]:
     base = {
         "world": "w", "kind": "smooth", "light": "act", "recommended": ["data", 0], "updates": 5,
         "promised": [0.9, 0.8, 1.0], "happened": [0.9, 0.7, 1.1], "share": [0.97, 0.9, 1.0],
-        "helps": ["data 0"], "after_1": [1.0, 0.5, 1.5, 512], "after_k": [2.0, 1.0, 3.0, 512],
+        "helps": ["data 0"], "after_1": [1.0, 0.5, 1.5, 512],
+        "after_update": [0.1, 0.05, 0.15, 512], "after_k": [2.0, 1.0, 3.0, 512],
         "seconds": {"make": 1.0},
     }  # fmt: skip
     return base | changes

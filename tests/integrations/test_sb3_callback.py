@@ -14,7 +14,7 @@ import torch
 from gradlab.errors import InputError
 from gradlab.probe.alarms.catalogue import Alarm
 from gradlab.storage import journal
-from tests.integrations.bits import integrator_task, same
+from tests.integrations.bits import Integrator, integrator_task, same
 
 ALWAYS: dict[str, Any] = {"overhead_budget": 1.0, "clock": lambda: 0.0}
 
@@ -203,3 +203,32 @@ def test_without_the_package_the_remedy_is_said(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setitem(sys.modules, "stable_baselines3.common.callbacks", None)
     with pytest.raises(InputError, match=r"^stable-baselines3 is not installed: pip install 'g"):
         import gradlab.integrations.stable_baselines3  # noqa: F401
+
+
+@pytest.mark.parametrize("kind", ["TD3", "DDPG", "SAC"])
+@pytest.mark.parametrize("flipped", [False, True])
+def test_the_sign_of_a_models_own_objective_is_checked(
+    sb3: Any, kind: str, flipped: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SAC's is flipped behind its critics, in the least of them; TD3's behind the first."""
+    model, rows = sb3.made(kind), []
+    if flipped:
+        first, least = model.critic.q1_forward, torch.min
+        monkeypatch.setattr(model.critic, "q1_forward", lambda *given: -first(*given))
+        monkeypatch.setattr(torch, "min", lambda x, **given: _flipped(least(x, **given)))
+    model.learn(700, callback=sb3.ProbeCallback(rows.append, **ALWAYS))
+    name = "actor's steps raise their objective"
+    found = [row for row in rows if row.get("checks/check") == name]
+    assert (found[-1]["checks/state"] == "fault") == flipped and found[-1]["checks/looks"] > 0
+
+
+def _flipped(found: Any) -> Any:
+    return (-found[0], found[1]) if isinstance(found, tuple) and found[0].requires_grad else found
+
+
+@pytest.mark.parametrize("kind", ["TD3", "DDPG", "SAC", "PPO", "A2C"])
+def test_whole_episodes_of_a_model_are_played_beside_it(sb3: Any, kind: str) -> None:
+    rows: list[dict[str, Any]] = []
+    given = ALWAYS | {"env": Integrator}
+    sb3.made(kind).learn(200, callback=sb3.ProbeCallback(rows.append, **given))
+    assert sum("returns/value" in row for row in rows) >= 1

@@ -223,6 +223,30 @@ def test_a_measurement_rehearses_what_competes_for_a_third_of_its_price(profile,
     assert np.array_equal(measured().rehearsal.change, found.change)
 
 
+def test_the_gradient_of_choice_is_rehearsed_once_more_with_a_plain_step():
+    """Starts are nearly one: both rehearsals lead alike, and the step is the closed form's."""
+
+    def starts(n, generator):
+        return START.repeat(n, 1) * (1 + 1e-4 * torch.randn(n, 1, generator=generator))
+
+    system, rate = world(), RATE / 10
+    task = tasks.Task("linear", system, system, starts, discount=GAMMA, horizon=3)
+    options = {"horizon": 3, "starts": 32, "batch": 32, "update": Update("sgd", rate, 5)}
+    critic = ExactCritic(system, W, GAMMA)
+    found = measure(task, policy_of(), critic, **options).rehearsal
+    k = found.lengths.index(found.peak_of(found.chosen).updates) + 1
+    first, second = found.change[found.again_cell], found.again
+    assert np.isnan(second[k:]).all()
+    assert np.allclose(first[:k].mean(1), second[:k].mean(1), rtol=0.1)
+    assert not np.isclose(first[:k], second[:k], rtol=1e-6).any()  # starts of their own
+    moment = START.T @ START
+    g = lqr_gradient(system, W, moment, GAMMA, "all", found.horizon)
+    before, after = (
+        float(lqr_return(system, w, moment, GAMMA, found.horizon)) for w in (W, W + rate * g)
+    )
+    assert found.step.mean() == pytest.approx(after - before, rel=0.05)
+
+
 def test_where_nothing_can_be_judged_nothing_is_rehearsed():
     states = tasks.double_integrator().starts(16, torch.Generator().manual_seed(0))
     assert measured(starts=states).rehearsal is None

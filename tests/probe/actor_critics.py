@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -186,3 +187,37 @@ class Soft(Loop):
         value = torch.stack(values).min(0).values
         sign = -1 if self.fault == "sign of the actor's loss" else 1
         return (self.ALPHA * density - sign * value).mean()
+
+
+class InTurn(Loop):
+    """One optimiser for actor and critics, which steps them in turn.
+
+    Args:
+        marked: the actor's backward pass; none: gradients are cleared to None, not to 0.
+    """
+
+    def __init__(self, fault: str = "", marked: bool = True, none: bool = True) -> None:
+        super().__init__(fault)
+        rates = {self.policy: fault == "actor at rest", self.critics: fault == "critic at rest"}
+        groups = [{"params": [*m.parameters()], "lr": 0.0 if k else 1e-3} for m, k in rates.items()]
+        self.actor_optimizer = self.critic_optimizer = torch.optim.Adam(groups)
+        self.marked, self.none = marked, none
+
+    def run(self, probe: gradlab.Probe | None, updates: int, each: object = None) -> None:
+        both = self.actor_optimizer
+        for step in range(updates):
+            rows = self.batch()
+            goal, _ = self.target_values(rows)
+            both.zero_grad(set_to_none=self.none)
+            for critic in self.critics:
+                ((critic(rows["state"], rows["action"]) - goal) ** 2).mean().backward()
+            both.step()
+            self.critics.requires_grad_(self.fault == "critic moves along")
+            both.zero_grad(set_to_none=self.none)
+            loss = self.actor_loss(rows)
+            loss = loss.detach().requires_grad_() if self.fault == "detached actor" else loss
+            with probe(step) if probe and self.marked else nullcontext():
+                loss.backward()
+            both.step()
+            self.critics.requires_grad_(True)
+            self.follow()

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import gradlab
+from gradlab.networks.actors import squashed
 from gradlab.probe.parts import objectives
 from tests.probe.actor_critics import Loop, Soft, answers, watched
 
@@ -28,6 +29,22 @@ def test_a_wrong_sign_is_told_in_two_lines(kind: type[Loop], fault: str) -> None
     told = [each.message for each in probe.alarms if each.kind == objectives.DESCENT]
     assert bool(told) == bool(fault)
     assert all(each.endswith("is the sign of its loss right?") for each in told)
+
+
+def test_the_passes_of_an_actor_that_is_wrapped_are_heard() -> None:
+    loop, rows = Soft("sign of the actor's loss"), []
+    policy = squashed(loop.policy)
+    probe = gradlab.Probe(
+        policy, loop.actor_optimizer, log=rows.append, overhead_budget=1.0, clock=lambda: 0.0
+    )
+    loop.run(probe, 290)
+    probe.close()
+    assert answers(rows)[CHECK]["state"] == "fault"
+    # The share of saturated actions is the actor's: tanh of the mean, here far inside its limits.
+    watch = probe._updates.watch
+    assert watch.watched.module is loop.policy and watch.limits is not None
+    mean = loop.policy(loop.batch()["state"])[0]
+    assert torch.equal(watch.watched.action(mean), torch.tanh(mean))
 
 
 def heard(loop: Soft) -> objectives.Objective:
@@ -54,8 +71,8 @@ def test_a_rise_is_that_of_the_objective_itself() -> None:
     weights = objectives._weights(made, old, critics)
     assert weights == (pytest.approx(-1, rel=1e-3), pytest.approx(loop.ALPHA, rel=1e-3))
     loop.actor_optimizer.step()
-    new = old.again(copy.deepcopy(loop.policy), made.inputs)
     check.on = False
+    new = old.again(made.again(objectives.Twin(loop.policy).parts))
     torch.set_rng_state(state)
     fall = float((loss - loop.actor_loss(rows)).detach())
     assert objectives._rise(critics, old, new, loop.ALPHA) == pytest.approx(fall, rel=2e-2)
@@ -84,6 +101,24 @@ def test_an_entropy_of_the_wrong_sign_is_no_rise() -> None:
     loop.actor_optimizer.step()
     check.after()
     assert list(check._rises) == [False]
+
+
+@pytest.mark.parametrize("alpha", [50.0, -50.0])
+@pytest.mark.parametrize("corrected", [True, False])
+def test_where_the_entropy_outweighs_q_its_sign_and_density_are_told(
+    alpha: float, corrected: bool
+) -> None:
+    loop = Soft("" if corrected else "no correction of the tanh")
+    loop.ALPHA = alpha
+    check = heard(loop)
+    for _ in range(3 * objectives.REFIT):
+        loop.actor_loss(loop.batch()).backward()
+        loop.actor_optimizer.step()
+        check.after()
+        loop.actor_optimizer.zero_grad()
+    assert not any(check._rises) and bool(check._rises) == (alpha < 0)
+    assert alpha < 0 or "outweighs" in check.answer().proof
+    assert check.density.answer().state == ("sound" if corrected else "fault")
 
 
 def test_an_actor_that_follows_no_critic_says_so() -> None:

@@ -163,6 +163,25 @@ def test_sound_storage_is_not_accused(way: Callable[[Row, Row], Row]) -> None:
     assert states["episodes end with their last observation"] == "sound"
 
 
+def test_rewards_of_the_step_before_are_told() -> None:
+    probe, _, update = probed()
+    rows, _ = collected(probe.record(Walk()))
+    before = [rows[0], *rows[:-1]]
+    shifted = [row | {"reward": one["reward"]} for row, one in zip(rows, before, strict=True)]
+    assert any("those of the step before" in each for each in told(shifted, probe, update))
+
+
+def test_a_batch_that_comes_again_and_again_is_told() -> None:
+    probe, _, update = probed()
+    rows, _ = collected(probe.record(Walk()))
+    names = [name for name in rows[0] if name != "truncated"]
+    batch = {n: torch.as_tensor(np.array([row[n] for row in rows[:64]])) for n in names}
+    for _ in range(40):
+        probe.batch(**batch)
+        update()
+    assert any("the same batch" in alarm.message for alarm in probe.alarms)
+
+
 def test_rows_of_several_steps_accuse_nobody() -> None:
     probe, _, update = probed()
     rows, after = collected(probe.record(Walk()))

@@ -48,7 +48,8 @@ def test_updates_are_too_long_where_all_of_them_end_below_and_nothing_is_above()
     lost[1, 1:] = np.nan
     assert rehearsed(lost).too_long
     assert rehearsed(planted([[0.01, 0, 0, 0, -5], [-1, -2, -3, -4, -5]])).too_long
-    assert not rehearsed(planted([[1, 0, 0, 0, -5], [-1, -2, -3, -4, -5]])).too_long
+    assert rehearsed(planted([[1, 0, 0, 0, -5], [-1, -2, -3, -4, -5]])).too_long
+    assert not rehearsed(planted([[1, 2, 0, 0, -5], [-1, -2, -3, -4, -5]])).too_long
     assert not rehearsed(planted([[0.01, 0, 0, 0, 0], [-1, -2, -3, -4, -5]])).too_long
 
 

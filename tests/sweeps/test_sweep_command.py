@@ -248,3 +248,30 @@ def test_a_command_in_a_worker_has_its_error_also_where_its_log_is_full(
     assert "absent.h5" in error and not error.startswith("gradlab")
     if log == "run.log":
         assert "gradlab: error: " in (tmp_path / log).read_text()
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_a_dead_raylet_ends_the_sweep_and_what_is_done_stands(
+    tmp_path: Path, interrupted: bool
+) -> None:
+    ray = pytest.importorskip("ray")
+    rows = [{"name": "plain"}, {"name": "long", "critic": "sleeps"}, {"name": "later"}]
+    killed: list[float] = []
+
+    def kill() -> None:
+        while not (tmp_path / "out/long.tried").exists():
+            time.sleep(0.05)
+        time.sleep(1.0)  # the first run is noted
+        (raylet,) = ray._private.worker._global_node.all_processes["raylet"]
+        raylet.process.kill()
+        killed.append(time.monotonic())
+        if interrupted:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=kill).start()
+    with pytest.raises(KeyboardInterrupt if interrupted else Failure):
+        gradlab.sweep({**ROWS, "run": rows}, tmp_path / "out", workers=1, ray="local")
+    assert time.monotonic() - killed[0] < 45  # 30, and what Ray takes to end
+    states = {row.name: row.state for row in index.load(tmp_path / "out").rows}
+    assert states.pop("plain") == "done" and not {*states.values()} & {"done", "running"}

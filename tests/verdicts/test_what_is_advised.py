@@ -21,8 +21,23 @@ RISES, PASSES, FALLS = (1, 2, 5, 9, 20), (1, 2, 3, -4, -30), (-1, -2, -5, -9, -2
 RULE = Rule("adam", 1e-3, True, 25, 256, 100, "ignore", 0, 1000)
 
 
-def rehearsed(changes, noise=0.5, groups=32):
-    """Changes of the return after each length, with noise of one start."""
+def rehearsed(changes, noise=0.5, groups=32, again=None, step=1.0):
+    """Changes of the return after each length, with noise of one start; the gradient that is chosen
+    does the same once more, or what `again` says."""
+    found = _once(changes, noise, groups)
+    cell = found.choice(BEST if BEST in changes else CRITIC)
+    if cell is None:
+        return found
+    updates = found.peak_of(cell).updates
+    draws = noise * np.random.default_rng(2).standard_normal(groups)
+    second = np.array(again or changes[cell], dtype=float)
+    second[np.array(LENGTHS) > updates] = np.nan
+    return replace(
+        found, again=second[:, None] + draws, step=step + draws, again_cell=found.cells.index(cell)
+    )
+
+
+def _once(changes, noise, groups):
     draws = noise * np.random.default_rng(1).standard_normal((len(changes), 1, groups))
     change = np.array(list(changes.values()), dtype=float)[:, :, None] + draws
     return judged(list(changes), LENGTHS, change, np.zeros(groups), np.ones(groups), RULE)
@@ -85,15 +100,29 @@ def test_a_rate_below_the_usual_one_that_nobody_gave_is_said():
     assert "adam" not in recommendation(read(realised=RAISED, rehearsal=given)).headline
 
 
-def test_what_was_tried_is_what_raised_the_return():
-    """Several updates did, one plain step is not told from none: it is not said to."""
-    rising = rehearsed({BEST: RISES, CRITIC: FALLS})
-    unclear = read(realised=steps({BEST: 0.02}, noise=3.0), rehearsal=rising)
-    assert not unclear.realised.helps(BEST) and not unclear.realised.harms(BEST)
-    screen = recommendation(replace(unclear, disagreements=()))
-    assert screen.sure.startswith("tried: 25 updates raised") and screen.light == "act"
-    shown = recommendation(read(realised=RAISED, rehearsal=rising)).sure
-    assert shown.startswith("tried: one update raised")
+def test_a_light_is_green_where_both_rehearsals_and_the_plain_step_raised_the_return():
+    changes = {BEST: RISES, CRITIC: FALLS}
+    shown = recommendation(read(realised=RAISED, rehearsal=rehearsed(changes)))
+    assert shown.light == "act"
+    assert shown.sure.startswith("tried: 25 updates, twice, and one plain step raised the return")
+    for step, words in ((-1.0, "one plain step lowers"), (0.0, "whether one plain step raises")):
+        found = read(realised=RAISED, rehearsal=rehearsed(changes, step=step))
+        screen = recommendation(found)
+        assert (advise(found).cell, advise(found).updates, screen.light) == (BEST, 25, "choose")
+        assert words in screen.sure
+    once = replace(rehearsed(changes), again_cell=-1)
+    assert advise(read(realised=RAISED, rehearsal=once)).missing == "again"
+
+
+def test_a_gradient_lasts_for_as_long_as_both_rehearsals_show():
+    changes = {BEST: RISES, CRITIC: FALLS}
+    found = read(realised=RAISED, rehearsal=rehearsed(changes, again=(1, 2, 5, 0, -9)))
+    assert (advise(found).updates, advise(found).light) == (5, "act")
+    assert "lasts about 5 updates" in recommendation(found).headline
+    found = read(realised=RAISED, rehearsal=rehearsed(changes, again=(0, 0, 0, 0, 0)))
+    assert (advise(found).cell, advise(found).missing) == (BEST, "lasting")
+    lost = rehearsed({SHORT: RISES, BEST: FALLS, CRITIC: FALLS}, again=FALLS)
+    assert advise(read(realised=RAISED, rehearsal=lost)).cell is None
 
 
 def test_the_gradient_that_leads_highest_goes_before_the_one_that_gains_most_in_one_step():

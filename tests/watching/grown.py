@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from gradlab.runs.probe import schema
 from gradlab.storage.journal import Journal, journal_of
 from gradlab.storage.journal_tables import Column, Table
 
@@ -21,17 +20,14 @@ SEED = ("seed",)
 
 def training_tables(seeds: int = 2) -> dict[str, Table]:
     numbers = tuple(range(seeds))
-    updates = {
-        "policy_norm": Column(SEED),
-        "critic_loss": Column(SEED, "scaled reward²"),
-        "nonfinite": Column(SEED, "updates"),
-        "weight": Column(("horizon",)),
-        "seconds": Column(unit="s"),
-    }
-    evaluations = {"return_mean": Column(SEED, "reward"), "return_se": Column(SEED, "reward")}
+    names = ("policy_norm", "critic_norm", "critic_loss", "value", "nonfinite")
+    updates = {name: Column(SEED) for name in names} | {"weight": Column(("horizon",))}
+    updates |= {name: Column() for name in ("seconds", "realised_horizon", "policy_seconds")}
+    evaluations = {name: Column(SEED) for name in ("return_mean", "return_se", "ends")}
+    evaluations |= {"rms": Column(("seed", "coordinate")), "seconds": Column()}
     return {
         "updates": Table("iteration", updates, {"seed": numbers, "horizon": (0, 25)}),
-        "evaluations": Table("iteration", evaluations, {"seed": numbers}),
+        "evaluations": Table("iteration", evaluations, {"seed": numbers, "coordinate": (0,)}),
         "events": Table("number", {"message": Column(text=True)}),
     }
 
@@ -39,10 +35,11 @@ def training_tables(seeds: int = 2) -> dict[str, Table]:
 def training_attributes(task: str = "pendulum", seeds: int = 2) -> dict[str, Any]:
     settings = {
         "iterations": TOTAL, "seeds": seeds, "first_seed": 0, "evaluation_starts": 50,
-        "episode": 100, "device": "cpu", "precision": "float32",
+        "episode": 100, "device": "cpu", "precision": "float32", "termination": "ignore",
+        "at_end": "restart", "reward_scale": 1.0,
     }  # fmt: skip
     config = {"algorithm": {"name": "mpg-v2"}, "task": task, "settings": settings}
-    return {"kind": "training", "config": json.dumps(config)}
+    return {"kind": "training", "config": json.dumps(config), "environment": "{}"}
 
 
 def training(path: Path, task: str = "pendulum", seeds: int = 2) -> Journal:
@@ -55,43 +52,28 @@ def update_row(k: int, seeds: int = 2) -> dict[str, Any]:
     norms = k + 1.0 + 2.0 * np.arange(seeds)
     return {
         "iteration": 10 * k, "policy_norm": norms, "critic_loss": 1 / norms, "seconds": 0.5 * k,
-        "nonfinite": np.zeros(seeds), "weight": np.array([0.25, 0.75]),
+        "nonfinite": np.zeros(seeds), "weight": np.array([0.25, 0.75]), "value": -norms,
+        "critic_norm": norms, "realised_horizon": 25, "policy_seconds": 0.1,
     }  # fmt: skip
 
 
 def evaluation_row(k: int, seeds: int = 2) -> dict[str, Any]:
     returns = -100.0 + k - 4.0 * np.arange(seeds)
-    return {"iteration": 10 * k, "return_mean": returns, "return_se": np.full(seeds, 0.5)}
-
-
-def probed(path: Path, names: tuple[str, ...] = ("w", "b"), task: str = "pendulum") -> Journal:
-    """The open journal of a probe's run with three actions and horizons 0 … 4."""
-    config = {"seed": 0, "overhead_budget": 0.05}
-    about = schema.attributes(names, task, config, {})
-    return Journal(path, schema.tables(len(names), 3, 4), about)
-
-
-def vitals_row(k: int, tensors: int = 2) -> dict[str, Any]:
-    """Update 100 k, at 50 updates a second."""
     return {
-        "update": 100 * k, "step": 100 * k, "looked": 100, "grad_norm": 2.0 + k,
-        "grad_norm_max": 5.0 + k, "update_ratio": 1e-3, "layer_norm": np.arange(tensors) + 1.0,
-        "layer_ratio": np.full(tensors, 2e-3), "nonfinite": np.zeros(tensors),
-        "nonfinite_updates": 0, "zero": np.zeros(tensors), "saturation": np.array([0.1, 0.2, 0.3]),
-        "watched": 25, "own_seconds": 0.1 * k, "elapsed": 2.0 * k, "spent": 0.04,
+        "iteration": 10 * k, "return_mean": returns, "return_se": np.full(seeds, 0.5),
+        "ends": np.zeros(seeds), "rms": np.ones((seeds, 1)), "seconds": 0.5 * k,
     }  # fmt: skip
 
 
-def measured_row(k: int) -> dict[str, Any]:
-    cells = np.arange(20.0).reshape(4, 5) + 1.0
-    return {
-        "update": 100 * k, "step": 100 * k, "starts": 64, "mse": cells, "mse_low": cells / 2,
-        "mse_high": cells * 2, "chosen_horizon": 3, "kept_low": 2, "kept_high": 4,
-    }  # fmt: skip
-
-
-def alarm_row(number: int, update: int, kind: str, message: str) -> dict[str, Any]:
-    return {"number": number, "update": update, "step": update, "alarm": kind, "message": message}
+def trained(path: Path, task: str = "pendulum", seeds: int = 2) -> Path:
+    """A run of 400 iterations, evaluated at every hundredth, in which a seed diverged at 300."""
+    with training(path, task, seeds) as writer:
+        for k in range(41):
+            writer.append("updates", update_row(k, seeds))
+            if k % 10 == 0:
+                writer.append("evaluations", evaluation_row(k, seeds))
+        writer.append("events", {"number": 2 * 300 * seeds + 1, "message": f"{task} diverged"})
+    return path
 
 
 def killed(path: Path, rows: int = 5) -> None:

@@ -8,43 +8,17 @@ import time
 import numpy as np
 import pytest
 
-from gradlab.storage import journal, journal_files, journal_frames, records
+from gradlab.errors import InputError
+from gradlab.storage import journal, journal_files, records
 from gradlab.storage.journal import discard, journal_of, read
-from gradlab.watching import following
-from gradlab.watching.following import Follower
 from gradlab.watching.state import SILENT, Watcher
 from tests.watching import grown
 
 
-def iterations(sight):
-    return sight.record.groups["updates"]["iteration"].values.tolist()
-
-
-def same(ours, theirs):
-    assert ours.attributes == theirs.attributes
-    for group, arrays in theirs.groups.items():
-        for name, array in arrays.items():
-            np.testing.assert_array_equal(ours.groups[group][name].values, array.values, name)
-
-
-def test_every_row_is_there_at_every_look_while_the_journal_is_folded_again_and_again(
-    tmp_path, monkeypatch
-):
-    monkeypatch.setattr(journal, "SMALLEST", 2000)
-    monkeypatch.setattr(journal, "SYNC", 0.0)
-    path, seen = tmp_path / "run.h5", set()
-    follower = Follower(path)
-    with grown.training(path) as writer:
-        for k in range(240):
-            writer.append("updates", grown.update_row(k))
-            if k % 80 == 79 and writer._child is not None:
-                writer._child.wait()
-            if k % 8 == 0:
-                assert iterations(follower.read()) == [10 * j for j in range(k + 1)]
-            seen.add(path.stat().st_ino if path.exists() else None)
-    assert len(seen) > 2
-    assert follower.read().writer == "closed"
-    same(follower.read().record, read(path))
+def iterations(watcher):
+    """Of the rows that a look shows."""
+    state = watcher.state()
+    return next(row for row in state.view.rows if row.name == "critic loss").x.tolist()
 
 
 WRITER = """
@@ -54,6 +28,7 @@ from gradlab.storage import journal
 from tests.watching import grown
 journal.SMALLEST, journal.SYNC = 4000, 0.01
 with grown.training(Path(sys.argv[1])) as writer:
+    writer.append("evaluations", grown.evaluation_row(0))
     for k in range(10**9):
         writer.append("updates", grown.update_row(k))
         time.sleep(1e-3)
@@ -62,13 +37,16 @@ with grown.training(Path(sys.argv[1])) as writer:
 
 def test_beside_a_writer_at_work_no_look_misses_a_row_or_shows_a_wrong_one(tmp_path):
     path, counts, files = tmp_path / "run.h5", [], set()
-    follower = Follower(path)
     writer = subprocess.Popen([sys.executable, "-c", WRITER, str(path)])
     end = time.monotonic() + 30
     while (len(counts) < 80 or len(files) < 3) and time.monotonic() < end:
-        record = follower.read().record
         files.add(path.stat().st_ino if path.exists() else None)
-        if record is None or not len(rows := record.groups["updates"]["iteration"].values):
+        try:
+            record = read(path)
+        except InputError:  # not begun
+            continue
+        rows = record.groups["updates"]["iteration"].values
+        if not len(rows):
             continue
         counts.append(len(rows))
         assert rows.tolist() == [10 * k for k in range(len(rows))]
@@ -84,6 +62,7 @@ def test_beside_a_writer_at_work_no_look_misses_a_row_or_shows_a_wrong_one(tmp_p
 def test_a_fold_in_the_middle_of_a_look_hides_no_row(tmp_path, monkeypatch):
     path, real = tmp_path / "run.h5", records.read
     with grown.training(path) as writer:
+        writer.append("evaluations", grown.evaluation_row(0))
         writer.append("updates", grown.update_row(0))
     with grown.training(path) as writer:
         writer.append("updates", grown.update_row(1))
@@ -99,79 +78,58 @@ def test_a_fold_in_the_middle_of_a_look_hides_no_row(tmp_path, monkeypatch):
             return found
 
         monkeypatch.setattr(records, "read", read_while_folding)
-        follower = Follower(path)
-        assert iterations(follower.read()) == [0, 10]
-        assert iterations(follower.read()) == [0, 10, 20, 30]
+        watcher = Watcher(path)
+        assert iterations(watcher) == [0, 10]
+        assert iterations(watcher) == [0, 10, 20, 30]
 
 
-def test_only_what_is_new_is_read(tmp_path, monkeypatch):
-    taken, whole = [], journal_frames.decode
-    monkeypatch.setattr(
-        following.journal_frames, "decode", lambda data: taken.append(len(data)) or whole(data)
-    )
-    with grown.training(tmp_path / "run.h5") as writer:
-        follower = Follower(writer.path)
-        for k in range(50):
-            writer.append("updates", grown.update_row(k))
-        taken.clear()
-        first = follower.read()
-        assert follower.read() is first
-        writer.append("updates", grown.update_row(50))
-        assert iterations(follower.read())[-1] == 500
-    size = taken[0] / 51
-    assert taken[1] == 0 and 0 < taken[2] < 2 * size
+def test_only_what_has_changed_is_read(tmp_path, monkeypatch):
+    looks, real = [], records.read
+    monkeypatch.setattr(records, "read", lambda path: looks.append(path) or real(path))
+    watcher = Watcher(grown.trained(tmp_path / "run.h5"))
+    first = watcher.state().view
+    assert watcher.state().view is first and len(looks) == 1
 
 
 def test_a_run_that_is_replaced_is_followed_into_the_new_one(tmp_path):
-    path = tmp_path / "run.h5"
-    with grown.training(path) as writer:
-        writer.append("updates", grown.update_row(7))
-    follower = Follower(path)
-    assert iterations(follower.read()) == [70]
-    discard(path)
-    assert follower.read().writer == "none" and follower.read().record is None
-    with grown.training(path) as writer:
+    watcher = Watcher(grown.trained(tmp_path / "run.h5"))
+    assert iterations(watcher)[-1] == 400
+    discard(watcher.path)
+    state = watcher.state()
+    assert state.phase == "waiting" and not state.view.rows
+    with grown.training(watcher.path) as writer:
+        writer.append("evaluations", grown.evaluation_row(0))
         writer.append("updates", grown.update_row(1))
-        assert iterations(follower.read()) == [10]
-
-
-def test_a_journal_of_the_same_size_in_the_place_of_the_old_one_is_noticed(tmp_path):
-    path = tmp_path / "run.h5"
-    follower = Follower(path)
-    for k in (3, 4, 5):
-        writer = grown.training(path)
-        writer.append("updates", grown.update_row(k))
-        writer._file.close()
-        assert iterations(follower.read()) == [10 * k]
-        journal_of(path).unlink()
+        assert iterations(watcher) == [10]
 
 
 def test_a_torn_row_counts_when_it_is_whole(tmp_path):
     path = tmp_path / "run.h5"
     writer = grown.training(path)
+    writer.append("evaluations", grown.evaluation_row(0))
     for k in range(3):
         writer.append("updates", grown.update_row(k))
     writer._file.close()
     whole = journal_of(path).read_bytes()
     journal_of(path).write_bytes(whole[:-5])
-    follower = Follower(path)
-    assert iterations(follower.read()) == [0, 10]
+    watcher = Watcher(path)
+    assert iterations(watcher) == [0, 10]
     with journal_of(path).open("ab") as file:
         file.write(whole[-5:])
-    assert iterations(follower.read()) == [0, 10, 20]
+    assert iterations(watcher) == [0, 10, 20]
 
 
 def test_looking_takes_no_lock_and_changes_no_byte(tmp_path):
     path = tmp_path / "run.h5"
     grown.killed(path)
     before = journal_of(path).read_bytes()
-    follower = Follower(path)
-    assert follower.read().writer == "gone"
+    watcher = Watcher(path, clock=lambda: time.time() + SILENT + 1)
+    assert watcher.state().phase == "stopped"
     assert journal_of(path).read_bytes() == before
     with grown.training(path) as writer:  # would refuse to begin if somebody held the lock
-        assert follower.read().writer == "writing"
+        assert watcher.state().phase == "silent"
         writer.append("updates", grown.update_row(9))
-        assert iterations(follower.read())[-1] == 90
+        assert watcher.state().view.progress.done == 90
 
 
 def test_locks_are_read_from_the_systems_table(tmp_path):
@@ -247,15 +205,16 @@ def test_what_was_read_stays_when_the_file_becomes_unreadable(tmp_path):
     with grown.training(tmp_path / "run.h5") as writer:
         writer.append("updates", grown.update_row(0))
     watcher = Watcher(writer.path)
-    assert watcher.state().view.rows
+    assert watcher.state().view.progress.done == 0
     os.truncate(writer.path, 100)
     assert watcher.state().phase == "unreadable"
-    assert watcher.state().view.rows
+    assert watcher.state().view.title == "mpg-v2 on pendulum"
 
 
 def test_a_measurement_is_sent_to_the_report(tmp_path):
     path = tmp_path / "run.h5"
-    records.write(path, records.Record({"kind": "profile"}, {}))
+    rows = {"horizon": records.Array(np.arange(2), ("horizon",))}
+    records.write(path, records.Record({"kind": "profile"}, {"table": rows}))
     state = Watcher(path).state()
     assert state.phase == "unreadable" and "gradlab report" in state.told
 

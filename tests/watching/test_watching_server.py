@@ -14,8 +14,7 @@ import pytest
 
 from gradlab.errors import InputError
 from gradlab.watching import server as serving
-from gradlab.watching.places import AT_LEAST, Places
-from gradlab.watching.server import Server
+from gradlab.watching.server import AT_LEAST, Places, Server
 from gradlab.watching.state import Watcher
 from tests.watching import grown
 
@@ -67,29 +66,21 @@ def test_it_listens_on_loopback_alone(server):
             socket.create_connection((address, server.server_address[1]), timeout=1).close()
 
 
-def test_the_state_is_the_runs(server):
+def test_the_line_is_the_runs_and_the_mark_the_pages(server, writer):
     status, headers, body = asked(server, "/state.json")
     state = json.loads(body)
     assert status == 200 and headers["Content-Type"] == "application/json"
-    assert state["phase"] == "running" and state["progress"]["done"] == 10
-    assert state["title"] == f"mpg-v2 on {grown.ATTACK}"
-
-
-def test_what_has_not_changed_is_not_sent_again(server, writer):
-    _, headers, _ = asked(server, "/state.json")
-    status, again, body = asked(server, "/state.json", If_None_Match=headers["ETag"])
-    assert (status, body, again["ETag"]) == (304, b"", headers["ETag"])
+    assert state["line"].startswith("running; ") and "iteration 10 of 1,000" in state["line"]
+    page = asked(server)[2]
+    assert hashlib.sha256(page).hexdigest().startswith(state["page"])
     writer.append("updates", grown.update_row(2))
-    time.sleep(serving.FRESH)
-    status, later, body = asked(server, "/state.json", If_None_Match=headers["ETag"])
-    assert status == 200 and later["ETag"] != headers["ETag"]
-    assert json.loads(body)["progress"]["done"] == 20
+    server.reports.renew()
+    assert "iteration 20 of 1,000" in json.loads(asked(server, "/state.json")[2])["line"]
 
 
 @pytest.mark.parametrize("path", ["/", "/state.json", "/none"])
 def test_every_answer_forbids_what_a_page_could_do(server, path):
     _, headers, _ = asked(server, path)
-    assert headers["Content-Security-Policy"].startswith("default-src 'none'; ")
     assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
     assert headers["Cache-Control"] == "no-store"
     assert headers["X-Content-Type-Options"] == "nosniff"
@@ -99,15 +90,16 @@ def test_every_answer_forbids_what_a_page_could_do(server, path):
     assert headers["Server"] == "gradlab "
 
 
-def test_the_page_runs_its_own_script_and_style_alone(server):
-    _, headers, body = asked(server)
-    policy = headers["Content-Security-Policy"]
-    for tag in ("script", "style"):
-        (text,) = re.findall(f"<{tag}>(.*?)</{tag}>", body.decode(), re.DOTALL)
-        digest = b64encode(hashlib.sha256(text.encode()).digest()).decode()
-        assert f"{tag}-src 'sha256-{digest}'" in policy
-    assert "unsafe" not in policy
-    assert not re.search(rb"https?://(?!www.w3.org/2000/svg)|@import|src=|url\(|innerHTML", body)
+def test_the_page_runs_its_own_script_and_asks_its_own_server_alone(server):
+    body = asked(server)[2].decode()
+    (policy,) = re.findall(r'Policy" content="(.*?)">', body)
+    (script,) = re.findall("<script>(.*?)</script>", body, re.DOTALL)
+    digest = b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'; connect-src 'self'" in policy
+    assert policy.startswith("default-src 'none'; ")
+    assert not re.search(
+        r"https?://(?!www.w3.org/2000/svg)|@import|<[^>]*src=|url\(|innerHTML", body
+    )
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "BREW"])

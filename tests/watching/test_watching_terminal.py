@@ -19,17 +19,13 @@ from gradlab.storage.journal import journal_of
 from gradlab.watching import showing
 from gradlab.watching.state import SILENT, Watcher
 from gradlab.watching.terminal import room, screen
+from tests.probe import planted_probe as planted
 from tests.watching import grown
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    with grown.training(tmp_path_factory.mktemp("terminal") / "run.h5", grown.ATTACK) as writer:
-        for k in range(41):
-            writer.append("updates", grown.update_row(k))
-        writer.append("evaluations", grown.evaluation_row(40))
-        writer.append("events", {"number": 4, "message": grown.ATTACK})
-    return writer.path
+    return grown.trained(tmp_path_factory.mktemp("terminal") / "run.h5", grown.ATTACK)
 
 
 def printed(path, width, height=None, **console):
@@ -46,28 +42,28 @@ def test_the_screen_fits_and_keeps_head_values_events_and_foot(run, width, heigh
     assert len(lines) <= height and max(map(len, lines)) <= width
     text = "\n".join(lines)
     assert "the run has ended before its last iteration" in text
-    assert "policy gradient norm" in text and "42" in text
     assert "iteration 400 of 1,000 (40%)" in text and "Ctrl-C ends it." in text
-    assert "! iteration 1" in text
+    table = next(k for k, line in enumerate(lines) if line.rstrip().endswith("so far"))
+    for name, row in zip(("return", "critic's", "gain"), lines[table + 1 :], strict=False):
+        assert row.startswith(name)
+    assert "! iteration 3" in text and "learns <img" in text
 
 
 def test_values_ranges_and_courses_stand_in_a_row(run):
     lines = printed(run, 80).splitlines()
-    norm = next(line for line in lines if line.startswith("policy gradient norm"))
-    assert norm.split()[3:7] == ["42", "41", "…", "43"] and "▁" in norm and "█" in norm
+    returned = next(line for line in lines if line.startswith("return  "))
+    assert returned.split()[1:5] == ["−62", "−64", "…", "−60"]
+    assert "▁" in returned and "█" in returned
 
 
 def test_what_does_not_fit_is_counted(tmp_path):
-    with grown.probed(tmp_path / "run.h5") as writer:
-        writer.append("vitals", grown.vitals_row(1))
-        writer.append("measured", grown.measured_row(1))
-        for k in range(9):
-            writer.append("alarms", grown.alarm_row(k, 10 * k, f"kind {k}", "do this. " * 30))
-    lines = printed(writer.path, 80, 20).splitlines()
+    told = [planted.alarm(k, 10 * k, f"kind {k}", message="do this. " * 30) for k in range(9)]
+    path = planted.written(tmp_path / "run.h5", {**planted.everything(), "alarms": told})
+    lines = printed(path, 80, 20).splitlines()
     assert len(lines) <= 20
     assert any("more: taller window" in line for line in lines)
     assert any("update 80: kind 8" in line for line in lines)
-    assert any("update 80: kind 8" in line for line in printed(writer.path, 80).splitlines())
+    assert any("update 80: kind 8" in line for line in printed(path, 80).splitlines())
 
 
 def test_names_from_a_run_steer_no_terminal(run):
@@ -95,19 +91,19 @@ def test_a_terminal_of_ascii_gets_ascii_courses(run):
 def test_once_prints_the_state_and_json_is_one_document(run, capfd):
     assert main(["watch", str(run), "--once"]) == 0
     out, err = capfd.readouterr()
-    assert "policy gradient norm" in out and "\x1b" not in out and err == ""
+    assert "norm of the policy gradient" in out and "\x1b" not in out and err == ""
     assert max(map(len, out.splitlines())) <= 80
     assert main(["watch", str(run), "--json"]) == 0
     document = json.loads(capfd.readouterr().out)
     assert document["phase"] == "ended" and document["progress"]["done"] == 400
-    norm = next(each for each in document["latest"] if each["name"] == "policy gradient norm")
-    assert (norm["value"], norm["low"], norm["high"]) == (42.0, 41.0, 43.0)
+    assert [each["name"] for each in document["latest"][:1]] == ["return"]
+    assert [document["latest"][0][name] for name in ("value", "low", "high")] == [-62, -64, -60]
 
 
 def test_a_run_that_is_not_there_yet_is_waited_for(tmp_path, capfd):
     assert main(["watch", str(tmp_path / "run.h5"), "--json"]) == 0
     document = json.loads(capfd.readouterr().out)
-    assert document["phase"] == "waiting" and document["charts"] == []
+    assert document["phase"] == "waiting" and document["latest"] == []
 
 
 @pytest.mark.parametrize(
@@ -138,6 +134,8 @@ def test_lines_come_when_rows_do_and_end_with_the_run(tmp_path):
     def sleep(seconds):
         now[0] += seconds
         k = next(story)
+        if k == 0:
+            writer.append("evaluations", grown.evaluation_row(0))
         if k == 12:
             writer.append("events", {"number": 4, "message": "seed 0 diverged"})
         if k == 30:
@@ -149,7 +147,7 @@ def test_lines_come_when_rows_do_and_end_with_the_run(tmp_path):
     showing.lines(Watcher(path, clock=lambda: now[0]), out, sleep)
     lines = out.getvalue().splitlines()
     assert "has no row yet" in lines[0]
-    assert [line for line in lines if "policy gradient norm 2," in line]
+    assert [line for line in lines if "return −102," in line]
     assert "  ! iteration 1: seed 0 diverged" in lines
     assert "the run has ended" in lines[-1]
     assert len(lines) == 6  # empty, one every ten seconds of thirty, the event, the end
@@ -208,8 +206,8 @@ def test_a_page_is_served_until_ctrl_c_which_is_no_failure(run):
     said = process.stdout.readline()
     url = said.split(" at ")[1].split()[0]
     assert url.startswith("http://127.0.0.1:") and "Ctrl-C" in said
-    with urllib.request.urlopen(f"{url}state.json", timeout=10) as answer:
-        assert json.load(answer)["progress"]["done"] == 400
+    with urllib.request.urlopen(f"{url}state.json", timeout=30) as answer:
+        assert "iteration 400 of 1,000" in json.load(answer)["line"]
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=10)
     assert (process.returncode, err) == (0, "") and "has not been touched" in out

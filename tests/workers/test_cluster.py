@@ -6,11 +6,12 @@ import threading
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from gradlab.errors import InputError
+from gradlab.errors import Failure, InputError
 from gradlab.workers import WorkerDied, cluster
 
 COUNTER = "tests.workers.held:Counter"
@@ -63,6 +64,39 @@ def test_another_program_at_the_address_is_no_cluster() -> None:
     with pytest.raises(InputError, match="does not answer as a Ray cluster"):
         cluster.ClusterPool(f"127.0.0.1:{server.server_port}")
     server.shutdown()
+
+
+@pytest.mark.parametrize("answer", ["dead", "none"])
+def test_a_node_that_is_lost_ends_all_waiting(monkeypatch: pytest.MonkeyPatch, answer: str) -> None:
+    """Ray in miniature: calls that never end, on a node that is dead or silent."""
+
+    def nodes() -> list[dict[str, Any]]:
+        if answer == "none":
+            raise TimeoutError
+        return [{"NodeID": "here", "Alive": False}, {"NodeID": "there", "Alive": True}]
+
+    monkeypatch.setattr(cluster, "LOOK", 0.01)
+    monkeypatch.setattr(cluster, "SILENT", 0.2)
+    monkeypatch.setattr(cluster, "compare_versions", lambda ray: None)
+    context = SimpleNamespace(get_node_id=lambda: "here")
+    monkeypatch.setattr(
+        cluster, "imported",
+        lambda: SimpleNamespace(
+            is_initialized=lambda: True, cluster_resources=dict, nodes=nodes,
+            get_runtime_context=lambda: context, wait=lambda listed, **_: ([], listed),
+        ),
+    )  # fmt: skip
+    with cluster.ClusterPool("local") as pool:
+        actor = SimpleNamespace(place=SimpleNamespace(remote=lambda: None))
+        worker = cluster.ClusterWorker(pool._ray, actor)
+        pool._workers.append(worker)
+        call = cluster.ClusterCall(pool._ray, worker, "sleep", "reference")
+        with pytest.raises(Failure, match="the node of Ray that this program is on has died"):
+            for _ in range(500):
+                pool.wait([call], 0.01)
+                time.sleep(0.01)
+        assert not worker.alive
+        worker.interrupt()  # of what is lost asks nobody
 
 
 @pytest.mark.ray

@@ -7,6 +7,7 @@ actor's step, its density.
 
 from __future__ import annotations
 
+REPLACED = "another policy is trained"
 SWAPPED = "targets follow too fast"
 FROZEN = "targets do not move"
 OUTSIDE = "network moves without a step"
@@ -16,4 +17,6 @@ DISCOUNT = "wrong targets"
 ADVANTAGE = "wrong advantages"
 STORED = "stored rows differ"
 DENSITY = "wrong density"
-CAUSES = (STORED, DISCOUNT, ADVANTAGE, OUTSIDE, SWAPPED, FROZEN, LEAKED, DESCENT, DENSITY)
+CAUSES = (
+    REPLACED, STORED, DISCOUNT, ADVANTAGE, OUTSIDE, SWAPPED, FROZEN, LEAKED, DESCENT, DENSITY,
+)  # fmt: skip

@@ -3,30 +3,35 @@
     targets        τ̂ = ⟨Δt, c − t⟩ / |c − t|², by step of the critic        0: frozen; > ½: swapped
     actor's step   the critic's tensors before and after it
     no step        every network from one step of an optimiser of its to the next
+    trained        whose optimiser steps the policy, and which policy
 
-All three are exact: values are compared bit by bit, of a sample of entries of every tensor.
+All are exact: values are compared bit by bit, of a sample of entries of every tensor.
 """
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, final
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from gradlab.probe.alarms.parts import FROZEN, LEAKED, OUTSIDE, SWAPPED
+from gradlab.probe.alarms.parts import FROZEN, LEAKED, OUTSIDE, REPLACED, SWAPPED
+from gradlab.probe.isolation import say
 from gradlab.probe.parts.answers import Answer, off
 from gradlab.probe.parts.networks import CRITIC, Networks, held
 
-LOOKS = 20
+LOOKS = 10
 FEWEST = 10  # looks, of which more than half must be at fault
 UNDECLARED = 250  # updates in which a target may rest where its period is not declared
 FAST = 0.5  # of the gap at a step of the critic
+RESTED = 40  # steps of another optimiser in which the actor's rests
+LAYERS = 20  # steps between two looks at which tensors the policy has
 ALONG = 0.9  # cosine of a move with the way to the target
 
 
@@ -277,3 +282,81 @@ def _to_a_target(one: Values, two: Values, networks: Networks, name: str) -> boo
         ):
             return True
     return False
+
+
+@final
+class Trained:
+    """Are the probe's policy and optimiser those that the loop trains?
+
+    An optimiser that steps while the actor's rests is no other network's where it holds the
+    policy's tensors, or as many of the same shapes as the actor's. Agents that are trained one
+    after the other look like the latter: a fault only while the loop goes on with this probe, by
+    its marks or by the steps of another optimiser that it had before.
+    """
+
+    name = "the probe's policy is the one that is trained"
+
+    def __init__(self, policy: nn.Module, actor: Any) -> None:
+        self.marks = 0  # since the actor's last step
+        self._policy, self._actor = policy, actor
+        self._tensors = [*policy.parameters()]
+        self._known: WeakKeyDictionary[Any, str] = WeakKeyDictionary()  # "": of the loop
+        self._steps = Counter[str]()  # since the actor's last one, by words
+        self._looks = self._stepped = self._longest = 0
+        self._goes_on = self._said = False
+        self.replaced = ""  # by what, in words
+
+    def see(self, optimizer: Any) -> None:
+        """An optimiser has stepped."""
+        self._looks += 1
+        if self._looks % LAYERS == 0 and not self._same():
+            self.replaced = "the policy's layers were replaced: make a new probe when they are"
+        if optimizer is self._actor:
+            if self._steps:
+                self._longest = max(self._longest, *self._steps.values())
+                self._known.update(dict.fromkeys([*self._known], ""))
+                self._steps.clear()
+            self._stepped, self._goes_on, self.marks = self._stepped + 1, False, 0
+            return
+        if optimizer not in self._known:
+            self._known[optimizer] = self._words(optimizer)
+        words = self._known[optimizer]
+        self._goes_on |= not words
+        if not words:
+            return
+        self._steps[words] += 1
+        if self._steps[words] >= RESTED and not self._said:
+            goes_on = words == OPTIMIZER or self._goes_on or self.marks >= RESTED // 2
+            text = f"{words} has made {RESTED} steps in which the probe's optimiser rests{NEW}"
+            self._said = True
+            if self._stepped and goes_on:
+                self.replaced = text
+            else:
+                say(text)
+
+    def _same(self) -> bool:
+        now = [*self._policy.parameters()]
+        return len(now) == len(self._tensors) and all(
+            a is b for a, b in zip(now, self._tensors, strict=True)
+        )
+
+    def _words(self, optimizer: Any) -> str:
+        mine, its = ({id(p): p.shape for p in held(each)} for each in (self._actor, optimizer))
+        if any(id(p) in its for p in self._tensors):
+            return OPTIMIZER
+        alike = [*mine.values()] == [*its.values()] and not mine.keys() & its.keys()
+        return POLICIES if alike else ""
+
+    def answer(self, *_: object) -> Answer:
+        if self.replaced:
+            return Answer("fault", self.replaced, looks=self._looks, kind=REPLACED,
+                          message=self.replaced)  # fmt: skip
+        if not self._stepped:
+            return Answer("waiting", "its optimiser has made no step", looks=self._looks)
+        proof = f"no optimiser made {RESTED} steps in its place; at most {self._longest}"
+        return Answer("sound", proof, float(self._longest), RESTED, self._looks)
+
+
+OPTIMIZER = "another optimiser that holds the policy"
+POLICIES = "the optimiser of another policy of the same shapes"
+NEW = ": was it made anew? Make a new probe of what is trained, or close this one"

@@ -15,7 +15,7 @@ test (Biometrika 41, 1954), as soon as the newest looks are e¹⁰ times likelie
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import log
 from typing import Any, final
@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from gradlab.probe.alarms.parts import DENSITY, DESCENT
-from gradlab.probe.isolation import copied, undisturbed, warn
+from gradlab.probe.isolation import copied, undisturbed, unwrapped, warn
 from gradlab.probe.parts.answers import Answer, off
 from gradlab.probe.policy_calls import inert, limits_of, passing
 
@@ -44,13 +44,57 @@ NO_CALL = (
 
 
 @dataclass
-class Pass:
-    """The actor's last differentiated pass: the policy's call and those of the critics after it."""
+class Call:
+    """One of a module of the policy.
 
-    inputs: tuple[Tensor, ...]
+    Attributes:
+        loose: an argument has a gradient, by an operation between the policy's modules.
+        arrived: gradients of the loss in its outputs, by their places.
+    """
+
+    module: nn.Module
+    args: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
+    loose: bool
     arrived: dict[int, Tensor] = field(default_factory=dict)
+
+
+@dataclass
+class Pass:
+    """The actor's last differentiated pass: calls of the policy, or of its parts, one feeding the
+    next, and those of the critics after it."""
+
+    calls: list[Call] = field(default_factory=list)
     values: list[tuple[nn.Module, tuple[Tensor, ...]]] = field(default_factory=list)
+
+    @property
+    def ends(self) -> list[tuple[Call, int]]:
+        """Outputs that feed no other call."""
+        fed = {x.data_ptr() for call in self.calls for x in call.args}
+        return [
+            (call, k) for call in self.calls for k, x in enumerate(call.outputs)
+            if x.data_ptr() not in fed
+        ]  # fmt: skip
+
+    @property
+    def outputs(self) -> tuple[Tensor, ...]:
+        return tuple(call.outputs[k] for call, k in self.ends)
+
+    @property
+    def arrived(self) -> dict[int, Tensor]:
+        """By place among the outputs."""
+        found = {n: call.arrived.get(k) for n, (call, k) in enumerate(self.ends)}
+        return {n: each for n, each in found.items() if each is not None}
+
+    def again(self, twin: Mapping[nn.Module, nn.Module]) -> tuple[Tensor, ...]:
+        """Outputs of the same calls by copies of the modules, of the first rows."""
+        made: dict[int, Tensor] = {}
+        with torch.no_grad():
+            for call in self.calls:
+                args = (made.get(x.data_ptr(), x[:ROWS]) for x in call.args)
+                outputs = _several(twin[call.module](*args))
+                made |= {x.data_ptr(): y for x, y in zip(call.outputs, outputs, strict=True)}
+        return tuple(made[x.data_ptr()] for x in self.outputs)
 
 
 Critics = Sequence[tuple[nn.Module, tuple[Tensor, ...]]]  # copies, and what they were given
@@ -90,13 +134,16 @@ class Twin:
     def __init__(self, module: nn.Module) -> None:
         self.module, self.copy = module, copied(module)
         self.copy.requires_grad_(False)
+        inside = zip(unwrapped(module).modules(), self.copy.modules(), strict=True)
+        self.parts = {module: self.copy} | dict(inside)
 
-    def now(self) -> nn.Module:
+    def now(self) -> Twin:
+        """With the values of this moment."""
         with torch.no_grad():
             torch._foreach_copy_([*self.copy.parameters()], [*self.module.parameters()])
             for mine, its in zip(self.copy.buffers(), self.module.buffers(), strict=True):
                 mine.copy_(its)
-        return self.copy
+        return self
 
 
 @final
@@ -104,7 +151,7 @@ class Objective:
     """Looks at the actor's step.
 
     Args:
-        policy: the module that the loop calls.
+        policy: which the loop calls, or parts of it, one after the other.
     """
 
     name = "actor's steps raise their objective"
@@ -117,26 +164,33 @@ class Objective:
         self._twins: dict[nn.Module, Twin] = {}
         self._rises: deque[bool] = deque(maxlen=LOOKS)
         self._weights: tuple[float, float] | None = (-1.0, 0.0)
-        self._looks, self._reason = 0, NO_CALL
+        self._looks, self._passes, self._reason = 0, 0, NO_CALL
         self._odds = 0.0  # S
 
     def hear_policy(self, module: nn.Module, args: Any, output: Any) -> None:
-        """The policy has been called with gradients."""
-        outputs = output if isinstance(output, tuple) else (output,)
+        """The policy, or a part of it, has been called with gradients."""
+        outputs = _several(output)
         known = all(isinstance(x, Tensor) for x in (*args, *outputs))
         if not self.on or not known or not outputs[0].requires_grad or passing(outputs[0]):
             return
-        self._pass = Pass(_alone(args), _alone(outputs))
-        if len(outputs) > 1:
-            for k, each in enumerate(outputs):
-                if each.requires_grad:
-                    each.register_hook(_keeper(self._pass.arrived, k))
+        inner = set(module.modules())
+        before = [] if self._pass is None or self._pass.values else self._pass.calls
+        calls = [call for call in before if call.module not in inner]
+        made = {x.data_ptr() for call in calls for x in call.outputs}
+        loose = any(x.requires_grad and x.data_ptr() not in made for x in args)
+        call = Call(module, _alone(args), _alone(outputs), loose)
+        for k, each in enumerate(outputs):
+            if each.requires_grad:
+                each.register_hook(_keeper(call.arrived, k))
+        self._pass = Pass([*calls, call])
 
     def hear_critic(self, module: nn.Module, args: Any, output: Any) -> None:
         """A critic has; at the policy's actions where an argument has a gradient of its own."""
-        known = args and all(isinstance(x, Tensor) for x in (*args, output))
+        known = args and all(isinstance(x, Tensor) for x in (*args, *_several(output)))
         if self.on and self._pass is not None and known and args[-1].requires_grad:
-            self._pass.values.append((module, _alone(args)))
+            inner = set(module.modules())
+            values = [each for each in self._pass.values if each[0] not in inner]
+            self._pass.values = [*values, (module, _alone(args))]
 
     def after(self) -> None:
         """The actor has stepped; its critics have not, since they were called."""
@@ -146,19 +200,36 @@ class Objective:
         if any(isinstance(each, CHANGING) and each.training for each in self.policy.modules()):
             self._reason = "the policy has dropout or batch norm in its forward pass"
             return
+        if any(call.loose for call in made.calls):
+            self._reason = "the loop calls the policy's layers with operations between them"
+            return
         with undisturbed():
-            critics = [(self._twin(module), args) for module, args in made.values]
+            critics = [(self._fresh(module).copy, args) for module, args in made.values]
             if isinstance(old := _action(made, self.policy), str):
                 self._reason = old
                 return
-            if old.noise is not None and self._looks % REFIT == 0:
+            if old.noise is not None and self._passes % REFIT == 0:
                 self._weights = self._weighed(made, old, critics)
+            self._passes += 1
             weights = self._weights
             if weights is None:
                 self._reason = "the actor's loss has other terms than Q − α log π"
                 return
-            new = old.again(self._twin(self.policy), made.inputs)
+            if not weights[0]:  # too little of Q to be seen
+                self._reason = "the entropy outweighs Q in the actor's loss"
+                if weights[1] < 0:  # it is lowered, whatever becomes of Q
+                    self._looks += 1
+                    self._count(False)
+                return
+            parts = self._fresh(self.policy).parts
+            new = old.again(made.again(parts))
+            if self._looks == 0 and not torch.equal(old.again(made.again(parts)).value, new.value):
+                self._reason = "the policy draws its noise inside of its forward pass"
+                return
             rise = _rise(critics, old, new, abs(weights[1] / weights[0]))
+        if torch.equal(old.value, new.value):
+            self._reason = "its steps leave the actor's actions as they were"
+            return
         self._looks += 1
         self._count(rise > 0 and weights[0] < 0 <= weights[1])
 
@@ -192,7 +263,7 @@ class Objective:
             return Answer("waiting", f"{looks} looks of {LOOKS}", share, LEAST, looks)
         return Answer("sound", proof, share, LEAST, self._looks)
 
-    def _twin(self, module: nn.Module) -> nn.Module:
+    def _fresh(self, module: nn.Module) -> Twin:
         if module not in self._twins:
             self._twins[module] = Twin(module)
         return self._twins[module].now()
@@ -239,7 +310,7 @@ def _value(critics: Critics, action: Tensor, repeats: int = 1) -> Tensor:
         *head, last = (torch.cat([x[:ROWS]] * repeats) for x in args)
         width = last.shape[-1] - action.shape[-1]
         last = torch.cat([last[..., :width], action], -1) if width else action
-        values.append(module(*head, last).reshape(len(last), -1).mean(1))
+        values += [x.reshape(len(last), -1).mean(1) for x in _several(module(*head, last))]
     return torch.stack(values).min(0).values
 
 
@@ -257,7 +328,7 @@ def _weights(
     made: Pass, old: Action, critics: Critics, corrected: bool = True
 ) -> tuple[float, float] | None:
     """x and y of the loss x Q + y log π, by the gradients that it has sent to mean and log σ;
-    y is 0 where it cannot be seen; None: no fit.
+    each is 0 where it cannot be seen; None: no fit.
 
     Args:
         corrected: log π is that of the squashed action, not of the one before.
@@ -280,9 +351,10 @@ def _weights(
     terms = (both * fit).norm(dim=0).tolist()
     if not float((arrived - both @ fit).norm()) < UNEXPLAINED * size:
         return None
-    if not terms[0] > UNEXPLAINED * size:
-        return None  # nothing of Q in it to be seen
-    return float(fit[0]), float(fit[1]) if terms[1] > UNEXPLAINED * size else 0.0
+    seen = (
+        float(x) if term > UNEXPLAINED * size else 0.0 for x, term in zip(fit, terms, strict=True)
+    )
+    return next(seen), next(seen)
 
 
 @dataclass(frozen=True)
@@ -307,14 +379,12 @@ class Action:
     noise: Tensor | None = None
     log_density: Tensor | None = None
 
-    def again(self, policy: nn.Module, inputs: Sequence[Tensor]) -> Action:
-        """With the same noise, by the policy as it is now."""
+    def again(self, outputs: Sequence[Tensor]) -> Action:
+        """With the same noise, by other outputs of the policy."""
         with torch.no_grad():
-            output = policy(*(x[:ROWS] for x in inputs))
             if self.noise is not None:
-                return _gaussian(output[0], output[1], self.noise, self.squash)
-            first = output[0] if isinstance(output, tuple) else output
-            return Action(_squashed(first, self.squash), self.squash)
+                return _gaussian(outputs[0], outputs[1], self.noise, self.squash)
+            return Action(_squashed(outputs[0], self.squash), self.squash)
 
 
 def _action(made: Pass, policy: nn.Module) -> Action | str:
@@ -325,7 +395,8 @@ def _action(made: Pass, policy: nn.Module) -> Action | str:
     if given.ndim != 2 or given.shape[-1] < width or len(given) != len(outputs[0]):
         return "the critic's action is not of the shape of the policy's output"
     given = given[:ROWS, -width:]
-    known = limits_of(policy, None)
+    actors = policy, *(call.module for call in made.calls)
+    known = next((each for actor in actors if (each := limits_of(actor, None))), None)
     unit = torch.ones_like(given[0])
     squashes = [Squash(), Squash(unit)]
     if known is not None:
@@ -340,7 +411,10 @@ def _action(made: Pass, policy: nn.Module) -> Action | str:
                 noise = _noise(outputs[0][:ROWS], outputs[1][:ROWS], given, squash)
                 if noise is not None:
                     return _gaussian(outputs[0][:ROWS], outputs[1][:ROWS], noise, squash)
-    return "the critic's action does not follow from the policy's outputs in a way that is known"
+    return (
+        "the critic is called at no action of the policy that is known: a critic of states alone, "
+        "as in PPO, has none"
+    )
 
 
 def _squashed(output: Tensor, squash: Squash) -> Tensor:
@@ -373,6 +447,10 @@ def _gaussian(mean: Tensor, log_std: Tensor, noise: Tensor, squash: Squash) -> A
 
 def _alone(values: Sequence[Any]) -> tuple[Tensor, ...]:
     return tuple(x.detach() for x in values)
+
+
+def _several(output: Any) -> tuple[Any, ...]:
+    return output if isinstance(output, tuple) else (output,)
 
 
 def _keeper(into: dict[int, Tensor], k: int) -> Callable[[Tensor], None]:

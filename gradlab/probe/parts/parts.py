@@ -25,13 +25,13 @@ from torch.optim.optimizer import (
 from gradlab.probe.alarm_log import AlarmLog
 from gradlab.probe.alarms.evidence import Alarm
 from gradlab.probe.budget import GRACE, UNSEEN, Budget
-from gradlab.probe.critics import Passes
+from gradlab.probe.critics import Passes, pushed
 from gradlab.probe.isolation import warn
 from gradlab.probe.parts.answers import Answer, off
-from gradlab.probe.parts.moves import ActorStep, NoStep, Step, Targets, Values, Window
+from gradlab.probe.parts.moves import ActorStep, NoStep, Step, Targets, Trained, Values, Window
 from gradlab.probe.parts.networks import CRITIC, Calls, Networks, held, modules
 from gradlab.probe.parts.objectives import Ear, Objective
-from gradlab.probe.parts.rows import STORED, Rows, check_lengths, matched, questions
+from gradlab.probe.parts.rows import STORED, Drawn, Rows, check_lengths, matched, questions
 from gradlab.probe.parts.targets import (
     ADDED,
     Advantages,
@@ -70,7 +70,6 @@ class Parts:
     Args:
         optimizers: the policy's and the critic's; without the first nothing is looked at, without
             the second every other one that steps is taken for the loop's.
-        called: what the loop calls for the policy.
         now: updates so far, and the step as the loop counts.
         guard: looks at the gradients of an optimiser other than the policy's, before its step.
         fail: is given what a log raised.
@@ -80,7 +79,6 @@ class Parts:
         self,
         policy: nn.Module,
         optimizers: tuple[Any, Any],
-        called: nn.Module,
         log: AlarmLog,
         budget: Budget,
         now: Callable[[], tuple[int, int]],
@@ -90,15 +88,16 @@ class Parts:
         self.policy, self.log, self.budget, self.now = policy, log, budget, now
         self._guard, self._fail = guard, fail
         self.networks = Networks(list(policy.parameters()), *optimizers)
-        self.objective = Objective(called)
-        self.algebra, self.advantages = Algebra(), Advantages()
+        self.objective = Objective(policy)
+        self.algebra, self.advantages, self.drawn = Algebra(), Advantages(), Drawn()
+        self.trained = Trained(policy, optimizers[0])
         self.checks: list[Check] = [
-            NoStep(), Targets(), ActorStep(), self.objective, self.objective.density, self.algebra,
-            self.advantages,
-            *questions(None, None),
+            self.trained, NoStep(), Targets(), ActorStep(), self.objective, self.objective.density,
+            self.algebra, self.advantages, self.drawn, *questions(None, None),
         ]  # fmt: skip
         self._ring: Ring | None = None
         self._sought = self._matched = 0  # rows of batches
+        self._first = True  # no batch of this window was looked up
         self.on = False
         self._seconds = {check.name: 0.0 for check in self.checks}
         self._own, self._looks, self._count = 0.0, 0, 0
@@ -168,6 +167,11 @@ class Parts:
         with self._paying():
             arrays = {name: each.cpu().numpy() for name, each in given.items()}
             rows, sought = matched(self._ring, arrays)
+        if self._first:
+            self._first = False
+            observations = arrays["observation"]
+            self._ask(self.drawn, self.drawn.take, observations, self._ring.count)
+            self._tell(self.drawn)
         self._sought, self._matched = self._sought + sought, self._matched + len(rows.begun)
         hidden = 2 * self._matched < self._sought
         for each in self.checks:
@@ -222,6 +226,9 @@ class Parts:
 
     def _see_after(self, optimizer: Any) -> None:
         self.networks.meet(optimizer)
+        self.trained.see(optimizer)
+        if self.trained.replaced:
+            self._tell(self.trained)
         if self._open is not None and optimizer is self.networks.actor:
             self._ask(self.objective, self.objective.after)
         if self._open is not None and self._before is not None:
@@ -240,8 +247,8 @@ class Parts:
         known = self.networks.online.get(CRITIC)
         critic = () if known is None else known.parameters
         mine = {id(p) for p in held(optimizer)}
-        pushed = _gradient(p for p in critic if id(p) in mine)
-        return Step(optimizer, before, self._sampled(), _gradient(self.networks.policy), pushed)
+        turn, its = pushed(self.networks.policy), pushed(p for p in critic if id(p) in mine)
+        return Step(optimizer, before, self._sampled(), turn, its)
 
     def _over(self) -> None:
         """A step of the actor is over: close a window, and open one where it is due."""
@@ -258,7 +265,7 @@ class Parts:
             with self._paying():
                 self._looks += 1
                 self.networks.refresh()
-                self._begin, self._open = self._sampled(), []
+                self._begin, self._open, self._first = self._sampled(), [], True
                 self.objective.on = True
         if self._count >= self._file:
             self._file = self._count - self._count % ROW + ROW
@@ -323,18 +330,21 @@ class Parts:
         for handle in self._heard:
             handle.remove()
         of = self.networks.critics if critics is None else critics
-        ears = [each.register_forward_hook(Ear(self.objective.hear_critic)) for each in of]
-        if of:
-            hear = Ear(self.objective.hear_policy)
-            ears.append(self.objective.policy.register_forward_hook(hear))
+        hear = self.objective.hear_critic, self.objective.hear_policy
+        nested = [part for each in of for part in each.modules() if part is each or part._modules]
+        own = [*self.policy.modules()] if of else []
+        self._heard = [
+            part.register_forward_hook(Ear(what))
+            for what, parts in zip(hear, (dict.fromkeys(nested), own), strict=True)
+            for part in parts
+        ]
         names = {module: name for name, module in self.policy.named_modules()}
         trained = self.networks.trained if critics is None else critics
         self._passes = {}
         for k, each in enumerate(trained):
             name = names.get(each, "the critic" if each in self.networks.critics else "")
             self._passes[name or f"network {k}"] = heard = Passes(self.budget)
-            ears.append(each.register_forward_hook(heard))
-        self._heard = ears
+            self._heard.append(each.register_forward_hook(heard))
 
     def lost(self) -> str:
         """Through which module a loss has sent back what is not finite, and in which rows."""
@@ -395,10 +405,6 @@ def _compiled() -> int:
     """Frames that torch has compiled so far; such modules warn of hooks of all modules."""
     dynamo = sys.modules.get("torch._dynamo")
     return 0 if dynamo is None else sum(dynamo.utils.counters["frames"].values())
-
-
-def _gradient(parameters: Any) -> bool:
-    return any(p.grad is not None and bool(p.grad.any()) for p in parameters)
 
 
 # One pair of hooks for the process, never taken away: an optimiser that goes through its hooks just

@@ -35,6 +35,7 @@ class Found:
     Attributes:
         rows: their places in the batch; reward, terminated, truncated, action: as recorded.
         following: keys of the next observations; later: of those after them, 0 where unknown.
+        earlier: rewards of the steps before, NaN at an episode's first one.
     """
 
     rows: NDArray[np.intp]
@@ -44,6 +45,7 @@ class Found:
     truncated: NDArray[np.bool_]
     following: NDArray[np.int64]
     later: NDArray[np.int64]
+    earlier: NDArray[np.float64]
 
 
 @final
@@ -57,7 +59,7 @@ class Ring:
         self.ending: set[int] = set()  # of observations whose step ended one
         self._at: dict[int, int] = {}  # −1: several steps begin there
         self._key, self._next, self._after = (np.zeros(size, np.int64) for _ in range(3))
-        self._reward = np.zeros(size)
+        self._reward, self._earlier = np.zeros(size), np.zeros(size)
         self._ended = np.zeros((size, 2), bool)
         self._action: NDArray[np.float64] | None = None
 
@@ -77,6 +79,7 @@ class Ring:
             self._action = np.zeros((self.size, len(row)))
         self._key[place], self._next[place], self._after[place] = begun, end, -1
         self._reward[place], self._ended[place], self._action[place] = reward, ended, row
+        self._earlier[place] = self._reward[before] if before >= 0 else np.nan
         if before >= 0:
             self._after[before] = place
         self._at[begun] = place if begun not in self._at else -1
@@ -95,7 +98,7 @@ class Ring:
         later = np.where(after >= 0, self._next[np.maximum(after, 0)], 0)
         return Found(
             rows, actions[at], self._reward[at], self._ended[at, 0], self._ended[at, 1],
-            self._next[at], later,
+            self._next[at], later, self._earlier[at],
         )  # fmt: skip
 
 

@@ -1,12 +1,14 @@
 """Rows of the replay against what was recorded around the environment.
 
-    rewards     correlation of the stored with the paid one     −1: flipped; 0 throughout: lost
+    rewards     correlation of the stored with the paid one     −1: flipped; 0 throughout: lost;
+                or those of the step before
     next        the observation after the step                  the first, one late, the reset's
     ends        terminated and truncated of ended steps         lost, or a time limit as an end
     actions     what was stored against what was sent           up to a clip or the limits' scale
 
 A row is found by its observation; where fewer than half are, observations are transformed and
-nothing can be looked at. Rows of n steps are recognised by their next observation.
+nothing can be looked at. Rows of n steps are recognised by their next observation. Batches that
+are drawn anew are not all alike while more steps than they hold were recorded.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ TRANSFORMED = (
     "environment outside of what transforms them, env = probe.record(Normalise(env))"
 )
 ROWS = 64  # of a batch, beside those that end
+REPEATED = 3  # looks in a row at one and the same batch
 ENOUGH, ENDS = 100, 5  # rows that a check needs, and ended ones
 HALF = 0.5
 FLAT, STEEP = 1e-3, 0.5  # share of its size that is lost; correlation of what is flipped
@@ -144,16 +147,52 @@ class Rows:
         )  # fmt: skip
 
 
+@final
+class Drawn:
+    """Are batches drawn anew?"""
+
+    name = "batches are drawn anew"
+
+    def __init__(self) -> None:
+        self._last, self._alike, self._looks = 0, 0, 0
+
+    def take(self, observations: NDArray[Any], recorded: int) -> None:
+        """The first batch of a window, and how many steps were recorded."""
+        if recorded > 2 * len(observations):
+            mine = hash(observations.tobytes())
+            self._alike = self._alike + 1 if mine == self._last else 0
+            self._last, self._looks = mine, self._looks + 1
+
+    def answer(self, *_: object) -> Answer:
+        if not self._looks:
+            return off(
+                "batches are not handed over, or the environment is not recorded: "
+                "env = probe.record(env), probe.batch(observation=…)"
+            )
+        proof = f"{self._alike} times in a row the same rows (fault: {REPEATED})"
+        if self._looks <= REPEATED:
+            return Answer("waiting", proof, self._alike, REPEATED)
+        if self._alike < REPEATED:
+            return Answer("sound", proof, self._alike, REPEATED, self._looks)
+        words = "the same batch comes again and again: is the replay sampled once only?"
+        return Answer("fault", proof, self._alike, REPEATED, self._looks, KIND, words)
+
+
 def _rewards(rows: Matched) -> tuple[int, Mapping[str, int]]:
     """By the correlation over the batch: a scale or a constant that is added is no fault."""
     paid, stored = rows.found.reward, rows.reward
     one = _one_step(rows)
     if stored is None or one.sum() < 8 or not paid[one].any():
         return 0, {}
-    paid, stored = paid[one], stored[one]
+    paid, stored, earlier = paid[one], stored[one], rows.found.earlier[one]
     if np.linalg.norm(stored) < FLAT * np.linalg.norm(paid):
         return len(paid), {"lost": len(paid)}
     varies = np.ptp(paid) > SAME * np.abs(paid).max()
+    close = SAME * np.abs(paid).max()
+    if varies and np.mean(np.abs(stored - paid) <= close) < HALF:
+        late = np.abs(stored - earlier) <= close
+        if late.mean() > HALF:
+            return len(paid), {"late": int(late.sum())}
     a, b = (x - x.mean() if varies else x for x in (paid, stored))
     size = float(np.linalg.norm(a) * np.linalg.norm(b))
     flipped = float(a @ b) < -STEEP * size
@@ -242,6 +281,8 @@ def questions(low: Array | None, high: Array | None) -> list[Rows]:
         Rows("rewards are stored as paid", "reward", _rewards, {
             "flipped": "the stored rewards have the opposite sign of those that the environment "
             "pays: where is the reward negated?",
+            "late": "the stored rewards are those of the step before: is the reward stored before "
+            "the step is made?",
             "lost": "the stored rewards are nearly 0 where the environment pays: where is the "
             "reward lost?",
         }),

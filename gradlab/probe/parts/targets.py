@@ -127,11 +127,8 @@ class Advantages:
     def take(self, rollout: Rollout) -> None:
         """One rollout, as the loop has it."""
         self._looks += 1
-        size = float(rollout.advantage.double().norm())
-        rests = {
-            name: float((each - rollout.advantage.double()).norm()) / max(size, 1e-300)
-            for name, each in rollout.candidates().items()
-        }
+        size = max(float(rollout.advantage.double().norm()), 1e-300)
+        rests = {name: float(each.norm()) / size for name, each in rollout.residuals().items()}
         self._found = min(rests, key=lambda name: (rests[name] >= ROUNDING, _ORDER.index(name)))
         self._rest = rests[self._found]
 
@@ -176,39 +173,36 @@ class Rollout:
     truncated: Tensor | None = None
     final_value: Tensor | None = None
 
-    def candidates(self) -> dict[str, Tensor]:
-        """GAE, and the mistakes that have been made in it, by name."""
+    def residuals(self) -> dict[str, Tensor]:
+        """What each formula leaves of the advantages, step by step from the loop's own next one:
+        GAE, and the mistakes that have been made in it, by name."""
         e = self.ended.double()
         shifted = torch.cat([torch.zeros_like(e[:1]), e[:-1]])
         found = {
-            "unended": self._gae(torch.zeros_like(e)),
-            "shifted": self._gae(shifted),
-            "exchanged": self._gae(e, self.trace, self.discount),
-            "unfinished": self._gae(e, last=torch.zeros_like(self.last_value)),
+            "unended": self._left(torch.zeros_like(e)),
+            "shifted": self._left(shifted),
+            "exchanged": self._left(e, self.trace, self.discount),
+            "unfinished": self._left(e, last=torch.zeros_like(self.last_value)),
         }
         limits = self.truncated is not None and bool(self.truncated.any())
         if not limits:
-            return {"": self._gae(e)} | found
+            return {"": self._left(e)} | found
         if self.final_value is None:
-            return {"cut": self._gae(e)} | found
-        return {"": self._gae(e, final=self.final_value), "cut": self._gae(e)} | found
+            return {"cut": self._left(e)} | found
+        return {"": self._left(e, final=self.final_value), "cut": self._left(e)} | found
 
-    def _gae(
+    def _left(
         self, ended: Tensor, discount: float | None = None, trace: float | None = None,
         last: Tensor | None = None, final: Tensor | None = None,
     ) -> Tensor:  # fmt: skip
         gamma = self.discount if discount is None else discount
         decay = gamma * (self.trace if trace is None else trace)
-        following = (self.last_value if last is None else last).double()
-        rewards, values = self.reward.double(), self.value.double()
-        if final is not None:
-            rewards = rewards + gamma * final.double()
-        out, carried = torch.empty_like(values), torch.zeros_like(values[0])
-        for t in range(len(values) - 1, -1, -1):
-            on = 1 - ended[t]
-            carried = rewards[t] + gamma * on * following - values[t] + decay * on * carried
-            out[t], following = carried, values[t]
-        return out
+        end = (self.last_value if last is None else last).double()[None]
+        value, advantage, on = self.value.double(), self.advantage.double(), 1 - ended
+        following = torch.cat([value[1:], end])
+        carried = torch.cat([advantage[1:], torch.zeros_like(advantage[:1])])
+        expected = self.reward.double() + on * (gamma * following + decay * carried) - value
+        return expected + (0.0 if final is None else gamma * final.double()) - advantage
 
 
 _ORDER = ("", "cut", "shifted", "unended", "exchanged", "unfinished")

@@ -5,6 +5,9 @@
     chains      a row per step and number of Jacobians chained
     choices     a row per step and gradient that may have the smallest error
 
+Rows at one step, as in PPO, whose loop makes all updates of a rollout there, stand side by side
+between the step before and theirs.
+
 Long runs are thinned: windows of updates are put together (means weighted by updates, largest
 values, counts added), bursts of successive gradients are pooled as one sample.
 """
@@ -12,6 +15,8 @@ values, counts added), bursts of successive gradients are pooled as one sample.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -29,6 +34,28 @@ BURSTS = 60  # bursts that a figure can show
 NUMBERS = ("value", "ci_low", "ci_high")
 CELLS = ("bias2", "variance", "mse", "snr", "mean_norm", "cosine", "sign_agreement")
 TIERS = ("every update", "successive gradients", "measurements")
+# What has one value per step, the most important first: the return, the critic's value against it,
+# and what the last updates brought.
+WORDS = {
+    "returns": "mean return of 16 episodes",
+    "episodes": "mean return of 8 training episodes",
+    "episode_return": "return of an episode",
+    "value": "the critic's mean value",
+    "return_bound": "bound of the return",
+    "gains": "return gained by a window",
+    "episode_gains": "return gained in training",
+    "signal_share": "share of signal in a batch's gradient",
+    "grad_norm": "norm of the gradient",
+    "grad_norm_max": "largest norm of the gradient",
+    "update_ratio": "size of an update, |Δθ| / |θ|",
+    "critic_loss": "the critic's loss",
+    "nonfinite": "gradients that are not finite",
+    "saturation": "saturated actions",
+    "weight_zero": "weight of horizon 0",
+    "jacobian_ratio": "Jacobian error over the first one",
+    "lyapunov": "Lyapunov exponent λ per step",
+}
+LOGARITHMIC = ("grad_norm", "grad_norm_max", "update_ratio", "critic_loss", "jacobian_ratio")
 
 
 def curves(runs: Mapping[str, ProbeRun]) -> pd.DataFrame:
@@ -37,12 +64,32 @@ def curves(runs: Mapping[str, ProbeRun]) -> pd.DataFrame:
     Returns:
         seed, step, quantity, place, value, ci_low, ci_high (NaN: no interval).
     """
-    parts = [
-        rows.assign(seed=seed)
-        for seed, run in runs.items()
-        for rows in (*_returns(run), *_vitals(run), *_successive(run), *_measured(run))
-    ]
+    parts = [rows.assign(seed=seed) for seed, run in runs.items() for rows in _curves(apart(run))]
     return _together(parts, ["seed", "step", "quantity", "place", *NUMBERS])
+
+
+def _curves(run: ProbeRun) -> Iterator[pd.DataFrame]:
+    for part in (_returns, _vitals, _successive, _measured):
+        yield from part(run)
+
+
+def apart(run: ProbeRun) -> ProbeRun:
+    """Every row of a table at a step of its own."""
+    names = ("vitals", "successive", "measured", "returns", "episodes")
+    tables: dict[str, Any] = {name: _apart(getattr(run, name)) for name in names}
+    return replace(run, **tables)
+
+
+def _apart(columns: Columns) -> Columns:
+    step = np.asarray(columns.get("step", ()), dtype=np.float64)
+    if len(np.unique(step)) == len(step):
+        return columns
+    steps, group, count = np.unique(step, return_inverse=True, return_counts=True)
+    order = np.argsort(group, kind="stable")
+    rank = np.empty(len(step))
+    rank[order] = np.arange(len(step)) - np.repeat(np.cumsum(count) - count, count)
+    before = np.concatenate([[min(0.0, steps[0] - 1)], steps[:-1]])[group]
+    return {**columns, "step": before + (rank + 1) / count[group] * (step - before)}
 
 
 def profiles(run: ProbeRun) -> pd.DataFrame:
@@ -51,6 +98,7 @@ def profiles(run: ProbeRun) -> pd.DataFrame:
     Returns:
         step, estimator, horizon, quantity, value, ci_low, ci_high.
     """
+    run = apart(run)
     parts = [_cells(run, quantity) for quantity in CELLS if quantity in run.measured]
     return _together(parts, ["step", "estimator", "horizon", "quantity", *NUMBERS])
 
@@ -69,6 +117,7 @@ def chains(run: ProbeRun) -> pd.DataFrame:
     Returns:
         step, horizon (steps chained), value: mean log₁₀ of the largest singular value.
     """
+    run = apart(run)
     value = run.measured.get("chain_norm", np.empty((0, 0)))
     row, chained = (each.ravel() for each in np.indices(value.shape))
     step = run.measured["step"][row] if len(row) else np.empty(0)
@@ -84,7 +133,7 @@ def choices(runs: Mapping[str, ProbeRun]) -> pd.DataFrame:
     Returns:
         seed, step, estimator, horizon, chosen (whether it is the smallest estimate).
     """
-    parts = [_kept(run).assign(seed=seed) for seed, run in runs.items() if run.measured]
+    parts = [_kept(apart(run)).assign(seed=seed) for seed, run in runs.items() if run.measured]
     return _together(parts, ["seed", "step", "estimator", "horizon", "chosen"])
 
 
@@ -140,18 +189,20 @@ def _rows(
 
 
 def _returns(run: ProbeRun) -> Iterator[pd.DataFrame]:
-    """Means of windows of episodes: of the policy's own, and of the loop's in training."""
-    for name, table, window in (
-        ("returns", run.returns, WINDOW),
-        ("episodes", run.episodes, TRAINED),
+    """Means of windows of episodes, and their changes: of the policy's own, and of the loop's in
+    training."""
+    for name, gained, table, window in (
+        ("returns", "gains", run.returns, WINDOW),
+        ("episodes", "episode_gains", run.episodes, TRAINED),
     ):
-        levels = Returns.of(table, window).levels()
-        if levels:
-            step = np.array([each.step for each in levels])
-            columns = [[getattr(each.number, end) for each in levels]
-                       for end in ("value", "low", "high")]  # fmt: skip
-            value, low, high = (np.array(column) for column in columns)
-            yield _rows(step, name, value, (low, high))
+        told = Returns.of(table, window)
+        for quantity, found in ((name, told.levels()), (gained, told.changes())):
+            step = np.array([each.step for each in found], dtype=float)
+            value, low, high = (
+                np.array([getattr(each.number, end) for each in found], dtype=float)
+                for end in ("value", "low", "high")
+            )
+            yield _rows(step, quantity, value, (low, high))
 
 
 def _vitals(run: ProbeRun) -> Iterator[pd.DataFrame]:

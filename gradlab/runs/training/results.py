@@ -163,14 +163,14 @@ def first_reached(run: Training, goal: float) -> Floats:
 def table(runs: Mapping[str, Training]) -> pd.DataFrame:
     """One row per run, iteration, seed and quantity, for the figures.
 
-    Quantities: return; rms of every state coordinate ("rms 0", …); critic_loss, value, critic_norm
-    and policy_norm; "weight n" of every horizon n; of a learned model "prediction unexplained" (and
-    "gradient unexplained" of a second one), the mean over outputs; "gradient bias2", "gradient
-    variance" (of a batch), "gradient mse", "gradient relative_mse" at the longest horizon, and the
-    same with "dynamics_", the model's own part. The seed "all" is the median over all seeds, those
-    that are lost (NaN) counted as the worst, with ci_low and ci_high the order statistics around it
-    (`statistics.seeds`: 94% for five seeds) and the number that is `lost`; for one seed there is no
-    interval but that of a gradient.
+    Quantities: return; gain (of the return since the evaluation before); rms of every state
+    coordinate ("rms 0", …); critic_loss, value, critic_norm and policy_norm; "weight n" of every
+    horizon n; of a learned model "prediction unexplained" (and "gradient unexplained" of a second
+    one), the mean over outputs; "gradient bias2", "gradient variance" (of a batch), "gradient mse",
+    "gradient relative_mse" at the longest horizon, and the same with "dynamics_", the model's own
+    part. The seed "all" is the median over all seeds, those that are lost (NaN) counted as the
+    worst, with ci_low and ci_high the order statistics around it (`statistics.seeds`: 94% for five
+    seeds) and the number that is `lost`; for one seed there is no interval but that of a gradient.
     """
     return pd.concat([_rows(name, run) for name, run in runs.items()], ignore_index=True)
 
@@ -201,11 +201,13 @@ def _times(name: str, run: Training) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True).assign(run=name)
 
 
-HIGHER_IS_BETTER = ("return", "value")  # a lost seed counts as the worst there is
+HIGHER_IS_BETTER = ("return", "gain", "value")  # a lost seed counts as the worst there is
 
 
 def _rows(name: str, run: Training) -> pd.DataFrame:
     found = {"return": (run.iteration, run.seconds, run.returns)}
+    if len(run.iteration) > 1:
+        found["gain"] = run.iteration[1:], run.seconds[1:], np.diff(run.returns, axis=0)
     found |= {
         f"rms {k}": (run.iteration, run.seconds, run.rms[:, :, k]) for k in range(run.rms.shape[2])
     }

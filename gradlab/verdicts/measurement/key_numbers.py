@@ -43,10 +43,13 @@ def _rehearsed(facts: Facts, cell: Cell) -> Fact | None:
     assumed = ", assumed" if rehearsed.assumed else ""
     label = f"in return after {updates_text(peak.updates)} ({rehearsed.optimizer} at "
     label += f"{rehearsed.rate:.2g}{assumed})"
+    why = "the interval knows that the length was chosen"
+    if rehearsed.repeated(cell):
+        why = "the second rehearsal, from other states and starts, with other batches"
     how = (
         f"J(θ_k) − J(θ_0) along its own updates with critic, model and visited states frozen, "
         f"batches of {rehearsed.batch}; {rehearsed.judges} starts, {rehearsed.horizon} steps, "
-        f"paired; the interval knows that the length was chosen"
+        f"paired; {why}"
     )
     return Fact(label, change_text(peak.gain), how)
 

@@ -22,7 +22,7 @@ from gradlab.runs.realised import Disagreement
 from gradlab.runs.rehearsal import RATE, Peak, Rehearsal
 from gradlab.runs.trimmed_starts import REMEDY
 from gradlab.statistics.number import Number, decide
-from gradlab.verdicts.advice import Advice, advise, believed
+from gradlab.verdicts.advice import Advice, advise, believed, lowers_at_once
 from gradlab.verdicts.facts import Cell, Facts
 from gradlab.verdicts.gains import alone, change, gain_text, named, share, step_along
 from gradlab.verdicts.measurement import key_numbers
@@ -32,6 +32,7 @@ from gradlab.verdicts.sentence import Sentence
 from gradlab.wording import cosine, duration, horizons, rounded_up, span, steps, two
 
 GAINS, RETURNS = "gain", "realised_gains"  # figures
+DAY = 86400.0  # seconds
 MARGIN = 4  # words of the page before the figure beside headline and sureness
 NO_PART = Part("", "", 9)
 REASONS = {
@@ -237,7 +238,7 @@ def _critic(facts: Facts, cell: Cell) -> Part:
 def _sure(facts: Facts, advice: Advice, cell: Cell) -> str:
     """What was tried, or what is open and how many more starts would tell."""
     if not advice.missing:
-        return f"tried: {_tried(facts, advice, cell)} raised the return on fresh starts"
+        return f"tried: {_tried(facts, advice)} raised the return on fresh starts"
     if advice.missing == "premise":
         return "a check failed; returns alone were followed"
     if advice.missing == "step":
@@ -250,20 +251,23 @@ def _sure(facts: Facts, advice: Advice, cell: Cell) -> str:
     if advice.missing == "lasting":
         assert facts.rehearsal is not None
         return f"open: for how many updates it lasts{_more(facts, _to_last(facts.rehearsal, cell))}"
-    assert facts.realised is not None
+    if advice.missing == "again":
+        return "open: rehearsed once only"
     if advice.updates is not None:
-        return "open: one plain step lowers the return, several updates raise it"
+        if lowers_at_once(facts, cell):
+            return "open: one plain step lowers the return, smaller updates raise it"
+        return "open: whether one plain step raises the return; smaller updates do"
+    assert facts.realised is not None
     more = facts.realised.missing(cell)
     return f"open: whether one update raises the return{_more(facts, more)}"
 
 
-def _tried(facts: Facts, advice: Advice, cell: Cell) -> str:
-    """What raised it: one update, where that is shown, else those of the rehearsal."""
-    taken = facts.realised
-    once = taken is not None and cell in taken.stepped and taken.helps(cell)
-    if once or advice.updates is None or advice.updates == 1:
+def _tried(facts: Facts, advice: Advice) -> str:
+    """What raised it: both rehearsals and the plain step, else one update."""
+    if facts.rehearsal is None or advice.updates is None:
         return "one update"
-    return f"{advice.updates} updates"
+    several = f"{advice.updates} updates, twice," if advice.updates > 1 else "one update"
+    return f"{several} and one plain step"
 
 
 def _to_last(rehearsal: Rehearsal, cell: Cell) -> int | None:
@@ -275,6 +279,8 @@ def _more(facts: Facts, more: int | None) -> str:
     if not more or more < 0:
         return ""
     seconds = facts.seconds * (1 + more / facts.samples)
+    if seconds > DAY:
+        return " (starts for more than a day would tell)"
     price = f", {duration(seconds)}" if isfinite(seconds) else ""
     return f" (about {rounded_up(more)} more starts{price})"
 

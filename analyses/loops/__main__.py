@@ -1,0 +1,110 @@
+"""LOOPS: does a probe name what is wrong with a loop, and is it silent where nothing is?
+
+    python -m analyses.loops [--only CASE …] [--group faults] [--most N] [--verdict]
+
+Forty faults, three seeds each; 200 sound runs; three of 100,000 steps; pairs of runs with the probe
+and without (`cases`). Criterion in reports/loops/criterion.md. A run is one line of cells.jsonl and
+is not made again; `--verdict` reads the file alone.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from analyses.advice.run import append
+from analyses.loops.cases import FAULTS, HOPPER, PENDULUM, POLE, SOUND, UNSEEN
+from analyses.loops.run import run
+from analyses.loops.verdict import write_verdict
+from gradlab.provenance import environment
+
+UPDATES = {"faults": 500, "unseen": 500, "sound": 1000, "pairs": 2000}
+# Updates of the policy in 100,000 steps of the environment.
+LONG = (("TD3", HOPPER, 49_800), ("SAC", PENDULUM, 99_600), ("PPO", POLE, 6_250))
+FIRST = {"faults": 10, "unseen": 10, "sound": 20, "long": 40, "pairs": 50}  # seeds
+Cell = tuple[str, str, str, int, int]  # group, case, environment, seed, updates
+
+
+def cells(first: int | None = None) -> Iterator[Cell]:
+    """All runs, in the order in which they are made: of every group one seed after the other.
+
+    Args:
+        first: seeds begin here, in every group.
+    """
+    seeds = FIRST if first is None else dict.fromkeys(FIRST, first)
+    for k in range(3):
+        for group, table in (("faults", FAULTS), ("unseen", UNSEEN)):
+            for name, case in table.items():
+                yield group, name, case.envs[0], seeds[group] + k, UPDATES[group]
+    for k, (name, case) in itertools.product(range(10), SOUND.items()):
+        for env in case.envs if k < case.seeds else ():
+            yield "sound", name, env, seeds["sound"] + k, UPDATES["sound"]
+    for name, env, updates in LONG:
+        yield "long", name, env, seeds["long"], updates
+    for k, (name, case) in itertools.product(range(2), SOUND.items()):
+        env = case.envs[k % len(case.envs)]
+        yield "pairs", name, env, seeds["pairs"] + k, UPDATES["pairs"]
+
+
+def made(cell: Cell, folder: Path) -> dict[str, Any]:
+    """The row of one cell; of a pair both runs, their order changing from seed to seed."""
+    group, name, env, seed, updates = cell
+    table = group if group in ("faults", "unseen") else "sound"
+    if group != "pairs":
+        return run(table, name, env, seed, updates, folder) | {"group": group}
+    both = {
+        bare: run(table, name, env, seed, updates, folder, bare)
+        for bare in ((True, False) if seed % 2 else (False, True))
+    }
+    bare = {f"bare_{key}": both[True].get(key) for key in ("seconds", "digest", "error")}
+    return both[False] | bare | {"group": group}
+
+
+def main(
+    only: tuple[str, ...] = (),
+    group: str | None = None,
+    most: int | None = None,
+    verdict: bool = False,
+    first: int | None = None,
+    updates: int | None = None,
+    folder: Path = Path("runs/loops"),
+    output: Path = Path("reports/loops"),
+) -> None:
+    """
+    Args:
+        only: names of cases; all without any.
+        group: faults, unseen, sound, long or pairs; all without it.
+        most: new runs, at the most.
+        verdict: judge what is there, and run nothing.
+        first: another first seed and, with it, another length: a trial, kept apart by `output`.
+        updates: of every run of a trial.
+        folder: of the probes' logs.
+        output: of cells.jsonl and the verdict.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    output.mkdir(parents=True, exist_ok=True)
+    path = output / "cells.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    done = {(row["group"], row["case"], row["env"], row["seed"]) for row in rows}
+    wanted = [
+        cell for cell in cells(first)
+        if (group in (None, cell[0])) and (not only or cell[1] in only) and cell[:4] not in done
+    ]  # fmt: skip
+    for cell in [] if verdict else wanted[:most]:
+        cell = (*cell[:4], updates if first is not None and updates else cell[4])
+        row = made(cell, folder) | {"commit": environment()["commit"]}
+        append(path, row)
+        rows.append(row)
+        what = f"{row['light']}: {row['headline']}" + (f" ({row['error']})" if row["error"] else "")
+        print(f"{' · '.join(map(str, cell))} {row['wall']:.0f} s\n    {what}", flush=True)
+    if rows:
+        print(write_verdict(rows, output))
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
