@@ -82,7 +82,8 @@ def lost(parameters: Sequence[Tensor]) -> bool:
     if not here or not here[0].is_cpu:
         return False
     kind = torch.float32 if here[0].dtype in HALF else None
-    return not isfinite(_flatten_dense_tensors(here).sum(dtype=kind).item())
+    flat = _flatten_dense_tensors(here)  # type: ignore[no-untyped-call]
+    return not isfinite(flat.sum(dtype=kind).item())
 
 
 @final
