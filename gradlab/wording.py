@@ -85,6 +85,10 @@ def steps(count: int) -> str:
     return "1 step" if count == 1 else f"{count} steps"
 
 
+def updates(count: int) -> str:
+    return "1 update" if count == 1 else f"{count} updates"
+
+
 def two(value: float) -> str:
     """Two significant digits, without an exponent where that is short."""
     return f"{float(f'{value:.2g}'):g}" if abs(value) < 1e5 else f"{value:.1e}"

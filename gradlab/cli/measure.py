@@ -97,7 +97,8 @@ class Measure:
     as are measured."""
     lr: float | None = None
     """Learning rate of your policy's optimiser: truth and gradients are tried at the length of its
-    first step. Default: the rate that moves the actions by 4% of their size."""
+    first step. Default: a step that moves the actions by 4% of their size; rehearsed are updates
+    at 3e-4, or less where they are too long."""
     optimizer: Literal["adam", "sgd"] = "adam"
     """Your policy's optimiser."""
     refit: int = 25

@@ -43,7 +43,8 @@ class Race:
     updates: Annotated[int, arg(metavar="K")] = 200
     """Updates of every branch that is not dropped."""
     lr: float | None = None
-    """Learning rate. Default: the one whose first step moves actions by 4%."""
+    """Learning rate. Default: 3e-4, or less where its first step moves the actions by more
+    than 4%."""
     optimizer: Literal["adam", "sgd"] = "adam"
     """What an update does with a gradient."""
     refit: int = 25
@@ -74,10 +75,14 @@ class Race:
         with undisturbed():
             from gradlab.measurement.update import Update
             from gradlab.networks import checkpoint
-            from gradlab.racing.race import Stopped, race
+            from gradlab.networks.critics import as_critic
+            from gradlab.racing.branches import candidates_of
+            from gradlab.racing.race import Stopped, check_sizes, race
 
         task = arguments.named_task(self.task, self.settings)
         run = self.output or Path("runs") / f"{task.name}-race.h5"
+        check_sizes(self.updates, self.batch, self.starts, self.seed)
+        update = Update(self.optimizer, self.lr, self.refit)
         files = {"policy": self.policy, "critic": self.critic}
         if self.resume:  # the networks that were fitted at its start
             files |= {
@@ -94,6 +99,8 @@ class Race:
         if model is not None:
             asked = {**task.parameters, "prior_file": self.model}
             raced = replace(task, prior=model, parameters=asked)
+        stand_in = as_critic(lambda state, action: state[:, 0])  # none is fitted yet
+        candidates_of(raced, stand_in, stand_in, self.candidates or None, self.horizon)
         with bars() as progress:
             networks = dict(given)
             if "policy" not in given:
@@ -112,7 +119,7 @@ class Race:
             try:
                 race(
                     raced, networks["policy"], networks["critic"], self.candidates or None,
-                    self.updates, update=Update(self.optimizer, self.lr, self.refit),
+                    self.updates, update=update,
                     batch=self.batch, starts=self.starts, horizon=self.horizon,
                     termination=self.termination, refit_critic=not self.freeze_critic,
                     seed=self.seed, output=run, resume=self.resume, overwrite=self.overwrite,

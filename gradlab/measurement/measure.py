@@ -120,11 +120,12 @@ def measure(
             "score", "ivw", "ddcg", "total" (of stochastic policies), "cut_observation", … (see
             `gradlab.measurement.chosen`).
         update: your own, at whose length truth and gradients are tried (see
-            `gradlab.measurement.update`). None: Adam's, at the rate whose first step moves the
-            actions by 4% of their size.
+            `gradlab.measurement.update`). None: a step that moves the actions by 4% of their size,
+            and rehearsals by Adam at 3e-4, or less where that is too long.
         rehearse: make the updates of the gradients that compete ahead, as many as there are
             between two fits of the critic, and keep what each does to the return; wherever steps
-            are taken as for `judges`. At most 30% more (see `gradlab.measurement.rehearsal`).
+            are taken as for `judges`. At most 30% more, and as much again for each of two smaller
+            rates where nobody gave one (see `gradlab.measurement.rehearsal`).
         progress: called as progress(stage, done, total).
         command: recorded in the file, so that a reader can repeat the run.
 

@@ -9,9 +9,9 @@ The policies after 1, 2, 5, 10, 25, … updates are judged on fresh starts (`run
 
     price = updates · batch · (10 + h · price of a Jacobian) per candidate + T · starts per return
 
-in steps of the simulator, at most 30% of the measurement; a backward pass through a step that
-autograd can pass takes as long as 4 of them, what else a gradient needs as 10 (measured: path
-tracking, the pendulum and the double integrator, 2×256 policies).
+in steps of the simulator, at most 30% of the measurement for each rate; a backward pass through a
+step that autograd can pass takes as long as 4 of them, what else a gradient needs as 10 (measured:
+path tracking, the pendulum and the double integrator, 2×256 policies).
 
 A rate that nobody gave is divided by 10, up to twice, as long as no candidate is shown to raise the
 return and all of them lower it in the end, or the best does so after one update and lowers it in
@@ -193,7 +193,10 @@ def rehearsal(
     best = max(tried, key=lambda each: (not each.hold, _highest(each)))
     found = replace(best if not best.hold else found, steps=len(tried) * plan.steps)
     chosen = found.choice(cells[0])
-    return found if chosen is None else _again(stepping, found, chosen, update, plan, progress)
+    if chosen is None:
+        return found
+    found = replace(found, steps=found.steps + plan.again)
+    return _again(stepping, found, chosen, update, plan, progress)
 
 
 def _highest(found: Rehearsal) -> float:
@@ -273,13 +276,15 @@ def candidate_cells(
 
 @dataclass(frozen=True)
 class Plan:
-    """What is rehearsed: candidates, batch, starts of the returns, their steps, and the price."""
+    """What is rehearsed: candidates, batch, starts of the returns, their steps, and the price: of
+    one rehearsal of all candidates, and of the dearest `again`."""
 
     cells: tuple[Cell, ...]
     batch: int
     judges: int
     horizon: int
     steps: int
+    again: int
 
 
 def planned(stepping: Stepping, cells: Sequence[Cell], update: Update, batch: int) -> Plan:
@@ -303,12 +308,12 @@ def planned(stepping: Stepping, cells: Sequence[Cell], update: Update, batch: in
             once_more = max(again, own + 2 * horizon * judges)  # the dearest may be the choice
             if not taken or steps + own + once_more <= budget:
                 taken, steps, again = [*taken, cell], steps + own, once_more
-        return Plan(tuple(taken), n, judges, horizon, steps + again)
+        return Plan(tuple(taken), n, judges, horizon, steps, again)
 
     plans = [bought(n, judges, T) for n in batches for T in horizons for judges in JUDGES]
-    paid = [plan for plan in plans if plan.steps <= budget]
+    paid = [plan for plan in plans if plan.steps + plan.again <= budget]
     if not paid:
-        return min(plans, key=lambda plan: plan.steps)
+        return min(plans, key=lambda plan: plan.steps + plan.again)
 
     def worth(plan: Plan) -> tuple[int, ...]:
         few = min(len(plan.cells), wanted)

@@ -37,7 +37,10 @@ def squashed(
     """
     half = getattr(actor, "action_scale", 1.0) if scale is None else scale
     middle = getattr(actor, "action_bias", 0.0) if bias is None else bias
-    return Reparameterised(actor, None, _row(half), _row(middle))
+    policy = Reparameterised(actor, None, _row(half), _row(middle))
+    if not isinstance(half, float | int):  # one number for each action, also where that is one
+        policy.noise_dim = len(_row(half))
+    return policy
 
 
 def gaussian(actor: nn.Module, log_std: Tensor | None = None) -> Reparameterised:

@@ -232,7 +232,8 @@ def candidates_of(
 
 
 def _default_names(task: Task, horizon: int) -> list[str]:
-    model = "true_dynamics_all" if task.prior is None else "model_all"
+    no_model = task.prior is None or task.prior is task.simulator
+    model = "true_dynamics_all" if no_model else "model_all"
     return ["data", *(f"{model}:{h}" for h in sorted({*SHOTS, horizon}) if h <= horizon)]
 
 

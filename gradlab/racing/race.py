@@ -116,8 +116,9 @@ def race(
             horizon. None: the critic's own gradient, and the model's, θ in all actions, at 1, 5 and
             `horizon` steps.
         updates: K.
-        update: optimiser, rate and the updates between two fits of the critic; None: Adam at the
-            rate whose first step along the first estimator moves actions by 4%, fits every 25.
+        update: optimiser, rate and the updates between two fits of the critic; None: Adam at 3e-4,
+            or less where its first step along the first estimator moves actions by more than 4%;
+            fits every 25.
         batch: states behind each update.
         starts: of the returns; None: 64 (of an environment 32, or 128 where resets take no seed).
         horizon: the longest of default estimators; None: the task's.
@@ -138,13 +139,9 @@ def race(
         InputError: names the argument, what it got and what to do.
         Stopped: by Ctrl-C; what was evaluated is in the file, and in its `race`.
     """
-    validation.whole("updates", updates, 1)
-    validation.whole("batch", batch, 1)
-    validation.whole("seed", seed)
+    check_sizes(updates, batch, starts, seed)
     validation.word("termination", termination, TERMINATIONS)
     progress = check_progress(progress)
-    if starts is not None:
-        validation.whole("starts", starts, 4)
     validation.instance("policy", policy, nn.Module, "a torch.nn.Module")
     if isinstance(task, Task):
         check_networks(task, policy, critic)
@@ -159,6 +156,18 @@ def race(
     done = contest.restore() if resume else 0
     announce(contest.prices(done))
     return contest.run(done, progress)
+
+
+def check_sizes(updates: int, batch: int, starts: int | None, seed: int) -> None:
+    """
+    Raises:
+        InputError: of a race, one of these is none.
+    """
+    validation.whole("updates", updates, 1)
+    validation.whole("batch", batch, 1)
+    validation.whole("seed", seed)
+    if starts is not None:
+        validation.whole("starts", starts, 4)
 
 
 @dataclass(eq=False)
@@ -445,7 +454,7 @@ def _rate(
     chosen: Mapping[str, Any],
     policy: nn.Module,
 ) -> float:
-    """The rate, or the one whose first step along the first estimator moves actions by 4%.
+    """The rate, or the assumed one, by the first step along the first estimator.
 
     Raises:
         InputError: nobody gave one, and no estimator says what a step is.

@@ -21,7 +21,7 @@ from gradlab.statistics.number import Number
 from gradlab.storage import codec, records
 from gradlab.storage.headers import content_of, described, header
 from gradlab.storage.records import Array, Record
-from gradlab.wording import listed, two
+from gradlab.wording import listed, two, updates
 
 KIND = "race"
 ALONE = -1  # horizon of a candidate that has none: a mixture, or a user's own loss
@@ -74,14 +74,12 @@ class Race:
         best = self.results.best
         if best is None or self.results.hold:
             return (
-                f"Keep the policy: within {self.updates} updates no candidate is shown to raise "
+                f"Keep the policy: within {updates(self.updates)} no candidate is shown to raise "
                 f"the return."
             )
-        name, last = best.cell[0], best.updates == self.updates
-        text = (
-            f"Follow {name} for {best.updates} updates{' or more' if last else ''}: the return "
-            f"rises by {_with_ends(best.gain)}."
-        )
+        name, made = best.cell[0], updates(best.updates)
+        more = " or more" if best.updates == self.updates else ""
+        text = f"Follow {name} for {made}{more}: the return rises by {_with_ends(best.gain)}."
         others = [other for other in self.may_be_best() if other != name]
         return f"{text} Not excluded: {listed(others, SHOWN)}." if others else text
 

@@ -177,9 +177,9 @@ class Rehearsal:
         return mean_interval(sample_mean(self.step, self.size))
 
     def peak_of(self, cell: Cell) -> Peak | None:
-        """Where the return along one candidate is highest; None where it was lost at once. Of one
-        that was rehearsed once more: the most updates that it holds for, else those of the first
-        rehearsal, with the change of the second, for which nothing was chosen."""
+        """Where the return along one candidate is highest; None where it was lost. Of one that was
+        rehearsed once more: the most updates that it holds for, else those of the first rehearsal,
+        with the change of the second, for which nothing was chosen."""
         place = self.cells.index(cell)
         updates = self.peak[place]
         if not updates:
@@ -187,6 +187,8 @@ class Rehearsal:
         if self.repeated(cell):
             updates = self.holds(cell) or updates
             second, ends = self._second(updates), self._second_ends(updates)
+            if not np.isfinite(second.value):
+                return None
             return Peak(cell, updates, Number(second.value, ends.low, ends.high, self.judges))
         return self._peak(cell, float(self.peak_low[place]), float(self.peak_high[place]))
 

@@ -6,7 +6,7 @@ from gradlab.runs.race import Race
 from gradlab.statistics.number import Number
 from gradlab.verdicts.screen import Fact, Light, Screen
 from gradlab.verdicts.sentence import Sentence
-from gradlab.wording import span, two
+from gradlab.wording import span, two, updates
 
 FIGURE = "race"
 
@@ -21,11 +21,12 @@ def screen(race: Race) -> Screen:
     if best is not None and not results.hold:
         others = len(race.may_be_best()) - 1
         light = "choose" if others else "act"
-        sure = f"{others} others are not excluded" if others else "shown (95%)"
+        count = "1 other is" if others == 1 else f"{others} others are"
+        sure = f"{count} not excluded" if others else "shown (95%)"
         how = f"J(θ_k) − J(θ_0) from the same {results.judges} starts; place and candidate chosen."
         gain, one = best.gain, race.after_one(best.cell[0])
         facts = (
-            _fact(f"after {best.updates} updates", gain, how),
+            _fact(f"after {updates(best.updates)}", gain, how),
             _fact("after its first update", one, "What one step had promised."),
         )
     rest = tuple(Sentence("race", True, f"{topic}: {text}") for topic, text in race.notes.items())

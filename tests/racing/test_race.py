@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -223,3 +225,12 @@ def test_default_candidates_are_the_critic_and_the_model_at_three_horizons():
     )  # fmt: skip
     assert len(prices) == 1 and prices[0].at_most and prices[0].seconds > 0
     assert found.notes["critic"].startswith("has no parameters")
+
+
+def test_the_simulator_as_its_own_model_races_without_words():
+    found = race(
+        replace(TASK, prior=SIM), policy_of(), EXACT, None, 1, update=RULE, batch=8, starts=4,
+        horizon=1, refit_critic=False,
+    )  # fmt: skip
+    assert found.names == ("data", "true_dynamics_all:1")
+    assert "within 1 update no" in str(found) or "for 1 update" in str(found)

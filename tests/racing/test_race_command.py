@@ -84,3 +84,19 @@ def test_a_stopped_race_can_be_read_and_goes_on(tmp_path, capsys, monkeypatch):
 def test_what_cannot_race_is_refused_in_one_line(tmp_path, capsys, words, expected):
     assert raced(tmp_path, *words) == 2
     assert expected in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        (["--updates", "0"], "updates is 0"),
+        (["--candidates", "data"], "a race needs at least two"),
+        (["--candidates", "data", "bogus:3"], "'bogus:3' is unknown"),
+        (["--refit", "0"], "refit is 0"),
+    ],
+)
+def test_what_is_no_race_is_refused_before_networks_are_fitted(wrong, told, tmp_path, capsys):
+    output = ["--output", str(tmp_path / "race.h5")]
+    assert main(["race", *WORDS, *output, *wrong]) == 2
+    said = capsys.readouterr().err
+    assert told in said and "begins" not in said

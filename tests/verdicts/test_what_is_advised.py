@@ -121,8 +121,20 @@ def test_a_gradient_lasts_for_as_long_as_both_rehearsals_show():
     assert "lasts about 5 updates" in recommendation(found).headline
     found = read(realised=RAISED, rehearsal=rehearsed(changes, again=(0, 0, 0, 0, 0)))
     assert (advise(found).cell, advise(found).missing) == (BEST, "lasting")
+    found = read(realised=RAISED, rehearsal=rehearsed(changes, again=(np.nan,) * 5))
+    screen = recommendation(found)
+    assert advise(found).missing == "lasting" and "nan" not in str(screen)
     lost = rehearsed({SHORT: RISES, BEST: FALLS, CRITIC: FALLS}, again=FALLS)
     assert advise(read(realised=RAISED, rehearsal=lost)).cell is None
+
+
+def test_a_step_of_four_percent_is_no_update_of_an_assumed_rate():
+    found = read(realised=RAISED, rehearsal=rehearsed({BEST: RISES, CRITIC: FALLS}))
+    labels = [fact.label for fact in recommendation(found).numbers]
+    assert any("by one step of" in label for label in labels)
+    own = replace(found, rehearsal=replace(found.rehearsal, assumed=False))
+    labels = [fact.label for fact in recommendation(own).numbers]
+    assert any("by one update on fresh" in label for label in labels)
 
 
 def test_the_gradient_that_leads_highest_goes_before_the_one_that_gains_most_in_one_step():

@@ -246,6 +246,7 @@ class NoStep:
                 (one, two) for one, two in window.rests
                 if name in one.networks and name in two.networks
                 and not torch.equal(one.networks[name], two.networks[name])
+                and bool(torch.isfinite(two.networks[name]).all())  # NaN equals nothing
             ]  # fmt: skip
             self._moved[name] = self._moved.get(name, 0) + bool(moved)
             along = any(_to_a_target(*each, networks, name) for each in moved)

@@ -8,7 +8,7 @@ from gradlab.verdicts.facts import Cell, Facts
 from gradlab.verdicts.gains import change, gain_text, named
 from gradlab.verdicts.measurement.mending import fixed_gain
 from gradlab.verdicts.screen import FACTS, Fact
-from gradlab.wording import span
+from gradlab.wording import span, updates
 
 NOTABLE = 0.03  # by which a batch must gain less than the mean gradient to be shown
 
@@ -41,7 +41,7 @@ def _rehearsed(facts: Facts, cell: Cell) -> Fact | None:
     if peak is None:
         return None
     assumed = ", assumed" if rehearsed.assumed else ""
-    label = f"in return after {updates_text(peak.updates)} ({rehearsed.optimizer} at "
+    label = f"in return after {updates(peak.updates)} ({rehearsed.optimizer} at "
     label += f"{rehearsed.rate:.2g}{assumed})"
     why = "the interval knows that the length was chosen"
     if rehearsed.repeated(cell):
@@ -52,10 +52,6 @@ def _rehearsed(facts: Facts, cell: Cell) -> Fact | None:
         f"paired; {why}"
     )
     return Fact(label, change_text(peak.gain), how)
-
-
-def updates_text(updates: int) -> str:
-    return "1 update" if updates == 1 else f"{updates} updates"
 
 
 def of_what_was_tried(facts: Facts) -> tuple[Fact, ...]:
@@ -97,11 +93,21 @@ def _realised(facts: Facts, cell: Cell) -> Fact | None:
         f"{taken.judges} fresh starts, {taken.horizon} steps"
     )
     if (found := taken.share(cell)) is None or taken.reference != TRUE_CELL:
-        return Fact("in return by one update on fresh starts", change(taken, cell), how)
+        label = f"in return by {one_update(facts)} on fresh starts"
+        return Fact(label, change(taken, cell, chosen=True), how)
     value, ends = found
     how += ", over that of the true gradient's step of the same length"
     text = gain_text(Number(value, ends.low, ends.high, taken.judges))
-    return Fact("realised by one update on fresh starts", text, how)
+    return Fact(f"realised by {one_update(facts)} on fresh starts", text, how)
+
+
+def one_update(facts: Facts) -> str:
+    """The update that was taken; where nobody gave its rate it is longer than the rehearsed ones,
+    and named by its length."""
+    taken, rehearsed = facts.realised, facts.rehearsal
+    if taken is None or rehearsed is None or not rehearsed.assumed:
+        return "one update"
+    return f"one step of {taken.moves[taken.at]:.0%}"
 
 
 def _one_batch(facts: Facts, cell: Cell) -> Fact | None:

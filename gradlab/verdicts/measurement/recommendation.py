@@ -29,7 +29,7 @@ from gradlab.verdicts.measurement import key_numbers
 from gradlab.verdicts.measurement.mending import Part, first_to_fix
 from gradlab.verdicts.screen import NOTHING, NUMBERS, WORDS, Fact, Screen, counted
 from gradlab.verdicts.sentence import Sentence
-from gradlab.wording import cosine, duration, horizons, rounded_up, span, steps, two
+from gradlab.wording import cosine, duration, horizons, rounded_up, span, steps, two, updates
 
 GAINS, RETURNS = "gain", "realised_gains"  # figures
 DAY = 86400.0  # seconds
@@ -110,10 +110,10 @@ def _worth(facts: Facts, cell: Cell) -> str:
     peak = _peak(facts, cell)
     if peak is None:
         assert facts.realised is not None
-        return f"one update changes the return by {change(facts.realised, cell, chosen=True)}"
+        taken = change(facts.realised, cell, chosen=True)
+        return f"{key_numbers.one_update(facts)} changes the return by {taken}"
     verb = "changes" if peak.updates == 1 else "change"
-    updates = key_numbers.updates_text(peak.updates)
-    return f"{updates} {verb} the return by {key_numbers.change_text(peak.gain)}"
+    return f"{updates(peak.updates)} {verb} the return by {key_numbers.change_text(peak.gain)}"
 
 
 def _peak(facts: Facts, cell: Cell) -> Peak | None:
