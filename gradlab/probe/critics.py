@@ -11,6 +11,7 @@ inputs and the gradient that arrived until the step is over.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Sequence
 from math import isfinite
 from typing import Any, final
@@ -26,6 +27,7 @@ from gradlab.probe.origin import rows_text
 from gradlab.probe.policy_calls import inert, passing
 from gradlab.probe.update_statistics import Numbers, UpdateStatistics, finite
 
+KEPT = 4  # passes
 LOOK, STRIDE = 4, 2  # steps to one that is measured; of these, to one whose length is
 ALTERNATE = 50  # steps in a row that are others' turn
 YOUNG = 2  # stretches of a critic that has learnt nothing yet
@@ -95,8 +97,8 @@ class Passes:
 
     def __init__(self, budget: Budget) -> None:
         self.budget = budget
-        self.inputs: tuple[Tensor, ...] = ()
-        self._answer: Tensor | None = None
+        # Inputs and output of the last passes: one update may make several.
+        self._made: deque[tuple[tuple[Tensor, ...], Tensor]] = deque(maxlen=KEPT)
         self.on = True
 
     def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
@@ -121,38 +123,43 @@ class Passes:
         answer = next((x for x in answers if isinstance(x, Tensor) and x.requires_grad), None)
         if answer is None or passing(answer):
             return
-        self.inputs = tuple(x for x in args if isinstance(x, Tensor))
         answer.retain_grad()  # a third of what a hook of ours takes
-        self._answer = answer
+        self._made.append((tuple(x for x in args if isinstance(x, Tensor)), answer))
 
     @property
-    def arrived(self) -> Tensor | None:
-        """What the loss sent back to the last output."""
-        return None if self._answer is None else self._answer.grad
+    def inputs(self) -> tuple[Tensor, ...]:
+        """Of the last pass."""
+        return self._made[-1][0] if self._made else ()
 
     def release(self) -> None:
-        """Let go of the last pass."""
-        self.inputs, self._answer = (), None
+        """Let go of the last passes."""
+        self._made.clear()
 
     @property
     def rows(self) -> int:
-        """Rows of the last pass to which the loss sent back a number that is not finite."""
-        arrived = self.arrived
-        if arrived is None or not arrived.ndim:
-            return 0
-        return int((~torch.isfinite(arrived)).reshape(len(arrived), -1).any(1).sum())
+        """Rows of the pass to which the loss sent back fewest that are not finite, of these."""
+        return min((int(bad.reshape(len(bad), -1).any(1).sum()) for bad in self._bad), default=0)
+
+    @property
+    def _bad(self) -> list[Tensor]:
+        """Where the gradient of an output is not finite, of the passes that have such."""
+        arrived = [answer.grad for _, answer in self._made if answer.grad is not None]
+        found = [~torch.isfinite(each) for each in arrived if each.ndim]
+        return [each for each in found if bool(each.any())]
 
     def lost(self) -> str:
-        """Rows of the last pass that were not finite, in words."""
-        if not self.inputs:
+        """Rows of the last passes that were not finite, in words."""
+        if not self._made:
             return UNSEEN
-        for each in self.inputs:
-            if not bool(torch.isfinite(each).all()):
-                return f"its input is not finite ({rows_text(~torch.isfinite(each))})"
-        arrived = self.arrived
-        if arrived is not None and self.rows:
-            what = "NaN" if bool(torch.isnan(arrived).any()) else "infinite"
-            rows = rows_text(~torch.isfinite(arrived))
+        for inputs, _ in self._made:
+            for each in inputs:
+                if not bool(torch.isfinite(each).all()):
+                    return f"its input is not finite ({rows_text(~torch.isfinite(each))})"
+        if bad := self._bad:
+            fewest = min(bad, key=lambda each: int(each.sum()))
+            nan = any(bool(torch.isnan(a.grad).any()) for _, a in self._made if a.grad is not None)
+            what = "NaN" if nan else "infinite"
+            rows = rows_text(fewest)
             return f"what its loss sent back is {what} ({rows}): look at their rewards and targets"
         return "its inputs and what its loss sent back are finite: its own weights are too large"
 
