@@ -161,6 +161,7 @@ class Objective:
         self.density = Density()
         self.on = False  # whether passes are heard: in windows
         self.made: Pass | None = None
+        self.fitted: tuple[Tensor, ...] = ()  # what a critic was given at rows of the replay
         self._twins: dict[nn.Module, Twin] = {}
         self._rises: deque[bool] = deque(maxlen=LOOKS)
         self._weights: tuple[float, float] | None = (-1.0, 0.0)
@@ -187,6 +188,8 @@ class Objective:
     def hear_critic(self, module: nn.Module, args: Any, output: Any) -> None:
         """A critic has; at the policy's actions where an argument has a gradient of its own."""
         known = args and all(isinstance(x, Tensor) for x in (*args, *_several(output)))
+        if self.on and known and not self.fitted and not any(x.requires_grad for x in args):
+            self.fitted = args
         if self.on and self.made is not None and known and args[-1].requires_grad:
             inner = set(module.modules())
             values = [each for each in self.made.values if each[0] not in inner]
