@@ -2,6 +2,9 @@
 
 from collections.abc import Callable
 
+from gradlab.errors import Failure, InputError, one_line
+from gradlab.validation import shown
+
 Progress = Callable[[str, int, int], None]
 """progress(stage, done, total): called from time to time with done ≤ total; a stage has ended with
 done = total, or when the next one begins."""
@@ -9,3 +12,28 @@ done = total, or when the next one begins."""
 
 def silent(stage: str, done: int, total: int) -> None:
     """Show nothing."""
+
+
+def check_progress(progress: Progress) -> Progress:
+    """`progress` as a public function takes it: an error in it names it.
+
+    Raises:
+        InputError: it cannot be called.
+    """
+    arguments = "a function of stage, done and total"
+    if not callable(progress):
+        raise InputError(f"progress is {shown(progress)}, expected {arguments}")
+    if progress is silent:
+        return progress
+
+    def told(stage: str, done: int, total: int) -> None:
+        try:
+            progress(stage, done, total)
+        except (InputError, Failure):
+            raise
+        except Exception as error:
+            raise InputError(
+                f"progress raised {type(error).__name__} ({one_line(error)}): give {arguments}"
+            ) from error
+
+    return told

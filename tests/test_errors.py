@@ -10,6 +10,7 @@ import pytest
 import gradlab
 from gradlab.cli.program import main
 from gradlab.errors import InputError, as_options
+from gradlab.progress import check_progress
 
 PACKAGE = Path(gradlab.__file__).parent
 OPTION = re.compile(r"(?<![-\w])--[a-z][a-z-]*")
@@ -54,3 +55,13 @@ def test_one_error_in_both_languages(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert main(["train", "mpg-v2", "double_integrator", "--output", str(there)]) == 2
     said = capsys.readouterr().err
     assert "go on with --resume, or replace it with --overwrite" in said
+
+
+def test_an_error_in_progress_is_of_that_argument():
+    def wrong(stage):
+        pass
+
+    with pytest.raises(InputError, match=r"progress is 3, expected a function of stage"):
+        check_progress(3)
+    with pytest.raises(InputError, match=r"progress raised TypeError .*: give a function of stage"):
+        check_progress(wrong)("fit", 1, 2)

@@ -104,7 +104,7 @@ FAULTS: Mapping[str, Case] = {
         "ends", "ddpg", POLE, r"invert|terminal states alone",
         (MASK + "q", "GAMMA * dones * next_q")),
     "next episode's first observation": _edit(
-        "ends", "ddpg", PUCK, r"next episode|first observation|final_obs|reset",
+        "ends", "ddpg", PENDULUM, r"next episode|first observation|final_obs|reset",
         ("rewards[i], real_next_obs[i]", "rewards[i], next_obs[i]")),
     # rows of the replay
     "next observation is the first": _edit(

@@ -7,6 +7,7 @@ from torch import nn, optim
 
 import gradlab
 from analyses.loops.worlds import mlp, sizes
+from gradlab.networks.actors import gaussian
 
 ENVS, STEPS, EPOCHS, MINIBATCH, GAMMA, LAMBDA, CLIP = 4, 64, 4, 64, 0.99, 0.95, 0.2
 
@@ -53,8 +54,8 @@ def train(env_id, seed, updates, log):
     optimizer = optim.Adam(agent.parameters(), lr=3e-4, eps=1e-5)
 
     probe = gradlab.Probe(
-        agent.actor, optimizer, critic=agent.critic, critic_optimizer=optimizer,
-        log=log,
+        gaussian(agent.actor), optimizer, critic=agent.critic, critic_optimizer=optimizer,
+        env=lambda: gym.make(env_id), log=log,
     )  # fmt: skip
     envs = probe.record(envs)
 

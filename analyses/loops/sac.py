@@ -10,6 +10,7 @@ from torch import nn, optim
 
 import gradlab
 from analyses.loops.worlds import Replay, mlp, sizes
+from gradlab.networks.actors import squashed
 
 STARTS, BATCH, GAMMA, TAU = 400, 256, 0.99, 0.005
 
@@ -61,8 +62,8 @@ def train(env_id, seed, updates, log):
     rb = Replay(env)
 
     probe = gradlab.Probe(
-        actor, actor_optimizer, critic=qf1, critic_optimizer=q_optimizer, critic_alone=True,
-        log=log,
+        squashed(actor), actor_optimizer, critic=qf1, critic_optimizer=q_optimizer,
+        critic_alone=True, env=lambda: gym.make(env_id), log=log,
     )  # fmt: skip
     env = probe.record(env)
     probe.networks(critic=[qf1, qf2], target=[qf1_target, qf2_target])

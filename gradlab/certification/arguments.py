@@ -74,6 +74,7 @@ def _rows(name: str, values: Any, width: int) -> Tensor | None:
         return None
     try:
         rows = torch.as_tensor(values).detach().cpu().double()
+        rows = rows.to_dense() if rows.layout is not torch.strided else rows
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"{name} holds no numbers: {error}") from None
     if rows.ndim != 2 or rows.shape[1] != width or not len(rows):

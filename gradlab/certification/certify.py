@@ -29,7 +29,7 @@ from gradlab.certification.sampling import (
     visited,
 )
 from gradlab.errors import InputError
-from gradlab.progress import Progress, silent
+from gradlab.progress import Progress, check_progress, silent
 from gradlab.systems.system import System
 from gradlab.tasks.task import Task
 from gradlab.user_code.grad_mode import differentiating
@@ -80,7 +80,7 @@ def certify(
         InputError: names the argument, what it got and what to do.
     """
     about = subject(system, task, states, actions, noise, policy)
-    validation.function("progress", progress, "stage, done and total")
+    progress = check_progress(progress)
     validation.whole("samples", samples, FEWEST)
     validation.whole("seed", seed)
     tolerance = _above_0("fail_above", fail_above)

@@ -57,7 +57,9 @@ def jacobian_entries(
         drawing.nothing(ax, "no entries" if quantity == "size" else "no model to compare with")
         return _titled(ax, titles[quantity])
     outputs, inputs = ([str(x) for x in dict.fromkeys(rows[name])] for name in ("output", "input"))
-    values = rows["value"].to_numpy(float).reshape(len(outputs), len(inputs))
+    values = np.full((len(outputs), len(inputs)), np.nan)
+    for output, entry, value in zip(rows["output"], rows["input"], rows["value"], strict=True):
+        values[outputs.index(str(output)), inputs.index(str(entry))] = value
     tinted(ax, values, DECADES, LEAST, numbers=values.size <= WORDY)
     _label(ax, outputs, inputs)
     note = "σ of the output per σ of the input along the path"

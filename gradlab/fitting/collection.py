@@ -125,6 +125,7 @@ def collect(
     """
     validation.instance("task", task, Task, "a gradlab.Task")
     validation.whole("rows", rows, 1)
+    validation.whole("seed", seed)
     length = max(2 * task.horizon, 1) if length is None else validation.whole("length", length, 1)
     policy = random_policy(task) if policy is None else policy
     parts: list[Trajectories] = []

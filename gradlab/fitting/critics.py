@@ -25,7 +25,7 @@ from gradlab.networks.critics import judge
 from gradlab.networks.interface import act, check_policy, double_copy
 from gradlab.networks.mlp import QCritic
 from gradlab.networks.spectral import Which, baked, normalise
-from gradlab.progress import Progress, silent
+from gradlab.progress import Progress, check_progress, silent
 from gradlab.systems.ended import step_running
 from gradlab.tasks import Task
 from gradlab.user_code.grad_mode import differentiating
@@ -76,7 +76,7 @@ def fit_critic(
         InputError: the policy does not fit the task, or its rollouts leave the finite numbers.
     """
     validation.instance("task", task, Task, "a gradlab.Task")
-    validation.function("progress", progress, "stage, done and total")
+    progress = check_progress(progress)
     validation.whole("steps", steps, 1)
     policy = double_copy("policy", policy)
     progress("critic", 0, UPDATES)

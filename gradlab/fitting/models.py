@@ -31,7 +31,7 @@ from gradlab.networks import spectral
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble
 from gradlab.networks.mlp import mlp
 from gradlab.networks.products import fast_products
-from gradlab.progress import Progress, silent
+from gradlab.progress import Progress, check_progress, silent
 from gradlab.provenance import tensors_hash
 from gradlab.user_code.grad_mode import differentiating
 
@@ -67,7 +67,7 @@ def fit_model(
         Failure: every member left the finite numbers.
     """
     validation.instance("data", data, Trajectories, "transitions, as `collect` records them")
-    validation.function("progress", progress, "stage, done and total")
+    progress = check_progress(progress)
     loss = OneStep() if loss is None else loss
     descent, constant = prepared(data, settings, loss, start)
     config = {

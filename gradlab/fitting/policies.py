@@ -29,7 +29,7 @@ from gradlab.data.noise import stream
 from gradlab.errors import InputError
 from gradlab.networks.mlp import Policy
 from gradlab.networks.spectral import Which, baked, normalise
-from gradlab.progress import Progress, silent
+from gradlab.progress import Progress, check_progress, silent
 from gradlab.systems.differentiable import mujoco_environment
 from gradlab.systems.ended import linearize_running, step_running
 from gradlab.systems.mujoco import MujocoEnvironment
@@ -71,11 +71,10 @@ def stabilising_policy(
             share that is not above 0.
     """
     validation.instance("task", task, Task, "a gradlab.Task")
-    validation.function("progress", progress, "stage, done and total")
-    if not 0 < share < float("inf"):
-        raise InputError(
-            f"share is {share!r}, expected a positive number, 1 for the whole feedback"
-        )
+    progress = check_progress(progress)
+    expected = "a positive number, 1 for the whole feedback"
+    if not 0 < validation.number("share", share, expected) < float("inf"):
+        raise InputError(f"share is {share!r}, expected {expected}")
     model = task.prior if task.prior is not None else task.simulator
     ds = task.simulator.state_dim
     reference = torch.tensor(task.reference_state or (0.0,) * ds, dtype=torch.float64)

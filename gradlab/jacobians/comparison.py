@@ -32,7 +32,7 @@ from gradlab.jacobians.growth import add_growth, add_measured_growth, add_model_
 from gradlab.jacobians.rows import Rows
 from gradlab.jacobians.visited import Visited, visit
 from gradlab.networks.interface import check_policy, double_copy, noise_dim
-from gradlab.progress import Progress, silent
+from gradlab.progress import Progress, check_progress, silent
 from gradlab.runs.jacobians import JacobianRun
 from gradlab.runs.profile import Profile
 from gradlab.systems.system import System, check_system
@@ -80,7 +80,7 @@ def compare_jacobians(
         InputError: names the argument, what it got and what to do.
     """
     begun = time.monotonic()
-    validation.function("progress", progress, "stage, done and total")
+    progress = check_progress(progress)
     check_system("simulator", simulator)
     validation.instance(
         "policy", policy, nn.Module, "a torch.nn.Module: state [N, ds] → action [N, da]"
@@ -183,6 +183,9 @@ def _names(
         ("state_names", state_names, "s", simulator.state_dim),
         ("action_names", action_names, "a", simulator.action_dim),
     ):
+        texts = isinstance(given, list | tuple) and all(isinstance(n, str) and n for n in given)
+        if not texts or len(set(given)) < len(given):
+            raise InputError(f"{name} is {validation.shown(given)}, expected names that differ")
         if given and len(given) != width:
             raise InputError(f"{name} has {len(given)} entries, but the simulator has {width}")
         named.append(tuple(given) or tuple(f"{short}{k}" for k in range(width)))

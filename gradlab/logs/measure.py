@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import nn
 
-from gradlab import provenance, validation
+from gradlab import provenance
 from gradlab.data.trajectories import Trajectories
 from gradlab.gradients.other_critics import Critics
 from gradlab.jacobians.rows import Rows
@@ -26,7 +26,7 @@ from gradlab.logs.prediction import prediction
 from gradlab.logs.refits import halves, refitted
 from gradlab.logs.table import add_critic, add_directions, add_policy, add_prediction
 from gradlab.logs.windows import Windows, windows
-from gradlab.progress import Progress, silent
+from gradlab.progress import Progress, check_progress, silent
 from gradlab.runs.logs import LogsRun
 from gradlab.systems.system import System
 from gradlab.user_code.grad_mode import differentiating
@@ -76,7 +76,7 @@ def measure_logs(
         InputError: names the argument, what it got and what to do; data of another policy.
     """
     begun = time.monotonic()
-    validation.function("progress", progress, "stage, done and total")
+    progress = check_progress(progress)
     if fit_critics:
         check_fitting(data, critic, fit_critics)
         fitted_on, data = halves(data)

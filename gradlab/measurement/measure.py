@@ -39,7 +39,7 @@ from gradlab.measurement.rare_starts import rare_starts, recorded, with_pilot
 from gradlab.measurement.realised_gains import Stepping, check_judges, realised_gains
 from gradlab.measurement.rehearsal import rehearsal
 from gradlab.measurement.update import Update
-from gradlab.progress import Progress, silent
+from gradlab.progress import Progress, check_progress, silent
 from gradlab.runs.decision_rules import judged_cells
 from gradlab.runs.one_step import PATHWISE, SCORE
 from gradlab.runs.profile import Profile
@@ -133,7 +133,7 @@ def measure(
         Interrupted: by Ctrl-C, once every estimator is measured; its profile is what there is.
     """
     begun = time.monotonic()
-    validation.function("progress", progress, "stage, done and total")
+    progress = check_progress(progress)
     given = Given(
         task, policy, critic, estimators, horizon, starts, batch, truth, termination, law, seed,
         trim_starts, also,

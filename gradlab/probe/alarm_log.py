@@ -95,6 +95,10 @@ class AlarmLog:
         text = f"{source}, step {step}: {alarm.kind}: {alarm.message}"
         print(text, file=self.stream or sys.stderr, flush=True)
 
+    def say(self, text: str) -> None:
+        """Print a line that is no alarm."""
+        print(f"{self.source}: {text}", file=self.stream or sys.stderr, flush=True)
+
     def close(self) -> None:
         self.sink.close()
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Callable
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from torch.nn.parameter import UninitializedParameter
 from gradlab.errors import InputError
 from gradlab.networks.critics import as_critic
 from gradlab.networks.interface import check_trainable
+from gradlab.validation import shown
 
 SHARDED = ("DTensor", "FlatParameter", "FullyShardedDataParallel")
 
@@ -106,6 +109,26 @@ def check_share(overhead_budget: object) -> None:
     """Raises InputError for anything but a share of the time."""
     if not isinstance(overhead_budget, int | float) or not 0 < overhead_budget <= 1:
         raise InputError(f"overhead_budget is {overhead_budget!r}, expected a share in (0, 1]")
+
+
+def check_clock(clock: Callable[[], float]) -> None:
+    """Raises InputError for anything but a function that gives seconds."""
+    try:
+        seconds: object = clock()
+    except Exception as error:
+        seconds = f"{type(error).__name__}: {error}"
+    if not isinstance(seconds, int | float) or not isfinite(seconds):
+        raise InputError(
+            f"clock is {shown(clock)} and gives {shown(seconds)}, expected a function that gives "
+            f"seconds, as time.perf_counter"
+        )
+
+
+def check_switches(**switches: object) -> None:
+    """Raises InputError for anything but True and False."""
+    for name, value in switches.items():
+        if not isinstance(value, bool | np.bool_):
+            raise InputError(f"{name} is {shown(value)}, expected True or False")
 
 
 def check_env(env: object) -> None:

@@ -4,14 +4,16 @@
                                      elapsed: since its first update
 
 A measurement is made when own + price ≤ share · (elapsed + price), its price what it cost last
-time. Whole episodes have `EPISODES` of the share where there is an environment, and all else has
-the rest of it, by itself. Bursts of successive gradients keep to a part of the share where a task
-waits for the rest. What is looked at in every update keeps to a part of it in the same way, and
-passes updates over where it does not; only the first few are looked at whatever they cost. A clock
-inside an update
-does not see hooks being called, nor the caches that they leave cold: a second of it
-counts `UNSEEN` times, which `benchmarks.probe` compares with what a loop really loses. On an
-accelerator these are seconds of the host's thread.
+time. A user's first measurement on a task may be made on a loan of up to `LOAN` seconds, all that
+finds its price included, where it costs no more. Whole episodes have `EPISODES` of the share where
+there is an environment, and all else has the rest of it, by itself. Bursts of successive gradients
+keep to a part of the share where a task waits for the rest. What is looked at in every update keeps
+to a part of it in the same way, and passes updates over where it does not; only the first few are
+looked at whatever they cost. Outside of it, at every update, a few numbers are tested for being
+finite: that counts as the probe's own time, and takes at most half of the share away from all else,
+however little a loop does in an update. A clock inside an update does not see hooks being called,
+nor the caches that they leave cold: a second of it counts `UNSEEN` times, which `benchmarks.probe`
+compares with what a loop really loses. On an accelerator these are seconds of the host's thread.
 """
 
 from __future__ import annotations
@@ -28,6 +30,8 @@ GRACE = 10  # looks that are made before there is a price
 ALWAYS = 0.4  # of the share: 2% of the time by default
 SIGNAL = 0.3  # of the share: successive gradients beside a task
 EPISODES = 0.6  # of the share: whole episodes, where there is an environment
+GUARDED = 0.5  # of the share: numbers that are tested at every update
+LOAN = 3.0  # seconds beyond the share, once
 PACE = 0.5  # of the time that a measurement is worth, which passes before the next one
 UNSEEN = 1.4  # what a loop loses to looks, over what their own clock says
 
@@ -49,7 +53,7 @@ class Budget:
         self.begun: float | None = None
         self.own = 0.0
         self._before = 0.0  # seconds of the log's earlier probes
-        self._always = self._bursts = self._episodes = 0.0
+        self._always = self._bursts = self._episodes = self._guarded = 0.0
         self._looks = 0
 
     @property
@@ -95,6 +99,17 @@ class Budget:
         self.own += seconds
         self._always += seconds
 
+    def guard(self, since: float) -> None:
+        """What is done at every update, whatever it costs, was at work since `since`."""
+        seconds = UNSEEN * (self.clock() - since)
+        self.own += seconds
+        self._guarded += seconds
+
+    @property
+    def governed(self) -> float:
+        """Seconds that are held against the share."""
+        return self.own - max(self._guarded - GUARDED * self.share * self.elapsed, 0.0)
+
     @contextmanager
     def paying(self, burst: bool = False, episode: bool = False) -> Iterator[list[float]]:
         """Counts what is done inside; the list then holds its seconds."""
@@ -107,9 +122,11 @@ class Budget:
             self._bursts += price[0] if burst else 0.0
             self._episodes += price[0] if episode else 0.0
 
-    def allows(self, price: float) -> bool:
-        """Would the share still hold after something that takes `price` seconds?"""
-        return self._rest + price <= self.rest_share * (self.elapsed + price)
+    def allows(self, price: float, loan: float = 0.0) -> bool:
+        """Would the share still hold after something that takes `price` seconds, or be exceeded
+        by no more than the loan? What costs more than that has none."""
+        spare = loan if price <= loan else 0.0
+        return self._rest + price <= self.rest_share * (self.elapsed + price) + spare
 
     def allows_episode(self, price: float) -> bool:
         """The same for whole episodes, by their own part."""
@@ -118,7 +135,7 @@ class Budget:
     @property
     def _rest(self) -> float:
         """Seconds of all but episodes."""
-        return self.own - self._episodes
+        return self.governed - self._episodes
 
     def allows_burst(self, price: float, part: float) -> bool:
         """The same for successive gradients, whose own `part` of the share must hold as well."""
@@ -133,6 +150,12 @@ class Budget:
             return 0.0
         regular = (self._always + self._bursts) / self.elapsed if self.elapsed > 0 else share
         return lacking / (share - min(regular, (ALWAYS + SIGNAL) * share))
+
+    def within(self, price: float, seconds: float) -> float:
+        """The share at which something of `price` would be allowed so many seconds from now."""
+        regular = (self._always + self._bursts) / self.elapsed if self.elapsed > 0 else 0.0
+        later = self._rest + regular * seconds + price
+        return later / (self.elapsed + seconds + price) * self.share / self.rest_share
 
     def needed(self, price: float) -> float:
         """The share at which it could have been made by now."""

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from gradlab.probe.alarms.growth import Growth
 from gradlab.probe.budget import Budget
+from gradlab.probe.isolation import warn
 from gradlab.probe.origin import rows_text
 from gradlab.probe.policy_calls import inert, passing
 from gradlab.probe.update_statistics import Numbers, UpdateStatistics, finite
@@ -74,9 +75,11 @@ class Turns:
 
     def mine(self) -> bool:
         """By the gradients that are there."""
-        if not self._others or pushed(self._mine):
+        if not self._others or pushed(self._mine) or self._passed >= ALTERNATE:
             return True
-        return self._passed >= ALTERNATE or not pushed(self._others)
+        sizes = [float(p.grad.sum()) for p in self._others if p.grad is not None]
+        # A lost gradient of the others clips the own one to 0: nobody knows whose turn it is.
+        return not pushed(self._others) or not all(map(isfinite, sizes))
 
     def over(self) -> bool:
         """The step is made; whose turn it was."""
@@ -87,12 +90,13 @@ class Turns:
 
 @final
 class Passes:
-    """The forward hook of a critic. Copies and pickles of the module get an inert one."""
+    """The forward hook of a critic, or of what else a loss comes through. Copies and pickles of the
+    module get an inert one."""
 
     def __init__(self, budget: Budget) -> None:
         self.budget = budget
         self.inputs: tuple[Tensor, ...] = ()
-        self.arrived: Tensor | None = None
+        self._answer: Tensor | None = None
         self.on = True
 
     def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
@@ -101,9 +105,10 @@ class Passes:
         try:
             begun = self.budget.clock()
             self._see(args, output)
-            self.budget.pay(begun)
-        except Exception:  # the user's forward pass goes on; the sample is not named then
+            self.budget.guard(begun)
+        except Exception as error:  # the user's forward pass goes on
             self.on = False
+            warn("names no sample of a lost gradient", error)
 
     def __deepcopy__(self, memo: object) -> Any:
         return inert
@@ -116,16 +121,26 @@ class Passes:
         answer = next((x for x in answers if isinstance(x, Tensor) and x.requires_grad), None)
         if answer is None or passing(answer):
             return
-        self.inputs = tuple(x.detach() for x in args if isinstance(x, Tensor))
-        self.arrived = None
-        answer.register_hook(self._arrive)  # type: ignore[no-untyped-call]
+        self.inputs = tuple(x for x in args if isinstance(x, Tensor))
+        answer.retain_grad()  # a third of what a hook of ours takes
+        self._answer = answer
 
-    def _arrive(self, gradient: Tensor) -> None:
-        self.arrived = gradient.detach()
+    @property
+    def arrived(self) -> Tensor | None:
+        """What the loss sent back to the last output."""
+        return None if self._answer is None else self._answer.grad
 
     def release(self) -> None:
         """Let go of the last pass."""
-        self.inputs, self.arrived = (), None
+        self.inputs, self._answer = (), None
+
+    @property
+    def rows(self) -> int:
+        """Rows of the last pass to which the loss sent back a number that is not finite."""
+        arrived = self.arrived
+        if arrived is None or not arrived.ndim:
+            return 0
+        return int((~torch.isfinite(arrived)).reshape(len(arrived), -1).any(1).sum())
 
     def lost(self) -> str:
         """Rows of the last pass that were not finite, in words."""
@@ -134,9 +149,11 @@ class Passes:
         for each in self.inputs:
             if not bool(torch.isfinite(each).all()):
                 return f"its input is not finite ({rows_text(~torch.isfinite(each))})"
-        if self.arrived is not None and not bool(torch.isfinite(self.arrived).all()):
-            rows = rows_text(~torch.isfinite(self.arrived))
-            return f"what its loss sent back is not finite ({rows}): their rewards or targets"
+        arrived = self.arrived
+        if arrived is not None and self.rows:
+            what = "NaN" if bool(torch.isnan(arrived).any()) else "infinite"
+            rows = rows_text(~torch.isfinite(arrived))
+            return f"what its loss sent back is {what} ({rows}): look at their rewards and targets"
         return "its inputs and what its loss sent back are finite: its own weights are too large"
 
 

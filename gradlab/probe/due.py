@@ -1,7 +1,8 @@
 """The probe's next measurement and its time, in one line for log, page and terminal.
 
 start: 0.29 s, within 5% after 6 seconds of training
-task: first measurement in about 4 minutes
+task: first measurement in about 4 minutes (it takes 9 seconds)
+task: first measurement in about 2 hours (it takes 5 minutes; within an hour at 10%)
 task: no measurement, not affordable at 5%: 12% would do        (once the run is over)
 """
 
@@ -11,6 +12,8 @@ from dataclasses import dataclass
 from math import ceil
 
 from gradlab.probe.budget import Budget
+
+HOUR = 3600.0
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,7 @@ class Due:
         first: is it the first of its kind?
         price: seconds that it takes; wait: seconds until there is time, 0 at the next update.
         sure: the price is known; else it takes as much at least.
+        hour: the share at which it would be made within an hour.
     """
 
     what: str
@@ -30,12 +34,18 @@ class Due:
     price: float
     wait: float
     sure: bool
+    hour: float = 0.0
 
     def __str__(self) -> str:
         when = f"in about {span(self.wait)}" if self.wait > 0 else "with the next updates"
         if not self.sure:
             when = f"in {span(self.wait)} or more, its price is not known yet"
-        return f"{self.what}: {'first' if self.first else 'next'} {self.which} {when}"
+        text = f"{self.what}: {'first' if self.first else 'next'} {self.which} {when}"
+        if not self.first or not self.hour:
+            return text
+        more = "" if self.sure else " or more"
+        cheap = f"; within an hour at {ceil(100 * self.hour)}%" if self.wait > HOUR else ""
+        return f"{text} (it takes {span(self.price)}{more}{cheap})"
 
     def missed(self, budget: Budget) -> str:
         """The same when no more updates come; "" where there have been some."""
@@ -51,10 +61,11 @@ class Due:
 
 def overdrawn(budget: Budget) -> str:
     """The cost of setting up beyond the share, and from when on the share holds again."""
-    if not budget.spent > budget.share:
+    own = budget.governed
+    if not own > budget.share * budget.elapsed > 0:
         return ""
-    again = span(budget.own / budget.share)
-    return f"start: {budget.own:.2g} s, within {100 * budget.share:.3g}% after {again} of training"
+    again = span(own / budget.share)
+    return f"start: {own:.2g} s, within {100 * budget.share:.3g}% after {again} of training"
 
 
 def span(seconds: float) -> str:

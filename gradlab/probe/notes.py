@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from typing import Any, final
 
 import numpy as np
+import torch
 from torch import Tensor
 
 NOTED = ("critic_loss", "episode_return")
-RETURN = "episode_return"
+RETURN, LOSS = "episode_return", "critic_loss"
 
 
 @final
@@ -40,6 +41,13 @@ class Notes:
             for update, step, value in taken.get(RETURN, ())
         ]
         return means, episodes
+
+
+def is_finite(value: Any) -> bool:
+    """True where an accelerator would have to be waited for."""
+    if isinstance(value, Tensor):
+        return not value.is_cpu or bool(torch.isfinite(value.detach()).all())
+    return bool(np.isfinite(np.asarray(value, dtype=float)).all())
 
 
 def _numbers(kept: list[tuple[int, int, Any]]) -> Iterator[tuple[int, int, float]]:

@@ -17,7 +17,9 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
+import sys
 import time
+import warnings
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -29,18 +31,19 @@ import torch
 from torch import Tensor, nn
 
 from gradlab import provenance, validation
+from gradlab.errors import Doubtful
 from gradlab.networks.critics import CriticLike, as_critic
 from gradlab.probe import arguments
 from gradlab.probe.alarm_log import AlarmLog
 from gradlab.probe.alarms.catalogue import Alarm
-from gradlab.probe.budget import EPISODES, Budget, Clock
+from gradlab.probe.budget import EPISODES, LOAN, Budget, Clock
 from gradlab.probe.critics import Critic, parameters_of
 from gradlab.probe.isolation import warn
 from gradlab.probe.leaks import ModelGradients
 from gradlab.probe.origin import Finder
 from gradlab.probe.parts.parts import Parts
 from gradlab.probe.policy_calls import Watch, Watched, watched_in
-from gradlab.probe.returns import Looks, MakeEnv
+from gradlab.probe.returns import Looks, MakeEnv, reward_wrappers
 from gradlab.probe.row_sinks import FileSink, FunctionSink, Log, NoSink, RowSink, SeveralSinks
 from gradlab.probe.sampler import Measurements
 from gradlab.probe.updates import Instruments, Loop, Updates
@@ -115,13 +118,15 @@ class Probe:
         arguments.check_optimizer(optimizer, policy)
         arguments.check_question(task, critic, critic_optimizer)
         arguments.check_critic_optimizer(critic_optimizer, policy)
+        arguments.check_switches(resume=resume, critic_alone=critic_alone)
         arguments.check_log(log, resume)
         arguments.check_share(overhead_budget)
         arguments.check_env(env)
+        arguments.check_clock(clock)
         part = EPISODES if env is not None else 0.0
         self.policy, self.budget = policy, Budget(float(overhead_budget), clock, part)
         self.off = arguments.spectator()
-        looks = None
+        looks: Looks | None = None
         if env is not None and not self.off:
             looks = Looks(env, policy, self.budget, seed)
         with self.budget.paying():  # setting up is the probe's own time, too
@@ -143,10 +148,14 @@ class Probe:
             instruments = Instruments(watch, models, measurements, looks)
             self._updates = Updates(loop, instruments, self.alarm_log, self.budget, sink.earlier)
             both = optimizer, critic_optimizer
-            self._parts = Parts(policy, both, self.alarm_log, self.budget, self._now, self._fail)
+            self._parts = Parts(
+                policy, both, self.alarm_log, self.budget, self._now, self._guard, self._fail
+            )
+            self._updates.rows = self._parts.lost
         episodes = float(np.sum(sink.earlier.returns.get("seconds", 0.0)))
         self.budget.go_on(sink.earlier.own, sink.earlier.elapsed, episodes)
-        self._optimizer, self._closed = optimizer, False
+        self._optimizer, self._closed, self._looks = optimizer, False, looks
+        self._died: BaseException | None = None
         module = critic if isinstance(critic, nn.Module) else None
         self._critics = watched_critic or module, critic_optimizer
         self._handles = [] if self.off else self._attached()
@@ -201,8 +210,18 @@ class Probe:
                 what transforms observations, actions and rewards.
 
         Raises:
-            InputError: none of these.
+            InputError: none of these. A warning names wrappers that change the rewards of `env` or
+                of the probe's own environment alone.
         """
+        if self._looks is not None:
+            own, theirs = (reward_wrappers(each) for each in (self._looks.environment, env))
+            if own != theirs:
+                warnings.warn(
+                    f"rewards are changed by {' and '.join(theirs) or 'nothing'} in the recorded "
+                    f"environment and by {' and '.join(own) or 'nothing'} in that of env=: returns "
+                    f"of the two are not in one unit; give both the same wrappers to compare them",
+                    Doubtful, stacklevel=2,
+                )  # fmt: skip
         return self._parts.record(env)
 
     def batch(
@@ -262,7 +281,7 @@ class Probe:
 
         Not for a hook of the optimiser's, which goes through its hooks as it calls them.
         """
-        self._attempt(self._updates.finish)
+        self._attempt(self._updates.finish, sys.exception() or self._died)
         self._attempt(self._parts.finish)
         self._attempt(self.alarm_log.close)
         self._closed = self._closed or not self.off
@@ -310,6 +329,9 @@ class Probe:
         self._parts.attach()
         return handles + self._attached_to_critic()
 
+    def _guard(self, optimizer: Any) -> None:
+        self._attempt(self._updates.guard, optimizer)
+
     def _now(self) -> tuple[int, int]:
         return self._updates.count, self._updates.step
 
@@ -341,9 +363,9 @@ class Probe:
 
     def _let_go(self) -> None:
         handles, self._handles = self._handles, []
-        for handle in handles:
+        for let_go in (*(handle.remove for handle in handles), self._parts.rest):
             with contextlib.suppress(Exception):
-                handle.remove()
+                let_go()
 
     def _forked(self) -> None:
         """This is the child of a fork: the file is the parent's."""
@@ -429,7 +451,7 @@ def _question(task: Task, critic: CriticLike | None, seed: int, policy: nn.Modul
 def _measurements(
     question: Question | None, policy: nn.Module, budget: Budget
 ) -> Measurements | None:
-    return None if question is None else Measurements(lambda _: (question, policy), budget)
+    return None if question is None else Measurements(lambda _: (question, policy), budget, LOAN)
 
 
 def _critic(
@@ -473,7 +495,9 @@ _ALIVE: weakref.WeakSet[Probe] = weakref.WeakSet()
 
 
 def _close_all() -> None:
+    died = getattr(sys, "last_value", None)  # what has ended the program, if it was an error
     for probe in list(_ALIVE):
+        probe._died = died
         probe.close()
 
 

@@ -62,6 +62,16 @@ class Followed:
         return fallen(Returns.of(columns, self.window), self.name)
 
 
+def reward_wrappers(env: Any) -> list[str]:
+    """Names of an environment's wrappers that change rewards, from outside inwards."""
+    found = []
+    while env is not None:
+        if any("Reward" in each.__name__ for each in type(env).__mro__):
+            found.append(type(env).__name__)
+        env = getattr(env, "env", None)
+    return found
+
+
 @final
 class Looks:
     """Looks at the return as the budget allows.

@@ -1,8 +1,8 @@
 """The sampled tier: what is measured now and then, when the budget allows its price.
 
 A burst of successive gradients first tries a short one to learn its price; a measurement on the
-task is first priced from single steps of the simulator (`prices`), and that only when there is time
-to load what prices and measures. Afterwards each costs what it cost last time.
+task is first priced from single steps of the simulator (`prices`), at once where there is a loan
+for it, and made at once where the loan pays it, too. Afterwards each costs what it cost last time.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, final
 from torch import Tensor, nn
 
 from gradlab.probe.budget import SIGNAL, Budget
-from gradlab.probe.due import Due
+from gradlab.probe.due import HOUR, Due
 from gradlab.probe.successive import FIRST, PAIRS, Burst
 
 if TYPE_CHECKING:
@@ -114,22 +114,26 @@ class Bursts:
 
 @final
 class FirstPrice:
-    """The price of a first measurement, found as soon as the budget allows finding it."""
+    """The price of a first measurement, found as soon as the budget and a loan allow finding it."""
 
-    def __init__(self, budget: Budget) -> None:
-        self.budget = budget
+    def __init__(self, budget: Budget, loan: float) -> None:
+        self.budget, self.loan = budget, loan
         self._trial: float | None = None  # of finding it
 
     def found(self, question: Question, policy: nn.Module) -> float | None:
         if self._trial is None:
-            if not self.budget.allows(UNTRIED):
+            if not self.budget.allows(UNTRIED, self.loan):
                 return None
             with self.budget.paying():
                 self._trial = trial_price(question, policy)
-        if not self.budget.allows(self._trial):
+        if not self.budget.allows(self._trial, self.loan):
             return None
         with self.budget.paying():
             return first_price(question, policy)
+
+    @property
+    def tried(self) -> bool:
+        return self._trial is not None
 
     @property
     def least(self) -> float:
@@ -144,13 +148,15 @@ class Measurements:
     Args:
         subject: question and policy of a seed, by its place, as they are now; a user's loop has
             one seed.
+        loan: seconds beyond the share for the first one.
     """
 
     def __init__(
-        self, subject: Callable[[int], tuple[Question, nn.Module]], budget: Budget
-    ) -> None:
-        self.subject, self.budget = subject, budget
-        self._first = FirstPrice(budget)
+        self, subject: Callable[[int], tuple[Question, nn.Module]], budget: Budget,
+        loan: float = 0.0,
+    ) -> None:  # fmt: skip
+        self.subject, self.budget, self.loan = subject, budget, loan
+        self._first = FirstPrice(budget, loan)
         self._prices: dict[bool, float] = {}  # seconds, by whether the truth is checked
         self._past: dict[int, Past] = {}
         self._ended: dict[int, float] = {}  # when a seed's last one ended
@@ -163,13 +169,20 @@ class Measurements:
                 return False
             self._prices[True] = price
         price = self._price(seed)
-        return self.budget.rested(price, self._last(seed)) and self.budget.allows(price)
+        loan = 0.0 if self._past else self.loan
+        return self.budget.rested(price, self._last(seed)) and self.budget.allows(price, loan)
+
+    @property
+    def tried(self) -> bool:
+        """Is it known what the first one costs at least?"""
+        return bool(self._prices) or self._first.tried
 
     def next(self) -> Due:
         """When one of a single loop is due, the first or another."""
         price = self._price(0) if self._prices else self._first.least
         wait = max(self.budget.until(price), self.budget.rest(price, self._last(0)))
-        return Due("task", "measurement", not self._past, price, wait, bool(self._prices))
+        sure, hour = bool(self._prices), self.budget.within(price, HOUR)
+        return Due("task", "measurement", not self._past, price, wait, sure, hour)
 
     def row(self, batch: int, update: int, seed: int = 0) -> dict[str, Any]:
         """Makes one."""

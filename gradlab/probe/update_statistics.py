@@ -13,12 +13,13 @@ of steps and the window's columns (`summed_up`) are the same code.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from math import nan
+from math import isfinite, nan
 from typing import Any, Generic, TypeVar, final
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch._utils import _flatten_dense_tensors
 
 from gradlab.runs.probe.columns import Array, Window
 from gradlab.runs.probe.update_columns import summed_up
@@ -26,6 +27,7 @@ from gradlab.runs.probe.update_columns import summed_up
 Numbers = list[float] | list[Tensor]  # those of an accelerator stay there
 N = TypeVar("N")
 CHEAP = 2**16  # entries, 10 µs
+SHOWN = 4  # tensors that are looked at in every update
 HALF = (torch.float16, torch.bfloat16)
 
 
@@ -63,6 +65,25 @@ def finite(sizes: Numbers) -> bool:
     """Is every number finite? True where the answer would have to be waited for."""
     # A sum that overflows without an inf in it: gradients of 10³⁰⁸, which are no less lost.
     return not sizes or isinstance(sizes[0], Tensor) or sum(sizes) - sum(sizes) == 0
+
+
+def shows_loss(parameters: Sequence[Tensor]) -> list[Tensor]:
+    """The smallest tensors and the first one, `SHOWN` in all: NaN of a loss reaches the biases of
+    the outputs, which are small, and NaN that a pass back makes reaches the first layer."""
+    first = min(range(len(parameters)), key=lambda k: (parameters[k].numel() > CHEAP, k), default=0)
+    order = sorted(range(len(parameters)), key=lambda k: (k != first, parameters[k].numel()))
+    chosen = [parameters[k] for k in order[:SHOWN]]
+    return [p for p in chosen if p.dtype == chosen[0].dtype]
+
+
+def lost(parameters: Sequence[Tensor]) -> bool:
+    """Is a gradient of these not finite? False on an accelerator."""
+    here = [g for p in parameters if (g := p.grad) is not None and g.layout is torch.strided]
+    if not here or not here[0].is_cpu:
+        return False
+    kind = torch.float32 if here[0].dtype in HALF else None
+    flat = _flatten_dense_tensors(here)  # type: ignore[no-untyped-call]
+    return not isfinite(flat.sum(dtype=kind).item())
 
 
 @final

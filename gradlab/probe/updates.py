@@ -2,6 +2,7 @@
 
     enter → look → (clipping, by the user) → before_step → after_step: over
 
+Before every step, whatever the budget, small tensors are tested for numbers that are not finite.
 `look` reads the gradient as the backward pass left it; where the user marks nothing, the optimiser
 is about to step (or, where a closure makes the gradient, has stepped) and the gradient may have
 been clipped (column `marked`). Without an optimiser an update is over when the next one begins.
@@ -11,18 +12,20 @@ its device only, so that on an accelerator these count, but their gradients do n
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from math import isfinite
 from typing import Any, final
+from weakref import WeakKeyDictionary
 
+import torch
 from torch import Tensor, nn
 
 from gradlab.errors import InputError
 from gradlab.probe.alarm_log import AlarmLog
 from gradlab.probe.alarms.catalogue import Alarm
-from gradlab.probe.alarms.gradients import lost_now
+from gradlab.probe.alarms.gradients import lost_now, spoilt
 from gradlab.probe.alarms.growth import OF_A_POLICY, STRETCH, Growth
 from gradlab.probe.alarms.steps import thrown_away
 from gradlab.probe.budget import Budget
@@ -30,14 +33,20 @@ from gradlab.probe.critics import Critic, Turns, rate_of
 from gradlab.probe.due import overdrawn
 from gradlab.probe.isolation import say, warn
 from gradlab.probe.leaks import ModelGradients
-from gradlab.probe.notes import RETURN, Notes
+from gradlab.probe.notes import LOSS, RETURN, Notes, is_finite
 from gradlab.probe.origin import Finder, replayed
 from gradlab.probe.policy_calls import Watch
 from gradlab.probe.recorders import Recorders
 from gradlab.probe.resuming import Earlier
 from gradlab.probe.returns import WINDOWS, Followed, Looks
 from gradlab.probe.sampler import Bursts, Measurements
-from gradlab.probe.update_statistics import Numbers, UpdateStatistics, finite
+from gradlab.probe.update_statistics import (
+    Numbers,
+    UpdateStatistics,
+    finite,
+    lost,
+    shows_loss,
+)
 
 ROW = 100  # updates between two rows
 LEAST = 10  # measured updates in a row, where others are skipped: a row costs more than these
@@ -53,6 +62,7 @@ PATIENCE = 1000  # marked passes without the end of an update, after which somet
 THROWN = 100  # gradients thrown away without a step, after which an alarm is raised
 
 LOST_CRITIC = "non-finite critic gradient"
+LOST_LOSS = "non-finite loss"
 ORIGIN = "origin of a non-finite gradient"
 OPERATION = "first non-finite operation"
 ENDLESS = (
@@ -133,6 +143,12 @@ class Updates:
         self._marked = False
         self._batch = BATCH
         self._watching = self._watches = 0
+        self.rows: Callable[[], str] = str  # where a loss was lost, in words; "" where not known
+        # By optimiser: how many tensors its groups have, and the small ones of them.
+        self._guarded: WeakKeyDictionary[Any, tuple[list[int], list[Tensor]]] = WeakKeyDictionary()
+        self._small = shows_loss(loop.parameters)
+        self._promised = False  # whether it was said when the first measurement comes
+        self._lost_at, self._origin = -1, ""  # the first update that was lost
         self._looks, self._rest = 0, 0  # looks; updates to pass over
         self._row = _next_row(count)
 
@@ -172,8 +188,40 @@ class Updates:
         self.budget.pay(begun)
         self._bursts.see(scale, self.watch.inputs)
 
+    def guard(self, optimizer: Any) -> None:
+        """Test small gradients of an optimiser that is about to step, whatever the budget."""
+        begun = self.budget.clock()
+        groups, known = optimizer.param_groups, self._guarded.get(optimizer)
+        sizes = [len(group["params"]) for group in groups]
+        if known is None or known[0] != sizes:
+            held = shows_loss([p for group in groups for p in group["params"]])
+            known = self._guarded[optimizer] = sizes, held
+        # A fused optimiser under a scaler skips such a step by itself.
+        gone = lost(known[1]) and getattr(optimizer, "found_inf", None) is None
+        self.budget.guard(begun)
+        if gone:
+            self._spoilt(optimizer)
+
+    def _spoilt(self, optimizer: Any) -> None:
+        """The gradient of this step is lost, of the policy or of another network."""
+        if self.critic is not None and optimizer is self.critic.optimizer is not self.optimizer:
+            return  # it is looked at beside its own steps
+        mine = optimizer is self.optimizer
+        sizes = self._statistics.gradient() if mine else []
+        if mine and self._rest:  # this update is looked at instead
+            self._rest, self._due, self._seen = 0, True, True
+        if mine and self._open is None:
+            self._open = sizes
+        if not finite(sizes):
+            self._lost(sizes)
+        elif self.log.due(LOST_CRITIC, self.count):
+            self._origin = self.rows() or "which sample is not known"
+            self._report(LOST_CRITIC, self._origin)
+
     def before_step(self, optimizer: Any, closure: bool = False) -> None:
         """The optimiser is about to move θ, or to ask a closure for the gradient first."""
+        if not closure:
+            self.guard(optimizer)
         if self._rest or not (closure or self._turns.mine()):
             return
         begun = self.budget.begin()
@@ -220,7 +268,10 @@ class Updates:
 
     def _alert(self, scale: Tensor | None) -> bool:
         """Whether the gradient was lost while updates are skipped; this one is measured then."""
-        if scale is not None or self._rest % PULSE or isfinite(self._pulse(PULSE)):
+        if scale is not None:
+            return False
+        size = 0.0 if self._rest % PULSE else self._pulse(PULSE)
+        if isfinite(size) and (self.stepped or not lost(self._small)):
             return False
         self._rest, self._due = 0, True
         return True
@@ -269,6 +320,8 @@ class Updates:
     def note(self, name: str, value: Any) -> None:
         """A number of the loop's own; one that hands over its returns is not searched for them."""
         self.noted = self.noted or name == RETURN
+        if name == LOSS and not is_finite(value):
+            self._report(LOST_LOSS, "the critic's loss that was noted is not finite")
         self.notes.take(name, value, self.count, self.step)
 
     def _look_at_return(self, looks: Looks) -> None:
@@ -373,14 +426,32 @@ class Updates:
         self.watch.on = False
         self.watch.release()
 
-    def finish(self) -> None:
-        """No more updates come."""
+    def finish(self, error: BaseException | None = None) -> None:
+        """No more updates come, since the loop has raised `error`, if any."""
         if self._seen:
             self._count()
+        self._last_look(error)
         self._record()
         self.file_vitals(ended=True)
         if self.looks is not None:
             self.looks.close()
+
+    def _last_look(self, error: BaseException | None) -> None:
+        """At what the loop leaves behind: its parameters, and the last gradient."""
+        parameters, lost = self._statistics.parameters, ""
+        held = [*map(torch.Tensor.detach, parameters)]
+        bad = [not bool(torch.isfinite(p).all()) for p in held]
+        if any(bad):
+            nan = any(bool(torch.isnan(p).any()) for p in held)
+            lost = f"parameters are {'NaN' if nan else 'infinite'}"
+        elif not self._scaled and self.count:
+            gradients = [p.grad for p in parameters]
+            bad = [g is not None and not bool(torch.isfinite(g).all()) for g in gradients]
+            lost = "the last gradient is not finite" if any(bad) else ""
+        if lost:
+            since = self._lost_at if any(bad) else -1
+            alarm = spoilt(lost, bad, self.log.names, self.count, since, self._origin, error)
+            self.log.report(alarm, self.count, self.step)
 
     def _waits(self, ended: bool) -> str:
         """The measurements that are due, or were not reached, in words."""
@@ -394,7 +465,12 @@ class Updates:
     def _measurement(self, measurements: Measurements) -> dict[str, Any] | None:
         """A row, when one is due; where measuring fails, all else goes on without it."""
         try:
-            if not measurements.due():
+            due = measurements.due()
+            if not self._promised and measurements.tried:
+                self._promised = True
+                if not due:
+                    self.log.say(str(measurements.next()))
+            if not due:
                 return None
             return measurements.row(self._batch, self.count)
         except Exception as error:
@@ -415,13 +491,17 @@ class Updates:
     def _lost(self, sizes: Numbers) -> None:
         """A gradient that is not finite; on an accelerator it is tested once per row only."""
         self._watching = WATCHED
+        if self._lost_at < 0:
+            self._lost_at = self.count + 1
         self.log.report(lost_now(sizes, self.log.names), self.count, self.step)
         if not self.log.due(ORIGIN, self.count):
             return
         try:
-            words = replayed(self.watch.watched.module, self.watch.inputs, self.watch.arrived)
+            watch = self.watch
+            words = self.rows() or replayed(watch.watched.module, watch.inputs, watch.arrived)
         except Exception as error:  # a policy that cannot be copied, or not called again
             words = f"the policy's passes could not be made again ({type(error).__name__}: {error})"
+        self._origin = self._origin or words
         self._report(ORIGIN, words)
 
     def _report(self, kind: str, words: str) -> None:

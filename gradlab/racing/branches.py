@@ -28,6 +28,7 @@ from gradlab.runs.one_step import Cell
 from gradlab.runs.race import ALONE
 from gradlab.systems.system import System
 from gradlab.tasks import Task
+from gradlab.validation import shown
 
 SHOTS = (1, 5)  # horizons of the default candidates, beside the task's own
 
@@ -210,6 +211,11 @@ def candidates_of(
     Raises:
         InputError: fewer than two, an unknown name, or none that an environment could have.
     """
+    names_given = isinstance(given, list | tuple) and all(isinstance(n, str) for n in given)
+    if not (given is None or isinstance(given, Mapping) or names_given):
+        raise InputError(
+            f"candidates is {shown(given)}, expected names (NAME:STEPS) or a dict of named ones"
+        )
     if given is None or not isinstance(given, Mapping):
         if not isinstance(task, Task):
             raise InputError("candidates is None: name losses, loss(policy, states) → scalar")

@@ -33,12 +33,13 @@ from gradlab.fitting.critics import refit_critic as fitted_again
 from gradlab.gradients.estimator import TERMINATIONS
 from gradlab.gradients.setting import Setting
 from gradlab.gradients.starts import as_starts
+from gradlab.measurement.arguments import check_networks
 from gradlab.measurement.prices import Price
 from gradlab.measurement.rehearsal import LENGTHS
 from gradlab.measurement.update import Update
 from gradlab.networks.critics import CriticLike, as_critic
 from gradlab.networks.interface import double_copy
-from gradlab.progress import Progress, silent
+from gradlab.progress import Progress, check_progress, silent
 from gradlab.racing.branches import (
     Branch,
     Candidate,
@@ -141,10 +142,12 @@ def race(
     validation.whole("batch", batch, 1)
     validation.whole("seed", seed)
     validation.word("termination", termination, TERMINATIONS)
-    validation.function("progress", progress, "stage, done and total")
+    progress = check_progress(progress)
     if starts is not None:
         validation.whole("starts", starts, 4)
     validation.instance("policy", policy, nn.Module, "a torch.nn.Module")
+    if isinstance(task, Task):
+        check_networks(task, policy, critic)
     rule = Update() if update is None else update
     path = None if output is None else Path(output)
     _check_place(path, resume, overwrite)

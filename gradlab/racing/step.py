@@ -22,7 +22,7 @@ from gradlab.data.episodes import LONGEST, Actor, Episode, begin, made, play, ta
 from gradlab.data.noise import child
 from gradlab.errors import InputError
 from gradlab.probe.isolation import copied, undisturbed
-from gradlab.progress import Progress, silent
+from gradlab.progress import Progress, check_progress, silent
 from gradlab.racing.worlds import UNPAIRED
 from gradlab.runs.step import POLICIES, Step
 from gradlab.statistics.number import Number, decide
@@ -61,6 +61,7 @@ def step(
     Raises:
         InputError: names the argument, what it got and what to do.
     """
+    progress = check_progress(progress)
     validation.whole("starts", starts, 2)
     validation.whole("at_most", at_most, starts)
     validation.whole("seed", seed)

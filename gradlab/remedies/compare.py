@@ -30,7 +30,7 @@ from gradlab.fitting.model_settings import ModelSettings
 from gradlab.measurement.arguments import check_arguments, check_networks
 from gradlab.networks.critics import CriticLike, as_critic
 from gradlab.networks.interface import double_copy
-from gradlab.progress import Progress, silent
+from gradlab.progress import Progress, check_progress, silent
 from gradlab.remedies import fits, planning
 from gradlab.remedies.planning import Plan, fits_of
 from gradlab.remedies.trial import Question, measured, system_of
@@ -99,7 +99,7 @@ def compare_remedies(
         Failure: every member of an arm left the finite numbers.
     """
     validation.instance("task", task, Task, "a gradlab.Task")
-    validation.function("progress", progress, "stage, done and total")
+    progress = check_progress(progress)
     H = task.horizon if horizon is None else horizon
     check_arguments(H, starts, batch, "ignore")
     check_networks(task, policy, critic)

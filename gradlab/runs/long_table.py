@@ -85,11 +85,17 @@ class LongTable:
         """
         record = records.read(path)
         with content_of(record, Path(path), cls.kind, cls.called):
-            table, names = codec.columns(record.groups[cls.kind]), record.groups["coordinates"]
+            table, named = codec.columns(record.groups[cls.kind]), record.groups["coordinates"]
+            names = {
+                name: tuple(str(each) for each in named[name].values)
+                for name in ("state_names", "action_names")
+            }
+            if any(len(set(each)) < len(each) for each in names.values()):
+                raise ValueError("names of coordinates repeat")
             return cls(
                 columns={name: _column(name, table[name]) for name in COLUMNS},
-                state_names=tuple(str(each) for each in names["state_names"].values),
-                action_names=tuple(str(each) for each in names["action_names"].values),
+                state_names=names["state_names"],
+                action_names=names["action_names"],
                 **described(record, "notes"),
             )
 

@@ -15,10 +15,10 @@ from pathlib import Path
 
 from torch import nn
 
-from gradlab import provenance, validation
+from gradlab import provenance
 from gradlab.errors import InputError
 from gradlab.networks.products import Products, fast_products, faster_products
-from gradlab.progress import Progress, silent
+from gradlab.progress import Progress, check_progress, silent
 from gradlab.storage.journal import Journal
 from gradlab.storage.whole_files import real
 from gradlab.tasks import Task
@@ -93,7 +93,7 @@ def train(
         Diverged: every seed diverged; the last good networks of each are kept.
         KeyboardInterrupt: after Ctrl-C, once the present iteration is done and its state is saved.
     """
-    validation.function("progress", progress, "stage, done and total")
+    progress = check_progress(progress)
     row = find(algorithm) if isinstance(algorithm, str) else algorithm
     chosen = settings_of(row, task, settings, changes)
     if policy is not None or critic is not None:

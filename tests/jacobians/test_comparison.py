@@ -247,3 +247,17 @@ def test_a_seed_repeats_a_run():
         for _ in range(2)
     )
     np.testing.assert_array_equal(one.columns["value"], two.columns["value"])
+
+
+@pytest.mark.parametrize("names", [["a", "a"], ["", "b"], "ab", 3, None, [1, 2]])
+def test_names_that_repeat_or_are_no_text_are_refused(names):
+    with pytest.raises(InputError, match=r"state_names is .*, expected names that differ"):
+        gradlab.compare_jacobians(linear(), linear(), starts(4), feedback(), state_names=names)
+
+
+def test_forged_names_are_refused(tmp_path):
+    run = gradlab.compare_jacobians(linear(), linear(), starts(4), feedback())
+    forged = replace(run, action_names=("a",) * len(run.action_names) * 2)
+    forged.save(tmp_path / "forged.h5")
+    with pytest.raises(InputError, match="names of coordinates repeat"):
+        runs.JacobianRun.load(tmp_path / "forged.h5")

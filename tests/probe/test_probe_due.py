@@ -39,7 +39,7 @@ def task() -> gradlab.Task:
 
 def run(
     monkeypatch: pytest.MonkeyPatch, updates: int, price: float, log: Any, trial: float = 0.0,
-    share: float = 0.05,
+    share: float = 0.05, loan: float = 0.0,
 ) -> list[float]:  # fmt: skip
     """A loop of a second per update whose measurements take `price`; when they were made."""
     clock, made = Clock(), []
@@ -65,7 +65,7 @@ def run(
         clock.now += 1.0
         with probe(step):
             policy(torch.randn(4, 2)).sum().backward()
-        assert probe.spent <= share + 1e-12
+        assert probe.budget.own <= share * probe.budget.elapsed + loan + 1e-12
     probe.close()
     return made
 
@@ -78,7 +78,9 @@ def test_the_first_measurement_comes_when_it_was_announced(monkeypatch: pytest.M
     rows: list[dict[str, Any]] = []
     made = run(monkeypatch, 1000, 30.0, rows.append)
     at, words = announced(rows)[0]
-    minutes = re.fullmatch(r"task: first measurement in about (\d+) minutes", words)
+    minutes = re.fullmatch(
+        r"task: first measurement in about (\d+) minutes \(it takes 30 seconds\)", words
+    )
     assert minutes is not None
     assert at + 60 * int(minutes[1]) == pytest.approx(made[0], abs=35)
     assert announced(rows)[-1][1].startswith("task: next measurement in about")
@@ -90,8 +92,30 @@ def test_before_the_price_is_known_the_least_there_may_be_is_said(
     rows: list[dict[str, Any]] = []
     made = run(monkeypatch, 1200, 30.0, rows.append, trial=12.0)
     at, words = announced(rows)[0]
-    assert words == "task: first measurement in 6 minutes or more, its price is not known yet"
+    start = "task: first measurement in 6 minutes or more, its price is not known yet (it takes "
+    assert words == f"{start}24 seconds or more)"
     assert made[0] > at + 6 * 60
+
+
+def test_a_first_measurement_that_is_cheap_is_made_at_once_and_its_price_is_paid_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rows: list[dict[str, Any]] = []
+    clock_of_first = run(monkeypatch, 300, 2.5, rows.append, loan=2.5)
+    assert clock_of_first[0] == 2.0 and clock_of_first[1] >= 2 * 2.5 / 0.05 - 5
+    start = [words for _, words in announced(rows) if words.startswith("start: ")]
+    assert start == [] and sum("vitals/due" in row for row in rows) == 3
+
+
+def test_what_will_not_be_paid_for_long_is_said_at_once_with_the_share_that_would_do(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, 20, 300.0, None) == []
+    words = capsys.readouterr().err
+    assert words == (
+        "gradlab probe: task: first measurement in about 2 hours (it takes 5 minutes; within an "
+        "hour at 8%)\n"
+    )
 
 
 def test_what_was_not_affordable_is_said_with_the_share_that_would_do(

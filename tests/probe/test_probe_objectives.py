@@ -78,6 +78,21 @@ def test_a_rise_is_that_of_the_objective_itself() -> None:
     assert objectives._rise(critics, old, new, loop.ALPHA) == pytest.approx(fall, rel=2e-2)
 
 
+@pytest.mark.parametrize("looks, fault", [("0" * 14, True), ("0" * 13, False), ("110" * 80, False),
+                                          ("0001" * 40, True), ("01" * 200, False)])  # fmt: skip
+def test_a_wrong_sign_is_decided_by_the_odds_of_the_newest_looks(looks: str, fault: bool) -> None:
+    check = objectives.Objective(nn.Linear(1, 1))
+    told = []
+    for each in looks:
+        check._looks += 1
+        check._count(each == "1")
+        told.append(check.answer().state == "fault")
+    assert any(told) == fault
+    # a fall adds log(.84 / .40) = .74, a rise takes log(.60 / .16) = 1.32 away, down to 0
+    if fault:
+        assert told.index(True) == (13 if "1" not in looks else 38)
+
+
 def test_an_entropy_of_the_wrong_sign_is_no_rise() -> None:
     loop = Soft()
     loop.ALPHA = -0.2
@@ -86,6 +101,24 @@ def test_an_entropy_of_the_wrong_sign_is_no_rise() -> None:
     loop.actor_optimizer.step()
     check.after()
     assert list(check._rises) == [False]
+
+
+@pytest.mark.parametrize("alpha", [50.0, -50.0])
+@pytest.mark.parametrize("corrected", [True, False])
+def test_where_the_entropy_outweighs_q_its_sign_and_density_are_told(
+    alpha: float, corrected: bool
+) -> None:
+    loop = Soft("" if corrected else "no correction of the tanh")
+    loop.ALPHA = alpha
+    check = heard(loop)
+    for _ in range(3 * objectives.REFIT):
+        loop.actor_loss(loop.batch()).backward()
+        loop.actor_optimizer.step()
+        check.after()
+        loop.actor_optimizer.zero_grad()
+    assert not any(check._rises) and bool(check._rises) == (alpha < 0)
+    assert alpha < 0 or "outweighs" in check.answer().proof
+    assert check.density.answer().state == ("sound" if corrected else "fault")
 
 
 def test_an_actor_that_follows_no_critic_says_so() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -168,3 +170,77 @@ def test_a_scaler_that_searches_its_scale_is_no_origin(scaled: bool) -> None:
     with probe(0, scaler if scaled else None):
         (scaler.scale(net(torch.ones(1, 1)).sum()) * torch.inf).backward()
     assert bool(probe.alarms) != scaled
+
+
+class Agent(nn.Module):
+    """Two networks that are called apart and stepped at once, as in PPO."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.actor = nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 1))
+        self.critic = nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 1))
+
+
+def dies(which: str, at: int, probes: list[gradlab.Probe], clip: bool = True) -> None:
+    """Raises ValueError after update `at` + 2, since one return is infinite in row 37.
+    The clock lets the probe look at few updates only."""
+    agent, ticks = Agent(), iter(range(10**9))
+    optimizer = torch.optim.Adam(agent.parameters(), 1e-3)
+    policy = agent if which == "agent" else agent.actor
+    probe = gradlab.Probe(policy, optimizer, clock=lambda: 1e-3 * next(ticks))
+    probes.append(probe)
+    for step in range(200):
+        state = torch.randn(64, 2)
+        action = torch.distributions.Normal(agent.actor(state), 1.0)
+        goal = state.sum(1, keepdim=True)
+        goal[37] = torch.inf if step == at else 0.0
+        loss = (
+            action.log_prob(goal.clamp(-1, 1)).mean() + ((agent.critic(state) - goal) ** 2).mean()
+        )
+        optimizer.zero_grad()
+        with probe(step):
+            loss.backward()
+        if clip:
+            nn.utils.clip_grad_norm_(agent.parameters(), 0.5)
+        optimizer.step()
+
+
+@pytest.mark.parametrize("which", ["agent", "agent.actor"])
+@pytest.mark.parametrize("at", [60, 61, 62, 63, 97, 99, 101, 150])
+def test_a_loop_that_dies_of_one_infinite_return_is_seen_at_any_update(which: str, at: int) -> None:
+    probes: list[gradlab.Probe] = []
+    try:
+        dies(which, at, probes)
+    except ValueError:
+        probes[0].close()
+    first, end = probes[0].alarms[0], probes[0].alarms[-1]
+    alone = which == "agent.actor"  # the critic is lost first; by the norm of both, the actor next
+    assert first.kind == (updates.LOST_CRITIC if alone else "non-finite gradient")
+    assert end.kind == "non-finite at the end"
+    assert end.message.startswith(f"the loop died at update {at + 2} (ValueError): parameters are ")
+    since = "since its step; " if alone else f"since the step of update {at + 1}; "
+    row = "critic: what its loss sent back is infinite (rows 37 of 64)"
+    assert since in end.message and row in end.message
+
+
+def test_a_network_beside_the_policy_that_is_lost_is_said_in_its_own_step() -> None:
+    probes: list[gradlab.Probe] = []
+    dies("agent.actor", 61, probes, clip=False)  # the actor itself lives on
+    (told,) = [each for each in probes[0].alarms if each.kind == updates.LOST_CRITIC][:1]
+    assert "the critic: what its loss sent back is infinite (rows 37 of 64)" in told.message
+
+
+def test_a_program_that_ends_by_an_error_says_what_it_leaves() -> None:
+    code = "from tests.probe.test_probe_origin import dies\nkept = []\ndies('agent', 70, kept)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 1 and "ValueError: Expected parameter loc" in done.stderr
+    assert "non-finite at the end: the loop died at update 72 (ValueError)" in done.stderr
+
+
+def test_a_noted_loss_that_is_lost_is_said_at_once() -> None:
+    probe = gradlab.Probe(nn.Linear(1, 1))
+    probe.note(critic_loss=torch.tensor(1.0))
+    assert not probe.alarms
+    probe.note(critic_loss=float("inf"))
+    assert [each.kind for each in probe.alarms] == [updates.LOST_LOSS]

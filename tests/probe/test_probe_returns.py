@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import random
+import warnings
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
@@ -13,7 +16,7 @@ from torch import nn
 
 import gradlab
 from gradlab.data.noise import child
-from gradlab.errors import InputError
+from gradlab.errors import Doubtful, InputError
 from gradlab.probe.alarms.returns import IN_A_ROW, KIND, fallen
 from gradlab.probe.recorders import Recorders
 from gradlab.probe.returns import CLOSEST
@@ -421,3 +424,35 @@ def test_when_the_answer_comes_is_said(tmp_path):
     vitals = [planted_probe.window(1, due=due)]
     screen = told(tmp_path, vitals=vitals, returns=rows_of([0.0]))
     assert screen.headline == "No alarm. Whether a step helps: first answer in about 2 minutes."
+
+
+def test_wrappers_that_change_rewards_on_one_side_alone_are_named():
+    def scaled():
+        return gymnasium.wrappers.TransformReward(gymnasium.make("Pendulum-v1"), lambda r: r / 10)
+
+    policy = torch.nn.Linear(3, 1)
+    plain = gradlab.Probe(policy, env=lambda: gymnasium.make("Pendulum-v1"))
+    with pytest.warns(Doubtful, match="by TransformReward in the recorded .* by nothing in"):
+        plain.record(scaled())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Doubtful)
+        gradlab.Probe(policy, env=scaled).record(scaled())
+
+
+@pytest.mark.parametrize("clock", [None, lambda: None, lambda s: s, lambda: math.nan])
+def test_a_clock_that_gives_no_seconds_is_refused(clock):
+    with pytest.raises(InputError, match=r"clock is .*, expected a function that gives seconds"):
+        gradlab.Probe(torch.nn.Linear(3, 1), clock=clock)
+
+
+def test_episodes_of_one_update_belong_to_one_window():
+    """As in PPO, where all episodes of a rollout are of one iterate."""
+    update = np.repeat([10, 20, 30, 40], 6)
+    value = np.repeat([1.0, 1.0, 5.0, 5.0], 6) + np.tile([-0.1, 0.1], 12)
+    columns = {"update": update, "step": update, "value": value}
+    found = Returns.of(columns, 8)
+    assert found.ends == [12, 24] and found.lacking == 0
+    (change,) = found.changes()
+    assert change.updates == 20 and change.number.value == pytest.approx(4)
+    early = Returns.of({name: each[:12] for name, each in columns.items()}, 8)
+    assert early.ends == [12] and early.lacking == 8

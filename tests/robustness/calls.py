@@ -26,6 +26,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -33,6 +34,7 @@ from torch import Tensor, nn
 import gradlab
 from gradlab import figures
 from gradlab.errors import Failure, InputError
+from gradlab.progress import silent
 
 PATIENCE = 60  # seconds
 ALLOWED = frozenset({"done", "refused"})
@@ -69,10 +71,10 @@ def _moved() -> nn.Module:
     return policy
 
 
-class Still:
+class Still(gymnasium.Env[Any, Any]):
     """An environment of one step."""
 
-    def reset(self, seed: int | None = None) -> Any:
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
         return np.zeros(2), {}
 
     def step(self, action: Any) -> Any:
@@ -114,6 +116,26 @@ def _probed(policy: Any, optimizer: Any, task: Any, critic: Any, log: Any, **mor
     probe = gradlab.Probe(policy, optimizer, task, critic, log, **more)
     with probe(0):
         pass
+    probe.close()
+
+
+def _handed(**parts: Any) -> None:
+    """What a loop hands over, in the place of a batch, a rollout, a note and networks."""
+    probe, policy = gradlab.Probe(_policy()), _policy()
+    env = probe.record(parts.pop("env"))
+    env.reset()
+    env.step(np.zeros(2))
+    probe.networks(critic=parts.pop("networks"), target=parts.pop("targets"))
+    noted = {name: parts.pop(name) for name in ("critic_loss", "episode_return")}
+    rolled = {name: parts.pop(name) for name in ("value", "ended", "advantage", "trace")}
+    for k in range(11):
+        probe.batch(**parts)
+        probe.rollout(
+            reward=parts["reward"], discount=parts["discount"], last_value=torch.zeros(8), **rolled
+        )
+        probe.note(**noted)
+        with probe(k):
+            policy(torch.zeros(8, 2, dtype=torch.float64)).sum().backward()
     probe.close()
 
 
@@ -167,6 +189,7 @@ def calls() -> Mapping[str, Call]:
             dict(
                 task=task, policy=policy, critic=critic, estimators=None, horizon=2, starts=8,
                 batch=4, truth="objective", termination="ignore", law="visited", seed=0,
+                progress=silent, attribute=False, also=(), update=None, strata=False,
             ),
         ),
         "choose": (gradlab.choose, dict(profile=profile)),
@@ -184,14 +207,54 @@ def calls() -> Mapping[str, Call]:
             _probed,
             dict(
                 policy=policy, optimizer=optimizer, task=None, critic=None, log=None,
-                overhead_budget=0.05, seed=0, env=None,
+                overhead_budget=0.05, seed=0, env=None, clock=time.perf_counter, resume=False,
+                critic_optimizer=None, critic_alone=False,
+            ),
+        ),
+        "Probe.batch": (
+            _handed,
+            dict(
+                env=Still(), networks=nn.Linear(2, 1), targets=(), critic_loss=1.0,
+                episode_return=1.0, observation=torch.zeros(8, 2),
+                action=torch.zeros(8, 2), reward=torch.zeros(8),
+                next_observation=torch.zeros(8, 2), terminated=torch.zeros(8),
+                next_value=torch.zeros(8), target=torch.zeros(8), discount=0.9,
+                value=torch.zeros(8), ended=torch.zeros(8), advantage=torch.zeros(8), trace=0.9,
+            ),
+        ),
+        "fitting.fit_critic": (
+            gradlab.fitting.fit_critic,
+            dict(
+                task=task, policy=policy, steps=1, termination="ignore", spectral=None, bound=1.0,
+                seed=0, progress=_enough,
+            ),
+        ),
+        "fitting.stabilising_policy": (
+            gradlab.fitting.stabilising_policy,
+            dict(task=task, share=0.01, spectral=None, bound=1.0, seed=0, progress=_enough),
+        ),
+        "fitting.collect": (
+            gradlab.fitting.collect, dict(task=task, rows=8, policy=None, length=None, seed=0),
+        ),
+        "race": (
+            gradlab.race,
+            dict(
+                task=task, policy=policy, critic=critic, candidates=None, updates=1, batch=8,
+                starts=8, horizon=1, length=2, refit_critic=False, progress=silent,
+            ),
+        ),
+        "certify": (
+            gradlab.certify,
+            dict(
+                system=system, states=states, actions=states, samples=8, task=None, policy=None,
+                progress=silent,
             ),
         ),
         "step": (
             gradlab.step,
             dict(
                 before=policy, after=_moved(), env=Still, starts=2,
-                at_most=2, updates=None, seed=0,
+                at_most=2, updates=None, seed=0, progress=silent,
             ),
         ),
         "audit": (
@@ -219,6 +282,11 @@ def calls() -> Mapping[str, Call]:
 
 def _nothing(*_: Any) -> None:
     return None
+
+
+def _enough(*_: Any) -> None:
+    """A fit takes a minute: it has begun, which is what is tried."""
+    raise Failure("enough")
 
 
 def _raising(*_: Any) -> None:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from gradlab.probe.alarms.parts import FROZEN
+from gradlab.probe.alarms.gradients import ENDED
+from gradlab.probe.alarms.parts import DESCENT, FROZEN, STORED
 from gradlab.runs.probe.results import load
 from gradlab.verdicts.probe.first_screen import screen
 from tests.probe.planted_probe import alarm, burst, window, written
@@ -19,8 +20,42 @@ def test_the_cause_comes_before_the_symptom(tmp_path: Path) -> None:
     rows = {"vitals": [window(1)], "alarms": [alarm(0, 500, "exploding critic"), cause]}
     first = screen(load(written(tmp_path / "run.h5", rows)))
     assert first.headline.startswith("The critic's targets have not moved for 500 updates: are the")
-    assert "The first fault was another: exploding critic" in first.headline
-    assert first.light == "none"
+    assert first.headline.endswith("Seen from step 599 on. Symptom: exploding critic at step 499.")
+    assert first.light == "none" and first.sure == "2 alarms in 600 updates"
+
+
+def test_of_two_causes_the_one_upstream_comes_first_and_what_is_lost_is_the_symptom(
+    tmp_path: Path,
+) -> None:
+    dies = "the loop died at update 900 (ValueError): parameters are NaN (w) since its step"
+    told = [(500, "learning rate too large"), (600, DESCENT), (700, STORED), (800, "dead path")]
+    rows = [alarm(k, at, kind) | {"message": f"{kind}: look?"} for k, (at, kind) in enumerate(told)]
+    rows.append(alarm(4, 900, ENDED) | {"message": dies})
+    text = screen(
+        load(written(tmp_path / "a.h5", {"vitals": [window(1)], "alarms": rows}))
+    ).headline
+    assert text == (
+        f"{STORED.capitalize()}: look? Seen from step 699 on. Beside it: {DESCENT} (from step 599 "
+        f"on), learning rate too large (from step 499 on). Symptom: {dies}. 1 more kind of alarm."
+    )
+    rows = [alarm(0, 800, "dead path"), rows[-1]]
+    text = screen(
+        load(written(tmp_path / "b.h5", {"vitals": [window(1)], "alarms": rows}))
+    ).headline
+    assert text == f"T{dies[1:]}. 1 more kind of alarm."
+
+
+def test_a_symptom_without_a_cause_says_what_to_look_at_and_what_has_not_looked(
+    tmp_path: Path,
+) -> None:
+    symptom = alarm(0, 500, "exploding critic") | {"message": "it grows: look at the rewards"}
+    off = {"update": 100, "step": 99, "number": 0, "check": "targets follow", "state": "off",
+           "proof": "none", "value": 0.0, "threshold": 0.0, "looks": 0, "seconds": 0.0}  # fmt: skip
+    rows = {"vitals": [window(1)], "alarms": [symptom], "checks": [off]}
+    assert screen(load(written(tmp_path / "run.h5", rows))).headline == (
+        "Mend this loop before you train on: exploding critic at step 499: look at the rewards. "
+        "1 check of the loop's parts has not looked."
+    )
 
 
 @pytest.mark.parametrize("share", [0.03, 0.4, 0.97])

@@ -22,7 +22,7 @@ FEWEST = 10  # updates: a head that begins at 0 blocks the first gradients only
 POOL = 64  # bursts that are judged together
 PERSISTENT = 3  # bursts in which a column is dead
 SHARED = 0.05  # of a batch, from which on the message mentions it
-NONFINITE = "non-finite gradient"
+NONFINITE, ENDED = "non-finite gradient", "non-finite at the end"
 
 
 def nonfinite(evidence: Evidence) -> str | None:
@@ -45,6 +45,24 @@ def lost_now(sizes: Sequence[Any], names: Sequence[str]) -> Alarm:
         f"the gradient of this update is not finite ({where}): stop before it spreads, and look "
         f"at the sample that is named beside this",
     )
+
+
+def spoilt(
+    what: str, which: Sequence[bool], names: Sequence[str], updates: int, since: int, origin: str,
+    error: BaseException | None,
+) -> Alarm:  # fmt: skip
+    """What a loop leaves behind that is not finite.
+
+    Args:
+        what: is lost; which: of the tensors; since: the update that lost it first, < 1: not seen.
+    """
+    ended = "ended" if error is None else "died"
+    text = f"the loop {ended} at update {updates}"
+    text += "" if error is None else f" ({type(error).__name__})"
+    text += f": {what} ({listed(np.array(which), names)})"
+    step = "its step" if since == updates else f"the step of update {since}"
+    text += f" since {step}" if since > 0 else ""
+    return Alarm(ENDED, f"{text}; {origin}" if origin else text)
 
 
 def dead_parameters(evidence: Evidence) -> str | None:

@@ -1,7 +1,8 @@
 """Alarms of the loop's own parts, which are checked where they happen (`gradlab.probe.parts`).
 
 They name causes. Where one is raised, a symptom such as an exploding critic comes second, and of
-several the first in this order.
+several the one that lies upstream comes first: rows, the targets' algebra, who moved what, the
+actor's step, its density.
 """
 
 from __future__ import annotations
@@ -18,6 +19,6 @@ STORED = "stored rows differ"
 DENSITY = "wrong density"
 IMPLIED = "critic learns another reward"
 CAUSES = (
-    REPLACED, STORED, OUTSIDE, SWAPPED, FROZEN, LEAKED, DESCENT, DISCOUNT, ADVANTAGE, DENSITY,
+    REPLACED, STORED, DISCOUNT, ADVANTAGE, OUTSIDE, SWAPPED, FROZEN, LEAKED, DESCENT, DENSITY,
     IMPLIED,
 )  # fmt: skip

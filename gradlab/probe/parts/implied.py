@@ -98,7 +98,7 @@ class Implied:
     def _share(self) -> float:
         implied, paid, used = np.sum(self._sums, axis=0).tolist()
         scale = abs(used) / paid
-        return implied / paid / (scale if scale > SCALED else 1.0)
+        return float(implied / paid / (scale if scale > SCALED else 1.0))
 
     def answer(self, *_: object) -> Answer:
         if not self._looks:

@@ -26,7 +26,7 @@ from gradlab.probe.isolation import say
 from gradlab.probe.parts.answers import Answer, off
 from gradlab.probe.parts.networks import CRITIC, Networks, held
 
-LOOKS = 20
+LOOKS = 10
 FEWEST = 10  # looks, of which more than half must be at fault
 UNDECLARED = 250  # updates in which a target may rest where its period is not declared
 FAST = 0.5  # of the gap at a step of the critic

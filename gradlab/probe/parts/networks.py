@@ -107,6 +107,7 @@ class Networks:
         self.pairs: list[Pair] = []
         self.period: int | None = None
         self.critics: list[nn.Module] = []
+        self.trained: list[nn.Module] = []  # modules that the loop calls, critics among them
         self.declared = False
         self._optimizers: list[weakref.ref[Any]] = []
 
@@ -156,6 +157,7 @@ class Networks:
         stepped = {id(p) for each in self.optimizers for p in held(each)}
         stepped |= {id(p) for p in self.policy}
         trained = [m for m in called if all(id(p) in stepped for p in _trainable(m))]
+        self.trained = trained
         copies = {m: at for m, at in called.items() if not _any_of(m, stepped)}
         policy = {id(p) for p in self.policy}
         self.critics = [m for m in trained if not _any_of(m, policy)]
@@ -176,6 +178,7 @@ class Networks:
             InputError: a target has the shapes of no network.
         """
         self.critics, self.period, self.declared = list(critics), period, True
+        self.trained = [*critics, policy]
         known = [(CRITIC, each) for each in critics] + [(POLICY, policy)]
         self.pairs = []
         for target in targets:
@@ -207,6 +210,8 @@ def modules(name: str, given: object) -> list[nn.Module]:
             raise InputError(
                 f"{name} is a {type(each).__name__}, expected a torch.nn.Module or several"
             )
+        if not any(True for _ in each.parameters()):
+            raise InputError(f"{name} is a {type(each).__name__} without parameters")
     return list(several)
 
 

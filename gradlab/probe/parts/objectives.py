@@ -7,9 +7,9 @@ follows from the action that the critic was given. The gradient that the loss se
 log σ is x ∂Q + y ∂log π to rounding: α = |y/x|, and a look counts as a rise only where x < 0 and,
 where it can be seen, y > 0: else a rise of the entropy would hide a fall of Q. A sound loop rises
 in .60 to 1 of the looks, one with the wrong sign in 0 to .16. Which of both it is decides Page's
-test (Biometrika 41, 1954), as soon as the newest looks are e¹² times likelier under a wrong sign:
+test (Biometrika 41, 1954), as soon as the newest looks are e¹⁰ times likelier under a wrong sign:
 
-    S ← max(S + log p(look | .16) − log p(look | .60), 0) > 12       17 falls in a row, or 29 at .16
+    S ← max(S + log p(look | .16) − log p(look | .60), 0) > 10      14 falls in a row, or 25 at .16
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from gradlab.probe.policy_calls import inert, limits_of, passing
 ROWS = 64  # of the batch
 REFIT = 4  # looks to one in which the loss's terms are weighed, which costs as much again
 LOOKS, LEAST = 50, 0.35  # fewer than this share of so many looks positive: the sign is wrong
-SOUND, WRONG, SURE = 0.6, 0.16, 12.0  # shares of looks, and log of their odds: the same, sooner
+SOUND, WRONG, SURE = 0.6, 0.16, 10.0  # shares of looks, and log of their odds: the same, sooner
 EARLY = 25  # looks, before which nothing is called sound
 DRAWN = (0.3, 0.7, 1.4)  # |mean| and standard deviations of what passes for standard noise
 FITS, HALF = 3, 0.5  # of the terms of a loss, and how many of them are enough
@@ -165,7 +165,7 @@ class Objective:
         self._twins: dict[nn.Module, Twin] = {}
         self._rises: deque[bool] = deque(maxlen=LOOKS)
         self._weights: tuple[float, float] | None = (-1.0, 0.0)
-        self._looks, self._reason = 0, NO_CALL
+        self._looks, self._passes, self._reason = 0, 0, NO_CALL
         self._odds = 0.0  # S
 
     def hear_policy(self, module: nn.Module, args: Any, output: Any) -> None:
@@ -214,11 +214,18 @@ class Objective:
             if isinstance(old := _action(made, self.policy), str):
                 self._reason = old
                 return
-            if old.noise is not None and self._looks % REFIT == 0:
+            if old.noise is not None and self._passes % REFIT == 0:
                 self._weights = self._weighed(made, old, critics)
+            self._passes += 1
             weights = self._weights
             if weights is None:
                 self._reason = "the actor's loss has other terms than Q − α log π"
+                return
+            if not weights[0]:  # too little of Q to be seen
+                self._reason = "the entropy outweighs Q in the actor's loss"
+                if weights[1] < 0:  # it is lowered, whatever becomes of Q
+                    self._looks += 1
+                    self._count(False)
                 return
             parts = self._fresh(self.policy).parts
             new = old.again(made.again(parts))
@@ -327,7 +334,7 @@ def _weights(
     made: Pass, old: Action, critics: Critics, corrected: bool = True
 ) -> tuple[float, float] | None:
     """x and y of the loss x Q + y log π, by the gradients that it has sent to mean and log σ;
-    y is 0 where it cannot be seen; None: no fit.
+    each is 0 where it cannot be seen; None: no fit.
 
     Args:
         corrected: log π is that of the squashed action, not of the one before.
@@ -350,9 +357,10 @@ def _weights(
     terms = (both * fit).norm(dim=0).tolist()
     if not float((arrived - both @ fit).norm()) < UNEXPLAINED * size:
         return None
-    if not terms[0] > UNEXPLAINED * size:
-        return None  # nothing of Q in it to be seen
-    return float(fit[0]), float(fit[1]) if terms[1] > UNEXPLAINED * size else 0.0
+    seen = (
+        float(x) if term > UNEXPLAINED * size else 0.0 for x, term in zip(fit, terms, strict=True)
+    )
+    return next(seen), next(seen)
 
 
 @dataclass(frozen=True)

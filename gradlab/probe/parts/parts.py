@@ -25,7 +25,7 @@ from torch.optim.optimizer import (
 from gradlab.probe.alarm_log import AlarmLog
 from gradlab.probe.alarms.evidence import Alarm
 from gradlab.probe.budget import GRACE, UNSEEN, Budget
-from gradlab.probe.critics import pushed
+from gradlab.probe.critics import Passes, pushed
 from gradlab.probe.isolation import warn
 from gradlab.probe.parts.answers import Answer, off
 from gradlab.probe.parts.implied import Implied
@@ -66,6 +66,7 @@ class Parts:
         optimizers: the policy's and the critic's; without the first nothing is looked at, without
             the second every other one that steps is taken for the loop's.
         now: updates so far, and the step as the loop counts.
+        guard: looks at the gradients of an optimiser other than the policy's, before its step.
         fail: is given what a log raised.
     """
 
@@ -76,10 +77,11 @@ class Parts:
         log: AlarmLog,
         budget: Budget,
         now: Callable[[], tuple[int, int]],
+        guard: Callable[[Any], None],
         fail: Callable[[Exception], None],
     ) -> None:
         self.policy, self.log, self.budget, self.now = policy, log, budget, now
-        self._fail = fail
+        self._guard, self._fail = guard, fail
         self.networks = Networks(list(policy.parameters()), *optimizers)
         self.objective = Objective(policy)
         self.algebra, self.advantages, self.drawn = Algebra(), Advantages(), Drawn()
@@ -104,8 +106,8 @@ class Parts:
         self._states: dict[str, str] = {}
         self._failed: dict[str, str] = {}  # reasons, by check
         self._heard: list[Any] = []  # handles of hooks of policy and critics
-        self._handed = False  # whether any was
-        self._new = True  # no batch has been handed over
+        self._passes: dict[str, Passes] = {}  # of what is trained
+        self._new, self._handed = True, False  # no batch has been handed over
         self._file, self._next = ROW, EVERY
 
     def attach(self) -> None:
@@ -220,6 +222,8 @@ class Parts:
     def step(self, optimizer: Any, before: bool) -> None:
         """An optimiser is about to step, or has stepped."""
         if self.on:
+            if before and optimizer is not self.networks.actor:
+                self._guard(optimizer)
             (self._see_before if before else self._see_after)(optimizer)
 
     def _see_before(self, optimizer: Any) -> None:
@@ -243,6 +247,8 @@ class Parts:
                 self._open.append(self._step(optimizer))
                 if len(self._open) > LONGEST:
                     self._open = None
+        for each in self._passes.values():
+            each.release()
         if optimizer is self.networks.actor:
             self._over()
 
@@ -354,6 +360,21 @@ class Parts:
             for what, parts in zip(hear, (dict.fromkeys(nested), own), strict=True)
             for part in parts
         ]
+        names = {module: name for name, module in self.policy.named_modules()}
+        trained = self.networks.trained if critics is None else critics
+        self._passes = {}
+        for k, each in enumerate(trained):
+            name = names.get(each, "the critic" if each in self.networks.critics else "")
+            self._passes[name or f"network {k}"] = heard = Passes(self.budget)
+            self._heard.append(each.register_forward_hook(heard))
+
+    def lost(self) -> str:
+        """Through which module a loss has sent back what is not finite, and in which rows."""
+        here = {name: each for name, each in self._passes.items() if each.rows}
+        if not here:
+            return ""
+        name = min(here, key=lambda name: here[name].rows)  # one lost row makes others lost
+        return f"{name}: {here[name].lost()}"
 
     def _stop_searching(self) -> None:
         if self._searching is not None:
@@ -365,7 +386,7 @@ class Parts:
             return True
         price = self._own / self._looks
         allowed = self.budget.share * (self.budget.elapsed + price)
-        left = self._looks < FIRST or self.budget.own + price <= LEAVES * allowed
+        left = self._looks < FIRST or self.budget.governed + price <= LEAVES * allowed
         return left and self._own + price <= SHARE * allowed
 
     @contextmanager

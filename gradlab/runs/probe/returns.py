@@ -58,7 +58,8 @@ class Returns:
     """Returns in the order of their updates; what is not finite is left out.
 
     Attributes:
-        update, step, value: [n]; window: episodes of a window.
+        update, step, value: [n]; window: episodes of a window, at the least: those of one update,
+            as of a rollout of PPO, are not parted.
     """
 
     update: NDArray[np.int64]
@@ -77,15 +78,25 @@ class Returns:
         )  # fmt: skip
 
     @cached_property
+    def ends(self) -> list[int]:
+        """Where windows end, in order: one has as many episodes, and all of its last update."""
+        ends, begin = [], 0
+        last = np.append(self.update[1:] != self.update[:-1], True)
+        for k in np.flatnonzero(last) + 1:
+            if k - begin >= self.window:
+                ends.append(begin := int(k))
+        return ends
+
+    @cached_property
     def windows(self) -> list[Floats]:
         """The windows that are full, in order."""
-        full = len(self.value) // self.window
-        return list(self.value[: full * self.window].reshape(full, self.window))
+        return np.split(self.value, self.ends)[:-1]
 
     @property
     def lacking(self) -> int:
-        """Episodes until the first two windows are full."""
-        return max(2 * self.window - len(self.value), 0)
+        """Episodes until the first two windows are full, at the least."""
+        full = self.ends[0] if self.ends else self.window
+        return 0 if len(self.ends) > 1 else max(full + self.window - len(self.value), 1)
 
     def levels(self) -> list[Change]:
         """Of every window its mean, with Student's interval."""
@@ -114,7 +125,7 @@ class Returns:
         return self._change(len(held) - 1, difference_of_means(held[-1], held[0]))
 
     def _change(self, k: int, number: Number) -> Change:
-        last = (k + 1) * self.window - 1
-        spanned = int(self.update[last] - self.update[max(last - self.window, 0)])
+        last = self.ends[k] - 1
+        spanned = int(self.update[last] - self.update[self.ends[k - 1] - 1 if k else 0])
         mean = float(self.windows[k].mean())
         return Change(number, mean, spanned, int(self.update[last]), int(self.step[last]))

@@ -18,6 +18,7 @@ import numpy as np
 
 from gradlab.probe.alarms.catalogue import ALPHA, HALF
 from gradlab.probe.alarms.evidence import FEWEST
+from gradlab.probe.alarms.gradients import ENDED, NONFINITE
 from gradlab.probe.alarms.returns import CHECK
 from gradlab.probe.alarms.returns import KIND as FALLING
 from gradlab.runs.probe.results import ProbeRun
@@ -25,10 +26,11 @@ from gradlab.runs.probe.tables import signals
 from gradlab.statistics.intervals import Z
 from gradlab.statistics.successive import Signal, pooled
 from gradlab.verdicts.measurement.recommendation import recommendation
+from gradlab.verdicts.phrases import capital
 from gradlab.verdicts.probe.followed import Followed, followed, other_horizons
 from gradlab.verdicts.probe.gains import facts_of
 from gradlab.verdicts.probe.measured import too_few
-from gradlab.verdicts.probe.parts import cause, unchecked
+from gradlab.verdicts.probe.parts import causes, unchecked
 from gradlab.verdicts.probe.premises import void
 from gradlab.verdicts.probe.returns import COUNTED, Seen, seen, told, waiting
 from gradlab.verdicts.probe.sentences import RECENT, verdict
@@ -38,7 +40,8 @@ from gradlab.wording import cosine, cosines, percent
 
 # What a fault shows up in; a fault that is not named here is seen in the norms.
 SEEN_IN = {
-    "non-finite gradient": "nonfinite",
+    ENDED: "nonfinite",
+    NONFINITE: "nonfinite",
     "origin of a non-finite gradient": "nonfinite",
     "first non-finite operation": "nonfinite",
     "dead path": "layer_norm",
@@ -60,7 +63,8 @@ SEEN_IN = {
     "drifting model Jacobian": "jacobian_ratio",
     FALLING: "returns",
 }
-WORST = ("non-finite gradient", "origin of a non-finite gradient")
+ORIGIN = "origin of a non-finite gradient"
+WORST = (ENDED, NONFINITE, ORIGIN)
 DIRECTION = "wrong direction"
 
 
@@ -119,20 +123,20 @@ def _by_its_gradient(run: ProbeRun, own: Followed, rest: tuple[Sentence, ...]) -
 def _faulty(
     run: ProbeRun, kinds: Counter[str], rest: tuple[Sentence, ...], own: Followed | None = None
 ) -> Screen:
-    names, at = [str(each) for each in run.alarms["alarm"]], run.alarms["step"]
-    first = next(each for each in names if each in kinds)
-    worst = next((each for each in WORST if each in kinds), first)
-    text = f"Mend this loop before you train on: {worst} at step {_step(at, names, worst)}."
-    if proved := cause(run):
-        worst, words, step = proved
-        text = f"{words} Seen from {f'step {step:,}' if step else 'the beginning'} on."
-    if worst != first:
-        text += f" The first fault was another: {first}, at step {_step(at, names, first)}."
-    more = len(kinds) - len({first, worst})
+    """The cause and the line to look at, then the symptom; without a cause the worst symptom."""
+    found, worst = causes(run), _symptom(run, kinds)
+    named = {each.kind for each in found} | ({worst} if worst else set())
+    if found:
+        first = found[0]
+        text = f"{first.words} Seen from {_since(first.step)} on."
+        further = [f"{each.kind} (from {_since(each.step)} on)" for each in found[1:]]
+        text += f" Beside it: {', '.join(further)}." if further else ""
+        text += f" Symptom: {_shown(run, worst)}." if worst else ""
+    else:
+        lead = "" if worst in (ENDED, FALLING) else "Mend this loop before you train on: "
+        text = capital(f"{lead}{_shown(run, worst)}{_advice(run, worst)}")
+    more = len(kinds.keys() - named)
     text += f" {more} more kind{'s' * (more > 1)} of alarm." if more else ""
-    lately = seen(run)
-    if worst == FALLING and lately is not None:
-        text = f"Since the first window the return {told(lately.since)}: {CHECK}."
     if own is not None and own.direction == "lowered":
         text += f" At step {own.step:,} a step along the actor's gradient lowered the return."
     label = "kind of alarm" if len(kinds) == 1 else "kinds of alarm"
@@ -140,7 +144,46 @@ def _faulty(
     facts = (count, *_finite(run), *_cosine(run))
     raised = sum(kinds.values())
     sure = f"{raised} alarm{'s' * (raised > 1)} in {run.updates:,} updates"
-    return Screen(text, "none", sure, facts, SEEN_IN.get(worst, "grad_norm"), rest)
+    figure = SEEN_IN.get(found[0].kind if found else worst, "grad_norm")
+    return Screen(text, "none", sure, facts, figure, rest)
+
+
+def _symptom(run: ProbeRun, kinds: Counter[str]) -> str:
+    """What is lost, else windows of returns that fell, else the first alarm that is no cause."""
+    of_causes = {each.kind for each in causes(run)}
+    first = [str(each) for each in run.alarms["alarm"]]
+    order = (*WORST, FALLING, *first)
+    return next((each for each in order if each in kinds and each not in of_causes), "")
+
+
+def _shown(run: ProbeRun, kind: str) -> str:
+    """A symptom in words, without what to do."""
+    names, lately = [str(each) for each in run.alarms["alarm"]], seen(run)
+    if kind == FALLING and lately is not None:
+        return f"since the first window the return {told(lately.since)}"
+    if kind == ENDED:
+        return _message(run, kind)
+    return f"{kind} at step {_step(run.alarms['step'], names, kind)}"
+
+
+def _advice(run: ProbeRun, kind: str) -> str:
+    """What to look at where no check has named a cause, and which checks have not looked."""
+    _, found, todo = _message(run, ORIGIN if kind == NONFINITE else kind).rpartition(": ")
+    text = f": {CHECK}." if kind == FALLING else f": {todo}." if found and kind != ENDED else "."
+    off = unchecked(run)
+    have = "check of the loop's parts has" if off == 1 else "checks of the loop's parts have"
+    return text + (f" {off} {have} not looked." if off else "")
+
+
+def _message(run: ProbeRun, kind: str) -> str:
+    """Of the newest alarm of this kind; "" where there is none."""
+    names = [str(each) for each in run.alarms["alarm"]]
+    newest = len(names) - 1 - names[::-1].index(kind) if kind in names else None
+    return "" if newest is None else str(run.alarms["message"][newest])
+
+
+def _since(step: int) -> str:
+    return f"step {step:,}" if step else "the beginning"
 
 
 def _sound(run: ProbeRun, rest: tuple[Sentence, ...]) -> Screen:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from gradlab.probe.alarms.parts import CAUSES
@@ -10,18 +12,38 @@ from gradlab.verdicts.phrases import capital
 from gradlab.verdicts.sentence import Sentence
 from gradlab.wording import percent
 
+# Alarms whose message is a cause, too: steps that are none, or far too long.
+OF_STEPS = (
+    "actor does not move", "actor moves in part", "critic does not move", "learning rate too large",
+    "critic's learning rate too large",
+)  # fmt: skip
 WORDS = {"off": "not looked at", "waiting": "open", "fault": "fault"}
 
 
-def cause(run: ProbeRun) -> tuple[str, str, int] | None:
-    """Kind, words and first step of the likeliest cause that a check has proved; None: none."""
+@dataclass(frozen=True)
+class Cause:
+    """One that a check has proved, or a step that its optimiser makes.
+
+    Attributes:
+        words: end with the line to look at; step: since when.
+    """
+
+    kind: str
+    words: str
+    step: int
+
+
+def causes(run: ProbeRun) -> list[Cause]:
+    """Those upstream first, the optimisers' own last."""
     kinds = [str(each) for each in run.alarms.get("alarm", ())]
-    kind = next((each for each in CAUSES if each in kinds), None)
-    if kind is None:
-        return None
-    newest = len(kinds) - 1 - kinds[::-1].index(kind)
-    words = capital(str(run.alarms["message"][newest]))
-    return kind, words, int(run.alarms["step"][kinds.index(kind)])
+    found = []
+    for kind in (*CAUSES, *OF_STEPS):
+        if kind in kinds:
+            newest = len(kinds) - 1 - kinds[::-1].index(kind)  # its number is the freshest
+            words = capital(str(run.alarms["message"][newest]))
+            words = words if words.endswith(("?", ".")) else f"{words}."
+            found.append(Cause(kind, words, int(run.alarms["step"][kinds.index(kind)])))
+    return found
 
 
 def checked(run: ProbeRun) -> list[Sentence]:
