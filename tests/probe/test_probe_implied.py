@@ -73,3 +73,21 @@ def test_what_is_not_handed_over_is_named() -> None:
     found, told = run(1, next_value=None)
     assert found["state"] == "off" and not told
     assert found["proof"] == "probe.batch does not hand over next_value"
+
+
+@pytest.mark.parametrize("fault", [False, True])
+def test_rows_that_a_critic_is_fitted_on_are_found_without_batch(fault: bool) -> None:
+    """Observations and actions are seen in its input; what is not says so."""
+    loop, written = Loop(), []
+    probe = watched(loop, log=written.append)
+    stored = Stored(1, probe.record(Walk()))
+    if fault:
+        stored.columns["action"] = stored.columns["action"] * 0.7
+    loop.batch = stored.batch  # type: ignore[method-assign]
+    loop.run(probe, 150)
+    probe.close()
+    found = answers(written)
+    assert found["actions are stored as sent"]["state"] == ("fault" if fault else "sound")
+    assert found["batches are drawn anew"]["state"] == "sound"
+    rewards = found["rewards are stored as paid"]
+    assert rewards["state"] == "off" and "reward not handed over" in rewards["proof"]

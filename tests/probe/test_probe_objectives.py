@@ -170,3 +170,16 @@ def test_a_density_without_its_correction_is_told(fault: str) -> None:
     assert found["state"] == ("fault" if fault else "sound") and found["value"] == bool(fault)
     told = [each for each in probe.alarms if each.kind == objectives.DENSITY]
     assert bool(told) == bool(fault) and all("log(1 − tanh²)" in each.message for each in told)
+
+
+@pytest.mark.parametrize("fault", ["", "sign of the actor's loss"])
+def test_actions_that_the_loop_scales_itself_are_followed(fault: str) -> None:
+    loop, rows = Loop(fault), []
+    sign, value = -1 if not fault else 1, loop.critics[0]
+    loop.actor_loss = lambda r: (  # type: ignore[method-assign]
+        sign * value(r["state"], 0.5 * loop.policy(r["state"])).mean()
+    )
+    probe = watched(loop, log=rows.append)
+    loop.run(probe, 290)
+    probe.close()
+    assert answers(rows)[CHECK]["state"] == ("fault" if fault else "sound")

@@ -161,6 +161,7 @@ class Objective:
         self.density = Density()
         self.on = False  # whether passes are heard: in windows
         self.made: Pass | None = None
+        self.fitted: tuple[Tensor, ...] = ()  # what a critic was given at rows of the replay
         self._twins: dict[nn.Module, Twin] = {}
         self._rises: deque[bool] = deque(maxlen=LOOKS)
         self._weights: tuple[float, float] | None = (-1.0, 0.0)
@@ -187,6 +188,8 @@ class Objective:
     def hear_critic(self, module: nn.Module, args: Any, output: Any) -> None:
         """A critic has; at the policy's actions where an argument has a gradient of its own."""
         known = args and all(isinstance(x, Tensor) for x in (*args, *_several(output)))
+        if self.on and known and not self.fitted and not any(x.requires_grad for x in args):
+            self.fitted = args
         if self.on and self.made is not None and known and args[-1].requires_grad:
             inner = set(module.modules())
             values = [each for each in self.made.values if each[0] not in inner]
@@ -201,7 +204,10 @@ class Objective:
             self._reason = "the policy has dropout or batch norm in its forward pass"
             return
         if any(call.loose for call in made.calls):
-            self._reason = "the loop calls the policy's layers with operations between them"
+            self._reason = (
+                "the policy is called at states that follow from its own actions, or its layers "
+                "with operations between them"
+            )
             return
         with undisturbed():
             critics = [(self._fresh(module).copy, args) for module, args in made.values]
@@ -359,10 +365,11 @@ def _weights(
 
 @dataclass(frozen=True)
 class Squash:
-    """a = centre + half · tanh(u); half None: a = u."""
+    """a = centre + half · tanh(u), or without the tanh; half None: a = u."""
 
     half: Tensor | None = None
     centre: Tensor | float = 0.0
+    bent: bool = True
 
 
 @dataclass(frozen=True)
@@ -403,7 +410,7 @@ def _action(made: Pass, policy: nn.Module) -> Action | str:
         edge = known.edge.to(given) / (1 - 1e-3)
         squashes.insert(1, Squash(edge * unit, known.centre.to(given)))
     with torch.no_grad():
-        for squash in squashes:
+        for squash in [*squashes, _line(outputs[0][:ROWS], given)]:
             if torch.allclose(_squashed(outputs[0][:ROWS], squash), given, atol=1e-6):
                 return Action(given, squash)
         if len(outputs) > 1 and outputs[1].shape == outputs[0].shape:
@@ -418,7 +425,16 @@ def _action(made: Pass, policy: nn.Module) -> Action | str:
 
 
 def _squashed(output: Tensor, squash: Squash) -> Tensor:
-    return output if squash.half is None else squash.centre + squash.half * torch.tanh(output)
+    if squash.half is None:
+        return output
+    return squash.centre + squash.half * (torch.tanh(output) if squash.bent else output)
+
+
+def _line(output: Tensor, action: Tensor) -> Squash:
+    """The line that fits best, of every action: where the loop scales outputs by itself."""
+    x, y = output - output.mean(0), action - action.mean(0)
+    half = (x * y).sum(0) / (x * x).sum(0).clamp_min(1e-12)
+    return Squash(half, action.mean(0) - half * output.mean(0), bent=False)
 
 
 def _noise(mean: Tensor, log_std: Tensor, action: Tensor, squash: Squash) -> Tensor | None:

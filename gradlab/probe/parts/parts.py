@@ -107,7 +107,7 @@ class Parts:
         self._failed: dict[str, str] = {}  # reasons, by check
         self._heard: list[Any] = []  # handles of hooks of policy and critics
         self._passes: dict[str, Passes] = {}  # of what is trained
-        self._new = True  # no batch has been handed over
+        self._new, self._handed = True, False  # no batch has been handed over
         self._file, self._next = ROW, EVERY
 
     def attach(self) -> None:
@@ -144,7 +144,7 @@ class Parts:
         """One batch, looked at in windows and the first time; raises InputError."""
         if not self.on or not (self._new or self._open is not None):
             return
-        self._new = False
+        self._new, self._handed = False, True
         found = tensors(**{name: each for name, each in given.items() if each is not None})
         if all(name in found for name in ADDED):
             target, rest = found["target"], {name: found[name] for name in ADDED[:3]}
@@ -234,6 +234,8 @@ class Parts:
     def _see_after(self, optimizer: Any) -> None:
         self.networks.meet(optimizer)
         self.trained.see(optimizer)
+        if self._open is not None and self._ring is not None and not self._handed:
+            self._see_rows(self._ring)
         if self.trained.replaced:
             self._tell(self.trained)
         if self._open is not None and optimizer is self.networks.actor:
@@ -249,6 +251,17 @@ class Parts:
             each.release()
         if optimizer is self.networks.actor:
             self._over()
+
+    def _see_rows(self, ring: Ring) -> None:
+        """Rows that a critic was fitted on, where none are handed over: (s, a), or both in one."""
+        args, self.objective.fitted = self.objective.fitted, ()
+        width = ring.width
+        if len(args) == 1 and args[0].ndim == 2 and args[0].shape[1] > width:
+            args = args[0][:, :-width], args[0][:, -width:]
+            if (ring.places(args[0][:8].cpu().numpy()) < 0).all():
+                return  # states alone, or what is known of nothing
+        if len(args) == 2 and args[1].ndim == 2 and args[1].shape[1] == width:
+            self._look_up({"observation": args[0], "action": args[1]})
 
     def _step(self, optimizer: Any) -> Step:
         assert self._before is not None

@@ -88,6 +88,11 @@ class Ring:
             self.ending.add(begun)
         return place
 
+    @property
+    def width(self) -> int:
+        """Numbers of an action."""
+        return 0 if self._action is None else self._action.shape[1]
+
     def places(self, observations: NDArray[Any]) -> NDArray[np.intp]:
         """Of the steps that begin at these observations, −1 where none or several do."""
         return np.array([self._at.get(key(each), -1) for each in observations], dtype=np.intp)
