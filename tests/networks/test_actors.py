@@ -96,6 +96,25 @@ def test_a_squashed_actor_gives_the_actions_and_densities_of_its_own_program():
     assert {id(p) for p in policy.parameters()} == {id(p) for p in actor.parameters()}
 
 
+class OneHead(nn.Module):
+    """Mean and log σ from one layer, of one action with a bound of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = network(2, 2)
+        self.register_buffer("action_scale", torch.tensor([2.0]))
+
+    def forward(self, state: Tensor) -> tuple[Tensor, Tensor]:
+        mean, log_std = self.net(state).chunk(2, -1)
+        return mean, log_std
+
+
+def test_bounds_of_an_actor_tell_how_many_actions_there_are():
+    policy = squashed(OneHead().double())
+    assert policy.noise_dim == 1
+    assert policy(STATES, NOISE).shape == (len(STATES), 1)
+
+
 def test_a_gaussian_agent_keeps_its_log_std_a_parameter():
     agent = Agent().double()
     policy = gaussian(agent.actor_mean, agent.actor_logstd)
