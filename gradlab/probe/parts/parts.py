@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 EVERY = 10  # updates to one that is looked at
 SHARE = 0.4  # of the budget
-FIRST = 60  # looks, by which there is an answer, that nothing else of the probe's takes away
+FIRST, LOAN = 60, 2.0  # looks by which there is an answer: a loan of up to twice the whole budget
 LEAVES = 0.8  # of what the probe may take: later looks starve no measurement
 SEARCH = 5  # updates in which all modules are hooked, to find targets
 AGAIN = (0, 100, 1000)  # updates at which they are looked for, while none is found
@@ -386,7 +386,9 @@ class Parts:
             return True
         price = self._own / self._looks
         allowed = self.budget.share * (self.budget.elapsed + price)
-        left = self._looks < FIRST or self.budget.governed + price <= LEAVES * allowed
+        if self._looks < FIRST:
+            return self._own + price <= LOAN * allowed
+        left = self.budget.governed + price <= LEAVES * allowed
         return left and self._own + price <= SHARE * allowed
 
     @contextmanager
