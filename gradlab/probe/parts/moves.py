@@ -333,7 +333,7 @@ class Trained:
             if self._stepped and goes_on:
                 self.replaced = text
             else:
-                say(text)
+                say(f"sees that {text}")
 
     def _same(self) -> bool:
         now = [*self._policy.parameters()]
