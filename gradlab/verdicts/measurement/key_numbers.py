@@ -101,13 +101,13 @@ def _realised(facts: Facts, cell: Cell) -> Fact | None:
     return Fact(f"realised by {one_update(facts)} on fresh starts", text, how)
 
 
-def one_update(facts: Facts) -> str:
+def one_update(facts: Facts, length: bool = True) -> str:
     """The update that was taken; where nobody gave its rate it is longer than the rehearsed ones,
-    and named by its length."""
+    and named by its length, or, where a number has no room, a plain step."""
     taken, rehearsed = facts.realised, facts.rehearsal
     if taken is None or rehearsed is None or not rehearsed.assumed:
         return "one update"
-    return f"one step of {taken.moves[taken.at]:.0%}"
+    return f"one step of {taken.moves[taken.at]:.0%}" if length else "one plain step"
 
 
 def _one_batch(facts: Facts, cell: Cell) -> Fact | None:

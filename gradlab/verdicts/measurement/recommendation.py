@@ -111,7 +111,7 @@ def _worth(facts: Facts, cell: Cell) -> str:
     if peak is None:
         assert facts.realised is not None
         taken = change(facts.realised, cell, chosen=True)
-        return f"{key_numbers.one_update(facts)} changes the return by {taken}"
+        return f"{key_numbers.one_update(facts, length=False)} changes the return by {taken}"
     verb = "changes" if peak.updates == 1 else "change"
     return f"{updates(peak.updates)} {verb} the return by {key_numbers.change_text(peak.gain)}"
 

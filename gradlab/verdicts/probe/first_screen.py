@@ -63,7 +63,7 @@ SEEN_IN = {
     "drifting model Jacobian": "jacobian_ratio",
     FALLING: "returns",
 }
-ORIGIN = "origin of a non-finite gradient"
+ORIGIN, LOST_CRITIC = "origin of a non-finite gradient", "non-finite critic gradient"
 WORST = (ENDED, NONFINITE, ORIGIN)
 DIRECTION = "wrong direction"
 
@@ -168,7 +168,10 @@ def _shown(run: ProbeRun, kind: str) -> str:
 
 def _advice(run: ProbeRun, kind: str) -> str:
     """What to look at where no check has named a cause, and which checks have not looked."""
-    _, found, todo = _message(run, ORIGIN if kind == NONFINITE else kind).rpartition(": ")
+    message = _message(run, ORIGIN if kind == NONFINITE else kind)
+    _, found, todo = message.rpartition(": ")
+    if kind in (NONFINITE, ORIGIN, LOST_CRITIC):
+        todo = message  # what was lost is not to be parted from where
     text = f": {CHECK}." if kind == FALLING else f": {todo}." if found and kind != ENDED else "."
     off = unchecked(run)
     have = "check of the loop's parts has" if off == 1 else "checks of the loop's parts have"
@@ -176,10 +179,12 @@ def _advice(run: ProbeRun, kind: str) -> str:
 
 
 def _message(run: ProbeRun, kind: str) -> str:
-    """Of the newest alarm of this kind; "" where there is none."""
+    """Of the newest alarm of this kind, of an origin the first; "" where there is none."""
     names = [str(each) for each in run.alarms["alarm"]]
-    newest = len(names) - 1 - names[::-1].index(kind) if kind in names else None
-    return "" if newest is None else str(run.alarms["message"][newest])
+    if kind not in names:
+        return ""
+    first = names.index(kind) if kind == ORIGIN else len(names) - 1 - names[::-1].index(kind)
+    return str(run.alarms["message"][first])
 
 
 def _since(step: int) -> str:
