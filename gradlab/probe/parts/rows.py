@@ -191,7 +191,8 @@ def _rewards(rows: Matched) -> tuple[int, Mapping[str, int]]:
         return len(paid), {"lost": len(paid)}
     varies = np.ptp(paid) > SAME * np.abs(paid).max()
     close = SAME * np.abs(paid).max()
-    if varies and np.mean(np.abs(stored - paid) <= close) < HALF:
+    itself = rows.following is not None and np.mean(rows.following == rows.begun) > HALF
+    if varies and not itself and np.mean(np.abs(stored - paid) <= close) < HALF:
         late = np.abs(stored - earlier) <= close
         if late.mean() > HALF:
             return len(paid), {"late": int(late.sum())}
