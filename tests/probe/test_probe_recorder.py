@@ -171,13 +171,13 @@ def test_rewards_of_the_step_before_are_told() -> None:
     assert any("those of the step before" in each for each in told(shifted, probe, update))
 
 
-def test_rows_that_begin_where_they_end_are_told_as_that_first() -> None:
+def test_rows_that_begin_where_they_end_have_no_reward_of_the_step_before() -> None:
     """obs = next_obs before the row is stored: reward and action are then of the step before."""
     probe, _, update = probed()
     rows, _ = collected(probe.record(Walk()))
     after = [row | {"observation": row["next_observation"]} for row in rows]
     found = told(after, probe, update)
-    assert "the observation itself" in found[0]
+    assert any("the observation itself" in each for each in found)
     assert not any("those of the step before" in each for each in found)
 
 
