@@ -192,7 +192,7 @@ def dies(which: str, at: int, probes: list[gradlab.Probe], clip: bool = True) ->
     probes.append(probe)
     for step in range(200):
         state = torch.randn(64, 2)
-        action = torch.distributions.Normal(agent.actor(state), 1.0)
+        action = torch.distributions.Normal(agent.actor(state), 1.0, validate_args=True)
         goal = state.sum(1, keepdim=True)
         goal[37] = torch.inf if step == at else 0.0
         loss = (
