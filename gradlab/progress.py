@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from gradlab.errors import Failure, InputError, one_line
+from gradlab.errors import InputError, one_line
 from gradlab.validation import shown
 
 Progress = Callable[[str, int, int], None]
@@ -15,7 +15,8 @@ def silent(stage: str, done: int, total: int) -> None:
 
 
 def check_progress(progress: Progress) -> Progress:
-    """`progress` as a public function takes it: an error in it names it.
+    """`progress` as a public function takes it: one of other arguments is named. What it raises
+    itself, as to stop, is raised as it is.
 
     Raises:
         InputError: it cannot be called.
@@ -29,11 +30,12 @@ def check_progress(progress: Progress) -> Progress:
     def told(stage: str, done: int, total: int) -> None:
         try:
             progress(stage, done, total)
-        except (InputError, Failure):
-            raise
-        except Exception as error:
+        except TypeError as error:
+            trace = error.__traceback__
+            if trace is not None and trace.tb_next is not None:
+                raise  # from inside of it
             raise InputError(
-                f"progress raised {type(error).__name__} ({one_line(error)}): give {arguments}"
+                f"progress cannot be called ({one_line(error)}): give {arguments}"
             ) from error
 
     return told

@@ -63,5 +63,5 @@ def test_an_error_in_progress_is_of_that_argument():
 
     with pytest.raises(InputError, match=r"progress is 3, expected a function of stage"):
         check_progress(3)
-    with pytest.raises(InputError, match=r"progress raised TypeError .*: give a function of stage"):
+    with pytest.raises(InputError, match=r"progress cannot be called .*: give a function of stage"):
         check_progress(wrong)("fit", 1, 2)
