@@ -35,6 +35,7 @@ SOUND, WRONG, SURE = 0.6, 0.16, 10.0  # shares of looks, and log of their odds: 
 EARLY = 25  # looks, before which nothing is called sound
 DRAWN = (0.3, 0.7, 1.4)  # |mean| and standard deviations of what passes for standard noise
 FITS, HALF = 3, 0.5  # of the terms of a loss, and how many of them are enough
+FLAT, FEWEST = 0.999, 16  # share of an action's limit; rows below it that a fit needs
 UNEXPLAINED = 0.1  # of the gradient, above which the loss has other terms
 CHANGING = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)
 NO_CALL = (
@@ -214,7 +215,7 @@ class Objective:
             if isinstance(old := _action(made, self.policy), str):
                 self._reason = old
                 return
-            if old.noise is not None and self._passes % REFIT == 0:
+            if self._passes % REFIT == 0:
                 self._weights = self._weighed(made, old, critics)
             self._passes += 1
             weights = self._weights
@@ -223,9 +224,11 @@ class Objective:
                 return
             if not weights[0]:  # too little of Q to be seen
                 self._reason = "the entropy outweighs Q in the actor's loss"
-                if weights[1] < 0:  # it is lowered, whatever becomes of Q
-                    self._looks += 1
-                    self._count(False)
+            wrong = weights[0] > 0 or weights[1] < 0  # lowered, whatever one step makes of it
+            if wrong:
+                self._looks += 1
+                self._count(False)
+            if wrong or not weights[0]:
                 return
             parts = self._fresh(self.policy).parts
             new = old.again(made.again(parts))
@@ -237,7 +240,7 @@ class Objective:
             self._reason = "its steps leave the actor's actions as they were"
             return
         self._looks += 1
-        self._count(rise > 0 and weights[0] < 0 <= weights[1])
+        self._count(rise > 0)
 
     def _count(self, rose: bool) -> None:
         self._rises.append(rose)
@@ -247,6 +250,8 @@ class Objective:
     def _weighed(self, made: Pass, old: Action, critics: Critics) -> tuple[float, float] | None:
         """With the density of the squashed Gaussian; where only the one before the squash fits, the
         loop has left its correction out."""
+        if old.noise is None:
+            return _slope(made, old, critics), 0.0
         found = _weights(made, old, critics)
         bare = None if found is not None else _weights(made, old, critics, corrected=False)
         if old.squash.half is not None:
@@ -343,15 +348,21 @@ def _weights(
         return None
     mean, log_std = (x[:ROWS].detach().clone().requires_grad_() for x in made.outputs[:2])
     action = _gaussian(mean, log_std, old.noise, old.squash)
-    arrived = torch.cat([made.arrived[k][:ROWS].reshape(-1) for k in (0, 1)]).double()
     assert action.log_density is not None
+    rows = torch.ones(len(mean), dtype=torch.bool)
+    if old.squash.half is not None:  # ε is lost in rounding where tanh is flat
+        unit = (old.value - old.squash.centre) / old.squash.half
+        rows = (unit.abs() < FLAT).all(-1)
+        if int(rows.sum()) < FEWEST:
+            return None
+    arrived = torch.cat([made.arrived[k][:ROWS][rows].reshape(-1) for k in (0, 1)]).double()
     parts = []
     density = action.log_density if corrected else -log_std.sum(-1).mean()
     for each in (_value(critics, action.value).mean(), density):
         found = torch.autograd.grad(
             each, (mean, log_std), retain_graph=True, allow_unused=True, materialize_grads=True
         )
-        parts.append(torch.cat([x.reshape(-1) for x in found]).double())
+        parts.append(torch.cat([x[rows].reshape(-1) for x in found]).double())
     both, size = torch.stack(parts, 1), float(arrived.norm())
     fit = torch.linalg.lstsq(both, arrived[:, None]).solution[:, 0]
     terms = (both * fit).norm(dim=0).tolist()
@@ -361,6 +372,21 @@ def _weights(
         float(x) if term > UNEXPLAINED * size else 0.0 for x, term in zip(fit, terms, strict=True)
     )
     return next(seen), next(seen)
+
+
+def _slope(made: Pass, old: Action, critics: Critics) -> float:
+    """x of the loss x Q of a deterministic policy, by the gradient that it has sent to the actions;
+    −1 where that cannot be seen, or the loss has other terms."""
+    if 0 not in made.arrived:
+        return -1.0
+    output = made.outputs[0][:ROWS].detach().clone().requires_grad_()
+    value = _value(critics, _squashed(output, old.squash)).mean()
+    (own,) = torch.autograd.grad(value, output)
+    own, arrived = own.double().reshape(-1), made.arrived[0][:ROWS].double().reshape(-1)
+    size = float(own @ own)
+    x = float(own @ arrived) / size if size > 0 else -1.0
+    fits = float((arrived - x * own).norm()) < UNEXPLAINED * float(arrived.norm())
+    return x if fits and x else -1.0
 
 
 @dataclass(frozen=True)
