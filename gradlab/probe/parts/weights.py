@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from gradlab.probe.parts.targets import Rollout
 
 LOOKS, ROWS, LEAST = 10, 256, 16  # minibatches; rows of one, and the fewest
-WRONG, SOUND = -0.2, 0.2  # correlation: sound loops .35 and more, a wrong sign the opposite
+WRONG, SOUND = -0.5, 0.2  # correlation: sound loops .35 and more (one −.27), a wrong sign under −.7
 VALUED, SEEN = 0.5, 0.2  # c/b, and the spread of V over that of A from which it can be seen
 EQUAL, SAME = 0.95, 1e-4  # of the rollout's rewards; relative
 Array = NDArray[np.float64]
@@ -143,10 +143,16 @@ def _weights(made: Pass, rows: NDArray[Any], actions: Array) -> Array | None:
             gap = torch.as_tensor(actions) - mean
             score = gap / (gap**2).mean(0).clamp_min(1e-12)
             found.append((float((gap**2).mean()), _slope(g, score)))
-        elif actions.shape[1] == 1 and mean.shape[1] > 1:
+        elif actions.shape[1] == 1 and mean.shape[1] > 1 and _places(actions, mean.shape[1]):
             chosen = torch.nn.functional.one_hot(torch.as_tensor(actions[:, 0]).long(), len(g[0]))
             found.append((0.0, _slope(g, chosen - mean.softmax(1))))
     return min(found, key=lambda each: each[0])[1] if found else None
+
+
+def _places(actions: Array, width: int) -> bool:
+    """Are these numbers of discrete actions?"""
+    whole = np.array_equal(actions, np.round(actions))
+    return whole and bool((actions >= 0).all() and (actions < width).all())
 
 
 def _slope(gradient: Tensor, score: Tensor) -> Array:
