@@ -48,6 +48,7 @@ from gradlab.runs.identity import Identity, competing
 from gradlab.runs.one_step import Cell
 from gradlab.runs.rehearsal import LOST, Rehearsal, Rule, judged
 from gradlab.systems.system import by_differences
+from gradlab.tasks import Task
 from gradlab.truth.moved_returns import Rolling
 from gradlab.truth.oracles import effective_horizon, perturbed
 
@@ -179,8 +180,7 @@ def rehearsal(
         candidates[name, horizon] = frozen_gradient(
             estimator, states, plan.batch, setting.seed, setting.termination
         )
-    drawn = stepping.task.starts(plan.judges, stream(setting.seed, f"{STREAM} starts")).double()
-    judging = as_starts(drawn, stepping.task.simulator.state_dim)
+    judging = _drawn(stepping.task, plan.judges, setting.seed, f"{STREAM} starts")
     tried: list[Rehearsal] = []
     for times in SMALLER if update.rate is None else SMALLER[:1]:
         found = rehearse(
@@ -197,6 +197,11 @@ def rehearsal(
         return found
     found = replace(found, steps=found.steps + plan.again)
     return _again(stepping, found, chosen, update, plan, progress)
+
+
+def _drawn(task: Task, n: int, seed: int, name: str) -> Starts:
+    """Fresh starts of a stream of their own."""
+    return as_starts(task.starts(n, stream(seed, name)).double(), task.simulator.state_dim)
 
 
 def _highest(found: Rehearsal) -> float:
@@ -218,11 +223,7 @@ def _again(
     estimator = at_horizon(stepping.chosen[cell[0]], cell[1])
     seed, n = child(setting.seed, f"{STREAM} again"), min(len(setting.starts.states), JUDGES[0])
 
-    def fresh(count: int, name: str) -> Starts:
-        drawn = task.starts(count, stream(seed, name)).double()
-        return as_starts(drawn, task.simulator.state_dim)
-
-    other = replace(setting, starts=fresh(n, "states"), seed=seed)
+    other = replace(setting, starts=_drawn(task, n, seed, "states"), seed=seed)
     states = other.starts
     if not estimator.way.every:
         states = visited(other, stepping.truth, stepping.measured.visits)
@@ -232,7 +233,7 @@ def _again(
     mean = stepping.measured.means[cell]
     unit = mean / mean.norm()
     plain = stepping.move * reach(setting.policy, other, unit) * unit
-    judging = fresh(plan.judges, "judges")
+    judging = _drawn(task, plan.judges, seed, "judges")
     rolling = Rolling(replace(other, horizon=plan.horizon), progress)
     rolled = rolling.returns(judging, [*moved, plain], STREAM)
     label, _ = grouping(judging)
@@ -299,7 +300,7 @@ def planned(stepping: Stepping, cells: Sequence[Cell], update: Update, batch: in
     batches = [n for n in (batch // each for each in BATCHES) if n >= min(FEWEST, batch)]
     wanted = min(WANTED, len(cells))
 
-    def bought(n: int, judges: int, horizon: int, most: int | None = None) -> Plan:
+    def bought(n: int, judges: int, horizon: int) -> Plan:
         taken: list[Cell] = []
         steps, again = horizon * judges, 0
         for cell in cells:

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from gradlab.errors import InputError
 from gradlab.probe.alarm_log import AlarmLog
 from gradlab.probe.alarms.catalogue import Alarm
-from gradlab.probe.alarms.gradients import lost_now, spoilt
+from gradlab.probe.alarms.gradients import LOST_CRITIC, ORIGIN, lost_now, spoilt
 from gradlab.probe.alarms.growth import OF_A_POLICY, STRETCH, Growth
 from gradlab.probe.alarms.steps import thrown_away
 from gradlab.probe.budget import Budget
@@ -61,9 +61,7 @@ PATIENCE = 1000  # marked passes without the end of an update, after which somet
 
 THROWN = 100  # gradients thrown away without a step, after which an alarm is raised
 
-LOST_CRITIC = "non-finite critic gradient"
 LOST_LOSS = "non-finite loss"
-ORIGIN = "origin of a non-finite gradient"
 OPERATION = "first non-finite operation"
 ENDLESS = (
     f"has seen {PATIENCE} marked passes and no update end: give it the optimiser that steps now "

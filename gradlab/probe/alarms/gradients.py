@@ -23,6 +23,7 @@ POOL = 64  # bursts that are judged together
 PERSISTENT = 3  # bursts in which a column is dead
 SHARED = 0.05  # of a batch, from which on the message mentions it
 NONFINITE, ENDED = "non-finite gradient", "non-finite at the end"
+ORIGIN, LOST_CRITIC = "origin of a non-finite gradient", "non-finite critic gradient"
 
 
 def nonfinite(evidence: Evidence) -> str | None:

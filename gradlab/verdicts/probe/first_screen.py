@@ -18,7 +18,7 @@ import numpy as np
 
 from gradlab.probe.alarms.catalogue import ALPHA, HALF
 from gradlab.probe.alarms.evidence import FEWEST
-from gradlab.probe.alarms.gradients import ENDED, NONFINITE
+from gradlab.probe.alarms.gradients import ENDED, LOST_CRITIC, NONFINITE, ORIGIN
 from gradlab.probe.alarms.returns import CHECK
 from gradlab.probe.alarms.returns import KIND as FALLING
 from gradlab.runs.probe.results import ProbeRun
@@ -42,7 +42,7 @@ from gradlab.wording import cosine, cosines, percent
 SEEN_IN = {
     ENDED: "nonfinite",
     NONFINITE: "nonfinite",
-    "origin of a non-finite gradient": "nonfinite",
+    ORIGIN: "nonfinite",
     "first non-finite operation": "nonfinite",
     "dead path": "layer_norm",
     "dead inputs": "dead_columns",
@@ -63,7 +63,6 @@ SEEN_IN = {
     "drifting model Jacobian": "jacobian_ratio",
     FALLING: "returns",
 }
-ORIGIN, LOST_CRITIC = "origin of a non-finite gradient", "non-finite critic gradient"
 WORST = (ENDED, NONFINITE, ORIGIN)
 DIRECTION = "wrong direction"
 
@@ -124,7 +123,8 @@ def _faulty(
     run: ProbeRun, kinds: Counter[str], rest: tuple[Sentence, ...], own: Followed | None = None
 ) -> Screen:
     """The cause and the line to look at, then the symptom; without a cause the worst symptom."""
-    found, worst = causes(run), _symptom(run, kinds)
+    found = causes(run)
+    worst = _symptom(run, kinds, {each.kind for each in found})
     named = {each.kind for each in found} | ({worst} if worst else set())
     if found:
         first = found[0]
@@ -148,9 +148,8 @@ def _faulty(
     return Screen(text, "none", sure, facts, figure, rest)
 
 
-def _symptom(run: ProbeRun, kinds: Counter[str]) -> str:
+def _symptom(run: ProbeRun, kinds: Counter[str], of_causes: set[str]) -> str:
     """What is lost, else windows of returns that fell, else the first alarm that is no cause."""
-    of_causes = {each.kind for each in causes(run)}
     first = [str(each) for each in run.alarms["alarm"]]
     order = (*WORST, FALLING, *first)
     return next((each for each in order if each in kinds and each not in of_causes), "")
