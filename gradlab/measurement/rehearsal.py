@@ -19,7 +19,8 @@ the end: they are then too long steps, and not wrong ones. Of these rates the be
 
 One draw of batches may be lucky, and the choice was made among many. So the gradient of choice is
 rehearsed once more from fresh states, judged on fresh starts, a plain step of the update's length
-along its mean gradient beside it.
+along its mean gradient beside it. A moved policy may drift off faster than γᵗ shrinks, so that its
+return is decided after T: these returns are up to 9 T long, until what is left of them is small.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ from gradlab.runs.one_step import Cell
 from gradlab.runs.rehearsal import LOST, Rehearsal, Rule, judged
 from gradlab.systems.system import by_differences
 from gradlab.tasks import Task
-from gradlab.truth.moved_returns import Rolling
+from gradlab.truth.moved_returns import Rolled, Rolling
 from gradlab.truth.oracles import effective_horizon, perturbed
 
 LENGTHS = (1, 2, 5, 10, 25, 50, 100)  # updates
@@ -59,6 +60,8 @@ FEWEST = 32  # states of a divided batch
 WANTED = 3  # candidates for which a smaller batch, or fewer judges, are a price worth paying
 SMALLER = (1.0, 0.1, 0.01)  # of a rate that nobody gave
 SHARE = 0.3  # of the measurement
+LONGER = (1, 3, 9)  # times T, the returns of the second rehearsal
+REST = 0.05  # of the change of a return, the most that may be left of it after its last step
 PASSED, OVERHEAD = 4, 10  # steps that a backward pass takes as long as, per step and in all
 STREAM = "rehearsal"
 
@@ -234,14 +237,36 @@ def _again(
     unit = mean / mean.norm()
     plain = stepping.move * reach(setting.policy, other, unit) * unit
     judging = _drawn(task, plan.judges, seed, "judges")
-    rolling = Rolling(replace(other, horizon=plan.horizon), progress)
-    rolled = rolling.returns(judging, [*moved, plain], STREAM)
+    taken = found.steps
+    for times in LONGER:
+        rolling = Rolling(replace(other, horizon=times * plan.horizon), progress)
+        rolled = rolling.returns(judging, [*moved, plain], STREAM)
+        if times > 1:  # the price has the first
+            taken += rolled.steps
+        if not _goes_on(rolled):
+            break
     label, _ = grouping(judging)
     change = by_group(rolled.returns[1:] - rolled.returns[0], label)
     change = np.where(np.abs(change) < LOST, change, np.nan)
     again = np.full((len(found.lengths), change.shape[1]), np.nan)
     again[: len(lengths)] = change[:-1]
-    return replace(found, again=again, step=change[-1], again_cell=place)
+    return replace(
+        found, again=again, step=change[-1], again_cell=place, steps=taken,
+        again_horizon=rolling.setting.horizon,
+    )  # fmt: skip
+
+
+def _goes_on(rolled: Rolled) -> bool:
+    """Is more than 5% of a policy's change of the return still to come after T?
+
+    Its halves e and l of T go on as l q + l q² + …, q = |l / e|, where l is no chance (2 standard
+    errors).
+    """
+    change, late = (each[1:] - each[0] for each in (rolled.returns, rolled.late))
+    known = late.mean(dim=1).abs() > 2 * late.std(dim=1) / late.shape[1] ** 0.5
+    whole, last = change.mean(dim=1), late.mean(dim=1).abs()
+    q = last / (whole - late.mean(dim=1)).abs()
+    return bool((known & ((q >= 1) | (last * q / (1 - q) > REST * whole.abs()))).any())
 
 
 def candidate_cells(

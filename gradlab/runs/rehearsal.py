@@ -91,6 +91,7 @@ class Rehearsal:
         again_cell: place of the candidate that was rehearsed once more, −1 where none was.
         again: [L, G], its changes then; step: [G], what one plain step of the update's length along
             it changed. NaN where none was, and after more updates than the first rehearsal chose.
+        again_horizon: steps that the returns of these two sum, 0 where it is not known.
         optimizer … steps: see `Rule`.
     """
 
@@ -120,6 +121,7 @@ class Rehearsal:
     again: Annotated[Floats, stored("length", "group", unit=UNIT, optional=True)]
     step: Annotated[Floats, stored("group", unit=UNIT, optional=True)]
     again_cell: Annotated[int, scalar("plain")] = -1
+    again_horizon: Annotated[int, scalar("plain")] = 0
 
     @property
     def judges(self) -> int:

@@ -39,9 +39,11 @@ class _Step(NamedTuple):
 
 @dataclass(frozen=True)
 class Rolled:
-    """Discounted returns [policies, n], weights included, what is alive at T, steps taken."""
+    """Discounted returns [policies, n], weights included, what of them the second half of the T
+    steps paid, what is alive at T, steps taken."""
 
     returns: Tensor
+    late: Tensor
     alive: Tensor
     steps: int
 
@@ -82,6 +84,7 @@ class Rolling:
         judging.draws.clear()
         return Rolled(
             torch.cat([part.returns for part in parts], dim=1),
+            torch.cat([part.late for part in parts], dim=1),
             torch.cat([part.alive for part in parts], dim=1),
             sum(part.steps for part in parts),
         )
@@ -105,11 +108,14 @@ class Rolling:
 
         rows = torch.arange(n, device=judging.states.device).repeat(copies)
         total, steps = judging.states.new_zeros(copies * n), 0
+        late = total.clone()
         alive = torch.ones(copies * n, dtype=torch.bool, device=total.device)
-        for step in self._steps(judging, rows, acting, stage):
+        for t, step in enumerate(self._steps(judging, rows, acting, stage)):
             total += step.paid
+            late += step.paid if t >= self.setting.horizon // 2 else 0.0
             alive, steps = step.alive, steps + step.running
-        return Rolled(judging.weight * total.reshape(copies, n), alive.reshape(copies, n), steps)
+        paid, last = (judging.weight * each.reshape(copies, n) for each in (total, late))
+        return Rolled(paid, last, alive.reshape(copies, n), steps)
 
     @property
     def _masked(self) -> bool:

@@ -4,8 +4,9 @@
                 present policy's: one-step gain predicts one step and not a hundred; among those
                 that cannot be told apart the one of largest gain (`runs.rehearsal`). For as
                 long as a second rehearsal shows it as well
-    one step    else the gradient of largest gain, where that is shown and its own update was not
-                seen to lower the return; else of largest realised change, where that is shown
+    one step    else the gradient of largest gain, where that is shown, unless its steps were
+                taken and none is shown to raise the return; else of largest realised change, where
+                that is shown
     hold        else none: the policy is kept
 
     light   act      steps of the update's length were taken, and raised the return: both
@@ -83,8 +84,10 @@ def _chosen(facts: Facts) -> tuple[Cell | None, int | None]:
     if peak is not None and peak.gain.high < 0:  # the best of all that was rehearsed falls
         return None, None
     shown = facts.chosen is not None and facts.chosen.low > 0
-    if facts.best is not None and shown and not _lowers(facts, facts.best):
-        return facts.best, _holds(facts, facts.best)
+    if facts.best is not None and shown and not lowers(facts, facts.best):
+        updates = _holds(facts, facts.best)
+        if updates is not None or not _in_vain(facts, facts.best):
+            return facts.best, updates
     if steps is None or not steps.stepped:
         return None, None
     own = facts.own_steps
@@ -101,7 +104,7 @@ def _holds(facts: Facts, cell: Cell) -> int | None:
     return None if rehearsed is None or cell not in rehearsed.cells else rehearsed.holds(cell)
 
 
-def _lowers(facts: Facts, cell: Cell) -> bool:
+def lowers(facts: Facts, cell: Cell) -> bool:
     """Was the update seen to lower the return, at once or within a rehearsal?"""
     return lowers_at_once(facts, cell) or _falls(facts, cell)
 
@@ -112,6 +115,18 @@ def lowers_at_once(facts: Facts, cell: Cell) -> bool:
     if taken is not None and cell in taken.stepped and taken.harms(cell):
         return True
     return rehearsed is not None and rehearsed.repeated(cell) and rehearsed.plain_step.high < 0
+
+
+def _in_vain(facts: Facts, cell: Cell) -> bool:
+    """Were steps of the update's length taken along it, none of which is shown to raise the
+    return?"""
+    taken, rehearsed = facts.realised, facts.rehearsal
+    stepped = taken is not None and cell in taken.stepped
+    repeated = rehearsed is not None and rehearsed.repeated(cell)
+    if not stepped and not repeated:
+        return False
+    raised = stepped and taken is not None and taken.helps(cell)
+    return not raised and not (repeated and rehearsed is not None and rehearsed.plain_step.low > 0)
 
 
 def _falls(facts: Facts, cell: Cell) -> bool:

@@ -247,6 +247,33 @@ def test_the_gradient_of_choice_is_rehearsed_once_more_with_a_plain_step():
     assert found.step.mean() == pytest.approx(after - before, rel=0.05)
 
 
+def test_returns_that_are_decided_late_are_rolled_out_for_longer():
+    """γ λ² = .983: a change of the return is not over where the gradient is."""
+
+    def starts(n, generator):
+        return 1 + 0.01 * torch.randn(n, 1, generator=generator).double()
+
+    slow = LinearQuadratic(*(matrix((value,)) for value in (1.055, 0.1, 1.0, 0.1, 0.0)))
+    weight, rate = matrix((-0.1,)), 1e-4
+    policy = nn.Linear(1, 1, bias=False).double()
+    policy.weight.data = weight.clone()
+    task = tasks.Task("slow", slow, slow, starts, discount=0.9, horizon=3)
+    options = {"horizon": 3, "starts": 32, "batch": 32, "update": Update("sgd", rate, 5)}
+    profile = measure(task, policy, ExactCritic(slow, weight, 0.9), **options)
+    found, step = profile.rehearsal, rate * profile.truth["norm"]
+
+    def change(steps: int) -> float:
+        moment = matrix((1.0,))
+        after, before = (
+            lqr_return(slow, each, moment, 0.9, steps) for each in (weight - step, weight)
+        )
+        return float(after - before)
+
+    assert found.again_horizon == 3 * found.horizon
+    assert found.step.mean() == pytest.approx(change(found.again_horizon), rel=0.02)
+    assert change(found.horizon) < 0.97 * change(found.again_horizon)
+
+
 def test_where_nothing_can_be_judged_nothing_is_rehearsed():
     states = tasks.double_integrator().starts(16, torch.Generator().manual_seed(0))
     assert measured(starts=states).rehearsal is None

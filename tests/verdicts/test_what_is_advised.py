@@ -49,6 +49,7 @@ def read(gains=PAPER, realised=None, rehearsal=None, jumps=None, **changes):
 
 
 RAISED, LOWERED = steps({BEST: 0.7, CRITIC: -0.9}), steps({BEST: -0.7, CRITIC: -0.9})
+NOTHING = steps({BEST: 0.0, CRITIC: -0.9})
 
 
 def test_a_step_that_was_never_taken_is_no_green_light():
@@ -121,6 +122,9 @@ def test_a_gradient_lasts_for_as_long_as_both_rehearsals_show():
     assert "lasts about 5 updates" in recommendation(found).headline
     found = read(realised=RAISED, rehearsal=rehearsed(changes, again=(0, 0, 0, 0, 0)))
     assert (advise(found).cell, advise(found).missing) == (BEST, "lasting")
+    found = read(realised=NOTHING, rehearsal=rehearsed(changes, again=(0, 0, 0, 0, 0), step=0.0))
+    assert advise(found).cell is None  # whatever it gains in one infinitesimal step
+    assert recommendation(found).headline.startswith("Keep the policy")
     found = read(realised=RAISED, rehearsal=rehearsed(changes, again=(np.nan,) * 5))
     screen = recommendation(found)
     assert advise(found).missing == "lasting" and "nan" not in str(screen)

@@ -21,10 +21,10 @@ from torch import Tensor
 
 from gradlab.networks.checkpoint import architecture_of
 from gradlab.probe.alarms.catalogue import Alarm
+from gradlab.probe.alarms.gradients import ORIGIN
 from gradlab.probe.budget import Budget, Clock
 from gradlab.probe.isolation import warn
 from gradlab.probe.task_question import Question
-from gradlab.probe.updates import ORIGIN
 from gradlab.runs.training import probe_tables
 from gradlab.storage.journal import Journal
 from gradlab.storage.journal_tables import Table

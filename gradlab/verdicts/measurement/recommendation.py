@@ -22,7 +22,7 @@ from gradlab.runs.realised import Disagreement
 from gradlab.runs.rehearsal import RATE, Peak, Rehearsal
 from gradlab.runs.trimmed_starts import REMEDY
 from gradlab.statistics.number import Number, decide
-from gradlab.verdicts.advice import Advice, advise, believed, lowers_at_once
+from gradlab.verdicts.advice import Advice, advise, believed, lowers, lowers_at_once
 from gradlab.verdicts.facts import Cell, Facts
 from gradlab.verdicts.gains import alone, change, gain_text, named, share, step_along
 from gradlab.verdicts.measurement import key_numbers
@@ -319,11 +319,14 @@ def _keep(facts: Facts, rest: tuple[Sentence, ...]) -> Screen:
         sure = "sure: every interval is below 0"
         return Screen(text, "none", sure, numbers, figure, rest)
     if facts.chosen.low > 0:  # refuted by what its own updates did
+        fallen = lowers(facts, facts.best)
+        did = "lowers the return" if fallen else "is not shown to raise the return"
         text = (
             f"{safe} {_gradient(facts, facts.best)} gains {gain_text(facts.chosen)} in one small "
-            f"step, and one update lowers the return: a smaller rate, or a better critic, first."
+            f"step, and one update {did}: a smaller rate, or a better critic, first."
         )
-        sure = "tried: updates lowered the return on fresh starts"
+        did = "lowered" if fallen else "did not raise"
+        sure = f"tried: updates {did} the return on fresh starts"
         return Screen(text, "none", sure, numbers, figure, rest)
     name, at = facts.best
     harmful = [each for each in facts.own if facts.harmful(each)]
