@@ -15,7 +15,6 @@ from gradlab.cli import arguments
 from gradlab.cli.arguments import Document
 from gradlab.cli.fit_words import listed_norms
 from gradlab.cli.models import model_option
-from gradlab.cli.smoothed_words import smoothed_sentence
 from gradlab.cli.terminal.answer import of_run
 from gradlab.cli.terminal.progress_bars import bars
 from gradlab.cli.terminal.signals import undisturbed
@@ -24,13 +23,11 @@ from gradlab.measurement.prices import Price
 from gradlab.storage.rescue import keep
 
 if TYPE_CHECKING:
-    from pandas import DataFrame
     from torch import nn
 
     from gradlab.progress import Progress
     from gradlab.systems.system import System
     from gradlab.tasks import Task
-    from gradlab.truth.smoothed import Smoothing
 
 
 NOTHING = "no estimator was measured yet: nothing was written"
@@ -84,9 +81,6 @@ class Measure:
     also: Annotated[tuple[str, ...], arg(metavar="NAME")] = ()
     """Estimators of the simulator beside the default ones: score, ivw, ddcg, total (of a stochastic
     --policy), cut_observation and the other cuts of `gradlab list estimators`; replayed."""
-    smooth: float = 0.0
-    """Standard deviation of Gaussian noise on the actions: errors also against the gradient of the
-    return that it smooths, which counts jumps. Measures once more. 0: none."""
     trim_starts: float = 0.0
     """Share of the starts, those farthest from their mean, that are left out of their law: another
     question, where the tails of the starts make errors unreliable."""
@@ -134,7 +128,6 @@ class Measure:
         check_judges(self.judges)
         check_also(self.also, None)
         update = Update(self.optimizer, self.lr, self.refit)
-        smoothing = self._smoothing()
         law, truth = resolved(self.starts, self.law, self.truth)
         check_starts(task, horizon, self.starts, truth)
         check_size(task, horizon, self.judges or 0)
@@ -183,15 +176,9 @@ class Measure:
             {arguments.beside(run, k): partial(checkpoint.save, networks[k]) for k in sorted(made)}
             | {run: partial(profile.save, overwrite=self.overwrite or stopped)}
         )
-        smoothed = (
-            None if stopped else self._smoothed(smoothing, judged, networks, horizon, termination)
-        )
-        more = [smoothed_sentence(smoothed, horizon)] if smoothed is not None else []
-        document = of_run(run, page=not self.no_report, more=[*self._norms(networks), *more])
+        document = of_run(run, page=not self.no_report, more=self._norms(networks))
         if origin:
             document["networks"] = origin
-        if smoothed is not None:
-            document["smoothed"] = smoothed.to_dict("records")
         if stopped:
             document["interrupted"] = profile.config["interrupted"]
         return document | {"table": profile.table().to_dict("records")}
@@ -216,45 +203,6 @@ class Measure:
             )
         options = " ".join(f"--{kind} FILE" for kind in missing)
         return files, termination, f"Networks: {origin}; give yours with {options}."
-
-    def _smoothing(self) -> Smoothing | None:
-        """What `--smooth` asks for: noise on every action, or on the first at the starts."""
-        if not self.smooth:
-            return None
-        with undisturbed():
-            from gradlab.truth.smoothed import Smoothing
-
-        return Smoothing(self.smooth, "all" if self.law == "visited" else "first")
-
-    def _smoothed(
-        self,
-        smoothing: Smoothing | None,
-        task: Task,
-        networks: Mapping[str, nn.Module],
-        horizon: int,
-        termination: Literal["ignore", "mask"],
-    ) -> DataFrame | None:
-        """The table of errors against the smoothed return, of a run that is kept already."""
-        if smoothing is None:
-            return None
-        from gradlab.measurement.smoothed import against_smoothed
-
-        with bars() as progress:
-            return against_smoothed(
-                task,
-                networks["policy"],
-                networks["critic"],
-                [smoothing],
-                horizon=horizon,
-                starts=self.starts,
-                batch=self.batch,
-                termination=termination,
-                law=self.law,
-                seed=self.seed,
-                trim_starts=self.trim_starts,
-                also=self.also,
-                progress=progress,
-            )
 
     def _plan(
         self,

@@ -24,7 +24,7 @@ from gradlab.systems.ended import step_running
 from gradlab.truth.oracles import perturbed
 
 ROWS = 200_000  # copies of starts that are rolled out at once
-HELD = 50_000_000  # parameters of moved policies that are held at once
+HELD = 500_000  # parameters of moved policies at once: what a processor's cache holds
 
 Acting = Callable[[Tensor, Tensor], Tensor]
 

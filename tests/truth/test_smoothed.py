@@ -9,12 +9,10 @@ import torch
 from torch import nn
 
 import gradlab
-from gradlab import Estimator, Tail, systems
+from gradlab import systems
 from gradlab.errors import InputError
-from gradlab.gradients import named
 from gradlab.gradients.setting import Setting
 from gradlab.gradients.starts import as_starts
-from gradlab.measurement.smoothed import against_smoothed
 from gradlab.networks.policies import Gaussian
 from gradlab.truth.lqr import lqr_gradient
 from gradlab.truth.smoothed import Smoothing, smoothed_truth
@@ -163,44 +161,12 @@ def smooth_system():
     return systems.from_function(step, state_dim=1, action_dim=1)
 
 
-@pytest.mark.parametrize("jumps", [True, False])
-def test_errors_against_the_smoothed_return(jumps):
-    """Where the return jumps the pathwise gradient is biased, and DDCG and the score are not."""
-    system = jumping(0.2) if jumps else smooth_system()
-    policy, gamma = Gaussian(line(), 0.5), 1e-3  # so that the true return is the estimators'
-    tail, task = Tail(2, None, gamma), replace(task_of(system), discount=gamma)
-    chosen = {
-        "all": Estimator(system, system, "all", tail),
-        "ddcg": Estimator(system, system, "ddcg", tail),
-        "score": named.likelihood_ratio(system, None, gamma, 2),
-    }
-    starts = task.starts(600, torch.Generator().manual_seed(1))
-    table = against_smoothed(
-        task, policy, None, [Smoothing(0.1, "all", 32)], chosen, horizon=2, starts=starts,
-    )  # fmt: skip
-    rows = table[(table.quantity == "bias2") & (table.horizon == 2)]
-    smoothed = rows[rows.reference == "smoothed by 0.1 in all actions"].set_index("estimator")
-    norm2 = float(smoothed.norm.iloc[0]) ** 2
-    for name in ("ddcg", "score"):
-        assert smoothed.ci_low[name] < 0.02 * norm2
-    if jumps:
-        assert smoothed.ci_low["all"] > 0.1 * norm2
-    else:
-        assert smoothed.ci_high["all"] < 0.02 * norm2
-        true = rows[rows.reference == "true"].set_index("estimator")
-        assert true.ci_high["all"] < 0.02 * norm2
-
-
 @pytest.mark.parametrize(
     ("act", "word"),
     [
         (lambda: Smoothing(0.0), "sigma is 0.0, expected positive"),
         (lambda: Smoothing("wide"), "sigma is 'wide'"),
         (lambda: Smoothing(()), "sigma is"),
-        (
-            lambda: against_smoothed(task_of(jumping()), line(), None, 0.1),
-            "smoothings is 0.1, expected a tuple",
-        ),
         (lambda: Smoothing(0.1, "score"), "actions of a smoothing is 'score'"),
         (lambda: Smoothing(0.1, pairs=1), "pairs is 1"),
         (
@@ -210,17 +176,6 @@ def test_errors_against_the_smoothed_return(jumps):
         (
             lambda: smoothed_truth(setting(jumping(), line(), drawn(4), 1), Smoothing((0.1, 0.2))),
             "sigma has 2 entries, expected 1",
-        ),
-        (
-            lambda: against_smoothed(task_of(jumping()), line(), None, []),
-            "give at least one",
-        ),
-        (
-            lambda: against_smoothed(
-                task_of(jumping()), line(), None, [Smoothing(0.1, "first")],
-                {"all": named.bptt(jumping(), GAMMA, 2)}, starts=16,
-            ),
-            "law='start'",
         ),
     ],
 )  # fmt: skip
