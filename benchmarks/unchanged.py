@@ -50,7 +50,7 @@ LINEAR = (
 FEW = "--horizon 8 --starts 32 --judges 64"  # else as many judges as this machine affords
 # What each command is given beside its output, in this order; {f} is the folder of what is written.
 COMMANDS = {
-    "path tracking": f"measure path_tracking {GIVEN} {FEW} --attribute --consequence",
+    "path tracking": f"measure path_tracking {GIVEN} {FEW} --attribute",
     "matched path tracking": f"measure path_tracking {GIVEN} --horizon 8 --starts 32 --law start "
     "--truth matched --attribute",
     "double integrator": "measure double_integrator --horizon 10 --starts 32 --judges 64",

@@ -10,7 +10,6 @@ import pandas as pd
 
 from gradlab.runs.check_results import CheckResult
 from gradlab.runs.identity import Identity, by_default
-from gradlab.runs.one_step import OneStepImprovement
 from gradlab.verdicts.screen import Screen
 from gradlab.verdicts.sentence import Sentence
 
@@ -134,7 +133,6 @@ class Profile:
     batch: int = BATCH
     sanity: tuple[CheckResult, ...] | None = FINDINGS
     attribution: None = None
-    consequence: OneStepImprovement | None = None
     realised: None = None
     rehearsal: None = None
     jumps: None = None

@@ -41,36 +41,12 @@ def values(model: str, factor: float, trial: int) -> list[Value]:
     return [*found, *(Value(model, Key(name), value) for name, value in single.items())]
 
 
-def slices() -> dict[str, np.ndarray]:
-    rows = [
-        (model, surface, direction, H, a, FACTOR.get(model, 1.0) * (a - a**2), 4)
-        for model in (BASELINE, *ARMS)
-        for surface, direction in (
-            ("model", "gradient"),
-            ("model", "random"),
-            ("simulator", "gradient"),
-        )
-        for a in ALPHAS
-    ]
-    rows += [(SIMULATOR, "simulator", "random", H, a, 0.3 * a, 4) for a in ALPHAS]
-    names = ("model", "surface", "direction", "at", "alpha", "value", "n")
-    found = {
-        name: np.array(column) for name, column in zip(names, zip(*rows, strict=True), strict=True)
-    }
-    found = {k: v.astype(object) if v.dtype.kind == "U" else v for k, v in found.items()}
-    return found | {"ci_low": found["value"] - 0.1, "ci_high": found["value"] + 0.1}
-
-
 def planted(trials: int = 4, task: str = "planted", **changed: Any) -> Remedies:
     cells = None
     for trial in range(trials):
         numbers = values(BASELINE, 1.0, trial)
         for arm in ARMS:
             numbers += [*values(arm, FACTOR[arm], trial), *values(longer(arm), LONGER, trial)]
-        numbers += [
-            Value(model, Key("roughness", "random", H), 0.02)
-            for model in (BASELINE, *ARMS, SIMULATOR)
-        ]
         numbers.append(Value(SIMULATOR, Key("lyapunov"), 0.04 + 0.001 * trial))
         cells = extended(cells, trial, numbers)
     pairs = [
@@ -89,10 +65,8 @@ def planted(trials: int = 4, task: str = "planted", **changed: Any) -> Remedies:
         ]
     }
     assert cells is not None
-    return replace(
-        Remedies(cells, tuple(pairs), config, {"torch": "2.13.0"}, notes, slices()), **changed
-    )
+    return replace(Remedies(cells, tuple(pairs), config, {"torch": "2.13.0"}, notes), **changed)
 
 
-RUN, BARE = planted(), planted(slices=None)
+RUN = planted()
 TABLE, LEVELS = RUN.table(), RUN.levels()

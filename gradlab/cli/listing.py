@@ -27,11 +27,7 @@ BESIDE = {
     "ddcg": "ivw where the return is smooth in the action, else the score (DDCG)",
     "total": "both orders mixed on the way backwards (total propagation)",
     "replayed": "the model's BPTT from visited states, what MBPO- and SVG-like loops follow",
-    "cut_observation": "no gradient through what the policy observes (D.Va)",
     "cut_transition": "no gradient from a state into the next one",
-    "cut_control": "no gradient from an action into a state",
-    "cut_state_reward": "no gradient from a state into its reward",
-    "cut_action_reward": "no gradient from an action into its reward",
 }
 
 

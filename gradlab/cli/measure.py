@@ -76,11 +76,9 @@ class Measure:
     attribute: bool = False
     """Store the substitutions of `gradlab attribute`: causes of the error, sources of the variance.
     Takes several times as long."""
-    consequence: bool = False
-    """Also take one step along every gradient, and measure the change of the return."""
     also: Annotated[tuple[str, ...], arg(metavar="NAME")] = ()
     """Estimators of the simulator beside the default ones: score, ivw, ddcg, total (of a stochastic
-    --policy), cut_observation and the other cuts of `gradlab list estimators`; replayed."""
+    --policy), cut_transition, replayed (`gradlab list estimators`)."""
     trim_starts: float = 0.0
     """Share of the starts, those farthest from their mean, that are left out of their law: another
     question, where the tails of the starts make errors unreliable."""
@@ -157,7 +155,6 @@ class Measure:
                     law=law,
                     seed=self.seed,
                     attribute=self.attribute,
-                    consequence=self.consequence,
                     judges=self.judges,
                     trim_starts=self.trim_starts,
                     strata=None if self.strata else False,
@@ -218,10 +215,9 @@ class Measure:
 
         policy = copy.deepcopy(given["policy"]).double() if "policy" in given else None
         priced = prices(task, policy, made, self.starts, horizon, visited)
-        more = {"steps": self.consequence, "attribution": self.attribute}
         if self.no_rehearsal:
             priced = tuple(price for price in priced if price.stage != "rehearsal")
-        return (*priced, *(Price(stage) for stage, wanted in more.items() if wanted))
+        return (*priced, Price("attribution")) if self.attribute else priced
 
     def _memory(
         self, task: Task, given: Mapping[str, nn.Module], horizon: int, truth: str
@@ -229,7 +225,7 @@ class Measure:
         """The predicted memory, where starts are measured in blocks."""
         from gradlab.measurement import memory
 
-        if truth != "objective" or self.consequence or self.attribute:
+        if truth != "objective" or self.attribute:
             return []
         divided = memory.planned(task, given.get("policy"), horizon, self.starts, self.also)
         return [] if divided is None else [memory.in_words(divided)]

@@ -13,7 +13,6 @@ estimator `data` has no horizon: its one row, at horizon 0, is drawn as a level 
     sample_norm     size of one sample's gradient: does it explode?
 
     realised_gains              what steps really did to the return, from `Realised.table()`
-    step_gains, step_slices     what one step did to the return, from `OneStepImprovement.table()`
 
     contest                     errors of weights and single gradients, `choice.tables`
 
@@ -40,7 +39,11 @@ Figure of a certificate, from `Certification.table()`:
 Figures of a test of remedies take its own long tables (`gradlab.runs.remedies.run`):
 
     remedy_effects, remedy_horizons, remedy_jacobians      with a remedy over without
-    remedy_levels, remedy_marks, loss_slices               every model by itself
+    remedy_levels, remedy_marks                            every model by itself
+
+Figure of an estimator's own surface (`gradlab.measurement.return_slices`):
+
+    loss_slices      the return along lines through θ
 
 Figures of logs take their own long table (`gradlab.runs.logs`):
 
@@ -115,7 +118,7 @@ from gradlab.figures.race import return_over_updates
 from gradlab.figures.remedies import remedy_effects, remedy_horizons, remedy_jacobians
 from gradlab.figures.remedy_models import remedy_levels, remedy_marks
 from gradlab.figures.slices import loss_slices
-from gradlab.figures.steps import realised_gains, step_gains, step_slices
+from gradlab.figures.steps import realised_gains
 from gradlab.figures.through_training import errors_through_training, weights_through_training
 from gradlab.figures.training import (
     gradient_errors,
@@ -179,8 +182,6 @@ __all__ = [
     "sample_norm",
     "sign_agreement",
     "snr",
-    "step_gains",
-    "step_slices",
     "training_curve",
     "update_times",
     "variance_sources",

@@ -1,15 +1,10 @@
 """Cut edges of a path: derivatives that a gradient takes as zero, values left as they are.
 
-    observation         s → a     K = ∂π/∂s      no gradient through what the policy observes (D.Va)
     transition          s → s′    A = ∂f/∂s      the next state depends on the action alone
-    control             a → s′    B = ∂f/∂a      no action moves a later state
-    state_reward        s → r     r_s            rewards count for the actions they are paid for
-    action_reward       a → r     r_a            rewards count for the states they are paid in
     rows, columns       s_j → s′_i               entries of A, coordinate by coordinate
 
 A cut is `detach` in the computation: s′ = f(s.detach(), a) is the cut "transition". It is a bias by
-choice, for less variance, and measured as any other: the truth is not cut. "observation" cuts the
-way into the tail's action, too. The path from θ into its own action, J = ∂π/∂θ, is never cut.
+choice, for less variance, and measured as any other: the truth is not cut.
 Simulators here have no contact normal as a value of its own; the coordinates that a contact changes
 are cut by rows or columns.
 """
@@ -21,13 +16,12 @@ from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import torch
-from torch import Tensor
 
 from gradlab import validation
 from gradlab.errors import InputError
 from gradlab.gradients.rollout import LinearizedPath
 
-Edge = Literal["observation", "transition", "control", "state_reward", "action_reward"]
+Edge = Literal["transition"]
 EDGES: tuple[Edge, ...] = get_args(Edge)
 
 
@@ -100,17 +94,7 @@ def severed(linear: LinearizedPath, cut: Cut) -> LinearizedPath:
     if not cut:
         return linear
 
-    def kept(edge: Edge, block: Tensor) -> Tensor:
-        return torch.zeros_like(block) if edge in cut.edges else block
-
-    A = kept("transition", linear.A).clone()
+    A = torch.zeros_like(linear.A) if "transition" in cut.edges else linear.A.clone()
     A[:, :, list(cut.rows)] = 0.0
     A[..., list(cut.columns)] = 0.0
-    return replace(
-        linear,
-        A=A,
-        B=kept("control", linear.B),
-        r_s=kept("state_reward", linear.r_s),
-        r_a=kept("action_reward", linear.r_a),
-        K=kept("observation", linear.K),
-    )
+    return replace(linear, A=A)

@@ -33,14 +33,12 @@ from gradlab.measurement.laws import Law, TruthKind
 from gradlab.measurement.moments.by_blocks import blocked_moments
 from gradlab.measurement.moments.inner_products import Measured, estimator_moments
 from gradlab.measurement.moments.visited import objective_moments
-from gradlab.measurement.one_step import Question, one_step_improvement
 from gradlab.measurement.problem import Given, Problem, problem
 from gradlab.measurement.rare_starts import rare_starts, recorded, with_pilot
 from gradlab.measurement.realised_gains import Stepping, check_judges, realised_gains
 from gradlab.measurement.rehearsal import rehearsal
 from gradlab.measurement.update import Update
 from gradlab.progress import Progress, check_progress, silent
-from gradlab.runs.decision_rules import judged_cells
 from gradlab.runs.one_step import PATHWISE, SCORE
 from gradlab.runs.profile import Profile
 from gradlab.runs.stages import Stage, completed
@@ -66,7 +64,6 @@ def measure(
     seed: int = 0,
     *,
     attribute: bool | Sequence[int] = False,
-    consequence: bool = False,
     judges: int | None = None,
     trim_starts: float = 0.0,
     strata: bool | None = None,
@@ -105,8 +102,6 @@ def measure(
         attribute: True, or at most 8 horizons: keep what `gradlab.attribute` needs to say which
             part made the error (see `gradlab.measurement.attribution.attribution`); takes several
             times as long.
-        consequence: step along every gradient and keep what each step does to the return
-            (see `gradlab.measurement.one_step`).
         judges: fresh starts from which steps along some of the mean gradients are rolled out,
             wherever the starts' law is the task's and the truth the return's gradient. None: as
             many as the measurement has (see `gradlab.measurement.realised_gains`).
@@ -115,9 +110,9 @@ def measure(
             shows (see `gradlab.tasks.trimmed`). 0: none.
         strata: sample a number of starts by strata of a pilot, each with its weight; None: where
             the pilot finds that few of them carry much, and no later stage needs equal weights
-            (attribute, consequence). False: never (see `gradlab.measurement.rare_starts`).
+            (attribute). False: never (see `gradlab.measurement.rare_starts`).
         also: estimators of the simulator beside the default ones, each as true_dynamics_NAME:
-            "score", "ivw", "ddcg", "total" (of stochastic policies), "cut_observation", … (see
+            "score", "ivw", "ddcg", "total" (of stochastic policies), "cut_transition", … (see
             `gradlab.measurement.chosen`).
         update: your own, at whose length truth and gradients are tried (see
             `gradlab.measurement.update`). None: a step that moves the actions by 4% of their size,
@@ -139,13 +134,13 @@ def measure(
         task, policy, critic, estimators, horizon, starts, batch, truth, termination, law, seed,
         trim_starts, also,
     )  # fmt: skip
-    posed = problem(given, _undivided(attribute, consequence))
+    posed = problem(given, _undivided(attribute))
     check_horizons(attribute, posed.setting.horizon)
     check_judges(judges)
     update = Update() if update is None else update
     validation.instance("update", update, Update, "a gradlab.measurement.update.Update, or None")
     update.check(posed.setting)
-    posed = with_pilot(posed, False if attribute is not False or consequence else strata, progress)
+    posed = with_pilot(posed, False if attribute is not False else strata, progress)
     measured = _found(posed, update, progress)
     profile = _profile(posed, measured, command, also)
     stages: dict[str, Stage] = {"checks": measured.checks}
@@ -156,8 +151,6 @@ def measure(
         if rehearse:
             tried["rehearsal"] = measured.rehearsed
         stages = tried | stages
-    if consequence:
-        stages["steps"] = measured.steps
     if attribute is not False:
         horizons = None if isinstance(attribute, bool) else tuple(attribute)
         stages["attribution"] = lambda profile: measured.attribution(profile, horizons)
@@ -219,13 +212,6 @@ class _Found:
         self.progress("checks", 1, 1)
         return replace(profile, sanity=sanity)
 
-    def steps(self, profile: Profile) -> Profile:
-        """One step along every gradient, with slices of the return."""
-        asked = self.asked
-        question = Question(asked.setting, self.truth, asked.objective)
-        made = one_step_improvement(question, asked.chosen, judged_cells(profile), self.progress)
-        return replace(profile, consequence=made)
-
     def attribution(self, profile: Profile, horizons: Sequence[int] | None) -> Profile:
         """What `gradlab.attribute` needs."""
         asked = self.asked
@@ -233,10 +219,8 @@ class _Found:
         return replace(profile, attribution=attributed(profile, world, self.progress))
 
 
-def _undivided(attribute: bool | Sequence[int], consequence: bool) -> str:
+def _undivided(attribute: bool | Sequence[int]) -> str:
     """What needs all starts at once."""
-    if consequence:
-        return "consequence steps from single starts"
     return "attribute substitutes at single starts" if attribute is not False else ""
 
 

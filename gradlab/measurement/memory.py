@@ -7,7 +7,7 @@ The first ends at `MEMORY` on every machine, so that the same question has the s
 second at half of the machine's memory. Both are counted in numbers of 8 bytes before anything
 is computed. What cannot be divided is refused, with the number of starts that would fit: starts
 that share groups, estimators whose weights are fitted to all starts, a matched truth, what steps
-from single starts (`--consequence`, `--attribute`), and simulators whose Jacobians are so dear that
+from single starts (`--attribute`), and simulators whose Jacobians are so dear that
 a truth is planned by its price.
 """
 

@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -113,6 +114,13 @@ def slices(
         lines[name] = Slice(length, by_group(values, label), size)
         progress("slices", done, len(directions))
     return lines
+
+
+def table(lines: Mapping[str, Slice]) -> pd.DataFrame:
+    """Of the figure `loss_slices`: direction, alpha, value, ci_low, ci_high, n."""
+    return pd.DataFrame(
+        [{"direction": name, **row} for name, line in lines.items() for row in line.rows()]
+    )
 
 
 def random_direction(policy: nn.Module, seed: int = 0) -> Tensor:

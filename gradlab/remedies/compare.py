@@ -116,11 +116,10 @@ def compare_remedies(
     plan = plan_from(_recorded_alike(folder, config))
     run = load(output) if resume and output.is_file() else None
     for k in range(run.trials if run else 0, trials):
-        values, notes, lines = measured(question, k, plan, folder / f"trial-{k}", progress)
+        values, notes = measured(question, k, plan, folder / f"trial-{k}", progress)
         run = _with_trial(
             run, k, values, notes | {"planned": trials}, plan, config | {"command": command}
         )
-        run = replace(run, slices=run.slices or lines)
         keep({output: partial(run.save, overwrite=True)})
     assert run is not None
     return run
@@ -279,5 +278,4 @@ def _with_trial(
         config={**config, "models": plans, "costs": dict(plan.costs)},
         environment=provenance.environment() | {"precision": "float64"},
         notes={"trials": trials},
-        slices=before.slices if before else None,
     )

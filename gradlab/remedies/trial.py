@@ -10,7 +10,6 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from numpy.typing import NDArray
 from torch import nn
 
 from gradlab.data.noise import child
@@ -20,7 +19,7 @@ from gradlab.fitting.derivative_losses import DirectionalDerivative
 from gradlab.fitting.model_settings import ModelSettings
 from gradlab.measurement.shared_truth import shared_truth
 from gradlab.progress import Progress
-from gradlab.remedies import fits, model_values, planning, slicing
+from gradlab.remedies import fits, model_values, planning
 from gradlab.remedies.fits import Made, Part, Recipe, price_values
 from gradlab.remedies.planning import Plan
 from gradlab.runs.remedies.arms import BASELINE
@@ -70,8 +69,8 @@ class Question:
 
 def measured(
     question: Question, trial: int, plan: Plan, folder: Path, progress: Progress
-) -> tuple[list[Value], dict[str, Any], dict[str, NDArray[Any]]]:
-    """Every number of a trial, what a reader must know of it, and its slices by column.
+) -> tuple[list[Value], dict[str, Any]]:
+    """Every number of a trial, and what a reader must know of it.
 
     Raises:
         InputError, Failure: an arm cannot be fitted.
@@ -90,9 +89,6 @@ def measured(
         values += model_values.model_values(name, system, bench)
         progress(f"trial {trial + 1}: models measured", done, len(systems))
     values += model_values.gradient_values(systems, bench, progress)
-    sliced = {name: systems[name] for name in (BASELINE, *question.arms) if name in systems}
-    lines = slicing.lines(truth, sliced, question.critic, first=trial == 0)
-    values += lines.roughness
     for name, of in plan.models.items():
         cost = plan.costs.get(name, 1.0)
         own = [parts[part] for part in of]
@@ -111,7 +107,7 @@ def measured(
         "lost": _lost(values),
         "seconds": round(time.monotonic() - begun, 1),
     }
-    return values, notes, slicing.columns(lines.rows)
+    return values, notes
 
 
 def system_of(task: Task, plan: Plan, name: str, parts: Mapping[Part, Made]) -> System:

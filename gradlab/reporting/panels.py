@@ -34,8 +34,7 @@ DIRECTION = "Direction and noise"
 SOURCE = "Where the error comes from"
 GROWTH = "Growth with the horizon"
 CONTEST = "Estimators and weights"
-CONSEQUENCE = "Consequence of a step"
-ORDER = (GAIN, LASTING, ERROR, DIRECTION, SOURCE, GROWTH, CONTEST, CONSEQUENCE)
+ORDER = (GAIN, LASTING, ERROR, DIRECTION, SOURCE, GROWTH, CONTEST)
 NOTHING = Evidence(None, None, {})
 
 
@@ -67,7 +66,6 @@ def panels(profile: Profile, evidence: Evidence = NOTHING) -> list[Panel]:
         *_source(evidence),
         *_growth(profile, table),
         *_contest(evidence),
-        *_consequence(profile),
     ]
 
 
@@ -88,11 +86,6 @@ def absent(profile: Profile, evidence: Evidence = NOTHING) -> dict[str, str]:
         reasons[SOURCE] = (
             "Not attributed: run `gradlab attribute RUN.h5 --keep`, or measure with --attribute."
         )
-    if profile.consequence is None:
-        taken = profile.realised is not None and bool(profile.realised.stepped)
-        none = "Gradients were not compared by one step" if taken else "No steps were taken"
-        beside = "; what single steps added is in the first figure" if taken else ""
-        reasons[CONSEQUENCE] = f"{none}: measure with --consequence{beside}."
     if evidence.facts is not None and evidence.facts.void:
         reasons[CONTEST] = "Nothing is chosen, for the reason at the top."
     elif evidence.choice is None or evidence.choice.pair is None:
@@ -235,26 +228,6 @@ def _contest(evidence: Evidence) -> list[Panel]:
         "what_if": (trials, partial(what_if_grid, trial_table(evidence.choice))),
     }
     return [panel(name, CONTEST, caption, draw) for name, (caption, draw) in drawn.items()]
-
-
-def _consequence(profile: Profile) -> list[Panel]:
-    steps = profile.consequence
-    if steps is None:
-        return []
-    table = steps.table()
-    table.attrs |= profile.table().attrs
-    gains = (
-        f"All steps have length {steps.step:.2g} and move actions by about {steps.moves:.1%} along "
-        f"the truth; returns of {steps.starts} starts that made no gradient, same noise before "
-        f"and after."
-    )
-    slices = (
-        "Gradients speak of the dotted lines; where a curve leaves its own, a step is too long."
-    )
-    return [
-        panel("step_gains", CONSEQUENCE, gains, partial(figures.step_gains, table)),
-        panel("step_slices", CONSEQUENCE, slices, partial(figures.step_slices, table)),
-    ]
 
 
 def _truth_error(profile: Profile, names: Sequence[str]) -> float | None:

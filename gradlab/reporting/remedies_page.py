@@ -25,7 +25,6 @@ from gradlab.verdicts.remedies.first_screen import screen
 GAIN = "What each remedy changes, beside what it costs"
 HORIZON = "Over the horizon"
 MODEL = "The models themselves"
-SURFACE = "Slices of the return"
 QUANTITIES = {
     "least_mse": "Least error of the gradient over the horizons",
     "mse": "Mean squared error of the gradient of one batch",
@@ -80,7 +79,6 @@ def panels(run: Remedies) -> list[Panel]:
         *_gains(table, levels, int(run.config["horizon"])),
         *_horizons(table, levels),
         *_models(table, levels),
-        *_slices(run, levels),
     ]
 
 
@@ -163,27 +161,6 @@ def _models(table: pd.DataFrame, levels: pd.DataFrame) -> list[Panel]:
               exponents),
         Panel("jacobians", MODEL, blocks, figure),
     ]  # fmt: skip
-
-
-def _slices(run: Remedies, levels: pd.DataFrame) -> list[Panel]:
-    if run.slices is None:
-        return []
-    lines, drawn_panels = pd.DataFrame(dict(run.slices)), []
-    captions = {
-        ("simulator", "gradient"): "Rising to the right of 0: a step along this gradient helps.",
-        ("model", "gradient"): "Steeper than the true return: the model promises too much.",
-        ("model", "random"): "Rough: its gradient tells little beyond the next bend.",
-    }
-    rough = levels[levels["quantity"] == "roughness"]
-    for (surface, direction), caption in captions.items():
-        mine = rough[rough["block"] == direction]
-        roughness = dict(zip(mine["model"], mine["value"].astype(float), strict=True))
-        drawn = partial(
-            figures.loss_slices, lines, surface=surface, direction=direction,
-            roughness=roughness if surface != "simulator" else None,
-        )  # fmt: skip
-        drawn_panels.append(panel(f"slices-{surface}-{direction}", SURFACE, caption, drawn))
-    return drawn_panels
 
 
 def _facts(run: Remedies) -> dict[str, object]:

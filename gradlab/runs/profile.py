@@ -19,7 +19,6 @@ from gradlab.runs.check_results import CheckResult
 from gradlab.runs.gram_storage import kernel_groups, kernels_from_groups
 from gradlab.runs.identity import Identity, by_default
 from gradlab.runs.jumps import Jumps
-from gradlab.runs.one_step import OneStepImprovement
 from gradlab.runs.realised import Realised
 from gradlab.runs.rehearsal import Rehearsal
 from gradlab.runs.substitutions import (
@@ -61,7 +60,6 @@ class Profile:
         kernels: what yields inner products between estimators, one for each truth; none in files
             of older versions.
         attribution: what substitutions of the truth found; None: `attribute` was off.
-        consequence: what one step along each gradient did; None: `consequence` was off.
         realised: what steps along some of the mean gradients add to the return of fresh starts;
             None: starts that no law can be drawn from again, another truth, or an older file.
         jumps: what a trial at the length of an update says of the pathwise gradient; None: there
@@ -86,7 +84,6 @@ class Profile:
     sanity: tuple[CheckResult, ...] | None = None
     kernels: tuple[Kernels, ...] = ()
     attribution: SubstitutionResults | None = None
-    consequence: OneStepImprovement | None = None
     realised: Realised | None = None
     jumps: Jumps | None = None
     rehearsal: Rehearsal | None = None
@@ -223,8 +220,6 @@ def _to_record(profile: Profile) -> Record:
         groups["sanity"] = codec.table(profile.sanity, CheckResult)
     if profile.attribution is not None:
         groups |= substitution_groups(profile.attribution)
-    if profile.consequence is not None:
-        groups["consequence"] = codec.arrays(profile.consequence)
     if profile.realised is not None:
         groups["realised"] = codec.arrays(profile.realised)
     if profile.jumps is not None:
@@ -249,7 +244,6 @@ def _from_record(record: Record, path: Path) -> Profile:
             sanity=codec.rows(CheckResult, groups["sanity"]) if "sanity" in groups else None,
             kernels=kernels_from_groups(groups),
             attribution=substitutions_from_groups(groups),
-            consequence=_part(groups, "consequence", OneStepImprovement),
             realised=_part(groups, "realised", Realised),
             jumps=_part(groups, "jumps", Jumps),
             rehearsal=_part(groups, "rehearsal", Rehearsal),

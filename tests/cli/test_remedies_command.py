@@ -81,25 +81,6 @@ def test_a_run_its_page_its_models_and_its_verdict(
     assert again["verdict"] == document["verdict"][:-1]
 
 
-def test_slices_of_a_run_are_of_the_baseline_its_remedies_and_the_simulator(
-    tmp_path: Path, networks: tuple[str, ...], capsys: pytest.CaptureFixture[str]
-) -> None:
-    answered(capsys, asked(tmp_path / "run.h5", networks, "--trials", "1", "--remedies", "mse"))
-    run = load(tmp_path / "run.h5")
-    assert run.slices is not None
-    named = set(
-        zip(run.slices["model"], run.slices["surface"], run.slices["direction"], strict=True)
-    )
-    ways = (("model", "gradient"), ("model", "random"), ("simulator", "gradient"))
-    expected = {(model, *way) for model in ("nll", "mse") for way in ways}
-    assert named == expected | {("simulator", "simulator", "random")}
-    middle = run.slices["alpha"] == 0.0
-    assert middle.sum() == len(named) and not run.slices["value"][middle].any()
-    levels = run.levels()
-    rough = levels[levels["quantity"] == "roughness"]
-    assert set(rough["model"]) == {"nll", "mse", "simulator"} and (rough["value"] > 0).all()
-
-
 def test_a_run_that_was_stopped_goes_on_to_the_same_numbers(
     tmp_path: Path,
     networks: tuple[str, ...],
@@ -131,8 +112,6 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_numbers(
         keep = ~np.isin(run.cells.columns["quantity"].astype(str), ["fit_seconds"])
         run.cells.columns["value"][~keep] = 0.0
     np.testing.assert_array_equal(found.cells.columns["value"], known.cells.columns["value"])
-    assert found.slices is not None and known.slices is not None
-    np.testing.assert_array_equal(found.slices["value"], known.slices["value"])
 
 
 def test_before_anything_is_fitted_there_is_nothing_to_go_on_with(

@@ -59,10 +59,10 @@ def test_wrong_usage_keeps_its_exit_code(words: str, end: str):
     assert found.returncode == 2 and "Traceback" not in found.stderr
 
 
-def test_signs_are_spelled_where_the_terminal_has_ascii_alone():
+def test_signs_are_escaped_where_the_terminal_has_ascii_alone():
     found = shell("gradlab list", **ASCII)
     assert found.returncode == 0 and not found.stderr
-    assert found.stdout.isascii() and "s' = A s + B u + w, reward -(s^T Q s" in found.stdout
+    assert found.stdout.isascii() and "A s + B u + w, reward" in found.stdout
     assert shell("gradlab nonsense", **ASCII).stderr.isascii()
 
 
@@ -76,25 +76,8 @@ def test_json_keeps_every_sign_where_the_terminal_has_ascii_alone(
     assert json.loads(plain) == json.loads(full)
 
 
-@pytest.mark.parametrize(
-    ("text", "spelled"),
-    [
-        ("θ̇ = ∂f/∂a", "theta = df/da"),
-        ("10⁻³ to 10²", "10^-3 to 10^2"),
-        ("s_t₊₁ ≥ −Σ × 2 … ±5", "s_t_+1 >= -Sigma x 2 ... +-5"),
-        ("● Act ‖g‖", "(*) Act ||g||"),
-        ("╭─┬╮│", "+-++|"),
-        ("Müller", "Muller"),
-        ("\udcff and 漢", "\\udcff and \\u6f22"),
-    ],
-)
-def test_a_sign_is_spelled_as_it_is_said(text: str, spelled: str):
-    with streams.lasting():
-        assert text.encode("ascii", streams.SPELLED).decode() == spelled
-
-
 def test_an_argument_that_is_no_utf8_can_be_named_in_an_answer():
-    out = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", errors=streams.SPELLED)
+    out = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", errors=streams.ESCAPED)
     with streams.lasting():
         out.write("run: caf\udce9 θ")
     out.flush()

@@ -188,35 +188,18 @@ def test_an_empty_table_gives_an_empty_figure(draw: Callable[..., Axes]) -> None
     assert texts(ax).strip()
 
 
-def test_steps_are_drawn_with_their_gain_and_share() -> None:
-    rows = [("truth", 0, 1.0, 1.0), ("model", 5, 0.4, 0.4), ("data", 0, -0.2, np.nan)]
-    table = pd.DataFrame(
-        [
-            dict(kind="step", estimator=name, horizon=h, step=0.1, value=value,
-                 ci_low=value - 0.1, ci_high=value + 0.1, share=share)
-            for name, h, value, share in rows
-        ]
-    )  # fmt: skip
-    axes = figures.step_gains(table)
-    points = [line.get_xdata()[0] for line in axes.lines if len(line.get_xdata()) == 1]
-    assert points == [1.0, 0.4, -0.2]
-    assert [text.get_text() for text in axes.get_yticklabels()] == [
-        "true gradient", "model, h = 5", "data",
-    ]  # fmt: skip
-    assert {"100%", "40%", "–"} <= {text.get_text() for text in axes.texts}
-
-
-def test_slices_come_with_the_line_of_their_smallest_steps() -> None:
-    steps = np.array([-0.2, -0.1, 0.0, 0.1, 0.2])
-    value = 3 * steps - 2 * np.abs(steps) ** 3
-    columns = dict(kind="slice", estimator="truth", horizon=0, step=steps, value=value)
-    taken = pd.DataFrame([dict(kind="step", estimator="truth", horizon=0, step=0.1, value=0.3)])
-    table = pd.concat([taken, pd.DataFrame(columns).assign(ci_low=value, ci_high=value)])
-    axes = figures.step_slices(table)
-    slopes = [np.diff(line.get_ydata()) / np.diff(line.get_xdata()) for line in axes.lines
-              if len(line.get_xdata()) == 5]  # fmt: skip
-    assert any(np.allclose(each, 3.0, atol=0.03) for each in slopes)
-    assert any(line.get_label() == "step taken" for line in axes.lines)
+def test_slices_are_drawn_as_they_are() -> None:
+    steps = np.linspace(-1.0, 1.0, 21)
+    rows = [
+        pd.DataFrame(dict(direction=name, alpha=steps, value=k * steps)).assign(
+            ci_low=k * steps - 1, ci_high=k * steps + 1
+        )
+        for k, name in enumerate(("gradient", "random"), start=1)
+    ]
+    axes = figures.loss_slices(pd.concat(rows))
+    drawn = {line.get_label(): line.get_ydata() for line in axes.lines}
+    np.testing.assert_allclose(drawn["random"], 2 * steps)
+    assert "no slices" in figures.loss_slices(pd.concat(rows).iloc[:0]).texts[0].get_text()
 
 
 def test_the_size_of_a_sample_holds_mean_and_variance() -> None:

@@ -17,13 +17,11 @@ from gradlab.reporting import remedies_page
 from gradlab.runs.remedies.arms import SIMULATOR, STEPS, TIME
 from gradlab.runs.remedies.values import CLIPPED
 from tests.planted_remedies import (
-    ALPHAS,
     ARMS,
     LEVELS,
     RUN,
     TABLE,
     H,
-    slices,
 )
 
 
@@ -43,17 +41,7 @@ ALL: tuple[Callable[..., Axes], ...] = (
         LEVELS, ax, quantity="usable_horizon", unit="steps", beside="best_horizon"
     ),
     lambda ax=None: figures.remedy_marks(LEVELS, ax, quantity="lyapunov", unit="λ per step"),
-    lambda ax=None: figures.loss_slices(lines(), ax),
-    lambda ax=None: figures.loss_slices(
-        lines(), ax, surface="model", direction="random", roughness=dict.fromkeys(ARMS, 0.02)
-    ),
 )
-
-
-def lines() -> Any:
-    import pandas as pd
-
-    return pd.DataFrame(slices())
 
 
 def marks(ax: Axes, filled: bool) -> dict[float, float]:
@@ -183,23 +171,6 @@ def test_marks_are_of_every_model_with_the_simulators_value_as_a_line() -> None:
     assert drawn(ax, "simulator").get_xdata()[0] == pytest.approx(rows[SIMULATOR])
 
 
-def test_slices_are_drawn_as_they_are_with_their_roughness_beside_them() -> None:
-    ax = figures.loss_slices(lines())
-    np.testing.assert_allclose(drawn(ax, "dd").get_ydata(), 0.8 * (ALPHAS - ALPHAS**2))
-    assert not [each for each in ax.lines if str(each.get_label()).startswith("simulator")]
-    ax = figures.loss_slices(lines(), surface="model", direction="random", roughness={"dd": 0.03})
-    assert drawn(ax, "dd").get_label() == "dd, roughness 0.03"
-    np.testing.assert_allclose(drawn(ax, "simulator").get_ydata(), 0.3 * ALPHAS)
-
-
-def test_one_steep_slice_bends_the_axis() -> None:
-    steep = lines()
-    steep.loc[steep["model"] == "dd", "value"] *= 1e6
-    ax = figures.loss_slices(steep)
-    assert ax.get_yscale() == "symlog" and "logarithmic beyond" in texts(ax)
-    assert figures.loss_slices(lines()).get_yscale() == "linear"
-
-
 @pytest.mark.parametrize("draw", ALL)
 def test_no_text_covers_another_and_none_is_cut_off(draw: Callable[..., Axes]) -> None:
     ax = draw()
@@ -234,7 +205,6 @@ def test_empty_tables_say_so() -> None:
         figures.remedy_horizons(none),
         figures.remedy_levels(nothing, quantity="relative_mse"),
         figures.remedy_marks(nothing, quantity="lyapunov", unit="λ"),
-        figures.loss_slices(lines().iloc[:0]),
     ):
         assert "no" in texts(ax)
 

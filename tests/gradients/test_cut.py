@@ -20,11 +20,7 @@ from tests.gradients.noisy import GAMMA, SIM, ingredients
 from tests.gradients.worlds import linear
 
 CUTS = [Cut((edge,)) for edge in EDGES]
-CUTS += [Cut(rows=(1,)), Cut(columns=(0,)), Cut(("observation", "state_reward"), (0,), (1,))]
-
-
-def held(x, edge, cut):
-    return x.detach() if edge in cut.edges else x
+CUTS += [Cut(rows=(1,)), Cut(columns=(0,)), Cut((), (0,), (1,))]
 
 
 def partly_detached(s, kept):
@@ -33,7 +29,7 @@ def partly_detached(s, kept):
 
 def moved(model, s, a, xi, cut):
     """The next state, whose rows and columns of ∂s′/∂s are cut entry by entry."""
-    s, a = held(s, "transition", cut), held(a, "control", cut)
+    s = s.detach() if cut.edges else s
     whole = model.step(partly_detached(s, lambda j: j not in cut.columns), a, xi).state
     rowless = model.step(s.detach(), a, xi).state
     return torch.stack(
@@ -47,11 +43,11 @@ def loop(model, policy, critic, starts, horizon, every, cut, seed):
     s, total = begin.states, 0.0
     for t in range(horizon + 1):
         chosen = policy if every or t == 0 else frozen
-        a = act(chosen, held(s, "observation", cut), begin.policy_noise(policy, seed, t))
+        a = act(chosen, s, begin.policy_noise(policy, seed, t))
         if t == horizon:
             break
         xi = begin.dynamics_noise(model, seed, t)
-        paid = model.step(held(s, "state_reward", cut), held(a, "action_reward", cut), xi).reward
+        paid = model.step(s, a, xi).reward
         total = total + GAMMA**t * paid
         s = moved(model, s, a, xi, cut)
     total = total + GAMMA**horizon * critic(s, a)
@@ -82,7 +78,7 @@ def test_one_cut_leaves_the_estimators_beside_it_whole():
     policy.weight.data = torch.tensor([[-0.6, -0.9]]).double()
     whole = named.bptt(task.simulator, task.discount, 4)
     first = replace(named.bptt(task.simulator, task.discount, 4), actions="first")
-    cut = Cut(("observation",))
+    cut = Cut(("transition",))
     chosen = {"whole": whole, "cut": replace(whole, cut=cut), "all": replace(whole)}
     chosen |= {"first": first, "first cut": replace(first, cut=cut), "one": replace(first)}
     profile = gradlab.measure(task, policy, None, chosen, horizon=4, starts=64)
@@ -93,22 +89,23 @@ def test_one_cut_leaves_the_estimators_beside_it_whole():
         one_step, cut_name = norm[name, "mean_norm", 1], {"whole": "cut"}.get(name, "first cut")
         assert norm[cut_name, "mean_norm", 1] == one_step
         assert abs(norm[cut_name, "mean_norm", 4] / norm[name, "mean_norm", 4] - 1) > 0.01
-    assert profile.config["cut"] == {"cut": "observation", "first cut": "observation"}
+    assert profile.config["cut"] == {"cut": "transition", "first cut": "transition"}
 
 
 def test_a_soft_gradient_is_cut_at_the_density_of_later_actions_too():
     policy, critic, starts = ingredients()
-    soft = replace(named.maac(SIM, critic, GAMMA, 2, 0.3), cut=Cut(("observation",)))
+    soft = replace(named.maac(SIM, critic, GAMMA, 2, 0.3), cut=Cut(("transition",)))
     begin = as_starts(starts, 2)
     s, total = begin.states, 0.0
     for t in range(3):
-        a, density = policy.with_log_prob(s.detach(), begin.policy_noise(policy, 5, t))
+        a, density = policy.with_log_prob(s, begin.policy_noise(policy, 5, t))
         total = total - GAMMA**t * 0.3 * density
         if t == 2:
             total = total + GAMMA**2 * critic(s, a)
             break
-        out = SIM.step(s, a, begin.dynamics_noise(SIM, 5, t))
-        total, s = total + GAMMA**t * out.reward, out.state
+        noise = begin.dynamics_noise(SIM, 5, t)
+        total = total + GAMMA**t * SIM.step(s, a, noise).reward
+        s = SIM.step(s.detach(), a, noise).state
     want = torch.autograd.grad(total.mean(), list(policy.parameters()))
     got = soft.mean_gradient(policy, starts, seed=5)
     torch.testing.assert_close(got, torch.cat([g.flatten() for g in want]), rtol=1e-9, atol=1e-11)
@@ -127,13 +124,13 @@ def test_coordinates_are_found_by_name():
     ("make", "word"),
     [
         (lambda: Cut("observation"), "expected a tuple"),
-        (lambda: Cut(("sight",)), "edges of a cut is 'sight', expected one of observation"),
+        (lambda: Cut(("sight",)), "edges of a cut is 'sight', expected one of transition"),
         (lambda: Cut(rows=(-1,)), "row or column of a cut is -1"),
         (lambda: replace(named.bptt(linear(), 0.9, 2), cut=Cut(columns=(2,))), "column 2.*0 … 1"),
         (lambda: replace(named.bptt(linear(), 0.9, 2), cut="observation"), "expected a Cut"),
         (
             lambda: replace(
-                named.likelihood_ratio(linear(), None, 0.9, 2), cut=Cut(("observation",))
+                named.likelihood_ratio(linear(), None, 0.9, 2), cut=Cut(("transition",))
             ),
             "nothing is differentiated",
         ),

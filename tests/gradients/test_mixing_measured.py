@@ -85,7 +85,7 @@ def test_a_policy_without_a_head_is_refused():
         on(Dense())()
 
 
-ALSO = ("score", "ivw", "ddcg", "total", "cut_observation")
+ALSO = ("score", "ivw", "ddcg", "total", "cut_transition")
 
 
 def test_the_list_has_every_name_beside_the_default_estimators():
@@ -109,7 +109,7 @@ def test_names_beside_the_default_estimators():
     assert profile.config["also"] == list(ALSO)
     plain = policy.policy
     for also, given, word in [
-        (("ivwh",), plain, "also is 'ivwh', expected one of score, ivw, ddcg, total, cut_obs"),
+        (("ivwh",), plain, "also is 'ivwh', expected one of score, ivw, ddcg, total, cut_tra"),
         (("ivw",), plain, "stochastic policy"),
         (("score",), plain, "stochastic policy"),
         ("score", plain, "expected a tuple"),

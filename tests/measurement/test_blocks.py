@@ -189,7 +189,6 @@ def test_what_does_not_fit_is_measured_in_blocks(small):
 @pytest.mark.parametrize(
     ("change", "word"),
     [
-        (dict(consequence=True), "consequence steps from single starts"),
         (dict(attribute=True), "attribute substitutes at single starts"),
         (dict(law="start"), "truth='matched' is measured whole"),
         (dict(starts=10**9), "more than"),

@@ -58,15 +58,14 @@ def measured(**rest: object) -> Profile:
     return measure(task, policy(), critic(), horizon=2, starts=16, **rest)
 
 
-@pytest.mark.parametrize("stage", ["checks", "steps"])
+@pytest.mark.parametrize("stage", ["checks", "rehearsal"])
 def test_what_was_measured_before_stands_in_the_file(stage: str, tmp_path: Path) -> None:
-    whole = measured(consequence=True)
-    kept = load(stopped_at(stage, consequence=True).save(tmp_path / "run.h5"))
+    whole = measured()
+    kept = load(stopped_at(stage).save(tmp_path / "run.h5"))
     assert kept.config["interrupted"] == stage and "interrupted" not in whole.config
     pd.testing.assert_frame_equal(kept.table(), whole.table())
-    assert (kept.sanity is None) == (stage == "checks")
-    assert kept.realised is not None and kept.consequence is None
-    assert whole.consequence is not None
+    assert kept.sanity is None and kept.realised is not None
+    assert (kept.rehearsal is None) == (stage == "rehearsal")
 
 
 @pytest.mark.parametrize("stage", ["truth", "estimators"])

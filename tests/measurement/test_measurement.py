@@ -271,7 +271,7 @@ def test_the_objectives_explicit_gradients_count_towards_the_memory(little):
     wide = nn.Sequential(nn.Linear(1, 20_000), nn.Tanh(), nn.Linear(20_000, 1)).double()
     with pytest.raises(InputError, match=f"{many} starts needs about .* GB"):
         gradlab.measure(
-            task, wide, Quadratic(), horizon=1, starts=many, truth="objective", consequence=True
+            task, wide, Quadratic(), horizon=1, starts=many, truth="objective", attribute=True
         )
 
 

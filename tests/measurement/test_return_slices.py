@@ -22,12 +22,10 @@ from gradlab.measurement.return_slices import (
     roughness,
     slices,
 )
-from gradlab.measurement.shared_truth import shared_truth
 from gradlab.networks.mlp import Policy
-from gradlab.remedies import slicing
 from gradlab.systems.linear import LinearQuadratic
 from gradlab.systems.system import Transition
-from gradlab.tasks import double_integrator, pendulum
+from gradlab.tasks import pendulum
 from gradlab.truth.lqr import ExactCritic, lqr_gradient, lqr_return
 
 GAMMA, N, STEPS = 0.9, 24, 6
@@ -237,53 +235,3 @@ def test_a_direction_that_leads_nowhere_is_refused_by_name(wrong: Tensor) -> Non
 def test_scores_move_no_action() -> None:
     with pytest.raises(InputError, match="actions is 'score'"):
         sliced(Estimator(world(), None, "score", Tail(1, None, GAMMA)), U)
-
-
-def lines_of_a_trial(n: int = 16):
-    """A model that is the simulator, and one that leaves the finite numbers."""
-    task = double_integrator(noise=0.0)
-    simulator = task.simulator
-    assert isinstance(simulator, LinearQuadratic)
-    wild = LinearQuadratic(
-        1e200 * simulator.A, simulator.B, simulator.Q, simulator.R, simulator.noise_covariance
-    )
-    truth = shared_truth(task, linear_policy(), starts=n, horizon=4, batch=8)
-    tail = Tail(4, ExactCritic(simulator, W, task.discount), task.discount)
-    return truth, {"exact": simulator, "wild": wild}, tail
-
-
-def points(lines: slicing.Lines, model: str, direction: str) -> list[float]:
-    rows = [r for r in lines.rows if (r["model"], r["direction"]) == (model, direction)]
-    assert [r["alpha"] for r in rows] in ([], pytest.approx(ALPHAS))
-    return [float(r["value"]) for r in rows]  # type: ignore[arg-type]
-
-
-def test_a_model_that_is_the_simulator_has_the_simulators_surface() -> None:
-    truth, models, tail = lines_of_a_trial()
-    own, true = (f(truth, models, tail) for f in (slicing.model_lines, slicing.simulator_lines))
-    along = points(own, "exact", "gradient")
-    assert along == pytest.approx(points(true, "exact", "gradient"), rel=1e-2)
-    at_random = points(own, "exact", "random")
-    assert at_random == pytest.approx(points(true, "simulator", "random"), rel=1e-2)
-    assert along[11] > abs(at_random[11]) > 0
-    assert [(v.model, v.key.block, v.key.at) for v in true.roughness] == [
-        ("simulator", "random", 4)
-    ]
-    assert all(v.left_out is not None and len(v.left_out) == 16 for v in true.roughness)
-
-
-def test_a_gradient_that_is_not_finite_is_not_walked_along() -> None:
-    truth, models, tail = lines_of_a_trial()
-    own = slicing.model_lines(truth, models, tail)
-    assert not points(own, "wild", "gradient") and points(own, "wild", "random")
-    columns = slicing.columns(own.rows)
-    assert set(columns) == set(slicing.COLUMNS)
-    assert len(columns["alpha"]) == 3 * len(ALPHAS) and columns["at"].dtype == np.int64
-
-
-def test_roughness_of_some_of_the_starts_claims_no_pairing_with_all(monkeypatch) -> None:
-    monkeypatch.setattr(slicing, "STARTS", 8)
-    truth, models, tail = lines_of_a_trial()
-    own = slicing.model_lines(truth, {"exact": models["exact"]}, tail)
-    assert {row["n"] for row in own.rows} == {8}
-    assert all(value.left_out is None for value in own.roughness)

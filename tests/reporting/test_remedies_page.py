@@ -15,7 +15,6 @@ from gradlab.verdicts.remedies.sentences import verdict
 from tests.first_screens import check_first_screen, opened
 from tests.planted_remedies import (
     ARMS,
-    BARE,
     LEVELS,
     RUN,
     TABLE,
@@ -76,11 +75,6 @@ def test_a_hostile_task_is_text(tab: Any, tmp_path: Path) -> None:
     assert attack in tab.locator("h1").inner_text()
     assert tab.locator("img").count() == 0 and tab.title() != "broken"
     assert tab.locator("script").count() == 1 and len(seen) == 1
-
-
-def test_a_run_without_slices_has_a_page_without_them() -> None:
-    sections = [{each.section for each in remedies_page.panels(run)} for run in (RUN, BARE)]
-    assert sections[0] - sections[1] == {remedies_page.SURFACE}
 
 
 def test_the_first_screen_names_action_price_and_more_samples(tab: Any, tmp_path: Path) -> None:

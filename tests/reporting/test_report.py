@@ -7,7 +7,6 @@ from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
@@ -16,7 +15,6 @@ from gradlab.cli.program import main
 from gradlab.errors import InputError
 from gradlab.reporting import kinds, profile_page, render, report
 from gradlab.runs.check_results import CheckResult
-from gradlab.runs.one_step import TRUTH, OneStepImprovement
 from gradlab.storage import journal
 from gradlab.verdicts.measurement.verdict import Sentence
 from tests import planted
@@ -154,7 +152,7 @@ def test_sections_come_in_the_order_of_the_decision(tab: Any, page: Path) -> Non
         "Why", "Sanity", "Gain of a step", "For how many updates it lasts",
         "Bias, variance and error", "Direction and noise",
         "Where the error comes from", "Growth with the horizon", "Estimators and weights",
-        "Consequence of a step", "Every number",
+        "Every number",
         "How this was computed",
     ]  # fmt: skip
 
@@ -260,8 +258,7 @@ def test_equal_profiles_make_equal_pages(page: Path) -> None:
 def test_what_a_file_lacks_is_said_with_the_way_to_get_it(tab: Any, page: Path) -> None:
     opened(tab, page)
     told = tab.locator("main").text_content()
-    for way in ("gradlab attribute RUN.h5", "measure with --consequence"):
-        assert way in told
+    assert "gradlab attribute RUN.h5" in told
 
 
 def test_sentences_beyond_the_fold_are_one_click_away(tab: Any, tmp_path: Path) -> None:
@@ -274,22 +271,6 @@ def test_sentences_beyond_the_fold_are_one_click_away(tab: Any, tmp_path: Path) 
     assert not box.get_by_text("Sentence number 7.").is_visible()
     box.locator("summary").click()
     assert box.get_by_text("Sentence number 7.").is_visible()
-
-
-def stepped() -> OneStepImprovement:
-    cells = ((TRUTH, 0), ("model", 5))
-    gain = np.array([[1.0, 1.1, 0.9, 1.0], [0.5, 0.6, 0.4, 0.5]])
-    steps = np.array([-2.0, -1.0, 0.0, 1.0, 2.0])
-    slices = gain[:, None] * steps[None, :, None]
-    return OneStepImprovement(cells, gain, np.ones(4), 1.0, 0.01, 0.0, steps, (0, 1), slices, 9, 8)
-
-
-def test_steps_that_were_taken_are_drawn_with_their_shares() -> None:
-    profile = planted.Profile(consequence=stepped())
-    text = shown(profile, (), "t", "step_gains", "step_slices")
-    assert "Consequence: one step along each gradient" in text
-    assert ">100%<" in text and ">50%<" in text
-    assert "measure with --consequence" not in text
 
 
 def test_checks_read_from_the_numbers_stand_among_the_others() -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from scipy import stats
@@ -126,15 +124,13 @@ def test_levels_hold_every_model_also_those_without_a_pair():
 def test_a_file_gives_everything_back_bit_for_bit(tmp_path):
     key = Key("jacobian_error", "B", region="smooth")
     before = pair([0.1, 0.2], [0.3, 0.1], key)
-    slices = {"model": np.array(["dd"], dtype=object), "x": np.array([0.5])}
-    before = replace(before, slices=slices)
     path = before.save(tmp_path / "run.h5")
     after = load(path)
     assert after.pairs == before.pairs and after.trials == 2
     for name, values in before.cells.columns.items():
         np.testing.assert_array_equal(after.cells.columns[name], values)
     np.testing.assert_array_equal(after.cells.left_out, before.cells.left_out)
-    assert after.slices["x"].tolist() == [0.5] and after.config == CONFIG
+    assert after.config == CONFIG
     assert after.table().equals(before.table())
 
 

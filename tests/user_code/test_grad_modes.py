@@ -101,7 +101,7 @@ def measured(world: World, **more: object) -> np.ndarray:
 
 CALLS: dict[str, Callable[[World], np.ndarray]] = {
     "measure": lambda w: measured(w),
-    "attribute": lambda w: measured(w, law="start", attribute=[2], consequence=True),
+    "attribute": lambda w: measured(w, law="start", attribute=[2]),
     "gradients": lambda w: w.estimator("first").gradients(w.policy, w.starts).numpy(),
     "mean_gradient": lambda w: w.estimator("all").mean_gradient(w.policy, w.starts).numpy(),
     "compare_jacobians": lambda w: (

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from gradlab import choose
-from gradlab.reporting.panels import CONSEQUENCE, absent
 from gradlab.reporting.profile_page import shown
 from gradlab.runs.profile import COLUMNS, Profile
 from gradlab.statistics.intervals import interval
@@ -251,14 +250,6 @@ def test_without_a_truth_realised_gains_recommend_in_units_of_return():
     assert "changes the return by +0.2" in found.headline and "%" not in found.headline
     words, numbers = counted(f"{found.headline} {found.sure}")
     assert found.light == "act" and words <= WORDS and numbers <= NUMBERS
-
-
-def test_a_page_does_not_say_that_no_step_was_taken_where_steps_were():
-    profile = planted(PAPER)
-    assert "No steps were taken" in absent(profile)[CONSEQUENCE]
-    taken = stepped({("data", 0): -0.2, ("model_all", 5): 0.6})
-    text = absent(replace(profile, realised=taken))[CONSEQUENCE]
-    assert "No steps were taken" not in text and "measure with --consequence" in text
 
 
 def test_without_a_truth_and_without_a_gain_the_policy_is_kept():

@@ -10,9 +10,7 @@ import pytest
 from gradlab.choice import Agreement, Choice
 from gradlab.runs.check_results import EFFECT, FINITE, CheckResult
 from gradlab.runs.decision_rules import LogRatio
-from gradlab.runs.one_step import TRUTH, OneStepImprovement
 from gradlab.statistics.intervals import Interval
-from gradlab.verdicts.measurement.one_step import learning
 from gradlab.verdicts.measurement.verdict import ORDER, Evidence, verdict
 from gradlab.verdicts.remedies.variance_and_bias import remedy
 from gradlab.wording import span
@@ -133,42 +131,6 @@ def test_returns_that_are_lost_are_the_reason_why_it_is_open():
 def test_a_truth_that_does_not_hold_is_said_before_it(kind):
     about = [each.about for each in verdict(replace(FLAT, jumps=planted_jumps(kind)))]
     assert about[0] == "jumps" and "truth" in about[1:]
-
-
-def stepped(model: float, true: float = 1.0, noise: float = 0.1, curvature: float = 0.01):
-    rng = np.random.default_rng(0)
-    cells = ((TRUTH, 0), ("model", 5), ("model", H))
-    middle = np.array([true, model, 2 * model])[:, None]
-    wobble = rng.normal(size=(3, 60))
-    gain = middle + noise * (wobble - wobble.mean(axis=1, keepdims=True))
-    found = OneStepImprovement(
-        cells, gain, np.ones(60), 1e-3, 0.01, curvature, np.array([-1e-3, 0.0, 1e-3]), (0, 1),
-        np.zeros((2, 3, 60)), 150, 256,
-    )  # fmt: skip
-    (sentence,) = learning(replace(FLAT, consequence=found), "model")
-    return sentence
-
-
-def test_a_step_is_told_by_its_gain_and_its_share_of_the_true_gain():
-    sentence = stepped(0.71)
-    assert sentence.decided
-    assert (
-        "One step of length 0.001 along the model gradient at h = 5 changes the return by +0.71"
-        in (sentence.text)
-    )
-    assert "71% (CI 68% to 74%) of the true gradient's gain; at h = 12 142%" in sentence.text
-    assert "60 starts that made no gradient" in sentence.text
-
-
-def test_a_step_without_a_clear_gain_and_a_truth_without_one_are_undecided():
-    assert stepped(0.01, noise=1.0).text.startswith("Undecided whether one step")
-    lost = stepped(0.71, true=0.0)
-    assert "the true gradient's own gain is in doubt" in lost.text
-    assert "curvature is 30% of the slope even there" in stepped(0.71, curvature=0.3).text
-
-
-def test_runs_without_steps_say_nothing_of_learning():
-    assert learning(FLAT, "model") == []
 
 
 def test_horizons_that_differ_by_chance_alone_are_rarely_named():

@@ -5,7 +5,7 @@ closed (`>&-`)                 the null device stands in: else the next file to 
 reader gone (`| head -1`)      the rest is dropped, the exit code is that of the work
 standard output full           one line on standard error, exit code 1; what is saved stays
 standard error full or gone    messages are dropped, the work goes on
-no UTF-8 (`LANG=C`)            signs are spelled in ASCII: θ is theta, 10⁻³ is 10^-3
+no UTF-8 (`LANG=C`)            a sign that it lacks is escaped: θ is \\u03b8
 """
 
 from __future__ import annotations
@@ -15,30 +15,21 @@ import contextlib
 import io
 import os
 import sys
-import unicodedata
 from collections.abc import Callable, Iterator
-from itertools import groupby
 from typing import Any, final
 
 FAILED = 1
-SPELLED = "gradlab.spelled"  # the name under which codecs know `_spelled`
-SIGNS = {
-    "−": "-", "–": "-", "—": "--", "×": "x", "·": "*", "…": "...", "±": "+-", "≥": ">=", "≤": "<=",
-    "≠": "!=", "≈": "~", "→": "->", "←": "<-", "↔": "<->", "⇒": "=>", "∞": "inf", "√": "sqrt",
-    "∂": "d", "∇": "grad ", "∈": "in", "‖": "||", "′": "'", "“": '"', "”": '"', "‘": "'", "’": "'",
-    "•": "*", "●": "(*)", "◐": "(o)", "○": "( )", "°": " deg",
-}  # fmt: skip
+ESCAPED = "backslashreplace"
 
 
 @contextlib.contextmanager
 def lasting() -> Iterator[None]:
     """Inside, the standard streams of one command may fail without ending its work."""
     _filled()
-    codecs.register_error(SPELLED, _spelled)
     before, out = sys.stderr, sys.stdout
     errors = getattr(out, "errors", "strict")
     if isinstance(out, io.TextIOWrapper):
-        out.reconfigure(errors=SPELLED)
+        out.reconfigure(errors=ESCAPED)
     sys.stderr = _Lenient(before)
     try:
         yield
@@ -88,7 +79,7 @@ class _Lenient:
     def __init__(self, stream: Any) -> None:
         self._stream = stream
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors=SPELLED)
+            stream.reconfigure(errors=ESCAPED)
 
     def write(self, text: str) -> int:
         with contextlib.suppress(OSError):
@@ -129,30 +120,3 @@ def _filled() -> None:
             nowhere = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (as long as Python)
             setattr(sys, name, nowhere)
             setattr(sys, f"__{name}__", nowhere)
-
-
-def _spelled(error: UnicodeError) -> tuple[str, int]:
-    """ASCII spellings of signs that an encoding lacks, as an error handler of codecs."""
-    assert isinstance(error, UnicodeEncodeError)
-    runs = groupby(error.object[error.start : error.end], key=_raised)
-    return "".join(mark + "".join(map(_sign, run)) for mark, run in runs), error.end
-
-
-def _raised(sign: str) -> str:
-    """The mark before superscripts and subscripts."""
-    kind = unicodedata.decomposition(sign).split(" ")[0]
-    return {"<super>": "^", "<sub>": "_"}.get(kind, "")
-
-
-def _sign(sign: str) -> str:
-    if sign in SIGNS:
-        return SIGNS[sign]
-    name = unicodedata.name(sign, "")
-    if name.startswith("GREEK "):
-        letter = name.split(" LETTER ")[-1].split(" ")[0]
-        return letter.capitalize() if "CAPITAL" in name else letter.lower()
-    if name.startswith("BOX DRAWINGS "):
-        return "+" if " AND " in name else "|" if "VERTICAL" in name else "-"
-    parts = unicodedata.normalize("NFKD", sign)
-    plain = "".join(SIGNS.get(each, each) for each in parts if not unicodedata.combining(each))
-    return plain if plain.isascii() else plain.encode("ascii", "backslashreplace").decode()

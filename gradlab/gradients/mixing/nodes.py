@@ -85,7 +85,7 @@ def nodes(estimator: Choices, requested: Asked, shared: Shared | None) -> Nodes:
         tail_gradient(path, tail.critic, tail.value, termination),
         draws,
         from_factors(head, traced.factors, states, states[:, :0]),
-        torch.zeros_like(K) if "observation" in estimator.cut.edges else K,
+        K,
         returns_to_go(estimator, path, horizons, termination),
         counted,
     )

@@ -10,8 +10,6 @@ Reading needs neither the task nor torch. The quantities, per model and trial:
     least_mse          the smallest of them over the horizons
     usable_horizon, best_horizon    the prefix of usable horizons, and where the error is least
     lyapunov                        of the closed loop
-    roughness          of slices of the return on the model's surface at the largest horizon, along
-                       its gradient and at random (block)
     held_out_nll, held_out_mse, fit_seconds, step_cost      the price; costs relative to "nll"
 
 A trial is one fit (and one record, where data is not given). Intervals are over trials, paired;
@@ -27,7 +25,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from gradlab.runs.remedies import tables
 from gradlab.runs.remedies.values import LABELS, NUMBERS, Cells, Pair
@@ -47,8 +44,6 @@ class Remedies:
         cells: the values, and what is compared with what.
         config: what was asked for; environment: what it ran on.
         notes: what a reader must know, by topic: dropped members, masked samples, epochs.
-        slices: of the return in the first trial, by column, each [rows] (`remedies.slicing`); None:
-            none were made.
     """
 
     cells: Cells
@@ -56,7 +51,6 @@ class Remedies:
     config: Mapping[str, Any]
     environment: Mapping[str, str]
     notes: Mapping[str, Any]
-    slices: Mapping[str, NDArray[Any]] | None = None
 
     @property
     def trials(self) -> int:
@@ -106,8 +100,6 @@ def _to_record(run: Remedies) -> Record:
         "starts": left_out,
         "pairs": codec.table(run.pairs, Pair),
     }
-    if run.slices is not None:
-        groups["slices"] = codec.by_column(run.slices)
     return Record(header(KIND, run.config, run.environment, notes=run.notes), groups)
 
 
@@ -119,6 +111,5 @@ def _from_record(record: Record, path: Path) -> Remedies:
         return Remedies(
             cells=Cells({name: columns[name] for name in COLUMNS}, left_out),
             pairs=codec.rows(Pair, groups["pairs"]),
-            slices=codec.columns(groups["slices"]) if "slices" in groups else None,
             **described(record, "notes"),
         )

@@ -4,7 +4,7 @@ Every form is printed only where its test passes, else its undecided twin; no nu
 its interval and N. The numbers are those of `decision_rules`, `choice` and the attribution.
 
     horizon 1   spread 2   sources 3   data or model 4   weights 5   sampling 6   soundness 7, 8
-    remedies 10 (of a comparison)   learning 11   truth 12 (`truth_words`)
+    remedies 10 (of a comparison)   truth 12 (`truth_words`)
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from gradlab.verdicts.choice.sentences import statements
 from gradlab.verdicts.facts import Facts, facts
 from gradlab.verdicts.measurement.data_or_model import ABOUT, data_against
 from gradlab.verdicts.measurement.horizon import horizon, paired_horizon
-from gradlab.verdicts.measurement.one_step import learning
 from gradlab.verdicts.measurement.recommendation import recommendation
 from gradlab.verdicts.measurement.sampling import batch, tails
 from gradlab.verdicts.measurement.soundness import checks, health, lost, premises
@@ -44,11 +43,11 @@ __all__ = [
 SHOWN = 6  # sentences that a reader sees before the fold
 # What stops everything, what to set now, what to mend, then why.
 ORDER = (
-    "starts", "health", "agreement", "horizon", "source", "weights", "samples", ABOUT, "learning",
+    "starts", "health", "agreement", "horizon", "source", "weights", "samples", ABOUT,
     "sanity", "variance", "jumps", "truth", "tails",
 )  # fmt: skip
 OF_VARIANCE = ("horizon", "samples", "variance", "weights", ABOUT)
-QUIET = ("source", "weights", "learning", "variance")  # undecided: nothing to do
+QUIET = ("source", "weights", "variance")  # undecided: nothing to do
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,7 +151,7 @@ def _of_errors(profile: Profile, known: Evidence, name: str) -> list[Sentence]:
     if not judged_horizons(profile, name):
         return data_against(profile, name)
     sentences = data_against(profile, name) + source(profile, known.attribution, name)
-    sentences += weights(known.choice) + learning(profile, name)
+    sentences += weights(known.choice)
     if profile.truth["status"] == "imprecise":
         return sentences + paired_horizon(profile, name)
     return sentences + horizon(profile, name) + batch(profile, name)
