@@ -11,7 +11,7 @@ from torch import nn
 from analyses import beside_sb3
 from analyses.beside_sb3 import NAMES, Name
 from gradlab.systems.pendulum import TORQUE_LIMIT
-from gradlab.training import adam
+from gradlab.training import trained as adam
 from gradlab.training.algorithm import Algorithm
 from gradlab.training.learner import Learner
 from gradlab.training.parts.targets import OneStep

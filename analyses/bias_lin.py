@@ -36,7 +36,11 @@ from gradlab.fitting.policies import riccati_gain
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.tail import Tail
 from gradlab.networks.mlp import Policy
-from gradlab.statistics.bounds.ddppo import DDPPOConstants, ddppo_bias, ddppo_printed_coefficients
+from gradlab.statistics.bounds.improvement import (
+    DDPPOConstants,
+    ddppo_bias,
+    ddppo_printed_coefficients,
+)
 from gradlab.systems.linear import LinearQuadratic
 from gradlab.systems.system import System
 

@@ -36,7 +36,6 @@ from gradlab.gradients.tail import Tail
 from gradlab.networks.mlp import Policy, QCritic
 from gradlab.progress import Progress
 from gradlab.runs.profile import Profile
-from gradlab.systems.bicycle import TABLE3
 from gradlab.systems.cartpole import (
     MODEL_BIAS,
     MODEL_NOISE,
@@ -47,7 +46,7 @@ from gradlab.systems.cartpole import (
 )
 from gradlab.systems.linear import LinearQuadratic
 from gradlab.systems.system import System
-from gradlab.systems.vehicle import VehicleModel
+from gradlab.systems.vehicle import TABLE3, VehicleModel
 from gradlab.tasks import Task
 
 FOLDER = Path("reports/bias-variance")

@@ -32,12 +32,11 @@ from analyses.checkpoint_samples import (
     products,
 )
 from gradlab.statistics.comparison import difference, log_ratio
-from gradlab.statistics.grams import mixture_moments
+from gradlab.statistics.grams import ActionProducts, mixture_moments
 from gradlab.statistics.intervals import Interval, interval
-from gradlab.statistics.kernels import ActionProducts
 from gradlab.statistics.mixing import Weights, direction_weights, mse_weights
 from gradlab.statistics.moments import Estimate, estimates
-from gradlab.training.parts.weights import MpgWeights
+from gradlab.training.parts.context import MpgWeights
 
 SHOWN = ("bias2", "variance", "mse", "relative_mse", "cosine")
 Row = dict[str, object]

@@ -35,13 +35,12 @@ from gradlab.data.noise import stream
 from gradlab.gradients import gram
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.policy_jacobian import policy_jacobian
-from gradlab.gradients.setting import Setting
 from gradlab.gradients.start_laws import visitation
 from gradlab.gradients.starts import Starts, as_starts
-from gradlab.gradients.tail import Tail
+from gradlab.gradients.tail import Setting, Tail
 from gradlab.measurement.moments.inner_products import first_action_gradients
 from gradlab.networks import checkpoint
-from gradlab.statistics.kernels import ActionProducts
+from gradlab.statistics.grams import ActionProducts
 from gradlab.storage import records
 from gradlab.systems.system import System
 from gradlab.tasks import Task

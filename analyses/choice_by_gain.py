@@ -35,9 +35,8 @@ from analyses.verdicts import Verdict, save
 from gradlab import choose
 from gradlab.measurement.assembly import assembled
 from gradlab.runs.profile import Profile
-from gradlab.statistics.grams import explicit_grams
+from gradlab.statistics.grams import GroupProducts, Kernels, explicit_grams
 from gradlab.statistics.intervals import skewness_corrected
-from gradlab.statistics.kernels import GroupProducts, Kernels
 from gradlab.statistics.moments import Array, Estimate
 
 DS, DA, GAMMA, NOISE = 3, 2, 0.95, 0.1

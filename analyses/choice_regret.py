@@ -58,9 +58,8 @@ from gradlab.figures.through_training import (
 )
 from gradlab.provenance import environment
 from gradlab.statistics.comparison import difference, log_ratio
-from gradlab.statistics.grams import only
+from gradlab.statistics.grams import ActionProducts, only
 from gradlab.statistics.intervals import Interval
-from gradlab.statistics.kernels import ActionProducts
 from gradlab.statistics.mixing import Contestant, contestant, judged
 from gradlab.statistics.moments import Estimate
 

@@ -32,7 +32,7 @@ from gradlab.data.noise import stream
 from gradlab.fitting import stabilising_policy
 from gradlab.gradients.rollout import rollout
 from gradlab.gradients.starts import Starts, as_starts
-from gradlab.statistics.error_growth import ErrorGrowth, error_growth
+from gradlab.statistics.growth import ErrorGrowth, error_growth
 from gradlab.systems import cartpole, vehicle
 from gradlab.tasks import Task
 

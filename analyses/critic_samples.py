@@ -35,7 +35,7 @@ from analyses.checkpoint_samples import (
 from analyses.mpg_table_1 import task_of
 from gradlab.data.noise import stream
 from gradlab.fitting.critics import fit_critic
-from gradlab.gradients.setting import Setting
+from gradlab.gradients.tail import Setting
 from gradlab.measurement.moments.inner_products import first_action_gradients
 from gradlab.networks.mlp import QCritic
 from gradlab.storage import records

@@ -61,7 +61,7 @@ from gradlab.training.algorithm import Algorithm
 from gradlab.training.algorithms import find, with_temperature
 from gradlab.training.checkpoints import resume_file
 from gradlab.training.loop import train
-from gradlab.training.parts.fits import Passes
+from gradlab.training.parts.context import Passes
 from gradlab.training.parts.sources import Newest
 from gradlab.training.parts.temperature import Automatic
 

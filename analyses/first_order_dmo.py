@@ -39,9 +39,9 @@ from analyses.model_based_claims import in_words, numbers_of
 from analyses.pooled_gradients import ends
 from analyses.verdicts import Verdict, save
 from gradlab.figures.style import BLUE, GRID, VERMILION, ruled
+from gradlab.runs.decision_rules import COSINE
 from gradlab.runs.training.pairs import paired_returns
 from gradlab.runs.training.results import load
-from gradlab.runs.usable_horizons import COSINE
 from gradlab.statistics.comparison import on_joint_groups, ratio_interval
 from gradlab.statistics.moments import Estimate
 

@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 
 from analyses.pooled_gradients import Pooled, ends, pooled, with_ends
+from gradlab.runs.decision_rules import COSINE, EXCESS, in_ranges
 from gradlab.runs.training.results import Training
-from gradlab.runs.usable_horizons import COSINE, EXCESS, in_ranges
 from gradlab.statistics.moments import combine
 
 DECIDES = 2  # stage

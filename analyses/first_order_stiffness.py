@@ -51,8 +51,8 @@ from gradlab import tasks
 from gradlab.data.noise import child
 from gradlab.data.replay import Batch
 from gradlab.figures.style import ruled
-from gradlab.gradients.setting import Setting
 from gradlab.gradients.starts import as_starts
+from gradlab.gradients.tail import Setting
 from gradlab.runs.training.results import load
 from gradlab.statistics.moments import Estimate
 from gradlab.tasks import Task
@@ -60,16 +60,15 @@ from gradlab.training import checkpoints
 from gradlab.training.algorithm import Algorithm
 from gradlab.training.algorithms import find
 from gradlab.training.alone import alone
-from gradlab.training.configuration import describe
 from gradlab.training.draws import Draws
 from gradlab.training.learner import Learner
-from gradlab.training.loop import train
-from gradlab.training.measured import gradient_errors, row_starts
+from gradlab.training.loop import describe, train
+from gradlab.training.measured import gradient_errors, row_gradients
 from gradlab.training.measured.row_errors import moments_of
 from gradlab.training.measured.row_gradients import StartGradients, start_gradients
 from gradlab.training.members import unstacked
-from gradlab.training.models.window_slopes import simulator_slopes
-from gradlab.training.parts.fits import Passes
+from gradlab.training.models.seed_models import simulator_slopes
+from gradlab.training.parts.context import Passes
 from gradlab.training.parts.sources import Newest
 from gradlab.training.settings import Settings
 from gradlab.training.state import Run, begin
@@ -139,14 +138,14 @@ def restored(world: World, folder: Path, scale: Scale) -> Run:
 def measured(world: World, folder: Path, scale: Scale) -> pd.DataFrame:
     """One row for each C: the ratio of its MSE to that of ∞, and what it cuts."""
     run = restored(world, folder, scale)
-    batches = row_starts.batches(run)
+    batches = row_gradients.batches(run)
     like = torch.zeros((), dtype=torch.float64)
     errors: dict[float, list[Estimate]] = {C: [] for C in THRESHOLDS}
     stiffness: list[Tensor] = []
     for seed in np.flatnonzero(run.learner.finite()):
         single = alone(run.learner, int(seed), precision="float64", device="cpu")
-        batch, count = row_starts.rows_of(run, int(seed), batches, like)
-        if count < row_starts.FEWEST:
+        batch, count = row_gradients.rows_of(run, int(seed), batches, like)
+        if count < row_gradients.FEWEST:
             continue
         stiff, at = gradients(run, single, batch)
         stiffness.append(stiff)
@@ -166,7 +165,7 @@ def gradients(
     slopes = simulator_slopes(run.task.simulator, batch)
     ds = batch.state.shape[2]
     stiff = torch.linalg.matrix_norm(slopes[..., :ds, :ds], 2)
-    draws = Draws(single.seeds, single.dtype, single.device, row_starts.USE, block=1)
+    draws = Draws(single.seeds, single.dtype, single.device, row_gradients.USE, block=1)
     beyond = _value_slope(single, batch, draws, run.iteration)
     term = run.algorithm.terms[0]
     return stiff[0], {
@@ -204,7 +203,7 @@ def truth(run: Run, single: Learner, states: Tensor) -> Tensor | None:
     policy = unstacked(single.policy, 0, copy.deepcopy(single.policy_module).double())
     setting = Setting(
         simulator, policy, as_starts(states, simulator.state_dim), run.task.discount,
-        run.task.horizon, run.settings.termination, child(single.seeds[0], row_starts.USE),
+        run.task.horizon, run.settings.termination, child(single.seeds[0], row_gradients.USE),
     )  # fmt: skip
     return score_truth(setting, (HORIZON,)).gradients(HORIZON)
 

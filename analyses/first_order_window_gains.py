@@ -57,12 +57,11 @@ from analyses.first_order_window import contrast
 from analyses.model_based_claims import in_words, numbers_of
 from analyses.verdicts import Verdict, save
 from gradlab.figures.style import BLUE, INK, ruled
+from gradlab.gradients.bptt import horizon_gradients
 from gradlab.gradients.estimator import Estimator
-from gradlab.gradients.horizons import horizon_gradients
-from gradlab.gradients.setting import Setting
 from gradlab.gradients.start_laws import visitation
-from gradlab.gradients.tail import Tail
-from gradlab.measurement.steps import Direction, judging_starts, realise
+from gradlab.gradients.tail import Setting, Tail
+from gradlab.measurement.realised_gains import Direction, judging_starts, realise
 from gradlab.networks import checkpoint
 from gradlab.training import checkpoints
 

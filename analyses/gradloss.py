@@ -46,8 +46,8 @@ from gradlab.fitting.derivative_losses import DirectionalDerivative
 from gradlab.fitting.fitted import Fit
 from gradlab.fitting.losses import OneStep
 from gradlab.fitting.model_settings import SMALL
-from gradlab.fitting.two_models import doubled
-from gradlab.systems.two_models import TwoModels
+from gradlab.fitting.models import doubled
+from gradlab.systems.learned import TwoModels
 
 FOLDER = Path("reports/remedies")
 ROWS = (1000, 3000, 10_000)

@@ -29,7 +29,7 @@ from gradlab.jacobians.comparison import compare_jacobians
 from gradlab.provenance import environment
 from gradlab.runs.jacobians import JacobianRun, load
 from gradlab.tasks import Task, task_from_name
-from gradlab.verdicts.jacobians.sentences import verdict
+from gradlab.verdicts.jacobians.first_screen import verdict
 
 FOLDER = Path("reports/jacobians")
 ENVIRONMENTS = (

@@ -27,8 +27,8 @@ from torch import Tensor, nn
 import gradlab
 from analyses.verdicts import put
 from gradlab import systems
-from gradlab.gradients.setting import Setting
 from gradlab.gradients.starts import as_starts
+from gradlab.gradients.tail import Setting
 from gradlab.measurement.jumps import find_jumps
 from gradlab.networks.policies import Gaussian
 from gradlab.runs.jumps import UPDATE

@@ -33,15 +33,14 @@ from gradlab.data.noise import child, stream
 from gradlab.fitting.model_settings import SMALL
 from gradlab.fitting.models import fit_model
 from gradlab.fitting.policies import stabilising_policy
+from gradlab.gradients.bptt import horizon_gradients
 from gradlab.gradients.estimator import Estimator
-from gradlab.gradients.horizons import horizon_gradients
 from gradlab.gradients.recording import record
 from gradlab.gradients.tail import Tail
 from gradlab.logs.measure import measure_logs
 from gradlab.networks.mlp import Policy
 from gradlab.networks.policies import Gaussian
-from gradlab.runs.logs import LogsRun
-from gradlab.runs.logs_numbers import TOLERANCE, agreements, numbers
+from gradlab.runs.logs import TOLERANCE, LogsRun, agreements, numbers
 from gradlab.systems.learned import LearnedSystem
 from gradlab.systems.system import System
 from gradlab.tasks import Task

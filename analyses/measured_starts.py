@@ -26,8 +26,8 @@ from analyses.mpg_table_1 import task_of
 from analyses.verdicts import put
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.tail import Tail
+from gradlab.measurement.assembly import SharedTruth, shared_truth
 from gradlab.measurement.moments.inner_products import estimator_moments
-from gradlab.measurement.shared_truth import SharedTruth, shared_truth
 from gradlab.networks import checkpoint
 from gradlab.storage import records
 from gradlab.tasks import Task

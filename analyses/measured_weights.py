@@ -36,7 +36,7 @@ from gradlab.cli.terminal.progress_bars import bars
 from gradlab.training.algorithms import Algorithm, Term, find, measured
 from gradlab.training.checkpoints import resume_file
 from gradlab.training.loop import train
-from gradlab.training.parts.weights import FixedWeights
+from gradlab.training.parts.context import FixedWeights
 
 FOLDER = Path("reports/measured-weights")
 TASKS = ("path_tracking", "inverted_pendulum")

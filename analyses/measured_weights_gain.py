@@ -23,8 +23,12 @@ import tyro
 from analyses.measured_weights import FIXED, FOLDER, GAIN, TASKS
 from analyses.measured_weights_report import averaged, best_fixed
 from analyses.verdicts import put
-from gradlab.runs.training.measured_outcomes import NO_TRUTH, SWITCHED
-from gradlab.runs.training.measured_weights import gains_over_rule, interval_of_mean
+from gradlab.runs.training.measured_weights import (
+    NO_TRUTH,
+    SWITCHED,
+    gains_over_rule,
+    interval_of_mean,
+)
 from gradlab.runs.training.results import GOALS, Training, first_reached, load
 from gradlab.wording import percent
 

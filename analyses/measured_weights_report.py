@@ -18,8 +18,12 @@ from matplotlib.ticker import FuncFormatter
 from analyses.measured_weights import FIXED, MEASURED, RULES, SETS, TASKS
 from analyses.verdicts import Verdict
 from gradlab.figures.style import BLUE, GREEN, INK, MUTED, VERMILION
-from gradlab.runs.training.measured_outcomes import NO_TRUTH, SWITCHED
-from gradlab.runs.training.measured_weights import interval_of_mean, logs_over_rule
+from gradlab.runs.training.measured_weights import (
+    NO_TRUTH,
+    SWITCHED,
+    interval_of_mean,
+    logs_over_rule,
+)
 from gradlab.runs.training.pairs import Pair, pairs
 from gradlab.runs.training.results import GOALS, Training, first_reached, load
 from gradlab.wording import percent

@@ -27,8 +27,7 @@ from torch import Tensor
 from analyses.model_worlds import LONGEST, World, world
 from analyses.paired_trials import HORIZONS, Row, spread
 from gradlab.data.trajectories import Trajectories
-from gradlab.fitting.descent import Descent
-from gradlab.fitting.fitted import Fit, finished
+from gradlab.fitting.fitted import Descent, Fit, finished
 from gradlab.fitting.losses import Loss
 from gradlab.fitting.model_settings import SMALL, ModelSettings
 from gradlab.fitting.models import prepared

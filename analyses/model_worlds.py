@@ -28,7 +28,7 @@ from gradlab.data.noise import stream
 from gradlab.data.trajectories import Trajectories
 from gradlab.fitting.collection import collect, exploring
 from gradlab.fitting.policies import riccati_gain
-from gradlab.measurement.shared_truth import SharedTruth, shared_truth
+from gradlab.measurement.assembly import SharedTruth, shared_truth
 from gradlab.networks.mlp import Policy
 from gradlab.systems.pendulum import wrap
 from gradlab.systems.system import Linearization, System, Transition

@@ -35,11 +35,11 @@ import torch
 from torch import Tensor, nn
 
 from analyses.gain_coverage import networks, turning
-from gradlab.gradients.setting import Setting
 from gradlab.gradients.start_laws import visits
 from gradlab.gradients.starts import Starts
-from gradlab.measurement.chosen import estimators_at
-from gradlab.measurement.moments.blocks import path_sums, visit_sums
+from gradlab.gradients.tail import Setting
+from gradlab.measurement.arguments import estimators_at
+from gradlab.measurement.moments.by_blocks import path_sums, visit_sums
 from gradlab.measurement.moments.held import Held
 from gradlab.measurement.moments.visited import SAMPLES, gradients_at, objective_moments
 from gradlab.measurement.problem import Given, problem
@@ -49,8 +49,7 @@ from gradlab.statistics.intervals import interval
 from gradlab.statistics.moments import estimates
 from gradlab.systems import from_function
 from gradlab.tasks import Task
-from gradlab.truth.continued import piece
-from gradlab.truth.oracles import all_action_gradients
+from gradlab.truth.oracles import all_action_gradients, piece
 from gradlab.truth.truth import matched_truth
 
 REPORT = Path("reports/rare-events")

@@ -8,7 +8,7 @@
 
     python -m analyses.rule_w [--small] [--output reports/horizon-claims]
 
-The rule that training uses (`training.parts.weights`) beside the formulas in 40-digit decimals, and
+The rule that training uses (`training.parts.context`) beside the formulas in 40-digit decimals, and
 beside the λ, and so the iterations, at which a weight is reached, solved for in closed form.
 """
 
@@ -25,7 +25,7 @@ import tyro
 from matplotlib.figure import Figure
 
 from analyses.verdicts import Verdict, save
-from gradlab.training.parts.weights import MpgJournalWeights, MpgWeights
+from gradlab.training.parts.context import MpgJournalWeights, MpgWeights
 
 FOLDER = Path("reports/horizon-claims")
 ETA, H = 0.1, 25

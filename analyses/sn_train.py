@@ -42,7 +42,7 @@ from gradlab.training.algorithms import Algorithm, OneStep, Term
 from gradlab.training.checkpoints import resume_file
 from gradlab.training.loop import train
 from gradlab.training.models.model_choice import LearnedModel
-from gradlab.training.parts.weights import FixedWeights
+from gradlab.training.parts.context import FixedWeights
 
 FOLDER = remedy_claims.FOLDER
 RUNS = FOLDER / "sn-train-runs"

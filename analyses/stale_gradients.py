@@ -23,14 +23,14 @@ from gradlab.gradients.estimator import Estimator, checked
 from gradlab.gradients.policy_jacobian import PolicyJacobian, policy_jacobian
 from gradlab.gradients.tail import Tail
 from gradlab.gradients.weighted_terms import carried
+from gradlab.measurement.assembly import shared_truth
 from gradlab.measurement.moments.along_paths import difference
-from gradlab.measurement.shared_truth import shared_truth
 from gradlab.statistics.intervals import interval
 from gradlab.statistics.moments import Estimate, Moments, PairSums, estimates, pair_mean
 from gradlab.systems.system import System
 from gradlab.tasks import Task
-from gradlab.training.configuration import scheduled, settings_of
-from gradlab.user_code.grad_mode import differentiating
+from gradlab.training.loop import scheduled, settings_of
+from gradlab.user_code.calls import differentiating
 
 BATCH = 256
 

@@ -18,7 +18,7 @@ from analyses.mpg_table_1 import task_of
 from gradlab.data.noise import stream
 from gradlab.networks import checkpoint
 from gradlab.training.algorithms import ALGORITHMS
-from gradlab.training.configuration import scheduled, settings_of
+from gradlab.training.loop import scheduled, settings_of
 from gradlab.training.run import collect, next_batch
 from gradlab.training.state import Run, begin
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gradlab.statistics.grams import sign_agreement, soft_signs
 from gradlab.statistics.moments import Estimate, Moments, PairSums
-from gradlab.statistics.signs import sign_agreement, soft_signs
 from gradlab.statistics.tails import DIRECTIONS, heavier, tail_index
 
 SCALE = 0.5  # of the logarithm of each sample's size under lognormal tails

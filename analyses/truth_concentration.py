@@ -34,10 +34,10 @@ from gradlab import systems, tasks
 from gradlab.data.noise import stream
 from gradlab.gradients import gram
 from gradlab.gradients.policy_jacobian import policy_jacobian
-from gradlab.gradients.setting import Setting
 from gradlab.gradients.starts import Starts, as_starts
+from gradlab.gradients.tail import Setting
 from gradlab.networks.mlp import Policy
-from gradlab.statistics.pareto import tail_shape
+from gradlab.statistics.tails import tail_shape
 from gradlab.systems.linear import LinearQuadratic
 from gradlab.systems.system import System
 from gradlab.truth.agreement import PRECISION, SPREAD, precision_of

@@ -3,7 +3,7 @@
 rules       one sample: the longest T at which the relative standard error of N starts is < ¼
             spread: and at which 1% of them carry at most half of the squares
             halves: chosen by N/2 starts with a margin, judged by the others
-            upper: the same, both with the squared error at its upper end (`truth.halves`)
+            upper: the same, both with the squared error at its upper end (`truth.truth`)
 criterion   halves: at most 5% of the truths have 70% or more of their squares in 1% of the
             starts; the reported standard error is in the median within 10% of the true one at
             N = 1024; truths that are off by half of their norm are fewer than by one sample
@@ -36,7 +36,7 @@ from gradlab import systems
 from gradlab.data.noise import stream
 from gradlab.gradients.starts import Starts
 from gradlab.truth.agreement import AIM, PRECISION, Precision, precision_of
-from gradlab.truth.halves import upper
+from gradlab.truth.truth import upper
 
 LONGEST, POOL, TRIALS, SIZES = 14, 20_000, 400, (256, 1024)
 OFF = 0.5  # of a truth's norm: what no bias should be measured against

@@ -39,7 +39,7 @@ from gradlab.data.trajectories import Trajectories
 from gradlab.fitting.model_settings import SMALL, ModelSettings
 from gradlab.fitting.models import fit_model
 from gradlab.gradients.estimator import Estimator
-from gradlab.gradients.path_gram import path_mean_gradients
+from gradlab.gradients.gram import path_mean_gradients
 from gradlab.gradients.starts import as_starts
 from gradlab.gradients.tail import Tail
 from gradlab.gradients.weighted_terms import carried

@@ -34,9 +34,9 @@ from analyses.model_based import MAIN, Arm, World, path_of
 from analyses.pooled_gradients import PARTS, pooled, with_ends
 from analyses.verdicts import put
 from gradlab.figures.style import BLUE, GREEN, INK, MUTED, VERMILION, ruled
+from gradlab.runs.decision_rules import COSINE
 from gradlab.runs.training.results import Training, load
-from gradlab.runs.usable_horizons import COSINE
-from gradlab.training.measured.row_starts import samples
+from gradlab.training.measured.row_gradients import samples
 from gradlab.training.parts.policy_losses import Term
 
 RUNS = Path("reports/model-based/runs")

@@ -28,7 +28,7 @@ from gradlab import tasks
 from gradlab.gradients import gram
 from gradlab.gradients.bptt import mean_and_squared_norms
 from gradlab.gradients.estimator import Estimator
-from gradlab.gradients.path_gram import path_mean_gradients, path_squared_norms
+from gradlab.gradients.gram import path_mean_gradients, path_squared_norms
 from gradlab.gradients.policy_jacobian import Trace, joined_factors, policy_jacobian
 from gradlab.gradients.rollout import linearize_path, rollout_with_jacobians, tail_gradient
 from gradlab.gradients.starts import as_starts

@@ -42,8 +42,7 @@ from gradlab.training.asynchronous.choice import Asynchronous
 from gradlab.training.asynchronous.messages import Asked, Role, arrays, networks_of, packed
 from gradlab.training.asynchronous.processes import LearnerProcess, opened
 from gradlab.training.asynchronous.work import ROLES
-from gradlab.training.configuration import settings_of
-from gradlab.training.loop import train
+from gradlab.training.loop import settings_of, train
 from gradlab.training.run import collect
 from gradlab.training.state import Run, begin
 from gradlab.workers.local import LocalPool, processors

@@ -28,10 +28,10 @@ from benchmarks.all_horizons import backpropagate
 from benchmarks.visited import cases
 from gradlab.checks import Subject, examine
 from gradlab.data.noise import stream
-from gradlab.gradients.setting import Setting
 from gradlab.gradients.starts import as_starts
+from gradlab.gradients.tail import Setting
+from gradlab.measurement.arguments import estimators_at
 from gradlab.measurement.assembly import assembled
-from gradlab.measurement.chosen import estimators_at
 from gradlab.measurement.moments.visited import objective_moments
 from gradlab.measurement.realised_gains import Stepping, realised_gains
 from gradlab.truth.truth import matched_truth

@@ -38,7 +38,7 @@ from benchmarks.training import STEPS, theirs
 from gradlab.networks.products import fast_products
 from gradlab.statistics.seeds import aggregate
 from gradlab.training.algorithms import Algorithm, find, with_horizons
-from gradlab.training.models.branch_choice import Branching
+from gradlab.training.models.branches import Branching
 from gradlab.training.parts.sources import Newest
 from gradlab.training.run import collect, next_batch
 from gradlab.training.settings import for_task

@@ -26,14 +26,12 @@ import tyro
 from torch import Tensor
 
 from benchmarks.side_by_side import clocks
-from gradlab.data.trajectories import Trajectories
-from gradlab.data.transitions import from_rows
-from gradlab.fitting.derivative_losses import DirectionalDerivative
-from gradlab.fitting.descent import Descent
+from gradlab.data.trajectories import Trajectories, from_rows
+from gradlab.fitting.derivative_losses import DirectionalDerivative, Neighbours
+from gradlab.fitting.fitted import Descent
 from gradlab.fitting.losses import Bound, Loss, OneStep, Rows, outputs, predicted
 from gradlab.fitting.model_settings import MBPO, ModelSettings
 from gradlab.fitting.models import prepared
-from gradlab.fitting.neighbours import Neighbours
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble
 from gradlab.networks.products import fast_products
 

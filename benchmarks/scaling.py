@@ -17,7 +17,7 @@ import tyro
 
 from benchmarks.side_by_side import seconds
 from gradlab import tasks
-from gradlab.gradients.horizons import horizon_gradients
+from gradlab.gradients.bptt import horizon_gradients
 from gradlab.gradients.named import unified
 from gradlab.gradients.starts import as_starts
 from gradlab.networks.mlp import Policy, QCritic

@@ -29,8 +29,7 @@ import tyro
 from gradlab.cli.sweep_commands import COMMANDS
 from gradlab.cli.sweep_runner import Runner
 from gradlab.cli.terminal.sweep_lines import Silent
-from gradlab.sweeps.folder import Folder
-from gradlab.sweeps.running import Running
+from gradlab.sweeps.running import Folder, Running
 from gradlab.sweeps.table import planned
 from gradlab.workers.local import LocalPool, environment
 

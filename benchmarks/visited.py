@@ -30,10 +30,10 @@ from torch import nn
 from gradlab import tasks
 from gradlab.data.noise import stream
 from gradlab.gradients.estimator import Estimator
-from gradlab.gradients.setting import Setting
 from gradlab.gradients.start_laws import visits
 from gradlab.gradients.starts import Starts, as_starts
-from gradlab.measurement.chosen import estimators_at
+from gradlab.gradients.tail import Setting
+from gradlab.measurement.arguments import estimators_at
 from gradlab.measurement.moments.inner_products import Measured, estimator_moments
 from gradlab.measurement.moments.visited import objective_moments
 from gradlab.networks import checkpoint

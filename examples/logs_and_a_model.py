@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 import gradlab
-from gradlab.data.transitions import from_rows
+from gradlab.data.trajectories import from_rows
 from gradlab.logs import measure_logs
 from gradlab.networks.policies import Gaussian
 from gradlab.verdicts.logs.sentences import verdict

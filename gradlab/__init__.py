@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from gradlab.racing.step import step
     from gradlab.remedies.compare import compare_remedies
     from gradlab.reporting import report
-    from gradlab.runs.attribution_shares import attribute, attribution
+    from gradlab.runs.attribution import attribute, attribution
     from gradlab.runs.profile import Profile, load
     from gradlab.systems.differentiable import differentiable
     from gradlab.tasks import Task
@@ -80,8 +80,8 @@ _HOMES = {
     "Profile": "gradlab.runs.profile",
     "Tail": "gradlab.gradients.tail",
     "Task": "gradlab.tasks",
-    "attribute": "gradlab.runs.attribution_shares",
-    "attribution": "gradlab.runs.attribution_shares",
+    "attribute": "gradlab.runs.attribution",
+    "attribution": "gradlab.runs.attribution",
     "audit": "gradlab.auditing.audit",
     "certify": "gradlab.certification.certify",
     "choose": "gradlab.verdicts.choice.choosing",

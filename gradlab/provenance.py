@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from gradlab.networks.critics import FunctionCritic
+from gradlab.networks.mlp import FunctionCritic
 
 _REPORTED = ("torch", "numpy", "scipy", "mujoco", "gymnasium", "h5py")
 

@@ -10,8 +10,7 @@ import pandas as pd
 
 from gradlab.runs.check_results import CheckResult
 from gradlab.runs.identity import Identity, by_default
-from gradlab.verdicts.screen import Screen
-from gradlab.verdicts.sentence import Sentence
+from gradlab.verdicts.screen import Screen, Sentence
 
 COLUMNS = ["estimator", "horizon", "quantity", "value", "se", "ci_low", "ci_high", "n", "method"]
 QUANTITIES = ("mean_norm", "bias2", "variance", "mse", "cosine", "sign_agreement", "snr")

@@ -7,7 +7,7 @@ import torch
 import gradlab
 from gradlab import systems
 from gradlab.data.noise import stream
-from gradlab.verdicts.jacobians.sentences import verdict
+from gradlab.verdicts.jacobians.first_screen import verdict
 
 
 def system(strength):

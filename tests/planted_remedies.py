@@ -7,9 +7,20 @@ from typing import Any
 
 import numpy as np
 
-from gradlab.runs.remedies.arms import BASELINE, SIMULATOR, STEPS, TIME, longer
 from gradlab.runs.remedies.run import Remedies
-from gradlab.runs.remedies.values import CLIPPED, SMOOTH, Key, Pair, Value, extended
+from gradlab.runs.remedies.values import (
+    BASELINE,
+    CLIPPED,
+    SIMULATOR,
+    SMOOTH,
+    STEPS,
+    TIME,
+    Key,
+    Pair,
+    Value,
+    extended,
+    longer,
+)
 
 H, BATCH, ARMS = 6, 256, ("spectral", "dd", "two-model")
 FACTOR = {"spectral": 0.5, "dd": 0.8, "two-model": 1.3}  # of every error, at equal steps

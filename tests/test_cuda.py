@@ -13,11 +13,10 @@ import torch
 
 import gradlab
 from gradlab.gradients import gram
-from gradlab.gradients.groups import by_group, group_sums, grouping
-from gradlab.gradients.horizons import horizon_gradients
-from gradlab.gradients.path_gram import path_mean_gradients, path_squared_norms
+from gradlab.gradients.bptt import horizon_gradients
+from gradlab.gradients.gram import path_mean_gradients, path_squared_norms
 from gradlab.gradients.policy_jacobian import Factor, PolicyJacobian, policy_jacobian
-from gradlab.gradients.starts import as_starts
+from gradlab.gradients.starts import as_starts, by_group, group_sums, grouping
 from gradlab.networks.ensemble_jacobians import along, jacobians, mean_jacobians
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble
 from gradlab.networks.mlp import Policy, QCritic

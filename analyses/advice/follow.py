@@ -29,7 +29,7 @@ from analyses.advice.worlds import Cell
 from gradlab.data.noise import child, stream
 from gradlab.fitting import fit_critic
 from gradlab.gradients.estimator import Estimator
-from gradlab.gradients.path_gram import path_mean_gradients
+from gradlab.gradients.gram import path_mean_gradients
 from gradlab.gradients.start_laws import initial, visitation
 from gradlab.gradients.starts import as_starts
 from gradlab.gradients.tail import Tail

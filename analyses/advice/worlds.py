@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 import gradlab
-from gradlab.data import transitions
+from gradlab.data import trajectories
 from gradlab.data.noise import child, stream
 from gradlab.fitting import ModelSettings, collect, fit_critic, fit_model
 from gradlab.fitting.collection import exploring
@@ -224,7 +224,7 @@ def with_model(task: Task, policy: nn.Module, seed: int) -> Task:
         collect(task, 2000, by, length=50, seed=child(seed, f"advice rows {k}"))
         for k, by in enumerate((exploring(task, policy, [0.3] * task.simulator.action_dim), None))
     ]
-    fitted = fit_model(transitions.joined(rows), replace(MEMBERS, seed=child(seed, "model") >> 1))
+    fitted = fit_model(trajectories.joined(rows), replace(MEMBERS, seed=child(seed, "model") >> 1))
     return with_learned_prior(task, fitted.ensemble)
 
 

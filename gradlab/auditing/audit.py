@@ -1,4 +1,14 @@
-"""`gradlab.audit`: one loss, its gradient in the actor by path, and what is wrong with it."""
+"""`gradlab.audit`: one loss, its gradient in the actor by path, and what is wrong with it.
+
+Gradients that are zero because a layer is: at the first step of a training, not later.
+
+A last layer of zeros (as in Dreamer's and TD-MPC2's critics) passes no gradient on. The loss is
+computed once more with such tensors moved; what has a gradient there is no dead path.
+
+Where the actor's loss leaves gradients beside the actor, and which of them are applied.
+
+An audit on one screen: findings, then the gradient of every parameter by path.
+"""
 
 from __future__ import annotations
 
@@ -13,15 +23,260 @@ from gradlab.auditing.arguments import Audited, audited
 from gradlab.auditing.evaluation import differentiable, evaluated
 from gradlab.auditing.findings import Finding
 from gradlab.auditing.gradients import by_path, gradient, norms
-from gradlab.auditing.leaks import leaks
 from gradlab.auditing.lengths import Scale, scale_findings, scales
-from gradlab.auditing.screen import screen
-from gradlab.auditing.zero_layers import without_zero_layers
 from gradlab.auditing.zeros import zero_findings
-from gradlab.user_code.grad_mode import differentiating
+from gradlab.user_code.calls import differentiating
 
 if TYPE_CHECKING:
     import pandas as pd
+import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from gradlab.auditing.calls import Role
+from gradlab.auditing.findings import Kind
+from gradlab.auditing.gradients import Gradients, moves
+from gradlab.wording import listed, two
+
+if TYPE_CHECKING:
+    from gradlab.auditing.findings import Finding
+    from gradlab.auditing.lengths import Scale
+
+
+WIDTH = 100  # columns
+ROWS = 14  # parameters, above which they are summed up by module
+TITLES = {
+    "model": "model", "critic": "critic", "model and critic": "both", "neither": "neither",
+}  # fmt: skip
+MARKS = {"wrong": "×", "note": "·"}
+
+Norms = Mapping[str, Mapping[str, Sequence[float]]]
+
+
+def screen(
+    findings: Sequence[Finding], parameters: Sequence[str], norms: Norms, scales: Sequence[Scale]
+) -> str:
+    """The text."""
+    parts = [_verdict(findings), *map(_finding, findings), "", *_table(parameters, norms)]
+    if scales:
+        words = "; ".join(dict.fromkeys(scale.words for scale in scales))
+        parts += ["", _filled(f"One step's weight at the longer segment: {words}.", "")]
+    return "\n".join(parts)
+
+
+def _verdict(findings: Sequence[Finding]) -> str:
+    wrong = sum(finding.severity == "wrong" for finding in findings)
+    if not wrong:
+        return "The actor's gradient is whole: no finding is wrong."
+    return f"The actor's loss has {'a fault' if wrong == 1 else f'{wrong} faults'}."
+
+
+def _finding(finding: Finding) -> str:
+    return _filled(f"{finding.sentence}.", f"{MARKS[finding.severity]} ")
+
+
+def _filled(text: str, mark: str) -> str:
+    return textwrap.fill(
+        text, WIDTH, initial_indent=mark, subsequent_indent=" " * len(mark), break_on_hyphens=False
+    )
+
+
+def _table(parameters: Sequence[str], norms: Norms) -> list[str]:
+    """Norms of the gradient: a row for each parameter or module, a column for each path."""
+    columns = {
+        (term, path): values
+        for term, paths in norms.items()
+        for path, values in paths.items()
+        if any(values) or len(norms) == 1
+    }
+    if not columns:
+        return []
+    several = len(norms) > 1
+    groups = _groups(parameters)
+    heads = [f"{term}: {TITLES[path]}" if several else TITLES[path] for term, path in columns]
+    rows = [
+        [name, *(_size([values[k] for k in members]) for values in columns.values())]
+        for name, members in groups.items()
+    ]
+    return _blocks([["gradient through", *heads], *rows])
+
+
+def _blocks(lines: Sequence[Sequence[str]]) -> list[str]:
+    """The table, or several under each other where its columns exceed the width."""
+    columns = [list(column) for column in zip(*lines, strict=True)]
+    names = _justified(columns[0], str.ljust)
+    texts = list(names)
+    done: list[str] = []
+    for column in columns[1:]:
+        cells = _justified(column, str.rjust)
+        if len(texts[0]) + 2 + len(cells[0]) > WIDTH and texts != names:
+            done += [*texts, ""]
+            texts = list(names)
+        texts = [f"{text}  {cell}" for text, cell in zip(texts, cells, strict=True)]
+    return done + texts
+
+
+def _justified(cells: Sequence[str], side: Callable[[str, int], str]) -> list[str]:
+    width = max(map(len, cells))
+    return [side(cell, width) for cell in cells]
+
+
+def _size(values: Sequence[float]) -> str:
+    """The norm of several together; an exact zero is 0."""
+    norm = sum(value**2 for value in values) ** 0.5
+    return "0" if norm == 0 else two(norm)
+
+
+def _groups(parameters: Sequence[str]) -> dict[str, list[int]]:
+    """Parameters by name, or by as long a prefix as fits the screen."""
+    for parts in (99, 3, 2, 1):
+        groups: dict[str, list[int]] = {}
+        for k, name in enumerate(parameters):
+            pieces = name.split(".")
+            short = ".".join(pieces[:parts]) + (".*" if len(pieces) > parts else "")
+            groups.setdefault(short, []).append(k)
+        if len(groups) <= ROWS:
+            return groups
+    most = list(groups.items())
+    rest = [k for _, members in most[ROWS - 1 :] for k in members]
+    return dict(most[: ROWS - 1]) | {f"{len(most) - ROWS + 1} more": rest}
+
+
+def leaks(audited: Audited, loss: Tensor, total: Gradients) -> list[Finding]:
+    """Gradients of the loss in model and critic, and what the actor's optimiser holds.
+
+    Args:
+        total: the gradient of the loss in θ.
+    """
+    findings = _shared(audited, total)
+    for role, parameters in audited.others.items():
+        actors = {id(p) for p in audited.actor.values()}
+        apart = {name: p for name, p in parameters.items() if id(p) not in actors}
+        gradients = gradient(loss, list(apart.values()))
+        reached = [name for name, g in zip(apart, gradients, strict=True) if moves(g)]
+        findings += _reached(role, apart, reached, audited)
+    return findings + _not_stepped(audited, total)
+
+
+def _shared(audited: Audited, total: Gradients) -> list[Finding]:
+    """One tensor in the actor and in another role, which gets a gradient."""
+    pairs = zip(audited.actor.values(), total, strict=True)
+    storages = {p.untyped_storage().data_ptr() for p, g in pairs if moves(g)}
+    findings = []
+    for role, parameters in audited.others.items():
+        names = [n for n, p in parameters.items() if p.untyped_storage().data_ptr() in storages]
+        if names:
+            text = (
+                f"The actor shares {listed(names, MOST)} with the {role}: its update changes the "
+                f"{role}, too"
+            )
+            findings.append(Finding("shared", "note", text, tuple(names), role))
+    return findings
+
+
+def _reached(
+    role: Role, parameters: Mapping[str, Tensor], reached: Sequence[str], audited: Audited
+) -> list[Finding]:
+    stepped = {id(p) for p in _held(audited)}
+    applied = [name for name in reached if id(parameters[name]) in stepped]
+    left = [name for name in reached if name not in applied]
+    findings = []
+    if applied:
+        text = (
+            f"The actor's optimiser holds {_count(applied)} of the {role} "
+            f"({listed(applied, MOST)}) that the actor's loss gives a gradient: its step "
+            f"changes the {role} so that the actor's loss falls; leave them out of that optimiser"
+        )
+        findings.append(Finding("leak", "wrong", text, tuple(applied), role))
+    if left:
+        text = (
+            f"The actor's loss leaves gradients in {_count(left)} of the {role}, which the actor's "
+            f"optimiser does not clear: zero them before the {role}'s own backward pass, or freeze "
+            f"the {role} during the actor's"
+        )
+        findings.append(Finding("left behind", "note", text, tuple(left), role))
+    return findings
+
+
+def _not_stepped(audited: Audited, total: Gradients) -> list[Finding]:
+    """Parameters of the actor that get a gradient which no step applies."""
+    if audited.optimizer is None:
+        return []
+    stepped = {id(p) for p in _held(audited)}
+    names = [
+        name
+        for (name, p), g in zip(audited.actor.items(), total, strict=True)
+        if moves(g) and id(p) not in stepped
+    ]
+    if not names:
+        return []
+    text = (
+        f"The actor's optimiser does not hold {listed(names, MOST)}: the gradient there is never "
+        f"applied; give the optimiser all of the actor's parameters"
+    )
+    return [Finding("not stepped", "wrong", text, tuple(names))]
+
+
+def _held(audited: Audited) -> list[Tensor]:
+    groups = [] if audited.optimizer is None else audited.optimizer.param_groups
+    return [p for group in groups for p in group["params"]]
+
+
+def _count(names: Sequence[str]) -> str:
+    return "1 tensor" if len(names) == 1 else f"{len(names)} tensors"
+
+
+MOVE = 0.01
+MOST = 3  # names in a sentence
+_DEAD: tuple[Kind, ...] = ("dead actor", "dead path", "dead parameter")
+
+
+def without_zero_layers(
+    findings: Sequence[Finding], audited: Audited, length: int | None
+) -> list[Finding]:
+    """The findings at moved parameters, where tensors of zeros explain those given."""
+    zero = _zero_tensors(audited)
+    if not zero or not any(finding.kind in _DEAD for finding in findings):
+        return list(findings)
+    with _moved(list(zero.values())):
+        evaluation = evaluated(audited, length)
+        total = gradient(evaluation.loss, evaluation.theta)
+        again = zero_findings(audited, evaluation, total)
+    if {finding.sentence for finding in again} == {finding.sentence for finding in findings}:
+        return list(findings)
+    text = (
+        f"Some gradients are zero only because a layer is: {listed(list(zero), MOST)}; they come "
+        f"as soon as it moves"
+    )
+    return [*again, Finding("zero layer", "note", text, tuple(zero))]
+
+
+def _zero_tensors(audited: Audited) -> dict[str, Tensor]:
+    """Weights that are zero; biases often are and stop nothing."""
+    roles = {"actor": audited.actor, **audited.others}
+    return {
+        f"{role}'s {name}": p
+        for role, parameters in roles.items()
+        for name, p in parameters.items()
+        if p.ndim > 1 and not bool(p.detach().any())
+    }
+
+
+@contextmanager
+def _moved(tensors: Sequence[Tensor]) -> Iterator[None]:
+    generator = torch.Generator().manual_seed(0)
+    try:
+        for x in tensors:
+            x.data.copy_(MOVE * torch.randn(x.shape, generator=generator))
+        yield
+    finally:
+        for x in tensors:
+            x.data.zero_()
+
 
 Modules = nn.Module | object
 

@@ -14,8 +14,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from gradlab.auditing.calls import JUDGES, Calls, Output, Role
-from gradlab.auditing.gate import closed
+from gradlab.auditing.calls import JUDGES, Calls, Output, Role, closed
 
 NEITHER, BOTH = "neither", "model and critic"
 ROUNDING = 16  # units in the last place of what was subtracted

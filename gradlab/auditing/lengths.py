@@ -16,10 +16,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from gradlab.auditing.calls import Output, Role
+from gradlab.auditing.calls import Output, Role, closed
 from gradlab.auditing.evaluation import WHOLE, Evaluation
 from gradlab.auditing.findings import Finding
-from gradlab.auditing.gate import closed
 from gradlab.auditing.gradients import direct_weights, gradient, moves
 from gradlab.wording import two
 

@@ -8,20 +8,197 @@ Every call of a torch function hands tags from its arguments to its results:
 
 So a sampled, rounded or detached action is known wherever it goes. Autograd alone cannot do that:
 it has no trace of a value without a gradient.
+
+Where a value that depends on θ loses its gradient: how, by which call, in which line.
+
+sampled      Distribution.sample, torch.normal, multinomial, bernoulli
+discrete     argmax, a rounding, any integer result
+detached     detach, .data
+no_grad      computed while gradients are off
+
+Tensors inside of what a function takes or returns: tuples, dicts, distributions, any object.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import copy
+import sys
+import sysconfig
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, final
+from pathlib import Path
+from types import BuiltinFunctionType, FrameType, FunctionType, MethodType, ModuleType
+from typing import Any, Literal, final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.distributions import Distribution
+from torch.optim import Optimizer
 from torch.overrides import TorchFunctionMode
 
-from gradlab.auditing.containers import tensors
-from gradlab.auditing.cuts import WITHOUT_DERIVATIVE, Cut, cut_by, name_of
+DEPTH = 5  # containers inside containers
+# What holds tensors, but is no value that is handed on.
+_WHOLE = (
+    nn.Module, Optimizer, type, ModuleType, FunctionType, MethodType, BuiltinFunctionType, str,
+    bytes, int, float, complex,
+)  # fmt: skip
+
+
+def tensors(value: object, depth: int = DEPTH) -> Iterator[Tensor]:
+    """Every tensor inside, in order."""
+    if isinstance(value, Tensor):
+        yield value
+    elif depth and not isinstance(value, _WHOLE):
+        for part in _parts(value):
+            yield from tensors(part, depth - 1)
+
+
+def mapped(value: Any, change: Callable[[Tensor], Tensor], depth: int = DEPTH) -> Any:
+    """The same structure with changed tensors; what holds none that changed is the object itself.
+
+    A tensor that stands in two places is changed once.
+    """
+    return _mapped(value, change, {}, depth)
+
+
+def _mapped(
+    value: Any, change: Callable[[Tensor], Tensor], done: dict[int, Tensor], depth: int
+) -> Any:
+    if isinstance(value, Tensor):
+        if id(value) not in done:
+            done[id(value)] = change(value)
+        return done[id(value)]
+    if not depth or isinstance(value, _WHOLE):
+        return value
+    old = _parts(value)
+    new = [_mapped(part, change, done, depth - 1) for part in old]
+    if all(one is other for one, other in zip(old, new, strict=True)):
+        return value
+    return _rebuilt(value, new)
+
+
+def _parts(value: Any) -> list[Any]:
+    if isinstance(value, tuple | list):
+        return list(value)
+    if isinstance(value, Mapping):
+        return list(value.values())
+    return list(vars(value).values()) if hasattr(value, "__dict__") else []
+
+
+def _rebuilt(value: Any, parts: list[Any]) -> Any:
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*parts)
+    if isinstance(value, tuple | list):
+        return type(value)(parts)
+    if isinstance(value, Mapping):
+        result: Any = copy.copy(value)
+        # keys(), because iterating over a TensorDict gives rows.
+        for name, part in zip(list(value.keys()), parts, strict=True):
+            result[name] = part
+        return result
+    # Not copy, which a __getattr__ that delegates sends in circles; not setattr, which frozen
+    # dataclasses refuse.
+    result = object.__new__(type(value))
+    vars(result).update(zip(vars(value), parts, strict=True))
+    return result
+
+
+How = Literal["sampled", "discrete", "detached", "no_grad"]
+
+# These have the derivative zero in autograd, where they have one.
+SAMPLING = frozenset({"normal", "multinomial", "bernoulli", "poisson", "binomial"})
+STEPWISE = frozenset(
+    {"round", "floor", "ceil", "trunc", "sign", "sgn", "heaviside", "argmax", "argmin", "one_hot"}
+)
+WITHOUT_DERIVATIVE = SAMPLING | STEPWISE
+
+_TORCH = str(Path(torch.__file__).parent)
+_OTHERS = (_TORCH, str(Path(__file__).parents[1]), sysconfig.get_path("stdlib"), "<")
+_CALLS = str(Path(__file__).parent / "calls.py")
+_PACKAGES = sysconfig.get_path("purelib")
+_DISTRIBUTIONS = str(Path(_TORCH) / "distributions")
+
+
+@dataclass(frozen=True)
+class Cut:
+    """One place.
+
+    Attributes:
+        what: the call, as "Normal.sample", "argmax", "detach".
+        place: "loss.py, line 12", or "" where the line is not known.
+    """
+
+    how: How
+    what: str
+    place: str
+
+    @property
+    def where(self) -> str:
+        """As in "Normal.sample, loss.py, line 12"."""
+        return f"{self.what}, {self.place}" if self.place else self.what
+
+
+def name_of(function: Callable[..., Any]) -> str:
+    """The name of a torch function; of a tensor's attribute, the attribute's."""
+    name = getattr(function, "__name__", "")
+    if name != "__get__":
+        return name.removesuffix("_") if not name.startswith("__") else name
+    return getattr(getattr(function, "__self__", None), "__name__", name)
+
+
+def cut_by(function: Callable[..., Any], floating: bool) -> Cut:
+    """The cut that a call of a torch function has just made, on the stack of its caller.
+
+    Args:
+        floating: the result has a floating type.
+    """
+    name, frames = name_of(function), [*_frames()]
+    place = next(map(_place, filter(_users, frames)), "")
+    drawn = [frame for frame in frames if _samples(frame)]
+    if drawn:
+        distribution = drawn[-1].f_locals.get("self")
+        return Cut("sampled", f"{type(distribution).__name__}.sample", place)
+    if name in SAMPLING:
+        return Cut("sampled", f"torch.{name}", place)
+    if name in STEPWISE or not floating:
+        return Cut("discrete", name, place)
+    if name in ("detach", "data"):
+        return Cut("detached", name, place)
+    if torch.is_grad_enabled():
+        return Cut("discrete", name, place)
+    # Gradients are off around the call of the actor, not in the line of its last layer.
+    calls = [k for k, frame in enumerate(frames) if frame.f_code.co_filename == _CALLS]
+    outside = frames[calls[-1] :] if calls else frames
+    return Cut("no_grad", "torch.no_grad", next(map(_place, filter(_users, outside)), place))
+
+
+def _frames() -> Iterator[FrameType]:
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
+
+
+def _users(frame: FrameType) -> bool:
+    file = frame.f_code.co_filename
+    # An installed package may lie below the folder of the standard library.
+    inside = file.startswith(_PACKAGES) and not file.startswith(_OTHERS[:2])
+    return inside or not file.startswith(_OTHERS)
+
+
+def _place(frame: FrameType) -> str:
+    return f"{Path(frame.f_code.co_filename).name}, line {frame.f_lineno}"
+
+
+def _samples(frame: FrameType) -> bool:
+    """A frame of torch's `sample`, of any distribution."""
+    code = frame.f_code
+    return (
+        code.co_name in ("sample", "sample_n")
+        and code.co_filename.startswith(_DISTRIBUTIONS)
+        and isinstance(frame.f_locals.get("self"), Distribution)
+    )
+
 
 # Results that have the values of their first argument alone.
 _OF_FIRST = frozenset({"expand_as", "view_as", "reshape_as", "type_as", "to"})

@@ -1,4 +1,14 @@
-"""Gradients that are exactly zero or not finite: of the actor, of some tensors, of a path."""
+"""Gradients that are exactly zero or not finite: of the actor, of some tensors, of a path.
+
+Lost paths: values that depend on θ, move the loss, and have no gradient in θ.
+
+A score-function loss loses the same paths and is sound: its sampled action, too, moves the
+returns that weight log π. There the returns' weight in the loss, ∂L/∂(output), depends on θ,
+
+    L = −E[log π(a) R(a)]:   ∂L/∂R = −log π        a pathwise loss, L = −E[R(a)]:   ∂L/∂R = −1
+
+so outputs with such weights, and what leads to them, are left out.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +18,155 @@ import torch
 from torch import Tensor
 
 from gradlab.auditing.arguments import Audited
-from gradlab.auditing.calls import Lost, Role
+from gradlab.auditing.calls import JUDGES, Lost, Output, Role, closed
 from gradlab.auditing.evaluation import Evaluation
 from gradlab.auditing.findings import Finding
-from gradlab.auditing.gradients import Gradients, moves
-from gradlab.auditing.lost import cause, dead_roles, lost_findings, lost_paths, remedy
+from gradlab.auditing.gradients import Gradients, direct_weights, gradient, moves
+from gradlab.auditing.tags import Cut
 from gradlab.wording import listed
+
+Weighted = list[tuple[Output, Tensor]]
+
+_REMEDY = {
+    "discrete": "use a relaxed distribution, a straight-through estimate, or the score function",
+    "detached": "leave the detach out",
+    "no_grad": "compute it with gradients",
+}
+_INDEXED = ("Categorical", "OneHotCategorical", "Bernoulli", "torch.multinomial", "torch.bernoulli")
+
+
+def remedy(cut: Cut) -> str:
+    """What to do about a cut."""
+    if cut.how != "sampled":
+        return _REMEDY[cut.how]
+    discrete = cut.what.startswith(_INDEXED) or cut.what.startswith("OneHot")
+    return _REMEDY["discrete"] if discrete else "use rsample, or mean + std * noise"
+
+
+def cause(cut: Cut) -> str:
+    """How a value came to have no gradient, as the predicate of a sentence."""
+    return {
+        "sampled": f"is sampled without a path to θ ({cut.where})",
+        "discrete": f"goes through a step that has no derivative ({cut.where})",
+        "detached": f"is detached ({cut.where})",
+        "no_grad": f"is computed without gradients ({cut.where})",
+    }[cut.how]
+
+
+def lost_paths(evaluation: Evaluation) -> list[Lost]:
+    """Where the loss moves with a value that has lost its gradient, once for each cut."""
+    if not evaluation.calls.lost or not evaluation.loss.requires_grad:
+        return []
+    pathwise, scores = _split(evaluation)
+    first: dict[Cut, Lost] = {}
+    for lost in evaluation.calls.lost:
+        assert lost.tag.cut is not None
+        earlier = first.get(lost.tag.cut)
+        if earlier is not None and not _is_state(earlier, evaluation):
+            continue
+        arrives = _enters(lost, pathwise) or _moves_the_loss(lost, evaluation)
+        if arrives and not _enters(lost, scores):
+            first[lost.tag.cut] = lost
+    return list(first.values())
+
+
+def lost_findings(losses: Sequence[Lost], evaluation: Evaluation) -> list[Finding]:
+    """One finding for each lost path."""
+    return [_finding(lost, _is_state(lost, evaluation)) for lost in losses]
+
+
+def _is_state(lost: Lost, evaluation: Evaluation) -> bool:
+    """Whether a lost value is a state: of the model, or of a simulator that is not watched, beside
+    an action that has its path. The policy gradient theorem needs no path through such a state."""
+    if lost.tag.modelled:
+        return True
+    width = lost.value.shape[-1] if lost.value.ndim else 0
+    return lost.beside and width not in evaluation.calls.widths
+
+
+def dead_roles(evaluation: Evaluation, losses: Sequence[Lost]) -> list[Role]:
+    """Roles whose outputs move the loss, none of them with a gradient in θ; without those that a
+    lost path explains."""
+    if not evaluation.loss.requires_grad:
+        return []
+    pathwise, scores = _split(evaluation)
+    dead = []
+    for role in dict.fromkeys(output.role for output, _ in pathwise):
+        outputs = [(output, weight) for output, weight in pathwise if output.role == role]
+        scored = any(output.role == role for output, _ in scores)
+        if scored or any(moves(g) for g in gradient(_together(outputs), evaluation.theta)):
+            continue
+        if not any(lost.role is None or _enters(lost, outputs) for lost in losses):
+            dead.append(role)
+    return dead
+
+
+def _split(evaluation: Evaluation) -> tuple[Weighted, Weighted]:
+    """Outputs of model and critic with their direct weights: fixed ones, and those of scores."""
+    outputs = evaluation.calls.of("model", "critic")
+    weights = direct_weights(evaluation.loss, outputs, evaluation.calls, again=True)
+    fixed: Weighted = []
+    scores: Weighted = []
+    for output, weight in zip(outputs, weights, strict=True):
+        if weight is not None and moves(weight):
+            kind = scores if _depends(weight, evaluation) else fixed
+            kind.append((output, weight.detach()))
+    return fixed, scores
+
+
+def _depends(weight: Tensor, evaluation: Evaluation) -> bool:
+    """Whether a weight has a gradient in θ, other than through outputs of model and critic: those
+    of a reward that is written in the loss, −s², change with the state."""
+    # Fixed numbers of both signs, so that rows do not cancel.
+    mixed = weight * torch.linspace(-1, 1.5, weight.numel()).to(weight).reshape(weight.shape)
+    outlets = evaluation.calls.outlets
+    with closed(*(outlets[role] for role in JUDGES if role in outlets)):
+        try:
+            return any(moves(g) for g in gradient(mixed.sum(), evaluation.theta))
+        except RuntimeError:  # a custom derivative in the loss that has none of its own
+            return False
+
+
+def _together(outputs: Weighted) -> Tensor:
+    """Σ weight · output, whose gradient is that of the loss through these outputs."""
+    parts = [(output.value * weight).sum().double() for output, weight in outputs]
+    return torch.stack(parts).sum() if parts else torch.zeros(())
+
+
+def _enters(lost: Lost, outputs: Weighted) -> bool:
+    """Whether a lost value moves these outputs."""
+    return moves(gradient(_together(outputs), [lost.value])[0])
+
+
+def _moves_the_loss(lost: Lost, evaluation: Evaluation) -> bool:
+    """Whether the loss moves with what has entered no role, not as a score's weight: with what a
+    discrete action has chosen among a critic's values."""
+    if lost.role is not None:
+        return False
+    output = Output("critic", 0, 0, lost.value)
+    weight = direct_weights(evaluation.loss, [output], evaluation.calls, again=True)[0]
+    return weight is not None and moves(weight) and not _depends(weight, evaluation)
+
+
+def _finding(lost: Lost, state: bool) -> Finding:
+    cut = lost.tag.cut
+    assert cut is not None
+    where = "" if lost.role is None else f" through the {lost.role}"
+    into = "it goes on" if lost.role is None else f"it enters the {lost.role}"
+    if state:
+        text = (
+            f"A state {cause(cut)} before {into}: longer paths end there, as they should for "
+            f"states that were visited; in a rollout it shortens the horizon of the gradient"
+        )
+        return Finding("truncated", "note", text, path=lost.role, place=cut.place)
+    text = (
+        f"An action {cause(cut)}, and the loss moves with it{where}: that part of the "
+        f"actor's gradient is missing; {remedy(cut)}"
+    )
+    drawn = cut.how in ("sampled", "discrete")
+    kind = "not reparameterised" if drawn else "detached"
+    return Finding(kind, "wrong", text, path=lost.role, place=cut.place)  # type: ignore[arg-type]
+
 
 MOST = 3  # names in a sentence
 

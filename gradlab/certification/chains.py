@@ -12,8 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gradlab.certification.derivatives import Derivative
-from gradlab.certification.evaluation import Points, outputs
+from gradlab.certification.evaluation import Derivative, Points, outputs
 from gradlab.systems.system import System
 
 

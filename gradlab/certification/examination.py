@@ -1,4 +1,9 @@
-"""The examination of one system at given points: every test, and the findings of all."""
+"""The examination of one system at given points: every test, and the findings of all.
+
+Derivatives in single precision against those in double precision, where a system has both.
+
+Whether a Jacobian that seems wrong is wrong in a neighbourhood, and at other steps, too.
+"""
 
 from __future__ import annotations
 
@@ -6,24 +11,111 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from gradlab.certification import descriptions, judgement, parameters, precision, repeats, sentences
+from gradlab.certification import arguments, judgement, parameters, repeats, sentences
 from gradlab.certification.arguments import Subject
-from gradlab.certification.certification import Certification, Finding
+from gradlab.certification.certification import BLOCKS, Certification, Finding, Names
 from gradlab.certification.comparison import Units, compared
-from gradlab.certification.derivatives import Derivative, sources
-from gradlab.certification.evaluation import FEW, outputs
-from gradlab.certification.horizons import AGREE, Signs
-from gradlab.certification.nearby import Nearby
+from gradlab.certification.evaluation import FEW, Derivative, Points, evenly, outputs, sources
 from gradlab.certification.reference import precision_of, reference
-from gradlab.certification.rollouts import Ahead, at_kinks, chained
-from gradlab.certification.sampling import Law, Loss, Samples
-from gradlab.certification.strata import STRATA, strata
+from gradlab.certification.rollouts import AGREE, Ahead, Signs, at_kinks, chained
+from gradlab.certification.sampling import STRATA, Law, Loss, Samples, strata
+from gradlab.data.noise import stream
 from gradlab.errors import InputError
 from gradlab.progress import Progress
 from gradlab.systems.system import System
+
+POINTS = 16  # that are moved
+NEAR = 1e-3  # of the coordinates' spread, by which they are
+FINE = 1e-4  # of the usual step: a function that oscillates within that one is seen here
+
+
+@dataclass(frozen=True)
+class Nearby:
+    """Of one source of derivatives.
+
+    Attributes:
+        size: of every coordinate, by which differences step.
+        usual: size of every entry over all points, [out, in].
+    """
+
+    system: System
+    points: Points
+    derivative: Derivative
+    size: Tensor
+    units: Units
+    tolerance: float
+    epsilon: float
+    usual: Tensor
+
+    def __call__(self, points: Tensor, rows: slice, columns: slice) -> Tensor:
+        """bool [M], whether some of the points stay off in a block where they are moved."""
+        few = points[evenly(len(points), POINTS)]
+        here = self.points.at(few)
+        generator = stream(0, "certify neighbours")
+        draw = torch.randn(here.z.shape, generator=generator, dtype=here.z.dtype)
+        moved = Points(here.z + NEAR * self.units.z * draw, here.noise)
+        J = self.derivative(self.system, moved)
+        coarse, fine = (
+            compared(
+                J,
+                reference(self.system, moved, scale * self.size, self.tolerance, self.epsilon),
+                self.units,
+                self.tolerance,
+                self.epsilon,
+                self.usual,
+            )
+            for scale in (1.0, FINE)
+        )
+        off = coarse.off & ~(fine.judged & ~fine.off)
+        return off[:, rows, columns].flatten(1).any(1)
+
+
+LIMIT = 1e-2  # 95th percentile of the relative error
+STATES = 256
+
+
+def in_single_precision(
+    system: System, derivative: Derivative, points: Points, names: Names, units: Units
+) -> tuple[list[Finding], dict[str, float]]:
+    """Blocks that float32 spoils, and the 95th percentile of the relative error of each.
+
+    Raises:
+        InputError, RuntimeError: the system cannot compute in float32.
+    """
+    rows = evenly(len(points), STATES)
+    few = points.at(rows)
+    exact = derivative(system, Points(few.z.float().to(few.z), few.noise))
+    short = derivative(system, few.float()).to(exact)
+    findings, errors = [], {}
+    for block in BLOCKS:
+        i, j = names.block(block)
+        scale = units.z[j] / units.y[i, None]
+        gap, size = ((x[:, i, j] * scale).flatten(1).norm(dim=1) for x in (short - exact, exact))
+        usual = size.nan_to_num().square().mean().sqrt()
+        relative = (gap / torch.maximum(size, 1e-3 * usual).clamp_min(1e-300)).nan_to_num(nan=1.0)
+        errors[block] = float(np.quantile(relative.numpy(), 0.95))
+        if errors[block] > LIMIT:
+            text = sentences.single_precision(block, errors[block])
+            findings.append(
+                Finding("single precision", block, None, None, None, errors[block], None,
+                        "rough", text)
+            )  # fmt: skip
+    return findings, errors
+
+
+def tried(
+    system: System, derivative: Derivative, points: Points, names: Names, units: Units
+) -> tuple[list[Finding], dict[str, float] | str]:
+    """The same, or why it is not possible."""
+    try:
+        return in_single_precision(system, derivative, points, names, units)
+    except (RuntimeError, TypeError, InputError) as error:
+        return [], f"not supported: {str(error).splitlines()[0][:90]}"
+
 
 ORDER = {"wrong": 0, "rough": 1, "note": 2}
 
@@ -73,7 +165,7 @@ def examined(
         "states": n, "fail_above": tolerance, "precision": epsilon, "horizon": settings.horizon,
         "strata": {name: int((label == k).sum()) for k, name in enumerate(STRATA)},
         "origins": {name: taken.origin.count(name) for name in dict.fromkeys(taken.origin)},
-        "ranges": _ranges(points.z, about), "compared": descriptions.compared(system, epsilon),
+        "ranges": _ranges(points.z, about), "compared": arguments.compared(system, epsilon),
     }  # fmt: skip
     rows: list[Mapping[str, Any]] = []
     findings = behaviour + ([] if loss is None else [_lost(loss, about)])
@@ -127,7 +219,7 @@ def _once(
     ahead: Ahead, name: str, derivative: Derivative, label: Tensor, about: Subject
 ) -> tuple[list[Finding], dict[str, Any]]:
     """What one source of derivatives is enough for: single precision, chains, kinks."""
-    single, precisions = precision.tried(
+    single, precisions = tried(
         about.system, derivative, ahead.points.at(_away(label)), about.names, ahead.units
     )
     turning, sign = chained(ahead, name, derivative)

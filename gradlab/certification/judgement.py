@@ -11,10 +11,9 @@ import torch
 from torch import Tensor
 
 from gradlab.certification import sentences
-from gradlab.certification.blocks import BLOCKS, Names
-from gradlab.certification.certification import Entry, Finding
+from gradlab.certification.certification import BLOCKS, Entry, Finding, Names
 from gradlab.certification.comparison import SHARE, Comparison, Units, relative_errors
-from gradlab.certification.strata import STRATA
+from gradlab.certification.sampling import STRATA
 
 JUDGED = 0.5  # of the states: a smaller share decides little
 Zero = Literal["J", "D", ""]

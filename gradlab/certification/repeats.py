@@ -19,10 +19,8 @@ import torch
 from torch import Tensor
 
 from gradlab.certification import sentences
-from gradlab.certification.blocks import BLOCKS, Names
-from gradlab.certification.certification import Finding, Kind
-from gradlab.certification.derivatives import SMALL, Derivative
-from gradlab.certification.evaluation import Points, at_once, evenly
+from gradlab.certification.certification import BLOCKS, Finding, Kind, Names
+from gradlab.certification.evaluation import SMALL, Derivative, Points, at_once, evenly
 from gradlab.errors import InputError
 from gradlab.systems.system import System
 

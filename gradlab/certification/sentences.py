@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gradlab.certification.blocks import SYMBOLS
-from gradlab.certification.certification import Entry
+from gradlab.certification.certification import SYMBOLS, Entry
 from gradlab.certification.smoothed import Smoothed
 from gradlab.wording import listed
 

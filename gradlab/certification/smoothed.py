@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from gradlab.certification.chains import Chain
-from gradlab.certification.derivatives import Derivative
+from gradlab.certification.evaluation import Derivative
 
 POINTS, PAIRS, STEPS = 16, 128, 5
 

@@ -30,13 +30,12 @@ from gradlab.checks.scale import scale
 from gradlab.checks.states import states
 from gradlab.errors import InputError
 from gradlab.gradients.estimator import Estimator
-from gradlab.gradients.setting import Setting
 from gradlab.gradients.starts import Starts
+from gradlab.gradients.tail import Setting
 from gradlab.runs.check_results import CheckResult
 from gradlab.statistics.moments import Moments
 from gradlab.systems.entropy import Entropic
-from gradlab.systems.recorded import Recorded
-from gradlab.systems.system import System
+from gradlab.systems.system import Recorded, System
 from gradlab.tasks import Task
 from gradlab.truth.scout import linearization_price
 from gradlab.truth.truth import Truth

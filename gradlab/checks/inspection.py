@@ -9,11 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from gradlab.data.path import Path
-from gradlab.gradients.courses import linearized
-from gradlab.gradients.cut import Cut
+from gradlab.gradients.courses import Cut, linearized
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.rollout import LinearizedPath
-from gradlab.gradients.setting import Setting
+from gradlab.gradients.tail import Setting
 from gradlab.systems.entropy import Entropic
 from gradlab.systems.system import System
 

@@ -22,9 +22,15 @@ from gradlab.checks.inspection import Inspection
 from gradlab.data.path import Path
 from gradlab.runs.check_results import IDLE, CheckResult
 from gradlab.systems.differentiable import mujoco_environment
-from gradlab.systems.ended import linearize_running, step_running
 from gradlab.systems.entropy import Entropic
-from gradlab.systems.system import BLOCKS, Linearization, System, by_differences
+from gradlab.systems.system import (
+    BLOCKS,
+    Linearization,
+    System,
+    by_differences,
+    linearize_running,
+    step_running,
+)
 
 STATES = 96  # whose Jacobians are compared, over all starts and steps
 STEPS = (1e-5, 1e-6)  # times the size of each coordinate

@@ -22,8 +22,8 @@ from gradlab.data.noise import stream
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.gram import path_gradients
 from gradlab.gradients.weighted_terms import carried
-from gradlab.networks.critics import judge
 from gradlab.networks.interface import act, flat_parameters
+from gradlab.networks.mlp import judge
 from gradlab.runs.check_results import CheckResult
 from gradlab.systems.system import System
 from gradlab.truth.oracles import perturbed

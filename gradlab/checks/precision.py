@@ -12,7 +12,7 @@ from gradlab.checks.inspection import Inspection
 from gradlab.errors import InputError
 from gradlab.gradients.courses import Shared
 from gradlab.gradients.estimator import Estimator
-from gradlab.gradients.path_gram import path_mean_gradients
+from gradlab.gradients.gram import path_mean_gradients
 from gradlab.gradients.starts import Starts
 from gradlab.gradients.weighted_terms import carried
 from gradlab.runs.check_results import CheckResult

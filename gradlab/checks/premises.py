@@ -24,11 +24,10 @@ from torch import Tensor, nn
 from gradlab.checks.inspection import Inspection
 from gradlab.checks.jacobians import sampled
 from gradlab.data.noise import child, stream
-from gradlab.gradients.groups import by_group, group_count, grouping
-from gradlab.gradients.setting import Setting
-from gradlab.gradients.starts import Starts
-from gradlab.networks.critics import judge
+from gradlab.gradients.starts import Starts, by_group, group_count, grouping
+from gradlab.gradients.tail import Setting
 from gradlab.networks.interface import act
+from gradlab.networks.mlp import judge
 from gradlab.progress import silent
 from gradlab.runs.check_results import PREMISE, CheckResult
 from gradlab.statistics.intervals import Interval

@@ -16,11 +16,11 @@ from torch import Tensor
 from gradlab.checks.inspection import Inspection
 from gradlab.gradients import gram
 from gradlab.gradients.estimator import Estimator, first_horizon
-from gradlab.gradients.path_gram import path_mean_gradients
+from gradlab.gradients.gram import path_mean_gradients
 from gradlab.gradients.policy_jacobian import policy_jacobian
 from gradlab.gradients.rollout import LinearizedPath, TailGradient, tail_gradient
 from gradlab.gradients.sweeps import action_gradients, discounted_costates
-from gradlab.networks.critics import judge
+from gradlab.networks.mlp import judge
 from gradlab.runs.check_results import CheckResult
 from gradlab.systems.entropy import Entropic
 

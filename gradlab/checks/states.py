@@ -2,7 +2,7 @@
 
 alive   under termination "mask" a state past an end weighs 0: how many of how many are left
 seen    a learned model was fitted on states and actions of mean c and deviation d
-        (`fitting.standardising`); a state is one that it never saw where some coordinate of it
+        (`fitting.losses`); a state is one that it never saw where some coordinate of it
         or of its action has |x − c| > 5 d
 """
 
@@ -20,9 +20,8 @@ from gradlab.networks.gaussian_ensemble import GaussianEnsemble
 from gradlab.networks.interface import act
 from gradlab.runs.check_results import ALIVE, SEEN, CheckResult
 from gradlab.systems.entropy import Entropic
-from gradlab.systems.learned import LearnedSystem
+from gradlab.systems.learned import LearnedSystem, TwoModels
 from gradlab.systems.system import System
-from gradlab.systems.two_models import TwoModels
 
 FAR = 5.0  # standard deviations of the data, beyond which a model has seen nothing
 FEW_ALIVE = 0.1  # share below which most of the measurement is thrown away

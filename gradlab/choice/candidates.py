@@ -17,7 +17,7 @@ from gradlab.runs.competing import is_data_again
 from gradlab.runs.decision_rules import horizons_of, judged_estimator
 from gradlab.runs.identity import Identity, competing
 from gradlab.runs.profile import Profile
-from gradlab.statistics.kernels import Kernels
+from gradlab.statistics.grams import Kernels
 
 TRUTHS = {
     "first": "the gradient of the first action",

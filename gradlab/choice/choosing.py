@@ -1,14 +1,38 @@
-"""The parts of a choice, put together."""
+"""The parts of a choice, put together.
+
+The best choice at other batch sizes, from the same samples.
+
+Candidates without a truth: realised gains, and mutual agreement.
+
+Realised gains need no derivative of the simulator; the best possible gain stays unknown, and cells
+that were not stepped along are not judged. Agreement is the cosine of two mean gradients, and no
+accuracy: estimators that share a model or a critic share its error.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from itertools import combinations
+
+import numpy as np
 
 from gradlab import validation
-from gradlab.choice.batches import Singles, at_batch, singles
-from gradlab.choice.best import best, beyond, steps
+from gradlab.choice.best import Singles, at_batch, best, beyond, singles, steps
 from gradlab.choice.candidates import TRUTHS, Candidates, candidates
-from gradlab.choice.values import CRITERIA, Best, Choice, Criterion, Mixing, Usable
+from gradlab.choice.values import (
+    CRITERIA,
+    Agreement,
+    Best,
+    Cell,
+    Choice,
+    Criterion,
+    Mixing,
+    Steps,
+    Trial,
+    Tried,
+    Usable,
+    WhatIf,
+)
 from gradlab.choice.weights import (
     Times,
     alpha_order,
@@ -17,11 +41,121 @@ from gradlab.choice.weights import (
     rule_times,
     several_cells,
 )
-from gradlab.choice.what_if import what_if
-from gradlab.choice.without_truth import agreement, tried
 from gradlab.errors import InputError
+from gradlab.runs.decision_rules import needed_batch, usable_horizons
 from gradlab.runs.profile import Profile
-from gradlab.runs.usable_horizons import usable_horizons
+from gradlab.statistics.grams import Grams, Kernels, mixture_moments
+from gradlab.statistics.intervals import interval
+from gradlab.statistics.mixing import gain_weights, mse_weights
+from gradlab.statistics.moments import estimates
+
+
+def tried(profile: Profile, among: Candidates) -> tuple[Steps, Tried] | None:
+    """None where no competitor was stepped along."""
+    realised = profile.realised
+    if realised is not None:
+        only = realised.of_competing if among.excluded else realised.among
+        realised = only(among.names)
+    best = None if realised is None else realised.best()
+    if realised is None or best is None:
+        return None
+    steps = Steps(
+        raises=tuple(cell for cell in realised.stepped if realised.helps(cell)),
+        lowers=tuple(cell for cell in realised.stepped if realised.harms(cell)),
+        realised=True,
+    )
+    return steps, Tried(
+        best, realised.not_excluded(), realised.change(best).value, realised.ends(best)
+    )
+
+
+def agreement(profile: Profile, among: Candidates) -> tuple[Agreement, ...]:
+    """Of every pair of competitors, and of gradients along the simulator's states, at horizons 1,
+    the middle and the longest that both have."""
+    if among.kernels is None:
+        return ()
+    agreements = []
+    beside = [name for name in among.excluded if profile.identities[name].needs_states]
+    shown = [name for name in profile.estimators if name in (*among.names, *beside)]
+    for first, second in combinations(shown, 2):
+        for cells in _pairs(among.kernels, first, second):
+            each = _agreement(profile, among.kernels, *cells)
+            if each is not None:
+                agreements.append(each)
+    return tuple(agreements)
+
+
+def _pairs(kernels: Kernels, first: str, second: str) -> list[tuple[Cell, Cell]]:
+    """The same horizon for both; J_0 beside every horizon of the other."""
+    horizons = {
+        name: [h for other, h in kernels.cells if other == name] for name in (first, second)
+    }
+    if horizons[first] == [0]:
+        return [((first, 0), (second, h)) for h in _few(horizons[second])]
+    return [
+        ((first, h), (second, h))
+        for h in _few(sorted(set(horizons[first]) & set(horizons[second])))
+    ]
+
+
+def _few(horizons: list[int]) -> list[int]:
+    long = [h for h in horizons if h > 0]
+    return sorted({long[0], long[len(long) // 2], long[-1]}) if long else []
+
+
+def _agreement(profile: Profile, kernels: Kernels, first: Cell, second: Cell) -> Agreement | None:
+    try:
+        moments = mixture_moments(kernels.grams([first], truth=second), np.ones(1))
+    except InputError:  # gradients that are not finite
+        return None
+    cosine = estimates(moments, profile.batch)["cosine"]
+    return Agreement(first, second, cosine.value, interval("cosine", cosine))
+
+
+FACTORS = (0.25, 0.5, 1, 2, 4, 8, 16)
+
+
+def what_if(
+    profile: Profile, among: Candidates, measured: Singles, pair: Grams | None, criterion: Criterion
+) -> WhatIf | None:
+    """None where no candidate is finite.
+
+    Args:
+        known: moments of single candidates; pair: of J_0 and J_H.
+        criterion: "mse", or "direction", the gain of one batch.
+    """
+    sizes = [max(1, round(factor * profile.batch)) for factor in FACTORS]
+    batches = [_batch(at_batch(profile, size, measured), among, pair, criterion) for size in sizes]
+    tried = tuple(each for each in batches if each is not None)
+    if not tried:
+        return None
+    cell = tried[-1].best
+    imprecise = profile.truth.get("status") == "imprecise"
+    needed = None if imprecise else needed_batch(profile, *cell)
+    return WhatIf(tried, cell, needed)
+
+
+def _batch(
+    profile: Profile, among: Candidates, pair: Grams | None, criterion: Criterion
+) -> Trial | None:
+    chosen = best(profile, among, criterion)
+    if chosen is None:
+        return None
+    weigh = mse_weights if criterion == "mse" else gain_weights
+    mse = profile.estimate(chosen.cell[0], "mse", chosen.cell[1])
+    cosine = profile.estimate(chosen.cell[0], "cosine_batch", chosen.cell[1])
+    return Trial(
+        change=f"N′ = {profile.batch}",
+        batch=profile.batch,
+        best=chosen.cell,
+        kept=chosen.kept,
+        mse=mse.value,
+        mse_interval=interval("mse", mse),
+        cosine=cosine.value,
+        cosine_interval=interval("cosine_batch", cosine),
+        weights=None if pair is None else weigh(pair, profile.batch),
+    )
+
 
 FEWEST = 6  # groups, so that each half of them has three
 

@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from gradlab.runs.decision_rules import NeededBatch
+from gradlab.runs.decision_rules import NeededBatch, UsableHorizons
 from gradlab.runs.identity import Identity
-from gradlab.runs.usable_horizons import UsableHorizons
 from gradlab.statistics.intervals import Interval
 from gradlab.statistics.mixing import Weights
 from gradlab.statistics.moments import Array

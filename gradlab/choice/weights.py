@@ -22,6 +22,7 @@ from gradlab.statistics.intervals import Interval, interval, jackknife_se, skewn
 from gradlab.statistics.mixing import (
     Contestant,
     Judged,
+    MpgWeights,
     contestant,
     direction_weights,
     gain_weights,
@@ -29,7 +30,6 @@ from gradlab.statistics.mixing import (
     mse_weights,
 )
 from gradlab.statistics.moments import Array, Estimate, combine
-from gradlab.statistics.rules import MpgWeights
 
 RAMP = 9000  # T of MPG on path tracking
 UNSEEN = 1  # the fold that judges

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, UseAppendAction, arg
 
-from gradlab.cli.terminal.signals import undisturbed
+from gradlab.cli.terminal.streams import undisturbed
 from gradlab.errors import InputError
 from gradlab.storage import records
 from gradlab.validation import LARGEST
@@ -151,11 +151,11 @@ def named_data(name: str, task: Task) -> Trajectories:
     Raises:
         InputError: there is none, it is damaged, or its states or actions have another width.
     """
-    from gradlab.data import minari_datasets, trajectories, transitions
+    from gradlab.data import minari_datasets, trajectories
 
     is_minari = minari_datasets.is_dataset(name)
     data = minari_datasets.read(name) if is_minari else trajectories.load(name)
-    transitions.check_widths(data, task.simulator.state_dim, task.simulator.action_dim)
+    trajectories.check_widths(data, task.simulator.state_dim, task.simulator.action_dim)
     return data
 
 

@@ -18,10 +18,10 @@ from gradlab.cli.measure import Measure
 from gradlab.cli.models import model_option
 from gradlab.cli.terminal.answer import of_screen
 from gradlab.cli.terminal.progress_bars import bars
-from gradlab.cli.terminal.signals import undisturbed
+from gradlab.cli.terminal.streams import undisturbed
 from gradlab.errors import InputError
 from gradlab.storage.records import check_output
-from gradlab.storage.rescue import keep
+from gradlab.storage.whole_files import keep
 
 if TYPE_CHECKING:
     from gradlab.runs.profile import Profile
@@ -54,11 +54,10 @@ class Attribute:
 
     def run(self, command: str) -> Document:
         """Read or compute the substitutions and attribute the error to them."""
-        from gradlab.runs.attribution_shares import attribute
+        from gradlab.runs.attribution import attribute
         from gradlab.runs.profile import load
-        from gradlab.verdicts.attribution.first_screen import screen
-        from gradlab.verdicts.attribution.sentences import sentences
-        from gradlab.verdicts.sentence import Sentence
+        from gradlab.verdicts.attribution.first_screen import screen, sentences
+        from gradlab.verdicts.screen import Sentence
 
         profile = load(self.file)
         again = profile.attribution is None
@@ -82,7 +81,7 @@ class Attribute:
 def _again(profile: Profile, run: Path) -> Profile:
     """The profile with substitutions, computed from the task, policy and critic of its command."""
     with undisturbed():
-        from gradlab.measurement.attribution.reattribution import attributed_again
+        from gradlab.measurement.attribution.attribution import attributed_again
 
     made = _made(shlex.split(str(profile.config.get("command", ""))), run)
     files = {

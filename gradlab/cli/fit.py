@@ -14,10 +14,10 @@ from gradlab.cli import arguments
 from gradlab.cli.arguments import Document, named_data
 from gradlab.cli.fit_words import fit_sentences, foreign_sentence, nearness_sentences
 from gradlab.cli.terminal.progress_bars import bars
-from gradlab.cli.terminal.signals import undisturbed
+from gradlab.cli.terminal.streams import undisturbed
 from gradlab.errors import InputError
 from gradlab.storage import records
-from gradlab.storage.rescue import Save, keep
+from gradlab.storage.whole_files import Save, keep
 
 if TYPE_CHECKING:
     from gradlab.data.trajectories import Trajectories
@@ -100,7 +100,7 @@ class Fit:
     def run(self, command: str) -> Document:
         """Fit, and write MODEL.safetensors, its curves, and the data that was recorded."""
         with undisturbed():
-            import gradlab.fitting.two_models  # noqa: F401  Imported here, where signals wait.
+            import gradlab.fitting.models  # noqa: F401  Imported here, where signals wait.
 
         task = arguments.named_task(self.task, self.settings)
         models = self._places(task)
@@ -210,8 +210,7 @@ class Fit:
         progress: Progress,
     ) -> dict[str, Fitted]:
         from gradlab.fitting.losses import OneStep
-        from gradlab.fitting.models import fit_model
-        from gradlab.fitting.two_models import Recipe
+        from gradlab.fitting.models import Recipe, fit_model
 
         first = _saved(models["prediction"])
         if not self.two_model:

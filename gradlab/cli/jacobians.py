@@ -14,9 +14,9 @@ from gradlab.cli.arguments import Document, named_data
 from gradlab.cli.models import model_option
 from gradlab.cli.terminal.answer import of_run
 from gradlab.cli.terminal.progress_bars import bars
-from gradlab.cli.terminal.signals import undisturbed
+from gradlab.cli.terminal.streams import undisturbed
 from gradlab.errors import InputError
-from gradlab.storage.rescue import keep
+from gradlab.storage.whole_files import keep
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -64,7 +64,7 @@ class List:
 
             document["algorithms"] = {name: row.described for name, row in ALGORITHMS.items()}
         if self.what in ("all", "remedies"):
-            from gradlab.runs.remedies.arms import ABOUT, DEFAULT
+            from gradlab.runs.remedies.values import ABOUT, DEFAULT
 
             document["remedies"] = dict(ABOUT)
             taken["remedies"] = list(DEFAULT)

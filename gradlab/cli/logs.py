@@ -14,9 +14,9 @@ from gradlab.cli.arguments import Document
 from gradlab.cli.models import model_option, named_model
 from gradlab.cli.terminal.answer import of_run
 from gradlab.cli.terminal.progress_bars import bars
-from gradlab.cli.terminal.signals import undisturbed
+from gradlab.cli.terminal.streams import undisturbed
 from gradlab.errors import InputError
-from gradlab.storage.rescue import keep
+from gradlab.storage.whole_files import keep
 
 if TYPE_CHECKING:
     from gradlab.data.trajectories import Trajectories
@@ -74,7 +74,7 @@ class Logs:
     def run(self, command: str) -> Document:
         """Measure, and write RUN.h5 and RUN.html."""
         with undisturbed():
-            from gradlab.logs.data import read
+            from gradlab.logs.arguments import read
             from gradlab.logs.measure import HORIZON, measure_logs
             from gradlab.networks.checkpoint import load
 
@@ -140,7 +140,7 @@ def _named(data: Trajectories, task: Task | None) -> Trajectories:
         return data
     from dataclasses import replace
 
-    from gradlab.data.transitions import check_widths
+    from gradlab.data.trajectories import check_widths
 
     check_widths(data, task.simulator.state_dim, task.simulator.action_dim)
     names = {

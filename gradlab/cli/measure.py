@@ -17,10 +17,10 @@ from gradlab.cli.fit_words import listed_norms
 from gradlab.cli.models import model_option
 from gradlab.cli.terminal.answer import of_run
 from gradlab.cli.terminal.progress_bars import bars
-from gradlab.cli.terminal.signals import undisturbed
+from gradlab.cli.terminal.streams import undisturbed
 from gradlab.errors import InputError
 from gradlab.measurement.prices import Price
-from gradlab.storage.rescue import keep
+from gradlab.storage.whole_files import keep
 
 if TYPE_CHECKING:
     from torch import nn
@@ -108,9 +108,14 @@ class Measure:
     def run(self, command: str) -> Document:
         """Measure, and write RUN.h5, RUN.html and the networks that were fitted."""
         with undisturbed():
-            from gradlab.measurement.arguments import check_arguments, check_networks
-            from gradlab.measurement.chosen import check_also, check_densities
-            from gradlab.measurement.laws import narrowed, resolved
+            from gradlab.measurement.arguments import (
+                check_also,
+                check_arguments,
+                check_densities,
+                check_networks,
+                narrowed,
+                resolved,
+            )
             from gradlab.measurement.measure import measure
             from gradlab.measurement.memory import check_size, check_starts
             from gradlab.measurement.realised_gains import check_judges

@@ -19,7 +19,7 @@ def model_option(task: Task, model: str | None, gradient_model: str | None = Non
         InputError: a file holds no model of a step, "prior" where the task has none, or a gradient
             model without a model whose states it goes with.
     """
-    from gradlab.systems.two_models import TwoModels
+    from gradlab.systems.learned import TwoModels
 
     if model is None:
         if gradient_model is not None:

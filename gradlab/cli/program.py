@@ -35,10 +35,10 @@ from gradlab.cli.report import Report
 from gradlab.cli.selftest import Selftest
 from gradlab.cli.step import Step
 from gradlab.cli.sweep import Sweep
-from gradlab.cli.terminal import notes, streams, usage
+from gradlab.cli.terminal import progress_bars, streams, usage
 from gradlab.cli.terminal.answer import answer
 from gradlab.cli.terminal.progress_bars import standard_error
-from gradlab.cli.terminal.signals import terminable
+from gradlab.cli.terminal.streams import terminable
 from gradlab.cli.train import Train
 from gradlab.cli.watch import Watch
 from gradlab.errors import Failure, InputError, as_options
@@ -120,7 +120,7 @@ def parsed(words: Sequence[str]) -> Chosen:
 
 
 def _executed(command: Chosen, words: Sequence[str], answer: Answer) -> int:
-    with terminable() as received, notes.in_one_line():
+    with terminable() as received, progress_bars.in_one_line():
         try:
             # Output of a simulator or a user's file must not mix with the document.
             with contextlib.redirect_stdout(sys.stderr):

@@ -14,8 +14,8 @@ from gradlab.cli.arguments import Document
 from gradlab.cli.models import model_option
 from gradlab.cli.terminal.answer import of_run
 from gradlab.cli.terminal.progress_bars import bars
-from gradlab.cli.terminal.signals import undisturbed
-from gradlab.storage.rescue import keep
+from gradlab.cli.terminal.streams import undisturbed
+from gradlab.storage.whole_files import keep
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Race:
         with undisturbed():
             from gradlab.measurement.update import Update
             from gradlab.networks import checkpoint
-            from gradlab.networks.critics import as_critic
+            from gradlab.networks.mlp import as_critic
             from gradlab.racing.branches import candidates_of
             from gradlab.racing.race import Stopped, check_sizes, race
 

@@ -12,7 +12,7 @@ from gradlab.cli import arguments
 from gradlab.cli.arguments import Document, named_data
 from gradlab.cli.terminal.answer import of_run
 from gradlab.cli.terminal.progress_bars import bars
-from gradlab.cli.terminal.signals import undisturbed
+from gradlab.cli.terminal.streams import undisturbed
 from gradlab.errors import InputError
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ class Remedies:
 
     def _arms(self) -> tuple[str, ...]:
         """Names after --remedies, by spaces or commas."""
-        from gradlab.runs.remedies.arms import ABOUT, DEFAULT
+        from gradlab.runs.remedies.values import ABOUT, DEFAULT
 
         named = [each for word in self.remedies for each in word.split(",") if each]
         for name in named:

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 
 from gradlab.cli.arguments import Document
 from gradlab.cli.terminal.progress_bars import bars
-from gradlab.cli.terminal.signals import undisturbed
+from gradlab.cli.terminal.streams import undisturbed
 
 
 @dataclass(frozen=True)

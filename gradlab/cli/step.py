@@ -11,7 +11,7 @@ from gradlab.cli import arguments
 from gradlab.cli.arguments import Document
 from gradlab.cli.terminal.answer import of_screen
 from gradlab.cli.terminal.progress_bars import bars
-from gradlab.cli.terminal.signals import undisturbed
+from gradlab.cli.terminal.streams import undisturbed
 
 
 @dataclass(frozen=True)

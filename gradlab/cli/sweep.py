@@ -20,9 +20,8 @@ from gradlab.errors import InputError
 if TYPE_CHECKING:
     from gradlab.runs.sweep import Row
     from gradlab.runs.sweep import Sweep as Runs
-    from gradlab.sweeps.commands import Command
     from gradlab.sweeps.running import Shown
-    from gradlab.sweeps.table import Planned
+    from gradlab.sweeps.table import Command, Planned
     from gradlab.workers import Pool
 
 RUNNER = "gradlab.cli.sweep_runner:Runner"
@@ -132,8 +131,7 @@ def executed(
 ) -> tuple[Runs, bool]:
     """The sweep after its runs, and whether it was interrupted."""
     from gradlab.cli.sweep_commands import COMMANDS
-    from gradlab.sweeps.folder import Folder
-    from gradlab.sweeps.running import Running
+    from gradlab.sweeps.running import Folder, Running
     from gradlab.sweeps.table import planned
 
     if workers is not None:

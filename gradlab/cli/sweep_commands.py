@@ -1,4 +1,4 @@
-"""The commands of which a sweep can have many runs (`gradlab.sweeps.commands`)."""
+"""The commands of which a sweep can have many runs (`gradlab.sweeps.table`)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gradlab.cli.certify import SUFFIXES, Certify
 from gradlab.cli.measure import Measure
 from gradlab.cli.remedies import Remedies
 from gradlab.cli.train import Train
-from gradlab.sweeps.commands import CHOSEN, PARAMETERS, Command
+from gradlab.sweeps.table import CHOSEN, PARAMETERS, Command
 
 Again = Callable[[Path], list[str]]
 RUN = {"output": ".h5"}

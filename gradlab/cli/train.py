@@ -13,7 +13,7 @@ from gradlab.cli import arguments
 from gradlab.cli.arguments import Document
 from gradlab.cli.terminal.answer import of_run
 from gradlab.cli.terminal.progress_bars import bars, standard_error
-from gradlab.cli.terminal.signals import undisturbed
+from gradlab.cli.terminal.streams import undisturbed
 from gradlab.errors import InputError
 
 if TYPE_CHECKING:

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from gradlab.data.trajectories import Trajectories
 from gradlab.errors import InputError
-from gradlab.storage import checked_json, seals, untrusted
+from gradlab.storage import seals, untrusted, whole_files
 
 PREFIX = "minari:"
 FOLDER = "data"  # of a dataset, in which Minari keeps it
@@ -197,7 +197,7 @@ def _seal(place: Path) -> None:
 
 def _checksum(metadata: Mapping[str, Any]) -> str:
     """Checksum of all metadata but itself."""
-    return checked_json.checksum({key: metadata[key] for key in metadata if key != CHECK})
+    return whole_files.checksum({key: metadata[key] for key in metadata if key != CHECK})
 
 
 def _names(metadata: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:

@@ -78,9 +78,8 @@ from gradlab.figures.attribution import entries, error_steps, ledger, variance_s
 from gradlab.figures.certification import certified_errors
 from gradlab.figures.choice import choice_horizon, choice_weights, contest, what_if_grid
 from gradlab.figures.columns import column
-from gradlab.figures.direction import cosine, sign_agreement, snr
-from gradlab.figures.error import bias_variance, mse
-from gradlab.figures.gain import gain
+from gradlab.figures.error import bias_variance, cosine, mse, sign_agreement, snr
+from gradlab.figures.gain import gain, loss_slices, realised_gains
 from gradlab.figures.growth import (
     chain_error,
     lyapunov,
@@ -97,35 +96,37 @@ from gradlab.figures.logs import (
     logged_prediction,
     logged_referee,
 )
-from gradlab.figures.measured_weights import error_over_rule, weights_against_rule
 from gradlab.figures.probe import (
     action_shares,
-    gradient_norms,
-    layer_norms,
-    lost_gradients,
-    probe_cost,
-    probe_curve,
-)
-from gradlab.figures.probe_measured import (
     chosen_horizons,
     critic_values,
     dead_columns,
+    gradient_norms,
     growth_rates,
+    layer_norms,
+    lost_gradients,
     moved_chains,
     moved_profiles,
+    probe_cost,
+    probe_curve,
 )
-from gradlab.figures.race import return_over_updates
-from gradlab.figures.remedies import remedy_effects, remedy_horizons, remedy_jacobians
-from gradlab.figures.remedy_models import remedy_levels, remedy_marks
-from gradlab.figures.slices import loss_slices
-from gradlab.figures.steps import realised_gains
+from gradlab.figures.remedies import (
+    remedy_effects,
+    remedy_horizons,
+    remedy_jacobians,
+    remedy_levels,
+    remedy_marks,
+)
 from gradlab.figures.through_training import errors_through_training, weights_through_training
 from gradlab.figures.training import (
+    error_over_rule,
     gradient_errors,
     mixture_weights,
+    return_over_updates,
     returns,
     training_curve,
     update_times,
+    weights_against_rule,
 )
 from gradlab.figures.validation import of_table
 

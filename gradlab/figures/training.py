@@ -3,6 +3,16 @@
 The table (`gradlab.runs.training.results.table`) has a row per run, iteration, seed and quantity;
 the seed "all" is the median over all seeds with its interval. One run is drawn by
 its seeds and their median, several by a line each: small multiples (`multiples`) show their seeds.
+
+Returns of a race's branches, or of rehearsed gradients, over their updates, with 95% bands.
+
+The table is `Race.table()` or `Rehearsal.table()`: a row per candidate and evaluation, with the
+change of the return from the common start, paired, and whether it is followed for so long.
+
+Weights through training: what measurements put in force, beside what the rule would have done.
+
+The table (`gradlab.runs.training.measured_weights.table`) has a row per measurement, seed, quantity
+and horizon, with value, ci_low and ci_high.
 """
 
 from __future__ import annotations
@@ -14,16 +24,19 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, NullFormatter
 
+from gradlab.figures import drawing, style
 from gradlab.figures.drawing import nothing
 from gradlab.figures.multiples import AXIS, Over, bend_returns, lost_note, note_of, seeds_of
 from gradlab.figures.style import (
     BIAS,
     BLUE,
+    GREEN,
     INK,
     MSE,
     MUTED,
     TICKS,
     VERMILION,
+    Dash,
     Look,
     dress,
     looks,
@@ -31,6 +44,111 @@ from gradlab.figures.style import (
     plain,
     variance_look,
 )
+
+LOOKS: tuple[tuple[str, Dash, str], ...] = (
+    (VERMILION, "-", "s"), (BLUE, "-", "o"), (GREEN, "-", "^"), (INK, "-", "D"),
+)  # fmt: skip
+RULE: Dash = (0, (5, 2))
+
+
+def weights_against_rule(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Weight of every horizon over iterations: in force (seeds and their median), and the rule's.
+
+    Of two horizons only the longer one's is drawn, with its seeds: the other's is the rest.
+    """
+    ax = ax or new_axes()
+    horizons = sorted(set(table.loc[table["quantity"] == "in force", "horizon"]))
+    if not horizons:
+        nothing(ax, "no weights were measured")
+        return ax
+    drawn = horizons[1:] if len(horizons) == 2 else horizons
+    for horizon, (colour, dash, marker) in zip(drawn, LOOKS, strict=False):
+        seeds, rule = (_wide(table, quantity, horizon) for quantity in ("in force", "rule"))
+        for name in seeds.columns if len(drawn) == 1 < len(seeds.columns) else ():
+            ax.step(seeds.index, seeds[name], where="post", color=colour, lw=0.6, alpha=0.4)
+        ax.plot(seeds.index, seeds.median(axis=1), dash, color=colour, marker=marker, lw=1.8,
+                markersize=4.5, label=f"h = {horizon}, measured")  # fmt: skip
+        ax.plot(rule.index, rule.median(axis=1), linestyle=RULE, color=colour, lw=1.4,
+                marker=marker, markersize=4.5, markerfacecolor="none",
+                label=f"h = {horizon}, rule")  # fmt: skip
+    ax.set_ylim(-0.03, 1.03)
+    rest = f"the rest of the weight is that of h = {horizons[0]}" if len(horizons) == 2 else ""
+    switched = table[table["quantity"] == "switched"]["value"]
+    notes = [f"{switched.sum():.0f} of {len(switched)} measurements changed what is in force"]
+    count = table["seed"].nunique()
+    median = f"measured: median of {count} seeds" if count > 1 else "one seed"
+    notes += [f"{rest}; {median}" if rest else median]
+    dress(ax, "Weights through training: rule and measured", "weight", notes)
+    ax.set_xlabel("iteration")
+    return ax
+
+
+def error_over_rule(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """MSE of what was in force over that of the rule, on starts that did not choose it."""
+    ax = ax or new_axes()
+    rows = table[(table["quantity"] == "over rule") & np.isfinite(table["value"])]
+    if not len(rows):
+        nothing(ax, "errors are not distinguishable from zero, or nothing was put in force")
+        return ax
+    names = sorted(set(rows["seed"]))
+    spread = np.diff(sorted(set(table["iteration"])))
+    step = 0.5 * float(spread.min()) / max(len(names), 1) if len(spread) else 0.0
+    for k, seed in enumerate(names):
+        mine = rows[rows["seed"] == seed]
+        x = mine["iteration"] + (k - (len(names) - 1) / 2) * step
+        ax.vlines(x, mine["ci_low"], mine["ci_high"], color=MUTED, lw=1, alpha=0.6)
+        ax.plot(x, mine["value"], "o", color=BLUE, markersize=3, alpha=0.7,
+                label="each seed, 95% interval over its starts" if k == 0 else None)  # fmt: skip
+    middle = rows.groupby("iteration")["value"].median()
+    ax.plot(middle.index, middle, "-", color=INK, lw=1.8, label="median of the seeds")
+    ax.axhline(1.0, color=MUTED, lw=0.8)
+    ax.set_yscale("log")
+    # Intervals of errors near zero span decades: the values decide on the axis.
+    reach = max(float(np.abs(np.log(rows["value"])).max()), np.log(2)) * 1.15
+    ax.set_ylim(np.exp(-reach), np.exp(reach))
+    ax.yaxis.set_major_formatter(TICKS)
+    ax.yaxis.set_minor_formatter(NullFormatter())
+    notes = ["below 1: better than the rule's weights"]
+    dress(ax, "Error of the weights in force", "MSE / MSE of the rule's weights", notes)
+    ax.set_xlabel("iteration")
+    return ax
+
+
+def _wide(table: pd.DataFrame, quantity: str, horizon: int) -> pd.DataFrame:
+    """Iterations × seeds."""
+    rows = table[(table["quantity"] == quantity) & (table["horizon"] == horizon)]
+    return rows.pivot(index="iteration", columns="seed", values="value")
+
+
+def return_over_updates(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Change of the return from the start over the updates, every candidate a line with its band;
+    a ring where the return of what may be followed is highest."""
+    ax = style.new_axes() if ax is None else ax
+    if "candidate" not in table:
+        steps = table["estimator"] + ", h = " + table["horizon"].astype(str)
+        table = table.assign(candidate=steps.where(table["horizon"] > 0, table["estimator"]))
+    names = list(dict.fromkeys(table["candidate"]))
+    rows = table[np.isfinite(table["value"])]
+    notes = ["band: 95%, paired with the start; ring: follow it so far; a line that ends: dropped"]
+    if not len(rows):
+        drawing.nothing(ax, "every branch was lost")
+    for name, look in style.looks(names).items():
+        own = rows[rows["candidate"] == name]
+        x, y, low, high = (
+            np.concatenate([[0.0], own[column].to_numpy(float)])
+            for column in ("updates", "value", "ci_low", "ci_high")
+        )
+        ax.plot(x, y, color=look.colour, ls=look.dash, marker=look.marker, ms=4, label=name)
+        ax.fill_between(x, low, high, color=look.colour, alpha=0.14, lw=0)
+        at = own[own["holds"].astype(bool)]
+        ax.plot(at["updates"], at["value"], "o", ms=11, mfc="none", mec=look.colour, mew=1.6)
+    if len(rows):
+        ax.axhline(0.0, color=MUTED, lw=0.8)
+        notes += drawing.bent(ax, rows["value"].abs().to_numpy(float))
+    style.dress(ax, "Return over updates", "change of the return", notes)
+    ax.set_xlabel("updates", color=INK)
+    return ax
+
 
 FEWEST = 5  # rows of a record that make a box
 PARTS = {

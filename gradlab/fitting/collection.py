@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from gradlab import validation
-from gradlab.data import trajectories, transitions
+from gradlab.data import trajectories
 from gradlab.data.noise import child, stream
 from gradlab.data.trajectories import Trajectories
 from gradlab.errors import InputError
@@ -24,7 +24,7 @@ from gradlab.gradients.rollout import rollout
 from gradlab.gradients.starts import Starts
 from gradlab.networks.interface import act, check_policy, noise_dim
 from gradlab.tasks import Task
-from gradlab.user_code.grad_mode import differentiating
+from gradlab.user_code.calls import differentiating
 
 
 @final
@@ -135,7 +135,7 @@ def collect(
         count = math.ceil(missing / usual)
         parts.append(_rolled(task, policy, count, length, seed, len(parts)))
         begun += count
-    return transitions.first(transitions.joined(parts), rows)
+    return trajectories.first(trajectories.joined(parts), rows)
 
 
 def _rolled(

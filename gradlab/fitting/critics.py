@@ -21,14 +21,13 @@ from gradlab.data.noise import child, stream
 from gradlab.errors import InputError
 from gradlab.gradients.rollout import rollout
 from gradlab.gradients.starts import Starts, policy_noise_at
-from gradlab.networks.critics import judge
 from gradlab.networks.interface import act, check_policy, double_copy
-from gradlab.networks.mlp import QCritic
+from gradlab.networks.mlp import QCritic, judge
 from gradlab.networks.spectral import Which, baked, normalise
 from gradlab.progress import Progress, check_progress, silent
-from gradlab.systems.ended import step_running
+from gradlab.systems.system import step_running
 from gradlab.tasks import Task
-from gradlab.user_code.grad_mode import differentiating
+from gradlab.user_code.calls import differentiating
 
 TRAJECTORIES = 512
 VISITED = 16  # states taken from each trajectory

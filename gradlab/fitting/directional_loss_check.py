@@ -27,11 +27,9 @@ from torch import Tensor
 from gradlab.data.noise import stream
 from gradlab.data.trajectories import Trajectories
 from gradlab.errors import InputError
-from gradlab.fitting.derivative_losses import pushed
+from gradlab.fitting.derivative_losses import Neighbours, pushed
 from gradlab.fitting.fitted import Fit
-from gradlab.fitting.losses import Rows
-from gradlab.fitting.neighbours import Neighbours
-from gradlab.fitting.standardising import split, standardised, units
+from gradlab.fitting.losses import Rows, split, standardised, units
 from gradlab.statistics.intervals import skewness_corrected
 from gradlab.statistics.moments import Estimate
 

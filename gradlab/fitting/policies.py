@@ -31,11 +31,10 @@ from gradlab.networks.mlp import Policy
 from gradlab.networks.spectral import Which, baked, normalise
 from gradlab.progress import Progress, check_progress, silent
 from gradlab.systems.differentiable import mujoco_environment
-from gradlab.systems.ended import linearize_running, step_running
 from gradlab.systems.mujoco import MujocoEnvironment
-from gradlab.systems.system import System
+from gradlab.systems.system import System, linearize_running, step_running
 from gradlab.tasks import Task
-from gradlab.user_code.grad_mode import differentiating
+from gradlab.user_code.calls import differentiating
 
 Array = NDArray[np.float64]
 CURVATURE_STEP = 1e-4  # state units; exact for quadratic rewards

@@ -23,8 +23,7 @@ from torch import Tensor, nn
 from gradlab.data.path import Path
 from gradlab.errors import InputError
 from gradlab.gradients.estimator import Estimator
-from gradlab.gradients.groups import group_sums
-from gradlab.gradients.starts import as_starts
+from gradlab.gradients.starts import as_starts, group_sums
 from gradlab.gradients.ways import WAYS
 from gradlab.statistics.intervals import Interval, interval
 from gradlab.statistics.moments import PairSums, squared_norm

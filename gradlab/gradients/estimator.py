@@ -24,18 +24,17 @@ from gradlab import validation
 from gradlab.data.path import Path
 from gradlab.errors import InputError
 from gradlab.gradients import gram
-from gradlab.gradients.cut import UNCUT, Cut, check_coordinates
-from gradlab.gradients.path_gram import path_mean_gradients
+from gradlab.gradients.courses import UNCUT, Cut, check_coordinates
+from gradlab.gradients.gram import path_mean_gradients
 from gradlab.gradients.starts import Starts, as_starts
 from gradlab.gradients.tail import Tail
 from gradlab.gradients.ways import WAYS, Name, TruthName, Way
 from gradlab.gradients.weighted_terms import carried
-from gradlab.networks.entropy import SoftCritic, WithLogProb, temperature
 from gradlab.networks.interface import check_critic, check_policy, check_trainable, double_copy
+from gradlab.networks.policies import SoftCritic, WithLogProb, temperature
 from gradlab.systems.entropy import Entropic
-from gradlab.systems.recorded import Recorded
-from gradlab.systems.system import System, check_system
-from gradlab.user_code.grad_mode import differentiating
+from gradlab.systems.system import Recorded, System, check_system
+from gradlab.user_code.calls import differentiating
 
 TERMINATIONS = ("ignore", "mask")
 BLOCK = 1024  # samples at once
@@ -47,10 +46,10 @@ class Estimator:
     """states × jacobians × actions × tail.
 
     Attributes:
-        states: a system, or `systems.recorded.Recorded` for a path of recorded trajectories.
+        states: a system, or `systems.system.Recorded` for a path of recorded trajectories.
         jacobians: a system; None where horizon is 0 and for actions "score".
         entropy: temperature α of the soft return Σ γᵗ (r_t − α log π_t) (SAC, MAAC, DDPPO eq. 11).
-        cut: derivatives of the path that are taken as zero (`gradients.cut`).
+        cut: derivatives of the path that are taken as zero (`gradients.courses`).
         replay: whose visited states actions "replayed" begin at; None for all others.
     """
 

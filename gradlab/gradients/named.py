@@ -26,9 +26,8 @@ from gradlab.errors import InputError
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.tail import Tail
 from gradlab.networks.policies import check_stochastic
-from gradlab.systems.recorded import Recorded
-from gradlab.systems.system import System
-from gradlab.user_code.grad_mode import differentiating
+from gradlab.systems.system import Recorded, System
+from gradlab.user_code.calls import differentiating
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from torch import nn
 
 from gradlab.errors import InputError
 from gradlab.gradients.estimator import Estimator
-from gradlab.networks.critics import CriticLike, as_critic, same_critic
+from gradlab.networks.mlp import CriticLike, as_critic, same_critic
 
 Critics = CriticLike | Sequence[CriticLike] | None
 OtherCritics = Mapping[str, Sequence[Estimator]]  # by the name of the estimator

@@ -19,11 +19,9 @@ from gradlab.data.path import Path
 from gradlab.errors import InputError
 from gradlab.gradients.policy_jacobian import Trace, trace
 from gradlab.gradients.starts import Starts
-from gradlab.networks.critics import judge
 from gradlab.networks.interface import act
-from gradlab.systems.ended import linearize_running, step_running
-from gradlab.systems.recorded import Recorded
-from gradlab.systems.system import System
+from gradlab.networks.mlp import judge
+from gradlab.systems.system import Recorded, System, linearize_running, step_running
 
 ROWS = 2048  # rows linearized at once
 

@@ -25,13 +25,12 @@ from gradlab.data.path import Path
 from gradlab.errors import InputError
 from gradlab.gradients.estimator import TERMINATIONS
 from gradlab.gradients.rollout import row_blocks
-from gradlab.gradients.setting import Setting
 from gradlab.gradients.starts import Starts, as_starts, policy_noise_at
+from gradlab.gradients.tail import Setting
 from gradlab.networks.interface import act, check_policy, double_copy
-from gradlab.systems.ended import step_running
-from gradlab.systems.system import System
+from gradlab.systems.system import System, step_running
 from gradlab.tasks import Task
-from gradlab.user_code.grad_mode import differentiating
+from gradlab.user_code.calls import differentiating
 
 FEWEST = 4  # groups that a jackknife needs
 

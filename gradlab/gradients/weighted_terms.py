@@ -41,9 +41,7 @@ from gradlab.gradients.sweeps import action_gradients, discounted_costates
 from gradlab.gradients.tail import Tail
 from gradlab.networks.interface import act
 from gradlab.networks.policies import check_stochastic
-from gradlab.systems.ended import step_running
-from gradlab.systems.recorded import Recorded
-from gradlab.systems.system import System
+from gradlab.systems.system import Recorded, System, step_running
 
 
 class LogDensity(nn.Module):

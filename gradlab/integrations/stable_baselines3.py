@@ -14,10 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from gradlab.errors import InputError, not_installed
-from gradlab.integrations.actor_parts import Parts
-from gradlab.integrations.backward_hook import after_backward
-from gradlab.integrations.states import check_widths, compare
-from gradlab.integrations.trainer_metrics import headline
+from gradlab.integrations.states import Parts, after_backward, check_widths, compare, headline
 from gradlab.probe.budget import Clock
 from gradlab.probe.probe import Logs, Probe
 from gradlab.probe.returns import MakeEnv

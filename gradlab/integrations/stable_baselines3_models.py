@@ -20,7 +20,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from gradlab.errors import InputError, not_installed
-from gradlab.integrations.actor_parts import Parts
+from gradlab.integrations.states import Parts
 from gradlab.probe.policy_calls import Watched, limits
 
 try:

@@ -1,21 +1,127 @@
 """Is what a loop observes the state of the task? By width, and by one step of its simulator.
 
 |f(s, a) − s'| ≤ 1% |s' − s| + 10⁻⁵        for the loop's own (s, a, s')
+
+The parts of another library's trainer that an integration hands to the probe.
+
+The few numbers of a row that belong beside a trainer's own: the log has all of them.
+
+The end of a backward pass, detected without a line in the loop.
+
+    forward pass → a hook on its output's gradient → the engine's callback when all gradients are in
+
+Trainers clip gradients before the optimiser steps, so that a step hook comes too late to see them
+as they were. Here the gradient is as the pass left it, as with `with probe(step)`.
 """
 
 from __future__ import annotations
 
+import copy
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any
+from dataclasses import dataclass
+from math import isfinite
+from typing import Any, final
 
 import numpy as np
 import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from gradlab.errors import InputError
-from gradlab.probe.isolation import undisturbed
+from gradlab.probe.isolation import undisturbed, warn
+from gradlab.probe.policy_calls import Watched, inert, passing
 from gradlab.tasks import Task
+
+
+def after_backward(module: nn.Module, callback: Callable[[], None]) -> RemovableHandle:
+    """Calls `callback` after every backward pass through the module's output, until it fails."""
+    return module.register_forward_hook(_Passes(callback))
+
+
+@final
+class _Passes:
+    """The forward hook. Copies and pickles of the module get an inert one."""
+
+    def __init__(self, callback: Callable[[], None]) -> None:
+        self.callback, self.off = callback, False
+
+    def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
+        if self.off or torch.compiler.is_compiling() or not torch.is_grad_enabled():
+            return
+        self._attempt(self._listen, output)
+
+    def __deepcopy__(self, memo: object) -> Any:
+        return inert
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return copy.copy, (inert,)
+
+    def _listen(self, output: Any) -> None:
+        answer = output[0] if isinstance(output, tuple) and output else output
+        if isinstance(answer, Tensor) and answer.requires_grad and not passing(answer):
+            answer.register_hook(self._begun)  # type: ignore[no-untyped-call]
+
+    def _begun(self, gradient: Tensor) -> None:
+        engine: Any = torch.autograd.Variable._execution_engine
+        self._attempt(engine.queue_callback, self._over)
+
+    def _over(self) -> None:
+        self._attempt(self.callback)
+
+    def _attempt(self, work: Callable[..., Any], *given: Any) -> None:
+        try:
+            work(*given)
+        except Exception as error:  # in the middle of the user's passes
+            if not self.off:
+                warn("marks no more backward passes", error)
+            self.off = True
+
+
+HEADLINE = {
+    "vitals/grad_norm": "grad_norm",
+    "vitals/update_ratio": "update_ratio",
+    "vitals/spent": "overhead",
+    "successive/signal_share": "signal_share",
+    "successive/cosine": "cosine",
+    "measured/chosen_horizon": "best_horizon",
+    "measured/lyapunov_horizon": "lyapunov_steps",
+    "measured/value": "critic_value",
+}
+SATURATION = "vitals/saturation/"
+
+
+def headline(row: Mapping[str, Any]) -> dict[str, float]:
+    """Finite numbers by short name, of a row as a log function gets it."""
+    metrics = {short: float(row[name]) for name, short in HEADLINE.items() if name in row}
+    saturated = [float(value) for name, value in row.items() if name.startswith(SATURATION)]
+    if saturated:
+        metrics["saturation"] = max(saturated)
+    return {f"gradlab/{name}": value for name, value in metrics.items() if isfinite(value)}
+
+
+@dataclass(frozen=True)
+class Parts:
+    """
+    Attributes:
+        policy: its parameters are θ; state → action in the environment's units.
+        optimizer: what steps θ.
+        critic: (state, action) → [N]; None where there is none, or it values states alone.
+        watched: what the trainer calls.
+        critic_optimizer: what steps the critic, possibly θ too; None where nothing does.
+        watched_critic: the module that the trainer calls for its critic's loss, if there is one.
+        critic_alone: the actor ascends Q(s, π(s)) and no step of a model.
+    """
+
+    policy: nn.Module
+    optimizer: torch.optim.Optimizer
+    critic: nn.Module | None
+    watched: Watched
+    critic_optimizer: torch.optim.Optimizer | None = None
+    watched_critic: nn.Module | None = None
+    critic_alone: bool = False
+
 
 PART = 0.01  # of the way that the state went
 ROUNDING = 1e-5

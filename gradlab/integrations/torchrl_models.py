@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from gradlab.errors import InputError, not_installed
-from gradlab.integrations.actor_parts import Parts
+from gradlab.integrations.states import Parts
 from gradlab.probe.policy_calls import Limits, Watched, as_it_is, limits, limits_of
 
 try:

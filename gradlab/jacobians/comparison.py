@@ -6,12 +6,24 @@
 The model is differentiated at the noise that explains the simulator's transition where it can tell
 (as RP-DR does), else at its mean; its prediction is always the mean. A sample whose simulator
 Jacobian failed its certificate, or where anything is not finite, is masked and counted.
+
+Exactness of the simulator's own Jacobians: errors per block, share that failed, first loss.
+
+The effect of each entry of ΔJ on the gradient in the first action.
+
+    g = Σ_t γᵗ zₜᵀ (r_s, r_a)_t,   z_0 = (0, I),   z_{t+1} = (I, K_{t+1}) [A B]_t z_t
+    effect of entry (i, j)  =  Σ_t γᵗ w_{t,i} ΔJ_{t,ij} z_{t,j}
+    w_t = (γ p_{t+1}, 1)  for (s', r),    p_t = c_t + γ M_tᵀ p_{t+1},   p_H = 0
+
+To first order in ΔJ, on the simulator's states and without a critic; the root mean square over the
+starts is relative to that of g. Masked steps are passed over.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -21,22 +33,138 @@ from torch import Tensor, nn
 from gradlab import provenance, validation
 from gradlab.data.path import Path
 from gradlab.errors import InputError
-from gradlab.gradients.groups import group_count
 from gradlab.gradients.policy_jacobian import trace
 from gradlab.gradients.rollout import noise_mode, rollout, rollout_with_jacobians
-from gradlab.gradients.starts import Starts, as_starts
-from gradlab.jacobians.certificate import add_certificate, counts
-from gradlab.jacobians.effects import add_effects
+from gradlab.gradients.starts import Starts, as_starts, group_count
 from gradlab.jacobians.errors import add_distance, add_entries, add_errors
 from gradlab.jacobians.growth import add_growth, add_measured_growth, add_model_error
-from gradlab.jacobians.rows import Rows
-from gradlab.jacobians.visited import Visited, visit
+from gradlab.jacobians.visited import Array, At, Blocks, Flags, Rows, Visited, number, visit
 from gradlab.networks.interface import check_policy, double_copy, noise_dim
 from gradlab.progress import Progress, check_progress, silent
 from gradlab.runs.jacobians import JacobianRun
 from gradlab.runs.profile import Profile
-from gradlab.systems.system import System, check_system
-from gradlab.user_code.grad_mode import differentiating
+from gradlab.statistics import over_groups
+from gradlab.statistics.over_groups import group_sums, root_ratio
+from gradlab.systems.system import BLOCKS, System, check_system
+from gradlab.user_code.calls import differentiating
+
+
+def add_effects(
+    rows: Rows, visited: Visited, discount: float, states: Sequence[str], actions: Sequence[str]
+) -> None:
+    """Quantity "effect" of section entry."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        effects, gradient = _effects(visited, discount)
+    finite = np.isfinite(effects).all((1, 2)) & np.isfinite(gradient)
+    if not finite.any():
+        raise InputError(
+            "states lead to no finite Jacobian and gradient: begin where the simulator stays finite"
+        )
+    squares = effects[finite].reshape(int(finite.sum()), -1)
+    X = group_sums(squares, visited.group[finite])
+    Z = group_sums(gradient[finite][:, None], visited.group[finite])
+    labels = list(product([*states, "reward"], [*states, *actions]))
+    estimates = root_ratio(X, np.broadcast_to(Z, X.shape), np.full(X.shape[1], finite.sum()))
+    rows.add(
+        "entry",
+        "effect",
+        estimates,
+        At(output=[o for o, _ in labels], input=[i for _, i in labels]),
+    )
+
+
+def _effects(visited: Visited, discount: float) -> tuple[Array, Array]:
+    """Squared norm over actions of every entry's effect [N, ds + 1, ds + da], and of g [N]."""
+    H, n, ds = visited.states[1:].shape
+    J, K, kept = visited.true.J.copy(), visited.K, visited.kept
+    wrong = visited.wrong
+    J[~kept] = np.eye(*J.shape[2:])
+    J[..., ds, :][~kept] = 0.0
+    costate = _costates(J, K, discount)
+    z = np.zeros((n, *J.shape[3:], K.shape[2]))
+    z[:, ds:] = np.eye(K.shape[2])
+    effects, gradient = np.zeros((*wrong.shape[1:], K.shape[2])), np.zeros((n, K.shape[2]))
+    for t in range(H):
+        effects += discount**t * np.einsum("ni,nij,nja->nija", costate[t], wrong[t], z)
+        gradient += discount**t * np.einsum("nj,nja->na", J[t, :, ds], z)
+        if t + 1 < H:
+            moved = J[t, :, :ds] @ z
+            z = np.concatenate([moved, K[t + 1] @ moved], 1)
+    return (effects**2).sum(3), (gradient**2).sum(1)
+
+
+def _costates(J: Array, K: Array, discount: float) -> Array:
+    """[H, N, ds + 1]: what a change of (s', r) of step t is worth, (γ p_{t+1}, 1)."""
+    H, n, outputs = J.shape[:3]
+    ds = outputs - 1
+    worth = np.ones((H, n, outputs))
+    p = np.zeros((n, ds))
+    for t in reversed(range(H)):
+        worth[t, :, :ds] = discount * p
+        pulled = np.einsum("ni,nij->nj", worth[t], J[t])
+        p = pulled[:, :ds] + np.einsum("na,nas->ns", pulled[:, ds:], K[t])
+    return worth
+
+
+QUANTILES = {"median": 0.5, "95th percentile": 0.95, "largest": 1.0}
+
+
+def add_certificate(rows: Rows, visited: Visited) -> None:
+    """Estimated relative error per block over unflagged samples, and shares along the rollout."""
+    true, kept = visited.true, visited.true.usable
+    for block in BLOCKS:
+        errors = true.errors[block][kept]
+        for name, quantile in QUANTILES.items():
+            value = float(np.quantile(errors, quantile)) if errors.size else np.nan
+            estimate = number(value, np.nan, np.nan, errors.size, "certificate")
+            rows.add("certificate", name, estimate, At(block=block))
+    flags = {"flagged": true.flags & true.finite, "not finite": ~true.finite}
+    if visited.guess is not None:
+        flags["model not finite"] = ~visited.guess.finite
+    H = len(true.flags)
+    for name, flag in flags.items():
+        rows.add("certificate", f"{name} share", _share(flag.mean(0, keepdims=True), visited))
+        rows.add("time", f"{name} share", _share(flag, visited), At(step=np.arange(H)))
+    terminal = ~visited.alive[:-1]
+    rows.add("time", "terminated share", _share(terminal, visited), At(step=np.arange(H)))
+
+
+def counts(visited: Visited) -> dict[str, Any]:
+    """Masked samples, and the first loss by name of start and step."""
+    notes: dict[str, Any] = {
+        "derivatives": "exact" if visited.true.step is None else "central differences",
+        "samples": int(visited.kept.size),
+        "compared": int(visited.kept.sum()),
+        "flagged": int((visited.true.flags & visited.true.finite).sum()),
+    }
+    step = visited.true.step
+    if step is not None:
+        largest = float(np.nanmax(step))
+        notes |= {"step": largest, "retried": int((step < largest).sum())}
+    for name, blocks in (("simulator", visited.true), ("model", visited.guess)):
+        if blocks is not None:
+            notes[f"{name}_not_finite"] = int((~blocks.finite).sum())
+            notes[f"{name}_first_loss"] = _first_loss(blocks)
+    return notes
+
+
+def _first_loss(blocks: Blocks) -> str:
+    lost = np.argwhere(~blocks.finite)
+    if not len(lost):
+        return ""
+    t, i = lost[0]
+    output = int(np.argwhere(~np.isfinite(blocks.J[t, i]))[0, 0])
+    return f"step {t}, start {i}, output {output}"
+
+
+def _share(flags: Flags | Any, visited: Visited) -> over_groups.Estimates:
+    """Share of flagged samples [K, N] with its interval over groups."""
+    per_start = np.asarray(flags, dtype=np.float64).T
+    sizes = over_groups.group_sums(np.ones(len(per_start)), visited.group)
+    shares = over_groups.mean(over_groups.group_sums(per_start, visited.group) / sizes[:, None])
+    low, high = np.clip(shares.low, 0, 1), np.clip(shares.high, 0, 1)
+    return over_groups.Estimates(shares.value, shares.se, low, high, shares.n, shares.method)
+
 
 HORIZON = 25
 FEWEST = 4  # groups of starts that an interval needs

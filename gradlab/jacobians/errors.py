@@ -13,8 +13,7 @@ from itertools import product
 import numpy as np
 import scipy
 
-from gradlab.jacobians.rows import At, Rows, number
-from gradlab.jacobians.visited import Array, Visited
+from gradlab.jacobians.visited import Array, At, Rows, Visited, number
 from gradlab.statistics.over_groups import group_sums, root_ratio
 
 BINS = 8

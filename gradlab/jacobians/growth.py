@@ -14,14 +14,12 @@ from math import log
 
 import numpy as np
 
-from gradlab.jacobians.rows import At, Rows, number
-from gradlab.jacobians.visited import Array, Visited
+from gradlab.jacobians.visited import Array, At, Rows, Visited, number
 from gradlab.progress import Progress
 from gradlab.runs.decision_rules import growth_of
 from gradlab.runs.profile import Profile
 from gradlab.statistics import chains, over_groups
-from gradlab.statistics.error_growth import error_growth
-from gradlab.statistics.growth import FEWEST
+from gradlab.statistics.growth import FEWEST, error_growth
 from gradlab.statistics.intervals import Z, jackknife_se
 from gradlab.statistics.over_groups import Estimates
 

@@ -19,7 +19,7 @@ from math import exp
 import numpy as np
 
 from gradlab.logs.gradients import Cell, Products, weighted
-from gradlab.runs.logs_numbers import TOLERANCE
+from gradlab.runs.logs import TOLERANCE
 from gradlab.statistics.comparison import difference, log_ratio
 from gradlab.statistics.intervals import Interval, interval, jackknife_se
 from gradlab.statistics.moments import (

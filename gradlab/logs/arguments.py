@@ -1,16 +1,25 @@
-"""Arguments of `measure_logs`, checked before the work begins."""
+"""Arguments of `measure_logs`, checked before the work begins.
+
+Records by name: a file of gradlab's own, numpy arrays, or a Minari dataset.
+
+NAME.npz    state [M, ds], action [M, da], reward [M], next_state [M, ds], terminated [M], and
+            episode [M], integers: the rows of one episode together and in order
+"""
 
 from __future__ import annotations
 
 import copy
 import math
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
 
+from gradlab.data import minari_datasets, trajectories
 from gradlab.data.trajectories import Trajectories
 from gradlab.errors import InputError
 from gradlab.gradients.other_critics import Critics, listed
@@ -24,6 +33,49 @@ from gradlab.networks.interface import (
 )
 from gradlab.networks.policies import Gaussian
 from gradlab.systems.system import System
+
+NUMBERS = ("state", "action", "reward", "next_state")
+COLUMNS = (*NUMBERS, "terminated", "episode")
+
+
+def read(name: str | Path) -> Trajectories:
+    """The record of that name, float64.
+
+    Raises:
+        InputError: there is none, it is damaged, or its arrays do not fit together.
+    """
+    if str(name).endswith(".npz"):
+        return _arrays(Path(name))
+    if minari_datasets.is_dataset(name):
+        return minari_datasets.read(name)
+    return trajectories.load(name)
+
+
+def _arrays(path: Path) -> Trajectories:
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; check the path")
+    try:
+        # No pickles: an array of objects is refused by numpy itself.
+        with np.load(path, allow_pickle=False) as file:
+            missing = [column for column in COLUMNS if column not in file]
+            columns = {column: file[column] for column in COLUMNS if column in file}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path} is no readable .npz of plain arrays ({error})") from error
+    if missing:
+        raise InputError(f"{path} has no {', '.join(missing)}: expected {', '.join(COLUMNS)}")
+    try:
+        numbers = {name: torch.as_tensor(columns[name].astype(np.float64)) for name in NUMBERS}
+        return trajectories.from_rows(
+            numbers["state"],
+            numbers["action"],
+            numbers["reward"],
+            numbers["next_state"],
+            terminated=torch.as_tensor(columns["terminated"].astype(bool)),
+            episode=torch.as_tensor(columns["episode"]),
+        )
+    except (InputError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: {error}") from error
+
 
 GRID = 12  # horizons at most
 LEFT = 0.01  # γᵀ at which the whole return ends
@@ -133,7 +185,7 @@ def _check_data(data: Trajectories) -> None:
     if not isinstance(data, Trajectories):
         raise InputError(
             f"data is a {type(data).__name__}, expected Trajectories: see gradlab.data.trajectories"
-            f".load, gradlab.data.transitions.from_rows"
+            f".load, gradlab.data.trajectories.from_rows"
         )
 
 

@@ -4,6 +4,18 @@ There is no simulator, hence no truth. The score-function gradient of the record
 unbiased and noisy. Its noise is measured first; then the model's gradient is compared with it on
 the same trajectories, horizon by horizon. Where the noise leaves the comparison undecided, the
 result is the number of further trajectories that would decide.
+
+Critics fitted to the logs, where none is given: their spread over bootstraps of the data.
+
+    y = Σ_{k<n} γᵏ r_{t+k} + γⁿ Q̄(s_{t+n}, a_{t+n})        along the recorded actions, on policy
+
+Each critic is fitted (as `fitting.critics` does) to its own bootstrap of every other trajectory;
+the rest is measured on, so that no gradient has a critic that was fitted to its trajectory.
+
+Comparison of gradients by their inner products, as rows of the table.
+
+score   of every horizon n, with the critic's tail      model   pathwise, of the same returns
+whole   of the T recorded steps, without a critic       score without baseline, at H alone
 """
 
 from __future__ import annotations
@@ -11,25 +23,194 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 
-from torch import nn
+import numpy as np
+import torch
+from torch import Tensor, nn
 
 from gradlab import provenance
-from gradlab.data.trajectories import Trajectories
+from gradlab.data.noise import child, stream
+from gradlab.data.path import Path
+from gradlab.data.trajectories import DIMS, Trajectories
+from gradlab.errors import InputError
+from gradlab.fitting.critics import Evaluation, fit_to
+from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.other_critics import Critics
-from gradlab.jacobians.rows import Rows
+from gradlab.gradients.tail import Tail
+from gradlab.jacobians.visited import Rows
+from gradlab.logs.agreement import Entry, agreement, noise_of
 from gradlab.logs.arguments import Arguments, Span, check_fitting, checked
-from gradlab.logs.comparing import add_gradients
-from gradlab.logs.critic import judged, return_bound
-from gradlab.logs.direction import directional
-from gradlab.logs.on_policy import refuse_far, residuals
-from gradlab.logs.prediction import prediction
-from gradlab.logs.refits import halves, refitted
-from gradlab.logs.table import add_critic, add_directions, add_policy, add_prediction
-from gradlab.logs.windows import Windows, windows
+from gradlab.logs.direction import directional, prediction
+from gradlab.logs.gradients import Cell, Source, model_source, products, score_source
+from gradlab.logs.on_policy import constant, judged, refuse_far, residuals, return_bound
+from gradlab.logs.table import (
+    add_critic,
+    add_directions,
+    add_growth,
+    add_numbers,
+    add_policy,
+    add_prediction,
+)
+from gradlab.logs.windows import FEWEST, Windows, bounds, windows
+from gradlab.networks.mlp import QCritic
 from gradlab.progress import Progress, check_progress, silent
 from gradlab.runs.logs import LogsRun
-from gradlab.systems.system import System
-from gradlab.user_code.grad_mode import differentiating
+from gradlab.statistics.growth import variance_growth
+from gradlab.systems.system import Recorded, System
+from gradlab.user_code.calls import differentiating
+
+SCORE, WHOLE, MODEL, PLAIN = "score", "whole", "model", "score without baseline"
+OTHER = "model with critic "
+
+
+def add_gradients(rows: Rows, what: Arguments, cut: Windows, progress: Progress) -> None:
+    """Sections gradient and agreement."""
+    sources = _sources(what, cut.path)
+    if not sources:
+        return
+    size = sum(p.numel() for p in what.policy.parameters())
+    inner = products(sources, _pairs(sources, what), cut.path, size, progress)
+    n = cut.trajectories
+    for name, source in sources.items():
+        if name == MODEL or name.startswith(OTHER):
+            continue
+        for h in source.horizons:
+            add_numbers(rows, "gradient", name, h, noise_of(inner, (name, h)), n)
+    if MODEL not in sources:
+        return
+    others = [name for name in sources if name.startswith(OTHER)]
+    every = []
+    for h in what.horizons:
+        noise = noise_of(inner, (MODEL, h), tuple((name, h) for name in others))
+        add_numbers(rows, "gradient", MODEL, h, noise, n)
+        every.append({entry.quantity: entry for entry in noise})
+        if not inner.squares[MODEL, h].any():
+            continue  # no action reaches a reward in so few steps: nothing to agree about
+        for block, cell in _references(sources, what, h):
+            add_numbers(rows, "agreement", block, h, agreement(inner, (MODEL, h), cell), n)
+    _add_growth(rows, what.horizons, every, n)
+
+
+def _sources(what: Arguments, path: Path) -> dict[str, Source]:
+    states = Recorded(what.data.state.shape[1], what.data.action.shape[1])
+    H, critic = what.horizons[-1], what.critics[0] if what.critics else None
+    short, tail = path.cut(H), Tail(H, critic, what.discount)
+    sources = {}
+    if what.stochastic:
+        score = Estimator(states, None, "score", tail)
+        both = what.policy, short
+        sources[SCORE] = score_source(score, *both, what.horizons, what.seed)
+        sources[PLAIN] = score_source(score, *both, (H,), what.seed, baseline=False)
+        if what.reach > H:
+            long = Estimator(states, None, "score", Tail(what.reach, None, what.discount))
+            sources[WHOLE] = score_source(long, what.policy, path, (what.reach,), what.seed)
+    if what.model is not None:
+        for k, tail_critic in enumerate(what.critics or (None,)):
+            model = Estimator(states, what.model, "all", Tail(H, tail_critic, what.discount))
+            name = f"{OTHER}{k + 1}" if k else MODEL
+            sources[name] = model_source(model, what.policy, short, what.horizons, what.seed)
+    return sources
+
+
+def _references(sources: dict[str, Source], what: Arguments, h: int) -> list[tuple[str, Cell]]:
+    """The references of the model's gradient of h steps."""
+    references = [("same", (SCORE, h))] if SCORE in sources else []
+    return references + ([(WHOLE, (WHOLE, what.reach))] if WHOLE in sources else [])
+
+
+def _pairs(sources: dict[str, Source], what: Arguments) -> list[tuple[Cell, Cell]]:
+    """The inner products that are needed."""
+    pairs = [((name, h), (name, h)) for name in sources for h in sources[name].horizons]
+    if MODEL not in sources:
+        return pairs
+    models = [name for name in sources if name == MODEL or name.startswith(OTHER)]
+    for h in what.horizons:
+        pairs += [((MODEL, h), cell) for _, cell in _references(sources, what, h)]
+        pairs += [((a, h), (b, h)) for k, a in enumerate(models) for b in models[k + 1 :]]
+    return pairs
+
+
+def _add_growth(
+    rows: Rows, horizons: tuple[int, ...], every: list[dict[str, Entry]], n: int
+) -> None:
+    """How the variance of the model's gradient grows from horizon 1 on."""
+    kept = [k for k, h in enumerate(horizons) if h > 0]
+    variance = [every[k]["variance"].estimate for k in kept]
+    growth = variance_growth(
+        np.array([float(horizons[k]) for k in kept]),
+        np.array([estimate.value for estimate in variance]),
+        np.stack([estimate.left_out for estimate in variance]),
+    )
+    add_growth(rows, growth, n)
+
+
+STEPS = 25  # n, fewer towards the end of a trajectory
+
+
+def halves(record: Trajectories) -> tuple[Trajectories, Trajectories]:
+    """Every other trajectory to fit on, and the others to measure on.
+
+    Raises:
+        InputError: there are fewer than twice as many trajectories as intervals need.
+    """
+    _, number = torch.unique_consecutive(record.trajectory, return_inverse=True)
+    if int(number[-1]) + 1 < 2 * FEWEST:
+        raise InputError(
+            f"data has {int(number[-1]) + 1} trajectories, expected at least {2 * FEWEST} to fit "
+            f"critics on half of them: give a critic, or record more"
+        )
+    return _rows(record, number % 2 == 1), _rows(record, number % 2 == 0)
+
+
+def refitted(
+    record: Trajectories, discount: float, count: int, seed: int, progress: Progress = silent
+) -> list[QCritic]:
+    """`count` critics, each of its own bootstrap of the trajectories."""
+    data, number = evaluation(record, discount)
+    still, spread = constant(record.state), record.state.double().std(dim=0)
+    scale = torch.where(still, 1.0, 1 / torch.where(still, 1.0, spread)).tolist()
+    critics = []
+    for k in range(count):
+        stream_seed = child(seed, f"refit {k}")
+        drawn = torch.randint(
+            int(number.max()) + 1,
+            (int(number.max()) + 1,),
+            generator=stream(stream_seed, "bootstrap"),
+        )
+        times = torch.bincount(drawn, minlength=int(number.max()) + 1)[number]
+        rows = torch.arange(len(number)).repeat_interleave(times)
+        critics.append(fit_to(_chosen(data, rows), scale, stream_seed, progress))
+    return critics
+
+
+def evaluation(record: Trajectories, discount: float) -> tuple[Evaluation, Tensor]:
+    """n-step targets of every row that has one, and the number of its trajectory [M]."""
+    state, action = record.state.double(), record.action.double()
+    _, last = bounds(record)
+    row, ended = torch.arange(len(record)), record.terminated[last]
+    # Where a trajectory merely stops, its last action is what the critic values.
+    n = (last - row + ended.long()).clamp_max(STEPS)
+    returns = torch.zeros_like(record.reward, dtype=torch.float64)
+    for k in range(STEPS):
+        at = (row + k).clamp_max(len(record) - 1)
+        returns += torch.where(k < n, discount**k * record.reward[at].double(), 0.0)
+    end = torch.minimum(row + n, last)
+    over = row + n > last
+    keep = n > 0
+    _, number = torch.unique_consecutive(record.trajectory, return_inverse=True)
+    bootstrap = torch.where(over, 0.0, torch.pow(discount, n.double()))
+    data = Evaluation(state, action, returns, state[end], action[end], bootstrap)
+    return _chosen(data, keep), number[keep]
+
+
+def _chosen(data: Evaluation, rows: Tensor) -> Evaluation:
+    names = ("state", "action", "returns", "last_state", "last_action", "bootstrap")
+    return Evaluation(*(getattr(data, name)[rows] for name in names))
+
+
+def _rows(record: Trajectories, keep: Tensor) -> Trajectories:
+    columns = {name: getattr(record, name)[keep] for name in DIMS}
+    return Trajectories(**columns, state_names=record.state_names, action_names=record.action_names)
+
 
 HORIZON = 25
 
@@ -68,7 +249,7 @@ def measure_logs(
         noise_std: standard deviation of the Gaussian noise that was added to a deterministic
             policy's actions, in action units.
         fit_critics: without a critic, how many to fit to every other trajectory; the rest is
-            measured on (see `logs.refits`).
+            measured on (see `logs.measure`).
         settings: recorded in the file.
         progress: called as progress(stage, done, total).
 

@@ -6,12 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gradlab.jacobians.rows import At, Rows, number
+from gradlab.jacobians.visited import At, Rows, number
 from gradlab.logs.agreement import Entry
-from gradlab.logs.critic import Judged
-from gradlab.logs.direction import Directional
-from gradlab.logs.on_policy import Residuals
-from gradlab.logs.prediction import Prediction
+from gradlab.logs.direction import Directional, Prediction
+from gradlab.logs.on_policy import Judged, Residuals
 from gradlab.statistics.growth import Growth
 from gradlab.statistics.intervals import Z
 from gradlab.statistics.over_groups import Estimates

@@ -15,7 +15,7 @@ from torch import Tensor
 from gradlab.data.path import Path
 from gradlab.data.trajectories import Trajectories
 from gradlab.errors import InputError
-from gradlab.gradients.groups import group_count
+from gradlab.gradients.starts import group_count
 
 FEWEST = 4  # trajectories that a jackknife needs
 

@@ -1,34 +1,134 @@
-"""Arguments of a measurement that are refused at once: numbers, networks, estimators."""
+"""Arguments of a measurement that are refused at once: numbers, networks, estimators.
+
+The law of the states where gradients are taken, and the truth that they are compared with.
+
+    visited   states that the policy visits from the task's starts, ν, where an update takes its
+              gradients; the truth is the gradient of the return, ∇_θ E_ζ[V^π]
+    start     the starts themselves, ζ (or those that are given); the truth of each kind of gradient
+              is its own, E_ζ[J_θπᵀ ∂_a Q^π] or ∇_θ E_ζ[V^π]
+
+`gradlab.measurement.assembly` records a third word where its caller brings the states:
+
+    given     states of the caller's own, such as replayed ones (`--weights measured`), with the
+              matched truths of "start"
+
+ζ is the task's own law, or that law trimmed (`tasks.task`): truth, visits, gains and checks then
+rest on the trimmed one alone.
+
+A matched truth at start states can be nearly orthogonal to the gradient of the return: it says how
+good an estimator is at those states, never whether a step along it helps.
+
+The estimators of a measurement: the user's, or the default ones with what is asked for beside.
+
+score, ivw, ddcg, total    of the simulator, θ in every action (`gradients.tail`)
+cut_EDGE                   of the simulator, all actions, that derivative taken as zero
+                           (`gradients.courses`)
+replayed                   of the model, where there is one: all actions, from visited states
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
+from typing import Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
 
 from gradlab import validation
 from gradlab.data.noise import stream
+from gradlab.data.path import Path
 from gradlab.errors import InputError
+from gradlab.gradients.courses import EDGES, Cut
 from gradlab.gradients.estimator import TERMINATIONS, Estimator
-from gradlab.gradients.mixing.head import check_head
+from gradlab.gradients.mixing.nodes import check_head
 from gradlab.gradients.starts import Starts
-from gradlab.gradients.ways import Way
-from gradlab.networks.critics import CriticLike, as_critic
+from gradlab.gradients.tail import Tail
+from gradlab.gradients.ways import WAYS, Name, Way
 from gradlab.networks.interface import (
     act,
     check_critic,
     check_policy,
+    check_rows,
     check_trainable,
     double_copy,
     noise_dim,
 )
+from gradlab.networks.mlp import CriticLike, as_critic
 from gradlab.networks.policies import check_stochastic
-from gradlab.networks.rows import check_rows
-from gradlab.systems.recorded import Recorded
-from gradlab.systems.system import System
-from gradlab.tasks import Task
+from gradlab.runs.identity import Identity, Jacobians, States, told_apart
+from gradlab.systems.entropy import Entropic
+from gradlab.systems.system import Recorded, System
+from gradlab.tasks import Task, trimmed
+
+Law = Literal["visited", "start"]
+TruthKind = Literal["objective", "matched"]
+LAWS, TRUTHS = get_args(Law), get_args(TruthKind)
+
+
+def resolved(
+    starts: int | Tensor | Path, law: str | None, truth: str | None
+) -> tuple[Law, TruthKind]:
+    """Law and truth of a measurement, what is None by its default.
+
+    A number of starts means visited states, a tensor or a path the states that it holds; visited
+    states are judged by the gradient of the return, given ones by their matched truths.
+
+    Raises:
+        InputError: an unknown word, or law, truth and starts that contradict one another.
+    """
+    if law is not None:
+        validation.word("law", law, LAWS)
+    if truth is not None:
+        validation.word("truth", truth, TRUTHS)
+    counted = isinstance(starts, int)
+    _check_contradictions(starts, law, truth)
+    if law is None:
+        law = "visited" if counted or truth == "objective" else "start"
+    if truth is None:
+        truth = "objective" if law == "visited" else "matched"
+    return cast(Law, law), cast(TruthKind, truth)
+
+
+def narrowed(task: Task, trim_starts: float, starts: int | Tensor | Path) -> Task:
+    """The task with its starts trimmed by this share; as it is where that is 0.
+
+    Raises:
+        InputError: it is no such share, or the states were given and so have no law to trim.
+    """
+    share = validation.number("trim_starts", trim_starts, "a share of the starts, 0 for none")
+    if share == 0:
+        return task
+    if not isinstance(starts, int):
+        raise InputError(
+            f"trim_starts is {share:g}, but starts holds the states themselves: leave out "
+            f"rows by a rule that was fixed before they were drawn, or give a number of starts"
+        )
+    return trimmed(task, share)
+
+
+def _check_contradictions(starts: int | Tensor | Path, law: str | None, truth: str | None) -> None:
+    if law == "start" and truth == "objective":
+        raise InputError(
+            "law is 'start' and truth is 'objective': against the gradient of the return, "
+            "first-action gradients are judged at visited states; leave law out, or use "
+            "truth='matched' at the starts"
+        )
+    if law != "visited" or isinstance(starts, int):
+        return
+    if isinstance(starts, Path):
+        raise InputError(
+            "law is 'visited' but starts is a Path, which is a law of its own: leave law out, or "
+            "give a number of starts"
+        )
+    if truth == "matched":
+        raise InputError(
+            "law is 'visited' and truth is 'matched', but starts is a tensor, whose rows are the "
+            "states to judge at: leave law out, or give a number of starts"
+        )
+
 
 FEWEST = 4  # groups that a jackknife needs
 
@@ -131,3 +231,129 @@ def check_steps(
 def stepped(system: System, state: Tensor, action: Tensor) -> Tensor:
     out = system.step(state, action, None)
     return torch.cat([out.state, out.reward[:, None]], dim=1)
+
+
+CUTS = {f"cut_{edge}": Cut((edge,)) for edge in EDGES}
+DENSITIES = tuple(name for name, way in WAYS.items() if not way.pathwise)
+ALSO = (*DENSITIES, *CUTS, "replayed")
+
+
+def check_also(also: Sequence[str], given: object) -> None:
+    """
+    Raises:
+        InputError: no such estimator, or one beside estimators of the user's own.
+    """
+    validation.instance("also", also, (tuple, list), "a tuple of names, such as ('ivw',)")
+    for name in also:
+        validation.word("also", name, ALSO)
+    if also and given is not None:
+        raise InputError(
+            f"also names {', '.join(also)}, which stand beside the default estimators: put them "
+            f"among estimators of your own"
+        )
+
+
+def check_densities(also: Sequence[str], policy: nn.Module | None) -> None:
+    """
+    Args:
+        policy: the user's; None: one is fitted, which is deterministic.
+
+    Raises:
+        InputError: a name needs scores, which the policy has not.
+    """
+    for name in DENSITIES:
+        if name not in also:
+            continue
+        if policy is None:
+            raise InputError(
+                f"also names {name}, which needs a stochastic policy, and the one that is fitted "
+                f"here is deterministic: give a policy with a density"
+            )
+        check_density(WAYS[name], policy)
+
+
+def estimators_at(
+    task: Task,
+    critic: CriticLike | None,
+    given: Mapping[str, Estimator] | None,
+    horizon: int,
+    every: bool = False,
+    also: Sequence[str] = (),
+) -> dict[str, Estimator]:
+    """The estimators at horizon H, with float64 copies of their critics.
+
+    Args:
+        every: whether the default ones are there with θ in every action, too.
+        also: names of `ALSO`, each there as true_dynamics_NAME; as model_replayed with a prior.
+    """
+    if given is not None:
+        validation.instance("estimators", given, Mapping, "a dictionary of Estimators by name")
+        if not given:
+            raise InputError("estimators is empty: name at least one, or leave it out")
+        for name, estimator in given.items():
+            if not isinstance(estimator, Estimator):
+                got = type(estimator).__name__
+                raise InputError(f"estimator {name!r} is a {got}: measure its parts, Estimators")
+        return {name: _lengthened(estimator, horizon) for name, estimator in given.items()}
+    if critic is None:
+        raise InputError("critic is None: give a critic, or estimators with tails of their own")
+    tail = Tail(horizon, double_copy("critic", as_critic(critic)), task.discount)
+    simulator = task.simulator
+    prior = None if task.prior is simulator else task.prior  # of what is measured once
+    unrolled = {"true_dynamics": Estimator(simulator, simulator, "first", tail)}
+    if prior is not None:
+        model = Estimator(prior, prior, "first", tail)
+        unrolled = {"model": model, "mixed": replace(model, states=simulator)} | unrolled
+    chosen = {"data": Estimator(simulator, None, "first", replace(tail, horizon=0))} | unrolled
+    if every:
+        chosen |= {f"{name}_all": replace(e, actions="all") for name, e in unrolled.items()}
+    for name in also:
+        of = "model" if prior is not None and name == "replayed" else "true_dynamics"
+        chosen[f"{of}_{name}"] = _beside(name, task, tail)
+    return chosen
+
+
+def identify(chosen: Mapping[str, Estimator], simulator: System) -> dict[str, Identity]:
+    """Who each estimator is, by its objects: any system that is not the simulator is a model."""
+    return told_apart([_identity(name, each, simulator) for name, each in chosen.items()])
+
+
+def _identity(name: str, estimator: Estimator, simulator: System) -> Identity:
+    states, jacobians = _plain(estimator.states), estimator.jacobians
+    own = _plain(jacobians) if jacobians is not None else None
+    whose: States = "recorded" if isinstance(states, Recorded) else _whose(states, simulator)
+    derivatives: Jacobians = "none" if own is None else _whose(own, simulator)
+    tail = estimator.tail
+    return Identity(
+        name, whose, derivatives, estimator.actions,
+        tail="none" if tail.critic is None else tail.value,
+        gradient_model=(whose, derivatives) == ("model", "model") and states is not own,
+        cut=str(estimator.cut),
+    )  # fmt: skip
+
+
+def _whose(system: System, simulator: System) -> Literal["simulator", "model"]:
+    return "simulator" if system is _plain(simulator) else "model"
+
+
+def _plain(system: System) -> System:
+    """Without an entropy term."""
+    return system.system if isinstance(system, Entropic) else system
+
+
+def _beside(name: str, task: Task, tail: Tail) -> Estimator:
+    simulator = task.simulator
+    if name in CUTS:
+        return Estimator(simulator, simulator, "all", tail, cut=CUTS[name])
+    if name == "replayed":
+        own = simulator if task.prior is None else task.prior
+        return Estimator(own, own, "replayed", tail, replay=simulator)
+    model = simulator if WAYS[name].differentiates else None
+    return Estimator(simulator, model, cast(Name, name), tail)
+
+
+def _lengthened(estimator: Estimator, horizon: int) -> Estimator:
+    given = estimator.tail.critic
+    critic = None if given is None else copy.deepcopy(given).double()
+    longest = 0 if estimator.jacobians is None and estimator.way.differentiates else horizon
+    return replace(estimator, tail=replace(estimator.tail, critic=critic, horizon=longest))

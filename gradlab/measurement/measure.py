@@ -26,10 +26,10 @@ from gradlab.data.path import Path
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.other_critics import Critics
 from gradlab.gradients.rollout import noise_mode
+from gradlab.measurement.arguments import Law, TruthKind
 from gradlab.measurement.assembly import assembled, configuration, predictions, truth_values
 from gradlab.measurement.attribution.attribution import World, attributed, check_horizons
 from gradlab.measurement.jumps import AtLength, truth_at_length
-from gradlab.measurement.laws import Law, TruthKind
 from gradlab.measurement.moments.by_blocks import blocked_moments
 from gradlab.measurement.moments.inner_products import Measured, estimator_moments
 from gradlab.measurement.moments.visited import objective_moments
@@ -39,14 +39,14 @@ from gradlab.measurement.realised_gains import Stepping, check_judges, realised_
 from gradlab.measurement.rehearsal import rehearsal
 from gradlab.measurement.update import Update
 from gradlab.progress import Progress, check_progress, silent
-from gradlab.runs.one_step import PATHWISE, SCORE
 from gradlab.runs.profile import Profile
+from gradlab.runs.realised import PATHWISE, SCORE
 from gradlab.runs.stages import Stage, completed
 from gradlab.tasks import Task
 from gradlab.truth.by_blocks import pilot_truth
 from gradlab.truth.oracles import AT_MOST
 from gradlab.truth.truth import Truth, matched_truth
-from gradlab.user_code.grad_mode import differentiating
+from gradlab.user_code.calls import differentiating
 
 
 @differentiating
@@ -98,7 +98,7 @@ def measure(
         termination: "ignore" model rollouts run on, or "mask" rewards after a terminal state.
         law: "visited": gradients are judged at states that the policy visits from the starts, as
             an update takes them; "start": at the starts themselves. None: "visited" for a number
-            of starts, "start" for a tensor or a path (see `gradlab.measurement.laws`).
+            of starts, "start" for a tensor or a path (see `gradlab.measurement.arguments`).
         attribute: True, or at most 8 horizons: keep what `gradlab.attribute` needs to say which
             part made the error (see `gradlab.measurement.attribution.attribution`); takes several
             times as long.
@@ -107,13 +107,13 @@ def measure(
             many as the measurement has (see `gradlab.measurement.realised_gains`).
         trim_starts: measure from the task's law of starts without this share of them, those that
             are farthest from their mean: another question, for starts whose tails no sample of N
-            shows (see `gradlab.tasks.trimmed`). 0: none.
+            shows (see `gradlab.tasks.task`). 0: none.
         strata: sample a number of starts by strata of a pilot, each with its weight; None: where
             the pilot finds that few of them carry much, and no later stage needs equal weights
             (attribute). False: never (see `gradlab.measurement.rare_starts`).
         also: estimators of the simulator beside the default ones, each as true_dynamics_NAME:
             "score", "ivw", "ddcg", "total" (of stochastic policies), "cut_transition", … (see
-            `gradlab.measurement.chosen`).
+            `gradlab.measurement.arguments`).
         update: your own, at whose length truth and gradients are tried (see
             `gradlab.measurement.update`). None: a step that moves the actions by 4% of their size,
             and rehearsals by Adam at 3e-4, or less where that is too long.

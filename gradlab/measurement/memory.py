@@ -23,12 +23,10 @@ from torch import nn
 from gradlab import machine
 from gradlab.errors import InputError
 from gradlab.gradients.estimator import Estimator
-from gradlab.gradients.groups import group_count
 from gradlab.gradients.policy_jacobian import linear_layers
-from gradlab.gradients.starts import Starts, as_starts
-from gradlab.measurement.chosen import estimators_at
-from gradlab.measurement.moments.blocks import Division
-from gradlab.measurement.moments.by_blocks import KEPT
+from gradlab.gradients.starts import Starts, as_starts, group_count
+from gradlab.measurement.arguments import estimators_at
+from gradlab.measurement.moments.by_blocks import KEPT, Division
 from gradlab.measurement.moments.grams import BYTES, FOLDS, kept_horizons
 from gradlab.measurement.moments.inner_products import horizons_of
 from gradlab.measurement.moments.sketches import COORDINATES
@@ -39,7 +37,7 @@ from gradlab.measurement.rare_starts import plan_pilot
 from gradlab.networks.interface import noise_dim
 from gradlab.networks.mlp import Policy, QCritic
 from gradlab.statistics.tails import DIRECTIONS
-from gradlab.systems.recorded import Recorded
+from gradlab.systems.system import Recorded
 from gradlab.tasks import Task
 from gradlab.truth.by_blocks import PILOT
 from gradlab.truth.oracles import ROWS, effective_horizon

@@ -20,28 +20,32 @@ from gradlab.data.noise import stream
 from gradlab.data.path import Path
 from gradlab.errors import InputError
 from gradlab.gradients.estimator import Estimator, augmenting, softened
-from gradlab.gradients.groups import group_count
 from gradlab.gradients.other_critics import Critics, OtherCritics, listed, with_other_critics
-from gradlab.gradients.setting import Setting
 from gradlab.gradients.start_laws import check_alive, visitation
-from gradlab.gradients.starts import Starts, as_starts, distinct
+from gradlab.gradients.starts import Starts, as_starts, distinct, group_count
+from gradlab.gradients.tail import Setting
 from gradlab.measurement import memory
 from gradlab.measurement.arguments import (
     FEWEST,
+    Law,
+    TruthKind,
+    check_also,
     check_arguments,
     check_density,
     check_estimator,
     check_networks,
     check_steps,
+    estimators_at,
+    identify,
+    narrowed,
+    resolved,
 )
-from gradlab.measurement.chosen import check_also, estimators_at, identify
-from gradlab.measurement.laws import Law, TruthKind, narrowed, resolved
-from gradlab.measurement.moments.blocks import Division
-from gradlab.networks.entropy import WithLogProb
+from gradlab.measurement.moments.by_blocks import Division
 from gradlab.networks.interface import (
     double_copy,
     noise_dim,
 )
+from gradlab.networks.policies import WithLogProb
 from gradlab.runs.identity import Identity
 from gradlab.systems.system import System
 from gradlab.tasks import Task

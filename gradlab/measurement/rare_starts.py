@@ -26,7 +26,7 @@ Refused, by name, are variance, error and SNR
     carried   where 1 measured start in 100 carries 40% of E |G|² of an estimator; below N = 100
               where the largest would, were it one in a hundred
     tail      where nothing asks for strata, and q² has a Pareto tail without a variance, k > ½
-              (`statistics.pareto`): under starts of Student's t with 5 degrees of freedom
+              (`statistics.tails`): under starts of Student's t with 5 degrees of freedom
     cut       where few starts carry much and the truth is cut before it converges: another sample
               may cut it elsewhere
 
@@ -47,16 +47,16 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gradlab.data.noise import child, stream
-from gradlab.gradients.setting import Setting
 from gradlab.gradients.starts import Starts
+from gradlab.gradients.tail import Setting
 from gradlab.measurement.moments.inner_products import Cells, Measured
 from gradlab.networks.interface import flat_parameters, noise_dim
 from gradlab.progress import Progress
 from gradlab.runs.check_results import RARE, UNDRAWN, CheckResult
 from gradlab.runs.trimmed_starts import REMEDY, central
 from gradlab.statistics.moments import Array
-from gradlab.statistics.pareto import tail_shape
 from gradlab.statistics.strata import Strata
+from gradlab.statistics.tails import tail_shape
 from gradlab.systems.system import System
 from gradlab.truth.common_random import own_size
 from gradlab.truth.moved_returns import Rolling

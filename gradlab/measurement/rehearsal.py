@@ -36,9 +36,8 @@ from torch import Tensor, nn
 from gradlab.data.noise import child, stream
 from gradlab.gradients.bptt import mean_gradient
 from gradlab.gradients.estimator import Estimator
-from gradlab.gradients.groups import by_group, grouping
-from gradlab.gradients.setting import Setting
-from gradlab.gradients.starts import Starts, as_starts
+from gradlab.gradients.starts import Starts, as_starts, by_group, grouping
+from gradlab.gradients.tail import Setting
 from gradlab.measurement.moments.visited import visited
 from gradlab.measurement.realised_gains import CLOSED_FORM, LEAST_LEFT, Stepping, measured_steps
 from gradlab.measurement.update import Update, reach
@@ -46,7 +45,7 @@ from gradlab.networks.interface import flat_parameters
 from gradlab.progress import Progress, silent
 from gradlab.runs.competing import is_data_again
 from gradlab.runs.identity import Identity, competing
-from gradlab.runs.one_step import Cell
+from gradlab.runs.realised import Cell
 from gradlab.runs.rehearsal import LOST, Rehearsal, Rule, judged
 from gradlab.systems.system import by_differences
 from gradlab.tasks import Task

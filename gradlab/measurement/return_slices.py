@@ -27,11 +27,10 @@ from gradlab.data.noise import stream
 from gradlab.data.path import Path
 from gradlab.errors import InputError
 from gradlab.gradients.estimator import Estimator, checked, softened
-from gradlab.gradients.groups import by_group, grouping
-from gradlab.gradients.setting import Setting
-from gradlab.gradients.starts import Starts
-from gradlab.networks.critics import judge
+from gradlab.gradients.starts import Starts, by_group, grouping
+from gradlab.gradients.tail import Setting
 from gradlab.networks.interface import act, flat_parameters
+from gradlab.networks.mlp import judge
 from gradlab.progress import Progress, silent
 from gradlab.statistics.comparison import difference
 from gradlab.statistics.moments import Estimate, sample_mean

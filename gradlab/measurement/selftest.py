@@ -18,8 +18,8 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from gradlab.errors import InputError
 from gradlab.gradients import named
-from gradlab.gradients.setting import Setting
 from gradlab.gradients.starts import as_starts
+from gradlab.gradients.tail import Setting
 from gradlab.measurement.measure import measure
 from gradlab.networks.interface import check_policy
 from gradlab.networks.mlp import Policy, QCritic

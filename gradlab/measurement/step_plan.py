@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from gradlab.runs.one_step import Cell
+from gradlab.runs.realised import Cell
 
 MOVES = (0.25, 1.0, 3.0)  # lengths of a step, in units of the user's update
 UPDATE = 1  # place of the update itself

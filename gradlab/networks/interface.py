@@ -2,11 +2,20 @@
 
 policy(state) → [N, da], or policy(state, noise) where it has an attribute `noise_dim`
 critic(state, action) → [N] (a Q critic), or critic(state) → [N] (a V critic); [N, 1] is taken, too
+
+Test that a function treats the rows of a batch independently: row 0 beside two neighbours.
+
+A batch mean, a softmax over dim 0 or batch statistics make a row's result depend on the others:
+then a gradient "per sample" belongs to no sample, and every variance is wrong.
+
+First layers of a policy, as views of the state. Fixed, without parameters, differentiable.
 """
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
+from typing import final
 
 import torch
 from torch import Tensor, nn
@@ -15,10 +24,82 @@ from torch.nn.utils import parametrizations
 
 from gradlab import validation
 from gradlab.errors import InputError
-from gradlab.networks.critics import FunctionCritic
-from gradlab.networks.rows import check_rows
+from gradlab.networks.mlp import FunctionCritic
 from gradlab.networks.spectral import SpectralNorm
 from gradlab.networks.trying import check_attached, check_steady, tried
+
+
+@final
+class ClippedVelocities(nn.Module):
+    """Columns from `first` on clipped to ±limit, as Gymnasium's Hopper and Walker2d show them.
+
+    The clip belongs to the policy: beyond it K = ∂π/∂s has zeros, the system's A has none.
+    """
+
+    def __init__(self, first: int, limit: float) -> None:
+        super().__init__()
+        self.first, self.limit = first, limit
+
+    def forward(self, state: Tensor) -> Tensor:
+        positions, velocities = state[:, : self.first], state[:, self.first :]
+        return torch.cat([positions, velocities.clamp(-self.limit, self.limit)], dim=1)
+
+
+@final
+class Circle(nn.Module):
+    """An angle (the first column) as its cosine and sine, the other columns after them.
+
+    Before the first layer it makes a policy or critic periodic, and shows Pendulum-v1's state
+    (θ, θ̇) as Gymnasium does: (cos θ, sin θ, θ̇).
+    """
+
+    def forward(self, state: Tensor) -> Tensor:
+        angle, others = state[:, :1], state[:, 1:]
+        return torch.cat([angle.cos(), angle.sin(), others], dim=1)
+
+
+MOVE = 0.01  # of the neighbour: far beyond rounding, and hardly out of its range
+ROUNDING = 1e4  # units of machine epsilon, relative to the largest output
+
+
+def check_rows(name: str, function: Callable[..., Tensor], *inputs: Tensor) -> None:
+    """Refuse a function whose first row changes with the second.
+
+    Args:
+        function: of tensors with N rows each, to one tensor with N rows; what it makes of rows out
+            of its range, or at random, is not tested here.
+        inputs: at least 2 rows each, or nothing is tried.
+
+    Raises:
+        InputError: names the function and the usual causes.
+    """
+    pair = [x[:2] for x in inputs]
+    if len(pair[0]) < 2:
+        return
+    moved = [torch.cat([x[:1], x[1:] * (1 + MOVE) + MOVE]) for x in pair]
+    try:
+        with torch.no_grad():
+            alone, again, other = (_first(function, one) for one in (pair, pair, moved))
+    except (RuntimeError, ValueError, ArithmeticError, IndexError, InputError):
+        return
+    if torch.equal(alone, again) and not _same(alone, other):
+        raise InputError(
+            f"{name} mixes the rows of a batch: the first row's result changes with the second "
+            f"row. Every row must depend on its own inputs only; look for a mean or softmax over "
+            f"dim 0, batch statistics, or a reshape"
+        )
+
+
+def _first(function: Callable[..., Tensor], inputs: list[Tensor]) -> Tensor:
+    return function(*(x.clone() for x in inputs))[0].nan_to_num()
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    if not one.is_floating_point():
+        return torch.equal(one, other)
+    size = max(float(one.abs().max()), float(other.abs().max())) if one.numel() else 0.0
+    return float((one - other).abs().max()) <= ROUNDING * torch.finfo(one.dtype).eps * size
+
 
 # Train-mode spectral normalisation takes a power-iteration step, and so changes, at every call.
 _UNSTEADY = (

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from gradlab.errors import InputError
-from gradlab.networks.ensemble import MemberLinear
+from gradlab.networks.gaussian_ensemble import MemberLinear
 
 Which = Literal["all", "all_but_last", "hidden"]
 Network = TypeVar("Network", bound=nn.Module)

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
 from gradlab.errors import InputError
-from gradlab.networks.critics import as_critic
 from gradlab.networks.interface import check_trainable
+from gradlab.networks.mlp import as_critic
 from gradlab.validation import shown
 
 SHARDED = ("DTensor", "FlatParameter", "FullyShardedDataParallel")

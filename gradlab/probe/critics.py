@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gradlab.probe.alarms.growth import Growth
+from gradlab.probe.alarms.gradients import Growth
 from gradlab.probe.budget import Budget
 from gradlab.probe.isolation import warn
 from gradlab.probe.origin import rows_text

@@ -11,24 +11,211 @@ The truth is compared with finite differences, which is most of its price, in me
 1, 2, 4, 8, …, and in each that follows a truth which did not stand. What they can find, Jacobians
 of the simulator that are not those of its steps, is a matter of the simulator around the states
 that are visited, and these move little between two measurements.
+
+Columns of "measured" from one fresh path of the simulator under the policy.
+
+A, B of the simulator → growth of ∂s_t/∂s_0 = M_{t−1} ⋯ M_0;   A, B of the model in use (the
+prior, learned or not; else the simulator) → error, lost and dead entries;   rewards, critic
+
+Jacobians that are not finite in a few states: how many, where first, and what is next to it.
+
+A user who masks such states wants to know what share of the batch goes with them, and whether a
+contact or a limit makes them; who repairs them wants the state, and one beside it that works.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from gradlab.data.noise import child
+from gradlab.gradients.rollout import (
+    LinearizedPath,
+    jacobian_noise,
+    linearize_path,
+    rollout_with_jacobians,
+)
 from gradlab.gradients.start_laws import visitation
-from gradlab.measurement.chosen import estimators_at
+from gradlab.gradients.starts import Starts
+from gradlab.measurement.arguments import estimators_at
+from gradlab.measurement.assembly import SharedTruth, shared_truth
 from gradlab.measurement.problem import starts_of
-from gradlab.measurement.shared_truth import SharedTruth, shared_truth
+from gradlab.networks.mlp import judge
 from gradlab.probe.isolation import doubled, undisturbed
-from gradlab.probe.measured_path import along, fresh_path, units
 from gradlab.probe.measured_profile import gradients, rounding
 from gradlab.probe.task_question import Past, Question
+from gradlab.runs.probe.measured_columns import STEPS
 from gradlab.runs.probe.schema import ESTIMATORS
+from gradlab.statistics import chains, over_groups
+from gradlab.statistics.intervals import jackknife_se
+from gradlab.statistics.moments import Array
+from gradlab.systems.system import System
+from gradlab.tasks import Task
+
+Flags = NDArray[np.bool_]
+
+
+def lost(linear: LinearizedPath, simulator_flags: Tensor) -> dict[str, Any]:
+    """Counts over all states of the path, and the first loss in words.
+
+    Args:
+        linear: with the Jacobians of the model in use; simulator_flags: [H, N], where the
+            simulator's certificate failed.
+    """
+    J = np.concatenate([linear.A.numpy(), linear.B.numpy()], 3)
+    rewards = np.concatenate([linear.r_s.numpy(), linear.r_a.numpy()], 2)
+    bad = ~(np.isfinite(J).all((2, 3)) & np.isfinite(rewards).all(2))
+    flagged = linear.flags.numpy() | simulator_flags.numpy()
+    return {
+        "jacobian_states": bad.size,
+        "jacobian_nonfinite": int(bad.sum()),
+        "jacobian_flagged": int(flagged.sum()),
+        "starts_lost": int(bad.any(0).sum()),
+        "nonfinite_where": _where(linear.path.states.numpy(), J, bad, flagged),
+    }
+
+
+def _where(states: Array, J: Array, bad: Flags, flagged: Flags) -> str:
+    """The first loss; empty where there is none."""
+    if not bad.any():
+        return ""
+    step, start = (int(each) for each in np.argwhere(bad)[0])
+    place = f"first at step {step} of start {start}"
+    if not np.isfinite(states[step, start]).all():
+        coordinate = int(np.flatnonzero(~np.isfinite(states[step, start]))[0])
+        return f"{place}, where coordinate {coordinate} of the state itself is not finite"
+    entry = np.argwhere(~np.isfinite(J[step, start]))
+    what = f"∂s′{entry[0][0]}/∂{_input(entry[0][1], J.shape[2])}" if len(entry) else "∂r"
+    contact = ", its certificate flagged (contact or limit)" if flagged[step, start] else ""
+    return f"{place}, {what}{contact}{_nearest(states, bad, step, start)}"
+
+
+def _input(column: int, ds: int) -> str:
+    return f"s{column}" if column < ds else f"a{column - ds}"
+
+
+def _nearest(states: Array, bad: Flags, step: int, start: int) -> str:
+    """The closest state whose Jacobians are finite, in spreads of the states."""
+    rows = states[: len(bad)]
+    sound = ~bad & np.isfinite(rows).all(2)
+    if not sound.any():
+        return ""
+    spread = rows[sound].std(0)
+    gaps = (rows[sound] - rows[step, start]) / np.where(spread > 0, spread, 1.0)
+    distance = np.sqrt((gaps**2).mean(1))
+    t, n = np.argwhere(sound)[distance.argmin()]
+    return (
+        f"; finite at step {t} of start {n}, {distance.min():.2g} standard deviations of the "
+        f"states away"
+    )
+
+
+FLOAT32 = float(np.log(np.finfo(np.float32).max))
+
+
+def fresh_path(task: Task, policy: nn.Module, begin: Starts, seed: int) -> LinearizedPath:
+    path, K = rollout_with_jacobians(task.simulator, policy, begin, STEPS, seed)
+    return linearize_path(path, task.simulator, K, path.dynamics_noise)
+
+
+def along(
+    task: Task, linear: LinearizedPath, critic: nn.Module | None, reward_max: float, scale: Array
+) -> dict[str, Any]:
+    """Growth, rewards, critic and Jacobians along the path.
+
+    Args:
+        linear: with the simulator's Jacobians.
+        reward_max: the largest |reward| of earlier paths.
+        scale: [ds, ds + da], units in which errors of Jacobians are measured.
+    """
+    A, B, K = (each.numpy() for each in (linear.A, linear.B, linear.K[:-1]))
+    skip = linear.flags.numpy() | ~np.isfinite(A).all((2, 3)) | ~np.isfinite(B).all((2, 3))
+    row = _growth(A + B @ K, skip) | _rewards(linear, reward_max, task.discount)
+    model = linear
+    if task.prior is not None:
+        model = _of_model(linear, task.simulator, task.prior)
+        row |= _error(linear, model, skip, scale)
+    return row | lost(model, linear.flags) | _dead(model) | _value(linear, critic)
+
+
+def units(linear: LinearizedPath) -> Array:
+    """Every state and action in its standard deviations along the path, [ds, ds + da]."""
+    states, actions = (
+        values[:-1].flatten(0, 1).numpy().std(0)
+        for values in (linear.path.states, linear.path.actions)
+    )
+    rows, columns = (np.where(x > 0, x, 1.0) for x in (states, np.concatenate([states, actions])))
+    return np.asarray(columns / rows[:, None])
+
+
+def _of_model(linear: LinearizedPath, simulator: System, model: System) -> LinearizedPath:
+    """The model's Jacobians along the simulator's path, at the noise that explains it."""
+    noise = jacobian_noise(simulator, model, linear.path)
+    return linearize_path(linear.path, model, linear.K, noise)
+
+
+def _growth(M: Array, skip: chains.Flags) -> dict[str, Any]:
+    """Exponent, norm and condition of the products of M [H, N, ds, ds]."""
+    logs = chains.log_singular_values(M, skip)
+    rate = over_groups.mean(chains.exponents(logs, skip)[:, :1])
+    exponent = float(rate.value[0])
+    with np.errstate(invalid="ignore"):
+        norm, spread = logs[:, :, 0].mean(1), np.median(logs[-1, :, 0] - logs[-1, :, -1])
+    beyond = (FLOAT32 - norm[-1]) / exponent if exponent > 0 else np.inf
+    return {
+        "lyapunov": exponent,
+        "lyapunov_se": float(rate.se[0]),
+        "lyapunov_horizon": 1 / exponent if exponent > 0 else np.inf,
+        "chain_norm": norm / np.log(10),
+        "chain_condition": float(spread / np.log(10)),
+        "tenfold": float(np.log(10) / exponent) if exponent > 0 else np.inf,
+        "float32_step": float(np.ceil(len(M) + beyond)),
+    }
+
+
+def _rewards(linear: LinearizedPath, reward_max: float, discount: float) -> dict[str, float]:
+    rewards = linear.path.rewards.abs().nan_to_num(nan=torch.inf)
+    largest = max(reward_max, float(rewards.max()))
+    return {"reward_max": largest, "return_bound": largest / (1 - discount)}
+
+
+def _error(
+    true: LinearizedPath, guess: LinearizedPath, skip: chains.Flags, scale: Array
+) -> dict[str, Any]:
+    """ln of |ΔJ| / |J| over [A B] in these units."""
+    J, J_ = (np.concatenate([x.A.numpy(), x.B.numpy()], 3) for x in (true, guess))
+    usable = (~skip & np.isfinite(J_).all((2, 3)))[..., None, None]
+    error, size = (
+        np.where(usable, (x * scale) ** 2, 0.0).sum((0, 2, 3))[:, None] for x in (J_ - J, J)
+    )
+    ratio = over_groups.root_ratio(error, size, np.array([usable.sum()]))
+    value = float(ratio.value[0])
+    if not value > 0:
+        return {"jacobian_error": -np.inf, "jacobian_error_se": 0.0}
+    se = float(ratio.se[0]) / value
+    return {"jacobian_error": float(np.log(value)), "jacobian_error_se": se}
+
+
+def _dead(linear: LinearizedPath) -> dict[str, Any]:
+    """Actions that move neither state nor reward, at any state of the path."""
+    moved = (linear.B != 0).any(dim=2).any(dim=0).any(dim=0)
+    paid = (linear.r_a != 0).any(dim=0).any(dim=0)
+    return {"dead_action": (~(moved | paid)).double().numpy()}
+
+
+def _value(linear: LinearizedPath, critic: nn.Module | None) -> dict[str, Any]:
+    if critic is None:
+        return {}
+    with torch.no_grad():
+        value = judge(critic, "Q", linear.path.states[0], linear.path.actions[0])
+    values = value.numpy()
+    left_out = (values.sum() - values) / (len(values) - 1)
+    return {"value": float(values.mean()), "value_se": jackknife_se(left_out)}
+
 
 STARTS = 64
 SOUND = ("converged", "imprecise")

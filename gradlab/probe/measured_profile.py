@@ -17,7 +17,7 @@ from gradlab.choice.candidates import Candidates, candidates
 from gradlab.choice.values import Cell
 from gradlab.choice.weights import pair_cells, several_cells
 from gradlab.gradients.estimator import Estimator
-from gradlab.measurement.shared_truth import SharedTruth
+from gradlab.measurement.assembly import SharedTruth
 from gradlab.runs.decision_rules import growth_of, horizons_of, judged_estimator
 from gradlab.runs.probe.measured_columns import CELLS, ENDS
 from gradlab.runs.profile import Profile

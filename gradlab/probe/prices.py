@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from gradlab.data.noise import child
-from gradlab.gradients.setting import Setting
 from gradlab.gradients.starts import Starts
+from gradlab.gradients.tail import Setting
 from gradlab.measurement.problem import starts_of
 from gradlab.networks.interface import act
 from gradlab.probe.budget import Clock
@@ -27,7 +27,7 @@ from gradlab.probe.isolation import doubled, undisturbed
 from gradlab.probe.measured import STARTS
 from gradlab.probe.task_question import Question
 from gradlab.runs.probe.measured_columns import STEPS
-from gradlab.systems.ended import linearize_running, step_running
+from gradlab.systems.system import linearize_running, step_running
 from gradlab.truth.oracles import AT_MOST, unroll_first_action
 
 CHECKED = 32  # perturbed policies of a check

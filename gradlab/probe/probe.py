@@ -32,9 +32,8 @@ from torch import Tensor, nn
 
 from gradlab import provenance, validation
 from gradlab.errors import Doubtful
-from gradlab.networks.critics import CriticLike, as_critic
+from gradlab.networks.mlp import CriticLike, as_critic
 from gradlab.probe import arguments
-from gradlab.probe.alarm_log import AlarmLog
 from gradlab.probe.alarms.catalogue import Alarm
 from gradlab.probe.budget import EPISODES, LOAN, Budget, Clock
 from gradlab.probe.critics import Critic, parameters_of
@@ -44,7 +43,15 @@ from gradlab.probe.origin import Finder
 from gradlab.probe.parts.parts import Parts
 from gradlab.probe.policy_calls import Watch, Watched, watched_in
 from gradlab.probe.returns import Looks, MakeEnv, reward_wrappers
-from gradlab.probe.row_sinks import FileSink, FunctionSink, Log, NoSink, RowSink, SeveralSinks
+from gradlab.probe.row_sinks import (
+    AlarmLog,
+    FileSink,
+    FunctionSink,
+    Log,
+    NoSink,
+    RowSink,
+    SeveralSinks,
+)
 from gradlab.probe.sampler import Measurements
 from gradlab.probe.updates import Instruments, Loop, Updates
 from gradlab.runs.probe.measured_columns import LAW

@@ -20,11 +20,10 @@ from torch import nn
 from gradlab.data.episodes import LONGEST, Actor, begin, made, play, takes_seed
 from gradlab.data.noise import child
 from gradlab.probe.alarms.evidence import Alarm
-from gradlab.probe.alarms.returns import fallen
-from gradlab.probe.budget import Budget
-from gradlab.probe.due import span
+from gradlab.probe.alarms.steps import fallen
+from gradlab.probe.budget import Budget, span
 from gradlab.probe.isolation import copied, undisturbed
-from gradlab.probe.resuming import Earlier
+from gradlab.probe.row_sinks import Earlier
 from gradlab.runs.probe.returns import COLUMNS, LEAST, TRAINED, WINDOW, Returns
 from gradlab.user_code.calls import running
 

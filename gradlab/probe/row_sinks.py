@@ -1,18 +1,115 @@
-"""Sinks of a probe's rows: a run's file, the user's function, several of these, or none."""
+"""Sinks of a probe's rows: a run's file, the user's function, several of these, or none.
+
+Where a log left off, so that another probe goes on in it: counts, alarms, time and its share.
+
+The policy's tensors, the task and the tables must be those of the log; the share of the time and
+the seed may be others.
+
+The alarm log: rows of the probe to their sink, and the alarms that they raise, seed by seed.
+
+Rows are tested with the earlier rows of the same seed, so that levels and rates are those of one
+run, whatever a seed is trained beside; a user's loop has one seed. An alarm of a kind is reported
+when it is first raised, then only after twice as many updates: at most about twenty times in a run
+of a million updates.
+"""
 
 from __future__ import annotations
 
+import json
 import os
+import sys
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, final
+from typing import Any, Protocol, TextIO, final
+
+import numpy as np
 
 from gradlab.errors import InputError
-from gradlab.probe.resuming import Earlier, earlier
+from gradlab.probe.alarms.catalogue import Alarm, Evidence, examine
+from gradlab.runs.probe import results
+from gradlab.runs.probe.results import Columns, ProbeRun, last
 from gradlab.runs.probe.schema import Row, flat, tables
+from gradlab.storage import journal
 from gradlab.storage.journal import Journal, journal_of
-from gradlab.storage.records import Attribute, check_output
+from gradlab.storage.journal_tables import plain
+from gradlab.storage.records import Attribute, Record, check_output
+
+NEW = "log to a new file"
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """The content of a log.
+
+    Attributes:
+        updates, alarms: so far; own, elapsed: seconds of the probe and of the loop.
+        returns, episodes: tables, by columns; {} where they have no rows.
+        actions: da of its tables.
+    """
+
+    updates: int = 0
+    alarms: int = 0
+    own: float = 0.0
+    elapsed: float = 0.0
+    actions: int = 0
+    returns: Columns = field(default_factory=dict)
+    episodes: Columns = field(default_factory=dict)
+
+
+def earlier(path: Path, head: Mapping[str, Attribute], horizon: int | None) -> Earlier:
+    """The content of the run at `path`, for a probe with this head that goes on in it.
+
+    Raises:
+        InputError: it is no probe's, another policy's or task's, or of another version.
+    """
+    record = journal.read(path)
+    run = results.from_record(record, path)
+    _check(run, path, head)
+    groups = record.groups.get("vitals", {})
+    actions = len(groups["action"].values) if "action" in groups else 0
+    if run.horizon != horizon:
+        raise InputError(f"log is {path}, measured up to h = {run.horizon}, not {horizon}: {NEW}")
+    expected = tables(len(run.parameters), actions, horizon)
+    now = {name: plain(each) for name, each in expected.items()}
+    if _tables(record) != json.loads(json.dumps(now)):
+        raise InputError(f"log is {path}, whose tables are another version's: {NEW}")
+    reported = int(run.alarms["number"][-1]) + 1 if run.alarms else 0
+    own, elapsed = (last(run.vitals, "own_seconds"), run.seconds) if run.vitals else (0.0, 0.0)
+    return Earlier(run.updates, reported, own, elapsed, actions, run.returns, run.episodes)
+
+
+def _check(run: ProbeRun, path: Path, head: Mapping[str, Attribute]) -> None:
+    names = tuple(json.loads(str(head["parameters"])))
+    if run.parameters != names:
+        mine, theirs = (_shown(each) for each in (names, run.parameters))
+        raise InputError(
+            f"log is {path}, of a policy with tensors {theirs}, not {mine}: {NEW}, or resume with "
+            f"the policy of that run"
+        )
+    shapes, before = json.loads(str(head["config"])).get("shapes"), run.config.get("shapes")
+    if before is not None and shapes != before:
+        raise InputError(f"log is {path}, of a policy of other sizes: {NEW}")
+    if run.task != head["task"]:
+        task = repr(run.task) if run.task else "no task"
+        raise InputError(
+            f"log is {path}, of {task}, not of {str(head['task'])!r}: {NEW}, or resume with the "
+            f"task of that run"
+        )
+    law = json.loads(str(head["config"]))["law"]
+    if run.config.get("law") != law:
+        raise InputError(f"log is {path}, measured by another version at other states: {NEW}")
+
+
+def _tables(record: Record) -> object:
+    return json.loads(str(record.attributes.get("tables", "{}")))
+
+
+def _shown(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
 
 Log = Callable[[dict[str, Any]], object]
 NOTHING = Earlier()
@@ -151,3 +248,95 @@ class FileSink:
         parameters, horizon, actions = self.shape
         width = self.earlier.actions or actions()
         return Journal(self.path, tables(parameters, width, horizon), self.attributes)
+
+
+KEPT = 256  # rows of each table
+
+
+@final
+class AlarmLog:
+    """Files rows and reports alarms.
+
+    Args:
+        names: of the parameters.
+        seeds: numbers of seeds that are trained side by side, which alarms name; None: one loop.
+        source: first words of a printed alarm.
+        critic_alone: the loop's actor follows the critic alone: no alarm is about a model's steps.
+
+    Attributes:
+        alarms: that were reported.
+        rows: of each seed the last ones of every table.
+        stream: where alarms are printed; None: standard error.
+    """
+
+    def __init__(
+        self,
+        sink: RowSink,
+        names: Sequence[str],
+        seeds: Sequence[int] | None = None,
+        source: str = "gradlab probe",
+        *,
+        critic_alone: bool = False,
+    ) -> None:
+        self.sink, self.names, self.seeds, self.source = sink, tuple(names), seeds, source
+        self.critic_alone = critic_alone
+        self.stream: TextIO | None = None
+        self.alarms: list[Alarm] = []
+        count = 1 if seeds is None else len(seeds)
+        self.rows: list[dict[str, deque[Row]]] = [{} for _ in range(count)]
+        self._counts: list[Counter[str]] = [Counter() for _ in range(count)]
+        self._reported: dict[tuple[int | None, str], int] = {}  # by place of the seed and kind
+        self._number: int | None = None
+
+    def file(self, table: str, row: Row, tested: Mapping[int, Row] | None = None) -> None:
+        """Write a row and test it.
+
+        Args:
+            tested: rows by place of the seed; None: the row itself is the one seed's.
+        """
+        self.sink.write(table, row)
+        for seed, one in ({0: row} if tested is None else tested).items():
+            self._test(table, one, seed)
+
+    def due(self, kind: str, update: int, seed: int | None = 0) -> bool:
+        """Whether an alarm of this kind would be reported."""
+        last = self._reported.get((seed, kind))
+        return last is None or update >= 2 * max(last, 1)
+
+    def report(self, alarm: Alarm, update: int, step: int, seed: int | None = 0) -> None:
+        """Write and print an alarm, unless one of its kind was reported lately.
+
+        Args:
+            seed: its place; None: the alarm is about the whole run.
+        """
+        if not self.due(alarm.kind, update, seed):
+            return
+        self._reported[seed, alarm.kind] = update
+        self.alarms.append(alarm)
+        if self._number is None:
+            self._number = self.sink.earlier.alarms
+        row: dict[str, Any] = {"number": self._number, "update": update, "step": step}
+        row |= {"alarm": alarm.kind, "message": alarm.message}
+        self._number += 1
+        source = self.source
+        if self.seeds is not None:
+            row["seed"] = np.nan if seed is None else self.seeds[seed]
+            source += "" if seed is None else f", seed {self.seeds[seed]}"
+        self.sink.write("alarms", row)
+        text = f"{source}, step {step}: {alarm.kind}: {alarm.message}"
+        print(text, file=self.stream or sys.stderr, flush=True)
+
+    def say(self, text: str) -> None:
+        """Print a line that is no alarm."""
+        print(f"{self.source}: {text}", file=self.stream or sys.stderr, flush=True)
+
+    def close(self) -> None:
+        self.sink.close()
+
+    def _test(self, table: str, row: Row, seed: int) -> None:
+        rows = self.rows[seed].setdefault(table, deque(maxlen=KEPT))
+        rows.append(row)
+        self._counts[seed][table] += 1
+        evidence = Evidence(list(rows), self._counts[seed][table], self.names, self.critic_alone)
+        for alarm in examine(table, evidence):
+            self.report(alarm, int(row["update"]), int(row["step"]), seed)

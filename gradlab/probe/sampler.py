@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any, final
 
 from torch import Tensor, nn
 
-from gradlab.probe.budget import SIGNAL, Budget
-from gradlab.probe.due import HOUR, Due
+from gradlab.probe.budget import HOUR, SIGNAL, Budget, Due
 from gradlab.probe.successive import FIRST, PAIRS, Burst
 
 if TYPE_CHECKING:

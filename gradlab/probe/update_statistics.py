@@ -21,8 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch._utils import _flatten_dense_tensors
 
-from gradlab.runs.probe.columns import Array, Window
-from gradlab.runs.probe.update_columns import summed_up
+from gradlab.runs.probe.columns import Array, Window, summed_up
 
 Numbers = list[float] | list[Tensor]  # those of an accelerator stay there
 N = TypeVar("N")

@@ -23,22 +23,26 @@ import torch
 from torch import Tensor, nn
 
 from gradlab.errors import InputError
-from gradlab.probe.alarm_log import AlarmLog
 from gradlab.probe.alarms.catalogue import Alarm
-from gradlab.probe.alarms.gradients import LOST_CRITIC, ORIGIN, lost_now, spoilt
-from gradlab.probe.alarms.growth import OF_A_POLICY, STRETCH, Growth
+from gradlab.probe.alarms.gradients import (
+    LOST_CRITIC,
+    OF_A_POLICY,
+    ORIGIN,
+    STRETCH,
+    Growth,
+    lost_now,
+    spoilt,
+)
 from gradlab.probe.alarms.steps import thrown_away
-from gradlab.probe.budget import Budget
+from gradlab.probe.budget import Budget, overdrawn
 from gradlab.probe.critics import Critic, Turns, rate_of
-from gradlab.probe.due import overdrawn
 from gradlab.probe.isolation import say, warn
 from gradlab.probe.leaks import ModelGradients
-from gradlab.probe.notes import LOSS, RETURN, Notes, is_finite
 from gradlab.probe.origin import Finder, replayed
 from gradlab.probe.policy_calls import Watch
-from gradlab.probe.recorders import Recorders
-from gradlab.probe.resuming import Earlier
+from gradlab.probe.recorders import LOSS, RETURN, Notes, Recorders, is_finite
 from gradlab.probe.returns import WINDOWS, Followed, Looks
+from gradlab.probe.row_sinks import AlarmLog, Earlier
 from gradlab.probe.sampler import Bursts, Measurements
 from gradlab.probe.update_statistics import (
     Numbers,

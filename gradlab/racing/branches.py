@@ -19,13 +19,13 @@ from gradlab.errors import InputError
 from gradlab.gradients.bptt import mean_gradient
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.starts import Starts
-from gradlab.measurement.chosen import estimators_at
+from gradlab.measurement.arguments import estimators_at
 from gradlab.measurement.rehearsal import at_horizon
-from gradlab.networks.critics import CriticLike
 from gradlab.networks.interface import double_copy
+from gradlab.networks.mlp import CriticLike
 from gradlab.racing.worlds import TaskWorld, World
-from gradlab.runs.one_step import Cell
 from gradlab.runs.race import ALONE
+from gradlab.runs.realised import Cell
 from gradlab.systems.system import System
 from gradlab.tasks import Task
 from gradlab.validation import shown

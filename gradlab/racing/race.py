@@ -31,14 +31,14 @@ from gradlab.data.noise import child, stream
 from gradlab.errors import InputError
 from gradlab.fitting.critics import refit_critic as fitted_again
 from gradlab.gradients.estimator import TERMINATIONS
-from gradlab.gradients.setting import Setting
 from gradlab.gradients.starts import as_starts
+from gradlab.gradients.tail import Setting
 from gradlab.measurement.arguments import check_networks
 from gradlab.measurement.prices import Price
 from gradlab.measurement.rehearsal import LENGTHS
 from gradlab.measurement.update import Update
-from gradlab.networks.critics import CriticLike, as_critic
 from gradlab.networks.interface import double_copy
+from gradlab.networks.mlp import CriticLike, as_critic
 from gradlab.progress import Progress, check_progress, silent
 from gradlab.racing.branches import (
     Branch,
@@ -59,7 +59,7 @@ from gradlab.storage import records
 from gradlab.systems.system import System
 from gradlab.tasks import Task
 from gradlab.truth.oracles import effective_horizon
-from gradlab.user_code.grad_mode import differentiating
+from gradlab.user_code.calls import differentiating
 
 JUDGES = 64
 LONGEST = 1000  # steps of a judged episode, where none is given

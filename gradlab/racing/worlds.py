@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from gradlab.data.episodes import play, rows, takes_seed
 from gradlab.data.noise import child, stream
 from gradlab.errors import InputError
-from gradlab.gradients.setting import Setting
 from gradlab.gradients.start_laws import visits
 from gradlab.gradients.starts import Starts, as_starts
+from gradlab.gradients.tail import Setting
 from gradlab.networks.interface import double_copy, flat_parameters, noise_dim
 from gradlab.progress import silent
 from gradlab.tasks import Task

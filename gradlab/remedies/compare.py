@@ -6,42 +6,170 @@
 Within a trial all models share record, first weights, starts and noise; trials share nothing but
 what was given. The file is written anew after each trial, and every fitted model is kept, so that a
 kill costs at most the measurement of a trial and a few seconds of a fit.
+
+One trial: every model of the plan, made from one record and first weights, and measured on the
+same starts and noise.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
-from math import inf, nan
+from math import inf, isfinite, nan
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from gradlab import provenance, validation
-from gradlab.data import transitions
+from gradlab.data import trajectories
+from gradlab.data.noise import child
 from gradlab.data.trajectories import Trajectories
 from gradlab.errors import InputError
+from gradlab.fitting.collection import collect, exploring
 from gradlab.fitting.derivative_losses import DirectionalDerivative
 from gradlab.fitting.model_settings import ModelSettings
 from gradlab.measurement.arguments import check_arguments, check_networks
-from gradlab.networks.critics import CriticLike, as_critic
+from gradlab.measurement.assembly import shared_truth
 from gradlab.networks.interface import double_copy
+from gradlab.networks.mlp import CriticLike, as_critic
 from gradlab.progress import Progress, check_progress, silent
-from gradlab.remedies import fits, planning
-from gradlab.remedies.planning import Plan, fits_of
-from gradlab.remedies.trial import Question, measured, system_of
-from gradlab.runs.remedies.arms import ABOUT, DEFAULT
+from gradlab.remedies import fits, model_values
+from gradlab.remedies.fits import Made, Part, Plan, Recipe, fits_of, price_values
 from gradlab.runs.remedies.run import Remedies, load
-from gradlab.runs.remedies.values import Value, extended
-from gradlab.storage import checked_json, records
-from gradlab.storage.rescue import keep
+from gradlab.runs.remedies.values import ABOUT, BASELINE, DEFAULT, Value, extended
+from gradlab.storage import records, whole_files
+from gradlab.storage.whole_files import keep
+from gradlab.systems.learned import LearnedSystem, TwoModels
 from gradlab.systems.system import System
 from gradlab.tasks import Task
-from gradlab.user_code.grad_mode import differentiating
+from gradlab.user_code.calls import differentiating
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """What every trial is asked; see `compare_remedies`. Policy and critic are float64."""
+
+    task: Task
+    policy: nn.Module
+    critic: nn.Module | None
+    arms: tuple[str, ...]
+    data: Trajectories | None
+    rows: int
+    settings: ModelSettings
+    gradient_loss: DirectionalDerivative
+    horizon: int
+    starts: int
+    batch: int
+    seed: int
+
+    def seed_of(self, trial: int) -> int:
+        return child(self.seed, f"trial {trial}") % 2**31
+
+    def record(self, trial: int) -> Trajectories:
+        """The rows that the models of a trial are fitted to."""
+        if self.data is not None:
+            return self.data
+        policy = exploring(self.task, self.policy)
+        return collect(self.task, self.rows, policy, seed=self.seed_of(trial))
+
+    def recipes(self, trial: int) -> dict[str, Recipe]:
+        """The baseline's and those that the arms need."""
+        settings = replace(self.settings, seed=self.seed_of(trial))
+        names = dict.fromkeys(
+            [BASELINE, *(name for arm in self.arms for name in fits.fits_of(arm))]
+        )
+        simulator = self.task.simulator
+        return {name: fits.recipe(name, settings, self.gradient_loss, simulator) for name in names}
+
+
+def measured(
+    question: Question, trial: int, plan: Plan, folder: Path, progress: Progress
+) -> tuple[list[Value], dict[str, Any]]:
+    """Every number of a trial, and what a reader must know of it.
+
+    Raises:
+        InputError, Failure: an arm cannot be fitted.
+    """
+    begun = time.monotonic()
+    data, recipes = question.record(trial), question.recipes(trial)
+    parts = _made(plan.parts, recipes, data, folder, f"trial {trial + 1}: models", progress)
+    systems = {name: system_of(question.task, plan, name, parts) for name in plan.models}
+    truth = shared_truth(
+        question.task, question.policy, question.starts, question.horizon, question.batch,
+        seed=question.seed_of(trial), progress=progress,
+    )  # fmt: skip
+    bench = model_values.bench(truth, question.critic)
+    values = model_values.simulator_values(bench)
+    for done, (name, system) in enumerate(systems.items(), start=1):
+        values += model_values.model_values(name, system, bench)
+        progress(f"trial {trial + 1}: models measured", done, len(systems))
+    values += model_values.gradient_values(systems, bench, progress)
+    for name, of in plan.models.items():
+        cost = plan.costs.get(name, 1.0)
+        own = [parts[part] for part in of]
+        values += price_values(name, own, recipes[of[0].recipe], data, cost)
+    fits.forget_states(folder)
+    notes = {
+        "trial": trial,
+        "rows": len(data),
+        "fits": {_named(part): dict(made.notes) for part, made in parts.items()},
+        "samples": model_values.counted(bench),
+        "truth": {
+            "status": truth.reference.status,
+            "steps": truth.reference.horizon,
+            "reason": truth.reference.reason,
+        },
+        "lost": _lost(values),
+        "seconds": round(time.monotonic() - begun, 1),
+    }
+    return values, notes
+
+
+def system_of(task: Task, plan: Plan, name: str, parts: Mapping[Part, Made]) -> System:
+    """A model of the plan as a system that ends where the task does."""
+    systems = [LearnedSystem(parts[part].ensemble, None, task.alive) for part in plan.models[name]]
+    return systems[0] if len(systems) == 1 else TwoModels(*systems)
+
+
+def _made(
+    wanted: list[Part],
+    recipes: Mapping[str, Recipe],
+    data: Trajectories,
+    folder: Path,
+    stage: str,
+    progress: Progress,
+) -> dict[Part, Made]:
+    """Every fit, with its epochs as progress."""
+    fitted: dict[Part, Made] = {}
+    total, before = sum(part.epochs for part in wanted), 0
+    for part in wanted:
+
+        def report(_: str, done: int, __: int, before: int = before) -> None:
+            progress(stage, before + done, total)
+
+        fitted[part] = fits.made(folder, recipes, part, data, report)
+        before += part.epochs
+        progress(stage, before, total)
+    return fitted
+
+
+def _named(part: Part) -> str:
+    return f"{part.recipe}, {part.epochs} epochs"
+
+
+def _lost(values: list[Value]) -> dict[str, int]:
+    """Model → steps and horizons at which its predictions or gradients left the finite numbers."""
+    lost: dict[str, int] = {}
+    for value in values:
+        if value.key.quantity in ("prediction_error", "variance") and not isfinite(value.value):
+            lost[value.model] = lost.get(value.model, 0) + 1
+    return lost
+
 
 SETTINGS = ModelSettings(members=1, hidden=(64, 64), bootstrap=False, epochs=100)
 # At w = 1 the Jacobians of noise-free tasks get 2 to 5 times worse: the predicted variance, which
@@ -166,7 +294,7 @@ def _check_rest(question: Question, trials: int) -> None:
         raise InputError(f"rows is {question.rows!r}, expected an integer from 1")
     if question.data is not None:
         simulator = question.task.simulator
-        transitions.check_widths(question.data, simulator.state_dim, simulator.action_dim)
+        trajectories.check_widths(question.data, simulator.state_dim, simulator.action_dim)
 
 
 def _config(question: Question, costs: Mapping[str, float] | None) -> dict[str, Any]:
@@ -213,10 +341,10 @@ def _begin(
             f"anew with overwrite=True"
         )
     recipes, data = question.recipes(0), question.record(0)
-    steps = planning.steps_per_epoch(recipes, data)
+    steps = fits.steps_per_epoch(recipes, data)
     costs = given
     if costs is None:
-        costs = planning.costs_of(question.arms, planning.measured_costs(recipes, data))
+        costs = fits.costs_of(question.arms, fits.measured_costs(recipes, data))
     notes = {
         "config": config, "epochs": question.settings.epochs, "steps": steps,
         "costs": {arm: _cost(arm, costs) for arm in question.arms},
@@ -224,7 +352,7 @@ def _begin(
     shutil.rmtree(folder, ignore_errors=True)
     output.unlink(missing_ok=True)
     folder.mkdir(parents=True)
-    checked_json.write(folder / PLAN, notes)
+    whole_files.write(folder / PLAN, notes)
 
 
 def _recorded_alike(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -239,7 +367,7 @@ def _recorded_alike(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
 def notes_of(folder: Path) -> dict[str, Any]:
     """The notes of the folder's run."""
     try:
-        return checked_json.read(folder / PLAN)
+        return whole_files.read(folder / PLAN)
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(
             f"{folder} holds no models of a test of remedies, or damaged ones: choose another "
@@ -257,7 +385,7 @@ def _cost(arm: str, costs: Mapping[str, float]) -> float:
 def plan_from(notes: Mapping[str, Any]) -> Plan:
     """The plan that a folder tells of."""
     arms = notes["config"]["arms"]
-    return planning.planned(arms, notes["epochs"], notes["steps"], notes["costs"])
+    return fits.planned(arms, notes["epochs"], notes["steps"], notes["costs"])
 
 
 def _with_trial(

@@ -8,34 +8,51 @@ and its prediction on the rows that its own fit held out, the same ones for all 
     held_out_mse   mean (ŷ − m)², of one step in standardised coordinates
 
 A pair of models predicts by its first.
+
+The plan of a trial: which models it needs, and for how many epochs each is fitted.
+
+    equal steps   epochs(arm) = E · steps per epoch of the baseline / steps per epoch of the arm
+    equal time    epochs(baseline) = E · cost(arm)
+
+with the cost of a step, held-out evaluation included, in steps of the baseline. A pair of models
+costs what both fits do.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import median
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from gradlab.data import transitions
+from gradlab.data import trajectories
 from gradlab.data.trajectories import Trajectories
 from gradlab.errors import Failure, InputError
 from gradlab.fitting.derivative_losses import DirectionalDerivative, Sobolev
-from gradlab.fitting.fitted import Fit
-from gradlab.fitting.losses import LOG_2PI, Loss, MultiStep, OneStep, outputs
+from gradlab.fitting.fitted import Descent, Fit
+from gradlab.fitting.losses import LOG_2PI, Loss, MultiStep, OneStep, outputs, split, standardised
 from gradlab.fitting.model_settings import ModelSettings
-from gradlab.fitting.models import fit_model
-from gradlab.fitting.standardising import split, standardised
-from gradlab.fitting.two_models import doubled
+from gradlab.fitting.models import doubled, fit_model, prepared
 from gradlab.networks import checkpoint
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble
 from gradlab.progress import Progress
-from gradlab.runs.remedies.arms import BASELINE, HALF
-from gradlab.runs.remedies.values import Key, Value
-from gradlab.storage import checked_json
+from gradlab.runs.remedies.values import (
+    ABOUT,
+    BASELINE,
+    HALF,
+    STEPS,
+    TIME,
+    Key,
+    Pair,
+    Value,
+    longer,
+)
+from gradlab.storage import whole_files
 from gradlab.systems.system import System
 
 MEMBERS = 7  # of the arm "ensemble", as in PETS, MBPO and DDPPO
@@ -50,7 +67,7 @@ class Recipe:
     half: bool = False
 
     def rows(self, data: Trajectories) -> Trajectories:
-        return transitions.first(data, max(len(data) // 2, 1)) if self.half else data
+        return trajectories.first(data, max(len(data) // 2, 1)) if self.half else data
 
 
 class Part(NamedTuple):
@@ -115,7 +132,7 @@ def made(
     path = _file(folder, part)
     if not path.is_file():
         fit = _fitted(folder, recipes[part.recipe], part, data, progress)
-        checked_json.write(path.with_suffix(".json"), _notes(fit))
+        whole_files.write(path.with_suffix(".json"), _notes(fit))
         checkpoint.save(fit.ensemble, path)
     return kept(folder, part)
 
@@ -131,7 +148,7 @@ def kept(folder: Path, part: Part) -> Made:
     if not isinstance(ensemble, GaussianEnsemble):
         raise InputError(f"{path} is a {type(ensemble).__name__}, expected an ensemble")
     try:
-        notes = checked_json.read(path.with_suffix(".json"))
+        notes = whole_files.read(path.with_suffix(".json"))
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path.with_suffix('.json')} is damaged: delete it and {path}") from error
     return Made(ensemble.double().eval().requires_grad_(False), notes)
@@ -215,3 +232,107 @@ def held_out(ensemble: GaussianEnsemble, recipe: Recipe, data: Trajectories) -> 
 def _likelihood(square: Tensor, log_variance: Tensor) -> float:
     terms = square * (-log_variance).exp() + log_variance + LOG_2PI
     return float(0.5 * terms.mean())
+
+
+REPEATS = 7
+TIMED = 5000  # rows of a timed epoch, at most
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a trial makes, and what is compared.
+
+    Attributes:
+        models: name → its one part, or the parts that predict and that give Jacobians.
+        costs: arm → seconds of a step in steps of the baseline.
+    """
+
+    models: Mapping[str, tuple[Part, ...]]
+    pairs: tuple[Pair, ...]
+    costs: Mapping[str, float]
+
+    @property
+    def parts(self) -> list[Part]:
+        """Every fit once, the shorter ones of a recipe first."""
+        return sorted({part for parts in self.models.values() for part in parts})
+
+
+def fits_of(arm: str) -> tuple[str, ...]:
+    """Recipes behind an arm beside the baseline.
+
+    Raises:
+        InputError: no such arm.
+    """
+    if arm not in ABOUT:
+        raise InputError(f"arm {arm!r} is unknown, expected some of {', '.join(ABOUT)}")
+    return {"two-model": ("dd",), "more-data": (HALF,)}.get(arm, (arm,))
+
+
+def steps_per_epoch(recipes: Mapping[str, Recipe], data: Trajectories) -> dict[str, int]:
+    """Steps of the optimiser in an epoch of each recipe.
+
+    Raises:
+        InputError: the data do not suit an arm.
+    """
+    return {name: _steps(_descent(name, recipe, data)) for name, recipe in recipes.items()}
+
+
+def measured_costs(recipes: Mapping[str, Recipe], data: Trajectories) -> dict[str, float]:
+    """Recipe → cost of a step: medians of ratios of epochs that were timed in turn."""
+    few = trajectories.first(data, min(len(data), TIMED))
+    descents = {name: _descent(name, recipe, few) for name, recipe in recipes.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in descents}
+    for _ in range(REPEATS + 1):
+        for name, descent in descents.items():
+            begun = time.perf_counter()
+            descent.run_epoch()
+            descent.evaluated()
+            seconds[name].append((time.perf_counter() - begun) / _steps(descent))
+    pairs = {name: zip(of_arm, seconds[BASELINE], strict=True) for name, of_arm in seconds.items()}
+    return {name: median([a / b for a, b in ratios][1:]) for name, ratios in pairs.items()}
+
+
+def costs_of(arms: Sequence[str], recipes: Mapping[str, float]) -> dict[str, float]:
+    """Arm → cost, from those of its recipes."""
+    costs = {arm: sum(recipes[name] for name in fits_of(arm)) for arm in arms}
+    if "two-model" in costs:
+        costs["two-model"] += 1.0
+    return costs
+
+
+def planned(
+    arms: Sequence[str], epochs: int, steps: Mapping[str, int], costs: Mapping[str, float]
+) -> Plan:
+    """The models of all arms.
+
+    Args:
+        epochs: E of the baseline; steps: of an epoch of each recipe; costs: of a step of each arm.
+    """
+
+    def alike(name: str) -> Part:
+        return Part(name, max(1, round(epochs * steps[BASELINE] / steps[name])))
+
+    base = Part(BASELINE, epochs)
+    models: dict[str, tuple[Part, ...]] = {BASELINE: (base,)}
+    pairs: list[Pair] = []
+    for arm in arms:
+        if arm == "more-data":
+            models[HALF] = (alike(HALF),)
+            pairs += [Pair(arm, budget, HALF, BASELINE) for budget in (STEPS, TIME)]
+            continue
+        parts = tuple(alike(name) for name in fits_of(arm))
+        models[arm] = (base, *parts) if arm == "two-model" else parts
+        models[longer(arm)] = (Part(BASELINE, max(1, round(epochs * costs[arm]))),)
+        pairs += [Pair(arm, STEPS, BASELINE, arm), Pair(arm, TIME, longer(arm), arm)]
+    return Plan(models, tuple(pairs), costs)
+
+
+def _descent(name: str, recipe: Recipe, data: Trajectories) -> Descent:
+    try:
+        return prepared(recipe.rows(data), recipe.settings, recipe.loss)[0]
+    except InputError as error:
+        raise InputError(f"arm {name}: {error}") from error
+
+
+def _steps(descent: Descent) -> int:
+    return -(-descent.sample.shape[1] // descent.batch)

@@ -27,18 +27,16 @@ from gradlab.gradients.rollout import jacobian_noise, rollout_with_jacobians
 from gradlab.gradients.tail import Tail
 from gradlab.jacobians.errors import jacobian_squares
 from gradlab.jacobians.visited import Blocks, Visited, blocks, visit
-from gradlab.measurement.shared_truth import SharedTruth
+from gradlab.measurement.assembly import SharedTruth
 from gradlab.progress import Progress, silent
+from gradlab.runs.decision_rules import least_error_at, usable_prefix
 from gradlab.runs.profile import Profile
-from gradlab.runs.remedies.arms import SIMULATOR
-from gradlab.runs.remedies.values import ALL, CLIPPED, SMOOTH, Key, Value
-from gradlab.runs.usable_horizons import least_error_at, usable_prefix
+from gradlab.runs.remedies.values import ALL, CLIPPED, SIMULATOR, SMOOTH, Key, Value
 from gradlab.statistics import chains
 from gradlab.statistics.moments import Array, Estimate
 from gradlab.statistics.over_groups import group_sums
 from gradlab.systems.differentiable import mujoco_environment
-from gradlab.systems.ended import step_running
-from gradlab.systems.system import System
+from gradlab.systems.system import System, step_running
 from gradlab.tasks import Task
 
 GRADIENT = ("bias2", "variance", "mse", "relative_mse", "cosine")

@@ -17,9 +17,9 @@ from gradlab.reporting.first_fold import NOWHERE, Source
 from gradlab.reporting.numbers import folded as table_of
 from gradlab.reporting.page import Page, Section, folded, method
 from gradlab.reporting.panels import Panel, panel
-from gradlab.runs.remedies.arms import ABOUT
 from gradlab.runs.remedies.batches import larger_batches
 from gradlab.runs.remedies.run import Remedies
+from gradlab.runs.remedies.values import ABOUT
 from gradlab.verdicts.remedies.first_screen import screen
 
 GAIN = "What each remedy changes, beside what it costs"

@@ -1,7 +1,7 @@
 """Gram matrices of gradients (kernels) as tables of a run.
 
 A run has one group of arrays per truth; gradients of the first action keep what is linear in cells
-and samples, all others their inner products (`statistics.kernels`).
+and samples, all others their inner products (`statistics.grams`).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from gradlab.statistics.kernels import ActionProducts, GroupProducts, Kernels
+from gradlab.statistics.grams import ActionProducts, GroupProducts, Kernels
 from gradlab.storage import codec
 from gradlab.storage.records import Array
 

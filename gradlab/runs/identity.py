@@ -2,9 +2,10 @@
 
     states × jacobians × actions × tail       as of `gradients.estimator`, in words
 
-Made once from the objects that are measured (`measurement.chosen.identify`) and stored with every
-number; whatever decides, says or draws something reads these fields. A name is a label: renaming
-estimators permutes rows and changes no number, no light and no decision. Read without torch.
+Made once from the objects that are measured (`measurement.arguments.identify`) and stored with
+every number; whatever decides, says or draws something reads these fields. A name is a label:
+renaming estimators permutes rows and changes no number, no light and no decision. Read without
+torch.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from gradlab.storage import codec, records
-from gradlab.storage.headers import content_of, described, header
+from gradlab.storage.codec import content_of, described, header
 from gradlab.storage.records import Record
 
 LABELS = ("section", "block", "output", "input")

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from gradlab.runs.one_step import Cell
+from gradlab.runs.realised import Cell
 from gradlab.runs.rehearsal import Rehearsal
 from gradlab.statistics.number import Number
 from gradlab.storage import codec, records
-from gradlab.storage.headers import content_of, described, header
+from gradlab.storage.codec import content_of, described, header
 from gradlab.storage.records import Array, Record
 from gradlab.wording import listed, two, updates
 

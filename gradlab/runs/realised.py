@@ -10,6 +10,8 @@ part of the best possible gain that the sampled truth itself has. A cell's own p
 order is gain · κ of that cell. Without a truth shares are of the largest gain at that length of all
 directions, the pathwise gradient and the score function among them, ΔJ(d) / max ΔJ; the best
 possible one is unknown. Read without torch.
+
+What steps along gradients, realised and rehearsed, have in common: their names and intervals.
 """
 
 from __future__ import annotations
@@ -23,21 +25,38 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from gradlab.runs.jumps import Jumps
-from gradlab.runs.one_step import (
-    LINEAR,
-    REFERENCES,
-    TRUE_CELL,
-    UNIT,
-    Cell,
-    Share,
-    share_columns,
-)
-from gradlab.statistics.intervals import Interval, Z, student
+from gradlab.statistics.intervals import Interval, Z, skewness_corrected, student
+from gradlab.statistics.intervals import jackknife_se as se_of
 from gradlab.statistics.moments import Estimate, combine, sample_mean
 from gradlab.statistics.number import Number, decide
 from gradlab.statistics.paired import level_of, mean_interval, mean_interval_at, ratio_of_means
 from gradlab.statistics.selection import RankSet, chosen_level, largest
 from gradlab.storage.codec import scalar, stored
+
+Cell = tuple[str, int]
+Share = tuple[float, Interval]
+TRUTH = "truth"  # in the place of an estimator's name
+TRUE_CELL: Cell = (TRUTH, 0)
+# Directions that are no truth and no estimator, and are stepped along where the return jumps.
+PATHWISE, SCORE = "pathwise", "score function"
+REFERENCES: tuple[Cell, ...] = (TRUE_CELL, (PATHWISE, 0), (SCORE, 0))
+UNIT = "discounted return"
+LINEAR = 0.1  # largest even part of the return's change over its odd part
+
+
+def interval_of(change: Estimate) -> Interval:
+    """95% interval of a change of the return."""
+    low, high = skewness_corrected(change)
+    return Interval(low, high, se_of(change.left_out), "jackknife with skewness")
+
+
+def share_columns(share: Share | None) -> dict[str, float]:
+    """Of a table: the share of the truth's gain and its interval, NaN where it is unknown."""
+    value, low, high = np.nan, np.nan, np.nan
+    if share is not None:
+        value, low, high = share[0], share[1].low, share[1].high
+    return {"share": value, "share_low": low, "share_high": high}
+
 
 Floats = NDArray[np.float64]
 Status = Literal["stepped", "zero", "not finite", "lost"]

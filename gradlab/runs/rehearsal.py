@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from gradlab.runs.one_step import UNIT, Cell
+from gradlab.runs.realised import UNIT, Cell
 from gradlab.statistics.intervals import Interval
 from gradlab.statistics.moments import Estimate, sample_mean
 from gradlab.statistics.number import Number, decide

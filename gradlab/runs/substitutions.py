@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 from gradlab.statistics.moments import Estimate
 from gradlab.statistics.shapley import Game
 from gradlab.storage import codec
-from gradlab.storage.codec import stored
-from gradlab.storage.headers import json_object
+from gradlab.storage.codec import json_object, stored
 from gradlab.storage.records import Array
 
 Floats = NDArray[np.float64]

@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args
 import pandas as pd
 
 from gradlab.errors import InputError
-from gradlab.storage import checked_json
+from gradlab.storage import whole_files
 
 INDEX = "sweep.json"
 VERSION = 1
@@ -92,7 +92,7 @@ def write(sweep: Sweep) -> None:
     """Write the index in one step. Raises OSError."""
     rows = [asdict(row) for row in sweep.rows]
     content = {"version": VERSION, "command": sweep.command, "rows": rows}
-    checked_json.write(sweep.folder / INDEX, content)
+    whole_files.write(sweep.folder / INDEX, content)
 
 
 def load(folder: str | Path) -> Sweep:
@@ -103,7 +103,7 @@ def load(folder: str | Path) -> Sweep:
     """
     folder = Path(folder)
     try:
-        content = checked_json.read(folder / INDEX)
+        content = whole_files.read(folder / INDEX)
         if content.get("version") != VERSION:
             raise ValueError(f"version {content.get('version')}, expected {VERSION}")
         rows = tuple(_row(each) for each in content["rows"])

@@ -8,6 +8,28 @@ so that Σ w_k g_k has the mean squared error (w, σ − 1)ᵀ F (w, σ − 1) w
 Means are multiplied from pairs of different groups only, X_gk the sum of group g and S_k of all:
     E x_k · E x_l  ←  (S_k · S_l − Σ_g X_gk · X_gl) / (N² − Σ n_g²)
 which is unbiased, and so possibly indefinite.
+
+Gram matrices of the measured gradients, which yield any of their inner products exactly.
+
+Gradients of the first action are J_iᵀ x_i with one J for everybody, so that for any two of them
+
+    X_gk · X_gl = Σ_{i∈g} x_ik · (Θ_g x_l)_i,     X_gk · S_fl = Σ_{i∈g} x_ik · (Θ_f x_l)_i
+
+with Θ = J Jᵀ summed over the samples of a group g or of a fold f: kept are x and Θ_f x, linear in
+cells and samples, where all pairs of cells would take their square. Gradients with θ in every
+action share no J; of those the inner products themselves are kept, for some of the horizons.
+
+Agreement of two mean gradients about the sign of each parameter's step.
+
+    share = ½ + ½ Σ_p a_p b_p / Σ_p |a_p b_p|,     a = 2 Φ(z) − 1
+
+with z the mean of a coordinate over its standard error, of the estimator (a) and of the truth (b):
+soft signs, so that a coordinate counts by how well both signs are known; with hard signs those that
+noise decides would pull the share to ½. With enough samples it is the plain share of equal signs.
+
+The interval makes no use of that average. A sign is known where |z| exceeds a quantile at which all
+signs of both means together are right in 95% (Bonferroni); a coordinate with an unknown one may
+agree or not. So it runs from the share that is known to agree, by the share that is not known.
 """
 
 from __future__ import annotations
@@ -16,10 +38,62 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
 
 from gradlab.errors import InputError
-from gradlab.statistics.moments import Array, Moments, PairSums
+from gradlab.statistics.intervals import student
+from gradlab.statistics.moments import Array, Estimate, Moments, PairSums, Shares
+
+WRONG = 0.05  # probability that any sign of the two means is taken for known and is wrong
+
+
+@dataclass(frozen=True)
+class SoftSigns:
+    """Signs of C coordinates of a mean, [C], and with each group left out, [G, C].
+
+    Attributes:
+        known: [C], ±1 where the sign is known, else 0.
+    """
+
+    value: Array
+    left_out: Array
+    known: Array
+
+
+def soft_signs(sums: Array, size: Array) -> SoftSigns:
+    """Soft signs of the mean.
+
+    Args:
+        sums: [G, C], sums of the samples of each group; size: [G], how many they are.
+    """
+    groups = np.count_nonzero(size)
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        total = sums.sum(axis=0)
+        spread = sums - size[:, None] * (total / size.sum())
+        error = np.sqrt((spread**2).sum(axis=0) * groups / max(groups - 1, 1))
+        scale = np.where(error > 0, np.sqrt(0.5) / error, 0.0)
+        certain = np.where(error > 0, 0.0, np.sign(total))
+        value = scipy.special.erf(scale * total) + certain
+        left_out = scipy.special.erf(scale * (total - sums)) + certain
+        reach = student(max(float(groups) - 1, 1.0), 1 - WRONG / (2 * sums.shape[1]))
+        known = np.where(error > 0, np.sign(total) * (np.abs(total) > reach * error), certain)
+    return SoftSigns(value, left_out, known)
+
+
+def sign_agreement(estimator: SoftSigns, truth: SoftSigns) -> Estimate:
+    """Share of coordinates whose signs agree, and what is known of it; NaN where nothing varies."""
+
+    def share(a: Array, b: Array) -> Array:
+        with np.errstate(invalid="ignore"):
+            product = a * b
+            return np.asarray(0.5 + 0.5 * product.sum(axis=-1) / np.abs(product).sum(axis=-1))
+
+    value = share(estimator.value, truth.value)
+    agree = estimator.known * truth.known
+    signs = Shares(float((agree > 0).mean()), float((agree == 0).mean()))
+    return Estimate(float(value), share(estimator.left_out, truth.left_out), shares=signs)
+
 
 FEWEST = 3  # groups, so that with one left out there still is a pair
 SMALLEST = 1e-6  # of the smallest error, the unit of an estimator without any
@@ -184,3 +258,106 @@ def _as_errors(inner: Array) -> Array:
     result[..., :-1, :] -= inner[..., -1:, :]
     result[..., :, :-1] -= result[..., :, -1:].copy()
     return (result + result.swapaxes(-1, -2)) / 2
+
+
+Cell = tuple[str, int]
+TRUTH: Cell = ("", -1)  # the truth as one of the cells, for mixtures that have a share of it
+
+
+@dataclass(frozen=True, eq=False)
+class ActionProducts:
+    """M sets of action gradients x [M, N, da], weights included, and Θ times them.
+
+    Attributes:
+        group: [N], 0 … G − 1; fold: [G], of each group.
+        total: [folds, M, N, da], Θ x summed over each fold.
+        own: [M, N, da], Θ x summed over one's own group; None where each is alone: Θ_ii x_i then.
+        diagonal: [N, da, da], Θ_ii.
+    """
+
+    x: Array
+    total: Array
+    own: Array | None
+    diagonal: Array
+    group: NDArray[np.int64]
+    fold: NDArray[np.int64]
+
+    def grams(self, members: Sequence[int]) -> Grams:
+        """Of some of the M, in this order."""
+        rows = list(members)
+        x, total = self.x[rows], self.total[:, rows]
+        alone = np.einsum("nab,mnb->mna", self.diagonal, x)
+        own = alone if self.own is None else self.own[rows]
+        within = self._pairs(x, alone)
+        return Grams(
+            size=np.bincount(self.group, minlength=len(self.fold)).astype(np.float64),
+            own=within if self.own is None else self._pairs(x, own),
+            within=within,
+            total=np.stack([self._pairs(x, fold_total) for fold_total in total]),
+            fold=self.fold,
+        )
+
+    def _pairs(self, x: Array, z: Array) -> Array:
+        """Σ_{i∈g} x_ik · z_il, [G, M, M]."""
+        pairs = x.transpose(1, 0, 2) @ z.transpose(1, 2, 0)
+        if len(self.fold) == len(pairs):
+            return np.asarray(pairs[np.argsort(self.group)])
+        result = np.zeros((len(self.fold), *pairs.shape[1:]))
+        np.add.at(result, self.group, pairs)
+        return result
+
+
+@dataclass(frozen=True, eq=False)
+class GroupProducts:
+    """Inner products of M explicit gradients, summed over groups: arrays as in `Grams`."""
+
+    size: Array
+    own: Array
+    within: Array
+    total: Array
+    fold: NDArray[np.int64]
+
+    def grams(self, members: Sequence[int]) -> Grams:
+        """Of some of the M, in this order."""
+        rows, columns = np.ix_(members, members)
+        own, within, total = (
+            block[..., rows, columns] for block in (self.own, self.within, self.total)
+        )
+        return Grams(self.size, own, within, total, self.fold)
+
+
+@dataclass(frozen=True, eq=False)
+class Kernels:
+    """The inner products of all cells that have one truth.
+
+    Attributes:
+        kind: "first", "all" (scores, too), or "objective": whose truth it is.
+        cells: (estimator, horizon) of each gradient, [K].
+        truth: is there one? It then is the last of the products.
+    """
+
+    kind: str
+    cells: tuple[Cell, ...]
+    truth: bool
+    products: ActionProducts | GroupProducts
+
+    def grams(self, cells: Sequence[Cell], truth: Cell | None = None) -> Grams:
+        """Inner products of some cells and, last, of the truth; exact.
+
+        Args:
+            cells: `TRUTH` may be one of them.
+            truth: a cell that stands in the truth's place, to measure agreement with it.
+
+        Raises:
+            InputError: a cell that is not here, no truth, gradients that are not finite.
+        """
+        named = (*cells, TRUTH if truth is None else truth)
+        if TRUTH in named and not self.truth:
+            raise InputError("there is no truth here: name a cell to compare with")
+        missing = [cell for cell in named if cell not in self.cells and cell != TRUTH]
+        if missing:
+            raise InputError(
+                f"cells {missing} have no kernel of kind {self.kind!r}: choose among {self.cells}"
+            )
+        place = {cell: k for k, cell in enumerate((*self.cells, TRUTH))}
+        return self.products.grams([place[cell] for cell in named])

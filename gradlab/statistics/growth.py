@@ -6,6 +6,16 @@ The onset is where a continuous line of two pieces fits log v best; the slope's 
 the jackknife over groups at that onset, with the degrees of freedom that its kurtosis leaves
 (`intervals.freedom`). A power law log v_n = a + k log n on the same stretch is fitted beside
 it; Akaike's criterion, by at least 10, decides between the two.
+
+The law of a model's multi-step error: linear, a power, or exponential.
+
+    E_i = sqrt(mean_starts |s_{t+i} − ŝ_{t+i}|²),   i = 1 … H
+    power        log E_i = a + k log i        linear growth (MPG, Condition 1) is k = 1
+    exponential  log E_i = a + b i            doubling every ln 2 / b steps
+
+Both are least-squares lines. Akaike's criterion, by at least 10, decides which one it is. An
+exponential overtakes every line through the origin after 1/b steps: with fewer steps in view it is
+no evidence against a line. Intervals resample starts, all steps of one together.
 """
 
 from __future__ import annotations
@@ -16,7 +26,8 @@ from typing import Literal
 
 import numpy as np
 
-from gradlab.statistics.intervals import freedom, jackknife_se, student
+from gradlab.errors import InputError
+from gradlab.statistics.intervals import bootstrap_counts, freedom, jackknife_se, student
 from gradlab.statistics.moments import Array
 
 FEWEST = 5  # points behind a slope
@@ -111,3 +122,119 @@ def _residual(x: Array, y: Array) -> float:
     centred = y - y.mean()
     slope = float(_slope_weights(x) @ y)
     return float(((centred - slope * (x - x.mean())) ** 2).sum()) + NEGLIGIBLE
+
+
+LINEAR = (0.8, 1.2)  # exponents that are called linear
+FIT = 0.95  # least R² of a power law that is called linear
+Law = Literal["linear", "slower", "faster", "exponential", "undecided"]
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A number with its 95% bootstrap interval over starts."""
+
+    value: float
+    low: float
+    high: float
+
+    def inside(self, low: float, high: float) -> bool:
+        return low <= self.low and self.high <= high
+
+    def __str__(self) -> str:
+        return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
+
+
+@dataclass(frozen=True)
+class ErrorGrowth:
+    """Both fits of one error curve.
+
+    Attributes:
+        errors: E_i of steps 1 … H, [H].
+        exponent: k; rate: b per step.
+        power_fit, exponential_fit: R² of each line on the logarithmic scale.
+        evidence: AIC of the power law less that of the exponential; above 0 speaks for the latter.
+        steepest: smallest c_m with E_i ≤ c_m i.
+    """
+
+    errors: Array
+    exponent: Fitted
+    rate: Fitted
+    power_fit: float
+    exponential_fit: float
+    evidence: Fitted
+    steepest: float
+
+    @property
+    def law(self) -> Law:
+        """ "exponential" first: its power law may look steep, or linear over a few steps."""
+        overtakes = self.rate.low * len(self.errors) > 1
+        if self.evidence.low >= DECISIVE and overtakes:
+            return "exponential"
+        if self.exponent.inside(*LINEAR) and self.power_fit >= FIT:
+            return "linear"
+        if self.exponent.high < LINEAR[0]:
+            return "slower"
+        return "faster" if self.exponent.low > LINEAR[1] else "undecided"
+
+    @property
+    def condition(self) -> str:
+        """What that means for a model error that "grows linearly with the horizon"."""
+        k, b = f"exponent {self.exponent}", f"{self.rate} per step"
+        return {
+            "linear": f"holds: {k}",
+            "slower": f"not linear but slower: {k}, so that its bound is kept",
+            "faster": f"violated: {k}",
+            "exponential": f"violated: exponential, {b}",
+            "undecided": f"undecided: {k}, R² {self.power_fit:.2f}",
+        }[self.law]
+
+
+def error_growth(distances: Array) -> ErrorGrowth | None:
+    """The growth of |s_{t+i} − ŝ_{t+i}|; None for a model without error at some step.
+
+    Args:
+        distances: [N, H], one row per start, steps 1 … H; independent rows.
+
+    Raises:
+        InputError: too few rows or steps, or a distance that is negative or not finite.
+    """
+    values = np.asarray(distances, dtype=np.float64)
+    if values.ndim != 2 or values.shape[0] < 2 or values.shape[1] < FEWEST:
+        raise InputError(
+            f"distances have shape {values.shape}, expected [starts ≥ 2, steps ≥ {FEWEST}]"
+        )
+    if not np.isfinite(values).all() or values.min() < 0:
+        raise InputError("distances are not all finite numbers from 0: shorten the horizon")
+    squares, n = values**2, len(values)
+    counts = np.concatenate([np.ones((1, n)), bootstrap_counts(n)])
+    curves = np.sqrt(counts @ squares / n)
+    if (curves == 0).any():
+        return None
+    steps, logs = np.arange(1.0, values.shape[1] + 1), np.log(curves)
+    k, power_residual = _lines(np.log(steps), logs)
+    b, exponential_residual = _lines(steps, logs)
+    evidence = len(steps) * np.log(power_residual / exponential_residual)
+    spread = ((logs[0] - logs[0].mean()) ** 2).sum() + NEGLIGIBLE
+    return ErrorGrowth(
+        errors=curves[0],
+        exponent=_fitted(k),
+        rate=_fitted(b),
+        power_fit=float(1 - power_residual[0] / spread),
+        exponential_fit=float(1 - exponential_residual[0] / spread),
+        evidence=_fitted(evidence),
+        steepest=float((curves[0] / steps).max()),
+    )
+
+
+def _lines(x: Array, y: Array) -> tuple[Array, Array]:
+    """Slope and squared error of the line through each row of y [R, H]."""
+    centred, heights = x - x.mean(), y - y.mean(axis=1, keepdims=True)
+    slope = heights @ centred / (centred @ centred)
+    residual = ((heights - slope[:, None] * centred) ** 2).sum(axis=1)
+    return slope, residual + NEGLIGIBLE
+
+
+def _fitted(draws: Array) -> Fitted:
+    """The first draw with the percentiles of the others."""
+    low, high = np.quantile(draws[1:], [0.025, 0.975])
+    return Fitted(float(draws[0]), float(low), float(high))

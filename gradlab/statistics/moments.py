@@ -13,6 +13,19 @@ A truth from starts of its own (`unpaired`) has groups of its own; without pairs
     |E Y|²   ←  U_G + U_T − 2 Ḡ·T̄ = |Ḡ − T̄|² − tr S_G/N − tr S_T/M
 and each group of either sample is left out in turn. Of a stratified sample the X_g are exchangeable
 groups (`statistics.strata`), and means over its samples count each with its weight.
+
+The cosine that one batch of gradients can be expected to have with the truth.
+
+ĝ, the mean of N′ gradients, is μ plus noise of covariance Σ/N′. Along the truth t it is a ~
+N(μ·t/|t|, tᵀΣt/|t|²N′); across it, its square is taken to be what is expected of it,
+
+    rest = |μ|² − (μ·t)²/|t|² + (tr Σ − tᵀΣt/|t|²)/N′,        E cos = E[a / √(a² + rest)]
+
+which is exact for one parameter and Gaussian noise and neglects, for more, the fluctuation of the
+length across: of relative size √(2/effective rank). With 1/√x = 2/√π ∫_0^∞ exp(−s² x) ds and σ² the
+variance of a, the expectation is one smooth integral,
+
+    E cos = √(2/π) m/σ ∫_0^1 exp(−w² m²/2σ² − rest w²/(2σ² (1 − w²))) dw.
 """
 
 from __future__ import annotations
@@ -23,9 +36,34 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from gradlab.statistics.batch_cosine import batch_cosine
 from gradlab.statistics.quantities import TABLE
 from gradlab.statistics.strata import Strata
+
+NODES, WEIGHTS = np.polynomial.legendre.leggauss(24)
+REACH = 8.0  # standard deviations of a Gaussian beyond which nothing is left
+
+
+def batch_cosine(
+    cross: Array, truth2: Array, along: Array, norm2: Array, trace: Array, batch: int
+) -> Array:
+    """E cos from μ·t, |t|², tᵀΣt/|t|², |μ|² and tr Σ, of any one shape; NaN where |t|² ≤ 0."""
+    mean = cross / np.sqrt(truth2)
+    along = np.clip(along, 0.0, np.maximum(trace, 0.0))
+    across = np.maximum(norm2 - mean**2, 0.0) + np.maximum(trace - along, 0.0) / batch
+    spread = np.maximum(along / batch, 1e-12 * mean**2)
+    return expected_cosine(mean, spread, across)
+
+
+def expected_cosine(mean: Array, spread: Array, rest: Array) -> Array:
+    """E[a / √(a² + rest)] for a ~ N(mean, spread), spread > 0."""
+    sigma = np.sqrt(spread)
+    m, b = mean / sigma, rest / spread
+    end = np.minimum(1.0, REACH / np.sqrt(m**2 + b + 1e-300))
+    w = 0.5 * end[..., None] * (1 + NODES)
+    exponent = (w * m[..., None]) ** 2 + b[..., None] * w**2 / (1 - w**2)
+    integral = 0.5 * end * (np.exp(-exponent / 2) @ WEIGHTS)
+    return np.asarray(np.sqrt(2 / np.pi) * m * integral)
+
 
 Array = NDArray[np.float64]
 QUANTITIES = tuple(quantity.name for quantity in TABLE)
@@ -37,7 +75,7 @@ class Estimate:
     """A value and the values with each group left out, [G].
 
     Attributes:
-        shares: of coordinates whose signs are known to agree, or not known (`statistics.signs`).
+        shares: of coordinates whose signs are known to agree, or not known (`statistics.grams`).
         parts: what a cosine was made of, whose errors `intervals` needs one by one.
         mean: of which a squared norm is the square.
         stratified: are the groups those of strata?
@@ -109,7 +147,7 @@ class Moments:
         truth_size: samples of the truth in each group, where they are not those of the estimator.
         critics: pair sums of G_i(critic) − their mean over C critics, summed over the critics and
             divided by C − 1.
-        signs: agreement of signs (`statistics.signs`); tails: index (`statistics.tails`).
+        signs: agreement of signs (`statistics.grams`); tails: index (`statistics.tails`).
         strata: of a stratified sample, whose pair sums are those of exchangeable groups.
     """
 

@@ -92,11 +92,11 @@ TABLE = (
     Quantity(
         "cosine_batch", "Expected cosine of one batch with the truth", "",
         "E ⟨Ḡ, E T⟩ / (|Ḡ| |E T|), Ḡ the mean of N′ samples",
-        "gradlab/statistics/batch_cosine.py", "batch direction", DIRECTION, "truth", per_batch=True,
+        "gradlab/statistics/moments.py", "batch direction", DIRECTION, "truth", per_batch=True,
     ),
     Quantity(
         "sign_agreement", "Share of parameters whose sign agrees with the truth", "",
-        "mean over parameters of [sign E G_p = sign E T_p]", "gradlab/statistics/signs.py",
+        "mean over parameters of [sign E G_p = sign E T_p]", "gradlab/statistics/grams.py",
         "share", SHARE, "truth",
     ),
     Quantity(

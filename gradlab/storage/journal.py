@@ -57,8 +57,7 @@ from gradlab.storage.journal_tables import (
     run_of,
 )
 from gradlab.storage.records import Attribute, Record
-from gradlab.storage.rescue import elsewhere
-from gradlab.storage.whole_files import real, sweep
+from gradlab.storage.whole_files import elsewhere, real, sweep
 
 __all__ = ["UNREADABLE", "Journal", "discard", "fold", "journal_of", "kind", "read"]
 

@@ -2,19 +2,65 @@
 
 A link stays a link: what is written is the file that it leads to. A killed writer leaves its
 temporary file behind; the next one removes those that nobody holds a lock on.
+
+JSON on disk with a checksum of its content: files between two runs of one command.
+
+Finished work is saved elsewhere where its own place can no longer be written.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import re
 import secrets
-from collections.abc import Iterator
+import tempfile
+import warnings
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
-from gradlab.errors import InputError
+from gradlab.errors import Doubtful, Failure, InputError
+from gradlab.storage.untrusted import UNSEALED
+
+Save = Callable[[Path], object]
+REFUSED = (OSError, InputError, Failure)
+
+
+def keep(parts: Mapping[Path, Save]) -> None:
+    """Every part at its place; where one of them cannot be, all in a folder of their own.
+
+    Raises:
+        Failure: says why and in which folder.
+    """
+    try:
+        for path, save in parts.items():
+            save(path)
+    except REFUSED as error:
+        folder = elsewhere(parts)
+        kept = "no other folder takes it" if folder is None else f"kept in {folder}: move it"
+        raise Failure(f"{_reason(error, path)}; what was finished is {kept}") from error
+
+
+def elsewhere(parts: Mapping[Path, Save]) -> Path | None:
+    """A new folder that holds all parts under their names; None where no place takes them."""
+    for place in (tempfile.gettempdir, Path.cwd, Path.home):
+        with suppress(*REFUSED, RuntimeError):
+            folder = Path(tempfile.mkdtemp(prefix="gradlab-", dir=place()))
+            for path, save in parts.items():
+                save(folder / path.name)
+            return folder
+    return None
+
+
+def _reason(error: Exception, path: Path) -> str:
+    if isinstance(error, OSError):
+        return f"{path} cannot be written ({error.strerror or error})"
+    return str(error)
 
 
 @contextlib.contextmanager
@@ -76,3 +122,35 @@ def _lock(descriptor: int) -> bool:
     except OSError:
         return False
     return True
+
+
+KEY = "checksum"
+
+
+def write(path: Path, content: Mapping[str, Any]) -> None:
+    """In one step. Raises OSError."""
+    with placed(path) as temporary:
+        temporary.write_text(json.dumps({**content, KEY: checksum(content)}))
+
+
+def read(path: Path) -> dict[str, Any]:
+    """What `write` was given; warns where there is no checksum.
+
+    Raises:
+        OSError, ValueError: it cannot be read, is not JSON, or has a wrong checksum.
+    """
+    content = json.loads(path.read_text())
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is not a JSON object")
+    stated = content.pop(KEY, None)
+    if stated is None:
+        warnings.warn(UNSEALED.format(path=path), Doubtful, stacklevel=2)
+    elif stated != checksum(content):
+        raise ValueError(f"{path} has a wrong checksum")
+    return content
+
+
+def checksum(content: Mapping[str, Any]) -> str:
+    """CRC-32 of the content as JSON gives it back: keys as texts, tuples as lists."""
+    again = json.loads(json.dumps(content))
+    return f"{zlib.crc32(json.dumps(again, sort_keys=True).encode()):08x}"

@@ -1,6 +1,5 @@
 """Simulators and models behind one protocol."""
 
-from gradlab.systems.bicycle import VehicleParameters
 from gradlab.systems.cartpole import CartPoleModel, CartPoleParameters, CartPoleSimulator
 from gradlab.systems.engines.from_jax import from_jax
 from gradlab.systems.engines.from_mjx import from_mjx
@@ -9,14 +8,13 @@ from gradlab.systems.engines.from_newton import from_newton
 from gradlab.systems.engines.from_vmas import from_vmas
 from gradlab.systems.engines.from_warp import from_warp
 from gradlab.systems.function import from_function
-from gradlab.systems.learned import LearnedSystem
+from gradlab.systems.learned import LearnedSystem, TwoModels
 from gradlab.systems.linear import LinearQuadratic
 from gradlab.systems.mujoco import MujocoEnvironment
 from gradlab.systems.mujoco_pendulum import MujocoPendulum
 from gradlab.systems.pendulum import Pendulum
 from gradlab.systems.system import Certificate, Linearization, System, Transition
-from gradlab.systems.two_models import TwoModels
-from gradlab.systems.vehicle import VehicleModel, VehicleSimulator
+from gradlab.systems.vehicle import VehicleModel, VehicleParameters, VehicleSimulator
 
 __all__ = [
     "CartPoleModel",

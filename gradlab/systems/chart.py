@@ -11,6 +11,10 @@ derivative in that coordinate is exact for every ds, on the sphere or off it:
     A = E(s') A_δ T(s),    E = ∂s/∂δ (quaternion: ½ q ⊗),    T = ∂δ/∂s (2 q* ⊗ / |q|², 0 along q),
 
 so that K = ∂π/∂s and the critic's gradients chain with it. T E = 1; E T projects on the sphere.
+
+Unit quaternions (w, x, y, z) as MuJoCo turns them: q ⊗ exp(δ), δ in the body's own frame.
+
+exp(δ) = (cos |δ|/2, sin |δ|/2 · δ/|δ|),    log its inverse,    ∂(q ⊗ exp δ)/∂δ at 0 = E(q)
 """
 
 from __future__ import annotations
@@ -22,7 +26,51 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from gradlab.systems import quaternions
+
+def product(p: Array, q: Array) -> Array:
+    """p ⊗ q, [..., 4]."""
+    a, b, c, d = np.moveaxis(p, -1, 0)
+    w, x, y, z = np.moveaxis(q, -1, 0)
+    parts = (
+        a * w - b * x - c * y - d * z,
+        a * x + b * w + c * z - d * y,
+        a * y - b * z + c * w + d * x,
+        a * z + b * y - c * x + d * w,
+    )
+    return np.stack(parts, -1)
+
+
+def turned(q: Array, rotation: Array) -> Array:
+    """q ⊗ exp(δ): [..., 4] turned by rotation vectors [..., 3], of the same norm as q."""
+    angle = np.linalg.norm(rotation, axis=-1, keepdims=True)
+    # np.sinc is sin(πx)/(πx), 1 at 0.
+    half = 0.5 * np.sinc(angle / (2 * np.pi)) * rotation
+    return product(q, np.concatenate([np.cos(angle / 2), half], -1))
+
+
+def between(end: Array, begin: Array) -> Array:
+    """log(begin* ⊗ end), the rotation vector from one to the other, [..., 3] (mju_subQuat)."""
+    apart = product(begin * np.array([1.0, -1.0, -1.0, -1.0]), end)
+    scalar, vector = apart[..., :1], apart[..., 1:]
+    size = np.linalg.norm(vector, axis=-1, keepdims=True)
+    angle = 2 * np.arctan2(size, scalar)
+    angle = np.where(angle > np.pi, angle - 2 * np.pi, angle)
+    slope = np.divide(angle, size, out=np.zeros_like(size), where=size > 0)
+    return np.asarray(slope * vector)
+
+
+def lift(q: Array) -> Array:
+    """E(q) [..., 4, 3] of unit quaternions: how q moves per unit of δ. 4 Eᵀ E = 1."""
+    w, x, y, z = np.moveaxis(q, -1, 0)
+    rows = ((-x, -y, -z), (w, -z, y), (z, w, -x), (-y, x, w))
+    return 0.5 * np.stack([np.stack(row, -1) for row in rows], -2)
+
+
+def drop(q: Array) -> Array:
+    """4 E(q/|q|)ᵀ/|q| [..., 3, 4]: the δ of a move of q; 0 along q itself."""
+    size = np.linalg.norm(q, axis=-1, keepdims=True)
+    return np.asarray(4 * np.swapaxes(lift(q / size), -1, -2) / size[..., None])
+
 
 Array = NDArray[np.float64]
 
@@ -74,7 +122,7 @@ class Chart:
         for column, dof in self.turns:
             turn = slice(column, column + 4)
             by = tangent[..., dof - self.root : dof - self.root + 3]
-            moved[..., turn] = quaternions.turned(moved[..., turn], by)
+            moved[..., turn] = turned(moved[..., turn], by)
         return moved
 
     def between(self, end: Array, begin: Array) -> Array:
@@ -85,7 +133,7 @@ class Chart:
         apart[..., moves + self.root] = end[..., columns] - begin[..., columns]
         for column, dof in self.turns:
             turn = slice(column, column + 4)
-            apart[..., dof : dof + 3] = quaternions.between(end[..., turn], begin[..., turn])
+            apart[..., dof : dof + 3] = between(end[..., turn], begin[..., turn])
         return apart
 
     def lift(self, physical: Array) -> Array:
@@ -96,7 +144,7 @@ class Chart:
         for column, dof in self.turns:
             q = physical[:, column : column + 4]
             unit = q / np.linalg.norm(q, axis=1, keepdims=True)
-            E[:, *self._block(column, dof)] = quaternions.lift(unit)
+            E[:, *self._block(column, dof)] = lift(unit)
         return E
 
     def drop(self, physical: Array) -> Array:
@@ -106,7 +154,7 @@ class Chart:
         T[:, moves, columns - self.root] = 1.0
         for column, dof in self.turns:
             rows = self._block(column, dof)[::-1]
-            T[:, *rows] = quaternions.drop(physical[:, column : column + 4])
+            T[:, *rows] = drop(physical[:, column : column + 4])
         return T
 
     def _block(self, column: int, dof: int) -> tuple[slice, slice]:

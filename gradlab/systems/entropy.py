@@ -2,7 +2,7 @@
 
     s' = f(s, a, ξ),   r̃ = r(s, a) − α log π,   B̃ = [B, 0],   r̃_ã = (r_a, −α)
 
-It takes the actions of `networks.entropy.WithLogProb`; its return is the soft return of
+It takes the actions of `networks.policies.WithLogProb`; its return is the soft return of
 maximum-entropy methods, so that every estimator and every oracle of plain returns applies.
 """
 

@@ -5,6 +5,13 @@
 Noise [N, out + 1] holds out = ds (ds + 1 with a reward head) standard normal columns ξ, and a last
 column u, uniform in [0, 1), that chooses the member, elites[⌊u · number of elites⌋]. Without noise:
 the elites' mean transition, and its Jacobian.
+
+States of one model, Jacobians of another, as one System (DDPPO section 4.2, appendix B.1.2).
+
+    s', r = prediction(s, a, ξ),      A, B, r_s, r_a = ∂ gradient(s, a)
+
+The gradient model is differentiated at its mean, whatever noise the prediction model drew: that
+noise is another model's. Through `step`, automatic differentiation gives the same Jacobians.
 """
 
 from __future__ import annotations
@@ -20,7 +27,81 @@ from gradlab.errors import InputError
 from gradlab.networks.ensemble_jacobians import realised
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble, check_numbers, predict
 from gradlab.systems.function import AliveFunction, survivors
-from gradlab.systems.system import Certificate, Linearization, Transition, check_step
+from gradlab.systems.system import Certificate, Linearization, System, Transition, check_step
+
+Inference = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class TwoModels:
+    """See above.
+
+    Attributes:
+        prediction: whose states, rewards, noise and termination.
+        gradient: whose Jacobians; torch can differentiate it.
+    """
+
+    differentiable: ClassVar[bool] = True
+
+    prediction: System
+    gradient: System
+
+    def __post_init__(self) -> None:
+        for name in ("state_dim", "action_dim"):
+            ours, theirs = getattr(self.prediction, name), getattr(self.gradient, name)
+            if ours != theirs:
+                raise InputError(f"gradient has {name} {theirs}, prediction has {ours}")
+        if not self.gradient.differentiable:
+            raise InputError("gradient is not differentiable: give a model that torch can follow")
+
+    @property
+    def state_dim(self) -> int:
+        return self.prediction.state_dim
+
+    @property
+    def action_dim(self) -> int:
+        return self.prediction.action_dim
+
+    @property
+    def noise_dim(self) -> int:
+        return self.prediction.noise_dim
+
+    @property
+    def member_column(self) -> int | None:
+        """Where the prediction's noise chooses an ensemble member, as in `LearnedSystem`."""
+        column: int | None = getattr(self.prediction, "member_column", None)
+        return column
+
+    @property
+    def infer_noise(self) -> Inference:
+        """The prediction's; AttributeError where it has none. No Jacobian here depends on it."""
+        infer: Inference = self.prediction.infer_noise  # type: ignore[attr-defined]
+        return infer
+
+    def step(self, state: Tensor, action: Tensor, noise: Tensor | None = None) -> Transition:
+        check_step(self, state, action, noise)
+        with torch.no_grad():
+            predicted = self.prediction.step(state.detach(), action.detach(), noise)
+        if not torch.is_grad_enabled():
+            return predicted
+        slope = self.gradient.step(state, action)
+        return Transition(
+            predicted.state + (slope.state - slope.state.detach()),
+            predicted.reward + (slope.reward - slope.reward.detach()),
+            predicted.alive,
+        )
+
+    def linearize(
+        self, state: Tensor, action: Tensor, noise: Tensor | None = None
+    ) -> Linearization:
+        check_step(self, state, action, noise)
+        return self.gradient.linearize(state, action)
+
+    def sample_noise(
+        self, n: int, generator: torch.Generator, dtype: torch.dtype = torch.float64
+    ) -> Tensor:
+        return self.prediction.sample_noise(n, generator, dtype)
+
 
 ROWS = 4096  # transitions whose noise is inferred at once, under every member
 RewardFunction = Callable[[Tensor, Tensor, Tensor], Tensor]

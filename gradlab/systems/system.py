@@ -6,6 +6,19 @@
 Noise ξ is standardised and explicit; `None` is the mean transition. `state` is the task's one
 coordinate, the same for policy, critic and models, so that any system's Jacobians can be chained
 along any other system's states.
+
+Steps and linearizations of batches in which some simulations have diverged.
+
+A system refuses states that are not finite. Loops over many samples therefore step and linearize
+the finite rows only. The other rows are carried along as NaN, not alive and flagged.
+
+The results carry no graph: a model's parameters may require gradients, but nothing here is
+differentiated in them.
+
+Recorded trajectories in the place of a simulator: they have states, but no step.
+
+An estimator whose `states` is `Recorded` reads the path that it is given, with the policy's and
+the model's noise inferred from each transition (RP-DR, SVG).
 """
 
 from __future__ import annotations
@@ -13,7 +26,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Protocol, runtime_checkable
+from typing import NoReturn, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -165,3 +178,79 @@ def check_step(system: System, state: Tensor, action: Tensor, noise: Tensor | No
             raise InputError(f"{name} has shape {got}, expected [{rows}, {width}]")
         if value.dtype != state.dtype:
             raise InputError(f"{name} is {value.dtype} but state is {state.dtype}: convert one")
+
+
+def step_running(
+    system: System, state: Tensor, action: Tensor, noise: Tensor | None = None
+) -> Transition:
+    """`system.step` of the rows that are finite; NaN and not alive for the others."""
+    running = torch.isfinite(state).all(dim=1)
+    if bool(running.all()):
+        after = system.step(state, action, noise)
+        return Transition(after.state.detach(), after.reward.detach(), after.alive)
+    finite = system.step(state[running], action[running], None if noise is None else noise[running])
+    return Transition(
+        _spread(finite.state.detach(), running, torch.nan),
+        _spread(finite.reward.detach(), running, torch.nan),
+        _spread(finite.alive, running, False),
+    )
+
+
+def linearize_running(
+    system: System, state: Tensor, action: Tensor, noise: Tensor | None = None
+) -> Linearization:
+    """`system.linearize` of the rows that are finite; NaN and flagged for the others."""
+    running = torch.isfinite(state).all(dim=1) & torch.isfinite(action).all(dim=1)
+    if bool(running.all()):
+        linear = system.linearize(state, action, noise)
+        return Linearization(*_numbers(linear), linear.certificate)
+    given = None if noise is None else noise[running]
+    finite = system.linearize(state[running], action[running], given)
+    A, B, r_s, r_a = (_spread(number, running, torch.nan) for number in _numbers(finite))
+    certified = finite.certificate
+    certificate = Certificate(
+        _spread(certified.flags, running, True),
+        {name: _spread(error, running, torch.nan) for name, error in certified.error.items()},
+        None if certified.step is None else _spread(certified.step, running, torch.nan),
+    )
+    return Linearization(A, B, r_s, r_a, certificate)
+
+
+def _numbers(linear: Linearization) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    A, B, r_s, r_a = (x.detach() for x in (linear.A, linear.B, linear.r_s, linear.r_a))
+    return A, B, r_s, r_a
+
+
+def _spread(values: Tensor, rows: Tensor, fill: float) -> Tensor:
+    """Values of the chosen rows among rows of `fill`."""
+    whole = values.new_full((len(rows), *values.shape[1:]), fill)
+    whole[rows] = values
+    return whole
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """Dimensions of the recorded states and actions; neither steps nor linearizes."""
+
+    state_dim: int
+    action_dim: int
+    noise_dim: int = 0
+    differentiable: bool = False
+
+    def step(self, state: Tensor, action: Tensor, noise: Tensor | None = None) -> Transition:
+        self._refuse()
+
+    def linearize(
+        self, state: Tensor, action: Tensor, noise: Tensor | None = None
+    ) -> Linearization:
+        self._refuse()
+
+    def sample_noise(
+        self, n: int, generator: torch.Generator, dtype: torch.dtype = torch.float64
+    ) -> Tensor:
+        return torch.zeros(n, 0, dtype=dtype)
+
+    def _refuse(self) -> NoReturn:
+        raise InputError(
+            "states are recorded, which cannot be stepped: use a simulator or a model for this"
+        )

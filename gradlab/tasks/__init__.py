@@ -14,14 +14,11 @@ from collections.abc import Callable, Mapping
 
 from gradlab import validation
 from gradlab.errors import InputError
-from gradlab.tasks.checks import nearest
-from gradlab.tasks.environments import MUJOCO_TASKS, mujoco, view
-from gradlab.tasks.learned import with_learned_prior
+from gradlab.tasks.environments import MUJOCO_TASKS, mujoco, view, with_learned_prior
 from gradlab.tasks.linear import double_integrator, linear_quadratic
 from gradlab.tasks.mpg import inverted_pendulum, path_tracking
 from gradlab.tasks.swing_up import cart_pole_swing_up, pendulum
-from gradlab.tasks.task import Starts, Task
-from gradlab.tasks.trimmed import trimmed
+from gradlab.tasks.task import Starts, Task, nearest, trimmed
 from gradlab.user_code.loading import called, is_user_function, load_object
 
 __all__ = [

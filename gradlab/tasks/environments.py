@@ -3,6 +3,8 @@
 State (qpos without the root's translation, qvel), Ant and Humanoid therefore with the truncated
 observations of MBPO and DDPPO (27 and 45 numbers). Velocities are never clipped: a policy that
 Gymnasium trained on Hopper or Walker2d puts `view("Hopper-v5")` before its first layer.
+
+A task whose prior model is learned.
 """
 
 from __future__ import annotations
@@ -17,14 +19,36 @@ import mujoco as engine
 import numpy as np
 from torch import nn
 
+from gradlab import validation
 from gradlab.errors import InputError
-from gradlab.networks.views import ClippedVelocities
+from gradlab.networks.gaussian_ensemble import GaussianEnsemble
+from gradlab.networks.interface import ClippedVelocities
 from gradlab.systems.chart import Chart
 from gradlab.systems.environments import ENVIRONMENTS, Environment
+from gradlab.systems.learned import LearnedSystem, RewardFunction
 from gradlab.systems.mujoco import MujocoEnvironment
-from gradlab.tasks.checks import check_number
-from gradlab.tasks.task import Task
+from gradlab.tasks.task import Task, check_number
 from gradlab.validation import shown
+
+
+def with_learned_prior(
+    task: Task,
+    ensemble: GaussianEnsemble,
+    reward: RewardFunction | None = None,
+    elites: tuple[int, ...] | None = None,
+) -> Task:
+    """The task with `ensemble` for its prior model, which ends where the task does.
+
+    Args:
+        reward: (state, action, next_state) -> [N]; None: the ensemble's own head.
+        elites: the members that are used; None: all.
+
+    Raises:
+        InputError: dimensions other than the simulator's, numbers that are not finite, no reward.
+    """
+    validation.instance("task", task, Task, "a gradlab.Task")
+    return replace(task, prior=LearnedSystem(ensemble, reward, task.alive, elites))
+
 
 # Returns of the networks in `trained`, SAC's (see the README beside them).
 TRAINED = {

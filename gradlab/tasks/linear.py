@@ -14,8 +14,7 @@ from torch import Tensor
 from gradlab import validation
 from gradlab.errors import InputError
 from gradlab.systems.linear import LinearQuadratic, check_covariance, symmetric_root
-from gradlab.tasks.checks import check_number
-from gradlab.tasks.task import Task
+from gradlab.tasks.task import Task, check_number
 
 Matrix = Tensor | Sequence[Sequence[float]]
 HORIZON = 25

@@ -12,7 +12,6 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from gradlab.systems.bicycle import PUBLISHED_CODE, TABLE3
 from gradlab.systems.cartpole import (
     ACTION_LIMIT,
     CartPoleModel,
@@ -24,14 +23,15 @@ from gradlab.systems.mujoco_pendulum import MujocoPendulum, Slider, pendulum_par
 from gradlab.systems.system import System
 from gradlab.systems.vehicle import (
     ACCELERATION_LIMIT,
+    PUBLISHED_CODE,
     STEER_LIMIT,
+    TABLE3,
     TARGET_SPEED,
     VehicleModel,
     VehicleSimulator,
 )
 from gradlab.systems.vehicle import alive as vehicle_alive
-from gradlab.tasks.checks import check_choice
-from gradlab.tasks.task import Task
+from gradlab.tasks.task import Task, check_choice
 
 DISCOUNT = 0.98
 HORIZON = 25

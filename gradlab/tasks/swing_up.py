@@ -1,7 +1,7 @@
 """Swing-ups: Gymnasium's Pendulum-v1, with a prior model of another rod if wanted, and a cart-pole.
 
 On the circle (cos θ, sin θ in the place of θ) a learner meets the states that Gymnasium shows; in
-the inner state Jacobians of models have a meaning in every direction (`systems.circle`).
+the inner state Jacobians of models have a meaning in every direction (`systems.function`).
 """
 
 from __future__ import annotations
@@ -14,12 +14,10 @@ import torch
 from torch import Tensor
 
 from gradlab.systems.cartpole import CartPoleParameters, CartPoleSimulator
-from gradlab.systems.circle import on_circle, to_circle
-from gradlab.systems.function import from_function
+from gradlab.systems.function import from_function, on_circle, to_circle
 from gradlab.systems.pendulum import SPEED_LIMIT, TORQUE_LIMIT, Pendulum
-from gradlab.tasks.checks import check_choice
 from gradlab.tasks.mpg import DISCOUNT, EXPLORATION, HORIZON
-from gradlab.tasks.task import Task
+from gradlab.tasks.task import Task, check_choice
 
 Coordinates = Literal["angle", "circle"]
 LENGTH = 0.6  # m

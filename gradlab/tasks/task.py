@@ -1,17 +1,128 @@
-"""A task: simulator, prior model, start law, discount and horizon."""
+"""A task: simulator, prior model, start law, discount and horizon.
+
+Checks of the settings of task factories, which may come from a command line as any type.
+
+A task's start law from a user's function: with or without a generator, in torch or numpy.
+
+A draw is a float64 tensor [n, ds], the same for the same generator. A function without a generator
+draws from the global streams of torch and numpy, which are seeded before and restored after it.
+
+A task whose starts are those near the middle of its law: another law, and another question.
+
+    d(s)² = (s − m)ᵀ C⁺ (s − m)      m, C: mean and covariance of 65,536 starts of the law
+    region   d(s) ≤ q                q: the (1 − share)-quantile of their d
+    law      starts of the task, drawn again until they lie in the region
+
+The region rests on draws of its own and on no seed of a measurement, so that the expectation over
+this law is one number. It is one ellipsoid for all coordinates: boxes of quantiles would leave out
+more the more coordinates there are. What lies beyond is left out, not moved to the edge (trimmed,
+not winsorised: Huber & Ronchetti 2009, Robust Statistics, 3.3).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+import difflib
+import inspect
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from gradlab import validation
+from gradlab.data.noise import child, stream
 from gradlab.errors import InputError
 from gradlab.systems.system import System, check_system
-from gradlab.tasks.start_law import start_law
+from gradlab.user_code.calls import running
+
+
+@dataclass(frozen=True)
+class StartLaw:
+    """(n, generator) → float64 [n, ds], of a function (n, generator) or (n)."""
+
+    function: Callable[..., Any]
+    state_dim: int
+    seeded: bool
+
+    def __call__(self, n: int, generator: torch.Generator) -> Tensor:
+        with running("starts"):
+            if self.seeded:
+                drawn = self.function(n, generator)
+            else:
+                with _streams(int(torch.randint(2**32, (), generator=generator))):
+                    drawn = self.function(n)
+        return self._checked(drawn, n)
+
+    def _checked(self, drawn: Any, n: int) -> Tensor:
+        if isinstance(drawn, np.ndarray) and drawn.dtype.kind in "fiu":
+            drawn = torch.from_numpy(drawn)
+        if not isinstance(drawn, Tensor):
+            raise InputError(
+                f"starts returned a {type(drawn).__name__}, expected a tensor [n, {self.state_dim}]"
+            )
+        if drawn.shape != (n, self.state_dim):
+            raise InputError(
+                f"starts returned shape {tuple(drawn.shape)} for n = {n}, expected "
+                f"[{n}, {self.state_dim}]"
+            )
+        values = drawn.clone() if drawn.is_inference() else drawn.detach()
+        return values.double()
+
+
+def start_law(function: Callable[..., Any], state_dim: int) -> StartLaw:
+    """
+    Raises:
+        InputError: the function takes neither (n, generator) nor (n).
+    """
+    if isinstance(function, StartLaw):
+        return function
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # some built-in functions have no signature
+        return StartLaw(function, state_dim, seeded=True)
+    for given in (2, 1):
+        try:
+            signature.bind(*range(given))
+        except TypeError:
+            continue
+        return StartLaw(function, state_dim, seeded=given == 2)
+    raise InputError(
+        f"starts takes {signature}, expected a function (n, generator) -> [n, {state_dim}]"
+    )
+
+
+@contextmanager
+def _streams(seed: int) -> Iterator[None]:
+    """The global streams of torch and numpy begin at `seed`, and go on as they were."""
+    numpy = np.random.get_state()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        np.random.seed(seed)
+        try:
+            yield
+        finally:
+            np.random.set_state(numpy)
+
+
+def nearest(word: str, names: Iterable[str]) -> str:
+    near = difflib.get_close_matches(word, list(names)) or sorted(names)
+    return f": expected {', '.join(near)}" if near else ""
+
+
+def check_choice(name: str, value: str, allowed: Iterable[str]) -> None:
+    if not isinstance(value, str) or value not in list(allowed):
+        raise InputError(f"{name} is {value!r}, expected one of {list(allowed)}")
+
+
+def check_number(name: str, value: float, least: float) -> None:
+    expected = f"a finite number from {least:g}" if math.isfinite(least) else "a finite number"
+    if validation.number(name, value, expected) < least:
+        raise InputError(f"{name} is {value!r}, expected {expected}")
+
 
 BETWEEN = "a number between 0 and 1"
 Starts = Callable[[int, torch.Generator], Tensor]
@@ -25,7 +136,7 @@ class Task:
         simulator: the truth.
         prior: a model of it, in the same state and action, or None.
         starts: (n, generator) -> [n, ds], the start law; called so, it gives float64. A function
-            (n) of the user's is seeded from the generator (see `tasks.start_law`).
+            (n) of the user's is seeded from the generator (see `tasks.task`).
         discount: γ in (0, 1).
         horizon: largest horizon measured by default.
         state_names, action_names: one name per coordinate, with its unit where it has one.
@@ -91,3 +202,70 @@ class Task:
             validation.instance(name, value, (tuple, list, type(None)), f"{width} entries, or None")
             if value and len(value) != width:
                 raise InputError(f"{name} has {len(value)} entries, expected {width}")
+
+
+POOL = 1 << 16  # starts that fix the region
+MOST = 0.5  # share from which on the middle is the smaller part
+ROUNDS = 100  # of drawing again what is missing
+
+
+@dataclass(frozen=True, eq=False)
+class Trimmed:
+    """(n, generator) → [n, ds], starts of `law` within the region."""
+
+    law: Starts
+    mean: Tensor
+    precision: Tensor
+    radius: float
+
+    def __call__(self, n: int, generator: torch.Generator) -> Tensor:
+        kept = self._inside(self.law(n, generator))
+        for _ in range(ROUNDS):
+            if len(kept) >= n:
+                return kept[:n]
+            more = self.law(max(2 * (n - len(kept)), 16), generator)
+            kept = torch.cat([kept, self._inside(more)])
+        raise InputError(
+            f"starts gave {len(kept)} of {n} that are not trimmed, in {ROUNDS + 1} draws: leave "
+            f"trim_starts out, or let starts draw from the generator"
+        )
+
+    def _inside(self, states: Tensor) -> Tensor:
+        return states[distances(states, self.mean, self.precision) <= self.radius]
+
+
+def distances(states: Tensor, mean: Tensor, precision: Tensor) -> Tensor:
+    """Mahalanobis distances [N] of states [N, ds]."""
+    away = states - mean
+    return ((away @ precision) * away).sum(dim=1).clamp(min=0.0).sqrt()
+
+
+def spread(states: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean [ds] and inverse covariance [ds, ds] of states, 0 along what does not vary."""
+    mean = states.mean(dim=0)
+    away = states - mean
+    return mean, torch.linalg.pinv(away.T @ away / len(states), hermitian=True)
+
+
+def trimmed(task: Task, share: float) -> Task:
+    """The task without the `share` of its starts that is farthest from their mean.
+
+    Raises:
+        InputError: the share is not above 0 and below ½, or the starts differ too little for it.
+    """
+    validation.instance("task", task, Task, "a gradlab.Task")
+    share = validation.number("trim_starts", share, f"a number from 0 to {MOST}")
+    if not 0 < share < MOST:
+        raise InputError(f"trim_starts is {share:g}, expected a share above 0 and below {MOST}")
+    pool = task.starts(POOL, stream(child(0, "trimmed starts"), "starts"))
+    mean, precision = spread(pool)
+    d = distances(pool, mean, precision)
+    radius = float(d.sort().values[int((1 - share) * POOL) - 1])
+    outside = float((d > radius).double().mean())
+    if not outside > share / 2:
+        raise InputError(
+            f"trim_starts is {share:g}, but no {share:.2g} of the starts of {task.name} is farther "
+            f"from their mean than all others: leave it out"
+        )
+    law = Trimmed(task.starts, mean, precision, radius)
+    return replace(task, starts=law, parameters={**task.parameters, "trim_starts": share})

@@ -14,14 +14,12 @@ from gradlab.errors import InputError
 from gradlab.networks.spectral import Which
 from gradlab.training.models.model_choice import LearnedModel
 from gradlab.training.parts.adaptive_horizon import Stiffness
+from gradlab.training.parts.context import FixedWeights, MeasuredWeights, Passes, Weights
 from gradlab.training.parts.critics import CriticLoss, MeanSquare, Q, V
-from gradlab.training.parts.fits import Passes
 from gradlab.training.parts.policy_losses import Mixture, PolicyLoss, Term
 from gradlab.training.parts.sources import Replayed, Source
-from gradlab.training.parts.target_networks import Polyak, TargetNetwork
-from gradlab.training.parts.targets import Target
+from gradlab.training.parts.targets import Polyak, Target, TargetNetwork
 from gradlab.training.parts.temperature import Automatic, check_temperature
-from gradlab.training.parts.weights import FixedWeights, MeasuredWeights, Weights
 
 Policy = Literal["deterministic", "gaussian"]
 MIXTURE = Mixture()

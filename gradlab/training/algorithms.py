@@ -30,14 +30,14 @@ from math import isfinite
 from typing import get_args
 
 from gradlab.errors import InputError
-from gradlab.statistics.rules import MpgWeights
+from gradlab.statistics.mixing import MpgWeights
 from gradlab.training.algorithm import MIXTURE, Algorithm, Policy
 from gradlab.training.measured.switching import By
+from gradlab.training.parts.context import FixedWeights, MeasuredWeights
 from gradlab.training.parts.policy_losses import FromStarts, Mixture, Term
 from gradlab.training.parts.sources import Newest
 from gradlab.training.parts.targets import NStep, OneStep, Soft
 from gradlab.training.parts.temperature import Automatic
-from gradlab.training.parts.weights import FixedWeights, MeasuredWeights
 from gradlab.training.rows import (
     critic_with_model,
     ddppo,

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from gradlab.data.noise import stream
 from gradlab.data.replay import Batch
 from gradlab.errors import Failure, InputError
-from gradlab.networks import checkpoint, tensors
+from gradlab.networks import checkpoint
 from gradlab.networks.products import Products
 from gradlab.storage import records
 from gradlab.storage.journal import discard, journal_of
@@ -106,7 +106,7 @@ def save(path: Path, run: Run, config: Mapping[str, object]) -> None:
     # Of one name, so that a killed run leaves one of these large files behind, not many.
     temporary = place.with_name(f".{place.name}.tmp")
     try:
-        save_file(state, temporary, tensors.metadata(KEY, config, state))
+        save_file(state, temporary, checkpoint.metadata(KEY, config, state))
         sync(temporary)
         os.replace(temporary, place)
         sync(place.parent)
@@ -121,7 +121,7 @@ def products_saved(path: Path) -> Products:
     """How the run whose state is saved multiplies networks side by side; "batched", as all runs
     once were, where that cannot be read, as `load` says."""
     try:
-        settings = tensors.metadata_of(resume_file(path), KEY)["settings"]
+        settings = checkpoint.metadata_of(resume_file(path), KEY)["settings"]
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError):
         return "batched"
     apart = isinstance(settings, Mapping) and settings.get("products") == "separate"
@@ -137,7 +137,7 @@ def load(path: Path, run: Run, config: Mapping[str, object]) -> None:
     place = resume_file(path)
     damaged = InputError(f"{place} is damaged or foreign: start again with overwrite=True")
     try:
-        state, theirs = tensors.read(place, KEY)
+        state, theirs = checkpoint.read(place, KEY)
     except (OSError, SafetensorError, KeyError, ValueError, RecursionError) as error:
         raise damaged from error
     changed = differences(theirs, config)

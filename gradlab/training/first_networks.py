@@ -11,9 +11,9 @@ from gradlab.errors import InputError
 from gradlab.networks.mlp import Policy
 from gradlab.networks.policies import GaussianPolicy
 from gradlab.tasks import Task
-from gradlab.training.acting import LOG_STD
 from gradlab.training.algorithms import Algorithm
 from gradlab.training.given_networks import FRESH, GivenNetworks
+from gradlab.training.members import LOG_STD
 from gradlab.training.parts.critics import Critic
 
 

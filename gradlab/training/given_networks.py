@@ -21,8 +21,8 @@ from gradlab.networks.mlp import Policy, QCritic, VCritic
 from gradlab.networks.policies import GaussianPolicy
 from gradlab.networks.spectral import Which
 from gradlab.tasks import Task
-from gradlab.training.acting import LOG_STD
 from gradlab.training.algorithm import Algorithm
+from gradlab.training.members import LOG_STD
 from gradlab.training.parts.critics import Critic, Q
 
 

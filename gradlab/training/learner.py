@@ -3,13 +3,15 @@
 The learner is the state of training: networks, targets and optimisers, all with a leading member
 axis [E] for seeds (critics [E · C], the C critics of a seed side by side). It knows no environment
 and no file.
+
+What one update of every seed did, as it is recorded and watched.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import final
 
@@ -23,21 +25,55 @@ from gradlab.errors import InputError
 from gradlab.networks.checkpoint import architecture_of
 from gradlab.networks.spectral import Which
 from gradlab.tasks import Task
-from gradlab.training.acting import Acting
 from gradlab.training.algorithms import Algorithm
 from gradlab.training.draws import Draws
 from gradlab.training.first_networks import check_fits, networks, usable_device
-from gradlab.training.members import Network, stacked, unstacked
-from gradlab.training.models.seed_models import Model
-from gradlab.training.models.window_slopes import simulator_slopes
+from gradlab.training.members import Acting, Network, stacked, unstacked
+from gradlab.training.models.seed_models import Model, simulator_slopes
 from gradlab.training.parts.adaptive_horizon import AdaptiveHorizon
-from gradlab.training.parts.context import Context, Objective, Value, Values, no_values
+from gradlab.training.parts.context import (
+    Context,
+    Floats,
+    Objective,
+    Steered,
+    Value,
+    Values,
+    no_values,
+)
 from gradlab.training.parts.critics import Critic, Valuing, nothing
 from gradlab.training.parts.temperature import Automatic, Temperature
-from gradlab.training.parts.weights import Floats, Steered
 from gradlab.training.settings import Settings
 from gradlab.training.trained import Trained, under
-from gradlab.training.update import Update
+
+
+@dataclass(frozen=True)
+class Update:
+    """What one update did, [E] each; critics' numbers are 0 where there are none.
+
+    Attributes:
+        critic_loss: the row's, mostly half the mean squared error, summed over the seed's critics,
+            and like `value` and `critic_norm` the mean over the steps of their fit.
+        value: mean critic value on the batch, in scaled rewards.
+        critic_norm, policy_norm: gradient norms before clipping.
+        policy_loss: −Σ w_n mean X_n, with the entropy term where there is one.
+        weights: [terms], over seeds with weights of their own the mean; horizon: the longest
+            rollout made.
+        temperature: α, where it is automatic; adapted: the horizon, where it is adapted.
+        critic_seconds, policy_seconds: what either took, all seeds together (on a GPU: until it was
+            queued).
+    """
+
+    critic_loss: Tensor
+    value: Tensor
+    critic_norm: Tensor
+    policy_norm: Tensor | None
+    policy_loss: Tensor | None
+    weights: Floats
+    horizon: int
+    critic_seconds: float
+    policy_seconds: float
+    temperature: Tensor | None = None
+    adapted: Tensor | None = None
 
 
 @final

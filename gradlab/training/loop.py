@@ -5,39 +5,264 @@
 Everything random follows from (seed, name, iteration), so a run that was killed goes on from its
 last saved state bit for bit, and what it repeats replaces equal rows. Ctrl-C ends it between two
 iterations, where its state is saved.
+
+Algorithm and settings of a run as they were given, and as JSON.
+
+Memory that the policy's rollouts take at their peak, predicted before the first one.
+
+    bytes(n, h) = c + c′h + n (a + b h),       n rows of every seed, h model steps
+
+is what autograd keeps until the backward pass, and the random numbers that are drawn ahead. Four
+small rollouts, whose kept tensors are counted, give the four coefficients, whatever the loss, the
+model and the networks are.
 """
 
 from __future__ import annotations
 
+import difflib
+import json
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any, final
 
-from torch import nn
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
 
-from gradlab import provenance
+from gradlab import machine, provenance
+from gradlab.data.replay import Batch
 from gradlab.errors import InputError
 from gradlab.networks.products import Products, fast_products, faster_products
 from gradlab.progress import Progress, check_progress, silent
+from gradlab.statistics.mixing import MpgJournalWeights, MpgWeights
 from gradlab.storage.journal import Journal
 from gradlab.storage.whole_files import real
 from gradlab.tasks import Task
-from gradlab.training import checkpoints, given_networks, memory, planning
+from gradlab.training import checkpoints, given_networks, planning
 from gradlab.training.algorithms import Algorithm, find, measured
 from gradlab.training.asynchronous import choice
 from gradlab.training.asynchronous.execution import execution, prepare
-from gradlab.training.configuration import describe, scheduled, settings_of
-from gradlab.training.given_networks import GivenNetworks
+from gradlab.training.draws import Draws
+from gradlab.training.given_networks import FRESH, GivenNetworks
 from gradlab.training.measured import gradient_errors
 from gradlab.training.measured import weights as measured_weights
 from gradlab.training.measured.steering import steered
-from gradlab.training.parts.weights import Steer
+from gradlab.training.parts.context import MeasuredWeights, Rule, Steer, Steered, Weights
 from gradlab.training.probe import probe
 from gradlab.training.recording import attributes, tables
 from gradlab.training.run import go
-from gradlab.training.settings import Settings
-from gradlab.training.state import begin
-from gradlab.user_code.grad_mode import differentiating
+from gradlab.training.settings import Settings, for_task
+from gradlab.training.state import Run, begin
+from gradlab.user_code.calls import differentiating
+
+ROWS = 8  # of a small rollout, for each member of a model: they are dealt evenly
+DRAWING = 16  # bytes of a number while it is drawn, in float64, for each seed and then for all
+
+Note = Callable[[str], None]
+
+
+def nowhere(line: str) -> None:
+    """Note nothing."""
+
+
+def check(run: Run, note: Note) -> None:
+    """Note the predicted peak of a run that rolls its policy out.
+
+    Raises:
+        InputError: it exceeds what the machine has.
+    """
+    horizon = max(run.algorithm.horizons)
+    if horizon == 0:
+        return
+    needed, present = predicted(run), present_on(run.learner.device)
+    text = f"policy rollouts of {horizon} steps take about {_size(needed)} at their peak"
+    if 0 < present < needed:
+        raise InputError(
+            f"{text}, but the machine has {_size(present)}: lower the horizon, the batch or "
+            f"the number of seeds"
+        )
+    note(text)
+
+
+def predicted(run: Run) -> float:
+    """Bytes at the peak of one update of the policy."""
+    horizon, rows = max(run.algorithm.horizons), run.algorithm.batch
+    if run.algorithm.loss.paths:
+        rows //= horizon
+    members = 1 if run.algorithm.model is None else run.algorithm.model.members
+    few, many = ROWS * members, 2 * ROWS * members
+    low = few, _taken(run, few, 1), _taken(run, many, 1)
+    if horizon == 1:
+        return _line(*low, rows) + _slopes(run)
+    high = few, _taken(run, few, 2), _taken(run, many, 2)
+    one, two = _line(*low, rows), _line(*high, rows)
+    return one + (two - one) * (horizon - 1) + _slopes(run)
+
+
+def _slopes(run: Run) -> float:
+    """Bytes of ∂(s′, r)/∂(s, a) of a window: as made, in float64, as used, and cut into paths."""
+    if not run.algorithm.loss.noises:
+        return 0.0
+    simulator, learner = run.task.simulator, run.learner
+    each = (simulator.state_dim + 1) * (simulator.state_dim + simulator.action_dim)
+    size = torch.empty((), dtype=learner.dtype).element_size()
+    return float(len(learner.seeds) * run.algorithm.batch * each * (8 + 2 * size))
+
+
+def present_on(device: torch.device) -> float:
+    """Bytes of the device, or of the machine or what it grants this process; 0: not known."""
+    if device.type == "cuda":
+        return float(torch.cuda.get_device_properties(device).total_memory)
+    return machine.memory()
+
+
+def _size(count: float) -> str:
+    """Bytes in words."""
+    value, unit = (count / 1e9, "GB") if count >= 1e9 else (count / 1e6, "MB")
+    return f"{value:,.0f} {unit}" if value >= 10 else f"{value:.2g} {unit}"
+
+
+def _line(few: int, at_few: float, at_twice: float, rows: int) -> float:
+    """A line's value at `rows`, from those at `few` and at twice as many."""
+    return at_few + (at_twice - at_few) * (rows - few) / few
+
+
+def _taken(run: Run, rows: int, steps: int) -> float:
+    """Bytes of a rollout of as many rows and steps: kept by autograd, and drawn."""
+    learner, terms = run.learner, run.algorithm.terms
+    drawn, kept = _Counted(learner.draws), dict[int, torch.UntypedStorage]()
+    context = learner.context(0, drawn)  # type: ignore[arg-type]
+    if run.dynamics is not None:
+        context = replace(context, model=run.dynamics.rollout())
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage  # held, so that nothing else takes its place
+        return tensor
+
+    short = [replace(term, horizon=min(term.horizon, steps)) for term in terms]
+    batch = _batch(run, rows * steps if run.algorithm.loss.paths else rows)
+    weights = np.ones((len(learner.seeds), len(terms)))
+    with saved_tensors_hooks(keep, lambda tensor: tensor):
+        loss, _ = run.algorithm.loss(replace(context, agents=rows), batch, short, weights)
+    del loss  # with its graph, which has been counted
+    taken = sum(held.nbytes() for place, held in kept.items() if place not in drawn.places)
+    return taken + drawn.bytes
+
+
+def _batch(run: Run, rows: int) -> Batch:
+    """The task's starts, and actions of the policy there."""
+    learner = run.learner
+    generators = learner.draws.generators("memory", 0)
+    state = torch.stack([run.task.starts(rows, generator) for generator in generators])
+    state = state.to(learner.device, learner.dtype)
+    noise = torch.zeros(*state.shape[:2], run.task.simulator.action_dim).to(state)
+    with torch.no_grad():
+        action, density = learner.explore(state, noise)
+    nothing = torch.zeros_like(state[..., 0])
+    return Batch(state, action, nothing, state, nothing, density)
+
+
+@final
+class _Counted:
+    """Draws of which the bytes are counted, as a run holds them: a block of iterations by name.
+
+    Attributes:
+        places: of what was drawn, in memory.
+    """
+
+    def __init__(self, draws: Draws) -> None:
+        self._draws = Draws(draws.seeds, draws.dtype, draws.device, "memory", block=1)
+        self.device, self.dtype, self.generators = draws.device, draws.dtype, draws.generators
+        self._block, self._numbers, self.places = draws.block, list[int](), set[int]()
+
+    @property
+    def bytes(self) -> float:
+        """Of all blocks, while the largest is being drawn."""
+        held = torch.empty((), dtype=self.dtype).element_size() * sum(self._numbers)
+        return held + DRAWING * max(self._numbers, default=0)
+
+    def normal(self, name: str, iteration: int, shape: tuple[int, ...]) -> Tensor:
+        drawn = self._draws.normal(name, iteration, shape)
+        self._numbers.append(self._block * drawn.numel())
+        self.places.add(drawn.untyped_storage().data_ptr())
+        return drawn
+
+
+# What rows had not from the beginning is left out where it is as it was: earlier runs go on.
+YOUNGER = (
+    "loss", "critic_loss", "target_policy", "target_critic", "source", "updates", "fit", "adaptive",
+)  # fmt: skip
+
+
+def describe(algorithm: Algorithm, task: Task, settings: Settings) -> dict[str, object]:
+    """All that decides what a run computes, as JSON."""
+    config: dict[str, Any] = {
+        "algorithm": asdict(algorithm)
+        | {
+            "weights_rule": type(algorithm.weights).__name__,
+            "target_rule": type(algorithm.target).__name__,
+        },
+        "task": task.name,
+        "task_parameters": dict(task.parameters),
+        "state_names": list(task.state_names),
+        "discount": task.discount,
+        "settings": asdict(replace(settings, given=FRESH)),
+    }
+    del config["algorithm"]["paper"]  # of no number
+    for name in YOUNGER:
+        value = getattr(algorithm, name)
+        if value == Algorithm.__dataclass_fields__[name].default:
+            del config["algorithm"][name]
+        elif not isinstance(value, int):
+            config["algorithm"][f"{name}_rule"] = type(value).__name__
+    del config["settings"]["given"]
+    if begun := settings.given.digests():
+        config["given_networks"] = begun
+    for name in ("planning", "asynchronous"):
+        if getattr(settings, name) is None:
+            del config["settings"][name]
+    if settings.products == "batched":
+        del config["settings"]["products"]
+    if algorithm.model is not None:
+        config["model_losses"] = {role: loss.name for role, loss in algorithm.model.roles.items()}
+    plain: dict[str, object] = json.loads(json.dumps(config))
+    return plain
+
+
+def settings_of(
+    algorithm: Algorithm, task: Task, settings: Settings | None, changes: Mapping[str, object]
+) -> Settings:
+    """All settings of a run: those given, else the algorithm's, else those of the task's papers."""
+    unknown = set(changes) - set(Settings.__dataclass_fields__)
+    if unknown:
+        name = sorted(unknown)[0]
+        near = difflib.get_close_matches(name, Settings.__dataclass_fields__, n=3, cutoff=0.4)
+        raise InputError(f"setting {name!r} is not known: {' or '.join(near) or 'see Settings'}")
+    if settings is not None:
+        return replace(settings, **changes)  # type: ignore[arg-type]
+    chosen = for_task(task.name, **changes)
+    if algorithm.updates is None or "interval" in changes:
+        return chosen
+    return replace(chosen, interval=algorithm.updates * chosen.agents)
+
+
+def scheduled(weights: Weights, settings: Settings) -> Weights:
+    """The rule with the ramp of the task (MPG) or the length of the run (MPG-J)."""
+    if isinstance(weights, MeasuredWeights | Steered):
+        return replace(weights, rule=_scheduled(weights.rule, settings))
+    return _scheduled(weights, settings)
+
+
+def _scheduled(weights: Rule, settings: Settings) -> Rule:
+    if isinstance(weights, MpgWeights):
+        return replace(weights, ramp=settings.ramp)
+    if isinstance(weights, MpgJournalWeights):
+        return replace(weights, iterations=settings.iterations)
+    return weights
 
 
 @differentiating
@@ -56,7 +281,7 @@ def train(
     overwrite: bool = False,
     command: str = "",
     progress: Progress = silent,
-    note: memory.Note = memory.nowhere,
+    note: Note = nowhere,
     ray: str | None = None,
     policy: nn.Module | None = None,
     critic: nn.Module | None = None,
@@ -109,7 +334,7 @@ def train(
     checkpoints.check_place(path, resume=resume, overwrite=overwrite)
     chosen = replace(chosen, products=_products_of(chosen, path, resume=resume))
     run = begin(row, task, chosen)
-    memory.check(run, note)
+    check(run, note)
     if chosen.given.critic is not None and row.critics > 1:
         note(f"the {row.critics} critics of a seed begin equal and stay equal")
     prepare(run)

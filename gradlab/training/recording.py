@@ -1,6 +1,6 @@
 """Tables and attributes of a training run, and the rows of all of them but the updates'.
 
-Rows of updates are means over windows (`training.window`).
+Rows of updates are means over windows (`training.state`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from gradlab.storage.records import Attribute
 from gradlab.tasks import Task
 from gradlab.training import evaluations
 from gradlab.training.algorithms import Algorithm
-from gradlab.training.asynchronous import window as asynchrony
+from gradlab.training.asynchronous import work as asynchrony
 from gradlab.training.measured import columns as measured_columns
 from gradlab.training.measured import gradient_errors, steering
 from gradlab.training.models.dynamics import Fitted

@@ -4,28 +4,109 @@ steer → collect → fit the model and roll it out, where that is due → updat
 the way. A state is saved before what its iteration decides.
 
 Who does that work is an `Execution`: this process (`Here`), or several (`training.asynchronous`).
+
+Ctrl-C between two iterations, where a run's state is whole.
+
+Seeds that leave the finite numbers, and critics whose values exceed any sum of rewards.
+
+The last finite networks are kept in memory as training goes on: a saved state may be too old or too
+late to show how a seed came to be lost.
 """
 
 from __future__ import annotations
 
+import signal
+import threading
 import time
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import NoReturn, Protocol, final
 
+import numpy as np
+
 from gradlab.data.replay import Batch
+from gradlab.errors import Failure
 from gradlab.progress import Progress
 from gradlab.storage.journal import Journal
-from gradlab.training import checkpoints, evaluations, health
+from gradlab.training import checkpoints, evaluations
 from gradlab.training.collection import Ended
 from gradlab.training.first_networks import unknown_ends
-from gradlab.training.interruption import between_iterations
+from gradlab.training.learner import Update
 from gradlab.training.measured import gradient_errors, steering
 from gradlab.training.measured import weights as measured_weights
+from gradlab.training.parts.context import Floats
 from gradlab.training.probe.probe import Probing
-from gradlab.training.recording import model_row
-from gradlab.training.state import Run
-from gradlab.training.update import Update
+from gradlab.training.recording import divergence, excess, model_row
+from gradlab.training.state import Good, Run
+
+EXCESS = 10  # times the largest discounted sum of rewards: a mean value that has diverged
+
+
+class Diverged(Failure):
+    """Every seed has left the finite numbers; the message names the quantity that went first."""
+
+
+def note_good(run: Run) -> None:
+    """Remember networks that are finite."""
+    learner = run.learner
+    if bool((learner.finite() | run.lost).all()):
+        run.good = Good(run.iteration, *learner.copies())
+
+
+def report(run: Run, path: Path, journal: Journal, value: Floats) -> None:
+    """Events of the window that ended; `value`: mean critic values in it, [E]."""
+    _report_divergence(run, path, journal)
+    _report_excess(run, value, journal)
+    note_good(run)
+
+
+def _report_divergence(run: Run, path: Path, journal: Journal) -> None:
+    """Note each seed that leaves the finite numbers; give up when none is left."""
+    fresh = [member for member in run.window.divergences if not run.lost[member]]
+    for member in fresh:
+        kept = checkpoints.keep_good(path, run, member)
+        where = f"; its networks after {run.good.iteration} iterations are kept in {kept}"
+        journal.append("events", divergence(run, member, where))
+        run.lost[member] = True
+    if run.lost.all():
+        seeds = "the seed" if len(run.lost) == 1 else "every seed"
+        first = divergence(run, fresh[0], "")["message"]
+        raise Diverged(
+            f"{seeds} diverged by iteration {run.iteration}: {first}; the last good networks "
+            f"are in {checkpoints.good_folder(path)}"
+        )
+
+
+def _report_excess(run: Run, value: Floats, journal: Journal) -> None:
+    """Note each seed whose values no rewards can sum to: Adam's steps keep what diverges finite
+    for long, so that the critic is wrong well before anything overflows."""
+    scale = run.settings.reward_scale / (1 - run.task.discount)
+    bound = scale * run.replay.largest_reward().double().cpu().numpy()
+    limit = EXCESS * np.maximum(bound, 1.0)  # fresh networks give about 1 before any reward
+    for member in np.flatnonzero((np.abs(value) > limit) & ~run.excessive):
+        journal.append("events", excess(run, int(member), value[member], bound[member]))
+        run.excessive[member] = True
+
+
+@contextmanager
+def between_iterations() -> Iterator[Callable[[], bool]]:
+    """Yields whether Ctrl-C was pressed; pressed again it interrupts at once."""
+    pressed: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def press(number: int, frame: object) -> None:
+        pressed.append(number)
+        signal.signal(signal.SIGINT, before)
+
+    signal.signal(signal.SIGINT, press)
+    try:
+        yield lambda: bool(pressed)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 class Execution(Protocol):
@@ -85,7 +166,7 @@ def go(
 ) -> None:
     """From the present iteration to the last."""
     run.begun = time.monotonic() - run.seconds
-    health.note_good(run)
+    note_good(run)
     with between_iterations() as interrupted, closing(Probing(run, journal)) as probing:
         while not _visit(run, path, journal, config, work):
             if interrupted():
@@ -104,7 +185,7 @@ def go(
                 row = run.window.row(run.iteration, time.monotonic() - run.begun)
                 journal.append("updates", row)
                 work.record(run, journal)
-                health.report(run, path, journal, row["value"])
+                report(run, path, journal, row["value"])
                 progress("training", run.iteration, run.settings.iterations)
             probing.over(update)
 

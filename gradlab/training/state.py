@@ -2,6 +2,11 @@
 
 What a run consists of stands here, so that evaluation, recording, checkpoints, measurements and
 the probe need to know this file alone; `training.run` calls them in turn.
+
+Means over the updates of a window, and how a seed in it left the finite numbers.
+
+Numbers stay on the device until a window ends, so that recording costs one transfer per row. An
+open window is part of a run's state: a row does not depend on where a run was stopped.
 """
 
 from __future__ import annotations
@@ -23,13 +28,150 @@ from gradlab.training.measured.steering import Steering
 from gradlab.training.members import Network
 from gradlab.training.models.branches import Branches
 from gradlab.training.models.dynamics import Dynamics
+from gradlab.training.parts.context import Floats
 from gradlab.training.parts.sources import Stores
-from gradlab.training.parts.weights import Floats
 from gradlab.training.settings import Settings
-from gradlab.training.window import Window
 
 if TYPE_CHECKING:
     from gradlab.training.asynchronous.work import Work
+import math
+from collections.abc import Mapping
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from gradlab.training.collection import Ended
+from gradlab.training.learner import Update
+
+CRITIC = ("value", "critic_loss", "critic_norm")  # in the order in which an update makes them
+POLICY = ("policy_loss", "policy_norm")
+
+
+@final
+class Window:
+    """Means over the updates since the last row.
+
+    Attributes:
+        divergences: of the last row, for each seed that was not finite in it, how that began.
+    """
+
+    def __init__(self, algorithm: Algorithm) -> None:
+        self.clip = math.inf if algorithm.clip is None else algorithm.clip
+        self.divergences: dict[int, str] = {}
+        self._empty()
+
+    def add(self, update: Update) -> None:
+        self.critic.append(torch.stack([getattr(update, name) for name in CRITIC]))
+        self.critic_seconds += update.critic_seconds
+        if update.policy_norm is not None and update.policy_loss is not None:
+            self.policy.append(torch.stack([update.policy_loss, update.policy_norm]))
+            self.at.append(len(self.critic) - 1)
+            self.horizon += update.horizon
+            self.policy_seconds += update.policy_seconds
+        self.weights, self.temperature = update.weights, update.temperature
+        self.adapted = update.adapted
+
+    def ended(self, ended: Ended) -> None:
+        self.terminated += ended.terminated
+        self.truncated += ended.truncated
+        self.broken += ended.broken
+
+    def row(self, iteration: int, seconds: float) -> dict[str, Any]:
+        """The row of the window that ends at `iteration`; begins the next."""
+        critic = torch.stack(self.critic).double().cpu()
+        row: dict[str, Any] = {"iteration": iteration, "seconds": seconds}
+        row |= {name: critic[:, k].mean(dim=0).numpy() for k, name in enumerate(CRITIC)}
+        row["critic_seconds"] = self.critic_seconds / len(critic)
+        lost = (~torch.isfinite(critic).all(dim=1)).sum(dim=0)
+        policy = None
+        if self.policy:
+            policy = torch.stack(self.policy).double().cpu()
+            row |= {name: policy[:, k].mean(dim=0).numpy() for k, name in enumerate(POLICY)}
+            row["clipped"] = (policy[:, 1] > self.clip).double().mean(dim=0).numpy()
+            row["realised_horizon"] = self.horizon / len(self.policy)
+            row["policy_seconds"] = self.policy_seconds / len(self.policy)
+            lost = lost + (~torch.isfinite(policy).all(dim=1)).sum(dim=0)
+        row |= {
+            "nonfinite": lost.numpy(),
+            "weight": self.weights,
+            "terminated": self.terminated,
+            "truncated": self.truncated,
+            "broken": self.broken,
+        }
+        if self.temperature is not None:
+            row["temperature"] = self.temperature.double().cpu().numpy()
+        if self.adapted is not None:
+            row["adapted_horizon"] = self.adapted.cpu().numpy()
+        first = iteration - len(critic)
+        self.divergences = {
+            int(member): _story(critic[..., member], policy, self.at, int(member), first)
+            for member in lost.nonzero().flatten()
+        }
+        self._empty()
+        return row
+
+    def state(self) -> dict[str, Tensor]:
+        """The open window, for `load`."""
+        counts = [self.horizon, self.terminated, self.truncated, self.broken]
+        taken = [self.critic_seconds, self.policy_seconds]
+        tensors = {
+            "counts": torch.tensor(counts),
+            "at": torch.tensor(self.at, dtype=torch.long),
+            "taken": torch.tensor(taken, dtype=torch.float64),
+        }
+        for name in ("critic", "policy"):
+            if getattr(self, name):
+                tensors[name] = torch.stack(getattr(self, name))
+        return tensors
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        self._empty()
+        self.horizon, self.terminated, self.truncated, self.broken = state["counts"].tolist()
+        self.critic_seconds, self.policy_seconds = state["taken"].tolist()
+        self.at += state["at"].tolist()
+        self.critic += state.get("critic", ())
+        self.policy += state.get("policy", ())
+
+    def _empty(self) -> None:
+        self.critic: list[Tensor] = []
+        self.policy: list[Tensor] = []
+        self.at: list[int] = []  # of every policy update, its place among the critic's
+        self.horizon = self.terminated = self.truncated = self.broken = 0
+        self.critic_seconds = self.policy_seconds = 0.0
+
+
+def _story(critic: Tensor, policy: Tensor | None, at: list[int], member: int, begin: int) -> str:
+    """What left the finite numbers first, when, and the last statistics before it.
+
+    Args:
+        critic: [updates, quantities]; policy: [policy updates, quantities, E].
+    """
+    every = list(range(len(critic)))
+    series = {name: (every, critic[:, k]) for k, name in enumerate(CRITIC)}
+    if policy is not None:
+        series |= {name: (at, policy[:, k, member]) for k, name in enumerate(POLICY)}
+    gone = {
+        name: int((~values.isfinite()).nonzero()[0])
+        for name, (_, values) in series.items()
+        if not values.isfinite().all()
+    }
+    order = list(series)
+    first = min(gone, key=lambda name: series[name][0][gone[name]])
+    update = series[first][0][gone[first]]
+    before = []
+    for name, (places, values) in series.items():
+        until = update + (order.index(name) < order.index(first))
+        earlier = [float(v) for k, v in zip(places, values, strict=True) if k < until]
+        if earlier:
+            largest = max(earlier, key=abs)
+            before.append(f"{_words(name)} {earlier[-1]:.3g} (largest {largest:.3g})")
+    statistics = f"; just before: {', '.join(before)}" if before else ""
+    return f"{_words(first)} was not finite in update {begin + update}{statistics}"
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ").replace("norm", "gradient norm")
 
 
 @dataclass(frozen=True, eq=False)

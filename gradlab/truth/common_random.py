@@ -17,12 +17,12 @@ from torch import Tensor, nn
 from gradlab.data.noise import stream
 from gradlab.gradients import gram
 from gradlab.gradients.policy_jacobian import policy_jacobian
-from gradlab.gradients.setting import Setting
 from gradlab.gradients.starts import Starts
+from gradlab.gradients.tail import Setting
 from gradlab.gradients.ways import WAYS
 from gradlab.networks.interface import act, flat_parameters
 from gradlab.progress import Progress, silent
-from gradlab.systems.ended import step_running
+from gradlab.systems.system import step_running
 from gradlab.truth.oracles import perturbed
 
 DIRECTIONS = 8

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from gradlab.gradients.setting import Setting
 from gradlab.gradients.starts import Starts
+from gradlab.gradients.tail import Setting
 from gradlab.networks.interface import act
 from gradlab.progress import Progress
-from gradlab.systems.ended import step_running
+from gradlab.systems.system import step_running
 from gradlab.truth.oracles import perturbed
 
 ROWS = 200_000  # copies of starts that are rolled out at once

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.rollout import jacobian_noise, rollout
 from gradlab.gradients.starts import Starts
-from gradlab.networks.critics import judge
 from gradlab.networks.interface import act
+from gradlab.networks.mlp import judge
 
 
 def reference_gradients(

@@ -25,12 +25,11 @@ from torch.func import functional_call, grad, vmap
 
 from gradlab.data.noise import stream
 from gradlab.errors import InputError
-from gradlab.gradients.groups import grouping
-from gradlab.gradients.setting import Setting
+from gradlab.gradients.starts import grouping
+from gradlab.gradients.tail import Setting
 from gradlab.networks.policies import check_stochastic
 from gradlab.progress import Progress, silent
-from gradlab.systems.ended import step_running
-from gradlab.systems.system import standard_normal
+from gradlab.systems.system import standard_normal, step_running
 from gradlab.truth.agreement import PRECISION
 from gradlab.truth.oracles import effective_horizon
 

@@ -23,17 +23,17 @@ from torch import Tensor
 from gradlab.gradients import gram
 from gradlab.gradients.policy_jacobian import policy_jacobian
 from gradlab.gradients.rollout import LinearizedPath
-from gradlab.gradients.setting import Setting
 from gradlab.gradients.starts import Starts
+from gradlab.gradients.tail import Setting
 from gradlab.systems.system import System
 from gradlab.truth.agreement import PRECISION, precision_of
-from gradlab.truth.continued import joined
 from gradlab.truth.oracles import (
     AT_MOST,
     BLOCK,
     Unrolled,
     all_action_gradients,
     effective_horizon,
+    joined,
     unroll_first_action,
 )
 

@@ -28,15 +28,14 @@ from gradlab.errors import InputError
 from gradlab.gradients import gram
 from gradlab.gradients.policy_jacobian import policy_jacobian
 from gradlab.gradients.rollout import tail_gradient
-from gradlab.gradients.setting import Setting
 from gradlab.gradients.starts import policy_noise_at
 from gradlab.gradients.sweeps import discounted_costates
+from gradlab.gradients.tail import Setting
 from gradlab.networks.interface import act
 from gradlab.progress import Progress, silent
-from gradlab.systems.ended import step_running
-from gradlab.systems.system import standard_normal
+from gradlab.systems.system import standard_normal, step_running
 from gradlab.truth.agreement import Reference, precision_of, sweep_precision, unchecked
-from gradlab.truth.continued import piece
+from gradlab.truth.oracles import piece
 from gradlab.truth.score_actions import advantage
 from gradlab.truth.truth import Truth
 

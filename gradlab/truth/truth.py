@@ -11,11 +11,22 @@ paired comparisons; else there is no truth, and the reason is given with the exp
     first   E_d[J_θπᵀ ∂_a Q^π]    one forward sweep has every T
     all     ∇_θ E_d[V^π]          its terms may fade as slowly as γᵗ however stable the loop is, so
                                   it is unrolled for longer; cuts are tried on a grid of ratio 0.8
+
+Where a truth is cut is chosen by one half of the starts and judged by the other.
+
+The longest T at which a sample is precise is one at which that sample happens to look precise: its
+own standard error there is too small. So groups 0, 2, 4, … (of each stratum) choose T, with a
+margin (`AIM`) since their relative standard error is an estimate, and groups 1, 3, 5, … say what
+norm and error are there. Both errors are those of all starts, √½ of a half's. The mean itself is
+that of all starts, with which every estimator is paired.
+
+A squared error is a mean of few large squares where tails are heavy, and then mostly too small: it
+is taken at its upper end, two of its own standard errors above (`Precision.doubt`), by either half.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -24,20 +35,22 @@ from torch import Tensor
 
 from gradlab.gradients.policy_jacobian import PolicyJacobian, policy_jacobian
 from gradlab.gradients.rollout import LinearizedPath
-from gradlab.gradients.setting import Setting
+from gradlab.gradients.starts import Starts, grouping
+from gradlab.gradients.tail import Setting
 from gradlab.progress import Progress, silent
 from gradlab.truth import reasons
 from gradlab.truth.agreement import (
+    AIM,
     Judged,
+    Precision,
     Reference,
     judge_every,
     judge_first,
     precision_of,
+    sweep_precision,
     unchecked,
 )
 from gradlab.truth.common_random import Differences, common_random_differences
-from gradlab.truth.continued import joined, piece, shortened
-from gradlab.truth.halves import Halves, halves_of_gradients, halves_of_sweep
 from gradlab.truth.oracles import (
     TOLERANCE,
     Unrolled,
@@ -45,10 +58,73 @@ from gradlab.truth.oracles import (
     all_action_remainder,
     closed_loop_exponent,
     effective_horizon,
+    joined,
+    piece,
+    shortened,
     unroll_first_action,
 )
 from gradlab.truth.reasons import Outcome, Status
 from gradlab.truth.scout import Plan, plan
+
+FEWEST = 8  # groups that are split
+ABOVE = 2.0  # standard errors of the squared error
+
+
+@dataclass(frozen=True)
+class Halves:
+    """Precision at every truncation by the half that chooses, and by the one that judges."""
+
+    choosing: Precision
+    judging: Precision
+
+    def chosen(self, judged: Judged) -> Tensor:
+        """[T], where the choosing half finds the mean precise and differences agree."""
+        return self.choosing.within(AIM) & (judged.discrepancy <= 1.0)
+
+    def at(self, judged: Judged, T: int) -> Reference:
+        """The reference at a chosen T, with the norm and the error of the judging half."""
+        return replace(judged, precision=self.judging).at(T)
+
+
+def halves_of_sweep(judged: Judged, jacobian: PolicyJacobian, starts: Starts) -> Halves:
+    """Of first-action gradients [T, N, da] of every truncation."""
+    sweep = judged.gradients
+
+    def precision(rows: Tensor, few: Starts) -> Precision:
+        return sweep_precision(sweep[:, rows], jacobian.rows(rows), few)
+
+    return _halves(judged, starts, precision)
+
+
+def halves_of_gradients(judged: Judged, starts: Starts) -> Halves:
+    """Of gradients [1, N, P] of one truncation."""
+    G = judged.gradients[0]
+    return _halves(judged, starts, lambda rows, few: precision_of(G[rows], few))
+
+
+def _halves(
+    judged: Judged, starts: Starts, precision: Callable[[Tensor, Starts], Precision]
+) -> Halves:
+    """How squares are spread is a matter of all starts: a half has too few."""
+    label, size = grouping(starts)
+    half_of = label % 2 if starts.strata is None else torch.from_numpy(starts.strata.rank % 2)
+    if len(size) < FEWEST:
+        return Halves(judged.precision, judged.precision)
+    parts = []
+    for half in (0, 1):
+        rows = (half_of == half).nonzero().flatten()
+        strata = None if starts.strata is None else starts.strata.some((half_of == half).numpy())
+        few = Starts(starts.states[rows], starts.weight[rows], starts.group[rows], strata=strata)
+        mine = precision(rows, few)
+        error = mine.error / 2**0.5 * upper(mine.doubt)
+        parts.append(replace(mine, error=error, concentration=judged.precision.concentration))
+    return Halves(*parts)
+
+
+def upper(doubt: Tensor) -> Tensor:
+    """By what an error is multiplied that is taken at its upper end."""
+    return (1 + ABOVE * doubt).sqrt()
+
 
 SHORTER = 0.8  # ratio of the truncations at which a gradient with all actions is tried
 

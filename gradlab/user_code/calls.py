@@ -1,6 +1,8 @@
 """Calls of a user's functions, whose errors become one line.
 
 The line names the function's role, and the user's file and line.
+
+Public functions differentiate in any grad mode of the caller.
 """
 
 from __future__ import annotations
@@ -10,8 +12,21 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+import torch
 
 from gradlab.errors import InputError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def differentiating(function: Callable[P, R]) -> Callable[P, R]:
+    """`function` outside of the caller's `torch.no_grad()` and `torch.inference_mode()`."""
+    inside: Callable[P, R] = torch.enable_grad()(function)
+    return torch.inference_mode(False)(inside)
+
 
 _INSTALLED = (
     str(Path(__file__).parent), "<frozen",

@@ -23,8 +23,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from gradlab.runs.one_step import TRUE_CELL
-from gradlab.runs.realised import Disagreement
+from gradlab.runs.realised import TRUE_CELL, Disagreement
 from gradlab.statistics.number import Number
 from gradlab.verdicts.facts import Cell, Facts
 from gradlab.verdicts.screen import Light

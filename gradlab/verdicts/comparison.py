@@ -15,8 +15,7 @@ from gradlab.runs.decision_rules import LogRatio, least_ratio
 from gradlab.statistics.comparison import difference
 from gradlab.statistics.intervals import Interval
 from gradlab.verdicts.phrases import SAME, ZERO, capital, missing, ratio_of, ratio_span, same
-from gradlab.verdicts.screen import NOTHING, Fact, Light, Screen
-from gradlab.verdicts.sentence import Sentence
+from gradlab.verdicts.screen import NOTHING, Fact, Light, Screen, Sentence
 from gradlab.wording import gradient, horizons, known, listed, percent, two
 
 SHOWN, LEAD = 36, 8  # characters of a value, and of what it shares with the other

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from math import exp, log
 
-from gradlab.runs.decision_rules import LogRatio
-from gradlab.runs.usable_horizons import Range, UsableHorizons
+from gradlab.runs.decision_rules import LogRatio, Range, UsableHorizons
 from gradlab.statistics.number import Decision
 from gradlab.wording import horizons, rounded_up, span, times
 

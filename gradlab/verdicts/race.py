@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from gradlab.runs.race import Race
 from gradlab.statistics.number import Number
-from gradlab.verdicts.screen import Fact, Light, Screen
-from gradlab.verdicts.sentence import Sentence
+from gradlab.verdicts.screen import Fact, Light, Screen, Sentence
 from gradlab.wording import span, two, updates
 
 FIGURE = "race"

@@ -6,6 +6,8 @@
 
 Page and terminal show the same `Screen`; what it leaves out is in `rest`, one click or `--explain`
 away. A reader takes in so many words and numbers before the figure: `WORDS` and `NUMBERS`.
+
+One sentence of a verdict.
 """
 
 from __future__ import annotations
@@ -15,7 +17,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from gradlab.verdicts.sentence import Sentence
+
+@dataclass(frozen=True)
+class Sentence:
+    """One sentence: what it is about, whether its test passed, and its text."""
+
+    about: str
+    decided: bool
+    text: str
+
 
 Light = Literal["act", "choose", "none"]
 LIGHTS: dict[Light, str] = {"act": "Act", "choose": "Choose", "none": "Caution"}

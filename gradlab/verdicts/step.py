@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from gradlab.runs.step import Step
-from gradlab.verdicts.screen import Fact, Light, Screen
-from gradlab.verdicts.sentence import Sentence
+from gradlab.verdicts.screen import Fact, Light, Screen, Sentence
 
 LABELS = ("before", "after the step", "after the opposite step, 2θ₀ − θ₁")
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from statistics import median
 
 from gradlab.runs.sweep import Sweep
-from gradlab.verdicts.screen import Fact, Light, Screen
-from gradlab.verdicts.sentence import Sentence
+from gradlab.verdicts.screen import Fact, Light, Screen, Sentence
 from gradlab.wording import duration
 
 SURE: dict[Light, str] = {

@@ -25,7 +25,7 @@ from gradlab.runs.probe.tables import LOGARITHMIC, curves
 from gradlab.runs.probe.tables import WORDS as PROBED
 from gradlab.runs.training import results as training_results
 from gradlab.runs.training.results import Training
-from gradlab.storage.headers import content_of, shown
+from gradlab.storage.codec import content_of, shown
 from gradlab.storage.records import Record
 from gradlab.verdicts.probe.first_screen import screen as probe_screen
 from gradlab.verdicts.probe.returns import seen

@@ -7,7 +7,7 @@ import pytest
 
 from analyses import measured_weights_gain as report
 from analyses.measured_weights import row_of
-from gradlab.training.parts.weights import MeasuredWeights
+from gradlab.training.parts.context import MeasuredWeights
 
 
 def test_arms_under_gain_are_those_of_the_rule_but_for_their_weights():

@@ -19,7 +19,7 @@ from benchmarks.asynchronous import Costs, predicted
 from gradlab.data.noise import stream
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.tail import Tail
-from gradlab.measurement.shared_truth import shared_truth
+from gradlab.measurement.assembly import shared_truth
 from gradlab.networks.mlp import Policy, QCritic
 from gradlab.statistics.intervals import interval
 from gradlab.tasks import double_integrator

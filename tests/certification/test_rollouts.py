@@ -6,7 +6,7 @@ from torch import Tensor
 
 import gradlab
 from gradlab.certification.chains import Chain
-from gradlab.certification.derivatives import by_autograd
+from gradlab.certification.evaluation import by_autograd
 from gradlab.certification.smoothed import smoothed
 from gradlab.systems import Pendulum, from_function
 

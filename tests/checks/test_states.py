@@ -13,8 +13,7 @@ from gradlab.gradients.starts import Starts
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble
 from gradlab.runs.check_results import ALIVE, SEEN
 from gradlab.systems import from_function
-from gradlab.systems.learned import LearnedSystem
-from gradlab.systems.two_models import TwoModels
+from gradlab.systems.learned import LearnedSystem, TwoModels
 from gradlab.tasks import Task
 
 DISCOUNT = 0.9

@@ -6,7 +6,7 @@ import numpy as np
 
 from analyses.synthetic import moments
 from gradlab.measurement.assembly import assembled
-from gradlab.statistics.kernels import GroupProducts, Kernels
+from gradlab.statistics.grams import GroupProducts, Kernels
 from gradlab.statistics.moments import estimates
 
 P = 12

@@ -9,11 +9,10 @@ import torch
 
 import gradlab
 from gradlab import choose
-from gradlab.choice.batches import at_batch, singles
-from gradlab.choice.best import best
+from gradlab.choice.best import at_batch, best, singles
 from gradlab.choice.candidates import candidates
 from gradlab.cli.program import main
-from gradlab.cli.terminal.tables import print_choice
+from gradlab.cli.terminal.answer import print_choice
 from gradlab.errors import InputError
 from gradlab.runs.profile import Profile
 from gradlab.verdicts.choice.sentences import cells_words, statements

@@ -12,9 +12,9 @@ from gradlab import choose
 from gradlab.choice.tables import best_table, contender_table, weight_table
 from gradlab.cli.program import main
 from gradlab.errors import InputError
-from gradlab.verdicts.choice.first_screen import screen
+from gradlab.verdicts.choice.choosing import screen
 from gradlab.verdicts.choice.sentences import statements
-from gradlab.verdicts.measurement.weights import weights
+from gradlab.verdicts.measurement.sources import weights
 from tests.choice.planted_gradients import planted, world
 from tests.runs.planted_gains import planted as realised
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gradlab import choose
-from gradlab.statistics.rules import MpgJournalWeights, MpgWeights
+from gradlab.statistics.mixing import MpgJournalWeights, MpgWeights
 from gradlab.verdicts.choice.sentences import statements
 from gradlab.wording import times
 from tests.choice.planted_gradients import P, explicit, noisy, planted, world

@@ -178,7 +178,7 @@ def test_an_interrupted_fit_goes_on_to_the_same_model(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from gradlab.fitting import models
-    from gradlab.fitting.descent import Descent
+    from gradlab.fitting.fitted import Descent
 
     words = ("pendulum", "--rows", "120", "--output")
     fit(capsys, *words, str(tmp_path / "whole.safetensors"))

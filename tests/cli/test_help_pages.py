@@ -8,9 +8,9 @@ import pytest
 
 from gradlab import cli
 from gradlab.cli import program
-from gradlab.cli.terminal.help_page import examples
+from gradlab.cli.terminal.usage import examples
 from gradlab.gradients import named
-from gradlab.runs.remedies.arms import DEFAULT
+from gradlab.runs.remedies.values import DEFAULT
 
 CLASSES = {
     mark.name: row.__origin__ for row in get_args(program.Command) for mark in row.__metadata__

@@ -10,7 +10,7 @@ import torch
 from gradlab import cli
 from gradlab.runs.jacobians import load
 from gradlab.systems.linear import LinearQuadratic
-from gradlab.verdicts.jacobians.sentences import verdict
+from gradlab.verdicts.jacobians.first_screen import verdict
 
 OWN = """
 import torch

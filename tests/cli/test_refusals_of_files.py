@@ -8,7 +8,7 @@ import pytest
 from gradlab import cli
 from gradlab.reporting.kinds import KINDS
 from gradlab.storage import records
-from gradlab.storage.headers import SHOWN
+from gradlab.storage.codec import SHOWN
 
 OTHERS = ("action gradients", "states", "trajectories", "fit")
 READERS = {

@@ -12,9 +12,9 @@ import pytest
 from gradlab import cli, reporting
 from gradlab.cli.remedies import Remedies as Command
 from gradlab.fitting.collection import collect
-from gradlab.remedies import compare, trial
-from gradlab.runs.remedies.arms import ABOUT, DEFAULT
+from gradlab.remedies import compare
 from gradlab.runs.remedies.run import load
+from gradlab.runs.remedies.values import ABOUT, DEFAULT
 from gradlab.tasks import double_integrator, pendulum
 
 NETWORKS = """
@@ -93,7 +93,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_numbers(
     whole, half = tmp_path / "whole.h5", tmp_path / "half.h5"
     rest = ("--trials", "2", "--remedies", "mse")
     answered(capsys, asked(whole, networks, *rest))
-    measured = trial.measured
+    measured = compare.measured
 
     def stopped(question: Any, k: int, *more: Any) -> Any:
         if k == 1:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from gradlab.data import trajectories, transitions
+from gradlab.data import trajectories
 from gradlab.errors import InputError
 
 STATE = torch.arange(12.0).reshape(6, 2)
@@ -15,7 +15,7 @@ ENDED = torch.tensor([False, False, True, False, False, False])
 
 
 def test_rows_without_episodes_do_not_follow_one_another() -> None:
-    record = transitions.from_rows(STATE, ACTION, REWARD, NEXT, ENDED)
+    record = trajectories.from_rows(STATE, ACTION, REWARD, NEXT, ENDED)
     assert record.step.tolist() == [0] * 6
     assert torch.equal(record.truncated, ~ENDED)
     with pytest.raises(InputError, match="longest trajectory has 1"):
@@ -23,7 +23,7 @@ def test_rows_without_episodes_do_not_follow_one_another() -> None:
 
 
 def test_rows_of_an_episode_follow_one_another() -> None:
-    record = transitions.from_rows(
+    record = trajectories.from_rows(
         STATE, ACTION, REWARD, NEXT, ENDED, torch.tensor([4, 4, 4, 9, 9, 9])
     )
     assert record.step.tolist() == [0, 1, 2, 0, 1, 2]
@@ -32,7 +32,7 @@ def test_rows_of_an_episode_follow_one_another() -> None:
 
 
 def test_records_survive_the_disk(tmp_path: Path) -> None:
-    record = transitions.from_rows(STATE, ACTION, REWARD, NEXT, ENDED)
+    record = trajectories.from_rows(STATE, ACTION, REWARD, NEXT, ENDED)
     again = trajectories.load(record.save(tmp_path / "data.h5"))
     for name in trajectories.DIMS:
         assert torch.equal(getattr(again, name), getattr(record, name))
@@ -40,10 +40,10 @@ def test_records_survive_the_disk(tmp_path: Path) -> None:
 
 def test_joined_records_keep_their_trajectories_apart() -> None:
     episode = torch.tensor([0, 0, 0, 1, 1, 1])
-    one = transitions.from_rows(STATE, ACTION, REWARD, NEXT, ENDED, episode)
-    both = transitions.joined([one, one])
+    one = trajectories.from_rows(STATE, ACTION, REWARD, NEXT, ENDED, episode)
+    both = trajectories.joined([one, one])
     assert both.trajectory.tolist() == [0] * 3 + [1] * 3 + [2] * 3 + [3] * 3
-    cut = transitions.first(both, 5)
+    cut = trajectories.first(both, 5)
     assert len(cut) == 5 and bool(cut.truncated[-1]) and not bool(cut.terminated[-1])
 
 
@@ -51,15 +51,15 @@ def test_what_is_wrong_is_named() -> None:
     broken = STATE.clone()
     broken[3, 1] = torch.nan
     with pytest.raises(InputError, match=r"state is not finite in 1 rows \(first: row 3\)"):
-        transitions.from_rows(broken, ACTION, REWARD, NEXT, ENDED)
+        trajectories.from_rows(broken, ACTION, REWARD, NEXT, ENDED)
     with pytest.raises(InputError, match="jumps"):
-        transitions.from_rows(
+        trajectories.from_rows(
             STATE.flip(0), ACTION, REWARD, NEXT, ~ENDED & False, torch.zeros(6).long()
         )
     with pytest.raises(InputError, match=r"terminated is torch\.float32"):
-        transitions.from_rows(STATE, ACTION, REWARD, NEXT, ENDED.float())
+        trajectories.from_rows(STATE, ACTION, REWARD, NEXT, ENDED.float())
     with pytest.raises(InputError, match="expected integers"):
-        transitions.from_rows(STATE, ACTION, REWARD, NEXT, ENDED, REWARD)
-    record = transitions.from_rows(STATE, ACTION, REWARD, NEXT, ENDED)
+        trajectories.from_rows(STATE, ACTION, REWARD, NEXT, ENDED, REWARD)
+    record = trajectories.from_rows(STATE, ACTION, REWARD, NEXT, ENDED)
     with pytest.raises(InputError, match="actions of width 1, expected 2"):
-        transitions.check_widths(record, 2, 2)
+        trajectories.check_widths(record, 2, 2)

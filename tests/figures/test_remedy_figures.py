@@ -14,8 +14,7 @@ from matplotlib.lines import Line2D
 from gradlab import figures
 from gradlab.figures.style import PAPER
 from gradlab.reporting import remedies_page
-from gradlab.runs.remedies.arms import SIMULATOR, STEPS, TIME
-from gradlab.runs.remedies.values import CLIPPED
+from gradlab.runs.remedies.values import CLIPPED, SIMULATOR, STEPS, TIME
 from tests.planted_remedies import (
     ARMS,
     LEVELS,

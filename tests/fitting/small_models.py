@@ -4,8 +4,7 @@ import torch
 from torch import Tensor
 
 from gradlab.data.trajectories import Trajectories
-from gradlab.fitting.losses import Bound, Rows
-from gradlab.fitting.standardising import split, standardised
+from gradlab.fitting.losses import Bound, Rows, split, standardised
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble
 
 

@@ -11,11 +11,10 @@ from torch import Tensor
 
 from gradlab import cli
 from gradlab.data import minari_datasets
-from gradlab.data.trajectories import Trajectories
-from gradlab.data.transitions import from_rows
+from gradlab.data.trajectories import Trajectories, from_rows
 from gradlab.fitting.collection import collect
 from gradlab.fitting.derivative_losses import DirectionalDerivative
-from gradlab.fitting.descent import Descent
+from gradlab.fitting.fitted import Descent
 from gradlab.fitting.model_settings import ModelSettings
 from gradlab.fitting.models import prepared
 from gradlab.storage import records

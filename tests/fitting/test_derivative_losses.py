@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gradlab.data import transitions
+from gradlab.data import trajectories
 from gradlab.data.trajectories import Trajectories
 from gradlab.fitting.collection import collect
 from gradlab.fitting.derivative_losses import (
@@ -45,7 +45,7 @@ def plain_rows(record: Trajectories) -> Rows:
 def three_points() -> Trajectories:
     """x = s, a = 0: points 0, 1 and 3 go to 0, 2 and 12."""
     column = torch.tensor([[0.0], [1.0], [3.0]]).double()
-    return transitions.from_rows(
+    return trajectories.from_rows(
         column,
         torch.zeros(3, 1).double(),
         torch.zeros(3).double(),

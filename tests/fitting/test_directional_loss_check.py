@@ -16,10 +16,9 @@ from gradlab.fitting.directional_loss_check import (
     loss_check,
     target_errors,
 )
-from gradlab.fitting.losses import OneStep
+from gradlab.fitting.losses import OneStep, split
 from gradlab.fitting.model_settings import ModelSettings
 from gradlab.fitting.models import fit_model
-from gradlab.fitting.standardising import split
 from gradlab.networks.ensemble_jacobians import mean_jacobians
 from gradlab.tasks import linear_quadratic
 

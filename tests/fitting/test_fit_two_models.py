@@ -12,14 +12,13 @@ from gradlab.data import trajectories
 from gradlab.errors import InputError
 from gradlab.fitting.collection import collect
 from gradlab.fitting.derivative_losses import DirectionalDerivative
-from gradlab.fitting.descent import Descent
+from gradlab.fitting.fitted import Descent
 from gradlab.fitting.model_settings import ModelSettings
-from gradlab.fitting.two_models import Recipe, ddppo
+from gradlab.fitting.models import Recipe, ddppo
 from gradlab.networks import checkpoint
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble
 from gradlab.storage import records
-from gradlab.systems.learned import LearnedSystem
-from gradlab.systems.two_models import TwoModels
+from gradlab.systems.learned import LearnedSystem, TwoModels
 from gradlab.tasks import double_integrator, pendulum
 
 WORDS = ("--two-model", "--neighbours", "3", "--members", "2", "--epochs", "2", "--json")

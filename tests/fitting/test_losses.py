@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from gradlab.data import transitions
+from gradlab.data import trajectories
 from gradlab.errors import InputError
 from gradlab.fitting.collection import collect
 from gradlab.fitting.derivative_losses import (
@@ -43,7 +43,7 @@ def test_the_multi_step_loss_of_a_perfect_model_is_zero_and_of_another_is_not() 
         parts.append((state, action[:, step], out.reward, out.state))
         state = out.state
     columns = [torch.stack(each, dim=1).flatten(0, 1) for each in zip(*parts, strict=True)]
-    record = transitions.from_rows(
+    record = trajectories.from_rows(
         *columns, torch.zeros(120).bool(), torch.arange(30).repeat_interleave(4)
     )
     rows = rows_of(record)

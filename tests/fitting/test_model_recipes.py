@@ -10,9 +10,8 @@ from gradlab.errors import InputError
 from gradlab.fitting.collection import collect
 from gradlab.fitting.derivative_losses import DirectionalDerivative
 from gradlab.fitting.model_settings import ModelSettings
-from gradlab.fitting.two_models import RECIPES, Recipe, doubled, parameters
-from gradlab.systems.learned import LearnedSystem
-from gradlab.systems.two_models import TwoModels
+from gradlab.fitting.models import RECIPES, Recipe, doubled, parameters
+from gradlab.systems.learned import LearnedSystem, TwoModels
 from gradlab.tasks import pendulum
 
 RECIPE = Recipe(

@@ -9,16 +9,15 @@ import torch
 from torch.func import jacrev, vmap
 
 import gradlab
-from gradlab.data import transitions
+from gradlab.data import trajectories
 from gradlab.data.trajectories import Trajectories
 from gradlab.errors import Failure, InputError
 from gradlab.fitting.collection import collect
 from gradlab.fitting.derivative_losses import DirectionalDerivative
 from gradlab.fitting.fitted import Fit
-from gradlab.fitting.losses import Loss, MultiStep, OneStep
+from gradlab.fitting.losses import Loss, MultiStep, OneStep, split, standardised
 from gradlab.fitting.model_settings import ModelSettings
 from gradlab.fitting.models import fit_model, prepared
-from gradlab.fitting.standardising import split, standardised
 from gradlab.networks import checkpoint
 from gradlab.networks.ensemble_jacobians import mean_jacobians
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble
@@ -202,7 +201,7 @@ def test_standardised_training_rows_have_mean_zero_and_deviation_one(record: Tra
 
 def test_growing_data_goes_on_from_the_model_before(record: Trajectories) -> None:
     before = fit_model(record, replace(FAST, epochs=20))
-    more = transitions.joined([record, collect(pendulum(), 100, seed=7)])
+    more = trajectories.joined([record, collect(pendulum(), 100, seed=7)])
     after = fit_model(more, replace(FAST, epochs=1), start=before.ensemble)
     fresh = fit_model(more, replace(FAST, epochs=1))
     pairs = zip(after.held_out_loss, fresh.held_out_loss, strict=True)
@@ -257,7 +256,7 @@ def test_settings_that_make_no_sense_are_refused(record: Trajectories) -> None:
     with pytest.raises(InputError, match="held_out"):
         fit_model(record, replace(FAST, held_out=1.0))
     with pytest.raises(InputError, match="expected at least 10"):
-        fit_model(transitions.first(record, 5), FAST)
+        fit_model(trajectories.first(record, 5), FAST)
 
 
 @pytest.mark.parametrize("rows", [10, 30, 120])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from gradlab.errors import InputError
-from gradlab.fitting.neighbours import Neighbours
+from gradlab.fitting.derivative_losses import Neighbours
 
 SCALE = np.array([1.0, 0.5, 2.0])
 

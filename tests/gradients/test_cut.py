@@ -11,9 +11,8 @@ import gradlab
 from gradlab import Estimator, Tail
 from gradlab.errors import InputError
 from gradlab.gradients import named
-from gradlab.gradients.bptt import mean_and_squared_norms
-from gradlab.gradients.cut import EDGES, Cut, coordinates
-from gradlab.gradients.horizons import horizon_gradients
+from gradlab.gradients.bptt import horizon_gradients, mean_and_squared_norms
+from gradlab.gradients.courses import EDGES, Cut, coordinates
 from gradlab.gradients.starts import as_starts
 from gradlab.networks.interface import act
 from tests.gradients.noisy import GAMMA, SIM, ingredients

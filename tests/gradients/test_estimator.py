@@ -9,8 +9,7 @@ from torch import nn
 from gradlab import Estimator, Tail
 from gradlab.data.noise import stream
 from gradlab.errors import InputError
-from gradlab.gradients.bptt import mean_and_squared_norms
-from gradlab.gradients.horizons import horizon_gradients
+from gradlab.gradients.bptt import horizon_gradients, mean_and_squared_norms
 from gradlab.gradients.starts import as_starts
 from gradlab.tasks import inverted_pendulum
 from gradlab.truth.reference import reference_gradients

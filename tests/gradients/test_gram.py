@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from gradlab.gradients import gram, path_gram
+from gradlab.gradients import gram
 from gradlab.gradients.policy_jacobian import policy_jacobian
 from tests.gradients.worlds import Noisy, network
 
@@ -146,10 +146,10 @@ def test_path_kernels_equal_explicit_path_gradients(kind, monkeypatch):
     G = torch.stack([gram.path_gradients(jacobian, each) for each in costates])
     close = dict(rtol=1e-12, atol=1e-12)
     for thin, rows, entries in ((4096, 1024, 1 << 22), (0, 7, 1)):
-        monkeypatch.setattr(path_gram, "THIN", thin)
-        monkeypatch.setattr(path_gram, "ROWS", rows)
-        monkeypatch.setattr(path_gram, "ENTRIES", entries)
-        norms = path_gram.path_squared_norms(jacobian, costates)
+        monkeypatch.setattr(gram, "THIN", thin)
+        monkeypatch.setattr(gram, "ROWS", rows)
+        monkeypatch.setattr(gram, "ENTRIES", entries)
+        norms = gram.path_squared_norms(jacobian, costates)
         torch.testing.assert_close(norms, (G**2).sum(dim=2), **close)
-        means = path_gram.path_mean_gradients(jacobian, costates, horizons)
+        means = gram.path_mean_gradients(jacobian, costates, horizons)
         torch.testing.assert_close(means, G.mean(dim=1), **close)

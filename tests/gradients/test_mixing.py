@@ -10,11 +10,19 @@ from torch import nn
 from gradlab import Estimator, Tail, systems
 from gradlab.data.noise import child
 from gradlab.gradients import named
+from gradlab.gradients.bptt import horizon_gradients
 from gradlab.gradients.courses import Asked
-from gradlab.gradients.horizons import horizon_gradients
 from gradlab.gradients.mixing.nodes import fitted_baseline, nodes
-from gradlab.gradients.mixing.terms import _given, _inverse_variance, _propagated, _swept
-from gradlab.gradients.mixing.weights import Fit, _pilot, fitted, share_of_first
+from gradlab.gradients.mixing.terms import (
+    Fit,
+    _given,
+    _inverse_variance,
+    _pilot,
+    _propagated,
+    _swept,
+    fitted,
+    share_of_first,
+)
 from gradlab.gradients.starts import as_starts
 from gradlab.networks.policies import Gaussian
 from gradlab.truth.lqr import lqr_gradient

@@ -11,7 +11,7 @@ from gradlab import Estimator, Tail
 from gradlab.cli.listing import BESIDE
 from gradlab.errors import InputError
 from gradlab.gradients import named
-from gradlab.measurement.chosen import ALSO as EVERY
+from gradlab.measurement.arguments import ALSO as EVERY
 from gradlab.networks.policies import Gaussian
 from gradlab.runs.identity import by_default
 from tests.gradients.noisy import GAMMA, SIM, ingredients

@@ -11,7 +11,7 @@ from gradlab.data.trajectories import load, segments
 from gradlab.errors import InputError
 from gradlab.gradients import named
 from gradlab.gradients.alpha_order import Trust, alpha_order
-from gradlab.gradients.horizons import horizon_gradients
+from gradlab.gradients.bptt import horizon_gradients
 from gradlab.gradients.named import Mixture
 from gradlab.gradients.recording import record
 from gradlab.gradients.rollout import rollout

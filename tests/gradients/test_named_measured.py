@@ -11,15 +11,14 @@ from gradlab import Estimator, Tail
 from gradlab.data.trajectories import segments
 from gradlab.errors import InputError
 from gradlab.gradients import named
-from gradlab.gradients.bptt import mean_and_squared_norms
-from gradlab.gradients.horizons import horizon_gradients
+from gradlab.gradients.bptt import horizon_gradients, mean_and_squared_norms
 from gradlab.gradients.named import Mixture
 from gradlab.gradients.recording import record
 from gradlab.gradients.rollout import rollout
 from gradlab.gradients.start_laws import repeated
 from gradlab.gradients.starts import as_starts
 from gradlab.networks.policies import Gaussian, GaussianPolicy
-from gradlab.systems.recorded import Recorded
+from gradlab.systems.system import Recorded
 from tests.gradients.noisy import GAMMA, MODEL, SIM, ingredients, same
 from tests.gradients.worlds import Critic, linear, network
 

@@ -13,11 +13,10 @@ from torch import nn
 
 import gradlab
 from gradlab.errors import InputError
+from gradlab.integrations.states import headline
 from gradlab.integrations.tensorboard import log_to
-from gradlab.integrations.trainer_metrics import headline
-from gradlab.probe.alarm_log import AlarmLog
 from gradlab.probe.alarms.catalogue import Alarm
-from gradlab.probe.row_sinks import FunctionSink
+from gradlab.probe.row_sinks import AlarmLog, FunctionSink
 from tests.integrations.bits import (
     integrator_task,
     often,

@@ -10,11 +10,10 @@ from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.named import rp_dr
 from gradlab.gradients.tail import Tail
 from gradlab.logs import gradients
-from gradlab.logs.baseline import baselines
-from gradlab.logs.gradients import Source, model_source, products, score_source
+from gradlab.logs.gradients import Source, baselines, model_source, products, score_source
 from gradlab.logs.windows import windows
 from gradlab.networks.policies import Gaussian
-from gradlab.systems.recorded import Recorded
+from gradlab.systems.system import Recorded
 from gradlab.truth.lqr import ExactCritic
 from tests.logs.carts import fallen, noisy, recorded, task, true_gradient
 

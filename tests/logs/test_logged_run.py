@@ -13,14 +13,14 @@ import torch
 
 from gradlab import figures
 from gradlab.cli import main
-from gradlab.data.transitions import first
+from gradlab.data.trajectories import first
 from gradlab.errors import InputError
 from gradlab.logs import LogsRun, load, measure_logs
 from gradlab.logs.arguments import of_each_action
 from gradlab.networks import checkpoint
 from gradlab.reporting import logs_page
 from gradlab.runs.jacobians import load as load_jacobians
-from gradlab.runs.logs_numbers import agreements, numbers, supported
+from gradlab.runs.logs import agreements, numbers, supported
 from gradlab.truth.lqr import ExactCritic
 from gradlab.verdicts.logs.sentences import verdict
 from tests.first_screens import check_first_screen

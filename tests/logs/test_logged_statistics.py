@@ -9,16 +9,13 @@ from gradlab.data.noise import stream
 from gradlab.errors import InputError
 from gradlab.fitting import critics as fitting
 from gradlab.logs.agreement import agreement, noise_of
-from gradlab.logs.critic import judged, return_bound
-from gradlab.logs.direction import directional, nearest_rows
+from gradlab.logs.direction import directional, nearest_rows, prediction
 from gradlab.logs.gradients import Products, pair_products
-from gradlab.logs.measure import measure_logs
-from gradlab.logs.on_policy import LEVEL, described, refuse_far, residuals
-from gradlab.logs.prediction import prediction
-from gradlab.logs.refits import evaluation
+from gradlab.logs.measure import evaluation, measure_logs
+from gradlab.logs.on_policy import LEVEL, described, judged, refuse_far, residuals, return_bound
 from gradlab.logs.windows import windows
 from gradlab.networks.policies import Gaussian
-from gradlab.runs.logs_numbers import Number, _status
+from gradlab.runs.logs import Number, _status
 from gradlab.statistics.intervals import interval
 from gradlab.statistics.moments import Estimate
 from gradlab.truth.lqr import ExactCritic

@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from gradlab.data.trajectories import segments
-from gradlab.data.transitions import first
+from gradlab.data.trajectories import first, segments
 from gradlab.errors import InputError
 from gradlab.logs.windows import windows
 from tests.logs.carts import fallen, recorded

@@ -6,9 +6,9 @@ import torch
 from torch import nn
 
 import gradlab
-from gradlab.gradients.setting import Setting
 from gradlab.gradients.start_laws import repeated
 from gradlab.gradients.starts import Starts
+from gradlab.gradients.tail import Setting
 from gradlab.measurement.moments.inner_products import estimator_moments
 from gradlab.networks.policies import Gaussian
 from gradlab.truth.truth import matched_truth

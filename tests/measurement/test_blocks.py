@@ -10,14 +10,13 @@ import gradlab
 from gradlab.errors import InputError
 from gradlab.measurement import memory
 from gradlab.measurement.moments import by_blocks
-from gradlab.measurement.moments.blocks import Division
-from gradlab.measurement.moments.by_blocks import STAGE, blocked_moments
+from gradlab.measurement.moments.by_blocks import STAGE, Division, blocked_moments
 from gradlab.measurement.moments.inner_products import WIDE
 from gradlab.measurement.moments.visited import objective_moments
 from gradlab.measurement.problem import Given, problem
 from gradlab.networks.mlp import Policy, QCritic
 from gradlab.networks.policies import Gaussian
-from gradlab.runs.one_step import PATHWISE
+from gradlab.runs.realised import PATHWISE
 from gradlab.tasks import linear_quadratic
 from gradlab.truth.by_blocks import BlockedTruth, pilot_truth
 from gradlab.truth.truth import matched_truth

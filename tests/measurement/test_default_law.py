@@ -9,9 +9,9 @@ import pytest
 import torch
 
 import gradlab
-from gradlab.gradients.setting import Setting
 from gradlab.gradients.start_laws import visitation
 from gradlab.gradients.starts import as_starts
+from gradlab.gradients.tail import Setting
 from gradlab.tasks import linear_quadratic
 from gradlab.truth.common_random import mean_and_error
 from gradlab.truth.lqr import ExactCritic, lqr_gradient, lqr_return, second_moment

@@ -15,7 +15,7 @@ from gradlab.measurement import jumps
 from gradlab.measurement.jumps import find_jumps, truth_at_length
 from gradlab.networks.policies import Gaussian
 from gradlab.runs.jumps import Jumps
-from gradlab.runs.one_step import PATHWISE, TRUE_CELL
+from gradlab.runs.realised import PATHWISE, TRUE_CELL
 from gradlab.storage.codec import arrays, decoded
 from gradlab.truth.oracles import perturbed, unroll_all_actions
 from gradlab.truth.truth import matched_truth

@@ -6,7 +6,7 @@ import torch
 import gradlab
 from gradlab.errors import InputError
 from gradlab.gradients.start_laws import initial
-from gradlab.measurement.laws import resolved
+from gradlab.measurement.arguments import resolved
 from gradlab.truth.lqr import ExactCritic
 
 TENSOR = torch.zeros(8, 2, dtype=torch.float64)

@@ -5,12 +5,12 @@ import pytest
 import torch
 
 import gradlab
-from gradlab.measurement.chosen import estimators_at
+from gradlab.measurement.arguments import estimators_at
 from gradlab.runs.decision_rules import judged_estimator
 from gradlab.tasks import linear_quadratic
 from gradlab.truth.lqr import ExactCritic
 from gradlab.verdicts.facts import facts
-from gradlab.verdicts.measurement.mending import losses
+from gradlab.verdicts.measurement.key_numbers import losses
 from gradlab.verdicts.measurement.recommendation import recommendation
 from tests.measurement.turned import feedback, turned
 

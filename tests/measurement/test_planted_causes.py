@@ -6,14 +6,13 @@ import torch
 from torch import nn
 
 from gradlab.gradients.estimator import Estimator
-from gradlab.gradients.setting import Setting
-from gradlab.gradients.tail import Tail
+from gradlab.gradients.tail import Setting, Tail
 from gradlab.measurement.attribution.substitution import (
     CAUSES,
+    detail,
     squared_bias_games,
     substitutions,
 )
-from gradlab.measurement.attribution.substitution_detail import detail
 from gradlab.statistics.shapley import share_interval, shares
 from gradlab.systems.cartpole import TABLE4, CartPoleSimulator
 from gradlab.systems.linear import LinearQuadratic

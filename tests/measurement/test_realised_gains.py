@@ -9,10 +9,10 @@ from torch import nn
 
 from gradlab import measure, tasks
 from gradlab.errors import InputError
-from gradlab.gradients.setting import Setting
 from gradlab.gradients.starts import as_starts
+from gradlab.gradients.tail import Setting
 from gradlab.measurement.update import Update
-from gradlab.runs.one_step import TRUE_CELL
+from gradlab.runs.realised import TRUE_CELL
 from gradlab.truth.lqr import ExactCritic
 from gradlab.truth.oracles import unroll_all_actions
 

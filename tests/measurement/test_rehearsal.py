@@ -10,8 +10,8 @@ from torch import nn
 from gradlab import Estimator, Tail, load, measure, tasks
 from gradlab.data.noise import child
 from gradlab.gradients.bptt import mean_gradient
-from gradlab.gradients.setting import Setting
 from gradlab.gradients.starts import Starts, as_starts
+from gradlab.gradients.tail import Setting
 from gradlab.measurement.realised_gains import Stepping, measured_steps
 from gradlab.measurement.rehearsal import (
     JUDGES,

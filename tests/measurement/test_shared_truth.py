@@ -7,7 +7,7 @@ import torch
 import gradlab
 from gradlab.errors import InputError
 from gradlab.fitting import critics, fit_critic, policies, stabilising_policy
-from gradlab.measurement.shared_truth import shared_truth
+from gradlab.measurement.assembly import shared_truth
 
 
 @pytest.fixture(scope="module")

@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import nn
 
-from gradlab.gradients.setting import Setting
 from gradlab.gradients.starts import Starts
+from gradlab.gradients.tail import Setting
+from gradlab.measurement.realised_gains import Direction, judging_starts, realise
 from gradlab.measurement.step_plan import planned
-from gradlab.measurement.steps import Direction, judging_starts, realise
-from gradlab.runs.one_step import TRUE_CELL
+from gradlab.runs.realised import TRUE_CELL
 from gradlab.systems.linear import LinearQuadratic
 from gradlab.tasks import double_integrator
 from gradlab.truth.lqr import lqr_gradient, lqr_return

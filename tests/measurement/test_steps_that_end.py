@@ -10,11 +10,10 @@ from torch import nn
 from gradlab import systems
 from gradlab.data.noise import child
 from gradlab.gradients.estimator import augmenting
-from gradlab.gradients.setting import Setting
 from gradlab.gradients.starts import as_starts
-from gradlab.measurement.steps import STREAM, Direction, realise
-from gradlab.networks.entropy import WithLogProb
-from gradlab.networks.policies import Gaussian
+from gradlab.gradients.tail import Setting
+from gradlab.measurement.realised_gains import STREAM, Direction, realise
+from gradlab.networks.policies import Gaussian, WithLogProb
 from gradlab.truth.oracles import perturbed
 from tests.gradients.worlds import network, nonlinear
 from tests.measurement.stepped import GAMMA, starts_of

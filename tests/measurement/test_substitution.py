@@ -11,18 +11,17 @@ from gradlab.data.noise import stream
 from gradlab.errors import InputError
 from gradlab.gradients import gram
 from gradlab.gradients.estimator import Estimator
-from gradlab.gradients.setting import Setting
-from gradlab.gradients.tail import Tail
-from gradlab.measurement.attribution import substitution_detail
+from gradlab.gradients.tail import Setting, Tail
+from gradlab.measurement.attribution import substitution
 from gradlab.measurement.attribution.substitution import (
     CAUSES,
+    detail,
     named,
+    split,
     squared_bias_games,
     substitutions,
 )
-from gradlab.measurement.attribution.substitution_detail import detail, split
-from gradlab.networks.entropy import WithLogProb
-from gradlab.networks.policies import GaussianPolicy
+from gradlab.networks.policies import GaussianPolicy, WithLogProb
 from gradlab.statistics.shapley import shares
 from gradlab.systems.entropy import Entropic
 from gradlab.systems.linear import LinearQuadratic
@@ -224,7 +223,7 @@ def test_games_and_details_do_not_depend_on_how_the_work_is_divided(monkeypatch)
     found = substitutions(estimator, Setting(simulator, policy, begin, GAMMA, STEPS), (0, 4))
     games, parts = squared_bias_games(found), detail(found, "B", 4)
     monkeypatch.setattr(gram, "KERNEL", 0)
-    monkeypatch.setattr(substitution_detail, "ENTRIES", 1)
+    monkeypatch.setattr(substitution, "ENTRIES", 1)
     for one, other in zip(games, squared_bias_games(found), strict=True):
         np.testing.assert_allclose(one.left_out, other.left_out, rtol=1e-10, atol=1e-14)
     for one, other in zip(parts.entries, detail(found, "B", 4).entries, strict=True):

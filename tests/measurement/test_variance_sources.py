@@ -10,11 +10,10 @@ from torch import nn
 
 from gradlab.data.noise import stream
 from gradlab.gradients.estimator import Estimator
-from gradlab.gradients.setting import Setting
 from gradlab.gradients.starts import as_starts
-from gradlab.gradients.tail import Tail
-from gradlab.measurement.attribution import variance_sources
-from gradlab.measurement.attribution.variance_sources import DRAWS, added_variance
+from gradlab.gradients.tail import Setting, Tail
+from gradlab.measurement.attribution import attribution
+from gradlab.measurement.attribution.attribution import DRAWS, added_variance
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble
 from gradlab.statistics.intervals import jackknife_se
 from gradlab.systems.entropy import Entropic
@@ -185,7 +184,7 @@ def test_results_do_not_depend_on_blocks_and_left_out_values_are_those_of_the_ot
     begin = replace(as_starts(starting(30), 1), group=torch.arange(30) // 3)
     here = setting(system, policy, begin)
     whole = added_variance(estimator(system, 3), here, (0, 2, 3))
-    monkeypatch.setattr(variance_sources, "NUMBERS", 7)
+    monkeypatch.setattr(attribution, "NUMBERS", 7)
     parts = added_variance(estimator(system, 3), here, (0, 2, 3))
     for one, other in zip(whole, parts, strict=True):
         for name in DRAWS:

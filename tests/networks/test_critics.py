@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import gradlab
 from gradlab.errors import InputError
-from gradlab.networks.critics import as_critic, judge
+from gradlab.networks.mlp import as_critic, judge
 
 ONE = torch.eye(2, dtype=torch.float64)
 TASK = gradlab.tasks.linear_quadratic(

@@ -9,14 +9,13 @@ from torch.nn.utils import parametrize
 
 from gradlab.errors import InputError
 from gradlab.networks import layers as layers_module
-from gradlab.networks.ensemble import MemberMLP
 from gradlab.networks.ensemble_jacobians import (
     along,
     averaged_jacobians,
     jacobians,
     mean_jacobians,
 )
-from gradlab.networks.gaussian_ensemble import GaussianEnsemble, predict
+from gradlab.networks.gaussian_ensemble import GaussianEnsemble, MemberMLP, predict
 from gradlab.networks.mlp import ACTIVATIONS, mlp
 
 DS, DA, N = 4, 2, 11

@@ -9,10 +9,9 @@ from gradlab.data.noise import stream
 from gradlab.errors import InputError
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.tail import Tail
-from gradlab.networks.entropy import SoftCritic, WithLogProb
 from gradlab.networks.interface import check_critic, check_policy
 from gradlab.networks.mlp import Policy, QCritic
-from gradlab.networks.policies import Gaussian, GaussianPolicy
+from gradlab.networks.policies import Gaussian, GaussianPolicy, SoftCritic, WithLogProb
 from gradlab.systems.entropy import Entropic
 from gradlab.systems.system import standard_normal
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from gradlab.fitting.collection import collect
-from gradlab.fitting.descent import Descent
+from gradlab.fitting.fitted import Descent
 from gradlab.fitting.model_settings import ModelSettings
 from gradlab.fitting.models import fit_model
 from gradlab.networks import products

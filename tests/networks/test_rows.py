@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 import gradlab
 from gradlab.errors import InputError
-from gradlab.networks.rows import check_rows
+from gradlab.networks.interface import check_rows
 from gradlab.systems import from_function
 from gradlab.tasks import Task
 

@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gradlab.probe.alarm_log import AlarmLog
 from gradlab.probe.alarms.catalogue import ALARMS, Alarm, AlarmTest, Evidence, examine
-from gradlab.probe.row_sinks import NoSink
+from gradlab.probe.row_sinks import AlarmLog, NoSink
 from gradlab.runs.probe.schema import tables
 from gradlab.runs.training import probe_tables
 from tests.probe.planted_rows import NAN, bound, burst, measured, steps, vitals

@@ -8,7 +8,7 @@ from torch import nn
 
 import gradlab
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble
-from gradlab.tasks.learned import with_learned_prior
+from gradlab.tasks.environments import with_learned_prior
 
 
 class Tanh(nn.Module):

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import gradlab
-from gradlab.probe.alarms.parts import REPLACED
+from gradlab.probe.alarms.evidence import REPLACED
 from gradlab.reporting.probe_panels import panels
 from gradlab.runs.probe.results import load
 from gradlab.runs.probe.tables import _apart, curves

@@ -14,7 +14,7 @@ from gradlab.networks.gaussian_ensemble import GaussianEnsemble
 from gradlab.probe.alarms.catalogue import Evidence, examine
 from gradlab.probe.measured import Past, Question, measured
 from gradlab.tasks import Task
-from gradlab.tasks.learned import with_learned_prior
+from gradlab.tasks.environments import with_learned_prior
 
 EYE = torch.eye(2, dtype=torch.float64)
 STILL = Past(count=4, sound=True)  # the next truth is not checked

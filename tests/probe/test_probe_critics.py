@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import gradlab
 from gradlab.errors import InputError
-from gradlab.probe.alarms.growth import OF_A_POLICY, Growth
+from gradlab.probe.alarms.gradients import OF_A_POLICY, Growth
 from gradlab.probe.updates import THROWN
 
 UPDATES, BATCH, LATE = 120, 16, 60

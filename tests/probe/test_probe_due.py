@@ -15,8 +15,7 @@ from torch import nn
 
 import gradlab
 from gradlab.probe import sampler
-from gradlab.probe.budget import Budget
-from gradlab.probe.due import overdrawn, span
+from gradlab.probe.budget import Budget, overdrawn, span
 from gradlab.probe.task_question import Past
 from gradlab.runs.probe import results
 

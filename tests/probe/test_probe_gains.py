@@ -11,7 +11,7 @@ import pytest
 from gradlab.reporting import probe_page
 from gradlab.runs.probe.results import ProbeRun, load
 from gradlab.runs.probe.schema import ESTIMATORS
-from gradlab.verdicts.probe.gains import facts_of
+from gradlab.verdicts.probe.followed import facts_of
 from gradlab.verdicts.probe.sentences import verdict
 from tests.probe.planted_probe import H, measurement, written
 

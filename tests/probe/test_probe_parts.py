@@ -14,7 +14,7 @@ from torch.nn.modules import module
 
 import gradlab
 from gradlab.errors import InputError
-from gradlab.probe.alarms.parts import CAUSES
+from gradlab.probe.alarms.evidence import CAUSES
 from tests.probe.actor_critics import Loop, answers, watched
 
 PLANTED = {

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import gradlab
-from gradlab.probe.repeats import Repeats, marks
+from gradlab.probe.successive import Repeats, marks
 from gradlab.statistics.successive import fresh, signal
 
 

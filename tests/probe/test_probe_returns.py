@@ -17,7 +17,7 @@ from torch import nn
 import gradlab
 from gradlab.data.noise import child
 from gradlab.errors import Doubtful, InputError
-from gradlab.probe.alarms.returns import IN_A_ROW, KIND, fallen
+from gradlab.probe.alarms.steps import IN_A_ROW, KIND, fallen
 from gradlab.probe.recorders import Recorders
 from gradlab.probe.returns import CLOSEST
 from gradlab.reporting.kinds import screen_of

@@ -9,12 +9,11 @@ import pytest
 import torch
 
 import gradlab
-from gradlab.measurement.shared_truth import shared_truth
+from gradlab.measurement.assembly import shared_truth
 from gradlab.remedies import model_values
-from gradlab.runs.remedies.arms import TIME
 from gradlab.runs.remedies.run import Remedies
-from gradlab.runs.remedies.values import CLIPPED, SMOOTH, Key, Pair, extended
-from gradlab.systems.two_models import TwoModels
+from gradlab.runs.remedies.values import CLIPPED, SMOOTH, TIME, Key, Pair, extended
+from gradlab.systems.learned import TwoModels
 from gradlab.verdicts.remedies.sentences import verdict
 
 A, B, GAIN, Q, R, DISCOUNT = 0.9, 0.4, -0.5, 1.0, 0.3, 0.9

@@ -10,10 +10,9 @@ from gradlab.errors import InputError
 from gradlab.fitting.collection import collect
 from gradlab.fitting.derivative_losses import DirectionalDerivative
 from gradlab.fitting.model_settings import ModelSettings
-from gradlab.remedies import planning
+from gradlab.remedies import fits
 from gradlab.remedies.fits import Part, recipe
-from gradlab.runs.remedies.arms import ABOUT, BASELINE, HALF, NAMES, STEPS, TIME, longer
-from gradlab.runs.remedies.values import Pair
+from gradlab.runs.remedies.values import ABOUT, BASELINE, HALF, NAMES, STEPS, TIME, Pair, longer
 
 STEPS_PER_EPOCH = {BASELINE: 20, "dd": 20, "multistep": 16, "spectral": 20, HALF: 10}
 SETTINGS = ModelSettings(members=1, hidden=(8,), bootstrap=False, epochs=2)
@@ -21,7 +20,7 @@ SIMULATOR = gradlab.tasks.double_integrator().simulator
 
 
 def plan(*arms, epochs=40, **costs):
-    return planning.planned(arms, epochs, STEPS_PER_EPOCH, {"two-model": 3.0} | costs)
+    return fits.planned(arms, epochs, STEPS_PER_EPOCH, {"two-model": 3.0} | costs)
 
 
 def made(name, settings=SETTINGS):
@@ -64,17 +63,17 @@ def test_shorter_fits_of_a_recipe_come_first_so_that_longer_ones_go_on_from_them
 
 
 def test_the_cost_of_an_arm_is_that_of_all_its_fits():
-    costs = planning.costs_of(["dd", "two-model", "more-data"], {"dd": 2.0, HALF: 1.0})
+    costs = fits.costs_of(["dd", "two-model", "more-data"], {"dd": 2.0, HALF: 1.0})
     assert costs == {"dd": 2.0, "two-model": 3.0, "more-data": 1.0}
 
 
 def test_every_arm_has_a_recipe_a_line_and_a_name():
     assert set(ABOUT) == set(NAMES)
     for arm in ABOUT:
-        for name in planning.fits_of(arm):
+        for name in fits.fits_of(arm):
             assert made(name).settings.epochs == 2
     with pytest.raises(InputError, match="arm 'magic' is unknown"):
-        planning.fits_of("magic")
+        fits.fits_of("magic")
 
 
 @pytest.mark.parametrize(
@@ -108,7 +107,7 @@ def test_costs_are_measured_against_the_baseline():
     data = collect(gradlab.tasks.double_integrator(), 600)
     wide = ModelSettings(members=1, hidden=(256, 256, 256), bootstrap=False)
     recipes = {BASELINE: made(BASELINE), "spectral": made(BASELINE, wide)}
-    found = planning.measured_costs(recipes, data)
+    found = fits.measured_costs(recipes, data)
     assert found[BASELINE] == 1.0 and found["spectral"] > 2.0
 
 
@@ -116,7 +115,7 @@ def test_what_the_data_cannot_serve_is_refused_with_the_arm_named():
     few = collect(gradlab.tasks.double_integrator(), 12)
     recipes = {"dd": recipe("dd", SETTINGS, DirectionalDerivative(50), SIMULATOR)}
     with pytest.raises(InputError, match=r"^arm dd: "):
-        planning.steps_per_epoch(recipes, few)
+        fits.steps_per_epoch(recipes, few)
 
 
 def test_half_the_rows_are_the_first_half():

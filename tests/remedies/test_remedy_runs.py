@@ -12,9 +12,9 @@ from gradlab.fitting.collection import Still, collect
 from gradlab.fitting.model_settings import ModelSettings
 from gradlab.networks.mlp import Policy, QCritic
 from gradlab.remedies.compare import compare_remedies, models_folder, models_of
-from gradlab.runs.remedies.arms import BASELINE, STEPS, TIME, longer
 from gradlab.runs.remedies.run import load
-from gradlab.systems.two_models import TwoModels
+from gradlab.runs.remedies.values import BASELINE, STEPS, TIME, longer
+from gradlab.systems.learned import TwoModels
 from gradlab.verdicts.remedies.sentences import verdict
 
 TASK = gradlab.tasks.double_integrator()

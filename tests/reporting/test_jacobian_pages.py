@@ -9,7 +9,7 @@ import gradlab
 from gradlab import systems
 from gradlab.reporting import jacobian_page, report
 from gradlab.runs.jacobians import load
-from gradlab.verdicts.jacobians.sentences import verdict
+from gradlab.verdicts.jacobians.first_screen import verdict
 from tests.first_screens import check_first_screen
 from tests.planted_jacobians import compared, grown, said
 

@@ -26,7 +26,7 @@ from torch import nn
 
 import gradlab
 from gradlab import cli
-from gradlab.data.transitions import from_rows
+from gradlab.data.trajectories import from_rows
 from gradlab.networks import checkpoint
 from gradlab.networks.mlp import Policy, QCritic
 

@@ -33,7 +33,7 @@ from unittest.mock import patch
 import numpy as np
 
 from gradlab.errors import Failure, InputError
-from gradlab.storage import checked_json, journal, records, seals
+from gradlab.storage import journal, records, seals, whole_files
 from gradlab.storage.journal_tables import Column, Table
 from gradlab.storage.records import Array, Record
 
@@ -232,13 +232,13 @@ def _read_resume(folder: Path) -> dict[str, Any]:
 
 
 def _make_fit(folder: Path) -> None:
-    from gradlab.fitting.saved import write_state
+    from gradlab.fitting.models import write_state
 
     write_state(folder / "fit.safetensors", _policy().state_dict(), CONFIG)
 
 
 def _read_fit(folder: Path) -> dict[str, Any]:
-    from gradlab.fitting.saved import read_state
+    from gradlab.fitting.models import read_state
 
     return dict(sorted(read_state(folder / "fit.safetensors", CONFIG).items()))
 
@@ -289,7 +289,7 @@ def _read_minari(folder: Path) -> Any:
 def _make_plan(folder: Path) -> None:
     from gradlab.remedies.compare import PLAN
 
-    checked_json.write(folder / PLAN, {"config": CONFIG, "steps": 400, "costs": [1.5, 2.25]})
+    whole_files.write(folder / PLAN, {"config": CONFIG, "steps": 400, "costs": [1.5, 2.25]})
 
 
 def _read_plan(folder: Path) -> dict[str, Any]:

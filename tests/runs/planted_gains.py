@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from gradlab.runs.jumps import Jumps
-from gradlab.runs.one_step import TRUE_CELL
-from gradlab.runs.realised import Realised
+from gradlab.runs.realised import TRUE_CELL, Realised
 
 LENGTHS = np.array([0.1, 0.4, 1.2])
 

@@ -17,7 +17,7 @@ from gradlab.networks.mlp import QCritic
 from gradlab.runs.attribution import CANCELLING, CAUSES, SOURCES
 from gradlab.statistics.shapley import shares
 from gradlab.truth.lqr import ExactCritic
-from gradlab.verdicts.attribution.sentences import sentences
+from gradlab.verdicts.attribution.first_screen import sentences
 from gradlab.verdicts.measurement.sources import source
 from tests.runs.planted_attribution import GAMMA, WEIGHT, A, B, H, policy, task
 
@@ -233,7 +233,7 @@ def test_a_file_gives_the_same_ledger_without_torch(wrong_mass, tmp_path):
     one, other = (gradlab.attribute(p).table() for p in (wrong_mass, gradlab.load(file)))
     assert one.equals(other) and len(one)
     script = (
-        "import sys; from gradlab.runs.attribution_shares import attribute\n"
+        "import sys; from gradlab.runs.attribution import attribute\n"
         "from gradlab.runs.profile import load\n"
         f"attribute(load({str(file)!r})).table(); assert 'torch' not in sys.modules"
     )

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from gradlab import figures
-from gradlab.runs.training.measured_outcomes import KEPT, NO_TRUTH, SWITCHED
 from gradlab.runs.training.measured_weights import (
+    KEPT,
+    NO_TRUTH,
+    SWITCHED,
     gains_over_rule,
     interval_of_mean,
     logs_over_rule,

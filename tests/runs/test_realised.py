@@ -11,9 +11,8 @@ import pytest
 
 from gradlab import load
 from gradlab.measurement.step_plan import chosen_cells, first_cells, planned
-from gradlab.runs.one_step import PATHWISE, SCORE, TRUE_CELL
 from gradlab.runs.profile import COLUMNS, Profile
-from gradlab.runs.realised import Realised
+from gradlab.runs.realised import PATHWISE, SCORE, TRUE_CELL, Realised
 from gradlab.storage.codec import arrays, decoded, labels
 from tests.runs.planted_gains import planted, planted_jumps
 

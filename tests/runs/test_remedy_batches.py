@@ -7,9 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from gradlab.runs.remedies.arms import BASELINE
 from gradlab.runs.remedies.batches import larger_batches
-from gradlab.runs.remedies.values import Key, Value, extended
+from gradlab.runs.remedies.values import BASELINE, Key, Value, extended
 from tests.planted_remedies import (
     BATCH,
     RUN,

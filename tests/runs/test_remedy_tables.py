@@ -8,10 +8,9 @@ from scipy import stats
 
 from gradlab.errors import InputError
 from gradlab.runs.decision_rules import LogRatio
-from gradlab.runs.remedies.arms import BASELINE, STEPS
-from gradlab.runs.remedies.ratios import more_trials
 from gradlab.runs.remedies.run import Remedies, load
-from gradlab.runs.remedies.values import Key, Pair, Value, extended
+from gradlab.runs.remedies.tables import more_trials
+from gradlab.runs.remedies.values import BASELINE, STEPS, Key, Pair, Value, extended
 from gradlab.statistics.intervals import Z
 
 PAIR = Pair("dd", STEPS, BASELINE, "dd")

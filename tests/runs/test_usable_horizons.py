@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gradlab.runs.usable_horizons import (
+from gradlab.runs.decision_rules import (
     UsableHorizons,
     in_ranges,
     least_error_at,

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from analyses.synthetic import drawn_batch_cosine, moments, planted
-from gradlab.statistics.batch_cosine import batch_cosine, expected_cosine
-from gradlab.statistics.moments import estimates
+from gradlab.statistics.moments import batch_cosine, estimates, expected_cosine
 
 
 def by_formula(mean, truth, covariance, batch):

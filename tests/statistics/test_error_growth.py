@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from gradlab.errors import InputError
-from gradlab.statistics.error_growth import error_growth
+from gradlab.statistics.growth import error_growth
 
 STEPS = np.arange(1.0, 26.0)
 

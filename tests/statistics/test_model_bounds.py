@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 
 from gradlab.errors import InputError
-from gradlab.statistics.bounds import ddppo, improvement
+from gradlab.statistics.bounds import improvement
 from gradlab.statistics.bounds import rp as bounds_rp
-from gradlab.statistics.bounds.ddppo import DDPPOConstants
-from gradlab.statistics.bounds.improvement import MAACConstants, MPGConstants
+from gradlab.statistics.bounds.improvement import DDPPOConstants, MAACConstants, MPGConstants
 from tests.statistics.random_systems import ROUNDING, perfect_model, stable_pairs
 
 
@@ -209,33 +208,33 @@ def ddppo_trials(trials, seed, T=400):
 def test_ddppo_is_never_violated_by_any_mixture_of_its_errors():
     for c, epsilon_f, jacobian, reward, bias in ddppo_trials(300, seed=5):
         assert c.applies.holds
-        assert bias <= ROUNDING * ddppo.ddppo_bias(c, epsilon_f, jacobian, reward)
+        assert bias <= ROUNDING * improvement.ddppo_bias(c, epsilon_f, jacobian, reward)
 
 
 def test_ddppos_printed_constants_are_violated():
     """No model error and a reward gradient wrong by 1 in the action: the bias is L_π/(1 − γ)."""
     c = DDPPOConstants(gamma=0.5, L_f=0.1, L_1=1.0, L_r=2.0, L_pi=3.0)
     bias = 3.0 * 1.0 / (1 - 0.5)
-    assert bias <= ddppo.ddppo_bias(c, 0.0, 0.0, 1.0)
-    assert bias > 4 * ddppo.ddppo_printed_coefficients(c).C6
+    assert bias <= improvement.ddppo_bias(c, 0.0, 0.0, 1.0)
+    assert bias > 4 * improvement.ddppo_printed_coefficients(c).C6
     # A Jacobian wrong by 1 in the action: the bias scales with the reward's slope, printed C7
     # does not (its other term vanishes with L_f).
     steep = DDPPOConstants(gamma=0.5, L_f=0.0, L_1=1.0, L_r=100.0, L_pi=1.0)
-    repaired = ddppo.ddppo_coefficients(steep)
-    printed = ddppo.ddppo_printed_coefficients(steep)
+    repaired = improvement.ddppo_coefficients(steep)
+    printed = improvement.ddppo_printed_coefficients(steep)
     assert pytest.approx([200.0, 2.0]) == [repaired.C7, printed.C7]
 
 
 def test_ddppo_without_errors_is_zero_and_a_bounded_state_space_caps_the_drift():
     c = DDPPOConstants(gamma=0.9, L_f=0.99, L_1=1.0, L_r=1.0, L_pi=1.0, L_rg=1.0, D=2.0)
-    assert ddppo.ddppo_bias(c, 0.0, 0.0, 0.0) == 0
-    small, large = (ddppo.ddppo_bias(c, e, 0.0, 0.0) for e in (1e-3, 10.0))
-    assert small == pytest.approx(ddppo.ddppo_coefficients(c).C8 * 1e-3)
-    assert ddppo.ddppo_bias(c, 20.0, 0.0, 0.0) == pytest.approx(large)
+    assert improvement.ddppo_bias(c, 0.0, 0.0, 0.0) == 0
+    small, large = (improvement.ddppo_bias(c, e, 0.0, 0.0) for e in (1e-3, 10.0))
+    assert small == pytest.approx(improvement.ddppo_coefficients(c).C8 * 1e-3)
+    assert improvement.ddppo_bias(c, 20.0, 0.0, 0.0) == pytest.approx(large)
     unstable = DDPPOConstants(gamma=0.9, L_f=1.3, L_1=1.0, L_r=1.0, L_pi=1.0)
     assert "measured L_f = 1.3, not below 1" in unstable.applies.sentence
     with pytest.raises(InputError, match=r"D is None.*L_f = 1.3"):
-        ddppo.ddppo_coefficients(unstable, 0.1)
+        improvement.ddppo_coefficients(unstable, 0.1)
 
 
 def test_limits():

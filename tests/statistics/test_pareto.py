@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from gradlab.statistics.pareto import shape, tail_shape
+from gradlab.statistics.tails import shape, tail_shape
 
 
 @pytest.mark.parametrize("k", [-0.5, 0.0, 0.2, 0.5, 1.0])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from gradlab.statistics.moments import PairSums
-from gradlab.statistics.replacements import best_replacement
+from gradlab.statistics.selection import best_replacement
 from gradlab.statistics.shapley import share_interval, squared_norms
 
 GROUPS, REPETITIONS = 64, 120

@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from gradlab.statistics.grams import sign_agreement, soft_signs
 from gradlab.statistics.intervals import interval
-from gradlab.statistics.signs import sign_agreement, soft_signs
 
 
 def agreement(mean, truth, n, seed=0, spread=1.0):

@@ -7,9 +7,8 @@ import pytest
 import scipy
 
 from analyses.synthetic import moments, pairs, planted
-from gradlab.statistics.intervals import interval
+from gradlab.statistics.intervals import interval, noncentral_ends, noncentrality
 from gradlab.statistics.moments import Moments, estimates, squared_norm, unpaired
-from gradlab.statistics.squared_means import noncentral_ends, noncentrality
 
 
 def test_the_noncentrality_is_that_of_scipys_distribution():

@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 
 from gradlab.errors import InputError
 from gradlab.storage import codec, records
-from gradlab.storage.codec import scalar, stored
-from gradlab.storage.headers import content_of, described, header
+from gradlab.storage.codec import content_of, described, header, scalar, stored
 from gradlab.storage.records import Array, Record
 
 Floats = NDArray[np.float64]

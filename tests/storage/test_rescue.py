@@ -13,7 +13,7 @@ from gradlab.cli.program import main
 from gradlab.errors import Failure, InputError
 from gradlab.reporting.output import check_page
 from gradlab.storage import records, seals, whole_files
-from gradlab.storage.rescue import keep
+from gradlab.storage.whole_files import keep
 
 
 def full(*_: Any) -> None:

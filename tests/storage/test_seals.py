@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from gradlab.errors import Doubtful, InputError
 from gradlab.networks import checkpoint
 from gradlab.networks.mlp import Policy
-from gradlab.storage import checked_json, records, seals, untrusted
+from gradlab.storage import records, seals, untrusted, whole_files
 from gradlab.storage.records import Array, Record
 
 
@@ -181,4 +181,4 @@ def test_older_networks_and_plans_are_read_with_a_word(tmp_path: Path) -> None:
     assert torch.equal(older(state), again(state))
     (tmp_path / "plan.json").write_text('{"steps": 3}')
     with pytest.warns(Doubtful, match="has no checksum"):
-        assert checked_json.read(tmp_path / "plan.json") == {"steps": 3}
+        assert whole_files.read(tmp_path / "plan.json") == {"steps": 3}

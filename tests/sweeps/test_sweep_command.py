@@ -19,7 +19,7 @@ from gradlab.cli import sweep as command
 from gradlab.cli.sweep_runner import Runner
 from gradlab.errors import Failure, InputError
 from gradlab.runs import sweep as index
-from gradlab.storage import checked_json
+from gradlab.storage import whole_files
 from gradlab.storage.journal_files import locked
 from gradlab.workers.local import processors
 
@@ -163,7 +163,7 @@ def test_two_sweeps_into_one_folder_and_an_index_that_cannot_be_written(
         pytest.raises(InputError, match=r"another sweep writes into .*out"),
     ):
         gradlab.sweep({**ROWS, "run": [{"name": "plain"}]}, folder)
-    write, calls = checked_json.write, []
+    write, calls = whole_files.write, []
 
     def full(path: Path, content: Any) -> None:
         calls.append(path)
@@ -171,7 +171,7 @@ def test_two_sweeps_into_one_folder_and_an_index_that_cannot_be_written(
             raise OSError(28, "No space left on device")
         write(path, content)
 
-    monkeypatch.setattr(checked_json, "write", full)
+    monkeypatch.setattr(whole_files, "write", full)
     with pytest.raises(Failure, match=r"sweep\.json cannot be written \(No space left"):
         gradlab.sweep({**ROWS, "run": [{"name": "plain"}]}, folder)
     assert (folder / "plain.h5").exists()
@@ -231,10 +231,10 @@ def test_an_index_of_somebody_else_is_no_way_out_of_its_folder(
     tmp_path: Path, change: dict[str, Any]
 ) -> None:
     row = {"name": "a", "file": "a.h5", "words": ["measure"], "differs": {}}
-    checked_json.write(tmp_path / "sweep.json", {"version": 1, "command": "", "rows": [row]})
+    whole_files.write(tmp_path / "sweep.json", {"version": 1, "command": "", "rows": [row]})
     assert index.load(tmp_path).rows[0].state == "waiting"
     rows = [{**row, **change}]
-    checked_json.write(tmp_path / "sweep.json", {"version": 1, "command": "", "rows": rows})
+    whole_files.write(tmp_path / "sweep.json", {"version": 1, "command": "", "rows": rows})
     with pytest.raises(InputError, match=r"sweep\.json is damaged"):
         index.load(tmp_path)
 

@@ -7,7 +7,7 @@ import torch
 
 from gradlab import tasks
 from gradlab.errors import InputError
-from gradlab.systems.circle import off_circle, on_circle, to_circle
+from gradlab.systems.function import off_circle, on_circle, to_circle
 from gradlab.systems.mujoco_pendulum import MujocoPendulum
 from gradlab.systems.pendulum import Pendulum
 

@@ -12,8 +12,7 @@ import torch
 from torch import nn
 
 import gradlab
-from gradlab.certification.derivatives import sources
-from gradlab.certification.evaluation import Points
+from gradlab.certification.evaluation import Points, sources
 from gradlab.errors import InputError
 from gradlab.systems.differentiable import differentiable
 from gradlab.systems.system import System

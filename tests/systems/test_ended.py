@@ -9,8 +9,7 @@ from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.rollout import linearize_path, rollout_with_jacobians
 from gradlab.gradients.starts import as_starts
 from gradlab.gradients.tail import Tail
-from gradlab.systems.ended import linearize_running, step_running
-from gradlab.systems.system import BLOCKS
+from gradlab.systems.system import BLOCKS, linearize_running, step_running
 
 TASK = gradlab.tasks.mujoco("HalfCheetah-v5")
 LOST = 3

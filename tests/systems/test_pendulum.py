@@ -11,8 +11,8 @@ from torch import Tensor, nn
 import gradlab
 from gradlab.errors import InputError
 from gradlab.gradients.starts import as_starts
+from gradlab.networks.interface import Circle
 from gradlab.networks.mlp import Policy
-from gradlab.networks.views import Circle
 from gradlab.systems import Pendulum
 from gradlab.systems.pendulum import STENCIL
 from gradlab.tasks import pendulum, task_from_name

@@ -22,10 +22,10 @@ from gradlab.systems import (
     VehicleSimulator,
     from_function,
 )
-from gradlab.systems.bicycle import PUBLISHED_CODE, TABLE3
 from gradlab.systems.environments import ENVIRONMENTS
 from gradlab.systems.mujoco_pendulum import pendulum_parameters
 from gradlab.systems.system import BLOCKS
+from gradlab.systems.vehicle import PUBLISHED_CODE, TABLE3
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:

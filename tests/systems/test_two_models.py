@@ -13,7 +13,7 @@ from gradlab.gradients.starts import as_starts
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble
 from gradlab.networks.mlp import Policy, QCritic
 from gradlab.systems import LearnedSystem, MujocoPendulum, System
-from gradlab.systems.two_models import TwoModels
+from gradlab.systems.learned import TwoModels
 from gradlab.tasks import linear_quadratic, pendulum
 from gradlab.truth.reference import reference_gradients
 

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from gradlab.systems import VehicleModel, VehicleSimulator
-from gradlab.systems.bicycle import PUBLISHED_CODE, TABLE3
-from gradlab.systems.vehicle import alive, wrap_angle
+from gradlab.systems.vehicle import PUBLISHED_CODE, TABLE3, alive, wrap_angle
 
 TABLE = {"Cf": -88000, "Cr": -94000, "a": 1.14, "b": 1.40, "m": 1500, "Iz": 2420}
 CODE = {"Cf": -128915.5, "Cr": -85943.6, "a": 1.06, "b": 1.85, "m": 1412, "Iz": 1536.7}

@@ -10,8 +10,7 @@ import torch
 
 from gradlab.errors import InputError
 from gradlab.systems import CartPoleModel, CartPoleSimulator, MujocoPendulum, from_function
-from gradlab.systems.bicycle import PUBLISHED_CODE, TABLE3
-from gradlab.systems.vehicle import VehicleModel, VehicleSimulator
+from gradlab.systems.vehicle import PUBLISHED_CODE, TABLE3, VehicleModel, VehicleSimulator
 from gradlab.tasks import (
     TASKS,
     Task,

@@ -7,7 +7,7 @@ import pytest
 from gradlab.probe.budget import Budget
 from gradlab.training.loop import train
 from gradlab.training.probe import probe
-from gradlab.training.probe import signal as probe_signal
+from gradlab.training.probe import update_statistics as probe_signal
 from tests.training.small_runs import SMALL, row, task
 
 

@@ -10,7 +10,7 @@ import gradlab
 from gradlab.systems import from_function
 from gradlab.training.algorithms import find, measured, with_horizons
 from gradlab.training.measured import weights as measured_weights
-from gradlab.training.parts.weights import FixedWeights
+from gradlab.training.parts.context import FixedWeights
 from gradlab.training.run import collect
 from gradlab.training.settings import Settings
 from gradlab.training.state import begin

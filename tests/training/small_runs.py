@@ -10,10 +10,10 @@ from gradlab.networks import checkpoint
 from gradlab.storage.journal import read
 from gradlab.systems import from_function
 from gradlab.training.algorithms import find
-from gradlab.training.models.branch_choice import Branching
+from gradlab.training.models.branches import Branching
 from gradlab.training.models.model_choice import LearnedModel
 from gradlab.training.parts.adaptive_horizon import Stiffness
-from gradlab.training.parts.fits import Passes
+from gradlab.training.parts.context import Passes
 from gradlab.training.parts.policy_losses import Term
 from gradlab.training.parts.sources import Newest
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from gradlab.errors import InputError
-from gradlab.training.adam import Adam
+from gradlab.training.trained import Adam
 
 RATES = (1e-2, 1e-3, 1e-3)
 

@@ -13,8 +13,7 @@ from gradlab.systems import from_function
 from gradlab.training.algorithms import find
 from gradlab.training.draws import Draws
 from gradlab.training.loop import train
-from gradlab.training.models.branch_choice import Branching
-from gradlab.training.models.branches import Branches
+from gradlab.training.models.branches import Branches, Branching
 from gradlab.training.parts.sources import Branched, Stores
 from tests.training.small_runs import MODEL, SMALL, listed, row, task
 

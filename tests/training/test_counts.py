@@ -17,10 +17,10 @@ import torch
 import gradlab
 from gradlab.data.replay import Replay
 from gradlab.systems import from_function
-from gradlab.training import ALGORITHMS, evaluations, memory
-from gradlab.training.acting import Acting
+from gradlab.training import ALGORITHMS, evaluations, loop
 from gradlab.training.collection import Environments
 from gradlab.training.loop import train
+from gradlab.training.members import Acting
 from gradlab.training.models.branches import Branches
 from gradlab.training.models.seed_models import SeedModels, SeedTwoModels
 from tests.training.small_runs import SMALL, push, row
@@ -130,7 +130,7 @@ def counts(monkeypatch):
         return {"imagined" if replay.rows.shape[1] == STORED else "real": uniform.shape[1]}
 
     count(evaluations, "evaluate", lambda *_, **__: {}, enclosed=True)
-    count(memory, "check", lambda *_: {}, enclosed=True)
+    count(loop, "check", lambda *_: {}, enclosed=True)
     count(Environments, "step", lambda self, *_: {"environments": self.agents}, enclosed=True)
     count(Branches, "fill", lambda *_: {"fillings": 1}, enclosed=True)
     count(SeedTwoModels, "step", stepped("two models"), enclosed=True)

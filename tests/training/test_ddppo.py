@@ -12,13 +12,12 @@ from gradlab.errors import InputError
 from gradlab.gradients.rollout import rollout
 from gradlab.gradients.starts import as_starts
 from gradlab.systems import from_function
-from gradlab.systems.two_models import TwoModels
+from gradlab.systems.learned import TwoModels
 from gradlab.training.algorithms import find
-from gradlab.training.configuration import describe, settings_of
 from gradlab.training.learner import Learner
+from gradlab.training.loop import describe, settings_of
 from gradlab.training.members import unstacked
-from gradlab.training.models.branch_choice import Branching
-from gradlab.training.models.branches import Branches
+from gradlab.training.models.branches import Branches, Branching
 from gradlab.training.parts.sources import Branched, Stores, TwoStores
 from gradlab.training.parts.targets import Soft
 from gradlab.training.settings import Settings

@@ -10,9 +10,8 @@ import gradlab
 from gradlab.cli import main
 from gradlab.storage.journal import read
 from gradlab.training import ALGORITHMS
-from gradlab.training.configuration import describe
-from gradlab.training.loop import train
-from gradlab.training.models.branch_choice import Branching
+from gradlab.training.loop import describe, train
+from gradlab.training.models.branches import Branching
 from gradlab.training.settings import Settings
 from tests.training.small_runs import SMALL, row, task
 

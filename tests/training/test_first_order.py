@@ -9,7 +9,7 @@ import torch
 from gradlab.errors import InputError
 from gradlab.storage.journal import read
 from gradlab.tasks import double_integrator
-from gradlab.training import memory
+from gradlab.training import loop
 from gradlab.training.algorithms import find, with_horizons, with_starts
 from gradlab.training.loop import train
 from gradlab.training.models.model_choice import LearnedModel
@@ -145,7 +145,7 @@ def test_windows_beyond_the_machines_memory_are_refused_with_the_predicted_peak(
     options = SMALL | {"iterations": 2, "evaluate_every": 2}
     train(row("shac"), task(), tmp_path / "a.h5", note=notes.append, **options)
     assert "take about" in notes[0] and "at their peak" in notes[0]
-    monkeypatch.setattr("gradlab.training.memory.present_on", lambda device: 1000.0)
+    monkeypatch.setattr("gradlab.training.loop.present_on", lambda device: 1000.0)
     with pytest.raises(InputError, match=r"take about .* but the machine has .*lower the horizon"):
         train(row("shac"), task(), tmp_path / "b.h5", **options)
     assert not (tmp_path / "b.h5").exists()
@@ -154,8 +154,8 @@ def test_windows_beyond_the_machines_memory_are_refused_with_the_predicted_peak(
 def test_the_predicted_peak_counts_the_jacobians_of_the_whole_window():
     run = begun(row("shac"), task(), agents=50, seeds=2)
     window, numbers = 2 * 4 * 50, (3 + 1) * (3 + 2)  # rows of two seeds; of a row
-    assert memory.predicted(run) > 3 * 8 * window * numbers
-    assert memory._slopes(begun(row("sac"), task())) == 0.0
+    assert loop.predicted(run) > 3 * 8 * window * numbers
+    assert loop._slopes(begun(row("sac"), task())) == 0.0
 
 
 def along(name, **changes):

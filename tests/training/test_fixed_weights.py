@@ -11,8 +11,8 @@ from gradlab.errors import InputError
 from gradlab.networks import checkpoint
 from gradlab.training.algorithms import find, with_horizons, with_weights
 from gradlab.training.loop import train
+from gradlab.training.parts.context import FixedWeights
 from gradlab.training.parts.policy_losses import Term
-from gradlab.training.parts.weights import FixedWeights
 from tests.training.small_runs import SMALL, row, task
 
 

@@ -9,7 +9,7 @@ from gradlab.data.replay import Batch
 from gradlab.errors import InputError
 from gradlab.training.draws import Draws
 from gradlab.training.learner import Learner
-from gradlab.training.parts.fits import Passes
+from gradlab.training.parts.context import Passes
 from gradlab.training.parts.lambda_targets import StateLambda
 from gradlab.training.parts.sources import Newest
 from gradlab.training.settings import Settings

@@ -11,7 +11,6 @@ import gradlab
 from gradlab.data.replay import Batch
 from gradlab.errors import InputError
 from gradlab.systems import from_function
-from gradlab.training.adam import BETAS
 from gradlab.training.algorithms import ALGORITHMS, find, published, with_horizons
 from gradlab.training.draws import Draws
 from gradlab.training.first_networks import networks
@@ -20,6 +19,7 @@ from gradlab.training.parts.context import Context, Objective
 from gradlab.training.parts.policy_losses import Mixture, Term
 from gradlab.training.parts.targets import NStep, OneStep
 from gradlab.training.settings import Settings
+from gradlab.training.trained import BETAS
 from tests.training.small_runs import flattened
 
 GAMMA = 0.9

@@ -18,9 +18,8 @@ from gradlab.networks import checkpoint
 from gradlab.storage.journal import Journal, read
 from gradlab.storage.journal_tables import Column, Table
 from gradlab.systems import from_function
-from gradlab.training.health import Diverged
 from gradlab.training.loop import train
-from gradlab.training.run import collect, next_batch
+from gradlab.training.run import Diverged, collect, next_batch
 from gradlab.training.settings import Settings
 from gradlab.training.state import begin
 from tests.training.small_runs import SMALL, numbers, push, row, task

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from gradlab.errors import InputError
-from gradlab.runs.training.measured_outcomes import SWITCHED
+from gradlab.runs.training.measured_weights import SWITCHED
 from gradlab.storage.journal import read
 from gradlab.training.loop import train
 from gradlab.training.measured import weights as measured_weights

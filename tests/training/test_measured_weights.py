@@ -9,17 +9,16 @@ import torch
 from gradlab.cli.train import Train
 from gradlab.data.replay import Batch
 from gradlab.errors import InputError
-from gradlab.runs.training.measured_outcomes import KEPT, LOST, NO_TRUTH, OUTCOMES, SWITCHED
+from gradlab.runs.training.measured_weights import KEPT, LOST, NO_TRUTH, OUTCOMES, SWITCHED
 from gradlab.storage.journal import read
 from gradlab.systems import from_function
 from gradlab.training.algorithms import measured
 from gradlab.training.draws import Draws
 from gradlab.training.loop import train
-from gradlab.training.measured import samples
 from gradlab.training.measured import weights as measured_weights
-from gradlab.training.parts.context import Context, Objective
+from gradlab.training.measured import weights as samples
+from gradlab.training.parts.context import Context, FixedWeights, Objective
 from gradlab.training.parts.policy_losses import Mixture, Term
-from gradlab.training.parts.weights import FixedWeights
 from gradlab.training.run import collect
 from gradlab.training.settings import Settings
 from gradlab.training.state import begin

@@ -10,7 +10,7 @@ import torch
 from gradlab import machine
 from gradlab.cli import main
 from gradlab.errors import InputError
-from gradlab.training import memory
+from gradlab.training import loop
 from gradlab.training.algorithms import with_horizons
 from gradlab.training.loop import train
 from gradlab.training.settings import Settings
@@ -40,7 +40,7 @@ def test_what_is_predicted_is_what_the_whole_rollout_keeps_and_draws(name, horiz
     learner = run.learner
     if run.dynamics is not None:
         learner.model = run.dynamics.rollout()
-    rows = memory._batch(run, run.algorithm.batch)
+    rows = loop._batch(run, run.algorithm.batch)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         loss, steps = learner.policy_loss(0, rows, learner.weights(0), learner.draws)
     assert steps == horizon and loss.isfinite().all()
@@ -49,7 +49,7 @@ def test_what_is_predicted_is_what_the_whole_rollout_keeps_and_draws(name, horiz
     kept |= {storage.data_ptr(): storage for storage in drawn}
     # Numbers are drawn in float64 for each seed, then put together: twice the largest, for a while.
     whole = sum(storage.nbytes() for storage in kept.values()) + 2 * max(blocks)
-    assert memory.predicted(run) == pytest.approx(whole, rel=0.02)
+    assert loop.predicted(run) == pytest.approx(whole, rel=0.02)
 
 
 def test_a_horizon_beyond_memory_is_refused_before_anything_is_written(tmp_path, capsys):
@@ -78,7 +78,7 @@ def test_the_peak_is_noted_before_training_where_there_is_a_rollout(tmp_path):
     [(1.2e5, "0.12 MB"), (3.07e8, "307 MB"), (1.24e9, "1.2 GB"), (2.5e14, "250,000 GB")],
 )
 def test_sizes_are_read_at_a_glance(count, text):
-    assert memory._size(count) == text
+    assert loop._size(count) == text
 
 
 def test_a_container_may_grant_less_than_the_machine_has(tmp_path, monkeypatch):
@@ -87,6 +87,6 @@ def test_a_container_may_grant_less_than_the_machine_has(tmp_path, monkeypatch):
     for text, granted in (("max\n", whole), ("1000000\n", 1e6), (f"{whole + 1}", whole)):
         limit.write_text(text)
         monkeypatch.setattr(machine, "LIMIT", limit)
-        assert memory.present_on(cpu) == granted
+        assert loop.present_on(cpu) == granted
     monkeypatch.setattr(machine, "LIMIT", tmp_path / "none")
-    assert memory.present_on(cpu) == whole
+    assert loop.present_on(cpu) == whole

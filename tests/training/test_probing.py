@@ -12,7 +12,7 @@ from gradlab.probe.budget import Budget
 from gradlab.storage.journal import read
 from gradlab.training.loop import train
 from gradlab.training.probe import probe
-from gradlab.training.probe import signal as probe_signal
+from gradlab.training.probe import update_statistics as probe_signal
 from gradlab.training.settings import Settings
 from tests.training.probed_runs import ARMS, SMALL, same_runs, task
 

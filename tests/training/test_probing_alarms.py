@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from gradlab.probe.alarm_log import AlarmLog
 from gradlab.probe.budget import Budget
+from gradlab.probe.row_sinks import AlarmLog
 from gradlab.storage.journal import read
 from gradlab.systems import from_function
-from gradlab.training.health import Diverged
 from gradlab.training.loop import train
-from gradlab.training.parts.weights import FixedWeights
+from gradlab.training.parts.context import FixedWeights
 from gradlab.training.probe import probe
+from gradlab.training.run import Diverged
 from tests.training.probed_runs import SMALL, push, row, task, wild
 
 

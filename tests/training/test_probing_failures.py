@@ -7,14 +7,13 @@ import warnings
 import numpy as np
 import pytest
 
-from gradlab.probe.alarm_log import AlarmLog
 from gradlab.probe.budget import Budget
+from gradlab.probe.row_sinks import AlarmLog
 from gradlab.storage.journal import read
 from gradlab.training.learner import Learner
 from gradlab.training.loop import train
-from gradlab.training.probe import horizons, probe, seed_rows
-from gradlab.training.probe.signal import SeedSignals
-from gradlab.training.probe.update_statistics import SeedStatistics
+from gradlab.training.probe import probe, seed_rows
+from gradlab.training.probe.update_statistics import SeedSignals, SeedStatistics
 from tests.training.probed_runs import SMALL, row, same_runs, task, wild
 
 BROKEN = [
@@ -22,7 +21,7 @@ BROKEN = [
     (probe._Instruments, "see"), (probe._Instruments, "over"), (SeedStatistics, "see"),
     (probe._Instruments, "file_window"), (SeedStatistics, "rows"), (SeedSignals, "rows"),
     (seed_rows.SeedRows, "file"), (AlarmLog, "report"),
-    (horizons.Made, "add"), (probe.SeedMeasurements, "row"), (Budget, "look"),
+    (seed_rows.Made, "add"), (probe.SeedMeasurements, "row"), (Budget, "look"),
 ]  # fmt: skip
 
 

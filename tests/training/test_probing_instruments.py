@@ -13,10 +13,9 @@ from gradlab.probe.budget import Budget
 from gradlab.storage.journal import read
 from gradlab.training.learner import Learner
 from gradlab.training.loop import train
-from gradlab.training.probe import measurements as probe_measures
 from gradlab.training.probe import probe
-from gradlab.training.probe.signal import PAIRS, SeedSignals
-from gradlab.training.probe.update_statistics import SeedStatistics
+from gradlab.training.probe import probe as probe_measures
+from gradlab.training.probe.update_statistics import PAIRS, SeedSignals, SeedStatistics
 from gradlab.training.settings import Settings
 from tests.training.probed_runs import ARMS, SMALL, filled, row, task
 

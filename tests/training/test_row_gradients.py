@@ -14,14 +14,19 @@ from gradlab.training.algorithms import ALGORITHMS
 from gradlab.training.alone import alone
 from gradlab.training.draws import Draws
 from gradlab.training.measured import row_errors
-from gradlab.training.measured.row_gradients import in_trained_weights, start_gradients
-from gradlab.training.measured.row_starts import carrying, measured_terms, samples, unbroken
-from gradlab.training.models.seed_models import in_dtype, of_seed
-from gradlab.training.models.true_states import TrueSteps
+from gradlab.training.measured.row_gradients import (
+    carrying,
+    in_trained_weights,
+    measured_terms,
+    samples,
+    start_gradients,
+    unbroken,
+)
+from gradlab.training.models.seed_models import TrueSteps, in_dtype, of_seed
 from gradlab.training.parts.policy_losses import Mixture, Term
 from gradlab.training.parts.sources import Newest
 from gradlab.training.parts.targets import NoCritic, Soft
-from gradlab.training.probe.signal import SeedSignals
+from gradlab.training.probe.update_statistics import SeedSignals
 from gradlab.training.run import collect
 from gradlab.training.settings import Settings
 from gradlab.training.state import begin

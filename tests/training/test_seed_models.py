@@ -10,14 +10,12 @@ from gradlab.fitting.derivative_losses import DirectionalDerivative
 from gradlab.fitting.losses import windows
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble, predict
 from gradlab.systems import from_function
-from gradlab.systems.learned import LearnedSystem
-from gradlab.systems.two_models import TwoModels
+from gradlab.systems.learned import LearnedSystem, TwoModels
 from gradlab.training.draws import Draws
 from gradlab.training.members import Network, stacked
-from gradlab.training.models.dynamics import Dynamics
+from gradlab.training.models.dynamics import Dynamics, NearestRows
 from gradlab.training.models.experience import PIECE, experience
 from gradlab.training.models.model_choice import LOSSES, LearnedModel
-from gradlab.training.models.nearest_rows import NearestRows
 from gradlab.training.models.seed_models import SeedModels, SeedTwoModels, dealt
 from gradlab.training.trained import Trained
 

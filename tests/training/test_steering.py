@@ -17,7 +17,7 @@ from gradlab.training.algorithms import find
 from gradlab.training.loop import train
 from gradlab.training.measured import steering
 from gradlab.training.measured.steering import LENGTHS, STARTS, steered
-from gradlab.training.parts.weights import Steered
+from gradlab.training.parts.context import Steered
 from gradlab.training.run import collect
 from gradlab.training.settings import Settings
 from gradlab.training.state import begin

@@ -16,7 +16,7 @@ from gradlab.training.models.model_choice import LearnedModel
 from gradlab.training.models.seed_models import SeedModels, SeedTwoModels
 from gradlab.training.parts.context import Context, Objective
 from gradlab.training.parts.critics import Q, Valuing
-from gradlab.training.parts.steve import LEAST_VARIANCE, Steve, inverse_variance_mean
+from gradlab.training.parts.targets import LEAST_VARIANCE, Steve, inverse_variance_mean
 
 SEEDS, MEMBERS, CRITICS, N, H = 2, 3, 2, 4, 3
 GAMMA, ALPHA, SCALE = 0.9, 0.2, 0.5

@@ -20,8 +20,7 @@ from gradlab.training.learner import Learner
 from gradlab.training.loop import train
 from gradlab.training.parts.critics import ImportanceWeighted, StateValue
 from gradlab.training.parts.replayed_losses import ReplayedStep
-from gradlab.training.parts.target_networks import Copied
-from gradlab.training.parts.targets import OneStep, StateOneStep
+from gradlab.training.parts.targets import Copied, OneStep, StateOneStep
 from gradlab.training.settings import Settings
 from tests.training.small_runs import MODEL, SMALL, flattened, listed, push, row, task
 

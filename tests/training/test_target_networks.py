@@ -9,7 +9,7 @@ from gradlab.data.replay import Batch
 from gradlab.errors import InputError
 from gradlab.training.algorithms import find
 from gradlab.training.learner import Learner
-from gradlab.training.parts.target_networks import Copied, Polyak
+from gradlab.training.parts.targets import Copied, Polyak
 from gradlab.training.settings import Settings
 from tests.training.small_runs import row, task
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from gradlab.errors import InputError
-from gradlab.statistics.rules import MpgJournalWeights, MpgWeights
-from gradlab.training.parts.weights import FixedWeights
+from gradlab.statistics.mixing import MpgJournalWeights, MpgWeights
+from gradlab.training.parts.context import FixedWeights
 
 ENDS = (0, 25)
 

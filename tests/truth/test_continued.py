@@ -6,12 +6,18 @@ import pytest
 import torch
 from torch import nn
 
-from gradlab.gradients.setting import Setting
 from gradlab.gradients.starts import as_starts
+from gradlab.gradients.tail import Setting
 from gradlab.networks.policies import Gaussian
 from gradlab.tasks import inverted_pendulum
-from gradlab.truth.continued import joined, piece, shortened
-from gradlab.truth.oracles import all_action_gradients, all_action_remainder, unroll_all_actions
+from gradlab.truth.oracles import (
+    all_action_gradients,
+    all_action_remainder,
+    joined,
+    piece,
+    shortened,
+    unroll_all_actions,
+)
 from tests.gradients.worlds import nonlinear
 
 GAMMA = 0.9

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from gradlab import systems
-from gradlab.gradients.setting import Setting
 from gradlab.gradients.starts import as_starts
+from gradlab.gradients.tail import Setting
 from gradlab.measurement.measure import measure
 from gradlab.systems.linear import LinearQuadratic
 from gradlab.truth import oracles

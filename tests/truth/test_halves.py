@@ -5,7 +5,7 @@ import torch
 from gradlab.gradients.policy_jacobian import policy_jacobian
 from gradlab.gradients.starts import Starts
 from gradlab.truth.agreement import PRECISION, judge_first, precision_of
-from gradlab.truth.halves import halves_of_gradients, halves_of_sweep
+from gradlab.truth.truth import halves_of_gradients, halves_of_sweep
 from tests.truth.linear_policies import feedback
 
 N, T = 64, 40

@@ -9,8 +9,8 @@ from torch import nn
 
 from gradlab.errors import InputError
 from gradlab.gradients import named
-from gradlab.gradients.setting import Setting
 from gradlab.gradients.starts import as_starts
+from gradlab.gradients.tail import Setting
 from gradlab.networks.policies import Gaussian
 from gradlab.systems.linear import LinearQuadratic
 from gradlab.truth import oracles

@@ -6,14 +6,13 @@ import pytest
 import torch
 
 from gradlab.errors import InputError
-from gradlab.gradients.setting import Setting
 from gradlab.gradients.starts import as_starts
-from gradlab.networks.entropy import WithLogProb
-from gradlab.networks.policies import Gaussian, GaussianPolicy
+from gradlab.gradients.tail import Setting
+from gradlab.networks.policies import Gaussian, GaussianPolicy, WithLogProb
 from gradlab.systems.entropy import Entropic
 from gradlab.systems.function import from_function
 from gradlab.truth import score_actions
-from gradlab.truth.early_actions import early_truth
+from gradlab.truth.by_blocks import early_truth
 from gradlab.truth.lqr import lqr_gradient
 from gradlab.truth.oracles import unroll_all_actions
 from gradlab.truth.score_actions import relative_error, score_gradients, score_truth

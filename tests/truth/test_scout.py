@@ -7,9 +7,8 @@ import torch
 from torch import nn
 
 from gradlab.gradients.estimator import Estimator
-from gradlab.gradients.setting import Setting
 from gradlab.gradients.starts import as_starts
-from gradlab.gradients.tail import Tail
+from gradlab.gradients.tail import Setting, Tail
 from gradlab.measurement.moments import visited
 from gradlab.measurement.moments.visited import SAMPLES, objective_moments
 from gradlab.systems.linear import LinearQuadratic

@@ -11,8 +11,8 @@ from torch import nn
 import gradlab
 from gradlab import systems
 from gradlab.errors import InputError
-from gradlab.gradients.setting import Setting
 from gradlab.gradients.starts import as_starts
+from gradlab.gradients.tail import Setting
 from gradlab.networks.policies import Gaussian
 from gradlab.truth.lqr import lqr_gradient
 from gradlab.truth.smoothed import Smoothing, smoothed_truth

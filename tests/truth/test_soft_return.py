@@ -7,8 +7,7 @@ from torch import Tensor
 from gradlab.data.noise import stream
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.tail import Tail
-from gradlab.networks.entropy import SoftCritic, WithLogProb
-from gradlab.networks.policies import GaussianPolicy
+from gradlab.networks.policies import GaussianPolicy, SoftCritic, WithLogProb
 from gradlab.systems.entropy import Entropic
 from gradlab.systems.system import standard_normal
 from tests.gradients.worlds import Critic, nonlinear

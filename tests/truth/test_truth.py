@@ -9,9 +9,8 @@ from torch import nn
 from gradlab import systems
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.policy_jacobian import policy_jacobian
-from gradlab.gradients.setting import Setting
 from gradlab.gradients.starts import Starts, as_starts
-from gradlab.gradients.tail import Tail
+from gradlab.gradients.tail import Setting, Tail
 from gradlab.tasks import inverted_pendulum
 from gradlab.truth import oracles
 from gradlab.truth.common_random import common_random_differences, mean_and_error

@@ -16,7 +16,7 @@ from gradlab.reporting.kinds import screen_of
 from gradlab.runs.comparison import compared
 from gradlab.runs.profile import Profile
 from gradlab.verdicts import comparison
-from gradlab.verdicts.choice import first_screen as choice
+from gradlab.verdicts.choice import choosing as choice
 from gradlab.verdicts.jacobians.first_screen import screen as jacobians
 from gradlab.verdicts.logs.first_screen import screen as logs
 from gradlab.verdicts.measurement.verdict import first_screen

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from gradlab.probe.alarms.evidence import DESCENT, FROZEN, STORED
 from gradlab.probe.alarms.gradients import ENDED
-from gradlab.probe.alarms.parts import DESCENT, FROZEN, STORED
 from gradlab.runs.probe.results import load
 from gradlab.verdicts.probe.first_screen import screen
 from tests.probe.planted_probe import alarm, burst, window, written

@@ -8,7 +8,7 @@ import pytest
 
 from gradlab.runs.probe.results import load
 from gradlab.verdicts.probe.first_screen import screen
-from gradlab.verdicts.probe.premises import void
+from gradlab.verdicts.probe.followed import void
 from gradlab.verdicts.probe.sentences import verdict
 from tests.probe.planted_probe import everything, measurement, written
 

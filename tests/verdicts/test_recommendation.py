@@ -10,7 +10,7 @@ from gradlab.reporting.profile_page import shown
 from gradlab.runs.profile import COLUMNS, Profile
 from gradlab.statistics.intervals import interval
 from gradlab.statistics.moments import QUANTITIES, Estimate
-from gradlab.verdicts.choice.first_screen import screen as choice_screen
+from gradlab.verdicts.choice.choosing import screen as choice_screen
 from gradlab.verdicts.facts import facts
 from gradlab.verdicts.measurement.recommendation import recommendation
 from gradlab.verdicts.measurement.verdict import Evidence

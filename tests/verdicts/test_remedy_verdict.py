@@ -4,9 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 
-from gradlab.runs.remedies.arms import BASELINE, STEPS, TIME, longer
 from gradlab.runs.remedies.run import Remedies
-from gradlab.runs.remedies.values import CLIPPED, SMOOTH, Key, Pair, Value, extended
+from gradlab.runs.remedies.values import (
+    BASELINE,
+    CLIPPED,
+    SMOOTH,
+    STEPS,
+    TIME,
+    Key,
+    Pair,
+    Value,
+    extended,
+    longer,
+)
 from gradlab.verdicts.remedies.sentences import setting, verdict
 
 H = 3

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from gradlab.runs.comparison import compared
-from gradlab.verdicts.remedies.variance_and_bias import OfProfiles, remedy
+from gradlab.verdicts.remedies.sentences import OfProfiles, remedy
 from tests.runs.planted_pairs import profile as paired
 from tests.verdicts.planted_profiles import planted
 

@@ -9,7 +9,7 @@ import numpy as np
 from gradlab.choice import Choice, Contender, Mixing
 from gradlab.statistics.intervals import Interval
 from gradlab.statistics.mixing import Weights
-from gradlab.verdicts.measurement.weights import weights
+from gradlab.verdicts.measurement.sources import weights
 
 
 def contender(name: str, mse: float, saved=None, against=(0.5, 0.7)) -> Contender:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from gradlab.runs.one_step import TRUE_CELL
+from gradlab.runs.realised import TRUE_CELL
 from gradlab.runs.rehearsal import Rule, judged
 from gradlab.verdicts.advice import advise
 from gradlab.verdicts.facts import facts

@@ -3,6 +3,8 @@
 Lines are for logs: one when a stage begins, with its predicted price; one when it ends, with its
 time and the rest of the plan; one every 15 s in between. These come from a thread of their own, so
 that a stage which reports nothing for minutes is still seen to be at work.
+
+Warnings of gradlab as one line, like every other message.
 """
 
 from __future__ import annotations
@@ -21,6 +23,10 @@ from gradlab.wording import duration
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
+import warnings
+from typing import Any
+
+from gradlab.errors import Doubtful
 
 EVERY = 15.0  # seconds between two lines of a long stage
 
@@ -216,3 +222,21 @@ def _drawn() -> Iterator[Bars]:
     )
     with Bars(*columns, console=Console(stderr=True)) as shown:
         yield shown
+
+
+@contextmanager
+def in_one_line() -> Iterator[None]:
+    """Inside, gradlab's warnings are single lines; warnings of other packages stay as they are."""
+    before = warnings.showwarning
+
+    def show(message: Any, category: type[Warning], *rest: Any, **more: Any) -> None:
+        if issubclass(category, Doubtful):
+            standard_error(f"gradlab: note: {message}")
+        else:
+            before(message, category, *rest, **more)
+
+    warnings.showwarning = show
+    try:
+        yield
+    finally:
+        warnings.showwarning = before

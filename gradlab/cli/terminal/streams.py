@@ -1,11 +1,16 @@
-"""Standard streams that are closed, full or without Unicode: a command's work goes on.
+r"""Standard streams that are closed, full or without Unicode: a command's work goes on.
 
 closed (`>&-`)                 the null device stands in: else the next file to be opened, a run
                                perhaps, would be what prints are written to
 reader gone (`| head -1`)      the rest is dropped, the exit code is that of the work
 standard output full           one line on standard error, exit code 1; what is saved stays
 standard error full or gone    messages are dropped, the work goes on
-no UTF-8 (`LANG=C`)            a sign that it lacks is escaped: θ is \\u03b8
+no UTF-8 (`LANG=C`)            a sign that it lacks is escaped: θ is \u03b8
+
+Ctrl-C and SIGTERM, which both end a command by KeyboardInterrupt.
+
+Finished work is saved and no file is left half-written. Exit codes are 130 and 143 (128 + the
+signal's number).
 """
 
 from __future__ import annotations
@@ -14,9 +19,45 @@ import codecs
 import contextlib
 import io
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
+from types import FrameType
 from typing import Any, final
+
+ENDING = (signal.SIGINT, signal.SIGTERM)
+
+
+@contextlib.contextmanager
+def terminable() -> Iterator[list[int]]:
+    """Inside, SIGTERM raises KeyboardInterrupt; yields the list of received signals."""
+    received: list[int] = []
+
+    def end(number: int, _: FrameType | None) -> None:
+        received.append(number)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield received
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """Inside, both signals wait: C extensions that are interrupted while imported fail
+    strangely."""
+    pressed: list[int] = []
+    before = [signal.signal(each, lambda number, _: pressed.append(number)) for each in ENDING]
+    try:
+        yield
+    finally:
+        for number, handler in zip(ENDING, before, strict=True):
+            signal.signal(number, handler)
+    if pressed:
+        signal.raise_signal(pressed[0])
+
 
 FAILED = 1
 ESCAPED = "backslashreplace"

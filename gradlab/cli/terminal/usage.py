@@ -1,18 +1,160 @@
-"""From words of a command line to a command; an error of the parser is one line of text."""
+"""From words of a command line to a command; an error of the parser is one line of text.
+
+`--help`: the question that a command answers, its usage, arguments, options and two examples.
+
+Question, remarks and examples (its indented lines) are the docstring of the command's class; the
+rows of arguments are tyro's, wrapped again so that no line is longer than 80 columns.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import inspect
 import io
 import re
-from collections.abc import Sequence
-from typing import Any
+import shutil
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, get_args
 
 import tyro
 from tyro.conf import FlagCreatePairsOff
 
-from gradlab.cli.terminal import help_page
+from gradlab.cli.terminal.answer import bold
 from gradlab.errors import InputError
+
+WIDEST, NARROWEST, COLUMN = 80, 48, 20  # columns; where explanations begin
+TITLES = {"positional arguments": "Arguments", "options": "Options"}
+FRAME = re.compile(r"^[─\-+╭╮╰╯]+$")
+_DEFAULT = re.compile(r" ?\((default|repeatable|required)(?:: ?(.*))?\)$")
+_NONE = ("None", "False", "")  # what "Default: …" in the words of an option says better
+
+QUESTION = "How good is your policy gradient?"
+END = (
+    "`gradlab COMMAND --help` shows the options of a command and two examples, "
+    "`gradlab --version` the version."
+)
+
+
+def show(commands: Any, word: str, page: str) -> None:
+    """Print the help of the command `word`, or of the program where it is none.
+
+    Args:
+        commands: a union of dataclasses, each under the name of its subcommand.
+        page: what tyro prints.
+    """
+    by_name = {mark.name: row.__origin__ for row in get_args(commands) for mark in row.__metadata__}
+    command = by_name.get(word)
+    first, *others = of_command(word, command, page) if command else of_program(by_name)
+    bold(first)
+    print("\n".join(others))
+
+
+def of_program(commands: Mapping[str, type]) -> Iterator[str]:
+    """Lines of `gradlab --help`: every command with its question."""
+    yield QUESTION
+    yield from ("", "usage: gradlab COMMAND [options]", "", "Commands:")
+    for name, command in commands.items():
+        yield from _row(name, _paragraphs(command)[0], 11)
+    yield from ("", *_wrapped(END))
+
+
+def of_command(name: str, command: type, page: str) -> Iterator[str]:
+    """Lines of `gradlab NAME --help`.
+
+    Args:
+        page: what tyro prints.
+    """
+    question, *remarks = _paragraphs(command)
+    sections = _sections(page)
+    words = " ".join(
+        invocation
+        for title, rows in sections.items()
+        for invocation, text in rows
+        if title == "Arguments" or text.endswith("Required.")
+    )
+    yield from _wrapped(question)
+    yield from ("", *_wrapped(f"usage: gradlab {name} {words} [options]".replace("  ", " ")))
+    for remark in remarks:
+        yield from ("", *_wrapped(remark))
+    for title, rows in sections.items():
+        yield from ("", f"{title}:")
+        for invocation, text in rows:
+            yield from _row(invocation, text, COLUMN)
+    yield from ("", "Examples:", *(f"  {each}" for each in examples(command)))
+
+
+def examples(command: type) -> list[str]:
+    """The indented lines of a command's docstring."""
+    lines = (inspect.getdoc(command) or "").splitlines()
+    return [line.strip() for line in lines if line.startswith("    ")]
+
+
+def _paragraphs(command: type) -> list[str]:
+    blocks = (inspect.getdoc(command) or "").split("\n\n")
+    return [" ".join(block.split()) for block in blocks if not block.startswith("    ")]
+
+
+def _sections(page: str) -> dict[str, list[tuple[str, str]]]:
+    """Rows (invocation, explanation) of tyro's page by the title of their section."""
+    sections: dict[str, list[tuple[str, str]]] = {}
+    rows: list[tuple[str, str]] = []
+    for line in page.splitlines():
+        inside = line.strip("│|").rstrip()
+        text = inside.strip()
+        if text in TITLES:
+            rows = sections.setdefault(TITLES[text], [])
+        elif not text or FRAME.match(text) or not sections:
+            continue
+        elif inside.startswith("   ") and rows:
+            rows[-1] = (rows[-1][0], f"{rows[-1][1]} {text}".strip())
+        else:
+            invocation, _, first = text.partition("  ")
+            rows.append((invocation, first.strip()))
+    return {
+        title: [(_metavar(each), _explained(text, title)) for each, text in rows]
+        for title, rows in sections.items()
+    }
+
+
+def _metavar(invocation: str) -> str:
+    """An invocation without the None of its type: what is not given needs no name."""
+    return invocation.replace("{None,", "{").replace("{None}|", "").replace(",None}", "}")
+
+
+def _explained(text: str, title: str) -> str:
+    """An explanation that ends in its default, where it has one."""
+    if text == "show this help message and exit":
+        return "Show this page."
+    if not (end := _DEFAULT.search(text)):
+        return text
+    kind, value = end.groups()
+    text = text[: end.start()]
+    if kind == "repeatable":
+        return f"{text} May be repeated."
+    if kind == "required":
+        return text if title == "Arguments" else f"{text} Required."
+    if value in _NONE:
+        return text
+    return f"{text} Default: {value}."
+
+
+def _row(name: str, text: str, column: int) -> list[str]:
+    indent = " " * (column + 2)
+    lines = _wrapped(text, indent)
+    if len(name) >= column:
+        return [f"  {name}", *lines]
+    return [f"  {name:{column}}{lines[0].lstrip() if lines else ''}", *lines[1:]]
+
+
+def _wrapped(text: str, indent: str = "") -> list[str]:
+    columns = shutil.get_terminal_size().columns
+    width = max(NARROWEST, min(WIDEST, columns))
+    return textwrap.wrap(
+        text, width, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False,
+        break_long_words=False,
+    )  # fmt: skip
+
 
 LONGEST = 400  # characters
 _TYPES = re.compile(r"no type matching (.+?) could be instantiated from \['?(.*?)'?\]")
@@ -38,7 +180,7 @@ def parsed(commands: Any, words: Sequence[str]) -> Any:
             return tyro.cli(commands, prog="gradlab", args=words, config=config)
     except SystemExit as end:
         if not end.code:  # --help
-            help_page.show(commands, words[0], page.getvalue())
+            show(commands, words[0], page.getvalue())
             raise
         raise InputError(refusal(box.getvalue())) from None
 
@@ -48,7 +190,7 @@ def refusal(box: str) -> str:
     inside = [line.strip().strip("│|").strip() for line in box.splitlines()[1:]]
     sections: list[list[str]] = [[]]
     for line in inside:
-        if help_page.FRAME.match(line):
+        if FRAME.match(line):
             sections.append([])
         else:
             sections[-1].append(line)

@@ -4,30 +4,60 @@ Bias: substitutions into every estimator that differentiates a model along state
 out with θ in the first action. Variance: draws made again, one source of noise at a time, for
 every estimator. Horizons: 1 … H in equal ratios, at most eight, the one of the smallest MSE among
 them in the place of its nearest (never of the first or last).
+
+Variance of a gradient by source: policy noise, dynamics noise and ensemble members.
+
+For a gradient g(s, ε, ξ, m) of the start s, policy noise ε, dynamics noise ξ and members m,
+
+    V = Var_s E[g|s] + E Var_ε E[g|s, ε] + E Var_ξ E[g|s, ε, ξ] + E Var_m g      (total variance)
+
+where what is left once some draws are given follows from pairs that share them (primes: redrawn),
+
+    E Var[g | s, ε, ξ] = ½ E|g − g(m′)|²
+    E Var[g | s, ε]    = ½ E|g − g(ξ′, m′)|²
+    E Var[g | s]       = ½ E|g − g(ε′, ξ′, m′)|²
+
+and each source of noise adds the difference to the one above. The starts have the rest of V, so
+the sum is exact. What is not drawn changes no bit of g, and adds exactly 0.
+
+The substitutions of a saved run that kept none, made again from its task, policy and critic.
+
+Only what substitutions need is computed: starts and noise follow from the seed, the length of the
+truth and the horizons of smallest error are in the file.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
+import torch
+from torch import Tensor, nn
 
+from gradlab import provenance
 from gradlab.errors import InputError
-from gradlab.gradients.estimator import Estimator, first_horizon
-from gradlab.gradients.setting import Setting
+from gradlab.gradients import gram
+from gradlab.gradients.estimator import Estimator, checked, first_horizon, softened
 from gradlab.gradients.start_laws import visits
+from gradlab.gradients.starts import by_group, grouping
+from gradlab.gradients.tail import Setting
+from gradlab.gradients.weighted_terms import carried
+from gradlab.measurement.arguments import estimators_at, narrowed
 from gradlab.measurement.assembly import truth_values
 from gradlab.measurement.attribution.substitution import (
     CAUSES,
     MOST_HORIZONS,
     Substitutions,
+    detail,
     squared_bias_games,
     substitutions,
 )
-from gradlab.measurement.attribution.substitution_detail import detail
-from gradlab.measurement.attribution.variance_sources import DRAWS, added_variance
-from gradlab.progress import Progress
+from gradlab.measurement.problem import judged_at
+from gradlab.networks.interface import double_copy
+from gradlab.networks.mlp import CriticLike, as_critic
+from gradlab.progress import Progress, silent
 from gradlab.runs.profile import Profile
 from gradlab.runs.substitutions import (
     Cell,
@@ -37,11 +67,69 @@ from gradlab.runs.substitutions import (
     SubstitutionResults,
     rows_of,
 )
-from gradlab.statistics.moments import Estimate
+from gradlab.runs.trimmed_starts import trimmed_share
+from gradlab.statistics.moments import Estimate, sample_mean
 from gradlab.statistics.shapley import Game
-from gradlab.systems.recorded import Recorded
+from gradlab.systems.system import Recorded
 from gradlab.tasks import Task
 from gradlab.truth.truth import matched_truth
+from gradlab.user_code.calls import differentiating
+
+DRAWS = ("policy", "dynamics", "member")
+NUMBERS = 1 << 23  # of per-sample gradients held at once, for each of the four draws
+
+
+def added_variance(
+    estimator: Estimator, setting: Setting, horizons: Sequence[int]
+) -> list[dict[str, Estimate]]:
+    """What each of `DRAWS` adds to the trace of the per-sample covariance, at each horizon.
+
+    Args:
+        horizons: those of the estimator; its own horizon is not used.
+
+    Raises:
+        InputError: the estimator does not fit the policy or the starts.
+    """
+    begin = checked(estimator, setting.policy, setting.starts, setting.termination)
+    plain, policy = softened(estimator, setting.policy)
+    plain = replace(plain, tail=replace(plain.tail, horizon=max(horizons)))
+    step = max(1, NUMBERS // sum(p.numel() for p in policy.parameters()))
+    blocks = [
+        _products(plain, replace(setting, policy=policy, starts=rows), tuple(horizons))
+        for rows in begin.blocks(step)
+    ]
+    products = torch.cat(blocks, dim=2)  # [horizons, DRAWS, N]
+    label, size = grouping(begin)
+    return [
+        {
+            name: sample_mean(sums, size)
+            for name, sums in zip(DRAWS, by_group(of_horizon, label), strict=True)
+        }
+        for of_horizon in products
+    ]
+
+
+def _products(estimator: Estimator, setting: Setting, horizons: tuple[int, ...]) -> Tensor:
+    """What each of `DRAWS` adds to ½|g − g′|² of every sample, [horizons, DRAWS, N]."""
+    several = [
+        carried(
+            estimator, setting.policy, replace(setting.starts, redrawn=redrawn), horizons,
+            setting.seed, setting.termination,
+        )
+        for redrawn in _redrawn()
+    ]  # fmt: skip
+    added = []
+    for k in range(len(horizons)):
+        every = [gram.path_gradients(terms.jacobian, terms.costates[k]) for terms in several]
+        left = [0.5 * (every[-1] - gradient).square().sum(dim=1) for gradient in every]
+        added.append([more - less for more, less in pairwise(left)])
+    return torch.stack([torch.stack(shares) for shares in added])
+
+
+def _redrawn() -> list[frozenset[str]]:
+    """All noise, then one source of `DRAWS` less each time, then none."""
+    return [frozenset(DRAWS[k:]) for k in range(len(DRAWS) + 1)]
+
 
 RULE = (
     f"at most {MOST_HORIZONS} horizons, 1 … H in equal ratios, the estimator's MSE-best in the "
@@ -230,3 +318,53 @@ def _names(given: Sequence[str], letter: str, count: int) -> tuple[str, ...]:
     """One name per coordinate; an entropy term adds the action log π."""
     names = tuple(given) or tuple(f"{letter}{k}" for k in range(count))
     return names if len(names) == count else (*names, "log π")[:count]
+
+
+@differentiating
+def attributed_again(
+    profile: Profile,
+    task: Task,
+    policy: nn.Module,
+    critic: CriticLike,
+    *,
+    progress: Progress = silent,
+) -> Profile:
+    """The profile as `measure(task, policy, critic, attribute=True)` would have kept it.
+
+    Args:
+        task, policy, critic: those that were measured, with the default estimators and starts.
+
+    Raises:
+        InputError: they are others, or the run measured estimators or starts of the user's own.
+    """
+    config = profile.config
+    if "trim_starts" not in task.parameters:
+        task = narrowed(task, trimmed_share(config), config["starts"])
+    policy, critic = double_copy("policy", policy), as_critic(critic)
+    kind = config.get("truth", "matched")
+    chosen = estimators_at(
+        task, critic, None, config["horizon"], every=kind == "objective",
+        also=config.get("also", ()),
+    )  # fmt: skip
+    begin = judged_at(
+        task, policy, config["starts"], config.get("law", "start"), kind,
+        config["termination"], config["seed"],
+    )  # fmt: skip
+    now = {
+        "policy_hash": provenance.network_hash(policy),
+        "critic_hash": provenance.network_hash(critic),
+        "starts_hash": provenance.tensors_hash(begin.states, begin.weight, begin.group),
+    }
+    other = [name for name, value in now.items() if config.get(name, value) != value]
+    if other or set(profile.estimators) != set(chosen) or config.get("entropy"):
+        what = " and ".join(name.split("_")[0] for name in other) or "estimators"
+        raise InputError(
+            f"the run measured another {what}, so its substitutions cannot be made again: measure "
+            f"with attribute=True"
+        )
+    setting = Setting(
+        task.simulator, policy, begin, config["discount"], config["horizon"],
+        config["termination"], config["seed"],
+    )  # fmt: skip
+    world = World(task, setting, chosen, None)
+    return replace(profile, attribution=attributed(profile, world, progress))

@@ -19,9 +19,8 @@ from torch import Tensor, nn
 
 from gradlab.gradients import gram
 from gradlab.gradients.courses import Carried
-from gradlab.gradients.groups import Floats, by_group, exchangeable, grouping, stratum_rows
-from gradlab.gradients.path_gram import path_mean_gradients, path_squared_norms
-from gradlab.gradients.starts import Starts
+from gradlab.gradients.gram import path_mean_gradients, path_squared_norms
+from gradlab.gradients.starts import Floats, Starts, by_group, exchangeable, grouping, stratum_rows
 from gradlab.measurement.moments.grams import some_starts
 from gradlab.measurement.moments.sketches import (
     Sketch,

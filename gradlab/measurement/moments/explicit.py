@@ -16,14 +16,14 @@ from torch import Tensor
 
 from gradlab.gradients import gram
 from gradlab.gradients.estimator import Estimator, first_horizon
-from gradlab.gradients.groups import (
+from gradlab.gradients.starts import (
     Floats,
+    Starts,
     exchangeable,
     group_sums,
     grouping,
     stratum_rows,
 )
-from gradlab.gradients.starts import Starts
 from gradlab.measurement.moments.held import Held, group_blocks
 from gradlab.measurement.moments.sketches import (
     Sketch,

@@ -23,10 +23,9 @@ from torch import Tensor
 
 from gradlab.gradients import gram
 from gradlab.gradients.courses import Carried
-from gradlab.gradients.groups import exchangeable, group_sums, grouping
-from gradlab.gradients.starts import Starts
+from gradlab.gradients.starts import Starts, exchangeable, group_sums, grouping
 from gradlab.measurement.moments.held import group_blocks
-from gradlab.statistics.kernels import ActionProducts, Cell, GroupProducts, Kernels
+from gradlab.statistics.grams import ActionProducts, Cell, GroupProducts, Kernels
 
 FOLDS = 2
 HORIZONS = 8  # of one estimator, whose explicit gradients keep inner products: a tenth of the time

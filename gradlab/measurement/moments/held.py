@@ -17,10 +17,10 @@ from gradlab.gradients.courses import Carried, Course, Shared
 from gradlab.gradients.estimator import Estimator, first_horizon
 from gradlab.gradients.policy_jacobian import policy_jacobian
 from gradlab.gradients.rollout import LinearizedPath
-from gradlab.gradients.setting import Setting
+from gradlab.gradients.tail import Setting
 from gradlab.gradients.weighted_terms import carried
 from gradlab.systems.system import System
-from gradlab.truth.continued import of_starts
+from gradlab.truth.oracles import of_starts
 
 BYTES = 2e9  # kept of all estimators together
 

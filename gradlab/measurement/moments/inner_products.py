@@ -15,10 +15,8 @@ from torch import Tensor
 
 from gradlab.data.path import Path
 from gradlab.gradients import gram
-from gradlab.gradients.courses import Carried, path_with_jacobians
-from gradlab.gradients.cut import severed
+from gradlab.gradients.courses import Carried, path_with_jacobians, severed
 from gradlab.gradients.estimator import Estimator, first_horizon
-from gradlab.gradients.groups import by_group, group_count, grouping
 from gradlab.gradients.other_critics import OtherCritics
 from gradlab.gradients.policy_jacobian import PolicyJacobian, policy_jacobian
 from gradlab.gradients.rollout import (
@@ -27,9 +25,9 @@ from gradlab.gradients.rollout import (
     linearize_path,
     tail_gradient,
 )
-from gradlab.gradients.setting import Setting
-from gradlab.gradients.starts import Starts
+from gradlab.gradients.starts import Starts, by_group, group_count, grouping
 from gradlab.gradients.sweeps import action_gradients
+from gradlab.gradients.tail import Setting
 from gradlab.measurement.moments.along_paths import path_moments
 from gradlab.measurement.moments.explicit import SAMPLES, explicit_moments
 from gradlab.measurement.moments.grams import (
@@ -51,10 +49,9 @@ from gradlab.measurement.moments.sketches import (
     true_sketch,
 )
 from gradlab.progress import Progress, silent
-from gradlab.statistics.kernels import Kernels
+from gradlab.statistics.grams import Kernels
 from gradlab.statistics.moments import Moments, PairSums
-from gradlab.systems.recorded import Recorded
-from gradlab.systems.system import System
+from gradlab.systems.system import Recorded, System
 from gradlab.truth.truth import Truth
 
 WIDE = 4096  # parameters beyond which explicit gradients cost more than kernels of their steps

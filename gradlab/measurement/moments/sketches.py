@@ -1,7 +1,7 @@
 """A few hundred numbers per gradient that stand for all of θ: for signs and for tails.
 
     projections   v·G_i on random Gaussian directions v        `statistics.tails`
-    coordinates   (G_i)_p of parameters p drawn once           `statistics.signs`
+    coordinates   (G_i)_p of parameters p drawn once           `statistics.grams`
 
 Signs of 70 000 parameters for every horizon with every start left out would be 10¹⁰ numbers. Those
 of 256 drawn parameters are a sample: the share of all has a standard error of at most 0.03 beside
@@ -19,10 +19,10 @@ from torch import Tensor, nn
 
 from gradlab.data.noise import stream
 from gradlab.gradients import gram
-from gradlab.gradients.groups import group_sums
 from gradlab.gradients.policy_jacobian import PolicyJacobian
+from gradlab.gradients.starts import group_sums
+from gradlab.statistics.grams import SoftSigns, sign_agreement, soft_signs
 from gradlab.statistics.moments import Array, Estimate
-from gradlab.statistics.signs import SoftSigns, sign_agreement, soft_signs
 from gradlab.statistics.strata import Strata
 from gradlab.statistics.tails import DIRECTIONS, heavier, tail_index
 

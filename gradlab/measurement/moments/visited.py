@@ -27,17 +27,17 @@ from torch import Tensor, nn
 from gradlab.gradients import gram
 from gradlab.gradients.courses import Carried
 from gradlab.gradients.estimator import Estimator
-from gradlab.gradients.groups import (
+from gradlab.gradients.policy_jacobian import PolicyJacobian, policy_jacobian
+from gradlab.gradients.start_laws import check_alive, visits
+from gradlab.gradients.starts import (
+    Starts,
     by_group,
     exchangeable,
     group_count,
     grouping,
     stratum_rows,
 )
-from gradlab.gradients.policy_jacobian import PolicyJacobian, policy_jacobian
-from gradlab.gradients.setting import Setting
-from gradlab.gradients.start_laws import check_alive, visits
-from gradlab.gradients.starts import Starts
+from gradlab.gradients.tail import Setting
 from gradlab.measurement.moments.along_paths import difference
 from gradlab.measurement.moments.grams import Source, explicit_kernels, kept_horizons
 from gradlab.measurement.moments.held import Held

@@ -3,6 +3,12 @@
 Every test has a false-alarm rate of at most `ALPHA` over a whole run, however often it is made:
 test k has level α / (k (k + 1)), which sums to α over all k (a union bound, so that the tests may
 depend on each other).
+
+Alarms of the loop's own parts, which are checked where they happen (`gradlab.probe.parts`).
+
+They name causes. Where one is raised, a symptom such as an exploding critic comes second, and of
+several the one that lies upstream comes first: rows, the targets' algebra, who moved what, the
+actor's step, its density.
 """
 
 from __future__ import annotations
@@ -14,6 +20,23 @@ from typing import Any
 
 import numpy as np
 import scipy
+
+REPLACED = "another policy is trained"
+SWAPPED = "targets follow too fast"
+FROZEN = "targets do not move"
+OUTSIDE = "network moves without a step"
+LEAKED = "actor's steps move the critic"
+DESCENT = "actor's steps lower their objective"
+DISCOUNT = "wrong targets"
+ADVANTAGE = "wrong advantages"
+STORED = "stored rows differ"
+DENSITY = "wrong density"
+IMPLIED = "critic learns another reward"
+CAUSES = (
+    REPLACED, STORED, DISCOUNT, ADVANTAGE, OUTSIDE, SWAPPED, FROZEN, LEAKED, DESCENT, DENSITY,
+    IMPLIED,
+)  # fmt: skip
+
 
 ALPHA = 0.01
 FEWEST = 64  # starts from which intervals cover what they promise (`reports/coverage`)

@@ -18,10 +18,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from gradlab.probe.alarms.parts import IMPLIED
+from gradlab.probe.alarms.evidence import IMPLIED
 from gradlab.probe.isolation import undisturbed
-from gradlab.probe.parts.answers import Answer, off
 from gradlab.probe.parts.objectives import Twin
+from gradlab.probe.parts.recorder import Answer, off
 from gradlab.probe.parts.rows import Matched
 
 FIRST, APART, TIMES = 200, 100, 3  # updates: before the first verdict, and between two; in a row

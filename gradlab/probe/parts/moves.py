@@ -21,10 +21,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gradlab.probe.alarms.parts import FROZEN, LEAKED, OUTSIDE, REPLACED, SWAPPED
+from gradlab.probe.alarms.evidence import FROZEN, LEAKED, OUTSIDE, REPLACED, SWAPPED
 from gradlab.probe.isolation import say
-from gradlab.probe.parts.answers import Answer, off
 from gradlab.probe.parts.networks import CRITIC, Networks, held
+from gradlab.probe.parts.recorder import Answer, off
 
 LOOKS = 10
 FEWEST = 10  # looks, of which more than half must be at fault

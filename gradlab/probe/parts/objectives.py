@@ -23,9 +23,9 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from gradlab.probe.alarms.parts import DENSITY, DESCENT
+from gradlab.probe.alarms.evidence import DENSITY, DESCENT
 from gradlab.probe.isolation import copied, undisturbed, unwrapped, warn
-from gradlab.probe.parts.answers import Answer, off
+from gradlab.probe.parts.recorder import Answer, off
 from gradlab.probe.policy_calls import inert, limits_of, passing
 
 ROWS = 64  # of the batch

@@ -22,19 +22,26 @@ from torch.optim.optimizer import (
     register_optimizer_step_pre_hook,
 )
 
-from gradlab.probe.alarm_log import AlarmLog
 from gradlab.probe.alarms.evidence import Alarm
 from gradlab.probe.budget import GRACE, UNSEEN, Budget
 from gradlab.probe.critics import Passes, pushed
 from gradlab.probe.isolation import warn
-from gradlab.probe.parts.answers import Answer, off
 from gradlab.probe.parts.implied import Implied
 from gradlab.probe.parts.moves import ActorStep, NoStep, Step, Targets, Trained, Values, Window
 from gradlab.probe.parts.networks import CRITIC, Calls, Networks, held, modules
 from gradlab.probe.parts.objectives import Ear, Objective
+from gradlab.probe.parts.recorder import Answer, off
 from gradlab.probe.parts.rows import STORED, Drawn, Matched, Rows, check_lengths, matched, questions
-from gradlab.probe.parts.targets import ADDED, Advantages, Algebra, Rollout, check_rows, tensors
-from gradlab.probe.parts.weights import Weights
+from gradlab.probe.parts.targets import (
+    ADDED,
+    Advantages,
+    Algebra,
+    Rollout,
+    Weights,
+    check_rows,
+    tensors,
+)
+from gradlab.probe.row_sinks import AlarmLog
 
 if TYPE_CHECKING:
     from gradlab.probe.parts.recorder import Ring

@@ -6,18 +6,49 @@ Observations are kept as numbers of their bytes in float32 (as replays hold them
 take no room. Where a vector of environments resets by itself, the last observation of an episode is
 `final_obs` of the infos ("same step"), or what was returned, and the step after is no step of an
 episode ("next step").
+
+A check of a loop's parts: what it is asked, and its answer as one line of the log.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, final
+from math import nan
+from typing import Any, Literal, final
 
 import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
 from gradlab.errors import InputError
+
+State = Literal["sound", "fault", "waiting", "off"]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a check knows so far.
+
+    Attributes:
+        state: "waiting": too few looks; "off": the loop does not hand over what it needs.
+        proof: the number against its threshold in words; of "off" the reason and the way out.
+        value, threshold: NaN where there are none.
+        looks: that it rests on.
+        kind, message: of the alarm, where it is a fault; the message ends with where to look.
+    """
+
+    state: State
+    proof: str
+    value: float = nan
+    threshold: float = nan
+    looks: int = 0
+    kind: str = ""
+    message: str = ""
+
+
+def off(reason: str) -> Answer:
+    return Answer("off", reason)
+
 
 STEPS = 100_000
 FINAL = ("final_obs", "final_observation")

@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradlab.errors import InputError
-from gradlab.probe.alarms.parts import STORED as KIND
-from gradlab.probe.parts.answers import Answer, off
+from gradlab.probe.alarms.evidence import STORED as KIND
+from gradlab.probe.parts.recorder import Answer, off
 
 if TYPE_CHECKING:
     from gradlab.probe.parts.recorder import Found, Ring

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from gradlab.runs.probe.schema import KIND, tables
 from gradlab.storage import journal
-from gradlab.storage.headers import content_of, described
+from gradlab.storage.codec import content_of, described
 from gradlab.storage.journal_files import abandoned
 from gradlab.storage.journal_tables import Column, Table
 from gradlab.storage.records import Record

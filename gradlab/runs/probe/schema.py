@@ -17,9 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from gradlab.runs.probe.columns import ProbeColumn
+from gradlab.runs.probe.columns import ACTION, LAYER, VITALS, ProbeColumn
 from gradlab.runs.probe.measured_columns import CELLS, ENDS, MEASURED, STEPS
-from gradlab.runs.probe.update_columns import ACTION, LAYER, VITALS
 from gradlab.storage.journal_tables import Column, Table
 from gradlab.storage.records import Attribute
 

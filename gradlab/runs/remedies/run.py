@@ -29,7 +29,7 @@ import pandas as pd
 from gradlab.runs.remedies import tables
 from gradlab.runs.remedies.values import LABELS, NUMBERS, Cells, Pair
 from gradlab.storage import codec, records
-from gradlab.storage.headers import content_of, described, header
+from gradlab.storage.codec import content_of, described, header
 from gradlab.storage.records import Array, Record
 
 KIND = "remedies"

@@ -1,4 +1,7 @@
-"""Measured weights beside the rule's, as a table for figures."""
+"""Measured weights beside the rule's, as a table for figures.
+
+Outcomes of a measurement of weights, as numbers of a record and in words.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,18 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from gradlab.runs.training.measured_outcomes import SWITCHED
 from gradlab.runs.training.results import Floats, Training
 from gradlab.statistics.intervals import skewness_corrected
 from gradlab.statistics.moments import Estimate
+
+SWITCHED, KEPT, NO_TRUTH, LOST = range(4)
+OUTCOMES = (
+    "switched: shown to be better",
+    "kept: not shown to be worse",
+    "kept: no true gradient here",
+    "kept: the seed left the finite numbers",
+)
+
 
 FEWEST = 3  # seeds that make an interval
 SAME = 1e-6  # of a weight: closer weights have the same error

@@ -18,7 +18,7 @@ from gradlab.runs.probe import results
 from gradlab.runs.probe.results import Columns, ProbeRun
 from gradlab.runs.training import probe_tables
 from gradlab.runs.training.probe_tables import PREFIX
-from gradlab.storage.headers import described
+from gradlab.storage.codec import described
 from gradlab.storage.records import Array, Record
 
 

@@ -16,7 +16,7 @@ from gradlab.runs.probe.results import ProbeRun
 from gradlab.runs.training import probe_results
 from gradlab.statistics.seeds import aggregate
 from gradlab.storage import journal
-from gradlab.storage.headers import content_of, described
+from gradlab.storage.codec import content_of, described
 from gradlab.storage.records import Record
 
 Floats = NDArray[np.float64]

@@ -18,8 +18,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gradlab.statistics.bounds.ddppo import DDPPOConstants
-from gradlab.statistics.bounds.improvement import MAACConstants, MPGConstants, linear_growth
+from gradlab.statistics.bounds.improvement import (
+    DDPPOConstants,
+    MAACConstants,
+    MPGConstants,
+    linear_growth,
+)
 from gradlab.statistics.bounds.rp import RPConstants
 
 Array = NDArray[np.float64]

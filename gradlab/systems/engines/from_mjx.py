@@ -6,20 +6,47 @@ reverse mode exists. One iteration is not the solver's limit wherever constraint
 step may differ there from MuJoCo's own, while its Jacobians are those of the step that is made. On
 a slider's limit it is MuJoCo's to rounding under Euler, and off by 1e-2 under Runge-Kutta, where
 three iterations are MuJoCo's to rounding (`tests/engines/test_from_mjx.py`).
+
+MuJoCo models that another engine steps: what every such engine asks of one.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
 import mujoco
 
+from gradlab import validation
 from gradlab.errors import InputError, not_installed
 from gradlab.systems.engines.bridge import ROWS
 from gradlab.systems.engines.from_jax import JaxAlive, from_jax, in_float64
-from gradlab.systems.engines.mujoco_models import checked
 from gradlab.systems.system import System
+
+
+def checked(model: Any, reward: Any, frame_skip: Any, iterations: Any) -> mujoco.MjModel:
+    """A copy of the model with so many iterations of the constraint solver.
+
+    Raises:
+        InputError: an argument is wrong, or a state is more than (qpos, qvel).
+    """
+    validation.instance("model", model, mujoco.MjModel, "a mujoco.MjModel")
+    validation.whole("frame_skip", frame_skip, 1)
+    validation.whole("iterations", iterations, 1)
+    if not callable(reward):
+        raise InputError(
+            f"reward is {validation.shown(reward)}, expected a function (state, action, next_state)"
+        )
+    for name, count in {"activations": model.na, "motion-capture bodies": model.nmocap}.items():
+        if count:
+            raise InputError(
+                f"model has {count} {name}: a state is (qpos, qvel) here, without them"
+            )
+    shortened = copy.deepcopy(model)
+    shortened.opt.iterations = iterations
+    return shortened
+
 
 Reward = Callable[[Any, Any, Any], Any]
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from gradlab import validation
 from gradlab.errors import InputError
-from gradlab.systems.engines.mujoco_models import checked
+from gradlab.systems.engines.from_mjx import checked
 from gradlab.systems.function import AliveFunction, from_function
 from gradlab.systems.system import System
 

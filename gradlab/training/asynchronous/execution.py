@@ -1,26 +1,204 @@
-"""A run whose work is done by several processes (`training.run.Execution`)."""
+"""A run whose work is done by several processes (`training.run.Execution`).
+
+Learners from the optimiser's side: gradients are begun, wait in a queue, and are applied.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import final
+from dataclasses import dataclass, replace
+from typing import Any, final
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gradlab.data.replay import Batch
 from gradlab.storage.journal import Journal
-from gradlab.training.asynchronous.choice import Asynchronous
+from gradlab.training.asynchronous.choice import ROLES, Asynchronous
 from gradlab.training.asynchronous.experience import Actors, Buffers
-from gradlab.training.asynchronous.gradients import Optimiser
-from gradlab.training.asynchronous.messages import packed
+from gradlab.training.asynchronous.messages import (
+    Answer,
+    Arrays,
+    Asked,
+    networks_of,
+    packed,
+    tensors,
+)
 from gradlab.training.asynchronous.supervision import Note, PendingCall, Supervised, Supervisor
-from gradlab.training.asynchronous.window import Window
-from gradlab.training.asynchronous.work import Work
+from gradlab.training.asynchronous.work import Job, Window, Work, ends_use, first_of, following
 from gradlab.training.collection import Ended
+from gradlab.training.learner import Update, common
 from gradlab.training.run import HERE, Execution
 from gradlab.training.state import Run, environments_of
-from gradlab.training.update import Update
 from gradlab.workers import Pool
 from gradlab.workers.local import LocalPool
+
+CRITIC = ("critic_loss", "value", "critic_norm")
+
+
+@dataclass(frozen=True, eq=False)
+class Begun:
+    """A gradient that a learner computes or has computed.
+
+    Attributes:
+        version: steps that its network had made when it was begun.
+    """
+
+    learner: int
+    job: Job
+    version: int
+    call: PendingCall
+
+
+@final
+class Optimiser:
+    """The networks of a run follow gradients of its learners."""
+
+    def __init__(self, supervisor: Supervisor, run: Run, work: Work, buffers: Buffers) -> None:
+        assert run.settings.asynchronous is not None
+        self._supervisor, self._work, self._buffers = supervisor, work, buffers
+        self._choice, self._row = run.settings.asynchronous, run.algorithm
+        self._learners = [
+            Supervised(supervisor, f"learner {k}", "learner", ())
+            for k in range(self._choice.learners)
+        ]
+        self._under_way: list[Begun] = []  # in the order in which they were begun
+        self._queue: deque[Begun] = deque()
+        self._versions = dict.fromkeys(ROLES, 0)  # steps so far
+        self._networks: Arrays | None = None  # as they are now
+
+    def update(self, run: Run) -> Update:
+        """Apply gradients until an update is complete: the critics' and, every `delay` uses of a
+        batch, the policy's after it."""
+        while True:
+            if self._choice.deterministic:
+                self._receive_in_order(run)
+            else:
+                self._receive_as_they_come(run)
+            update = self._apply(run, self._queue.popleft())
+            if update is not None:
+                return update
+
+    def recall(self) -> None:
+        """Gradients that are not applied are computed again later, at the networks of then."""
+        for begun in reversed([*self._queue, *self._under_way]):
+            self._work.jobs[begun.learner] = begun.job
+            begun.call.drop()
+        self._queue.clear()
+        self._under_way.clear()
+
+    def networks(self, run: Run) -> Arrays:
+        """As they are now, the same object as long as they are."""
+        if self._networks is None:
+            self._networks = networks_of(run.learner)
+        return self._networks
+
+    def _receive_in_order(self, run: Run) -> None:
+        """Until one gradient more has arrived than may wait, each after those begun before it."""
+        self._begin(run)
+        while len(self._queue) <= self._choice.queue:
+            self._under_way[0].call.result()
+            self._arrived(self._under_way[0])
+            self._begin(run)
+
+    def _receive_as_they_come(self, run: Run) -> None:
+        """Those that have arrived, or the next."""
+        self._begin(run)
+        by_call = {id(begun.call): begun for begun in self._under_way}
+        calls = [begun.call for begun in self._under_way]
+        for call in self._supervisor.ended(calls, 0.0 if self._queue else None):
+            self._arrived(by_call[id(call)])
+        self._begin(run)
+
+    def _arrived(self, begun: Begun) -> None:
+        """It waits from now on; its learner has the next gradient of its batch to compute."""
+        self._under_way.remove(begun)
+        self._queue.append(begun)
+        answer: Answer = begun.call.value
+        batch = begun.job.batch
+        if answer.targets is not None:
+            batch = batch | {"cached_targets": answer.targets}
+        job = following(self._row, replace(begun.job, batch=batch))
+        if job is None:
+            del self._work.jobs[begun.learner]
+        else:
+            self._work.jobs[begun.learner] = job
+
+    def _begin(self, run: Run) -> None:
+        """Give work to every learner whose gradient has been applied or has room in the queue."""
+        waiting = list(self._queue)[self._choice.queue :]
+        busy = {begun.learner for begun in (*self._under_way, *waiting)}
+        for learner in range(len(self._learners)):
+            if learner not in busy:
+                self._under_way.append(self._begun(run, learner))
+
+    def _begun(self, run: Run, learner: int) -> Begun:
+        if learner not in self._work.jobs:
+            number, batch = self._buffers.next(run)
+            self._work.jobs[learner] = first_of(run.algorithm, number * run.algorithm.reuse, batch)
+        job, networks = self._work.jobs[learner], self.networks(run)
+        targets, weights = job.batch.get("cached_targets"), run.learner.weights(run.iteration)
+        asked = Asked(job.role, job.number, job.columns, targets, weights)
+        call = self._learners[learner].call("gradient", lambda: (networks, asked))
+        return Begun(learner, job, self._versions[job.role], call)
+
+    def _apply(self, run: Run, begun: Begun) -> Update | None:
+        """One step of the critics or the policy; the update, if it is complete."""
+        job, answer, learner = begun.job, begun.call.value, run.learner
+        lag = self._versions[job.role] - begun.version
+        self._work.window.gradient(job.role, lag, begun.learner, answer.seconds)
+        self._versions[job.role] += 1
+        self._networks = None
+        learner.set_rates(run.iteration)
+        policy = None
+        if job.role == "critic":
+            self._work.critics[begun.learner] = self._critic_step(run, answer)
+        else:
+            policy = self._policy_step(run, job, answer)
+        if not ends_use(self._row, job):
+            return None
+        learner.move_targets(run.iteration, policy is not None)
+        return self._ended(run, self._work.critics.pop(begun.learner, None), policy, answer)
+
+    def _critic_step(self, run: Run, answer: Answer) -> dict[str, Tensor]:
+        trained = run.learner.trained_critic
+        assert trained is not None and answer.value is not None
+        norm = trained.follow(_on(run, answer.gradients), run.algorithm.critics)
+        loss, value = _on(run, [answer.loss, answer.value])
+        seconds = torch.tensor(answer.seconds, dtype=torch.float64)
+        return dict(zip((*CRITIC, "seconds"), (loss, value, norm, seconds), strict=True))
+
+    def _policy_step(self, run: Run, job: Job, answer: Answer) -> Tensor:
+        """The norm of the policy's gradient, [E]."""
+        norm = run.learner.trained_policy.follow(_on(run, answer.gradients))
+        batch = {name: x.to(run.learner.device) for name, x in tensors(job.columns).items()}
+        run.learner.update_temperature(job.number, Batch(**batch))
+        return norm
+
+    def _ended(
+        self, run: Run, critic: dict[str, Tensor] | None, policy: Tensor | None, answer: Answer
+    ) -> Update:
+        learner, acted = run.learner, policy is not None
+        zeros = torch.zeros(len(learner.seeds), device=learner.device, dtype=learner.dtype)
+        loss, value, critic_norm = (
+            zeros if critic is None else critic[name].to(zeros) for name in CRITIC
+        )
+        return Update(
+            loss, value, critic_norm, policy, _on(run, [answer.loss])[0] if acted else None,
+            common(learner.weights(run.iteration)), answer.horizon,
+            0.0 if critic is None else float(critic["seconds"]), answer.seconds if acted else 0.0,
+            None if learner.tuned is None else learner.tuned.value[:, 0].clone(),
+        )  # fmt: skip
+
+
+def _on(run: Run, values: Sequence[NDArray[Any]]) -> tuple[Tensor, ...]:
+    """On the device of the networks."""
+    return tuple(torch.from_numpy(np.require(x, None, "W")).to(run.learner.device) for x in values)
+
 
 TABLE = "asynchrony"
 

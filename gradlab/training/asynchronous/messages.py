@@ -16,7 +16,7 @@ from torch import Tensor
 from gradlab.errors import InputError, one_line
 from gradlab.training.asynchronous.choice import Role
 from gradlab.training.learner import Learner
-from gradlab.training.parts.weights import Floats
+from gradlab.training.parts.context import Floats
 from gradlab.training.state import Run
 
 Arrays = dict[str, NDArray[Any]]

@@ -17,7 +17,7 @@ from gradlab.statistics.moments import Estimate, combine
 from gradlab.storage.journal_tables import Column, Table
 from gradlab.training.algorithms import Algorithm
 from gradlab.training.measured.switching import By, Errors, Proposal
-from gradlab.training.parts.weights import Floats, MeasuredWeights
+from gradlab.training.parts.context import Floats, MeasuredWeights
 
 STATUSES = ("none", "imprecise", "cut", "converged")
 SEED, EACH = ("seed",), ("seed", "horizon")

@@ -24,14 +24,14 @@ from torch import nn
 from gradlab.errors import InputError
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.tail import Tail
-from gradlab.measurement.shared_truth import SharedTruth, shared_truth
+from gradlab.measurement.assembly import SharedTruth, shared_truth
 from gradlab.statistics.moments import Estimate
 from gradlab.storage.journal_tables import Column, Table
 from gradlab.systems.system import System
 from gradlab.tasks import Task
 from gradlab.training.algorithms import MIXTURE, Algorithm
 from gradlab.training.first_networks import without_jacobians
-from gradlab.training.measured import row_errors, row_starts
+from gradlab.training.measured import row_errors, row_gradients
 from gradlab.training.measured.row_errors import DYNAMICS, ENDS, QUANTITIES
 from gradlab.training.parts.critics import Q
 from gradlab.training.settings import Settings
@@ -63,10 +63,11 @@ def check(algorithm: Algorithm, settings: Settings, task: Task) -> None:
             f"estimators against an unrolled truth: leave it out"
         )
     paths = algorithm.source.steps // max(algorithm.horizons[0], 1)
-    if algorithm.loss.paths and paths * settings.agents < row_starts.FEWEST:
+    if algorithm.loss.paths and paths * settings.agents < row_gradients.FEWEST:
+        fewest = row_gradients.FEWEST
         raise InputError(
             f"{wanted} {algorithm.name} is measured on its newest paths, which are {paths} of each "
-            f"of the {settings.agents} agents: take agents={row_starts.FEWEST} or more, or {leave}"
+            f"of the {settings.agents} agents: take agents={fewest} or more, or {leave}"
         )
 
 
@@ -75,14 +76,14 @@ def described(algorithm: Algorithm, settings: Settings) -> dict[str, str]:
     task's starts."""
     if not measured(algorithm, settings) or _is_mixture(algorithm):
         return {}
-    return {"gradient_law": row_starts.law(algorithm)}
+    return {"gradient_law": row_gradients.law(algorithm)}
 
 
 def horizons(algorithm: Algorithm) -> tuple[int, ...]:
     """Those whose gradient is measured."""
     if _is_mixture(algorithm):
         return tuple(term.horizon for term in algorithm.terms if not term.way.every)
-    return tuple(term.horizon for term in row_starts.measured_terms(algorithm))
+    return tuple(term.horizon for term in row_gradients.measured_terms(algorithm))
 
 
 def _is_mixture(algorithm: Algorithm) -> bool:

@@ -4,7 +4,7 @@
     S    the same with the simulator in the model's place: same horizon, critic and noise of actions
     M    the same with the simulator's states and the model's Jacobians
     T    the simulator's own, of the same return — soft where the row's is, at the row's temperature
-         — with θ in the same actions, unrolled to convergence (`truth.early_actions`) or by score
+         — with θ in the same actions, unrolled to convergence (`truth.by_blocks`) or by score
          functions (`truth.score_actions`)
 
     relative_mse, …           G against T
@@ -35,10 +35,9 @@ from torch import Tensor
 from gradlab.data.noise import child
 from gradlab.data.replay import Batch
 from gradlab.errors import InputError
-from gradlab.gradients.setting import Setting
 from gradlab.gradients.starts import as_starts
-from gradlab.networks.entropy import WithLogProb
-from gradlab.networks.policies import Gaussian
+from gradlab.gradients.tail import Setting
+from gradlab.networks.policies import Gaussian, WithLogProb
 from gradlab.statistics.comparison import difference
 from gradlab.statistics.intervals import interval
 from gradlab.statistics.moments import Estimate, Moments, PairSums, estimates, pair_mean
@@ -48,28 +47,32 @@ from gradlab.training.algorithms import Algorithm
 from gradlab.training.alone import alone
 from gradlab.training.draws import Draws
 from gradlab.training.learner import Learner
-from gradlab.training.measured import row_starts
+from gradlab.training.measured import row_gradients
 from gradlab.training.measured.columns import STATUSES
 from gradlab.training.measured.row_gradients import (
-    StartGradients,
-    in_trained_weights,
-    start_gradients,
-)
-from gradlab.training.measured.row_starts import (
     FEWEST,
     USE,
+    StartGradients,
     carrying,
+    in_trained_weights,
     measured_terms,
     rows_of,
     samples,
+    start_gradients,
 )
 from gradlab.training.members import unstacked
-from gradlab.training.models.seed_models import Model, deals, in_dtype, of_seed
-from gradlab.training.models.true_states import TrueStates, TrueSteps
+from gradlab.training.models.seed_models import (
+    Model,
+    TrueStates,
+    TrueSteps,
+    deals,
+    in_dtype,
+    of_seed,
+)
+from gradlab.training.parts.context import Floats
 from gradlab.training.parts.policy_losses import Term
-from gradlab.training.parts.weights import Floats
 from gradlab.training.state import Run
-from gradlab.truth.early_actions import EarlyTruth, early_truth
+from gradlab.truth.by_blocks import EarlyTruth, early_truth
 from gradlab.truth.score_actions import ScoreTruth, score_truth
 
 QUANTITIES = ("bias2", "variance", "mse", "relative_mse", "cosine")
@@ -103,7 +106,7 @@ def row(run: Run) -> dict[str, Any]:
     """One row of the table; NaN for a seed that left the finite numbers."""
     begun, terms = time.monotonic(), measured_terms(run.algorithm)
     finite, columns = run.learner.finite(), dict[str, Any]()
-    batches = row_starts.batches(run)
+    batches = row_gradients.batches(run)
     reasons = []
     for seed in np.flatnonzero(finite):
         own = _of_seed(run, int(seed), batches, terms)

@@ -32,10 +32,10 @@ from gradlab.training.draws import Draws
 from gradlab.training.learner import Learner
 from gradlab.training.members import Network
 from gradlab.training.models.seed_models import model_step
+from gradlab.training.parts.context import FixedWeights, MeasuredWeights, Steer, Steered
 from gradlab.training.parts.critics import Q
 from gradlab.training.parts.policy_losses import FromStarts, Mixture, Term
 from gradlab.training.parts.targets import within
-from gradlab.training.parts.weights import FixedWeights, MeasuredWeights, Steer, Steered
 from gradlab.training.trained import under
 from gradlab.truth.oracles import effective_horizon
 

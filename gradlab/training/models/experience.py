@@ -15,11 +15,9 @@ import torch
 from torch import Tensor
 
 from gradlab.data.replay import Replay
-from gradlab.data.trajectories import Trajectories
-from gradlab.data.transitions import from_rows, joined
+from gradlab.data.trajectories import Trajectories, from_rows, joined
 from gradlab.errors import InputError
-from gradlab.fitting.losses import Rows
-from gradlab.fitting.standardising import standardised
+from gradlab.fitting.losses import Rows, standardised
 
 PIECE = 10  # steps of one environment that are held out together
 ONE_IN = 10

@@ -8,7 +8,22 @@ by the law of `systems.learned`: gradients have the expectation that is measured
 
 With two models (DDPPO) the second ones are dealt to the rows by a column of their own. Chained
 along given states, their Jacobians have the products of their means for expectation, which are
-those of `systems.two_models`.
+those of `systems.learned`.
+
+Slopes of all transitions of a batch at once: ∂(s′, r)/∂(s, a), [E, N, ds + 1, ds + da].
+
+    simulator_slopes   its certified Jacobians, by one `linearize` of every step and environment
+    model_slopes       those of a model's mean, at the simulator's states        (DMO; RP-DR, SVG)
+
+No state is stepped to again: both are taken at the transitions as they were collected.
+
+The simulator in the place of a model, with its own Jacobians or with the model's.
+
+    TrueSteps     s′, r of the simulator, and its derivatives: autograd's, or certified ones
+    TrueStates    s′, r of the simulator, the derivatives of the model's mean at the same (s, a)
+
+A policy loss that is given them follows the gradient that it would follow were the model exact, or
+were its states exact: differences between these are what its states and its Jacobians make.
 """
 
 from __future__ import annotations
@@ -22,7 +37,7 @@ from torch import Tensor
 from gradlab.data.replay import Batch
 from gradlab.networks.gaussian_ensemble import Numbers, Prediction, predict
 from gradlab.systems.function import AliveFunction, survivors
-from gradlab.systems.system import Transition
+from gradlab.systems.system import System, Transition
 
 # Numbers that every member has of its own, beside its layers.
 MEMBERS = ("input_mean", "input_std", "target_mean", "target_std", "low", "high")
@@ -221,3 +236,96 @@ def dealt(numbers: Numbers, seeds: int, x: Tensor, rank: Tensor) -> Prediction:
         return rows.gather(1, back[..., None].expand(-1, -1, outputs)).flatten(0, 1)
 
     return Prediction(collected(predicted.mean), collected(predicted.std))
+
+
+@torch.no_grad()
+def simulator_slopes(simulator: System, batch: Batch) -> Tensor:
+    """At the noise with which each transition was made, where the batch has it."""
+
+    def rows(values: Tensor) -> Tensor:
+        return values.detach().flatten(0, 1).double().cpu()
+
+    noise = None if batch.dynamics_noise is None else rows(batch.dynamics_noise)
+    at = simulator.linearize(rows(batch.state), rows(batch.action), noise)
+    after = torch.cat([at.A, at.B], dim=2)
+    reward = torch.cat([at.r_s, at.r_a], dim=1)
+    joint = torch.cat([after, reward[:, None]], dim=1)
+    return joint.to(batch.state).view(*batch.state.shape[:2], *joint.shape[1:])
+
+
+def model_slopes(model: Model, batch: Batch, noise: Tensor | None) -> Tensor:
+    """Of the mean of a learned model, or of any system without its noise.
+
+    Args:
+        noise: [E, N, ·], deals the members of ensembles to the rows; None: there are none.
+    """
+    with torch.enable_grad():
+        state, action = (x.detach().clone().requires_grad_() for x in (batch.state, batch.action))
+        after, reward, _ = model_step(model, state, action, at_mean(model, noise))
+        outputs = torch.cat([after, reward[..., None]], dim=2)
+        sweeps = [
+            torch.autograd.grad(
+                output.sum(), (state, action), retain_graph=True, materialize_grads=True
+            )
+            for output in outputs.unbind(dim=2)
+        ]
+    return torch.stack([torch.cat(sweep, dim=2) for sweep in sweeps], dim=2)
+
+
+@dataclass(frozen=True, eq=False)
+class TrueSteps:
+    """See above.
+
+    Attributes:
+        spare: further columns of noise, which it leaves alone: with as many as `TrueStates` has,
+            both make the same states.
+    """
+
+    simulator: System
+    spare: int = 0
+
+    @property
+    def noise_dim(self) -> int:
+        return self.simulator.noise_dim + self.spare
+
+    def step(self, state: Tensor, action: Tensor, noise: Tensor | None = None) -> Transition:
+        noise = None if noise is None else noise[:, : self.simulator.noise_dim]
+        if self.simulator.differentiable:
+            return self.simulator.step(state, action, noise)
+        s, a = state.detach(), action.detach()
+        after, slope = self.simulator.step(s, a, noise), self.simulator.linearize(s, a, noise)
+        ds, da = state - s, action - a
+        moved = torch.einsum("nij,nj->ni", slope.A, ds) + torch.einsum("nij,nj->ni", slope.B, da)
+        gained = (slope.r_s * ds).sum(dim=1) + (slope.r_a * da).sum(dim=1)
+        return Transition(after.state + moved, after.reward + gained, after.alive)
+
+
+@dataclass(frozen=True, eq=False)
+class TrueStates:
+    """See above. The simulator's noise comes first, then what deals the model's members."""
+
+    simulator: System
+    model: Model
+
+    @property
+    def deals(self) -> int:
+        """As of `seed_models.deals`."""
+        return deals(self.model)
+
+    @property
+    def noise_dim(self) -> int:
+        return self.simulator.noise_dim + self.deals
+
+    def step(self, state: Tensor, action: Tensor, noise: Tensor | None = None) -> Transition:
+        true = dealing = None
+        if noise is not None:
+            width = self.simulator.noise_dim
+            true, dealing = noise[:, :width], dealing_alone(self.model, noise[:, width:])
+        with torch.no_grad():
+            after = self.simulator.step(state.detach(), action.detach(), true)
+        guess = self.model.step(state, action, dealing)
+        return Transition(
+            after.state + guess.state - guess.state.detach(),
+            after.reward + guess.reward - guess.reward.detach(),
+            after.alive,
+        )

@@ -2,21 +2,143 @@
 
 Policies and critics appear as functions, so that a target or a loss knows neither optimisers nor
 how networks are stacked. Everything has a leading axis [E] of seeds.
+
+The weights that a mixture of horizons may have: fixed, a rule of the papers, measured, or as
+steering decides.
+
+How critics are fitted to the target of a batch: values with one method.
+
+    Passes(1, 1)   one step of Adam on the whole batch             (MPG, TD3, SAC, MBPO)
+    Passes(k, m)   k passes over it, each of m steps on its rows in a new order       (SHAC)
+
+Targets are computed once for a batch, before its first step. Orders follow from the seed and the
+iteration.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from gradlab.data.replay import Batch
+from gradlab.errors import InputError
+from gradlab.statistics.mixing import MpgJournalWeights, MpgWeights
 from gradlab.systems.system import System
 from gradlab.training.draws import Draws
+from gradlab.training.measured.switching import By
 from gradlab.training.models.seed_models import Model
+
+
+@dataclass(frozen=True)
+class Passes:
+    """See above.
+
+    Attributes:
+        epochs: passes over a batch; parts: steps of a pass, each on its share of the rows.
+    """
+
+    epochs: int = 1
+    parts: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "parts"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise InputError(f"{name} is {value!r}, expected an integer from 1")
+
+    @property
+    def name(self) -> str:
+        """What `gradlab list algorithms` adds to the target, or ""."""
+        return "" if self == Passes() else f"{self.epochs} passes in {self.parts} parts"
+
+    def __call__(
+        self, draws: Draws, iteration: int, batch: Batch, target: Tensor
+    ) -> Iterator[tuple[Batch, Tensor]]:
+        """Rows and targets of each step; batch: [E, N, ·], target: [E, N]."""
+        if self == Passes():
+            yield batch, target
+            return
+        generators, count = draws.generators("critic order", iteration), target.shape[1]
+        for _ in range(self.epochs):
+            orders = torch.stack([torch.randperm(count, generator=one) for one in generators])
+            for rows in orders.to(target.device).chunk(self.parts, dim=1):
+                yield _picked(batch, rows), target.gather(1, rows)
+
+
+def _picked(batch: Batch, rows: Tensor) -> Batch:
+    """Rows [E, n] of every seed's own."""
+    seeds = torch.arange(len(rows), device=rows.device)[:, None]
+    return Batch(**{name: values[seeds, rows] for name, values in batch.tensors.items()})
+
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class FixedWeights:
+    """The same weights at every iteration, one per horizon."""
+
+    values: tuple[float, ...] = (1.0,)
+
+    def __call__(self, iteration: int, horizons: Sequence[int]) -> Floats:
+        if len(self.values) != len(horizons):
+            raise InputError(f"weights are {self.values}, expected one for each of {horizons}")
+        return np.array(self.values)
+
+
+Rule = FixedWeights | MpgWeights | MpgJournalWeights
+
+
+@dataclass(frozen=True)
+class MeasuredWeights:
+    """What measurements have shown to be better than the rule (`training.measured.weights`).
+
+    Attributes:
+        follow: "weights", the best mixture, or "horizon", the best single one.
+        rule: what is followed until then.
+        by: whose error against the true gradient at replayed states is least ("mse"), or whose step
+            at visited states gains most of the return ("gain").
+    """
+
+    follow: Literal["weights", "horizon"]
+    rule: Rule
+    by: By = "mse"
+
+    def __call__(self, iteration: int, horizons: Sequence[int]) -> Floats:
+        return self.rule(iteration, horizons)
+
+
+Steer = Literal["rehearse", "accept"]
+
+
+@dataclass(frozen=True)
+class Steered:
+    """What returns on the simulator decide (`training.measured.steering`).
+
+    Attributes:
+        by: "rehearse" adopts what was rehearsed, or holds; "accept" goes back where it is lower.
+        every: iterations between two decisions.
+        rule: what is followed until the first one, of the row's `own` horizons.
+    """
+
+    by: Steer
+    every: int
+    rule: Rule
+    own: tuple[int, ...]
+
+    def __call__(self, iteration: int, horizons: Sequence[int]) -> Floats:
+        own = dict(zip(self.own, self.rule(iteration, self.own), strict=True))
+        return np.array([own.get(n, 0.0) for n in horizons])
+
+
+Weights = Rule | MeasuredWeights | Steered
+
 
 # state [E, N, ds], noise [E, N, noise_dim] → action [E, N, da], log π [E, N];
 # None stands for the noise and the density of a deterministic policy.

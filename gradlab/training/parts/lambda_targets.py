@@ -19,7 +19,7 @@ from gradlab.errors import InputError
 from gradlab.training.parts.context import Context
 from gradlab.training.parts.critics import Kind, V
 from gradlab.training.parts.temperature import Automatic
-from gradlab.training.parts.windows import by_path, goes_on, split
+from gradlab.training.parts.window_losses import by_path, goes_on, split
 
 
 @dataclass(frozen=True)

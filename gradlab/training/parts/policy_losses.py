@@ -26,8 +26,7 @@ from gradlab.errors import InputError
 from gradlab.gradients.ways import WAYS, Way
 from gradlab.training.models.path_gradients import followed
 from gradlab.training.models.seed_models import model_step
-from gradlab.training.parts.context import Act, Context
-from gradlab.training.parts.weights import Floats
+from gradlab.training.parts.context import Act, Context, Floats
 
 NEGLIGIBLE = 1e-5  # weight below which a term's rollout is skipped
 

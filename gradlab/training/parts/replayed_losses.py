@@ -17,9 +17,8 @@ from torch import Tensor
 
 from gradlab.data.replay import Batch
 from gradlab.training.models.seed_models import slope_along
-from gradlab.training.parts.context import Context
+from gradlab.training.parts.context import Context, Floats
 from gradlab.training.parts.policy_losses import Term
-from gradlab.training.parts.weights import Floats
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ import torch
 from gradlab.data.replay import Batch, Replay
 from gradlab.errors import InputError
 from gradlab.training.draws import Draws
-from gradlab.training.models.branch_choice import Branching
+from gradlab.training.models.branches import Branching
 
 MBPO = Branching()
 

@@ -11,6 +11,12 @@ This is backpropagation through the simulator (SHAC, Xu et al. 2022, eq. 5), or 
 through a learned model (DMO, Amigo et al. 2025), with the path unrolled once, as it was collected:
 states, actions and noise are the stored ones. Where an episode ends, the rest of the window is
 another path, at γ⁰ again.
+
+On-policy windows as paths: which rows follow one another, and where a path stops.
+
+A window has the environments' steps one after another, [E, steps · agents, ·]. Cut into paths it
+has a path's steps side by side, [E, paths · steps, ·], so that whatever acts on rows acts on all
+steps at once.
 """
 
 from __future__ import annotations
@@ -24,11 +30,34 @@ from torch import Tensor
 
 from gradlab.data.replay import Batch
 from gradlab.errors import Failure
-from gradlab.training.models.window_slopes import model_slopes, simulator_slopes
-from gradlab.training.parts.context import Context
+from gradlab.training.models.seed_models import model_slopes, simulator_slopes
+from gradlab.training.parts.context import Context, Floats
 from gradlab.training.parts.policy_losses import Term
-from gradlab.training.parts.weights import Floats
-from gradlab.training.parts.windows import by_path, goes_on, split
+
+
+def by_path(batch: Batch, steps: int, agents: int) -> Batch:
+    """The rows of a window, those of one path of `steps` steps side by side."""
+
+    def ordered(values: Tensor) -> Tensor:
+        apart = values.reshape(len(values), -1, steps, agents, *values.shape[2:])
+        return apart.transpose(2, 3).flatten(1, 3)
+
+    return Batch(**{name: ordered(values) for name, values in batch.tensors.items()})
+
+
+def goes_on(paths: Batch, steps: int) -> Tensor:
+    """Whether the next row is the next step of the same episode, bool [E, paths, steps]; False at
+    the last one."""
+    after, state = (split(x, steps) for x in (paths.next_state, paths.state))
+    same = paths.terminated.new_zeros(after.shape[:3]).bool()
+    same[..., :-1] = (after[:, :, :-1] == state[:, :, 1:]).all(dim=3)
+    return same & (split(paths.terminated, steps) < 0.5)
+
+
+def split(values: Tensor, steps: int) -> Tensor:
+    """[E, paths · steps, ·] → [E, paths, steps, ·]."""
+    return values.reshape(len(values), -1, steps, *values.shape[2:])
+
 
 Jacobians = Literal["simulator", "model"]
 Tail = Literal["least", "mean", "none"]

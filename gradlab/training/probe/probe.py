@@ -9,21 +9,38 @@ The run computes the same bits with it as without. What it writes depends on the
 is resumed goes on with a new account of time, and measures at other iterations than one that was
 never stopped. Rows that were written before stay. Where anything in here fails, one warning says
 so and the training goes on without it.
+
+Measurements of one seed at a time while it trains, in turn, as the budget allows.
+
+The instrument is that of a user's loop (`gradlab.probe.sampler`), on the policy, the critic and the
+model of the seed as they are: the task's prior, or the ensemble that the seed has learned last.
+
+Where a seed left the finite numbers first: the operation, and the update in which it ran.
+
+An update's numbers are looked at when its window ends; by then the networks are spoilt. So the
+state of all networks and optimisers is kept from the end of the window before, and a seed that is
+lost is trained again from there, alone, on the same batches and noise: first to find the update,
+then with every operation of that update watched (`gradlab.probe.origin`). Other seeds never meet
+it, so that it comes to the same end up to rounding.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any, final
 
-from torch import Tensor
+from torch import Tensor, nn
 
+from gradlab.data.replay import Batch
 from gradlab.networks.checkpoint import architecture_of
 from gradlab.probe.alarms.catalogue import Alarm
 from gradlab.probe.alarms.gradients import ORIGIN
 from gradlab.probe.budget import Budget, Clock
 from gradlab.probe.isolation import warn
+from gradlab.probe.origin import Finder
+from gradlab.probe.sampler import Measurements
 from gradlab.probe.task_question import Question
 from gradlab.runs.training import probe_tables
 from gradlab.storage.journal import Journal
@@ -31,17 +48,123 @@ from gradlab.storage.journal_tables import Table
 from gradlab.storage.records import Attribute
 from gradlab.tasks import Task
 from gradlab.training.algorithms import Algorithm
-from gradlab.training.learner import Learner
-from gradlab.training.parts.weights import MeasuredWeights
-from gradlab.training.probe import horizons
-from gradlab.training.probe.measurements import SeedMeasurements, unmeasured
-from gradlab.training.probe.origin import Origins
+from gradlab.training.alone import alone
+from gradlab.training.learner import Learner, Update
+from gradlab.training.models.seed_models import Model, of_seed
+from gradlab.training.parts.context import MeasuredWeights
+from gradlab.training.parts.critics import Q
+from gradlab.training.probe import seed_rows
 from gradlab.training.probe.seed_rows import Rows, SeedRows
-from gradlab.training.probe.signal import SeedSignals
-from gradlab.training.probe.update_statistics import SeedStatistics
+from gradlab.training.probe.update_statistics import SeedSignals, SeedStatistics
 from gradlab.training.settings import Settings
 from gradlab.training.state import Run
-from gradlab.training.update import Update
+
+ALONE = " (rows 0 of 1)"  # the axis of seeds, which says nothing of one seed
+
+
+@dataclass(frozen=True)
+class _Made:
+    """The inputs of an update."""
+
+    iteration: int
+    batch: Batch
+    model: Model | None
+
+
+@final
+class Origins:
+    """The state at the end of the last window, and the updates since then."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.remember()
+
+    def remember(self) -> None:
+        """A window has ended with every seed as sound as before."""
+        self._state = {name: value.clone() for name, value in self.run.learner.state().items()}
+        self._since: list[_Made] = []
+
+    def add(self, iteration: int) -> None:
+        """An update was made."""
+        assert self.run.batch is not None
+        self._since.append(_Made(iteration, self.run.batch, self.run.learner.model))
+
+    def of(self, member: int) -> str:
+        """In words, where the seed was lost since then; empty where nothing of that is found, such
+        as for networks that were not finite before."""
+        last = self._lost_in(member)
+        if last is None:
+            return ""
+        single, finder = alone(self.run.learner, member, self._state), Finder()
+        for made in self._since[:last]:
+            self._update(single, member, made)
+        with finder:
+            self._update(single, member, self._since[last])
+        found = finder.found.replace(ALONE, "")
+        return f"{found}, in update {self._since[last].iteration}" if found else ""
+
+    def _lost_in(self, member: int) -> int | None:
+        """The place of the first update that is not finite."""
+        single = alone(self.run.learner, member, self._state)
+        for k, made in enumerate(self._since):
+            update = self._update(single, member, made)
+            numbers = (
+                update.critic_loss, update.critic_norm, update.policy_loss, update.policy_norm,
+            )  # fmt: skip
+            if not all(bool(number.isfinite().all()) for number in numbers if number is not None):
+                return k
+        return None
+
+    def _update(self, single: Learner, member: int, made: _Made) -> Update:
+        own = {name: v[member : member + 1] for name, v in made.batch.tensors.items()}
+        single.model = of_seed(made.model, member, len(self.run.learner.seeds))
+        return single.update(made.iteration, Batch(**own))
+
+
+def unmeasured(algorithm: Algorithm) -> str:
+    """Why the gradients by horizon of the table "measured" stay empty; "" where they do not.
+
+    The instrument ends in values of actions: without them it measures the task and the model.
+    """
+    why = ""
+    if algorithm.critics == 0:
+        why = f"{algorithm.name} has no critic"
+    elif algorithm.target.kind != Q:
+        why = f"the critic of {algorithm.name} is {algorithm.target.kind.name}"
+    return f"{why}, and gradients of its horizons end in Q(s, a)" if why else ""
+
+
+@final
+class SeedMeasurements:
+    """Measures the seeds in turn; lost ones are passed over."""
+
+    def __init__(self, run: Run, budget: Budget) -> None:
+        self.run, self._turn = run, 0
+        self.measurements = Measurements(self._subject, budget)
+
+    def row(self) -> tuple[int, dict[str, Any]] | None:
+        """A seed's place and its row, where there is time for one."""
+        seed = self._next()
+        if seed is None or not self.measurements.due(seed):
+            return None
+        self._turn = seed + 1
+        return seed, self.measurements.row(self.run.algorithm.batch, self.run.iteration, seed)
+
+    def _next(self) -> int | None:
+        """The next seed that is not lost."""
+        lost, seeds = self.run.lost, self.run.settings.seeds
+        turns = [(self._turn + k) % seeds for k in range(seeds)]
+        return next((seed for seed in turns if not lost[seed]), None)
+
+    def _subject(self, seed: int) -> tuple[Question, nn.Module]:
+        run = self.run
+        task = run.task
+        if run.dynamics is not None and run.dynamics.fitted:
+            task = replace(task, prior=run.dynamics.system_of(seed))
+        learner = run.learner
+        critic = None if unmeasured(run.algorithm) else learner.critic_of(seed)
+        return Question(task, critic, learner.seeds[seed]), learner.policy_of(seed)
+
 
 ROW = 10  # rows of the run's own record to one of vitals
 
@@ -130,7 +253,7 @@ class _Instruments:
     def __init__(self, run: Run, journal: Journal, budget: Budget) -> None:
         self.run, self.budget = run, budget
         self.statistics = SeedStatistics(run.learner)
-        self.made = horizons.Made(run.algorithm.horizons)
+        self.made = seed_rows.Made(run.algorithm.horizons)
         tensors = names(run.learner)
         self.rows = SeedRows(run, journal, tensors)
         weights = [name for name in tensors if name.endswith("weight")]
@@ -218,14 +341,14 @@ class _Instruments:
     def _file_horizons(self, last: bool) -> None:
         run, together = self.run, self.made.row()
         own: Rows = {}
-        if not last and horizons.can_end(run) and self.budget.allows(self._paths or self._update):
+        if not last and seed_rows.can_end(run) and self.budget.allows(self._paths or self._update):
             with self.budget.paying() as seconds:
-                own = dict(enumerate(horizons.followed(run)))
+                own = dict(enumerate(seed_rows.followed(run)))
             self._paths = seconds[0]
             together |= {"starts": run.algorithm.batch, "seconds": self._paths}
         with self.budget.paying():
             self.rows.file("horizons", own, together)
-            never = horizons.never_made(self.made, run.iteration, run.settings.iterations)
+            never = seed_rows.never_made(self.made, run.iteration, run.settings.iterations)
             meant = run.algorithm.adaptive is None and not isinstance(
                 run.algorithm.weights, MeasuredWeights
             )

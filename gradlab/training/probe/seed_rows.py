@@ -2,6 +2,16 @@
 
 The run's own events are not reported twice: a seed that has diverged, and a critic that is beyond
 what rewards can sum to.
+
+Horizons of a mixture: how often each is rolled out, and how far the model's paths last.
+
+    made_n      share of policy updates that rolled the horizon n out: its weight was not negligible
+    reached_n   share of the model's paths, from the states of a batch, that do not end before n
+                steps; where training looks beyond terminal states, none does
+    lasted      Σ_n reached_n over all n = 1 … H: the mean horizon that is really realised
+
+A rule whose ramp outlasts the run never gives some horizons a weight, and a path that ends early is
+a shorter one, whatever the horizon is called: neither shows in a loss.
 """
 
 from __future__ import annotations
@@ -11,14 +21,103 @@ from functools import cached_property
 from typing import Any, final
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from gradlab.probe.alarm_log import AlarmLog
+from gradlab.data.noise import stream
 from gradlab.probe.alarms.catalogue import Alarm
-from gradlab.probe.resuming import Earlier
+from gradlab.probe.row_sinks import AlarmLog, Earlier
 from gradlab.runs.probe.schema import Row
 from gradlab.runs.training.probe_tables import PREFIX
 from gradlab.storage.journal import Journal, read
+from gradlab.training.learner import Update
+from gradlab.training.models.seed_models import model_step
+from gradlab.training.parts.policy_losses import NEGLIGIBLE
 from gradlab.training.state import Run
+
+LATE = 0.5  # of the run: a horizon that has not been rolled out by then was not meant
+
+
+@final
+class Made:
+    """Counts, per horizon of the mixture."""
+
+    def __init__(self, horizons: Sequence[int]) -> None:
+        self.horizons = np.array(horizons)
+        self.total = np.zeros(len(horizons))
+        self.updates = 0
+        self._window, self._looked = np.zeros(len(horizons)), 0
+
+    def add(self, update: Update) -> None:
+        """A policy update."""
+        made = (update.weights > NEGLIGIBLE) & (self.horizons <= update.horizon)
+        self._window += made
+        self._looked += 1
+
+    def row(self) -> dict[str, Any]:
+        """Shares since the last row; begins the next one."""
+        share = self._window / max(self._looked, 1)
+        self.total += self._window
+        self.updates += self._looked
+        self._window, self._looked = np.zeros(len(share)), 0
+        return {"made": share, "updates": self.updates}
+
+
+def never_made(made: Made, iteration: int, iterations: int) -> Alarm | None:
+    """Horizons that no update has rolled out so far; exact, so that it has no rate."""
+    never = made.horizons[made.total == 0]
+    if not len(never) or not made.updates or iteration < LATE * iterations:
+        return None
+    which = ", ".join(map(str, never))
+    return Alarm(
+        "horizon never rolled out",
+        f"horizon {which} is asked for, but none of {made.updates} policy updates has rolled it "
+        f"out: its weight was below {NEGLIGIBLE:g} each time; check the ramp of the weights against"
+        f" the {iterations} iterations, or leave the horizon out",
+    )
+
+
+def can_end(run: Run) -> bool:
+    """Are there model paths, and do they end?"""
+    return run.learner.objective.masked and run.algorithm.rolls_out
+
+
+@torch.no_grad()
+def followed(run: Run) -> list[dict[str, Any]]:
+    """The paths from the states of the present batch: `reached` and `lasted` of every seed, and the
+    longest horizon that is asked for."""
+    assert run.batch is not None
+    learner, state, longest = run.learner, run.batch.state, max(run.algorithm.horizons)
+    model, policy = learner.model, learner.policy.frozen()
+    assert model is not None
+    noise = _noise(run, longest, model.noise_dim)
+    alive = torch.ones_like(state[..., 0])
+    shares = [alive.mean(dim=1)]
+    for t in range(longest):
+        action = learner.acting.act(policy, state)
+        state, _, still = model_step(model, state, action, None if noise is None else noise[t])
+        alive = alive * still
+        shares.append(alive.mean(dim=1))
+    chosen = list(run.algorithm.horizons)
+    return [
+        {"reached": reached[chosen], "lasted": float(reached[1:].sum()), "longest": longest}
+        for reached in torch.stack(shares, dim=1).double().cpu().numpy()
+    ]
+
+
+def _noise(run: Run, steps: int, width: int) -> Tensor | None:
+    """[steps, E, N, width], of a stream of its own."""
+    if width == 0:
+        return None
+    shape = (steps, run.algorithm.batch, width)
+    drawn = [
+        torch.randn(
+            *shape, generator=stream(seed, "probe paths", run.iteration), dtype=torch.float64
+        )
+        for seed in run.learner.seeds
+    ]
+    return torch.stack(drawn, dim=1).to(run.learner.device, run.learner.dtype)
+
 
 Rows = Mapping[int, Row]  # by the place of a seed
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from gradlab.training.models.branch_choice import Branching
+from gradlab.training.models.branches import Branching
 from gradlab.training.models.model_choice import LearnedModel
 from gradlab.training.parts.mage import ActionGradient
 from gradlab.training.parts.sources import Branched
-from gradlab.training.parts.steve import Steve
+from gradlab.training.parts.targets import Steve
 from gradlab.training.rows.mpg import SAC, TD3
 
 MODEL = LearnedModel(every=2500)

@@ -12,13 +12,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 from gradlab.training.algorithm import Algorithm
-from gradlab.training.models.branch_choice import Branching
+from gradlab.training.models.branches import Branching
 from gradlab.training.models.model_choice import LIKELIHOOD, LOSSES, LearnedModel
+from gradlab.training.parts.context import FixedWeights
 from gradlab.training.parts.policy_losses import Term
 from gradlab.training.parts.sources import TwoStores
 from gradlab.training.parts.targets import Soft
 from gradlab.training.parts.temperature import Automatic
-from gradlab.training.parts.weights import FixedWeights
 
 ONE_MODEL = LearnedModel(loss=LOSSES["dd"], members=7, elites=5, every=2500)
 # As many parameters as two of 64: 96² + 96 w ≈ 2 (64² + 64 w), w inputs and outputs.

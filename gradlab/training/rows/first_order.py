@@ -17,14 +17,12 @@ from dataclasses import replace
 from gradlab.training.algorithm import Algorithm
 from gradlab.training.models.model_choice import LearnedModel
 from gradlab.training.parts.adaptive_horizon import Stiffness
-from gradlab.training.parts.fits import Passes
+from gradlab.training.parts.context import FixedWeights, Passes
 from gradlab.training.parts.lambda_targets import StateLambda
 from gradlab.training.parts.policy_losses import Term
 from gradlab.training.parts.sources import Newest
-from gradlab.training.parts.target_networks import Copied, Polyak
-from gradlab.training.parts.targets import NoCritic
+from gradlab.training.parts.targets import Copied, NoCritic, Polyak
 from gradlab.training.parts.temperature import Automatic
-from gradlab.training.parts.weights import FixedWeights
 from gradlab.training.parts.window_losses import WindowReturn
 
 SHAC = Algorithm(

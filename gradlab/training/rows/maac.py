@@ -14,13 +14,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from gradlab.training.algorithm import Algorithm
-from gradlab.training.models.branch_choice import Branching
+from gradlab.training.models.branches import Branching
 from gradlab.training.models.model_choice import LearnedModel
+from gradlab.training.parts.context import FixedWeights
 from gradlab.training.parts.policy_losses import Mixture, Term
 from gradlab.training.parts.sources import Branched, Replayed
-from gradlab.training.parts.steve import Steve
-from gradlab.training.parts.targets import Soft
-from gradlab.training.parts.weights import FixedWeights
+from gradlab.training.parts.targets import Soft, Steve
 
 MAAC = Algorithm(
     "maac",

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from gradlab.statistics.rules import MpgWeights
+from gradlab.statistics.mixing import MpgWeights
 from gradlab.training.algorithm import Algorithm
+from gradlab.training.parts.context import FixedWeights
 from gradlab.training.parts.policy_losses import Term
 from gradlab.training.parts.targets import NStep, OneStep, Soft
-from gradlab.training.parts.weights import FixedWeights
 
 DATA, MODEL, MODEL_ALL = Term(0), Term(25), Term(25, "all")
 CLIPPED = OneStep(twin=True)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from gradlab.training.algorithm import Algorithm
 from gradlab.training.models.model_choice import LearnedModel
+from gradlab.training.parts.context import FixedWeights
 from gradlab.training.parts.critics import ImportanceWeighted
 from gradlab.training.parts.policy_losses import FromStarts, Term
 from gradlab.training.parts.replayed_losses import ReplayedPath, ReplayedStep
 from gradlab.training.parts.sources import Newest
-from gradlab.training.parts.target_networks import Copied
-from gradlab.training.parts.targets import NoCritic, StateOneStep
-from gradlab.training.parts.weights import FixedWeights
+from gradlab.training.parts.targets import Copied, NoCritic, StateOneStep
 
 ROWS = (
     Algorithm(

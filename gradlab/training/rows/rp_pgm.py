@@ -16,11 +16,11 @@ from dataclasses import replace
 from gradlab.fitting.losses import MultiStep
 from gradlab.training.algorithm import Algorithm
 from gradlab.training.models.model_choice import LearnedModel
+from gradlab.training.parts.context import FixedWeights
 from gradlab.training.parts.policy_losses import FromStarts, Term
 from gradlab.training.parts.replayed_losses import ReplayedExpansion
 from gradlab.training.parts.sources import Newest
 from gradlab.training.parts.targets import Soft
-from gradlab.training.parts.weights import FixedWeights
 
 MODEL = LearnedModel(loss=MultiStep(3), hidden=(64, 64, 64, 64), activation="relu")
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from math import exp, isfinite, log
 
 from gradlab.choice.values import Best, Cell, Choice, Mixing, Trial, WhatIf
-from gradlab.runs.usable_horizons import COSINE, EXCESS
+from gradlab.runs.decision_rules import COSINE, EXCESS
 from gradlab.statistics.intervals import Interval
 from gradlab.statistics.mixing import Weights
 from gradlab.verdicts.gains import gain_text

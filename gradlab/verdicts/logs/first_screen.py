@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from math import isfinite, sqrt
 
-from gradlab.runs.logs import LogsRun
-from gradlab.runs.logs_numbers import SUPPORTED, Agreement, agreements, numbers, supported
+from gradlab.runs.logs import SUPPORTED, Agreement, LogsRun, agreements, numbers, supported
 from gradlab.verdicts.logs.sentences import verdict
 from gradlab.verdicts.phrases import further
 from gradlab.verdicts.screen import Fact, Light, Screen

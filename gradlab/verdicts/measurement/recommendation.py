@@ -26,9 +26,8 @@ from gradlab.verdicts.advice import Advice, advise, believed, lowers, lowers_at_
 from gradlab.verdicts.facts import Cell, Facts
 from gradlab.verdicts.gains import alone, change, gain_text, named, share, step_along
 from gradlab.verdicts.measurement import key_numbers
-from gradlab.verdicts.measurement.mending import Part, first_to_fix
-from gradlab.verdicts.screen import NOTHING, NUMBERS, WORDS, Fact, Screen, counted
-from gradlab.verdicts.sentence import Sentence
+from gradlab.verdicts.measurement.key_numbers import Part, first_to_fix
+from gradlab.verdicts.screen import NOTHING, NUMBERS, WORDS, Fact, Screen, Sentence, counted
 from gradlab.wording import cosine, duration, horizons, rounded_up, span, steps, two, updates
 
 GAINS, RETURNS = "gain", "realised_gains"  # figures

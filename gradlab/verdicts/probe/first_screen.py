@@ -19,23 +19,20 @@ import numpy as np
 from gradlab.probe.alarms.catalogue import ALPHA, HALF
 from gradlab.probe.alarms.evidence import FEWEST
 from gradlab.probe.alarms.gradients import ENDED, LOST_CRITIC, NONFINITE, ORIGIN
-from gradlab.probe.alarms.returns import CHECK
-from gradlab.probe.alarms.returns import KIND as FALLING
+from gradlab.probe.alarms.steps import CHECK
+from gradlab.probe.alarms.steps import KIND as FALLING
 from gradlab.runs.probe.results import ProbeRun
 from gradlab.runs.probe.tables import signals
 from gradlab.statistics.intervals import Z
 from gradlab.statistics.successive import Signal, pooled
 from gradlab.verdicts.measurement.recommendation import recommendation
 from gradlab.verdicts.phrases import capital
-from gradlab.verdicts.probe.followed import Followed, followed, other_horizons
-from gradlab.verdicts.probe.gains import facts_of
+from gradlab.verdicts.probe.followed import Followed, facts_of, followed, other_horizons, void
 from gradlab.verdicts.probe.measured import too_few
 from gradlab.verdicts.probe.parts import causes, unchecked
-from gradlab.verdicts.probe.premises import void
 from gradlab.verdicts.probe.returns import COUNTED, Seen, seen, told, waiting
 from gradlab.verdicts.probe.sentences import RECENT, verdict
-from gradlab.verdicts.screen import NOTHING, Fact, Light, Screen
-from gradlab.verdicts.sentence import Sentence
+from gradlab.verdicts.screen import NOTHING, Fact, Light, Screen, Sentence
 from gradlab.wording import cosine, cosines, percent
 
 # What a fault shows up in; a fault that is not named here is seen in the norms.

@@ -9,21 +9,18 @@ import numpy as np
 
 from gradlab.probe.alarms.catalogue import HALF
 from gradlab.probe.alarms.evidence import FEWEST
-from gradlab.runs.decision_rules import LogRatio
+from gradlab.runs.decision_rules import COSINE, EXCESS, LogRatio, in_ranges
 from gradlab.runs.identity import by_default
 from gradlab.runs.probe.results import ProbeRun
 from gradlab.runs.probe.schema import ESTIMATORS
 from gradlab.runs.probe.tables import jacobian_ratio
-from gradlab.runs.usable_horizons import COSINE, EXCESS, in_ranges
 from gradlab.statistics.growth import DECISIVE
 from gradlab.statistics.intervals import Z
 from gradlab.statistics.number import Number, decide
 from gradlab.verdicts.measurement.recommendation import recommendation
 from gradlab.verdicts.measurement.verdict import Sentence
 from gradlab.verdicts.phrases import SAME, capital, missing, usable_text
-from gradlab.verdicts.probe.followed import followed
-from gradlab.verdicts.probe.gains import facts_of
-from gradlab.verdicts.probe.premises import void
+from gradlab.verdicts.probe.followed import facts_of, followed, void
 from gradlab.wording import gradient, horizons, span, times, two
 from gradlab.wording import ratio as sized
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gradlab.probe.alarms.parts import CAUSES
+from gradlab.probe.alarms.evidence import CAUSES
 from gradlab.runs.probe.results import ProbeRun
 from gradlab.verdicts.phrases import capital
-from gradlab.verdicts.sentence import Sentence
+from gradlab.verdicts.screen import Sentence
 from gradlab.wording import percent
 
 # Alarms whose message is a cause, too: steps that are none, or far too long.

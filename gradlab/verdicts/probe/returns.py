@@ -11,7 +11,7 @@ from typing import Literal
 
 from gradlab.runs.probe.results import Columns, ProbeRun
 from gradlab.runs.probe.returns import RECENT, TRAINED, WINDOW, Change, Returns
-from gradlab.verdicts.sentence import Sentence
+from gradlab.verdicts.screen import Sentence
 from gradlab.wording import two
 
 Source = Literal["returns", "episodes"]

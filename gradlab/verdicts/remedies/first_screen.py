@@ -8,9 +8,9 @@ from math import exp
 import pandas as pd
 
 from gradlab.runs.decision_rules import LogRatio
-from gradlab.runs.remedies.arms import BASELINE, NAMES, TIME
 from gradlab.runs.remedies.batches import larger_batches
 from gradlab.runs.remedies.run import Remedies
+from gradlab.runs.remedies.values import BASELINE, NAMES, TIME
 from gradlab.verdicts.remedies.sentences import CEILING, OfTrials, verdict
 from gradlab.verdicts.screen import Fact, Light, Screen
 from gradlab.wording import listed, span, times

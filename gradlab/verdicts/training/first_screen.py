@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from gradlab.runs.training.outcome import AgainstBest, Outcome, against_best, outcome, ranked
+from gradlab.runs.training.pairs import AgainstBest, Outcome, against_best, outcome, ranked
 from gradlab.runs.training.results import GOALS, Training, first_reached
 from gradlab.verdicts.measurement.verdict import Sentence
 from gradlab.verdicts.screen import Fact, Light, Screen

@@ -6,16 +6,18 @@ from math import exp
 
 import numpy as np
 
-from gradlab.runs.training.measured_outcomes import LOST, NO_TRUTH, SWITCHED
 from gradlab.runs.training.measured_weights import (
     FEWEST,
+    LOST,
+    NO_TRUTH,
+    SWITCHED,
     by_gain,
     gains_over_rule,
     interval_of_mean,
     logs_over_rule,
 )
 from gradlab.runs.training.results import Floats, Training
-from gradlab.verdicts.sentence import Sentence
+from gradlab.verdicts.screen import Sentence
 from gradlab.wording import percent, span, times, two
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from gradlab.runs.training.pairs import OWN, WHOLE, Pair, pairs
 from gradlab.runs.training.results import Training
-from gradlab.verdicts.sentence import Sentence
+from gradlab.verdicts.screen import Sentence
 from gradlab.wording import span, times, two
 
 

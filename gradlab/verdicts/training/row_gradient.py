@@ -6,10 +6,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from gradlab.runs.decision_rules import COSINE, EXCESS, in_ranges
 from gradlab.runs.training.results import Training
-from gradlab.runs.usable_horizons import COSINE, EXCESS, in_ranges
 from gradlab.verdicts.phrases import capital, usable_text
-from gradlab.verdicts.sentence import Sentence
+from gradlab.verdicts.screen import Sentence
 from gradlab.wording import duration, percent, times
 
 LAW = "gradient_law"  # in the configuration of such a run
