@@ -94,7 +94,7 @@ class Measure:
     optimizer: Literal["adam", "sgd"] = "adam"
     """Your policy's optimiser."""
     refit: int = 25
-    """Updates of your policy between two fits of its critic."""
+    """Updates of your policy between two fits of its critic; 1: it is fitted at every update."""
     no_rehearsal: bool = False
     """Do not make the updates of the best gradients ahead, which says for how many they hold."""
     seed: arguments.Seed = 0

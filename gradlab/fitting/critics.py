@@ -100,13 +100,22 @@ def refit_critic(
     *,
     updates: int = REFITTED,
     steps: int = STEPS,
+    states: Tensor | None = None,
     termination: str = "ignore",
     seed: int = 0,
 ) -> nn.Module:
     """A copy of a Q critic after so many further updates towards Q^π, as between two stretches of
-    training: from where it stands, at its own precision."""
+    training: from where it stands, at its own precision.
+
+    Args:
+        states: [M, ds], from which its transitions start; None: states of new roll-outs.
+    """
     refitted = copy.deepcopy(critic).requires_grad_(True)
-    data = evaluation_data(task, double_copy("policy", policy), steps, termination, seed)
+    policy = double_copy("policy", policy)
+    if states is None:
+        data = evaluation_data(task, policy, steps, termination, seed)
+    else:
+        data = _exploratory(task, policy, states, steps, termination, seed)
     _train(refitted, data, stream(seed, "critic"), silent, updates)
     return refitted
 

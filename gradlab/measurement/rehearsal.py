@@ -21,6 +21,10 @@ One draw of batches may be lucky, and the choice was made among many. So the gra
 rehearsed once more from fresh states, judged on fresh starts, a plain step of the update's length
 along its mean gradient beside it. A moved policy may drift off faster than γᵗ shrinks, so that its
 return is decided after T: these returns are up to 9 T long, until what is left of them is small.
+
+A critic that is fitted at every update (`refit` = 1) is not frozen: then the first rehearsals go as
+far as any, and the second is made twice, with the frozen critic and with one that makes one step of
+temporal differences at every update, on visited states. Where their returns part, it ends.
 """
 
 from __future__ import annotations
@@ -34,19 +38,20 @@ import torch
 from torch import Tensor, nn
 
 from gradlab.data.noise import child, stream
+from gradlab.fitting.critics import ROWS, refit_critic
 from gradlab.gradients.bptt import mean_gradient
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.starts import Starts, as_starts, by_group, grouping
 from gradlab.gradients.tail import Setting
 from gradlab.measurement.moments.visited import visited
 from gradlab.measurement.realised_gains import CLOSED_FORM, LEAST_LEFT, Stepping, measured_steps
-from gradlab.measurement.update import Update, reach
+from gradlab.measurement.update import REFIT, Update, reach
 from gradlab.networks.interface import flat_parameters
 from gradlab.progress import Progress, silent
 from gradlab.runs.competing import is_data_again
 from gradlab.runs.identity import Identity, competing
 from gradlab.runs.realised import Cell
-from gradlab.runs.rehearsal import LOST, Rehearsal, Rule, judged
+from gradlab.runs.rehearsal import LOST, Rehearsal, Rule, differ, judged
 from gradlab.systems.system import by_differences
 from gradlab.tasks import Task
 from gradlab.truth.moved_returns import Rolled, Rolling
@@ -110,8 +115,9 @@ def rehearse(
 
 
 def lengths_within(update: Update) -> tuple[int, ...]:
-    """The rehearsed numbers of updates, none beyond one refit of the critic; that one, too."""
-    last = min(update.refit, LENGTHS[-1])
+    """The rehearsed numbers of updates, none beyond one refit of the critic; that one, too. `REFIT`
+    at most for a critic that is fitted at every update."""
+    last = min(update.refit if update.refit > 1 else REFIT, LENGTHS[-1])
     return (*(k for k in LENGTHS if k < last), last)
 
 
@@ -156,6 +162,38 @@ def frozen_gradient(
         return mean_gradient(estimator, policy, drawn, child(seed, f"{STREAM} {k}"), termination)
 
     return gradient
+
+
+def following_gradient(
+    stepping: Stepping, estimator: Estimator, states: Starts, visits: Tensor, batch: int, seed: int
+) -> Gradient:
+    """`frozen_gradient` with a critic that makes one step of temporal differences before every
+    update but the first, on transitions from visited states [M, ds] under the policy then."""
+    task, termination, own = stepping.task, stepping.setting.termination, estimator
+
+    def gradient(policy: nn.Module, k: int) -> Tensor:
+        nonlocal own
+        if k:
+            assert own.tail.critic is not None
+            rows = torch.randint(len(visits), (ROWS,), generator=stream(seed, "critic rows", k))
+            critic = refit_critic(
+                task, policy, own.tail.critic, updates=1, steps=1, states=visits[rows],
+                termination=termination, seed=child(seed, f"critic {k}"),
+            )  # fmt: skip
+            own = replace(own, tail=replace(own.tail, critic=critic))
+        return frozen_gradient(own, states, batch, seed, termination)(policy, k)
+
+    return gradient
+
+
+def _follows(stepping: Stepping, estimator: Estimator) -> bool | None:
+    """Does its critic move when it is fitted on? None where it does, but cannot be followed: one of
+    states alone, or of entropy."""
+    tail = estimator.tail
+    if tail.critic is None or not any(True for _ in tail.critic.parameters()):
+        return False
+    plain = tail.value == "Q" and stepping.setting.simulator is stepping.task.simulator
+    return True if plain else None
 
 
 def at_horizon(estimator: Estimator, horizon: int) -> Estimator:
@@ -227,11 +265,18 @@ def _again(
 
     other = replace(setting, starts=_drawn(task, n, seed, "states"), seed=seed)
     states = other.starts
-    if not estimator.way.every:
-        states = visited(other, stepping.truth, stepping.measured.visits)
+    follows = update.refit == 1 and _follows(stepping, estimator)
+    if follows or not estimator.way.every:
+        visits = visited(other, stepping.truth, stepping.measured.visits)
+        states = states if estimator.way.every else visits
     gradient = frozen_gradient(estimator, states, plan.batch, seed, setting.termination)
     lengths = [k for k in found.lengths if k <= found.peak[place]]
+    if follows is None:  # it moves, and nobody knows whereto
+        lengths = lengths[:1]
     moved = followed(setting.policy, gradient, update, found.rate, lengths)
+    if follows:
+        gradient = following_gradient(stepping, estimator, states, visits.states, plan.batch, seed)
+        moved += followed(setting.policy, gradient, update, found.rate, lengths)
     mean = stepping.measured.means[cell]
     unit = mean / mean.norm()
     plain = stepping.move * reach(setting.policy, other, unit) * unit
@@ -248,9 +293,16 @@ def _again(
     change = by_group(rolled.returns[1:] - rolled.returns[0], label)
     change = np.where(np.abs(change) < LOST, change, np.nan)
     again = np.full((len(found.lengths), change.shape[1]), np.nan)
-    again[: len(lengths)] = change[:-1]
+    again[: len(lengths)] = change[: len(lengths)]
+    parted = 0
+    if follows:
+        again[: len(lengths)] = with_it = change[len(lengths) : -1]
+        apart = differ(with_it - change[: len(lengths)], found.size)
+        if apart.any():
+            parted = lengths[int(apart.argmax())]
+            again[int(apart.argmax()) + 1 :] = np.nan
     return replace(
-        found, again=again, step=change[-1], again_cell=place, steps=taken,
+        found, again=again, step=change[-1], again_cell=place, steps=taken, parted=parted,
         again_horizon=rolling.setting.horizon,
     )  # fmt: skip
 
@@ -331,6 +383,8 @@ def planned(stepping: Stepping, cells: Sequence[Cell], update: Update, batch: in
             own = updates[-1] * n * _gradient_steps(stepping.chosen[cell[0]], cell[1])
             own += len(updates) * horizon * judges
             once_more = max(again, own + 2 * horizon * judges)  # the dearest may be the choice
+            if update.refit == 1:
+                once_more = max(again, 2 * (own + horizon * judges) + updates[-1] * ROWS)
             if not taken or steps + own + once_more <= budget:
                 taken, steps, again = [*taken, cell], steps + own, once_more
         return Plan(tuple(taken), n, judges, horizon, steps, again)

@@ -41,7 +41,8 @@ class Update:
         optimizer: "adam" (its defaults but for the rate) or "sgd" (plain steps).
         rate: learning rate; None: 3e-4, or less where its first step would move the actions by
             more than 4%.
-        refit: updates between two fits of the critic, the longest that a rehearsal lasts.
+        refit: updates between two fits of the critic, the longest that a rehearsal lasts; 1: it is
+            fitted at every update, and rehearsed so.
     """
 
     optimizer: Optimizer = "adam"

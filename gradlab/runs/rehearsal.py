@@ -92,6 +92,8 @@ class Rehearsal:
         again: [L, G], its changes then; step: [G], what one plain step of the update's length along
             it changed. NaN where none was, and after more updates than the first rehearsal chose.
         again_horizon: steps that the returns of these two sum, 0 where it is not known.
+        parted: updates after which its returns with a critic that is fitted at every update differ
+            from those with the frozen one, where the former are `again`; 0 where they do not.
         optimizer … steps: see `Rule`.
     """
 
@@ -122,6 +124,7 @@ class Rehearsal:
     step: Annotated[Floats, stored("group", unit=UNIT, optional=True)]
     again_cell: Annotated[int, scalar("plain")] = -1
     again_horizon: Annotated[int, scalar("plain")] = 0
+    parted: Annotated[int, scalar("plain")] = 0
 
     @property
     def judges(self) -> int:
@@ -267,6 +270,12 @@ class Rehearsal:
 
     def _change(self, c: int, k: int) -> Estimate:
         return sample_mean(self.change[c, k], self.size)
+
+
+def differ(change: Floats, size: Floats) -> Bools:
+    """[L] of changes [L, G]: is their mean shown to differ from 0, all lengths together?"""
+    ends = [mean_interval(sample_mean(sums, size), len(change)) for sums in change]
+    return np.array([not each.low <= 0 <= each.high for each in ends])
 
 
 def judged(

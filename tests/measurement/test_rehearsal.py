@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -17,9 +19,11 @@ from gradlab.measurement.rehearsal import (
     JUDGES,
     candidate_cells,
     followed,
+    following_gradient,
     frozen_gradient,
     lengths_within,
     planned,
+    rehearsal,
     rehearse,
 )
 from gradlab.measurement.update import Update
@@ -158,7 +162,8 @@ def test_what_leaves_the_finite_numbers_is_lost_from_there_on():
 
 def test_rehearsals_end_with_the_fit_of_the_critic():
     assert lengths_within(Update()) == (1, 2, 5, 10, 25)
-    assert lengths_within(Update(refit=1)) == (1,)
+    assert lengths_within(Update(refit=1)) == (1, 2, 5, 10, 25)  # the second says where they end
+    assert lengths_within(Update(refit=2)) == (1, 2)
     assert lengths_within(Update(refit=30)) == (1, 2, 5, 10, 25, 30)
     assert lengths_within(Update(refit=1000)) == (1, 2, 5, 10, 25, 50, 100)
 
@@ -274,6 +279,56 @@ def test_returns_that_are_decided_late_are_rolled_out_for_longer():
     assert change(found.horizon) < 0.97 * change(found.again_horizon)
 
 
+class Tilted(nn.Module):
+    """The exact critic, and a tilt that temporal differences take away, .001 an update."""
+
+    def __init__(self, steepness: float) -> None:
+        super().__init__()
+        self.exact, self.steepness = ExactCritic(world(), W, GAMMA), steepness
+        self.tilt = nn.Parameter(torch.tensor(0.5, dtype=torch.float64))
+
+    def forward(self, s, a):
+        return self.exact(s, a) + self.steepness * self.tilt * (a - s @ W.T)[:, 0]
+
+
+def followed_critic(steepness: float, monkeypatch, **options):
+    """A measurement with a critic that is fitted at every update, and its `Stepping`."""
+    kept = {}
+
+    def caught(stepping, *rest):
+        kept["stepping"] = stepping
+        return rehearsal(stepping, *rest)
+
+    monkeypatch.setattr("gradlab.measurement.measure.rehearsal", caught)
+    task = tasks.Task("linear", world(), None, lambda n, g: START.repeat(n, 1), GAMMA, 3)
+    update = Update("sgd", 1e-3, refit=1)
+    options = {"horizon": 0, "starts": 32, "batch": 32, "update": update} | options
+    profile = measure(task, policy_of(), Tilted(steepness), **options)
+    return profile, kept["stepping"]
+
+
+def test_a_critic_that_is_fitted_at_every_update_is_followed_until_returns_part(
+    monkeypatch, tmp_path
+):
+    profile, stepping = followed_critic(0.5, monkeypatch)
+    estimator, at = stepping.chosen["data"], stepping.setting.starts
+    followed_along = following_gradient(stepping, estimator, at, at.states, 8, seed=3)
+    for k in range(4):  # the first step of Adam is its rate along the sign
+        critic = Tilted(0.5)
+        critic.tilt.data -= 1e-3 * k
+        tail = replace(estimator.tail, critic=critic)
+        expected = frozen_gradient(replace(estimator, tail=tail), at, 8, seed=3)
+        assert torch.allclose(
+            followed_along(policy_of(), k), expected(policy_of(), k), rtol=1e-6, atol=0
+        )
+    found = load(profile.save(tmp_path / "run.h5")).rehearsal
+    assert found.lengths == (1, 2, 5, 10, 25) and found.parted == profile.rehearsal.parted > 1
+    ends = found.lengths.index(found.parted) + 1
+    assert np.isfinite(found.again[:ends]).all() and np.isnan(found.again[ends:]).all()
+    assert found.holds(found.chosen) <= found.parted
+    assert followed_critic(0.0, monkeypatch)[0].rehearsal.parted == 0
+
+
 def test_where_nothing_can_be_judged_nothing_is_rehearsed():
     states = tasks.double_integrator().starts(16, torch.Generator().manual_seed(0))
     assert measured(starts=states).rehearsal is None
@@ -294,7 +349,7 @@ def test_fewer_candidates_and_then_smaller_batches_where_rehearsals_are_dear(mon
     stepping: Stepping = kept["stepping"]
     cells = candidate_cells(list(stepping.measured.means), stepping.table, stepping.identities)
     budget = 0.3 * measured_steps(stepping)
-    plans = [planned(stepping, cells, Update(refit=k), 256) for k in (1, 5, 25, 100)]
+    plans = [planned(stepping, cells, Update(refit=k), 256) for k in (2, 5, 25, 100)]
     assert plans[0].cells == tuple(cells) and plans[0].batch == 256
     assert all(plan.steps + plan.again <= budget for plan in plans[:3])
     assert [len(plan.cells) for plan in plans] == sorted(

@@ -171,6 +171,10 @@ def _rehearsed(facts: Facts, cell: Cell) -> Fact | None:
     why = "the interval knows that the length was chosen"
     if rehearsed.repeated(cell):
         why = "the second rehearsal, from other states and starts, with other batches"
+        if rehearsed.refit == 1:
+            why += "; the critic makes one step at every update"
+        if rehearsed.parted:
+            why += f", and parts from the frozen one after {updates(rehearsed.parted)}"
     how = (
         f"J(θ_k) − J(θ_0) along its own updates with critic, model and visited states frozen, "
         f"batches of {rehearsed.batch}; {rehearsed.judges} starts, {rehearsed.horizon} steps, "
