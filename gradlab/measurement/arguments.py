@@ -12,7 +12,7 @@ The law of the states where gradients are taken, and the truth that they are com
     given     states of the caller's own, such as replayed ones (`--weights measured`), with the
               matched truths of "start"
 
-ζ is the task's own law, or that law trimmed (`tasks.task`): truth, visits, gains and checks then
+ζ is the task's own law, or that law trimmed (`tasks.trimmed`): truth, visits, gains and checks then
 rest on the trimmed one alone.
 
 A matched truth at start states can be nearly orthogonal to the gradient of the return: it says how

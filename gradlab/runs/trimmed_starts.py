@@ -1,4 +1,4 @@
-"""Whether the starts of a run are its task's own, or their law was trimmed (`tasks.task`)."""
+"""Whether the starts of a run are its task's own, or their law was trimmed (`tasks.trimmed`)."""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_numbers(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(
-        compare.planning, "measured_costs", lambda recipes, data: dict.fromkeys(recipes, 1.5)
+        compare.fits, "measured_costs", lambda recipes, data: dict.fromkeys(recipes, 1.5)
     )
     whole, half = tmp_path / "whole.h5", tmp_path / "half.h5"
     rest = ("--trials", "2", "--remedies", "mse")

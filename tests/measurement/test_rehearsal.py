@@ -349,13 +349,14 @@ def test_fewer_candidates_and_then_smaller_batches_where_rehearsals_are_dear(mon
     stepping: Stepping = kept["stepping"]
     cells = candidate_cells(list(stepping.measured.means), stepping.table, stepping.identities)
     budget = 0.3 * measured_steps(stepping)
-    plans = [planned(stepping, cells, Update(refit=k), 256) for k in (2, 5, 25, 100)]
-    assert plans[0].cells == tuple(cells) and plans[0].batch == 256
-    assert all(plan.steps + plan.again <= budget for plan in plans[:3])
+    asked = ((2, 64), (2, 256), (5, 256), (25, 256), (100, 256))
+    plans = [planned(stepping, cells, Update(refit=k), n) for k, n in asked]
+    assert plans[0].cells == tuple(cells) and [p.batch for p in plans[:2]] == [64, 256]
+    assert all(plan.steps + plan.again <= budget for plan in plans[:4])
     assert [len(plan.cells) for plan in plans] == sorted(
         (len(p.cells) for p in plans), reverse=True
     )
-    assert plans[2].batch < 256 and plans[3].cells == (cells[0],)
+    assert plans[3].batch < 256 and plans[4].cells == (cells[0],)
     assert all(plan.cells[0] == cells[0] for plan in plans)
 
 

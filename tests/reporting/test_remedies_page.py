@@ -36,7 +36,7 @@ def test_the_page_opens_with_the_verdict_and_asks_for_nothing(tab: Any, page: Pa
     for sentence in verdict(RUN):
         assert sentence.text in told
     assert tab.locator("#verdict").bounding_box()["y"] < 400
-    assert tab.locator("figure svg").count() == 16
+    assert tab.locator("figure svg").count() == 13
     assert seen == [page.as_uri()]
     assert tab.evaluate("document.documentElement.scrollWidth") <= 1200
     header = tab.locator("h1, .facts").all_inner_texts()

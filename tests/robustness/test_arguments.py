@@ -62,7 +62,7 @@ OF_A_TASK = {
     "collect": lambda task: fitting.collect(task, 4),
     "fit_critic": lambda task: fitting.fit_critic(task, nn.Linear(2, 1)),
     "stabilising_policy": fitting.stabilising_policy,
-    "trimmed": lambda task: gradlab.tasks.task(task, 0.1),
+    "trimmed": lambda task: gradlab.tasks.trimmed(task, 0.1),
     "with_learned_prior": lambda task: gradlab.tasks.with_learned_prior(task, None),
     "compare_remedies": lambda task: gradlab.compare_remedies(task, None, None, "x.h5"),
 }

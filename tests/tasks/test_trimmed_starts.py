@@ -11,7 +11,7 @@ from analyses.gain_coverage import WEIGHT, networks, turning
 from gradlab.errors import InputError
 from gradlab.measurement.attribution.attribution import attributed_again
 from gradlab.runs.comparison import compared
-from gradlab.tasks import task
+from gradlab.tasks import trimmed
 from gradlab.truth.lqr import lqr_gradient, second_moment
 from gradlab.verdicts.measurement.verdict import first_screen, verdict
 
@@ -27,7 +27,7 @@ def smaller(share):
 
 @pytest.mark.parametrize("share", [0.01, 0.3])
 def test_moments_of_gaussian_starts_are_those_of_the_truncated_law(share):
-    starts = task(TASK, share).starts(40_000, torch.Generator().manual_seed(3))
+    starts = trimmed(TASK, share).starts(40_000, torch.Generator().manual_seed(3))
     radius = ((starts - MEAN).square().sum(dim=1) / 0.5).sqrt().max()
     assert float(radius) == pytest.approx(stats.chi2.isf(share, 2) ** 0.5, rel=0.02)
     torch.testing.assert_close(starts.mean(dim=0), MEAN, rtol=0.0, atol=0.015)
@@ -36,7 +36,7 @@ def test_moments_of_gaussian_starts_are_those_of_the_truncated_law(share):
 
 
 def test_the_law_is_one_for_all_seeds_and_repeats():
-    twice = [task(TASK, 0.1).starts for _ in range(2)]
+    twice = [trimmed(TASK, 0.1).starts for _ in range(2)]
     draws = [law(500, torch.Generator().manual_seed(1)) for law in twice]
     assert torch.equal(*draws) and draws[0].shape == (500, 2)
 
@@ -82,4 +82,4 @@ def test_shares_and_starts_that_cannot_be_trimmed_are_refused(share, starts, wor
 def test_starts_that_hardly_differ_have_no_middle():
     coin = replace(TASK, starts=lambda n, g: MEAN * torch.randint(2, (n, 1), generator=g))
     with pytest.raises(InputError, match=r"no 0\.01 of the starts of linear_quadratic is farther"):
-        task(coin, 0.01)
+        trimmed(coin, 0.01)
