@@ -6,7 +6,7 @@ the same as options, `--overwrite` and `without --resume`.
 
 import re
 
-ARGUMENT = re.compile(r"(with |\b)(overwrite|resume)=(True|False)\b")
+_ARGUMENT = re.compile(r"(with |\b)(overwrite|resume)=(True|False)\b")
 
 
 def one_line(message: object) -> str:
@@ -40,7 +40,7 @@ class Doubtful(UserWarning):
 
 def as_options(message: str) -> str:
     """A message with arguments named as options of the command line."""
-    return ARGUMENT.sub(_option, message)
+    return _ARGUMENT.sub(_option, message)
 
 
 def _option(found: re.Match[str]) -> str:

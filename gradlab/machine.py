@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 LIMIT = Path("/sys/fs/cgroup/memory.max")  # of a container
-RUN = """\
+_RUN = """\
 import runpy, sys
 sys.path.append(sys.argv.pop(1))
 runpy.run_module(sys.argv.pop(1), run_name="__main__")
@@ -21,7 +21,7 @@ def python_module(name: str, *words: str) -> list[str]:
     the place of this gradlab comes last, for one that is not installed.
     """
     place = Path(__file__).resolve().parent.parent
-    return [sys.executable, "-P", "-c", RUN, str(place), name, *words]
+    return [sys.executable, "-P", "-c", _RUN, str(place), name, *words]
 
 
 def memory() -> float:

@@ -14,7 +14,7 @@ from typing import Any
 
 from gradlab.errors import InputError
 
-LONGEST = 255  # bytes of a file's name
+_LONGEST = 255  # bytes of a file's name
 LARGEST = 2**63  # what a file and a generator can hold
 
 
@@ -89,8 +89,8 @@ def path(name: str, value: object) -> Path:
     text = os.fspath(value)
     if not isinstance(text, str) or not text or "\0" in text:
         raise InputError(f"{name} is {shown(text)}, expected the path of a file")
-    if len(os.fsencode(Path(text).name)) > LONGEST:
-        raise InputError(f"{name} is {shown(text)}: a file's name has at most {LONGEST} bytes")
+    if len(os.fsencode(Path(text).name)) > _LONGEST:
+        raise InputError(f"{name} is {shown(text)}: a file's name has at most {_LONGEST} bytes")
     if Path(text).name in ("", ".."):
         raise InputError(f"{name} is {shown(text)}, a folder: name a file")
     return Path(text)

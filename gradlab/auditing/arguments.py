@@ -14,7 +14,7 @@ from gradlab import validation
 from gradlab.auditing.calls import JUDGES, Role
 from gradlab.errors import InputError
 
-DEPTH = 3  # objects inside objects, in search of modules
+_DEPTH = 3  # objects inside objects, in search of modules
 _FUNCTIONS = (FunctionType, MethodType, BuiltinFunctionType)
 _WRAP = (
     "put it into a torch.nn.Module or an object whose method the loss calls, so that its calls can "
@@ -124,7 +124,7 @@ def _modules(role: Role, objects: Mapping[str, Any]) -> dict[str, nn.Module]:
     return {
         f"{name}{'.' if path else ''}{path}".strip(): module
         for name, item in objects.items()
-        for path, module in _held(item, "", DEPTH)
+        for path, module in _held(item, "", _DEPTH)
     }
 
 

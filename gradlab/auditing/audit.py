@@ -12,53 +12,45 @@ An audit on one screen: findings, then the gradient of every parameter by path.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import textwrap
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from gradlab.auditing.arguments import Audited, audited
+from gradlab.auditing.calls import Role
 from gradlab.auditing.evaluation import differentiable, evaluated
-from gradlab.auditing.findings import Finding
-from gradlab.auditing.gradients import by_path, gradient, norms
+from gradlab.auditing.findings import Finding, Kind
+from gradlab.auditing.gradients import Gradients, by_path, gradient, moves, norms
 from gradlab.auditing.lengths import Scale, scale_findings, scales
 from gradlab.auditing.zeros import zero_findings
 from gradlab.user_code.calls import differentiating
-
-if TYPE_CHECKING:
-    import pandas as pd
-import textwrap
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
-
-import torch
-from torch import Tensor
-
-from gradlab.auditing.calls import Role
-from gradlab.auditing.findings import Kind
-from gradlab.auditing.gradients import Gradients, moves
 from gradlab.wording import listed, two
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from gradlab.auditing.findings import Finding
     from gradlab.auditing.lengths import Scale
 
 
-WIDTH = 100  # columns
-ROWS = 14  # parameters, above which they are summed up by module
-TITLES = {
+_WIDTH = 100  # columns
+_ROWS = 14  # parameters, above which they are summed up by module
+_TITLES = {
     "model": "model", "critic": "critic", "model and critic": "both", "neither": "neither",
 }  # fmt: skip
-MARKS = {"wrong": "×", "note": "·"}
+_MARKS = {"wrong": "×", "note": "·"}
 
-Norms = Mapping[str, Mapping[str, Sequence[float]]]
+_Norms = Mapping[str, Mapping[str, Sequence[float]]]
 
 
-def screen(
-    findings: Sequence[Finding], parameters: Sequence[str], norms: Norms, scales: Sequence[Scale]
+def _screen(
+    findings: Sequence[Finding], parameters: Sequence[str], norms: _Norms, scales: Sequence[Scale]
 ) -> str:
     """The text."""
     parts = [_verdict(findings), *map(_finding, findings), "", *_table(parameters, norms)]
@@ -76,16 +68,16 @@ def _verdict(findings: Sequence[Finding]) -> str:
 
 
 def _finding(finding: Finding) -> str:
-    return _filled(f"{finding.sentence}.", f"{MARKS[finding.severity]} ")
+    return _filled(f"{finding.sentence}.", f"{_MARKS[finding.severity]} ")
 
 
 def _filled(text: str, mark: str) -> str:
     return textwrap.fill(
-        text, WIDTH, initial_indent=mark, subsequent_indent=" " * len(mark), break_on_hyphens=False
+        text, _WIDTH, initial_indent=mark, subsequent_indent=" " * len(mark), break_on_hyphens=False
     )
 
 
-def _table(parameters: Sequence[str], norms: Norms) -> list[str]:
+def _table(parameters: Sequence[str], norms: _Norms) -> list[str]:
     """Norms of the gradient: a row for each parameter or module, a column for each path."""
     columns = {
         (term, path): values
@@ -97,7 +89,7 @@ def _table(parameters: Sequence[str], norms: Norms) -> list[str]:
         return []
     several = len(norms) > 1
     groups = _groups(parameters)
-    heads = [f"{term}: {TITLES[path]}" if several else TITLES[path] for term, path in columns]
+    heads = [f"{term}: {_TITLES[path]}" if several else _TITLES[path] for term, path in columns]
     rows = [
         [name, *(_size([values[k] for k in members]) for values in columns.values())]
         for name, members in groups.items()
@@ -113,7 +105,7 @@ def _blocks(lines: Sequence[Sequence[str]]) -> list[str]:
     done: list[str] = []
     for column in columns[1:]:
         cells = _justified(column, str.rjust)
-        if len(texts[0]) + 2 + len(cells[0]) > WIDTH and texts != names:
+        if len(texts[0]) + 2 + len(cells[0]) > _WIDTH and texts != names:
             done += [*texts, ""]
             texts = list(names)
         texts = [f"{text}  {cell}" for text, cell in zip(texts, cells, strict=True)]
@@ -139,14 +131,14 @@ def _groups(parameters: Sequence[str]) -> dict[str, list[int]]:
             pieces = name.split(".")
             short = ".".join(pieces[:parts]) + (".*" if len(pieces) > parts else "")
             groups.setdefault(short, []).append(k)
-        if len(groups) <= ROWS:
+        if len(groups) <= _ROWS:
             return groups
     most = list(groups.items())
-    rest = [k for _, members in most[ROWS - 1 :] for k in members]
-    return dict(most[: ROWS - 1]) | {f"{len(most) - ROWS + 1} more": rest}
+    rest = [k for _, members in most[_ROWS - 1 :] for k in members]
+    return dict(most[: _ROWS - 1]) | {f"{len(most) - _ROWS + 1} more": rest}
 
 
-def leaks(audited: Audited, loss: Tensor, total: Gradients) -> list[Finding]:
+def _leaks(audited: Audited, loss: Tensor, total: Gradients) -> list[Finding]:
     """Gradients of the loss in model and critic, and what the actor's optimiser holds.
 
     Args:
@@ -171,7 +163,7 @@ def _shared(audited: Audited, total: Gradients) -> list[Finding]:
         names = [n for n, p in parameters.items() if p.untyped_storage().data_ptr() in storages]
         if names:
             text = (
-                f"The actor shares {listed(names, MOST)} with the {role}: its update changes the "
+                f"The actor shares {listed(names, _MOST)} with the {role}: its update changes the "
                 f"{role}, too"
             )
             findings.append(Finding("shared", "note", text, tuple(names), role))
@@ -188,7 +180,7 @@ def _reached(
     if applied:
         text = (
             f"The actor's optimiser holds {_count(applied)} of the {role} "
-            f"({listed(applied, MOST)}) that the actor's loss gives a gradient: its step "
+            f"({listed(applied, _MOST)}) that the actor's loss gives a gradient: its step "
             f"changes the {role} so that the actor's loss falls; leave them out of that optimiser"
         )
         findings.append(Finding("leak", "wrong", text, tuple(applied), role))
@@ -215,7 +207,7 @@ def _not_stepped(audited: Audited, total: Gradients) -> list[Finding]:
     if not names:
         return []
     text = (
-        f"The actor's optimiser does not hold {listed(names, MOST)}: the gradient there is never "
+        f"The actor's optimiser does not hold {listed(names, _MOST)}: the gradient there is never "
         f"applied; give the optimiser all of the actor's parameters"
     )
     return [Finding("not stepped", "wrong", text, tuple(names))]
@@ -230,12 +222,12 @@ def _count(names: Sequence[str]) -> str:
     return "1 tensor" if len(names) == 1 else f"{len(names)} tensors"
 
 
-MOVE = 0.01
-MOST = 3  # names in a sentence
+_MOVE = 0.01
+_MOST = 3  # names in a sentence
 _DEAD: tuple[Kind, ...] = ("dead actor", "dead path", "dead parameter")
 
 
-def without_zero_layers(
+def _without_zero_layers(
     findings: Sequence[Finding], audited: Audited, length: int | None
 ) -> list[Finding]:
     """The findings at moved parameters, where tensors of zeros explain those given."""
@@ -249,7 +241,7 @@ def without_zero_layers(
     if {finding.sentence for finding in again} == {finding.sentence for finding in findings}:
         return list(findings)
     text = (
-        f"Some gradients are zero only because a layer is: {listed(list(zero), MOST)}; they come "
+        f"Some gradients are zero only because a layer is: {listed(list(zero), _MOST)}; they come "
         f"as soon as it moves"
     )
     return [*again, Finding("zero layer", "note", text, tuple(zero))]
@@ -271,14 +263,14 @@ def _moved(tensors: Sequence[Tensor]) -> Iterator[None]:
     generator = torch.Generator().manual_seed(0)
     try:
         for x in tensors:
-            x.data.copy_(MOVE * torch.randn(x.shape, generator=generator))
+            x.data.copy_(_MOVE * torch.randn(x.shape, generator=generator))
         yield
     finally:
         for x in tensors:
             x.data.zero_()
 
 
-Modules = nn.Module | object
+_Modules = nn.Module | object
 
 
 @dataclass(frozen=True)
@@ -320,15 +312,15 @@ class Audit:
         return pd.DataFrame(rows, columns=["term", "path", "parameter", "norm"])
 
     def __str__(self) -> str:
-        return screen(self.findings, self.parameters, self.norms, self.scales)
+        return _screen(self.findings, self.parameters, self.norms, self.scales)
 
 
 @differentiating
 def audit(
     loss: Callable[..., Any],
-    actor: Modules,
-    critic: Modules | None = None,
-    model: Modules | None = None,
+    actor: _Modules,
+    critic: _Modules | None = None,
+    model: _Modules | None = None,
     *,
     inputs: Any = (),
     optimizer: Optimizer | None = None,
@@ -365,8 +357,8 @@ def _audit(given: Audited) -> Audit:
     evaluation = evaluated(given, first)
     total = gradient(evaluation.loss, evaluation.theta)
     findings = zero_findings(given, evaluation, total)
-    findings = without_zero_layers(findings, given, first)
-    findings += leaks(given, evaluation.loss, total)
+    findings = _without_zero_layers(findings, given, first)
+    findings += _leaks(given, evaluation.loss, total)
     compared: list[Scale] = []
     if given.lengths is not None:
         short, long = given.lengths

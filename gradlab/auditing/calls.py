@@ -30,7 +30,7 @@ from gradlab.auditing.tags import Tag, Tags, mapped, tensors
 
 
 @final
-class Gate:
+class _Gate:
     """Open or closed for the backward passes to come."""
 
     def __init__(self) -> None:
@@ -38,7 +38,7 @@ class Gate:
 
 
 @contextmanager
-def closed(*gates: Gate) -> Iterator[None]:
+def closed(*gates: _Gate) -> Iterator[None]:
     """Inside, no gradient passes any of the gates."""
     before = [gate.open for gate in gates]
     try:
@@ -50,7 +50,7 @@ def closed(*gates: Gate) -> Iterator[None]:
             gate.open = was
 
 
-def gated(x: Tensor, gate: Gate) -> Tensor:
+def _gated(x: Tensor, gate: _Gate) -> Tensor:
     """x behind the gate: a copy, so that an alias of x elsewhere is another path."""
     result: Tensor = _Gated.apply(x, gate)  # type: ignore[no-untyped-call]
     return result
@@ -61,7 +61,7 @@ class _Gated(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x: Tensor, gate: Gate) -> Tensor:
+    def forward(x: Tensor, gate: _Gate) -> Tensor:
         return x.clone()
 
     @staticmethod
@@ -117,8 +117,8 @@ class Calls:
 
     outputs: list[Output] = field(default_factory=list)
     lost: list[Lost] = field(default_factory=list)
-    inlets: dict[Role, Gate] = field(default_factory=dict)
-    outlets: dict[Role, Gate] = field(default_factory=dict)
+    inlets: dict[Role, _Gate] = field(default_factory=dict)
+    outlets: dict[Role, _Gate] = field(default_factory=dict)
     counts: dict[Role, int] = field(default_factory=dict)
     widths: set[int] = field(default_factory=set)  # of what the actor returns
 
@@ -138,7 +138,7 @@ class Watching:
         """
         roles = dict.fromkeys(owners.values())
         self.calls = Calls(
-            inlets={role: Gate() for role in roles}, outlets={role: Gate() for role in roles}
+            inlets={role: _Gate() for role in roles}, outlets={role: _Gate() for role in roles}
         )
         self.tags = Tags(parameters, self._kept)
         self._owners = owners
@@ -193,12 +193,12 @@ class Watching:
             return x
         lost = tag is not None and tag.cut is not None
         if role != "actor" and tag is not None and lost and not _transformed():
-            value = gated(_leaf(x), self.calls.inlets[role])
+            value = _gated(_leaf(x), self.calls.inlets[role])
             self.calls.lost.append(Lost(role, tag, value, alive))
             return value
         if not outermost or not x.requires_grad:
             return x
-        entered = gated(x, self.calls.inlets[role])
+        entered = _gated(x, self.calls.inlets[role])
         if tag is not None:
             self.tags.put(entered, tag)
         return entered
@@ -210,10 +210,10 @@ class Watching:
         if not judged or not torch.is_grad_enabled() or not x.is_floating_point():
             return x
         if _transformed():
-            return gated(x, self.calls.outlets[role])
+            return _gated(x, self.calls.outlets[role])
         value = _leaf(x)
         self.calls.outputs.append(Output(role, call, position, value))
-        left = gated(value, self.calls.outlets[role])
+        left = _gated(value, self.calls.outlets[role])
         tag = self.tags.of(x)
         if tag is not None:
             self.tags.put(left, tag)
@@ -235,7 +235,7 @@ class Watching:
 
     def _kept(self, x: Tensor, tag: Tag, beside: bool) -> Tensor:
         """A value with a cut outside of every role, as it goes on."""
-        value = gated(_leaf(x), Gate())
+        value = _gated(_leaf(x), _Gate())
         self.calls.lost.append(Lost(None, tag, value, beside))
         self.tags.put(value, tag)
         return value

@@ -17,7 +17,7 @@ from torch import Tensor
 from gradlab.auditing.calls import JUDGES, Calls, Output, Role, closed
 
 NEITHER, BOTH = "neither", "model and critic"
-ROUNDING = 16  # units in the last place of what was subtracted
+_ROUNDING = 16  # units in the last place of what was subtracted
 
 Gradients = list[Tensor | None]
 
@@ -77,7 +77,7 @@ def _less(total: Sequence[Tensor], parts: Sequence[Sequence[Tensor]]) -> list[Te
         rest = whole - torch.stack(terms).sum(0)
         size = torch.stack([whole.abs(), *(term.abs() for term in terms)]).sum()
         unit = torch.finfo(whole.dtype).eps * size
-        results.append(torch.where(rest.abs() <= ROUNDING * unit, 0.0, rest))
+        results.append(torch.where(rest.abs() <= _ROUNDING * unit, 0.0, rest))
     return results
 
 

@@ -22,7 +22,7 @@ from gradlab.auditing.findings import Finding
 from gradlab.auditing.gradients import direct_weights, gradient, moves
 from gradlab.wording import two
 
-APART = 0.5  # of the exponents: half way between a sum and a mean
+_APART = 0.5  # of the exponents: half way between a sum and a mean
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def scale_findings(ratios: Sequence[Scale], lengths: tuple[int, int]) -> list[Fi
     rewards = [scale for scale in ratios if scale.role == "model"]
     if not rewards:
         return []
-    apart = [s for s in ratios if abs(s.exponent - rewards[0].exponent) > APART]
+    apart = [s for s in ratios if abs(s.exponent - rewards[0].exponent) > _APART]
     if not apart:
         return []
     others = "; ".join(dict.fromkeys(scale.words for scale in apart))

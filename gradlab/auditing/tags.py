@@ -36,7 +36,7 @@ from torch.distributions import Distribution
 from torch.optim import Optimizer
 from torch.overrides import TorchFunctionMode
 
-DEPTH = 5  # containers inside containers
+_DEPTH = 5  # containers inside containers
 # What holds tensors, but is no value that is handed on.
 _WHOLE = (
     nn.Module, Optimizer, type, ModuleType, FunctionType, MethodType, BuiltinFunctionType, str,
@@ -44,7 +44,7 @@ _WHOLE = (
 )  # fmt: skip
 
 
-def tensors(value: object, depth: int = DEPTH) -> Iterator[Tensor]:
+def tensors(value: object, depth: int = _DEPTH) -> Iterator[Tensor]:
     """Every tensor inside, in order."""
     if isinstance(value, Tensor):
         yield value
@@ -53,7 +53,7 @@ def tensors(value: object, depth: int = DEPTH) -> Iterator[Tensor]:
             yield from tensors(part, depth - 1)
 
 
-def mapped(value: Any, change: Callable[[Tensor], Tensor], depth: int = DEPTH) -> Any:
+def mapped(value: Any, change: Callable[[Tensor], Tensor], depth: int = _DEPTH) -> Any:
     """The same structure with changed tensors; what holds none that changed is the object itself.
 
     A tensor that stands in two places is changed once.
@@ -103,14 +103,14 @@ def _rebuilt(value: Any, parts: list[Any]) -> Any:
     return result
 
 
-How = Literal["sampled", "discrete", "detached", "no_grad"]
+_How = Literal["sampled", "discrete", "detached", "no_grad"]
 
 # These have the derivative zero in autograd, where they have one.
-SAMPLING = frozenset({"normal", "multinomial", "bernoulli", "poisson", "binomial"})
-STEPWISE = frozenset(
+_SAMPLING = frozenset({"normal", "multinomial", "bernoulli", "poisson", "binomial"})
+_STEPWISE = frozenset(
     {"round", "floor", "ceil", "trunc", "sign", "sgn", "heaviside", "argmax", "argmin", "one_hot"}
 )
-WITHOUT_DERIVATIVE = SAMPLING | STEPWISE
+_WITHOUT_DERIVATIVE = _SAMPLING | _STEPWISE
 
 _TORCH = str(Path(torch.__file__).parent)
 _OTHERS = (_TORCH, str(Path(__file__).parents[1]), sysconfig.get_path("stdlib"), "<")
@@ -128,7 +128,7 @@ class Cut:
         place: "loss.py, line 12", or "" where the line is not known.
     """
 
-    how: How
+    how: _How
     what: str
     place: str
 
@@ -138,7 +138,7 @@ class Cut:
         return f"{self.what}, {self.place}" if self.place else self.what
 
 
-def name_of(function: Callable[..., Any]) -> str:
+def _name_of(function: Callable[..., Any]) -> str:
     """The name of a torch function; of a tensor's attribute, the attribute's."""
     name = getattr(function, "__name__", "")
     if name != "__get__":
@@ -146,21 +146,21 @@ def name_of(function: Callable[..., Any]) -> str:
     return getattr(getattr(function, "__self__", None), "__name__", name)
 
 
-def cut_by(function: Callable[..., Any], floating: bool) -> Cut:
+def _cut_by(function: Callable[..., Any], floating: bool) -> Cut:
     """The cut that a call of a torch function has just made, on the stack of its caller.
 
     Args:
         floating: the result has a floating type.
     """
-    name, frames = name_of(function), [*_frames()]
+    name, frames = _name_of(function), [*_frames()]
     place = next(map(_place, filter(_users, frames)), "")
     drawn = [frame for frame in frames if _samples(frame)]
     if drawn:
         distribution = drawn[-1].f_locals.get("self")
         return Cut("sampled", f"{type(distribution).__name__}.sample", place)
-    if name in SAMPLING:
+    if name in _SAMPLING:
         return Cut("sampled", f"torch.{name}", place)
-    if name in STEPWISE or not floating:
+    if name in _STEPWISE or not floating:
         return Cut("discrete", name, place)
     if name in ("detach", "data"):
         return Cut("detached", name, place)
@@ -252,7 +252,7 @@ class Tags(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
     ) -> Any:
-        name, kwargs = name_of(func), kwargs or {}
+        name, kwargs = _name_of(func), kwargs or {}
         if name in _NUMPY and args[0].requires_grad:
             args = (args[0].detach(), *args[1:])  # the audit's own leaf: the user's has no graph
         if name in _JOINS:
@@ -274,10 +274,10 @@ class Tags(TorchFunctionMode):
             return
         modelled = any(tag.modelled for tag in given)
         alive = any(tag.cut is None for tag in given)
-        if alive and x.requires_grad and name_of(function) not in WITHOUT_DERIVATIVE:
+        if alive and x.requires_grad and _name_of(function) not in _WITHOUT_DERIVATIVE:
             self.put(x, Tag(None, modelled))
         elif alive:
-            self.put(x, Tag(cut_by(function, x.is_floating_point()), modelled))
+            self.put(x, Tag(_cut_by(function, x.is_floating_point()), modelled))
         else:
             self.put(x, Tag(given[0].cut, modelled))
 

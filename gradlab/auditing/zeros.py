@@ -25,7 +25,7 @@ from gradlab.auditing.gradients import Gradients, direct_weights, gradient, move
 from gradlab.auditing.tags import Cut
 from gradlab.wording import listed
 
-Weighted = list[tuple[Output, Tensor]]
+_Weighted = list[tuple[Output, Tensor]]
 
 _REMEDY = {
     "discrete": "use a relaxed distribution, a straight-through estimate, or the score function",
@@ -35,7 +35,7 @@ _REMEDY = {
 _INDEXED = ("Categorical", "OneHotCategorical", "Bernoulli", "torch.multinomial", "torch.bernoulli")
 
 
-def remedy(cut: Cut) -> str:
+def _remedy(cut: Cut) -> str:
     """What to do about a cut."""
     if cut.how != "sampled":
         return _REMEDY[cut.how]
@@ -43,7 +43,7 @@ def remedy(cut: Cut) -> str:
     return _REMEDY["discrete"] if discrete else "use rsample, or mean + std * noise"
 
 
-def cause(cut: Cut) -> str:
+def _cause(cut: Cut) -> str:
     """How a value came to have no gradient, as the predicate of a sentence."""
     return {
         "sampled": f"is sampled without a path to θ ({cut.where})",
@@ -53,7 +53,7 @@ def cause(cut: Cut) -> str:
     }[cut.how]
 
 
-def lost_paths(evaluation: Evaluation) -> list[Lost]:
+def _lost_paths(evaluation: Evaluation) -> list[Lost]:
     """Where the loss moves with a value that has lost its gradient, once for each cut."""
     if not evaluation.calls.lost or not evaluation.loss.requires_grad:
         return []
@@ -70,7 +70,7 @@ def lost_paths(evaluation: Evaluation) -> list[Lost]:
     return list(first.values())
 
 
-def lost_findings(losses: Sequence[Lost], evaluation: Evaluation) -> list[Finding]:
+def _lost_findings(losses: Sequence[Lost], evaluation: Evaluation) -> list[Finding]:
     """One finding for each lost path."""
     return [_finding(lost, _is_state(lost, evaluation)) for lost in losses]
 
@@ -84,7 +84,7 @@ def _is_state(lost: Lost, evaluation: Evaluation) -> bool:
     return lost.beside and width not in evaluation.calls.widths
 
 
-def dead_roles(evaluation: Evaluation, losses: Sequence[Lost]) -> list[Role]:
+def _dead_roles(evaluation: Evaluation, losses: Sequence[Lost]) -> list[Role]:
     """Roles whose outputs move the loss, none of them with a gradient in θ; without those that a
     lost path explains."""
     if not evaluation.loss.requires_grad:
@@ -101,12 +101,12 @@ def dead_roles(evaluation: Evaluation, losses: Sequence[Lost]) -> list[Role]:
     return dead
 
 
-def _split(evaluation: Evaluation) -> tuple[Weighted, Weighted]:
+def _split(evaluation: Evaluation) -> tuple[_Weighted, _Weighted]:
     """Outputs of model and critic with their direct weights: fixed ones, and those of scores."""
     outputs = evaluation.calls.of("model", "critic")
     weights = direct_weights(evaluation.loss, outputs, evaluation.calls, again=True)
-    fixed: Weighted = []
-    scores: Weighted = []
+    fixed: _Weighted = []
+    scores: _Weighted = []
     for output, weight in zip(outputs, weights, strict=True):
         if weight is not None and moves(weight):
             kind = scores if _depends(weight, evaluation) else fixed
@@ -127,13 +127,13 @@ def _depends(weight: Tensor, evaluation: Evaluation) -> bool:
             return False
 
 
-def _together(outputs: Weighted) -> Tensor:
+def _together(outputs: _Weighted) -> Tensor:
     """Σ weight · output, whose gradient is that of the loss through these outputs."""
     parts = [(output.value * weight).sum().double() for output, weight in outputs]
     return torch.stack(parts).sum() if parts else torch.zeros(())
 
 
-def _enters(lost: Lost, outputs: Weighted) -> bool:
+def _enters(lost: Lost, outputs: _Weighted) -> bool:
     """Whether a lost value moves these outputs."""
     return moves(gradient(_together(outputs), [lost.value])[0])
 
@@ -155,20 +155,20 @@ def _finding(lost: Lost, state: bool) -> Finding:
     into = "it goes on" if lost.role is None else f"it enters the {lost.role}"
     if state:
         text = (
-            f"A state {cause(cut)} before {into}: longer paths end there, as they should for "
+            f"A state {_cause(cut)} before {into}: longer paths end there, as they should for "
             f"states that were visited; in a rollout it shortens the horizon of the gradient"
         )
         return Finding("truncated", "note", text, path=lost.role, place=cut.place)
     text = (
-        f"An action {cause(cut)}, and the loss moves with it{where}: that part of the "
-        f"actor's gradient is missing; {remedy(cut)}"
+        f"An action {_cause(cut)}, and the loss moves with it{where}: that part of the "
+        f"actor's gradient is missing; {_remedy(cut)}"
     )
     drawn = cut.how in ("sampled", "discrete")
     kind = "not reparameterised" if drawn else "detached"
     return Finding(kind, "wrong", text, path=lost.role, place=cut.place)  # type: ignore[arg-type]
 
 
-MOST = 3  # names in a sentence
+_MOST = 3  # names in a sentence
 
 
 def zero_findings(audited: Audited, evaluation: Evaluation, total: Gradients) -> list[Finding]:
@@ -177,12 +177,12 @@ def zero_findings(audited: Audited, evaluation: Evaluation, total: Gradients) ->
     Args:
         total: the gradient of the loss in θ.
     """
-    losses, theta = lost_paths(evaluation), audited.actor
+    losses, theta = _lost_paths(evaluation), audited.actor
     if not any(moves(g) for g in total):
         return [_dead_actor(evaluation, losses)]
     findings = [
-        *lost_findings(losses, evaluation),
-        *map(_dead_path, dead_roles(evaluation, losses)),
+        *_lost_findings(losses, evaluation),
+        *map(_dead_path, _dead_roles(evaluation, losses)),
     ]
     # What only a lost path has moved is dead with it.
     if not any(finding.severity == "wrong" for finding in findings):
@@ -204,7 +204,7 @@ def _dead_actor(evaluation: Evaluation, losses: Sequence[Lost]) -> Finding:
     cuts = [lost.tag.cut for lost in losses] + [tag.cut for tag in evaluation.tags.values()]
     cut = next((x for x in cuts if x is not None), None)
     if cut is not None:
-        text = f"{begin}: its action {cause(cut)}; {remedy(cut)}"
+        text = f"{begin}: its action {_cause(cut)}; {_remedy(cut)}"
         return Finding("dead actor", "wrong", text, place=cut.place)
     if not evaluation.tags:
         text = (
@@ -228,7 +228,7 @@ def _not_finite(theta: Mapping[str, Tensor], total: Gradients) -> list[Finding]:
     if not names:
         return []
     text = (
-        f"The gradient of {listed(names, MOST)} is not finite: look for a logarithm, root or "
+        f"The gradient of {listed(names, _MOST)} is not finite: look for a logarithm, root or "
         f"division at 0 (`gradlab.Probe` names the first such operation)"
     )
     return [Finding("not finite", "wrong", text, tuple(names))]
@@ -257,4 +257,4 @@ def _dead_parameters(
 
 
 def _subject(names: Sequence[str]) -> str:
-    return f"{'Parameter' if len(names) == 1 else 'Each of'} {listed(names, MOST)}"
+    return f"{'Parameter' if len(names) == 1 else 'Each of'} {listed(names, _MOST)}"

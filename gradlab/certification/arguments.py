@@ -88,7 +88,7 @@ def _rows(name: str, values: Any, width: int) -> Tensor | None:
     return rows
 
 
-VERSIONS = ("gradlab", "commit", "python", "torch", "numpy", "mujoco")
+_VERSIONS = ("gradlab", "commit", "python", "torch", "numpy", "mujoco")
 
 
 def compared(system: System, epsilon: float) -> list[str]:
@@ -124,7 +124,7 @@ def starts(about: Subject) -> str:
 def versions() -> dict[str, str]:
     """Without the time: the same states give the same certificate."""
     found = provenance.environment()
-    return {name: found[name] for name in VERSIONS}
+    return {name: found[name] for name in _VERSIONS}
 
 
 def call(settings: dict[str, Any]) -> str:

@@ -54,8 +54,8 @@ Kind = Literal[
     "wrong", "dead", "not finite", "single precision", "rows mix", "stale", "random",
     "arguments changed", "rough", "not judged", "sign",
 ]  # fmt: skip
-Severity = Literal["wrong", "rough", "note"]
-COLUMNS = (
+_Severity = Literal["wrong", "rough", "note"]
+_COLUMNS = (
     "source", "block", "stratum", "states", "judged", "median", "p95", "largest", "flagged",
 )  # fmt: skip
 
@@ -103,7 +103,7 @@ class Finding:
     column: str | None
     size: float
     sign_kept: bool | None
-    severity: Severity
+    severity: _Severity
     sentence: str
     source: str = ""
     entries: tuple[Entry, ...] = ()
@@ -167,7 +167,7 @@ class Certification:
     def table(self) -> pd.DataFrame:
         """One row per source, block and stratum: states, share judged, quantiles of the relative
         error of the block, and the share of the judged states that is flagged as wrong."""
-        return pd.DataFrame(list(self.rows), columns=list(COLUMNS))
+        return pd.DataFrame(list(self.rows), columns=list(_COLUMNS))
 
     def document(self) -> dict[str, Any]:
         """Everything, as JSON has it."""

@@ -42,18 +42,18 @@ from gradlab.tasks.task import Task
 from gradlab.user_code.calls import differentiating
 
 GRID, CUTS = 17, 22  # points of the first cut, and halvings after it
-ASIDE = 1e-3  # of the line, how far from the kink its sides are taken
-LASTS = 0.25  # of the slope's change at a wide stencil, that is left at a 64 times narrower one
-LEAST = 1e-5  # of the outputs' spread over the line: a smaller change is rounding
+_ASIDE = 1e-3  # of the line, how far from the kink its sides are taken
+_LASTS = 0.25  # of the slope's change at a wide stencil, that is left at a 64 times narrower one
+_LEAST = 1e-5  # of the outputs' spread over the line: a smaller change is rounding
 
 
-def pushed(drawn: Law, seen: Samples, n: int) -> Samples:
+def _pushed(drawn: Law, seen: Samples, n: int) -> Samples:
     """At most n points, a third of them on kinks, the others on both sides."""
     system, z = drawn.system, seen.points.z
     rows = torch.arange(max(n // 3, 1)) * 5 % len(z)
     ends = z[rows], z[rows.flip(0).roll(1) * 3 % len(z)]
     at, kinked = _found(system, seen.points, rows, *ends)
-    step = ASIDE * (ends[1] - ends[0])[kinked]
+    step = _ASIDE * (ends[1] - ends[0])[kinked]
     on = at[kinked]
     points = torch.cat([on, on - step, on + step])
     samples = labelled(system, points, "kinks", drawn.seed, None)
@@ -93,7 +93,7 @@ def _found(
     narrow, wide = (
         _slope_change(values, middle, reach * 4 * width, spread) for reach in (1.0, 64.0)
     )
-    kinked = (narrow > LASTS * wide) & (narrow > LEAST)
+    kinked = (narrow > _LASTS * wide) & (narrow > _LEAST)
     return begin + middle[:, None] * (end - begin), kinked
 
 
@@ -107,10 +107,10 @@ def _slope_change(
     return size / reach
 
 
-FEWEST = 16  # samples
-SHARES = {"random": 0.2, "limits": 0.12, "kinks": 0.18}
+_FEWEST = 16  # samples
+_SHARES = {"random": 0.2, "limits": 0.12, "kinks": 0.18}
 HORIZON, LONGEST = 16, 25  # steps of a chain: without a task, and at most by default
-DISCOUNT = 0.99  # without a task
+_DISCOUNT = 0.99  # without a task
 
 
 @differentiating
@@ -154,7 +154,7 @@ def certify(
     """
     about = subject(system, task, states, actions, noise, policy)
     progress = check_progress(progress)
-    validation.whole("samples", samples, FEWEST)
+    validation.whole("samples", samples, _FEWEST)
     validation.whole("seed", seed)
     tolerance = _above_0("fail_above", fail_above)
     width = _above_0("smoothing", smoothing)
@@ -162,7 +162,7 @@ def certify(
         _default_horizon(about.task) if horizon is None else validation.whole("horizon", horizon, 1)
     )
     varied = None if parameters is None else named(parameters)
-    discount = DISCOUNT if about.task is None else about.task.discount
+    discount = _DISCOUNT if about.task is None else about.task.discount
     drawn = law(about.system, about.task, about.policy, about.states, seed)
     settings = Settings(drawn, tolerance, discount, steps, width, varied)
     result = examined(about, *_samples(about, drawn, samples), settings, progress)
@@ -197,8 +197,8 @@ def _samples(about: Subject, drawn: Law, n: int) -> tuple[Samples, Loss | None]:
         given = [labelled(about.system, z, "given", drawn.seed, about.noise)]
     seen, loss = visited(drawn, n)
     first_steps(about.system, seen)  # refuses a step that is NaN at once, before more are made
-    ways = {"random": shifted, "limits": limits, "kinks": pushed}
-    more = [way(drawn, seen, max(int(SHARES[name] * n), 1)) for name, way in ways.items()]
+    ways = {"random": shifted, "limits": limits, "kinks": _pushed}
+    more = [way(drawn, seen, max(int(_SHARES[name] * n), 1)) for name, way in ways.items()]
     kept = [part for part in more if _accepted(about.system, part)]
     return pooled([*given, thinned(seen, n - sum(map(len, kept))), *kept]), loss
 

@@ -18,10 +18,10 @@ from gradlab.certification.reference import Reference
 
 SAFETY = 5.0  # errors of D, that a difference is allowed
 SHARE = 0.01  # of the judged states
-NEGLIGIBLE = 1e-7  # of the largest entry of a row in units of its inputs' spreads
-NOTHING = 1e-10  # spreads of the output by one of the input, which is no effect
-ROUNDED = 300.0  # times ε^{2/3}, spreads of the output by one of the input: rounding over h
-SMALL = 1e-3  # of a block's root mean square, below which an error is relative to that
+_NEGLIGIBLE = 1e-7  # of the largest entry of a row in units of its inputs' spreads
+_NOTHING = 1e-10  # spreads of the output by one of the input, which is no effect
+_ROUNDED = 300.0  # times ε^{2/3}, spreads of the output by one of the input: rounding over h
+_SMALL = 1e-3  # of a block's root mean square, below which an error is relative to that
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def compared(
     size = torch.maximum(D.abs().nan_to_num(), usual)
     gap = (J - D).abs()
     decided = error <= torch.maximum(tolerance * size, 0.5 * gap)
-    agrees = (gap <= error) & (units.scaled(error) <= ROUNDED * epsilon ** (2 / 3))
+    agrees = (gap <= error) & (units.scaled(error) <= _ROUNDED * epsilon ** (2 / 3))
     judged = certain & finite & (decided | agrees)
     return Comparison(J, D, judged, judged & (gap - error > tolerance * size), lost, usual)
 
@@ -92,7 +92,7 @@ def _usual(D: Tensor, certain: Tensor, units: Units) -> Tensor:
     known = torch.where(certain, D, 0.0).nan_to_num()
     rms = (known.square().sum(0) / certain.sum(0).clamp_min(1)).sqrt()
     scaled = units.scaled(rms)
-    least = (NEGLIGIBLE * scaled.amax(1, keepdim=True)).clamp_min(NOTHING)
+    least = (_NEGLIGIBLE * scaled.amax(1, keepdim=True)).clamp_min(_NOTHING)
     return torch.maximum(scaled, least) * units.y[:, None] / units.z
 
 
@@ -109,6 +109,6 @@ def relative_errors(comparison: Comparison, units: Units, rows: slice, columns: 
     usual = size.square().mean().sqrt()
     row = torch.where(comparison.judged, comparison.D, 0.0)[:, rows] * units.z / units.y[rows, None]
     whole = row.flatten(1).norm(dim=1).square().mean().sqrt()
-    size = torch.maximum(size, torch.maximum(SMALL * usual, NEGLIGIBLE * whole))
+    size = torch.maximum(size, torch.maximum(_SMALL * usual, _NEGLIGIBLE * whole))
     ratio = gap / torch.where(size > 0, size, torch.where(own > 0, own, 1.0))
     return torch.where(judged.flatten(1).any(1), ratio, torch.nan)

@@ -22,7 +22,7 @@ from gradlab.systems.system import Linearization, System
 from gradlab.user_code.calls import running
 
 BLOCK, FEW = 4096, 256  # rows of a call; of one with few points
-SEVERAL = 4  # calls with few points, at most, that are made in place of one with many
+_SEVERAL = 4  # calls with few points, at most, that are made in place of one with many
 
 
 @dataclass(frozen=True)
@@ -56,9 +56,9 @@ def evenly(n: int, most: int) -> Tensor:
 
 def outputs(system: System, points: Points) -> Tensor:
     """y = (s', r) [N, ds + 1] of every point, without a graph, in blocks of one of two sizes."""
-    size = FEW if len(points) <= SEVERAL * FEW else BLOCK
+    size = FEW if len(points) <= _SEVERAL * FEW else BLOCK
     parts = [
-        at_once(system, filled(points.at(slice(start, start + size)), size))
+        at_once(system, _filled(points.at(slice(start, start + size)), size))
         for start in range(0, len(points), size)
     ]
     return torch.cat(parts)[: len(points)]
@@ -87,7 +87,7 @@ def _remedy(words: str) -> str:
     return ""
 
 
-def filled(points: Points, size: int) -> Points:
+def _filled(points: Points, size: int) -> Points:
     """The block with its last row repeated up to `size` rows."""
     lacking = size - len(points)
     if lacking <= 0:
@@ -103,7 +103,7 @@ Derivative = Callable[[System, Points], Tensor]
 def sources(system: System) -> dict[str, Derivative]:
     """The ways that this system offers."""
     ways: dict[str, Derivative] = {"step": by_autograd} if system.differentiable else {}
-    return ways | {"linearize": by_linearize}
+    return ways | {"linearize": _by_linearize}
 
 
 def by_autograd(system: System, points: Points) -> Tensor:
@@ -115,7 +115,7 @@ def by_autograd(system: System, points: Points) -> Tensor:
     return _in_blocks(_swept, system, points)
 
 
-def by_linearize(system: System, points: Points) -> Tensor:
+def _by_linearize(system: System, points: Points) -> Tensor:
     """J as `linearize` returns it."""
     return _in_blocks(_linearized, system, points)
 
@@ -123,7 +123,7 @@ def by_linearize(system: System, points: Points) -> Tensor:
 def _in_blocks(derivative: Derivative, system: System, points: Points) -> Tensor:
     size = SMALL if len(points) <= SMALL else FEW
     parts = [
-        derivative(system, filled(points.at(slice(start, start + size)), size))
+        derivative(system, _filled(points.at(slice(start, start + size)), size))
         for start in range(0, len(points), size)
     ]
     return torch.cat(parts)[: len(points)]
@@ -155,10 +155,10 @@ def _linearized(system: System, points: Points) -> Tensor:
     ds = system.state_dim
     with running("linearize"):
         linear = system.linearize(points.z[:, :ds], points.z[:, ds:], points.noise)
-    return joined(linear)
+    return _joined(linear)
 
 
-def joined(linear: Linearization) -> Tensor:
+def _joined(linear: Linearization) -> Tensor:
     """The four blocks as one matrix [N, ds + 1, ds + da]."""
     by_state = torch.cat([linear.A, linear.r_s[:, None]], 1)
     by_action = torch.cat([linear.B, linear.r_a[:, None]], 1)

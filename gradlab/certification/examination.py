@@ -28,13 +28,13 @@ from gradlab.errors import InputError
 from gradlab.progress import Progress
 from gradlab.systems.system import System
 
-POINTS = 16  # that are moved
-NEAR = 1e-3  # of the coordinates' spread, by which they are
-FINE = 1e-4  # of the usual step: a function that oscillates within that one is seen here
+_POINTS = 16  # that are moved
+_NEAR = 1e-3  # of the coordinates' spread, by which they are
+_FINE = 1e-4  # of the usual step: a function that oscillates within that one is seen here
 
 
 @dataclass(frozen=True)
-class Nearby:
+class _Nearby:
     """Of one source of derivatives.
 
     Attributes:
@@ -53,11 +53,11 @@ class Nearby:
 
     def __call__(self, points: Tensor, rows: slice, columns: slice) -> Tensor:
         """bool [M], whether some of the points stay off in a block where they are moved."""
-        few = points[evenly(len(points), POINTS)]
+        few = points[evenly(len(points), _POINTS)]
         here = self.points.at(few)
         generator = stream(0, "certify neighbours")
         draw = torch.randn(here.z.shape, generator=generator, dtype=here.z.dtype)
-        moved = Points(here.z + NEAR * self.units.z * draw, here.noise)
+        moved = Points(here.z + _NEAR * self.units.z * draw, here.noise)
         J = self.derivative(self.system, moved)
         coarse, fine = (
             compared(
@@ -68,17 +68,17 @@ class Nearby:
                 self.epsilon,
                 self.usual,
             )
-            for scale in (1.0, FINE)
+            for scale in (1.0, _FINE)
         )
         off = coarse.off & ~(fine.judged & ~fine.off)
         return off[:, rows, columns].flatten(1).any(1)
 
 
-LIMIT = 1e-2  # 95th percentile of the relative error
-STATES = 256
+_LIMIT = 1e-2  # 95th percentile of the relative error
+_STATES = 256
 
 
-def in_single_precision(
+def _in_single_precision(
     system: System, derivative: Derivative, points: Points, names: Names, units: Units
 ) -> tuple[list[Finding], dict[str, float]]:
     """Blocks that float32 spoils, and the 95th percentile of the relative error of each.
@@ -86,7 +86,7 @@ def in_single_precision(
     Raises:
         InputError, RuntimeError: the system cannot compute in float32.
     """
-    rows = evenly(len(points), STATES)
+    rows = evenly(len(points), _STATES)
     few = points.at(rows)
     exact = derivative(system, Points(few.z.float().to(few.z), few.noise))
     short = derivative(system, few.float()).to(exact)
@@ -98,7 +98,7 @@ def in_single_precision(
         usual = size.nan_to_num().square().mean().sqrt()
         relative = (gap / torch.maximum(size, 1e-3 * usual).clamp_min(1e-300)).nan_to_num(nan=1.0)
         errors[block] = float(np.quantile(relative.numpy(), 0.95))
-        if errors[block] > LIMIT:
+        if errors[block] > _LIMIT:
             text = sentences.single_precision(block, errors[block])
             findings.append(
                 Finding("single precision", block, None, None, None, errors[block], None,
@@ -107,17 +107,17 @@ def in_single_precision(
     return findings, errors
 
 
-def tried(
+def _tried(
     system: System, derivative: Derivative, points: Points, names: Names, units: Units
 ) -> tuple[list[Finding], dict[str, float] | str]:
     """The same, or why it is not possible."""
     try:
-        return in_single_precision(system, derivative, points, names, units)
+        return _in_single_precision(system, derivative, points, names, units)
     except (RuntimeError, TypeError, InputError) as error:
         return [], f"not supported: {str(error).splitlines()[0][:90]}"
 
 
-ORDER = {"wrong": 0, "rough": 1, "note": 2}
+_ORDER = {"wrong": 0, "rough": 1, "note": 2}
 
 
 @dataclass(frozen=True)
@@ -173,7 +173,9 @@ def examined(
     for k, (name, derivative) in enumerate(ways.items()):
         progress("derivatives", k, len(ways))
         comparison = compared(derivative(system, points), found, units, tolerance, epsilon)
-        near = Nearby(system, points, derivative, size, units, tolerance, epsilon, comparison.usual)
+        near = _Nearby(
+            system, points, derivative, size, units, tolerance, epsilon, comparison.usual
+        )
         judged = judgement.Judged(name, comparison, label, taken.step, about.names, units, near)
         rows += judgement.numbers(judged)
         if behaviour:  # J and D are of different functions then
@@ -219,7 +221,7 @@ def _once(
     ahead: Ahead, name: str, derivative: Derivative, label: Tensor, about: Subject
 ) -> tuple[list[Finding], dict[str, Any]]:
     """What one source of derivatives is enough for: single precision, chains, kinks."""
-    single, precisions = tried(
+    single, precisions = _tried(
         about.system, derivative, ahead.points.at(_away(label)), about.names, ahead.units
     )
     turning, sign = chained(ahead, name, derivative)
@@ -275,7 +277,7 @@ def _merged(findings: list[Finding]) -> tuple[Finding, ...]:
             kept[same[0]] = replace(kept[same[0]], source="both")
         else:
             kept.append(finding)
-    return tuple(sorted(kept, key=lambda finding: (ORDER[finding.severity], -finding.size)))
+    return tuple(sorted(kept, key=lambda finding: (_ORDER[finding.severity], -finding.size)))
 
 
 def _spread(values: Tensor) -> Tensor:

@@ -15,9 +15,9 @@ from gradlab.certification.certification import BLOCKS, Entry, Finding, Names
 from gradlab.certification.comparison import SHARE, Comparison, Units, relative_errors
 from gradlab.certification.sampling import STRATA
 
-JUDGED = 0.5  # of the states: a smaller share decides little
-Zero = Literal["J", "D", ""]
-Persistent = Callable[[Tensor, slice, slice], Tensor]
+_JUDGED = 0.5  # of the states: a smaller share decides little
+_Zero = Literal["J", "D", ""]
+_Persistent = Callable[[Tensor, slice, slice], Tensor]
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Judged:
     step: Tensor
     names: Names
     units: Units
-    persistent: Persistent
+    persistent: _Persistent
 
 
 def numbers(judged: Judged) -> list[Mapping[str, Any]]:
@@ -135,7 +135,7 @@ def _entries(judged: Judged, block: str, J: Tensor, D: Tensor, bad: Tensor) -> t
     for i, j in bad.any(0).nonzero().tolist():
         given, true = (x[bad[:, i, j], i, j] for x in (J, D))
         gap, size = (float(x.square().mean().sqrt()) for x in (given - true, true))
-        zero: Zero = "J" if not bool(given.any()) else "D" if size == 0 else ""
+        zero: _Zero = "J" if not bool(given.any()) else "D" if size == 0 else ""
         error = gap / size if size > 0 else 1.0
         found.append(Entry(outputs[i], inputs[j], error, gap, zero))
     return tuple(sorted(found, key=lambda each: -each.absolute))
@@ -195,7 +195,7 @@ def _vague(judged: Judged, block: str) -> Iterator[Finding]:
     """A block that differences decide in few states."""
     every = torch.ones_like(judged.label, dtype=torch.bool)
     share = _judged_states(judged, block, every) / len(judged.label)
-    if share < JUDGED:
+    if share < _JUDGED:
         text = sentences.not_judged(block, share)
         yield Finding("not judged", block, None, None, None, 1 - share, None, "rough", text,
                       judged.source)  # fmt: skip

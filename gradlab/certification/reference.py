@@ -23,12 +23,12 @@ from gradlab.certification.evaluation import Points, outputs
 from gradlab.systems.system import System
 
 RATIO = 4.0  # of the two steps
-RETRIES = (0.1, 0.01, 10.0)  # times h
+_RETRIES = (0.1, 0.01, 10.0)  # times h
 SIZE = 4.0  # h over ε^{1/3} of the coordinate's size
-CERTAIN = 0.1  # of the tolerated error, that an entry's own error may be
+_CERTAIN = 0.1  # of the tolerated error, that an entry's own error may be
 ROUNDING = 8.0  # units of ε in a value of f
-SHARED = 0.1  # of a row's largest noise, that every entry of it may have
-BATCH = 2**22  # numbers held at once
+_SHARED = 0.1  # of a row's largest noise, that every entry of it may have
+_BATCH = 2**22  # numbers held at once
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def reference(
         epsilon: precision of the step's values, see `precision_of`.
     """
     width, out = points.z.shape[1], system.state_dim + 1
-    rows = max(1, BATCH // (4 * width * (width + out)))
+    rows = max(1, _BATCH // (4 * width * (width + out)))
     parts = [
         _retried(system, points.at(slice(i, i + rows)), size, tolerance, epsilon)
         for i in range(0, len(points), rows)
@@ -83,7 +83,7 @@ def _retried(
     y = outputs(system, points)
     h = SIZE * epsilon ** (1 / 3) * size
     best = _differences(system, points, y, h, epsilon)
-    for factor in RETRIES:
+    for factor in _RETRIES:
         uncertain = _uncertain(best, tolerance)
         rows = uncertain.any(1).nonzero().flatten()
         if not len(rows):
@@ -112,7 +112,7 @@ def _replace(best: Reference, again: Reference, rows: Tensor, columns: Tensor) -
 
 def _uncertain(found: Reference, tolerance: float) -> Tensor:
     """Columns [N, in] that are not certain at some entry that matters for its row."""
-    limit = CERTAIN * tolerance * found.D.abs().nan_to_num()
+    limit = _CERTAIN * tolerance * found.D.abs().nan_to_num()
     row = found.D.abs().nan_to_num().amax(2, keepdim=True)
     vague = ~(found.error <= torch.maximum(limit, 1e-3 * tolerance * row))
     return found.kink | vague.any(1)
@@ -123,7 +123,7 @@ def _differences(system: System, points: Points, y: Tensor, h: Tensor, epsilon: 
     wide, narrow = (_central(system, points, y, step, epsilon) for step in (h, h / RATIO))
     (D1, bend1, _), (D, bend, stepped) = wide, narrow
     apart = (D1 - D).abs()
-    noise = (apart * stepped[:, None, :]).nan_to_num().amax(2, keepdim=True) * SHARED
+    noise = (apart * stepped[:, None, :]).nan_to_num().amax(2, keepdim=True) * _SHARED
     rounding = ROUNDING * epsilon * y.abs()[:, :, None]
     error = torch.maximum(apart, torch.maximum(noise, rounding) / stepped[:, None, :])
     finite = torch.isfinite(D) & torch.isfinite(error)

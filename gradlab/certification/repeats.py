@@ -25,9 +25,9 @@ from gradlab.errors import InputError
 from gradlab.systems.system import System
 
 STATES, FEWER = 64, 7
-EQUAL = 1e3  # units of ε, relative to the largest value of an output
+_EQUAL = 1e3  # units of ε, relative to the largest value of an output
 
-Evaluated = Callable[[Points], Tensor]
+_Evaluated = Callable[[Points], Tensor]
 
 
 def step_findings(system: System, points: Points, epsilon: float) -> list[Finding]:
@@ -68,7 +68,7 @@ def derivative_findings(
     return found
 
 
-def _calls(evaluate: Evaluated, few: Points) -> tuple[Tensor, ...]:
+def _calls(evaluate: _Evaluated, few: Points) -> tuple[Tensor, ...]:
     """Values of the same points: at first, after another call, with another seed, among other
     rows (the first half) and among fewer (the first ones); values of that other call, and of as
     few of its rows as no call has had."""
@@ -132,7 +132,7 @@ def _equal(one: Tensor, other: Tensor, epsilon: float) -> bool:
     size = one.abs().nan_to_num(posinf=0.0).amax(0).clamp_min(1e-300)
     same_gaps = torch.equal(torch.isfinite(one), torch.isfinite(other))
     gap = (one - other).abs().nan_to_num(nan=0.0, posinf=0.0)
-    return same_gaps and bool((gap <= EQUAL * epsilon * size).all())
+    return same_gaps and bool((gap <= _EQUAL * epsilon * size).all())
 
 
 def _gap(one: Tensor, other: Tensor) -> float:

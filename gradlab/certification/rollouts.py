@@ -23,10 +23,10 @@ from gradlab.certification.evaluation import Derivative, Points, evenly
 from gradlab.certification.sampling import Law
 from gradlab.certification.smoothed import PAIRS, POINTS, STEPS, smoothed
 
-DIRECTIONS = 4
+_DIRECTIONS = 4
 AGREE, CERTAIN = 0.95, 0.2  # share of signs that agree; least share that is certain
-STEP = 4.0  # times ε^{1/3} of the spread
-ROUNDING = 32.0
+_STEP = 4.0  # times ε^{1/3} of the spread
+_ROUNDING = 32.0
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Signs:
         return h < len(self.certain) and self.certain[h] >= CERTAIN
 
 
-def signs(
+def _signs(
     chain: Chain, derivative: Derivative, units: Units, epsilon: float, draw: Tensor
 ) -> Signs:
     """
@@ -65,14 +65,14 @@ def signs(
         draw: standard normal [M, ds + da, k], the directions in spreads.
     """
     directions = draw * units.z[:, None]
-    h = STEP * epsilon ** (1 / 3)
+    h = _STEP * epsilon ** (1 / 3)
     steps = torch.tensor([h, h / 4]).to(draw)
     R, path = chain.rolled(_moved(chain.first, directions, steps))
     m, k = len(chain.first), directions.shape[2]
     given = chain.tangents(derivative, directions, path[:, :m])
     R = R[:, m:].reshape(chain.steps, 2, 2, k, m).transpose(3, 4)  # [T, sizes, signs, M, k]
     wide, narrow = ((R[:, :, 0] - R[:, :, 1]) / (2 * steps[:, None, None])).unbind(1)
-    rounding = ROUNDING * epsilon * R[:, 0].abs().amax(1) / h
+    rounding = _ROUNDING * epsilon * R[:, 0].abs().amax(1) / h
     error = 2 * (wide - narrow).abs() + rounding
     certain = (narrow.abs() > error) & torch.isfinite(given)
     agree = (given.sign() == narrow.sign()) & certain
@@ -92,8 +92,8 @@ def _moved(first: Tensor, directions: Tensor, steps: Tensor) -> Tensor:
     return torch.cat([first, ends.reshape(-1, first.shape[1])])
 
 
-STARTS = 30  # trajectories of a chain: with 16 moved ones each, they just fill two calls
-DIFFERS = 0.1  # of the smoothed gradient, from which a gap is named
+_STARTS = 30  # trajectories of a chain: with 16 moved ones each, they just fill two calls
+_DIFFERS = 0.1  # of the smoothed gradient, from which a gap is named
 
 
 @dataclass(frozen=True)
@@ -129,10 +129,10 @@ class Ahead:
 
 def chained(ahead: Ahead, name: str, derivative: Derivative) -> tuple[list[Finding], Signs]:
     """How far the sign of the chained gradient is right."""
-    rows = evenly(len(ahead.points), STARTS)
+    rows = evenly(len(ahead.points), _STARTS)
     run = ahead.chain(rows, ahead.horizon, "chain")
-    draw = ahead.drawn.draw("directions", len(rows), run.first.shape[1], DIRECTIONS)
-    result = signs(run, derivative, ahead.units, ahead.epsilon, draw)
+    draw = ahead.drawn.draw("directions", len(rows), run.first.shape[1], _DIRECTIONS)
+    result = _signs(run, derivative, ahead.units, ahead.epsilon, draw)
     if not result.decidable:
         text = sentences.no_sign(result.constant)
         return [Finding("sign", None, None, None, None, 0.0, None, "note", text, name)], result
@@ -158,7 +158,7 @@ def at_kinks(
     result = smoothed(run, derivative, spread, draw)
     numbers = {"gap": result.gap, "noise": result.noise, "cosine": result.cosine}
     count = int(onset.sum())
-    decided = result.points > 0 and result.gap > max(DIFFERS, 2 * result.noise)
+    decided = result.points > 0 and result.gap > max(_DIFFERS, 2 * result.noise)
     text = sentences.rough((count, len(onset)), result, STEPS, decided)
     size = result.gap if decided else 0.0
     found = Finding("rough", None, "onset", None, None, size, None, "rough", text, name)

@@ -29,10 +29,10 @@ from gradlab.networks.interface import act
 from gradlab.systems.system import System
 from gradlab.tasks.task import Task
 
-STARTS = 64  # trajectories
-LONGEST = 64  # steps of one
-FAR = 1e6  # times its first size: a rollout that left is not followed
-BEYOND = 1.3  # of a limit
+_STARTS = 64  # trajectories
+_LONGEST = 64  # steps of one
+_FAR = 1e6  # times its first size: a rollout that left is not followed
+_BEYOND = 1.3  # of a limit
 
 
 @dataclass(frozen=True)
@@ -113,11 +113,11 @@ def law(
     """Starts of the task, of the given states, or standard normal ones."""
     generator = stream(seed, "certify starts")
     if states is not None and len(states):
-        starts = states[torch.randint(len(states), (STARTS,), generator=generator)]
+        starts = states[torch.randint(len(states), (_STARTS,), generator=generator)]
     elif task is not None:
-        starts = task.starts(STARTS, generator)
+        starts = task.starts(_STARTS, generator)
     else:
-        starts = torch.randn(STARTS, system.state_dim, generator=generator, dtype=torch.float64)
+        starts = torch.randn(_STARTS, system.state_dim, generator=generator, dtype=torch.float64)
     limit = None if task is None or task.action_limit is None else task.action_limit
     explored = None if task is None or task.exploration is None else task.exploration
     return Law(
@@ -142,9 +142,9 @@ class Loss:
 
 def visited(drawn: Law, n: int) -> tuple[Samples, Loss | None]:
     """About n states of rollouts, alternately under the policy and under random actions."""
-    system, steps = drawn.system, min(LONGEST, max(1, -(-n // len(drawn.starts))))
+    system, steps = drawn.system, min(_LONGEST, max(1, -(-n // len(drawn.starts))))
     s, parts = drawn.starts, []
-    bound = FAR * (1 + s.abs().amax())
+    bound = _FAR * (1 + s.abs().amax())
     first, count = None, 0
     for t in range(steps):
         z = torch.cat([s, _actions(drawn, s, t)], 1)
@@ -208,13 +208,13 @@ def limits(drawn: Law, seen: Samples, n: int) -> Samples:
         if column < ds:
             out[k, column] = 0.0 if turn % 4 == 0 else out[k, column]
             column = ds + k % (out.shape[1] - ds)
-        edge = reach[column - ds] * (1, BEYOND, -1, -BEYOND)[turn % 4]
+        edge = reach[column - ds] * (1, _BEYOND, -1, -_BEYOND)[turn % 4]
         out[k, column] = edge
     return labelled(drawn.system, out, "limits", drawn.seed, None)
 
 
 STRATA = ("free", "contact", "onset", "limit", "saturation")
-ROUNDING = 1e-9  # of a column's size elsewhere, below which it is 0
+_ROUNDING = 1e-9  # of a column's size elsewhere, below which it is 0
 
 
 def strata(
@@ -245,4 +245,4 @@ def _saturated(found: Reference) -> Tensor:
     """Points with a column that is 0 there, and is not at a tenth of all points."""
     size = found.D.abs().nan_to_num().amax(1)
     usual = size.quantile(0.9, dim=0)
-    return ((size <= ROUNDING * usual) & (usual > 0)).any(1)
+    return ((size <= _ROUNDING * usual) & (usual > 0)).any(1)

@@ -8,16 +8,16 @@ from gradlab.certification.certification import SYMBOLS, Entry
 from gradlab.certification.smoothed import Smoothed
 from gradlab.wording import listed
 
-Counted = tuple[int, int]
-NAMED = 8  # entries of a sentence; all of them are in the JSON
-DEVIATIONS = {
+_Counted = tuple[int, int]
+_NAMED = 8  # entries of a sentence; all of them are in the JSON
+_DEVIATIONS = {
     "J": ("which is zero", "which are zero"), "D": ("which should be zero",) * 2,
 }  # fmt: skip
-CAUSES = (
+_CAUSES = (
     "a derivative that is exactly zero is usually cut off by a detach, a copy through numpy, or an "
     "integer or constant in its place"
 )
-WHERE = {
+_WHERE = {
     None: "", "free": " where the step is smooth", "contact": " in contact",
     "onset": " at an onset", "limit": " on a limit", "saturation": " in saturation",
 }  # fmt: skip
@@ -36,7 +36,7 @@ def wrong(
     entries: Sequence[Entry],
     whole: float,
     kept: bool | None,
-    states: Counted,
+    states: _Counted,
 ) -> str:
     """Entries of a block that differ from the differences of the step, the largest absolute error
     first, beside the error of the `whole` block; `kept` None: the worst one has no sign."""
@@ -45,7 +45,7 @@ def wrong(
     count = "one entry" if len(entries) == 1 else f"{len(entries)} entries"
     most = "by" if len(entries) == 1 else "by up to"
     return (
-        f"{SYMBOLS[block]} is wrong{WHERE[stratum]} ({states[0]} of {states[1]} states): {count} "
+        f"{SYMBOLS[block]} is wrong{_WHERE[stratum]} ({states[0]} of {states[1]} states): {count} "
         f"{most} {percent(worst)}{sign}, the whole block by {percent(whole)} (median). "
         f"{_listed(entries)}{_cause(entries)}."
     )
@@ -54,14 +54,14 @@ def wrong(
 def _listed(entries: Sequence[Entry]) -> str:
     """Entries that share an input and a deviation together: s3′ and s0′ by s2, which are zero."""
     shown: dict[tuple[str, str], list[str]] = {}
-    for each in entries[:NAMED]:
+    for each in entries[:_NAMED]:
         shown.setdefault((each.column, _deviation(each)), []).append(each.row)
     parts = [
-        f"{listed(rows, NAMED)} by {column}, {words[0] if len(rows) == 1 else words[1]}"
+        f"{listed(rows, _NAMED)} by {column}, {words[0] if len(rows) == 1 else words[1]}"
         for (column, kind), rows in shown.items()
-        for words in [DEVIATIONS.get(kind, (kind, kind))]
+        for words in [_DEVIATIONS.get(kind, (kind, kind))]
     ]
-    rest = len(entries) - NAMED
+    rest = len(entries) - _NAMED
     more = f"; and {rest} more, which the certificate's JSON names" if rest > 0 else ""
     order = "Largest absolute error first: " if len(entries) > 1 else "It is "
     return f"{order}{'; '.join(parts)}{more}"
@@ -76,22 +76,24 @@ def _cause(entries: Sequence[Entry]) -> str:
     """Where derivatives are exactly 0 and should not be, what usually makes them so."""
     if not any(each.zero == "J" for each in entries):
         return ""
-    return f"; {CAUSES}"
+    return f"; {_CAUSES}"
 
 
-def dead(block: str, kind: str, index: int, name: str, stratum: str | None, states: Counted) -> str:
+def dead(
+    block: str, kind: str, index: int, name: str, stratum: str | None, states: _Counted
+) -> str:
     """A row or column without derivative."""
     return (
-        f"{SYMBOLS[block]} {kind} {index} ({name}) is zero{WHERE[stratum]} but should not be "
-        f"({states[0]} of {states[1]} states); {CAUSES}."
+        f"{SYMBOLS[block]} {kind} {index} ({name}) is zero{_WHERE[stratum]} but should not be "
+        f"({states[0]} of {states[1]} states); {_CAUSES}."
     )
 
 
-def not_finite(block: str, row: str, column: str, stratum: str, states: Counted, step: int) -> str:
+def not_finite(block: str, row: str, column: str, stratum: str, states: _Counted, step: int) -> str:
     """NaN or infinite derivatives of finite outputs; `step` of a rollout, −1 where it is none."""
     first = f"first at step {step}, {row} by {column}" if step >= 0 else f"first {row} by {column}"
     return (
-        f"{SYMBOLS[block]} is not finite{WHERE[stratum]} where the step is "
+        f"{SYMBOLS[block]} is not finite{_WHERE[stratum]} where the step is "
         f"({states[0]} of {states[1]} states; {first})."
     )
 
@@ -104,7 +106,7 @@ def not_judged(block: str, share: float) -> str:
     )
 
 
-def lost(rollouts: Counted, step: int, output: str) -> str:
+def lost(rollouts: _Counted, step: int, output: str) -> str:
     """A step that returns numbers that are not finite."""
     return (
         f"The step itself leaves the finite numbers in {rollouts[0]} of {rollouts[1]} rollouts, "
@@ -127,7 +129,7 @@ def no_sign(constant: bool) -> str:
     return f"The sign of the chained gradient is not decidable ({why})."
 
 
-def rough(states: Counted, smoothed: Smoothed, steps: int, decided: bool) -> str:
+def rough(states: _Counted, smoothed: Smoothed, steps: int, decided: bool) -> str:
     """Kinks, with the gradient of the smoothed return beside that of the return."""
     head = (
         f"The step has a kink or a jump at {states[0]} of {states[1]} states, where no derivative "

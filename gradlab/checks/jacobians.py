@@ -33,10 +33,10 @@ from gradlab.systems.system import (
 )
 
 STATES = 96  # whose Jacobians are compared, over all starts and steps
-STEPS = (1e-5, 1e-6)  # times the size of each coordinate
-TOLERANCE = 1e-3
-ROUNDING = 1e2  # units of machine epsilon in a difference of two steps
-VANISHING = 1e-12  # of the largest column
+_STEPS = (1e-5, 1e-6)  # times the size of each coordinate
+_TOLERANCE = 1e-3
+_ROUNDING = 1e2  # units of machine epsilon in a difference of two steps
+_VANISHING = 1e-12  # of the largest column
 
 
 def jacobians(inspected: Inspection) -> list[CheckResult]:
@@ -67,7 +67,7 @@ def _differences(name: str, system: System, path: Path) -> CheckResult:
     linear = linearize_running(system, s, a)
     raw, errors = _errors(system, linear, s, a)
     trusted = ~linear.certificate.flags
-    off = (errors > TOLERANCE).any(dim=1)
+    off = (errors > _TOLERANCE).any(dim=1)
     wrong, flagged = int((off & trusted).sum()), int((~trusted).sum())
     largest = torch.where(trusted[:, None], raw, 0.0).amax(dim=0)
     blocks = zip(BLOCKS, largest.tolist(), strict=True)
@@ -92,7 +92,7 @@ def _errors(system: System, linear: Linearization, s: Tensor, a: Tensor) -> tupl
     """Relative error per state and block, [M, 4], by the better of two step sizes: as it is, and
     beyond what the rounding of the differences explains."""
     raw, beyond = zip(
-        *(_relative(linear, *_central(system, s, a, step)) for step in STEPS), strict=True
+        *(_relative(linear, *_central(system, s, a, step)) for step in _STEPS), strict=True
     )
     return torch.minimum(*raw), torch.minimum(*beyond)
 
@@ -109,7 +109,7 @@ def _central(system: System, s: Tensor, a: Tensor, step: float) -> tuple[Tensor,
     out = step_running(system, rows[:, : s.shape[1]], rows[:, s.shape[1] :])
     y = torch.cat([out.state, out.reward[:, None]], dim=1).reshape(2, width, m, -1)
     J = (y[0] - y[1]) / (2 * h[:, None, None])
-    rounding = ROUNDING * torch.finfo(z.dtype).eps * y[0].abs() / (2 * h[:, None, None])
+    rounding = _ROUNDING * torch.finfo(z.dtype).eps * y[0].abs() / (2 * h[:, None, None])
     return J.permute(1, 2, 0), rounding.permute(1, 2, 0)
 
 
@@ -143,7 +143,7 @@ def _columns(name: str, system: System, path: Path, inspected: Inspection) -> li
     check = f"{IDLE} in the {name}"
     dead = {kind: (size == 0).nonzero().flatten().tolist() for kind, size in columns.items()}
     largest = columns["dynamics"].max()
-    faint = (columns["dynamics"] <= VANISHING * largest) & (columns["dynamics"] > 0)
+    faint = (columns["dynamics"] <= _VANISHING * largest) & (columns["dynamics"] > 0)
     if not dead["dynamics"] and not faint.any():
         clipped = (linear.B == 0).all(dim=1).any(dim=1).double().mean()
         said = "every action has an effect on the next state"
@@ -154,7 +154,7 @@ def _columns(name: str, system: System, path: Path, inspected: Inspection) -> li
         return [CheckResult(check, result, what, bool(clipped < 0.5))]
     words = [_dead(inspected.action(j), j in dead["reward"], len(s)) for j in dead["dynamics"]]
     words += [
-        f"∂f/∂a of {inspected.action(int(j))} is under {VANISHING:g} of the largest: vanishing"
+        f"∂f/∂a of {inspected.action(int(j))} is under {_VANISHING:g} of the largest: vanishing"
         for j in faint.nonzero().flatten()
     ]
     meaning = "a dead path: a wrong control, a detached tensor, or a state that never reaches it"

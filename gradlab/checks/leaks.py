@@ -28,10 +28,10 @@ from gradlab.runs.check_results import CheckResult
 from gradlab.systems.system import System
 from gradlab.truth.oracles import perturbed
 
-LONGEST = 5  # steps: differences of long chaotic returns say nothing
-TOLERANCE = 0.01  # of the gradient's size along a typical direction
-DIRECTIONS = 3
-MOVE = 0.1  # of the size of θ, when the user's own policy is moved
+_LONGEST = 5  # steps: differences of long chaotic returns say nothing
+_TOLERANCE = 0.01  # of the gradient's size along a typical direction
+_DIRECTIONS = 3
+_MOVE = 0.1  # of the size of θ, when the user's own policy is moved
 
 
 def leaks(
@@ -123,7 +123,7 @@ def _moved(policy: nn.Module) -> Iterator[None]:
     try:
         for p in policy.parameters():
             draw = torch.randn(p.shape, generator=generator).to(p.data)
-            p.data = p.data + MOVE * (p.data.abs().mean() + 1e-3) * draw
+            p.data = p.data + _MOVE * (p.data.abs().mean() + 1e-3) * draw
         yield
     finally:
         for p, data in zip(policy.parameters(), before, strict=True):
@@ -131,7 +131,7 @@ def _moved(policy: nn.Module) -> Iterator[None]:
 
 
 def _documented(name: str, estimator: Estimator, inspected: Inspection) -> CheckResult:
-    n = min(LONGEST, estimator.tail.horizon)
+    n = min(_LONGEST, estimator.tail.horizon)
     short = replace(estimator, tail=replace(estimator.tail, horizon=n))
     terms = carried(
         short,
@@ -147,7 +147,7 @@ def _documented(name: str, estimator: Estimator, inspected: Inspection) -> Check
     along = directions @ G
     narrow, wide = (_differences(short, inspected, directions, scale) for scale in (1.0, 2.0))
     gap = (along - narrow).abs()
-    allowed = TOLERANCE * torch.clamp(along.abs(), min=typical) + (narrow - wide).abs() / 3
+    allowed = _TOLERANCE * torch.clamp(along.abs(), min=typical) + (narrow - wide).abs() / 3
     off = float((gap / typical).max()) if typical > 0 else float(gap.max())
     tail = {"attached": "", "detached": ", frozen in the tail action"}[
         estimator.tail.terminal_action
@@ -177,7 +177,7 @@ def _directions(policy: nn.Module) -> Tensor:
     """Random directions among the trained parameters, as long as the number of parameters'
     root, so that each coordinate is moved by about 1."""
     theta = flat_parameters(policy)
-    draw = torch.randn(DIRECTIONS, len(theta), generator=stream(0, "sanity directions"))
+    draw = torch.randn(_DIRECTIONS, len(theta), generator=stream(0, "sanity directions"))
     trained = torch.cat([p.new_full((p.numel(),), p.requires_grad) for p in policy.parameters()])
     return nn.functional.normalize(draw.to(theta) * trained, dim=1)
 

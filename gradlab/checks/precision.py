@@ -17,12 +17,12 @@ from gradlab.gradients.starts import Starts
 from gradlab.gradients.weighted_terms import carried
 from gradlab.runs.check_results import CheckResult
 
-LIMIT = 0.01  # relative error of the mean gradient
+_LIMIT = 0.01  # relative error of the mean gradient
 
 
 def precision(inspected: Inspection) -> list[CheckResult]:
     """float32 against float64 for every estimator."""
-    copies = Copies.of(inspected.setting.policy, inspected.setting.starts)
+    copies = _Copies.of(inspected.setting.policy, inspected.setting.starts)
     return [
         _compared(name, estimator, inspected, copies)
         for name, estimator in inspected.estimators.items()
@@ -30,7 +30,7 @@ def precision(inspected: Inspection) -> list[CheckResult]:
 
 
 @dataclass(frozen=True)
-class Copies:
+class _Copies:
     """Policy and starts in float32, and the paths in both precisions that estimators share."""
 
     policy: nn.Module
@@ -39,15 +39,15 @@ class Copies:
     single: Shared = field(default_factory=Shared)
 
     @staticmethod
-    def of(policy: nn.Module, starts: Starts) -> Copies:
+    def of(policy: nn.Module, starts: Starts) -> _Copies:
         begin = replace(
             starts, states=starts.states.float(), weight=starts.weight.float(), path=None, draws={}
         )
-        return Copies(copy.deepcopy(policy).float(), begin)
+        return _Copies(copy.deepcopy(policy).float(), begin)
 
 
 def _compared(
-    name: str, estimator: Estimator, inspected: Inspection, copies: Copies
+    name: str, estimator: Estimator, inspected: Inspection, copies: _Copies
 ) -> CheckResult:
     check = f"float32 against float64, {name} at h = {estimator.tail.horizon}"
     try:
@@ -62,7 +62,7 @@ def _compared(
     except (RuntimeError, TypeError, InputError) as error:
         reason = str(error).splitlines()[0][:90]
         return CheckResult(check, f"float32 is not supported ({reason})", "not tested", True)
-    limited = not single.error <= LIMIT
+    limited = not single.error <= _LIMIT
     result = (
         f"cosine {single.cosine:.6g}, relative error {single.error:.1g} "
         f"({len(inspected.setting.starts.states)} starts)"
@@ -76,7 +76,7 @@ def _compared(
 
 
 @dataclass(frozen=True)
-class Rounding:
+class _Rounding:
     """Cosine of the mean gradients in float32 and in float64, and |difference| / |float64's|."""
 
     cosine: float
@@ -89,8 +89,8 @@ def in_float32(
     starts: Starts,
     seed: int,
     termination: str = "ignore",
-    copies: Copies | None = None,
-) -> Rounding:
+    copies: _Copies | None = None,
+) -> _Rounding:
     """The mean gradient at the estimator's own horizon, on copies in float32, against float64.
 
     Args:
@@ -99,7 +99,7 @@ def in_float32(
     Raises:
         RuntimeError, TypeError, InputError: where the system cannot compute in float32.
     """
-    copies = Copies.of(policy, starts) if copies is None else copies
+    copies = _Copies.of(policy, starts) if copies is None else copies
     critic, tail = estimator.tail.critic, estimator.tail
     rounded = None if critic is None else copy.deepcopy(critic).float()
     single = replace(estimator, tail=replace(tail, critic=rounded))
@@ -107,7 +107,7 @@ def in_float32(
     short = _mean(single, copies.policy, copies.starts, seed, termination, copies.single).double()
     cosine = float(nn.functional.cosine_similarity(exact, short, dim=0))
     gap = float((exact - short).norm() / exact.norm().clamp_min(1e-300))
-    return Rounding(cosine, gap)
+    return _Rounding(cosine, gap)
 
 
 def _mean(

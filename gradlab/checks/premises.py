@@ -42,18 +42,18 @@ from gradlab.truth.scout import linearization_price
 from gradlab.truth.truth import Truth
 from gradlab.wording import span, two
 
-LEFT = 0.1  # γᵀ beyond the returns that are measured
+_LEFT = 0.1  # γᵀ beyond the returns that are measured
 MOST, LEAST = 96, 16  # states that they are measured from
-SECONDS = 0.5  # of one core, where steps are dear
-MOVE = 0.1  # of each tensor's size, as θ is moved
-ROUNDING = 1e-11  # of the largest return
+_SECONDS = 0.5  # of one core, where steps are dear
+_MOVE = 0.1  # of each tensor's size, as θ is moved
+_ROUNDING = 1e-11  # of the largest return
 SAME_STEP, SAME_JACOBIAN = 1e-9, 1e-6  # relative to the largest entry
-FEWEST = 4  # groups behind an interval
-FACTOR = 2.5  # by which a critic's size is decidedly another
-FLAT = 0.25  # rise of the return with the critic, below which the critic does not follow it
-OFF = 0.25  # of the squared returns: a critic that is nearer than that is of their size
+_FEWEST = 4  # groups behind an interval
+_FACTOR = 2.5  # by which a critic's size is decidedly another
+_FLAT = 0.25  # rise of the return with the critic, below which the critic does not follow it
+_OFF = 0.25  # of the squared returns: a critic that is nearer than that is of their size
 
-Floats = NDArray[np.float64]
+_Floats = NDArray[np.float64]
 
 
 def premises(
@@ -81,7 +81,7 @@ def premises(
 
 
 @dataclass(frozen=True, eq=False)
-class Measured:
+class _Measured:
     """Returns [N] under the policy and [N] under the moved one, from `at`."""
 
     at: Starts
@@ -94,8 +94,8 @@ class Measured:
         return f"{len(self.returns)} states, {self.steps} steps"
 
 
-def _measured(inspected: Inspection, task: Task, begin: Starts, at: Starts) -> Measured:
-    steps = min(effective_horizon(task.discount, LEFT), AT_MOST)
+def _measured(inspected: Inspection, task: Task, begin: Starts, at: Starts) -> _Measured:
+    steps = min(effective_horizon(task.discount, _LEFT), AT_MOST)
     some = _some((begin,) if at is begin else (begin, at), _affordable(task.simulator, steps))
     here = inspected.setting
     setting = Setting(
@@ -103,12 +103,12 @@ def _measured(inspected: Inspection, task: Task, begin: Starts, at: Starts) -> M
         child(here.seed, "premises"),
     )  # fmt: skip
     returns = Rolling(setting, silent).returns(some, [_step(here.policy)], "checks").returns
-    return Measured(some, returns[0], returns[1], steps)
+    return _Measured(some, returns[0], returns[1], steps)
 
 
 def _affordable(system: System, steps: int) -> int:
     price = linearization_price(system) / (2 * (system.state_dim + system.action_dim + 1))
-    return min(max(int(SECONDS / (2 * steps * price)), LEAST), MOST) if price else MOST
+    return min(max(int(_SECONDS / (2 * steps * price)), LEAST), MOST) if price else MOST
 
 
 def _some(laws: Sequence[Starts], most: int) -> Starts:
@@ -128,12 +128,12 @@ def _step(policy: nn.Module) -> Tensor:
     moves = []
     for p in policy.parameters():
         draw = torch.randn(p.shape, generator=generator).to(p.data)
-        size = MOVE * (p.data.square().mean().sqrt() + 1e-3) * float(p.requires_grad)
+        size = _MOVE * (p.data.square().mean().sqrt() + 1e-3) * float(p.requires_grad)
         moves.append((size * draw).flatten())
     return torch.cat(moves)
 
 
-def _reward(measured: Measured, truth: Truth) -> CheckResult | None:
+def _reward(measured: _Measured, truth: Truth) -> CheckResult | None:
     """Returns that are all the same, or that the policy does not move."""
     R, moved = measured.returns, measured.moved
     finite = torch.isfinite(R) & torch.isfinite(moved)
@@ -144,7 +144,7 @@ def _reward(measured: Measured, truth: Truth) -> CheckResult | None:
     if not finite.any():
         return None
     R, moved = R[finite], moved[finite]
-    allowed = ROUNDING * float(torch.maximum(R.abs(), moved.abs()).max())
+    allowed = _ROUNDING * float(torch.maximum(R.abs(), moved.abs()).max())
     still = float((moved - R).abs().max()) <= allowed
     if still and len(R) > 1 and float(R.max() - R.min()) <= allowed:
         level = "0" if not R.any() else "the same"
@@ -199,7 +199,7 @@ def _close(one: Tensor, other: Tensor, tolerance: float) -> bool:
     return float((one - other).abs().max()) <= tolerance * size
 
 
-def _critics(inspected: Inspection, measured: Measured) -> list[CheckResult]:
+def _critics(inspected: Inspection, measured: _Measured) -> list[CheckResult]:
     """Each critic's values against the returns that follow them; the first that is off."""
     R, at = measured.returns, measured.at
     noise = at.policy_noise(inspected.setting.policy, child(inspected.setting.seed, "premises"), 0)
@@ -212,7 +212,7 @@ def _critics(inspected: Inspection, measured: Measured) -> list[CheckResult]:
         with torch.no_grad():
             Q = judge(tail.critic, tail.value, at.states, a)
         finite = torch.isfinite(R) & torch.isfinite(Q)
-        if group_count(at.group[finite]) < FEWEST:
+        if group_count(at.group[finite]) < _FEWEST:
             continue
         rows = replace(at, states=at.states[finite], weight=at.weight[finite],
                        group=at.group[finite])  # fmt: skip
@@ -232,7 +232,7 @@ def _off(means: list[Estimate], where: str) -> CheckResult | None:
     # The slope of the return on the critic is 1 for the true one, whatever noise returns have.
     together, own = combine(_covariance, qr, q, r), combine(_covariance, qq, q, q)
     rise = ratio_of_means(together, own)
-    follows = rise is not None and rise.low > 1 / FACTOR and rise.high < FACTOR
+    follows = rise is not None and rise.low > 1 / _FACTOR and rise.high < _FACTOR
     if ratio is not None and not follows and _beyond(ratio):
         size = f"{two(q.value / r.value)} times the discounted returns measured there"
         result = f"the critic's values are {size} (CI {span(ratio.low, ratio.high)}, {where})"
@@ -242,7 +242,7 @@ def _off(means: list[Estimate], where: str) -> CheckResult | None:
         )
         return CheckResult(f"{PREMISE}, critic", result, meaning, False)
     error = qq.value - 2 * qr.value + rr.value
-    if rise is not None and rise.high < FLAT and error > OFF * rr.value:
+    if rise is not None and rise.high < _FLAT and error > _OFF * rr.value:
         result = (
             f"where the critic rises by 1 the measured return rises by "
             f"{two(together.value / own.value)} (CI {span(rise.low, rise.high)}, {where})"
@@ -253,8 +253,8 @@ def _off(means: list[Estimate], where: str) -> CheckResult | None:
 
 
 def _beyond(ratio: Interval) -> bool:
-    return ratio.high < 1 / FACTOR or ratio.low > FACTOR
+    return ratio.high < 1 / _FACTOR or ratio.low > _FACTOR
 
 
-def _covariance(product: Floats, one: Floats, other: Floats) -> Floats:
+def _covariance(product: _Floats, one: _Floats, other: _Floats) -> _Floats:
     return np.asarray(product - one * other, dtype=np.float64)

@@ -24,9 +24,9 @@ from gradlab.networks.mlp import judge
 from gradlab.runs.check_results import CheckResult
 from gradlab.systems.entropy import Entropic
 
-DOMINANT = 100.0  # times all other terms together at the longest horizon
-SATURATED = 0.5  # share of actions at their limit
-NEAR = 1e-3  # of the limit
+_DOMINANT = 100.0  # times all other terms together at the longest horizon
+_SATURATED = 0.5  # share of actions at their limit
+_NEAR = 1e-3  # of the limit
 
 
 def scale(inspected: Inspection) -> list[CheckResult]:
@@ -60,7 +60,7 @@ def _terms(name: str, estimator: Estimator, inspected: Inspection) -> CheckResul
     others = sum(value for term, value in last.items() if term != largest)
     share = last[largest] / max(others, 1e-300)
     check = f"scale of the terms of {name}"
-    if len(last) > 1 and share > DOMINANT:
+    if len(last) > 1 and share > _DOMINANT:
         meaning = f"the {largest} drowns everything else at h = {H}: check its scale"
         return CheckResult(check, result, meaning, False)
     return CheckResult(check, result, f"the {largest} is the largest term at h = {H}", True)
@@ -150,10 +150,10 @@ def _saturation(inspected: Inspection) -> CheckResult | None:
         [inspected.along(estimator).path.actions for estimator in inspected.pathwise().values()]
     )
     limit = a.new_tensor(inspected.action_limit)
-    at = (a[..., : len(limit)].abs() >= (1 - NEAR) * limit).double().mean(dim=(0, 1))
+    at = (a[..., : len(limit)].abs() >= (1 - _NEAR) * limit).double().mean(dim=(0, 1))
     words = [f"{inspected.action(j)} {share:.1%}" for j, share in enumerate(at.tolist())]
     result = f"share of actions at or beyond their limit: {', '.join(words)}"
-    if float(at.max()) < SATURATED:
+    if float(at.max()) < _SATURATED:
         return CheckResult("saturated actions", result, "limits cut off few gradients", True)
     meaning = "most actions pass no gradient on: lower the policy's gain or its targets"
     return CheckResult("saturated actions", result, meaning, False)

@@ -23,9 +23,9 @@ from gradlab.systems.entropy import Entropic
 from gradlab.systems.learned import LearnedSystem, TwoModels
 from gradlab.systems.system import System
 
-FAR = 5.0  # standard deviations of the data, beyond which a model has seen nothing
-FEW_ALIVE = 0.1  # share below which most of the measurement is thrown away
-SOME = 0.01  # share of unseen states that a few outliers make
+_FAR = 5.0  # standard deviations of the data, beyond which a model has seen nothing
+_FEW_ALIVE = 0.1  # share below which most of the measurement is thrown away
+_SOME = 0.01  # share of unseen states that a few outliers make
 
 
 def states(inspected: Inspection, at: Starts, names: tuple[str, ...]) -> list[CheckResult]:
@@ -47,7 +47,7 @@ def _alive(at: Starts) -> CheckResult:
     alive, groups, of = alive_counts(at)
     n = len(at.states)
     result = f"{alive} of {n} states are alive, in {groups} of {of} groups of starts"
-    few = alive < FEW_ALIVE * n
+    few = alive < _FEW_ALIVE * n
     meaning = "the policy leaves the task early: gradients rest on few states, take more starts"
     return CheckResult(ALIVE, result, meaning if few else "enough states carry gradients", not few)
 
@@ -69,16 +69,16 @@ def _seen(
         moment.detach().to(x)[:, 0] for moment in (ensemble.input_mean, ensemble.input_std)
     )
     far = ((x[None] - mean[:, None]) / std[:, None]).abs().amin(dim=0)  # of the nearest member's
-    unseen = (far > FAR).any(dim=1)
+    unseen = (far > _FAR).any(dim=1)
     share = float(unseen.double().mean())
     row, column = divmod(int(far.argmax()), far.shape[1])
     ds = ensemble.state_dim
     which = _coordinate(column, names) if column < ds else inspected.action(column - ds)
     result = (
-        f"{share:.1%} of {len(x)} states lie more than {FAR:g} deviations from the data of the "
+        f"{share:.1%} of {len(x)} states lie more than {_FAR:g} deviations from the data of the "
         f"model (furthest: {which}, {float(far[row, column]):.2g} deviations)"
     )
-    if share <= SOME:
+    if share <= _SOME:
         return CheckResult(f"{SEEN}, {name}", result, "the model has seen states like these", True)
     meaning = "the model extrapolates there: fit it on data of this policy, or trust it elsewhere"
     return CheckResult(f"{SEEN}, {name}", result, meaning, False)

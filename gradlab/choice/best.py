@@ -103,7 +103,7 @@ def _led(profile: Profile, cell: Cell, batch: int) -> Estimate:
     return combine(lambda c, s: c * np.sqrt((1 + 1 / (N * s)) / (1 + 1 / (batch * s))), cosine, snr)
 
 
-SAME = 1e-9  # share of a value below which a difference is rounding
+_SAME = 1e-9  # share of a value below which a difference is rounding
 
 
 def best(profile: Profile, among: Candidates, criterion: Criterion) -> Best | None:
@@ -134,11 +134,11 @@ def _winner(
     """The best estimate; of gains one that is shown to be one, where there is such."""
     if criterion != "gain":
         return cells[ranks.best]
-    gains = gains_of(profile, cells)
+    gains = _gains_of(profile, cells)
     return best_shown(gains, list(gains)) or cells[ranks.best]
 
 
-def gains_of(profile: Profile, cells: Iterable[Cell]) -> dict[Cell, Number]:
+def _gains_of(profile: Profile, cells: Iterable[Cell]) -> dict[Cell, Number]:
     """Gains that are numbers, whichever group of starts is left out."""
     found = {}
     for name, h in cells:
@@ -156,7 +156,7 @@ def beyond(profile: Profile, best: Best | None) -> Beyond | None:
     among = {name for name, _ in best.candidates}
     names = [name for name in needs_states(profile.identities) if name not in among]
     cells = [(name, h) for name in names for h in horizons_of(profile, name)]
-    gains = gains_of(profile, cells)
+    gains = _gains_of(profile, cells)
     cell = better_beyond(
         best.cell, list(gains), lambda cell: profile.estimate(cell[0], "gain", cell[1])
     )
@@ -174,7 +174,7 @@ def _interval(
     quantity = QUANTITY[criterion]
     every = [profile.estimate(name, quantity, h) for name, h in cells]
     place = cells.index(winner)
-    gains = gains_of(profile, [winner]) if criterion == "gain" else {}
+    gains = _gains_of(profile, [winner]) if criterion == "gain" else {}
     if winner not in gains:
         return interval(quantity, every[place], chosen_level(every, ranks.kept))
     gain = chosen_gain(gains[winner], every, ranks.kept, place)
@@ -203,7 +203,7 @@ def _partings(cells: tuple[Cell, ...], ranks: RankSet, samples: int) -> tuple[Pa
     return tuple(
         Parting(cells[each.member], cells[each.contender], each.more)
         for each in separations(ranks, samples)
-        if ranks.gap[each.member] > SAME * abs(ranks.value[each.member])
+        if ranks.gap[each.member] > _SAME * abs(ranks.value[each.member])
     )
 
 

@@ -50,7 +50,7 @@ from gradlab.statistics.mixing import gain_weights, mse_weights
 from gradlab.statistics.moments import estimates
 
 
-def tried(profile: Profile, among: Candidates) -> tuple[Steps, Tried] | None:
+def _tried(profile: Profile, among: Candidates) -> tuple[Steps, Tried] | None:
     """None where no competitor was stepped along."""
     realised = profile.realised
     if realised is not None:
@@ -112,10 +112,10 @@ def _agreement(profile: Profile, kernels: Kernels, first: Cell, second: Cell) ->
     return Agreement(first, second, cosine.value, interval("cosine", cosine))
 
 
-FACTORS = (0.25, 0.5, 1, 2, 4, 8, 16)
+_FACTORS = (0.25, 0.5, 1, 2, 4, 8, 16)
 
 
-def what_if(
+def _what_if(
     profile: Profile, among: Candidates, measured: Singles, pair: Grams | None, criterion: Criterion
 ) -> WhatIf | None:
     """None where no candidate is finite.
@@ -124,7 +124,7 @@ def what_if(
         known: moments of single candidates; pair: of J_0 and J_H.
         criterion: "mse", or "direction", the gain of one batch.
     """
-    sizes = [max(1, round(factor * profile.batch)) for factor in FACTORS]
+    sizes = [max(1, round(factor * profile.batch)) for factor in _FACTORS]
     batches = [_batch(at_batch(profile, size, measured), among, pair, criterion) for size in sizes]
     tried = tuple(each for each in batches if each is not None)
     if not tried:
@@ -157,7 +157,7 @@ def _batch(
     )
 
 
-FEWEST = 6  # groups, so that each half of them has three
+_FEWEST = 6  # groups, so that each half of them has three
 
 
 def choice_of(
@@ -207,7 +207,7 @@ def _criterion(by: Criterion | None, among: Candidates) -> Criterion:
 
 
 def _without_truth(profile: Profile, among: Candidates) -> Choice:
-    trial = tried(profile, among)
+    trial = _tried(profile, among)
     if profile.truth["admissible"]:
         why = "No estimator has a finite error: there is nothing to choose."
     elif trial is not None:
@@ -264,7 +264,7 @@ def _with_truth(
         pair=pair,
         several=_several(profile, among, best, times),
         alpha=alpha_order(profile),
-        what_if=what_if(profile, among, measured, grams, "mse" if by == "mse" else "direction"),
+        what_if=_what_if(profile, among, measured, grams, "mse" if by == "mse" else "direction"),
         carried=_carried(profile),
         beyond=beyond(profile, every.get("gain")),
         notes=_notes(profile, among),
@@ -295,11 +295,11 @@ def _notes(profile: Profile, among: Candidates) -> tuple[str, ...]:
             "Weights, and directions at other batch sizes, need the kernels that this file of an "
             "older version does not have: measure again."
         )
-    elif len(profile.left_out[0, 0, 0]) < FEWEST:
+    elif len(profile.left_out[0, 0, 0]) < _FEWEST:
         groups = len(profile.left_out[0, 0, 0])
         notes.append(
             f"No weights: {groups} independent groups of starts cannot be split into a half that "
-            f"fits and a half that judges; at least {FEWEST} are needed."
+            f"fits and a half that judges; at least {_FEWEST} are needed."
         )
     if profile.truth.get("status") == "imprecise":
         notes.append(

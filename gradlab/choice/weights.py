@@ -31,9 +31,9 @@ from gradlab.statistics.mixing import (
 )
 from gradlab.statistics.moments import Array, Estimate, combine
 
-RAMP = 9000  # T of MPG on path tracking
-UNSEEN = 1  # the fold that judges
-SCALED = "best scaled single"
+_RAMP = 9000  # T of MPG on path tracking
+_UNSEEN = 1  # the fold that judges
+_SCALED = "best scaled single"
 Times = Sequence[tuple[int, int]]  # iteration and T
 
 
@@ -43,7 +43,7 @@ def rule_times(iteration: int | None, ramp: int | None) -> list[tuple[int, int]]
     Raises:
         InputError: negative iterations, or a ramp below 1.
     """
-    T = RAMP if ramp is None else ramp
+    T = _RAMP if ramp is None else ramp
     if T < 1:
         raise InputError(f"ramp is {T}, expected a number of iterations of at least 1")
     if iteration is not None and iteration < 0:
@@ -85,7 +85,7 @@ def mixing(profile: Profile, among: Candidates, cells: list[Cell], times: Times)
     grams, batch = among.kernels.grams(cells), profile.batch
     if min(np.bincount(grams.fold, minlength=2)) < FEWEST:
         return None
-    unseen = only(grams, [UNSEEN])
+    unseen = only(grams, [_UNSEEN])
     return Mixing(
         cells=tuple(cells),
         mse=mse_weights(grams, batch),
@@ -99,10 +99,10 @@ def mixing(profile: Profile, among: Candidates, cells: list[Cell], times: Times)
 def _contenders(
     grams: Grams, batch: int, unseen: Grams, rules: dict[str, Array], of_return: bool
 ) -> tuple[Contender, ...]:
-    found = judged(grams, batch, UNSEEN)
+    found = judged(grams, batch, _UNSEEN)
     everyone = {
         "best single": found.single,
-        SCALED: found.scaled_single,
+        _SCALED: found.scaled_single,
         "mse": found.mixture,
         "direction": found.scaled_mixture,
     }
@@ -124,7 +124,7 @@ def _contender(name: str, each: Contestant, among: Judged, of_return: bool) -> C
         mse_interval=interval("mse", mse),
         cosine=cosine.value,
         cosine_interval=interval("cosine_batch", cosine),
-        against=None if name == SCALED else log_ratio(mse, best_single.found["mse"]),
+        against=None if name == _SCALED else log_ratio(mse, best_single.found["mse"]),
         gap=gap,
         saved=None if name == "mse" else log_ratio(mixture, mse),
         gain=each.found["gain"].value if of_return else None,

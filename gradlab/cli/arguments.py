@@ -75,10 +75,10 @@ def named_task(name: str, settings: Groups) -> Task:
     with undisturbed():
         from gradlab.tasks import task_from_name
 
-    return task_from_name(name, parsed(settings))
+    return task_from_name(name, _parsed(settings))
 
 
-def parsed(groups: Groups) -> dict[str, object]:
+def _parsed(groups: Groups) -> dict[str, object]:
     """name=value pairs; a value is JSON where it parses, else the text itself."""
     settings: dict[str, object] = {}
     for pair in (pair for group in groups for pair in group):

@@ -26,7 +26,7 @@ from gradlab.storage.whole_files import keep
 if TYPE_CHECKING:
     from gradlab.runs.profile import Profile
 
-AGAIN = (
+_AGAIN = (
     "The run holds no substitutions: they were computed again from its task, policy and critic "
     "(--keep stores them; `gradlab measure --attribute` computes them at once)."
 )
@@ -70,7 +70,7 @@ class Attribute:
         attribution = attribute(profile)
         verdict = sentences(attribution, profile)
         if again:
-            verdict = [*verdict, Sentence("source", True, AGAIN)]
+            verdict = [*verdict, Sentence("source", True, _AGAIN)]
         return of_screen(screen(profile, attribution, verdict)) | {
             "ledger": attribution.table().to_dict("records"),
             "made_again": again,

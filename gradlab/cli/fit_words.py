@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from gradlab.networks.spectral import LayerNorm
     from gradlab.tasks import Task
 
-Sentences = list[tuple[bool, str]]
+_Sentences = list[tuple[bool, str]]
 
 
-def fit_sentences(fit: Fit, task: Task, role: str | None = None) -> Sentences:
+def fit_sentences(fit: Fit, task: Task, role: str | None = None) -> _Sentences:
     """Result of the fit, the held-out errors of each coordinate first.
 
     Args:
@@ -87,7 +87,7 @@ def foreign_sentence(task: Task, data: Trajectories, source: str) -> tuple[bool,
 
 def nearness_sentences(
     data: Trajectories, fit: Fit, neighbours: int, divided: bool, seed: int
-) -> Sentences:
+) -> _Sentences:
     """Whether directional derivatives would have helped a model that was fitted without them."""
     from gradlab.fitting.directional_loss_check import by_group
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from gradlab.tasks import Task
 
 
-PRIOR = "The model is the task's own prior; --model FILE compares another."
+_PRIOR = "The model is the task's own prior; --model FILE compares another."
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ class Jacobians:
             )
         kept = {arguments.beside(run, kind): partial(checkpoint.save, policy) for kind in made}
         keep(kept | {run: partial(comparison.save, overwrite=self.overwrite)})
-        more = [{"text": PRIOR, "decided": True}] if own and self.gradient_model is None else []
+        more = [{"text": _PRIOR, "decided": True}] if own and self.gradient_model is None else []
         document = of_run(run, page=not self.no_report, more=more)
         return document | {"table": comparison.table().to_dict("records")}
 

@@ -11,7 +11,7 @@ from tyro.conf import Positional
 from gradlab.cli.arguments import Document
 
 KINDS = ("tasks", "estimators", "algorithms", "remedies")
-ESTIMATORS = {
+_ESTIMATORS = {
     "data": "the critic alone: no derivative of any dynamics",
     "model": "states and Jacobians of the task's prior model",
     "mixed": "the simulator's states, the prior model's Jacobians",
@@ -55,8 +55,8 @@ class List:
 
             document["tasks"] = {name: _first_line(make.__doc__) for name, make in TASKS.items()}
         if self.what in ("all", "estimators"):
-            document["estimators"] = ESTIMATORS
-            taken["estimators"] = list(ESTIMATORS)
+            document["estimators"] = _ESTIMATORS
+            taken["estimators"] = list(_ESTIMATORS)
             document["measure --also"] = BESIDE
             document["named estimators"] = _named_estimators()
         if self.what in ("all", "algorithms"):

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from gradlab.tasks import Task
 
 
-NOTHING = "no estimator was measured yet: nothing was written"
+_NOTHING = "no estimator was measured yet: nothing was written"
 
 
 @dataclass(frozen=True)
@@ -170,9 +170,9 @@ class Measure:
                     command=command,
                 )
             except Interrupted as stop:
-                profile, run = stop.profile, incomplete(run)
+                profile, run = stop.profile, _incomplete(run)
             except KeyboardInterrupt:
-                raise KeyboardInterrupt(NOTHING) from None
+                raise KeyboardInterrupt(_NOTHING) from None
         stopped = "interrupted" in profile.config
         keep(
             {arguments.beside(run, k): partial(checkpoint.save, networks[k]) for k in sorted(made)}
@@ -287,6 +287,6 @@ class Measure:
         return made
 
 
-def incomplete(run: Path) -> Path:
+def _incomplete(run: Path) -> Path:
     """Where an interrupted measurement is kept: never in the place of a complete one."""
     return run.with_name(f"{run.stem}.partial{run.suffix}")

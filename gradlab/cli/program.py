@@ -44,10 +44,10 @@ from gradlab.cli.watch import Watch
 from gradlab.errors import Failure, InputError, as_options
 
 INTERRUPTED, TERMINATED = 130, 143
-LONGEST = 1000  # characters of a refusal
+_LONGEST = 1000  # characters of a refusal
 
 # A further command is a row here and a dataclass with `json` and `run(command) → Document`.
-Chosen = (
+_Chosen = (
     Measure
     | Jacobians
     | Race
@@ -89,10 +89,10 @@ Command = (
 )
 
 
-Answer = Callable[[Document, bool, bool], None]  # the document, as JSON?, explained?
+_Answer = Callable[[Document, bool, bool], None]  # the document, as JSON?, explained?
 
 
-def main(arguments: Sequence[str] | None = None, answer: Answer = answer) -> int:
+def main(arguments: Sequence[str] | None = None, answer: _Answer = answer) -> int:
     """Runs one command, prints its document with `answer`, and returns its exit code."""
     # Before torch is imported: its threads spin while they wait, which on a busy machine takes
     # seven times the processor time of the work itself (measured with 2 threads on 2 cores).
@@ -113,13 +113,13 @@ def main(arguments: Sequence[str] | None = None, answer: Answer = answer) -> int
         return _executed(command, words, answer)
 
 
-def parsed(words: Sequence[str]) -> Chosen:
+def parsed(words: Sequence[str]) -> _Chosen:
     """The command of these words; raises as `usage.parsed`."""
-    command: Chosen = usage.parsed(Command, words)
+    command: _Chosen = usage.parsed(Command, words)
     return command
 
 
-def _executed(command: Chosen, words: Sequence[str], answer: Answer) -> int:
+def _executed(command: _Chosen, words: Sequence[str], answer: _Answer) -> int:
     with terminable() as received, progress_bars.in_one_line():
         try:
             # Output of a simulator or a user's file must not mix with the document.
@@ -154,4 +154,4 @@ def _line(error: BaseException) -> str:
     """The message in one line, with the command line's names; the middle of a long one is cut
     out."""
     text = as_options(" ".join(str(error).split()))
-    return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} … {text[-LONGEST // 2 :]}"
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]} … {text[-_LONGEST // 2 :]}"

@@ -20,9 +20,9 @@ from gradlab import validation
 from gradlab.errors import InputError
 from gradlab.user_code.loading import is_user_function
 
-LONGEST = 200  # bytes of a file's name: what is kept beside a run has longer ones, 255 is the end
-SEEDS = ("seed", "first_seed")
-FILES = (
+_LONGEST = 200  # bytes of a file's name: what is kept beside a run has longer ones, 255 is the end
+_SEEDS = ("seed", "first_seed")
+_FILES = (
     "file", "data", "policy", "critic", "model", "gradient_model", "profile", "export", "output",
     "html", "before", "after",
 )  # fmt: skip
@@ -53,10 +53,10 @@ def check(command: Any) -> None:
         if isinstance(value, bool):
             continue
         if isinstance(value, int):
-            validation.whole(option, value, 0 if name in SEEDS else -validation.LARGEST)
+            validation.whole(option, value, 0 if name in _SEEDS else -validation.LARGEST)
         elif isinstance(value, float) and not math.isfinite(value):
             raise InputError(f"{option} is {value}, expected a finite number")
-        elif isinstance(value, Path) or name in FILES:
+        elif isinstance(value, Path) or name in _FILES:
             _check_path(option, str(value))
 
 
@@ -74,8 +74,8 @@ def _check_path(option: str, value: str) -> None:
     if not value or path.name in ("", ".."):
         raise InputError(f"{option} is {value!r}, expected the name of a file")
     longest = max(len(part.encode()) for part in path.parts)
-    if longest > LONGEST:
-        raise InputError(f"{option} has a name of {longest} bytes: at most {LONGEST} are possible")
+    if longest > _LONGEST:
+        raise InputError(f"{option} has a name of {longest} bytes: at most {_LONGEST} are possible")
     try:
         mode = os.stat(path).st_mode
     except FileNotFoundError:

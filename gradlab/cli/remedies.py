@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from gradlab.tasks import Task
 
 # Of the feedback that is optimal for the prior: at 1 its gradient is close to 0, with any model.
-SHARE = 0.5
+_SHARE = 0.5
 
 
 @dataclass(frozen=True)
@@ -176,7 +176,7 @@ class Remedies:
         loaded = arguments.networks(**files)
         if "policy" not in loaded:
             loaded["policy"] = stabilising_policy(
-                task, share=SHARE, seed=self.seed, progress=progress
+                task, share=_SHARE, seed=self.seed, progress=progress
             )
             checkpoint.save(loaded["policy"], arguments.beside(run, "policy"))
         if "critic" not in loaded:
@@ -196,7 +196,7 @@ class Remedies:
         fit = f"the baseline was fitted for {settings['epochs']} epochs"
         made = ""
         if self.policy is None:
-            made = f" No --policy: one with {SHARE:.0%} of the stabilising feedback was fitted."
+            made = f" No --policy: one with {_SHARE:.0%} of the stabilising feedback was fitted."
         return [{"text": f"Data: {data}; {fit}.{made}", "decided": False}]
 
 

@@ -66,7 +66,7 @@ class Sweep:
 
         folder = self.output or Path("runs") / self.file.stem
         with lines() as shown:
-            runs, interrupted = executed(
+            runs, interrupted = _executed(
                 table.read(self.file), folder, self.workers, self.ray, self.resume, command,
                 shown, lambda line: standard_error(f"gradlab: note: {line}"),
             )  # fmt: skip
@@ -113,13 +113,13 @@ def sweep(
     from gradlab.cli.terminal.sweep_lines import Silent
 
     folder = validation.path("output", output)
-    runs, interrupted = executed(table, folder, workers, ray, resume, "", Silent(), warnings.warn)
+    runs, interrupted = _executed(table, folder, workers, ray, resume, "", Silent(), warnings.warn)
     if interrupted:
         raise KeyboardInterrupt
     return runs
 
 
-def executed(
+def _executed(
     table: Mapping[str, Any],
     folder: Path,
     workers: int | None,

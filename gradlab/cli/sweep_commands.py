@@ -15,8 +15,8 @@ from gradlab.cli.remedies import Remedies
 from gradlab.cli.train import Train
 from gradlab.sweeps.table import CHOSEN, PARAMETERS, Command
 
-Again = Callable[[Path], list[str]]
-RUN = {"output": ".h5"}
+_Again = Callable[[Path], list[str]]
+_RUN = {"output": ".h5"}
 Swept = (
     Annotated[Measure, subcommand("measure")]
     | Annotated[Train, subcommand("train")]
@@ -25,7 +25,9 @@ Swept = (
 )
 
 
-def of(name: str, command: type, files: dict[str, str], again: Again, *positional: str) -> Command:
+def _of(
+    name: str, command: type, files: dict[str, str], again: _Again, *positional: str
+) -> Command:
     """What a sweep has to know of a command, from its class."""
     names = {"settings": PARAMETERS}
     options = [names.get(field.name, field.name) for field in fields(command)]
@@ -56,10 +58,10 @@ def _replaced(run: Path) -> list[str]:
     return []
 
 
-CERTIFICATE = {"output": SUFFIXES["output"], "html": SUFFIXES["html"]}
+_CERTIFICATE = {"output": SUFFIXES["output"], "html": SUFFIXES["html"]}
 COMMANDS = {
-    "measure": of("measure", Measure, RUN, _anew, "task"),
-    "train": of("train", Train, RUN, _trained, "algorithm", "task"),
-    "remedies": of("remedies", Remedies, RUN, _compared, "task"),
-    "certify": of("certify", Certify, CERTIFICATE, _replaced, "simulator"),
+    "measure": _of("measure", Measure, _RUN, _anew, "task"),
+    "train": _of("train", Train, _RUN, _trained, "algorithm", "task"),
+    "remedies": _of("remedies", Remedies, _RUN, _compared, "task"),
+    "certify": _of("certify", Certify, _CERTIFICATE, _replaced, "simulator"),
 }

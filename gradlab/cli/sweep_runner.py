@@ -11,8 +11,10 @@ from typing import Any, final
 
 from gradlab.cli.arguments import Document
 
-KEPT = 4000  # characters of output that are kept for the line of an error
-MARKS = tuple(f"gradlab: {end}" for end in ("error: ", "failed: ", "interrupted; ", "terminated; "))
+_KEPT = 4000  # characters of output that are kept for the line of an error
+_MARKS = tuple(
+    f"gradlab: {end}" for end in ("error: ", "failed: ", "interrupted; ", "terminated; ")
+)
 
 
 @final
@@ -46,18 +48,18 @@ class Runner:
             documents.append(document)
             answer(document, as_json, explain)
 
-        with logged(log) as output:
+        with _logged(log) as output:
             try:
                 code = main(words, kept)
             except Exception:
                 traceback.print_exc()
                 raise
         if documents:
-            return code, first_sentence(documents[0]), ""
+            return code, _first_sentence(documents[0]), ""
         return code, "", output.error(code) if code else ""
 
 
-def first_sentence(document: Document) -> str:
+def _first_sentence(document: Document) -> str:
     """The recommendation of a document, or else the first sentence of its verdict."""
     verdict: Any = document.get("verdict") or [{"text": ""}]
     return str(document.get("recommendation") or verdict[0]["text"])
@@ -71,7 +73,7 @@ class Log(io.TextIOBase):
         self._file, self._last = file, ""
 
     def write(self, text: str) -> int:
-        self._last = (self._last + text)[-KEPT:]
+        self._last = (self._last + text)[-_KEPT:]
         return self._file.write(text)
 
     def flush(self) -> None:
@@ -80,14 +82,14 @@ class Log(io.TextIOBase):
     def error(self, code: int) -> str:
         """The line in which a command has named its error, or what an interruption left."""
         for line in reversed(self._last.splitlines()):
-            for mark in MARKS:
+            for mark in _MARKS:
                 if line.startswith(mark):
                     return line.removeprefix(mark)
         return f"exit code {code}: see its log"
 
 
 @contextlib.contextmanager
-def logged(log: str) -> Iterator[Log]:
+def _logged(log: str) -> Iterator[Log]:
     """Inside, both standard streams go to a file, those of C libraries and of children, too."""
     file = open(log, "a", encoding="utf-8", errors="replace")  # noqa: SIM115 (closed below)
     before = [os.dup(number) for number in (1, 2)]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from gradlab.watching.state import Watcher
 
-LEFT = "gradlab: the view has ended, the run has not been touched"
+_LEFT = "gradlab: the view has ended, the run has not been touched"
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Watch:
         try:
             self._follow(watcher, console)
         except KeyboardInterrupt:
-            return {"text": LEFT}
+            return {"text": _LEFT}
         except BrokenPipeError:  # the reader of a pipe, such as `head`, has seen enough
             sys.__stdout__ = None  # type: ignore[misc]
         return {}

@@ -27,9 +27,9 @@ from gradlab.user_code.calls import running
 from gradlab.user_code.loading import is_user_function, load_made
 
 LONGEST = 10_000  # steps of an episode that does not end by itself
-RECURRENT = (nn.RNNBase, nn.RNNCellBase)
+_RECURRENT = (nn.RNNBase, nn.RNNCellBase)
 
-Act = Callable[[Any, int], Any]  # (observations, t) → actions, as the environment has both
+_Act = Callable[[Any, int], Any]  # (observations, t) → actions, as the environment has both
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def width(environment: Any) -> int:
     return int(getattr(environment, "num_envs", 1))
 
 
-def is_batched(environment: Any) -> bool:
+def _is_batched(environment: Any) -> bool:
     """Have its observations, rewards and actions an axis of their own for these?"""
     return hasattr(environment, "num_envs")
 
@@ -103,7 +103,7 @@ def begin(environment: Any, seed: int | None) -> Any:
 
 
 def play(
-    environment: Any, act: Act, seed: int | None, length: int = LONGEST, discount: float = 1.0
+    environment: Any, act: _Act, seed: int | None, length: int = LONGEST, discount: float = 1.0
 ) -> list[Episode]:
     """The first episode of every place, from one reset.
 
@@ -116,22 +116,22 @@ def play(
     total, steps, live = np.zeros(n), np.zeros(n, dtype=int), np.ones(n, dtype=bool)
     for t in range(length):
         action = act(observation, t)
-        if not np.isfinite(array(action)).all():
+        if not np.isfinite(_array(action)).all():
             total[live] = np.nan
             break
         observation, reward, *ends = environment.step(action)
-        total[live] += discount**t * np.broadcast_to(array(reward).astype(float), (n,))[live]
+        total[live] += discount**t * np.broadcast_to(_array(reward).astype(float), (n,))[live]
         steps[live] += 1
         for end in ends[:2]:
             if not isinstance(end, Mapping):
-                live = live & ~np.broadcast_to(array(end).astype(bool), (n,))
+                live = live & ~np.broadcast_to(_array(end).astype(bool), (n,))
         if not live.any():
             break
     whole = zip(total, steps, ~live, strict=True)
     return [Episode(float(each), int(made_), bool(end)) for each, made_, end in whole]
 
 
-def array(values: Any) -> NDArray[Any]:
+def _array(values: Any) -> NDArray[Any]:
     """What an environment or a policy gave, as an array of numpy's."""
     return values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
 
@@ -156,7 +156,7 @@ class Actor:
     """
 
     def __init__(self, policy: nn.Module, environment: Any) -> None:
-        self.policy, self.batched = policy, is_batched(environment)
+        self.policy, self.batched = policy, _is_batched(environment)
         name = "single_action_space" if hasattr(environment, "single_action_space") else ""
         self.space = getattr(environment, name or "action_space", None)
         floating = (p for p in policy.parameters() if p.is_floating_point())
@@ -208,7 +208,7 @@ class Actor:
         with running("policy"), torch.random.fork_rng(devices=[]):
             for seed in (0, 0, 1):
                 torch.manual_seed(seed)
-                found.append(array(self(observation, 0)))
+                found.append(_array(self(observation, 0)))
         return found
 
     def _begin(self) -> None:
@@ -268,4 +268,4 @@ def _takes_hidden(policy: nn.Module) -> bool:
 
 
 def _remembers(policy: nn.Module) -> bool:
-    return any(isinstance(module, RECURRENT) for module in policy.modules())
+    return any(isinstance(module, _RECURRENT) for module in policy.modules())

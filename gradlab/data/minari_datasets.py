@@ -28,13 +28,13 @@ from gradlab.data.trajectories import Trajectories
 from gradlab.errors import InputError
 from gradlab.storage import seals, untrusted, whole_files
 
-PREFIX = "minari:"
-FOLDER = "data"  # of a dataset, in which Minari keeps it
-SPACES = ("observation_space", "action_space")
-CHECK = "gradlab_checksum"
-NAMES = ("state_names", "action_names")  # ours, beside Minari's own metadata
+_PREFIX = "minari:"
+_FOLDER = "data"  # of a dataset, in which Minari keeps it
+_SPACES = ("observation_space", "action_space")
+_CHECK = "gradlab_checksum"
+_NAMES = ("state_names", "action_names")  # ours, beside Minari's own metadata
 # What Minari, gymnasium's spaces and h5py raise at a damaged dataset.
-DAMAGED = (
+_DAMAGED = (
     *(OSError, ValueError, KeyError, TypeError, AttributeError, AssertionError),
     *(IndexError, RuntimeError, NotImplementedError),
 )
@@ -42,7 +42,7 @@ DAMAGED = (
 
 def is_dataset(name: str | Path) -> bool:
     """Whether the name is that of a Minari dataset, not of a file."""
-    return str(name).startswith(PREFIX) or Path(name).is_dir()
+    return str(name).startswith(_PREFIX) or Path(name).is_dir()
 
 
 def is_there(name: str | Path) -> bool:
@@ -62,19 +62,19 @@ def read(name: str | Path) -> Trajectories:
     """
     minari, place = _minari(), _place(name)
     if not is_there(name):
-        own = str(name).removeprefix(PREFIX)
+        own = str(name).removeprefix(_PREFIX)
         local = f"get it by `minari download {own}`" if own != str(name) else "name its folder"
         raise InputError(f"{name}: no such Minari dataset; {local}")
     try:
         metadata = _metadata(place)
         with contextlib.ExitStack() as files:
-            ours = CHECK in metadata
+            ours = _CHECK in metadata
             tried = [files.enter_context(untrusted.tried(file, ours)) for file in _stored(place)]
             # Minari changes both when it adds episodes, and with that cuts the seal off.
-            if ours and "unsealed" not in tried and metadata[CHECK] != _checksum(metadata):
+            if ours and "unsealed" not in tried and metadata[_CHECK] != _checksum(metadata):
                 raise InputError("its metadata are damaged: export it again")
             dataset = minari.MinariDataset(place)
-            for kind in SPACES:
+            for kind in _SPACES:
                 _check_space(name, kind, getattr(dataset, kind))
             episodes = [_rows(episode) for episode in dataset.iterate_episodes()]
         if not episodes:
@@ -87,7 +87,7 @@ def read(name: str | Path) -> Trajectories:
         return Trajectories(**columns | _names(metadata))
     except ImportError as error:
         raise InputError(f"{name} cannot be read: {error}") from error
-    except DAMAGED as error:
+    except _DAMAGED as error:
         raise InputError(f"{name}: {' '.join(str(error).split())}") from error
 
 
@@ -145,14 +145,14 @@ def _minari() -> Any:
 def _place(name: str | Path) -> Path:
     """The folder of the data."""
     text = str(name)
-    if text.startswith(PREFIX):
+    if text.startswith(_PREFIX):
         _minari()
         from minari.storage.datasets_root_dir import get_dataset_path
 
-        return Path(get_dataset_path(text.removeprefix(PREFIX))) / FOLDER
+        return Path(get_dataset_path(text.removeprefix(_PREFIX))) / _FOLDER
     folder = Path(name)
     # A folder may be the dataset's own, or the one inside it.
-    return folder if (folder / "metadata.json").is_file() else folder / FOLDER
+    return folder if (folder / "metadata.json").is_file() else folder / _FOLDER
 
 
 def _identifier(name: str | Path) -> str:
@@ -161,20 +161,20 @@ def _identifier(name: str | Path) -> str:
     from minari.dataset.minari_dataset import DATASET_ID_RE
 
     text = str(name)
-    if not text.startswith(PREFIX):
+    if not text.startswith(_PREFIX):
         folder = re.sub(r"[^-\w]", "_", Path(name).resolve().name)
         return folder if re.search(r"-v\d+$", folder) else f"{folder}-v0"
-    text = text.removeprefix(PREFIX)
+    text = text.removeprefix(_PREFIX)
     match = DATASET_ID_RE.fullmatch(text)
     if match is None or match["version"] is None:
-        raise InputError(f"{name}: expected {PREFIX}NAME-vVERSION, such as {PREFIX}mine-v0")
+        raise InputError(f"{name}: expected {_PREFIX}NAME-vVERSION, such as {_PREFIX}mine-v0")
     return text
 
 
 def _metadata(place: Path) -> Mapping[str, Any]:
     """Metadata of a dataset; without spaces Minari would create the environment that it names."""
     metadata = json.loads((place / "metadata.json").read_text())
-    missing = [kind for kind in SPACES if not isinstance(metadata.get(kind), str)]
+    missing = [kind for kind in _SPACES if not isinstance(metadata.get(kind), str)]
     if missing:
         raise InputError(f"its metadata has no {', '.join(missing)}")
     return dict(metadata)
@@ -191,17 +191,17 @@ def _seal(place: Path) -> None:
         with file.open("ab") as end:
             end.write(seals.seal(content))
     metadata = json.loads((place / "metadata.json").read_text())
-    sealed = json.dumps(metadata | {CHECK: _checksum(metadata)})
+    sealed = json.dumps(metadata | {_CHECK: _checksum(metadata)})
     (place / "metadata.json").write_text(sealed)
 
 
 def _checksum(metadata: Mapping[str, Any]) -> str:
     """Checksum of all metadata but itself."""
-    return whole_files.checksum({key: metadata[key] for key in metadata if key != CHECK})
+    return whole_files.checksum({key: metadata[key] for key in metadata if key != _CHECK})
 
 
 def _names(metadata: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
-    return {key: tuple(str(word) for word in metadata.get(key, ())) for key in NAMES}
+    return {key: tuple(str(word) for word in metadata.get(key, ())) for key in _NAMES}
 
 
 def _check_space(name: str | Path, kind: str, space: Any) -> None:
@@ -246,7 +246,7 @@ def _fill(record: Trajectories, place: Path, identifier: str) -> None:
     widths = record.state.shape[1], record.action.shape[1]
     spaces = [Box(-np.inf, np.inf, (width,), np.float64) for width in widths]
     storage = MinariStorage.new(place, *spaces)
-    about = {key: list(getattr(record, key)) for key in NAMES}
+    about = {key: list(getattr(record, key)) for key in _NAMES}
     own = {"dataset_id": identifier, "minari_version": minari.__version__}
     storage.update_metadata(own | about)
     storage.update_episodes(_episodes(record))

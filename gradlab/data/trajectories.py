@@ -25,8 +25,8 @@ from gradlab.data.path import Path
 from gradlab.errors import InputError
 from gradlab.storage import records
 
-KIND = "trajectories"
-ROUNDING = 1e-5  # of a column's largest value: float32 records of one state may differ so much
+_KIND = "trajectories"
+_ROUNDING = 1e-5  # of a column's largest value: float32 records of one state may differ so much
 DIMS: Mapping[str, tuple[str, ...]] = {
     "trajectory": ("row",),
     "step": ("row",),
@@ -37,12 +37,12 @@ DIMS: Mapping[str, tuple[str, ...]] = {
     "terminated": ("row",),
     "truncated": ("row",),
 }
-UNITS = {"step": "steps", "state": "see state_name", "next_state": "see state_name"} | {
+_UNITS = {"step": "steps", "state": "see state_name", "next_state": "see state_name"} | {
     "action": "see action_name",
     "reward": "reward",
 }
 INTEGERS, NUMBERS = ("trajectory", "step"), ("state", "action", "reward", "next_state")
-BOOLEANS = ("terminated", "truncated")
+_BOOLEANS = ("terminated", "truncated")
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,8 +97,8 @@ class Trajectories:
         }
         for name, dims in DIMS.items():
             values = getattr(self, name).detach().cpu().numpy()
-            table[name] = records.Array(values, dims, UNITS.get(name, ""))
-        records.write(path, records.Record({"kind": KIND}, {KIND: table}), overwrite)
+            table[name] = records.Array(values, dims, _UNITS.get(name, ""))
+        records.write(path, records.Record({"kind": _KIND}, {_KIND: table}), overwrite)
         return FilePath(path)
 
 
@@ -110,9 +110,9 @@ def load(path: str | FilePath) -> Trajectories:
     """
     record = records.read(path)
     kind = record.attributes.get("kind")
-    if kind != KIND:
-        raise InputError(f"{path} holds {kind!r}, expected {KIND!r}")
-    table = record.groups.get(KIND, {})
+    if kind != _KIND:
+        raise InputError(f"{path} holds {kind!r}, expected {_KIND!r}")
+    table = record.groups.get(_KIND, {})
     missing = [name for name in (*DIMS, "state_name", "action_name") if name not in table]
     if missing:
         raise InputError(f"{path} has no {', '.join(missing)}: record it again")
@@ -211,7 +211,7 @@ def _check_types(t: Trajectories) -> None:
     number = t.state.dtype
     if number not in (torch.float32, torch.float64):
         raise InputError(f"state is {number}, expected float32 or float64")
-    wanted = dict.fromkeys(INTEGERS, torch.int64) | dict.fromkeys(BOOLEANS, torch.bool)
+    wanted = dict.fromkeys(INTEGERS, torch.int64) | dict.fromkeys(_BOOLEANS, torch.bool)
     for name, dtype in (wanted | dict.fromkeys(NUMBERS, number)).items():
         if getattr(t, name).dtype != dtype:
             raise InputError(f"{name} is {getattr(t, name).dtype}, expected {dtype}")
@@ -250,7 +250,7 @@ def _check_order(t: Trajectories) -> None:
     ended = (t.terminated | t.truncated)[:-1]
     _refuse(joined & ended, t, "goes on after its end", "terminated or truncated")
     scale = torch.maximum(t.state.abs().amax(0), t.next_state.abs().amax(0))
-    jump = ((t.state[1:] - t.next_state[:-1]).abs() > ROUNDING * scale).any(dim=1)
+    jump = ((t.state[1:] - t.next_state[:-1]).abs() > _ROUNDING * scale).any(dim=1)
     _refuse(joined & jump, t, "jumps: the next row's state is not its next_state", "next_state")
 
 

@@ -22,7 +22,7 @@ from gradlab.figures.drawing import Curve, Numbers
 from gradlab.figures.style import INK, MUTED, PAPER, Look
 
 # A cause's marker stands for its hatch where it is a bar.
-CAUSES: Mapping[str, Look] = {
+_CAUSES: Mapping[str, Look] = {
     "states": Look("states", MUTED, (0, (7, 2.5)), "v"),
     "A": Look("∂f/∂s", style.BLUE, "-", "o"),
     "B": Look("∂f/∂a", style.VERMILION, (0, (5, 1.6)), "s"),
@@ -30,32 +30,32 @@ CAUSES: Mapping[str, Look] = {
     "critic_s": Look("critic ∇_s", style.PURPLE, (0, (6, 1.5, 1.2, 1.5)), "D"),
     "critic_a": Look("critic ∇_a", style.OCHRE, (0, (3, 1.2, 1, 1.2)), "P"),
 }
-SOURCES: Mapping[str, Look] = {
+_SOURCES: Mapping[str, Look] = {
     "start": Look("start states", style.BLUE, "-", "o"),
     "policy": Look("policy noise", style.VERMILION, (0, (5, 1.6)), "s"),
     "dynamics": Look("dynamics noise", style.GREEN, (0, (1.2, 1.4)), "^"),
     "member": Look("ensemble members", style.PURPLE, (0, (6, 1.5, 1.2, 1.5)), "D"),
 }
-HATCHES = ("", "////", "....", "\\\\\\\\", "xxxx", "----")
-ENDS = ("value", "ci_low", "ci_high")
-UNIT = "1 = the sizes of all shares together; black line: the total"
-LEAST = 5e-3  # of the largest size: smaller numbers are not written into a map
+_HATCHES = ("", "////", "....", "\\\\\\\\", "xxxx", "----")
+_ENDS = ("value", "ci_low", "ci_high")
+_UNIT = "1 = the sizes of all shares together; black line: the total"
+_LEAST = 5e-3  # of the largest size: smaller numbers are not written into a map
 # Not of the palette: a map keeps its colours in the dark scheme, and so must its numbers.
 ON_LIGHT, ON_DARK = "#15191f", "#fdfdfd"
-DARK = 0.55  # of the largest size: from there a number is written in white
-WORDY = 120  # cells up to which each shows its number
+_DARK = 0.55  # of the largest size: from there a number is written in white
+_WORDY = 120  # cells up to which each shows its number
 
 
 def ledger(table: pd.DataFrame, ax: Axes | None = None, *, estimator: str = "model") -> Axes:
     """Shapley shares of one estimator's squared bias at every attributed horizon."""
-    return _waterfall(table, ax, estimator, "bias", CAUSES)
+    return _waterfall(table, ax, estimator, "bias", _CAUSES)
 
 
 def variance_sources(
     table: pd.DataFrame, ax: Axes | None = None, *, estimator: str = "model"
 ) -> Axes:
     """What starts and every kind of noise add to one estimator's variance."""
-    return _waterfall(table, ax, estimator, "variance", SOURCES)
+    return _waterfall(table, ax, estimator, "variance", _SOURCES)
 
 
 def _waterfall(
@@ -75,7 +75,7 @@ def _waterfall(
         drawing.nothing(ax, f"nothing attributed for the estimator {style.plain(estimator)}")
         return style.dress(ax, title, "")
     lost = []
-    for look, hatch in zip(looks.values(), HATCHES, strict=False):  # the legend, never faint
+    for look, hatch in zip(looks.values(), _HATCHES, strict=False):  # the legend, never faint
         ax.bar(0, 0, color=look.colour, edgecolor=PAPER, hatch=hatch, label=look.label)
     for place, horizon in enumerate(horizons):
         at = rows[rows["horizon"] == horizon]
@@ -83,7 +83,7 @@ def _waterfall(
         _fall(ax, place, parts.set_index("cause"), total, looks)
         if not total["ci_low"] > 0:
             lost.append(str(horizon))
-    notes = [_named(estimator), UNIT] + (
+    notes = [_named(estimator), _UNIT] + (
         [f"not distinguishable from zero, lighter: h = {', '.join(lost)}"] if lost else []
     )
     ax.axhline(0, color=MUTED, linewidth=0.8)
@@ -102,11 +102,11 @@ def _fall(
     width, base = 0.86 / len(looks), 0.0
     faint = 1.0 if total["ci_low"] > 0 else 0.4
     for k, (cause, look) in enumerate(looks.items()):
-        value, *ends = (float(x) for x in parts.loc[cause, list(ENDS)].to_numpy(float))
+        value, *ends = (float(x) for x in parts.loc[cause, list(_ENDS)].to_numpy(float))
         x, height = place - 0.43 + (k + 0.5) * width, value / scale
         ax.bar(
             x, height, width, bottom=base, color=look.colour, edgecolor=PAPER, linewidth=0.4,
-            hatch=HATCHES[k], alpha=faint,
+            hatch=_HATCHES[k], alpha=faint,
         )  # fmt: skip
         low, high = (base + each / scale for each in ends)
         if np.isfinite(high - low) and high > low:
@@ -181,7 +181,7 @@ def error_steps(
         return style.dress(ax, title, "")
     column, unit = _unit(at)
     ends = ("fraction_low", "fraction_high") if column == "fraction" else ("ci_low", "ci_high")
-    for cause, look in CAUSES.items():
+    for cause, look in _CAUSES.items():
         mine = rows[rows["cause"] == cause].sort_values("step")
         if len(mine):
             line = Curve(*(mine[name].to_numpy(float) for name in ("step", column, *ends)))
@@ -229,17 +229,17 @@ def _signed_map(ax: Axes, values: Numbers, percent: bool) -> None:
         bar.ax.tick_params(colors=MUTED, labelsize=8)
         bar.outline.set_edgecolor(MUTED)
     for (i, j), value in np.ndenumerate(values):
-        if abs(value) < LEAST * top:
+        if abs(value) < _LEAST * top:
             continue
         if value < 0:
             ax.add_patch(
                 Rectangle((j - 0.5, i - 0.5), 1, 1, fill=False, hatch="///", lw=0, ec=MUTED)
             )
-        if values.size <= WORDY:
+        if values.size <= _WORDY:
             text = _signed(value, percent)
             # A number stands clear of the hatching.
             box = {"fc": ON_DARK, "ec": "none", "pad": 1.0} if value < 0 else None
-            dark = value > DARK * top
+            dark = value > _DARK * top
             colour = ON_DARK if dark else ON_LIGHT
             ax.text(j, i, text, ha="center", va="center", fontsize=8, color=colour, bbox=box)
 

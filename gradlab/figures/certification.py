@@ -12,8 +12,8 @@ from gradlab.figures.jacobians import LOOKS
 from gradlab.figures.style import GRID, INK, MUTED
 
 BLOCKS = ("A", "B", "r_s", "r_a")
-LEAST = 1e-16  # an error of 0 is drawn there
-APART = 0.18  # between the blocks of one stratum
+_LEAST = 1e-16  # an error of 0 is drawn there
+_APART = 0.18  # between the blocks of one stratum
 
 
 def certified_errors(
@@ -34,8 +34,8 @@ def certified_errors(
     named: set[str] = set()
     places = zip(worst["stratum"], worst["block"], worst[errors].to_numpy(float), strict=True)
     for stratum, block, row in places:
-        y = strata.index(stratum) + APART * (BLOCKS.index(block) - 1.5)
-        look, (median, p95, largest) = LOOKS[block], np.maximum(row, LEAST)
+        y = strata.index(stratum) + _APART * (BLOCKS.index(block) - 1.5)
+        look, (median, p95, largest) = LOOKS[block], np.maximum(row, _LEAST)
         if not np.isfinite(median):
             continue
         label = "_" if block in named else look.label

@@ -17,19 +17,19 @@ from matplotlib.ticker import NullFormatter
 from gradlab.figures import drawing, style
 from gradlab.figures.style import BLUE, GREEN, INK, MUTED, PAPER, PURPLE, TICKS, VERMILION, Look
 
-Numbers = drawing.Numbers
-QUANTITY = {"mse": "mse", "direction": "cosine_batch"}
-LABEL = {"mse": "MSE [(return / parameter)²]", "direction": "cosine of one batch with the truth"}
-TITLE = {"mse": "Error, and who may be best", "direction": "Direction, and who may be best"}
+_Numbers = drawing.Numbers
+_QUANTITY = {"mse": "mse", "direction": "cosine_batch"}
+_LABEL = {"mse": "MSE [(return / parameter)²]", "direction": "cosine of one batch with the truth"}
+_TITLE = {"mse": "Error, and who may be best", "direction": "Direction, and who may be best"}
 LEAST_SHARE = 0.02  # of a weight, below which its cell, or a rule's point, is not shown
-MANY = 12  # rings, which then are smaller
-CONTENDERS = {
+_MANY = 12  # rings, which then are smaller
+_CONTENDERS = {
     "best single": "best single gradient",
     "best scaled single": "the same, best scale",
     "mse": "measured weights, MSE",
     "direction": "measured weights, direction",
 }
-MEASURED = {"mse": (BLUE, "o"), "direction": (GREEN, "^")}
+_MEASURED = {"mse": (BLUE, "o"), "direction": (GREEN, "^")}
 
 
 def choice_horizon(
@@ -44,7 +44,7 @@ def choice_horizon(
         table: `error_table` of a choice.
     """
     ax = style.new_axes() if ax is None else ax
-    quantity, names = QUANTITY[criterion], drawing.estimators(table)
+    quantity, names = _QUANTITY[criterion], drawing.estimators(table)
     lines = {name: drawing.curve(table, name, quantity) for name in names}
     floor = drawing.log_floor(list(lines.values())) if criterion == "mse" else None
     looks, end = drawing.looks(table), drawing.last_horizon(table)
@@ -61,7 +61,7 @@ def choice_horizon(
     if not any(line is not None for line in lines.values()):
         drawing.nothing(ax, "no admissible truth: nothing to choose by")
     note = f"ring: may be best ({len(kept)} of the joint 95 % set); open marker: at most this"
-    return style.dress(ax, TITLE[criterion], LABEL[criterion], [note])
+    return style.dress(ax, _TITLE[criterion], _LABEL[criterion], [note])
 
 
 def _rings(ax: Axes, kept: pd.DataFrame, looks: Mapping[str, Look]) -> None:
@@ -72,7 +72,7 @@ def _rings(ax: Axes, kept: pd.DataFrame, looks: Mapping[str, Look]) -> None:
             np.minimum(value, 1.0) if (rows["quantity"] == "cosine_batch").all() else value,
             linestyle="none",
             marker="o",
-            markersize=11 if len(kept) <= MANY else 7.5,
+            markersize=11 if len(kept) <= _MANY else 7.5,
             markerfacecolor="none",
             markeredgecolor=looks[str(name)].colour,
             markeredgewidth=1.6,
@@ -177,7 +177,7 @@ def what_if_grid(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax.set_xlim(floor, float(np.nanmax(high)) * 30)
     ax.set_yticks(rows, [str(each) for each in table["change"]], fontsize=8)
     ax.invert_yaxis()
-    ax.set_xlabel(LABEL["mse"], color=INK)
+    ax.set_xlabel(_LABEL["mse"], color=INK)
     ax.grid(True, axis="x", color=style.GRID, linewidth=0.8)
     return ax
 
@@ -220,13 +220,13 @@ def contest(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
 
 
 def _contender_look(name: str) -> tuple[str, str]:
-    if name in MEASURED:
-        return MEASURED[name]
+    if name in _MEASURED:
+        return _MEASURED[name]
     return (VERMILION, "s") if "rule" in name else (INK, "D")
 
 
 def _contender_name(name: str) -> str:
-    return style.plain(CONTENDERS.get(name, name).replace("iteration ", ""))
+    return style.plain(_CONTENDERS.get(name, name).replace("iteration ", ""))
 
 
 def _plain_decades(ax: Axes) -> None:

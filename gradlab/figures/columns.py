@@ -20,15 +20,15 @@ from gradlab import validation
 from gradlab.errors import InputError
 from gradlab.figures.style import INK
 
-Width = Literal["single", "text", "double"]
+_Width = Literal["single", "text", "double"]
 # ICML's column, NeurIPS' and ICLR's text, ICML's two columns; IEEE's 3.5 and 7.16 have room.
-INCHES = {"single": 3.25, "text": 5.5, "double": 6.75}
-HEIGHTS = {"single": 2.0, "text": 2.3, "double": 2.5}  # inches of the figure without its legend
+_INCHES = {"single": 3.25, "text": 5.5, "double": 6.75}
+_HEIGHTS = {"single": 2.0, "text": 2.3, "double": 2.5}  # inches of the figure without its legend
 LABELS, TICKS = 8.0, 7.0  # points
-LETTER = 0.56  # mean width of a letter, in heights of the text
+_LETTER = 0.56  # mean width of a letter, in heights of the text
 
 
-def column(ax: Axes, width: Width = "single", title: bool = False) -> Axes:
+def column(ax: Axes, width: _Width = "single", title: bool = False) -> Axes:
     """Resize the figure of these axes for a paper, with its text, legend and lines.
 
     Args:
@@ -43,11 +43,11 @@ def column(ax: Axes, width: Width = "single", title: bool = False) -> Axes:
         InputError: no axes, axes in a subfigure, or another width.
     """
     validation.instance("ax", ax, Axes, "matplotlib Axes, as a function of gradlab.figures returns")
-    validation.word("width", width, tuple(INCHES))
+    validation.word("width", width, tuple(_INCHES))
     figure = ax.figure
     if not isinstance(figure, Figure):
         raise InputError("ax lies in a subfigure: draw it in a figure of its own")
-    inches, height, columns = INCHES[width], HEIGHTS[width], 1 if width == "single" else 2
+    inches, height, columns = _INCHES[width], _HEIGHTS[width], 1 if width == "single" else 2
     entries = -(-len(ax.get_legend_handles_labels()[0]) // columns) if ax.get_legend() else 0
     figure.set_size_inches(inches, height + entries * 1.45 * TICKS / 72)
     figure.set_layout_engine("constrained")
@@ -77,7 +77,7 @@ def _head(ax: Axes, inches: float, title: bool) -> None:
 
 
 def _filled(text: str, inches: float, size: float) -> str:
-    return textwrap.fill(text, int(72 * inches / (LETTER * size)), break_long_words=False)
+    return textwrap.fill(text, int(72 * inches / (_LETTER * size)), break_long_words=False)
 
 
 def _above(text: Text) -> bool:

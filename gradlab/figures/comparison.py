@@ -18,14 +18,14 @@ from gradlab.figures import drawing, style
 from gradlab.figures.drawing import Curve
 from gradlab.figures.style import MUTED
 
-NAMES = {
+_NAMES = {
     "mse": "mean squared error",
     "bias2": "squared bias",
     "variance": "variance",
     "cosine": "cosine with the truth",
 }
-RATIO = ("ratio", "ratio_low", "ratio_high")
-DIFFERENCE = ("difference", "ci_low", "ci_high")
+_RATIO = ("ratio", "ratio_low", "ratio_high")
+_DIFFERENCE = ("difference", "ci_low", "ci_high")
 
 
 def ratio(
@@ -36,9 +36,9 @@ def ratio(
     Raises:
         InputError: the quantity is unknown.
     """
-    ax = _drawn(table, ax, quantity, RATIO)
+    ax = _drawn(table, ax, quantity, _RATIO)
     A, B = (style.plain(each) for each in names)
-    title = f"{NAMES[quantity].capitalize()}: {B} over {A}"
+    title = f"{_NAMES[quantity].capitalize()}: {B} over {A}"
     drawing.ratio_axis(ax)
     return style.dress(ax, title, "ratio", [f"below 1: {B} is smaller; band: 95%"])
 
@@ -55,7 +55,7 @@ def difference(
     Raises:
         InputError: the quantity is unknown.
     """
-    ax = _drawn(table, ax, quantity, DIFFERENCE)
+    ax = _drawn(table, ax, quantity, _DIFFERENCE)
     A, B = (style.plain(each) for each in names)
     notes = [f"above 0: {B} is larger; band: 95%"]
     if ax.lines:
@@ -65,15 +65,15 @@ def difference(
     else:
         drawing.nothing(ax, "not measured in both")
     unit = "" if quantity == "cosine" else " [(return / parameter)²]"
-    title = f"{NAMES[quantity].capitalize()}: {B} less {A}"
+    title = f"{_NAMES[quantity].capitalize()}: {B} less {A}"
     return style.dress(ax, title, f"difference{unit}", notes)
 
 
 def _drawn(
     table: pd.DataFrame, ax: Axes | None, quantity: str, columns: tuple[str, str, str]
 ) -> Axes:
-    if quantity not in NAMES:
-        raise InputError(f"quantity is {quantity!r}, expected one of {tuple(NAMES)}")
+    if quantity not in _NAMES:
+        raise InputError(f"quantity is {quantity!r}, expected one of {tuple(_NAMES)}")
     ax = style.new_axes() if ax is None else ax
     looks, end = drawing.looks(table), drawing.last_horizon(table)
     for name, look in looks.items():

@@ -19,7 +19,7 @@ from gradlab.figures.style import MUTED, PAPER, TICKS, Look
 from gradlab.runs.identity import Identity, by_known_name
 
 Numbers = NDArray[np.float64]
-SPREAD = 30.0  # largest over median size from which an axis is bent
+_SPREAD = 30.0  # largest over median size from which an axis is bent
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ def level(ax: Axes, line: Curve, look: Look, end: float, floor: float | None = N
 def bent(ax: Axes, sizes: Numbers) -> list[str]:
     """A symmetric logarithmic axis where a few sizes dwarf the rest, and the note that says so."""
     positive = sizes[np.isfinite(sizes) & (sizes > 0)]
-    if not positive.size or positive.max() < SPREAD * np.median(positive):
+    if not positive.size or positive.max() < _SPREAD * np.median(positive):
         return []
     bend = float(f"{np.median(positive):.0e}")
     ax.set_yscale("symlog", linthresh=bend)

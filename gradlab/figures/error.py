@@ -26,8 +26,8 @@ from gradlab.figures.style import INK, MUTED, Look
 from gradlab.runs.identity import data_of
 
 UNIT = "[(return / parameter)²]"
-NO_TRUTH = "no admissible truth: squared bias and MSE cannot be shown"
-AT_MOST = "open marker with arrow: estimate not above 0, upper end of its 95 % interval"
+_NO_TRUTH = "no admissible truth: squared bias and MSE cannot be shown"
+_AT_MOST = "open marker with arrow: estimate not above 0, upper end of its 95 % interval"
 
 
 def bias_variance(
@@ -105,7 +105,7 @@ def mse(
         notes = ["star: smallest MSE of each estimator", *notes]
     _finish(ax, floor, truth_norm2, truth_error2 if shown else None)
     if not shown:
-        drawing.nothing(ax, NO_TRUTH)
+        drawing.nothing(ax, _NO_TRUTH)
     return style.dress(ax, "Error of every gradient", f"MSE {UNIT}", notes)
 
 
@@ -149,8 +149,8 @@ def _mark_minimum(ax: Axes, line: Curve, colour: str = INK, label: bool = True) 
 
 
 def _notes(lines: Sequence[Curve | None], missing: bool) -> list[str]:
-    notes = [AT_MOST] if drawing.has_bounds(lines) else []
-    return [NO_TRUTH, *notes] if missing else notes
+    notes = [_AT_MOST] if drawing.has_bounds(lines) else []
+    return [_NO_TRUTH, *notes] if missing else notes
 
 
 def _finish(ax: Axes, floor: float, truth_norm2: float | None, truth_error2: float | None) -> None:
@@ -165,7 +165,7 @@ def _finish(ax: Axes, floor: float, truth_norm2: float | None, truth_error2: flo
     ax.set_ylim(bottom=floor)
 
 
-USABLE = 0.7
+_USABLE = 0.7
 WIDE = 1.0  # an interval of a cosine that is wider says next to nothing
 
 
@@ -175,9 +175,9 @@ def cosine(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     lowest = _drawn(ax, table, "cosine", -1.0, 1.0)
     span = max(1 - lowest, 0.05)
     ax.set_ylim(1 - 1.06 * span, 1 + 0.06 * span)
-    if lowest < USABLE:
-        label = f"usable from {USABLE}"
-        ax.axhline(USABLE, color=style.PURPLE, lw=1.2, ls=(0, (2, 2)), label=label)
+    if lowest < _USABLE:
+        label = f"usable from {_USABLE}"
+        ax.axhline(_USABLE, color=style.PURPLE, lw=1.2, ls=(0, (2, 2)), label=label)
     if lowest < 0:
         ax.axhline(0, color=MUTED, lw=0.8)
     if not ax.lines:
@@ -237,7 +237,7 @@ def snr(table: pd.DataFrame, ax: Axes | None = None, *, batch: int | None = None
     ax.set_ylim(bottom=floor)
     if not any(lines.values()):
         drawing.nothing(ax, "no signal-to-noise ratio in this table")
-    notes = [AT_MOST] if drawing.has_bounds(list(lines.values())) else []
+    notes = [_AT_MOST] if drawing.has_bounds(list(lines.values())) else []
     return style.dress(
         ax, "Noise: signal-to-noise ratio of one sample", "‖mean‖² / variance", notes
     )

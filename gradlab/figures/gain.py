@@ -60,10 +60,10 @@ def loss_slices(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     return ax
 
 
-TRUTH = "truth"  # in the place of an estimator's name
-SIDE = 0.12  # steps between estimators that share a horizon
+_TRUTH = "truth"  # in the place of an estimator's name
+_SIDE = 0.12  # steps between estimators that share a horizon
 _TRUE = Look("true gradient", INK, "-", "D")
-UNIT = "change of the discounted return"
+_UNIT = "change of the discounted return"
 
 
 def realised_gains(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
@@ -74,11 +74,11 @@ def realised_gains(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
         drawing.nothing(ax, "no steps were taken")
         return style.dress(ax, "Realised gain of one step", "")
     rows = finite[finite["update"]]
-    names = [name for name in drawing.estimators(rows) if name != TRUTH]
+    names = [name for name in drawing.estimators(rows) if name != _TRUTH]
     looks = style.looks(names, drawing.identities(rows))
     for place, name in enumerate(names):
         own, look = rows[rows["estimator"] == name].sort_values("horizon"), looks[name]
-        x = own["horizon"].to_numpy(float) + SIDE * (place - (len(names) - 1) / 2)
+        x = own["horizon"].to_numpy(float) + _SIDE * (place - (len(names) - 1) / 2)
         value, low, high = (own[each].to_numpy(float) for each in ("value", "ci_low", "ci_high"))
         ax.vlines(x, low, high, color=look.colour, lw=1.8)
         ax.plot(x, value, color=look.colour, ls=look.dash, lw=1.0, alpha=0.6)
@@ -100,12 +100,12 @@ def realised_gains(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
 
 LOW, HIGH = -112.0, 112.0
 WIDE = 100.0  # points, beyond which an interval says next to nothing
-APART = 13.0  # % between labels at the ends of lines
-MARKS = {("simulator", "model"): "s", ("simulator", "simulator"): "^"}
-SIGNS = {"s": "■ ", "^": "▲ "}  # of the marks, beside the names at the ends of lines
-SHORT = {("model", "model"): "model", ("simulator", "model"): "mixed",
+_APART = 13.0  # % between labels at the ends of lines
+_MARKS = {("simulator", "model"): "s", ("simulator", "simulator"): "^"}
+_SIGNS = {"s": "■ ", "^": "▲ "}  # of the marks, beside the names at the ends of lines
+_SHORT = {("model", "model"): "model", ("simulator", "model"): "mixed",
          ("simulator", "simulator"): "simulator"}  # fmt: skip
-ACTIONS = {"first": "first action", "all": "BPTT"}
+_ACTIONS = {"first": "first action", "all": "BPTT"}
 STRONG, THIN = 3.2, 1.3  # widths of the recommended line and of the others
 
 
@@ -202,7 +202,7 @@ def _looks(
             look = replace(look, label=text, dash=look.dash if own.data else dash)
         if name != best and _needs_simulator(known, name):
             look = replace(look, colour=MUTED)
-        looks[name] = replace(look, marker=MARKS.get(own.systems, "") if text and own else "")
+        looks[name] = replace(look, marker=_MARKS.get(own.systems, "") if text and own else "")
     return looks
 
 
@@ -215,9 +215,9 @@ def _short(own: Identity) -> str:
     """model, first action"""
     if own.data:
         return "critic alone (0 steps)"
-    if own.systems not in SHORT or own.actions not in ACTIONS or own.cut:
+    if own.systems not in _SHORT or own.actions not in _ACTIONS or own.cut:
         return ""
-    return f"{SHORT[own.systems]}, {ACTIONS[own.actions]}"
+    return f"{_SHORT[own.systems]}, {_ACTIONS[own.actions]}"
 
 
 def _zones(ax: Axes, end: float) -> None:
@@ -269,18 +269,18 @@ def _label(ax: Axes, ends: dict[str, float], looks: dict[str, Look], end: float)
     for name, place in zip(names, places, strict=True):
         x, look = max(end, 1), looks[name]
         ax.plot([1.01 * x, 1.04 * x], [ends[name], place], color=MUTED, lw=0.7, clip_on=False)
-        text = f"{SIGNS.get(look.marker, '')}{look.label}"
+        text = f"{_SIGNS.get(look.marker, '')}{look.label}"
         ax.annotate(text, (1.05 * x, place), fontsize=9.5, color=look.colour, va="center",
                     annotation_clip=False)  # fmt: skip
 
 
 def _apart(heights: Sequence[float]) -> list[float]:
-    """Heights in rising order, moved so that neighbours are `APART` from one another."""
+    """Heights in rising order, moved so that neighbours are `_APART` from one another."""
     places = [float(np.clip(each, LOW + 8, HIGH - 8)) for each in heights]
     top = HIGH - 8
     for k in range(1, len(places)):
-        places[k] = max(places[k], places[k - 1] + APART)
+        places[k] = max(places[k], places[k - 1] + _APART)
     for k in reversed(range(len(places))):
         places[k] = min(places[k], top)
-        top = places[k] - APART
+        top = places[k] - _APART
     return places

@@ -18,20 +18,20 @@ from gradlab.figures import drawing, style
 from gradlab.figures.drawing import Curve
 from gradlab.figures.style import INK, MUTED, PURPLE, TICKS, Look
 
-LOOPS = {
+_LOOPS = {
     "closed": Look("closed loop, A + B K", style.BLUE, "-", "o"),
     "open": Look("open loop, A", style.VERMILION, (0, (5, 1.6)), "s"),
 }
-FLOAT32 = log(float(np.finfo(np.float32).max)) / log(10)
-TOP = 1e3  # relative errors beyond are drawn here
-LARGEST = 3.4e38  # in float32
+_FLOAT32 = log(float(np.finfo(np.float32).max)) / log(10)
+_TOP = 1e3  # relative errors beyond are drawn here
+_LARGEST = 3.4e38  # in float32
 
 
 def product_growth(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Largest singular value of the chained Jacobians, in powers of ten; the others thin."""
     ax = style.new_axes() if ax is None else ax
     rows = table[table["section"] == "growth"]
-    for loop, look in LOOPS.items():
+    for loop, look in _LOOPS.items():
         block = rows[rows["block"] == loop]
         for k in sorted(int(each) for each in set(block["output"])):
             line = _curve(block[block["output"] == str(k)]).scaled(1 / log(10))
@@ -43,8 +43,8 @@ def product_growth(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     if rows.empty:
         drawing.nothing(ax, "no products")
     bottom, top = ax.get_ylim()
-    if top > 0.5 * FLOAT32:
-        ax.axhline(FLOAT32, color=style.PURPLE, lw=1.2, ls=(0, (2, 2)), label="end of float32")
+    if top > 0.5 * _FLOAT32:
+        ax.axhline(_FLOAT32, color=style.PURPLE, lw=1.2, ls=(0, (2, 2)), label="end of float32")
     if bottom < -16:  # directions that die at once would hide the ones that matter
         ax.set_ylim(bottom=max(bottom, -16.0))
     style.dress(
@@ -62,7 +62,7 @@ def lyapunov(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax = style.new_axes() if ax is None else ax
     rows = table[(table["section"] == "exponent") & (table["quantity"] == "λ")]
     rows = rows[np.isfinite(rows["value"])]
-    for shift, (loop, look) in zip((-0.12, 0.12), LOOPS.items(), strict=True):
+    for shift, (loop, look) in zip((-0.12, 0.12), _LOOPS.items(), strict=True):
         block = rows[rows["block"] == loop]
         if block.empty:
             continue
@@ -98,7 +98,7 @@ def chain_error(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     if rows.empty:
         drawing.nothing(ax, "no model to compare with")
         return _chained(ax, [])
-    line = _curve(rows).clipped(0.0, TOP)
+    line = _curve(rows).clipped(0.0, _TOP)
     floor = min(drawing.log_floor([line]), 0.5)
     ax.axhline(
         1, color=style.PURPLE, lw=1.2, ls=(0, (2, 2)), label="as wrong as zero: informs no more"
@@ -106,8 +106,8 @@ def chain_error(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     drawing.draw(ax, line, Look("median over starts", style.BLUE, "-", "o"), floor)
     ax.set_yscale("log")
     ax.set_ylim(bottom=floor)
-    beyond = np.nanmax(rows["value"].to_numpy(float)) > TOP
-    return _chained(ax, [f"beyond {TOP:g}: drawn there"] if beyond else [])
+    beyond = np.nanmax(rows["value"].to_numpy(float)) > _TOP
+    return _chained(ax, [f"beyond {_TOP:g}: drawn there"] if beyond else [])
 
 
 def model_error(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
@@ -144,7 +144,7 @@ def _exponents_in_words(ax: Axes, table: pd.DataFrame) -> None:
     """The exponent of each loop joins its label."""
     rows = table[(table["section"] == "exponent") & (table["output"] == "1")].set_index("block")
     for line in ax.lines:
-        for loop, look in LOOPS.items():
+        for loop, look in _LOOPS.items():
             if line.get_label() == look.label and loop in rows.index:
                 line.set_label(f"{look.label}: λ = {rows['value'][loop]:.3g} per step")
 
@@ -185,8 +185,8 @@ def sample_norm(
     ax.set_yscale("log")
     if not drawn:
         drawing.nothing(ax, "no norms in this table")
-    elif ax.get_ylim()[1] > LARGEST:
-        ax.axhline(LARGEST, color=PURPLE, lw=1.2, ls=(0, (2, 2)), label="range of float32")
+    elif ax.get_ylim()[1] > _LARGEST:
+        ax.axhline(_LARGEST, color=PURPLE, lw=1.2, ls=(0, (2, 2)), label="range of float32")
     title = "Growth: size of one sample's gradient"
     return style.dress(ax, title, "root mean square norm [return / parameter]")
 

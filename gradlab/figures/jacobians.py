@@ -25,15 +25,17 @@ from gradlab.figures import drawing, style
 from gradlab.figures.drawing import Curve
 from gradlab.figures.style import BLUE, INK, MUTED, PAPER, Look, tick
 
-OPACITIES = (0.1, 0.22, 0.36, 0.5, 0.85, 1.0)
-FULL = 4  # from this tint on numbers are written in the colour of the paper
+_OPACITIES = (0.1, 0.22, 0.36, 0.5, 0.85, 1.0)
+_FULL = 4  # from this tint on numbers are written in the colour of the paper
 
 
 def tint(values: NDArray[np.float64], top: float, decades: float) -> NDArray[np.int64]:
     """Place of every number on the scale that ends at `top`; −1: exactly 0, or not known."""
     with np.errstate(divide="ignore", invalid="ignore"):
         share = 1 + np.log10(values / top) / decades
-    place = np.clip(np.nan_to_num(np.floor(share * len(OPACITIES)), nan=-1), 0, len(OPACITIES) - 1)
+    place = np.clip(
+        np.nan_to_num(np.floor(share * len(_OPACITIES)), nan=-1), 0, len(_OPACITIES) - 1
+    )
     return np.where(values > 0, place, -1).astype(np.int64)
 
 
@@ -51,7 +53,7 @@ def tinted(
     places = tint(values, top, decades)
     for (i, j), place in np.ndenumerate(places):
         if place >= 0:
-            ax.add_patch(_cell(j - 0.5, i - 0.5, 1, 1, OPACITIES[place]))
+            ax.add_patch(_cell(j - 0.5, i - 0.5, 1, 1, _OPACITIES[place]))
         if numbers:
             _number(ax, (j, i), float(values[i, j]), int(place), least)
     ax.set_xlim(-0.5, columns - 0.5)
@@ -60,7 +62,7 @@ def tinted(
 
 
 def _number(ax: Axes, at: tuple[int, int], value: float, place: int, least: float) -> None:
-    colour = MUTED if place < 0 else PAPER if place >= FULL else INK
+    colour = MUTED if place < 0 else PAPER if place >= _FULL else INK
     text = "0" if value == 0 else "–" if place < 0 else f"{value:.2g}" if value >= least else "~0"
     ax.text(*at, text, ha="center", va="center", fontsize=8, color=colour)
 
@@ -68,8 +70,8 @@ def _number(ax: Axes, at: tuple[int, int], value: float, place: int, least: floa
 def _scale(ax: Axes, top: float, decades: float) -> None:
     """Every tint, the largest above, with the number at which it begins."""
     side = ax.inset_axes((1.03, 0.1, 0.035, 0.8))
-    steps = len(OPACITIES)
-    for place, opacity in enumerate(OPACITIES):
+    steps = len(_OPACITIES)
+    for place, opacity in enumerate(_OPACITIES):
         side.add_patch(_cell(0, place, 1, 1, opacity))
     side.set_xlim(0, 1)
     side.set_ylim(0, steps)
@@ -94,15 +96,15 @@ LOOKS = {
     "next_state": Look("predicted next state", MUTED, (0, (9, 2)), "v"),
     "reward": Look("predicted reward", style.OCHRE, (0, (3, 1.2, 1, 1.2)), "P"),
 }
-FLAGS = {
+_FLAGS = {
     "flagged share": (style.VERMILION, "failed the certificate"),
     "terminated share": (MUTED, "after termination"),
 }
-NO_FLAGS = "no step failed its certificate, no rollout ended"
-NOTE = "100 % is the error of a model that knows nothing: derivatives of 0, no change"
-DECADES = 4  # of colours below the largest entry
-WORDY = 90  # entries up to which each shows its number
-LEAST = 1e-3  # smaller entries are nothing to a reader
+_NO_FLAGS = "no step failed its certificate, no rollout ended"
+_NOTE = "100 % is the error of a model that knows nothing: derivatives of 0, no change"
+_DECADES = 4  # of colours below the largest entry
+_WORDY = 90  # entries up to which each shows its number
+_LEAST = 1e-3  # smaller entries are nothing to a reader
 
 
 def jacobian_entries(
@@ -129,7 +131,7 @@ def jacobian_entries(
     values = np.full((len(outputs), len(inputs)), np.nan)
     for output, entry, value in zip(rows["output"], rows["input"], rows["value"], strict=True):
         values[outputs.index(str(output)), inputs.index(str(entry))] = value
-    tinted(ax, values, DECADES, LEAST, numbers=values.size <= WORDY)
+    tinted(ax, values, _DECADES, _LEAST, numbers=values.size <= _WORDY)
     _label(ax, outputs, inputs)
     note = "σ of the output per σ of the input along the path"
     if quantity == "effect":
@@ -146,9 +148,9 @@ def jacobian_time(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     _draw(ax, curves)
     marked = _strips(ax, time)
     if not curves:
-        drawing.nothing(ax, "shares of starts, at the bottom" if marked else NO_FLAGS)
+        drawing.nothing(ax, "shares of starts, at the bottom" if marked else _NO_FLAGS)
     title = "Error along the rollout" if curves else "Flags along the rollout"
-    style.dress(ax, title, "relative error" if curves else "", [NOTE] if curves else [])
+    style.dress(ax, title, "relative error" if curves else "", [_NOTE] if curves else [])
     _percent(ax)
     ax.set_xlabel("step t", color=INK)
     if len(steps):
@@ -165,7 +167,7 @@ def jacobian_distance(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     _draw(ax, curves)
     if not curves:
         drawing.nothing(ax, "no data were given")
-    style.dress(ax, "Error away from the data", "relative error", [NOTE] if curves else [])
+    style.dress(ax, "Error away from the data", "relative error", [_NOTE] if curves else [])
     _percent(ax)
     ax.set_xlabel("distance from the nearest data [standard deviations]", color=INK)
     if curves:
@@ -212,7 +214,7 @@ def _strips(ax: Axes, time: pd.DataFrame) -> bool:
     Is there any?
     """
     place = 0.0
-    for quantity, (colour, label) in FLAGS.items():
+    for quantity, (colour, label) in _FLAGS.items():
         rows = time[time["quantity"] == quantity].sort_values("step")
         steps, share = rows["step"].to_numpy(float), rows["value"].to_numpy(float)
         if not np.nanmax(share, initial=0.0) > 0:

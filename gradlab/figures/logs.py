@@ -14,16 +14,16 @@ from gradlab.figures import drawing, style
 from gradlab.figures.drawing import Curve
 from gradlab.figures.style import INK, MUTED, PAPER, Look
 
-TOLERANCE = 0.5  # of the score: what is called agreement
-SAME = Look("score of the same return", style.BLUE, "-", "o")
-WHOLE = Look("score of the whole recorded return", style.VERMILION, (0, (5, 1.6)), "s")
-MODEL = Look("model (recorded states, model Jacobians)", style.BLUE, "-", "o")
-SCORE = Look("score, baseline fitted on other trajectories", style.VERMILION, (0, (5, 1.6)), "s")
-PLAIN = Look("score without baseline", MUTED, (0, (1.2, 1.4)), "^")
-CRITICS = Look("standard deviation between critics / norm", style.PURPLE, "-", "D")
-ERROR = Look("error of derivatives", style.BLUE, "-", "o")
-NOISE = Look("noise among what neighbours show", MUTED, "-", "s")
-AHEAD = Look("predicted state", style.BLUE, "-", "o")
+_TOLERANCE = 0.5  # of the score: what is called agreement
+_SAME = Look("score of the same return", style.BLUE, "-", "o")
+_WHOLE = Look("score of the whole recorded return", style.VERMILION, (0, (5, 1.6)), "s")
+_MODEL = Look("model (recorded states, model Jacobians)", style.BLUE, "-", "o")
+_SCORE = Look("score, baseline fitted on other trajectories", style.VERMILION, (0, (5, 1.6)), "s")
+_PLAIN = Look("score without baseline", MUTED, (0, (1.2, 1.4)), "^")
+_CRITICS = Look("standard deviation between critics / norm", style.PURPLE, "-", "D")
+_ERROR = Look("error of derivatives", style.BLUE, "-", "o")
+_NOISE = Look("noise among what neighbours show", MUTED, "-", "s")
+_AHEAD = Look("predicted state", style.BLUE, "-", "o")
 
 
 def logged_agreement(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
@@ -31,12 +31,12 @@ def logged_agreement(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax = style.new_axes() if ax is None else ax
     drawn = {
         look: _root(line)
-        for block, look in (("same", SAME), ("whole", WHOLE))
+        for block, look in (("same", _SAME), ("whole", _WHOLE))
         if (line := _curve(table, "agreement", block, "relative_bias2")) is not None
     }
     notes = []
     if drawn:
-        ax.axhline(TOLERANCE, color=MUTED, lw=1.0)
+        ax.axhline(_TOLERANCE, color=MUTED, lw=1.0)
         notes.append("agreement: the upper end stays below the line at 50 %")
         floor = max(drawing.log_floor(list(drawn.values())), 1e-3)
         for look, line in drawn.items():
@@ -58,9 +58,9 @@ def logged_noise(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     drawn = [
         (look, line)
         for block, look in (
-            ("score without baseline", PLAIN),
-            ("score", SCORE),
-            ("model", MODEL),
+            ("score without baseline", _PLAIN),
+            ("score", _SCORE),
+            ("model", _MODEL),
         )
         if (line := _curve(table, "gradient", block, "variance")) is not None
     ]
@@ -79,7 +79,7 @@ def logged_referee(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Cosine of the mean of all these trajectories with what it estimates."""
     ax = style.new_axes() if ax is None else ax
     drawn = 0
-    for block, look in (("score", SCORE), ("model", MODEL)):
+    for block, look in (("score", _SCORE), ("model", _MODEL)):
         line = _curve(table, "gradient", block, "cosine_self")
         if line is not None:
             drawing.draw(ax, line, look)
@@ -107,7 +107,7 @@ def logged_critics(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
         scaled = Curve(
             between.horizon, between.value / size, between.low / size, between.high / size
         )
-        drawing.draw(ax, _root(scaled), CRITICS)
+        drawing.draw(ax, _root(scaled), _CRITICS)
         ax.set_ylim(bottom=0)
     style.dress(ax, "Where the critics disagree", "share of the gradient's norm")
     return _percent(ax)
@@ -120,7 +120,7 @@ def logged_direction(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     names = [str(each) for each in dict.fromkeys(rows["output"])]
     if not names:
         drawing.nothing(ax, "too few trajectories for neighbourhoods")
-    for offset, (quantity, look) in enumerate((("error", ERROR), ("noise", NOISE))):
+    for offset, (quantity, look) in enumerate((("error", _ERROR), ("noise", _NOISE))):
         chosen = rows[rows["quantity"] == quantity]
         for _, row in chosen.iterrows():
             ends = np.clip(row[["value", "ci_low", "ci_high"]].to_numpy(float), 0.0, 9.0)
@@ -145,7 +145,7 @@ def logged_prediction(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     if line is None:
         drawing.nothing(ax, "no model was given")
         return style.dress(ax, "How far the model predicts", "")
-    drawing.draw(ax, line, AHEAD)
+    drawing.draw(ax, line, _AHEAD)
     ax.axhline(1.0, color=MUTED, lw=1.0)
     ax.set_ylim(0, max(1.1, min(3.0, float(np.nanmax(line.high)))))
     notes = ["100 %: the error of predicting no change; process noise included"]

@@ -1,7 +1,7 @@
 """Small multiples: one small axes per run on common axes, the others in grey behind it.
 
 Overlapping bands of several runs cannot be told apart; side by side they can. The table is that of
-`gradlab.runs.training.results.table`. Up to `SINGLE` seeds are drawn one by one beside their
+`gradlab.runs.training.results.table`. Up to `_SINGLE` seeds are drawn one by one beside their
 median; more, as the median with the order statistics that hold it with 95% (`statistics.seeds`).
 A seed that is lost counts in the median as the worst, and the note counts it.
 """
@@ -22,13 +22,13 @@ from numpy.typing import NDArray
 
 from gradlab.figures.style import BLUE, GRID, INK, MUTED, SIZE, TICKS, looks, plain
 
-Numbers = NDArray[np.float64]
+_Numbers = NDArray[np.float64]
 Over = Literal["iteration", "seconds"]
 AXIS = {"iteration": "iteration", "seconds": "wall time [s]"}
-SINGLE = 6  # seeds up to which each is a line
-COLUMNS = 3
-CELL = (2.2, 1.9)  # inches
-LETTER = 0.085  # inches, of a bold title of 10 points
+_SINGLE = 6  # seeds up to which each is a line
+_COLUMNS = 3
+_CELL = (2.2, 1.9)  # inches
+_LETTER = 0.085  # inches, of a bold title of 10 points
 
 
 def several_returns(
@@ -96,9 +96,9 @@ def bend_returns(ax: Axes, rows: pd.DataFrame) -> None:
 
 def _grid(figure: Figure, count: int, shared: bool) -> list[Axes]:
     """`count` axes, at most three in a row, four of seven and more; the figure takes their size."""
-    columns = 2 if count == 4 else min(count, COLUMNS + (count > 2 * COLUMNS))
+    columns = 2 if count == 4 else min(count, _COLUMNS + (count > 2 * _COLUMNS))
     rows = ceil(count / columns)
-    figure.set_size_inches(max(SIZE[0], CELL[0] * columns), max(SIZE[1], CELL[1] * rows + 0.6))
+    figure.set_size_inches(max(SIZE[0], _CELL[0] * columns), max(SIZE[1], _CELL[1] * rows + 0.6))
     made = figure.subplots(rows, columns, sharex=True, sharey=shared, squeeze=False).ravel()
     for spare in made[count:]:
         spare.set_visible(False)
@@ -112,12 +112,12 @@ def _around(figure: Figure, rows: pd.DataFrame, title: str, along: str) -> None:
     if rows["run"].nunique() > 1:
         note += "; grey: the other runs" if "Return" in title else "; medians over seeds"
     note = "; ".join([note, *lost_note(rows)])
-    whole = fill(f"{title} ({note})", int(figure.get_figwidth() / LETTER))
+    whole = fill(f"{title} ({note})", int(figure.get_figwidth() / _LETTER))
     figure.suptitle(whole, x=0.01, ha="left", fontsize=10, color=INK, weight="bold")
     figure.supxlabel(along, fontsize=9, color=INK)
 
 
-def _median(rows: pd.DataFrame, over: str) -> tuple[Numbers, Numbers]:
+def _median(rows: pd.DataFrame, over: str) -> tuple[_Numbers, _Numbers]:
     """The median over all seeds by iteration, or the one seed."""
     together = rows[rows["seed"] == "all"].sort_values("iteration")
     return together[over].to_numpy(float), together["value"].to_numpy(float)
@@ -134,7 +134,7 @@ def seeds_of(ax: Axes, rows: pd.DataFrame, over: str = "iteration", colour: str 
     together = rows[rows["seed"] == "all"].sort_values("iteration")
     x = seeds.groupby("iteration")[over].first().to_numpy(float)
     values = table.to_numpy(float)
-    if values.shape[1] <= SINGLE:
+    if values.shape[1] <= _SINGLE:
         ax.plot(x, values, color=colour, linewidth=0.7, alpha=0.6)
     else:
         low, high = (together[name].to_numpy(float) for name in ("ci_low", "ci_high"))
@@ -165,7 +165,7 @@ def note_of(seeds: int) -> str:
     """How a reader takes the lines."""
     if seeds <= 1:
         return "one seed"
-    if seeds <= SINGLE:
+    if seeds <= _SINGLE:
         return f"thin: each of {seeds} seeds; thick: their median"
     return f"median of {seeds} seeds; band: order statistics, at least 95%"
 

@@ -27,12 +27,12 @@ from gradlab.figures.drawing import Curve, Numbers
 from gradlab.figures.error import UNIT
 from gradlab.figures.style import INK, MUTED, PAPER, TICKS, Look
 
-FEW = 40  # points up to which each has a marker
-NAMED = 40  # tensors up to which each has its name
-DECADES = 6  # of colours below the largest norm
-MOST_ACTIONS = 8
-TIERS = (style.BLUE, style.OCHRE, style.GREEN)
-ACTIONS = (
+_FEW = 40  # points up to which each has a marker
+_NAMED = 40  # tensors up to which each has its name
+_DECADES = 6  # of colours below the largest norm
+_MOST_ACTIONS = 8
+_TIERS = (style.BLUE, style.OCHRE, style.GREEN)
+_ACTIONS = (
     Look("", style.BLUE, "-", "o"),
     Look("", style.VERMILION, (0, (5, 1.6)), "s"),
     Look("", style.GREEN, (0, (1.2, 1.4)), "^"),
@@ -68,11 +68,11 @@ def probe_curve(
         ax.set_yscale("log")
     if bounds:
         ax.set_ylim(bottom=floor)
-    notes = [AT_MOST] if bounds else []
+    notes = [_AT_MOST] if bounds else []
     return over_steps(ax, title, unit, [*notes, *seed_notes(lines)])
 
 
-AT_MOST = "open marker with arrow: at most so much (upper end of 95%)"
+_AT_MOST = "open marker with arrow: at most so much (upper end of 95%)"
 
 
 def gradient_norms(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
@@ -108,7 +108,7 @@ def layer_norms(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
         return empty(ax, title, "no norm that is finite and not 0")
     _map(ax, values, wide.columns.to_numpy(float))
     names = [style.plain(str(name)) for name in wide.index]
-    keep = range(0, len(names), 1 + (len(names) - 1) // NAMED)
+    keep = range(0, len(names), 1 + (len(names) - 1) // _NAMED)
     ax.set_yticks(list(keep), [names[k] for k in keep], fontsize=8.5 if len(names) < 20 else 7)
     ax.tick_params(length=0, colors=INK)
     several = f", mean of {len(seeds)} seeds" if len(seeds) > 1 else ""
@@ -147,12 +147,12 @@ def action_shares(
     if not any(drawn.values()):
         return empty(ax, title, "no limit of the actions is known")
     ax.axhline(0.5, color=MUTED, lw=1.2, ls=(0, (2, 2)))
-    for k, (place, lines) in enumerate([*drawn.items()][:MOST_ACTIONS]):
-        draw_seeds(ax, lines, replace(ACTIONS[k % len(ACTIONS)], label=place), None)
+    for k, (place, lines) in enumerate([*drawn.items()][:_MOST_ACTIONS]):
+        draw_seeds(ax, lines, replace(_ACTIONS[k % len(_ACTIONS)], label=place), None)
     ax.set_ylim(-0.03, 1.03)
     _percent(ax)
-    more = len(places) > MOST_ACTIONS
-    notes = [f"the first {MOST_ACTIONS} of {len(places)} actions"] if more else []
+    more = len(places) > _MOST_ACTIONS
+    notes = [f"the first {_MOST_ACTIONS} of {len(places)} actions"] if more else []
     return over_steps(ax, title, unit, [*notes, *seed_notes(drawn[str(places[0])])])
 
 
@@ -165,7 +165,7 @@ def probe_cost(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     if rows.empty:
         return empty(ax, "What the probe took", "no row yet")
     below = np.zeros(rows["step"].nunique())
-    for place, colour in zip(dict.fromkeys(rows["place"]), TIERS, strict=True):
+    for place, colour in zip(dict.fromkeys(rows["place"]), _TIERS, strict=True):
         mine = rows[rows["place"] == place].sort_values("step")
         x, above = mine["step"].to_numpy(float), below + mine["value"].to_numpy(float)
         ax.fill_between(x, below, above, color=colour, alpha=0.55, lw=0, label=str(place))
@@ -182,7 +182,7 @@ def probe_cost(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
 def draw_seeds(ax: Axes, lines: Sequence[Curve], look: Look, floor: float | None) -> None:
     """One seed as a line with its band, several as thin lines of one look."""
     for number, line in enumerate(lines):
-        marker = look.marker if len(line.horizon) <= FEW else ""
+        marker = look.marker if len(line.horizon) <= _FEW else ""
         label = look.label if number == 0 else ""
         width, band = (1.8, 0.2) if len(lines) == 1 else (0.9, 0.0)
         drawing.draw(ax, line, Look(label, look.colour, look.dash, marker), floor, width, band)
@@ -234,7 +234,7 @@ def _percent(ax: Axes) -> None:
 
 def _map(ax: Axes, values: Numbers, steps: Numbers) -> None:
     top = float(np.nanmax(values))
-    low = max(top / 10**DECADES, float(values[values > 0].min()))
+    low = max(top / 10**_DECADES, float(values[values > 0].min()))
     colours = LinearSegmentedColormap.from_list("norm", [style.GRID, style.BLUE, INK])
     shown = np.where(values > 0, np.maximum(values, low), np.nan)
     # Windows as they are: the first one begins as long before its step as the second is wide.
@@ -256,7 +256,7 @@ def _map(ax: Axes, values: Numbers, steps: Numbers) -> None:
     bar.outline.set_edgecolor(MUTED)
 
 
-LOOKS = (  # of measurements side by side, the newest last
+_LOOKS = (  # of measurements side by side, the newest last
     Look("", style.OCHRE, (0, (1.2, 1.4)), "^"),
     Look("", style.VERMILION, (0, (3, 1.2, 1, 1.2)), "v"),
     Look("", style.PURPLE, (0, (5, 1.6)), "D"),
@@ -299,9 +299,9 @@ def moved_chains(chains: pd.DataFrame, ax: Axes | None = None) -> Axes:
 def _draw_moved(ax: Axes, rows: pd.DataFrame, floor: float | None) -> list[str]:
     """First, last and those nearest to even steps between; says how many."""
     steps = np.unique(rows["step"].to_numpy(float))
-    even = np.linspace(steps[0], steps[-1], len(LOOKS))
+    even = np.linspace(steps[0], steps[-1], len(_LOOKS))
     shown = steps[np.unique(np.abs(steps[:, None] - even).argmin(axis=0))]
-    for step, look in zip(shown, LOOKS[-len(shown) :], strict=True):
+    for step, look in zip(shown, _LOOKS[-len(shown) :], strict=True):
         line, label = _curve(rows[rows["step"] == step]), f"step {step:,.0f}"
         drawing.draw(ax, line, replace(look, label=label), floor, band=0.12)
     bands = "; bands: 95%" if np.isfinite(rows["ci_low"]).any() else ""

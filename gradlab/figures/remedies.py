@@ -31,7 +31,7 @@ from gradlab.figures.style import INK, MUTED, PAPER, Look
 
 BASELINE, SIMULATOR = "nll", "simulator"
 TIME, STEPS = "equal time", "equal steps"
-LOOKS: Mapping[str, Look] = {
+_LOOKS: Mapping[str, Look] = {
     BASELINE: Look("nll (baseline)", INK, "-", "o"),
     SIMULATOR: Look("simulator", MUTED, (0, (7, 2.5)), ""),
     "spectral": Look("spectral", style.BLUE, (0, (5, 1.6)), "s"),
@@ -46,8 +46,8 @@ LOOKS: Mapping[str, Look] = {
     "batch × 2": Look("batch × 2", MUTED, "-", "d"),
     "batch × 4": Look("batch × 4", MUTED, "-", "d"),
 }
-BLOCKS = {"A": "∂s′/∂s", "B": "∂s′/∂a", "r_s": "∂r/∂s", "r_a": "∂r/∂a"}
-QUANTITIES = {
+_BLOCKS = {"A": "∂s′/∂s", "B": "∂s′/∂a", "r_s": "∂r/∂s", "r_a": "∂r/∂a"}
+_QUANTITIES = {
     "least_mse": "least error over the horizons",
     "mse": "mean squared error of the gradient",
     "bias2": "squared bias",
@@ -60,17 +60,17 @@ QUANTITIES = {
     "best_horizon": "horizon of the least error",
     "lyapunov": "Lyapunov exponent of the closed loop",
 }
-CLIPPED = "contact or clip"
-RATIO = ("ratio", "ratio_low", "ratio_high")
-REACH = 1e3  # ratios beyond are drawn here
-STEPS_OF_AXIS = {6.0: (1, 1.2, 1.5, 2, 3, 5, 7), 500.0: (1, 2, 5), np.inf: (1,)}  # by its width
-PRICE = "right: time per step of the fit (of a batch: its samples), × the baseline"
+_CLIPPED = "contact or clip"
+_RATIO = ("ratio", "ratio_low", "ratio_high")
+_REACH = 1e3  # ratios beyond are drawn here
+_STEPS_OF_AXIS = {6.0: (1, 1.2, 1.5, 2, 3, 5, 7), 500.0: (1, 2, 5), np.inf: (1,)}  # by its width
+_PRICE = "right: time per step of the fit (of a batch: its samples), × the baseline"
 
 
 def looks(names: Sequence[str]) -> dict[str, Look]:
     """The look of each model or arm, the same in every figure."""
-    own = style.looks([name for name in names if name not in LOOKS])
-    return {name: LOOKS.get(name) or own[name] for name in names}
+    own = style.looks([name for name in names if name not in _LOOKS])
+    return {name: _LOOKS.get(name) or own[name] for name in names}
 
 
 def remedy_effects(
@@ -99,7 +99,7 @@ def remedy_effects(
         drawing.nothing(ax, "not known to be above 0 in both")
     where = "" if at is None else f" at horizon {at}"
     title = f"{title_of(quantity)}{where}"
-    notes = ["left of 1: smaller with the remedy; bars: 95%", PRICE, *_beyond(rows)]
+    notes = ["left of 1: smaller with the remedy; bars: 95%", _PRICE, *_beyond(rows)]
     style.dress(ax, title, "", notes)
     ax.set_xlabel("with the remedy over without", color=INK)
     if known:
@@ -152,7 +152,7 @@ def remedy_horizons(
     for arm, look in looks(arms).items():
         line = curve(rows[rows["arm"] == arm], ("ratio", "ratio_low", "ratio_high"))
         if line is not None:
-            drawing.draw(ax, line.clipped(1 / REACH, REACH), look, 1 / REACH / 3, band=0.1)
+            drawing.draw(ax, line.clipped(1 / _REACH, _REACH), look, 1 / _REACH / 3, band=0.1)
     drawing.ratio_axis(ax)
     title = f"{title_of(quantity)} over the horizon"
     notes = [f"at {budget}; below 1: smaller with the remedy; band: 95%", *_beyond(rows)]
@@ -161,7 +161,7 @@ def remedy_horizons(
 
 def title_of(quantity: str) -> str:
     """A quantity as a title."""
-    name = QUANTITIES.get(quantity, quantity)
+    name = _QUANTITIES.get(quantity, quantity)
     return name[:1].upper() + name[1:]
 
 
@@ -194,7 +194,7 @@ def _effect(ax: Axes, rows: pd.DataFrame, place: int, look: Look) -> None:
 
 def _point(ax: Axes, rows: pd.DataFrame, y: float, look: Look, filled: bool) -> None:
     if len(rows) and np.isfinite(rows["ratio"].iloc[0]):
-        ratio = np.clip([float(rows[c].iloc[0]) for c in RATIO], 1 / REACH, REACH)
+        ratio = np.clip([float(rows[c].iloc[0]) for c in _RATIO], 1 / _REACH, _REACH)
         mark(ax, list(ratio), y, look, filled)
 
 
@@ -209,9 +209,9 @@ def mark(ax: Axes, value: Sequence[float], y: float, look: Look, filled: bool) -
 
 def _beyond(rows: pd.DataFrame) -> list[str]:
     """Says that something is drawn at the end of the axis, where it is."""
-    ends = rows[list(RATIO)].to_numpy(float)
-    far = bool((ends > REACH).any() or (ends < 1 / REACH).any())
-    return [f"beyond {REACH:g}× or {1 / REACH:g}×: drawn there"] * far
+    ends = rows[list(_RATIO)].to_numpy(float)
+    far = bool((ends > _REACH).any() or (ends < 1 / _REACH).any())
+    return [f"beyond {_REACH:g}× or {1 / _REACH:g}×: drawn there"] * far
 
 
 def _ratio_axis(ax: Axes, rows: pd.DataFrame) -> None:
@@ -230,7 +230,7 @@ def _ratio_axis(ax: Axes, rows: pd.DataFrame) -> None:
 def _plain_ratios(ax: Axes) -> None:
     """Plain text: powers of ten on a wide axis, finer steps the narrower it is."""
     low, high = ax.get_xlim()
-    steps = next(each for most, each in STEPS_OF_AXIS.items() if high / low <= most)
+    steps = next(each for most, each in _STEPS_OF_AXIS.items() if high / low <= most)
     ticks = [m * 10.0**k for k in range(-5, 6) for m in steps if low <= m * 10.0**k <= high]
     ax.xaxis.set_major_locator(FixedLocator(ticks))
     ax.xaxis.set_minor_locator(NullLocator())
@@ -249,15 +249,15 @@ def _prices(ax: Axes, table: pd.DataFrame, arms: Sequence[str]) -> None:
 def _places(rows: pd.DataFrame) -> list[tuple[str, str]]:
     """Block and region of every row: smooth and clipped apart where there are clipped points."""
     places = []
-    for block in BLOCKS:
+    for block in _BLOCKS:
         here = set(rows[rows["block"] == block]["region"])
-        shown = ("smooth", CLIPPED) if CLIPPED in here or "all" not in here else ("all",)
+        shown = ("smooth", _CLIPPED) if _CLIPPED in here or "all" not in here else ("all",)
         places += [(block, region) for region in shown if region in here]
     return places
 
 
 def _place_name(block: str, region: str) -> str:
-    return BLOCKS[block] if region == "all" else f"{BLOCKS[block]}, {region}"
+    return _BLOCKS[block] if region == "all" else f"{_BLOCKS[block]}, {region}"
 
 
 def curve(rows: pd.DataFrame, columns: tuple[str, str, str]) -> Curve | None:
@@ -267,9 +267,9 @@ def curve(rows: pd.DataFrame, columns: tuple[str, str, str]) -> Curve | None:
     return line if np.isfinite(line.value).any() else None
 
 
-LONGER = f"{BASELINE} as long as "
-VALUE = ("value", "ci_low", "ci_high")
-FAR = 1e4  # times the usual value: what is beyond is drawn here
+_LONGER = f"{BASELINE} as long as "
+_VALUE = ("value", "ci_low", "ci_high")
+_FAR = 1e4  # times the usual value: what is beyond is drawn here
 
 
 def remedy_levels(
@@ -287,8 +287,8 @@ def remedy_levels(
     """
     ax = style.new_axes() if ax is None else ax
     rows = levels[levels["quantity"] == quantity]
-    names = [str(m) for m in dict.fromkeys(rows["model"]) if m in LOOKS]
-    curves = {name: curve(rows[rows["model"] == name], VALUE) for name in names}
+    names = [str(m) for m in dict.fromkeys(rows["model"]) if m in _LOOKS]
+    curves = {name: curve(rows[rows["model"] == name], _VALUE) for name in names}
     lines = {name: line for name, line in curves.items() if line is not None}
     floor = drawing.log_floor(list(lines.values()))
     top = _top(list(lines.values()))
@@ -324,8 +324,8 @@ def remedy_marks(
     names = [str(name) for name in dict.fromkeys(rows["model"]) if name != SIMULATOR]
     for place, name in enumerate(names):
         mine = rows[rows["model"] == name].iloc[0]
-        arm = name.removeprefix(LONGER)
-        mark(ax, [float(mine[c]) for c in VALUE], place, looks([arm])[arm], filled=arm == name)
+        arm = name.removeprefix(_LONGER)
+        mark(ax, [float(mine[c]) for c in _VALUE], place, looks([arm])[arm], filled=arm == name)
     starred = (levels["quantity"] == beside) & levels["model"].isin(names)
     _stars(ax, levels[starred], names, beside)
     _simulators(ax, rows[rows["model"] == SIMULATOR])
@@ -355,12 +355,12 @@ def _top(lines: Sequence[Curve]) -> float:
     """Where the axis ends above: a divergent model must not press the others into one line."""
     values: Numbers = np.concatenate([line.value for line in lines]) if lines else np.ones(1)
     usual = float(np.nanmedian(values[np.isfinite(values)])) if np.isfinite(values).any() else 1.0
-    return float(f"{FAR * max(usual, 1e-12):.0e}")
+    return float(f"{_FAR * max(usual, 1e-12):.0e}")
 
 
 def _simulators(ax: Axes, rows: pd.DataFrame) -> None:
-    for value, low, high in rows[list(VALUE)].to_numpy(float)[:1]:
-        look = LOOKS[SIMULATOR]
+    for value, low, high in rows[list(_VALUE)].to_numpy(float)[:1]:
+        look = _LOOKS[SIMULATOR]
         ax.axvline(value, color=look.colour, ls=look.dash, lw=1.6, label=look.label)
         if np.isfinite([low, high]).all():
             ax.axvspan(low, high, color=look.colour, alpha=0.14, lw=0)

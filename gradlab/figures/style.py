@@ -64,7 +64,7 @@ def variance_look(batch: int) -> Look:
     return Look(f"variance / N′, N′ = {batch}", BLUE, (0, (1.2, 1.4)), "^")
 
 
-DATA = Look("data (critic only)", MUTED, (0, (7, 2.5)), "")
+_DATA = Look("data (critic only)", MUTED, (0, (7, 2.5)), "")
 _MIXED, _TRUE = (0, (5, 1.6)), (0, (1.2, 1.4))
 _FAMILIES: Mapping[tuple[tuple[str, str], str], Look] = {
     (("model", "model"), "first"): Look("model", BLUE, "-", "o"),
@@ -111,7 +111,7 @@ def looks(
 def _family(identity: Identity) -> Look | None:
     if identity.cut or identity.gradient_model:
         return None
-    return DATA if identity.data else _FAMILIES.get((identity.systems, identity.actions))
+    return _DATA if identity.data else _FAMILIES.get((identity.systems, identity.actions))
 
 
 def _label(name: str, identities: Mapping[str, Identity] | None) -> str:

@@ -17,10 +17,10 @@ from gradlab.figures import drawing
 from gradlab.figures.drawing import Curve, Numbers
 from gradlab.figures.style import BLUE, GREEN, INK, MUTED, TICKS, VERMILION, Look, dress, new_axes
 
-NAMES = {"bias2": "Squared bias", "mse": "Mean squared error"}
-DATA = Look("data, J_0", VERMILION, (0, (5, 1.6)), "s")
-MODEL = Look("model, J_H", BLUE, "-", "o")
-WEIGHTS = {
+_NAMES = {"bias2": "Squared bias", "mse": "Mean squared error"}
+_DATA = Look("data, J_0", VERMILION, (0, (5, 1.6)), "s")
+_MODEL = Look("model, J_H", BLUE, "-", "o")
+_WEIGHTS = {
     "weight_rule": Look("by the rule of MPG, eq. 10", MUTED, (0, (7, 2.5)), ""),
     "weight_mse": Look("measured, least MSE", INK, "-", "o"),
     "weight_direction": Look("measured, best direction", GREEN, (0, (1.2, 1.4)), "^"),
@@ -42,7 +42,7 @@ def errors_through_training(
         drawing.nothing(ax, f"{quantity} was not measured")
         return ax
     floor = drawing.log_floor(lines)
-    for line, look in zip(lines, (DATA, MODEL), strict=True):
+    for line, look in zip(lines, (_DATA, _MODEL), strict=True):
         if line is not None:
             drawing.draw(ax, line, look, floor, band=0.0)
             _bars(ax, line, look, floor)
@@ -54,7 +54,7 @@ def errors_through_training(
     notes = ["95% intervals over the starts"]
     if data is not None and model is not None:
         notes.insert(0, _mark_crossings(ax, *_log_ratio(model, data)))
-    name = NAMES[quantity.removeprefix("relative_")]
+    name = _NAMES[quantity.removeprefix("relative_")]
     unit = "over |truth|²  (1: a zero gradient)" if relative else "in squared reward units"
     dress(ax, f"{name} through training", unit, notes)
     _iterations(ax, table)
@@ -64,14 +64,14 @@ def errors_through_training(
 def weights_through_training(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Measured and rule-based weights of J_H beside J_0, and where each gives up half."""
     ax = ax or new_axes()
-    drawn = {name: _curve(table, "model", name) for name in WEIGHTS}
+    drawn = {name: _curve(table, "model", name) for name in _WEIGHTS}
     if all(line is None for line in drawn.values()):
         drawing.nothing(ax, "no weights were measured")
         return ax
     for name, line in drawn.items():
         if line is not None:
-            drawing.draw(ax, line, WEIGHTS[name], band=0.0)
-            _bars(ax, line, WEIGHTS[name], 0.0)
+            drawing.draw(ax, line, _WEIGHTS[name], band=0.0)
+            _bars(ax, line, _WEIGHTS[name], 0.0)
     ax.axhline(0.5, color=MUTED, linewidth=0.8)
     ax.set_ylim(-0.04, 1.04)
     rule = drawn["weight_rule"]

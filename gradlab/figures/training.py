@@ -45,10 +45,10 @@ from gradlab.figures.style import (
     variance_look,
 )
 
-LOOKS: tuple[tuple[str, Dash, str], ...] = (
+_LOOKS: tuple[tuple[str, Dash, str], ...] = (
     (VERMILION, "-", "s"), (BLUE, "-", "o"), (GREEN, "-", "^"), (INK, "-", "D"),
 )  # fmt: skip
-RULE: Dash = (0, (5, 2))
+_RULE: Dash = (0, (5, 2))
 
 
 def weights_against_rule(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
@@ -62,13 +62,13 @@ def weights_against_rule(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
         nothing(ax, "no weights were measured")
         return ax
     drawn = horizons[1:] if len(horizons) == 2 else horizons
-    for horizon, (colour, dash, marker) in zip(drawn, LOOKS, strict=False):
+    for horizon, (colour, dash, marker) in zip(drawn, _LOOKS, strict=False):
         seeds, rule = (_wide(table, quantity, horizon) for quantity in ("in force", "rule"))
         for name in seeds.columns if len(drawn) == 1 < len(seeds.columns) else ():
             ax.step(seeds.index, seeds[name], where="post", color=colour, lw=0.6, alpha=0.4)
         ax.plot(seeds.index, seeds.median(axis=1), dash, color=colour, marker=marker, lw=1.8,
                 markersize=4.5, label=f"h = {horizon}, measured")  # fmt: skip
-        ax.plot(rule.index, rule.median(axis=1), linestyle=RULE, color=colour, lw=1.4,
+        ax.plot(rule.index, rule.median(axis=1), linestyle=_RULE, color=colour, lw=1.4,
                 marker=marker, markersize=4.5, markerfacecolor="none",
                 label=f"h = {horizon}, rule")  # fmt: skip
     ax.set_ylim(-0.03, 1.03)
@@ -150,8 +150,8 @@ def return_over_updates(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     return ax
 
 
-FEWEST = 5  # rows of a record that make a box
-PARTS = {
+_FEWEST = 5  # rows of a record that make a box
+_PARTS = {
     "policy": Look("an update of the policy", VERMILION, "-", ""),
     "critic": Look("an update of the critic, with its target", BLUE, "-", ""),
     "iteration": Look("a whole iteration", MUTED, "-", ""),
@@ -250,15 +250,15 @@ def update_times(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     groups = {
         f"{plain(str(run))}, H = {horizon:.0f}": rows
         for (run, horizon), rows in table.groupby(["run", "horizon"], sort=False)
-        if (rows["part"] == "iteration").sum() >= FEWEST  # fewer: while weights changed hands
+        if (rows["part"] == "iteration").sum() >= _FEWEST  # fewer: while weights changed hands
     }
     if not groups:
         nothing(ax, "too short a run")
         return ax
     for k, rows in enumerate(groups.values()):
-        for shift, (part, look) in enumerate(PARTS.items()):
+        for shift, (part, look) in enumerate(_PARTS.items()):
             _box(ax, rows[rows["part"] == part]["milliseconds"], k + 0.27 * (shift - 1), look)
-    for look in PARTS.values():
+    for look in _PARTS.values():
         ax.fill_between([], [], color=look.colour, alpha=0.45, label=look.label)
     notes = ["boxes: quartiles over rows of the record, whiskers: 5% and 95%"]
     dress(ax, "Time of an update", "", notes)

@@ -13,11 +13,11 @@ from matplotlib.axes import Axes
 from gradlab import validation
 from gradlab.errors import InputError
 
-P = ParamSpec("P")
+_P = ParamSpec("_P")
 R = TypeVar("R")
 
 
-def of_table(draw: Callable[P, R]) -> Callable[P, R]:
+def of_table(draw: Callable[_P, R]) -> Callable[_P, R]:
     """The figure `draw`, whose first argument is a table, with its arguments checked.
 
     Raises:
@@ -27,7 +27,7 @@ def of_table(draw: Callable[P, R]) -> Callable[P, R]:
     texts = [each.name for each in inspect.signature(draw).parameters.values() if _text(each)]
 
     @functools.wraps(draw)
-    def drawn(*args: P.args, **kwargs: P.kwargs) -> R:
+    def drawn(*args: _P.args, **kwargs: _P.kwargs) -> R:
         given: Any = args[0] if args else kwargs.get(first)
         name = getattr(draw, "__name__", "figure")
         validation.instance(first, given, pd.DataFrame, f"the table of figures.{name}")

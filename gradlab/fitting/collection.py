@@ -54,7 +54,7 @@ class Exploring(nn.Module):
 
 
 @final
-class Uniform(nn.Module):
+class _Uniform(nn.Module):
     """Actions uniform in ±limit [da], whatever the state: limit · (2 Φ(ε) − 1)."""
 
     def __init__(self, limit: Sequence[float]) -> None:
@@ -77,10 +77,10 @@ class Still(nn.Module):
         return state.new_zeros(len(state), self.width)
 
 
-def random_policy(task: Task) -> nn.Module:
+def _random_policy(task: Task) -> nn.Module:
     """Uniform within the task's limits, Gaussian where it has none."""
     if task.action_limit is not None:
-        return Uniform(task.action_limit)
+        return _Uniform(task.action_limit)
     width = task.simulator.action_dim
     return Exploring(Still(width), task.exploration or (1.0,) * width, None)
 
@@ -115,7 +115,7 @@ def collect(
     """`rows` transitions of the task's simulator, float64, from its own starts.
 
     Args:
-        policy: float64, for example `exploring(task, policy)`; None: `random_policy(task)`.
+        policy: float64, for example `exploring(task, policy)`; None: `_random_policy(task)`.
         length: steps of a trajectory, which ends earlier in a terminal state; None: twice the
             task's horizon.
 
@@ -127,7 +127,7 @@ def collect(
     validation.whole("rows", rows, 1)
     validation.whole("seed", seed)
     length = max(2 * task.horizon, 1) if length is None else validation.whole("length", length, 1)
-    policy = random_policy(task) if policy is None else policy
+    policy = _random_policy(task) if policy is None else policy
     parts: list[Trajectories] = []
     begun = 0
     while (missing := rows - sum(map(len, parts))) > 0:

@@ -33,11 +33,11 @@ TRAJECTORIES = 512
 VISITED = 16  # states taken from each trajectory
 STEPS = 25  # n of the targets
 UPDATES = 2000
-REFITTED = 200  # updates from where a critic stands
+_REFITTED = 200  # updates from where a critic stands
 ROWS = 256
-TARGET_RATE = 0.01
-SMALLEST = 1e-2  # exploration of a policy that always acts alike, in action units
-LEARNING_RATE = 1e-3
+_TARGET_RATE = 0.01
+_SMALLEST = 1e-2  # exploration of a policy that always acts alike, in action units
+_LEARNING_RATE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def refit_critic(
     policy: nn.Module,
     critic: nn.Module,
     *,
-    updates: int = REFITTED,
+    updates: int = _REFITTED,
     steps: int = STEPS,
     states: Tensor | None = None,
     termination: str = "ignore",
@@ -166,7 +166,7 @@ def _exploratory(
     with torch.no_grad():
         mean = act(policy, state, policy_noise_at(policy, m, child(seed, "critic"), 0, state))
     if task.exploration is None:
-        spread = mean.std(dim=0).clamp_min(SMALLEST)
+        spread = mean.std(dim=0).clamp_min(_SMALLEST)
     else:
         spread = torch.tensor(task.exploration, dtype=torch.float64)
     draw = torch.randn(mean.shape, generator=stream(seed, "exploration"), dtype=torch.float64)
@@ -197,7 +197,7 @@ def _train(
         for name in ("state", "action", "returns", "last_state", "last_action", "bootstrap")
     ]
     scale = columns[2].std().clamp_min(1e-8)
-    optimizer = torch.optim.Adam(critic.parameters(), lr=LEARNING_RATE)
+    optimizer = torch.optim.Adam(critic.parameters(), lr=_LEARNING_RATE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, updates, eta_min=1e-5)
     for update in range(updates):
         rows = torch.randint(len(columns[0]), (ROWS,), generator=generator)
@@ -211,6 +211,6 @@ def _train(
         schedule.step()
         with torch.no_grad():
             for slow, fast in zip(target.parameters(), critic.parameters(), strict=True):
-                slow.lerp_(fast, TARGET_RATE)
+                slow.lerp_(fast, _TARGET_RATE)
         progress("critic", update + 1, updates)
     nn.Module.zero_grad(critic, set_to_none=True)

@@ -41,8 +41,8 @@ from gradlab.networks.gaussian_ensemble import GaussianEnsemble, bounded
 from gradlab.networks.layers import tangents
 from gradlab.systems.system import System, linearize_running
 
-Floats = NDArray[np.floating[Any]]
-Integers = NDArray[np.int64]
+_Floats = NDArray[np.floating[Any]]
+_Integers = NDArray[np.int64]
 
 
 @final
@@ -55,7 +55,7 @@ class Neighbours:
         workers: threads of a search.
     """
 
-    def __init__(self, count: int, scale: Floats, workers: int = 1) -> None:
+    def __init__(self, count: int, scale: _Floats, workers: int = 1) -> None:
         scale = np.asarray(scale, dtype=np.float64)
         if not isinstance(count, int) or count < 1:
             raise InputError(f"neighbours is {count!r}, expected an integer from 1")
@@ -78,7 +78,7 @@ class Neighbours:
         return len(self._point) - len(self._points)
 
     @property
-    def index(self) -> Integers:
+    def index(self) -> _Integers:
         """[M, n], rows in the order of their distance; of a repeated point its first row.
 
         Raises:
@@ -89,15 +89,15 @@ class Neighbours:
                 f"neighbours is {self.count}, but the data has {len(self._points)} different "
                 f"(s, a): lower it, or record more"
             )
-        rows: Integers = self._row[self._near[self._point]]
+        rows: _Integers = self._row[self._near[self._point]]
         return rows
 
     @property
-    def distance(self) -> Floats:
+    def distance(self) -> _Floats:
         """[M, n], in units of `scale`; never 0."""
         return self._distance[self._point]
 
-    def add(self, points: Floats) -> None:
+    def add(self, points: _Floats) -> None:
         """More points [m, width].
 
         Raises:
@@ -121,7 +121,7 @@ class Neighbours:
         self._trees.append((old, tree))
         self._merge()
 
-    def _enter(self, points: Floats) -> Floats:
+    def _enter(self, points: _Floats) -> _Floats:
         """Give every row its point; those that are new, in order of appearance."""
         _, seen, inverse = np.unique(points, axis=0, return_index=True, return_inverse=True)
         number = np.full(len(seen), -1)
@@ -133,7 +133,7 @@ class Neighbours:
         number[fresh] = len(self._points) + np.arange(len(fresh))
         self._row = np.concatenate([self._row, len(self._point) + seen[fresh]])
         self._point = np.concatenate([self._point, number[inverse.reshape(-1)]])
-        new: Floats = points[seen[fresh]]
+        new: _Floats = points[seen[fresh]]
         return new
 
     def _search(self, rows: slice, first: int, tree: Any) -> None:
@@ -167,7 +167,7 @@ class Neighbours:
             self._trees[-2:] = [(first, cKDTree(self._points[first:]))]
 
 
-ROWS = 1024  # states linearized at once
+_ROWS = 1024  # states linearized at once
 
 
 @dataclass(frozen=True)
@@ -307,8 +307,8 @@ def true_jacobians(simulator: System, rows: Rows) -> tuple[Tensor, Tensor]:
     """∂ŷ/∂x̂ of the simulator [M, in, out], and which rows are certified, [M]."""
     record, blocks, sound = rows.record, [], []
     outputs_wanted = rows.targets.shape[1]
-    for begin in range(0, len(record), ROWS):
-        part = slice(begin, begin + ROWS)
+    for begin in range(0, len(record), _ROWS):
+        part = slice(begin, begin + _ROWS)
         state, action = record.state[part].double(), record.action[part].double()
         linear = linearize_running(simulator, state, action)
         by_state = torch.cat([linear.A, linear.r_s[:, None]], dim=1)

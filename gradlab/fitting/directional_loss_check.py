@@ -33,10 +33,10 @@ from gradlab.fitting.losses import Rows, split, standardised, units
 from gradlab.statistics.intervals import skewness_corrected
 from gradlab.statistics.moments import Estimate
 
-SAMPLE = 1000  # rows that are used
-WIDER = 4  # points of the regression, per coordinate of (s, a)
+_SAMPLE = 1000  # rows that are used
+_WIDER = 4  # points of the regression, per coordinate of (s, a)
 
-Outputs = Literal["all", "state", "reward"]
+_Outputs = Literal["all", "state", "reward"]
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def loss_check(
     neighbours: int = 10,
     divided: bool = True,
     seed: int = 0,
-    outputs: Outputs = "all",
+    outputs: _Outputs = "all",
 ) -> LossCheck:
     """Check the directional loss on `data` against a model that was fitted to it without that loss.
 
@@ -84,10 +84,10 @@ def loss_check(
 
 def by_group(
     data: Trajectories, fit: Fit, neighbours: int = 10, divided: bool = True, seed: int = 0
-) -> Mapping[Outputs, LossCheck]:
+) -> Mapping[_Outputs, LossCheck]:
     """The same for the states' outputs and, where the model has it, the reward's."""
     errors = _directional(data, fit, neighbours, divided, seed)
-    groups: tuple[Outputs, ...] = ("state", "reward") if fit.settings.reward else ("state",)
+    groups: tuple[_Outputs, ...] = ("state", "reward") if fit.settings.reward else ("state",)
     return {group: _judged(errors, group) for group in groups}
 
 
@@ -112,10 +112,10 @@ def _directional(
     data: Trajectories, fit: Fit, neighbours: int, divided: bool, seed: int
 ) -> _Directional:
     _, held = split(data, fit.settings.held_out, fit.settings.seed)
-    held = held[torch.randperm(len(held), generator=stream(seed, "nearness"))[:SAMPLE]]
+    held = held[torch.randperm(len(held), generator=stream(seed, "nearness"))[:_SAMPLE]]
     rows = _rows(data, fit)
     width = rows.inputs.shape[1]
-    wider = max(WIDER * width, neighbours)
+    wider = max(_WIDER * width, neighbours)
     near = Neighbours(wider, np.ones(width), torch.get_num_threads())
     near.add(rows.inputs.numpy())
     index = torch.from_numpy(near.index)[held]
@@ -133,7 +133,7 @@ def _directional(
     )
 
 
-def _judged(errors: _Directional, outputs: Outputs) -> LossCheck:
+def _judged(errors: _Directional, outputs: _Outputs) -> LossCheck:
     columns = {
         "all": slice(None),
         "state": slice(errors.states),

@@ -14,7 +14,7 @@ from gradlab.fitting.fitted import Fit
 from gradlab.storage import records
 from gradlab.storage.records import Array, Attribute, Record
 
-KIND = "fit"
+_KIND = "fit"
 
 
 def save(
@@ -29,7 +29,7 @@ def save(
         InputError: the file exists (and `overwrite` is off) or cannot be written.
     """
     attributes: dict[str, Attribute] = {
-        "kind": KIND,
+        "kind": _KIND,
         "loss": fit.loss.name,
         "settings": json.dumps(asdict(fit.settings)),
         "constant": ", ".join(fit.constant),

@@ -26,9 +26,9 @@ from gradlab.fitting.model_settings import ModelSettings
 from gradlab.networks import spectral
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble
 
-EVALUATED = 1024  # held-out rows at once
+_EVALUATED = 1024  # held-out rows at once
 
-CURVES = ("training", "held_out", "squared_error", "seconds")
+_CURVES = ("training", "held_out", "squared_error", "seconds")
 
 
 @final
@@ -64,7 +64,7 @@ class Descent:
         self.diverged = torch.zeros(count, dtype=torch.long)
         self.stopped = torch.zeros(count, dtype=torch.bool)
         self.best = {name: value.clone() for name, value in ensemble.state_dict().items()}
-        self.curves: dict[str, list[Tensor]] = {name: [] for name in CURVES}
+        self.curves: dict[str, list[Tensor]] = {name: [] for name in _CURVES}
 
     @property
     def seconds(self) -> float:
@@ -109,7 +109,7 @@ class Descent:
         self.ensemble.eval()
         rows, count = self.held_out.rows, len(self.members)
         loss, square = torch.zeros(2, count, dtype=torch.float64)
-        for part in torch.split(rows, EVALUATED):
+        for part in torch.split(rows, _EVALUATED):
             at, share = part.expand(count, -1), len(part) / len(rows)
             loss += share * self.held_out.value(self.ensemble, at, 0).double().cpu()
             mean, _ = outputs(self.ensemble, self.rows.inputs[at])
@@ -147,7 +147,7 @@ class Descent:
                 }
             for name in ("best_loss", "best_epoch", "diverged", "stopped"):
                 getattr(self, name).copy_(state[name])
-            self.curves = {name: list(state[f"curve.{name}"]) for name in CURVES}
+            self.curves = {name: list(state[f"curve.{name}"]) for name in _CURVES}
             self.epoch = int(state["epoch"])
         except (KeyError, RuntimeError, TypeError) as error:
             raise InputError(f"saved state is of another fit: {error}") from error
@@ -181,7 +181,7 @@ def _under(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name[len(prefix) :]: value for name, value in state.items() if name.startswith(prefix)}
 
 
-LEAST_VARIANCE = 1e-12  # of standardised targets
+_LEAST_VARIANCE = 1e-12  # of standardised targets
 
 
 @dataclass(frozen=True, eq=False)
@@ -314,7 +314,7 @@ def set_constant_noise(ensemble: GaussianEnsemble, square: Tensor) -> None:
 
     With bounds 20 above and below, log v is its raw output to 1e-8.
     """
-    log_variance = square.clamp_min(LEAST_VARIANCE).log().to(ensemble.low)
+    log_variance = square.clamp_min(_LEAST_VARIANCE).log().to(ensemble.low)
     last: Any = ensemble.network.linear[-1]
     width = ensemble.outputs
     last.weight[:, :, width:] = 0

@@ -181,11 +181,11 @@ def windows(record: Trajectories, part: Tensor, steps: int) -> Tensor:
     return first
 
 
-PIECES = 50  # the fewest that hold-out chooses from, where the data is large
-LENGTH = 10  # rows of a piece, so that several steps fit in, where the data is not tiny
-MOST = 5000  # held-out rows, as in MBPO
-FEWEST = 10  # rows
-CONSTANT = 1e-7  # deviation over size of a dimension that rounding alone moves
+_PIECES = 50  # the fewest that hold-out chooses from, where the data is large
+_LENGTH = 10  # rows of a piece, so that several steps fit in, where the data is not tiny
+_MOST = 5000  # held-out rows, as in MBPO
+_FEWEST = 10  # rows
+_CONSTANT = 1e-7  # deviation over size of a dimension that rounding alone moves
 
 
 def split(record: Trajectories, share: float, seed: int) -> tuple[Tensor, Tensor]:
@@ -196,12 +196,12 @@ def split(record: Trajectories, share: float, seed: int) -> tuple[Tensor, Tensor
     """
     if not 0 < share < 1:
         raise InputError(f"held_out is {share!r}, expected a number between 0 and 1")
-    if len(record) < FEWEST:
-        raise InputError(f"data has {len(record)} rows, expected at least {FEWEST}")
+    if len(record) < _FEWEST:
+        raise InputError(f"data has {len(record)} rows, expected at least {_FEWEST}")
     piece = _pieces(record)
     order = torch.randperm(int(piece[-1]) + 1, generator=stream(seed, "held out"))
     sizes = torch.bincount(piece)[order].cumsum(0)
-    wanted = min(share * len(record), MOST)
+    wanted = min(share * len(record), _MOST)
     count = max(1, min(int((sizes <= wanted).sum()), len(order) - 1))
     held = torch.isin(piece, order[:count])
     rows = torch.arange(len(record))
@@ -212,7 +212,7 @@ def _pieces(record: Trajectories) -> Tensor:
     """[M], the piece of each row, counted from 0 in the order of the rows."""
     rows = torch.arange(len(record))
     trajectory = record.trajectory.cpu()
-    length = max(len(record) // PIECES, min(LENGTH, len(record) // 5), 1)
+    length = max(len(record) // _PIECES, min(_LENGTH, len(record) // 5), 1)
     _, number, counts = torch.unique_consecutive(
         trajectory, return_inverse=True, return_counts=True
     )
@@ -274,7 +274,7 @@ def standardised(
 def _moments(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Mean, deviation (1 where constant), and which are constant."""
     mean, std = values.mean(dim=0), values.std(dim=0)
-    constant = std <= CONSTANT * values.abs().amax(dim=0)
+    constant = std <= _CONSTANT * values.abs().amax(dim=0)
     return mean, torch.where(constant, 1.0, std), constant
 
 

@@ -52,7 +52,7 @@ from gradlab.systems.learned import LearnedSystem, RewardFunction, TwoModels
 from gradlab.systems.system import System
 from gradlab.user_code.calls import differentiating
 
-KEY = "gradlab.fit"
+_KEY = "gradlab.fit"
 
 
 def write_state(path: Path, state: Mapping[str, Tensor], config: Mapping[str, object]) -> None:
@@ -65,7 +65,7 @@ def write_state(path: Path, state: Mapping[str, Tensor], config: Mapping[str, ob
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with placed(path) as temporary:
-            temporary.write_bytes(save(held, checkpoint.metadata(KEY, config, held)))
+            temporary.write_bytes(save(held, checkpoint.metadata(_KEY, config, held)))
     except OSError as error:
         raise Failure(f"{path} cannot be written ({error}); the one before is kept") from error
 
@@ -79,7 +79,7 @@ def read_state(path: Path, config: Mapping[str, object]) -> dict[str, Tensor]:
     if not path.is_file():
         raise InputError(f"{path}: no such file, nothing to resume: start with resume=False")
     try:
-        loaded, configuration = checkpoint.read(path, KEY)
+        loaded, configuration = checkpoint.read(path, _KEY)
     except (OSError, SafetensorError, KeyError, ValueError, RecursionError) as error:
         raise InputError(f"{path} is damaged or foreign: start again with resume=False") from error
     if configuration != config:
@@ -90,7 +90,7 @@ def read_state(path: Path, config: Mapping[str, object]) -> dict[str, Tensor]:
 
 SAVE_AFTER = 5.0  # seconds between saved states
 
-AfterEpoch = Callable[[int, GaussianEnsemble], None]
+_AfterEpoch = Callable[[int, GaussianEnsemble], None]
 
 
 @differentiating
@@ -102,7 +102,7 @@ def fit_model(
     start: GaussianEnsemble | None = None,
     saved: Path | None = None,
     resume: bool = False,
-    after_epoch: AfterEpoch | None = None,
+    after_epoch: _AfterEpoch | None = None,
     progress: Progress = silent,
 ) -> Fit:
     """Fit an ensemble to the record.
@@ -190,7 +190,7 @@ def _descend(
     settings: ModelSettings,
     saved: Path | None,
     config: Mapping[str, object],
-    after_epoch: AfterEpoch | None,
+    after_epoch: _AfterEpoch | None,
     progress: Progress,
 ) -> None:
     begun, kept = time.monotonic() - descent.seconds, time.monotonic()
@@ -230,11 +230,11 @@ def _plain(settings: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-GRADIENT_LOSS = DirectionalDerivative()
+_GRADIENT_LOSS = DirectionalDerivative()
 
 
 @dataclass(frozen=True, eq=False)
-class Models:
+class _Models:
     """Result of a recipe.
 
     Attributes:
@@ -260,7 +260,7 @@ class Recipe:
 
     data: Trajectories
     settings: ModelSettings = MBPO
-    gradient_loss: DirectionalDerivative = GRADIENT_LOSS
+    gradient_loss: DirectionalDerivative = _GRADIENT_LOSS
     reward: RewardFunction | None = None
     alive: AliveFunction | None = None
     progress: Progress = silent
@@ -280,33 +280,33 @@ class Recipe:
         return LearnedSystem(fit.ensemble, self.reward, self.alive)
 
 
-def ddppo(recipe: Recipe) -> Models:
+def ddppo(recipe: Recipe) -> _Models:
     """Two models (DDPPO Algorithm 1)."""
     return _two(recipe, recipe.gradient_loss)
 
 
-def no_gradient_loss(recipe: Recipe) -> Models:
+def no_gradient_loss(recipe: Recipe) -> _Models:
     """Two models, both by likelihood (Fig. 3, right)."""
     return _two(recipe, OneStep("nll"))
 
 
-def single_model(recipe: Recipe) -> Models:
+def single_model(recipe: Recipe) -> _Models:
     """The gradient model of `ddppo` in both roles (Fig. 3, right)."""
     fit = recipe.fitted("gradient", recipe.gradient_loss)
-    return Models(recipe.learned(fit), {"both": fit})
+    return _Models(recipe.learned(fit), {"both": fit})
 
 
-def double_parameters(recipe: Recipe) -> Models:
+def double_parameters(recipe: Recipe) -> _Models:
     """One larger model by likelihood in both roles (Figs. 4 and 7)."""
     data, settings = recipe.data, recipe.settings
     outer = data.state.shape[1] + data.action.shape[1], 2 * (data.state.shape[1] + settings.reward)
     larger = replace(recipe, settings=replace(settings, hidden=doubled(settings.hidden, outer)))
     fit = larger.fitted("prediction", OneStep("nll"))
-    return Models(recipe.learned(fit), {"both": fit})
+    return _Models(recipe.learned(fit), {"both": fit})
 
 
 # Rows of a comparison.
-RECIPES: Mapping[str, Callable[[Recipe], Models]] = {
+RECIPES: Mapping[str, Callable[[Recipe], _Models]] = {
     "ddppo": ddppo,
     "no_gradient_loss": no_gradient_loss,
     "single_model": single_model,
@@ -333,10 +333,10 @@ def parameters(sizes: tuple[int, ...]) -> int:
     return sum((first + 1) * second for first, second in pairwise(sizes))
 
 
-def _two(recipe: Recipe, loss: Loss) -> Models:
+def _two(recipe: Recipe, loss: Loss) -> _Models:
     fits = {
         "prediction": recipe.fitted("prediction", OneStep("nll")),
         "gradient": recipe.fitted("gradient", loss),
     }
     system = TwoModels(recipe.learned(fits["prediction"]), recipe.learned(fits["gradient"]))
-    return Models(system, fits)
+    return _Models(system, fits)

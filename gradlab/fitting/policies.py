@@ -36,12 +36,12 @@ from gradlab.systems.system import System, linearize_running, step_running
 from gradlab.tasks import Task
 from gradlab.user_code.calls import differentiating
 
-Array = NDArray[np.float64]
-CURVATURE_STEP = 1e-4  # state units; exact for quadratic rewards
+_Array = NDArray[np.float64]
+_CURVATURE_STEP = 1e-4  # state units; exact for quadratic rewards
 UPDATES = 1500
 ROWS = 512
 STARTS = 256
-SPREAD = (1.0, 0.1, 3.0)  # scales of the visited states on which the network is taught
+_SPREAD = (1.0, 0.1, 3.0)  # scales of the visited states on which the network is taught
 
 
 @differentiating
@@ -107,14 +107,14 @@ def riccati_gain(model: System, reference: Tensor, discount: float) -> Tensor:
     return torch.from_numpy(K)
 
 
-def _quadratic_model(model: System, reference: Tensor) -> tuple[Array, Array, Array]:
+def _quadratic_model(model: System, reference: Tensor) -> tuple[_Array, _Array, _Array]:
     """A, B and the Hessian of the reward in (s, a), by differences of its closed-form gradient."""
     ds, da = model.state_dim, model.action_dim
-    moves = CURVATURE_STEP * torch.eye(ds + da, dtype=torch.float64)
+    moves = _CURVATURE_STEP * torch.eye(ds + da, dtype=torch.float64)
     rows = torch.cat([torch.zeros(1, ds + da, dtype=torch.float64), moves, -moves])
     out = linearize_running(model, reference + rows[:, :ds], rows[:, ds:])
     slope = torch.cat([out.r_s, out.r_a], dim=1)[1:]
-    hessian = (slope[: ds + da] - slope[ds + da :]) / (2 * CURVATURE_STEP)
+    hessian = (slope[: ds + da] - slope[ds + da :]) / (2 * _CURVATURE_STEP)
     A, B = out.A[0].numpy(), out.B[0].numpy()
     return A, B, ((hessian + hessian.T) / 2).numpy()
 
@@ -149,7 +149,7 @@ def distil(
         optimizer.step()
         schedule.step()
         progress("policy", update + 1, UPDATES)
-    return freeze(policy)
+    return _freeze(policy)
 
 
 def taught_steps(task: Task) -> int:
@@ -170,10 +170,10 @@ def visited_states(task: Task, gain: Tensor, reference: Tensor, seed: int) -> Te
         visited.append(state)
     inside = torch.cat(visited)
     inside = inside[torch.isfinite(inside).all(dim=1)]
-    return torch.cat([reference + scale * (inside - reference) for scale in SPREAD])
+    return torch.cat([reference + scale * (inside - reference) for scale in _SPREAD])
 
 
-def freeze(network: Policy) -> Policy:
+def _freeze(network: Policy) -> Policy:
     """The finished network with plain weights, in eval mode, without gradients left on it."""
     network.eval()
     nn.Module.zero_grad(network, set_to_none=True)
@@ -183,7 +183,7 @@ def freeze(network: Policy) -> Policy:
 # Held over a control step of 0.05 s, damping of 0.1 makes HalfCheetah chatter between the limits
 # (λ = 0.45 per step instead of -0.11).
 KP = 0.5  # control limits per radian
-KD = 0.02  # control limits per radian per second
+_KD = 0.02  # control limits per radian per second
 
 
 def hold_pose_gain(system: MujocoEnvironment) -> Tensor:
@@ -195,5 +195,5 @@ def hold_pose_gain(system: MujocoEnvironment) -> Tensor:
         joint = int(model.actuator_trnid[i, 0])
         limit = math.copysign(high[i], model.actuator_gear[i, 0])
         gain[i, model.jnt_qposadr[joint] - root] = KP * limit
-        gain[i, model.nq - root + model.jnt_dofadr[joint]] = KD * limit
+        gain[i, model.nq - root + model.jnt_dofadr[joint]] = _KD * limit
     return gain

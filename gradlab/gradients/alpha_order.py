@@ -30,7 +30,7 @@ from gradlab.statistics.moments import PairSums, squared_norm
 
 
 @dataclass(frozen=True)
-class AlphaOrder:
+class _AlphaOrder:
     """The mixed gradient and what it was decided from; a group of samples counts as one.
 
     Attributes:
@@ -76,7 +76,7 @@ class Trust:
             raise InputError(f"accuracy is {self.accuracy}, expected a positive number")
 
 
-LEAST_VARIANCE = Trust()
+_LEAST_VARIANCE = Trust()
 
 
 def alpha_order(
@@ -84,10 +84,10 @@ def alpha_order(
     zeroth: Estimator,
     policy: nn.Module,
     starts: Tensor | Path,
-    trust: Trust = LEAST_VARIANCE,
+    trust: Trust = _LEAST_VARIANCE,
     seed: int = 0,
     termination: str = "ignore",
-) -> AlphaOrder:
+) -> _AlphaOrder:
     """Mix a pathwise and a score estimator on the same starts and noise.
 
     Args:
@@ -114,7 +114,7 @@ def alpha_order(
         for estimator in (first, zeroth)
     )
     v1, v0 = _trace(G1), _trace(G0)
-    radius = bernstein_radius(G0, trust.failure)
+    radius = _bernstein_radius(G0, trust.failure)
     disagreement = float((G1.mean(dim=0) - G0.mean(dim=0)).norm())
     least = v0 / (v0 + v1) if v0 + v1 > 0 else 1.0
     alpha = least
@@ -123,10 +123,10 @@ def alpha_order(
     bias2 = squared_norm(_pair_sums(G1 - G0), np.ones(len(G1)))
     mean = alpha * G1.mean(dim=0) + (1 - alpha) * G0.mean(dim=0)
     span = interval("bias2", bias2)
-    return AlphaOrder(mean, alpha, least, v1, v0, radius, disagreement, bias2.value, span)
+    return _AlphaOrder(mean, alpha, least, v1, v0, radius, disagreement, bias2.value, span)
 
 
-def bernstein_radius(G: Tensor, failure: float) -> float:
+def _bernstein_radius(G: Tensor, failure: float) -> float:
     """ε with P(|mean − E| ≥ ε) ≤ δ, from samples [N, P] of dimension P.
 
     Solves (P + 1) exp(−(N ε²/2) / (σ² + R ε/3)) = δ with σ² the trace of the covariance and R the

@@ -52,7 +52,7 @@ from gradlab.systems.system import Recorded, System
 
 
 @dataclass(frozen=True)
-class HorizonGradients:
+class _HorizonGradients:
     """Gradients of the horizons n_1 … n_K.
 
     Attributes:
@@ -95,7 +95,7 @@ def horizon_gradients(
     seed: int = 0,
     termination: str = "ignore",
     block: int = BLOCK,
-) -> HorizonGradients:
+) -> _HorizonGradients:
     """Means and squared norms for horizons up to the estimator's own.
 
     Args:
@@ -118,7 +118,7 @@ def horizon_gradients(
         means = share if means is None else means.add_(share)
     assert means is not None  # there is a start, and so a block
     grouped = len(np.unique(begin.group.cpu().numpy())) < n
-    return HorizonGradients(chosen, means, torch.cat(norms, dim=1), grouped)
+    return _HorizonGradients(chosen, means, torch.cat(norms, dim=1), grouped)
 
 
 def _chosen(estimator: Estimator, horizons: Sequence[int] | None) -> tuple[int, ...]:
@@ -132,7 +132,7 @@ def _chosen(estimator: Estimator, horizons: Sequence[int] | None) -> tuple[int, 
 
 
 @dataclass(frozen=True)
-class Return:
+class _Return:
     """n-step returns [N] with their graph, and the layer calls of each step that carries θ."""
 
     total: Tensor
@@ -244,7 +244,7 @@ def _returns(
     seed: int,
     termination: str,
     copy_outputs: bool,
-) -> Return:
+) -> _Return:
     """One forward pass of the n-step return; layer calls are recorded where θ counts."""
     tail, n, layers = estimator.tail, len(starts.states), linear_layers(policy)
     model = estimator.jacobians if estimator.jacobians is not None else estimator.states
@@ -278,7 +278,7 @@ def _returns(
         value = judge(tail.critic, tail.value, s, a)
         value = torch.where(alive, value, 0.0) if termination == "mask" else value
         total = total + tail.discount**tail.horizon * value
-    return Return(total, calls)
+    return _Return(total, calls)
 
 
 def _step(

@@ -43,8 +43,8 @@ from gradlab.gradients.ways import Name
 from gradlab.networks.mlp import judge
 from gradlab.systems.system import Recorded, System
 
-Edge = Literal["transition"]
-EDGES: tuple[Edge, ...] = get_args(Edge)
+_Edge = Literal["transition"]
+EDGES: tuple[_Edge, ...] = get_args(_Edge)
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Cut:
         columns: coordinates j of the state whose ∂s′/∂s_j is zero.
     """
 
-    edges: tuple[Edge, ...] = ()
+    edges: tuple[_Edge, ...] = ()
     rows: tuple[int, ...] = ()
     columns: tuple[int, ...] = ()
 

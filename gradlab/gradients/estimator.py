@@ -38,7 +38,7 @@ from gradlab.user_code.calls import differentiating
 
 TERMINATIONS = ("ignore", "mask")
 BLOCK = 1024  # samples at once
-PRECISIONS = {torch.float32, torch.float64}
+_PRECISIONS = {torch.float32, torch.float64}
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,7 @@ def _in_one_dtype(
     dtypes = {p.dtype for network in networks for p in network.parameters()}
     if isinstance(starts, Tensor | Path | Starts):
         dtypes |= {starts.dtype if isinstance(starts, Tensor) else starts.states.dtype}
-    if not dtypes <= PRECISIONS or len(dtypes) < 2:
+    if not dtypes <= _PRECISIONS or len(dtypes) < 2:
         return estimator, policy, starts
     tail = replace(estimator.tail, critic=copy.deepcopy(estimator.tail.critic))
     if tail.critic is not None:

@@ -124,7 +124,7 @@ def _blocks(total: int) -> list[slice]:
     return [slice(begin, min(begin + ROWS, total)) for begin in range(0, total, ROWS)]
 
 
-CACHED = 1 << 20  # entries of a layer's changes along directions that are held at once
+_CACHED = 1 << 20  # entries of a layer's changes along directions that are held at once
 PAIRS = 1 << 21  # entries of Θ held at once
 KERNEL = 8192  # N · da up to which Θ is formed: beyond, sums in θ are cheaper than N² products
 
@@ -189,7 +189,7 @@ def along(jacobian: PolicyJacobian, directions: Tensor) -> Tensor:
     """J_i v for each direction v in θ, [directions, P] → [directions, N, da]."""
     d, n = len(directions), jacobian.samples
     wide = (f.signals.shape[2] for f in jacobian.factors if f.inputs is not None)
-    rows = max(1, CACHED // (d * max(wide, default=1)))
+    rows = max(1, _CACHED // (d * max(wide, default=1)))
     if n > rows:
         blocks = (slice(begin, min(begin + rows, n)) for begin in range(0, n, rows))
         return torch.cat([along(jacobian.rows(block), directions) for block in blocks], dim=1)

@@ -19,8 +19,8 @@ from gradlab.data.path import Path
 from gradlab.errors import InputError
 from gradlab.networks.interface import act
 
-MEMORY = 8e9  # bytes of explicit Jacobians
-PROBES = 2  # samples on which factors are compared with autograd
+_MEMORY = 8e9  # bytes of explicit Jacobians
+_PROBES = 2  # samples on which factors are compared with autograd
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def from_factors(
     policy: nn.Module, factors: tuple[Factor, ...] | None, states: Tensor, noise: Tensor
 ) -> PolicyJacobian:
     """The Jacobian of traced factors, or the explicit one where they are missing or do not do."""
-    if factors is None or not _agree(policy, factors, states[:PROBES], noise[:PROBES]):
+    if factors is None or not _agree(policy, factors, states[:_PROBES], noise[:_PROBES]):
         warnings.warn(
             "the policy has parameters outside linear layers: per-sample Jacobians are formed "
             "explicitly by torch.func, which needs N × da × P numbers",
@@ -227,7 +227,7 @@ def _explicit_factor(policy: nn.Module, states: Tensor, noise: Tensor) -> Factor
         width = act(policy, states[:1], noise[:1]).shape[1]
     size = sum(p.numel() for p in policy.parameters())
     needed = states.element_size() * len(states) * width * size
-    if needed > MEMORY:
+    if needed > _MEMORY:
         raise InputError(
             f"explicit Jacobians of {len(states)} samples and steps need {needed / 1e9:.0f} GB: "
             f"use smaller blocks, fewer starts, or a policy of linear layers"

@@ -47,7 +47,7 @@ def record(
     return trajectories.from_path(rollout(simulator, policy, begin, horizon, recording))
 
 
-ROUNDING = 1e-6  # by which recorded and repeated actions may differ
+_ROUNDING = 1e-6  # by which recorded and repeated actions may differ
 
 
 def recorded_with_jacobians(
@@ -98,7 +98,7 @@ def _policy_noise(policy: nn.Module, state: Tensor, action: Tensor) -> Tensor:
         return inferred
     with torch.no_grad():
         gap = (policy(state) - action).abs().max()
-    if gap > ROUNDING * action.abs().max().clamp_min(1.0):
+    if gap > _ROUNDING * action.abs().max().clamp_min(1.0):
         raise InputError(
             f"recorded actions differ from the deterministic policy's by up to {float(gap):.2g}, "
             f"so no noise can be inferred: wrap it, gradlab.networks.policies.Gaussian(policy, std)"

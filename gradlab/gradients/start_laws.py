@@ -32,7 +32,7 @@ from gradlab.systems.system import System, step_running
 from gradlab.tasks import Task
 from gradlab.user_code.calls import differentiating
 
-FEWEST = 4  # groups that a jackknife needs
+_FEWEST = 4  # groups that a jackknife needs
 
 
 def initial(task: Task, n: int, seed: int = 0) -> Path:
@@ -139,10 +139,10 @@ def check_alive(at: Starts) -> None:
         InputError: fewer groups than a jackknife needs have a state that weighs anything.
     """
     alive, some, every = alive_counts(at)
-    if some < FEWEST:
+    if some < _FEWEST:
         raise InputError(
             f"{alive} of {len(at.states)} visited states are alive, in {some} of {every} groups of "
-            f"starts, fewer than {FEWEST}: the policy leaves the task at once; take more starts, "
+            f"starts, fewer than {_FEWEST}: the policy leaves the task at once; take more starts, "
             f"termination='ignore', law='start', or a policy that stays"
         )
 

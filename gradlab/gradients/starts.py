@@ -25,7 +25,7 @@ from gradlab.networks.interface import noise_dim
 from gradlab.statistics.strata import Strata
 from gradlab.systems.system import System, standard_normal
 
-REDRAWN = "redrawn"  # the child of a seed from which noise is drawn again
+_REDRAWN = "redrawn"  # the child of a seed from which noise is drawn again
 
 
 @dataclass(frozen=True)
@@ -72,16 +72,16 @@ class Starts:
 
     def policy_noise(self, policy: nn.Module, seed: int, step: int) -> Tensor:
         """The policy's draws of one step, [N, noise_dim]."""
-        seed = child(seed, REDRAWN) if "policy" in self.redrawn else seed
+        seed = child(seed, _REDRAWN) if "policy" in self.redrawn else seed
         draw = partial(policy_noise_at, policy, seed=seed, step=step, like=self.states)
         return self._rows(("policy", seed, step, noise_dim(policy)), draw)
 
     def dynamics_noise(self, system: System, seed: int, step: int) -> Tensor:
         """The system's draws of one step, [N, noise_dim]."""
-        fresh = child(seed, REDRAWN)
+        fresh = child(seed, _REDRAWN)
         if "dynamics" in self.redrawn:
             return self._dynamics_noise(system, fresh, step)
-        noise, column = self._dynamics_noise(system, seed, step), member_column(system)
+        noise, column = self._dynamics_noise(system, seed, step), _member_column(system)
         if "member" in self.redrawn and column is not None:
             noise = noise.clone()
             noise[:, column] = self._dynamics_noise(system, fresh, step)[:, column]
@@ -163,7 +163,7 @@ def plain(values: Tensor) -> Tensor:
     return values.clone() if values.is_inference() else values.detach()
 
 
-def member_column(system: System) -> int | None:
+def _member_column(system: System) -> int | None:
     """The column of a system's noise that chooses an ensemble member, if it has one."""
     column: int | None = getattr(system, "member_column", None)
     return column

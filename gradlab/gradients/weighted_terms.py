@@ -44,7 +44,7 @@ from gradlab.networks.policies import check_stochastic
 from gradlab.systems.system import Recorded, System, step_running
 
 
-class LogDensity(nn.Module):
+class _LogDensity(nn.Module):
     """log π_θ(a|s) as an "action" of width 1; what fixes a stands in the place of noise.
 
     a is fixed by itself where it was recorded, by the noise that drew it in a rollout: a squashed
@@ -151,7 +151,7 @@ def _score(estimator: Choices, requested: Asked, shared: Shared | None) -> Carri
     returns = returns_to_go(estimator, path, horizons, termination)
     drawn = not isinstance(states, Recorded) and hasattr(policy, "log_prob_of_draw")
     fixed = path.policy_noise if drawn else path.actions
-    density = LogDensity(policy, fixed.shape[2], drawn)
+    density = _LogDensity(policy, fixed.shape[2], drawn)
     jacobian = policy_jacobian(density, path.states.flatten(0, 1), fixed.flatten(0, 1))
     counted = path.alive if termination == "mask" else None
     return isolated(Carried((returns * starts.weight)[..., None], jacobian, horizons), counted)

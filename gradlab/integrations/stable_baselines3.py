@@ -27,8 +27,8 @@ try:
 except ImportError as error:
     raise not_installed("stable-baselines3", "sb3") from error
 
-LOSSES = ("train/critic_loss", "train/value_loss")
-TABLES = ("stdout", "log", "json", "csv")  # outputs that a sentence would break
+_LOSSES = ("train/critic_loss", "train/value_loss")
+_TABLES = ("stdout", "log", "json", "csv")  # outputs that a sentence would break
 
 
 class ProbeCallback(BaseCallback):
@@ -94,7 +94,7 @@ class ProbeCallback(BaseCallback):
     def _note(self, probe: Probe) -> None:
         """The critic's loss where another one was recorded, and returns of episodes that ended."""
         recorded = self.logger.name_to_value
-        loss = next((recorded[name] for name in LOSSES if name in recorded), None)
+        loss = next((recorded[name] for name in _LOSSES if name in recorded), None)
         if loss is not None and loss is not self._loss:
             self._loss = loss
             probe.note(critic_loss=loss)
@@ -148,7 +148,7 @@ class ProbeCallback(BaseCallback):
             self.logger.record(name, value)
         if "alarms/message" in row:
             name = f"gradlab/{row['alarms/alarm']}"
-            self.logger.record(name, row["alarms/message"], exclude=TABLES)
+            self.logger.record(name, row["alarms/message"], exclude=_TABLES)
 
     def _transition(self) -> tuple[Any, Any, Any] | None:
         """(s, a, s') of the first environment; None where an episode has ended."""

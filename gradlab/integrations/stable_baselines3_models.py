@@ -29,11 +29,11 @@ try:
 except ImportError as error:
     raise not_installed("stable-baselines3", "sb3") from error
 
-LOG_STD = (-20.0, 2.0)  # between which SAC keeps ln σ
+_LOG_STD = (-20.0, 2.0)  # between which SAC keeps ln σ
 
 
 @final
-class Features(nn.Module):
+class _Features(nn.Module):
     """States → features, by VecNormalize's statistics of this moment and the model's extractor."""
 
     def __init__(self, extractor: nn.Module, normalizer: Any) -> None:
@@ -54,7 +54,7 @@ class Features(nn.Module):
 
 
 @final
-class Box(nn.Module):
+class _Box(nn.Module):
     """The action space: environment units ↔ [−1, 1]."""
 
     low: Tensor
@@ -78,10 +78,10 @@ class Box(nn.Module):
 
 
 @final
-class Deterministic(nn.Module):
+class _Deterministic(nn.Module):
     """TD3's and DDPG's actor."""
 
-    def __init__(self, actor: Any, features: Features, box: Box) -> None:
+    def __init__(self, actor: Any, features: _Features, box: _Box) -> None:
         super().__init__()
         self.features, self.mu, self.box = features, actor.mu, box
 
@@ -90,10 +90,10 @@ class Deterministic(nn.Module):
 
 
 @final
-class Squashed(nn.Module):
+class _Squashed(nn.Module):
     """SAC's actor, its noise an argument."""
 
-    def __init__(self, actor: Any, features: Features, box: Box) -> None:
+    def __init__(self, actor: Any, features: _Features, box: _Box) -> None:
         super().__init__()
         self.features, self.latent_pi = features, actor.latent_pi
         self.mu, self.log_std, self.box = actor.mu, actor.log_std, box
@@ -101,15 +101,15 @@ class Squashed(nn.Module):
 
     def forward(self, state: Tensor, noise: Tensor) -> Tensor:
         latent = self.latent_pi(self.features(state))
-        sigma = self.log_std(latent).clamp(*LOG_STD).exp()
+        sigma = self.log_std(latent).clamp(*_LOG_STD).exp()
         return self.box.unscaled((self.mu(latent) + sigma * noise).tanh())
 
 
 @final
-class Gaussian(nn.Module):
+class _Gaussian(nn.Module):
     """The actor in PPO's and A2C's policy."""
 
-    def __init__(self, policy: Any, features: Features, box: Box) -> None:
+    def __init__(self, policy: Any, features: _Features, box: _Box) -> None:
         super().__init__()
         self.features, self.policy_net = features, policy.mlp_extractor.policy_net
         self.action_net, self.log_std = policy.action_net, getattr(policy, "log_std", None)
@@ -122,11 +122,11 @@ class Gaussian(nn.Module):
 
 
 @final
-class Q(nn.Module):
+class _Q(nn.Module):
     """The critic of the actor's loss, in the environment's units of action and reward."""
 
     def __init__(
-        self, critic: Any, count: int, features: Features, box: Box, normalizer: Any
+        self, critic: Any, count: int, features: _Features, box: _Box, normalizer: Any
     ) -> None:
         super().__init__()
         self.features, self.box = features, box
@@ -150,7 +150,7 @@ def parts_of(model: BaseAlgorithm) -> Parts:
         InputError: the model has no policy gradient, or one that is not known here.
     """
     normalizer = model.get_vec_normalize_env()
-    box = Box(model.action_space)
+    box = _Box(model.action_space)
     if isinstance(model, TD3 | SAC):
         return _off_policy(model, normalizer, box)
     if isinstance(model, PPO | A2C):
@@ -161,22 +161,22 @@ def parts_of(model: BaseAlgorithm) -> Parts:
     )
 
 
-def _off_policy(model: Any, normalizer: Any, box: Box) -> Parts:
+def _off_policy(model: Any, normalizer: Any, box: _Box) -> Parts:
     actor, critic = model.actor, model.critic
-    seen, valued = (Features(x.features_extractor, normalizer) for x in (actor, critic))
+    seen, valued = (_Features(x.features_extractor, normalizer) for x in (actor, critic))
     unit = limits(0.0, 1.0)
     if isinstance(model, TD3):
-        q = Q(critic, 1, valued, box, normalizer)
-        theta, watched = Deterministic(actor, seen, box), Watched(actor, unit)
+        q = _Q(critic, 1, valued, box, normalizer)
+        theta, watched = _Deterministic(actor, seen, box), Watched(actor, unit)
         return Parts(theta, actor.optimizer, q, watched, critic.optimizer, critic, True)
-    q = Q(critic, len(critic.q_networks), valued, box, normalizer)
+    q = _Q(critic, len(critic.q_networks), valued, box, normalizer)
     first = _first(actor.latent_pi, actor.mu)
     watched = Watched(first, unit, partial(_mean_action, None if first is actor.mu else actor.mu))
-    policy = Squashed(actor, seen, box)
+    policy = _Squashed(actor, seen, box)
     return Parts(policy, actor.optimizer, q, watched, critic.optimizer, critic, True)
 
 
-def _on_policy(policy: Any, normalizer: Any, box: Box) -> Parts:
+def _on_policy(policy: Any, normalizer: Any, box: _Box) -> Parts:
     hidden = getattr(policy.mlp_extractor, "policy_net", None)
     if not isinstance(hidden, nn.Sequential):
         kind = type(policy.mlp_extractor).__name__
@@ -184,7 +184,7 @@ def _on_policy(policy: Any, normalizer: Any, box: Box) -> Parts:
             f"model's policy has a {kind} without an nn.Sequential called policy_net, where the "
             f"actor is sought: use gradlab.Probe(actor, model.policy.optimizer)"
         )
-    actor = Gaussian(policy, Features(policy.pi_features_extractor, normalizer), box)
+    actor = _Gaussian(policy, _Features(policy.pi_features_extractor, normalizer), box)
     watched = Watched(_first(hidden, policy.action_net), None)
     return Parts(actor, policy.optimizer, None, watched, policy.optimizer, policy.value_net)
 

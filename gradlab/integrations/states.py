@@ -79,7 +79,7 @@ class _Passes:
             self.off = True
 
 
-HEADLINE = {
+_HEADLINE = {
     "vitals/grad_norm": "grad_norm",
     "vitals/update_ratio": "update_ratio",
     "vitals/spent": "overhead",
@@ -89,13 +89,13 @@ HEADLINE = {
     "measured/lyapunov_horizon": "lyapunov_steps",
     "measured/value": "critic_value",
 }
-SATURATION = "vitals/saturation/"
+_SATURATION = "vitals/saturation/"
 
 
 def headline(row: Mapping[str, Any]) -> dict[str, float]:
     """Finite numbers by short name, of a row as a log function gets it."""
-    metrics = {short: float(row[name]) for name, short in HEADLINE.items() if name in row}
-    saturated = [float(value) for name, value in row.items() if name.startswith(SATURATION)]
+    metrics = {short: float(row[name]) for name, short in _HEADLINE.items() if name in row}
+    saturated = [float(value) for name, value in row.items() if name.startswith(_SATURATION)]
     if saturated:
         metrics["saturation"] = max(saturated)
     return {f"gradlab/{name}": value for name, value in metrics.items() if isfinite(value)}
@@ -123,8 +123,8 @@ class Parts:
     critic_alone: bool = False
 
 
-PART = 0.01  # of the way that the state went
-ROUNDING = 1e-5
+_PART = 0.01  # of the way that the state went
+_ROUNDING = 1e-5
 Transition = tuple[Any, Any, Any]
 
 
@@ -167,7 +167,7 @@ def _difference(task: Task, state: Any, action: Any, after: Any) -> str:
     with undisturbed(), torch.no_grad():
         predicted = task.simulator.step(torch.from_numpy(s), torch.from_numpy(a)).state.numpy()
     error, way = float(np.linalg.norm(predicted - s_)), float(np.linalg.norm(s_ - s))
-    if error <= PART * way + ROUNDING:
+    if error <= _PART * way + _ROUNDING:
         return ""
     return (
         f"task {task.name!r} is not the loop's environment: from its observation and action the "

@@ -15,10 +15,10 @@ from typing import Any, Protocol
 from gradlab.errors import InputError
 from gradlab.probe.row_sinks import Log
 
-COUNTS = ("step", "update")
+_COUNTS = ("step", "update")
 
 
-class Writer(Protocol):
+class _Writer(Protocol):
     """`torch.utils.tensorboard.SummaryWriter`, tensorboardX's, or anything like them."""
 
     def add_scalar(self, tag: str, scalar_value: float, global_step: int) -> object: ...
@@ -26,7 +26,7 @@ class Writer(Protocol):
     def add_text(self, tag: str, text_string: str, global_step: int) -> object: ...
 
 
-def log_to(writer: Writer, prefix: str = "gradlab") -> Log:
+def log_to(writer: _Writer, prefix: str = "gradlab") -> Log:
     """A log function for `gradlab.Probe`.
 
     Args:
@@ -49,7 +49,7 @@ def log_to(writer: Writer, prefix: str = "gradlab") -> Log:
             writer.add_text(f"{prefix}/alarms/{kind}", str(message), step)
             return
         for name, value in row.items():
-            if name not in COUNTS and not isinstance(value, str) and isfinite(value):
+            if name not in _COUNTS and not isinstance(value, str) and isfinite(value):
                 writer.add_scalar(f"{prefix}/{name}", float(value), step)
 
     return log

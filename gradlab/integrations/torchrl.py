@@ -34,8 +34,8 @@ except ImportError as error:
     raise not_installed("torchrl", "torchrl") from error
 
 
-LOSSES = ("loss_qvalue", "loss_value", "loss_critic")  # of TD3, SAC; DDPG; PPO, A2C
-RETURN = ("next", "episode_reward")
+_LOSSES = ("loss_qvalue", "loss_value", "loss_critic")  # of TD3, SAC; DDPG; PPO, A2C
+_RETURN = ("next", "episode_reward")
 
 
 class ProbeHook(TrainerHookBase):  # type: ignore[misc]
@@ -169,14 +169,14 @@ class ProbeHook(TrainerHookBase):  # type: ignore[misc]
 
 
 def _note_loss(probe: Probe, losses: Any) -> None:
-    name = next((each for each in LOSSES if each in losses.keys()), None)  # noqa: SIM118
+    name = next((each for each in _LOSSES if each in losses.keys()), None)  # noqa: SIM118
     if name is not None:
         probe.note(critic_loss=losses[name].detach().mean())
 
 
 def _note_returns(probe: Probe, batch: Any) -> None:
-    if RETURN not in batch.keys(include_nested=True):
+    if _RETURN not in batch.keys(include_nested=True):
         return
     ended = batch["next", "done"].flatten()
-    for each in batch[RETURN].flatten()[ended].tolist():
+    for each in batch[_RETURN].flatten()[ended].tolist():
         probe.note(episode_return=each)

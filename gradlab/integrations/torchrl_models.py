@@ -34,7 +34,7 @@ except ImportError as error:
 
 
 @final
-class Acting(nn.Module):
+class _Acting(nn.Module):
     """A TensorDict policy as state → action."""
 
     def __init__(self, actor: nn.Module, observation: Any, action: Any) -> None:
@@ -49,7 +49,7 @@ class Acting(nn.Module):
 
 
 @final
-class Q(nn.Module):
+class _Q(nn.Module):
     """The critic of the actor's loss: of several the least, TD3's first.
 
     Args:
@@ -91,7 +91,7 @@ def parts_of(trainer: Any) -> Parts:
             f"policy gradient to look at"
         )
     keys = list(cast(Any, actor).in_keys)
-    policy = Acting(actor, keys[0], action_key(loss))
+    policy = _Acting(actor, keys[0], action_key(loss))
     critic = _critic(loss, keys[0]) if len(keys) == 1 else None
     valued = _stepping(trainer, _critic_parameters(loss))
     alone = isinstance(loss, DDPGLoss | TD3Loss | SACLoss)
@@ -155,13 +155,13 @@ def _critic(loss: Any, observed: Any) -> nn.Module | None:
         return None
     keys = (observed, action_key(loss), value)
     if isinstance(loss, DDPGLoss):
-        return Q(loss.value_network, None, 1, keys)
+        return _Q(loss.value_network, None, 1, keys)
     network = getattr(loss, "qvalue_network", None)
     if network is None:
         return None
     stacked = loss.qvalue_network_params
     count = 1 if isinstance(loss, TD3Loss) else int(stacked.shape[0])
-    return Q(network, stacked, count, keys)
+    return _Q(network, stacked, count, keys)
 
 
 def _watched(actor: Any) -> Watched:

@@ -49,7 +49,7 @@ from gradlab.systems.system import BLOCKS, System, check_system
 from gradlab.user_code.calls import differentiating
 
 
-def add_effects(
+def _add_effects(
     rows: Rows, visited: Visited, discount: float, states: Sequence[str], actions: Sequence[str]
 ) -> None:
     """Quantity "effect" of section entry."""
@@ -106,15 +106,15 @@ def _costates(J: Array, K: Array, discount: float) -> Array:
     return worth
 
 
-QUANTILES = {"median": 0.5, "95th percentile": 0.95, "largest": 1.0}
+_QUANTILES = {"median": 0.5, "95th percentile": 0.95, "largest": 1.0}
 
 
-def add_certificate(rows: Rows, visited: Visited) -> None:
+def _add_certificate(rows: Rows, visited: Visited) -> None:
     """Estimated relative error per block over unflagged samples, and shares along the rollout."""
     true, kept = visited.true, visited.true.usable
     for block in BLOCKS:
         errors = true.errors[block][kept]
-        for name, quantile in QUANTILES.items():
+        for name, quantile in _QUANTILES.items():
             value = float(np.quantile(errors, quantile)) if errors.size else np.nan
             estimate = number(value, np.nan, np.nan, errors.size, "certificate")
             rows.add("certificate", name, estimate, At(block=block))
@@ -129,7 +129,7 @@ def add_certificate(rows: Rows, visited: Visited) -> None:
     rows.add("time", "terminated share", _share(terminal, visited), At(step=np.arange(H)))
 
 
-def counts(visited: Visited) -> dict[str, Any]:
+def _counts(visited: Visited) -> dict[str, Any]:
     """Masked samples, and the first loss by name of start and step."""
     notes: dict[str, Any] = {
         "derivatives": "exact" if visited.true.step is None else "central differences",
@@ -166,9 +166,9 @@ def _share(flags: Flags | Any, visited: Visited) -> over_groups.Estimates:
     return over_groups.Estimates(shares.value, shares.se, low, high, shares.n, shares.method)
 
 
-HORIZON = 25
+_HORIZON = 25
 FEWEST = 4  # groups of starts that an interval needs
-MEMORY = 8e9  # bytes of Jacobians that are held at once
+_MEMORY = 8e9  # bytes of Jacobians that are held at once
 
 
 @differentiating
@@ -226,7 +226,7 @@ def compare_jacobians(
 
     path, K = _path(simulator, policy, starts, H, seed)
     visited = visit(simulator, model, path, K, progress)
-    rows, notes = _rows(visited, names, discount, recorded, progress), counts(visited)
+    rows, notes = _rows(visited, names, discount, recorded, progress), _counts(visited)
     add_measured_growth(rows, profile)
     if model is not None and starts.path is None:
         own = rollout(model, policy, starts, H, seed)
@@ -259,11 +259,11 @@ def _rows(
 ) -> Rows:
     """What the Jacobians along the path say by themselves."""
     rows = Rows()
-    add_certificate(rows, visited)
+    _add_certificate(rows, visited)
     add_entries(rows, visited, *names)
     if visited.guess is not None:
         add_errors(rows, visited)
-        add_effects(rows, visited, discount, *names)
+        _add_effects(rows, visited, discount, *names)
         if recorded is not None:
             add_distance(rows, visited, *recorded)
     add_growth(rows, visited, discount, progress)
@@ -336,7 +336,7 @@ def _numbers(name: str, values: Any) -> Tensor:
 
 def _horizon(wanted: int | None, starts: Starts) -> int:
     recorded = None if starts.path is None else starts.path.horizon
-    H = wanted if wanted is not None else recorded or HORIZON
+    H = wanted if wanted is not None else recorded or _HORIZON
     check_horizon(H)
     if recorded is not None and recorded < H:
         raise InputError(f"horizon is {H}, but the path has {recorded} steps: ask for fewer")
@@ -354,10 +354,10 @@ def check_horizon(horizon: int) -> None:
 def _check_memory(simulator: System, horizon: int, starts: int) -> None:
     ds, da = simulator.state_dim, simulator.action_dim
     needed = 8 * 5 * horizon * starts * (ds + da + 1) ** 2
-    if needed > MEMORY:
+    if needed > _MEMORY:
         raise InputError(
             f"horizon {horizon} with {starts} starts needs about {needed / 1e9:.0f} GB, more than "
-            f"{MEMORY / 1e9:.0f} GB: lower one of them"
+            f"{_MEMORY / 1e9:.0f} GB: lower one of them"
         )
 
 

@@ -16,12 +16,12 @@ import scipy
 from gradlab.jacobians.visited import Array, At, Rows, Visited, number
 from gradlab.statistics.over_groups import group_sums, root_ratio
 
-BINS = 8
-QUERIES = 8192  # samples whose distance from the data is asked for
-SEED = 7
-RELATIVE = "relative error"
-WORST = 0.05  # of the samples
-CONCENTRATION = "share of the squared error in the worst 5%"
+_BINS = 8
+_QUERIES = 8192  # samples whose distance from the data is asked for
+_SEED = 7
+_RELATIVE = "relative error"
+_WORST = 0.05  # of the samples
+_CONCENTRATION = "share of the squared error in the worst 5%"
 
 
 def add_errors(rows: Rows, visited: Visited) -> None:
@@ -29,11 +29,11 @@ def add_errors(rows: Rows, visited: Visited) -> None:
     steps, kept = np.arange(len(visited.rewards)), visited.kept
     for block, (error, size) in _squares(visited).items():
         X, Z = _over_all(error, visited), _over_all(size, visited)
-        rows.add("block", RELATIVE, root_ratio(X, Z, np.array([kept.sum()])), At(block=block))
+        rows.add("block", _RELATIVE, root_ratio(X, Z, np.array([kept.sum()])), At(block=block))
         worst = number(_worst(error[kept]), np.nan, np.nan, int(kept.sum()), "share")
-        rows.add("block", CONCENTRATION, worst, At(block=block))
+        rows.add("block", _CONCENTRATION, worst, At(block=block))
         X, Z = (group_sums(np.where(kept, x, 0.0).T, visited.group) for x in (error, size))
-        rows.add("time", RELATIVE, root_ratio(X, Z, kept.sum(1)), At(block=block, step=steps))
+        rows.add("time", _RELATIVE, root_ratio(X, Z, kept.sum(1)), At(block=block, step=steps))
 
 
 def add_entries(
@@ -69,15 +69,15 @@ def add_distance(rows: Rows, visited: Visited, recorded: Array, recorded_actions
     Distances are Euclidean in standard deviations of the data, states and actions together.
     """
     kept = np.argwhere(visited.kept)
-    if len(kept) > QUERIES:
-        kept = np.random.default_rng(SEED).choice(kept, QUERIES, replace=False)
+    if len(kept) > _QUERIES:
+        kept = np.random.default_rng(_SEED).choice(kept, _QUERIES, replace=False)
     t, i = kept.T
     data = np.concatenate([recorded, recorded_actions], 1)
     here = np.concatenate([visited.states[t, i], visited.actions[t, i]], 1)
     scale = data.std(0)
     scale = np.where(scale > 0, scale, 1.0)
     distance = scipy.spatial.cKDTree(data / scale).query(here / scale)[0]
-    edges = np.quantile(distance, np.linspace(0, 1, BINS + 1)[1:-1])
+    edges = np.quantile(distance, np.linspace(0, 1, _BINS + 1)[1:-1])
     bins = np.searchsorted(edges, distance)
     present = np.unique(bins)
     x = np.array([np.median(distance[bins == b]) for b in present])
@@ -89,7 +89,7 @@ def add_distance(rows: Rows, visited: Visited, recorded: Array, recorded_actions
             parts.append(group_sums(spread, visited.group[i]))
         count = np.array([(bins == b).sum() for b in present])
         estimates = root_ratio(parts[0], parts[1], count)
-        rows.add("distance", RELATIVE, estimates, At(block=block, x=x))
+        rows.add("distance", _RELATIVE, estimates, At(block=block, x=x))
 
 
 def _squares(visited: Visited) -> dict[str, tuple[Array, Array]]:
@@ -140,7 +140,7 @@ def _worst(squares: Array) -> float:
     total = squares.sum()
     if not total > 0:
         return float("nan")
-    count = max(int(WORST * len(squares)), 1)
+    count = max(int(_WORST * len(squares)), 1)
     return float(np.sort(squares)[-count:].sum() / total)
 
 

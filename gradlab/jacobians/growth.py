@@ -23,7 +23,7 @@ from gradlab.statistics.growth import FEWEST, error_growth
 from gradlab.statistics.intervals import Z, jackknife_se
 from gradlab.statistics.over_groups import Estimates
 
-FLOAT32 = log(float(np.finfo(np.float32).max))
+_FLOAT32 = log(float(np.finfo(np.float32).max))
 
 
 def add_growth(rows: Rows, visited: Visited, discount: float, progress: Progress) -> None:
@@ -110,12 +110,12 @@ def _add_horizons(rows: Rows, loop: str, logs: Array, rate: Estimates, visited: 
     steps = _inverse(log(10), value, low, high, n, rate.method)
     rows.add("horizon", "steps per factor of ten", steps, At(block=loop))
     curve = _by_group(logs[:, :, 0].T, visited).mean(0)
-    beyond = np.flatnonzero(curve > FLOAT32)
+    beyond = np.flatnonzero(curve > _FLOAT32)
     if len(beyond):
         inside = number(float(beyond[0]), np.nan, np.nan, n, "reached")
         rows.add("horizon", "product leaves float32", inside, At(block=loop))
     elif low > 0:
-        left = FLOAT32 - float(curve[H])
+        left = _FLOAT32 - float(curve[H])
         at, first, last = (H + left / end for end in (value, high, low))
         steps = number(at, first, last, n, "extrapolated")
         rows.add("horizon", "product leaves float32", steps, At(block=loop))
@@ -166,13 +166,13 @@ def _add_product(rows: Rows, closed: Array, visited: Visited) -> None:
     medians = over_groups.median(logs)
     curves = [np.exp(end) for end in (medians.value, medians.low, medians.high)]
     shown = Estimates(curves[0], medians.se, curves[1], curves[2], medians.n, medians.method)
-    rows.add("product", RELATIVE, shown, At(step=np.arange(len(errors))))
+    rows.add("product", _RELATIVE, shown, At(step=np.arange(len(errors))))
     value, high, low = (_informative(curve) for curve in curves)
     last = number(value, low, high, int(medians.n[0]), medians.method)
     rows.add("horizon", "model's product informs", last)
 
 
-RELATIVE = "relative error"
+_RELATIVE = "relative error"
 
 
 def _informative(curve: Array) -> int:

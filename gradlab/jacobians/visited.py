@@ -21,21 +21,21 @@ from gradlab.runs.long_table import COLUMNS, NUMBERS
 from gradlab.statistics.over_groups import Estimates
 from gradlab.systems.system import BLOCKS, System, linearize_running, step_running
 
-Label = str | Sequence[str] | NDArray[np.object_]
+_Label = str | Sequence[str] | NDArray[np.object_]
 
 
 @dataclass(frozen=True)
 class At:
     """What rows are of; a label is one for all of them, or one each."""
 
-    block: Label = ""
-    output: Label = ""
-    input: Label = ""
+    block: _Label = ""
+    output: _Label = ""
+    input: _Label = ""
     step: float | NDArray[Any] = np.nan
     x: float | NDArray[Any] = np.nan
 
 
-NOWHERE = At()
+_NOWHERE = At()
 
 
 @dataclass
@@ -44,7 +44,7 @@ class Rows:
 
     parts: list[dict[str, NDArray[Any]]] = field(default_factory=list)
 
-    def add(self, section: str, quantity: str, estimates: Estimates, at: At = NOWHERE) -> None:
+    def add(self, section: str, quantity: str, estimates: Estimates, at: At = _NOWHERE) -> None:
         """One row per estimate."""
         values = {
             "section": section,

@@ -34,8 +34,8 @@ from gradlab.networks.interface import (
 from gradlab.networks.policies import Gaussian
 from gradlab.systems.system import System
 
-NUMBERS = ("state", "action", "reward", "next_state")
-COLUMNS = (*NUMBERS, "terminated", "episode")
+_NUMBERS = ("state", "action", "reward", "next_state")
+COLUMNS = (*_NUMBERS, "terminated", "episode")
 
 
 def read(name: str | Path) -> Trajectories:
@@ -64,7 +64,7 @@ def _arrays(path: Path) -> Trajectories:
     if missing:
         raise InputError(f"{path} has no {', '.join(missing)}: expected {', '.join(COLUMNS)}")
     try:
-        numbers = {name: torch.as_tensor(columns[name].astype(np.float64)) for name in NUMBERS}
+        numbers = {name: torch.as_tensor(columns[name].astype(np.float64)) for name in _NUMBERS}
         return trajectories.from_rows(
             numbers["state"],
             numbers["action"],
@@ -77,9 +77,9 @@ def _arrays(path: Path) -> Trajectories:
         raise InputError(f"{path}: {error}") from error
 
 
-GRID = 12  # horizons at most
-LEFT = 0.01  # γᵀ at which the whole return ends
-EQUAL = 1e-6  # by which actions of a deterministic policy may differ from recorded ones
+_GRID = 12  # horizons at most
+_LEFT = 0.01  # γᵀ at which the whole return ends
+_EQUAL = 1e-6  # by which actions of a deterministic policy may differ from recorded ones
 
 
 @dataclass(frozen=True, eq=False)
@@ -215,7 +215,7 @@ def _with_noise(
         return Gaussian(policy, of_each_action(noise_std, data.action.shape[1]))
     with torch.no_grad():
         gap = data.action.double() - policy(data.state.double())
-    if gap.abs().max() > EQUAL * data.action.abs().max().clamp_min(1.0):
+    if gap.abs().max() > _EQUAL * data.action.abs().max().clamp_min(1.0):
         spread = ", ".join(f"{float(spread):.3g}" for spread in gap.square().mean(dim=0).sqrt())
         raise InputError(
             f"the policy is deterministic, but the recorded actions lie about ({spread}) from "
@@ -237,9 +237,9 @@ def of_each_action(noise_std: float | Sequence[float], actions: int) -> list[flo
 
 def _grid(first: int, last: int) -> tuple[int, ...]:
     """Horizons from `first` to `last`, closer together where they are short."""
-    if last - first < GRID:
+    if last - first < _GRID:
         return tuple(range(first, last + 1))
-    spread = np.geomspace(1, last, GRID - 1).round().astype(int).tolist()
+    spread = np.geomspace(1, last, _GRID - 1).round().astype(int).tolist()
     dense = {k + 1 for k in range(4)}
     return tuple(sorted({first, last, *dense, *spread}))
 
@@ -254,5 +254,5 @@ def _reach(data: Trajectories, span: Span) -> int:
     lengths = last[begin] - begin + 1
     stopped = lengths[~data.terminated[last[begin]] & (lengths >= horizon)]
     longest = int(stopped.min() if len(stopped) else lengths.max())
-    enough = math.ceil(math.log(LEFT) / math.log(discount)) if discount < 1 else longest
+    enough = math.ceil(math.log(_LEFT) / math.log(discount)) if discount < 1 else longest
     return max(horizon, min(longest, enough))

@@ -94,13 +94,13 @@ def _growth(error: np.ndarray, counted: np.ndarray, group: np.ndarray) -> ErrorG
     return error_growth(np.sqrt(error[:, kept]).T)
 
 
-SAMPLE = 500  # rows that are used
-WIDER = 4  # neighbours per coordinate of (s, a), where there are as many trajectories
-LEAST = 2  # of them, below which no regression is tried
-BLOCK = 1 << 24  # distances held at once
+_SAMPLE = 500  # rows that are used
+_WIDER = 4  # neighbours per coordinate of (s, a), where there are as many trajectories
+_LEAST = 2  # of them, below which no regression is tried
+_BLOCK = 1 << 24  # distances held at once
 
-Array = NDArray[np.float64]
-Judged = tuple[tuple[Estimate, Interval], ...]
+_Array = NDArray[np.float64]
+_Judged = tuple[tuple[Estimate, Interval], ...]
 
 
 @dataclass(frozen=True)
@@ -113,8 +113,8 @@ class Directional:
         rows: rows used, of `trajectories` trajectories.
     """
 
-    error: Judged
-    noise: Judged
+    error: _Judged
+    noise: _Judged
     distance: float
     rows: int
     trajectories: int
@@ -131,10 +131,10 @@ def directional(record: Trajectories, model: System, seed: int = 0) -> Direction
     unit = (x / torch.where(still, 1.0, x.std(dim=0)))[:, ~still]
     width = unit.shape[1]
     _, number = torch.unique_consecutive(record.trajectory, return_inverse=True)
-    count = min(WIDER * width, int(number[-1]))
-    if not width or count < max(LEAST * width, width + 1):
+    count = min(_WIDER * width, int(number[-1]))
+    if not width or count < max(_LEAST * width, width + 1):
         return None
-    rows = torch.randperm(len(x), generator=stream(seed, "directions"))[:SAMPLE].sort().values
+    rows = torch.randperm(len(x), generator=stream(seed, "directions"))[:_SAMPLE].sort().values
     near, distance = nearest_rows(unit, number, rows, count)
     points = torch.cat([rows[:, None], near], dim=1)
     change = y[points] / torch.where(fixed, 1.0, y.std(dim=0))
@@ -161,7 +161,7 @@ def nearest_rows(unit: Tensor, number: Tensor, rows: Tensor, count: int) -> tupl
     """
     begin = np.flatnonzero(np.diff(number.numpy(), prepend=-1))
     place, index, distance = np.arange(len(unit)), [], []
-    step = max(1, BLOCK // len(unit))
+    step = max(1, _BLOCK // len(unit))
     for part in torch.split(rows, step):
         far = torch.cdist(unit[part], unit).numpy()
         least = np.minimum.reduceat(far, begin, axis=1)
@@ -193,12 +193,12 @@ def _pushed(model: System, record: Trajectories, rows: Tensor, apart: Tensor) ->
     return moved + torch.einsum("rij,rlj->rli", linear.B, apart[..., ds:])
 
 
-def _by_trajectory(values: Array, group: NDArray[np.int64]) -> Array:
+def _by_trajectory(values: _Array, group: NDArray[np.int64]) -> _Array:
     """[G, ds + 1]: sums over trajectories, the mean over coordinates last."""
     return group_sums(np.column_stack([values, values.mean(axis=1)]), group)
 
 
-def _ratios(top: Array, bottom: Array, size: Array) -> Judged:
+def _ratios(top: _Array, bottom: _Array, size: _Array) -> _Judged:
     """Σ top / Σ bottom of every column with its interval; NaN where the bottom is not above 0."""
     ratios = []
     for k in range(top.shape[1]):

@@ -43,7 +43,7 @@ from gradlab.logs.on_policy import features, solved
 from gradlab.progress import Progress, silent
 from gradlab.statistics.moments import Array, PairSums
 
-FOLDS = 5
+_FOLDS = 5
 
 
 def baselines(path: Path, costates: Tensor, horizons: tuple[int, ...], discount: float) -> Tensor:
@@ -72,19 +72,19 @@ def baselines(path: Path, costates: Tensor, horizons: tuple[int, ...], discount:
 def _folds(group: Tensor) -> Tensor:
     """[N], trajectories in turn."""
     _, number = torch.unique(group, return_inverse=True)
-    fold: Tensor = number % FOLDS
+    fold: Tensor = number % _FOLDS
     return fold
 
 
 def _cross_fitted(phi: Tensor, y: Tensor, fold: Tensor) -> Tensor:
     """Predictions of y [t, N] from phi [t, N, F], each from the trajectories of other folds."""
     gram, moment = [], []
-    for k in range(FOLDS):
+    for k in range(_FOLDS):
         x = phi[:, fold == k].flatten(0, 1)
         gram.append(x.T @ x)
         moment.append(x.T @ y[:, fold == k].flatten())
     # Summed without one's own: a sum less one's own would keep its rounding.
-    others = 1 - torch.eye(FOLDS, dtype=phi.dtype)
+    others = 1 - torch.eye(_FOLDS, dtype=phi.dtype)
     weights = solved(
         torch.einsum("ek,kij->eij", others, torch.stack(gram)),
         torch.einsum("ek,ki->ei", others, torch.stack(moment)),
@@ -92,12 +92,12 @@ def _cross_fitted(phi: Tensor, y: Tensor, fold: Tensor) -> Tensor:
     return torch.einsum("tnf,nf->tn", phi, weights[fold])
 
 
-STEPS = 1 << 15  # of windows whose layer factors are held at once
+_STEPS = 1 << 15  # of windows whose layer factors are held at once
 EXPLICIT = 1 << 22  # numbers of explicit gradients that are held at once
 NUMBERS = 1 << 24  # of group sums that are held at once
 
 Cell = tuple[str, int]  # name of a source, horizon
-Rows = Callable[[slice], Carried]
+_Rows = Callable[[slice], Carried]
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,7 +105,7 @@ class Source:
     """One gradient at K horizons; `rows` gives that of some windows."""
 
     horizons: tuple[int, ...]
-    rows: Rows
+    rows: _Rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,7 +149,7 @@ def score_source(
     plain = _rows(estimator, policy, path, horizons, seed)
     if not baseline:
         return Source(horizons, plain)
-    parts = _parts(slice(0, path.states.shape[1]), STEPS // (path.horizon + 1))
+    parts = _parts(slice(0, path.states.shape[1]), _STEPS // (path.horizon + 1))
     returns = torch.cat([plain(part).costates[..., 0] for part in parts], dim=2)
     less = baselines(path.cut(estimator.tail.horizon), returns, horizons, estimator.tail.discount)
 
@@ -162,7 +162,7 @@ def score_source(
 
 def _rows(
     estimator: Estimator, policy: nn.Module, path: Path, horizons: tuple[int, ...], seed: int
-) -> Rows:
+) -> _Rows:
     begin = as_starts(path, estimator.states.state_dim)
 
     def rows(part: slice) -> Carried:
@@ -192,7 +192,7 @@ def products(
     label, counts = grouping(as_starts(path, path.states.shape[2]))
     cells = [(name, n) for name, source in sources.items() for n in source.horizons]
     most = max(1, NUMBERS // (len(cells) * size))
-    part = min(STEPS // (path.horizon + 1), EXPLICIT // size)
+    part = min(_STEPS // (path.horizon + 1), EXPLICIT // size)
     blocks = list(_whole_groups(label, most))
 
     def block_sums(k: int) -> dict[Cell, tuple[Tensor, Tensor]]:

@@ -59,10 +59,10 @@ from gradlab.systems.system import Recorded, System
 from gradlab.user_code.calls import differentiating
 
 SCORE, WHOLE, MODEL, PLAIN = "score", "whole", "model", "score without baseline"
-OTHER = "model with critic "
+_OTHER = "model with critic "
 
 
-def add_gradients(rows: Rows, what: Arguments, cut: Windows, progress: Progress) -> None:
+def _add_gradients(rows: Rows, what: Arguments, cut: Windows, progress: Progress) -> None:
     """Sections gradient and agreement."""
     sources = _sources(what, cut.path)
     if not sources:
@@ -71,13 +71,13 @@ def add_gradients(rows: Rows, what: Arguments, cut: Windows, progress: Progress)
     inner = products(sources, _pairs(sources, what), cut.path, size, progress)
     n = cut.trajectories
     for name, source in sources.items():
-        if name == MODEL or name.startswith(OTHER):
+        if name == MODEL or name.startswith(_OTHER):
             continue
         for h in source.horizons:
             add_numbers(rows, "gradient", name, h, noise_of(inner, (name, h)), n)
     if MODEL not in sources:
         return
-    others = [name for name in sources if name.startswith(OTHER)]
+    others = [name for name in sources if name.startswith(_OTHER)]
     every = []
     for h in what.horizons:
         noise = noise_of(inner, (MODEL, h), tuple((name, h) for name in others))
@@ -106,7 +106,7 @@ def _sources(what: Arguments, path: Path) -> dict[str, Source]:
     if what.model is not None:
         for k, tail_critic in enumerate(what.critics or (None,)):
             model = Estimator(states, what.model, "all", Tail(H, tail_critic, what.discount))
-            name = f"{OTHER}{k + 1}" if k else MODEL
+            name = f"{_OTHER}{k + 1}" if k else MODEL
             sources[name] = model_source(model, what.policy, short, what.horizons, what.seed)
     return sources
 
@@ -122,7 +122,7 @@ def _pairs(sources: dict[str, Source], what: Arguments) -> list[tuple[Cell, Cell
     pairs = [((name, h), (name, h)) for name in sources for h in sources[name].horizons]
     if MODEL not in sources:
         return pairs
-    models = [name for name in sources if name == MODEL or name.startswith(OTHER)]
+    models = [name for name in sources if name == MODEL or name.startswith(_OTHER)]
     for h in what.horizons:
         pairs += [((MODEL, h), cell) for _, cell in _references(sources, what, h)]
         pairs += [((a, h), (b, h)) for k, a in enumerate(models) for b in models[k + 1 :]]
@@ -161,7 +161,7 @@ def halves(record: Trajectories) -> tuple[Trajectories, Trajectories]:
     return _rows(record, number % 2 == 1), _rows(record, number % 2 == 0)
 
 
-def refitted(
+def _refitted(
     record: Trajectories, discount: float, count: int, seed: int, progress: Progress = silent
 ) -> list[QCritic]:
     """`count` critics, each of its own bootstrap of the trajectories."""
@@ -261,14 +261,14 @@ def measure_logs(
     if fit_critics:
         check_fitting(data, critic, fit_critics)
         fitted_on, data = halves(data)
-        critic = refitted(fitted_on, discount, fit_critics, seed, progress)
+        critic = _refitted(fitted_on, discount, fit_critics, seed, progress)
     span = Span(discount, horizon, reach, every)
     what = checked(data, policy, model, critic, span, noise_std, seed)
     rows = Rows()
     notes = _on_policy(rows, what)
     cut = windows(data, what.reach, every)
     notes |= _windows(cut, what)
-    add_gradients(rows, what, cut, progress)
+    _add_gradients(rows, what, cut, progress)
     for k, network in enumerate(what.critics):
         tested = judged(network, cut.path, discount)
         add_critic(rows, f"critic {k + 1}", tested, cut.trajectories)

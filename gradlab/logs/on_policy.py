@@ -45,9 +45,9 @@ from gradlab.statistics.intervals import Interval, jackknife_se, skewness_correc
 from gradlab.statistics.moments import Estimate, combine, sample_mean
 from gradlab.statistics.over_groups import group_sums
 
-ROWS_PER_FEATURE = 10
-ROUNDING = 1e-9  # of a column's largest value
-RIDGE = 1e-6  # of the mean square of a feature: keeps constant and repeated columns solvable
+_ROWS_PER_FEATURE = 10
+_ROUNDING = 1e-9  # of a column's largest value
+_RIDGE = 1e-6  # of the mean square of a feature: keeps constant and repeated columns solvable
 
 
 def features(state: Tensor, rows: int | None = None) -> Tensor:
@@ -61,19 +61,19 @@ def features(state: Tensor, rows: int | None = None) -> Tensor:
     width = x.shape[1]
     one = torch.ones_like(state[:, :1])
     i, j = torch.triu_indices(width, width)
-    if rows >= ROWS_PER_FEATURE * (1 + width + len(i)):
+    if rows >= _ROWS_PER_FEATURE * (1 + width + len(i)):
         return torch.cat([one, x, x[:, i] * x[:, j]], dim=1)
-    return torch.cat([one, x], dim=1) if rows >= ROWS_PER_FEATURE * (1 + width) else one
+    return torch.cat([one, x], dim=1) if rows >= _ROWS_PER_FEATURE * (1 + width) else one
 
 
 def constant(values: Tensor) -> Tensor:
     """Which columns of [M, width] do not vary beyond rounding."""
-    return values.std(dim=0) <= ROUNDING * values.abs().amax(dim=0)
+    return values.std(dim=0) <= _ROUNDING * values.abs().amax(dim=0)
 
 
 def solved(gram: Tensor, moment: Tensor) -> Tensor:
     """Ridge regression's weights from Σ φφᵀ [..., F, F] and Σ φ y [..., F]."""
-    ridge = RIDGE * gram.diagonal(dim1=-2, dim2=-1).mean(dim=-1)
+    ridge = _RIDGE * gram.diagonal(dim1=-2, dim2=-1).mean(dim=-1)
     eye = torch.eye(gram.shape[-1], dtype=gram.dtype)
     weights: Tensor = torch.linalg.solve(gram + ridge[..., None, None] * eye, moment[..., None])
     return weights[..., 0]
@@ -146,7 +146,7 @@ def _calibration(
     }
 
 
-def _spread(mean: Array, square: Array) -> Array:
+def _spread(mean: _Array, square: _Array) -> _Array:
     return np.sqrt(np.maximum(square - mean**2, 0.0))
 
 
@@ -158,12 +158,12 @@ def _interval(estimate: Estimate) -> Interval:
 
 
 LEVEL = 1e-3  # of all tests together: below, the data are called off policy
-SPREADS = (0.5, 2.0)  # of ε, beyond which a gradient of these data means nothing
-FARTHEST = 1.0  # |mean ε|, likewise
-EXPLAINED = 0.5  # share of ε's variance that the state explains, likewise
-TESTS = ("mean", "spread", "distribution", "state")
+_SPREADS = (0.5, 2.0)  # of ε, beyond which a gradient of these data means nothing
+_FARTHEST = 1.0  # |mean ε|, likewise
+_EXPLAINED = 0.5  # share of ε's variance that the state explains, likewise
+_TESTS = ("mean", "spread", "distribution", "state")
 
-Array = NDArray[np.float64]
+_Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,18 +177,18 @@ class Residuals:
     """
 
     rows: int
-    mean: Array
-    mean_se: Array
-    spread: Array
-    spread_se: Array
-    distance: Array
-    explained: Array
-    p: Array
+    mean: _Array
+    mean_se: _Array
+    spread: _Array
+    spread_se: _Array
+    distance: _Array
+    explained: _Array
+    p: _Array
 
     @property
     def p_value(self) -> float:
         """P-value of the hypothesis that the policy took the actions, corrected for all tests."""
-        return float(min(1.0, len(TESTS) * len(self.p) * self.p.min()))
+        return float(min(1.0, len(_TESTS) * len(self.p) * self.p.min()))
 
     @property
     def on_policy(self) -> bool:
@@ -197,12 +197,12 @@ class Residuals:
     @property
     def far(self) -> bool:
         """Whether the actions are so far off that the data are of another policy."""
-        low, high = SPREADS
+        low, high = _SPREADS
         return bool(
             (self.spread < low).any()
             or (self.spread > high).any()
-            or (np.abs(self.mean) > FARTHEST).any()
-            or (self.explained > EXPLAINED).any()
+            or (np.abs(self.mean) > _FARTHEST).any()
+            or (self.explained > _EXPLAINED).any()
         )
 
 
@@ -223,7 +223,7 @@ def residuals(policy: nn.Module, state: Tensor, action: Tensor) -> Residuals | N
     return described(noise.numpy(), features(state).numpy())
 
 
-def described(noise: Array, inferred: Array) -> Residuals:
+def described(noise: _Array, inferred: _Array) -> Residuals:
     """Statistics of ε [M, da], with features of the states [M, F], the constant first."""
     rows, width = inferred.shape
     mean, spread = noise.mean(axis=0), noise.std(axis=0, ddof=1)

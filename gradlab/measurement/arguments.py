@@ -233,9 +233,9 @@ def stepped(system: System, state: Tensor, action: Tensor) -> Tensor:
     return torch.cat([out.state, out.reward[:, None]], dim=1)
 
 
-CUTS = {f"cut_{edge}": Cut((edge,)) for edge in EDGES}
-DENSITIES = tuple(name for name, way in WAYS.items() if not way.pathwise)
-ALSO = (*DENSITIES, *CUTS, "replayed")
+_CUTS = {f"cut_{edge}": Cut((edge,)) for edge in EDGES}
+_DENSITIES = tuple(name for name, way in WAYS.items() if not way.pathwise)
+ALSO = (*_DENSITIES, *_CUTS, "replayed")
 
 
 def check_also(also: Sequence[str], given: object) -> None:
@@ -261,7 +261,7 @@ def check_densities(also: Sequence[str], policy: nn.Module | None) -> None:
     Raises:
         InputError: a name needs scores, which the policy has not.
     """
-    for name in DENSITIES:
+    for name in _DENSITIES:
         if name not in also:
             continue
         if policy is None:
@@ -343,8 +343,8 @@ def _plain(system: System) -> System:
 
 def _beside(name: str, task: Task, tail: Tail) -> Estimator:
     simulator = task.simulator
-    if name in CUTS:
-        return Estimator(simulator, simulator, "all", tail, cut=CUTS[name])
+    if name in _CUTS:
+        return Estimator(simulator, simulator, "all", tail, cut=_CUTS[name])
     if name == "replayed":
         own = simulator if task.prior is None else task.prior
         return Estimator(own, own, "replayed", tail, replay=simulator)

@@ -48,7 +48,7 @@ from gradlab.tasks import Task
 from gradlab.truth.truth import Truth, matched_truth
 from gradlab.user_code.calls import differentiating
 
-OF_THE_RETURN = {quantity.name for quantity in TABLE if quantity.needs == "return"}
+_OF_THE_RETURN = {quantity.name for quantity in TABLE if quantity.needs == "return"}
 
 
 def assembled(
@@ -63,7 +63,7 @@ def assembled(
 
     What needs the gradient of the return is kept only where the truth is that gradient.
     """
-    unknown = set() if truth.get("kind") == "objective" else OF_THE_RETURN
+    unknown = set() if truth.get("kind") == "objective" else _OF_THE_RETURN
     names = tuple(dict.fromkeys(name for name, _ in cells))
     groups = len(next(iter(cells.values())).size)
     shape = (len(names), len(QUANTITIES), horizon + 1)

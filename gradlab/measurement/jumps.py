@@ -39,24 +39,24 @@ from gradlab.truth.oracles import perturbed
 from gradlab.truth.score_actions import PAIRS, score_gradients
 from gradlab.truth.truth import Truth
 
-Floats = NDArray[np.float64]
+_Floats = NDArray[np.float64]
 SUSPECTS, ROUNDS, PARTS = 24, 5, 8
 LEFT, KEPT = 0.3, 0.5  # of the first and of the second round's residual, what a jump leaves
 # Of what the update changes, rms over the starts: below it nothing is told from rounding, also of
 # a simulator in float32.
-NEGLIGIBLE = 1e-3
-MOVES = (0.25, 1.0, 3.0)  # in units of the user's update
-HELD = 1.2e8  # numbers of the score function's paths that are held at once
-WIDTH = 0.4  # of a gap's interval, from which on it may decide
-STAGE = "jumps"
+_NEGLIGIBLE = 1e-3
+_MOVES = (0.25, 1.0, 3.0)  # in units of the user's update
+_HELD = 1.2e8  # numbers of the score function's paths that are held at once
+_WIDTH = 0.4  # of a gap's interval, from which on it may decide
+_STAGE = "jumps"
 
 
-def lengths_along(setting: Setting, direction: Tensor, move: float) -> Floats:
-    """η_k of steps along a unit direction [P] that move the first actions by `MOVES` · move."""
+def _lengths_along(setting: Setting, direction: Tensor, move: float) -> _Floats:
+    """η_k of steps along a unit direction [P] that move the first actions by `_MOVES` · move."""
     starts = setting.starts
     noise = starts.policy_noise(setting.policy, setting.seed, 0)
     size = own_size(setting.policy, starts.states, noise, direction[None], starts.weight)
-    return size * move * np.array(MOVES)
+    return size * move * np.array(_MOVES)
 
 
 def find_jumps(
@@ -77,10 +77,10 @@ def find_jumps(
     if not (torch.isfinite(gradients).all() and float(mean.norm()) > 0):
         return None
     u, starts = mean / mean.norm(), setting.starts
-    eta = lengths_along(setting, u, move)
+    eta = _lengths_along(setting, u, move)
     rolling = Rolling(setting, progress)
     moved = [perturbed(setting.policy, sign * k * u) for sign in (1.0, -1.0) for k in eta]
-    rolled = rolling.of_policies(starts, moved, STAGE)
+    rolled = rolling.of_policies(starts, moved, _STAGE)
     up, down = rolled.returns.reshape(2, len(eta), -1)
     p = gradients @ u
     d = (up - down) / (2 * torch.from_numpy(eta).to(p)[:, None])
@@ -96,7 +96,7 @@ def find_jumps(
     missing = -1 if any(lost) else _missing(float(gap[UPDATE]), at_update, len(p))
     return Jumps(
         kind=kind,
-        moves=move * np.array(MOVES),
+        moves=move * np.array(_MOVES),
         lengths=eta,
         promised=float(p.mean()),
         brought=np.array([float(each[rows].mean()) for each, rows in zip(d, kept, strict=True)]),
@@ -186,7 +186,7 @@ def _pairs(setting: Setting) -> int:
     """Of paths from each start: fewer where their states would not fit into memory."""
     width = setting.simulator.state_dim + setting.simulator.action_dim + 4
     held = 2 * setting.horizon * len(setting.starts.states) * width
-    return max(2, min(PAIRS, int(HELD / held)))
+    return max(2, min(PAIRS, int(_HELD / held)))
 
 
 def _refuted(jumps: Jumps, why: str) -> str:
@@ -215,7 +215,7 @@ class _Found:
     """Starts that jump, by how much, at which step; how many were tried, in how many steps."""
 
     starts: NDArray[np.int64]
-    sizes: Floats
+    sizes: _Floats
     at: NDArray[np.int64]
     tried: int
     steps: int
@@ -242,7 +242,7 @@ def _bisect(
         grid = a[:, None] + (b - a)[:, None] * share
         inner = grid[:, 1:-1]
         repeated = rows.repeat_interleave(PARTS - 1)
-        rolled = rolling.along(starts, u, repeated, inner.flatten(), STAGE)
+        rolled = rolling.along(starts, u, repeated, inner.flatten(), _STAGE)
         taken += rolled.steps
         J = torch.cat([J_a[:, None], rolled.returns.view_as(inner), J_b[:, None]], dim=1)
         residual = (J.diff(dim=1) - p[rows, None] * grid.diff(dim=1)).abs().nan_to_num(nan=-1.0)
@@ -254,13 +254,13 @@ def _bisect(
     jumps = (
         (last > LEFT * left[0])
         & (last > KEPT * left[1])
-        & (last > NEGLIGIBLE * _rms((up - down)[finite]))
+        & (last > _NEGLIGIBLE * _rms((up - down)[finite]))
     )
     here = jumps.nonzero().flatten()
     at = torch.zeros(0, dtype=torch.int64)
     if len(here):
         both, ends = torch.cat([rows[here]] * 2), torch.cat([a[here], b[here]])
-        followed = rolling.along(starts, u, both, ends, STAGE)
+        followed = rolling.along(starts, u, both, ends, _STAGE)
         taken += followed.steps
         at = _where(followed, rolling.setting)
     return _Found(
@@ -310,7 +310,7 @@ def _missing(gap: float, ends: tuple[float, float], n: int) -> int:
     if not np.isfinite(width):
         return -1
     far = max(abs(abs(gap) - HARMFUL), width / 20)  # that of a gap at the threshold is unknown
-    times = width / WIDTH if width > WIDTH else width / 2 / far
+    times = width / _WIDTH if width > _WIDTH else width / 2 / far
     return int(np.ceil(n * times**2)) - n
 
 

@@ -18,8 +18,8 @@ from gradlab.gradients import gram
 from gradlab.gradients.policy_jacobian import policy_jacobian
 from gradlab.gradients.starts import as_starts
 from gradlab.measurement.moments.visited import FEWEST, SAMPLES, VISITING
+from gradlab.measurement.pilot import plan_pilot
 from gradlab.measurement.prices import Price, Rates, Work, measurement, network
-from gradlab.measurement.rare_starts import plan_pilot
 from gradlab.networks.interface import act
 from gradlab.networks.mlp import Policy
 from gradlab.systems.system import System
@@ -28,9 +28,9 @@ from gradlab.truth.oracles import effective_horizon
 from gradlab.truth.scout import PATIENCE, SCOUTING, linearization_price
 
 ROWS, DEAR = 128, 8  # states of the probe: of a system whose Jacobians are dear, fewer
-STEPS = 16  # of a path whose gradients are summed
+_STEPS = 16  # of a path whose gradients are summed
 UPDATES, REPEATS = 3, 4
-CRITIC = 2  # updates of a policy in one of a critic, whose target is evaluated and moved, too
+_CRITIC = 2  # updates of a policy in one of a critic, whose target is evaluated and moved, too
 
 
 def rates(task: Task, policy: nn.Module | None) -> Rates:
@@ -53,7 +53,7 @@ def _probed(task: Task, policy: nn.Module | None) -> Rates:
         action = act(policy, state, noise)
     xi = system.sample_noise(ROWS, stream(0, "price noise"), state.dtype)
     one = torch.ones(1, ROWS, system.action_dim, dtype=state.dtype)
-    several = one.reshape(STEPS, ROWS // STEPS, -1)
+    several = one.reshape(_STEPS, ROWS // _STEPS, -1)
 
     def jacobians(of: System) -> float:
         rows = DEAR if linearization_price(of) else ROWS
@@ -142,7 +142,7 @@ def prices(
         Policy(task.simulator.state_dim, task.simulator.action_dim) if policy is None else policy
     )
     parameters = sum(p.numel() for p in policy.parameters())
-    updates = {"policy": policies.UPDATES, "critic": CRITIC * critics.UPDATES}
+    updates = {"policy": policies.UPDATES, "critic": _CRITIC * critics.UPDATES}
     first = [
         network(kind, network_steps(task, kind), updates[kind], measured)
         for kind in updates

@@ -33,8 +33,9 @@ from gradlab.measurement.jumps import AtLength, truth_at_length
 from gradlab.measurement.moments.by_blocks import blocked_moments
 from gradlab.measurement.moments.inner_products import Measured, estimator_moments
 from gradlab.measurement.moments.visited import objective_moments
+from gradlab.measurement.pilot import recorded
 from gradlab.measurement.problem import Given, Problem, problem
-from gradlab.measurement.rare_starts import rare_starts, recorded, with_pilot
+from gradlab.measurement.rare_starts import rare_starts, with_pilot
 from gradlab.measurement.realised_gains import Stepping, check_judges, realised_gains
 from gradlab.measurement.rehearsal import rehearsal
 from gradlab.measurement.update import Update

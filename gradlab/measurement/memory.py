@@ -31,9 +31,9 @@ from gradlab.measurement.moments.grams import BYTES, FOLDS, kept_horizons
 from gradlab.measurement.moments.inner_products import horizons_of
 from gradlab.measurement.moments.sketches import COORDINATES
 from gradlab.measurement.moments.visited import SAMPLES
-from gradlab.measurement.rare_starts import DIRECTIONS as MOVES
-from gradlab.measurement.rare_starts import ROWS as ROLLED
-from gradlab.measurement.rare_starts import plan_pilot
+from gradlab.measurement.pilot import DIRECTIONS as MOVES
+from gradlab.measurement.pilot import ROWS as ROLLED
+from gradlab.measurement.pilot import plan_pilot
 from gradlab.networks.interface import noise_dim
 from gradlab.networks.mlp import Policy, QCritic
 from gradlab.statistics.tails import DIRECTIONS
@@ -45,11 +45,11 @@ from gradlab.truth.scout import linearization_price
 
 GROUPS = 256  # of starts
 MEMORY = 8e9  # bytes beyond which a measurement is made in blocks
-SHARE = 0.5  # of the machine's memory that a measurement may take, where that is more
+_SHARE = 0.5  # of the machine's memory that a measurement may take, where that is more
 BLOCK = 4e8  # bytes that a block aims at
-COPIES = 1.6  # of a block's tensors while they are made: measured, `benchmarks.large`
-LOADED = 6e7  # bytes of code that torch loads when it is first needed: measured
-PER_CELL = 24  # numbers of a cell and group: pair sums, and every quantity without it
+_COPIES = 1.6  # of a block's tensors while they are made: measured, `benchmarks.large`
+_LOADED = 6e7  # bytes of code that torch loads when it is first needed: measured
+_PER_CELL = 24  # numbers of a cell and group: pair sums, and every quantity without it
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,7 +162,7 @@ def _divided(asked: Asked) -> Division:
 def _refuse(needed: float, horizon: int, starts: int, why: str) -> None:
     if needed <= MEMORY:
         return
-    allowed = max(MEMORY, SHARE * machine.memory())
+    allowed = max(MEMORY, _SHARE * machine.memory())
     if needed > allowed:
         fits = int(starts * allowed / needed)
         because = f" ({why})" if why else ""
@@ -198,7 +198,7 @@ def peak(asked: Asked, divided: Division) -> float:
     n = divided.starts
     block = divided.block * _per_start(asked) + _workspace(asked)
     stages = _pilot(asked), _kept(asked, divided) + block, _rare(asked, n)
-    return resident() + LOADED + max(stages)
+    return resident() + _LOADED + max(stages)
 
 
 def _kept(asked: Asked, divided: Division) -> float:
@@ -208,7 +208,7 @@ def _kept(asked: Asked, divided: Division) -> float:
     kept = len(asked.chosen) * len(kept_horizons(asked.horizon, len(asked.chosen))) + 1
     group_sums = cells * G * P
     sketch = DIRECTIONS + min(COORDINATES, P)
-    numbers = cells * (P + G * (sketch + PER_CELL)) + (G + FOLDS * kept) * P
+    numbers = cells * (P + G * (sketch + _PER_CELL)) + (G + FOLDS * kept) * P
     numbers += (2 + FOLDS) * G * kept**2 + (group_sums if 8 * group_sums <= KEPT else 0)
     return 8 * numbers + _visited(asked.task, n) + _draws(asked, n)
 
@@ -239,7 +239,7 @@ def _per_start(asked: Asked) -> float:
     staying = H1 * (systems + 3 * W) + 5 * H1**2 * da
     firsts = 3 * SAMPLES * H1 * da
     truth = _length(asked) * (path + 2 * jacobians + 3 * ds * da + 6 * da)
-    return 8 * COPIES * (max(truth, visiting, firsts + staying) + 2 * P)
+    return 8 * _COPIES * (max(truth, visiting, firsts + staying) + 2 * P)
 
 
 def _workspace(asked: Asked) -> float:

@@ -27,11 +27,11 @@ from math import inf, isfinite, nan
 from gradlab.wording import duration
 
 # Measured: what is made of an explicit gradient (norms, products, kernels) per gradient formed.
-PASSES = 2.5
-SHARE = 0.15  # checks, measured
-MOVED = 6  # returns of a start by which jumps are looked for
-BISECTED = 888  # and of those that are bisected
-STEPPED = 15  # returns of a start along the most important gradients
+_PASSES = 2.5
+_SHARE = 0.15  # checks, measured
+_MOVED = 6  # returns of a start by which jumps are looked for
+_BISECTED = 888  # and of those that are bisected
+_STEPPED = 15  # returns of a start along the most important gradients
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def measurement(work: Work, rates: Rates) -> tuple[Price, ...]:
     n, H = work.starts, work.horizon
     unrolled = min(n * work.truth, work.most_truth)
     every = bool(work.visits)  # θ in all actions, too, and an explicit truth
-    truth = unrolled * (rates.jacobian + every * PASSES * rates.summed)
+    truth = unrolled * (rates.jacobian + every * _PASSES * rates.summed)
     stepped = min(n, 64) * 8 * 4 * unrolled / n
     visited = min(n * H * max(work.visits, 1), work.most_visited)
     staying = min(n * H, visited) if every else 0
@@ -114,10 +114,10 @@ def measurement(work: Work, rates: Rates) -> tuple[Price, ...]:
     jacobians += (visited + staying) * work.through_prior * rates.prior
     names = work.through_simulator + work.through_prior
     explicit = every * names * staying / max(H, 1) * (H + 1)
-    estimators = jacobians + PASSES * explicit * rates.gradient
+    estimators = jacobians + _PASSES * explicit * rates.gradient
     price = stepped * rates.step
     counted = f"{_many(stepped)} steps"
-    tried = (MOVED + BISECTED / n) * unrolled
+    tried = (_MOVED + _BISECTED / n) * unrolled
     stages = [
         Price("pilot", f"{_many(work.pilot)} steps", work.pilot * rates.step),
         Price("truth", f"{_many(unrolled)} Jacobians", truth, at_most=True),
@@ -128,14 +128,14 @@ def measurement(work: Work, rates: Rates) -> tuple[Price, ...]:
             f"{_many(taken)} Jacobians" + (f", {_many(explicit)} gradients" if explicit else ""),
             estimators,
         ),
-        Price("realised gains", "", STEPPED * unrolled * rates.step, at_most=True),
+        Price("realised gains", "", _STEPPED * unrolled * rates.step, at_most=True),
     ]
     so_far = sum(stage.seconds for stage in stages[1:])
-    stages.append(Price("rehearsal", "", 2 * SHARE * so_far, at_most=True))
+    stages.append(Price("rehearsal", "", 2 * _SHARE * so_far, at_most=True))
     if not every:
         left_out = ("jumps", "realised gains", "rehearsal")
         stages = [stage for stage in stages if stage.stage not in left_out]
-    return (*stages, Price("checks", "", SHARE * so_far))
+    return (*stages, Price("checks", "", _SHARE * so_far))
 
 
 def network(kind: str, steps: int, updates: int, rates: Rates) -> Price:

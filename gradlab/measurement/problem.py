@@ -51,7 +51,7 @@ from gradlab.systems.system import System
 from gradlab.tasks import Task
 
 if TYPE_CHECKING:
-    from gradlab.measurement.rare_starts import Pilot
+    from gradlab.measurement.pilot import Pilot
 
 
 @dataclass(frozen=True, eq=False)

@@ -37,9 +37,8 @@ if at all: its silence proves nothing.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -50,6 +49,20 @@ from gradlab.data.noise import child, stream
 from gradlab.gradients.starts import Starts
 from gradlab.gradients.tail import Setting
 from gradlab.measurement.moments.inner_products import Cells, Measured
+from gradlab.measurement.pilot import (
+    DIRECTIONS,
+    FEW,
+    FEWEST,
+    HEAVY,
+    MOVED,
+    OF_ENDS,
+    RARE_ENDS,
+    ROWS,
+    SMALL,
+    Pilot,
+    plan_pilot,
+)
+from gradlab.measurement.problem import Problem
 from gradlab.networks.interface import flat_parameters, noise_dim
 from gradlab.progress import Progress
 from gradlab.runs.check_results import RARE, UNDRAWN, CheckResult
@@ -57,102 +70,17 @@ from gradlab.runs.trimmed_starts import REMEDY, central
 from gradlab.statistics.moments import Array
 from gradlab.statistics.strata import Strata
 from gradlab.statistics.tails import tail_shape
-from gradlab.systems.system import System
 from gradlab.truth.common_random import own_size
 from gradlab.truth.moved_returns import Rolling
-from gradlab.truth.oracles import effective_horizon
-from gradlab.truth.scout import linearization_price
 from gradlab.truth.truth import Truth
 
-if TYPE_CHECKING:
-    from gradlab.measurement.problem import Problem
-
-STAGE = "pilot"
-MANY, SOME, MOST = 30, 10, 1 << 16  # starts of the pilot per start of the sample, and in all
-MORE = 4  # times as many where strata are drawn from it
-STEPS = 100  # of the pilot, or twice the horizon
-DIRECTIONS, MOVED = 4, 0.04  # differences of a start, and the share by which actions are moved
-LOOKED_AT = 64  # starts that say how far θ moves the actions
-SECONDS, MULTIPLIED = 3.0, 1.5e-10  # of a core for a pilot, and for one product of the policy
-OWN = 200  # products of a step itself, of a simulator whose Jacobians are cheap
-ROWS = 8192  # starts of the pilot that are rolled out at once
-QUANTILES = (0.5, 0.8, 0.95, 0.99, 0.997)
-FEWEST, FEW, SMALL = 8, 4, 128  # starts of a stratum, from N = SMALL on and below
-SMALLEST = 32  # N from which on there are strata
-TAIL = 0.01  # of the starts
-HEAVY = 0.4  # share of a mean square that these may carry
-UNSEEN = 0.7  # share of Σ q² that the sample may have missed
-HEAVIEST = 0.5  # Pareto k of squares beyond which they have no variance
-RARE_ENDS, OF_ENDS = 0.05, 8  # starts whose episode ends: rare up to it, 1 of 8 of the sample
-NEEDED, NEEDED_SMALL, NEEDED_PLAIN = 1.3, 2.0, 8.0  # of them in the sample, were it plain
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Starts of a pilot, and of that from which strata are drawn; steps of each, and whether it
-    takes differences."""
-
-    size: int
-    larger: int
-    steps: int
-    differences: bool
-
-    @property
-    def price(self) -> int:
-        """Steps of the simulator."""
-        return self.size * self.steps * (1 + 2 * DIRECTIONS * self.differences)
-
-
-def plan_pilot(
-    simulator: System, parameters: int, starts: int, horizon: int, discount: float
-) -> Plan:
-    """The best score from the largest pilot that is affordable; the smallest one at least."""
-    steps = min(effective_horizon(discount), max(2 * horizon, STEPS))
-    stencil = 2 * (simulator.state_dim + simulator.action_dim + 1)
-    price = linearization_price(simulator) / stencil + MULTIPLIED * (OWN + parameters)
-    many = [max(min(each * starts, MOST), 2 * starts) for each in (MANY, SOME)]
-    plans = [Plan(size, size, steps, way) for way in (True, False) for size in many]
-    plan = next((plan for plan in plans if plan.price * price <= SECONDS), plans[-1])
-    larger = min(MORE * plan.size, max(MOST, plan.size))
-    affordable = plan.price * price * larger / plan.size <= SECONDS
-    return replace(plan, larger=larger) if affordable else plan
-
-
-@dataclass(frozen=True, eq=False)
-class Pilot:
-    """Scores of a pilot, and what a sample has of them.
-
-    Attributes:
-        plan: of it; size: its starts.
-        tail: share of Σ q² that 1 start in 100 carries; shape: Pareto k of q².
-        ends: share of starts whose episode ends within its steps.
-        random: policy or simulator are.
-        unseen: share of Σ q² beyond the largest q of the sample.
-        strata: of the sample; None: it is plain.
-    """
-
-    plan: Plan
-    size: int
-    tail: float
-    shape: float
-    ends: float
-    random: bool
-    unseen: float = 0.0
-    strata: Strata | None = None
-
-    @property
-    def rare(self) -> bool:
-        """Do few starts carry much, or end?"""
-        return self.tail > HEAVY or 0 < self.ends <= RARE_ENDS
-
-    def needed(self, n: int) -> int:
-        """Starts from which on ends of episodes are covered; 0 where N of them do."""
-        plain = self.strata is None or self.random
-        count = NEEDED_PLAIN if plain else NEEDED if n >= SMALL else NEEDED_SMALL
-        if not self.ends > 0 or n * self.ends >= count:
-            return 0
-        least = (NEEDED_PLAIN if self.random else NEEDED) / self.ends
-        return int(max(2 ** np.ceil(np.log2(least)), SMALL))
+_STAGE = "pilot"
+_LOOKED_AT = 64  # starts that say how far θ moves the actions
+_QUANTILES = (0.5, 0.8, 0.95, 0.99, 0.997)
+_SMALLEST = 32  # N from which on there are strata
+_TAIL = 0.01  # of the starts
+_UNSEEN = 0.7  # share of Σ q² that the sample may have missed
+_HEAVIEST = 0.5  # Pareto k of squares beyond which they have no variance
 
 
 def with_pilot(posed: Problem, wanted: bool | None, progress: Progress) -> Problem:
@@ -166,7 +94,7 @@ def with_pilot(posed: Problem, wanted: bool | None, progress: Progress) -> Probl
     begin, setting = posed.setting.starts, posed.setting
     n, size = len(begin.states), sum(p.numel() for p in setting.policy.parameters())
     plan = plan_pilot(setting.simulator, size, n, setting.horizon, setting.discount)
-    seed = child(setting.seed, STAGE)
+    seed = child(setting.seed, _STAGE)
     moves = _moves(setting, seed) if plan.differences else []
 
     def scored(states: Tensor, name: str) -> tuple[Array, NDArray[np.bool_]]:
@@ -180,7 +108,7 @@ def with_pilot(posed: Problem, wanted: bool | None, progress: Progress) -> Probl
     random = noise_dim(setting.policy) > 0 or setting.simulator.noise_dim > 0
     pilot = Pilot(plan, len(q), largest_share(q**2), tail_shape(q**2), float(ended.mean()), random)
     possible = posed.objective and posed.division is None and bool((begin.weight == 1).all())
-    if (pilot.rare if wanted is None else wanted) and possible and n >= SMALLEST:
+    if (pilot.rare if wanted is None else wanted) and possible and n >= _SMALLEST:
         if plan.larger > plan.size:
             states = posed.task.starts(
                 plan.larger, stream(child(seed, "larger"), "starts")
@@ -198,27 +126,10 @@ def with_pilot(posed: Problem, wanted: bool | None, progress: Progress) -> Probl
     return replace(posed, pilot=replace(pilot, unseen=_beyond(q, own.max())))
 
 
-def recorded(pilot: Pilot) -> dict[str, object]:
-    """As a file keeps it; of each stratum its share of the starts, and how many were measured."""
-    strata = pilot.strata
-    shares = [] if strata is None else (strata.times * strata.count / strata.count.sum()).tolist()
-    return {
-        "starts": pilot.size,
-        "steps": pilot.plan.steps,
-        "score": "differences" if pilot.plan.differences else "returns",
-        "tail": pilot.tail,
-        "shape": pilot.shape,
-        "ends": pilot.ends,
-        "unseen": pilot.unseen,
-        "shares": shares,
-        "counts": [] if strata is None else strata.count.astype(int).tolist(),
-    }
-
-
 def largest_share(squares: Array) -> float:
     """Share of their sum that the largest hundredth carries, part of one as such."""
     carried = np.sort(squares)[::-1]
-    count = TAIL * len(carried)
+    count = _TAIL * len(carried)
     whole = int(count)
     top = carried[:whole].sum() + (count - whole) * (carried[whole] if whole < len(carried) else 0)
     return float(top / carried.sum())
@@ -235,7 +146,7 @@ def _moves(setting: Setting, seed: int) -> list[Tensor]:
     draw = torch.randn(DIRECTIONS, len(theta), generator=stream(seed, "directions")).to(theta)
     trained = torch.cat([p.new_full((p.numel(),), p.requires_grad) for p in policy.parameters()])
     directions = nn.functional.normalize(draw * trained, dim=1)
-    few = starts.block(slice(0, min(LOOKED_AT, len(starts.states))))
+    few = starts.block(slice(0, min(_LOOKED_AT, len(starts.states))))
     noise = few.policy_noise(policy, setting.seed, 0)
     length = MOVED * own_size(policy, few.states, noise, directions)
     return [sign * length * v for v in directions for sign in (1.0, -1.0)]
@@ -250,7 +161,7 @@ def _scores(
         few = states[rows]
         part = Starts(few, torch.ones_like(few[:, 0]), torch.arange(len(few)))
         here = replace(setting, starts=part, horizon=steps, seed=child(seed, str(k)))
-        rolled = Rolling(here, progress).returns(part, moves, STAGE)
+        rolled = Rolling(here, progress).returns(part, moves, _STAGE)
         J.append(rolled.returns.numpy())
         ended.append(~rolled.alive[0].numpy())
     returns, end = np.concatenate(J, axis=1), np.concatenate(ended)
@@ -274,7 +185,7 @@ def _drawn(
     if apart.sum() < few:
         apart = np.zeros_like(apart)
     others = np.flatnonzero(~apart)
-    edges = [round(quantile * len(others)) for quantile in (0, *QUANTILES, 1)]
+    edges = [round(quantile * len(others)) for quantile in (0, *_QUANTILES, 1)]
     edges = [0, *(b for a, b in pairwise(edges) if b - a >= few)]
     edges[-1] = len(others)  # a stratum with too few starts joins the one below
     label = np.full(size, len(edges) - 1)
@@ -324,7 +235,7 @@ def rare_starts(posed: Problem, truth: Truth, measured: Measured) -> tuple[Check
 
 def _result(pilot: Pilot, truth: Truth, cells: Cells, n: int) -> CheckResult:
     reasons = []
-    if pilot.rare and pilot.unseen > UNSEEN:
+    if pilot.rare and pilot.unseen > _UNSEEN:
         reasons.append(
             f"starts beyond any of the sample carry {pilot.unseen:.0%} of the squared score of "
             f"{pilot.size:,} starts"
@@ -342,7 +253,7 @@ def _result(pilot: Pilot, truth: Truth, cells: Cells, n: int) -> CheckResult:
                 f"1 start in 100 carries {carried[name, h]:.0%} of the squared gradients ({name}, "
                 f"h = {h})"
             )
-    if not pilot.rare and pilot.shape > HEAVIEST:
+    if not pilot.rare and pilot.shape > _HEAVIEST:
         reasons.append(
             f"the squared score of {pilot.size:,} starts has a tail without a variance (Pareto k "
             f"{pilot.shape:.2f})"

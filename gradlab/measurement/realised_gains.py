@@ -147,9 +147,9 @@ def _lengths(setting: Setting, unit: Mapping[Cell, Tensor], move: float) -> NDAr
     return min(sizes, default=0.0) * move * np.array(MOVES)
 
 
-SHARE = 0.15  # of the measurement
+_SHARE = 0.15  # of the measurement
 CLOSED_FORM = 40  # steps for a Jacobian that needs no differences, and its products
-FEWEST = 4  # starts that an interval needs
+_FEWEST = 4  # starts that an interval needs
 LEAST_LEFT = 0.1  # γᵀ beyond a return that a small budget cuts
 
 
@@ -197,7 +197,7 @@ def realised_gains(
     first = first_cells(cells, gains, _families(stepping))
     plan = planned(
         first, [cell for cell in cells if cell not in first], horizons,
-        SHARE * measured_steps(stepping), judges or len(stepping.setting.starts.states),
+        _SHARE * measured_steps(stepping), judges or len(stepping.setting.starts.states),
         len(references),
     )  # fmt: skip
     norms = _norms(stepping.table)
@@ -246,8 +246,8 @@ def check_judges(judges: int | None) -> None:
     Raises:
         InputError: too few to be judged by.
     """
-    if judges is not None and (not isinstance(judges, int) or judges < FEWEST):
-        raise InputError(f"judges is {judges!r}, expected an integer ≥ {FEWEST}, or None")
+    if judges is not None and (not isinstance(judges, int) or judges < _FEWEST):
+        raise InputError(f"judges is {judges!r}, expected an integer ≥ {_FEWEST}, or None")
 
 
 def _norms(table: pd.DataFrame) -> dict[Cell, float]:

@@ -59,22 +59,22 @@ from gradlab.truth.oracles import effective_horizon, perturbed
 
 LENGTHS = (1, 2, 5, 10, 25, 50, 100)  # updates
 JUDGES = (256, 128, 64, 32, 16)  # starts that returns are of
-BATCHES = (1, 2, 4, 8)  # by which the batch is divided where it is too dear
-FEWEST = 32  # states of a divided batch
-WANTED = 3  # candidates for which a smaller batch, or fewer judges, are a price worth paying
-SMALLER = (1.0, 0.1, 0.01)  # of a rate that nobody gave
-SHARE = 0.3  # of the measurement
-LONGER = (1, 3, 9)  # times T, the returns of the second rehearsal
-REST = 0.05  # of the change of a return, the most that may be left of it after its last step
+_BATCHES = (1, 2, 4, 8)  # by which the batch is divided where it is too dear
+_FEWEST = 32  # states of a divided batch
+_WANTED = 3  # candidates for which a smaller batch, or fewer judges, are a price worth paying
+_SMALLER = (1.0, 0.1, 0.01)  # of a rate that nobody gave
+_SHARE = 0.3  # of the measurement
+_LONGER = (1, 3, 9)  # times T, the returns of the second rehearsal
+_REST = 0.05  # of the change of a return, the most that may be left of it after its last step
 PASSED, OVERHEAD = 4, 10  # steps that a backward pass takes as long as, per step and in all
-STREAM = "rehearsal"
+_STREAM = "rehearsal"
 
-Gradient = Callable[[nn.Module, int], Tensor]  # policy, update → mean ascent gradient [P]
+_Gradient = Callable[[nn.Module, int], Tensor]  # policy, update → mean ascent gradient [P]
 
 
 def rehearse(
     setting: Setting,
-    candidates: Mapping[Cell, Gradient],
+    candidates: Mapping[Cell, _Gradient],
     update: Update,
     rate: float,
     judging: Starts,
@@ -98,11 +98,11 @@ def rehearse(
     for done, gradient in enumerate(candidates.values()):
 
         def counted(k: int, before: int = done * lengths[-1]) -> None:
-            progress(STREAM, before + k, asked)
+            progress(_STREAM, before + k, asked)
 
         steps += followed(policy, gradient, update, rate, lengths, counted)
-    rolling = Rolling(replace(setting, seed=child(setting.seed, f"{STREAM} returns")), progress)
-    rolled = rolling.returns(judging, steps, STREAM)
+    rolling = Rolling(replace(setting, seed=child(setting.seed, f"{_STREAM} returns")), progress)
+    rolled = rolling.returns(judging, steps, _STREAM)
     label, size = grouping(judging)
     before = rolled.returns[0]
     change = by_group(rolled.returns[1:] - before, label)
@@ -123,7 +123,7 @@ def lengths_within(update: Update) -> tuple[int, ...]:
 
 def followed(
     policy: nn.Module,
-    gradient: Gradient,
+    gradient: _Gradient,
     update: Update,
     rate: float,
     lengths: Sequence[int],
@@ -149,7 +149,7 @@ def followed(
 
 def frozen_gradient(
     estimator: Estimator, states: Starts, batch: int, seed: int, termination: str = "ignore"
-) -> Gradient:
+) -> _Gradient:
     """Mean gradients of an estimator at its horizon, each from a batch of frozen states.
 
     Args:
@@ -157,16 +157,16 @@ def frozen_gradient(
     """
 
     def gradient(policy: nn.Module, k: int) -> Tensor:
-        rows = torch.randint(len(states.states), (batch,), generator=stream(seed, STREAM, k))
+        rows = torch.randint(len(states.states), (batch,), generator=stream(seed, _STREAM, k))
         drawn = Starts(states.states[rows], states.weight[rows], torch.arange(batch))
-        return mean_gradient(estimator, policy, drawn, child(seed, f"{STREAM} {k}"), termination)
+        return mean_gradient(estimator, policy, drawn, child(seed, f"{_STREAM} {k}"), termination)
 
     return gradient
 
 
 def following_gradient(
     stepping: Stepping, estimator: Estimator, states: Starts, visits: Tensor, batch: int, seed: int
-) -> Gradient:
+) -> _Gradient:
     """`frozen_gradient` with a critic that makes one step of temporal differences before every
     update but the first, on transitions from visited states [M, ds] under the policy then."""
     task, termination, own = stepping.task, stepping.setting.termination, estimator
@@ -220,9 +220,9 @@ def rehearsal(
         candidates[name, horizon] = frozen_gradient(
             estimator, states, plan.batch, setting.seed, setting.termination
         )
-    judging = _drawn(stepping.task, plan.judges, setting.seed, f"{STREAM} starts")
+    judging = _drawn(stepping.task, plan.judges, setting.seed, f"{_STREAM} starts")
     tried: list[Rehearsal] = []
-    for times in SMALLER if update.rate is None else SMALLER[:1]:
+    for times in _SMALLER if update.rate is None else _SMALLER[:1]:
         found = rehearse(
             replace(setting, horizon=plan.horizon), candidates, update, times * rate, judging,
             plan.batch, left_out=len(cells) - len(plan.cells), progress=progress,
@@ -253,7 +253,7 @@ def _again(
     found: Rehearsal,
     cell: Cell,
     update: Update,
-    plan: Plan,
+    plan: _Plan,
     progress: Progress,
 ) -> Rehearsal:
     """The gradient of choice from other states and starts, up to its highest return, and its plain
@@ -261,7 +261,7 @@ def _again(
     place = found.cells.index(cell)
     task, setting = stepping.task, stepping.setting
     estimator = at_horizon(stepping.chosen[cell[0]], cell[1])
-    seed, n = child(setting.seed, f"{STREAM} again"), min(len(setting.starts.states), JUDGES[0])
+    seed, n = child(setting.seed, f"{_STREAM} again"), min(len(setting.starts.states), JUDGES[0])
 
     other = replace(setting, starts=_drawn(task, n, seed, "states"), seed=seed)
     states = other.starts
@@ -282,9 +282,9 @@ def _again(
     plain = stepping.move * reach(setting.policy, other, unit) * unit
     judging = _drawn(task, plan.judges, seed, "judges")
     taken = found.steps
-    for times in LONGER:
+    for times in _LONGER:
         rolling = Rolling(replace(other, horizon=times * plan.horizon), progress)
-        rolled = rolling.returns(judging, [*moved, plain], STREAM)
+        rolled = rolling.returns(judging, [*moved, plain], _STREAM)
         if times > 1:  # the price has the first
             taken += rolled.steps
         if not _goes_on(rolled):
@@ -317,7 +317,7 @@ def _goes_on(rolled: Rolled) -> bool:
     known = late.mean(dim=1).abs() > 2 * late.std(dim=1) / late.shape[1] ** 0.5
     whole, last = change.mean(dim=1), late.mean(dim=1).abs()
     q = last / (whole - late.mean(dim=1)).abs()
-    return bool((known & ((q >= 1) | (last * q / (1 - q) > REST * whole.abs()))).any())
+    return bool((known & ((q >= 1) | (last * q / (1 - q) > _REST * whole.abs()))).any())
 
 
 def candidate_cells(
@@ -352,7 +352,7 @@ def candidate_cells(
 
 
 @dataclass(frozen=True)
-class Plan:
+class _Plan:
     """What is rehearsed: candidates, batch, starts of the returns, their steps, and the price: of
     one rehearsal of all candidates, and of the dearest `again`."""
 
@@ -364,19 +364,19 @@ class Plan:
     again: int
 
 
-def planned(stepping: Stepping, cells: Sequence[Cell], update: Update, batch: int) -> Plan:
-    """What costs at most 30% of the measurement: `WANTED` candidates, then the whole batch, then
+def planned(stepping: Stepping, cells: Sequence[Cell], update: Update, batch: int) -> _Plan:
+    """What costs at most 30% of the measurement: `_WANTED` candidates, then the whole batch, then
     the longest return, then the most starts, then all candidates. One candidate at the least,
     whatever it costs."""
     truth, discount = stepping.truth, stepping.task.discount
     horizons: tuple[int, ...] = (truth.horizon,)
     if truth.status != "converged":  # a truth is cut for its precision, a return need not be
         horizons = tuple(effective_horizon(discount, left) for left in (0.01, LEAST_LEFT))
-    budget, updates = SHARE * measured_steps(stepping), lengths_within(update)
-    batches = [n for n in (batch // each for each in BATCHES) if n >= min(FEWEST, batch)]
-    wanted = min(WANTED, len(cells))
+    budget, updates = _SHARE * measured_steps(stepping), lengths_within(update)
+    batches = [n for n in (batch // each for each in _BATCHES) if n >= min(_FEWEST, batch)]
+    wanted = min(_WANTED, len(cells))
 
-    def bought(n: int, judges: int, horizon: int) -> Plan:
+    def bought(n: int, judges: int, horizon: int) -> _Plan:
         taken: list[Cell] = []
         steps, again = horizon * judges, 0
         for cell in cells:
@@ -387,14 +387,14 @@ def planned(stepping: Stepping, cells: Sequence[Cell], update: Update, batch: in
                 once_more = max(again, 2 * (own + horizon * judges) + updates[-1] * ROWS)
             if not taken or steps + own + once_more <= budget:
                 taken, steps, again = [*taken, cell], steps + own, once_more
-        return Plan(tuple(taken), n, judges, horizon, steps, again)
+        return _Plan(tuple(taken), n, judges, horizon, steps, again)
 
     plans = [bought(n, judges, T) for n in batches for T in horizons for judges in JUDGES]
     paid = [plan for plan in plans if plan.steps + plan.again <= budget]
     if not paid:
         return min(plans, key=lambda plan: plan.steps + plan.again)
 
-    def worth(plan: Plan) -> tuple[int, ...]:
+    def worth(plan: _Plan) -> tuple[int, ...]:
         few = min(len(plan.cells), wanted)
         return few, plan.batch, plan.horizon, plan.judges, len(plan.cells)
 

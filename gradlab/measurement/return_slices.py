@@ -40,7 +40,7 @@ from gradlab.truth.oracles import perturbed
 ALPHAS = np.linspace(-1.0, 1.0, 21)
 REACH = 0.5  # share of their size by which α = 1 moves the actions
 
-Floats = NDArray[np.float64]
+_Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,8 +53,8 @@ class Slice:
     """
 
     length: float
-    sums: Floats
-    size: Floats
+    sums: _Floats
+    size: _Floats
 
     def change(self, place: int) -> Estimate:
         """V(α) − V(0), paired by start; `place` of α in `ALPHAS`."""
@@ -107,7 +107,7 @@ def slices(
     lines = {}
     for done, (name, direction) in enumerate(directions.items(), 1):
         unit = _unit(name, direction)
-        length = reach(policy, begin, unit, seed)
+        length = _reach(policy, begin, unit, seed)
         values = _returns(estimator, policy, begin, length * unit, seed, termination)
         label, size = grouping(begin)
         lines[name] = Slice(length, by_group(values, label), size)
@@ -135,7 +135,7 @@ def random_direction(policy: nn.Module, seed: int = 0) -> Tensor:
     return nn.functional.normalize(torch.cat(parts), dim=0)
 
 
-def reach(policy: nn.Module, begin: Starts, unit: Tensor, seed: int) -> float:
+def _reach(policy: nn.Module, begin: Starts, unit: Tensor, seed: int) -> float:
     """l: moves the first actions by `REACH` of their size, θ by no more than its own (or 1)."""
     noise = begin.policy_noise(policy, seed, 0)
     theta = float(flat_parameters(policy).norm())

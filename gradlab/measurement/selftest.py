@@ -36,7 +36,7 @@ from gradlab.truth.oracles import unroll_all_actions
 from gradlab.truth.reference import reference_gradients
 
 GAMMA, GAIN, MOMENT = 0.9, 0.3, 0.86  # discount, u = −k s, E[s²] of the starts
-ONE = torch.eye(1, dtype=torch.float64)
+_ONE = torch.eye(1, dtype=torch.float64)
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def selftest(progress: Progress = silent) -> list[Check]:
     return checks
 
 
-class Quadratic(nn.Module):
+class _Quadratic(nn.Module):
     """Q(s, u) = −(2 s² + 1.5 u² + 0.8 s u)."""
 
     def forward(self, s: Tensor, u: Tensor) -> Tensor:
@@ -77,10 +77,10 @@ class Quadratic(nn.Module):
 
 
 def _task() -> Task:
-    mean, half = 0.6 * torch.ones(1, dtype=torch.float64), 0.5 * ONE
+    mean, half = 0.6 * torch.ones(1, dtype=torch.float64), 0.5 * _ONE
     return linear_quadratic(
-        A=0.9 * ONE, B=0.5 * ONE, Q=ONE, R=ONE, noise_covariance=0.01 * ONE, start_mean=mean,
-        start_covariance=half, discount=GAMMA, prior=(0.8 * ONE, 0.6 * ONE),
+        A=0.9 * _ONE, B=0.5 * _ONE, Q=_ONE, R=_ONE, noise_covariance=0.01 * _ONE, start_mean=mean,
+        start_covariance=half, discount=GAMMA, prior=(0.8 * _ONE, 0.6 * _ONE),
     )  # fmt: skip
 
 
@@ -97,11 +97,11 @@ def _exactly(name: str, exact: float, measured: float, relative: float) -> Check
 
 def _biases() -> list[Check]:
     """Squared biases of J_n against second moments in closed form."""
-    profile = measure(_task(), _policy(), Quadratic(), horizon=4, starts=2048, law="start")
+    profile = measure(_task(), _policy(), _Quadratic(), horizon=4, starts=2048, law="start")
     simulator = _task().simulator
     assert isinstance(simulator, LinearQuadratic)
-    weight = -GAIN * ONE
-    truth = float(lqr_gradient(simulator, weight, MOMENT * ONE, GAMMA, "first"))
+    weight = -GAIN * _ONE
+    truth = float(lqr_gradient(simulator, weight, MOMENT * _ONE, GAMMA, "first"))
     tail, cost = -4.0 - 3.0 * GAIN**2 + 1.6 * GAIN, -2 * (1 + GAIN**2)
     checks = []
     for name, a, b, step in (("model", 0.8, 0.6, 0.8 - 0.6 * GAIN), ("mixed", 0.8, 0.6, 0.75)):
@@ -143,10 +143,10 @@ def identities() -> list[Check]:
 
 def _theorem_one() -> Check:
     """full_n = Σ_{k=0}^{n} γᵏ unified_{n−k}(s_k), with the k = n term (MPG, Theorem 1)."""
-    policy, critic, n = _policy(), Quadratic(), 3
+    policy, critic, n = _policy(), _Quadratic(), 3
     system = linear_quadratic(
-        A=0.9 * ONE, B=0.5 * ONE, Q=ONE, R=ONE, noise_covariance=0.0 * ONE,
-        start_mean=ONE[0], start_covariance=ONE, discount=GAMMA,
+        A=0.9 * _ONE, B=0.5 * _ONE, Q=_ONE, R=_ONE, noise_covariance=0.0 * _ONE,
+        start_mean=_ONE[0], start_covariance=_ONE, discount=GAMMA,
     ).simulator  # fmt: skip
     s = torch.ones(1, 1, dtype=torch.float64)
     full = float(named.model_driven(system, critic, GAMMA, n).gradients(policy, s))
@@ -159,8 +159,8 @@ def _theorem_one() -> Check:
 
 def _oracles() -> list[Check]:
     """Closed forms against the unrolled simulator, and one truth for every kind of gradient."""
-    weight, horizon = -GAIN * ONE, 8
-    quiet = LinearQuadratic(0.9 * ONE, 0.5 * ONE, ONE, ONE, 0.0 * ONE)
+    weight, horizon = -GAIN * _ONE, 8
+    quiet = LinearQuadratic(0.9 * _ONE, 0.5 * _ONE, _ONE, _ONE, 0.0 * _ONE)
     starts = as_starts(torch.linspace(-1, 2, 7, dtype=torch.float64)[:, None], 1)
     exact = lqr_gradient(quiet, weight, starts.states[:, :, None] ** 2, GAMMA, "all", horizon)
     unrolled = unroll_all_actions(Setting(quiet, _policy(), starts, GAMMA, horizon))
@@ -176,7 +176,7 @@ def _objective(weight: Tensor) -> list[Check]:
     assert isinstance(simulator, LinearQuadratic)
     critic = ExactCritic(simulator, weight, GAMMA)
     profile = measure(task, _policy(), critic, horizon=2, starts=2048, truth="objective")
-    exact = float(lqr_gradient(simulator, weight, MOMENT * ONE, GAMMA, "all").norm())
+    exact = float(lqr_gradient(simulator, weight, MOMENT * _ONE, GAMMA, "all").norm())
     norm = profile.estimate("data", "mean_norm", 0)
     room = 3 * jackknife_se(norm.left_out)
     bias2 = profile.estimate("true_dynamics", "bias2", 2)
@@ -185,7 +185,7 @@ def _objective(weight: Tensor) -> list[Check]:
         Check(
             "objective's gradient, trap: first-action gradients at the starts alone", exact,
             norm.value, norm.value - room, norm.value + room,
-            float(lqr_gradient(simulator, weight, MOMENT * ONE, GAMMA, "first").norm()),
+            float(lqr_gradient(simulator, weight, MOMENT * _ONE, GAMMA, "first").norm()),
         ),
         Check(
             "squared bias of the exact critic under the objective", 0.0, bias2.value,
@@ -206,7 +206,7 @@ def jacobians() -> list[Check]:
 
 def _score() -> list[Check]:
     """Likelihood ratio and pathwise gradient have one mean."""
-    task, critic = _task(), Quadratic()
+    task, critic = _task(), _Quadratic()
     policy = Gaussian(_policy(), 0.5)
     starts = task.starts(20_000, torch.Generator().manual_seed(0))
     first = named.model_driven(task.simulator, critic, GAMMA, 3).gradients(policy, starts)

@@ -20,11 +20,11 @@ from gradlab.runs.realised import Cell
 MOVES = (0.25, 1.0, 3.0)  # lengths of a step, in units of the user's update
 UPDATE = 1  # place of the update itself
 FEWEST, MOST = 5, 10  # cells
-GRID = (1, 2, 5, 10)  # horizons, and the longest, where no gain says which
+_GRID = (1, 2, 5, 10)  # horizons, and the longest, where no gain says which
 
 
 @dataclass(frozen=True)
-class Plan:
+class _Plan:
     """What is rolled out: cells at all lengths, further ones at the update's, steps of an episode,
     and how many steps that makes."""
 
@@ -46,7 +46,7 @@ def planned(
     budget: float,
     judges: int,
     references: int = 0,
-) -> Plan:
+) -> _Plan:
     """
     Args:
         first: cells that are stepped along in any case; further: the first ones first.
@@ -61,7 +61,7 @@ def planned(
     horizon = fitting[0] if fitting else horizons[-1]
     room = int(budget / (horizon * judges)) - rollouts
     once = tuple(further[: max(room, FEWEST - len(first), 0)])
-    return Plan(tuple(first), once, judges, horizon, horizon * judges * (rollouts + len(once)))
+    return _Plan(tuple(first), once, judges, horizon, horizon * judges * (rollouts + len(once)))
 
 
 def chosen_cells(
@@ -136,6 +136,6 @@ def _grid(over: dict[str, list[int]]) -> list[Cell]:
     spread = []
     for place in (2, 0, 3, 4, 1):
         for name, horizons in over.items():
-            wanted = (*GRID, horizons[-1])[place]
+            wanted = (*_GRID, horizons[-1])[place]
             spread.append((name, min(horizons, key=lambda h: abs(h - wanted))))
     return spread

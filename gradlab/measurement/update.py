@@ -25,11 +25,11 @@ from gradlab.runs.rehearsal import RATE
 from gradlab.truth.common_random import own_size
 from gradlab.truth.oracles import unroll_all_actions
 
-Optimizer = Literal["adam", "sgd"]
-OPTIMIZERS: tuple[Optimizer, ...] = ("adam", "sgd")
-MOVE = 0.04  # share of the actions' size that an update moves them by, where no rate is given
-FEW = 32  # starts whose gradient goes first
-FAR = 2.0  # times the actions' size, beyond which few starts and steps may refuse a rate
+_Optimizer = Literal["adam", "sgd"]
+_OPTIMIZERS: tuple[_Optimizer, ...] = ("adam", "sgd")
+_MOVE = 0.04  # share of the actions' size that an update moves them by, where no rate is given
+_FEW = 32  # starts whose gradient goes first
+_FAR = 2.0  # times the actions' size, beyond which few starts and steps may refuse a rate
 REFIT = 25  # updates between two fits of the critic, where nobody says how many
 
 
@@ -45,12 +45,12 @@ class Update:
             fitted at every update, and rehearsed so.
     """
 
-    optimizer: Optimizer = "adam"
+    optimizer: _Optimizer = "adam"
     rate: float | None = None
     refit: int = REFIT
 
     def __post_init__(self) -> None:
-        validation.word("optimizer", self.optimizer, OPTIMIZERS)
+        validation.word("optimizer", self.optimizer, _OPTIMIZERS)
         if self.rate is not None and not 0 < self.rate < float("inf"):
             raise InputError(f"lr is {self.rate!r}, expected a positive number, or None")
         validation.whole("refit", self.refit, 1)
@@ -60,14 +60,14 @@ class Update:
         return gradient.sign() if self.optimizer == "adam" else gradient
 
     def move(self, setting: Setting, gradient: Tensor, most: float = 1.0) -> float:
-        """By which share of their size the first update moves the actions at the starts; `MOVE`
+        """By which share of their size the first update moves the actions at the starts; `_MOVE`
         without a rate.
 
         Raises:
             InputError: by more than they are, or `most` times that.
         """
         if self.rate is None:
-            return MOVE
+            return _MOVE
         moved = self.rate * _moved(setting, self.first_step(gradient))
         if moved > most:
             raise InputError(
@@ -81,27 +81,27 @@ class Update:
         """Refuse a rate before a truth is made, by the H-step gradient of a few of the starts.
 
         It is not the truth's gradient, which decides where this one moves the actions by less than
-        `FAR` times their size (`move`).
+        `_FAR` times their size (`move`).
 
         Raises:
             InputError: the first step moves the actions by more than that.
         """
         if self.rate is None:
             return
-        few = setting.starts.block(slice(0, FEW))
+        few = setting.starts.block(slice(0, _FEW))
         short = replace(setting, starts=few, horizon=max(setting.horizon, 1))
         gradient = unroll_all_actions(short).mean(dim=0)
         few.draws.clear()
         if torch.isfinite(gradient).all():
-            self.move(replace(setting, starts=few), gradient, FAR)
+            self.move(replace(setting, starts=few), gradient, _FAR)
 
     def rate_for(self, setting: Setting, gradient: Tensor) -> float:
         """The rate; without one `RATE`, or the one whose first step along a mean gradient [P] moves
-        the actions by `MOVE`."""
+        the actions by `_MOVE`."""
         if self.rate is not None:
             return self.rate
         moved = _moved(setting, self.first_step(gradient))
-        return min(RATE, MOVE / moved) if moved > 0 else RATE
+        return min(RATE, _MOVE / moved) if moved > 0 else RATE
 
     def stepping(self, theta: Tensor, rate: float) -> torch.optim.Optimizer:
         """torch's optimiser of a flat parameter vector, whose `grad` is the negative gradient."""

@@ -19,11 +19,11 @@ from torch import Tensor, nn
 from gradlab.errors import InputError
 from gradlab.networks.policies import log_normal, log_tanh_slope
 
-Bound = float | Sequence[float] | Tensor
+_Bound = float | Sequence[float] | Tensor
 
 
 def squashed(
-    actor: nn.Module, scale: Bound | None = None, bias: Bound | None = None
+    actor: nn.Module, scale: _Bound | None = None, bias: _Bound | None = None
 ) -> Reparameterised:
     """A tanh-Gaussian policy of an actor that returns mean and log standard deviation.
 
@@ -155,7 +155,7 @@ class Reparameterised(nn.Module):
         return log_tanh_slope(latent, self.scale.to(latent))
 
 
-def _row(bound: Bound) -> Tensor:
+def _row(bound: _Bound) -> Tensor:
     values = bound if isinstance(bound, Tensor) else torch.tensor(bound, dtype=torch.float64)
     flat = values.detach().reshape(-1)
     if not bool(torch.isfinite(flat).all()):

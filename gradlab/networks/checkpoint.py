@@ -36,13 +36,13 @@ from gradlab.storage.untrusted import UNSEALED
 from gradlab.storage.whole_files import placed
 from gradlab.user_code.loading import is_user_function, load_made
 
-CHECKSUM = "checksum"
+_CHECKSUM = "checksum"
 
 
 def metadata(key: str, about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, str]:
     """The metadata of `tensors`, which are contiguous and on the CPU."""
     plain = json.loads(json.dumps(about))
-    return {key: json.dumps(plain | {CHECKSUM: _checksum(plain, tensors)})}
+    return {key: json.dumps(plain | {_CHECKSUM: _checksum(plain, tensors)})}
 
 
 def read(path: Path, key: str) -> tuple[dict[str, Tensor], Any]:
@@ -56,7 +56,7 @@ def read(path: Path, key: str) -> tuple[dict[str, Tensor], Any]:
         about = _about(file, key)
         # Cloned, since a matrix product depends in its last bit on how memory is aligned.
         tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
-    checksum = about.pop(CHECKSUM, None) if isinstance(about, dict) else None
+    checksum = about.pop(_CHECKSUM, None) if isinstance(about, dict) else None
     if checksum is None:
         warnings.warn(UNSEALED.format(path=path), Doubtful, stacklevel=3)
     elif checksum != _checksum(about, tensors):
@@ -87,8 +87,8 @@ def _checksum(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
 
 
 KEY = "gradlab.architecture"
-Kind = Policy | GaussianPolicy | QCritic | VCritic | MemberMLP | GaussianEnsemble
-KINDS: Mapping[str, type[Kind]] = {
+_Kind = Policy | GaussianPolicy | QCritic | VCritic | MemberMLP | GaussianEnsemble
+KINDS: Mapping[str, type[_Kind]] = {
     "policy": Policy,
     "gaussian_policy": GaussianPolicy,
     "q_critic": QCritic,
@@ -96,7 +96,7 @@ KINDS: Mapping[str, type[Kind]] = {
     "member_mlp": MemberMLP,
     "gaussian_ensemble": GaussianEnsemble,
 }
-WRAPPER = "gaussian"  # a policy of kind "policy" with a fixed std
+_WRAPPER = "gaussian"  # a policy of kind "policy" with a fixed std
 
 
 def architecture_of(module: nn.Module) -> dict[str, Any]:
@@ -108,8 +108,8 @@ def architecture_of(module: nn.Module) -> dict[str, Any]:
     if isinstance(module, Gaussian) and isinstance(module.policy, Policy):
         inner = module.policy.architecture
         std = list(module.std) if isinstance(module.std, tuple) else module.std
-        return {"kind": WRAPPER, "policy": inner, "std": std}
-    if isinstance(module, Kind):
+        return {"kind": _WRAPPER, "policy": inner, "std": std}
+    if isinstance(module, _Kind):
         return module.architecture
     kind = type(module).__name__
     raise InputError(f"{kind} has no architecture to store: keep it as file.py:function")
@@ -124,12 +124,12 @@ def build(architecture: Mapping[str, Any]) -> nn.Module:
     kind = architecture.get("kind")
     arguments = {name: value for name, value in architecture.items() if name != "kind"}
     try:
-        if kind == WRAPPER:
+        if kind == _WRAPPER:
             inner = dict(arguments.pop("policy"))
             inner.pop("kind")
             return Gaussian(Policy(**inner), **arguments)
         if not isinstance(kind, str) or kind not in KINDS:
-            kinds = ", ".join([*KINDS, WRAPPER])
+            kinds = ", ".join([*KINDS, _WRAPPER])
             raise InputError(f"architecture kind is {kind!r}, expected one of {kinds}")
         return KINDS[kind](**arguments)
     except (TypeError, ValueError, RuntimeError, KeyError) as error:

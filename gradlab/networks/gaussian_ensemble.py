@@ -93,7 +93,7 @@ class MemberMLP(nn.Module):
     @torch.no_grad()
     def member(self, index: int) -> nn.Sequential:
         """A copy of one member, as `networks.mlp.mlp` makes it."""
-        shape = {key: value for key, value in self.architecture.items() if key in MLP_ARGUMENTS}
+        shape = {key: value for key, value in self.architecture.items() if key in _MLP_ARGUMENTS}
         network, chosen = mlp(**shape), self.layers().of([index])
         network.to(chosen.weights[0])
         for layer, weight, bias in zip(
@@ -114,7 +114,7 @@ class MemberMLP(nn.Module):
                 layer.bias[index, 0] = source.bias
 
 
-MLP_ARGUMENTS = ("sizes", "activation", "scale", "bias")
+_MLP_ARGUMENTS = ("sizes", "activation", "scale", "bias")
 
 
 def _linear(network: nn.Sequential) -> list[nn.Linear]:
@@ -122,7 +122,7 @@ def _linear(network: nn.Sequential) -> list[nn.Linear]:
 
 
 LOG_VARIANCE = (-10.0, 0.5)  # PETS and MBPO, of standardised targets
-NORMALISERS = ("input_mean", "input_std", "target_mean", "target_std")
+_NORMALISERS = ("input_mean", "input_std", "target_mean", "target_std")
 
 
 @dataclass(frozen=True)
@@ -189,7 +189,7 @@ class GaussianEnsemble(nn.Module):
         low, high = LOG_VARIANCE
         self.low = nn.Parameter(torch.full((members, 1, outputs), low))
         self.high = nn.Parameter(torch.full((members, 1, outputs), high))
-        for name, width in zip(NORMALISERS, (inputs, inputs, outputs, outputs), strict=True):
+        for name, width in zip(_NORMALISERS, (inputs, inputs, outputs, outputs), strict=True):
             fill = 1.0 if name.endswith("std") else 0.0
             self.register_buffer(name, torch.full((members, 1, width), fill))
         self.architecture = {
@@ -234,7 +234,7 @@ class GaussianEnsemble(nn.Module):
                 positive (a constant dimension: give it 1).
         """
         given = (input_mean, input_std, target_mean, target_std)
-        pairs = list(zip(NORMALISERS, given, strict=True))
+        pairs = list(zip(_NORMALISERS, given, strict=True))
         for name, value in pairs:
             width = getattr(self, name).shape[-1]
             if value.shape not in ((width,), (self.members, width)):
@@ -305,7 +305,7 @@ def check_numbers(ensemble: GaussianEnsemble, members: Sequence[int]) -> None:
                 f"parameter {name} of the ensemble is not finite in members {broken}: leave them "
                 f"out of elites, or load a sound checkpoint"
             )
-    for name in NORMALISERS:
+    for name in _NORMALISERS:
         _check_normaliser(name, getattr(ensemble, name))
 
 

@@ -58,8 +58,8 @@ class Circle(nn.Module):
         return torch.cat([angle.cos(), angle.sin(), others], dim=1)
 
 
-MOVE = 0.01  # of the neighbour: far beyond rounding, and hardly out of its range
-ROUNDING = 1e4  # units of machine epsilon, relative to the largest output
+_MOVE = 0.01  # of the neighbour: far beyond rounding, and hardly out of its range
+_ROUNDING = 1e4  # units of machine epsilon, relative to the largest output
 
 
 def check_rows(name: str, function: Callable[..., Tensor], *inputs: Tensor) -> None:
@@ -76,7 +76,7 @@ def check_rows(name: str, function: Callable[..., Tensor], *inputs: Tensor) -> N
     pair = [x[:2] for x in inputs]
     if len(pair[0]) < 2:
         return
-    moved = [torch.cat([x[:1], x[1:] * (1 + MOVE) + MOVE]) for x in pair]
+    moved = [torch.cat([x[:1], x[1:] * (1 + _MOVE) + _MOVE]) for x in pair]
     try:
         with torch.no_grad():
             alone, again, other = (_first(function, one) for one in (pair, pair, moved))
@@ -98,7 +98,7 @@ def _same(one: Tensor, other: Tensor) -> bool:
     if not one.is_floating_point():
         return torch.equal(one, other)
     size = max(float(one.abs().max()), float(other.abs().max())) if one.numel() else 0.0
-    return float((one - other).abs().max()) <= ROUNDING * torch.finfo(one.dtype).eps * size
+    return float((one - other).abs().max()) <= _ROUNDING * torch.finfo(one.dtype).eps * size
 
 
 # Train-mode spectral normalisation takes a power-iteration step, and so changes, at every call.

@@ -23,7 +23,7 @@ from gradlab.networks.mlp import ACTIVATIONS
 
 # Bytes of a block: its rows and their image stay in a core's cache; a GPU wants large products.
 CACHE = 2**20
-GPU_CACHE = 2**28
+_GPU_CACHE = 2**28
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def blocks(layers: Layers, n: int, columns: int) -> Iterator[slice]:
     weights = layers.weights[0]
     width = max(max(weight.shape[1:]) for weight in layers.weights)
     per_sample = len(weights) * columns * width * weights.element_size()
-    size = max(1, (GPU_CACHE if weights.is_cuda else CACHE) // per_sample)
+    size = max(1, (_GPU_CACHE if weights.is_cuda else CACHE) // per_sample)
     return (slice(begin, min(begin + size, n)) for begin in range(0, n, size))
 
 

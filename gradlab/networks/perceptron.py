@@ -19,7 +19,7 @@ from torch import Tensor
 from gradlab.networks.layers import SLOPES, Layers
 from gradlab.networks.products import separate
 
-aten = torch.ops.aten
+_aten = torch.ops.aten
 
 
 def _elu(x: Tensor) -> Tensor:
@@ -31,26 +31,26 @@ def _elu(x: Tensor) -> Tensor:
 
 
 def _elu_slope(gradient: Tensor, value: Tensor) -> Tensor:
-    out: Tensor = aten.elu_backward.grad_input(
+    out: Tensor = _aten.elu_backward.grad_input(
         gradient, 1.0, 1.0, 1.0, True, value, grad_input=gradient
     )
     return out
 
 
 def _relu_slope(gradient: Tensor, value: Tensor) -> Tensor:
-    out: Tensor = aten.threshold_backward.grad_input(gradient, value, 0, grad_input=gradient)
+    out: Tensor = _aten.threshold_backward.grad_input(gradient, value, 0, grad_input=gradient)
     return out
 
 
 def _tanh_slope(gradient: Tensor, value: Tensor) -> Tensor:
-    out: Tensor = aten.tanh_backward.grad_input(gradient, value, grad_input=gradient)
+    out: Tensor = _aten.tanh_backward.grad_input(gradient, value, grad_input=gradient)
     return out
 
 
-InPlace = Callable[[Tensor], Tensor]
-Slope = Callable[[Tensor, Tensor], Tensor]
+_InPlace = Callable[[Tensor], Tensor]
+_Slope = Callable[[Tensor, Tensor], Tensor]
 # σ in place, and g ↦ g ⊙ σ'(z) in place from σ(z): of the activations whose slope is one of it.
-IN_PLACE: Mapping[str, tuple[InPlace, Slope]] = {
+IN_PLACE: Mapping[str, tuple[_InPlace, _Slope]] = {
     "elu": (_elu, _elu_slope),
     "relu": (torch.relu_, _relu_slope),
     "tanh": (torch.tanh_, _tanh_slope),

@@ -37,8 +37,8 @@ from gradlab.errors import InputError
 from gradlab.networks.interface import noise_dim
 from gradlab.networks.mlp import judge, mlp
 
-LOG_2PI = math.log(2 * math.pi)
-Scalars = float | tuple[float, ...]  # one number for all actions, or one per action
+_LOG_2PI = math.log(2 * math.pi)
+_Scalars = float | tuple[float, ...]  # one number for all actions, or one per action
 
 
 @runtime_checkable
@@ -286,10 +286,10 @@ def log_tanh_slope(latent: Tensor, limit: Tensor) -> Tensor:
 
 def log_normal(noise: Tensor, log_std: Tensor) -> Tensor:
     """log N(mean + std · noise; mean, std²), entry by entry."""
-    return -0.5 * noise**2 - log_std - 0.5 * LOG_2PI
+    return -0.5 * noise**2 - log_std - 0.5 * _LOG_2PI
 
 
-def _row(value: Scalars, like: Tensor) -> Tensor:
+def _row(value: _Scalars, like: Tensor) -> Tensor:
     # Kept as Python floats, so that a network made in float32 and turned to double has them exact.
     return torch.tensor(value, dtype=like.dtype, device=like.device)
 
@@ -299,7 +299,7 @@ def _check_width(name: str, value: Tensor, mean: Tensor) -> None:
         raise InputError(f"{name} has shape {tuple(value.shape)}, expected {list(mean.shape)}")
 
 
-def _positive(name: str, value: float | Sequence[float], width: int) -> Scalars:
+def _positive(name: str, value: float | Sequence[float], width: int) -> _Scalars:
     if isinstance(value, int | float):
         entries: tuple[float, ...] = (float(value),)
     else:

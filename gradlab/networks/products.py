@@ -21,7 +21,7 @@ from torch import Tensor
 
 Products = Literal["batched", "separate"]
 ACCURATE = 1e-6  # relative error of a product that training accepts
-FASTER = 0.87  # of the batch's time, above which products are not taken apart
+_FASTER = 0.87  # of the batch's time, above which products are not taken apart
 LARGE = 2**22  # multiplications of one product, from which on taking them apart can pay
 TURNS = 15
 
@@ -81,7 +81,7 @@ def faster_products(device: str) -> Products:
     with fast_products(device):
         taken = [(_seconds(batched), _seconds(one_by_one)) for _ in range(TURNS)]
     together, apart = (sorted(times)[TURNS // 2] for times in zip(*taken, strict=True))
-    return "separate" if apart < FASTER * together else "batched"
+    return "separate" if apart < _FASTER * together else "batched"
 
 
 def _seconds(work: Callable[[], None]) -> float:

@@ -25,7 +25,7 @@ from gradlab.errors import InputError
 from gradlab.networks.gaussian_ensemble import MemberLinear
 
 Which = Literal["all", "all_but_last", "hidden"]
-Network = TypeVar("Network", bound=nn.Module)
+_Network = TypeVar("_Network", bound=nn.Module)
 # Layers of one network in order: RP-PGM's policy, its model, and its published code's actor.
 CHOICES: dict[Which, slice] = {
     "all": slice(None),
@@ -105,7 +105,7 @@ def normalise(network: nn.Module, which: Which = "all_but_last", bound: float = 
         parametrize.register_parametrization(layer, "weight", constraint)
 
 
-def baked(network: Network) -> Network:
+def baked(network: _Network) -> _Network:
     """A copy with plain weights, those that `network` has in eval mode.
 
     It is what `checkpoint.save` and every instrument take; training it further lets the norms go.

@@ -14,8 +14,8 @@ from torch.distributions import Distribution
 
 from gradlab.errors import InputError
 
-ROWS = 256  # dropout leaves most rows of a narrow layer as they are
-MOVE = 0.5  # of the inputs, in which results are sought to move: far beyond a rounding to integers
+_ROWS = 256  # dropout leaves most rows of a narrow layer as they are
+_MOVE = 0.5  # of the inputs, in which results are sought to move: far beyond a rounding to integers
 
 _NOISE = (
     "set self.noise_dim = da, and forward(self, state, noise) returns mean + std * noise; or "
@@ -67,7 +67,7 @@ def check_steady(name: str, module: nn.Module, *inputs: Tensor) -> None:
     Raises:
         InputError: two calls differ.
     """
-    many = [x[:1].repeat(ROWS, 1) for x in inputs]
+    many = [x[:1].repeat(_ROWS, 1) for x in inputs]
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         one, again = (module(*many).nan_to_num() for _ in range(2))
     if torch.equal(one, again):
@@ -96,7 +96,7 @@ def check_attached(name: str, module: nn.Module, *inputs: Tensor) -> None:
         grads = torch.autograd.grad(out.sum(), leaves, allow_unused=True)
         if any(grad is not None for grad in grads):
             return
-    moved = tried(name, module, *(x * (1 + MOVE) + MOVE for x in inputs))
+    moved = tried(name, module, *(x * (1 + _MOVE) + _MOVE for x in inputs))
     if not torch.equal(out.detach(), moved):
         raise InputError(
             f"{name} has no gradient in its inputs: its values are detached from them; remove "

@@ -18,7 +18,7 @@ from gradlab.networks.interface import check_trainable
 from gradlab.networks.mlp import as_critic
 from gradlab.validation import shown
 
-SHARDED = ("DTensor", "FlatParameter", "FullyShardedDataParallel")
+_SHARDED = ("DTensor", "FlatParameter", "FullyShardedDataParallel")
 
 
 def check_policy(policy: object) -> None:
@@ -29,7 +29,7 @@ def check_policy(policy: object) -> None:
     if any(isinstance(p, UninitializedParameter) for p in parameters):
         raise InputError("policy has lazy parameters: run one forward pass before the probe begins")
     parts = [*policy.modules(), *parameters, *(p.data for p in parameters)]
-    sharded = {type(part).__name__ for part in parts} & set(SHARDED)
+    sharded = {type(part).__name__ for part in parts} & set(_SHARDED)
     if sharded:
         raise InputError(
             f"policy has sharded parameters ({', '.join(sorted(sharded))}), of which a process "
@@ -51,7 +51,7 @@ def check_optimizer(optimizer: Any, policy: nn.Module) -> None:
     """Raises InputError for an optimiser that cannot be watched or has nothing of the policy."""
     if optimizer is None:
         return
-    check_watchable(optimizer, "optimizer")
+    _check_watchable(optimizer, "optimizer")
     if isinstance(optimizer, torch.optim.LBFGS):
         raise InputError(
             "optimizer is LBFGS, which takes several gradients per step: leave it out, and mark "
@@ -64,7 +64,7 @@ def check_optimizer(optimizer: Any, policy: nn.Module) -> None:
         raise InputError("optimizer has none of the policy's parameters: give the policy's own")
 
 
-def check_watchable(optimizer: Any, argument: str) -> None:
+def _check_watchable(optimizer: Any, argument: str) -> None:
     """Raises InputError for an optimiser without hooks."""
     kind = type(optimizer).__name__
     hooks = ("register_step_pre_hook", "register_step_post_hook", "param_groups")
@@ -79,7 +79,7 @@ def check_critic_optimizer(optimizer: Any, policy: nn.Module) -> None:
     """Raises InputError for an optimiser that cannot be watched or steps the policy alone."""
     if optimizer is None:
         return
-    check_watchable(optimizer, "critic_optimizer")
+    _check_watchable(optimizer, "critic_optimizer")
     of_policy = {id(p) for p in policy.parameters()}
     if all(id(p) in of_policy for group in optimizer.param_groups for p in group["params"]):
         raise InputError(

@@ -41,7 +41,7 @@ SIGNAL = 0.3  # of the share: successive gradients beside a task
 EPISODES = 0.6  # of the share: whole episodes, where there is an environment
 GUARDED = 0.5  # of the share: numbers that are tested at every update
 LOAN = 3.0  # seconds beyond the share, once
-PACE = 0.5  # of the time that a measurement is worth, which passes before the next one
+_PACE = 0.5  # of the time that a measurement is worth, which passes before the next one
 UNSEEN = 1.4  # what a loop loses to looks, over what their own clock says
 
 
@@ -180,7 +180,7 @@ class Budget:
 
     def rest(self, price: float, since: float) -> float:
         """Seconds that are still to pass."""
-        return PACE * price / self.rest_share - (self.clock() - since)
+        return _PACE * price / self.rest_share - (self.clock() - since)
 
 
 HOUR = 3600.0

@@ -27,11 +27,11 @@ from gradlab.probe.origin import rows_text
 from gradlab.probe.policy_calls import inert, passing
 from gradlab.probe.update_statistics import Numbers, UpdateStatistics, finite
 
-KEPT = 4  # passes
+_KEPT = 4  # passes
 LOOK, STRIDE = 4, 2  # steps to one that is measured; of these, to one whose length is
-ALTERNATE = 50  # steps in a row that are others' turn
-YOUNG = 2  # stretches of a critic that has learnt nothing yet
-UNSEEN = "which sample is not known: give the critic's module, too"
+_ALTERNATE = 50  # steps in a row that are others' turn
+_YOUNG = 2  # stretches of a critic that has learnt nothing yet
+_UNSEEN = "which sample is not known: give the critic's module, too"
 
 
 def parameters_of(optimizer: Any, policy: nn.Module) -> list[nn.Parameter]:
@@ -64,7 +64,7 @@ def pushed(parameters: Iterable[Tensor]) -> bool:
 class Turns:
     """Whose turn a step is of an optimiser that holds others' tensors, too.
 
-    A step after which only the others had a gradient is none of one's own; more than `ALTERNATE`
+    A step after which only the others had a gradient is none of one's own; more than `_ALTERNATE`
     in a row are, and its gradient is 0.
     """
 
@@ -77,7 +77,7 @@ class Turns:
 
     def mine(self) -> bool:
         """By the gradients that are there."""
-        if not self._others or pushed(self._mine) or self._passed >= ALTERNATE:
+        if not self._others or pushed(self._mine) or self._passed >= _ALTERNATE:
             return True
         sizes = [float(p.grad.sum()) for p in self._others if p.grad is not None]
         # A lost gradient of the others clips the own one to 0: nobody knows whose turn it is.
@@ -98,7 +98,7 @@ class Passes:
     def __init__(self, budget: Budget) -> None:
         self.budget = budget
         # Inputs and output of the last passes: one update may make several.
-        self._made: deque[tuple[tuple[Tensor, ...], Tensor]] = deque(maxlen=KEPT)
+        self._made: deque[tuple[tuple[Tensor, ...], Tensor]] = deque(maxlen=_KEPT)
         self.on = True
 
     def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
@@ -150,7 +150,7 @@ class Passes:
     def lost(self) -> str:
         """Rows of the last passes that were not finite, in words."""
         if not self._made:
-            return UNSEEN
+            return _UNSEEN
         for inputs, _ in self._made:
             for each in inputs:
                 if not bool(torch.isfinite(each).all()):
@@ -181,7 +181,7 @@ class Critic:
     ) -> None:
         self.optimizer, self.parameters, self.shared = optimizer, list(parameters), shared
         self.turns = Turns(self.parameters, optimizer if shared else None)
-        self.passes, self.growth = Passes(budget), Growth("exploding critic", "critic's", YOUNG)
+        self.passes, self.growth = Passes(budget), Growth("exploding critic", "critic's", _YOUNG)
         self.steps = 0
         self._statistics, self._looks = UpdateStatistics(self.parameters), 0
         self._open: Numbers | None = None

@@ -18,8 +18,8 @@ import torch
 from torch import nn
 
 # Hooks that make a module what it is, rather than look at it.
-ESSENTIAL = ("torch.nn.utils.weight_norm", "torch.nn.utils.spectral_norm")
-HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
+_ESSENTIAL = ("torch.nn.utils.weight_norm", "torch.nn.utils.spectral_norm")
+_HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
 
 
 @contextmanager
@@ -51,7 +51,7 @@ def copied(module: nn.Module) -> nn.Module:
     """
     twin = copy.deepcopy(unwrapped(module)).eval()
     for each in twin.modules():
-        for name in HOOKS:
+        for name in _HOOKS:
             hooks = getattr(each, name)
             for key in [k for k, hook in hooks.items() if not _essential(hook)]:
                 del hooks[key]
@@ -84,4 +84,4 @@ def unwrapped(module: nn.Module) -> nn.Module:
 
 
 def _essential(hook: object) -> bool:
-    return (getattr(type(hook), "__module__", "") or "").startswith(ESSENTIAL)
+    return (getattr(type(hook), "__module__", "") or "").startswith(_ESSENTIAL)

@@ -15,12 +15,12 @@ from torch import nn
 if TYPE_CHECKING:
     from gradlab.tasks import Task
 
-DEPTH = 3  # systems inside systems
+_DEPTH = 3  # systems inside systems
 # States, Jacobians and tail of what is measured on a task.
-MODELLED = (
+_MODELLED = (
     "model = states and Jacobians of the prior, mixed = the simulator's states, its Jacobians"
 )
-SIMULATED = "true_dynamics = both the simulator's, data = the critic alone; tail: the critic"
+_SIMULATED = "true_dynamics = both the simulator's, data = the critic alone; tail: the critic"
 
 
 @final
@@ -28,7 +28,7 @@ class ModelGradients:
     """Counts the marked backward passes that leave gradients where the policy's optimiser steps."""
 
     def __init__(self, policy: nn.Module, optimizer: Any, task: Task | None) -> None:
-        model = [] if task is None or task.prior is None else [*_parameters(task.prior, DEPTH)]
+        model = [] if task is None or task.prior is None else [*_parameters(task.prior, _DEPTH)]
         storages = {p.untyped_storage().data_ptr() for p in policy.parameters()}
         shared = {id(p) for p in model if p.untyped_storage().data_ptr() in storages}
         groups = [] if optimizer is None else optimizer.param_groups
@@ -68,9 +68,11 @@ def _path(policy: nn.Module, stepped: set[int], shared: int, model: int, task: T
     if task is None:
         return f"{text}; no task, so nothing is known of a model"
     if task.prior is None:
-        return f"{text}; the task has no model; measured: θ in the first action, {SIMULATED}"
+        return f"{text}; the task has no model; measured: θ in the first action, {_SIMULATED}"
     apart = "apart" if not shared + model else f"{shared} tensors shared, {model} stepped with θ"
-    return f"{text}; prior model: {apart}; measured: θ in the first action, {MODELLED}, {SIMULATED}"
+    return (
+        f"{text}; prior model: {apart}; measured: θ in the first action, {_MODELLED}, {_SIMULATED}"
+    )
 
 
 def _parameters(holder: object, depth: int) -> Iterator[nn.Parameter]:

@@ -56,7 +56,7 @@ from gradlab.statistics.moments import Array
 from gradlab.systems.system import System
 from gradlab.tasks import Task
 
-Flags = NDArray[np.bool_]
+_Flags = NDArray[np.bool_]
 
 
 def lost(linear: LinearizedPath, simulator_flags: Tensor) -> dict[str, Any]:
@@ -79,7 +79,7 @@ def lost(linear: LinearizedPath, simulator_flags: Tensor) -> dict[str, Any]:
     }
 
 
-def _where(states: Array, J: Array, bad: Flags, flagged: Flags) -> str:
+def _where(states: Array, J: Array, bad: _Flags, flagged: _Flags) -> str:
     """The first loss; empty where there is none."""
     if not bad.any():
         return ""
@@ -98,7 +98,7 @@ def _input(column: int, ds: int) -> str:
     return f"s{column}" if column < ds else f"a{column - ds}"
 
 
-def _nearest(states: Array, bad: Flags, step: int, start: int) -> str:
+def _nearest(states: Array, bad: _Flags, step: int, start: int) -> str:
     """The closest state whose Jacobians are finite, in spreads of the states."""
     rows = states[: len(bad)]
     sound = ~bad & np.isfinite(rows).all(2)
@@ -114,15 +114,15 @@ def _nearest(states: Array, bad: Flags, step: int, start: int) -> str:
     )
 
 
-FLOAT32 = float(np.log(np.finfo(np.float32).max))
+_FLOAT32 = float(np.log(np.finfo(np.float32).max))
 
 
-def fresh_path(task: Task, policy: nn.Module, begin: Starts, seed: int) -> LinearizedPath:
+def _fresh_path(task: Task, policy: nn.Module, begin: Starts, seed: int) -> LinearizedPath:
     path, K = rollout_with_jacobians(task.simulator, policy, begin, STEPS, seed)
     return linearize_path(path, task.simulator, K, path.dynamics_noise)
 
 
-def along(
+def _along(
     task: Task, linear: LinearizedPath, critic: nn.Module | None, reward_max: float, scale: Array
 ) -> dict[str, Any]:
     """Growth, rewards, critic and Jacobians along the path.
@@ -165,7 +165,7 @@ def _growth(M: Array, skip: chains.Flags) -> dict[str, Any]:
     exponent = float(rate.value[0])
     with np.errstate(invalid="ignore"):
         norm, spread = logs[:, :, 0].mean(1), np.median(logs[-1, :, 0] - logs[-1, :, -1])
-    beyond = (FLOAT32 - norm[-1]) / exponent if exponent > 0 else np.inf
+    beyond = (_FLOAT32 - norm[-1]) / exponent if exponent > 0 else np.inf
     return {
         "lyapunov": exponent,
         "lyapunov_se": float(rate.se[0]),
@@ -218,7 +218,7 @@ def _value(linear: LinearizedPath, critic: nn.Module | None) -> dict[str, Any]:
 
 
 STARTS = 64
-SOUND = ("converged", "imprecise")
+_SOUND = ("converged", "imprecise")
 
 
 def measured(
@@ -241,11 +241,11 @@ def measured(
             truth = shared_truth(
                 task, copy, states, question.horizon, batch, seed=seed, check=past.checks
             )
-            sound = truth.reference.status in SOUND
+            sound = truth.reference.status in _SOUND
             row |= _of_gradients(truth, critic, question.horizon, past.checks)
-        linear = fresh_path(task, copy, starts_of(task, STARTS, seed), seed)
+        linear = _fresh_path(task, copy, starts_of(task, STARTS, seed), seed)
         scale = units(linear) if past.scale is None else past.scale
-        row |= along(task, linear, critic, past.reward_max, scale)
+        row |= _along(task, linear, critic, past.reward_max, scale)
         return row, Past(row["reward_max"], scale, past.count + 1, sound)
 
 

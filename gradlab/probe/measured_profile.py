@@ -26,7 +26,7 @@ from gradlab.statistics.intervals import Z, jackknife_se
 from gradlab.statistics.mixing import mse_weights
 from gradlab.statistics.moments import combine
 
-WITHOUT_TRUTH = ("variance", "snr", "mean_norm")
+_WITHOUT_TRUTH = ("variance", "snr", "mean_norm")
 
 
 def gradients(
@@ -64,7 +64,7 @@ def rounding(truth: SharedTruth, chosen: Mapping[str, Estimator]) -> dict[str, f
 def _cells(profile: Profile, names: Sequence[str], horizon: int) -> dict[str, Any]:
     row: dict[str, Any] = {}
     for quantity in CELLS:
-        defined = profile.truth["admissible"] or quantity in WITHOUT_TRUTH
+        defined = profile.truth["admissible"] or quantity in _WITHOUT_TRUTH
         for column, source in _sources(quantity):
             row[column] = np.full((len(names), horizon + 1), np.nan)
             for e, name in enumerate(names):

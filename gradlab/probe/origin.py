@@ -19,12 +19,12 @@ from torch.utils._pytree import tree_leaves
 
 from gradlab.probe.isolation import copied, undisturbed
 
-UNSET = ("empty", "new_empty", "empty_like", "empty_strided", "new_empty_strided")
-SHOWN = 3
+_UNSET = ("empty", "new_empty", "empty_like", "empty_strided", "new_empty_strided")
+_SHOWN = 3
 
 
 @dataclass(frozen=True)
-class Lost:
+class _Lost:
     """The first result with NaN (or inf) whose inputs had none.
 
     Attributes:
@@ -37,8 +37,8 @@ class Lost:
     size: int
 
     def __str__(self) -> str:
-        more = ", …" if len(self.rows) > SHOWN else ""
-        which = ", ".join(map(str, self.rows[:SHOWN])) + more
+        more = ", …" if len(self.rows) > _SHOWN else ""
+        which = ", ".join(map(str, self.rows[:_SHOWN])) + more
         where = f" (rows {which} of {self.size})" if self.rows else ""
         return f"{self.what} first out of {self.operation}{where}"
 
@@ -52,8 +52,8 @@ class Finder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.nan: Lost | None = None
-        self.inf: Lost | None = None
+        self.nan: _Lost | None = None
+        self.inf: _Lost | None = None
 
     supports_higher_order_operators = True
 
@@ -75,7 +75,7 @@ class Finder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return f"{self.inf}; {self.nan}"
 
     def _look(self, func: Any, before: tuple[bool, bool], out: Any) -> None:
-        if func.overloadpacket.__name__ in UNSET:
+        if func.overloadpacket.__name__ in _UNSET:
             return
         for each in _floats(out):
             if not before[0] and bool(torch.isnan(each).any()):
@@ -170,9 +170,9 @@ def _floats(values: Any) -> list[Tensor]:
     ]  # fmt: skip
 
 
-def _lost(what: str, func: Any, bad: Tensor) -> Lost:
+def _lost(what: str, func: Any, bad: Tensor) -> _Lost:
     rows = _rows(bad)
-    return Lost(what, func.overloadpacket.__name__, rows, len(bad) if bad.ndim else 0)
+    return _Lost(what, func.overloadpacket.__name__, rows, len(bad) if bad.ndim else 0)
 
 
 def _rows(bad: Tensor) -> tuple[int, ...]:
@@ -184,5 +184,5 @@ def _rows(bad: Tensor) -> tuple[int, ...]:
 def rows_text(bad: Tensor) -> str:
     """Rows of a batch, by their number."""
     rows = _rows(bad)
-    more = ", …" if len(rows) > SHOWN else ""
-    return f"rows {', '.join(map(str, rows[:SHOWN]))}{more} of {len(bad) if bad.ndim else 1}"
+    more = ", …" if len(rows) > _SHOWN else ""
+    return f"rows {', '.join(map(str, rows[:_SHOWN]))}{more} of {len(bad) if bad.ndim else 1}"

@@ -34,7 +34,7 @@ CHECKED = 32  # perturbed policies of a check
 TRIED = 300  # steps of the chains at most
 MARGIN = 1.5  # for estimators, choice and the fresh path: 1.0 to 1.4 measured
 FIXED = 0.05  # seconds of copies and statistics
-REPEATS = 3
+_REPEATS = 3
 
 
 def trial_price(question: Question, policy: nn.Module, clock: Clock = time.perf_counter) -> float:
@@ -95,7 +95,7 @@ def _linearized(question: Question, policy: nn.Module, begin: Starts, clock: Clo
 def _seconds(work: Callable[[], object], clock: Clock) -> float:
     """The shortest of a few times: the first one also loads what is not loaded yet."""
     times = []
-    for _ in range(REPEATS):
+    for _ in range(_REPEATS):
         begun = clock()
         work()
         times.append(clock() - begun)

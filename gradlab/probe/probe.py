@@ -325,7 +325,7 @@ class Probe:
             self.alarm_log.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Unplugged, ()
+        return _Unplugged, ()
 
     def _attached(self) -> list[Any]:
         watch, optimizer = self._updates.watch, self._optimizer
@@ -421,7 +421,7 @@ class _Marked:
 
 
 @final
-class Unplugged:
+class _Unplugged:
     """A probe's copy or pickle, of an agent that holds one: calls are allowed and do nothing."""
 
     off, spent, alarms = True, 0.0, ()

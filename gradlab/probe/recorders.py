@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-NOTED = ("critic_loss", "episode_return")
+_NOTED = ("critic_loss", "episode_return")
 RETURN, LOSS = "episode_return", "critic_loss"
 
 
@@ -31,7 +31,7 @@ class Notes:
     """Numbers by name since the last row."""
 
     def __init__(self) -> None:
-        self._kept: dict[str, list[tuple[int, int, Any]]] = {name: [] for name in NOTED}
+        self._kept: dict[str, list[tuple[int, int, Any]]] = {name: [] for name in _NOTED}
 
     def take(self, name: str, value: Any, update: int, step: int) -> None:
         """One more number, or several; a tensor is not waited for until a row is due."""
@@ -71,8 +71,8 @@ def _mean(values: list[float]) -> float:
     return float(np.mean(finite)) if finite else float("nan")
 
 
-PLACES = ("gymnasium.wrappers.common", "gymnasium.wrappers.vector.common")
-KIND = "RecordEpisodeStatistics"
+_PLACES = ("gymnasium.wrappers.common", "gymnasium.wrappers.vector.common")
+_KIND = "RecordEpisodeStatistics"
 
 
 @final
@@ -100,7 +100,7 @@ class Recorders:
     def search(self) -> None:
         """Look for them among all objects; takes tens of milliseconds."""
         begun = time.perf_counter()
-        kinds = {getattr(sys.modules[name], KIND) for name in PLACES if name in sys.modules}
+        kinds = {getattr(sys.modules[name], _KIND) for name in _PLACES if name in sys.modules}
         alive = [each for each in gc.get_objects() if type(each) in kinds]
         self._seen = [
             (weakref.ref(each), int(each.episode_count))

@@ -28,10 +28,10 @@ from gradlab.runs.probe.returns import COLUMNS, LEAST, TRAINED, WINDOW, Returns
 from gradlab.user_code.calls import running
 
 CLOSEST = ceil(LEAST / (WINDOW - 1))  # updates between two episodes
-TRIED = 10  # steps that find the first price
+_TRIED = 10  # steps that find the first price
 WINDOWS = {"returns": WINDOW, "episodes": TRAINED}
-PRICES = 5  # newest episodes whose mean is the price of the next
-TYPICAL = 1000  # steps of an episode, where the environment does not say
+_PRICES = 5  # newest episodes whose mean is the price of the next
+_TYPICAL = 1000  # steps of an episode, where the environment does not say
 
 MakeEnv = Callable[[], Any]
 
@@ -88,7 +88,7 @@ class Looks:
     def __init__(self, make: MakeEnv, policy: nn.Module, budget: Budget, seed: int) -> None:
         self.policy, self.budget, self.seed, self.count = policy, budget, seed, 0
         self._next = self._every = 0
-        self._prices: deque[float] = deque(maxlen=PRICES)
+        self._prices: deque[float] = deque(maxlen=_PRICES)
         with budget.paying(episode=True), undisturbed():
             self.environment = made(make)
             actor = Actor(copied(policy), self.environment)
@@ -97,10 +97,10 @@ class Looks:
                 actor.check(begin(self.environment, self._seed))
                 for _ in range(2):  # the first time is also that of what is loaded
                     begun = budget.clock()
-                    tried = play(self.environment, actor, self._seed, TRIED)[0]
+                    tried = play(self.environment, actor, self._seed, _TRIED)[0]
                     took = budget.clock() - begun
             limit = getattr(getattr(self.environment, "spec", None), "max_episode_steps", None)
-            steps = min(limit or TYPICAL, LONGEST) / max(tried.length, 1)
+            steps = min(limit or _TYPICAL, LONGEST) / max(tried.length, 1)
             self._price = took * (1 if tried.ended else steps)
 
     def due(self, update: int) -> bool:

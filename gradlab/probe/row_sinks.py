@@ -37,7 +37,7 @@ from gradlab.storage.journal import Journal, journal_of
 from gradlab.storage.journal_tables import plain
 from gradlab.storage.records import Attribute, Record, check_output
 
-NEW = "log to a new file"
+_NEW = "log to a new file"
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Earlier:
     episodes: Columns = field(default_factory=dict)
 
 
-def earlier(path: Path, head: Mapping[str, Attribute], horizon: int | None) -> Earlier:
+def _earlier(path: Path, head: Mapping[str, Attribute], horizon: int | None) -> Earlier:
     """The content of the run at `path`, for a probe with this head that goes on in it.
 
     Raises:
@@ -71,11 +71,11 @@ def earlier(path: Path, head: Mapping[str, Attribute], horizon: int | None) -> E
     groups = record.groups.get("vitals", {})
     actions = len(groups["action"].values) if "action" in groups else 0
     if run.horizon != horizon:
-        raise InputError(f"log is {path}, measured up to h = {run.horizon}, not {horizon}: {NEW}")
+        raise InputError(f"log is {path}, measured up to h = {run.horizon}, not {horizon}: {_NEW}")
     expected = tables(len(run.parameters), actions, horizon)
     now = {name: plain(each) for name, each in expected.items()}
     if _tables(record) != json.loads(json.dumps(now)):
-        raise InputError(f"log is {path}, whose tables are another version's: {NEW}")
+        raise InputError(f"log is {path}, whose tables are another version's: {_NEW}")
     reported = int(run.alarms["number"][-1]) + 1 if run.alarms else 0
     own, elapsed = (last(run.vitals, "own_seconds"), run.seconds) if run.vitals else (0.0, 0.0)
     return Earlier(run.updates, reported, own, elapsed, actions, run.returns, run.episodes)
@@ -86,21 +86,21 @@ def _check(run: ProbeRun, path: Path, head: Mapping[str, Attribute]) -> None:
     if run.parameters != names:
         mine, theirs = (_shown(each) for each in (names, run.parameters))
         raise InputError(
-            f"log is {path}, of a policy with tensors {theirs}, not {mine}: {NEW}, or resume with "
+            f"log is {path}, of a policy with tensors {theirs}, not {mine}: {_NEW}, or resume with "
             f"the policy of that run"
         )
     shapes, before = json.loads(str(head["config"])).get("shapes"), run.config.get("shapes")
     if before is not None and shapes != before:
-        raise InputError(f"log is {path}, of a policy of other sizes: {NEW}")
+        raise InputError(f"log is {path}, of a policy of other sizes: {_NEW}")
     if run.task != head["task"]:
         task = repr(run.task) if run.task else "no task"
         raise InputError(
-            f"log is {path}, of {task}, not of {str(head['task'])!r}: {NEW}, or resume with the "
+            f"log is {path}, of {task}, not of {str(head['task'])!r}: {_NEW}, or resume with the "
             f"task of that run"
         )
     law = json.loads(str(head["config"]))["law"]
     if run.config.get("law") != law:
-        raise InputError(f"log is {path}, measured by another version at other states: {NEW}")
+        raise InputError(f"log is {path}, measured by another version at other states: {_NEW}")
 
 
 def _tables(record: Record) -> object:
@@ -112,8 +112,8 @@ def _shown(names: tuple[str, ...]) -> str:
 
 
 Log = Callable[[dict[str, Any]], object]
-NOTHING = Earlier()
-NOTHING_THERE = "log is {}, where no run is to go on in: start with resume=False"
+_NOTHING = Earlier()
+_NOTHING_THERE = "log is {}, where no run is to go on in: start with resume=False"
 
 
 class RowSink(Protocol):
@@ -135,7 +135,7 @@ class RowSink(Protocol):
 class NoSink:
     """No log."""
 
-    earlier = NOTHING
+    earlier = _NOTHING
 
     def write(self, table: str, row: Row) -> None:
         pass
@@ -157,7 +157,7 @@ class SeveralSinks:
     def earlier(self) -> Earlier:
         """That of the log which holds most."""
         return max(
-            (sink.earlier for sink in self.sinks), key=lambda held: held.updates, default=NOTHING
+            (sink.earlier for sink in self.sinks), key=lambda held: held.updates, default=_NOTHING
         )
 
     def write(self, table: str, row: Row) -> None:
@@ -179,7 +179,7 @@ class SeveralSinks:
 class FunctionSink:
     """Rows go to the user's function, as plain numbers by name."""
 
-    earlier = NOTHING
+    earlier = _NOTHING
 
     def __init__(self, log: Log, names: Sequence[str]) -> None:
         self.log, self.names = log, tuple(names)
@@ -213,10 +213,10 @@ class FileSink:
     ) -> None:  # fmt: skip
         self.path, self.attributes = Path(path), dict(attributes)
         self.shape = parameters, horizon, actions
-        self.earlier = NOTHING
+        self.earlier = _NOTHING
         self._journal: Journal | None = None
         if resume and not os.path.isdir(self.path.parent):
-            raise InputError(NOTHING_THERE.format(path))  # before a folder is made for it
+            raise InputError(_NOTHING_THERE.format(path))  # before a folder is made for it
         check_output(self.path, overwrite=True)  # else "" and long names fail below
         there = self.path.is_file() or journal_of(self.path).exists()
         if there and not resume:
@@ -225,9 +225,9 @@ class FileSink:
                 f"choose another name"
             )
         if resume and not there:
-            raise InputError(NOTHING_THERE.format(path))
+            raise InputError(_NOTHING_THERE.format(path))
         if resume:
-            self.earlier = earlier(self.path, attributes, horizon)
+            self.earlier = _earlier(self.path, attributes, horizon)
             self._journal = self._opened()
 
     def write(self, table: str, row: Row) -> None:
@@ -250,7 +250,7 @@ class FileSink:
         return Journal(self.path, tables(parameters, width, horizon), self.attributes)
 
 
-KEPT = 256  # rows of each table
+_KEPT = 256  # rows of each table
 
 
 @final
@@ -334,7 +334,7 @@ class AlarmLog:
         self.sink.close()
 
     def _test(self, table: str, row: Row, seed: int) -> None:
-        rows = self.rows[seed].setdefault(table, deque(maxlen=KEPT))
+        rows = self.rows[seed].setdefault(table, deque(maxlen=_KEPT))
         rows.append(row)
         self._counts[seed][table] += 1
         evidence = Evidence(list(rows), self._counts[seed][table], self.names, self.critic_alone)

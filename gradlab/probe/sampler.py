@@ -112,7 +112,7 @@ class Bursts:
 
 
 @final
-class FirstPrice:
+class _FirstPrice:
     """The price of a first measurement, found as soon as the budget and a loan allow finding it."""
 
     def __init__(self, budget: Budget, loan: float) -> None:
@@ -155,7 +155,7 @@ class Measurements:
         loan: float = 0.0,
     ) -> None:  # fmt: skip
         self.subject, self.budget, self.loan = subject, budget, loan
-        self._first = FirstPrice(budget, loan)
+        self._first = _FirstPrice(budget, loan)
         self._prices: dict[bool, float] = {}  # seconds, by whether the truth is checked
         self._past: dict[int, Past] = {}
         self._ended: dict[int, float] = {}  # when a seed's last one ended

@@ -73,7 +73,7 @@ class Repeats:
 
 FIRST = 4  # pairs of the burst that finds the price
 PAIRS = 32
-SHOWN = 5  # columns named per layer
+_SHOWN = 5  # columns named per layer
 
 
 def columns_of(estimate: Signal) -> dict[str, Any]:
@@ -98,8 +98,8 @@ def columns_dead(dead: Sequence[Tensor], layers: Sequence[str]) -> dict[str, Any
     for name, each in zip(layers, dead, strict=True):
         columns = each.nonzero().flatten().tolist()
         if columns:
-            shown = ", ".join(map(str, columns[:SHOWN]))
-            parts.append(f"{name}: {shown}{', …' if len(columns) > SHOWN else ''}")
+            shown = ", ".join(map(str, columns[:_SHOWN]))
+            parts.append(f"{name}: {shown}{', …' if len(columns) > _SHOWN else ''}")
     return {
         "dead_columns": sum(int(each.sum()) for each in dead),
         "columns": sum(len(each) for each in dead),

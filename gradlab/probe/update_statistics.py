@@ -24,10 +24,10 @@ from torch._utils import _flatten_dense_tensors
 from gradlab.runs.probe.columns import Array, Window, summed_up
 
 Numbers = list[float] | list[Tensor]  # those of an accelerator stay there
-N = TypeVar("N")
-CHEAP = 2**16  # entries, 10 µs
-SHOWN = 4  # tensors that are looked at in every update
-HALF = (torch.float16, torch.bfloat16)
+_N = TypeVar("_N")
+_CHEAP = 2**16  # entries, 10 µs
+_SHOWN = 4  # tensors that are looked at in every update
+_HALF = (torch.float16, torch.bfloat16)
 
 
 def present(gradients: Sequence[Tensor | None]) -> list[Tensor]:
@@ -48,11 +48,11 @@ def present(gradients: Sequence[Tensor | None]) -> list[Tensor]:
     return arrived
 
 
-def norms(tensors: Sequence[Tensor]) -> Numbers:
+def _norms(tensors: Sequence[Tensor]) -> Numbers:
     """|x_l| of every tensor, in float32 at least."""
     if not tensors:
         return []
-    if any(each.dtype in HALF for each in tensors):
+    if any(each.dtype in _HALF for each in tensors):
         # One by one: float64 among them cannot be summed up in float32.
         results = [torch.linalg.vector_norm(x, dtype=_sum_type(x)) for x in tensors]
     else:
@@ -67,11 +67,13 @@ def finite(sizes: Numbers) -> bool:
 
 
 def shows_loss(parameters: Sequence[Tensor]) -> list[Tensor]:
-    """The smallest tensors and the first one, `SHOWN` in all: NaN of a loss reaches the biases of
+    """The smallest tensors and the first one, `_SHOWN` in all: NaN of a loss reaches the biases of
     the outputs, which are small, and NaN that a pass back makes reaches the first layer."""
-    first = min(range(len(parameters)), key=lambda k: (parameters[k].numel() > CHEAP, k), default=0)
+    first = min(
+        range(len(parameters)), key=lambda k: (parameters[k].numel() > _CHEAP, k), default=0
+    )
     order = sorted(range(len(parameters)), key=lambda k: (k != first, parameters[k].numel()))
-    chosen = [parameters[k] for k in order[:SHOWN]]
+    chosen = [parameters[k] for k in order[:_SHOWN]]
     return [p for p in chosen if p.dtype == chosen[0].dtype]
 
 
@@ -80,13 +82,13 @@ def lost(parameters: Sequence[Tensor]) -> bool:
     here = [g for p in parameters if (g := p.grad) is not None and g.layout is torch.strided]
     if not here or not here[0].is_cpu:
         return False
-    kind = torch.float32 if here[0].dtype in HALF else None
+    kind = torch.float32 if here[0].dtype in _HALF else None
     flat = _flatten_dense_tensors(here)  # type: ignore[no-untyped-call]
     return not isfinite(flat.sum(dtype=kind).item())
 
 
 @final
-class StepLengths(Generic[N]):
+class StepLengths(Generic[_N]):
     """|Δθ_l| and |θ_l| of single steps.
 
     Args:
@@ -95,7 +97,7 @@ class StepLengths(Generic[N]):
     """
 
     def __init__(
-        self, theta: Callable[[], list[Tensor]], norms: Callable[[list[Tensor]], N]
+        self, theta: Callable[[], list[Tensor]], norms: Callable[[list[Tensor]], _N]
     ) -> None:
         self._theta, self._norms = theta, norms
         self._kept: list[Tensor] = []
@@ -111,7 +113,7 @@ class StepLengths(Generic[N]):
         torch._foreach_copy_(self._kept, theta)
         self._open = True
 
-    def after(self) -> tuple[N, N] | None:
+    def after(self) -> tuple[_N, _N] | None:
         """|Δθ_l| and the |θ_l| before the step; None where θ was not kept."""
         if not self._open:
             return None
@@ -130,7 +132,7 @@ class UpdateStatistics:
 
     def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
         self.parameters = list(parameters)
-        self._lengths = StepLengths(self._theta, norms)
+        self._lengths = StepLengths(self._theta, _norms)
         self._pulse = _pulse_of(self.parameters)
         self._empty()
 
@@ -142,7 +144,7 @@ class UpdateStatistics:
         """
         gradients = [p.grad for p in self.parameters]
         here = present(gradients)
-        lengths = _divided(norms(here), scale)
+        lengths = _divided(_norms(here), scale)
         if len(here) == len(gradients):
             return lengths
         zero = here[0].new_zeros(()) if here and isinstance(lengths[0], Tensor) else 0.0
@@ -227,7 +229,7 @@ def _pulse_of(parameters: Sequence[nn.Parameter]) -> nn.Parameter | None:
     """The first tensor that is trained and costs little: it lies behind all others in a backward
     pass, and has many entries, so that its size is the whole gradient's but for a factor."""
     trained = [p for p in parameters if p.requires_grad]
-    return next((p for p in trained if p.numel() <= CHEAP), trained[0] if trained else None)
+    return next((p for p in trained if p.numel() <= _CHEAP), trained[0] if trained else None)
 
 
 def _gathered(kept: Sequence[Numbers], shape: tuple[int, ...]) -> Array:
@@ -251,7 +253,7 @@ def _divided(sizes: Numbers, scale: Tensor | None) -> Numbers:
 
 
 def _sum_type(x: Tensor) -> torch.dtype | None:
-    return torch.float32 if x.dtype in HALF else None
+    return torch.float32 if x.dtype in _HALF else None
 
 
 def _alike(kept: Sequence[Tensor], theta: Sequence[Tensor]) -> bool:

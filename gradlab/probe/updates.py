@@ -53,26 +53,26 @@ from gradlab.probe.update_statistics import (
 )
 
 ROW = 100  # updates between two rows
-LEAST = 10  # measured updates in a row, where others are skipped: a row costs more than these
-BATCH = 256  # N′ where the loop's own is not seen
+_LEAST = 10  # measured updates in a row, where others are skipped: a row costs more than these
+_BATCH = 256  # N′ where the loop's own is not seen
 STRIDE = 4  # updates to one whose step and actions are measured, which cost most
-PULSE = 4  # skipped updates to one whose gradient's size is taken: each costs 40 µs
-WATCHED = 3  # marked passes whose operations are watched after a gradient was lost
-WATCHES = 30  # such passes in a run: each takes several times as long
-POLL = 10  # updates between two looks at recorded episodes
-SEARCHES = (1, 100, 1000)  # updates after which recorders are sought, until there are any
+_PULSE = 4  # skipped updates to one whose gradient's size is taken: each costs 40 µs
+_WATCHED = 3  # marked passes whose operations are watched after a gradient was lost
+_WATCHES = 30  # such passes in a run: each takes several times as long
+_POLL = 10  # updates between two looks at recorded episodes
+_SEARCHES = (1, 100, 1000)  # updates after which recorders are sought, until there are any
 PATIENCE = 1000  # marked passes without the end of an update, after which something is wrong
 
 THROWN = 100  # gradients thrown away without a step, after which an alarm is raised
 
 LOST_LOSS = "non-finite loss"
-OPERATION = "first non-finite operation"
-ENDLESS = (
+_OPERATION = "first non-finite operation"
+_ENDLESS = (
     f"has seen {PATIENCE} marked passes and no update end: give it the optimiser that steps now "
     f"(a new probe, where it was replaced), or count steps up where it has none; a scaler that "
     f"skips every step looks the same"
 )
-REPLACED = (
+_REPLACED = (
     "the policy's parameters are others than when the probe began: make a new probe when layers "
     "are replaced"
 )
@@ -131,7 +131,7 @@ class Updates:
         environment = None if self.looks is None else self.looks.environment
         self._recorders = Recorders(environment)
         self._returns = {name: Followed(name, window, held) for name, window in WINDOWS.items()}
-        self._searches = [count + k for k in SEARCHES]  # updates after which recorders are sought
+        self._searches = [count + k for k in _SEARCHES]  # updates after which recorders are sought
         self._filed: dict[str, Any] = {}  # the last row of vitals
         self._statistics = UpdateStatistics(loop.parameters)
         self._bursts = Bursts(loop.parameters, log.names, budget, self.measurements is not None)
@@ -143,7 +143,7 @@ class Updates:
         self._growth = Growth("exploding gradient", "policy's", in_a_row=OF_A_POLICY)
         self._due = budget.look()  # whether it is measured or skipped
         self._marked = False
-        self._batch = BATCH
+        self._batch = _BATCH
         self._watching = self._watches = 0
         self.rows: Callable[[], str] = str  # where a loss was lost, in words; "" where not known
         # By optimiser: how many tensors its groups have, and the small ones of them.
@@ -158,7 +158,7 @@ class Updates:
         """A marked pass begins; its operations are watched where a gradient was lost before."""
         self.models.before()
         self._thrown += self.stepped and all(p.grad is None for p in self._statistics.parameters)
-        if not self._watching or self._watches >= WATCHES:
+        if not self._watching or self._watches >= _WATCHES:
             return None
         self._watching, self._watches = self._watching - 1, self._watches + 1
         return Finder()
@@ -272,7 +272,7 @@ class Updates:
         """Whether the gradient was lost while updates are skipped; this one is measured then."""
         if scale is not None:
             return False
-        size = 0.0 if self._rest % PULSE else self._pulse(PULSE)
+        size = 0.0 if self._rest % _PULSE else self._pulse(_PULSE)
         if isfinite(size) and (self.stepped or not lost(self._small)):
             return False
         self._rest, self._due = 0, True
@@ -298,7 +298,7 @@ class Updates:
             self._end()
         if self.count % STRETCH == 0:
             self._stretch()
-        if self.count % POLL == 0 or self._seeks():
+        if self.count % _POLL == 0 or self._seeks():
             self._record()
         if self.looks is not None and self.looks.due(self.count):
             self._look_at_return(self.looks)
@@ -351,12 +351,12 @@ class Updates:
     def _mark(self, finder: Finder | None) -> None:
         self.models.after()
         if finder is not None and finder.found:
-            self._report(OPERATION, f"{finder.found}, in the pass that was marked")
+            self._report(_OPERATION, f"{finder.found}, in the pass that was marked")
         self._waiting += 1
         if self._thrown == THROWN:
             self.log.report(thrown_away(THROWN), self.count, self.step)
         if self._waiting == PATIENCE:
-            say(ENDLESS)
+            say(_ENDLESS)
 
     def _count(self) -> None:
         begun = self.budget.clock()
@@ -369,7 +369,7 @@ class Updates:
         self.watch.release()
         self.count += 1
         self.budget.pay(begun)
-        if self.count >= self._row and self._statistics.looked >= LEAST:
+        if self.count >= self._row and self._statistics.looked >= _LEAST:
             self._row = _next_row(self.count)
             with self.budget.paying():  # a log that is opened is no price of a look
                 self.file_vitals()
@@ -396,7 +396,7 @@ class Updates:
             raise self.watch.error
         held = self._statistics.parameters
         if any(a is not b for a, b in zip_longest(self.policy.parameters(), held)):
-            raise InputError(REPLACED)
+            raise InputError(_REPLACED)
         row = self._statistics.row() | self.watch.row() | self.models.row()
         if not row["looked"]:
             if ended:
@@ -492,7 +492,7 @@ class Updates:
 
     def _lost(self, sizes: Numbers) -> None:
         """A gradient that is not finite; on an accelerator it is tested once per row only."""
-        self._watching = WATCHED
+        self._watching = _WATCHED
         if self._lost_at < 0:
             self._lost_at = self.count + 1
         self.log.report(lost_now(sizes, self.log.names), self.count, self.step)

@@ -30,12 +30,12 @@ from gradlab.systems.system import System
 from gradlab.tasks import Task
 from gradlab.validation import shown
 
-SHOTS = (1, 5)  # horizons of the default candidates, beside the task's own
+_SHOTS = (1, 5)  # horizons of the default candidates, beside the task's own
 
-Loss = Callable[[nn.Module, Tensor], Tensor]
+_Loss = Callable[[nn.Module, Tensor], Tensor]
 Optimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 Candidate = (
-    Estimator | Sequence[tuple[float, Estimator]] | Loss | tuple[Loss, Optimizer]
+    Estimator | Sequence[tuple[float, Estimator]] | _Loss | tuple[_Loss, Optimizer]
 )  # see `gradlab.race`
 
 
@@ -55,7 +55,7 @@ class Branch:
     policy: nn.Module
     optimizer: torch.optim.Optimizer
     parts: Sequence[tuple[float, Estimator]] = ()
-    loss: Loss | None = None
+    loss: _Loss | None = None
     critic: nn.Module | None = None
     model: System | None = None
     states: Starts | None = field(default=None, repr=False)
@@ -234,7 +234,7 @@ def candidates_of(
 def _default_names(task: Task, horizon: int) -> list[str]:
     no_model = task.prior is None or task.prior is task.simulator
     model = "true_dynamics_all" if no_model else "model_all"
-    return ["data", *(f"{model}:{h}" for h in sorted({*SHOTS, horizon}) if h <= horizon)]
+    return ["data", *(f"{model}:{h}" for h in sorted({*_SHOTS, horizon}) if h <= horizon)]
 
 
 def _named(name: str, every: Mapping[str, Estimator], horizon: int) -> Estimator:

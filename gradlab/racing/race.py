@@ -61,14 +61,14 @@ from gradlab.tasks import Task
 from gradlab.truth.oracles import effective_horizon
 from gradlab.user_code.calls import differentiating
 
-JUDGES = 64
-LONGEST = 1000  # steps of a judged episode, where none is given
-RUNGS = (8, 4, 2, 1)  # K over the updates after which branches may be dropped
-CURVE = 10  # evaluations along the way, beside the first ones
-MARGIN = 2.0  # a fit of the critic takes as long as its data: twice a look at the returns
+_JUDGES = 64
+_LONGEST = 1000  # steps of a judged episode, where none is given
+_RUNGS = (8, 4, 2, 1)  # K over the updates after which branches may be dropped
+_CURVE = 10  # evaluations along the way, beside the first ones
+_MARGIN = 2.0  # a fit of the critic takes as long as its data: twice a look at the returns
 
-RefitCritic = Callable[[nn.Module, nn.Module, int], nn.Module]
-RefitModel = Callable[[nn.Module, System, int], System]
+_RefitCritic = Callable[[nn.Module, nn.Module, int], nn.Module]
+_RefitModel = Callable[[nn.Module, System, int], System]
 
 
 class Stopped(KeyboardInterrupt):
@@ -94,8 +94,8 @@ def race(
     length: int | None = None,
     discount: float = 1.0,
     termination: str = "ignore",
-    refit_critic: bool | RefitCritic = True,
-    refit_model: RefitModel | None = None,
+    refit_critic: bool | _RefitCritic = True,
+    refit_model: _RefitModel | None = None,
     seed: int = 0,
     output: str | Path | None = None,
     resume: bool = False,
@@ -181,8 +181,8 @@ class _Contest:
     rungs: tuple[int, ...]
     rule: Update
     rate: float
-    refit_critic: RefitCritic | None
-    refit_model: RefitModel | None
+    refit_critic: _RefitCritic | None
+    refit_model: _RefitModel | None
     before: Tensor
     change: Tensor
     config: dict[str, Any]
@@ -292,7 +292,7 @@ class _Contest:
         self.world.returns([branch.policy for branch in live[:1]])
         looking = (time.monotonic() - begun) * len(live)
         looks = sum(mark > done for mark in self.marks)
-        fits = MARGIN * looking * (last // self.rule.refit) if self.refit_critic else nan
+        fits = _MARGIN * looking * (last // self.rule.refit) if self.refit_critic else nan
         seconds = updating * (last - done) + looking * looks + (fits if fits == fits else 0.0)
         work = (
             f"{len(live)} branches × {last - done} updates of {self.parts.batch} states, {looks} "
@@ -359,8 +359,8 @@ def _contest(
     length: int | None,
     discount: float,
     termination: str,
-    refit_critic: bool | RefitCritic,
-    refit_model: RefitModel | None,
+    refit_critic: bool | _RefitCritic,
+    refit_model: _RefitModel | None,
     seed: int,
     path: Path | None,
 ) -> _Contest:
@@ -373,14 +373,14 @@ def _contest(
     if is_task:
         steps = _length(task, length)
         begin = double_copy("policy", policy)
-        drawn = task.starts(starts or JUDGES, stream(seed, "race returns")).double()
+        drawn = task.starts(starts or _JUDGES, stream(seed, "race returns")).double()
         judging = Setting(
             task.simulator, begin, as_starts(drawn, task.simulator.state_dim), task.discount, steps,
             termination, child(seed, "race"),
         )  # fmt: skip
         world = TaskWorld(task, judging, max(batch // 2, 32))
     else:
-        steps = LONGEST if length is None else length
+        steps = _LONGEST if length is None else length
         world = environment_world(task, starts, steps, discount, seed)
         if any(estimators_in(each) for each in chosen.values()):
             raise InputError("candidates of an environment are losses: estimators need a Task")
@@ -415,7 +415,7 @@ def _contest(
         "seed": seed,
         "policy_hash": provenance.network_hash(policy),
     }
-    rungs = tuple(sorted({updates // part for part in RUNGS if updates // part >= rule.refit}))
+    rungs = tuple(sorted({updates // part for part in _RUNGS if updates // part >= rule.refit}))
     marks = tuple(sorted({*_marks(updates), *rungs}))
     change = torch.full((len(branches), len(marks), len(before)), torch.nan, dtype=torch.float64)
     return _Contest(
@@ -427,10 +427,10 @@ def _contest(
 def _refits(
     task: Task | Any,
     critic: nn.Module | None,
-    asked: bool | RefitCritic,
+    asked: bool | _RefitCritic,
     termination: str,
     seed: int,
-) -> tuple[dict[str, Any], RefitCritic | None]:
+) -> tuple[dict[str, Any], _RefitCritic | None]:
     """What a reader must know of the critic, and how it is fitted again."""
     if critic is None or not asked:
         return {"critic": "is never fitted again"} if critic is not None else {}, None
@@ -479,14 +479,14 @@ def _optimizer(rule: Update, rate: float) -> Optimizer:
 
 def _marks(updates: int) -> tuple[int, ...]:
     """Updates after which returns are looked at."""
-    spread = {round(updates * part / CURVE) for part in range(1, CURVE + 1)}
+    spread = {round(updates * part / _CURVE) for part in range(1, _CURVE + 1)}
     return tuple(sorted(({k for k in LENGTHS if k <= min(updates, 10)} | spread) - {0}))
 
 
 def _length(task: Task, length: int | None) -> int:
     if length is not None:
         return length
-    return min(effective_horizon(task.discount), LONGEST) if task.discount < 1 else LONGEST
+    return min(effective_horizon(task.discount), _LONGEST) if task.discount < 1 else _LONGEST
 
 
 def _check_place(path: Path | None, resume: bool, overwrite: bool) -> None:

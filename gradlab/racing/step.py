@@ -29,8 +29,8 @@ from gradlab.statistics.number import Number, decide
 from gradlab.statistics.paired import difference_of_means, level_of, student_mean
 from gradlab.user_code.calls import running
 
-NO_SEED = "reset takes no seed"
-UNSTEADY = "one episode, played twice from one seed, gives two returns"
+_NO_SEED = "reset takes no seed"
+_UNSTEADY = "one episode, played twice from one seed, gives two returns"
 
 
 def step(
@@ -94,8 +94,8 @@ def _found(
         first = begin(environment, seed if seeded else None)
     for actor in actors:
         actor.check(first)
-    reason = "" if episodes(actors[0], 0) == episodes(actors[0], 0) else UNSTEADY
-    reason = reason if seeded else NO_SEED
+    reason = "" if episodes(actors[0], 0) == episodes(actors[0], 0) else _UNSTEADY
+    reason = reason if seeded else _NO_SEED
     side, more = width(environment), UNPAIRED if reason else 1
     looks = _looks(-(-starts * more // side), max(-(-at_most * more // side), 1))
     level = level_of(len(looks))

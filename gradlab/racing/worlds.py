@@ -25,7 +25,7 @@ from gradlab.progress import silent
 from gradlab.tasks import Task
 from gradlab.truth.moved_returns import Rolling
 
-VISITS = 4  # states of each start that a fit's visited states hold
+_VISITS = 4  # states of each start that a fit's visited states hold
 UNPAIRED = 4  # times as many starts where resets take no seed
 
 
@@ -69,7 +69,7 @@ class TaskWorld:
         seed = child(self.judging.seed, f"race states {fit}")
         own = double_copy("policy", policy)
         setting = replace(self.judging, policy=own, starts=self._drawn(self.pool, seed))
-        return visits(replace(setting, seed=seed), VISITS)
+        return visits(replace(setting, seed=seed), _VISITS)
 
     def starts(self, n: int, update: int) -> Starts:
         """Fresh starts of one update, the same for every branch."""
@@ -81,7 +81,7 @@ class TaskWorld:
 
 
 @dataclass(frozen=True)
-class EnvironmentWorld:
+class _EnvironmentWorld:
     """An environment with reset and step, as Gymnasium's; returns are sums of discounted rewards.
 
     Attributes:
@@ -109,7 +109,7 @@ class EnvironmentWorld:
 
     def states(self, policy: nn.Module, fit: int) -> Starts:
         seen: list[Tensor] = []
-        for i in range(max(self.starts // VISITS, 1)):
+        for i in range(max(self.starts // _VISITS, 1)):
             seen += self._episode(policy, f"race states {fit} {i}")[1]
         return as_starts(torch.stack(seen), seen[0].shape[0])
 
@@ -133,7 +133,7 @@ class EnvironmentWorld:
 
 def environment_world(
     environment: Any, starts: int | None, length: int, discount: float, seed: int
-) -> EnvironmentWorld:
+) -> _EnvironmentWorld:
     """The world of an environment; without seeds its returns are compared by more starts.
 
     Raises:
@@ -145,7 +145,7 @@ def environment_world(
             raise InputError(f"task is a {kind} without {method}: give a Task or an environment")
     seeded = takes_seed(environment)
     n = (32 if seeded else 32 * UNPAIRED) if starts is None else starts
-    return EnvironmentWorld(environment, n, length, discount, seed, seeded)
+    return _EnvironmentWorld(environment, n, length, discount, seed, seeded)
 
 
 def _parameters(policy: nn.Module) -> Tensor:

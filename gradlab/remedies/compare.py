@@ -51,7 +51,7 @@ from gradlab.user_code.calls import differentiating
 
 
 @dataclass(frozen=True, eq=False)
-class Question:
+class _Question:
     """What every trial is asked; see `compare_remedies`. Policy and critic are float64."""
 
     task: Task
@@ -88,7 +88,7 @@ class Question:
 
 
 def measured(
-    question: Question, trial: int, plan: Plan, folder: Path, progress: Progress
+    question: _Question, trial: int, plan: Plan, folder: Path, progress: Progress
 ) -> tuple[list[Value], dict[str, Any]]:
     """Every number of a trial, and what a reader must know of it.
 
@@ -98,7 +98,7 @@ def measured(
     begun = time.monotonic()
     data, recipes = question.record(trial), question.recipes(trial)
     parts = _made(plan.parts, recipes, data, folder, f"trial {trial + 1}: models", progress)
-    systems = {name: system_of(question.task, plan, name, parts) for name in plan.models}
+    systems = {name: _system_of(question.task, plan, name, parts) for name in plan.models}
     truth = shared_truth(
         question.task, question.policy, question.starts, question.horizon, question.batch,
         seed=question.seed_of(trial), progress=progress,
@@ -130,7 +130,7 @@ def measured(
     return values, notes
 
 
-def system_of(task: Task, plan: Plan, name: str, parts: Mapping[Part, Made]) -> System:
+def _system_of(task: Task, plan: Plan, name: str, parts: Mapping[Part, Made]) -> System:
     """A model of the plan as a system that ends where the task does."""
     systems = [LearnedSystem(parts[part].ensemble, None, task.alive) for part in plan.models[name]]
     return systems[0] if len(systems) == 1 else TwoModels(*systems)
@@ -174,7 +174,7 @@ def _lost(values: list[Value]) -> dict[str, int]:
 SETTINGS = ModelSettings(members=1, hidden=(64, 64), bootstrap=False, epochs=100)
 # At w = 1 the Jacobians of noise-free tasks get 2 to 5 times worse: the predicted variance, which
 # the squares are divided by, goes on falling where the curvature between neighbours stays.
-DIRECTIONAL = DirectionalDerivative(directions=1, weight=0.1)
+_DIRECTIONAL = DirectionalDerivative(directions=1, weight=0.1)
 ROWS, STARTS, TRIALS = 5000, 256, 5
 PLAN = "plan.json"  # in the folder of the models
 
@@ -190,7 +190,7 @@ def compare_remedies(
     data: Trajectories | None = None,
     rows: int = ROWS,
     settings: ModelSettings = SETTINGS,
-    gradient_loss: DirectionalDerivative = DIRECTIONAL,
+    gradient_loss: DirectionalDerivative = _DIRECTIONAL,
     trials: int = TRIALS,
     horizon: int | None = None,
     starts: int = STARTS,
@@ -231,7 +231,7 @@ def compare_remedies(
     H = task.horizon if horizon is None else horizon
     check_arguments(H, starts, batch, "ignore")
     check_networks(task, policy, critic)
-    question = Question(
+    question = _Question(
         task, double_copy("policy", policy), None if critic is None else
         double_copy("critic", as_critic(critic)), _checked_arms(arms), data, rows,
         _checked_settings(settings), gradient_loss, H, starts, batch, seed,
@@ -241,7 +241,7 @@ def compare_remedies(
     records.check_output(output, overwrite or resume)
     if not resume:
         _begin(question, output, config, costs, overwrite)
-    plan = plan_from(_recorded_alike(folder, config))
+    plan = _plan_from(_recorded_alike(folder, config))
     run = load(output) if resume and output.is_file() else None
     for k in range(run.trials if run else 0, trials):
         values, notes = measured(question, k, plan, folder / f"trial-{k}", progress)
@@ -265,9 +265,9 @@ def models_of(output: Path, task: Task, trial: int = 0) -> dict[str, System]:
         InputError: there are none.
     """
     folder = models_folder(output)
-    plan = plan_from(notes_of(folder))
+    plan = _plan_from(notes_of(folder))
     kept = {part: fits.kept(folder / f"trial-{trial}", part) for part in plan.parts}
-    return {name: system_of(task, plan, name, kept) for name in plan.models}
+    return {name: _system_of(task, plan, name, kept) for name in plan.models}
 
 
 def _checked_arms(arms: Sequence[str]) -> tuple[str, ...]:
@@ -285,7 +285,7 @@ def _checked_settings(settings: ModelSettings) -> ModelSettings:
     return replace(settings, patience=None, seconds=None)
 
 
-def _check_rest(question: Question, trials: int) -> None:
+def _check_rest(question: _Question, trials: int) -> None:
     if not isinstance(trials, int) or trials < 1:
         raise InputError(f"trials is {trials!r}, expected an integer from 1")
     if question.horizon < 1:
@@ -297,7 +297,7 @@ def _check_rest(question: Question, trials: int) -> None:
         trajectories.check_widths(question.data, simulator.state_dim, simulator.action_dim)
 
 
-def _config(question: Question, costs: Mapping[str, float] | None) -> dict[str, Any]:
+def _config(question: _Question, costs: Mapping[str, float] | None) -> dict[str, Any]:
     """What a run that goes on must have in common with the one before."""
     data, settings = question.data, asdict(question.settings)
     recorded = None if data is None else (data.state, data.action, data.reward, data.next_state)
@@ -323,7 +323,7 @@ def _config(question: Question, costs: Mapping[str, float] | None) -> dict[str, 
 
 
 def _begin(
-    question: Question,
+    question: _Question,
     output: Path,
     config: Mapping[str, Any],
     given: Mapping[str, float] | None,
@@ -382,7 +382,7 @@ def _cost(arm: str, costs: Mapping[str, float]) -> float:
     return float(cost)
 
 
-def plan_from(notes: Mapping[str, Any]) -> Plan:
+def _plan_from(notes: Mapping[str, Any]) -> Plan:
     """The plan that a folder tells of."""
     arms = notes["config"]["arms"]
     return fits.planned(arms, notes["epochs"], notes["steps"], notes["costs"])

@@ -55,7 +55,7 @@ from gradlab.runs.remedies.values import (
 from gradlab.storage import whole_files
 from gradlab.systems.system import System
 
-MEMBERS = 7  # of the arm "ensemble", as in PETS, MBPO and DDPPO
+_MEMBERS = 7  # of the arm "ensemble", as in PETS, MBPO and DDPPO
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,7 +111,7 @@ def recipe(
             raise InputError(
                 f"arm ensemble: the baseline has {settings.members} members; take members=1"
             )
-        return Recipe(replace(settings, members=MEMBERS), likelihood)
+        return Recipe(replace(settings, members=_MEMBERS), likelihood)
     losses: Mapping[str, Loss] = {
         "dd": replace(gradient_loss, prediction="nll"),
         "multistep": MultiStep(),
@@ -204,14 +204,16 @@ def price_values(
     Args:
         recipe: of the part that predicts; cost: of a step, in steps of the baseline.
     """
-    nll, mse = held_out(parts[0].ensemble, recipe, data)
+    nll, mse = _held_out(parts[0].ensemble, recipe, data)
     seconds = sum(float(part.notes["seconds"]) for part in parts)
     prices = {"held_out_nll": nll, "held_out_mse": mse, "fit_seconds": seconds, "step_cost": cost}
     return [Value(name, Key(quantity), value) for quantity, value in prices.items()]
 
 
 @torch.no_grad()
-def held_out(ensemble: GaussianEnsemble, recipe: Recipe, data: Trajectories) -> tuple[float, float]:
+def _held_out(
+    ensemble: GaussianEnsemble, recipe: Recipe, data: Trajectories
+) -> tuple[float, float]:
     """Likelihood and squared error, averaged over members."""
     record, settings = recipe.rows(data), recipe.settings
     training, held = split(record, settings.held_out, settings.seed)
@@ -234,8 +236,8 @@ def _likelihood(square: Tensor, log_variance: Tensor) -> float:
     return float(0.5 * terms.mean())
 
 
-REPEATS = 7
-TIMED = 5000  # rows of a timed epoch, at most
+_REPEATS = 7
+_TIMED = 5000  # rows of a timed epoch, at most
 
 
 @dataclass(frozen=True)
@@ -279,10 +281,10 @@ def steps_per_epoch(recipes: Mapping[str, Recipe], data: Trajectories) -> dict[s
 
 def measured_costs(recipes: Mapping[str, Recipe], data: Trajectories) -> dict[str, float]:
     """Recipe → cost of a step: medians of ratios of epochs that were timed in turn."""
-    few = trajectories.first(data, min(len(data), TIMED))
+    few = trajectories.first(data, min(len(data), _TIMED))
     descents = {name: _descent(name, recipe, few) for name, recipe in recipes.items()}
     seconds: dict[str, list[float]] = {name: [] for name in descents}
-    for _ in range(REPEATS + 1):
+    for _ in range(_REPEATS + 1):
         for name, descent in descents.items():
             begun = time.perf_counter()
             descent.run_epoch()

@@ -39,11 +39,11 @@ from gradlab.systems.differentiable import mujoco_environment
 from gradlab.systems.system import System, step_running
 from gradlab.tasks import Task
 
-GRADIENT = ("bias2", "variance", "mse", "relative_mse", "cosine")
+_GRADIENT = ("bias2", "variance", "mse", "relative_mse", "cosine")
 
 
 @dataclass(frozen=True, eq=False)
-class Bench:
+class _Bench:
     """What all models of a trial are measured on.
 
     Attributes:
@@ -60,7 +60,7 @@ class Bench:
     critic: nn.Module | None
 
 
-def bench(truth: SharedTruth, critic: nn.Module | None, progress: Progress = silent) -> Bench:
+def bench(truth: SharedTruth, critic: nn.Module | None, progress: Progress = silent) -> _Bench:
     """Roll the simulator out and differentiate it, once for all models."""
     simulator = truth.task.simulator
     here = truth.setting
@@ -70,7 +70,7 @@ def bench(truth: SharedTruth, critic: nn.Module | None, progress: Progress = sil
     if visited.true.step is None:  # exact, so that a flag tells of a clip, not of a failure
         trusted = replace(visited.true, flags=np.zeros_like(visited.true.flags))
         visited = replace(visited, true=trusted)
-    return Bench(truth, path, visited, at, critic)
+    return _Bench(truth, path, visited, at, critic)
 
 
 def regions(task: Task, visited: Visited) -> dict[str, NDArray[np.bool_]]:
@@ -92,7 +92,7 @@ def regions(task: Task, visited: Visited) -> dict[str, NDArray[np.bool_]]:
     return {ALL: usable, SMOOTH: usable & ~clipped, CLIPPED: usable & clipped}
 
 
-def simulator_values(bench: Bench) -> list[Value]:
+def simulator_values(bench: _Bench) -> list[Value]:
     """What models are shown beside: the simulator's exponent, and the error of no change."""
     squares = _distances(bench, bench.visited.states[:1])
     scale = np.ones_like(squares) * bench.visited.states.shape[2]
@@ -100,7 +100,7 @@ def simulator_values(bench: Bench) -> list[Value]:
     return [*values, *_exponent(SIMULATOR, bench, bench.visited.true, bench.visited.K)]
 
 
-def model_values(name: str, system: System, bench: Bench) -> list[Value]:
+def model_values(name: str, system: System, bench: _Bench) -> list[Value]:
     """Predictions, Jacobian errors and growth of one model."""
     here = bench.truth.setting
     own, K = rollout_with_jacobians(system, here.policy, here.starts, here.horizon, here.seed)
@@ -113,7 +113,7 @@ def model_values(name: str, system: System, bench: Bench) -> list[Value]:
 
 
 def gradient_values(
-    systems: Mapping[str, System], bench: Bench, progress: Progress = silent
+    systems: Mapping[str, System], bench: _Bench, progress: Progress = silent
 ) -> list[Value]:
     """Errors of the gradient through each model at horizons 1 … H, and what follows."""
     truth = bench.truth
@@ -125,7 +125,7 @@ def gradient_values(
 
 def _of_profile(name: str, profile: Profile) -> list[Value]:
     e, values = profile.estimators.index(name), []
-    for quantity in GRADIENT:
+    for quantity in _GRADIENT:
         q = profile.quantities.index(quantity)
         over = [h for h in profile.horizons[1:] if profile.count[e, q, profile.horizons.index(h)]]
         estimates = [profile.estimate(name, quantity, h) for h in over]
@@ -152,7 +152,7 @@ def _horizons(name: str, profile: Profile) -> list[Value]:
     ]
 
 
-def _predictions(name: str, system: System, bench: Bench) -> list[Value]:
+def _predictions(name: str, system: System, bench: _Bench) -> list[Value]:
     state, predicted = bench.path.states[0], []
     with torch.no_grad():
         for t in range(bench.path.horizon):
@@ -163,7 +163,7 @@ def _predictions(name: str, system: System, bench: Bench) -> list[Value]:
     return _root_ratios(name, "prediction_error", error, change, bench.visited.group)
 
 
-def _distances(bench: Bench, predicted: Array) -> Array:
+def _distances(bench: _Bench, predicted: Array) -> Array:
     """[H, N], squared distances from the path's states at steps 1 … H, in its deviations."""
     scale = bench.visited.spread[0][:-1]
     with np.errstate(over="ignore", invalid="ignore"):
@@ -189,7 +189,7 @@ def root_ratio(error: Array, size: Array, group: NDArray[np.int64]) -> tuple[flo
     return value, np.asarray(left_out)
 
 
-def _jacobians(name: str, system: System, bench: Bench) -> list[Value]:
+def _jacobians(name: str, system: System, bench: _Bench) -> list[Value]:
     visited, simulator = bench.visited, bench.truth.task.simulator
     guess = blocks(system, bench.path, jacobian_noise(simulator, system, bench.path), silent, "")
     compared = jacobian_squares(replace(visited, guess=guess))
@@ -205,7 +205,7 @@ def _jacobians(name: str, system: System, bench: Bench) -> list[Value]:
     return values
 
 
-def _exponent(name: str, bench: Bench, chained: Blocks, K: Array) -> list[Value]:
+def _exponent(name: str, bench: _Bench, chained: Blocks, K: Array) -> list[Value]:
     """The largest exponent, averaged over groups of starts; none of a single step."""
     ds, group = bench.visited.states.shape[2], bench.visited.group
     if len(K) < 2:
@@ -224,7 +224,7 @@ def _exponent(name: str, bench: Bench, chained: Blocks, K: Array) -> list[Value]
     return [Value(name, Key("lyapunov"), value, np.asarray(left_out))]
 
 
-def counted(bench: Bench) -> dict[str, int]:
+def counted(bench: _Bench) -> dict[str, int]:
     """Samples of each region, and those that were masked."""
     counts = {name: int(region.sum()) for name, region in bench.regions.items()}
     return counts | {"masked": int((~bench.visited.true.usable).sum())}

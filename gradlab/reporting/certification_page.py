@@ -16,7 +16,7 @@ from gradlab.reporting.page import Page, Section, method
 from gradlab.reporting.panels import panel
 from gradlab.verdicts.screen import Fact, Light, Screen
 
-HEADINGS = {
+_HEADINGS = {
     "source": "derivatives by",
     "block": "block",
     "stratum": "where",
@@ -28,15 +28,15 @@ HEADINGS = {
     "flagged": "share wrong",
 }
 SYMBOLS = {"A": "∂s′/∂s", "B": "∂s′/∂a", "r_s": "∂r/∂s", "r_a": "∂r/∂a"}
-NUMBERS = "Numbers"
-RANGES = {"coordinate": "coordinate", "lowest": "lowest", "highest": "highest"}
-ORIGINS = {
+_NUMBERS = "Numbers"
+_RANGES = {"coordinate": "coordinate", "lowest": "lowest", "highest": "highest"}
+_ORIGINS = {
     "given": "given", "visited": "visited by rollouts", "random": "moved off these",
     "limits": "on limits of the actions, or with a coordinate at 0",
     "kinks": "on both sides of kinks and jumps",
 }  # fmt: skip
-ELSEWHERE = ("compared", "ranges", "origins", "starts", "command", "versions")
-QUESTION = "Are these derivatives those of the simulator's own step?"
+_ELSEWHERE = ("compared", "ranges", "origins", "starts", "command", "versions")
+_QUESTION = "Are these derivatives those of the simulator's own step?"
 
 
 class Certificate(Protocol):
@@ -56,7 +56,7 @@ class Certificate(Protocol):
     def table(self) -> pd.DataFrame: ...
 
 
-def save(certificate: Certificate, path: Path) -> Path:
+def _save(certificate: Certificate, path: Path) -> Path:
     """Write the page.
 
     Raises:
@@ -75,11 +75,11 @@ def page(certificate: Certificate) -> Page:
         "is drawn."
     )
     draw = partial(figures.certified_errors, table, fail_above=certificate.fail_above)
-    drawn = (panel("errors", NUMBERS, caption, draw),)
+    drawn = (panel("errors", _NUMBERS, caption, draw),)
     shown = table.assign(block=table["block"].map(SYMBOLS))
     sections = (
         Section("Findings", lines=findings, note=str(len(findings)), opened=bool(findings)),
-        Section(NUMBERS, body=folded("Relative errors by block and stratum", shown, HEADINGS)),
+        Section(_NUMBERS, body=folded("Relative errors by block and stratum", shown, _HEADINGS)),
         _compared(facts),
         method(
             facts["command"],
@@ -94,7 +94,7 @@ def page(certificate: Certificate) -> Page:
         "states": facts["states"],
         "chained": _chained(certificate),
     }
-    return Page(certificate.system, QUESTION, line, screen(certificate), drawn, sections,
+    return Page(certificate.system, _QUESTION, line, screen(certificate), drawn, sections,
                 apart=False)  # fmt: skip
 
 
@@ -117,19 +117,19 @@ def _chained(certificate: Certificate) -> str | None:
 
 def _compared(facts: Mapping[str, Any]) -> Section:
     """What J and D are, and the states at which they were compared."""
-    ranges = pd.DataFrame(facts["ranges"], columns=list(RANGES))
-    counted = ", ".join(f"{n:,} {ORIGINS[name]}" for name, n in facts["origins"].items())
+    ranges = pd.DataFrame(facts["ranges"], columns=list(_RANGES))
+    counted = ", ".join(f"{n:,} {_ORIGINS[name]}" for name, n in facts["origins"].items())
     lines = (*facts["compared"], f"States: {counted}; {facts['starts']}.")
     return Section(
         "What was compared, and where",
         lines=lines,
-        body=folded("Ranges of states and actions", ranges, RANGES),
+        body=folded("Ranges of states and actions", ranges, _RANGES),
     )
 
 
 def _settings(facts: Mapping[str, Any]) -> dict[str, object]:
     """Settings and counts without what the page shows elsewhere; numbers to two digits."""
-    rest = {k: v for k, v in facts.items() if k not in ELSEWHERE and v not in ({}, None)}
+    rest = {k: v for k, v in facts.items() if k not in _ELSEWHERE and v not in ({}, None)}
     return {name: _short(value) for name, value in rest.items()}
 
 

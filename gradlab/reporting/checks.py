@@ -11,15 +11,15 @@ from html import escape
 from gradlab.reporting.page import Section
 from gradlab.runs.check_results import CheckResult
 
-SANITY = "Sanity"
-CHECK_HEADINGS = ("check", "result", "what it means", "")
+_SANITY = "Sanity"
+_CHECK_HEADINGS = ("check", "result", "what it means", "")
 
 
 def sanity(results: Sequence[CheckResult] | None) -> Section:
     """Every check, those that need attention in sight; says so where none was recorded."""
     if not results:
         missing = "Not recorded: this run was measured without checks."
-        return Section(SANITY, name="sanity", missing=missing)
+        return Section(_SANITY, name="sanity", missing=missing)
     attention = [each for each in results if not each.passed]
     passed = [each for each in results if each.passed]
     body = (
@@ -27,7 +27,7 @@ def sanity(results: Sequence[CheckResult] | None) -> Section:
         f"{_check_table(attention) if attention else ''}{_folded(passed) if passed else ''}"
     )
     note = f"{len(passed)} of {len(results)} passed"
-    return Section(SANITY, body=body, note=note, name="sanity", opened=bool(attention))
+    return Section(_SANITY, body=body, note=note, name="sanity", opened=bool(attention))
 
 
 def _headline(attention: int, total: int) -> str:
@@ -44,7 +44,7 @@ def _folded(results: Sequence[CheckResult]) -> str:
 
 
 def _check_table(results: Sequence[CheckResult]) -> str:
-    head = "".join(f'<th scope="col">{name}</th>' for name in CHECK_HEADINGS)
+    head = "".join(f'<th scope="col">{name}</th>' for name in _CHECK_HEADINGS)
     rows = "\n".join(_check_row(each) for each in results)
     return (
         f'<div class="wide tall"><table class="prose"><thead><tr>{head}</tr></thead>'

@@ -23,9 +23,9 @@ from gradlab.runs.profile import load
 from gradlab.verdicts.comparison import each_with_first, screen
 from gradlab.verdicts.screen import unsaid
 
-ERROR = "Error"
-PARTS = "What it is made of"
-HEADINGS = {
+_ERROR = "Error"
+_PARTS = "What it is made of"
+_HEADINGS = {
     "estimator": "estimator",
     "horizon": "horizon",
     "first": "first",
@@ -44,14 +44,14 @@ def panels(comparison: Comparison) -> list[Panel]:
     """Errors first, then bias, variance and direction."""
     table, names = comparison.table(), comparison.names
     drawn = {
-        "mse-ratio": ("mse", ERROR, "Where the band is off 1, the change is more than chance.",
+        "mse-ratio": ("mse", _ERROR, "Where the band is off 1, the change is more than chance.",
                       figures.ratio),
-        "mse": ("mse", ERROR, "The same as a difference.", figures.difference),
-        "bias2": ("bias2", PARTS, "Squared bias: what no number of samples removes.",
+        "mse": ("mse", _ERROR, "The same as a difference.", figures.difference),
+        "bias2": ("bias2", _PARTS, "Squared bias: what no number of samples removes.",
                   figures.difference),
-        "variance": ("variance", PARTS, "Variance of one sample; a batch of N′ divides it.",
+        "variance": ("variance", _PARTS, "Variance of one sample; a batch of N′ divides it.",
                      figures.ratio),
-        "cosine": ("cosine", PARTS, "Direction: cosine of the mean gradient with the truth.",
+        "cosine": ("cosine", _PARTS, "Direction: cosine of the mean gradient with the truth.",
                    figures.difference),
     }  # fmt: skip
     return [
@@ -69,7 +69,7 @@ def of_files(paths: Sequence[str | Path]) -> tuple[Page, pd.DataFrame]:
     """
     if len(paths) < 2:
         raise InputError(f"compare got {len(paths)} measurements, expected two or more")
-    first, *others = names_of([Path(path) for path in paths])
+    first, *others = _names_of([Path(path) for path in paths])
     profile, pairs, refused = load(paths[0]), [], {}
     for name, path in zip(others, paths[1:], strict=True):
         try:
@@ -81,18 +81,18 @@ def of_files(paths: Sequence[str | Path]) -> tuple[Page, pd.DataFrame]:
     if not pairs:
         raise InputError(f"no run can be compared with {first}: {next(iter(refused.values()))}")
     if len(others) == 1:
-        return page(pairs[0], f"{first} and {others[0]}"), pairs[0].table()
+        return _page(pairs[0], f"{first} and {others[0]}"), pairs[0].table()
     table = pd.concat([pair.table().assign(run=pair.names[1]) for pair in pairs])
-    return several(pairs, refused), table
+    return _several(pairs, refused), table
 
 
-def names_of(paths: Sequence[Path]) -> list[str]:
+def _names_of(paths: Sequence[Path]) -> list[str]:
     """Names of files without folders where these are distinct."""
     stems = [path.stem for path in paths]
     return stems if len(set(stems)) == len(stems) else [str(path) for path in paths]
 
 
-def several(pairs: Sequence[Comparison], refused: Mapping[str, str]) -> Page:
+def _several(pairs: Sequence[Comparison], refused: Mapping[str, str]) -> Page:
     """What the page of several measurements shows, each compared with the first.
 
     Args:
@@ -124,7 +124,7 @@ def _pair(comparison: Comparison) -> Section:
     return Section(comparison.names[1], lines, _tables(comparison.table()), against.sure)
 
 
-def page(comparison: Comparison, title: str, source: Source = NOWHERE) -> Page:
+def _page(comparison: Comparison, title: str, source: Source = NOWHERE) -> Page:
     """What the page of two measurements shows."""
     A, B = (escape(each) for each in comparison.names)
     drawn = tuple(panels(comparison))
@@ -156,7 +156,7 @@ def _facts(comparison: Comparison) -> dict[str, object]:
 
 def _tables(table: pd.DataFrame) -> str:
     return "\n".join(
-        quantity(str(name), rows, HEADINGS) for name, rows in table.groupby("quantity", sort=False)
+        quantity(str(name), rows, _HEADINGS) for name, rows in table.groupby("quantity", sort=False)
     )
 
 

@@ -28,7 +28,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedLocator
 
 COLUMNS = ("axes", "series", "kind", "x", "x_name", "y", "y_name", "low", "high", "value")
-Row = dict[str, object]
+_Row = dict[str, object]
 
 
 def drawn(figure: Figure) -> pd.DataFrame:
@@ -44,7 +44,7 @@ def drawn(figure: Figure) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def _of_axes(ax: Axes) -> Iterator[Row]:
+def _of_axes(ax: Axes) -> Iterator[_Row]:
     title = " ".join((ax.get_title(loc="left") or ax.get_title()).split())
     names = _series(ax)
     x_names, y_names = _tick_names(ax.xaxis), _tick_names(ax.yaxis)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from html import escape
 
-TERMS = {
+_TERMS = {
     "data gradient": "The critic alone, no model step: its gradient in the first action (h = 0).",
     "model gradient": "Backpropagation through steps of a model, then the critic.",
     "mixed gradient": "States from the simulator, derivatives from the model.",
@@ -33,7 +33,7 @@ TERMS = {
     "MSE": "Mean squared error of one batch's gradient: squared bias + variance / batch.",
     "shown": "Its 95% interval excludes the contrary.",
 }
-_ANY = re.compile(r"(?<![\w-])(" + "|".join(sorted(map(re.escape, TERMS), key=len, reverse=True))
+_ANY = re.compile(r"(?<![\w-])(" + "|".join(sorted(map(re.escape, _TERMS), key=len, reverse=True))
                   + r")(?![\w-])")  # fmt: skip
 
 
@@ -63,4 +63,4 @@ def _mark(term: str, met: set[str]) -> str:
     if term in met:
         return escape(term)
     met.add(term)
-    return f'<abbr title="{escape(TERMS[term])}" tabindex="0">{escape(term)}</abbr>'
+    return f'<abbr title="{escape(_TERMS[term])}" tabindex="0">{escape(term)}</abbr>'

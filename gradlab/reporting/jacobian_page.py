@@ -22,18 +22,18 @@ from gradlab.reporting.panels import Panel, panel
 from gradlab.runs.jacobians import JacobianRun
 from gradlab.verdicts.jacobians.first_screen import screen
 
-ERROR = "Where the model's derivatives are wrong"
-SIMULATOR = "The simulator's derivatives"
-GROWTH = "How far they can be chained"
-NUMBERS = "Numbers"
-TABLES = {
+_ERROR = "Where the model's derivatives are wrong"
+_SIMULATOR = "The simulator's derivatives"
+_GROWTH = "How far they can be chained"
+_NUMBERS = "Numbers"
+_TABLES = {
     "block": "Errors of blocks",
     "certificate": "Certificate of the simulator's Jacobians",
     "horizon": "What follows",
     "exponent": "Lyapunov exponents",
     "distance": "Errors by distance from the data",
 }
-HEADINGS = {
+_HEADINGS = {
     "block": "block",
     "output": "direction",
     "quantity": "quantity",
@@ -44,7 +44,7 @@ HEADINGS = {
     "n": "n",
     "method": "interval by",
 }
-SIDE = 0.42  # inches per row of a large map
+_SIDE = 0.42  # inches per row of a large map
 
 
 def panels(run: JacobianRun) -> list[Panel]:
@@ -55,30 +55,30 @@ def panels(run: JacobianRun) -> list[Panel]:
     growth = "A gradient through h steps grows like the upper curve at h."
     exponents = "Each direction's growth per step; the first decides."
     drawn = [
-        _map_panel("entries-size", SIMULATOR, size, run, "size"),
-        panel("growth", GROWTH, growth, partial(figures.product_growth, table)),
-        panel("exponents", GROWTH, exponents, partial(figures.lyapunov, table)),
+        _map_panel("entries-size", _SIMULATOR, size, run, "size"),
+        panel("growth", _GROWTH, growth, partial(figures.product_growth, table)),
+        panel("exponents", _GROWTH, exponents, partial(figures.lyapunov, table)),
     ]
     if run.config.get("model") is None:
         flags = "Where contacts or limits spoil the differences, and where rollouts have ended."
-        flags_panel = panel("time", SIMULATOR, flags, partial(figures.jacobian_time, table))
+        flags_panel = panel("time", _SIMULATOR, flags, partial(figures.jacobian_time, table))
         return [drawn[0], flags_panel, *drawn[1:]]
     error = "Full colour: what the model should learn first, and which data would teach it."
     chain = f"Beyond the line at 1 the model's Jacobians say nothing after so many of {H} steps."
     caption = "Along the dashed line the error grows linearly, as Condition 1 of MPG supposes."
     effect = "Full colour: the errors that move the gradient; the others cost nothing here."
     errors = [
-        _map_panel("entries-effect", ERROR, effect, run, "effect"),
-        _map_panel("entries-error", ERROR, error, run, "error"),
-        replace(drawn[0], section=ERROR),
-        panel("time", ERROR, time, partial(figures.jacobian_time, table)),
+        _map_panel("entries-effect", _ERROR, effect, run, "effect"),
+        _map_panel("entries-error", _ERROR, error, run, "error"),
+        replace(drawn[0], section=_ERROR),
+        panel("time", _ERROR, time, partial(figures.jacobian_time, table)),
     ]
     if not run.rows("distance").empty:
         away = "Rising: more data would help where the policy goes; flat: they would not."
-        errors.append(panel("distance", ERROR, away, partial(figures.jacobian_distance, table)))
+        errors.append(panel("distance", _ERROR, away, partial(figures.jacobian_distance, table)))
     chains = [
-        panel("chain-error", GROWTH, chain, partial(figures.chain_error, table)),
-        panel("model-error", GROWTH, caption, partial(figures.model_error, table)),
+        panel("chain-error", _GROWTH, chain, partial(figures.chain_error, table)),
+        panel("model-error", _GROWTH, caption, partial(figures.model_error, table)),
     ]
     return [*errors, *drawn[1:], *chains]
 
@@ -90,7 +90,7 @@ def page(run: JacobianRun, source: Source = NOWHERE, name: str = "") -> Page:
         "<p>Click a heading to sort. Every entry, step and singular value is in the file.</p>"
         + _tables(run.table())
     )
-    sections = (*folded(NUMBERS, drawn), Section(NUMBERS, body=numbers), _method(run))
+    sections = (*folded(_NUMBERS, drawn), Section(_NUMBERS, body=numbers), _method(run))
     title = str(run.config.get("task") or name)
     question = "How good are these Jacobians?"
     return Page(title, question, _facts(run), screen(run), drawn, sections, source)
@@ -113,7 +113,7 @@ def _facts(run: JacobianRun) -> dict[str, object]:
 
 def _map_panel(name: str, section: str, caption: str, run: JacobianRun, quantity: str) -> Panel:
     """A map as high as its rows need."""
-    height = max(SIZE[1], min(SIDE * (len(run.state_names) + 3), 2 * SIZE[1]))
+    height = max(SIZE[1], min(_SIDE * (len(run.state_names) + 3), 2 * SIZE[1]))
     figure = Figure(figsize=(SIZE[0], height), layout="constrained")
     figures.jacobian_entries(run.table(), figure.add_subplot(), quantity=quantity)
     return Panel(name, section, caption, figure)
@@ -122,7 +122,7 @@ def _map_panel(name: str, section: str, caption: str, run: JacobianRun, quantity
 def _tables(table: pd.DataFrame) -> str:
     parts = (
         _table(title, table[table["section"] == section])
-        for section, title in TABLES.items()
+        for section, title in _TABLES.items()
         if (table["section"] == section).any()
     )
     return "\n".join(parts)
@@ -130,8 +130,8 @@ def _tables(table: pd.DataFrame) -> str:
 
 def _table(title: str, rows: pd.DataFrame) -> str:
     """Without the columns that say nothing here."""
-    shown = [name for name in HEADINGS if not (rows[name].isna() | (rows[name] == "")).all()]
-    return table_of(title, rows, {name: HEADINGS[name] for name in shown})
+    shown = [name for name in _HEADINGS if not (rows[name].isna() | (rows[name] == "")).all()]
+    return table_of(title, rows, {name: _HEADINGS[name] for name in shown})
 
 
 def _method(run: JacobianRun) -> Section:

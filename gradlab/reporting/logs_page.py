@@ -15,11 +15,11 @@ from gradlab.reporting.panels import Panel, panel
 from gradlab.runs.logs import LogsRun
 from gradlab.verdicts.logs.first_screen import screen
 
-SUPPORT = "What the data support"
-NOISE = "How much the data can tell"
-MODEL = "The model by itself, on these data"
-NUMBERS = "Numbers"
-SECTIONS = {
+_SUPPORT = "What the data support"
+_NOISE = "How much the data can tell"
+_MODEL = "The model by itself, on these data"
+_NUMBERS = "Numbers"
+_SECTIONS = {
     "agreement": "The model's gradient against scores",
     "gradient": "Every gradient by itself",
     "policy": "The policy's own noise in the recorded actions",
@@ -27,7 +27,7 @@ SECTIONS = {
     "direction": "Derivatives against neighbours",
     "prediction": "Prediction errors",
 }
-HEADINGS = {
+_HEADINGS = {
     "block": "gradient",
     "output": "coordinate",
     "step": "horizon or step",
@@ -38,7 +38,7 @@ HEADINGS = {
     "n": "n",
     "method": "interval by",
 }
-WORDS = """<p>There is no simulator here, so there is no truth and no bias of the whole gradient. A
+_WORDS = """<p>There is no simulator here, so there is no truth and no bias of the whole gradient. A
 <em>score</em> (likelihood ratio) differentiates the policy's density and nothing else: its mean is
 the gradient of the recorded return, whatever model and critic are worth, and its noise is large.
 The <em>model's</em> gradient follows the recorded states and takes the model's Jacobians there, so
@@ -53,25 +53,25 @@ def panels(run: LogsRun) -> list[Panel]:
     if run.config["stochastic"] and run.config["model"] is not None:
         caption = "Up to where the upper end stays below the line, the data support the model."
         agree = partial(figures.logged_agreement, table)
-        drawn.append(panel("agreement", SUPPORT, caption, agree))
+        drawn.append(panel("agreement", _SUPPORT, caption, agree))
     if run.config["stochastic"] or run.config["model"] is not None:
         referee = "Below the line the mean of these trajectories is too noisy to judge by."
         noise = "The score's price for being unbiased; a straight rise is an explosion."
         drawn += [
-            panel("referee", NOISE, referee, partial(figures.logged_referee, table)),
-            panel("noise", NOISE, noise, partial(figures.logged_noise, table)),
+            panel("referee", _NOISE, referee, partial(figures.logged_referee, table)),
+            panel("noise", _NOISE, noise, partial(figures.logged_noise, table)),
         ]
     if run.config["model"] is None:
         return drawn
     if int(run.config["critics"]) > 1:
         critics = "What another critic would have made of the same data."
-        drawn.append(panel("critics", NOISE, critics, partial(figures.logged_critics, table)))
+        drawn.append(panel("critics", _NOISE, critics, partial(figures.logged_critics, table)))
     direction = "Of the model's slopes, per output; grey: how much of the evidence is noise."
     ahead = "States that differ have other Jacobians: beyond 100 % predictions say nothing."
     return [
         *drawn,
-        panel("direction", MODEL, direction, partial(figures.logged_direction, table)),
-        panel("prediction", MODEL, ahead, partial(figures.logged_prediction, table)),
+        panel("direction", _MODEL, direction, partial(figures.logged_direction, table)),
+        panel("prediction", _MODEL, ahead, partial(figures.logged_prediction, table)),
     ]
 
 
@@ -79,9 +79,9 @@ def page(run: LogsRun, source: Source = NOWHERE, name: str = "") -> Page:
     """What the page of logs shows; `name` is its title where no task is known."""
     drawn = tuple(panels(run))
     sections = (
-        *folded(NUMBERS, drawn),
-        Section("How to read it", body=WORDS),
-        Section(NUMBERS, body=f"<p>Click a heading to sort.</p>{_tables(run.table())}"),
+        *folded(_NUMBERS, drawn),
+        Section("How to read it", body=_WORDS),
+        Section(_NUMBERS, body=f"<p>Click a heading to sort.</p>{_tables(run.table())}"),
         _method(run),
     )
     title = str(run.config.get("task") or name)
@@ -107,12 +107,12 @@ def _facts(run: LogsRun) -> dict[str, object]:
 
 def _tables(table: pd.DataFrame) -> str:
     parts = []
-    for section, title in SECTIONS.items():
+    for section, title in _SECTIONS.items():
         rows = table[table["section"] == section]
         if rows.empty:
             continue
-        shown = [name for name in HEADINGS if not (rows[name].isna() | (rows[name] == "")).all()]
-        parts.append(table_of(title, rows, {name: HEADINGS[name] for name in shown}))
+        shown = [name for name in _HEADINGS if not (rows[name].isna() | (rows[name] == "")).all()]
+        parts.append(table_of(title, rows, {name: _HEADINGS[name] for name in shown}))
     return "\n".join(parts)
 
 

@@ -10,8 +10,8 @@ import pandas as pd
 
 from gradlab.statistics.quantities import QUANTITIES
 
-FIRST = ("gain", "mse", "relative_mse", "bias2", "variance", "cosine")  # in order of use
-HEADINGS = {
+_FIRST = ("gain", "mse", "relative_mse", "bias2", "variance", "cosine")  # in order of use
+_HEADINGS = {
     "estimator": "estimator",
     "horizon": "horizon",
     "value": "value",
@@ -26,10 +26,10 @@ HEADINGS = {
 def tables(table: pd.DataFrame) -> str:
     """<details> per quantity, the known ones first, closed, each with its formula and source."""
     measured = [str(name) for name in dict.fromkeys(table["quantity"])]
-    order = [name for name in (*FIRST, *QUANTITIES) if name in measured]
+    order = [name for name in (*_FIRST, *QUANTITIES) if name in measured]
     order += [name for name in measured if name not in QUANTITIES]
     order = list(dict.fromkeys(order))
-    return "\n".join(quantity(name, table[table["quantity"] == name], HEADINGS) for name in order)
+    return "\n".join(quantity(name, table[table["quantity"] == name], _HEADINGS) for name in order)
 
 
 def quantity(name: str, rows: pd.DataFrame, headings: Mapping[str, str]) -> str:

@@ -22,7 +22,7 @@ from gradlab.reporting import first_fold, shell
 from gradlab.reporting.panels import Panel
 from gradlab.verdicts.screen import Screen
 
-FIRST = (5.3, 3.6)  # inches of the first screen's figure
+_FIRST = (5.3, 3.6)  # inches of the first screen's figure
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def lay_out(page: Page) -> Panel | None:
     """
     first = _first(page)
     if page.compact and first is not None and tuple(first.figure.get_size_inches()) == SIZE:
-        first.figure.set_size_inches(*FIRST)
+        first.figure.set_size_inches(*_FIRST)
     for panel in page.panels:
         _lay_out(panel.figure)
     return first

@@ -27,14 +27,14 @@ from gradlab.verdicts.gains import named
 from gradlab.verdicts.measurement.verdict import Evidence
 from gradlab.wording import steps
 
-GAIN = "Gain of a step"
-LASTING = "For how many updates it lasts"
-ERROR = "Bias, variance and error"
-DIRECTION = "Direction and noise"
-SOURCE = "Where the error comes from"
-GROWTH = "Growth with the horizon"
+_GAIN = "Gain of a step"
+_LASTING = "For how many updates it lasts"
+_ERROR = "Bias, variance and error"
+_DIRECTION = "Direction and noise"
+_SOURCE = "Where the error comes from"
+_GROWTH = "Growth with the horizon"
 CONTEST = "Estimators and weights"
-ORDER = (GAIN, LASTING, ERROR, DIRECTION, SOURCE, GROWTH, CONTEST)
+ORDER = (_GAIN, _LASTING, _ERROR, _DIRECTION, _SOURCE, _GROWTH, CONTEST)
 NOTHING = Evidence(None, None, {})
 
 
@@ -73,17 +73,17 @@ def absent(profile: Profile, evidence: Evidence = NOTHING) -> dict[str, str]:
     """Section → how to get what this file does not hold."""
     reasons: dict[str, str] = {}
     if evidence.facts is None or not (evidence.facts.gains or evidence.facts.realised):
-        reasons[GAIN] = (
+        reasons[_GAIN] = (
             "No gain: these gradients were judged against matched truths at given states. "
             "`gradlab measure TASK` judges them where the policy goes."
         )
     if profile.rehearsal is None:
-        reasons[LASTING] = (
+        reasons[_LASTING] = (
             "Not rehearsed: `gradlab measure TASK` does, where starts are drawn and gradients are "
             "judged by the return."
         )
     if evidence.attribution is None or not evidence.attribution.bias:
-        reasons[SOURCE] = (
+        reasons[_SOURCE] = (
             "Not attributed: run `gradlab attribute RUN.h5 --keep`, or measure with --attribute."
         )
     if evidence.facts is not None and evidence.facts.void:
@@ -109,11 +109,11 @@ def _gain(profile: Profile, table: pd.DataFrame, facts: Facts | None) -> list[Pa
         caption = (
             "Above 0 a step helps, below it harms; 100% is the best possible step of its length."
         )
-        drawn_panels.append(panel("gain", GAIN, caption, drawn))
+        drawn_panels.append(panel("gain", _GAIN, caption, drawn))
     elif realised is not None:
         caption = "Returns before and after one step of equal length along each gradient."
         drawn = partial(figures.realised_gains, realised)
-        drawn_panels.append(panel("realised_gains", GAIN, caption, drawn))
+        drawn_panels.append(panel("realised_gains", _GAIN, caption, drawn))
     return drawn_panels
 
 
@@ -135,7 +135,7 @@ def _lasting(profile: Profile) -> list[Panel]:
         f"recommended one as far as a second rehearsal shows it, too."
     )
     drawn = partial(figures.return_over_updates, table)
-    return [panel("return_over_updates", LASTING, caption, drawn)]
+    return [panel("return_over_updates", _LASTING, caption, drawn)]
 
 
 def _error(profile: Profile, table: pd.DataFrame, evidence: Evidence) -> list[Panel]:
@@ -149,7 +149,7 @@ def _error(profile: Profile, table: pd.DataFrame, evidence: Evidence) -> list[Pa
         truth_error2=_truth_error(profile, every),
     )
     compare = "Lower is better. Below the level of data, unrolling pays."
-    drawn = [panel("mse", ERROR, compare, together)]
+    drawn = [panel("mse", _ERROR, compare, together)]
     for number, name in enumerate(names, 1):
         alone = partial(
             figures.bias_variance,
@@ -163,7 +163,7 @@ def _error(profile: Profile, table: pd.DataFrame, evidence: Evidence) -> list[Pa
         caption = (
             f"{name}: where squared bias and variance / N′ cross, their sum is near its least."
         )
-        drawn.append(panel(f"error-{number}-{_file_name(name)}", ERROR, caption, alone))
+        drawn.append(panel(f"error-{number}-{_file_name(name)}", _ERROR, caption, alone))
     return drawn
 
 
@@ -172,11 +172,11 @@ def _direction(profile: Profile, table: pd.DataFrame) -> list[Panel]:
     signs = "A step that moves half of the parameters the wrong way is no better than chance."
     noise = "Below the line at 1 / N′ the mean of one batch is mostly noise."
     snr = partial(figures.snr, table, batch=profile.batch)
-    drawn = [panel("cosine", DIRECTION, cosine, partial(figures.cosine, table))]
+    drawn = [panel("cosine", _DIRECTION, cosine, partial(figures.cosine, table))]
     if (table["quantity"] == "sign_agreement").any():
         agreement = partial(figures.sign_agreement, table)
-        drawn.append(panel("sign_agreement", DIRECTION, signs, agreement))
-    return [*drawn, panel("snr", DIRECTION, noise, snr)]
+        drawn.append(panel("sign_agreement", _DIRECTION, signs, agreement))
+    return [*drawn, panel("snr", _DIRECTION, noise, snr)]
 
 
 def _source(evidence: Evidence) -> list[Panel]:
@@ -190,9 +190,9 @@ def _source(evidence: Evidence) -> list[Panel]:
         entries = "Output by input: the derivatives whose errors move the gradient most."
         file = f"{number}-{_file_name(name)}"
         drawn = partial(figures.ledger, table, estimator=name)
-        drawn_panels.append(panel(f"ledger-{file}", SOURCE, f"{name}: {shares}", drawn))
+        drawn_panels.append(panel(f"ledger-{file}", _SOURCE, f"{name}: {shares}", drawn))
         drawn = partial(figures.entries, table, estimator=name)
-        drawn_panels.append(panel(f"entries-{file}", SOURCE, f"{name}: {entries}", drawn))
+        drawn_panels.append(panel(f"entries-{file}", _SOURCE, f"{name}: {entries}", drawn))
     return drawn_panels
 
 
@@ -207,7 +207,7 @@ def _growth(profile: Profile, table: pd.DataFrame) -> list[Panel]:
         "gradlab jacobians TASK."
     )
     drawn = partial(figures.sample_norm, table, exponent=exponent)
-    return [panel("sample_norm", GROWTH, caption, drawn)]
+    return [panel("sample_norm", _GROWTH, caption, drawn)]
 
 
 def _contest(evidence: Evidence) -> list[Panel]:

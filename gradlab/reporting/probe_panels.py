@@ -20,16 +20,16 @@ from gradlab.wording import span, two
 RETURN = "Does the return rise?"
 SIGNAL = "Is there a signal in the noise?"
 HEALTH = "Is the gradient sound?"
-ERROR = "Is it right? Bias and variance on the task"
+_ERROR = "Is it right? Bias and variance on the task"
 DRIFT = "What the error comes from"
-COST = "What the probe cost"
-ORDER = (RETURN, SIGNAL, HEALTH, ERROR, DRIFT, COST)
-ROW = 0.16  # inches of a map per tensor
-TASK = (
+_COST = "What the probe cost"
+ORDER = (RETURN, SIGNAL, HEALTH, _ERROR, DRIFT, _COST)
+_ROW = 0.16  # inches of a map per tensor
+_TASK = (
     "No task was given: gradlab.Probe(policy, optimizer, task=…, critic=…) measures bias and "
     "variance by horizon, the best horizon and its weights, Jacobians, growth and the critic."
 )
-WITHOUT = (
+_WITHOUT = (
     "Nobody looked at the return: gradlab.Probe(policy, optimizer, env=make_env) plays whole "
     "episodes, and note(episode_return=…) hands over the loop's own."
 )
@@ -96,9 +96,9 @@ def several(runs: Mapping[str, ProbeRun]) -> list[Panel]:
     ]
     alone = next(iter(runs.values())) if len(runs) == 1 else None
     drawn += _errors(alone) if alone is not None else []
-    drawn += [*_choices(runs), *_having(ERROR, table, _weights(runs, table)), *_drift(table)]
+    drawn += [*_choices(runs), *_having(_ERROR, table, _weights(runs, table)), *_drift(table)]
     drawn += _chains(alone) if alone is not None else []
-    return [*drawn, *_having(COST, table, {"share": partial(figures.probe_cost, table)})]
+    return [*drawn, *_having(_COST, table, {"share": partial(figures.probe_cost, table)})]
 
 
 def absent(run: ProbeRun) -> dict[str, list[str]]:
@@ -106,12 +106,12 @@ def absent(run: ProbeRun) -> dict[str, list[str]]:
     reasons: dict[str, list[str]] = {name: [] for name in ORDER}
     if not run.vitals:
         why = "No row yet: the first comes after 100 updates."
-        reasons |= {HEALTH: [why], COST: [why]}
+        reasons |= {HEALTH: [why], _COST: [why]}
     else:
         reasons[HEALTH] = _sound(run)
     if not run.returns and not run.episodes:
         waits = _waits(run, "returns") if "returns: " in run.due else ""
-        reasons[RETURN] = [f"No episode yet{waits}" if waits else WITHOUT]
+        reasons[RETURN] = [f"No episode yet{waits}" if waits else _WITHOUT]
     if not run.successive:
         reasons[SIGNAL] = [f"No burst of successive gradients yet{_waits(run, 'signal')}"]
     elif not np.isfinite(run.successive["share_se"]).any():
@@ -125,11 +125,11 @@ def absent(run: ProbeRun) -> dict[str, list[str]]:
     return reasons
 
 
-ONCE = {
+_ONCE = {
     RETURN: ("returns", "episodes", "episode_return", "value", "gains", "episode_gains"),
     SIGNAL: ("signal_share",),
     HEALTH: ("grad_norm", "update_ratio", "critic_loss"),
-    ERROR: ("weight_zero",),
+    _ERROR: ("weight_zero",),
     DRIFT: ("lyapunov",),
 }
 
@@ -137,7 +137,7 @@ ONCE = {
 def _known_once(table: pd.DataFrame, section: str) -> list[str]:
     """One line of what is known at a single step, which a curve over time cannot show."""
     known = table[np.isfinite(table["value"])]
-    rows = {name: known[known["quantity"] == name] for name in ONCE.get(section, ())}
+    rows = {name: known[known["quantity"] == name] for name in _ONCE.get(section, ())}
     values = [
         f"{WORDS[name]} {_with_ends(row.iloc[0])}, step {row['step'].iloc[0]:,.0f}"
         for name, row in rows.items()
@@ -174,9 +174,9 @@ def _sound(run: ProbeRun) -> list[str]:
 
 def _absent_on_the_task(run: ProbeRun) -> dict[str, list[str]]:
     if run.horizon is None:
-        return {ERROR: [TASK]}
+        return {_ERROR: [_TASK]}
     if not run.measured:
-        return {ERROR: [f"No measurement yet{_waits(run, 'task')}"]}
+        return {_ERROR: [f"No measurement yet{_waits(run, 'task')}"]}
     error, drift = [], []
     if not np.isfinite(run.measured["variance"]).any():
         error.append("No gradients were measured: give the probe a critic, the tail of theirs.")
@@ -189,7 +189,7 @@ def _absent_on_the_task(run: ProbeRun) -> dict[str, list[str]]:
         error.append("No weights: they need the gradient of a prior model beside the critic's.")
     if np.isnan(run.measured["jacobian_error"]).all():
         drift.append("No errors of Jacobians: the task has no prior model.")
-    return {ERROR: error, DRIFT: drift}
+    return {_ERROR: error, DRIFT: drift}
 
 
 def _waits(run: ProbeRun, what: str) -> str:
@@ -271,7 +271,7 @@ def _health(table: pd.DataFrame, tensors: int) -> list[Panel]:
 
 def _map(table: pd.DataFrame, tensors: int) -> Panel:
     """As high as its tensors need."""
-    height = max(SIZE[1], min(1.6 + ROW * tensors, 2 * SIZE[1]))
+    height = max(SIZE[1], min(1.6 + _ROW * tensors, 2 * SIZE[1]))
     figure = Figure(figsize=(SIZE[0], height), layout="constrained")
     figures.layer_norms(table, figure.add_subplot())
     return Panel("layer_norm", HEALTH, CAPTIONS["layer_norm"], figure)
@@ -295,14 +295,14 @@ def _errors(run: ProbeRun) -> list[Panel]:
         drawn["cosine"] = partial(figures.cosine, newest)
     when = f"Step {newest['step'].iloc[0]:,.0f}, {run.measured['starts'][-1]:.0f} starts."
     dated = {each: f"{CAPTIONS[each]} {'' if each == 'moved' else when}".strip() for each in drawn}
-    return [panel(each, ERROR, dated[each], draw) for each, draw in drawn.items()]
+    return [panel(each, _ERROR, dated[each], draw) for each, draw in drawn.items()]
 
 
 def _choices(runs: Mapping[str, ProbeRun]) -> list[Panel]:
     rows, longest = choices(runs), next(iter(runs.values())).horizon
     draw = partial(figures.chosen_horizons, rows, longest=longest)
     several_steps = rows["step"].nunique() > 1
-    return [panel("chosen", ERROR, CAPTIONS["chosen"], draw)] if several_steps else []
+    return [panel("chosen", _ERROR, CAPTIONS["chosen"], draw)] if several_steps else []
 
 
 def _weights(runs: Mapping[str, ProbeRun], table: pd.DataFrame) -> dict[str, Callable[..., Axes]]:

@@ -21,7 +21,7 @@ from gradlab.verdicts.choice.sentences import statements
 from gradlab.verdicts.measurement.verdict import Evidence, evidence, first_screen
 from gradlab.verdicts.screen import Screen
 
-LAWS = {"visited": "visited states, by the gradient of the return", "start": "the given starts"}
+_LAWS = {"visited": "visited states, by the gradient of the return", "start": "the given starts"}
 
 
 def page(profile: Profile, source: Source = NOWHERE, name: str = "") -> Page:
@@ -83,7 +83,7 @@ def _facts(profile: Profile) -> dict[str, object]:
         "policy": shell.short(config.get("policy_hash")),
         "iteration": config.get("iteration"),
         "starts": _starts(config),
-        "judged at": LAWS.get(str(config.get("law", "start")), config.get("law")),
+        "judged at": _LAWS.get(str(config.get("law", "start")), config.get("law")),
         "batch N′": profile.batch,
         "seed": config.get("seed"),
         "truth": method if truth.get("admissible", True) else "none admissible",

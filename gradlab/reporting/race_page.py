@@ -13,8 +13,8 @@ from gradlab.reporting.panels import panel
 from gradlab.runs.race import Race
 from gradlab.verdicts.race import FIGURE, screen
 
-SECTION = "Where each candidate led"
-HEADINGS = {
+_SECTION = "Where each candidate led"
+_HEADINGS = {
     "candidate": "candidate",
     "horizon": "horizon",
     "updates": "updates",
@@ -31,8 +31,8 @@ def page(race: Race, source: Source = NOWHERE, name: str = "") -> Page:
     """What the page of a race shows."""
     caption = "Every branch meets the same starts and noise; the critic is fitted again on the way."
     table = race.table()
-    drawn = (panel(FIGURE, SECTION, caption, partial(figures.return_over_updates, table)),)
-    numbers = f"<p>Click a heading to sort.</p>{table_of('Every evaluation', table, HEADINGS)}"
+    drawn = (panel(FIGURE, _SECTION, caption, partial(figures.return_over_updates, table)),)
+    numbers = f"<p>Click a heading to sort.</p>{table_of('Every evaluation', table, _HEADINGS)}"
     rest = {key: value for key, value in race.config.items() if key != "command"}
     columns = {
         "Samples and settings": rest,
@@ -40,7 +40,7 @@ def page(race: Race, source: Source = NOWHERE, name: str = "") -> Page:
         "Versions and machine": race.environment,
     }
     sections = (
-        *folded(SECTION, drawn),
+        *folded(_SECTION, drawn),
         Section("Numbers", body=numbers),
         method(race.config.get("command"), columns),
     )

@@ -22,10 +22,10 @@ from gradlab.runs.remedies.run import Remedies
 from gradlab.runs.remedies.values import ABOUT
 from gradlab.verdicts.remedies.first_screen import screen
 
-GAIN = "What each remedy changes, beside what it costs"
-HORIZON = "Over the horizon"
-MODEL = "The models themselves"
-QUANTITIES = {
+_GAIN = "What each remedy changes, beside what it costs"
+_HORIZON = "Over the horizon"
+_MODEL = "The models themselves"
+_QUANTITIES = {
     "least_mse": "Least error of the gradient over the horizons",
     "mse": "Mean squared error of the gradient of one batch",
     "relative_mse": "Error of the gradient over that of a zero gradient",
@@ -44,7 +44,7 @@ QUANTITIES = {
     "step_cost": "Seconds per step of fitting, in those of the baseline",
     "no_change": "Error of predicting no change",
 }
-HEADINGS = {
+_HEADINGS = {
     "arm": "remedy",
     "budget": "budget",
     "block": "block",
@@ -60,7 +60,7 @@ HEADINGS = {
     "ratio_high": "to",
     "n": "n",
 }
-LEVELS = {
+_LEVELS = {
     "model": "model",
     "block": "block",
     "at": "step or horizon",
@@ -88,9 +88,9 @@ def page(run: Remedies, source: Source = NOWHERE, name: str = "") -> Page:
     arms = {arm: ABOUT.get(arm, "") for arm in run.arms}
     numbers = f"""<p>Click a heading to sort. Every remedy against the baseline under both
 budgets:</p>
-{_tables(run.table(), HEADINGS)}
+{_tables(run.table(), _HEADINGS)}
 <p>Every model by itself:</p>
-{_tables(run.levels(), LEVELS)}"""
+{_tables(run.levels(), _LEVELS)}"""
     sections = (
         *folded("Figures", drawn),
         Section("The remedies", body=shell.definitions(arms)),
@@ -114,9 +114,9 @@ def _gains(table: pd.DataFrame, levels: pd.DataFrame, H: int) -> list[Panel]:
         figures.remedy_marks, levels, quantity="usable_horizon", unit="steps",
         beside="best_horizon",
     )  # fmt: skip
-    far = panel("usable", GAIN, "How far each model may be unrolled; star: least error.", usable)
+    far = panel("usable", _GAIN, "How far each model may be unrolled; star: least error.", usable)
     effects = [
-        panel(quantity, GAIN, caption,
+        panel(quantity, _GAIN, caption,
               partial(figures.remedy_effects, table, quantity=quantity, at=at))
         for quantity, at, caption in captions
         if (table["quantity"] == quantity).any()
@@ -137,9 +137,9 @@ def _horizons(table: pd.DataFrame, levels: pd.DataFrame) -> list[Panel]:
         "variance": "Exploding chains: a remedy that shortens them falls with the horizon.",
     }
     return [
-        panel("levels-error", HORIZON, caption, level),
+        panel("levels-error", _HORIZON, caption, level),
         *(
-            panel(f"horizon-{name}", HORIZON, horizon_rows,
+            panel(f"horizon-{name}", _HORIZON, horizon_rows,
                   partial(figures.remedy_horizons, table, quantity=name))
             for name, horizon_rows in ratios.items()
         ),
@@ -156,10 +156,10 @@ def _models(table: pd.DataFrame, levels: pd.DataFrame) -> list[Panel]:
     )  # fmt: skip
     exponents = partial(figures.remedy_marks, levels, quantity="lyapunov", unit="λ per step")
     return [
-        panel("prediction", MODEL, "Open loop: the price of a remedy over many steps.", predicted),
-        panel("exponents", MODEL, "Right of the simulator's the model's chains grow too fast.",
+        panel("prediction", _MODEL, "Open loop: the price of a remedy over many steps.", predicted),
+        panel("exponents", _MODEL, "Right of the simulator's the model's chains grow too fast.",
               exponents),
-        Panel("jacobians", MODEL, blocks, figure),
+        Panel("jacobians", _MODEL, blocks, figure),
     ]  # fmt: skip
 
 
@@ -188,15 +188,15 @@ def _network(settings: Mapping[str, Any]) -> str:
 def _tables(table: pd.DataFrame, headings: Mapping[str, str]) -> str:
     """A table per quantity, without the columns that say nothing there."""
     tables, quantities = [], list(dict.fromkeys(table["quantity"]))
-    order = [name for name in QUANTITIES if name in quantities]
-    for name in [*order, *(name for name in quantities if name not in QUANTITIES)]:
+    order = [name for name in _QUANTITIES if name in quantities]
+    for name in [*order, *(name for name in quantities if name not in _QUANTITIES)]:
         rows = table[table["quantity"] == name]
         kept = {
             column: heading
             for column, heading in headings.items()
             if not rows[column].isin(["", "all"]).all() and not rows[column].isna().all()
         }
-        tables.append(table_of(QUANTITIES.get(str(name), str(name)), rows, kept, str(name)))
+        tables.append(table_of(_QUANTITIES.get(str(name), str(name)), rows, kept, str(name)))
     return "\n".join(tables)
 
 

@@ -36,7 +36,7 @@ _ABOUT = re.compile(r"<metadata>.*?</metadata>|<style[^>]*>.*?</style>", re.DOTA
 _ADDRESS = re.compile(r'\s(xmlns(:\w+)?|version|width|height)="[^"]*"')
 
 
-def inline(figure: Figure, prefix: str, label: str) -> str:
+def _inline(figure: Figure, prefix: str, label: str) -> str:
     """`figure` as an <svg> element; ids begin with `prefix`, screen readers say `label`."""
     buffer = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": prefix}):
@@ -63,7 +63,7 @@ def _rewrite(tag: str, prefix: str) -> str:
 
 
 GENERATOR = '<meta name="generator" content="gradlab">'
-POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
 def document(title: str, question: str, body: str, live: str = "") -> str:
@@ -75,7 +75,7 @@ def document(title: str, question: str, body: str, live: str = "") -> str:
     """
     style, script = _asset("page.css"), _asset("page.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    policy = f"{POLICY}; script-src 'sha256-{digest}'"
+    policy = f"{_POLICY}; script-src 'sha256-{digest}'"
     policy += "; connect-src 'self'" if live else ""
     line = f'<p id="live">{escape(live)}</p>\n' if live else ""
     return f"""<!DOCTYPE html>
@@ -122,7 +122,7 @@ def with_commands(text: str) -> str:
 
 def figure(number: int, panel: Panel) -> str:
     """The figure with its caption; ids in it begin with its number."""
-    image = inline(panel.figure, f"f{number}-", panel.caption)
+    image = _inline(panel.figure, f"f{number}-", panel.caption)
     return f"<figure>{image}<figcaption>{marked(panel.caption)}</figcaption></figure>"
 
 

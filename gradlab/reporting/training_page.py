@@ -25,23 +25,23 @@ from gradlab.verdicts.training.first_screen import screen
 from gradlab.wording import listed
 
 LEARNING = "Does it learn?"
-TRACKING = "What the policy does with the state"
-GRADIENT = "Gradients and critic"
-WEIGHTS = "Weights through training: rule and measured"
-ERRORS = "Errors of the gradient and of the learned model"
-COST = "What it costs"
-TRUTH = "Against the simulator's own gradient, unrolled to convergence"
-UPDATES = {
+_TRACKING = "What the policy does with the state"
+_GRADIENT = "Gradients and critic"
+_WEIGHTS = "Weights through training: rule and measured"
+_ERRORS = "Errors of the gradient and of the learned model"
+_COST = "What it costs"
+_TRUTH = "Against the simulator's own gradient, unrolled to convergence"
+_UPDATES = {
     "policy_norm": "norm of the policy gradient",
     "critic_norm": "norm of the critic's gradient",
     "critic_loss": "critic loss [scaled reward²]",
 }
-VALUED = {
+_VALUED = {
     "return": "return [reward]",
     "value": "critic's value [scaled reward]",
     "gain": "gain [reward]",
 }
-DYNAMICS = "Against the same estimator on the simulator: same horizon, same critic."
+_DYNAMICS = "Against the same estimator on the simulator: same horizon, same critic."
 
 
 def panels(runs: Mapping[str, Training]) -> list[Panel]:
@@ -50,12 +50,12 @@ def panels(runs: Mapping[str, Training]) -> list[Panel]:
     goals = GOALS.get(first.task, ())
     drawn_panels = [
         _returns("returns", "Dotted: goals of MPG's Table I.", rows, "iteration", goals),
-        _cells("value", LEARNING, rows, VALUED, "Return, critic's value, gains",
+        _cells("value", LEARNING, rows, _VALUED, "Return, critic's value, gains",
                "The value is the mean over the states of updates, discounted and in scaled reward: "
                "compare how both move. A critic that rises while the return falls misleads. "
                "Gain: of the return since the evaluation before."),
         _returns("returns-time", "The same over time on this machine.", rows, "seconds", goals),
-        _cells("tracking", TRACKING, rows, _coordinates(first), "Root mean square of the state",
+        _cells("tracking", _TRACKING, rows, _coordinates(first), "Root mean square of the state",
                "Over all states of the evaluation episodes."),
     ]  # fmt: skip
     if len(runs) == 1 and len(first.horizons) > 1:
@@ -64,18 +64,18 @@ def panels(runs: Mapping[str, Training]) -> list[Panel]:
             caption = "What is in force, the mean over the seeds; each of them above."
             drawn_panels += _measured(first)
         drawn_panels.append(
-            panel("weights", GRADIENT, caption, partial(figures.mixture_weights, rows))
+            panel("weights", _GRADIENT, caption, partial(figures.mixture_weights, rows))
         )
     drawn_panels += _learned(runs, rows)
     drawn_panels.append(
-        _cells("updates", GRADIENT, rows, UPDATES, "Gradients and critic",
+        _cells("updates", _GRADIENT, rows, _UPDATES, "Gradients and critic",
                "Means over the updates between two rows; norms before clipping.")
     )  # fmt: skip
     if len(runs) == 1:
         drawn_panels += training_probe.panels(first)
     caption = "Over the horizon of the model's rollouts; of a mixture, the longest that was made."
     drawn = partial(figures.update_times, times(runs))
-    drawn_panels.append(panel("update-times", COST, caption, drawn))
+    drawn_panels.append(panel("update-times", _COST, caption, drawn))
     return drawn_panels
 
 
@@ -119,8 +119,8 @@ def _measured(run: Training) -> list[Panel]:
     )
     judged = "Measured on starts that did not choose what was in force then."
     return [
-        panel("weights-rule", WEIGHTS, caption, partial(figures.weights_against_rule, table)),
-        panel("weights-error", WEIGHTS, judged, partial(figures.error_over_rule, table)),
+        panel("weights-rule", _WEIGHTS, caption, partial(figures.weights_against_rule, table)),
+        panel("weights-error", _WEIGHTS, judged, partial(figures.error_over_rule, table)),
     ]
 
 
@@ -130,19 +130,19 @@ def _learned(runs: Mapping[str, Training], rows: pd.DataFrame) -> list[Panel]:
     horizons = sorted({int(run.gradients["horizon"][-1]) for run in runs.values() if run.gradients})
     where = f"h = {horizons[-1]}" if len(horizons) == 1 else "the longest horizon"
     for start, whose in _gradient_kinds(runs) if horizons else ():
-        caption = DYNAMICS if start else _truth(runs)
+        caption = _DYNAMICS if start else _truth(runs)
         title = f"Error of the gradient at {where}{whose}"
         if len(runs) == 1:
             drawn = partial(
                 figures.gradient_errors, rows, start=start, batch=first.samples, title=title
             )
-            drawn_panels.append(panel(f"gradient-{start}parts", ERRORS, caption, drawn))
+            drawn_panels.append(panel(f"gradient-{start}parts", _ERRORS, caption, drawn))
         drawn = partial(
             figures.training_curve, rows, name=f"gradient {start}relative_mse",
             title=f"Relative MSE of the gradient at {where}{whose}",
             unit="MSE / true gradient²",
         )  # fmt: skip
-        drawn_panels.append(panel(f"gradient-{start}relative", ERRORS, caption, drawn))
+        drawn_panels.append(panel(f"gradient-{start}relative", _ERRORS, caption, drawn))
     roles = dict.fromkeys(
         role for run in runs.values() for role in run.config.get("model_losses", {})
     )
@@ -154,7 +154,7 @@ def _learned(runs: Mapping[str, Training], rows: pd.DataFrame) -> list[Panel]:
             unit="share of variance not explained",
         )  # fmt: skip
         caption = "One step, mean over next state and reward, after every fit."
-        drawn_panels.append(panel(f"model-{role}", ERRORS, caption, drawn))
+        drawn_panels.append(panel(f"model-{role}", _ERRORS, caption, drawn))
     return drawn_panels
 
 
@@ -169,7 +169,7 @@ def _truth(runs: Mapping[str, Training]) -> str:
     """At which states the truth is taken, where the runs agree."""
     laws = {str(run.config.get("gradient_law", "the task's starts")) for run in runs.values()}
     where = laws.pop() if len(laws) == 1 else "the states that each run starts from"
-    return f"{TRUTH}, at {where}."
+    return f"{_TRUTH}, at {where}."
 
 
 def page(run: Training, source: Source = NOWHERE, name: str = "") -> Page:

@@ -13,13 +13,13 @@ from gradlab.reporting.page import Section
 from gradlab.reporting.panels import Panel, panel
 from gradlab.runs.training.results import Training
 
-SECTION = "Gradients while it trained"
-ALARMS = "Alarms while it trained"
-PATHS = (
+_SECTION = "Gradients while it trained"
+_ALARMS = "Alarms while it trained"
+_PATHS = (
     "Paths end at terminal states: below the dotted line the gradient is that of a shorter horizon "
     "than was asked for."
 )
-SIGNAL = (
+_SIGNAL = (
     "Near 1 every batch points the same way; the root is the cosine of one batch's gradient with "
     "the mean over replay. From products of gradients of batches drawn for this, at one policy."
 )
@@ -33,7 +33,7 @@ def panels(run: Training) -> list[Panel]:
     drawn = [
         replace(
             each, name=f"probe-{each.name}", section=_section(each.section),
-            caption=SIGNAL if each.name == "signal_share" else each.caption,
+            caption=_SIGNAL if each.name == "signal_share" else each.caption,
         )
         for each in probe_panels.several(watched)
     ]  # fmt: skip
@@ -41,7 +41,7 @@ def panels(run: Training) -> list[Panel]:
 
 
 def _section(question: str) -> str:
-    return f"{SECTION}: {question[0].lower()}{question[1:]}"
+    return f"{_SECTION}: {question[0].lower()}{question[1:]}"
 
 
 def _paths(run: Training) -> list[Panel]:
@@ -53,7 +53,7 @@ def _paths(run: Training) -> list[Panel]:
         figures.probe_curve, run.paths, quantity="lasted", title="How long the model's paths last",
         unit="steps, mean", level=(float(longest), f"asked for: {longest}"),
     )  # fmt: skip
-    return [panel("probe-paths", _section(probe_panels.HEALTH), PATHS, draw)]
+    return [panel("probe-paths", _section(probe_panels.HEALTH), _PATHS, draw)]
 
 
 def alarms(runs: Mapping[str, Training]) -> Section:
@@ -63,14 +63,14 @@ def alarms(runs: Mapping[str, Training]) -> Section:
         for at, whose, kind, message in _told(run, name if len(runs) > 1 else ""):
             raised.setdefault((kind, whose), []).append((at, message))
     if not raised:
-        return Section(ALARMS)
+        return Section(_ALARMS)
     order = sorted(raised, key=lambda each: raised[each][0][0])
     items = "".join(_alarm(kind, whose, raised[kind, whose]) for kind, whose in order)
     body = (
         "<p>By the iteration of its first alarm for a seed; a kind is reported again only when "
         f'twice as many iterations have passed.</p><dl class="list">{items}</dl>'
     )
-    return Section(ALARMS, body=body, note=f"{len(raised)} kinds", name="alarms", opened=True)
+    return Section(_ALARMS, body=body, note=f"{len(raised)} kinds", name="alarms", opened=True)
 
 
 def _alarm(kind: str, whose: str, raised: list[tuple[int, str]]) -> str:

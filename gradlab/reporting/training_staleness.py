@@ -11,7 +11,7 @@ from gradlab.reporting.page import Section
 from gradlab.runs.training.asynchrony import Asynchrony, asynchrony
 from gradlab.runs.training.results import Training
 
-ABOUT = (
+_ABOUT = (
     "The lag of a gradient: steps of its network between the parameters at which it was computed "
     "and those that it changed. Shares of all gradients of the run."
 )
@@ -23,7 +23,7 @@ def staleness(runs: Mapping[str, Training]) -> list[Section]:
     made = {name: each for name, each in both.items() if each is not None}
     if not made:
         return []
-    body = f"<p>{ABOUT}</p>" + "".join(_of(name, each) for name, each in made.items())
+    body = f"<p>{_ABOUT}</p>" + "".join(_of(name, each) for name, each in made.items())
     return [Section("How old gradients were", body=body)]
 
 

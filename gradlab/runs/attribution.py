@@ -34,8 +34,8 @@ from gradlab.statistics.moments import Estimate
 from gradlab.statistics.selection import BestReplacement, best_replacement
 from gradlab.statistics.shapley import fraction_interval, share_interval, shares
 
-Place = tuple[str, str, str, str]
-Row = dict[str, str | int | float]
+_Place = tuple[str, str, str, str]
+_Row = dict[str, str | int | float]
 
 CAUSES: Mapping[str, str] = {
     "states": "states",
@@ -51,7 +51,7 @@ SOURCES: Mapping[str, str] = {
     "dynamics": "dynamics noise",
     "member": "ensemble members",
 }
-COLUMNS = (
+_COLUMNS = (
     "account", "kind", "estimator", "horizon", "cause", "block", "output", "input", "step",
     "value", "se", "ci_low", "ci_high", "fraction", "fraction_low", "fraction_high",
 )  # fmt: skip
@@ -126,7 +126,7 @@ class Replacement:
 
 # lost: the squared bias is not told from 0; unknown: too few starts to rank replacements; none: no
 # replacement lowers it; open: whether the best one does; contested: it does, others may by more.
-Advice = Literal["lost", "unknown", "none", "open", "contested", "sure"]
+_Advice = Literal["lost", "unknown", "none", "open", "contested", "sure"]
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ class Account:
     replacement: Replacement | None
 
     @property
-    def advice(self) -> Advice:
+    def advice(self) -> _Advice:
         """What the replacements decide."""
         best = self.replacement
         if self.lost:
@@ -240,10 +240,10 @@ class Attribution:
         grid = list(_grid(self.state_names, self.action_names))
         rows = [row for each in self.bias for row in _bias_rows(each, grid)]
         rows += [row for each in self.variance for row in _variance_rows(each)]
-        return pd.DataFrame(rows, columns=COLUMNS)
+        return pd.DataFrame(rows, columns=_COLUMNS)
 
 
-def _grid(states: Sequence[str], actions: Sequence[str]) -> Iterator[Place]:
+def _grid(states: Sequence[str], actions: Sequence[str]) -> Iterator[_Place]:
     """Every (cause, block, output, input) of the dynamics, the reward and the critic."""
     for output in states:
         yield from (("A", "A", output, each) for each in states)
@@ -256,7 +256,7 @@ def _grid(states: Sequence[str], actions: Sequence[str]) -> Iterator[Place]:
         yield from ((cause_a, f"{letter}_a", name, each) for each in actions)
 
 
-def _bias_rows(account: Account, grid: Sequence[Place]) -> Iterator[Row]:
+def _bias_rows(account: Account, grid: Sequence[_Place]) -> Iterator[_Row]:
     at = (account.estimator, account.horizon)
     yield _row("bias", "total", *at, account.total)
     for kind in ("shapley", "first", "last"):
@@ -267,7 +267,7 @@ def _bias_rows(account: Account, grid: Sequence[Place]) -> Iterator[Row]:
             yield _row("bias", kind, *at, part)
     part_at = {(e.cause, e.block, e.output, e.input): e.part for e in account.entries}
     for place in dict.fromkeys((*grid, *part_at)):
-        names: Row = dict(zip(("cause", "block", "output", "input"), place, strict=True))
+        names: _Row = dict(zip(("cause", "block", "output", "input"), place, strict=True))
         yield _row("bias", "entry", *at, part_at.get(place, _nothing(account))) | names
     for step in account.steps:
         yield _row("bias", "step", *at, step.part) | {"cause": step.cause, "step": step.step}
@@ -281,7 +281,7 @@ def _nothing(account: Account) -> Part:
     return Part("entry", 0.0, 0.0, 0.0, 0.0, *ends)
 
 
-def _variance_rows(spread: Spread) -> Iterator[Row]:
+def _variance_rows(spread: Spread) -> Iterator[_Row]:
     at = (spread.estimator, spread.horizon)
     yield _row("variance", "total", *at, spread.total)
     for part in spread.sources:
@@ -290,7 +290,7 @@ def _variance_rows(spread: Spread) -> Iterator[Row]:
         yield _row("variance", "critics", *at, spread.critics)
 
 
-def _row(account: str, kind: str, estimator: str, horizon: int, part: Part) -> Row:
+def _row(account: str, kind: str, estimator: str, horizon: int, part: Part) -> _Row:
     return {
         "account": account,
         "kind": kind,
@@ -311,7 +311,7 @@ def _row(account: str, kind: str, estimator: str, horizon: int, part: Part) -> R
     }
 
 
-Floats = NDArray[np.float64]
+_Floats = NDArray[np.float64]
 
 
 def attribute(profile: Profile) -> Attribution:
@@ -447,7 +447,7 @@ def _coordinates(results: SubstitutionResults, label: Label) -> tuple[str, str]:
 def _summed(shares: Sequence[tuple[str, Estimate]], total: Estimate) -> tuple[Part, ...]:
     """One part per name, the largest first."""
     value: dict[str, float] = defaultdict(float)
-    left_out: dict[str, Floats] = {}
+    left_out: dict[str, _Floats] = {}
     for name, share in shares:
         value[name] += share.value
         left_out[name] = left_out.get(name, 0.0) + share.left_out

@@ -22,12 +22,12 @@ from gradlab.statistics.comparison import difference, log_ratio, on_joint_groups
 from gradlab.statistics.moments import WITHOUT_TRUTH, Estimate
 from gradlab.statistics.quantities import TABLE
 
-MODEL = "model"  # what kind, and a print of what it predicts
-PRIOR = "prior"  # parameters of a task that begin so describe its model, not the task
-PER_BATCH = tuple(each.name for each in TABLE if each.per_batch)
-RATIOS = ("mse", "relative_mse", "bias2", "variance", "variance_critics", "mean_norm", "snr")
-ASKED = ("critic_hash", "critics", "starts", "seed", "horizon", "batch", "jacobian_noise")
-SETTINGS = {"discount": None, "termination": "ignore", "truth": "matched", "entropy": 0.0}
+_MODEL = "model"  # what kind, and a print of what it predicts
+_PRIOR = "prior"  # parameters of a task that begin so describe its model, not the task
+_PER_BATCH = tuple(each.name for each in TABLE if each.per_batch)
+_RATIOS = ("mse", "relative_mse", "bias2", "variance", "variance_critics", "mean_norm", "snr")
+_ASKED = ("critic_hash", "critics", "starts", "seed", "horizon", "batch", "jacobian_noise")
+_SETTINGS = {"discount": None, "termination": "ignore", "truth": "matched", "entropy": 0.0}
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +82,7 @@ class Comparison:
             for quantity in self.quantities:
                 for h in self.measured(name, quantity):
                     cell = {"estimator": name, "horizon": h, "quantity": quantity}
-                    numbers = _numbers(*self.estimates(name, quantity, h), quantity in RATIOS)
+                    numbers = _numbers(*self.estimates(name, quantity, h), quantity in _RATIOS)
                     n = min(_n(p, name, quantity, h) for p in (self.first, self.second))
                     yield {**cell, **numbers, "n": n, "method": method}
 
@@ -114,14 +114,14 @@ def _same_task(first: Profile, second: Profile, names: tuple[str, str]) -> None:
     _require("task", one.get("task"), other.get("task"), names)
     ours, theirs = (_parameters(each) for each in (one, other))
     for key in sorted(set(ours) | set(theirs)):
-        if not str(key).startswith(PRIOR):
+        if not str(key).startswith(_PRIOR):
             _require(f"the task's {key}", ours.get(key), theirs.get(key), names)
     _require("policy", one.get("policy_hash"), other.get("policy_hash"), names)
 
 
 def _same_truth(first: Profile, second: Profile, names: tuple[str, str]) -> None:
     one, other = first.config, second.config
-    for key, default in SETTINGS.items():
+    for key, default in _SETTINGS.items():
         _require(key, one.get(key, default), other.get(key, default), names)
     actions = one.get("actions", {}), other.get("actions", {})
     for name in set(actions[0]) & set(actions[1]):
@@ -162,7 +162,7 @@ def _quantities(first: Profile, second: Profile) -> tuple[tuple[str, ...], str]:
         kept = tuple(each for each in both if each in WITHOUT_TRUTH)
         return kept, "One of them has no admissible truth: errors and directions are left out."
     if first.batch != second.batch:
-        kept = tuple(each for each in both if each not in PER_BATCH)
+        kept = tuple(each for each in both if each not in _PER_BATCH)
         sizes = f"N′ = {first.batch} and {second.batch}"
         return kept, f"They are stated for batches of {sizes}: errors of a batch are left out."
     return tuple(both), ""
@@ -186,11 +186,11 @@ def _changed(first: Profile, second: Profile) -> dict[str, tuple[Any, Any]]:
     """Settings with two values; of the task only its model's can differ. What is a dictionary is
     compared entry by entry."""
     one, other = first.config, second.config
-    pairs = {each: (one.get(each), other.get(each)) for each in ASKED}
-    if None not in (one.get(MODEL), other.get(MODEL)):  # not recorded by older versions
-        pairs = {MODEL: (one[MODEL], other[MODEL])} | pairs
+    pairs = {each: (one.get(each), other.get(each)) for each in _ASKED}
+    if None not in (one.get(_MODEL), other.get(_MODEL)):  # not recorded by older versions
+        pairs = {_MODEL: (one[_MODEL], other[_MODEL])} | pairs
     ours, theirs = _parameters(one), _parameters(other)
-    models = sorted(each for each in set(ours) | set(theirs) if each.startswith(PRIOR))
+    models = sorted(each for each in set(ours) | set(theirs) if each.startswith(_PRIOR))
     pairs |= {each: (ours.get(each), theirs.get(each)) for each in models}
     apart: dict[str, tuple[Any, Any]] = {}
     for key, pair in pairs.items():

@@ -20,17 +20,17 @@ from gradlab.statistics.moments import Estimate
 from gradlab.statistics.number import Number
 from gradlab.statistics.selection import chosen_level
 
-Cell = tuple[str, int]
-NOTABLE = 0.03  # of the possible gain, from which on a difference is shown
+_Cell = tuple[str, int]
+_NOTABLE = 0.03  # of the possible gain, from which on a difference is shown
 
 
-def is_data_again(identities: Mapping[str, Identity], cell: Cell) -> bool:
+def is_data_again(identities: Mapping[str, Identity], cell: _Cell) -> bool:
     """Horizon 0 of a gradient with θ in the first action is the data gradient once more."""
     data = data_of(identities)
     return cell[1] == 0 and data not in (None, cell[0]) and identities[cell[0]].actions == "first"
 
 
-def best_shown(gains: Mapping[Cell, Number], cells: Sequence[Cell]) -> Cell | None:
+def best_shown(gains: Mapping[_Cell, Number], cells: Sequence[_Cell]) -> _Cell | None:
     """The largest gain that is shown to be one, else the largest."""
     shown = [cell for cell in cells if gains[cell].low > 0]
     return max(shown or cells, key=lambda cell: gains[cell].value, default=None)
@@ -54,8 +54,8 @@ def chosen_gain(
 
 
 def better_beyond(
-    best: Cell, beyond: Sequence[Cell], gain: Callable[[Cell], Estimate]
-) -> Cell | None:
+    best: _Cell, beyond: Sequence[_Cell], gain: Callable[[_Cell], Estimate]
+) -> _Cell | None:
     """The cell of largest gain beyond the competition, where it is shown to gain notably more.
 
     Args:
@@ -65,5 +65,5 @@ def better_beyond(
     if top is None:
         return None
     ahead = difference(gain(top), gain(best))
-    notable = gain(top).value - gain(best).value > NOTABLE
+    notable = gain(top).value - gain(best).value > _NOTABLE
     return top if ahead.low > 0 and notable else None

@@ -33,8 +33,8 @@ from gradlab.statistics.selection import RankSet, smallest
 from gradlab.statistics.tails import HEAVY
 
 DIRECTION = 0.9  # cosine that one batch should reach
-FEWEST = 3  # groups of starts that a set of horizons needs
-PREFERENCE = (("model", "model"), ("simulator", "model"), ("simulator", "simulator"))
+_FEWEST = 3  # groups of starts that a set of horizons needs
+_PREFERENCE = (("model", "model"), ("simulator", "model"), ("simulator", "simulator"))
 
 
 def judged_estimator(profile: Profile) -> str | None:
@@ -44,7 +44,7 @@ def judged_estimator(profile: Profile) -> str | None:
         for e, name in enumerate(profile.estimators)
         if (profile.count[e].max(axis=0) > 0)[1:].any()
     ]
-    for systems in PREFERENCE:
+    for systems in _PREFERENCE:
         for name in over_horizons:
             identity = profile.identities[name]
             if identity.systems == systems and identity.actions == "first" and not identity.cut:
@@ -58,7 +58,7 @@ def horizons_of(profile: Profile, name: str) -> list[int]:
     return [h for h, here in zip(profile.horizons, measured, strict=True) if here]
 
 
-def judged_cells(profile: Profile) -> list[tuple[str, int]]:
+def _judged_cells(profile: Profile) -> list[tuple[str, int]]:
     """The horizon of least error and the longest finite one of each estimator, the judged
     estimator's first."""
     judged = judged_estimator(profile)
@@ -136,7 +136,7 @@ def best_horizons(profile: Profile, name: str) -> tuple[list[int], RankSet] | No
     """Judged horizons and which of them may have the smallest error; None with too few groups."""
     over = judged_horizons(profile, name)
     errors = [profile.estimate(name, "mse", h) for h in over]
-    if not errors or len(errors[0].left_out) < FEWEST:
+    if not errors or len(errors[0].left_out) < _FEWEST:
         return None
     return over, smallest(errors)
 
@@ -149,7 +149,7 @@ def ratio_to_best(
     return least_ratio([profile.estimate(cell[0], "mse", cell[1])], others)
 
 
-def ratios_to_smallest(profile: Profile, name: str, over: list[int]) -> list[LogRatio | None]:
+def _ratios_to_smallest(profile: Profile, name: str, over: list[int]) -> list[LogRatio | None]:
     """log(MSE at h / smallest MSE over `over`) of every h in it; None where one of them is not
     known to be above 0."""
     errors = [profile.estimate(name, "mse", h) for h in over]
@@ -249,7 +249,7 @@ class UsableHorizons:
 def usable_horizons(profile: Profile, name: str) -> UsableHorizons:
     """The horizons at which an estimator is usable, and those at which it may be."""
     over = judged_horizons(profile, name)
-    ratios = ratios_to_smallest(profile, name, over)
+    ratios = _ratios_to_smallest(profile, name, over)
     sure, possible = [], []
     for h, ratio in zip(over, ratios, strict=True):
         ends = profile.interval(name, "cosine", h)

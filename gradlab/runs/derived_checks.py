@@ -15,10 +15,10 @@ from gradlab.runs.profile import Profile
 from gradlab.statistics.intervals import interval
 from gradlab.wording import gradient, percent, samples, span, two
 
-Cell = tuple[str, int]
-CHANCE = 0.5
-FLOAT32 = 3.4e38
-WHY = {
+_Cell = tuple[str, int]
+_CHANCE = 0.5
+_FLOAT32 = 3.4e38
+_WHY = {
     "step": "the return bends within the step: no error of the gradients",
     "jump": "the return jumps within the step, which derivatives along a path do not see",
     "boundary": "episodes end, which derivatives along a path do not see",
@@ -26,7 +26,7 @@ WHY = {
 }
 
 
-def derived_checks(profile: Profile, best: Cell | None = None) -> tuple[CheckResult, ...]:
+def derived_checks(profile: Profile, best: _Cell | None = None) -> tuple[CheckResult, ...]:
     """Results about the judged estimator; none without one.
 
     Args:
@@ -56,10 +56,10 @@ def _steps(profile: Profile) -> CheckResult | None:
         f"realised {percent(worst.realised)}, expected {percent(worst.predicted)} ({n})"
     )
     bent = all(each.reason == "step" for each in apart)
-    return CheckResult(check, result, WHY[worst.reason], bent)
+    return CheckResult(check, result, _WHY[worst.reason], bent)
 
 
-def _signs_at(profile: Profile, best: Cell) -> CheckResult | None:
+def _signs_at(profile: Profile, best: _Cell) -> CheckResult | None:
     """Of the recommended step: what shorter or longer ones do is no reason to doubt it."""
     name, h = best
     if "sign_agreement" not in profile.quantities or not profile.truth["admissible"]:
@@ -72,7 +72,7 @@ def _signs_at(profile: Profile, best: Cell) -> CheckResult | None:
     ends = f"CI {percent(low)} to {percent(high)}, {samples(profile.config)}"
     check = f"signs of {gradient(profile.identities[name])} at the recommended h = {h}"
     result = f"{percent(value)} of the parameters move the right way ({ends})"
-    if low > CHANCE:
+    if low > _CHANCE:
         return CheckResult(check, result, "more than half of them do", True)
     return CheckResult(check, result, "half of them or more may move the wrong way", False)
 
@@ -87,7 +87,7 @@ def _signs(profile: Profile, name: str) -> CheckResult | None:
     low = {h: profile.columns["ci_low"][e, q, profile.horizons.index(h)] for h in over}
     reliable = 0
     for h in over:
-        if not low[h] > CHANCE:
+        if not low[h] > _CHANCE:
             break
         reliable = h
     n, check = samples(profile.config), f"signs of {gradient(profile.identities[name])}"
@@ -113,7 +113,7 @@ def _norm(profile: Profile, name: str) -> CheckResult | None:
         return CheckResult(check, f"does not multiply steadily ({stretch})", "no explosion", True)
     low, high, middle = per_ten
     last = _size(profile, name, growth.last)
-    beyond = growth.last + (log(FLOAT32) - log(last)) / (growth.slope / 2)
+    beyond = growth.last + (log(_FLOAT32) - log(last)) / (growth.slope / 2)
     result = f"multiplies by 10 every {two(middle)} steps (CI {span(low, high)}, {stretch})"
     meaning = f"at this rate it leaves the range of float32 at about step {two(beyond)}"
     # A tenth of a decade per step is where a default horizon of 25 spans more than two of them.

@@ -14,22 +14,22 @@ from gradlab.statistics.grams import ActionProducts, GroupProducts, Kernels
 from gradlab.storage import codec
 from gradlab.storage.records import Array
 
-PREFIX = "kernels "
-INNER = "squared gradient norm"
-Groups = Mapping[str, codec.Group]
+_PREFIX = "kernels "
+_INNER = "squared gradient norm"
+_Groups = Mapping[str, codec.Group]
 
 
 def kernel_groups(kernels: tuple[Kernels, ...]) -> dict[str, dict[str, Array]]:
     """One group per kind, "kernels first", say."""
-    return {PREFIX + each.kind: _labels(each) | _products(each.products) for each in kernels}
+    return {_PREFIX + each.kind: _labels(each) | _products(each.products) for each in kernels}
 
 
-def kernels_from_groups(groups: Groups) -> tuple[Kernels, ...]:
+def kernels_from_groups(groups: _Groups) -> tuple[Kernels, ...]:
     """All kernels of a run; none in files of older versions."""
     return tuple(
-        _from_group(name.removeprefix(PREFIX), group)
+        _from_group(name.removeprefix(_PREFIX), group)
         for name, group in groups.items()
-        if name.startswith(PREFIX)
+        if name.startswith(_PREFIX)
     )
 
 
@@ -57,11 +57,11 @@ def _products(products: ActionProducts | GroupProducts) -> dict[str, Array]:
         square = ("group", "gradient", "other")
         inner = {
             "size": Array(products.size, ("group",), "samples"),
-            "total": Array(products.total, ("fold", *square), INNER),
-            "within": Array(products.within, square, INNER),
+            "total": Array(products.total, ("fold", *square), _INNER),
+            "within": Array(products.within, square, _INNER),
         }
         if products.own is not products.within:
-            inner["own"] = Array(products.own, square, INNER)
+            inner["own"] = Array(products.own, square, _INNER)
         return common | inner
     n, da = products.x.shape[1:]
     each = ("gradient", "sample", "action")
@@ -71,11 +71,11 @@ def _products(products: ActionProducts | GroupProducts) -> dict[str, Array]:
         "other_action": codec.counted(da, "other_action"),
         "group_of": Array(products.group, ("sample",)),
         "x": Array(products.x, each, "reward per action unit"),
-        "total": Array(products.total, ("fold", *each), INNER + " per x"),
+        "total": Array(products.total, ("fold", *each), _INNER + " per x"),
         "diagonal": Array(products.diagonal, ("sample", "action", "other_action")),
     }
     if products.own is not None:
-        linear["own"] = Array(products.own, each, INNER + " per x")
+        linear["own"] = Array(products.own, each, _INNER + " per x")
     return common | linear
 
 

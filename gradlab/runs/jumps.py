@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 
 from gradlab.storage.codec import scalar, stored
 
-Floats = NDArray[np.float64]
-Counts = NDArray[np.int64]
-Kind = Literal["smooth", "curved", "harmless", "harmful", "open", "rough"]
+_Floats = NDArray[np.float64]
+_Counts = NDArray[np.int64]
+_Kind = Literal["smooth", "curved", "harmless", "harmful", "open", "rough"]
 HARMFUL = 0.2  # gap from which on a truth is none
-ROUGH = 3.0  # rms of promised over rms of brought slopes from which on no derivative holds
+_ROUGH = 3.0  # rms of promised over rms of brought slopes from which on no derivative holds
 UPDATE = 1  # place of the user's update among the lengths
 
 
@@ -51,19 +51,19 @@ class Jumps:
     """
 
     kind: Annotated[str, scalar("plain")]
-    moves: Annotated[Floats, stored("length", unit="share of an action's size")]
-    lengths: Annotated[Floats, stored("length", name="length", unit="norm of θ")]
+    moves: Annotated[_Floats, stored("length", unit="share of an action's size")]
+    lengths: Annotated[_Floats, stored("length", name="length", unit="norm of θ")]
     promised: Annotated[float, scalar("plain", text=True)]
-    brought: Annotated[Floats, stored("length", unit="return per norm of θ")]
-    gap: Annotated[Floats, stored("length")]
-    gap_low: Annotated[Floats, stored("length")]
-    gap_high: Annotated[Floats, stored("length")]
+    brought: Annotated[_Floats, stored("length", unit="return per norm of θ")]
+    gap: Annotated[_Floats, stored("length")]
+    gap_low: Annotated[_Floats, stored("length")]
+    gap_high: Annotated[_Floats, stored("length")]
     spread: Annotated[float, scalar("plain", text=True)]
     roughness: Annotated[float, scalar("plain", text=True)]
     tried: Annotated[int, scalar("plain")]
-    starts: Annotated[Counts, stored("jump", name="start", optional=True)]
-    sizes: Annotated[Floats, stored("jump", unit="discounted return", optional=True)]
-    at: Annotated[Counts, stored("jump", unit="steps", optional=True)]
+    starts: Annotated[_Counts, stored("jump", name="start", optional=True)]
+    sizes: Annotated[_Floats, stored("jump", unit="discounted return", optional=True)]
+    at: Annotated[_Counts, stored("jump", unit="steps", optional=True)]
     missing: Annotated[int, scalar("plain")]
     samples: Annotated[int, scalar("plain")]
     horizon: Annotated[int, scalar("plain")]
@@ -103,8 +103,8 @@ class Jumps:
 
 
 def kind_of(
-    roughness: float, jumps: int, gap: Floats, low: Floats, high: Floats, lost: bool = False
-) -> Kind:
+    roughness: float, jumps: int, gap: _Floats, low: _Floats, high: _Floats, lost: bool = False
+) -> _Kind:
     """
     Args:
         jumps: how many were found; gap, low, high: at every length, with intervals.
@@ -115,9 +115,9 @@ def kind_of(
     return "open" if lost and not refuted else kind
 
 
-def _kind_of(roughness: float, jumps: int, gap: Floats, low: Floats, high: Floats) -> Kind:
+def _kind_of(roughness: float, jumps: int, gap: _Floats, low: _Floats, high: _Floats) -> _Kind:
     beyond = (low > HARMFUL) | (high < -HARMFUL)
-    if roughness > ROUGH or (not jumps and beyond.all()):
+    if roughness > _ROUGH or (not jumps and beyond.all()):
         return "rough"
     if not jumps:
         return "curved" if abs(gap[-1]) > HARMFUL else "smooth"

@@ -44,7 +44,7 @@ class LogsRun(LongTable):
 load = LogsRun.load
 
 
-Status = Literal["agree", "disagree", "undecided"]
+_Status = Literal["agree", "disagree", "undecided"]
 TOLERANCE = 0.5  # largest difference, relative to the score, that is called agreement
 SUPPORTED = 0.9  # cosine of a score's mean with its expectation from which it can referee
 
@@ -61,7 +61,7 @@ class Agreement:
     """
 
     horizon: int
-    status: Status
+    status: _Status
     gap: Number
     cosine: Number
     n: int
@@ -108,7 +108,7 @@ def agreements(run: LogsRun, block: str) -> list[Agreement]:
     return results
 
 
-def _status(excess: Number, bias2: Number, gap: Number, nonzero: bool) -> Status:
+def _status(excess: Number, bias2: Number, gap: Number, nonzero: bool) -> _Status:
     if nonzero and excess.high < 0 and gap.high < TOLERANCE**2:
         return "agree"
     return "disagree" if bias2.low > 0 else "undecided"

@@ -20,11 +20,11 @@ from gradlab.storage import codec, records
 from gradlab.storage.codec import content_of, described, header
 from gradlab.storage.records import Record
 
-LABELS = ("section", "block", "output", "input")
+_LABELS = ("section", "block", "output", "input")
 NUMBERS = ("step", "x", "value", "se", "ci_low", "ci_high")
-COLUMNS = (*LABELS, "step", "x", "quantity", "value", "se", "ci_low", "ci_high", "n", "method")
+COLUMNS = (*_LABELS, "step", "x", "quantity", "value", "se", "ci_low", "ci_high", "n", "method")
 
-Columns = Mapping[str, NDArray[Any]]
+_Columns = Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +43,7 @@ class LongTable:
     called: ClassVar[str]
     units: ClassVar[Mapping[str, str]]
 
-    columns: Columns
+    columns: _Columns
     state_names: tuple[str, ...]
     action_names: tuple[str, ...]
     config: Mapping[str, Any]

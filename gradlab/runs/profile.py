@@ -9,9 +9,11 @@ The line on what helps follows `runs.competing`, as the report and `choose` do.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import numpy as np
@@ -19,9 +21,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from gradlab import validation
-from gradlab.runs.check_results import CheckResult
+from gradlab.errors import not_installed
+from gradlab.runs.check_results import CheckResult, failed_premises
+from gradlab.runs.competing import best_shown
 from gradlab.runs.gram_storage import kernel_groups, kernels_from_groups
-from gradlab.runs.identity import Identity, by_default
+from gradlab.runs.identity import Identity, by_default, competing
 from gradlab.runs.jumps import Jumps
 from gradlab.runs.realised import Realised
 from gradlab.runs.rehearsal import Rehearsal
@@ -33,26 +37,22 @@ from gradlab.runs.substitutions import (
 from gradlab.statistics.grams import Kernels
 from gradlab.statistics.intervals import Interval
 from gradlab.statistics.moments import Estimate
+from gradlab.statistics.number import Number
+from gradlab.statistics.quantities import QUANTITIES
 from gradlab.storage import codec, records
 from gradlab.storage.codec import content_of, described, header, stored
 from gradlab.storage.records import Array, Record
+from gradlab.wording import cosine, horizons
 
 if TYPE_CHECKING:
     import xarray
-from textwrap import shorten
-from typing import TYPE_CHECKING
 
-from gradlab.runs.check_results import failed_premises
-from gradlab.runs.competing import best_shown
-from gradlab.runs.identity import competing
-from gradlab.statistics.number import Number
-from gradlab.wording import cosine, horizons
 
 T = TypeVar("T")
-Floats = NDArray[np.float64]
+_Floats = NDArray[np.float64]
 COLUMNS = ("value", "se", "ci_low", "ci_high")
-AXES = ("estimator", "quantity", "horizon")
-UNIT = "gradient norm for mean_norm, its square for variances, bias2 and mse, else 1"
+_AXES = ("estimator", "quantity", "horizon")
+_UNIT = "gradient norm for mean_norm, its square for variances, bias2 and mse, else 1"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -84,10 +84,10 @@ class Profile:
     estimators: Annotated[tuple[str, ...], stored("estimator", name="estimator")]
     quantities: Annotated[tuple[str, ...], stored("quantity", name="quantity")]
     horizons: Annotated[tuple[int, ...], stored("horizon", name="horizon", unit="steps")]
-    columns: Mapping[str, Floats]
-    count: Annotated[NDArray[np.int64], stored(*AXES, name="n", unit="samples")]
-    method: Annotated[NDArray[Any], stored(*AXES)]
-    left_out: Floats
+    columns: Mapping[str, _Floats]
+    count: Annotated[NDArray[np.int64], stored(*_AXES, name="n", unit="samples")]
+    method: Annotated[NDArray[Any], stored(*_AXES)]
+    left_out: _Floats
     config: Mapping[str, Any]
     environment: Mapping[str, str]
     truth: Mapping[str, Any]
@@ -156,14 +156,12 @@ class Profile:
         Returns:
             for each quantity a variable over (estimator, horizon), NaN where not measured, with
             `long_name` and `units`; beside it `…_se`, `…_ci` over `ci_bound` = lower, upper, and
-            `…_n` (`gradlab.runs.to_xarray`).
+            `…_n`.
 
         Raises:
             InputError: xarray is not installed.
         """
-        from gradlab.runs.to_xarray import dataset
-
-        return dataset(self)
+        return _dataset(self)
 
     def estimate(self, estimator: str, quantity: str, horizon: int) -> Estimate:
         """One value with its left-out values, for statistics across cells."""
@@ -219,10 +217,10 @@ def load(path: str | Path) -> Profile:
 def _to_record(profile: Profile) -> Record:
     """One table "profile" over estimator, quantity, horizon, and the left-out values beside it."""
     table = codec.arrays(profile)
-    left_out = Array(profile.left_out, (*AXES, "group"), UNIT)
+    left_out = Array(profile.left_out, (*_AXES, "group"), _UNIT)
     groups = {
-        "profile": table | {name: Array(profile.columns[name], AXES, UNIT) for name in COLUMNS},
-        "jackknife": codec.with_scales({**{a: table[a] for a in AXES}, "left_out": left_out}),
+        "profile": table | {name: Array(profile.columns[name], _AXES, _UNIT) for name in COLUMNS},
+        "jackknife": codec.with_scales({**{a: table[a] for a in _AXES}, "left_out": left_out}),
     }
     groups["identities"] = codec.table(tuple(profile.identities.values()), Identity)
     groups |= kernel_groups(profile.kernels)
@@ -273,7 +271,7 @@ def _part(groups: Mapping[str, codec.Group], name: str, of: type[T]) -> T | None
     return codec.decoded(of, groups[name]) if name in groups else None
 
 
-def _floats(array: Array, shape: tuple[int, ...]) -> Floats:
+def _floats(array: Array, shape: tuple[int, ...]) -> _Floats:
     return np.asarray(array.values, dtype=np.float64).reshape(shape)
 
 
@@ -325,3 +323,73 @@ def _gains(profile: Profile) -> dict[tuple[str, int], Number]:
             if profile.count[e, q, k] and np.isfinite([value, low, high]).all():
                 found[name, h] = Number(value, low, high, int(profile.count[e, q, k]))
     return found
+
+
+_DIMS = ("estimator", "horizon")
+_INTERVAL = "95%"
+
+
+def _dataset(profile: Profile) -> xarray.Dataset:
+    """One variable per quantity over (estimator, horizon), with three beside it.
+
+    gain          value; `long_name`, `units` (CF: "1" for a plain number), `formula`, `source`
+    gain_se       standard error
+    gain_ci       ends of the 95% interval, over `ci_bound` = "lower", "upper" as ArviZ 1 has
+                  them (0.x: `hdi`; `arviz.plot_hdi(x, hdi_data=…)` draws these, too)
+    gain_n        samples; 0, and NaN in the others, where nothing was measured
+    """
+    try:
+        import xarray
+    except ImportError as error:
+        raise not_installed("xarray", "xarray") from error
+    variables: dict[str, Any] = {}
+    for place, name in enumerate(profile.quantities):
+        variables |= _variables(profile, name, place)
+    coordinates = {
+        "estimator": ("estimator", list(profile.estimators), {"long_name": "estimator"}),
+        "horizon": (
+            "horizon", list(profile.horizons), {"long_name": "horizon", "units": "steps"},
+        ),
+        "ci_bound": ("ci_bound", ["lower", "upper"], {"long_name": f"ends of the {_INTERVAL}"}),
+    }  # fmt: skip
+    return xarray.Dataset(variables, coordinates, _attributes(profile))
+
+
+def _variables(profile: Profile, name: str, place: int) -> dict[str, Any]:
+    """A quantity with its standard error, interval and number of samples."""
+    value, se, low, high = (
+        profile.columns[column][:, place] for column in ("value", "se", "ci_low", "ci_high")
+    )
+    quantity = QUANTITIES.get(name)  # files of other versions may hold others
+    title = name if quantity is None else quantity.title
+    units = {} if quantity is None else {"units": quantity.unit or "1"}
+    about = {} if quantity is None else {"formula": quantity.formula, "source": quantity.source}
+    methods = sorted({str(each) for each in profile.method[:, place].ravel() if each})
+    interval = {
+        "long_name": f"{title}, {_INTERVAL} interval",
+        **units,
+        "method": ", ".join(methods),
+    }
+    count = {"long_name": f"{title}, samples", "units": "1"}
+    return {
+        name: (_DIMS, value, {"long_name": title, **units, **about}),
+        f"{name}_se": (_DIMS, se, {"long_name": f"{title}, standard error", **units}),
+        f"{name}_ci": ((*_DIMS, "ci_bound"), np.stack([low, high], axis=-1), interval),
+        f"{name}_n": (_DIMS, profile.count[:, place], count),
+    }
+
+
+def _attributes(profile: Profile) -> dict[str, Any]:
+    """What was measured and by what, as text and numbers, which netCDF takes."""
+    config, environment = profile.config, profile.environment
+    return {
+        "title": f"policy gradients on {config.get('task', 'a task')}",
+        "inference_library": "gradlab",
+        "inference_library_version": environment.get("gradlab", ""),
+        "created_at": environment.get("created", ""),
+        "batch": profile.batch,
+        "seed": int(config.get("seed", 0)),
+        "command": str(config.get("command", "")),
+        "config": json.dumps(dict(config), default=str),
+        "truth": json.dumps(dict(profile.truth), default=str),
+    }

@@ -25,7 +25,7 @@ from gradlab.wording import listed, two, updates
 
 KIND = "race"
 ALONE = -1  # horizon of a candidate that has none: a mixture, or a user's own loss
-SHOWN = 3  # names in a sentence
+_SHOWN = 3  # names in a sentence
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -81,7 +81,7 @@ class Race:
         more = " or more" if best.updates == self.updates else ""
         text = f"Follow {name} for {made}{more}: the return rises by {_with_ends(best.gain)}."
         others = [other for other in self.may_be_best() if other != name]
-        return f"{text} Not excluded: {listed(others, SHOWN)}." if others else text
+        return f"{text} Not excluded: {listed(others, _SHOWN)}." if others else text
 
     def table(self) -> pd.DataFrame:
         """One row per candidate and evaluation.

@@ -34,23 +34,23 @@ from gradlab.statistics.selection import RankSet, chosen_level, largest
 from gradlab.storage.codec import scalar, stored
 
 Cell = tuple[str, int]
-Share = tuple[float, Interval]
-TRUTH = "truth"  # in the place of an estimator's name
-TRUE_CELL: Cell = (TRUTH, 0)
+_Share = tuple[float, Interval]
+_TRUTH = "truth"  # in the place of an estimator's name
+TRUE_CELL: Cell = (_TRUTH, 0)
 # Directions that are no truth and no estimator, and are stepped along where the return jumps.
 PATHWISE, SCORE = "pathwise", "score function"
-REFERENCES: tuple[Cell, ...] = (TRUE_CELL, (PATHWISE, 0), (SCORE, 0))
+_REFERENCES: tuple[Cell, ...] = (TRUE_CELL, (PATHWISE, 0), (SCORE, 0))
 UNIT = "discounted return"
-LINEAR = 0.1  # largest even part of the return's change over its odd part
+_LINEAR = 0.1  # largest even part of the return's change over its odd part
 
 
-def interval_of(change: Estimate) -> Interval:
+def _interval_of(change: Estimate) -> Interval:
     """95% interval of a change of the return."""
     low, high = skewness_corrected(change)
     return Interval(low, high, se_of(change.left_out), "jackknife with skewness")
 
 
-def share_columns(share: Share | None) -> dict[str, float]:
+def _share_columns(share: _Share | None) -> dict[str, float]:
     """Of a table: the share of the truth's gain and its interval, NaN where it is unknown."""
     value, low, high = np.nan, np.nan, np.nan
     if share is not None:
@@ -58,13 +58,13 @@ def share_columns(share: Share | None) -> dict[str, float]:
     return {"share": value, "share_low": low, "share_high": high}
 
 
-Floats = NDArray[np.float64]
+_Floats = NDArray[np.float64]
 Status = Literal["stepped", "zero", "not finite", "lost"]
-Reason = Literal["step", "jump", "boundary", "law"]
-PRECISE = 0.9  # least κ of a truth whose own gain says what is possible
+_Reason = Literal["step", "jump", "boundary", "law"]
+_PRECISE = 0.9  # least κ of a truth whose own gain says what is possible
 # A truth's own gain may miss its norm by what its standard error may be: shares, of its direction
 # alone, hold all the same.
-SCALE = 0.25
+_SCALE = 0.25
 GROUPS = 64  # behind intervals of predictions, whose own number a table does not hold
 
 
@@ -85,7 +85,7 @@ class Disagreement:
     realised_ends: tuple[float, float]
     predicted: float
     predicted_ends: tuple[float, float]
-    reason: Reason
+    reason: _Reason
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,8 +93,8 @@ class Realised:
     """Changes of the discounted return by steps of S lengths along C directions, by group.
 
     Attributes:
-        cells: estimator and horizon of each direction; (`TRUTH`, 0) is first where there is one.
-            `REFERENCES` are directions beside those of estimators.
+        cells: estimator and horizon of each direction; (`_TRUTH`, 0) is first where there is one.
+            `_REFERENCES` are directions beside those of estimators.
         status: "stepped"; "zero" or "not finite": there is no direction; "lost": a rollout left
             the finite numbers.
         gain: [C, S, G], J(θ + η d) − J(θ) summed over each group of starts; NaN where no step of
@@ -111,12 +111,12 @@ class Realised:
 
     cells: Annotated[tuple[Cell, ...], stored("cell", name=("estimator", "at"), unit=("", "steps"))]
     status: Annotated[tuple[Status, ...], stored("cell")]
-    gain: Annotated[Floats, stored("cell", "length", "group", unit=UNIT)]
-    before: Annotated[Floats, stored("group", unit=UNIT)]
-    size: Annotated[Floats, stored("group", unit="starts")]
-    lengths: Annotated[Floats, stored("length", name="length", unit="norm of θ")]
+    gain: Annotated[_Floats, stored("cell", "length", "group", unit=UNIT)]
+    before: Annotated[_Floats, stored("group", unit=UNIT)]
+    size: Annotated[_Floats, stored("group", unit="starts")]
+    lengths: Annotated[_Floats, stored("length", name="length", unit="norm of θ")]
     moves: Annotated[tuple[float, ...], stored("length", unit="share of an action's size")]
-    kept: Annotated[Floats, stored("cell")]
+    kept: Annotated[_Floats, stored("cell")]
     norm: Annotated[float, scalar("plain", text=True)]
     horizon: Annotated[int, scalar("plain")]
     termination: Annotated[str, scalar("plain")]
@@ -132,11 +132,11 @@ class Realised:
     @property
     def stepped(self) -> tuple[Cell, ...]:
         """Cells of estimators with a gain."""
-        return tuple(cell for cell in self.cells if self._moved(cell) and cell not in REFERENCES)
+        return tuple(cell for cell in self.cells if self._moved(cell) and cell not in _REFERENCES)
 
     def among(self, names: Collection[str]) -> Realised:
         """The same of some estimators, and of what they are compared with."""
-        here = [k for k, c in enumerate(self.cells) if c in REFERENCES or c[0] in names]
+        here = [k for k, c in enumerate(self.cells) if c in _REFERENCES or c[0] in names]
         return replace(
             self,
             cells=tuple(self.cells[k] for k in here),
@@ -187,7 +187,7 @@ class Realised:
         shown = best is not None and self.ends(best, among=len(moved)).low > 0
         return best if shown else None
 
-    def share(self, cell: Cell, length: int | None = None, among: int = 1) -> Share | None:
+    def share(self, cell: Cell, length: int | None = None, among: int = 1) -> _Share | None:
         """Of the gain of the `reference`; None where that is not clearly above 0, or mostly noise.
 
         The best direction is found again with every group left out, so that the interval knows of
@@ -206,10 +206,10 @@ class Realised:
         ends = ratio_of_means(own, best, among)
         return None if ends is None or not best.value > 0 else (own.value / best.value, ends)
 
-    def _share(self, own: Estimate, true: Estimate, among: int) -> Share | None:
+    def _share(self, own: Estimate, true: Estimate, among: int) -> _Share | None:
         kept = self.kept_of(TRUE_CELL)
         ends = ratio_of_means(own, true, among)
-        if ends is None or not (true.value > 0 and kept >= PRECISE):
+        if ends is None or not (true.value > 0 and kept >= _PRECISE):
             return None
         scaled = Interval(kept * ends.low, kept * ends.high, kept * ends.se, ends.method)
         return kept * own.value / true.value, scaled
@@ -269,7 +269,7 @@ class Realised:
         """Cells whose realised share and prediction exclude one another, the truth's among them.
 
         They differ beyond both simultaneous intervals, and by more than a step in the linear range
-        may bend (`LINEAR`); the truth's own gain by more than `SCALE`. A report of what was
+        may bend (`_LINEAR`); the truth's own gain by more than `_SCALE`. A report of what was
         promised and what was brought: an update's length is where its return bends and jumps.
 
         Args:
@@ -281,7 +281,7 @@ class Realised:
         for cell, (value, ends) in predicted.items():
             among = len(predicted)
             realised = self._realised_share(cell, among)
-            allowed = SCALE if cell == TRUE_CELL else LINEAR
+            allowed = _SCALE if cell == TRUE_CELL else _LINEAR
             if realised is None or abs(realised[0] - value) <= allowed:
                 continue
             own = realised[1].low, realised[1].high
@@ -296,7 +296,7 @@ class Realised:
         columns = (rows[name] for name in ("estimator", "horizon", "value", "ci_low", "ci_high"))
         shares: dict[Cell, tuple[float, float, float]] = {}
         kept = self.kept_of(TRUE_CELL) if TRUE_CELL in self.cells else 0.0
-        if self.norm > 0 and kept >= PRECISE:
+        if self.norm > 0 and kept >= _PRECISE:
             # |T̄|² − |E T|² is its sampling variance, all of it: no less than that along itself.
             error = Z * (1 - kept**2) ** 0.5
             shares[TRUE_CELL] = kept, kept - error, kept + error
@@ -311,7 +311,7 @@ class Realised:
             for cell, (value, low, high) in shares.items()
         }
 
-    def _realised_share(self, cell: Cell, among: int, to_zero: bool = False) -> Share | None:
+    def _realised_share(self, cell: Cell, among: int, to_zero: bool = False) -> _Share | None:
         """At the update's length, or extrapolated along a line from two lengths to none."""
         if to_zero and self._two_lengths(cell) is None:
             return None
@@ -338,7 +338,7 @@ class Realised:
 
     def _reason(
         self, cell: Cell, predicted: tuple[float, float], among: int, jumps: Jumps | None
-    ) -> Reason:
+    ) -> _Reason:
         if jumps is not None and jumps.kind in ("harmful", "open", "rough"):
             return "jump"
         if jumps is not None and jumps.bends:
@@ -394,7 +394,7 @@ class Realised:
             "value": value,
             "ci_low": ends.low,
             "ci_high": ends.high,
-            **share_columns(share),
+            **_share_columns(share),
             "n": self.judges,
         }
 

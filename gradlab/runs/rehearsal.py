@@ -30,8 +30,8 @@ from gradlab.statistics.paired import mean_interval, mean_interval_at
 from gradlab.statistics.selection import chosen_level, largest
 from gradlab.storage.codec import scalar, stored
 
-Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
+_Floats = NDArray[np.float64]
+_Bools = NDArray[np.bool_]
 RATE = 3e-4  # of updates, at most, where nobody gives one
 LOST = 1e100  # change of a return whose square is no number any more
 
@@ -99,15 +99,15 @@ class Rehearsal:
 
     cells: Annotated[tuple[Cell, ...], stored("cell", name=("estimator", "at"), unit=("", "steps"))]
     lengths: Annotated[tuple[int, ...], stored("length", name="updates", unit="updates")]
-    change: Annotated[Floats, stored("cell", "length", "group", unit=UNIT)]
-    before: Annotated[Floats, stored("group", unit=UNIT)]
-    size: Annotated[Floats, stored("group", unit="starts")]
-    low: Annotated[Floats, stored("cell", "length", unit=UNIT)]
-    high: Annotated[Floats, stored("cell", "length", unit=UNIT)]
+    change: Annotated[_Floats, stored("cell", "length", "group", unit=UNIT)]
+    before: Annotated[_Floats, stored("group", unit=UNIT)]
+    size: Annotated[_Floats, stored("group", unit="starts")]
+    low: Annotated[_Floats, stored("cell", "length", unit=UNIT)]
+    high: Annotated[_Floats, stored("cell", "length", unit=UNIT)]
     peak: Annotated[tuple[int, ...], stored("cell", unit="updates")]
-    peak_low: Annotated[Floats, stored("cell", unit=UNIT)]
-    peak_high: Annotated[Floats, stored("cell", unit=UNIT)]
-    may_be_best: Annotated[Bools, stored("cell", "length")]
+    peak_low: Annotated[_Floats, stored("cell", unit=UNIT)]
+    peak_high: Annotated[_Floats, stored("cell", unit=UNIT)]
+    may_be_best: Annotated[_Bools, stored("cell", "length")]
     best_cell: Annotated[int, scalar("plain")]
     best_low: Annotated[float, scalar("plain", text=True)]
     best_high: Annotated[float, scalar("plain", text=True)]
@@ -120,8 +120,8 @@ class Rehearsal:
     termination: Annotated[str, scalar("plain")]
     left_out: Annotated[int, scalar("plain")]
     steps: Annotated[int, scalar("plain")]
-    again: Annotated[Floats, stored("length", "group", unit=UNIT, optional=True)]
-    step: Annotated[Floats, stored("group", unit=UNIT, optional=True)]
+    again: Annotated[_Floats, stored("length", "group", unit=UNIT, optional=True)]
+    step: Annotated[_Floats, stored("group", unit=UNIT, optional=True)]
     again_cell: Annotated[int, scalar("plain")] = -1
     again_horizon: Annotated[int, scalar("plain")] = 0
     parted: Annotated[int, scalar("plain")] = 0
@@ -272,7 +272,7 @@ class Rehearsal:
         return sample_mean(self.change[c, k], self.size)
 
 
-def differ(change: Floats, size: Floats) -> Bools:
+def differ(change: _Floats, size: _Floats) -> _Bools:
     """[L] of changes [L, G]: is their mean shown to differ from 0, all lengths together?"""
     ends = [mean_interval(sample_mean(sums, size), len(change)) for sums in change]
     return np.array([not each.low <= 0 <= each.high for each in ends])
@@ -281,9 +281,9 @@ def differ(change: Floats, size: Floats) -> Bools:
 def judged(
     cells: Sequence[Cell],
     lengths: Sequence[int],
-    change: Floats,
-    before: Floats,
-    size: Floats,
+    change: _Floats,
+    before: _Floats,
+    size: _Floats,
     rule: Rule,
 ) -> Rehearsal:
     """What changes of the return say: intervals, the length that each holds for, the best of all.
@@ -323,7 +323,7 @@ class _Chosen:
     """The largest of several changes: its place, which others may be, its interval as chosen."""
 
     place: int
-    kept: Bools
+    kept: _Bools
     ends: Interval
 
 

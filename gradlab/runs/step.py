@@ -22,7 +22,7 @@ from gradlab.wording import percent, two
 POLICIES = ("before", "after", "opposite")
 # Updates of a sound loop, and the share of such steps that lower its return: TD3, SAC and PPO on
 # Pendulum, InvertedPendulum and Hopper, 14 cells.
-NORMAL = {10: 9 / 14, 250: 3 / 14}
+_NORMAL = {10: 9 / 14, 250: 3 / 14}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -75,10 +75,10 @@ class Step:
         if self.helped is not False:
             return ""
         if self.updates is None:
-            shares = [f"{percent(share)} of those of {k}" for k, share in NORMAL.items()]
+            shares = [f"{percent(share)} of those of {k}" for k, share in _NORMAL.items()]
             return f"Normal: of a sound loop's steps, {' and '.join(shares)} updates do this."
-        k = min(NORMAL, key=lambda known: abs(np.log(known / max(self.updates or 1, 1))))
-        return f"Normal: {percent(NORMAL[k])} of a sound loop's steps of {k} updates do this."
+        k = min(_NORMAL, key=lambda known: abs(np.log(known / max(self.updates or 1, 1))))
+        return f"Normal: {percent(_NORMAL[k])} of a sound loop's steps of {k} updates do this."
 
     def table(self) -> pd.DataFrame:
         """One row per policy.

@@ -22,11 +22,11 @@ from gradlab.storage import codec
 from gradlab.storage.codec import json_object, stored
 from gradlab.storage.records import Array
 
-Floats = NDArray[np.float64]
+_Floats = NDArray[np.float64]
 Cell = tuple[str, int]
-UNIT = "gradient norm squared"
+_UNIT = "gradient norm squared"
 CELL, CELL_UNIT = ("estimator", "horizon"), ("", "steps")
-GROUPS = ("attribution_games", "attribution_rows", "attribution_draws", "attribution_names")
+_GROUPS = ("attribution_games", "attribution_rows", "attribution_draws", "attribution_names")
 
 
 @dataclass(frozen=True)
@@ -52,20 +52,20 @@ class Coalitions:
 
     players: Annotated[tuple[str, ...], stored("player", name="player")]
     cells: Annotated[tuple[Cell, ...], stored("cell", name=CELL, unit=CELL_UNIT)]
-    value: Annotated[Floats, stored("cell", "set", unit=UNIT)]
-    left_out: Annotated[Floats, stored("cell", "set", "group", unit=UNIT)]
+    value: Annotated[_Floats, stored("cell", "set", unit=_UNIT)]
+    left_out: Annotated[_Floats, stored("cell", "set", "group", unit=_UNIT)]
 
     def game(self, cell: int) -> Game:
         return Game(self.players, self.value[cell], self.left_out[cell])
 
 
 @dataclass(frozen=True, eq=False)
-class Rows:
+class _Rows:
     """Shares of entries and steps: value [R], scale [R], deviation [R, G] float32."""
 
     labels: Annotated[tuple[Label, ...], stored("row")]
-    value: Annotated[Floats, stored("row", unit=UNIT)]
-    scale: Annotated[Floats, stored("row", unit=UNIT)]
+    value: Annotated[_Floats, stored("row", unit=_UNIT)]
+    scale: Annotated[_Floats, stored("row", unit=_UNIT)]
     deviation: Annotated[NDArray[np.float32], stored("row", "group")]
 
     def estimate(self, row: int) -> Estimate:
@@ -79,8 +79,8 @@ class Draws:
 
     sources: Annotated[tuple[str, ...], stored("source", name="source")]
     cells: Annotated[tuple[Cell, ...], stored("cell", name=CELL, unit=CELL_UNIT)]
-    value: Annotated[Floats, stored("cell", "draw", unit=UNIT)]
-    left_out: Annotated[Floats, stored("cell", "draw", "group", unit=UNIT)]
+    value: Annotated[_Floats, stored("cell", "draw", unit=_UNIT)]
+    left_out: Annotated[_Floats, stored("cell", "draw", "group", unit=_UNIT)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +94,7 @@ class SubstitutionResults:
     """
 
     coalitions: Coalitions
-    rows: Rows
+    rows: _Rows
     draws: Draws
     state_names: Annotated[tuple[str, ...], stored("state", name="state")]
     action_names: Annotated[tuple[str, ...], stored("action", name="action")]
@@ -102,7 +102,7 @@ class SubstitutionResults:
     rule: str
 
 
-def rows_of(labelled: Sequence[tuple[Label, Estimate]]) -> Rows:
+def rows_of(labelled: Sequence[tuple[Label, Estimate]]) -> _Rows:
     """Rows of estimates; those that are exactly 0, with every group left out, are left out."""
     kept = [(label, e) for label, e in labelled if e.value != 0 or e.left_out.any()]
     groups = len(labelled[0][1].left_out) if labelled else 0
@@ -111,7 +111,7 @@ def rows_of(labelled: Sequence[tuple[Label, Estimate]]) -> Rows:
     scale = np.abs(deviation).max(axis=1, initial=0.0)
     with np.errstate(invalid="ignore"):  # an overflow stays one
         deviation = deviation / np.where(scale > 0, scale, 1.0)[:, None]
-    return Rows(tuple(label for label, _ in kept), value, scale, deviation.astype(np.float32))
+    return _Rows(tuple(label for label, _ in kept), value, scale, deviation.astype(np.float32))
 
 
 def substitution_groups(results: SubstitutionResults) -> dict[str, dict[str, Array]]:
@@ -119,20 +119,20 @@ def substitution_groups(results: SubstitutionResults) -> dict[str, dict[str, Arr
     note = codec.labels([json.dumps(dict(results.skipped)), results.rule], "note")
     names = codec.arrays(results) | {"note": note}
     parts = (codec.arrays(each) for each in (results.coalitions, results.rows, results.draws))
-    return dict(zip(GROUPS, (*parts, names), strict=True))
+    return dict(zip(_GROUPS, (*parts, names), strict=True))
 
 
 def substitutions_from_groups(
     groups: Mapping[str, Mapping[str, Array]],
 ) -> SubstitutionResults | None:
     """None where the run holds none."""
-    if GROUPS[0] not in groups:
+    if _GROUPS[0] not in groups:
         return None
-    coalitions, rows, draws, names = (groups[name] for name in GROUPS)
+    coalitions, rows, draws, names = (groups[name] for name in _GROUPS)
     skipped, rule = (str(each) for each in names["note"].values)
     results = SubstitutionResults(
         coalitions=codec.decoded(Coalitions, coalitions),
-        rows=codec.decoded(Rows, rows),
+        rows=codec.decoded(_Rows, rows),
         draws=codec.decoded(Draws, draws),
         **codec.fields(SubstitutionResults, names),
         skipped={key: str(why) for key, why in json_object(skipped).items()},

@@ -18,10 +18,10 @@ from gradlab.errors import InputError
 from gradlab.storage import whole_files
 
 INDEX = "sweep.json"
-VERSION = 1
+_VERSION = 1
 State = Literal["waiting", "running", "done", "failed", "interrupted"]
-STATES: tuple[State, ...] = get_args(State)
-NAME = re.compile(r"[\w.+-]{1,200}", re.ASCII)
+_STATES: tuple[State, ...] = get_args(State)
+_NAME = re.compile(r"[\w.+-]{1,200}", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class Sweep:
 def write(sweep: Sweep) -> None:
     """Write the index in one step. Raises OSError."""
     rows = [asdict(row) for row in sweep.rows]
-    content = {"version": VERSION, "command": sweep.command, "rows": rows}
+    content = {"version": _VERSION, "command": sweep.command, "rows": rows}
     whole_files.write(sweep.folder / INDEX, content)
 
 
@@ -104,8 +104,8 @@ def load(folder: str | Path) -> Sweep:
     folder = Path(folder)
     try:
         content = whole_files.read(folder / INDEX)
-        if content.get("version") != VERSION:
-            raise ValueError(f"version {content.get('version')}, expected {VERSION}")
+        if content.get("version") != _VERSION:
+            raise ValueError(f"version {content.get('version')}, expected {_VERSION}")
         rows = tuple(_row(each) for each in content["rows"])
         return Sweep(folder, str(content["command"]), rows)
     except FileNotFoundError:
@@ -118,9 +118,9 @@ def _row(values: Mapping[str, Any]) -> Row:
     """A row of a file, which may be anybody's."""
     row = Row(**values)
     texts = (row.name, row.file, row.error, row.sentence, *row.words)
-    if not all(isinstance(text, str) for text in texts) or row.state not in STATES:
+    if not all(isinstance(text, str) for text in texts) or row.state not in _STATES:
         raise ValueError(f"a row is no run: {row.name!r}")
-    if not (NAME.fullmatch(row.name) and NAME.fullmatch(row.file)):
+    if not (_NAME.fullmatch(row.name) and _NAME.fullmatch(row.file)):
         raise ValueError(f"the file of a run is {row.file!r}, expected one in the folder")
     if not isinstance(row.differs, Mapping) or not isinstance(row.attempts, int):
         raise ValueError(f"the row of {row.name} has wrong types")

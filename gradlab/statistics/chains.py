@@ -19,15 +19,15 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+_Array = NDArray[np.float64]
 Flags = NDArray[np.bool_]
-Indices = NDArray[np.int64]
+_Indices = NDArray[np.int64]
 
-SWEEPS = 30  # convergence is quadratic: five are common
-ORTHOGONAL = 1e-12  # cosine between rows at which the sweeps end
+_SWEEPS = 30  # convergence is quadratic: five are common
+_ORTHOGONAL = 1e-12  # cosine between rows at which the sweeps end
 
 
-def log_singular_values(M: Array, skip: Flags | None = None) -> Array:
+def log_singular_values(M: _Array, skip: Flags | None = None) -> _Array:
     """ln σ_k of every product P_t, t = 0 … H, largest first.
 
     Args:
@@ -50,7 +50,7 @@ def log_singular_values(M: Array, skip: Flags | None = None) -> Array:
     return logs
 
 
-def exponents(logs: Array, skip: Flags | None = None) -> Array:
+def exponents(logs: _Array, skip: Flags | None = None) -> _Array:
     """Finite-time Lyapunov exponents λ_k per step over the second half of the window.
 
     Args:
@@ -71,7 +71,7 @@ def exponents(logs: Array, skip: Flags | None = None) -> Array:
     return np.asarray(-np.sort(-slope, axis=1))
 
 
-def product_error(true: Array, model: Array, skip: Flags | None = None) -> Array:
+def product_error(true: _Array, model: _Array, skip: Flags | None = None) -> _Array:
     """‖P̂_t − P_t‖_F / ‖P_t‖_F of two chains, t = 0 … H: above 1, zero is the better guess.
 
     Both are divided by ‖P_t‖ at every step, so that only their ratio can overflow (to inf).
@@ -100,7 +100,7 @@ def product_error(true: Array, model: Array, skip: Flags | None = None) -> Array
     return errors
 
 
-def _graded(X: Array, logs: Array) -> tuple[Array, Array]:
+def _graded(X: _Array, logs: _Array) -> tuple[_Array, _Array]:
     """Left singular vectors [N, d, d] and ln σ [N, d] of X diag(e^logs), largest first.
 
     X D = q R with sorted columns, then Jacobi rotations J of the rows of R, kept as unit vectors C
@@ -112,22 +112,22 @@ def _graded(X: Array, logs: Array) -> tuple[Array, Array]:
     q, R = np.linalg.qr(_columns(X, order))
     C, logs = _unit_rows(R, np.take_along_axis(logs, order, 1))
     J = np.broadcast_to(np.eye(d), (n, d, d)).copy()  # row k: what makes row k of J R
-    for _ in range(SWEEPS):
+    for _ in range(_SWEEPS):
         largest = 0.0
         for i, j in _rounds(d):
             largest = max(largest, _rotate(C, logs, J, i, j))
-        if largest < ORTHOGONAL:
+        if largest < _ORTHOGONAL:
             break
     order = np.argsort(-logs, axis=1)
     turned = q @ J.transpose(0, 2, 1)
     return _columns(turned, order), np.take_along_axis(logs, order, 1)
 
 
-def _columns(X: Array, order: Indices) -> Array:
+def _columns(X: _Array, order: _Indices) -> _Array:
     return np.take_along_axis(X, order[:, None, :], 2)
 
 
-def _unit_rows(R: Array, logs: Array) -> tuple[Array, Array]:
+def _unit_rows(R: _Array, logs: _Array) -> tuple[_Array, _Array]:
     """R diag(e^logs) = diag(e^l) C with rows of C of norm 1, or 0 where l = −inf."""
     with np.errstate(divide="ignore", invalid="ignore"):
         entries = np.log(np.abs(R)) + logs[:, None, :]
@@ -139,7 +139,7 @@ def _unit_rows(R: Array, logs: Array) -> tuple[Array, Array]:
 
 
 @lru_cache(maxsize=16)
-def _rounds(d: int) -> tuple[tuple[Indices, Indices], ...]:
+def _rounds(d: int) -> tuple[tuple[_Indices, _Indices], ...]:
     """A round-robin tournament: every pair once, the pairs of a round disjoint."""
     players = list(range(d + d % 2))
     rounds = []
@@ -152,7 +152,7 @@ def _rounds(d: int) -> tuple[tuple[Indices, Indices], ...]:
     return tuple(rounds)
 
 
-def _rotate(C: Array, logs: Array, J: Array, i: Indices, j: Indices) -> float:
+def _rotate(C: _Array, logs: _Array, J: _Array, i: _Indices, j: _Indices) -> float:
     """Make rows i and j of diag(e^logs) C orthogonal, in place; the largest cosine there was.
 
     With a, b the sizes, g the cosine and ρ = b/a ≤ 1 the rotation has the tangent τ ρ,

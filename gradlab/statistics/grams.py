@@ -45,7 +45,7 @@ from gradlab.errors import InputError
 from gradlab.statistics.intervals import student
 from gradlab.statistics.moments import Array, Estimate, Moments, PairSums, Shares
 
-WRONG = 0.05  # probability that any sign of the two means is taken for known and is wrong
+_WRONG = 0.05  # probability that any sign of the two means is taken for known and is wrong
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def soft_signs(sums: Array, size: Array) -> SoftSigns:
         certain = np.where(error > 0, 0.0, np.sign(total))
         value = scipy.special.erf(scale * total) + certain
         left_out = scipy.special.erf(scale * (total - sums)) + certain
-        reach = student(max(float(groups) - 1, 1.0), 1 - WRONG / (2 * sums.shape[1]))
+        reach = student(max(float(groups) - 1, 1.0), 1 - _WRONG / (2 * sums.shape[1]))
         known = np.where(error > 0, np.sign(total) * (np.abs(total) > reach * error), certain)
     return SoftSigns(value, left_out, known)
 
@@ -96,7 +96,7 @@ def sign_agreement(estimator: SoftSigns, truth: SoftSigns) -> Estimate:
 
 
 FEWEST = 3  # groups, so that with one left out there still is a pair
-SMALLEST = 1e-6  # of the smallest error, the unit of an estimator without any
+_SMALLEST = 1e-6  # of the smallest error, the unit of an estimator without any
 
 
 @dataclass(frozen=True)
@@ -248,7 +248,7 @@ def _of_batches(covariance: Array) -> Array:
 def units(squares: Array) -> Array:
     """Roots of a diagonal, positive also where it is not."""
     scale = np.sqrt(np.maximum(squares, 0.0))
-    least = SMALLEST * scale[scale > 0].min() if scale.any() else 1.0
+    least = _SMALLEST * scale[scale > 0].min() if scale.any() else 1.0
     return np.asarray(np.maximum(scale, least))
 
 
@@ -261,7 +261,7 @@ def _as_errors(inner: Array) -> Array:
 
 
 Cell = tuple[str, int]
-TRUTH: Cell = ("", -1)  # the truth as one of the cells, for mixtures that have a share of it
+_TRUTH: Cell = ("", -1)  # the truth as one of the cells, for mixtures that have a share of it
 
 
 @dataclass(frozen=True, eq=False)
@@ -345,19 +345,19 @@ class Kernels:
         """Inner products of some cells and, last, of the truth; exact.
 
         Args:
-            cells: `TRUTH` may be one of them.
+            cells: `_TRUTH` may be one of them.
             truth: a cell that stands in the truth's place, to measure agreement with it.
 
         Raises:
             InputError: a cell that is not here, no truth, gradients that are not finite.
         """
-        named = (*cells, TRUTH if truth is None else truth)
-        if TRUTH in named and not self.truth:
+        named = (*cells, _TRUTH if truth is None else truth)
+        if _TRUTH in named and not self.truth:
             raise InputError("there is no truth here: name a cell to compare with")
-        missing = [cell for cell in named if cell not in self.cells and cell != TRUTH]
+        missing = [cell for cell in named if cell not in self.cells and cell != _TRUTH]
         if missing:
             raise InputError(
                 f"cells {missing} have no kernel of kind {self.kind!r}: choose among {self.cells}"
             )
-        place = {cell: k for k, cell in enumerate((*self.cells, TRUTH))}
+        place = {cell: k for k, cell in enumerate((*self.cells, _TRUTH))}
         return self.products.grams([place[cell] for cell in named])

@@ -31,9 +31,9 @@ from gradlab.statistics.intervals import bootstrap_counts, freedom, jackknife_se
 from gradlab.statistics.moments import Array
 
 FEWEST = 5  # points behind a slope
-LENIENCE = 1.1  # the earliest onset wins whose squared error is within 10% of the least
+_LENIENCE = 1.1  # the earliest onset wins whose squared error is within 10% of the least
 DECISIVE = 10.0  # difference of AIC that tells an exponential from a power law
-NEGLIGIBLE = 1e-12  # squared error of an exact line in rounding
+_NEGLIGIBLE = 1e-12  # squared error of an exact line in rounding
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def _onset(n: Array, y: Array) -> int:
         fitted = design @ np.linalg.lstsq(design, y, rcond=None)[0]
         errors.append(float(((y - fitted) ** 2).sum()))
     least = min(errors)
-    return next(k for k, error in enumerate(errors) if error <= LENIENCE * least + NEGLIGIBLE)
+    return next(k for k, error in enumerate(errors) if error <= _LENIENCE * least + _NEGLIGIBLE)
 
 
 def _slope_weights(x: Array) -> Array:
@@ -121,16 +121,16 @@ def _slope_weights(x: Array) -> Array:
 def _residual(x: Array, y: Array) -> float:
     centred = y - y.mean()
     slope = float(_slope_weights(x) @ y)
-    return float(((centred - slope * (x - x.mean())) ** 2).sum()) + NEGLIGIBLE
+    return float(((centred - slope * (x - x.mean())) ** 2).sum()) + _NEGLIGIBLE
 
 
-LINEAR = (0.8, 1.2)  # exponents that are called linear
-FIT = 0.95  # least R² of a power law that is called linear
-Law = Literal["linear", "slower", "faster", "exponential", "undecided"]
+_LINEAR = (0.8, 1.2)  # exponents that are called linear
+_FIT = 0.95  # least R² of a power law that is called linear
+_Law = Literal["linear", "slower", "faster", "exponential", "undecided"]
 
 
 @dataclass(frozen=True)
-class Fitted:
+class _Fitted:
     """A number with its 95% bootstrap interval over starts."""
 
     value: float
@@ -157,24 +157,24 @@ class ErrorGrowth:
     """
 
     errors: Array
-    exponent: Fitted
-    rate: Fitted
+    exponent: _Fitted
+    rate: _Fitted
     power_fit: float
     exponential_fit: float
-    evidence: Fitted
+    evidence: _Fitted
     steepest: float
 
     @property
-    def law(self) -> Law:
+    def law(self) -> _Law:
         """ "exponential" first: its power law may look steep, or linear over a few steps."""
         overtakes = self.rate.low * len(self.errors) > 1
         if self.evidence.low >= DECISIVE and overtakes:
             return "exponential"
-        if self.exponent.inside(*LINEAR) and self.power_fit >= FIT:
+        if self.exponent.inside(*_LINEAR) and self.power_fit >= _FIT:
             return "linear"
-        if self.exponent.high < LINEAR[0]:
+        if self.exponent.high < _LINEAR[0]:
             return "slower"
-        return "faster" if self.exponent.low > LINEAR[1] else "undecided"
+        return "faster" if self.exponent.low > _LINEAR[1] else "undecided"
 
     @property
     def condition(self) -> str:
@@ -214,7 +214,7 @@ def error_growth(distances: Array) -> ErrorGrowth | None:
     k, power_residual = _lines(np.log(steps), logs)
     b, exponential_residual = _lines(steps, logs)
     evidence = len(steps) * np.log(power_residual / exponential_residual)
-    spread = ((logs[0] - logs[0].mean()) ** 2).sum() + NEGLIGIBLE
+    spread = ((logs[0] - logs[0].mean()) ** 2).sum() + _NEGLIGIBLE
     return ErrorGrowth(
         errors=curves[0],
         exponent=_fitted(k),
@@ -231,10 +231,10 @@ def _lines(x: Array, y: Array) -> tuple[Array, Array]:
     centred, heights = x - x.mean(), y - y.mean(axis=1, keepdims=True)
     slope = heights @ centred / (centred @ centred)
     residual = ((heights - slope[:, None] * centred) ** 2).sum(axis=1)
-    return slope, residual + NEGLIGIBLE
+    return slope, residual + _NEGLIGIBLE
 
 
-def _fitted(draws: Array) -> Fitted:
+def _fitted(draws: Array) -> _Fitted:
     """The first draw with the percentiles of the others."""
     low, high = np.quantile(draws[1:], [0.025, 0.975])
-    return Fitted(float(draws[0]), float(low), float(high))
+    return _Fitted(float(draws[0]), float(low), float(high))

@@ -67,7 +67,7 @@ from gradlab.statistics.moments import Array, CosineParts, Estimate, SampleMean
 from gradlab.statistics.quantities import QUANTITIES
 
 NORMAL_FROM, NORMAL_BEYOND = 1e4, 5.0  # χ² and quantiles from which its root is as good
-UNUSUAL = 0.16  # share of samples in which |Ȳ|² is taken for larger than it is
+_UNUSUAL = 0.16  # share of samples in which |Ȳ|² is taken for larger than it is
 
 
 def noncentral_ends(
@@ -90,7 +90,7 @@ def noncentral_ends(
     larger = min(max(mean.variance_along, se**2 / (4 * mean.square)), whole)
     low = v * noncentrality(mean.square / v, whole / v, above)
     dimensions = whole / larger
-    least = 2 * float(scipy.special.gammaincinv(dimensions / 2, UNUSUAL))
+    least = 2 * float(scipy.special.gammaincinv(dimensions / 2, _UNUSUAL))
     return low, larger * noncentrality(max(mean.square / larger, least), dimensions, below)
 
 
@@ -111,9 +111,9 @@ def noncentrality(x: float, dimensions: float, quantile: float) -> float:
 
 
 Z = 1.959963984540054
-REPLICATES = 1999
+_REPLICATES = 1999
 LEVEL = 0.975  # of each end
-CERTAIN = 1 - 1e-15  # the largest cosine with a finite probit
+_CERTAIN = 1 - 1e-15  # the largest cosine with a finite probit
 
 
 @dataclass(frozen=True)
@@ -278,7 +278,7 @@ def _batch_direction(estimate: Estimate, se: float, level: float) -> Interval:
 
 def _probit(cosine: float | Array) -> Array:
     """Φ⁻¹((1 + cosine)/2), finite for ±1."""
-    return np.asarray(scipy.special.ndtri((1 + np.clip(cosine, -CERTAIN, CERTAIN)) / 2))
+    return np.asarray(scipy.special.ndtri((1 + np.clip(cosine, -_CERTAIN, _CERTAIN)) / 2))
 
 
 def _signed(
@@ -354,7 +354,7 @@ METHODS: Mapping[str, Callable[[Estimate, float, float], Interval]] = {
 
 
 @lru_cache(maxsize=4)
-def bootstrap_counts(groups: int, replicates: int = REPLICATES) -> NDArray[np.float64]:
+def bootstrap_counts(groups: int, replicates: int = _REPLICATES) -> NDArray[np.float64]:
     """How often each group is drawn, [replicates, groups]; the same draws for every quantity."""
     generator = np.random.default_rng([20_240_501, groups])
     even = np.full(groups, 1.0 / groups)

@@ -54,7 +54,7 @@ from gradlab.statistics.grams import (
 from gradlab.statistics.intervals import bootstrap_counts
 from gradlab.statistics.moments import Array, Estimate, estimates
 
-Floats = NDArray[np.float64]
+_Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class MpgWeights:
     ramp: int = 9000
     published: bool = False
 
-    def __call__(self, iteration: int, horizons: Sequence[int]) -> Floats:
+    def __call__(self, iteration: int, horizons: Sequence[int]) -> _Floats:
         rise = 2 * self.eta * iteration / self.ramp
         base = min(1 - self.eta + rise, 1.5 if self.published else 1 + self.eta)
         longest, steps = max(horizons), np.array(horizons, dtype=np.float64)
@@ -85,24 +85,24 @@ class MpgJournalWeights:
     eta: float = 0.1
     iterations: int = 100_000
 
-    def __call__(self, iteration: int, horizons: Sequence[int]) -> Floats:
+    def __call__(self, iteration: int, horizons: Sequence[int]) -> _Floats:
         progress = min(iteration / self.iterations, 1.0)
         base = 1 - self.eta * abs(1 - 2 * progress)
         longest, steps = max(horizons), np.array(horizons, dtype=np.float64)
         return _softmax(1 / base ** (steps if progress <= 0.5 else longest - steps))
 
 
-def _softmax(values: Floats) -> Floats:
+def _softmax(values: _Floats) -> _Floats:
     # Shifted by the largest, since 1 / e reaches 1e8 where 2 − λ nears 0.
     powers = np.exp(values - values.max())
     return np.asarray(powers / powers.sum())
 
 
-RIDGE = 0.1  # of each estimator's own error
-NOISE = 0.5  # of the noise that F was corrected for
-REPLICATES = 499
-NONE = 1e-9  # of the truth's length: a mixture below is what rounding leaves of none
-UNIQUE = 1e-5  # of that caution, in the replicates behind an interval
+_RIDGE = 0.1  # of each estimator's own error
+_NOISE = 0.5  # of the noise that F was corrected for
+_REPLICATES = 499
+_NONE = 1e-9  # of the truth's length: a mixture below is what rounding leaves of none
+_UNIQUE = 1e-5  # of that caution, in the replicates behind an interval
 
 
 def regularised(F: Array, matrix: ErrorMatrix, caution: float = 1.0) -> Array:
@@ -111,8 +111,8 @@ def regularised(F: Array, matrix: ErrorMatrix, caution: float = 1.0) -> Array:
     Args:
         caution: how much of that; more than 0 makes weights unique.
     """
-    ridge = np.append(np.full(len(F) - 1, RIDGE), 0.0)
-    added = NOISE * matrix.noise + np.diag(ridge * matrix.scale**2)
+    ridge = np.append(np.full(len(F) - 1, _RIDGE), 0.0)
+    added = _NOISE * matrix.noise + np.diag(ridge * matrix.scale**2)
     return projected(F, matrix.scale) + caution * added
 
 
@@ -156,15 +156,15 @@ def scaled_weights(F: Array) -> Array:
 def gain_shares(F: Array) -> Array:
     """argmax b·w / √(wᵀ V w) over w ≥ 0, Σ w = 1, for positive semi-definite F: [K]."""
     v = scaled_weights(F)
-    if v.any() and points_along(F, v):
+    if v.any() and _points_along(F, v):
         return np.asarray(v / v.sum())
     one = np.eye(len(F) - 1)
     return np.asarray(one[int(np.argmax([_rate(F, weights) for weights in one]))])
 
 
-def points_along(F: Array, w: Array) -> bool:
+def _points_along(F: Array, w: Array) -> bool:
     """Is Σ w_k g_k more than what rounding leaves of no gradient at all?"""
-    return _along(F, w)[0] > NONE**2 * float(F[-1, -1])
+    return _along(F, w)[0] > _NONE**2 * float(F[-1, -1])
 
 
 def _rate(F: Array, w: Array) -> float:
@@ -230,7 +230,7 @@ def gain_weights(grams: Grams, batch: int) -> Weights:
 
 
 @dataclass(frozen=True)
-class Levelled:
+class _Levelled:
     """Estimators brought to the length of the truth, c_k g_k, so that caution is in units of their
     directions' errors: gains do not depend on lengths, and neither must their weights.
 
@@ -253,13 +253,13 @@ class Levelled:
         return np.asarray(w / w.sum())
 
 
-def levelled(matrix: ErrorMatrix) -> Levelled:
+def levelled(matrix: ErrorMatrix) -> _Levelled:
     K = len(matrix.value) - 1
     whole = matrix.value + matrix.noise
     size2 = np.array([_along(whole, unit)[0] for unit in np.eye(K)])
     truth2, measured = float(whole[-1, -1]), size2 > 0
     factor = np.sqrt(truth2 / np.where(measured, size2, 1.0)) if truth2 > 0 else np.ones(K)
-    level = Levelled(np.where(measured, factor, 1.0), matrix)
+    level = _Levelled(np.where(measured, factor, 1.0), matrix)
     noise, value = level.of(matrix.noise), level.of(matrix.value)
     scale = units(np.diagonal(value + noise))
     noise = projected(noise, scale)
@@ -275,7 +275,7 @@ def _direction(F: Array, matrix: ErrorMatrix, caution: float = 1.0) -> Array:
     """Shares and scale, [K + 1]; a ridge would shrink the scale, so it decides on shares only."""
     cautious = regularised(F, matrix, caution)
     v = scaled_weights(cautious)
-    if not points_along(cautious, v):
+    if not _points_along(cautious, v):
         return np.zeros(len(F))
     share = v / v.sum()
     return np.append(share, optimal_scale(projected(F, matrix.scale), share))
@@ -292,9 +292,9 @@ def _with_intervals(
     value = fit(matrix.value, matrix, 1.0)
     G = len(matrix.left_out)
     psi = (G - 1) * (matrix.left_out.mean(axis=0) - matrix.left_out)
-    shift = (bootstrap_counts(G)[:REPLICATES] - 1.0) @ psi.reshape(G, -1) / G
+    shift = (bootstrap_counts(G)[:_REPLICATES] - 1.0) @ psi.reshape(G, -1) / G
     draws = matrix.value + shift.reshape(-1, *matrix.value.shape)
-    ends = np.quantile([fit(F, matrix, UNIQUE) for F in draws], [0.025, 0.975], axis=0)
+    ends = np.quantile([fit(F, matrix, _UNIQUE) for F in draws], [0.025, 0.975], axis=0)
     low, high = np.minimum(ends[0], value), np.maximum(ends[1], value)
     return Weights(
         value[:-1], low[:-1], high[:-1], float(value[-1]), float(low[-1]), float(high[-1])

@@ -40,7 +40,7 @@ from gradlab.statistics.quantities import TABLE
 from gradlab.statistics.strata import Strata
 
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(24)
-REACH = 8.0  # standard deviations of a Gaussian beyond which nothing is left
+_REACH = 8.0  # standard deviations of a Gaussian beyond which nothing is left
 
 
 def batch_cosine(
@@ -58,7 +58,7 @@ def expected_cosine(mean: Array, spread: Array, rest: Array) -> Array:
     """E[a / √(a² + rest)] for a ~ N(mean, spread), spread > 0."""
     sigma = np.sqrt(spread)
     m, b = mean / sigma, rest / spread
-    end = np.minimum(1.0, REACH / np.sqrt(m**2 + b + 1e-300))
+    end = np.minimum(1.0, _REACH / np.sqrt(m**2 + b + 1e-300))
     w = 0.5 * end[..., None] * (1 + NODES)
     exponent = (w * m[..., None]) ** 2 + b[..., None] * w**2 / (1 - w**2)
     integral = 0.5 * end * (np.exp(-exponent / 2) @ WEIGHTS)

@@ -16,7 +16,7 @@ from typing import Literal
 from gradlab.statistics.comparison import POWER, more_samples
 from gradlab.statistics.intervals import Z
 
-DECADE = 10.0
+_DECADE = 10.0
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Number:
         if not all(isfinite(x) for x in (self.value, self.low, self.high)):
             return True
         near, far = sorted((abs(self.low), abs(self.high)))
-        return self.low * self.high > 0 and far > DECADE * near
+        return self.low * self.high > 0 and far > _DECADE * near
 
     @property
     def negative(self) -> Number:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from gradlab.statistics.moments import Array
 
-LEVEL = 0.95
+_LEVEL = 0.95
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def median(values: Array) -> Estimates:
             continue
         column = ordered[:g, k]
         centre[k] = (column[(g - 1) // 2] + column[g // 2]) / 2
-        beyond = int(scipy.stats.binom.ppf((1 - LEVEL) / 2, g, 0.5))
+        beyond = int(scipy.stats.binom.ppf((1 - _LEVEL) / 2, g, 0.5))
         low[k] = column[beyond - 1] if beyond else -np.inf
         high[k] = column[g - beyond] if beyond else np.inf
     return Estimates(
@@ -99,4 +99,4 @@ def median(values: Array) -> Estimates:
 @lru_cache(maxsize=256)
 def _t(groups: int) -> float:
     """The factor of a two-sided interval; NaN for a single group."""
-    return float(scipy.stats.t.ppf((1 + LEVEL) / 2, groups - 1)) if groups > 1 else float("nan")
+    return float(scipy.stats.t.ppf((1 + _LEVEL) / 2, groups - 1)) if groups > 1 else float("nan")

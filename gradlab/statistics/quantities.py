@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 NORM, SQUARE = "return / parameter", "(return / parameter)²"
-POSITIVE = (0.0, float("inf"))
+_POSITIVE = (0.0, float("inf"))
 DIRECTION, SHARE = (-1.0, 1.0), (0.0, 1.0)
-MOMENTS = "gradlab/statistics/moments.py"
+_MOMENTS = "gradlab/statistics/moments.py"
 
 
 @dataclass(frozen=True)
-class Quantity:
+class _Quantity:
     """One column of a measurement.
 
     Attributes:
@@ -54,59 +54,59 @@ class Quantity:
 
 
 TABLE = (
-    Quantity(
+    _Quantity(
         "mean_norm", "Norm of the mean", NORM,
-        "|E G|", MOMENTS, "norm", POSITIVE, "nothing",
+        "|E G|", _MOMENTS, "norm", _POSITIVE, "nothing",
     ),
-    Quantity(
+    _Quantity(
         "variance", "Variance of one sample (trace of the covariance)", SQUARE,
-        "tr Cov G = E |G|² − |E G|²", MOMENTS, "plain", POSITIVE, "nothing",
+        "tr Cov G = E |G|² − |E G|²", _MOMENTS, "plain", _POSITIVE, "nothing",
     ),
-    Quantity(
+    _Quantity(
         "variance_critics", "Variance of the mean across critics", SQUARE,
-        "Σ_c |E G(c) − mean over critics|² / (C − 1)", MOMENTS, "squared norm", POSITIVE,
+        "Σ_c |E G(c) − mean over critics|² / (C − 1)", _MOMENTS, "squared norm", _POSITIVE,
         "nothing",
     ),
-    Quantity(
+    _Quantity(
         "bias2", "Squared bias", SQUARE,
-        "|E G − E T|²", MOMENTS, "squared norm", POSITIVE, "truth",
+        "|E G − E T|²", _MOMENTS, "squared norm", _POSITIVE, "truth",
     ),
-    Quantity(
+    _Quantity(
         "mse", "Mean squared error of one batch", SQUARE,
-        "|E G − E T|² + tr Cov G / N′", MOMENTS, "root", POSITIVE, "truth", per_batch=True,
+        "|E G − E T|² + tr Cov G / N′", _MOMENTS, "root", _POSITIVE, "truth", per_batch=True,
     ),
-    Quantity(
+    _Quantity(
         "relative_mse", "Mean squared error over that of a zero gradient", "",
-        "(|E G − E T|² + tr Cov G / N′) / |E T|²", MOMENTS, "root", POSITIVE, "truth",
+        "(|E G − E T|² + tr Cov G / N′) / |E T|²", _MOMENTS, "root", _POSITIVE, "truth",
         per_batch=True,
     ),
-    Quantity(
+    _Quantity(
         "gain", "Gain of one small step, as a share of the best step of its length", "",
-        "⟨E G, ∇J⟩ / (|E G| |∇J|), ∇J the gradient of the return", MOMENTS, "direction",
+        "⟨E G, ∇J⟩ / (|E G| |∇J|), ∇J the gradient of the return", _MOMENTS, "direction",
         DIRECTION, "return", clipped=True,
     ),
-    Quantity(
+    _Quantity(
         "cosine", "Cosine of the mean with the truth", "",
-        "⟨E G, E T⟩ / (|E G| |E T|)", MOMENTS, "direction", DIRECTION, "truth",
+        "⟨E G, E T⟩ / (|E G| |E T|)", _MOMENTS, "direction", DIRECTION, "truth",
     ),
-    Quantity(
+    _Quantity(
         "cosine_batch", "Expected cosine of one batch with the truth", "",
         "E ⟨Ḡ, E T⟩ / (|Ḡ| |E T|), Ḡ the mean of N′ samples",
         "gradlab/statistics/moments.py", "batch direction", DIRECTION, "truth", per_batch=True,
     ),
-    Quantity(
+    _Quantity(
         "sign_agreement", "Share of parameters whose sign agrees with the truth", "",
         "mean over parameters of [sign E G_p = sign E T_p]", "gradlab/statistics/grams.py",
         "share", SHARE, "truth",
     ),
-    Quantity(
+    _Quantity(
         "snr", "Signal-to-noise ratio of one sample", "",
-        "|E G|² / tr Cov G", MOMENTS, "root", POSITIVE, "nothing",
+        "|E G|² / tr Cov G", _MOMENTS, "root", _POSITIVE, "nothing",
     ),
-    Quantity(
+    _Quantity(
         "tail_index", "Heaviness of the tails of one sample (1: Gaussian, above 1.2: heavy)", "",
         "mean over directions v of E (v·x)⁴ / (3 (E (v·x)²)²), x = G − E G",
-        "gradlab/statistics/tails.py", "logarithm", POSITIVE, "nothing",
+        "gradlab/statistics/tails.py", "logarithm", _POSITIVE, "nothing",
     ),
 )  # fmt: skip
 QUANTITIES = {quantity.name: quantity for quantity in TABLE}

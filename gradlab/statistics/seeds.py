@@ -20,13 +20,13 @@ import numpy as np
 import scipy
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
-Worst = Literal["low", "high"]
-LEVEL = 0.95
+_Floats = NDArray[np.float64]
+_Worst = Literal["low", "high"]
+_LEVEL = 0.95
 
 
 @dataclass(frozen=True)
-class Aggregate:
+class _Aggregate:
     """Median, interval and lost seeds, each [...] without the seeds' axis.
 
     Attributes:
@@ -35,14 +35,14 @@ class Aggregate:
         level: probability that the interval holds the median of all seeds.
     """
 
-    value: Floats
-    low: Floats
-    high: Floats
+    value: _Floats
+    low: _Floats
+    high: _Floats
     lost: NDArray[np.int64]
     level: float
 
 
-def aggregate(values: Floats, worst: Worst = "low") -> Aggregate:
+def aggregate(values: _Floats, worst: _Worst = "low") -> _Aggregate:
     """Median over seeds (last axis) with the order statistics around it.
 
     Args:
@@ -57,7 +57,7 @@ def aggregate(values: Floats, worst: Worst = "low") -> Aggregate:
     if seeds < 2:
         low = high = np.full(middle.shape, np.nan)
     value, low, high = (np.where(np.isfinite(x), x, np.nan) for x in (middle, low, high))
-    return Aggregate(value, low, high, missing.sum(axis=-1), level)
+    return _Aggregate(value, low, high, missing.sum(axis=-1), level)
 
 
 def innermost(seeds: int) -> tuple[int, float]:
@@ -66,7 +66,7 @@ def innermost(seeds: int) -> tuple[int, float]:
     The range, r = 1, where not even that has 95%.
     """
     rank = 1
-    while 2 * (rank + 1) <= seeds and _level(seeds, rank + 1) >= LEVEL:
+    while 2 * (rank + 1) <= seeds and _level(seeds, rank + 1) >= _LEVEL:
         rank += 1
     return rank, _level(seeds, rank)
 

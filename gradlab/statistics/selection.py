@@ -41,7 +41,7 @@ from gradlab.statistics.moments import Array, Estimate
 from gradlab.statistics.shapley import Game
 
 COVERAGE = 0.95
-ROUNDING = 1e-10  # share of a standard error below which a difference has none of its own
+_ROUNDING = 1e-10  # share of a standard error below which a difference has none of its own
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class RankSet:
 
 
 @dataclass(frozen=True)
-class Separation:
+class _Separation:
     """About `more` further samples would rule out `member` as worse than `contender`."""
 
     member: int
@@ -177,7 +177,7 @@ def chosen_level(candidates: Sequence[Estimate], kept: NDArray[np.bool_]) -> flo
     return max(float(scipy.stats.norm.cdf(farthest)), LEVEL)
 
 
-def separations(kept: RankSet, samples: int, power: float = POWER) -> tuple[Separation, ...]:
+def separations(kept: RankSet, samples: int, power: float = POWER) -> tuple[_Separation, ...]:
     """How many more samples would shrink the set, those that are nearest to leaving it first.
 
     The set's critical value is larger than an interval's, since a member is compared with all
@@ -193,7 +193,7 @@ def separations(kept: RankSet, samples: int, power: float = POWER) -> tuple[Sepa
             float(kept.gap[n]), float(kept.se[n]), samples, float(scipy.stats.norm.cdf(reach))
         )
         if more is not None:
-            result.append(Separation(int(n), int(kept.contender[n]), max(more, 1)))
+            result.append(_Separation(int(n), int(kept.contender[n]), max(more, 1)))
     return tuple(sorted(result, key=lambda separation: separation.more))
 
 
@@ -226,7 +226,7 @@ def _standard_errors(psi: Array) -> Array:
     G = len(psi)
     scale = np.sqrt((psi**2).sum(axis=0))
     se = np.stack([np.sqrt(((psi - psi[:, [n]]) ** 2).sum(axis=0)) for n in range(psi.shape[1])])
-    se[se <= ROUNDING * np.maximum(scale[:, None], scale)] = 0.0
+    se[se <= _ROUNDING * np.maximum(scale[:, None], scale)] = 0.0
     return np.asarray(se / np.sqrt(G * (G - 1)))
 
 
@@ -234,7 +234,7 @@ def _ratios(gap: Array, se: Array, values: Array) -> Array:
     """gap / se; a gap without error decides at once, unless it is rounding."""
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = gap / se
-    size = ROUNDING * np.maximum(np.abs(values)[:, None], np.abs(values))
+    size = _ROUNDING * np.maximum(np.abs(values)[:, None], np.abs(values))
     exact = np.where(np.abs(gap) <= size, 0.0, np.copysign(np.inf, gap))
     return np.where(se > 0, ratio, exact)
 
@@ -253,8 +253,8 @@ def _student(normal: float, groups: int) -> float:
     return float(scipy.stats.t.isf(scipy.stats.norm.sf(normal), groups - 1))
 
 
-FEWEST = 3  # groups that a set of candidates needs
-MOST_AT_ONCE = 2
+_FEWEST = 3  # groups that a set of candidates needs
+_MOST_AT_ONCE = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -276,14 +276,14 @@ class BestReplacement:
 def best_replacement(game: Game) -> BestReplacement | None:
     """None with too few groups, or where no v is finite."""
     k = len(game.players)
-    sets = [one for n in range(1, MOST_AT_ONCE + 1) for one in combinations(range(k), n)]
+    sets = [one for n in range(1, _MOST_AT_ONCE + 1) for one in combinations(range(k), n)]
     taken = [_taken_off(game, one) for one in sets]
     per_part = [
         Estimate(each.value / len(one), each.left_out / len(one))
         for one, each in zip(sets, taken, strict=True)
     ]
     finite = [np.isfinite(each.value) and np.isfinite(each.left_out).all() for each in per_part]
-    if game.left_out.shape[1] < FEWEST or not any(finite):
+    if game.left_out.shape[1] < _FEWEST or not any(finite):
         return None
     ranks = largest(per_part)
     level = chosen_level(per_part, ranks.kept)

@@ -24,8 +24,8 @@ from gradlab.errors import InputError
 from gradlab.statistics.intervals import LEVEL, Interval, jackknife_se, skewness_corrected
 from gradlab.statistics.moments import Array, Estimate, PairSums, pair_mean
 
-MOST = 6  # players: every set is tried
-METHOD = "U-statistics of all substitutions, jackknife with skewness"
+_MOST = 6  # players: every set is tried
+_METHOD = "U-statistics of all substitutions, jackknife with skewness"
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,8 @@ class Game:
 
     def __post_init__(self) -> None:
         k = len(self.players)
-        if not 1 <= k <= MOST:
-            raise InputError(f"players has {k} names, expected 1 to {MOST}")
+        if not 1 <= k <= _MOST:
+            raise InputError(f"players has {k} names, expected 1 to {_MOST}")
         if len(self.value) != 2**k or len(self.left_out) != 2**k:
             raise InputError(
                 f"value has {len(self.value)} sets and left_out {len(self.left_out)}, expected "
@@ -53,7 +53,7 @@ class Game:
 
 
 @dataclass(frozen=True)
-class Shares:
+class _Shares:
     """What each player takes off v, and how the rest stands.
 
     Attributes:
@@ -98,13 +98,13 @@ def estimates(sums: PairSums, size: Array) -> list[Estimate]:
     ]
 
 
-def shares(game: Game) -> Shares:
+def shares(game: Game) -> _Shares:
     """All shares of a game."""
     k = len(game.players)
     everybody = 2**k - 1
     first = [[(0, 1.0)] for _ in range(k)]
     last = [[(everybody ^ 1 << i, 1.0)] for i in range(k)]
-    return Shares(
+    return _Shares(
         players=game.players,
         total=Estimate(float(game.value[0]), game.left_out[0]),
         remaining=Estimate(float(game.value[everybody]), game.left_out[everybody]),
@@ -144,7 +144,7 @@ def share_interval(share: Estimate, level: float = LEVEL) -> Interval:
     if not (np.isfinite(share.value) and np.isfinite(share.left_out).all()):
         return Interval(np.nan, np.nan, np.nan, "undefined: overflows")
     low, high = skewness_corrected(share, level)
-    return Interval(low, high, jackknife_se(share.left_out), METHOD)
+    return Interval(low, high, jackknife_se(share.left_out), _METHOD)
 
 
 def fraction_interval(share: Estimate, total: Estimate, level: float = LEVEL) -> Interval:

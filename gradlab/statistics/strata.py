@@ -31,8 +31,8 @@ from numpy.typing import NDArray
 
 from gradlab.errors import InputError
 
-Array = NDArray[np.float64]
-FEWEST = 2  # starts of a stratum, which have a variance
+_Array = NDArray[np.float64]
+_FEWEST = 2  # starts of a stratum, which have a variance
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,19 +47,19 @@ class Strata:
     """
 
     label: NDArray[np.int64]
-    times: Array
+    times: _Array
     pilot: int
 
     def __post_init__(self) -> None:
-        if self.count.min() < FEWEST:
-            few = np.flatnonzero(self.count < FEWEST).tolist()
+        if self.count.min() < _FEWEST:
+            few = np.flatnonzero(self.count < _FEWEST).tolist()
             raise InputError(
-                f"strata {few} of {len(self.times)} have fewer than {FEWEST} starts: merge them "
+                f"strata {few} of {len(self.times)} have fewer than {_FEWEST} starts: merge them "
                 f"with their neighbours"
             )
 
     @cached_property
-    def count(self) -> Array:
+    def count(self) -> _Array:
         """n_h."""
         return np.bincount(self.label, minlength=len(self.times)).astype(np.float64)
 
@@ -73,12 +73,12 @@ class Strata:
         return rank
 
     @property
-    def weight(self) -> Array:
+    def weight(self) -> _Array:
         """c of each group, [G]."""
         return self.times[self.label]
 
     @cached_property
-    def stretch(self) -> Array:
+    def stretch(self) -> _Array:
         """f_h."""
         c, n, N, pilot = self.times, self.count, len(self.label), self.pilot
         W = c * n / N
@@ -87,7 +87,7 @@ class Strata:
         return np.asarray(np.sqrt(N * (N - 1) * np.maximum(alpha, 0.0) / (n - 1)) / c)
 
     @cached_property
-    def shift(self) -> Array:
+    def shift(self) -> _Array:
         """[H, H]: X̃_g − f_h X_g from the sums over all strata."""
         c, n, N = self.times, self.count, len(self.label)
         W = c * n / N
@@ -98,7 +98,7 @@ class Strata:
         scale = np.sqrt(N * (N - 1) / (self.pilot - 1) / n)
         return np.asarray(1 / N - np.diag(self.stretch / n) + scale[:, None] * (U @ between))
 
-    def exchangeable(self, sums: Array) -> Array:
+    def exchangeable(self, sums: _Array) -> _Array:
         """X̃ of X [G, …]; as it is where a number is lost, which then is lost in any case."""
         if not np.isfinite(sums).all():
             return sums
@@ -108,7 +108,7 @@ class Strata:
         exchanged = self.stretch[self.label, None] * flat + (self.shift @ strata)[self.label]
         return np.asarray(exchanged.reshape(sums.shape))
 
-    def squared(self, sums: Array) -> Array:
+    def squared(self, sums: _Array) -> _Array:
         """Σ c |z|² of exchangeable groups, from X̃ = Σ c z of them, [G]."""
         strata = np.zeros(len(self.times))
         np.add.at(strata, self.label, sums)

@@ -27,9 +27,9 @@ from numpy.typing import NDArray
 
 from gradlab.statistics.moments import Array
 
-FEWEST = 4  # pairs behind a standard error
-CHANCE = 3.0  # standard deviations of a Poisson number: batches that happen to share more
-Mask = NDArray[np.bool_]
+_FEWEST = 4  # pairs behind a standard error
+_CHANCE = 3.0  # standard deviations of a Poisson number: batches that happen to share more
+_Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Signal:
 
     Attributes:
         energy: mean |g|²; signal: mean g · g′; root_squares: √Σ x².
-        share, se: |μ|² / E |g|² and its standard error, NaN from fewer than `FEWEST` pairs.
+        share, se: |μ|² / E |g|² and its standard error, NaN from fewer than `_FEWEST` pairs.
     """
 
     pairs: int
@@ -69,7 +69,7 @@ class Signal:
         return self.pairs * self.signal / self.root_squares if self.root_squares > 0 else 0.0
 
 
-def fresh(shared: Array) -> Mask:
+def fresh(shared: Array) -> _Mask:
     """Pairs to keep: those that share no more samples than the least one, chance allowed for.
 
     Args:
@@ -79,11 +79,11 @@ def fresh(shared: Array) -> Mask:
     if not finite.any():
         return np.full(len(shared), True)
     least = float(shared[finite].min())
-    return np.asarray(finite & (np.nan_to_num(shared) <= least + CHANCE * least**0.5 + 1))
+    return np.asarray(finite & (np.nan_to_num(shared) <= least + _CHANCE * least**0.5 + 1))
 
 
 def signal(
-    products: Array, squares: Array, kept: Mask | None = None, distinct: float = 1.0
+    products: Array, squares: Array, kept: _Mask | None = None, distinct: float = 1.0
 ) -> Signal:
     """From x [n] and y [n + 1] of n + 1 successive gradients.
 
@@ -102,7 +102,7 @@ def signal(
     own = float((residual**2).sum()) / n
     twice = 2 * float((residual[:-1] * residual[1:]).sum()) / max(n - 1, 1)
     se = np.nan
-    if n >= FEWEST and energy > 0:
+    if n >= _FEWEST and energy > 0:
         se = np.sqrt(max(own + twice, own) / (n - 1) / distinct) / energy
     return Signal(n, energy, centre, float(np.sqrt((x**2).sum())), share, float(se))
 

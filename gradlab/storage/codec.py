@@ -49,7 +49,7 @@ from gradlab.storage.records import Array, Attribute, Record
 # What a foreign file can raise where its content is taken apart.
 # Kinds of which `gradlab report` makes a page (`reporting.kinds.KINDS`).
 SHOWN = ("profile", "training", "probe", "jacobians", "remedies", "logs", "race")
-UNREADABLE = (
+_UNREADABLE = (
     KeyError, ValueError, TypeError, IndexError, AttributeError, OverflowError, RecursionError,
 )  # fmt: skip
 
@@ -102,7 +102,7 @@ def content_of(record: Record, path: Path, kind: str, what: str) -> Iterator[Non
         yield
     except InputError:
         raise
-    except UNREADABLE as error:
+    except _UNREADABLE as error:
         raise InputError(f"{path} is not a complete {what} ({error}): make it again") from error
 
 
@@ -120,11 +120,11 @@ def json_object(text: object) -> dict[str, Any]:
 
 T = TypeVar("T")
 Group = Mapping[str, Array]
-Names = str | tuple[str, ...]
+_Names = str | tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class Place:
+class _Place:
     """Where a field lies in its group.
 
     Attributes:
@@ -142,19 +142,19 @@ class Place:
     text: bool = False
 
 
-NOWHERE = Place()  # of a field that is the caller's
+_NOWHERE = _Place()  # of a field that is the caller's
 
 
-class Stored(NamedTuple):
+class _Stored(NamedTuple):
     """A field, where it lies, its type and its default."""
 
     name: str
-    place: Place
+    place: _Place
     hint: Any
     default: Any
 
 
-class Column(NamedTuple):
+class _Column(NamedTuple):
     """One array of a field, and the type of the array or of its entries."""
 
     name: str
@@ -164,15 +164,15 @@ class Column(NamedTuple):
     default: Any = MISSING
 
 
-def stored(*dims: str, name: Names = (), unit: Names = (), optional: bool = False) -> Place:
-    """A field is kept as one or several arrays (see the module and `Place`)."""
+def stored(*dims: str, name: _Names = (), unit: _Names = (), optional: bool = False) -> _Place:
+    """A field is kept as one or several arrays (see the module and `_Place`)."""
     names, units = ((each,) if isinstance(each, str) else each for each in (name, unit))
-    return Place(dims, names, units, optional)
+    return _Place(dims, names, units, optional)
 
 
-def scalar(json: str, text: bool = False) -> Place:
-    """A field of a plain type is an entry of a JSON object (see `Place`)."""
-    return Place(json=json, text=text)
+def scalar(json: str, text: bool = False) -> _Place:
+    """A field of a plain type is an entry of a JSON object (see `_Place`)."""
+    return _Place(json=json, text=text)
 
 
 def arrays(value: Any) -> dict[str, Array]:
@@ -250,16 +250,16 @@ def counted(count: int, dim: str) -> Array:
     return Array(np.arange(count), (dim,))
 
 
-def _fields(cls: Any) -> list[Stored]:
+def _fields(cls: Any) -> list[_Stored]:
     """Those that have a place."""
-    return [field for field in _members(cls) if field.place != NOWHERE]
+    return [field for field in _members(cls) if field.place != _NOWHERE]
 
 
-def _table_of(of: type) -> Stored:
-    return Stored("rows", Place(("row",)), tuple[of, ...], MISSING)  # type: ignore[valid-type]
+def _table_of(of: type) -> _Stored:
+    return _Stored("rows", _Place(("row",)), tuple[of, ...], MISSING)  # type: ignore[valid-type]
 
 
-def _columns(field: Stored) -> list[Column]:
+def _columns(field: _Stored) -> list[_Column]:
     """The arrays of a field."""
     place, entry = field.place, _entry(field.hint)
     if members := _members(entry):
@@ -267,12 +267,12 @@ def _columns(field: Stored) -> list[Column]:
     hints = _parts(field.hint) or (entry or field.hint,)
     names, units = place.names or (field.name,), place.units or ("",) * len(hints)
     return [
-        Column(name, place.dims, unit, hint)
+        _Column(name, place.dims, unit, hint)
         for name, unit, hint in zip(names, units, hints, strict=True)
     ]
 
 
-def _members(cls: Any) -> list[Stored]:
+def _members(cls: Any) -> list[_Stored]:
     """The fields of a dataclass or named tuple; none of another type."""
     if dataclasses.is_dataclass(cls):
         defaults = {each.name: each.default for each in dataclasses.fields(cls)}
@@ -281,22 +281,22 @@ def _members(cls: Any) -> list[Stored]:
     else:
         return []
     hints = get_type_hints(cls, include_extras=True)
-    return [Stored(name, *_annotated(hints[name]), default) for name, default in defaults.items()]
+    return [_Stored(name, *_annotated(hints[name]), default) for name, default in defaults.items()]
 
 
-def _annotated(hint: Any) -> tuple[Place, Any]:
+def _annotated(hint: Any) -> tuple[_Place, Any]:
     """Place and type of a field."""
     if get_origin(hint) is not Annotated:
-        return NOWHERE, hint
+        return _NOWHERE, hint
     plain, place = get_args(hint)
     return place, plain
 
 
-def _column_of_rows(place: Place, member: Stored) -> Column:
+def _column_of_rows(place: _Place, member: _Stored) -> _Column:
     """The array of one field of a dataclass that is an entry of a tuple."""
     inner = member.place
     name, unit = (inner.names or (member.name,))[0], "".join(inner.units)
-    return Column(name, place.dims + inner.dims, unit, member.hint, member.default)
+    return _Column(name, place.dims + inner.dims, unit, member.hint, member.default)
 
 
 def _entry(hint: Any) -> Any:
@@ -310,7 +310,7 @@ def _parts(hint: Any) -> tuple[Any, ...]:
     return get_args(entry) if get_origin(entry) in (Mapping, tuple) else ()
 
 
-def _written(value: Any, field: Stored) -> dict[str, Array]:
+def _written(value: Any, field: _Stored) -> dict[str, Array]:
     columns = _columns(field)
     if members := _members(_entry(field.hint)):
         several = [[getattr(row, member.name) for row in value] for member in members]
@@ -336,7 +336,7 @@ def _dtype(hint: Any) -> Any:
     return hint if hint in (bool, int, float) else object
 
 
-def _value(field: Stored, group: Group) -> Any:
+def _value(field: _Stored, group: Group) -> Any:
     place, hint = field.place, field.hint
     if place.json:
         entries = json_object(group[place.json].values[0])
@@ -362,7 +362,7 @@ def _value(field: Stored, group: Group) -> Any:
     return tuple(several[0]) if _entry(hint) else several[0]
 
 
-def _column(column: Column, group: Group) -> Any:
+def _column(column: _Column, group: Group) -> Any:
     """An array, or a list of plain values."""
     if column.default is not MISSING and column.name not in group:
         return [column.default] * len(group[column.dims[0]].values)

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 from gradlab.errors import InputError
 
-SCHEMA = "gradlab"
-SCHEMA_VERSION = 1
+_SCHEMA = "gradlab"
+_SCHEMA_VERSION = 1
 
 Attribute = str | int | float | bool
 
@@ -74,7 +74,7 @@ def as_hdf5(record: Record) -> bytes:
     content = io.BytesIO()
     with h5py.File(content, "w", track_order=True) as file:
         run = file.create_group("run", track_order=True)
-        run.attrs.update({"schema": SCHEMA, "schema_version": SCHEMA_VERSION})
+        run.attrs.update({"schema": _SCHEMA, "schema_version": _SCHEMA_VERSION})
         for name, value in record.attributes.items():
             run.attrs[name] = value
         for name, arrays in record.groups.items():
@@ -185,15 +185,15 @@ class Reader:
 
     def attributes(self, file: Any) -> dict[str, Attribute]:
         run = self.member(file, "run", h5py.Group) if "run" in file else None
-        if run is None or run.attrs.get("schema") != SCHEMA:
+        if run is None or run.attrs.get("schema") != _SCHEMA:
             raise InputError(f"{self.path} is HDF5 but not a gradlab run: give a file of `measure`")
         attributes = {name: self.attribute(name, value) for name, value in run.attrs.items()}
         del attributes["schema"]
         version = attributes.pop("schema_version", None)
         if not isinstance(version, int) or version < 1:
             raise self.damaged("its schema version is missing")
-        if version > SCHEMA_VERSION:
-            newer = f"schema {version}, this gradlab reads {SCHEMA_VERSION}"
+        if version > _SCHEMA_VERSION:
+            newer = f"schema {version}, this gradlab reads {_SCHEMA_VERSION}"
             raise InputError(f"{self.path} was written by a newer gradlab ({newer}): upgrade it")
         return attributes
 

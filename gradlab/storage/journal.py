@@ -63,7 +63,7 @@ __all__ = ["UNREADABLE", "Journal", "discard", "fold", "journal_of", "kind", "re
 
 SMALLEST = 1 << 18  # bytes of journal below which nothing is folded
 SHARE = 0.25  # of the file's size, above which the journal is folded
-SPACE = 3  # times the size of file and journal that must be free
+_SPACE = 3  # times the size of file and journal that must be free
 SYNC = 1.0  # seconds between forced writes
 # What a foreign file can raise where its content is taken apart.
 UNREADABLE = (
@@ -283,7 +283,7 @@ class Journal:
         shorter(journal_of(self.path)).unlink(missing_ok=True)
 
     def _room(self, journal: int) -> bool:
-        needed = SPACE * (journal + size_of(self.path))
+        needed = _SPACE * (journal + size_of(self.path))
         return shutil.disk_usage(self.path.parent).free >= needed
 
     def _start_fold(self) -> bool:

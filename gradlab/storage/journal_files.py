@@ -20,7 +20,7 @@ from gradlab.storage import journal_frames
 from gradlab.storage.journal_frames import Frame
 from gradlab.storage.whole_files import real
 
-LOCKS = Path("/proc/locks")
+_LOCKS = Path("/proc/locks")
 
 
 def journal_of(path: str | Path) -> Path:
@@ -91,7 +91,7 @@ def write_all(descriptor: int, data: bytes, place: Path) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(place))
 
 
-def is_held(inode: int, table: Path = LOCKS) -> bool | None:
+def is_held(inode: int, table: Path = _LOCKS) -> bool | None:
     """Whether a process holds the lock of the file `inode`; None: the system has no such table."""
     try:
         lines = table.read_text().splitlines()

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 MAGIC = b"GLJ\x01"
-HEAD = struct.Struct("<4sIII")
+_HEAD = struct.Struct("<4sIII")
 LENGTH = struct.Struct("<I")
 
 
@@ -62,19 +62,19 @@ def torn(tail: bytes) -> bool:
 
     Else something that was whole has been damaged.
     """
-    if len(tail) < HEAD.size:
+    if len(tail) < _HEAD.size:
         return MAGIC.startswith(tail[: len(MAGIC)])
-    magic, length, _, checksum = HEAD.unpack_from(tail)
-    sound = magic == MAGIC and zlib.crc32(tail[: HEAD.size - LENGTH.size]) == checksum
-    return sound and HEAD.size + int(length) > len(tail)
+    magic, length, _, checksum = _HEAD.unpack_from(tail)
+    sound = magic == MAGIC and zlib.crc32(tail[: _HEAD.size - LENGTH.size]) == checksum
+    return sound and _HEAD.size + int(length) > len(tail)
 
 
 def _frame_at(data: bytes, at: int) -> tuple[int, Frame | None]:
-    start = at + HEAD.size
+    start = at + _HEAD.size
     if start > len(data):
         return at, None
-    _, length, check, head_checksum = HEAD.unpack_from(data, at)
-    intact = zlib.crc32(data[at : at + HEAD.size - LENGTH.size]) == head_checksum
+    _, length, check, head_checksum = _HEAD.unpack_from(data, at)
+    intact = zlib.crc32(data[at : at + _HEAD.size - LENGTH.size]) == head_checksum
     if not intact or start + length > len(data):
         return at, None
     payload = data[start : start + length]

@@ -31,7 +31,7 @@ from gradlab.storage.whole_files import check_plain, placed, real
 
 __all__ = ["Array", "Attribute", "Record", "attributes", "check_output", "read", "write"]
 
-LEAST = 1 << 14  # bytes that an output folder must take before long work begins
+_LEAST = 1 << 14  # bytes that an output folder must take before long work begins
 NAME, PATH = 255, 4096  # bytes that file systems take
 BESIDE = 40  # bytes that the names of journals, saved states and temporary files are longer
 
@@ -56,7 +56,7 @@ def check_output(path: str | Path, overwrite: bool = False) -> None:
             )
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path.parent, buffering=0) as file:
-            file.write(bytes(LEAST))
+            file.write(bytes(_LEAST))
     except OSError as error:
         reason = error.strerror or error
         message = f"{path.parent} cannot be written ({reason}): choose another output folder"

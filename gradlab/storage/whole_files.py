@@ -28,7 +28,7 @@ from gradlab.errors import Doubtful, Failure, InputError
 from gradlab.storage.untrusted import UNSEALED
 
 Save = Callable[[Path], object]
-REFUSED = (OSError, InputError, Failure)
+_REFUSED = (OSError, InputError, Failure)
 
 
 def keep(parts: Mapping[Path, Save]) -> None:
@@ -40,7 +40,7 @@ def keep(parts: Mapping[Path, Save]) -> None:
     try:
         for path, save in parts.items():
             save(path)
-    except REFUSED as error:
+    except _REFUSED as error:
         folder = elsewhere(parts)
         kept = "no other folder takes it" if folder is None else f"kept in {folder}: move it"
         raise Failure(f"{_reason(error, path)}; what was finished is {kept}") from error
@@ -49,7 +49,7 @@ def keep(parts: Mapping[Path, Save]) -> None:
 def elsewhere(parts: Mapping[Path, Save]) -> Path | None:
     """A new folder that holds all parts under their names; None where no place takes them."""
     for place in (tempfile.gettempdir, Path.cwd, Path.home):
-        with suppress(*REFUSED, RuntimeError):
+        with suppress(*_REFUSED, RuntimeError):
             folder = Path(tempfile.mkdtemp(prefix="gradlab-", dir=place()))
             for path, save in parts.items():
                 save(folder / path.name)
@@ -124,13 +124,13 @@ def _lock(descriptor: int) -> bool:
     return True
 
 
-KEY = "checksum"
+_KEY = "checksum"
 
 
 def write(path: Path, content: Mapping[str, Any]) -> None:
     """In one step. Raises OSError."""
     with placed(path) as temporary:
-        temporary.write_text(json.dumps({**content, KEY: checksum(content)}))
+        temporary.write_text(json.dumps({**content, _KEY: checksum(content)}))
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -142,7 +142,7 @@ def read(path: Path) -> dict[str, Any]:
     content = json.loads(path.read_text())
     if not isinstance(content, dict):
         raise ValueError(f"{path} is not a JSON object")
-    stated = content.pop(KEY, None)
+    stated = content.pop(_KEY, None)
     if stated is None:
         warnings.warn(UNSEALED.format(path=path), Doubtful, stacklevel=2)
     elif stated != checksum(content):

@@ -26,7 +26,7 @@ from gradlab.storage.records import check_output
 from gradlab.sweeps.table import Planned
 from gradlab.workers import Call, CallFailed, Pool, Worker, WorkerDied
 
-LOCK = ".sweep.lock"
+_LOCK = ".sweep.lock"
 
 
 @final
@@ -43,7 +43,7 @@ class Folder:
     ) -> None:
         check_output(path / INDEX, overwrite=True)
         try:
-            self._lock = locked(path / LOCK)
+            self._lock = locked(path / _LOCK)
         except InputError:
             raise InputError(
                 f"another sweep writes into {path}: wait for it, or choose another output folder"
@@ -114,12 +114,12 @@ def _missing(path: Path, row: Row) -> Row:
     return replace(row, state="waiting", error="", seconds=None, sentence="")
 
 
-ATTEMPTS = 3  # of a run whose workers die
-POLL = 0.5  # seconds between two looks at logs and signals
-TAIL = 2048  # bytes of a log that are read for its last line
-INTERRUPTED = (130, 143)  # exit codes
+_ATTEMPTS = 3  # of a run whose workers die
+_POLL = 0.5  # seconds between two looks at logs and signals
+_TAIL = 2048  # bytes of a log that are read for its last line
+_INTERRUPTED = (130, 143)  # exit codes
 
-Words = Callable[[Row, bool], list[str]]
+_Words = Callable[[Row, bool], list[str]]
 """words(row, again): the whole command of a run; again: a file of it may be there."""
 
 
@@ -136,7 +136,7 @@ class Shown(Protocol):
 
 
 @dataclass
-class Busy:
+class _Busy:
     """A run at work."""
 
     row: Row
@@ -162,7 +162,7 @@ class Running:
         workers: int,
         runner: str,
         arguments: tuple[Any, ...],
-        words: Words,
+        words: _Words,
         shown: Shown,
     ) -> None:
         self._folder, self._pool, self._words, self._shown = folder, pool, words, shown
@@ -170,7 +170,7 @@ class Running:
         rows = folder.sweep.rows
         self._waiting = deque(row for row in rows if row.state == "waiting")
         self._idle: list[Worker] = []
-        self._busy: list[Busy] = []
+        self._busy: list[_Busy] = []
         self._deaths: Counter[str] = Counter()
         self._stopped = False
 
@@ -185,7 +185,7 @@ class Running:
             try:
                 while (self._waiting or self._busy) and not received:
                     self._fill()
-                    self._collect(POLL)
+                    self._collect(_POLL)
                 self._stop(received)
             except Failure:
                 self._interrupt()
@@ -200,9 +200,9 @@ class Running:
             worker = self._idle.pop() if self._idle else self._started()
             # Its row is written first: a run that nobody knows of must not be at work.
             self._folder.put(row)
-            log = str(log_of(self._folder.sweep, row))
+            log = str(_log_of(self._folder.sweep, row))
             call = worker.call("run", self._words(row, again), log)
-            self._busy.append(Busy(row, worker, call, time.monotonic()))
+            self._busy.append(_Busy(row, worker, call, time.monotonic()))
 
     def _started(self) -> Worker:
         return self._pool.start(self._runner, *self._arguments)
@@ -214,14 +214,14 @@ class Running:
             self._busy.remove(busy)
             self._end(busy)
         sweep = self._folder.sweep
-        lines = {each.row.name: last_line(log_of(sweep, each.row)) for each in self._busy}
+        lines = {each.row.name: _last_line(_log_of(sweep, each.row)) for each in self._busy}
         self._shown.at_work(lines, self._done(), len(sweep.rows))
 
-    def _end(self, busy: Busy) -> None:
+    def _end(self, busy: _Busy) -> None:
         row = replace(busy.row, seconds=time.monotonic() - busy.begun)
         try:
             code, sentence, error = busy.call.result()
-            state: State = "interrupted" if code in INTERRUPTED else "failed" if error else "done"
+            state: State = "interrupted" if code in _INTERRUPTED else "failed" if error else "done"
             row = replace(row, state=state, sentence=sentence, error=error)
             self._idle.append(busy.worker)
         except WorkerDied as death:
@@ -239,11 +239,11 @@ class Running:
         self._deaths[row.name] += 1
         if self._stopped:
             return replace(row, state="interrupted", error=str(death))
-        if self._deaths[row.name] < ATTEMPTS:
+        if self._deaths[row.name] < _ATTEMPTS:
             row = replace(row, state="waiting", seconds=None, error=str(death))
             self._waiting.append(row)
             return row
-        return replace(row, state="failed", error=f"{death} ({ATTEMPTS} attempts)")
+        return replace(row, state="failed", error=f"{death} ({_ATTEMPTS} attempts)")
 
     def _done(self) -> int:
         return self._folder.sweep.count("done", "failed", "interrupted")
@@ -258,7 +258,7 @@ class Running:
             if len(received) > 1:
                 for each in self._busy:
                     each.worker.kill()
-            self._collect(POLL)
+            self._collect(_POLL)
 
     def _interrupt(self) -> None:
         """Let the runs at work save what they have; the index has it where it can be written."""
@@ -266,23 +266,23 @@ class Running:
         for each in self._busy:
             each.worker.interrupt()
         with contextlib.suppress(Failure):
-            self._collect(10 * POLL)
+            self._collect(10 * _POLL)
         with contextlib.suppress(Failure):
             for each in self._busy:
                 self._folder.put(replace(each.row, state="interrupted"))
 
 
-def log_of(sweep: Sweep, row: Row) -> Path:
+def _log_of(sweep: Sweep, row: Row) -> Path:
     """What a run wrote to its standard streams."""
     return sweep.folder / f"{row.name}.log"
 
 
-def last_line(log: Path) -> str:
+def _last_line(log: Path) -> str:
     """The last line of a log that is not empty; "" where there is none."""
     try:
         with log.open("rb") as file:
             file.seek(0, 2)
-            file.seek(max(file.tell() - TAIL, 0))
+            file.seek(max(file.tell() - _TAIL, 0))
             text = file.read().decode("utf-8", "replace")
     except OSError:
         return ""

@@ -165,12 +165,12 @@ def known(names: Sequence[str], got: object) -> str:
     return got
 
 
-PARTS = ("command", "settings", "grid", "run")
-MOST = 10_000  # runs of a sweep
-LARGEST = 1 << 20  # bytes of a file
-LONGEST = 80  # characters of a run's name, which becomes that of its files
+_PARTS = ("command", "settings", "grid", "run")
+_MOST = 10_000  # runs of a sweep
+_LARGEST = 1 << 20  # bytes of a file
+_LONGEST = 80  # characters of a run's name, which becomes that of its files
 
-Values = dict[str, Any]
+_Values = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -184,19 +184,19 @@ class Planned:
     """
 
     name: str
-    differs: Values
+    differs: _Values
     words: tuple[str, ...]
 
 
-def read(path: Path) -> Values:
+def read(path: Path) -> _Values:
     """The table in a TOML file.
 
     Raises:
         InputError: it cannot be read, or is no TOML.
     """
     try:
-        if path.stat().st_size > LARGEST:
-            raise InputError(f"{path} has more than {LARGEST} bytes, too many for a sweep")
+        if path.stat().st_size > _LARGEST:
+            raise InputError(f"{path} has more than {_LARGEST} bytes, too many for a sweep")
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}): name a TOML file") from error
@@ -219,8 +219,8 @@ def planned(table: Mapping[str, Any], commands: Mapping[str, Command]) -> list[P
         for k, (name, values) in enumerate(_runs(table.get("run", [{}])), 1)
     ]
     count = len(runs) * prod(len(values) for _, values in axes)
-    if not 0 < count <= MOST:
-        raise InputError(f"the sweep has {count} runs, expected 1 to {MOST}")
+    if not 0 < count <= _MOST:
+        raise InputError(f"the sweep has {count} runs, expected 1 to {_MOST}")
     points = [dict(zip([n for n, _ in axes], at, strict=True))
               for at in product(*(values for _, values in axes))]  # fmt: skip
     rows = [(_title(name, values, at), {**values, **at}) for name, values in runs for at in points]
@@ -233,12 +233,12 @@ def planned(table: Mapping[str, Any], commands: Mapping[str, Command]) -> list[P
 
 def _check_parts(table: object) -> None:
     if not isinstance(table, Mapping):
-        raise InputError(f"the sweep is {shown(table)}, expected a table with {', '.join(PARTS)}")
+        raise InputError(f"the sweep is {shown(table)}, expected a table with {', '.join(_PARTS)}")
     for name in table:
-        if name not in PARTS:
-            near = difflib.get_close_matches(str(name), PARTS, n=1)
+        if name not in _PARTS:
+            near = difflib.get_close_matches(str(name), _PARTS, n=1)
             hint = f" (nearest: {near[0]})" if near else ": fields of the command go to [settings]"
-            raise InputError(f"the sweep has {name!r}, expected {', '.join(PARTS)}{hint}")
+            raise InputError(f"the sweep has {name!r}, expected {', '.join(_PARTS)}{hint}")
 
 
 def _runs(runs: object) -> list[tuple[str, Mapping[str, Any]]]:
@@ -254,11 +254,11 @@ def _runs(runs: object) -> list[tuple[str, Mapping[str, Any]]]:
     return listed
 
 
-def _fields(values: object, place: str, command: Command) -> Values:
+def _fields(values: object, place: str, command: Command) -> _Values:
     """Checked fields, named with underscores; parameters of the task as "set.NAME"."""
     if not isinstance(values, Mapping):
         raise InputError(f"{place} is {shown(values)}, expected a table of fields")
-    flat: Values = {}
+    flat: _Values = {}
     for key, value in values.items():
         name = str(key).replace("-", "_")
         command.check_field(name, place)
@@ -271,7 +271,7 @@ def _fields(values: object, place: str, command: Command) -> Values:
     return flat
 
 
-def _axes(grid: Values) -> list[tuple[str, Sequence[Any]]]:
+def _axes(grid: _Values) -> list[tuple[str, Sequence[Any]]]:
     for name, values in grid.items():
         if not isinstance(values, list | tuple) or not values:
             raise InputError(
@@ -281,7 +281,7 @@ def _axes(grid: Values) -> list[tuple[str, Sequence[Any]]]:
     return list(grid.items())
 
 
-def _joined(settings: Values, differs: Values) -> Values:
+def _joined(settings: _Values, differs: _Values) -> _Values:
     """All fields of a row, parameters of the task as one table again."""
     values = {**settings, **differs}
     marked = f"{PARAMETERS}."
@@ -292,7 +292,7 @@ def _joined(settings: Values, differs: Values) -> Values:
     return plain | ({PARAMETERS: parameters} if parameters else {})
 
 
-def _title(name: str, values: Values, at: Values) -> str:
+def _title(name: str, values: _Values, at: _Values) -> str:
     """A run's name, or else its values, and those of the grid."""
     parts = [name] if name else [f"{key}-{value}" for key, value in values.items()]
     parts += [f"{key.removeprefix('set.')}-{value}" for key, value in at.items()]
@@ -304,7 +304,7 @@ def _distinct(titles: Sequence[str]) -> list[str]:
     names: list[str] = []
     taken = {Path(INDEX).stem}  # its files are the sweep's
     for k, title in enumerate(titles, 1):
-        name = title if len(title) <= LONGEST and title.lower() not in taken else f"run-{k}"
+        name = title if len(title) <= _LONGEST and title.lower() not in taken else f"run-{k}"
         if name.lower() in taken:
             raise InputError(f"the sweep names a run {name!r}, which is another's: rename it")
         taken.add(name.lower())

@@ -36,11 +36,11 @@ SIMULATOR_WEIGHTS = (0.01, 1.0, 0.1, 0.1)
 MODEL_WEIGHTS = (0.01, 1.0, 1e-3, 1e-3)
 
 Timing = Literal["pre_step", "post_step"]
-TIMINGS = ("pre_step", "post_step")
+_TIMINGS = ("pre_step", "post_step")
 
 
 def check_timing(reward: str) -> None:
-    validation.word("reward", reward, TIMINGS)
+    validation.word("reward", reward, _TIMINGS)
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ class CartPoleModel:
         self, state: Tensor, action: Tensor, noise: Tensor | None = None
     ) -> Linearization:
         check_step(self, state, action, noise)
-        rate, by_q, by_a = derivative_jacobian(TABLE4, state, action)
+        rate, by_q, by_a = _derivative_jacobian(TABLE4, state, action)
         after = state + MODEL_STEP * rate + _drift(state, noise)
         identity = torch.eye(4, dtype=state.dtype, device=state.device)
         A, B = identity + MODEL_STEP * by_q, MODEL_STEP * by_a
@@ -218,7 +218,7 @@ def derivative(p: CartPoleParameters, state: Tensor, action: Tensor) -> Tensor:
     return torch.stack([speed, spin, cart, pole], 1)
 
 
-def derivative_jacobian(
+def _derivative_jacobian(
     p: CartPoleParameters, state: Tensor, action: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """ds/dt [N, 4] and its Jacobians in the state [N, 4, 4] and the action [N, 4, 1].
@@ -275,7 +275,7 @@ def _runge_kutta_columns(
     rates, slopes = [], []
     at, at_columns = state, columns
     for next_stage in (p.timestep / 2, p.timestep / 2, p.timestep, 0.0):
-        rate, by_s, by_a = derivative_jacobian(p, at, action)
+        rate, by_s, by_a = _derivative_jacobian(p, at, action)
         slope = by_s @ at_columns
         slope = torch.cat([slope[:, :, :4], slope[:, :, 4:] + by_a], 2)
         rates.append(rate)

@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def product(p: Array, q: Array) -> Array:
+def _product(p: _Array, q: _Array) -> _Array:
     """p ⊗ q, [..., 4]."""
     a, b, c, d = np.moveaxis(p, -1, 0)
     w, x, y, z = np.moveaxis(q, -1, 0)
@@ -40,17 +40,17 @@ def product(p: Array, q: Array) -> Array:
     return np.stack(parts, -1)
 
 
-def turned(q: Array, rotation: Array) -> Array:
+def _turned(q: _Array, rotation: _Array) -> _Array:
     """q ⊗ exp(δ): [..., 4] turned by rotation vectors [..., 3], of the same norm as q."""
     angle = np.linalg.norm(rotation, axis=-1, keepdims=True)
     # np.sinc is sin(πx)/(πx), 1 at 0.
     half = 0.5 * np.sinc(angle / (2 * np.pi)) * rotation
-    return product(q, np.concatenate([np.cos(angle / 2), half], -1))
+    return _product(q, np.concatenate([np.cos(angle / 2), half], -1))
 
 
-def between(end: Array, begin: Array) -> Array:
+def _between(end: _Array, begin: _Array) -> _Array:
     """log(begin* ⊗ end), the rotation vector from one to the other, [..., 3] (mju_subQuat)."""
-    apart = product(begin * np.array([1.0, -1.0, -1.0, -1.0]), end)
+    apart = _product(begin * np.array([1.0, -1.0, -1.0, -1.0]), end)
     scalar, vector = apart[..., :1], apart[..., 1:]
     size = np.linalg.norm(vector, axis=-1, keepdims=True)
     angle = 2 * np.arctan2(size, scalar)
@@ -59,20 +59,20 @@ def between(end: Array, begin: Array) -> Array:
     return np.asarray(slope * vector)
 
 
-def lift(q: Array) -> Array:
+def lift(q: _Array) -> _Array:
     """E(q) [..., 4, 3] of unit quaternions: how q moves per unit of δ. 4 Eᵀ E = 1."""
     w, x, y, z = np.moveaxis(q, -1, 0)
     rows = ((-x, -y, -z), (w, -z, y), (z, w, -x), (-y, x, w))
     return 0.5 * np.stack([np.stack(row, -1) for row in rows], -2)
 
 
-def drop(q: Array) -> Array:
+def drop(q: _Array) -> _Array:
     """4 E(q/|q|)ᵀ/|q| [..., 3, 4]: the δ of a move of q; 0 along q itself."""
     size = np.linalg.norm(q, axis=-1, keepdims=True)
     return np.asarray(4 * np.swapaxes(lift(q / size), -1, -2) / size[..., None])
 
 
-Array = NDArray[np.float64]
+_Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -110,11 +110,11 @@ class Chart:
         """Moves of the state: the root's translation is left out here, too."""
         return 2 * self.nv - self.root
 
-    def physical(self, state: Array) -> Array:
+    def physical(self, state: _Array) -> _Array:
         """x [N, nq + nv] of states [N, ds]."""
         return np.concatenate([np.zeros((len(state), self.root)), state], 1)
 
-    def displaced(self, physical: Array, tangent: Array) -> Array:
+    def displaced(self, physical: _Array, tangent: _Array) -> _Array:
         """x ⊕ δ for δ [..., N, tangent_dim]."""
         moved = np.broadcast_to(physical, (*tangent.shape[:-1], self.nq + self.nv)).copy()
         columns, moves = self._straight
@@ -122,10 +122,10 @@ class Chart:
         for column, dof in self.turns:
             turn = slice(column, column + 4)
             by = tangent[..., dof - self.root : dof - self.root + 3]
-            moved[..., turn] = turned(moved[..., turn], by)
+            moved[..., turn] = _turned(moved[..., turn], by)
         return moved
 
-    def between(self, end: Array, begin: Array) -> Array:
+    def between(self, end: _Array, begin: _Array) -> _Array:
         """end ⊖ begin [..., 2 nv], as `mj_differentiatePos`; the root's translation comes first."""
         apart = np.empty((*end.shape[:-1], 2 * self.nv))
         columns, moves = self._straight
@@ -133,10 +133,10 @@ class Chart:
         apart[..., moves + self.root] = end[..., columns] - begin[..., columns]
         for column, dof in self.turns:
             turn = slice(column, column + 4)
-            apart[..., dof : dof + 3] = between(end[..., turn], begin[..., turn])
+            apart[..., dof : dof + 3] = _between(end[..., turn], begin[..., turn])
         return apart
 
-    def lift(self, physical: Array) -> Array:
+    def lift(self, physical: _Array) -> _Array:
         """E(x) = ∂s/∂δ, [N, ds, tangent_dim]."""
         E = np.zeros((len(physical), self.state_dim, self.tangent_dim))
         columns, moves = self._straight
@@ -147,7 +147,7 @@ class Chart:
             E[:, *self._block(column, dof)] = lift(unit)
         return E
 
-    def drop(self, physical: Array) -> Array:
+    def drop(self, physical: _Array) -> _Array:
         """T(x) = ∂δ/∂s, [N, tangent_dim, ds]."""
         T = np.zeros((len(physical), self.tangent_dim, self.state_dim))
         columns, moves = self._straight

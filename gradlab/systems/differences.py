@@ -19,16 +19,16 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
-BatchedStep = Callable[[Array, Array], Array]
+_Array = NDArray[np.float64]
+_BatchedStep = Callable[[_Array, _Array], _Array]
 
-TOLERANCE = 3e-3
+_TOLERANCE = 3e-3
 # Of ε. Rounding makes an error of 1e-7 at MuJoCo's ε/100, 1e-6 at ε/1000; smaller steps drown.
-RETRIES = (0.1, 0.01, 0.001)
+_RETRIES = (0.1, 0.01, 0.001)
 MOST_ROWS = 8192  # perturbed rows held at once
 # Its own stream, and one direction for all states: values depend neither on the user's random
 # state nor on the batch a state is in.
-DIRECTION_SEED = 20210611
+_DIRECTION_SEED = 20210611
 
 
 class Displacements(Protocol):
@@ -40,9 +40,9 @@ class Displacements(Protocol):
     @property
     def tangent_dim(self) -> int: ...
 
-    def displaced(self, state: Array, tangent: Array) -> Array: ...
+    def displaced(self, state: _Array, tangent: _Array) -> _Array: ...
 
-    def between(self, end: Array, begin: Array) -> Array: ...
+    def between(self, end: _Array, begin: _Array) -> _Array: ...
 
 
 @dataclass(frozen=True)
@@ -51,10 +51,10 @@ class Flat:
 
     tangent_dim: int
 
-    def displaced(self, state: Array, tangent: Array) -> Array:
+    def displaced(self, state: _Array, tangent: _Array) -> _Array:
         return state + tangent
 
-    def between(self, end: Array, begin: Array) -> Array:
+    def between(self, end: _Array, begin: _Array) -> _Array:
         return end - begin
 
 
@@ -68,25 +68,25 @@ class CertifiedJacobian:
         step: ε of each sample, [N].
     """
 
-    A: Array
-    B: Array
+    A: _Array
+    B: _Array
     flags: NDArray[np.bool_]
-    residual: Array
-    step: Array
+    residual: _Array
+    step: _Array
 
     @property
-    def error_A(self) -> Array:
+    def error_A(self) -> _Array:
         """Relative to the block's largest entry, [N]: the whole residual, so that truncation and
         rounding are bounded from above, as far as the direction saw them."""
         return relative(self.residual.max(1), self.A)
 
     @property
-    def error_B(self) -> Array:
+    def error_B(self) -> _Array:
         """The same for B; 0 where B = 0 beyond the limits, which is exact."""
         return relative(self.residual.max(1), self.B)
 
 
-def relative(residual: Array, block: Array) -> Array:
+def relative(residual: _Array, block: _Array) -> _Array:
     """residual [N] over the largest entry of block [N, …]; 0 where the block is 0."""
     largest = np.abs(block).max(axis=tuple(range(1, block.ndim)), initial=0.0)
     tiny = np.finfo(np.float64).tiny
@@ -94,11 +94,11 @@ def relative(residual: Array, block: Array) -> Array:
 
 
 def certified_jacobian(
-    step: BatchedStep,
-    state: Array,
-    action: Array,
-    low: Array,
-    high: Array,
+    step: _BatchedStep,
+    state: _Array,
+    action: _Array,
+    low: _Array,
+    high: _Array,
     epsilon: float,
     moves: Displacements | None = None,
 ) -> CertifiedJacobian:
@@ -127,16 +127,16 @@ def certified_jacobian(
 
 
 def _retried(
-    step: BatchedStep,
-    state: Array,
-    action: Array,
-    low: Array,
-    high: Array,
+    step: _BatchedStep,
+    state: _Array,
+    action: _Array,
+    low: _Array,
+    high: _Array,
     epsilon: float,
     moves: Displacements,
 ) -> CertifiedJacobian:
     certified = _differences(step, state, action, low, high, epsilon, moves)
-    for smaller in RETRIES:
+    for smaller in _RETRIES:
         retry = np.flatnonzero(certified.flags)
         if len(retry) == 0:
             break
@@ -149,12 +149,12 @@ def _retried(
 
 
 def tested(
-    J: Array,
-    step: BatchedStep,
-    state: Array,
-    action: Array,
-    low: Array,
-    high: Array,
+    J: _Array,
+    step: _BatchedStep,
+    state: _Array,
+    action: _Array,
+    low: _Array,
+    high: _Array,
     epsilon: float,
     moves: Displacements,
 ) -> CertifiedJacobian:
@@ -173,11 +173,11 @@ def tested(
 
 
 def _differences(
-    step: BatchedStep,
-    state: Array,
-    action: Array,
-    low: Array,
-    high: Array,
+    step: _BatchedStep,
+    state: _Array,
+    action: _Array,
+    low: _Array,
+    high: _Array,
     epsilon: float,
     moves: Displacements,
 ) -> CertifiedJacobian:
@@ -201,30 +201,30 @@ def _differences(
     return _certify(J, change[-1] / (0.2 * epsilon), direction, width, epsilon)
 
 
-def _diagonal(apart: Array) -> Array:
+def _diagonal(apart: _Array) -> _Array:
     """Coordinate i of point i, [width, N, width] → [N, width]."""
     return np.diagonal(apart, axis1=0, axis2=2)
 
 
-def _stencil(epsilon: float, direction: Array) -> Array:
+def _stencil(epsilon: float, direction: _Array) -> _Array:
     """ε e_i for every coordinate i, then ε/10 d of each sample. [width + 1, N, width]."""
     n, width = direction.shape
     axes = np.broadcast_to(np.eye(width)[:, None], (width, n, width))
-    shifts: Array = np.concatenate([epsilon * axes, 0.1 * epsilon * direction[None]])
+    shifts: _Array = np.concatenate([epsilon * axes, 0.1 * epsilon * direction[None]])
     return shifts
 
 
 def _certify(
-    J: Array, along: Array, direction: Array, width: int, epsilon: float
+    J: _Array, along: _Array, direction: _Array, width: int, epsilon: float
 ) -> CertifiedJacobian:
     residual = np.abs((J * direction[:, None, :]).sum(2) - along)
     # Written so that a NaN is flagged.
-    flags = ~(residual.max(1) <= TOLERANCE * np.abs(J).max((1, 2)))
+    flags = ~(residual.max(1) <= _TOLERANCE * np.abs(J).max((1, 2)))
     A, B = J[:, :, :width].copy(), J[:, :, width:].copy()
     return CertifiedJacobian(A, B, flags, residual, np.full(len(J), epsilon))
 
 
-def _directions(action: Array, low: Array, high: Array, epsilon: float, width: int) -> Array:
+def _directions(action: _Array, low: _Array, high: _Array, epsilon: float, width: int) -> _Array:
     """d of each sample, [N, width + da], without the actions whose stencil leaves the limits."""
     inside = (action - epsilon >= low) & (action + epsilon <= high)
     direction = np.tile(_direction(width + action.shape[1]), (len(action), 1))
@@ -232,6 +232,6 @@ def _directions(action: Array, low: Array, high: Array, epsilon: float, width: i
     return direction
 
 
-def _direction(width: int) -> Array:
-    direction = np.random.default_rng(DIRECTION_SEED).standard_normal(width)
+def _direction(width: int) -> _Array:
+    direction = np.random.default_rng(_DIRECTION_SEED).standard_normal(width)
     return direction / np.linalg.norm(direction)

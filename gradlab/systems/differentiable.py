@@ -34,7 +34,7 @@ from gradlab.systems.physics import thread_count
 from gradlab.systems.system import Certificate, Linearization, System, Transition, check_step
 
 # Of |u|: first derivatives of MuJoCo steps are known to about 1e-8, so second ones to about 1e-4.
-STEP = 1e-4
+_STEP = 1e-4
 
 
 class StepRecord:
@@ -59,7 +59,7 @@ class StepRecord:
         return self._linear
 
 
-def differentiated(record: StepRecord, state: Tensor, action: Tensor) -> Any:
+def _differentiated(record: StepRecord, state: Tensor, action: Tensor) -> Any:
     """s', r, alive with the derivatives above."""
     return _Step.apply(record, state, action)  # type: ignore[no-untyped-call]
 
@@ -190,7 +190,7 @@ def _bent(
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """∂(uᵀ g)/∂s and ∂(uᵀ g)/∂a of rows, by a central difference along u."""
     length = torch.cat([u_s, u_a], 1).norm(dim=1, keepdim=True)
-    h = STEP / torch.where(length > 0, length, torch.ones_like(length))
+    h = _STEP / torch.where(length > 0, length, torch.ones_like(length))
     ends = []
     for sign in (h, -h):
         linear = system.linearize(state + sign * u_s, action + sign * u_a)
@@ -334,7 +334,7 @@ class DifferentiableEnvironment:
                 f"number"
             )
         self._last = StepRecord(self.system, self._exact if self.second_order else None)
-        return Transition(*differentiated(self._last, state, action))
+        return Transition(*_differentiated(self._last, state, action))
 
     def linearize(
         self, state: Tensor, action: Tensor, noise: Tensor | None = None

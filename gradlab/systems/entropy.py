@@ -18,7 +18,7 @@ from torch import Tensor
 from gradlab.errors import InputError
 from gradlab.systems.system import Linearization, System, Transition, check_step
 
-Inference = Callable[[Tensor, Tensor, Tensor], Tensor]
+_Inference = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,9 +65,9 @@ class Entropic:
         return self.system.differentiable
 
     @property
-    def infer_noise(self) -> Inference:
+    def infer_noise(self) -> _Inference:
         """(state, ã, next_state) → [N, noise_dim]; AttributeError where the system has none."""
-        infer: Inference = self.system.infer_noise  # type: ignore[attr-defined]
+        infer: _Inference = self.system.infer_noise  # type: ignore[attr-defined]
         return lambda state, action, next_state: infer(state, action[:, :-1], next_state)
 
     def step(self, state: Tensor, action: Tensor, noise: Tensor | None = None) -> Transition:

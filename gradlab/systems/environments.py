@@ -25,9 +25,9 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+_Array = NDArray[np.float64]
 # (model, qpos [N, nq]) → p [N] and ∂p/∂(degree of freedom) [N, nv]
-Position = Callable[[mujoco.MjModel, Array], tuple[Array, Array]]
+_Position = Callable[[mujoco.MjModel, _Array], tuple[_Array, _Array]]
 
 
 @dataclass(frozen=True)
@@ -40,26 +40,26 @@ class Range:
     high: float
     closed: bool = False
 
-    def holds(self, physical: Array) -> NDArray[np.bool_]:
+    def holds(self, physical: _Array) -> NDArray[np.bool_]:
         x = physical[:, self.first : self.last]
         if self.closed:
             return np.asarray(((self.low <= x) & (x <= self.high)).all(1))
         return np.asarray(((self.low < x) & (x < self.high)).all(1))
 
 
-def standing_still(model: mujoco.MjModel, qpos: Array) -> tuple[Array, Array]:
+def standing_still(model: mujoco.MjModel, qpos: _Array) -> tuple[_Array, _Array]:
     """No position is rewarded."""
     return np.zeros(len(qpos)), np.zeros((len(qpos), model.nv))
 
 
-def root_x(model: mujoco.MjModel, qpos: Array) -> tuple[Array, Array]:
+def root_x(model: mujoco.MjModel, qpos: _Array) -> tuple[_Array, _Array]:
     """The root's x, whose gradient is e_0."""
     gradient = np.zeros((len(qpos), model.nv))
     gradient[:, 0] = 1.0
     return qpos[:, 0], gradient
 
 
-def mass_centre_x(model: mujoco.MjModel, qpos: Array) -> tuple[Array, Array]:
+def mass_centre_x(model: mujoco.MjModel, qpos: _Array) -> tuple[_Array, _Array]:
     """The x of the whole body's centre of mass."""
     data, jacobian = mujoco.MjData(model), np.zeros((3, model.nv))
     x, gradient = np.empty(len(qpos)), np.empty((len(qpos), model.nv))
@@ -91,7 +91,7 @@ class Environment:
 
     env_id: str
     root: int
-    position: Position
+    position: _Position
     forward_weight: float
     control_weight: float
     healthy_reward: float
@@ -103,7 +103,7 @@ class Environment:
     left_out: str = ""
 
 
-INFINITE = float("inf")
+_INFINITE = float("inf")
 
 ENVIRONMENTS = {
     row.env_id: row
@@ -117,7 +117,7 @@ ENVIRONMENTS = {
             "Hopper-v5", 1, root_x, 1.0, 1e-3, 1.0,
             healthy=(
                 Range(2, None, -100.0, 100.0),
-                Range(1, 2, 0.7, INFINITE),
+                Range(1, 2, 0.7, _INFINITE),
                 Range(2, 3, -0.2, 0.2),
             ),
             velocity_clip=10.0,

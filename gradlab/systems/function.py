@@ -34,12 +34,12 @@ from gradlab.systems.system import (
 )
 from gradlab.user_code.calls import running
 
-StepFunction = Callable[..., tuple[Tensor, Tensor]]
+_StepFunction = Callable[..., tuple[Tensor, Tensor]]
 AliveFunction = Callable[[Tensor], Tensor]
 
 
 def from_function(
-    step: StepFunction,
+    step: _StepFunction,
     state_dim: int,
     action_dim: int,
     noise_dim: int = 0,
@@ -69,7 +69,7 @@ class FunctionSystem:
 
     differentiable: ClassVar[bool] = True
 
-    function: StepFunction
+    function: _StepFunction
     state_dim: int
     action_dim: int
     noise_dim: int

@@ -14,7 +14,7 @@ from gradlab.errors import InputError
 from gradlab.systems.chart import Chart
 from gradlab.systems.physics import BatchedPhysics, warnings_caught, without_restart
 
-Array = NDArray[np.float64]
+_Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,8 +24,8 @@ class GymnasiumModel:
     physics: BatchedPhysics
     chart: Chart
     limits: JointLimits
-    qpos: Array
-    qvel: Array
+    qpos: _Array
+    qvel: _Array
     reset_scale: float
 
 
@@ -35,8 +35,8 @@ class JointLimits:
 
     names: tuple[str, ...]
     columns: NDArray[np.int64]
-    low: Array
-    high: Array
+    low: _Array
+    high: _Array
 
     @staticmethod
     def of(model: mujoco.MjModel) -> JointLimits:
@@ -48,12 +48,12 @@ class JointLimits:
         low, high = model.jnt_range[limited].reshape(-1, 2).T
         return JointLimits(names, model.jnt_qposadr[limited].astype(np.int64), low, high)
 
-    def excess(self, qpos: Array) -> Array:
+    def excess(self, qpos: _Array) -> _Array:
         """How far each joint is beyond its limits, [N, L]; at most 0 inside."""
         q = qpos[:, self.columns]
         return np.maximum(self.low - q, q - self.high)
 
-    def far(self, qpos: Array) -> NDArray[np.bool_]:
+    def far(self, qpos: _Array) -> NDArray[np.bool_]:
         """Beyond by more than the whole range, [N, L]: no simulation comes there by itself."""
         return self.excess(qpos) > self.high - self.low
 

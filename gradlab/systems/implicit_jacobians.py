@@ -32,24 +32,24 @@ from gradlab.systems.chart import Chart
 from gradlab.systems.differences import CertifiedJacobian, certified_jacobian, tested
 from gradlab.systems.physics import SECONDS, BatchedPhysics, thread_count, warnings_caught
 
-Array = NDArray[np.float64]
+_Array = NDArray[np.float64]
 
 # Of q, against the curvature of contacts; and of v and a, against rounding. Errors on HalfCheetah,
 # the worst: 1e-6 in the median, 3e-5 at most.
 EPSILON, WIDE = 2e-9, 3e-6
-TOLERANCE = 1e-4  # of the test: a thirtieth of that of differences
+_TOLERANCE = 1e-4  # of the test: a thirtieth of that of differences
 # Seconds of one core of 2023 per degree of freedom: inverse dynamics with new positions, and with
 # old ones; then per evaluation in Python, which threads cannot share.
 INVERSE, AGAIN, PYTHON = 6e-7, 2e-7, 1.2e-5
 ALPHA, BETA = (0.5, 0.5, 1.0), (1 / 6, 1 / 3, 1 / 3, 1 / 6)
-INTEGRATORS = (mujoco.mjtIntegrator.mjINT_EULER, mujoco.mjtIntegrator.mjINT_RK4)
+_INTEGRATORS = (mujoco.mjtIntegrator.mjINT_EULER, mujoco.mjtIntegrator.mjINT_RK4)
 
 
 def unsupported(model: mujoco.MjModel) -> str | None:
     """Why a model's steps are not differentiated this way; None where they are."""
     if model.nq != model.nv:
         return f"it has quaternions (nq = {model.nq}, nv = {model.nv})"
-    if model.opt.integrator not in INTEGRATORS:
+    if model.opt.integrator not in _INTEGRATORS:
         return f"its integrator is {mujoco.mjtIntegrator(model.opt.integrator).name}"
     plain = (
         (model.actuator_gaintype == mujoco.mjtGain.mjGAIN_FIXED).all()
@@ -89,7 +89,7 @@ class ImplicitJacobians:
         self.substep = BatchedPhysics(physics.model, 1)
 
     def certified(
-        self, state: Array, control: Array, low: Array, high: Array, epsilon: float
+        self, state: _Array, control: _Array, low: _Array, high: _Array, epsilon: float
     ) -> CertifiedJacobian:
         """As `differences.certified_jacobian`, whose Jacobian stands where this one fails."""
         J = self._chained(state, control.clip(low, high))
@@ -98,7 +98,7 @@ class ImplicitJacobians:
         certified = tested(J, step, state, control, low, high, epsilon, moves)
         certified.step[:] = EPSILON
         largest = np.abs(J).max((1, 2))
-        again = np.flatnonzero(~(certified.residual.max(1) <= TOLERANCE * largest))
+        again = np.flatnonzero(~(certified.residual.max(1) <= _TOLERANCE * largest))
         if len(again):
             rows = state[again], control[again]
             exact = certified_jacobian(step, *rows, low, high, epsilon, moves)
@@ -106,7 +106,7 @@ class ImplicitJacobians:
                 getattr(certified, field.name)[again] = getattr(exact, field.name)
         return certified
 
-    def _chained(self, state: Array, control: Array) -> Array:
+    def _chained(self, state: _Array, control: _Array) -> _Array:
         """∂(q', v')/∂(δ, u), [N, 2 nv, tangent_dim + nu]."""
         slopes = self._slopes(*self._evaluations(state, control))
         chained = self._runge_kutta if self.runge_kutta else self._euler
@@ -119,7 +119,7 @@ class ImplicitJacobians:
             d = chained(d, slopes[k : k + stages])
         return d
 
-    def _evaluations(self, state: Array, control: Array) -> tuple[Array, Array]:
+    def _evaluations(self, state: _Array, control: _Array) -> tuple[_Array, _Array]:
         """(q, v) and a at every evaluation of the forward dynamics, [E, N, 2 nv] and [E, N, nv]."""
         states, accelerations, x, nv = [], [], state, self.chart.nv
         for _ in range(self.physics.frame_skip):
@@ -141,7 +141,7 @@ class ImplicitJacobians:
             x = x + self.h * moves
         return np.stack(states), np.stack(accelerations)
 
-    def _slopes(self, states: Array, accelerations: Array) -> Array:
+    def _slopes(self, states: _Array, accelerations: _Array) -> _Array:
         """∂a/∂(q, v, u) at every evaluation, [E, N, nv, 2 nv + nu]."""
         E, n, nv = accelerations.shape
         x, at = states.reshape(E * n, 2 * nv), accelerations.reshape(E * n, nv)
@@ -165,7 +165,7 @@ class ImplicitJacobians:
         slopes = np.linalg.solve(by_a, np.concatenate([-by_q, -by_v, gears], 2))
         return slopes.reshape(E, n, nv, slopes.shape[2])
 
-    def _runge_kutta(self, d: Array, slopes: Array) -> Array:
+    def _runge_kutta(self, d: _Array, slopes: _Array) -> _Array:
         at, moves = d, np.zeros_like(d)
         for i, weight in enumerate(BETA):
             slope = self._slope(at, slopes[i])
@@ -174,12 +174,12 @@ class ImplicitJacobians:
                 at = d + ALPHA[i] * self.h * slope
         return d + self.h * moves
 
-    def _euler(self, d: Array, slopes: Array) -> Array:
+    def _euler(self, d: _Array, slopes: _Array) -> _Array:
         nv = self.chart.nv
         by_v = d[:, nv:] + self.h * self._slope(d, slopes[0])[:, nv:]
         return np.concatenate([d[:, :nv] + self.h * by_v, by_v], 1)
 
-    def _slope(self, d: Array, slopes: Array) -> Array:
+    def _slope(self, d: _Array, slopes: _Array) -> _Array:
         """∂(v, a) along the columns of d."""
         nv, nu = self.chart.nv, self.gears.shape[1]
         by_a = slopes[:, :, : 2 * nv] @ d
@@ -187,7 +187,7 @@ class ImplicitJacobians:
         return np.concatenate([d[:, nv:], by_a], 1)
 
 
-def _gears(model: mujoco.MjModel) -> Array:
+def _gears(model: mujoco.MjModel) -> _Array:
     """Generalised force per control, [nv, nu]."""
     gears = np.zeros((model.nv, model.nu))
     dofs = model.jnt_dofadr[model.actuator_trnid[:, 0]]

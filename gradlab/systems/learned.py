@@ -29,7 +29,7 @@ from gradlab.networks.gaussian_ensemble import GaussianEnsemble, check_numbers, 
 from gradlab.systems.function import AliveFunction, survivors
 from gradlab.systems.system import Certificate, Linearization, System, Transition, check_step
 
-Inference = Callable[[Tensor, Tensor, Tensor], Tensor]
+_Inference = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,9 +73,9 @@ class TwoModels:
         return column
 
     @property
-    def infer_noise(self) -> Inference:
+    def infer_noise(self) -> _Inference:
         """The prediction's; AttributeError where it has none. No Jacobian here depends on it."""
-        infer: Inference = self.prediction.infer_noise  # type: ignore[attr-defined]
+        infer: _Inference = self.prediction.infer_noise  # type: ignore[attr-defined]
         return infer
 
     def step(self, state: Tensor, action: Tensor, noise: Tensor | None = None) -> Transition:

@@ -37,7 +37,7 @@ from gradlab.systems.system import (
     standard_normal,
 )
 
-SMALLEST_NORM = 1e-3  # of a quaternion that still says how a body is turned
+_SMALLEST_NORM = 1e-3  # of a quaternion that still says how a body is turned
 
 
 @dataclass(frozen=True)
@@ -227,7 +227,7 @@ class MujocoEnvironment:
             )
         for column, _ in self.chart.turns:
             norm = np.linalg.norm(before[:, column : column + 4], axis=1)
-            short = np.flatnonzero(norm < SMALLEST_NORM)
+            short = np.flatnonzero(norm < _SMALLEST_NORM)
             if len(short):
                 row, first = short[0], column - self.chart.root
                 raise InputError(

@@ -37,10 +37,10 @@ from gradlab.systems.system import (
 )
 
 Slider = Literal["stock", "wide"]
-SLIDERS = ("stock", "wide")
+_SLIDERS = ("stock", "wide")
 
-FRAME_SKIP = 2
-EPSILON = 1e-6
+_FRAME_SKIP = 2
+_EPSILON = 1e-6
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class MujocoPendulum:
 
     @cached_property
     def physics(self) -> BatchedPhysics:
-        return BatchedPhysics(pendulum_model(self.slider), FRAME_SKIP)
+        return BatchedPhysics(_pendulum_model(self.slider), _FRAME_SKIP)
 
     @cached_property
     def _precise_physics(self) -> BatchedPhysics:
@@ -97,7 +97,7 @@ class MujocoPendulum:
         check_physical(before, control)
         physics = self._precise_physics
         low, high = physics.control_range
-        jacobian = certified_jacobian(physics.step, before, control, low, high, EPSILON)
+        jacobian = certified_jacobian(physics.step, before, control, low, high, _EPSILON)
         A, B = torch.as_tensor(jacobian.A).to(state), torch.as_tensor(jacobian.B).to(state)
         after = state
         if self.reward == "post_step":
@@ -122,7 +122,7 @@ class MujocoPendulum:
         return Certificate(flags, error, torch.as_tensor(jacobian.step).to(state))
 
 
-def pendulum_model(slider: Slider) -> mujoco.MjModel:
+def _pendulum_model(slider: Slider) -> mujoco.MjModel:
     """Gymnasium's compiled model; "wide" lifts the slider's limit.
 
     A diverging step yields NaN, where Gymnasium's would silently restart upright.
@@ -137,7 +137,7 @@ def pendulum_model(slider: Slider) -> mujoco.MjModel:
 
 def pendulum_parameters() -> CartPoleParameters:
     """What MuJoCo compiled, for the analytic twin."""
-    model = pendulum_model("wide")
+    model = _pendulum_model("wide")
     cart, pole = model.body("cart").id, model.body("pole").id
     across, _, along = model.body_ipos[pole]
     axes = np.zeros(9)
@@ -156,9 +156,9 @@ def pendulum_parameters() -> CartPoleParameters:
         damping=float(damping[0]),
         offset=float(np.arctan2(across, along)),
         timestep=float(model.opt.timestep),
-        substeps=FRAME_SKIP,
+        substeps=_FRAME_SKIP,
     )
 
 
 def _check_slider(slider: str) -> None:
-    validation.word("slider", slider, SLIDERS)
+    validation.word("slider", slider, _SLIDERS)

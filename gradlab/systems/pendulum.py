@@ -33,8 +33,8 @@ from gradlab.systems.system import (
 TORQUE_LIMIT = 2.0  # N m
 SPEED_LIMIT = 8.0  # rad/s
 TIMESTEP = 0.05  # s
-GRAVITY = 10.0  # m/s²
-WEIGHTS = (1.0, 0.1, 0.001)
+_GRAVITY = 10.0  # m/s²
+_WEIGHTS = (1.0, 0.1, 0.001)
 # No difference stencil is wider: beyond this distance (rad/s) from the clip it cannot be met.
 STENCIL = 1e-4
 
@@ -63,7 +63,7 @@ class Pendulum:
         torque = action[:, 0].clamp(-TORQUE_LIMIT, TORQUE_LIMIT)
         faster = self._faster(theta, spin, torque).clamp(-SPEED_LIMIT, SPEED_LIMIT)
         after = torch.stack([theta + faster * TIMESTEP, faster], 1)
-        cost = wrap(theta) ** 2 + WEIGHTS[1] * spin**2 + WEIGHTS[2] * torque**2
+        cost = wrap(theta) ** 2 + _WEIGHTS[1] * spin**2 + _WEIGHTS[2] * torque**2
         return Transition(after, -cost, torch.ones_like(cost, dtype=torch.bool))
 
     def linearize(
@@ -83,8 +83,8 @@ class Pendulum:
         return Linearization(
             A=torch.stack([turned, spins], 1),
             B=torch.stack([TIMESTEP * by_torque, by_torque], 1)[:, :, None],
-            r_s=-2 * torch.stack([WEIGHTS[0] * wrap(theta), WEIGHTS[1] * spin], 1),
-            r_a=(-2 * WEIGHTS[2] * torque * free_torque)[:, None],
+            r_s=-2 * torch.stack([_WEIGHTS[0] * wrap(theta), _WEIGHTS[1] * spin], 1),
+            r_a=(-2 * _WEIGHTS[2] * torque * free_torque)[:, None],
             certificate=Certificate(faster.abs() > SPEED_LIMIT - STENCIL, certificate.error),
         )
 
@@ -95,7 +95,7 @@ class Pendulum:
 
     def _gains(self) -> tuple[float, float]:
         """Angular acceleration per sin θ and per torque."""
-        return 3 * GRAVITY / (2 * self.length), 3.0 / (self.mass * self.length**2)
+        return 3 * _GRAVITY / (2 * self.length), 3.0 / (self.mass * self.length**2)
 
     def _faster(self, theta: Tensor, spin: Tensor, torque: Tensor) -> Tensor:
         """θ̇' before its clip."""

@@ -29,7 +29,7 @@ Array = NDArray[np.float64]
 
 MOST_ROWS = 8192
 SECONDS = 6.5e-7  # of one core, per evaluation of the dynamics and degree of freedom
-TORCH_DEFAULT = torch.get_num_threads()  # before anybody asks for another count
+_TORCH_DEFAULT = torch.get_num_threads()  # before anybody asks for another count
 # At the default 1e-8 the constraint solver stops early enough to give, for some states, a smooth
 # but wrong Jacobian; 1e-12 costs nothing measurable.
 LINEARIZE_TOLERANCE = 1e-12
@@ -180,7 +180,7 @@ def thread_count() -> int:
     """Threads of a batch: every core that this process may use. Torch counts physical ones, of
     which simulations, bound by latency, leave half idle; a count that somebody chose is kept."""
     torch_count = torch.get_num_threads()
-    if "OMP_NUM_THREADS" in os.environ or torch_count != TORCH_DEFAULT:
+    if "OMP_NUM_THREADS" in os.environ or torch_count != _TORCH_DEFAULT:
         return torch_count
     mine = getattr(os, "sched_getaffinity", None)  # not everywhere
     return max(len(mine(0)) if mine else os.cpu_count() or 1, torch_count)

@@ -117,7 +117,7 @@ class System(Protocol):
     ) -> Tensor: ...
 
 
-MEMBERS = (
+_MEMBERS = (
     "state_dim", "action_dim", "noise_dim", "differentiable", "step", "linearize", "sample_noise",
 )  # fmt: skip
 
@@ -141,8 +141,8 @@ def check_system(name: str, system: object) -> None:
     """
     if isinstance(system, System) and not isinstance(system, type):
         return
-    lacking = [name for name in MEMBERS if not hasattr(system, name)]
-    without = f" without {', '.join(lacking)}" if 0 < len(lacking) < len(MEMBERS) else ""
+    lacking = [name for name in _MEMBERS if not hasattr(system, name)]
+    without = f" without {', '.join(lacking)}" if 0 < len(lacking) < len(_MEMBERS) else ""
     raise InputError(
         f"{name} is {validation.shown(system)}{without}, expected a System: "
         f"systems.from_function(step, state_dim, action_dim) makes one"

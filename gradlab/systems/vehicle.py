@@ -34,7 +34,7 @@ from gradlab.systems.system import (
     standard_normal,
 )
 
-SPEED_RANGE = (1.0, 35.0)
+_SPEED_RANGE = (1.0, 35.0)
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ TABLE3 = VehicleParameters(Cf=-88000.0, Cr=-94000.0, a=1.14, b=1.40, m=1500.0, I
 PUBLISHED_CODE = VehicleParameters(Cf=-128915.5, Cr=-85943.6, a=1.06, b=1.85, m=1412.0, Iz=1536.7)
 
 
-def velocities(
+def _velocities(
     p: VehicleParameters, T: float, u: Tensor, v: Tensor, r: Tensor, steer: Tensor, acc: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(u⁺ before its clip, v⁺, r⁺)."""
@@ -112,7 +112,7 @@ class VelocityJacobian:
     r_steer: Tensor
 
 
-def velocity_jacobian(
+def _velocity_jacobian(
     p: VehicleParameters, T: float, u: Tensor, v: Tensor, r: Tensor, steer: Tensor, acc: Tensor
 ) -> VelocityJacobian:
     c = _tires(p, T)
@@ -123,7 +123,7 @@ def velocity_jacobian(
     yaw = (u * grip_r + c.moment_r * v) * over_r
     v_v, r_r = u * over_v, u * over_r
     faster = u + T * (acc + v * r)
-    clipped = faster.clamp(*SPEED_RANGE)
+    clipped = faster.clamp(*_SPEED_RANGE)
     return VelocityJacobian(
         u=clipped,
         v=slip,
@@ -144,17 +144,17 @@ TARGET_SPEED = 20.0
 STEER_LIMIT = 1.2 * math.pi / 9
 ACCELERATION_LIMIT = 3.0
 # The period of the reference path: the least common multiple of 200, 300 and 400 m.
-LAP = 1200.0
-REFERENCE = ((7.5, 200.0), (2.5, 300.0), (-5.0, 400.0))
+_LAP = 1200.0
+_REFERENCE = ((7.5, 200.0), (2.5, 300.0), (-5.0, 400.0))
 
-STATE_WEIGHTS = (0.01, 0.0, 0.02, 0.04, 0.1, 0.0)
-ACTION_WEIGHTS = (5.0, 0.05)
-STATE_SLOPES = tuple(-2 * weight for weight in STATE_WEIGHTS)
-ACTION_SLOPES = tuple(-2 * weight for weight in ACTION_WEIGHTS)
+_STATE_WEIGHTS = (0.01, 0.0, 0.02, 0.04, 0.1, 0.0)
+_ACTION_WEIGHTS = (5.0, 0.05)
+_STATE_SLOPES = tuple(-2 * weight for weight in _STATE_WEIGHTS)
+_ACTION_SLOPES = tuple(-2 * weight for weight in _ACTION_WEIGHTS)
 
-SIMULATOR_STEP = 1 / 200
-SUBSTEPS = 20
-MODEL_STEP = 0.1
+_SIMULATOR_STEP = 1 / 200
+_SUBSTEPS = 20
+_MODEL_STEP = 0.1
 MODEL_BIAS = 0.5
 MODEL_NOISE = 0.01
 
@@ -175,15 +175,15 @@ class VehicleSimulator:
         applied = _actuate(action)
         steer, acceleration = applied.unbind(1)
         u, v, r, y, phi, x = _from_path(state)
-        T = SIMULATOR_STEP
-        for _ in range(SUBSTEPS):
-            faster, slip, yaw = velocities(self.parameters, T, u, v, r, steer, acceleration)
+        T = _SIMULATOR_STEP
+        for _ in range(_SUBSTEPS):
+            faster, slip, yaw = _velocities(self.parameters, T, u, v, r, steer, acceleration)
             # The heading advances first; y and x move along the new heading at the old speed.
             phi = phi + T * r
             sine, cosine = phi.sin(), phi.cos()
             y = y + T * (u * sine + v * cosine)
             x = x + T * (u * cosine - v * sine)
-            u, v, r = faster.clamp(*SPEED_RANGE), slip, yaw
+            u, v, r = faster.clamp(*_SPEED_RANGE), slip, yaw
         after = _to_path(u, v, r, y, phi, x)
         return Transition(after, _reward(state, applied), alive(after))
 
@@ -220,13 +220,13 @@ class VehicleModel:
         check_step(self, state, action, noise)
         steer, acceleration = action.unbind(1)
         du, v, r, y, phi, x = state.unbind(1)
-        u, T = du + TARGET_SPEED, MODEL_STEP
-        faster, slip, yaw = velocities(self.parameters, T, u, v, r, steer, acceleration)
+        u, T = du + TARGET_SPEED, _MODEL_STEP
+        faster, slip, yaw = _velocities(self.parameters, T, u, v, r, steer, acceleration)
         drift = self.bias if noise is None else self.bias + MODEL_NOISE * noise[:, 0]
         sine, cosine = phi.sin(), phi.cos()
         after = torch.stack(
             [
-                faster.clamp(*SPEED_RANGE) - TARGET_SPEED,
+                faster.clamp(*_SPEED_RANGE) - TARGET_SPEED,
                 slip,
                 yaw,
                 y + T * (u * sine + v * cosine) + drift,
@@ -266,10 +266,10 @@ def alive(state: Tensor) -> Tensor:
     return on_path & (du >= 2 - TARGET_SPEED) & (r.abs() <= 0.8)
 
 
-def reference_path(x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _reference_path(x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """y_ref, φ_ref = atan(dy_ref/dx) and their derivatives in x, all like x."""
     height, slope, bend = torch.zeros_like(x), torch.zeros_like(x), torch.zeros_like(x)
-    for amplitude, length in REFERENCE:
+    for amplitude, length in _REFERENCE:
         k = 2 * math.pi / length
         sine, cosine = (k * x).sin(), (k * x).cos()
         height = height + amplitude * sine
@@ -291,14 +291,14 @@ def _actuate(action: Tensor) -> Tensor:
 def _from_path(state: Tensor) -> tuple[Tensor, ...]:
     """Task coordinate to (u, v, r, y, φ, x)."""
     du, v, r, dy, dphi, x = state.unbind(1)
-    height, heading, _, _ = reference_path(x)
+    height, heading, _, _ = _reference_path(x)
     return du + TARGET_SPEED, v, r, dy + height, dphi + heading, x
 
 
 def _to_path(u: Tensor, v: Tensor, r: Tensor, y: Tensor, phi: Tensor, x: Tensor) -> Tensor:
     """(u, v, r, y, φ, unwrapped x) to the task coordinate, x wrapped to (0, 1200]."""
-    height, heading, _, _ = reference_path(x)
-    lap = x - LAP * ((x / LAP).ceil() - 1)
+    height, heading, _, _ = _reference_path(x)
+    lap = x - _LAP * ((x / _LAP).ceil() - 1)
     return torch.stack([u - TARGET_SPEED, v, r, y - height, wrap_angle(phi - heading), lap], 1)
 
 
@@ -306,11 +306,11 @@ def _straight_jacobians(
     p: VehicleParameters, state: Tensor, action: Tensor
 ) -> tuple[Tensor, Tensor]:
     """A [N, 6, 6] and B [N, 6, 2] of the prior."""
-    T = MODEL_STEP
+    T = _MODEL_STEP
     du, v, r, _, phi, _ = state.unbind(1)
     steer, acc = action.unbind(1)
     u = du + TARGET_SPEED
-    d = velocity_jacobian(p, T, u, v, r, steer, acc)
+    d = _velocity_jacobian(p, T, u, v, r, steer, acc)
     sine, cosine = T * phi.sin(), T * phi.cos()
     ahead, aside = u * cosine - v * sine, u * sine + v * cosine
     zero, free = torch.zeros_like(phi), T * d.free
@@ -336,15 +336,15 @@ def _path_jacobians(p: VehicleParameters, state: Tensor, applied: Tensor) -> tup
     The chain runs in (u, v, r | y, φ, x) with the six columns (u, v, r, φ, steer, acc) of the first
     substep: y and x enter as plain translations. Batch last: `V` and `P` are [3, 6, N].
     """
-    T = SIMULATOR_STEP
+    T = _SIMULATOR_STEP
     u, v, r, y, phi, x = _from_path(state)
     steer, acc = applied.unbind(1)
     zero = torch.zeros_like(u)
     one = zero + 1
     V = torch.stack([one, *[zero] * 6, one, *[zero] * 6, one, *[zero] * 3]).view(3, 6, -1)
     P = torch.stack([*[zero] * 9, one, *[zero] * 8]).view(3, 6, -1)
-    for _ in range(SUBSTEPS):
-        d = velocity_jacobian(p, T, u, v, r, steer, acc)
+    for _ in range(_SUBSTEPS):
+        d = _velocity_jacobian(p, T, u, v, r, steer, acc)
         phi = phi + T * r
         sine, cosine = T * phi.sin(), T * phi.cos()
         ahead, aside = u * cosine - v * sine, u * sine + v * cosine
@@ -374,7 +374,7 @@ def _in_path_coordinate(
     x_before: Tensor, x_after: Tensor, V: Tensor, P: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Columns to (δu, v, r, δy, δφ, x) and rows to the same, by the path's slope and bend."""
-    _, _, slope, bend = reference_path(x_before)
+    _, _, slope, bend = _reference_path(x_before)
     S = torch.cat([V, P])
     zero = torch.zeros_like(x_before)
     one = zero + 1
@@ -382,7 +382,7 @@ def _in_path_coordinate(
     # x moves the start along the path, y and φ with it.
     by_x = torch.stack([zero, zero, zero, slope, zero, one]) + bend * S[:, 3]
     G = torch.cat([S[:, :3], by_y[:, None], S[:, 3:4], by_x[:, None], S[:, 4:]], 1)
-    _, _, slope, bend = reference_path(x_after)
+    _, _, slope, bend = _reference_path(x_after)
     G = torch.cat([G[:3], G[3:4] - slope * G[5:], G[4:5] - bend * G[5:], G[5:]])
     G = G.permute(2, 0, 1)
     return G[:, :, :6].contiguous(), G[:, :, 6:].contiguous()
@@ -390,9 +390,9 @@ def _in_path_coordinate(
 
 def _reward(state: Tensor, applied: Tensor) -> Tensor:
     """Eq. 16 on the state before the step and the applied action. [N]."""
-    by_state = state.square() @ constant(STATE_WEIGHTS, state)
-    return -(by_state + applied.square() @ constant(ACTION_WEIGHTS, state))
+    by_state = state.square() @ constant(_STATE_WEIGHTS, state)
+    return -(by_state + applied.square() @ constant(_ACTION_WEIGHTS, state))
 
 
 def _reward_gradients(state: Tensor, applied: Tensor) -> tuple[Tensor, Tensor]:
-    return state * constant(STATE_SLOPES, state), applied * constant(ACTION_SLOPES, state)
+    return state * constant(_STATE_SLOPES, state), applied * constant(_ACTION_SLOPES, state)

@@ -60,9 +60,9 @@ TRAINED = {
     "Humanoid-v5": 320,
 }
 UPDATES = 25_000  # of their training
-DISCOUNT = 0.99
-HORIZON = 25
-EXPLORATION = 0.1  # of the control limit
+_DISCOUNT = 0.99
+_HORIZON = 25
+_EXPLORATION = 0.1  # of the control limit
 
 
 def mujoco(
@@ -102,12 +102,12 @@ def _task(system: MujocoEnvironment) -> Task:
         simulator=system,
         prior=None,
         starts=system.sample_starts,
-        discount=DISCOUNT,
-        horizon=HORIZON,
+        discount=_DISCOUNT,
+        horizon=_HORIZON,
         state_names=_state_names(model, chart),
         action_names=tuple(_action_name(model, i) for i in range(model.nu)),
         reference_state=tuple(np.concatenate([built.qpos[chart.root :], built.qvel]).tolist()),
-        exploration=tuple((EXPLORATION * limit).tolist()),
+        exploration=tuple((_EXPLORATION * limit).tolist()),
         action_limit=tuple(limit.tolist()),
         alive=system.alive,
         parameters={

@@ -16,25 +16,25 @@ from gradlab.errors import InputError
 from gradlab.systems.linear import LinearQuadratic, check_covariance, symmetric_root
 from gradlab.tasks.task import Task, check_number
 
-Matrix = Tensor | Sequence[Sequence[float]]
-HORIZON = 25
+_Matrix = Tensor | Sequence[Sequence[float]]
+_HORIZON = 25
 
 # A mass on a line pushed for 0.1 s at a time, and a prior that believes in some friction and in a
 # weaker push.
 EXAMPLE_A, EXAMPLE_B = ((1.0, 0.1), (0.0, 1.0)), ((0.005,), (0.1,))
-EXAMPLE_PRIOR = (((1.0, 0.1), (0.0, 0.95)), ((0.005,), (0.08,)))
+_EXAMPLE_PRIOR = (((1.0, 0.1), (0.0, 0.95)), ((0.005,), (0.08,)))
 
 
 def linear_quadratic(
-    A: Matrix | None = None,
-    B: Matrix | None = None,
-    Q: Matrix | None = None,
-    R: Matrix | None = None,
-    noise_covariance: Matrix | None = None,
+    A: _Matrix | None = None,
+    B: _Matrix | None = None,
+    Q: _Matrix | None = None,
+    R: _Matrix | None = None,
+    noise_covariance: _Matrix | None = None,
     start_mean: Tensor | Sequence[float] | None = None,
-    start_covariance: Matrix | None = None,
+    start_covariance: _Matrix | None = None,
     discount: float = 0.95,
-    prior: tuple[Matrix, Matrix] | None = None,
+    prior: tuple[_Matrix, _Matrix] | None = None,
 ) -> Task:
     """s' = A s + B u + w, reward -(sᵀ Q s + uᵀ R u), every truth known in closed form.
 
@@ -49,7 +49,7 @@ def linear_quadratic(
     if (A is None) != (B is None):
         raise InputError("only one of A and B was given, expected both or none")
     if A is None or B is None:
-        A, B, prior = EXAMPLE_A, EXAMPLE_B, EXAMPLE_PRIOR if prior is None else prior
+        A, B, prior = EXAMPLE_A, EXAMPLE_B, _EXAMPLE_PRIOR if prior is None else prior
     a, b = _matrix("A", A), _matrix("B", B)
     ds, da = b.shape
     one = torch.eye(ds, dtype=torch.float64)
@@ -75,7 +75,7 @@ def linear_quadratic(
         prior=LinearQuadratic(prior_a, prior_b, q, r, w),
         starts=starts,
         discount=discount,
-        horizon=HORIZON,
+        horizon=_HORIZON,
         parameters={
             "A": a.tolist(),
             "B": b.tolist(),
@@ -155,7 +155,7 @@ def double_integrator(
     )
 
 
-def _matrix(name: str, value: Matrix) -> Tensor:
+def _matrix(name: str, value: _Matrix) -> Tensor:
     matrix = _numbers(name, value, "a matrix of numbers")
     if matrix.ndim != 2 or not torch.isfinite(matrix).all():
         got = f"shape {tuple(matrix.shape)}"

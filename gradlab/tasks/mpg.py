@@ -37,14 +37,14 @@ DISCOUNT = 0.98
 HORIZON = 25
 EXPLORATION = 0.1  # standard deviation, in units of the actuator's limit
 
-VEHICLES = {"table3": TABLE3, "code": PUBLISHED_CODE}
-ENGINES = ("mujoco", "analytic")
+_VEHICLES = {"table3": TABLE3, "code": PUBLISHED_CODE}
+_ENGINES = ("mujoco", "analytic")
 
 
 def path_tracking(parameters: Literal["table3", "code"] = "table3") -> Task:
     """MPG's path tracking. parameters: "table3" as printed, "code" as in its experiments."""
-    check_choice("parameters", parameters, VEHICLES)
-    vehicle = VEHICLES[parameters]
+    check_choice("parameters", parameters, _VEHICLES)
+    vehicle = _VEHICLES[parameters]
     limit = (STEER_LIMIT, ACCELERATION_LIMIT)
     return Task(
         name="path_tracking",
@@ -85,7 +85,7 @@ def inverted_pendulum(
         slider: "stock" stops the cart at ±1 m, "wide" never (always so for the analytic engine).
         reward: eq. 18 on the state "pre_step" or, as in the published code, "post_step".
     """
-    check_choice("engine", engine, ENGINES)
+    check_choice("engine", engine, _ENGINES)
     simulator: System = MujocoPendulum(slider, reward)
     if engine == "analytic":
         simulator = CartPoleSimulator(pendulum_parameters(), reward)

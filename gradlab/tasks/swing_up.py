@@ -19,14 +19,14 @@ from gradlab.systems.pendulum import SPEED_LIMIT, TORQUE_LIMIT, Pendulum
 from gradlab.tasks.mpg import DISCOUNT, EXPLORATION, HORIZON
 from gradlab.tasks.task import Task, check_choice
 
-Coordinates = Literal["angle", "circle"]
-LENGTH = 0.6  # m
+_Coordinates = Literal["angle", "circle"]
+_LENGTH = 0.6  # m
 # PILCO's, but for its friction: 0.1 N s/m under the cart alone.
-PILCO = CartPoleParameters(
+_PILCO = CartPoleParameters(
     cart_mass=0.5,
     pole_mass=0.5,
-    half_length=LENGTH / 2,
-    inertia=0.5 * LENGTH**2 / 12,
+    half_length=_LENGTH / 2,
+    inertia=0.5 * _LENGTH**2 / 12,
     gravity=9.82,
     gear=10.0,
     damping=0.01,
@@ -40,7 +40,7 @@ def pendulum(
     prior_mass: float | None = None,
     prior_length: float | None = None,
     discount: float = DISCOUNT,
-    coordinates: Coordinates = "angle",
+    coordinates: _Coordinates = "angle",
 ) -> Task:
     """Gymnasium's Pendulum-v1 in its inner state (θ not wrapped, θ̇), without time limit.
 
@@ -50,7 +50,7 @@ def pendulum(
         discount: γ in (0, 1).
         coordinates: "angle", or "circle" for what Gymnasium shows, (cos θ, sin θ, θ̇).
     """
-    check_choice("coordinates", coordinates, get_args(Coordinates))
+    check_choice("coordinates", coordinates, get_args(_Coordinates))
     wrong = prior_mass is not None or prior_length is not None
     prior = Pendulum(
         mass=1.0 if prior_mass is None else prior_mass,
@@ -87,11 +87,11 @@ def cart_pole_swing_up(discount: float = 0.95) -> Task:
     Args:
         discount: γ in (0, 1); a second is ten steps.
     """
-    cart_pole = CartPoleSimulator(PILCO)
+    cart_pole = CartPoleSimulator(_PILCO)
 
     def step(state: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
         x, theta = state[:, 0], state[:, 1]
-        across, short = x + LENGTH * theta.sin(), LENGTH * (1 - theta.cos())
+        across, short = x + _LENGTH * theta.sin(), _LENGTH * (1 - theta.cos())
         reward = torch.exp(-(across**2) - short**2) - 1 - 0.001 * action[:, 0] ** 2
         return cart_pole.step(state, action).state, reward
 

@@ -41,7 +41,7 @@ from gradlab.user_code.calls import running
 
 
 @dataclass(frozen=True)
-class StartLaw:
+class _StartLaw:
     """(n, generator) → float64 [n, ds], of a function (n, generator) or (n)."""
 
     function: Callable[..., Any]
@@ -73,23 +73,23 @@ class StartLaw:
         return values.double()
 
 
-def start_law(function: Callable[..., Any], state_dim: int) -> StartLaw:
+def _start_law(function: Callable[..., Any], state_dim: int) -> _StartLaw:
     """
     Raises:
         InputError: the function takes neither (n, generator) nor (n).
     """
-    if isinstance(function, StartLaw):
+    if isinstance(function, _StartLaw):
         return function
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):  # some built-in functions have no signature
-        return StartLaw(function, state_dim, seeded=True)
+        return _StartLaw(function, state_dim, seeded=True)
     for given in (2, 1):
         try:
             signature.bind(*range(given))
         except TypeError:
             continue
-        return StartLaw(function, state_dim, seeded=given == 2)
+        return _StartLaw(function, state_dim, seeded=given == 2)
     raise InputError(
         f"starts takes {signature}, expected a function (n, generator) -> [n, {state_dim}]"
     )
@@ -124,7 +124,7 @@ def check_number(name: str, value: float, least: float) -> None:
         raise InputError(f"{name} is {value!r}, expected {expected}")
 
 
-BETWEEN = "a number between 0 and 1"
+_BETWEEN = "a number between 0 and 1"
 Starts = Callable[[int, torch.Generator], Tensor]
 
 
@@ -176,8 +176,8 @@ class Task:
                     got = f"{name} {getattr(self.prior, name)}"
                     raise InputError(f"prior has {got}, but the simulator has {width}")
         # Settings may come from a command line: types are not certain.
-        if not 0 < validation.number("discount", self.discount, BETWEEN) < 1:
-            raise InputError(f"discount is {self.discount!r}, expected {BETWEEN}")
+        if not 0 < validation.number("discount", self.discount, _BETWEEN) < 1:
+            raise InputError(f"discount is {self.discount!r}, expected {_BETWEEN}")
         validation.whole("horizon", self.horizon)
         if not callable(self.starts):
             got = "None" if self.starts is None else f"a {type(self.starts).__name__}"
@@ -185,7 +185,7 @@ class Task:
                 f"starts is {got}, expected a function (n, generator) -> [n, {ds}]: what "
                 f"a policy visits, and what it earns, depends on the start law"
             )
-        object.__setattr__(self, "starts", start_law(self.starts, ds))
+        object.__setattr__(self, "starts", _start_law(self.starts, ds))
         self._check_widths(ds, da)
 
     def _check_widths(self, ds: int, da: int) -> None:
@@ -204,13 +204,13 @@ class Task:
                 raise InputError(f"{name} has {len(value)} entries, expected {width}")
 
 
-POOL = 1 << 16  # starts that fix the region
-MOST = 0.5  # share from which on the middle is the smaller part
-ROUNDS = 100  # of drawing again what is missing
+_POOL = 1 << 16  # starts that fix the region
+_MOST = 0.5  # share from which on the middle is the smaller part
+_ROUNDS = 100  # of drawing again what is missing
 
 
 @dataclass(frozen=True, eq=False)
-class Trimmed:
+class _Trimmed:
     """(n, generator) → [n, ds], starts of `law` within the region."""
 
     law: Starts
@@ -220,21 +220,21 @@ class Trimmed:
 
     def __call__(self, n: int, generator: torch.Generator) -> Tensor:
         kept = self._inside(self.law(n, generator))
-        for _ in range(ROUNDS):
+        for _ in range(_ROUNDS):
             if len(kept) >= n:
                 return kept[:n]
             more = self.law(max(2 * (n - len(kept)), 16), generator)
             kept = torch.cat([kept, self._inside(more)])
         raise InputError(
-            f"starts gave {len(kept)} of {n} that are not trimmed, in {ROUNDS + 1} draws: leave "
+            f"starts gave {len(kept)} of {n} that are not trimmed, in {_ROUNDS + 1} draws: leave "
             f"trim_starts out, or let starts draw from the generator"
         )
 
     def _inside(self, states: Tensor) -> Tensor:
-        return states[distances(states, self.mean, self.precision) <= self.radius]
+        return states[_distances(states, self.mean, self.precision) <= self.radius]
 
 
-def distances(states: Tensor, mean: Tensor, precision: Tensor) -> Tensor:
+def _distances(states: Tensor, mean: Tensor, precision: Tensor) -> Tensor:
     """Mahalanobis distances [N] of states [N, ds]."""
     away = states - mean
     return ((away @ precision) * away).sum(dim=1).clamp(min=0.0).sqrt()
@@ -254,18 +254,18 @@ def trimmed(task: Task, share: float) -> Task:
         InputError: the share is not above 0 and below ½, or the starts differ too little for it.
     """
     validation.instance("task", task, Task, "a gradlab.Task")
-    share = validation.number("trim_starts", share, f"a number from 0 to {MOST}")
-    if not 0 < share < MOST:
-        raise InputError(f"trim_starts is {share:g}, expected a share above 0 and below {MOST}")
-    pool = task.starts(POOL, stream(child(0, "trimmed starts"), "starts"))
+    share = validation.number("trim_starts", share, f"a number from 0 to {_MOST}")
+    if not 0 < share < _MOST:
+        raise InputError(f"trim_starts is {share:g}, expected a share above 0 and below {_MOST}")
+    pool = task.starts(_POOL, stream(child(0, "trimmed starts"), "starts"))
     mean, precision = spread(pool)
-    d = distances(pool, mean, precision)
-    radius = float(d.sort().values[int((1 - share) * POOL) - 1])
+    d = _distances(pool, mean, precision)
+    radius = float(d.sort().values[int((1 - share) * _POOL) - 1])
     outside = float((d > radius).double().mean())
     if not outside > share / 2:
         raise InputError(
             f"trim_starts is {share:g}, but no {share:.2g} of the starts of {task.name} is farther "
             f"from their mean than all others: leave it out"
         )
-    law = Trimmed(task.starts, mean, precision, radius)
+    law = _Trimmed(task.starts, mean, precision, radius)
     return replace(task, starts=law, parameters={**task.parameters, "trim_starts": share})

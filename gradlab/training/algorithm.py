@@ -23,9 +23,9 @@ from gradlab.training.parts.temperature import Automatic, check_temperature
 
 Policy = Literal["deterministic", "gaussian"]
 MIXTURE = Mixture()
-MEAN_SQUARE = MeanSquare()
-REPLAYED = Replayed()
-ONCE = Passes()
+_MEAN_SQUARE = MeanSquare()
+_REPLAYED = Replayed()
+_ONCE = Passes()
 
 
 @dataclass(frozen=True)
@@ -76,12 +76,12 @@ class Algorithm:
     policy_spectral: Which | None = None
     critic_spectral: Which | None = None
     loss: PolicyLoss = MIXTURE
-    critic_loss: CriticLoss = MEAN_SQUARE
+    critic_loss: CriticLoss = _MEAN_SQUARE
     target_policy: TargetNetwork | None = None
     target_critic: TargetNetwork | None = None
-    source: Source = REPLAYED
+    source: Source = _REPLAYED
     updates: int | None = None
-    fit: Passes = ONCE
+    fit: Passes = _ONCE
     adaptive: Stiffness | None = None
     paper: str = field(default="", compare=False)
 
@@ -192,7 +192,7 @@ class Algorithm:
                 f"{self.name} adapts its horizon to stiffness, but its loss differentiates no "
                 f"simulator: take loss=WindowReturn(), or adaptive=None"
             )
-        if self.fit != ONCE and self.critics == 0:
+        if self.fit != _ONCE and self.critics == 0:
             raise InputError(f"{self.name} has no critic to be fitted in {self.fit.name}")
 
     def _check_measured(self, follow: str) -> None:

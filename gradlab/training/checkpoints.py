@@ -36,9 +36,9 @@ from gradlab.training.measured import weights as weighing
 from gradlab.training.state import Run
 from gradlab.training.trained import under
 
-KEY = "gradlab.training"
-SAMPLE = 1024  # states kept per seed
-SPARE = 10_000_000  # bytes beside a file of states that must be free
+_KEY = "gradlab.training"
+_SAMPLE = 1024  # states kept per seed
+_SPARE = 10_000_000  # bytes beside a file of states that must be free
 
 
 def sound(run: Run) -> bool:
@@ -106,7 +106,7 @@ def save(path: Path, run: Run, config: Mapping[str, object]) -> None:
     # Of one name, so that a killed run leaves one of these large files behind, not many.
     temporary = place.with_name(f".{place.name}.tmp")
     try:
-        save_file(state, temporary, checkpoint.metadata(KEY, config, state))
+        save_file(state, temporary, checkpoint.metadata(_KEY, config, state))
         sync(temporary)
         os.replace(temporary, place)
         sync(place.parent)
@@ -121,7 +121,7 @@ def products_saved(path: Path) -> Products:
     """How the run whose state is saved multiplies networks side by side; "batched", as all runs
     once were, where that cannot be read, as `load` says."""
     try:
-        settings = checkpoint.metadata_of(resume_file(path), KEY)["settings"]
+        settings = checkpoint.metadata_of(resume_file(path), _KEY)["settings"]
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError):
         return "batched"
     apart = isinstance(settings, Mapping) and settings.get("products") == "separate"
@@ -137,10 +137,10 @@ def load(path: Path, run: Run, config: Mapping[str, object]) -> None:
     place = resume_file(path)
     damaged = InputError(f"{place} is damaged or foreign: start again with overwrite=True")
     try:
-        state, theirs = checkpoint.read(place, KEY)
+        state, theirs = checkpoint.read(place, _KEY)
     except (OSError, SafetensorError, KeyError, ValueError, RecursionError) as error:
         raise damaged from error
-    changed = differences(theirs, config)
+    changed = _differences(theirs, config)
     if changed:
         raise InputError(f"{path} was made with other settings: {'; '.join(changed)}")
     try:
@@ -209,13 +209,13 @@ def _batch(run: Run, saved: Mapping[str, Tensor]) -> Batch | None:
     return Batch(**batch) if batch else None
 
 
-def differences(theirs: object, ours: object, name: str = "") -> list[str]:
+def _differences(theirs: object, ours: object, name: str = "") -> list[str]:
     """Every leaf in which two configurations differ, as "name: saved … now …"."""
     if isinstance(theirs, Mapping) and isinstance(ours, Mapping):
         return [
             line
             for key in sorted({*theirs, *ours})
-            for line in differences(theirs.get(key), ours.get(key), f"{name}.{key}".lstrip("."))
+            for line in _differences(theirs.get(key), ours.get(key), f"{name}.{key}".lstrip("."))
         ]
     return [] if theirs == ours else [f"{name} was {theirs!r}, now {ours!r}"]
 
@@ -276,7 +276,7 @@ def _saved(save: Callable[[], object]) -> None:
 
 def _check_space(path: Path, needed: int) -> None:
     free = shutil.disk_usage(path.parent).free
-    if free < needed + SPARE:
+    if free < needed + _SPARE:
         raise Failure(
             f"{path.parent} has {free / 1e6:.0f} MB left, too little for a checkpoint; what was "
             f"saved before is kept: free space, then resume"
@@ -287,6 +287,6 @@ def _states(run: Run) -> np.ndarray:
     """Up to SAMPLE states per seed from replay, [E, S, ds]; the task's starts where it is empty."""
     if len(run.replay) == 0:
         return run.environments.state.double().numpy()
-    drawn = torch.rand(min(SAMPLE, len(run.replay)), generator=stream(0, "kept states"))
+    drawn = torch.rand(min(_SAMPLE, len(run.replay)), generator=stream(0, "kept states"))
     batch = run.replay.sample(drawn.expand(run.settings.seeds, -1))
     return batch.state.double().cpu().numpy()

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from gradlab.data.noise import stream
 
-BLOCK = 64  # iterations
+_BLOCK = 64  # iterations
 
 
 @final
@@ -33,7 +33,7 @@ class Draws:
         dtype: torch.dtype,
         device: Any,
         use: str = "training",
-        block: int = BLOCK,
+        block: int = _BLOCK,
     ) -> None:
         self.seeds, self.use, self.block = tuple(seeds), use, block
         self.dtype, self.device = dtype, device

@@ -14,16 +14,16 @@ from gradlab.training.planning import Planner, Planning
 from gradlab.training.settings import Settings
 from gradlab.training.state import Run
 
-SEED = ("seed",)
+_SEED = ("seed",)
 
 
 def columns(settings: Settings) -> dict[str, Column]:
     """Of the table of evaluations."""
     plain = {
-        "return_mean": Column(SEED, "reward"),
-        "return_se": Column(SEED, "reward"),
-        "return_median": Column(SEED, "reward"),
-        "ends": Column(SEED, "per episode"),
+        "return_mean": Column(_SEED, "reward"),
+        "return_se": Column(_SEED, "reward"),
+        "return_median": Column(_SEED, "reward"),
+        "ends": Column(_SEED, "per episode"),
         "rms": Column(("seed", "coordinate")),
         "transitions": Column(unit="per seed"),
         "seconds": Column(unit="s"),
@@ -31,10 +31,10 @@ def columns(settings: Settings) -> dict[str, Column]:
     if settings.planning is None:
         return plain
     return plain | {
-        "planned_return_mean": Column(SEED, "reward"),
-        "planned_return_se": Column(SEED, "reward"),
-        "planned_gain_mean": Column(SEED, "reward, against the same starts without a plan"),
-        "planned_gain_se": Column(SEED, "reward"),
+        "planned_return_mean": Column(_SEED, "reward"),
+        "planned_return_se": Column(_SEED, "reward"),
+        "planned_gain_mean": Column(_SEED, "reward, against the same starts without a plan"),
+        "planned_gain_se": Column(_SEED, "reward"),
         "planned_seconds": Column(unit="s, all seeds"),
     }
 

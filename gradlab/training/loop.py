@@ -43,7 +43,6 @@ from gradlab.storage.whole_files import real
 from gradlab.tasks import Task
 from gradlab.training import checkpoints, given_networks, planning
 from gradlab.training.algorithms import Algorithm, find, measured
-from gradlab.training.asynchronous import choice
 from gradlab.training.asynchronous.execution import execution, prepare
 from gradlab.training.draws import Draws
 from gradlab.training.given_networks import FRESH, GivenNetworks
@@ -58,17 +57,17 @@ from gradlab.training.settings import Settings, for_task
 from gradlab.training.state import Run, begin
 from gradlab.user_code.calls import differentiating
 
-ROWS = 8  # of a small rollout, for each member of a model: they are dealt evenly
-DRAWING = 16  # bytes of a number while it is drawn, in float64, for each seed and then for all
+_ROWS = 8  # of a small rollout, for each member of a model: they are dealt evenly
+_DRAWING = 16  # bytes of a number while it is drawn, in float64, for each seed and then for all
 
-Note = Callable[[str], None]
+_Note = Callable[[str], None]
 
 
-def nowhere(line: str) -> None:
+def _nowhere(line: str) -> None:
     """Note nothing."""
 
 
-def check(run: Run, note: Note) -> None:
+def check(run: Run, note: _Note) -> None:
     """Note the predicted peak of a run that rolls its policy out.
 
     Raises:
@@ -93,7 +92,7 @@ def predicted(run: Run) -> float:
     if run.algorithm.loss.paths:
         rows //= horizon
     members = 1 if run.algorithm.model is None else run.algorithm.model.members
-    few, many = ROWS * members, 2 * ROWS * members
+    few, many = _ROWS * members, 2 * _ROWS * members
     low = few, _taken(run, few, 1), _taken(run, many, 1)
     if horizon == 1:
         return _line(*low, rows) + _slopes(run)
@@ -183,7 +182,7 @@ class _Counted:
     def bytes(self) -> float:
         """Of all blocks, while the largest is being drawn."""
         held = torch.empty((), dtype=self.dtype).element_size() * sum(self._numbers)
-        return held + DRAWING * max(self._numbers, default=0)
+        return held + _DRAWING * max(self._numbers, default=0)
 
     def normal(self, name: str, iteration: int, shape: tuple[int, ...]) -> Tensor:
         drawn = self._draws.normal(name, iteration, shape)
@@ -193,7 +192,7 @@ class _Counted:
 
 
 # What rows had not from the beginning is left out where it is as it was: earlier runs go on.
-YOUNGER = (
+_YOUNGER = (
     "loss", "critic_loss", "target_policy", "target_critic", "source", "updates", "fit", "adaptive",
 )  # fmt: skip
 
@@ -213,7 +212,7 @@ def describe(algorithm: Algorithm, task: Task, settings: Settings) -> dict[str, 
         "settings": asdict(replace(settings, given=FRESH)),
     }
     del config["algorithm"]["paper"]  # of no number
-    for name in YOUNGER:
+    for name in _YOUNGER:
         value = getattr(algorithm, name)
         if value == Algorithm.__dataclass_fields__[name].default:
             del config["algorithm"][name]
@@ -281,7 +280,7 @@ def train(
     overwrite: bool = False,
     command: str = "",
     progress: Progress = silent,
-    note: Note = nowhere,
+    note: _Note = _nowhere,
     ray: str | None = None,
     policy: nn.Module | None = None,
     critic: nn.Module | None = None,
@@ -364,7 +363,7 @@ def _checked(row: Algorithm, task: Task, settings: Settings) -> Algorithm:
     measured_weights.check(row, task)
     gradient_errors.check(row, settings, task)
     planning.check(row, task.prior, settings.planning)
-    choice.check(row, settings)
+    _check_processes(row, settings)
     weights = scheduled(row.weights, settings)
     return replace(row, weights=weights, batch=row.rows(settings.agents))
 
@@ -383,3 +382,39 @@ def _products(settings: Settings) -> AbstractContextManager[None]:
     if settings.precision != "float32":
         return nullcontext()
     return fast_products(settings.device, apart=settings.products == "separate")
+
+
+def _check_processes(algorithm: Algorithm, settings: Settings) -> None:
+    """Refuse processes for a row whose updates need what only one process has."""
+    choice = settings.asynchronous
+    if choice is None:
+        return
+    reason = _alone(algorithm)
+    if reason:
+        raise InputError(
+            f"{algorithm.name} cannot be trained asynchronously: {reason}; take a row on replay "
+            f"without a learned model (mpg-v1, mpg-v2, mpg-general, td3, sac, ddpg, n-step-dpg, "
+            f"n-step-adp, bptt), or leave learners, actors and buffers out"
+        )
+    if settings.probe_budget is not None:
+        raise InputError(
+            "probe_budget is for updates in this process: leave it out, or learners and actors"
+        )
+    filled, steps = max(settings.warmup, algorithm.batch), choice.actors * choice.buffers
+    if filled < steps * settings.agents:
+        raise InputError(
+            f"warmup is {settings.warmup} transitions, too few for {choice.buffers} buffers that "
+            f"take steps of {choice.actors} × {settings.agents} environments in turn: expected "
+            f"{steps * settings.agents} or more"
+        )
+
+
+def _alone(row: Algorithm) -> str:
+    """Why a row's gradients cannot be computed elsewhere; "" where they can."""
+    if row.source.steps:
+        return "its batches are the newest steps of its own policy"
+    if row.model is not None or row.source.branching is not None:
+        return "it learns a model between its updates"
+    if row.critics == 0 and row.delay > 1:
+        return "it has no critic, but updates without its policy (delay)"
+    return ""

@@ -126,7 +126,7 @@ def _linear(network: nn.Sequential) -> list[nn.Linear]:
 
 LOG_STD = (-5.0, 2.0)  # bounds of log σ of the Gaussian policies that are trained
 
-Watch = Callable[[Tensor], None]
+_Watch = Callable[[Tensor], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,7 +178,7 @@ class Acting:
             action = torch.atanh((action / self.limit).clamp(-edge, edge))
         return (action - mean) * (-log_std).exp()
 
-    def bound(self, network: Network, watch: Watch | None = None) -> Act:
+    def bound(self, network: Network, watch: _Watch | None = None) -> Act:
         """Actions and log densities of one network: the mean's without noise.
 
         Args:

@@ -24,20 +24,20 @@ from gradlab.training.probe import probe
 from gradlab.training.settings import Settings
 from gradlab.training.state import Run
 
-SEED = ("seed",)
+_SEED = ("seed",)
 
 
 def tables(algorithm: Algorithm, task: Task, settings: Settings) -> dict[str, Table]:
     """The schema of a run file."""
     seeds = tuple(range(settings.first_seed, settings.first_seed + settings.seeds))
     updates = {
-        "critic_loss": Column(SEED, "scaled reward²"),
-        "value": Column(SEED, "scaled reward"),
-        "critic_norm": Column(SEED),
-        "policy_loss": Column(SEED, "scaled reward"),
-        "policy_norm": Column(SEED),
-        "clipped": Column(SEED, "share of policy updates"),
-        "nonfinite": Column(SEED, "updates"),
+        "critic_loss": Column(_SEED, "scaled reward²"),
+        "value": Column(_SEED, "scaled reward"),
+        "critic_norm": Column(_SEED),
+        "policy_loss": Column(_SEED, "scaled reward"),
+        "policy_norm": Column(_SEED),
+        "clipped": Column(_SEED, "share of policy updates"),
+        "nonfinite": Column(_SEED, "updates"),
         "weight": Column(("horizon",)),
         "realised_horizon": Column(unit="model steps"),
         "terminated": Column(unit="episodes, all seeds"),
@@ -48,9 +48,9 @@ def tables(algorithm: Algorithm, task: Task, settings: Settings) -> dict[str, Ta
         "seconds": Column(unit="s"),
     }
     if isinstance(algorithm.target.temperature, Automatic):
-        updates["temperature"] = Column(SEED, "scaled reward per nat")
+        updates["temperature"] = Column(_SEED, "scaled reward per nat")
     if algorithm.adaptive is not None:
-        updates["adapted_horizon"] = Column(SEED, "steps")
+        updates["adapted_horizon"] = Column(_SEED, "steps")
     coordinates = tuple(range(task.simulator.state_dim))
     schema = {
         "updates": Table("iteration", updates, {"seed": seeds, "horizon": algorithm.horizons}),
@@ -65,7 +65,7 @@ def tables(algorithm: Algorithm, task: Task, settings: Settings) -> dict[str, Ta
     if algorithm.source.branching is not None:
         rollouts = {
             "scheduled": Column(unit="model steps"),
-            "realised": Column(SEED, "model steps per rollout"),
+            "realised": Column(_SEED, "model steps per rollout"),
             "seconds": Column(unit="s, all seeds"),
         }
         schema["rollouts"] = Table("iteration", rollouts, {"seed": seeds})
@@ -85,9 +85,9 @@ def _model_columns(model: LearnedModel) -> dict[str, Column]:
         "seconds": Column(unit="s, all seeds"),
     }
     for role in model.roles:
-        columns[f"{role}_held_out"] = Column(SEED, "prediction loss")
+        columns[f"{role}_held_out"] = Column(_SEED, "prediction loss")
         columns[f"{role}_explained"] = Column(("seed", "output"), "share of the variance")
-        columns[f"{role}_restored"] = Column(SEED, "members")
+        columns[f"{role}_restored"] = Column(_SEED, "members")
     return columns
 
 

@@ -3,7 +3,7 @@
 steer → collect → fit the model and roll it out, where that is due → update; evaluate and record on
 the way. A state is saved before what its iteration decides.
 
-Who does that work is an `Execution`: this process (`Here`), or several (`training.asynchronous`).
+Who does that work is an `Execution`: this process (`_Here`), or several (`training.asynchronous`).
 
 Ctrl-C between two iterations, where a run's state is whole.
 
@@ -40,14 +40,14 @@ from gradlab.training.probe.probe import Probing
 from gradlab.training.recording import divergence, excess, model_row
 from gradlab.training.state import Good, Run
 
-EXCESS = 10  # times the largest discounted sum of rewards: a mean value that has diverged
+_EXCESS = 10  # times the largest discounted sum of rewards: a mean value that has diverged
 
 
 class Diverged(Failure):
     """Every seed has left the finite numbers; the message names the quantity that went first."""
 
 
-def note_good(run: Run) -> None:
+def _note_good(run: Run) -> None:
     """Remember networks that are finite."""
     learner = run.learner
     if bool((learner.finite() | run.lost).all()):
@@ -58,7 +58,7 @@ def report(run: Run, path: Path, journal: Journal, value: Floats) -> None:
     """Events of the window that ended; `value`: mean critic values in it, [E]."""
     _report_divergence(run, path, journal)
     _report_excess(run, value, journal)
-    note_good(run)
+    _note_good(run)
 
 
 def _report_divergence(run: Run, path: Path, journal: Journal) -> None:
@@ -83,14 +83,14 @@ def _report_excess(run: Run, value: Floats, journal: Journal) -> None:
     for long, so that the critic is wrong well before anything overflows."""
     scale = run.settings.reward_scale / (1 - run.task.discount)
     bound = scale * run.replay.largest_reward().double().cpu().numpy()
-    limit = EXCESS * np.maximum(bound, 1.0)  # fresh networks give about 1 before any reward
+    limit = _EXCESS * np.maximum(bound, 1.0)  # fresh networks give about 1 before any reward
     for member in np.flatnonzero((np.abs(value) > limit) & ~run.excessive):
         journal.append("events", excess(run, int(member), value[member], bound[member]))
         run.excessive[member] = True
 
 
 @contextmanager
-def between_iterations() -> Iterator[Callable[[], bool]]:
+def _between_iterations() -> Iterator[Callable[[], bool]]:
     """Yields whether Ctrl-C was pressed; pressed again it interrupts at once."""
     pressed: list[int] = []
     if threading.current_thread() is not threading.main_thread():
@@ -134,7 +134,7 @@ class Execution(Protocol):
 
 
 @final
-class Here:
+class _Here:
     """All of it is done in this process when it is due."""
 
     def step(self, run: Run) -> Ended:
@@ -153,7 +153,7 @@ class Here:
         """Nothing is under way between two iterations."""
 
 
-HERE = Here()
+HERE = _Here()
 
 
 def go(
@@ -166,8 +166,8 @@ def go(
 ) -> None:
     """From the present iteration to the last."""
     run.begun = time.monotonic() - run.seconds
-    note_good(run)
-    with between_iterations() as interrupted, closing(Probing(run, journal)) as probing:
+    _note_good(run)
+    with _between_iterations() as interrupted, closing(Probing(run, journal)) as probing:
         while not _visit(run, path, journal, config, work):
             if interrupted():
                 work.settle(run, journal)

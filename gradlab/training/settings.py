@@ -125,7 +125,7 @@ class Settings:
 
 
 # MPG App. B-A and Table VI; the reward scale of path tracking is its published code's.
-TASK_SETTINGS: Mapping[str, Mapping[str, object]] = {
+_TASK_SETTINGS: Mapping[str, Mapping[str, object]] = {
     "path_tracking": {
         "episode": 200, "termination": "ignore", "at_end": "restart", "reward_scale": 0.01,
         "ramp": 9000, "agents": 64, "interval": 8,
@@ -139,4 +139,4 @@ TASK_SETTINGS: Mapping[str, Mapping[str, object]] = {
 
 def for_task(task: str, **changes: object) -> Settings:
     """The settings of the papers for `task`, else the defaults, with `changes`."""
-    return Settings(**{**TASK_SETTINGS.get(task, {}), **changes})  # type: ignore[arg-type]
+    return Settings(**{**_TASK_SETTINGS.get(task, {}), **changes})  # type: ignore[arg-type]

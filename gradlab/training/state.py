@@ -11,20 +11,22 @@ open window is part of a run's state: a row does not depend on where a run was s
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from gradlab.data.replay import Batch, Replay
 from gradlab.tasks import Task
 from gradlab.training.algorithms import Algorithm
-from gradlab.training.collection import Environments
+from gradlab.training.collection import Ended, Environments
 from gradlab.training.draws import Draws
-from gradlab.training.learner import Learner
-from gradlab.training.measured import steering
-from gradlab.training.measured.steering import Steering
+from gradlab.training.learner import Learner, Update
 from gradlab.training.members import Network
 from gradlab.training.models.branches import Branches
 from gradlab.training.models.dynamics import Dynamics
@@ -34,22 +36,14 @@ from gradlab.training.settings import Settings
 
 if TYPE_CHECKING:
     from gradlab.training.asynchronous.work import Work
-import math
-from collections.abc import Mapping
-from typing import Any, final
 
-import torch
-from torch import Tensor
 
-from gradlab.training.collection import Ended
-from gradlab.training.learner import Update
-
-CRITIC = ("value", "critic_loss", "critic_norm")  # in the order in which an update makes them
-POLICY = ("policy_loss", "policy_norm")
+_CRITIC = ("value", "critic_loss", "critic_norm")  # in the order in which an update makes them
+_POLICY = ("policy_loss", "policy_norm")
 
 
 @final
-class Window:
+class _Window:
     """Means over the updates since the last row.
 
     Attributes:
@@ -62,7 +56,7 @@ class Window:
         self._empty()
 
     def add(self, update: Update) -> None:
-        self.critic.append(torch.stack([getattr(update, name) for name in CRITIC]))
+        self.critic.append(torch.stack([getattr(update, name) for name in _CRITIC]))
         self.critic_seconds += update.critic_seconds
         if update.policy_norm is not None and update.policy_loss is not None:
             self.policy.append(torch.stack([update.policy_loss, update.policy_norm]))
@@ -81,13 +75,13 @@ class Window:
         """The row of the window that ends at `iteration`; begins the next."""
         critic = torch.stack(self.critic).double().cpu()
         row: dict[str, Any] = {"iteration": iteration, "seconds": seconds}
-        row |= {name: critic[:, k].mean(dim=0).numpy() for k, name in enumerate(CRITIC)}
+        row |= {name: critic[:, k].mean(dim=0).numpy() for k, name in enumerate(_CRITIC)}
         row["critic_seconds"] = self.critic_seconds / len(critic)
         lost = (~torch.isfinite(critic).all(dim=1)).sum(dim=0)
         policy = None
         if self.policy:
             policy = torch.stack(self.policy).double().cpu()
-            row |= {name: policy[:, k].mean(dim=0).numpy() for k, name in enumerate(POLICY)}
+            row |= {name: policy[:, k].mean(dim=0).numpy() for k, name in enumerate(_POLICY)}
             row["clipped"] = (policy[:, 1] > self.clip).double().mean(dim=0).numpy()
             row["realised_horizon"] = self.horizon / len(self.policy)
             row["policy_seconds"] = self.policy_seconds / len(self.policy)
@@ -148,9 +142,9 @@ def _story(critic: Tensor, policy: Tensor | None, at: list[int], member: int, be
         critic: [updates, quantities]; policy: [policy updates, quantities, E].
     """
     every = list(range(len(critic)))
-    series = {name: (every, critic[:, k]) for k, name in enumerate(CRITIC)}
+    series = {name: (every, critic[:, k]) for k, name in enumerate(_CRITIC)}
     if policy is not None:
-        series |= {name: (at, policy[:, k, member]) for k, name in enumerate(POLICY)}
+        series |= {name: (at, policy[:, k, member]) for k, name in enumerate(_POLICY)}
     gone = {
         name: int((~values.isfinite()).nonzero()[0])
         for name, (_, values) in series.items()
@@ -184,7 +178,7 @@ class Good:
 
 
 @dataclass(eq=False)
-class Weighing:
+class _Weighing:
     """Measurements of the mixture's weights so far.
 
     Attributes:
@@ -195,6 +189,19 @@ class Weighing:
     at: int
     before: Floats
     seconds: float = 0.0
+
+
+@dataclass(eq=False)
+class Steering:
+    """Decisions so far.
+
+    Attributes:
+        candidate: place of the term that each seed follows, [E]; −1: the row's rule.
+        accepted: the policy of every seed, and its optimiser, as last accepted; {} before.
+    """
+
+    candidate: np.ndarray
+    accepted: dict[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(eq=False)
@@ -222,8 +229,8 @@ class Run:
     replay: Replay
     dynamics: Dynamics | None
     branches: Branches | None
-    window: Window
-    weighing: Weighing
+    window: _Window
+    weighing: _Weighing
     steering: Steering
     lost: NDArray[np.bool_]
     excessive: NDArray[np.bool_]
@@ -276,9 +283,9 @@ def begin(algorithm: Algorithm, task: Task, settings: Settings) -> Run:
         replay=replay,
         dynamics=None if model is None else Dynamics(model, task, draws, settings.agents),
         branches=None if branching is None else Branches(branching, replay, draws),
-        window=Window(algorithm),
-        weighing=Weighing(0, learner.in_force.copy()),
-        steering=steering.begun(learner),
+        window=_Window(algorithm),
+        weighing=_Weighing(0, learner.in_force.copy()),
+        steering=Steering(np.full(len(learner.seeds), -1)),
         lost=np.zeros(settings.seeds, dtype=bool),
         excessive=np.zeros(settings.seeds, dtype=bool),
         good=Good(0, *learner.copies()),

@@ -32,11 +32,11 @@ from gradlab.truth.common_random import Differences, mean_and_error
 
 PRECISION = 0.25  # largest relative standard error of an admissible truth
 SPREAD = 0.5  # largest share of Σ |G_i|² that 1% of an admissible truth's starts may carry
-FEWEST = 50  # groups of starts from which on the largest one says something of 1%
+_FEWEST = 50  # groups of starts from which on the largest one says something of 1%
 AIM = 0.18  # what the starts asked for would have: below it, since relative_se is an estimate
 ERRORS = 3.0  # standard errors allowed between truth and differences
-ROUNDING = 1e-6  # relative error of finite differences in float64
-NEGLIGIBLE = 0.01  # share of the gradient that a boundary term may have
+_ROUNDING = 1e-6  # relative error of finite differences in float64
+_NEGLIGIBLE = 0.01  # share of the gradient that a boundary term may have
 
 
 @dataclass(frozen=True)
@@ -192,7 +192,7 @@ def precision_from(whole: Tensor, squares: Tensor, n: int) -> Precision:
     groups, square, sums = squares.shape[1], whole / n**2, squares.sum(dim=1)
     variance = (sums / n**2 - square / groups).clamp_min(0.0) * groups / max(groups - 1, 1)
     concentration = torch.full_like(sums, torch.nan)
-    if groups >= FEWEST:
+    if groups >= _FEWEST:
         concentration = squares.topk(max(groups // 100, 1), dim=1).values.sum(dim=1) / sums
     doubt = (squares.square().sum(dim=1) / sums**2 - 1 / groups).clamp_min(0.0).sqrt()
     norm = (square - variance).clamp_min(0.0).sqrt()
@@ -215,7 +215,7 @@ def _judged(
     few, group = along[:, :, :count], starts.group[:count]
     gap, error = mean_and_error(few - differences.narrow, group)
     truncation = (differences.narrow - differences.wide).mean(dim=2).abs() / 3
-    rounding = ROUNDING * few.abs().mean(dim=2) + 1e-300
+    rounding = _ROUNDING * few.abs().mean(dim=2) + 1e-300
     ratio = (gap.abs() / (ERRORS * error + truncation + rounding)).amax(dim=1)
     P = int((differences.directions != 0).any(dim=0).sum())
     nothing = torch.full_like(ratio, torch.nan)
@@ -224,7 +224,7 @@ def _judged(
         flux, spread = mean_and_error(
             differences.boundary, starts.group[: differences.boundary.shape[2]]
         )
-        size = NEGLIGIBLE * along.mean(dim=2).square().mean(dim=1, keepdim=True).sqrt()
+        size = _NEGLIGIBLE * along.mean(dim=2).square().mean(dim=1, keepdim=True).sqrt()
         ratio = torch.maximum(ratio, (flux.abs() / (ERRORS * spread + size + rounding)).amax(dim=1))
         boundary = _size(flux, spread, P)
     ratio = torch.where(torch.isfinite(ratio), ratio, torch.inf)

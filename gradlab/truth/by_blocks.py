@@ -91,7 +91,7 @@ def early_truth(setting: Setting, counts: Sequence[int], *, check: bool = True) 
 
 
 PILOT = 512  # starts that choose the length of the truth: as many as `gradlab measure` takes
-PASSED = 1.5  # remainder of all starts, in units of the tolerance
+_PASSED = 1.5  # remainder of all starts, in units of the tolerance
 
 
 def pilot_truth(setting: Setting, progress: Progress = silent, count: int = PILOT) -> Truth:
@@ -149,7 +149,7 @@ class BlockedTruth:
         every, discount = self._reference(pilot.every), self._setting.discount
         remainder = left_out(self.mean, self._short / n, pilot.horizon, discount)
         error = float(self._squares.mean() / n) ** 0.5
-        room = PASSED * TOLERANCE * max(float(self.mean.norm()), error)
+        room = _PASSED * TOLERANCE * max(float(self.mean.norm()), error)
         growth = max(pilot.lyapunov, self._growth)
         whole = pilot.status != "cut" and remainder <= room and growth < -np.log(discount)
         status = _status(every, whole)

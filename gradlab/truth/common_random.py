@@ -25,9 +25,9 @@ from gradlab.progress import Progress, silent
 from gradlab.systems.system import step_running
 from gradlab.truth.oracles import perturbed
 
-DIRECTIONS = 8
-WIDER = 100.0  # step of the boundary term in units of the step of the differences
-MORE = 8  # starts of the boundary term per start of the differences
+_DIRECTIONS = 8
+_WIDER = 100.0  # step of the boundary term in units of the step of the differences
+_MORE = 8  # starts of the boundary term per start of the differences
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def common_random_differences(
     policy, starts, seed = setting.policy, setting.starts, setting.seed
     few = starts.block(slice(0, min(n, len(starts.states))))
     theta = flat_parameters(policy)
-    draw = torch.randn(DIRECTIONS, len(theta), generator=stream(seed, "directions")).to(theta)
+    draw = torch.randn(_DIRECTIONS, len(theta), generator=stream(seed, "directions")).to(theta)
     trained = torch.cat([p.new_full((p.numel(),), p.requires_grad) for p in policy.parameters()])
     directions = nn.functional.normalize(draw * trained, dim=1)
     epsilon = _step_size(policy, few.states, few.policy_noise(policy, seed, 0), directions)
@@ -82,7 +82,7 @@ def common_random_differences(
         returns = perturbed_rollout(
             replace(setting, starts=rows), moved, actions, progress, "finite differences"
         )
-        shape = (setting.horizon, DIRECTIONS, len(steps), len(rows.states))
+        shape = (setting.horizon, _DIRECTIONS, len(steps), len(rows.states))
         return rows.weight * returns.rewards.reshape(shape), returns.alive[:-1].reshape(shape)
 
     rewards, alive = rolled(few, epsilon, -epsilon, 2 * epsilon, -2 * epsilon)
@@ -90,8 +90,8 @@ def common_random_differences(
     plus, minus, plus2, minus2 = counted.cumsum(dim=0).unbind(dim=2)
     boundary = None
     if setting.termination == "mask":
-        more = starts.block(slice(0, min(MORE * n, len(starts.states))))
-        wide = WIDER * epsilon
+        more = starts.block(slice(0, min(_MORE * n, len(starts.states))))
+        wide = _WIDER * epsilon
         boundary = _boundary_term(*rolled(more, wide, -wide, 0.0)) / (2 * wide)
     narrow, wider = (plus - minus) / (2 * epsilon), (plus2 - minus2) / (4 * epsilon)
     return Differences(narrow, wider, boundary, directions)

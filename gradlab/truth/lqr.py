@@ -23,8 +23,8 @@ from gradlab.errors import InputError
 from gradlab.gradients.ways import WAYS
 from gradlab.systems.linear import LinearQuadratic
 
-KINDS = ("first", "all")
-DOUBLINGS = 64  # F^(2^64): any stable F has long vanished
+_KINDS = ("first", "all")
+_DOUBLINGS = 64  # F^(2^64): any stable F has long vanished
 
 
 def second_moment(mean: Tensor, covariance: Tensor) -> Tensor:
@@ -62,8 +62,8 @@ def lqr_gradient(
         InputError: no such kind or horizon, or the horizon is infinite where √γ(A + BW) is not
             stable, so that no gradient exists.
     """
-    if actions not in KINDS:
-        raise InputError(f"actions is {actions!r}, expected one of {KINDS}")
+    if actions not in _KINDS:
+        raise InputError(f"actions is {actions!r}, expected one of {_KINDS}")
     K, F, noise = _closed_loop(system, weight, action_covariance)
     P, S = costs_to_go(system, weight, discount, horizon), second_moment.double()
     M = system.R.double() @ K - discount * system.B.double().T @ P[:-1] @ F  # M_1 … M_T
@@ -166,7 +166,7 @@ def _check_stable(F: Tensor) -> None:
 def _lyapunov(F: Tensor, S: Tensor) -> Tensor:
     """Σ_k F^k S F^kᵀ by doubling (Smith 1968): X ← X + F X Fᵀ, F ← F²; S […, ds, ds]."""
     X = S
-    for _ in range(DOUBLINGS):
+    for _ in range(_DOUBLINGS):
         X, F = X + F @ X @ F.T, F @ F
         if not F.any():
             break

@@ -23,10 +23,10 @@ from gradlab.progress import Progress
 from gradlab.systems.system import step_running
 from gradlab.truth.oracles import perturbed
 
-ROWS = 200_000  # copies of starts that are rolled out at once
-HELD = 500_000  # parameters of moved policies at once: what a processor's cache holds
+_ROWS = 200_000  # copies of starts that are rolled out at once
+_HELD = 500_000  # parameters of moved policies at once: what a processor's cache holds
 
-Acting = Callable[[Tensor, Tensor], Tensor]
+_Acting = Callable[[Tensor, Tensor], Tensor]
 
 
 class _Step(NamedTuple):
@@ -77,7 +77,7 @@ class Rolling:
 
     def of_policies(self, judging: Starts, policies: Sequence[nn.Module], stage: str) -> Rolled:
         """Returns of several policies [policies, n], from the same starts and noise."""
-        n, size = len(judging.states), max(1, ROWS // len(policies))
+        n, size = len(judging.states), max(1, _ROWS // len(policies))
         if n <= size:
             return self._summed(judging, policies, stage)
         parts = [self._summed(block, policies, stage) for block in judging.blocks(size)]
@@ -121,7 +121,7 @@ class Rolling:
     def _masked(self) -> bool:
         return self.setting.termination == "mask"
 
-    def _steps(self, starts: Starts, rows: Tensor, acting: Acting, stage: str) -> Iterator[_Step]:
+    def _steps(self, starts: Starts, rows: Tensor, acting: _Acting, stage: str) -> Iterator[_Step]:
         """The rollouts of chosen starts, each on the noise of its own start, step by step."""
         setting, state = self.setting, starts.states[rows]
         alive = torch.ones(len(state), dtype=torch.bool, device=state.device)
@@ -155,5 +155,5 @@ def _acting(
         action: Tensor = functional_call(policy, moved, inputs)
         return action[0]
 
-    together = max(1, HELD // max(len(direction), 1))
+    together = max(1, _HELD // max(len(direction), 1))
     return vmap(one, chunk_size=together)(lengths, state, noise)

@@ -105,12 +105,12 @@ def _at_states(parts: Sequence[Tensor]) -> Tensor:
 
 
 BLOCK = 50  # steps unrolled between two looks at convergence
-RECENT = 20  # last steps whose largest term starts the geometric remainder
-OVERFLOW = 250.0  # log |D| at which a chain is given up as divergent
-LARGEST_LOG = 700.0  # of a float64
+_RECENT = 20  # last steps whose largest term starts the geometric remainder
+_OVERFLOW = 250.0  # log |D| at which a chain is given up as divergent
+_LARGEST_LOG = 700.0  # of a float64
 AT_MOST = 1000  # steps that a truth is unrolled for
 TOLERANCE = 0.01  # remainder over the norm of a converged truth
-TYPICAL = 64  # starts whose chains' singular values are followed
+_TYPICAL = 64  # starts whose chains' singular values are followed
 STEPS, ROWS = 25, 6400  # policy Jacobians held at once: per start, and in all
 
 
@@ -184,7 +184,7 @@ def unroll_first_action(
         result = _judged(terms, logs, discount, jacobian, starts.weight, tolerance, flagged)
         progress("truth", result.horizon, at_most)
         outgrown = float(result.lyapunov.median()) > -float(np.log(discount))
-        diverged = float(logs[-1].max()) >= OVERFLOW
+        diverged = float(logs[-1].max()) >= _OVERFLOW
         diverged |= outgrown and result.horizon >= 2 * effective_horizon(discount)
         enough = result.converged and result.horizon >= at_least
         if enough or diverged or result.horizon >= at_most:
@@ -219,7 +219,7 @@ def _judged(
     term, log = torch.cat(terms), torch.cat(logs)
     gradients, lyapunov = term.cumsum(dim=0), _exponents(log)
     ratio = (lyapunov + float(np.log(discount))).exp()
-    latest = term[-RECENT:].norm(dim=2).amax(dim=0)
+    latest = term[-_RECENT:].norm(dim=2).amax(dim=0)
     left = torch.where(ratio < 1, latest * ratio / (1 - ratio), torch.inf)
     remainder = (_reach(jacobian) * left * weight).mean()
     g = gradients[-1:] * weight[:, None]
@@ -244,8 +244,8 @@ def closed_loop_exponent(linear: LinearizedPath, steps: int) -> float:
     the mean over the starts (the first 64), as `gradlab jacobians` has it. NaN below two steps."""
     if steps < 2:
         return float("nan")
-    M = linear.A[:steps, :TYPICAL] + linear.B[:steps, :TYPICAL] @ linear.K[:steps, :TYPICAL]
-    lost = linear.flags[:steps, :TYPICAL] | ~torch.isfinite(M).flatten(2).all(dim=2)
+    M = linear.A[:steps, :_TYPICAL] + linear.B[:steps, :_TYPICAL] @ linear.K[:steps, :_TYPICAL]
+    lost = linear.flags[:steps, :_TYPICAL] | ~torch.isfinite(M).flatten(2).all(dim=2)
     chained, skip = M.cpu().numpy(), lost.cpu().numpy()
     rates = chains.exponents(chains.log_singular_values(chained, skip), skip)
     return float(rates[:, 0].mean())
@@ -264,7 +264,7 @@ def _exponents(log: Tensor) -> Tensor:
 def _log_norm(D: Tensor) -> Tensor:
     """log |D| of each step and start; a chain that left the finite numbers counts as largest."""
     norm: Tensor = D.flatten(2).norm(dim=2).nan_to_num(nan=torch.inf)
-    return norm.log().clamp(-LARGEST_LOG, LARGEST_LOG)
+    return norm.log().clamp(-_LARGEST_LOG, _LARGEST_LOG)
 
 
 def _reach(jacobian: PolicyJacobian) -> Tensor:

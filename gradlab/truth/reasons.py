@@ -41,7 +41,7 @@ class Outcome:
 
     @property
     def exponents(self) -> str:
-        return exponents(self.unrolled, self.discount, self.growth, self.window)
+        return _exponents(self.unrolled, self.discount, self.growth, self.window)
 
     @property
     def flagged(self) -> float:
@@ -64,7 +64,7 @@ def reason(status: Status, outcome: Outcome) -> str:
 
 def given_up(scouted: Plan, unrolled: Unrolled, discount: float, growth: float, window: int) -> str:
     """Why there is no truth, as the starts that went first show."""
-    growing = exponents(unrolled, discount, growth, window)
+    growing = _exponents(unrolled, discount, growth, window)
     return (
         f"no truth here: {growing} on {scouted.scouts} starts that were "
         f"unrolled for {unrolled.horizon} steps; {scouted.why}"
@@ -119,7 +119,7 @@ def _standing(status: Status, outcome: Outcome) -> str:
     )
 
 
-def exponents(
+def _exponents(
     unrolled: Unrolled, discount: float, growth: float = float("nan"), window: int = 0
 ) -> str:
     """The closed loop's exponent, that of the fastest start beside the largest that converges."""

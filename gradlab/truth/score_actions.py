@@ -34,10 +34,10 @@ from gradlab.truth.agreement import PRECISION
 from gradlab.truth.oracles import effective_horizon
 
 PAIRS = 8
-LEFT = 0.01  # γᵀ of a return's end
-TOGETHER = 64  # starts whose gradients are taken at once
-TERMS = 40_000  # and log densities, where there are those of many steps
-FOLDS = 4  # of starts, each of whose baseline the others fit
+_LEFT = 0.01  # γᵀ of a return's end
+_TOGETHER = 64  # starts whose gradients are taken at once
+_TERMS = 40_000  # and log densities, where there are those of many steps
+_FOLDS = 4  # of starts, each of whose baseline the others fit
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +83,7 @@ def score_truth(
     if pairs < 2:
         raise InputError(f"pairs is {pairs}, expected at least 2: one is the other's baseline")
     early = max(counts)
-    steps = effective_horizon(setting.discount, LEFT) + early - 1
+    steps = effective_horizon(setting.discount, _LEFT) + early - 1
     paths = _followed(setting, early, steps, pairs, temperature, progress)
     lost = int((~paths.to_go.isfinite()).any(dim=0).any(dim=1).sum())
     if lost:
@@ -125,7 +125,7 @@ def score_gradients(
     )  # the mean over samples is T's part
     weights = gamma[:, None, None] * residual * paths.alive
     n, parts = len(setting.starts.states), []
-    size = max(1, TERMS // (T * 2 * pairs))
+    size = max(1, _TERMS // (T * 2 * pairs))
     for begin in range(0, n, size):
         rows = slice(begin, begin + size)
         # Samples are (step and path) of a start, so that one gradient is the sum over both.
@@ -138,7 +138,7 @@ def score_gradients(
 
 def _baselines(setting: Setting, paths: _Paths) -> Iterator[Tensor]:
     """φ(s_t)·β_t of every step [N, R], β_t fitted on the folds that a start is not in."""
-    fold = grouping(setting.starts)[0] % FOLDS
+    fold = grouping(setting.starts)[0] % _FOLDS
     for state, to_go, alive in zip(paths.states, paths.to_go, paths.alive, strict=True):
         fitted = torch.zeros_like(to_go)
         centred = state - state.flatten(0, 1).mean(dim=0)
@@ -146,7 +146,7 @@ def _baselines(setting: Setting, paths: _Paths) -> Iterator[Tensor]:
         phi = torch.cat([torch.ones_like(state[..., :1]), scaled, scaled**2], dim=2)
         phi = phi * alive[..., None]
         ridge = 1e-6 * torch.eye(phi.shape[2]).to(phi)
-        for k in range(FOLDS):
+        for k in range(_FOLDS):
             own, others = fold == k, fold != k
             x, y = phi[others].flatten(0, 1), to_go[others].flatten()
             beta = torch.linalg.solve(x.T @ x / len(x) + ridge, x.T @ y / len(x))
@@ -283,6 +283,6 @@ def _score_products(policy: nn.Module, states: Tensor, noise: Tensor, weights: T
         density: Tensor = functional_call(module, theta, (s, e))
         return (w * density).mean()
 
-    each = vmap(grad(mean), in_dims=(None, 0, 0, 0), chunk_size=TOGETHER)
+    each = vmap(grad(mean), in_dims=(None, 0, 0, 0), chunk_size=_TOGETHER)
     slopes = each(parameters, states, noise, weights)
     return torch.cat([slope.flatten(1) for slope in slopes.values()], dim=1)

@@ -40,9 +40,9 @@ from gradlab.truth.oracles import (
 PATIENCE = 40.0  # seconds of one core for a truth
 SCOUTING = 10.0  # and for those that go first
 FEWEST, MOST = 8, 16  # scouts
-DIFFERENCES = 2048  # rows that common-random differences step beside the starts
-HOPELESS = 2 * PRECISION  # relative standard error expected of all starts, beyond which none try
-GRID = 0.8  # ratio of the truncations at which precision is tried
+_DIFFERENCES = 2048  # rows that common-random differences step beside the starts
+_HOPELESS = 2 * PRECISION  # relative standard error expected of all starts, beyond which none try
+_GRID = 0.8  # ratio of the truncations at which precision is tried
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def plan(setting: Setting, kinds: Collection[str]) -> Plan:
     n, H = len(setting.starts.states), max(setting.horizon, 1)
     price = linearization_price(simulator)
     stencil = 2 * (simulator.state_dim + simulator.action_dim + 1)
-    per_step = price * (n + DIFFERENCES / stencil)
+    per_step = price * (n + _DIFFERENCES / stencil)
     whole = per_step * min(2 * effective_horizon(discount), AT_MOST)
     if whole <= PATIENCE:
         return Plan(AT_MOST)
@@ -95,17 +95,17 @@ def plan(setting: Setting, kinds: Collection[str]) -> Plan:
     if affordable < H:
         why = f"unrolling {n} starts for {H} steps takes {per_step * H:.0f} s of a core"
         return Plan(0, count, unrolled, whole, why, joined(pieces))
-    if not outgrows(unrolled, discount):
+    if not _outgrows(unrolled, discount):
         return Plan(affordable, count, unrolled, whole, "its price")
     reach = _precise(pieces, unrolled, few, kinds, n)
     if not reach:
         why = f"no T from {H} to {unrolled.horizon} would be precise with {n} starts"
         return Plan(0, count, unrolled, whole, why, joined(pieces))
-    reach = affordable if reach == unrolled.horizon else int(np.ceil(reach / GRID))
+    reach = affordable if reach == unrolled.horizon else int(np.ceil(reach / _GRID))
     return Plan(min(reach, affordable), count, unrolled, whole, "its growth and its price")
 
 
-def outgrows(unrolled: Unrolled, discount: float) -> bool:
+def _outgrows(unrolled: Unrolled, discount: float) -> bool:
     """Do most chains clearly grow faster than 1/γ: the median by two standard errors, and by as
     much again as the discount itself shrinks?"""
     exponents = unrolled.lyapunov
@@ -132,9 +132,9 @@ def _precise(
         if "first" in kinds:
             g = unrolled.gradients[T - 1] * weight
             precise.append(gram.path_gradients(jacobian, g[None]))
-        if max(_relative(G, few) for G in precise) * (len(few.states) / n) ** 0.5 < HOPELESS:
+        if max(_relative(G, few) for G in precise) * (len(few.states) / n) ** 0.5 < _HOPELESS:
             return T
-        T = H - 1 if T == H else max(int(GRID * T), H)
+        T = H - 1 if T == H else max(int(_GRID * T), H)
     return 0
 
 

@@ -39,7 +39,7 @@ from gradlab.truth.oracles import piece
 from gradlab.truth.score_actions import advantage
 from gradlab.truth.truth import Truth
 
-ROWS = 6400  # policy Jacobians held at once
+_ROWS = 6400  # policy Jacobians held at once
 
 
 @dataclass(frozen=True)
@@ -237,5 +237,5 @@ def _in_every_action(setting: Setting, paths: _Paths, weights: Tensor) -> Tensor
 
 def _blocks(paths: _Paths) -> Iterator[slice]:
     T, n, R = paths.to_go.shape
-    size = max(1, ROWS // (T * R))
+    size = max(1, _ROWS // (T * R))
     return (slice(begin, min(begin + size, n)) for begin in range(0, n, size))

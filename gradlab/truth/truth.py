@@ -66,12 +66,12 @@ from gradlab.truth.oracles import (
 from gradlab.truth.reasons import Outcome, Status
 from gradlab.truth.scout import Plan, plan
 
-FEWEST = 8  # groups that are split
-ABOVE = 2.0  # standard errors of the squared error
+_FEWEST = 8  # groups that are split
+_ABOVE = 2.0  # standard errors of the squared error
 
 
 @dataclass(frozen=True)
-class Halves:
+class _Halves:
     """Precision at every truncation by the half that chooses, and by the one that judges."""
 
     choosing: Precision
@@ -86,7 +86,7 @@ class Halves:
         return replace(judged, precision=self.judging).at(T)
 
 
-def halves_of_sweep(judged: Judged, jacobian: PolicyJacobian, starts: Starts) -> Halves:
+def halves_of_sweep(judged: Judged, jacobian: PolicyJacobian, starts: Starts) -> _Halves:
     """Of first-action gradients [T, N, da] of every truncation."""
     sweep = judged.gradients
 
@@ -96,7 +96,7 @@ def halves_of_sweep(judged: Judged, jacobian: PolicyJacobian, starts: Starts) ->
     return _halves(judged, starts, precision)
 
 
-def halves_of_gradients(judged: Judged, starts: Starts) -> Halves:
+def halves_of_gradients(judged: Judged, starts: Starts) -> _Halves:
     """Of gradients [1, N, P] of one truncation."""
     G = judged.gradients[0]
     return _halves(judged, starts, lambda rows, few: precision_of(G[rows], few))
@@ -104,12 +104,12 @@ def halves_of_gradients(judged: Judged, starts: Starts) -> Halves:
 
 def _halves(
     judged: Judged, starts: Starts, precision: Callable[[Tensor, Starts], Precision]
-) -> Halves:
+) -> _Halves:
     """How squares are spread is a matter of all starts: a half has too few."""
     label, size = grouping(starts)
     half_of = label % 2 if starts.strata is None else torch.from_numpy(starts.strata.rank % 2)
-    if len(size) < FEWEST:
-        return Halves(judged.precision, judged.precision)
+    if len(size) < _FEWEST:
+        return _Halves(judged.precision, judged.precision)
     parts = []
     for half in (0, 1):
         rows = (half_of == half).nonzero().flatten()
@@ -118,15 +118,15 @@ def _halves(
         mine = precision(rows, few)
         error = mine.error / 2**0.5 * upper(mine.doubt)
         parts.append(replace(mine, error=error, concentration=judged.precision.concentration))
-    return Halves(*parts)
+    return _Halves(*parts)
 
 
 def upper(doubt: Tensor) -> Tensor:
     """By what an error is multiplied that is taken at its upper end."""
-    return (1 + ABOVE * doubt).sqrt()
+    return (1 + _ABOVE * doubt).sqrt()
 
 
-SHORTER = 0.8  # ratio of the truncations at which a gradient with all actions is tried
+_SHORTER = 0.8  # ratio of the truncations at which a gradient with all actions is tried
 
 
 @dataclass(frozen=True)
@@ -276,7 +276,7 @@ def _cut(
     return replace(cut, first=sweep.at(reach))
 
 
-def _chosen(sweep: Judged, halves: Halves, horizon: int) -> int:
+def _chosen(sweep: Judged, halves: _Halves, horizon: int) -> int:
     """The T that one half of the starts chooses, where the other agrees; else all of it."""
     T = _truncation(halves.chosen(sweep), horizon)
     return T if halves.at(sweep, T).good else len(sweep.gradients)
@@ -427,7 +427,7 @@ def _shorter(T: int, horizon: int) -> Iterator[int]:
     """Truncations below T, down to the horizon."""
     least = max(horizon, 1)
     while least < T:
-        T = max(int(SHORTER * T), least)
+        T = max(int(_SHORTER * T), least)
         yield T
 
 

@@ -18,13 +18,13 @@ import torch
 
 from gradlab.errors import InputError
 
-P = ParamSpec("P")
-R = TypeVar("R")
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 
 
-def differentiating(function: Callable[P, R]) -> Callable[P, R]:
+def differentiating(function: Callable[_P, _R]) -> Callable[_P, _R]:
     """`function` outside of the caller's `torch.no_grad()` and `torch.inference_mode()`."""
-    inside: Callable[P, R] = torch.enable_grad()(function)
+    inside: Callable[_P, _R] = torch.enable_grad()(function)
     return torch.inference_mode(False)(inside)
 
 

@@ -28,7 +28,7 @@ from gradlab.statistics.number import Number
 from gradlab.verdicts.facts import Cell, Facts
 from gradlab.verdicts.screen import Light
 
-Missing = Literal["", "step", "returns", "lasting", "again", "jumps", "premise"]
+_Missing = Literal["", "step", "returns", "lasting", "again", "jumps", "premise"]
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Advice:
     cell: Cell | None
     updates: int | None = None
     light: Light = "none"
-    missing: Missing = ""
+    missing: _Missing = ""
     contradiction: Disagreement | None = None
 
 
@@ -143,7 +143,7 @@ def _against(found: Disagreement, cell: Cell | None) -> bool:
     return found.reason in ("law", "boundary") and found.cell in (cell, TRUE_CELL)
 
 
-def _missing(facts: Facts, cell: Cell, updates: int | None) -> Missing:
+def _missing(facts: Facts, cell: Cell, updates: int | None) -> _Missing:
     if facts.void:
         return "premise"
     taken, rehearsed, lasting = facts.realised, facts.rehearsal, updates is not None

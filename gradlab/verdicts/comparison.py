@@ -19,7 +19,7 @@ from gradlab.verdicts.screen import NOTHING, Fact, Light, Screen, Sentence
 from gradlab.wording import gradient, horizons, known, listed, percent, two
 
 SHOWN, LEAD = 36, 8  # characters of a value, and of what it shares with the other
-PARTS = {
+_PARTS = {
     "bias2": "squared bias",
     "variance": "variance",
     "cosine": "cosine",
@@ -161,7 +161,7 @@ def _error(comparison: Comparison, name: str) -> tuple[bool, str] | None:
 def _parts(comparison: Comparison, name: str) -> str:
     """The horizons at which each part is clearly larger or smaller; empty where none is."""
     moves = []
-    for quantity, words in PARTS.items():
+    for quantity, words in _PARTS.items():
         over = _finite(comparison, name, quantity)
         gaps = [_gap(comparison, name, quantity, h) for h in over]
         up = [h for h, gap in zip(over, gaps, strict=True) if gap.low > 0]

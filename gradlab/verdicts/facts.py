@@ -31,7 +31,7 @@ from gradlab.statistics.selection import RankSet, largest
 
 Cell = tuple[str, int]
 CLOSE = 0.9  # share of the best gain that counts as the same in practice
-FEWEST = 3  # groups of starts that a set of cells needs
+_FEWEST = 3  # groups of starts that a set of cells needs
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,7 +201,7 @@ def _beyond(profile: Profile, gains: Mapping[Cell, Number], best: Cell | None) -
 
 
 def _ranked(estimates: Sequence[Estimate]) -> RankSet | None:
-    if not estimates or len(estimates[0].left_out) < FEWEST:
+    if not estimates or len(estimates[0].left_out) < _FEWEST:
         return None
     return largest(estimates)
 

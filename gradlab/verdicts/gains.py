@@ -9,8 +9,8 @@ from gradlab.runs.realised import Realised
 from gradlab.statistics.number import Number
 from gradlab.wording import describe, gradient, horizons, span, steps
 
-FULL = 0.985  # from which on both ends round to 99%
-WIDE = 0.5  # both ends beyond this say nothing
+_FULL = 0.985  # from which on both ends round to 99%
+_WIDE = 0.5  # both ends beyond this say nothing
 
 
 def share(value: float) -> str:
@@ -23,9 +23,9 @@ def share(value: float) -> str:
 
 def gain_text(gain: Number) -> str:
     """77% (CI 74–80%); unknown where anything between harm and help is possible."""
-    if gain.low < -WIDE and gain.high > WIDE:
+    if gain.low < -_WIDE and gain.high > _WIDE:
         return f"unknown ({gain.n} starts)"
-    if gain.low >= FULL:
+    if gain.low >= _FULL:
         return "over 99%"
     low, high = share(gain.low), share(gain.high)
     joint = " to " if gain.low < 0 else "–"
@@ -46,7 +46,7 @@ def change(
     return f"{value:+.2g} (CI {span(ends.low, ends.high)})".replace("-", "−")
 
 
-def range_text(over: Sequence[int]) -> str:
+def _range_text(over: Sequence[int]) -> str:
     """10–25 steps"""
     return steps(over[0]) if len(over) == 1 else f"{horizons(over)} steps"
 
@@ -63,11 +63,11 @@ def step_along(identity: Identity, over: Sequence[int], small: bool = False) -> 
         return named(identity) if small else f"Use {named(identity)} (h = 0)"
     if identity.jacobians == "none":
         use = "use" if small else "Use"
-        return f"{use} {gradient(identity)}, {range_text(over)}"
+        return f"{use} {gradient(identity)}, {_range_text(over)}"
     if list(over) == [0]:
         return f"{'use' if small else 'Use'} the critic alone at the start states (h = 0)"
     verb = "backpropagate" if small else "Backpropagate"
-    return f"{verb} {range_text(over)} through {named(identity)}"
+    return f"{verb} {_range_text(over)} through {named(identity)}"
 
 
 def alone(data: Number) -> str:

@@ -29,7 +29,7 @@ class Sentence:
 
 Light = Literal["act", "choose", "none"]
 LIGHTS: dict[Light, str] = {"act": "Act", "choose": "Choose", "none": "Caution"}
-MARKS: dict[Light, str] = {"act": "●", "choose": "◐", "none": "○"}
+_MARKS: dict[Light, str] = {"act": "●", "choose": "◐", "none": "○"}
 WORDS, NUMBERS, FACTS = 60, 8, 3
 NOTHING = "nothing is decided"  # where the premises of every decision fail
 # A range such as 10–25 counts as two numbers, the minus of −20 belongs to its number.
@@ -87,7 +87,7 @@ def lines(screen: Screen) -> list[str]:
 
 def light_line(light: Light, sure: str) -> str:
     """The light with its mark, and how sure it is."""
-    return f"{MARKS[light]} {LIGHTS[light]}: {sure}"
+    return f"{_MARKS[light]} {LIGHTS[light]}: {sure}"
 
 
 def unsaid(texts: Sequence[str], said: str) -> list[str]:

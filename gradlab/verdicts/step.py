@@ -5,7 +5,7 @@ from __future__ import annotations
 from gradlab.runs.step import Step
 from gradlab.verdicts.screen import Fact, Light, Screen, Sentence
 
-LABELS = ("before", "after the step", "after the opposite step, 2θ₀ − θ₁")
+_LABELS = ("before", "after the step", "after the opposite step, 2θ₀ − θ₁")
 
 
 def screen(step: Step) -> Screen:
@@ -17,7 +17,7 @@ def screen(step: Step) -> Screen:
     how = f"Mean return of {step.starts} whole episodes without noise."
     facts = tuple(
         Fact(f"return {label}", f"{mean:.4g}".replace("-", "−"), how)
-        for label, mean in zip(LABELS, means, strict=True)
+        for label, mean in zip(_LABELS, means, strict=True)
     )
     headline = f"{step.headline} {step.normal}".strip()
     light = lights.get(step.helped, "choose")

@@ -8,7 +8,7 @@ from gradlab.runs.sweep import Sweep
 from gradlab.verdicts.screen import Fact, Light, Screen, Sentence
 from gradlab.wording import duration
 
-SURE: dict[Light, str] = {
+_SURE: dict[Light, str] = {
     "act": "every run has its result",
     "choose": "not every run has been executed",
     "none": "see the errors of the runs that failed",
@@ -25,7 +25,7 @@ def screen(sweep: Sweep) -> Screen:
     elif missing:
         text += " `--resume` does what is missing."
     light: Light = "none" if failed else "choose" if missing else "act"
-    return Screen(text.replace("`", ""), light, SURE[light], _facts(sweep), None, _rest(sweep))
+    return Screen(text.replace("`", ""), light, _SURE[light], _facts(sweep), None, _rest(sweep))
 
 
 def runs(count: int) -> str:

@@ -40,14 +40,14 @@ from gradlab.verdicts.screen import Screen
 from gradlab.watching.state import SHARE, State, Watcher, how_far, phase_line
 from gradlab.wording import duration
 
-LOOPBACK = "127.0.0.1"
-NAMES = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:\d{1,5})?", re.IGNORECASE)
-MOST = 16  # requests at a time
+_LOOPBACK = "127.0.0.1"
+_NAMES = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:\d{1,5})?", re.IGNORECASE)
+_MOST = 16  # requests at a time
 SLOW = 5.0  # seconds without a byte
 LONGEST = 15.0  # seconds of one request
-FIRST = (RETURN, LEARNING)  # unfolded: return, the critic's value against it, realised gains
+_FIRST = (RETURN, LEARNING)  # unfolded: return, the critic's value against it, realised gains
 AT_LEAST = 2.0  # seconds that an answer may take while others wait
-HEADERS = {
+_HEADERS = {
     "Cache-Control": "no-store",
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -55,12 +55,12 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
 }
-FRAMED = "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"  # the rest is in the page
-NOTHING = "default-src 'none'; frame-ancestors 'none'"
+_FRAMED = "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"  # the rest is in the page
+_NOTHING = "default-src 'none'; frame-ancestors 'none'"
 
 
 @final
-class Reports:
+class _Reports:
     """The report as bytes with its mark, rendered again when rows have come.
 
     `renew` is called by one thread, `page` and `line` by those that answer.
@@ -111,7 +111,7 @@ def _page(state: State, watcher: Watcher) -> Page:
     if state.view.rows:
         try:
             page = page_of(watcher.path)
-            sections = (replace(s, opened=s.opened or s.title in FIRST) for s in page.sections)
+            sections = (replace(s, opened=s.opened or s.title in _FIRST) for s in page.sections)
             return replace(page, sections=tuple(sections))
         except InputError as error:
             told = str(error)
@@ -140,7 +140,7 @@ class Places:
                 if last is None:
                     return False
                 self._forget(last)
-                cut(last)
+                _cut(last)
             self._asking[one] = None
             return True
 
@@ -167,7 +167,7 @@ class Places:
         self._answered.pop(one, None)
 
 
-def cut(one: socket.socket) -> None:
+def _cut(one: socket.socket) -> None:
     """End a connection whose thread may be waiting on it."""
     with contextlib.suppress(OSError):
         one.shutdown(socket.SHUT_RDWR)
@@ -182,28 +182,28 @@ class Server(ThreadingHTTPServer):
     """
 
     daemon_threads = True
-    request_queue_size = 2 * MOST  # with fewer, connections at one time wait for a second
+    request_queue_size = 2 * _MOST  # with fewer, connections at one time wait for a second
     block_on_close = False
     allow_reuse_address = False  # else two views could share a port, and one be never seen
 
     def __init__(self, watcher: Watcher, port: int = 0) -> None:
-        self.places = Places(MOST)
+        self.places = Places(_MOST)
         try:
-            super().__init__((LOOPBACK, port), Handler)
+            super().__init__((_LOOPBACK, port), _Handler)
         except OSError as error:
             raise InputError(
                 f"--port {port} cannot be had ({error.strerror}): choose another"
             ) from error
-        self.reports = Reports(watcher)
+        self.reports = _Reports(watcher)
 
     @property
     def url(self) -> str:
-        return f"http://{LOOPBACK}:{self.server_address[1]}/"
+        return f"http://{_LOOPBACK}:{self.server_address[1]}/"
 
     def server_bind(self) -> None:
         # Not HTTPServer's, which asks the network for a name that nobody needs.
         TCPServer.server_bind(self)
-        self.server_name, self.server_port = LOOPBACK, int(self.server_address[1])
+        self.server_name, self.server_port = _LOOPBACK, int(self.server_address[1])
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """In a thread of its own, while there are places."""
@@ -217,7 +217,7 @@ class Server(ThreadingHTTPServer):
             raise
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
-        end = threading.Timer(LONGEST, cut, [request])
+        end = threading.Timer(LONGEST, _cut, [request])
         end.daemon = True
         end.start()
         try:
@@ -231,7 +231,7 @@ class Server(ThreadingHTTPServer):
 
 
 @final
-class Handler(BaseHTTPRequestHandler):
+class _Handler(BaseHTTPRequestHandler):
     """One request."""
 
     server: Server
@@ -247,14 +247,14 @@ class Handler(BaseHTTPRequestHandler):
     def _answer(self, body: bool) -> None:
         self.server.places.answer(self.connection)
         names = self.headers.get_all("Host", [])
-        if len(names) != 1 or not NAMES.fullmatch(names[0].strip()):
+        if len(names) != 1 or not _NAMES.fullmatch(names[0].strip()):
             self.send_error(HTTPStatus.MISDIRECTED_REQUEST)
         elif self.path == "/":
             content = self.server.reports.page() if body else b""
-            self._send(200, content, "text/html; charset=utf-8", FRAMED)
+            self._send(200, content, "text/html; charset=utf-8", _FRAMED)
         elif self.path == "/state.json":
             content = self.server.reports.line() if body else b""
-            self._send(200, content, "application/json", NOTHING)
+            self._send(200, content, "application/json", _NOTHING)
         else:
             self.send_error(HTTPStatus.NOT_FOUND)
 
@@ -264,13 +264,13 @@ class Handler(BaseHTTPRequestHandler):
             code = HTTPStatus.METHOD_NOT_ALLOWED
         allowed = {"Allow": "GET, HEAD"} if code == HTTPStatus.METHOD_NOT_ALLOWED else {}
         text = b"" if self.command == "HEAD" else f"{HTTPStatus(code).phrase}\n".encode()
-        self._send(code, text, "text/plain; charset=utf-8", NOTHING, allowed)
+        self._send(code, text, "text/plain; charset=utf-8", _NOTHING, allowed)
 
     def _send(
         self, code: int, body: bytes, kind: str, policy: str, more: Mapping[str, str] | None = None
     ) -> None:
         self.send_response(code)
-        headers = {"Content-Type": kind, "Content-Length": str(len(body)), **HEADERS}
+        headers = {"Content-Type": kind, "Content-Length": str(len(body)), **_HEADERS}
         headers["Content-Security-Policy"] = policy
         for name, value in {**headers, **(more or {})}.items():
             self.send_header(name, value)

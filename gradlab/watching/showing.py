@@ -14,22 +14,22 @@ from rich.live import Live
 from gradlab.watching.state import State, Watcher, event_line, line, printable
 from gradlab.watching.terminal import room, screen
 
-EVERY = 1.0  # seconds between two readings
+_EVERY = 1.0  # seconds between two readings
 LINES = 10.0  # seconds between two lines
-FOOT = "Ctrl-C ends this view, not the run."
-OVER = ("ended", "stopped")
+_FOOT = "Ctrl-C ends this view, not the run."
+_OVER = ("ended", "stopped")
 
 
 def redraw(watcher: Watcher, console: Console) -> None:
     """Redraw the screen once a second until Ctrl-C; the last state stays."""
 
     def drawn() -> object:
-        return screen(watcher.state(), watcher.clock(), room(console, console.height), FOOT)
+        return screen(watcher.state(), watcher.clock(), room(console, console.height), _FOOT)
 
     with Live(console=console, auto_refresh=False, vertical_overflow="crop") as live:
         while True:
             live.update(drawn(), refresh=True)  # type: ignore[arg-type]
-            time.sleep(max(EVERY, watcher.rest))
+            time.sleep(max(_EVERY, watcher.rest))
 
 
 def lines(watcher: Watcher, out: IO[str], sleep: Callable[[float], None] = time.sleep) -> None:
@@ -43,9 +43,9 @@ def lines(watcher: Watcher, out: IO[str], sleep: Callable[[float], None] = time.
             print(f"{time.strftime('%H:%M:%S', time.localtime(now))} {line(state, now)}",
                   file=out, flush=True)  # fmt: skip
             shown, due = state.phase, now + LINES
-        if state.phase in OVER:
+        if state.phase in _OVER:
             return
-        sleep(max(EVERY, watcher.rest))
+        sleep(max(_EVERY, watcher.rest))
 
 
 def _events(state: State, printed: int, out: IO[str]) -> int:
@@ -69,10 +69,10 @@ def page(watcher: Watcher, port: int, opened: bool, console: Console) -> None:
         console.print(notice, markup=False, soft_wrap=True)
         if opened:
             webbrowser.open(server.url)
-        threading.Thread(target=server.serve_forever, args=(EVERY / 20,), daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(_EVERY / 20,), daemon=True).start()
         try:
             while True:
                 server.reports.renew()
-                time.sleep(EVERY)
+                time.sleep(_EVERY)
         finally:
             server.shutdown()

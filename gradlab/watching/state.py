@@ -25,14 +25,14 @@ from gradlab.verdicts.screen import light_line
 from gradlab.watching.view import Event, Progress, Row, View, view
 from gradlab.wording import duration
 
-Phase = Literal["waiting", "empty", "running", "silent", "ended", "stopped", "unreadable"]
-Writer = Literal["none", "writing", "gone", "closed", "unknown"]
-Stamp = tuple[tuple[int, int, int] | None, ...]
+_Phase = Literal["waiting", "empty", "running", "silent", "ended", "stopped", "unreadable"]
+_Writer = Literal["none", "writing", "gone", "closed", "unknown"]
+_Stamp = tuple[tuple[int, int, int] | None, ...]
 SILENT = 10.0  # seconds
-BEATS = 5
+_BEATS = 5
 SHARE = 0.05  # of a core, for reading
-STALE = ("running", "silent", "stopped")
-EVENTS = 200  # the last ones, which a document has
+_STALE = ("running", "silent", "stopped")
+_EVENTS = 200  # the last ones, which a document has
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +45,7 @@ class State:
     """
 
     run: str
-    phase: Phase
+    phase: _Phase
     told: str
     written: float | None
     view: View
@@ -66,7 +66,7 @@ class Watcher:
 
     def __init__(self, path: str | Path, clock: Callable[[], float] = time.time) -> None:
         self.path, self.clock = Path(path), clock
-        self.stamp: Stamp | None = None
+        self.stamp: _Stamp | None = None
         self.rest = 0.0
         self._view, self._trouble = View(), ""
 
@@ -80,7 +80,7 @@ class Watcher:
         writer, now = _writer(self.path), self.clock()
         newest = stamp[1] or stamp[0]  # a fold touches the file, and is no row
         seconds = None if newest is None else newest[2] / 1e9
-        phase: Phase = "unreadable" if self._trouble else _phase(writer, seconds, self._view, now)
+        phase: _Phase = "unreadable" if self._trouble else _phase(writer, seconds, self._view, now)
         text = self._trouble or _in_words(phase, self._view, self.path)
         self.rest = (time.thread_time() - begun) / SHARE
         return State(str(self.path), phase, text, seconds, self._view)
@@ -113,7 +113,7 @@ def _stamp(place: Path) -> tuple[int, int, int] | None:
     return there.st_ino, there.st_size, there.st_mtime_ns
 
 
-def _writer(path: Path) -> Writer:
+def _writer(path: Path) -> _Writer:
     """A writer holds the lock of its journal from its first row to its last. Trying that lock would
     take it from a writer that is about to begin, so that the system's table of locks is read."""
     try:
@@ -124,11 +124,11 @@ def _writer(path: Path) -> Writer:
     return "unknown" if held is None else "writing" if held else "gone"
 
 
-def _phase(writer: Writer, written: float | None, view: View, now: float) -> Phase:
+def _phase(writer: _Writer, written: float | None, view: View, now: float) -> _Phase:
     if writer == "none":
         return "waiting"
     beat = 0.0 if view.progress is None else view.progress.beat
-    late = now - (written or now) > max(SILENT, BEATS * beat)
+    late = now - (written or now) > max(SILENT, _BEATS * beat)
     if writer == "closed":
         return "ended"
     if writer == "gone" and late:  # not at once: a writer may be about to take it
@@ -138,7 +138,7 @@ def _phase(writer: Writer, written: float | None, view: View, now: float) -> Pha
     return "silent" if late else "running"
 
 
-def _in_words(phase: Phase, view: View, path: Path) -> str:
+def _in_words(phase: _Phase, view: View, path: Path) -> str:
     if phase == "waiting":
         return f"no run at {path} yet: waiting for it"
     if phase == "empty":
@@ -168,7 +168,7 @@ def printable(text: str) -> str:
 def phase_line(state: State, now: float) -> str:
     """The phase of the run, and the age of its last row."""
     text = printable(state.told)
-    if state.phase not in STALE or state.written is None:
+    if state.phase not in _STALE or state.written is None:
         return text
     return f"{text}; last row {duration(state.age(now))} ago"
 
@@ -227,7 +227,7 @@ def document(state: State) -> dict[str, Any]:
         "recommendation": view.screen and view.screen.headline,
         "sure": view.screen and light_line(view.screen.light, view.screen.sure),
         "latest": _latest(view.rows),
-        "events": [vars(event) for event in view.events[-EVENTS:]],
+        "events": [vars(event) for event in view.events[-_EVENTS:]],
         "lost": view.lost,
     }
 

@@ -27,17 +27,17 @@ from gradlab.watching.state import (
 )
 from gradlab.watching.view import Event, Floats, Row
 
-WIDEST = 60  # characters of a sparkline
-NARROWEST = 8
+_WIDEST = 60  # characters of a sparkline
+_NARROWEST = 8
 NAME, VALUE, RANGE, AT = 33, 10, 21, 12  # widths of columns
-BAR = 30
-ADVICE = 5  # lines of the recommendation
-EVENTS = 20  # where there is room for all that a reader wants to see
-FEWEST = 4  # quantities
-SPACES = 4  # lines: around the table, its head, and the cursor
-STYLES = {"running": "bold green", "silent": "bold yellow", "stopped": "bold red",
+_BAR = 30
+_ADVICE = 5  # lines of the recommendation
+_EVENTS = 20  # where there is room for all that a reader wants to see
+_FEWEST = 4  # quantities
+_SPACES = 4  # lines: around the table, its head, and the cursor
+_STYLES = {"running": "bold green", "silent": "bold yellow", "stopped": "bold red",
           "unreadable": "bold red"}  # fmt: skip
-MARKS = {
+_MARKS = {
     "waiting": "…", "empty": "…", "running": ">", "silent": "?", "ended": "=", "stopped": "!",
     "unreadable": "!",
 }  # fmt: skip
@@ -45,7 +45,7 @@ BLOCKS, LETTERS = "▁▂▃▄▅▆▇█", "_.-=*#"
 
 
 @dataclass(frozen=True)
-class Room:
+class _Room:
     """Characters across, lines down (None: as many as it takes), and whether only ASCII shows."""
 
     width: int
@@ -53,19 +53,19 @@ class Room:
     ascii_only: bool
 
 
-def room(console: Console, height: int | None) -> Room:
-    return Room(console.width, height, console.options.ascii_only)
+def room(console: Console, height: int | None) -> _Room:
+    return _Room(console.width, height, console.options.ascii_only)
 
 
-def screen(state: State, now: float, room: Room, foot: str = "") -> Group:
+def screen(state: State, now: float, room: _Room, foot: str = "") -> Group:
     """Everything that fits into the room."""
     head, rows = _head(state, now, room), state.view.rows
     below = [Text(foot, style="dim")] if foot else []
     free = None
     if room.height is not None:
-        free = room.height - len(head) - len(below) - SPACES
+        free = room.height - len(head) - len(below) - _SPACES
     happened = _events(state, room, free, len(rows))
-    shown = len(rows) if free is None else max(free - len(happened), FEWEST)
+    shown = len(rows) if free is None else max(free - len(happened), _FEWEST)
     hidden = 0 if len(rows) <= shown else len(rows) - shown + 1
     parts: list[Text | Table] = [*head]
     if rows:
@@ -75,12 +75,12 @@ def screen(state: State, now: float, room: Room, foot: str = "") -> Group:
     return Group(*parts, *([Text(), *happened] if happened else []), *below)
 
 
-def _head(state: State, now: float, room: Room) -> list[Text]:
+def _head(state: State, now: float, room: _Room) -> list[Text]:
     """Title and phase, progress, recommendation; where there is room its numbers and the facts."""
     view = state.view
-    phase = f"{MARKS[state.phase]} {phase_line(state, now)}"
+    phase = f"{_MARKS[state.phase]} {phase_line(state, now)}"
     head = [Text(printable(view.title or state.run), style="bold")]
-    head.append(Text(phase, style=STYLES.get(state.phase, "bold")))
+    head.append(Text(phase, style=_STYLES.get(state.phase, "bold")))
     if view.progress is not None:
         head.append(Text(_bar(state, room) + how_far(state, view.progress)))
     if view.lost:
@@ -91,28 +91,28 @@ def _head(state: State, now: float, room: Room) -> list[Text]:
         facts = (f"{name} {value}" for name, value in view.facts.items())
         return [*head, Text(printable(" · ".join(facts)), style="dim")] if view.facts else head
     said = [part for each in advice for part in textwrap.wrap(each, max(room.width, 20))]
-    most = min(ADVICE, max(room.height // 4, 1))
+    most = min(_ADVICE, max(room.height // 4, 1))
     head += [Text(each) for each in said[:most]]
     for text in head:
         text.no_wrap, text.overflow = True, "ellipsis"
     return head
 
 
-def _bar(state: State, room: Room) -> str:
+def _bar(state: State, room: _Room) -> str:
     share = None if state.view.progress is None else state.view.progress.share
     if share is None or room.width < 70:
         return ""
     full, empty = ("#", "-") if room.ascii_only else ("━", "┄")
-    done = int(share * BAR)
-    return f"{full * done}{empty * (BAR - done)} "
+    done = int(share * _BAR)
+    return f"{full * done}{empty * (_BAR - done)} "
 
 
-def _table(rows: Sequence[Row], state: State, room: Room) -> Table:
+def _table(rows: Sequence[Row], state: State, room: _Room) -> Table:
     """Name, latest value, interval or range, where it is from, and the course so far."""
     ranged, placed = room.width >= 64, room.width >= 110
     name = min(NAME, max(len(row.name) for row in rows))
     taken = name + VALUE + 3 + (RANGE + 1) * ranged + (AT + 1) * placed
-    spark = min(WIDEST, max(NARROWEST, room.width - taken))
+    spark = min(_WIDEST, max(_NARROWEST, room.width - taken))
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     table.add_column("", width=name, no_wrap=True, overflow="ellipsis")
     table.add_column("latest", justify="right", width=VALUE, no_wrap=True)
@@ -173,13 +173,13 @@ def last_of_each_kind(events: Sequence[Event]) -> list[tuple[Event, int]]:
     return [(each, often[kind]) for kind, each in last.items()]
 
 
-def _events(state: State, room: Room, free: int | None, rows: int) -> list[Text]:
+def _events(state: State, room: _Room, free: int | None, rows: int) -> list[Text]:
     """The last events; where lines are scarce the last of each kind, only the very last whole."""
     events = state.view.events
     if free is None:
-        earlier = len(events) - EVENTS
+        earlier = len(events) - _EVENTS
         more = [f"… {earlier} earlier"] if earlier > 0 else []
-        return [Text(each) for each in more + [event_line(state, e) for e in events[-EVENTS:]]]
+        return [Text(each) for each in more + [event_line(state, e) for e in events[-_EVENTS:]]]
     if not events:
         return []
     texts = [event_line(state, each, often) for each, often in last_of_each_kind(events)]

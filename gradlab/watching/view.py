@@ -33,8 +33,8 @@ from gradlab.verdicts.screen import Screen
 from gradlab.verdicts.training.first_screen import screen as training_screen
 
 Floats = NDArray[np.float64]
-RECENT = 20  # rows from which the pace is taken
-TRAINED = {
+_RECENT = 20  # rows from which the pace is taken
+_TRAINED = {
     "return": "return",
     "value": "critic's value, scaled reward",
     "gain": "gain since the evaluation before",
@@ -44,7 +44,7 @@ TRAINED = {
     "gradient relative_mse": "error of the gradient",
     "prediction unexplained": "error of the model",
 }
-ON_LOG = (*LOGARITHMIC, "policy_norm", "critic_norm", "gradient relative_mse")
+_ON_LOG = (*LOGARITHMIC, "policy_norm", "critic_norm", "gradient relative_mse")
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,11 +127,11 @@ def view(record: Record, path: Path) -> View:
         InputError: it is of another kind, damaged, or foreign.
     """
     kind = str(record.attributes.get("kind"))
-    if kind not in KINDS:
+    if kind not in _KINDS:
         raise InputError(f"{path} holds {kind!r}, which does not grow{shown(path, kind)}")
     with content_of(record, path, kind, f"run of {kind}"):
         lost = int(record.attributes.get("damaged_frames", 0))
-        return replace(KINDS[kind](record, path), kind=kind, lost=lost)
+        return replace(_KINDS[kind](record, path), kind=kind, lost=lost)
 
 
 def _of_probe(record: Record, path: Path) -> View:
@@ -167,7 +167,7 @@ def _of_training(record: Record, path: Path) -> View:
     run = training_results.from_record(record, path)
     table = training_results.table({run.name: run})
     table = table[table["seed"] == "all"].rename(columns={"iteration": "step"}).assign(place="")
-    words = TRAINED | {f"weight {h}": f"weight of horizon {h}" for h in run.horizons}
+    words = _TRAINED | {f"weight {h}": f"weight of horizon {h}" for h in run.horizons}
     return View(
         title=title,
         facts={
@@ -215,20 +215,20 @@ def _rows(table: pd.DataFrame, words: Mapping[str, str]) -> Iterator[Row]:
                 x = value.index.to_series()
             parts = [np.asarray(part, dtype=np.float64) for part in (x, value, low, high)]
             label = f"{name}, {place}" if str(place) else name
-            yield Row(label, parts[0], parts[1], parts[2], parts[3], quantity in ON_LOG)
+            yield Row(label, parts[0], parts[1], parts[2], parts[3], quantity in _ON_LOG)
 
 
 def _paced(across: str, total: int | None, at: Any, seconds: Any) -> Progress | None:
     """From the rows of a table: what was counted, [R], and when, [R]; None without a row."""
     if not len(at):
         return None
-    late, when = at[-RECENT:], np.asarray(seconds[-RECENT:], dtype=np.float64)
+    late, when = at[-_RECENT:], np.asarray(seconds[-_RECENT:], dtype=np.float64)
     took = float(when[-1] - when[0])
     rate = float(late[-1] - late[0]) / took if took > 0 else nan
     beat = float(np.median(np.diff(when))) if len(when) > 1 else 0.0
     return Progress(across, int(at[-1]), total, rate, float(when[-1]), beat)
 
 
-KINDS: Mapping[str, Callable[[Record, Path], View]] = {
+_KINDS: Mapping[str, Callable[[Record, Path], View]] = {
     PROBE: _of_probe, training_results.KIND: _of_training,
 }  # fmt: skip

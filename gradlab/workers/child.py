@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection
 
 from gradlab.workers.holder import Holder, Outcome, failed
 
-SAVING = 30.0  # seconds that a command has to save its work once its parent is gone
+_SAVING = 30.0  # seconds that a command has to save its work once its parent is gone
 
 
 def main(descriptor: int, parent: int) -> None:
@@ -57,7 +57,7 @@ def _end_after(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(1.0)
     os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(SAVING)
+    time.sleep(_SAVING)
     os._exit(1)
 
 

@@ -29,13 +29,13 @@ from gradlab.workers.holder import Holder, Outcome, check_name
 from gradlab.workers.interface import CallFailed, WorkerDied
 from gradlab.workers.local import pickled, places, processors
 
-ANSWER = 5.0  # seconds in which the host of an address has to accept a connection
-PLACED = 60.0  # seconds in which a node has to start a process
+_ANSWER = 5.0  # seconds in which the host of an address has to accept a connection
+_PLACED = 60.0  # seconds in which a node has to start a process
 LOOK = 5.0  # seconds between two looks at the node that this program is on
 SILENT = 25.0  # seconds without an answer about it, after which it is lost
-STORE = 256 << 20  # bytes of the object store of a local cluster
+_STORE = 256 << 20  # bytes of the object store of a local cluster
 LEAST = 79 << 20  # bytes below which Ray starts none
-COMPARED = ("gradlab", "torch")  # packages of which all machines need the same version
+_COMPARED = ("gradlab", "torch")  # packages of which all machines need the same version
 
 
 @final
@@ -52,15 +52,15 @@ class ClusterCall:
             outcome: Outcome = self._ray.get(self.reference)
         except (errors.RayActorError, errors.WorkerCrashedError) as death:
             self._worker.lost()
-            raise WorkerDied(f"the worker, an actor of Ray, died: {first_line(death)}") from None
+            raise WorkerDied(f"the worker, an actor of Ray, died: {_first_line(death)}") from None
         except (errors.ObjectStoreFullError, errors.OutOfMemoryError) as full:
             raise Failure(
                 f"the value of {self._method} does not fit into the object store: start Ray with "
-                f"a larger --object-store-memory ({first_line(full)})"
+                f"a larger --object-store-memory ({_first_line(full)})"
             ) from None
         except errors.RayError as error:
             raise CallFailed(
-                f"{self._method} failed in its worker: {first_line(error)}", type(error).__name__
+                f"{self._method} failed in its worker: {_first_line(error)}", type(error).__name__
             ) from None
         return outcome.result(self._method)
 
@@ -88,13 +88,13 @@ class ClusterWorker:
         still has no place, as after the loss of a node, has not begun, and is ended."""
         if not self._alive:
             return
-        if not self._ray.wait([self._place], timeout=ANSWER)[0]:
+        if not self._ray.wait([self._place], timeout=_ANSWER)[0]:
             self.kill()
             return
         with contextlib.suppress(self._ray.exceptions.RayError):
-            node, number = self._ray.get(self._place, timeout=PLACED)
-            sent = self._ray.remote(os_kill).options(**at(self._ray, node))
-            self._ray.get(sent.remote(number, signal.SIGINT), timeout=PLACED)
+            node, number = self._ray.get(self._place, timeout=_PLACED)
+            sent = self._ray.remote(_os_kill).options(**_at(self._ray, node))
+            self._ray.get(sent.remote(number, signal.SIGINT), timeout=_PLACED)
 
     def kill(self) -> None:
         if self._alive:
@@ -105,7 +105,7 @@ class ClusterWorker:
         self._alive = False
 
 
-class Actor:
+class _Actor:
     """The holder of an object as a process of Ray.
 
     Args:
@@ -143,7 +143,7 @@ class ClusterPool:
             machines, or the store is too small.
     """
 
-    def __init__(self, address: str, workers: int | None = None, store: int = STORE) -> None:
+    def __init__(self, address: str, workers: int | None = None, store: int = _STORE) -> None:
         self._ray = imported()
         if store < LEAST:
             raise InputError(
@@ -152,7 +152,7 @@ class ClusterPool:
             )
         self._ours = not self._ray.is_initialized()
         if self._ours:
-            connect(self._ray, address, store)
+            _connect(self._ray, address, store)
         try:
             compare_versions(self._ray)
         except BaseException:
@@ -171,7 +171,7 @@ class ClusterPool:
     def start(self, what: str, *arguments: Any) -> ClusterWorker:
         check_name(what)
         pickled(arguments)
-        made = self._ray.remote(Actor).options(
+        made = self._ray.remote(_Actor).options(
             num_cpus=int(self._share * 1000) / 1000, max_restarts=0, max_task_retries=0
         )
         worker = ClusterWorker(self._ray, made.remote(what, arguments, places()))
@@ -244,7 +244,7 @@ def imported() -> Any:
     return ray
 
 
-def connect(ray: Any, address: str, store: int) -> None:
+def _connect(ray: Any, address: str, store: int) -> None:
     """Start a cluster of this machine, or join the one at an address.
 
     Raises:
@@ -260,18 +260,18 @@ def connect(ray: Any, address: str, store: int) -> None:
     if not host or not port.isdecimal() or not 0 < int(port) < 1 << 16:
         raise InputError(f'ray is {address!r}, expected "local" or HOST:PORT of a cluster')
     try:
-        socket.create_connection((host, int(port)), ANSWER).close()
+        socket.create_connection((host, int(port)), _ANSWER).close()
     except OSError as error:
         raise InputError(
-            f"nothing answers at ray={address} within {ANSWER:.0f} s ({error.strerror or error}): "
+            f"nothing answers at ray={address} within {_ANSWER:.0f} s ({error.strerror or error}): "
             f"start it with `ray start --head`, or check host and port"
         ) from None
-    check_health(address)
+    _check_health(address)
     with reasons(address):
         ray.init(address=address, **quiet)
 
 
-def check_health(address: str) -> None:
+def _check_health(address: str) -> None:
     """Ray's own test of a cluster, in a process of its own: `ray.init` waits for two minutes where
     something else listens, and then ends the whole program.
 
@@ -281,7 +281,7 @@ def check_health(address: str) -> None:
     test = ["health-check", "--skip-version-check", "--address", address]
     words = python_module("ray.scripts.scripts", *test)
     try:
-        done = subprocess.run(words, capture_output=True, timeout=PLACED)
+        done = subprocess.run(words, capture_output=True, timeout=_PLACED)
     except subprocess.TimeoutExpired:
         done = None
     if done is None or done.returncode:
@@ -305,21 +305,21 @@ def compare_versions(ray: Any) -> None:
     Raises:
         InputError: a machine has no gradlab, or another version of it or of torch.
     """
-    here = versions()
-    probe = ray.remote(versions)
+    here = _versions()
+    probe = ray.remote(_versions)
     nodes = [node for node in ray.nodes() if node["Alive"]]
-    asked = [probe.options(**at(ray, node["NodeID"])).remote() for node in nodes]
+    asked = [probe.options(**_at(ray, node["NodeID"])).remote() for node in nodes]
     for node, reference in zip(nodes, asked, strict=True):
         name = node["NodeManagerHostname"]
         try:
-            there = ray.get(reference, timeout=PLACED)
+            there = ray.get(reference, timeout=_PLACED)
         except ray.exceptions.GetTimeoutError:
-            raise InputError(f"{name} starts no process within {PLACED:.0f} s") from None
+            raise InputError(f"{name} starts no process within {_PLACED:.0f} s") from None
         except ray.exceptions.RayError as error:
             raise InputError(
-                f"{name} has no gradlab that works: install it there, too ({first_line(error)})"
+                f"{name} has no gradlab that works: install it there, too ({_first_line(error)})"
             ) from None
-        for package in COMPARED:
+        for package in _COMPARED:
             if there[package] != here[package]:
                 raise InputError(
                     f"{package} is {there[package]} on {name} and {here[package]} here: install "
@@ -327,10 +327,10 @@ def compare_versions(ray: Any) -> None:
                 )
 
 
-def versions() -> dict[str, str]:
+def _versions() -> dict[str, str]:
     """The versions of this machine's packages."""
     found = {}
-    for package in COMPARED:
+    for package in _COMPARED:
         try:
             found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
@@ -338,19 +338,19 @@ def versions() -> dict[str, str]:
     return found
 
 
-def os_kill(process: int, number: int) -> None:
+def _os_kill(process: int, number: int) -> None:
     """Send a signal to a process of the machine that this is executed on."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(process, number)
 
 
-def at(ray: Any, node: str) -> dict[str, Any]:
+def _at(ray: Any, node: str) -> dict[str, Any]:
     """Options of a task that only that node may execute, beside whatever is at work there."""
     strategy = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node, soft=False)
     return {"num_cpus": 0, "max_retries": 0, "scheduling_strategy": strategy}
 
 
-def first_line(error: BaseException) -> str:
+def _first_line(error: BaseException) -> str:
     """Ray's errors have dozens of lines, of which the last names the cause."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return one_line(lines[0] if lines else type(error).__name__)[:300]

@@ -24,14 +24,14 @@ from gradlab.machine import python_module
 from gradlab.workers.holder import Outcome, check_name
 from gradlab.workers.interface import WorkerDied
 
-ENDING = 5.0  # seconds that a process has to end once its pipe is closed
+_ENDING = 5.0  # seconds that a process has to end once its pipe is closed
 
 
 @final
-class LocalCall:
+class _LocalCall:
     """A call of a local worker; ended once it has an outcome or its worker has died."""
 
-    def __init__(self, worker: LocalWorker, method: str, request: bytes) -> None:
+    def __init__(self, worker: _LocalWorker, method: str, request: bytes) -> None:
         self.worker, self.method, self.request = worker, method, request
         self.outcome: Outcome | None = None
         self.death = ""
@@ -49,7 +49,7 @@ class LocalCall:
 
 
 @final
-class LocalWorker:
+class _LocalWorker:
     """One process. It is sent its next call once it has answered the one before.
 
     Sent at once, a long call and a long answer could each wait for the other in a full pipe.
@@ -66,8 +66,8 @@ class LocalWorker:
                 env=environment(),
                 start_new_session=True,
             )
-        self._waiting: deque[LocalCall] = deque()
-        self.serving: LocalCall | None = None
+        self._waiting: deque[_LocalCall] = deque()
+        self.serving: _LocalCall | None = None
         self._death = ""
         self._write(made)
 
@@ -79,8 +79,8 @@ class LocalWorker:
     def pid(self) -> int:
         return self._process.pid
 
-    def call(self, method: str, *arguments: Any) -> LocalCall:
-        call = LocalCall(self, method, pickled((method, arguments)))
+    def call(self, method: str, *arguments: Any) -> _LocalCall:
+        call = _LocalCall(self, method, pickled((method, arguments)))
         call.death = self._death
         if self.alive:
             self._waiting.append(call)
@@ -131,11 +131,11 @@ class LocalWorker:
             return
         self.pipe.close()
         try:
-            code = self._process.wait(ENDING)
+            code = self._process.wait(_ENDING)
         except subprocess.TimeoutExpired:
             self._process.kill()
             code = self._process.wait()
-        self._death = f"the worker, process {self.pid}, {ending(code)}"
+        self._death = f"the worker, process {self.pid}, {_ending(code)}"
         for call in (self.serving, *self._waiting):
             if call is not None:
                 call.death = self._death
@@ -152,19 +152,19 @@ class LocalPool:
     """
 
     def __init__(self) -> None:
-        self._workers: list[LocalWorker] = []
+        self._workers: list[_LocalWorker] = []
 
     @property
     def cores(self) -> int:
         return processors()
 
-    def start(self, what: str, *arguments: Any) -> LocalWorker:
+    def start(self, what: str, *arguments: Any) -> _LocalWorker:
         check_name(what)
-        worker = LocalWorker(what, arguments)
+        worker = _LocalWorker(what, arguments)
         self._workers = [each for each in self._workers if each.alive] + [worker]
         return worker
 
-    def wait(self, calls: Sequence[LocalCall], timeout: float | None = None) -> list[LocalCall]:
+    def wait(self, calls: Sequence[_LocalCall], timeout: float | None = None) -> list[_LocalCall]:
         deadline = None if timeout is None else time.monotonic() + timeout
         remaining: float | None = 0.0  # first without waiting: what is there already
         while True:
@@ -222,7 +222,7 @@ def pickled(message: Any) -> bytes:
         ) from error
 
 
-def ending(code: int) -> str:
+def _ending(code: int) -> str:
     """How a process ended, in words."""
     if code >= 0:
         return f"ended with code {code}"

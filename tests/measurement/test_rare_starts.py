@@ -9,19 +9,9 @@ import torch
 import gradlab
 from analyses.gain_coverage import networks, turning
 from analyses.rare_events import far, other, pole
+from gradlab.measurement.pilot import FEW, MANY, MORE, MOST, SOME, Pilot, Plan, plan_pilot
 from gradlab.measurement.problem import Given, problem
-from gradlab.measurement.rare_starts import (
-    FEW,
-    MANY,
-    MORE,
-    MOST,
-    SOME,
-    Pilot,
-    Plan,
-    largest_share,
-    plan_pilot,
-    with_pilot,
-)
+from gradlab.measurement.rare_starts import largest_share, with_pilot
 from gradlab.progress import silent
 from gradlab.runs.check_results import RARE, UNDRAWN, CheckResult, rare_starts
 from gradlab.statistics.strata import Strata

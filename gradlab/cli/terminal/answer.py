@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -20,36 +20,31 @@ from gradlab.cli.arguments import Document
 from gradlab.cli.terminal.progress_bars import bars
 from gradlab.cli.terminal.streams import utf8
 from gradlab.errors import Failure, InputError
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from gradlab.verdicts.screen import Light, Screen
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
-
 from gradlab.wording import percent, span, two
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
-
-ROUNDING = 1e-12  # a share of the total's upper end that rounding explains
-Rows = Sequence[Mapping[str, Any]]
+    from gradlab.verdicts.screen import Light, Screen
 
 
-def print_tables(document: Mapping[str, Any]) -> None:
+_ROUNDING = 1e-12  # a share of the total's upper end that rounding explains
+_Rows = Sequence[Mapping[str, Any]]
+
+
+def _print_tables(document: Mapping[str, Any]) -> None:
     """Every table that the document has."""
     checks, shares = document.get("checks"), document.get("ledger")
     if isinstance(checks, list):
-        print_checks(checks)
+        _print_checks(checks)
     if isinstance(shares, list):
-        print_attribution(shares)
+        _print_attribution(shares)
     if "what if" in document:
         print_choice(document)
 
 
-def print_checks(checks: list[dict[str, Any]]) -> None:
+def _print_checks(checks: list[dict[str, Any]]) -> None:
     width = max(len(check["name"]) for check in checks)
     print(f"{'':4}  {'':{width}}  {'known':>11} {'measured':>11}  {'interval':25} mistake gives")
     for check in checks:
@@ -62,7 +57,7 @@ def print_checks(checks: list[dict[str, Any]]) -> None:
     print(f"{len(checks) - failed} passed, {failed} failed")
 
 
-def print_attribution(rows: Rows) -> None:
+def _print_attribution(rows: _Rows) -> None:
     """Shares of the squared bias, then of the variance, one table for each estimator."""
     from rich.console import Console
 
@@ -79,7 +74,7 @@ def print_attribution(rows: Rows) -> None:
             console.print(_shares(rows_of_it, kind, names, f"{estimator}: {what}"))
 
 
-def _shares(rows: Rows, kind: str, names: Mapping[str, str], title: str) -> Table:
+def _shares(rows: _Rows, kind: str, names: Mapping[str, str], title: str) -> Table:
     from rich.table import Table
 
     totals = {row["horizon"]: row for row in rows if row["kind"] == "total"}
@@ -106,7 +101,7 @@ def _share(row: Mapping[str, Any], total: Mapping[str, Any]) -> str:
     if row["value"] == 0 and row["se"] == 0:
         return "0"
     if math.isnan(row["fraction"]):
-        rounding = max(map(abs, (row["ci_low"], row["ci_high"]))) < ROUNDING * total["ci_high"]
+        rounding = max(map(abs, (row["ci_low"], row["ci_high"]))) < _ROUNDING * total["ci_high"]
         return "≈ 0" if rounding else _with_interval(row)
     low, high = (_percent(row[f"fraction_{end}"]) for end in ("low", "high"))
     return f"{_percent(row['fraction'])}\n[{low}, {high}]"
@@ -168,7 +163,7 @@ def _aligned(head: list[str], rows: list[list[str]]) -> None:
 
 
 WIDTH, NAMES = 80, 20  # columns of a list, and those of its names
-HEADINGS = {
+_HEADINGS = {
     "tasks": "tasks:",
     "estimators": "estimators:",
     "measure --also": "estimators of `gradlab measure --also`:",
@@ -233,7 +228,7 @@ def answer(document: Document, as_json: bool, explain: bool = False) -> None:
         _print_screen(document)
     if explain or "recommendation" not in document:
         _print_verdict(document)
-        print_tables(document)
+        _print_tables(document)
     for kind in ("run", "report"):
         if kind in document:
             print(f"{kind + ':':8}{document[kind]}")
@@ -246,7 +241,7 @@ def _print_lists(document: Document) -> None:
     """Names with their lines; a star marks those that are taken where nothing is chosen."""
     defaults = document.get("by default")
     taken = defaults if isinstance(defaults, dict) else {}
-    for kind, heading in HEADINGS.items():
+    for kind, heading in _HEADINGS.items():
         entries = document.get(kind)
         if isinstance(entries, dict):
             print(f"\n{heading}")

@@ -13,20 +13,19 @@ import os
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from math import isfinite
-from typing import TYPE_CHECKING, Protocol, final
+from typing import TYPE_CHECKING, Any, Protocol, final
 
+from gradlab.errors import Doubtful
 from gradlab.measurement.prices import Price, left_after
 from gradlab.wording import duration
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
-import warnings
-from typing import Any
 
-from gradlab.errors import Doubtful
 
 EVERY = 15.0  # seconds between two lines of a long stage
 
@@ -88,7 +87,7 @@ class Lines:
         """Write what the stages to come will cost, and notes beside it."""
         with self._lock:
             self._prices = tuple(prices)
-            for text in (*planned(prices), *notes):
+            for text in (*_planned(prices), *notes):
                 self._line(text)
 
     def __call__(self, stage: str, done: int, total: int) -> None:
@@ -145,7 +144,7 @@ class Lines:
         self._write(f"[{minutes}:{seconds:02d}] {text}")
 
 
-def planned(prices: Sequence[Price]) -> list[str]:
+def _planned(prices: Sequence[Price]) -> list[str]:
     """The plan in words, a line per stage and one for all of them."""
     known = sum(each.seconds for each in prices if isfinite(each.seconds))
     unknown = [each.stage for each in prices if not isfinite(each.seconds)]
@@ -181,7 +180,7 @@ class _Drawn:
         self._stages: dict[str, int] = {}
 
     def plan(self, prices: Sequence[Price], notes: Sequence[str] = ()) -> None:
-        for text in (*planned(prices), *notes):
+        for text in (*_planned(prices), *notes):
             self._shown.console.print(text, markup=False, highlight=False)
 
     def __call__(self, stage: str, done: int, total: int) -> None:

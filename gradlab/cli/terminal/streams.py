@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any, final
 
-ENDING = (signal.SIGINT, signal.SIGTERM)
+_ENDING = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextlib.contextmanager
@@ -49,17 +49,17 @@ def undisturbed() -> Iterator[None]:
     """Inside, both signals wait: C extensions that are interrupted while imported fail
     strangely."""
     pressed: list[int] = []
-    before = [signal.signal(each, lambda number, _: pressed.append(number)) for each in ENDING]
+    before = [signal.signal(each, lambda number, _: pressed.append(number)) for each in _ENDING]
     try:
         yield
     finally:
-        for number, handler in zip(ENDING, before, strict=True):
+        for number, handler in zip(_ENDING, before, strict=True):
             signal.signal(number, handler)
     if pressed:
         signal.raise_signal(pressed[0])
 
 
-FAILED = 1
+_FAILED = 1
 ESCAPED = "backslashreplace"
 
 
@@ -104,7 +104,7 @@ def unsaid(error: OSError, code: int) -> int:
         return code
     line = f"gradlab: failed: standard output could not be written ({error.strerror or error})"
     print(f"{line}: give it a place that has space", file=sys.stderr)
-    return FAILED
+    return _FAILED
 
 
 def utf8() -> bool:

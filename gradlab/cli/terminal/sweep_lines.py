@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from gradlab.runs.sweep import Row
     from gradlab.sweeps.running import Shown
 
-NAMED = 32  # characters of a run's name on a terminal
+_NAMED = 32  # characters of a run's name on a terminal
 
 
 @contextmanager
@@ -34,7 +34,7 @@ def lines() -> Iterator[Shown]:
     yield Lines()
 
 
-def ending(row: Row) -> str:
+def _ending(row: Row) -> str:
     """What became of a run, in one line."""
     after = "" if row.seconds is None else f" after {duration(row.seconds)}"
     more = row.sentence or row.error
@@ -60,7 +60,7 @@ class Lines:
         self._begun = self._written = time.monotonic()
 
     def ended(self, row: Row, done: int, total: int) -> None:
-        self._line(f"{done} of {total}: {ending(row)}")
+        self._line(f"{done} of {total}: {_ending(row)}")
 
     def at_work(self, lines: Mapping[str, str], done: int, total: int) -> None:
         if time.monotonic() - self._written >= EVERY:
@@ -81,11 +81,11 @@ class Drawn:
         self._live = live
 
     def ended(self, row: Row, done: int, total: int) -> None:
-        self._live.console.print(ending(row), markup=False, highlight=False)
+        self._live.console.print(_ending(row), markup=False, highlight=False)
 
     def at_work(self, lines: Mapping[str, str], done: int, total: int) -> None:
         from rich.text import Text
 
-        shown = [f"  {name[:NAMED]:{NAMED}} {line}" for name, line in lines.items()]
+        shown = [f"  {name[:_NAMED]:{_NAMED}} {line}" for name, line in lines.items()]
         text = "\n".join([*shown, f"{done} of {total} runs have ended"])
         self._live.update(Text(text, no_wrap=True, overflow="ellipsis"), refresh=True)

@@ -24,19 +24,19 @@ from gradlab.cli.terminal.answer import bold
 from gradlab.errors import InputError
 
 WIDEST, NARROWEST, COLUMN = 80, 48, 20  # columns; where explanations begin
-TITLES = {"positional arguments": "Arguments", "options": "Options"}
-FRAME = re.compile(r"^[─\-+╭╮╰╯]+$")
+_TITLES = {"positional arguments": "Arguments", "options": "Options"}
+_FRAME = re.compile(r"^[─\-+╭╮╰╯]+$")
 _DEFAULT = re.compile(r" ?\((default|repeatable|required)(?:: ?(.*))?\)$")
 _NONE = ("None", "False", "")  # what "Default: …" in the words of an option says better
 
-QUESTION = "How good is your policy gradient?"
-END = (
+_QUESTION = "How good is your policy gradient?"
+_END = (
     "`gradlab COMMAND --help` shows the options of a command and two examples, "
     "`gradlab --version` the version."
 )
 
 
-def show(commands: Any, word: str, page: str) -> None:
+def _show(commands: Any, word: str, page: str) -> None:
     """Print the help of the command `word`, or of the program where it is none.
 
     Args:
@@ -45,21 +45,21 @@ def show(commands: Any, word: str, page: str) -> None:
     """
     by_name = {mark.name: row.__origin__ for row in get_args(commands) for mark in row.__metadata__}
     command = by_name.get(word)
-    first, *others = of_command(word, command, page) if command else of_program(by_name)
+    first, *others = _of_command(word, command, page) if command else _of_program(by_name)
     bold(first)
     print("\n".join(others))
 
 
-def of_program(commands: Mapping[str, type]) -> Iterator[str]:
+def _of_program(commands: Mapping[str, type]) -> Iterator[str]:
     """Lines of `gradlab --help`: every command with its question."""
-    yield QUESTION
+    yield _QUESTION
     yield from ("", "usage: gradlab COMMAND [options]", "", "Commands:")
     for name, command in commands.items():
         yield from _row(name, _paragraphs(command)[0], 11)
-    yield from ("", *_wrapped(END))
+    yield from ("", *_wrapped(_END))
 
 
-def of_command(name: str, command: type, page: str) -> Iterator[str]:
+def _of_command(name: str, command: type, page: str) -> Iterator[str]:
     """Lines of `gradlab NAME --help`.
 
     Args:
@@ -102,9 +102,9 @@ def _sections(page: str) -> dict[str, list[tuple[str, str]]]:
     for line in page.splitlines():
         inside = line.strip("│|").rstrip()
         text = inside.strip()
-        if text in TITLES:
-            rows = sections.setdefault(TITLES[text], [])
-        elif not text or FRAME.match(text) or not sections:
+        if text in _TITLES:
+            rows = sections.setdefault(_TITLES[text], [])
+        elif not text or _FRAME.match(text) or not sections:
             continue
         elif inside.startswith("   ") and rows:
             rows[-1] = (rows[-1][0], f"{rows[-1][1]} {text}".strip())
@@ -156,7 +156,7 @@ def _wrapped(text: str, indent: str = "") -> list[str]:
     )  # fmt: skip
 
 
-LONGEST = 400  # characters
+_LONGEST = 400  # characters
 _TYPES = re.compile(r"no type matching (.+?) could be instantiated from \['?(.*?)'?\]")
 _REPEATED = re.compile(r"\{\[(\w+) \[\w+ \.\.\.\]\]\}")
 _HELP = ("For full helptext", "Argument helptext")
@@ -180,24 +180,24 @@ def parsed(commands: Any, words: Sequence[str]) -> Any:
             return tyro.cli(commands, prog="gradlab", args=words, config=config)
     except SystemExit as end:
         if not end.code:  # --help
-            show(commands, words[0], page.getvalue())
+            _show(commands, words[0], page.getvalue())
             raise
-        raise InputError(refusal(box.getvalue())) from None
+        raise InputError(_refusal(box.getvalue())) from None
 
 
-def refusal(box: str) -> str:
+def _refusal(box: str) -> str:
     """The sentences of a box of tyro's, without its frame, its causes and its help."""
     inside = [line.strip().strip("│|").strip() for line in box.splitlines()[1:]]
     sections: list[list[str]] = [[]]
     for line in inside:
-        if FRAME.match(line):
+        if _FRAME.match(line):
             sections.append([])
         else:
             sections[-1].append(line)
     texts = [" ".join(filter(None, section)).partition(_CAUSES)[0].strip() for section in sections]
     text = " ".join(section for section in texts if section and not section.startswith(_HELP))
     text = _TYPES.sub(_expected, text)
-    return f"{text[:LONGEST].rstrip(' .')}; see --help"
+    return f"{text[:_LONGEST].rstrip(' .')}; see --help"
 
 
 def _expected(found: re.Match[str]) -> str:

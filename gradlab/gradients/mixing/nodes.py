@@ -32,7 +32,7 @@ from gradlab.gradients.sweeps import discounted_costates
 from gradlab.networks.policies import check_stochastic
 
 
-class Head(nn.Module):
+class _Head(nn.Module):
     """state [N, ds] → z [N, 2 da]; the parameters are the policy's own."""
 
     def __init__(self, policy: nn.Module) -> None:
@@ -45,7 +45,7 @@ class Head(nn.Module):
 
 
 @dataclass(frozen=True)
-class Draws:
+class _Draws:
     """What turns gradients in actions and returns into signals at z; [..., da] each.
 
     Attributes:
@@ -56,14 +56,14 @@ class Draws:
     std: Tensor
     slope: Tensor
 
-    def __getitem__(self, at: int) -> Draws:
-        return Draws(self.noise[at], self.std[at], self.slope[at])
+    def __getitem__(self, at: int) -> _Draws:
+        return _Draws(self.noise[at], self.std[at], self.slope[at])
 
-    def at(self, counted: Tensor) -> Draws:
+    def at(self, counted: Tensor) -> _Draws:
         """Without effect where [..., N] is not counted."""
         here = counted[..., None]
         std, slope = torch.where(here, self.std, 1.0), torch.where(here, self.slope, 0.0)
-        return Draws(self.noise, std, slope)
+        return _Draws(self.noise, std, slope)
 
     def first(self, action_gradient: Tensor) -> Tensor:
         """∂R/∂z [..., 2 da] of ∂R/∂a."""
@@ -94,17 +94,17 @@ def check_head(policy: nn.Module) -> None:
 
 
 @torch.no_grad()
-def draws_along(policy: nn.Module, path: Path) -> Draws:
+def draws_along(policy: nn.Module, path: Path) -> _Draws:
     """Noise, spread and slope of every action of a path, [H + 1, N, da] each."""
     shown: Any = policy
     mean, log_std = shown.normal(path.states.flatten(0, 1))
     std = log_std.exp()
     slope = shown.slope(mean + std * path.policy_noise.flatten(0, 1))
     shape = path.policy_noise.shape
-    return Draws(path.policy_noise, std.reshape(shape), slope.reshape(shape))
+    return _Draws(path.policy_noise, std.reshape(shape), slope.reshape(shape))
 
 
-CLIP = 3.0  # standard deviations at which a baseline's features stop
+_CLIP = 3.0  # standard deviations at which a baseline's features stop
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ class Nodes:
     horizons: tuple[int, ...]
     linear: LinearizedPath
     tail: TailGradient
-    draws: Draws
+    draws: _Draws
     jacobian: PolicyJacobian
     K: Tensor
     to_go: Tensor
@@ -155,7 +155,7 @@ def nodes(estimator: Choices, requested: Asked, shared: Shared | None) -> Nodes:
     check_head(policy)
     shared = Shared() if shared is None else shared
     course, linear = course_of(estimator, policy, starts, seed, termination, shared)
-    path, tail, head = course.path, estimator.tail, Head(policy)
+    path, tail, head = course.path, estimator.tail, _Head(policy)
     states = path.states.flatten(0, 1)
     traced = trace(head, states, states[:, :0])
     K = traced.K.reshape(*path.states.shape[:2], *traced.K.shape[1:])
@@ -209,5 +209,5 @@ def fitted_baseline(states: Tensor, to_go: Tensor) -> Baseline:
 
 
 def _features(states: Tensor, centre: Tensor, scale: Tensor) -> Tensor:
-    x = ((states - centre[:, None]) / scale[:, None]).clamp(-CLIP, CLIP)
+    x = ((states - centre[:, None]) / scale[:, None]).clamp(-_CLIP, _CLIP)
     return torch.cat([torch.ones_like(x[..., :1]), x, x**2], dim=-1)

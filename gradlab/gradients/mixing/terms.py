@@ -75,7 +75,7 @@ from gradlab.gradients.sweeps import discounted_costates
 from gradlab.networks.interface import noise_dim
 
 PAIRS = 64
-SLACK = 0.3  # c, the paper's for all its tasks
+_SLACK = 0.3  # c, the paper's for all its tasks
 
 
 def smooth(here: Nodes, pilot: Asked) -> Tensor:
@@ -94,7 +94,7 @@ def smooth(here: Nodes, pilot: Asked) -> Tensor:
         f, slope, moved = _redrawn(here, pilot, t, left)
         change = f - here.to_go[later, t, :PAIRS]
         explained = 0.5 * ((slope + slopes[later, t]) * moved).sum(dim=2)
-        least = (1 - SLACK) * change.square().mean(dim=1)
+        least = (1 - _SLACK) * change.square().mean(dim=1)
         passed[later, t] = explained.square().mean(dim=1) >= least
     return passed
 
@@ -141,10 +141,10 @@ class Fit:
     baseline: Baseline
 
 
-Rule = Callable[[Nodes, Tensor, Asked], Tensor]  # nodes, advantage, pilot → shares
+_Rule = Callable[[Nodes, Tensor, Asked], Tensor]  # nodes, advantage, pilot → shares
 
 
-def fitted(estimator: Choices, requested: Asked, rule: Rule) -> Fit:
+def fitted(estimator: Choices, requested: Asked, rule: _Rule) -> Fit:
     """Weights of an estimator, made once for all blocks of a batch."""
     starts = requested.starts
     whole = starts if starts.whole is None else starts.whole
@@ -161,7 +161,7 @@ def fitted(estimator: Choices, requested: Asked, rule: Rule) -> Fit:
     return found
 
 
-def _fit(estimator: Choices, pilot: Asked, rule: Rule) -> Fit:
+def _fit(estimator: Choices, pilot: Asked, rule: _Rule) -> Fit:
     here = nodes(estimator, pilot, None)
     baseline = fitted_baseline(here.linear.path.states, here.to_go)
     return Fit(rule(here, here.advantage(baseline), pilot), baseline)
@@ -187,7 +187,7 @@ def mixed(share: Tensor, first: Tensor, zeroth: Tensor) -> Tensor:
     return torch.where(share == 0, zeroth, torch.where(share == 1, first, both))
 
 
-Shares = Callable[[int, list[int], Tensor, Tensor], Tensor]  # t, horizons, both orders → w
+_Shares = Callable[[int, list[int], Tensor, Tensor], Tensor]  # t, horizons, both orders → w
 
 
 def composite(estimator: Choices, requested: Asked, shared: Shared | None) -> Carried:
@@ -243,14 +243,14 @@ def _trace(squares: Tensor, mean: Tensor) -> Tensor:
     return (squares.mean(dim=1) - mean.square().sum(dim=1)).clamp_min(0.0) * n / (n - 1)
 
 
-def _given(fit: Fit) -> Shares:
+def _given(fit: Fit) -> _Shares:
     def share(t: int, inside: list[int], first: Tensor, zeroth: Tensor) -> Tensor:
         return fit.shares[inside, t]
 
     return share
 
 
-def _swept(here: Nodes, advantage: Tensor, shares: Shares) -> Tensor:
+def _swept(here: Nodes, advantage: Tensor, shares: _Shares) -> Tensor:
     """γᵗ λ_t of every horizon by one sweep backwards, [K, H + 1, N, 2 da]."""
     linear, tail, horizons = here.linear, here.estimator.tail, here.horizons
     K, steps, n = advantage.shape

@@ -131,14 +131,14 @@ def _redrawn() -> list[frozenset[str]]:
     return [frozenset(DRAWS[k:]) for k in range(len(DRAWS) + 1)]
 
 
-RULE = (
+_RULE = (
     f"at most {MOST_HORIZONS} horizons, 1 … H in equal ratios, the estimator's MSE-best in the "
     f"place of its nearest"
 )
-VISITED = "one visited state per start"
-MEMORY = 8e9  # bytes of the truth's Jacobians, on its own path and on the model's
-ASKED = "the horizons that were asked for"
-NONE_ASKED = "it has none of the horizons that were asked for"
+_VISITED = "one visited state per start"
+_MEMORY = 8e9  # bytes of the truth's Jacobians, on its own path and on the model's
+_ASKED = "the horizons that were asked for"
+_NONE_ASKED = "it has none of the horizons that were asked for"
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,7 @@ def attributed(profile: Profile, world: World, progress: Progress) -> Substituti
         horizons = _horizons(profile, name, estimator, world.horizons)
         why = _no_substitution(profile, estimator, world)
         if why or not horizons:
-            skipped[name] = why or NONE_ASKED
+            skipped[name] = why or _NONE_ASKED
         else:
             steps = int(profile.truth["horizon"])
             substituted = substitutions(estimator, replace(world.setting, horizon=steps), horizons)
@@ -179,7 +179,7 @@ def attributed(profile: Profile, world: World, progress: Progress) -> Substituti
             ]
         why = _no_redraw(profile, estimator)
         if why or not horizons:
-            skipped[f"variance of {name}"] = why or NONE_ASKED
+            skipped[f"variance of {name}"] = why or _NONE_ASKED
             continue
         every = added_variance(estimator, world.setting, horizons)
         draws += [((name, n), variance) for n, variance in zip(horizons, every, strict=True)]
@@ -191,7 +191,7 @@ def attributed(profile: Profile, world: World, progress: Progress) -> Substituti
         state_names=_names(world.task.state_names, "s", world.setting.simulator.state_dim),
         action_names=_names(world.task.action_names, "a", world.setting.simulator.action_dim),
         skipped=skipped,
-        rule=RULE if world.horizons is None else ASKED,
+        rule=_RULE if world.horizons is None else _ASKED,
     )
 
 
@@ -204,7 +204,7 @@ def _at_visited_states(profile: Profile, world: World, progress: Progress) -> tu
     here, steps = world.setting, int(profile.truth["horizon"])
     setting = replace(here, starts=visits(replace(here, horizon=steps), 1))
     reference = matched_truth(setting, check=False, progress=progress)
-    there = replace(profile, truth={**truth_values(reference, "matched"), "law": VISITED})
+    there = replace(profile, truth={**truth_values(reference, "matched"), "law": _VISITED})
     return there, replace(world, setting=setting)
 
 
@@ -270,14 +270,14 @@ def _no_substitution(profile: Profile, estimator: Estimator, world: World) -> st
         return "its dynamics are the simulator's: all of its squared bias is the critic's"
     width = simulator.state_dim + simulator.action_dim + 2
     needed = 8 * 2 * truth["horizon"] * len(world.setting.starts.states) * width**2
-    if needed > MEMORY:
+    if needed > _MEMORY:
         return f"the truth's whole path needs about {needed / 1e9:.0f} GB: measure fewer starts"
     return ""
 
 
 def _no_redraw(profile: Profile, estimator: Estimator) -> str:
     """Why the noise of this estimator cannot be drawn again; "": it can."""
-    if profile.truth.get("law") == VISITED:
+    if profile.truth.get("law") == _VISITED:
         return "its samples are taken at visited states: measure with law='start'"
     if isinstance(estimator.states, Recorded):
         return "its noise was recorded and cannot be drawn again"

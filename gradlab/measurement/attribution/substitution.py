@@ -55,11 +55,11 @@ from gradlab.systems.system import Recorded, System
 
 CAUSES = ("states", "A", "B", "reward", "critic_s", "critic_a")
 MOST_HORIZONS = 8  # each is an unrolling of the simulator
-SETS = 16  # of action gradients multiplied at once where N is beyond the kernel
+_SETS = 16  # of action gradients multiplied at once where N is beyond the kernel
 
 
 @dataclass(frozen=True)
-class Parts:
+class _Parts:
     """What a first-action gradient is a function of, along one path."""
 
     linear: LinearizedPath
@@ -78,12 +78,12 @@ class Substitutions:
 
     horizons: tuple[int, ...]
     discount: float
-    along: tuple[tuple[Parts, Parts], tuple[Parts, Parts]]
+    along: tuple[tuple[_Parts, _Parts], tuple[_Parts, _Parts]]
     truth: Tensor
     jacobian: PolicyJacobian
     starts: Starts
 
-    def parts(self, causes: Collection[str]) -> Parts:
+    def parts(self, causes: Collection[str]) -> _Parts:
         """The estimator's parts with the truth's in the place of `causes`."""
         sides = self.along["states" in causes]
         A, B, reward, q_s, q_a = (sides[cause in causes] for cause in CAUSES[1:])
@@ -94,7 +94,7 @@ class Substitutions:
             r_s=reward.linear.r_s,
             r_a=reward.linear.r_a,
         )
-        return Parts(linear, TailGradient(q_s.tail.q_s, q_a.tail.q_a))
+        return _Parts(linear, TailGradient(q_s.tail.q_s, q_a.tail.q_a))
 
     def action_gradients(self, causes: Collection[str]) -> Tensor:
         """g_n at each horizon, [K, N, da], weights not included."""
@@ -138,7 +138,7 @@ def substitutions(estimator: Estimator, setting: Setting, horizons: Sequence[int
     setting = replace(setting, simulator=simulator, policy=policy, starts=begin)
     world = _World(estimator, setting)
     whole = world.unrolled(begin, 0, setting.horizon)
-    ideal = true_tail(whole, estimator.tail.discount)
+    ideal = _true_tail(whole, estimator.tail.discount)
     H = max(horizons)
     true_path, true_K = whole.path.cut(H), whole.K[: H + 1]
     path, K = true_path, true_K
@@ -204,13 +204,13 @@ class _World:
             if n > 0 and not simulated:
                 starts = replace(self.setting.starts, states=path.states[n], path=None)
                 more = self.unrolled(starts, n, self.setting.horizon - n, path.alive[n])
-                at, tail = 0, true_tail(more, self.estimator.tail.discount)
+                at, tail = 0, _true_tail(more, self.estimator.tail.discount)
             q_s[n], q_a[n] = tail.q_s[at], tail.q_a[at]
         return TailGradient(q_s, q_a)
 
     def both(
         self, states: System, path: Path, K: Tensor, ideal: TailGradient
-    ) -> tuple[Parts, Parts]:
+    ) -> tuple[_Parts, _Parts]:
         """The estimator's parts and the truth's, along one path."""
         tail, model = self.estimator.tail, self.estimator.jacobians
         model = states if model is None else model
@@ -221,14 +221,14 @@ class _World:
         true = self._linear(states, simulator, path, K)
         modelled = true if model is simulator else self._linear(states, model, path, K)
         learned = tail_gradient(path, tail.critic, tail.value, self.setting.termination)
-        return Parts(modelled, learned), Parts(true, ideal)
+        return _Parts(modelled, learned), _Parts(true, ideal)
 
     def _linear(self, states: System, model: System, path: Path, K: Tensor) -> LinearizedPath:
         noise = jacobian_noise(states, model, path)
         return linearize_path(path, model, K, noise, self.setting.termination)
 
 
-def true_tail(linear: LinearizedPath, discount: float) -> TailGradient:
+def _true_tail(linear: LinearizedPath, discount: float) -> TailGradient:
     """∇_s Q^π [T + 1, N, ds] and ∇_a Q^π [T + 1, N, da] along the simulator's path of T steps."""
     q_s, q_a = torch.zeros_like(linear.path.states), torch.zeros_like(linear.path.actions)
     p = torch.zeros_like(q_s[0])
@@ -251,13 +251,13 @@ def squared_bias_games(substituted: Substitutions) -> list[Game]:
 
 def products(substituted: Substitutions, g: Tensor) -> tuple[Tensor, Tensor]:
     """Θ g of `gram.products`, some sets at a time where each takes a sum in θ."""
-    step = len(g) if g.shape[1] * g.shape[2] <= gram.KERNEL else SETS
+    step = len(g) if g.shape[1] * g.shape[2] <= gram.KERNEL else _SETS
     parts = (g[k : k + step] for k in range(0, len(g), step))
     pairs = [gram.products(substituted.jacobian, part, substituted.starts.group) for part in parts]
     return torch.cat([total for total, _ in pairs]), torch.cat([within for _, within in pairs])
 
 
-BLOCKS = {
+_BLOCKS = {
     "states": ("A", "B", "r_s", "r_a", "K", "q_s", "q_a"),
     "A": ("A",),
     "B": ("B",),
@@ -266,11 +266,11 @@ BLOCKS = {
     "critic_a": ("q_a",),
 }
 ENTRIES = 1 << 24  # action gradients held at once
-SIDES = ("own", "left", "right")
+_SIDES = ("own", "left", "right")
 
 
 @dataclass(frozen=True)
-class Detail:
+class _Detail:
     """One cause's share, split over entries of its blocks and over steps; each sums to the share.
 
     Attributes:
@@ -284,7 +284,7 @@ class Detail:
     steps: tuple[Estimate, ...]
 
 
-def detail(substituted: Substitutions, cause: str, horizon: int) -> Detail:
+def detail(substituted: Substitutions, cause: str, horizon: int) -> _Detail:
     """Where in a cause its share comes from."""
     if cause not in CAUSES or horizon not in substituted.horizons:
         raise InputError(
@@ -303,9 +303,9 @@ def detail(substituted: Substitutions, cause: str, horizon: int) -> Detail:
             sums += _split_sums(substituted, batch, label)
             batch = []
     sums += _split_sums(substituted, batch, label) if batch else []
-    total = PairSums(*(np.sum([getattr(s, x) for s in sums], axis=0) for x in SIDES))
+    total = PairSums(*(np.sum([getattr(s, x) for s in sums], axis=0) for x in _SIDES))
     every = estimates(total, size)
-    return Detail(labels, tuple(every[: len(labels)]), tuple(every[len(labels) :]))
+    return _Detail(labels, tuple(every[: len(labels)]), tuple(every[len(labels) :]))
 
 
 def _rows(
@@ -317,7 +317,7 @@ def _rows(
     x, y = substituted.parts(named(S)), substituted.parts(named(joined))
     entries: dict[str, Tensor] = {}
     steps = [torch.zeros_like(substituted.truth) for _ in range(horizon + 1)]
-    for block, t, piece in split(x, y, horizon, substituted.discount, BLOCKS[CAUSES[player]]):
+    for block, t, piece in split(x, y, horizon, substituted.discount, _BLOCKS[CAUSES[player]]):
         entries[block] = entries[block] + piece if block in entries else piece
         steps[t] = steps[t] + piece.sum(dim=(0, 1))
     labels = tuple(
@@ -342,7 +342,7 @@ def _split_sums(
 
 
 def split(
-    x: Parts, y: Parts, n: int, discount: float, blocks: Collection[str] = BLOCKS["states"]
+    x: _Parts, y: _Parts, n: int, discount: float, blocks: Collection[str] = _BLOCKS["states"]
 ) -> Iterator[tuple[str, int, Tensor]]:
     """(block, step, [rows, columns, N, da]): pieces whose sum is g_n(x) − g_n(y).
 
@@ -373,7 +373,7 @@ def _sources(
     yield "K", costate, D
 
 
-def _at(parts: Parts, block: str, t: int) -> Tensor:
+def _at(parts: _Parts, block: str, t: int) -> Tensor:
     """[N, rows, columns] of one block at one step; gradients are rows."""
     values: Tensor = getattr(parts.tail if block in ("q_s", "q_a") else parts.linear, block)[t]
     return values if values.ndim == 3 else values[:, None]
@@ -391,7 +391,7 @@ def _sensitivities(linear: LinearizedPath, n: int) -> tuple[Tensor, Tensor]:
     return torch.stack(D), torch.stack(E)
 
 
-def _costates(parts: Parts, n: int, discount: float) -> tuple[Tensor, Tensor]:
+def _costates(parts: _Parts, n: int, discount: float) -> tuple[Tensor, Tensor]:
     """p_t and λ_t, what s_t and a_t are worth at step t, for t = 0 … n."""
     linear, tail = parts.linear, parts.tail
     costate = [tail.q_a[n]]

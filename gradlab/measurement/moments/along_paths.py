@@ -35,13 +35,13 @@ from gradlab.measurement.moments.sketches import (
 from gradlab.statistics.moments import Moments, PairSums
 from gradlab.statistics.strata import Strata
 
-CLOSE = 1e-5  # |G − T|²/|G|² below which too few digits would be left
+_CLOSE = 1e-5  # |G − T|²/|G|² below which too few digits would be left
 
-Rows = Callable[[slice], Carried]
+_Rows = Callable[[slice], Carried]
 
 
 @dataclass(frozen=True)
-class Products:
+class _Products:
     """Of the gradients of K horizons: their sum over all N samples, and per sample the rest.
 
     Attributes:
@@ -60,7 +60,7 @@ class Products:
 
 
 def path_moments(
-    rows: Rows, blocks: list[slice], policy: nn.Module, begin: Starts, T: Tensor | None
+    rows: _Rows, blocks: list[slice], policy: nn.Module, begin: Starts, T: Tensor | None
 ) -> tuple[list[Moments], Tensor] | None:
     """Moments of every horizon and the mean gradients [K, P]; None where G and T nearly agree.
 
@@ -99,7 +99,7 @@ def path_moments(
     moments = []
     for k, (gradient, cross) in enumerate(zip(gradients, crosses, strict=True)):
         error = difference(gradient, cross, reference)
-        if error.own.sum() < CLOSE * squares[k].sum():
+        if error.own.sum() < _CLOSE * squares[k].sum():
             return None
         plain = Moments(size, squares[k], gradient, reference, error, cross, strata=strata)
         moments.append(_marked(plain, sketches[k], true))
@@ -119,8 +119,8 @@ def difference(gradient: PairSums, cross: PairSums, truth: PairSums) -> PairSums
 
 
 def _products(
-    rows: Rows, blocks: list[slice], sketch: Sketch, T: Tensor | None, strata: Strata | None
-) -> Products:
+    rows: _Rows, blocks: list[slice], sketch: Sketch, T: Tensor | None, strata: Strata | None
+) -> _Products:
     true = None if T is None else T.sum(dim=0)
     total: Tensor | None = None
     squares, sketches, truths = [], [], []
@@ -145,7 +145,7 @@ def _products(
         )
     truth = torch.cat(truths, dim=2) if truths else None
     sketches_of_all = torch.cat(sketches, dim=1)
-    return Products(total, torch.cat(squares, dim=1), own, shifted, sketches_of_all, truth)
+    return _Products(total, torch.cat(squares, dim=1), own, shifted, sketches_of_all, truth)
 
 
 def _summed(part: Carried, rows: Tensor | slice) -> Tensor:

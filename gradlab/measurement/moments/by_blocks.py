@@ -98,7 +98,7 @@ class Division:
 
 
 @dataclass(frozen=True)
-class Summed:
+class _Summed:
     """Of K cells and the groups of a block: X_g [g, K, P] and squares [K, g]."""
 
     cells: tuple[Cell, ...]
@@ -108,7 +108,7 @@ class Summed:
 
 
 @dataclass(frozen=True, eq=False)
-class World:
+class _World:
     """What every block is made from: the estimators, all starts and all visited states."""
 
     setting: Setting
@@ -133,7 +133,7 @@ class World:
         """Cells whose inner products are kept."""
         return [cell for cell in self.cells if cell[1] in self.horizons]
 
-    def block(self, rows: slice, path: LinearizedPath | None = None) -> Block:
+    def block(self, rows: slice, path: LinearizedPath | None = None) -> _Block:
         """One block; `path`: the simulator's, where it is known."""
         setting, S = self.setting, self.samples
         here = replace(setting, starts=setting.starts.block(rows))
@@ -144,29 +144,29 @@ class World:
             there = gradients_at(self.visiting, setting, at)
         held = Held(here, len(self.staying), known)
         label = self.division.labels[rows] - rows.start // self.division.group
-        return Block(self, held, there, label)
+        return _Block(self, held, there, label)
 
 
 @dataclass(frozen=True, eq=False)
-class Block:
+class _Block:
     """Gradients from the starts of one block."""
 
-    world: World
+    world: _World
     held: Held
     there: Visits | None
     label: Tensor
 
-    def summed(self) -> Iterator[Summed]:
+    def summed(self) -> Iterator[_Summed]:
         """Every cell, an estimator at a time, those at visited states together."""
         rows = slice(0, len(self.label))
         for name, estimator in self.world.staying.items():
             horizons = tuple(horizons_of(estimator))
             terms = self.held.rows(estimator, rows, horizons)
             X, squares = path_sums(terms, self.label)
-            yield Summed(tuple((name, n) for n in horizons), False, X, squares)
+            yield _Summed(tuple((name, n) for n in horizons), False, X, squares)
         if self.there is not None:
             X, squares = visit_sums(self.there, self.label, self.world.samples)
-            yield Summed(tuple(self.there.keys), True, X, squares)
+            yield _Summed(tuple(self.there.keys), True, X, squares)
 
     def sources(self) -> list[Source]:
         """Per-sample gradients of the cells whose inner products are kept."""
@@ -226,7 +226,7 @@ class _True:
 class _Sums:
     """What the passes add up, for C cells in G groups, M of them kept, and the truth."""
 
-    def __init__(self, world: World, size: int) -> None:
+    def __init__(self, world: _World, size: int) -> None:
         self.world, self.sketch = world, sketch_for(world.setting.policy)
         C, M, G = len(world.cells), len(world.kept), len(world.division.sizes)
         new = world.setting.starts.states.new_zeros
@@ -242,11 +242,11 @@ class _Sums:
         # own, X·ΣX, |Y|², Y·ΣY, X·T, X·ΣT, T·ΣX of each cell and group
         self.pairs = np.full((7, C, G), np.nan)
 
-    def cells_of(self, part: Summed) -> slice:
+    def cells_of(self, part: _Summed) -> slice:
         first = self.place[part.cells[0]]
         return slice(first, first + len(part.cells))
 
-    def add(self, groups: slice, part: Summed) -> None:
+    def add(self, groups: slice, part: _Summed) -> None:
         """First pass: one estimator of one block."""
         cells = self.cells_of(part)
         self.total[cells] += part.X.sum(dim=0)
@@ -262,7 +262,7 @@ class _Sums:
         for g, t in enumerate(sums, groups.start):
             self.folds[self.fold[g], -1] += self.world.repeats * t
 
-    def add_within(self, groups: slice, block: Block, T: Tensor | None) -> None:
+    def add_within(self, groups: slice, block: _Block, T: Tensor | None) -> None:
         """First pass: products of single samples of one block."""
         world = self.world
         inner = within_starts(block.sources(), T, len(block.label), world.repeats)
@@ -283,7 +283,7 @@ class _Sums:
             made[weight] = _True(PairSums(own, side, side), sketch)
         return made
 
-    def _kept(self, part: Summed) -> list[tuple[int, int, int]]:
+    def _kept(self, part: _Summed) -> list[tuple[int, int, int]]:
         """Cells of a part that are kept: place in it, among the kept, and how often they count."""
         repeats = 1 if part.visits else self.world.repeats
         return [
@@ -292,7 +292,7 @@ class _Sums:
             if cell in self.of_kept
         ]
 
-    def multiply(self, groups: slice, parts: Iterable[Summed]) -> None:
+    def multiply(self, groups: slice, parts: Iterable[_Summed]) -> None:
         """Second pass: one block."""
         U = self.folds.new_zeros(groups.stop - groups.start, *self.folds.shape[1:])
         U[:, -1] = self.world.repeats * self.truth[groups]
@@ -304,7 +304,7 @@ class _Sums:
         for f, sums in enumerate(self.folds):
             self.products[f, groups] = (U @ sums.T).numpy()
 
-    def _multiply(self, groups: slice, part: Summed) -> None:
+    def _multiply(self, groups: slice, part: _Summed) -> None:
         cells, weight = self.cells_of(part), self.world.samples if part.visits else 1
         total, true = self.total[cells], weight * self.truth.sum(dim=0)
         for g, X in enumerate(part.X, groups.start):
@@ -338,7 +338,7 @@ def blocked_moments(
     setting, division = replace(setting, starts=begin), replace(division, starts=len(begin.states))
     at = visited(setting, pilot, samples) if visiting else begin
     horizons = kept_horizons(setting.horizon, len(chosen))
-    world = World(setting, staying, visiting, at, samples, division, horizons)
+    world = _World(setting, staying, visiting, at, samples, division, horizons)
     true = None if pilot.every is None else BlockedTruth(setting, pilot)
     sums = _passes(world, true, progress)
     for shared in (begin, at):  # the noise of all blocks, which is most of the memory by now
@@ -358,13 +358,13 @@ def blocked_moments(
     return truth, measured
 
 
-def _passes(world: World, true: BlockedTruth | None, progress: Progress) -> _Sums:
+def _passes(world: _World, true: BlockedTruth | None, progress: Progress) -> _Sums:
     """Both passes over all blocks."""
     policy, division = world.setting.policy, world.division
     size = sum(p.numel() for p in policy.parameters())
     sums, blocks = _Sums(world, size), division.blocks()
     keep = 8 * len(world.cells) * len(division.sizes) * size <= KEPT
-    kept: list[list[Summed]] = []
+    kept: list[list[_Summed]] = []
     for done, rows in enumerate(blocks):
         progress(STAGE, done, 2 * len(blocks))
         made = _first(world, sums, true, rows)
@@ -381,7 +381,7 @@ def _passes(world: World, true: BlockedTruth | None, progress: Progress) -> _Sum
     return sums
 
 
-def _first(world: World, sums: _Sums, true: BlockedTruth | None, rows: slice) -> Iterable[Summed]:
+def _first(world: _World, sums: _Sums, true: BlockedTruth | None, rows: slice) -> Iterable[_Summed]:
     """One block: the truth and products within starts, which need single samples, and its sums."""
     T, path = (None, None) if true is None else true.block(rows)
     block, groups = world.block(rows, path), world.division.groups(rows)

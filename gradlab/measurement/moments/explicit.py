@@ -38,7 +38,7 @@ from gradlab.statistics.moments import Moments, PairSums
 SAMPLES = 128  # whose explicit gradients are held at once
 
 
-Rows = Callable[[slice], Iterator[tuple[int, list[Tensor], Tensor]]]
+_Rows = Callable[[slice], Iterator[tuple[int, list[Tensor], Tensor]]]
 
 
 def explicit_moments(
@@ -85,7 +85,7 @@ def explicit_moments(
 
 
 def _first_pass(
-    gradients: Rows, blocks: list[slice], begin: Starts, sums: Tensor, sketch: Sketch
+    gradients: _Rows, blocks: list[slice], begin: Starts, sums: Tensor, sketch: Sketch
 ) -> tuple[list[list[Tensor]], list[list[Floats]]]:
     """Fills the sums [H, C, K, P]; squared norms and sketches by group, block by block."""
     squares: list[list[Tensor]] = [[] for _ in range(sums.shape[2])]
@@ -102,7 +102,7 @@ def _first_pass(
 
 
 def _second_pass(
-    gradients: Rows, blocks: list[slice], begin: Starts, sums: Tensor, T: Tensor | None
+    gradients: _Rows, blocks: list[slice], begin: Starts, sums: Tensor, T: Tensor | None
 ) -> tuple[list[list[list[PairSums]]], list[list[PairSums]]]:
     """Pair sums of G, and against a truth of T, Y and G with T; and those across critics."""
     totals, strata = sums.sum(dim=0), begin.strata

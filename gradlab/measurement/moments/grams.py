@@ -28,8 +28,8 @@ from gradlab.measurement.moments.held import group_blocks
 from gradlab.statistics.grams import ActionProducts, Cell, GroupProducts, Kernels
 
 FOLDS = 2
-HORIZONS = 8  # of one estimator, whose explicit gradients keep inner products: a tenth of the time
-CELLS = 32  # of all of them together: what is kept grows with their square
+_HORIZONS = 8  # of one estimator, whose explicit gradients keep inner products: a tenth of the time
+_CELLS = 32  # of all of them together: what is kept grows with their square
 SAMPLES = 128  # whose costates are held at once
 BYTES = 3e7  # of explicit gradients that are held at once: they stay in cache
 
@@ -82,7 +82,7 @@ class Source:
 
 def kept_horizons(longest: int, estimators: int) -> list[int]:
     """Horizons spread over 0 … longest, both included, whose inner products are kept."""
-    count = max(min(HORIZONS, CELLS // max(estimators, 1)), 2)
+    count = max(min(_HORIZONS, _CELLS // max(estimators, 1)), 2)
     return sorted({round(n) for n in np.linspace(0, longest, count).tolist()})
 
 

@@ -57,7 +57,7 @@ from gradlab.truth.truth import Truth
 WIDE = 4096  # parameters beyond which explicit gradients cost more than kernels of their steps
 
 Cells = dict[tuple[str, int], Moments]
-Means = dict[tuple[str, int], Tensor]
+_Means = dict[tuple[str, int], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +75,7 @@ class Measured:
 
     cells: Cells
     kernels: tuple[Kernels, ...]
-    means: Means
+    means: _Means
     truth_mean: Tensor | None
     at: Starts
     starts: int
@@ -123,11 +123,11 @@ def explicit_cells(
     truth: Truth,
     progress: Progress,
     other_critics: OtherCritics,
-) -> tuple[Cells, Means]:
+) -> tuple[Cells, _Means]:
     """Moments and means of estimators with θ in every action."""
     T = None if truth.every is None else truth.every.gradients
     cells: Cells = {}
-    means: Means = {}
+    means: _Means = {}
     for done, (name, estimator) in enumerate(chosen.items()):
         progress("estimators", done, len(chosen))
         moments, mean = _explicit((estimator, *other_critics.get(name, ())), held, T)
@@ -235,7 +235,7 @@ def _kernel_moments(
     setting: Setting,
     truth: Truth,
     other_critics: OtherCritics,
-) -> tuple[Cells, list[Kernels], Means, Tensor | None]:
+) -> tuple[Cells, list[Kernels], _Means, Tensor | None]:
     """Moments of all first-action estimators by one pass over the Gram kernel, and the means of
     their gradients and of the truth."""
     keys = [(name, n) for name in chosen if name in first for n in horizons_of(chosen[name])]

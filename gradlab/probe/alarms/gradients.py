@@ -87,10 +87,10 @@ class Growth:
 
 
 NOISE = 0.01  # share of a gradient's energy that is signal, below which its cosine is under 0.1
-FEWEST = 10  # updates: a head that begins at 0 blocks the first gradients only
-POOL = 64  # bursts that are judged together
-PERSISTENT = 3  # bursts in which a column is dead
-SHARED = 0.05  # of a batch, from which on the message mentions it
+_FEWEST = 10  # updates: a head that begins at 0 blocks the first gradients only
+_POOL = 64  # bursts that are judged together
+_PERSISTENT = 3  # bursts in which a column is dead
+_SHARED = 0.05  # of a batch, from which on the message mentions it
 NONFINITE, ENDED = "non-finite gradient", "non-finite at the end"
 ORIGIN, LOST_CRITIC = "origin of a non-finite gradient", "non-finite critic gradient"
 
@@ -135,11 +135,11 @@ def spoilt(
     return Alarm(ENDED, f"{text}; {origin}" if origin else text)
 
 
-def dead_parameters(evidence: Evidence) -> str | None:
+def _dead_parameters(evidence: Evidence) -> str | None:
     """Tensors whose gradient was exactly 0 in every update of the window."""
     looked = int(evidence.new["looked"])
     dead = np.asarray(evidence.new["zero"]) >= looked
-    if looked < FEWEST or not dead.any():
+    if looked < _FEWEST or not dead.any():
         return None
     return (
         f"the gradient of {listed(dead, evidence.names)} was exactly 0 in all of {looked} updates: "
@@ -149,7 +149,7 @@ def dead_parameters(evidence: Evidence) -> str | None:
 
 def noise(evidence: Evidence) -> str | None:
     """Successive gradients without anything in common, by all recent bursts."""
-    rows = [row for row in evidence.rows[-POOL:] if np.isfinite(row["share_se"])]
+    rows = [row for row in evidence.rows[-_POOL:] if np.isfinite(row["share_se"])]
     if not rows:
         return None
     signal = pooled([signal_of(row) for row in rows])
@@ -174,32 +174,32 @@ def dead_inputs(evidence: Evidence) -> str | None:
 
     Hidden units that never fire are counted in the rows, but a few of them are no alarm.
     """
-    last = evidence.rows[-PERSISTENT:]
+    last = evidence.rows[-_PERSISTENT:]
     counts = [int(row.get("dead_inputs", 0)) for row in last]
-    if len(last) < PERSISTENT or not min(counts):
+    if len(last) < _PERSISTENT or not min(counts):
         return None
     columns = "column" if min(counts) == 1 else "columns"
     return (
         f"{min(counts)} {columns} of the first layer's weights had a gradient of exactly 0 in "
-        f"{PERSISTENT} bursts ({evidence.new.get('dead_where', '')}): always 0, or cut off; look "
+        f"{_PERSISTENT} bursts ({evidence.new.get('dead_where', '')}): always 0, or cut off; look "
         f"at what the policy is given"
     )
 
 
 def _overlap(evidence: Evidence) -> str:
     share = evidence.at("overlap")
-    return f", batches that share {share:.0%} of their samples" if share > SHARED else ""
+    return f", batches that share {share:.0%} of their samples" if share > _SHARED else ""
 
 
 def signal_of(row: Row) -> Signal:
     """The signal of a row of "successive"."""
-    return Signal(int(row.get("fresh", row["pairs"])), *(float(row[name]) for name in PRODUCTS))
+    return Signal(int(row.get("fresh", row["pairs"])), *(float(row[name]) for name in _PRODUCTS))
 
 
-PRODUCTS = ("energy", "signal", "root_squares", "signal_share", "share_se")
+_PRODUCTS = ("energy", "signal", "root_squares", "signal_share", "share_se")
 ALARMS = (
     AlarmTest(NONFINITE, "vitals", ("looked", "nonfinite", "nonfinite_updates"), nonfinite),
-    AlarmTest("dead path", "vitals", ("looked", "zero"), dead_parameters),
-    AlarmTest("gradient no better than noise", "successive", ("pairs", *PRODUCTS), noise),
+    AlarmTest("dead path", "vitals", ("looked", "zero"), _dead_parameters),
+    AlarmTest("gradient no better than noise", "successive", ("pairs", *_PRODUCTS), noise),
     AlarmTest("dead inputs", "successive", ("dead_inputs",), dead_inputs),
 )

@@ -15,7 +15,7 @@ from gradlab.probe.alarms.evidence import AlarmTest, Evidence
 HALF = 0.5  # of the paths
 
 
-def ended_early(evidence: Evidence) -> str | None:
+def _ended_early(evidence: Evidence) -> str | None:
     """Most paths end before the longest horizon."""
     share = float(np.asarray(evidence.new["reached"]).reshape(-1)[-1])
     n = int(evidence.new["starts"])
@@ -31,6 +31,9 @@ def ended_early(evidence: Evidence) -> str | None:
 
 ALARMS = (
     AlarmTest(
-        "model paths end early", "horizons", ("reached", "lasted", "longest", "starts"), ended_early
+        "model paths end early",
+        "horizons",
+        ("reached", "lasted", "longest", "starts"),
+        _ended_early,
     ),
 )

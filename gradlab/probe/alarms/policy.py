@@ -17,20 +17,20 @@ from numpy.typing import NDArray
 from gradlab.probe.alarms.evidence import AlarmTest, Evidence, Row
 
 HALF = 0.5  # of the actions
-RECENT = 16  # rows whose passes are judged together
-BORN = 0.02  # of the gradient through a tanh, in a window in which sound actors let 5% or more
-FULL = 0.99  # of the actions at their limits
-COST = 0.1  # of it, above which a saturated actor still learns
+_RECENT = 16  # rows whose passes are judged together
+_BORN = 0.02  # of the gradient through a tanh, in a window in which sound actors let 5% or more
+_FULL = 0.99  # of the actions at their limits
+_COST = 0.1  # of it, above which a saturated actor still learns
 
 
 def saturated(evidence: Evidence) -> str | None:
-    """Actions at their limits since the run began, or most of them for `RECENT` rows.
+    """Actions at their limits since the run began, or most of them for `_RECENT` rows.
 
     Sound actors saturate within tens of updates while their critic is young, and come back.
     """
     if not np.size(evidence.new["saturation"]):
         return None
-    rows = [row for row in evidence.rows[-RECENT:] if row.get("watched") and "saturation" in row]
+    rows = [row for row in evidence.rows[-_RECENT:] if row.get("watched") and "saturation" in row]
     n = sum(int(row["watched"]) for row in rows)
     if not n:
         return None
@@ -39,9 +39,9 @@ def saturated(evidence: Evidence) -> str | None:
     share = (passes * shares).sum(axis=0) / n
     margin = sqrt(log(len(share) / evidence.level) / (2 * n))
     passed = _passed(evidence.new, len(share))
-    lasted = (len(rows) == RECENT) & (shares > HALF).all(axis=0) & ~(passed > COST)
-    begun = (passed < BORN) & (_passed(evidence.rows[0], 1) < BORN)
-    begun |= np.isnan(passed) & (shares > FULL).all(axis=0)  # not recorded
+    lasted = (len(rows) == _RECENT) & (shares > HALF).all(axis=0) & ~(passed > _COST)
+    begun = (passed < _BORN) & (_passed(evidence.rows[0], 1) < _BORN)
+    begun |= np.isnan(passed) & (shares > _FULL).all(axis=0)  # not recorded
     born = begun & (evidence.count == len(evidence.rows)) & (share - margin > HALF)
     bad = born | (lasted & (share - margin > HALF))
     if not bad.any():
@@ -61,7 +61,7 @@ def _passed(row: Row, actions: int) -> NDArray[np.float64]:
     return np.asarray(row.get("attenuation", np.full(actions, np.nan)), dtype=np.float64)
 
 
-def model_trained(evidence: Evidence) -> str | None:
+def _model_trained(evidence: Evidence) -> str | None:
     """θ and the model's parameters are not apart."""
     count, shared = (int(evidence.new[name]) for name in ("model_gradients", "model_shared"))
     if shared:
@@ -80,6 +80,6 @@ def model_trained(evidence: Evidence) -> str | None:
 ALARMS = (
     AlarmTest("saturated actor", "vitals", ("saturation", "watched"), saturated),
     AlarmTest(
-        "θ leaks into the model", "vitals", ("model_gradients", "model_shared"), model_trained
+        "θ leaks into the model", "vitals", ("model_gradients", "model_shared"), _model_trained
     ),
 )

@@ -15,7 +15,7 @@ none of which rose, over 250 updates each or more. One window, or one step, neve
     t = (J̄_first − J̄_newest) / √(v/n + v/3n),   v the larger of both variances
 
 since a rare low return may be missing in one of them. All tests compare with the same first window,
-whose error they share: at `LEVEL` each, a return that stays is found to have fallen in at most 0.3%
+whose error they share: at `_LEVEL` each, a return that stays is found fallen in at most 0.3%
 of runs of a hundred windows (normal, t3, log-normal and with rare low ones, 2,000 runs each).
 """
 
@@ -32,7 +32,7 @@ from gradlab.statistics.intervals import student
 from gradlab.wording import two
 
 IN_A_ROW = 3
-LEVEL = 0.999
+_LEVEL = 0.999
 KIND = "falling return"
 CHECK = "check the signs of the reward and of the actor's loss, and the critic's targets"
 
@@ -51,7 +51,7 @@ def fallen(returns: Returns, table: str) -> Alarm | None:
     first, last = means[0], np.concatenate(means[-IN_A_ROW:])
     lower = float(first.mean() - last.mean())
     worst = max(float(each.var(ddof=1)) for each in (first, last))
-    half = student(len(first) - 1, LEVEL) * sqrt(worst / len(first) + worst / len(last))
+    half = student(len(first) - 1, _LEVEL) * sqrt(worst / len(first) + worst / len(last))
     if not lower > half:
         return None
     what = "policy" if table == "returns" else "training episodes"
@@ -64,13 +64,13 @@ def fallen(returns: Returns, table: str) -> Alarm | None:
     return Alarm(KIND, text.replace("-", "−"))
 
 
-FEWEST = 2  # measured steps
-LONG = 0.02  # of θ in one step
-HIGH = 0.01  # a rate below which steps are long only where θ is nearly 0
-STILL = "actor does not move"
+_FEWEST = 2  # measured steps
+_LONG = 0.02  # of θ in one step
+_HIGH = 0.01  # a rate below which steps are long only where θ is nearly 0
+_STILL = "actor does not move"
 
 
-def actor_still(evidence: Evidence) -> str | None:
+def _actor_still(evidence: Evidence) -> str | None:
     """Every tensor that has a gradient stays exactly where it is."""
     stuck, followed = _stuck(evidence)
     if not stuck.any() or (stuck != followed).any():
@@ -83,7 +83,7 @@ def actor_still(evidence: Evidence) -> str | None:
     )
 
 
-def actor_partly_still(evidence: Evidence) -> str | None:
+def _actor_partly_still(evidence: Evidence) -> str | None:
     """The same of some tensors; or all tensors are frozen but one."""
     stuck, followed = _stuck(evidence)
     if stuck.any() and (stuck != followed).any():
@@ -106,13 +106,13 @@ def _stuck(evidence: Evidence) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     still, zero = (np.asarray(evidence.new[name], dtype=np.float64) for name in ("still", "zero"))
     followed = np.isfinite(still) & (zero <= int(evidence.at("looked")) / 2)
     stepped = int(evidence.at("stepped"))
-    return followed & (still >= stepped) & (stepped >= FEWEST), followed
+    return followed & (still >= stepped) & (stepped >= _FEWEST), followed
 
 
 def thrown_away(passes: int) -> Alarm:
     """Gradients that were made and cleared again without a step."""
     return Alarm(
-        STILL,
+        _STILL,
         f"{passes} backward passes began without a gradient, and the optimiser has not made one "
         f"step: call its step(), or give the probe the optimiser that steps this policy",
     )
@@ -123,7 +123,7 @@ def critic_still(evidence: Evidence) -> str | None:
     stepped = evidence.at("critic_stepped")
     if evidence.at("critic_steps") == 0:
         words = "its optimiser made no step"
-    elif stepped >= FEWEST and evidence.at("critic_still") >= stepped:
+    elif stepped >= _FEWEST and evidence.at("critic_still") >= stepped:
         norm = evidence.at("critic_norm")
         words = f"none of {int(stepped)} steps changed one of its tensors ("
         words += "no gradient arrives" if norm == 0 else f"gradient norm {norm:.2g}"
@@ -136,7 +136,7 @@ def critic_still(evidence: Evidence) -> str | None:
     )
 
 
-def actor_rate(evidence: Evidence) -> str | None:
+def _actor_rate(evidence: Evidence) -> str | None:
     """Steps that are far too long for the policy."""
     return _too_long(evidence.at("update_ratio"), evidence.at("learning_rate"), "policy")
 
@@ -147,7 +147,7 @@ def critic_rate(evidence: Evidence) -> str | None:
 
 
 def _too_long(ratio: float, rate: float, whose: str) -> str | None:
-    if not (ratio > LONG and rate >= HIGH):
+    if not (ratio > _LONG and rate >= _HIGH):
         return None
     return (
         f"a step moves the {whose} by {ratio:.1%} of its size on average{_rate(rate)}; usual rates "
@@ -159,17 +159,17 @@ def _rate(rate: float) -> str:
     return f" at the learning rate {rate:g}" if np.isfinite(rate) else ""
 
 
-MOVES = ("stepped", "looked", "still", "zero")
+_MOVES = ("stepped", "looked", "still", "zero")
 ALARMS = (
-    AlarmTest(STILL, "vitals", MOVES, actor_still),
-    AlarmTest("actor moves in part", "vitals", MOVES, actor_partly_still),
+    AlarmTest(_STILL, "vitals", _MOVES, _actor_still),
+    AlarmTest("actor moves in part", "vitals", _MOVES, _actor_partly_still),
     AlarmTest(
         "critic does not move",
         "vitals",
         ("looked", "critic_steps", "critic_stepped", "critic_still", "critic_norm", "critic_rate"),
         critic_still,
     ),
-    AlarmTest("learning rate too large", "vitals", ("update_ratio", "learning_rate"), actor_rate),
+    AlarmTest("learning rate too large", "vitals", ("update_ratio", "learning_rate"), _actor_rate),
     AlarmTest(
         "critic's learning rate too large", "vitals", ("critic_ratio", "critic_rate"), critic_rate
     ),

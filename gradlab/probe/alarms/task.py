@@ -28,12 +28,12 @@ from gradlab.statistics.intervals import Z
 from gradlab.wording import horizons
 
 DATA, MODEL = 0, 1  # indices of estimators
-DIRECTION = ("cosine", "cosine_high")
-ROUNDING = 1e-6  # of a logarithm whose samples do not differ at all
-PRECISE = 0.01  # relative error of a gradient in float32
+_DIRECTION = ("cosine", "cosine_high")
+_ROUNDING = 1e-6  # of a logarithm whose samples do not differ at all
+_PRECISE = 0.01  # relative error of a gradient in float32
 
 
-def doubling(evidence: Evidence) -> str | None:
+def _doubling(evidence: Evidence) -> str | None:
     """Variance that doubles within the horizon."""
     slope, se = evidence.at("growth"), evidence.at("growth_se")
     horizon = _longest(evidence)
@@ -50,10 +50,10 @@ def doubling(evidence: Evidence) -> str | None:
     )
 
 
-def diverging(evidence: Evidence) -> str | None:
+def _diverging(evidence: Evidence) -> str | None:
     """A closed loop whose sensitivities outgrow the discount."""
     rate, margin = evidence.at("lyapunov"), _reach(evidence) * evidence.at("lyapunov_se")
-    if not rate - margin > ROUNDING - log(evidence.at("discount")):
+    if not rate - margin > _ROUNDING - log(evidence.at("discount")):
         return None
     low, high = log(10) / (rate + margin), log(10) / (rate - margin)
     return (
@@ -65,7 +65,7 @@ def diverging(evidence: Evidence) -> str | None:
     )
 
 
-def wrong_direction(evidence: Evidence) -> str | None:
+def _wrong_direction(evidence: Evidence) -> str | None:
     """The gradient that the loop follows points away from the true one."""
     return _critic_away(evidence) if evidence.critic_alone else _model_away(evidence)
 
@@ -120,7 +120,7 @@ def _back(bad: NDArray[np.int64], longest: int) -> str:
     return f"use horizons up to {sound[-1]}, or refit the model"
 
 
-def worse_than_data(evidence: Evidence) -> str | None:
+def _worse_than_data(evidence: Evidence) -> str | None:
     """A horizon whose error exceeds that of the critic's gradient alone."""
     gap, margin = evidence.at("over_data"), _reach(evidence) * evidence.at("over_data_se")
     horizon = _longest(evidence)
@@ -134,7 +134,7 @@ def worse_than_data(evidence: Evidence) -> str | None:
     )
 
 
-def critic_dominated(evidence: Evidence) -> str | None:
+def _critic_dominated(evidence: Evidence) -> str | None:
     """A bias that the critic makes, not the model."""
     gap, se = evidence.at("critic_gap"), evidence.at("critic_gap_se")
     if not gap - _reach(evidence) * se > 0:
@@ -148,7 +148,7 @@ def critic_dominated(evidence: Evidence) -> str | None:
     )
 
 
-def critic_beyond_bound(evidence: Evidence) -> str | None:
+def _critic_beyond_bound(evidence: Evidence) -> str | None:
     """A critic that promises more than all rewards together."""
     value, se, bound = (evidence.at(name) for name in ("value", "value_se", "return_bound"))
     # Where the loop diverges, later rewards are larger than any that was seen.
@@ -171,7 +171,7 @@ def jacobian_drift(evidence: Evidence) -> str | None:
     best = min(earlier, key=lambda row: row["jacobian_error"] + reach * row["jacobian_error_se"])
     gap = float(now["jacobian_error"] - best["jacobian_error"])
     margin = reach * sqrt(now["jacobian_error_se"] ** 2 + best["jacobian_error_se"] ** 2)
-    if not gap - margin > ROUNDING:
+    if not gap - margin > _ROUNDING:
         return None
     return (
         f"the model's Jacobian error is {exp(gap):.2g} times what it was at step "
@@ -180,7 +180,7 @@ def jacobian_drift(evidence: Evidence) -> str | None:
     )
 
 
-def lost_jacobians(evidence: Evidence) -> str | None:
+def _lost_jacobians(evidence: Evidence) -> str | None:
     """States at which the model in use has no finite derivative."""
     lost, states = (evidence.new[name] for name in ("jacobian_nonfinite", "jacobian_states"))
     if not lost:
@@ -193,10 +193,10 @@ def lost_jacobians(evidence: Evidence) -> str | None:
     )
 
 
-def precision_limited(evidence: Evidence) -> str | None:
+def _precision_limited(evidence: Evidence) -> str | None:
     """A gradient that float32 spoils more than sampling does."""
     error, noise = evidence.at("float32_error"), evidence.at("sampling_error")
-    if not error > max(PRECISE, noise):
+    if not error > max(_PRECISE, noise):
         return None
     return (
         f"in float32 the gradient at the longest horizon is {error:.1%} off (cosine "
@@ -206,7 +206,7 @@ def precision_limited(evidence: Evidence) -> str | None:
     )
 
 
-def dead_actions(evidence: Evidence) -> str | None:
+def _dead_actions(evidence: Evidence) -> str | None:
     """Actions that the differentiated system does not feel."""
     dead = np.asarray(evidence.new["dead_action"]) > 0
     if not dead.any():
@@ -236,51 +236,51 @@ ALARMS = (
         "non-finite Jacobian",
         "measured",
         ("starts", "jacobian_nonfinite", "jacobian_states"),
-        lost_jacobians,
+        _lost_jacobians,
         unrolled=True,
     ),
-    AlarmTest("dead action", "measured", ("starts", "dead_action"), dead_actions, unrolled=True),
+    AlarmTest("dead action", "measured", ("starts", "dead_action"), _dead_actions, unrolled=True),
     AlarmTest(
         "precision-limited",
         "measured",
         ("starts", "float32_error"),
-        precision_limited,
+        _precision_limited,
         unrolled=True,
     ),
     AlarmTest(
         "diverging sensitivities",
         "measured",
         ("starts", "lyapunov", "lyapunov_se", "discount"),
-        diverging,
+        _diverging,
         unrolled=True,
     ),
     AlarmTest(
         "variance doubling time",
         "measured",
         ("starts", "variance", "growth", "growth_se", "growth_evidence"),
-        doubling,
+        _doubling,
         unrolled=True,
     ),
-    AlarmTest("wrong direction", "measured", ("starts", *DIRECTION), wrong_direction),
+    AlarmTest("wrong direction", "measured", ("starts", *_DIRECTION), _wrong_direction),
     AlarmTest(
         "worse than without a model",
         "measured",
         ("starts", "variance", "over_data", "over_data_se", "kept_high"),
-        worse_than_data,
+        _worse_than_data,
         unrolled=True,
     ),
     AlarmTest(
         "critic-dominated bias",
         "measured",
         ("starts", "bias2", "critic_gap", "critic_gap_se"),
-        critic_dominated,
+        _critic_dominated,
         unrolled=True,
     ),
     AlarmTest(
         "critic beyond its bound",
         "measured",
         ("starts", "value", "value_se", "return_bound"),
-        critic_beyond_bound,
+        _critic_beyond_bound,
     ),
     AlarmTest(
         "drifting model Jacobian",

@@ -26,8 +26,8 @@ from gradlab.probe.parts.rows import Matched
 
 FIRST, APART, TIMES = 200, 100, 3  # updates: before the first verdict, and between two; in a row
 LOW, RISES = 0.3, 0.05  # b, unless it rises by so much from the first to the last
-SCALED = 0.05  # s, from which it is one
-BATCHES = 10
+_SCALED = 0.05  # s, from which it is one
+_BATCHES = 10
 
 
 @final
@@ -75,8 +75,8 @@ class Implied:
         if "target" in given and given["target"].numel() == given["next_value"].numel():
             used = _flat(given["target"])[rows.at] - discount * (1 - d) * v
         self._sums.append((float(implied @ paid), float(paid @ paid), float(used @ paid)))
-        self._sums, self._looks = self._sums[-BATCHES:], self._looks + 1
-        if update >= self._next and len(self._sums) == BATCHES:
+        self._sums, self._looks = self._sums[-_BATCHES:], self._looks + 1
+        if update >= self._next and len(self._sums) == _BATCHES:
             self._next = update + APART
             self._verdicts = [*self._verdicts, self._share][-TIMES:]
 
@@ -98,7 +98,7 @@ class Implied:
     def _share(self) -> float:
         implied, paid, used = np.sum(self._sums, axis=0).tolist()
         scale = abs(used) / paid
-        return float(implied / paid / (scale if scale > SCALED else 1.0))
+        return float(implied / paid / (scale if scale > _SCALED else 1.0))
 
     def answer(self, *_: object) -> Answer:
         if not self._looks:

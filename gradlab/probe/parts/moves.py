@@ -26,13 +26,13 @@ from gradlab.probe.isolation import say
 from gradlab.probe.parts.networks import CRITIC, Networks, held
 from gradlab.probe.parts.recorder import Answer, off
 
-LOOKS = 10
-FEWEST = 10  # looks, of which more than half must be at fault
-UNDECLARED = 250  # updates in which a target may rest where its period is not declared
-FAST = 0.5  # of the gap at a step of the critic
-RESTED = 40  # steps of another optimiser in which the actor's rests
-LAYERS = 20  # steps between two looks at which tensors the policy has
-ALONG = 0.9  # cosine of a move with the way to the target
+_LOOKS = 10
+_FEWEST = 10  # looks, of which more than half must be at fault
+_UNDECLARED = 250  # updates in which a target may rest where its period is not declared
+_FAST = 0.5  # of the gap at a step of the critic
+_RESTED = 40  # steps of another optimiser in which the actor's rests
+_LAYERS = 20  # steps between two looks at which tensors the policy has
+_ALONG = 0.9  # cosine of a move with the way to the target
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,12 +84,12 @@ class Window:
 
 
 @final
-class Followed:
+class _Followed:
     """How one target follows its network."""
 
     def __init__(self, whose: str) -> None:
         self.whose = whose
-        self.shares: deque[float] = deque(maxlen=LOOKS)
+        self.shares: deque[float] = deque(maxlen=_LOOKS)
         self.rested, self.since = 0, -1  # looks in which it rested, and since which update
         self._at: Tensor | None = None
 
@@ -127,13 +127,13 @@ class Targets:
     name = "targets follow"
 
     def __init__(self) -> None:
-        self._followed: list[Followed] = []
+        self._followed: list[_Followed] = []
         self._of: Sequence[object] = ()
         self._count = self._looks = 0
 
     def see(self, window: Window, networks: Networks) -> None:
         if self._of is not networks.pairs:
-            self._of, self._followed = networks.pairs, [Followed(p.whose) for p in networks.pairs]
+            self._of, self._followed = networks.pairs, [_Followed(p.whose) for p in networks.pairs]
         self._count, self._looks = window.count, self._looks + bool(networks.pairs)
         for k, each in enumerate(self._followed):
             each.see(window, k)
@@ -144,23 +144,23 @@ class Targets:
                 "no module is called that looks like a copy of critic or policy: where the loop "
                 "has target networks, probe.networks(critic=…, target=…)"
             )
-        period = UNDECLARED if networks.period is None else networks.period
+        period = _UNDECLARED if networks.period is None else networks.period
         for each in self._followed:
             rest = self._count - each.since
-            if each.rested >= LOOKS and rest >= period:
+            if each.rested >= _LOOKS and rest >= period:
                 return _frozen(each, rest)
-            fast = len(each.shares) == LOOKS and min(each.shares) > FAST
+            fast = len(each.shares) == _LOOKS and min(each.shares) > _FAST
             if fast and networks.period != 1:
                 return _swapped(each)
         shares = [each.share for each in self._followed]
-        if self._looks < FEWEST or min(shares) == 0:
+        if self._looks < _FEWEST or min(shares) == 0:
             text = f"no move was seen in {self._looks} looks" if self._looks else "no look yet"
             return Answer("waiting", text, looks=self._looks)
         proof = (
-            f"a move closes {_span(min(shares), max(shares))} of the gap (fault: 0 in {LOOKS} "
-            f"looks and {period} updates, or above {FAST} in {LOOKS} looks)"
+            f"a move closes {_span(min(shares), max(shares))} of the gap (fault: 0 in {_LOOKS} "
+            f"looks and {period} updates, or above {_FAST} in {_LOOKS} looks)"
         )
-        return Answer("sound", proof, float(min(shares)), FAST, self._looks)
+        return Answer("sound", proof, float(min(shares)), _FAST, self._looks)
 
 
 def _span(low: float, high: float) -> str:
@@ -168,7 +168,7 @@ def _span(low: float, high: float) -> str:
     return one if one == other else f"{one} to {other}"
 
 
-def _frozen(each: Followed, rest: int) -> Answer:
+def _frozen(each: _Followed, rest: int) -> Answer:
     return Answer(
         "fault", f"Δ = 0 in {each.rested} looks over {rest} updates, with a gap to close",
         0.0, 0.0, each.rested, FROZEN,
@@ -177,9 +177,9 @@ def _frozen(each: Followed, rest: int) -> Answer:
     )  # fmt: skip
 
 
-def _swapped(each: Followed) -> Answer:
+def _swapped(each: _Followed) -> Answer:
     return Answer(
-        "fault", f"τ̂ above {FAST} in {LOOKS} looks in a row", each.share, FAST, LOOKS, SWAPPED,
+        "fault", f"τ̂ above {_FAST} in {_LOOKS} looks in a row", each.share, _FAST, _LOOKS, SWAPPED,
         f"the {each.whose}'s targets take {each.share:.3g} of the network at each step: are τ and "
         f"1 − τ exchanged, or is the copy made at every step?",
     )  # fmt: skip
@@ -215,8 +215,8 @@ class ActorStep:
             return off("no network but the policy is stepped by an optimiser")
         if self._shared and not self._apart:
             return off("one optimiser steps policy and critic at once: their loss is one")
-        if self._looks < FEWEST:
-            return Answer("waiting", f"{self._looks} looks of {FEWEST}", looks=self._looks)
+        if self._looks < _FEWEST:
+            return Answer("waiting", f"{self._looks} looks of {_FEWEST}", looks=self._looks)
         proof = f"the critic changed in {self._moved} of {self._looks} steps of the actor"
         numbers = self._moved / self._looks, 0.5, self._looks
         if 2 * self._moved <= self._looks:
@@ -253,8 +253,8 @@ class NoStep:
             self._along[name] = self._along.get(name, 0) + along
 
     def answer(self, networks: Networks) -> Answer:
-        if self._looks < FEWEST:
-            return Answer("waiting", f"{self._looks} looks of {FEWEST}", looks=self._looks)
+        if self._looks < _FEWEST:
+            return Answer("waiting", f"{self._looks} looks of {_FEWEST}", looks=self._looks)
         worst = max(self._moved, key=lambda name: self._moved[name])
         share = self._moved[worst] / self._looks
         proof = f"the {worst} changed without a step in {self._moved[worst]} of {self._looks} looks"
@@ -279,7 +279,7 @@ def _to_a_target(one: Values, two: Values, networks: Networks, name: str) -> boo
         if (
             mine
             and bool(move.any())
-            and float(move @ way) > ALONG * float(move.norm() * way.norm())
+            and float(move @ way) > _ALONG * float(move.norm() * way.norm())
         ):
             return True
     return False
@@ -310,7 +310,7 @@ class Trained:
     def see(self, optimizer: Any) -> None:
         """An optimiser has stepped."""
         self._looks += 1
-        if self._looks % LAYERS == 0 and not self._same():
+        if self._looks % _LAYERS == 0 and not self._same():
             self.replaced = "the policy's layers were replaced: make a new probe when they are"
         if optimizer is self._actor:
             if self._steps:
@@ -326,9 +326,9 @@ class Trained:
         if not words:
             return
         self._steps[words] += 1
-        if self._steps[words] >= RESTED and not self._said:
-            goes_on = words == OPTIMIZER or self._goes_on or self.marks >= RESTED // 2
-            text = f"{words} has made {RESTED} steps in which the probe's optimiser rests{NEW}"
+        if self._steps[words] >= _RESTED and not self._said:
+            goes_on = words == _OPTIMIZER or self._goes_on or self.marks >= _RESTED // 2
+            text = f"{words} has made {_RESTED} steps in which the probe's optimiser rests{_NEW}"
             self._said = True
             if self._stepped and goes_on:
                 self.replaced = text
@@ -344,9 +344,9 @@ class Trained:
     def _words(self, optimizer: Any) -> str:
         mine, its = ({id(p): p.shape for p in held(each)} for each in (self._actor, optimizer))
         if any(id(p) in its for p in self._tensors):
-            return OPTIMIZER
+            return _OPTIMIZER
         alike = [*mine.values()] == [*its.values()] and not mine.keys() & its.keys()
-        return POLICIES if alike else ""
+        return _POLICIES if alike else ""
 
     def answer(self, *_: object) -> Answer:
         if self.replaced:
@@ -354,10 +354,10 @@ class Trained:
                           message=self.replaced)  # fmt: skip
         if not self._stepped:
             return Answer("waiting", "its optimiser has made no step", looks=self._looks)
-        proof = f"no optimiser made {RESTED} steps in its place; at most {self._longest}"
-        return Answer("sound", proof, float(self._longest), RESTED, self._looks)
+        proof = f"no optimiser made {_RESTED} steps in its place; at most {self._longest}"
+        return Answer("sound", proof, float(self._longest), _RESTED, self._looks)
 
 
-OPTIMIZER = "another optimiser that holds the policy"
-POLICIES = "the optimiser of another policy of the same shapes"
-NEW = ": was it made anew? Make a new probe of what is trained, or close this one"
+_OPTIMIZER = "another optimiser that holds the policy"
+_POLICIES = "the optimiser of another policy of the same shapes"
+_NEW = ": was it made anew? Make a new probe of what is trained, or close this one"

@@ -21,13 +21,13 @@ from gradlab.probe.isolation import warn
 from gradlab.probe.policy_calls import inert, passing
 
 ENTRIES = 256  # of each tensor: whoever moves a tensor moves some of its first ones
-NEAR = 0.5  # of its size: how far a copy may be from what it was copied from
+_NEAR = 0.5  # of its size: how far a copy may be from what it was copied from
 POLICY, CRITIC = "policy", "critic"
-Parameters = tuple[Tensor, ...]
+_Parameters = tuple[Tensor, ...]
 
 
 @final
-class Sample:
+class _Sample:
     """The first entries of every tensor, one after the other, as they are when it is called."""
 
     def __init__(self, parameters: Sequence[Tensor]) -> None:
@@ -44,7 +44,7 @@ class Sample:
 
 
 @dataclass(frozen=True, eq=False)
-class Pair:
+class _Pair:
     """A network and its target.
 
     Attributes:
@@ -52,8 +52,8 @@ class Pair:
     """
 
     whose: str
-    online: Sample
-    target: Sample
+    online: _Sample
+    target: _Sample
 
 
 @final
@@ -103,8 +103,8 @@ class Networks:
 
     def __init__(self, policy: Sequence[Tensor], actor: Any, critic: Any = None) -> None:
         self.policy, self.actor, self._critic = tuple(policy), actor, critic
-        self.online: dict[str, Sample] = {}
-        self.pairs: list[Pair] = []
+        self.online: dict[str, _Sample] = {}
+        self.pairs: list[_Pair] = []
         self.period: int | None = None
         self.critics: list[nn.Module] = []
         self.trained: list[nn.Module] = []  # modules that the loop calls, critics among them
@@ -135,7 +135,7 @@ class Networks:
         a temperature is none. The actor's own besides the policy come as its critic where no other
         optimiser steps them."""
         policy = {id(p) for p in self.policy}
-        found: list[Parameters] = []
+        found: list[_Parameters] = []
         for optimizer in self.optimizers[1:] + self.optimizers[:1]:
             seen = {id(p) for each in found for p in each}
             mine = [p for p in held(optimizer) if id(p) not in policy | seen]
@@ -148,7 +148,7 @@ class Networks:
         for name, each in known.items():
             old = self.online.get(name)
             if old is None or [*map(id, old.parameters)] != [*map(id, each)]:
-                self.online[name] = Sample(each)
+                self.online[name] = _Sample(each)
 
     def find(self, called: Mapping[nn.Module, int]) -> None:
         """Critics and targets among modules that were called, unless they are declared."""
@@ -215,12 +215,12 @@ def modules(name: str, given: object) -> list[nn.Module]:
     return list(several)
 
 
-def _pairs(online: Iterable[nn.Module], copies: Iterable[nn.Module], whose: str) -> list[Pair]:
+def _pairs(online: Iterable[nn.Module], copies: Iterable[nn.Module], whose: str) -> list[_Pair]:
     """Every copy with the nearest network of its shapes."""
     pairs, networks = [], list(online)
     for copy in copies:
         nearest = _nearest(copy, networks)
-        if nearest is not None and _distance(nearest, copy) < NEAR:
+        if nearest is not None and _distance(nearest, copy) < _NEAR:
             pairs.append(_pair(whose, nearest, copy))
     return pairs
 
@@ -232,13 +232,13 @@ def _nearest(copy: nn.Module, networks: Iterable[nn.Module]) -> nn.Module | None
     return min(alike, key=lambda each: _distance(each, copy), default=None)
 
 
-def _pair(whose: str, online: nn.Module, target: nn.Module) -> Pair:
-    return Pair(whose, Sample([*online.parameters()]), Sample([*target.parameters()]))
+def _pair(whose: str, online: nn.Module, target: nn.Module) -> _Pair:
+    return _Pair(whose, _Sample([*online.parameters()]), _Sample([*target.parameters()]))
 
 
 def _distance(one: nn.Module, other: nn.Module) -> float:
     """|c − t| / |c|"""
-    a, b = (Sample([*each.parameters()])().double().cpu() for each in (one, other))
+    a, b = (_Sample([*each.parameters()])().double().cpu() for each in (one, other))
     return float((a - b).norm() / a.norm().clamp_min(1e-300))
 
 

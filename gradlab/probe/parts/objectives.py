@@ -28,17 +28,17 @@ from gradlab.probe.isolation import copied, undisturbed, unwrapped, warn
 from gradlab.probe.parts.recorder import Answer, off
 from gradlab.probe.policy_calls import inert, limits_of, passing
 
-ROWS = 64  # of the batch
+_ROWS = 64  # of the batch
 REFIT = 4  # looks to one in which the loss's terms are weighed, which costs as much again
 LOOKS, LEAST = 50, 0.35  # fewer than this share of so many looks positive: the sign is wrong
 SOUND, WRONG, SURE = 0.6, 0.16, 10.0  # shares of looks, and log of their odds: the same, sooner
-EARLY = 25  # looks, before which nothing is called sound
-DRAWN = (0.3, 0.7, 1.4)  # |mean| and standard deviations of what passes for standard noise
+_EARLY = 25  # looks, before which nothing is called sound
+_DRAWN = (0.3, 0.7, 1.4)  # |mean| and standard deviations of what passes for standard noise
 FITS, HALF = 3, 0.5  # of the terms of a loss, and how many of them are enough
 FLAT, FEWEST = 0.999, 16  # share of an action's limit; rows below it that a fit needs
-UNEXPLAINED = 0.1  # of the gradient, above which the loss has other terms
-CHANGING = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)
-NO_CALL = (
+_UNEXPLAINED = 0.1  # of the gradient, above which the loss has other terms
+_CHANGING = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)
+_NO_CALL = (
     "the loop's critic is not called at the policy's actions with a gradient: where its actor "
     "follows one, probe.networks(critic=…)"
 )
@@ -92,13 +92,13 @@ class Pass:
         made: dict[int, Tensor] = {}
         with torch.no_grad():
             for call in self.calls:
-                args = (made.get(x.data_ptr(), x[:ROWS]) for x in call.args)
+                args = (made.get(x.data_ptr(), x[:_ROWS]) for x in call.args)
                 outputs = _several(twin[call.module](*args))
                 made |= {x.data_ptr(): y for x, y in zip(call.outputs, outputs, strict=True)}
         return tuple(made[x.data_ptr()] for x in self.outputs)
 
 
-Critics = Sequence[tuple[nn.Module, tuple[Tensor, ...]]]  # copies, and what they were given
+_Critics = Sequence[tuple[nn.Module, tuple[Tensor, ...]]]  # copies, and what they were given
 
 
 @final
@@ -159,14 +159,14 @@ class Objective:
 
     def __init__(self, policy: nn.Module) -> None:
         self.policy = policy
-        self.density = Density()
+        self.density = _Density()
         self.on = False  # whether passes are heard: in windows
         self.made: Pass | None = None
         self.fitted: tuple[Tensor, ...] = ()  # what a critic was given at rows of the replay
         self._twins: dict[nn.Module, Twin] = {}
         self._rises: deque[bool] = deque(maxlen=LOOKS)
         self._weights: tuple[float, float] | None = (-1.0, 0.0)
-        self._looks, self._passes, self._reason = 0, 0, NO_CALL
+        self._looks, self._passes, self._reason = 0, 0, _NO_CALL
         self._odds = 0.0  # S
 
     def hear_policy(self, module: nn.Module, args: Any, output: Any) -> None:
@@ -201,7 +201,7 @@ class Objective:
         made, self.made = self.made, None
         if made is None or not made.values:
             return
-        if any(isinstance(each, CHANGING) and each.training for each in self.policy.modules()):
+        if any(isinstance(each, _CHANGING) and each.training for each in self.policy.modules()):
             self._reason = "the policy has dropout or batch norm in its forward pass"
             return
         if any(call.loose for call in made.calls):
@@ -247,7 +247,7 @@ class Objective:
         step = log(WRONG / SOUND) if rose else log((1 - WRONG) / (1 - SOUND))
         self._odds = min(max(self._odds + step, 0.0), 2 * SURE)
 
-    def _weighed(self, made: Pass, old: Action, critics: Critics) -> tuple[float, float] | None:
+    def _weighed(self, made: Pass, old: Action, critics: _Critics) -> tuple[float, float] | None:
         """With the density of the squashed Gaussian; where only the one before the squash fits, the
         loop has left its correction out."""
         if old.noise is None:
@@ -270,7 +270,7 @@ class Objective:
                 f"the actor's steps lower its own objective, Q − α log π, in {looks - rose} of "
                 f"{looks} looks: is the sign of its loss right?",
             )  # fmt: skip
-        if looks < EARLY:
+        if looks < _EARLY:
             return Answer("waiting", f"{looks} looks of {LOOKS}", share, LEAST, looks)
         return Answer("sound", proof, share, LEAST, self._looks)
 
@@ -281,7 +281,7 @@ class Objective:
 
 
 @final
-class Density:
+class _Density:
     """Is log π in the actor's loss that of the squashed action?
 
     ∂L = x ∂Q + y ∂log π holds to rounding with the term log(1 − tanh²), or without it.
@@ -314,18 +314,18 @@ class Density:
         )  # fmt: skip
 
 
-def _value(critics: Critics, action: Tensor, repeats: int = 1) -> Tensor:
+def _value(critics: _Critics, action: Tensor, repeats: int = 1) -> Tensor:
     """min_k Q_k(s, a) at the critics' own states, [N], repeated beside each other."""
     values = []
     for module, args in critics:
-        *head, last = (torch.cat([x[:ROWS]] * repeats) for x in args)
+        *head, last = (torch.cat([x[:_ROWS]] * repeats) for x in args)
         width = last.shape[-1] - action.shape[-1]
         last = torch.cat([last[..., :width], action], -1) if width else action
         values += [x.reshape(len(last), -1).mean(1) for x in _several(module(*head, last))]
     return torch.stack(values).min(0).values
 
 
-def _rise(critics: Critics, old: Action, new: Action, alpha: float) -> float:
+def _rise(critics: _Critics, old: Action, new: Action, alpha: float) -> float:
     """Δ E[Q − α log π]"""
     with torch.no_grad():
         before, after = _value(critics, torch.cat([old.value, new.value]), 2).chunk(2)
@@ -336,7 +336,7 @@ def _rise(critics: Critics, old: Action, new: Action, alpha: float) -> float:
 
 
 def _weights(
-    made: Pass, old: Action, critics: Critics, corrected: bool = True
+    made: Pass, old: Action, critics: _Critics, corrected: bool = True
 ) -> tuple[float, float] | None:
     """x and y of the loss x Q + y log π, by the gradients that it has sent to mean and log σ;
     each is 0 where it cannot be seen; None: no fit.
@@ -346,7 +346,7 @@ def _weights(
     """
     if not {0, 1} <= made.arrived.keys() or old.noise is None:
         return None
-    mean, log_std = (x[:ROWS].detach().clone().requires_grad_() for x in made.outputs[:2])
+    mean, log_std = (x[:_ROWS].detach().clone().requires_grad_() for x in made.outputs[:2])
     action = _gaussian(mean, log_std, old.noise, old.squash)
     assert action.log_density is not None
     rows = torch.ones(len(mean), dtype=torch.bool)
@@ -355,7 +355,7 @@ def _weights(
         rows = (unit.abs() < FLAT).all(-1)
         if int(rows.sum()) < FEWEST:
             return None
-    arrived = torch.cat([made.arrived[k][:ROWS][rows].reshape(-1) for k in (0, 1)]).double()
+    arrived = torch.cat([made.arrived[k][:_ROWS][rows].reshape(-1) for k in (0, 1)]).double()
     parts = []
     density = action.log_density if corrected else -log_std.sum(-1).mean()
     for each in (_value(critics, action.value).mean(), density):
@@ -366,31 +366,31 @@ def _weights(
     both, size = torch.stack(parts, 1), float(arrived.norm())
     fit = torch.linalg.lstsq(both, arrived[:, None]).solution[:, 0]
     terms = (both * fit).norm(dim=0).tolist()
-    if not float((arrived - both @ fit).norm()) < UNEXPLAINED * size:
+    if not float((arrived - both @ fit).norm()) < _UNEXPLAINED * size:
         return None
     seen = (
-        float(x) if term > UNEXPLAINED * size else 0.0 for x, term in zip(fit, terms, strict=True)
+        float(x) if term > _UNEXPLAINED * size else 0.0 for x, term in zip(fit, terms, strict=True)
     )
     return next(seen), next(seen)
 
 
-def _slope(made: Pass, old: Action, critics: Critics) -> float:
+def _slope(made: Pass, old: Action, critics: _Critics) -> float:
     """x of the loss x Q of a deterministic policy, by the gradient that it has sent to the actions;
     −1 where that cannot be seen, or the loss has other terms."""
     if 0 not in made.arrived:
         return -1.0
-    output = made.outputs[0][:ROWS].detach().clone().requires_grad_()
+    output = made.outputs[0][:_ROWS].detach().clone().requires_grad_()
     value = _value(critics, _squashed(output, old.squash)).mean()
     (own,) = torch.autograd.grad(value, output)
-    own, arrived = own.double().reshape(-1), made.arrived[0][:ROWS].double().reshape(-1)
+    own, arrived = own.double().reshape(-1), made.arrived[0][:_ROWS].double().reshape(-1)
     size = float(own @ own)
     x = float(own @ arrived) / size if size > 0 else -1.0
-    fits = float((arrived - x * own).norm()) < UNEXPLAINED * float(arrived.norm())
+    fits = float((arrived - x * own).norm()) < _UNEXPLAINED * float(arrived.norm())
     return x if fits and x else -1.0
 
 
 @dataclass(frozen=True)
-class Squash:
+class _Squash:
     """a = centre + half · tanh(u), or without the tanh; half None: a = u."""
 
     half: Tensor | None = None
@@ -408,7 +408,7 @@ class Action:
     """
 
     value: Tensor
-    squash: Squash = field(default_factory=Squash)
+    squash: _Squash = field(default_factory=_Squash)
     noise: Tensor | None = None
     log_density: Tensor | None = None
 
@@ -427,43 +427,43 @@ def _action(made: Pass, policy: nn.Module) -> Action | str:
     width = outputs[0].shape[-1]
     if given.ndim != 2 or given.shape[-1] < width or len(given) != len(outputs[0]):
         return "the critic's action is not of the shape of the policy's output"
-    given = given[:ROWS, -width:]
+    given = given[:_ROWS, -width:]
     actors = policy, *(call.module for call in made.calls)
     known = next((each for actor in actors if (each := limits_of(actor, None))), None)
     unit = torch.ones_like(given[0])
-    squashes = [Squash(), Squash(unit)]
+    squashes = [_Squash(), _Squash(unit)]
     if known is not None:
         edge = known.edge.to(given) / (1 - 1e-3)
-        squashes.insert(1, Squash(edge * unit, known.centre.to(given)))
+        squashes.insert(1, _Squash(edge * unit, known.centre.to(given)))
     with torch.no_grad():
-        for squash in [*squashes, _line(outputs[0][:ROWS], given)]:
-            if torch.allclose(_squashed(outputs[0][:ROWS], squash), given, atol=1e-6):
+        for squash in [*squashes, _line(outputs[0][:_ROWS], given)]:
+            if torch.allclose(_squashed(outputs[0][:_ROWS], squash), given, atol=1e-6):
                 return Action(given, squash)
         if len(outputs) > 1 and outputs[1].shape == outputs[0].shape:
             for squash in reversed(squashes):
-                noise = _noise(outputs[0][:ROWS], outputs[1][:ROWS], given, squash)
+                noise = _noise(outputs[0][:_ROWS], outputs[1][:_ROWS], given, squash)
                 if noise is not None:
-                    return _gaussian(outputs[0][:ROWS], outputs[1][:ROWS], noise, squash)
+                    return _gaussian(outputs[0][:_ROWS], outputs[1][:_ROWS], noise, squash)
     return (
         "the critic is called at no action of the policy that is known: a critic of states alone, "
         "as in PPO, has none"
     )
 
 
-def _squashed(output: Tensor, squash: Squash) -> Tensor:
+def _squashed(output: Tensor, squash: _Squash) -> Tensor:
     if squash.half is None:
         return output
     return squash.centre + squash.half * (torch.tanh(output) if squash.bent else output)
 
 
-def _line(output: Tensor, action: Tensor) -> Squash:
+def _line(output: Tensor, action: Tensor) -> _Squash:
     """The line that fits best, of every action: where the loop scales outputs by itself."""
     x, y = output - output.mean(0), action - action.mean(0)
     half = (x * y).sum(0) / (x * x).sum(0).clamp_min(1e-12)
-    return Squash(half, action.mean(0) - half * output.mean(0), bent=False)
+    return _Squash(half, action.mean(0) - half * output.mean(0), bent=False)
 
 
-def _noise(mean: Tensor, log_std: Tensor, action: Tensor, squash: Squash) -> Tensor | None:
+def _noise(mean: Tensor, log_std: Tensor, action: Tensor, squash: _Squash) -> Tensor | None:
     """ε of these actions, None where it does not look like standard noise."""
     if squash.half is not None:
         unit = ((action - squash.centre) / squash.half).double()
@@ -474,12 +474,12 @@ def _noise(mean: Tensor, log_std: Tensor, action: Tensor, squash: Squash) -> Ten
     inner = noise[(action.abs() < 4)] if squash.half is not None else noise.reshape(-1)
     if len(inner) < 16:
         return None
-    shift, least, most = DRAWN
+    shift, least, most = _DRAWN
     drawn = abs(float(inner.mean())) < shift and least < float(inner.std()) < most
     return noise.clamp(-5, 5) if drawn else None
 
 
-def _gaussian(mean: Tensor, log_std: Tensor, noise: Tensor, squash: Squash) -> Action:
+def _gaussian(mean: Tensor, log_std: Tensor, noise: Tensor, squash: _Squash) -> Action:
     inner = mean + log_std.exp() * noise
     density = -log_std.sum(-1)
     if squash.half is not None:

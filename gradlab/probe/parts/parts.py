@@ -46,17 +46,17 @@ from gradlab.probe.row_sinks import AlarmLog
 if TYPE_CHECKING:
     from gradlab.probe.parts.recorder import Ring
 
-EVERY = 10  # updates to one that is looked at
-SHARE = 0.4  # of the budget
+_EVERY = 10  # updates to one that is looked at
+_SHARE = 0.4  # of the budget
 FIRST, LOAN = 60, 2.0  # looks by which there is an answer: a loan of up to twice the whole budget
-LEAVES = 0.8  # of what the probe may take: later looks starve no measurement
-SEARCH = 5  # updates in which all modules are hooked, to find targets
-AGAIN = (0, 100, 1000)  # updates at which they are looked for, while none is found
+_LEAVES = 0.8  # of what the probe may take: later looks starve no measurement
+_SEARCH = 5  # updates in which all modules are hooked, to find targets
+_AGAIN = (0, 100, 1000)  # updates at which they are looked for, while none is found
 LONGEST = 64  # steps of a window
 ROW = 100  # updates between two looks at the answers
 
 
-class Check(Protocol):
+class _Check(Protocol):
     """One question about the loop."""
 
     name: str
@@ -94,7 +94,7 @@ class Parts:
         self.algebra, self.advantages, self.drawn = Algebra(), Advantages(), Drawn()
         self.weights, self.implied = Weights(), Implied()
         self.trained = Trained(policy, optimizers[0])
-        self.checks: list[Check] = [
+        self.checks: list[_Check] = [
             self.trained, NoStep(), Targets(), ActorStep(), self.objective, self.objective.density,
             self.algebra, self.advantages, self.weights, self.implied, self.drawn,
             *questions(None, None),
@@ -115,7 +115,7 @@ class Parts:
         self._heard: list[Any] = []  # handles of hooks of policy and critics
         self._passes: dict[str, Passes] = {}  # of what is trained
         self._new, self._handed = True, False  # no batch has been handed over
-        self._file, self._next = ROW, EVERY
+        self._file, self._next = ROW, _EVERY
 
     def attach(self) -> None:
         """Hear of the steps of all optimisers from now on."""
@@ -290,7 +290,7 @@ class Parts:
         self._open = None
         self.objective.on = False
         if self._count >= self._next and self._affordable():
-            self._next = self._count + EVERY
+            self._next = self._count + _EVERY
             with self._paying():
                 self._looks += 1
                 self.networks.refresh()
@@ -310,7 +310,7 @@ class Parts:
                 self._ask(check, check.see, window, self.networks)
             self._tell(check)
 
-    def _ask(self, check: Check, work: Callable[..., None], *given: Any) -> None:
+    def _ask(self, check: _Check, work: Callable[..., None], *given: Any) -> None:
         """Work of one check; where it fails, this check is off and all else goes on."""
         if check.name in self._failed:
             return
@@ -321,12 +321,12 @@ class Parts:
                 self._failed[check.name] = f"it failed ({type(error).__name__}: {error})"
                 warn(f"does not check any more whether {check.name}", error)
 
-    def _tell(self, check: Check) -> None:
+    def _tell(self, check: _Check) -> None:
         answer = self._answer(check)
         if answer.state == "fault":
             self.log.report(Alarm(answer.kind, answer.message), *self.now())
 
-    def _answer(self, check: Check) -> Answer:
+    def _answer(self, check: _Check) -> Answer:
         reason = self._failed.get(check.name)
         return check.answer(self.networks) if reason is None else off(reason)
 
@@ -342,12 +342,12 @@ class Parts:
         """Hook all modules for a few updates, as long as no target is found."""
         if self._searching is not None:
             calls, handle = self._searching
-            if self._count % ROW >= SEARCH:
+            if self._count % ROW >= _SEARCH:
                 handle.remove()
                 self._searching = None
                 self.networks.find(calls.outermost())
                 self._hear()
-        elif self._count - 1 in AGAIN and not self.networks.settled:
+        elif self._count - 1 in _AGAIN and not self.networks.settled:
             if _compiled() > self._frames or hasattr(self.policy, "_orig_mod"):
                 return
             calls = Calls()
@@ -395,8 +395,8 @@ class Parts:
         allowed = self.budget.share * (self.budget.elapsed + price)
         if self._looks < FIRST:
             return self._own + price <= LOAN * allowed
-        left = self.budget.governed + price <= LEAVES * allowed
-        return left and self._own + price <= SHARE * allowed
+        left = self.budget.governed + price <= _LEAVES * allowed
+        return left and self._own + price <= _SHARE * allowed
 
     @contextmanager
     def _paying(self, name: str = "") -> Iterator[None]:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from gradlab.errors import InputError
 
-State = Literal["sound", "fault", "waiting", "off"]
+_State = Literal["sound", "fault", "waiting", "off"]
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Answer:
         kind, message: of the alarm, where it is a fault; the message ends with where to look.
     """
 
-    state: State
+    state: _State
     proof: str
     value: float = nan
     threshold: float = nan
@@ -50,8 +50,8 @@ def off(reason: str) -> Answer:
     return Answer("off", reason)
 
 
-STEPS = 100_000
-FINAL = ("final_obs", "final_observation")
+_STEPS = 100_000
+_FINAL = ("final_obs", "final_observation")
 
 
 def key(observation: Any) -> int:
@@ -83,7 +83,7 @@ class Found:
 class Ring:
     """The newest steps, by the key of the observation that they begin at."""
 
-    def __init__(self, size: int = STEPS) -> None:
+    def __init__(self, size: int = _STEPS) -> None:
         self.size, self.count = size, 0
         self.on = True
         self.firsts: set[int] = set()  # keys of first observations of episodes
@@ -156,16 +156,16 @@ def recorded(env: Any, ring: Ring) -> Any:
         InputError: none of gymnasium's.
     """
     if isinstance(env, gymnasium.vector.VectorEnv):
-        return Vector(env, ring)
+        return _Vector(env, ring)
     if isinstance(env, gymnasium.Env):
-        return Single(env, ring)
+        return _Single(env, ring)
     raise InputError(
         f"env is a {type(env).__name__}, expected a gymnasium.Env or gymnasium.vector.VectorEnv"
     )
 
 
 @final
-class Single(gymnasium.Wrapper[Any, Any, Any, Any]):
+class _Single(gymnasium.Wrapper[Any, Any, Any, Any]):
     """One environment, which the loop resets."""
 
     def __init__(self, env: Any, ring: Ring) -> None:
@@ -193,7 +193,7 @@ class Single(gymnasium.Wrapper[Any, Any, Any, Any]):
 
 
 @final
-class Vector(gymnasium.vector.VectorWrapper):
+class _Vector(gymnasium.vector.VectorWrapper):
     """Several environments, which reset by themselves."""
 
     def __init__(self, env: Any, ring: Ring) -> None:
@@ -213,7 +213,7 @@ class Vector(gymnasium.vector.VectorWrapper):
         result = self.env.step(actions)
         if self._ring.on:
             observations, rewards, terminated, truncated, infos = result
-            finals = next((infos[name] for name in FINAL if name in infos), None)
+            finals = next((infos[name] for name in _FINAL if name in infos), None)
             for n, each in enumerate(observations):
                 ended = bool(terminated[n]), bool(truncated[n])
                 self._step(n, each, given[n], float(rewards[n]), ended, finals)

@@ -34,12 +34,12 @@ TRANSFORMED = (
     "environment outside of what transforms them, env = probe.record(Normalise(env))"
 )
 ROWS = 64  # of a batch, beside those that end
-REPEATED = 3  # looks in a row at one and the same batch
+_REPEATED = 3  # looks in a row at one and the same batch
 ENOUGH, ENDS = 100, 5  # rows that a check needs, and ended ones
-HALF = 0.5
+_HALF = 0.5
 FLAT, STEEP = 1e-3, 0.5  # share of its size that is lost; correlation of what is flipped
-SAME = 1e-4  # of the size of an action
-Array = NDArray[np.float64]
+_SAME = 1e-4  # of the size of an action
+_Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -55,9 +55,9 @@ class Matched:
     ring: Ring
     begun: NDArray[np.int64]
     following: NDArray[np.int64] | None
-    action: Array | None
-    reward: Array | None
-    terminated: Array | None
+    action: _Array | None
+    reward: _Array | None
+    terminated: _Array | None
     at: NDArray[np.intp]
 
     @property
@@ -65,7 +65,7 @@ class Matched:
         return self.found.terminated | self.found.truncated
 
 
-Count = Callable[[Matched], tuple[int, Mapping[str, int]]]
+_Count = Callable[[Matched], tuple[int, Mapping[str, int]]]
 
 
 def matched(ring: Ring, given: Mapping[str, NDArray[Any]]) -> tuple[Matched, int]:
@@ -84,7 +84,7 @@ def matched(ring: Ring, given: Mapping[str, NDArray[Any]]) -> tuple[Matched, int
     found = ring.find(observation[rows])
     at = rows[found.rows]
 
-    def of(name: str) -> Array | None:
+    def of(name: str) -> _Array | None:
         if name not in given:
             return None
         values = given[name]
@@ -118,7 +118,7 @@ class Rows:
     """
 
     def __init__(
-        self, name: str, needs: str, count: Count, words: Mapping[str, str], least: int = ENOUGH
+        self, name: str, needs: str, count: _Count, words: Mapping[str, str], least: int = ENOUGH
     ) -> None:
         self.name, self.needs, self.count, self.words = name, needs, count, words
         self.least = least
@@ -141,11 +141,11 @@ class Rows:
         share = times / self._looked
         proof = f"{times} of {self._looked} rows differ (fault: more than half of {self.least})"
         if self._looked < self.least:
-            return Answer("waiting", f"{self._looked} rows of {self.least}", share, HALF)
-        if share <= HALF:
-            return Answer("sound", proof, share, HALF, self._looked)
+            return Answer("waiting", f"{self._looked} rows of {self.least}", share, _HALF)
+        if share <= _HALF:
+            return Answer("sound", proof, share, _HALF, self._looked)
         return Answer(
-            "fault", proof, share, HALF, self._looked, KIND, self.words[mistake]
+            "fault", proof, share, _HALF, self._looked, KIND, self.words[mistake]
         )  # fmt: skip
 
 
@@ -171,13 +171,13 @@ class Drawn:
                 "batches are not handed over, or the environment is not recorded: "
                 "env = probe.record(env), probe.batch(observation=…)"
             )
-        proof = f"{self._alike} times in a row the same rows (fault: {REPEATED})"
-        if self._looks <= REPEATED:
-            return Answer("waiting", proof, self._alike, REPEATED)
-        if self._alike < REPEATED:
-            return Answer("sound", proof, self._alike, REPEATED, self._looks)
+        proof = f"{self._alike} times in a row the same rows (fault: {_REPEATED})"
+        if self._looks <= _REPEATED:
+            return Answer("waiting", proof, self._alike, _REPEATED)
+        if self._alike < _REPEATED:
+            return Answer("sound", proof, self._alike, _REPEATED, self._looks)
         words = "the same batch comes again and again: is the replay sampled once only?"
-        return Answer("fault", proof, self._alike, REPEATED, self._looks, KIND, words)
+        return Answer("fault", proof, self._alike, _REPEATED, self._looks, KIND, words)
 
 
 def _rewards(rows: Matched) -> tuple[int, Mapping[str, int]]:
@@ -189,12 +189,12 @@ def _rewards(rows: Matched) -> tuple[int, Mapping[str, int]]:
     paid, stored, earlier = paid[one], stored[one], rows.found.earlier[one]
     if np.linalg.norm(stored) < FLAT * np.linalg.norm(paid):
         return len(paid), {"lost": len(paid)}
-    varies = np.ptp(paid) > SAME * np.abs(paid).max()
-    close = SAME * np.abs(paid).max()
-    itself = rows.following is not None and np.mean(rows.following == rows.begun) > HALF
-    if varies and not itself and np.mean(np.abs(stored - paid) <= close) < HALF:
+    varies = np.ptp(paid) > _SAME * np.abs(paid).max()
+    close = _SAME * np.abs(paid).max()
+    itself = rows.following is not None and np.mean(rows.following == rows.begun) > _HALF
+    if varies and not itself and np.mean(np.abs(stored - paid) <= close) < _HALF:
         late = np.abs(stored - earlier) <= close
-        if late.mean() > HALF:
+        if late.mean() > _HALF:
             return len(paid), {"late": int(late.sum())}
     a, b = (x - x.mean() if varies else x for x in (paid, stored))
     size = float(np.linalg.norm(a) * np.linalg.norm(b))
@@ -241,7 +241,7 @@ def _truncated(rows: Matched) -> tuple[int, Mapping[str, int]]:
     return int(cut.sum()), {"ended": int((cut & (stored > 0)).sum())}
 
 
-def actions(low: Array | None, high: Array | None) -> Count:
+def actions(low: _Array | None, high: _Array | None) -> _Count:
     """Stored actions against those that were sent, within the limits of the environment."""
 
     def count(rows: Matched) -> tuple[int, Mapping[str, int]]:
@@ -252,7 +252,7 @@ def actions(low: Array | None, high: Array | None) -> Count:
         if low is not None and high is not None:
             forms += [np.clip(stored, low, high), low + (stored + 1) * (high - low) / 2]
         scale = max(float(np.abs(sent).max(initial=0.0)), 1e-12)
-        same = np.array([(np.abs(form - sent) <= SAME * scale).all(1) for form in forms])
+        same = np.array([(np.abs(form - sent) <= _SAME * scale).all(1) for form in forms])
         return len(sent), {"others": int((~same.any(0)).sum())}
 
     return count
@@ -267,7 +267,7 @@ def _one_reward(rows: Matched) -> NDArray[np.bool_]:
     if size == 0 or not np.ptp(paid):
         return np.zeros(len(rows.begun), dtype=bool)
     slope = float(paid @ stored / (paid @ paid))
-    return np.asarray(np.abs(stored - slope * paid) <= SAME * size * max(abs(slope), SAME))
+    return np.asarray(np.abs(stored - slope * paid) <= _SAME * size * max(abs(slope), _SAME))
 
 
 def _one_step(rows: Matched) -> NDArray[np.bool_]:
@@ -275,10 +275,10 @@ def _one_step(rows: Matched) -> NDArray[np.bool_]:
     if rows.following is None:
         return np.ones(len(rows.begun), dtype=bool)
     known = (rows.following == rows.found.following) | (rows.following == rows.begun)
-    return known | rows.ended if known.mean() > HALF else _one_reward(rows)
+    return known | rows.ended if known.mean() > _HALF else _one_reward(rows)
 
 
-def questions(low: Array | None, high: Array | None) -> list[Rows]:
+def questions(low: _Array | None, high: _Array | None) -> list[Rows]:
     """All checks of stored rows, for an environment with these limits of actions."""
     return [
         Rows("rewards are stored as paid", "reward", _rewards, {

@@ -39,14 +39,14 @@ if TYPE_CHECKING:
     from gradlab.probe.parts.recorder import Ring
 
 
-ROUNDING = 1e-3  # of the size of y − r, or of the advantages: float32 leaves 1e-6
-OFF = 1e-3  # of γ: (1 − .99²) is ten times as much
+_ROUNDING = 1e-3  # of the size of y − r, or of the advantages: float32 leaves 1e-6
+_OFF = 1e-3  # of γ: (1 − .99²) is ten times as much
 ADDED = ("reward", "terminated", "next_value", "target")
-UNDISCOUNTED = 0.99995
+_UNDISCOUNTED = 0.99995
 
 
 @dataclass(frozen=True)
-class Fit:
+class _Fit:
     """What one batch of targets says.
 
     Attributes:
@@ -66,7 +66,7 @@ class Algebra:
     name = "targets are r + γ (1 − d) v"
 
     def __init__(self) -> None:
-        self._fit: Fit | None = None
+        self._fit: _Fit | None = None
         self._declared: float | None = None
         self._looks = 0
 
@@ -77,16 +77,16 @@ class Algebra:
         """One batch, as the loop has it."""
         self._declared, self._looks = discount, self._looks + 1
         if target.numel() == reward.numel() ** 2 > 1:
-            self._fit = Fit(nan, nan, "shape")
+            self._fit = _Fit(nan, nan, "shape")
             return
         r, d, v, y = (x.detach().double().reshape(-1) for x in (reward, terminated, value, target))
         sure = _fit(y - r, (1 - d) * v)
         cut = bool(((d > 0) & (v != 0)).any())
         others = {"kept": v, "swapped": d * v} if cut else {}
-        if sure.rest > ROUNDING:
+        if sure.rest > _ROUNDING:
             for mistake, each in others.items():
-                if (found := _fit(y - r, each)).rest < ROUNDING:
-                    sure = Fit(found.discount, found.rest, mistake)
+                if (found := _fit(y - r, each)).rest < _ROUNDING:
+                    sure = _Fit(found.discount, found.rest, mistake)
         self._fit = sure
 
     def answer(self, *_: object) -> Answer:
@@ -98,20 +98,20 @@ class Algebra:
             )
         if fit.mistake:
             return self._fault(fit, f"of y − r is left {fit.rest:.1g}", _MISTAKES[fit.mistake])
-        if not fit.rest < ROUNDING:
+        if not fit.rest < _ROUNDING:
             return off(
                 f"y is not r + γ (1 − d) v of what was handed over ({fit.rest:.2g} of y − r is "
                 f"left): hand over what the loop adds up, the entropy in next_value"
             )
         proof = f"γ̂ = {fit.discount:.5f}, declared {declared}; {fit.rest:.1g} of y − r is left"
-        if declared is not None and abs(fit.discount - declared) > OFF:
+        if declared is not None and abs(fit.discount - declared) > _OFF:
             words = f"use γ = {fit.discount:.4f}, not {declared:g}: is γ squared, or left out?"
             return self._fault(fit, proof, words)
-        if fit.discount > UNDISCOUNTED and declared is None:
+        if fit.discount > _UNDISCOUNTED and declared is None:
             return self._fault(fit, proof, "use γ = 1: is the discount left out?")
         return Answer("sound", proof, fit.discount, declared or 1.0, self._looks)
 
-    def _fault(self, fit: Fit, proof: str, words: str) -> Answer:
+    def _fault(self, fit: _Fit, proof: str, words: str) -> Answer:
         limit = 1.0 if self._declared is None else self._declared
         message = f"the critic's targets {words}"
         return Answer("fault", proof, fit.discount, limit, self._looks, DISCOUNT, message)
@@ -126,11 +126,11 @@ _MISTAKES = {
 }
 
 
-def _fit(left: Tensor, right: Tensor) -> Fit:
+def _fit(left: Tensor, right: Tensor) -> _Fit:
     square = float(right @ right)
     slope = float(left @ right) / square if square > 0 else nan
     size = float(left.norm())
-    return Fit(slope, float((left - slope * right).norm()) / size if size > 0 else nan)
+    return _Fit(slope, float((left - slope * right).norm()) / size if size > 0 else nan)
 
 
 @final
@@ -147,7 +147,7 @@ class Advantages:
         self._looks += 1
         size = max(float(rollout.advantage.double().norm()), 1e-300)
         rests = {name: float(each.norm()) / size for name, each in rollout.residuals().items()}
-        self._found = min(rests, key=lambda name: (rests[name] >= ROUNDING, _ORDER.index(name)))
+        self._found = min(rests, key=lambda name: (rests[name] >= _ROUNDING, _ORDER.index(name)))
         self._rest = rests[self._found]
 
     def answer(self, *_: object) -> Answer:
@@ -156,16 +156,16 @@ class Advantages:
                 "advantages are not handed over: probe.rollout(reward=…, value=…, ended=…, "
                 "last_value=…, advantage=…, discount=…, trace=…)"
             )
-        if not self._rest < ROUNDING:
+        if not self._rest < _ROUNDING:
             return off(
                 f"advantages are not GAE's of what was handed over ({self._rest:.2g} is left): "
                 f"hand them over before they are normalised"
             )
         proof = f"{self._rest:.1g} of the advantages is left (fault: another formula fits)"
         if self._found == "":
-            return Answer("sound", proof, self._rest, ROUNDING, self._looks)
+            return Answer("sound", proof, self._rest, _ROUNDING, self._looks)
         return Answer(
-            "fault", proof, self._rest, ROUNDING, self._looks, ADVANTAGE,
+            "fault", proof, self._rest, _ROUNDING, self._looks, ADVANTAGE,
             f"the advantages {_FORMULAS[self._found]}",
         )  # fmt: skip
 
@@ -264,7 +264,7 @@ LOOKS, ROWS, LEAST = 10, 256, 16  # minibatches; rows of one, and the fewest
 WRONG, SOUND = -0.5, 0.2  # correlation: sound loops .35 and more (one −.27), a wrong sign under −.7
 VALUED, SEEN = 0.5, 0.2  # c/b, and the spread of V over that of A from which it can be seen
 EQUAL, SAME = 0.95, 1e-4  # of the rollout's rewards; relative
-Array = NDArray[np.float64]
+_Array = NDArray[np.float64]
 
 
 @final
@@ -275,7 +275,7 @@ class Weights:
 
     def __init__(self) -> None:
         self._ring: Ring | None = None
-        self._columns: Array = np.zeros((0, 2))  # A and V, by place in the ring
+        self._columns: _Array = np.zeros((0, 2))  # A and V, by place in the ring
         self._seen: deque[tuple[float, float]] = deque(maxlen=LOOKS)
         self._looks = 0
         self._reason = (
@@ -363,9 +363,9 @@ class Weights:
         return Answer("sound", proof, correlation, WRONG, self._looks)
 
 
-def _weights(made: Pass, rows: NDArray[Any], actions: Array) -> Array | None:
+def _weights(made: Pass, rows: NDArray[Any], actions: _Array) -> _Array | None:
     """w of these rows, by the output that is nearest to a mean of the actions."""
-    found: list[tuple[float, Array]] = []
+    found: list[tuple[float, _Array]] = []
     for k, output in enumerate(made.outputs):
         gradient = made.arrived.get(k)
         if gradient is None or output.ndim != 2:
@@ -381,14 +381,14 @@ def _weights(made: Pass, rows: NDArray[Any], actions: Array) -> Array | None:
     return min(found, key=lambda each: each[0])[1] if found else None
 
 
-def _places(actions: Array, width: int) -> bool:
+def _places(actions: _Array, width: int) -> bool:
     """Are these numbers of discrete actions?"""
     whole = np.array_equal(actions, np.round(actions))
     return whole and bool((actions >= 0).all() and (actions < width).all())
 
 
-def _slope(gradient: Tensor, score: Tensor) -> Array:
+def _slope(gradient: Tensor, score: Tensor) -> _Array:
     """−dL/dlog π of every row, by least squares of its gradient on that of log π."""
     size = (score**2).sum(1).clamp_min(1e-12)
-    slope: Array = (-(gradient * score).sum(1) / size).numpy()
+    slope: _Array = (-(gradient * score).sum(1) / size).numpy()
     return slope

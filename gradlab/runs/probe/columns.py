@@ -102,7 +102,7 @@ def mean(values: Array) -> float:
     return float(values.mean()) if len(values) else float("nan")
 
 
-def column_means(values: Array) -> Array:
+def _column_means(values: Array) -> Array:
     """Means over the finite entries of each column."""
     finite = np.isfinite(values)
     with np.errstate(invalid="ignore"):
@@ -110,7 +110,7 @@ def column_means(values: Array) -> Array:
 
 
 LAYER, ACTION = ("parameter",), ("action",)
-CRITIC = {
+_CRITIC = {
     "critic_steps": ProbeColumn(unit="steps of the critic's optimiser since the last row"),
     "critic_looked": ProbeColumn(unit="of these: whose gradient was looked at"),
     "critic_stepped": ProbeColumn(unit="of these: whose step was looked at"),
@@ -143,12 +143,12 @@ VITALS: Mapping[str, ProbeColumn] = {
     "layer_norm": ProbeColumn(
         LAYER,
         "loss per parameter unit, window mean",
-        formula=lambda w: w.of_trained(column_means(w.sizes)),
+        formula=lambda w: w.of_trained(_column_means(w.sizes)),
     ),
     "layer_ratio": ProbeColumn(
         LAYER,
         "|Δθ| / |θ|, mean over every fourth update",
-        formula=lambda w: column_means(w.layer_ratios),
+        formula=lambda w: _column_means(w.layer_ratios),
     ),
     "nonfinite": ProbeColumn(
         LAYER, "updates", formula=lambda w: (~w.finite).sum(0).astype(np.float64)
@@ -183,7 +183,7 @@ VITALS: Mapping[str, ProbeColumn] = {
         unit="reward, mean of the episodes noted in the window", user=True
     ),
     "due": ProbeColumn(text=True, user=True),
-    **CRITIC,
+    **_CRITIC,
     "own_seconds": ProbeColumn(unit="s spent by the probe so far", shared=True),
     "elapsed": ProbeColumn(unit="s since the first update", shared=True),
     "spent": ProbeColumn(unit="share of the time", shared=True),

@@ -24,7 +24,7 @@ _UNITS = {
     "sign_agreement": "share of parameters whose sign agrees with the true gradient's",
 }
 
-QUESTION = {
+_QUESTION = {
     "step": ProbeColumn(unit="as the loop counts", shared=True),
     "starts": ProbeColumn(unit="starts"),
     "seconds": ProbeColumn(unit="s", shared=True),
@@ -35,7 +35,7 @@ QUESTION = {
         unit="1: the truth was compared with finite differences this time"
     ),
 }
-PROFILE = (
+_PROFILE = (
     {name: ProbeColumn(_CELL, unit) for name, unit in _UNITS.items()}
     | {f"{name}_{end}": ProbeColumn(_CELL, _UNITS[name]) for name in CELLS for end in ENDS}
     | {
@@ -43,7 +43,7 @@ PROFILE = (
         "cosine_se": ProbeColumn(_CELL, _UNITS["cosine"]),
     }
 )
-CHOICE = {
+_CHOICE = {
     "chosen_estimator": ProbeColumn(unit="index of estimator"),
     "chosen_horizon": ProbeColumn(unit="steps"),
     "kept_low": ProbeColumn(unit="steps, shortest horizon that may be best"),
@@ -63,7 +63,7 @@ CHOICE = {
     ),
     "over_data_se": ProbeColumn(unit="ln"),
 }
-GROWTH = {
+_GROWTH = {
     "growth": ProbeColumn(unit="ln variance per step"),
     "growth_se": ProbeColumn(unit="ln variance per step"),
     "growth_evidence": ProbeColumn(unit="AIC of a power law less that of the exponential"),
@@ -79,7 +79,7 @@ GROWTH = {
     "tenfold": ProbeColumn(unit="steps in which |∂s_t/∂s_0| grows tenfold; inf where it does not"),
     "float32_step": ProbeColumn(unit="first step at which |∂s_t/∂s_0| exceeds float32; inf: never"),
 }
-CRITIC = {
+_CRITIC = {
     "critic_gap": ProbeColumn(unit="bias² of true_dynamics less half the model's, longest horizon"),
     "critic_gap_se": ProbeColumn(unit="squared gradient norm"),
     "value": ProbeColumn(unit="mean critic value at the starts"),
@@ -87,7 +87,7 @@ CRITIC = {
     "reward_max": ProbeColumn(unit="largest |reward| on the fresh paths"),
     "return_bound": ProbeColumn(unit="largest |reward| so far / (1 − γ)"),
 }
-JACOBIANS = {
+_JACOBIANS = {
     "jacobian_error": ProbeColumn(unit="ln of the relative error of A and B"),
     "jacobian_error_se": ProbeColumn(unit="ln"),
     "jacobian_states": ProbeColumn(unit="states at which Jacobians were taken"),
@@ -100,4 +100,4 @@ JACOBIANS = {
     "float32_error": ProbeColumn(unit="|float32 − float64| / |float64|, longest horizon"),
     "sampling_error": ProbeColumn(unit="standard error of one batch's gradient over its norm"),
 }
-MEASURED = QUESTION | PROFILE | CHOICE | GROWTH | CRITIC | JACOBIANS
+MEASURED = _QUESTION | _PROFILE | _CHOICE | _GROWTH | _CRITIC | _JACOBIANS

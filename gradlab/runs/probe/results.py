@@ -23,7 +23,7 @@ from gradlab.storage.journal_tables import Column, Table
 from gradlab.storage.records import Record
 
 Columns = Mapping[str, NDArray[Any]]
-LARGEST = 1e15  # a count
+_LARGEST = 1e15  # a count
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,7 +125,7 @@ def from_record(record: Record, path: Path) -> ProbeRun:
             estimators=estimators,
             horizon=horizon,
             abandoned=abandoned(path),
-            **{name: _columns(record, name, schema.get(name)) for name in TABLES},
+            **{name: _columns(record, name, schema.get(name)) for name in _TABLES},
         )
         check_numbers(run)
         return run
@@ -139,7 +139,7 @@ def names(record: Record) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return tuple(str(name) for name in parameters), tuple(str(name) for name in estimators)
 
 
-TABLES = ("vitals", "successive", "measured", "alarms", "returns", "episodes", "checks")
+_TABLES = ("vitals", "successive", "measured", "alarms", "returns", "episodes", "checks")
 
 
 def check_numbers(run: ProbeRun) -> None:
@@ -149,7 +149,7 @@ def check_numbers(run: ProbeRun) -> None:
     tables = (run.vitals, run.successive, run.measured, run.returns, run.episodes)
     counts += [each["step"] for each in tables if each]
     counts += [each["update"] for each in (run.returns, run.episodes) if each]
-    if not all((np.abs(each) < LARGEST).all() for each in counts):
+    if not all((np.abs(each) < _LARGEST).all() for each in counts):
         raise ValueError("a count is not finite")
     if not run.measured:
         return

@@ -23,11 +23,11 @@ from gradlab.statistics.paired import difference_of_means, student_mean
 COLUMNS = ("update", "step", "value")  # of a table of returns, of those that windows are made of
 WINDOW, TRAINED = 16, 8  # episodes of a window: of iterates, and of the loop's own training
 LEAST = 250  # updates of a window, below which nothing is alarming
-SURE = 0.999  # of one end: 95% is shown by one window in forty where nothing changes
+_SURE = 0.999  # of one end: 95% is shown by one window in forty where nothing changes
 RECENT = 3  # windows against the one before each, of which is said how often the return fell
 
-Direction = Literal["rose", "fell", "open"]
-Floats = NDArray[np.float64]
+_Direction = Literal["rose", "fell", "open"]
+_Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Change:
     step: int
 
     @property
-    def direction(self) -> Direction:
+    def direction(self) -> _Direction:
         if self.number.low > 0:
             return "rose"
         return "fell" if self.number.high < 0 else "open"
@@ -64,7 +64,7 @@ class Returns:
 
     update: NDArray[np.int64]
     step: NDArray[np.int64]
-    value: Floats
+    value: _Floats
     window: int = WINDOW
 
     @classmethod
@@ -88,7 +88,7 @@ class Returns:
         return ends
 
     @cached_property
-    def windows(self) -> list[Floats]:
+    def windows(self) -> list[_Floats]:
         """The windows that are full, in order."""
         return np.split(self.value, self.ends)[:-1]
 
@@ -115,7 +115,7 @@ class Returns:
     def risen(self) -> bool:
         """Is the newest window above the first, by more than chance would show now and then?"""
         held = self.windows
-        return len(held) > 1 and difference_of_means(held[-1], held[0], SURE).low > 0
+        return len(held) > 1 and difference_of_means(held[-1], held[0], _SURE).low > 0
 
     def since_begin(self) -> Change | None:
         """The newest window against the first; None before there are two."""

@@ -50,11 +50,11 @@ def tables(
     layouts = {
         "vitals": _table(vitals, {name: axes[name] for name in layers}, seeds),
         "successive": _table(SUCCESSIVE, {}, seeds),
-        "alarms": Table("number", ALARMS if seeds is None else {"seed": Column(), **ALARMS}),
+        "alarms": Table("number", _ALARMS if seeds is None else {"seed": Column(), **_ALARMS}),
     }
     if seeds is None:
-        layouts["checks"] = Table("number", CHECKS)
-        layouts |= {"returns": Table("update", RETURNS), "episodes": Table("number", EPISODES)}
+        layouts["checks"] = Table("number", _CHECKS)
+        layouts |= {"returns": Table("update", _RETURNS), "episodes": Table("number", _EPISODES)}
     if horizon is not None:
         cells = ("estimator", "horizon", "action", "chain")
         layouts["measured"] = _table(MEASURED, {name: axes[name] for name in cells}, seeds)
@@ -92,9 +92,9 @@ SUCCESSIVE = {
     "dead_where": ProbeColumn(text=True),
     "seconds": ProbeColumn(unit="s", shared=True),
 }
-ENDS_OF_CELLS = {f"{name}_{end}" for name in CELLS for end in ENDS}
-BY_PARAMETER = {name for name, column in VITALS.items() if column.dims == LAYER}
-RETURNS = {
+_ENDS_OF_CELLS = {f"{name}_{end}" for name in CELLS for end in ENDS}
+_BY_PARAMETER = {name for name, column in VITALS.items() if column.dims == LAYER}
+_RETURNS = {
     "step": Column(unit="as the loop counts"),
     "value": Column(unit="reward, summed over a whole episode without noise"),
     "length": Column(unit="steps"),
@@ -102,18 +102,18 @@ RETURNS = {
     "every": Column(unit="updates until the next one"),
     "seconds": Column(unit="s"),
 }
-EPISODES = {
+_EPISODES = {
     "update": Column(unit="updates"),
     "step": Column(unit="as the loop counts"),
     "value": Column(unit="reward, summed over an episode of training"),
 }
-ALARMS = {
+_ALARMS = {
     "update": Column(unit="updates"),
     "step": Column(unit="as the loop counts"),
     "alarm": Column(text=True),
     "message": Column(text=True),
 }
-CHECKS = {
+_CHECKS = {
     "update": Column(unit="updates"),
     "step": Column(unit="as the loop counts"),
     "check": Column(text=True),
@@ -150,7 +150,7 @@ def flat(table: str, row: Row, names: Sequence[str]) -> dict[str, Any]:
     metrics: dict[str, Any] = {}
     for key, value in row.items():
         name = key if key in ("step", "update") else f"{table}/{key}"
-        if key in ENDS_OF_CELLS:
+        if key in _ENDS_OF_CELLS:
             continue
         if isinstance(value, str):
             metrics[name] = value
@@ -159,7 +159,7 @@ def flat(table: str, row: Row, names: Sequence[str]) -> dict[str, Any]:
         if array.ndim == 0:
             metrics[name] = array.item()
         elif array.ndim == 1:
-            labels = names if key in BY_PARAMETER else range(len(array))
+            labels = names if key in _BY_PARAMETER else range(len(array))
             metrics |= {f"{name}/{k}": float(v) for k, v in zip(labels, array, strict=True)}
         else:
             metrics |= {

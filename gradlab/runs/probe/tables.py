@@ -27,13 +27,13 @@ from gradlab.runs.probe.returns import TRAINED, WINDOW, Returns
 from gradlab.statistics.intervals import Z
 from gradlab.statistics.successive import Signal, pooled
 
-Floats = NDArray[np.float64]
-Ends = tuple[Floats, Floats]
-WINDOWS = 240  # rows of vitals that a figure can show
-BURSTS = 60  # bursts that a figure can show
-NUMBERS = ("value", "ci_low", "ci_high")
-CELLS = ("bias2", "variance", "mse", "snr", "mean_norm", "cosine", "sign_agreement")
-TIERS = ("every update", "successive gradients", "measurements")
+_Floats = NDArray[np.float64]
+_Ends = tuple[_Floats, _Floats]
+_WINDOWS = 240  # rows of vitals that a figure can show
+_BURSTS = 60  # bursts that a figure can show
+_NUMBERS = ("value", "ci_low", "ci_high")
+_CELLS = ("bias2", "variance", "mse", "snr", "mean_norm", "cosine", "sign_agreement")
+_TIERS = ("every update", "successive gradients", "measurements")
 # What has one value per step, the most important first: the return, the critic's value against it,
 # and what the last updates brought.
 WORDS = {
@@ -65,7 +65,7 @@ def curves(runs: Mapping[str, ProbeRun]) -> pd.DataFrame:
         seed, step, quantity, place, value, ci_low, ci_high (NaN: no interval).
     """
     parts = [rows.assign(seed=seed) for seed, run in runs.items() for rows in _curves(apart(run))]
-    return _together(parts, ["seed", "step", "quantity", "place", *NUMBERS])
+    return _together(parts, ["seed", "step", "quantity", "place", *_NUMBERS])
 
 
 def _curves(run: ProbeRun) -> Iterator[pd.DataFrame]:
@@ -99,8 +99,8 @@ def profiles(run: ProbeRun) -> pd.DataFrame:
         step, estimator, horizon, quantity, value, ci_low, ci_high.
     """
     run = apart(run)
-    parts = [_cells(run, quantity) for quantity in CELLS if quantity in run.measured]
-    return _together(parts, ["step", "estimator", "horizon", "quantity", *NUMBERS])
+    parts = [_cells(run, quantity) for quantity in _CELLS if quantity in run.measured]
+    return _together(parts, ["step", "estimator", "horizon", "quantity", *_NUMBERS])
 
 
 def _together(parts: list[pd.DataFrame], columns: list[str]) -> pd.DataFrame:
@@ -108,7 +108,7 @@ def _together(parts: list[pd.DataFrame], columns: list[str]) -> pd.DataFrame:
     if parts:
         return pd.concat(parts, ignore_index=True)[columns]
     nothing = pd.DataFrame(columns=columns)
-    return nothing.astype({name: float for name in NUMBERS if name in columns})
+    return nothing.astype({name: float for name in _NUMBERS if name in columns})
 
 
 def chains(run: ProbeRun) -> pd.DataFrame:
@@ -148,7 +148,7 @@ def _kept(run: ProbeRun) -> pd.DataFrame:
     return pd.DataFrame({**cell, "chosen": chosen[row, e, h]})
 
 
-def signals(run: ProbeRun) -> tuple[Floats, list[Signal]]:
+def signals(run: ProbeRun) -> tuple[_Floats, list[Signal]]:
     """Step and finding of every burst of successive gradients that was finite."""
     if not run.successive:
         return np.empty(0), []
@@ -181,7 +181,7 @@ def _cells(run: ProbeRun, quantity: str) -> pd.DataFrame:
 
 
 def _rows(
-    step: Floats, quantity: str, value: Floats, ends: Ends | None = None, place: str = ""
+    step: _Floats, quantity: str, value: _Floats, ends: _Ends | None = None, place: str = ""
 ) -> pd.DataFrame:
     low, high = (np.full(len(step), np.nan),) * 2 if ends is None else ends
     columns = {"step": step, "quantity": quantity, "place": place, "value": value}
@@ -231,14 +231,14 @@ def _noted(vitals: Columns, name: str) -> pd.DataFrame:
     """What the loop noted, at the rows where it did."""
     finite = np.flatnonzero(np.isfinite(vitals[name]))
     kept = (
-        finite[np.unique(np.linspace(0, len(finite) - 1, WINDOWS).astype(int))]
+        finite[np.unique(np.linspace(0, len(finite) - 1, _WINDOWS).astype(int))]
         if len(finite)
         else finite
     )
     return _rows(vitals["step"][kept], name, vitals[name][kept])
 
 
-def windows(vitals: Columns, most: int = WINDOWS) -> dict[str, Floats]:
+def windows(vitals: Columns, most: int = _WINDOWS) -> dict[str, _Floats]:
     """At most about `most` rows: means over updates that were looked at, largest values, sums."""
     rows = len(vitals["step"])
     begin = np.unique(np.linspace(0, rows, min(rows, most) + 1).astype(int)[:-1])
@@ -246,9 +246,9 @@ def windows(vitals: Columns, most: int = WINDOWS) -> dict[str, Floats]:
     for name, values in vitals.items():
         if len(values) != rows or values.dtype.kind not in "fiu":
             continue  # a coordinate, or text
-        if name in SUMS:
+        if name in _SUMS:
             merged[name] = np.add.reduceat(values.astype(float), begin)
-        elif name in LAST:
+        elif name in _LAST:
             merged[name] = values[np.append(begin[1:], rows) - 1].astype(float)
         elif name == "grad_norm_max":
             merged[name] = np.fmax.reduceat(values, begin)
@@ -257,11 +257,11 @@ def windows(vitals: Columns, most: int = WINDOWS) -> dict[str, Floats]:
     return merged
 
 
-SUMS = ("looked", "nonfinite", "nonfinite_updates", "zero", "watched")
-LAST = ("update", "step", "own_seconds", "elapsed", "spent", "marked")
+_SUMS = ("looked", "nonfinite", "nonfinite_updates", "zero", "watched")
+_LAST = ("update", "step", "own_seconds", "elapsed", "spent", "marked")
 
 
-def _means(values: Floats, looked: Floats, begin: NDArray[np.intp]) -> Floats:
+def _means(values: _Floats, looked: _Floats, begin: NDArray[np.intp]) -> _Floats:
     """Weighted by updates, over what is finite."""
     weights = looked.reshape(-1, *[1] * (values.ndim - 1))
     finite = np.isfinite(values)
@@ -270,7 +270,7 @@ def _means(values: Floats, looked: Floats, begin: NDArray[np.intp]) -> Floats:
         return np.asarray(total / np.add.reduceat(finite * weights, begin))
 
 
-def shares(run: ProbeRun) -> dict[str, Floats]:
+def shares(run: ProbeRun) -> dict[str, _Floats]:
     """Share of the time that went into each tier, from the beginning to every row of vitals.
 
     The first one is what is left of all, finding prices included. Bursts and measurements that end
@@ -278,11 +278,11 @@ def shares(run: ProbeRun) -> dict[str, Floats]:
     """
     at, elapsed = run.vitals["update"], run.vitals["elapsed"]
     spent = {"": run.vitals["own_seconds"]}
-    for place, table in zip(TIERS[1:], (run.successive, run.measured), strict=True):
+    for place, table in zip(_TIERS[1:], (run.successive, run.measured), strict=True):
         paid = np.concatenate([[0.0], np.cumsum(table.get("seconds", np.empty(0)))])
         spent[place] = paid[np.searchsorted(table.get("update", np.empty(0)), at)]
     rest = spent.pop("") - sum(spent.values())
-    parts = {TIERS[0]: np.maximum(rest, 0.0), **spent}
+    parts = {_TIERS[0]: np.maximum(rest, 0.0), **spent}
     with np.errstate(invalid="ignore", divide="ignore"):
         return {place: seconds / elapsed for place, seconds in parts.items()}
 
@@ -310,10 +310,10 @@ def _successive(run: ProbeRun) -> Iterator[pd.DataFrame]:
 
 def _groups(count: int) -> list[NDArray[np.intp]]:
     """Neighbouring bursts that are shown as one."""
-    return np.array_split(np.arange(count), min(count, BURSTS))
+    return np.array_split(np.arange(count), min(count, _BURSTS))
 
 
-def _odds(share: Floats) -> Floats:
+def _odds(share: _Floats) -> _Floats:
     """|E g|² / tr Cov(g) of one batch."""
     with np.errstate(divide="ignore"):
         return np.where(share < 1, share / (1 - share), np.inf)
@@ -333,11 +333,11 @@ def _measured(run: ProbeRun) -> Iterator[pd.DataFrame]:
     yield _rows(step, "jacobian_ratio", ratio, (ends[0], ends[1]))
 
 
-def _ends(value: Floats, se: Floats) -> Ends:
+def _ends(value: _Floats, se: _Floats) -> _Ends:
     return value - Z * se, value + Z * se
 
 
-def jacobian_ratio(measured: Columns) -> tuple[Floats, Floats, Floats]:
+def jacobian_ratio(measured: Columns) -> tuple[_Floats, _Floats, _Floats]:
     """The prior's Jacobian error over that of the first measurement that has one, [K] each: value
     and ends of its interval, NaN for the first itself."""
     value, se = measured["jacobian_error"], measured["jacobian_error_se"]

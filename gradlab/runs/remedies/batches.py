@@ -18,7 +18,7 @@ from gradlab.runs.remedies.values import BASELINE, Key, over_trials
 from gradlab.statistics.intervals import pseudo_values
 from gradlab.statistics.moments import Array, Estimate, combine
 
-FACTORS = (2, 4)
+_FACTORS = (2, 4)
 
 
 def larger_batches(run: Remedies) -> pd.DataFrame:
@@ -32,7 +32,7 @@ def larger_batches(run: Remedies) -> pd.DataFrame:
 def _rows(run: Remedies) -> Iterator[tuple[object, ...]]:
     errors, variances = (_over_horizons(run, name) for name in ("mse", "variance"))
     shared = [h for h in errors if h in variances and _paired(errors[h], variances[h])]
-    for k in FACTORS if shared else ():
+    for k in _FACTORS if shared else ():
         name, less = f"batch × {k}", (1 - 1 / k) / int(run.config["batch"])
         larger = {h: combine(_minus(less), errors[h], variances[h]) for h in shared}
         n = len(larger[shared[0]].left_out)

@@ -24,7 +24,7 @@ from gradlab.statistics.comparison import POWER, UNAFFORDABLE, difference, log_r
 from gradlab.statistics.intervals import LEVEL, jackknife_se, pseudo_values, skewness_corrected
 from gradlab.statistics.moments import Estimate
 
-WIDE = 700.0  # beyond the logarithms of floating-point numbers
+_WIDE = 700.0  # beyond the logarithms of floating-point numbers
 
 
 def ratio(first: Estimate, second: Estimate, trials: bool) -> LogRatio | None:
@@ -39,7 +39,7 @@ def ratio(first: Estimate, second: Estimate, trials: bool) -> LogRatio | None:
     finite = logarithm is not None and np.isfinite([logarithm.low, logarithm.high]).all()
     return (
         logarithm
-        if finite and logarithm is not None and max(-logarithm.low, logarithm.high) < WIDE
+        if finite and logarithm is not None and max(-logarithm.low, logarithm.high) < _WIDE
         else None
     )
 
@@ -75,13 +75,13 @@ def _of_starts(first: Estimate, second: Estimate) -> LogRatio | None:
     return LogRatio(log(second.value / first.value), ends.low, ends.high, ends.se)
 
 
-SIGNED = ("cosine", "usable_horizon", "best_horizon", "lyapunov", "held_out_nll")  # no ratio
-WHERE = ("quantity", "block", "at", "region")
+_SIGNED = ("cosine", "usable_horizon", "best_horizon", "lyapunov", "held_out_nll")  # no ratio
+_WHERE = ("quantity", "block", "at", "region")
 PAIRED = (
-    "arm", "budget", *WHERE, "first", "second", "difference", "ci_low", "ci_high", "ratio",
+    "arm", "budget", *_WHERE, "first", "second", "difference", "ci_low", "ci_high", "ratio",
     "ratio_low", "ratio_high", "n", "method",
 )  # fmt: skip
-LEVELS = ("model", *WHERE, "value", "ci_low", "ci_high", "n", "method")
+_LEVELS = ("model", *_WHERE, "value", "ci_low", "ci_high", "n", "method")
 
 
 def pairs(cells: Cells, pairs: Sequence[Pair]) -> pd.DataFrame:
@@ -91,7 +91,7 @@ def pairs(cells: Cells, pairs: Sequence[Pair]) -> pd.DataFrame:
 
 def levels(cells: Cells) -> pd.DataFrame:
     """`Remedies.levels`."""
-    return pd.DataFrame(list(_levels(cells)), columns=list(LEVELS))
+    return pd.DataFrame(list(_levels(cells)), columns=list(_LEVELS))
 
 
 def _paired(cells: Cells, pairs: Sequence[Pair]) -> Iterator[tuple[object, ...]]:
@@ -100,7 +100,7 @@ def _paired(cells: Cells, pairs: Sequence[Pair]) -> Iterator[tuple[object, ...]]
             estimates = cells.estimates((pair.first, pair.second), key)
             if estimates is not None:
                 first, second = estimates
-                numbers = compared(first, second, key.quantity not in SIGNED, cells.trials > 1)
+                numbers = compared(first, second, key.quantity not in _SIGNED, cells.trials > 1)
                 yield (pair.arm, pair.budget, *_where(key), *numbers, *_samples(cells, second))
 
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from gradlab.runs.training.results import Training
 
-Floats = NDArray[np.float64]
+_Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,14 +25,14 @@ class Asynchrony:
         died: processes that were replaced.
     """
 
-    critic: Floats
-    policy: Floats
+    critic: _Floats
+    policy: _Floats
     mean: float
     largest: int
     rate: float
-    busy: Floats
-    gradients: Floats
-    steps: Floats
+    busy: _Floats
+    gradients: _Floats
+    steps: _Floats
     died: int
 
     def at_most(self, share: float) -> int:
@@ -40,7 +40,7 @@ class Asynchrony:
         return lag_at_most(self.policy, share)
 
 
-def lag_at_most(counts: Floats, share: float) -> int:
+def lag_at_most(counts: _Floats, share: float) -> int:
     """The lag that as large a share does not exceed, of the counts [lags] of each."""
     return int(np.searchsorted(counts.cumsum(), share * counts.sum()))
 

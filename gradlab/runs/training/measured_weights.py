@@ -23,7 +23,7 @@ OUTCOMES = (
 
 
 FEWEST = 3  # seeds that make an interval
-SAME = 1e-6  # of a weight: closer weights have the same error
+_SAME = 1e-6  # of a weight: closer weights have the same error
 
 
 def table(run: Training) -> pd.DataFrame:
@@ -78,15 +78,15 @@ def by_gain(run: Training) -> bool:
 def gains_over_rule(run: Training) -> list[Floats]:
     """Of each seed gain in force − gain of the rule at measurements where weights differed."""
     gap = run.weights["gain_over_rule"]
-    return [gap[differ & np.isfinite(gap[:, k]), k] for k, differ in enumerate(differing(run))]
+    return [gap[differ & np.isfinite(gap[:, k]), k] for k, differ in enumerate(_differing(run))]
 
 
-def differing(run: Training) -> list[NDArray[np.bool_]]:
+def _differing(run: Training) -> list[NDArray[np.bool_]]:
     """Of each seed, the measurements at which other weights than the rule's were in force."""
     found, masks = run.weights, []
     for k in range(len(run.seeds)):
         before = np.concatenate([found["rule"][:1], found["in_force"][:-1, k]])
-        differ = np.abs(before - found["rule"]).max(axis=1) > SAME
+        differ = np.abs(before - found["rule"]).max(axis=1) > _SAME
         # A seed that follows the rule has the rule's weights of now, not those of the last time.
         own = np.cumsum(found["outcome"][:, k] == SWITCHED) > 0
         masks.append(differ & np.concatenate([[False], own[:-1]]))
@@ -96,7 +96,7 @@ def differing(run: Training) -> list[NDArray[np.bool_]]:
 def logs_over_rule(run: Training) -> list[Floats]:
     """Of each seed log(MSE in force / MSE of the rule) at measurements where weights differed."""
     logs = []
-    for k, differ in enumerate(differing(run)):
+    for k, differ in enumerate(_differing(run)):
         with np.errstate(invalid="ignore", divide="ignore"):
             log = np.log(run.weights["over_rule"][:, k])
         logs.append(log[differ & np.isfinite(log)])

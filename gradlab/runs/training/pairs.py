@@ -47,7 +47,7 @@ WORDS = {
     "bias2": "gradient bias²",
 }
 ERRORS = tuple(WORDS)
-FEWEST = 3  # seeds that make an interval
+_FEWEST = 3  # seeds that make an interval
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ def _pair(
     """Of numbers per seed (logarithms where `ratio`); seeds without one are left out."""
     good = np.isfinite(first) & np.isfinite(second)
     first, second, seeds = first[good], second[good], int(good.sum())
-    if seeds < FEWEST:
+    if seeds < _FEWEST:
         return None
     one, other = _over_seeds(first), _over_seeds(second)
     gap = difference(other, one)
@@ -170,7 +170,7 @@ def _over_seeds(values: Floats) -> Estimate:
     return Estimate(float(values.mean()), (values.sum() - values) / (seeds - 1))
 
 
-CHANCE = 0.05
+_CHANCE = 0.05
 
 
 @dataclass(frozen=True, eq=False)
@@ -220,7 +220,7 @@ class Outcome:
     @property
     def missing(self) -> int:
         """Seeds to add until all of them rising would show it."""
-        return max(0, next(n for n in range(1, 99) if 2.0**-n < CHANCE) - len(self.seeds))
+        return max(0, next(n for n in range(1, 99) if 2.0**-n < _CHANCE) - len(self.seeds))
 
 
 @dataclass(frozen=True)
@@ -266,7 +266,7 @@ def against_best(runs: Mapping[str, Training]) -> list[AgainstBest]:
 
 def _gap(best: Training, other: Training, count: int) -> Number | None:
     change = paired_returns(best, other)
-    if change is None or change.seeds < FEWEST:
+    if change is None or change.seeds < _FEWEST:
         return None
     wider = NormalDist().inv_cdf(1 - 0.025 / count) / Z
     low, high = (change.change + wider * (end - change.change) for end in (change.low, change.high))

@@ -21,7 +21,7 @@ from gradlab.storage.records import Attribute
 
 PREFIX = "probe_"
 UNMEASURED = "unmeasured"  # attribute: why gradients by horizon stay empty
-HORIZON = ("horizon",)
+_HORIZON = ("horizon",)
 
 
 def tables(
@@ -35,15 +35,15 @@ def tables(
     """
     by_name = schema.tables(parameters, actions, measured, seeds)
     by_name["horizons"] = Table(
-        "update", HORIZONS, {"seed": tuple(seeds), "horizon": tuple(horizons)}
+        "update", _HORIZONS, {"seed": tuple(seeds), "horizon": tuple(horizons)}
     )
     order = ("vitals", "successive", "measured", "horizons", "alarms")
     return {f"{PREFIX}{name}": by_name[name] for name in order}
 
 
-HORIZONS = {
+_HORIZONS = {
     "step": Column(unit="iterations"),
-    "made": Column(HORIZON, "share of policy updates that rolled the horizon out"),
+    "made": Column(_HORIZON, "share of policy updates that rolled the horizon out"),
     "updates": Column(unit="policy updates so far"),
     "reached": Column(("seed", "horizon"), "share of model paths that do not end before"),
     "lasted": Column(SEED, "model steps, mean over paths, at most the longest horizon"),

@@ -27,8 +27,8 @@ GOALS: Mapping[str, tuple[float, ...]] = {
     "path_tracking": (-100.0, -30.0, -10.0, -5.0),
     "inverted_pendulum": (-20.0, -2.0, -0.1, -0.01),
 }
-PARTS = ("bias2", "variance", "mse", "relative_mse")
-GRADIENTS = (*PARTS, *(f"dynamics_{name}" for name in PARTS))
+_PARTS = ("bias2", "variance", "mse", "relative_mse")
+_GRADIENTS = (*_PARTS, *(f"dynamics_{name}" for name in _PARTS))
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,7 +201,7 @@ def _times(name: str, run: Training) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True).assign(run=name)
 
 
-HIGHER_IS_BETTER = ("return", "gain", "value")  # a lost seed counts as the worst there is
+_HIGHER_IS_BETTER = ("return", "gain", "value")  # a lost seed counts as the worst there is
 
 
 def _rows(name: str, run: Training) -> pd.DataFrame:
@@ -231,7 +231,7 @@ def _model_rows(run: Training) -> Iterator[pd.DataFrame]:
 def _gradient_rows(run: Training) -> Iterator[pd.DataFrame]:
     """At the longest horizon; variances of a batch."""
     gradients = run.gradients
-    for name in GRADIENTS if gradients else ():
+    for name in _GRADIENTS if gradients else ():
         scale = run.samples if name.endswith("variance") else 1
         value, low, high = (
             gradients[f"{name}{end}"][:, :, -1] / scale for end in ("", "_low", "_high")
@@ -245,7 +245,7 @@ def _long(
     quantity: str, iteration: NDArray[Any], seconds: Floats, values: Floats, seeds: NDArray[Any]
 ) -> pd.DataFrame:
     """The seeds' values [K, E], and what they say together."""
-    together = aggregate(values, "low" if quantity in HIGHER_IS_BETTER else "high")
+    together = aggregate(values, "low" if quantity in _HIGHER_IS_BETTER else "high")
     columns = {"iteration": iteration, "seconds": seconds, "quantity": quantity}
     every = pd.DataFrame(
         {**columns, "seed": "all", "value": together.value, "ci_low": together.low,

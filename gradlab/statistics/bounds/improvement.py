@@ -318,13 +318,13 @@ class DDPPOConstants:
         return Applies(True, "Assumptions of DDPPO Thm 1 hold for the measured constants.")
 
 
-class DDPPOCoefficients(NamedTuple):
+class _DDPPOCoefficients(NamedTuple):
     C6: float
     C7: float
     C8: float
 
 
-def ddppo_coefficients(c: DDPPOConstants, epsilon_f: float = 0.0) -> DDPPOCoefficients:
+def ddppo_coefficients(c: DDPPOConstants, epsilon_f: float = 0.0) -> _DDPPOCoefficients:
     """C6, C7, C8 as they follow from (33)."""
     C0, left = _ddppo_drift(c, epsilon_f), 1 - c.gamma
     C3 = c.L_1 / left
@@ -333,21 +333,21 @@ def ddppo_coefficients(c: DDPPOConstants, epsilon_f: float = 0.0) -> DDPPOCoeffi
     later = c.gamma * c.L_1 * c.L_r / left
     states = c.L_pi * (C0 * c.L_rg + c.gamma * c.L_f * C5 + later * c.L_fg * C0)
     policy = c.L_pig * C0 * (c.L_r + c.L_f * later)
-    return DDPPOCoefficients(
+    return _DDPPOCoefficients(
         c.L_pi * (1 + c.gamma * c.L_f * C3) / left,
         c.L_pi * (c.gamma * c.L_f * C4 + later) / left,
         (states + policy) / left,
     )
 
 
-def ddppo_printed_coefficients(c: DDPPOConstants, epsilon_f: float = 0.0) -> DDPPOCoefficients:
+def ddppo_printed_coefficients(c: DDPPOConstants, epsilon_f: float = 0.0) -> _DDPPOCoefficients:
     """C6, C7, C8 as App. C.1 defines them: not a bound, shown to say how far off they are."""
     C0, left = _ddppo_drift(c, epsilon_f), 1 - c.gamma
     C3 = c.L_1 / left
     C4 = c.gamma * c.L_r * c.L_1**2 / left**2
     C5 = C0 * c.L_1 * c.L_rg / left + c.gamma * C0 * c.L_fg * c.L_r / left**2
     later = c.L_1 * c.L_pi * c.gamma / left
-    return DDPPOCoefficients(
+    return _DDPPOCoefficients(
         c.L_f * c.L_pi * (1 + c.gamma * C3) / left,
         (c.gamma * c.L_f * c.L_pi * C4 + later) / left,
         (C0 * c.L_rg + c.gamma * C5 * c.L_f * c.L_pi + later * c.L_r * c.L_fg * C0) / left,

@@ -29,7 +29,7 @@ from gradlab.systems.system import (
     standard_normal,
 )
 
-Block = Callable[[list[Tensor]], Sequence[Tensor]]
+_Block = Callable[[list[Tensor]], Sequence[Tensor]]
 ROWS = 256
 
 
@@ -44,9 +44,9 @@ class Engine:
         rows: size of a block.
     """
 
-    values: Block
-    pullback: Block
-    jacobians: Block | None
+    values: _Block
+    pullback: _Block
+    jacobians: _Block | None
     rows: int
 
 
@@ -182,7 +182,7 @@ def _reverse(engine: Engine, inputs: list[Tensor]) -> list[Tensor]:
 
 
 def _by_blocks(
-    function: Block, inputs: list[Tensor], rows: int, shapes: list[tuple[int, ...]]
+    function: _Block, inputs: list[Tensor], rows: int, shapes: list[tuple[int, ...]]
 ) -> list[Tensor]:
     """`function` of blocks of exactly `rows` rows; outputs [N, *shape], copies of the engine's."""
     n = len(inputs[0])

@@ -20,12 +20,12 @@ from gradlab.systems.engines.bridge import ROWS, Engine, EngineSystem
 from gradlab.systems.system import System
 from gradlab.user_code.calls import running
 
-JaxStep = Callable[..., tuple[Any, Any]]
+_JaxStep = Callable[..., tuple[Any, Any]]
 JaxAlive = Callable[[Any], Any]
 
 
 def from_jax(
-    step: JaxStep,
+    step: _JaxStep,
     state_dim: int,
     action_dim: int,
     noise_dim: int = 0,
@@ -75,7 +75,7 @@ def _jax() -> Any:
     return jax
 
 
-def _engine(jax: Any, step: JaxStep, rows: int) -> Engine:
+def _engine(jax: Any, step: _JaxStep, rows: int) -> Engine:
     batched = jax.vmap(step)
 
     def pulled_back(*given: Any) -> Any:
@@ -115,7 +115,7 @@ def _living(jax: Any, alive: JaxAlive) -> Callable[[Tensor], Tensor]:
     return living
 
 
-def _check_traced(jax: Any, step: JaxStep, alive: JaxAlive | None, widths: list[int]) -> None:
+def _check_traced(jax: Any, step: _JaxStep, alive: JaxAlive | None, widths: list[int]) -> None:
     """Shapes and dtypes of what the functions return, without computing it."""
     with jax.enable_x64(True):
         rows = [jax.ShapeDtypeStruct((width,), "float64") for width in widths]

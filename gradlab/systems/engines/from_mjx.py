@@ -48,12 +48,12 @@ def checked(model: Any, reward: Any, frame_skip: Any, iterations: Any) -> mujoco
     return shortened
 
 
-Reward = Callable[[Any, Any, Any], Any]
+_Reward = Callable[[Any, Any, Any], Any]
 
 
 def from_mjx(
     model: mujoco.MjModel,
-    reward: Reward,
+    reward: _Reward,
     frame_skip: int = 1,
     alive: JaxAlive | None = None,
     iterations: int = 1,

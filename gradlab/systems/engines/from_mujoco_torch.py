@@ -23,13 +23,13 @@ from gradlab.systems.engines.from_mjx import checked
 from gradlab.systems.function import AliveFunction, from_function
 from gradlab.systems.system import System
 
-Reward = Callable[[Tensor, Tensor, Tensor], Tensor]
-INSTALL = "pip install mujoco-torch==0.2.0 mujoco==3.5.0"
+_Reward = Callable[[Tensor, Tensor, Tensor], Tensor]
+_INSTALL = "pip install mujoco-torch==0.2.0 mujoco==3.5.0"
 
 
 def from_mujoco_torch(
     model: mujoco.MjModel,
-    reward: Reward,
+    reward: _Reward,
     frame_skip: int = 1,
     alive: AliveFunction | None = None,
     iterations: int = 10,
@@ -75,11 +75,11 @@ def _imported() -> Any:
         import mujoco_torch
     except ImportError as error:
         raise InputError(
-            f"mujoco-torch is not installed: {INSTALL}, in an environment of its own"
+            f"mujoco-torch is not installed: {_INSTALL}, in an environment of its own"
         ) from error
     except AttributeError as error:  # it reads names that later MuJoCos have no more
         raise InputError(
-            f"mujoco-torch does not work with MuJoCo {mujoco.__version__}: {INSTALL}, in an "
+            f"mujoco-torch does not work with MuJoCo {mujoco.__version__}: {_INSTALL}, in an "
             f"environment of its own"
         ) from error
     return mujoco_torch

@@ -17,7 +17,7 @@ from gradlab.systems.engines.from_warp import Reward, from_warp, warp_on
 from gradlab.systems.function import AliveFunction
 from gradlab.systems.system import System
 
-CONTACT_GAP = 10.0  # m, within which contacts are kept, so that none begins between two states
+_CONTACT_GAP = 10.0  # m, within which contacts are kept, so that none begins between two states
 
 
 def from_newton(
@@ -80,7 +80,7 @@ def _step(
     solver = newton.solvers.SolverSemiImplicit(model)
     states = [model.state() for _ in range(substeps + 1)]
     pipeline = newton.CollisionPipeline(
-        model, broad_phase="explicit", soft_contact_gap=CONTACT_GAP, requires_grad=True
+        model, broad_phase="explicit", soft_contact_gap=_CONTACT_GAP, requires_grad=True
     )
     contacts = [pipeline.contacts() for _ in range(substeps)]
     control, particles = model.control(), world.particle_count

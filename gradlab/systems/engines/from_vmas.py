@@ -19,13 +19,13 @@ from gradlab.errors import InputError, not_installed
 from gradlab.systems.function import from_function
 from gradlab.systems.system import System
 
-Reward = Callable[[Tensor, Tensor, Tensor], Tensor]
-SIZES = 8  # batch sizes whose worlds are kept
+_Reward = Callable[[Tensor, Tensor, Tensor], Tensor]
+_SIZES = 8  # batch sizes whose worlds are kept
 
 
 def from_vmas(
     scenario: Any,
-    reward: Reward | None = None,
+    reward: _Reward | None = None,
     seed: int = 0,
     **settings: object,
 ) -> System:
@@ -63,7 +63,7 @@ def from_vmas(
     first = made(1)
     _check_stateless(first)
     places = [(e.state.pos, e.state.rot) for e in first.world.entities]
-    world_of = lru_cache(SIZES)(made)
+    world_of = lru_cache(_SIZES)(made)
 
     def step(state: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
         environment = world_of(len(state))

@@ -19,13 +19,13 @@ from gradlab.systems.function import AliveFunction, from_function
 from gradlab.systems.system import System
 from gradlab.user_code.calls import running
 
-WarpStep = Callable[..., None]
+_WarpStep = Callable[..., None]
 Reward = Callable[[Tensor, Tensor, Tensor], Tensor]
-PRECISIONS = {"float32": torch.float32, "float64": torch.float64}
+_PRECISIONS = {"float32": torch.float32, "float64": torch.float64}
 
 
 def from_warp(
-    step: WarpStep,
+    step: _WarpStep,
     state_dim: int,
     action_dim: int,
     reward: Reward,
@@ -55,10 +55,10 @@ def from_warp(
     for name, value in (("step", step), ("reward", reward)):
         if not callable(value):
             raise InputError(f"{name} is {validation.shown(value)}, expected a function")
-    validation.word("dtype", dtype, PRECISIONS)
+    validation.word("dtype", dtype, _PRECISIONS)
     wp = warp_on(device)
-    engine = _engine(wp, step, state_dim, PRECISIONS[dtype], device, rows)
-    return rewarded(EngineSystem(engine, state_dim, action_dim, 0, None), reward, alive, dtype)
+    engine = _engine(wp, step, state_dim, _PRECISIONS[dtype], device, rows)
+    return _rewarded(EngineSystem(engine, state_dim, action_dim, 0, None), reward, alive, dtype)
 
 
 def warp_on(device: str) -> Any:
@@ -73,11 +73,11 @@ def warp_on(device: str) -> Any:
     return wp
 
 
-def rewarded(
+def _rewarded(
     system: EngineSystem, reward: Reward, alive: AliveFunction | None, dtype: str
 ) -> System:
     """The engine's next state with a reward of tensors, in the engine's precision."""
-    precision = PRECISIONS[dtype]
+    precision = _PRECISIONS[dtype]
 
     def stepped(state: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
         after = system.step(state, action).state
@@ -88,7 +88,7 @@ def rewarded(
 
 
 def _engine(
-    wp: Any, step: WarpStep, state_dim: int, precision: torch.dtype, device: str, rows: int
+    wp: Any, step: _WarpStep, state_dim: int, precision: torch.dtype, device: str, rows: int
 ) -> Engine:
     scalar = wp.float32 if precision == torch.float32 else wp.float64
 

@@ -1,4 +1,4 @@
-"""How many processes of each role a run has, and which runs can be divided among them.
+"""How many processes of each role a run has.
 
 A gradient is computed at the parameters θ_v that its learner was given, and applied when they have
 become θ_t. Its lag, or staleness, is t − v (MPG section IV-C, which bounds it by a short queue).
@@ -7,17 +7,13 @@ become θ_t. Its lag, or staleness, is t − v (MPG section IV-C, which bounds i
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import Literal, get_args
 
 from gradlab.errors import InputError
 
-if TYPE_CHECKING:
-    from gradlab.training.algorithm import Algorithm
-    from gradlab.training.settings import Settings
-
 Role = Literal["critic", "policy"]  # of a gradient: whose parameters it is of
 ROLES: tuple[Role, ...] = get_args(Role)
-OPTIMISER_AND_EVALUATOR = 2
+_OPTIMISER_AND_EVALUATOR = 2
 
 
 @dataclass(frozen=True)
@@ -51,7 +47,7 @@ class Asynchronous:
     @property
     def processes(self) -> int:
         """All of them, this one included."""
-        return self.learners + self.actors + self.buffers + OPTIMISER_AND_EVALUATOR
+        return self.learners + self.actors + self.buffers + _OPTIMISER_AND_EVALUATOR
 
     def crowded(self, cores: int) -> str:
         """A line where there are more processes at work than processors, else ""."""
@@ -62,42 +58,3 @@ class Asynchronous:
             f"{self.learners} learners and the optimiser share {cores} processors: updates per "
             f"second grow with learners up to about {max(1, cores - 1)}"
         )
-
-
-def check(algorithm: Algorithm, settings: Settings) -> None:
-    """
-    Raises:
-        InputError: the row's updates need what only one process has.
-    """
-    choice = settings.asynchronous
-    if choice is None:
-        return
-    reason = _reason(algorithm)
-    if reason:
-        raise InputError(
-            f"{algorithm.name} cannot be trained asynchronously: {reason}; take a row on replay "
-            f"without a learned model (mpg-v1, mpg-v2, mpg-general, td3, sac, ddpg, n-step-dpg, "
-            f"n-step-adp, bptt), or leave learners, actors and buffers out"
-        )
-    if settings.probe_budget is not None:
-        raise InputError(
-            "probe_budget is for updates in this process: leave it out, or learners and actors"
-        )
-    filled, steps = max(settings.warmup, algorithm.batch), choice.actors * choice.buffers
-    if filled < steps * settings.agents:
-        raise InputError(
-            f"warmup is {settings.warmup} transitions, too few for {choice.buffers} buffers that "
-            f"take steps of {choice.actors} × {settings.agents} environments in turn: expected "
-            f"{steps * settings.agents} or more"
-        )
-
-
-def _reason(row: Algorithm) -> str:
-    """Why a row's gradients cannot be computed elsewhere; "" where they can."""
-    if row.source.steps:
-        return "its batches are the newest steps of its own policy"
-    if row.model is not None or row.source.branching is not None:
-        return "it learns a model between its updates"
-    if row.critics == 0 and row.delay > 1:
-        return "it has no critic, but updates without its policy (delay)"
-    return ""

@@ -5,18 +5,21 @@ Learners from the optimiser's side: gradients are begun, wait in a queue, and ar
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, final
 
+import cloudpickle
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from gradlab.data.replay import Batch
+from gradlab.errors import InputError, one_line
 from gradlab.storage.journal import Journal
 from gradlab.training.asynchronous.choice import ROLES, Asynchronous
 from gradlab.training.asynchronous.experience import Actors, Buffers
@@ -25,7 +28,6 @@ from gradlab.training.asynchronous.messages import (
     Arrays,
     Asked,
     networks_of,
-    packed,
     tensors,
 )
 from gradlab.training.asynchronous.supervision import Note, PendingCall, Supervised, Supervisor
@@ -37,11 +39,12 @@ from gradlab.training.state import Run, environments_of
 from gradlab.workers import Pool
 from gradlab.workers.local import LocalPool
 
-CRITIC = ("critic_loss", "value", "critic_norm")
+_OWN = "gradlab_own_"  # modules of a user's files, which other processes cannot import
+_CRITIC = ("critic_loss", "value", "critic_norm")
 
 
 @dataclass(frozen=True, eq=False)
-class Begun:
+class _Begun:
     """A gradient that a learner computes or has computed.
 
     Attributes:
@@ -66,8 +69,8 @@ class Optimiser:
             Supervised(supervisor, f"learner {k}", "learner", ())
             for k in range(self._choice.learners)
         ]
-        self._under_way: list[Begun] = []  # in the order in which they were begun
-        self._queue: deque[Begun] = deque()
+        self._under_way: list[_Begun] = []  # in the order in which they were begun
+        self._queue: deque[_Begun] = deque()
         self._versions = dict.fromkeys(ROLES, 0)  # steps so far
         self._networks: Arrays | None = None  # as they are now
 
@@ -114,7 +117,7 @@ class Optimiser:
             self._arrived(by_call[id(call)])
         self._begin(run)
 
-    def _arrived(self, begun: Begun) -> None:
+    def _arrived(self, begun: _Begun) -> None:
         """It waits from now on; its learner has the next gradient of its batch to compute."""
         self._under_way.remove(begun)
         self._queue.append(begun)
@@ -136,7 +139,7 @@ class Optimiser:
             if learner not in busy:
                 self._under_way.append(self._begun(run, learner))
 
-    def _begun(self, run: Run, learner: int) -> Begun:
+    def _begun(self, run: Run, learner: int) -> _Begun:
         if learner not in self._work.jobs:
             number, batch = self._buffers.next(run)
             self._work.jobs[learner] = first_of(run.algorithm, number * run.algorithm.reuse, batch)
@@ -144,9 +147,9 @@ class Optimiser:
         targets, weights = job.batch.get("cached_targets"), run.learner.weights(run.iteration)
         asked = Asked(job.role, job.number, job.columns, targets, weights)
         call = self._learners[learner].call("gradient", lambda: (networks, asked))
-        return Begun(learner, job, self._versions[job.role], call)
+        return _Begun(learner, job, self._versions[job.role], call)
 
-    def _apply(self, run: Run, begun: Begun) -> Update | None:
+    def _apply(self, run: Run, begun: _Begun) -> Update | None:
         """One step of the critics or the policy; the update, if it is complete."""
         job, answer, learner = begun.job, begun.call.value, run.learner
         lag = self._versions[job.role] - begun.version
@@ -170,7 +173,7 @@ class Optimiser:
         norm = trained.follow(_on(run, answer.gradients), run.algorithm.critics)
         loss, value = _on(run, [answer.loss, answer.value])
         seconds = torch.tensor(answer.seconds, dtype=torch.float64)
-        return dict(zip((*CRITIC, "seconds"), (loss, value, norm, seconds), strict=True))
+        return dict(zip((*_CRITIC, "seconds"), (loss, value, norm, seconds), strict=True))
 
     def _policy_step(self, run: Run, job: Job, answer: Answer) -> Tensor:
         """The norm of the policy's gradient, [E]."""
@@ -185,7 +188,7 @@ class Optimiser:
         learner, acted = run.learner, policy is not None
         zeros = torch.zeros(len(learner.seeds), device=learner.device, dtype=learner.dtype)
         loss, value, critic_norm = (
-            zeros if critic is None else critic[name].to(zeros) for name in CRITIC
+            zeros if critic is None else critic[name].to(zeros) for name in _CRITIC
         )
         return Update(
             loss, value, critic_norm, policy, _on(run, [answer.loss])[0] if acted else None,
@@ -200,7 +203,7 @@ def _on(run: Run, values: Sequence[NDArray[Any]]) -> tuple[Tensor, ...]:
     return tuple(torch.from_numpy(np.require(x, None, "W")).to(run.learner.device) for x in values)
 
 
-TABLE = "asynchrony"
+_TABLE = "asynchrony"
 
 
 def prepare(run: Run) -> None:
@@ -225,16 +228,37 @@ def execution(run: Run, ray: str | None, note: Note) -> Iterator[Execution]:
     if choice is None:
         yield HERE
         return
-    world = packed(run)
+    world = _packed(run)
     with pool_of(choice, ray) as pool:
         crowded = choice.crowded(pool.cores)
         if crowded:
             note(crowded)
         supervisor = Supervisor(pool, world, note)
         try:
-            yield Distributed(run, supervisor)
+            yield _Distributed(run, supervisor)
         finally:
             supervisor.end()
+
+
+def _packed(run: Run) -> bytes:
+    """Algorithm, task and settings, with functions of a user's file or script.
+
+    Raises:
+        InputError: the task holds what cannot be sent to another process.
+    """
+    own = [module for name, module in sys.modules.items() if name.startswith(_OWN)]
+    for module in own:
+        cloudpickle.register_pickle_by_value(module)
+    try:
+        return bytes(cloudpickle.dumps((run.algorithm, run.task, run.settings)))
+    except Exception as error:
+        raise InputError(
+            f"task {run.task.name!r} cannot be sent to other processes ({one_line(error)}): make "
+            f"it of plain values, arrays and functions, or leave learners and actors out"
+        ) from error
+    finally:
+        for module in own:
+            cloudpickle.unregister_pickle_by_value(module)
 
 
 def pool_of(choice: Asynchronous, ray: str | None) -> Pool:
@@ -250,7 +274,7 @@ def pool_of(choice: Asynchronous, ray: str | None) -> Pool:
 
 
 @dataclass(frozen=True, eq=False)
-class Evaluation:
+class _Evaluation:
     """One that the evaluator makes; iteration: of its policies."""
 
     iteration: int
@@ -258,7 +282,7 @@ class Evaluation:
 
 
 @final
-class Distributed:
+class _Distributed:
     """Actors, buffers, learners and an evaluator; this process is the optimiser."""
 
     def __init__(self, run: Run, supervisor: Supervisor) -> None:
@@ -269,7 +293,7 @@ class Distributed:
         self._optimiser = Optimiser(supervisor, run, run.work, self._buffers)
         self._evaluator = Supervised(supervisor, "evaluator", "evaluator", ())
         supervisor.have_spare()
-        self._evaluation: Evaluation | None = None
+        self._evaluation: _Evaluation | None = None
 
     def step(self, run: Run) -> Ended:
         return self._actors.step(run)
@@ -287,11 +311,11 @@ class Distributed:
             "transitions": run.replay.added,
         }
         call = self._evaluator.call("row", lambda: (networks, now))
-        self._evaluation = Evaluation(run.iteration, call)
+        self._evaluation = _Evaluation(run.iteration, call)
 
     def record(self, run: Run, journal: Journal) -> None:
         journal.append(
-            TABLE, self._work.window.row(run.iteration, run.seconds, self._supervisor.replaced)
+            _TABLE, self._work.window.row(run.iteration, run.seconds, self._supervisor.replaced)
         )
         if self._evaluation is not None and self._supervisor.ended([self._evaluation.call], 0.0):
             self._store_evaluation(journal)

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import cloudpickle
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gradlab.errors import InputError, one_line
 from gradlab.training.asynchronous.choice import Role
 from gradlab.training.learner import Learner
 from gradlab.training.parts.context import Floats
-from gradlab.training.state import Run
 
 Arrays = dict[str, NDArray[Any]]
-OWN = "gradlab_own_"  # modules of a user's files, which other processes cannot import
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,24 +73,3 @@ def policy_of(learner: Learner) -> Arrays:
     """What an actor needs."""
     state = learner.trained_policy.state("policy").items()
     return arrays({name: x for name, x in state if "_adam." not in name})
-
-
-def packed(run: Run) -> bytes:
-    """Algorithm, task and settings, with functions of a user's file or script.
-
-    Raises:
-        InputError: the task holds what cannot be sent to another process.
-    """
-    own = [module for name, module in sys.modules.items() if name.startswith(OWN)]
-    for module in own:
-        cloudpickle.register_pickle_by_value(module)
-    try:
-        return bytes(cloudpickle.dumps((run.algorithm, run.task, run.settings)))
-    except Exception as error:
-        raise InputError(
-            f"task {run.task.name!r} cannot be sent to other processes ({one_line(error)}): make "
-            f"it of plain values, arrays and functions, or leave learners and actors out"
-        ) from error
-    finally:
-        for module in own:
-            cloudpickle.unregister_pickle_by_value(module)

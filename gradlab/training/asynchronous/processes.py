@@ -33,7 +33,7 @@ def opened(world: bytes) -> Run:
 
 
 @final
-class Actor:
+class _Actor:
     """Steps environments."""
 
     def __init__(self, run: Run, number: int) -> None:
@@ -52,7 +52,7 @@ class Actor:
 
 
 @final
-class Buffer:
+class _Buffer:
     """Holds transitions, its share among `count` buffers, and draws batches."""
 
     def __init__(self, run: Run, count: int) -> None:
@@ -111,7 +111,7 @@ def _listed(gradients: tuple[Tensor, ...]) -> list[NDArray[Any]]:
 
 
 @final
-class Evaluator:
+class _Evaluator:
     """Evaluates policies."""
 
     def __init__(self, run: Run) -> None:
@@ -126,10 +126,10 @@ class Evaluator:
 
 
 ROLES: dict[str, Callable[..., Any]] = {
-    "actor": Actor,
-    "buffer": Buffer,
+    "actor": _Actor,
+    "buffer": _Buffer,
     "learner": LearnerProcess,
-    "evaluator": Evaluator,
+    "evaluator": _Evaluator,
 }
 
 

@@ -11,10 +11,10 @@ from typing import Any, final
 from gradlab.errors import Failure
 from gradlab.workers import Call, Pool, Worker, WorkerDied
 
-MEMBER = "gradlab.training.asynchronous.processes:Member"
-ATTEMPTS = 5  # processes that may die of one call, one after another
+_MEMBER = "gradlab.training.asynchronous.processes:Member"
+_ATTEMPTS = 5  # processes that may die of one call, one after another
 
-Arguments = Callable[[], tuple[Any, ...]]
+_Arguments = Callable[[], tuple[Any, ...]]
 Note = Callable[[str], None]
 
 
@@ -47,7 +47,7 @@ class Supervisor:
         self._spare = self._spare or self._begun()
 
     def _begun(self) -> Worker:
-        self._workers.append(self._pool.start(MEMBER, self._world))
+        self._workers.append(self._pool.start(_MEMBER, self._world))
         return self._workers[-1]
 
     def end(self) -> None:
@@ -90,7 +90,7 @@ class Supervised:
         self._open: list[PendingCall] = []
         self.worker = supervisor.start(role, *arguments)
 
-    def call(self, method: str, arguments: Arguments) -> PendingCall:
+    def call(self, method: str, arguments: _Arguments) -> PendingCall:
         """Call a method; the arguments are made anew where it is repeated."""
         call = PendingCall(self, method, arguments)
         self._open.append(call)
@@ -115,7 +115,7 @@ class Supervised:
 class PendingCall:
     """A call, whichever process answers it."""
 
-    def __init__(self, process: Supervised, method: str, arguments: Arguments) -> None:
+    def __init__(self, process: Supervised, method: str, arguments: _Arguments) -> None:
         self._process, self._method, self._arguments = process, method, arguments
         self._deaths = 0
         self.send()
@@ -138,9 +138,9 @@ class PendingCall:
             self.value = self.sent.result()
         except WorkerDied as death:
             self._deaths += 1
-            if self._deaths == ATTEMPTS:
+            if self._deaths == _ATTEMPTS:
                 raise Failure(
-                    f"{self._process.name} died {ATTEMPTS} times of one call: {death}; the last "
+                    f"{self._process.name} died {_ATTEMPTS} times of one call: {death}; the last "
                     f"saved state is kept: go on with resume=True"
                 ) from death
             self._process.replace(death)

@@ -28,7 +28,7 @@ from gradlab.training.collection import Environments
 from gradlab.training.trained import under
 
 
-def bins(choice: Asynchronous) -> int:
+def _bins(choice: Asynchronous) -> int:
     """Lags that are counted apart; the last of them counts longer ones, too. In order of arrival a
     gradient can be overtaken, so that none is the longest."""
     return 2 * (choice.learners + choice.queue) + 1
@@ -46,7 +46,7 @@ def table(choice: Asynchronous) -> Table:
         "replaced": Column(unit="processes that died, since the run began here"),
         "seconds": Column(unit="s"),
     }
-    scales = {"lag": bins(choice), "learner": choice.learners, "actor": choice.actors}
+    scales = {"lag": _bins(choice), "learner": choice.learners, "actor": choice.actors}
     return Table("iteration", columns, {name: range(size) for name, size in scales.items()})
 
 
@@ -103,7 +103,7 @@ class Window:
     def _counted(self, role: str) -> Any:
         """How many gradients had each lag, [bins]."""
         lags = np.array(list(self._lags[role].elements()), dtype=np.int64)
-        return np.bincount(np.minimum(lags, bins(self._choice) - 1), minlength=bins(self._choice))
+        return np.bincount(np.minimum(lags, _bins(self._choice) - 1), minlength=_bins(self._choice))
 
     def _empty(self) -> None:
         self._lags = {role: Counter() for role in ROLES}

@@ -21,10 +21,10 @@ from gradlab.training.parts.context import Floats, MeasuredWeights
 
 STATUSES = ("none", "imprecise", "cut", "converged")
 SEED, EACH = ("seed",), ("seed", "horizon")
-INTERVALS = ("mse_in_force", "mse_rule", "mse_measured", "over_rule")
-GAINS = ("gain_in_force", "gain_rule", "gain_measured", "gain_over_rule")
-ENDS = ("", "_low", "_high")
-LOSS = {"mse": "MSE in force − MSE measured", "gain": "gain measured − in force, return / length"}
+_INTERVALS = ("mse_in_force", "mse_rule", "mse_measured", "over_rule")
+_GAINS = ("gain_in_force", "gain_rule", "gain_measured", "gain_over_rule")
+_ENDS = ("", "_low", "_high")
+_LOSS = {"mse": "MSE in force − MSE measured", "gain": "gain measured − in force, return / length"}
 
 
 def tables(algorithm: Algorithm, seeds: tuple[int, ...]) -> dict[str, Table]:
@@ -40,18 +40,18 @@ def tables(algorithm: Algorithm, seeds: tuple[int, ...]) -> dict[str, Table]:
         "outcome": Column(SEED, "number in training.measured_outcomes.OUTCOMES"),
         "truth": Column(SEED, f"number in {', '.join(STATUSES)}"),
         "truth2": Column(SEED, "|true gradient|²"),
-        "gain": Column(SEED, LOSS[weights.by]),
+        "gain": Column(SEED, _LOSS[weights.by]),
         "gain_least": Column(SEED, "the least that the starts allow; above 0: switch"),
         "checked": Column(unit="1: the truth was compared with finite differences"),
         "starts": Column(unit="per seed"),
         "seconds": Column(unit="s, all seeds"),
         "share": Column(unit="of the time since the run began that measuring took"),
     }
-    names, of_horizons = [*INTERVALS], ["mse"]
+    names, of_horizons = [*_INTERVALS], ["mse"]
     if weights.by == "gain":
-        names, of_horizons = [*INTERVALS, *GAINS], ["mse", "gain_each"]
-    columns |= {f"{name}{end}": Column(SEED) for name in names for end in ENDS}
-    columns |= {f"{name}{end}": Column(EACH) for name in of_horizons for end in ENDS}
+        names, of_horizons = [*_INTERVALS, *_GAINS], ["mse", "gain_each"]
+    columns |= {f"{name}{end}": Column(SEED) for name in names for end in _ENDS}
+    columns |= {f"{name}{end}": Column(EACH) for name in of_horizons for end in _ENDS}
     scales = {"seed": seeds, "horizon": algorithm.horizons}
     return {"weights": Table("iteration", columns, scales)}
 
@@ -119,14 +119,14 @@ def _named(intervals: dict[str, tuple[float, float, float]]) -> dict[str, float]
     return {
         f"{name}{end}": value
         for name, values in intervals.items()
-        for end, value in zip(ENDS, values, strict=True)
+        for end, value in zip(_ENDS, values, strict=True)
     }
 
 
 def _of_horizons(
     name: str, singles: list[tuple[float, float, float]], here: np.ndarray
 ) -> dict[str, Floats]:
-    columns = zip(ENDS, zip(*singles, strict=True), strict=True)
+    columns = zip(_ENDS, zip(*singles, strict=True), strict=True)
     return {f"{name}{end}": _everybody(values, here) for end, values in columns}
 
 

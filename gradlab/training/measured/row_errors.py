@@ -80,9 +80,9 @@ PARTS = ("bias2_states", "bias2_jacobians", "bias2_tail")
 SQUARES = ("gradient2", "truth2", "inner")
 ENDS = ("", "_low", "_high")
 DYNAMICS = "dynamics_"
-REASON = "truth_reason"  # of the first seed whose truth is none or imprecise
+_REASON = "truth_reason"  # of the first seed whose truth is none or imprecise
 TRUTHS = (*STATUSES, "score")
-CHECKED = 10  # measurements to two whose truth is compared with finite differences
+_CHECKED = 10  # measurements to two whose truth is compared with finite differences
 
 
 def table(algorithm: Algorithm, seeds: tuple[int, ...]) -> Table:
@@ -96,7 +96,7 @@ def table(algorithm: Algorithm, seeds: tuple[int, ...]) -> Table:
         "starts": Column(("seed",), "that were measured"),
         "samples": Column(("horizon",), "N′ of the MSE: what an update averages"),
         "seconds": Column(unit="s, all seeds"),
-        REASON: Column(text=True),
+        _REASON: Column(text=True),
     }
     horizons = tuple(term.horizon for term in measured_terms(algorithm))
     return Table("iteration", schema, {"seed": seeds, "horizon": horizons})
@@ -110,11 +110,11 @@ def row(run: Run) -> dict[str, Any]:
     reasons = []
     for seed in np.flatnonzero(finite):
         own = _of_seed(run, int(seed), batches, terms)
-        reasons.append(own.pop(REASON, ""))
+        reasons.append(own.pop(_REASON, ""))
         for name, value in own.items():
             empty = np.full((len(finite), *np.shape(value)), np.nan)
             columns.setdefault(name, empty)[seed] = value
-    columns[REASON] = next(filter(None, reasons), "")
+    columns[_REASON] = next(filter(None, reasons), "")
     columns["samples"] = [samples(run.algorithm, term) for term in terms]
     return columns | {"iteration": run.iteration, "seconds": time.monotonic() - begun}
 
@@ -126,7 +126,7 @@ def _of_seed(run: Run, seed: int, batches: Batch, terms: Sequence[Term]) -> dict
     batch, count = rows_of(run, seed, batches, like)
     if count < FEWEST:
         few = f"{count} starts were within one episode, {FEWEST} are needed"
-        return {"starts": count, REASON: few}
+        return {"starts": count, _REASON: few}
     # What goes through the simulator itself has no part that a model makes.
     followed = None if run.algorithm.loss.of_simulator else run.learner.model
     model = of_seed(followed, seed, len(run.learner.seeds))
@@ -160,12 +160,12 @@ class _Measuring:
                 columns.setdefault(name, []).append(square)
         if truth is None:
             lost = "the states that it starts from are not finite"
-            return {**columns, "truth": 0.0, "truth_steps": 0.0, REASON: lost}
+            return {**columns, "truth": 0.0, "truth_steps": 0.0, _REASON: lost}
         return {
             **columns,
             "truth": float(TRUTHS.index(truth.status)),
             "truth_steps": float(truth.horizon),
-            REASON: truth.reason if truth.status in ("none", "imprecise") else "",
+            _REASON: truth.reason if truth.status in ("none", "imprecise") else "",
         }
 
     def _gradients(self, term: Term, model: Model | None) -> StartGradients:
@@ -185,7 +185,7 @@ class _Measuring:
             setting = self._setting(states)
             if run.settings.gradient_truth == "score":
                 return score_truth(setting, counts, temperature=self._temperature())
-            return early_truth(self._soft(setting), counts, check=number % CHECKED < 2)
+            return early_truth(self._soft(setting), counts, check=number % _CHECKED < 2)
         except InputError:  # states that are not finite
             return None
 
@@ -225,7 +225,7 @@ class _Measuring:
         if not rolled:
             nothing = (0.0, 0.0, 0.0)
             found |= dict.fromkeys(PARTS[:2], nothing) | {PARTS[2]: found["bias2"]}
-            return found | {f"{DYNAMICS}{name}": NOTHING for name in QUANTITIES}
+            return found | {f"{DYNAMICS}{name}": _NOTHING for name in QUANTITIES}
         assert self.model is not None
         simulator = self.run.task.simulator
         S = _array(self._gradients(term, TrueSteps(simulator, deals(self.model))).gradients)
@@ -236,7 +236,7 @@ class _Measuring:
 
 
 _Interval = tuple[float, float, float]
-NOTHING: _Interval = (np.nan, np.nan, np.nan)
+_NOTHING: _Interval = (np.nan, np.nan, np.nan)
 
 
 def _quantities(G: Floats, T: Floats | None, batch: int) -> Iterator[tuple[str, _Interval]]:
@@ -245,7 +245,7 @@ def _quantities(G: Floats, T: Floats | None, batch: int) -> Iterator[tuple[str, 
         known = moments_of(G, T, batch) if finite else {}
     for name in QUANTITIES:
         estimate = known.get(name)
-        yield name, NOTHING if estimate is None else ends(name, estimate)
+        yield name, _NOTHING if estimate is None else ends(name, estimate)
 
 
 def moments_of(G: Floats, T: Floats | None, batch: int) -> Mapping[str, Estimate]:
@@ -272,7 +272,7 @@ def _squares(G: Tensor, T: Tensor | None) -> dict[str, float]:
 def _parts(G: Floats, M: Floats, S: Floats, T: Floats | None) -> Iterator[tuple[str, _Interval]]:
     """What states, Jacobians and tail make of the squared bias."""
     if T is None or not all(np.isfinite(X).all() for X in (G, M, S, T)):
-        yield from dict.fromkeys(PARTS, NOTHING).items()
+        yield from dict.fromkeys(PARTS, _NOTHING).items()
         return
     size = np.ones(len(G))
     for name, part in zip(PARTS, (G - M, M - S, S - T), strict=True):

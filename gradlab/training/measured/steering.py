@@ -16,9 +16,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,32 +36,17 @@ from gradlab.training.parts.context import FixedWeights, MeasuredWeights, Steer,
 from gradlab.training.parts.critics import Q
 from gradlab.training.parts.policy_losses import FromStarts, Mixture, Term
 from gradlab.training.parts.targets import within
+from gradlab.training.state import Run, Steering
 from gradlab.training.trained import under
 from gradlab.truth.oracles import effective_horizon
-
-if TYPE_CHECKING:
-    from gradlab.training.state import Run
 
 LENGTHS = (1, 5, 25)  # updates after which a rehearsed policy may be adopted
 HORIZONS = (0, 1, 5, 25)  # of the candidates, up to the row's longest
 STARTS = 16
 LEFT = 0.1  # γᵀ beyond a judged return
-COMPARED = 5  # updates of the policy between two comparisons
+_COMPARED = 5  # updates of the policy between two comparisons
 SHORTER, LONGER, SHORTEST = 0.5, 1.3, 2.0**-10  # of the step
-SEED = ("seed",)
-
-
-@dataclass(eq=False)
-class Steering:
-    """Decisions so far.
-
-    Attributes:
-        candidate: place of the term that each seed follows, [E]; −1: the row's rule.
-        accepted: the policy of every seed, and its optimiser, as last accepted; {} before.
-    """
-
-    candidate: np.ndarray
-    accepted: dict[str, Tensor] = field(default_factory=dict)
+_SEED = ("seed",)
 
 
 def steered(algorithm: Algorithm, steer: Steer | None, every: int | None = None) -> Algorithm:
@@ -94,7 +79,7 @@ def steered(algorithm: Algorithm, steer: Steer | None, every: int | None = None)
         algorithm.terms[own.index(n)] if n in own else Term(n, kind if n else "first")
         for n in wanted
     )
-    updates = LENGTHS[-1] if steer == "rehearse" else COMPARED
+    updates = LENGTHS[-1] if steer == "rehearse" else _COMPARED
     chosen = updates * algorithm.delay if every is None else every
     if chosen < 1:
         raise InputError(f"steer_every is {chosen}, expected an integer from 1")
@@ -104,22 +89,17 @@ def steered(algorithm: Algorithm, steer: Steer | None, every: int | None = None)
     return replace(algorithm, terms=terms, weights=rule)
 
 
-def begun(learner: Learner) -> Steering:
-    """Before the first decision."""
-    return Steering(np.full(len(learner.seeds), -1))
-
-
 def tables(algorithm: Algorithm, seeds: tuple[int, ...]) -> dict[str, Table]:
     """What is written at every decision."""
     if not isinstance(algorithm.weights, Steered):
         return {}
     columns = {
-        "candidate": Column(SEED, "horizon that was tried, or is followed; -1: the rule's"),
-        "updates": Column(SEED, "of the policy, since the decision before"),
-        "held": Column(SEED, "1: the policy is as it was before"),
-        "change": Column(SEED, "return, against the policy before"),
-        "change_se": Column(SEED, "return"),
-        "step": Column(SEED, "share of the rule's"),
+        "candidate": Column(_SEED, "horizon that was tried, or is followed; -1: the rule's"),
+        "updates": Column(_SEED, "of the policy, since the decision before"),
+        "held": Column(_SEED, "1: the policy is as it was before"),
+        "change": Column(_SEED, "return, against the policy before"),
+        "change_se": Column(_SEED, "return"),
+        "step": Column(_SEED, "share of the rule's"),
         "seconds": Column(unit="s, all seeds"),
     }
     return {"steering": Table("iteration", columns, {"seed": seeds})}

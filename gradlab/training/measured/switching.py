@@ -37,7 +37,7 @@ from gradlab.statistics.moments import Array, Estimate
 from gradlab.statistics.selection import RankSet, smallest
 
 ALPHA = 0.05
-HALVINGS = 60  # of the floor, until its price is small enough
+_HALVINGS = 60  # of the floor, until its price is small enough
 By = Literal["mse", "gain"]
 
 
@@ -143,7 +143,7 @@ def _of_gain(measured: Errors) -> Array:
     shares = gain_shares(F)
     allowed = jackknife_se(measured.gain(level.original(shares)).left_out)
     before = _rate(F, np.append(shares, 1.0))
-    for halving in range(HALVINGS):
+    for halving in range(_HALVINGS):
         share = ALPHA / 2**halving
         kept = (1 - share) * shares + share / len(shares)
         if before - _rate(F, np.append(kept, 1.0)) <= allowed:

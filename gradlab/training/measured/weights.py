@@ -65,7 +65,7 @@ NAME = "mixture"
 
 
 @dataclass(frozen=True, eq=False)
-class Sample:
+class _Sample:
     """One seed's gradients: inner products of those horizons whose gradients are finite.
 
     Attributes:
@@ -78,7 +78,7 @@ class Sample:
     here: np.ndarray
 
 
-def at_replay(run: Run, seed: int, states: Tensor, check: bool) -> Sample:
+def _at_replay(run: Run, seed: int, states: Tensor, check: bool) -> _Sample:
     """Against the truth of the states' own first actions."""
     horizons, termination = run.algorithm.horizons, run.settings.termination
     truth = shared_truth(
@@ -93,7 +93,7 @@ def at_replay(run: Run, seed: int, states: Tensor, check: bool) -> Sample:
     return _sample(run, truth.reference.status, measured)
 
 
-def of_the_return(run: Run, seed: int) -> Sample:
+def _of_the_return(run: Run, seed: int) -> _Sample:
     """Against the gradient of the return, at states visited from fresh starts of the task."""
     task, settings, draw = run.task, run.settings, _draw(run, seed)
     policy, horizons = _policy(run, seed), run.algorithm.horizons
@@ -113,8 +113,8 @@ def of_the_return(run: Run, seed: int) -> Sample:
     return _sample(run, truth.status, measured)
 
 
-def _nothing(run: Run) -> Sample:
-    return Sample("none", None, np.zeros(len(run.algorithm.horizons), dtype=bool))
+def _nothing(run: Run) -> _Sample:
+    return _Sample("none", None, np.zeros(len(run.algorithm.horizons), dtype=bool))
 
 
 def _policy(run: Run, seed: int) -> nn.Module:
@@ -132,16 +132,16 @@ def _estimator(run: Run, seed: int) -> Estimator:
     )
 
 
-def _sample(run: Run, status: Status, measured: Measured) -> Sample:
+def _sample(run: Run, status: Status, measured: Measured) -> _Sample:
     horizons = run.algorithm.horizons
     here = np.array([bool(np.isfinite(measured.cells[NAME, n].squares).all()) for n in horizons])
     if not here.any():
-        return Sample(status, None, here)
+        return _Sample(status, None, here)
     cells = [(NAME, n) for n, good in zip(horizons, here, strict=True) if good]
-    return Sample(status, measured.kernels[0].grams(cells), here)
+    return _Sample(status, measured.kernels[0].grams(cells), here)
 
 
-CHECKED = 10  # measurements to one whose truth is compared with finite differences
+_CHECKED = 10  # measurements to one whose truth is compared with finite differences
 
 
 def check(algorithm: Algorithm, task: Task) -> None:
@@ -181,7 +181,7 @@ def row(run: Run) -> dict[str, Any]:
     rule = run.algorithm.weights(k, run.algorithm.horizons)
     number = k // run.settings.measure_every - 1
     replayed = _replayed(run)
-    check = number % CHECKED == 0 or replayed is None
+    check = number % _CHECKED == 0 or replayed is None
     columns: dict[str, Any] = {"iteration": k, "rule": rule, "checked": int(check)}
     finite, in_force = learner.finite(), learner.weights(k)
     for seed in range(len(finite)):
@@ -245,7 +245,7 @@ def _of_seed(
     run: Run, seed: int, states: Tensor | None, in_force: Floats, rule: Floats, check: bool
 ) -> dict[str, Any]:
     """Columns of one row from one seed's states, without the seed's axis."""
-    sample = of_the_return(run, seed) if states is None else at_replay(run, seed, states, check)
+    sample = _of_the_return(run, seed) if states is None else _at_replay(run, seed, states, check)
     columns: dict[str, Any] = {"truth": STATUSES.index(sample.status), "outcome": NO_TRUTH}
     if sample.grams is None:
         return columns

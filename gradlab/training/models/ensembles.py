@@ -27,7 +27,7 @@ from gradlab.training.models.experience import Experience
 from gradlab.training.models.model_choice import LearnedModel
 from gradlab.training.trained import restored, under
 
-EVALUATED = 1024  # held-out rows per seed, evenly spread over all
+_EVALUATED = 1024  # held-out rows per seed, evenly spread over all
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,7 +168,7 @@ class Ensembles:
         share = self.draws.uniform(f"{self.role} model rows", self.steps, shape)
         if sample is not None:
             share = sample.gather(2, (share * sample.shape[2]).long())
-        return picked(rows, data, share)
+        return _picked(rows, data, share)
 
     def _sample(self, data: Experience) -> Tensor:
         """Where every member's bootstrap sample lies among its seed's rows, [E, M, rows]."""
@@ -195,10 +195,10 @@ class Ensembles:
         """Loss [E · M] and mean squared standardised errors [E · M, out] on held-out rows."""
         self.ensemble.eval()
         rows = data.rows
-        even = (torch.arange(EVALUATED, dtype=torch.float64) + 0.5) / EVALUATED
+        even = (torch.arange(_EVALUATED, dtype=torch.float64) + 0.5) / _EVALUATED
         even = even.expand(data.seeds, self.choice.members, -1)
-        loss = held_out.value(self.ensemble, picked(held_out.rows, data, even), 0)
-        at = picked(data.part(True), data, even)
+        loss = held_out.value(self.ensemble, _picked(held_out.rows, data, even), 0)
+        at = _picked(data.part(True), data, even)
         mean, _ = outputs(self.ensemble, rows.inputs[at])
         square = (mean - rows.targets[at]).double().square().mean(dim=1)
         return loss.double().cpu(), square.cpu()
@@ -209,7 +209,7 @@ class Ensembles:
         return plain.requires_grad_(False)
 
 
-def picked(rows: Tensor, data: Experience, share: Tensor) -> Tensor:
+def _picked(rows: Tensor, data: Experience, share: Tensor) -> Tensor:
     """Rows of every seed's own, [E · M, batch].
 
     Args:

@@ -20,7 +20,7 @@ from gradlab.errors import InputError
 from gradlab.fitting.losses import Rows, standardised
 
 PIECE = 10  # steps of one environment that are held out together
-ONE_IN = 10
+_ONE_IN = 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +63,7 @@ def experience(replay: Replay, agents: int, latest: int | None = None) -> Experi
     agent, step = numbers % agents, numbers // agents
     order = (agent * (int(step[-1]) + 1) + step).argsort()
     numbers, agent, step = numbers[order], agent[order], step[order]
-    held = (step // PIECE + agent) % ONE_IN == 0
+    held = (step // PIECE + agent) % _ONE_IN == 0
     if held.all() or not held.any():
         raise InputError(f"replay has {kept} rows, too few to hold some out: raise warmup")
     next_to = (agent[1:] == agent[:-1]) & (step[1:] == step[:-1] + 1)

@@ -18,9 +18,9 @@ from gradlab.fitting.losses import MultiStep, OneStep
 from gradlab.networks import spectral
 
 Loss = OneStep | DirectionalDerivative | MultiStep
-LossName = Literal["nll", "mse", "dd", "multistep"]
+_LossName = Literal["nll", "mse", "dd", "multistep"]
 # One neighbour a step, all of them in turn: a step costs two or three of the likelihood's, not ten.
-LOSSES: dict[LossName, Loss] = {
+LOSSES: dict[_LossName, Loss] = {
     "nll": OneStep("nll"),
     "mse": OneStep("mse"),
     "dd": DirectionalDerivative(directions=1),

@@ -20,11 +20,11 @@ from gradlab.training.models.seed_models import Model
 
 ROWS = 4096  # of states that are linearized at once: more leave the processor's cache
 MOST = 1024  # rows of a step, from which on autograd is as fast
-Slopes = tuple[Tensor, Tensor, Tensor, Tensor]  # A, B, r_s, r_a of one step
+_Slopes = tuple[Tensor, Tensor, Tensor, Tensor]  # A, B, r_s, r_a of one step
 
 
 @runtime_checkable
-class ClosedForm(Protocol):
+class _ClosedForm(Protocol):
     """A system whose `linearize` has formulas for its Jacobians, and takes about as long as a step.
 
     Attributes:
@@ -37,7 +37,7 @@ class ClosedForm(Protocol):
 def followed(model: Model | None, rows: int) -> Model | None:
     """A model along a rollout of so many rows that is differentiated once: by `Path` where that is
     faster than autograd."""
-    if isinstance(model, ClosedForm) and model.closed_form and rows <= MOST:
+    if isinstance(model, _ClosedForm) and model.closed_form and rows <= MOST:
         return Path(model)
     return model
 
@@ -52,7 +52,7 @@ class Path:
     def __init__(self, system: System) -> None:
         self.system = system
         self._at: list[tuple[Tensor, Tensor, Tensor | None]] = []
-        self._slopes: list[Slopes] = []
+        self._slopes: list[_Slopes] = []
 
     @property
     def noise_dim(self) -> int:
@@ -67,7 +67,7 @@ class Path:
         self._slopes.clear()
         return len(self._at) - 1
 
-    def slopes(self, k: int) -> Slopes:
+    def slopes(self, k: int) -> _Slopes:
         """Of the step of that number."""
         if not self._slopes:
             count = max(1, ROWS // max(len(self._at[0][0]), 1))
@@ -75,7 +75,7 @@ class Path:
                 self._slopes += self._together(self._at[first : first + count])
         return self._slopes[k]
 
-    def _together(self, steps: list[tuple[Tensor, Tensor, Tensor | None]]) -> list[Slopes]:
+    def _together(self, steps: list[tuple[Tensor, Tensor, Tensor | None]]) -> list[_Slopes]:
         states, actions, noises = zip(*steps, strict=True)
         noise = None if noises[0] is None else torch.cat(noises)
         found = self.system.linearize(torch.cat(states), torch.cat(actions), noise)

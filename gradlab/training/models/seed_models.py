@@ -40,7 +40,7 @@ from gradlab.systems.function import AliveFunction, survivors
 from gradlab.systems.system import System, Transition
 
 # Numbers that every member has of its own, beside its layers.
-MEMBERS = ("input_mean", "input_std", "target_mean", "target_std", "low", "high")
+_MEMBERS = ("input_mean", "input_std", "target_mean", "target_std", "low", "high")
 
 
 class Model(Protocol):
@@ -165,7 +165,7 @@ def slope_along(
         action: equal to the batch's, with a gradient; noise: deals the members of ensembles, and is
             not drawn from otherwise.
     """
-    after, reward, _ = model_step(model, batch.state, action, at_mean(model, noise))
+    after, reward, _ = model_step(model, batch.state, action, _at_mean(model, noise))
     return batch.next_state + after - after.detach(), batch.reward + reward - reward.detach()
 
 
@@ -178,7 +178,7 @@ def of_seed(model: Model | None, member: int, seeds: int) -> Model | None:
         return model
     numbers, count = model.numbers, model.numbers.low.shape[0] // seeds
     kept = torch.arange(member * count, (member + 1) * count).tolist()
-    changed = {name: getattr(numbers, name)[kept] for name in MEMBERS}
+    changed = {name: getattr(numbers, name)[kept] for name in _MEMBERS}
     numbers = replace(numbers, layers=numbers.layers.of(kept), **changed)
     return replace(model, numbers=numbers, seeds=1)
 
@@ -190,7 +190,7 @@ def in_dtype(model: Model, like: Tensor) -> Model:
         return SeedTwoModels(*parts)  # type: ignore[arg-type]
     if not isinstance(model, SeedModels):
         return model
-    changed = {name: getattr(model.numbers, name).to(like) for name in (*MEMBERS, "residual")}
+    changed = {name: getattr(model.numbers, name).to(like) for name in (*_MEMBERS, "residual")}
     numbers = replace(model.numbers, layers=model.numbers.layers.like(like), **changed)
     return replace(model, numbers=numbers)
 
@@ -200,14 +200,14 @@ def deals(model: Model) -> int:
     return getattr(model, "deals", 0)
 
 
-def at_mean(model: Model, noise: Tensor | None) -> Tensor | None:
+def _at_mean(model: Model, noise: Tensor | None) -> Tensor | None:
     """The noise at which a model is at its mean, its members dealt to the rows as by `noise`."""
     if noise is None:
         return None
-    return dealing_alone(model, noise[..., noise.shape[-1] - deals(model) :])
+    return _dealing_alone(model, noise[..., noise.shape[-1] - deals(model) :])
 
 
-def dealing_alone(model: Model, columns: Tensor) -> Tensor | None:
+def _dealing_alone(model: Model, columns: Tensor) -> Tensor | None:
     """The noise at which a model is at its mean, its members dealt by these columns."""
     if columns.shape[-1] == 0:
         return None
@@ -261,7 +261,7 @@ def model_slopes(model: Model, batch: Batch, noise: Tensor | None) -> Tensor:
     """
     with torch.enable_grad():
         state, action = (x.detach().clone().requires_grad_() for x in (batch.state, batch.action))
-        after, reward, _ = model_step(model, state, action, at_mean(model, noise))
+        after, reward, _ = model_step(model, state, action, _at_mean(model, noise))
         outputs = torch.cat([after, reward[..., None]], dim=2)
         sweeps = [
             torch.autograd.grad(
@@ -320,7 +320,7 @@ class TrueStates:
         true = dealing = None
         if noise is not None:
             width = self.simulator.noise_dim
-            true, dealing = noise[:, :width], dealing_alone(self.model, noise[:, width:])
+            true, dealing = noise[:, :width], _dealing_alone(self.model, noise[:, width:])
         with torch.no_grad():
             after = self.simulator.step(state.detach(), action.detach(), true)
         guess = self.model.step(state, action, dealing)

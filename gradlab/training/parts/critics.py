@@ -53,7 +53,7 @@ class Kind(Protocol):
 
 
 @dataclass(frozen=True)
-class ActionValue:
+class _ActionValue:
     """Q(s, a)."""
 
     name: ClassVar[str] = "Q(s, a)"
@@ -85,7 +85,7 @@ class StateValue:
         return value
 
 
-Q, V = ActionValue(), StateValue()
+Q, V = _ActionValue(), StateValue()
 
 
 @dataclass(frozen=True)

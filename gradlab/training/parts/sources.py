@@ -20,7 +20,7 @@ from gradlab.errors import InputError
 from gradlab.training.draws import Draws
 from gradlab.training.models.branches import Branching
 
-MBPO = Branching()
+_MBPO = Branching()
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +78,7 @@ class Branched:
         real: share of the batch that comes from replay.
     """
 
-    branching: Branching = MBPO
+    branching: Branching = _MBPO
     real: float = 0.05
     steps: ClassVar[int] = 0
 
@@ -102,7 +102,7 @@ class TwoStores:
         real: share of the critics' batch that comes from replay.
     """
 
-    branching: Branching = MBPO
+    branching: Branching = _MBPO
     real: float = 0.05
     steps: ClassVar[int] = 0
 

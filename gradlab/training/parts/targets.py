@@ -236,7 +236,7 @@ class OneStep:
             shift = (self.smoothing * noise).clamp(-self.limit, self.limit) * size
             action = within(action + shift, context.limit)
         after = context.target_value(batch.next_state, action)
-        return bootstrapped(batch, after, context.objective)
+        return _bootstrapped(batch, after, context.objective)
 
 
 @dataclass(frozen=True)
@@ -307,7 +307,7 @@ class Soft:
         noise = context.normal("target action", batch.action.shape[1:])
         action, log_prob = context.act(batch.next_state, noise)
         value = context.target_value(batch.next_state, action, log_prob)
-        return bootstrapped(batch, value, context.objective)
+        return _bootstrapped(batch, value, context.objective)
 
 
 @dataclass(frozen=True)
@@ -328,7 +328,7 @@ class StateOneStep:
     of_paths: ClassVar[bool] = False
 
     def __call__(self, context: Context, batch: Batch) -> Tensor:
-        return bootstrapped(batch, context.target_value(batch.next_state), context.objective)
+        return _bootstrapped(batch, context.target_value(batch.next_state), context.objective)
 
 
 @dataclass(frozen=True)
@@ -362,7 +362,7 @@ def within(action: Tensor, limit: Tensor | None) -> Tensor:
     return action if limit is None else torch.maximum(torch.minimum(action, limit), -limit)
 
 
-def bootstrapped(batch: Batch, after: Tensor, objective: Objective) -> Tensor:
+def _bootstrapped(batch: Batch, after: Tensor, objective: Objective) -> Tensor:
     """r + γ · value after, [E, N]."""
     going_on = 1 - batch.terminated if objective.masked else 1.0
     return objective.reward_scale * batch.reward + objective.discount * going_on * after

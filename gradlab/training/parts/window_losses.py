@@ -59,10 +59,10 @@ def split(values: Tensor, steps: int) -> Tensor:
     return values.reshape(len(values), -1, steps, *values.shape[2:])
 
 
-Jacobians = Literal["simulator", "model"]
+_Jacobians = Literal["simulator", "model"]
 Tail = Literal["least", "mean", "none"]
 # Of an action that the same policy gives again; products of float32 may be rounded to bfloat16.
-ROUNDING = {torch.float64: 1e-6, torch.float32: 0.05}
+_ROUNDING = {torch.float64: 1e-6, torch.float32: 0.05}
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class WindowReturn:
         tail: V′ at the end of a path: the smallest of the target critics, their mean, or none.
     """
 
-    jacobians: Jacobians = "simulator"
+    jacobians: _Jacobians = "simulator"
     tail: Tail = "least"
     horizon: ClassVar[int | None] = None
     densities: ClassVar[bool] = False
@@ -151,7 +151,7 @@ def _acted(context: Context, paths: Batch) -> _Acted:
         noise = context.noise_of(paths.state, paths.action)
     state = paths.state.detach().clone().requires_grad_()
     action, log_prob = context.act(state, noise)
-    allowed = ROUNDING[action.dtype] * (1 + paths.action.abs())
+    allowed = _ROUNDING[action.dtype] * (1 + paths.action.abs())
     off = (action.detach() - paths.action).abs() > allowed
     if not inferred and off.any():
         share = float(off.any(dim=2).double().mean())

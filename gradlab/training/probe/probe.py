@@ -59,7 +59,7 @@ from gradlab.training.probe.update_statistics import SeedSignals, SeedStatistics
 from gradlab.training.settings import Settings
 from gradlab.training.state import Run
 
-ALONE = " (rows 0 of 1)"  # the axis of seeds, which says nothing of one seed
+_ALONE = " (rows 0 of 1)"  # the axis of seeds, which says nothing of one seed
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class _Made:
 
 
 @final
-class Origins:
+class _Origins:
     """The state at the end of the last window, and the updates since then."""
 
     def __init__(self, run: Run) -> None:
@@ -100,7 +100,7 @@ class Origins:
             self._update(single, member, made)
         with finder:
             self._update(single, member, self._since[last])
-        found = finder.found.replace(ALONE, "")
+        found = finder.found.replace(_ALONE, "")
         return f"{found}, in update {self._since[last].iteration}" if found else ""
 
     def _lost_in(self, member: int) -> int | None:
@@ -259,7 +259,7 @@ class _Instruments:
         weights = [name for name in tensors if name.endswith("weight")]
         self.signals = SeedSignals(run, weights, budget)
         self.measurements: SeedMeasurements | None = SeedMeasurements(run, budget)
-        self.origins, self._lost = Origins(run), run.lost.copy()
+        self.origins, self._lost = _Origins(run), run.lost.copy()
         self._due = False
         self._paths = self._update = 0.0  # seconds: following model paths, an update of the policy
 

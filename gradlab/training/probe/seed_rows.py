@@ -35,7 +35,7 @@ from gradlab.training.models.seed_models import model_step
 from gradlab.training.parts.policy_losses import NEGLIGIBLE
 from gradlab.training.state import Run
 
-LATE = 0.5  # of the run: a horizon that has not been rolled out by then was not meant
+_LATE = 0.5  # of the run: a horizon that has not been rolled out by then was not meant
 
 
 @final
@@ -66,7 +66,7 @@ class Made:
 def never_made(made: Made, iteration: int, iterations: int) -> Alarm | None:
     """Horizons that no update has rolled out so far; exact, so that it has no rate."""
     never = made.horizons[made.total == 0]
-    if not len(never) or not made.updates or iteration < LATE * iterations:
+    if not len(never) or not made.updates or iteration < _LATE * iterations:
         return None
     which = ", ".join(map(str, never))
     return Alarm(
@@ -130,7 +130,7 @@ class SeedRows:
         source, alone = f"gradlab probe, {run.algorithm.name}", max(run.algorithm.horizons) == 0
         self.run = run
         self.log = AlarmLog(
-            RunSink(journal), tensors, run.learner.seeds, source, critic_alone=alone
+            _RunSink(journal), tensors, run.learner.seeds, source, critic_alone=alone
         )
 
     def file(self, table: str, own: Rows, together: Row) -> None:
@@ -145,7 +145,7 @@ class SeedRows:
             for seed, row in own.items()
             if not self.run.lost[seed]
         }
-        self.log.file(table, {**stacked(own, self.run.learner.seeds), **together, **at}, tested)
+        self.log.file(table, {**_stacked(own, self.run.learner.seeds), **together, **at}, tested)
 
     def report(self, alarm: Alarm, seed: int | None = None) -> None:
         """One about a seed, by its place, or about the run."""
@@ -157,7 +157,7 @@ class SeedRows:
         return {name: value for name, value in row.items() if name not in reported}
 
 
-def stacked(rows: Rows, seeds: Sequence[int]) -> dict[str, Any]:
+def _stacked(rows: Rows, seeds: Sequence[int]) -> dict[str, Any]:
     """Column → the seeds' values [E, …], NaN where a seed has none; texts side by side."""
     columns: dict[str, Any] = {}
     for name in dict.fromkeys(name for row in rows.values() for name in row):
@@ -174,7 +174,7 @@ def stacked(rows: Rows, seeds: Sequence[int]) -> dict[str, Any]:
 
 
 @final
-class RunSink:
+class _RunSink:
     """Rows go to the journal of the run, which stays open: it is the run's."""
 
     def __init__(self, journal: Journal) -> None:

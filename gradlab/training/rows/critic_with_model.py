@@ -16,13 +16,13 @@ from gradlab.training.parts.sources import Branched
 from gradlab.training.parts.targets import Steve
 from gradlab.training.rows.mpg import SAC, TD3
 
-MODEL = LearnedModel(every=2500)
+_MODEL = LearnedModel(every=2500)
 
 ROWS = (
     replace(
         SAC,
         name="mbpo",
-        model=replace(MODEL, members=7, elites=5, bootstrap=True),
+        model=replace(_MODEL, members=7, elites=5, bootstrap=True),
         source=Branched(Branching(every=2500)),
         updates=10,
         paper="Janner et al. 2019, algorithm 2",
@@ -30,7 +30,7 @@ ROWS = (
     replace(
         SAC,
         name="steve",
-        model=MODEL,
+        model=_MODEL,
         target=Steve(),
         updates=10,
         paper="Buckman et al. 2018, section 3",
@@ -38,7 +38,7 @@ ROWS = (
     replace(
         TD3,
         name="mage",
-        model=MODEL,
+        model=_MODEL,
         critic_loss=ActionGradient(TD3.target, threshold=1.0),
         updates=10,
         paper="D'Oro and Jaśkowski 2020, algorithm 1",

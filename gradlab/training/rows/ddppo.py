@@ -20,40 +20,40 @@ from gradlab.training.parts.sources import TwoStores
 from gradlab.training.parts.targets import Soft
 from gradlab.training.parts.temperature import Automatic
 
-ONE_MODEL = LearnedModel(loss=LOSSES["dd"], members=7, elites=5, every=2500)
+_ONE_MODEL = LearnedModel(loss=LOSSES["dd"], members=7, elites=5, every=2500)
 # As many parameters as two of 64: 96² + 96 w ≈ 2 (64² + 64 w), w inputs and outputs.
-LARGER = replace(ONE_MODEL, loss=LIKELIHOOD, hidden=(96, 96))
+_LARGER = replace(_ONE_MODEL, loss=LIKELIHOOD, hidden=(96, 96))
 
-DDPPO = Algorithm(
+_DDPPO = Algorithm(
     "ddppo",
     (Term(3, "all"),),
     FixedWeights(),
     Soft(Automatic()),
     policy="gaussian",
-    model=replace(ONE_MODEL, two_models=True),
+    model=replace(_ONE_MODEL, two_models=True),
     source=TwoStores(Branching(every=2500)),
     updates=10,
     paper="DDPPO algorithm 1, section 4.3",
 )
 
 ROWS = (
-    DDPPO,
+    _DDPPO,
     replace(
-        DDPPO,
+        _DDPPO,
         name="ddppo-no-gradient-loss",
-        model=replace(ONE_MODEL, two_models=True, loss=LIKELIHOOD),
+        model=replace(_ONE_MODEL, two_models=True, loss=LIKELIHOOD),
         paper="DDPPO section 5.3, figures 3 and 5",
     ),
     replace(
-        DDPPO,
+        _DDPPO,
         name="ddppo-one-model",
-        model=ONE_MODEL,
+        model=_ONE_MODEL,
         paper="DDPPO section 5.3, figures 3 and 5",
     ),
     replace(
-        DDPPO,
+        _DDPPO,
         name="ddppo-double-parameters",
-        model=LARGER,
+        model=_LARGER,
         paper="DDPPO section 5.3, figures 4 and 7",
     ),
 )

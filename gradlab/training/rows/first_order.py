@@ -25,7 +25,7 @@ from gradlab.training.parts.targets import Copied, NoCritic, Polyak
 from gradlab.training.parts.temperature import Automatic
 from gradlab.training.parts.window_losses import WindowReturn
 
-SHAC = Algorithm(
+_SHAC = Algorithm(
     "shac",
     (Term(32, "all"),),
     FixedWeights(),
@@ -42,9 +42,9 @@ SHAC = Algorithm(
 )
 
 ROWS = (
-    SHAC,
+    _SHAC,
     replace(
-        SHAC,
+        _SHAC,
         name="ahac",
         target=StateLambda(critics=2),
         target_critic=Copied(1),
@@ -52,7 +52,7 @@ ROWS = (
         paper="Georgiev et al. 2024 (AHAC), algorithm 1",
     ),
     replace(
-        SHAC,
+        _SHAC,
         name="sapo",
         target=StateLambda(critics=2, temperature=Automatic(rate=5e-3)),
         loss=WindowReturn(tail="mean"),
@@ -74,7 +74,7 @@ ROWS = (
         paper="Freeman et al. 2021 (Brax), analytic policy gradients",
     ),
     replace(
-        SHAC,
+        _SHAC,
         name="dmo",
         terms=(Term(16, "all"),),
         model=LearnedModel(every=1, first_steps=1000, steps=128, rows=100_000),

@@ -21,7 +21,7 @@ from gradlab.training.parts.policy_losses import Mixture, Term
 from gradlab.training.parts.sources import Branched, Replayed
 from gradlab.training.parts.targets import Soft, Steve
 
-MAAC = Algorithm(
+_MAAC = Algorithm(
     "maac",
     (Term(3, "all"),),
     FixedWeights(),
@@ -33,24 +33,24 @@ MAAC = Algorithm(
     updates=10,
     paper="MAAC section 3",
 )
-ONE_SAMPLE = replace(
-    MAAC, name="maac-one-sample", loss=Mixture(samples=1), paper="MAAC section 4.3, figure 3"
+_ONE_SAMPLE = replace(
+    _MAAC, name="maac-one-sample", loss=Mixture(samples=1), paper="MAAC section 4.3, figure 3"
 )
 
 ROWS = (
-    MAAC,
-    replace(MAAC, name="maac-h0", terms=(Term(0),), paper="MAAC section 4.3, figure 3"),
-    replace(MAAC, name="maac-no-steve", target=Soft(), paper="MAAC section 4.3, figure 3"),
-    ONE_SAMPLE,
+    _MAAC,
+    replace(_MAAC, name="maac-h0", terms=(Term(0),), paper="MAAC section 4.3, figure 3"),
+    replace(_MAAC, name="maac-no-steve", target=Soft(), paper="MAAC section 4.3, figure 3"),
+    _ONE_SAMPLE,
     replace(
-        ONE_SAMPLE,
+        _ONE_SAMPLE,
         name="maac-five-batch",
-        batch=5 * MAAC.batch,
+        batch=5 * _MAAC.batch,
         paper="MAAC appendix A.3, figure 5",
     ),
-    replace(MAAC, name="maac-real-data", source=Replayed(), paper="MAAC appendix A.3, figure 5"),
+    replace(_MAAC, name="maac-real-data", source=Replayed(), paper="MAAC appendix A.3, figure 5"),
     replace(
-        MAAC,
+        _MAAC,
         name="maac-no-entropy",
         target=Steve(3, temperature=0.0),
         paper="MAAC appendix A.3, figure 5",

@@ -9,7 +9,7 @@ from gradlab.training.parts.policy_losses import Term
 from gradlab.training.parts.targets import NStep, OneStep, Soft
 
 DATA, MODEL, MODEL_ALL = Term(0), Term(25), Term(25, "all")
-CLIPPED = OneStep(twin=True)
+_CLIPPED = OneStep(twin=True)
 
 TD3 = Algorithm(
     "td3",
@@ -42,7 +42,7 @@ ROWS = (
         "mpg-v2",
         (DATA, MODEL),
         MpgWeights(),
-        CLIPPED,
+        _CLIPPED,
         reuse=10,
         delay=2,
         paper="MPG algorithm 1, clipped double Q of section IV-B",
@@ -51,7 +51,7 @@ ROWS = (
         "mpg-general",
         (DATA, Term(5), Term(10), MODEL),
         MpgWeights(),
-        CLIPPED,
+        _CLIPPED,
         reuse=10,
         delay=2,
         paper="MPG appendix C-A",

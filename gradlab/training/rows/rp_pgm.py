@@ -22,9 +22,9 @@ from gradlab.training.parts.replayed_losses import ReplayedExpansion
 from gradlab.training.parts.sources import Newest
 from gradlab.training.parts.targets import Soft
 
-MODEL = LearnedModel(loss=MultiStep(3), hidden=(64, 64, 64, 64), activation="relu")
+_MODEL = LearnedModel(loss=MultiStep(3), hidden=(64, 64, 64, 64), activation="relu")
 
-RP_DP = Algorithm(
+_RP_DP = Algorithm(
     "rp-dp",
     (Term(3, "all"),),
     FixedWeights(),
@@ -32,13 +32,13 @@ RP_DP = Algorithm(
     policy="gaussian",
     hidden=(256, 256, 256),
     activation="relu",
-    model=MODEL,
+    model=_MODEL,
     loss=FromStarts(0.5),
     paper="RP-PGM eq. 4.2, section 7.1",
 )
 
-RP_DR = replace(
-    RP_DP,
+_RP_DR = replace(
+    _RP_DP,
     name="rp-dr",
     target=Soft(temperature=0.0),
     loss=ReplayedExpansion(),
@@ -47,9 +47,9 @@ RP_DR = replace(
 )
 
 
-def normalised(row: Algorithm) -> Algorithm:
+def _normalised(row: Algorithm) -> Algorithm:
     """All layers of the policy at norm 1, and all but the last of the model (appendix B.1)."""
-    model = replace(MODEL, spectral="all_but_last")
+    model = replace(_MODEL, spectral="all_but_last")
     return replace(
         row,
         name=f"{row.name}-sn",
@@ -59,4 +59,4 @@ def normalised(row: Algorithm) -> Algorithm:
     )
 
 
-ROWS = (RP_DP, normalised(RP_DP), RP_DR, normalised(RP_DR))
+ROWS = (_RP_DP, _normalised(_RP_DP), _RP_DR, _normalised(_RP_DR))

@@ -17,23 +17,23 @@ from gradlab.verdicts.phrases import ZERO
 from gradlab.verdicts.screen import NOTHING, Fact, Light, Screen, Sentence
 from gradlab.wording import gradient, percent, two
 
-ABOUT = "source"
+_ABOUT = "source"
 
 
 def sentences(attribution: Attribution, profile: Profile) -> list[Sentence]:
     """What the attribution says, the bias first."""
     names = dict.fromkeys(each.estimator for each in attribution.bias)
     texts = [sentence for name in names for sentence in source(profile, attribution, name)]
-    texts += [Sentence(ABOUT, True, text) for text in _elsewhere(attribution, profile)]
+    texts += [Sentence(_ABOUT, True, text) for text in _elsewhere(attribution, profile)]
     texts += [
         Sentence(
-            ABOUT,
+            _ABOUT,
             any(part.clear for part in each.sources),
             _variance(each, gradient(profile.identities[each.estimator]), attribution.starts),
         )
         for each in _least(attribution, profile)
     ]
-    return texts + [Sentence(ABOUT, True, text) for text in _skipped(attribution)]
+    return texts + [Sentence(_ABOUT, True, text) for text in _skipped(attribution)]
 
 
 def _elsewhere(attribution: Attribution, profile: Profile) -> Iterator[str]:

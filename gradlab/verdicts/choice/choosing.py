@@ -27,7 +27,7 @@ from gradlab.verdicts.phrases import further
 from gradlab.verdicts.screen import Fact, Light, Screen, Sentence
 from gradlab.wording import cosine, cosines, span, two
 
-MANY = 4  # cells in a row that a headline names before it counts
+_MANY = 4  # cells in a row that a headline names before it counts
 
 
 def screen(choice: Choice) -> Screen:
@@ -49,22 +49,22 @@ def screen(choice: Choice) -> Screen:
         text = f"No gradient is shown to raise the return; best guess: {cell_words(best.cell)}."
     if others:
         text += f" Not excluded: {_alternatives(others)}."
-    text += _lowers(choice) + _beyond(choice) + (to_train(choice, best.cell) if helps else "")
+    text += _lowers(choice) + _beyond(choice) + (_to_train(choice, best.cell) if helps else "")
     facts = (_fact(choice, best), *_direction(choice, best))
     light: Light = "none" if not helps else "choose" if others else "act"
     sure = _sure(choice, best) if helps else "no gain is shown"
     return Screen(text, light, sure, facts, None, rest)
 
 
-def as_recommended(choice: Choice, facts: Facts) -> Screen:
+def _as_recommended(choice: Choice, facts: Facts) -> Screen:
     """What the report says, with the command that follows it and the sentences of the choice."""
     first, cell = recommendation(facts), advise(facts).cell
     rest = tuple(Sentence(e.about, e.decided, e.text) for e in statements(choice))
-    follow = "" if cell is None else to_train(choice, cell)
+    follow = "" if cell is None else _to_train(choice, cell)
     return replace(first, headline=f"{first.headline}{follow}", figure=None, rest=rest)
 
 
-def to_train(choice: Choice, cell: Cell) -> str:
+def _to_train(choice: Choice, cell: Cell) -> str:
     """The command that follows a gradient from the measured networks; "" where no row does."""
     name, h = cell
     rows = {
@@ -119,7 +119,7 @@ def _criterion(best: Best) -> str:
 
 def _alternatives(others: tuple[Cell, ...], called: str = "other cells") -> str:
     names = dict.fromkeys(name for name, _ in others)
-    if len(names) > MANY:
+    if len(names) > _MANY:
         return f"{len(others)} {called} of {len(names)} gradients"
     return cells_words(others)
 
@@ -207,7 +207,7 @@ def chosen(
     asked = batch is None and not estimators and by in (None, "gain")
     first = screen(choice)
     if asked and choice.by in (None, "gain"):
-        first = as_recommended(choice, facts(profile))
+        first = _as_recommended(choice, facts(profile))
     return replace(choice, recommendation=_text(first)), first
 
 

@@ -19,11 +19,11 @@ from gradlab.verdicts.measurement.verdict import Sentence
 from gradlab.verdicts.screen import Fact, Light, Screen
 from gradlab.wording import percent, span, steps, two
 
-BLOCKS = ("A", "B", "r_s", "r_a")
-MEANING = {"A": "∂s'/∂s", "B": "∂s'/∂a", "r_s": "∂r/∂s", "r_a": "∂r/∂a"}
-CONCENTRATED = 0.9  # of the squared error in 5% of the samples
-NOTABLE = 1.1  # growth of an error from which it is worth the word
-SLOW = 1000  # steps per factor of ten from which growth is not worth the word
+_BLOCKS = ("A", "B", "r_s", "r_a")
+_MEANING = {"A": "∂s'/∂s", "B": "∂s'/∂a", "r_s": "∂r/∂s", "r_a": "∂r/∂a"}
+_CONCENTRATED = 0.9  # of the squared error in 5% of the samples
+_NOTABLE = 1.1  # growth of an error from which it is worth the word
+_SLOW = 1000  # steps per factor of ten from which growth is not worth the word
 
 
 def verdict(run: JacobianRun) -> tuple[Sentence, ...]:
@@ -47,7 +47,7 @@ def _certificate(run: JacobianRun) -> Sentence:
     share = number(run, "certificate", "flagged share")
     known = [
         (found.value, block)
-        for block in BLOCKS
+        for block in _BLOCKS
         if (found := number(run, "certificate", "95th percentile", block=block)) is not None
     ]
     if not known:
@@ -83,17 +83,17 @@ def _losses(run: JacobianRun) -> str:
 
 
 def _blocks(run: JacobianRun) -> Sentence | None:
-    errors = {block: number(run, "block", "relative error", block=block) for block in BLOCKS}
+    errors = {block: number(run, "block", "relative error", block=block) for block in _BLOCKS}
     measured = {block: each for block, each in errors.items() if each is not None}
     if not measured:
         return None
-    parts = [f"{MEANING[block]} {_percent(each)}" for block, each in measured.items()]
+    parts = [f"{_MEANING[block]} {_percent(each)}" for block, each in measured.items()]
     n = next(iter(measured.values())).n
     clipped = [
-        f"{MEANING[block]} ({100 * share.value:.0f}%)"
+        f"{_MEANING[block]} ({100 * share.value:.0f}%)"
         for block in measured
-        if (share := number(run, "block", WORST, block=block)) is not None
-        and share.value > CONCENTRATED
+        if (share := number(run, "block", _WORST, block=block)) is not None
+        and share.value > _CONCENTRATED
     ]
     warning = ""
     if clipped:
@@ -107,12 +107,12 @@ def _blocks(run: JacobianRun) -> Sentence | None:
     return Sentence("blocks", True, text)
 
 
-WORST = "share of the squared error in the worst 5%"
+_WORST = "share of the squared error in the worst 5%"
 
 
 def _entry(run: JacobianRun) -> Sentence | None:
     """The entry whose error moves the gradient most, and the largest error where it is another."""
-    effects, errors = (largest(run, quantity) for quantity in ("effect", "error"))
+    effects, errors = (_largest(run, quantity) for quantity in ("effect", "error"))
     if effects is None or errors is None:
         return None
     text = (
@@ -129,7 +129,7 @@ def _entry(run: JacobianRun) -> Sentence | None:
     return Sentence("entry", True, text)
 
 
-def largest(run: JacobianRun, quantity: str) -> pd.Series | None:
+def _largest(run: JacobianRun, quantity: str) -> pd.Series | None:
     """The entry with the largest value, if any is above 0."""
     rows = run.rows("entry", quantity=quantity)
     positive = rows[rows["value"] > 0]
@@ -150,13 +150,13 @@ def _distance(run: JacobianRun) -> Sentence | None:
         near, far = rows.iloc[0], rows.iloc[-1]
         ratio = log(far["value"] / near["value"])
         half = Z * hypot(near["se"] / near["value"], far["se"] / far["value"])
-        found.append((ratio, half, MEANING[block], near["x"], far["x"]))
+        found.append((ratio, half, _MEANING[block], near["x"], far["x"]))
     if not found:
         return None
     ratio, half, name, near_x, far_x = max(found)
     where = f"from {near_x:.2g} to {far_x:.2g} standard deviations away from the data"
     numbers = f"{exp(ratio):.2g}× (CI {_span(exp(ratio - half), exp(ratio + half))})"
-    if ratio - half > log(NOTABLE):
+    if ratio - half > log(_NOTABLE):
         return Sentence("distance", True, f"The error of {name} grows {numbers} {where}.")
     text = f"The model's error hardly depends on the distance: {name} {numbers} {where}."
     if ratio + half > log(2):
@@ -204,7 +204,7 @@ def _one_growth(run: JacobianRun, loop: str) -> str:
     decade = number(run, "horizon", "steps per factor of ten", block=loop)
     if rate.low <= 0 <= rate.high:
         return f"{what} shows neither growth nor decay ({exponent})"
-    if decade is None or abs(decade.value) > SLOW:
+    if decade is None or abs(decade.value) > _SLOW:
         return f"{what} hardly changes ({exponent})"
     steps = f"10 every {abs(decade.value):.3g} steps ({exponent})"
     if rate.value < 0:
@@ -225,7 +225,7 @@ def _doubling(run: JacobianRun) -> Sentence | None:
     typical, square = predicted[0], predicted[1]
     expected = [_pace(each, ("double", "halve")) for each in (typical, square)]
     what = f"{expected[0]} by the typical start and {expected[1]} by the mean square"
-    if typical.value * square.value > 0 and abs(log(typical.value / square.value)) < log(NOTABLE):
+    if typical.value * square.value > 0 and abs(log(typical.value / square.value)) < log(_NOTABLE):
         what = expected[1]
     text = f"From the products alone the variance of the discounted gradient should {what}"
     told = []
@@ -297,7 +297,7 @@ def _three(value: float) -> str:
     return f"{value:.0f}" if 1000 > abs(value) >= 100 else f"{value:.3g}"
 
 
-FILE = "long table of the run"
+_FILE = "long table of the run"
 
 
 def screen(run: JacobianRun) -> Screen:
@@ -314,7 +314,7 @@ def screen(run: JacobianRun) -> Screen:
 
 def _model(run: JacobianRun) -> tuple[str, Light, str]:
     """What to mend first, and how far the model's chain informs."""
-    entry = largest(run, "effect")
+    entry = _largest(run, "effect")
     H, chain = int(run.config["horizon"]), number(run, "horizon", "model's product informs")
     reach = ""
     if chain is not None:
@@ -351,18 +351,18 @@ def _block(run: JacobianRun) -> Fact | None:
     """The block that is most wrong; an interval over decades is no number."""
     known = {
         block: found
-        for block in BLOCKS
+        for block in _BLOCKS
         if (found := number(run, "block", "relative error", block=block)) is not None
     }
     if not known:
         return None
     block = max(known, key=lambda each: known[each].value)
     found = known[block]
-    how = f"|model − simulator| / |simulator|, Frobenius, over {found.n} steps ({FILE}: block)."
+    how = f"|model − simulator| / |simulator|, Frobenius, over {found.n} steps ({_FILE}: block)."
     lost = Estimated(found.value, found.low, found.high, found.n).spans_decades
     text = f"unknown ({found.n} steps)" if lost else percent(found.value)
     ends = "" if lost else f", {percent(found.low)}–{percent(found.high)}"
-    return Fact(f"error of {MEANING[block]}, the largest of a block{ends}", text, how)
+    return Fact(f"error of {_MEANING[block]}, the largest of a block{ends}", text, how)
 
 
 def _chain(run: JacobianRun) -> Fact | None:
@@ -370,7 +370,7 @@ def _chain(run: JacobianRun) -> Fact | None:
     if rows.empty or run.config.get("model") is None:
         return None
     last = rows.sort_values("step").iloc[-1]
-    how = f"Median over starts of |P̂ − P| / |P|, P the product of closed-loop Jacobians ({FILE})."
+    how = f"Median over starts of |P̂ − P| / |P|, P the product of closed-loop Jacobians ({_FILE})."
     return Fact(
         f"error of the chain after {steps(int(last['step']))} (1: worth nothing), "
         f"{span(float(last['ci_low']), float(last['ci_high']))}",
@@ -382,6 +382,6 @@ def _rate(run: JacobianRun) -> Fact | None:
     exponent = lyapunov(run, "closed")
     if exponent is None or not isfinite(exponent.value):
         return None
-    how = f"Largest Lyapunov exponent of the closed loop, second half of the rollout ({FILE})."
+    how = f"Largest Lyapunov exponent of the closed loop, second half of the rollout ({_FILE})."
     ends = span(exponent.low, exponent.high)
     return Fact(f"growth λ per step in closed loop, {ends}", two(exponent.value), how)

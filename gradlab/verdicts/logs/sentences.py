@@ -26,7 +26,7 @@ from gradlab.verdicts.phrases import further
 from gradlab.wording import cosine, cosines, horizons, percent, rounded_up, span, steps, times, two
 
 
-def agreement_sentences(run: LogsRun) -> list[Sentence]:
+def _agreement_sentences(run: LogsRun) -> list[Sentence]:
     """Of the same returns, of the whole recorded return, and of the control at h = 0."""
     same, whole = agreements(run, "same"), agreements(run, "whole")
     return [*_control(same), *_same(run, same), *_whole(run, whole)]
@@ -137,17 +137,17 @@ def _percent(square: float) -> str:
     return percent(sqrt(max(square, 0.0))) if isfinite(square) else "?"
 
 
-FIT = 0.05  # of a critic's spread: residuals within it are called small
-BEYOND = 0.01  # share of values outside of the return bound that is worth a word
-LEAST = 0.001  # share that is worth its digits
-NOISY = 0.95  # share of noise from which neighbours are not asked about derivatives
+_FIT = 0.05  # of a critic's spread: residuals within it are called small
+_BEYOND = 0.01  # share of values outside of the return bound that is worth a word
+_LEAST = 0.001  # share that is worth its digits
+_NOISY = 0.95  # share of noise from which neighbours are not asked about derivatives
 
 
 def verdict(run: LogsRun) -> tuple[Sentence, ...]:
     """The sentences that head a report: what the data can support, then why, then what to mend."""
     return (
         *_policy(run),
-        *agreement_sentences(run),
+        *_agreement_sentences(run),
         *_referee(run),
         *_noise(run),
         *_disagreement(run),
@@ -274,13 +274,13 @@ def _critics(run: LogsRun) -> list[Sentence]:
 
 def _critic(run: LogsRun, name: str, quantities: Mapping[str, Number]) -> Sentence:
     residual = quantities["residual"]
-    small = residual.low > -FIT and residual.high < FIT
+    small = residual.low > -_FIT and residual.high < _FIT
     off = residual.low > 0 or residual.high < 0
     ends = f"{percent(residual.low)} to {percent(residual.high)}"
     parts = [f"mean Bellman residual {percent(residual.value)} of its spread (CI {ends})"]
     if "slope" in quantities:
         parts.append(f"observed returns rise by {_ci(quantities['slope'])} per unit of its value")
-    if quantities["beyond"].low > BEYOND:
+    if quantities["beyond"].low > _BEYOND:
         low, high = run.notes["return_bound"]
         parts.append(
             f"{percent(quantities['beyond'].value)} of its values lie outside of what the rewards "
@@ -308,14 +308,14 @@ def _direction(run: LogsRun) -> list[Sentence]:
         f"by {_root(all_)} over all outputs, most in {worst}: {_root(outputs[worst])}; "
         f"{_small(floor.value)} of what neighbours show is noise (N = {all_.n} trajectories)."
     )
-    decided = floor.low < NOISY and isfinite(all_.low) and all_.high - all_.low < 1.0
+    decided = floor.low < _NOISY and isfinite(all_.low) and all_.high - all_.low < 1.0
     if not decided:
         text = f"Undecided: {text[0].lower()}{text[1:]}"
     return [Sentence("direction", decided, text)]
 
 
 def _small(share: float) -> str:
-    return percent(share) if share >= LEAST else f"less than {percent(LEAST)}"
+    return percent(share) if share >= _LEAST else f"less than {percent(_LEAST)}"
 
 
 def _root(square: Number) -> str:

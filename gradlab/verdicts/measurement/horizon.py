@@ -161,7 +161,7 @@ def _against_bias(profile: Profile, name: str, error: float) -> str:
     return f" or the bias ({bias:.2g} at h = {at})" if error > bias / 4 else ""
 
 
-FAR = 2.0  # times more accurate, at least, before another estimator is recommended
+_FAR = 2.0  # times more accurate, at least, before another estimator is recommended
 
 
 def horizon(profile: Profile, name: str) -> list[Sentence]:
@@ -257,7 +257,7 @@ def _rival(profile: Profile, name: str) -> str:
     actions = profile.config.get("actions", {})
     mine = [profile.estimate(name, "mse", h) for h in judged_horizons(profile, name)]
     best = ""
-    least = log(FAR)
+    least = log(_FAR)
     for other in profile.estimators:
         alike = actions.get(other, "first") == actions.get(name, "first")
         rival = profile.identities[other]

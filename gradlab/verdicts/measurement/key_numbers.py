@@ -25,11 +25,11 @@ from gradlab.verdicts.gains import change, gain_text, named, share
 from gradlab.verdicts.screen import FACTS, Fact
 from gradlab.wording import span, updates
 
-CRITIC = "the critic"
-STATES = "the model's state predictions"
-DERIVATIVES = "the model's derivatives"
-WORTH = 0.1  # of the possible gain, from which on fixing something comes first
-RANK = 5  # after what to use, what is better and what not to use
+_CRITIC = "the critic"
+_STATES = "the model's state predictions"
+_DERIVATIVES = "the model's derivatives"
+_WORTH = 0.1  # of the possible gain, from which on fixing something comes first
+_RANK = 5  # after what to use, what is better and what not to use
 
 
 class Part(NamedTuple):
@@ -44,20 +44,20 @@ def first_to_fix(facts: Facts, cell: Cell) -> Part:
     """The costliest error of the recommended gradient, and what would be gained without it."""
     causes = losses(facts, cell) if cell in facts.gains else {}
     if not causes:
-        return Part("", "", RANK)
+        return Part("", "", _RANK)
     cause = max(causes, key=lambda each: causes[each])
     cells, replaced = _replacements(facts, cell)
     before = replaced[: replaced.index(cause)]
     last = cause == replaced[-1]
     best = facts.gains[cell]
     reached = 1.0 if last else facts.gains[cells[len(before) + 1]].clipped
-    if causes[cause] < WORTH or not reached > best.high:
-        return Part("", "", RANK)
-    if cause == CRITIC:
+    if causes[cause] < _WORTH or not reached > best.high:
+        return Part("", "", _RANK)
+    if cause == _CRITIC:
         return _fix_critic(facts, best, cells[-1]) if before else _plain(f"Fix {cause} first.")
     what = _jointly(before, cause)
     points = f"+{100 * (reached - best.clipped):.0f} points"
-    return Part(f"Fix {what} first: {points}.", f"Fix {what} first.", RANK)
+    return Part(f"Fix {what} first: {points}.", f"Fix {what} first.", _RANK)
 
 
 def _fix_critic(facts: Facts, best: Number, without_model: Cell) -> Part:
@@ -65,13 +65,13 @@ def _fix_critic(facts: Facts, best: Number, without_model: Cell) -> Part:
     left = facts.gains[without_model]
     if left.high < best.low:
         alone = f"Fixing the model alone would lower the gain to {share(left.clipped)}."
-        return Part(f"Fix the critic. {alone}", "Fix the critic, not the model alone.", RANK)
+        return Part(f"Fix the critic. {alone}", "Fix the critic, not the model alone.", _RANK)
     text = f"The critic costs most: with the simulator for the model, {share(left.clipped)}."
-    return Part(text, "The critic costs most.", RANK)
+    return Part(text, "The critic costs most.", _RANK)
 
 
 def _plain(text: str) -> Part:
-    return Part(text, text, RANK)
+    return Part(text, text, _RANK)
 
 
 def _jointly(before: Sequence[str], cause: str) -> str:
@@ -79,7 +79,7 @@ def _jointly(before: Sequence[str], cause: str) -> str:
     return " and ".join((*before, cause.removeprefix("the model's ") if before else cause))
 
 
-def fixed_gain(facts: Facts, cell: Cell) -> Fact | None:
+def _fixed_gain(facts: Facts, cell: Cell) -> Fact | None:
     """The costliest error of a gradient, as a number."""
     causes = losses(facts, cell)
     if not causes:
@@ -90,7 +90,7 @@ def fixed_gain(facts: Facts, cell: Cell) -> Fact | None:
     how = "gain with the simulator in its place, less the gain without, at the same horizon"
     now, then = facts.gains[cell].clipped, facts.gains[cells[len(before)]].clipped
     if before and then < now:  # points after a loss are no points more than now
-        if cause == CRITIC:
+        if cause == _CRITIC:
             label = f"with the simulator for the model, {cause} as it is"
             return Fact(label, share(then), how)
         more = facts.gains[cells[len(before) + 1]].clipped - now
@@ -120,11 +120,11 @@ def _replacements(facts: Facts, cell: Cell) -> tuple[list[Cell], list[str]]:
     name, h = cell
     own = facts.identities[name]
     if own.data or "model" not in own.systems:
-        return [cell], [CRITIC]
+        return [cell], [_CRITIC]
     along = replace(own, states="simulator", gradient_model=False)
     simulated = replace(along, jacobians="simulator")
-    lacking = [(along, STATES)] if own.states != "simulator" else []
-    lacking += [(simulated, DERIVATIVES)] if "model" in own.systems[1:] else []
+    lacking = [(along, _STATES)] if own.states != "simulator" else []
+    lacking += [(simulated, _DERIVATIVES)] if "model" in own.systems[1:] else []
     cells, causes = [cell], []
     for wanted, cause in lacking:
         same = same_as(facts.identities, wanted)
@@ -132,10 +132,10 @@ def _replacements(facts: Facts, cell: Cell) -> tuple[list[Cell], list[str]]:
             return [], []
         cells.append((same[0], h))
         causes.append(cause)
-    return cells, [*causes, CRITIC]
+    return cells, [*causes, _CRITIC]
 
 
-NOTABLE = 0.03  # by which a batch must gain less than the mean gradient to be shown
+_NOTABLE = 0.03  # by which a batch must gain less than the mean gradient to be shown
 
 
 def of_use(facts: Facts, cell: Cell) -> tuple[Fact, ...]:
@@ -143,7 +143,7 @@ def of_use(facts: Facts, cell: Cell) -> tuple[Fact, ...]:
     or one batch gains: the first three that are known."""
     found = [_realised(facts, cell), _rehearsed(facts, cell)]
     if cell in facts.gains:
-        found += [fixed_gain(facts, cell), _one_batch(facts, cell), _critic_alone(facts, cell)]
+        found += [_fixed_gain(facts, cell), _one_batch(facts, cell), _critic_alone(facts, cell)]
     return tuple([each for each in found if each is not None][:FACTS])
 
 
@@ -241,7 +241,7 @@ def one_update(facts: Facts, length: bool = True) -> str:
 
 def _one_batch(facts: Facts, cell: Cell) -> Fact | None:
     gain = facts.batch_gains.get(cell)
-    if gain is None or gain.clipped > facts.gains[cell].clipped - NOTABLE:
+    if gain is None or gain.clipped > facts.gains[cell].clipped - _NOTABLE:
         return None
     how = f"E cos(mean of {facts.batch} gradients, ∇J), from mean and covariance of the samples"
     return Fact(f"by a single batch of {facts.batch}", gain_text(gain), how)

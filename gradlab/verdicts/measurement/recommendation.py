@@ -31,10 +31,10 @@ from gradlab.verdicts.screen import NOTHING, NUMBERS, WORDS, Fact, Screen, Sente
 from gradlab.wording import cosine, duration, horizons, rounded_up, span, steps, two, updates
 
 GAINS, RETURNS = "gain", "realised_gains"  # figures
-DAY = 86400.0  # seconds
-MARGIN = 4  # words of the page before the figure beside headline and sureness
-NO_PART = Part("", "", 9)
-REASONS = {
+_DAY = 86400.0  # seconds
+_MARGIN = 4  # words of the page before the figure beside headline and sureness
+_NO_PART = Part("", "", 9)
+_REASONS = {
     "boundary": "episodes end, which no derivative along a path sees",
     "law": "gradients and returns are of different problems",
 }
@@ -67,7 +67,7 @@ def _use(facts: Facts, advice: Advice, cell: Cell, rest: tuple[Sentence, ...]) -
     sure = _sure(facts, advice, cell)
     use = f"{_gradient(facts, cell)}: {_worth(facts, cell)}"
     parts = (
-        Part(f"{facts.premise} Until then:", "", 1) if facts.void else NO_PART,
+        Part(f"{facts.premise} Until then:", "", 1) if facts.void else _NO_PART,
         Part(_jump(facts), _jump(facts, short=True), 1),
         Part(f"{use}{_lasts(facts, advice, cell)}.", f"{use}.", 0),
         _passing(facts, advice),
@@ -87,7 +87,7 @@ def _fitted(parts: Sequence[Part], sure: str) -> str:
         for text in (parts[k].text, parts[k].short):
             longer = [*shown[:k], text, *shown[k + 1 :]]
             words, numbers = counted(" ".join([*longer, sure]))
-            if words <= WORDS - MARGIN and numbers <= NUMBERS:
+            if words <= WORDS - _MARGIN and numbers <= NUMBERS:
                 shown = longer
                 break
         else:
@@ -151,10 +151,10 @@ def _passing(facts: Facts, advice: Advice) -> Part:
     """The gradient of largest one-step gain, where a rehearsal led to another one."""
     best, rehearsed = facts.best, facts.rehearsal
     if advice.updates is None or best is None or rehearsed is None or facts.chosen is None:
-        return NO_PART
+        return _NO_PART
     same = advice.cell is not None and best[0] == advice.cell[0]
     if same or best not in rehearsed.cells or best in rehearsed.not_excluded():
-        return NO_PART
+        return _NO_PART
     gained = share(facts.chosen.clipped)
     text = f"{_capital(named(facts.identities[best[0]]))} gains more in one step ({gained}), "
     lasting = rehearsed.holds(best)
@@ -195,9 +195,9 @@ def _harmful(facts: Facts, cell: Cell) -> Part:
     twins = same_as(facts.identities, replace(own, actions="first")) if own.actions == "all" else ()
     other = facts.best_of(twins)
     if other is None or cell not in facts.gains:
-        return NO_PART
+        return _NO_PART
     if not facts.gains[other].high < facts.gains[cell].low:
-        return NO_PART
+        return _NO_PART
     gained = share(facts.gains[other].clipped)
     return Part(f"With θ in the first action alone it gains at most {gained}.", "", 4)
 
@@ -229,7 +229,7 @@ def _critic(facts: Facts, cell: Cell) -> Part:
     """What the critic alone is worth, where it is not the recommendation itself."""
     gain = facts.data_gain
     if gain is None or cell == facts.data:
-        return NO_PART
+        return _NO_PART
     text = alone(gain)
     return Part(text, "" if gain.low > 0 else text, 6)
 
@@ -278,7 +278,7 @@ def _more(facts: Facts, more: int | None) -> str:
     if not more or more < 0:
         return ""
     seconds = facts.seconds * (1 + more / facts.samples)
-    if seconds > DAY:
+    if seconds > _DAY:
         return " (starts for more than a day would tell)"
     price = f", {duration(seconds)}" if isfinite(seconds) else ""
     return f" (about {rounded_up(more)} more starts{price})"
@@ -408,7 +408,7 @@ def _contradicted(facts: Facts, found: Disagreement, rest: tuple[Sentence, ...])
     text = (
         f"Believe no gain here yet: an update along {who}{at} brought {share(found.realised)} of "
         f"the possible gain where its direction promised {share(found.predicted)}. Likely reason: "
-        f"{REASONS[found.reason]}."
+        f"{_REASONS[found.reason]}."
     )
     return Screen(text, "none", "a check failed", key_numbers.of_gains(facts), GAINS, rest)
 

@@ -98,7 +98,7 @@ def _clear(ratio: Interval) -> bool:
     return ratio.high < -log(SAME) or ratio.low > log(SAME)
 
 
-MEND = {
+_MEND = {
     "states": "the model's rollout",
     "A": "the model's derivatives",
     "B": "the model's derivatives",
@@ -190,7 +190,7 @@ def causes_text(causes: Sequence[str]) -> str:
 
 def mended(causes: Sequence[str]) -> str:
     """The parts of a learner that these causes belong to."""
-    return " and ".join(dict.fromkeys(MEND[cause] for cause in causes))
+    return " and ".join(dict.fromkeys(_MEND[cause] for cause in causes))
 
 
 def _entry(account: Account, top: Part) -> str:

@@ -144,10 +144,10 @@ def tails(profile: Profile, name: str) -> list[Sentence]:
     return [Sentence("tails", True, text)]
 
 
-ABOUT = "data or model"
+_ABOUT = "data or model"
 
 
-def data_against(profile: Profile, name: str) -> list[Sentence]:
+def _data_against(profile: Profile, name: str) -> list[Sentence]:
     """The data gradient against the best horizon of another estimator."""
     data = data_of(profile.identities)
     if data is None or profile.identities[name].data:
@@ -157,30 +157,30 @@ def data_against(profile: Profile, name: str) -> list[Sentence]:
     ratio = ratio_to_best(profile, (data, 0), name, over)
     if ratio is None:
         text = f"Undecided: the errors of {who} and of the data gradient are {ZERO} ({n})."
-        return [Sentence(ABOUT, False, text)]
+        return [Sentence(_ABOUT, False, text)]
     best = min(over, key=lambda h: profile.estimate(name, "mse", h).value)
     at = f"at its best horizon h = {best}"
     numbers = f"mean squared error, CI {ratio_span(ratio)}, {n}"
     if same(ratio):
         text = f"The data gradient and {who} {at} have the same error to within"
-        return [Sentence(ABOUT, True, f"{text} {percent(SAME - 1)} ({n}).")]
+        return [Sentence(_ABOUT, True, f"{text} {percent(SAME - 1)} ({n}).")]
     decision = ratio.against(int(profile.config["starts"]))
     if decision.kind == "above":
         text = f"{capital(who)} {at} is {ratio_of(ratio)} more accurate than the data gradient"
-        return [Sentence(ABOUT, True, f"{text} ({numbers}).{_poor_critic(profile, data)}")]
+        return [Sentence(_ABOUT, True, f"{text} ({numbers}).{_poor_critic(profile, data)}")]
     if decision.kind == "below":
         turned = inverse(ratio)
         text = (
             f"The data gradient is {ratio_of(turned)} more accurate than {who} {at} (mean "
             f"squared error, CI {ratio_span(turned)}, {n})."
         )
-        return [Sentence(ABOUT, True, text)]
+        return [Sentence(_ABOUT, True, text)]
     text = (
         f"Undecided whether the data gradient or {who} {at} is more accurate: the ratio of their "
         f"mean squared errors is {ratio_of(ratio)[:-1]} (CI {ratio_span(ratio)}, {n}); "
         f"{missing(decision)} separate them."
     )
-    return [Sentence(ABOUT, False, text)]
+    return [Sentence(_ABOUT, False, text)]
 
 
 def _poor_critic(profile: Profile, data: str) -> str:
@@ -289,11 +289,11 @@ __all__ = [
 SHOWN = 6  # sentences that a reader sees before the fold
 # What stops everything, what to set now, what to mend, then why.
 ORDER = (
-    "starts", "health", "agreement", "horizon", "source", "weights", "samples", ABOUT,
+    "starts", "health", "agreement", "horizon", "source", "weights", "samples", _ABOUT,
     "sanity", "variance", "jumps", "truth", "tails",
 )  # fmt: skip
-OF_VARIANCE = ("horizon", "samples", "variance", "weights", ABOUT)
-QUIET = ("source", "weights", "variance")  # undecided: nothing to do
+_OF_VARIANCE = ("horizon", "samples", "variance", "weights", _ABOUT)
+_QUIET = ("source", "weights", "variance")  # undecided: nothing to do
 
 
 @dataclass(frozen=True, eq=False)
@@ -364,7 +364,7 @@ def _at_this_size(profile: Profile, sentences: list[Sentence]) -> list[Sentence]
     helps = f" More starts would help, or --trim-starts {REMEDY:g}: another question."
     judged = []
     for each in sentences:
-        if each.about in OF_VARIANCE:
+        if each.about in _OF_VARIANCE:
             text = f"Not reliable at {samples(profile.config)}: {each.text}{helps}"
             judged.append(replace(each, decided=False, text=text))
             helps = ""
@@ -395,8 +395,8 @@ def _of_errors(profile: Profile, known: Evidence, name: str) -> list[Sentence]:
     if not profile.truth["admissible"]:
         return _agreement(known.choice)
     if not judged_horizons(profile, name):
-        return data_against(profile, name)
-    sentences = data_against(profile, name) + source(profile, known.attribution, name)
+        return _data_against(profile, name)
+    sentences = _data_against(profile, name) + source(profile, known.attribution, name)
     sentences += weights(known.choice)
     if profile.truth["status"] == "imprecise":
         return sentences + paired_horizon(profile, name)
@@ -420,4 +420,4 @@ def _place(profile: Profile, sentence: Sentence) -> int:
     if sentence.about == "truth" and not whole:
         return -1
     place = ORDER.index(sentence.about)
-    return place + (len(ORDER) if not sentence.decided and sentence.about in QUIET else 0)
+    return place + (len(ORDER) if not sentence.decided and sentence.about in _QUIET else 0)

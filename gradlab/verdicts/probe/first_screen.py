@@ -60,16 +60,16 @@ SEEN_IN = {
     "drifting model Jacobian": "jacobian_ratio",
     FALLING: "returns",
 }
-WORST = (ENDED, NONFINITE, ORIGIN)
-DIRECTION = "wrong direction"
+_WORST = (ENDED, NONFINITE, ORIGIN)
+_DIRECTION = "wrong direction"
 
 
-UNCLOSED = "This run ended without being closed."
+_UNCLOSED = "This run ended without being closed."
 
 
 def screen(run: ProbeRun) -> Screen:
     """The first screen, with a notice where the run was not closed."""
-    return replace(_screen(run), notice=UNCLOSED if run.abandoned else "")
+    return replace(_screen(run), notice=_UNCLOSED if run.abandoned else "")
 
 
 def _screen(run: ProbeRun) -> Screen:
@@ -77,7 +77,7 @@ def _screen(run: ProbeRun) -> Screen:
     else what a batch is worth."""
     kinds = Counter(str(each) for each in run.alarms.get("alarm", ()))
     rest = tuple(verdict(run))
-    if (reasons := void(run)) and not set(WORST) & set(kinds):
+    if (reasons := void(run)) and not set(_WORST) & set(kinds):
         return Screen(reasons[0], "none", NOTHING, tuple(_finite(run)), "grad_norm", rest)
     # Newer windows say more of the return than the first alarm about it.
     if (lately := seen(run)) is not None and lately.since.direction != "fell":
@@ -86,7 +86,7 @@ def _screen(run: ProbeRun) -> Screen:
     if own is None:
         return _faulty(run, kinds, rest) if kinds else _sound(run, rest)
     # The newest measurement says more of a direction than the first alarm about it.
-    if faults := Counter({kind: n for kind, n in kinds.items() if kind != DIRECTION}):
+    if faults := Counter({kind: n for kind, n in kinds.items() if kind != _DIRECTION}):
         return _faulty(run, faults, rest, own)
     return _by_its_gradient(run, own, rest)
 
@@ -148,7 +148,7 @@ def _faulty(
 def _symptom(run: ProbeRun, kinds: Counter[str], of_causes: set[str]) -> str:
     """What is lost, else windows of returns that fell, else the first alarm that is no cause."""
     first = [str(each) for each in run.alarms["alarm"]]
-    order = (*WORST, FALLING, *first)
+    order = (*_WORST, FALLING, *first)
     return next((each for each in order if each in kinds and each not in of_causes), "")
 
 

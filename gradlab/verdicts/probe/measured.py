@@ -24,7 +24,7 @@ from gradlab.verdicts.probe.followed import facts_of, followed, void
 from gradlab.wording import gradient, horizons, span, times, two
 from gradlab.wording import ratio as sized
 
-MODEL = ESTIMATORS.index("model")
+_MODEL = ESTIMATORS.index("model")
 DATA_GRADIENT, MODEL_GRADIENT = (gradient(by_default(ESTIMATORS)[e]) for e in ESTIMATORS[:2])
 OF_INTERVALS = (
     "gain", "other horizons", "horizon", "rivals", "weights", "source", "critic", "variance",
@@ -145,12 +145,12 @@ def _usable(run: ProbeRun) -> str:
     """Horizons at which the model gradient's cosine is at least .7 and its error at most twice
     the least, by the lower ends of both intervals and by the upper ones."""
     cosine, error = (
-        {end: run.measured[f"{name}_{end}"][-1, MODEL] for end in ("low", "high")}
+        {end: run.measured[f"{name}_{end}"][-1, _MODEL] for end in ("low", "high")}
         for name in ("cosine", "mse")
     )
     if not all(np.isfinite(each["low"][1:]).any() for each in (cosine, error)):
         return ""
-    mse = run.measured["mse"][-1, MODEL]
+    mse = run.measured["mse"][-1, _MODEL]
     surely = (cosine["low"] >= COSINE) & (mse <= EXCESS * np.nanmin(mse))
     perhaps = (cosine["high"] >= COSINE) & (error["low"] <= EXCESS * np.nanmin(error["high"]))
     usable = in_ranges(range(len(mse)), surely.tolist(), perhaps.tolist())
@@ -180,7 +180,7 @@ def _rivals(run: ProbeRun) -> Sentence | None:
     low, high = gap - Z * se, gap + Z * se
     if not np.isfinite([low[-1], high[-1]]).all():
         return None
-    ratio = sized(exp(gap[-1]), exp(low[-1]), exp(high[-1]), _starts(run))
+    ratio = sized(_exp(gap[-1]), _exp(low[-1]), _exp(high[-1]), _starts(run))
     text = f"one batch of {MODEL_GRADIENT} at h = {run.horizon} has {ratio} the error of one of "
     text += DATA_GRADIENT
     decision = decide(_number(run, "over_data"), 0.0)
@@ -234,8 +234,8 @@ def _jacobians(run: ProbeRun) -> Sentence | None:
         return Sentence("jacobians", True, f"The model's Jacobians are exact ({_starts(run)}).")
     if not np.isfinite([error, se]).all():
         return None
-    ends = span(exp(error - Z * se), exp(error + Z * se))
-    text = f"The model's Jacobians on fresh states are off by {two(exp(error))} of their size "
+    ends = span(_exp(error - Z * se), _exp(error + Z * se))
+    text = f"The model's Jacobians on fresh states are off by {two(_exp(error))} of their size "
     text += f"(CI {ends}, {_starts(run)})"
     ratio, low, high = (float(each[-1]) for each in jacobian_ratio(run.measured))
     if not np.isfinite([low, high]).all():
@@ -302,7 +302,7 @@ def _exponent(run: ProbeRun) -> Sentence | None:
     return Sentence("growth", False, f"{text}{missing(decision, 'starts')} decide.")
 
 
-def exp(x: float) -> float:
+def _exp(x: float) -> float:
     """e^x, and infinite where that is no number: intervals of logarithms may be as wide."""
     with np.errstate(over="ignore"):
         return float(np.exp(x))

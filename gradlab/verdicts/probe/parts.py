@@ -13,15 +13,15 @@ from gradlab.verdicts.screen import Sentence
 from gradlab.wording import percent
 
 # Alarms whose message is a cause, too: steps that are none, or far too long.
-OF_STEPS = (
+_OF_STEPS = (
     "actor does not move", "actor moves in part", "critic does not move", "learning rate too large",
     "critic's learning rate too large",
 )  # fmt: skip
-WORDS = {"off": "not looked at", "waiting": "open", "fault": "fault"}
+_WORDS = {"off": "not looked at", "waiting": "open", "fault": "fault"}
 
 
 @dataclass(frozen=True)
-class Cause:
+class _Cause:
     """One that a check has proved, or a step that its optimiser makes.
 
     Attributes:
@@ -33,16 +33,16 @@ class Cause:
     step: int
 
 
-def causes(run: ProbeRun) -> list[Cause]:
+def causes(run: ProbeRun) -> list[_Cause]:
     """Those upstream first, the optimisers' own last."""
     kinds = [str(each) for each in run.alarms.get("alarm", ())]
     found = []
-    for kind in (*CAUSES, *OF_STEPS):
+    for kind in (*CAUSES, *_OF_STEPS):
         if kind in kinds:
             newest = len(kinds) - 1 - kinds[::-1].index(kind)  # its number is the freshest
             words = capital(str(run.alarms["message"][newest]))
             words = words if words.endswith(("?", ".")) else f"{words}."
-            found.append(Cause(kind, words, int(run.alarms["step"][kinds.index(kind)])))
+            found.append(_Cause(kind, words, int(run.alarms["step"][kinds.index(kind)])))
     return found
 
 
@@ -62,7 +62,7 @@ def _sentence(rows: object, k: int, elapsed: float) -> Sentence:
         return str(rows[name][k])  # type: ignore[index]
 
     state, looks = of("state"), int(float(of("looks")))
-    text = f"{capital(of('check'))}: {WORDS.get(state, 'yes')}, {of('proof')}"
+    text = f"{capital(of('check'))}: {_WORDS.get(state, 'yes')}, {of('proof')}"
     share = float(of("seconds")) / elapsed if elapsed > 0 else np.nan
     if looks and np.isfinite(share):
         text += f"; {looks} looks, {percent(share)} of the time"

@@ -14,10 +14,10 @@ from gradlab.runs.probe.returns import RECENT, TRAINED, WINDOW, Change, Returns
 from gradlab.verdicts.screen import Sentence
 from gradlab.wording import two
 
-Source = Literal["returns", "episodes"]
-SIZES: dict[Source, int] = {"returns": WINDOW, "episodes": TRAINED}
-WHOSE: dict[Source, str] = {"returns": "", "episodes": " of training episodes"}
-COUNTED: dict[Source, str] = {"returns": "episodes", "episodes": "training episodes"}
+_Source = Literal["returns", "episodes"]
+_SIZES: dict[_Source, int] = {"returns": WINDOW, "episodes": TRAINED}
+_WHOSE: dict[_Source, str] = {"returns": "", "episodes": " of training episodes"}
+COUNTED: dict[_Source, str] = {"returns": "episodes", "episodes": "training episodes"}
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Seen:
         risen: is that one known to be above, beyond what one window in many shows by chance?
     """
 
-    source: Source
+    source: _Source
     changes: tuple[Change, ...]
     since: Change
     risen: bool
@@ -46,7 +46,7 @@ class Seen:
     @property
     def text(self) -> str:
         """The newest change, and where it is not known that of all windows together."""
-        text = f"Over the last {self.newest.updates:,} updates the return{WHOSE[self.source]} "
+        text = f"Over the last {self.newest.updates:,} updates the return{_WHOSE[self.source]} "
         text += f"{told(self.newest)}."
         if len(self.changes) > 1 and not (self.risen and self.newest.direction == "rose"):
             text += f" Since the first window it {told(self.since)}."
@@ -63,15 +63,15 @@ class Seen:
 
 
 def seen(run: ProbeRun) -> Seen | None:
-    """As `seen_in`, of a run."""
-    return seen_in(run.returns, run.episodes)
+    """As `_seen_in`, of a run."""
+    return _seen_in(run.returns, run.episodes)
 
 
-def seen_in(returns: Columns, episodes: Columns) -> Seen | None:
+def _seen_in(returns: Columns, episodes: Columns) -> Seen | None:
     """The policy's own episodes, else those of training; None before two windows are full."""
-    tables: dict[Source, Columns] = {"returns": returns, "episodes": episodes}
+    tables: dict[_Source, Columns] = {"returns": returns, "episodes": episodes}
     for source, table in tables.items():
-        windows = Returns.of(table, SIZES[source])
+        windows = Returns.of(table, _SIZES[source])
         changes, since = tuple(windows.changes(RECENT)), windows.since_begin()
         if since is not None:
             return Seen(source, changes, since, windows.risen)
@@ -101,7 +101,7 @@ def sentence(run: ProbeRun) -> Sentence | None:
     found = seen(run)
     if found is None:
         return None
-    size, what = SIZES[found.source], COUNTED[found.source]
+    size, what = _SIZES[found.source], COUNTED[found.source]
     text = f"{found.text} {found.count}".strip()
     text += f" Windows of {size} {what} (Welch, 95%, N = {2 * size})."
     return Sentence("returns", found.newest.direction != "open", text)

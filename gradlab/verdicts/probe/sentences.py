@@ -25,7 +25,7 @@ from gradlab.verdicts.probe.measured import on_the_task
 from gradlab.verdicts.probe.parts import checked
 from gradlab.wording import cosine, cosines, duration, percent
 
-RISK = 0.05  # of an interval
+_RISK = 0.05  # of an interval
 RECENT = 10  # windows, or bursts: a signal of long ago says nothing of now
 
 
@@ -60,7 +60,7 @@ def _lost(run: ProbeRun) -> Sentence | None:
     if lost:
         text = f"{lost:,} of {looked:,} gradients were not finite ({percent(lost / looked)})."
         return Sentence("health", True, text)
-    most = 1 - RISK ** (1 / max(looked, 1))
+    most = 1 - _RISK ** (1 / max(looked, 1))
     text = f"All {looked:,} gradients that were looked at are finite (at most {percent(most)} of "
     return Sentence("health", True, f"{text}all are not, 95%).")
 
@@ -73,7 +73,7 @@ def _saturation(run: ProbeRun) -> Sentence | None:
         return None
     passes = run.vitals["watched"][finite]
     mean, n = passes @ share[finite] / passes.sum(), int(passes.sum())
-    j, margin = int(np.argmax(mean)), sqrt(log(2 / RISK) / (2 * n))
+    j, margin = int(np.argmax(mean)), sqrt(log(2 / _RISK) / (2 * n))
     low, high = max(mean[j] - margin, 0.0), min(mean[j] + margin, 1.0)
     numbers = (
         f"action {j}, at its limit most often, is there in {percent(mean[j])} of its values (CI "

@@ -15,9 +15,9 @@ from gradlab.verdicts.remedies.sentences import CEILING, OfTrials, verdict
 from gradlab.verdicts.screen import Fact, Light, Screen
 from gradlab.wording import listed, span, times
 
-FIGURE = "least_mse"
-LARGER = 4  # times the batch, beside the remedies
-NAMED = 2
+_FIGURE = "least_mse"
+_LARGER = 4  # times the batch, beside the remedies
+_NAMED = 2
 
 
 def screen(run: Remedies) -> Screen:
@@ -28,7 +28,7 @@ def screen(run: Remedies) -> Screen:
     beside = _larger_batch(run)
     if not ratios:
         text = "Take none: no remedy's gradient error can be compared here."
-        return Screen(text, "none", "no admissible truth", tuple(beside), FIGURE, rest)
+        return Screen(text, "none", "no admissible truth", tuple(beside), _FIGURE, rest)
     order = sorted((arm for arm in ratios if arm != CEILING), key=lambda arm: -ratios[arm].value)
     shown = [arm for arm in order if ratios[arm].low > 0]
     if not shown:
@@ -42,7 +42,7 @@ def screen(run: Remedies) -> Screen:
         *_price(run, best),
         *beside,
     ]
-    return Screen(text, light, sure, tuple(facts[:3]), FIGURE, rest)
+    return Screen(text, light, sure, tuple(facts[:3]), _FIGURE, rest)
 
 
 def _take(
@@ -55,8 +55,8 @@ def _take(
     text += f" (price: {times(_step_cost(run, best))} the time per step)."
     alike = [arm for arm in order if arm != best and ratios[arm].high >= ratios[best].low]
     worse = [NAMES[arm] for arm, ratio in ratios.items() if ratio.high < 0 and arm != CEILING]
-    text += f" Not excluded: {listed([NAMES[arm] for arm in alike], NAMED)}." if alike else ""
-    text += f" Leave {listed(worse, NAMED)}: worse than no remedy." if worse else ""
+    text += f" Not excluded: {listed([NAMES[arm] for arm in alike], _NAMED)}." if alike else ""
+    text += f" Leave {listed(worse, _NAMED)}: worse than no remedy." if worse else ""
     sure = f"shown ({_ends(ratios[best])}× lower, {_fits(run)})"
     return text, "choose" if alike else "act", sure
 
@@ -104,14 +104,14 @@ def _step_cost(run: Remedies, arm: str) -> float:
 def _larger_batch(run: Remedies) -> list[Fact]:
     """What four times the samples would do instead."""
     rows: pd.DataFrame = larger_batches(run)
-    mine = rows[(rows["arm"] == f"batch × {LARGER}") & (rows["quantity"] == "least_mse")]
+    mine = rows[(rows["arm"] == f"batch × {_LARGER}") & (rows["quantity"] == "least_mse")]
     if mine.empty or not mine["ratio"].iloc[0] > 0:
         return []
     row = mine.iloc[0]
     how = "MSE = bias² + variance / N′ with 4 N′ in the place of N′, least over the horizons."
     ends = span(*sorted((1 / row["ratio_high"], 1 / row["ratio_low"])))
     text = times(1 / float(row["ratio"]))
-    return [Fact(f"lower error by {LARGER}× the batch instead, {ends}", text, how)]
+    return [Fact(f"lower error by {_LARGER}× the batch instead, {ends}", text, how)]
 
 
 def _ends(ratio: LogRatio) -> str:

@@ -32,9 +32,9 @@ from gradlab.verdicts.screen import Sentence
 from gradlab.wording import horizons, span, times, two
 from gradlab.wording import ratio as sized
 
-ABOUT = "remedy"
-FALSE = 0.05  # share of named horizons that chance may have named
-WIDE = log(1e6)  # a ratio's interval that says nothing of it
+_ABOUT = "remedy"
+_FALSE = 0.05  # share of named horizons that chance may have named
+_WIDE = log(1e6)  # a ratio's interval that says nothing of it
 
 
 class Evidence(Protocol):
@@ -131,16 +131,16 @@ def remedy(evidence: Evidence, what: str, also: str = "") -> Sentence:
     """
     n, over = evidence.samples, evidence.horizons
     if not over:
-        return Sentence(ABOUT, False, f"Undecided: {what} has no error to compare ({n}).")
+        return Sentence(_ABOUT, False, f"Undecided: {what} has no error to compare ({n}).")
     better, worse = _sides(evidence)
     moved, tail = f"{what} {_parts(evidence)}", f"; {also}" if also else ""
     if not better and not worse:
         text = f"{capital(moved)} ({n}): not shown to matter here{_missing(evidence)}{tail}."
-        return Sentence(ABOUT, False, text)
+        return Sentence(_ABOUT, False, text)
     sides = [f"better at h = {horizons(better)}"] if better else []
     sides += [f"worse at h = {horizons(worse)}"] if worse else []
     text = f"{capital(moved)} ({n}): {', '.join(sides)}{_least(evidence)}{tail}."
-    return Sentence(ABOUT, True, text)
+    return Sentence(_ABOUT, True, text)
 
 
 def best_horizon(evidence: Evidence) -> int:
@@ -157,7 +157,7 @@ def _sides(evidence: Evidence) -> tuple[list[int], list[int]]:
     moved = {h: _moved(evidence, h) for h in evidence.horizons}
     chance = [_chance(each, evidence.groups - 1) for each in moved.values()]
     adjusted = scipy.stats.false_discovery_control(chance)
-    sure = {h: each for (h, each), p in zip(moved.items(), adjusted, strict=True) if p <= FALSE}
+    sure = {h: each for (h, each), p in zip(moved.items(), adjusted, strict=True) if p <= _FALSE}
     better = [h for h, each in sure.items() if each.high < 0]
     return better, [h for h, each in sure.items() if each.low > 0]
 
@@ -197,7 +197,7 @@ def _missing(evidence: Evidence) -> str:
 def _change(evidence: Evidence, quantity: str, at: int, word: str) -> str:
     """cuts variance 31× / raises bias 1.1×; what is in doubt is given as a difference."""
     ratio = evidence.ratio(quantity, at)
-    if ratio is None or not ratio.high - ratio.low < WIDE:
+    if ratio is None or not ratio.high - ratio.low < _WIDE:
         value, gap = evidence.change(quantity, at)
         squared = "squared " if quantity == "bias2" else ""
         return f"changes the {squared}{word} by {two(value)} (CI {span(gap.low, gap.high)})"
@@ -225,8 +225,8 @@ def by(ratio: LogRatio) -> str:
 
 
 CEILING = "sobolev"  # needs what no method on data has
-GAIN = "gain"
-UNKNOWN = Estimate(np.nan, np.full(2, np.nan))
+_GAIN = "gain"
+_UNKNOWN = Estimate(np.nan, np.full(2, np.nan))
 
 
 @dataclass(frozen=True, eq=False)
@@ -282,7 +282,7 @@ class OfTrials:
         """Without and with; NaN where no trial has both."""
         pair = self.run.cells.estimates((self.pair.first, self.pair.second), key)
         if pair is None:
-            return UNKNOWN, UNKNOWN
+            return _UNKNOWN, _UNKNOWN
         return pair[0], pair[1]
 
 
@@ -307,7 +307,7 @@ def _choice(run: Remedies, judged: Sequence[OfTrials]) -> Sentence:
     where = f"at equal fitting time ({setting(run)}, {run.config['task']})"
     if not ratios:
         text = f"Undecided: no remedy's gradient error can be compared {where}{_why(run)}."
-        return Sentence(GAIN, False, text)
+        return Sentence(_GAIN, False, text)
     order = sorted(ratios, key=lambda arm: -ratios[arm].value)
     shown = [arm for arm in order if ratios[arm].low > 0 and arm != CEILING]
     limit = _limit(ratios[CEILING]) if CEILING in ratios else ""
@@ -315,8 +315,8 @@ def _choice(run: Remedies, judged: Sequence[OfTrials]) -> Sentence:
         first, rest = shown[0], shown[1:]
         more = "".join(f", then {NAMES[arm]} {by(ratios[arm])}" for arm in rest)
         text = f"Take {NAMES[first]}: {where} it lowers the least error of the gradient "
-        return Sentence(GAIN, True, f"{text}{by(ratios[first])}{more}.{limit}")
-    return Sentence(GAIN, False, _none(judged, ratios, order, where) + limit)
+        return Sentence(_GAIN, True, f"{text}{by(ratios[first])}{more}.{limit}")
+    return Sentence(_GAIN, False, _none(judged, ratios, order, where) + limit)
 
 
 def _limit(ratio: LogRatio) -> str:

@@ -14,9 +14,9 @@ from gradlab.verdicts.training.pairs import paired_verdict
 from gradlab.verdicts.training.sentences import verdict
 from gradlab.wording import duration, listed, span, two
 
-FIGURE = "returns"
-MANY = 100  # seeds that nobody trains
-NAMED = 2  # runs or seeds that a headline names before it counts
+_FIGURE = "returns"
+_MANY = 100  # seeds that nobody trains
+_NAMED = 2  # runs or seeds that a headline names before it counts
 
 
 def screen(runs: Mapping[str, Training]) -> Screen:
@@ -34,7 +34,7 @@ def _one(name: str, run: Training, rest: tuple[Sentence, ...]) -> Screen:
     n, k = len(result.seeds), result.improved
     if not len(result.finite):
         text = f"{name} on {run.task} has diverged in every seed: read its events first."
-        return Screen(text, "none", f"all of {n}", _numbers(run, result), FIGURE, rest)
+        return Screen(text, "none", f"all of {n}", _numbers(run, result), _FIGURE, rest)
     whose = f"the median of {n} seeds" if n > 1 else "one seed"
     first = float(np.nanmedian(result.first))
     moved = f"return {two(first)} → {two(result.median)}, {whose}"
@@ -46,7 +46,7 @@ def _one(name: str, run: Training, rest: tuple[Sentence, ...]) -> Screen:
         text = f"{name} learns {run.task}: {moved}{', and every seed improves' * (n > 1)}."
     light, sure = _sure(result)
     return Screen(
-        f"{text}{_peak(result)}{_events(run)}", light, sure, _numbers(run, result), FIGURE, rest
+        f"{text}{_peak(result)}{_events(run)}", light, sure, _numbers(run, result), _FIGURE, rest
     )
 
 
@@ -64,7 +64,7 @@ def _sure(result: Outcome) -> tuple[Light, str]:
 def _failures(failed: Sequence[int]) -> str:
     if not failed:
         return ""
-    seeds = listed([str(each) for each in failed], NAMED)
+    seeds = listed([str(each) for each in failed], _NAMED)
     return f" Look first at seed{'s' * (len(failed) > 1)} {seeds}: no better than before training."
 
 
@@ -120,7 +120,7 @@ def _several(runs: Mapping[str, Training], rest: tuple[Sentence, ...]) -> Screen
     if not len(found.finite):
         return Screen(
             f"Every run on {task} has diverged: read their events first.", "none",
-            f"all of {len(runs)}", (), FIGURE, rest,
+            f"all of {len(runs)}", (), _FIGURE, rest,
         )  # fmt: skip
     light: Light = "none"
     if found.improved:
@@ -134,7 +134,7 @@ def _several(runs: Mapping[str, Training], rest: tuple[Sentence, ...]) -> Screen
         )
     if len({outcome(run).iterations for run in runs.values()}) > 1:
         sure += "; lengths of runs differ"
-    return Screen(text, light, sure, _other_numbers(runs, order), FIGURE, rest)
+    return Screen(text, light, sure, _other_numbers(runs, order), _FIGURE, rest)
 
 
 def _best(
@@ -146,11 +146,11 @@ def _best(
     out = [each.name for each in others if each.excluded]
     kept = [each for each in others if not each.excluded]
     if not kept:
-        text = f"{lead}, shown above {listed(out, NAMED)}."
+        text = f"{lead}, shown above {listed(out, _NAMED)}."
         sure = f"shown against {'the other' if len(out) == 1 else f'all {len(out)}'}"
         return text, "act", sure
-    beaten = f" It is shown above {listed(out, NAMED)}." if out else ""
-    text = f"{lead}.{beaten} Not excluded: {listed([each.name for each in kept], NAMED)}."
+    beaten = f" It is shown above {listed(out, _NAMED)}." if out else ""
+    text = f"{lead}.{beaten} Not excluded: {listed([each.name for each in kept], _NAMED)}."
     sure = f"shown against {len(out)} of {len(others)}{_more(kept)}"
     return text, "choose", sure
 
@@ -167,8 +167,8 @@ def _all_failures(runs: Mapping[str, Training]) -> str:
 
 
 def _more(kept: Sequence[AgainstBest]) -> str:
-    counts = [each.more or MANY for each in kept]
-    if max(counts) >= MANY:
+    counts = [each.more or _MANY for each in kept]
+    if max(counts) >= _MANY:
         return ": seeds differ more than runs"
     return f"; about {max(counts)} more seeds would decide"
 

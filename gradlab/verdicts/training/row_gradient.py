@@ -12,8 +12,8 @@ from gradlab.verdicts.phrases import capital, usable_text
 from gradlab.verdicts.screen import Sentence
 from gradlab.wording import duration, percent, times
 
-LAW = "gradient_law"  # in the configuration of such a run
-PARTS = {
+_LAW = "gradient_law"  # in the configuration of such a run
+_PARTS = {
     "bias2_states": "the model's states",
     "bias2_jacobians": "its Jacobians",
     "bias2_tail": "its critic",
@@ -22,14 +22,14 @@ PARTS = {
 
 def row_gradient(run: Training, name: str) -> list[Sentence]:
     """Nothing for runs whose gradients are measured at the task's starts."""
-    if LAW not in run.config or not run.gradients:
+    if _LAW not in run.config or not run.gradients:
         return []
     return [*_sources(run, name), *_usable(run, name), _cost(run, name)]
 
 
 def sample_of(run: Training) -> str:
     """How many starts of which law."""
-    law = run.config.get(LAW, "starts of the task")
+    law = run.config.get(_LAW, "starts of the task")
     starts = run.gradients.get("starts")
     count = run.config["settings"]["gradient_starts"]
     if starts is not None and np.isfinite(starts[-1]).any():
@@ -57,7 +57,7 @@ def _sources(run: Training, name: str) -> list[Sentence]:
     if not shown.any():
         return []
     whole = _newest(run, "bias2")[shown, -1]
-    parts = dict(PARTS)
+    parts = dict(_PARTS)
     if run.config["algorithm"].get("target_rule") == "NoCritic":
         parts["bias2_tail"] = "the return that it cuts off"
     shares = {

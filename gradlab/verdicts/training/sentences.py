@@ -31,7 +31,7 @@ from gradlab.verdicts.training.row_gradient import row_gradient, sample_of, why_
 from gradlab.wording import cosine, cosines, duration, percent, span, two
 
 
-def probed(run: Training, name: str) -> list[Sentence]:
+def _probed(run: Training, name: str) -> list[Sentence]:
     """Nothing where the run had no probe, or has no row of it yet."""
     watched = {seed: probe for seed, probe in run.probes.items() if probe.vitals}
     if not watched:
@@ -135,7 +135,7 @@ def stale(run: Training, name: str) -> list[Sentence]:
     ]
 
 
-EXPLAINED = 0.5  # of an output's held-out variance, below which a model does not predict it
+_EXPLAINED = 0.5  # of an output's held-out variance, below which a model does not predict it
 
 
 def verdict(run: Training, name: str = "") -> list[Sentence]:
@@ -153,7 +153,7 @@ def verdict(run: Training, name: str = "") -> list[Sentence]:
         *_gradient(run, name),
         *row_gradient(run, name),
         *_model(run, name),
-        *probed(run, name),
+        *_probed(run, name),
         *stale(run, name),
         *events,
     ]
@@ -248,7 +248,7 @@ def _model(run: Training, name: str) -> list[Sentence]:
             f"{kind} ({loss}) {np.median(explained):.4f} in the median of outputs and seeds, least "
             f"for {least}: {share:.4f}"
         )
-        if share < EXPLAINED:
+        if share < _EXPLAINED:
             instead = "; --loss mse fits squared errors" if loss == "nll" else ""
             text = (
                 f"{name}: the {kind} does not predict {least}, less than half of whose held-out "
