@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 import gradlab
-from gradlab.probe.alarms.evidence import Evidence
+from gradlab.probe.alarms.evidence import AlarmEvidence
 from gradlab.probe.alarms.gradients import noise, signal_of
 from gradlab.probe.successive import PAIRS, Repeats, columns_of, marks
 from gradlab.probe.task_question import Question
@@ -159,7 +159,7 @@ def bursts(name: str, share: float, looks: int, seed: int) -> float:
         kept = fresh(again.shared)
         each = signal((g[1:] * g[:-1]).sum(1), (g**2).sum(1), kept, again.distinct)
         rows.append(columns_of(each))
-        if noise(Evidence(rows, k)) is not None:
+        if noise(AlarmEvidence(rows, k)) is not None:
             return k
     return np.inf
 

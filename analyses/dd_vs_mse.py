@@ -55,7 +55,7 @@ from analyses.verdicts import Verdict, save
 from gradlab.fitting.derivative_losses import DirectionalDerivative
 from gradlab.fitting.directional_loss_check import loss_check
 from gradlab.fitting.fitted import Fit
-from gradlab.fitting.losses import OneStep
+from gradlab.fitting.losses import OneStepError
 
 FOLDER = Path("reports/remedies")
 WORLDS = (("pendulum", 0.0), ("pendulum", 0.1), ("cart-pole", 0.0), ("cart-pole", 0.1))
@@ -63,7 +63,7 @@ ROWS = (500, 2000, 5000, 20_000)
 TRIALS = 7
 STEPS = 2000
 WEIGHTS = (0.0, 10.0, 1.0)  # 0: squared error alone
-BASELINE = OneStep("mse")
+BASELINE = OneStepError("mse")
 BUDGETS = ("equal time", "equal steps")
 PAIRS = {
     f"w = {w:g}, {budget}": (("mse", budget), (f"dd, w = {w:g}", "both"))

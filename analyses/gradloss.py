@@ -44,7 +44,7 @@ from analyses.verdicts import Verdict, save
 from gradlab.data.trajectories import Trajectories
 from gradlab.fitting.derivative_losses import DirectionalDerivative
 from gradlab.fitting.fitted import Fit
-from gradlab.fitting.losses import OneStep
+from gradlab.fitting.losses import OneStepError
 from gradlab.fitting.model_settings import SMALL
 from gradlab.fitting.models import doubled
 from gradlab.systems.learned import TwoModels
@@ -53,7 +53,7 @@ FOLDER = Path("reports/remedies")
 ROWS = (1000, 3000, 10_000)
 MIDDLE = 3000  # where the further arms are
 TRIALS, STEPS = 5, 2000
-PLAIN = OneStep("nll")
+PLAIN = OneStepError("nll")
 PRINTED = DirectionalDerivative(weight=10.0, as_printed=True, directions=1)
 SCALED = DirectionalDerivative(directions=1)
 WORLDS = ("linear", "pendulum")

@@ -53,7 +53,7 @@ from tyro.conf import subcommand
 
 from gradlab import tasks
 from gradlab.cli.terminal.progress_bars import bars
-from gradlab.fitting.losses import OneStep
+from gradlab.fitting.losses import OneStepError
 from gradlab.runs.training.results import load
 from gradlab.tasks import Task
 from gradlab.training.algorithm import Algorithm
@@ -134,7 +134,7 @@ class Arm:
         if row.model is not None and self.row.startswith(("rp-", "ddppo")):
             row = replace(row, model=replace(row.model, steps=500, batch=128))
         if row.model is not None and self.model == "mse":
-            row = replace(row, model=replace(row.model, loss=OneStep("mse")))
+            row = replace(row, model=replace(row.model, loss=OneStepError("mse")))
         if row.model is not None and self.model == "wide":
             row = replace(row, model=replace(row.model, hidden=(200, 200)))
         return replace(

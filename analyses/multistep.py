@@ -42,13 +42,13 @@ from analyses.model_worlds import LONGEST, World, world
 from analyses.paired_trials import HORIZONS, Row, as_numbers, comparison, kept, listed
 from analyses.verdicts import Verdict, save
 from gradlab.fitting.derivative_losses import DirectionalDerivative
-from gradlab.fitting.losses import Loss, MultiStep, OneStep
+from gradlab.fitting.losses import Loss, MultiStep, OneStepError
 from gradlab.systems.system import System
 
 FOLDER = Path("reports/remedies")
 WORLDS = ("pendulum", "cart-pole")
 ROWS, TRIALS, STEPS = 3000, 5, 1000
-BASELINE = OneStep("mse")
+BASELINE = OneStepError("mse")
 LOSSES: dict[str, Loss] = {
     "3 steps": MultiStep(3),
     "5 steps": MultiStep(5),

@@ -51,7 +51,7 @@ from gradlab.data.noise import stream
 from gradlab.fitting.collection import collect
 from gradlab.fitting.derivative_losses import DirectionalDerivative
 from gradlab.fitting.fitted import Fit
-from gradlab.fitting.losses import OneStep
+from gradlab.fitting.losses import OneStepError
 from gradlab.systems.function import from_function
 from gradlab.systems.learned import LearnedSystem
 from gradlab.tasks import Task
@@ -62,7 +62,7 @@ ROWS, STEPS = 2000, 1000
 CHOOSING, JUDGING = range(3), range(100, 106)  # trials
 SHARED = 10  # n at which a judging trial has every w
 GRID = tuple(product(NEIGHBOURS, WEIGHTS))
-PLAIN = OneStep("nll")
+PLAIN = OneStepError("nll")
 BOOTSTRAPS, SPREAD = 2000, 1.5
 
 

@@ -39,7 +39,13 @@ from gradlab.runs.training.results import load
 from gradlab.tasks import inverted_pendulum
 from gradlab.training.algorithms import ALGORITHMS
 from gradlab.training.asynchronous.choice import Asynchronous
-from gradlab.training.asynchronous.messages import Asked, Role, arrays, networks_of, packed
+from gradlab.training.asynchronous.execution import packed
+from gradlab.training.asynchronous.messages import (
+    GradientRequest,
+    Role,
+    arrays,
+    networks_of,
+)
 from gradlab.training.asynchronous.processes import LearnerProcess, opened
 from gradlab.training.asynchronous.work import ROLES
 from gradlab.training.loop import settings_of, train
@@ -113,7 +119,7 @@ def costs_of(run: Run, process: LearnerProcess, role: Role, turns: int) -> dict[
     assert trained is not None
     batch = arrays(run.drawn(learner.draws, 0).tensors)
     targets, weights = np.zeros((1, ROW.batch), np.float32), np.full((1, 2), 0.5)
-    networks, asked = networks_of(learner), Asked(role, 1, batch, targets, weights)
+    networks, asked = networks_of(learner), GradientRequest(role, 1, batch, targets, weights)
     given = process.gradient(networks, asked)
     there, back = (pickle.dumps(each, 5) for each in ((networks, asked), given))
     gradients = tuple(torch.from_numpy(each) for each in given.gradients)

@@ -29,7 +29,7 @@ from benchmarks.side_by_side import clocks
 from gradlab.data.trajectories import Trajectories, from_rows
 from gradlab.fitting.derivative_losses import DirectionalDerivative, Neighbours
 from gradlab.fitting.fitted import Descent
-from gradlab.fitting.losses import Bound, Loss, OneStep, Rows, outputs, predicted
+from gradlab.fitting.losses import Bound, Loss, OneStepError, StandardisedRows, outputs, predicted
 from gradlab.fitting.model_settings import MBPO, ModelSettings
 from gradlab.fitting.models import prepared
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble
@@ -75,7 +75,7 @@ def published(settings: ModelSettings) -> Callable[[], None]:
     near = torch.arange(ROWS, device=settings.device).roll(1)  # any one neighbour costs the same
 
     def value(ensemble: GaussianEnsemble, at: Tensor, turn: int) -> Tensor:
-        rows: Rows = descent.rows
+        rows: StandardisedRows = descent.rows
         here = rows.inputs[at].requires_grad_()
         mean, log_variance = outputs(ensemble, here)
         jacobian = torch.stack(
@@ -126,7 +126,7 @@ def search() -> None:
 
 def contestants(settings: ModelSettings) -> dict[str, Callable[[], object]]:
     alone = [
-        step(replace(settings, members=1, first_member=k), OneStep())
+        step(replace(settings, members=1, first_member=k), OneStepError())
         for k in range(settings.members)
     ]
 
@@ -135,7 +135,7 @@ def contestants(settings: ModelSettings) -> dict[str, Callable[[], object]]:
             each()
 
     return {
-        "batched": step(settings, OneStep()),
+        "batched": step(settings, OneStepError()),
         "apart": apart,
         "limit batched": products(settings.members, 1, settings),
         "limit apart": products(1, settings.members, settings),

@@ -66,3 +66,26 @@ def pytest_configure() -> None:
     """A background shell starts its programs with Ctrl-C ignored, and so all that they start."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+BUDGET = 2.0  # s of a core for one test; what takes longer is marked slow
+MACHINES = 3.0  # how much slower than the calm machine of the budget another one may be
+
+
+def _cpu() -> float:
+    """Seconds of a core that this process and its ended children took: waiting is not counted."""
+    return sum(os.times()[:4])
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    begin = _cpu()
+    result = yield
+    took = _cpu() - begin
+    if took > BUDGET * MACHINES and item.get_closest_marker("slow") is None:
+        pytest.fail(
+            f"took {took:.1f} s of a core, expected at most {BUDGET:g} s (here {BUDGET * MACHINES:g} "
+            f"s, for slower machines): make it smaller, or mark it slow",
+            pytrace=False,
+        )
+    return result

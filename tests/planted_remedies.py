@@ -16,8 +16,8 @@ from gradlab.runs.remedies.values import (
     STEPS,
     TIME,
     Key,
-    Pair,
-    Value,
+    ModelPair,
+    ModelValue,
     extended,
     longer,
 )
@@ -28,7 +28,7 @@ LONGER = 0.9  # of the baseline that was fitted for longer
 ALPHAS = np.linspace(-1, 1, 21)
 
 
-def values(model: str, factor: float, trial: int) -> list[Value]:
+def values(model: str, factor: float, trial: int) -> list[ModelValue]:
     """Numbers of one model by formula, which a trial scales for all models alike."""
     noise = 1 + 0.05 * np.random.default_rng([trial, len(model)]).normal(size=8)
     size, found = (1 + 0.1 * trial) * factor, []
@@ -38,10 +38,12 @@ def values(model: str, factor: float, trial: int) -> list[Value]:
         errors.append(bias + variance / BATCH)
         of = {"bias2": bias, "variance": variance, "mse": errors[-1], "cosine": 1 - 0.1 * bias}
         of |= {"relative_mse": errors[-1] / 0.3, "prediction_error": 0.05 * h * size * noise[2]}
-        found += [Value(model, Key(name, at=h), value) for name, value in of.items()]
+        found += [ModelValue(model, Key(name, at=h), value) for name, value in of.items()]
     for block in ("A", "B", "r_s", "r_a"):
         found += [
-            Value(model, Key("jacobian_error", block, region=region), worse * factor * noise[3])
+            ModelValue(
+                model, Key("jacobian_error", block, region=region), worse * factor * noise[3]
+            )
             for region, worse in ((SMOOTH, 0.1), (CLIPPED, 1.0))
         ]
     single = {
@@ -49,7 +51,7 @@ def values(model: str, factor: float, trial: int) -> list[Value]:
         "lyapunov": 0.05 * factor * noise[4], "held_out_mse": 0.1 / factor * noise[5],
         "step_cost": {"dd": 1.6}.get(model, 1.0),
     }  # fmt: skip
-    return [*found, *(Value(model, Key(name), value) for name, value in single.items())]
+    return [*found, *(ModelValue(model, Key(name), value) for name, value in single.items())]
 
 
 def planted(trials: int = 4, task: str = "planted", **changed: Any) -> Remedies:
@@ -58,12 +60,12 @@ def planted(trials: int = 4, task: str = "planted", **changed: Any) -> Remedies:
         numbers = values(BASELINE, 1.0, trial)
         for arm in ARMS:
             numbers += [*values(arm, FACTOR[arm], trial), *values(longer(arm), LONGER, trial)]
-        numbers.append(Value(SIMULATOR, Key("lyapunov"), 0.04 + 0.001 * trial))
+        numbers.append(ModelValue(SIMULATOR, Key("lyapunov"), 0.04 + 0.001 * trial))
         cells = extended(cells, trial, numbers)
     pairs = [
         pair
         for arm in ARMS
-        for pair in (Pair(arm, STEPS, BASELINE, arm), Pair(arm, TIME, longer(arm), arm))
+        for pair in (ModelPair(arm, STEPS, BASELINE, arm), ModelPair(arm, TIME, longer(arm), arm))
     ]
     config = {
         "task": task, "command": f"gradlab remedies {task}", "policy_hash": "abc", "horizon": H,

@@ -148,6 +148,7 @@ def test_kernels_keep_to_the_device_of_their_inputs(placed):
     assert {tensor.device.type for tensor in made} == {"meta"}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(HERE, reason="there is a CUDA device")
 def test_the_benchmark_of_a_gpu_says_that_there_is_none():
     done = subprocess.run(

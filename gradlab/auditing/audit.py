@@ -25,9 +25,9 @@ from torch.optim import Optimizer
 from gradlab.auditing.arguments import Audited, audited
 from gradlab.auditing.calls import Role
 from gradlab.auditing.evaluation import differentiable, evaluated
-from gradlab.auditing.findings import Finding, Kind
+from gradlab.auditing.findings import AuditFinding, Kind
 from gradlab.auditing.gradients import Gradients, by_path, gradient, moves, norms
-from gradlab.auditing.lengths import Scale, scale_findings, scales
+from gradlab.auditing.lengths import StepWeight, scale_findings, scales
 from gradlab.auditing.zeros import zero_findings
 from gradlab.user_code.calls import differentiating
 from gradlab.wording import listed, two
@@ -35,8 +35,8 @@ from gradlab.wording import listed, two
 if TYPE_CHECKING:
     import pandas as pd
 
-    from gradlab.auditing.findings import Finding
-    from gradlab.auditing.lengths import Scale
+    from gradlab.auditing.findings import AuditFinding
+    from gradlab.auditing.lengths import StepWeight
 
 
 _WIDTH = 100  # columns
@@ -50,7 +50,10 @@ _Norms = Mapping[str, Mapping[str, Sequence[float]]]
 
 
 def _screen(
-    findings: Sequence[Finding], parameters: Sequence[str], norms: _Norms, scales: Sequence[Scale]
+    findings: Sequence[AuditFinding],
+    parameters: Sequence[str],
+    norms: _Norms,
+    scales: Sequence[StepWeight],
 ) -> str:
     """The text."""
     parts = [_verdict(findings), *map(_finding, findings), "", *_table(parameters, norms)]
@@ -60,14 +63,14 @@ def _screen(
     return "\n".join(parts)
 
 
-def _verdict(findings: Sequence[Finding]) -> str:
+def _verdict(findings: Sequence[AuditFinding]) -> str:
     wrong = sum(finding.severity == "wrong" for finding in findings)
     if not wrong:
         return "The actor's gradient is whole: no finding is wrong."
     return f"The actor's loss has {'a fault' if wrong == 1 else f'{wrong} faults'}."
 
 
-def _finding(finding: Finding) -> str:
+def _finding(finding: AuditFinding) -> str:
     return _filled(f"{finding.sentence}.", f"{_MARKS[finding.severity]} ")
 
 
@@ -138,7 +141,7 @@ def _groups(parameters: Sequence[str]) -> dict[str, list[int]]:
     return dict(most[: _ROWS - 1]) | {f"{len(most) - _ROWS + 1} more": rest}
 
 
-def _leaks(audited: Audited, loss: Tensor, total: Gradients) -> list[Finding]:
+def _leaks(audited: Audited, loss: Tensor, total: Gradients) -> list[AuditFinding]:
     """Gradients of the loss in model and critic, and what the actor's optimiser holds.
 
     Args:
@@ -154,7 +157,7 @@ def _leaks(audited: Audited, loss: Tensor, total: Gradients) -> list[Finding]:
     return findings + _not_stepped(audited, total)
 
 
-def _shared(audited: Audited, total: Gradients) -> list[Finding]:
+def _shared(audited: Audited, total: Gradients) -> list[AuditFinding]:
     """One tensor in the actor and in another role, which gets a gradient."""
     pairs = zip(audited.actor.values(), total, strict=True)
     storages = {p.untyped_storage().data_ptr() for p, g in pairs if moves(g)}
@@ -166,13 +169,13 @@ def _shared(audited: Audited, total: Gradients) -> list[Finding]:
                 f"The actor shares {listed(names, _MOST)} with the {role}: its update changes the "
                 f"{role}, too"
             )
-            findings.append(Finding("shared", "note", text, tuple(names), role))
+            findings.append(AuditFinding("shared", "note", text, tuple(names), role))
     return findings
 
 
 def _reached(
     role: Role, parameters: Mapping[str, Tensor], reached: Sequence[str], audited: Audited
-) -> list[Finding]:
+) -> list[AuditFinding]:
     stepped = {id(p) for p in _held(audited)}
     applied = [name for name in reached if id(parameters[name]) in stepped]
     left = [name for name in reached if name not in applied]
@@ -183,18 +186,18 @@ def _reached(
             f"({listed(applied, _MOST)}) that the actor's loss gives a gradient: its step "
             f"changes the {role} so that the actor's loss falls; leave them out of that optimiser"
         )
-        findings.append(Finding("leak", "wrong", text, tuple(applied), role))
+        findings.append(AuditFinding("leak", "wrong", text, tuple(applied), role))
     if left:
         text = (
             f"The actor's loss leaves gradients in {_count(left)} of the {role}, which the actor's "
             f"optimiser does not clear: zero them before the {role}'s own backward pass, or freeze "
             f"the {role} during the actor's"
         )
-        findings.append(Finding("left behind", "note", text, tuple(left), role))
+        findings.append(AuditFinding("left behind", "note", text, tuple(left), role))
     return findings
 
 
-def _not_stepped(audited: Audited, total: Gradients) -> list[Finding]:
+def _not_stepped(audited: Audited, total: Gradients) -> list[AuditFinding]:
     """Parameters of the actor that get a gradient which no step applies."""
     if audited.optimizer is None:
         return []
@@ -210,7 +213,7 @@ def _not_stepped(audited: Audited, total: Gradients) -> list[Finding]:
         f"The actor's optimiser does not hold {listed(names, _MOST)}: the gradient there is never "
         f"applied; give the optimiser all of the actor's parameters"
     )
-    return [Finding("not stepped", "wrong", text, tuple(names))]
+    return [AuditFinding("not stepped", "wrong", text, tuple(names))]
 
 
 def _held(audited: Audited) -> list[Tensor]:
@@ -228,8 +231,8 @@ _DEAD: tuple[Kind, ...] = ("dead actor", "dead path", "dead parameter")
 
 
 def _without_zero_layers(
-    findings: Sequence[Finding], audited: Audited, length: int | None
-) -> list[Finding]:
+    findings: Sequence[AuditFinding], audited: Audited, length: int | None
+) -> list[AuditFinding]:
     """The findings at moved parameters, where tensors of zeros explain those given."""
     zero = _zero_tensors(audited)
     if not zero or not any(finding.kind in _DEAD for finding in findings):
@@ -244,7 +247,7 @@ def _without_zero_layers(
         f"Some gradients are zero only because a layer is: {listed(list(zero), _MOST)}; they come "
         f"as soon as it moves"
     )
-    return [*again, Finding("zero layer", "note", text, tuple(zero))]
+    return [*again, AuditFinding("zero layer", "note", text, tuple(zero))]
 
 
 def _zero_tensors(audited: Audited) -> dict[str, Tensor]:
@@ -285,10 +288,10 @@ class Audit:
         scales: weights of one step at two lengths; empty where `lengths` was not given.
     """
 
-    findings: tuple[Finding, ...]
+    findings: tuple[AuditFinding, ...]
     parameters: tuple[str, ...]
     norms: Mapping[str, Mapping[str, Sequence[float]]]
-    scales: tuple[Scale, ...] = ()
+    scales: tuple[StepWeight, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -359,7 +362,7 @@ def _audit(given: Audited) -> Audit:
     findings = zero_findings(given, evaluation, total)
     findings = _without_zero_layers(findings, given, first)
     findings += _leaks(given, evaluation.loss, total)
-    compared: list[Scale] = []
+    compared: list[StepWeight] = []
     if given.lengths is not None:
         short, long = given.lengths
         compared = scales(evaluation, evaluated(given, long), long / short)

@@ -112,7 +112,7 @@ class Output:
 
 
 @dataclass
-class Calls:
+class LossCalls:
     """What one evaluation of the loss has called."""
 
     outputs: list[Output] = field(default_factory=list)
@@ -137,7 +137,7 @@ class Watching:
             parameters: θ.
         """
         roles = dict.fromkeys(owners.values())
-        self.calls = Calls(
+        self.calls = LossCalls(
             inlets={role: _Gate() for role in roles}, outlets={role: _Gate() for role in roles}
         )
         self.tags = Tags(parameters, self._kept)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from gradlab.auditing.arguments import Audited
-from gradlab.auditing.calls import Calls, Watching
+from gradlab.auditing.calls import LossCalls, Watching
 from gradlab.auditing.tags import Tag
 from gradlab.errors import InputError
 from gradlab.user_code.calls import running
@@ -26,7 +26,7 @@ WHOLE = "loss"  # the name of a term that is the loss
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class LossEvaluation:
     """
     Attributes:
         terms: scalars by name; their sum is the loss.
@@ -35,7 +35,7 @@ class Evaluation:
     """
 
     terms: Mapping[str, Tensor]
-    calls: Calls
+    calls: LossCalls
     tags: Mapping[str, Tag]
     theta: Sequence[Tensor]
 
@@ -44,7 +44,7 @@ class Evaluation:
         return torch.stack([term.reshape(()).double() for term in self.terms.values()]).sum()
 
 
-def evaluated(audited: Audited, length: int | None = None) -> Evaluation:
+def evaluated(audited: Audited, length: int | None = None) -> LossEvaluation:
     """The loss with its calls.
 
     Args:
@@ -61,7 +61,7 @@ def evaluated(audited: Audited, length: int | None = None) -> Evaluation:
             value = audited.loss(*audited.inputs, **more)
         terms = _terms(value)
     tags = {name: tag for name, x in terms.items() if (tag := watching.tags.of(x)) is not None}
-    return Evaluation(terms, watching.calls, tags, theta)
+    return LossEvaluation(terms, watching.calls, tags, theta)
 
 
 def _terms(value: Any) -> dict[str, Tensor]:

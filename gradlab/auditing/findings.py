@@ -12,7 +12,7 @@ Kind = Literal[
 
 
 @dataclass(frozen=True)
-class Finding:
+class AuditFinding:
     """
     Attributes:
         severity: "wrong": the gradient is not that of the loss, or is applied where it should not

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from gradlab.auditing.calls import JUDGES, Calls, Output, Role, closed
+from gradlab.auditing.calls import JUDGES, LossCalls, Output, Role, closed
 
 NEITHER, BOTH = "neither", "model and critic"
 _ROUNDING = 16  # units in the last place of what was subtracted
@@ -38,7 +38,7 @@ def gradient(
     return list(gradients)
 
 
-def by_path(term: Tensor, theta: Sequence[Tensor], calls: Calls) -> dict[str, list[Tensor]]:
+def by_path(term: Tensor, theta: Sequence[Tensor], calls: LossCalls) -> dict[str, list[Tensor]]:
     """The gradient of a term in θ by path; the values of all paths sum to it."""
     roles = [role for role in JUDGES if calls.counts.get(role)]
     total = _filled(gradient(term, theta), theta)
@@ -55,7 +55,7 @@ def by_path(term: Tensor, theta: Sequence[Tensor], calls: Calls) -> dict[str, li
 
 
 def _without(
-    term: Tensor, theta: Sequence[Tensor], calls: Calls, roles: Sequence[Role]
+    term: Tensor, theta: Sequence[Tensor], calls: LossCalls, roles: Sequence[Role]
 ) -> list[Tensor]:
     """The gradient along paths through none of the roles."""
     with closed(*(calls.outlets[role] for role in roles)):
@@ -82,7 +82,7 @@ def _less(total: Sequence[Tensor], parts: Sequence[Sequence[Tensor]]) -> list[Te
 
 
 def direct_weights(
-    term: Tensor, outputs: Sequence[Output], calls: Calls, again: bool = False
+    term: Tensor, outputs: Sequence[Output], calls: LossCalls, again: bool = False
 ) -> Gradients:
     """∂term/∂output with everything fixed that actor, model and critic compute from it.
 

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from gradlab.auditing.calls import Output, Role, closed
-from gradlab.auditing.evaluation import WHOLE, Evaluation
-from gradlab.auditing.findings import Finding
+from gradlab.auditing.evaluation import WHOLE, LossEvaluation
+from gradlab.auditing.findings import AuditFinding
 from gradlab.auditing.gradients import direct_weights, gradient, moves
 from gradlab.wording import two
 
@@ -26,7 +26,7 @@ _APART = 0.5  # of the exponents: half way between a sum and a mean
 
 
 @dataclass(frozen=True)
-class Scale:
+class StepWeight:
     """How one step weighs.
 
     Attributes:
@@ -49,7 +49,7 @@ class Scale:
         return f"{name} is {how} (×{two(self.ratio)})"
 
 
-def scales(short: Evaluation, long: Evaluation, factor: float) -> list[Scale]:
+def scales(short: LossEvaluation, long: LossEvaluation, factor: float) -> list[StepWeight]:
     """One scale for each term and role that has a weight at both lengths.
 
     Args:
@@ -63,16 +63,16 @@ def scales(short: Evaluation, long: Evaluation, factor: float) -> list[Scale]:
             one, other = (_weights(evaluation, term, role) for evaluation in (short, long))
             ratio = _ratio(one, other)
             if ratio is not None:
-                ratios.append(Scale(term, role, ratio, math.log(ratio) / math.log(factor)))
+                ratios.append(StepWeight(term, role, ratio, math.log(ratio) / math.log(factor)))
         # What the loss has from parameters alone, as the entropy of a free log σ, it has once.
         sizes = [_parameters_alone(evaluation, term) for evaluation in (short, long)]
         if all(sizes):
             ratio = sizes[1] / sizes[0] / factor
-            ratios.append(Scale(term, "actor", ratio, math.log(ratio) / math.log(factor)))
+            ratios.append(StepWeight(term, "actor", ratio, math.log(ratio) / math.log(factor)))
     return ratios
 
 
-def scale_findings(ratios: Sequence[Scale], lengths: tuple[int, int]) -> list[Finding]:
+def scale_findings(ratios: Sequence[StepWeight], lengths: tuple[int, int]) -> list[AuditFinding]:
     """Terms that do not scale alike."""
     rewards = [scale for scale in ratios if scale.role == "model"]
     if not rewards:
@@ -86,10 +86,10 @@ def scale_findings(ratios: Sequence[Scale], lengths: tuple[int, int]) -> list[Fi
         f"loss changes unevenly: {rewards[0].words}, but {others}. Their balance depends on the "
         f"length: sum both, or average both"
     )
-    return [Finding("scale", "wrong", text)]
+    return [AuditFinding("scale", "wrong", text)]
 
 
-def _weights(evaluation: Evaluation, term: str, role: Role) -> list[tuple[Output, Tensor]]:
+def _weights(evaluation: LossEvaluation, term: str, role: Role) -> list[tuple[Output, Tensor]]:
     """Outputs of a role that have a direct weight in a term, and the weights."""
     outputs = evaluation.calls.of(role)
     weights = direct_weights(evaluation.terms[term], outputs, evaluation.calls)
@@ -110,7 +110,7 @@ def _ratio(short: list[tuple[Output, Tensor]], long: list[tuple[Output, Tensor]]
     return first[1] / first[0]
 
 
-def _parameters_alone(evaluation: Evaluation, term: str) -> float:
+def _parameters_alone(evaluation: LossEvaluation, term: str) -> float:
     """Norm of the term's gradient in θ that passes no output of any role."""
     with closed(*evaluation.calls.outlets.values()):
         values = gradient(evaluation.terms[term], evaluation.theta)

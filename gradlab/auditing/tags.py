@@ -120,7 +120,7 @@ _DISTRIBUTIONS = str(Path(_TORCH) / "distributions")
 
 
 @dataclass(frozen=True)
-class Cut:
+class GradientCut:
     """One place.
 
     Attributes:
@@ -146,7 +146,7 @@ def _name_of(function: Callable[..., Any]) -> str:
     return getattr(getattr(function, "__self__", None), "__name__", name)
 
 
-def _cut_by(function: Callable[..., Any], floating: bool) -> Cut:
+def _cut_by(function: Callable[..., Any], floating: bool) -> GradientCut:
     """The cut that a call of a torch function has just made, on the stack of its caller.
 
     Args:
@@ -157,19 +157,21 @@ def _cut_by(function: Callable[..., Any], floating: bool) -> Cut:
     drawn = [frame for frame in frames if _samples(frame)]
     if drawn:
         distribution = drawn[-1].f_locals.get("self")
-        return Cut("sampled", f"{type(distribution).__name__}.sample", place)
+        return GradientCut("sampled", f"{type(distribution).__name__}.sample", place)
     if name in _SAMPLING:
-        return Cut("sampled", f"torch.{name}", place)
+        return GradientCut("sampled", f"torch.{name}", place)
     if name in _STEPWISE or not floating:
-        return Cut("discrete", name, place)
+        return GradientCut("discrete", name, place)
     if name in ("detach", "data"):
-        return Cut("detached", name, place)
+        return GradientCut("detached", name, place)
     if torch.is_grad_enabled():
-        return Cut("discrete", name, place)
+        return GradientCut("discrete", name, place)
     # Gradients are off around the call of the actor, not in the line of its last layer.
     calls = [k for k, frame in enumerate(frames) if frame.f_code.co_filename == _CALLS]
     outside = frames[calls[-1] :] if calls else frames
-    return Cut("no_grad", "torch.no_grad", next(map(_place, filter(_users, outside)), place))
+    return GradientCut(
+        "no_grad", "torch.no_grad", next(map(_place, filter(_users, outside)), place)
+    )
 
 
 def _frames() -> Iterator[FrameType]:
@@ -215,7 +217,7 @@ class Tag:
         modelled: the value has gone through the model since an actor gave it: a state.
     """
 
-    cut: Cut | None = None
+    cut: GradientCut | None = None
     modelled: bool = False
 
 

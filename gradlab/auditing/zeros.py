@@ -19,10 +19,10 @@ from torch import Tensor
 
 from gradlab.auditing.arguments import Audited
 from gradlab.auditing.calls import JUDGES, Lost, Output, Role, closed
-from gradlab.auditing.evaluation import Evaluation
-from gradlab.auditing.findings import Finding
+from gradlab.auditing.evaluation import LossEvaluation
+from gradlab.auditing.findings import AuditFinding
 from gradlab.auditing.gradients import Gradients, direct_weights, gradient, moves
-from gradlab.auditing.tags import Cut
+from gradlab.auditing.tags import GradientCut
 from gradlab.wording import listed
 
 _Weighted = list[tuple[Output, Tensor]]
@@ -35,7 +35,7 @@ _REMEDY = {
 _INDEXED = ("Categorical", "OneHotCategorical", "Bernoulli", "torch.multinomial", "torch.bernoulli")
 
 
-def _remedy(cut: Cut) -> str:
+def _remedy(cut: GradientCut) -> str:
     """What to do about a cut."""
     if cut.how != "sampled":
         return _REMEDY[cut.how]
@@ -43,7 +43,7 @@ def _remedy(cut: Cut) -> str:
     return _REMEDY["discrete"] if discrete else "use rsample, or mean + std * noise"
 
 
-def _cause(cut: Cut) -> str:
+def _cause(cut: GradientCut) -> str:
     """How a value came to have no gradient, as the predicate of a sentence."""
     return {
         "sampled": f"is sampled without a path to θ ({cut.where})",
@@ -53,12 +53,12 @@ def _cause(cut: Cut) -> str:
     }[cut.how]
 
 
-def _lost_paths(evaluation: Evaluation) -> list[Lost]:
+def _lost_paths(evaluation: LossEvaluation) -> list[Lost]:
     """Where the loss moves with a value that has lost its gradient, once for each cut."""
     if not evaluation.calls.lost or not evaluation.loss.requires_grad:
         return []
     pathwise, scores = _split(evaluation)
-    first: dict[Cut, Lost] = {}
+    first: dict[GradientCut, Lost] = {}
     for lost in evaluation.calls.lost:
         assert lost.tag.cut is not None
         earlier = first.get(lost.tag.cut)
@@ -70,12 +70,12 @@ def _lost_paths(evaluation: Evaluation) -> list[Lost]:
     return list(first.values())
 
 
-def _lost_findings(losses: Sequence[Lost], evaluation: Evaluation) -> list[Finding]:
+def _lost_findings(losses: Sequence[Lost], evaluation: LossEvaluation) -> list[AuditFinding]:
     """One finding for each lost path."""
     return [_finding(lost, _is_state(lost, evaluation)) for lost in losses]
 
 
-def _is_state(lost: Lost, evaluation: Evaluation) -> bool:
+def _is_state(lost: Lost, evaluation: LossEvaluation) -> bool:
     """Whether a lost value is a state: of the model, or of a simulator that is not watched, beside
     an action that has its path. The policy gradient theorem needs no path through such a state."""
     if lost.tag.modelled:
@@ -84,7 +84,7 @@ def _is_state(lost: Lost, evaluation: Evaluation) -> bool:
     return lost.beside and width not in evaluation.calls.widths
 
 
-def _dead_roles(evaluation: Evaluation, losses: Sequence[Lost]) -> list[Role]:
+def _dead_roles(evaluation: LossEvaluation, losses: Sequence[Lost]) -> list[Role]:
     """Roles whose outputs move the loss, none of them with a gradient in θ; without those that a
     lost path explains."""
     if not evaluation.loss.requires_grad:
@@ -101,7 +101,7 @@ def _dead_roles(evaluation: Evaluation, losses: Sequence[Lost]) -> list[Role]:
     return dead
 
 
-def _split(evaluation: Evaluation) -> tuple[_Weighted, _Weighted]:
+def _split(evaluation: LossEvaluation) -> tuple[_Weighted, _Weighted]:
     """Outputs of model and critic with their direct weights: fixed ones, and those of scores."""
     outputs = evaluation.calls.of("model", "critic")
     weights = direct_weights(evaluation.loss, outputs, evaluation.calls, again=True)
@@ -114,7 +114,7 @@ def _split(evaluation: Evaluation) -> tuple[_Weighted, _Weighted]:
     return fixed, scores
 
 
-def _depends(weight: Tensor, evaluation: Evaluation) -> bool:
+def _depends(weight: Tensor, evaluation: LossEvaluation) -> bool:
     """Whether a weight has a gradient in θ, other than through outputs of model and critic: those
     of a reward that is written in the loss, −s², change with the state."""
     # Fixed numbers of both signs, so that rows do not cancel.
@@ -138,7 +138,7 @@ def _enters(lost: Lost, outputs: _Weighted) -> bool:
     return moves(gradient(_together(outputs), [lost.value])[0])
 
 
-def _moves_the_loss(lost: Lost, evaluation: Evaluation) -> bool:
+def _moves_the_loss(lost: Lost, evaluation: LossEvaluation) -> bool:
     """Whether the loss moves with what has entered no role, not as a score's weight: with what a
     discrete action has chosen among a critic's values."""
     if lost.role is not None:
@@ -148,7 +148,7 @@ def _moves_the_loss(lost: Lost, evaluation: Evaluation) -> bool:
     return weight is not None and moves(weight) and not _depends(weight, evaluation)
 
 
-def _finding(lost: Lost, state: bool) -> Finding:
+def _finding(lost: Lost, state: bool) -> AuditFinding:
     cut = lost.tag.cut
     assert cut is not None
     where = "" if lost.role is None else f" through the {lost.role}"
@@ -158,20 +158,22 @@ def _finding(lost: Lost, state: bool) -> Finding:
             f"A state {_cause(cut)} before {into}: longer paths end there, as they should for "
             f"states that were visited; in a rollout it shortens the horizon of the gradient"
         )
-        return Finding("truncated", "note", text, path=lost.role, place=cut.place)
+        return AuditFinding("truncated", "note", text, path=lost.role, place=cut.place)
     text = (
         f"An action {_cause(cut)}, and the loss moves with it{where}: that part of the "
         f"actor's gradient is missing; {_remedy(cut)}"
     )
     drawn = cut.how in ("sampled", "discrete")
     kind = "not reparameterised" if drawn else "detached"
-    return Finding(kind, "wrong", text, path=lost.role, place=cut.place)  # type: ignore[arg-type]
+    return AuditFinding(kind, "wrong", text, path=lost.role, place=cut.place)  # type: ignore[arg-type]
 
 
 _MOST = 3  # names in a sentence
 
 
-def zero_findings(audited: Audited, evaluation: Evaluation, total: Gradients) -> list[Finding]:
+def zero_findings(
+    audited: Audited, evaluation: LossEvaluation, total: Gradients
+) -> list[AuditFinding]:
     """What is dead, with its cause.
 
     Args:
@@ -190,36 +192,36 @@ def zero_findings(audited: Audited, evaluation: Evaluation, total: Gradients) ->
     return findings + _not_finite(theta, total)
 
 
-def _dead_path(role: Role) -> Finding:
+def _dead_path(role: Role) -> AuditFinding:
     text = (
         f"The {role} moves the loss, but no input of it has a path to θ: the actor's gradient "
         f"through the {role} is exactly zero; hand it the actor's action, or leave the "
         f"term out, if it is the {role}'s own loss"
     )
-    return Finding("dead path", "wrong", text, path=role)
+    return AuditFinding("dead path", "wrong", text, path=role)
 
 
-def _dead_actor(evaluation: Evaluation, losses: Sequence[Lost]) -> Finding:
+def _dead_actor(evaluation: LossEvaluation, losses: Sequence[Lost]) -> AuditFinding:
     begin = "The actor's gradient is exactly zero"
     cuts = [lost.tag.cut for lost in losses] + [tag.cut for tag in evaluation.tags.values()]
     cut = next((x for x in cuts if x is not None), None)
     if cut is not None:
         text = f"{begin}: its action {_cause(cut)}; {_remedy(cut)}"
-        return Finding("dead actor", "wrong", text, place=cut.place)
+        return AuditFinding("dead actor", "wrong", text, place=cut.place)
     if not evaluation.tags:
         text = (
             f"{begin}: the loss does not depend on the actor; check that the loss calls this "
             f"actor, and that its action does not pass through NumPy"
         )
-        return Finding("dead actor", "wrong", text)
+        return AuditFinding("dead actor", "wrong", text)
     text = (
         f"{begin}: there is a path to θ, along which a derivative is zero everywhere; look for a "
         f"clamp, a saturated tanh, or a rounding"
     )
-    return Finding("dead actor", "wrong", text)
+    return AuditFinding("dead actor", "wrong", text)
 
 
-def _not_finite(theta: Mapping[str, Tensor], total: Gradients) -> list[Finding]:
+def _not_finite(theta: Mapping[str, Tensor], total: Gradients) -> list[AuditFinding]:
     names = [
         name
         for name, g in zip(theta, total, strict=True)
@@ -231,12 +233,12 @@ def _not_finite(theta: Mapping[str, Tensor], total: Gradients) -> list[Finding]:
         f"The gradient of {listed(names, _MOST)} is not finite: look for a logarithm, root or "
         f"division at 0 (`gradlab.Probe` names the first such operation)"
     )
-    return [Finding("not finite", "wrong", text, tuple(names))]
+    return [AuditFinding("not finite", "wrong", text, tuple(names))]
 
 
 def _dead_parameters(
     theta: Mapping[str, Tensor], total: Gradients, wanted: Collection[str]
-) -> list[Finding]:
+) -> list[AuditFinding]:
     pairs = [(name, g) for name, g in zip(theta, total, strict=True) if name in wanted]
     apart = [name for name, g in pairs if g is None]
     zero = [name for name, g in pairs if g is not None and not moves(g)]
@@ -246,13 +248,13 @@ def _dead_parameters(
             f"{_subject(apart)} of the actor gets no gradient: no path leads from the loss to it; "
             f"freeze what is meant to stay, or use it in the action"
         )
-        findings.append(Finding("dead parameter", "wrong", text, tuple(apart)))
+        findings.append(AuditFinding("dead parameter", "wrong", text, tuple(apart)))
     if zero:
         text = (
             f"{_subject(zero)} of the actor gets a gradient of exactly zero: look for a detach, a "
             f"clamp, or a layer behind it that passes nothing"
         )
-        findings.append(Finding("dead parameter", "wrong", text, tuple(zero)))
+        findings.append(AuditFinding("dead parameter", "wrong", text, tuple(zero)))
     return findings
 
 

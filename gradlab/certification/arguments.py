@@ -21,7 +21,7 @@ from gradlab.tasks.task import Task
 
 
 @dataclass(frozen=True)
-class Subject:
+class CertifiedSubject:
     """A system, its task where it has one, names, and the points that the user gave."""
 
     name: str
@@ -41,7 +41,7 @@ def subject(
     actions: Any,
     noise: Any,
     policy: nn.Module | None,
-) -> Subject:
+) -> CertifiedSubject:
     """
     Raises:
         InputError: names the argument, what it got and what was expected.
@@ -69,7 +69,7 @@ def subject(
         tuple(actions_named) or tuple(f"a{k}" for k in range(da)),
     )
     name = type(system).__name__ if task is None else task.name
-    return Subject(name, system, task, names, s, a, xi, policy)
+    return CertifiedSubject(name, system, task, names, s, a, xi, policy)
 
 
 def _rows(name: str, values: Any, width: int) -> Tensor | None:
@@ -107,7 +107,7 @@ def compared(system: System, epsilon: float) -> list[str]:
     ]
 
 
-def starts(about: Subject) -> str:
+def starts(about: CertifiedSubject) -> str:
     """Where the examined states come from."""
     if about.states is not None and about.actions is not None:
         return "states and actions are the given ones"

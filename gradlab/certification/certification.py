@@ -61,7 +61,7 @@ _COLUMNS = (
 
 
 @dataclass(frozen=True)
-class Entry:
+class WrongEntry:
     """One entry of a block that is wrong, over the states where it is.
 
     Attributes:
@@ -106,7 +106,7 @@ class Finding:
     severity: _Severity
     sentence: str
     source: str = ""
-    entries: tuple[Entry, ...] = ()
+    entries: tuple[WrongEntry, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -18,14 +18,14 @@ from torch import Tensor, nn
 
 from gradlab import validation
 from gradlab.certification import arguments
-from gradlab.certification.arguments import Subject, subject
+from gradlab.certification.arguments import CertifiedSubject, subject
 from gradlab.certification.certification import Certification
 from gradlab.certification.evaluation import Points, outputs
-from gradlab.certification.examination import Settings, examined, first_steps
+from gradlab.certification.examination import ExaminationSettings, examined, first_steps
 from gradlab.certification.parameters import named
 from gradlab.certification.sampling import (
     Law,
-    Loss,
+    NonFiniteStep,
     Samples,
     labelled,
     law,
@@ -164,7 +164,7 @@ def certify(
     varied = None if parameters is None else named(parameters)
     discount = _DISCOUNT if about.task is None else about.task.discount
     drawn = law(about.system, about.task, about.policy, about.states, seed)
-    settings = Settings(drawn, tolerance, discount, steps, width, varied)
+    settings = ExaminationSettings(drawn, tolerance, discount, steps, width, varied)
     result = examined(about, *_samples(about, drawn, samples), settings, progress)
     asked = {"samples": samples, "seed": seed, "fail_above": tolerance, "horizon": steps}
     made = {
@@ -185,7 +185,7 @@ def _default_horizon(task: Task | None) -> int:
     return HORIZON if task is None else min(max(task.horizon, 1), LONGEST)
 
 
-def _samples(about: Subject, drawn: Law, n: int) -> tuple[Samples, Loss | None]:
+def _samples(about: CertifiedSubject, drawn: Law, n: int) -> tuple[Samples, NonFiniteStep | None]:
     """The given points alone, or pooled with drawn ones."""
     if about.states is not None and about.actions is not None:
         z = torch.cat([about.states, about.actions], 1)

@@ -37,7 +37,7 @@ class Units:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class DerivativeComparison:
     """Of one source of derivatives with the differences, at every point.
 
     Attributes:
@@ -64,14 +64,14 @@ def compared(
     tolerance: float,
     epsilon: float,
     usual: Tensor | None = None,
-) -> Comparison:
+) -> DerivativeComparison:
     """Every entry judged. One that agrees within an error of D that is nothing in units of spread
     is sound, however small it is itself.
 
     Args:
         tolerance: relative error that counts as wrong.
         epsilon: precision of the step's values.
-        usual: as `Comparison` has it, of a larger sample; None: of these points.
+        usual: as `DerivativeComparison` has it, of a larger sample; None: of these points.
     """
     D, error = found.D, SAFETY * found.error
     finite = torch.isfinite(J)
@@ -83,7 +83,9 @@ def compared(
     decided = error <= torch.maximum(tolerance * size, 0.5 * gap)
     agrees = (gap <= error) & (units.scaled(error) <= _ROUNDED * epsilon ** (2 / 3))
     judged = certain & finite & (decided | agrees)
-    return Comparison(J, D, judged, judged & (gap - error > tolerance * size), lost, usual)
+    return DerivativeComparison(
+        J, D, judged, judged & (gap - error > tolerance * size), lost, usual
+    )
 
 
 def _usual(D: Tensor, certain: Tensor, units: Units) -> Tensor:
@@ -96,7 +98,9 @@ def _usual(D: Tensor, certain: Tensor, units: Units) -> Tensor:
     return torch.maximum(scaled, least) * units.y[:, None] / units.z
 
 
-def relative_errors(comparison: Comparison, units: Units, rows: slice, columns: slice) -> Tensor:
+def relative_errors(
+    comparison: DerivativeComparison, units: Units, rows: slice, columns: slice
+) -> Tensor:
     """‖J − D‖ / ‖D‖ of one block at every point, [N], over its judged entries in units of spread;
     NaN where none is judged, 1 where D = 0 and J is not. Sizes are at least what counts in their
     rows."""

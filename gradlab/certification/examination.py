@@ -16,13 +16,13 @@ import torch
 from torch import Tensor
 
 from gradlab.certification import arguments, judgement, parameters, repeats, sentences
-from gradlab.certification.arguments import Subject
+from gradlab.certification.arguments import CertifiedSubject
 from gradlab.certification.certification import BLOCKS, Certification, Finding, Names
 from gradlab.certification.comparison import Units, compared
 from gradlab.certification.evaluation import FEW, Derivative, Points, evenly, outputs, sources
 from gradlab.certification.reference import precision_of, reference
 from gradlab.certification.rollouts import AGREE, Ahead, Signs, at_kinks, chained
-from gradlab.certification.sampling import STRATA, Law, Loss, Samples, strata
+from gradlab.certification.sampling import STRATA, Law, NonFiniteStep, Samples, strata
 from gradlab.data.noise import stream
 from gradlab.errors import InputError
 from gradlab.progress import Progress
@@ -121,7 +121,7 @@ _ORDER = {"wrong": 0, "rough": 1, "note": 2}
 
 
 @dataclass(frozen=True)
-class Settings:
+class ExaminationSettings:
     """
     Attributes:
         drawn: what actions and noise of rollouts are drawn from.
@@ -140,7 +140,11 @@ class Settings:
 
 
 def examined(
-    about: Subject, taken: Samples, loss: Loss | None, settings: Settings, progress: Progress
+    about: CertifiedSubject,
+    taken: Samples,
+    loss: NonFiniteStep | None,
+    settings: ExaminationSettings,
+    progress: Progress,
 ) -> Certification:
     """Every test at the points taken.
 
@@ -176,7 +180,9 @@ def examined(
         near = _Nearby(
             system, points, derivative, size, units, tolerance, epsilon, comparison.usual
         )
-        judged = judgement.Judged(name, comparison, label, taken.step, about.names, units, near)
+        judged = judgement.JudgedComparison(
+            name, comparison, label, taken.step, about.names, units, near
+        )
         rows += judgement.numbers(judged)
         if behaviour:  # J and D are of different functions then
             continue
@@ -218,7 +224,7 @@ def _away(label: Tensor) -> Tensor:
 
 
 def _once(
-    ahead: Ahead, name: str, derivative: Derivative, label: Tensor, about: Subject
+    ahead: Ahead, name: str, derivative: Derivative, label: Tensor, about: CertifiedSubject
 ) -> tuple[list[Finding], dict[str, Any]]:
     """What one source of derivatives is enough for: single precision, chains, kinks."""
     single, precisions = _tried(
@@ -236,7 +242,7 @@ def _once(
     return [*single, *turning, *kinks], numbers
 
 
-def _ranges(z: Tensor, about: Subject) -> list[dict[str, Any]]:
+def _ranges(z: Tensor, about: CertifiedSubject) -> list[dict[str, Any]]:
     """Lowest and highest value of every coordinate."""
     low, high = z.amin(0).tolist(), z.amax(0).tolist()
     return [
@@ -250,7 +256,7 @@ def _why(sign: Signs) -> str:
     return f"not decidable ({reason})"
 
 
-def _lost(loss: Loss, about: Subject) -> Finding:
+def _lost(loss: NonFiniteStep, about: CertifiedSubject) -> Finding:
     output = about.names.rows[loss.output]
     text = sentences.lost((loss.rollouts, loss.of), loss.step, output)
     return Finding("not finite", None, None, output, None, 1.0, None, "note", text)

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from gradlab.certification import sentences
-from gradlab.certification.certification import BLOCKS, Entry, Finding, Names
-from gradlab.certification.comparison import SHARE, Comparison, Units, relative_errors
+from gradlab.certification.certification import BLOCKS, Finding, Names, WrongEntry
+from gradlab.certification.comparison import SHARE, DerivativeComparison, Units, relative_errors
 from gradlab.certification.sampling import STRATA
 
 _JUDGED = 0.5  # of the states: a smaller share decides little
@@ -21,7 +21,7 @@ _Persistent = Callable[[Tensor, slice, slice], Tensor]
 
 
 @dataclass(frozen=True)
-class Judged:
+class JudgedComparison:
     """What one source's comparison is judged by.
 
     Attributes:
@@ -31,7 +31,7 @@ class Judged:
     """
 
     source: str
-    comparison: Comparison
+    comparison: DerivativeComparison
     label: Tensor
     step: Tensor
     names: Names
@@ -39,7 +39,7 @@ class Judged:
     persistent: _Persistent
 
 
-def numbers(judged: Judged) -> list[Mapping[str, Any]]:
+def numbers(judged: JudgedComparison) -> list[Mapping[str, Any]]:
     """Rows of the table: block × stratum."""
     table: list[Mapping[str, Any]] = []
     for block in BLOCKS:
@@ -65,12 +65,12 @@ def _row(source: str, block: str, stratum: str, errors: Tensor, off: Tensor) -> 
     }  # fmt: skip
 
 
-def findings(judged: Judged) -> list[Finding]:
+def findings(judged: JudgedComparison) -> list[Finding]:
     """Of every block."""
     return [finding for block in BLOCKS for finding in _of_block(judged, block)]
 
 
-def _of_block(judged: Judged, block: str) -> Iterator[Finding]:
+def _of_block(judged: JudgedComparison, block: str) -> Iterator[Finding]:
     rows, columns = judged.names.block(block)
     off = judged.comparison.off[:, rows, columns].clone()
     yield from _dead(judged, block, off)
@@ -91,12 +91,12 @@ def _of_block(judged: Judged, block: str) -> Iterator[Finding]:
         yield _finding(judged, block, off, judged.label == k, STRATA[k])
 
 
-def _judged_states(judged: Judged, block: str, here: Tensor) -> int:
+def _judged_states(judged: JudgedComparison, block: str, here: Tensor) -> int:
     rows, columns = judged.names.block(block)
     return int(judged.comparison.judged[here][:, rows, columns].flatten(1).any(1).sum())
 
 
-def _wrong(judged: Judged, block: str, off: Tensor, here: Tensor) -> bool:
+def _wrong(judged: JudgedComparison, block: str, off: Tensor, here: Tensor) -> bool:
     """A share of the judged states here is off, and stays so nearby."""
     count = _judged_states(judged, block, here)
     states = here & off.flatten(1).any(1)
@@ -107,7 +107,9 @@ def _wrong(judged: Judged, block: str, off: Tensor, here: Tensor) -> bool:
     return bool(stays.double().mean() > 0.5)
 
 
-def _finding(judged: Judged, block: str, off: Tensor, here: Tensor, stratum: str | None) -> Finding:
+def _finding(
+    judged: JudgedComparison, block: str, off: Tensor, here: Tensor, stratum: str | None
+) -> Finding:
     rows, columns = judged.names.block(block)
     states = here & off.flatten(1).any(1)
     J, D, bad = (
@@ -127,7 +129,9 @@ def _finding(judged: Judged, block: str, off: Tensor, here: Tensor, stratum: str
     )  # fmt: skip
 
 
-def _entries(judged: Judged, block: str, J: Tensor, D: Tensor, bad: Tensor) -> tuple[Entry, ...]:
+def _entries(
+    judged: JudgedComparison, block: str, J: Tensor, D: Tensor, bad: Tensor
+) -> tuple[WrongEntry, ...]:
     """Those that are off in a state, over the states where they are, the largest |J − D| first."""
     rows, columns = judged.names.block(block)
     outputs, inputs = judged.names.rows[rows], judged.names.columns[columns]
@@ -137,12 +141,12 @@ def _entries(judged: Judged, block: str, J: Tensor, D: Tensor, bad: Tensor) -> t
         gap, size = (float(x.square().mean().sqrt()) for x in (given - true, true))
         zero: _Zero = "J" if not bool(given.any()) else "D" if size == 0 else ""
         error = gap / size if size > 0 else 1.0
-        found.append(Entry(outputs[i], inputs[j], error, gap, zero))
+        found.append(WrongEntry(outputs[i], inputs[j], error, gap, zero))
     return tuple(sorted(found, key=lambda each: -each.absolute))
 
 
 def _sign_kept(
-    J: Tensor, D: Tensor, bad: Tensor, worst: Entry, names: Names, block: str
+    J: Tensor, D: Tensor, bad: Tensor, worst: WrongEntry, names: Names, block: str
 ) -> bool | None:
     """Of the entry of largest relative error; None where one of both is 0."""
     if worst.zero:
@@ -153,7 +157,7 @@ def _sign_kept(
     return bool((J[here, i, j] * D[here, i, j]).sum() > 0)
 
 
-def _dead(judged: Judged, block: str, off: Tensor) -> Iterator[Finding]:
+def _dead(judged: JudgedComparison, block: str, off: Tensor) -> Iterator[Finding]:
     """Columns and rows of J that are exactly 0 at every state of a stratum, and of D are not; they
     are taken out of `off`."""
     rows, columns = judged.names.block(block)
@@ -163,7 +167,7 @@ def _dead(judged: Judged, block: str, off: Tensor) -> Iterator[Finding]:
 
 
 def _dead_line(
-    judged: Judged, block: str, off: Tensor, line: tuple[int, int, str]
+    judged: JudgedComparison, block: str, off: Tensor, line: tuple[int, int, str]
 ) -> Iterator[Finding]:
     rows, columns = judged.names.block(block)
     axis, k, name = line
@@ -191,7 +195,7 @@ def _dead_line(
     )  # fmt: skip
 
 
-def _vague(judged: Judged, block: str) -> Iterator[Finding]:
+def _vague(judged: JudgedComparison, block: str) -> Iterator[Finding]:
     """A block that differences decide in few states."""
     every = torch.ones_like(judged.label, dtype=torch.bool)
     share = _judged_states(judged, block, every) / len(judged.label)
@@ -201,7 +205,7 @@ def _vague(judged: Judged, block: str) -> Iterator[Finding]:
                       judged.source)  # fmt: skip
 
 
-def _lost(judged: Judged, block: str) -> Iterator[Finding]:
+def _lost(judged: JudgedComparison, block: str) -> Iterator[Finding]:
     """Entries that are not finite."""
     rows, columns = judged.names.block(block)
     lost = judged.comparison.lost[:, rows, columns]

@@ -131,7 +131,7 @@ def law(
 
 
 @dataclass(frozen=True)
-class Loss:
+class NonFiniteStep:
     """The first step of a rollout that is not finite: its output, and how many rollouts end so."""
 
     step: int
@@ -140,7 +140,7 @@ class Loss:
     of: int
 
 
-def visited(drawn: Law, n: int) -> tuple[Samples, Loss | None]:
+def visited(drawn: Law, n: int) -> tuple[Samples, NonFiniteStep | None]:
     """About n states of rollouts, alternately under the policy and under random actions."""
     system, steps = drawn.system, min(_LONGEST, max(1, -(-n // len(drawn.starts))))
     s, parts = drawn.starts, []
@@ -158,7 +158,7 @@ def visited(drawn: Law, n: int) -> tuple[Samples, Loss | None]:
         s = y[:, :-1][~lost.any(1) & (y[:, :-1].abs() <= bound).all(1)]
         if not len(s):
             break
-    loss = None if first is None else Loss(*first, count, len(drawn.starts))
+    loss = None if first is None else NonFiniteStep(*first, count, len(drawn.starts))
     return thinned(pooled(parts), n), loss
 
 

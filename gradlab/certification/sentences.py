@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gradlab.certification.certification import SYMBOLS, Entry
+from gradlab.certification.certification import SYMBOLS, WrongEntry
 from gradlab.certification.smoothed import Smoothed
 from gradlab.wording import listed
 
@@ -33,7 +33,7 @@ def percent(share: float) -> str:
 def wrong(
     block: str,
     stratum: str | None,
-    entries: Sequence[Entry],
+    entries: Sequence[WrongEntry],
     whole: float,
     kept: bool | None,
     states: _Counted,
@@ -51,7 +51,7 @@ def wrong(
     )
 
 
-def _listed(entries: Sequence[Entry]) -> str:
+def _listed(entries: Sequence[WrongEntry]) -> str:
     """Entries that share an input and a deviation together: s3′ and s0′ by s2, which are zero."""
     shown: dict[tuple[str, str], list[str]] = {}
     for each in entries[:_NAMED]:
@@ -67,12 +67,12 @@ def _listed(entries: Sequence[Entry]) -> str:
     return f"{order}{'; '.join(parts)}{more}"
 
 
-def _deviation(entry: Entry) -> str:
+def _deviation(entry: WrongEntry) -> str:
     """Of one entry: that J or D is 0, or a relative error."""
     return entry.zero or f"by {percent(entry.error)}"
 
 
-def _cause(entries: Sequence[Entry]) -> str:
+def _cause(entries: Sequence[WrongEntry]) -> str:
     """Where derivatives are exactly 0 and should not be, what usually makes them so."""
     if not any(each.zero == "J" for each in entries):
         return ""

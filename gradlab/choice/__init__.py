@@ -13,11 +13,11 @@ again.
 
 from gradlab.choice.choosing import choice_of
 from gradlab.choice.values import (
-    Agreement,
     Best,
     Cell,
     Choice,
     Contender,
+    DirectionCosine,
     Mixing,
     Parting,
     Steps,
@@ -27,11 +27,11 @@ from gradlab.choice.values import (
 )
 
 __all__ = [
-    "Agreement",
     "Best",
     "Cell",
     "Choice",
     "Contender",
+    "DirectionCosine",
     "Mixing",
     "Parting",
     "Steps",

@@ -21,11 +21,11 @@ from gradlab.choice.best import Singles, at_batch, best, beyond, singles, steps
 from gradlab.choice.candidates import TRUTHS, Candidates, candidates
 from gradlab.choice.values import (
     CRITERIA,
-    Agreement,
     Best,
     Cell,
     Choice,
     Criterion,
+    DirectionCosine,
     Mixing,
     Steps,
     Trial,
@@ -69,7 +69,7 @@ def _tried(profile: Profile, among: Candidates) -> tuple[Steps, Tried] | None:
     )
 
 
-def agreement(profile: Profile, among: Candidates) -> tuple[Agreement, ...]:
+def agreement(profile: Profile, among: Candidates) -> tuple[DirectionCosine, ...]:
     """Of every pair of competitors, and of gradients along the simulator's states, at horizons 1,
     the middle and the longest that both have."""
     if among.kernels is None:
@@ -103,13 +103,15 @@ def _few(horizons: list[int]) -> list[int]:
     return sorted({long[0], long[len(long) // 2], long[-1]}) if long else []
 
 
-def _agreement(profile: Profile, kernels: Kernels, first: Cell, second: Cell) -> Agreement | None:
+def _agreement(
+    profile: Profile, kernels: Kernels, first: Cell, second: Cell
+) -> DirectionCosine | None:
     try:
         moments = mixture_moments(kernels.grams([first], truth=second), np.ones(1))
     except InputError:  # gradients that are not finite
         return None
     cosine = estimates(moments, profile.batch)["cosine"]
-    return Agreement(first, second, cosine.value, interval("cosine", cosine))
+    return DirectionCosine(first, second, cosine.value, interval("cosine", cosine))
 
 
 _FACTORS = (0.25, 0.5, 1, 2, 4, 8, 16)

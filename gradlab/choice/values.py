@@ -223,7 +223,7 @@ class WhatIf:
 
 
 @dataclass(frozen=True)
-class Agreement:
+class DirectionCosine:
     """Cosine of the mean gradients of two cells, where no truth tells which of them is right."""
 
     first: Cell
@@ -274,7 +274,7 @@ class Choice:
     several: Mixing | None = None
     alpha: AlphaOrder | None = None
     what_if: WhatIf | None = None
-    agreement: tuple[Agreement, ...] = ()
+    agreement: tuple[DirectionCosine, ...] = ()
     beyond: Beyond | None = None
     carried: bool = False
     notes: tuple[str, ...] = ()

@@ -21,7 +21,7 @@ from gradlab.statistics.grams import FEWEST, Grams, only
 from gradlab.statistics.intervals import Interval, interval, jackknife_se, skewness_corrected
 from gradlab.statistics.mixing import (
     Contestant,
-    Judged,
+    JudgedMixtures,
     MpgWeights,
     contestant,
     direction_weights,
@@ -112,7 +112,7 @@ def _contenders(
     return tuple(_contender(name, each, found, of_return) for name, each in everyone.items())
 
 
-def _contender(name: str, each: Contestant, among: Judged, of_return: bool) -> Contender:
+def _contender(name: str, each: Contestant, among: JudgedMixtures, of_return: bool) -> Contender:
     mse, cosine = each.found["mse"], each.found["cosine_batch"]
     best_single, mixture = among.scaled_single, among.mixture.found["mse"]
     gap = _gap(cosine, best_single.found["cosine_batch"])

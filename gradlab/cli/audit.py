@@ -17,7 +17,7 @@ from gradlab.user_code.loading import failing, is_user_function, load_made
 
 
 @dataclass(frozen=True)
-class Audit:
+class AuditCommand:
     """Where does an actor loss get its gradient, and where does it lose it?
 
     Audits gradients by path, dead paths, lost samples, leaks and scales. Exit code 1 where

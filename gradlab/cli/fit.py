@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Fit:
+class FitCommand:
     """How well does a learned model explain a task's transitions?
 
     Fits a probabilistic ensemble, or DDPPO's two models, and tests it on held-out trajectories.
@@ -167,7 +167,7 @@ class Fit:
     def _loss(self, task: Task) -> Loss:
         """The loss of the one model, or of the gradient model."""
         from gradlab.fitting.derivative_losses import DirectionalDerivative, Sobolev
-        from gradlab.fitting.losses import MultiStep, OneStep
+        from gradlab.fitting.losses import MultiStep, OneStepError
 
         loss = self.loss or ("dd" if self.two_model else "nll")
         if loss == "dd":
@@ -178,7 +178,7 @@ class Fit:
             return MultiStep(self.steps)
         if loss == "sobolev":
             return Sobolev(task.simulator, self.weight)
-        return OneStep(loss)
+        return OneStepError(loss)
 
     def _data(self, task: Task, model: Path) -> tuple[Trajectories, str]:
         """The record and its name; recorded transitions are saved before the fit begins."""
@@ -209,7 +209,7 @@ class Fit:
         models: Mapping[str, Path],
         progress: Progress,
     ) -> dict[str, Fitted]:
-        from gradlab.fitting.losses import OneStep
+        from gradlab.fitting.losses import OneStepError
         from gradlab.fitting.models import Recipe, fit_model
 
         first = _saved(models["prediction"])
@@ -219,7 +219,7 @@ class Fit:
             )
             return {"prediction": fit}
         recipe = Recipe(data, settings, progress=progress)
-        fits = {"prediction": recipe.fitted("prediction", OneStep("nll"), first, self.resume)}
+        fits = {"prediction": recipe.fitted("prediction", OneStepError("nll"), first, self.resume)}
         # A fit that was stopped in its first model has not begun the second.
         second = _saved(models["gradient"])
         again = self.resume and second.is_file()

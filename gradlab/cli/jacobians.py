@@ -30,7 +30,7 @@ _PRIOR = "The model is the task's own prior; --model FILE compares another."
 
 
 @dataclass(frozen=True)
-class Jacobians:
+class JacobiansCommand:
     """Where are a model's Jacobians wrong, and how far may they be chained?
 
     Certifies the simulator's Jacobians, compares the model's with them, and measures the growth of

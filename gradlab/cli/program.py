@@ -20,21 +20,21 @@ import gradlab
 from gradlab.cli import refusals
 from gradlab.cli.arguments import Document
 from gradlab.cli.attribute import Attribute
-from gradlab.cli.audit import Audit
+from gradlab.cli.audit import AuditCommand
 from gradlab.cli.certify import Certify
 from gradlab.cli.choose import Choose
 from gradlab.cli.compare import Compare
-from gradlab.cli.fit import Fit
-from gradlab.cli.jacobians import Jacobians
+from gradlab.cli.fit import FitCommand
+from gradlab.cli.jacobians import JacobiansCommand
 from gradlab.cli.listing import List
 from gradlab.cli.logs import Logs
 from gradlab.cli.measure import Measure
-from gradlab.cli.race import Race
-from gradlab.cli.remedies import Remedies
+from gradlab.cli.race import RaceCommand
+from gradlab.cli.remedies import RemediesCommand
 from gradlab.cli.report import Report
 from gradlab.cli.selftest import Selftest
-from gradlab.cli.step import Step
-from gradlab.cli.sweep import Sweep
+from gradlab.cli.step import StepCommand
+from gradlab.cli.sweep import SweepCommand
 from gradlab.cli.terminal import progress_bars, streams, usage
 from gradlab.cli.terminal.answer import answer
 from gradlab.cli.terminal.progress_bars import standard_error
@@ -49,16 +49,16 @@ _LONGEST = 1000  # characters of a refusal
 # A further command is a row here and a dataclass with `json` and `run(command) → Document`.
 _Chosen = (
     Measure
-    | Jacobians
-    | Race
-    | Step
+    | JacobiansCommand
+    | RaceCommand
+    | StepCommand
     | Certify
-    | Fit
+    | FitCommand
     | Logs
-    | Remedies
-    | Audit
+    | RemediesCommand
+    | AuditCommand
     | Train
-    | Sweep
+    | SweepCommand
     | Watch
     | Compare
     | Choose
@@ -69,16 +69,16 @@ _Chosen = (
 )
 Command = (
     Annotated[Measure, subcommand("measure")]
-    | Annotated[Jacobians, subcommand("jacobians")]
-    | Annotated[Race, subcommand("race")]
-    | Annotated[Step, subcommand("step")]
+    | Annotated[JacobiansCommand, subcommand("jacobians")]
+    | Annotated[RaceCommand, subcommand("race")]
+    | Annotated[StepCommand, subcommand("step")]
     | Annotated[Certify, subcommand("certify")]
-    | Annotated[Fit, subcommand("fit")]
+    | Annotated[FitCommand, subcommand("fit")]
     | Annotated[Logs, subcommand("logs")]
-    | Annotated[Remedies, subcommand("remedies")]
-    | Annotated[Audit, subcommand("audit")]
+    | Annotated[RemediesCommand, subcommand("remedies")]
+    | Annotated[AuditCommand, subcommand("audit")]
     | Annotated[Train, subcommand("train")]
-    | Annotated[Sweep, subcommand("sweep")]
+    | Annotated[SweepCommand, subcommand("sweep")]
     | Annotated[Watch, subcommand("watch")]
     | Annotated[Compare, subcommand("compare")]
     | Annotated[Choose, subcommand("choose")]

@@ -19,7 +19,7 @@ from gradlab.storage.whole_files import keep
 
 
 @dataclass(frozen=True)
-class Race:
+class RaceCommand:
     """Which gradient leads farthest in K updates, and how long does it?
 
     Every candidate makes the updates from the same policy, its critic fitted again on the way;

@@ -29,7 +29,7 @@ _SHARE = 0.5
 
 
 @dataclass(frozen=True)
-class Remedies:
+class RemediesCommand:
     """Which remedy of a learned model improves its policy gradient, and at what price?
 
     Trials are paired and change one thing. Each trial fits the baseline and every remedy to one

@@ -15,7 +15,7 @@ from gradlab.cli.terminal.streams import undisturbed
 
 
 @dataclass(frozen=True)
-class Step:
+class StepCommand:
     """Did the last updates raise the return?
 
     Plays whole episodes of both policies, and of the opposite step, from the same resets, until the

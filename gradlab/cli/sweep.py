@@ -20,7 +20,7 @@ from gradlab.errors import InputError
 if TYPE_CHECKING:
     from gradlab.runs.sweep import Row
     from gradlab.runs.sweep import Sweep as Runs
-    from gradlab.sweeps.running import Shown
+    from gradlab.sweeps.running import SweepProgress
     from gradlab.sweeps.table import Command, Planned
     from gradlab.workers import Pool
 
@@ -28,7 +28,7 @@ RUNNER = "gradlab.cli.sweep_runner:Runner"
 
 
 @dataclass(frozen=True)
-class Sweep:
+class SweepCommand:
     """What comes out of many runs of one command, over tasks, seeds and settings?
 
     The file names a command (measure, train, remedies or certify), the fields of all runs in
@@ -126,7 +126,7 @@ def _executed(
     ray: str | None,
     resume: bool,
     command: str,
-    shown: Shown,
+    shown: SweepProgress,
     note: Callable[[str], object],
 ) -> tuple[Runs, bool]:
     """The sweep after its runs, and whether it was interrupted."""

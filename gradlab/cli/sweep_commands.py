@@ -11,7 +11,7 @@ from tyro.conf import subcommand
 
 from gradlab.cli.certify import SUFFIXES, Certify
 from gradlab.cli.measure import Measure
-from gradlab.cli.remedies import Remedies
+from gradlab.cli.remedies import RemediesCommand
 from gradlab.cli.train import Train
 from gradlab.sweeps.table import CHOSEN, PARAMETERS, Command
 
@@ -20,7 +20,7 @@ _RUN = {"output": ".h5"}
 Swept = (
     Annotated[Measure, subcommand("measure")]
     | Annotated[Train, subcommand("train")]
-    | Annotated[Remedies, subcommand("remedies")]
+    | Annotated[RemediesCommand, subcommand("remedies")]
     | Annotated[Certify, subcommand("certify")]
 )
 
@@ -62,6 +62,6 @@ _CERTIFICATE = {"output": SUFFIXES["output"], "html": SUFFIXES["html"]}
 COMMANDS = {
     "measure": _of("measure", Measure, _RUN, _anew, "task"),
     "train": _of("train", Train, _RUN, _trained, "algorithm", "task"),
-    "remedies": _of("remedies", Remedies, _RUN, _compared, "task"),
+    "remedies": _of("remedies", RemediesCommand, _RUN, _compared, "task"),
     "certify": _of("certify", Certify, _CERTIFICATE, _replaced, "simulator"),
 }

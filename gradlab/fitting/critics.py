@@ -41,7 +41,7 @@ _LEARNING_RATE = 1e-3
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class EvaluationData:
     """Transitions for fitted evaluation: s [M, ds], a [M, da], n-step return [M], s_n, alive."""
 
     state: Tensor
@@ -121,7 +121,7 @@ def refit_critic(
 
 
 def fit_to(
-    data: Evaluation, scale: Sequence[float] | None, seed: int, progress: Progress = silent
+    data: EvaluationData, scale: Sequence[float] | None, seed: int, progress: Progress = silent
 ) -> QCritic:
     """A critic like `fit_critic`'s, fitted to given transitions.
 
@@ -137,7 +137,7 @@ def fit_to(
 
 def evaluation_data(
     task: Task, policy: nn.Module, steps: int, termination: str, seed: int
-) -> Evaluation:
+) -> EvaluationData:
     """M = 512 · 16 rows: states visited under the policy, one exploratory action, then π."""
     simulator = task.simulator
     begin = task.starts(TRAJECTORIES, stream(seed, "critic-starts"))
@@ -161,7 +161,7 @@ def visited_steps(task: Task) -> int:
 
 def _exploratory(
     task: Task, policy: nn.Module, state: Tensor, steps: int, termination: str, seed: int
-) -> Evaluation:
+) -> EvaluationData:
     simulator, m = task.simulator, len(state)
     with torch.no_grad():
         mean = act(policy, state, policy_noise_at(policy, m, child(seed, "critic"), 0, state))
@@ -180,12 +180,12 @@ def _exploratory(
     returns = out.reward + (gamma * alive[:-1] * path.rewards).sum(dim=0)
     bootstrap = task.discount**steps * alive[-1].double()
     rows = (state, action, returns, path.states[-1], path.actions[-1], bootstrap)
-    return Evaluation(*rows)
+    return EvaluationData(*rows)
 
 
 def _train(
     critic: nn.Module,
-    data: Evaluation,
+    data: EvaluationData,
     generator: torch.Generator,
     progress: Progress,
     updates: int = UPDATES,

@@ -36,7 +36,7 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from gradlab.errors import InputError
-from gradlab.fitting.losses import Bound, Prediction, Rows, predicted
+from gradlab.fitting.losses import Bound, Prediction, StandardisedRows, predicted
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble, bounded
 from gradlab.networks.layers import tangents
 from gradlab.systems.system import System, linearize_running
@@ -200,7 +200,9 @@ class DirectionalDerivative:
         if not 1 <= used <= self.neighbours:
             raise InputError(f"directions is {used}, expected 1 to neighbours = {self.neighbours}")
 
-    def bind(self, rows: Rows, training: Tensor, held_out: Tensor) -> tuple[Bound, Bound]:
+    def bind(
+        self, rows: StandardisedRows, training: Tensor, held_out: Tensor
+    ) -> tuple[Bound, Bound]:
         """Training rows have their neighbours among themselves, held-out ones among all."""
         everyone = torch.cat([training, held_out])
         near = self._near(rows, training)
@@ -208,7 +210,7 @@ class DirectionalDerivative:
             rows, held_out, self._near(rows, everyone)
         )
 
-    def _near(self, rows: Rows, among: Tensor) -> tuple[Tensor, Tensor, int]:
+    def _near(self, rows: StandardisedRows, among: Tensor) -> tuple[Tensor, Tensor, int]:
         """Neighbours [M, n] and their squared distances, of rows among those given."""
         scale = rows.input_std.double().cpu().numpy()
         near = Neighbours(
@@ -225,7 +227,9 @@ class DirectionalDerivative:
         square[among] = torch.from_numpy(near.distance**2).to(rows.inputs)
         return index, square, near.repeated
 
-    def bound(self, rows: Rows, used: Tensor, near: tuple[Tensor, Tensor, int]) -> Bound:
+    def bound(
+        self, rows: StandardisedRows, used: Tensor, near: tuple[Tensor, Tensor, int]
+    ) -> Bound:
         """The loss on the rows `used`, whose neighbours are known.
 
         Args:
@@ -278,7 +282,9 @@ class Sobolev:
     def __post_init__(self) -> None:
         _check_weight(self.weight)
 
-    def bind(self, rows: Rows, training: Tensor, held_out: Tensor) -> tuple[Bound, Bound]:
+    def bind(
+        self, rows: StandardisedRows, training: Tensor, held_out: Tensor
+    ) -> tuple[Bound, Bound]:
         wanted, sound = true_jacobians(self.simulator, rows)
         basis = torch.eye(rows.inputs.shape[1]).to(rows.inputs)
 
@@ -303,7 +309,7 @@ def pushed(
     return mean, bounded(numbers, raw)[0], moved[..., : mean.shape[-1]]
 
 
-def true_jacobians(simulator: System, rows: Rows) -> tuple[Tensor, Tensor]:
+def true_jacobians(simulator: System, rows: StandardisedRows) -> tuple[Tensor, Tensor]:
     """∂ŷ/∂x̂ of the simulator [M, in, out], and which rows are certified, [M]."""
     record, blocks, sound = rows.record, [], []
     outputs_wanted = rows.targets.shape[1]

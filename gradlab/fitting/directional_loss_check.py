@@ -29,7 +29,7 @@ from gradlab.data.trajectories import Trajectories
 from gradlab.errors import InputError
 from gradlab.fitting.derivative_losses import Neighbours, pushed
 from gradlab.fitting.fitted import Fit
-from gradlab.fitting.losses import Rows, split, standardised, units
+from gradlab.fitting.losses import StandardisedRows, split, standardised, units
 from gradlab.statistics.intervals import skewness_corrected
 from gradlab.statistics.moments import Estimate
 
@@ -169,7 +169,7 @@ def target_errors(v: Tensor, change: Tensor, square: Tensor) -> Tensor:
     return errors
 
 
-def _rows(data: Trajectories, fit: Fit) -> Rows:
+def _rows(data: Trajectories, fit: Fit) -> StandardisedRows:
     training, _ = split(data, fit.settings.held_out, fit.settings.seed)
     rows, _ = standardised(
         data,

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from gradlab.data.noise import child, stream
 from gradlab.errors import Failure, InputError
-from gradlab.fitting.losses import Bound, Loss, OneStep, Rows, outputs, units
+from gradlab.fitting.losses import Bound, Loss, OneStepError, StandardisedRows, outputs, units
 from gradlab.fitting.model_settings import ModelSettings
 from gradlab.networks import spectral
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble
@@ -44,7 +44,7 @@ class Descent:
     def __init__(
         self,
         ensemble: GaussianEnsemble,
-        rows: Rows,
+        rows: StandardisedRows,
         bounds: tuple[Bound, Bound],
         settings: ModelSettings,
     ) -> None:
@@ -217,7 +217,7 @@ class Fit:
     training_rows: int
     held_out_rows: int
     settings: ModelSettings
-    loss: Loss = field(default_factory=OneStep)
+    loss: Loss = field(default_factory=OneStepError)
 
     def elites(self, count: int = 5) -> tuple[int, ...]:
         """Positions in `ensemble` of the members with the lowest held-out loss (MBPO: 5 of 7)."""
@@ -287,7 +287,7 @@ def of_members(whole: GaussianEnsemble, kept: list[int]) -> GaussianEnsemble:
 
 
 @torch.no_grad()
-def _errors(ensemble: GaussianEnsemble, rows: Rows, held_out: Tensor) -> Tensor:
+def _errors(ensemble: GaussianEnsemble, rows: StandardisedRows, held_out: Tensor) -> Tensor:
     """Held-out squared standardised errors, [E, N, out], float64."""
     inputs, target = rows.inputs[held_out], rows.targets[held_out]
     mean, _ = outputs(ensemble, inputs.expand(ensemble.members, *inputs.shape))

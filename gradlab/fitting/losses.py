@@ -40,7 +40,7 @@ Prediction = Literal["nll", "mse"]
 
 
 @dataclass(frozen=True, eq=False)
-class Rows:
+class StandardisedRows:
     """A record in standardised coordinates.
 
     Attributes:
@@ -83,11 +83,13 @@ class Loss(Protocol):
     @property
     def prediction(self) -> Prediction: ...
 
-    def bind(self, rows: Rows, training: Tensor, held_out: Tensor) -> tuple[Bound, Bound]: ...
+    def bind(
+        self, rows: StandardisedRows, training: Tensor, held_out: Tensor
+    ) -> tuple[Bound, Bound]: ...
 
 
 @dataclass(frozen=True)
-class OneStep:
+class OneStepError:
     """Likelihood or squared error of the next state and reward."""
 
     prediction: Prediction = "nll"
@@ -96,7 +98,9 @@ class OneStep:
     def name(self) -> str:
         return self.prediction
 
-    def bind(self, rows: Rows, training: Tensor, held_out: Tensor) -> tuple[Bound, Bound]:
+    def bind(
+        self, rows: StandardisedRows, training: Tensor, held_out: Tensor
+    ) -> tuple[Bound, Bound]:
         def value(ensemble: GaussianEnsemble, at: Tensor, turn: int) -> Tensor:
             mean, log_variance = outputs(ensemble, rows.inputs[at])
             return predicted(self.prediction, ensemble, mean, log_variance, rows.targets[at])
@@ -117,7 +121,9 @@ class MultiStep:
         if not isinstance(self.steps, int) or self.steps < 1:
             raise InputError(f"steps is {self.steps!r}, expected an integer from 1")
 
-    def bind(self, rows: Rows, training: Tensor, held_out: Tensor) -> tuple[Bound, Bound]:
+    def bind(
+        self, rows: StandardisedRows, training: Tensor, held_out: Tensor
+    ) -> tuple[Bound, Bound]:
         """Batches name the first rows of windows that stay within a trajectory and one part."""
 
         def value(ensemble: GaussianEnsemble, at: Tensor, turn: int) -> Tensor:
@@ -126,7 +132,7 @@ class MultiStep:
         parts = [windows(rows.record, part, self.steps) for part in (training, held_out)]
         return Bound(parts[0], value), Bound(parts[1], value)
 
-    def _along(self, ensemble: GaussianEnsemble, rows: Rows, at: Tensor) -> Tensor:
+    def _along(self, ensemble: GaussianEnsemble, rows: StandardisedRows, at: Tensor) -> Tensor:
         record, numbers = rows.record, ensemble.numbers(rows.inputs)
         state, total = record.state[at], rows.inputs.new_zeros(len(at))
         for step in range(self.steps):
@@ -242,7 +248,7 @@ def standardised(
     reward: bool,
     dtype: torch.dtype,
     device: str,
-) -> tuple[Rows, tuple[str, ...]]:
+) -> tuple[StandardisedRows, tuple[str, ...]]:
     """The rows, and the names of what is constant in the training rows."""
     inputs = torch.cat([record.state, record.action], dim=1).double()
     after = record.next_state - record.state if residual else record.next_state
@@ -258,7 +264,7 @@ def standardised(
         for name, flag in zip(group, flags.tolist(), strict=False)
         if flag
     ]
-    rows = Rows(
+    rows = StandardisedRows(
         record=_converted(record, dtype, device),
         inputs=((inputs - c) / d).to(device, dtype),
         targets=((targets - e) / f).to(device, dtype),

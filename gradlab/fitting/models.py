@@ -38,7 +38,7 @@ from gradlab.data.trajectories import Trajectories
 from gradlab.errors import Failure, InputError
 from gradlab.fitting.derivative_losses import DirectionalDerivative
 from gradlab.fitting.fitted import Descent, Fit, finished
-from gradlab.fitting.losses import Loss, OneStep, split, standardised
+from gradlab.fitting.losses import Loss, OneStepError, split, standardised
 from gradlab.fitting.model_settings import MBPO, ModelSettings
 from gradlab.networks import checkpoint, spectral
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble
@@ -121,7 +121,7 @@ def fit_model(
     """
     validation.instance("data", data, Trajectories, "transitions, as `collect` records them")
     progress = check_progress(progress)
-    loss = OneStep() if loss is None else loss
+    loss = OneStepError() if loss is None else loss
     descent, constant = prepared(data, settings, loss, start)
     config = {
         "settings": _plain(asdict(settings)),
@@ -287,7 +287,7 @@ def ddppo(recipe: Recipe) -> _Models:
 
 def no_gradient_loss(recipe: Recipe) -> _Models:
     """Two models, both by likelihood (Fig. 3, right)."""
-    return _two(recipe, OneStep("nll"))
+    return _two(recipe, OneStepError("nll"))
 
 
 def single_model(recipe: Recipe) -> _Models:
@@ -301,7 +301,7 @@ def double_parameters(recipe: Recipe) -> _Models:
     data, settings = recipe.data, recipe.settings
     outer = data.state.shape[1] + data.action.shape[1], 2 * (data.state.shape[1] + settings.reward)
     larger = replace(recipe, settings=replace(settings, hidden=doubled(settings.hidden, outer)))
-    fit = larger.fitted("prediction", OneStep("nll"))
+    fit = larger.fitted("prediction", OneStepError("nll"))
     return _Models(recipe.learned(fit), {"both": fit})
 
 
@@ -335,7 +335,7 @@ def parameters(sizes: tuple[int, ...]) -> int:
 
 def _two(recipe: Recipe, loss: Loss) -> _Models:
     fits = {
-        "prediction": recipe.fitted("prediction", OneStep("nll")),
+        "prediction": recipe.fitted("prediction", OneStepError("nll")),
         "gradient": recipe.fitted("gradient", loss),
     }
     system = TwoModels(recipe.learned(fits["prediction"]), recipe.learned(fits["gradient"]))

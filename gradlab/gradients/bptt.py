@@ -33,8 +33,8 @@ from gradlab.errors import InputError
 from gradlab.gradients.estimator import BLOCK, Estimator, checked, first_horizon, softened
 from gradlab.gradients.gram import path_mean_gradients, path_squared_norms
 from gradlab.gradients.policy_jacobian import (
-    Call,
     Factor,
+    LinearCall,
     PolicyJacobian,
     each_parameter_once,
     has_factors,
@@ -136,7 +136,7 @@ class _Return:
     """n-step returns [N] with their graph, and the layer calls of each step that carries θ."""
 
     total: Tensor
-    calls: list[list[Call]]
+    calls: list[list[LinearCall]]
 
 
 def mean_and_squared_norms(
@@ -220,7 +220,7 @@ def _backpropagated(
 
 
 def _contracted(
-    policy: nn.Module, steps: list[list[Call]], signals: list[Tensor]
+    policy: nn.Module, steps: list[list[LinearCall]], signals: list[Tensor]
 ) -> PolicyJacobian:
     """Factors whose one "action" is the return itself: its signals are already contracted."""
     slices, width = parameter_slices(policy), len(steps[0])

@@ -200,7 +200,7 @@ class Shared:
     linear: dict[tuple[int, int, int], LinearizedPath] = field(default_factory=dict)
 
 
-class Asked(NamedTuple):
+class TermRequest(NamedTuple):
     """Where and for which horizons terms are made."""
 
     policy: nn.Module

@@ -146,7 +146,7 @@ def linear_layers(policy: nn.Module) -> list[nn.Linear]:
 
 
 @dataclass(frozen=True)
-class Call:
+class LinearCall:
     """One call of a linear layer; `version` tells whether its output was overwritten later."""
 
     layer: nn.Linear
@@ -157,14 +157,14 @@ class Call:
 
 def recorded_forward(
     policy: nn.Module, states: Tensor, noise: Tensor, layers: list[nn.Linear], copy: bool
-) -> tuple[Tensor, list[Call]]:
+) -> tuple[Tensor, list[LinearCall]]:
     """Actions, and the layers' calls in order; `copy` shields outputs from in-place activations."""
-    calls: list[Call] = []
+    calls: list[LinearCall] = []
 
     def record(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
         if isinstance(layer, nn.Linear):
             x = inputs[0].detach()
-            calls.append(Call(layer, x.clone() if copy else x, output, output._version))
+            calls.append(LinearCall(layer, x.clone() if copy else x, output, output._version))
         return output.clone() if copy else None
 
     hooks = [layer.register_forward_hook(record) for layer in layers]
@@ -176,13 +176,13 @@ def recorded_forward(
             hook.remove()
 
 
-def overwritten(calls: list[Call]) -> bool:
+def overwritten(calls: list[LinearCall]) -> bool:
     """Has an in-place activation changed an output after its layer returned it?"""
     return any(call.output._version != call.version for call in calls)
 
 
 def each_parameter_once(
-    layers: list[nn.Linear], calls: list[Call], slices: dict[int, slice], rows: int
+    layers: list[nn.Linear], calls: list[LinearCall], slices: dict[int, slice], rows: int
 ) -> bool:
     owned = [id(p) for layer in layers for p in (layer.weight, layer.bias) if p is not None]
     called = sorted(id(call.layer) for call in calls)

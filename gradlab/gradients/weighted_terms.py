@@ -23,10 +23,10 @@ from torch import Tensor, nn
 
 from gradlab.data.noise import child, stream
 from gradlab.gradients.courses import (
-    Asked,
     Carried,
     Choices,
     Shared,
+    TermRequest,
     course_of,
     isolated,
     linearized,
@@ -76,11 +76,11 @@ def carried(
     Args:
         shared: what other estimators made from the same starts, seed and termination.
     """
-    requested = Asked(policy, starts, horizons, seed, termination)
+    requested = TermRequest(policy, starts, horizons, seed, termination)
     return TERMS[estimator.actions](estimator, requested, shared)
 
 
-def _first(estimator: Choices, requested: Asked, shared: Shared | None) -> Carried:
+def _first(estimator: Choices, requested: TermRequest, shared: Shared | None) -> Carried:
     """θ in the first action."""
     policy, starts, horizons, seed, termination = requested
     tail = estimator.tail
@@ -95,7 +95,7 @@ def _first(estimator: Choices, requested: Asked, shared: Shared | None) -> Carri
     return Carried(g[list(horizons), None] * weight, jacobian, (0,) * len(horizons))
 
 
-def _every(estimator: Choices, requested: Asked, shared: Shared | None) -> Carried:
+def _every(estimator: Choices, requested: TermRequest, shared: Shared | None) -> Carried:
     """θ in every action."""
     policy, starts, horizons, seed, termination = requested
     tail, shared = estimator.tail, Shared() if shared is None else shared
@@ -107,7 +107,7 @@ def _every(estimator: Choices, requested: Asked, shared: Shared | None) -> Carri
     return isolated(terms, counted)
 
 
-def _replayed(estimator: Choices, requested: Asked, shared: Shared | None) -> Carried:
+def _replayed(estimator: Choices, requested: TermRequest, shared: Shared | None) -> Carried:
     """θ in every action from visited states, as replay has them: ∇_θ E_ν[V_n] at fixed ν.
 
     Over 1 − γⁿ⁺¹ = (1 − γ) Σ_{t≤n} γᵗ it is the data gradient over 1 − γ for n = 0, and differs
@@ -121,7 +121,7 @@ def _replayed(estimator: Choices, requested: Asked, shared: Shared | None) -> Ca
 
 
 @torch.no_grad()
-def _visited(simulator: System, tail: Tail, requested: Asked) -> Starts:
+def _visited(simulator: System, tail: Tail, requested: TermRequest) -> Starts:
     """A state s_T for each start, T ~ Geometric(1 − γ), on noise of its own; with "mask" one past
     an end weighs 0."""
     policy, starts, _, seed, termination = requested
@@ -139,7 +139,7 @@ def _visited(simulator: System, tail: Tail, requested: Asked) -> Starts:
     return replace(starts, states=state, weight=weight, path=None)
 
 
-def _score(estimator: Choices, requested: Asked, shared: Shared | None) -> Carried:
+def _score(estimator: Choices, requested: TermRequest, shared: Shared | None) -> Carried:
     """θ in the density of every action."""
     policy, starts, horizons, seed, termination = requested
     check_stochastic(policy)
@@ -158,7 +158,7 @@ def _score(estimator: Choices, requested: Asked, shared: Shared | None) -> Carri
 
 
 # λ and J of each way that θ is carried (`gradients.ways`).
-TERMS: Mapping[str, Callable[[Choices, Asked, Shared | None], Carried]] = {
+TERMS: Mapping[str, Callable[[Choices, TermRequest, Shared | None], Carried]] = {
     "first": _first,
     "all": _every,
     "replayed": _replayed,

@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from gradlab.errors import InputError, not_installed
-from gradlab.integrations.states import Parts, after_backward, check_widths, compare, headline
+from gradlab.integrations.states import LoopParts, after_backward, check_widths, compare, headline
 from gradlab.probe.budget import Clock
 from gradlab.probe.probe import Logs, Probe
 from gradlab.probe.returns import MakeEnv
@@ -67,7 +67,7 @@ class ProbeCallback(BaseCallback):
         self.overhead_budget, self.seed, self.resume = overhead_budget, seed, resume
         self.env = env
         self.probe: Probe | None = None
-        self._parts: Parts | None = None
+        self._parts: LoopParts | None = None
         self._passes: Any = None
         self._loss: Any = None  # the last one that was noted
 

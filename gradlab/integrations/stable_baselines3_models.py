@@ -20,7 +20,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from gradlab.errors import InputError, not_installed
-from gradlab.integrations.states import Parts
+from gradlab.integrations.states import LoopParts
 from gradlab.probe.policy_calls import Watched, limits
 
 try:
@@ -143,7 +143,7 @@ class _Q(nn.Module):
         return value * float((self.statistics.var + self.epsilon) ** 0.5)
 
 
-def parts_of(model: BaseAlgorithm) -> Parts:
+def parts_of(model: BaseAlgorithm) -> LoopParts:
     """The parts of a model that are watched.
 
     Raises:
@@ -161,22 +161,22 @@ def parts_of(model: BaseAlgorithm) -> Parts:
     )
 
 
-def _off_policy(model: Any, normalizer: Any, box: _Box) -> Parts:
+def _off_policy(model: Any, normalizer: Any, box: _Box) -> LoopParts:
     actor, critic = model.actor, model.critic
     seen, valued = (_Features(x.features_extractor, normalizer) for x in (actor, critic))
     unit = limits(0.0, 1.0)
     if isinstance(model, TD3):
         q = _Q(critic, 1, valued, box, normalizer)
         theta, watched = _Deterministic(actor, seen, box), Watched(actor, unit)
-        return Parts(theta, actor.optimizer, q, watched, critic.optimizer, critic, True)
+        return LoopParts(theta, actor.optimizer, q, watched, critic.optimizer, critic, True)
     q = _Q(critic, len(critic.q_networks), valued, box, normalizer)
     first = _first(actor.latent_pi, actor.mu)
     watched = Watched(first, unit, partial(_mean_action, None if first is actor.mu else actor.mu))
     policy = _Squashed(actor, seen, box)
-    return Parts(policy, actor.optimizer, q, watched, critic.optimizer, critic, True)
+    return LoopParts(policy, actor.optimizer, q, watched, critic.optimizer, critic, True)
 
 
-def _on_policy(policy: Any, normalizer: Any, box: _Box) -> Parts:
+def _on_policy(policy: Any, normalizer: Any, box: _Box) -> LoopParts:
     hidden = getattr(policy.mlp_extractor, "policy_net", None)
     if not isinstance(hidden, nn.Sequential):
         kind = type(policy.mlp_extractor).__name__
@@ -186,7 +186,7 @@ def _on_policy(policy: Any, normalizer: Any, box: _Box) -> Parts:
         )
     actor = _Gaussian(policy, _Features(policy.pi_features_extractor, normalizer), box)
     watched = Watched(_first(hidden, policy.action_net), None)
-    return Parts(actor, policy.optimizer, None, watched, policy.optimizer, policy.value_net)
+    return LoopParts(actor, policy.optimizer, None, watched, policy.optimizer, policy.value_net)
 
 
 def _first(hidden: nn.Sequential, last: nn.Module) -> nn.Module:

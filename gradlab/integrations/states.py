@@ -102,7 +102,7 @@ def headline(row: Mapping[str, Any]) -> dict[str, float]:
 
 
 @dataclass(frozen=True)
-class Parts:
+class LoopParts:
     """
     Attributes:
         policy: its parameters are θ; state → action in the environment's units.

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from gradlab.errors import InputError, not_installed
-from gradlab.integrations.states import Parts
+from gradlab.integrations.states import LoopParts
 from gradlab.probe.policy_calls import Limits, Watched, as_it_is, limits, limits_of
 
 try:
@@ -77,7 +77,7 @@ class _Q(nn.Module):
                 yield self.network(given)[valued]
 
 
-def parts_of(trainer: Any) -> Parts:
+def parts_of(trainer: Any) -> LoopParts:
     """The parts of a trainer that are watched.
 
     Raises:
@@ -96,7 +96,9 @@ def parts_of(trainer: Any) -> Parts:
     valued = _stepping(trainer, _critic_parameters(loss))
     alone = isinstance(loss, DDPGLoss | TD3Loss | SACLoss)
     watched = _watched(actor)
-    return Parts(policy, _optimizer(trainer, actor), critic, watched, valued, critic_alone=alone)
+    return LoopParts(
+        policy, _optimizer(trainer, actor), critic, watched, valued, critic_alone=alone
+    )
 
 
 def check_measurable(trainer: Any) -> None:

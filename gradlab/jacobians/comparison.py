@@ -38,7 +38,7 @@ from gradlab.gradients.rollout import noise_mode, rollout, rollout_with_jacobian
 from gradlab.gradients.starts import Starts, as_starts, group_count
 from gradlab.jacobians.errors import add_distance, add_entries, add_errors
 from gradlab.jacobians.growth import add_growth, add_measured_growth, add_model_error
-from gradlab.jacobians.visited import Array, At, Blocks, Flags, Rows, Visited, number, visit
+from gradlab.jacobians.visited import Array, At, Blocks, Flags, RowCollector, Visited, number, visit
 from gradlab.networks.interface import check_policy, double_copy, noise_dim
 from gradlab.progress import Progress, check_progress, silent
 from gradlab.runs.jacobians import JacobianRun
@@ -50,7 +50,11 @@ from gradlab.user_code.calls import differentiating
 
 
 def _add_effects(
-    rows: Rows, visited: Visited, discount: float, states: Sequence[str], actions: Sequence[str]
+    rows: RowCollector,
+    visited: Visited,
+    discount: float,
+    states: Sequence[str],
+    actions: Sequence[str],
 ) -> None:
     """Quantity "effect" of section entry."""
     with np.errstate(over="ignore", invalid="ignore"):
@@ -109,7 +113,7 @@ def _costates(J: Array, K: Array, discount: float) -> Array:
 _QUANTILES = {"median": 0.5, "95th percentile": 0.95, "largest": 1.0}
 
 
-def _add_certificate(rows: Rows, visited: Visited) -> None:
+def _add_certificate(rows: RowCollector, visited: Visited) -> None:
     """Estimated relative error per block over unflagged samples, and shares along the rollout."""
     true, kept = visited.true, visited.true.usable
     for block in BLOCKS:
@@ -256,9 +260,9 @@ def _rows(
     discount: float,
     recorded: tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]] | None,
     progress: Progress,
-) -> Rows:
+) -> RowCollector:
     """What the Jacobians along the path say by themselves."""
-    rows = Rows()
+    rows = RowCollector()
     _add_certificate(rows, visited)
     add_entries(rows, visited, *names)
     if visited.guess is not None:

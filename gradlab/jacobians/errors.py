@@ -13,7 +13,7 @@ from itertools import product
 import numpy as np
 import scipy
 
-from gradlab.jacobians.visited import Array, At, Rows, Visited, number
+from gradlab.jacobians.visited import Array, At, RowCollector, Visited, number
 from gradlab.statistics.over_groups import group_sums, root_ratio
 
 _BINS = 8
@@ -24,7 +24,7 @@ _WORST = 0.05  # of the samples
 _CONCENTRATION = "share of the squared error in the worst 5%"
 
 
-def add_errors(rows: Rows, visited: Visited) -> None:
+def add_errors(rows: RowCollector, visited: Visited) -> None:
     """Relative error of every block, over all samples and step by step."""
     steps, kept = np.arange(len(visited.rewards)), visited.kept
     for block, (error, size) in _squares(visited).items():
@@ -37,7 +37,7 @@ def add_errors(rows: Rows, visited: Visited) -> None:
 
 
 def add_entries(
-    rows: Rows, visited: Visited, states: Sequence[str], actions: Sequence[str]
+    rows: RowCollector, visited: Visited, states: Sequence[str], actions: Sequence[str]
 ) -> None:
     """Size of every entry of the simulator's Jacobian and, with a model, of its error."""
     outputs, inputs = [*states, "reward"], [*states, *actions]
@@ -63,7 +63,9 @@ def add_entries(
         )
 
 
-def add_distance(rows: Rows, visited: Visited, recorded: Array, recorded_actions: Array) -> None:
+def add_distance(
+    rows: RowCollector, visited: Visited, recorded: Array, recorded_actions: Array
+) -> None:
     """Errors in bins of equal counts by distance from the nearest data.
 
     Distances are Euclidean in standard deviations of the data, states and actions together.

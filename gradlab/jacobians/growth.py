@@ -14,7 +14,7 @@ from math import log
 
 import numpy as np
 
-from gradlab.jacobians.visited import Array, At, Rows, Visited, number
+from gradlab.jacobians.visited import Array, At, RowCollector, Visited, number
 from gradlab.progress import Progress
 from gradlab.runs.decision_rules import growth_of
 from gradlab.runs.profile import Profile
@@ -26,7 +26,7 @@ from gradlab.statistics.over_groups import Estimates
 _FLOAT32 = log(float(np.finfo(np.float32).max))
 
 
-def add_growth(rows: Rows, visited: Visited, discount: float, progress: Progress) -> None:
+def add_growth(rows: RowCollector, visited: Visited, discount: float, progress: Progress) -> None:
     """Sections growth, exponent, product, and the horizons that follow from them."""
     A, B = _parts(visited.true.J, visited)
     skip = ~visited.true.usable
@@ -45,7 +45,7 @@ def add_growth(rows: Rows, visited: Visited, discount: float, progress: Progress
     progress("products of Jacobians", 3, 3)
 
 
-def add_measured_growth(rows: Rows, profile: Profile | None) -> None:
+def add_measured_growth(rows: RowCollector, profile: Profile | None) -> None:
     """Doubling time of the variance as `measure` found it, for every estimator with a horizon."""
     if profile is None:
         return
@@ -57,7 +57,7 @@ def add_measured_growth(rows: Rows, profile: Profile | None) -> None:
             rows.add("horizon", "measured doubling of the variance", doubling, At(block=name))
 
 
-def add_model_error(rows: Rows, visited: Visited, own: Array) -> dict[str, object]:
+def add_model_error(rows: RowCollector, visited: Visited, own: Array) -> dict[str, object]:
     """Error of the model's own rollout from the same starts, [H + 1, N, ds], and its law."""
     scale = visited.spread[0][:-1]
     with np.errstate(over="ignore", invalid="ignore"):
@@ -89,21 +89,23 @@ def _by_group(values: Array, visited: Visited) -> Array:
     return np.asarray(sums / sizes.reshape(-1, *[1] * (values.ndim - 1)))
 
 
-def _add_singular_values(rows: Rows, loop: str, logs: Array, visited: Visited) -> None:
+def _add_singular_values(rows: RowCollector, loop: str, logs: Array, visited: Visited) -> None:
     H, d = logs.shape[0] - 1, logs.shape[2]
     for k in range(d):
         means = over_groups.mean(_by_group(logs[:, :, k].T, visited))
         rows.add("growth", "ln σ", means, At(block=loop, output=str(k + 1), step=np.arange(H + 1)))
 
 
-def _add_exponents(rows: Rows, loop: str, rates: Array, visited: Visited) -> Estimates:
+def _add_exponents(rows: RowCollector, loop: str, rates: Array, visited: Visited) -> Estimates:
     exponents = over_groups.mean(_by_group(rates, visited))
     order = [str(k + 1) for k in range(rates.shape[1])]
     rows.add("exponent", "λ", exponents, At(block=loop, output=order))
     return exponents
 
 
-def _add_horizons(rows: Rows, loop: str, logs: Array, rate: Estimates, visited: Visited) -> None:
+def _add_horizons(
+    rows: RowCollector, loop: str, logs: Array, rate: Estimates, visited: Visited
+) -> None:
     """Steps per factor of ten (negative: it shrinks), and where float32 ends."""
     value, low, high = (float(end[0]) for end in (rate.value, rate.low, rate.high))
     n, H = int(rate.n[0]), len(logs) - 1
@@ -122,7 +124,7 @@ def _add_horizons(rows: Rows, loop: str, logs: Array, rate: Estimates, visited: 
 
 
 def _add_doubling(
-    rows: Rows, logs: Array, rate: Estimates, discount: float, visited: Visited
+    rows: RowCollector, logs: Array, rate: Estimates, discount: float, visited: Visited
 ) -> None:
     """Predicted doubling times of the variance, by the typical start and by the mean square."""
     n, shift = int(rate.n[0]), log(discount)
@@ -156,7 +158,7 @@ def _mean_square_exponent(logs: Array, visited: Visited) -> tuple[float, float, 
     return value, value - half, value + half
 
 
-def _add_product(rows: Rows, closed: Array, visited: Visited) -> None:
+def _add_product(rows: RowCollector, closed: Array, visited: Visited) -> None:
     """Relative error of the model's chained product, and the last step at which it informs."""
     assert visited.guess is not None
     A, B = _parts(visited.guess.J, visited)

@@ -39,7 +39,7 @@ _NOWHERE = At()
 
 
 @dataclass
-class Rows:
+class RowCollector:
     """Collects rows; `columns` is the table by column."""
 
     parts: list[dict[str, NDArray[Any]]] = field(default_factory=list)

@@ -34,7 +34,7 @@ from gradlab.statistics.moments import (
 
 
 @dataclass(frozen=True)
-class Entry:
+class TableEntry:
     """One number with its interval, as a row of the table."""
 
     quantity: str
@@ -42,7 +42,7 @@ class Entry:
     interval: Interval
 
 
-def noise_of(products: Products, cell: Cell, others: tuple[Cell, ...] = ()) -> list[Entry]:
+def noise_of(products: Products, cell: Cell, others: tuple[Cell, ...] = ()) -> list[TableEntry]:
     """mean_norm, variance, cosine_self; variance_critics where there are others.
 
     Args:
@@ -54,7 +54,7 @@ def noise_of(products: Products, cell: Cell, others: tuple[Cell, ...] = ()) -> l
     every = estimates(moments, 1)
     square = pair_mean(gradient, products.size)
     measured = [name for name in ("variance", "variance_critics") if name in every]
-    plain = [Entry(name, every[name], interval(name, every[name])) for name in measured]
+    plain = [TableEntry(name, every[name], interval(name, every[name])) for name in measured]
     # The ends of the square hold where it is estimated below 0, too.
     ends = interval("bias2", square)
     noise = float(gradient.left.sum() / products.size.sum() ** 2) - square.value  # tr Cov / N
@@ -67,11 +67,11 @@ def noise_of(products: Products, cell: Cell, others: tuple[Cell, ...] = ()) -> l
 
 def _of_square(
     quantity: str, square: Estimate, ends: Interval, function: Callable[[Array], Array]
-) -> Entry:
+) -> TableEntry:
     """A rising function of |E G|², its ends those of the square."""
     estimate = combine(function, square)
     low, high = (float(function(np.asarray(end))) for end in (ends.low, ends.high))
-    return Entry(
+    return TableEntry(
         quantity, estimate, Interval(low, high, jackknife_se(estimate.left_out), ends.method)
     )
 
@@ -83,7 +83,7 @@ def _share(square: Array, noise: float) -> Array:
         return np.asarray(np.sqrt(signal / (signal + noise)))
 
 
-def agreement(products: Products, model: Cell, score: Cell) -> list[Entry]:
+def agreement(products: Products, model: Cell, score: Cell) -> list[TableEntry]:
     """bias2, relative_bias2, excess over tolerance, cosine and log variance ratio of two cells."""
     both, mm, ss = (
         products.pair(model, score),
@@ -101,16 +101,16 @@ def agreement(products: Products, model: Cell, score: Cell) -> list[Entry]:
     relative = combine(lambda b, t: np.where(t > 0, b / t, np.nan), bias2, reference)
     zero = Estimate(0.0, np.zeros_like(excess.left_out))
     return [
-        Entry("bias2", bias2, interval("bias2", bias2)),
+        TableEntry("bias2", bias2, interval("bias2", bias2)),
         # A squared norm over one that is known: near 0 its upper end is that of a squared norm.
-        Entry("relative_bias2", relative, interval("bias2", relative)),
-        Entry("excess", excess, difference(excess, zero)),
-        Entry("cosine", every["cosine"], interval("cosine", every["cosine"])),
+        TableEntry("relative_bias2", relative, interval("bias2", relative)),
+        TableEntry("excess", excess, difference(excess, zero)),
+        TableEntry("cosine", every["cosine"], interval("cosine", every["cosine"])),
         *_variance_ratio(products, model, score),
     ]
 
 
-def _variance_ratio(products: Products, model: Cell, score: Cell) -> list[Entry]:
+def _variance_ratio(products: Products, model: Cell, score: Cell) -> list[TableEntry]:
     """Of the model's gradient over the score's, where both are known to be above 0."""
     both = [
         estimates(Moments(products.size, products.squares[cell], products.pair(cell, cell)), 1)[
@@ -123,7 +123,7 @@ def _variance_ratio(products: Products, model: Cell, score: Cell) -> list[Entry]
         return []
     ratio = combine(lambda a, b: a / b, *both)
     ends = Interval(exp(span.low), exp(span.high), jackknife_se(ratio.left_out), span.method)
-    return [Entry("variance_ratio", ratio, ends)]
+    return [TableEntry("variance_ratio", ratio, ends)]
 
 
 def _across(products: Products, cells: tuple[Cell, ...]) -> PairSums:

@@ -44,7 +44,7 @@ from gradlab.systems.system import System, step_running
 
 
 @dataclass(frozen=True)
-class Prediction:
+class PredictionErrors:
     """E_k for k = 1 … T, and the law of the growth of |s_k − ŝ_k| where one could be fitted.
 
     Attributes:
@@ -56,7 +56,7 @@ class Prediction:
     lost: int | None
 
 
-def prediction(path: Path, model: System) -> Prediction:
+def prediction(path: Path, model: System) -> PredictionErrors:
     """The model along windows; those that ended count up to their last living step.
 
     Args:
@@ -82,7 +82,9 @@ def prediction(path: Path, model: System) -> Prediction:
         for part in (error, moved)
     )
     errors = root_ratio(X, Z, counted[:last].sum(dim=1).numpy())
-    return Prediction(errors, _growth(error[:last].numpy(), counted[:last].numpy(), group), lost)
+    return PredictionErrors(
+        errors, _growth(error[:last].numpy(), counted[:last].numpy(), group), lost
+    )
 
 
 def _growth(error: np.ndarray, counted: np.ndarray, group: np.ndarray) -> ErrorGrowth | None:

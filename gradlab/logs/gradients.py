@@ -101,7 +101,7 @@ _Rows = Callable[[slice], Carried]
 
 
 @dataclass(frozen=True, eq=False)
-class Source:
+class WindowGradients:
     """One gradient at K horizons; `rows` gives that of some windows."""
 
     horizons: tuple[int, ...]
@@ -132,9 +132,9 @@ class Products:
 
 def model_source(
     estimator: Estimator, policy: nn.Module, path: Path, horizons: tuple[int, ...], seed: int
-) -> Source:
+) -> WindowGradients:
     """Pathwise gradients of an estimator with actions "all" along the recorded windows."""
-    return Source(horizons, _rows(estimator, policy, path, horizons, seed))
+    return WindowGradients(horizons, _rows(estimator, policy, path, horizons, seed))
 
 
 def score_source(
@@ -144,11 +144,11 @@ def score_source(
     horizons: tuple[int, ...],
     seed: int,
     baseline: bool = True,
-) -> Source:
+) -> WindowGradients:
     """Scores of an estimator with actions "score", less their cross-fitted baseline."""
     plain = _rows(estimator, policy, path, horizons, seed)
     if not baseline:
-        return Source(horizons, plain)
+        return WindowGradients(horizons, plain)
     parts = _parts(slice(0, path.states.shape[1]), _STEPS // (path.horizon + 1))
     returns = torch.cat([plain(part).costates[..., 0] for part in parts], dim=2)
     less = baselines(path.cut(estimator.tail.horizon), returns, horizons, estimator.tail.discount)
@@ -157,7 +157,7 @@ def score_source(
         term = plain(part)
         return replace(term, costates=term.costates - less[:, :, part, None])
 
-    return Source(horizons, rows)
+    return WindowGradients(horizons, rows)
 
 
 def _rows(
@@ -174,7 +174,7 @@ def _rows(
 
 
 def products(
-    sources: Mapping[str, Source],
+    sources: Mapping[str, WindowGradients],
     pairs: Iterable[tuple[Cell, Cell]],
     path: Path,
     size: int,
@@ -226,7 +226,7 @@ def weighted(terms: Sequence[tuple[float, PairSums]]) -> PairSums:
 
 
 def _group_sums(
-    sources: Mapping[str, Source], block: slice, label: Tensor, size: int, step: int
+    sources: Mapping[str, WindowGradients], block: slice, label: Tensor, size: int, step: int
 ) -> dict[Cell, tuple[Tensor, Tensor]]:
     """Cell → sums [g, P] and sums of squares [g] over the groups of a block."""
     first, last = int(label[block.start]), int(label[block.stop - 1])

@@ -32,15 +32,15 @@ from gradlab.data.noise import child, stream
 from gradlab.data.path import Path
 from gradlab.data.trajectories import DIMS, Trajectories
 from gradlab.errors import InputError
-from gradlab.fitting.critics import Evaluation, fit_to
+from gradlab.fitting.critics import EvaluationData, fit_to
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.other_critics import Critics
 from gradlab.gradients.tail import Tail
-from gradlab.jacobians.visited import Rows
-from gradlab.logs.agreement import Entry, agreement, noise_of
+from gradlab.jacobians.visited import RowCollector
+from gradlab.logs.agreement import TableEntry, agreement, noise_of
 from gradlab.logs.arguments import Arguments, Span, check_fitting, checked
 from gradlab.logs.direction import directional, prediction
-from gradlab.logs.gradients import Cell, Source, model_source, products, score_source
+from gradlab.logs.gradients import Cell, WindowGradients, model_source, products, score_source
 from gradlab.logs.on_policy import constant, judged, refuse_far, residuals, return_bound
 from gradlab.logs.table import (
     add_critic,
@@ -62,7 +62,7 @@ SCORE, WHOLE, MODEL, PLAIN = "score", "whole", "model", "score without baseline"
 _OTHER = "model with critic "
 
 
-def _add_gradients(rows: Rows, what: Arguments, cut: Windows, progress: Progress) -> None:
+def _add_gradients(rows: RowCollector, what: Arguments, cut: Windows, progress: Progress) -> None:
     """Sections gradient and agreement."""
     sources = _sources(what, cut.path)
     if not sources:
@@ -90,7 +90,7 @@ def _add_gradients(rows: Rows, what: Arguments, cut: Windows, progress: Progress
     _add_growth(rows, what.horizons, every, n)
 
 
-def _sources(what: Arguments, path: Path) -> dict[str, Source]:
+def _sources(what: Arguments, path: Path) -> dict[str, WindowGradients]:
     states = Recorded(what.data.state.shape[1], what.data.action.shape[1])
     H, critic = what.horizons[-1], what.critics[0] if what.critics else None
     short, tail = path.cut(H), Tail(H, critic, what.discount)
@@ -111,13 +111,15 @@ def _sources(what: Arguments, path: Path) -> dict[str, Source]:
     return sources
 
 
-def _references(sources: dict[str, Source], what: Arguments, h: int) -> list[tuple[str, Cell]]:
+def _references(
+    sources: dict[str, WindowGradients], what: Arguments, h: int
+) -> list[tuple[str, Cell]]:
     """The references of the model's gradient of h steps."""
     references = [("same", (SCORE, h))] if SCORE in sources else []
     return references + ([(WHOLE, (WHOLE, what.reach))] if WHOLE in sources else [])
 
 
-def _pairs(sources: dict[str, Source], what: Arguments) -> list[tuple[Cell, Cell]]:
+def _pairs(sources: dict[str, WindowGradients], what: Arguments) -> list[tuple[Cell, Cell]]:
     """The inner products that are needed."""
     pairs = [((name, h), (name, h)) for name in sources for h in sources[name].horizons]
     if MODEL not in sources:
@@ -130,7 +132,7 @@ def _pairs(sources: dict[str, Source], what: Arguments) -> list[tuple[Cell, Cell
 
 
 def _add_growth(
-    rows: Rows, horizons: tuple[int, ...], every: list[dict[str, Entry]], n: int
+    rows: RowCollector, horizons: tuple[int, ...], every: list[dict[str, TableEntry]], n: int
 ) -> None:
     """How the variance of the model's gradient grows from horizon 1 on."""
     kept = [k for k, h in enumerate(horizons) if h > 0]
@@ -182,7 +184,7 @@ def _refitted(
     return critics
 
 
-def evaluation(record: Trajectories, discount: float) -> tuple[Evaluation, Tensor]:
+def evaluation(record: Trajectories, discount: float) -> tuple[EvaluationData, Tensor]:
     """n-step targets of every row that has one, and the number of its trajectory [M]."""
     state, action = record.state.double(), record.action.double()
     _, last = bounds(record)
@@ -198,13 +200,13 @@ def evaluation(record: Trajectories, discount: float) -> tuple[Evaluation, Tenso
     keep = n > 0
     _, number = torch.unique_consecutive(record.trajectory, return_inverse=True)
     bootstrap = torch.where(over, 0.0, torch.pow(discount, n.double()))
-    data = Evaluation(state, action, returns, state[end], action[end], bootstrap)
+    data = EvaluationData(state, action, returns, state[end], action[end], bootstrap)
     return _chosen(data, keep), number[keep]
 
 
-def _chosen(data: Evaluation, rows: Tensor) -> Evaluation:
+def _chosen(data: EvaluationData, rows: Tensor) -> EvaluationData:
     names = ("state", "action", "returns", "last_state", "last_action", "bootstrap")
-    return Evaluation(*(getattr(data, name)[rows] for name in names))
+    return EvaluationData(*(getattr(data, name)[rows] for name in names))
 
 
 def _rows(record: Trajectories, keep: Tensor) -> Trajectories:
@@ -264,7 +266,7 @@ def measure_logs(
         critic = _refitted(fitted_on, discount, fit_critics, seed, progress)
     span = Span(discount, horizon, reach, every)
     what = checked(data, policy, model, critic, span, noise_std, seed)
-    rows = Rows()
+    rows = RowCollector()
     notes = _on_policy(rows, what)
     cut = windows(data, what.reach, every)
     notes |= _windows(cut, what)
@@ -310,7 +312,7 @@ def _config(what: Arguments, cut: Windows) -> dict[str, object]:
     }
 
 
-def _on_policy(rows: Rows, what: Arguments) -> dict[str, object]:
+def _on_policy(rows: RowCollector, what: Arguments) -> dict[str, object]:
     """Residuals of the policy's own noise; refuses data of another policy."""
     if not what.stochastic:
         return {}
@@ -331,7 +333,7 @@ def _windows(cut: Windows, what: Arguments) -> dict[str, object]:
     }
 
 
-def _model(rows: Rows, what: Arguments, model: System, cut: Windows) -> dict[str, object]:
+def _model(rows: RowCollector, what: Arguments, model: System, cut: Windows) -> dict[str, object]:
     """The model's own derivatives and predictions, on these data."""
     near = directional(what.data, model, what.seed)
     if near is not None:

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gradlab.jacobians.visited import At, Rows, number
-from gradlab.logs.agreement import Entry
-from gradlab.logs.direction import Directional, Prediction
+from gradlab.jacobians.visited import At, RowCollector, number
+from gradlab.logs.agreement import TableEntry
+from gradlab.logs.direction import Directional, PredictionErrors
 from gradlab.logs.on_policy import Judged, Residuals
 from gradlab.statistics.growth import Growth
 from gradlab.statistics.intervals import Z
@@ -16,14 +16,14 @@ from gradlab.statistics.over_groups import Estimates
 
 
 def add_numbers(
-    rows: Rows, section: str, block: str, step: int, numbers: Sequence[Entry], n: int
+    rows: RowCollector, section: str, block: str, step: int, numbers: Sequence[TableEntry], n: int
 ) -> None:
     """One row per number, of n trajectories."""
     for entry in numbers:
         rows.add(section, entry.quantity, _one(entry, n), At(block=block, step=step))
 
 
-def _one(number: Entry, n: int) -> Estimates:
+def _one(number: TableEntry, n: int) -> Estimates:
     span = number.interval
     value, se, low, high = (
         np.array([number_or_end])
@@ -32,14 +32,14 @@ def _one(number: Entry, n: int) -> Estimates:
     return Estimates(value, se, low, high, np.array([n]), span.method)
 
 
-def add_growth(rows: Rows, growth: Growth | None, n: int) -> None:
+def add_growth(rows: RowCollector, growth: Growth | None, n: int) -> None:
     """Slope of the log variance of the model's gradient per step, from `step` on."""
     if growth is not None:
         slope = number(growth.slope, growth.low, growth.high, n, "jackknife")
         rows.add("gradient", "variance_slope", slope, At(block="model", step=growth.onset))
 
 
-def add_policy(rows: Rows, residuals: Residuals, names: Sequence[str]) -> None:
+def add_policy(rows: RowCollector, residuals: Residuals, names: Sequence[str]) -> None:
     """Residuals of every action, and the p-value of all of them together."""
     n = np.full(len(names), residuals.rows)
     for quantity, value, se in (
@@ -56,23 +56,23 @@ def add_policy(rows: Rows, residuals: Residuals, names: Sequence[str]) -> None:
     rows.add("policy", "p_value", whole)
 
 
-def add_critic(rows: Rows, name: str, judged: Judged, n: int) -> None:
+def add_critic(rows: RowCollector, name: str, judged: Judged, n: int) -> None:
     """Of one critic."""
     for quantity, (estimate, span) in judged.items():
-        rows.add("critic", quantity, _one(Entry(quantity, estimate, span), n), At(block=name))
+        rows.add("critic", quantity, _one(TableEntry(quantity, estimate, span), n), At(block=name))
 
 
-def add_directions(rows: Rows, directional: Directional, names: Sequence[str]) -> None:
+def add_directions(rows: RowCollector, directional: Directional, names: Sequence[str]) -> None:
     """Per output, and "all" of them together."""
     for quantity, judged in (("error", directional.error), ("noise", directional.noise)):
         for output, (estimate, span) in zip([*names, "all"], judged, strict=True):
-            row = _one(Entry(quantity, estimate, span), directional.trajectories)
+            row = _one(TableEntry(quantity, estimate, span), directional.trajectories)
             rows.add("direction", quantity, row, At(output=output))
     near = number(directional.distance, np.nan, np.nan, directional.rows, "median")
     rows.add("direction", "distance", near)
 
 
-def add_prediction(rows: Rows, prediction: Prediction) -> None:
+def add_prediction(rows: RowCollector, prediction: PredictionErrors) -> None:
     """Error after k steps."""
     steps = np.arange(1, len(prediction.error.value) + 1)
     rows.add("prediction", "error", prediction.error, At(step=steps))

@@ -32,9 +32,9 @@ from gradlab.networks.policies import lacks_score
 from gradlab.progress import Progress, silent
 from gradlab.runs.jumps import HARMFUL, UPDATE, Jumps, kind_of
 from gradlab.statistics.intervals import student
-from gradlab.truth.agreement import Reference, precision_of, unchecked
+from gradlab.truth.agreement import TrueGradient, precision_of, unchecked
 from gradlab.truth.common_random import own_size
-from gradlab.truth.moved_returns import Followed, Rolling
+from gradlab.truth.moved_returns import Rolling, StartRollouts
 from gradlab.truth.oracles import perturbed
 from gradlab.truth.score_actions import PAIRS, score_gradients
 from gradlab.truth.truth import Truth
@@ -203,7 +203,7 @@ def _what(jumps: Jumps) -> str:
     )
 
 
-def _imprecise(score: Reference) -> str:
+def _imprecise(score: TrueGradient) -> str:
     if not np.isfinite(score.relative_se):
         return "the score function's gradient is lost in its standard error"
     more = f": about {score.missing} more starts would do" if score.missing > 0 else ""
@@ -269,7 +269,7 @@ def _bisect(
     )  # fmt: skip
 
 
-def _where(followed: Followed, setting: Setting) -> Tensor:
+def _where(followed: StartRollouts, setting: Setting) -> Tensor:
     """The step at which two paths on both sides of a jump part: where one of them ends, else where
     their rewards differ most, [C]. All paths of one side come first."""
     (r_a, r_b), (alive_a, alive_b) = (

@@ -19,7 +19,7 @@ from gradlab.gradients.policy_jacobian import policy_jacobian
 from gradlab.gradients.starts import as_starts
 from gradlab.measurement.moments.visited import FEWEST, SAMPLES, VISITING
 from gradlab.measurement.pilot import plan_pilot
-from gradlab.measurement.prices import Price, Rates, Work, measurement, network
+from gradlab.measurement.prices import MeasurementWork, Price, Rates, measurement, network
 from gradlab.networks.interface import act
 from gradlab.networks.mlp import Policy
 from gradlab.systems.system import System
@@ -74,11 +74,11 @@ def _probed(task: Task, policy: nn.Module | None) -> Rates:
     )
 
 
-def work(task: Task, starts: int, horizon: int, visited: bool, parameters: int) -> Work:
+def work(task: Task, starts: int, horizon: int, visited: bool, parameters: int) -> MeasurementWork:
     """The counts of a measurement of the default estimators."""
     dear, sim = linearization_price(task.simulator), task.simulator
     pilot = plan_pilot(sim, parameters, starts, horizon, task.discount)
-    return Work(
+    return MeasurementWork(
         starts=starts,
         horizon=horizon,
         truth=max(effective_horizon(task.discount), horizon),

@@ -28,7 +28,7 @@ from gradlab.gradients.other_critics import Critics
 from gradlab.gradients.rollout import noise_mode
 from gradlab.measurement.arguments import Law, TruthKind
 from gradlab.measurement.assembly import assembled, configuration, predictions, truth_values
-from gradlab.measurement.attribution.attribution import World, attributed, check_horizons
+from gradlab.measurement.attribution.attribution import MeasuredWorld, attributed, check_horizons
 from gradlab.measurement.jumps import AtLength, truth_at_length
 from gradlab.measurement.moments.by_blocks import blocked_moments
 from gradlab.measurement.moments.inner_products import Measured, estimator_moments
@@ -216,7 +216,7 @@ class _Found:
     def attribution(self, profile: Profile, horizons: Sequence[int] | None) -> Profile:
         """What `gradlab.attribute` needs."""
         asked = self.asked
-        world = World(asked.task, asked.setting, asked.chosen, horizons)
+        world = MeasuredWorld(asked.task, asked.setting, asked.chosen, horizons)
         return replace(profile, attribution=attributed(profile, world, self.progress))
 
 

@@ -53,7 +53,7 @@ _PER_CELL = 24  # numbers of a cell and group: pair sums, and every quantity wit
 
 
 @dataclass(frozen=True, eq=False)
-class Asked:
+class MemoryRequest:
     """What is to be held: estimators at their longest horizon, starts, and the kind of truth."""
 
     task: Task
@@ -83,7 +83,7 @@ def planned(
     chosen = estimators_at(task, QCritic(*sizes, hidden=()), None, horizon, True, also)
     begin = as_starts(torch.zeros(starts, sizes[0], dtype=torch.float64), sizes[0])
     policy = Policy(*sizes) if policy is None else policy
-    return division(Asked(task, policy, chosen, horizon, begin, "objective"))
+    return division(MemoryRequest(task, policy, chosen, horizon, begin, "objective"))
 
 
 def in_words(divided: Division) -> str:
@@ -117,7 +117,7 @@ def check_size(task: Task, horizon: int, starts: int) -> None:
     _refuse(_paths(task, horizon, starts), horizon, starts, "")
 
 
-def division(asked: Asked, undivided: str = "") -> Division | None:
+def division(asked: MemoryRequest, undivided: str = "") -> Division | None:
     """None where all fits at once, else the groups and blocks in which it fits.
 
     Args:
@@ -137,7 +137,7 @@ def division(asked: Asked, undivided: str = "") -> Division | None:
     return found
 
 
-def _undivided(asked: Asked) -> str:
+def _undivided(asked: MemoryRequest) -> str:
     """Why a measurement cannot be made in blocks, "" where it can."""
     if asked.truth != "objective":
         return "truth='matched' is measured whole"
@@ -151,7 +151,7 @@ def _undivided(asked: Asked) -> str:
     return ""
 
 
-def _divided(asked: Asked) -> Division:
+def _divided(asked: MemoryRequest) -> Division:
     n = len(asked.starts.states)
     group = -(-n // GROUPS)
     block = group * max(1, int(BLOCK / (group * _per_start(asked))))
@@ -173,7 +173,7 @@ def _refuse(needed: float, horizon: int, starts: int, why: str) -> None:
         )
 
 
-def _whole(asked: Asked) -> float:
+def _whole(asked: MemoryRequest) -> float:
     """Bytes of the Jacobians of three systems along H steps and, where θ counts in every action,
     of the truth's explicit gradients and its own longer path."""
     task, n = asked.task, len(asked.starts.states)
@@ -192,7 +192,7 @@ def _paths(task: Task, horizon: int, starts: int) -> int:
     return 8 * 3 * (horizon + 1) * starts * (ds + da + 2) ** 2
 
 
-def peak(asked: Asked, divided: Division) -> float:
+def peak(asked: MemoryRequest, divided: Division) -> float:
     """Bytes of this process at its largest while it measures in blocks: the pilot's, or a block
     beside what is kept, or that of the pilot for rare starts."""
     n = divided.starts
@@ -201,7 +201,7 @@ def peak(asked: Asked, divided: Division) -> float:
     return resident() + _LOADED + max(stages)
 
 
-def _kept(asked: Asked, divided: Division) -> float:
+def _kept(asked: MemoryRequest, divided: Division) -> float:
     """Sums over all starts and over groups, and the visited states."""
     n, G, P = divided.starts, len(divided.sizes), asked.parameters
     cells = sum(len(horizons_of(estimator)) for estimator in asked.chosen.values())
@@ -218,7 +218,7 @@ def _visited(task: Task, starts: int) -> float:
     return 8.0 * SAMPLES * starts * (2 * task.simulator.state_dim + 4)
 
 
-def _draws(asked: Asked, n: int) -> float:
+def _draws(asked: MemoryRequest, n: int) -> float:
     """Noise of all starts, for the truth and for the estimators, and of all visited states: every
     block reads it. A truth may turn out to be twice as long as it is expected to be."""
     task, steps = asked.task, asked.horizon + 1
@@ -228,7 +228,7 @@ def _draws(asked: Asked, n: int) -> float:
     return 8 * n * ((1 + SAMPLES) * steps * per_step + (2 * _length(asked) + steps) * own)
 
 
-def _per_start(asked: Asked) -> float:
+def _per_start(asked: MemoryRequest) -> float:
     """Bytes of a block per start: the truth's path, then those of the estimators."""
     H1, P, W = asked.horizon + 1, asked.parameters, _factors(asked)
     ds, da = _dims(asked)
@@ -242,21 +242,21 @@ def _per_start(asked: Asked) -> float:
     return 8 * _COPIES * (max(truth, visiting, firsts + staying) + 2 * P)
 
 
-def _workspace(asked: Asked) -> float:
+def _workspace(asked: MemoryRequest) -> float:
     """What a block takes whatever its starts: X_g of one estimator, Jacobians of policy rows."""
     visiting = sum(len(horizons_of(one)) for one in asked.chosen.values() if not one.way.every)
     longest = max(visiting, asked.horizon + 1)
     return 8 * (2 * longest * asked.parameters + 2 * ROWS * _factors(asked)) + BYTES
 
 
-def _pilot(asked: Asked) -> float:
+def _pilot(asked: MemoryRequest) -> float:
     """A truth made whole."""
     ds, da = _dims(asked)
     n, (path, jacobians) = min(PILOT, len(asked.starts.states)), _path(ds, da)
     return 8 * n * (3 * _length(asked) * (path + jacobians) + 3 * asked.parameters)
 
 
-def _rare(asked: Asked, n: int) -> float:
+def _rare(asked: MemoryRequest, n: int) -> float:
     """The starts of a pilot, and some of them with moved policies (`measurement.rare_starts`)."""
     task, (ds, da) = asked.task, _dims(asked)
     plan = plan_pilot(task.simulator, asked.parameters, n, asked.horizon, task.discount)
@@ -264,12 +264,12 @@ def _rare(asked: Asked, n: int) -> float:
     return 8 * (plan.size * (2 * ds + 5) + ROLLED * ((1 + 2 * MOVES) * (4 * ds + 2 * da) + widths))
 
 
-def _length(asked: Asked) -> int:
+def _length(asked: MemoryRequest) -> int:
     """T, as far as it is known before."""
     return max(effective_horizon(asked.task.discount), asked.horizon)
 
 
-def _dims(asked: Asked) -> tuple[int, int]:
+def _dims(asked: MemoryRequest) -> tuple[int, int]:
     return asked.task.simulator.state_dim, asked.task.simulator.action_dim
 
 
@@ -278,7 +278,7 @@ def _path(ds: int, da: int) -> tuple[int, int]:
     return ds + da + 1 + da * ds, ds * ds + ds * da + ds + da
 
 
-def _factors(asked: Asked) -> int:
+def _factors(asked: MemoryRequest) -> int:
     """Numbers per state of the policy's Jacobian."""
     da, layers = asked.task.simulator.action_dim, linear_layers(asked.policy)
     owned = sum(p.numel() for layer in layers for p in layer.parameters())

@@ -25,7 +25,7 @@ NEEDED, NEEDED_SMALL, NEEDED_PLAIN = 1.3, 2.0, 8.0  # of them in the sample, wer
 
 
 @dataclass(frozen=True)
-class Plan:
+class PilotPlan:
     """Starts of a pilot, and of that from which strata are drawn; steps of each, and whether it
     takes differences."""
 
@@ -42,13 +42,13 @@ class Plan:
 
 def plan_pilot(
     simulator: System, parameters: int, starts: int, horizon: int, discount: float
-) -> Plan:
+) -> PilotPlan:
     """The best score from the largest pilot that is affordable; the smallest one at least."""
     steps = min(effective_horizon(discount), max(2 * horizon, _STEPS))
     stencil = 2 * (simulator.state_dim + simulator.action_dim + 1)
     price = linearization_price(simulator) / stencil + MULTIPLIED * (_OWN + parameters)
     many = [max(min(each * starts, MOST), 2 * starts) for each in (MANY, SOME)]
-    plans = [Plan(size, size, steps, way) for way in (True, False) for size in many]
+    plans = [PilotPlan(size, size, steps, way) for way in (True, False) for size in many]
     plan = next((plan for plan in plans if plan.price * price <= SECONDS), plans[-1])
     larger = min(MORE * plan.size, max(MOST, plan.size))
     affordable = plan.price * price * larger / plan.size <= SECONDS
@@ -68,7 +68,7 @@ class Pilot:
         strata: of the sample; None: it is plain.
     """
 
-    plan: Plan
+    plan: PilotPlan
     size: int
     tail: float
     shape: float

@@ -77,7 +77,7 @@ class Rates:
 
 
 @dataclass(frozen=True)
-class Work:
+class MeasurementWork:
     """The counts of a measurement.
 
     Attributes:
@@ -99,7 +99,7 @@ class Work:
     pilot: float = 0.0
 
 
-def measurement(work: Work, rates: Rates) -> tuple[Price, ...]:
+def measurement(work: MeasurementWork, rates: Rates) -> tuple[Price, ...]:
     """The stages of `measure`, in order."""
     n, H = work.starts, work.horizon
     unrolled = min(n * work.truth, work.most_truth)

@@ -157,7 +157,7 @@ def problem(given: Given, undivided: str = "") -> Problem:
         check_density(estimator.way, original)
     check_steps(task, original, plain, begin)
     division = memory.division(
-        memory.Asked(task, original, plain, H, begin, truth), undivided or _several(critics)
+        memory.MemoryRequest(task, original, plain, H, begin, truth), undivided or _several(critics)
     )
     alpha = _entropy(plain)
     augment = augmenting(alpha) if alpha else _as_it_is

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gradlab.probe.alarms.gradients import Growth
+from gradlab.probe.alarms.gradients import GradientGrowth
 from gradlab.probe.budget import Budget
 from gradlab.probe.isolation import warn
 from gradlab.probe.origin import rows_text
@@ -91,7 +91,7 @@ class Turns:
 
 
 @final
-class Passes:
+class ForwardHook:
     """The forward hook of a critic, or of what else a loss comes through. Copies and pickles of the
     module get an inert one."""
 
@@ -181,7 +181,10 @@ class Critic:
     ) -> None:
         self.optimizer, self.parameters, self.shared = optimizer, list(parameters), shared
         self.turns = Turns(self.parameters, optimizer if shared else None)
-        self.passes, self.growth = Passes(budget), Growth("exploding critic", "critic's", _YOUNG)
+        self.passes, self.growth = (
+            ForwardHook(budget),
+            GradientGrowth("exploding critic", "critic's", _YOUNG),
+        )
         self.steps = 0
         self._statistics, self._looks = UpdateStatistics(self.parameters), 0
         self._open: Numbers | None = None

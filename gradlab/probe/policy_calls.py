@@ -90,7 +90,7 @@ def inert(*_: object) -> None:
 
 
 @final
-class Watch:
+class ModuleWatch:
     """The hook of one module. Copies and pickles of the module get an inert one."""
 
     def __init__(self, watched: Watched, budget: Budget) -> None:

@@ -41,7 +41,7 @@ from gradlab.probe.isolation import warn
 from gradlab.probe.leaks import ModelGradients
 from gradlab.probe.origin import Finder
 from gradlab.probe.parts.parts import Parts
-from gradlab.probe.policy_calls import Watch, Watched, watched_in
+from gradlab.probe.policy_calls import ModuleWatch, Watched, watched_in
 from gradlab.probe.returns import Looks, MakeEnv, reward_wrappers
 from gradlab.probe.row_sinks import (
     AlarmLog,
@@ -138,7 +138,7 @@ class Probe:
             looks = Looks(env, policy, self.budget, seed)
         with self.budget.paying():  # setting up is the probe's own time, too
             question = None if task is None else _question(task, critic, seed, policy)
-            watch = Watch(watched or watched_in(policy, task), self.budget)
+            watch = ModuleWatch(watched or watched_in(policy, task), self.budget)
             named = list(policy.named_parameters())
             settings = {"seed": seed, "critic_alone": bool(critic_alone)}
             sink: RowSink = (
@@ -474,7 +474,7 @@ def _sink(
     log: Logs,
     named: Sequence[tuple[str, nn.Parameter]],
     question: Question | None,
-    watch: Watch,
+    watch: ModuleWatch,
     settings: Mapping[str, Any],
     resume: bool,
 ) -> RowSink:

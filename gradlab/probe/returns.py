@@ -37,7 +37,7 @@ MakeEnv = Callable[[], Any]
 
 
 @final
-class Followed:
+class ReturnWindows:
     """The windows of one table, "returns" or "episodes", as its rows come; they go on in a log that
     is resumed."""
 

@@ -28,7 +28,7 @@ from typing import Any, Protocol, TextIO, final
 import numpy as np
 
 from gradlab.errors import InputError
-from gradlab.probe.alarms.catalogue import Alarm, Evidence, examine
+from gradlab.probe.alarms.catalogue import Alarm, AlarmEvidence, examine
 from gradlab.runs.probe import results
 from gradlab.runs.probe.results import Columns, ProbeRun, last
 from gradlab.runs.probe.schema import Row, flat, tables
@@ -337,6 +337,8 @@ class AlarmLog:
         rows = self.rows[seed].setdefault(table, deque(maxlen=_KEPT))
         rows.append(row)
         self._counts[seed][table] += 1
-        evidence = Evidence(list(rows), self._counts[seed][table], self.names, self.critic_alone)
+        evidence = AlarmEvidence(
+            list(rows), self._counts[seed][table], self.names, self.critic_alone
+        )
         for alarm in examine(table, evidence):
             self.report(alarm, int(row["update"]), int(row["step"]), seed)

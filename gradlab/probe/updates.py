@@ -29,7 +29,7 @@ from gradlab.probe.alarms.gradients import (
     OF_A_POLICY,
     ORIGIN,
     STRETCH,
-    Growth,
+    GradientGrowth,
     lost_now,
     spoilt,
 )
@@ -39,9 +39,9 @@ from gradlab.probe.critics import Critic, Turns, rate_of
 from gradlab.probe.isolation import say, warn
 from gradlab.probe.leaks import ModelGradients
 from gradlab.probe.origin import Finder, replayed
-from gradlab.probe.policy_calls import Watch
+from gradlab.probe.policy_calls import ModuleWatch
 from gradlab.probe.recorders import LOSS, RETURN, Notes, Recorders, is_finite
-from gradlab.probe.returns import WINDOWS, Followed, Looks
+from gradlab.probe.returns import WINDOWS, Looks, ReturnWindows
 from gradlab.probe.row_sinks import AlarmLog, Earlier
 from gradlab.probe.sampler import Bursts, Measurements
 from gradlab.probe.update_statistics import (
@@ -99,7 +99,7 @@ class Instruments:
     """What sees more of an update than gradients and steps; no task, no measurements; no
     environment, no looks at the return."""
 
-    watch: Watch
+    watch: ModuleWatch
     models: ModelGradients
     measurements: Measurements | None
     looks: Looks | None = None
@@ -130,7 +130,9 @@ class Updates:
         self.looks = instruments.looks
         environment = None if self.looks is None else self.looks.environment
         self._recorders = Recorders(environment)
-        self._returns = {name: Followed(name, window, held) for name, window in WINDOWS.items()}
+        self._returns = {
+            name: ReturnWindows(name, window, held) for name, window in WINDOWS.items()
+        }
         self._searches = [count + k for k in _SEARCHES]  # updates after which recorders are sought
         self._filed: dict[str, Any] = {}  # the last row of vitals
         self._statistics = UpdateStatistics(loop.parameters)
@@ -140,7 +142,7 @@ class Updates:
         self._scaled = False  # whether a scaler had multiplied it
         self._waiting = 0  # marked passes since an update ended
         self._thrown = 0  # of these: that began without a gradient
-        self._growth = Growth("exploding gradient", "policy's", in_a_row=OF_A_POLICY)
+        self._growth = GradientGrowth("exploding gradient", "policy's", in_a_row=OF_A_POLICY)
         self._due = budget.look()  # whether it is measured or skipped
         self._marked = False
         self._batch = _BATCH

@@ -101,7 +101,7 @@ class Branch:
 
 
 @dataclass(frozen=True)
-class Parts:
+class SharedNetworks:
     """What the candidates of a race share: the critic and the model that branches replace."""
 
     world: World

@@ -44,7 +44,7 @@ from gradlab.racing.branches import (
     Branch,
     Candidate,
     Optimizer,
-    Parts,
+    SharedNetworks,
     branch_of,
     candidates_of,
     estimators_in,
@@ -175,7 +175,7 @@ class _Contest:
     """A race at work: its branches, where they stand, and what was found so far."""
 
     world: World
-    parts: Parts
+    parts: SharedNetworks
     branches: list[Branch]
     marks: tuple[int, ...]
     rungs: tuple[int, ...]
@@ -384,7 +384,7 @@ def _contest(
         world = environment_world(task, starts, steps, discount, seed)
         if any(estimators_in(each) for each in chosen.values()):
             raise InputError("candidates of an environment are losses: estimators need a Task")
-    parts = Parts(world, own, task.prior if is_task else None, batch, seed, termination)
+    parts = SharedNetworks(world, own, task.prior if is_task else None, batch, seed, termination)
     rate = _rate(rule, world, parts, chosen, policy)
     optimizer = _optimizer(rule, rate)
     branches = [branch_of(name, each, policy, optimizer) for name, each in chosen.items()]
@@ -450,7 +450,7 @@ def _refits(
 def _rate(
     rule: Update,
     world: World,
-    parts: Parts,
+    parts: SharedNetworks,
     chosen: Mapping[str, Any],
     policy: nn.Module,
 ) -> float:

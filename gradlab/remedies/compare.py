@@ -39,9 +39,16 @@ from gradlab.networks.interface import double_copy
 from gradlab.networks.mlp import CriticLike, as_critic
 from gradlab.progress import Progress, check_progress, silent
 from gradlab.remedies import fits, model_values
-from gradlab.remedies.fits import Made, Part, Plan, Recipe, fits_of, price_values
+from gradlab.remedies.fits import (
+    FitRecipe,
+    FittedModel,
+    FittedPart,
+    TrialPlan,
+    fits_of,
+    price_values,
+)
 from gradlab.runs.remedies.run import Remedies, load
-from gradlab.runs.remedies.values import ABOUT, BASELINE, DEFAULT, Value, extended
+from gradlab.runs.remedies.values import ABOUT, BASELINE, DEFAULT, ModelValue, extended
 from gradlab.storage import records, whole_files
 from gradlab.storage.whole_files import keep
 from gradlab.systems.learned import LearnedSystem, TwoModels
@@ -77,7 +84,7 @@ class _Question:
         policy = exploring(self.task, self.policy)
         return collect(self.task, self.rows, policy, seed=self.seed_of(trial))
 
-    def recipes(self, trial: int) -> dict[str, Recipe]:
+    def recipes(self, trial: int) -> dict[str, FitRecipe]:
         """The baseline's and those that the arms need."""
         settings = replace(self.settings, seed=self.seed_of(trial))
         names = dict.fromkeys(
@@ -88,8 +95,8 @@ class _Question:
 
 
 def measured(
-    question: _Question, trial: int, plan: Plan, folder: Path, progress: Progress
-) -> tuple[list[Value], dict[str, Any]]:
+    question: _Question, trial: int, plan: TrialPlan, folder: Path, progress: Progress
+) -> tuple[list[ModelValue], dict[str, Any]]:
     """Every number of a trial, and what a reader must know of it.
 
     Raises:
@@ -130,22 +137,24 @@ def measured(
     return values, notes
 
 
-def _system_of(task: Task, plan: Plan, name: str, parts: Mapping[Part, Made]) -> System:
+def _system_of(
+    task: Task, plan: TrialPlan, name: str, parts: Mapping[FittedPart, FittedModel]
+) -> System:
     """A model of the plan as a system that ends where the task does."""
     systems = [LearnedSystem(parts[part].ensemble, None, task.alive) for part in plan.models[name]]
     return systems[0] if len(systems) == 1 else TwoModels(*systems)
 
 
 def _made(
-    wanted: list[Part],
-    recipes: Mapping[str, Recipe],
+    wanted: list[FittedPart],
+    recipes: Mapping[str, FitRecipe],
     data: Trajectories,
     folder: Path,
     stage: str,
     progress: Progress,
-) -> dict[Part, Made]:
+) -> dict[FittedPart, FittedModel]:
     """Every fit, with its epochs as progress."""
-    fitted: dict[Part, Made] = {}
+    fitted: dict[FittedPart, FittedModel] = {}
     total, before = sum(part.epochs for part in wanted), 0
     for part in wanted:
 
@@ -158,11 +167,11 @@ def _made(
     return fitted
 
 
-def _named(part: Part) -> str:
+def _named(part: FittedPart) -> str:
     return f"{part.recipe}, {part.epochs} epochs"
 
 
-def _lost(values: list[Value]) -> dict[str, int]:
+def _lost(values: list[ModelValue]) -> dict[str, int]:
     """Model → steps and horizons at which its predictions or gradients left the finite numbers."""
     lost: dict[str, int] = {}
     for value in values:
@@ -382,7 +391,7 @@ def _cost(arm: str, costs: Mapping[str, float]) -> float:
     return float(cost)
 
 
-def _plan_from(notes: Mapping[str, Any]) -> Plan:
+def _plan_from(notes: Mapping[str, Any]) -> TrialPlan:
     """The plan that a folder tells of."""
     arms = notes["config"]["arms"]
     return fits.planned(arms, notes["epochs"], notes["steps"], notes["costs"])
@@ -391,9 +400,9 @@ def _plan_from(notes: Mapping[str, Any]) -> Plan:
 def _with_trial(
     before: Remedies | None,
     trial: int,
-    values: Sequence[Value],
+    values: Sequence[ModelValue],
     notes: Mapping[str, Any],
-    plan: Plan,
+    plan: TrialPlan,
     config: Mapping[str, Any],
 ) -> Remedies:
     """The run with one more trial in it."""

@@ -35,7 +35,15 @@ from gradlab.data.trajectories import Trajectories
 from gradlab.errors import Failure, InputError
 from gradlab.fitting.derivative_losses import DirectionalDerivative, Sobolev
 from gradlab.fitting.fitted import Descent, Fit
-from gradlab.fitting.losses import LOG_2PI, Loss, MultiStep, OneStep, outputs, split, standardised
+from gradlab.fitting.losses import (
+    LOG_2PI,
+    Loss,
+    MultiStep,
+    OneStepError,
+    outputs,
+    split,
+    standardised,
+)
 from gradlab.fitting.model_settings import ModelSettings
 from gradlab.fitting.models import doubled, fit_model, prepared
 from gradlab.networks import checkpoint
@@ -48,8 +56,8 @@ from gradlab.runs.remedies.values import (
     STEPS,
     TIME,
     Key,
-    Pair,
-    Value,
+    ModelPair,
+    ModelValue,
     longer,
 )
 from gradlab.storage import whole_files
@@ -59,7 +67,7 @@ _MEMBERS = 7  # of the arm "ensemble", as in PETS, MBPO and DDPPO
 
 
 @dataclass(frozen=True, eq=False)
-class Recipe:
+class FitRecipe:
     """How a model is fitted; `half`: to the first half of the rows."""
 
     settings: ModelSettings
@@ -70,7 +78,7 @@ class Recipe:
         return trajectories.first(data, max(len(data) // 2, 1)) if self.half else data
 
 
-class Part(NamedTuple):
+class FittedPart(NamedTuple):
     """A model by its recipe and the epochs that it was fitted for."""
 
     recipe: str
@@ -78,7 +86,7 @@ class Part(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Made:
+class FittedModel:
     """A fitted model, float64 and in eval mode, and the notes of its fit (see `_notes`)."""
 
     ensemble: GaussianEnsemble
@@ -87,43 +95,47 @@ class Made:
 
 def recipe(
     name: str, settings: ModelSettings, gradient_loss: DirectionalDerivative, simulator: System
-) -> Recipe:
+) -> FitRecipe:
     """The baseline's recipe with one thing changed.
 
     Raises:
         InputError: the baseline has what the arm would bring.
     """
-    likelihood = OneStep("nll")
+    likelihood = OneStepError("nll")
     if name in (BASELINE, HALF):
-        return Recipe(settings, likelihood, half=name == HALF)
+        return FitRecipe(settings, likelihood, half=name == HALF)
     if name == "spectral":
         if settings.spectral is not None:
             raise InputError(
                 "arm spectral: the baseline's settings normalise layers already; take spectral=None"
             )
-        return Recipe(replace(settings, spectral="all_but_last"), likelihood)
+        return FitRecipe(replace(settings, spectral="all_but_last"), likelihood)
     if name == "double-parameters":
         ds, da = simulator.state_dim, simulator.action_dim
         wider = doubled(settings.hidden, (ds + da, 2 * (ds + 1)))
-        return Recipe(replace(settings, hidden=wider), likelihood)
+        return FitRecipe(replace(settings, hidden=wider), likelihood)
     if name == "ensemble":
         if settings.members != 1:
             raise InputError(
                 f"arm ensemble: the baseline has {settings.members} members; take members=1"
             )
-        return Recipe(replace(settings, members=_MEMBERS), likelihood)
+        return FitRecipe(replace(settings, members=_MEMBERS), likelihood)
     losses: Mapping[str, Loss] = {
         "dd": replace(gradient_loss, prediction="nll"),
         "multistep": MultiStep(),
-        "mse": OneStep("mse"),
+        "mse": OneStepError("mse"),
         "sobolev": Sobolev(simulator, prediction="nll"),
     }
-    return Recipe(settings, losses[name])
+    return FitRecipe(settings, losses[name])
 
 
 def made(
-    folder: Path, recipes: Mapping[str, Recipe], part: Part, data: Trajectories, progress: Progress
-) -> Made:
+    folder: Path,
+    recipes: Mapping[str, FitRecipe],
+    part: FittedPart,
+    data: Trajectories,
+    progress: Progress,
+) -> FittedModel:
     """The model of one part, from its file where it was fitted before.
 
     Raises:
@@ -137,7 +149,7 @@ def made(
     return kept(folder, part)
 
 
-def kept(folder: Path, part: Part) -> Made:
+def kept(folder: Path, part: FittedPart) -> FittedModel:
     """A model that was fitted before.
 
     Raises:
@@ -151,15 +163,15 @@ def kept(folder: Path, part: Part) -> Made:
         notes = whole_files.read(path.with_suffix(".json"))
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path.with_suffix('.json')} is damaged: delete it and {path}") from error
-    return Made(ensemble.double().eval().requires_grad_(False), notes)
+    return FittedModel(ensemble.double().eval().requires_grad_(False), notes)
 
 
-def _file(folder: Path, part: Part) -> Path:
+def _file(folder: Path, part: FittedPart) -> Path:
     return folder / f"{_plain(part.recipe)}-{part.epochs}.safetensors"
 
 
 def _fitted(
-    folder: Path, recipe: Recipe, part: Part, data: Trajectories, progress: Progress
+    folder: Path, recipe: FitRecipe, part: FittedPart, data: Trajectories, progress: Progress
 ) -> Fit:
     saved = folder / f"{_plain(part.recipe)}.resume.safetensors"
     settings = replace(recipe.settings, epochs=part.epochs)
@@ -198,8 +210,8 @@ def _plain(name: str) -> str:
 
 
 def price_values(
-    name: str, parts: Sequence[Made], recipe: Recipe, data: Trajectories, cost: float
-) -> list[Value]:
+    name: str, parts: Sequence[FittedModel], recipe: FitRecipe, data: Trajectories, cost: float
+) -> list[ModelValue]:
     """
     Args:
         recipe: of the part that predicts; cost: of a step, in steps of the baseline.
@@ -207,12 +219,12 @@ def price_values(
     nll, mse = _held_out(parts[0].ensemble, recipe, data)
     seconds = sum(float(part.notes["seconds"]) for part in parts)
     prices = {"held_out_nll": nll, "held_out_mse": mse, "fit_seconds": seconds, "step_cost": cost}
-    return [Value(name, Key(quantity), value) for quantity, value in prices.items()]
+    return [ModelValue(name, Key(quantity), value) for quantity, value in prices.items()]
 
 
 @torch.no_grad()
 def _held_out(
-    ensemble: GaussianEnsemble, recipe: Recipe, data: Trajectories
+    ensemble: GaussianEnsemble, recipe: FitRecipe, data: Trajectories
 ) -> tuple[float, float]:
     """Likelihood and squared error, averaged over members."""
     record, settings = recipe.rows(data), recipe.settings
@@ -241,7 +253,7 @@ _TIMED = 5000  # rows of a timed epoch, at most
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrialPlan:
     """What a trial makes, and what is compared.
 
     Attributes:
@@ -249,12 +261,12 @@ class Plan:
         costs: arm → seconds of a step in steps of the baseline.
     """
 
-    models: Mapping[str, tuple[Part, ...]]
-    pairs: tuple[Pair, ...]
+    models: Mapping[str, tuple[FittedPart, ...]]
+    pairs: tuple[ModelPair, ...]
     costs: Mapping[str, float]
 
     @property
-    def parts(self) -> list[Part]:
+    def parts(self) -> list[FittedPart]:
         """Every fit once, the shorter ones of a recipe first."""
         return sorted({part for parts in self.models.values() for part in parts})
 
@@ -270,7 +282,7 @@ def fits_of(arm: str) -> tuple[str, ...]:
     return {"two-model": ("dd",), "more-data": (HALF,)}.get(arm, (arm,))
 
 
-def steps_per_epoch(recipes: Mapping[str, Recipe], data: Trajectories) -> dict[str, int]:
+def steps_per_epoch(recipes: Mapping[str, FitRecipe], data: Trajectories) -> dict[str, int]:
     """Steps of the optimiser in an epoch of each recipe.
 
     Raises:
@@ -279,7 +291,7 @@ def steps_per_epoch(recipes: Mapping[str, Recipe], data: Trajectories) -> dict[s
     return {name: _steps(_descent(name, recipe, data)) for name, recipe in recipes.items()}
 
 
-def measured_costs(recipes: Mapping[str, Recipe], data: Trajectories) -> dict[str, float]:
+def measured_costs(recipes: Mapping[str, FitRecipe], data: Trajectories) -> dict[str, float]:
     """Recipe → cost of a step: medians of ratios of epochs that were timed in turn."""
     few = trajectories.first(data, min(len(data), _TIMED))
     descents = {name: _descent(name, recipe, few) for name, recipe in recipes.items()}
@@ -304,32 +316,32 @@ def costs_of(arms: Sequence[str], recipes: Mapping[str, float]) -> dict[str, flo
 
 def planned(
     arms: Sequence[str], epochs: int, steps: Mapping[str, int], costs: Mapping[str, float]
-) -> Plan:
+) -> TrialPlan:
     """The models of all arms.
 
     Args:
         epochs: E of the baseline; steps: of an epoch of each recipe; costs: of a step of each arm.
     """
 
-    def alike(name: str) -> Part:
-        return Part(name, max(1, round(epochs * steps[BASELINE] / steps[name])))
+    def alike(name: str) -> FittedPart:
+        return FittedPart(name, max(1, round(epochs * steps[BASELINE] / steps[name])))
 
-    base = Part(BASELINE, epochs)
-    models: dict[str, tuple[Part, ...]] = {BASELINE: (base,)}
-    pairs: list[Pair] = []
+    base = FittedPart(BASELINE, epochs)
+    models: dict[str, tuple[FittedPart, ...]] = {BASELINE: (base,)}
+    pairs: list[ModelPair] = []
     for arm in arms:
         if arm == "more-data":
             models[HALF] = (alike(HALF),)
-            pairs += [Pair(arm, budget, HALF, BASELINE) for budget in (STEPS, TIME)]
+            pairs += [ModelPair(arm, budget, HALF, BASELINE) for budget in (STEPS, TIME)]
             continue
         parts = tuple(alike(name) for name in fits_of(arm))
         models[arm] = (base, *parts) if arm == "two-model" else parts
-        models[longer(arm)] = (Part(BASELINE, max(1, round(epochs * costs[arm]))),)
-        pairs += [Pair(arm, STEPS, BASELINE, arm), Pair(arm, TIME, longer(arm), arm)]
-    return Plan(models, tuple(pairs), costs)
+        models[longer(arm)] = (FittedPart(BASELINE, max(1, round(epochs * costs[arm]))),)
+        pairs += [ModelPair(arm, STEPS, BASELINE, arm), ModelPair(arm, TIME, longer(arm), arm)]
+    return TrialPlan(models, tuple(pairs), costs)
 
 
-def _descent(name: str, recipe: Recipe, data: Trajectories) -> Descent:
+def _descent(name: str, recipe: FitRecipe, data: Trajectories) -> Descent:
     try:
         return prepared(recipe.rows(data), recipe.settings, recipe.loss)[0]
     except InputError as error:

@@ -31,7 +31,7 @@ from gradlab.measurement.assembly import SharedTruth
 from gradlab.progress import Progress, silent
 from gradlab.runs.decision_rules import least_error_at, usable_prefix
 from gradlab.runs.profile import Profile
-from gradlab.runs.remedies.values import ALL, CLIPPED, SIMULATOR, SMOOTH, Key, Value
+from gradlab.runs.remedies.values import ALL, CLIPPED, SIMULATOR, SMOOTH, Key, ModelValue
 from gradlab.statistics import chains
 from gradlab.statistics.moments import Array, Estimate
 from gradlab.statistics.over_groups import group_sums
@@ -92,7 +92,7 @@ def regions(task: Task, visited: Visited) -> dict[str, NDArray[np.bool_]]:
     return {ALL: usable, SMOOTH: usable & ~clipped, CLIPPED: usable & clipped}
 
 
-def simulator_values(bench: _Bench) -> list[Value]:
+def simulator_values(bench: _Bench) -> list[ModelValue]:
     """What models are shown beside: the simulator's exponent, and the error of no change."""
     squares = _distances(bench, bench.visited.states[:1])
     scale = np.ones_like(squares) * bench.visited.states.shape[2]
@@ -100,7 +100,7 @@ def simulator_values(bench: _Bench) -> list[Value]:
     return [*values, *_exponent(SIMULATOR, bench, bench.visited.true, bench.visited.K)]
 
 
-def model_values(name: str, system: System, bench: _Bench) -> list[Value]:
+def model_values(name: str, system: System, bench: _Bench) -> list[ModelValue]:
     """Predictions, Jacobian errors and growth of one model."""
     here = bench.truth.setting
     own, K = rollout_with_jacobians(system, here.policy, here.starts, here.horizon, here.seed)
@@ -114,7 +114,7 @@ def model_values(name: str, system: System, bench: _Bench) -> list[Value]:
 
 def gradient_values(
     systems: Mapping[str, System], bench: _Bench, progress: Progress = silent
-) -> list[Value]:
+) -> list[ModelValue]:
     """Errors of the gradient through each model at horizons 1 … H, and what follows."""
     truth = bench.truth
     tail = Tail(truth.setting.horizon, bench.critic, truth.task.discount)
@@ -123,14 +123,14 @@ def gradient_values(
     return [value for name in systems for value in _of_profile(name, profile)]
 
 
-def _of_profile(name: str, profile: Profile) -> list[Value]:
+def _of_profile(name: str, profile: Profile) -> list[ModelValue]:
     e, values = profile.estimators.index(name), []
     for quantity in _GRADIENT:
         q = profile.quantities.index(quantity)
         over = [h for h in profile.horizons[1:] if profile.count[e, q, profile.horizons.index(h)]]
         estimates = [profile.estimate(name, quantity, h) for h in over]
         values += [
-            Value(name, Key(quantity, at=h), estimate.value, estimate.left_out)
+            ModelValue(name, Key(quantity, at=h), estimate.value, estimate.left_out)
             for h, estimate in zip(over, estimates, strict=True)
         ]
         if quantity == "mse" and over:
@@ -138,21 +138,21 @@ def _of_profile(name: str, profile: Profile) -> list[Value]:
     return values
 
 
-def _least(name: str, errors: list[Estimate]) -> Value:
+def _least(name: str, errors: list[Estimate]) -> ModelValue:
     value = float(np.nanmin([error.value for error in errors]))
-    return Value(
+    return ModelValue(
         name, Key("least_mse"), value, np.min([error.left_out for error in errors], axis=0)
     )
 
 
-def _horizons(name: str, profile: Profile) -> list[Value]:
+def _horizons(name: str, profile: Profile) -> list[ModelValue]:
     return [
-        Value(name, Key("usable_horizon"), float(usable_prefix(profile, name))),
-        Value(name, Key("best_horizon"), float(least_error_at(profile, name))),
+        ModelValue(name, Key("usable_horizon"), float(usable_prefix(profile, name))),
+        ModelValue(name, Key("best_horizon"), float(least_error_at(profile, name))),
     ]
 
 
-def _predictions(name: str, system: System, bench: _Bench) -> list[Value]:
+def _predictions(name: str, system: System, bench: _Bench) -> list[ModelValue]:
     state, predicted = bench.path.states[0], []
     with torch.no_grad():
         for t in range(bench.path.horizon):
@@ -172,10 +172,10 @@ def _distances(bench: _Bench, predicted: Array) -> Array:
 
 def _root_ratios(
     name: str, quantity: str, error: Array, size: Array, group: NDArray[np.int64]
-) -> list[Value]:
+) -> list[ModelValue]:
     """√(Σ error / Σ size) of every step, arrays [H, N]."""
     return [
-        Value(name, Key(quantity, at=t + 1), *root_ratio(error[t], size[t], group))
+        ModelValue(name, Key(quantity, at=t + 1), *root_ratio(error[t], size[t], group))
         for t in range(len(error))
     ]
 
@@ -189,7 +189,7 @@ def root_ratio(error: Array, size: Array, group: NDArray[np.int64]) -> tuple[flo
     return value, np.asarray(left_out)
 
 
-def _jacobians(name: str, system: System, bench: _Bench) -> list[Value]:
+def _jacobians(name: str, system: System, bench: _Bench) -> list[ModelValue]:
     visited, simulator = bench.visited, bench.truth.task.simulator
     guess = blocks(system, bench.path, jacobian_noise(simulator, system, bench.path), silent, "")
     compared = jacobian_squares(replace(visited, guess=guess))
@@ -201,11 +201,11 @@ def _jacobians(name: str, system: System, bench: _Bench) -> list[Value]:
                 continue  # nothing there, or a block that is 0
             wrong, whole = (np.where(kept, part, 0.0).sum(0) for part in (error, size))
             value = root_ratio(wrong, whole, visited.group)
-            values.append(Value(name, Key("jacobian_error", block, region=region), *value))
+            values.append(ModelValue(name, Key("jacobian_error", block, region=region), *value))
     return values
 
 
-def _exponent(name: str, bench: _Bench, chained: Blocks, K: Array) -> list[Value]:
+def _exponent(name: str, bench: _Bench, chained: Blocks, K: Array) -> list[ModelValue]:
     """The largest exponent, averaged over groups of starts; none of a single step."""
     ds, group = bench.visited.states.shape[2], bench.visited.group
     if len(K) < 2:
@@ -221,7 +221,7 @@ def _exponent(name: str, bench: _Bench, chained: Blocks, K: Array) -> list[Value
     with np.errstate(invalid="ignore", divide="ignore"):
         left_out = (sums.sum() - sums) / (count.sum() - count)
     value = float(sums.sum() / count.sum())
-    return [Value(name, Key("lyapunov"), value, np.asarray(left_out))]
+    return [ModelValue(name, Key("lyapunov"), value, np.asarray(left_out))]
 
 
 def counted(bench: _Bench) -> dict[str, int]:

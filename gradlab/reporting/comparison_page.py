@@ -14,7 +14,7 @@ import pandas as pd
 from gradlab.errors import InputError
 from gradlab.figures import comparison as figures
 from gradlab.reporting import shell
-from gradlab.reporting.first_fold import NOWHERE, Source
+from gradlab.reporting.first_fold import NOWHERE, PageSource
 from gradlab.reporting.numbers import quantity
 from gradlab.reporting.page import Page, Section, folded
 from gradlab.reporting.panels import Panel, panel
@@ -124,7 +124,7 @@ def _pair(comparison: Comparison) -> Section:
     return Section(comparison.names[1], lines, _tables(comparison.table()), against.sure)
 
 
-def _page(comparison: Comparison, title: str, source: Source = NOWHERE) -> Page:
+def _page(comparison: Comparison, title: str, source: PageSource = NOWHERE) -> Page:
     """What the page of two measurements shows."""
     A, B = (escape(each) for each in comparison.names)
     drawn = tuple(panels(comparison))

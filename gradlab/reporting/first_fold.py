@@ -13,17 +13,17 @@ from gradlab.verdicts.screen import LIGHTS, Fact, Screen, unsaid
 
 
 @dataclass(frozen=True)
-class Source:
+class PageSource:
     """Where a page's numbers come from; empty where nobody knows."""
 
     file: str = ""
     command: str = ""
 
 
-NOWHERE = Source()
+NOWHERE = PageSource()
 
 
-def screen(first: Screen, figure: str, source: Source) -> str:
+def screen(first: Screen, figure: str, source: PageSource) -> str:
     """<section> with everything above the fold; `figure` is HTML, or empty."""
     numbers = "".join(_fact(each, source) for each in first.numbers)
     listed = f'<div class="numbers">{numbers}</div>' if numbers else ""
@@ -55,7 +55,7 @@ def sentences(first: Screen) -> str:
     )
 
 
-def _fact(fact: Fact, source: Source) -> str:
+def _fact(fact: Fact, source: PageSource) -> str:
     lines = [f"<p>{escape(fact.how)}</p>"] if fact.how else []
     lines += [f"<p>File: <code>{escape(source.file)}</code></p>"] if source.file else []
     lines += [f"<p>Again: <code>{escape(source.command)}</code></p>"] if source.command else []

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from gradlab import figures
 from gradlab.figures.style import SIZE
 from gradlab.reporting import shell
-from gradlab.reporting.first_fold import NOWHERE, Source
+from gradlab.reporting.first_fold import NOWHERE, PageSource
 from gradlab.reporting.numbers import folded as table_of
 from gradlab.reporting.page import Page, Section, folded, method
 from gradlab.reporting.panels import Panel, panel
@@ -83,7 +83,7 @@ def panels(run: JacobianRun) -> list[Panel]:
     return [*errors, *drawn[1:], *chains]
 
 
-def page(run: JacobianRun, source: Source = NOWHERE, name: str = "") -> Page:
+def page(run: JacobianRun, source: PageSource = NOWHERE, name: str = "") -> Page:
     """What the page of a comparison shows; `name` is its title where no task is known."""
     drawn = tuple(panels(run))
     numbers = (

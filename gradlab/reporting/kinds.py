@@ -26,7 +26,7 @@ from gradlab.reporting import (
     sweep_page,
     training_page,
 )
-from gradlab.reporting.first_fold import Source
+from gradlab.reporting.first_fold import PageSource
 from gradlab.reporting.page import Page
 from gradlab.runs import race, sweep
 from gradlab.runs.jacobians import JacobianRun
@@ -62,7 +62,7 @@ class Kind:
     """
 
     load: Callable[[str | Path], Any]
-    page: Callable[[Any, Source, str], Page]
+    page: Callable[[Any, PageSource, str], Page]
     screen: Callable[[Any], Screen]
     compared: Callable[[Sequence[str | Path]], tuple[Page, pd.DataFrame]] | None = None
     alone: str = ""
@@ -96,7 +96,7 @@ def page_of(path: Path) -> Page:
         return sweep_page.page(sweep.load(path))
     kind = _kind(path)
     run = kind.load(path)
-    return kind.page(run, Source(str(path), _command(run)), path.stem)
+    return kind.page(run, PageSource(str(path), _command(run)), path.stem)
 
 
 def screen_of(path: Path) -> Screen:

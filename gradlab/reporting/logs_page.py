@@ -8,7 +8,7 @@ import pandas as pd
 
 from gradlab import figures
 from gradlab.reporting import shell
-from gradlab.reporting.first_fold import NOWHERE, Source
+from gradlab.reporting.first_fold import NOWHERE, PageSource
 from gradlab.reporting.numbers import folded as table_of
 from gradlab.reporting.page import Page, Section, folded, method
 from gradlab.reporting.panels import Panel, panel
@@ -75,7 +75,7 @@ def panels(run: LogsRun) -> list[Panel]:
     ]
 
 
-def page(run: LogsRun, source: Source = NOWHERE, name: str = "") -> Page:
+def page(run: LogsRun, source: PageSource = NOWHERE, name: str = "") -> Page:
     """What the page of logs shows; `name` is its title where no task is known."""
     drawn = tuple(panels(run))
     sections = (

@@ -65,7 +65,7 @@ class Page:
     screen: Screen
     panels: tuple[Panel, ...] = ()
     sections: tuple[Section, ...] = ()
-    source: first_fold.Source = first_fold.NOWHERE
+    source: first_fold.PageSource = first_fold.NOWHERE
     compact: bool = True
     apart: bool = True
     pdf: bool = False

@@ -12,14 +12,14 @@ from html import escape
 import numpy as np
 
 from gradlab.reporting import shell
-from gradlab.reporting.first_fold import NOWHERE, Source
+from gradlab.reporting.first_fold import NOWHERE, PageSource
 from gradlab.reporting.page import Page, Section, method
 from gradlab.reporting.probe_panels import ORDER, absent, panels
 from gradlab.runs.probe.results import ProbeRun
 from gradlab.verdicts.probe.first_screen import screen
 
 
-def page(run: ProbeRun, source: Source = NOWHERE, name: str = "") -> Page:
+def page(run: ProbeRun, source: PageSource = NOWHERE, name: str = "") -> Page:
     """What the page of a probe shows; `name` is its title where no task was given."""
     missing = absent(run)
     sections = (

@@ -9,7 +9,7 @@ from typing import Any
 
 from gradlab.reporting import panels, shell
 from gradlab.reporting.checks import sanity
-from gradlab.reporting.first_fold import NOWHERE, Source
+from gradlab.reporting.first_fold import NOWHERE, PageSource
 from gradlab.reporting.numbers import tables
 from gradlab.reporting.page import Page, Section, method
 from gradlab.runs.check_results import CheckResult
@@ -24,7 +24,7 @@ from gradlab.verdicts.screen import Screen
 _LAWS = {"visited": "visited states, by the gradient of the return", "start": "the given starts"}
 
 
-def page(profile: Profile, source: Source = NOWHERE, name: str = "") -> Page:
+def page(profile: Profile, source: PageSource = NOWHERE, name: str = "") -> Page:
     """What the page of a measurement shows; `name` is its title where no task is known."""
     evident = evidence(profile)
     read = derived_checks(profile, None if evident.facts is None else advise(evident.facts).cell)
@@ -39,7 +39,7 @@ def shown(
     title: str,
     evidence: Evidence = panels.NOTHING,
     read: tuple[CheckResult, ...] = (),
-    source: Source = NOWHERE,
+    source: PageSource = NOWHERE,
 ) -> Page:
     """The page of a measurement whose first screen is known.
 

@@ -6,7 +6,7 @@ from functools import partial
 
 from gradlab import figures
 from gradlab.reporting import shell
-from gradlab.reporting.first_fold import NOWHERE, Source
+from gradlab.reporting.first_fold import NOWHERE, PageSource
 from gradlab.reporting.numbers import folded as table_of
 from gradlab.reporting.page import Page, Section, folded, method
 from gradlab.reporting.panels import panel
@@ -27,7 +27,7 @@ _HEADINGS = {
 }
 
 
-def page(race: Race, source: Source = NOWHERE, name: str = "") -> Page:
+def page(race: Race, source: PageSource = NOWHERE, name: str = "") -> Page:
     """What the page of a race shows."""
     caption = "Every branch meets the same starts and noise; the critic is fitted again on the way."
     table = race.table()

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from gradlab import figures
 from gradlab.figures.style import SIZE
 from gradlab.reporting import shell
-from gradlab.reporting.first_fold import NOWHERE, Source
+from gradlab.reporting.first_fold import NOWHERE, PageSource
 from gradlab.reporting.numbers import folded as table_of
 from gradlab.reporting.page import Page, Section, folded, method
 from gradlab.reporting.panels import Panel, panel
@@ -82,7 +82,7 @@ def panels(run: Remedies) -> list[Panel]:
     ]
 
 
-def page(run: Remedies, source: Source = NOWHERE, name: str = "") -> Page:
+def page(run: Remedies, source: PageSource = NOWHERE, name: str = "") -> Page:
     """What the page of a test of remedies shows; `name` stands for a task that is not known."""
     drawn = tuple(panels(run))
     arms = {arm: ABOUT.get(arm, "") for arm in run.arms}

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from html import escape
 
 from gradlab.reporting import shell
-from gradlab.reporting.first_fold import Source
+from gradlab.reporting.first_fold import PageSource
 from gradlab.reporting.numbers import number
 from gradlab.reporting.page import Page, Section
 from gradlab.runs.sweep import INDEX, Row, Sweep
@@ -21,7 +21,7 @@ def page(sweep: Sweep) -> Page:
         Section("Runs", body=_runs(sweep), opened=True),
         Section("How this was computed", body=_method(sweep), name="method"),
     )
-    source = Source(str(sweep.folder / INDEX), sweep.command)
+    source = PageSource(str(sweep.folder / INDEX), sweep.command)
     title = f"{sweep.folder.name}: {len(sweep.rows)} runs"
     facts = {"command": sweep.rows[0].words[0] if sweep.rows else None} | {
         state: sweep.count(state) or None

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from gradlab import figures
 from gradlab.figures.multiples import Over, several_quantities, several_returns
 from gradlab.reporting import shell, training_probe
-from gradlab.reporting.first_fold import NOWHERE, Source
+from gradlab.reporting.first_fold import NOWHERE, PageSource
 from gradlab.reporting.page import Page, Section, folded, method
 from gradlab.reporting.panels import Panel, panel
 from gradlab.reporting.training_staleness import staleness
@@ -172,7 +172,7 @@ def _truth(runs: Mapping[str, Training]) -> str:
     return f"{_TRUTH}, at {where}."
 
 
-def page(run: Training, source: Source = NOWHERE, name: str = "") -> Page:
+def page(run: Training, source: PageSource = NOWHERE, name: str = "") -> Page:
     """What the page of one training run shows."""
     return several({run.name: run}, f"{run.name} on {run.task}", source)
 
@@ -184,7 +184,7 @@ def of_files(paths: Sequence[str | Path]) -> tuple[Page, pd.DataFrame]:
     return several(runs, f"{names} on {next(iter(runs.values())).task}"), pairs.table(runs)
 
 
-def several(runs: Mapping[str, Training], title: str, source: Source = NOWHERE) -> Page:
+def several(runs: Mapping[str, Training], title: str, source: PageSource = NOWHERE) -> Page:
     """What the page of training runs side by side shows."""
     drawn = tuple(panels(runs))
     sections = (

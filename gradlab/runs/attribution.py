@@ -85,7 +85,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Entry:
+class BlockEntry:
     """One entry of one block within one cause's share.
 
     Attributes:
@@ -102,7 +102,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Step:
+class StepShare:
     """What one cause's share has at one step."""
 
     cause: str
@@ -154,10 +154,10 @@ class Account:
     shapley: tuple[Part, ...]
     first: tuple[Part, ...]
     last: tuple[Part, ...]
-    entries: tuple[Entry, ...]
+    entries: tuple[BlockEntry, ...]
     outputs: tuple[Part, ...]
     inputs: tuple[Part, ...]
-    steps: tuple[Step, ...]
+    steps: tuple[StepShare, ...]
     cancelling: tuple[str, ...]
     replacement: Replacement | None
 
@@ -371,13 +371,13 @@ def _account(results: SubstitutionResults, cell: int) -> Account:
         first=parts(split.first),
         last=parts(split.last),
         entries=tuple(
-            Entry(label.cause, label.block, out, into, _part("entry", share, split.total))
+            BlockEntry(label.cause, label.block, out, into, _part("entry", share, split.total))
             for out, into, label, share in entries
         ),
         outputs=_summed([(out, share) for out, _, _, share in dynamics], split.total),
         inputs=_summed([(into, share) for _, into, _, share in dynamics], split.total),
         steps=tuple(
-            Step(label.cause, label.step, _part("step", share, split.total))
+            StepShare(label.cause, label.step, _part("step", share, split.total))
             for label, share in rows
             if not label.block
         ),

@@ -74,7 +74,7 @@ class _Rows:
 
 
 @dataclass(frozen=True, eq=False)
-class Draws:
+class VarianceDraws:
     """What each source adds to the variance of each cell: value [V, S], left_out [V, S, G]."""
 
     sources: Annotated[tuple[str, ...], stored("source", name="source")]
@@ -95,7 +95,7 @@ class SubstitutionResults:
 
     coalitions: Coalitions
     rows: _Rows
-    draws: Draws
+    draws: VarianceDraws
     state_names: Annotated[tuple[str, ...], stored("state", name="state")]
     action_names: Annotated[tuple[str, ...], stored("action", name="action")]
     skipped: Mapping[str, str]
@@ -133,7 +133,7 @@ def substitutions_from_groups(
     results = SubstitutionResults(
         coalitions=codec.decoded(Coalitions, coalitions),
         rows=codec.decoded(_Rows, rows),
-        draws=codec.decoded(Draws, draws),
+        draws=codec.decoded(VarianceDraws, draws),
         **codec.fields(SubstitutionResults, names),
         skipped={key: str(why) for key, why in json_object(skipped).items()},
         rule=rule,

@@ -310,7 +310,7 @@ class Contestant:
 
 
 @dataclass(frozen=True)
-class Judged:
+class JudgedMixtures:
     """Mixtures and single estimators, chosen on some groups and judged on others.
 
     Attributes:
@@ -327,7 +327,7 @@ class Judged:
     gain_mixture: Contestant
 
 
-def judged(grams: Grams, batch: int, fold: int = 1) -> Judged:
+def judged(grams: Grams, batch: int, fold: int = 1) -> JudgedMixtures:
     """Contestants fitted on all folds but one and judged on that one.
 
     `comparison.difference` and `log_ratio` of two of them are paired; weights from elsewhere (of a
@@ -345,7 +345,7 @@ def judged(grams: Grams, batch: int, fold: int = 1) -> Judged:
     direction = _direction(fitted.value, fitted)
     level = levelled(fitted)
     steepest = one[int(np.argmax([_rate(F, weights) for weights in one]))]
-    return Judged(
+    return JudgedMixtures(
         single=contestant(unseen, best, batch),
         scaled_single=contestant(unseen, scaled * optimal_scale(F, scaled), batch),
         mixture=contestant(unseen, _mixture(fitted.value, fitted)[:-1], batch),

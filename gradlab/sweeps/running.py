@@ -123,7 +123,7 @@ _Words = Callable[[Row, bool], list[str]]
 """words(row, again): the whole command of a run; again: a file of it may be there."""
 
 
-class Shown(Protocol):
+class SweepProgress(Protocol):
     """Where a sweep shows its progress."""
 
     def ended(self, row: Row, done: int, total: int) -> None:
@@ -163,7 +163,7 @@ class Running:
         runner: str,
         arguments: tuple[Any, ...],
         words: _Words,
-        shown: Shown,
+        shown: SweepProgress,
     ) -> None:
         self._folder, self._pool, self._words, self._shown = folder, pool, words, shown
         self._runner, self._arguments, self._most = runner, arguments, workers

@@ -5,7 +5,7 @@ A row holds no more than in what an algorithm differs, and stands in a file of i
 algorithm that needs a new part adds one in a file:
 
     loss      `policy_losses.PolicyLoss`: loss(context, batch, terms, weights). Entropy is inside
-              the sum, at the temperature of the target; `Mixture.samples` are paths per state.
+              the sum, at the temperature of the target; `MixtureLoss.samples` are paths per state.
               `replayed_losses`: SVG's replayed steps and paths with inferred noise.
               `window_losses`: the simulator's Jacobians along on-policy windows (SHAC), and
               `adaptive_horizon`: how long their paths are (AHAC).
@@ -34,7 +34,7 @@ from gradlab.statistics.mixing import MpgWeights
 from gradlab.training.algorithm import MIXTURE, Algorithm, Policy
 from gradlab.training.measured.switching import By
 from gradlab.training.parts.context import FixedWeights, MeasuredWeights
-from gradlab.training.parts.policy_losses import FromStarts, Mixture, Term
+from gradlab.training.parts.policy_losses import FromStarts, MixtureLoss, Term
 from gradlab.training.parts.sources import Newest
 from gradlab.training.parts.targets import NStep, OneStep, Soft
 from gradlab.training.parts.temperature import Automatic
@@ -52,7 +52,7 @@ __all__ = [
     "ALGORITHMS",
     "MIXTURE",
     "Algorithm",
-    "Mixture",
+    "MixtureLoss",
     "NStep",
     "OneStep",
     "Policy",
@@ -153,7 +153,7 @@ def with_starts(algorithm: Algorithm, beta: float) -> Algorithm:
     """
     if not 0 <= beta <= 1:
         raise InputError(f"beta is {beta!r}, expected a number from 0 to 1")
-    if not isinstance(algorithm.loss, Mixture | FromStarts):
+    if not isinstance(algorithm.loss, MixtureLoss | FromStarts):
         raise InputError(
             f"beta is {beta!r}, but {algorithm.name} follows replayed transitions: leave it out"
         )

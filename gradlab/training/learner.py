@@ -47,7 +47,7 @@ from gradlab.training.trained import Trained, under
 
 
 @dataclass(frozen=True)
-class Update:
+class UpdateRecord:
     """What one update did, [E] each; critics' numbers are 0 where there are none.
 
     Attributes:
@@ -143,7 +143,7 @@ class Learner:
         """Of policy and critic, in memory of their own."""
         return self.policy.copied(), None if self.critic is None else self.critic.copied()
 
-    def update(self, iteration: int, batch: Batch) -> Update:
+    def update(self, iteration: int, batch: Batch) -> UpdateRecord:
         """One critic update, and one of the policy where it is due. Iterations count from 0."""
         begun = time.perf_counter()
         self.set_rates(iteration)
@@ -162,7 +162,7 @@ class Learner:
             if self.adapted is not None and batch.slopes is not None:
                 self.adapted.step(batch.slopes)
         self.move_targets(iteration, acted)
-        return Update(
+        return UpdateRecord(
             critic_loss, value, critic_norm, policy_norm, policy_loss, common(weights), horizon,
             middle - begun, time.perf_counter() - middle,
             None if self.tuned is None else self.tuned.value[:, 0].clone(), adapted,

@@ -32,7 +32,7 @@ from gradlab.storage.journal import Journal
 from gradlab.training import checkpoints, evaluations
 from gradlab.training.collection import Ended
 from gradlab.training.first_networks import unknown_ends
-from gradlab.training.learner import Update
+from gradlab.training.learner import UpdateRecord
 from gradlab.training.measured import gradient_errors, steering
 from gradlab.training.measured import weights as measured_weights
 from gradlab.training.parts.context import Floats
@@ -116,7 +116,7 @@ class Execution(Protocol):
         """One step of the environments into replay."""
         ...
 
-    def update(self, run: Run) -> Update:
+    def update(self, run: Run) -> UpdateRecord:
         """The next update of the networks."""
         ...
 
@@ -140,7 +140,7 @@ class _Here:
     def step(self, run: Run) -> Ended:
         return run.environments.step(run.learner.explore, run.replay)
 
-    def update(self, run: Run) -> Update:
+    def update(self, run: Run) -> UpdateRecord:
         return run.learner.update(run.iteration, next_batch(run))
 
     def evaluate(self, run: Run, journal: Journal) -> None:

@@ -26,7 +26,7 @@ from gradlab.tasks import Task
 from gradlab.training.algorithms import Algorithm
 from gradlab.training.collection import Ended, Environments
 from gradlab.training.draws import Draws
-from gradlab.training.learner import Learner, Update
+from gradlab.training.learner import Learner, UpdateRecord
 from gradlab.training.members import Network
 from gradlab.training.models.branches import Branches
 from gradlab.training.models.dynamics import Dynamics
@@ -55,7 +55,7 @@ class _Window:
         self.divergences: dict[int, str] = {}
         self._empty()
 
-    def add(self, update: Update) -> None:
+    def add(self, update: UpdateRecord) -> None:
         self.critic.append(torch.stack([getattr(update, name) for name in _CRITIC]))
         self.critic_seconds += update.critic_seconds
         if update.policy_norm is not None and update.policy_loss is not None:

@@ -40,7 +40,7 @@ _NEGLIGIBLE = 0.01  # share of the gradient that a boundary term may have
 
 
 @dataclass(frozen=True)
-class Reference:
+class TrueGradient:
     """One kind of true gradient.
 
     Attributes:
@@ -86,7 +86,7 @@ class Reference:
 
 @dataclass(frozen=True)
 class Precision:
-    """Of the mean gradient at every truncation, [T] each: see `Reference`.
+    """Of the mean gradient at every truncation, [T] each: see `TrueGradient`.
 
     `doubt` is the relative standard error of error², that of the mean of G squares q = |G_i|²:
     √(Σ q² / (Σ q)² − 1/G).
@@ -116,7 +116,7 @@ class Judged:
     def good(self) -> Tensor:
         return self.precision.within(PRECISION) & (self.discrepancy <= 1.0)
 
-    def at(self, T: int) -> Reference:
+    def at(self, T: int) -> TrueGradient:
         """The reference at truncation T."""
         norm, error, concentration = (
             float(numbers[T - 1])
@@ -128,7 +128,7 @@ class Judged:
         missing = -1 if not np.isfinite(relative) else 0
         if PRECISION <= relative < np.inf:
             missing = int(np.ceil(n * ((relative / AIM) ** 2 - 1)))
-        return Reference(
+        return TrueGradient(
             gradients=self.gradients[T - 1],
             norm=norm,
             standard_error=error,
@@ -143,7 +143,7 @@ class Judged:
         )
 
 
-def unchecked(gradients: Tensor, precision: Precision) -> Reference:
+def unchecked(gradients: Tensor, precision: Precision) -> TrueGradient:
     """A reference that no differences were compared with."""
     unknown = torch.full_like(precision.norm, torch.nan)
     pair = unknown, unknown

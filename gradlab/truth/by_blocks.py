@@ -32,7 +32,7 @@ from gradlab.gradients.sweeps import sensitivities
 from gradlab.gradients.tail import Setting
 from gradlab.progress import Progress, silent
 from gradlab.truth import reasons
-from gradlab.truth.agreement import Judged, Reference, precision_from
+from gradlab.truth.agreement import Judged, TrueGradient, precision_from
 from gradlab.truth.oracles import (
     TOLERANCE,
     early_action_gradients,
@@ -164,7 +164,7 @@ class BlockedTruth:
             path=None,
         )
 
-    def _reference(self, of_pilot: Reference) -> Reference:
+    def _reference(self, of_pilot: TrueGradient) -> TrueGradient:
         """Precision of all starts; distances to finite differences are of the first ones."""
         n = len(self._squares)
         whole = self._long.square().sum()
@@ -180,7 +180,7 @@ class BlockedTruth:
         ).at(1)
 
 
-def _status(every: Reference, whole: bool) -> Status:
+def _status(every: TrueGradient, whole: bool) -> Status:
     if every.precise:
         return "converged" if whole else "cut"
     return "imprecise" if whole else "none"

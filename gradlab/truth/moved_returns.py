@@ -49,7 +49,7 @@ class Rolled:
 
 
 @dataclass(frozen=True)
-class Followed:
+class StartRollouts:
     """Rollouts of single starts: γᵗ r_t [T, R], weights included, alive [T, R] after each step,
     steps taken."""
 
@@ -91,13 +91,13 @@ class Rolling:
 
     def along(
         self, starts: Starts, direction: Tensor, rows: Tensor, lengths: Tensor, stage: str
-    ) -> Followed:
+    ) -> StartRollouts:
         """From start rows[j] with the policy at θ + lengths[j] · direction, for j = 1 … R."""
         acting = partial(_acting, self.setting.policy, direction, lengths)
         steps = list(self._steps(starts, rows, acting, stage))
         paid = torch.stack([step.paid for step in steps])
         alive = torch.stack([step.alive for step in steps])
-        return Followed(starts.weight[rows] * paid, alive, sum(step.running for step in steps))
+        return StartRollouts(starts.weight[rows] * paid, alive, sum(step.running for step in steps))
 
     def _summed(self, judging: Starts, policies: Sequence[nn.Module], stage: str) -> Rolled:
         copies, n = len(policies), len(judging.states)

@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from gradlab.truth.agreement import ERRORS, PRECISION, SPREAD, Judged, Reference
+from gradlab.truth.agreement import ERRORS, PRECISION, SPREAD, Judged, TrueGradient
 from gradlab.truth.oracles import AT_MOST, Unrolled
 from gradlab.truth.scout import Plan
 
@@ -15,7 +15,7 @@ Status = Literal["converged", "cut", "imprecise", "score", "jumps", "none"]
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TruthOutcome:
     """What a truth was judged by.
 
     Attributes:
@@ -29,7 +29,7 @@ class Outcome:
 
     horizon: int
     whole: bool
-    references: list[Reference]
+    references: list[TrueGradient]
     sweep: Judged | None
     scouted: Plan
     unrolled: Unrolled
@@ -49,7 +49,7 @@ class Outcome:
         return self.unrolled.flagged / (self.unrolled.horizon * self.starts)
 
 
-def reason(status: Status, outcome: Outcome) -> str:
+def reason(status: Status, outcome: TruthOutcome) -> str:
     """One sentence, with the boundary term and what was not tried."""
     if status == "none":
         text = f"no truth here: {_obstacle(outcome)}"
@@ -71,7 +71,7 @@ def given_up(scouted: Plan, unrolled: Unrolled, discount: float, growth: float, 
     )
 
 
-def of_blocks(status: Status, every: Reference, T: int, starts: int, pilot: int) -> str:
+def of_blocks(status: Status, every: TrueGradient, T: int, starts: int, pilot: int) -> str:
     """Of a truth whose length the first starts chose, and which all of them judged."""
     precision = f"standard error {every.relative_se:.2g} of its norm"
     if every.carried_by_few:
@@ -90,7 +90,7 @@ def of_blocks(status: Status, every: Reference, T: int, starts: int, pilot: int)
     return f"{text}; T was chosen by the first {pilot} starts and checked on all {starts}"
 
 
-def _standing(status: Status, outcome: Outcome) -> str:
+def _standing(status: Status, outcome: TruthOutcome) -> str:
     T = outcome.horizon
     if status == "converged":
         judged = "agrees with" if outcome.checked else "was not compared with"
@@ -153,7 +153,7 @@ def _untried(scouted: Plan) -> str:
     return f"; more than {scouted.at_most} steps were not tried: they take {scouted.whole:.0f} s"
 
 
-def _missed(reference: Reference) -> str:
+def _missed(reference: TrueGradient) -> str:
     """What is said of the boundary term beside a truth that stands."""
     if np.isnan(reference.boundary):
         return ""
@@ -162,20 +162,20 @@ def _missed(reference: Reference) -> str:
     return f"; it misses {_boundary(reference)}"
 
 
-def _boundary(reference: Reference) -> str:
+def _boundary(reference: TrueGradient) -> str:
     return (
         f"the boundary term of termination, {reference.boundary:.2g} ± "
         f"{reference.boundary_se:.2g} beside its norm of {reference.norm:.2g}"
     )
 
 
-def _concentration(outcome: Outcome) -> float:
+def _concentration(outcome: TruthOutcome) -> float:
     """The largest share of squared gradients that 1% of the starts carry; NaN: unknown."""
     shares = (reference.concentration for reference in outcome.references)
     return max((share for share in shares if np.isfinite(share)), default=float("nan"))
 
 
-def _few(outcome: Outcome) -> str:
+def _few(outcome: TruthOutcome) -> str:
     """That few starts carry it at the longest truncation, where they do."""
     share = _concentration(outcome)
     if not share > SPREAD:
@@ -183,7 +183,7 @@ def _few(outcome: Outcome) -> str:
     return f", and at {outcome.horizon} steps 1% of the starts carry {share:.0%} of its square"
 
 
-def _obstacle(outcome: Outcome) -> str:
+def _obstacle(outcome: TruthOutcome) -> str:
     """Why there is no truth."""
     unrolled, exponents = outcome.unrolled, outcome.exponents
     if unrolled.lost:

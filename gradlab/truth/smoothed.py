@@ -34,7 +34,7 @@ from gradlab.gradients.tail import Setting
 from gradlab.networks.interface import act
 from gradlab.progress import Progress, silent
 from gradlab.systems.system import standard_normal, step_running
-from gradlab.truth.agreement import Reference, precision_of, sweep_precision, unchecked
+from gradlab.truth.agreement import TrueGradient, precision_of, sweep_precision, unchecked
 from gradlab.truth.oracles import piece
 from gradlab.truth.score_actions import advantage
 from gradlab.truth.truth import Truth
@@ -214,7 +214,7 @@ def _weights(paths: _Paths, slopes: Tensor, smoothing: Smoothing) -> Tensor:
     return weights * paths.alive[..., None]
 
 
-def _reference_first(setting: Setting, weights: Tensor) -> Reference:
+def _reference_first(setting: Setting, weights: Tensor) -> TrueGradient:
     """Mean over a start's paths, in the action [N, da]."""
     g = weights[0].mean(dim=1)
     noise = setting.starts.policy_noise(setting.policy, setting.seed, 0)

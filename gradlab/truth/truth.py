@@ -43,7 +43,7 @@ from gradlab.truth.agreement import (
     AIM,
     Judged,
     Precision,
-    Reference,
+    TrueGradient,
     judge_every,
     judge_first,
     precision_of,
@@ -63,7 +63,7 @@ from gradlab.truth.oracles import (
     shortened,
     unroll_first_action,
 )
-from gradlab.truth.reasons import Outcome, Status
+from gradlab.truth.reasons import Status, TruthOutcome
 from gradlab.truth.scout import Plan, plan
 
 _FEWEST = 8  # groups that are split
@@ -81,7 +81,7 @@ class _Halves:
         """[T], where the choosing half finds the mean precise and differences agree."""
         return self.choosing.within(AIM) & (judged.discrepancy <= 1.0)
 
-    def at(self, judged: Judged, T: int) -> Reference:
+    def at(self, judged: Judged, T: int) -> TrueGradient:
         """The reference at a chosen T, with the norm and the error of the judging half."""
         return replace(judged, precision=self.judging).at(T)
 
@@ -160,8 +160,8 @@ class Truth:
 
     status: Status
     horizon: int
-    first: Reference | None
-    every: Reference | None
+    first: TrueGradient | None
+    every: TrueGradient | None
     lyapunov: float
     remainder: float
     flagged: float
@@ -171,7 +171,7 @@ class Truth:
     checked: bool = True
     path: LinearizedPath | None = None
     scouts: int = 0
-    refused: Reference | None = None
+    refused: TrueGradient | None = None
     growth: float = float("nan")
 
     @property
@@ -179,7 +179,7 @@ class Truth:
         return self.status not in ("none", "jumps")
 
     @property
-    def pathwise(self) -> Reference | None:
+    def pathwise(self) -> TrueGradient | None:
         """The unrolled gradient with θ in all actions, a truth or not."""
         return self.refused if self.refused is not None else self.every
 
@@ -218,7 +218,7 @@ def matched_truth(
     growth, window = float("nan"), min(setting.horizon, unrolled.horizon)
     if pieces is not None and not cut.whole:
         growth = closed_loop_exponent(joined(pieces), window)
-    outcome = Outcome(
+    outcome = TruthOutcome(
         cut.horizon, cut.whole, cut.references, sweep, scouted, unrolled, setting.discount, check,
         len(setting.starts.states), growth, window,
     )  # fmt: skip
@@ -239,13 +239,13 @@ class _Cut:
     """The references at the T that cuts them; `whole`: both converge and nothing is cut."""
 
     horizon: int
-    first: Reference | None
-    every: Reference | None
+    first: TrueGradient | None
+    every: TrueGradient | None
     whole: bool
     remainder: float
 
     @property
-    def references(self) -> list[Reference]:
+    def references(self) -> list[TrueGradient]:
         return [reference for reference in (self.first, self.every) if reference is not None]
 
 
@@ -282,7 +282,7 @@ def _chosen(sweep: Judged, halves: _Halves, horizon: int) -> int:
     return T if halves.at(sweep, T).good else len(sweep.gradients)
 
 
-def _concluded(setting: Setting, outcome: Outcome, cut: _Cut) -> Truth:
+def _concluded(setting: Setting, outcome: TruthOutcome, cut: _Cut) -> Truth:
     """The truth that the references make, or none, with the reason."""
     references = cut.references
     status = _status(references, cut.whole) if setting.horizon <= cut.horizon else "none"
@@ -431,7 +431,7 @@ def _shorter(T: int, horizon: int) -> Iterator[int]:
         yield T
 
 
-def _status(references: list[Reference], whole: bool) -> Status:
+def _status(references: list[TrueGradient], whole: bool) -> Status:
     if any(reference.discrepancy > 1.0 for reference in references):
         return "none"
     if all(reference.precise for reference in references):

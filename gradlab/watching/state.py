@@ -22,7 +22,7 @@ from gradlab.errors import Doubtful, InputError
 from gradlab.storage import journal, records
 from gradlab.storage.journal_files import frames_at, is_held, journal_of
 from gradlab.verdicts.screen import light_line
-from gradlab.watching.view import Event, Progress, Row, View, view
+from gradlab.watching.view import Event, Progress, QuantityRow, View, view
 from gradlab.wording import duration
 
 _Phase = Literal["waiting", "empty", "running", "silent", "ended", "stopped", "unreadable"]
@@ -232,7 +232,7 @@ def document(state: State) -> dict[str, Any]:
     }
 
 
-def _latest(rows: Sequence[Row]) -> list[dict[str, Any]]:
+def _latest(rows: Sequence[QuantityRow]) -> list[dict[str, Any]]:
     names = ("value", "low", "high")
     return [
         {"name": row.name, "at": float(row.x[-1])}

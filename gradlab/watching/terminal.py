@@ -25,7 +25,7 @@ from gradlab.watching.state import (
     phase_line,
     printable,
 )
-from gradlab.watching.view import Event, Floats, Row
+from gradlab.watching.view import Event, Floats, QuantityRow
 
 _WIDEST = 60  # characters of a sparkline
 _NARROWEST = 8
@@ -107,7 +107,7 @@ def _bar(state: State, room: _Room) -> str:
     return f"{full * done}{empty * (_BAR - done)} "
 
 
-def _table(rows: Sequence[Row], state: State, room: _Room) -> Table:
+def _table(rows: Sequence[QuantityRow], state: State, room: _Room) -> Table:
     """Name, latest value, interval or range, where it is from, and the course so far."""
     ranged, placed = room.width >= 64, room.width >= 110
     name = min(NAME, max(len(row.name) for row in rows))
@@ -134,7 +134,7 @@ def _table(rows: Sequence[Row], state: State, room: _Room) -> Table:
     return table
 
 
-def sparkline(row: Row, width: int, ascii_only: bool = False) -> str:
+def sparkline(row: QuantityRow, width: int, ascii_only: bool = False) -> str:
     """The values over x in `width` characters: each the mean of its stretch, a blank where the
     stretch has no finite value; where there are fewer values, one stands until the next."""
     marks = LETTERS if ascii_only else BLOCKS

@@ -48,7 +48,7 @@ _ON_LOG = (*LOGARITHMIC, "policy_norm", "critic_norm", "gradient relative_mse")
 
 
 @dataclass(frozen=True, eq=False)
-class Row:
+class QuantityRow:
     """A quantity through the run: values [K] at x [K], ends of its interval NaN where it has none.
 
     Only what was measured is in it, so that the last entry is the latest value.
@@ -115,7 +115,7 @@ class View:
     facts: Mapping[str, str] = field(default_factory=dict)
     progress: Progress | None = None
     screen: Screen | None = None
-    rows: Sequence[Row] = ()
+    rows: Sequence[QuantityRow] = ()
     events: Sequence[Event] = ()
     lost: int = 0
 
@@ -199,7 +199,7 @@ def _reported(run: Training, numbers: Iterable[Any]) -> list[Event]:
     return sorted([*found, *alarms.values()], key=lambda event: event.at)
 
 
-def _rows(table: pd.DataFrame, words: Mapping[str, str]) -> Iterator[Row]:
+def _rows(table: pd.DataFrame, words: Mapping[str, str]) -> Iterator[QuantityRow]:
     """What was measured, in the order of `words`; of several seeds the median, from the smallest
     to the largest."""
     for quantity, name in words.items():
@@ -215,7 +215,7 @@ def _rows(table: pd.DataFrame, words: Mapping[str, str]) -> Iterator[Row]:
                 x = value.index.to_series()
             parts = [np.asarray(part, dtype=np.float64) for part in (x, value, low, high)]
             label = f"{name}, {place}" if str(place) else name
-            yield Row(label, parts[0], parts[1], parts[2], parts[3], quantity in _ON_LOG)
+            yield QuantityRow(label, parts[0], parts[1], parts[2], parts[3], quantity in _ON_LOG)
 
 
 def _paced(across: str, total: int | None, at: Any, seconds: Any) -> Progress | None:

@@ -12,6 +12,7 @@ def made(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
+@pytest.mark.slow
 def test_the_same_states_certified_twice_give_the_same_page(tmp_path: Path) -> None:
     first, second = made(tmp_path / "a"), made(tmp_path / "b")
     assert set(first) == {"gradlab-vehicle.json", "gradlab-vehicle.html"}

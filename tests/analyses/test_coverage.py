@@ -74,6 +74,7 @@ def test_the_trace_is_that_of_many_draws_from_tailed_starts_too(freedom):
     assert np.var(G, axis=0).sum() == pytest.approx(lq.trace_of(world, m), rel=0.06)
 
 
+@pytest.mark.slow
 def test_a_small_run_leaves_its_table_and_goes_on_where_it_stopped(tmp_path, monkeypatch):
     monkeypatch.setattr(coverage_cells, "CELLS", [(1.0, 1.0)])
     monkeypatch.setattr(coverage_cells, "HORIZONS", np.arange(1.0, 7.0))
@@ -125,6 +126,7 @@ def misses_allowed(floor, repetitions):
     return stats.binom.ppf(0.001, repetitions, floor) / repetitions
 
 
+@pytest.mark.slow
 def test_intervals_cover_in_the_hardest_cells():
     """One skewed parameter, and heavy tails, at the smallest N."""
     cells = [
@@ -151,6 +153,7 @@ def test_the_criterion_holds_on_fewer_repetitions(n, family):
     assert np.mean(light) >= 0.92
 
 
+@pytest.mark.slow
 def test_known_gains_are_those_of_many_starts():
     """Of every default estimator, at visited states, with a wrong prior and another's critic."""
     task = gain_coverage.turning()
@@ -165,6 +168,7 @@ def test_known_gains_are_those_of_many_starts():
     assert min(known.values()) < 0.7
 
 
+@pytest.mark.slow
 def test_the_coverage_of_gains_is_measured_and_frozen(tmp_path):
     gain_coverage.main(small=True, output=tmp_path)
     table = pd.read_csv(tmp_path / "gain.csv")

@@ -10,7 +10,7 @@ from scipy import stats
 
 from analyses import model_pairs, multistep, paired_trials
 from analyses.model_worlds import Noisy, world
-from gradlab.fitting.losses import MultiStep, OneStep
+from gradlab.fitting.losses import MultiStep, OneStepError
 from gradlab.fitting.models import fit_model
 from gradlab.networks.interface import act
 from gradlab.systems.linear import LinearQuadratic
@@ -128,10 +128,12 @@ def test_a_photograph_is_the_fit_that_ends_there():
     """Also where the best epoch is not the last one, as under so large a learning rate."""
     data, rough = world("linear").record(300, 0), {"learning_rate": 0.1}
     shape = model_pairs.settings(4, **rough)
-    seen = model_pairs.photographs(data, shape, OneStep("mse"), (12, 20, 28))
+    seen = model_pairs.photographs(data, shape, OneStepError("mse"), (12, 20, 28))
     assert seen[12].best_epoch[0] < 6  # 270 rows are two batches
     for steps, found in seen.items():
-        alone = fit_model(data, model_pairs.settings(4, epochs=steps // 2, **rough), OneStep("mse"))
+        alone = fit_model(
+            data, model_pairs.settings(4, epochs=steps // 2, **rough), OneStepError("mse")
+        )
         assert found.best_epoch == alone.best_epoch
         for one, other in zip(
             found.ensemble.state_dict().values(), alone.ensemble.state_dict().values(), strict=True

@@ -50,6 +50,7 @@ def test_the_table_has_every_seed_and_the_papers_numbers(trained, tmp_path):
     assert (folder / "report.html").is_file()
 
 
+@pytest.mark.slow
 def test_policies_do_on_mujoco_what_they_do_on_its_analytic_twin(trained, tmp_path):
     mpg_table_1.Mujoco(trained, tmp_path).run()
     found = pd.read_csv(tmp_path / "mujoco.csv")

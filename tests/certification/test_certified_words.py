@@ -10,7 +10,7 @@ from torch import Tensor
 
 import gradlab
 from gradlab.certification import Certification, sentences
-from gradlab.certification.certification import Entry
+from gradlab.certification.certification import WrongEntry
 from gradlab.reporting import certification_page
 from gradlab.systems import from_function
 
@@ -48,7 +48,9 @@ def test_every_wrong_entry_is_named_the_largest_absolute_error_first(
 def test_an_entry_that_is_exactly_zero_suggests_its_causes(detached: Certification) -> None:
     (finding,) = (each for each in detached.findings if each.block == "A")
     assert "a detach, a copy through numpy, or an integer or constant" in finding.sentence
-    scaled = sentences.wrong("A", "free", [Entry("s0′", "s1", 0.2, 0.1, "")], 0.1, True, (5, 9))
+    scaled = sentences.wrong(
+        "A", "free", [WrongEntry("s0′", "s1", 0.2, 0.1, "")], 0.1, True, (5, 9)
+    )
     assert "detach" not in scaled and "It is s0′ by s1, by 20%." in scaled
 
 
@@ -64,7 +66,7 @@ def test_the_error_of_an_entry_is_told_from_that_of_its_block(detached: Certific
 
 
 def test_many_entries_are_counted_and_left_to_the_json() -> None:
-    many = [Entry(f"s{k}′", "s0", 0.1 * k, 20.0 - k, "") for k in range(1, 12)]
+    many = [WrongEntry(f"s{k}′", "s0", 0.1 * k, 20.0 - k, "") for k in range(1, 12)]
     text = sentences.wrong("A", None, many, 0.1, True, (5, 9))
     assert "11 entries by up to 110%" in text and "and 3 more, which the certificate's JSON" in text
 

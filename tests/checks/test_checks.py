@@ -71,6 +71,7 @@ def test_a_wrong_derivative_moves_theta_where_it_should_not_be():
     assert "differs from differences" in only(results(wrong), "sits in the first").result
 
 
+@pytest.mark.slow
 def test_a_dead_control_is_told_from_a_vanishing_one():
     dead = only(results(from_function(step, 2, 2)), "move nothing")
     assert "∂f/∂a of action 1 is exactly 0 in 100% of" in dead.result
@@ -137,6 +138,7 @@ def test_gradients_that_are_exactly_zero_are_counted():
     assert "no gradient on" in only(found, "saturated").meaning
 
 
+@pytest.mark.slow
 def test_episodes_that_end_at_once_are_pointed_out_under_mask():
     def near(s: Tensor) -> Tensor:
         return s.abs().amax(dim=1) < 0.3
@@ -169,6 +171,7 @@ def test_a_check_that_cannot_run_is_a_finding_and_stops_nothing(monkeypatch):
     assert "could not be tried: too many rows" in found.result
 
 
+@pytest.mark.slow
 def test_soft_gradients_are_checked_without_their_log_density_and_with_their_entropy_term():
     system = from_function(step, 2, 1)
     policy = GaussianPolicy(2, 1, hidden=(8,)).double()

@@ -99,6 +99,7 @@ def test_the_command_line_begins_with_it_and_chooses_nothing(name, tmp_path, cap
     assert "nothing can be chosen: " in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_sound_measurement_is_decided_from(monkeypatch):
     monkeypatch.setattr(panels, "panels", lambda *_: [])
     profile = gradlab.measure(task(), Linear(), Quadratic(), starts=64, judges=4)
@@ -108,6 +109,7 @@ def test_a_sound_measurement_is_decided_from(monkeypatch):
     assert repeated(words_of(render(page(profile)))) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("given", ["no model", "the simulator"])
 def test_who_owns_the_simulator_is_told_how_far_to_unroll_it(given):
     made = task(model=0)
@@ -120,6 +122,7 @@ def test_who_owns_the_simulator_is_told_how_far_to_unroll_it(given):
     assert choose(profile).best.cell[0] != "data"
 
 
+@pytest.mark.slow
 def test_an_exact_model_of_another_object_is_said_and_competes():
     profile = gradlab.measure(task(model=1), Linear(), Quadratic(), starts=64, judges=4)
     (said,) = (each for each in profile.sanity if each.check == "errors of a model")

@@ -105,6 +105,7 @@ def learned(center=(1.0, 1.0), spread=0.5, seed=0):
     return LearnedSystem(ensemble)
 
 
+@pytest.mark.slow
 def test_states_of_another_policy_than_the_datas_are_counted_with_the_furthest_coordinate():
     seen = results(task(prior=learned()), "ignore")[f"{SEEN}, prior model"]
     assert seen.passed and seen.result.startswith("0.0% of 512 states")

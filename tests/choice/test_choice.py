@@ -237,6 +237,7 @@ def test_the_set_holds_the_best_horizon_known_in_closed_form(quadratic):
     assert worst not in chosen.mse.kept
 
 
+@pytest.mark.slow
 def test_a_saved_run_chooses_the_same_and_prints_it(quadratic, tmp_path, capsys):
     run = quadratic.save(tmp_path / "run.h5")
     loaded = gradlab.load(run)

@@ -217,6 +217,7 @@ def test_the_command_chooses_by_gain_and_says_so(tmp_path, capsys):
     assert len(weight_table(chosen.pair)) and len(contender_table(chosen.pair))
 
 
+@pytest.mark.slow
 def test_the_study_runs_small(tmp_path):
     study.main(small=True, output=tmp_path)
     assert {"choice-by-gain.csv", "worlds.csv"} <= {each.name for each in tmp_path.iterdir()}

@@ -29,6 +29,7 @@ def model():
 LQR = ["linear_quadratic", "--set", "A=[[0.9]]", "B=[[0.5]]", "prior=[[[0.8]],[[0.6]]]"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("law", ["start", "visited"])
 def test_the_command_line_attributes_kept_and_forgotten_runs_alike(law, tmp_path, capsys):
     own = tmp_path / "own.py"
@@ -58,6 +59,7 @@ def test_the_command_line_attributes_kept_and_forgotten_runs_alike(law, tmp_path
     assert "measured another policy" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_run_against_the_gradient_of_the_return_is_attributed_again_alike():
     quadratic, first = task((A, [[0.4, 0.1], [0.2, 0.4]])), {"horizon": 1, "starts": 8}
     critic = ExactCritic(quadratic.simulator, WEIGHT, GAMMA)

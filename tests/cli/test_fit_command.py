@@ -113,6 +113,7 @@ def critic():
 """
 
 
+@pytest.mark.slow
 def test_measure_and_jacobians_take_the_model_in_the_place_of_the_prior(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -139,6 +140,7 @@ def refused_measure(capsys: pytest.CaptureFixture[str], model: str) -> str:
     return capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_measure_holds_the_networks_that_it_makes_at_norm_one_where_asked(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

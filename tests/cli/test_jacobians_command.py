@@ -104,6 +104,7 @@ def test_the_command_explains_itself():
     assert "--model" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_measurement_of_the_same_policy_is_compared(tmp_path, own, capsys):
     eye = torch.eye(1, dtype=torch.float64)
     lqr = LinearQuadratic(1.5 * eye, eye, eye, eye, 0.01 * eye)

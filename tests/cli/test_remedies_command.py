@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from gradlab import cli, reporting
-from gradlab.cli.remedies import Remedies as Command
+from gradlab.cli.remedies import RemediesCommand as Command
 from gradlab.fitting.collection import collect
 from gradlab.remedies import compare
 from gradlab.runs.remedies.run import load

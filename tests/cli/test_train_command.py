@@ -7,7 +7,7 @@ import pytest
 from gradlab.cli.train import Train
 from gradlab.errors import InputError
 from gradlab.fitting.derivative_losses import DirectionalDerivative
-from gradlab.fitting.losses import MultiStep, OneStep
+from gradlab.fitting.losses import MultiStep, OneStepError
 from gradlab.reporting import training_page
 from gradlab.runs.training.results import load
 from gradlab.training.algorithms import find
@@ -37,7 +37,8 @@ def test_an_algorithm_that_learns_its_model_does_so_unless_the_prior_is_asked_fo
 
 
 @pytest.mark.parametrize(
-    ("loss", "kind"), [("nll", OneStep), ("dd", DirectionalDerivative), ("multistep", MultiStep)]
+    ("loss", "kind"),
+    [("nll", OneStepError), ("dd", DirectionalDerivative), ("multistep", MultiStep)],
 )
 def test_every_loss_has_its_name(loss, kind):
     model = row(model="learned", loss=loss).model
@@ -85,6 +86,7 @@ def test_options_that_do_nothing_are_refused(options, message):
         row(**options)
 
 
+@pytest.mark.slow
 def test_a_whole_run_on_a_learned_model_from_the_command_line(tmp_path):
     command = Train(
         "mpg-v2", "double_integrator", model="learned", spectral="policy", members=1,

@@ -11,10 +11,10 @@ from gradlab.runs.attribution import (
     SOURCES,
     Account,
     Attribution,
-    Entry,
+    BlockEntry,
     Part,
     Spread,
-    Step,
+    StepShare,
 )
 
 ALL = (figures.ledger, figures.entries, figures.error_steps, figures.variance_sources)
@@ -35,9 +35,9 @@ def part(name, value, total, lost=False):
 def account(horizon, name="model", lost=False):
     total = sum(SHARES.values())
     shapley = tuple(part(cause, value, total, lost) for cause, value in SHARES.items())
-    entry = Entry("A", "A", "$x$", "v", part("entry", 4.0, total, lost))
-    down = Entry("critic_s", "q_s", "critic", "v", part("entry", -0.75, total, lost))
-    steps = tuple(Step("A", t, part("step", 1.0 * t, total, lost)) for t in range(horizon))
+    entry = BlockEntry("A", "A", "$x$", "v", part("entry", 4.0, total, lost))
+    down = BlockEntry("critic_s", "q_s", "critic", "v", part("entry", -0.75, total, lost))
+    steps = tuple(StepShare("A", t, part("step", 1.0 * t, total, lost)) for t in range(horizon))
     whole = Part("total", total, 0.1, 0.0 if lost else 0.8, 1.2, 1.0, 1.0, 1.0)
     return Account(
         name,

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from gradlab.data.trajectories import Trajectories
-from gradlab.fitting.losses import Bound, Rows, split, standardised
+from gradlab.fitting.losses import Bound, StandardisedRows, split, standardised
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble
 
 
@@ -13,7 +13,7 @@ def random(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
 
-def rows_of(record: Trajectories, residual: bool = True, reward: bool = True) -> Rows:
+def rows_of(record: Trajectories, residual: bool = True, reward: bool = True) -> StandardisedRows:
     everyone = torch.arange(len(record))
     return standardised(
         record,
@@ -25,7 +25,9 @@ def rows_of(record: Trajectories, residual: bool = True, reward: bool = True) ->
     )[0]
 
 
-def model(rows: Rows, hidden: tuple[int, ...] = (10,), members: int = 2) -> GaussianEnsemble:
+def model(
+    rows: StandardisedRows, hidden: tuple[int, ...] = (10,), members: int = 2
+) -> GaussianEnsemble:
     ds, out = rows.record.state.shape[1], rows.targets.shape[1]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)

@@ -16,7 +16,7 @@ from gradlab.fitting.derivative_losses import (
     pushed,
     true_jacobians,
 )
-from gradlab.fitting.losses import OneStep, Rows, outputs
+from gradlab.fitting.losses import OneStepError, StandardisedRows, outputs
 from gradlab.networks.ensemble_jacobians import along, mean_jacobians
 from gradlab.systems.system import Linearization
 from gradlab.tasks import double_integrator, linear_quadratic, pendulum
@@ -25,7 +25,7 @@ from tests.fitting.small_models import everywhere, halves, model, random, rows_o
 A, B = [[0.9, 0.2], [-0.1, 0.8]], [[0.3], [0.5]]
 
 
-def plain_rows(record: Trajectories) -> Rows:
+def plain_rows(record: Trajectories) -> StandardisedRows:
     """Coordinates as they are, so that a hand can follow."""
     rows = rows_of(record, residual=False, reward=False)
     inputs = torch.cat([record.state, record.action], dim=1)
@@ -82,7 +82,7 @@ def test_a_larger_directional_error_raises_the_loss() -> None:
         for weight in (0.0, 1.0)
     ]
     assert bool((values[1] > values[0]).all())
-    assert torch.allclose(values[0], everywhere(OneStep().bind(rows, *parts)[0], ensemble))
+    assert torch.allclose(values[0], everywhere(OneStepError().bind(rows, *parts)[0], ensemble))
 
 
 def test_as_printed_the_weight_knows_no_noise_level() -> None:
@@ -150,7 +150,7 @@ def test_on_a_linear_system_the_directional_loss_is_least_at_the_true_jacobian(
     ensemble = model(rows, hidden=(), members=1)
     loss = DirectionalDerivative(6, 1.0, divided, "mse")
     bound, _ = loss.bind(rows, *halves(record))
-    base, _ = OneStep("mse").bind(rows, *halves(record))
+    base, _ = OneStepError("mse").bind(rows, *halves(record))
     optimiser = torch.optim.LBFGS(
         ensemble.parameters(),
         max_iter=300,
@@ -238,7 +238,7 @@ def test_the_sobolev_loss_adds_the_squared_jacobian_error() -> None:
     rows = rows_of(record)
     ensemble, parts = model(rows), halves(record)
     found = everywhere(Sobolev(task.simulator, 2.0).bind(rows, *parts)[0], ensemble)
-    squared = everywhere(OneStep("mse").bind(rows, *parts)[0], ensemble)
+    squared = everywhere(OneStepError("mse").bind(rows, *parts)[0], ensemble)
     at, true = parts[0], task.simulator.linearize(record.state, record.action)
     by_state = torch.cat([true.A, true.r_s[:, None]], dim=1)
     whole = torch.cat([by_state, torch.cat([true.B, true.r_a[:, None]], dim=1)], dim=2)

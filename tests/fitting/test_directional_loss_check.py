@@ -16,7 +16,7 @@ from gradlab.fitting.directional_loss_check import (
     loss_check,
     target_errors,
 )
-from gradlab.fitting.losses import OneStep, split
+from gradlab.fitting.losses import OneStepError, split
 from gradlab.fitting.model_settings import ModelSettings
 from gradlab.fitting.models import fit_model
 from gradlab.networks.ensemble_jacobians import mean_jacobians
@@ -55,7 +55,7 @@ def test_target_errors_of_a_curved_map_are_its_curvature_or_a_little_more() -> N
 def test_the_loss_can_help_a_poor_model_of_a_noiseless_system() -> None:
     quiet = linear_quadratic(A, B, torch.eye(2), [[1.0]], noise_covariance=torch.zeros(2, 2))
     data = collect(quiet, 1500, length=20)
-    short = fit_model(data, replace(SETTINGS, reward=False), OneStep("mse"))
+    short = fit_model(data, replace(SETTINGS, reward=False), OneStepError("mse"))
     found = loss_check(data, short, neighbours=5)
     assert found.verdict == "can help" and found.target_error < 1e-20 < found.model_error
 
@@ -63,7 +63,7 @@ def test_the_loss_can_help_a_poor_model_of_a_noiseless_system() -> None:
 def test_the_loss_cannot_help_where_noise_drowns_the_differences() -> None:
     noisy = linear_quadratic(A, B, torch.eye(2), [[1.0]], noise_covariance=torch.eye(2))
     data = collect(noisy, 1500, length=20)
-    fit = fit_model(data, replace(SETTINGS, epochs=20, reward=False), OneStep("mse"))
+    fit = fit_model(data, replace(SETTINGS, epochs=20, reward=False), OneStepError("mse"))
     found = loss_check(data, fit, neighbours=5)
     assert found.verdict == "cannot help"
     assert found.gain[1] < found.gain[0] < found.gain[2] < 0
@@ -75,7 +75,7 @@ def test_states_and_reward_are_asked_apart() -> None:
     quiet = linear_quadratic(A, B, torch.eye(2), [[1.0]], noise_covariance=torch.zeros(2, 2))
     data = collect(quiet, 1500, length=20)
     loud = replace(data, reward=random(len(data), seed=5))
-    fit = fit_model(loud, SETTINGS, OneStep("mse"))
+    fit = fit_model(loud, SETTINGS, OneStepError("mse"))
     found = by_group(loud, fit, neighbours=5)
     assert found["state"].verdict == "can help" and found["reward"].verdict == "cannot help"
     assert found["state"].target_error < 1e-20 < found["state"].model_error
@@ -85,7 +85,7 @@ def test_states_and_reward_are_asked_apart() -> None:
         assert getattr(whole, name) == pytest.approx(parts / 3)
     assert whole.verdict == "cannot help"
     assert loss_check(loud, fit, neighbours=5, outputs="state") == found["state"]
-    headless = fit_model(loud, replace(SETTINGS, epochs=1, reward=False), OneStep("mse"))
+    headless = fit_model(loud, replace(SETTINGS, epochs=1, reward=False), OneStepError("mse"))
     assert list(by_group(loud, headless, neighbours=5)) == ["state"]
     with pytest.raises(InputError, match="no head"):
         loss_check(loud, headless, neighbours=5, outputs="reward")
@@ -95,7 +95,7 @@ def test_the_models_own_error_is_that_of_its_jacobian() -> None:
     """D − T against ‖(J − J_m) v‖² / ‖v‖² with the true Jacobian."""
     quiet = linear_quadratic(A, B, torch.eye(2), [[1.0]], noise_covariance=torch.zeros(2, 2))
     data = collect(quiet, 1500, length=20)
-    fit = fit_model(data, replace(SETTINGS, reward=False), OneStep("mse"))
+    fit = fit_model(data, replace(SETTINGS, reward=False), OneStepError("mse"))
     ensemble, true = fit.ensemble, torch.cat([torch.tensor(A), torch.tensor(B)], dim=1).double()
     _, held = split(data, SETTINGS.held_out, SETTINGS.seed)
     d, f = ensemble.input_std[0, 0], ensemble.target_std[0, 0]

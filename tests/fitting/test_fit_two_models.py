@@ -97,6 +97,7 @@ def test_a_pair_that_was_interrupted_goes_on_to_the_same_models(
     assert not list(tmp_path.glob("*.resume.*"))
 
 
+@pytest.mark.slow
 def test_measure_and_jacobians_take_both(
     tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -91,6 +91,7 @@ def test_a_seed_makes_the_same_policy_and_spares_the_global_stream():
     assert all(torch.equal(a, b) for a, b in pairs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [8, 25])
 def test_the_critic_approaches_the_value_of_the_policy(steps):
     """Linear-quadratic: Q(s, u) = r(s, u) − γ (s'ᵀ P s' + constant of the noise)."""
@@ -149,6 +150,7 @@ def test_bad_input_is_refused():
         policies.stabilising_policy(hopeless)
 
 
+@pytest.mark.slow
 def test_made_networks_are_held_at_the_norms_that_were_asked():
     task = linear_quadratic()
     policy = policies.stabilising_policy(task, spectral="all", bound=2.0)
@@ -164,6 +166,7 @@ def test_made_networks_are_held_at_the_norms_that_were_asked():
     assert (policy.double()(state) - wanted).std() < 0.1 * wanted.std()
 
 
+@pytest.mark.slow
 def test_a_share_of_the_feedback_leaves_something_to_learn():
     task = double_integrator()
     whole, half = (policies.stabilising_policy(task, share=each).double() for each in (1.0, 0.5))
@@ -176,6 +179,7 @@ def test_a_share_of_the_feedback_leaves_something_to_learn():
         policies.stabilising_policy(task, share=0)
 
 
+@pytest.mark.slow
 def test_a_critic_is_fitted_on_from_where_it_stands():
     """After the policy has changed, a few updates bring it nearer to the new value, not back."""
     task = double_integrator()

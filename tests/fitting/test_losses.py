@@ -9,7 +9,7 @@ from gradlab.fitting.collection import collect
 from gradlab.fitting.derivative_losses import (
     DirectionalDerivative,
 )
-from gradlab.fitting.losses import MultiStep, OneStep, outputs, windows
+from gradlab.fitting.losses import MultiStep, OneStepError, outputs, windows
 from gradlab.systems import LearnedSystem
 from gradlab.tasks import pendulum
 from tests.fitting.small_models import everywhere, halves, model, random, rows_of
@@ -20,7 +20,7 @@ def test_the_likelihood_is_that_of_normal_targets() -> None:
     rows = rows_of(record)
     ensemble = model(rows)
     with torch.no_grad():
-        found = everywhere(OneStep("nll").bind(rows, *halves(record))[0], ensemble)
+        found = everywhere(OneStepError("nll").bind(rows, *halves(record))[0], ensemble)
         at = halves(record)[0]
         mean, log_variance = outputs(ensemble, rows.inputs[at].expand(2, -1, -1))
     normal = torch.distributions.Normal(mean, (0.5 * log_variance).exp())
@@ -28,7 +28,7 @@ def test_the_likelihood_is_that_of_normal_targets() -> None:
     pull = 0.01 * (ensemble.high - ensemble.low).sum(dim=(1, 2)) / 2
     torch.testing.assert_close(found, wanted + pull)
     assert torch.allclose(
-        everywhere(OneStep("mse").bind(rows, *halves(record))[0], ensemble),
+        everywhere(OneStepError("mse").bind(rows, *halves(record))[0], ensemble),
         (mean - rows.targets[at]).square().mean(dim=(1, 2)),
     )
 

@@ -15,7 +15,7 @@ from gradlab.errors import Failure, InputError
 from gradlab.fitting.collection import collect
 from gradlab.fitting.derivative_losses import DirectionalDerivative
 from gradlab.fitting.fitted import Fit
-from gradlab.fitting.losses import Loss, MultiStep, OneStep, split, standardised
+from gradlab.fitting.losses import Loss, MultiStep, OneStepError, split, standardised
 from gradlab.fitting.model_settings import ModelSettings
 from gradlab.fitting.models import fit_model, prepared
 from gradlab.networks import checkpoint
@@ -41,7 +41,7 @@ def same(one: GaussianEnsemble, other: GaussianEnsemble) -> bool:
 
 def test_a_fitted_model_has_the_systems_jacobians() -> None:
     data = collect(QUIET, 1500)
-    fit = fit_model(data, replace(FAST, epochs=40, learning_rate=0.01), OneStep("mse"))
+    fit = fit_model(data, replace(FAST, epochs=40, learning_rate=0.01), OneStepError("mse"))
     found = mean_jacobians(fit.ensemble, data.state[:200], data.action[:200])[:, :, :2]
     wanted = torch.cat([torch.tensor(A), torch.tensor(B)], dim=1).double()
     assert (found - wanted).abs().mean() < 0.02
@@ -51,7 +51,7 @@ def test_a_fitted_model_has_the_systems_jacobians() -> None:
 def test_noise_scales_are_those_of_the_system() -> None:
     task = linear_quadratic(A, B, torch.eye(2), [[1.0]], noise_covariance=0.04 * torch.eye(2))
     data = collect(task, 1000)
-    for loss in (OneStep("nll"), OneStep("mse")):
+    for loss in (OneStepError("nll"), OneStepError("mse")):
         fit = fit_model(data, replace(FAST, epochs=40, members=1, learning_rate=5e-3), loss)
         std = fit.ensemble(data.state, data.action).std[..., :2]
         torch.testing.assert_close(
@@ -73,15 +73,17 @@ def test_a_member_is_the_same_whoever_is_fitted_beside_it(record: Trajectories) 
 
 
 def test_members_see_rows_of_their_own_drawn_with_replacement(record: Trajectories) -> None:
-    sample = prepared(record, FAST, OneStep())[0].sample
+    sample = prepared(record, FAST, OneStepError())[0].sample
     assert not torch.equal(sample[0], sample[1])
     shares = [len(torch.unique(rows)) / len(rows) for rows in sample]
     assert all(abs(share - (1 - 1 / np.e)) < 0.06 for share in shares)
-    everyone = prepared(record, replace(FAST, bootstrap=False), OneStep())[0].sample
+    everyone = prepared(record, replace(FAST, bootstrap=False), OneStepError())[0].sample
     assert all(len(torch.unique(rows)) == len(rows) for rows in everyone)
 
 
-@pytest.mark.parametrize("loss", [OneStep(), DirectionalDerivative(4, directions=1), MultiStep(3)])
+@pytest.mark.parametrize(
+    "loss", [OneStepError(), DirectionalDerivative(4, directions=1), MultiStep(3)]
+)
 def test_a_seed_repeats_a_fit_and_a_resumed_fit_is_the_same(
     record: Trajectories, loss: Loss, tmp_path: Path
 ) -> None:
@@ -127,7 +129,7 @@ def test_members_are_kept_as_they_were_at_their_lowest_held_out_loss(record: Tra
 def test_the_error_of_what_is_explained_is_a_jackknife_over_trajectories() -> None:
     data = collect(pendulum(), 400, length=10)
     settings = replace(FAST, held_out=0.3)
-    fit = fit_model(data, settings, OneStep("mse"))
+    fit = fit_model(data, settings, OneStepError("mse"))
     _, held = split(data, 0.3, settings.seed)
     after = fit.ensemble(data.state[held], data.action[held]).mean
     wanted = torch.cat([data.next_state, data.reward[:, None]], dim=1)[held]
@@ -148,7 +150,7 @@ def test_members_that_diverge_are_dropped_and_named(record: Trajectories) -> Non
         name, prediction = "failing", "nll"
 
         def bind(self, rows, training, held_out):  # type: ignore[no-untyped-def]
-            parts = OneStep().bind(rows, training, held_out)
+            parts = OneStepError().bind(rows, training, held_out)
 
             def value(ensemble, at, turn):  # type: ignore[no-untyped-def]
                 lost = torch.tensor([1.0, torch.inf if turn > 8 else 1.0, 1.0])
@@ -215,6 +217,7 @@ def fitted(record: Trajectories) -> Fit:
     return fit_model(record, replace(FAST, members=2, spectral="all_but_last"))
 
 
+@pytest.mark.slow
 def test_a_fitted_model_is_a_prior_for_every_measurement(fitted: Fit, tmp_path: Path) -> None:
     assert [layer.normalised for layer in fitted.norms] == [True, True, False]
     assert all(abs(value - 1) < 1e-9 for layer in fitted.norms[:2] for value in layer.values)

@@ -8,7 +8,7 @@ from torch import nn
 
 from gradlab.data.trajectories import Trajectories
 from gradlab.fitting.collection import collect
-from gradlab.fitting.losses import OneStep
+from gradlab.fitting.losses import OneStepError
 from gradlab.fitting.model_settings import MBPO, PRESETS, RP_PGM
 from gradlab.fitting.models import fit_model, prepared
 from gradlab.networks import spectral
@@ -24,7 +24,7 @@ def record() -> Trajectories:
 
 
 def made(record: Trajectories, name: str) -> GaussianEnsemble:
-    return prepared(record, PRESETS[name], OneStep())[0].ensemble
+    return prepared(record, PRESETS[name], OneStepError())[0].ensemble
 
 
 def test_mbpos_network_is_seven_members_of_four_layers_of_200_and_two_heads(
@@ -68,7 +68,7 @@ def test_without_a_network_the_model_predicts_the_mean_of_its_targets(
 ) -> None:
     """Residual prediction adds the state; the reward's head is an output more."""
     settings = replace(MBPO, **SMALL, residual=residual, reward=reward, precision="float64")  # type: ignore[arg-type]
-    descent, _ = prepared(record, settings, OneStep())
+    descent, _ = prepared(record, settings, OneStepError())
     ensemble, training = descent.ensemble, descent.training.rows
     for parameter in ensemble.network.parameters():
         nn.init.zeros_(parameter)

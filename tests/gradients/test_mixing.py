@@ -11,10 +11,10 @@ from gradlab import Estimator, Tail, systems
 from gradlab.data.noise import child
 from gradlab.gradients import named
 from gradlab.gradients.bptt import horizon_gradients
-from gradlab.gradients.courses import Asked
+from gradlab.gradients.courses import TermRequest
 from gradlab.gradients.mixing.nodes import fitted_baseline, nodes
 from gradlab.gradients.mixing.terms import (
-    Fit,
+    FittedShares,
     _given,
     _inverse_variance,
     _pilot,
@@ -68,7 +68,7 @@ def test_ivw_is_the_mixture_written_out(squash):
 def test_total_propagation_passes_the_mixture_on():
     """The sweep against one that differentiates z of every step by autograd, sample by sample."""
     policy, critic, starts = ingredients()
-    asked = Asked(policy, as_starts(starts, 2), (H,), 5, "ignore")
+    asked = TermRequest(policy, as_starts(starts, 2), (H,), 5, "ignore")
     estimator = mixing("total", critic=critic)
     here, fit = nodes(estimator, asked, None), fitted(estimator, asked, _propagated)
     advantage = here.advantage(fit.baseline)
@@ -101,7 +101,7 @@ def test_total_propagation_passes_the_mixture_on():
 
 def test_total_propagations_limits_are_both_orders():
     policy, critic, starts = ingredients(squash=True)
-    asked = Asked(policy, as_starts(starts, 2), (0, 2, H), 5, "mask")
+    asked = TermRequest(policy, as_starts(starts, 2), (0, 2, H), 5, "mask")
     here = nodes(mixing("total", critic=critic), asked, None)
     ones = _swept(here, here.to_go, lambda t, k, *_: torch.ones(len(k), 1, 1))
     torch.testing.assert_close(ones, here.first, rtol=1e-9, atol=1e-12)
@@ -118,7 +118,7 @@ def test_total_propagation_weighs_by_the_trace_of_the_variance_in_theta():
     begin = _pilot(as_starts(starts, 2), starts)
     states = both_orders(SIM, policy, critic, begin, child(5, "pilot"), H, GAMMA)[3]
     of_last = [pulled_back(policy, states[H:], x[H:]).var(dim=0).sum() for x in (first, zeroth)]
-    asked = Asked(policy, as_starts(starts, 2), (H,), 5, "ignore")
+    asked = TermRequest(policy, as_starts(starts, 2), (H,), 5, "ignore")
     fit = fitted(mixing("total", critic=critic), asked, _propagated)
     want = of_last[1] / (of_last[0] + of_last[1])
     torch.testing.assert_close(fit.shares[0, H].squeeze(), want, rtol=1e-9, atol=0)
@@ -141,7 +141,7 @@ def test_the_share_of_known_variances():
     starts = torch.ones(40, 1).double()
     shares = []
     for seed in range(24):
-        asked = Asked(policy, as_starts(starts, 1), (1,), seed, "ignore")
+        asked = TermRequest(policy, as_starts(starts, 1), (1,), seed, "ignore")
         shares.append(fitted(mixing("ivw", one_step(torch.square), 1), asked, _inverse_variance))
     mean = torch.stack([fit.shares[0, 0, 0, 0] for fit in shares]).mean()
     assert abs(float(mean) - 10 / 14) < 0.02
@@ -193,7 +193,7 @@ def test_the_pilot_shares_no_noise_and_follows_a_policy_that_is_trained_in_place
     policy, critic, starts = ingredients()
     begin = as_starts(starts, 2)
     estimator = mixing("ivw", critic=critic)
-    asked = Asked(policy, begin, (H,), 5, "ignore")
+    asked = TermRequest(policy, begin, (H,), 5, "ignore")
     before = fitted(estimator, asked, _inverse_variance)
     assert fitted(estimator, asked, _inverse_variance) is before
     with torch.no_grad():
@@ -210,4 +210,4 @@ def test_a_baseline_of_lost_samples_is_zero():
     fit = fitted_baseline(states, to_go)
     torch.testing.assert_close(fit.at(torch.zeros(2, 3, 1).double())[0, 0], torch.ones(3).double())
     assert (fit.weights[:, 1] == 0).all()
-    assert isinstance(Fit(fit.weights, fit), Fit)
+    assert isinstance(FittedShares(fit.weights, fit), FittedShares)

@@ -32,6 +32,7 @@ def test_several_samples_per_start_share_a_group():
     assert (found[0] - found[1]).norm() > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("entropy", [0.0, 0.2])
 def test_measure_judges_scores_and_soft_gradients(entropy):
     task = gradlab.tasks.linear_quadratic()

@@ -8,7 +8,7 @@ from torch import nn
 
 from gradlab import Estimator, Tail, systems
 from gradlab.data.noise import child
-from gradlab.gradients.courses import Asked
+from gradlab.gradients.courses import TermRequest
 from gradlab.gradients.mixing import terms
 from gradlab.gradients.mixing.nodes import nodes
 from gradlab.gradients.mixing.terms import _inverse_variance, _pilot, _tested, fitted
@@ -37,7 +37,9 @@ def paid_by(reward):
 
 
 def shares(system, policy, horizon, rule, seed=0):
-    asked = Asked(policy, as_starts(torch.zeros(50, 1).double(), 1), (horizon,), seed, "ignore")
+    asked = TermRequest(
+        policy, as_starts(torch.zeros(50, 1).double(), 1), (horizon,), seed, "ignore"
+    )
     estimator = Estimator(system, system, "ddcg", Tail(horizon, None, 0.9))
     return fitted(estimator, asked, rule).shares[0]
 
@@ -46,7 +48,7 @@ def test_a_pair_explains_a_quadratic_return_to_the_last_digit():
     """f′ − f = ½ (∇ + ∇′)·(ε′ − ε) needs the same noise in all other steps and systems."""
     policy = Gaussian(nn.Linear(2, 1).double(), 0.4)
     starts, system = torch.randn(40, 2).double(), linear()
-    asked = Asked(policy, as_starts(starts, 2), (2, 3), 5, "ignore")
+    asked = TermRequest(policy, as_starts(starts, 2), (2, 3), 5, "ignore")
     estimator = Estimator(system, system, "ddcg", Tail(3, None, 0.9))
     pilot = asked._replace(starts=_pilot(asked.starts, starts), seed=child(5, "pilot"))
     here = nodes(estimator, pilot, None)
@@ -63,7 +65,7 @@ def test_a_pair_explains_a_quadratic_return_to_the_last_digit():
 
 def test_smooth_returns_keep_the_weights_of_inverse_variance():
     policy, critic, starts = ingredients(squash=True)
-    asked = Asked(policy, as_starts(starts, 2), (0, 3), 5, "ignore")
+    asked = TermRequest(policy, as_starts(starts, 2), (0, 3), 5, "ignore")
     estimator = Estimator(SIM, SIM, "ddcg", Tail(3, critic, GAMMA))
     plain = fitted(Estimator(SIM, SIM, "ivw", estimator.tail), asked, _inverse_variance)
     assert torch.equal(fitted(estimator, asked, _tested).shares, plain.shares)

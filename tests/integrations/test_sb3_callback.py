@@ -91,6 +91,7 @@ def test_an_interrupted_run_goes_on(sb3: Any, tmp_path: Path) -> None:
     assert vitals["update"].values[-1] == model._n_updates // 2
 
 
+@pytest.mark.slow
 def test_headlines_and_alarms_reach_the_models_logger(sb3: Any, tmp_path: Path) -> None:
     model = sb3.made("TD3")
     model.set_logger(sb3.configure(str(tmp_path), ["csv"]))
@@ -205,6 +206,7 @@ def test_without_the_package_the_remedy_is_said(monkeypatch: pytest.MonkeyPatch)
         import gradlab.integrations.stable_baselines3  # noqa: F401
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["TD3", "DDPG", "SAC"])
 @pytest.mark.parametrize("flipped", [False, True])
 def test_the_sign_of_a_models_own_objective_is_checked(

@@ -79,6 +79,7 @@ def climbed(logs: Sequence[Any], updates: int, **given: Any) -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 def test_a_loop_computes_the_same_bits_while_tensorboard_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,7 +10,7 @@ from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.named import rp_dr
 from gradlab.gradients.tail import Tail
 from gradlab.logs import gradients
-from gradlab.logs.gradients import Source, baselines, model_source, products, score_source
+from gradlab.logs.gradients import WindowGradients, baselines, model_source, products, score_source
 from gradlab.logs.windows import windows
 from gradlab.networks.policies import Gaussian
 from gradlab.systems.system import Recorded
@@ -20,14 +20,16 @@ from tests.logs.carts import fallen, noisy, recorded, task, true_gradient
 DISCOUNT = task().discount
 
 
-def score(path: Path, policy: Gaussian, horizons: tuple[int, ...], critic=None, **how) -> Source:
+def score(
+    path: Path, policy: Gaussian, horizons: tuple[int, ...], critic=None, **how
+) -> WindowGradients:
     width = path.states.shape[2]
     tail = Tail(max(horizons), critic, DISCOUNT)
     estimator = Estimator(Recorded(width, 1), None, "score", tail)
     return score_source(estimator, policy, path.cut(max(horizons)), horizons, 0, **how)
 
 
-def explicit(source: Source, count: int, k: int) -> torch.Tensor:
+def explicit(source: WindowGradients, count: int, k: int) -> torch.Tensor:
     return gradients.gram.path_gradients(*source.rows(slice(0, count)).until_end(k))
 
 

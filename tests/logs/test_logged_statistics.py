@@ -248,6 +248,7 @@ def test_targets_stop_where_a_trajectory_fell() -> None:
     assert float(found.returns[own][0]) == pytest.approx(float((gamma * rewards).sum()))
 
 
+@pytest.mark.slow
 def test_refitted_critics_differ_and_leave_half_of_the_data(monkeypatch) -> None:
     monkeypatch.setattr(fitting, "UPDATES", 30)
     data = recorded(20, 10)

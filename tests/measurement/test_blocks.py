@@ -162,6 +162,7 @@ def small(monkeypatch):
     monkeypatch.setattr(memory, "BLOCK", 1.0)
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_is_measured_in_blocks(small):
     """Pairs within groups are a tenth of all here: less than half of an error in a value."""
     shown = []
@@ -210,6 +211,7 @@ def test_half_of_what_a_machine_has_may_be_taken(small, monkeypatch):
     assert profile.config["groups"] == 10
 
 
+@pytest.mark.slow
 def test_a_truth_that_jumps_is_none_in_blocks_either(small):
     found = gradlab.measure(
         jumping_worlds.task(), Gaussian(jumping_worlds.pd_policy(), 0.3),

@@ -118,6 +118,7 @@ def test_a_killed_command_leaves_a_readable_run(
     assert not any("Traceback" in line for line in lines)
 
 
+@pytest.mark.slow
 def test_a_command_that_is_killed_early_writes_nothing(tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     words = ["measure", *WORDS, "--output", str(runs / "run.h5")]

@@ -156,6 +156,7 @@ def test_an_unstable_policy_leaves_variances_only():
     assert "λ" in profile.truth["reason"]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_an_overflowing_policy_is_reported_to_the_end(tmp_path):
     """measure → save → verdict → report on MuJoCo with a policy that throws the cart away."""

@@ -12,12 +12,21 @@ from torch import Tensor, nn
 from gradlab import measure, tasks
 from gradlab.fitting import critics, policies
 from gradlab.measurement.machine_rates import network_steps, prices, rates, work
-from gradlab.measurement.prices import Price, Rates, Work, left_after, measurement, network
+from gradlab.measurement.prices import (
+    MeasurementWork,
+    Price,
+    Rates,
+    left_after,
+    measurement,
+    network,
+)
 from gradlab.systems.system import Linearization, System, Transition
 from gradlab.tasks import Task
 
 NOTHING = Rates(0, 0, 0, 0, 0, 0)
-SMALL = Work(starts=10, horizon=5, truth=20, visits=8, through_simulator=1, through_prior=2)
+SMALL = MeasurementWork(
+    starts=10, horizon=5, truth=20, visits=8, through_simulator=1, through_prior=2
+)
 
 
 def linear_quadratic() -> Task:
@@ -27,7 +36,7 @@ def linear_quadratic() -> Task:
     )  # fmt: skip
 
 
-def seconds(work: Work, rates: Rates) -> dict[str, float]:
+def seconds(work: MeasurementWork, rates: Rates) -> dict[str, float]:
     return {each.stage: each.seconds for each in measurement(work, rates)}
 
 

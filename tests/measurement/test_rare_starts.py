@@ -9,7 +9,7 @@ import torch
 import gradlab
 from analyses.gain_coverage import networks, turning
 from analyses.rare_events import far, other, pole
-from gradlab.measurement.pilot import FEW, MANY, MORE, MOST, SOME, Pilot, Plan, plan_pilot
+from gradlab.measurement.pilot import FEW, MANY, MORE, MOST, SOME, Pilot, PilotPlan, plan_pilot
 from gradlab.measurement.problem import Given, problem
 from gradlab.measurement.rare_starts import largest_share, with_pilot
 from gradlab.progress import silent
@@ -99,7 +99,7 @@ def test_episodes_that_end_rarely_are_a_stratum_of_their_own():
 )
 def test_starts_from_which_on_ends_of_episodes_are_covered(ends, n, random, stratified, needed):
     strata = Strata(np.zeros(4, dtype=np.int64), np.ones(1), 100) if stratified else None
-    pilot = Pilot(Plan(100, 100, 10, True), 100, 0.1, 0.1, ends, random, 0.0, strata)
+    pilot = Pilot(PilotPlan(100, 100, 10, True), 100, 0.1, 0.1, ends, random, 0.0, strata)
     assert pilot.needed(n) == needed
 
 
@@ -179,10 +179,10 @@ def test_a_pilot_is_as_large_and_as_sharp_as_its_price_allows():
     class Dear:
         state_dim, action_dim, linearization_price = 4, 1, 2e-3
 
-    assert plan_pilot(cheap, 4, 256, 5, 0.9) == Plan(MANY * 256, 4 * MANY * 256, 44, True)
-    assert plan_pilot(cheap, 4, 256, 60, 0.99) == Plan(MANY * 256, 4 * MANY * 256, 120, True)
-    assert plan_pilot(cheap, 5_000, 256, 5, 0.99) == Plan(SOME * 256, SOME * 256, 100, True)
-    assert plan_pilot(cheap, 70_000, 256, 5, 0.99) == Plan(SOME * 256, SOME * 256, 100, False)
-    assert plan_pilot(Dear(), 4, 256, 5, 0.99) == Plan(SOME * 256, SOME * 256, 100, False)
+    assert plan_pilot(cheap, 4, 256, 5, 0.9) == PilotPlan(MANY * 256, 4 * MANY * 256, 44, True)
+    assert plan_pilot(cheap, 4, 256, 60, 0.99) == PilotPlan(MANY * 256, 4 * MANY * 256, 120, True)
+    assert plan_pilot(cheap, 5_000, 256, 5, 0.99) == PilotPlan(SOME * 256, SOME * 256, 100, True)
+    assert plan_pilot(cheap, 70_000, 256, 5, 0.99) == PilotPlan(SOME * 256, SOME * 256, 100, False)
+    assert plan_pilot(Dear(), 4, 256, 5, 0.99) == PilotPlan(SOME * 256, SOME * 256, 100, False)
     assert plan_pilot(cheap, 4, 10_000, 5, 0.99).size == MOST
     assert plan_pilot(cheap, 4, 100_000, 5, 0.99).size == 200_000

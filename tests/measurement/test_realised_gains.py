@@ -122,6 +122,7 @@ def test_between_once_and_twice_the_truth_decides():
         Update("adam", 1.9 * once).move(setting, G)
 
 
+@pytest.mark.slow
 def test_a_seed_repeats_every_gain_bit_for_bit(profile):
     again = measured().realised
     assert np.array_equal(again.gain, profile.realised.gain, equal_nan=True)

@@ -77,6 +77,7 @@ def test_first_action_estimators_have_the_known_bias_under_the_objective(measure
     assert wrong.norm() > 0.1 * truth.norm(), "the wrong prior has a bias to be found"
 
 
+@pytest.mark.slow
 def test_the_gain_of_a_step_is_the_known_cosine_with_the_gradient_of_the_return():
     """Through a prior whose actions push 70° beside where they do."""
     two, mean = torch.eye(2, dtype=torch.float64), torch.tensor([0.6, -0.3], dtype=torch.float64)
@@ -184,6 +185,7 @@ def test_inner_products_with_the_truth_are_those_of_explicit_gradients():
     np.testing.assert_allclose(found.size, 2 * SAMPLES)
 
 
+@pytest.mark.slow
 def test_an_unstable_loop_has_no_bias_at_either_law_and_says_why():
     from gradlab.verdicts.measurement.verdict import verdict
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gradlab.probe.alarms.evidence import ALPHA, Evidence
+from gradlab.probe.alarms.evidence import ALPHA, AlarmEvidence
 from gradlab.probe.alarms.gradients import noise
 from gradlab.probe.alarms.policy import saturated
 from gradlab.probe.alarms.task import jacobian_drift
@@ -13,7 +13,7 @@ from tests.probe.planted_rows import burst, measured, vitals
 
 
 def test_levels_over_all_looks_sum_to_the_stated_rate() -> None:
-    total = sum(Evidence([{}], k).level for k in range(1, 100_001))
+    total = sum(AlarmEvidence([{}], k).level for k in range(1, 100_001))
     assert total == pytest.approx(ALPHA, rel=1e-4)
 
 
@@ -23,7 +23,7 @@ def test_noise_rings_falsely_in_at_most_the_stated_share_of_runs() -> None:
     false = 0
     for run in range(200):
         rows = [burst(size, 1000 * run + k) for k in range(40)]
-        looks = (Evidence(rows[:k], k) for k in range(1, 41))
+        looks = (AlarmEvidence(rows[:k], k) for k in range(1, 41))
         false += any(noise(look) is not None for look in looks)
     assert false <= 6  # 200 · 1% = 2 expected at most; 6 or more has probability 0.02
 
@@ -34,15 +34,15 @@ def test_saturation_rings_falsely_in_at_most_the_stated_share_of_runs() -> None:
     for _ in range(500):
         shares = generator.binomial(100, 0.5, size=(40, 1)) / 100
         rows = [vitals(saturation=share) for share in shares]
-        false += any(saturated(Evidence(rows[: k + 1], k + 1)) for k in range(len(rows)))
+        false += any(saturated(AlarmEvidence(rows[: k + 1], k + 1)) for k in range(len(rows)))
     assert false <= 12
 
 
 def test_an_actor_that_saturates_late_in_a_long_run_rings() -> None:
     """Each row has 25 passes: alone, none could ring at the level of its ten-thousandth look."""
     rows = [vitals(saturation=np.array([0.1, 0.97]), watched=25)] * 16
-    assert saturated(Evidence(rows[:1], 10_000)) is None
-    assert saturated(Evidence(rows, 10_000)) is not None
+    assert saturated(AlarmEvidence(rows[:1], 10_000)) is None
+    assert saturated(AlarmEvidence(rows, 10_000)) is not None
 
 
 def test_drift_rings_falsely_in_at_most_the_stated_share_of_runs() -> None:
@@ -51,6 +51,6 @@ def test_drift_rings_falsely_in_at_most_the_stated_share_of_runs() -> None:
     for _ in range(1000):
         errors = generator.normal(-1.0, 0.1, size=40)
         rows = [measured(jacobian_error=error) for error in errors]
-        looks = (Evidence(rows[:k], k) for k in range(1, 41))
+        looks = (AlarmEvidence(rows[:k], k) for k in range(1, 41))
         false += any(jacobian_drift(look) is not None for look in looks)
     assert false <= 20

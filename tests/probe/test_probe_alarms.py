@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gradlab.probe.alarms.catalogue import ALARMS, Alarm, AlarmTest, Evidence, examine
+from gradlab.probe.alarms.catalogue import ALARMS, Alarm, AlarmEvidence, AlarmTest, examine
 from gradlab.probe.row_sinks import AlarmLog, NoSink
 from gradlab.runs.probe.schema import tables
 from gradlab.runs.training import probe_tables
@@ -19,7 +19,7 @@ from tests.probe.planted_rows import NAN, bound, burst, measured, steps, vitals
 
 
 def raised(table: str, *rows: Mapping[str, Any]) -> set[str]:
-    evidence = Evidence(list(rows), len(rows), ("0.weight", "b"))
+    evidence = AlarmEvidence(list(rows), len(rows), ("0.weight", "b"))
     return {alarm.kind for alarm in examine(table, evidence)}
 
 
@@ -115,7 +115,7 @@ def test_a_planted_cause_raises_its_alarm_alone(
     kind: str, table: str, rows: list[dict[str, Any]]
 ) -> None:
     assert raised(table, *rows) == {kind}
-    (alarm,) = examine(table, Evidence(rows, len(rows), ("0.weight", "b")))
+    (alarm,) = examine(table, AlarmEvidence(rows, len(rows), ("0.weight", "b")))
     assert "nan" not in alarm.message and ":" in alarm.message
 
 
@@ -138,7 +138,7 @@ def test_the_way_back_from_a_wrong_direction_depends_on_where_it_is(
 ) -> None:
     cosine = np.full((4, 11), 0.5)
     cosine[:, away] = -0.8
-    (alarm,) = examine("measured", Evidence([measured(cosine=cosine)], 1))
+    (alarm,) = examine("measured", AlarmEvidence([measured(cosine=cosine)], 1))
     assert re.search(words, alarm.message)
 
 
@@ -146,24 +146,24 @@ def test_a_loop_that_follows_the_critic_alone_is_judged_by_its_gradient() -> Non
     cosine = np.full((4, 11), -0.8)
     cosine[0, 0] = 0.5
     names = ("0.weight", "b")
-    assert not examine("measured", Evidence([measured(cosine=cosine)], 1, names, True))
+    assert not examine("measured", AlarmEvidence([measured(cosine=cosine)], 1, names, True))
     cosine[0, 0] = -0.71
-    (alarm,) = examine("measured", Evidence([measured(cosine=cosine)], 1, names, True))
+    (alarm,) = examine("measured", AlarmEvidence([measured(cosine=cosine)], 1, names, True))
     assert alarm.kind == "wrong direction" and "cosine -0.71" in alarm.message
     assert "improve the critic" in alarm.message and "horizon" not in alarm.message
     cosine[0, 0] = -0.05  # half of its interval's width below 0
-    assert not examine("measured", Evidence([measured(cosine=cosine)], 1, names, True))
+    assert not examine("measured", AlarmEvidence([measured(cosine=cosine)], 1, names, True))
 
 
 def test_no_alarm_speaks_of_horizons_to_a_loop_that_follows_the_critic_alone() -> None:
     for _, table, rows in LOUD:
-        for alarm in examine(table, Evidence(rows, len(rows), ("0.weight", "b"), True)):
+        for alarm in examine(table, AlarmEvidence(rows, len(rows), ("0.weight", "b"), True)):
             if table != "horizons":  # of gradlab's own training alone
                 assert "horizon" not in alarm.message and "model" not in alarm.kind.split(" ")[0]
 
 
 def test_a_sign_that_is_certain_nowhere_is_said_to_be() -> None:
-    (alarm,) = examine("measured", Evidence([measured(cosine=AWAY, sign_reliable=0.0)], 1))
+    (alarm,) = examine("measured", AlarmEvidence([measured(cosine=AWAY, sign_reliable=0.0)], 1))
     assert "certain at no horizon" in alarm.message
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import gradlab
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble
-from gradlab.probe.alarms.catalogue import Evidence, examine
+from gradlab.probe.alarms.catalogue import AlarmEvidence, examine
 from gradlab.probe.measured import Past, Question, measured
 from gradlab.tasks import Task
 from gradlab.tasks.environments import with_learned_prior
@@ -58,7 +58,7 @@ def test_a_loop_that_outgrows_its_discount_is_told_with_its_tenfold_steps() -> N
     for factor, loud in ((1.3, True), (1.2, False)):  # ln 1/γ = ln 1.25
         A = torch.diag(torch.tensor([factor, 0.5], dtype=torch.float64))
         row, _ = measured(Question(task(A), None, 0), policy(), 256, 1, Past())
-        look = Evidence([row | {"step": 1}], 1)
+        look = AlarmEvidence([row | {"step": 1}], 1)
         told = examine("measured", look)
         assert [x.kind for x in told] == ["diverging sensitivities"] * loud
         assert all(f"every {1 / np.log10(1.3):.2g} steps" in x.message for x in told)
@@ -80,7 +80,7 @@ def test_lost_jacobians_are_counted_and_the_first_is_named_with_a_neighbour() ->
     where = row["nonfinite_where"]
     assert "first at step 0 of start" in where and "∂s′0/∂s0" in where
     assert "standard deviations of the states away" in where
-    look = Evidence([row | {"step": 1}], 1)
+    look = AlarmEvidence([row | {"step": 1}], 1)
     told = {x.kind: x.message for x in examine("measured", look)}
     assert "would drop 100.00% of the batch" in told["non-finite Jacobian"]
 

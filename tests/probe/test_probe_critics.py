@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import gradlab
 from gradlab.errors import InputError
-from gradlab.probe.alarms.gradients import OF_A_POLICY, Growth
+from gradlab.probe.alarms.gradients import OF_A_POLICY, GradientGrowth
 from gradlab.probe.updates import THROWN
 
 UPDATES, BATCH, LATE = 120, 16, 60
@@ -186,7 +186,7 @@ SIZES: dict[str, tuple[bool, list[float]]] = {
 @pytest.mark.parametrize("name", SIZES)
 def test_growth_without_an_end_is_known_from_leaps_and_from_coming_back(name: str) -> None:
     expected, sizes = SIZES[name]
-    growth, told = Growth("exploding critic", "critic's", young=2), False
+    growth, told = GradientGrowth("exploding critic", "critic's", young=2), False
     for size in sizes:
         for _ in range(20):
             growth.add(size)
@@ -207,7 +207,7 @@ COMES_BACK = [
 def test_a_policys_gradient_that_returns_from_saturation_does_not_explode(
     sizes: list[float], expected: bool
 ) -> None:
-    growth, raised = Growth("exploding gradient", "policy's", in_a_row=OF_A_POLICY), False
+    growth, raised = GradientGrowth("exploding gradient", "policy's", in_a_row=OF_A_POLICY), False
     for size in sizes:
         growth.add(size, 20)
         raised = growth.stretch() is not None or raised

@@ -61,6 +61,7 @@ def run(factor: float, **left_out: Any) -> tuple[dict[str, Any], list[str]]:
     return answers(written)[CHECK], [a.message for a in probe.alarms if a.kind == kind]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factor, words", [(1, ""), (0.1, ""), (-1, "opposite"), (0, "nothing")])
 def test_a_critic_that_learns_another_reward_is_told(factor: float, words: str) -> None:
     found, told = run(factor)
@@ -69,6 +70,7 @@ def test_a_critic_that_learns_another_reward_is_told(factor: float, words: str) 
     assert (found["value"] > 0.3) if not words else (found["value"] < 0.2)
 
 
+@pytest.mark.slow
 def test_what_is_not_handed_over_is_named() -> None:
     found, told = run(1, next_value=None)
     assert found["state"] == "off" and not told

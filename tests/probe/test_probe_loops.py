@@ -50,6 +50,7 @@ def ways() -> Iterator[Any]:
     yield pytest.param(loop, counted, OPTIMIZERS["AdamW, fused"], id="steps skipped by a fused one")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loop, counted, make", list(ways()))
 def test_this_loop_keeps_its_bits_and_its_updates_are_counted(
     loop: Loop, counted: int, make: Make

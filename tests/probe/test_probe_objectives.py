@@ -16,6 +16,7 @@ from tests.probe.actor_critics import Loop, Soft, answers, watched
 CHECK = "actor's steps raise their objective"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [Loop, Soft])
 @pytest.mark.parametrize("fault", ["", "sign of the actor's loss"])
 def test_a_wrong_sign_is_told_in_two_lines(kind: type[Loop], fault: str) -> None:
@@ -31,6 +32,7 @@ def test_a_wrong_sign_is_told_in_two_lines(kind: type[Loop], fault: str) -> None
     assert all(each.endswith("is the sign of its loss right?") for each in told)
 
 
+@pytest.mark.slow
 def test_the_passes_of_an_actor_that_is_wrapped_are_heard() -> None:
     loop, rows = Soft("sign of the actor's loss"), []
     policy = squashed(loop.policy)
@@ -47,8 +49,8 @@ def test_the_passes_of_an_actor_that_is_wrapped_are_heard() -> None:
     assert torch.equal(watch.watched.action(mean), torch.tanh(mean))
 
 
-def heard(loop: Soft) -> objectives.Objective:
-    check = objectives.Objective(loop.policy)
+def heard(loop: Soft) -> objectives.ActorObjective:
+    check = objectives.ActorObjective(loop.policy)
     loop.policy.register_forward_hook(objectives.Ear(check.hear_policy))
     for critic in loop.critics:
         critic.register_forward_hook(objectives.Ear(check.hear_critic))
@@ -81,7 +83,7 @@ def test_a_rise_is_that_of_the_objective_itself() -> None:
 @pytest.mark.parametrize("looks, fault", [("0" * 14, True), ("0" * 13, False), ("110" * 80, False),
                                           ("0001" * 40, True), ("01" * 200, False)])  # fmt: skip
 def test_a_wrong_sign_is_decided_by_the_odds_of_the_newest_looks(looks: str, fault: bool) -> None:
-    check = objectives.Objective(nn.Linear(1, 1))
+    check = objectives.ActorObjective(nn.Linear(1, 1))
     told = []
     for each in looks:
         check._looks += 1
@@ -150,7 +152,7 @@ def test_a_check_that_fails_is_off_and_the_others_go_on(monkeypatch: pytest.Monk
     def broken(*_: object) -> None:
         raise ValueError("planted")
 
-    monkeypatch.setattr(objectives.Objective, "after", broken)
+    monkeypatch.setattr(objectives.ActorObjective, "after", broken)
     loop, rows = Loop(), []
     probe = watched(loop, log=rows.append)
     loop.run(probe, 150)

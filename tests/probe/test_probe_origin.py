@@ -231,6 +231,7 @@ def test_a_network_beside_the_policy_that_is_lost_is_said_in_its_own_step() -> N
     assert "the critic: what its loss sent back is infinite (rows 37 of 64)" in told.message
 
 
+@pytest.mark.slow
 def test_a_program_that_ends_by_an_error_says_what_it_leaves() -> None:
     code = "from tests.probe.test_probe_origin import dies\nkept = []\ndies('agent', 70, kept)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -18,7 +18,7 @@ import gradlab
 from gradlab import cli, figures
 from gradlab.errors import InputError
 from gradlab.reporting import output, probe_page, probe_panels, render
-from gradlab.reporting.first_fold import Source
+from gradlab.reporting.first_fold import PageSource
 from gradlab.reporting.panels import Panel
 from gradlab.runs.probe.results import ProbeRun, load
 from gradlab.runs.probe.schema import VITALS
@@ -202,11 +202,12 @@ def test_a_run_that_nobody_closed_says_so_and_promises_nothing(tmp_path: Path) -
     assert closed.screen.notice == "" and "next measurement" in str(closed.facts["due"])
 
 
+@pytest.mark.slow
 def test_commands_in_sentences_are_code_and_no_loop_is_offered_again(tmp_path: Path) -> None:
     message = "shorten it; `gradlab measure` compares"
     rows = dict(everything()) | {"alarms": [alarm(0, 500, "wrong direction", message)]}
     found = load(written(tmp_path / "run.h5", rows))
-    text = render(probe_page.page(found, Source("run.h5", "gradlab.Probe")))
+    text = render(probe_page.page(found, PageSource("run.h5", "gradlab.Probe")))
     assert text.count("<code>gradlab measure</code>") == 2 and "`" not in text[: text.index("<sc")]
     assert "Again:" not in text and "File: <code>run.h5</code>" in text
 
@@ -223,6 +224,7 @@ def test_a_run_cut_while_it_was_written_makes_a_page(tmp_path: Path) -> None:
     assert suffixes == {".png", ".csv"}
 
 
+@pytest.mark.slow
 def test_text_from_a_hostile_file_is_shown_and_never_run(tab: Any, tmp_path: Path) -> None:
     rows = {k: v for k, v in everything().items() if k != "successive"}
     rows["alarms"] = [alarm(0, 100, ATTACK, ATTACK), alarm(1, 200, "$\\frac{", "$x^2$")]

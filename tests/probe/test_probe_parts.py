@@ -59,6 +59,7 @@ def test_a_sound_loop_has_a_proof_of_each_part() -> None:
         assert found[name]["state"] == "sound" and found[name]["value"] == 0
 
 
+@pytest.mark.slow
 def test_targets_that_are_copied_now_and_then_are_declared() -> None:
     for period, quiet in ((None, False), (400, True)):
         loop = Loop("frozen targets")
@@ -70,6 +71,7 @@ def test_targets_that_are_copied_now_and_then_are_declared() -> None:
         assert (not causes(probe)) == quiet
 
 
+@pytest.mark.slow
 def test_hard_copies_within_the_period_are_sound() -> None:
     loop = Loop("frozen targets")
     probe = watched(loop)
@@ -121,6 +123,7 @@ def test_shared_networks_are_no_leak(shared: str) -> None:
     assert not causes(probe)
 
 
+@pytest.mark.slow
 def test_one_optimiser_that_steps_in_turn_and_moves_the_critic_is_told() -> None:
     for frozen in (False, True):
         torch.manual_seed(0)

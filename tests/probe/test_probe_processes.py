@@ -80,6 +80,7 @@ def process(rank: int, folder: Path, results: Any) -> None:
         distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_a_group_of_processes_trains_alike_and_the_first_one_writes(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     results = context.Queue()

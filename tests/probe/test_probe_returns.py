@@ -211,6 +211,7 @@ def test_a_return_that_stays_raises_no_alarm(draw):
     assert false <= 1
 
 
+@pytest.mark.slow
 def test_a_loop_that_lowers_its_return_is_told_and_its_log_says_so(tmp_path: Path, capsys):
     policy = gain_of(-4.0)  # nearly the best; the loss below drives it to 0
     probe = probed(policy, 100 * CLOSEST, rate=1e-3, log=tmp_path / "run.h5")
@@ -229,6 +230,7 @@ def test_a_loop_that_raises_it_is_green_and_the_words_have_the_change(tmp_path: 
     assert screen.headline.startswith(f"Over the last {change.updates} updates the return rose by")
 
 
+@pytest.mark.slow
 def test_a_probe_goes_on_in_its_log(tmp_path: Path):
     log, policy = tmp_path / "run.h5", gain_of(-4.0)
     for k in range(2):

@@ -182,6 +182,7 @@ PUSH = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("environment", [Bouncing, Unseeded])
 def test_any_environment_with_reset_and_step_will_do(environment):
     found = race(

@@ -56,9 +56,9 @@ def test_a_stopped_race_can_be_read_and_goes_on(tmp_path, capsys, monkeypatch):
     whole = tmp_path / "whole"
     whole.mkdir()
     assert raced(whole) == 0
-    from gradlab.racing.branches import Parts
+    from gradlab.racing.branches import SharedNetworks
 
-    step, made = Parts.step, []
+    step, made = SharedNetworks.step, []
 
     def stopping(self, branch, update):
         made.append(update)
@@ -67,7 +67,7 @@ def test_a_stopped_race_can_be_read_and_goes_on(tmp_path, capsys, monkeypatch):
         step(self, branch, update)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Parts, "step", stopping)
+        patch.setattr(SharedNetworks, "step", stopping)
         assert raced(tmp_path) == 130
     capsys.readouterr()
     partial = load(tmp_path / "race.h5")

@@ -12,7 +12,7 @@ import gradlab
 from gradlab.measurement.assembly import shared_truth
 from gradlab.remedies import model_values
 from gradlab.runs.remedies.run import Remedies
-from gradlab.runs.remedies.values import CLIPPED, SMOOTH, TIME, Key, Pair, extended
+from gradlab.runs.remedies.values import CLIPPED, SMOOTH, TIME, Key, ModelPair, extended
 from gradlab.systems.learned import TwoModels
 from gradlab.verdicts.remedies.sentences import verdict
 
@@ -134,7 +134,7 @@ def test_a_better_model_is_taken_and_a_worse_one_is_not(world):
     cells, infinite = extended(None, 0, values), slope(A, B, 4000)
 
     def run(first, second):
-        pairs = tuple(Pair("dd", budget, first, second) for budget in ("equal steps", TIME))
+        pairs = tuple(ModelPair("dd", budget, first, second) for budget in ("equal steps", TIME))
         return Remedies(cells, pairs, config, {}, {"trials": []})
 
     good = run("nll", "dd")

@@ -11,8 +11,17 @@ from gradlab.fitting.collection import collect
 from gradlab.fitting.derivative_losses import DirectionalDerivative
 from gradlab.fitting.model_settings import ModelSettings
 from gradlab.remedies import fits
-from gradlab.remedies.fits import Part, recipe
-from gradlab.runs.remedies.values import ABOUT, BASELINE, HALF, NAMES, STEPS, TIME, Pair, longer
+from gradlab.remedies.fits import FittedPart, recipe
+from gradlab.runs.remedies.values import (
+    ABOUT,
+    BASELINE,
+    HALF,
+    NAMES,
+    STEPS,
+    TIME,
+    ModelPair,
+    longer,
+)
 
 STEPS_PER_EPOCH = {BASELINE: 20, "dd": 20, "multistep": 16, "spectral": 20, HALF: 10}
 SETTINGS = ModelSettings(members=1, hidden=(8,), bootstrap=False, epochs=2)
@@ -29,29 +38,29 @@ def made(name, settings=SETTINGS):
 
 def test_the_baseline_is_fitted_for_as_long_as_its_cost_says():
     found = plan("dd", "spectral", dd=2.5, spectral=1.25)
-    assert found.models["dd"] == (Part("dd", 40),)
-    assert found.models[longer("dd")] == (Part(BASELINE, 100),)
-    assert found.models[longer("spectral")] == (Part(BASELINE, 50),)
-    assert Pair("dd", TIME, longer("dd"), "dd") in found.pairs
-    assert Pair("dd", STEPS, BASELINE, "dd") in found.pairs
+    assert found.models["dd"] == (FittedPart("dd", 40),)
+    assert found.models[longer("dd")] == (FittedPart(BASELINE, 100),)
+    assert found.models[longer("spectral")] == (FittedPart(BASELINE, 50),)
+    assert ModelPair("dd", TIME, longer("dd"), "dd") in found.pairs
+    assert ModelPair("dd", STEPS, BASELINE, "dd") in found.pairs
 
 
 def test_an_arm_with_fewer_rows_runs_more_epochs_to_take_as_many_steps():
     found = plan("multistep", multistep=3.0)
-    assert found.models["multistep"] == (Part("multistep", 50),)  # 40 · 20 = 50 · 16
-    assert found.models[longer("multistep")] == (Part(BASELINE, 120),)
+    assert found.models["multistep"] == (FittedPart("multistep", 50),)  # 40 · 20 = 50 · 16
+    assert found.models[longer("multistep")] == (FittedPart(BASELINE, 120),)
 
 
 def test_two_models_share_their_fits_with_the_baseline_and_dd():
     found = plan("dd", "two-model", dd=2.0)
-    assert found.models["two-model"] == (Part(BASELINE, 40), Part("dd", 40))
-    assert found.models[longer("two-model")] == (Part(BASELINE, 120),)
+    assert found.models["two-model"] == (FittedPart(BASELINE, 40), FittedPart("dd", 40))
+    assert found.models[longer("two-model")] == (FittedPart(BASELINE, 120),)
     assert len(found.parts) == 4  # nll at 40, 80, 120; dd
 
 
 def test_more_data_is_the_baseline_against_half_the_rows_in_as_many_steps():
     found = plan("more-data")
-    assert found.models[HALF] == (Part(HALF, 80),)
+    assert found.models[HALF] == (FittedPart(HALF, 80),)
     assert {pair.first for pair in found.pairs} == {HALF}
     assert {pair.second for pair in found.pairs} == {BASELINE}
 

@@ -6,10 +6,10 @@ import pytest
 
 import gradlab
 from gradlab.fitting.collection import collect
-from gradlab.fitting.losses import BOUNDS, OneStep
+from gradlab.fitting.losses import BOUNDS, OneStepError
 from gradlab.fitting.model_settings import ModelSettings
 from gradlab.fitting.models import fit_model
-from gradlab.remedies.fits import Made, Recipe, price_values
+from gradlab.remedies.fits import FitRecipe, FittedModel, price_values
 from gradlab.runs.remedies.values import Key
 
 SETTINGS = ModelSettings(members=2, hidden=(8,), epochs=3, batch=64, precision="float64")
@@ -18,9 +18,12 @@ SETTINGS = ModelSettings(members=2, hidden=(8,), epochs=3, batch=64, precision="
 @pytest.mark.parametrize("half", [False, True])
 def test_prices_are_what_the_fit_and_its_clock_told(half):
     data = collect(gradlab.tasks.double_integrator(), 400)
-    recipe = Recipe(SETTINGS, OneStep(), half)
+    recipe = FitRecipe(SETTINGS, OneStepError(), half)
     fit = fit_model(recipe.rows(data), SETTINGS)
-    parts = [Made(fit.ensemble, {"seconds": 2.0}), Made(fit.ensemble, {"seconds": 3.0})]
+    parts = [
+        FittedModel(fit.ensemble, {"seconds": 2.0}),
+        FittedModel(fit.ensemble, {"seconds": 3.0}),
+    ]
     found = {v.key: v.value for v in price_values("pair", parts, recipe, data, 2.5)}
     low, high = fit.ensemble.low, fit.ensemble.high
     pull = BOUNDS * float((high - low).sum(dim=(1, 2)).mean())

@@ -217,6 +217,7 @@ def test_report_writes_the_page_and_every_figure_as_image_and_table(
         assert figure.read_bytes()[:4] in (b"\x89PNG", b"axes")
 
 
+@pytest.mark.slow
 def test_figures_are_written_as_pdf_where_that_is_asked_for(run: Path) -> None:
     report(run, pdf=True)
     folder = run.with_name("run_figures")

@@ -6,6 +6,7 @@ from tests.robustness import adversity, calls, kills
 from tests.robustness.campaign import KINDS, run
 
 
+@pytest.mark.slow
 def test_hostile_arguments_of_public_functions_are_taken_or_refused():
     told: list[str] = []
     found = calls.call_outcomes(150, told=told)

@@ -141,6 +141,7 @@ def test_with_nothing_wrong_everything_is_nothing():
         assert not account.cancelling
 
 
+@pytest.mark.slow
 def test_causes_that_cancel_are_named():
     """Twice the push, and a critic of .55 of the truth: γ (2B)ᵀ(.55 q) errs by .1 γ Bᵀq."""
     given = task((A, [[2 * x for x in row] for row in B]))
@@ -173,6 +174,7 @@ def test_causes_that_cancel_are_named():
             assert (part.name in each.cancelling) == large
 
 
+@pytest.mark.slow
 def test_variance_sums_to_what_was_measured_and_deterministic_sources_are_exactly_nothing():
     profile = measured(task((A, B), noise=0.01), starts=200)
     for spread in gradlab.attribute(profile).variance:
@@ -188,6 +190,7 @@ def test_variance_sums_to_what_was_measured_and_deterministic_sources_are_exactl
             assert parts["dynamics"].low > 0
 
 
+@pytest.mark.slow
 def test_several_critics_stand_beside_the_sum():
     torch.manual_seed(2)
     several = [QCritic(2, 2, (4,)) for _ in range(3)]

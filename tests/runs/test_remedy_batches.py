@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from gradlab.runs.remedies.batches import larger_batches
-from gradlab.runs.remedies.values import BASELINE, Key, Value, extended
+from gradlab.runs.remedies.values import BASELINE, Key, ModelValue, extended
 from tests.planted_remedies import (
     BATCH,
     RUN,
@@ -59,7 +59,7 @@ def test_of_a_single_trial_larger_batches_have_intervals_over_its_starts() -> No
     rng = np.random.default_rng(0)
     left = 1 + 0.01 * rng.normal(size=(2, 2, 16))
     numbers = [
-        Value(BASELINE, Key(name, at=h), float(scale * row.mean()), scale * row)
+        ModelValue(BASELINE, Key(name, at=h), float(scale * row.mean()), scale * row)
         for h, rows in enumerate(left, 1)
         for name, scale, row in zip(("mse", "variance"), (3.0, BATCH), rows, strict=True)
     ]
@@ -76,8 +76,8 @@ def test_of_a_single_trial_larger_batches_have_intervals_over_its_starts() -> No
 def test_the_least_error_is_that_of_each_trial_wherever_it_lies() -> None:
     cells = None
     for trial, errors in enumerate([(3.0, 5.0), (6.0, 4.0)]):
-        numbers = [Value(BASELINE, Key("mse", at=h), e) for h, e in enumerate(errors, 1)]
-        numbers += [Value(BASELINE, Key("variance", at=h), float(BATCH)) for h in (1, 2)]
+        numbers = [ModelValue(BASELINE, Key("mse", at=h), e) for h, e in enumerate(errors, 1)]
+        numbers += [ModelValue(BASELINE, Key("variance", at=h), float(BATCH)) for h in (1, 2)]
         cells = extended(cells, trial, numbers)
     assert cells is not None
     found = larger_batches(replace(RUN, cells=cells, pairs=())).set_index(["arm", "quantity", "at"])
@@ -85,5 +85,5 @@ def test_the_least_error_is_that_of_each_trial_wherever_it_lies() -> None:
 
 
 def test_without_errors_there_is_nothing_to_say_of_batches() -> None:
-    cells = extended(None, 0, [Value(BASELINE, Key("held_out_mse"), 1.0)])
+    cells = extended(None, 0, [ModelValue(BASELINE, Key("held_out_mse"), 1.0)])
     assert larger_batches(replace(RUN, cells=cells)).empty

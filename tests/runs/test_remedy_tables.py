@@ -10,10 +10,10 @@ from gradlab.errors import InputError
 from gradlab.runs.decision_rules import LogRatio
 from gradlab.runs.remedies.run import Remedies, load
 from gradlab.runs.remedies.tables import more_trials
-from gradlab.runs.remedies.values import BASELINE, STEPS, Key, Pair, Value, extended
+from gradlab.runs.remedies.values import BASELINE, STEPS, Key, ModelPair, ModelValue, extended
 from gradlab.statistics.intervals import Z
 
-PAIR = Pair("dd", STEPS, BASELINE, "dd")
+PAIR = ModelPair("dd", STEPS, BASELINE, "dd")
 CONFIG = {"task": "planted", "horizon": 3, "starts": 4, "batch": 256, "rows": 10, "seed": 0}
 
 
@@ -22,7 +22,7 @@ def run(trials):
     cells = None
     for k, numbers in enumerate(trials):
         values = [
-            Value(model, key, *(found if isinstance(found, tuple) else (found,)))
+            ModelValue(model, key, *(found if isinstance(found, tuple) else (found,)))
             for (model, key), found in numbers.items()
         ]
         cells = extended(cells, k, values)

@@ -187,6 +187,7 @@ def test_a_budget_that_allowed_no_measurement_is_told(run):
     assert "allowed no measurement on the task in this time" in told["cost"].text
 
 
+@pytest.mark.slow
 def test_the_page_shows_the_probe_in_sections_of_its_own(run):
     found = training(run)
     drawn = training_page.panels({"mpg-v2": found})

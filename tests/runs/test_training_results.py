@@ -56,6 +56,7 @@ def test_times_belong_to_one_horizon_of_the_rollouts(tmp_path):
     assert found["iteration"] == pytest.approx(1e3 * 10 / 3000)
 
 
+@pytest.mark.slow
 def test_pages_show_one_run_and_several(tmp_path):
     first = written(tmp_path / "a.h5")
     second = written(tmp_path / "b.h5", name="td3", returns=RETURNS - 5)
@@ -80,6 +81,7 @@ def test_runs_of_one_algorithm_are_named_by_their_files(tmp_path):
     assert replace(runs["a"], events=()).name == "mpg-v2"
 
 
+@pytest.mark.slow
 def test_a_run_is_trained_from_the_command_line(tmp_path, capsys):
     file = tmp_path / "task.py"
     file.write_text(

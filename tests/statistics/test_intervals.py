@@ -27,6 +27,7 @@ def coverage(n, tails, repetitions, seed=0):
     return {cell: float(np.mean(each)) for cell, each in hits.items()}
 
 
+@pytest.mark.slow
 def test_intervals_cover_light_tails():
     found = coverage(64, "gaussian", 250)
     assert min(found.values()) > 0.88  # 95% nominal less 4 standard errors of 250 repetitions

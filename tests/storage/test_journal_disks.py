@@ -18,6 +18,7 @@ from gradlab.storage.journal import Journal, journal_of, read
 from tests.storage.planted_journals import ABOUT, TABLES, check, closed_and_going_on, row
 
 
+@pytest.mark.slow
 def test_folding_on_the_way_loses_and_doubles_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(journal, "SMALLEST", 2000)
     monkeypatch.setattr(journal, "SYNC", 0.0)

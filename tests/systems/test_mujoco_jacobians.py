@@ -84,6 +84,7 @@ CHAINS = {
 }
 
 
+@pytest.mark.slow
 @every
 def test_ten_chained_jacobians_are_the_derivative_of_ten_steps(env_id: str) -> None:
     system = SYSTEMS[env_id]

@@ -80,6 +80,7 @@ def test_one_system_is_the_estimator_with_its_two_parts() -> None:
     assert not torch.allclose(found, plain)
 
 
+@pytest.mark.slow
 def test_measurements_take_it_for_a_prior() -> None:
     torch.manual_seed(0)
     policy, critic = Policy(2, 1, (6,)).double(), QCritic(2, 1, (6,)).double()

@@ -41,6 +41,7 @@ def test_the_law_is_one_for_all_seeds_and_repeats():
     assert torch.equal(*draws) and draws[0].shape == (500, 2)
 
 
+@pytest.mark.slow
 def test_truth_and_returns_are_those_of_the_trimmed_law():
     policy, critic = networks(TASK)
     plain, narrow = (

@@ -31,6 +31,7 @@ def trained(tmp_path, monkeypatch):
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mpg-v1", "mpg-v2", "sac", "bptt"])
 def test_one_learner_without_a_queue_is_the_loop_bit_for_bit(tmp_path, trained, name):
     here = train(row(name), task(), tmp_path / "here.h5", **SMALL, seeds=2)
@@ -41,6 +42,7 @@ def test_one_learner_without_a_queue_is_the_loop_bit_for_bit(tmp_path, trained, 
     assert not lags["policy_lag"].values[:, 1:].any() and not lags["critic_lag"].values[:, 1:].any()
 
 
+@pytest.mark.slow
 def test_fifty_deaths_change_no_bit_of_a_run_with_a_fixed_schedule(trained):
     options = {"iterations": 120, "checkpoint_every": 50, "seeds": 1}
     pool = InlinePool(seed=3, deaths=0.5, most=50)
@@ -57,6 +59,7 @@ class Stop(Exception):
     pass
 
 
+@pytest.mark.slow
 def test_a_stopped_run_of_many_processes_goes_on_bit_for_bit(trained):
     def stop(stage, done, total):
         if done >= 50:
@@ -96,6 +99,7 @@ def test_gradients_are_of_the_parameters_so_many_steps_ago_as_their_lag_says(tra
     assert set(lag[10:]) == {2} and counted.sum() == len(steps) == 60
 
 
+@pytest.mark.slow
 def test_in_order_of_arrival_no_transition_is_lost_and_the_ratio_of_updates_is_kept(trained):
     pool = InlinePool(seed=1, deaths=0.05)
     run = trained("td3", FREE, pool)

@@ -141,6 +141,7 @@ def test_the_row_needs_a_model_and_is_listed_with_its_source():
         train(replace(small(), model=None), replace(task(), prior=None), "never.h5", **SMALL)
 
 
+@pytest.mark.slow
 def test_it_learns(tmp_path):
     quick = replace(
         row("mbpo"), hidden=(32, 32), batch=64, policy_rate=(1e-3, 1e-4), value_rate=(3e-3, 3e-4),

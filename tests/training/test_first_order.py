@@ -24,6 +24,7 @@ from tests.training.test_row_gradients import begun, linear_task, measured
 ROWS = ("shac", "ahac", "sapo", "apg", "dmo")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ROWS)
 def test_it_learns_to_hold_the_double_integrator(tmp_path, name):
     small = row(name)

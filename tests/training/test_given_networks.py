@@ -119,6 +119,7 @@ def test_a_run_goes_on_with_its_own_networks_and_with_no_others(tmp_path):
     same_tables(whole, half)
 
 
+@pytest.mark.slow
 def test_processes_begin_with_them_too(tmp_path):
     together = train(
         row("ddpg"), task(), tmp_path / "one.h5", policy=policy(), critic=critic(), **SMALL

@@ -106,10 +106,12 @@ def compare(nursery, tmp_path, kills, model="prior", iterations=100):
         assert first == second
 
 
+@pytest.mark.slow
 def test_five_kills_change_no_bit(nursery, tmp_path):
     compare(nursery, tmp_path, kills=5)
 
 
+@pytest.mark.slow
 def test_two_kills_change_no_bit_of_a_run_that_learns_its_models(nursery, tmp_path):
     compare(nursery, tmp_path, kills=2, model="learned")
 

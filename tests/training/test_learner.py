@@ -16,7 +16,7 @@ from gradlab.training.draws import Draws
 from gradlab.training.first_networks import networks
 from gradlab.training.learner import Learner
 from gradlab.training.parts.context import Context, Objective
-from gradlab.training.parts.policy_losses import Mixture, Term
+from gradlab.training.parts.policy_losses import MixtureLoss, Term
 from gradlab.training.parts.targets import NStep, OneStep
 from gradlab.training.settings import Settings
 from gradlab.training.trained import BETAS
@@ -97,7 +97,7 @@ def test_a_term_has_the_gradient_of_its_estimator(horizon, actions):
     chosen, row = task(), small("td3")
     learner = Learner(row, chosen, settings(seeds=2))
     state = torch.randn(2, 16, 3, dtype=torch.float64)
-    loss, _ = Mixture()(
+    loss, _ = MixtureLoss()(
         deterministic(learner, chosen.prior), batch_at(state), [Term(horizon, actions)],
         np.ones((2, 1)),
     )  # fmt: skip
@@ -117,7 +117,7 @@ def test_a_mixture_is_the_weighted_sum_of_its_terms():
 
     def loss(terms, weights):
         given = deterministic(learner, chosen.prior)
-        return Mixture()(given, batch_at(state), terms, np.array([weights]))[0]
+        return MixtureLoss()(given, batch_at(state), terms, np.array([weights]))[0]
 
     parts = [Term(0), Term(2), Term(5)]
     whole = loss(parts, [0.2, 0.5, 0.3])

@@ -21,7 +21,7 @@ from gradlab.training.loop import train
 from gradlab.training.members import unstacked
 from gradlab.training.models.model_choice import LearnedModel
 from gradlab.training.parts.context import Context, Objective
-from gradlab.training.parts.policy_losses import Mixture, Term
+from gradlab.training.parts.policy_losses import MixtureLoss, Term
 from gradlab.training.parts.targets import OneStep, Soft
 from gradlab.training.settings import Settings
 from tests.training.small_runs import flattened, listed
@@ -79,7 +79,7 @@ def test_the_gradient_is_that_of_the_estimator_with_entropy(horizon, samples, te
     chosen = task(ends_far_out)
     row = replace(
         find("maac-no-steve"), hidden=(8, 8), activation="tanh", batch=16, model=None,
-        terms=(Term(horizon, "all"),), target=Soft(ALPHA), loss=Mixture(samples),
+        terms=(Term(horizon, "all"),), target=Soft(ALPHA), loss=MixtureLoss(samples),
     )  # fmt: skip
     settings = Settings(precision="float64", warmup=64, termination=termination, seeds=2)
     learner = Learner(row, chosen, settings)
@@ -133,7 +133,7 @@ def test_every_action_of_the_sum_counts_its_entropy():
     )  # fmt: skip
     state, zeros = torch.zeros(1, 4, 2).double(), torch.zeros(1, 4).double()
     batch = Batch(state, state, zeros, state, zeros)
-    loss, horizon = Mixture()(context, batch, [Term(3, "all")], np.ones((1, 1)))
+    loss, horizon = MixtureLoss()(context, batch, [Term(3, "all")], np.ones((1, 1)))
     assert horizon == 3
     densities = [2.0, 6.0, 6.0, 6.0]
     wanted = ALPHA * sum(GAMMA**t * density for t, density in enumerate(densities))
@@ -152,7 +152,7 @@ def test_rows_that_make_no_sense_are_refused(changes, message):
     with pytest.raises(InputError, match=message):
         replace(find("maac"), **changes)
     with pytest.raises(InputError, match="samples is 0"):
-        Mixture(samples=0)
+        MixtureLoss(samples=0)
 
 
 def test_other_horizons_keep_the_entropy_and_the_data_alone_need_no_model():

@@ -18,7 +18,7 @@ from gradlab.training.loop import train
 from gradlab.training.measured import weights as measured_weights
 from gradlab.training.measured import weights as samples
 from gradlab.training.parts.context import Context, FixedWeights, Objective
-from gradlab.training.parts.policy_losses import Mixture, Term
+from gradlab.training.parts.policy_losses import MixtureLoss, Term
 from gradlab.training.run import collect
 from gradlab.training.settings import Settings
 from gradlab.training.state import begin
@@ -145,7 +145,7 @@ def test_a_seed_without_weight_on_a_horizon_is_not_lost_in_it():
     )  # fmt: skip
 
     def loss(weights, terms):
-        total, _ = Mixture()(context, batch, terms, np.array(weights))
+        total, _ = MixtureLoss()(context, batch, terms, np.array(weights))
         return total, torch.autograd.grad(total.sum(), policy)[0]
 
     both = [Term(0), Term(6)]

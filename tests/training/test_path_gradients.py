@@ -6,7 +6,7 @@ import torch
 from gradlab import tasks
 from gradlab.data.noise import stream
 from gradlab.training.models import path_gradients
-from gradlab.training.models.path_gradients import MOST, Path, followed
+from gradlab.training.models.path_gradients import MOST, RolloutSteps, followed
 
 STEPS, ROWS = 7, 12
 
@@ -39,13 +39,13 @@ def gradients(model, task, noisy=True):
 def test_they_are_those_of_autograd(task, noisy, rows, monkeypatch):
     monkeypatch.setattr(path_gradients, "ROWS", rows)
     expected, loss = gradients(task.prior, task, noisy)
-    found, same = gradients(Path(task.prior), task, noisy)
+    found, same = gradients(RolloutSteps(task.prior), task, noisy)
     torch.testing.assert_close(same, loss, rtol=0, atol=0)
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
 
 
 def test_a_step_that_is_made_after_a_backward_pass_has_its_own_jacobian(task):
-    path, state = Path(task.prior), task.starts(ROWS, stream(0, "starts")).requires_grad_()
+    path, state = RolloutSteps(task.prior), task.starts(ROWS, stream(0, "starts")).requires_grad_()
     action = torch.zeros(ROWS, task.prior.action_dim, dtype=state.dtype)
     for scale in (1.0, 2.0):
         after, expected = (m.step(scale * state, action) for m in (path, task.prior))
@@ -56,14 +56,14 @@ def test_a_step_that_is_made_after_a_backward_pass_has_its_own_jacobian(task):
 def test_a_second_derivative_is_refused(task):
     state = task.starts(ROWS, stream(0, "starts")).requires_grad_()
     action = torch.zeros(ROWS, task.prior.action_dim, dtype=state.dtype)
-    after = Path(task.prior).step(state, action)
+    after = RolloutSteps(task.prior).step(state, action)
     (slope,) = torch.autograd.grad(after.reward.square().sum(), state, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         slope.sum().backward()
 
 
 def test_only_formulas_on_few_rows_are_followed(task):
-    assert isinstance(followed(task.prior, MOST), Path)
+    assert isinstance(followed(task.prior, MOST), RolloutSteps)
     assert followed(task.prior, MOST + 1) is task.prior
     assert followed(task.simulator, 1) is task.simulator
     assert followed(None, 1) is None

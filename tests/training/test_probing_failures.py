@@ -21,7 +21,7 @@ BROKEN = [
     (probe._Instruments, "see"), (probe._Instruments, "over"), (SeedStatistics, "see"),
     (probe._Instruments, "file_window"), (SeedStatistics, "rows"), (SeedSignals, "rows"),
     (seed_rows.SeedRows, "file"), (AlarmLog, "report"),
-    (seed_rows.Made, "add"), (probe.SeedMeasurements, "row"), (Budget, "look"),
+    (seed_rows.GradientCounts, "add"), (probe.SeedMeasurements, "row"), (Budget, "look"),
 ]  # fmt: skip
 
 

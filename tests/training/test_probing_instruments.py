@@ -75,6 +75,7 @@ def test_a_batch_that_is_used_again_is_one_look_at_the_actions():
     assert (together["looked"], together["watched"]) == (4, 2)
 
 
+@pytest.mark.slow
 def test_the_signal_is_that_of_the_mean_gradient_over_replay(tmp_path):
     run = filled(tmp_path, batch=3)
     everything = run.replay.sample(

@@ -54,6 +54,7 @@ def test_seeds_trained_together_are_seeds_trained_apart(tmp_path, whole, name):
     assert not torch.equal(numbers(together, 0), numbers(together, 1))
 
 
+@pytest.mark.slow
 def test_no_two_rows_end_with_equal_policies(whole):
     ends = {name: numbers(whole(name)) for name in ALGORITHMS}
     names = list(ends)

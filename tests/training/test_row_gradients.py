@@ -23,7 +23,7 @@ from gradlab.training.measured.row_gradients import (
     unbroken,
 )
 from gradlab.training.models.seed_models import TrueSteps, in_dtype, of_seed
-from gradlab.training.parts.policy_losses import Mixture, Term
+from gradlab.training.parts.policy_losses import MixtureLoss, Term
 from gradlab.training.parts.sources import Newest
 from gradlab.training.parts.targets import NoCritic, Soft
 from gradlab.training.probe.update_statistics import SeedSignals
@@ -100,7 +100,7 @@ def test_paths_are_cut_out_of_windows_and_broken_ones_left_out():
 
 
 def test_what_changes_at_one_start_changes_the_gradient_of_that_start_alone():
-    row = replace(small_runs.row("maac-no-steve"), model=None, loss=Mixture(3))
+    row = replace(small_runs.row("maac-no-steve"), model=None, loss=MixtureLoss(3))
     run = begun(row, small_runs.task())
     single, batch, model, draws = sample(run, 0)
     moved = batch.state.clone()
@@ -169,7 +169,7 @@ def measured(algorithm, task, starts=64, **changes):
 def soft_row(horizon=12, alpha=0.2, **changes):
     return replace(
         small_runs.row("maac"), model=None, terms=(Term(horizon, "all"),), target=Soft(alpha),
-        loss=Mixture(2), **changes,
+        loss=MixtureLoss(2), **changes,
     )  # fmt: skip
 
 
@@ -196,7 +196,7 @@ def test_a_truth_of_another_return_would_show(monkeypatch):
 
 
 def test_a_models_offset_is_the_part_of_its_states_and_its_gain_of_both():
-    row = replace(soft_row(), policy="deterministic", target=NoCritic(), loss=Mixture())
+    row = replace(soft_row(), policy="deterministic", target=NoCritic(), loss=MixtureLoss())
     shifted, _ = measured(row, linear_task(offset=0.5))
     assert shifted["bias2_low"][-1] > 0
     assert shifted["bias2_states"][-1] > 0.9 * shifted["bias2"][-1]
@@ -215,7 +215,7 @@ def test_a_models_offset_is_the_part_of_its_states_and_its_gain_of_both():
 def test_score_functions_find_the_bias_that_the_unrolled_truth_finds(policy):
     row, world = soft_row(), linear_task(gain=0.7)
     if policy == "deterministic":
-        row = replace(row, policy=policy, target=NoCritic(), loss=Mixture(), exploration=0.3)
+        row = replace(row, policy=policy, target=NoCritic(), loss=MixtureLoss(), exploration=0.3)
     unrolled, _ = measured(row, world, starts=512)
     score, _ = measured(row, world, starts=512, gradient_truth="score")
     assert row_errors.TRUTHS[int(score["truth"])] == "score"

@@ -17,7 +17,7 @@ from gradlab.training.algorithms import find, with_horizons, with_starts
 from gradlab.training.learner import Learner
 from gradlab.training.loop import train
 from gradlab.training.members import unstacked
-from gradlab.training.parts.policy_losses import FromStarts, Mixture, Term
+from gradlab.training.parts.policy_losses import FromStarts, MixtureLoss, Term
 from gradlab.training.settings import Settings
 from tests.training.small_runs import SMALL, flattened, row, task
 from tests.training.test_maac import Drawn, Least
@@ -102,4 +102,4 @@ def test_the_command_line_changes_the_law_and_the_horizon_and_keeps_the_norms():
         made(beta=2)
     with pytest.raises(InputError, match=r"beta is 0\.5, but svg follows replayed transitions"):
         made("svg", beta=0.5)
-    assert find("maac").loss == Mixture(5)
+    assert find("maac").loss == MixtureLoss(5)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from gradlab.runs.attribution import CAUSES, Account, Attribution, Entry, Part, Replacement
+from gradlab.runs.attribution import CAUSES, Account, Attribution, BlockEntry, Part, Replacement
 from gradlab.verdicts.measurement.sources import source
 from tests.verdicts.planted_profiles import FLAT, said
 
@@ -19,8 +19,8 @@ def attribution(shares: dict[str, float], spread: float = 0.02, **changed) -> At
     """One account of the model at h = 5 with entries of ∂f/∂a."""
     found = tuple(part(name, shares.get(name, 0.0), spread) for name in CAUSES)
     entries = (
-        Entry("B", "B", "yaw rate", "steer", part("entry", 0.9 * shares.get("B", 0.0))),
-        Entry("B", "B", "speed", "steer", part("entry", 0.1 * shares.get("B", 0.0))),
+        BlockEntry("B", "B", "yaw rate", "steer", part("entry", 0.9 * shares.get("B", 0.0))),
+        BlockEntry("B", "B", "speed", "steer", part("entry", 0.1 * shares.get("B", 0.0))),
     )
     top = max(shares, key=lambda name: shares[name])
     cure = Replacement((top,), part(top, shares[top], spread), ())

@@ -12,8 +12,8 @@ from gradlab.runs.remedies.values import (
     STEPS,
     TIME,
     Key,
-    Pair,
-    Value,
+    ModelPair,
+    ModelValue,
     extended,
     longer,
 )
@@ -37,17 +37,17 @@ def planted(
                 size = NOISE[k] * factor * h * np.exp(noise * rng.normal())
                 numbers = {"mse": size, "variance": 100 * size, "bias2": 0.5 * size}
                 kept = numbers if truth else {"variance": numbers["variance"]}
-                values += [Value(model, Key(name, at=h), v) for name, v in kept.items()]
-                values.append(Value(model, Key("prediction_error", at=h), 0.1 * factor**-0.5))
+                values += [ModelValue(model, Key(name, at=h), v) for name, v in kept.items()]
+                values.append(ModelValue(model, Key("prediction_error", at=h), 0.1 * factor**-0.5))
             least = [v for v in values if v.model == model and v.key == Key("mse", at=1)]
-            values += [Value(model, Key("least_mse"), each.value) for each in least]
+            values += [ModelValue(model, Key("least_mse"), each.value) for each in least]
             for region in (SMOOTH, CLIPPED) if clipped else (SMOOTH,):
-                values.append(Value(model, Key("jacobian_error", "A", region=region), factor))
+                values.append(ModelValue(model, Key("jacobian_error", "A", region=region), factor))
         cells = extended(cells, k, values)
     pairs = [
         pair
         for arm in errors
-        for pair in (Pair(arm, STEPS, BASELINE, arm), Pair(arm, TIME, longer(arm), arm))
+        for pair in (ModelPair(arm, STEPS, BASELINE, arm), ModelPair(arm, TIME, longer(arm), arm))
     ]
     config = {
         "task": "planted", "horizon": H, "starts": 64, "rows": 3000, "costs": {"dd": 2.0},

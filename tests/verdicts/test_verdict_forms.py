@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
-from gradlab.choice import Agreement, Choice
+from gradlab.choice import Choice, DirectionCosine
 from gradlab.runs.check_results import EFFECT, FINITE, CheckResult
 from gradlab.runs.decision_rules import LogRatio
 from gradlab.statistics.intervals import Interval
@@ -64,7 +64,7 @@ def test_an_estimator_under_another_truth_is_no_rival():
 
 def test_without_a_truth_only_the_agreement_of_estimators_is_said():
     ends = Interval(0.7, 0.9, 0.05, "planted")
-    told = Agreement(("model", 3), ("mixed", 3), 0.8, ends)
+    told = DirectionCosine(("model", 3), ("mixed", 3), 0.8, ends)
     known = Evidence(Choice(("model",), {}, 256, 256, False, agreement=(told,)), None, {})
     facts = {"admissible": False, "status": "none", "reason": "no truth here"}
     sentences = verdict(planted(lambda n: 1.0, lambda n: 0.9, **facts), known)

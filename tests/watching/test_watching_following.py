@@ -35,6 +35,7 @@ with grown.training(Path(sys.argv[1])) as writer:
 """
 
 
+@pytest.mark.slow
 def test_beside_a_writer_at_work_no_look_misses_a_row_or_shows_a_wrong_one(tmp_path):
     path, counts, files = tmp_path / "run.h5", [], set()
     writer = subprocess.Popen([sys.executable, "-c", WRITER, str(path)])

@@ -56,6 +56,7 @@ def test_the_page_is_the_report_with_return_value_gains_and_alarms_in_sight(brow
         assert "<img src=x" in tab.locator("#alarms dd").inner_text()
 
 
+@pytest.mark.slow
 def test_a_row_that_comes_is_shown_without_a_reload_and_what_was_unfolded_stays(
     browser, tmp_path, monkeypatch
 ):

@@ -12,7 +12,7 @@ from gradlab.storage.journal import Journal
 from gradlab.watching import state as states
 from gradlab.watching.state import Watcher, document, number
 from gradlab.watching.terminal import last_of_each_kind, sparkline
-from gradlab.watching.view import Event, Progress, Row, _paced
+from gradlab.watching.view import Event, Progress, QuantityRow, _paced
 from tests.probe import planted_probe as planted
 from tests.watching import grown
 
@@ -128,7 +128,7 @@ def test_the_document_is_json(trained):
 
 def test_a_sparkline_rises_with_its_row_and_leaves_gaps():
     def line(value, log=False):
-        return Row("", np.arange(80.0), value, value, value, log)
+        return QuantityRow("", np.arange(80.0), value, value, value, log)
 
     rising = np.arange(80.0)
     assert sparkline(line(rising), 8) == "▁▂▃▄▅▆▇█"
@@ -136,7 +136,7 @@ def test_a_sparkline_rises_with_its_row_and_leaves_gaps():
     assert sparkline(line(10.0**rising, log=True), 8) == "▁▂▃▄▅▆▇█"
     lost = np.where((rising >= 40) & (rising < 50), np.inf, rising)
     assert sparkline(line(lost), 8)[4] == " "
-    two = Row("", *(np.array([0.0, 9.0]) for _ in range(4)))
+    two = QuantityRow("", *(np.array([0.0, 9.0]) for _ in range(4)))
     assert sparkline(two, 8) == "▁▁▁▁▁▁▁█"
     assert sparkline(line(np.full(80, np.inf)), 8) == " " * 8
 

@@ -16,22 +16,22 @@ if TYPE_CHECKING:
     from rich.live import Live
 
     from gradlab.runs.sweep import Row
-    from gradlab.sweeps.running import Shown
+    from gradlab.sweeps.running import SweepProgress
 
 _NAMED = 32  # characters of a run's name on a terminal
 
 
 @contextmanager
-def lines() -> Iterator[Shown]:
+def lines() -> Iterator[SweepProgress]:
     """Yields what shows a sweep: a view that is redrawn on a terminal, else lines."""
     if sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
         from rich.console import Console
         from rich.live import Live
 
         with Live(console=Console(stderr=True), transient=True, auto_refresh=False) as live:
-            yield Drawn(live)
+            yield LiveLines(live)
         return
-    yield Lines()
+    yield SweepLines()
 
 
 def _ending(row: Row) -> str:
@@ -53,7 +53,7 @@ class Silent:
 
 
 @final
-class Lines:
+class SweepLines:
     """A line for each run that ends, and every 15 s one for each run at work."""
 
     def __init__(self) -> None:
@@ -74,7 +74,7 @@ class Lines:
 
 
 @final
-class Drawn:
+class LiveLines:
     """Runs that ended stay above; below them a line for each run at work, and the count."""
 
     def __init__(self, live: Live) -> None:

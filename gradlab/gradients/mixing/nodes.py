@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from gradlab.data.path import Path
 from gradlab.errors import InputError
 from gradlab.gradients.courses import (
-    Asked,
     Choices,
     Shared,
+    TermRequest,
     course_of,
     returns_to_go,
 )
@@ -145,7 +145,7 @@ class Nodes:
         return advantage if self.counted is None else torch.where(self.counted, advantage, 0.0)
 
 
-def nodes(estimator: Choices, requested: Asked, shared: Shared | None) -> Nodes:
+def nodes(estimator: Choices, requested: TermRequest, shared: Shared | None) -> Nodes:
     """The estimator's path with both orders' parts.
 
     Raises:

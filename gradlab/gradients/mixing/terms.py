@@ -55,10 +55,10 @@ from torch import Tensor
 from gradlab.data.noise import child
 from gradlab.gradients import gram
 from gradlab.gradients.courses import (
-    Asked,
     Carried,
     Choices,
     Shared,
+    TermRequest,
     isolated,
     returns_to_go,
     severed,
@@ -78,7 +78,7 @@ PAIRS = 64
 _SLACK = 0.3  # c, the paper's for all its tasks
 
 
-def smooth(here: Nodes, pilot: Asked) -> Tensor:
+def smooth(here: Nodes, pilot: TermRequest) -> Tensor:
     """Where the first order may be used, [K, H + 1] bool; beyond a horizon, anything."""
     tail, steps = here.estimator.tail, here.linear.path.horizon + 1
     costates = discounted_costates(
@@ -100,7 +100,7 @@ def smooth(here: Nodes, pilot: Asked) -> Tensor:
 
 
 def _redrawn(
-    here: Nodes, pilot: Asked, t: int, left: tuple[int, ...]
+    here: Nodes, pilot: TermRequest, t: int, left: tuple[int, ...]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """γᵗ f′ [K, n] and γᵗ ∇f′ in ε_t [K, n, da], with that noise redrawn; and ε′ − ε [n, da]."""
     estimator, policy, seed = here.estimator, pilot.policy, pilot.seed
@@ -122,7 +122,7 @@ def _redrawn(
     return tail.discount**t * returns, tail.discount**t * slope, moved
 
 
-def _with_other_noise(pilot: Asked, t: int, states: Tensor) -> Starts:
+def _with_other_noise(pilot: TermRequest, t: int, states: Tensor) -> Starts:
     few = pilot.starts.block(slice(0, PAIRS))
     total, policy = len(pilot.starts.states), pilot.policy
     fresh = policy_noise_at(policy, total, child(pilot.seed, "other"), t, like=states)
@@ -134,17 +134,17 @@ PILOT, SPREAD = 256, 64  # paths; any leading 64 of them are spread over the sta
 
 
 @dataclass(frozen=True)
-class Fit:
+class FittedShares:
     """Shares of the first order [K, H + 1, 2 da], or [K, H + 1, 1], and the zeroth's baseline."""
 
     shares: Tensor
     baseline: Baseline
 
 
-_Rule = Callable[[Nodes, Tensor, Asked], Tensor]  # nodes, advantage, pilot → shares
+_Rule = Callable[[Nodes, Tensor, TermRequest], Tensor]  # nodes, advantage, pilot → shares
 
 
-def fitted(estimator: Choices, requested: Asked, rule: _Rule) -> Fit:
+def fitted(estimator: Choices, requested: TermRequest, rule: _Rule) -> FittedShares:
     """Weights of an estimator, made once for all blocks of a batch."""
     starts = requested.starts
     whole = starts if starts.whole is None else starts.whole
@@ -157,14 +157,14 @@ def fitted(estimator: Choices, requested: Asked, rule: _Rule) -> Fit:
         # Whatever the key names by its address has to live as long as the fit.
         whole.fits[key] = (estimator, requested.policy, _fit(estimator, asked, rule))
     found = whole.fits[key][2]
-    assert isinstance(found, Fit)
+    assert isinstance(found, FittedShares)
     return found
 
 
-def _fit(estimator: Choices, pilot: Asked, rule: _Rule) -> Fit:
+def _fit(estimator: Choices, pilot: TermRequest, rule: _Rule) -> FittedShares:
     here = nodes(estimator, pilot, None)
     baseline = fitted_baseline(here.linear.path.states, here.to_go)
-    return Fit(rule(here, here.advantage(baseline), pilot), baseline)
+    return FittedShares(rule(here, here.advantage(baseline), pilot), baseline)
 
 
 def _pilot(whole: Starts, like: Tensor) -> Starts:
@@ -190,7 +190,7 @@ def mixed(share: Tensor, first: Tensor, zeroth: Tensor) -> Tensor:
 _Shares = Callable[[int, list[int], Tensor, Tensor], Tensor]  # t, horizons, both orders → w
 
 
-def composite(estimator: Choices, requested: Asked, shared: Shared | None) -> Carried:
+def composite(estimator: Choices, requested: TermRequest, shared: Shared | None) -> Carried:
     """Orders mixed where they arrive, "ivw" and "ddcg"."""
     rule = _tested if estimator.actions == "ddcg" else _inverse_variance
     here, fit = nodes(estimator, requested, shared), fitted(estimator, requested, rule)
@@ -198,30 +198,30 @@ def composite(estimator: Choices, requested: Asked, shared: Shared | None) -> Ca
     return _carried(here, mixed(fit.shares, here.first, zeroth), requested)
 
 
-def total(estimator: Choices, requested: Asked, shared: Shared | None) -> Carried:
+def total(estimator: Choices, requested: TermRequest, shared: Shared | None) -> Carried:
     """Orders mixed at every node on the way backwards."""
     here, fit = nodes(estimator, requested, shared), fitted(estimator, requested, _propagated)
     signals = _swept(here, here.advantage(fit.baseline), _given(fit))
     return _carried(here, signals, requested)
 
 
-def _carried(here: Nodes, signals: Tensor, requested: Asked) -> Carried:
+def _carried(here: Nodes, signals: Tensor, requested: TermRequest) -> Carried:
     weighted = signals * requested.starts.weight[:, None]
     return isolated(Carried(weighted, here.jacobian, here.horizons), here.counted)
 
 
-def _inverse_variance(here: Nodes, advantage: Tensor, pilot: Asked) -> Tensor:
+def _inverse_variance(here: Nodes, advantage: Tensor, pilot: TermRequest) -> Tensor:
     weight = pilot.starts.weight[:, None]
     v1, v0 = ((weight * x).var(dim=2) for x in (here.first, here.draws.zeroth(advantage)))
     return share_of_first(v0, v1)[:, :, None]
 
 
-def _tested(here: Nodes, advantage: Tensor, pilot: Asked) -> Tensor:
+def _tested(here: Nodes, advantage: Tensor, pilot: TermRequest) -> Tensor:
     passed = smooth(here, pilot)[:, :, None, None]
     return torch.where(passed, _inverse_variance(here, advantage, pilot), 0.0)
 
 
-def _propagated(here: Nodes, advantage: Tensor, pilot: Asked) -> Tensor:
+def _propagated(here: Nodes, advantage: Tensor, pilot: TermRequest) -> Tensor:
     """Shares [K, H + 1, 1, 1] by which the sweep weighs, found on the way."""
     shares = advantage.new_ones(*advantage.shape[:2], 1, 1)
     n, weight = advantage.shape[2], pilot.starts.weight[:, None]
@@ -243,7 +243,7 @@ def _trace(squares: Tensor, mean: Tensor) -> Tensor:
     return (squares.mean(dim=1) - mean.square().sum(dim=1)).clamp_min(0.0) * n / (n - 1)
 
 
-def _given(fit: Fit) -> _Shares:
+def _given(fit: FittedShares) -> _Shares:
     def share(t: int, inside: list[int], first: Tensor, zeroth: Tensor) -> Tensor:
         return fit.shares[inside, t]
 

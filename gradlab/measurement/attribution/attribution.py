@@ -62,9 +62,9 @@ from gradlab.runs.profile import Profile
 from gradlab.runs.substitutions import (
     Cell,
     Coalitions,
-    Draws,
     Label,
     SubstitutionResults,
+    VarianceDraws,
     rows_of,
 )
 from gradlab.runs.trimmed_starts import trimmed_share
@@ -142,7 +142,7 @@ _NONE_ASKED = "it has none of the horizons that were asked for"
 
 
 @dataclass(frozen=True)
-class World:
+class MeasuredWorld:
     """What a measurement was made of, entropy terms already taken into systems and policy.
 
     Attributes:
@@ -155,7 +155,7 @@ class World:
     horizons: Sequence[int] | None
 
 
-def attributed(profile: Profile, world: World, progress: Progress) -> SubstitutionResults:
+def attributed(profile: Profile, world: MeasuredWorld, progress: Progress) -> SubstitutionResults:
     """Everything that a attribution of this profile needs."""
     if profile.truth["kind"] == "objective":
         profile, world = _at_visited_states(profile, world, progress)
@@ -195,7 +195,9 @@ def attributed(profile: Profile, world: World, progress: Progress) -> Substituti
     )
 
 
-def _at_visited_states(profile: Profile, world: World, progress: Progress) -> tuple[Profile, World]:
+def _at_visited_states(
+    profile: Profile, world: MeasuredWorld, progress: Progress
+) -> tuple[Profile, MeasuredWorld]:
     """The same first-action gradients against their matched truth, at one state per start.
 
     Its expectation at visited states, weights included, is the gradient of the return, so that
@@ -253,7 +255,7 @@ def _horizons(
     return spread_horizons(most, best)
 
 
-def _no_substitution(profile: Profile, estimator: Estimator, world: World) -> str:
+def _no_substitution(profile: Profile, estimator: Estimator, world: MeasuredWorld) -> str:
     """Why the truth cannot be put in the place of this estimator's parts; "": it can."""
     truth, simulator = profile.truth, world.setting.simulator
     if not truth["admissible"]:
@@ -302,11 +304,11 @@ def _stacked(games: Sequence[tuple[Cell, Game]], groups: int) -> Coalitions:
     return Coalitions(CAUSES, tuple(cell for cell, _ in games), value, left_out)
 
 
-def _drawn(draws: Sequence[tuple[Cell, Mapping[str, Estimate]]], groups: int) -> Draws:
+def _drawn(draws: Sequence[tuple[Cell, Mapping[str, Estimate]]], groups: int) -> VarianceDraws:
     shape = len(draws), len(DRAWS)
     value = [[of_cell[name].value for name in DRAWS] for _, of_cell in draws]
     left_out = [[of_cell[name].left_out for name in DRAWS] for _, of_cell in draws]
-    return Draws(
+    return VarianceDraws(
         DRAWS,
         tuple(cell for cell, _ in draws),
         np.array(value, dtype=np.float64).reshape(shape),
@@ -366,5 +368,5 @@ def attributed_again(
         task.simulator, policy, begin, config["discount"], config["horizon"],
         config["termination"], config["seed"],
     )  # fmt: skip
-    world = World(task, setting, chosen, None)
+    world = MeasuredWorld(task, setting, chosen, None)
     return replace(profile, attribution=attributed(profile, world, progress))

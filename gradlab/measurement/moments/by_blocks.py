@@ -37,7 +37,7 @@ from gradlab.gradients.starts import Floats, Starts, by_group, group_sums
 from gradlab.gradients.tail import Setting
 from gradlab.measurement.moments.grams import (
     FOLDS,
-    Source,
+    GramSource,
     kept_horizons,
     some_starts,
     within_starts,
@@ -168,7 +168,7 @@ class _Block:
             X, squares = visit_sums(self.there, self.label, self.world.samples)
             yield _Summed(tuple(self.there.keys), True, X, squares)
 
-    def sources(self) -> list[Source]:
+    def sources(self) -> list[GramSource]:
         """Per-sample gradients of the cells whose inner products are kept."""
         world = self.world
         everyone = len(world.staying) + len(world.visiting)

@@ -66,7 +66,7 @@ def action_kernels(
 
 
 @dataclass(frozen=True)
-class Source:
+class GramSource:
     """Where explicit gradients of some cells come from.
 
     Attributes:
@@ -87,7 +87,7 @@ def kept_horizons(longest: int, estimators: int) -> list[int]:
 
 
 def explicit_kernels(
-    kind: str, sources: Sequence[Source], begin: Starts, truth: Tensor | None, repeats: int = 1
+    kind: str, sources: Sequence[GramSource], begin: Starts, truth: Tensor | None, repeats: int = 1
 ) -> Kernels:
     """Kernels of explicit gradients.
 
@@ -105,7 +105,7 @@ def explicit_kernels(
 
 
 def _fold_sums(
-    sources: Sequence[Source], begin: Starts, truth: Tensor | None, repeats: int
+    sources: Sequence[GramSource], begin: Starts, truth: Tensor | None, repeats: int
 ) -> Tensor:
     """Sums over folds and strata, [folds, H, M, P]; H = 1 without strata."""
     fold, _ = folds_of(begin)
@@ -139,7 +139,7 @@ def _sums(terms: Carried, rows: Tensor) -> Tensor:
 
 
 def _products(
-    sources: Sequence[Source], begin: Starts, truth: Tensor | None, repeats: int, sums: Tensor
+    sources: Sequence[GramSource], begin: Starts, truth: Tensor | None, repeats: int, sums: Tensor
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """own, within [G, M, M] and total [folds, G, M, M], from sums [folds, H, M, P].
 
@@ -193,7 +193,9 @@ def _products(
     return own.numpy(), within.numpy(), total.numpy()
 
 
-def within_starts(sources: Sequence[Source], truth: Tensor | None, n: int, repeats: int) -> Tensor:
+def within_starts(
+    sources: Sequence[GramSource], truth: Tensor | None, n: int, repeats: int
+) -> Tensor:
     """Σ_visits G_ik · G_il of each of n starts, and of the truth's [n, P], [n, M, M]."""
     carried = [source.rows(slice(0, n)) for source in sources]
     M = sum(len(source.cells) for source in sources) + (truth is not None)
@@ -208,7 +210,7 @@ def within_starts(sources: Sequence[Source], truth: Tensor | None, n: int, repea
 
 
 def _joined(
-    sources: Sequence[Source],
+    sources: Sequence[GramSource],
     carried: Sequence[Carried],
     truth: Tensor | None,
     repeats: int,
@@ -224,7 +226,7 @@ def _joined(
     return torch.cat(parts, dim=1)
 
 
-def _among_visits(inner: Tensor, sources: Sequence[Source], carried: Sequence[Carried]) -> None:
+def _among_visits(inner: Tensor, sources: Sequence[GramSource], carried: Sequence[Carried]) -> None:
     """Puts Σ_visits x_ik · Θ_ii x_il in the place of the products of sums over visits."""
     # All visiting sources share one J, and stand together.
     visiting = [k for k, source in enumerate(sources) if source.visits]

@@ -32,7 +32,7 @@ from gradlab.measurement.moments.along_paths import path_moments
 from gradlab.measurement.moments.explicit import SAMPLES, explicit_moments
 from gradlab.measurement.moments.grams import (
     FOLDS,
-    Source,
+    GramSource,
     action_kernels,
     explicit_kernels,
     folds_of,
@@ -157,7 +157,7 @@ def _explicit(
 
 def explicit_sources(
     chosen: Mapping[str, Estimator], held: Held, horizon: int, among: int | None = None
-) -> list[Source]:
+) -> list[GramSource]:
     """Their gradients at the horizons whose inner products are kept.
 
     Args:
@@ -165,13 +165,13 @@ def explicit_sources(
     """
     kept = kept_horizons(horizon, len(chosen) if among is None else among)
 
-    def source(name: str, estimator: Estimator) -> Source:
+    def source(name: str, estimator: Estimator) -> GramSource:
         horizons = tuple(n for n in kept if n in horizons_of(estimator))
 
         def rows(block: slice) -> Carried:
             return held.rows(estimator, block, horizons)
 
-        return Source(tuple((name, n) for n in horizons), rows)
+        return GramSource(tuple((name, n) for n in horizons), rows)
 
     return [source(name, estimator) for name, estimator in chosen.items()]
 

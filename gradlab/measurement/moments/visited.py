@@ -39,7 +39,7 @@ from gradlab.gradients.starts import (
 )
 from gradlab.gradients.tail import Setting
 from gradlab.measurement.moments.along_paths import difference
-from gradlab.measurement.moments.grams import Source, explicit_kernels, kept_horizons
+from gradlab.measurement.moments.grams import GramSource, explicit_kernels, kept_horizons
 from gradlab.measurement.moments.held import Held
 from gradlab.measurement.moments.inner_products import (
     Measured,
@@ -176,7 +176,7 @@ def affordable(setting: Setting, truth: Truth, most: int) -> tuple[Starts, int]:
     return begin.block(slice(0, min(few, len(begin.states)))), samples
 
 
-def visiting_source(there: Visits, kept: Sequence[int], samples: int) -> Source:
+def visiting_source(there: Visits, kept: Sequence[int], samples: int) -> GramSource:
     """First-action gradients at the visits of some starts, as (visit, start): [K, S, n, da]."""
     G, jacobian = there.G, there.jacobian
     chosen = [k for k, (_, n) in enumerate(there.keys) if n in kept]
@@ -187,7 +187,7 @@ def visiting_source(there: Visits, kept: Sequence[int], samples: int) -> Source:
         some = jacobian.rows(sample[:, block].flatten())
         return Carried(x[:, :, block], some, (samples - 1,) * len(chosen))
 
-    return Source(tuple(there.keys[k] for k in chosen), rows, visits=True)
+    return GramSource(tuple(there.keys[k] for k in chosen), rows, visits=True)
 
 
 def _moments(there: Visits, targets: Tensor | None, mean: Tensor) -> list[Moments]:

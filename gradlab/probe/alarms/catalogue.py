@@ -10,16 +10,16 @@ Alarms of single events, such as the origin of a NaN, are raised where the event
 from __future__ import annotations
 
 from gradlab.probe.alarms import gradients, paths, policy, steps, task
-from gradlab.probe.alarms.evidence import ALPHA, Alarm, AlarmTest, Evidence
+from gradlab.probe.alarms.evidence import ALPHA, Alarm, AlarmEvidence, AlarmTest
 from gradlab.probe.alarms.gradients import NOISE
 from gradlab.probe.alarms.policy import HALF
 
-__all__ = ["ALARMS", "ALPHA", "HALF", "NOISE", "Alarm", "AlarmTest", "Evidence", "examine"]
+__all__ = ["ALARMS", "ALPHA", "HALF", "NOISE", "Alarm", "AlarmEvidence", "AlarmTest", "examine"]
 
 ALARMS = (*gradients.ALARMS, *steps.ALARMS, *policy.ALARMS, *task.ALARMS, *paths.ALARMS)
 
 
-def examine(table: str, evidence: Evidence) -> list[Alarm]:
+def examine(table: str, evidence: AlarmEvidence) -> list[Alarm]:
     """The alarms that the newest row of a table raises."""
     alarms = (test(evidence) for test in ALARMS if test.table == table)
     return [alarm for alarm in alarms if alarm is not None]

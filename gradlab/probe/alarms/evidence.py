@@ -52,7 +52,7 @@ class Alarm:
 
 
 @dataclass(frozen=True)
-class Evidence:
+class AlarmEvidence:
     """The rows of one table, the newest last.
 
     Attributes:
@@ -102,10 +102,10 @@ class AlarmTest:
     kind: str
     table: str
     columns: tuple[str, ...]
-    message: Callable[[Evidence], str | None]
+    message: Callable[[AlarmEvidence], str | None]
     unrolled: bool = False
 
-    def __call__(self, evidence: Evidence) -> Alarm | None:
+    def __call__(self, evidence: AlarmEvidence) -> Alarm | None:
         """The alarm that the newest row raises."""
         if not all(name in evidence.new for name in self.columns):
             return None

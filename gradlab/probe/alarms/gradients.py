@@ -25,7 +25,7 @@ from typing import Any, final
 
 import numpy as np
 
-from gradlab.probe.alarms.evidence import Alarm, AlarmTest, Evidence, Row, listed
+from gradlab.probe.alarms.evidence import Alarm, AlarmEvidence, AlarmTest, Row, listed
 from gradlab.statistics.successive import Signal, pooled
 
 STRETCH = 20  # updates of the policy
@@ -34,7 +34,7 @@ KEPT = 12  # stretches; of older ones the largest is enough
 
 
 @final
-class Growth:
+class GradientGrowth:
     """Sizes of one gradient.
 
     Args:
@@ -95,7 +95,7 @@ NONFINITE, ENDED = "non-finite gradient", "non-finite at the end"
 ORIGIN, LOST_CRITIC = "origin of a non-finite gradient", "non-finite critic gradient"
 
 
-def nonfinite(evidence: Evidence) -> str | None:
+def nonfinite(evidence: AlarmEvidence) -> str | None:
     """A gradient that is not finite."""
     lost = int(evidence.new["nonfinite_updates"])
     if not lost:
@@ -135,7 +135,7 @@ def spoilt(
     return Alarm(ENDED, f"{text}; {origin}" if origin else text)
 
 
-def _dead_parameters(evidence: Evidence) -> str | None:
+def _dead_parameters(evidence: AlarmEvidence) -> str | None:
     """Tensors whose gradient was exactly 0 in every update of the window."""
     looked = int(evidence.new["looked"])
     dead = np.asarray(evidence.new["zero"]) >= looked
@@ -147,7 +147,7 @@ def _dead_parameters(evidence: Evidence) -> str | None:
     )
 
 
-def noise(evidence: Evidence) -> str | None:
+def noise(evidence: AlarmEvidence) -> str | None:
     """Successive gradients without anything in common, by all recent bursts."""
     rows = [row for row in evidence.rows[-_POOL:] if np.isfinite(row["share_se"])]
     if not rows:
@@ -169,7 +169,7 @@ def _less_noise(critic_alone: bool) -> str:
     return "larger batches, a smaller learning rate or a shorter horizon"
 
 
-def dead_inputs(evidence: Evidence) -> str | None:
+def dead_inputs(evidence: AlarmEvidence) -> str | None:
     """Inputs of the first layer whose weights have had no gradient in several bursts.
 
     Hidden units that never fire are counted in the rows, but a few of them are no alarm.
@@ -186,7 +186,7 @@ def dead_inputs(evidence: Evidence) -> str | None:
     )
 
 
-def _overlap(evidence: Evidence) -> str:
+def _overlap(evidence: AlarmEvidence) -> str:
     share = evidence.at("overlap")
     return f", batches that share {share:.0%} of their samples" if share > _SHARED else ""
 

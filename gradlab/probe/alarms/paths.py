@@ -10,12 +10,12 @@ from math import log, sqrt
 
 import numpy as np
 
-from gradlab.probe.alarms.evidence import AlarmTest, Evidence
+from gradlab.probe.alarms.evidence import AlarmEvidence, AlarmTest
 
 HALF = 0.5  # of the paths
 
 
-def _ended_early(evidence: Evidence) -> str | None:
+def _ended_early(evidence: AlarmEvidence) -> str | None:
     """Most paths end before the longest horizon."""
     share = float(np.asarray(evidence.new["reached"]).reshape(-1)[-1])
     n = int(evidence.new["starts"])

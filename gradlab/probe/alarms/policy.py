@@ -14,7 +14,7 @@ from math import log, sqrt
 import numpy as np
 from numpy.typing import NDArray
 
-from gradlab.probe.alarms.evidence import AlarmTest, Evidence, Row
+from gradlab.probe.alarms.evidence import AlarmEvidence, AlarmTest, Row
 
 HALF = 0.5  # of the actions
 _RECENT = 16  # rows whose passes are judged together
@@ -23,7 +23,7 @@ _FULL = 0.99  # of the actions at their limits
 _COST = 0.1  # of it, above which a saturated actor still learns
 
 
-def saturated(evidence: Evidence) -> str | None:
+def saturated(evidence: AlarmEvidence) -> str | None:
     """Actions at their limits since the run began, or most of them for `_RECENT` rows.
 
     Sound actors saturate within tens of updates while their critic is young, and come back.
@@ -61,7 +61,7 @@ def _passed(row: Row, actions: int) -> NDArray[np.float64]:
     return np.asarray(row.get("attenuation", np.full(actions, np.nan)), dtype=np.float64)
 
 
-def _model_trained(evidence: Evidence) -> str | None:
+def _model_trained(evidence: AlarmEvidence) -> str | None:
     """θ and the model's parameters are not apart."""
     count, shared = (int(evidence.new[name]) for name in ("model_gradients", "model_shared"))
     if shared:

@@ -26,7 +26,7 @@ from math import sqrt
 import numpy as np
 from numpy.typing import NDArray
 
-from gradlab.probe.alarms.evidence import Alarm, AlarmTest, Evidence, listed
+from gradlab.probe.alarms.evidence import Alarm, AlarmEvidence, AlarmTest, listed
 from gradlab.runs.probe.returns import LEAST, Returns
 from gradlab.statistics.intervals import student
 from gradlab.wording import two
@@ -70,7 +70,7 @@ _HIGH = 0.01  # a rate below which steps are long only where θ is nearly 0
 _STILL = "actor does not move"
 
 
-def _actor_still(evidence: Evidence) -> str | None:
+def _actor_still(evidence: AlarmEvidence) -> str | None:
     """Every tensor that has a gradient stays exactly where it is."""
     stuck, followed = _stuck(evidence)
     if not stuck.any() or (stuck != followed).any():
@@ -83,7 +83,7 @@ def _actor_still(evidence: Evidence) -> str | None:
     )
 
 
-def _actor_partly_still(evidence: Evidence) -> str | None:
+def _actor_partly_still(evidence: AlarmEvidence) -> str | None:
     """The same of some tensors; or all tensors are frozen but one."""
     stuck, followed = _stuck(evidence)
     if stuck.any() and (stuck != followed).any():
@@ -101,7 +101,7 @@ def _actor_partly_still(evidence: Evidence) -> str | None:
     )
 
 
-def _stuck(evidence: Evidence) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+def _stuck(evidence: AlarmEvidence) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Tensors that no measured step changed, and those that had a gradient, [P] each."""
     still, zero = (np.asarray(evidence.new[name], dtype=np.float64) for name in ("still", "zero"))
     followed = np.isfinite(still) & (zero <= int(evidence.at("looked")) / 2)
@@ -118,7 +118,7 @@ def thrown_away(passes: int) -> Alarm:
     )
 
 
-def critic_still(evidence: Evidence) -> str | None:
+def critic_still(evidence: AlarmEvidence) -> str | None:
     """A critic that none of its optimiser's steps has changed."""
     stepped = evidence.at("critic_stepped")
     if evidence.at("critic_steps") == 0:
@@ -136,12 +136,12 @@ def critic_still(evidence: Evidence) -> str | None:
     )
 
 
-def _actor_rate(evidence: Evidence) -> str | None:
+def _actor_rate(evidence: AlarmEvidence) -> str | None:
     """Steps that are far too long for the policy."""
     return _too_long(evidence.at("update_ratio"), evidence.at("learning_rate"), "policy")
 
 
-def critic_rate(evidence: Evidence) -> str | None:
+def critic_rate(evidence: AlarmEvidence) -> str | None:
     """The same of the critic."""
     return _too_long(evidence.at("critic_ratio"), evidence.at("critic_rate"), "critic")
 

@@ -22,7 +22,7 @@ from math import ceil, exp, log, sqrt
 import numpy as np
 from numpy.typing import NDArray
 
-from gradlab.probe.alarms.evidence import FEWEST, AlarmTest, Evidence
+from gradlab.probe.alarms.evidence import FEWEST, AlarmEvidence, AlarmTest
 from gradlab.statistics.growth import DECISIVE
 from gradlab.statistics.intervals import Z
 from gradlab.wording import horizons
@@ -33,7 +33,7 @@ _ROUNDING = 1e-6  # of a logarithm whose samples do not differ at all
 _PRECISE = 0.01  # relative error of a gradient in float32
 
 
-def _doubling(evidence: Evidence) -> str | None:
+def _doubling(evidence: AlarmEvidence) -> str | None:
     """Variance that doubles within the horizon."""
     slope, se = evidence.at("growth"), evidence.at("growth_se")
     horizon = _longest(evidence)
@@ -50,7 +50,7 @@ def _doubling(evidence: Evidence) -> str | None:
     )
 
 
-def _diverging(evidence: Evidence) -> str | None:
+def _diverging(evidence: AlarmEvidence) -> str | None:
     """A closed loop whose sensitivities outgrow the discount."""
     rate, margin = evidence.at("lyapunov"), _reach(evidence) * evidence.at("lyapunov_se")
     if not rate - margin > _ROUNDING - log(evidence.at("discount")):
@@ -65,12 +65,12 @@ def _diverging(evidence: Evidence) -> str | None:
     )
 
 
-def _wrong_direction(evidence: Evidence) -> str | None:
+def _wrong_direction(evidence: AlarmEvidence) -> str | None:
     """The gradient that the loop follows points away from the true one."""
     return _critic_away(evidence) if evidence.critic_alone else _model_away(evidence)
 
 
-def _critic_away(evidence: Evidence) -> str | None:
+def _critic_away(evidence: AlarmEvidence) -> str | None:
     cosine, top = (float(each[DATA, 0]) for each in _tops(evidence))
     if not top < 0:
         return None
@@ -82,7 +82,7 @@ def _critic_away(evidence: Evidence) -> str | None:
     )
 
 
-def _model_away(evidence: Evidence) -> str | None:
+def _model_away(evidence: AlarmEvidence) -> str | None:
     tests = max(np.shape(evidence.new["cosine"])[1] - 1, 1)
     cosine, top = (each[MODEL, 1:] for each in _tops(evidence, tests))
     bad = np.flatnonzero(top < 0)
@@ -98,7 +98,9 @@ def _model_away(evidence: Evidence) -> str | None:
     )
 
 
-def _tops(evidence: Evidence, tests: int = 1) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _tops(
+    evidence: AlarmEvidence, tests: int = 1
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Cosines, and how large they may be: the upper ends of the stored intervals, as far out as
     this test's level takes; 1 where there are too few starts for intervals to cover."""
     cosine, high = (
@@ -120,7 +122,7 @@ def _back(bad: NDArray[np.int64], longest: int) -> str:
     return f"use horizons up to {sound[-1]}, or refit the model"
 
 
-def _worse_than_data(evidence: Evidence) -> str | None:
+def _worse_than_data(evidence: AlarmEvidence) -> str | None:
     """A horizon whose error exceeds that of the critic's gradient alone."""
     gap, margin = evidence.at("over_data"), _reach(evidence) * evidence.at("over_data_se")
     horizon = _longest(evidence)
@@ -134,7 +136,7 @@ def _worse_than_data(evidence: Evidence) -> str | None:
     )
 
 
-def _critic_dominated(evidence: Evidence) -> str | None:
+def _critic_dominated(evidence: AlarmEvidence) -> str | None:
     """A bias that the critic makes, not the model."""
     gap, se = evidence.at("critic_gap"), evidence.at("critic_gap_se")
     if not gap - _reach(evidence) * se > 0:
@@ -148,7 +150,7 @@ def _critic_dominated(evidence: Evidence) -> str | None:
     )
 
 
-def _critic_beyond_bound(evidence: Evidence) -> str | None:
+def _critic_beyond_bound(evidence: AlarmEvidence) -> str | None:
     """A critic that promises more than all rewards together."""
     value, se, bound = (evidence.at(name) for name in ("value", "value_se", "return_bound"))
     # Where the loop diverges, later rewards are larger than any that was seen.
@@ -161,7 +163,7 @@ def _critic_beyond_bound(evidence: Evidence) -> str | None:
     )
 
 
-def jacobian_drift(evidence: Evidence) -> str | None:
+def jacobian_drift(evidence: AlarmEvidence) -> str | None:
     """A model whose Jacobians are worse than they have been."""
     rows = [row for row in evidence.rows if np.isfinite(row.get("jacobian_error", np.nan))]
     if len(rows) < 2 or rows[-1] is not evidence.new:
@@ -180,7 +182,7 @@ def jacobian_drift(evidence: Evidence) -> str | None:
     )
 
 
-def _lost_jacobians(evidence: Evidence) -> str | None:
+def _lost_jacobians(evidence: AlarmEvidence) -> str | None:
     """States at which the model in use has no finite derivative."""
     lost, states = (evidence.new[name] for name in ("jacobian_nonfinite", "jacobian_states"))
     if not lost:
@@ -193,7 +195,7 @@ def _lost_jacobians(evidence: Evidence) -> str | None:
     )
 
 
-def _precision_limited(evidence: Evidence) -> str | None:
+def _precision_limited(evidence: AlarmEvidence) -> str | None:
     """A gradient that float32 spoils more than sampling does."""
     error, noise = evidence.at("float32_error"), evidence.at("sampling_error")
     if not error > max(_PRECISE, noise):
@@ -206,7 +208,7 @@ def _precision_limited(evidence: Evidence) -> str | None:
     )
 
 
-def _dead_actions(evidence: Evidence) -> str | None:
+def _dead_actions(evidence: AlarmEvidence) -> str | None:
     """Actions that the differentiated system does not feel."""
     dead = np.asarray(evidence.new["dead_action"]) > 0
     if not dead.any():
@@ -218,16 +220,16 @@ def _dead_actions(evidence: Evidence) -> str | None:
     )
 
 
-def _reach(evidence: Evidence, tests: int = 1) -> float:
+def _reach(evidence: AlarmEvidence, tests: int = 1) -> float:
     return evidence.reach(evidence.at("starts") - 1, tests)
 
 
-def _longest(evidence: Evidence) -> int:
+def _longest(evidence: AlarmEvidence) -> int:
     """The longest horizon of the profile."""
     return int(np.shape(evidence.new["variance"])[1] - 1)
 
 
-def _starts(evidence: Evidence) -> str:
+def _starts(evidence: AlarmEvidence) -> str:
     return f"{int(evidence.at('starts'))} starts"
 
 

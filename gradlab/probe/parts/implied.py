@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from gradlab.probe.alarms.evidence import IMPLIED
 from gradlab.probe.isolation import undisturbed
 from gradlab.probe.parts.objectives import Twin
-from gradlab.probe.parts.recorder import Answer, off
+from gradlab.probe.parts.recorder import CheckAnswer, off
 from gradlab.probe.parts.rows import Matched
 
 FIRST, APART, TIMES = 200, 100, 3  # updates: before the first verdict, and between two; in a row
@@ -100,25 +100,25 @@ class Implied:
         scale = abs(used) / paid
         return float(implied / paid / (scale if scale > _SCALED else 1.0))
 
-    def answer(self, *_: object) -> Answer:
+    def answer(self, *_: object) -> CheckAnswer:
         if not self._looks:
             return off(self._reason)
         share = self._share
         proof = f"b = {share:.2f} (fault: under {LOW} in {TIMES} looks, not rising)"
         if not self._verdicts:
-            return Answer("waiting", f"{proof}; asked from update {FIRST} on", share, LOW)
+            return CheckAnswer("waiting", f"{proof}; asked from update {FIRST} on", share, LOW)
         first, last = self._verdicts[0], self._verdicts[-1]
         rests = last < first + RISES or max(self._verdicts) < -LOW
         if len(self._verdicts) == TIMES and max(self._verdicts) < LOW and rests:
             words = "the opposite of" if share < -LOW else "next to nothing of"
-            return Answer(
+            return CheckAnswer(
                 "fault", proof, share, LOW, self._looks, IMPLIED,
                 f"the critic has learnt {words} the reward that the environment pays: which reward "
                 f"is in its targets, and does its loss have the right sign?",
             )  # fmt: skip
         if last < LOW:
-            return Answer("waiting", proof, share, LOW, self._looks)
-        return Answer("sound", proof, share, LOW, self._looks)
+            return CheckAnswer("waiting", proof, share, LOW, self._looks)
+        return CheckAnswer("sound", proof, share, LOW, self._looks)
 
 
 def _flat(values: Any) -> NDArray[np.float64]:

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from gradlab.probe.alarms.evidence import FROZEN, LEAKED, OUTSIDE, REPLACED, SWAPPED
 from gradlab.probe.isolation import say
 from gradlab.probe.parts.networks import CRITIC, Networks, held
-from gradlab.probe.parts.recorder import Answer, off
+from gradlab.probe.parts.recorder import CheckAnswer, off
 
 _LOOKS = 10
 _FEWEST = 10  # looks, of which more than half must be at fault
@@ -36,7 +36,7 @@ _ALONG = 0.9  # cosine of a move with the way to the target
 
 
 @dataclass(frozen=True, eq=False)
-class Values:
+class MomentSamples:
     """Samples of a loop's tensors at one moment.
 
     Attributes:
@@ -49,7 +49,7 @@ class Values:
 
 
 @dataclass(frozen=True, eq=False)
-class Step:
+class SampledStep:
     """Samples around a step of one optimiser.
 
     Attributes:
@@ -58,14 +58,14 @@ class Step:
     """
 
     optimizer: Any
-    before: Values
-    after: Values
+    before: MomentSamples
+    after: MomentSamples
     turn: bool = True
     pushed: bool = False
 
 
 @dataclass(frozen=True, eq=False)
-class Window:
+class ActorWindow:
     """From the end of one step of the actor to the end of the next.
 
     Attributes:
@@ -73,11 +73,11 @@ class Window:
     """
 
     count: int
-    begin: Values
-    steps: Sequence[Step]
+    begin: MomentSamples
+    steps: Sequence[SampledStep]
 
     @property
-    def rests(self) -> list[tuple[Values, Values]]:
+    def rests(self) -> list[tuple[MomentSamples, MomentSamples]]:
         """Both ends of every stretch in which no optimiser steps."""
         ends = [(self.begin, self.begin), *((step.before, step.after) for step in self.steps)]
         return [(one[1], two[0]) for one, two in pairwise(ends)]
@@ -93,7 +93,7 @@ class _Followed:
         self.rested, self.since = 0, -1  # looks in which it rested, and since which update
         self._at: Tensor | None = None
 
-    def see(self, window: Window, k: int) -> None:
+    def see(self, window: ActorWindow, k: int) -> None:
         """One more look at pair k; without a gap there is nothing to follow."""
         end = window.steps[-1].after
         moved = self._at is None or not torch.equal(self._at, end.targets[k])
@@ -111,7 +111,7 @@ class _Followed:
         return float(np.median(moved)) if moved else 0.0
 
 
-def _share(one: Values, two: Values, k: int) -> float:
+def _share(one: MomentSamples, two: MomentSamples, k: int) -> float:
     """τ̂ = ⟨Δt, c − t⟩ / |c − t|² of one stretch, in which c rests; 0 where t does."""
     if torch.equal(one.targets[k], two.targets[k]):
         return 0.0
@@ -131,14 +131,14 @@ class Targets:
         self._of: Sequence[object] = ()
         self._count = self._looks = 0
 
-    def see(self, window: Window, networks: Networks) -> None:
+    def see(self, window: ActorWindow, networks: Networks) -> None:
         if self._of is not networks.pairs:
             self._of, self._followed = networks.pairs, [_Followed(p.whose) for p in networks.pairs]
         self._count, self._looks = window.count, self._looks + bool(networks.pairs)
         for k, each in enumerate(self._followed):
             each.see(window, k)
 
-    def answer(self, networks: Networks) -> Answer:
+    def answer(self, networks: Networks) -> CheckAnswer:
         if not networks.pairs:
             return off(
                 "no module is called that looks like a copy of critic or policy: where the loop "
@@ -155,12 +155,12 @@ class Targets:
         shares = [each.share for each in self._followed]
         if self._looks < _FEWEST or min(shares) == 0:
             text = f"no move was seen in {self._looks} looks" if self._looks else "no look yet"
-            return Answer("waiting", text, looks=self._looks)
+            return CheckAnswer("waiting", text, looks=self._looks)
         proof = (
             f"a move closes {_span(min(shares), max(shares))} of the gap (fault: 0 in {_LOOKS} "
             f"looks and {period} updates, or above {_FAST} in {_LOOKS} looks)"
         )
-        return Answer("sound", proof, float(min(shares)), _FAST, self._looks)
+        return CheckAnswer("sound", proof, float(min(shares)), _FAST, self._looks)
 
 
 def _span(low: float, high: float) -> str:
@@ -168,8 +168,8 @@ def _span(low: float, high: float) -> str:
     return one if one == other else f"{one} to {other}"
 
 
-def _frozen(each: _Followed, rest: int) -> Answer:
-    return Answer(
+def _frozen(each: _Followed, rest: int) -> CheckAnswer:
+    return CheckAnswer(
         "fault", f"Δ = 0 in {each.rested} looks over {rest} updates, with a gap to close",
         0.0, 0.0, each.rested, FROZEN,
         f"the {each.whose}'s targets have not moved for {rest} updates: are the target networks "
@@ -177,8 +177,8 @@ def _frozen(each: _Followed, rest: int) -> Answer:
     )  # fmt: skip
 
 
-def _swapped(each: _Followed) -> Answer:
-    return Answer(
+def _swapped(each: _Followed) -> CheckAnswer:
+    return CheckAnswer(
         "fault", f"τ̂ above {_FAST} in {_LOOKS} looks in a row", each.share, _FAST, _LOOKS, SWAPPED,
         f"the {each.whose}'s targets take {each.share:.3g} of the network at each step: are τ and "
         f"1 − τ exchanged, or is the copy made at every step?",
@@ -195,7 +195,7 @@ class ActorStep:
         self._looks = self._moved = self._apart = 0
         self._shared = False
 
-    def see(self, window: Window, networks: Networks) -> None:
+    def see(self, window: ActorWindow, networks: Networks) -> None:
         mine = {id(p) for p in held(networks.actor)}
         others = {id(p) for each in networks.optimizers[1:] for p in held(each)}
         critic = networks.online[CRITIC].parameters if CRITIC in networks.online else ()
@@ -210,18 +210,18 @@ class ActorStep:
                 self._looks += 1
                 self._moved += whole and step.pushed and not torch.equal(one, two)
 
-    def answer(self, networks: Networks) -> Answer:
+    def answer(self, networks: Networks) -> CheckAnswer:
         if CRITIC not in networks.online:
             return off("no network but the policy is stepped by an optimiser")
         if self._shared and not self._apart:
             return off("one optimiser steps policy and critic at once: their loss is one")
         if self._looks < _FEWEST:
-            return Answer("waiting", f"{self._looks} looks of {_FEWEST}", looks=self._looks)
+            return CheckAnswer("waiting", f"{self._looks} looks of {_FEWEST}", looks=self._looks)
         proof = f"the critic changed in {self._moved} of {self._looks} steps of the actor"
         numbers = self._moved / self._looks, 0.5, self._looks
         if 2 * self._moved <= self._looks:
-            return Answer("sound", proof, *numbers)
-        return Answer(
+            return CheckAnswer("sound", proof, *numbers)
+        return CheckAnswer(
             "fault", proof, *numbers, LEAKED,
             "the actor's steps move the critic, too, towards values it likes: does the actor's "
             "optimiser hold the critic's parameters?",
@@ -239,7 +239,7 @@ class NoStep:
         self._moved: dict[str, int] = {}
         self._along: dict[str, int] = {}
 
-    def see(self, window: Window, networks: Networks) -> None:
+    def see(self, window: ActorWindow, networks: Networks) -> None:
         self._looks += 1
         for name in window.begin.networks:
             moved = [
@@ -252,14 +252,14 @@ class NoStep:
             along = any(_to_a_target(*each, networks, name) for each in moved)
             self._along[name] = self._along.get(name, 0) + along
 
-    def answer(self, networks: Networks) -> Answer:
+    def answer(self, networks: Networks) -> CheckAnswer:
         if self._looks < _FEWEST:
-            return Answer("waiting", f"{self._looks} looks of {_FEWEST}", looks=self._looks)
+            return CheckAnswer("waiting", f"{self._looks} looks of {_FEWEST}", looks=self._looks)
         worst = max(self._moved, key=lambda name: self._moved[name])
         share = self._moved[worst] / self._looks
         proof = f"the {worst} changed without a step in {self._moved[worst]} of {self._looks} looks"
         if share <= 0.5:
-            return Answer("sound", proof, share, 0.5, self._looks)
+            return CheckAnswer("sound", proof, share, 0.5, self._looks)
         words = (
             f"the {worst} moves towards its own target between its optimiser's steps: are network "
             f"and target exchanged where the target is updated?"
@@ -267,10 +267,10 @@ class NoStep:
             else f"the {worst} changes between its optimiser's steps: who else writes to its "
             f"parameters?"
         )
-        return Answer("fault", proof, share, 0.5, self._looks, OUTSIDE, words)
+        return CheckAnswer("fault", proof, share, 0.5, self._looks, OUTSIDE, words)
 
 
-def _to_a_target(one: Values, two: Values, networks: Networks, name: str) -> bool:
+def _to_a_target(one: MomentSamples, two: MomentSamples, networks: Networks, name: str) -> bool:
     """Whether a part of the network that has a target went the way to it."""
     ids = {id(p) for p in networks.online[name].parameters}
     for k, pair in enumerate(networks.pairs):
@@ -286,7 +286,7 @@ def _to_a_target(one: Values, two: Values, networks: Networks, name: str) -> boo
 
 
 @final
-class Trained:
+class TrainedByLoop:
     """Are the probe's policy and optimiser those that the loop trains?
 
     An optimiser that steps while the actor's rests is no other network's where it holds the
@@ -348,14 +348,14 @@ class Trained:
         alike = [*mine.values()] == [*its.values()] and not mine.keys() & its.keys()
         return _POLICIES if alike else ""
 
-    def answer(self, *_: object) -> Answer:
+    def answer(self, *_: object) -> CheckAnswer:
         if self.replaced:
-            return Answer("fault", self.replaced, looks=self._looks, kind=REPLACED,
+            return CheckAnswer("fault", self.replaced, looks=self._looks, kind=REPLACED,
                           message=self.replaced)  # fmt: skip
         if not self._stepped:
-            return Answer("waiting", "its optimiser has made no step", looks=self._looks)
+            return CheckAnswer("waiting", "its optimiser has made no step", looks=self._looks)
         proof = f"no optimiser made {_RESTED} steps in its place; at most {self._longest}"
-        return Answer("sound", proof, float(self._longest), _RESTED, self._looks)
+        return CheckAnswer("sound", proof, float(self._longest), _RESTED, self._looks)
 
 
 _OPTIMIZER = "another optimiser that holds the policy"

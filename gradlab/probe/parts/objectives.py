@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from gradlab.probe.alarms.evidence import DENSITY, DESCENT
 from gradlab.probe.isolation import copied, undisturbed, unwrapped, warn
-from gradlab.probe.parts.recorder import Answer, off
+from gradlab.probe.parts.recorder import CheckAnswer, off
 from gradlab.probe.policy_calls import inert, limits_of, passing
 
 _ROWS = 64  # of the batch
@@ -45,7 +45,7 @@ _NO_CALL = (
 
 
 @dataclass
-class Call:
+class PolicyCall:
     """One of a module of the policy.
 
     Attributes:
@@ -65,11 +65,11 @@ class Pass:
     """The actor's last differentiated pass: calls of the policy, or of its parts, one feeding the
     next, and those of the critics after it."""
 
-    calls: list[Call] = field(default_factory=list)
+    calls: list[PolicyCall] = field(default_factory=list)
     values: list[tuple[nn.Module, tuple[Tensor, ...]]] = field(default_factory=list)
 
     @property
-    def ends(self) -> list[tuple[Call, int]]:
+    def ends(self) -> list[tuple[PolicyCall, int]]:
         """Outputs that feed no other call."""
         fed = {x.data_ptr() for call in self.calls for x in call.args}
         return [
@@ -148,7 +148,7 @@ class Twin:
 
 
 @final
-class Objective:
+class ActorObjective:
     """Looks at the actor's step.
 
     Args:
@@ -180,7 +180,7 @@ class Objective:
         calls = [call for call in before if call.module not in inner]
         made = {x.data_ptr() for call in calls for x in call.outputs}
         loose = any(x.requires_grad and x.data_ptr() not in made for x in args)
-        call = Call(module, _alone(args), _alone(outputs), loose)
+        call = PolicyCall(module, _alone(args), _alone(outputs), loose)
         for k, each in enumerate(outputs):
             if each.requires_grad:
                 each.register_hook(_keeper(call.arrived, k))
@@ -258,21 +258,21 @@ class Objective:
             self.density.take(found, bare)
         return found or bare
 
-    def answer(self, *_: object) -> Answer:
+    def answer(self, *_: object) -> CheckAnswer:
         if not self._looks:
             return off(self._reason)
         looks, rose = len(self._rises), sum(self._rises)
         share = rose / looks
         proof = f"Q − α log π rose in {rose} of {looks} of its steps (fault: under {LEAST:.0%})"
         if (looks == LOOKS and share < LEAST) or self._odds > SURE:
-            return Answer(
+            return CheckAnswer(
                 "fault", proof, share, LEAST, self._looks, DESCENT,
                 f"the actor's steps lower its own objective, Q − α log π, in {looks - rose} of "
                 f"{looks} looks: is the sign of its loss right?",
             )  # fmt: skip
         if looks < _EARLY:
-            return Answer("waiting", f"{looks} looks of {LOOKS}", share, LEAST, looks)
-        return Answer("sound", proof, share, LEAST, self._looks)
+            return CheckAnswer("waiting", f"{looks} looks of {LOOKS}", share, LEAST, looks)
+        return CheckAnswer("sound", proof, share, LEAST, self._looks)
 
     def _fresh(self, module: nn.Module) -> Twin:
         if module not in self._twins:
@@ -298,16 +298,16 @@ class _Density:
             self._fits += 1
             self._bare += found is None
 
-    def answer(self, *_: object) -> Answer:
+    def answer(self, *_: object) -> CheckAnswer:
         if not self._fits:
             return off("no log π of a squashed Gaussian is seen in the actor's loss")
         share = self._bare / self._fits
         proof = f"the loss fits without the correction alone in {self._bare} of {self._fits} looks"
         if self._fits < FITS:
-            return Answer("waiting", f"{self._fits} fits of {FITS}", share, HALF, self._fits)
+            return CheckAnswer("waiting", f"{self._fits} fits of {FITS}", share, HALF, self._fits)
         if share <= HALF:
-            return Answer("sound", proof, share, HALF, self._fits)
-        return Answer(
+            return CheckAnswer("sound", proof, share, HALF, self._fits)
+        return CheckAnswer(
             "fault", proof, share, HALF, self._fits, DENSITY,
             "log π in the actor's loss is that of the action before its tanh: is log(1 − tanh²) "
             "subtracted?",

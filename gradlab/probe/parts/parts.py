@@ -24,20 +24,28 @@ from torch.optim.optimizer import (
 
 from gradlab.probe.alarms.evidence import Alarm
 from gradlab.probe.budget import GRACE, UNSEEN, Budget
-from gradlab.probe.critics import Passes, pushed
+from gradlab.probe.critics import ForwardHook, pushed
 from gradlab.probe.isolation import warn
 from gradlab.probe.parts.implied import Implied
-from gradlab.probe.parts.moves import ActorStep, NoStep, Step, Targets, Trained, Values, Window
+from gradlab.probe.parts.moves import (
+    ActorStep,
+    ActorWindow,
+    MomentSamples,
+    NoStep,
+    SampledStep,
+    Targets,
+    TrainedByLoop,
+)
 from gradlab.probe.parts.networks import CRITIC, Calls, Networks, held, modules
-from gradlab.probe.parts.objectives import Ear, Objective
-from gradlab.probe.parts.recorder import Answer, off
+from gradlab.probe.parts.objectives import ActorObjective, Ear
+from gradlab.probe.parts.recorder import CheckAnswer, off
 from gradlab.probe.parts.rows import STORED, Drawn, Matched, Rows, check_lengths, matched, questions
 from gradlab.probe.parts.targets import (
     ADDED,
     Advantages,
     Algebra,
+    LossWeights,
     Rollout,
-    Weights,
     check_rows,
     tensors,
 )
@@ -61,7 +69,7 @@ class _Check(Protocol):
 
     name: str
 
-    def answer(self, networks: Networks) -> Answer:
+    def answer(self, networks: Networks) -> CheckAnswer:
         """By all looks so far."""
 
 
@@ -90,10 +98,10 @@ class Parts:
         self.policy, self.log, self.budget, self.now = policy, log, budget, now
         self._guard, self._fail = guard, fail
         self.networks = Networks(list(policy.parameters()), *optimizers)
-        self.objective = Objective(policy)
+        self.objective = ActorObjective(policy)
         self.algebra, self.advantages, self.drawn = Algebra(), Advantages(), Drawn()
-        self.weights, self.implied = Weights(), Implied()
-        self.trained = Trained(policy, optimizers[0])
+        self.weights, self.implied = LossWeights(), Implied()
+        self.trained = TrainedByLoop(policy, optimizers[0])
         self.checks: list[_Check] = [
             self.trained, NoStep(), Targets(), ActorStep(), self.objective, self.objective.density,
             self.algebra, self.advantages, self.weights, self.implied, self.drawn,
@@ -105,15 +113,15 @@ class Parts:
         self.on = False
         self._seconds = {check.name: 0.0 for check in self.checks}
         self._own, self._looks, self._count = 0.0, 0, 0
-        self._open: list[Step] | None = None  # steps of the window under way
-        self._begin: Values | None = None
-        self._before: tuple[Any, Values] | None = None
+        self._open: list[SampledStep] | None = None  # steps of the window under way
+        self._begin: MomentSamples | None = None
+        self._before: tuple[Any, MomentSamples] | None = None
         self._searching: tuple[Calls, Any] | None = None
         self._frames = _compiled()
         self._states: dict[str, str] = {}
         self._failed: dict[str, str] = {}  # reasons, by check
         self._heard: list[Any] = []  # handles of hooks of policy and critics
-        self._passes: dict[str, Passes] = {}  # of what is trained
+        self._passes: dict[str, ForwardHook] = {}  # of what is trained
         self._new, self._handed = True, False  # no batch has been handed over
         self._file, self._next = ROW, _EVERY
 
@@ -270,14 +278,14 @@ class Parts:
         if len(args) == 2 and args[1].ndim == 2 and args[1].shape[1] == width:
             self._look_up({"observation": args[0], "action": args[1]})
 
-    def _step(self, optimizer: Any) -> Step:
+    def _step(self, optimizer: Any) -> SampledStep:
         assert self._before is not None
         before, self._before = self._before[1], None
         known = self.networks.online.get(CRITIC)
         critic = () if known is None else known.parameters
         mine = {id(p) for p in held(optimizer)}
         turn, its = pushed(self.networks.policy), pushed(p for p in critic if id(p) in mine)
-        return Step(optimizer, before, self._sampled(), turn, its)
+        return SampledStep(optimizer, before, self._sampled(), turn, its)
 
     def _over(self) -> None:
         """A step of the actor is over: close a window, and open one where it is due."""
@@ -300,11 +308,11 @@ class Parts:
             self._file = self._count - self._count % ROW + ROW
             self.file()
 
-    def _close(self, steps: Sequence[Step]) -> None:
+    def _close(self, steps: Sequence[SampledStep]) -> None:
         begin, pairs = self._begin, len(self.networks.pairs)
         if begin is None or any(len(each.after.targets) != pairs for each in steps):
             return  # the networks were declared in the middle of it
-        window = Window(self.now()[0], begin, steps)
+        window = ActorWindow(self.now()[0], begin, steps)
         for check in self.checks:
             if isinstance(check, NoStep | Targets | ActorStep):
                 self._ask(check, check.see, window, self.networks)
@@ -326,13 +334,13 @@ class Parts:
         if answer.state == "fault":
             self.log.report(Alarm(answer.kind, answer.message), *self.now())
 
-    def _answer(self, check: _Check) -> Answer:
+    def _answer(self, check: _Check) -> CheckAnswer:
         reason = self._failed.get(check.name)
         return check.answer(self.networks) if reason is None else off(reason)
 
-    def _sampled(self) -> Values:
+    def _sampled(self) -> MomentSamples:
         networks, pairs = self.networks, self.networks.pairs
-        return Values(
+        return MomentSamples(
             {name: each() for name, each in networks.online.items()},
             [pair.target() for pair in pairs],
             [pair.online() for pair in pairs],
@@ -372,7 +380,7 @@ class Parts:
         self._passes = {}
         for k, each in enumerate(trained):
             name = names.get(each, "the critic" if each in self.networks.critics else "")
-            self._passes[name or f"network {k}"] = heard = Passes(self.budget)
+            self._passes[name or f"network {k}"] = heard = ForwardHook(self.budget)
             self._heard.append(each.register_forward_hook(heard))
 
     def lost(self) -> str:

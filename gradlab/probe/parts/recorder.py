@@ -26,7 +26,7 @@ _State = Literal["sound", "fault", "waiting", "off"]
 
 
 @dataclass(frozen=True)
-class Answer:
+class CheckAnswer:
     """What a check knows so far.
 
     Attributes:
@@ -46,8 +46,8 @@ class Answer:
     message: str = ""
 
 
-def off(reason: str) -> Answer:
-    return Answer("off", reason)
+def off(reason: str) -> CheckAnswer:
+    return CheckAnswer("off", reason)
 
 
 _STEPS = 100_000

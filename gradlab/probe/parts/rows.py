@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from gradlab.errors import InputError
 from gradlab.probe.alarms.evidence import STORED as KIND
-from gradlab.probe.parts.recorder import Answer, off
+from gradlab.probe.parts.recorder import CheckAnswer, off
 
 if TYPE_CHECKING:
     from gradlab.probe.parts.recorder import Found, Ring
@@ -134,17 +134,17 @@ class Rows:
         self._looked += looked
         self._found.update(found)
 
-    def answer(self, *_: object) -> Answer:
+    def answer(self, *_: object) -> CheckAnswer:
         if self.hidden or not self._looked:
             return off(TRANSFORMED if self.hidden else self.reason)
         mistake, times = max(self._found.items(), key=lambda each: each[1], default=("", 0))
         share = times / self._looked
         proof = f"{times} of {self._looked} rows differ (fault: more than half of {self.least})"
         if self._looked < self.least:
-            return Answer("waiting", f"{self._looked} rows of {self.least}", share, _HALF)
+            return CheckAnswer("waiting", f"{self._looked} rows of {self.least}", share, _HALF)
         if share <= _HALF:
-            return Answer("sound", proof, share, _HALF, self._looked)
-        return Answer(
+            return CheckAnswer("sound", proof, share, _HALF, self._looked)
+        return CheckAnswer(
             "fault", proof, share, _HALF, self._looked, KIND, self.words[mistake]
         )  # fmt: skip
 
@@ -165,7 +165,7 @@ class Drawn:
             self._alike = self._alike + 1 if mine == self._last else 0
             self._last, self._looks = mine, self._looks + 1
 
-    def answer(self, *_: object) -> Answer:
+    def answer(self, *_: object) -> CheckAnswer:
         if not self._looks:
             return off(
                 "batches are not handed over, or the environment is not recorded: "
@@ -173,11 +173,11 @@ class Drawn:
             )
         proof = f"{self._alike} times in a row the same rows (fault: {_REPEATED})"
         if self._looks <= _REPEATED:
-            return Answer("waiting", proof, self._alike, _REPEATED)
+            return CheckAnswer("waiting", proof, self._alike, _REPEATED)
         if self._alike < _REPEATED:
-            return Answer("sound", proof, self._alike, _REPEATED, self._looks)
+            return CheckAnswer("sound", proof, self._alike, _REPEATED, self._looks)
         words = "the same batch comes again and again: is the replay sampled once only?"
-        return Answer("fault", proof, self._alike, _REPEATED, self._looks, KIND, words)
+        return CheckAnswer("fault", proof, self._alike, _REPEATED, self._looks, KIND, words)
 
 
 def _rewards(rows: Matched) -> tuple[int, Mapping[str, int]]:

@@ -31,7 +31,7 @@ from torch import Tensor
 
 from gradlab.errors import InputError
 from gradlab.probe.alarms.evidence import ADVANTAGE, DESCENT, DISCOUNT
-from gradlab.probe.parts.recorder import Answer, off
+from gradlab.probe.parts.recorder import CheckAnswer, off
 from gradlab.probe.parts.rows import TRANSFORMED
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class Algebra:
                     sure = _Fit(found.discount, found.rest, mistake)
         self._fit = sure
 
-    def answer(self, *_: object) -> Answer:
+    def answer(self, *_: object) -> CheckAnswer:
         fit, declared = self._fit, self._declared
         if fit is None:
             return off(
@@ -109,12 +109,12 @@ class Algebra:
             return self._fault(fit, proof, words)
         if fit.discount > _UNDISCOUNTED and declared is None:
             return self._fault(fit, proof, "use γ = 1: is the discount left out?")
-        return Answer("sound", proof, fit.discount, declared or 1.0, self._looks)
+        return CheckAnswer("sound", proof, fit.discount, declared or 1.0, self._looks)
 
-    def _fault(self, fit: _Fit, proof: str, words: str) -> Answer:
+    def _fault(self, fit: _Fit, proof: str, words: str) -> CheckAnswer:
         limit = 1.0 if self._declared is None else self._declared
         message = f"the critic's targets {words}"
-        return Answer("fault", proof, fit.discount, limit, self._looks, DISCOUNT, message)
+        return CheckAnswer("fault", proof, fit.discount, limit, self._looks, DISCOUNT, message)
 
 
 _MISTAKES = {
@@ -150,7 +150,7 @@ class Advantages:
         self._found = min(rests, key=lambda name: (rests[name] >= _ROUNDING, _ORDER.index(name)))
         self._rest = rests[self._found]
 
-    def answer(self, *_: object) -> Answer:
+    def answer(self, *_: object) -> CheckAnswer:
         if not self._looks:
             return off(
                 "advantages are not handed over: probe.rollout(reward=…, value=…, ended=…, "
@@ -163,8 +163,8 @@ class Advantages:
             )
         proof = f"{self._rest:.1g} of the advantages is left (fault: another formula fits)"
         if self._found == "":
-            return Answer("sound", proof, self._rest, _ROUNDING, self._looks)
-        return Answer(
+            return CheckAnswer("sound", proof, self._rest, _ROUNDING, self._looks)
+        return CheckAnswer(
             "fault", proof, self._rest, _ROUNDING, self._looks, ADVANTAGE,
             f"the advantages {_FORMULAS[self._found]}",
         )  # fmt: skip
@@ -268,7 +268,7 @@ _Array = NDArray[np.float64]
 
 
 @final
-class Weights:
+class LossWeights:
     """Does the policy's loss weigh actions by their advantages?"""
 
     name = "actions are weighed by their advantages"
@@ -334,7 +334,7 @@ class Weights:
             valued = float(own / slope) if slope > 0 else nan
         self._seen.append((correlation, valued))
 
-    def answer(self, *_: object) -> Answer:
+    def answer(self, *_: object) -> CheckAnswer:
         if not self._seen:
             return off(self._reason)
         seen = np.array(self._seen)
@@ -345,22 +345,22 @@ class Weights:
             f"{valued:.2f} (fault: above {VALUED}), {len(seen)} minibatches of {LOOKS}"
         )
         if len(seen) < LOOKS:
-            return Answer("waiting", proof, correlation, WRONG, self._looks)
+            return CheckAnswer("waiting", proof, correlation, WRONG, self._looks)
         if correlation < WRONG:
-            return Answer(
+            return CheckAnswer(
                 "fault", proof, correlation, WRONG, self._looks, DESCENT,
                 "the policy's loss makes actions of larger advantage less likely: is its sign "
                 "right, and is the ratio the new probability over the old?",
             )  # fmt: skip
         if valued > VALUED:
-            return Answer(
+            return CheckAnswer(
                 "fault", proof, valued, VALUED, self._looks, ADVANTAGE,
                 "the policy's loss weighs actions by their returns, not by their advantages: is "
                 "the value subtracted?",
             )  # fmt: skip
         if correlation < SOUND:
             return off(f"its weights are not read: {proof}")
-        return Answer("sound", proof, correlation, WRONG, self._looks)
+        return CheckAnswer("sound", proof, correlation, WRONG, self._looks)
 
 
 def _weights(made: Pass, rows: NDArray[Any], actions: _Array) -> _Array | None:

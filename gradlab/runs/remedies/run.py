@@ -27,7 +27,7 @@ import numpy as np
 import pandas as pd
 
 from gradlab.runs.remedies import tables
-from gradlab.runs.remedies.values import LABELS, NUMBERS, Cells, Pair
+from gradlab.runs.remedies.values import LABELS, NUMBERS, Cells, ModelPair
 from gradlab.storage import codec, records
 from gradlab.storage.codec import content_of, described, header
 from gradlab.storage.records import Array, Record
@@ -47,7 +47,7 @@ class Remedies:
     """
 
     cells: Cells
-    pairs: tuple[Pair, ...]
+    pairs: tuple[ModelPair, ...]
     config: Mapping[str, Any]
     environment: Mapping[str, str]
     notes: Mapping[str, Any]
@@ -98,7 +98,7 @@ def _to_record(run: Remedies) -> Record:
     groups = {
         "cells": codec.by_column({name: run.cells.columns[name] for name in COLUMNS}),
         "starts": left_out,
-        "pairs": codec.table(run.pairs, Pair),
+        "pairs": codec.table(run.pairs, ModelPair),
     }
     return Record(header(KIND, run.config, run.environment, notes=run.notes), groups)
 
@@ -110,6 +110,6 @@ def _from_record(record: Record, path: Path) -> Remedies:
         left_out = np.asarray(groups["starts"]["left_out"].values, dtype=np.float64)
         return Remedies(
             cells=Cells({name: columns[name] for name in COLUMNS}, left_out),
-            pairs=codec.rows(Pair, groups["pairs"]),
+            pairs=codec.rows(ModelPair, groups["pairs"]),
             **described(record, "notes"),
         )

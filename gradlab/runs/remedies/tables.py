@@ -19,7 +19,7 @@ import pandas as pd
 import scipy
 
 from gradlab.runs.decision_rules import LogRatio
-from gradlab.runs.remedies.values import Cells, Key, Pair
+from gradlab.runs.remedies.values import Cells, Key, ModelPair
 from gradlab.statistics.comparison import POWER, UNAFFORDABLE, difference, log_ratio
 from gradlab.statistics.intervals import LEVEL, jackknife_se, pseudo_values, skewness_corrected
 from gradlab.statistics.moments import Estimate
@@ -84,7 +84,7 @@ PAIRED = (
 _LEVELS = ("model", *_WHERE, "value", "ci_low", "ci_high", "n", "method")
 
 
-def pairs(cells: Cells, pairs: Sequence[Pair]) -> pd.DataFrame:
+def pairs(cells: Cells, pairs: Sequence[ModelPair]) -> pd.DataFrame:
     """`Remedies.table`; `at` is NaN where a quantity has neither step nor horizon."""
     return pd.DataFrame(list(_paired(cells, pairs)), columns=list(PAIRED))
 
@@ -94,7 +94,7 @@ def levels(cells: Cells) -> pd.DataFrame:
     return pd.DataFrame(list(_levels(cells)), columns=list(_LEVELS))
 
 
-def _paired(cells: Cells, pairs: Sequence[Pair]) -> Iterator[tuple[object, ...]]:
+def _paired(cells: Cells, pairs: Sequence[ModelPair]) -> Iterator[tuple[object, ...]]:
     for pair in pairs:
         for key in cells.keys(pair.second):
             estimates = cells.estimates((pair.first, pair.second), key)

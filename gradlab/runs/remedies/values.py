@@ -74,7 +74,7 @@ class Key(NamedTuple):
     region: str = ALL
 
 
-class Pair(NamedTuple):
+class ModelPair(NamedTuple):
     """What an arm is judged by under a budget: two models, without and with the remedy."""
 
     arm: str
@@ -83,7 +83,7 @@ class Pair(NamedTuple):
     second: str
 
 
-class Value(NamedTuple):
+class ModelValue(NamedTuple):
     """A number of one model in one trial, and the same with each group of starts left out."""
 
     model: str
@@ -165,7 +165,7 @@ def over_trials(values: Array) -> Estimate:
     return Estimate(float(values.mean()), (values.sum() - values) / (count - 1))
 
 
-def extended(cells: Cells | None, trial: int, values: Sequence[Value]) -> Cells:
+def extended(cells: Cells | None, trial: int, values: Sequence[ModelValue]) -> Cells:
     """The numbers of one more trial after those that are there; the first one's left-out values
     are kept."""
     columns: dict[str, NDArray[Any]] = {"model": _texts([each.model for each in values])}
@@ -184,7 +184,7 @@ def _texts(values: list[str]) -> NDArray[Any]:
     return np.array(values, dtype=object)
 
 
-def _left_out(values: Sequence[Value]) -> Array:
+def _left_out(values: Sequence[ModelValue]) -> Array:
     groups = max((len(each.left_out) for each in values if each.left_out is not None), default=2)
     left_out = np.full((len(values), groups), np.nan)
     for row, each in zip(left_out, values, strict=True):

@@ -174,7 +174,7 @@ _CHANCE = 0.05
 
 
 @dataclass(frozen=True, eq=False)
-class Outcome:
+class RunOutcome:
     """One run.
 
     Attributes:
@@ -243,13 +243,13 @@ class AgainstBest:
         return None if self.gap is None else decide(self.gap, 0.0).more
 
 
-def outcome(run: Training) -> Outcome:
+def outcome(run: Training) -> RunOutcome:
     """The first and last evaluation of every seed."""
     seeds = tuple(int(seed) for seed in run.seeds)
     medians = np.median(np.nan_to_num(run.returns, nan=-np.inf), axis=1)
     best = int(medians.argmax())
     peak, at = float(medians[best]), int(run.iteration[best])
-    return Outcome(seeds, run.returns[0], run.returns[-1], int(run.iteration[-1]), peak, at)
+    return RunOutcome(seeds, run.returns[0], run.returns[-1], int(run.iteration[-1]), peak, at)
 
 
 def ranked(runs: Mapping[str, Training]) -> list[str]:

@@ -24,16 +24,16 @@ from gradlab.storage.journal import Journal
 from gradlab.training.asynchronous.choice import ROLES, Asynchronous
 from gradlab.training.asynchronous.experience import Actors, Buffers
 from gradlab.training.asynchronous.messages import (
-    Answer,
     Arrays,
-    Asked,
+    ComputedGradient,
+    GradientRequest,
     networks_of,
     tensors,
 )
 from gradlab.training.asynchronous.supervision import Note, PendingCall, Supervised, Supervisor
-from gradlab.training.asynchronous.work import Job, Window, Work, ends_use, first_of, following
+from gradlab.training.asynchronous.work import Job, LagWindow, Work, ends_use, first_of, following
 from gradlab.training.collection import Ended
-from gradlab.training.learner import Update, common
+from gradlab.training.learner import UpdateRecord, common
 from gradlab.training.run import HERE, Execution
 from gradlab.training.state import Run, environments_of
 from gradlab.workers import Pool
@@ -74,7 +74,7 @@ class Optimiser:
         self._versions = dict.fromkeys(ROLES, 0)  # steps so far
         self._networks: Arrays | None = None  # as they are now
 
-    def update(self, run: Run) -> Update:
+    def update(self, run: Run) -> UpdateRecord:
         """Apply gradients until an update is complete: the critics' and, every `delay` uses of a
         batch, the policy's after it."""
         while True:
@@ -121,7 +121,7 @@ class Optimiser:
         """It waits from now on; its learner has the next gradient of its batch to compute."""
         self._under_way.remove(begun)
         self._queue.append(begun)
-        answer: Answer = begun.call.value
+        answer: ComputedGradient = begun.call.value
         batch = begun.job.batch
         if answer.targets is not None:
             batch = batch | {"cached_targets": answer.targets}
@@ -145,11 +145,11 @@ class Optimiser:
             self._work.jobs[learner] = first_of(run.algorithm, number * run.algorithm.reuse, batch)
         job, networks = self._work.jobs[learner], self.networks(run)
         targets, weights = job.batch.get("cached_targets"), run.learner.weights(run.iteration)
-        asked = Asked(job.role, job.number, job.columns, targets, weights)
+        asked = GradientRequest(job.role, job.number, job.columns, targets, weights)
         call = self._learners[learner].call("gradient", lambda: (networks, asked))
         return _Begun(learner, job, self._versions[job.role], call)
 
-    def _apply(self, run: Run, begun: _Begun) -> Update | None:
+    def _apply(self, run: Run, begun: _Begun) -> UpdateRecord | None:
         """One step of the critics or the policy; the update, if it is complete."""
         job, answer, learner = begun.job, begun.call.value, run.learner
         lag = self._versions[job.role] - begun.version
@@ -167,7 +167,7 @@ class Optimiser:
         learner.move_targets(run.iteration, policy is not None)
         return self._ended(run, self._work.critics.pop(begun.learner, None), policy, answer)
 
-    def _critic_step(self, run: Run, answer: Answer) -> dict[str, Tensor]:
+    def _critic_step(self, run: Run, answer: ComputedGradient) -> dict[str, Tensor]:
         trained = run.learner.trained_critic
         assert trained is not None and answer.value is not None
         norm = trained.follow(_on(run, answer.gradients), run.algorithm.critics)
@@ -175,7 +175,7 @@ class Optimiser:
         seconds = torch.tensor(answer.seconds, dtype=torch.float64)
         return dict(zip((*_CRITIC, "seconds"), (loss, value, norm, seconds), strict=True))
 
-    def _policy_step(self, run: Run, job: Job, answer: Answer) -> Tensor:
+    def _policy_step(self, run: Run, job: Job, answer: ComputedGradient) -> Tensor:
         """The norm of the policy's gradient, [E]."""
         norm = run.learner.trained_policy.follow(_on(run, answer.gradients))
         batch = {name: x.to(run.learner.device) for name, x in tensors(job.columns).items()}
@@ -183,14 +183,18 @@ class Optimiser:
         return norm
 
     def _ended(
-        self, run: Run, critic: dict[str, Tensor] | None, policy: Tensor | None, answer: Answer
-    ) -> Update:
+        self,
+        run: Run,
+        critic: dict[str, Tensor] | None,
+        policy: Tensor | None,
+        answer: ComputedGradient,
+    ) -> UpdateRecord:
         learner, acted = run.learner, policy is not None
         zeros = torch.zeros(len(learner.seeds), device=learner.device, dtype=learner.dtype)
         loss, value, critic_norm = (
             zeros if critic is None else critic[name].to(zeros) for name in _CRITIC
         )
-        return Update(
+        return UpdateRecord(
             loss, value, critic_norm, policy, _on(run, [answer.loss])[0] if acted else None,
             common(learner.weights(run.iteration)), answer.horizon,
             0.0 if critic is None else float(critic["seconds"]), answer.seconds if acted else 0.0,
@@ -213,7 +217,7 @@ def prepare(run: Run) -> None:
         return
     others = range(1, choice.actors)
     more = [environments_of(run.task, run.settings, run.learner, actor) for actor in others]
-    run.work = Work([run.environments, *more], Window(choice))
+    run.work = Work([run.environments, *more], LagWindow(choice))
 
 
 @contextmanager
@@ -228,7 +232,7 @@ def execution(run: Run, ray: str | None, note: Note) -> Iterator[Execution]:
     if choice is None:
         yield HERE
         return
-    world = _packed(run)
+    world = packed(run)
     with pool_of(choice, ray) as pool:
         crowded = choice.crowded(pool.cores)
         if crowded:
@@ -240,7 +244,7 @@ def execution(run: Run, ray: str | None, note: Note) -> Iterator[Execution]:
             supervisor.end()
 
 
-def _packed(run: Run) -> bytes:
+def packed(run: Run) -> bytes:
     """Algorithm, task and settings, with functions of a user's file or script.
 
     Raises:
@@ -298,7 +302,7 @@ class _Distributed:
     def step(self, run: Run) -> Ended:
         return self._actors.step(run)
 
-    def update(self, run: Run) -> Update:
+    def update(self, run: Run) -> UpdateRecord:
         return self._optimiser.update(run)
 
     def evaluate(self, run: Run, journal: Journal) -> None:

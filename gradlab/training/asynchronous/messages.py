@@ -19,7 +19,7 @@ Arrays = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True, eq=False)
-class Asked:
+class GradientRequest:
     """A gradient to be computed.
 
     Attributes:
@@ -36,7 +36,7 @@ class Asked:
 
 
 @dataclass(frozen=True, eq=False)
-class Answer:
+class ComputedGradient:
     """A gradient.
 
     Attributes:

@@ -18,7 +18,13 @@ from torch import Tensor
 from gradlab.data.replay import Batch
 from gradlab.networks.products import fast_products
 from gradlab.training import evaluations
-from gradlab.training.asynchronous.messages import Answer, Arrays, Asked, arrays, tensors
+from gradlab.training.asynchronous.messages import (
+    Arrays,
+    ComputedGradient,
+    GradientRequest,
+    arrays,
+    tensors,
+)
 from gradlab.training.collection import Ended
 from gradlab.training.state import Run, begin, environments_of, replay_of
 
@@ -73,7 +79,7 @@ class LearnerProcess:
     def __init__(self, run: Run) -> None:
         self._learner = run.learner
 
-    def gradient(self, networks: Arrays, asked: Asked) -> Answer:
+    def gradient(self, networks: Arrays, asked: GradientRequest) -> ComputedGradient:
         """Of critics or policy at these networks."""
         begun, learner = time.perf_counter(), self._learner
         cached = {} if asked.targets is None else {"cached_targets": asked.targets}
@@ -84,22 +90,22 @@ class LearnerProcess:
         given = compute(asked, batch)
         return replace(given, seconds=time.perf_counter() - begun)
 
-    def _critic(self, asked: Asked, batch: Batch) -> Answer:
+    def _critic(self, asked: GradientRequest, batch: Batch) -> ComputedGradient:
         learner = self._learner
         assert learner.trained_critic is not None
         ((loss, value),) = learner.critic_losses(asked.number, batch)
-        return Answer(
+        return ComputedGradient(
             gradients=_listed(learner.trained_critic.gradients_of(loss.sum())),
             loss=_array(loss.sum(dim=1)),
             value=_array(value.mean(dim=(1, 2))),
             targets=None if learner.targets is None else _array(learner.targets),
         )
 
-    def _policy(self, asked: Asked, batch: Batch) -> Answer:
+    def _policy(self, asked: GradientRequest, batch: Batch) -> ComputedGradient:
         learner = self._learner
         loss, horizon = learner.policy_loss(asked.number, batch, asked.weights, learner.draws)
         gradients = _listed(learner.trained_policy.gradients_of(loss.sum()))
-        return Answer(gradients, _array(loss), horizon=horizon, targets=asked.targets)
+        return ComputedGradient(gradients, _array(loss), horizon=horizon, targets=asked.targets)
 
 
 def _array(tensor: Tensor) -> NDArray[Any]:

@@ -51,7 +51,7 @@ def table(choice: Asynchronous) -> Table:
 
 
 @final
-class Window:
+class LagWindow:
     """Counts since the last row."""
 
     def __init__(self, choice: Asynchronous) -> None:
@@ -162,7 +162,7 @@ class Work:
     """
 
     environments: list[Environments]
-    window: Window
+    window: LagWindow
     jobs: dict[int, Job] = field(default_factory=dict)
     critics: dict[int, dict[str, Tensor]] = field(default_factory=dict)
     batches: int = 0

@@ -34,7 +34,7 @@ from gradlab.training.members import Network
 from gradlab.training.models.seed_models import model_step
 from gradlab.training.parts.context import FixedWeights, MeasuredWeights, Steer, Steered
 from gradlab.training.parts.critics import Q
-from gradlab.training.parts.policy_losses import FromStarts, Mixture, Term
+from gradlab.training.parts.policy_losses import FromStarts, MixtureLoss, Term
 from gradlab.training.parts.targets import within
 from gradlab.training.state import Run, Steering
 from gradlab.training.trained import under
@@ -66,7 +66,7 @@ def steered(algorithm: Algorithm, steer: Steer | None, every: int | None = None)
         raise InputError(f"steer is {steer!r}, expected 'rehearse' or 'accept'")
     if isinstance(algorithm.weights, MeasuredWeights):
         raise InputError("steer and measured weights both choose what is followed: take one")
-    if not isinstance(algorithm.loss, Mixture | FromStarts) or algorithm.source.steps:
+    if not isinstance(algorithm.loss, MixtureLoss | FromStarts) or algorithm.source.steps:
         raise InputError(
             f"steer is {steer!r}, but {algorithm.name} does not follow n-step returns from replay: "
             f"take mpg-v1, mpg-v2, mpg-general, n-step-dpg, n-step-adp, td3 or sac"

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from gradlab.data.replay import Replay
 from gradlab.fitting.derivative_losses import DirectionalDerivative, Neighbours
-from gradlab.fitting.losses import Bound, OneStep
+from gradlab.fitting.losses import Bound, OneStepError
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble
 from gradlab.systems.learned import LearnedSystem, TwoModels
 from gradlab.systems.system import System
@@ -181,5 +181,5 @@ class Dynamics:
             return loss.bind(data.rows, training, held_out)
         assert self.nearest is not None
         near = self.nearest.near(data)
-        _, reported = OneStep(loss.prediction).bind(data.rows, training, held_out)
+        _, reported = OneStepError(loss.prediction).bind(data.rows, training, held_out)
         return loss.bound(data.rows, training, near), reported

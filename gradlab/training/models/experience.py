@@ -17,7 +17,7 @@ from torch import Tensor
 from gradlab.data.replay import Replay
 from gradlab.data.trajectories import Trajectories, from_rows, joined
 from gradlab.errors import InputError
-from gradlab.fitting.losses import Rows, standardised
+from gradlab.fitting.losses import StandardisedRows, standardised
 
 PIECE = 10  # steps of one environment that are held out together
 _ONE_IN = 10
@@ -33,7 +33,7 @@ class Experience:
         held: [m] bool, which of them are held out.
     """
 
-    rows: Rows
+    rows: StandardisedRows
     numbers: Tensor
     held: Tensor
 
@@ -82,7 +82,9 @@ def _record(rows: Tensor, widths: tuple[int, ...], next_to: Tensor) -> Trajector
     return from_rows(state, action, reward[:, 0], after, ended, episode)
 
 
-def _standardised(records: list[Trajectories], training: Tensor, replay: Replay) -> Rows:
+def _standardised(
+    records: list[Trajectories], training: Tensor, replay: Replay
+) -> StandardisedRows:
     device = str(replay.rows.device)
     by_seed = [
         standardised(
@@ -90,7 +92,7 @@ def _standardised(records: list[Trajectories], training: Tensor, replay: Replay)
         )[0]
         for record in records
     ]
-    return Rows(
+    return StandardisedRows(
         record=joined([rows.record for rows in by_seed]),
         inputs=torch.cat([rows.inputs for rows in by_seed]),
         targets=torch.cat([rows.targets for rows in by_seed]),

@@ -14,15 +14,15 @@ from typing import Literal
 
 from gradlab.errors import InputError
 from gradlab.fitting.derivative_losses import DirectionalDerivative
-from gradlab.fitting.losses import MultiStep, OneStep
+from gradlab.fitting.losses import MultiStep, OneStepError
 from gradlab.networks import spectral
 
-Loss = OneStep | DirectionalDerivative | MultiStep
+Loss = OneStepError | DirectionalDerivative | MultiStep
 _LossName = Literal["nll", "mse", "dd", "multistep"]
 # One neighbour a step, all of them in turn: a step costs two or three of the likelihood's, not ten.
 LOSSES: dict[_LossName, Loss] = {
-    "nll": OneStep("nll"),
-    "mse": OneStep("mse"),
+    "nll": OneStepError("nll"),
+    "mse": OneStepError("mse"),
     "dd": DirectionalDerivative(directions=1),
     "multistep": MultiStep(),
 }

@@ -35,15 +35,15 @@ class _ClosedForm(Protocol):
 
 
 def followed(model: Model | None, rows: int) -> Model | None:
-    """A model along a rollout of so many rows that is differentiated once: by `Path` where that is
-    faster than autograd."""
+    """A model along a rollout of so many rows that is differentiated once: by `RolloutSteps` where
+    that is faster than autograd."""
     if isinstance(model, _ClosedForm) and model.closed_form and rows <= MOST:
-        return Path(model)
+        return RolloutSteps(model)
     return model
 
 
 @final
-class Path:
+class RolloutSteps:
     """Steps of one rollout, in the place of its system's.
 
     Jacobians are made at the first backward pass that reaches any of the steps, and kept.
@@ -86,7 +86,7 @@ class Path:
 class _Step(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, path: Path, state: Tensor, action: Tensor, noise: Tensor | None
+        ctx: Any, path: RolloutSteps, state: Tensor, action: Tensor, noise: Tensor | None
     ) -> tuple[Tensor, ...]:
         after = path.system.step(state, action, noise)
         ctx.path, ctx.number = path, path.append(state, action, noise)

@@ -29,7 +29,7 @@ Critic = QCritic | VCritic
 Every = Callable[[Tensor, Tensor], Tensor]  # state, action → [E, C, N], every critic of every seed
 
 
-class Kind(Protocol):
+class CriticKind(Protocol):
     """What a critic is a value of.
 
     Attributes:
@@ -92,7 +92,7 @@ Q, V = _ActionValue(), StateValue()
 class Valuing:
     """How the critics of a row are called: C per seed, side by side in a `Network` of [E · C]."""
 
-    kind: Kind
+    kind: CriticKind
     count: int
     objective: Objective
 

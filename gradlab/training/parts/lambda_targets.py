@@ -17,7 +17,7 @@ from torch import Tensor
 from gradlab.data.replay import Batch
 from gradlab.errors import InputError
 from gradlab.training.parts.context import Context
-from gradlab.training.parts.critics import Kind, V
+from gradlab.training.parts.critics import CriticKind, V
 from gradlab.training.parts.temperature import Automatic
 from gradlab.training.parts.window_losses import by_path, goes_on, split
 
@@ -37,7 +37,7 @@ class StateLambda:
     critics: int = 1
     temperature: float | Automatic = 0.0
     stochastic: bool = True
-    kind: ClassVar[Kind] = V
+    kind: ClassVar[CriticKind] = V
     least: ClassVar[bool] = True
     of_model: ClassVar[bool] = False
     of_members: ClassVar[bool] = False

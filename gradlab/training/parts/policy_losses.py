@@ -82,7 +82,7 @@ class PolicyLoss(Protocol):
 
 
 @dataclass(frozen=True)
-class Mixture:
+class MixtureLoss:
     """The weighted mixture of n-step model returns from the states of the batch.
 
     Attributes:
@@ -152,7 +152,7 @@ class FromStarts:
 
     @property
     def name(self) -> str:
-        paths = Mixture(self.samples).name
+        paths = MixtureLoss(self.samples).name
         share = "" if self.share == 1 else f"{self.share:.0%} "
         return f"from {share}starts" + (f", {paths}" if paths else "")
 
@@ -164,7 +164,7 @@ class FromStarts:
         if count:
             begun = context.starts("policy starts", count)
             visited = torch.cat([begun, visited[:, count:]], dim=1)
-        return Mixture(self.samples)(context, replace(batch, starts=visited), terms, weights)
+        return MixtureLoss(self.samples)(context, replace(batch, starts=visited), terms, weights)
 
 
 @dataclass(frozen=True, eq=False)

@@ -45,7 +45,7 @@ from gradlab.errors import InputError
 from gradlab.training.members import Network
 from gradlab.training.models.seed_models import ensemble_of, model_step
 from gradlab.training.parts.context import Context, Objective
-from gradlab.training.parts.critics import Kind, Q, V
+from gradlab.training.parts.critics import CriticKind, Q, V
 from gradlab.training.parts.temperature import Automatic
 
 LEAST_VARIANCE = 1e-8  # ε, as in STEVE's published code
@@ -62,7 +62,7 @@ class Steve:
 
     horizon: int = 3
     temperature: float | Automatic = 0.03
-    kind: ClassVar[Kind] = Q
+    kind: ClassVar[CriticKind] = Q
     critics: ClassVar[int] = 2
     least: ClassVar[bool] = True
     soft: ClassVar[bool] = True
@@ -180,7 +180,7 @@ class Target(Protocol):
     @property
     def name(self) -> str: ...
     @property
-    def kind(self) -> Kind: ...
+    def kind(self) -> CriticKind: ...
     @property
     def critics(self) -> int: ...
     @property
@@ -212,7 +212,7 @@ class OneStep:
     twin: bool = False
     smoothing: float = 0.0
     limit: float = 0.5
-    kind: ClassVar[Kind] = Q
+    kind: ClassVar[CriticKind] = Q
     least: ClassVar[bool] = False
     soft: ClassVar[bool] = False
     temperature: ClassVar[float] = 0.0
@@ -251,7 +251,7 @@ class NStep:
     system: Literal["simulator", "model"]
     steps: int = 25
     tail: tuple[float, float] | None = None
-    kind: ClassVar[Kind] = Q
+    kind: ClassVar[CriticKind] = Q
     critics: ClassVar[int] = 1
     least: ClassVar[bool] = False
     soft: ClassVar[bool] = False
@@ -295,7 +295,7 @@ class Soft:
 
     temperature: float | Automatic = 0.03
     name: ClassVar[str] = "clipped double soft Q"
-    kind: ClassVar[Kind] = Q
+    kind: ClassVar[CriticKind] = Q
     critics: ClassVar[int] = 2
     least: ClassVar[bool] = True
     soft: ClassVar[bool] = True
@@ -318,7 +318,7 @@ class StateOneStep:
     """
 
     name: ClassVar[str] = "onestep V"
-    kind: ClassVar[Kind] = V
+    kind: ClassVar[CriticKind] = V
     critics: ClassVar[int] = 1
     least: ClassVar[bool] = False
     soft: ClassVar[bool] = True
@@ -341,7 +341,7 @@ class NoCritic:
 
     stochastic: bool = False
     name: ClassVar[str] = "no critic"
-    kind: ClassVar[Kind] = Q
+    kind: ClassVar[CriticKind] = Q
     critics: ClassVar[int] = 0
     least: ClassVar[bool] = False
     temperature: ClassVar[float] = 0.0

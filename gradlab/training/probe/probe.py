@@ -49,7 +49,7 @@ from gradlab.storage.records import Attribute
 from gradlab.tasks import Task
 from gradlab.training.algorithms import Algorithm
 from gradlab.training.alone import alone
-from gradlab.training.learner import Learner, Update
+from gradlab.training.learner import Learner, UpdateRecord
 from gradlab.training.models.seed_models import Model, of_seed
 from gradlab.training.parts.context import MeasuredWeights
 from gradlab.training.parts.critics import Q
@@ -115,7 +115,7 @@ class _Origins:
                 return k
         return None
 
-    def _update(self, single: Learner, member: int, made: _Made) -> Update:
+    def _update(self, single: Learner, member: int, made: _Made) -> UpdateRecord:
         own = {name: v[member : member + 1] for name, v in made.batch.tensors.items()}
         single.model = of_seed(made.model, member, len(self.run.learner.seeds))
         return single.update(made.iteration, Batch(**own))
@@ -218,7 +218,7 @@ class Probing:
         if self._instruments is not None:
             self._attempt(self._instruments.before)
 
-    def over(self, update: Update) -> None:
+    def over(self, update: UpdateRecord) -> None:
         """It has been made and counted, and its row, where one was due, is written."""
         if self._instruments is not None:
             self._attempt(self._instruments.over, update)
@@ -253,7 +253,7 @@ class _Instruments:
     def __init__(self, run: Run, journal: Journal, budget: Budget) -> None:
         self.run, self.budget = run, budget
         self.statistics = SeedStatistics(run.learner)
-        self.made = seed_rows.Made(run.algorithm.horizons)
+        self.made = seed_rows.GradientCounts(run.algorithm.horizons)
         tensors = names(run.learner)
         self.rows = SeedRows(run, journal, tensors)
         weights = [name for name in tensors if name.endswith("weight")]
@@ -280,7 +280,7 @@ class _Instruments:
             self.statistics.see(action)
             self.budget.pay(begun)
 
-    def over(self, update: Update) -> None:
+    def over(self, update: UpdateRecord) -> None:
         if update.policy_norm is not None:
             begun = self.budget.clock()
             if self._due:

@@ -30,7 +30,7 @@ from gradlab.probe.row_sinks import AlarmLog, Earlier
 from gradlab.runs.probe.schema import Row
 from gradlab.runs.training.probe_tables import PREFIX
 from gradlab.storage.journal import Journal, read
-from gradlab.training.learner import Update
+from gradlab.training.learner import UpdateRecord
 from gradlab.training.models.seed_models import model_step
 from gradlab.training.parts.policy_losses import NEGLIGIBLE
 from gradlab.training.state import Run
@@ -39,7 +39,7 @@ _LATE = 0.5  # of the run: a horizon that has not been rolled out by then was no
 
 
 @final
-class Made:
+class GradientCounts:
     """Counts, per horizon of the mixture."""
 
     def __init__(self, horizons: Sequence[int]) -> None:
@@ -48,7 +48,7 @@ class Made:
         self.updates = 0
         self._window, self._looked = np.zeros(len(horizons)), 0
 
-    def add(self, update: Update) -> None:
+    def add(self, update: UpdateRecord) -> None:
         """A policy update."""
         made = (update.weights > NEGLIGIBLE) & (self.horizons <= update.horizon)
         self._window += made
@@ -63,7 +63,7 @@ class Made:
         return {"made": share, "updates": self.updates}
 
 
-def never_made(made: Made, iteration: int, iterations: int) -> Alarm | None:
+def never_made(made: GradientCounts, iteration: int, iterations: int) -> Alarm | None:
     """Horizons that no update has rolled out so far; exact, so that it has no rate."""
     never = made.horizons[made.total == 0]
     if not len(never) or not made.updates or iteration < _LATE * iterations:

@@ -17,7 +17,7 @@ from gradlab.training.algorithm import Algorithm
 from gradlab.training.models.branches import Branching
 from gradlab.training.models.model_choice import LearnedModel
 from gradlab.training.parts.context import FixedWeights
-from gradlab.training.parts.policy_losses import Mixture, Term
+from gradlab.training.parts.policy_losses import MixtureLoss, Term
 from gradlab.training.parts.sources import Branched, Replayed
 from gradlab.training.parts.targets import Soft, Steve
 
@@ -28,13 +28,13 @@ _MAAC = Algorithm(
     Steve(3),
     policy="gaussian",
     model=LearnedModel(bootstrap=True, every=2500),
-    loss=Mixture(samples=5),
+    loss=MixtureLoss(samples=5),
     source=Branched(Branching(every=2500)),
     updates=10,
     paper="MAAC section 3",
 )
 _ONE_SAMPLE = replace(
-    _MAAC, name="maac-one-sample", loss=Mixture(samples=1), paper="MAAC section 4.3, figure 3"
+    _MAAC, name="maac-one-sample", loss=MixtureLoss(samples=1), paper="MAAC section 4.3, figure 3"
 )
 
 ROWS = (

@@ -32,7 +32,7 @@ _WORTH = 0.1  # of the possible gain, from which on fixing something comes first
 _RANK = 5  # after what to use, what is better and what not to use
 
 
-class Part(NamedTuple):
+class HeadlinePart(NamedTuple):
     """A sentence of a headline, what stands in its place where there is no room, and its rank."""
 
     text: str
@@ -40,11 +40,11 @@ class Part(NamedTuple):
     rank: int
 
 
-def first_to_fix(facts: Facts, cell: Cell) -> Part:
+def first_to_fix(facts: Facts, cell: Cell) -> HeadlinePart:
     """The costliest error of the recommended gradient, and what would be gained without it."""
     causes = losses(facts, cell) if cell in facts.gains else {}
     if not causes:
-        return Part("", "", _RANK)
+        return HeadlinePart("", "", _RANK)
     cause = max(causes, key=lambda each: causes[each])
     cells, replaced = _replacements(facts, cell)
     before = replaced[: replaced.index(cause)]
@@ -52,26 +52,28 @@ def first_to_fix(facts: Facts, cell: Cell) -> Part:
     best = facts.gains[cell]
     reached = 1.0 if last else facts.gains[cells[len(before) + 1]].clipped
     if causes[cause] < _WORTH or not reached > best.high:
-        return Part("", "", _RANK)
+        return HeadlinePart("", "", _RANK)
     if cause == _CRITIC:
         return _fix_critic(facts, best, cells[-1]) if before else _plain(f"Fix {cause} first.")
     what = _jointly(before, cause)
     points = f"+{100 * (reached - best.clipped):.0f} points"
-    return Part(f"Fix {what} first: {points}.", f"Fix {what} first.", _RANK)
+    return HeadlinePart(f"Fix {what} first: {points}.", f"Fix {what} first.", _RANK)
 
 
-def _fix_critic(facts: Facts, best: Number, without_model: Cell) -> Part:
+def _fix_critic(facts: Facts, best: Number, without_model: Cell) -> HeadlinePart:
     """Where the critic costs most: what the simulator in the model's place gains with it."""
     left = facts.gains[without_model]
     if left.high < best.low:
         alone = f"Fixing the model alone would lower the gain to {share(left.clipped)}."
-        return Part(f"Fix the critic. {alone}", "Fix the critic, not the model alone.", _RANK)
+        return HeadlinePart(
+            f"Fix the critic. {alone}", "Fix the critic, not the model alone.", _RANK
+        )
     text = f"The critic costs most: with the simulator for the model, {share(left.clipped)}."
-    return Part(text, "The critic costs most.", _RANK)
+    return HeadlinePart(text, "The critic costs most.", _RANK)
 
 
-def _plain(text: str) -> Part:
-    return Part(text, text, _RANK)
+def _plain(text: str) -> HeadlinePart:
+    return HeadlinePart(text, text, _RANK)
 
 
 def _jointly(before: Sequence[str], cause: str) -> str:

@@ -26,14 +26,14 @@ from gradlab.verdicts.advice import Advice, advise, believed, lowers, lowers_at_
 from gradlab.verdicts.facts import Cell, Facts
 from gradlab.verdicts.gains import alone, change, gain_text, named, share, step_along
 from gradlab.verdicts.measurement import key_numbers
-from gradlab.verdicts.measurement.key_numbers import Part, first_to_fix
+from gradlab.verdicts.measurement.key_numbers import HeadlinePart, first_to_fix
 from gradlab.verdicts.screen import NOTHING, NUMBERS, WORDS, Fact, Screen, Sentence, counted
 from gradlab.wording import cosine, duration, horizons, rounded_up, span, steps, two, updates
 
 GAINS, RETURNS = "gain", "realised_gains"  # figures
 _DAY = 86400.0  # seconds
 _MARGIN = 4  # words of the page before the figure beside headline and sureness
-_NO_PART = Part("", "", 9)
+_NO_PART = HeadlinePart("", "", 9)
 _REASONS = {
     "boundary": "episodes end, which no derivative along a path sees",
     "law": "gradients and returns are of different problems",
@@ -67,20 +67,20 @@ def _use(facts: Facts, advice: Advice, cell: Cell, rest: tuple[Sentence, ...]) -
     sure = _sure(facts, advice, cell)
     use = f"{_gradient(facts, cell)}: {_worth(facts, cell)}"
     parts = (
-        Part(f"{facts.premise} Until then:", "", 1) if facts.void else _NO_PART,
-        Part(_jump(facts), _jump(facts, short=True), 1),
-        Part(f"{use}{_lasts(facts, advice, cell)}.", f"{use}.", 0),
+        HeadlinePart(f"{facts.premise} Until then:", "", 1) if facts.void else _NO_PART,
+        HeadlinePart(_jump(facts), _jump(facts, short=True), 1),
+        HeadlinePart(f"{use}{_lasts(facts, advice, cell)}.", f"{use}.", 0),
         _passing(facts, advice),
         _harmful(facts, cell),
         _critic(facts, cell),
-        Part(_beyond(facts), "", 2),
+        HeadlinePart(_beyond(facts), "", 2),
         first_to_fix(facts, cell),
     )
     numbers = key_numbers.of_use(facts, cell)
     return Screen(_fitted(parts, sure), advice.light, sure, numbers, _figure(facts), rest)
 
 
-def _fitted(parts: Sequence[Part], sure: str) -> str:
+def _fitted(parts: Sequence[HeadlinePart], sure: str) -> str:
     """What a first screen has room for: each part by its rank, shortened where it has to be."""
     shown = [""] * len(parts)
     for k in sorted(range(len(parts)), key=lambda k: parts[k].rank):
@@ -147,7 +147,7 @@ def _smaller_rate(rehearsed: Rehearsal) -> str:
     return f" ({rehearsed.optimizer} at {rehearsed.rate:.0e})" if smaller else ""
 
 
-def _passing(facts: Facts, advice: Advice) -> Part:
+def _passing(facts: Facts, advice: Advice) -> HeadlinePart:
     """The gradient of largest one-step gain, where a rehearsal led to another one."""
     best, rehearsed = facts.best, facts.rehearsal
     if advice.updates is None or best is None or rehearsed is None or facts.chosen is None:
@@ -159,7 +159,7 @@ def _passing(facts: Facts, advice: Advice) -> Part:
     text = f"{_capital(named(facts.identities[best[0]]))} gains more in one step ({gained}), "
     lasting = rehearsed.holds(best)
     text += "and less in several." if lasting else "and does not last."
-    return Part(text, "", 3)
+    return HeadlinePart(text, "", 3)
 
 
 def _jump(facts: Facts, short: bool = False) -> str:
@@ -183,14 +183,14 @@ def _beyond(facts: Facts) -> str:
     return f"Along the simulator's states {steps(h)} gain {gained}."
 
 
-def _harmful(facts: Facts, cell: Cell) -> Part:
+def _harmful(facts: Facts, cell: Cell) -> HeadlinePart:
     """Horizons of the recommended gradient that lower the return; else what θ once is worth."""
     name = cell[0]
     harmful = [h for h in facts.harmful(name) if h]
     if harmful:
         first = min(h for h in facts.horizons(name) if h)
         short = f"{_sides(facts, cell, harmful)} lower the return."
-        return Part(_until(harmful, first), short, 4)
+        return HeadlinePart(_until(harmful, first), short, 4)
     own = facts.identities[name]
     twins = same_as(facts.identities, replace(own, actions="first")) if own.actions == "all" else ()
     other = facts.best_of(twins)
@@ -199,7 +199,7 @@ def _harmful(facts: Facts, cell: Cell) -> Part:
     if not facts.gains[other].high < facts.gains[cell].low:
         return _NO_PART
     gained = share(facts.gains[other].clipped)
-    return Part(f"With θ in the first action alone it gains at most {gained}.", "", 4)
+    return HeadlinePart(f"With θ in the first action alone it gains at most {gained}.", "", 4)
 
 
 def _until(harmful: Sequence[int], first: int) -> str:
@@ -225,13 +225,13 @@ def _sides(facts: Facts, cell: Cell, harmful: Sequence[int]) -> str:
     return f"{fewer} steps" if shorter else "Many more steps"
 
 
-def _critic(facts: Facts, cell: Cell) -> Part:
+def _critic(facts: Facts, cell: Cell) -> HeadlinePart:
     """What the critic alone is worth, where it is not the recommendation itself."""
     gain = facts.data_gain
     if gain is None or cell == facts.data:
         return _NO_PART
     text = alone(gain)
-    return Part(text, "" if gain.low > 0 else text, 6)
+    return HeadlinePart(text, "" if gain.low > 0 else text, 6)
 
 
 def _sure(facts: Facts, advice: Advice, cell: Cell) -> str:
@@ -332,12 +332,12 @@ def _keep(facts: Facts, rest: tuple[Sentence, ...]) -> Screen:
     guess = step_along(facts.identities[name], [at], small=True)
     guess = "" if facts.carried else f"Best guess: {guess}, gain {gain_text(facts.chosen)}."
     parts = (
-        Part(_jump(facts), _jump(facts, short=True), 1),
-        Part(_few(facts), _few(facts), 2),
-        Part(safe, safe, 0),
-        Part(_lowered(facts, harmful), "", 4),
-        Part(guess, "", 3),
-        Part(_beyond(facts), "", 5),
+        HeadlinePart(_jump(facts), _jump(facts, short=True), 1),
+        HeadlinePart(_few(facts), _few(facts), 2),
+        HeadlinePart(safe, safe, 0),
+        HeadlinePart(_lowered(facts, harmful), "", 4),
+        HeadlinePart(guess, "", 3),
+        HeadlinePart(_beyond(facts), "", 5),
     )
     sure = _undecided(facts, facts.chosen)
     return Screen(_fitted(parts, sure), "none", sure, numbers, figure, rest)

@@ -23,7 +23,7 @@ from gradlab.runs.comparison import Comparison
 from gradlab.runs.decision_rules import LogRatio, least_ratio
 from gradlab.runs.remedies.run import Remedies
 from gradlab.runs.remedies.tables import more_trials, ratio
-from gradlab.runs.remedies.values import CLIPPED, NAMES, SMOOTH, STEPS, TIME, Key, Pair
+from gradlab.runs.remedies.values import CLIPPED, NAMES, SMOOTH, STEPS, TIME, Key, ModelPair
 from gradlab.statistics.comparison import difference, log_ratio, more_samples
 from gradlab.statistics.intervals import Interval
 from gradlab.statistics.moments import Estimate
@@ -37,7 +37,7 @@ _FALSE = 0.05  # share of named horizons that chance may have named
 _WIDE = log(1e6)  # a ratio's interval that says nothing of it
 
 
-class Evidence(Protocol):
+class RemedyErrors(Protocol):
     """Errors without a remedy and with it: mse, variance, bias2 at horizons."""
 
     @property
@@ -122,7 +122,7 @@ class OfProfiles:
         return least_ratio([pair[0] for pair in pairs], [pair[1] for pair in pairs])
 
 
-def remedy(evidence: Evidence, what: str, also: str = "") -> Sentence:
+def remedy(evidence: RemedyErrors, what: str, also: str = "") -> Sentence:
     """Whether a remedy is worth it: better for some horizons, worse below, or not shown to matter.
 
     Args:
@@ -143,12 +143,12 @@ def remedy(evidence: Evidence, what: str, also: str = "") -> Sentence:
     return Sentence(_ABOUT, True, text)
 
 
-def best_horizon(evidence: Evidence) -> int:
+def best_horizon(evidence: RemedyErrors) -> int:
     """The horizon of least error without the remedy."""
     return min(evidence.horizons, key=evidence.error)
 
 
-def _sides(evidence: Evidence) -> tuple[list[int], list[int]]:
+def _sides(evidence: RemedyErrors) -> tuple[list[int], list[int]]:
     """Horizons at which the error is clearly smaller, and clearly larger, with the remedy.
 
     Of many horizons some differ by chance: of those that are named at most 5% are expected to
@@ -162,7 +162,7 @@ def _sides(evidence: Evidence) -> tuple[list[int], list[int]]:
     return better, [h for h, each in sure.items() if each.low > 0]
 
 
-def _moved(evidence: Evidence, horizon: int) -> LogRatio:
+def _moved(evidence: RemedyErrors, horizon: int) -> LogRatio:
     """The change of the error: of its logarithm where that is known, else of itself."""
     ratio = evidence.ratio("mse", horizon)
     if ratio is not None:
@@ -178,7 +178,7 @@ def _chance(moved: LogRatio, freedom: int) -> float:
     return float(2 * scipy.stats.t.sf(abs(moved.value) / moved.se, freedom))
 
 
-def _parts(evidence: Evidence) -> str:
+def _parts(evidence: RemedyErrors) -> str:
     """Changes of variance and of |bias| at the horizon of least error without the remedy."""
     at = best_horizon(evidence)
     changes = [
@@ -188,13 +188,13 @@ def _parts(evidence: Evidence) -> str:
     return f"{' and '.join(changes)} at h = {at}"
 
 
-def _missing(evidence: Evidence) -> str:
+def _missing(evidence: RemedyErrors) -> str:
     """How many more samples would tell the least errors apart, were they what they seem."""
     ratio = evidence.least()
     return "" if ratio is None or same(ratio) else f"; {evidence.more(ratio)}"
 
 
-def _change(evidence: Evidence, quantity: str, at: int, word: str) -> str:
+def _change(evidence: RemedyErrors, quantity: str, at: int, word: str) -> str:
     """cuts variance 31× / raises bias 1.1×; what is in doubt is given as a difference."""
     ratio = evidence.ratio(quantity, at)
     if ratio is None or not ratio.high - ratio.low < _WIDE:
@@ -210,7 +210,7 @@ def _change(evidence: Evidence, quantity: str, at: int, word: str) -> str:
     return f"raises {word} {by(change)}"
 
 
-def _least(evidence: Evidence) -> str:
+def _least(evidence: RemedyErrors) -> str:
     """What becomes of the smallest error over the horizons."""
     ratio = evidence.least()
     if ratio is None or same(ratio) or ratio.low <= 0 <= ratio.high:
@@ -234,7 +234,7 @@ class OfTrials:
     """Errors of a pair of models over the trials of a run."""
 
     run: Remedies
-    pair: Pair
+    pair: ModelPair
 
     @property
     def samples(self) -> str:
@@ -394,7 +394,7 @@ def _optimiser(evidence: OfTrials) -> list[str]:
     if steps is None or steps.low <= 0 or (time is not None and time.low > 0):
         return []
     gain = f"at equal steps the least error is {by(steps)} lower, at equal time that is not shown"
-    alone = OfTrials(run, Pair(arm, STEPS, pairs[0].first, longer)).least()
+    alone = OfTrials(run, ModelPair(arm, STEPS, pairs[0].first, longer)).least()
     if alone is not None and alone.low > 0:
         return [f"{gain}: the gain is an optimiser's, {by(alone)} by fitting for as long alone"]
     return [f"{gain}: the gain may be an optimiser's"]

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from gradlab.runs.training.pairs import AgainstBest, Outcome, against_best, outcome, ranked
+from gradlab.runs.training.pairs import AgainstBest, RunOutcome, against_best, outcome, ranked
 from gradlab.runs.training.results import GOALS, Training, first_reached
 from gradlab.verdicts.measurement.verdict import Sentence
 from gradlab.verdicts.screen import Fact, Light, Screen
@@ -50,7 +50,7 @@ def _one(name: str, run: Training, rest: tuple[Sentence, ...]) -> Screen:
     )
 
 
-def _sure(result: Outcome) -> tuple[Light, str]:
+def _sure(result: RunOutcome) -> tuple[Light, str]:
     """By the chance that as many seeds rise for nothing."""
     n, k = len(result.seeds), result.improved
     if k == 0:
@@ -68,7 +68,7 @@ def _failures(failed: Sequence[int]) -> str:
     return f" Look first at seed{'s' * (len(failed) > 1)} {seeds}: no better than before training."
 
 
-def _peak(result: Outcome) -> str:
+def _peak(result: RunOutcome) -> str:
     """Where a run that ends below its start stood best."""
     if not result.peak > float(np.nanmedian(result.first)) > result.median:
         return ""
@@ -80,7 +80,7 @@ def _events(run: Training) -> str:
     return f" Read its {count} event{'s' * (count > 1)} first." if count else ""
 
 
-def _numbers(run: Training, result: Outcome) -> tuple[Fact, ...]:
+def _numbers(run: Training, result: RunOutcome) -> tuple[Fact, ...]:
     settings = run.config["settings"]
     n = len(result.seeds)
     how = (
