@@ -84,8 +84,8 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     took = _cpu() - begin
     if took > BUDGET * MACHINES and item.get_closest_marker("slow") is None:
         pytest.fail(
-            f"took {took:.1f} s of a core, expected at most {BUDGET:g} s (here {BUDGET * MACHINES:g} "
-            f"s, for slower machines): make it smaller, or mark it slow",
+            f"took {took:.1f} s of a core, expected at most {BUDGET * MACHINES:g} s ({BUDGET:g} s on a "
+            f"fast machine): make it smaller, or mark it slow",
             pytrace=False,
         )
     return result

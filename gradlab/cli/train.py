@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from tyro.conf import Positional, arg
 
@@ -21,6 +21,11 @@ if TYPE_CHECKING:
     from gradlab.training.asynchronous.choice import Asynchronous
     from gradlab.training.models.model_choice import LearnedModel
 
+ALGORITHM = (
+    "batch", "hidden", "policy_rate", "value_rate", "clip", "delay", "reuse", "updates",
+    "exploration", "replay", "tau",
+)  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Train:
@@ -28,11 +33,37 @@ class Train:
 
     Trains the policies of all seeds side by side. The run can be read while it is written (`gradlab
     report`). Ctrl-C saves its state, a kill costs at most the iterations since the last saved one:
-    the same command with --resume goes on.
+    the same command with --resume goes on. `gradlab train td3 --help` has the defaults of td3.
 
         gradlab train mpg-v2 path_tracking --seeds 5
         gradlab train td3 Hopper-v5 --iterations 50000 --probe-budget 0.05
     """
+
+    GROUPS: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "Policy gradient": (
+            "horizons", "weights", "horizon", "by", "beta", "steer", "steer_every",
+            "measure_every", "measure_starts", "temperature", "published",
+        ),
+        "Networks and updates": (
+            "batch", "hidden", "policy_rate", "value_rate", "clip", "delay", "reuse", "updates",
+            "exploration", "replay", "tau", "target_steps", "spectral", "policy", "critic",
+        ),
+        "Learned model": (
+            "model", "loss", "loss_weight", "neighbours", "loss_steps", "two_model", "members",
+            "model_hidden", "fit_every", "fit_steps",
+        ),
+        "Environments and evaluation": (
+            "iterations", "reward_scale", "termination", "warmup", "episode", "agents", "interval",
+            "evaluate_every", "evaluation_starts", "plan_horizon", "log_every", "checkpoint_every",
+        ),
+        "Measured while it trains": (
+            "probe_budget", "gradient_every", "gradient_starts", "gradient_truth",
+        ),
+        "Device and processes": (
+            "device", "precision", "products", "learners", "actors", "buffers", "queue",
+            "deterministic", "ray",
+        ),
+    }  # fmt: skip
 
     algorithm: Annotated[
         Positional[str], arg(metavar="ALGORITHM", help="A row of `gradlab list algorithms`.")
@@ -70,9 +101,35 @@ class Train:
     """Iterations between two measurements of weights or horizon. Default: 1000."""
     measure_starts: int | None = None
     """States per measurement and seed: replayed, or visited with --by gain. Default: 128."""
+    batch: int | None = None
+    """Transitions of a batch. Default: the algorithm's, mostly 256."""
+    hidden: Annotated[tuple[int, ...], arg(metavar="WIDTH")] = ()
+    """Widths of the hidden layers of policy and critic. Default: the algorithm's, mostly 256
+    256."""
     policy_rate: float | None = None
     """Adam's learning rate of the policy, from the first to the last update; a good policy that
     is given wants a small one. Default: the algorithm's, mostly 3e-4, falling to a hundredth."""
+    value_rate: float | None = None
+    """Adam's learning rate of the critic. Default: the algorithm's, mostly 8e-4, falling to a
+    hundredth."""
+    delay: int | None = None
+    """Updates of the critic for one of policy and target networks. Default: the algorithm's, mostly
+    1."""
+    reuse: int | None = None
+    """Consecutive updates on one batch and its targets. Default: the algorithm's, mostly 1."""
+    updates: int | None = None
+    """Updates of the critic for every transition that a seed collects. Default: the algorithm's, or
+    as --agents and --interval have it."""
+    exploration: float | None = None
+    """Standard deviation of the noise on collected actions, in units of their limit. Default: the
+    algorithm's, mostly 0.1."""
+    replay: int | None = None
+    """Transitions that replay holds. Default: the algorithm's, mostly 500000."""
+    tau: float | None = None
+    """Share by which target networks follow at every update of the policy. Default: the
+    algorithm's, mostly 0.005."""
+    target_steps: int | None = None
+    """Steps n of an n-step target of the critic. Default: the algorithm's, mostly 25."""
     clip: float | None = None
     """Largest norm of a gradient, for policy and critic. Default: the algorithm's, mostly none."""
     reward_scale: float | None = None
@@ -90,6 +147,12 @@ class Train:
     """Loss of a learned model: likelihood, squared error, directional derivatives to the
     nearest points beside the likelihood (DDPPO), or squared error over several steps (RP-PGM).
     Default: nll, and dd for the second of two models."""
+    loss_weight: float | None = None
+    """Weight w of the directional derivatives in --loss dd. Default: 1."""
+    neighbours: int | None = None
+    """Nearest points n of each transition in --loss dd. Default: 10."""
+    loss_steps: int | None = None
+    """Steps k that --loss multistep predicts. Default: 5."""
     two_model: bool = False
     """States from a model fitted by likelihood, Jacobians from a second one fitted by --loss."""
     spectral: str | None = None
@@ -130,6 +193,10 @@ class Train:
     products: Literal["measured", "batched", "separate"] = "measured"
     """How the networks of a run are multiplied: as one batch, one after another, or as is faster
     here when the run begins."""
+    warmup: int | None = None
+    """Transitions that a seed collects before the first update. Default: 1000."""
+    episode: int | None = None
+    """Steps after which an episode is truncated. Default: the task's, mostly 1000."""
     agents: int | None = None
     """Environments of each seed. Default: the task's."""
     interval: int | None = None
@@ -137,6 +204,10 @@ class Train:
     has for each transition, or the task's."""
     evaluate_every: int | None = None
     """Iterations between evaluations. Default: 3000."""
+    evaluation_starts: int | None = None
+    """Starts of an evaluation, the same each time. Default: 50."""
+    log_every: int | None = None
+    """Iterations that one row of the record sums up. Default: 50."""
     checkpoint_every: int | None = None
     """Iterations between saved states, from which --resume goes on. Default: 3000."""
     plan_horizon: int | None = None
@@ -179,6 +250,26 @@ class Train:
     json: bool = False
     """Print one JSON document: returns and paths."""
 
+    @staticmethod
+    def defaults(algorithm: str) -> dict[str, str]:
+        """What the options of a row's own are in it, as words for `--help`; {} for no row."""
+        from gradlab.training.algorithms import ALGORITHMS, unused
+
+        row = ALGORITHMS.get(algorithm)
+        if row is None:
+            return {}
+        words = {name: _word(getattr(row, name)) for name in ALGORITHM}
+        words["horizons"] = _word(row.horizons)
+        words["temperature"] = _word(row.target.temperature or None)
+        words["target_steps"] = _word(getattr(row.target, "steps", None))
+        if row.model is not None:
+            learned = row.model
+            words |= {"model": "learned", "loss": learned.loss.name}
+            words |= {"members": _word(learned.members), "model_hidden": _word(learned.hidden)}
+            words |= {"fit_every": _word(learned.every), "fit_steps": _word(learned.steps)}
+        said = {name: f"Default of {row.name}: {word}." for name, word in words.items()}
+        return said | {name: f"Not for {row.name}: {why}." for name, why in unused(row).items()}
+
     def run(self, command: str) -> Document:
         """Train and write RUN.h5, its checkpoints and RUN.html."""
         with undisturbed():
@@ -191,10 +282,10 @@ class Train:
         # --resume and --overwrite decide about an earlier run: it is not refused here.
         arguments.check_outputs(run, (), overwrite=True, page=not self.no_report)
         names = (
-            "seeds", "first_seed", "iterations", "agents", "interval", "reward_scale",
-            "termination", "device", "precision", "products", "evaluate_every", "checkpoint_every",
-            "gradient_every", "gradient_starts", "gradient_truth", "measure_every",
-            "measure_starts", "probe_budget",
+            "seeds", "first_seed", "iterations", "agents", "interval", "warmup", "episode",
+            "reward_scale", "termination", "device", "precision", "products", "evaluate_every",
+            "evaluation_starts", "log_every", "checkpoint_every", "gradient_every",
+            "gradient_starts", "gradient_truth", "measure_every", "measure_starts", "probe_budget",
         )  # fmt: skip
         given: dict[str, Any] = {name: getattr(self, name) for name in names}
         if self.plan_horizon is not None:
@@ -260,8 +351,10 @@ class Train:
         from gradlab.training.algorithms import (
             find,
             published,
+            with_changes,
             with_horizons,
             with_starts,
+            with_target_steps,
             with_temperature,
             with_weights,
         )
@@ -279,11 +372,10 @@ class Train:
         if self.temperature is not None:
             alpha = Automatic() if self.temperature == "auto" else self.temperature
             row = with_temperature(row, alpha)
-        if self.policy_rate is not None:
-            if not 0 < self.policy_rate < math.inf:
-                raise InputError(f"policy_rate is {self.policy_rate}, expected a positive number")
-            row = replace(row, policy_rate=(self.policy_rate, self.policy_rate))
-        return row if self.clip is None else replace(row, clip=self.clip)
+        if self.target_steps is not None:
+            row = with_target_steps(row, self.target_steps)
+        given = {name: getattr(self, name) for name in ALGORITHM}
+        return with_changes(row, **{k: x for k, x in given.items() if x is not None and x != ()})
 
     def _remedied(self, row: Algorithm) -> Algorithm:
         """The algorithm with a learned model and spectral norms, where they are chosen."""
@@ -295,7 +387,9 @@ class Train:
         learned = (self.model or default) == "learned"
         if not learned:
             given = {
-                "--loss": self.loss, "--two-model": self.two_model or None,
+                "--loss": self.loss, "--loss-weight": self.loss_weight,
+                "--neighbours": self.neighbours, "--loss-steps": self.loss_steps,
+                "--two-model": self.two_model or None,
                 "--members": self.members, "--model-hidden": self.model_hidden or None,
                 "--fit-every": self.fit_every,
                 "--fit-steps": self.fit_steps, "--spectral model": "model" in held or None,
@@ -318,7 +412,7 @@ class Train:
         named = self.loss or ("dd" if self.two_model else None)
         return replace(
             default,
-            loss=default.loss if named is None else LOSSES[named],
+            loss=self._loss(default.loss if named is None else LOSSES[named]),
             two_models=self.two_model or default.two_models,
             spectral="all_but_last" if spectral else default.spectral,
             members=default.members if self.members is None else self.members,
@@ -327,3 +421,26 @@ class Train:
             every=default.every if self.fit_every is None else self.fit_every,
             steps=default.steps if self.fit_steps is None else self.fit_steps,
         )
+
+    def _loss(self, loss: Any) -> Any:
+        """The loss with the numbers that were given, all of which it must have."""
+        numbers = {
+            "weight": ("loss_weight", self.loss_weight, "dd"),
+            "neighbours": ("neighbours", self.neighbours, "dd"),
+            "steps": ("loss_steps", self.loss_steps, "multistep"),
+        }
+        given = {name: each for name, each in numbers.items() if each[1] is not None}
+        for name, (option, value, kind) in given.items():
+            if not hasattr(loss, name):
+                raise InputError(f"{option} is {value}, but the loss is {loss.name}: take {kind}")
+        return replace(loss, **{name: value for name, (_, value, _) in given.items()})
+
+
+def _word(value: Any) -> str:
+    """A number or several as one would type them."""
+    if value is None:
+        return "none"
+    if isinstance(value, tuple):
+        one = len(value) == 2 and isinstance(value[0], float)
+        return " to ".join(map(_word, value)) if one else " ".join(map(_word, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -97,6 +97,13 @@ class Algorithm:
         self._check_policy()
         if self.clip is not None and not 0 < self.clip < math.inf:
             raise InputError(f"{self.name} has clip {self.clip!r}, expected a positive number")
+        if not self.hidden or not all(isinstance(x, int) and x > 0 for x in self.hidden):
+            raise InputError(f"{self.name} has hidden {self.hidden!r}, expected integers from 1")
+        if not 0 <= self.exploration < math.inf:
+            got = self.exploration
+            raise InputError(f"{self.name} has exploration {got!r}, expected a number from 0")
+        if not 0 < self.tau <= 1:
+            raise InputError(f"{self.name} has tau {self.tau!r}, expected a number in (0, 1]")
         for name in ("reuse", "delay", "batch", "replay"):
             if getattr(self, name) < 1:
                 raise InputError(

@@ -26,8 +26,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
-from math import isfinite
-from typing import get_args
+from math import inf, isfinite
+from typing import Any, get_args
 
 from gradlab.errors import InputError
 from gradlab.statistics.mixing import MpgWeights
@@ -158,6 +158,59 @@ def with_starts(algorithm: Algorithm, beta: float) -> Algorithm:
             f"beta is {beta!r}, but {algorithm.name} follows replayed transitions: leave it out"
         )
     return replace(algorithm, loss=FromStarts(1 - beta, algorithm.loss.samples))
+
+
+def unused(algorithm: Algorithm) -> dict[str, str]:
+    """Numbers of a row that it does not use, with the reason."""
+    on_policy, copies = bool(algorithm.source.steps), algorithm.target_policy
+    reasons = {
+        "batch": on_policy and "its batches are all steps of its agents",
+        "reuse": on_policy and "its batches are used once",
+        "exploration": algorithm.policy == "gaussian" and "its policy explores by itself",
+        "value_rate": not algorithm.critics and "it has no critic",
+        "tau": copies and algorithm.target_critic and "its targets are copies",
+        "target_steps": not isinstance(algorithm.target, NStep) and "its target has no steps",
+        "temperature": not algorithm.target.temperature and "its return has no entropy",
+    }
+    return {name: reason for name, reason in reasons.items() if isinstance(reason, str)}
+
+
+def with_changes(algorithm: Algorithm, **changes: Any) -> Algorithm:
+    """The row with other numbers.
+
+    Args:
+        changes: of batch, hidden, policy_rate, value_rate, clip, delay, reuse, exploration, replay,
+            tau and updates (`Algorithm`); one rate holds from the first to the last update.
+
+    Raises:
+        InputError: a number that is out of range, or that the row does not use.
+    """
+    for name, value in changes.items():
+        if reason := unused(algorithm).get(name):
+            raise InputError(f"{name} is {value!r}, but {algorithm.name} has none: {reason}")
+    for name in changes.keys() & {"policy_rate", "value_rate"}:
+        if not isinstance(changes[name], tuple):
+            if not 0 < changes[name] < inf:
+                raise InputError(f"{name} is {changes[name]}, expected a positive number")
+            changes[name] = (changes[name], changes[name])
+    return replace(algorithm, **changes)
+
+
+def with_target_steps(algorithm: Algorithm, steps: int) -> Algorithm:
+    """The row with another number n of steps in its critic's target.
+
+    Raises:
+        InputError: a target of another kind, or no number of steps.
+    """
+    if not isinstance(algorithm.target, NStep):
+        several = [row.name for row in ALGORITHMS.values() if isinstance(row.target, NStep)]
+        raise InputError(
+            f"target_steps is {steps!r}, but {algorithm.name} has a target of another kind "
+            f"({algorithm.target.name}): take one of {', '.join(several)}"
+        )
+    if not isinstance(steps, int) or steps < 1:
+        raise InputError(f"target_steps is {steps!r}, expected an integer from 1")
+    return replace(algorithm, target=replace(algorithm.target, steps=steps))
 
 
 def with_temperature(algorithm: Algorithm, temperature: float | Automatic) -> Algorithm:

@@ -1,5 +1,6 @@
 """Help and lists: one voice, 80 columns, and examples that the command itself takes."""
 
+import dataclasses
 import re
 import shlex
 from typing import get_args
@@ -9,6 +10,7 @@ import pytest
 from gradlab import cli
 from gradlab.cli import program
 from gradlab.cli.terminal.usage import examples
+from gradlab.cli.train import Train
 from gradlab.gradients import named
 from gradlab.runs.remedies.values import DEFAULT
 
@@ -77,3 +79,18 @@ def test_lists_fit_a_terminal_and_mark_what_is_taken_by_default(
         "model_all", "mixed_all", "true_dynamics_all",
     }  # fmt: skip
     assert any(line.startswith(f"  {named.mpg.__name__} ") for line in lines)
+
+
+def test_options_of_a_training_stand_in_groups_with_the_defaults_of_its_algorithm(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    lines, own = page(capsys, "train"), page(capsys, "train", "td3")
+    grouped = [name for names in Train.GROUPS.values() for name in names]
+    fields = {field.name for field in dataclasses.fields(Train)}
+    assert len(set(grouped)) == len(grouped) and set(grouped) < fields
+    for title in ("Options", *Train.GROUPS):
+        assert f"{title}:" in lines and f"{title}:" in own
+    text = " ".join(" ".join(own).split())
+    assert "--delay INT Updates of the critic" in text and "networks. Default of td3: 2." in text
+    assert "--target-steps INT Steps n of an n-step target of the critic. Not for td3" in text
+    assert "td3" not in " ".join(lines).partition("Options:")[2].partition("Examples:")[0]

@@ -86,6 +86,39 @@ def test_options_that_do_nothing_are_refused(options, message):
         row(**options)
 
 
+def test_numbers_of_the_algorithm_and_of_its_loss_are_options():
+    numbers = {"batch": 32, "hidden": (16, 8), "delay": 3, "reuse": 2, "tau": 0.1, "replay": 900}
+    given = row(**numbers, value_rate=1e-3, exploration=0.3, updates=2, clip=1.0)
+    assert {name: getattr(given, name) for name in numbers} == numbers
+    assert given.value_rate == (1e-3, 1e-3) and given.policy_rate == find("mpg-v2").policy_rate
+    assert (given.exploration, given.updates, given.clip) == (0.3, 2, 1.0)
+    own = find("mpg-v1").target
+    other = Train("mpg-v1", "double_integrator", target_steps=4)._row("double_integrator")
+    assert other.target == replace(own, steps=4) != own
+    dd = row(model="learned", loss="dd", loss_weight=0.5, neighbours=4).model.loss
+    assert (dd.weight, dd.neighbours) == (0.5, 4)
+    assert row(model="learned", loss="multistep", loss_steps=3).model.loss == MultiStep(3)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("shac", {"batch": 8}, "batch is 8, but shac has none: its batches are all steps of its"),
+        ("sac", {"exploration": 0.2}, "sac has none: its policy explores by itself"),
+        ("td3", {"target_steps": 3}, "td3 has a target of another kind .*: take one of .*mpg-v1"),
+        ("mpg-v1", {"target_steps": 0}, "target_steps is 0, expected an integer from 1"),
+        ("td3", {"tau": 1.5}, r"td3 has tau 1.5, expected a number in \(0, 1\]"),
+        ("td3", {"hidden": (16, 0)}, r"td3 has hidden \(16, 0\), expected integers from 1"),
+        ("td3", {"exploration": -1.0}, "td3 has exploration -1.0, expected a number from 0"),
+        ("td3", {"value_rate": 0.0}, "value_rate is 0.0, expected a positive number"),
+        ("mbpo", {"loss_steps": 3}, "loss_steps is 3, but the loss is nll: take multistep"),
+    ],
+)
+def test_numbers_out_of_range_or_without_use_are_refused(name, options, message):
+    with pytest.raises(InputError, match=message):
+        Train(name, "double_integrator", **options)._row("double_integrator")
+
+
 @pytest.mark.slow
 def test_a_whole_run_on_a_learned_model_from_the_command_line(tmp_path):
     command = Train(

@@ -36,16 +36,17 @@ _END = (
 )
 
 
-def _show(commands: Any, word: str, page: str) -> None:
-    """Print the help of the command `word`, or of the program where it is none.
+def _show(commands: Any, words: Sequence[str], page: str) -> None:
+    """Print the help of the command that these words begin with, or of the program.
 
     Args:
         commands: a union of dataclasses, each under the name of its subcommand.
         page: what tyro prints.
     """
+    word, about = [*words, ""][:2]
     by_name = {mark.name: row.__origin__ for row in get_args(commands) for mark in row.__metadata__}
     command = by_name.get(word)
-    first, *others = _of_command(word, command, page) if command else _of_program(by_name)
+    first, *others = _of_command(word, command, page, about) if command else _of_program(by_name)
     bold(first)
     print("\n".join(others))
 
@@ -59,14 +60,16 @@ def _of_program(commands: Mapping[str, type]) -> Iterator[str]:
     yield from ("", *_wrapped(_END))
 
 
-def _of_command(name: str, command: type, page: str) -> Iterator[str]:
+def _of_command(name: str, command: type, page: str, about: str) -> Iterator[str]:
     """Lines of `gradlab NAME --help`.
 
     Args:
         page: what tyro prints.
+        about: the word after the command, whose own defaults it may know.
     """
     question, *remarks = _paragraphs(command)
-    sections = _sections(page)
+    defaults = command.defaults(about) if hasattr(command, "defaults") else {}
+    sections = _grouped(_sections(page), getattr(command, "GROUPS", {}), defaults)
     words = " ".join(
         invocation
         for title, rows in sections.items()
@@ -115,6 +118,30 @@ def _sections(page: str) -> dict[str, list[tuple[str, str]]]:
         title: [(_metavar(each), _explained(text, title)) for each, text in rows]
         for title, rows in sections.items()
     }
+
+
+def _grouped(
+    sections: dict[str, list[tuple[str, str]]],
+    groups: Mapping[str, Sequence[str]],
+    defaults: Mapping[str, str],
+) -> dict[str, list[tuple[str, str]]]:
+    """The options of each group under its title, in its order, after all others.
+
+    Args:
+        defaults: what stands in the place of "Default: …" of some options.
+    """
+    rows = {_name(row): row for row in sections.get("Options", ())}
+    for name in rows.keys() & defaults.keys():
+        invocation, text = rows[name]
+        rows[name] = (invocation, f"{text.partition(' Default: ')[0]} {defaults[name]}")
+    others = [row for name, row in rows.items() if not any(name in x for x in groups.values())]
+    parts = {title: [rows[name] for name in names] for title, names in groups.items()}
+    return sections | {"Options": others} | parts
+
+
+def _name(row: tuple[str, str]) -> str:
+    """The name of the field whose row begins "--measure-every INT" or "-h, --help"."""
+    return row[0].split()[0].removeprefix("--").replace("-", "_")
 
 
 def _metavar(invocation: str) -> str:
@@ -180,7 +207,7 @@ def parsed(commands: Any, words: Sequence[str]) -> Any:
             return tyro.cli(commands, prog="gradlab", args=words, config=config)
     except SystemExit as end:
         if not end.code:  # --help
-            _show(commands, words[0], page.getvalue())
+            _show(commands, words, page.getvalue())
             raise
         raise InputError(_refusal(box.getvalue())) from None
 
