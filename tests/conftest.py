@@ -69,7 +69,7 @@ def pytest_configure() -> None:
 
 
 BUDGET = 2.0  # s of a core for one test; what takes longer is marked slow
-MACHINES = 3.0  # how much slower than the calm machine of the budget another one may be
+MACHINES = 5.0  # how much more one may take, on a slower or busy machine
 
 
 def _cpu() -> float:
@@ -84,8 +84,8 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     took = _cpu() - begin
     if took > BUDGET * MACHINES and item.get_closest_marker("slow") is None:
         pytest.fail(
-            f"took {took:.1f} s of a core, expected at most {BUDGET * MACHINES:g} s ({BUDGET:g} s on a "
-            f"fast machine): make it smaller, or mark it slow",
+            f"took {took:.1f} s of a core, expected at most {BUDGET * MACHINES:g} s here "
+            f"({BUDGET:g} s on a calm machine): make it smaller, or mark it slow",
             pytrace=False,
         )
     return result

@@ -17,6 +17,7 @@ ACTORS = ("class Noisy", "squashed(", "parts_of(")
 README = Path(__file__).parent.parent / "README.md"
 
 
+@pytest.mark.slow
 def test_the_api_example_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(policies, "UPDATES", 200)
@@ -30,6 +31,7 @@ def test_the_api_example_runs(tmp_path, monkeypatch):
     assert (tmp_path / "run.html").exists()
 
 
+@pytest.mark.slow
 def test_the_lines_about_stochastic_policies_run():
     import stable_baselines3
 

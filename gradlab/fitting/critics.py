@@ -188,8 +188,9 @@ def _train(
     data: EvaluationData,
     generator: torch.Generator,
     progress: Progress,
-    updates: int = UPDATES,
+    updates: int | None = None,
 ) -> None:
+    updates = UPDATES if updates is None else updates
     target = copy.deepcopy(critic)
     dtype = next(critic.parameters()).dtype
     columns = [

@@ -56,7 +56,7 @@ class CertificationLike(Protocol):
     def table(self) -> pd.DataFrame: ...
 
 
-def _save(certificate: CertificationLike, path: Path) -> Path:
+def save(certificate: CertificationLike, path: Path) -> Path:
     """Write the page.
 
     Raises:

@@ -10,9 +10,8 @@ from gradlab.fitting import critics, policies
 ONE = {"double-integrator": "double_integrator"}  # quick beside the two that are frozen
 
 
-@pytest.mark.parametrize(
-    "tasks", [ONE, pytest.param(first_measurements.TASKS, marks=pytest.mark.slow)], ids=len
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("tasks", [ONE, first_measurements.TASKS], ids=len)
 def test_a_small_run_leaves_report_numbers_and_provenance(tmp_path, monkeypatch, tasks):
     monkeypatch.setattr(first_measurements, "TASKS", tasks)
     monkeypatch.setattr(policies, "UPDATES", 50)

@@ -154,6 +154,7 @@ def test_a_step_of_negative_gain_lowers_the_return_and_one_of_positive_gain_rais
     assert moved["mixed_all"] < -0.5 * best < 0.9 * best < moved["true_dynamics_all"]
 
 
+@pytest.mark.slow
 def test_matched_truth_at_visited_states_times_the_sum_of_discounts_is_the_returns_gradient():
     """E_ν[J_θᵀ ∂_a Q] / (1 − γ) = ∇_θ E_ζ[V], sampled on both sides and in closed form."""
     task, policy = world(0.0), feedback(WEIGHT)

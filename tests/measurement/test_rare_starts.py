@@ -62,6 +62,7 @@ def test_starts_six_times_farther_make_strata():
     assert torch.equal(off.setting.starts.states, plain.setting.starts.states)
 
 
+@pytest.mark.slow
 def test_weights_make_the_share_of_rare_starts_that_of_the_law():
     """2%, of which the pilots of 1,920 starts have 38 ± 6, the strata about a dozen."""
     found = []

@@ -131,6 +131,7 @@ def test_the_truth_is_the_closed_form_start_by_start(measured):
     assert error.norm() < 0.1 * exact.mean(dim=0).norm()
 
 
+@pytest.mark.slow
 def test_scores_share_the_objective_with_pathwise_gradients():
     task, weight, moment = scalar()
     critic = ExactCritic(task.simulator, weight, GAMMA)

@@ -105,7 +105,8 @@ class Loop:
                 if each is not None:
                     each(rows, goal, value)
                 self.fit_critic(rows, goal)
-            self.actor_optimizer.zero_grad()
+            if self.fault != "gradients add up":
+                self.actor_optimizer.zero_grad()
             loss = self.actor_loss(rows)
             if probe is None:
                 loss.backward()

@@ -15,6 +15,7 @@ from torch.nn.modules import module
 import gradlab
 from gradlab.errors import InputError
 from gradlab.probe.alarms.evidence import CAUSES
+from gradlab.probe.parts.moves import Cleared
 from tests.probe.actor_critics import Loop, answers, watched
 
 PLANTED = {
@@ -23,6 +24,7 @@ PLANTED = {
     "swapped tau": ("targets follow too fast", "targets take 0.98 of the network"),
     "copied at every step": ("targets follow too fast", "or is the copy made at every step"),
     "critic in the actor's optimiser": ("actor's steps move the critic", "hold the critic's"),
+    "gradients add up": ("gradients are not cleared", "is zero_grad() called"),
     "outside of steps": ("network moves without a step", "the policy changes between"),
     "target into network": ("network moves without a step", "target exchanged"),
 }
@@ -55,8 +57,28 @@ def test_a_sound_loop_has_a_proof_of_each_part() -> None:
     follow = found["targets follow"]
     # exact: the network rests while its target moves
     assert follow["state"] == "sound" and follow["value"] == pytest.approx(0.02, rel=1e-4)
-    for name in ("actor's step moves the policy alone", "networks move by steps alone"):
+    for name in (
+        "actor's step moves the policy alone", "networks move by steps alone",
+        "gradients are cleared between steps",
+    ):  # fmt: skip
         assert found[name]["state"] == "sound" and found[name]["value"] == 0
+
+
+def test_what_is_sent_in_parts_and_clipped_is_cleared_all_the_same() -> None:
+    policy = torch.nn.Linear(3, 2)
+    check, optimizer = Cleared(policy), torch.optim.SGD(policy.parameters(), 0.1)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(12):
+        check.begin()
+        optimizer.zero_grad()
+        for _ in range(3):
+            policy(torch.randn(5, 3, generator=generator)).square().sum().backward()
+        torch.nn.utils.clip_grad_norm_(policy.parameters(), 0.5)
+        check.look()
+        optimizer.step()
+    found = check.answer()
+    assert (found.state, found.value, found.looks) == ("sound", 0.0, 12)
+    assert not policy.weight._backward_hooks and not policy.bias._backward_hooks
 
 
 @pytest.mark.slow

@@ -96,7 +96,7 @@ def ppo(fault: str, discrete: bool) -> dict[str, Any]:
         ("not normalised", ""),
         ("sign", "is its sign right"),
         ("ratio", "the new probability over the old?"),
-        ("returns", "is the value subtracted?"),
+        ("returns", "is the value subtracted as a baseline?"),
     ],
 )
 def test_weights_are_held_against_the_rollouts_advantages(

@@ -203,6 +203,7 @@ def test_a_mixture_needs_a_model_and_a_simulator_with_jacobians(tmp_path):
         train("mpg-v2", blind, tmp_path / "a.h5", weights="measured")
 
 
+@pytest.mark.slow
 def test_the_command_line_has_both(tmp_path):
     command = Train(
         "mpg-v2", "double_integrator", weights="measured", by="gain", iterations=8,

@@ -91,6 +91,7 @@ def endless():
     return replace(world, simulator=simulator, prior=simulator)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["maac", "svg-inf"])
 def test_measuring_changes_no_bit_and_a_stopped_run_measures_the_same(tmp_path, name):
     algorithm, world = row(name), endless()

@@ -121,6 +121,7 @@ def test_starts_of_one_group_count_once_in_the_errors():
     torch.testing.assert_close(same, error)
 
 
+@pytest.mark.slow
 def test_mujoco_its_analytic_twin_autodiff_and_differences_have_one_truth():
     from gradlab.fitting.policies import riccati_gain
 

@@ -35,8 +35,8 @@ def test_of_two_causes_the_one_upstream_comes_first_and_what_is_lost_is_the_symp
         load(written(tmp_path / "a.h5", {"vitals": [window(1)], "alarms": rows}))
     ).headline
     assert text == (
-        f"{STORED.capitalize()}: look? Seen from step 699 on. Beside it: {DESCENT} (from step 599 "
-        f"on), learning rate too large (from step 499 on). Symptom: {dies}. 1 more kind of alarm."
+        f"{STORED.capitalize()}: look? Seen from step 699 on. Beside it: learning rate too large "
+        f"(from step 499 on), {DESCENT} (from step 599 on). Symptom: {dies}. 1 more kind of alarm."
     )
     rows = [alarm(0, 800, "dead path"), rows[-1]]
     text = screen(

@@ -126,7 +126,8 @@ def test_a_foreign_file_is_refused_before_the_view(tmp_path, capfd):
     assert "not a readable HDF5 file" in capfd.readouterr().err
 
 
-def test_lines_come_when_rows_do_and_end_with_the_run(tmp_path):
+def test_lines_come_when_rows_do_and_end_with_the_run(tmp_path, monkeypatch):
+    monkeypatch.setattr("gradlab.watching.state.SHARE", 1e9)  # no rest on a slow machine
     path, now, out = tmp_path / "run.h5", [time.time()], io.StringIO()
     writer = grown.training(path)
     story = iter(range(40))

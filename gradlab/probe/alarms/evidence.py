@@ -26,14 +26,18 @@ SWAPPED = "targets follow too fast"
 FROZEN = "targets do not move"
 OUTSIDE = "network moves without a step"
 LEAKED = "actor's steps move the critic"
+UNCLEARED = "gradients are not cleared"
+WEIGHTED = "wrong weights of actions"
 DESCENT = "actor's steps lower their objective"
 DISCOUNT = "wrong targets"
 ADVANTAGE = "wrong advantages"
 STORED = "stored rows differ"
 DENSITY = "wrong density"
 IMPLIED = "critic learns another reward"
+# What is compared bit by bit, then what presumes steps along which a loss is a line.
 CAUSES = (
-    REPLACED, STORED, DISCOUNT, ADVANTAGE, OUTSIDE, SWAPPED, FROZEN, LEAKED, DESCENT, DENSITY,
+    REPLACED, STORED, DISCOUNT, ADVANTAGE, "actor does not move", "critic does not move", OUTSIDE,
+    SWAPPED, FROZEN, UNCLEARED, LEAKED, "learning rate too large", WEIGHTED, DESCENT, DENSITY,
     IMPLIED,
 )  # fmt: skip
 

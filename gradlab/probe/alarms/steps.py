@@ -125,14 +125,14 @@ def critic_still(evidence: AlarmEvidence) -> str | None:
         words = "its optimiser made no step"
     elif stepped >= _FEWEST and evidence.at("critic_still") >= stepped:
         norm = evidence.at("critic_norm")
-        words = f"none of {int(stepped)} steps changed one of its tensors ("
+        words = f"none of {int(stepped)} steps of its optimiser changed it ("
         words += "no gradient arrives" if norm == 0 else f"gradient norm {norm:.2g}"
         words += f"{_rate(evidence.at('critic_rate'))})"
     else:
         return None
     return (
-        f"in {int(evidence.at('looked'))} updates of the policy {words}: look at its rate, and "
-        f"whether its optimiser holds the critic or its target"
+        f"the critic does not move, in {int(evidence.at('looked'))} updates of the policy: {words};"
+        f" look at its rate, and whether its optimiser holds the critic's own parameters"
     )
 
 

@@ -3,6 +3,7 @@
     targets        τ̂ = ⟨Δt, c − t⟩ / |c − t|², by step of the critic        0: frozen; > ½: swapped
     actor's step   the critic's tensors before and after it
     no step        every network from one step of an optimiser of its to the next
+    cleared        g = Σ of what backward passes sent since the last step, not g₀ + Σ
     trained        whose optimiser steps the policy, and which policy
 
 All are exact: values are compared bit by bit, of a sample of entries of every tensor.
@@ -19,10 +20,11 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from gradlab.probe.alarms.evidence import FROZEN, LEAKED, OUTSIDE, REPLACED, SWAPPED
-from gradlab.probe.isolation import say
+from gradlab.probe.alarms.evidence import FROZEN, LEAKED, OUTSIDE, REPLACED, SWAPPED, UNCLEARED
+from gradlab.probe.isolation import say, warn
 from gradlab.probe.parts.networks import CRITIC, Networks, held
 from gradlab.probe.parts.recorder import CheckAnswer, off
 
@@ -32,6 +34,9 @@ _UNDECLARED = 250  # updates in which a target may rest where its period is not 
 _FAST = 0.5  # of the gap at a step of the critic
 _RESTED = 40  # steps of another optimiser in which the actor's rests
 _LAYERS = 20  # steps between two looks at which tensors the policy has
+_SELDOM = 10  # windows to one that is looked at again
+_DIRECTION = 6  # entries of a tensor whose gradients differ in direction
+_SAME = 1e-7  # 1 − cosine of two gradients that are one
 _ALONG = 0.9  # cosine of a move with the way to the target
 
 
@@ -226,6 +231,86 @@ class ActorStep:
             "the actor's steps move the critic, too, towards values it likes: does the actor's "
             "optimiser hold the critic's parameters?",
         )  # fmt: skip
+
+
+@final
+class Cleared:
+    """Does the actor step along the gradients since its last step alone?
+
+    Of its smallest tensor with a direction, g before the step against what backward passes sent
+    since the step before, Σ, and against the g₀ that was left there. A clip changes no direction.
+    """
+
+    name = "gradients are cleared between steps"
+
+    def __init__(self, policy: nn.Module) -> None:
+        known = [p for p in policy.parameters() if p.numel() >= _DIRECTION]
+        self._tensor = min(known, key=torch.numel, default=None)
+        self._handle: Any = None
+        self._left: Any = 0.0
+        self._sent: Any = 0.0
+        self._looks = self._added = self._windows = 0
+
+    def begin(self) -> None:
+        """The actor has stepped: one in ten windows is looked at where enough were cleared."""
+        self.end()
+        self._windows += 1
+        settled = self._looks >= _FEWEST and not self._added
+        if self._tensor is not None and not (settled and self._windows % _SELDOM):
+            left = self._tensor.grad
+            self._left = 0.0 if left is None else _numbers(left)
+            self._sent = 0.0
+            self._handle = self._tensor.register_hook(self._take)  # type: ignore[no-untyped-call]
+
+    def _take(self, gradient: Tensor) -> None:
+        try:
+            self._sent = self._sent + _numbers(gradient)
+        except Exception as error:  # the user's backward pass goes on
+            self._tensor = None
+            warn(f"does not check any more whether {self.name}", error)
+
+    def look(self) -> None:
+        """The actor is about to step."""
+        was = self._handle is not None
+        self.end()
+        if not was or self._tensor is None or self._tensor.grad is None:
+            return
+        found = _numbers(self._tensor.grad)
+        added = not _along(found, self._sent)
+        if not added or _along(found, self._left + self._sent):
+            self._looks, self._added = self._looks + 1, self._added + added
+
+    def end(self) -> None:
+        """Hold no hook."""
+        if self._handle is not None:
+            self._handle.remove()
+            self._handle = None
+
+    def answer(self, *_: object) -> CheckAnswer:
+        if self._tensor is None:
+            return off(f"no tensor of the policy has {_DIRECTION} entries")
+        if self._looks < _FEWEST:
+            return CheckAnswer("waiting", f"{self._looks} looks of {_FEWEST}", looks=self._looks)
+        proof = f"what was left was added to in {self._added} of {self._looks} looks"
+        numbers = self._added / self._looks, 0.5, self._looks
+        if 2 * self._added <= self._looks:
+            return CheckAnswer("sound", proof, *numbers)
+        return CheckAnswer(
+            "fault", proof, *numbers, UNCLEARED,
+            "the policy's gradients add up from step to step: is zero_grad() called before each "
+            "backward pass?",
+        )  # fmt: skip
+
+
+def _numbers(gradient: Tensor) -> NDArray[np.float64]:
+    return gradient.detach().cpu().numpy().astype(np.float64).ravel()
+
+
+def _along(one: NDArray[np.float64], other: Any) -> bool:
+    """Whether two vectors have one direction, to rounding in float32."""
+    other = np.broadcast_to(other, one.shape)
+    size = ((one @ one) * (other @ other)) ** 0.5
+    return bool(size > 0 and one @ other > (1 - _SAME) * size)
 
 
 @final

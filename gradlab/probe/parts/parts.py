@@ -30,6 +30,7 @@ from gradlab.probe.parts.implied import Implied
 from gradlab.probe.parts.moves import (
     ActorStep,
     ActorWindow,
+    Cleared,
     MomentSamples,
     NoStep,
     SampledStep,
@@ -101,11 +102,11 @@ class Parts:
         self.objective = ActorObjective(policy)
         self.algebra, self.advantages, self.drawn = Algebra(), Advantages(), Drawn()
         self.weights, self.implied = LossWeights(), Implied()
-        self.trained = TrainedByLoop(policy, optimizers[0])
+        self.trained, self.cleared = TrainedByLoop(policy, optimizers[0]), Cleared(policy)
         self.checks: list[_Check] = [
-            self.trained, NoStep(), Targets(), ActorStep(), self.objective, self.objective.density,
-            self.algebra, self.advantages, self.weights, self.implied, self.drawn,
-            *questions(None, None),
+            self.trained, NoStep(), Targets(), self.cleared, ActorStep(), self.objective,
+            self.objective.density, self.algebra, self.advantages, self.weights, self.implied,
+            self.drawn, *questions(None, None),
         ]  # fmt: skip
         self._ring: Ring | None = None
         self._sought = self._matched = 0  # rows of batches
@@ -233,6 +234,7 @@ class Parts:
             self._ring.on = False
         self._stop_searching()
         self._hear([])
+        self.cleared.end()
 
     def step(self, optimizer: Any, before: bool) -> None:
         """An optimiser is about to step, or has stepped."""
@@ -243,6 +245,9 @@ class Parts:
 
     def _see_before(self, optimizer: Any) -> None:
         if self._open is not None:
+            if optimizer is self.networks.actor:
+                self._ask(self.cleared, self.cleared.look)
+                self._tell(self.cleared)
             with self._paying():
                 self._before = optimizer, self._sampled()
 
@@ -304,6 +309,8 @@ class Parts:
                 self.networks.refresh()
                 self._begin, self._open, self._first = self._sampled(), [], True
                 self.objective.on = True
+            if _compiled() == self._frames:
+                self._ask(self.cleared, self.cleared.begin)
         if self._count >= self._file:
             self._file = self._count - self._count % ROW + ROW
             self.file()

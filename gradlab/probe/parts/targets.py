@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gradlab.errors import InputError
-from gradlab.probe.alarms.evidence import ADVANTAGE, DESCENT, DISCOUNT
+from gradlab.probe.alarms.evidence import ADVANTAGE, DISCOUNT, WEIGHTED
 from gradlab.probe.parts.recorder import CheckAnswer, off
 from gradlab.probe.parts.rows import TRANSFORMED
 
@@ -348,15 +348,15 @@ class LossWeights:
             return CheckAnswer("waiting", proof, correlation, WRONG, self._looks)
         if correlation < WRONG:
             return CheckAnswer(
-                "fault", proof, correlation, WRONG, self._looks, DESCENT,
+                "fault", proof, correlation, WRONG, self._looks, WEIGHTED,
                 "the policy's loss makes actions of larger advantage less likely: is its sign "
                 "right, and is the ratio the new probability over the old?",
             )  # fmt: skip
         if valued > VALUED:
             return CheckAnswer(
-                "fault", proof, valued, VALUED, self._looks, ADVANTAGE,
-                "the policy's loss weighs actions by their returns, not by their advantages: is "
-                "the value subtracted?",
+                "fault", proof, valued, VALUED, self._looks, WEIGHTED,
+                "the policy's loss weighs actions by raw returns, not by advantages: is the value "
+                "subtracted as a baseline?",
             )  # fmt: skip
         if correlation < SOUND:
             return off(f"its weights are not read: {proof}")

@@ -13,10 +13,7 @@ from gradlab.verdicts.screen import Sentence
 from gradlab.wording import percent
 
 # Alarms whose message is a cause, too: steps that are none, or far too long.
-_OF_STEPS = (
-    "actor does not move", "actor moves in part", "critic does not move", "learning rate too large",
-    "critic's learning rate too large",
-)  # fmt: skip
+_OF_STEPS = ("actor moves in part", "critic's learning rate too large")
 _WORDS = {"off": "not looked at", "waiting": "open", "fault": "fault"}
 
 
