@@ -159,8 +159,13 @@ class ForwardHook:
             fewest = min(bad, key=lambda each: int(each.sum()))
             nan = any(bool(torch.isnan(a.grad).any()) for _, a in self._made if a.grad is not None)
             what = "NaN" if nan else "infinite"
-            rows = rows_text(fewest)
-            return f"what its loss sent back is {what} ({rows}): look at their rewards and targets"
+            sent = f"what its loss sent back is {what} ({rows_text(fewest)})"
+            if 2 * self.rows < len(fewest):
+                return f"{sent}: look at their rewards and targets"
+            return (
+                f"{sent}: look for a root, norm or power at 0 in it, which has no derivative, and "
+                f"for a reward or target that spoils a mean over all rows"
+            )
         return "its inputs and what its loss sent back are finite: its own weights are too large"
 
 

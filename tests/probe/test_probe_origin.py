@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 import gradlab
 from gradlab.probe import updates
+from gradlab.probe.budget import Budget
+from gradlab.probe.critics import ForwardHook
 from gradlab.probe.origin import Finder
 
 ORIGIN = "origin of a non-finite gradient"
@@ -229,6 +231,19 @@ def test_a_network_beside_the_policy_that_is_lost_is_said_in_its_own_step() -> N
     dies("agent.actor", 61, probes, clip=False)  # the actor itself lives on
     (told,) = [each for each in probes[0].alarms if each.kind == updates.LOST_CRITIC][:1]
     assert "the critic: what its loss sent back is infinite (rows 37 of 64)" in told.message
+
+
+def test_a_root_at_0_loses_every_row_and_is_named() -> None:
+    net, heard = nn.Linear(2, 3), ForwardHook(Budget(1.0, lambda: 0.0))
+    net.register_forward_hook(heard)
+    out = net(torch.randn(8, 2))
+    (out - out.detach()).square().sum(1).sqrt().sum().backward()
+    said = heard.lost()
+    assert "is NaN (rows 0, 1, 2, … of 8): look for a root, norm or power at 0" in said
+    heard.release()
+    out = net(torch.randn(8, 2))
+    (out - torch.where(torch.arange(8)[:, None] == 5, torch.nan, 0.0)).square().sum().backward()
+    assert heard.lost().endswith("is NaN (rows 5 of 8): look at their rewards and targets")
 
 
 @pytest.mark.slow
