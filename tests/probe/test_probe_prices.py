@@ -15,6 +15,7 @@ import gradlab
 from gradlab.probe import prices, sampler
 from gradlab.probe.budget import GRACE, GUARDED, LOAN
 from gradlab.probe.measured import STARTS, Past, Question
+from gradlab.probe.parts import parts as parts_of_a_loop
 from gradlab.probe.prices import CHECKED, FIXED, MARGIN, TRIED, first_price, trial_price
 from gradlab.runs.probe.measured_columns import STEPS
 from gradlab.truth.oracles import AT_MOST
@@ -153,6 +154,7 @@ def test_the_share_is_kept_on_the_true_clock(share: float, monkeypatch: pytest.M
     parts = probe._parts  # whose first looks are made whatever they cost, too
     grace = GRACE * probe.budget._always / probe.budget._looks / 2.0
     grace += min(GRACE / max(parts._looks, 1), 1.0) * parts._own / 2.0
+    grace += parts_of_a_loop.LOAN * share * (parts._looks <= parts_of_a_loop.FIRST)  # a loan, open
     # What is tested at every update takes a tenth of this tiny loop; looks do not yield to it.
     assert probe.budget.governed <= ((1 + GUARDED) * share + grace) * probe.budget.elapsed
     spent = probe.budget

@@ -23,10 +23,8 @@ MANY = Asynchronous(learners=2, actors=2, buffers=2)
 LOGGED = {"log_every": 5, "evaluate_every": 10}
 
 
-@pytest.mark.parametrize(
-    ("choice", "kills", "iterations"),
-    [(ONE, 2, 60), pytest.param(MANY, 50, 1500, marks=pytest.mark.slow)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("choice", "kills", "iterations"), [(ONE, 2, 60), (MANY, 50, 1500)])
 def test_killed_processes_are_replaced_and_no_row_is_lost(
     tmp_path, monkeypatch, choice, kills, iterations
 ):
