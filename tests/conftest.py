@@ -69,6 +69,7 @@ def pytest_configure() -> None:
 
 
 BUDGET = 2.0  # s of a core for one test; what takes longer is marked slow
+UNBOUND = ("slow", "engines", "ray", "package")  # not part of the usual run
 MACHINES = 5.0  # how much more one may take, on a slower or busy machine
 
 
@@ -82,7 +83,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     begin = _cpu()
     result = yield
     took = _cpu() - begin
-    if took > BUDGET * MACHINES and item.get_closest_marker("slow") is None:
+    if took > BUDGET * MACHINES and not any(map(item.get_closest_marker, UNBOUND)):
         pytest.fail(
             f"took {took:.1f} s of a core, expected at most {BUDGET * MACHINES:g} s here "
             f"({BUDGET:g} s on a calm machine): make it smaller, or mark it slow",
