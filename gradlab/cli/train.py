@@ -260,7 +260,8 @@ class Train:
             return {}
         words = {name: _word(getattr(row, name)) for name in ALGORITHM}
         words["horizons"] = _word(row.horizons)
-        words["temperature"] = _word(row.target.temperature or None)
+        alpha = row.target.temperature
+        words["temperature"] = _word(alpha) if isinstance(alpha, float) else "auto"
         words["target_steps"] = _word(getattr(row.target, "steps", None))
         if row.model is not None:
             learned = row.model

@@ -66,7 +66,8 @@ def test_a_sound_loop_has_a_proof_of_each_part() -> None:
 
 def test_what_is_sent_in_parts_and_clipped_is_cleared_all_the_same() -> None:
     policy = torch.nn.Linear(3, 2)
-    check, optimizer = Cleared(policy), torch.optim.SGD(policy.parameters(), 0.1)
+    optimizer = torch.optim.SGD(policy.parameters(), 0.1)
+    check = Cleared(policy, optimizer)
     generator = torch.Generator().manual_seed(0)
     for _ in range(20):  # ten windows, then one in ten
         check.begin()
@@ -79,6 +80,26 @@ def test_what_is_sent_in_parts_and_clipped_is_cleared_all_the_same() -> None:
     found = check.answer()
     assert (found.state, found.value, found.looks) == ("sound", 0.0, 11)
     assert not policy.weight._backward_hooks and not policy.bias._backward_hooks
+
+
+def test_what_the_optimiser_does_not_hold_or_no_loss_reaches_adds_up_to_nothing() -> None:
+    policy = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Linear(2, 4))
+    held = policy[1].parameters()
+    checks = [Cleared(policy, torch.optim.SGD(each, 0.1)) for each in (held, [policy[0].bias])]
+    policy(torch.ones(5, 3)).square().sum().backward()
+    for _ in range(12):
+        for each in checks:
+            each.begin()
+        policy[1].zero_grad()  # and what lies below adds up
+        policy(torch.randn(5, 3)).square().sum().backward()
+        for each in checks:
+            each.look()
+    assert checks[0].answer().state == "sound" and checks[1].answer().state == "off"
+    left = Cleared(policy, torch.optim.SGD(policy[0].parameters(), 0.1))
+    for _ in range(12):  # gradients are there, and none comes
+        left.begin()
+        left.look()
+    assert left.answer().state == "waiting"
 
 
 @pytest.mark.slow

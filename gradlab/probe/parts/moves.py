@@ -243,8 +243,10 @@ class Cleared:
 
     name = "gradients are cleared between steps"
 
-    def __init__(self, policy: nn.Module) -> None:
-        known = [p for p in policy.parameters() if p.numel() >= _DIRECTION]
+    def __init__(self, policy: nn.Module, actor: Any) -> None:
+        mine = {id(p) for p in policy.parameters()}
+        stepped = [] if actor is None else held(actor)  # what it does not hold, it does not clear
+        known = [p for p in stepped if id(p) in mine and p.numel() >= _DIRECTION]
         self._tensor = min(known, key=torch.numel, default=None)
         self._handle: Any = None
         self._left: Any = 0.0
@@ -273,7 +275,7 @@ class Cleared:
         """The actor is about to step."""
         was = self._handle is not None
         self.end()
-        if not was or self._tensor is None or self._tensor.grad is None:
+        if not was or self._tensor is None or self._tensor.grad is None or not np.any(self._sent):
             return
         found = _numbers(self._tensor.grad)
         added = not _along(found, self._sent)
@@ -288,7 +290,7 @@ class Cleared:
 
     def answer(self, *_: object) -> CheckAnswer:
         if self._tensor is None:
-            return off(f"no tensor of the policy has {_DIRECTION} entries")
+            return off(f"no tensor of the policy that is stepped has {_DIRECTION} entries")
         if self._looks < _FEWEST:
             return CheckAnswer("waiting", f"{self._looks} looks of {_FEWEST}", looks=self._looks)
         proof = f"what was left was added to in {self._added} of {self._looks} looks"
@@ -303,7 +305,7 @@ class Cleared:
 
 
 def _numbers(gradient: Tensor) -> NDArray[np.float64]:
-    return gradient.detach().cpu().numpy().astype(np.float64).ravel()
+    return gradient.detach().double().cpu().numpy().ravel().copy()
 
 
 def _along(one: NDArray[np.float64], other: Any) -> bool:

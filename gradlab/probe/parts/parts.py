@@ -102,7 +102,8 @@ class Parts:
         self.objective = ActorObjective(policy)
         self.algebra, self.advantages, self.drawn = Algebra(), Advantages(), Drawn()
         self.weights, self.implied = LossWeights(), Implied()
-        self.trained, self.cleared = TrainedByLoop(policy, optimizers[0]), Cleared(policy)
+        self.trained = TrainedByLoop(policy, optimizers[0])
+        self.cleared = Cleared(policy, optimizers[0])
         self.checks: list[_Check] = [
             self.trained, NoStep(), Targets(), self.cleared, ActorStep(), self.objective,
             self.objective.density, self.algebra, self.advantages, self.weights, self.implied,
