@@ -97,10 +97,8 @@ def test_the_page_and_the_terminal_begin_with_the_interruption(
     assert text.index("Interrupted in checks") < text.index('class="headline"')
 
 
-@pytest.mark.parametrize(
-    ("number", "code"),
-    [pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow), (signal.SIGTERM, 143)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_killed_command_leaves_a_readable_run(
     number: signal.Signals, code: int, tmp_path: Path
 ) -> None:

@@ -102,6 +102,33 @@ def test_what_the_optimiser_does_not_hold_or_no_loss_reaches_adds_up_to_nothing(
     assert left.answer().state == "waiting"
 
 
+@pytest.mark.parametrize(("cleared", "state"), [(False, "fault"), (True, "sound")])
+def test_saturated_actions_send_gradients_of_0_and_what_was_left_is_seen(
+    cleared: bool, state: str
+) -> None:
+    policy = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Tanh())
+    optimizer = torch.optim.SGD(policy.parameters(), 0.0)
+    policy(torch.ones(5, 3)).sum().backward()
+    check = Cleared(policy, optimizer)
+    for _ in range(12):
+        policy[0].weight.grad = torch.ones(2, 3)
+        check.begin()
+        if cleared:
+            optimizer.zero_grad()
+        policy(torch.full((5, 3), 1e6)).sum().backward()  # 1 − tanh² is 0
+        check.look()
+    assert check.answer().state == state
+
+
+def test_a_policy_that_is_frozen_for_a_while_is_passed_over() -> None:
+    policy = torch.nn.Linear(3, 2)
+    check = Cleared(policy, torch.optim.SGD(policy.parameters(), 0.1))
+    policy.requires_grad_(False)
+    check.begin()
+    check.look()
+    assert check.answer().state == "waiting"
+
+
 @pytest.mark.slow
 def test_targets_that_are_copied_now_and_then_are_declared() -> None:
     for period, quiet in ((None, False), (400, True)):

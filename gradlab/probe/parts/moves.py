@@ -250,7 +250,7 @@ class Cleared:
         self._tensor = min(known, key=torch.numel, default=None)
         self._handle: Any = None
         self._left: Any = 0.0
-        self._sent: Any = 0.0
+        self._sent: Any = None  # no backward pass yet
         self._looks = self._added = self._windows = 0
 
     def begin(self) -> None:
@@ -258,15 +258,18 @@ class Cleared:
         self.end()
         self._windows += 1
         settled = self._looks >= _FEWEST and not self._added
-        if self._tensor is not None and not (settled and self._windows % _SELDOM):
+        if self._tensor is None or not self._tensor.requires_grad:  # frozen for now
+            return
+        if not (settled and self._windows % _SELDOM):
             left = self._tensor.grad
             self._left = 0.0 if left is None else _numbers(left)
-            self._sent = 0.0
+            self._sent = None
             self._handle = self._tensor.register_hook(self._take)  # type: ignore[no-untyped-call]
 
     def _take(self, gradient: Tensor) -> None:
         try:
-            self._sent = self._sent + _numbers(gradient)
+            sent = _numbers(gradient)
+            self._sent = sent if self._sent is None else self._sent + sent
         except Exception as error:  # the user's backward pass goes on
             self._tensor = None
             warn(f"does not check any more whether {self.name}", error)
@@ -275,9 +278,11 @@ class Cleared:
         """The actor is about to step."""
         was = self._handle is not None
         self.end()
-        if not was or self._tensor is None or self._tensor.grad is None or not np.any(self._sent):
+        if not was or self._tensor is None or self._tensor.grad is None or self._sent is None:
             return
         found = _numbers(self._tensor.grad)
+        if not (np.any(self._sent) or np.any(self._left)):
+            return
         added = not _along(found, self._sent)
         if not added or _along(found, self._left + self._sent):
             self._looks, self._added = self._looks + 1, self._added + added
@@ -309,10 +314,12 @@ def _numbers(gradient: Tensor) -> NDArray[np.float64]:
 
 
 def _along(one: NDArray[np.float64], other: Any) -> bool:
-    """Whether two vectors have one direction, to rounding in float32."""
+    """Whether two vectors have one direction, to rounding in float32, or are both 0."""
     other = np.broadcast_to(other, one.shape)
     size = ((one @ one) * (other @ other)) ** 0.5
-    return bool(size > 0 and one @ other > (1 - _SAME) * size)
+    if size == 0:
+        return not (np.any(one) or np.any(other))
+    return bool(one @ other > (1 - _SAME) * size)
 
 
 @final
