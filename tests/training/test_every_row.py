@@ -1,4 +1,4 @@
-"""Every row of the table trains on the analytic pendulum, with gradients that are finite."""
+"""Every row of the table is described and listed."""
 
 import json
 from dataclasses import replace
