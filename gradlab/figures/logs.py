@@ -132,7 +132,12 @@ def logged_direction(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
             ax.plot(
                 value, y, look.marker, color=look.colour, markerfacecolor=fill, ms=6, label=label
             )
-    style.dress(ax, "The model's derivatives against neighbours", "", _notes(names))
+    style.dress(
+        ax,
+        "The model's derivatives against neighbours",
+        "",
+        ["95 % intervals; an open marker is not known to be above 0"] if names else [],
+    )
     if names:
         _outputs(ax, names)
     return ax
@@ -152,10 +157,6 @@ def logged_prediction(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     style.dress(ax, "How far the model predicts", "error / change", notes)
     ax.set_xlabel("steps under the recorded actions", color=INK)
     return _percent(ax)
-
-
-def _notes(names: list[str]) -> list[str]:
-    return ["95 % intervals; an open marker is not known to be above 0"] if names else []
 
 
 def _outputs(ax: Axes, names: list[str]) -> None:

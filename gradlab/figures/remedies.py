@@ -86,7 +86,8 @@ def remedy_effects(
         at: step or horizon; None for a quantity that has none.
     """
     ax = style.new_axes() if ax is None else ax
-    rows = _chosen(table, quantity, at)
+    here = table["at"].isna() if at is None else table["at"] == at
+    rows = table[(table["quantity"] == quantity) & here]
     arms = _arms(rows)
     known = np.isfinite(rows["ratio"].to_numpy(float)).any()
     if known:
@@ -175,11 +176,6 @@ def named_rows(ax: Axes, names: Sequence[str]) -> None:
 
 def _arms(rows: pd.DataFrame) -> list[str]:
     return [str(arm) for arm in dict.fromkeys(rows["arm"])]
-
-
-def _chosen(table: pd.DataFrame, quantity: str, at: int | None) -> pd.DataFrame:
-    here = table["at"].isna() if at is None else table["at"] == at
-    return table[(table["quantity"] == quantity) & here]
 
 
 def _effect(ax: Axes, rows: pd.DataFrame, place: int, look: Look) -> None:

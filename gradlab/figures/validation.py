@@ -24,7 +24,11 @@ def of_table(draw: Callable[_P, R]) -> Callable[_P, R]:
         InputError: no table, one without a column that the figure needs, or axes that are none.
     """
     first, *_ = inspect.signature(draw).parameters
-    texts = [each.name for each in inspect.signature(draw).parameters.values() if _text(each)]
+    texts = [
+        each.name
+        for each in inspect.signature(draw).parameters.values()
+        if (each.annotation in ("str", str))
+    ]
 
     @functools.wraps(draw)
     def drawn(*args: _P.args, **kwargs: _P.kwargs) -> R:
@@ -45,7 +49,3 @@ def of_table(draw: Callable[_P, R]) -> Callable[_P, R]:
             ) from error
 
     return drawn
-
-
-def _text(parameter: inspect.Parameter) -> bool:
-    return parameter.annotation in ("str", str)

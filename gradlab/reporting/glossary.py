@@ -7,6 +7,7 @@ be reached by keyboard; a reader of screens hears its title.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from html import escape
 
 _TERMS = {
@@ -37,30 +38,25 @@ _ANY = re.compile(r"(?<![\w-])(" + "|".join(sorted(map(re.escape, _TERMS), key=l
                   + r")(?![\w-])")  # fmt: skip
 
 
-def marked(text: str) -> str:
-    """`text` as HTML, the first of each term with its meaning; what stands between backticks is a
-    command."""
-    met: set[str] = set()
+def with_commands(text: str, words: Callable[[str], str] = escape) -> str:
+    """`text` as HTML, by `words`; what stands between backticks is a command."""
     parts = text.split("`")
     if len(parts) % 2 == 0:
-        return _terms(text, met)
+        return words(text)
     return "".join(
-        f"<code>{escape(part)}</code>" if k % 2 else _terms(part, met)
-        for k, part in enumerate(parts)
+        f"<code>{escape(part)}</code>" if k % 2 else words(part) for k, part in enumerate(parts)
     )
 
 
-def _terms(text: str, met: set[str]) -> str:
-    parts, end = [], 0
-    for term in _ANY.finditer(text):
-        parts.append(escape(text[end : term.start()]))
-        parts.append(_mark(term.group(), met))
-        end = term.end()
-    return "".join([*parts, escape(text[end:])])
+def marked(text: str) -> str:
+    """`text` as HTML, the first of each term with its meaning."""
+    met: set[str] = set()
 
+    def mark(found: re.Match[str]) -> str:
+        term = found.group()
+        if term in met:
+            return term
+        met.add(term)
+        return f'<abbr title="{escape(_TERMS[term])}" tabindex="0">{term}</abbr>'
 
-def _mark(term: str, met: set[str]) -> str:
-    if term in met:
-        return escape(term)
-    met.add(term)
-    return f'<abbr title="{escape(_TERMS[term])}" tabindex="0">{escape(term)}</abbr>'
+    return with_commands(text, lambda part: _ANY.sub(mark, escape(part)))

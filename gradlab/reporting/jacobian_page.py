@@ -9,15 +9,14 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 
-import pandas as pd
 from matplotlib.figure import Figure
 
 from gradlab import figures
 from gradlab.figures.style import SIZE
 from gradlab.reporting import shell
 from gradlab.reporting.first_fold import NOWHERE, PageSource
-from gradlab.reporting.numbers import folded as table_of
-from gradlab.reporting.page import Page, Section, folded, method
+from gradlab.reporting.numbers import by_section
+from gradlab.reporting.page import Page, Section, folded, method_of
 from gradlab.reporting.panels import Panel, panel
 from gradlab.runs.jacobians import JacobianRun
 from gradlab.verdicts.jacobians.first_screen import screen
@@ -88,9 +87,13 @@ def page(run: JacobianRun, source: PageSource = NOWHERE, name: str = "") -> Page
     drawn = tuple(panels(run))
     numbers = (
         "<p>Click a heading to sort. Every entry, step and singular value is in the file.</p>"
-        + _tables(run.table())
+        + by_section(run.table(), _TABLES, _HEADINGS)
     )
-    sections = (*folded(_NUMBERS, drawn), Section(_NUMBERS, body=numbers), _method(run))
+    sections = (
+        *folded(_NUMBERS, drawn),
+        Section(_NUMBERS, body=numbers),
+        method_of(run.config, run.environment, {"What was masked": run.notes}),
+    )
     title = str(run.config.get("task") or name)
     question = "How good are these Jacobians?"
     return Page(title, question, _facts(run), screen(run), drawn, sections, source)
@@ -117,28 +120,3 @@ def _map_panel(name: str, section: str, caption: str, run: JacobianRun, quantity
     figure = Figure(figsize=(SIZE[0], height), layout="constrained")
     figures.jacobian_entries(run.table(), figure.add_subplot(), quantity=quantity)
     return Panel(name, section, caption, figure)
-
-
-def _tables(table: pd.DataFrame) -> str:
-    parts = (
-        _table(title, table[table["section"] == section])
-        for section, title in _TABLES.items()
-        if (table["section"] == section).any()
-    )
-    return "\n".join(parts)
-
-
-def _table(title: str, rows: pd.DataFrame) -> str:
-    """Without the columns that say nothing here."""
-    shown = [name for name in _HEADINGS if not (rows[name].isna() | (rows[name] == "")).all()]
-    return table_of(title, rows, {name: _HEADINGS[name] for name in shown})
-
-
-def _method(run: JacobianRun) -> Section:
-    rest = {key: value for key, value in run.config.items() if key != "command"}
-    columns = {
-        "Samples and settings": rest,
-        "What was masked": run.notes,
-        "Versions and machine": run.environment,
-    }
-    return method(run.config.get("command"), columns)

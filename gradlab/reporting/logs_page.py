@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from functools import partial
 
-import pandas as pd
-
 from gradlab import figures
 from gradlab.reporting import shell
 from gradlab.reporting.first_fold import NOWHERE, PageSource
-from gradlab.reporting.numbers import folded as table_of
-from gradlab.reporting.page import Page, Section, folded, method
+from gradlab.reporting.numbers import by_section
+from gradlab.reporting.page import Page, Section, folded, method_of
 from gradlab.reporting.panels import Panel, panel
 from gradlab.runs.logs import LogsRun
 from gradlab.verdicts.logs.first_screen import screen
@@ -78,11 +76,15 @@ def panels(run: LogsRun) -> list[Panel]:
 def page(run: LogsRun, source: PageSource = NOWHERE, name: str = "") -> Page:
     """What the page of logs shows; `name` is its title where no task is known."""
     drawn = tuple(panels(run))
+    numbers = "<p>Click a heading to sort.</p>" + by_section(run.table(), _SECTIONS, _HEADINGS)
     sections = (
         *folded(_NUMBERS, drawn),
         Section("How to read it", body=_WORDS),
-        Section(_NUMBERS, body=f"<p>Click a heading to sort.</p>{_tables(run.table())}"),
-        _method(run),
+        Section(
+            _NUMBERS,
+            body=numbers,
+        ),
+        method_of(run.config, run.environment, {"What was left out": run.notes}),
     )
     title = str(run.config.get("task") or name)
     question = "What do logs say of this policy gradient?"
@@ -103,24 +105,3 @@ def _facts(run: LogsRun) -> dict[str, object]:
         "precision": environment.get("precision"),
         "wall time": shell.seconds(environment.get("wall_seconds")),
     }
-
-
-def _tables(table: pd.DataFrame) -> str:
-    parts = []
-    for section, title in _SECTIONS.items():
-        rows = table[table["section"] == section]
-        if rows.empty:
-            continue
-        shown = [name for name in _HEADINGS if not (rows[name].isna() | (rows[name] == "")).all()]
-        parts.append(table_of(title, rows, {name: _HEADINGS[name] for name in shown}))
-    return "\n".join(parts)
-
-
-def _method(run: LogsRun) -> Section:
-    rest = {key: value for key, value in run.config.items() if key != "command"}
-    columns = {
-        "Samples and settings": rest,
-        "What was left out": run.notes,
-        "Versions and machine": run.environment,
-    }
-    return method(run.config.get("command"), columns)

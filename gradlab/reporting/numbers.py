@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 
 import pandas as pd
@@ -40,6 +40,40 @@ def quantity(name: str, rows: pd.DataFrame, headings: Mapping[str, str]) -> str:
     unit = f" [{row.unit}]" if row.unit else ""
     about = f"{row.formula}{unit}; {row.source}"
     return folded(row.title, rows, headings, name, about)
+
+
+def by_section(table: pd.DataFrame, titles: Mapping[str, str], headings: Mapping[str, str]) -> str:
+    """A folded table per section that has rows, without the columns that say nothing there."""
+    parts = []
+    for section, title in titles.items():
+        rows = table[table["section"] == section]
+        if not rows.empty:
+            shown = {
+                name: heading for name, heading in headings.items()
+                if not (rows[name].isna() | (rows[name] == "")).all()
+            }  # fmt: skip
+            parts.append(folded(title, rows, shown))
+    return "\n".join(parts)
+
+
+def texts(heads: Sequence[str], rows: Sequence[Sequence[str]], style: str = "prose") -> str:
+    """A table of texts.
+
+    Args:
+        style: "sortable" by a click on a heading, "prose" for words, or "".
+    """
+    names = [escape(each) for each in heads]
+    if style == "sortable":
+        names = [f'<button type="button">{each}</button>' for each in names]
+    head = "".join(f'<th scope="col">{each}</th>' for each in names)
+    body = "".join(
+        f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>" for cells in rows
+    )
+    kind = f' class="{style}"' if style else ""
+    return (
+        f'<div class="wide"><table{kind}><thead><tr>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
+    )
 
 
 def number(value: object) -> str:

@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 
 from gradlab.figures.style import SIZE
 from gradlab.reporting import first_fold, shell
+from gradlab.reporting.glossary import with_commands
 from gradlab.reporting.panels import Panel
 from gradlab.verdicts.screen import Screen
 
@@ -126,6 +127,18 @@ def method(command: object, columns: Mapping[str, Mapping[str, object]], more: s
     return Section("How this was computed", body=body, name="method")
 
 
+def method_of(
+    config: Mapping[str, object],
+    environment: Mapping[str, object],
+    notes: Mapping[str, Mapping[str, object]] | None = None,
+    more: str = "",
+) -> Section:
+    """The same of a run whose configuration has its command; `notes` stand between both."""
+    settings = {key: value for key, value in config.items() if key != "command"}
+    columns = {"Samples and settings": settings, **(notes or {})}
+    return method(config.get("command"), columns | {"Versions and machine": environment}, more)
+
+
 def _complete(page: Page) -> list[Section]:
     """The page's sections, and one for panels whose section it does not name."""
     named = {each.title for each in page.sections}
@@ -151,7 +164,7 @@ def _absent(section: Section) -> str:
     """One line; nothing where nobody says how to fill it."""
     if not section.missing:
         return ""
-    line = shell.with_commands(section.missing)
+    line = with_commands(section.missing)
     return f'<p class="absent"{_id(section)}><b>{escape(section.title)}</b> {line}</p>'
 
 

@@ -5,9 +5,7 @@ A section says in one line each what this run has no numbers for, and how to get
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
-from html import escape
 
 import numpy as np
 
@@ -38,21 +36,19 @@ def _alarms(run: ProbeRun) -> Section:
     """Every kind in the order in which they were first raised, with their last message."""
     if not run.alarms:
         return Section("Alarms")
-    kinds = [str(each) for each in run.alarms["alarm"]]
-    items = "".join(_alarm(run, kind, kinds) for kind in dict.fromkeys(kinds))
-    body = (
-        "<p>By the step at which a kind was first raised; it is reported again only when twice as "
-        f'many updates have passed.</p><dl class="list">{items}</dl>'
+    rows: dict[str, list[int]] = {}
+    for k, kind in enumerate(run.alarms["alarm"]):
+        rows.setdefault(str(kind), []).append(k)
+    about = (
+        "By the step at which a kind was first raised; it is reported again only when twice as "
+        "many updates have passed."
     )
-    return Section("Alarms", body=body, name="alarms", opened=True)
-
-
-def _alarm(run: ProbeRun, kind: str, kinds: Sequence[str]) -> str:
-    rows = [k for k, each in enumerate(kinds) if each == kind]
-    first, last = (f"{run.alarms['step'][k]:,.0f}" for k in (rows[0], rows[-1]))
-    often = "" if len(rows) == 1 else f" (reported {len(rows)} times, last at step {last})"
-    text = shell.with_commands(str(run.alarms["message"][rows[-1]]))
-    return f"<dt>step {first}</dt><dd><strong>{escape(kind)}</strong>{often}: {text}</dd>"
+    step, message = run.alarms["step"], run.alarms["message"]
+    raised = [
+        (kind, "", "step", [f"{step[k]:,.0f}" for k in own], str(message[own[-1]]))
+        for kind, own in rows.items()
+    ]
+    return Section("Alarms", body=shell.alarms(about, raised), name="alarms", opened=True)
 
 
 def _facts(run: ProbeRun) -> dict[str, object]:

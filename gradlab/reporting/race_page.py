@@ -8,7 +8,7 @@ from gradlab import figures
 from gradlab.reporting import shell
 from gradlab.reporting.first_fold import NOWHERE, PageSource
 from gradlab.reporting.numbers import folded as table_of
-from gradlab.reporting.page import Page, Section, folded, method
+from gradlab.reporting.page import Page, Section, folded, method_of
 from gradlab.reporting.panels import panel
 from gradlab.runs.race import Race
 from gradlab.verdicts.race import FIGURE, screen
@@ -33,16 +33,10 @@ def page(race: Race, source: PageSource = NOWHERE, name: str = "") -> Page:
     table = race.table()
     drawn = (panel(FIGURE, _SECTION, caption, partial(figures.return_over_updates, table)),)
     numbers = f"<p>Click a heading to sort.</p>{table_of('Every evaluation', table, _HEADINGS)}"
-    rest = {key: value for key, value in race.config.items() if key != "command"}
-    columns = {
-        "Samples and settings": rest,
-        "To know": race.notes,
-        "Versions and machine": race.environment,
-    }
     sections = (
         *folded(_SECTION, drawn),
         Section("Numbers", body=numbers),
-        method(race.config.get("command"), columns),
+        method_of(race.config, race.environment, {"To know": race.notes}),
     )
     title = str(race.config.get("task") or name)
     question = "Which gradient leads farthest?"

@@ -15,7 +15,7 @@ from gradlab.figures.style import SIZE
 from gradlab.reporting import shell
 from gradlab.reporting.first_fold import NOWHERE, PageSource
 from gradlab.reporting.numbers import folded as table_of
-from gradlab.reporting.page import Page, Section, folded, method
+from gradlab.reporting.page import Page, Section, folded, method_of
 from gradlab.reporting.panels import Panel, panel
 from gradlab.runs.remedies.batches import larger_batches
 from gradlab.runs.remedies.run import Remedies
@@ -91,11 +91,12 @@ budgets:</p>
 {_tables(run.table(), _HEADINGS)}
 <p>Every model by itself:</p>
 {_tables(run.levels(), _LEVELS)}"""
+    trials = "".join(_trial(each) for each in run.notes.get("trials", ()))
     sections = (
         *folded("Figures", drawn),
         Section("The remedies", body=shell.definitions(arms)),
         Section("Every number", body=numbers),
-        _method(run),
+        method_of(run.config, run.environment, more=trials),
     )
     title = f"Remedies on {run.config.get('task') or name}"
     question = "Which remedy helps, and what does it cost?"
@@ -198,13 +199,6 @@ def _tables(table: pd.DataFrame, headings: Mapping[str, str]) -> str:
         }
         tables.append(table_of(_QUANTITIES.get(str(name), str(name)), rows, kept, str(name)))
     return "\n".join(tables)
-
-
-def _method(run: Remedies) -> Section:
-    rest = {key: value for key, value in run.config.items() if key != "command"}
-    columns = {"Samples and settings": rest, "Versions and machine": run.environment}
-    trials = "".join(_trial(each) for each in run.notes.get("trials", ()))
-    return method(run.config.get("command"), columns, trials)
 
 
 def _trial(notes: Mapping[str, Any]) -> str:

@@ -24,7 +24,7 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from gradlab.figures.style import COLOURS
-from gradlab.reporting.glossary import marked
+from gradlab.reporting.glossary import marked, with_commands
 from gradlab.reporting.numbers import number
 from gradlab.reporting.panels import Panel
 
@@ -110,14 +110,20 @@ def listed(lines: Sequence[str]) -> str:
     return f'<ul class="sentences">{items}</ul>' if items else ""
 
 
-def with_commands(text: str) -> str:
-    """`text` as HTML; what stands between backticks is a command."""
-    parts = text.split("`")
-    if len(parts) % 2 == 0:
-        return escape(text)
-    return "".join(
-        f"<code>{escape(part)}</code>" if k % 2 else escape(part) for k, part in enumerate(parts)
-    )
+def alarms(about: str, raised: Sequence[tuple[str, str, str, Sequence[str], str]]) -> str:
+    """Alarms with what is about all of them.
+
+    Args:
+        raised: kind, whose it is, what is counted, where it was raised, its last message.
+    """
+    items = []
+    for kind, whose, across, at, message in raised:
+        last = f" (reported {len(at)} times, last at {across} {at[-1]})" if len(at) > 1 else ""
+        items.append(
+            f"<dt>{across} {at[0]}</dt><dd><strong>{escape(kind)}</strong>{escape(whose)}{last}: "
+            f"{with_commands(message)}</dd>"
+        )
+    return f'<p>{about}</p><dl class="list">{"".join(items)}</dl>'
 
 
 def figure(number: int, panel: Panel) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from html import escape
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ from matplotlib.figure import Figure
 
 from gradlab import figures
 from gradlab.figures.multiples import Over, several_quantities, several_returns
-from gradlab.reporting import shell, training_probe
+from gradlab.reporting import numbers, shell, training_probe
 from gradlab.reporting.first_fold import NOWHERE, PageSource
 from gradlab.reporting.page import Page, Section, folded, method
 from gradlab.reporting.panels import Panel, panel
@@ -238,18 +237,12 @@ def _table(runs: Mapping[str, Training]) -> Section:
     for name, run in runs.items():
         reached = [first_reached(run, goal) for goal in goals]
         for k, seed in enumerate(run.seeds):
-            numbers = [run.returns[-1, k], run.errors[-1, k], run.ends[-1, k]]
-            cells = [name, str(seed), *(f"{value:.4g}" for value in numbers)]
+            last = [run.returns[-1, k], run.errors[-1, k], run.ends[-1, k]]
+            cells = [name, str(seed), *(f"{value:.4g}" for value in last)]
             cells += ["–" if each[k] != each[k] else f"{each[k]:.0f}" for each in reached]
-            body.append(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>")
-    head = "".join(
-        f'<th scope="col"><button type="button">{escape(each)}</button></th>' for each in heads
-    )
-    table = (
-        '<p>Click a heading to sort.</p><div class="wide"><table class="sortable">'
-        f"<thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
-    )
-    return Section("Every seed", body=table)
+            body.append(cells)
+    table = numbers.texts(heads, body, "sortable")
+    return Section("Every seed", body=f"<p>Click a heading to sort.</p>{table}")
 
 
 def _pairs(runs: Mapping[str, Training]) -> Section:
@@ -266,15 +259,12 @@ def _pairs(runs: Mapping[str, Training]) -> Section:
         cells += [f"{pair['first']:.3g}", f"{pair['second']:.3g}", change]
         cells += [f"{pair['low']:.3g} to {pair['high']:.3g}", f"{pair['seeds']}"]
         cells += [f"{pair['measurements']:.3g}"]
-        body.append(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>")
-    head = "".join(f'<th scope="col">{escape(each)}</th>' for each in heads)
-    table = (
+        body.append(cells)
+    about = (
         "<p>Each run against the first; errors of the gradient are ratios of geometric means at "
         "the longest horizon. Intervals leave a seed out in turn.</p>"
-        f'<div class="wide"><table><thead><tr>{head}</tr></thead>'
-        f"<tbody>{''.join(body)}</tbody></table></div>"
     )
-    return Section("Paired over seeds", body=table)
+    return Section("Paired over seeds", body=about + numbers.texts(heads, body, ""))
 
 
 def _methods(runs: Mapping[str, Training]) -> list[Section]:
@@ -293,14 +283,10 @@ def _methods(runs: Mapping[str, Training]) -> list[Section]:
     rows = {key: [each.get(key, "–") for each in settings.values()] for key in keys}
     differ = {key: values for key, values in rows.items() if len(set(values)) > 1}
     common = {key: values[0] for key, values in rows.items() if key not in differ}
-    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in ("setting", *settings))
-    body = "".join(
-        f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in (key, *values))}</tr>"
-        for key, values in differ.items()
-    )
-    table = f'<div class="wide"><table class="prose"><thead><tr>{head}</tr></thead><tbody>{body}'
+    rows_of = [(key, *values) for key, values in differ.items()]
+    table = numbers.texts(("setting", *settings), rows_of)
     shared = f"<details><summary>{len(common)} settings are the same</summary>"
-    text = f"{table}</tbody></table></div>{shared}{shell.definitions(common)}</details>"
+    text = f"{table}{shared}{shell.definitions(common)}</details>"
     note = f"{len(differ)} settings differ"
     return [Section("How they were trained", body=text, note=note, name="method")]
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from html import escape
 
 from gradlab import figures
-from gradlab.reporting import probe_panels
+from gradlab.reporting import probe_panels, shell
 from gradlab.reporting.page import Section
 from gradlab.reporting.panels import Panel, panel
 from gradlab.runs.training.results import Training
@@ -64,22 +63,16 @@ def alarms(runs: Mapping[str, Training]) -> Section:
             raised.setdefault((kind, whose), []).append((at, message))
     if not raised:
         return Section(_ALARMS)
-    order = sorted(raised, key=lambda each: raised[each][0][0])
-    items = "".join(_alarm(kind, whose, raised[kind, whose]) for kind, whose in order)
-    body = (
-        "<p>By the iteration of its first alarm for a seed; a kind is reported again only when "
-        f'twice as many iterations have passed.</p><dl class="list">{items}</dl>'
+    about = (
+        "By the iteration of its first alarm for a seed; a kind is reported again only when twice "
+        "as many iterations have passed."
     )
-    return Section(_ALARMS, body=body, note=f"{len(raised)} kinds", name="alarms", opened=True)
-
-
-def _alarm(kind: str, whose: str, raised: list[tuple[int, str]]) -> str:
-    first, last = f"{raised[0][0]:,}", f"{raised[-1][0]:,}"
-    often = f" (reported {len(raised)} times, last at iteration {last})" if len(raised) > 1 else ""
-    return (
-        f"<dt>iteration {first}</dt><dd><strong>{escape(kind)}</strong>{escape(whose)}{often}: "
-        f"{escape(raised[-1][1])}</dd>"
-    )
+    listed = [
+        (kind, whose, "iteration", [f"{at:,}" for at, _ in own], own[-1][1])
+        for (kind, whose), own in sorted(raised.items(), key=lambda each: each[1][0][0])
+    ]
+    body, note = shell.alarms(about, listed), f"{len(raised)} kinds"
+    return Section(_ALARMS, body=body, note=note, name="alarms", opened=True)
 
 
 def _told(run: Training, name: str) -> list[tuple[int, str, str, str]]:

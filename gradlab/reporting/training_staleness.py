@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from html import escape
 
 import numpy as np
 
+from gradlab.reporting.numbers import texts
 from gradlab.reporting.page import Section
 from gradlab.runs.training.asynchrony import Asynchrony, asynchrony
 from gradlab.runs.training.results import Training
@@ -43,15 +44,6 @@ def _of(name: str, run: Asynchrony) -> str:
     ]  # fmt: skip
     heads = ["lag", "gradients of the policy", "gradients of critics"]
     return (
-        f"<h3>{escape(name)}</h3>{_table(heads, lags)}"
-        f"{_table(['process', 'what it did', 'computing'], work)}"
+        f"<h3>{escape(name)}</h3>{texts(heads, lags)}"
+        f"{texts(['process', 'what it did', 'computing'], work)}"
     )
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    head = "".join(f'<th scope="col">{escape(each)}</th>' for each in heads)
-    body = "".join(
-        f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>" for cells in rows
-    )
-    table = f'<table class="prose"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
-    return f'<div class="wide">{table}</div>'

@@ -112,15 +112,11 @@ def _norm(profile: Profile, name: str) -> CheckResult | None:
     if not growth.grows or growth.law == "power" or len(per_ten) < 3:
         return CheckResult(check, f"does not multiply steadily ({stretch})", "no explosion", True)
     low, high, middle = per_ten
-    last = _size(profile, name, growth.last)
+    variance = profile.estimate(name, "variance", growth.last).value
+    mean = interval("mean_norm", profile.estimate(name, "mean_norm", growth.last)).high
+    last = sqrt(max(variance, 1e-300) + (mean**2 if mean == mean else 0.0))
     beyond = growth.last + (log(_FLOAT32) - log(last)) / (growth.slope / 2)
     result = f"multiplies by 10 every {two(middle)} steps (CI {span(low, high)}, {stretch})"
     meaning = f"at this rate it leaves the range of float32 at about step {two(beyond)}"
     # A tenth of a decade per step is where a default horizon of 25 spans more than two of them.
     return CheckResult(check, result, meaning, middle > 10)
-
-
-def _size(profile: Profile, name: str, horizon: int) -> float:
-    variance = profile.estimate(name, "variance", horizon).value
-    mean = interval("mean_norm", profile.estimate(name, "mean_norm", horizon)).high
-    return sqrt(max(variance, 1e-300) + (mean**2 if mean == mean else 0.0))

@@ -31,7 +31,11 @@ def larger_batches(run: Remedies) -> pd.DataFrame:
 
 def _rows(run: Remedies) -> Iterator[tuple[object, ...]]:
     errors, variances = (_over_horizons(run, name) for name in ("mse", "variance"))
-    shared = [h for h in errors if h in variances and _paired(errors[h], variances[h])]
+    shared = [
+        h
+        for h in errors
+        if h in variances and (len(errors[h].left_out) == len(variances[h].left_out))
+    ]
     for k in _FACTORS if shared else ():
         name, less = f"batch × {k}", (1 - 1 / k) / int(run.config["batch"])
         larger = {h: combine(_minus(less), errors[h], variances[h]) for h in shared}
@@ -55,10 +59,6 @@ def _over_horizons(run: Remedies, quantity: str) -> dict[int, Estimate]:
     keys = [key for key in run.cells.keys(BASELINE) if key.quantity == quantity]
     errors = {key.at: run.cells.estimates((BASELINE,), Key(quantity, at=key.at)) for key in keys}
     return {h: each[0] for h, each in errors.items() if each is not None}
-
-
-def _paired(one: Estimate, other: Estimate) -> bool:
-    return len(one.left_out) == len(other.left_out)
 
 
 def _least(run: Remedies, errors: Mapping[int, Estimate]) -> Estimate:

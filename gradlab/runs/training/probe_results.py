@@ -8,18 +8,15 @@ measurements since the last one that was.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from gradlab.runs.probe import results
 from gradlab.runs.probe.results import Columns, ProbeRun
 from gradlab.runs.training import probe_tables
 from gradlab.runs.training.probe_tables import PREFIX
 from gradlab.storage.codec import described
-from gradlab.storage.records import Array, Record
+from gradlab.storage.records import Record
 
 
 def probes(record: Record) -> dict[str, ProbeRun]:
@@ -79,7 +76,11 @@ def _of_seed(record: Record, k: int) -> ProbeRun:
 def _columns(record: Record, table: str, k: int) -> Columns:
     """The table as one seed has it, or nothing without rows of it."""
     group = record.groups[f"{PREFIX}{table}"]
-    found = {name: _sliced(array, k) for name, array in group.items() if name != "seed"}
+    found = {
+        name: (array.values[:, k] if array.dims[1:2] == ("seed",) else array.values)
+        for name, array in group.items()
+        if name != "seed"
+    }
     if table == "measured":
         own = np.isfinite(found["starts"])
         spent = np.cumsum(found["seconds"])[own]
@@ -87,10 +88,6 @@ def _columns(record: Record, table: str, k: int) -> Columns:
         found = {name: v[own] if name in rows else v for name, v in found.items()}
         found["seconds"] = np.diff(spent, prepend=0.0)
     return found if len(found["update"]) else {}
-
-
-def _sliced(array: Array, k: int) -> NDArray[Any]:
-    return array.values[:, k] if array.dims[1:2] == ("seed",) else array.values
 
 
 def _alarms(record: Record, seed: int) -> Columns:

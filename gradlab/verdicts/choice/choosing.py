@@ -90,7 +90,7 @@ def _tried(choice: Choice, tried: Tried, rest: tuple[Sentence, ...]) -> Screen:
     """Without a truth: the step that gained most return."""
     others = tuple(cell for cell in tried.kept if cell != tried.cell)
     text = f"Use {cell_words(tried.cell)}: its step gained most return."
-    if not _raises(choice, tried.cell):
+    if not (choice.steps is not None and tried.cell in choice.steps.raises):
         text = f"No step is shown to raise the return; best guess: {cell_words(tried.cell)}."
     if others:
         text += f" Not excluded: {_alternatives(others)}."
@@ -100,10 +100,6 @@ def _tried(choice: Choice, tried: Tried, rest: tuple[Sentence, ...]) -> Screen:
     sure = "not sure" if others else "sure (nothing else that was tried may be best, 95%)"
     light: Light = "choose" if others else "act"
     return Screen(text + _lowers(choice), light, sure, (fact,), None, rest)
-
-
-def _raises(choice: Choice, cell: Cell) -> bool:
-    return choice.steps is not None and cell in choice.steps.raises
 
 
 def _lowers(choice: Choice) -> str:

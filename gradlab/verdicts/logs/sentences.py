@@ -151,7 +151,7 @@ def verdict(run: LogsRun) -> tuple[Sentence, ...]:
         *_referee(run),
         *_noise(run),
         *_disagreement(run),
-        *_critics(run),
+        *[_critic(run, name, found) for name, found in critics(run).items()],
         *_direction(run),
         *_prediction(run),
         *_episodes(run),
@@ -266,10 +266,6 @@ def _disagreement(run: LogsRun) -> list[Sentence]:
         f"{' and '.join(parts)} (standard deviation between critics, N = {n} trajectories)."
     )
     return [Sentence("disagreement", True, text)]
-
-
-def _critics(run: LogsRun) -> list[Sentence]:
-    return [_critic(run, name, found) for name, found in critics(run).items()]
 
 
 def _critic(run: LogsRun, name: str, quantities: Mapping[str, Number]) -> Sentence:

@@ -190,10 +190,6 @@ def _goals(run: Training, name: str) -> list[Sentence]:
     return [Sentence("goals", True, f"{name} reached {'; '.join(told)}.")] if told else []
 
 
-def _learned(run: Training, name: str) -> list[Sentence]:
-    return [*_gradient(run, name), *_model(run, name)]
-
-
 def _gradient(run: Training, name: str) -> list[Sentence]:
     """The error of the longest horizon's gradient when it was last measured."""
     errors = run.gradients
