@@ -17,7 +17,6 @@ from matplotlib.ticker import NullFormatter
 from gradlab.figures import drawing, style
 from gradlab.figures.style import BLUE, GREEN, INK, MUTED, PAPER, PURPLE, TICKS, VERMILION, Look
 
-_Numbers = drawing.Numbers
 _QUANTITY = {"mse": "mse", "direction": "cosine_batch"}
 _LABEL = {"mse": "MSE [(return / parameter)²]", "direction": "cosine of one batch with the truth"}
 _TITLE = {"mse": "Error, and who may be best", "direction": "Direction, and who may be best"}

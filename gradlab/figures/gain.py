@@ -62,8 +62,6 @@ def loss_slices(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
 
 _TRUTH = "truth"  # in the place of an estimator's name
 _SIDE = 0.12  # steps between estimators that share a horizon
-_TRUE = Look("true gradient", INK, "-", "D")
-_UNIT = "change of the discounted return"
 
 
 def realised_gains(table: pd.DataFrame, ax: Axes | None = None) -> Axes:

@@ -58,23 +58,6 @@ def horizons_of(profile: Profile, name: str) -> list[int]:
     return [h for h, here in zip(profile.horizons, measured, strict=True) if here]
 
 
-def _judged_cells(profile: Profile) -> list[tuple[str, int]]:
-    """The horizon of least error and the longest finite one of each estimator, the judged
-    estimator's first."""
-    judged = judged_estimator(profile)
-    names = sorted(profile.estimators, key=lambda name: name != judged)
-    cells: list[tuple[str, int]] = []
-    for name in names:
-        over = judged_horizons(profile, name)
-        over = [
-            h for h in over if h or profile.identities[name].data
-        ]  # J_0 is everybody's horizon 0
-        if over:
-            errors = [profile.estimate(name, "mse", h).value for h in over]
-            cells += [(name, over[int(np.argmin(errors))]), (name, over[-1])]
-    return list(dict.fromkeys(cells))
-
-
 def growth_of(profile: Profile, name: str) -> Growth | None:
     """Growth of an estimator's variance over horizons ≥ 1."""
     over = [h for h in horizons_of(profile, name) if h > 0]

@@ -25,8 +25,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from gradlab.runs.jumps import Jumps
-from gradlab.statistics.intervals import Interval, Z, skewness_corrected, student
-from gradlab.statistics.intervals import jackknife_se as se_of
+from gradlab.statistics.intervals import Interval, Z, student
 from gradlab.statistics.moments import Estimate, combine, sample_mean
 from gradlab.statistics.number import Number, decide
 from gradlab.statistics.paired import level_of, mean_interval, mean_interval_at, ratio_of_means
@@ -42,12 +41,6 @@ PATHWISE, SCORE = "pathwise", "score function"
 _REFERENCES: tuple[Cell, ...] = (TRUE_CELL, (PATHWISE, 0), (SCORE, 0))
 UNIT = "discounted return"
 _LINEAR = 0.1  # largest even part of the return's change over its odd part
-
-
-def _interval_of(change: Estimate) -> Interval:
-    """95% interval of a change of the return."""
-    low, high = skewness_corrected(change)
-    return Interval(low, high, se_of(change.left_out), "jackknife with skewness")
 
 
 def _share_columns(share: _Share | None) -> dict[str, float]:

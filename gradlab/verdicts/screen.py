@@ -27,6 +27,12 @@ class Sentence:
     text: str
 
 
+def finding(about: str, decided: bool, what: str, *values: str, n: int | None = None) -> Sentence:
+    """What was measured, its numbers with intervals and thresholds, and on how many samples."""
+    count = "" if n is None else f" (N = {n:,})"
+    return Sentence(about, decided, f"{what}: {'; '.join(filter(None, values))}{count}.")
+
+
 Light = Literal["act", "choose", "none"]
 LIGHTS: dict[Light, str] = {"act": "Act", "choose": "Choose", "none": "Caution"}
 _MARKS: dict[Light, str] = {"act": "●", "choose": "◐", "none": "○"}

@@ -44,9 +44,7 @@ def test_a_simulator_whose_every_jacobian_is_masked_is_said_to_show_nothing(mode
     run = gradlab.compare_jacobians(systems.Pendulum(), model, spin, push, horizon=1)
     sentence = said(run, "certificate")
     assert not sentence.decided
-    assert (
-        sentence.text == "None of the simulator's Jacobians can be used, of 4 steps from 4 starts."
-    )
+    assert "none can be used; 4 steps from 4 starts" in sentence.text
     assert {each.about for each in verdict(run)}.isdisjoint({"blocks", "product", "entry"})
     assert report(run.save(tmp_path / "run.h5")).exists()
 
@@ -66,7 +64,7 @@ def test_a_verdict_changes_with_its_numbers(run):
     assert "rejected" in said(lost, "condition").text
     one_sided = grown(run, "block", "share of the squared error in the worst 5%", 0.0)
     one_sided.columns["value"][one_sided.rows("block", block="A").index[1:]] = 0.97
-    assert "A twentieth of the samples" in said(one_sided, "blocks").text
+    assert "97% of the square of ∂s'/∂s is of the worst 5%" in said(one_sided, "blocks").text
 
 
 def test_a_page_is_rebuilt_from_its_file_and_hostile_names_stay_text(tmp_path):

@@ -32,7 +32,7 @@ _MANY = 4  # cells in a row that a headline names before it counts
 
 def screen(choice: Choice) -> Screen:
     """Use what is best by the criterion that decides; every other sentence below."""
-    rest = tuple(Sentence(e.about, e.decided, e.text) for e in statements(choice))
+    rest = statements(choice)
     best = choice.best or choice.mse or choice.direction
     if best is None and choice.tried is not None:
         return _tried(choice, choice.tried, rest)
@@ -59,7 +59,7 @@ def screen(choice: Choice) -> Screen:
 def _as_recommended(choice: Choice, facts: Facts) -> Screen:
     """What the report says, with the command that follows it and the sentences of the choice."""
     first, cell = recommendation(facts), advise(facts).cell
-    rest = tuple(Sentence(e.about, e.decided, e.text) for e in statements(choice))
+    rest = statements(choice)
     follow = "" if cell is None else _to_train(choice, cell)
     return replace(first, headline=f"{first.headline}{follow}", figure=None, rest=rest)
 

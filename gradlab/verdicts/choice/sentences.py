@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
 from math import exp, isfinite, log
 
 from gradlab.choice.values import Best, Cell, Choice, Mixing, Trial, WhatIf
@@ -13,6 +12,7 @@ from gradlab.statistics.intervals import Interval
 from gradlab.statistics.mixing import Weights
 from gradlab.verdicts.gains import gain_text
 from gradlab.verdicts.phrases import SAME, ZERO, capital, further, usable_text
+from gradlab.verdicts.screen import Sentence
 from gradlab.wording import batches, cosine, horizons, span, times
 
 CALLED = {
@@ -24,16 +24,7 @@ _CARRIED = "The truth rests on few starts: narrow their law"
 _FEW = 2  # pairs of candidates that more starts would tell apart, mentioned
 
 
-@dataclass(frozen=True)
-class _Statement:
-    """One sentence: what it is about, whether the samples decide it, and its text."""
-
-    about: str
-    decided: bool
-    text: str
-
-
-def statements(choice: Choice) -> tuple[_Statement, ...]:
+def statements(choice: Choice) -> tuple[Sentence, ...]:
     """Horizon, direction, weights, what if, and what a reader has to know."""
     every = sorted(
         (choice.gain, choice.mse, choice.direction), key=lambda each: each is not choice.best
@@ -44,7 +35,7 @@ def statements(choice: Choice) -> tuple[_Statement, ...]:
         found += [] if each is None else [_weights(choice, about, each)]
     found += _alpha(choice) + _agreement(choice)
     found += [] if choice.what_if is None else _what_if(choice, choice.what_if)
-    return (*found, *(_Statement("note", True, each) for each in choice.notes))
+    return (*found, *(Sentence("note", True, each) for each in choice.notes))
 
 
 def cell_words(cell: Cell) -> str:
@@ -61,7 +52,7 @@ def cells_words(cells: Iterable[Cell]) -> str:
     return "; ".join(f"{name}, h = {horizons(own)}" for name, own in by_name.items())
 
 
-def _best(choice: Choice, best: Best) -> _Statement:
+def _best(choice: Choice, best: Best) -> Sentence:
     value = _error(best.value, best.interval)
     if best.criterion == "gain":
         value = gain_text(best.number(choice.samples))
@@ -72,12 +63,12 @@ def _best(choice: Choice, best: Best) -> _Statement:
         f"{value}, N = {choice.samples}"
     )
     if best.kept == (best.cell,):
-        return _Statement(best.criterion, True, f"{text}; nothing else may be best (95%).")
+        return Sentence(best.criterion, True, f"{text}; nothing else may be best (95%).")
     text += f"; the 95% set is {cells_words(best.kept)}"
-    return _Statement(best.criterion, False, f"{text}.{_more(choice, best)}")
+    return Sentence(best.criterion, False, f"{text}.{_more(choice, best)}")
 
 
-def _beyond(choice: Choice) -> list[_Statement]:
+def _beyond(choice: Choice) -> list[Sentence]:
     """A gradient that does not compete and is better."""
     if choice.beyond is None:
         return []
@@ -86,10 +77,10 @@ def _beyond(choice: Choice) -> list[_Statement]:
         f"With the simulator's states {cell_words(cell)} gains more: {cosine(gain.clipped)} (CI "
         f"{span(gain.low, gain.high)}), N = {choice.samples}; it does not compete."
     )
-    return [_Statement("beyond", True, text)]
+    return [Sentence("beyond", True, text)]
 
 
-def _steps(choice: Choice) -> list[_Statement]:
+def _steps(choice: Choice) -> list[Sentence]:
     """Which steps lower the return, and which raise it."""
     if choice.steps is None:
         return []
@@ -101,10 +92,10 @@ def _steps(choice: Choice) -> list[_Statement]:
     ]
     said = "; ".join(parts) if parts else "none is shown to raise or to lower it"
     text = f"Steps and the return ({how}, N = {choice.samples}, 95% for all together): {said}."
-    return [_Statement("steps", bool(parts), text)]
+    return [Sentence("steps", bool(parts), text)]
 
 
-def _tried(choice: Choice) -> list[_Statement]:
+def _tried(choice: Choice) -> list[Sentence]:
     """Without a truth: what realised gains say."""
     tried = choice.tried
     if tried is None:
@@ -114,7 +105,7 @@ def _tried(choice: Choice) -> list[_Statement]:
         f"Most return gained by a step along {cell_words(tried.cell)}: {tried.value:.2g} (CI "
         f"{ends}), the best possible is unknown; the 95% set is {cells_words(tried.kept)}."
     )
-    return [_Statement("realised", tried.kept == (tried.cell,), text)]
+    return [Sentence("realised", tried.kept == (tried.cell,), text)]
 
 
 def _more(choice: Choice, best: Best) -> str:
@@ -129,7 +120,7 @@ def _more(choice: Choice, best: Best) -> str:
     return f" Not enough starts to say more: {'; '.join(parts)}."
 
 
-def _criteria(choice: Choice) -> list[_Statement]:
+def _criteria(choice: Choice) -> list[Sentence]:
     """Whether plain steps and scale-free optimisers want different things."""
     mse, direction = choice.mse, choice.direction
     if mse is None or direction is None:
@@ -147,7 +138,7 @@ def _criteria(choice: Choice) -> list[_Statement]:
             f"The criteria differ: for plain gradient steps {cell_words(mse.cell)}, for "
             f"optimisers that drop the scale, as Adam, {cell_words(direction.cell)}."
         )
-    return [_Statement("criteria", not both or mse.cell == direction.cell, text)]
+    return [Sentence("criteria", not both or mse.cell == direction.cell, text)]
 
 
 def _ordered(choice: Choice, cells: set[Cell]) -> list[Cell]:
@@ -155,16 +146,16 @@ def _ordered(choice: Choice, cells: set[Cell]) -> list[Cell]:
     return [cell for cell in candidates if cell in cells]
 
 
-def _usable(choice: Choice) -> list[_Statement]:
+def _usable(choice: Choice) -> list[Sentence]:
     if choice.usable is None:
         return []
     usable = choice.usable.horizons
     rule = f"cosine ≥ {COSINE:g} and at most {times(EXCESS)} the least error; N = {choice.samples}"
     text = usable_text(choice.usable.estimator, usable, rule)
-    return [_Statement("usable", usable.decided, f"{text}.")]
+    return [Sentence("usable", usable.decided, f"{text}.")]
 
 
-def _weights(choice: Choice, about: str, mixing: Mixing) -> _Statement:
+def _weights(choice: Choice, about: str, mixing: Mixing) -> Sentence:
     if choice.by == "gain" and mixing.gain is not None:
         return _weights_by_gain(about, mixing, mixing.gain, outside(choice, mixing))
     return _weights_by_error(about, mixing)
@@ -182,7 +173,7 @@ def outside(choice: Choice, mixing: Mixing) -> str:
     return f" Not among them: {cell_words(best.cell)}, which gains {cosine(best.value)} alone."
 
 
-def _weights_by_gain(about: str, mixing: Mixing, weights: Weights, beside: str) -> _Statement:
+def _weights_by_gain(about: str, mixing: Mixing, weights: Weights, beside: str) -> Sentence:
     """What a batch's step along the mixture gains beside that of the best single estimator."""
     own, single = mixing.contender("gain"), mixing.contender("best single by gain")
     text = f"Weights of {cells_words(mixing.cells)}, by gain: {_shares(mixing, weights)}"
@@ -192,13 +183,13 @@ def _weights_by_gain(about: str, mixing: Mixing, weights: Weights, beside: str) 
         text += _shares(mixing, weights)
     judged = _judged(about, mixing)
     if own.ahead is None or not isfinite(own.ahead.low):
-        return _Statement(about, False, f"{text}. {judged} their gain is {ZERO}.{beside}")
+        return Sentence(about, False, f"{text}. {judged} their gain is {ZERO}.{beside}")
     text += (
         f". {judged} a step of one batch gains {cosine(own.cosine)} of the best possible, along "
         f"the best single estimator {cosine(single.cosine)}, difference CI "
         f"{own.ahead.low:+.2g} to {own.ahead.high:+.2g}.{beside}"
     )
-    return _Statement(about, own.ahead.low > 0 or own.ahead.high < 0, text)
+    return Sentence(about, own.ahead.low > 0 or own.ahead.high < 0, text)
 
 
 def _judged(about: str, mixing: Mixing) -> str:
@@ -207,7 +198,7 @@ def _judged(about: str, mixing: Mixing) -> str:
     return f"On the {starts}" if about == "pair" else f"On the same {starts}"
 
 
-def _weights_by_error(about: str, mixing: Mixing) -> _Statement:
+def _weights_by_error(about: str, mixing: Mixing) -> Sentence:
     own = mixing.contender("mse")
     text = (
         f"Weights of {cells_words(mixing.cells)}: by mean squared error "
@@ -216,7 +207,7 @@ def _weights_by_error(about: str, mixing: Mixing) -> _Statement:
     judged = _judged(about, mixing)
     against = own.against
     if against is None:
-        return _Statement(about, False, f"{text}. {judged} their error is {ZERO}.")
+        return Sentence(about, False, f"{text}. {judged} their error is {ZERO}.")
     ratio = own.mse / mixing.contender("best scaled single").mse
     verdict = (
         f"{judged} their error is {times(ratio)} (CI {_exp(against)}) that of the best scaled "
@@ -226,7 +217,7 @@ def _weights_by_error(about: str, mixing: Mixing) -> _Statement:
         verdict += f", their cosine {own.gap.low:+.2g} to {own.gap.high:+.2g} apart"
     rules = _rules(mixing)
     decided = against.high < -log(SAME) or against.low > log(SAME)
-    return _Statement(about, decided, f"{text}. {verdict}{', ' + rules if rules else ''}.")
+    return Sentence(about, decided, f"{text}. {verdict}{', ' + rules if rules else ''}.")
 
 
 def _scaled(mixing: Mixing) -> str:
@@ -268,7 +259,7 @@ def _exp(logarithm: Interval) -> str:
     return span(exp(logarithm.low), exp(logarithm.high))
 
 
-def _alpha(choice: Choice) -> list[_Statement]:
+def _alpha(choice: Choice) -> list[Sentence]:
     if choice.alpha is None:
         return []
     alpha = choice.alpha
@@ -277,10 +268,10 @@ def _alpha(choice: Choice) -> list[_Statement]:
         f"variance: {alpha.alpha:.2g} (CI {span(alpha.interval.low, alpha.interval.high)}, "
         f"N = {choice.samples})."
     )
-    return [_Statement("α-order", True, text)]
+    return [Sentence("α-order", True, text)]
 
 
-def _agreement(choice: Choice) -> list[_Statement]:
+def _agreement(choice: Choice) -> list[Sentence]:
     """Only without a truth: who points where the others do."""
     parts = [
         f"{cell_words(each.first)} and {cell_words(each.second)}: {each.cosine:.2g} "
@@ -290,14 +281,14 @@ def _agreement(choice: Choice) -> list[_Statement]:
     if not parts:
         return []
     text = f"Cosines between estimators (N = {choice.samples}): {'; '.join(parts)}."
-    return [_Statement("agreement", True, text)]
+    return [Sentence("agreement", True, text)]
 
 
-def _what_if(choice: Choice, what: WhatIf) -> list[_Statement]:
+def _what_if(choice: Choice, what: WhatIf) -> list[Sentence]:
     first, last = what.batches[0], what.batches[-1]
     text = f"What if: {_trial(first)}; {_trial(last)}"
     counted = f"mean squared errors, N = {choice.samples}, to first order"
-    said = [_Statement("what if", True, f"{text} ({counted}).")]
+    said = [Sentence("what if", True, f"{text} ({counted}).")]
     needed = what.needed
     if needed is None:
         return said
@@ -306,11 +297,11 @@ def _what_if(choice: Choice, what: WhatIf) -> list[_Statement]:
     if needed.batch is not None:
         size = f"{batches(needed.batch.low)}–{batches(needed.batch.high)}"
         text = f"{goal} needs N′ ≈ {batches(needed.size)} (CI {size}, N = {choice.samples})."
-        return [*said, _Statement("samples", True, text)]
+        return [*said, Sentence("samples", True, text)]
     cap = f"bias alone caps it at {cosine(needed.value)} (CI {ends}, N = {choice.samples})"
     if needed.cosine.high < 0.9:
-        return [*said, _Statement("samples", True, f"{goal}: no N′ reaches it, {cap}.")]
-    return [*said, _Statement("samples", False, f"{goal}: undecided whether any N′ does; {cap}.")]
+        return [*said, Sentence("samples", True, f"{goal}: no N′ reaches it, {cap}.")]
+    return [*said, Sentence("samples", False, f"{goal}: undecided whether any N′ does; {cap}.")]
 
 
 def _trial(each: Trial) -> str:

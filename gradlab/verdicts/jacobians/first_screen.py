@@ -15,8 +15,7 @@ from gradlab.runs.jacobians import JacobianRun
 from gradlab.statistics.intervals import Z
 from gradlab.statistics.number import Number
 from gradlab.statistics.number import Number as Estimated
-from gradlab.verdicts.measurement.verdict import Sentence
-from gradlab.verdicts.screen import Fact, Light, Screen
+from gradlab.verdicts.screen import Fact, Light, Screen, Sentence, finding
 from gradlab.wording import percent, span, steps, two
 
 _BLOCKS = ("A", "B", "r_s", "r_a")
@@ -27,59 +26,42 @@ _SLOW = 1000  # steps per factor of ten from which growth is not worth the word
 
 
 def verdict(run: JacobianRun) -> tuple[Sentence, ...]:
-    """The sentences that head a report."""
-    sentences = (
-        _certificate(run),
-        _blocks(run),
-        _entry(run),
-        _distance(run),
-        _product(run),
-        _growth(run),
-        _doubling(run),
-        _condition(run),
-    )
-    return tuple(sentence for sentence in sentences if sentence is not None)
+    """The findings of a report: what is masked, what is wrong, how far one may chain."""
+    parts = (
+        _certificate, _blocks, _entry, _distance, _product, _growth, _variance, _condition,
+    )  # fmt: skip
+    return tuple(each for part in parts if (each := part(run)) is not None)
 
 
 def _certificate(run: JacobianRun) -> Sentence:
-    notes = run.notes
-    exact = notes.get("derivatives") == "exact"
-    share = number(run, "certificate", "flagged share")
+    what, lost = "Simulator's Jacobians", _losses(run)
+    samples = f"{run.notes.get('samples')} steps from {run.config.get('starts')} starts"
     known = [
         (found.value, block)
         for block in _BLOCKS
         if (found := number(run, "certificate", "95th percentile", block=block)) is not None
     ]
     if not known:
-        samples = f"{notes.get('samples')} steps from {run.config.get('starts')} starts"
-        text = f"None of the simulator's Jacobians can be used, of {samples}{_losses(run)}."
-        return Sentence("certificate", False, text)
+        return finding("certificate", False, what, "none can be used", samples, *lost)
     worst, block = max(known)
-    quality = (
-        "exact derivatives"
-        if exact
-        else f"certified to {worst:.1g} ({block}, 95th percentile of the samples)"
-    )
-    masked = "none failed its certificate"
+    quality = f"certified to {worst:.1g} ({block}, 95th percentile)"
+    if run.notes.get("derivatives") == "exact":
+        quality = "exact derivatives"
+    share = number(run, "certificate", "flagged share")
+    failed = "none failed"
     if share is not None and share.value > 0:
-        masked = (
-            f"{_percent(share)} failed their certificate (contacts or limits switch inside the "
-            f"differences) and are left out"
-        )
-    lost = _losses(run)
-    samples = f"{notes.get('samples')} steps from {run.config.get('starts')} starts"
-    text = f"The simulator's Jacobians are {quality}; of {samples} {masked}{lost}."
-    return Sentence("certificate", not lost, text)
+        failed = f"{_percent(share)} failed and are left out"
+    return finding("certificate", not lost, what, quality, failed, *lost, samples)
 
 
-def _losses(run: JacobianRun) -> str:
-    text = ""
-    for who in ("simulator", "model"):
-        count = run.notes.get(f"{who}_not_finite", 0)
-        if count:
-            first = run.notes.get(f"{who}_first_loss")
-            text += f"; the {who}'s are not finite on {count} (first: {first})"
-    return text
+def _losses(run: JacobianRun) -> list[str]:
+    """How many Jacobians of either are not finite, and the first."""
+    counts = {who: run.notes.get(f"{who}_not_finite", 0) for who in ("simulator", "model")}
+    return [
+        f"{who}: not finite on {count} (first: {run.notes.get(f'{who}_first_loss')})"
+        for who, count in counts.items()
+        if count
+    ]
 
 
 def _blocks(run: JacobianRun) -> Sentence | None:
@@ -87,46 +69,33 @@ def _blocks(run: JacobianRun) -> Sentence | None:
     measured = {block: each for block, each in errors.items() if each is not None}
     if not measured:
         return None
-    parts = [f"{_MEANING[block]} {_percent(each)}" for block, each in measured.items()]
-    n = next(iter(measured.values())).n
     clipped = [
-        f"{_MEANING[block]} ({100 * share.value:.0f}%)"
+        f"{100 * share.value:.0f}% of the square of {_MEANING[block]} is of the worst 5% of samples"
         for block in measured
         if (share := number(run, "block", _WORST, block=block)) is not None
         and share.value > _CONCENTRATED
     ]
-    warning = ""
-    if clipped:
-        names = " and ".join(clipped)
-        warning = f" A twentieth of the samples makes almost all of the squared error of {names}:"
-        warning += " clips or contacts, rather than the model at large."
-    text = (
-        f"At the simulator's states the model's derivatives are off by (relative Frobenius error, "
-        f"N = {n}): {', '.join(parts)}.{warning}"
-    )
-    return Sentence("blocks", True, text)
+    parts = [f"{_MEANING[block]} {_percent(each)}" for block, each in measured.items()]
+    n = next(iter(measured.values())).n
+    what = "Model against simulator, relative Frobenius error"
+    return finding("blocks", True, what, *parts, *clipped, n=n)
 
 
 _WORST = "share of the squared error in the worst 5%"
 
 
 def _entry(run: JacobianRun) -> Sentence | None:
-    """The entry whose error moves the gradient most, and the largest error where it is another."""
-    effects, errors = (_largest(run, quantity) for quantity in ("effect", "error"))
-    if effects is None or errors is None:
+    """The entry whose error moves the gradient most, and the one of largest error."""
+    effect, error = (_largest(run, quantity) for quantity in ("effect", "error"))
+    if effect is None or error is None:
         return None
-    text = (
-        f"What moves the gradient most is the error of {named(effects)}: by "
-        f"{100 * effects['value']:.3g}% of its norm "
-        f"(CI {_span(100 * effects['ci_low'], 100 * effects['ci_high'])}, first action, "
-        f"{run.config['horizon']} steps, no critic)."
-    )
-    where = "it is also" if named(effects) == named(errors) else f"that of {named(errors)} is"
-    text += (
-        f" Standardised by what the path varies, {where} the largest error: "
-        f"{errors['value']:.2g} (CI {_span(errors['ci_low'], errors['ci_high'])})."
-    )
-    return Sentence("entry", True, text)
+    share, low, high = (100 * effect[name] for name in ("value", "ci_low", "ci_high"))
+    return finding(
+        "entry", True, f"Most effect on the gradient, the error of {named(effect)}",
+        f"{share:.3g}% of its norm (CI {_span(low, high)})",
+        f"largest standardised error, {named(error)}: {error['value']:.2g} "
+        f"(CI {_span(error['ci_low'], error['ci_high'])})",
+    )  # fmt: skip
 
 
 def _largest(run: JacobianRun, quantity: str) -> pd.Series | None:
@@ -154,115 +123,97 @@ def _distance(run: JacobianRun) -> Sentence | None:
     if not found:
         return None
     ratio, half, name, near_x, far_x = max(found)
-    where = f"from {near_x:.2g} to {far_x:.2g} standard deviations away from the data"
-    numbers = f"{exp(ratio):.2g}× (CI {_span(exp(ratio - half), exp(ratio + half))})"
-    if ratio - half > log(_NOTABLE):
-        return Sentence("distance", True, f"The error of {name} grows {numbers} {where}.")
-    text = f"The model's error hardly depends on the distance: {name} {numbers} {where}."
-    if ratio + half > log(2):
-        text = f"Undecided whether the model's error grows with distance: {name} {numbers} {where}."
-    return Sentence("distance", ratio + half <= log(2), text)
+    grows, open_ = ratio - half > log(_NOTABLE), ratio + half > log(2)
+    word = "grows" if grows else "undecided," if open_ else "hardly depends on it,"
+    return finding(
+        "distance", grows or not open_,
+        f"Error of {name} by distance from the data, {near_x:.2g} to {far_x:.2g} deviations",
+        f"{word} {exp(ratio):.2g}× (CI {_span(exp(ratio - half), exp(ratio + half))})",
+    )  # fmt: skip
 
 
 def _product(run: JacobianRun) -> Sentence | None:
     informs = number(run, "horizon", "model's product informs")
     if informs is None or run.notes.get("compared") == 0:
         return None
-    H, n = int(run.config["horizon"]), f"N = {informs.n}"
+    H, what = int(run.config["horizon"]), "Model's chained Jacobians, relative error (zero has 1)"
     if informs.value >= H:
         last = run.rows("product").sort_values("step").iloc[-1]
-        text = (
-            f"The model's chained Jacobians still inform after {H} steps: relative error "
-            f"{_three(last['value'])} (median over starts, "
-            f"CI {_span(last['ci_low'], last['ci_high'])}, {n}; above 1, zero is the better guess)."
-        )
-        return Sentence("product", bool(last["ci_high"] <= 1), text)
-    span = f"CI {informs.low:.0f}–{informs.high:.0f}" + ("+" if informs.high >= H else "")
-    text = (
-        f"The model's chained Jacobians inform up to {informs.value:.0f} steps ({span}, {n}); "
-        f"beyond, their relative error exceeds 1 and zero is the better guess."
+        value = f"{_three(last['value'])} (CI {_span(last['ci_low'], last['ci_high'])})"
+        decided = bool(last["ci_high"] <= 1)
+        return finding("product", decided, what, f"{value} after {H} steps", n=informs.n)
+    ends = f"CI {informs.low:.0f}–{informs.high:.0f}" + ("+" if informs.high >= H else "")
+    return finding(
+        "product", True, what, f"below 1 up to {informs.value:.0f} steps ({ends})", n=informs.n
     )
-    return Sentence("product", True, text)
 
 
 def _growth(run: JacobianRun) -> Sentence:
     closed, open_ = lyapunov(run, "closed"), lyapunov(run, "open")
     loops = ("closed",) if closed == open_ else ("closed", "open")
-    parts = [_one_growth(run, loop) for loop in loops]
-    n = "" if closed is None else f" (N = {closed.n}, second half of {run.config['horizon']} steps)"
     decided = closed is not None and (closed.low > 0 or closed.high < 0)
-    return Sentence("growth", decided, f"{'; '.join(parts)}{n}.")
+    what = f"Growth of chained Jacobians, second half of {run.config['horizon']} steps"
+    parts = [_one_growth(run, loop) for loop in loops]
+    return finding("growth", decided, what, *parts, n=None if closed is None else closed.n)
 
 
 def _one_growth(run: JacobianRun, loop: str) -> str:
-    rate, what = lyapunov(run, loop), "in open loop it"
-    if loop == "closed":
-        what = "In closed loop the product of Jacobians"
+    rate = lyapunov(run, loop)
     if rate is None or not isfinite(rate.value):
-        return f"{what} is singular or lost"
-    exponent = f"λ = {rate.value:.3g} per step, CI {_span(rate.low, rate.high)}"
+        return f"{loop} loop singular or lost"
+    text = f"{loop} loop λ = {rate.value:.3g} per step (CI {_span(rate.low, rate.high)})"
     decade = number(run, "horizon", "steps per factor of ten", block=loop)
-    if rate.low <= 0 <= rate.high:
-        return f"{what} shows neither growth nor decay ({exponent})"
-    if decade is None or abs(decade.value) > _SLOW:
-        return f"{what} hardly changes ({exponent})"
-    steps = f"10 every {abs(decade.value):.3g} steps ({exponent})"
-    if rate.value < 0:
-        return f"{what} is divided by {steps}"
+    if rate.low <= 0 <= rate.high or decade is None or abs(decade.value) > _SLOW:
+        return text
+    sign = "times" if rate.value > 0 else "divided by"
     leaves = number(run, "horizon", "product leaves float32", block=loop)
-    end = "" if leaves is None else f" and leaves float32 at about step {leaves.value:.0f}"
-    return f"{what} is multiplied by {steps}{end}"
+    end = f", beyond float32 at step {leaves.value:.0f}" if leaves and rate.value > 0 else ""
+    return f"{text}, {sign} 10 in {abs(decade.value):.3g} steps{end}"
 
 
-def _doubling(run: JacobianRun) -> Sentence | None:
-    predicted = [
-        number(run, "horizon", "predicted doubling of the variance", block=block)
-        for block in ("typical start", "mean square")
-    ]
-    measured = run.rows("horizon", quantity="measured doubling of the variance")
-    if predicted[0] is None or predicted[1] is None:
+def _variance(run: JacobianRun) -> Sentence | None:
+    """Doubling times by the products alone, and those of a measurement that was given."""
+    called = {"typical start": "by the typical start", "mean square": "by the mean square"}
+    predicted = {
+        words: number(run, "horizon", "predicted doubling of the variance", block=block)
+        for block, words in called.items()
+    }
+    known = [f"{words} {_pace(each)}" for words, each in predicted.items() if each is not None]
+    if len(known) < len(predicted):
         return None
-    typical, square = predicted[0], predicted[1]
-    expected = [_pace(each, ("double", "halve")) for each in (typical, square)]
-    what = f"{expected[0]} by the typical start and {expected[1]} by the mean square"
-    if typical.value * square.value > 0 and abs(log(typical.value / square.value)) < log(_NOTABLE):
-        what = expected[1]
-    text = f"From the products alone the variance of the discounted gradient should {what}"
-    told = []
-    for _, row in measured.iterrows():
-        found = Number(row["value"], row["ci_low"], row["ci_high"], row["n"])
-        told.append(f"{row['block']} {_pace(found, ('doubles', 'halves'))}")
-    hint = "give a measurement of the same policy to compare"
-    return Sentence(
-        "variance", True, f"{text}; {'measured: ' + '; '.join(told) if told else hint}."
-    )
+    measured = [
+        f"{row['block']} measured {_pace(Number(row['value'], row['ci_low'], row['ci_high'], 0))}"
+        for _, row in run.rows("horizon", quantity="measured doubling of the variance").iterrows()
+    ]
+    hint = ["measured: give a measurement of the policy"]
+    what = "Variance of the discounted gradient"
+    return finding("variance", True, what, *known, *(measured or hint))
 
 
-def _pace(rate: Number, verbs: tuple[str, str]) -> str:
-    verb = verbs[0] if rate.value > 0 else verbs[1]
+def _pace(rate: Number) -> str:
+    """doubles in 12 steps (CI 10–14)"""
+    text = f"{'doubles' if rate.value > 0 else 'halves'} in {abs(rate.value):.3g} steps"
     if not isfinite(rate.low) or not isfinite(rate.high):
-        return f"{verb} every {abs(rate.value):.3g} steps or not at all"
+        return f"{text} or not at all"
     ends = sorted(abs(each) for each in (rate.low, rate.high))
-    return f"{verb} every {abs(rate.value):.3g} steps (CI {_span(ends[0], ends[1])})"
+    return f"{text} (CI {_span(ends[0], ends[1])})"
 
 
 def _condition(run: JacobianRun) -> Sentence | None:
     k = number(run, "horizon", "exponent of the model's error")
     if k is None:
         return None
-    law = run.notes.get("condition_1")
-    rate = number(run, "horizon", "rate of the model's error")
-    exponent = f"exponent {k.value:.2g}, CI {_span(k.low, k.high)}, N = {k.n}"
     laws = {
-        "linear": f"Condition 1 of MPG holds: the model's error grows linearly ({exponent}).",
-        "slower": f"The bound of Condition 1 of MPG holds: the model's error grows more slowly "
-        f"than linearly ({exponent}).",
-        "faster": f"Condition 1 of MPG is rejected: the model's error outgrows a line ({exponent})",
-        "exponential": "Condition 1 of MPG is rejected: the model's error grows exponentially, "
-        + ("" if rate is None else f"by {_percent(rate)} per step."),
-    }
-    text = laws.get(str(law), f"Undecided whether the model's error grows linearly ({exponent}).")
-    return Sentence("condition", law in laws, text if text.endswith(".") else text + ".")
+        "linear": "holds", "slower": "its bound holds, slower than linear", "faster": "rejected",
+        "exponential": "rejected, exponential",
+    }  # fmt: skip
+    law = str(run.notes.get("condition_1"))
+    rate = number(run, "horizon", "rate of the model's error") if law == "exponential" else None
+    return finding(
+        "condition", law in laws, "Condition 1 of MPG, the model's error grows linearly",
+        laws.get(law, "undecided"), f"exponent {k.value:.2g} (CI {_span(k.low, k.high)})",
+        "" if rate is None else f"{_percent(rate)} per step", n=k.n,
+    )  # fmt: skip
 
 
 def lyapunov(run: JacobianRun, loop: str) -> Number | None:
