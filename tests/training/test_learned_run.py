@@ -126,13 +126,13 @@ def test_no_two_ways_to_learn_a_model_end_with_equal_policies(whole):
 
 
 def test_measuring_gradients_changes_no_bit_of_training(tmp_path, whole):
-    measured = SMALL | {"gradient_every": 10, "gradient_starts": 8, "seeds": 2}
+    measured = SMALL | {"gradient_every": 20, "gradient_starts": 8, "seeds": 2}
     first = train(ARMS["nll"], task(), tmp_path / "a.h5", **measured)
     second = whole("nll")
     assert all(torch.equal(numbers(first, seed), numbers(second, seed)) for seed in range(2))
     same_tables(first, second)
     gradients = read(first).groups["gradients"]
-    assert gradients["iteration"].values.tolist() == [10, 20, 30, 40]
+    assert gradients["iteration"].values.tolist() == [20, 40]
     assert gradients["horizon"].values.tolist() == [0, 3]
     assert "gradients" not in read(second).groups
 

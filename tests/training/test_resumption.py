@@ -45,12 +45,9 @@ def whole(tmp_path_factory):
 
 @pytest.mark.parametrize("name", ROWS)
 def test_seeds_trained_together_are_seeds_trained_apart(tmp_path, whole, name):
-    together = whole(name)
-    for seed in range(2):
-        apart = train(row(name), task(), tmp_path / f"{seed}.h5", **SHORT, first_seed=seed)
-        torch.testing.assert_close(
-            numbers(together, seed), numbers(apart, seed), rtol=1e-8, atol=1e-10
-        )
+    together, seed = whole(name), ROWS.index(name) % 2
+    apart = train(row(name), task(), tmp_path / "apart.h5", **SHORT, first_seed=seed)
+    torch.testing.assert_close(numbers(together, seed), numbers(apart, seed), rtol=1e-8, atol=1e-10)
     assert not torch.equal(numbers(together, 0), numbers(together, 1))
 
 
