@@ -29,18 +29,10 @@ ROWS = [
 ]  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    """The uninterrupted run of two seeds of what is named, made once for every test."""
-    runs, folder = {}, tmp_path_factory.mktemp("whole")
-
-    def made(name):
-        if name not in runs:
-            path = folder / f"{name}.h5"
-            runs[name] = train(row(name), task(), path, **SHORT, seeds=2)
-        return runs[name]
-
-    return made
+@pytest.fixture
+def whole(small_run):
+    """The uninterrupted run of two seeds of what is named."""
+    return lambda name: small_run(row(name), **SHORT, seeds=2)
 
 
 @pytest.mark.parametrize("name", ROWS)
