@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pytest
 import torch
 
 import gradlab
@@ -60,11 +61,6 @@ def row(name):
     return small if small.model is None else replace(small, model=shrunk(small.model))
 
 
-def listed(name):
-    """What `gradlab list algorithms` prints of a row, in a line."""
-    return "; ".join(f"{part}: {value}" for part, value in find(name).described.items())
-
-
 def shrunk(model):
     """A model of the same kind with small networks and few steps."""
     deep = tuple(8 * width // 64 for width in model.hidden[1:])
@@ -74,6 +70,23 @@ def shrunk(model):
         two_models=model.two_models, spectral=model.spectral, members=members, elites=elites,
         bootstrap=model.bootstrap,
     )  # fmt: skip
+
+
+class Stop(Exception):
+    """Ends a run as a lost machine would: without a last word."""
+
+
+def stopped(train, at, **options):
+    """Call `train` until iteration `at`, where it is stopped, and again to go on; the file."""
+
+    def stop(stage, done, total):
+        if stage == "training" and done >= at:
+            raise Stop
+
+    with pytest.raises(Stop):
+        train(**options, progress=stop)
+    torch.manual_seed(99)
+    return train(**options, resume=True)
 
 
 def numbers(path, seed=0):

@@ -1,19 +1,20 @@
 """One run divided among processes; here they are in this one, and die at random."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 
-from gradlab.errors import Failure, InputError
+from gradlab.errors import Failure
 from gradlab.storage.journal import read
 from gradlab.training.asynchronous import execution
 from gradlab.training.asynchronous.choice import Asynchronous
 from gradlab.training.asynchronous.processes import ROLES
 from gradlab.training.loop import train
 from tests.training.inline_workers import InlinePool
-from tests.training.small_runs import SMALL, numbers, row, same_tables, task
+from tests.training.small_runs import SMALL, numbers, row, same_tables, stopped, task
 
 MANY = Asynchronous(learners=3, actors=2, buffers=2, queue=2, deterministic=True)
 FREE = replace(MANY, deterministic=False)
@@ -55,20 +56,10 @@ def test_fifty_deaths_change_no_bit_of_a_run_with_a_fixed_schedule(trained):
     assert read(dying).groups["asynchrony"]["replaced"].values[-1] > 20
 
 
-class Stop(Exception):
-    pass
-
-
 @pytest.mark.slow
 def test_a_stopped_run_of_many_processes_goes_on_bit_for_bit(trained):
-    def stop(stage, done, total):
-        if done >= 50:
-            raise Stop
-
     whole = trained("mpg-v2", MANY, file="whole.h5")
-    with pytest.raises(Stop):
-        trained("mpg-v2", MANY, file="cut.h5", progress=stop)
-    cut = trained("mpg-v2", MANY, file="cut.h5", resume=True)
+    cut = stopped(partial(trained, "mpg-v2", MANY), 50, file="cut.h5")
     assert torch.equal(numbers(whole), numbers(cut))
     same_tables(whole, cut)
 
@@ -123,36 +114,3 @@ def test_in_order_of_arrival_no_transition_is_lost_and_the_ratio_of_updates_is_k
 def test_a_worker_that_dies_of_every_call_ends_the_run_with_its_name(trained):
     with pytest.raises(Failure, match=r"actor 0 died 5 times of one call.*resume=True"):
         trained("td3", FREE, InlinePool(deaths=1.0))
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"learners": 0}, "learners is 0, expected an integer from 1"),
-        ({"actors": -1}, "actors is -1, expected an integer from 1"),
-        ({"buffers": 1.5}, "buffers is 1.5, expected an integer from 1"),
-        ({"queue": -1}, "queue is -1, expected an integer from 0"),
-    ],
-)
-def test_impossible_numbers_are_refused(change, message):
-    with pytest.raises(InputError, match=message):
-        Asynchronous(**change)
-
-
-@pytest.mark.parametrize(
-    ("name", "options", "message"),
-    [
-        ("shac", {}, "shac cannot be trained asynchronously: its batches are the newest steps"),
-        ("mbpo", {}, "mbpo cannot be trained asynchronously: it learns a model between"),
-        ("td3", {"probe_budget": 0.1}, "probe_budget is for updates in this process"),
-        ("td3", {"warmup": 16, "agents": 9}, "warmup is 16 transitions, too few for 2 buffers"),
-    ],
-)
-def test_what_one_process_alone_can_do_is_refused(trained, name, options, message):
-    with pytest.raises(InputError, match=message):
-        trained(name, FREE, **options)
-
-
-def test_ray_without_processes_is_refused(tmp_path):
-    with pytest.raises(InputError, match="the run is in one process"):
-        train(row("td3"), task(), tmp_path / "run.h5", ray="local", **SMALL)

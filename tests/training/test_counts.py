@@ -11,11 +11,13 @@ members                    of an ensemble that an update uses
 
 from collections import Counter
 
+import numpy as np
 import pytest
 import torch
 
 import gradlab
 from gradlab.data.replay import Replay
+from gradlab.storage import journal
 from gradlab.systems import from_function
 from gradlab.training import ALGORITHMS, evaluations, loop
 from gradlab.training.collection import Environments
@@ -163,5 +165,9 @@ def test_a_row_calls_what_it_is_said_to_call(tmp_path, counts, name):
     worlds = (counting_world(note, what) for what in ("simulator", "prior"))
     task = gradlab.Task("push", *worlds, starts, 0.9, 5, action_limit=(2.0, 1.0))
     counter.clear()
-    train(row(name), task, tmp_path / "run.h5", **OPTIONS)
+    path = train(row(name), task, tmp_path / "run.h5", **OPTIONS)
     assert {what: n for what, n in counter.items() if n} == COUNTS[name]
+    updates = journal.read(path).groups["updates"]
+    assert (updates["policy_norm"].values > 0).all() and (updates["nonfinite"].values == 0).all()
+    for column in ("policy_norm", "policy_loss", "critic_norm"):
+        assert np.isfinite(updates[column].values).all(), column

@@ -7,7 +7,6 @@ import torch
 
 import gradlab
 from gradlab.data.replay import Replay
-from gradlab.errors import InputError
 from gradlab.fitting.losses import Bound
 from gradlab.networks.gaussian_ensemble import predict
 from gradlab.systems import from_function
@@ -97,12 +96,6 @@ def test_without_elites_every_member_is_rolled_out():
     dynamics.fit(filled())
     wanted = dynamics.roles["prediction"].used.numbers(LIKE).layers.weights[0]
     assert torch.equal(dynamics.rollout().numbers.layers.weights[0], wanted)
-
-
-@pytest.mark.parametrize("count", [0, MEMBERS + 1])
-def test_a_number_of_elites_that_cannot_be_is_refused(count):
-    with pytest.raises(InputError, match=f"model has elites {count}, expected 1 to its 4 members"):
-        replace(CHOICE, elites=count)
 
 
 def rows_of_a_fit(dynamics, replay):

@@ -7,7 +7,6 @@ from dataclasses import replace
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import nn
 
 from gradlab.cli.program import main
 from gradlab.errors import InputError
@@ -129,40 +128,6 @@ def test_processes_begin_with_them_too(tmp_path):
         asynchronous=Asynchronous(learners=1, queue=0, deterministic=True), **SMALL,
     )  # fmt: skip
     assert torch.equal(numbers(together), numbers(apart))
-
-
-@pytest.mark.parametrize(
-    ("name", "given", "message"),
-    [
-        ("sac", {"policy": policy()}, "policy is a Policy, expected gradlab's GaussianPolicy"),
-        ("ddpg", {"policy": nn.Linear(3, 2)}, "policy is a Linear, expected gradlab's Policy"),
-        ("ddpg", {"policy": Policy(4, 2, limit=LIMIT)}, "policy has state_dim 4, expected 3"),
-        ("ddpg", {"policy": Policy(3, 1, limit=(1.0,))}, "policy has action_dim 1, expected 2"),
-        ("ddpg", {"policy": Policy(3, 2, bias=False, limit=LIMIT)}, "policy has bias False"),
-        ("sac", {"policy": GaussianPolicy(3, 2)}, "policy has squash False, expected True"),
-        (
-            "sac",
-            {"policy": GaussianPolicy(3, 2, squash=True)},
-            r"policy has limit \[1.0, 1.0\], expected \[2.0, 1.0\]",
-        ),
-        ("ddpg", {"critic": VCritic(3)}, "critic is a VCritic, expected gradlab's QCritic"),
-        ("svg", {"critic": critic()}, "critic is a QCritic, expected gradlab's VCritic"),
-        ("ddpg", {"critic": QCritic(3, 1)}, "critic has action_dim 1, expected 2"),
-        ("bptt", {"critic": critic()}, "critic is given, but bptt has none"),
-    ],
-)
-def test_networks_that_a_row_cannot_train_are_refused(name, given, message, tmp_path):
-    with pytest.raises(InputError, match=message):
-        train(row(name), task(), tmp_path / "run.h5", **given, **SMALL)
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize("role", ["policy", "critic"])
-def test_spectral_norms_would_change_what_is_given(role, tmp_path):
-    held = replace(row("ddpg"), **{f"{role}_spectral": "all"})
-    given = {"policy": policy(), "critic": critic()}[role]
-    with pytest.raises(InputError, match=f"{role} is given, but spectral norms would change it"):
-        train(held, task(), tmp_path / "run.h5", **{role: given}, **SMALL)
 
 
 def test_one_limit_stands_for_all_actions(tmp_path):

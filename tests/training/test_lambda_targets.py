@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from gradlab.data.replay import Batch
-from gradlab.errors import InputError
 from gradlab.training.draws import Draws
 from gradlab.training.learner import Learner
 from gradlab.training.parts.context import Passes
@@ -110,17 +109,3 @@ def test_a_fit_of_several_passes_takes_as_many_steps():
     learner._update_critic(0, batch)
     assert float(state["critic_adam.0.step"]) == 0
     assert float(learner.state()["critic_adam.0.step"]) == 6
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"trace": 1.5}, "trace is 1.5, expected a number from 0 to 1"),
-        ({"critics": 3}, "critics is 3, expected 1 or 2"),
-    ],
-)
-def test_what_makes_no_sense_is_refused(changes, message):
-    with pytest.raises(InputError, match=message):
-        StateLambda(**changes)
-    with pytest.raises(InputError, match="epochs is 0"):
-        Passes(0)

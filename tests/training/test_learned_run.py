@@ -1,6 +1,7 @@
 """Whole runs on a model that is learned meanwhile: seeds, resumption, measurements, files."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -8,7 +9,6 @@ import torch
 
 import gradlab
 from gradlab.data.noise import stream
-from gradlab.errors import InputError
 from gradlab.networks import checkpoint, spectral
 from gradlab.runs.training.results import load
 from gradlab.storage.journal import read
@@ -18,6 +18,7 @@ from gradlab.training.algorithms import find, with_horizons
 from gradlab.training.loop import train
 from gradlab.training.models.model_choice import LOSSES, LearnedModel
 from gradlab.verdicts.training.sentences import verdict
+from tests.training.small_runs import stopped
 
 SMALL = dict(
     iterations=40, agents=12, interval=2, warmup=240, episode=25, evaluate_every=20,
@@ -107,22 +108,9 @@ def test_seeds_that_learn_models_together_are_seeds_apart(tmp_path, whole, arm):
     assert not torch.equal(numbers(together, 0), numbers(together, 1))
 
 
-class Stop(Exception):
-    pass
-
-
 @pytest.mark.parametrize("arm", list(ARMS))
 def test_a_stopped_learned_run_goes_on_bit_for_bit(tmp_path, whole, arm):
-    options = SMALL | {"seeds": 2}
-
-    def stop(stage, done, total):
-        if done >= 30:
-            raise Stop
-
-    with pytest.raises(Stop):
-        train(ARMS[arm], task(), tmp_path / "cut.h5", **options, progress=stop)
-    torch.manual_seed(99)
-    cut = train(ARMS[arm], task(), tmp_path / "cut.h5", **options, resume=True)
+    cut = stopped(partial(train, ARMS[arm], task(), tmp_path / "cut.h5"), 30, **SMALL, seeds=2)
     for seed in range(2):
         assert torch.equal(numbers(whole(arm), seed), numbers(cut, seed))
     same_tables(whole(arm), cut)
@@ -252,22 +240,3 @@ def test_models_learn_what_is_there_to_be_learned(tmp_path):
     path = train(chosen, plain, tmp_path / "run.h5", **SMALL)
     explained = read(path).groups["model"]["prediction_explained"].values
     assert (explained > 0.95).all()
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"members": 0}, "model has members 0"),
-        ({"rows": 0}, "model has rows 0"),
-        ({"learning_rate": 0.0}, "model has learning_rate 0.0"),
-        ({"loss": "nll"}, "model has loss 'nll', expected one of nll, mse, dd, multistep"),
-    ],
-)
-def test_bad_models_are_refused(change, message):
-    with pytest.raises(InputError, match=message):
-        replace(MODEL, **change)
-
-
-def test_what_uses_no_model_learns_none():
-    with pytest.raises(InputError, match="td3 uses no model"):
-        replace(find("td3"), model=MODEL)

@@ -5,13 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 import gradlab
 from gradlab.data.replay import Batch
-from gradlab.errors import InputError
 from gradlab.systems import from_function
-from gradlab.training.algorithms import ALGORITHMS, find, published, with_horizons
+from gradlab.training.algorithms import ALGORITHMS, find, published
 from gradlab.training.draws import Draws
 from gradlab.training.first_networks import networks
 from gradlab.training.learner import Learner
@@ -244,41 +242,12 @@ def test_the_norm_is_taken_before_clipping_and_per_seed():
     )
 
 
-def test_a_model_is_asked_for_where_the_task_has_none():
-    without = replace(task(), prior=None)
-    for name in ("mpg-v1", "mpg-v2", "mpg-general", "n-step-adp"):
-        with pytest.raises(InputError, match="has no prior"):
-            Learner(small(name), without, settings())
-    for name in ("td3", "sac", "ddpg", "n-step-dpg"):
-        Learner(small(name), without, settings())
-
-
-def test_an_unknown_algorithm_names_its_neighbours():
-    with pytest.raises(InputError, match="did you mean mpg-v"):
-        find("mpg")
-
-
 def test_the_published_settings_differ_where_the_paper_says_otherwise():
     v1, v2 = (published(ALGORITHMS[name], "inverted_pendulum") for name in ("mpg-v1", "mpg-v2"))
     assert v1.policy_rate == (3e-5, 3e-6) and v1.value_rate == (8e-5, 8e-6) and v1.clip == 3.0
     assert (v1.reuse, v2.reuse) == (10, 1) and v1.weights.published
     assert v1.target.tail == (-0.5, 0.0)
     assert published(ALGORITHMS["n-step-dpg"], "path_tracking").exploration == 0.0
-
-
-@pytest.mark.parametrize(
-    ("name", "horizons", "message"),
-    [
-        ("td3", (0, 25), "td3 follows one gradient"),
-        ("sac", (0, 5), "sac follows one gradient"),
-        ("sac", (5,), "first action alone at horizons"),
-        ("mpg-v2", (5, 25), "needs 0 among them"),
-        ("mpg-v2", (0, -1), "from 0"),
-    ],
-)
-def test_horizons_that_a_row_cannot_have_are_refused(name, horizons, message):
-    with pytest.raises(InputError, match=message):
-        with_horizons(find(name), horizons)
 
 
 def test_twin_critics_are_clipped_apart():
@@ -289,9 +258,3 @@ def test_twin_critics_are_clipped_apart():
     norm = learner.trained_critic.step(loss, 2)
     torch.testing.assert_close(norm, size.square().sum().sqrt()[None])
     torch.testing.assert_close(followed(learner.trained_critic), size.clamp(max=1.0))
-
-
-def test_terms_of_one_row_have_different_horizons():
-    assert isinstance(networks(small("td3"), task(), 0)[1][0], nn.Module)
-    with pytest.raises(InputError, match="different horizons"):
-        replace(small("mpg-v2"), terms=(Term(0), Term(0)))

@@ -9,22 +9,18 @@ from torch import nn
 
 import gradlab
 from gradlab.data.replay import Batch
-from gradlab.errors import InputError
 from gradlab.gradients.rollout import rollout
 from gradlab.gradients.starts import as_starts
 from gradlab.networks.mlp import QCritic
-from gradlab.storage.journal import read
 from gradlab.systems import from_function
 from gradlab.training.algorithms import find, with_horizons
 from gradlab.training.learner import Learner
-from gradlab.training.loop import train
 from gradlab.training.members import unstacked
-from gradlab.training.models.model_choice import LearnedModel
 from gradlab.training.parts.context import Context, Objective
 from gradlab.training.parts.policy_losses import MixtureLoss, Term
-from gradlab.training.parts.targets import OneStep, Soft
+from gradlab.training.parts.targets import Soft
 from gradlab.training.settings import Settings
-from tests.training.small_runs import flattened, listed
+from tests.training.small_runs import flattened
 
 GAMMA, ALPHA = 0.9, 0.2
 
@@ -140,50 +136,9 @@ def test_every_action_of_the_sum_counts_its_entropy():
     assert float(loss) == pytest.approx(wanted, rel=1e-12)
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"policy": "deterministic"}, "which has no entropy, but a target for stochastic"),
-        ({"target": OneStep(twin=True)}, "but a target for deterministic ones"),
-        ({"terms": (Term(3),)}, "first action alone at horizons"),
-    ],
-)
-def test_rows_that_make_no_sense_are_refused(changes, message):
-    with pytest.raises(InputError, match=message):
-        replace(find("maac"), **changes)
-    with pytest.raises(InputError, match="samples is 0"):
-        MixtureLoss(samples=0)
-
-
 def test_other_horizons_keep_the_entropy_and_the_data_alone_need_no_model():
     assert with_horizons(find("maac"), (5,)).terms == (Term(5, "all"),)
     assert with_horizons(find("maac"), (0,)).model == find("maac").model  # its critic's
     alone = replace(find("maac-real-data"), target=Soft())
     assert with_horizons(alone, (0,)).model is None
     assert not with_horizons(alone, (0,)).needs_model
-
-
-def test_the_row_is_listed_with_all_that_it_is():
-    words = (
-        "gaussian", "J_3 (all actions)", "5 paths per state", "STEVE, horizons 0 to 3",
-        "95% of the batch from model rollouts", "learned model: nll",
-    )  # fmt: skip
-    for word in words:
-        assert word in listed("maac")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("learned", [False, True])
-def test_it_learns_on_the_analytic_pendulum(tmp_path, learned):
-    model = LearnedModel(members=3, hidden=(32, 32), first_steps=1000, steps=200)
-    row = replace(
-        find("maac-no-steve"), hidden=(64, 64), batch=64, policy_rate=(1e-3, 1e-4),
-        value_rate=(1e-3, 1e-4), model=model if learned else None,
-    )  # fmt: skip
-    path = train(
-        row, gradlab.tasks.inverted_pendulum(engine="analytic"), tmp_path / "run.h5", seeds=3,
-        iterations=2000, evaluate_every=1000, evaluation_starts=16, warmup=1000, agents=16,
-        interval=1,
-    )  # fmt: skip
-    returns = read(path).groups["evaluations"]["return_mean"].values
-    assert (returns[-1] > returns[0]).all()

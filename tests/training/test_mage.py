@@ -1,6 +1,5 @@
 """MAGE's critic loss: its value, and its gradient in the critic, against finite differences."""
 
-from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -8,16 +7,12 @@ import torch
 from torch import nn
 
 from gradlab.data.replay import Batch
-from gradlab.errors import InputError
 from gradlab.systems import from_function
-from gradlab.training.algorithms import find
-from gradlab.training.loop import train
 from gradlab.training.members import stacked
 from gradlab.training.parts.context import Context, Objective
 from gradlab.training.parts.critics import Q, Valuing
 from gradlab.training.parts.mage import ActionGradient
 from gradlab.training.parts.targets import OneStep
-from tests.training.small_runs import SMALL, listed, row, task
 
 GAMMA, SCALE, N = 0.9, 0.5, 5
 
@@ -121,15 +116,3 @@ def test_its_gradient_in_the_critics_is_that_of_finite_differences(weight, thres
         with torch.no_grad():
             torch._foreach_add_(net.parameters, ways, alpha=1e-6)
         assert float(slope) == pytest.approx((ends[0] - ends[1]) / 2e-6, rel=1e-5)
-
-
-def test_what_has_no_model_or_no_critic_of_actions_is_refused():
-    with pytest.raises(InputError, match="mage needs a model"):
-        train(replace(row("mage"), model=None), replace(task(), prior=None), "never.h5", **SMALL)
-    with pytest.raises(InputError, match="differentiates critics by actions"):
-        replace(find("svg"), critic_loss=ActionGradient(OneStep()))
-    with pytest.raises(InputError, match="differentiates critics by actions"):
-        replace(find("bptt"), critic_loss=ActionGradient(OneStep()))
-    with pytest.raises(InputError, match="MAGE has weight -1"):
-        ActionGradient(OneStep(), -1)
-    assert "action gradient of the TD error" in listed("mage")

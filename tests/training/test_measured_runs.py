@@ -1,6 +1,7 @@
 """Whole runs with measured weights: resumption, seeds together and apart, what is written."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from tests.training.measured_worlds import (
     wild,
     wrong,
 )
-from tests.training.small_runs import numbers
+from tests.training.small_runs import numbers, stopped
 
 
 @pytest.mark.parametrize("by", ["mse", "gain"])
@@ -29,17 +30,8 @@ def test_a_stopped_run_goes_on_bit_for_bit(tmp_path, follow, by):
     options = SMALL | {"seeds": 2, "measure_starts": 32, "checkpoint_every": 12, "by": by}
     options, chosen = options | {follow: "measured"}, misled()
 
-    class Stop(Exception):
-        pass
-
-    def stop(stage, done, total):
-        if done >= 30:
-            raise Stop
-
     whole = train(chosen, task(wild), tmp_path / "whole.h5", **options)
-    with pytest.raises(Stop):
-        train(chosen, task(wild), tmp_path / "cut.h5", **options, progress=stop)
-    cut = train(chosen, task(wild), tmp_path / "cut.h5", **options, resume=True)
+    cut = stopped(partial(train, chosen, task(wild), tmp_path / "cut.h5"), 30, **options)
     for seed in range(2):
         assert torch.equal(numbers(whole, seed), numbers(cut, seed))
     for table in ("updates", "evaluations", "weights"):
@@ -53,17 +45,8 @@ def test_a_state_saved_at_a_measurement_tells_the_same_row_again(tmp_path):
     # own outcome as what was in force before.
     options = SMALL | {"checkpoint_every": 20, "measure_starts": 32, "weights": "measured"}
 
-    class Stop(Exception):
-        pass
-
-    def stop(stage, done, total):
-        if done >= 30:
-            raise Stop
-
     whole = train(misled(), task(wild), tmp_path / "whole.h5", **options)
-    with pytest.raises(Stop):
-        train(misled(), task(wild), tmp_path / "cut.h5", **options, progress=stop)
-    cut = train(misled(), task(wild), tmp_path / "cut.h5", **options, resume=True)
+    cut = stopped(partial(train, misled(), task(wild), tmp_path / "cut.h5"), 30, **options)
     same_rows(read(whole).groups["weights"], read(cut).groups["weights"])
     assert torch.equal(numbers(whole, 0), numbers(cut, 0))
     assert read(whole).groups["weights"]["outcome"].values[0, 0] == SWITCHED

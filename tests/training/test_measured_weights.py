@@ -8,16 +8,14 @@ import torch
 
 from gradlab.cli.train import Train
 from gradlab.data.replay import Batch
-from gradlab.errors import InputError
 from gradlab.runs.training.measured_weights import KEPT, LOST, NO_TRUTH, OUTCOMES, SWITCHED
 from gradlab.storage.journal import read
 from gradlab.systems import from_function
 from gradlab.training.algorithms import measured
 from gradlab.training.draws import Draws
-from gradlab.training.loop import train
 from gradlab.training.measured import weights as measured_weights
 from gradlab.training.measured import weights as samples
-from gradlab.training.parts.context import Context, FixedWeights, Objective
+from gradlab.training.parts.context import Context, Objective
 from gradlab.training.parts.policy_losses import MixtureLoss, Term
 from gradlab.training.run import collect
 from gradlab.training.settings import Settings
@@ -153,54 +151,6 @@ def test_a_seed_without_weight_on_a_horizon_is_not_lost_in_it():
     alone, wanted = loss([[1.0], [1.0]], both[:1])
     assert not gradient[0].isfinite().all()
     assert torch.equal(together[1], alone[1]) and torch.equal(gradient[1], wanted[1])
-
-
-@pytest.mark.parametrize(
-    ("name", "options", "message"),
-    [
-        ("td3", {"weights": "measured"}, "td3 follows one gradient: mixtures are mpg-v1"),
-        ("sac", {"horizon": "measured"}, "sac has one horizon: take mpg-v1"),
-        ("n-step-adp", {"weights": "measured"}, "follows one gradient"),
-        ("mpg-v2", {"weights": "measured", "horizon": "measured"}, "choose one"),
-        ("mpg-v2", {"weights": "best"}, "weights is 'best', expected 'rule' or 'measured'"),
-        ("mpg-v2", {"weights": "measured", "by": "best"}, "by is 'best', expected one of"),
-        ("mpg-v2", {"weights": "measured", "measure_every": 0}, "measure_every is 0"),
-        ("mpg-v2", {"weights": "measured", "measure_starts": 3}, "measure_starts is 3"),
-    ],
-)
-def test_what_cannot_be_measured_is_refused(tmp_path, name, options, message):
-    with pytest.raises(InputError, match=message):
-        train(name, task(), tmp_path / "run.h5", **options)
-    assert not list(tmp_path.iterdir())
-
-
-def test_terms_of_every_action_have_another_truth():
-    mixed = replace(
-        row(), terms=(Term(0), Term(5, "all")), weights=FixedWeights((0.5, 0.5)), name="mixed"
-    )
-    with pytest.raises(InputError, match="only terms of the first action can be weighed"):
-        measured(mixed, weights="measured")
-
-
-def test_a_mixture_needs_a_model_and_a_simulator_with_jacobians(tmp_path):
-    with pytest.raises(InputError, match="has no prior"):
-        train("mpg-v2", replace(task(), prior=None), tmp_path / "a.h5", weights="measured")
-
-    class Opaque:
-        state_dim, action_dim, noise_dim, differentiable = 3, 2, 0, False
-
-        def linearize(self, state, action, noise=None):
-            raise NotImplementedError("a black box")
-
-        def step(self, state, action, noise=None):
-            return task().simulator.step(state, action, noise)
-
-        def sample_noise(self, n, generator, dtype=torch.float64):
-            return torch.zeros(n, 0, dtype=dtype)
-
-    blind = replace(task(), simulator=Opaque())
-    with pytest.raises(InputError, match=r"of push gives no Jacobians.*a black box.*take 'rule'"):
-        train("mpg-v2", blind, tmp_path / "a.h5", weights="measured")
 
 
 @pytest.mark.slow

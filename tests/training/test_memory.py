@@ -73,14 +73,6 @@ def test_the_peak_is_noted_before_training_where_there_is_a_rollout(tmp_path):
     assert re.fullmatch(r"policy rollouts of 3 steps take about [\d.]+ MB at their peak", line)
 
 
-@pytest.mark.parametrize(
-    ("count", "text"),
-    [(1.2e5, "0.12 MB"), (3.07e8, "307 MB"), (1.24e9, "1.2 GB"), (2.5e14, "250,000 GB")],
-)
-def test_sizes_are_read_at_a_glance(count, text):
-    assert loop._size(count) == text
-
-
 def test_a_container_may_grant_less_than_the_machine_has(tmp_path, monkeypatch):
     cpu, limit = torch.device("cpu"), tmp_path / "memory.max"
     whole = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -6,10 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from gradlab.errors import InputError
 from gradlab.storage.journal import read
 from gradlab.systems import from_function
-from gradlab.training.algorithms import find
 from gradlab.training.loop import train
 from gradlab.training.parts.context import Objective
 from gradlab.training.parts.critics import nothing
@@ -86,23 +84,3 @@ def test_a_model_that_is_not_learned_yet_plans_nothing(tmp_path):
     path = train(row("svg"), task(), tmp_path / "a.h5", **SMALL, planning=SMALL_PLAN)
     gain = column(path, "evaluations", "planned_gain_mean")[:, 0]
     assert np.isnan(gain[0]) and np.isfinite(gain[1:]).all()
-
-
-def test_planning_needs_a_model(tmp_path):
-    bare = replace(task(), prior=None)
-    with pytest.raises(InputError, match="planning needs a model, but td3 learns none"):
-        train(find("td3"), bare, tmp_path / "a.h5", **SMALL, planning=SMALL_PLAN)
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"horizon": 0}, "planning has horizon 0, expected an integer from 1"),
-        ({"rounds": 1.5}, "planning has rounds 1.5, expected an integer from 1"),
-        ({"samples": 4, "elites": 5}, "planning has elites 5 of 4 samples"),
-    ],
-)
-def test_settings_of_a_plan_are_checked(changes, message):
-    with pytest.raises(InputError, match=message):
-        Planning(**({"horizon": 2} | changes))

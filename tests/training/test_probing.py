@@ -1,19 +1,15 @@
 """A probed run is the run without a probe, and every seed's columns are those of the seed alone."""
 
-import math
-
 import numpy as np
 import pytest
 
 from gradlab.cli.train import Train
-from gradlab.errors import InputError
 from gradlab.probe import sampler
 from gradlab.probe.budget import Budget
 from gradlab.storage.journal import read
 from gradlab.training.loop import train
 from gradlab.training.probe import probe
 from gradlab.training.probe import update_statistics as probe_signal
-from gradlab.training.settings import Settings
 from tests.training.probed_runs import ARMS, SMALL, same_runs, task
 
 
@@ -49,12 +45,6 @@ def test_seeds_together_show_what_seeds_apart_show(tmp_path):
             ours, theirs = (groups[f"probe_{table}"][column].values for groups in (together, apart))
             assert len(ours) and np.isfinite(ours).all()
             np.testing.assert_allclose(ours[:, seed], theirs[:, 0], rtol=1e-6, atol=1e-12)
-
-
-@pytest.mark.parametrize("share", [0, -0.1, 1.5, math.nan, "0.1"])
-def test_a_budget_is_a_share(share):
-    with pytest.raises(InputError, match=r"probe_budget is .*, expected a share in"):
-        Settings(probe_budget=share)
 
 
 def test_the_command_line_takes_a_budget(tmp_path):

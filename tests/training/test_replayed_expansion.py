@@ -6,7 +6,6 @@ import pytest
 import torch
 
 import gradlab
-from gradlab.errors import InputError
 from gradlab.gradients.rollout import rollout
 from gradlab.gradients.starts import as_starts
 from gradlab.systems import from_function
@@ -149,8 +148,7 @@ def test_the_row_takes_any_horizon_from_one_and_whole_paths():
     assert find("rp-dr").target == Soft(0.0)
     assert with_horizons(find("rp-dr"), (8,)).source == Newest(24)
     assert with_horizons(find("rp-dr-sn"), (100,)).source == Newest(100)
-    for horizons in ((0,), (3, 5)):
-        with pytest.raises(InputError, match=r"take windows of as many steps|follows one gradient"):
-            with_horizons(find("rp-dr"), horizons)
-    with pytest.raises(InputError, match="take windows of as many steps, or of a multiple"):
-        replace(find("rp-dr"), source=Newest(10))
+    for horizon, steps in ((5, 30), (32, 32), (40, 40)):
+        assert with_horizons(find("svg-inf"), (horizon,)).source == Newest(steps)
+    for horizon, steps in ((16, 32), (12, 24), (40, 40)):
+        assert with_horizons(find("shac"), (horizon,)).source == Newest(steps)

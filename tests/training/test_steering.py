@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from gradlab.data.noise import stream
-from gradlab.errors import InputError
 from gradlab.storage.journal import read
 from gradlab.training import loop
 from gradlab.training.algorithms import find
@@ -21,7 +20,7 @@ from gradlab.training.parts.context import Steered
 from gradlab.training.run import collect
 from gradlab.training.settings import Settings
 from gradlab.training.state import begin
-from tests.training.small_runs import SMALL, numbers, row, same_tables, task
+from tests.training.small_runs import SMALL, numbers, row, same_tables, stopped, task
 
 SHORT = SMALL | {"iterations": 24, "evaluate_every": 12, "log_every": 4, "checkpoint_every": 12}
 MODES = ("rehearse", "accept")
@@ -59,6 +58,7 @@ def test_candidates_are_short_and_long_horizons_up_to_the_rows_own():
     assert adp.weights(0, adp.horizons).tolist() == [0, 0, 0, 1]
     assert steered(find("n-step-dpg"), "rehearse").horizons == (0,)
     assert steered(find("mpg-v2"), None) == find("mpg-v2")
+    assert isinstance(steered(row("sac"), "accept").weights, Steered)
 
 
 def test_returns_are_those_of_each_policy_by_itself():
@@ -144,25 +144,12 @@ def test_a_share_of_a_step_is_that_share():
 
 
 @pytest.mark.parametrize("steer", MODES)
-def test_a_steered_run_that_was_killed_goes_on_bit_for_bit(tmp_path, monkeypatch, steer):
+def test_a_steered_run_that_was_killed_goes_on_bit_for_bit(tmp_path, steer):
     options = {**SHORT, "steer": steer, "steer_every": 8, "seeds": 2}
     whole = train(short("mpg-v2"), task(), tmp_path / "whole.h5", **options)
     decided = read(whole).groups["steering"]
     assert decided["iteration"].values.tolist() == [8, 16]
-
-    class Stop(Exception):
-        pass
-
-    def stop(run, journal):
-        if run.iteration == 15:
-            raise Stop
-
-    path = tmp_path / "killed.h5"
-    with monkeypatch.context() as patch:
-        patch.setattr("gradlab.training.run._fit", stop)
-        with pytest.raises(Stop):
-            train(short("mpg-v2"), task(), path, **options)
-    train(short("mpg-v2"), task(), path, **options, resume=True)
+    path = stopped(partial(train, short("mpg-v2"), task(), tmp_path / "cut.h5"), 15, **options)
     same_tables(whole, path)
     assert torch.equal(numbers(whole), numbers(path))
 
@@ -173,16 +160,3 @@ def test_a_steered_seed_does_not_depend_on_the_others(tmp_path, steer):
     together = train(short("mpg-v2"), task(), tmp_path / "both.h5", **options, seeds=2)
     apart = train(short("mpg-v2"), task(), tmp_path / "one.h5", **options, first_seed=1)
     torch.testing.assert_close(numbers(together, 1), numbers(apart, 1), rtol=1e-8, atol=1e-10)
-
-
-def test_what_cannot_be_steered_is_refused():
-    with pytest.raises(InputError, match="rehearse"):
-        steered(row("mpg-v2"), "follow")
-    for name in ("svg", "shac"):
-        with pytest.raises(InputError, match="does not follow"):
-            steered(row(name), "rehearse")
-    with pytest.raises(InputError, match="take one"):
-        train(row("mpg-v2"), task(), weights="measured", steer="accept")
-    with pytest.raises(InputError, match="steer_every"):
-        steered(row("mpg-v2"), "accept", 0)
-    assert isinstance(steered(row("sac"), "accept").weights, Steered)

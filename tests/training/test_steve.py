@@ -7,12 +7,9 @@ import torch
 from torch import nn
 
 from gradlab.data.replay import Batch
-from gradlab.errors import InputError
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble
 from gradlab.systems.learned import LearnedSystem
-from gradlab.training.algorithms import find
 from gradlab.training.members import stacked
-from gradlab.training.models.model_choice import LearnedModel
 from gradlab.training.models.seed_models import SeedModels, SeedTwoModels
 from gradlab.training.parts.context import Context, Objective
 from gradlab.training.parts.critics import Q, Valuing
@@ -151,13 +148,3 @@ def test_every_critic_of_a_seed_has_the_entropy_at_the_seeds_own_temperature():
             x = torch.cat([state[seed], action[seed]], dim=1)
             wanted = modules[CRITICS * seed + c].double()(x)[:, 0] - alpha[seed] * log_prob[seed]
             torch.testing.assert_close(got[seed, c], wanted)
-
-
-@pytest.mark.parametrize(
-    "model", [None, LearnedModel(members=1), LearnedModel(members=3, elites=1)]
-)
-def test_targets_without_an_ensemble_are_refused_in_one_line(model):
-    with pytest.raises(InputError, match=r"steve has targets \(STEVE, .* learn one of 2 members"):
-        replace(find("steve"), model=model)
-    with pytest.raises(InputError, match="STEVE has horizon 0, expected an integer from 1"):
-        Steve(0)

@@ -8,21 +8,17 @@ import torch
 
 import gradlab
 from gradlab.data.replay import Batch
-from gradlab.errors import InputError
 from gradlab.gradients.rollout import rollout
 from gradlab.gradients.starts import as_starts
 from gradlab.networks import checkpoint
 from gradlab.networks.mlp import VCritic
 from gradlab.storage.journal import read
 from gradlab.systems import from_function
-from gradlab.training.algorithms import find, with_horizons
 from gradlab.training.learner import Learner
 from gradlab.training.loop import train
-from gradlab.training.parts.critics import ImportanceWeighted, StateValue
-from gradlab.training.parts.replayed_losses import ReplayedStep
-from gradlab.training.parts.targets import Copied, OneStep, StateOneStep
+from gradlab.training.parts.critics import ImportanceWeighted
 from gradlab.training.settings import Settings
-from tests.training.small_runs import MODEL, SMALL, flattened, listed, push, row, task
+from tests.training.small_runs import SMALL, flattened, push, row, task
 
 GAMMA = 0.9
 
@@ -139,39 +135,3 @@ def test_a_learned_model_gives_its_mean_jacobians(tmp_path):
     assert "model" in run.groups
     critic = checkpoint.load(tmp_path / "run-checkpoints" / "000060" / "seed0-critic.safetensors")
     assert isinstance(critic, VCritic) and critic(torch.zeros(4, 3)).shape == (4,)
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"policy": "deterministic", "target": OneStep()}, "take a gaussian policy"),
-        (
-            {"loss": find("sac").loss, "terms": find("sac").terms},
-            "critic is V.s., in which",
-        ),
-    ],
-)
-def test_rows_that_make_no_sense_are_refused(changes, message):
-    with pytest.raises(InputError, match=message):
-        replace(find("svg"), **changes)
-    with pytest.raises(InputError, match="follows horizon 1 alone"):
-        with_horizons(find("svg"), (3,))
-    assert StateOneStep().kind == StateValue() and ReplayedStep().densities
-
-
-def test_the_row_is_listed_with_all_that_it_is():
-    for word in ("gaussian", "J_1 (all actions)", "noise inferred", "onestep V", "learned model"):
-        assert word in listed("svg")
-
-
-@pytest.mark.parametrize("learned", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_it_learns(tmp_path, learned):
-    model = replace(MODEL, hidden=(32,), first_steps=500, every=100, steps=100, batch=64)
-    quick = replace(
-        row("svg"), hidden=(32, 32), batch=64, policy_rate=(1e-3, 1e-4), value_rate=(3e-3, 3e-4),
-        model=model if learned else None, target_critic=Copied(20),
-    )  # fmt: skip
-    options = SMALL | {"iterations": 800, "evaluate_every": 800, "interval": 1, "agents": 8}
-    path = train(quick, task(), tmp_path / "run.h5", **options, seeds=3)
-    returns = read(path).groups["evaluations"]["return_mean"].values
-    assert (returns[-1] > 0.75 * returns[0]).all()  # from about -90 to -40

@@ -2,11 +2,9 @@
 
 from dataclasses import replace
 
-import pytest
 import torch
 
 from gradlab.data.replay import Batch
-from gradlab.errors import InputError
 from gradlab.training.algorithms import find
 from gradlab.training.learner import Learner
 from gradlab.training.parts.targets import Copied, Polyak
@@ -68,5 +66,3 @@ def test_a_copy_after_every_update_leaves_no_network_of_its_own():
 def test_the_default_is_the_share_of_the_row():
     assert find("td3").following == {"policy": Polyak(0.005), "critic": Polyak(0.005)}
     assert replace(find("td3"), tau=1.0).following["policy"] == Polyak(1.0)
-    with pytest.raises(InputError, match="every is 0, expected an integer from 1"):
-        Copied(0)

@@ -2,16 +2,16 @@
 
 import math
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 
-from gradlab.errors import InputError
 from gradlab.storage.journal import read
-from gradlab.training.algorithms import find, with_temperature
+from gradlab.training.algorithms import with_temperature
 from gradlab.training.loop import train
 from gradlab.training.parts.temperature import Automatic, Temperature
-from tests.training.small_runs import SMALL, numbers, row, same_tables, task
+from tests.training.small_runs import SMALL, numbers, row, same_tables, stopped, task
 
 RATE = 0.01
 
@@ -55,14 +55,7 @@ def test_a_run_records_what_alpha_each_seed_has_and_a_stopped_one_goes_on(tmp_pa
     alpha = column(path, "updates", "temperature")
     assert alpha.shape == (SMALL["iterations"] // SMALL["log_every"], 2)
     assert (alpha > 0).all() and len(set(alpha[:, 0])) == len(alpha)
-
-    def stop(stage, done, total):
-        if done >= 50:
-            raise InterruptedError
-
-    with pytest.raises(InterruptedError):
-        train(small, task(), tmp_path / "b.h5", **SMALL, seeds=2, progress=stop)
-    again = train(small, task(), tmp_path / "b.h5", **SMALL, seeds=2, resume=True)
+    again = stopped(partial(train, small, task(), tmp_path / "b.h5"), 50, **SMALL, seeds=2)
     same_tables(again, path)
     assert torch.equal(numbers(again), numbers(path))
 
@@ -84,22 +77,3 @@ def test_a_policy_is_held_at_the_entropy_that_is_wanted(tmp_path):
         path = train(small, task(), tmp_path / f"{entropy}.h5", **options)
         wide[entropy] = column(path, "updates", "temperature")[-1, 0]
     assert wide[0.0] > 2 * wide[-3.0]
-
-
-@pytest.mark.parametrize("alpha", [-0.1, math.inf, math.nan])
-def test_a_temperature_is_a_number_from_zero(alpha):
-    with pytest.raises(InputError, match=r"temperature is .*, expected a number from 0"):
-        with_temperature(find("sac"), alpha)
-
-
-@pytest.mark.parametrize("name", ["td3", "svg", "bptt"])
-def test_a_return_without_entropy_has_no_temperature(name):
-    with pytest.raises(InputError, match=f"the return of {name} has no entropy in it: take one of"):
-        with_temperature(find(name), Automatic())
-
-
-def test_automatic_needs_numbers():
-    with pytest.raises(InputError, match="temperature has first 0, expected a positive number"):
-        Automatic(first=0)
-    with pytest.raises(InputError, match="entropy is nan, expected a finite number of nats"):
-        Automatic(entropy=math.nan)

@@ -1,13 +1,13 @@
 """Measurements of the gradient that a row follows: of every row, where the simulator allows it."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 
 import gradlab
-from gradlab.errors import InputError
 from gradlab.runs.training.results import load
 from gradlab.storage.journal import read
 from gradlab.tasks import double_integrator
@@ -17,7 +17,7 @@ from gradlab.training.measured import gradient_errors
 from gradlab.training.parts.sources import Newest
 from gradlab.training.settings import Settings
 from gradlab.verdicts.training.sentences import verdict
-from tests.training.small_runs import SMALL, numbers, row, same_tables, task
+from tests.training.small_runs import SMALL, numbers, row, same_tables, stopped, task
 
 MIXTURES = {"mpg-v1", "mpg-v2", "mpg-general"}
 
@@ -41,44 +41,7 @@ def test_without_a_word_a_row_is_measured_only_as_it_always_was(name):
     assert gradient_errors.described(find(name), Settings()) == {}
 
 
-def test_a_simulator_without_jacobians_is_refused_in_one_line(tmp_path):
-    world = double_integrator()
-
-    class Opaque:
-        state_dim, action_dim, noise_dim = 2, 1, 0
-        differentiable, sample_noise, step = (
-            False, world.simulator.sample_noise, world.simulator.step,
-        )  # fmt: skip
-
-        def linearize(self, state, action, noise=None):
-            raise NotImplementedError("a closed program")
-
-    closed = replace(world, simulator=Opaque())
-    with pytest.raises(InputError, match=r"gradient_every is 5, but .*no Jacobians.*closed"):
-        train(find("td3"), closed, tmp_path / "run.h5", gradient_every=5)
-    assert not list(tmp_path.iterdir())
-
-
-def test_the_mixtures_of_mpg_have_no_truth_by_score_functions(tmp_path):
-    options = dict(gradient_every=5, gradient_truth="score")
-    with pytest.raises(InputError, match=r"gradient_truth is 'score', but the mixture of mpg-v2"):
-        train(find("mpg-v2"), double_integrator(), tmp_path / "run.h5", **options)
-    with pytest.raises(InputError, match=r"gradient_truth is 'exact', expected"):
-        Settings(gradient_truth="exact")
-
-
-def test_windows_of_too_few_agents_are_refused_in_one_line(tmp_path):
-    options = dict(gradient_every=5, agents=3)
-    with pytest.raises(InputError, match=r"svg-inf is measured on its newest paths.*agents=4"):
-        train(find("svg-inf"), double_integrator(), tmp_path / "run.h5", **options)
-    assert not list(tmp_path.iterdir())
-
-
 MEASURED = SMALL | {"iterations": 40, "gradient_every": 20, "gradient_starts": 8}
-
-
-class Stop(Exception):
-    pass
 
 
 def endless():
@@ -97,16 +60,9 @@ def test_measuring_changes_no_bit_and_a_stopped_run_measures_the_same(tmp_path, 
     algorithm, world = row(name), endless()
     if algorithm.source.steps:
         algorithm = replace(algorithm, source=Newest(4))
-
-    def stop(stage, done, total):
-        if stage == "training" and done >= 30:
-            raise Stop
-
     whole = train(algorithm, world, tmp_path / "a.h5", **MEASURED)
     plain = train(algorithm, world, tmp_path / "b.h5", **MEASURED | {"gradient_every": 0})
-    with pytest.raises(Stop):
-        train(algorithm, world, tmp_path / "c.h5", **MEASURED, progress=stop)
-    cut = train(algorithm, world, tmp_path / "c.h5", **MEASURED, resume=True)
+    cut = stopped(partial(train, algorithm, world, tmp_path / "c.h5"), 30, **MEASURED)
     assert torch.equal(numbers(whole), numbers(plain))
     same_tables(whole, plain)
     first, second = (read(path).groups["gradients"] for path in (whole, cut))

@@ -5,9 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from gradlab.errors import InputError
 from gradlab.statistics.mixing import MpgJournalWeights, MpgWeights
-from gradlab.training.parts.context import FixedWeights
 
 ENDS = (0, 25)
 
@@ -48,8 +46,3 @@ def test_the_published_rule_goes_on_to_one_and_a_half():
     rule = MpgWeights(eta=0.1, ramp=100, published=True)
     assert rule(10_000, ENDS)[0] == 1.0
     assert np.isfinite(rule(10_000, ENDS)).all()
-
-
-def test_fixed_weights_need_one_value_per_horizon():
-    with pytest.raises(InputError, match="one for each"):
-        FixedWeights((0.5, 0.5))(0, (0,))

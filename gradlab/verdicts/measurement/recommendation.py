@@ -22,7 +22,15 @@ from gradlab.runs.realised import Disagreement
 from gradlab.runs.rehearsal import RATE, Peak, Rehearsal
 from gradlab.runs.trimmed_starts import REMEDY
 from gradlab.statistics.number import Number, decide
-from gradlab.verdicts.advice import Advice, advise, believed, lowers, lowers_at_once
+from gradlab.verdicts.advice import (
+    Advice,
+    advise,
+    believed,
+    helping,
+    in_vain,
+    lowers,
+    lowers_at_once,
+)
 from gradlab.verdicts.facts import Cell, Facts
 from gradlab.verdicts.gains import alone, change, gain_text, named, share, step_along
 from gradlab.verdicts.measurement import key_numbers
@@ -34,6 +42,7 @@ GAINS, RETURNS = "gain", "realised_gains"  # figures
 _DAY = 86400.0  # seconds
 _MARGIN = 4  # words of the page before the figure beside headline and sureness
 _NO_PART = HeadlinePart("", "", 9)
+_NOT_TWICE = "and its updates are not shown to raise the return in both rehearsals"
 _REASONS = {
     "boundary": "episodes end, which no derivative along a path sees",
     "law": "gradients and returns are of different problems",
@@ -247,9 +256,6 @@ def _sure(facts: Facts, advice: Advice, cell: Cell) -> str:
         if facts.jumps.first_lost is not None:
             return "open: within an update some returns leave the finite numbers"
         return f"open: whether the jumps of the return do harm{_more(facts, facts.jumps.missing)}"
-    if advice.missing == "lasting":
-        assert facts.rehearsal is not None
-        return f"open: for how many updates it lasts{_more(facts, _to_last(facts.rehearsal, cell))}"
     if advice.missing == "again":
         return "open: rehearsed once only"
     if advice.updates is not None:
@@ -269,8 +275,11 @@ def _tried(facts: Facts, advice: Advice) -> str:
     return f"{several} and one plain step"
 
 
-def _to_last(rehearsal: Rehearsal, cell: Cell) -> int | None:
-    return rehearsal.more(cell) if cell in rehearsal.cells else None
+def _not_twice(facts: Facts, cell: Cell) -> str:
+    """That both rehearsals have to show it, and how many more starts would."""
+    told = facts.rehearsal
+    more = None if told is None or cell not in told.cells else told.more(cell)
+    return f"open: whether its updates raise the return{_more(facts, more)}"
 
 
 def _more(facts: Facts, more: int | None) -> str:
@@ -306,9 +315,12 @@ def _keep(facts: Facts, rest: tuple[Sentence, ...]) -> Screen:
         taken = facts.own_steps
         lower = sum(taken.harms(cell) for cell in taken.stepped)
         how = f" {lower} of {len(taken.stepped)} that were tried lower it." if lower else ""
-        fix = "Fix the critic first, or measure more starts."
+        fix, cell = "Fix the critic first, or measure more starts.", helping(facts)
+        if cell is not None:
+            fix = f"{_gradient(facts, cell)}: one plain step changes the return by "
+            fix += f"{change(taken, cell, chosen=True)}, {_NOT_TWICE}."
         text = " ".join(filter(None, (_jump(facts), f"{safe}{how}", fix)))
-        sure = f"open: {taken.judges} starts"
+        sure = f"open: {taken.judges} starts" if cell is None else _not_twice(facts, cell)
         return Screen(text, "none", sure, key_numbers.of_returns(facts), figure, rest)
     numbers = key_numbers.of_what_was_tried(facts)
     if facts.chosen.high < 0:
@@ -318,12 +330,18 @@ def _keep(facts: Facts, rest: tuple[Sentence, ...]) -> Screen:
         sure = "sure: every interval is below 0"
         return Screen(text, "none", sure, numbers, figure, rest)
     if facts.chosen.low > 0:  # refuted by what its own updates did
-        fallen = lowers(facts, facts.best)
+        best, fallen = facts.best, lowers(facts, facts.best)
+        gains = f"{_gradient(facts, best)} gains {gain_text(facts.chosen)} in one small step"
+        if not fallen and not in_vain(facts, best):
+            parts: tuple[HeadlinePart, ...] = (
+                HeadlinePart(_jump(facts), _jump(facts, short=True), 1),
+                HeadlinePart(f"{safe} {gains}, {_NOT_TWICE}.", safe, 0),
+                first_to_fix(facts, best),
+            )
+            sure = _not_twice(facts, best)
+            return Screen(_fitted(parts, sure), "none", sure, numbers, figure, rest)
         did = "lowers the return" if fallen else "is not shown to raise the return"
-        text = (
-            f"{safe} {_gradient(facts, facts.best)} gains {gain_text(facts.chosen)} in one small "
-            f"step, and one update {did}: a smaller rate, or a better critic, first."
-        )
+        text = f"{safe} {gains}, and one update {did}: a smaller rate, or a better critic, first."
         did = "lowered" if fallen else "did not raise"
         sure = f"tried: updates {did} the return on fresh starts"
         return Screen(text, "none", sure, numbers, figure, rest)
