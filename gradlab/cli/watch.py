@@ -98,8 +98,8 @@ class Watch:
 
 def _printed(watcher: Watcher, console: Console) -> str:
     """The state without regard to the height of the screen."""
-    from gradlab.watching.terminal import room, screen
+    from gradlab.watching.showing import screen
 
     with console.capture() as captured:
-        console.print(screen(watcher.state(), watcher.clock(), room(console, None)))
+        console.print(screen(watcher.state(), watcher.clock(), console.width))
     return captured.get().rstrip("\n")

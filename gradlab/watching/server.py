@@ -78,7 +78,7 @@ class _Reports:
     def renew(self) -> None:
         """Read what is new; render it where the last rendering is paid for (`SHARE` of a core)."""
         state = self._state = self.watcher.state()
-        stamp = self.watcher.stamp if state.view.rows else state.told
+        stamp = self.watcher.stamp if state.view.screen else state.told
         if stamp == self._stamp or time.monotonic() < self._due:
             return
         begun = time.thread_time()
@@ -100,7 +100,7 @@ class _Reports:
         parts = [phase_line(state, now)]
         if state.view.progress is not None:
             parts.append(how_far(state, state.view.progress))
-        if state.phase in ("running", "silent") and state.view.rows:
+        if state.phase in ("running", "silent") and state.view.screen:
             parts.append(f"the report below is {duration(max(now - self._made, 0.0))} old")
         return "; ".join(parts)
 
@@ -108,7 +108,7 @@ class _Reports:
 def _page(state: State, watcher: Watcher) -> Page:
     """The report; before the first row, or where it cannot be made, what is the matter."""
     told = state.told
-    if state.view.rows:
+    if state.view.screen:
         try:
             page = page_of(watcher.path)
             sections = (replace(s, opened=s.opened or s.title in _FIRST) for s in page.sections)

@@ -2,29 +2,89 @@
 
 from __future__ import annotations
 
+import textwrap
 import threading
 import time
 import webbrowser
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import IO
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
+from rich.text import Text
 
-from gradlab.watching.state import State, Watcher, event_line, line, printable
-from gradlab.watching.terminal import room, screen
+from gradlab.verdicts.screen import lines as first_lines
+from gradlab.watching.state import (
+    Event,
+    State,
+    Watcher,
+    event_line,
+    how_far,
+    line,
+    phase_line,
+    printable,
+)
 
 _EVERY = 1.0  # seconds between two readings
 LINES = 10.0  # seconds between two lines
 _FOOT = "Ctrl-C ends this view, not the run."
 _OVER = ("ended", "stopped")
+_STYLES = {"running": "bold green", "silent": "bold yellow", "stopped": "bold red",
+          "unreadable": "bold red"}  # fmt: skip
+_MARKS = {
+    "waiting": "…", "empty": "…", "running": ">", "silent": "?", "ended": "=", "stopped": "!",
+    "unreadable": "!",
+}  # fmt: skip
+
+
+def screen(
+    state: State, now: float, width: int, height: int | None = None, foot: str = ""
+) -> Group:
+    """Title, phase, progress, the report's first screen and events; what does not fit into the
+    height is left out, earlier events first.
+
+    Colour alone carries no information.
+    """
+    view, wide = state.view, max(width, 20)
+    head = [Text(printable(view.title or state.run), style="bold")]
+    phase = f"{_MARKS[state.phase]} {phase_line(state, now)}"
+    head.append(Text(phase, style=_STYLES.get(state.phase, "bold")))
+    if view.progress is not None:
+        head.append(Text(how_far(state, view.progress)))
+    if view.lost:
+        head.append(Text(f"! {view.lost} rows of the file are lost", style="bold"))
+    first = [] if view.screen is None else first_lines(view.screen)
+    advice = [part for each in first for part in textwrap.wrap(printable(each), wide)]
+    texts = [event_line(state, each, often) for each, often in last_of_each_kind(view.events)]
+    happened = [*texts[:-1], *(textwrap.wrap(texts[-1], wide)[:4] if texts else [])]
+    below = [Text(each) for each in (texts if height is None else happened)]
+    if height is not None:
+        free = max(height - len(head) - 4, 2)
+        advice = advice[: max(free - len(below), free // 2)]
+        below = below[-max(free - len(advice), 1) :]
+        for text in (*head, *below):
+            text.no_wrap, text.overflow = True, "ellipsis"
+    parts = [*head, *([Text(), *map(Text, advice)] if advice else [])]
+    parts += [Text(), *below] if below else []
+    return Group(*parts, *([Text(foot, style="dim")] if foot else []))
+
+
+def last_of_each_kind(events: Sequence[Event]) -> list[tuple[Event, int]]:
+    """The last event of each kind of alarm and how many there were, in order; every other event."""
+    last: dict[str, Event] = {}
+    often = Counter(each.kind or each.text for each in events)
+    for each in events:
+        last.pop(each.kind or each.text, None)
+        last[each.kind or each.text] = each
+    return [(each, often[kind]) for kind, each in last.items()]
 
 
 def redraw(watcher: Watcher, console: Console) -> None:
     """Redraw the screen once a second until Ctrl-C; the last state stays."""
 
     def drawn() -> object:
-        return screen(watcher.state(), watcher.clock(), room(console, console.height), _FOOT)
+        return screen(watcher.state(), watcher.clock(), console.width, console.height, _FOOT)
 
     with Live(console=console, auto_refresh=False, vertical_overflow="crop") as live:
         while True:

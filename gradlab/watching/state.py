@@ -9,20 +9,30 @@ seconds: an evaluation or a measurement may take that long.
 
 from __future__ import annotations
 
+import json
 import os
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from math import isfinite, isnan
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import isfinite, nan
 from pathlib import Path
 from typing import Any, Literal, final
 
+import numpy as np
+
 from gradlab.errors import Doubtful, InputError
+from gradlab.runs.probe import results as probe_results
+from gradlab.runs.probe.schema import KIND as PROBE
+from gradlab.runs.training import results as training_results
+from gradlab.runs.training.results import Training
 from gradlab.storage import journal, records
+from gradlab.storage.codec import content_of, shown
 from gradlab.storage.journal_files import frames_at, is_held, journal_of
-from gradlab.verdicts.screen import light_line
-from gradlab.watching.view import Event, Progress, QuantityRow, View, view
+from gradlab.storage.records import Record
+from gradlab.verdicts.probe.first_screen import screen as probe_screen
+from gradlab.verdicts.screen import Screen, light_line
+from gradlab.verdicts.training.first_screen import screen as training_screen
 from gradlab.wording import duration
 
 _Phase = Literal["waiting", "empty", "running", "silent", "ended", "stopped", "unreadable"]
@@ -30,9 +40,140 @@ _Writer = Literal["none", "writing", "gone", "closed", "unknown"]
 _Stamp = tuple[tuple[int, int, int] | None, ...]
 SILENT = 10.0  # seconds
 _BEATS = 5
+_RECENT = 20  # rows from which the pace is taken
 SHARE = 0.05  # of a core, for reading
 _STALE = ("running", "silent", "stopped")
 _EVENTS = 200  # the last ones, which a document has
+
+
+@dataclass(frozen=True)
+class Event:
+    """One sentence, at an iteration or update, with the kind of alarm that it is."""
+
+    at: int
+    kind: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is.
+
+    Attributes:
+        across: what is counted; done: of them; total: None where unknown.
+        rate: of the latest rows, per second, NaN where unknown; seconds: since the run began.
+        beat: seconds between the latest rows, 0 where unknown.
+    """
+
+    across: str
+    done: int
+    total: int | None
+    rate: float = nan
+    seconds: float = 0.0
+    beat: float = 0.0
+
+    @property
+    def share(self) -> float | None:
+        return None if self.total is None else min(self.done / max(self.total, 1), 1.0)
+
+    @property
+    def left(self) -> float | None:
+        """Seconds to the end at the present rate; None where unknown."""
+        if self.total is None or not isfinite(self.rate) or self.rate <= 0:
+            return None
+        return max(self.total - self.done, 0) / self.rate
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """What the rows of a run say so far.
+
+    Attributes:
+        kind: "training", "probe", or "" before the first row.
+        screen: the report's first one; None before there is anything to judge.
+        lost: rows that are missing in the file, by their numbers.
+    """
+
+    kind: str = ""
+    title: str = ""
+    progress: Progress | None = None
+    screen: Screen | None = None
+    events: Sequence[Event] = ()
+    lost: int = 0
+
+
+def view(record: Record, path: Path) -> View:
+    """What a run of training or of a probe says so far.
+
+    Raises:
+        InputError: it is of another kind, damaged, or foreign.
+    """
+    kind = str(record.attributes.get("kind"))
+    if kind not in _KINDS:
+        raise InputError(f"{path} holds {kind!r}, which does not grow{shown(path, kind)}")
+    with content_of(record, path, kind, f"run of {kind}"):
+        lost = int(record.attributes.get("damaged_frames", 0))
+        return replace(_KINDS[kind](record, path), kind=kind, lost=lost)
+
+
+def _of_probe(record: Record, path: Path) -> View:
+    run = probe_results.from_record(record, path)
+    begun = run.vitals or run.alarms or run.returns or run.episodes or run.measured
+    columns = (run.alarms.get(name, ()) for name in ("update", "alarm", "message"))
+    return View(
+        title=f"probe on {run.task}" if run.task else "probe",
+        progress=_paced("update", None, *(run.vitals.get(n, ()) for n in ("update", "elapsed"))),
+        screen=probe_screen(run) if begun else None,
+        events=[
+            Event(int(at), str(kind), str(text)) for at, kind, text in zip(*columns, strict=True)
+        ],
+    )
+
+
+def _of_training(record: Record, path: Path) -> View:
+    """Of a run without an evaluation yet the progress alone."""
+    config, groups = json.loads(str(record.attributes["config"])), record.groups
+    pace = (groups["updates"][name].values for name in ("iteration", "seconds"))
+    progress = _paced("iteration", int(config["settings"]["iterations"]), *pace)
+    title = f"{config['algorithm']['name']} on {config['task']}"
+    if not len(groups["evaluations"]["iteration"].values):
+        return View(title=title, progress=progress)
+    run = training_results.from_record(record, path)
+    events = _reported(run, groups["events"]["number"].values)
+    return View(title=title, progress=progress, screen=training_screen({run.name: run}),
+                events=events)  # fmt: skip
+
+
+def _reported(run: Training, numbers: Iterable[Any]) -> list[Event]:
+    """Events of the run and alarms of its probe, in their order."""
+    per = 2 * len(run.seeds)  # numbers of the events of one iteration
+    found = [
+        Event(int(number) // per, "", text)
+        for number, text in zip(numbers, run.events, strict=True)
+    ]
+    alarms = {}  # what is about the whole run is in the table of every seed
+    for probe in run.probes.values():
+        columns = (probe.alarms.get(c, ()) for c in ("number", "step", "seed", "alarm", "message"))
+        for number, at, seed, kind, text in zip(*columns, strict=True):
+            whose = f"seed {int(seed)}: " if isfinite(seed) else ""
+            alarms[int(number)] = Event(int(at), str(kind), f"{whose}{text}")
+    return sorted([*found, *alarms.values()], key=lambda event: event.at)
+
+
+def _paced(across: str, total: int | None, at: Any, seconds: Any) -> Progress | None:
+    """From the rows of a table: what was counted, [R], and when, [R]; None without a row."""
+    if not len(at):
+        return None
+    late, when = at[-_RECENT:], np.asarray(seconds[-_RECENT:], dtype=np.float64)
+    took = float(when[-1] - when[0])
+    rate = float(late[-1] - late[0]) / took if took > 0 else nan
+    beat = float(np.median(np.diff(when))) if len(when) > 1 else 0.0
+    return Progress(across, int(at[-1]), total, rate, float(when[-1]), beat)
+
+
+_KINDS: Mapping[str, Callable[[Record, Path], View]] = {
+    PROBE: _of_probe, training_results.KIND: _of_training,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,7 +274,7 @@ def _phase(writer: _Writer, written: float | None, view: View, now: float) -> _P
         return "ended"
     if writer == "gone" and late:  # not at once: a writer may be about to take it
         return "stopped"
-    if not (view.progress or view.rows or view.events):
+    if not (view.progress or view.screen or view.events):
         return "empty"
     return "silent" if late else "running"
 
@@ -195,25 +336,19 @@ def event_line(state: State, happened: Event, often: int = 1) -> str:
 
 
 def line(state: State, now: float) -> str:
-    """The state as one plain line, with the first of its latest values."""
-    progress = state.view.progress
+    """The state as one plain line, with the first number of the report's screen."""
+    progress, screen = state.view.progress, state.view.screen
     if progress is None or state.phase in ("waiting", "empty"):
         return phase_line(state, now)
-    latest = [printable(f"{each.name} {number(each.value[-1])}") for each in state.view.rows]
-    parts = [how_far(state, progress), *latest[:4]]
+    latest = [] if screen is None else screen.numbers[:1]
+    parts = [how_far(state, progress), *(printable(f"{e.label}: {e.text}") for e in latest)]
     return ", ".join(parts if state.phase == "running" else [phase_line(state, now), *parts])
-
-
-def number(value: float, digits: int = 4) -> str:
-    """Significant digits; a dash for a missing value."""
-    if isnan(value):
-        return "–"
-    return f"{value:.{digits}g}".replace("-", "−").replace("inf", "∞")
 
 
 def document(state: State) -> dict[str, Any]:
     """The state as JSON: numbers that are not finite are null."""
     view, progress = state.view, state.view.progress
+    measured = progress and vars(progress) | {"share": progress.share, "left": progress.left}
     return {
         "run": state.run,
         "phase": state.phase,
@@ -221,29 +356,14 @@ def document(state: State) -> dict[str, Any]:
         "written": state.written,
         "kind": view.kind,
         "title": view.title,
-        "facts": dict(view.facts),
-        "progress": progress
-        and _finite(vars(progress) | {"share": progress.share, "left": progress.left}),
+        "progress": measured
+        and {
+            name: None if isinstance(value, float) and not isfinite(value) else value
+            for name, value in measured.items()
+        },
         "recommendation": view.screen and view.screen.headline,
         "sure": view.screen and light_line(view.screen.light, view.screen.sure),
-        "latest": _latest(view.rows),
+        "numbers": [vars(number) for number in view.screen.numbers] if view.screen else [],
         "events": [vars(event) for event in view.events[-_EVENTS:]],
         "lost": view.lost,
-    }
-
-
-def _latest(rows: Sequence[QuantityRow]) -> list[dict[str, Any]]:
-    names = ("value", "low", "high")
-    return [
-        {"name": row.name, "at": float(row.x[-1])}
-        | _finite({name: float(getattr(row, name)[-1]) for name in names})
-        for row in rows
-    ]
-
-
-def _finite(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values, those that are not finite as None."""
-    return {
-        name: None if isinstance(value, float) and not isfinite(value) else value
-        for name, value in values.items()
     }

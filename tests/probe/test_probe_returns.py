@@ -417,8 +417,7 @@ def test_a_live_view_says_it_too(tmp_path):
     rows = {"vitals": [planted_probe.window(1)], "returns": rows_of([0.0, 9.0])}
     path = planted_probe.written(tmp_path / "run.h5", rows, horizon=None, task="")
     shown = view(journal.read(path), path)
-    assert shown.facts["return"] == "Over the last 800 updates the return rose by 9 ± 0.72."
-    assert shown.rows[0].name == "mean return of 16 episodes"
+    assert shown.screen.headline == "Over the last 800 updates the return rose by 9 ± 0.72."
 
 
 def test_when_the_answer_comes_is_said(tmp_path):

@@ -10,17 +10,10 @@ import pytest
 from gradlab.runs.training import probe_tables
 from gradlab.storage.journal import Journal
 from gradlab.watching import state as states
-from gradlab.watching.state import Watcher, document, number
-from gradlab.watching.terminal import last_of_each_kind, sparkline
-from gradlab.watching.view import Event, Progress, QuantityRow, _paced
+from gradlab.watching.showing import last_of_each_kind
+from gradlab.watching.state import Event, Progress, Watcher, _paced, document
 from tests.probe import planted_probe as planted
 from tests.watching import grown
-
-NAN = float("nan")
-
-
-def latest(state):
-    return {row.name: (row.value[-1], row.low[-1], row.high[-1]) for row in state.view.rows}
 
 
 @pytest.fixture(scope="module")
@@ -28,21 +21,9 @@ def trained(tmp_path_factory):
     return Watcher(grown.trained(tmp_path_factory.mktemp("state") / "run.h5")).state()
 
 
-def test_return_value_and_gain_come_first_as_medians_with_their_range(trained):
-    names = [row.name for row in trained.view.rows]
-    assert names[:3] == [
-        "return",
-        "critic's value, scaled reward",
-        "gain since the evaluation before",
-    ]
-    found = latest(trained)
-    assert found["return"] == (-62, -64, -60) and found[names[2]] == (10, 10, 10)
-    assert found["norm of the policy gradient"] == (42, 41, 43)
-    assert found["weight of horizon 25"][0] == 0.75
-
-
 def test_the_recommendation_is_that_of_the_report(trained):
     assert trained.view.screen.headline.startswith("mpg-v2 learns pendulum: return -1")
+    assert trained.view.screen.numbers[0].text == "-62"
 
 
 def test_pace_and_time_left_are_the_rows(trained):
@@ -62,27 +43,20 @@ def test_before_the_first_evaluation_the_progress_is_shown(tmp_path):
         assert Watcher(writer.path).state().phase == "empty"
         writer.append("updates", grown.update_row(3))
         state = Watcher(writer.path).state()
-    assert (state.phase, state.view.progress.done, state.view.rows) == ("running", 30, ())
+    assert (state.phase, state.view.progress.done, state.view.screen) == ("running", 30, None)
 
 
-def test_a_probe_shows_return_value_and_gains_first_and_its_alarms(tmp_path):
+def test_a_probe_shows_its_screen_and_its_alarms(tmp_path):
     path = planted.written(tmp_path / "run.h5", planted.everything())
     state = Watcher(path).state()
-    assert [row.name for row in state.view.rows][:7] == [
-        "mean return of 16 episodes", "mean return of 8 training episodes",
-        "return of an episode", "the critic's mean value", "bound of the return",
-        "return gained by a window", "return gained in training",
-    ]  # fmt: skip
-    gained = latest(state)["return gained by a window"]
-    assert gained[0] == 5 and gained[1] < 5 < gained[2]  # windows of mean 0, 5, 10, 15
-    assert state.view.title == "probe on planted" and "rose by 5" in state.view.facts["return"]
+    assert state.view.title == "probe on planted"
     assert state.view.events[-1] == Event(
         1200, "saturated actor", planted.alarm(2, 1200)["message"]
     )
     assert state.view.screen.light == "none"
 
 
-def test_a_probe_inside_training_shows_the_median_of_its_seeds(tmp_path):
+def test_alarms_of_a_probe_inside_training_name_their_seed(tmp_path):
     tables = grown.training_tables() | probe_tables.tables((0, 1), 2, 3, 4, (0, 25))
     about = grown.training_attributes() | probe_tables.attributes(["w", "b"])
     config = json.loads(about["config"])
@@ -97,11 +71,6 @@ def test_a_probe_inside_training_shows_the_median_of_its_seeds(tmp_path):
         told = planted.alarm(0, 20, "saturated actor", "lower the gain")
         writer.append("probe_alarms", told | {"step": 20, "seed": 1})
     view = Watcher(writer.path).state().view
-    assert latest(Watcher(writer.path).state())["size of an update, |Δθ| / |θ|"] == (
-        2e-3,
-        1e-3,
-        3e-3,
-    )
     assert view.events == [Event(20, "saturated actor", "seed 1: lower the gain")]
 
 
@@ -126,21 +95,6 @@ def test_the_document_is_json(trained):
     assert found["title"] == trained.view.title and found["sure"].startswith("◐ Choose")
 
 
-def test_a_sparkline_rises_with_its_row_and_leaves_gaps():
-    def line(value, log=False):
-        return QuantityRow("", np.arange(80.0), value, value, value, log)
-
-    rising = np.arange(80.0)
-    assert sparkline(line(rising), 8) == "▁▂▃▄▅▆▇█"
-    assert sparkline(line(rising), 6, ascii_only=True) == "_.-=*#"
-    assert sparkline(line(10.0**rising, log=True), 8) == "▁▂▃▄▅▆▇█"
-    lost = np.where((rising >= 40) & (rising < 50), np.inf, rising)
-    assert sparkline(line(lost), 8)[4] == " "
-    two = QuantityRow("", *(np.array([0.0, 9.0]) for _ in range(4)))
-    assert sparkline(two, 8) == "▁▁▁▁▁▁▁█"
-    assert sparkline(line(np.full(80, np.inf)), 8) == " " * 8
-
-
 def test_looks_rest_for_twenty_times_as_long_as_they_take(tmp_path, monkeypatch):
     clock = iter((7.0, 7.3))
     monkeypatch.setattr(states.time, "thread_time", lambda: next(clock))
@@ -152,11 +106,6 @@ def test_looks_rest_for_twenty_times_as_long_as_they_take(tmp_path, monkeypatch)
 def test_alarms_that_repeat_are_told_once_with_their_number():
     events = [Event(1, "a", "x"), Event(2, "b", "y"), Event(3, "a", "z"), Event(4, "", "w")]
     assert last_of_each_kind(events) == [(events[1], 1), (events[2], 2), (events[3], 1)]
-
-
-def test_numbers_are_short_and_say_what_is_missing():
-    assert number(NAN) == "–" and number(float("inf")) == "∞"
-    assert number(-float("inf")) == "−∞" and number(-1.23456e-5) == "−1.235e−05"
 
 
 def test_the_terminal_starts_without_what_trains_and_draws():

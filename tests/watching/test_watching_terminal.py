@@ -17,8 +17,8 @@ from rich.console import Console
 from gradlab.cli import main
 from gradlab.storage.journal import journal_of
 from gradlab.watching import showing
+from gradlab.watching.showing import screen
 from gradlab.watching.state import SILENT, Watcher
-from gradlab.watching.terminal import room, screen
 from tests.probe import planted_probe as planted
 from tests.watching import grown
 
@@ -32,36 +32,25 @@ def printed(path, width, height=None, **console):
     out = io.StringIO()
     console = Console(file=out, width=width, height=height, **console)
     watcher = Watcher(path)
-    console.print(screen(watcher.state(), time.time(), room(console, height), "Ctrl-C ends it."))
+    console.print(screen(watcher.state(), time.time(), width, height, "Ctrl-C ends it."))
     return out.getvalue()
 
 
 @pytest.mark.parametrize(("width", "height"), [(80, 24), (60, 20), (120, 40), (250, 70)])
-def test_the_screen_fits_and_keeps_head_values_events_and_foot(run, width, height):
+def test_the_screen_fits_and_keeps_head_recommendation_events_and_foot(run, width, height):
     lines = printed(run, width, height).splitlines()
     assert len(lines) <= height and max(map(len, lines)) <= width
     text = "\n".join(lines)
     assert "the run has ended before its last iteration" in text
     assert "iteration 400 of 1,000 (40%)" in text and "Ctrl-C ends it." in text
-    table = next(k for k, line in enumerate(lines) if line.rstrip().endswith("so far"))
-    for name, row in zip(("return", "critic's", "gain"), lines[table + 1 :], strict=False):
-        assert row.startswith(name)
     assert "! iteration 3" in text and "learns <img" in text
 
 
-def test_values_ranges_and_courses_stand_in_a_row(run):
-    lines = printed(run, 80).splitlines()
-    returned = next(line for line in lines if line.startswith("return  "))
-    assert returned.split()[1:5] == ["−62", "−64", "…", "−60"]
-    assert "▁" in returned and "█" in returned
-
-
-def test_what_does_not_fit_is_counted(tmp_path):
+def test_the_newest_alarm_is_kept_where_not_all_fit(tmp_path):
     told = [planted.alarm(k, 10 * k, f"kind {k}", message="do this. " * 30) for k in range(9)]
     path = planted.written(tmp_path / "run.h5", {**planted.everything(), "alarms": told})
     lines = printed(path, 80, 20).splitlines()
     assert len(lines) <= 20
-    assert any("more: taller window" in line for line in lines)
     assert any("update 80: kind 8" in line for line in lines)
     assert any("update 80: kind 8" in line for line in printed(path, 80).splitlines())
 
@@ -80,30 +69,21 @@ def test_nothing_is_told_by_colour_alone(run):
     assert stripped == plain
 
 
-def test_a_terminal_of_ascii_gets_ascii_courses(run):
-    out = io.TextIOWrapper(io.BytesIO(), encoding="ascii", errors="replace")
-    console = Console(file=out, width=80)
-    console.print(screen(Watcher(run).state(), 0.0, room(console, None)))
-    out.seek(0)
-    assert "_" in out.read()
-
-
 def test_once_prints_the_state_and_json_is_one_document(run, capfd):
     assert main(["watch", str(run), "--once"]) == 0
     out, err = capfd.readouterr()
-    assert "norm of the policy gradient" in out and "\x1b" not in out and err == ""
+    assert "final return, 2 seeds" in out and "\x1b" not in out and err == ""
     assert max(map(len, out.splitlines())) <= 80
     assert main(["watch", str(run), "--json"]) == 0
     document = json.loads(capfd.readouterr().out)
     assert document["phase"] == "ended" and document["progress"]["done"] == 400
-    assert [each["name"] for each in document["latest"][:1]] == ["return"]
-    assert [document["latest"][0][name] for name in ("value", "low", "high")] == [-62, -64, -60]
+    assert document["numbers"][0]["text"] == "-62"
 
 
 def test_a_run_that_is_not_there_yet_is_waited_for(tmp_path, capfd):
     assert main(["watch", str(tmp_path / "run.h5"), "--json"]) == 0
     document = json.loads(capfd.readouterr().out)
-    assert document["phase"] == "waiting" and document["latest"] == []
+    assert document["phase"] == "waiting" and document["numbers"] == []
 
 
 @pytest.mark.parametrize(
@@ -148,7 +128,7 @@ def test_lines_come_when_rows_do_and_end_with_the_run(tmp_path, monkeypatch):
     showing.lines(Watcher(path, clock=lambda: now[0]), out, sleep)
     lines = out.getvalue().splitlines()
     assert "has no row yet" in lines[0]
-    assert [line for line in lines if "return −102," in line]
+    assert [line for line in lines if "final return, 2 seeds" in line]
     assert "  ! iteration 1: seed 0 diverged" in lines
     assert "the run has ended" in lines[-1]
     assert len(lines) == 6  # empty, one every ten seconds of thirty, the event, the end

@@ -55,7 +55,6 @@ WORDS = {
     "jacobian_ratio": "Jacobian error over the first one",
     "lyapunov": "Lyapunov exponent λ per step",
 }
-LOGARITHMIC = ("grad_norm", "grad_norm_max", "update_ratio", "critic_loss", "jacobian_ratio")
 
 
 def curves(runs: Mapping[str, ProbeRun]) -> pd.DataFrame:
