@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import gradlab
-from analyses.gain_coverage import networks, turning
-from analyses.rare_events import far, other, pole
+from analyses.coverage.gain_coverage import networks, turning
+from analyses.coverage.rare_events import far, other, pole
 from gradlab.measurement.pilot import FEW, MANY, MORE, MOST, SOME, Pilot, PilotPlan, plan_pilot
 from gradlab.measurement.problem import Given, problem
 from gradlab.measurement.rare_starts import largest_share, with_pilot
