@@ -32,7 +32,7 @@ import tyro
 from numpy.typing import NDArray
 
 import gradlab
-from analyses.verdicts import Verdict, put, save
+from analyses.harness.verdicts import Verdict, put, save
 from benchmarks.side_by_side import processor, turns
 from benchmarks.training import STEPS, theirs
 from gradlab.networks.products import fast_products

@@ -55,7 +55,7 @@ def child(case: cases.Case, env: str, seed: int, updates: int, log: Path, bare: 
     import torch
 
     from analyses.loops import worlds
-    from analyses.third_party_outcome import digest
+    from analyses.third_party.outcome import digest
 
     assert gymnasium and mujoco and worlds  # the user has these without gradlab, too
     torch.set_num_threads(1)

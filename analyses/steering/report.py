@@ -17,9 +17,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from analyses.harness.verdicts import put
 from analyses.steering import linear_quadratic as lq
 from analyses.steering import training
-from analyses.verdicts import put
 from gradlab.figures.style import BLUE, GRID, INK, VERMILION
 from gradlab.statistics.moments import Estimate
 from gradlab.statistics.paired import mean_interval

@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from analyses.measured_weights import row_of
-from analyses.mpg_table_1 import task_of
+from analyses.measured_weights.runs import row_of
+from analyses.mpg_table_1.runs import task_of
 from gradlab import tasks
 from gradlab.runs.training.results import load
 from gradlab.storage.journal import read

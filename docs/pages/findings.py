@@ -83,7 +83,7 @@ FINDINGS = (
             for prior in ("published", "no offset")
         ),
         "horizon-claims/early-late-exchange.png",
-        "python -m analyses.early_late_exchange",
+        "python -m analyses.horizons.early_late_exchange",
         "The same policies, critics and replayed states of one seed of MPG-v2 on path tracking; "
         "with the offset the two cross, without it they do not. Trainings of four seeds with and "
         "without it do not yet show the same (EARLY-LATE-ARMS in the report).",
@@ -123,7 +123,7 @@ FINDINGS = (
             for world in ("cart-pole", "pendulum")
         ),
         "remedies/dd-vs-mse-worlds.png",
-        "python -m analyses.dd_vs_mse_worlds table",
+        "python -m analyses.remedies.dd_vs_mse_worlds table",
         "Ten paired trials of learned models without noise, 500 rows. Two papers contradict one "
         "another here (DDPPO, RP-PGM), and neither is right everywhere.",
     ),
@@ -134,7 +134,7 @@ FINDINGS = (
         "remedies/multistep.csv",
         ({"world": "cart-pole", "pair": "5 steps, equal time", "quantity": "product_5"},),
         "remedies/multistep.png",
-        "python -m analyses.multistep",
+        "python -m analyses.remedies.multistep",
         "Five paired trials, 3,000 rows. At equal optimiser steps the comparison flatters the loss "
         "that costs more.",
     ),
@@ -144,7 +144,7 @@ FINDINGS = (
         "choice/by-gain/choice-by-gain.csv",
         ({"chosen": "single", "step": "same length", "criterion": "gain"},),
         "../docs/pictures/by-gain.png",
-        "python -m analyses.choice_by_gain",
+        "python -m analyses.choice.choice_by_gain",
         "120 linear-quadratic worlds with closed forms. For plain steps at the largest stable rate "
         "it is the other way round.",
         ("difference", "low", "high"),
@@ -161,7 +161,7 @@ FINDINGS = (
             for world in ("cart-pole", "pendulum")
         ),
         "whose-gradient/whose-gradient.png",
-        "python -m analyses.whose_gradient",
+        "python -m analyses.model_based.whose_gradient",
         "Every model-based row whose bias is told from noise, but SVG(∞) on the cart-pole; shares "
         "above 100% are made up for by the model's. Five seeds, small networks, 4,000 transitions.",
         ("critic", "critic low", "critic high"),
@@ -177,7 +177,7 @@ FINDINGS = (
             for world in ("Hopper-v5", "cart_pole_swing_up")
         ),
         "first-order/pwm-gradients.png",
-        "python -m analyses.first_order_regularised",
+        "python -m analyses.first_order.regularised",
         "Return of 16 steps without a critic, 64 starts, one policy on each task. On Hopper 97% of "
         "the simulator's error is bias: derivatives do not see the jumps of contacts, which a "
         "fitted model smooths. Plain ensembles do as well as regularised ones, and over one "
@@ -209,7 +209,7 @@ FINDINGS = (
         "claims.csv",
         ({"id": "OPT-H"},),
         "horizon-claims/opt-h.png",
-        "python -m analyses.opt_h",
+        "python -m analyses.bounds.opt_h",
         "20 seeds × 5 ratios in linear-quadratic worlds: a rule for the horizon from two error "
         "sizes is not enough, measuring is.",
     ),

@@ -14,7 +14,7 @@ the user's update, the update and three times it (`runs.jumps` has the numbers a
                 would have brought: unless the starts that are left refute the gradient, it is open
 
 Fifteen worlds with and without jumps: 105 of 105 found and 0 of 210 false with 512 starts, 51 of 51
-and 0 of 69 with 128 (`analyses/jumps.py` has those of this module).
+and 0 of 69 with 128 (`analyses/truths/jumps.py` has those of this module).
 """
 
 from __future__ import annotations

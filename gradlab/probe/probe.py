@@ -352,6 +352,7 @@ class Probe:
         ]
         if isinstance(module, nn.Module):
             handles.append(module.register_forward_hook(critic.passes))
+            self._parts.hooked = {module: critic.passes}
         return handles
 
     def _before_critic(self, optimizer: Any, args: Any, kwargs: Any) -> None:

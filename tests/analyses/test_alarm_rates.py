@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from analyses import alarm_rates, alarm_tails, alarm_worlds
+from analyses.alarms import alarm_rates, alarm_tails, alarm_worlds
 
 
 def test_steps_that_undo_each_other_have_the_share_of_the_closed_form() -> None:

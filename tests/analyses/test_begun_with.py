@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from analyses.begun_with import OWN, rates
+from analyses.choice.begun_with import OWN, rates
 
 
 def row(world, rate, iteration, seed, value, quantity="return"):

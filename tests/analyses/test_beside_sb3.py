@@ -6,8 +6,10 @@ import pandas as pd
 import pytest
 import torch
 
-from analyses import beside_sb3, beside_sb3_settings, beside_sb3_verdict
-from analyses.beside_sb3 import CONTROL, HERE, NAMES, THERE
+from analyses.beside_sb3 import runs as beside_sb3
+from analyses.beside_sb3 import settings as beside_sb3_settings
+from analyses.beside_sb3 import verdict as beside_sb3_verdict
+from analyses.beside_sb3.runs import CONTROL, HERE, NAMES, THERE
 from gradlab.data.noise import stream
 
 UPDATES = np.arange(0, 4001, 500)

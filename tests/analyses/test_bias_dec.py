@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 import torch
 
-from analyses import bias_dec, verdicts, wrong_quadratics
-from analyses.tailed_gradients import Dynamics
+from analyses.bounds import bias_dec, wrong_quadratics
+from analyses.bounds.tailed_gradients import Dynamics
+from analyses.harness import verdicts
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +103,7 @@ def test_only_additive_biases_with_the_right_decay_and_below_the_bounds_are_acce
 
 
 def test_the_verdict_is_saved(small, tmp_path):
-    verdicts.save(small, tmp_path, "python -m analyses.bias_dec")
+    verdicts.save(small, tmp_path, "python -m analyses.bounds.bias_dec")
     made = json.loads((tmp_path / "bias-dec.json").read_text())
     assert np.isfinite(list(made["numbers"].values())).all()
     assert (tmp_path / "bias-dec.png").stat().st_size < 200_000

@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 import torch
 
-from analyses import bias_lin, verdicts, wrong_models
+from analyses.bounds import bias_lin, wrong_models
+from analyses.harness import verdicts
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +72,7 @@ def test_another_slope_a_violated_bound_and_a_small_ratio_are_rejected(small):
 
 
 def test_the_verdict_is_saved(small, tmp_path):
-    verdicts.save(small, tmp_path, "python -m analyses.bias_lin")
+    verdicts.save(small, tmp_path, "python -m analyses.bounds.bias_lin")
     made = json.loads((tmp_path / "bias-lin.json").read_text())
     assert np.isfinite(list(made["numbers"].values())).all()
     assert (tmp_path / "bias-lin.png").stat().st_size < 200_000

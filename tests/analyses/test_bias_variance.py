@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from analyses import bias_variance, bias_variance_report
+from analyses.bias_variance import report as bias_variance_report
+from analyses.bias_variance import run as bias_variance
 from gradlab.fitting import critics, policies
 from gradlab.progress import silent
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from analyses import certificates
+from analyses.certificates import engines as certificates
 
 
 def made(folder: Path) -> dict[str, bytes]:

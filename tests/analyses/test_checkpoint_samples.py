@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from analyses import checkpoint_samples, critic_samples
-from analyses.checkpoint_samples import RETURN, Place, starts_of
-from analyses.mpg_table_1 import task_of
+from analyses.horizons import checkpoint_samples, critic_samples
+from analyses.horizons.checkpoint_samples import RETURN, Place, starts_of
+from analyses.mpg_table_1.runs import task_of
 from gradlab.data.noise import stream
 from gradlab.gradients.start_laws import visitation
 from gradlab.gradients.tail import Tail

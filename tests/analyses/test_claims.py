@@ -8,8 +8,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from analyses import claim_parts, claims, criteria, verdicts
-from analyses.criteria import Part, deciding, outcome
+from analyses.claims import parts as claim_parts
+from analyses.claims import table as claims
+from analyses.harness import criteria, verdicts
+from analyses.harness.criteria import Part, deciding, outcome
 
 MET = Part("met", 2.0, 1.5, 2.5, "above", 1.0)
 MISSED = Part("missed", 2.0, 1.5, 2.5, "below", 1.0)

@@ -1,7 +1,7 @@
 import pytest
 
-from analyses import cond1
-from analyses.verdicts import save
+from analyses.harness.verdicts import save
+from analyses.lemmas import cond1
 from gradlab.fitting import policies
 
 
@@ -41,5 +41,5 @@ def test_only_linear_norms_meet_the_criterion(verdict):
 
 
 def test_the_verdict_is_saved_with_figure_and_numbers(verdict, tmp_path):
-    save(verdict, tmp_path, "python -m analyses.cond1")
+    save(verdict, tmp_path, "python -m analyses.lemmas.cond1")
     assert {path.suffix for path in tmp_path.iterdir()} == {".json", ".csv", ".png"}

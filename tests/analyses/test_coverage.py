@@ -9,9 +9,13 @@ import torch
 from scipy import stats
 
 import gradlab
-from analyses import coverage, coverage_cells, coverage_page, coverage_starts, gain_coverage
-from analyses import quadratic_gradients as lq
-from analyses.synthetic import TAILS
+from analyses.coverage import campaign as coverage
+from analyses.coverage import cells as coverage_cells
+from analyses.coverage import gain_coverage
+from analyses.coverage import page as coverage_page
+from analyses.coverage import quadratic_gradients as lq
+from analyses.coverage import starts as coverage_starts
+from analyses.coverage.synthetic import TAILS
 from gradlab.systems.linear import LinearQuadratic
 from gradlab.truth.lqr import lqr_gradient
 

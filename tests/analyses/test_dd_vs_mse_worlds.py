@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analyses import dd_vs_mse_worlds as worlds
-from analyses.paired_trials import HORIZONS
+from analyses.harness.paired_trials import HORIZONS
+from analyses.remedies import dd_vs_mse_worlds as worlds
 
 MODELS = {0.0: (("mse", "equal steps"), ("mse", "equal time")), 10.0: (("dd, w = 10", "both"),)}
 

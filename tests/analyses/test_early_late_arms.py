@@ -5,10 +5,10 @@ import pandas as pd
 import pytest
 import torch
 
-from analyses import early_late_arms as arms
-from analyses import early_late_arms_report as report
-from analyses import early_late_exchange as exchange
-from analyses.checkpoint_samples import HORIZON
+from analyses.horizons import early_late_arms as arms
+from analyses.horizons import early_late_arms_report as report
+from analyses.horizons import early_late_exchange as exchange
+from analyses.horizons.checkpoint_samples import HORIZON
 from gradlab.systems.vehicle import VehicleModel
 
 ORDER = sorted(arms.CHECKPOINTS)

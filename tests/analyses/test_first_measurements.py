@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from analyses import first_measurements
+from analyses.measurements import first_measurements
 from gradlab.fitting import critics, policies
 
 ONE = {"double-integrator": "double_integrator"}  # quick beside the two that are frozen

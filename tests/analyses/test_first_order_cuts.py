@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from analyses import first_order_stiffness as stiffness
-from analyses.first_order_ratios import ratio_of, total
+from analyses.first_order import stiffness
+from analyses.first_order.ratios import ratio_of, total
 from gradlab.statistics.moments import Estimate
 
 DISCOUNT = 0.9

@@ -6,11 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analyses import first_order_dmo as dmo
-from analyses import first_order_race as race
-from analyses.first_order import Arm, arms
-from analyses.first_order_clock import per_update, seconds_at
-from analyses.first_order_errors import chosen, errors_of, table, usable
+from analyses.first_order import dmo, race
+from analyses.first_order.clock import per_update, seconds_at
+from analyses.first_order.errors import chosen, errors_of, table, usable
+from analyses.first_order.runs import Arm, arms
 
 STAGES, SEEDS, ROWS = 5, 5, 64
 HORIZONS = np.array([1, 2, 4])

@@ -7,9 +7,10 @@ import pandas as pd
 import pytest
 import torch
 
-from analyses import floor, verdicts
-from analyses.tailed_gradients import Dynamics
-from analyses.wrong_quadratics import DISCOUNT, make_world
+from analyses.bounds import floor
+from analyses.bounds.tailed_gradients import Dynamics
+from analyses.bounds.wrong_quadratics import DISCOUNT, make_world
+from analyses.harness import verdicts
 from gradlab.truth.lqr import lqr_gradient
 
 
@@ -76,7 +77,7 @@ def test_another_floor_or_a_slow_transient_is_rejected(law, holds):
 
 
 def test_the_verdict_is_saved(small, tmp_path):
-    verdicts.save(small, tmp_path, "python -m analyses.floor")
+    verdicts.save(small, tmp_path, "python -m analyses.bounds.floor")
     made = json.loads((tmp_path / "floor.json").read_text())
     assert np.isfinite(list(made["numbers"].values())).all()
     assert (tmp_path / "floor.png").stat().st_size < 200_000

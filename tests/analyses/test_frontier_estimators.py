@@ -3,9 +3,9 @@
 import pandas as pd
 import pytest
 
-from analyses import contrast_parts
-from analyses import frontier_estimators as frontier
-from analyses.criteria import Frozen, outcome
+from analyses.first_order import frontier_estimators as frontier
+from analyses.harness import contrast_parts
+from analyses.harness.criteria import Frozen, outcome
 
 
 def test_the_wall_has_the_bias_that_no_pathwise_gradient_sees():

@@ -7,7 +7,10 @@ import pandas as pd
 import pytest
 import torch
 
-from analyses import jacobian_claims, jacobians, landscape, robots, var_exp, verdicts
+from analyses.harness import verdicts
+from analyses.jacobians import errors as jacobians
+from analyses.jacobians import landscape, robots, var_exp
+from analyses.jacobians import page as jacobian_claims
 from gradlab.fitting.policies import KP
 from gradlab.tasks import task_from_name
 

@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 import torch
 
-from analyses import (
+from analyses.harness import verdicts
+from analyses.identities import (
     dp_vs_dr,
     k_samples,
     one_over_n,
@@ -16,7 +17,6 @@ from analyses import (
     thm1_mpg,
     thm1_mpg_j,
     time_over_horizon,
-    verdicts,
 )
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.tail import Tail

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pandas as pd
 
-from analyses.jumps import said_of, table_of
+from analyses.truths.jumps import said_of, table_of
 from tests.runs.planted_gains import planted_jumps
 from tests.verdicts.test_recommendation import PAPER, planted
 

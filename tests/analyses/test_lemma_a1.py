@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from analyses import lemma_a1
-from analyses.verdicts import save
+from analyses.harness.verdicts import save
+from analyses.lemmas import lemma_a1
 from gradlab.statistics.bounds.improvement import MAACConstants
 
 
@@ -15,7 +15,7 @@ def test_the_repaired_bound_is_never_violated_on_common_states(verdict, tmp_path
     assert verdict.holds
     assert verdict.numbers["violations"] == 0
     assert verdict.numbers["violations_total_variation"] == 0
-    save(verdict, tmp_path, "python -m analyses.lemma_a1")
+    save(verdict, tmp_path, "python -m analyses.lemmas.lemma_a1")
     assert {path.suffix for path in tmp_path.iterdir()} == {".json", ".csv", ".png"}
 
 

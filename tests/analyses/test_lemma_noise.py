@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch import nn
 
-from analyses import lemma_noise
-from analyses.noisy_values import Cubic, Pendulum, lqr_response
-from analyses.verdicts import save
+from analyses.harness.verdicts import save
+from analyses.lemmas import lemma_noise
+from analyses.lemmas.noisy_values import Cubic, Pendulum, lqr_response
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.tail import Tail
 from gradlab.networks.mlp import Policy
@@ -21,7 +21,7 @@ def verdict():
 def test_the_criterion_is_met_and_saved(verdict, tmp_path):
     assert verdict.holds
     assert verdict.numbers["violations"] == 0
-    save(verdict, tmp_path, "python -m analyses.lemma_noise")
+    save(verdict, tmp_path, "python -m analyses.lemmas.lemma_noise")
     assert {path.suffix for path in tmp_path.iterdir()} == {".json", ".csv", ".png"}
 
 

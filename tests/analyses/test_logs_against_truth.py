@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from analyses import logs_against_truth as analysis
+from analyses.measurements import logs_against_truth as analysis
 
 
 def test_records_are_judged_once_and_summed_up(tmp_path: Path) -> None:

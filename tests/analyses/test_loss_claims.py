@@ -9,18 +9,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analyses import (
+from analyses.harness import verdicts
+from analyses.harness.paired_trials import HORIZONS
+from analyses.remedies import (
     capacity,
     dd_vs_mse,
     gradloss,
     multistep,
     n_w_sens,
     pred_cost,
-    remedy_claims,
     two_model,
-    verdicts,
 )
-from analyses.paired_trials import HORIZONS
+from analyses.remedies import page as remedy_claims
 
 
 def numbers(level, spread=0.05, seed=0):
@@ -214,7 +214,7 @@ def test_the_largest_ratio_over_n_is_covered_although_it_was_picked():
 
 def test_the_page_sorts_claims_into_sections(tmp_path):
     verdict = pred_cost.judge(rows(FITS | {("dd", "both"): 1.5}, SIZES))
-    verdicts.save(verdict, tmp_path, "python -m analyses.pred_cost")
+    verdicts.save(verdict, tmp_path, "python -m analyses.remedies.pred_cost")
     made = json.loads((tmp_path / "pred-cost.json").read_text())
     for claim in ("SN-VAR", "VAR-EXP-LEARNED", "SOMETHING"):
         (tmp_path / f"{claim.lower()}.json").write_text(json.dumps(made | {"claim": claim}))

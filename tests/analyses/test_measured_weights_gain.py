@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from analyses import measured_weights_gain as report
-from analyses.measured_weights import row_of
+from analyses.measured_weights import gain as report
+from analyses.measured_weights.runs import row_of
 from gradlab.training.parts.context import MeasuredWeights
 
 

@@ -5,8 +5,9 @@ import pandas as pd
 import pytest
 import torch
 
-from analyses import dp_vs_dr, mixture
-from analyses.verdicts import save
+from analyses.harness.verdicts import save
+from analyses.identities import dp_vs_dr
+from analyses.lemmas import mixture
 from gradlab.data.noise import stream
 
 
@@ -73,5 +74,5 @@ def test_the_criterion_asks_for_both_ends_in_every_judged_world(exact):
 def test_the_whole_analysis_runs_small(tmp_path):
     verdict = mixture.measure(small=True)
     assert all(math.isfinite(value) for value in verdict.numbers.values())
-    save(verdict, tmp_path, "python -m analyses.mixture")
+    save(verdict, tmp_path, "python -m analyses.lemmas.mixture")
     assert {path.suffix for path in tmp_path.iterdir()} == {".json", ".csv", ".png"}

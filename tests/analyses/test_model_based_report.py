@@ -4,8 +4,8 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from analyses import model_based_report
-from analyses.model_based import Arm
+from analyses.model_based import report as model_based_report
+from analyses.model_based.runs import Arm
 
 
 def run_of(last, explained=None):

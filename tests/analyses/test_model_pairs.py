@@ -8,8 +8,9 @@ import pytest
 import torch
 from scipy import stats
 
-from analyses import model_pairs, multistep, paired_trials
-from analyses.model_worlds import Noisy, world
+from analyses.harness import paired_trials
+from analyses.remedies import model_pairs, multistep
+from analyses.remedies.model_worlds import Noisy, world
 from gradlab.fitting.losses import MultiStep, OneStepError
 from gradlab.fitting.models import fit_model
 from gradlab.networks.interface import act

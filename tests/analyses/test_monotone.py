@@ -8,7 +8,8 @@ import pytest
 import scipy.stats
 import torch
 
-from analyses import monotone, verdicts
+from analyses.bounds import monotone
+from analyses.harness import verdicts
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +88,7 @@ def test_a_violated_bound_is_reported(small):
 
 
 def test_the_verdict_is_saved(small, tmp_path):
-    verdicts.save(small, tmp_path, "python -m analyses.monotone")
+    verdicts.save(small, tmp_path, "python -m analyses.bounds.monotone")
     made = json.loads((tmp_path / "monotone.json").read_text())
     assert np.isfinite(list(made["numbers"].values())).all()
     assert (tmp_path / "monotone.png").stat().st_size < 200_000

@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from analyses import mpg_claims, mpg_table_1
+from analyses.mpg_table_1 import claims as mpg_claims
+from analyses.mpg_table_1 import runs as mpg_table_1
 from gradlab.runs.training.results import load
 from gradlab.storage.journal import read
 

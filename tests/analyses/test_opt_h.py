@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 import torch
 
-from analyses import opt_h
-from analyses.tailed_gradients import QuadraticCritic
-from analyses.wrong_quadratics import make_world
+from analyses.bounds import opt_h
+from analyses.bounds.tailed_gradients import QuadraticCritic
+from analyses.bounds.wrong_quadratics import make_world
 from gradlab.data.noise import stream
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.tail import Tail

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import gradlab
-from analyses import probe_runs
+from analyses.alarms import probe_runs
 from gradlab.runs.probe.results import load
 
 

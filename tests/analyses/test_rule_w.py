@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from analyses import rule_w
+from analyses.horizons import rule_w
 
 
 @pytest.fixture(scope="module")

@@ -8,10 +8,8 @@ import pytest
 import torch
 from torch.nn.utils import parametrize
 
-from analyses import (
-    sn_train,
-)
-from analyses.spectral_arms import initial_policy, plain, tasks
+from analyses.remedies import sn_train
+from analyses.remedies.spectral_arms import initial_policy, plain, tasks
 from gradlab.runs.training.results import Training
 
 

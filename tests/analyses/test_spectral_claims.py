@@ -8,25 +8,24 @@ import pandas as pd
 import pytest
 import torch
 
-from analyses import (
-    cond1_learned,
-    fitted_double_integrator,
-    hopper_spectral,
-    landscape,
-    landscape_learned,
-    sn_var,
-    u_shape_learned,
-    var_exp,
-    var_exp_learned,
-    verdicts,
-)
-from analyses.spectral_arms import ARMS, by_raw_weights, initial_policy, plain, tasks
-from analyses.tailed_gradients import (
+from analyses.bounds import fitted_double_integrator
+from analyses.bounds.tailed_gradients import (
     Dynamics,
     QuadraticCritic,
     exact_critic,
     tailed_gradient,
 )
+from analyses.harness import verdicts
+from analyses.jacobians import landscape, var_exp
+from analyses.remedies import (
+    cond1_learned,
+    hopper_spectral,
+    landscape_learned,
+    sn_var,
+    u_shape_learned,
+    var_exp_learned,
+)
+from analyses.remedies.spectral_arms import ARMS, by_raw_weights, initial_policy, plain, tasks
 from gradlab.networks import spectral
 from gradlab.truth.lqr import costs_to_go
 

@@ -3,7 +3,7 @@
 import numpy as np
 from scipy import stats
 
-from analyses.student import geometric_mean, half_width
+from analyses.harness.student import geometric_mean, half_width
 
 VALUES = np.random.default_rng(0).normal(3.0, 1.0, size=(2, 6))
 

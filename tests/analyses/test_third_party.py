@@ -8,9 +8,11 @@ from pathlib import Path
 import gymnasium
 import pytest
 
-from analyses import third_party, third_party_plain, third_party_scripts
-from analyses.third_party_faults import Grown, faults
-from analyses.third_party_outcome import UNLIMITED, Outcome
+from analyses.third_party import plain as third_party_plain
+from analyses.third_party import scripts as third_party_scripts
+from analyses.third_party import trials as third_party
+from analyses.third_party.faults import Grown, faults
+from analyses.third_party.outcome import UNLIMITED, Outcome
 
 SCRIPT = """
 import argparse

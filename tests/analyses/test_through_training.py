@@ -5,10 +5,11 @@ import pandas as pd
 import pytest
 import torch
 
-from analyses import choice_regret, data_var, early_late
-from analyses.checkpoint_errors import errors, rule_weight
-from analyses.checkpoint_samples import Place, Samples, load, products, save
-from analyses.critic_samples import CriticSamples
+from analyses.choice import choice_regret
+from analyses.horizons import data_var, early_late
+from analyses.horizons.checkpoint_errors import errors, rule_weight
+from analyses.horizons.checkpoint_samples import Place, Samples, load, products, save
+from analyses.horizons.critic_samples import CriticSamples
 from gradlab.data.noise import stream
 from gradlab.networks.mlp import Policy
 

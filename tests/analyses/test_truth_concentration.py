@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from analyses import truth_cut
-from analyses.truth_concentration import judged, measure, student
+from analyses.truths import truth_cut
+from analyses.truths.truth_concentration import judged, measure, student
 
 
 def test_few_samples_give_every_world_a_row_and_gaussian_ones_no_flag():

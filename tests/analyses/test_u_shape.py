@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from analyses import fitted_double_integrator, u_shape, verdicts
-from analyses.quadratic_design import SEED, Designed, design
-from analyses.tailed_gradients import (
+from analyses.bounds import fitted_double_integrator, u_shape
+from analyses.bounds.tailed_gradients import (
     Dynamics,
     QuadraticCritic,
     exact_critic,
     tailed_gradient,
 )
+from analyses.harness import verdicts
+from analyses.identities.quadratic_design import SEED, Designed, design
 from gradlab.data.noise import stream
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.tail import Tail
@@ -100,7 +101,7 @@ def test_only_a_fall_and_a_rise_are_called_a_u(curve, holds):
 
 
 def test_the_verdict_is_saved(small, tmp_path):
-    verdicts.save(small, tmp_path, "python -m analyses.u_shape")
+    verdicts.save(small, tmp_path, "python -m analyses.bounds.u_shape")
     made = json.loads((tmp_path / "u-shape.json").read_text())
     assert np.isfinite(list(made["numbers"].values())).all()
     assert "nan" not in made["sentence"]

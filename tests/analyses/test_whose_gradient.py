@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analyses import whose_gradient
-from analyses.model_based import Arm
+from analyses.model_based import whose_gradient
+from analyses.model_based.runs import Arm
 
 STAGES, SEEDS, BATCH = 5, 4, 128
 

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from analyses.synthetic import moments
+from analyses.coverage.synthetic import moments
 from gradlab.measurement.assembly import assembled
 from gradlab.statistics.grams import GroupProducts, Kernels
 from gradlab.statistics.moments import estimates

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import gradlab
-from analyses import choice_by_gain as study
+from analyses.choice import choice_by_gain as study
 from gradlab import choose
 from gradlab.choice.tables import best_table, contender_table, weight_table
 from gradlab.cli.program import main

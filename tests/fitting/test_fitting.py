@@ -67,6 +67,7 @@ def test_the_posture_of_a_walker_is_held_where_it_would_fall():
     assert gain.count_nonzero() == 2 * 6
 
 
+@pytest.mark.slow
 def test_a_mujoco_task_gets_a_policy_that_stands_though_no_reward_pulls_to_a_state():
     task = mujoco("Hopper-v5")
     starts = as_starts(task.starts(16, torch.Generator().manual_seed(2)), 11)

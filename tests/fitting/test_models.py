@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch.func import jacrev, vmap
 
 import gradlab
 from gradlab.data import trajectories
@@ -229,22 +228,6 @@ def test_a_fitted_model_is_a_prior_for_every_measurement(fitted: Fit, tmp_path: 
     policy, critic = Policy(2, 1, (8,)).double(), QCritic(2, 1, (8,)).double()
     profile = gradlab.measure(task, policy, critic, horizon=2, starts=32, batch=8)
     assert {"model", "mixed"} <= set(profile.table().estimator)
-
-
-def test_its_jacobians_are_those_of_automatic_differentiation(
-    fitted: Fit, record: Trajectories
-) -> None:
-    system = with_learned_prior(pendulum(), fitted.ensemble).prior
-    assert system is not None
-    state, action = record.state[:20], record.action[:20]
-    found = system.linearize(state, action)
-
-    def step(s: torch.Tensor, a: torch.Tensor) -> torch.Tensor:
-        return fitted.ensemble(s[None], a[None]).mean[:, 0, :2].mean(dim=0)
-
-    by_state, by_action = vmap(jacrev(step, (0, 1)))(state, action)
-    torch.testing.assert_close(found.A, by_state)
-    torch.testing.assert_close(found.B, by_action)
 
 
 def test_settings_that_make_no_sense_are_refused(record: Trajectories) -> None:

@@ -132,6 +132,7 @@ def test_with_the_exact_critic_data_and_true_dynamics_have_the_whole_gain():
         assert rows.ci_high[name, "bias2", n] < 0.1 * size
 
 
+@pytest.mark.slow
 def test_a_step_of_negative_gain_lowers_the_return_and_one_of_positive_gain_raises_it():
     """A prior that pushes backwards; returns before and after a small step in closed form."""
     task = world(float(np.pi))

@@ -233,6 +233,7 @@ def profile():
     return measure(task(), Gaussian(pd_policy(), 0.3), soft_critic, horizon=2, starts=64)
 
 
+@pytest.mark.slow
 def test_the_critic_helps_and_backpropagation_harms_as_paired_returns_say(profile):
     """Steps of the measured length, along directions made here, from 2,000 starts of their own."""
     found, T_ = profile.realised, profile.truth["horizon"]
@@ -251,6 +252,7 @@ def test_the_critic_helps_and_backpropagation_harms_as_paired_returns_say(profil
     assert change.mean() + 5 * change.std() / 2000**0.5 < 0
 
 
+@pytest.mark.slow
 def test_a_profile_keeps_what_was_tried(profile, tmp_path):
     again = load(profile.save(tmp_path / "run.h5"))
     for name in Jumps.__dataclass_fields__:

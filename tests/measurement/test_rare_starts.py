@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import gradlab
-from analyses.gain_coverage import networks, turning
-from analyses.rare_events import far, other, pole
+from analyses.coverage.gain_coverage import networks, turning
+from analyses.coverage.rare_events import far, other, pole
 from gradlab.measurement.pilot import FEW, MANY, MORE, MOST, SOME, Pilot, PilotPlan, plan_pilot
 from gradlab.measurement.problem import Given, problem
 from gradlab.measurement.rare_starts import largest_share, with_pilot
@@ -124,6 +124,7 @@ def test_the_share_of_the_largest_hundredth():
     assert largest_share(one) == pytest.approx(0.5), "of 50 the largest counts half"
 
 
+@pytest.mark.slow
 def test_where_rare_starts_are_seen_sentences_on_errors_decide_nothing():
     profile, found = next(
         one for one in (flagged(far().task, s, strata=False) for s in range(9)) if not one[1].passed
@@ -159,6 +160,7 @@ def test_starts_that_were_given_have_no_law_to_ask():
         assert ("carries up to 100%" in instead.meaning) == (profile is given)
 
 
+@pytest.mark.slow
 def test_heavy_tails_without_a_component_of_their_own_are_seen_by_their_shape():
     seen = [posed(other("t5"), 256, seed)[1].pilot for seed in range(4)]
     assert sum(pilot.rare or pilot.shape > 0.5 for pilot in seen) >= 3

@@ -70,8 +70,9 @@ def test_a_rise_is_that_of_the_objective_itself() -> None:
     critics = [(copy.deepcopy(module), args) for module, args in made.values]
     old = objectives._action(made, loop.policy)
     assert isinstance(old, objectives.Action)
-    weights = objectives._weights(made, old, critics)
-    assert weights == (pytest.approx(-1, rel=1e-3), pytest.approx(loop.ALPHA, rel=1e-3))
+    *weights, left = objectives._weights(made, old, critics) or (0.0, 0.0, 1.0)
+    assert weights == [pytest.approx(-1, rel=1e-3), pytest.approx(loop.ALPHA, rel=1e-3)]
+    assert left < 1e-5
     loop.actor_optimizer.step()
     check.on = False
     new = old.again(made.again(objectives.Twin(loop.policy).parts))
@@ -93,6 +94,30 @@ def test_a_wrong_sign_is_decided_by_the_odds_of_the_newest_looks(looks: str, fau
     # a fall adds log(.84 / .40) = .74, a rise takes log(.60 / .16) = 1.32 away, down to 0
     if fault:
         assert told.index(True) == (13 if "1" not in looks else 38)
+
+
+def test_noise_is_known_where_most_of_it_is_lost_in_a_flat_tanh() -> None:
+    """Three in four actions of σ = 12 are at a limit; what is no noise is told from it."""
+    torch.manual_seed(0)
+    mean, log_std = torch.randn(64, 2), torch.full((64, 2), 2.5)
+    squash, drawn = objectives._Squash(torch.ones(2)), torch.randn(64, 2)
+    for noise, known in ((drawn, True), (0.2 * drawn, False)):
+        action = torch.tanh(mean + log_std.exp() * noise)
+        found = objectives._noise(mean, log_std, action, squash)
+        assert (found is not None) == known
+        if found is not None:
+            inner = action.abs() < 0.99
+            assert torch.allclose(found[inner], noise[inner], atol=1e-4)
+
+
+def test_a_wrong_sign_that_is_read_from_the_loss_is_told_at_the_second_fit() -> None:
+    check = objectives.ActorObjective(nn.Linear(1, 1))
+    states = []
+    for look in range(8):
+        check._looks += 1
+        check._count(False, exact=look % objectives.REFIT == 0)
+        states.append(check.answer().state)
+    assert states == ["waiting"] * 7 + ["fault"]
 
 
 def test_an_entropy_of_the_wrong_sign_is_no_rise() -> None:

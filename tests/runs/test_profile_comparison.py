@@ -141,13 +141,6 @@ def test_files_that_do_not_say_their_starts_are_not_paired():
     assert compared(old, profile()).unpaired == "a file does not say which starts it is of"
 
 
-def test_a_lower_error_is_said_with_its_ratio_and_both_horizons():
-    first = profile(lambda n: 2.0 + abs(n - 3))
-    text = about(first, profile(lambda n: 1.0 + abs(n - 5)), "error")
-    assert text.startswith("B lowers the mean squared error of the model gradient to 0.5× (CI 0.4")
-    assert "(at their best, h = 3 in A and 5 in B)" in text
-
-
 def test_a_higher_error_and_an_equal_one_and_a_tie_have_their_own_words():
     assert "B raises the mean squared error of the model gradient to 2×" in about(
         profile(), profile(lambda n: 2.0), "error"

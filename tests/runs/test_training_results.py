@@ -11,11 +11,10 @@ import pytest
 from gradlab import figures
 from gradlab.cli import main
 from gradlab.errors import InputError
-from gradlab.reporting import render, report, training_page
-from gradlab.reporting.output import compare, side_by_side
+from gradlab.reporting import training_page
+from gradlab.reporting.output import side_by_side
 from gradlab.runs.training.results import first_reached, load, loaded, table, times
-from gradlab.verdicts.training.sentences import verdict
-from tests.first_screens import check_first_screen, drawing
+from tests.first_screens import check_first_screen
 from tests.runs.planted_training import RETURNS, written
 
 
@@ -23,19 +22,6 @@ def test_goals_are_reached_when_a_seed_first_passes_them(tmp_path):
     run = load(written(tmp_path / "run.h5"))
     np.testing.assert_array_equal(first_reached(run, -30), [3000, 6000, 6000, 3000, 6000])
     np.testing.assert_array_equal(first_reached(run, -5), [np.nan, 6000, 6000, np.nan, 6000])
-
-
-def test_the_verdict_names_termination_scale_and_goals(tmp_path):
-    texts = [
-        each.text for each in verdict(load(written(tmp_path / "run.h5", event="seed 4 broke")))
-    ]
-    assert "median -4 over 5 seeds" in texts[0] and "50 fixed starts of 200 steps" in texts[0]
-    assert "restart at terminal states" in texts[0] and "reward scale: 0.01" in texts[0]
-    assert "-30 by 5 of 5 seeds, at iteration 6000" in texts[1]
-    assert "-5 by 3 of 5 seeds" in texts[1]
-    assert texts[2] == "seed 4 broke"
-    named = verdict(load(tmp_path / "run.h5"), "clipped")
-    assert all(each.text.startswith("clipped ") for each in named[:2])
 
 
 def test_the_table_has_every_seed_and_their_mean(tmp_path):
@@ -54,16 +40,6 @@ def test_times_belong_to_one_horizon_of_the_rollouts(tmp_path):
     found = rows.set_index("part")["milliseconds"]
     assert found["policy"] == pytest.approx(50.0)
     assert found["iteration"] == pytest.approx(1e3 * 10 / 3000)
-
-
-@pytest.mark.slow
-def test_pages_show_one_run_and_several(tmp_path):
-    first = written(tmp_path / "a.h5")
-    second = written(tmp_path / "b.h5", name="td3", returns=RETURNS - 5)
-    text = report(first).read_text()
-    assert "Return over iterations" in text and "http://" not in text
-    both = compare([first, second], tmp_path / "both.html").read_text()
-    assert "mpg-v2 and td3 on path_tracking" in both
 
 
 def test_runs_of_different_tasks_are_not_compared(tmp_path):
@@ -110,23 +86,10 @@ def test_a_run_is_trained_from_the_command_line(tmp_path, capsys):
     assert "td3 has clip -1.0, expected a positive number" in capsys.readouterr().err
 
 
-def test_algorithms_are_listed(capsys):
-    assert main(["list", "algorithms"]) == 0
-    assert "clipped double Q" in capsys.readouterr().out
-
-
 def test_a_run_without_an_evaluation_says_so(tmp_path):
     path = written(tmp_path / "run.h5", returns=RETURNS[:0])
     with pytest.raises(InputError, match="no evaluation yet"):
         load(path)
-
-
-def test_a_page_of_unlike_runs_names_every_setting(tmp_path):
-    first = written(tmp_path / "a.h5")
-    second = written(tmp_path / "b.h5", name="td3", reward_scale=1.0)
-    text = render(drawing(side_by_side([first, second])[0]))
-    assert "0.01, 1.0" in text
-    assert "td3 reached -100" in text
 
 
 def test_boxes_of_time_stand_for_enough_rows_each():

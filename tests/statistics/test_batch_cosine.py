@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from analyses.synthetic import drawn_batch_cosine, moments, planted
+from analyses.coverage.synthetic import drawn_batch_cosine, moments, planted
 from gradlab.statistics.moments import batch_cosine, estimates, expected_cosine
 
 

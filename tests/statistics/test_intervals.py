@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from analyses import quadratic_gradients as lq
-from analyses.synthetic import moments, planted
+from analyses.coverage import quadratic_gradients as lq
+from analyses.coverage.synthetic import moments, planted
 from gradlab.statistics.intervals import interval
 from gradlab.statistics.moments import Estimate, estimates
 from gradlab.statistics.quantities import QUANTITIES

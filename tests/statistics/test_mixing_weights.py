@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from analyses.synthetic import moments
+from analyses.coverage.synthetic import moments
 from gradlab.statistics.grams import error_matrix, explicit_grams, mixture_moments, only
 from gradlab.statistics.mixing import (
     direction_weights,

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from analyses.synthetic import moments, pairs, planted
+from analyses.coverage.synthetic import moments, pairs, planted
 from gradlab.statistics.intervals import jackknife_se
 from gradlab.statistics.moments import PairSums, estimates, pair_mean, unpaired
 

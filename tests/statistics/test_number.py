@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from analyses.synthetic import moments
+from analyses.coverage.synthetic import moments
 from gradlab.statistics.intervals import interval
 from gradlab.statistics.moments import estimates
 from gradlab.statistics.number import Number, decide

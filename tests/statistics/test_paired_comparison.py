@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from analyses.synthetic import moments, planted
+from analyses.coverage.synthetic import moments, planted
 from gradlab.errors import InputError
 from gradlab.statistics.comparison import difference, log_ratio, more_samples
 from gradlab.statistics.intervals import interval, jackknife_se

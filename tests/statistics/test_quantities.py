@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from analyses.synthetic import moments, planted
+from analyses.coverage.synthetic import moments, planted
 from gradlab.statistics.intervals import METHODS
 from gradlab.statistics.moments import WITHOUT_TRUTH, estimates
 from gradlab.statistics.quantities import QUANTITIES, TABLE

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from analyses import quadratic_gradients as lq
-from analyses.coverage_cells import HORIZONS, UNSTABLE
-from analyses.synthetic import drawn_batch_cosine, moments
+from analyses.coverage import quadratic_gradients as lq
+from analyses.coverage.cells import HORIZONS, UNSTABLE
+from analyses.coverage.synthetic import drawn_batch_cosine, moments
 from gradlab.statistics.growth import variance_growth
 from gradlab.statistics.intervals import freedom, interval, jackknife_se
 from gradlab.statistics.moments import Estimate, estimates

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy
 
-from analyses.synthetic import moments, pairs, planted
+from analyses.coverage.synthetic import moments, pairs, planted
 from gradlab.statistics.intervals import interval, noncentral_ends, noncentrality
 from gradlab.statistics.moments import Moments, estimates, squared_norm, unpaired
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from analyses.synthetic import planted, tails_of
+from analyses.coverage.synthetic import planted, tails_of
 from gradlab.statistics.tails import HEAVY, heavier, tail_index
 
 

@@ -7,7 +7,7 @@ import torch
 from scipy import stats
 
 import gradlab
-from analyses.gain_coverage import WEIGHT, networks, turning
+from analyses.coverage.gain_coverage import WEIGHT, networks, turning
 from gradlab.errors import InputError
 from gradlab.measurement.attribution.attribution import attributed_again
 from gradlab.runs.comparison import compared

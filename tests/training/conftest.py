@@ -12,9 +12,23 @@ from tests.training.small_runs import SMALL, row, task
 
 
 @pytest.fixture(scope="session")
-def td3_run(tmp_path_factory):
-    """A finished run of TD3, to be read only."""
-    return train(row("td3"), task(), tmp_path_factory.mktemp("td3") / "run.h5", **SMALL)
+def small_run(tmp_path_factory):
+    """Finished runs, to be read only: each is made once, for whoever asks for it."""
+    made = {}
+
+    def run(algorithm, world=task, **options):
+        asked = repr((algorithm, world, sorted(options.items())))
+        if asked not in made:
+            path = tmp_path_factory.mktemp("small") / "run.h5"
+            made[asked] = train(algorithm, world(), path, **options)
+        return made[asked]
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def td3_run(small_run):
+    return small_run(row("td3"), **SMALL)
 
 
 @pytest.fixture

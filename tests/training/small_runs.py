@@ -98,9 +98,9 @@ def numbers(path, seed=0):
     return torch.cat(parts)
 
 
-def same_tables(first, second):
+def same_tables(first, second, tables=("updates", "evaluations")):
     """Every number of two runs but the time that they took."""
-    for table in ("updates", "evaluations"):
+    for table in tables:
         ours, theirs = (read(path).groups[table] for path in (first, second))
         for column in (name for name in ours if "seconds" not in name):
             np.testing.assert_array_equal(ours[column].values, theirs[column].values, column)

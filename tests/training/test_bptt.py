@@ -5,11 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-import gradlab
-from gradlab.data.noise import stream
 from gradlab.data.replay import Batch
-from gradlab.gradients.rollout import rollout
-from gradlab.gradients.starts import as_starts
 from gradlab.storage.journal import read
 from gradlab.training.algorithms import with_horizons
 from gradlab.training.learner import Learner
@@ -17,7 +13,8 @@ from gradlab.training.loop import train
 from gradlab.training.parts.policy_losses import FromStarts, Term
 from gradlab.training.parts.targets import NoCritic
 from gradlab.training.settings import Settings
-from tests.training.small_runs import MODEL, SMALL, flattened, row, task
+from tests.training.estimated import assert_estimated
+from tests.training.small_runs import MODEL, SMALL, row, task
 
 HORIZON = 4
 
@@ -32,42 +29,11 @@ def batch_of(state):
     return Batch(state, state[..., :2], nothing, state, nothing)
 
 
-def drawn(iteration, count):
-    """The starts of an update, each seed's from a stream of its own, [2, count, 3]."""
-    streams = [stream(seed, "training policy starts", iteration) for seed in range(2)]
-    return torch.stack([task().starts(count, generator) for generator in streams])
-
-
-class Along:
-    """Model noise of given paths; all else as a run draws it."""
-
-    def __init__(self, draws, paths):
-        self.device, self.dtype, self.generators = draws.device, draws.dtype, draws.generators
-        self.noise = torch.stack([path.dynamics_noise for path in paths])
-
-    def normal(self, name, iteration, shape):
-        assert name == "model noise" and self.noise.shape[1:] == shape
-        return self.noise
-
-
 @pytest.mark.parametrize("share", [1.0, 0.25])
 def test_the_gradient_is_that_of_the_estimator_without_a_tail_from_its_starts(share):
-    learner = learner_of(loss=FromStarts(share))
-    replayed = torch.randn(2, 16, 3, dtype=torch.float64)
-    fresh = drawn(0, round(16 * share))
-    state = torch.cat([fresh, replayed[:, round(16 * share) :]], dim=1)
-    policies = [learner.policy_of(seed).double() for seed in range(2)]
-    paths = [
-        rollout(learner.task.prior, policy, as_starts(rows, 3), HORIZON, seed=7)
-        for policy, rows in zip(policies, state, strict=True)
-    ]
-    gradients = learner.policy_gradients(0, batch_of(replayed), Along(learner.draws, paths))
-    tail = gradlab.Tail(HORIZON, None, learner.task.discount)
-    for seed, policy in enumerate(policies):
-        prior = learner.task.prior
-        estimator = gradlab.Estimator(prior, prior, "all", tail)
-        wanted = estimator.mean_gradient(policy, state[seed], seed=7)
-        torch.testing.assert_close(-flattened(gradients, seed), wanted, rtol=1e-9, atol=1e-11)
+    terms = (Term(HORIZON, "all"),)
+    smooth = replace(row("bptt"), terms=terms, activation="tanh", loss=FromStarts(share))
+    assert_estimated(smooth, task(), fresh=share)
 
 
 def test_nothing_of_a_critic_is_trained_saved_or_recorded(tmp_path):

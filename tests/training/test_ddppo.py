@@ -7,28 +7,17 @@ import pytest
 import torch
 
 import gradlab
-from gradlab.data.replay import Batch
-from gradlab.gradients.rollout import rollout
-from gradlab.gradients.starts import as_starts
 from gradlab.systems import from_function
 from gradlab.systems.learned import TwoModels
 from gradlab.training.algorithms import find
-from gradlab.training.learner import Learner
 from gradlab.training.loop import describe, settings_of
-from gradlab.training.members import unstacked
 from gradlab.training.models.branches import Branches, Branching
 from gradlab.training.parts.sources import Branched, Stores, TwoStores
 from gradlab.training.parts.targets import Soft
 from gradlab.training.settings import Settings
-from tests.training.small_runs import flattened, push, row, task
+from tests.training.estimated import assert_estimated, other
+from tests.training.small_runs import row, task
 from tests.training.test_branches import DRAWS, forward, model, replayed
-from tests.training.test_maac import Drawn, Least
-
-
-def other(state, action, noise):
-    """A model that errs in states and Jacobians."""
-    after, reward = push(state, action, noise)
-    return after + 0.2 * torch.cos(state) * action[:, :1], reward + 0.3 * state[:, 0] * action[:, 1]
 
 
 def stores():
@@ -53,30 +42,11 @@ def test_critics_see_rows_of_both_stores_and_policies_begin_in_replayed_states_a
 
 def test_the_gradient_is_that_of_the_estimator_with_states_of_one_model_and_slopes_of_another():
     world, errs = task().simulator, from_function(other, state_dim=3, action_dim=2, noise_dim=3)
-    chosen = replace(task(), prior=TwoModels(world, errs))
     small = replace(
         row("ddppo"), model=None, source=find("sac").source, activation="tanh", target=Soft(0.2)
     )
-    learner = Learner(small, chosen, Settings(precision="float64", seeds=2, termination="ignore"))
-    state = torch.randn(2, 16, 3, dtype=torch.float64)
-    policies = [learner.policy_of(seed).double() for seed in range(2)]
-    paths = [
-        rollout(world, policy, as_starts(rows, 3), 3, seed=7)
-        for policy, rows in zip(policies, state, strict=True)
-    ]
-    nothing = state.new_zeros(2, 16)
-    # The critics' rows are elsewhere.
-    batch = Batch(state + 5, state[..., :2], nothing, state + 5, nothing, starts=state)
-    gradients = learner.policy_gradients(0, batch, Drawn(paths))
-    for seed, policy in enumerate(policies):
-        critics = [
-            unstacked(learner.critic, 2 * seed + k, learner.critic_module).double()
-            for k in range(2)
-        ]
-        tail = gradlab.Tail(3, Least(critics), learner.task.discount)
-        estimator = gradlab.Estimator(world, errs, "all", tail, entropy=0.2)
-        wanted = estimator.mean_gradient(policy, state[seed], seed=7)
-        torch.testing.assert_close(-flattened(gradients, seed), wanted, rtol=1e-9, atol=1e-11)
+    two = replace(task(), prior=TwoModels(world, errs))
+    assert_estimated(small, two, alpha=0.2, systems=(world, errs), apart=5.0)
 
 
 def test_policy_and_critic_are_updated_ten_times_for_every_transition_unless_settings_say_other():

@@ -45,8 +45,9 @@ def begun(path, seed=0):
     )
 
 
-def test_every_seed_begins_with_them_in_the_tasks_own_rewards(tmp_path):
+def test_every_seed_begins_with_them_in_the_tasks_own_rewards_and_leaves_them_alone(tmp_path):
     given = policy(), critic()
+    before = copy.deepcopy(given)
     path = train(
         row("mpg-v2"), task(), tmp_path / "run.h5", policy=given[0], critic=given[1],
         seeds=2, reward_scale=0.1, **SMALL,
@@ -58,12 +59,6 @@ def test_every_seed_begins_with_them_in_the_tasks_own_rewards(tmp_path):
         torch.testing.assert_close(own[1](STATES, actions), given[1](STATES, actions))
     assert not torch.equal(numbers(path, 0), numbers(path, 1))  # data of their own
     assert not torch.equal(begun(path)[0](STATES), torch.zeros(5, 2))
-
-
-def test_given_networks_are_left_as_they_are(tmp_path):
-    given = policy(), critic()
-    before = copy.deepcopy(given)
-    train(row("mpg-v2"), task(), tmp_path / "run.h5", policy=given[0], critic=given[1], **SMALL)
     for own, earlier in zip(given, before, strict=True):
         for after, first in zip(own.parameters(), earlier.parameters(), strict=True):
             assert torch.equal(after, first)
@@ -149,11 +144,9 @@ def test_twin_critics_begin_equal_and_so_stay(tmp_path):
             torch.testing.assert_close(tensor[0], tensor[1], rtol=1e-9, atol=1e-12)
 
 
-def test_pages_say_with_what_runs_began(tmp_path):
-    files = [
-        train(row("ddpg"), task(), tmp_path / "given.h5", policy=policy(), seeds=3, **SMALL),
-        train(row("ddpg"), task(), tmp_path / "fresh.h5", seeds=3, **SMALL),
-    ]
+def test_pages_say_with_what_runs_began(tmp_path, small_run):
+    given = train(row("ddpg"), task(), tmp_path / "given.h5", policy=policy(), seeds=3, **SMALL)
+    files = [given, small_run(row("ddpg"), **SMALL, seeds=3)]
     page, _ = side_by_side(files)
     assert page.facts["begins with"].startswith("policy ")
     assert page.facts["begins with"].endswith("fresh networks")

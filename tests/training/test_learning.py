@@ -42,7 +42,10 @@ PLAIN = {
 SHARES = {"svg": 0.75, "svg-inf": 0.5}
 
 
-@pytest.mark.parametrize("name", PLAIN)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name in ("mpg-v2", "svg"))) for name in PLAIN],
+)
 def test_with_the_tasks_own_model(tmp_path, name):
     algorithm, iterations, options = PLAIN[name]
     bettered(tmp_path, algorithm, task(), SHARES.get(name, 1 / 3), iterations, seeds=3, **options)

@@ -25,13 +25,12 @@ from gradlab.training.state import begin
 from tests.training.small_runs import SMALL, numbers, push, row, task
 
 
-def test_training_is_the_same_every_time_and_leaves_the_random_state_alone(tmp_path):
+def test_training_is_the_same_every_time_and_leaves_the_random_state_alone(tmp_path, small_run):
     torch.manual_seed(5)
     before = torch.get_rng_state()
-    first = train(row("mpg-v2"), task(), tmp_path / "a.h5", **SMALL)
+    again = train(row("mpg-v2"), task(), tmp_path / "again.h5", **SMALL)
     assert torch.equal(torch.get_rng_state(), before)
-    second = train(row("mpg-v2"), task(), tmp_path / "b.h5", **SMALL)
-    assert torch.equal(numbers(first), numbers(second))
+    assert torch.equal(numbers(small_run(row("mpg-v2"), **SMALL)), numbers(again))
 
 
 def test_matrix_precision_is_set_back(tmp_path):
@@ -85,9 +84,9 @@ def test_a_folder_deleted_while_it_trains_ends_in_one_line_and_keeps_every_row(
     assert max(read(kept / "run.h5").groups["updates"]["iteration"].values) >= 20
 
 
-def test_kept_networks_can_be_measured(tmp_path):
-    path = train(row("mpg-v2"), task(), tmp_path / "run.h5", **SMALL)
-    place = tmp_path / "run-checkpoints" / "000060"
+def test_kept_networks_can_be_measured(small_run):
+    path = small_run(row("mpg-v2"), **SMALL)
+    place = path.with_name("run-checkpoints") / "000060"
     policy, critic = (
         checkpoint.load(place / f"seed0-{k}.safetensors") for k in ("policy", "critic")
     )

@@ -24,7 +24,7 @@ from tests.training.measured_worlds import (
 from tests.training.small_runs import numbers, stopped
 
 
-@pytest.mark.parametrize("by", ["mse", "gain"])
+@pytest.mark.parametrize("by", ["mse", pytest.param("gain", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("follow", FOLLOWED)
 def test_a_stopped_run_goes_on_bit_for_bit(tmp_path, follow, by):
     options = SMALL | {"seeds": 2, "measure_starts": 32, "checkpoint_every": 12, "by": by}

@@ -71,8 +71,8 @@ def test_limits_hold():
 SMALL_PLAN = Planning(2, samples=8, elites=3, rounds=2, starts=3)
 
 
-def test_a_run_evaluates_with_and_without_a_plan_on_the_same_starts(tmp_path):
-    plain = train(row("mpg-v2"), task(), tmp_path / "plain.h5", **SMALL)
+def test_a_run_evaluates_with_and_without_a_plan_on_the_same_starts(tmp_path, small_run):
+    plain = small_run(row("mpg-v2"), **SMALL)
     path = train(row("mpg-v2"), task(), tmp_path / "a.h5", **SMALL, planning=SMALL_PLAN)
     returns = [column(file, "evaluations", "return_mean") for file in (plain, path)]
     assert np.array_equal(*returns)

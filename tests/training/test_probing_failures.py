@@ -25,9 +25,9 @@ BROKEN = [
 ]  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def untouched(tmp_path_factory):
-    return train(row("td3"), task(), tmp_path_factory.mktemp("plain") / "run.h5", **SMALL)
+@pytest.fixture
+def untouched(small_run):
+    return small_run(row("td3"), task, **SMALL)
 
 
 @pytest.mark.parametrize(("place", "name"), BROKEN)

@@ -11,14 +11,13 @@ from gradlab.gradients.starts import as_starts
 from gradlab.systems import from_function
 from gradlab.training.algorithms import find, with_horizons
 from gradlab.training.learner import Learner
-from gradlab.training.members import unstacked
 from gradlab.training.parts.policy_losses import Term
 from gradlab.training.parts.sources import Newest
 from gradlab.training.parts.targets import Soft
 from gradlab.training.settings import Settings
+from tests.training.estimated import critics_of, other
 from tests.training.small_runs import row, task
-from tests.training.test_maac import Least
-from tests.training.test_windows import batch_of, gradient, other
+from tests.training.test_windows import batch_of, gradient
 
 AGENTS, ALPHA = 5, 0.2
 
@@ -56,10 +55,7 @@ def path_of(learner, seed, steps, number):
 
 def estimated(learner, seed, policy, path, number):
     """By the estimator, from real states with the model's Jacobians."""
-    critics = [
-        unstacked(learner.critic, 2 * seed + k, learner.critic_module).double() for k in range(2)
-    ]
-    tail = gradlab.Tail(path.horizon, Least(critics), learner.task.discount)
+    tail = gradlab.Tail(path.horizon, critics_of(learner, seed), learner.task.discount)
     alpha = learner.algorithm.target.temperature
     estimator = gradlab.Estimator(
         learner.task.simulator, learner.task.prior, "all", tail, entropy=alpha

@@ -3,34 +3,17 @@
 from dataclasses import replace
 
 import pytest
-import torch
 
-import gradlab
 from gradlab.cli.train import Train
-from gradlab.data.noise import stream
-from gradlab.data.replay import Batch
 from gradlab.errors import InputError
-from gradlab.gradients.rollout import rollout
-from gradlab.gradients.starts import as_starts
 from gradlab.networks import checkpoint, spectral
 from gradlab.training.algorithms import find, with_horizons, with_starts
-from gradlab.training.learner import Learner
 from gradlab.training.loop import train
-from gradlab.training.members import unstacked
 from gradlab.training.parts.policy_losses import FromStarts, MixtureLoss, Term
-from gradlab.training.settings import Settings
-from tests.training.small_runs import SMALL, flattened, row, task
-from tests.training.test_maac import Drawn, Least
+from tests.training.estimated import assert_estimated
+from tests.training.small_runs import SMALL, row, task
 
-ALPHA, N = find("rp-dp").target.temperature, 16
-
-
-class DrawnWithStarts(Drawn):
-    """The noise of given paths; starts as a run draws them."""
-
-    def __init__(self, draws, paths):
-        super().__init__(paths)
-        self.device, self.dtype, self.generators = draws.device, draws.dtype, draws.generators
+ALPHA = find("rp-dp").target.temperature
 
 
 def smooth(name, horizon, beta):
@@ -39,37 +22,9 @@ def smooth(name, horizon, beta):
     return replace(changed, model=None, activation="tanh", policy_spectral=None)
 
 
-def first_states(replayed, fresh_share):
-    """Of each seed, those that begin an episode before those of replay."""
-    count = round(fresh_share * N)
-    streams = [stream(seed, "training policy starts", 0) for seed in range(2)]
-    fresh = torch.stack([task().starts(count, generator) for generator in streams])
-    return torch.cat([fresh, replayed[:, count:]], dim=1)
-
-
 @pytest.mark.parametrize(("beta", "horizon"), [(0.5, 3), (1.0, 2), (0.0, 1), (0.5, 0)])
 def test_the_gradient_is_that_of_the_estimator_from_the_mixture_of_laws(beta, horizon):
-    chosen = smooth("rp-dp", horizon, beta)
-    learner = Learner(chosen, task(), Settings(precision="float64", seeds=2, termination="ignore"))
-    replayed = torch.randn(2, N, 3, dtype=torch.float64)
-    state = first_states(replayed, 1 - beta)
-    prior, policies = learner.task.prior, [learner.policy_of(seed).double() for seed in range(2)]
-    paths = [
-        rollout(prior, policy, as_starts(rows, 3), max(horizon, 1), seed=7)
-        for policy, rows in zip(policies, state, strict=True)
-    ]
-    nothing = state.new_zeros(2, N)
-    batch = Batch(replayed, replayed[..., :2], nothing, replayed, nothing)
-    gradients = learner.policy_gradients(0, batch, DrawnWithStarts(learner.draws, paths))
-    for seed, policy in enumerate(policies):
-        critics = [
-            unstacked(learner.critic, 2 * seed + k, learner.critic_module).double()
-            for k in range(2)
-        ]
-        tail = gradlab.Tail(horizon, Least(critics), learner.task.discount)
-        estimator = gradlab.Estimator(prior, prior, "all", tail, entropy=ALPHA)
-        wanted = estimator.mean_gradient(policy, state[seed], seed=7)
-        torch.testing.assert_close(-flattened(gradients, seed), wanted, rtol=1e-9, atol=1e-11)
+    assert_estimated(smooth("rp-dp", horizon, beta), task(), fresh=1 - beta, alpha=ALPHA)
 
 
 def test_layers_are_those_of_the_paper_and_held_at_norm_one_where_they_are_normalised(tmp_path):

@@ -18,15 +18,10 @@ from gradlab.training.learner import Learner
 from gradlab.training.loop import train
 from gradlab.training.parts.critics import ImportanceWeighted
 from gradlab.training.settings import Settings
+from tests.training.estimated import other
 from tests.training.small_runs import SMALL, flattened, push, row, task
 
 GAMMA = 0.9
-
-
-def other(state, action, noise):
-    """A model that errs in states and Jacobians."""
-    after, reward = push(state, action, noise)
-    return after + 0.2 * torch.cos(state) * action[:, :1], reward + 0.3 * state[:, 0] * action[:, 1]
 
 
 def wrong_model():

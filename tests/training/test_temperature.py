@@ -44,10 +44,10 @@ def test_entropy_is_counted_in_units_of_the_limits():
     )
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
+@pytest.fixture
+def whole(small_run):
     small = with_temperature(row("sac"), Automatic(rate=0.05))
-    return small, train(small, task(), tmp_path_factory.mktemp("auto") / "a.h5", **SMALL, seeds=2)
+    return small, small_run(small, **SMALL, seeds=2)
 
 
 def test_a_run_records_what_alpha_each_seed_has_and_a_stopped_one_goes_on(tmp_path, whole):

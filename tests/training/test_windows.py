@@ -18,15 +18,10 @@ from gradlab.training.parts.sources import Newest
 from gradlab.training.run import collect, next_batch
 from gradlab.training.settings import Settings
 from gradlab.training.state import begin
+from tests.training.estimated import other
 from tests.training.small_runs import SMALL, flattened, push, row, task
 
 STEPS = 4
-
-
-def other(state, action, noise):
-    """A model that errs in states and Jacobians."""
-    after, reward = push(state, action, noise)
-    return after + 0.2 * torch.cos(state) * action[:, :1], reward + 0.3 * state[:, 0] * action[:, 1]
 
 
 def small(**changes):

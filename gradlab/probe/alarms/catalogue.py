@@ -3,7 +3,7 @@
 Each is one `AlarmTest`, beside its formula in `gradients`, `steps`, `policy`, `task` or
 `paths`. An alarm
 that chance could raise has a false-alarm rate of at most `ALPHA` over a whole run (`evidence`),
-which `analyses.alarm_rates` has tried, with the power against known faults; sizes are exact.
+which `analyses.alarms.alarm_rates` has tried, with the power against known faults; sizes are exact.
 Alarms of single events, such as the origin of a NaN, are raised where the event is detected.
 """
 

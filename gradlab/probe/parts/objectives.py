@@ -10,6 +10,9 @@ in .60 to 1 of the looks, one with the wrong sign in 0 to .16. Which of both it 
 test (Biometrika 41, 1954), as soon as the newest looks are e¹⁰ times likelier under a wrong sign:
 
     S ← max(S + log p(look | .16) − log p(look | .60), 0) > 10      14 falls in a row, or 25 at .16
+
+A look in which the loss itself fits to 1% and has the wrong sign counts `FITTED`, four falls: a
+wrong sign of the entropy drives actions to their limits, where nothing is seen, in 100 updates.
 """
 
 from __future__ import annotations
@@ -32,11 +35,14 @@ _ROWS = 64  # of the batch
 REFIT = 4  # looks to one in which the loss's terms are weighed, which costs as much again
 LOOKS, LEAST = 50, 0.35  # fewer than this share of so many looks positive: the sign is wrong
 SOUND, WRONG, SURE = 0.6, 0.16, 10.0  # shares of looks, and log of their odds: the same, sooner
+FITTED = 3.0  # log odds of a wrong sign that is read from the loss: no one fit is enough
 _EARLY = 25  # looks, before which nothing is called sound
 _DRAWN = (0.3, 0.7, 1.4)  # |mean| and standard deviations of what passes for standard noise
 FITS, HALF = 3, 0.5  # of the terms of a loss, and how many of them are enough
 FLAT, FEWEST = 0.999, 16  # share of an action's limit; rows below it that a fit needs
 _UNEXPLAINED = 0.1  # of the gradient, above which the loss has other terms
+_EXACT = 0.01  # of it, below which it has none
+_Weights = tuple[float, float, float]  # x, y, and the share of the gradient that they leave
 _CHANGING = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)
 _NO_CALL = (
     "the loop's critic is not called at the policy's actions with a gradient: where its actor "
@@ -165,9 +171,10 @@ class ActorObjective:
         self.fitted: tuple[Tensor, ...] = ()  # what a critic was given at rows of the replay
         self._twins: dict[nn.Module, Twin] = {}
         self._rises: deque[bool] = deque(maxlen=LOOKS)
-        self._weights: tuple[float, float] | None = (-1.0, 0.0)
+        self._weights: _Weights | None = (-1.0, 0.0, 1.0)
         self._looks, self._passes, self._reason = 0, 0, _NO_CALL
         self._odds = 0.0  # S
+        self._bare = False  # whether the loss fits without the squash's correction alone
 
     def hear_policy(self, module: nn.Module, args: Any, output: Any) -> None:
         """The policy, or a part of it, has been called with gradients."""
@@ -215,20 +222,23 @@ class ActorObjective:
             if isinstance(old := _action(made, self.policy), str):
                 self._reason = old
                 return
-            if self._passes % REFIT == 0:
+            fresh = self._passes % REFIT == 0
+            if fresh:
                 self._weights = self._weighed(made, old, critics)
             self._passes += 1
             weights = self._weights
             if weights is None:
                 self._reason = "the actor's loss has other terms than Q − α log π"
                 return
+            if self._bare:  # Q − α log π is not what it follows
+                self._reason = "log π in the actor's loss is that of the action before its tanh"
             if not weights[0]:  # too little of Q to be seen
                 self._reason = "the entropy outweighs Q in the actor's loss"
             wrong = weights[0] > 0 or weights[1] < 0  # lowered, whatever one step makes of it
             if wrong:
                 self._looks += 1
-                self._count(False)
-            if wrong or not weights[0]:
+                self._count(False, fresh and weights[2] < _EXACT)
+            if wrong or self._bare or not weights[0]:
                 return
             parts = self._fresh(self.policy).parts
             new = old.again(made.again(parts))
@@ -242,20 +252,23 @@ class ActorObjective:
         self._looks += 1
         self._count(rise > 0)
 
-    def _count(self, rose: bool) -> None:
+    def _count(self, rose: bool, exact: bool = False) -> None:
         self._rises.append(rose)
-        step = log(WRONG / SOUND) if rose else log((1 - WRONG) / (1 - SOUND))
+        fell = FITTED if exact else log((1 - WRONG) / (1 - SOUND))
+        step = log(WRONG / SOUND) if rose else fell
         self._odds = min(max(self._odds + step, 0.0), 2 * SURE)
 
-    def _weighed(self, made: Pass, old: Action, critics: _Critics) -> tuple[float, float] | None:
+    def _weighed(self, made: Pass, old: Action, critics: _Critics) -> _Weights | None:
         """With the density of the squashed Gaussian; where only the one before the squash fits, the
         loop has left its correction out."""
+        self._bare = False
         if old.noise is None:
-            return _slope(made, old, critics), 0.0
+            return _slope(made, old, critics), 0.0, 1.0
         found = _weights(made, old, critics)
         bare = None if found is not None else _weights(made, old, critics, corrected=False)
         if old.squash.half is not None:
             self.density.take(found, bare)
+        self._bare = found is None and bare is not None
         return found or bare
 
     def answer(self, *_: object) -> CheckAnswer:
@@ -292,7 +305,7 @@ class _Density:
     def __init__(self) -> None:
         self._fits = self._bare = 0
 
-    def take(self, found: tuple[float, float] | None, bare: tuple[float, float] | None) -> None:
+    def take(self, found: _Weights | None, bare: _Weights | None) -> None:
         """Weights of one loss with the correction, and without."""
         if any(each is not None and each[1] != 0 for each in (found, bare)):
             self._fits += 1
@@ -335,9 +348,7 @@ def _rise(critics: _Critics, old: Action, new: Action, alpha: float) -> float:
     return rise - alpha * float(new.log_density - old.log_density)
 
 
-def _weights(
-    made: Pass, old: Action, critics: _Critics, corrected: bool = True
-) -> tuple[float, float] | None:
+def _weights(made: Pass, old: Action, critics: _Critics, corrected: bool = True) -> _Weights | None:
     """x and y of the loss x Q + y log π, by the gradients that it has sent to mean and log σ;
     each is 0 where it cannot be seen; None: no fit.
 
@@ -349,29 +360,29 @@ def _weights(
     mean, log_std = (x[:_ROWS].detach().clone().requires_grad_() for x in made.outputs[:2])
     action = _gaussian(mean, log_std, old.noise, old.squash)
     assert action.log_density is not None
-    rows = torch.ones(len(mean), dtype=torch.bool)
+    seen = torch.ones_like(mean, dtype=torch.bool)
     if old.squash.half is not None:  # ε is lost in rounding where tanh is flat
-        unit = (old.value - old.squash.centre) / old.squash.half
-        rows = (unit.abs() < FLAT).all(-1)
-        if int(rows.sum()) < FEWEST:
+        seen = ((old.value - old.squash.centre) / old.squash.half).abs() < FLAT
+        if int(seen.sum()) < FEWEST * mean.shape[-1]:
             return None
-    arrived = torch.cat([made.arrived[k][:_ROWS][rows].reshape(-1) for k in (0, 1)]).double()
+    arrived = torch.cat([made.arrived[k][:_ROWS][seen] for k in (0, 1)]).double()
     parts = []
     density = action.log_density if corrected else -log_std.sum(-1).mean()
     for each in (_value(critics, action.value).mean(), density):
         found = torch.autograd.grad(
             each, (mean, log_std), retain_graph=True, allow_unused=True, materialize_grads=True
         )
-        parts.append(torch.cat([x[rows].reshape(-1) for x in found]).double())
+        parts.append(torch.cat([x[seen] for x in found]).double())
     both, size = torch.stack(parts, 1), float(arrived.norm())
     fit = torch.linalg.lstsq(both, arrived[:, None]).solution[:, 0]
     terms = (both * fit).norm(dim=0).tolist()
-    if not float((arrived - both @ fit).norm()) < _UNEXPLAINED * size:
+    left = float((arrived - both @ fit).norm())
+    if not left < _UNEXPLAINED * size:
         return None
-    seen = (
+    x, y = (
         float(x) if term > _UNEXPLAINED * size else 0.0 for x, term in zip(fit, terms, strict=True)
     )
-    return next(seen), next(seen)
+    return x, y, left / size
 
 
 def _slope(made: Pass, old: Action, critics: _Critics) -> float:
@@ -464,17 +475,27 @@ def _line(output: Tensor, action: Tensor) -> _Squash:
 
 
 def _noise(mean: Tensor, log_std: Tensor, action: Tensor, squash: _Squash) -> Tensor | None:
-    """ε of these actions, None where it does not look like standard noise."""
+    """ε of these actions, None where it does not look like standard noise.
+
+    Where a tanh is flat ε is lost: what is left, of |u| < 4, is drawn from a normal cut at both
+    ends, and is taken back to a whole one by its distribution function.
+    """
     if squash.half is not None:
         unit = ((action - squash.centre) / squash.half).double()
         if bool((unit.abs() > 1 + 1e-6).any()):
             return None
         action = torch.atanh(unit.clamp(-1 + 1e-7, 1 - 1e-7)).to(action)
     noise = (action - mean) / log_std.exp()
-    inner = noise[(action.abs() < 4)] if squash.half is not None else noise.reshape(-1)
+    inner = noise.reshape(-1)
+    if squash.half is not None:
+        scale = log_std.double().exp()
+        low, high = (torch.special.ndtr((x - mean.double()) / scale) for x in (-4.0, 4.0))
+        share = (torch.special.ndtr(noise.double()) - low) / (high - low)
+        inner = torch.special.ndtri(share.clamp(1e-6, 1 - 1e-6))[action.abs() < 4]
     if len(inner) < 16:
         return None
     shift, least, most = _DRAWN
+    shift = max(shift, 3 / len(inner) ** 0.5)  # of few samples
     drawn = abs(float(inner.mean())) < shift and least < float(inner.std()) < most
     return noise.clamp(-5, 5) if drawn else None
 

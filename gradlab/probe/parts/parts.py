@@ -124,6 +124,7 @@ class Parts:
         self._failed: dict[str, str] = {}  # reasons, by check
         self._heard: list[Any] = []  # handles of hooks of policy and critics
         self._passes: dict[str, ForwardHook] = {}  # of what is trained
+        self.hooked: dict[nn.Module, ForwardHook] = {}  # by others: a pass is kept once
         self._new, self._handed = True, False  # no batch has been handed over
         self._file, self._next = ROW, _EVERY
 
@@ -173,12 +174,15 @@ class Parts:
         if self._ring is not None and "observation" in found:
             check_lengths(found, (*STORED, "next_value"))
             with _guarded(self):
+                first = self._first
                 rows = self._look_up({k: v for k, v in found.items() if k in STORED})
                 critics = self.networks.critics
-                self._ask(
-                    self.implied, self.implied.take, rows, found, discount, critics, self._count
-                )
-                self._tell(self.implied)
+                if first:  # one batch of a window says as much as all of them
+                    self._ask(
+                        self.implied, self.implied.take, rows, found, discount, critics,
+                        self._count,
+                    )  # fmt: skip
+                    self._tell(self.implied)
 
     def _look_up(self, given: Mapping[str, Any]) -> Matched:
         """Stored rows beside the recorded ones."""
@@ -388,8 +392,10 @@ class Parts:
         self._passes = {}
         for k, each in enumerate(trained):
             name = names.get(each, "the critic" if each in self.networks.critics else "")
-            self._passes[name or f"network {k}"] = heard = ForwardHook(self.budget)
-            self._heard.append(each.register_forward_hook(heard))
+            heard = self.hooked.get(each) or ForwardHook(self.budget)
+            self._passes[name or f"network {k}"] = heard
+            if each not in self.hooked:
+                self._heard.append(each.register_forward_hook(heard))
 
     def lost(self) -> str:
         """Through which module a loss has sent back what is not finite, and in which rows."""

@@ -59,6 +59,12 @@ def key(observation: Any) -> int:
     return hash((np.asarray(observation, dtype=np.float32) + np.float32(0)).tobytes())
 
 
+def keys(observations: Any) -> list[int]:
+    """The same of several."""
+    rows = np.asarray(observations, dtype=np.float32) + np.float32(0)
+    return [hash(each.tobytes()) for each in rows]
+
+
 @dataclass(frozen=True)
 class Found:
     """Recorded steps of a batch, [K] each: those of its rows that were found.
@@ -100,8 +106,7 @@ class Ring:
     ) -> int:  # fmt: skip
         """One step; its place. `before`: of the step of this episode before it, −1: none."""
         place = self.count % self.size
-        old = int(self._key[place])
-        if self.count >= self.size and self._at.get(old) == place:
+        if self.count >= self.size and self._at.get(old := int(self._key[place])) == place:
             del self._at[old]  # nothing that is older is found any more
             self.firsts.discard(old)
             self.ending.discard(old)
@@ -126,7 +131,7 @@ class Ring:
 
     def places(self, observations: NDArray[Any]) -> NDArray[np.intp]:
         """Of the steps that begin at these observations, −1 where none or several do."""
-        return np.array([self._at.get(key(each), -1) for each in observations], dtype=np.intp)
+        return np.array([self._at.get(each, -1) for each in keys(observations)], dtype=np.intp)
 
     def rewards(self, places: NDArray[np.intp]) -> NDArray[np.float64]:
         return self._reward[places]
@@ -204,7 +209,7 @@ class _Vector(gymnasium.vector.VectorWrapper):
 
     def reset(self, **given: Any) -> Any:
         observations, infos = self.env.reset(**given)
-        for n, each in enumerate(observations):
+        for n, each in enumerate(keys(observations)):
             self._begin(n, each)
         return observations, infos
 
@@ -214,27 +219,27 @@ class _Vector(gymnasium.vector.VectorWrapper):
         if self._ring.on:
             observations, rewards, terminated, truncated, infos = result
             finals = next((infos[name] for name in _FINAL if name in infos), None)
-            for n, each in enumerate(observations):
+            for n, each in enumerate(keys(observations)):
                 ended = bool(terminated[n]), bool(truncated[n])
                 self._step(n, each, given[n], float(rewards[n]), ended, finals)
         return result
 
     def _step(
-        self, n: int, observation: Any, action: Any, reward: float, ended: tuple[bool, bool],
+        self, n: int, end: int, action: Any, reward: float, ended: tuple[bool, bool],
         finals: Any,
     ) -> None:  # fmt: skip
         begun = self._begun[n]
         if begun is None:  # the step by which it was reset
-            self._begin(n, observation)
+            self._begin(n, end)
             return
         at_once = any(ended) and finals is not None and finals[n] is not None
-        end = key(finals[n] if at_once else observation)
+        following, end = end, key(finals[n]) if at_once else end
         self._before[n] = self._ring.add(begun, action, reward, end, ended, self._before[n])
         self._begun[n] = None if any(ended) else end
         if at_once:
-            self._begin(n, observation)
+            self._begin(n, following)
 
-    def _begin(self, n: int, observation: Any) -> None:
-        self._begun[n] = first = key(observation)
+    def _begin(self, n: int, first: int) -> None:
+        self._begun[n] = first
         self._before[n] = -1
         self._ring.firsts.add(first)

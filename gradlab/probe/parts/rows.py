@@ -70,16 +70,15 @@ _Count = Callable[[Matched], tuple[int, Mapping[str, int]]]
 
 def matched(ring: Ring, given: Mapping[str, NDArray[Any]]) -> tuple[Matched, int]:
     """Rows of a batch that were found, and how many were looked for: some, and those that end."""
-    from gradlab.probe.parts.recorder import key
+    from gradlab.probe.parts.recorder import keys
 
     observation, following = given["observation"], given.get("next_observation")
     ends = np.zeros(len(observation), dtype=bool)
     if "terminated" in given:
         ends |= given["terminated"].reshape(len(ends), -1).any(1)
     rows = np.union1d(np.arange(min(ROWS, len(observation))), np.flatnonzero(ends))
-    last = [
-        k for k, each in enumerate(observation[len(rows) :], len(rows)) if key(each) in ring.ending
-    ]
+    begun = keys(observation)
+    last = [k for k, each in enumerate(begun[len(rows) :], len(rows)) if each in ring.ending]
     rows = np.union1d(rows, np.array(last, dtype=np.intp))
     found = ring.find(observation[rows])
     at = rows[found.rows]
@@ -90,12 +89,10 @@ def matched(ring: Ring, given: Mapping[str, NDArray[Any]]) -> tuple[Matched, int
         values = given[name]
         return values.reshape(len(values), -1)[at].astype(float)
 
-    def keys(values: NDArray[Any]) -> NDArray[np.int64]:
-        return np.array([key(each) for each in values[at]], np.int64)
-
     reward, ended = (None if x is None else x[:, 0] for x in (of("reward"), of("terminated")))
-    after = None if following is None else keys(following)
-    whole = Matched(found, ring, keys(observation), after, of("action"), reward, ended, at)
+    after = None if following is None else np.array(keys(following[at]), np.int64)
+    mine = np.array(begun, np.int64)[at]
+    whole = Matched(found, ring, mine, after, of("action"), reward, ended, at)
     return whole, len(rows)
 
 

@@ -1,0 +1,1 @@
+"""The probe's alarms: false ones, power, runs with planted faults."""

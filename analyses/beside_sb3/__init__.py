@@ -1,0 +1,1 @@
+"""SAC and TD3 beside Stable-Baselines3's."""

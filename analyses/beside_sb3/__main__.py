@@ -1,0 +1,3 @@
+from analyses.beside_sb3.runs import main
+
+main()

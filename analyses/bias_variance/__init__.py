@@ -1,0 +1,1 @@
+"""Bias and variance of data- and model-driven gradients over horizons."""

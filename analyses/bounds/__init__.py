@@ -1,0 +1,1 @@
+"""Bounds on the bias of gradients, and the horizons that follow from them."""

@@ -1,0 +1,1 @@
+"""Certificates of engines, and of planted faults."""

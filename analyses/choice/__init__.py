@@ -1,0 +1,1 @@
+"""What a measured choice of estimator and horizon is worth."""

@@ -1,0 +1,5 @@
+import tyro
+
+from analyses.claims.table import main
+
+tyro.cli(main)

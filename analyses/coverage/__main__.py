@@ -1,0 +1,5 @@
+import tyro
+
+from analyses.coverage.campaign import main
+
+tyro.cli(main)

@@ -1,0 +1,1 @@
+"""First-order algorithms on contact tasks, beside SAC."""

@@ -1,0 +1,3 @@
+from analyses.first_order.runs import main
+
+main()

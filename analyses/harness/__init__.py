@@ -1,0 +1,1 @@
+"""What every study shares: rows that grow, paired trials, intervals, criteria, verdicts."""

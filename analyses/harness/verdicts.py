@@ -1,0 +1,132 @@
+"""A claim, what was measured, and whether it holds: saved as small files and one table.
+
+python -m analyses.harness.verdicts [--output reports/identities]  writes README.md
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+import tyro
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from analyses.claims.parts import PARTS, PREMISES, parts_of
+from analyses.harness.criteria import outcome
+from gradlab.provenance import environment
+
+FOLDER = Path("reports/identities")
+HEADER = """# Claims of the papers, tested again: {subject}
+
+Each row is one script; its numbers lie beside this file as `.json` and `.csv`, most with a figure.
+The outcome is that of the criterion that opens the script ([four words](../README.md)), not of the
+paper: a claim that is wrong as printed says so in its verdict. Intervals are 95% unless the verdict
+says otherwise.
+"""
+FIRST, VERDICTS = "## What to do\n", "## Verdicts\n"
+TABLE = """
+| claim | paper | outcome | command, commit |
+|---|---|---|---|
+"""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The outcome of one claim.
+
+    Attributes:
+        criterion: what had to be seen, in one sentence.
+        holds: it was seen.
+        sentence: the verdict in words, with its numbers and intervals.
+        numbers: the same numbers for machines.
+        table, figure: every value behind them, and their picture.
+    """
+
+    claim: str
+    paper: str
+    criterion: str
+    holds: bool
+    sentence: str
+    numbers: Mapping[str, float]
+    table: pd.DataFrame = field(repr=False)
+    figure: Figure | None = field(default=None, repr=False)
+
+
+def save(verdict: Verdict, output: Path, command: str) -> None:
+    """Print the sentence; write {claim}.json, .csv and .png."""
+    output.mkdir(parents=True, exist_ok=True)
+    stem = output / verdict.claim.lower()
+    made = {
+        "claim": verdict.claim,
+        "paper": verdict.paper,
+        "criterion": verdict.criterion,
+        "holds": verdict.holds,
+        "sentence": verdict.sentence,
+        "numbers": {name: float(f"{value:.6g}") for name, value in verdict.numbers.items()},
+        "command": command,
+        "environment": environment(),
+    }
+    stem.with_suffix(".json").write_text(json.dumps(made, indent=2, ensure_ascii=False) + "\n")
+    verdict.table.to_csv(stem.with_suffix(".csv"), index=False, float_format="%.8g")
+    if verdict.figure is not None:
+        FigureCanvasAgg(verdict.figure)
+        verdict.figure.savefig(stem.with_suffix(".png"), dpi=110)
+    met = "met" if verdict.holds else "NOT met"
+    print(f"{verdict.claim}: criterion {met}. {verdict.sentence}")
+
+
+def put(page: Path, mark: str, text: str) -> None:
+    """Text between a page's marks, <!-- mark --> and <!-- /mark -->; nothing where no page is."""
+    if page.is_file():
+        place = re.compile(rf"(<!-- {mark} -->\n).*?(<!-- /{mark} -->)", re.DOTALL)
+        page.write_text(place.sub(lambda found: f"{found[1]}{text}\n{found[2]}", page.read_text()))
+
+
+def main(output: Path = FOLDER) -> None:
+    """Write README.md from the verdicts in the folder. What to do comes before them, where the page
+    has such a section; all others stay after them.
+
+    Args:
+        output: folder of the .json files.
+    """
+    rows = [json.loads(path.read_text()) for path in sorted(output.glob("*.json"))]
+    page = output / "README.md"
+    written = page.read_text() if page.is_file() else ""
+    sections = [part.rstrip() + "\n" for part in re.split(r"^(?=## )", written, flags=re.M)[1:]]
+    kept = [part for part in sections if not part.startswith(VERDICTS)]
+    first = [part for part in kept if part.startswith(FIRST)]
+    claims = VERDICTS + listed(rows, output) if first else listed(rows, output).lstrip()
+    others = [part for part in kept if part not in first]
+    head = HEADER.format(subject=output.name.replace("-", " "))
+    page.write_text("\n".join((head, *first, claims, *others)))
+
+
+def listed(verdicts: Sequence[Mapping[str, object]], folder: Path) -> str:
+    """A table of the verdicts saved in a folder, and a paragraph for each with its numbers."""
+    rows = (row(made, folder) for made in verdicts)
+    paragraphs = (f"\n**{made['claim']}.** {made['sentence']}\n" for made in verdicts)
+    return TABLE + "".join((*rows, *paragraphs))
+
+
+def row(made: Mapping[str, object], folder: Path) -> str:
+    """The line of one verdict in a table of claims."""
+    kept = made["environment"]
+    assert isinstance(kept, dict)
+    claim = str(made["claim"])
+    word: str = "criterion met" if made["holds"] else "criterion not met"
+    if claim in PARTS or claim in PREMISES:
+        # A run at a smaller scale lacks numbers that the criterion asks for.
+        with suppress(KeyError):
+            word = outcome(parts_of(claim, folder / claim.lower()))
+    source = f"`{made['command']}`, {kept['commit']}"
+    return f"| {made['claim']} | {made['paper']} | **{word}** | {source} |\n"
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

@@ -1,0 +1,1 @@
+"""Which horizon is best at which stage of training."""

@@ -1,0 +1,1 @@
+"""Identities of the papers' gradients, in worlds where both sides are known."""

@@ -1,0 +1,5 @@
+import tyro
+
+from analyses.jacobians.errors import main
+
+tyro.cli(main)

@@ -1,0 +1,1 @@
+"""Lemmas of the papers, in worlds where their constants are known."""

@@ -1,0 +1,228 @@
+"""COND1: does a model's state error grow linearly with the prediction horizon?
+
+    claim       sup |s_{t+i} − ŝ_{t+i}| ≤ c_m i: "model state error grows linearly"
+    paper       MPG and MPG journal, Condition 1
+    criterion   25 steps, 256 starts, prior models of both tasks: the exponent of a power law has a
+                95% interval inside [0.8, 1.2] and R² ≥ 0.95; "violated" where an exponential wins
+
+    python -m analyses.lemmas.cond1 [--small] [--output reports/lemmas]
+
+Closed loop: simulator and prior each follow the policy (the prior's Riccati feedback, distilled).
+Open loop: the prior replays the simulator's actions, which is what a chain of Jacobians with fixed
+actions sees. Once as published, where the priors push y by 0.5 m or x by 0.1 m a step, and once
+without that push, which leaves the mismatch of the dynamics. Norm: all coordinates in SI units.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+import tyro
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+
+import gradlab
+from analyses.harness.verdicts import Verdict, save
+from gradlab.data.noise import stream
+from gradlab.fitting import stabilising_policy
+from gradlab.gradients.rollout import rollout
+from gradlab.gradients.starts import Starts, as_starts
+from gradlab.statistics.growth import ErrorGrowth, error_growth
+from gradlab.systems import cartpole, vehicle
+from gradlab.tasks import Task
+
+FOLDER = Path("reports/lemmas")
+STARTS, STEPS, SEED = 256, 25, 0
+LOOPS = ("closed", "open")
+NOISES = ("as published", "push removed")
+NORM = "norm"
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """A task and the prior noise that cancels its constant push."""
+
+    task: Task
+    still: float
+
+
+def cases() -> dict[str, Case]:
+    pendulum = gradlab.tasks.inverted_pendulum("analytic", slider="wide")
+    return {
+        "path tracking": Case(
+            gradlab.tasks.path_tracking(), -vehicle.MODEL_BIAS / vehicle.MODEL_NOISE
+        ),
+        "inverted pendulum": Case(pendulum, -cartpole.MODEL_BIAS / cartpole.MODEL_NOISE),
+    }
+
+
+def measure(small: bool = False) -> Verdict:
+    starts = 32 if small else STARTS
+    return judge(
+        pd.DataFrame([row for name, case in cases().items() for row in _rows(name, case, starts)])
+    )
+
+
+def _rows(name: str, case: Case, count: int) -> Iterator[dict[str, object]]:
+    """One row per loop, noise and coordinate."""
+    task = case.task
+    policy = stabilising_policy(task).double()
+    begin = as_starts(task.starts(count, stream(SEED, "starts")), task.simulator.state_dim)
+    for loop in LOOPS:
+        for noise in NOISES:
+            gaps = differences(case, policy, begin, loop, drawn=noise == NOISES[0])
+            for row in growth(gaps, task.state_names):
+                yield {"task": name, "loop": loop, "noise": noise} | row
+
+
+def growth(gaps: Tensor, names: tuple[str, ...]) -> Iterator[dict[str, object]]:
+    """How the norm and every coordinate of ŝ_i − s_i [N, 25, ds] grow; nothing where none errs."""
+    distances = {NORM: gaps.norm(dim=2)} | {
+        label: gaps[:, :, j].abs() for j, label in enumerate(names)
+    }
+    for label, each in distances.items():
+        found = error_growth(each.numpy())
+        if found is not None:
+            largest = (each / torch.arange(1, STEPS + 1)).max()
+            yield {"coordinate": label, "largest_c_m": float(largest)} | _values(found)
+
+
+def differences(case: Case, policy: nn.Module, begin: Starts, loop: str, drawn: bool) -> Tensor:
+    """ŝ_i − s_i of steps 1 … 25, [N, 25, ds]; `drawn`: by the prior's noise, else `case.still`."""
+    task = case.task
+    assert task.prior is not None
+    path = rollout(task.simulator, policy, begin, STEPS, SEED)
+    state, gaps = begin.states, []
+    for t in range(STEPS):
+        xi = begin.dynamics_noise(task.prior, SEED, t)
+        xi = xi if drawn else torch.full_like(xi, case.still)
+        with torch.no_grad():
+            action = path.actions[t] if loop == "open" else policy(state)
+            state = task.prior.step(state, action, xi).state
+        gaps.append(state - path.states[t + 1])
+    return torch.stack(gaps, dim=1)
+
+
+def _values(found: ErrorGrowth) -> dict[str, object]:
+    values: dict[str, object] = {"law": found.law, "condition": found.condition}
+    for name in ("exponent", "rate", "evidence"):
+        fitted = getattr(found, name)
+        values |= {name: fitted.value, f"{name}_low": fitted.low, f"{name}_high": fitted.high}
+    values |= {"power_fit": found.power_fit, "exponential_fit": found.exponential_fit}
+    return (
+        values
+        | {"c_m": found.steepest}
+        | {f"error_{i}": float(found.errors[i - 1]) for i in range(1, STEPS + 1)}
+    )
+
+
+def judge(table: pd.DataFrame) -> Verdict:
+    """The verdict from one row per task, loop, noise and coordinate."""
+    norms = table[table["coordinate"] == NORM]
+    published = norms[norms["noise"] == NOISES[0]]
+    holds = bool((published["law"] == "linear").all())
+    exponential = table[(table["law"] == "exponential") & (table["coordinate"] != NORM)]
+    numbers: dict[str, float] = {
+        "norms": len(published),
+        "norms_linear": int((published["law"] == "linear").sum()),
+        "coordinates_exponential": len(exponential),
+    }
+    for _, row in norms.iterrows():
+        key = "_".join(f"{row['task']} {row['loop']} {row['noise']}".split())
+        numbers |= {f"{key}_{name}": row[name] for name in ("exponent", "rate", "evidence", "c_m")}
+    return Verdict(
+        "COND1",
+        "MPG and MPG (journal), Condition 1",
+        "exponent's interval inside [0.8, 1.2], R² ≥ 0.95: both priors, open and closed loop",
+        holds,
+        _sentence(norms, exponential, holds),
+        numbers,
+        table,
+        _figure(table),
+    )
+
+
+def _sentence(norms: pd.DataFrame, exponential: pd.DataFrame, holds: bool) -> str:
+    opening = "Holds" if holds else "Does not hold in general"
+
+    def told(rows: pd.DataFrame) -> str:
+        return "; ".join(
+            f"{row['task']}, {row['loop']} loop: {row['condition']} (c_m {row['c_m']:.2g})"
+            for _, row in rows.iterrows()
+        )
+
+    published, removed = (norms[norms["noise"] == noise] for noise in NOISES)
+    hidden = exponential[exponential["noise"] == NOISES[0]]
+    where = ", ".join(
+        f"{row['coordinate'].split()[0]} of the {row['task']} ({row['loop']} loop, "
+        f"{row['rate']:.2f} per step)"
+        for _, row in hidden.iterrows()
+    )
+    return (
+        f"{opening}. As published: {told(published)}. Without the priors' constant push: "
+        f"{told(removed)}. Coordinates whose error is exponential as published: {where or 'none'}; "
+        f"over 25 steps the push, which itself grows linearly, hides them in the norm."
+    )
+
+
+def _figure(table: pd.DataFrame) -> Figure:
+    figure = Figure(figsize=(9, 7), layout="constrained")
+    panels = figure.subplots(2, 2, sharex=True)
+    steps = np.arange(1, STEPS + 1)
+    columns = [f"error_{i}" for i in steps]
+    looks = (
+        ("o-", "black", NORM, NOISES[0]),
+        ("s--", "tab:red", NORM, NOISES[1]),
+        ("^:", "tab:blue", "fastest", NOISES[1]),
+    )
+    for row, task in zip(panels, table["task"].unique(), strict=True):
+        for axes, loop in zip(row, LOOPS, strict=True):
+            chosen = table[(table["task"] == task) & (table["loop"] == loop)]
+            for style, colour, coordinate, noise in looks:
+                rows = chosen[chosen["noise"] == noise]
+                rows = (
+                    _fastest(rows)
+                    if coordinate == "fastest"
+                    else rows.query("coordinate == @coordinate")
+                )
+                one = rows.iloc[0]
+                label = f"{one['coordinate']}, {noise}: {one['law']}"
+                axes.loglog(
+                    steps, one[columns].astype(float), style, color=colour, ms=4, label=label
+                )
+            first = float(chosen.query("coordinate == @NORM").iloc[0]["error_1"])
+            axes.loglog(steps, first * steps, color="gray", lw=0.8, label="linear")
+            low, high = axes.get_ylim()
+            axes.set(title=f"{task}, {loop} loop", ylim=(low, high * (high / low) ** 0.5))
+            axes.legend(frameon=False, fontsize=8, loc="upper left")
+    for axes in panels[1]:
+        axes.set_xlabel("step i")
+    for axes in panels[:, 0]:
+        axes.set_ylabel("root mean square of |s − ŝ|")
+    return figure
+
+
+def _fastest(rows: pd.DataFrame) -> pd.DataFrame:
+    """The coordinate whose error rises most over the steps."""
+    each = rows[rows["coordinate"] != NORM]
+    rise = each[f"error_{STEPS}"] / each["error_1"]
+    return each.loc[[rise.idxmax()]]
+
+
+def main(small: bool = False, output: Path = FOLDER) -> None:
+    """Test the condition.
+
+    Args:
+        small: few starts.
+        output: folder of the verdict.
+    """
+    save(measure(small), output, "python -m analyses.lemmas.cond1")
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

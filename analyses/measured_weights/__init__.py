@@ -1,0 +1,1 @@
+"""Measured weights in the place of MPG's schedule."""

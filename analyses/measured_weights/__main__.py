@@ -1,0 +1,3 @@
+from analyses.measured_weights.runs import main
+
+main()

@@ -1,0 +1,1 @@
+"""Measurements of whole tasks, and of what their logs say."""

@@ -1,0 +1,1 @@
+"""Model-based algorithms on swing-ups, and whose gradient they follow."""

@@ -1,0 +1,3 @@
+from analyses.model_based.runs import main
+
+main()

@@ -1,0 +1,1 @@
+"""MPG's Table I at the scale that fits."""

@@ -1,0 +1,3 @@
+from analyses.mpg_table_1.runs import main
+
+main()

@@ -1,0 +1,255 @@
+"""MPG's Table I at the scale that fits: final return, and iterations to each goal.
+
+    python -m analyses.mpg_table_1 train --algorithm mpg-v2 --task path_tracking [--iterations N]
+    python -m analyses.mpg_table_1 mujoco       the pendulum's policies on MuJoCo, from checkpoints
+    python -m analyses.mpg_table_1 table        from the run files to tables, pages and verdicts
+
+Every algorithm of MPG's Table I on its two tasks, several seeds side by side in one program. Goals
+are reached when the mean return over the fixed evaluation starts first passes them; the paper's
+numbers stand beside ours: each seed, the median, and the mean with its interval over seeds.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import pandas as pd
+import tyro
+from torch import Tensor, nn
+from tyro.conf import subcommand
+
+from analyses.harness.student import half_width
+from analyses.harness.verdicts import put, save
+from analyses.mpg_table_1.claims import CLAIMS
+from gradlab import tasks
+from gradlab.cli.terminal.progress_bars import bars
+from gradlab.networks import checkpoint
+from gradlab.reporting.output import compare
+from gradlab.runs.training.results import GOALS, Training, first_reached, load
+from gradlab.tasks import Task
+from gradlab.training.algorithms import find
+from gradlab.training.checkpoints import resume_file
+from gradlab.training.collection import evaluate
+from gradlab.training.loop import train
+
+ROWS = ("mpg-v1", "mpg-v2", "n-step-dpg", "n-step-adp", "td3", "sac")
+FOLDER = Path("reports/mpg-table-1")
+FOLDERS = {
+    "path_tracking": FOLDER,
+    "inverted_pendulum": Path("reports/inverted-pendulum-training"),
+}
+
+
+def gymnasium_starts() -> Task:
+    """The pendulum from Gymnasium's start law, U(−0.01, 0.01)⁴: a fifth of MPG's."""
+    task = tasks.inverted_pendulum(engine="mujoco", slider="wide")
+    return replace(task, starts=lambda n, generator: 0.2 * task.starts(n, generator))
+
+
+PENDULUMS = {
+    "analytic": partial(tasks.inverted_pendulum, engine="analytic", slider="wide"),
+    "mujoco": partial(tasks.inverted_pendulum, engine="mujoco", slider="wide"),
+    "mujoco, stock slider": partial(tasks.inverted_pendulum, engine="mujoco", slider="stock"),
+    "mujoco, starts within 0.01": gymnasium_starts,
+}
+# As printed: final return ± 95% interval, and iterations to the goals (−: never).
+PAPER = {
+    ("path_tracking", "mpg-v1"): ("-3.73 ± 1.16", "3000", "9000", "11000", "18000"),
+    ("path_tracking", "mpg-v2"): ("-4.60 ± 1.40", "3000", "6000", "11000", "31000"),
+    ("path_tracking", "n-step-dpg"): ("-21.89 ± 47.87", "30000", "32000", "41000", "–"),
+    ("path_tracking", "n-step-adp"): ("-56.83 ± 7.44", "17000", "–", "–", "–"),
+    ("path_tracking", "td3"): ("-13.30 ± 26.50", "38000", "49000", "58000", "–"),
+    ("path_tracking", "sac"): ("-33.18 ± 19.97", "17000", "29000", "–", "–"),
+    ("inverted_pendulum", "mpg-v1"): ("fails", "–", "–", "–", "–"),
+    ("inverted_pendulum", "mpg-v2"): ("-0.08 ± 0.16", "3000", "14000", "15000", "17000"),
+    ("inverted_pendulum", "n-step-dpg"): ("fails", "–", "–", "–", "–"),
+    ("inverted_pendulum", "n-step-adp"): ("-8.22 ± 7.64", "4000", "–", "–", "–"),
+    ("inverted_pendulum", "td3"): ("-0.48 ± 1.35", "11000", "23000", "52000", "–"),
+    ("inverted_pendulum", "sac"): ("-0.09 ± 0.12", "28000", "29000", "33000", "48000"),
+}
+
+
+def task_of(name: str) -> Task:
+    """The papers' tasks; the pendulum without a slider stop, as in the authors' own XML."""
+    if name == "path_tracking":
+        return tasks.path_tracking()
+    return PENDULUMS["analytic"]()
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train one algorithm on one task; goes on where a run was stopped."""
+
+    algorithm: str
+    task: str
+    iterations: int = 20_000
+    seeds: int = 5
+    evaluate_every: int = 500
+    clip: float | None = None
+    """Largest norm of a gradient, as in the published code (3); the paper names none."""
+    threads: int = 1
+    folder: Path = FOLDER / "runs"
+
+    def run(self) -> None:
+        import torch
+
+        torch.set_num_threads(self.threads)
+        row, clip = find(self.algorithm), ""
+        if self.clip is not None:
+            row = replace(row, name=f"{row.name}, clip {self.clip:g}", clip=self.clip)
+            clip = f" --clip {self.clip:g}"
+        path = self.folder / f"{row.name.replace(', clip ', '-clip')}-{self.task}.h5"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        resume = resume_file(path).exists()
+        with bars() as progress:
+            train(
+                row,
+                task_of(self.task),
+                path,
+                resume=resume,
+                progress=progress,
+                seeds=self.seeds,
+                iterations=self.iterations,
+                evaluate_every=self.evaluate_every,
+                command=f"python -m analyses.mpg_table_1 train --algorithm {self.algorithm} "
+                f"--task {self.task} --iterations {self.iterations} --seeds {self.seeds}{clip}",
+            )
+
+
+@dataclass(frozen=True)
+class Mujoco:
+    """Evaluate the last policies of the pendulum's runs in four simulators: mujoco.csv."""
+
+    folder: Path = FOLDER / "runs"
+    output: Path = FOLDERS["inverted_pendulum"]
+
+    def run(self) -> None:
+        self.output.mkdir(parents=True, exist_ok=True)
+        rows = [
+            row
+            for path in sorted(self.folder.glob("*inverted_pendulum.h5"))
+            for row in on_mujoco(load(path), path)
+        ]
+        pd.DataFrame(rows).to_csv(self.output / "mujoco.csv", index=False, float_format="%.6g")
+
+
+def on_mujoco(run: Training, path: Path) -> list[dict[str, object]]:
+    """One row per seed: return of its last policy on the same starts in every simulator."""
+    last = path.with_name(f"{path.stem}-checkpoints") / f"{int(run.iteration[-1]):06d}"
+    settings = run.config["settings"]
+    rows = []
+    for seed in run.seeds:
+        policy = checkpoint.load(last / f"seed{seed}-policy.safetensors").double()
+        act = partial(_median_action, policy)
+        row: dict[str, object] = {"algorithm": run.name, "seed": int(seed)}
+        for name, task in PENDULUMS.items():
+            found = evaluate(
+                task(), act, 1, settings["evaluation_starts"], settings["episode"],
+                settings["at_end"], lambda state: state,
+            )  # fmt: skip
+            row[name] = float(found.returns.mean())
+        rows.append(row)
+    return rows
+
+
+def _median_action(policy: nn.Module, state: Tensor) -> Tensor:
+    """Actions [1, N, da] for states [1, N, ds]; of a Gaussian policy at zero noise."""
+    noise_dim = getattr(policy, "noise_dim", 0)
+    drawn = (state.new_zeros(state.shape[1], noise_dim),) if noise_dim else ()
+    action: Tensor = policy(state[0], *drawn)
+    return action[None]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Put the runs of a folder beside the paper's numbers: a folder per task with table.csv,
+    table.md, the page of all runs, and the verdict on the claim where every row is there."""
+
+    folder: Path = FOLDER / "runs"
+    output: Path = FOLDER.parent
+
+    def run(self) -> None:
+        paths = sorted(self.folder.glob("*.h5"))
+        runs = {path: load(path) for path in paths}
+        for task in dict.fromkeys(run.task for run in runs.values()):
+            own = {path: run for path, run in runs.items() if run.task == task}
+            self._write(task, own)
+
+    def _write(self, task: str, runs: Mapping[Path, Training]) -> None:
+        output = self.output / FOLDERS[task].name
+        output.mkdir(parents=True, exist_ok=True)
+        rows = pd.concat([seeds(run) for run in runs.values()], ignore_index=True)
+        rows.to_csv(output / "table.csv", index=False, float_format="%.6g")
+        text = page(task, list(runs.values()))
+        (output / "table.md").write_text(text)
+        put(output / "README.md", "table", text)
+        print(text)
+        if len(runs) > 1:
+            compare(list(runs), output / "report.html")
+        named = {run.name: run for run in runs.values()}
+        if set(ROWS) <= set(named):
+            save(CLAIMS[task](named), output, "python -m analyses.mpg_table_1 table")
+
+
+def seeds(run: Training) -> pd.DataFrame:
+    """One row per seed: final return, its standard error, and the first iteration at each goal."""
+    columns = {
+        "task": run.task,
+        "algorithm": run.name,
+        "seed": run.seeds,
+        "iterations": int(run.iteration[-1]),
+        "wall_seconds": float(run.seconds[-1]),
+        "return": run.returns[-1],
+        "standard_error": run.errors[-1],
+        "ends_per_episode": run.ends[-1],
+    }
+    goals = {f"to {goal:g}": first_reached(run, goal) for goal in GOALS[run.task]}
+    return pd.DataFrame(columns | goals)
+
+
+def page(task: str, runs: Sequence[Training]) -> str:
+    """Ours beside the paper's, as a Markdown table; every goal as ours / the paper's."""
+    goals = GOALS[task]
+    heads = ["algorithm", "every seed", "median", "mean", "paper", "iterations, wall time"]
+    heads += [f"to {goal:g}: ours / paper" for goal in goals]
+    lines = [" | ".join(heads), " | ".join(["---"] * len(heads))]
+    for name in ROWS:
+        for run in sorted((r for r in runs if r.name.startswith(name)), key=lambda r: r.name):
+            printed, *reached = PAPER[task, name]
+            last = run.returns[-1]
+            cells = [
+                run.name,
+                ", ".join(f"{value:.3g}" for value in np.sort(last)[::-1]),
+                f"{np.median(last):.3g}",
+                f"{last.mean():.3g} ± {half_width(last):.2g}",
+                printed,
+                f"{int(run.iteration[-1])}, {run.seconds[-1] / 60:.0f} min",
+            ]
+            pairs = zip(goals, reached, strict=True)
+            cells += [f"{_reached(run, goal)} / {theirs}" for goal, theirs in pairs]
+            lines.append(" | ".join(cells))
+    return "\n".join(lines) + "\n"
+
+
+def _reached(run: Training, goal: float) -> str:
+    """Median over the seeds that reached it, with their number; – for none."""
+    first = first_reached(run, goal)
+    there = np.isfinite(first)
+    if not there.any():
+        return "–"
+    return f"{np.median(first[there]):.0f} ({there.sum()} of {len(first)})"
+
+
+def main() -> None:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    tyro.cli(
+        Annotated[Train, subcommand("train")]
+        | Annotated[Mujoco, subcommand("mujoco")]
+        | Annotated[Table, subcommand("table")]
+    ).run()

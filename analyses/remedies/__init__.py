@@ -1,0 +1,1 @@
+"""Remedies for learned models: losses, two models, spectral normalisation."""

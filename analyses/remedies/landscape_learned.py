@@ -1,0 +1,181 @@
+"""LANDSCAPE through a learned model: is a long unroll's surface rougher, and does SN smooth it?
+
+    claim       the loss surface of a training policy is rougher at long h; smoother with spectral
+                normalisation of model and policy
+    paper       RP-PGM, section 7.2, Fig. 3 (there: Hopper)
+    criterion   mean |second difference| / range of a 21×21 slice: plain h = 15 at least 3× plain
+                h = 3; normalised at most half of plain at h = 15; on both tasks
+
+    python -m analyses.remedies.landscape_learned [--small] [--output reports/remedies]
+
+Slices as in `landscape`, of returns that the model predicts, around the improved policies of
+`spectral_arms`; 5 seeds, two pairs of directions each. A normalised policy is moved by its plain
+weights V, as the others are, and beside it by W, V = W/σ(W), in which its optimiser moves: there
+the norms stay at 1 wherever it goes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+import tyro
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from torch import Tensor
+
+from analyses.harness.verdicts import Verdict, save
+from analyses.jacobians.landscape import HORIZONS, LONG, ROUGHER, SHORT, roughness, slice_of
+from analyses.remedies import page as remedy_claims
+from analyses.remedies.sn_var import BOTH, PLAIN, ratio
+from analyses.remedies.spectral_arms import (
+    ARMS,
+    MODEL,
+    ROWS,
+    SEEDS,
+    UPDATES,
+    Trial,
+    plain,
+    tasks,
+    treated,
+    trial,
+    world,
+)
+
+FOLDER = remedy_claims.FOLDER
+PAIRS = 2
+BY_W = "both, moved by W"
+SMOOTHER = 2.0
+Array = NDArray[np.float64]
+
+
+def measure(small: bool = False) -> Verdict:
+    seeds, rows, updates = (2, 500, 2) if small else (SEEDS, ROWS, UPDATES)
+    pairs, epochs = (1, 2) if small else (PAIRS, MODEL.epochs)
+    found, shown = [], {}
+    for name in tasks():
+        for seed in range(seeds):
+            made = trial(name, seed, rows, epochs)
+            for arm, pair, surface in slices(made, updates, pairs):
+                shown.setdefault((name, arm), surface)
+                found += [
+                    {"task": name, "arm": arm, "seed": seed, "pair": pair, "h": h,
+                     "roughness": roughness(surface[k]), "range": np.ptp(surface[k])}
+                    for k, h in enumerate(HORIZONS)
+                ]  # fmt: skip
+    return judge(pd.DataFrame(found), shown)
+
+
+def slices(made: Trial, updates: int, pairs: int) -> Iterator[tuple[str, int, Array]]:
+    """Surfaces [unrolls, 21, 21] around every arm's improved policy, directions of each seed."""
+    for arm, which in ARMS.items():
+        alike = treated(made, which, updates)
+        place, policy = world(made.task.name, made.task, alike.model), plain(alike.improved)
+        for pair in range(pairs):
+            drawn = made.seed * PAIRS + pair
+            yield arm, pair, slice_of(place, policy, drawn)
+            if arm == BOTH:
+                yield BY_W, pair, slice_of(place, policy, drawn, renormalised)
+
+
+def renormalised(moved: dict[str, Tensor]) -> dict[str, Tensor]:
+    """W / σ(W) of every weight [points, out, in]."""
+    return {
+        name: each / torch.linalg.matrix_norm(each, ord=2)[:, None, None]
+        if each.ndim == 3
+        else each
+        for name, each in moved.items()
+    }
+
+
+def judge(table: pd.DataFrame, shown: dict[tuple[str, str], Array]) -> Verdict:
+    """The verdict from the roughness of each task, arm, seed, pair of directions and h."""
+    told, numbers, rough, smooth = [], {}, [], []
+    for task, rows in table.groupby("task", sort=False):
+        found = cell(rows)
+        for name, values in found.items():
+            key = f"{task}_{name}".replace(", ", "_").replace(" ", "_")
+            numbers |= {key: values[0], f"{key}_low": values[1], f"{key}_high": values[2]}
+        rough.append(found["longer"][0] >= ROUGHER)
+        smooth.append(found[BOTH][0] >= SMOOTHER)
+        medians = rows[rows["h"] == LONG].groupby("arm")["roughness"].median()
+        told.append(
+            f"{task}: plain, h = {LONG} against {SHORT} {_said(found['longer'])}; at h = {LONG} "
+            f"plain against both normalised {_said(found[BOTH])} (median {medians[PLAIN]:.4f} "
+            f"against {medians[BOTH]:.4f}; moved by W {_said(found[BY_W])}; model alone "
+            f"{_said(found['model'])}, policy alone {_said(found['policy'])})"
+        )
+    sentence = (
+        f"A plain surface is at least {ROUGHER:g}× rougher at h = {LONG} than at {SHORT} on "
+        f"{sum(rough)} of {len(rough)} tasks, and at least {SMOOTHER:g}× as rough as a normalised "
+        f"one on {sum(smooth)}. {'; '.join(told)}. Geometric means over {table['seed'].nunique()} "
+        f"seeds, {table['pair'].nunique()} pairs of directions each; a parabola has 0.0100."
+    )
+    return Verdict(
+        "LANDSCAPE-LEARNED",
+        "RP-PGM, Fig. 3",
+        "mean |second difference| / range: plain h = 15 at least 3× plain h = 3; normalised at "
+        "most half of plain at h = 15; both tasks",
+        all(rough) and all(smooth),
+        sentence,
+        numbers,
+        table,
+        _figure(table, shown),
+    )
+
+
+def cell(rows: pd.DataFrame) -> dict[str, tuple[float, float, float]]:
+    """Ratios of roughness for one task: long to short, and plain to every other arm at long h."""
+    logs = rows.assign(roughness=np.log(rows["roughness"]))
+    mean = np.exp(logs.groupby(["arm", "h", "seed"])["roughness"].mean())
+    at = {arm: mean[arm, LONG].to_numpy() for arm in mean.index.get_level_values("arm").unique()}
+    others = {arm: ratio(at[PLAIN], values) for arm, values in at.items() if arm != PLAIN}
+    return {"longer": ratio(at[PLAIN], mean[PLAIN, SHORT].to_numpy())} | others
+
+
+def _said(values: tuple[float, float, float]) -> str:
+    return f"{values[0]:.2f}× [{values[1]:.2f}, {values[2]:.2f}]"
+
+
+def _figure(table: pd.DataFrame, shown: dict[tuple[str, str], Array]) -> Figure:
+    names = list(table["task"].unique())
+    figure = Figure(figsize=(11, 2.8 * len(names)), layout="constrained")
+    panels = figure.subplots(len(names), 5, squeeze=False)
+    looks = {PLAIN: ("o-", "black"), "model": ("s--", "tab:blue"), "policy": ("^:", "0.5"),
+             BOTH: ("D-", "tab:red"), BY_W: ("x:", "tab:red")}  # fmt: skip
+    for axes, task in zip(panels, names, strict=True):
+        for ax, (arm, h) in zip(
+            axes, ((PLAIN, SHORT), (PLAIN, LONG), (BOTH, SHORT), (BOTH, LONG)), strict=False
+        ):
+            ax.contourf(shown[task, arm][HORIZONS.index(h)], levels=14, cmap="Greys")
+            ax.set_xticks([])
+            ax.set_yticks([])
+            told = "plain" if arm == PLAIN else "both normalised"
+            ax.set_title(f"{task}, {told}\nh = {h}", fontsize=8)
+        rows = table[table["task"] == task]
+        for arm, (style, colour) in looks.items():
+            median = rows[rows["arm"] == arm].groupby("h")["roughness"].median()
+            axes[4].plot(median, style, color=colour, ms=4, lw=1, label=arm)
+        axes[4].set_title("roughness, median of slices", fontsize=8)
+        axes[4].set_ylim(0, None)
+        axes[4].set_xlabel("unroll h [steps]")
+    panels[0, 4].legend(frameon=False, fontsize=6, title="normalised", title_fontsize=6, ncols=2)
+    return figure
+
+
+def main(small: bool = False, output: Path = FOLDER) -> None:
+    """Test the claim.
+
+    Args:
+        small: two seeds, hardly any fitting.
+        output: folder of the verdict.
+    """
+    save(measure(small), output, "python -m analyses.remedies.landscape_learned")
+    remedy_claims.refresh(output)
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

@@ -1,0 +1,78 @@
+"""README of reports/remedies: claims about losses, two models and spectral normalisation.
+
+python -m analyses.remedies.page [--output reports/remedies]      rewrites the page
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import tyro
+
+from analyses.harness.verdicts import listed
+
+FOLDER = Path("reports/remedies")
+HEAD = """# Remedies for a learned model's gradients: claims of the papers, tested again
+
+Each row is one script; its numbers lie beside this file as `.json` and `.csv`, most with a figure.
+The outcome is that of the criterion that opens the script ([four words](../README.md)), not of the
+paper: a claim that holds in part says so in its verdict. Intervals are 95% unless the verdict says
+otherwise; remedies are compared on the same data, starts, noise and initial weights.
+"""
+TRAINING = """
+## Single tasks
+
+[What `gradlab remedies` says](trials/README.md) of two tasks.
+
+## In full training
+
+[MPG on a model that is learned while it trains](training/README.md), with and without each remedy.
+"""
+LOSSES = ("DD-VS-MSE", "GRADLOSS", "MULTISTEP", "N-W-SENS", "TWO-MODEL", "CAPACITY", "PRED-COST")
+# Sections in the order in which they are read; a claim that none names comes last.
+SECTIONS: Mapping[str, Sequence[str]] = {
+    "Losses on the model, and two models": LOSSES,
+    "Spectral normalisation, and how variance and error grow": (
+        "SN-VAR", "SN-TRAIN", "HOPPER-SN", "VAR-EXP", "LANDSCAPE", "COND1", "U-SHAPE",
+    ),
+}  # fmt: skip
+
+
+def refresh(folder: Path = FOLDER) -> None:
+    """Write README.md from the verdicts in the folder."""
+    found = {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
+    verdicts = {stem: made for stem, made in found.items() if "claim" in made}
+    parts, left = [HEAD], dict(verdicts)
+    for title, order in SECTIONS.items():
+        stems = [stem for name in order for stem in left if _belongs(stem, name)]
+        parts.append(_section(title, [left.pop(stem) for stem in stems], folder))
+    parts.append(_section("Others", list(left.values()), folder))
+    if (folder / "training" / "README.md").is_file():
+        parts.append(TRAINING)
+    (folder / "README.md").write_text("".join(parts))
+
+
+def _belongs(stem: str, name: str) -> bool:
+    """var-exp-learned.json is VAR-EXP's."""
+    return stem == name.lower() or stem.startswith(f"{name.lower()}-")
+
+
+def _section(title: str, verdicts: Sequence[Mapping[str, object]], folder: Path) -> str:
+    if not verdicts:
+        return ""
+    return f"\n## {title}\n" + listed(verdicts, folder)
+
+
+def main(output: Path = FOLDER) -> None:
+    """Rewrite the page.
+
+    Args:
+        output: folder of the verdicts.
+    """
+    refresh(output)
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

@@ -1,0 +1,1 @@
+"""Remedies inside MPG while it trains."""

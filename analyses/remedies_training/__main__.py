@@ -1,0 +1,3 @@
+from analyses.remedies_training.runs import main
+
+main()

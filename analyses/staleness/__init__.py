@@ -1,0 +1,1 @@
+"""Gradients of several learners: how stale they may be, and what they save."""

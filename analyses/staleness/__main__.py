@@ -1,0 +1,5 @@
+import tyro
+
+from analyses.staleness.verdict import main
+
+tyro.cli(main)

@@ -1,0 +1,1 @@
+"""The probe in loops of other libraries."""

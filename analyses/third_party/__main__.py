@@ -1,0 +1,5 @@
+import tyro
+
+from analyses.third_party.trials import main
+
+tyro.cli(main)

@@ -1,0 +1,1 @@
+"""Truths of gradients: jumps, concentration, cut sums."""
