@@ -46,7 +46,7 @@ def several_returns(
                 ax.axhline(goal, color=MUTED, linewidth=0.6, linestyle=(0, (2, 2)))
         behind(ax, {other: of_run[other] for other in names if other != name}, over)
         seeds_of(ax, of_run[name], over)
-        dress_cell(ax, name)
+        _dress_cell(ax, name)
     bend_returns(cells[0], rows)
     _around(figure, rows, "Return of an episode", AXIS[over])
     return figure
@@ -71,7 +71,7 @@ def several_quantities(
                 ax.plot(
                     x, y, color=look.colour, linestyle=look.dash, linewidth=1.4, label=look.label
                 )
-        dress_cell(ax, label)
+        _dress_cell(ax, label)
         if len(rows) and (rows["value"] > 0).all():
             ax.set_yscale("log")
             ax.yaxis.set_major_formatter(TICKS)
@@ -148,7 +148,7 @@ def behind(ax: Axes, others: Mapping[str, pd.DataFrame], over: str = "iteration"
         ax.plot(*_median(rows, over), color=MUTED, linewidth=0.7, alpha=0.45, zorder=1)
 
 
-def dress_cell(ax: Axes, name: str) -> None:
+def _dress_cell(ax: Axes, name: str) -> None:
     """A small axes: its run above it, few ticks."""
     ax.set_title(plain(name), loc="left", fontsize=10, color=INK)
     ax.grid(True, axis="y", color=GRID, linewidth=0.6)

@@ -56,20 +56,20 @@ def probe_curve(
         level: a height to compare with, and what it means.
     """
     ax = ax or style.new_axes()
-    lines = curves_of(table, quantity)
+    lines = _curves_of(table, quantity)
     if not lines:
         return empty(ax, title, "not measured")
     floor = drawing.log_floor(lines) if log else None
     if level is not None:
         ax.axhline(level[0], color=MUTED, lw=1.2, ls=(0, (2, 2)), label=level[1])
-    draw_seeds(ax, lines, Look("", style.BLUE, "-", "o"), floor)
+    _draw_seeds(ax, lines, Look("", style.BLUE, "-", "o"), floor)
     bounds = log and drawing.has_bounds(lines)
     if log:
         ax.set_yscale("log")
     if bounds:
         ax.set_ylim(bottom=floor)
     notes = [_AT_MOST] if bounds else []
-    return over_steps(ax, title, unit, [*notes, *seed_notes(lines)])
+    return _over_steps(ax, title, unit, [*notes, *_seed_notes(lines)])
 
 
 _AT_MOST = "open marker with arrow: at most so much (upper end of 95%)"
@@ -82,19 +82,19 @@ def gradient_norms(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
         "grad_norm_max": Look("largest of a window", style.VERMILION, (0, (1.2, 1.4)), "^"),
         "grad_norm": Look("mean of a window", style.BLUE, "-", "o"),
     }
-    drawn = {name: _positive(curves_of(table, name)) for name in looks}
+    drawn = {name: _positive(_curves_of(table, name)) for name in looks}
     if not any(drawn.values()):
         return empty(ax, "Norm of the gradient", "no gradient that is finite and not 0")
     for name, look in looks.items():
-        draw_seeds(ax, drawn[name], look, None)
+        _draw_seeds(ax, drawn[name], look, None)
     ax.set_yscale("log")
     marked = table[table["quantity"] == "marked"]["value"]
     note = "as the backward pass left them, before any clipping"
     if not (marked > 0).all():
         some = "partly " if (marked > 0).any() else ""
         note = f"{some}not marked by `with probe(step)`: perhaps clipped already"
-    notes = [note, *seed_notes(drawn["grad_norm"])]
-    return over_steps(ax, "Norm of the gradient", "loss per parameter unit", notes)
+    notes = [note, *_seed_notes(drawn["grad_norm"])]
+    return _over_steps(ax, "Norm of the gradient", "loss per parameter unit", notes)
 
 
 def layer_norms(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
@@ -113,7 +113,7 @@ def layer_norms(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax.tick_params(length=0, colors=INK)
     several = f", mean of {len(seeds)} seeds" if len(seeds) > 1 else ""
     note = f"norms, window means{several}; hatched: exactly 0 or not finite"
-    over_steps(ax, title, "", [note]).grid(False)
+    _over_steps(ax, title, "", [note]).grid(False)
     return ax
 
 
@@ -134,7 +134,7 @@ def lost_gradients(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     _percent(ax)
     ax.set_ylim(bottom=0)
     note = f"{lost.sum():,.0f} of {looked.sum():,.0f} examined"
-    return over_steps(ax, title, "share of a window", [note])
+    return _over_steps(ax, title, "share of a window", [note])
 
 
 def action_shares(
@@ -143,17 +143,17 @@ def action_shares(
     """Saturation or attenuation of every action, between 0 and 1 around a line at one half."""
     ax = ax or style.new_axes()
     places = list(dict.fromkeys(table[table["quantity"] == quantity]["place"]))
-    drawn = {str(place): curves_of(table, quantity, place) for place in places}
+    drawn = {str(place): _curves_of(table, quantity, place) for place in places}
     if not any(drawn.values()):
         return empty(ax, title, "no limit of the actions is known")
     ax.axhline(0.5, color=MUTED, lw=1.2, ls=(0, (2, 2)))
     for k, (place, lines) in enumerate([*drawn.items()][:_MOST_ACTIONS]):
-        draw_seeds(ax, lines, replace(_ACTIONS[k % len(_ACTIONS)], label=place), None)
+        _draw_seeds(ax, lines, replace(_ACTIONS[k % len(_ACTIONS)], label=place), None)
     ax.set_ylim(-0.03, 1.03)
     _percent(ax)
     more = len(places) > _MOST_ACTIONS
     notes = [f"the first {_MOST_ACTIONS} of {len(places)} actions"] if more else []
-    return over_steps(ax, title, unit, [*notes, *seed_notes(drawn[str(places[0])])])
+    return _over_steps(ax, title, unit, [*notes, *_seed_notes(drawn[str(places[0])])])
 
 
 def probe_cost(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
@@ -176,10 +176,10 @@ def probe_cost(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax.set_ylim(0, 1.25 * max(limit, float(np.median(below))))
     _percent(ax)
     note = f"{below[-1]:.2%} of the time so far"
-    return over_steps(ax, "What the probe took", "share of the time so far", [note])
+    return _over_steps(ax, "What the probe took", "share of the time so far", [note])
 
 
-def draw_seeds(ax: Axes, lines: Sequence[Curve], look: Look, floor: float | None) -> None:
+def _draw_seeds(ax: Axes, lines: Sequence[Curve], look: Look, floor: float | None) -> None:
     """One seed as a line with its band, several as thin lines of one look."""
     for number, line in enumerate(lines):
         marker = look.marker if len(line.horizon) <= _FEW else ""
@@ -188,7 +188,7 @@ def draw_seeds(ax: Axes, lines: Sequence[Curve], look: Look, floor: float | None
         drawing.draw(ax, line, Look(label, look.colour, look.dash, marker), floor, width, band)
 
 
-def over_steps(ax: Axes, title: str, unit: str, notes: Sequence[str] = ()) -> Axes:
+def _over_steps(ax: Axes, title: str, unit: str, notes: Sequence[str] = ()) -> Axes:
     """Everything around curves over the steps of a loop."""
     style.dress(ax, title, unit, notes)
     ax.set_xlabel("step of the loop", color=INK)
@@ -200,12 +200,12 @@ def over_steps(ax: Axes, title: str, unit: str, notes: Sequence[str] = ()) -> Ax
 def empty(ax: Axes, title: str, why: str) -> Axes:
     """No data, and why."""
     drawing.nothing(ax, why)
-    over_steps(ax, title, "").set_xlabel("")
+    _over_steps(ax, title, "").set_xlabel("")
     ax.set_xticks([])
     return ax
 
 
-def curves_of(table: pd.DataFrame, quantity: str, place: str = "") -> list[Curve]:
+def _curves_of(table: pd.DataFrame, quantity: str, place: str = "") -> list[Curve]:
     """A curve for every seed that has a finite value."""
     rows = table[(table["quantity"] == quantity) & (table["place"] == place)]
     rows = rows[np.isfinite(rows["value"])]
@@ -221,7 +221,7 @@ def _positive(lines: Sequence[Curve]) -> list[Curve]:
     return [line for line in lines if (line.value > 0).any()]
 
 
-def seed_notes(lines: Sequence[Curve]) -> list[str]:
+def _seed_notes(lines: Sequence[Curve]) -> list[str]:
     if len(lines) > 1:
         return [f"one thin line for each of {len(lines)} seeds"]
     banded = any(bool((line.high > line.low).any()) for line in lines)
@@ -327,7 +327,7 @@ def chosen_horizons(
                 markerfacecolor="none", markeredgewidth=1.1)  # fmt: skip
     if longest is not None:
         ax.set_ylim(-0.6, longest + 0.6)
-    over_steps(ax, title, "horizon [steps]", ["marks: the 95% set; rings: the smallest estimate"])
+    _over_steps(ax, title, "horizon [steps]", ["marks: the 95% set; rings: the smallest estimate"])
     ax.yaxis.set_major_locator(MaxNLocator(integer=True))
     return ax
 
@@ -339,44 +339,44 @@ def growth_rates(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
         "growth": Look("log of the model gradient's variance", style.VERMILION, (0, (5, 1.6)), "s"),
         "lyapunov": Look("Lyapunov exponent λ of the closed loop", style.BLUE, "-", "o"),
     }
-    drawn = {name: curves_of(table, name) for name in looks}
+    drawn = {name: _curves_of(table, name) for name in looks}
     if not any(drawn.values()):
         return empty(ax, "Growth per step of the horizon", "not measured")
     ax.axhline(0, color=MUTED, lw=0.9)
     for name, look in looks.items():
-        draw_seeds(ax, drawn[name], look, None)
+        _draw_seeds(ax, drawn[name], look, None)
     notes = ["above 0 errors grow with the horizon; bands: 95%"]
-    return over_steps(ax, "Growth per step of the horizon", "per step", notes)
+    return _over_steps(ax, "Growth per step of the horizon", "per step", notes)
 
 
 def critic_values(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Mean value at the starts between ± the largest return that the rewards seen allow."""
     ax = ax or style.new_axes()
-    lines = curves_of(table, "value")
+    lines = _curves_of(table, "value")
     if not lines:
         return empty(ax, "Critic against the bound of its return", "no critic was given")
-    for k, bound in enumerate(curves_of(table, "return_bound")):
+    for k, bound in enumerate(_curves_of(table, "return_bound")):
         label = "± largest |reward| so far / (1 − γ)" if k == 0 else ""
         for side, text in ((1, label), (-1, "")):
             ax.plot(bound.horizon, side * bound.value, color=style.PURPLE, lw=1.4,
                     ls=(0, (2, 2)), label=text)  # fmt: skip
-    draw_seeds(ax, lines, Look("mean critic value at the starts", style.BLUE, "-", "o"), None)
+    _draw_seeds(ax, lines, Look("mean critic value at the starts", style.BLUE, "-", "o"), None)
     notes = drawing.bent(ax, np.abs(np.concatenate([line.value for line in lines])))
-    return over_steps(ax, "Critic against the bound of its return", "reward",
-                      [*notes, *seed_notes(lines)])  # fmt: skip
+    return _over_steps(ax, "Critic against the bound of its return", "reward",
+                      [*notes, *_seed_notes(lines)])  # fmt: skip
 
 
 def dead_columns(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Columns of weights whose gradient was exactly 0 at both ends of a burst."""
     ax = ax or style.new_axes()
-    lines, of = curves_of(table, "dead_columns"), curves_of(table, "columns")
+    lines, of = _curves_of(table, "dead_columns"), _curves_of(table, "columns")
     title = "Columns of weights without a gradient"
     if not lines:
         return empty(ax, title, "no burst of successive gradients yet")
-    draw_seeds(ax, lines, Look("", style.VERMILION, "-", "o"), None)
+    _draw_seeds(ax, lines, Look("", style.VERMILION, "-", "o"), None)
     ax.set_ylim(0, 1.1 * max(1.0, *(float(line.value.max()) for line in lines)))
     ax.yaxis.set_major_locator(MaxNLocator(integer=True))
-    return over_steps(ax, title, "columns", [f"of {of[0].value[-1]:.0f} in linear layers"])
+    return _over_steps(ax, title, "columns", [f"of {of[0].value[-1]:.0f} in linear layers"])
 
 
 def _curve(rows: pd.DataFrame) -> Curve:

@@ -99,12 +99,12 @@ def remedy_effects(
     else:
         drawing.nothing(ax, "not known to be above 0 in both")
     where = "" if at is None else f" at horizon {at}"
-    title = f"{title_of(quantity)}{where}"
+    title = f"{_title_of(quantity)}{where}"
     notes = ["left of 1: smaller with the remedy; bars: 95%", _PRICE, *_beyond(rows)]
     style.dress(ax, title, "", notes)
     ax.set_xlabel("with the remedy over without", color=INK)
     if known:
-        named_rows(ax, arms)
+        _named_rows(ax, arms)
         _plain_ratios(ax)
     return ax
 
@@ -134,7 +134,7 @@ def remedy_jacobians(table: pd.DataFrame, ax: Axes | None = None, *, budget: str
     style.dress(ax, "Error of the model's Jacobians along the policy's path", "", notes)
     ax.set_xlabel("with the remedy over without", color=INK)
     if places:
-        named_rows(ax, [_place_name(*each) for each in places])
+        _named_rows(ax, [_place_name(*each) for each in places])
         _plain_ratios(ax)
     return ax
 
@@ -155,18 +155,18 @@ def remedy_horizons(
         if line is not None:
             drawing.draw(ax, line.clipped(1 / _REACH, _REACH), look, 1 / _REACH / 3, band=0.1)
     drawing.ratio_axis(ax)
-    title = f"{title_of(quantity)} over the horizon"
+    title = f"{_title_of(quantity)} over the horizon"
     notes = [f"at {budget}; below 1: smaller with the remedy; band: 95%", *_beyond(rows)]
     return style.dress(ax, title, "with the remedy over without", notes)
 
 
-def title_of(quantity: str) -> str:
+def _title_of(quantity: str) -> str:
     """A quantity as a title."""
     name = _QUANTITIES.get(quantity, quantity)
     return name[:1].upper() + name[1:]
 
 
-def named_rows(ax: Axes, names: Sequence[str]) -> None:
+def _named_rows(ax: Axes, names: Sequence[str]) -> None:
     """A name per row, the first on top, and lines across the other way."""
     ax.set_yticks(range(len(names)), [style.plain(name) for name in names])
     ax.tick_params(axis="y", labelcolor=INK)
@@ -302,7 +302,7 @@ def remedy_levels(
         )
     else:
         drawing.nothing(ax, "not measured")
-    style.dress(ax, title_of(quantity), "", notes)
+    style.dress(ax, _title_of(quantity), "", notes)
     ax.set_xlabel(along, color=INK)
     return ax
 
@@ -330,17 +330,17 @@ def remedy_marks(
     else:
         drawing.nothing(ax, "not measured")
     style.dress(
-        ax, title_of(quantity), "", ["bars: 95%; open: the baseline, fitted as long as the remedy"]
+        ax, _title_of(quantity), "", ["bars: 95%; open: the baseline, fitted as long as the remedy"]
     )
     ax.set_xlabel(unit, color=INK)
     ax.locator_params(axis="x", nbins=5)  # exponents may need five digits each
     if names:
-        named_rows(ax, names)
+        _named_rows(ax, names)
     return ax
 
 
 def _stars(ax: Axes, rows: pd.DataFrame, names: Sequence[str], quantity: str) -> None:
-    label = title_of(quantity)
+    label = _title_of(quantity)
     for name, value in zip(rows["model"], rows["value"], strict=True):
         ax.plot(value, names.index(str(name)), marker="*", ms=11, color=INK, mfc=PAPER, ls="none",
                 zorder=2, label=label)  # fmt: skip

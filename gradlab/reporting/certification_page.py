@@ -39,7 +39,7 @@ _ELSEWHERE = ("compared", "ranges", "origins", "starts", "command", "versions")
 _QUESTION = "Are these derivatives those of the simulator's own step?"
 
 
-class CertificationLike(Protocol):
+class _CertificationLike(Protocol):
     """What a page needs of a `gradlab.certification.Certification`, which imports torch."""
 
     @property
@@ -56,7 +56,7 @@ class CertificationLike(Protocol):
     def table(self) -> pd.DataFrame: ...
 
 
-def save(certificate: CertificationLike, path: Path) -> Path:
+def save(certificate: _CertificationLike, path: Path) -> Path:
     """Write the page.
 
     Raises:
@@ -65,7 +65,7 @@ def save(certificate: CertificationLike, path: Path) -> Path:
     return write(named(path), page(certificate))
 
 
-def page(certificate: CertificationLike) -> Page:
+def page(certificate: _CertificationLike) -> Page:
     """What the page of a certificate shows."""
     table, facts = certificate.table(), certificate.facts
     findings = certificate.sentences[1:]
@@ -98,7 +98,7 @@ def page(certificate: CertificationLike) -> Page:
                 apart=False)  # fmt: skip
 
 
-def _chained(certificate: CertificationLike) -> str | None:
+def _chained(certificate: _CertificationLike) -> str | None:
     """How far the sign of the chained gradient is right: no release of derivatives that are
     wrong."""
     facts = certificate.facts
@@ -139,7 +139,7 @@ def _short(value: object) -> object:
     return value
 
 
-def screen(certificate: CertificationLike) -> Screen:
+def screen(certificate: _CertificationLike) -> Screen:
     """The verdict and its three numbers."""
     table = certificate.table()
     smooth = table[table["stratum"] != "onset"]

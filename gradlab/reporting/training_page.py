@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from html import escape
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,8 @@ from gradlab.reporting import numbers, shell, training_probe
 from gradlab.reporting.first_fold import NOWHERE, PageSource
 from gradlab.reporting.page import Page, Section, folded, method
 from gradlab.reporting.panels import Panel, panel
-from gradlab.reporting.training_staleness import staleness
 from gradlab.runs.training import measured_weights, pairs
+from gradlab.runs.training.asynchrony import Asynchrony, asynchrony
 from gradlab.runs.training.results import GOALS, Training, first_reached, loaded, table, times
 from gradlab.verdicts.training.first_screen import screen
 from gradlab.wording import listed
@@ -308,3 +309,40 @@ def _leaves(value: object, path: str) -> Iterator[tuple[str, str]]:
             yield from _leaves(each, f"{path}.{key}" if path else str(key))
     else:
         yield path.removeprefix("settings."), str(value)
+
+
+_LAGS = (
+    "The lag of a gradient: steps of its network between the parameters at which it was computed "
+    "and those that it changed. Shares of all gradients of the run."
+)
+
+
+def staleness(runs: Mapping[str, Training]) -> list[Section]:
+    """Nothing where every run was in one process."""
+    both = {name: asynchrony(run) for name, run in runs.items()}
+    made = {name: each for name, each in both.items() if each is not None}
+    if not made:
+        return []
+    body = f"<p>{_LAGS}</p>" + "".join(_staleness_of(name, each) for name, each in made.items())
+    return [Section("How old gradients were", body=body)]
+
+
+def _staleness_of(name: str, run: Asynchrony) -> str:
+    """Lags, then what each process did."""
+    last = max(np.flatnonzero(run.critic + run.policy), default=0)
+    shares = [x / max(x.sum(), 1) for x in (run.policy, run.critic)]
+    more = len(run.policy) - 1
+    lags = [
+        [f"{lag}{' or more' if lag == more else ''}", *(f"{100 * x[lag]:.1f}%" for x in shares)]
+        for lag in range(last + 1)
+    ]
+    work = [
+        *([f"learner {k}", f"{n:.0f} gradients", f"{100 * run.busy[k]:.0f}% of the time"]
+          for k, n in enumerate(run.gradients)),
+        *([f"actor {k}", f"{n:.0f} steps", ""] for k, n in enumerate(run.steps)),
+    ]  # fmt: skip
+    heads = ["lag", "gradients of the policy", "gradients of critics"]
+    return (
+        f"<h3>{escape(name)}</h3>{numbers.texts(heads, lags)}"
+        f"{numbers.texts(['process', 'what it did', 'computing'], work)}"
+    )

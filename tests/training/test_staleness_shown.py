@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from gradlab.reporting.training_staleness import staleness
+from gradlab.reporting.training_page import staleness
 from gradlab.runs.training.asynchrony import asynchrony
 from gradlab.runs.training.results import load
 from gradlab.verdicts.training.sentences import verdict

@@ -37,7 +37,7 @@ _FALSE = 0.05  # share of named horizons that chance may have named
 _WIDE = log(1e6)  # a ratio's interval that says nothing of it
 
 
-class RemedyErrors(Protocol):
+class _RemedyErrors(Protocol):
     """Errors without a remedy and with it: mse, variance, bias2 at horizons."""
 
     @property
@@ -122,7 +122,7 @@ class OfProfiles:
         return least_ratio([pair[0] for pair in pairs], [pair[1] for pair in pairs])
 
 
-def remedy(evidence: RemedyErrors, what: str, also: str = "") -> Sentence:
+def remedy(evidence: _RemedyErrors, what: str, also: str = "") -> Sentence:
     """Whether a remedy is worth it: better for some horizons, worse below, or not shown to matter.
 
     Args:
@@ -143,12 +143,12 @@ def remedy(evidence: RemedyErrors, what: str, also: str = "") -> Sentence:
     return Sentence(_ABOUT, True, text)
 
 
-def best_horizon(evidence: RemedyErrors) -> int:
+def best_horizon(evidence: _RemedyErrors) -> int:
     """The horizon of least error without the remedy."""
     return min(evidence.horizons, key=evidence.error)
 
 
-def _sides(evidence: RemedyErrors) -> tuple[list[int], list[int]]:
+def _sides(evidence: _RemedyErrors) -> tuple[list[int], list[int]]:
     """Horizons at which the error is clearly smaller, and clearly larger, with the remedy.
 
     Of many horizons some differ by chance: of those that are named at most 5% are expected to
@@ -162,7 +162,7 @@ def _sides(evidence: RemedyErrors) -> tuple[list[int], list[int]]:
     return better, [h for h, each in sure.items() if each.low > 0]
 
 
-def _moved(evidence: RemedyErrors, horizon: int) -> LogRatio:
+def _moved(evidence: _RemedyErrors, horizon: int) -> LogRatio:
     """The change of the error: of its logarithm where that is known, else of itself."""
     ratio = evidence.ratio("mse", horizon)
     if ratio is not None:
@@ -178,7 +178,7 @@ def _chance(moved: LogRatio, freedom: int) -> float:
     return float(2 * scipy.stats.t.sf(abs(moved.value) / moved.se, freedom))
 
 
-def _parts(evidence: RemedyErrors) -> str:
+def _parts(evidence: _RemedyErrors) -> str:
     """Changes of variance and of |bias| at the horizon of least error without the remedy."""
     at = best_horizon(evidence)
     changes = [
@@ -188,13 +188,13 @@ def _parts(evidence: RemedyErrors) -> str:
     return f"{' and '.join(changes)} at h = {at}"
 
 
-def _missing(evidence: RemedyErrors) -> str:
+def _missing(evidence: _RemedyErrors) -> str:
     """How many more samples would tell the least errors apart, were they what they seem."""
     ratio = evidence.least()
     return "" if ratio is None or same(ratio) else f"; {evidence.more(ratio)}"
 
 
-def _change(evidence: RemedyErrors, quantity: str, at: int, word: str) -> str:
+def _change(evidence: _RemedyErrors, quantity: str, at: int, word: str) -> str:
     """cuts variance 31× / raises bias 1.1×; what is in doubt is given as a difference."""
     ratio = evidence.ratio(quantity, at)
     if ratio is None or not ratio.high - ratio.low < _WIDE:
@@ -210,7 +210,7 @@ def _change(evidence: RemedyErrors, quantity: str, at: int, word: str) -> str:
     return f"raises {word} {by(change)}"
 
 
-def _least(evidence: RemedyErrors) -> str:
+def _least(evidence: _RemedyErrors) -> str:
     """What becomes of the smallest error over the horizons."""
     ratio = evidence.least()
     if ratio is None or same(ratio) or ratio.low <= 0 <= ratio.high:
