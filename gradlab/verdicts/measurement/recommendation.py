@@ -331,7 +331,8 @@ def _keep(facts: Facts, rest: tuple[Sentence, ...]) -> Screen:
         return Screen(text, "none", sure, numbers, figure, rest)
     if facts.chosen.low > 0:  # refuted by what its own updates did
         best, fallen = facts.best, lowers(facts, facts.best)
-        gains = f"{_gradient(facts, best)} gains {gain_text(facts.chosen)} in one small step"
+        who = _capital(_gradient(facts, best).removeprefix("Use "))
+        gains = f"{who} gains {gain_text(facts.chosen)} in one small step"
         if not fallen and not in_vain(facts, best):
             parts: tuple[HeadlinePart, ...] = (
                 HeadlinePart(_jump(facts), _jump(facts, short=True), 1),
