@@ -22,12 +22,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-import tyro
 from matplotlib.figure import Figure
 
 from analyses.bounds.tailed_gradients import tailed_gradient
 from analyses.bounds.wrong_quadratics import DISCOUNT, World, Wrong, bounds, make_world, wrong
-from analyses.harness.verdicts import Verdict, save
+from analyses.harness.verdicts import Verdict, study
 
 FOLDER = Path("reports/bounds")
 HORIZONS = (1, 2, 3, 5, 8, 12, 16, 20)
@@ -235,15 +234,5 @@ def _figure(fits: pd.DataFrame, rows: pd.DataFrame, expected: float) -> Figure:
     return figure
 
 
-def main(small: bool = False, output: Path = FOLDER) -> None:
-    """Fill the grid.
-
-    Args:
-        small: few seeds and horizons.
-        output: folder of the verdict.
-    """
-    save(measure(small), output, "python -m analyses.bounds.bias_dec")
-
-
 if __name__ == "__main__":
-    tyro.cli(main)
+    study(measure, FOLDER)

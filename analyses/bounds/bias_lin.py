@@ -24,12 +24,11 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 import torch
-import tyro
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from analyses.bounds.wrong_models import SOURCES, Wrong, direction, scaled
-from analyses.harness.verdicts import Verdict, save
+from analyses.harness.verdicts import Verdict, study
 from gradlab import tasks
 from gradlab.data.noise import stream
 from gradlab.fitting.policies import riccati_gain
@@ -296,15 +295,5 @@ def _figure(rows: pd.DataFrame) -> Figure:
     return figure
 
 
-def main(small: bool = False, output: Path = FOLDER) -> None:
-    """Inject each error.
-
-    Args:
-        small: few directions and levels.
-        output: folder of the verdict.
-    """
-    save(measure(small), output, "python -m analyses.bounds.bias_lin")
-
-
 if __name__ == "__main__":
-    tyro.cli(main)
+    study(measure, FOLDER)

@@ -21,13 +21,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-import tyro
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from analyses.bounds.tailed_gradients import Dynamics
 from analyses.bounds.wrong_quadratics import DISCOUNT, make_world
-from analyses.harness.verdicts import Verdict, save
+from analyses.harness.verdicts import Verdict, study
 from gradlab.data.noise import stream
 from gradlab.systems.linear import LinearQuadratic
 
@@ -262,15 +261,5 @@ def _figure(curves: pd.DataFrame, floors: pd.DataFrame) -> Figure:
     return figure
 
 
-def main(small: bool = False, output: Path = FOLDER) -> None:
-    """Ascend with every bias.
-
-    Args:
-        small: few seeds and steps.
-        output: folder of the verdict.
-    """
-    save(measure(small), output, "python -m analyses.bounds.floor")
-
-
 if __name__ == "__main__":
-    tyro.cli(main)
+    study(measure, FOLDER)

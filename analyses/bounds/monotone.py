@@ -23,12 +23,11 @@ import numpy as np
 import pandas as pd
 import scipy.stats
 import torch
-import tyro
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from analyses.bounds.tailed_gradients import Dynamics, Setting, exact_critic, tailed_gradient
-from analyses.harness.verdicts import Verdict, save
+from analyses.harness.verdicts import Verdict, study
 from gradlab.data.noise import stream
 from gradlab.statistics.bounds.improvement import MAACConstants, maac_error
 from gradlab.systems.linear import LinearQuadratic
@@ -309,15 +308,5 @@ def _figure(rows: pd.DataFrame) -> Figure:
     return figure
 
 
-def main(small: bool = False, output: Path = FOLDER) -> None:
-    """Step everywhere.
-
-    Args:
-        small: few systems and steps.
-        output: folder of the verdict.
-    """
-    save(measure(small), output, "python -m analyses.bounds.monotone")
-
-
 if __name__ == "__main__":
-    tyro.cli(main)
+    study(measure, FOLDER)

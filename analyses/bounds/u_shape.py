@@ -24,13 +24,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-import tyro
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from analyses.bounds.fitted_double_integrator import fit, make_setting
 from analyses.bounds.tailed_gradients import Dynamics, exact_critic, tailed_gradient
-from analyses.harness.verdicts import Verdict, save
+from analyses.harness.verdicts import Verdict, study
 from gradlab.truth.lqr import costs_to_go
 
 FOLDER = Path("reports/bounds")
@@ -290,15 +289,5 @@ def _figure(curves: pd.DataFrame, rows: pd.DataFrame) -> Figure:
     return figure
 
 
-def main(small: bool = False, output: Path = FOLDER) -> None:
-    """Sweep the model's error.
-
-    Args:
-        small: one model error.
-        output: folder of the verdict.
-    """
-    save(measure(small), output, "python -m analyses.bounds.u_shape")
-
-
 if __name__ == "__main__":
-    tyro.cli(main)
+    study(measure, FOLDER)

@@ -29,18 +29,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import pandas as pd
 import torch
-import tyro
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 import gradlab
 from analyses.first_order.runs import OUTPUT
 from analyses.harness.contrast_parts import WALL, frontier_parts, has_power
-from analyses.harness.verdicts import Verdict, save
+from analyses.harness.verdicts import Verdict, study
 from gradlab import systems
 from gradlab.figures.style import ruled
 from gradlab.fitting.policies import stabilising_policy
@@ -223,15 +221,5 @@ def drawn(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def main(small: bool = False, output: Path = OUTPUT) -> None:
-    """Measure the estimators that mix both orders on contact tasks.
-
-    Args:
-        small: the wall alone, two horizons.
-        output: folder of the verdict.
-    """
-    save(measure(small), output, "python -m analyses.first_order.frontier_estimators")
-
-
 if __name__ == "__main__":
-    tyro.cli(main)
+    study(measure, OUTPUT)

@@ -21,10 +21,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import tyro
 from matplotlib.figure import Figure
 
-from analyses.harness.verdicts import Verdict, save
+from analyses.harness.verdicts import Verdict, study
 from gradlab.training.parts.context import MpgJournalWeights, MpgWeights
 
 FOLDER = Path("reports/horizon-claims")
@@ -175,15 +174,5 @@ def _figure(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def main(small: bool = False, output: Path = FOLDER) -> None:
-    """Compare.
-
-    Args:
-        small: few iterations.
-        output: folder of the verdict.
-    """
-    save(measure(small), output, "python -m analyses.horizons.rule_w")
-
-
 if __name__ == "__main__":
-    tyro.cli(main)
+    study(measure, FOLDER)

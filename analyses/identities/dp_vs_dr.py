@@ -20,19 +20,17 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import scipy.linalg
 import scipy.stats
 import torch
-import tyro
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from analyses.harness.student import geometric_mean
-from analyses.harness.verdicts import FOLDER, Verdict, save
+from analyses.harness.verdicts import FOLDER, Verdict, study
 from analyses.identities.quadratic_design import SEED, Designed, design
 from gradlab.data.noise import child, stream
 from gradlab.gradients.estimator import Estimator
@@ -263,15 +261,5 @@ def _figure(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def main(small: bool = False, output: Path = FOLDER) -> None:
-    """Compare both estimators.
-
-    Args:
-        small: few models, horizons and samples.
-        output: folder of the verdict.
-    """
-    save(measure(small), output, "python -m analyses.identities.dp_vs_dr")
-
-
 if __name__ == "__main__":
-    tyro.cli(main)
+    study(measure, FOLDER)

@@ -15,15 +15,13 @@ model steps and a critic. Starts repeat by `gradlab.gradients.start_laws.repeate
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import pandas as pd
 import torch
-import tyro
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from analyses.harness.verdicts import FOLDER, Verdict, save
+from analyses.harness.verdicts import FOLDER, Verdict, study
 from analyses.identities.one_over_n import total_variance
 from gradlab import tasks
 from gradlab.data.noise import child
@@ -188,15 +186,5 @@ def _figure(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def main(small: bool = False, output: Path = FOLDER) -> None:
-    """Compare measured with predicted variances.
-
-    Args:
-        small: two designs and few batches.
-        output: folder of the verdict.
-    """
-    save(measure(small), output, "python -m analyses.identities.k_samples")
-
-
 if __name__ == "__main__":
-    tyro.cli(main)
+    study(measure, FOLDER)

@@ -15,16 +15,14 @@ N samples of a batch from one start state: they are not independent, and the law
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-import tyro
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from analyses.harness.verdicts import FOLDER, Verdict, save
+from analyses.harness.verdicts import FOLDER, Verdict, study
 from gradlab import tasks
 from gradlab.data.noise import child
 from gradlab.gradients.estimator import Estimator
@@ -143,15 +141,5 @@ def _figure(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def main(small: bool = False, output: Path = FOLDER) -> None:
-    """Measure the slope.
-
-    Args:
-        small: few and small batches.
-        output: folder of the verdict.
-    """
-    save(measure(small), output, "python -m analyses.identities.one_over_n")
-
-
 if __name__ == "__main__":
-    tyro.cli(main)
+    study(measure, FOLDER)

@@ -14,13 +14,10 @@ if each ∇J_{n−k} starts from the law of s_k, which is tested too.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pandas as pd
-import tyro
 from matplotlib.figure import Figure
 
-from analyses.harness.verdicts import FOLDER, Verdict, save
+from analyses.harness.verdicts import FOLDER, Verdict, study
 from analyses.identities.scalar_lq import Gradients, World, by_gradlab, by_moments
 
 TOLERANCE = 1e-8
@@ -163,15 +160,5 @@ def _figure(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def main(small: bool = False, output: Path = FOLDER) -> None:
-    """Test the theorem.
-
-    Args:
-        small: few horizons.
-        output: folder of the verdict.
-    """
-    save(measure(small), output, "python -m analyses.identities.thm1_mpg")
-
-
 if __name__ == "__main__":
-    tyro.cli(main)
+    study(measure, FOLDER)

@@ -14,14 +14,12 @@ the identity: how far both sides are from one another at the horizons that are u
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import pandas as pd
 import torch
-import tyro
 from matplotlib.figure import Figure
 
-from analyses.harness.verdicts import FOLDER, Verdict, save
+from analyses.harness.verdicts import FOLDER, Verdict, study
 from analyses.identities.scalar_lq import QuadraticCritic, World, by_gradlab, by_moments
 from gradlab import tasks
 from gradlab.data.noise import child
@@ -180,15 +178,5 @@ def _figure(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def main(small: bool = False, output: Path = FOLDER) -> None:
-    """Test the theorem.
-
-    Args:
-        small: few horizons, and a Monte Carlo part of one chunk at n = 25, where it cannot hold.
-        output: folder of the verdict.
-    """
-    save(measure(small), output, "python -m analyses.identities.thm1_mpg_j")
-
-
 if __name__ == "__main__":
-    tyro.cli(main)
+    study(measure, FOLDER)

@@ -14,19 +14,17 @@ surface the measure does not depend on its scale: 0.0100 for α², the smoothest
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-import tyro
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from analyses.harness.student import geometric_mean
-from analyses.harness.verdicts import Verdict, save
+from analyses.harness.verdicts import Verdict, study
 from analyses.jacobians import page as jacobian_claims
 from analyses.jacobians.var_exp import FOLDER, World, random_policy, worlds
 from gradlab.data.noise import stream
@@ -157,16 +155,5 @@ def _figure(shown: dict[str, Array]) -> Figure:
     return figure
 
 
-def main(small: bool = False, output: Path = FOLDER) -> None:
-    """Test the claim.
-
-    Args:
-        small: two pairs of directions, no MuJoCo.
-        output: folder of the verdict.
-    """
-    save(measure(small), output, "python -m analyses.jacobians.landscape")
-    jacobian_claims.refresh(output)
-
-
 if __name__ == "__main__":
-    tyro.cli(main)
+    study(measure, FOLDER, jacobian_claims.refresh)

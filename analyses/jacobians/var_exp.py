@@ -25,12 +25,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-import tyro
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from analyses.harness.verdicts import Verdict, save
+from analyses.harness.verdicts import Verdict, study
 from analyses.jacobians import page as jacobian_claims
 from gradlab.data.noise import stream
 from gradlab.gradients.estimator import Estimator, checked
@@ -303,16 +302,5 @@ def _figure(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def main(small: bool = False, output: Path = FOLDER) -> None:
-    """Test the claim.
-
-    Args:
-        small: few samples, no MuJoCo.
-        output: folder of the verdict.
-    """
-    save(measure(small), output, "python -m analyses.jacobians.var_exp")
-    jacobian_claims.refresh(output)
-
-
 if __name__ == "__main__":
-    tyro.cli(main)
+    study(measure, FOLDER, jacobian_claims.refresh)

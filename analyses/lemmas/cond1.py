@@ -22,12 +22,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-import tyro
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 import gradlab
-from analyses.harness.verdicts import Verdict, save
+from analyses.harness.verdicts import Verdict, study
 from gradlab.data.noise import stream
 from gradlab.fitting import stabilising_policy
 from gradlab.gradients.rollout import rollout
@@ -214,15 +213,5 @@ def _fastest(rows: pd.DataFrame) -> pd.DataFrame:
     return each.loc[[rise.idxmax()]]
 
 
-def main(small: bool = False, output: Path = FOLDER) -> None:
-    """Test the condition.
-
-    Args:
-        small: few starts.
-        output: folder of the verdict.
-    """
-    save(measure(small), output, "python -m analyses.lemmas.cond1")
-
-
 if __name__ == "__main__":
-    tyro.cli(main)
+    study(measure, FOLDER)

@@ -25,11 +25,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-import tyro
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from analyses.harness.verdicts import Verdict, save
+from analyses.harness.verdicts import Verdict, study
 from gradlab.data.noise import stream
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.tail import Tail
@@ -353,15 +352,5 @@ def _figure(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def main(small: bool = False, output: Path = FOLDER) -> None:
-    """Test the lemmas.
-
-    Args:
-        small: few systems.
-        output: folder of the verdict.
-    """
-    save(measure(small), output, "python -m analyses.lemmas.lemma_a1")
-
-
 if __name__ == "__main__":
-    tyro.cli(main)
+    study(measure, FOLDER)

@@ -23,11 +23,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import tyro
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
-from analyses.harness.verdicts import Verdict, save
+from analyses.harness.verdicts import Verdict, study
 from analyses.lemmas.noisy_values import Cubic, Pendulum, Responses, lqr_response
 
 FOLDER = Path("reports/lemmas")
@@ -174,15 +173,5 @@ def _figure(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def main(small: bool = False, output: Path = FOLDER) -> None:
-    """Test the lemma.
-
-    Args:
-        small: few starts and steps on the pendulum.
-        output: folder of the verdict.
-    """
-    save(measure(small), output, "python -m analyses.lemmas.lemma_noise")
-
-
 if __name__ == "__main__":
-    tyro.cli(main)
+    study(measure, FOLDER)

@@ -29,14 +29,13 @@ import pandas as pd
 import scipy.linalg
 import scipy.stats
 import torch
-import tyro
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
 import gradlab
 from analyses.harness.student import half_width
-from analyses.harness.verdicts import Verdict, save
+from analyses.harness.verdicts import Verdict, study
 from analyses.identities import dp_vs_dr
 from analyses.identities.quadratic_design import SEED, Designed, design
 from gradlab.data.noise import stream
@@ -330,15 +329,5 @@ def _panel(axes: Axes, rows: pd.DataFrame, world: str) -> None:
     axes.set_xticks(BETAS, ["0", "¼", "½", "¾", "1"])
 
 
-def main(small: bool = False, output: Path = FOLDER) -> None:
-    """Compare the start laws.
-
-    Args:
-        small: few models and starts.
-        output: folder of the verdict.
-    """
-    save(measure(small), output, "python -m analyses.lemmas.mixture")
-
-
 if __name__ == "__main__":
-    tyro.cli(main)
+    study(measure, FOLDER)

@@ -19,15 +19,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-import tyro
 from matplotlib.figure import Figure
 
-from analyses.harness.verdicts import Verdict, save
+from analyses.harness.verdicts import Verdict, study
 from analyses.lemmas import cond1
 from analyses.lemmas.cond1 import LOOPS, NORM, SEED, STARTS, STEPS, Case
 from analyses.remedies import page as remedy_claims
@@ -161,16 +159,5 @@ def _figure(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def main(small: bool = False, output: Path = FOLDER) -> None:
-    """Test the condition.
-
-    Args:
-        small: few starts, hardly any fitting.
-        output: folder of the verdict.
-    """
-    save(measure(small), output, "python -m analyses.remedies.cond1_learned")
-    remedy_claims.refresh(output)
-
-
 if __name__ == "__main__":
-    tyro.cli(main)
+    study(measure, FOLDER, remedy_claims.refresh)

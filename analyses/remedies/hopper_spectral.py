@@ -19,13 +19,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 
 import pandas as pd
-import tyro
 from torch import nn
 
-from analyses.harness.verdicts import Verdict, save
+from analyses.harness.verdicts import Verdict, study
 from analyses.jacobians import robots
 from analyses.remedies import page as remedy_claims
 from analyses.remedies import sn_var
@@ -64,16 +62,5 @@ def judge(table: pd.DataFrame) -> Verdict:
     return replace(sn_var.judge(table), claim="HOPPER-SN")
 
 
-def main(small: bool = False, output: Path = FOLDER) -> None:
-    """Test the claim.
-
-    Args:
-        small: two seeds, hardly any fitting.
-        output: folder of the verdict.
-    """
-    save(measure(small), output, "python -m analyses.remedies.hopper_spectral")
-    remedy_claims.refresh(output)
-
-
 if __name__ == "__main__":
-    tyro.cli(main)
+    study(measure, FOLDER, remedy_claims.refresh)

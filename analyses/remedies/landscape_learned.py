@@ -17,17 +17,15 @@ the norms stay at 1 wherever it goes.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-import tyro
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
-from analyses.harness.verdicts import Verdict, save
+from analyses.harness.verdicts import Verdict, study
 from analyses.jacobians.landscape import HORIZONS, LONG, ROUGHER, SHORT, roughness, slice_of
 from analyses.remedies import page as remedy_claims
 from analyses.remedies.sn_var import BOTH, PLAIN, ratio
@@ -166,16 +164,5 @@ def _figure(table: pd.DataFrame, shown: dict[tuple[str, str], Array]) -> Figure:
     return figure
 
 
-def main(small: bool = False, output: Path = FOLDER) -> None:
-    """Test the claim.
-
-    Args:
-        small: two seeds, hardly any fitting.
-        output: folder of the verdict.
-    """
-    save(measure(small), output, "python -m analyses.remedies.landscape_learned")
-    remedy_claims.refresh(output)
-
-
 if __name__ == "__main__":
-    tyro.cli(main)
+    study(measure, FOLDER, remedy_claims.refresh)

@@ -20,18 +20,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-import tyro
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from analyses.harness.student import geometric_mean
-from analyses.harness.verdicts import Verdict, save
+from analyses.harness.verdicts import Verdict, study
 from analyses.jacobians.var_exp import HORIZONS, gradients, traces
 from analyses.remedies import page as remedy_claims
 from analyses.remedies.spectral_arms import (
@@ -298,16 +296,5 @@ def _wide(rows: pd.DataFrame, arm: str, stage: str, column: str) -> pd.DataFrame
     return kept.pivot(index="seed", columns="h", values=column)
 
 
-def main(small: bool = False, output: Path = FOLDER) -> None:
-    """Test the claim.
-
-    Args:
-        small: two seeds, hardly any fitting.
-        output: folder of the verdict.
-    """
-    save(measure(small), output, "python -m analyses.remedies.sn_var")
-    remedy_claims.refresh(output)
-
-
 if __name__ == "__main__":
-    tyro.cli(main)
+    study(measure, FOLDER, remedy_claims.refresh)

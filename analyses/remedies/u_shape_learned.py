@@ -21,18 +21,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import pandas as pd
 import torch
-import tyro
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from analyses.bounds import fitted_double_integrator as fitted
 from analyses.bounds.tailed_gradients import QuadraticCritic
 from analyses.bounds.u_shape import ARMS, HORIZONS, tested
-from analyses.harness.verdicts import Verdict, save
+from analyses.harness.verdicts import Verdict, study
 from analyses.remedies import page as remedy_claims
 from gradlab.data.noise import stream
 from gradlab.data.trajectories import Trajectories
@@ -228,16 +226,5 @@ def _figure(curves: pd.DataFrame) -> Figure:
     return figure
 
 
-def main(small: bool = False, output: Path = FOLDER) -> None:
-    """Sweep systems, gains and sizes of data.
-
-    Args:
-        small: two seeds, hardly any fitting.
-        output: folder of the verdict.
-    """
-    save(measure(small), output, "python -m analyses.remedies.u_shape_learned")
-    remedy_claims.refresh(output)
-
-
 if __name__ == "__main__":
-    tyro.cli(main)
+    study(measure, FOLDER, remedy_claims.refresh)
