@@ -25,7 +25,7 @@ from gradlab.provenance import environment
 FOLDER = Path("reports/identities")
 HEADER = """# Claims of the papers, tested again: {subject}
 
-Each row is one script; its numbers lie beside this file as `.json` and `.csv`, most with a figure.
+Each row is one script; its numbers lie beside this file as `.json` and `.csv`, some with a figure.
 The outcome is that of the criterion that opens the script ([four words](../README.md)), not of the
 paper: a claim that is wrong as printed says so in its verdict. Intervals are 95% unless the verdict
 says otherwise.

@@ -18,7 +18,6 @@ import math
 
 import pandas as pd
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from analyses.harness.verdicts import FOLDER, Verdict, study
@@ -150,40 +149,7 @@ def judge(table: pd.DataFrame, between: float, within: float, repeats: int) -> V
         sentence,
         numbers,
         table,
-        _figure(table),
     )
-
-
-def _figure(table: pd.DataFrame) -> Figure:
-    figure = Figure(figsize=(5.5, 3.6), layout="constrained")
-    axes = figure.add_subplot()
-    samples = table["B"] * table["K"]
-    axes.plot(samples, table["predicted"], "o", fillstyle="none", color="black", label="predicted")
-    axes.errorbar(
-        samples,
-        table["variance"],
-        Z * table["relative_se"] * table["variance"],
-        fmt="x",
-        color="tab:red",
-        label="measured",
-    )
-    for row in table.itertuples():
-        axes.annotate(
-            f"B {row.B}, K {row.K}",
-            (row.B * row.K, row.variance),
-            xytext=(7, 2),
-            textcoords="offset points",
-            fontsize=7,
-        )
-    axes.set(
-        xscale="log",
-        yscale="log",
-        xlabel="samples B·K",
-        ylabel="tr Cov of the batch mean (gradient units²)",
-    )
-    axes.margins(x=0.2)
-    axes.legend(frameon=False, fontsize=8)
-    return figure
 
 
 if __name__ == "__main__":

@@ -19,7 +19,6 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from analyses.harness.verdicts import FOLDER, Verdict, study
@@ -109,7 +108,6 @@ def judge(table: pd.DataFrame, batches: int) -> Verdict:
         sentence,
         numbers,
         table,
-        _figure(table),
     )
 
 
@@ -119,26 +117,6 @@ def slope_interval(rows: pd.DataFrame) -> tuple[float, float]:
     weights = (x - x.mean()) / ((x - x.mean()) ** 2).sum()
     se = np.sqrt(((weights * rows["relative_se"].to_numpy()) ** 2).sum())
     return float(weights @ np.log(rows["variance"].to_numpy())), float(Z * se)
-
-
-def _figure(table: pd.DataFrame) -> Figure:
-    figure = Figure(figsize=(5.5, 3.6), layout="constrained")
-    axes = figure.add_subplot()
-    styles = (("DP", "o-", "black"), ("DR", "s--", "tab:blue"), (CONTROL, "d-.", "tab:gray"))
-    for name, style, colour in styles:
-        rows = table[table["gradient"] == name]
-        v = rows["variance"]
-        axes.errorbar(
-            rows["N"], v, Z * rows["relative_se"] * v, fmt=style, color=colour, label=name
-        )
-    axes.set(
-        xscale="log",
-        yscale="log",
-        xlabel="batch size N",
-        ylabel="tr Cov of the batch mean (gradient units²)",
-    )
-    axes.legend(frameon=False, fontsize=8)
-    return figure
 
 
 if __name__ == "__main__":

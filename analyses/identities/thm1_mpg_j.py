@@ -17,7 +17,6 @@ import math
 
 import pandas as pd
 import torch
-from matplotlib.figure import Figure
 
 from analyses.harness.verdicts import FOLDER, Verdict, study
 from analyses.identities.scalar_lq import QuadraticCritic, World, by_gradlab, by_moments
@@ -145,7 +144,6 @@ def judge(world: World, table: pd.DataFrame, samples: torch.Tensor) -> Verdict:
         sentence,
         numbers,
         table,
-        _figure(table),
     )
 
 
@@ -159,23 +157,6 @@ def _data_error(world: World) -> float:
     estimator = Estimator(world.system(), None, "all", tail)
     found = [*unified, float(estimator.mean_gradient(world.policy(), starts)[0])]
     return max(abs(each / data - 1) for each in found)
-
-
-def _figure(table: pd.DataFrame) -> Figure:
-    figure = Figure(figsize=(5.5, 3.6), layout="constrained")
-    axes = figure.add_subplot()
-    rows = table[table["way"] == "gradlab"]
-    lines = (
-        ("relative_error", "stationary starts", "o-", "black"),
-        ("relative_error_not_stationary", "starts with a quarter of the variance", "d-.", "gray"),
-    )
-    for column, label, style, colour in lines:
-        axes.loglog(rows["n"], rows[column].clip(lower=1e-17), style, color=colour, label=label)
-    axes.set(
-        xlabel="horizon n (model steps)", ylabel="|∇J_n / (1 − γ) − ∇J^Model_n| / |∇J^Model_n|"
-    )
-    axes.legend(frameon=False, fontsize=8)
-    return figure
 
 
 if __name__ == "__main__":

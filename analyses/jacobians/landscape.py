@@ -18,7 +18,6 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 import torch
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
@@ -43,18 +42,17 @@ Change = Callable[[dict[str, Tensor]], dict[str, Tensor]]
 
 def measure(small: bool = False) -> Verdict:
     pairs = 2 if small else PAIRS
-    rows, shown = [], {}
+    rows = []
     for world in worlds(small):
         policy = random_policy(world)
         for pair in range(pairs):
             surface = slice_of(world, policy, pair)
-            shown.setdefault(world.name, surface)
             rows += [
                 {"world": world.name, "contracts": world.contracts, "pair": pair, "h": h,
                  "roughness": roughness(surface[k])}
                 for k, h in enumerate(HORIZONS)
             ]  # fmt: skip
-    return judge(pd.DataFrame(rows), shown)
+    return judge(pd.DataFrame(rows))
 
 
 def slice_of(world: World, policy: nn.Module, pair: int, change: Change | None = None) -> Array:
@@ -112,7 +110,7 @@ def _returns(world: World, policy: nn.Module, moved: dict[str, Tensor], many: in
     return torch.stack(found)
 
 
-def judge(table: pd.DataFrame, shown: dict[str, Array]) -> Verdict:
+def judge(table: pd.DataFrame) -> Verdict:
     """The verdict from the roughness of each world, pair of directions and h."""
     numbers, told, rougher = {}, [], []
     for world, rows in table.groupby("world", sort=False):
@@ -138,21 +136,7 @@ def judge(table: pd.DataFrame, shown: dict[str, Array]) -> Verdict:
         f"has 0.0100.",
         numbers,
         table,
-        _figure(shown),
     )
-
-
-def _figure(shown: dict[str, Array]) -> Figure:
-    figure = Figure(figsize=(2.1 * len(shown), 4.2), layout="constrained")
-    axes = figure.subplots(2, len(shown), squeeze=False)
-    for column, (name, surface) in enumerate(shown.items()):
-        for row, h in enumerate((SHORT, LONG)):
-            ax, values = axes[row, column], surface[HORIZONS.index(h)]
-            ax.contourf(values, levels=14, cmap="Greys")
-            ax.set_xticks([])
-            ax.set_yticks([])
-            ax.set_title(f"{name}\nh = {h}" if row == 0 else f"h = {h}", fontsize=8)
-    return figure
 
 
 if __name__ == "__main__":

@@ -17,11 +17,9 @@ training, which this is not.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 
 import pandas as pd
-from torch import nn
 
 from analyses.harness.verdicts import Verdict, study
 from analyses.jacobians import robots
@@ -29,7 +27,7 @@ from analyses.remedies import page as remedy_claims
 from analyses.remedies import sn_var
 from analyses.remedies.spectral_arms import MODEL, ROWS, SEEDS, UPDATES, fitted
 from gradlab.fitting.collection import exploring
-from gradlab.tasks import Task, task_from_name
+from gradlab.tasks import task_from_name
 
 FOLDER = remedy_claims.FOLDER
 SAMPLES = 64
@@ -41,21 +39,16 @@ def measure(small: bool = False) -> Verdict:
     task = task_from_name("Hopper-v5", {})
     found = [
         row
-        for name, policy in behaviours(task).items()
+        for name, policy in {
+            "random actions": None,
+            "holding its posture": exploring(task, robots.posture(task.simulator)[0]),
+        }.items()
         for seed in range(seeds)
         for row in sn_var.rows_of(
             name, fitted(task, None, seed, rows, settings, policy), updates, samples
         )
     ]
     return judge(pd.DataFrame(found))
-
-
-def behaviours(task: Task) -> Mapping[str, nn.Module | None]:
-    """Whose transitions the models see."""
-    return {
-        "random actions": None,
-        "holding its posture": exploring(task, robots.posture(task.simulator)[0]),
-    }
 
 
 def judge(table: pd.DataFrame) -> Verdict:

@@ -21,7 +21,6 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 import torch
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -53,18 +52,17 @@ Array = NDArray[np.float64]
 def measure(small: bool = False) -> Verdict:
     seeds, rows, updates = (2, 500, 2) if small else (SEEDS, ROWS, UPDATES)
     pairs, epochs = (1, 2) if small else (PAIRS, MODEL.epochs)
-    found, shown = [], {}
+    found = []
     for name in tasks():
         for seed in range(seeds):
             made = trial(name, seed, rows, epochs)
             for arm, pair, surface in slices(made, updates, pairs):
-                shown.setdefault((name, arm), surface)
                 found += [
                     {"task": name, "arm": arm, "seed": seed, "pair": pair, "h": h,
                      "roughness": roughness(surface[k]), "range": np.ptp(surface[k])}
                     for k, h in enumerate(HORIZONS)
                 ]  # fmt: skip
-    return judge(pd.DataFrame(found), shown)
+    return judge(pd.DataFrame(found))
 
 
 def slices(made: Trial, updates: int, pairs: int) -> Iterator[tuple[str, int, Array]]:
@@ -89,7 +87,7 @@ def renormalised(moved: dict[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def judge(table: pd.DataFrame, shown: dict[tuple[str, str], Array]) -> Verdict:
+def judge(table: pd.DataFrame) -> Verdict:
     """The verdict from the roughness of each task, arm, seed, pair of directions and h."""
     told, numbers, rough, smooth = [], {}, [], []
     for task, rows in table.groupby("task", sort=False):
@@ -121,7 +119,6 @@ def judge(table: pd.DataFrame, shown: dict[tuple[str, str], Array]) -> Verdict:
         sentence,
         numbers,
         table,
-        _figure(table, shown),
     )
 
 
@@ -136,32 +133,6 @@ def cell(rows: pd.DataFrame) -> dict[str, tuple[float, float, float]]:
 
 def _said(values: tuple[float, float, float]) -> str:
     return f"{values[0]:.2f}× [{values[1]:.2f}, {values[2]:.2f}]"
-
-
-def _figure(table: pd.DataFrame, shown: dict[tuple[str, str], Array]) -> Figure:
-    names = list(table["task"].unique())
-    figure = Figure(figsize=(11, 2.8 * len(names)), layout="constrained")
-    panels = figure.subplots(len(names), 5, squeeze=False)
-    looks = {PLAIN: ("o-", "black"), "model": ("s--", "tab:blue"), "policy": ("^:", "0.5"),
-             BOTH: ("D-", "tab:red"), BY_W: ("x:", "tab:red")}  # fmt: skip
-    for axes, task in zip(panels, names, strict=True):
-        for ax, (arm, h) in zip(
-            axes, ((PLAIN, SHORT), (PLAIN, LONG), (BOTH, SHORT), (BOTH, LONG)), strict=False
-        ):
-            ax.contourf(shown[task, arm][HORIZONS.index(h)], levels=14, cmap="Greys")
-            ax.set_xticks([])
-            ax.set_yticks([])
-            told = "plain" if arm == PLAIN else "both normalised"
-            ax.set_title(f"{task}, {told}\nh = {h}", fontsize=8)
-        rows = table[table["task"] == task]
-        for arm, (style, colour) in looks.items():
-            median = rows[rows["arm"] == arm].groupby("h")["roughness"].median()
-            axes[4].plot(median, style, color=colour, ms=4, lw=1, label=arm)
-        axes[4].set_title("roughness, median of slices", fontsize=8)
-        axes[4].set_ylim(0, None)
-        axes[4].set_xlabel("unroll h [steps]")
-    panels[0, 4].legend(frameon=False, fontsize=6, title="normalised", title_fontsize=6, ncols=2)
-    return figure
 
 
 if __name__ == "__main__":
