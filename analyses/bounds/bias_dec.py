@@ -22,12 +22,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-import tyro
-from matplotlib.figure import Figure
 
 from analyses.bounds.tailed_gradients import tailed_gradient
 from analyses.bounds.wrong_quadratics import DISCOUNT, World, Wrong, bounds, make_world, wrong
-from analyses.harness.verdicts import Verdict, save
+from analyses.harness.verdicts import Verdict, study
 
 FOLDER = Path("reports/bounds")
 HORIZONS = (1, 2, 3, 5, 8, 12, 16, 20)
@@ -139,7 +137,6 @@ def judge(rows: pd.DataFrame, world: World) -> Verdict:
         sentence,
         numbers,
         summary(rows).merge(fits, on=keys),
-        _figure(fits, rows, expected),
     )
 
 
@@ -204,46 +201,5 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.groupby(keys, as_index=False)[["bias", "maac", "rp"]].mean()
 
 
-def _figure(fits: pd.DataFrame, rows: pd.DataFrame, expected: float) -> Figure:
-    figure = Figure(figsize=(9.0, 3.4), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    own = rows[(rows["states"] == "own") & (rows["process_noise"] == "none")]
-    h = sorted(own["horizon"].unique())[1]
-    grid = own[own["horizon"] == h].groupby(["epsilon_f", "epsilon_v"])["bias"].mean().unstack()
-    fit = fits[(fits["states"] == "own") & (fits["process_noise"] == "none")].set_index("horizon")
-    for k, (v, column) in enumerate(grid.items()):
-        shade = str(0.7 - 0.7 * k / (len(grid.columns) - 1))
-        left.plot(column.index, column, "o", color=shade, markersize=4, label=f"ε_v = {v:g}")
-        line = fit.loc[h, "c1"] * column.index + fit.loc[h, "c2"] * v
-        left.plot(column.index, line, "-", color=shade, linewidth=0.8)
-    left.set(xlabel="ε_f, error of [A B]", ylabel="|bias| / |∇J|, mean over seeds")
-    left.set_title(f"h = {h}: measured, and c1 ε_f + c2 ε_v", fontsize=9)
-    left.set_ylim(top=1.3 * float(grid.to_numpy().max()))
-    left.legend(frameon=False, fontsize=7, ncols=3, loc="upper center")
-    for noise, marker, colour in (("none", "o-", "black"), ("some", "s--", "tab:red")):
-        part = fits[(fits["states"] == "own") & (fits["process_noise"] == noise)]
-        right.semilogy(part["horizon"], part["c2"], marker, color=colour, markersize=4,
-                       label=f"c2, process noise: {noise}")  # fmt: skip
-        right.semilogy(part["horizon"], part["c1"], marker[0] + ":", color=colour, markersize=3,
-                       alpha=0.6, label=f"c1, process noise: {noise}")  # fmt: skip
-    base = fit.loc[fit.index.min(), "c2"]
-    steps = np.array(fit.index)
-    right.semilogy(steps, base * np.exp(expected * (steps - steps[0])), color="tab:blue", lw=0.8,
-                   label="slope log γρ²")  # fmt: skip
-    right.set(xlabel="horizon h (model steps)", ylabel="fitted coefficient, in |∇J|")
-    right.legend(frameon=False, fontsize=7)
-    return figure
-
-
-def main(small: bool = False, output: Path = FOLDER) -> None:
-    """Fill the grid.
-
-    Args:
-        small: few seeds and horizons.
-        output: folder of the verdict.
-    """
-    save(measure(small), output, "python -m analyses.bounds.bias_dec")
-
-
 if __name__ == "__main__":
-    tyro.cli(main)
+    study(measure, FOLDER)

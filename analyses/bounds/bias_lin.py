@@ -24,12 +24,10 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 import torch
-import tyro
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from analyses.bounds.wrong_models import SOURCES, Wrong, direction, scaled
-from analyses.harness.verdicts import Verdict, save
+from analyses.harness.verdicts import Verdict, study
 from gradlab import tasks
 from gradlab.data.noise import stream
 from gradlab.fitting.policies import riccati_gain
@@ -256,7 +254,6 @@ def judge(
         sentence,
         numbers,
         rows,
-        _figure(rows),
     )
 
 
@@ -273,38 +270,5 @@ def fitted(rows: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def _figure(rows: pd.DataFrame) -> Figure:
-    figure = Figure(figsize=(9.0, 3.4), layout="constrained")
-    panels = figure.subplots(1, 2, sharey=True)
-    styles = dict(
-        zip(SOURCES, (("o-", "black"), ("s--", "tab:red"), ("^:", "tab:blue")), strict=True)
-    )
-    for axes, case, h in zip(panels, ("linear", "pendulum"), (LONG, HORIZONS[-1]), strict=True):
-        kept = rows[(rows["case"] == case) & (rows["horizon"] == h)]
-        for source, (style, colour) in styles.items():
-            groups = kept[kept["source"] == source].groupby("epsilon")
-            middle = groups["bias"].median()
-            axes.loglog(middle.index, middle, style, color=colour, markersize=4, label=source)
-            low, high = groups["bias"].min(), groups["bias"].max()
-            axes.fill_between(middle.index, low, high, color=colour, alpha=0.12, linewidth=0)
-            if case == "linear":
-                bound = groups["bound"].median()
-                axes.loglog(bound.index, bound, "-", color=colour, lw=0.7)
-        axes.set(xlabel="size of the error ε", title=f"{case}, h = {h}")
-    panels[0].set_ylabel("|bias|, median and range")
-    panels[0].legend(frameon=False, fontsize=8, title="thin: bound of Theorem 1", title_fontsize=8)
-    return figure
-
-
-def main(small: bool = False, output: Path = FOLDER) -> None:
-    """Inject each error.
-
-    Args:
-        small: few directions and levels.
-        output: folder of the verdict.
-    """
-    save(measure(small), output, "python -m analyses.bounds.bias_lin")
-
-
 if __name__ == "__main__":
-    tyro.cli(main)
+    study(measure, FOLDER)

@@ -21,13 +21,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-import tyro
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from analyses.bounds.tailed_gradients import Dynamics
 from analyses.bounds.wrong_quadratics import DISCOUNT, make_world
-from analyses.harness.verdicts import Verdict, save
+from analyses.harness.verdicts import Verdict, study
 from gradlab.data.noise import stream
 from gradlab.systems.linear import LinearQuadratic
 
@@ -189,7 +187,6 @@ def judge(rows: pd.DataFrame) -> Verdict:
         sentence,
         numbers,
         curves,
-        _figure(curves, floors),
     )
 
 
@@ -229,48 +226,5 @@ def transient(part: pd.DataFrame, bias: float) -> float:
     return float(np.polyfit(np.log(above.index), np.log(above), 1)[0])
 
 
-def _figure(curves: pd.DataFrame, floors: pd.DataFrame) -> Figure:
-    figure = Figure(figsize=(9.0, 3.4), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    shown = curves[curves["kind"] == KINDS[1]]
-    free = curves[(curves["kind"] == KINDS[0]) & (curves["level"] == 0)]
-    left.loglog(free["t"], free["square"].cummin(), "--", color="tab:blue", label="no bias")
-    levels = sorted(shown["level"].unique())
-    for k, level in enumerate(levels):
-        shade = str(0.7 - 0.7 * k / (len(levels) - 1))
-        part = shown[shown["level"] == level]
-        left.loglog(part["t"], part["square"].cummin(), color=shade, label=f"ε_M = {level:g}")
-        left.axhline(level**2, color=shade, linewidth=0.5, linestyle=":")
-    times = np.array([100, free["t"].max()])
-    scale = float(free[free["t"] >= 100]["square"].iloc[0])
-    left.loglog(times, scale * (times / 100) ** -0.5, color="tab:red", lw=0.8, label="1/√T")
-    left.set(xlabel="steps T", ylabel="min over t ≤ T of E|∇J|²")
-    left.set_title("bias against ∇J (dotted: ε_M²)", fontsize=9)
-    left.legend(frameon=False, fontsize=7)
-    for kind, marker, colour in zip(
-        KINDS, ("o-", "s--", "^:"), ("black", "tab:red", "tab:blue"), strict=True
-    ):
-        part = floors[floors["kind"] == kind]
-        right.loglog(part["bias"], part["floor"], marker, color=colour, markersize=4, label=kind)
-    ends = np.array([floors["bias"].min(), floors["bias"].max()])
-    right.loglog(ends, ends**2, color="gray", linewidth=0.8, label="ε_M²")
-    right.set(xlabel="bias ε_M at the end", ylabel="floor of E|∇J|²")
-    ticks = [0.03, 0.1, 0.3, 1.0]
-    right.set_xticks(ticks, [f"{x:g}" for x in ticks])
-    right.tick_params(axis="x", which="minor", labelbottom=False)
-    right.legend(frameon=False, fontsize=7)
-    return figure
-
-
-def main(small: bool = False, output: Path = FOLDER) -> None:
-    """Ascend with every bias.
-
-    Args:
-        small: few seeds and steps.
-        output: folder of the verdict.
-    """
-    save(measure(small), output, "python -m analyses.bounds.floor")
-
-
 if __name__ == "__main__":
-    tyro.cli(main)
+    study(measure, FOLDER)

@@ -23,12 +23,10 @@ import numpy as np
 import pandas as pd
 import scipy.stats
 import torch
-import tyro
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from analyses.bounds.tailed_gradients import Dynamics, Setting, exact_critic, tailed_gradient
-from analyses.harness.verdicts import Verdict, save
+from analyses.harness.verdicts import Verdict, study
 from gradlab.data.noise import stream
 from gradlab.statistics.bounds.improvement import MAACConstants, maac_error
 from gradlab.systems.linear import LinearQuadratic
@@ -275,49 +273,8 @@ def judge(rows: pd.DataFrame) -> Verdict:
         sentence,
         numbers,
         rows,
-        _figure(rows),
     )
 
 
-def _figure(rows: pd.DataFrame) -> Figure:
-    figure = Figure(figsize=(9.0, 3.4), layout="constrained")
-    left, right = figure.subplots(1, 2, sharex=True)
-    loses = rows[rows["loss"] > rows["rounding"]]
-    for form, style, colour in (
-        ("corrected", "-", "black"),
-        ("printed", "--", "tab:red"),
-    ):
-        groups = (loses[form] / loses["loss"]).groupby(loses["alpha"])
-        middle = groups.median()
-        left.loglog(middle.index, middle, style, color=colour, label=f"{form}, median")
-        left.fill_between(
-            middle.index, groups.min(), groups.max(), color=colour, alpha=0.12, linewidth=0
-        )
-    left.axhline(1, color="black", linewidth=0.6)
-    left.set(xlabel="step α", ylabel="bound / loss (range shaded)")
-    left.legend(frameon=False, fontsize=8)
-    groups = rows.groupby("alpha")
-    for column, label, style, colour in (
-        ("corrected", "bound, α once", "-", "black"),
-        ("gain", "gain of the exact step", "--", "tab:blue"),
-        ("loss", "|loss| by the bias", ":", "tab:red"),
-    ):
-        middle = groups[column].agg(lambda x: x.abs().median())
-        right.loglog(middle, style, color=colour, label=label)
-    right.set(xlabel="step α", ylabel="change of J, median")
-    right.legend(frameon=False, fontsize=8)
-    return figure
-
-
-def main(small: bool = False, output: Path = FOLDER) -> None:
-    """Step everywhere.
-
-    Args:
-        small: few systems and steps.
-        output: folder of the verdict.
-    """
-    save(measure(small), output, "python -m analyses.bounds.monotone")
-
-
 if __name__ == "__main__":
-    tyro.cli(main)
+    study(measure, FOLDER)

@@ -27,14 +27,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-import tyro
 from matplotlib.figure import Figure
 from scipy.stats import spearmanr
 from torch import Tensor
 
 from analyses.bounds.tailed_gradients import Dynamics, Setting, tailed_gradient
 from analyses.bounds.wrong_quadratics import World, make_world
-from analyses.harness.verdicts import Verdict, save
+from analyses.harness.verdicts import Verdict, study
 from gradlab.data.noise import stream
 from gradlab.statistics.bounds.rp import rp_optimal_horizon
 
@@ -280,15 +279,5 @@ def _figure(best: pd.DataFrame) -> Figure:
     return figure
 
 
-def main(small: bool = False, output: Path = FOLDER) -> None:
-    """Sweep the ratio.
-
-    Args:
-        small: few seeds and horizons.
-        output: folder of the verdict.
-    """
-    save(measure(small), output, "python -m analyses.bounds.opt_h")
-
-
 if __name__ == "__main__":
-    tyro.cli(main)
+    study(measure, FOLDER)

@@ -24,13 +24,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-import tyro
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from analyses.bounds.fitted_double_integrator import fit, make_setting
 from analyses.bounds.tailed_gradients import Dynamics, exact_critic, tailed_gradient
-from analyses.harness.verdicts import Verdict, save
+from analyses.harness.verdicts import Verdict, study
 from gradlab.truth.lqr import costs_to_go
 
 FOLDER = Path("reports/bounds")
@@ -38,7 +36,6 @@ HORIZONS = (0, 1, 2, 5, 10, 15, 20, 30, 50, 80)
 GAINS = (0.6, 0.1)  # of the optimal gain: closed loops of spectral radius 0.939 and 0.990
 NOISES = (0.05, 0.1, 0.15, 0.2)  # σ, m and m/s
 SAMPLES = (50, 100, 200, 500)
-SHOWN = 100  # of them in the figure
 SEEDS = 20
 BOOTSTRAPS = 2000
 CELL = ["gain", "noise", "n"]
@@ -171,13 +168,6 @@ def judge(rows: pd.DataFrame) -> Verdict:
         "cells_unstable": int(unstable.sum()),
     } | {f"exact_critic_error_h{h}_gain{g:g}": frozen[g, h] for g in gains for h in (1, 10, 50)}
     numbers |= {f"injected_{key}_gain{g:g}": x for g, way in ways.items() for key, x in way.items()}
-    curves = rows.groupby([*CELL, "arm", "horizon"], as_index=False, sort=False).agg(
-        error=("error", "mean"),
-        error_median=("error", "median"),
-        error_low=("error", lambda x: x.quantile(0.25)),
-        error_high=("error", lambda x: x.quantile(0.75)),
-        cosine_median=("cosine", "median"),
-    )
     return Verdict(
         "U-SHAPE",
         "MAAC, section 4.2, Fig. 2",
@@ -186,8 +176,18 @@ def judge(rows: pd.DataFrame) -> Verdict:
         holds,
         sentence,
         numbers,
-        curves.merge(cells, on=CELL),
-        _figure(curves, rows),
+        curves_of(rows, CELL).merge(cells, on=CELL),
+    )
+
+
+def curves_of(rows: pd.DataFrame, cell: list[str]) -> pd.DataFrame:
+    """Error over the horizon of every arm of a cell, over its seeds."""
+    return rows.groupby([*cell, "arm", "horizon"], as_index=False, sort=False).agg(
+        error=("error", "mean"),
+        error_median=("error", "median"),
+        error_low=("error", lambda x: x.quantile(0.25)),
+        error_high=("error", lambda x: x.quantile(0.75)),
+        cosine_median=("cosine", "median"),
     )
 
 
@@ -251,54 +251,5 @@ def _described(cell: Mapping[str, float]) -> str:
     )
 
 
-def _figure(curves: pd.DataFrame, rows: pd.DataFrame) -> Figure:
-    figure = Figure(figsize=(9.5, 3.5), layout="constrained")
-    panels = figure.subplots(1, 3)
-    gains = sorted(curves["gain"].unique(), reverse=True)
-    for axes, gain in zip(panels, gains, strict=False):
-        kept = curves[(curves["gain"] == gain) & (curves["n"] == SHOWN)]
-        noises = sorted(kept["noise"].unique())
-        for k, noise in enumerate(noises):
-            shade = str(0.7 - 0.7 * (k + 1) / len(noises))
-            part = kept[(kept["noise"] == noise) & (kept["arm"] == ARMS[1])]
-            axes.plot(part["horizon"], part["error"], "o-", color=shade, markersize=3,
-                      label=f"learned model, σ = {noise:g}")  # fmt: skip
-        for arm, style, colour in ((ARMS[0], "s--", "tab:red"), (ARMS[2], ":", "tab:blue")):
-            part = kept[(kept["noise"] == noises[-1]) & (kept["arm"] == arm)]
-            label = arm + (f", σ = {noises[-1]:g}" if arm == ARMS[0] else "")
-            axes.plot(part["horizon"], part["error"], style, color=colour, markersize=3,
-                      label=label)  # fmt: skip
-        axes.set_xscale("symlog", linthresh=1)
-        axes.set_xticks([0, 1, 2, 5, 10, 20, 50], ["0", "1", "2", "5", "10", "20", "50"])
-        axes.set(yscale="log", xlabel="horizon H (model steps)", ylim=(1e-3, 20))
-        axes.set_title(f"{gain:g} of the optimal gain, n = {SHOWN}", fontsize=9)
-    panels[0].set_ylabel("L1 error / |∇J|, mean over 20 seeds")
-    panels[0].legend(frameon=False, fontsize=6.5, loc="lower left")
-    learned = rows[rows["arm"] == ARMS[1]].pivot(
-        index=[*CELL, "seed", "growth"], columns="horizon", values="error"
-    )
-    rise = learned[80] / learned.min(axis=1)
-    for gain, marker, colour in zip(gains, ("o", "x"), ("black", "tab:red"), strict=False):
-        at = rise[rise.index.get_level_values("gain") == gain]
-        panels[2].plot(at.index.get_level_values("growth"), at, marker, color=colour, markersize=3,
-                       linestyle="none", label=f"gain {gain:g}")  # fmt: skip
-    panels[2].axhline(2, color="black", linewidth=0.6)
-    panels[2].axvline(1, color="black", linewidth=0.6, linestyle=":")
-    panels[2].set(yscale="log", xlabel="√γ ρ(Â + B̂W) of the model",
-                  ylabel="error(80) / smallest error, each seed")  # fmt: skip
-    panels[2].legend(frameon=False, fontsize=7)
-    return figure
-
-
-def main(small: bool = False, output: Path = FOLDER) -> None:
-    """Sweep the model's error.
-
-    Args:
-        small: one model error.
-        output: folder of the verdict.
-    """
-    save(measure(small), output, "python -m analyses.bounds.u_shape")
-
-
 if __name__ == "__main__":
-    tyro.cli(main)
+    study(measure, FOLDER)

@@ -13,6 +13,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from analyses.harness.systems import Around
 from gradlab.data.noise import stream
 from gradlab.systems.system import Linearization, System, Transition
 
@@ -20,29 +21,16 @@ SOURCES = ("jacobian", "prediction", "reward gradient")
 
 
 @dataclass(frozen=True, eq=False)
-class Wrong:
+class Wrong(Around):
     """A system with constant errors of prediction, Jacobians and reward gradient."""
 
     differentiable: ClassVar[bool] = False
 
-    system: System
     offset: Tensor
     A: Tensor
     B: Tensor
     r_s: Tensor
     r_a: Tensor
-
-    @property
-    def state_dim(self) -> int:
-        return self.system.state_dim
-
-    @property
-    def action_dim(self) -> int:
-        return self.system.action_dim
-
-    @property
-    def noise_dim(self) -> int:
-        return self.system.noise_dim
 
     def step(self, state: Tensor, action: Tensor, noise: Tensor | None = None) -> Transition:
         out = self.system.step(state, action, noise)
@@ -55,11 +43,6 @@ class Wrong:
         return Linearization(
             out.A + self.A, out.B + self.B, out.r_s + self.r_s, out.r_a + self.r_a, out.certificate
         )
-
-    def sample_noise(
-        self, n: int, generator: torch.Generator, dtype: torch.dtype = torch.float64
-    ) -> Tensor:
-        return self.system.sample_noise(n, generator, dtype)
 
 
 def direction(system: System, source: str, k: int) -> Wrong:

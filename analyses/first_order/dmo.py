@@ -27,8 +27,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import tyro
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from analyses.first_order.clock import per_update
@@ -47,7 +45,6 @@ from analyses.first_order.runs import (
 from analyses.harness.contrast_parts import asked_of
 from analyses.harness.verdicts import Verdict, save
 from analyses.model_based.claims import in_words, numbers_of
-from gradlab.figures.style import BLUE, GRID, VERMILION, ruled
 from gradlab.runs.decision_rules import COSINE
 from gradlab.runs.training.pairs import paired_returns
 from gradlab.runs.training.results import load
@@ -73,7 +70,7 @@ def judged(runs: Path) -> Verdict | None:
         all(part.state == "met" for part in parts),
         f"{'; '.join(in_words(row) for row in rows.to_dict('records'))}. {_worded(own)} "
         f"{_of_models_worded(models)}",
-        numbers_of(rows), rows, drawn(models),
+        numbers_of(rows), rows,
     )  # fmt: skip
 
 
@@ -171,33 +168,6 @@ def _worded(own: pd.DataFrame) -> str:
         else f"{row['row']} on {row['world']}: the truth's noise hides the parts of the error."
         for row in own.to_dict("records")
     )
-
-
-def drawn(models: pd.DataFrame) -> Figure:
-    """Counts of `of_models` over the horizon, a panel for each world."""
-    worlds = list(dict.fromkeys(models["world"]))
-    figure = Figure(figsize=(4.2 * len(worlds), 3.6), layout="constrained")
-    axes = figure.subplots(1, len(worlds), squeeze=False, sharey=True)[0]
-    for ax, world in zip(axes, worlds, strict=True):
-        _draw(ax, models[models["world"] == world])
-        ax.set_title(world, loc="left", fontweight="bold")
-    axes[0].set_ylabel("seeds × stages")
-    handles, words = axes[0].get_legend_handles_labels()
-    figure.legend(handles, words, loc="outside upper center", ncols=3, frameon=False)
-    return figure
-
-
-def _draw(ax: Axes, rows: pd.DataFrame) -> None:
-    words = {"above": f"cosine at least {COSINE:g}", "neither": "not told", "below": "below it"}
-    colours = {"above": BLUE, "neither": GRID, "below": VERMILION}
-    places, begin = np.arange(len(rows)), np.zeros(len(rows))
-    for name, colour in colours.items():
-        count = rows[name].to_numpy(float)
-        ax.bar(places, count, bottom=begin, color=colour, width=0.7, label=words[name])
-        begin = begin + count
-    ax.set_xticks(places, [str(h) for h in rows["horizon"]])
-    ax.set_xlabel("horizon h of dmo's gradient")
-    ruled(ax, "y")
 
 
 def main(runs: Path = RUNS, output: Path = OUTPUT) -> None:

@@ -29,20 +29,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import pandas as pd
 import torch
-import tyro
-from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 import gradlab
 from analyses.first_order.runs import OUTPUT
 from analyses.harness.contrast_parts import WALL, frontier_parts, has_power
-from analyses.harness.verdicts import Verdict, save
+from analyses.harness.verdicts import Verdict, study
 from gradlab import systems
-from gradlab.figures.style import ruled
 from gradlab.fitting.policies import stabilising_policy
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.start_laws import visitation
@@ -192,46 +188,8 @@ def judge(table: pd.DataFrame) -> Verdict:
         sentence,
         numbers,
         table,
-        drawn(table),
     )
 
 
-def drawn(table: pd.DataFrame) -> Figure:
-    """MSE of every estimator over the horizon and, of the pathwise one, its squared bias; a panel
-    for each world. Squares that noise leaves below 0 are left out."""
-    names = list(dict.fromkeys(table["world"]))
-    figure = Figure(figsize=(3.3 * len(names), 3.6), layout="constrained")
-    axes = figure.subplots(1, len(names), squeeze=False)[0]
-    lines = [*((name, "mse", name) for name in ESTIMATORS), ("all", "bias2", "all, bias²")]
-    for ax, world in zip(axes, names, strict=True):
-        own = table[table["world"] == world]
-        for k, (estimator, quantity, label) in enumerate(lines):
-            part = own[(own["estimator"] == estimator) & (own["quantity"] == quantity)]
-            at, value = part["horizon"] * 1.05 ** (k - 2.5), part["value"]
-            style = "--" if quantity == "bias2" else "-"
-            ax.plot(at, value.where(value > 0), f"{'os^Dvx'[k]}{style}", color=f"C{k}", label=label)
-            ends = part["low"].clip(lower=value.abs() * 1e-3), part["high"].clip(lower=0)
-            ax.vlines(at, *ends, color=f"C{k}", linewidth=0.8)
-        ax.set(xscale="log", yscale="log", xlabel="horizon h")
-        ax.set_xticks(sorted(set(own["horizon"])), [str(h) for h in sorted(set(own["horizon"]))])
-        ax.set_xticks([], minor=True)
-        ax.set_title(world, loc="left", fontsize=10, fontweight="bold")
-        ruled(ax)
-    axes[0].set_ylabel(f"error against the smoothed return, N′ = {BATCH}")
-    handles, words = axes[0].get_legend_handles_labels()
-    figure.legend(handles, words, loc="outside upper center", ncols=6, frameon=False)
-    return figure
-
-
-def main(small: bool = False, output: Path = OUTPUT) -> None:
-    """Measure the estimators that mix both orders on contact tasks.
-
-    Args:
-        small: the wall alone, two horizons.
-        output: folder of the verdict.
-    """
-    save(measure(small), output, "python -m analyses.first_order.frontier_estimators")
-
-
 if __name__ == "__main__":
-    tyro.cli(main)
+    study(measure, OUTPUT)

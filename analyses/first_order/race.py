@@ -26,7 +26,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import tyro
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy import stats
 
@@ -47,7 +46,6 @@ from analyses.first_order.runs import (
 from analyses.harness.contrast_parts import asked_of
 from analyses.harness.verdicts import Verdict, save
 from analyses.model_based.claims import in_words, numbers_of
-from gradlab.figures.style import ruled
 from gradlab.runs.training.results import load
 
 THERE = "sb3-sac"
@@ -138,7 +136,7 @@ def judged(runs: Path) -> Verdict | None:
         "RACE", "SHAC, section 5",
         "processor seconds to the goal, shac / Stable-Baselines3's SAC: below 1 on all three tasks",
         all(part.state == "met" for part in parts), f"{'; '.join(words)}.",
-        numbers_of(rows), rows, drawn(drawn_from),
+        numbers_of(rows), rows,
     )  # fmt: skip
 
 
@@ -162,32 +160,6 @@ def why(arm: Arm, row: Mapping[object, object], runs: Path) -> str:
         f" (gradient at h = {arm.horizon}: MSE {error:.2g} of |true gradient|², bias² {bias:.2g}, "
         f"the critic's part {tail:.2g}, noise {noise:.2g}, cosine {cosine:.2f})"
     )
-
-
-def drawn(every: pd.DataFrame) -> Figure:
-    """Median return over the seeds by processor seconds of one seed, a panel for each task."""
-    figure = Figure(figsize=(4.2 * len(RACED), 3.6), layout="constrained")
-    for ax, world in zip(figure.subplots(1, len(RACED), squeeze=False)[0], RACED, strict=True):
-        for row, colour in COLOURS.items():
-            runs = every[(every["world"] == world) & (every["row"] == row)]
-            if not len(runs):
-                continue
-            reach = runs["seconds"].max()
-            grid = np.linspace(0, reach, 60)
-            lines = np.array([
-                np.interp(grid, run["seconds"], run["return"])
-                for _, run in runs.sort_values("seconds").groupby("seed")
-            ])  # fmt: skip
-            dash = "--" if row in ("sac", THERE) else "-"
-            ax.plot(grid, np.median(lines, axis=0), dash, color=colour, label=row)
-            ax.fill_between(grid, lines.min(axis=0), lines.max(axis=0), color=colour, alpha=0.1)
-        ax.axhline(GOALS[world], color="grey", linewidth=0.8, linestyle=":")
-        ax.set_title(world, loc="left", fontweight="bold")
-        ax.set_xlabel("processor seconds of one seed")
-        ruled(ax)
-    figure.axes[0].set_ylabel("return: median, range of seeds")
-    figure.axes[0].legend(frameon=False, fontsize=8)
-    return figure
 
 
 def main(runs: Path = RUNS, output: Path = OUTPUT) -> None:

@@ -37,7 +37,6 @@ import numpy as np
 import pandas as pd
 import torch
 import tyro
-from matplotlib.figure import Figure
 from torch import Tensor
 from tyro.conf import subcommand
 
@@ -50,7 +49,6 @@ from analyses.model_based.claims import in_words, numbers_of
 from gradlab import tasks
 from gradlab.data.noise import child
 from gradlab.data.replay import Batch
-from gradlab.figures.style import ruled
 from gradlab.gradients.starts import as_starts
 from gradlab.gradients.tail import Setting
 from gradlab.runs.training.results import load
@@ -240,26 +238,8 @@ def judged(tables: Sequence[pd.DataFrame]) -> Verdict:
         "Bonferroni",
         all(part.state == "met" for part in parts),
         f"Best C: {'; '.join(words)}. {'; '.join(steps)}.",
-        numbers_of(rows), rows, drawn(rows),
+        numbers_of(rows), rows,
     )  # fmt: skip
-
-
-def drawn(rows: pd.DataFrame) -> Figure:
-    """Ratios over C, a line for each task."""
-    figure = Figure(figsize=(6.4, 3.8), layout="constrained")
-    ax = figure.subplots()
-    for k, (world, own) in enumerate(rows.groupby("world", sort=False)):
-        at = own["C"] * 1.05 ** (k - 1)
-        ax.plot(at, own["value"], f"{'os^'[k]}-", color=f"C{k}", markersize=5, label=str(world))
-        ax.vlines(at, own["low"], own["high"], color=f"C{k}")
-    ax.axhline(1, color="grey", linewidth=0.8)
-    ax.set(xscale="log", yscale="log", xlabel="C: paths are cut at steps stiffer than this")
-    ax.set_xticks(THRESHOLDS[:-1], [f"{C:g}" for C in THRESHOLDS[:-1]])
-    ax.set_xticks([], minor=True)
-    ax.set_ylabel("MSE of an update over that without cuts")
-    ruled(ax)
-    figure.legend(loc="outside upper center", ncols=3, frameon=False)
-    return figure
 
 
 @dataclass(frozen=True)

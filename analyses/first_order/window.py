@@ -20,8 +20,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import tyro
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from analyses.first_order.errors import table, usable
 from analyses.first_order.runs import (
@@ -38,7 +36,6 @@ from analyses.first_order.runs import (
 from analyses.harness.contrast_parts import asked_of
 from analyses.harness.verdicts import Verdict, save
 from analyses.model_based.claims import in_words, numbers_of
-from gradlab.figures.style import INK, ruled
 from gradlab.runs.training.pairs import paired_returns
 from gradlab.runs.training.results import Training, load
 
@@ -63,7 +60,7 @@ def judged(runs: Path) -> Verdict | None:
         "final return at the horizon of least error at the second stage − at 32, paired over five "
         "seeds: above 0 on either task; no test where that horizon is 32",
         bool(parts) and all(part.state == "met" for part in parts),
-        f"{sentence}. {_worded(stages)}", numbers_of(rows), rows, drawn(errors(runs)),
+        f"{sentence}. {_worded(stages)}", numbers_of(rows), rows,
     )  # fmt: skip
 
 
@@ -111,38 +108,6 @@ def _worded(stages: pd.DataFrame) -> str:
         f"{', '.join(text or 'none' for text in own['usable'])}."
         for world, own in stages.groupby("world", sort=False)
     )
-
-
-def drawn(cells: pd.DataFrame) -> Figure:
-    """Error and cosine over the horizon at every stage, a column for each world."""
-    worlds = list(dict.fromkeys(cells["world"]))
-    figure = Figure(figsize=(4.6 * len(worlds), 6.4), layout="constrained")
-    axes = figure.subplots(2, len(worlds), squeeze=False, sharex="col")
-    for column, world in enumerate(worlds):
-        own = cells[(cells["world"] == world) & (cells["stage"] > 0)]
-        _lines(axes[0, column], own, "error", "MSE of an update over |true gradient|²")
-        _lines(axes[1, column], own, "cosine", "cosine with the true gradient")
-        axes[0, column].set_yscale("log")
-        axes[1, column].set_ylim(-1, 1)
-        axes[1, column].set_xlabel("horizon h, paths of a window of 32 steps")
-        axes[0, column].set_title(world, loc="left", color=INK, fontweight="bold")
-    axes[0, 0].legend(frameon=False, fontsize=8)
-    return figure
-
-
-def _lines(ax: Axes, cells: pd.DataFrame, name: str, label: str) -> None:
-    stages = int(cells["stage"].max())
-    for stage, own in cells.groupby("stage"):
-        shade = str(0.75 - 0.7 * int(stage) / stages)  # type: ignore[call-overload]
-        ax.plot(
-            own["horizon"], own[name], "o-", color=shade, markersize=3.4, label=f"stage {stage}"
-        )
-        ax.vlines(own["horizon"], own[f"{name} low"], own[f"{name} high"], color=shade, alpha=0.5)
-    ax.set_xscale("log", base=2)
-    horizons = sorted(set(cells["horizon"]))
-    ax.set_xticks(horizons, [str(h) for h in horizons])
-    ax.set_ylabel(label)
-    ruled(ax)
 
 
 def main(runs: Path = RUNS, output: Path = OUTPUT) -> None:

@@ -33,7 +33,6 @@ import numpy as np
 import pandas as pd
 import torch
 import tyro
-from matplotlib.figure import Figure
 from scipy import stats
 from torch import nn
 from tyro.conf import subcommand
@@ -56,7 +55,6 @@ from analyses.first_order.window import contrast
 from analyses.harness.contrast_parts import asked_of
 from analyses.harness.verdicts import Verdict, save
 from analyses.model_based.claims import in_words, numbers_of
-from gradlab.figures.style import BLUE, INK, ruled
 from gradlab.gradients.bptt import horizon_gradients
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.start_laws import visitation
@@ -183,7 +181,7 @@ def judged(folder: Path) -> Verdict | None:
         "over five seeds: above 0 on either task",
         bool(parts) and all(part.state == "met" for part in parts),
         f"{'; '.join(words)}. {' '.join(_worded(world, folder) for world in STUDIED)}",
-        numbers_of(rows), rows, drawn({world: table(world, folder) for world in STUDIED}),
+        numbers_of(rows), rows,
     )  # fmt: skip
 
 
@@ -194,27 +192,6 @@ def _worded(world: World, folder: Path) -> str:
         for h, row in means.iterrows()
     )
     return f"Return gained by a step on {world}, by h: {', '.join(cells)}."
-
-
-def drawn(tables: dict[World, pd.DataFrame]) -> Figure:
-    """Gain over the horizon: every seed thin, their mean with its interval, a panel a task."""
-    figure = Figure(figsize=(4.4 * len(tables), 3.6), layout="constrained")
-    axes = figure.subplots(1, len(tables), squeeze=False)[0]
-    for ax, (world, rows) in zip(axes, tables.items(), strict=True):
-        for _, own in rows.groupby("seed"):
-            ax.plot(own["horizon"], own["gain"], color=BLUE, linewidth=0.7, alpha=0.5)
-        means = over_seeds(rows)
-        ax.plot(means.index, means["gain"], "o-", color=INK, markersize=4)
-        ax.vlines(means.index, means["low"], means["high"], color=INK)
-        ax.axhline(0, color="grey", linewidth=0.8)
-        ax.set_xscale("log", base=2)
-        ax.set_xticks(HORIZONS, [str(h) for h in HORIZONS])
-        ax.set_yscale("symlog", linthresh=float(means["gain"].abs().median()) or 1.0)
-        ax.set_title(world, loc="left", fontweight="bold")
-        ax.set_xlabel("horizon h")
-        ruled(ax)
-    axes[0].set_ylabel("return gained by a step of 1% (thin: seeds)")
-    return figure
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +25,7 @@ from gradlab.provenance import environment
 FOLDER = Path("reports/identities")
 HEADER = """# Claims of the papers, tested again: {subject}
 
-Each row is one script; its numbers lie beside this file as `.json` and `.csv`, most with a figure.
+Each row is one script; its numbers lie beside this file as `.json` and `.csv`, some with a figure.
 The outcome is that of the criterion that opens the script ([four words](../README.md)), not of the
 paper: a claim that is wrong as printed says so in its verdict. Intervals are 95% unless the verdict
 says otherwise.
@@ -79,6 +80,32 @@ def save(verdict: Verdict, output: Path, command: str) -> None:
         verdict.figure.savefig(stem.with_suffix(".png"), dpi=110)
     met = "met" if verdict.holds else "NOT met"
     print(f"{verdict.claim}: criterion {met}. {verdict.sentence}")
+
+
+def study(
+    measure: Callable[[bool], Verdict], folder: Path, page: Callable[[Path], None] | None = None
+) -> None:
+    """The command of a study that measures and judges at once.
+
+    Args:
+        measure: the verdict; with True of few seeds and a short world.
+        folder: of the verdict, where --output names no other.
+        page: writes the page of such a folder again.
+    """
+    command = f"python -m {sys.modules['__main__'].__spec__.name}"
+
+    def run(small: bool = False, output: Path = folder) -> None:
+        """Measure, judge, and save the verdict.
+
+        Args:
+            small: few seeds and a short world.
+            output: folder of the verdict.
+        """
+        save(measure(small), output, command)
+        if page is not None:
+            page(output)
+
+    tyro.cli(run)
 
 
 def put(page: Path, mark: str, text: str) -> None:

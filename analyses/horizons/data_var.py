@@ -27,7 +27,6 @@ import numpy as np
 import pandas as pd
 import torch
 import tyro
-from matplotlib.figure import Figure
 from torch import nn
 
 from analyses.harness.verdicts import Verdict, save
@@ -163,7 +162,6 @@ def judge(parts: pd.DataFrame, biases: pd.DataFrame) -> Verdict:
         sentence,
         numbers,
         parts,
-        _figure(parts, tasks),
     )
 
 
@@ -197,34 +195,6 @@ def _described(parts: pd.DataFrame, iteration: int, gap: pd.Series) -> str:
         f"{_at(parts, iteration)}, Var_critic(J_0) − Var(J_H) {gap['value']:.3g} "
         f"[{gap['ci_low']:.3g}, {gap['ci_high']:.3g}]"
     )
-
-
-def _figure(parts: pd.DataFrame, tasks: list[str]) -> Figure:
-    figure = Figure(figsize=(9.0, 3.6), layout="constrained")
-    panels = figure.subplots(1, len(tasks), squeeze=False)[0]
-    looks = {
-        "J_0 critic": ("s-", "tab:red"), "J_0 batch": ("s:", "tab:red"),
-        "J_H critic": ("o-", "tab:blue"), "J_H batch": ("o:", "tab:blue"),
-    }  # fmt: skip
-    for axes, task in zip(panels, tasks, strict=True):
-        own = parts[parts["task"] == task]
-        positions = {step: k for k, step in enumerate(sorted(own["iteration"].unique()))}
-        for name, (style, colour) in looks.items():
-            rows = own[own["part"] == name].sort_values("iteration")
-            x = rows["iteration"].map(positions)
-            positive = rows["value"].where(rows["value"] > 0)
-            axes.plot(x, positive, style, color=colour, markersize=4, label=name)
-            low, high = (rows[end].clip(lower=1e-12) for end in ("ci_low", "ci_high"))
-            axes.fill_between(x, low, high, color=colour, alpha=0.1, linewidth=0)
-        values = own[own["part"].isin(looks) & (own["value"] > 0)]["value"]
-        axes.set(yscale="log", title=task.replace("_", " "))
-        axes.set_ylim(values.min() / 3, values.max() * 5)
-        axes.set_xticks(list(positions.values()), [str(step) for step in positions])
-        axes.set_xlabel("iteration of the checkpoint (0: critics as initialised)")
-        axes.title.set_fontsize(9)
-    panels[0].set_ylabel(f"variance of the gradient, batch {BATCH}")
-    panels[0].legend(frameon=False, fontsize=7.5)
-    return figure
 
 
 def main(

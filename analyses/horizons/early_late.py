@@ -27,7 +27,6 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 import tyro
-from matplotlib.figure import Figure
 
 from analyses.harness.verdicts import Verdict, save
 from analyses.horizons.checkpoint_errors import table
@@ -69,7 +68,6 @@ def judge(errors: pd.DataFrame, law: str = "visited") -> Verdict:
         sentence,
         _numbers(found),
         shown,
-        _figure(ratios, tasks, law),
     )
 
 
@@ -164,30 +162,6 @@ def _sentence(task: str, each: dict[str, dict]) -> str:
         f"{'; '.join(at(i) for i in steps)}. It {where}, the rule's T/2 is {RAMPS[task] // 2}. "
         f"bias(n)/bias(0) for n = {', '.join(map(str, HORIZONS))}: {profiles}.{other}"
     )
-
-
-def _figure(ratios: pd.DataFrame, tasks: list[str], law: str) -> Figure:
-    figure = Figure(figsize=(9.0, 4.2), layout="constrained")
-    panels = figure.subplots(1, len(tasks), squeeze=False)[0]
-    for axes, task in zip(panels, tasks, strict=True):
-        own = _of_law(ratios[ratios["task"] == task], law)
-        steps = sorted(own["iteration"].unique())
-        for k, step in enumerate(steps):
-            rows = own[own["iteration"] == step].sort_values("horizon")
-            shade = str(0.75 - 0.75 * k / max(len(steps) - 1, 1))
-            axes.plot(rows["horizon"], rows["value"], "o-", color=shade, markersize=2.5,
-                      label=f"iteration {step}")  # fmt: skip
-            axes.fill_between(rows["horizon"], rows["ci_low"], rows["ci_high"], color=shade,
-                              alpha=0.2, linewidth=0)  # fmt: skip
-        n = np.arange(HORIZON + 1)
-        axes.plot(n, GAMMA**n, ":", color="tab:blue", label="γⁿ")
-        axes.axhline(1.0, color="tab:red", linewidth=0.8)
-        axes.set(yscale="log", xlabel="horizon n [steps]", title=task.replace("_", " "))
-        axes.title.set_fontsize(9)
-    handles = panels[0].get_legend_handles_labels()
-    figure.legend(*handles, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
-    panels[0].set_ylabel("|bias of J_n| / |bias of J_0|")
-    return figure
 
 
 def main(

@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import tyro
-from matplotlib.figure import Figure
 
 from analyses.harness import verdicts
 from analyses.harness.student import geometric_mean, half_width
@@ -25,7 +24,6 @@ from analyses.horizons.early_late_arms import (
     FOLDER,
     LAST,
     MOMENT,
-    PRIORS,
     SCALES,
     SEEDS,
     Trained,
@@ -56,7 +54,6 @@ def judge(rows: pd.DataFrame) -> Verdict:
         sentence(table, order, crossed, moment),
         {name: value for name, value in numbers.items() if np.isfinite(value)},
         rows,
-        _figure(table),
     )
 
 
@@ -140,25 +137,6 @@ def _listed(cell: pd.DataFrame) -> str:
            if np.isfinite(row["value"]) else "lost")
         for row in cell.sort_values("iteration").to_dict("records")
     )  # fmt: skip
-
-
-def _figure(table: pd.DataFrame) -> Figure:
-    figure = Figure(figsize=(9.0, 3.4), layout="constrained")
-    for axes, arm in zip(figure.subplots(1, len(SCALES), sharey=True), SCALES, strict=True):
-        for prior, style, colour in zip(PRIORS, ("o-", "s--"), ("black", "tab:blue"), strict=True):
-            own = table[(table["arm"] == arm) & (table["prior"] == prior)].dropna()
-            own = own.sort_values("iteration")
-            error = (own["value"] - own["low"], own["high"] - own["value"])
-            axes.errorbar(own["iteration"], own["value"], error, fmt=style, color=colour,
-                          markersize=4, capsize=2, label=f"through the prior: {prior}")  # fmt: skip
-        axes.axhline(1.0, color="tab:red", linewidth=0.8)
-        axes.axvline(MOMENT, color="0.6", linestyle=":", label="the rule's T/2")
-        axes.set(yscale="log", xlabel="iteration", title=f"trained: {arm}")
-        axes.title.set_fontsize(9)
-    figure.axes[0].set_ylabel("|bias of J_25| / |bias of J_0|")
-    shown = figure.axes[0].get_legend_handles_labels()
-    figure.legend(*shown, loc="outside upper center", ncols=3, frameon=False, fontsize=8)
-    return figure
 
 
 def main(output: Path = FOLDER) -> None:

@@ -21,10 +21,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import tyro
-from matplotlib.figure import Figure
 
-from analyses.harness.verdicts import Verdict, save
+from analyses.harness.verdicts import Verdict, study
 from gradlab.training.parts.context import MpgJournalWeights, MpgWeights
 
 FOLDER = Path("reports/horizon-claims")
@@ -124,7 +122,6 @@ def judge(table: pd.DataFrame) -> Verdict:
         sentence,
         numbers,
         table,
-        _figure(table),
     )
 
 
@@ -160,30 +157,5 @@ def stated(base: float) -> Iterator[dict[str, float]]:
         yield {"found": rule(T - crossing, (0, H))[0], "expected": 0.99}  # type: ignore[arg-type]
 
 
-def _figure(table: pd.DataFrame) -> Figure:
-    figure = Figure(figsize=(7.0, 3.4), layout="constrained")
-    axes = figure.subplots()
-    for T, style, colour in ((9000, "-", "black"), (4000, "--", "tab:red")):
-        rows = table[table["T"] == T]
-        task = "path tracking" if RAMPS[0] == T else "inverted pendulum"
-        axes.plot(rows["iteration"], rows["mpg"], style, color=colour,
-                  label=f"w_H, T = {T} ({task})")  # fmt: skip
-        axes.axvline(T / 2, color=colour, linewidth=0.6, linestyle=":")
-    axes.axhline(0.5, color="0.6", linewidth=0.6)
-    axes.set(xlabel="iteration (dotted: T/2)", ylabel="weight of the model's gradient, H = 25")
-    axes.legend(frameon=False, fontsize=8)
-    return figure
-
-
-def main(small: bool = False, output: Path = FOLDER) -> None:
-    """Compare.
-
-    Args:
-        small: few iterations.
-        output: folder of the verdict.
-    """
-    save(measure(small), output, "python -m analyses.horizons.rule_w")
-
-
 if __name__ == "__main__":
-    tyro.cli(main)
+    study(measure, FOLDER)

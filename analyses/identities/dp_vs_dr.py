@@ -20,19 +20,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import scipy.linalg
 import scipy.stats
 import torch
-import tyro
-from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from analyses.harness.student import geometric_mean
-from analyses.harness.verdicts import FOLDER, Verdict, save
+from analyses.harness.verdicts import FOLDER, Verdict, study
 from analyses.identities.quadratic_design import SEED, Designed, design
 from gradlab.data.noise import child, stream
 from gradlab.gradients.estimator import Estimator
@@ -228,7 +225,6 @@ def judge(table: pd.DataFrame) -> Verdict:
         sentence,
         numbers,
         table,
-        _figure(table[table["error"] == errors[-1]]),
     )
 
 
@@ -241,37 +237,5 @@ def paired(
     return geometric_mean(wide["DR"] / wide["DP"])
 
 
-def _figure(table: pd.DataFrame) -> Figure:
-    figure = Figure(figsize=(8.5, 3.4), layout="constrained")
-    panels = figure.subplots(1, 3)
-    shown = (
-        ("bias", "|bias| / |gradient of the true model|"),
-        ("cosine", "1 − cosine"),
-        ("variance", "tr Cov per sample / |gradient|²"),
-    )
-    for axes, (column, label) in zip(panels, shown, strict=True):
-        for name, style, colour in (("DP", "o-", "black"), ("DR", "s--", "tab:red")):
-            rows = table[table["gradient"] == name]
-            value = 1 - rows[column] if column == "cosine" else rows[column]
-            groups = value.groupby(rows["horizon"])
-            middle = groups.median()
-            axes.plot(middle.index, middle, style, color=colour, label=name, markersize=4)
-            low, high = groups.quantile(0.25), groups.quantile(0.75)
-            axes.fill_between(middle.index, low, high, color=colour, alpha=0.15, linewidth=0)
-        axes.set(xscale="log", yscale="log", xlabel="horizon h (model steps)", ylabel=label)
-    panels[0].legend(frameon=False, fontsize=8, title="median, quartiles", title_fontsize=8)
-    return figure
-
-
-def main(small: bool = False, output: Path = FOLDER) -> None:
-    """Compare both estimators.
-
-    Args:
-        small: few models, horizons and samples.
-        output: folder of the verdict.
-    """
-    save(measure(small), output, "python -m analyses.identities.dp_vs_dr")
-
-
 if __name__ == "__main__":
-    tyro.cli(main)
+    study(measure, FOLDER)

@@ -15,15 +15,12 @@ model steps and a critic. Starts repeat by `gradlab.gradients.start_laws.repeate
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import pandas as pd
 import torch
-import tyro
-from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from analyses.harness.verdicts import FOLDER, Verdict, save
+from analyses.harness.verdicts import FOLDER, Verdict, study
 from analyses.identities.one_over_n import total_variance
 from gradlab import tasks
 from gradlab.data.noise import child
@@ -152,51 +149,8 @@ def judge(table: pd.DataFrame, between: float, within: float, repeats: int) -> V
         sentence,
         numbers,
         table,
-        _figure(table),
     )
-
-
-def _figure(table: pd.DataFrame) -> Figure:
-    figure = Figure(figsize=(5.5, 3.6), layout="constrained")
-    axes = figure.add_subplot()
-    samples = table["B"] * table["K"]
-    axes.plot(samples, table["predicted"], "o", fillstyle="none", color="black", label="predicted")
-    axes.errorbar(
-        samples,
-        table["variance"],
-        Z * table["relative_se"] * table["variance"],
-        fmt="x",
-        color="tab:red",
-        label="measured",
-    )
-    for row in table.itertuples():
-        axes.annotate(
-            f"B {row.B}, K {row.K}",
-            (row.B * row.K, row.variance),
-            xytext=(7, 2),
-            textcoords="offset points",
-            fontsize=7,
-        )
-    axes.set(
-        xscale="log",
-        yscale="log",
-        xlabel="samples B·K",
-        ylabel="tr Cov of the batch mean (gradient units²)",
-    )
-    axes.margins(x=0.2)
-    axes.legend(frameon=False, fontsize=8)
-    return figure
-
-
-def main(small: bool = False, output: Path = FOLDER) -> None:
-    """Compare measured with predicted variances.
-
-    Args:
-        small: two designs and few batches.
-        output: folder of the verdict.
-    """
-    save(measure(small), output, "python -m analyses.identities.k_samples")
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    study(measure, FOLDER)

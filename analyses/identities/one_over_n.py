@@ -15,16 +15,13 @@ N samples of a batch from one start state: they are not independent, and the law
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-import tyro
-from matplotlib.figure import Figure
 from torch import Tensor
 
-from analyses.harness.verdicts import FOLDER, Verdict, save
+from analyses.harness.verdicts import FOLDER, Verdict, study
 from gradlab import tasks
 from gradlab.data.noise import child
 from gradlab.gradients.estimator import Estimator
@@ -111,7 +108,6 @@ def judge(table: pd.DataFrame, batches: int) -> Verdict:
         sentence,
         numbers,
         table,
-        _figure(table),
     )
 
 
@@ -123,35 +119,5 @@ def slope_interval(rows: pd.DataFrame) -> tuple[float, float]:
     return float(weights @ np.log(rows["variance"].to_numpy())), float(Z * se)
 
 
-def _figure(table: pd.DataFrame) -> Figure:
-    figure = Figure(figsize=(5.5, 3.6), layout="constrained")
-    axes = figure.add_subplot()
-    styles = (("DP", "o-", "black"), ("DR", "s--", "tab:blue"), (CONTROL, "d-.", "tab:gray"))
-    for name, style, colour in styles:
-        rows = table[table["gradient"] == name]
-        v = rows["variance"]
-        axes.errorbar(
-            rows["N"], v, Z * rows["relative_se"] * v, fmt=style, color=colour, label=name
-        )
-    axes.set(
-        xscale="log",
-        yscale="log",
-        xlabel="batch size N",
-        ylabel="tr Cov of the batch mean (gradient units²)",
-    )
-    axes.legend(frameon=False, fontsize=8)
-    return figure
-
-
-def main(small: bool = False, output: Path = FOLDER) -> None:
-    """Measure the slope.
-
-    Args:
-        small: few and small batches.
-        output: folder of the verdict.
-    """
-    save(measure(small), output, "python -m analyses.identities.one_over_n")
-
-
 if __name__ == "__main__":
-    tyro.cli(main)
+    study(measure, FOLDER)

@@ -14,15 +14,15 @@ import scipy.linalg
 import torch
 from torch import Tensor
 
+from analyses.harness.systems import Around
 from gradlab.data.noise import stream
-from gradlab.systems.linear import LinearQuadratic, symmetric_root
-from gradlab.systems.system import Linearization, Transition
+from gradlab.systems.linear import symmetric_root
 
 SEED = 0
 
 
 @dataclass(frozen=True, eq=False)
-class Designed:
+class Designed(Around):
     """A linear-quadratic system whose noise at step t is the design's, whatever the seed draws.
 
     Attributes:
@@ -31,28 +31,7 @@ class Designed:
 
     differentiable: ClassVar[bool] = True
 
-    system: LinearQuadratic
     noise: Tensor
-
-    @property
-    def state_dim(self) -> int:
-        return self.system.state_dim
-
-    @property
-    def action_dim(self) -> int:
-        return self.system.action_dim
-
-    @property
-    def noise_dim(self) -> int:
-        return self.system.noise_dim
-
-    def step(self, state: Tensor, action: Tensor, noise: Tensor | None = None) -> Transition:
-        return self.system.step(state, action, noise)
-
-    def linearize(
-        self, state: Tensor, action: Tensor, noise: Tensor | None = None
-    ) -> Linearization:
-        return self.system.linearize(state, action, noise)
 
     def sample_noise(
         self, n: int, generator: torch.Generator, dtype: torch.dtype = torch.float64

@@ -14,13 +14,9 @@ if each ∇J_{n−k} starts from the law of s_k, which is tested too.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pandas as pd
-import tyro
-from matplotlib.figure import Figure
 
-from analyses.harness.verdicts import FOLDER, Verdict, save
+from analyses.harness.verdicts import FOLDER, Verdict, study
 from analyses.identities.scalar_lq import Gradients, World, by_gradlab, by_moments
 
 TOLERANCE = 1e-8
@@ -130,7 +126,6 @@ def judge(table: pd.DataFrame) -> Verdict:
         sentence,
         numbers,
         table,
-        _figure(table),
     )
 
 
@@ -143,35 +138,5 @@ def _select(table: pd.DataFrame, starts: str, tail: str, sum_: str, summands: st
     ]
 
 
-def _figure(table: pd.DataFrame) -> Figure:
-    figure = Figure(figsize=(5.5, 3.6), layout="constrained")
-    axes = figure.add_subplot()
-    lines = (
-        ("stationary", "attached", SUMS[0], "as printed", "o-", "black"),
-        ("stationary", "attached", SUMS[1], "with the k = n term", "s--", "tab:blue"),
-        ("stationary", "detached", SUMS[0], "tail action frozen", "^:", "tab:red"),
-        ("not stationary", "detached", SUMS[0], "same, not stationary", "d-.", "tab:gray"),
-    )
-    gradlab = table[table["way"] == "gradlab"]
-    for starts, tail, sum_, label, style, colour in lines:
-        rows = _select(gradlab, starts, tail, sum_, "same starts")
-        shown = rows["relative_error"].clip(lower=1e-17)
-        axes.semilogy(rows["n"], shown, style, color=colour, label=label, markersize=5)
-    axes.axhline(TOLERANCE, color="black", linewidth=0.6)
-    axes.set(xlabel="horizon n (model steps)", ylabel="|sum − model gradient| / |model gradient|")
-    axes.legend(frameon=False, fontsize=8)
-    return figure
-
-
-def main(small: bool = False, output: Path = FOLDER) -> None:
-    """Test the theorem.
-
-    Args:
-        small: few horizons.
-        output: folder of the verdict.
-    """
-    save(measure(small), output, "python -m analyses.identities.thm1_mpg")
-
-
 if __name__ == "__main__":
-    tyro.cli(main)
+    study(measure, FOLDER)

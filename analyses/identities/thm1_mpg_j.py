@@ -14,14 +14,11 @@ the identity: how far both sides are from one another at the horizons that are u
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import pandas as pd
 import torch
-import tyro
-from matplotlib.figure import Figure
 
-from analyses.harness.verdicts import FOLDER, Verdict, save
+from analyses.harness.verdicts import FOLDER, Verdict, study
 from analyses.identities.scalar_lq import QuadraticCritic, World, by_gradlab, by_moments
 from gradlab import tasks
 from gradlab.data.noise import child
@@ -147,7 +144,6 @@ def judge(world: World, table: pd.DataFrame, samples: torch.Tensor) -> Verdict:
         sentence,
         numbers,
         table,
-        _figure(table),
     )
 
 
@@ -163,32 +159,5 @@ def _data_error(world: World) -> float:
     return max(abs(each / data - 1) for each in found)
 
 
-def _figure(table: pd.DataFrame) -> Figure:
-    figure = Figure(figsize=(5.5, 3.6), layout="constrained")
-    axes = figure.add_subplot()
-    rows = table[table["way"] == "gradlab"]
-    lines = (
-        ("relative_error", "stationary starts", "o-", "black"),
-        ("relative_error_not_stationary", "starts with a quarter of the variance", "d-.", "gray"),
-    )
-    for column, label, style, colour in lines:
-        axes.loglog(rows["n"], rows[column].clip(lower=1e-17), style, color=colour, label=label)
-    axes.set(
-        xlabel="horizon n (model steps)", ylabel="|∇J_n / (1 − γ) − ∇J^Model_n| / |∇J^Model_n|"
-    )
-    axes.legend(frameon=False, fontsize=8)
-    return figure
-
-
-def main(small: bool = False, output: Path = FOLDER) -> None:
-    """Test the theorem.
-
-    Args:
-        small: few horizons, and a Monte Carlo part of one chunk at n = 25, where it cannot hold.
-        output: folder of the verdict.
-    """
-    save(measure(small), output, "python -m analyses.identities.thm1_mpg_j")
-
-
 if __name__ == "__main__":
-    tyro.cli(main)
+    study(measure, FOLDER)

@@ -21,7 +21,6 @@ import numpy as np
 import pandas as pd
 import torch
 import tyro
-from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from analyses.harness.verdicts import FOLDER, Verdict, save
@@ -133,7 +132,6 @@ def judge(table: pd.DataFrame) -> Verdict:
         sentence,
         numbers,
         table,
-        _figure(table),
     )
 
 
@@ -142,21 +140,6 @@ def line(x: np.ndarray, y: np.ndarray) -> tuple[float, float, float]:
     slope, intercept = np.polyfit(x, y, 1)
     residual = y - slope * x - intercept
     return float(slope), float(intercept), float(1 - residual.var() / y.var())
-
-
-def _figure(table: pd.DataFrame) -> Figure:
-    figure = Figure(figsize=(5.5, 3.6), layout="constrained")
-    axes = figure.add_subplot()
-    styles = ((PAPER, "o", "black"), (ONE, "s", "tab:blue"), (SWEEP, "^", "tab:red"))
-    for name, marker, colour in styles:
-        median = table[table["gradient"] == name].groupby("horizon")["seconds"].median()
-        h = median.index.to_numpy(float)
-        slope, intercept, _ = line(h, median.to_numpy())
-        axes.plot(h, 1e3 * median, marker, color=colour, label=name)
-        axes.plot(h, 1e3 * (slope * h + intercept), color=colour, linewidth=0.8)
-    axes.set(xlabel="horizon H (model steps)", ylabel="time of one gradient (ms)")
-    axes.legend(frameon=False, fontsize=8)
-    return figure
 
 
 def main(small: bool = False, output: Path = FOLDER) -> None:

@@ -14,19 +14,16 @@ surface the measure does not depend on its scale: 0.0100 for α², the smoothest
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-import tyro
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from analyses.harness.student import geometric_mean
-from analyses.harness.verdicts import Verdict, save
+from analyses.harness.verdicts import Verdict, study
 from analyses.jacobians import page as jacobian_claims
 from analyses.jacobians.var_exp import FOLDER, World, random_policy, worlds
 from gradlab.data.noise import stream
@@ -45,18 +42,17 @@ Change = Callable[[dict[str, Tensor]], dict[str, Tensor]]
 
 def measure(small: bool = False) -> Verdict:
     pairs = 2 if small else PAIRS
-    rows, shown = [], {}
+    rows = []
     for world in worlds(small):
         policy = random_policy(world)
         for pair in range(pairs):
             surface = slice_of(world, policy, pair)
-            shown.setdefault(world.name, surface)
             rows += [
                 {"world": world.name, "contracts": world.contracts, "pair": pair, "h": h,
                  "roughness": roughness(surface[k])}
                 for k, h in enumerate(HORIZONS)
             ]  # fmt: skip
-    return judge(pd.DataFrame(rows), shown)
+    return judge(pd.DataFrame(rows))
 
 
 def slice_of(world: World, policy: nn.Module, pair: int, change: Change | None = None) -> Array:
@@ -114,7 +110,7 @@ def _returns(world: World, policy: nn.Module, moved: dict[str, Tensor], many: in
     return torch.stack(found)
 
 
-def judge(table: pd.DataFrame, shown: dict[str, Array]) -> Verdict:
+def judge(table: pd.DataFrame) -> Verdict:
     """The verdict from the roughness of each world, pair of directions and h."""
     numbers, told, rougher = {}, [], []
     for world, rows in table.groupby("world", sort=False):
@@ -140,33 +136,8 @@ def judge(table: pd.DataFrame, shown: dict[str, Array]) -> Verdict:
         f"has 0.0100.",
         numbers,
         table,
-        _figure(shown),
     )
 
 
-def _figure(shown: dict[str, Array]) -> Figure:
-    figure = Figure(figsize=(2.1 * len(shown), 4.2), layout="constrained")
-    axes = figure.subplots(2, len(shown), squeeze=False)
-    for column, (name, surface) in enumerate(shown.items()):
-        for row, h in enumerate((SHORT, LONG)):
-            ax, values = axes[row, column], surface[HORIZONS.index(h)]
-            ax.contourf(values, levels=14, cmap="Greys")
-            ax.set_xticks([])
-            ax.set_yticks([])
-            ax.set_title(f"{name}\nh = {h}" if row == 0 else f"h = {h}", fontsize=8)
-    return figure
-
-
-def main(small: bool = False, output: Path = FOLDER) -> None:
-    """Test the claim.
-
-    Args:
-        small: two pairs of directions, no MuJoCo.
-        output: folder of the verdict.
-    """
-    save(measure(small), output, "python -m analyses.jacobians.landscape")
-    jacobian_claims.refresh(output)
-
-
 if __name__ == "__main__":
-    tyro.cli(main)
+    study(measure, FOLDER, jacobian_claims.refresh)

@@ -25,12 +25,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-import tyro
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from analyses.harness.verdicts import Verdict, save
+from analyses.harness.verdicts import Verdict, study
 from analyses.jacobians import page as jacobian_claims
 from gradlab.data.noise import stream
 from gradlab.gradients.estimator import Estimator, checked
@@ -256,7 +254,6 @@ def judge(table: pd.DataFrame) -> Verdict:
         sentence,
         numbers,
         table,
-        _figure(table),
     )
 
 
@@ -285,34 +282,5 @@ def _slope(row: pd.Series) -> str:
     return f"{row['slope']:.3f} [{row['slope_low']:.3f}, {row['slope_high']:.3f}] per step"
 
 
-def _figure(table: pd.DataFrame) -> Figure:
-    figure = Figure(figsize=(8, 3.6), layout="constrained")
-    for ax, scale in zip(figure.subplots(1, 2, sharey=True), ("linear", "log"), strict=True):
-        marks = iter("os^Dv*")
-        for (world, actions), rows in table.groupby(["world", "actions"], sort=False):
-            first = rows["variance"] / rows["variance"].iloc[0]
-            name = f"{world}, θ in first action" if actions == "first" else world
-            ax.semilogy(rows["h"], first, marker=next(marks), markersize=4, lw=1, label=name)
-        ax.set_xscale(scale)
-        ax.set_xlabel("unroll h [steps]" + (", logarithmic" if scale == "log" else ""))
-        ax.axvspan(20, 60, color="0.93", zorder=0)
-    figure.axes[0].set_ylabel("tr Cov, relative to h = 1")
-    figure.axes[0].set_title("a straight line is exponential", fontsize=9)
-    figure.axes[1].set_title("a straight line is a power law", fontsize=9)
-    figure.axes[1].legend(frameon=False, fontsize=8)
-    return figure
-
-
-def main(small: bool = False, output: Path = FOLDER) -> None:
-    """Test the claim.
-
-    Args:
-        small: few samples, no MuJoCo.
-        output: folder of the verdict.
-    """
-    save(measure(small), output, "python -m analyses.jacobians.var_exp")
-    jacobian_claims.refresh(output)
-
-
 if __name__ == "__main__":
-    tyro.cli(main)
+    study(measure, FOLDER, jacobian_claims.refresh)

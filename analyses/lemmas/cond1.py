@@ -19,15 +19,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
-import tyro
-from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 import gradlab
-from analyses.harness.verdicts import Verdict, save
+from analyses.harness.verdicts import Verdict, study
 from gradlab.data.noise import stream
 from gradlab.fitting import stabilising_policy
 from gradlab.gradients.rollout import rollout
@@ -143,7 +140,6 @@ def judge(table: pd.DataFrame) -> Verdict:
         _sentence(norms, exponential, holds),
         numbers,
         table,
-        _figure(table),
     )
 
 
@@ -170,59 +166,5 @@ def _sentence(norms: pd.DataFrame, exponential: pd.DataFrame, holds: bool) -> st
     )
 
 
-def _figure(table: pd.DataFrame) -> Figure:
-    figure = Figure(figsize=(9, 7), layout="constrained")
-    panels = figure.subplots(2, 2, sharex=True)
-    steps = np.arange(1, STEPS + 1)
-    columns = [f"error_{i}" for i in steps]
-    looks = (
-        ("o-", "black", NORM, NOISES[0]),
-        ("s--", "tab:red", NORM, NOISES[1]),
-        ("^:", "tab:blue", "fastest", NOISES[1]),
-    )
-    for row, task in zip(panels, table["task"].unique(), strict=True):
-        for axes, loop in zip(row, LOOPS, strict=True):
-            chosen = table[(table["task"] == task) & (table["loop"] == loop)]
-            for style, colour, coordinate, noise in looks:
-                rows = chosen[chosen["noise"] == noise]
-                rows = (
-                    _fastest(rows)
-                    if coordinate == "fastest"
-                    else rows.query("coordinate == @coordinate")
-                )
-                one = rows.iloc[0]
-                label = f"{one['coordinate']}, {noise}: {one['law']}"
-                axes.loglog(
-                    steps, one[columns].astype(float), style, color=colour, ms=4, label=label
-                )
-            first = float(chosen.query("coordinate == @NORM").iloc[0]["error_1"])
-            axes.loglog(steps, first * steps, color="gray", lw=0.8, label="linear")
-            low, high = axes.get_ylim()
-            axes.set(title=f"{task}, {loop} loop", ylim=(low, high * (high / low) ** 0.5))
-            axes.legend(frameon=False, fontsize=8, loc="upper left")
-    for axes in panels[1]:
-        axes.set_xlabel("step i")
-    for axes in panels[:, 0]:
-        axes.set_ylabel("root mean square of |s − ŝ|")
-    return figure
-
-
-def _fastest(rows: pd.DataFrame) -> pd.DataFrame:
-    """The coordinate whose error rises most over the steps."""
-    each = rows[rows["coordinate"] != NORM]
-    rise = each[f"error_{STEPS}"] / each["error_1"]
-    return each.loc[[rise.idxmax()]]
-
-
-def main(small: bool = False, output: Path = FOLDER) -> None:
-    """Test the condition.
-
-    Args:
-        small: few starts.
-        output: folder of the verdict.
-    """
-    save(measure(small), output, "python -m analyses.lemmas.cond1")
-
-
 if __name__ == "__main__":
-    tyro.cli(main)
+    study(measure, FOLDER)

@@ -22,21 +22,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
-import tyro
-from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from analyses.harness.verdicts import Verdict, save
+from analyses.harness.systems import Around
+from analyses.harness.verdicts import Verdict, study
 from gradlab.data.noise import stream
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.tail import Tail
 from gradlab.networks.mlp import Policy
 from gradlab.statistics.bounds.improvement import MAACConstants, maac_c1, maac_c2
 from gradlab.systems.linear import LinearQuadratic
-from gradlab.systems.system import Linearization, System, Transition
+from gradlab.systems.system import System, Transition
 
 FOLDER = Path("reports/lemmas")
 SYSTEMS, HORIZONS = 200, (1, 2, 3, 5, 10, 20)
@@ -67,38 +65,15 @@ class Draw:
 
 
 @dataclass(frozen=True, eq=False)
-class Shifted:
+class Shifted(Around):
     """A linear-quadratic system whose next state is off by a constant [ds]."""
 
-    system: LinearQuadratic
     offset: Tensor
     differentiable: bool = True
-
-    @property
-    def state_dim(self) -> int:
-        return self.system.state_dim
-
-    @property
-    def action_dim(self) -> int:
-        return self.system.action_dim
-
-    @property
-    def noise_dim(self) -> int:
-        return self.system.noise_dim
 
     def step(self, state: Tensor, action: Tensor, noise: Tensor | None = None) -> Transition:
         out = self.system.step(state, action, noise)
         return replace(out, state=out.state + self.offset)
-
-    def linearize(
-        self, state: Tensor, action: Tensor, noise: Tensor | None = None
-    ) -> Linearization:
-        return self.system.linearize(state, action, noise)
-
-    def sample_noise(
-        self, n: int, generator: torch.Generator, dtype: torch.dtype = torch.float64
-    ) -> Tensor:
-        return self.system.sample_noise(n, generator, dtype)
 
 
 class Quadratic(nn.Module):
@@ -301,7 +276,6 @@ def judge(table: pd.DataFrame) -> Verdict:
         _sentence(numbers, bool(holds)),
         numbers,
         table,
-        _figure(table),
     )
 
 
@@ -325,43 +299,5 @@ def _sentence(numbers: dict[str, float], holds: bool) -> str:
     )
 
 
-def _figure(table: pd.DataFrame) -> Figure:
-    figure = Figure(figsize=(9, 3.8), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    looks = (
-        (READINGS[0], "bound", "corrected, common states", "o", "black"),
-        (READINGS[1], "bound", "corrected, own states", "^", "tab:blue"),
-        (READINGS[0], "printed", "printed, common states", "s", "tab:red"),
-    )
-    for k, (reading, column, label, marker, colour) in enumerate(looks):
-        rows = table[table["reading"] == reading]
-        ratio = rows[column] / rows["error"]
-        groups = ratio.groupby(rows["horizon"])
-        middle, low, high = groups.median(), groups.min(), groups.max()
-        x = np.arange(len(middle)) + 0.16 * (k - 1)
-        spread = [middle - low, high - middle]
-        left.errorbar(x, middle, spread, fmt=marker, color=colour, label=label, capsize=2, ms=4)
-    left.axhline(1, color="black", lw=0.8, ls=":")
-    left.set(yscale="log", xlabel="horizon H", ylabel="bound / measured error")
-    left.set_xticks(range(len(HORIZONS)), [str(h) for h in sorted(table["horizon"].unique())])
-    left.legend(frameon=False, fontsize=8, title="median, least to largest", title_fontsize=8)
-    common = table[table["reading"] == READINGS[0]]
-    right.loglog(common["variation_bound"], common["variation"], ".", color="black", ms=3)
-    ends = [common["variation"].min(), common["variation_bound"].max()]
-    right.loglog(ends, ends, ":", color="black", lw=0.8)
-    right.set(xlabel="bound of Lemma A.2", ylabel="total variation after one step")
-    return figure
-
-
-def main(small: bool = False, output: Path = FOLDER) -> None:
-    """Test the lemmas.
-
-    Args:
-        small: few systems.
-        output: folder of the verdict.
-    """
-    save(measure(small), output, "python -m analyses.lemmas.lemma_a1")
-
-
 if __name__ == "__main__":
-    tyro.cli(main)
+    study(measure, FOLDER)

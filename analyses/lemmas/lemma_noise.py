@@ -23,11 +23,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import tyro
-from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
 
-from analyses.harness.verdicts import Verdict, save
+from analyses.harness.verdicts import Verdict, study
 from analyses.lemmas.noisy_values import Cubic, Pendulum, Responses, lqr_response
 
 FOLDER = Path("reports/lemmas")
@@ -124,7 +121,6 @@ def judge(table: pd.DataFrame, quadratic: float) -> Verdict:
         _sentence(numbers, table[printed], good),
         numbers,
         table,
-        _figure(table),
     )
 
 
@@ -148,41 +144,5 @@ def _sentence(numbers: dict[str, float], broken: pd.DataFrame, good: bool) -> st
     )
 
 
-def _figure(table: pd.DataFrame) -> Figure:
-    figure = Figure(figsize=(10, 4.2), layout="constrained")
-    panels = figure.subplots(1, 3)
-    looks = {"biased": ("o", "black"), "zero-mean": ("s", "tab:red")}
-    titles = {
-        "cubic": "cubic value",
-        "deadbeat": "cubic value, deadbeat policy\n(printed bound: 0)",
-        "pendulum": "inverted pendulum",
-    }
-    for axes, (world, title) in zip(panels, titles.items(), strict=True):
-        shown = table[(table["world"] == world) & (table["gradient"] == "a")]
-        for kind, (marker, colour) in looks.items():
-            rows = shown[shown["noise"] == kind]
-            x = rows["noise_size"]
-            axes.loglog(x, rows["change"], f"{marker}-", color=colour, label=f"{kind} noise")
-        axes.loglog(x, rows["bound"], "--", color="tab:blue", label="bound, proved constant")
-        if (rows["printed"] > 0).all():
-            axes.loglog(x, rows["printed"], ":", color="tab:blue", label="bound, printed constant")
-        axes.set(xlabel="E|ε| [state units]", title=title)
-        axes.xaxis.set_minor_formatter(NullFormatter())
-    panels[0].set_ylabel("|∂q/∂a − ∂q°/∂a|, largest")
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
-    return figure
-
-
-def main(small: bool = False, output: Path = FOLDER) -> None:
-    """Test the lemma.
-
-    Args:
-        small: few starts and steps on the pendulum.
-        output: folder of the verdict.
-    """
-    save(measure(small), output, "python -m analyses.lemmas.lemma_noise")
-
-
 if __name__ == "__main__":
-    tyro.cli(main)
+    study(measure, FOLDER)

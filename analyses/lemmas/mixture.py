@@ -29,14 +29,11 @@ import pandas as pd
 import scipy.linalg
 import scipy.stats
 import torch
-import tyro
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from torch import Tensor
 
 import gradlab
 from analyses.harness.student import half_width
-from analyses.harness.verdicts import Verdict, save
+from analyses.harness.verdicts import Verdict, study
 from analyses.identities import dp_vs_dr
 from analyses.identities.quadratic_design import SEED, Designed, design
 from gradlab.data.noise import stream
@@ -277,7 +274,6 @@ def judge(table: pd.DataFrame) -> Verdict:
         _sentence(table, met, holds),
         numbers,
         table,
-        _figure(table),
     )
 
 
@@ -307,38 +303,5 @@ def _sentence(table: pd.DataFrame, met: dict[tuple[str, str], bool], holds: bool
     return f"{opening}. Relative bias at matched scale, {'. '.join(parts)}."
 
 
-def _figure(table: pd.DataFrame) -> Figure:
-    worlds = list(table["world"].unique())
-    figure = Figure(figsize=(10, 6.6), layout="constrained")
-    panels = list(figure.subplots(2, 3).flat)
-    for axes, world in zip(panels, worlds, strict=False):
-        _panel(axes, table.query("world == @world and measure == 'bias'"), world)
-    for axes in (panels[0], panels[3]):
-        axes.set_ylabel("|bias| / |∇J|, scale matched")
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=5, frameon=False, fontsize=9)
-    return figure
-
-
-def _panel(axes: Axes, rows: pd.DataFrame, world: str) -> None:
-    looks = ("o-", "s--", "^:", "d-.", "v-")
-    shades = ("black", "tab:red", "tab:blue", "tab:green", "tab:gray")
-    for (h, at), look, shade in zip(rows.groupby("h"), looks, shades, strict=True):
-        values = at["value"].clip(lower=LEAST)
-        axes.semilogy(at["beta"], values, look, color=shade, label=f"h = {h}", ms=4)
-    axes.set(xlabel="β (0: ζ, 1: ν)", title=world.replace(", ", ",\n"))
-    axes.set_xticks(BETAS, ["0", "¼", "½", "¾", "1"])
-
-
-def main(small: bool = False, output: Path = FOLDER) -> None:
-    """Compare the start laws.
-
-    Args:
-        small: few models and starts.
-        output: folder of the verdict.
-    """
-    save(measure(small), output, "python -m analyses.lemmas.mixture")
-
-
 if __name__ == "__main__":
-    tyro.cli(main)
+    study(measure, FOLDER)

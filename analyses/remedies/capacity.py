@@ -16,15 +16,11 @@ many as both take in time, which is longer than both take.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pandas as pd
 import tyro
-from matplotlib.figure import Figure
 
-from analyses.harness.forest import forest, legend_above
 from analyses.harness.paired_trials import as_numbers, comparison, listed
-from analyses.harness.verdicts import Verdict, save
+from analyses.harness.verdicts import Verdict
 from analyses.remedies import gradloss
 from analyses.remedies import page as remedy_claims
 
@@ -65,32 +61,10 @@ def judge(trials: pd.DataFrame) -> Verdict:
         sentence,
         numbers,
         table,
-        _figure(table),
     )
 
 
-def _figure(table: pd.DataFrame) -> Figure:
-    figure = Figure(figsize=(8, 2.8), layout="constrained")
-    panels = figure.subplots(1, len(QUANTITIES), sharey=True)
-    styles = {"as long": "as long", "equal steps": "equal steps"}
-    for axes, (quantity, name) in zip(panels, QUANTITIES.items(), strict=True):
-        part = table[table["quantity"] == quantity]
-        forest(axes, part.assign(label=part["world"]), f"{name}, pair / double parameters", styles)
-    legend_above(figure, panels[0])
-    return figure
-
-
-def main(small: bool = False, output: Path = gradloss.FOLDER, trials: Path | None = None) -> None:
-    """Judge, and fit what is not yet fitted.
-
-    Args:
-        small: one size, two trials.
-        output: folder of the verdict.
-        trials: file of GRADLOSS's single trials; None: in the output.
-    """
-    table = gradloss.measure(trials or output / "gradloss-trials.csv", small)
-    save(judge(table), output, "python -m analyses.remedies.capacity")
-    remedy_claims.refresh(output)
+main = remedy_claims.trials_study(gradloss.measure, judge, "gradloss-trials.csv")
 
 
 if __name__ == "__main__":

@@ -19,15 +19,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
-import tyro
-from matplotlib.figure import Figure
 
-from analyses.harness.verdicts import Verdict, save
+from analyses.harness.verdicts import Verdict, study
 from analyses.lemmas import cond1
 from analyses.lemmas.cond1 import LOOPS, NORM, SEED, STARTS, STEPS, Case
 from analyses.remedies import page as remedy_claims
@@ -119,7 +115,6 @@ def judge(table: pd.DataFrame) -> Verdict:
         f"is exponential (fits): {exponential}.",
         numbers,
         table,
-        _figure(table),
     )
 
 
@@ -134,43 +129,5 @@ def _told(name: str, rows: pd.DataFrame) -> str:
     )
 
 
-def _figure(table: pd.DataFrame) -> Figure:
-    figure = Figure(figsize=(9, 7), layout="constrained")
-    panels = figure.subplots(2, 2, sharex=True)
-    steps = np.arange(1, STEPS + 1)
-    columns = [f"error_{i}" for i in steps]
-    looks = {MEAN: ("-", "black"), DRAWN: (":", "tab:red")}
-    for row, task in zip(panels, table["task"].unique(), strict=True):
-        for axes, loop in zip(row, LOOPS, strict=True):
-            chosen = table[(table["task"] == task) & (table["loop"] == loop)]
-            rows = chosen[chosen["coordinate"] == NORM]
-            for _, one in rows.iterrows():
-                style, colour = looks[one["noise"]]
-                label = f"{one['noise']} prediction" if one["seed"] == 0 else None
-                axes.loglog(
-                    steps, one[columns].astype(float), style, color=colour, lw=1, label=label
-                )
-            first = float(rows[rows["noise"] == MEAN]["error_1"].median())
-            axes.loglog(steps, first * steps, color="gray", lw=3, alpha=0.5, label="linear")
-            axes.set_title(f"{task}, {loop} loop: one line a fit", fontsize=10)
-    panels[0, 0].legend(frameon=False, fontsize=8)
-    for axes in panels[1]:
-        axes.set_xlabel("step i")
-    for axes in panels[:, 0]:
-        axes.set_ylabel("root mean square of |s − ŝ|, SI units")
-    return figure
-
-
-def main(small: bool = False, output: Path = FOLDER) -> None:
-    """Test the condition.
-
-    Args:
-        small: few starts, hardly any fitting.
-        output: folder of the verdict.
-    """
-    save(measure(small), output, "python -m analyses.remedies.cond1_learned")
-    remedy_claims.refresh(output)
-
-
 if __name__ == "__main__":
-    tyro.cli(main)
+    study(measure, FOLDER, remedy_claims.refresh)

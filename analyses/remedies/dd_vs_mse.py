@@ -41,7 +41,7 @@ from analyses.harness.paired_trials import (
 )
 from analyses.harness.verdicts import Verdict, save
 from analyses.remedies import page as remedy_claims
-from analyses.remedies.dd_vs_mse_report import ALL, MAIN, agreement, figure, sentence
+from analyses.remedies.dd_vs_mse_report import ALL, MAIN, agreement, sentence
 from analyses.remedies.model_pairs import (
     cost_ratio,
     errors,
@@ -182,7 +182,6 @@ def judge(trials: pd.DataFrame) -> Verdict:
         sentence(table, near, float(trials["times"].median()), alone),
         numbers | agreement(near),
         table,
-        figure(table, near),
     )
 
 

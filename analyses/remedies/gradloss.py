@@ -25,11 +25,9 @@ from pathlib import Path
 
 import pandas as pd
 import tyro
-from matplotlib.figure import Figure
 
-from analyses.harness.forest import forest, legend_above
 from analyses.harness.paired_trials import Row, as_numbers, comparison, kept, listed, ratio
-from analyses.harness.verdicts import Verdict, save
+from analyses.harness.verdicts import Verdict
 from analyses.remedies import page as remedy_claims
 from analyses.remedies.model_pairs import (
     cost_ratio,
@@ -156,7 +154,6 @@ def judge(trials: pd.DataFrame) -> Verdict:
         sentence,
         numbers,
         table,
-        _figure(table),
     )
 
 
@@ -192,30 +189,7 @@ def _beside(table: pd.DataFrame, trials: pd.DataFrame) -> str:
     )
 
 
-def _figure(table: pd.DataFrame) -> Figure:
-    label = [f"{row['world']}, {row['rows']:,} rows" for _, row in table.iterrows()]
-    table = table.assign(label=label)
-    figure = Figure(figsize=(9.5, 3.4), layout="constrained")
-    panels = figure.subplots(1, 3, sharey=True)
-    names = {"jacobian": "Jacobian MSE", "prediction": "prediction MSE", "bias2": "gradient bias²"}
-    styles = {"equal time": "equal time", "equal steps": "equal steps", "ReLU": "equal steps, ReLU"}
-    for axes, (quantity, name) in zip(panels, names.items(), strict=True):
-        forest(axes, table[table["quantity"] == quantity], f"{name}, with / without", styles)
-    legend_above(figure, panels[0])
-    return figure
-
-
-def main(small: bool = False, output: Path = FOLDER, trials: Path | None = None) -> None:
-    """Fit, measure and judge.
-
-    Args:
-        small: one size, two trials.
-        output: folder of the verdict.
-        trials: file of single trials, which is gone on with; None: in the output.
-    """
-    table = measure(trials or output / "gradloss-trials.csv", small)
-    save(judge(table), output, "python -m analyses.remedies.gradloss")
-    remedy_claims.refresh(output)
+main = remedy_claims.trials_study(measure, judge, "gradloss-trials.csv")
 
 
 if __name__ == "__main__":

@@ -17,21 +17,17 @@ training, which this is not.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 
 import pandas as pd
-import tyro
-from torch import nn
 
-from analyses.harness.verdicts import Verdict, save
+from analyses.harness.verdicts import Verdict, study
 from analyses.jacobians import robots
 from analyses.remedies import page as remedy_claims
 from analyses.remedies import sn_var
 from analyses.remedies.spectral_arms import MODEL, ROWS, SEEDS, UPDATES, fitted
 from gradlab.fitting.collection import exploring
-from gradlab.tasks import Task, task_from_name
+from gradlab.tasks import task_from_name
 
 FOLDER = remedy_claims.FOLDER
 SAMPLES = 64
@@ -43,7 +39,10 @@ def measure(small: bool = False) -> Verdict:
     task = task_from_name("Hopper-v5", {})
     found = [
         row
-        for name, policy in behaviours(task).items()
+        for name, policy in {
+            "random actions": None,
+            "holding its posture": exploring(task, robots.posture(task.simulator)[0]),
+        }.items()
         for seed in range(seeds)
         for row in sn_var.rows_of(
             name, fitted(task, None, seed, rows, settings, policy), updates, samples
@@ -52,28 +51,9 @@ def measure(small: bool = False) -> Verdict:
     return judge(pd.DataFrame(found))
 
 
-def behaviours(task: Task) -> Mapping[str, nn.Module | None]:
-    """Whose transitions the models see."""
-    return {
-        "random actions": None,
-        "holding its posture": exploring(task, robots.posture(task.simulator)[0]),
-    }
-
-
 def judge(table: pd.DataFrame) -> Verdict:
     return replace(sn_var.judge(table), claim="HOPPER-SN")
 
 
-def main(small: bool = False, output: Path = FOLDER) -> None:
-    """Test the claim.
-
-    Args:
-        small: two seeds, hardly any fitting.
-        output: folder of the verdict.
-    """
-    save(measure(small), output, "python -m analyses.remedies.hopper_spectral")
-    remedy_claims.refresh(output)
-
-
 if __name__ == "__main__":
-    tyro.cli(main)
+    study(measure, FOLDER, remedy_claims.refresh)

@@ -17,17 +17,14 @@ the norms stay at 1 wherever it goes.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-import tyro
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
-from analyses.harness.verdicts import Verdict, save
+from analyses.harness.verdicts import Verdict, study
 from analyses.jacobians.landscape import HORIZONS, LONG, ROUGHER, SHORT, roughness, slice_of
 from analyses.remedies import page as remedy_claims
 from analyses.remedies.sn_var import BOTH, PLAIN, ratio
@@ -55,18 +52,17 @@ Array = NDArray[np.float64]
 def measure(small: bool = False) -> Verdict:
     seeds, rows, updates = (2, 500, 2) if small else (SEEDS, ROWS, UPDATES)
     pairs, epochs = (1, 2) if small else (PAIRS, MODEL.epochs)
-    found, shown = [], {}
+    found = []
     for name in tasks():
         for seed in range(seeds):
             made = trial(name, seed, rows, epochs)
             for arm, pair, surface in slices(made, updates, pairs):
-                shown.setdefault((name, arm), surface)
                 found += [
                     {"task": name, "arm": arm, "seed": seed, "pair": pair, "h": h,
                      "roughness": roughness(surface[k]), "range": np.ptp(surface[k])}
                     for k, h in enumerate(HORIZONS)
                 ]  # fmt: skip
-    return judge(pd.DataFrame(found), shown)
+    return judge(pd.DataFrame(found))
 
 
 def slices(made: Trial, updates: int, pairs: int) -> Iterator[tuple[str, int, Array]]:
@@ -91,7 +87,7 @@ def renormalised(moved: dict[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def judge(table: pd.DataFrame, shown: dict[tuple[str, str], Array]) -> Verdict:
+def judge(table: pd.DataFrame) -> Verdict:
     """The verdict from the roughness of each task, arm, seed, pair of directions and h."""
     told, numbers, rough, smooth = [], {}, [], []
     for task, rows in table.groupby("task", sort=False):
@@ -123,7 +119,6 @@ def judge(table: pd.DataFrame, shown: dict[tuple[str, str], Array]) -> Verdict:
         sentence,
         numbers,
         table,
-        _figure(table, shown),
     )
 
 
@@ -140,42 +135,5 @@ def _said(values: tuple[float, float, float]) -> str:
     return f"{values[0]:.2f}× [{values[1]:.2f}, {values[2]:.2f}]"
 
 
-def _figure(table: pd.DataFrame, shown: dict[tuple[str, str], Array]) -> Figure:
-    names = list(table["task"].unique())
-    figure = Figure(figsize=(11, 2.8 * len(names)), layout="constrained")
-    panels = figure.subplots(len(names), 5, squeeze=False)
-    looks = {PLAIN: ("o-", "black"), "model": ("s--", "tab:blue"), "policy": ("^:", "0.5"),
-             BOTH: ("D-", "tab:red"), BY_W: ("x:", "tab:red")}  # fmt: skip
-    for axes, task in zip(panels, names, strict=True):
-        for ax, (arm, h) in zip(
-            axes, ((PLAIN, SHORT), (PLAIN, LONG), (BOTH, SHORT), (BOTH, LONG)), strict=False
-        ):
-            ax.contourf(shown[task, arm][HORIZONS.index(h)], levels=14, cmap="Greys")
-            ax.set_xticks([])
-            ax.set_yticks([])
-            told = "plain" if arm == PLAIN else "both normalised"
-            ax.set_title(f"{task}, {told}\nh = {h}", fontsize=8)
-        rows = table[table["task"] == task]
-        for arm, (style, colour) in looks.items():
-            median = rows[rows["arm"] == arm].groupby("h")["roughness"].median()
-            axes[4].plot(median, style, color=colour, ms=4, lw=1, label=arm)
-        axes[4].set_title("roughness, median of slices", fontsize=8)
-        axes[4].set_ylim(0, None)
-        axes[4].set_xlabel("unroll h [steps]")
-    panels[0, 4].legend(frameon=False, fontsize=6, title="normalised", title_fontsize=6, ncols=2)
-    return figure
-
-
-def main(small: bool = False, output: Path = FOLDER) -> None:
-    """Test the claim.
-
-    Args:
-        small: two seeds, hardly any fitting.
-        output: folder of the verdict.
-    """
-    save(measure(small), output, "python -m analyses.remedies.landscape_learned")
-    remedy_claims.refresh(output)
-
-
 if __name__ == "__main__":
-    tyro.cli(main)
+    study(measure, FOLDER, remedy_claims.refresh)

@@ -29,7 +29,7 @@ from torch import Tensor
 
 from analyses.harness.forest import forest, legend_above
 from analyses.harness.paired_trials import HORIZONS, Row, as_numbers, comparison, kept, listed
-from analyses.harness.verdicts import Verdict, save
+from analyses.harness.verdicts import Verdict
 from analyses.remedies import page as remedy_claims
 from analyses.remedies.model_pairs import (
     cost_ratio,
@@ -198,17 +198,7 @@ def _figure(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def main(small: bool = False, output: Path = FOLDER, trials: Path | None = None) -> None:
-    """Fit, measure and judge.
-
-    Args:
-        small: the cart-pole alone, two trials.
-        output: folder of the verdict.
-        trials: file of single trials, which is gone on with; None: in the output.
-    """
-    table = measure(trials or output / "multistep-trials.csv", small)
-    save(judge(table), output, "python -m analyses.remedies.multistep")
-    remedy_claims.refresh(output)
+main = remedy_claims.trials_study(measure, judge, "multistep-trials.csv")
 
 
 if __name__ == "__main__":

@@ -29,14 +29,11 @@ import numpy as np
 import pandas as pd
 import torch
 import tyro
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from scipy import stats
 from torch import Tensor
 
-from analyses.harness.forest import plain_ticks
 from analyses.harness.paired_trials import Paired, Row, kept, ratio
-from analyses.harness.verdicts import Verdict, save
+from analyses.harness.verdicts import Verdict
 from analyses.remedies import page as remedy_claims
 from analyses.remedies.model_pairs import (
     TEST_ROWS,
@@ -192,7 +189,6 @@ def judge(trials: pd.DataFrame) -> Verdict:
         numbers,
         pd.concat([against_plain(first).assign(trials_of="choosing"),
                    table.assign(trials_of="judging")]),
-        _figure(against_plain(first), table, list(chosen)),
     )  # fmt: skip
 
 
@@ -282,55 +278,7 @@ def _by_dimension(rows: pd.DataFrame) -> str:
     )
 
 
-def _figure(table: pd.DataFrame, judged: pd.DataFrame, sizes: list[int]) -> Figure:
-    """Curves of the trials that chose; filled squares with intervals of those that judged."""
-    figure = Figure(figsize=(3.1 * len(sizes) + 0.4, 3.4), layout="constrained")
-    panels = figure.subplots(1, len(sizes), sharey=True, squeeze=False)[0]
-    for axes, d in zip(panels, sizes, strict=True):
-        for budget, line in (("equal steps", "--"), ("equal time", "-")):
-            rows = table[(table["dimension"] == d) & (table["budget"] == budget)]
-            for marker, n in zip("o^sD", NEIGHBOURS, strict=True):
-                part = rows[rows["n"] == n]
-                axes.plot(part["w"], part["value"], line, marker=marker, markersize=4, linewidth=1,
-                          color="black" if budget == "equal time" else "0.6",
-                          label=f"n = {n}" if budget == "equal time" else None)  # fmt: skip
-        _judged(axes, judged[(judged["dimension"] == d) & (judged["budget"] == "equal steps")])
-        axes.axhline(1, color="black", linewidth=0.6)
-        axes.set(xscale="log", yscale="log", xlabel="weight w")
-        plain_ticks(axes.xaxis)
-        plain_ticks(axes.yaxis)
-        axes.set_title(f"{d} dimensions", fontsize=9)
-    panels[0].set_ylabel("Jacobian MSE, with / without the loss\n(black: equal time, grey: steps)",
-                         fontsize=8)  # fmt: skip
-    figure.legend(
-        *panels[0].get_legend_handles_labels(),
-        loc="outside upper center",
-        ncols=3,
-        frameon=False,
-        fontsize=8,
-    )
-    return figure
-
-
-def _judged(axes: Axes, rows: pd.DataFrame) -> None:
-    """Every n beside the other at the chosen weight."""
-    at = rows["w"] * 1.25 ** np.arange(1, len(rows) + 1)
-    error = np.abs([rows["value"] - rows["ci_low"], rows["ci_high"] - rows["value"]])
-    axes.errorbar(at, rows["value"], error, fmt="s", color="tab:red", markersize=3, linewidth=1,
-                  label="other trials, equal steps, n = 1, 5, 10, 25")  # fmt: skip
-
-
-def main(small: bool = False, output: Path = FOLDER, trials: Path | None = None) -> None:
-    """Fit, measure and judge.
-
-    Args:
-        small: three dimensions, two trials.
-        output: folder of the verdict.
-        trials: file of single trials, which is gone on with; None: in the output.
-    """
-    table = measure(trials or output / "n-w-sens-trials.csv", small)
-    save(judge(table), output, "python -m analyses.remedies.n_w_sens")
-    remedy_claims.refresh(output)
+main = remedy_claims.trials_study(measure, judge, "n-w-sens-trials.csv")
 
 
 if __name__ == "__main__":

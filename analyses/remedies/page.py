@@ -6,17 +6,19 @@ python -m analyses.remedies.page [--output reports/remedies]      rewrites the p
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import pandas as pd
 import tyro
 
-from analyses.harness.verdicts import listed
+from analyses.harness.verdicts import Verdict, listed, save
 
 FOLDER = Path("reports/remedies")
 HEAD = """# Remedies for a learned model's gradients: claims of the papers, tested again
 
-Each row is one script; its numbers lie beside this file as `.json` and `.csv`, most with a figure.
+Each row is one script; its numbers lie beside this file as `.json` and `.csv`, some with a figure.
 The outcome is that of the criterion that opens the script ([four words](../README.md)), not of the
 paper: a claim that holds in part says so in its verdict. Intervals are 95% unless the verdict says
 otherwise; remedies are compared on the same data, starts, noise and initial weights.
@@ -63,6 +65,36 @@ def _section(title: str, verdicts: Sequence[Mapping[str, object]], folder: Path)
     if not verdicts:
         return ""
     return f"\n## {title}\n" + listed(verdicts, folder)
+
+
+def trials_study(
+    measure: Callable[[Path, bool], pd.DataFrame],
+    judge: Callable[[pd.DataFrame], Verdict],
+    name: str,
+) -> Callable[..., None]:
+    """The command of a claim that is judged from a file of single trials.
+
+    Args:
+        measure: every trial, of which those in the file are read and the others made.
+        judge: the verdict from them.
+        name: of the file.
+    """
+
+    def main(small: bool = False, output: Path = FOLDER, trials: Path | None = None) -> None:
+        """Fit what is not yet fitted, measure and judge.
+
+        Args:
+            small: one world or size, two trials.
+            output: folder of the verdict.
+            trials: file of single trials, which is gone on with; None: in the output.
+        """
+        spec = sys.modules[judge.__module__].__spec__
+        assert spec is not None
+        table = measure(trials or output / name, small)
+        save(judge(table), output, f"python -m {spec.name}")
+        refresh(output)
+
+    return main
 
 
 def main(output: Path = FOLDER) -> None:

@@ -13,15 +13,11 @@ From the fits of GRADLOSS (`analyses.remedies.gradloss`); at equal time beside i
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pandas as pd
 import tyro
-from matplotlib.figure import Figure
 
-from analyses.harness.forest import forest, legend_above
 from analyses.harness.paired_trials import as_numbers, comparison, listed
-from analyses.harness.verdicts import Verdict, save
+from analyses.harness.verdicts import Verdict
 from analyses.remedies import gradloss
 from analyses.remedies import page as remedy_claims
 
@@ -47,7 +43,6 @@ def judge(trials: pd.DataFrame) -> Verdict:
         sentence,
         numbers,
         table,
-        _figure(table),
     )
 
 
@@ -57,28 +52,7 @@ def _worse(rows: pd.DataFrame) -> str:
     return f"{int((rows['ci_low'] > 1).sum())} of {len(rows)} cells{also}"
 
 
-def _figure(table: pd.DataFrame) -> Figure:
-    label = [f"{row['world']}, {row['rows']:,} rows" for _, row in table.iterrows()]
-    figure = Figure(figsize=(5.5, 3.2), layout="constrained")
-    axes = figure.subplots()
-    styles = {"equal time": "equal time", "equal steps": "equal steps"}
-    what = "held-out prediction MSE, gradient model / prediction model"
-    forest(axes, table.assign(label=label), what, styles)
-    legend_above(figure, axes)
-    return figure
-
-
-def main(small: bool = False, output: Path = gradloss.FOLDER, trials: Path | None = None) -> None:
-    """Judge, and fit what is not yet fitted.
-
-    Args:
-        small: one size, two trials.
-        output: folder of the verdict.
-        trials: file of GRADLOSS's single trials; None: in the output.
-    """
-    table = gradloss.measure(trials or output / "gradloss-trials.csv", small)
-    save(judge(table), output, "python -m analyses.remedies.pred_cost")
-    remedy_claims.refresh(output)
+main = remedy_claims.trials_study(gradloss.measure, judge, "gradloss-trials.csv")
 
 
 if __name__ == "__main__":

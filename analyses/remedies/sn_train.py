@@ -29,7 +29,6 @@ from typing import Annotated
 import numpy as np
 import pandas as pd
 import tyro
-from matplotlib.figure import Figure
 from tyro.conf import subcommand
 
 import gradlab
@@ -161,7 +160,6 @@ def judge(runs: Runs) -> Verdict:
         sentence,
         numbers,
         curves(runs),
-        _figure(runs),
     )
 
 
@@ -188,24 +186,6 @@ def curves(runs: Runs) -> pd.DataFrame:
         for k, row in zip(run.iteration, run.returns, strict=True)
         for seed, value in zip(run.seeds, row, strict=True)
     )
-
-
-def _figure(runs: Runs) -> Figure:
-    unrolls = sorted({h for h, _ in runs})
-    figure = Figure(figsize=(3.3 * len(unrolls), 3.2), layout="constrained")
-    panels = figure.subplots(1, len(unrolls), sharey=True, squeeze=False)[0]
-    for axes, unroll in zip(panels, unrolls, strict=True):
-        for arm, style, colour in zip(ARMS, ("-", "--"), ("black", "tab:red"), strict=True):
-            if (unroll, arm) in runs:
-                run = runs[unroll, arm]
-                axes.plot(run.iteration, run.returns, style, color=colour, lw=0.6, alpha=0.5)
-                axes.plot(run.iteration, np.median(run.returns, axis=1), style, color=colour, lw=2,
-                          label=f"{arm}, median")  # fmt: skip
-        axes.set_yscale("symlog", linthresh=0.1)
-        axes.set(title=f"unroll h = {unroll}", xlabel="iteration (8 simulator steps)")
-    panels[0].set_ylabel("return, thin: each seed")
-    panels[0].legend(frameon=False, fontsize=8, loc="lower right")
-    return figure
 
 
 def main() -> None:

@@ -20,18 +20,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-import tyro
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from analyses.harness.student import geometric_mean
-from analyses.harness.verdicts import Verdict, save
+from analyses.harness.verdicts import Verdict, study
 from analyses.jacobians.var_exp import HORIZONS, gradients, traces
 from analyses.remedies import page as remedy_claims
 from analyses.remedies.spectral_arms import (
@@ -199,7 +196,6 @@ def judge(table: pd.DataFrame) -> Verdict:
         sentence,
         numbers,
         table,
-        _figure(table),
     )
 
 
@@ -262,52 +258,5 @@ def _change(values: pd.DataFrame) -> str:
     return f"{values[PLAIN].median():.2g} → {values['model'].median():.2g}"
 
 
-def _figure(table: pd.DataFrame) -> Figure:
-    figure = Figure(figsize=(10, 6), layout="constrained")
-    names = list(table["task"].unique())
-    panels = figure.subplots(len(names), 3, sharex=True, squeeze=False)
-    looks = {PLAIN: ("o-", "black"), "model": ("s--", "tab:blue"),
-             "policy": ("^:", "0.5"), BOTH: ("D-", "tab:red")}  # fmt: skip
-    for axes, task in zip(panels, names, strict=True):
-        rows = table[table["task"] == task]
-        for ax, stage in zip(axes, STAGES, strict=False):
-            for arm, (style, colour) in looks.items():
-                wide = _wide(rows, arm, stage, "variance")
-                ax.fill_between(wide.columns, wide.min(), wide.max(), color=colour, alpha=0.1, lw=0)
-                label = f"normalised: {arm}"
-                ax.semilogy(wide.median(), style, color=colour, ms=4, lw=1, label=label)
-            simulator = _wide(rows, PLAIN, stage, "simulator").median()
-            ax.semilogy(simulator, "-", color="tab:green", lw=2, alpha=0.6,
-                        label="simulator, policy plain")  # fmt: skip
-            ax.set_title(f"{task}, policies {stage}", fontsize=9)
-        for arm, (style, colour) in looks.items():
-            error = _wide(rows, arm, STAGES[1], "distance").median()
-            axes[2].semilogy(error[error > 0], style, color=colour, ms=4, lw=1)
-        axes[2].axhline(1, color="black", lw=0.6, ls=":")
-        axes[2].set_title(f"{task}, improved: the mean", fontsize=9)
-        axes[0].set_ylabel("variance of one gradient (tr Cov)")
-        axes[2].set_ylabel("|mean − simulator's| / |simulator's|")
-    panels[0, 0].legend(frameon=False, fontsize=7)
-    for ax in panels[-1]:
-        ax.set_xlabel("unroll h [steps]")
-    return figure
-
-
-def _wide(rows: pd.DataFrame, arm: str, stage: str, column: str) -> pd.DataFrame:
-    kept = rows[(rows["arm"] == arm) & (rows["stage"] == stage)]
-    return kept.pivot(index="seed", columns="h", values=column)
-
-
-def main(small: bool = False, output: Path = FOLDER) -> None:
-    """Test the claim.
-
-    Args:
-        small: two seeds, hardly any fitting.
-        output: folder of the verdict.
-    """
-    save(measure(small), output, "python -m analyses.remedies.sn_var")
-    remedy_claims.refresh(output)
-
-
 if __name__ == "__main__":
-    tyro.cli(main)
+    study(measure, FOLDER, remedy_claims.refresh)

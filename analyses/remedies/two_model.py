@@ -16,15 +16,11 @@ as long as both together. Bias: geometric mean over h = 1, 3, 5, 10 steps, criti
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pandas as pd
 import tyro
-from matplotlib.figure import Figure
 
-from analyses.harness.forest import forest, legend_above
 from analyses.harness.paired_trials import as_numbers, comparison, listed
-from analyses.harness.verdicts import Verdict, save
+from analyses.harness.verdicts import Verdict
 from analyses.remedies import gradloss
 from analyses.remedies import page as remedy_claims
 
@@ -65,7 +61,6 @@ def judge(trials: pd.DataFrame) -> Verdict:
         sentence,
         numbers,
         table,
-        _figure(overall),
     )
 
 
@@ -78,32 +73,7 @@ def _opening(rows: pd.DataFrame) -> str:
     return f"On pendulum and cart-pole two models err {', '.join(parts)}."
 
 
-def _figure(table: pd.DataFrame) -> Figure:
-    label = [f"{row['world']}, {row['rows']:,} rows" for _, row in table.iterrows()]
-    figure = Figure(figsize=(6.5, 4.2), layout="constrained")
-    axes = figure.subplots()
-    styles = {
-        "single": "over one model with the loss",
-        "no loss": "over one without, equal steps",
-        "no loss, as long": "over one without, as long as both",
-    }
-    what = "squared bias of the policy gradient, two models / one"
-    forest(axes, table.assign(label=label), what, styles)
-    legend_above(figure, axes)
-    return figure
-
-
-def main(small: bool = False, output: Path = gradloss.FOLDER, trials: Path | None = None) -> None:
-    """Judge, and fit what is not yet fitted.
-
-    Args:
-        small: one size, two trials.
-        output: folder of the verdict.
-        trials: file of GRADLOSS's single trials; None: in the output.
-    """
-    table = gradloss.measure(trials or output / "gradloss-trials.csv", small)
-    save(judge(table), output, "python -m analyses.remedies.two_model")
-    remedy_claims.refresh(output)
+main = remedy_claims.trials_study(gradloss.measure, judge, "gradloss-trials.csv")
 
 
 if __name__ == "__main__":

@@ -21,18 +21,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import pandas as pd
 import torch
-import tyro
-from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from analyses.bounds import fitted_double_integrator as fitted
 from analyses.bounds.tailed_gradients import QuadraticCritic
-from analyses.bounds.u_shape import ARMS, HORIZONS, tested
-from analyses.harness.verdicts import Verdict, save
+from analyses.bounds.u_shape import ARMS, HORIZONS, curves_of, tested
+from analyses.harness.verdicts import Verdict, study
 from analyses.remedies import page as remedy_claims
 from gradlab.data.noise import stream
 from gradlab.data.trajectories import Trajectories
@@ -177,13 +174,6 @@ def judge(rows: pd.DataFrame) -> Verdict:
         f"{'; '.join(map(_told, (cell for _, cell in cells.iterrows())))}. {rows['seed'].nunique()}"
         f" seeds; of single fits {cells['single'].mean():.0%} fall by 1.5 and rise by 2."
     )
-    curves = rows.groupby([*CELL, "arm", "horizon"], as_index=False, sort=False).agg(
-        error=("error", "mean"),
-        error_median=("error", "median"),
-        error_low=("error", lambda x: x.quantile(0.25)),
-        error_high=("error", lambda x: x.quantile(0.75)),
-        cosine_median=("cosine", "median"),
-    )
     return Verdict(
         "U-SHAPE-LEARNED",
         "MAAC, section 4.2, Fig. 2",
@@ -192,8 +182,7 @@ def judge(rows: pd.DataFrame) -> Verdict:
         holds,
         sentence,
         numbers,
-        curves.merge(cells, on=CELL),
-        _figure(curves),
+        curves_of(rows, CELL).merge(cells, on=CELL),
     )
 
 
@@ -205,39 +194,5 @@ def _told(cell: pd.Series) -> str:
     )
 
 
-def _figure(curves: pd.DataFrame) -> Figure:
-    systems = list(curves["system"].unique())
-    figure = Figure(figsize=(3.1 * len(systems), 3.4), layout="constrained")
-    panels = figure.subplots(1, len(systems), sharey=True, squeeze=False)[0]
-    for axes, system in zip(panels, systems, strict=True):
-        kept = curves[curves["system"] == system]
-        for n, style in zip(sorted(kept["n"].unique()), ("o-", "s--"), strict=False):
-            for arm, colour in zip(ARMS, ("tab:red", "black"), strict=False):
-                part = kept[(kept["n"] == n) & (kept["arm"] == arm)]
-                axes.plot(part["horizon"], part["error_median"], style, color=colour, ms=4, lw=1,
-                          label=f"{arm}, n = {n}")  # fmt: skip
-                axes.fill_between(part["horizon"], part["error_low"], part["error_high"],
-                                  color=colour, alpha=0.12, lw=0)  # fmt: skip
-        axes.set_xscale("symlog", linthresh=1)
-        axes.set_xticks([0, 1, 2, 5, 10, 20, 50], ["0", "1", "2", "5", "10", "20", "50"])
-        axes.set(yscale="log", xlabel="horizon H (model steps)", ylim=(1e-3, 1e2))
-        axes.axhline(1, color="black", lw=0.6, ls=":")
-        axes.set_title(system.replace(", ", ",\n"), fontsize=9)
-    panels[0].set_ylabel("L1 error / |∇J|, median of seeds, quartiles")
-    panels[0].legend(frameon=False, fontsize=7, loc="lower left")
-    return figure
-
-
-def main(small: bool = False, output: Path = FOLDER) -> None:
-    """Sweep systems, gains and sizes of data.
-
-    Args:
-        small: two seeds, hardly any fitting.
-        output: folder of the verdict.
-    """
-    save(measure(small), output, "python -m analyses.remedies.u_shape_learned")
-    remedy_claims.refresh(output)
-
-
 if __name__ == "__main__":
-    tyro.cli(main)
+    study(measure, FOLDER, remedy_claims.refresh)

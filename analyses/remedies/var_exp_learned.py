@@ -18,16 +18,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import tyro
 from numpy.typing import NDArray
 from scipy import stats
 from torch import nn
 
-from analyses.harness.verdicts import Verdict, save
+from analyses.harness.verdicts import Verdict, study
 from analyses.jacobians import var_exp
 from analyses.jacobians.var_exp import (
     ALL,
@@ -102,16 +100,5 @@ def judge(table: pd.DataFrame) -> Verdict:
     return replace(var_exp.judge(table), claim="VAR-EXP-LEARNED")
 
 
-def main(small: bool = False, output: Path = FOLDER) -> None:
-    """Test the claim.
-
-    Args:
-        small: hardly any fitting, no MuJoCo.
-        output: folder of the verdict.
-    """
-    save(measure(small), output, "python -m analyses.remedies.var_exp_learned")
-    remedy_claims.refresh(output)
-
-
 if __name__ == "__main__":
-    tyro.cli(main)
+    study(measure, FOLDER, remedy_claims.refresh)

@@ -19,7 +19,7 @@ left of the time that one learner was measured to take.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -28,15 +28,12 @@ import numpy as np
 import pandas as pd
 import torch
 import tyro
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from analyses.harness.contrast_parts import asked_of
 from analyses.harness.student import geometric_mean
 from analyses.harness.verdicts import Verdict, save
 from benchmarks.asynchronous import PAPERS, Costs, Pace, measured_costs, pace, plain, predicted
-from gradlab.figures.style import BLUE, GRID, INK, MUTED, VERMILION, ruled
 
 LEARNERS = (1, 2, 4)
 LEAST = 1.5
@@ -106,7 +103,7 @@ def judged(rows: pd.DataFrame, costs: Costs) -> Verdict:
         f"updates/s of two learners over one: interval over paired rounds above {LEAST}, where two "
         f"runs that know of no other make {LEAST} times the updates of one",
         bool(parts) and all(part.state == "met" for part in parts),
-        sentence, numbers, table, drawn(rows, costs),
+        sentence, numbers, table,
     )  # fmt: skip
 
 
@@ -149,44 +146,6 @@ def _lags(rows: pd.DataFrame) -> str:
             f"with {name_of(count)} {own.mean:.1f} on average, 95% at most {own.at_most(0.95)}"
         )
     return f"Lag of the policy's gradients, in its steps: {'; '.join(found)}."
-
-
-def drawn(rows: pd.DataFrame, costs: Costs) -> Figure:
-    """Updates per second over learners, measured and predicted; the lags of the policy."""
-    figure = Figure(figsize=(9.6, 3.8), layout="constrained")
-    pace_of, lags = figure.subplots(1, 2)
-    counts = range(1, 3 * PAPERS + 1)
-    pace_of.plot(
-        counts, [predicted(costs, n) for n in counts], color=BLUE,
-        label="predicted, a processor for each learner",
-    )  # fmt: skip
-    pace_of.axhline(
-        1 / costs.optimiser, color=MUTED, linestyle=":", label="the optimiser is always busy"
-    )
-    found = [geometric_mean(rows.loc[rows["arm"] == name_of(n), "rate"]) for n in LEARNERS]
-    value, low, high = np.array(found).T
-    pace_of.errorbar(
-        LEARNERS, value, (value - low, high - value), fmt="s", color=VERMILION, capsize=3,
-        label="measured on two processors",
-    )  # fmt: skip
-    pace_of.axvline(PAPERS, color=GRID)
-    pace_of.annotate("the papers' 12", (PAPERS, 0), (3, 3), textcoords="offset points", fontsize=8)
-    pace_of.set(xlabel="learners", ylabel="updates per second", ylim=(0, 1.45 / costs.optimiser))
-    for count, colour, shift in ((2, VERMILION, -0.2), (4, BLUE, 0.2)):
-        own = shares(rows, name_of(count))
-        lags.bar(np.arange(len(own)) + shift, own, 0.38, color=colour, label=name_of(count),
-                 hatch="//" if shift > 0 else "", edgecolor="white")  # fmt: skip
-    lags.set(xlabel="lag, steps of the policy", ylabel="share of the policy's gradients")
-    lags.xaxis.get_major_locator().set_params(integer=True)
-    _dress((pace_of, lags))
-    pace_of.legend(frameon=False, fontsize=8, labelcolor=INK, loc="upper left")
-    return figure
-
-
-def _dress(axes: Sequence[Axes]) -> None:
-    for ax in axes:
-        ax.legend(frameon=False, fontsize=8, labelcolor=INK)
-        ruled(ax, "y")
 
 
 def rounds_of(path: Path, rounds: int, iterations: int) -> Iterator[pd.DataFrame]:

@@ -42,4 +42,4 @@ def test_only_linear_norms_meet_the_criterion(verdict):
 
 def test_the_verdict_is_saved_with_figure_and_numbers(verdict, tmp_path):
     save(verdict, tmp_path, "python -m analyses.lemmas.cond1")
-    assert {path.suffix for path in tmp_path.iterdir()} == {".json", ".csv", ".png"}
+    assert {path.suffix for path in tmp_path.iterdir()} == {".json", ".csv"}

@@ -34,7 +34,6 @@ def test_a_verdict_is_saved(script, small, tmp_path):
     stem = tmp_path / small[script].claim.lower()
     made = json.loads(stem.with_suffix(".json").read_text())
     assert all(np.isfinite(value) for value in made["numbers"].values())
-    assert stem.with_suffix(".png").stat().st_size < 200_000
 
 
 def test_traces_are_covariances_and_leave_one_out():
@@ -106,9 +105,7 @@ def test_roughness_of_a_parabola_is_known_and_scale_free():
 def test_only_a_threefold_roughness_meets_the_criterion(factor, holds, small):
     table = small[landscape].table
     planted = table.assign(roughness=np.where(table["h"] == landscape.LONG, 0.01 * factor, 0.01))
-    bowl = np.add.outer(np.arange(21.0) ** 2, np.arange(21.0) ** 2)
-    shown = {"bowl": np.stack([bowl] * len(landscape.HORIZONS))}
-    verdict = landscape.judge(planted, shown)
+    verdict = landscape.judge(planted)
     assert verdict.holds == holds
     assert verdict.numbers["cart-pole_swing-up_ratio"] == pytest.approx(factor)
 

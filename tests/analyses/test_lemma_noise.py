@@ -22,7 +22,7 @@ def test_the_criterion_is_met_and_saved(verdict, tmp_path):
     assert verdict.holds
     assert verdict.numbers["violations"] == 0
     save(verdict, tmp_path, "python -m analyses.lemmas.lemma_noise")
-    assert {path.suffix for path in tmp_path.iterdir()} == {".json", ".csv", ".png"}
+    assert {path.suffix for path in tmp_path.iterdir()} == {".json", ".csv"}
 
 
 def test_the_printed_constant_fails_for_a_deadbeat_policy_only(verdict):

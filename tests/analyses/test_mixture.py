@@ -75,4 +75,4 @@ def test_the_whole_analysis_runs_small(tmp_path):
     verdict = mixture.measure(small=True)
     assert all(math.isfinite(value) for value in verdict.numbers.values())
     save(verdict, tmp_path, "python -m analyses.lemmas.mixture")
-    assert {path.suffix for path in tmp_path.iterdir()} == {".json", ".csv", ".png"}
+    assert {path.suffix for path in tmp_path.iterdir()} == {".json", ".csv"}
