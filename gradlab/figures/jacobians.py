@@ -6,7 +6,7 @@ A map of positive numbers in tints of one colour, readable on light and on dark 
 
 Tints are one colour at six opacities above the paper, so that colour, paper and the numbers in the
 cells swap together with the page: light numbers stand on full tints of a light page, dark ones on
-those of a dark page. A cell that is exactly 0 has no _tint and a muted "0": it cannot be taken for
+those of a dark page. A cell that is exactly 0 has no tint and a muted "0": it cannot be taken for
 the largest value.
 """
 
@@ -26,7 +26,7 @@ from gradlab.figures.drawing import Curve
 from gradlab.figures.style import BLUE, INK, MUTED, PAPER, Look, tick
 
 _OPACITIES = (0.1, 0.22, 0.36, 0.5, 0.85, 1.0)
-_FULL = 4  # from this _tint on numbers are written in the colour of the paper
+_FULL = 4  # from this tint on numbers are written in the colour of the paper
 
 
 def _tint(values: NDArray[np.float64], top: float, decades: float) -> NDArray[np.int64]:
@@ -45,7 +45,7 @@ def tinted(
     """Cells [rows, columns] with their numbers; a scale stands to the right.
 
     Args:
-        decades: from the palest _tint to the fullest; least: smaller numbers are written "~0".
+        decades: from the palest tint to the fullest; least: smaller numbers are written "~0".
     """
     rows, columns = values.shape
     positive = values[values > 0]
@@ -68,7 +68,7 @@ def _number(ax: Axes, at: tuple[int, int], value: float, place: int, least: floa
 
 
 def _scale(ax: Axes, top: float, decades: float) -> None:
-    """Every _tint, the largest above, with the number at which it begins."""
+    """Every tint, the largest above, with the number at which it begins."""
     side = ax.inset_axes((1.03, 0.1, 0.035, 0.8))
     steps = len(_OPACITIES)
     for place, opacity in enumerate(_OPACITIES):

@@ -329,7 +329,7 @@ def _keep(facts: Facts, rest: tuple[Sentence, ...]) -> Screen:
         text = f"{safe} All of them lower it: fix {what} first. {_beyond(facts)}".rstrip()
         sure = "sure: every interval is below 0"
         return Screen(text, "none", sure, numbers, figure, rest)
-    if facts.chosen.low > 0:  # refuted by what its own updates did
+    if facts.chosen.low > 0:  # in one small step, and not by its own updates
         best, fallen = facts.best, lowers(facts, facts.best)
         who = _capital(_gradient(facts, best).removeprefix("Use "))
         gains = f"{who} gains {gain_text(facts.chosen)} in one small step"
