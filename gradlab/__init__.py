@@ -27,7 +27,6 @@ from gradlab.errors import imported
 
 if TYPE_CHECKING:
     from gradlab import figures, fitting, systems, tasks, training
-    from gradlab.auditing.audit import audit
     from gradlab.cli.sweep import sweep
     from gradlab.gradients.estimator import Estimator
     from gradlab.gradients.tail import Tail
@@ -42,6 +41,7 @@ if TYPE_CHECKING:
     from gradlab.runs.profile import Profile, load
     from gradlab.systems.differentiable import differentiable
     from gradlab.tasks import Task
+    from gradlab.tools.audit.compute import audit
     from gradlab.tools.certify.compute import certify
     from gradlab.training.loop import train
     from gradlab.verdicts.choice.choosing import choose
@@ -84,7 +84,7 @@ _HOMES = {
     "Task": "gradlab.tasks",
     "attribute": "gradlab.runs.attribution",
     "attribution": "gradlab.runs.attribution",
-    "audit": "gradlab.auditing.audit",
+    "audit": "gradlab.tools.audit.compute",
     "certify": "gradlab.tools.certify.compute",
     "choose": "gradlab.verdicts.choice.choosing",
     "compare_jacobians": "gradlab.jacobians.comparison",

@@ -22,7 +22,6 @@ import gradlab
 from gradlab.cli import refusals
 from gradlab.cli.arguments import Document
 from gradlab.cli.attribute import Attribute
-from gradlab.cli.audit import AuditCommand
 from gradlab.cli.choose import Choose
 from gradlab.cli.compare import Compare
 from gradlab.cli.fit import FitCommand
@@ -66,7 +65,7 @@ _ROWS: Mapping[str, type[_Command] | str] = {
     "fit": FitCommand,
     "logs": Logs,
     "remedies": RemediesCommand,
-    "audit": AuditCommand,
+    "audit": "gradlab.tools.audit.command:AuditCommand",
     "train": Train,
     "sweep": SweepCommand,
     "watch": Watch,
