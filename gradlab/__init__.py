@@ -23,10 +23,10 @@ import importlib
 import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
+from gradlab.errors import imported
+
 if TYPE_CHECKING:
     from gradlab import figures, fitting, systems, tasks, training
-    from gradlab.auditing.audit import audit
-    from gradlab.certification.certify import certify
     from gradlab.cli.sweep import sweep
     from gradlab.gradients.estimator import Estimator
     from gradlab.gradients.tail import Tail
@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from gradlab.runs.profile import Profile, load
     from gradlab.systems.differentiable import differentiable
     from gradlab.tasks import Task
+    from gradlab.tools.audit.compute import audit
+    from gradlab.tools.certify.compute import certify
     from gradlab.training.loop import train
     from gradlab.verdicts.choice.choosing import choose
 
@@ -82,8 +84,8 @@ _HOMES = {
     "Task": "gradlab.tasks",
     "attribute": "gradlab.runs.attribution",
     "attribution": "gradlab.runs.attribution",
-    "audit": "gradlab.auditing.audit",
-    "certify": "gradlab.certification.certify",
+    "audit": "gradlab.tools.audit.compute",
+    "certify": "gradlab.tools.certify.compute",
     "choose": "gradlab.verdicts.choice.choosing",
     "compare_jacobians": "gradlab.jacobians.comparison",
     "compare_remedies": "gradlab.remedies.compare",
@@ -102,7 +104,7 @@ def __getattr__(name: str) -> Any:
     if name == "__version__":  # of pyproject.toml, the one place where it stands
         return importlib.metadata.version("gradlab")
     if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name]), name)
+        return imported(f"{_HOMES[name]}:{name}")
     if name in __all__:
         return importlib.import_module(f"gradlab.{name}")
     raise AttributeError(f"module 'gradlab' has no attribute {name!r}")

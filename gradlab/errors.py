@@ -4,8 +4,11 @@ Messages name arguments as Python has them, `overwrite=True`, `resume=False`; th
 the same as options, `--overwrite` and `without --resume`.
 """
 
+import importlib
 import re
+from typing import Any
 
+_TOOLS = "gradlab.tools"
 _ARGUMENT = re.compile(r"(with |\b)(overwrite|resume)=(True|False)\b")
 
 
@@ -51,3 +54,20 @@ def _option(found: re.Match[str]) -> str:
 def not_installed(package: str, extra: str) -> InputError:
     """The error where another's package, an extra, cannot be imported."""
     return InputError(f"{package} is not installed: pip install 'gradlab[{extra}]'")
+
+
+def imported(row: str) -> Any:
+    """What a row "package.module:name" names; tools, one folder each, are imported so alone.
+
+    Raises:
+        InputError: the folder of the tool is not there.
+    """
+    module, _, name = row.partition(":")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except ModuleNotFoundError as error:
+        missing = error.name or ""
+        if not missing.startswith(_TOOLS) or not f"{module}.".startswith(f"{missing}."):
+            raise
+        tool, folder = module.split(".")[2], "/".join(module.split(".")[:3])
+        raise InputError(f"the tool {tool} is not installed: {folder} is not there") from None

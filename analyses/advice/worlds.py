@@ -36,7 +36,7 @@ from gradlab.networks.mlp import Policy
 from gradlab.tasks import Task, with_learned_prior
 
 STAGES = ("early", "middle", "late")
-SEEDS = (16, 17, 18)  # of 0 to 15 some cells were looked at before
+SEEDS = (19, 20, 21)  # of 0 to 17 some cells were looked at before
 LONG: dict[str, Any] = {"steps": 600}  # these fall late: criterion.md
 UPDATES = (6_250, 12_500, 25_000)  # of SAC, at the three stages
 CONTACT = ("Hopper-v5", "HalfCheetah-v5", "Walker2d-v5")

@@ -22,10 +22,10 @@ from torch import Tensor
 from tyro.conf import Positional
 
 import gradlab
-from gradlab.certification.certification import Certification
 from gradlab.systems import System
 from gradlab.systems.engines.from_jax import in_float64
 from gradlab.tasks import Task
+from gradlab.tools.certify.result import Certification
 
 FOLDER = Path("reports/certificates")
 CART_POLE = """

@@ -8,11 +8,13 @@ error.
 from __future__ import annotations
 
 import contextlib
+import functools
+import operator
 import os
 import shlex
 import sys
-from collections.abc import Callable, Sequence
-from typing import Annotated
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Annotated, Any, Protocol
 
 from tyro.conf import subcommand
 
@@ -20,8 +22,6 @@ import gradlab
 from gradlab.cli import refusals
 from gradlab.cli.arguments import Document
 from gradlab.cli.attribute import Attribute
-from gradlab.cli.audit import AuditCommand
-from gradlab.cli.certify import Certify
 from gradlab.cli.choose import Choose
 from gradlab.cli.compare import Compare
 from gradlab.cli.fit import FitCommand
@@ -41,52 +41,61 @@ from gradlab.cli.terminal.progress_bars import standard_error
 from gradlab.cli.terminal.streams import terminable
 from gradlab.cli.train import Train
 from gradlab.cli.watch import Watch
-from gradlab.errors import Failure, InputError, as_options
+from gradlab.errors import Failure, InputError, as_options, imported
 
 INTERRUPTED, TERMINATED = 130, 143
 _LONGEST = 1000  # characters of a refusal
 
-# A further command is a row here and a dataclass with `json` and `run(command) → Document`.
-_Chosen = (
-    Measure
-    | JacobiansCommand
-    | RaceCommand
-    | StepCommand
-    | Certify
-    | FitCommand
-    | Logs
-    | RemediesCommand
-    | AuditCommand
-    | Train
-    | SweepCommand
-    | Watch
-    | Compare
-    | Choose
-    | Attribute
-    | Report
-    | List
-    | Selftest
-)
-Command = (
-    Annotated[Measure, subcommand("measure")]
-    | Annotated[JacobiansCommand, subcommand("jacobians")]
-    | Annotated[RaceCommand, subcommand("race")]
-    | Annotated[StepCommand, subcommand("step")]
-    | Annotated[Certify, subcommand("certify")]
-    | Annotated[FitCommand, subcommand("fit")]
-    | Annotated[Logs, subcommand("logs")]
-    | Annotated[RemediesCommand, subcommand("remedies")]
-    | Annotated[AuditCommand, subcommand("audit")]
-    | Annotated[Train, subcommand("train")]
-    | Annotated[SweepCommand, subcommand("sweep")]
-    | Annotated[Watch, subcommand("watch")]
-    | Annotated[Compare, subcommand("compare")]
-    | Annotated[Choose, subcommand("choose")]
-    | Annotated[Attribute, subcommand("attribute")]
-    | Annotated[Report, subcommand("report")]
-    | Annotated[List, subcommand("list")]
-    | Annotated[Selftest, subcommand("selftest")]
-)
+
+class _Command(Protocol):
+    @property
+    def json(self) -> bool: ...
+
+    def run(self, command: str) -> Document: ...
+
+
+# A further command is a row here and a dataclass with `json` and `run(command) → Document`; one of
+# a tool is named, and absent where the tool's folder is.
+_ROWS: Mapping[str, type[_Command] | str] = {
+    "measure": Measure,
+    "jacobians": JacobiansCommand,
+    "race": RaceCommand,
+    "step": StepCommand,
+    "certify": "gradlab.tools.certify.command:Certify",
+    "fit": FitCommand,
+    "logs": Logs,
+    "remedies": RemediesCommand,
+    "audit": "gradlab.tools.audit.command:AuditCommand",
+    "train": Train,
+    "sweep": SweepCommand,
+    "watch": Watch,
+    "compare": Compare,
+    "choose": Choose,
+    "attribute": Attribute,
+    "report": Report,
+    "list": List,
+    "selftest": Selftest,
+}
+
+
+def command_of(name: str) -> type[_Command]:
+    """The class of a command.
+
+    Raises:
+        InputError: its tool is not installed.
+    """
+    row = _ROWS[name]
+    found: type[_Command] = imported(row) if isinstance(row, str) else row
+    return found
+
+
+def _installed() -> Iterator[Any]:
+    for name in _ROWS:
+        with contextlib.suppress(InputError):
+            yield Annotated[command_of(name), subcommand(name)]
+
+
+Command: Any = functools.reduce(operator.or_, _installed())
 
 
 _Answer = Callable[[Document, bool, bool], None]  # the document, as JSON?, explained?
@@ -113,13 +122,15 @@ def main(arguments: Sequence[str] | None = None, answer: _Answer = answer) -> in
         return _executed(command, words, answer)
 
 
-def parsed(words: Sequence[str]) -> _Chosen:
-    """The command of these words; raises as `usage.parsed`."""
-    command: _Chosen = usage.parsed(Command, words)
+def parsed(words: Sequence[str]) -> _Command:
+    """The command of these words; raises as `usage.parsed` and `command_of`."""
+    if words and words[0] in _ROWS:
+        command_of(words[0])
+    command: _Command = usage.parsed(Command, words)
     return command
 
 
-def _executed(command: _Chosen, words: Sequence[str], answer: _Answer) -> int:
+def _executed(command: _Command, words: Sequence[str], answer: _Answer) -> int:
     with terminable() as received, progress_bars.in_one_line():
         try:
             # Output of a simulator or a user's file must not mix with the document.

@@ -2,37 +2,25 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from tyro.conf import subcommand
 
-from gradlab.cli.certify import SUFFIXES, Certify
 from gradlab.cli.measure import Measure
 from gradlab.cli.remedies import RemediesCommand
 from gradlab.cli.train import Train
+from gradlab.errors import InputError, imported
 from gradlab.sweeps.table import CHOSEN, PARAMETERS, Command
 
 _Again = Callable[[Path], list[str]]
 _RUN = {"output": ".h5"}
-Swept = (
-    Annotated[Measure, subcommand("measure")]
-    | Annotated[Train, subcommand("train")]
-    | Annotated[RemediesCommand, subcommand("remedies")]
-    | Annotated[Certify, subcommand("certify")]
-)
-
-
-def _of(
-    name: str, command: type, files: dict[str, str], again: _Again, *positional: str
-) -> Command:
-    """What a sweep has to know of a command, from its class."""
-    names = {"settings": PARAMETERS}
-    options = [names.get(field.name, field.name) for field in fields(command)]
-    known = tuple(option for option in options if option not in CHOSEN)
-    return Command(name, positional, known, files, again)
+_CERTIFICATE = {"output": ".json", "html": ".html"}
 
 
 def _anew(run: Path) -> list[str]:
@@ -58,10 +46,27 @@ def _replaced(run: Path) -> list[str]:
     return []
 
 
-_CERTIFICATE = {"output": SUFFIXES["output"], "html": SUFFIXES["html"]}
-COMMANDS = {
-    "measure": _of("measure", Measure, _RUN, _anew, "task"),
-    "train": _of("train", Train, _RUN, _trained, "algorithm", "task"),
-    "remedies": _of("remedies", RemediesCommand, _RUN, _compared, "task"),
-    "certify": _of("certify", Certify, _CERTIFICATE, _replaced, "simulator"),
-}
+def _of(
+    name: str, command: type, files: dict[str, str], again: _Again, *positional: str
+) -> Command:
+    """What a sweep has to know of a command, from its class."""
+    names = {"settings": PARAMETERS}
+    options = [names.get(field.name, field.name) for field in fields(command)]
+    known = tuple(option for option in options if option not in CHOSEN)
+    return Command(name, positional, known, files, again)
+
+
+_ROWS: tuple[tuple[str, type | str, dict[str, str], _Again, tuple[str, ...]], ...] = (
+    ("measure", Measure, _RUN, _anew, ("task",)),
+    ("train", Train, _RUN, _trained, ("algorithm", "task")),
+    ("remedies", RemediesCommand, _RUN, _compared, ("task",)),
+    ("certify", "gradlab.tools.certify.command:Certify", _CERTIFICATE, _replaced, ("simulator",)),
+)
+COMMANDS: dict[str, Command] = {}
+_classes: list[Any] = []
+for _name, _class, _files, _again, _positional in _ROWS:
+    with suppress(InputError):  # a tool that is not there
+        _found = imported(_class) if isinstance(_class, str) else _class
+        COMMANDS[_name] = _of(_name, _found, _files, _again, *_positional)
+        _classes.append(Annotated[_found, subcommand(_name)])
+Swept: Any = functools.reduce(operator.or_, _classes)

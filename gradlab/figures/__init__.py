@@ -74,8 +74,10 @@ Figures of a probe take a row per seed, step, quantity and place
     moved_profiles, moved_chains      over the horizon at several steps (`profiles`, `chains`)
 """
 
+from typing import Any
+
+from gradlab.errors import imported
 from gradlab.figures.attribution import entries, error_steps, ledger, variance_sources
-from gradlab.figures.certification import certified_errors
 from gradlab.figures.choice import choice_horizon, choice_weights, contest, what_if_grid
 from gradlab.figures.columns import column
 from gradlab.figures.error import bias_variance, cosine, mse, sign_agreement, snr
@@ -191,7 +193,17 @@ __all__ = [
     "what_if_grid",
 ]
 
-for _name in __all__:
+_OF_TOOLS = {"certify": ("certified_errors",)}  # by gradlab.tools.NAME.figures
+_HOMES = {name: tool for tool, names in _OF_TOOLS.items() for name in names}
+
+for _name in set(__all__) - set(_HOMES):
     globals()[_name] = of_table(globals()[_name])
 
 __all__ += ["column"]  # which takes the axes of a figure, no table
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'gradlab.figures' has no attribute {name!r}")
+    figure = globals()[name] = of_table(imported(f"gradlab.tools.{_HOMES[name]}.figures:{name}"))
+    return figure

@@ -88,11 +88,8 @@ def _cell(x: float, y: float, width: float, height: float, opacity: float) -> Re
     return Rectangle((x, y), width, height, facecolor=BLUE, alpha=opacity, linewidth=0)
 
 
-LOOKS = {
-    "A": Look("A = ∂s'/∂s", style.BLUE, "-", "o"),
-    "B": Look("B = ∂s'/∂a", style.VERMILION, (0, (5, 1.6)), "s"),
-    "r_s": Look("∂r/∂s", style.GREEN, (0, (1.2, 1.4)), "^"),
-    "r_a": Look("∂r/∂a", style.PURPLE, (0, (6, 1.5, 1.2, 1.5)), "D"),
+_LOOKS = {
+    **style.DERIVATIVES,
     "next_state": Look("predicted next state", MUTED, (0, (9, 2)), "v"),
     "reward": Look("predicted reward", style.OCHRE, (0, (3, 1.2, 1, 1.2)), "P"),
 }
@@ -178,7 +175,7 @@ def jacobian_distance(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
 def _curves(rows: pd.DataFrame, x: str) -> dict[str, Curve]:
     """Block → its curve over column `x`, known blocks only, where any error is above 0."""
     lines = {}
-    for block in LOOKS:
+    for block in _LOOKS:
         own = rows[rows["block"] == block].sort_values(x)
         columns = [own[name].to_numpy(float) for name in (x, "value", "ci_low", "ci_high")]
         if np.nanmax(columns[1], initial=0.0) > 0:
@@ -194,7 +191,7 @@ def _draw(ax: Axes, curves: dict[str, Curve]) -> None:
     largest = max(float(np.nanmax(each.value)) for each in curves.values())
     floor = max(drawing.log_floor(list(curves.values())), largest * 1e-6)
     for block, line in curves.items():
-        drawing.draw(ax, line, LOOKS[block], floor, band=0.13)
+        drawing.draw(ax, line, _LOOKS[block], floor, band=0.13)
     ax.set_yscale("log")
     ax.set_ylim(bottom=floor)
 

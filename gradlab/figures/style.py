@@ -58,6 +58,12 @@ class Look:
 
 BIAS = Look("squared bias", VERMILION, (0, (5, 1.6)), "s")
 MSE = Look("MSE = squared bias + variance / N′", INK, "-", "o")
+DERIVATIVES = {
+    "A": Look("A = ∂s'/∂s", BLUE, "-", "o"),
+    "B": Look("B = ∂s'/∂a", VERMILION, (0, (5, 1.6)), "s"),
+    "r_s": Look("∂r/∂s", GREEN, (0, (1.2, 1.4)), "^"),
+    "r_a": Look("∂r/∂a", PURPLE, (0, (6, 1.5, 1.2, 1.5)), "D"),
+}
 
 
 def variance_look(batch: int) -> Look:

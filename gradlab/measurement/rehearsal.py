@@ -2,16 +2,19 @@
 
     θ_{k+1} = θ_k + step of the user's optimiser along the candidate's mean gradient at θ_k
 
-Every update draws a batch of the frozen states, with noise of its own that all candidates share:
-starts for θ in every action, visited states for θ in the first one. Critic and model are those of
-the present policy, as in a loop that fits them every `refit` updates; no rehearsal goes further.
+Every update draws a batch, with noise of its own that all candidates share: fresh starts for θ in
+every action (the few of a measurement are overfitted near an optimum), some of the frozen visited
+states for θ in the first one. Critic and model are those of the present policy, as in a loop that
+fits them every `refit` updates; no rehearsal goes further.
 The policies after 1, 2, 5, 10, 25, … updates are judged on fresh starts (`runs.rehearsal`).
 
-    price = updates · batch · (10 + h · price of a Jacobian) per candidate + T · starts per return
+    price = updates · batch · (10 + h · price of a Jacobian) per candidate + T · starts/4 per return
 
 in steps of the simulator, at most 30% of the measurement for each rate; a backward pass through a
 step that autograd can pass takes as long as 4 of them, what else a gradient needs as 10 (measured:
-path tracking, the pendulum and the double integrator, 2×256 policies).
+path tracking, the pendulum and the double integrator, 2×256 policies). Returns of many policies are
+rolled out at once and without a graph: .15 to .25 of such a step each (a bouncing ball, a cart-pole
+with a learned model), and a whole one where a simulator steps each state alone.
 
 A rate that nobody gave is divided by 10, up to twice, as long as no candidate is shown to raise the
 return and all of them lower it in the end, or the best does so after one update and lowers it in
@@ -61,12 +64,13 @@ LENGTHS = (1, 2, 5, 10, 25, 50, 100)  # updates
 JUDGES = (256, 128, 64, 32, 16)  # starts that returns are of
 _BATCHES = (1, 2, 4, 8)  # by which the batch is divided where it is too dear
 _FEWEST = 32  # states of a divided batch
-_WANTED = 3  # candidates for which a smaller batch, or fewer judges, are a price worth paying
+_WANTED = 4  # candidates for which a smaller batch, or fewer judges, are a price worth paying
 _SMALLER = (1.0, 0.1, 0.01)  # of a rate that nobody gave
 _SHARE = 0.3  # of the measurement
 _LONGER = (1, 3, 9)  # times T, the returns of the second rehearsal
 _REST = 0.05  # of the change of a return, the most that may be left of it after its last step
 PASSED, OVERHEAD = 4, 10  # steps that a backward pass takes as long as, per step and in all
+ROLLED = 0.25  # of a step, what one takes that is rolled out at once with those of many policies
 _STREAM = "rehearsal"
 
 _Gradient = Callable[[nn.Module, int], Tensor]  # policy, update → mean ascent gradient [P]
@@ -148,24 +152,33 @@ def followed(
 
 
 def frozen_gradient(
-    estimator: Estimator, states: Starts, batch: int, seed: int, termination: str = "ignore"
+    estimator: Estimator, states: Starts | Task, batch: int, seed: int, termination: str = "ignore"
 ) -> _Gradient:
-    """Mean gradients of an estimator at its horizon, each from a batch of frozen states.
+    """Mean gradients of an estimator at its horizon, each from a batch of its own.
 
     Args:
-        states: the starts, or visited states for θ in the first action; weights count.
+        states: visited ones, of which a batch takes some, weights count; or a task, whose starts
+            are drawn anew.
     """
 
     def gradient(policy: nn.Module, k: int) -> Tensor:
-        rows = torch.randint(len(states.states), (batch,), generator=stream(seed, _STREAM, k))
-        drawn = Starts(states.states[rows], states.weight[rows], torch.arange(batch))
+        if isinstance(states, Task):
+            drawn = _drawn(states, batch, child(seed, f"{_STREAM} states"), str(k))
+        else:
+            rows = torch.randint(len(states.states), (batch,), generator=stream(seed, _STREAM, k))
+            drawn = Starts(states.states[rows], states.weight[rows], torch.arange(batch))
         return mean_gradient(estimator, policy, drawn, child(seed, f"{_STREAM} {k}"), termination)
 
     return gradient
 
 
 def following_gradient(
-    stepping: Stepping, estimator: Estimator, states: Starts, visits: Tensor, batch: int, seed: int
+    stepping: Stepping,
+    estimator: Estimator,
+    states: Starts | Task,
+    visits: Tensor,
+    batch: int,
+    seed: int,
 ) -> _Gradient:
     """`frozen_gradient` with a critic that makes one step of temporal differences before every
     update but the first, on transitions from visited states [M, ds] under the policy then."""
@@ -216,7 +229,7 @@ def rehearsal(
     candidates = {}
     for name, horizon in plan.cells:
         estimator = at_horizon(stepping.chosen[name], horizon)
-        states = setting.starts if estimator.way.every else measured.at
+        states = stepping.task if estimator.way.every else measured.at
         candidates[name, horizon] = frozen_gradient(
             estimator, states, plan.batch, setting.seed, setting.termination
         )
@@ -264,11 +277,11 @@ def _again(
     seed, n = child(setting.seed, f"{_STREAM} again"), min(len(setting.starts.states), JUDGES[0])
 
     other = replace(setting, starts=_drawn(task, n, seed, "states"), seed=seed)
-    states = other.starts
+    states: Starts | Task = task
     follows = update.refit == 1 and _follows(stepping, estimator)
     if follows or not estimator.way.every:
         visits = visited(other, stepping.truth, stepping.measured.visits)
-        states = states if estimator.way.every else visits
+        states = task if estimator.way.every else visits
     gradient = frozen_gradient(estimator, states, plan.batch, seed, setting.termination)
     lengths = [k for k in found.lengths if k <= found.peak[place]]
     if follows is None:  # it moves, and nobody knows whereto
@@ -326,9 +339,10 @@ def candidate_cells(
     """The gradients worth a rehearsal, the first one the one of largest gain.
 
     The best horizon of every estimator that competes, the best first (0 is one with θ in every
-    action, where it is not the critic's own gradient once more); the critic's own gradient;
-    the shortest and the longest horizon of the best. Without gains, in the place of the best
-    horizon, one of 5 steps.
+    action, where it is not the critic's own gradient once more); the critic's own gradient, at
+    visited states and at the starts (near an optimum they part within a few updates); the shortest
+    and the longest horizon of the best. Without gains, in the place of the best horizon, one of 5
+    steps.
     """
     names = competing(identities)
     over = {name: sorted(h for each, h in measured if each == name) for name in names}
@@ -345,10 +359,12 @@ def candidate_cells(
 
     several = sorted((at_best(name) for name in names), key=lambda c: -gains.get(c, -np.inf))
     alone = [cell for cell in several if over[cell[0]] == [0]]  # the critic's own gradient
+    there = [(name, 0) for name in names if 0 in over[name] and identities[name].actions == "all"]
+    there = [cell for cell in there if not is_data_again(identities, cell)][:1]
     top = next((cell for cell in several if cell not in alone), several[0])
     horizons = [h for h in over[top[0]] if h] or over[top[0]]
     ends = [(top[0], horizons[0]), (top[0], horizons[-1])]
-    return list(dict.fromkeys([several[0], *alone, *several, *ends]))
+    return list(dict.fromkeys([several[0], *alone, *there, *several, *ends]))
 
 
 @dataclass(frozen=True)
@@ -372,19 +388,21 @@ def planned(stepping: Stepping, cells: Sequence[Cell], update: Update, batch: in
     horizons: tuple[int, ...] = (truth.horizon,)
     if truth.status != "converged":  # a truth is cut for its precision, a return need not be
         horizons = tuple(effective_horizon(discount, left) for left in (0.01, LEAST_LEFT))
-    budget, updates = _SHARE * measured_steps(stepping), lengths_within(update)
+    budget, updates = _SHARE * _measurement_steps(stepping), lengths_within(update)
+    rolled = 1.0 if by_differences(stepping.setting.simulator) else ROLLED
     batches = [n for n in (batch // each for each in _BATCHES) if n >= min(_FEWEST, batch)]
     wanted = min(_WANTED, len(cells))
 
     def bought(n: int, judges: int, horizon: int) -> _Plan:
         taken: list[Cell] = []
-        steps, again = horizon * judges, 0
+        once = int(rolled * horizon * judges)
+        steps, again = once, 0
         for cell in cells:
             own = updates[-1] * n * _gradient_steps(stepping.chosen[cell[0]], cell[1])
-            own += len(updates) * horizon * judges
-            once_more = max(again, own + 2 * horizon * judges)  # the dearest may be the choice
+            own += len(updates) * once
+            once_more = max(again, own + 2 * once)  # the dearest may be the choice
             if update.refit == 1:
-                once_more = max(again, 2 * (own + horizon * judges) + updates[-1] * ROWS)
+                once_more = max(again, 2 * (own + once) + updates[-1] * ROWS)
             if not taken or steps + own + once_more <= budget:
                 taken, steps, again = [*taken, cell], steps + own, once_more
         return _Plan(tuple(taken), n, judges, horizon, steps, again)
@@ -399,6 +417,18 @@ def planned(stepping: Stepping, cells: Sequence[Cell], update: Update, batch: in
         return few, plan.batch, plan.horizon, plan.judges, len(plan.cells)
 
     return max(paid, key=worth)
+
+
+def _measurement_steps(stepping: Stepping) -> int:
+    """What the measurement takes, Jacobians of models included, in steps of the simulator."""
+    setting, measured = stepping.setting, stepping.measured
+    models = {
+        (each.actions, id(each.jacobians)) for each in stepping.chosen.values()
+        if each.jacobians is not None and each.jacobians is not setting.simulator
+    }  # fmt: skip
+    states = sum(measured.visits if actions == "first" else 1 for actions, _ in models)
+    unrolled = measured.starts * setting.horizon * states
+    return measured_steps(stepping) + CLOSED_FORM * unrolled
 
 
 def _gradient_steps(estimator: Estimator, horizon: int) -> int:

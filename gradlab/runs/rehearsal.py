@@ -155,14 +155,12 @@ class Rehearsal:
         return self.peak[self.best_cell] == 1 and not self.high[self.best_cell, -1] >= 0
 
     def choice(self, largest_gain: Cell) -> Cell | None:
-        """What the first rehearsals say to follow: the highest return of all, or, where it cannot
-        be told from that, or nothing else is shown to rise, the gradient of largest gain in one
-        step; None where all is to be held."""
-        place = self.cells.index(largest_gain)
-        alike = self.hold or self.may_be_best[place].any()
-        if alike and self.peak_low[place] > 0:
-            return largest_gain
-        return None if self.best is None or self.hold else self.best.cell
+        """What the first rehearsals say to follow: the highest return of all, where that is shown
+        to be above the present policy's, although it was chosen; else the gradient of largest gain
+        in one step, where its own is; None where all is to be held."""
+        if not self.hold and self.best is not None:
+            return self.best.cell
+        return largest_gain if self.peak_low[self.cells.index(largest_gain)] > 0 else None
 
     @property
     def chosen(self) -> Cell | None:

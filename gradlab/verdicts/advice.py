@@ -1,9 +1,8 @@
 """What to do next, decided once: which gradient, for how many updates, or none.
 
     rehearsed   the candidate and length of the highest return, where that is shown to be above the
-                present policy's: one-step gain predicts one step and not a hundred; among those
-                that cannot be told apart the one of largest gain (`runs.rehearsal`). For as
-                long as a second rehearsal shows it as well
+                present policy's: one-step gain predicts one step and not a hundred
+                (`runs.rehearsal`). For as long as a second rehearsal shows it as well
     hold        where updates were rehearsed and none is shown twice to raise the return: a gain
                 of one small step, or one plain step, predicts too little of an update
                 (reports/advice: 13 of 19 such updates raised it)

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.distributions import Normal
 
 import gradlab
-from gradlab.auditing.audit import Audit, audit
 from gradlab.errors import InputError
+from gradlab.tools.audit.compute import Audit, audit
 from tests.auditing import faulty, sound
 from tests.auditing.networks import (
     ACTION,

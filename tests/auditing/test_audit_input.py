@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from gradlab.auditing.audit import audit
 from gradlab.errors import InputError
+from gradlab.tools.audit.compute import audit
 from tests.auditing.networks import Deterministic, Environment, Q, states
 
 REFUSED: tuple[tuple[dict[str, Any], str], ...] = (

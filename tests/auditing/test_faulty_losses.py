@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from gradlab.auditing.audit import audit
+from gradlab.tools.audit.compute import audit
 from tests.auditing import faulty
 
 

@@ -6,10 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gradlab.auditing.arguments import audited
-from gradlab.auditing.audit import audit
-from gradlab.auditing.evaluation import evaluated
-from gradlab.auditing.gradients import by_path
+from gradlab.tools.audit.compute import audit
+from gradlab.tools.audit.evaluation import audited, evaluated
+from gradlab.tools.audit.gradients import by_path
 from tests.auditing import faulty, sound
 from tests.auditing.networks import Deterministic, Dynamics, Q, Value, states
 

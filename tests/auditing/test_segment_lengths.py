@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gradlab.auditing.audit import Audit, audit
+from gradlab.tools.audit.compute import Audit, audit
 from tests.auditing import faulty, sound
 from tests.auditing.dreaming import dreamer
 from tests.auditing.networks import Dynamics, Gaussian, states

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from gradlab.auditing.audit import audit
+from gradlab.tools.audit.compute import audit
 from tests.auditing import sound
 
 

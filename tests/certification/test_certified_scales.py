@@ -9,11 +9,10 @@ import torch
 from torch import Tensor
 
 import gradlab
-from gradlab.certification.comparison import SAFETY
-from gradlab.certification.evaluation import Points
-from gradlab.certification.reference import SIZE, reference
 from gradlab.systems import from_function
 from gradlab.tasks import Task
+from gradlab.tools.certify.comparison import SAFETY
+from gradlab.tools.certify.evaluation import SIZE, Points, reference
 from tests.certification.faults.fault import with_derivative_of
 from tests.certification.sound_systems import elsewhere
 

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 import gradlab
-from gradlab.certification import Certification, sentences
-from gradlab.certification.certification import WrongEntry
-from gradlab.reporting import certification_page
 from gradlab.systems import from_function
+from gradlab.tools.certify import page as certification_page
+from gradlab.tools.certify import sentences
+from gradlab.tools.certify.result import Certification, WrongEntry
 
 DT = 0.05
 

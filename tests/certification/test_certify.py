@@ -8,11 +8,10 @@ import torch
 from torch import Tensor
 
 import gradlab
-from gradlab.certification import Certification, Finding
-from gradlab.certification.certification import to_json
 from gradlab.errors import InputError
 from gradlab.systems import CartPoleSimulator, System, VehicleModel, from_function
 from gradlab.systems.mujoco_pendulum import pendulum_parameters
+from gradlab.tools.certify.result import Certification, Finding, to_json
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:

@@ -5,9 +5,9 @@ import torch
 from torch import Tensor
 
 import gradlab
-from gradlab.certification import Certification
 from gradlab.errors import InputError
 from gradlab.systems import from_function
+from gradlab.tools.certify.result import Certification
 
 MASS = torch.tensor([1.5], dtype=torch.float64)
 FRICTION = torch.tensor([[0.1, 0.2]], dtype=torch.float64)

@@ -5,9 +5,8 @@ import torch
 from torch import Tensor
 
 from gradlab import tasks
-from gradlab.certification.evaluation import Points
-from gradlab.certification.reference import Reference, precision_of, reference
 from gradlab.systems import from_function
+from gradlab.tools.certify.evaluation import Points, Reference, precision_of, reference
 
 DOUBLE = torch.finfo(torch.float64).eps
 SINGLE = torch.finfo(torch.float32).eps

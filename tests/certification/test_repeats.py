@@ -5,9 +5,9 @@ import torch
 from torch import Tensor
 
 import gradlab
-from gradlab.certification import Certification
 from gradlab.errors import InputError
 from gradlab.systems import from_function
+from gradlab.tools.certify.result import Certification
 
 
 def certified(step: object) -> Certification:

@@ -5,10 +5,9 @@ import torch
 from torch import Tensor
 
 import gradlab
-from gradlab.certification.chains import Chain
-from gradlab.certification.evaluation import by_autograd
-from gradlab.certification.smoothed import smoothed
 from gradlab.systems import Pendulum, from_function
+from gradlab.tools.certify.chains import Chain, smoothed
+from gradlab.tools.certify.evaluation import by_autograd
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:

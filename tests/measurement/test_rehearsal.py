@@ -14,7 +14,7 @@ from gradlab.data.noise import child
 from gradlab.gradients.bptt import mean_gradient
 from gradlab.gradients.starts import Starts, as_starts
 from gradlab.gradients.tail import Setting
-from gradlab.measurement.realised_gains import Stepping, measured_steps
+from gradlab.measurement.realised_gains import CLOSED_FORM, Stepping, measured_steps
 from gradlab.measurement.rehearsal import (
     JUDGES,
     candidate_cells,
@@ -183,6 +183,23 @@ def test_one_backward_pass_gives_the_mean_gradient(actions, horizon):
     assert torch.allclose(mean, estimator.gradients(policy, weighted, seed=5).mean(dim=0))
 
 
+def test_gradients_from_the_starts_are_those_of_fresh_ones():
+    """Their mean over many updates has the moment of the law, not that of a sample."""
+
+    def starts(n, generator):
+        return torch.randn(n, 2, generator=generator).double()
+
+    system = world()
+    task = tasks.Task("linear", system, system, starts, discount=GAMMA, horizon=3)
+    estimator = Estimator(system, system, "all", Tail(3, None, GAMMA))
+    fresh = frozen_gradient(estimator, task, 64, seed=3)
+    mean = torch.stack([fresh(policy_of(), k) for k in range(100)])
+    expected = lqr_gradient(system, W, torch.eye(2).double(), GAMMA, "all", 3)
+    error = mean.std(0) / 10
+    assert ((mean.mean(0) - expected).abs() < 4 * error).all() and (error > 0).all()
+    assert torch.equal(fresh(policy_of(), 7), mean[7])
+
+
 def test_every_update_has_noise_of_its_own_that_candidates_share_and_stops_at_an_end():
     def step(s, a, xi):
         return 0.9 * s + 0.5 * a + 0.3 * xi, -(s**2).sum(1)
@@ -348,7 +365,8 @@ def test_fewer_candidates_and_then_smaller_batches_where_rehearsals_are_dear(mon
         measured()
     stepping: Stepping = kept["stepping"]
     cells = candidate_cells(list(stepping.measured.means), stepping.table, stepping.identities)
-    budget = 0.3 * measured_steps(stepping)
+    model = CLOSED_FORM * 64 * 3 * (stepping.measured.visits + 1)  # its Jacobians: N H (K + 1)
+    budget = 0.3 * (measured_steps(stepping) + model)
     asked = ((2, 64), (2, 256), (5, 256), (25, 256), (100, 256))
     plans = [planned(stepping, cells, Update(refit=k), n) for k, n in asked]
     assert plans[0].cells == tuple(cells) and [p.batch for p in plans[:2]] == [64, 256]

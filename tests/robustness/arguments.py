@@ -97,7 +97,7 @@ def _began(*_: object, **__: object) -> None:
 WORK = (
     "gradlab.measurement.measure.measure", "gradlab.cli.measure.Measure._made",
     "gradlab.cli.measure.Measure._plan", "gradlab.cli.jacobians._stabilising",
-    "gradlab.jacobians.comparison.compare_jacobians", "gradlab.certification.certify",
+    "gradlab.jacobians.comparison.compare_jacobians", "gradlab.tools.certify.compute.certify",
     "gradlab.fitting.collection.collect",
     "gradlab.cli.fit.FitCommand._fitted", "gradlab.logs.measure.measure_logs",
     "gradlab.cli.remedies.RemediesCommand._networks", "gradlab.remedies.compare.compare_remedies",

@@ -12,10 +12,10 @@ import torch
 from torch import nn
 
 import gradlab
-from gradlab.certification.evaluation import Points, sources
 from gradlab.errors import InputError
 from gradlab.systems.differentiable import differentiable
 from gradlab.systems.system import System
+from gradlab.tools.certify.evaluation import Points, sources
 from tests.systems.gymnasium_steps import Gymnasium, smooth
 from tests.systems.mujoco_states import SYSTEMS, visited
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import gradlab
-from gradlab.certification import Certification, Finding
 from gradlab.errors import InputError
+from gradlab.tools.certify.result import Certification, Finding
 from tests.certification.faults.fault import Fault
 
 REFUSED = {"step has hidden randomness": "random"}  # a certificate of it would be of no function

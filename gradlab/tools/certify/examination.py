@@ -15,18 +15,26 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gradlab.certification import arguments, judgement, parameters, repeats, sentences
-from gradlab.certification.arguments import CertifiedSubject
-from gradlab.certification.certification import BLOCKS, Certification, Finding, Names
-from gradlab.certification.comparison import Units, compared
-from gradlab.certification.evaluation import FEW, Derivative, Points, evenly, outputs, sources
-from gradlab.certification.reference import precision_of, reference
-from gradlab.certification.rollouts import AGREE, Ahead, Signs, at_kinks, chained
-from gradlab.certification.sampling import STRATA, Law, NonFiniteStep, Samples, strata
 from gradlab.data.noise import stream
 from gradlab.errors import InputError
 from gradlab.progress import Progress
 from gradlab.systems.system import System
+from gradlab.tools.certify import arguments, comparison, parameters, repeats, sentences
+from gradlab.tools.certify.arguments import CertifiedSubject
+from gradlab.tools.certify.comparison import Units, compared
+from gradlab.tools.certify.evaluation import (
+    FEW,
+    Derivative,
+    Points,
+    evenly,
+    outputs,
+    precision_of,
+    reference,
+    sources,
+)
+from gradlab.tools.certify.result import BLOCKS, Certification, Finding, Names
+from gradlab.tools.certify.rollouts import AGREE, Ahead, Signs, at_kinks, chained
+from gradlab.tools.certify.sampling import STRATA, Law, NonFiniteStep, Samples, strata
 
 _POINTS = 16  # that are moved
 _NEAR = 1e-3  # of the coordinates' spread, by which they are
@@ -176,17 +184,17 @@ def examined(
     ways = sources(system)
     for k, (name, derivative) in enumerate(ways.items()):
         progress("derivatives", k, len(ways))
-        comparison = compared(derivative(system, points), found, units, tolerance, epsilon)
+        difference = compared(derivative(system, points), found, units, tolerance, epsilon)
         near = _Nearby(
-            system, points, derivative, size, units, tolerance, epsilon, comparison.usual
+            system, points, derivative, size, units, tolerance, epsilon, difference.usual
         )
-        judged = judgement.JudgedComparison(
-            name, comparison, label, taken.step, about.names, units, near
+        judged = comparison.JudgedComparison(
+            name, difference, label, taken.step, about.names, units, near
         )
-        rows += judgement.numbers(judged)
+        rows += comparison.numbers(judged)
         if behaviour:  # J and D are of different functions then
             continue
-        findings += judgement.findings(judged)
+        findings += comparison.findings(judged)
         findings += repeats.derivative_findings(
             name, system, derivative, points, about.names, epsilon
         )

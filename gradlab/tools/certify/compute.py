@@ -17,13 +17,17 @@ import torch
 from torch import Tensor, nn
 
 from gradlab import validation
-from gradlab.certification import arguments
-from gradlab.certification.arguments import CertifiedSubject, subject
-from gradlab.certification.certification import Certification
-from gradlab.certification.evaluation import Points, outputs
-from gradlab.certification.examination import ExaminationSettings, examined, first_steps
-from gradlab.certification.parameters import named
-from gradlab.certification.sampling import (
+from gradlab.errors import InputError
+from gradlab.progress import Progress, check_progress, silent
+from gradlab.systems.system import System
+from gradlab.tasks.task import Task
+from gradlab.tools.certify import arguments
+from gradlab.tools.certify.arguments import CertifiedSubject, subject
+from gradlab.tools.certify.evaluation import Points, outputs
+from gradlab.tools.certify.examination import ExaminationSettings, examined, first_steps
+from gradlab.tools.certify.parameters import named
+from gradlab.tools.certify.result import Certification
+from gradlab.tools.certify.sampling import (
     Law,
     NonFiniteStep,
     Samples,
@@ -35,10 +39,6 @@ from gradlab.certification.sampling import (
     thinned,
     visited,
 )
-from gradlab.errors import InputError
-from gradlab.progress import Progress, check_progress, silent
-from gradlab.systems.system import System
-from gradlab.tasks.task import Task
 from gradlab.user_code.calls import differentiating
 
 GRID, CUTS = 17, 22  # points of the first cut, and halvings after it

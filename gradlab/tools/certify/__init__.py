@@ -6,8 +6,3 @@
 A Jacobian is wrong where J and D differ beyond the error of D and the step is smooth there; at a
 kink or a jump the step is rough, and no Jacobian is wrong.
 """
-
-from gradlab.certification.certification import Certification, Finding
-from gradlab.certification.certify import certify
-
-__all__ = ["Certification", "Finding", "certify"]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gradlab.certification.certification import SYMBOLS, WrongEntry
-from gradlab.certification.smoothed import Smoothed
+from gradlab.tools.certify.chains import Smoothed
+from gradlab.tools.certify.result import SYMBOLS, WrongEntry
 from gradlab.wording import listed
 
 _Counted = tuple[int, int]

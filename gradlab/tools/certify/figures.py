@@ -8,8 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from gradlab.figures import drawing, style
-from gradlab.figures.jacobians import LOOKS
-from gradlab.figures.style import GRID, INK, MUTED
+from gradlab.figures.style import DERIVATIVES, GRID, INK, MUTED
 
 BLOCKS = ("A", "B", "r_s", "r_a")
 _LEAST = 1e-16  # an error of 0 is drawn there
@@ -35,7 +34,7 @@ def certified_errors(
     places = zip(worst["stratum"], worst["block"], worst[errors].to_numpy(float), strict=True)
     for stratum, block, row in places:
         y = strata.index(stratum) + _APART * (BLOCKS.index(block) - 1.5)
-        look, (median, p95, largest) = LOOKS[block], np.maximum(row, _LEAST)
+        look, (median, p95, largest) = DERIVATIVES[block], np.maximum(row, _LEAST)
         if not np.isfinite(median):
             continue
         label = "_" if block in named else look.label

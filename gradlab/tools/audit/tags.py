@@ -113,7 +113,7 @@ _STEPWISE = frozenset(
 _WITHOUT_DERIVATIVE = _SAMPLING | _STEPWISE
 
 _TORCH = str(Path(torch.__file__).parent)
-_OTHERS = (_TORCH, str(Path(__file__).parents[1]), sysconfig.get_path("stdlib"), "<")
+_OTHERS = (_TORCH, str(Path(__file__).parents[2]), sysconfig.get_path("stdlib"), "<")
 _CALLS = str(Path(__file__).parent / "calls.py")
 _PACKAGES = sysconfig.get_path("purelib")
 _DISTRIBUTIONS = str(Path(_TORCH) / "distributions")

@@ -192,7 +192,7 @@ class Certification:
             raise InputError(f"path is {target}: name a file that ends in .json or .html")
         if target.suffix == ".html":
             # Pages are made by a package above this one, which is needed here alone.
-            page: Any = importlib.import_module("gradlab.reporting.certification_page")
+            page: Any = importlib.import_module("gradlab.tools.certify.page")
             return Path(page.save(self, target))
         try:
             target.parent.mkdir(parents=True, exist_ok=True)

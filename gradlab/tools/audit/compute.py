@@ -22,21 +22,28 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from gradlab.auditing.arguments import Audited, audited
-from gradlab.auditing.calls import Role
-from gradlab.auditing.evaluation import differentiable, evaluated
-from gradlab.auditing.findings import AuditFinding, Kind
-from gradlab.auditing.gradients import Gradients, by_path, gradient, moves, norms
-from gradlab.auditing.lengths import StepWeight, scale_findings, scales
-from gradlab.auditing.zeros import zero_findings
+from gradlab.tools.audit.calls import Role
+from gradlab.tools.audit.evaluation import Audited, audited, differentiable, evaluated
+from gradlab.tools.audit.findings import AuditFinding, Kind
+from gradlab.tools.audit.gradients import (
+    Gradients,
+    StepWeight,
+    by_path,
+    gradient,
+    moves,
+    norms,
+    scale_findings,
+    scales,
+)
+from gradlab.tools.audit.zeros import zero_findings
 from gradlab.user_code.calls import differentiating
 from gradlab.wording import listed, two
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from gradlab.auditing.findings import AuditFinding
-    from gradlab.auditing.lengths import StepWeight
+    from gradlab.tools.audit.findings import AuditFinding
+    from gradlab.tools.audit.gradients import StepWeight
 
 
 _WIDTH = 100  # columns

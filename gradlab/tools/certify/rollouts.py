@@ -15,13 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gradlab.certification import sentences
-from gradlab.certification.certification import Finding
-from gradlab.certification.chains import Chain
-from gradlab.certification.comparison import Units
-from gradlab.certification.evaluation import Derivative, Points, evenly
-from gradlab.certification.sampling import Law
-from gradlab.certification.smoothed import PAIRS, POINTS, STEPS, smoothed
+from gradlab.tools.certify import sentences
+from gradlab.tools.certify.chains import PAIRS, POINTS, STEPS, Chain, smoothed
+from gradlab.tools.certify.comparison import Units
+from gradlab.tools.certify.evaluation import Derivative, Points, evenly
+from gradlab.tools.certify.result import Finding
+from gradlab.tools.certify.sampling import Law
 
 _DIRECTIONS = 4
 AGREE, CERTAIN = 0.95, 0.2  # share of signs that agree; least share that is certain

@@ -18,11 +18,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gradlab.certification import sentences
-from gradlab.certification.certification import BLOCKS, Finding, Kind, Names
-from gradlab.certification.evaluation import SMALL, Derivative, Points, at_once, evenly
 from gradlab.errors import InputError
 from gradlab.systems.system import System
+from gradlab.tools.certify import sentences
+from gradlab.tools.certify.evaluation import SMALL, Derivative, Points, at_once, evenly
+from gradlab.tools.certify.result import BLOCKS, Finding, Kind, Names
 
 STATES, FEWER = 64, 7
 _EQUAL = 1e3  # units of ε, relative to the largest value of an output

@@ -16,9 +16,9 @@ from gradlab.cli.terminal.streams import undisturbed
 from gradlab.errors import InputError
 
 if TYPE_CHECKING:
-    from gradlab.certification import Certification
     from gradlab.systems.system import System
     from gradlab.tasks import Task
+    from gradlab.tools.certify.result import Certification
 
 SUFFIXES = {"html": ".html", "output": ".json"}
 
@@ -61,8 +61,8 @@ class Certify:
     def run(self, command: str) -> Document:
         """Certify, and write what was asked for; `passed` decides the exit code."""
         with undisturbed():
-            from gradlab.certification import certify
             from gradlab.tasks import Task
+            from gradlab.tools.certify.compute import certify
 
         for name, suffix in SUFFIXES.items():
             path = getattr(self, name)

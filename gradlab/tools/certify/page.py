@@ -40,7 +40,7 @@ _QUESTION = "Are these derivatives those of the simulator's own step?"
 
 
 class _CertificationLike(Protocol):
-    """What a page needs of a `gradlab.certification.Certification`, which imports torch."""
+    """What a page needs of a `gradlab.tools.certify.Certification`, which imports torch."""
 
     @property
     def system(self) -> str: ...

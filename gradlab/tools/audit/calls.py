@@ -26,7 +26,7 @@ from unittest.mock import patch
 import torch
 from torch import Tensor, nn
 
-from gradlab.auditing.tags import Tag, Tags, mapped, tensors
+from gradlab.tools.audit.tags import Tag, Tags, mapped, tensors
 
 
 @final

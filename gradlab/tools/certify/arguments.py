@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from gradlab import provenance, validation
-from gradlab.certification.certification import Names
-from gradlab.certification.reference import RATIO, SIZE
 from gradlab.errors import InputError
 from gradlab.networks.interface import check_policy, double_copy
 from gradlab.systems.system import System, check_system
 from gradlab.tasks.task import Task
+from gradlab.tools.certify.evaluation import RATIO, SIZE
+from gradlab.tools.certify.result import Names
 
 
 @dataclass(frozen=True)

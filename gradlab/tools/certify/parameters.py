@@ -14,14 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from gradlab import validation
-from gradlab.certification import sentences
-from gradlab.certification.certification import Finding
-from gradlab.certification.comparison import SAFETY
-from gradlab.certification.evaluation import FEW, Points, evenly, outputs
-from gradlab.certification.reference import RATIO, ROUNDING, SIZE
 from gradlab.data.noise import stream
 from gradlab.errors import InputError
 from gradlab.systems.system import System
+from gradlab.tools.certify import sentences
+from gradlab.tools.certify.comparison import SAFETY
+from gradlab.tools.certify.evaluation import FEW, RATIO, ROUNDING, SIZE, Points, evenly, outputs
+from gradlab.tools.certify.result import Finding
 from gradlab.user_code.calls import running
 
 WEIGHTS, MOST = 4, 256  # random weights w; entries of all parameters together

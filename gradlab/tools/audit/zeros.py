@@ -17,12 +17,11 @@ from collections.abc import Collection, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from gradlab.auditing.arguments import Audited
-from gradlab.auditing.calls import JUDGES, Lost, Output, Role, closed
-from gradlab.auditing.evaluation import LossEvaluation
-from gradlab.auditing.findings import AuditFinding
-from gradlab.auditing.gradients import Gradients, direct_weights, gradient, moves
-from gradlab.auditing.tags import GradientCut
+from gradlab.tools.audit.calls import JUDGES, Lost, Output, Role, closed
+from gradlab.tools.audit.evaluation import Audited, LossEvaluation
+from gradlab.tools.audit.findings import AuditFinding
+from gradlab.tools.audit.gradients import Gradients, direct_weights, gradient, moves
+from gradlab.tools.audit.tags import GradientCut
 from gradlab.wording import listed
 
 _Weighted = list[tuple[Output, Tensor]]

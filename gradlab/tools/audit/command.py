@@ -48,7 +48,7 @@ class AuditCommand:
     def run(self, command: str) -> Document:
         """The audit; `passed` decides the exit code."""
         with undisturbed():
-            from gradlab.auditing.audit import audit
+            from gradlab.tools.audit.compute import audit
 
         given = _arguments(self.file, audit)
         given |= {} if self.lengths is None else {"lengths": self.lengths}

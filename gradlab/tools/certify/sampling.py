@@ -22,12 +22,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from gradlab.certification.evaluation import Points, evenly, outputs
-from gradlab.certification.reference import Reference
 from gradlab.data.noise import stream
 from gradlab.networks.interface import act
 from gradlab.systems.system import System
 from gradlab.tasks.task import Task
+from gradlab.tools.certify.evaluation import Points, Reference, evenly, outputs
 
 _STARTS = 64  # trajectories
 _LONGEST = 64  # steps of one
