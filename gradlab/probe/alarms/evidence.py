@@ -24,6 +24,7 @@ import scipy
 REPLACED = "another policy is trained"
 SWAPPED = "targets follow too fast"
 FROZEN = "targets do not move"
+MISAPPLIED = "optimiser's step is another formula's"
 OUTSIDE = "network moves without a step"
 LEAKED = "actor's steps move the critic"
 UNCLEARED = "gradients are not cleared"
@@ -36,9 +37,9 @@ DENSITY = "wrong density"
 IMPLIED = "critic learns another reward"
 # What is compared bit by bit, then what presumes steps along which a loss is a line.
 CAUSES = (
-    REPLACED, STORED, DISCOUNT, ADVANTAGE, "actor does not move", "critic does not move", OUTSIDE,
-    SWAPPED, FROZEN, UNCLEARED, LEAKED, "learning rate too large", WEIGHTED, DESCENT, DENSITY,
-    IMPLIED,
+    REPLACED, STORED, DISCOUNT, ADVANTAGE, MISAPPLIED, "actor does not move",
+    "critic does not move", OUTSIDE, SWAPPED, FROZEN, UNCLEARED, LEAKED, "learning rate too large",
+    WEIGHTED, DESCENT, DENSITY, IMPLIED,
 )  # fmt: skip
 
 

@@ -26,6 +26,7 @@ from gradlab.probe.alarms.evidence import Alarm
 from gradlab.probe.budget import GRACE, UNSEEN, Budget
 from gradlab.probe.critics import ForwardHook, pushed
 from gradlab.probe.isolation import warn
+from gradlab.probe.parts.formula import OwnFormula
 from gradlab.probe.parts.implied import Implied
 from gradlab.probe.parts.moves import (
     ActorStep,
@@ -104,10 +105,11 @@ class Parts:
         self.weights, self.implied = LossWeights(), Implied()
         self.trained = TrainedByLoop(policy, optimizers[0])
         self.cleared = Cleared(policy, optimizers[0])
+        self.formula = OwnFormula(policy)
         self.checks: list[_Check] = [
-            self.trained, NoStep(), Targets(), self.cleared, ActorStep(), self.objective,
-            self.objective.density, self.algebra, self.advantages, self.weights, self.implied,
-            self.drawn, *questions(None, None),
+            self.trained, self.formula, NoStep(), Targets(), self.cleared, ActorStep(),
+            self.objective, self.objective.density, self.algebra, self.advantages, self.weights,
+            self.implied, self.drawn, *questions(None, None),
         ]  # fmt: skip
         self._ring: Ring | None = None
         self._sought = self._matched = 0  # rows of batches
@@ -255,8 +257,12 @@ class Parts:
                 self._tell(self.cleared)
             with self._paying():
                 self._before = optimizer, self._sampled()
+            self._ask(self.formula, self.formula.before, optimizer)
 
     def _see_after(self, optimizer: Any) -> None:
+        if self._open is not None:
+            self._ask(self.formula, self.formula.after, optimizer)
+            self._tell(self.formula)
         self.networks.meet(optimizer)
         self.trained.see(optimizer)
         if self._open is not None and self._ring is not None and not self._handed:
@@ -314,6 +320,7 @@ class Parts:
                 self.networks.refresh()
                 self._begin, self._open, self._first = self._sampled(), [], True
                 self.objective.on = True
+                self.formula.begin()
             if _compiled() == self._frames:
                 self._ask(self.cleared, self.cleared.begin)
         if self._count >= self._file:

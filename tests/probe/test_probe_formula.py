@@ -1,0 +1,189 @@
+"""An optimiser's step against its own formula: scrambled gradients are named, sound steps never."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import deepcopy
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.optim import SGD, Adam, AdamW, RMSprop
+
+import gradlab
+from gradlab.probe.alarms.evidence import CAUSES, MISAPPLIED
+from gradlab.probe.parts import formula
+from gradlab.probe.parts.formula import OwnFormula
+from gradlab.probe.parts.networks import Networks
+from tests.probe.actor_critics import Loop, answers, watched
+
+CHECK, NETWORKS = OwnFormula.name, Networks([], None)
+SETTINGS: list[tuple[Any, dict[str, Any]]] = [
+    (Adam, {}),
+    (Adam, {"weight_decay": 0.1, "amsgrad": True, "maximize": True}),
+    (Adam, {"fused": True, "eps": 1e-5}),
+    (Adam, {"lr": torch.tensor(1e-3), "betas": (0.5, 0.9)}),
+    (AdamW, {"weight_decay": 0.5}),
+    (AdamW, {"fused": True, "amsgrad": True}),
+    (SGD, {}),
+    (SGD, {"momentum": 0.9, "nesterov": True, "weight_decay": 0.1}),
+    (SGD, {"momentum": 0.9, "dampening": 0.5, "maximize": True, "foreach": True}),
+    (SGD, {"weight_decay": 0.5, "fused": True}),
+    (RMSprop, {}),
+    (RMSprop, {"momentum": 0.9, "alpha": 0.9, "weight_decay": 0.1, "maximize": True}),
+]
+
+
+class Scrambled(Adam):
+    """Reads gradients in the order of memory, as a fused kernel does."""
+
+    def _init_group(self, group: Any, params: Any, grads: Any, *rest: Any) -> Any:
+        found = super()._init_group(group, params, grads, *rest)
+        grads[:] = [g.t().reshape(g.shape) if not g.is_contiguous() else g for g in grads]
+        return found
+
+
+def transposed(parameters: list[Tensor]) -> None:
+    """The same gradients, matrices as transposed views."""
+    for p in parameters:
+        if p.ndim == 2 and p.grad is not None:
+            p.grad = p.grad.t().contiguous().t()
+
+
+class Turned(Loop):
+    """Gradients of actor and critics are transposed views."""
+
+    optimizer: Callable[..., Any] = Adam
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name, of in (("actor_optimizer", self.policy), ("critic_optimizer", self.critics)):
+            made = type(self).optimizer(of.parameters(), 1e-3)
+            step = made.step
+            made.step = lambda made=made, step=step: (
+                transposed(made.param_groups[0]["params"]), step()
+            )  # fmt: skip
+            setattr(self, name, made)
+
+
+@pytest.mark.parametrize("how", ["kernel", "subclass", "sound"])
+def test_gradients_that_are_read_in_the_order_of_memory_are_the_first_cause(how: str) -> None:
+    class Made(Turned):
+        optimizer = {
+            "kernel": lambda *given: Adam(*given, fused=True), "subclass": Scrambled, "sound": Adam
+        }[how]  # fmt: skip
+
+    loop, rows = Made(), []
+    probe = watched(loop, log=rows.append)
+    loop.run(probe, 45)
+    probe.close()
+    found = [alarm for alarm in probe.alarms if alarm.kind in CAUSES]
+    found.sort(key=lambda alarm: CAUSES.index(alarm.kind))
+    assert answers(rows)[CHECK]["state"] == ("sound" if how == "sound" else "fault")
+    assert [alarm.kind for alarm in found[:1]] == ([] if how == "sound" else [MISAPPLIED])
+    if found:
+        words = found[0].message
+        kind = "Scrambled" if how == "subclass" else "Adam"
+        assert f"not {kind}'s own formula: parameter body.0.weight of critic" in words
+        assert "its gradient is not contiguous" in words and " moved by " in words
+
+
+@pytest.mark.parametrize("kind, given", SETTINGS)
+def test_formulas_are_torchs_on_contiguous_copies(
+    kind: Any, given: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With clipping, schedules, rests, several groups and what the loop writes after a step."""
+    monkeypatch.setattr(formula, "_SELDOM", 1)
+    torch.manual_seed(0)
+    policy = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 1)).to(torch.float32)
+    groups = [{"params": policy[0].parameters()}, {"params": policy[2].parameters(), "lr": 3e-3}]
+    optimizer = kind(groups, **deepcopy({"lr": 1e-2} | given))
+    check = OwnFormula(policy)
+    for step in range(40):
+        policy[0].bias.requires_grad_(step % 5 > 0)
+        optimizer.zero_grad(set_to_none=step % 2 == 0)
+        (policy(torch.randn(6, 3)).square().sum() * (step % 7 > 0)).backward()
+        nn.utils.clip_grad_norm_(policy.parameters(), 0.3)
+        optimizer.param_groups[0]["lr"] *= 0.9
+        check.begin()
+        check.before(optimizer)
+        optimizer.step()
+        check.after(optimizer)
+        with torch.no_grad():
+            policy[2].weight.clamp_(-0.3, 0.3)
+    found = check.answer(NETWORKS)
+    assert found.state == "sound" and found.looks > 40 and found.value < 0.2, found
+
+
+@pytest.mark.parametrize("kind, given", SETTINGS)
+def test_one_wrong_entry_of_a_step_is_seen(kind: Any, given: dict[str, Any]) -> None:
+    policy = nn.Linear(3, 4)
+    optimizer = kind(policy.parameters(), **deepcopy({"lr": 1e-2} | given))
+    check = OwnFormula(policy)
+    for _ in range(6):
+        optimizer.zero_grad()
+        policy(torch.randn(6, 3)).square().sum().backward()
+        check.begin()
+        check.before(optimizer)
+        was = policy.weight.detach().clone()
+        optimizer.step()
+        with torch.no_grad():  # by a hundredth of its move
+            policy.weight[1, 1] += 0.01 * (policy.weight - was)[1, 1]
+        check.after(optimizer)
+    found = check.answer(NETWORKS)
+    assert found.state == "fault" and "parameter weight moved by" in found.message
+
+
+@pytest.mark.parametrize("kind", [torch.float64, torch.bfloat16])
+def test_rounding_is_that_of_the_parameters(kind: torch.dtype) -> None:
+    policy = nn.Linear(3, 4).to(kind)
+    optimizer = Adam(policy.parameters(), 0.1)
+    check = OwnFormula(policy)
+    for _ in range(30):
+        optimizer.zero_grad()
+        policy(torch.randn(6, 3).to(kind)).square().sum().backward()
+        check.begin()
+        check.before(optimizer)
+        optimizer.step()
+        check.after(optimizer)
+    found = check.answer(NETWORKS)
+    assert found.state == "sound" and found.looks > 20
+
+
+class _Own(Adam):
+    """Half of Adam's step and noise, by a formula of its own."""
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        super().step()
+
+
+def _hooked(*given: Any) -> Adam:
+    made = Adam(*given)
+    made.register_step_post_hook(lambda *_: None)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (_Own, "no formula of _Own"),
+        (torch.optim.Adagrad, "no formula of Adagrad"),
+        (lambda *given: RMSprop(*given, centered=True), "centred"),
+        (_hooked, "hooks of the loop's own"),
+    ],
+)
+def test_what_has_no_formula_says_why(make: Any, words: str) -> None:
+    policy, rows = nn.Linear(2, 3), []
+    optimizer = make(policy.parameters(), 1e-3)
+    probe = gradlab.Probe(
+        policy, optimizer, log=rows.append, overhead_budget=1.0, clock=lambda: 0.0
+    )
+    for step in range(60):
+        optimizer.zero_grad()
+        with probe(step):
+            policy(torch.randn(4, 2)).square().sum().backward()
+        optimizer.step()
+    probe.close()
+    found = answers(rows)[CHECK]
+    assert found["state"] == "off" and words in found["proof"]
