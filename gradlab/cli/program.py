@@ -27,7 +27,6 @@ from gradlab.cli.compare import Compare
 from gradlab.cli.fit import FitCommand
 from gradlab.cli.jacobians import JacobiansCommand
 from gradlab.cli.listing import List
-from gradlab.cli.logs import Logs
 from gradlab.cli.measure import Measure
 from gradlab.cli.remedies import RemediesCommand
 from gradlab.cli.report import Report
@@ -61,7 +60,7 @@ _ROWS: Mapping[str, type[_Command] | str] = {
     "step": "gradlab.tools.race.command:StepCommand",
     "certify": "gradlab.tools.certify.command:Certify",
     "fit": FitCommand,
-    "logs": Logs,
+    "logs": "gradlab.tools.logs.command:Logs",
     "remedies": RemediesCommand,
     "audit": "gradlab.tools.audit.command:AuditCommand",
     "train": Train,

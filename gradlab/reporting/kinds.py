@@ -18,7 +18,6 @@ from gradlab.errors import InputError, imported
 from gradlab.reporting import (
     comparison_page,
     jacobian_page,
-    logs_page,
     probe_page,
     profile_page,
     remedies_page,
@@ -29,7 +28,6 @@ from gradlab.reporting.first_fold import PageSource
 from gradlab.reporting.page import Page
 from gradlab.runs import sweep
 from gradlab.runs.jacobians import JacobianRun
-from gradlab.runs.logs import LogsRun
 from gradlab.runs.probe import results as probe_results
 from gradlab.runs.probe.schema import KIND as PROBE
 from gradlab.runs.profile import load as load_profile
@@ -37,7 +35,6 @@ from gradlab.runs.remedies import run as remedies_run
 from gradlab.runs.training import results as training_results
 from gradlab.storage import journal
 from gradlab.verdicts.jacobians.first_screen import screen as jacobians_screen
-from gradlab.verdicts.logs.first_screen import screen as logs_screen
 from gradlab.verdicts.measurement.verdict import first_screen
 from gradlab.verdicts.probe.first_screen import screen as probe_screen
 from gradlab.verdicts.remedies.first_screen import screen as remedies_screen
@@ -80,7 +77,7 @@ KINDS: Mapping[str, Kind | str] = {
     ),
     JacobianRun.kind: Kind(JacobianRun.load, jacobian_page.page, jacobians_screen),
     remedies_run.KIND: Kind(remedies_run.load, remedies_page.page, remedies_screen),
-    LogsRun.kind: Kind(LogsRun.load, logs_page.page, logs_screen),
+    "logs": "gradlab.tools.logs.page:KIND",
     "race": "gradlab.tools.race.page:KIND",
 }  # fmt: skip
 
