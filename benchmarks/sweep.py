@@ -26,11 +26,11 @@ from typing import Any, final
 
 import tyro
 
-from gradlab.cli.sweep_commands import COMMANDS
-from gradlab.cli.sweep_runner import Runner
-from gradlab.cli.terminal.sweep_lines import Silent
-from gradlab.sweeps.running import Folder, Running
-from gradlab.sweeps.table import planned
+from gradlab.tools.sweep.commands import COMMANDS
+from gradlab.tools.sweep.lines import Silent
+from gradlab.tools.sweep.runner import Runner
+from gradlab.tools.sweep.running import Folder, Running
+from gradlab.tools.sweep.table import planned
 from gradlab.workers.local import LocalPool, environment
 
 OWN = """

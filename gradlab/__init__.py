@@ -27,7 +27,6 @@ from gradlab.errors import imported
 
 if TYPE_CHECKING:
     from gradlab import figures, fitting, systems, tasks, training
-    from gradlab.cli.sweep import sweep
     from gradlab.gradients.estimator import Estimator
     from gradlab.gradients.tail import Tail
     from gradlab.jacobians.comparison import compare_jacobians
@@ -43,6 +42,7 @@ if TYPE_CHECKING:
     from gradlab.tools.certify.compute import certify
     from gradlab.tools.race.compute import race
     from gradlab.tools.race.step import step
+    from gradlab.tools.sweep.command import sweep
     from gradlab.training.loop import train
     from gradlab.verdicts.choice.choosing import choose
 
@@ -95,7 +95,7 @@ _HOMES = {
     "race": "gradlab.tools.race.compute",
     "report": "gradlab.reporting",
     "step": "gradlab.tools.race.step",
-    "sweep": "gradlab.cli.sweep",
+    "sweep": "gradlab.tools.sweep.command",
     "train": "gradlab.training.loop",
 }
 

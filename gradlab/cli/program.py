@@ -31,7 +31,6 @@ from gradlab.cli.measure import Measure
 from gradlab.cli.remedies import RemediesCommand
 from gradlab.cli.report import Report
 from gradlab.cli.selftest import Selftest
-from gradlab.cli.sweep import SweepCommand
 from gradlab.cli.terminal import progress_bars, streams, usage
 from gradlab.cli.terminal.answer import answer
 from gradlab.cli.terminal.progress_bars import standard_error
@@ -64,7 +63,7 @@ _ROWS: Mapping[str, type[_Command] | str] = {
     "remedies": RemediesCommand,
     "audit": "gradlab.tools.audit.command:AuditCommand",
     "train": Train,
-    "sweep": SweepCommand,
+    "sweep": "gradlab.tools.sweep.command:SweepCommand",
     "watch": Watch,
     "compare": Compare,
     "choose": Choose,

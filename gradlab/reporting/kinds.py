@@ -21,12 +21,10 @@ from gradlab.reporting import (
     probe_page,
     profile_page,
     remedies_page,
-    sweep_page,
     training_page,
 )
 from gradlab.reporting.first_fold import PageSource
 from gradlab.reporting.page import Page
-from gradlab.runs import sweep
 from gradlab.runs.jacobians import JacobianRun
 from gradlab.runs.probe import results as probe_results
 from gradlab.runs.probe.schema import KIND as PROBE
@@ -80,6 +78,7 @@ KINDS: Mapping[str, Kind | str] = {
     "logs": "gradlab.tools.logs.page:KIND",
     "race": "gradlab.tools.race.page:KIND",
 }  # fmt: skip
+_FOLDER = "gradlab.tools.sweep.page:KIND"  # of a sweep's runs
 
 
 def page_of(path: Path) -> Page:
@@ -88,8 +87,6 @@ def page_of(path: Path) -> Page:
     Raises:
         InputError: the run cannot be read, or is of a kind that has no page.
     """
-    if path.is_dir():
-        return sweep_page.page(sweep.load(path))
     kind = _kind(path)
     run = kind.load(path)
     return kind.page(run, PageSource(str(path), _command(run)), path.stem)
@@ -129,12 +126,16 @@ def compared(paths: Sequence[str | Path]) -> tuple[Page, pd.DataFrame]:
 def _files(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
-    if not (files := sweep.load(path).files()):
+    files: list[Path] = _kind(path).load(path).files()
+    if not files:
         raise InputError(f"{path} has no run that is done: go on with resume=True")
     return files
 
 
 def _kind(path: Path) -> Kind:
+    if path.is_dir():
+        sweep: Kind = imported(_FOLDER)
+        return sweep
     if (name := journal.kind(path)) not in KINDS:
         raise InputError(
             f"{path} holds {name!r}, expected a run of gradlab: one of {', '.join(KINDS)}"

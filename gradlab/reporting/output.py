@@ -18,10 +18,11 @@ from gradlab.reporting.figure_data import drawn as drawn_data
 from gradlab.reporting.page import Page, lay_out, render
 from gradlab.reporting.panels import Panel
 from gradlab.reporting.shell import GENERATOR
-from gradlab.runs.sweep import INDEX
 from gradlab.storage.records import check_output
 from gradlab.storage.whole_files import placed
 from gradlab.verdicts.screen import lines
+
+_SWEEP = "sweep.json"  # the index in a folder of runs, beside which its page goes
 
 
 def report(path: str | Path, figures: bool = False, pdf: bool = False, quiet: bool = False) -> Path:
@@ -111,7 +112,7 @@ def check_page(path: str | Path) -> Path:
         InputError: a file is there that gradlab did not write, or its folder cannot be written.
     """
     run = validation.path("path", path)
-    page = (run / INDEX if run.is_dir() else run).with_suffix(".html")
+    page = (run / _SWEEP if run.is_dir() else run).with_suffix(".html")
     try:
         check_output(page, overwrite=True)
     except InputError as error:

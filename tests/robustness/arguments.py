@@ -103,7 +103,7 @@ WORK = (
     "gradlab.cli.remedies.RemediesCommand._networks", "gradlab.remedies.compare.compare_remedies",
     "gradlab.training.loop.train", "gradlab.cli.watch.Watch._follow",
     "gradlab.measurement.selftest.selftest", "gradlab.reporting.output.write",
-    "gradlab.cli.attribute._again", "gradlab.sweeps.running.Running.go",
+    "gradlab.cli.attribute._again", "gradlab.tools.sweep.running.Running.go",
 )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""`gradlab sweep`: failures, deaths, interruption, resumption, one writer (`gradlab.cli.sweep`)."""
+"""`gradlab sweep`: failures, deaths, interruption, resumption, one writer."""
 
 import contextlib
 import io
@@ -15,12 +15,12 @@ import pytest
 
 import gradlab
 from gradlab import cli
-from gradlab.cli import sweep as command
-from gradlab.cli.sweep_runner import Runner
 from gradlab.errors import Failure, InputError
-from gradlab.runs import sweep as index
 from gradlab.storage import whole_files
 from gradlab.storage.journal_files import locked
+from gradlab.tools.sweep import command
+from gradlab.tools.sweep import result as index
+from gradlab.tools.sweep.runner import Runner
 from gradlab.workers.local import processors
 
 ROWS: dict[str, Any] = {

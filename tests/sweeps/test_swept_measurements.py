@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from gradlab import cli
-from gradlab.runs import sweep as index
 from gradlab.storage import records
+from gradlab.tools.sweep import result as index
 
 OWN = """
 import torch

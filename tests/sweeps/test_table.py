@@ -1,4 +1,4 @@
-"""Tables of runs (`gradlab.sweeps.table`)."""
+"""Tables of runs (`gradlab.tools.sweep.table`)."""
 
 import re
 import tomllib
@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from gradlab.cli.sweep_commands import COMMANDS
 from gradlab.errors import InputError
-from gradlab.sweeps import table
-from gradlab.sweeps.table import planned
+from gradlab.tools.sweep import table
+from gradlab.tools.sweep.commands import COMMANDS
+from gradlab.tools.sweep.table import planned
 
 TOML = """
 command = "measure"

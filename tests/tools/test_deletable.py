@@ -9,12 +9,11 @@ from pathlib import Path
 import pytest
 
 import gradlab
+from gradlab.cli import program
 
 HOME = Path(gradlab.__file__).parent
 TOOLS = sorted(path.parent.name for path in (HOME / "tools").glob("*/__init__.py"))
-# A tool's command, which the copy lacks, and the name on the top level.
-COMMANDS = {"audit": ["audit"], "certify": ["certify"], "logs": ["logs"], "race": ["race", "step"]}
-NAMES = {"audit": ["audit"], "certify": ["certify"], "logs": [], "race": ["race", "step"]}
+ROWS = {name: row for name, row in program._ROWS.items() if isinstance(row, str)}
 OWN = """
 import torch
 def policy():
@@ -58,6 +57,10 @@ assert screen_of(next(Path("runs").glob("*.h5"))).numbers
 """
 
 
+def home(tool: str) -> str:
+    return f"gradlab.tools.{tool}."
+
+
 @pytest.mark.parametrize(
     "tools",
     [TOOLS, *(pytest.param([tool], marks=pytest.mark.slow) for tool in TOOLS)],
@@ -68,8 +71,11 @@ def test_the_core_works_without_a_tools_folder(tools: list[str], tmp_path: Path)
     for tool in tools:
         shutil.rmtree(tmp_path / "gradlab" / "tools" / tool)
     (tmp_path / "own.py").write_text(OWN)
-    commands = [command for tool in tools for command in COMMANDS[tool]]
-    names = [name for tool in tools for name in NAMES[tool]]
+    commands, names = (
+        [name for name, row in rows.items() for tool in tools if row.startswith(home(tool))]
+        for rows in (ROWS, gradlab._HOMES)
+    )
+    assert len(commands) >= len(tools)
     code = CHILD.format(commands=commands, names=names)
     environment = os.environ | {"PYTHONPATH": str(tmp_path), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(

@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from gradlab.errors import InputError
-from gradlab.runs.sweep import INDEX
+from gradlab.tools.sweep.result import INDEX
 from gradlab.validation import shown
 
 PARAMETERS = "set"  # the one field that is a table, of a task's parameters

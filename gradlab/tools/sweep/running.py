@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any, Protocol, final
 
 from gradlab.errors import Failure, InputError
-from gradlab.runs import sweep as index
-from gradlab.runs.sweep import INDEX, Row, State, Sweep
 from gradlab.storage.journal_files import locked
 from gradlab.storage.records import check_output
-from gradlab.sweeps.table import Planned
+from gradlab.tools.sweep import result as index
+from gradlab.tools.sweep.result import INDEX, Row, State, Sweep
+from gradlab.tools.sweep.table import Planned
 from gradlab.workers import Call, CallFailed, Pool, Worker, WorkerDied
 
 _LOCK = ".sweep.lock"

@@ -18,13 +18,13 @@ from gradlab.cli.terminal.progress_bars import standard_error
 from gradlab.errors import InputError
 
 if TYPE_CHECKING:
-    from gradlab.runs.sweep import Row
-    from gradlab.runs.sweep import Sweep as Runs
-    from gradlab.sweeps.running import SweepProgress
-    from gradlab.sweeps.table import Command, Planned
+    from gradlab.tools.sweep.result import Row
+    from gradlab.tools.sweep.result import Sweep as Runs
+    from gradlab.tools.sweep.running import SweepProgress
+    from gradlab.tools.sweep.table import Command, Planned
     from gradlab.workers import Pool
 
-RUNNER = "gradlab.cli.sweep_runner:Runner"
+RUNNER = "gradlab.tools.sweep.runner:Runner"
 
 
 @dataclass(frozen=True)
@@ -59,10 +59,10 @@ class SweepCommand:
     def run(self, command: str) -> Document:
         """Execute the runs, and write the page of the sweep."""
         from gradlab.cli.terminal.answer import of_screen
-        from gradlab.cli.terminal.sweep_lines import lines
         from gradlab.reporting.output import report
-        from gradlab.sweeps import table
-        from gradlab.verdicts.sweep import screen
+        from gradlab.tools.sweep import table
+        from gradlab.tools.sweep.lines import lines
+        from gradlab.tools.sweep.page import screen
 
         folder = self.output or Path("runs") / self.file.stem
         with lines() as shown:
@@ -110,7 +110,7 @@ def sweep(
         Failure: the index of the folder cannot be written.
         KeyboardInterrupt: after Ctrl-C, once the runs at work have saved what they have.
     """
-    from gradlab.cli.terminal.sweep_lines import Silent
+    from gradlab.tools.sweep.lines import Silent
 
     folder = validation.path("output", output)
     runs, interrupted = _executed(table, folder, workers, ray, resume, "", Silent(), warnings.warn)
@@ -130,9 +130,9 @@ def _executed(
     note: Callable[[str], object],
 ) -> tuple[Runs, bool]:
     """The sweep after its runs, and whether it was interrupted."""
-    from gradlab.cli.sweep_commands import COMMANDS
-    from gradlab.sweeps.running import Folder, Running
-    from gradlab.sweeps.table import planned
+    from gradlab.tools.sweep.commands import COMMANDS
+    from gradlab.tools.sweep.running import Folder, Running
+    from gradlab.tools.sweep.table import planned
 
     if workers is not None:
         validation.whole("workers", workers, 1)
@@ -160,8 +160,8 @@ def _executed(
 def _check(runs: list[Planned], swept: Command, folder: Path) -> None:
     """Parse every run before the first one begins."""
     from gradlab.cli import refusals
-    from gradlab.cli.sweep_commands import Swept
     from gradlab.cli.terminal import usage
+    from gradlab.tools.sweep.commands import Swept
 
     for run in runs:
         try:

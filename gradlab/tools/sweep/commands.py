@@ -1,4 +1,4 @@
-"""The commands of which a sweep can have many runs (`gradlab.sweeps.table`)."""
+"""The commands of which a sweep can have many runs (`gradlab.tools.sweep.table`)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gradlab.cli.measure import Measure
 from gradlab.cli.remedies import RemediesCommand
 from gradlab.cli.train import Train
 from gradlab.errors import InputError, imported
-from gradlab.sweeps.table import CHOSEN, PARAMETERS, Command
+from gradlab.tools.sweep.table import CHOSEN, PARAMETERS, Command
 
 _Again = Callable[[Path], list[str]]
 _RUN = {"output": ".h5"}

@@ -15,8 +15,8 @@ from gradlab.wording import duration
 if TYPE_CHECKING:
     from rich.live import Live
 
-    from gradlab.runs.sweep import Row
-    from gradlab.sweeps.running import SweepProgress
+    from gradlab.tools.sweep.result import Row
+    from gradlab.tools.sweep.running import SweepProgress
 
 _NAMED = 32  # characters of a run's name on a terminal
 
