@@ -48,6 +48,7 @@ from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.starts import Starts, as_starts, by_group, grouping
 from gradlab.gradients.tail import Setting
 from gradlab.measurement.moments.visited import visited
+from gradlab.measurement.prices import rolled_steps
 from gradlab.measurement.realised_gains import CLOSED_FORM, LEAST_LEFT, Stepping, measured_steps
 from gradlab.measurement.update import REFIT, Update, reach
 from gradlab.networks.interface import flat_parameters
@@ -426,15 +427,18 @@ def planned(stepping: Stepping, cells: Sequence[Cell], update: Update, batch: in
 
 
 def _measurement_steps(stepping: Stepping) -> int:
-    """What the measurement takes, Jacobians of models included, in steps of the simulator."""
+    """What the measurement takes, in steps of the simulator, Jacobians of models included, and
+    where the simulator is differenced also what is only rolled out, which costs as much a step."""
     setting, measured = stepping.setting, stepping.measured
     models = {
         (each.actions, id(each.jacobians)) for each in stepping.chosen.values()
         if each.jacobians is not None and each.jacobians is not setting.simulator
     }  # fmt: skip
     states = sum(measured.visits if actions == "first" else 1 for actions, _ in models)
-    unrolled = measured.starts * setting.horizon * states
-    return measured_steps(stepping) + CLOSED_FORM * unrolled
+    unrolled = CLOSED_FORM * measured.starts * setting.horizon * states
+    differenced = by_differences(setting.simulator)
+    n, T = len(setting.starts.states), stepping.truth.horizon
+    return measured_steps(stepping) + unrolled + differenced * rolled_steps(n, T)
 
 
 def _gradient_steps(estimator: Estimator, horizon: int) -> int:
