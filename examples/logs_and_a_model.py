@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 import gradlab
 from gradlab.data.trajectories import from_rows
-from gradlab.logs import measure_logs
 from gradlab.networks.policies import Gaussian
-from gradlab.verdicts.logs.sentences import verdict
+from gradlab.tools.logs.compute import measure_logs
+from gradlab.tools.logs.findings import verdict
 
 NOISE = 0.3  # standard deviation that was added to the policy's actions [m/s²]
 EPISODES, STEPS, DISCOUNT = 800, 40, 0.95

@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from gradlab.jacobians.comparison import compare_jacobians
     from gradlab.measurement.measure import measure
     from gradlab.probe.probe import Probe
-    from gradlab.racing.race import race
-    from gradlab.racing.step import step
     from gradlab.remedies.compare import compare_remedies
     from gradlab.reporting import report
     from gradlab.runs.attribution import attribute, attribution
@@ -43,6 +41,8 @@ if TYPE_CHECKING:
     from gradlab.tasks import Task
     from gradlab.tools.audit.compute import audit
     from gradlab.tools.certify.compute import certify
+    from gradlab.tools.race.compute import race
+    from gradlab.tools.race.step import step
     from gradlab.training.loop import train
     from gradlab.verdicts.choice.choosing import choose
 
@@ -92,9 +92,9 @@ _HOMES = {
     "differentiable": "gradlab.systems.differentiable",
     "load": "gradlab.runs.profile",
     "measure": "gradlab.measurement.measure",
-    "race": "gradlab.racing.race",
+    "race": "gradlab.tools.race.compute",
     "report": "gradlab.reporting",
-    "step": "gradlab.racing.step",
+    "step": "gradlab.tools.race.step",
     "sweep": "gradlab.cli.sweep",
     "train": "gradlab.training.loop",
 }

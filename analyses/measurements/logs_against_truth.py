@@ -37,13 +37,13 @@ from gradlab.gradients.bptt import horizon_gradients
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.recording import record
 from gradlab.gradients.tail import Tail
-from gradlab.logs.measure import measure_logs
 from gradlab.networks.mlp import Policy
 from gradlab.networks.policies import Gaussian
-from gradlab.runs.logs import TOLERANCE, LogsRun, agreements, numbers
 from gradlab.systems.learned import LearnedSystem
 from gradlab.systems.system import System
 from gradlab.tasks import Task
+from gradlab.tools.logs.compute import measure_logs
+from gradlab.tools.logs.result import TOLERANCE, LogsRun, agreements, numbers
 from gradlab.truth.lqr import lqr_gradient
 
 FOLDER = Path("reports/logs")

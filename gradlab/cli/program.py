@@ -27,13 +27,10 @@ from gradlab.cli.compare import Compare
 from gradlab.cli.fit import FitCommand
 from gradlab.cli.jacobians import JacobiansCommand
 from gradlab.cli.listing import List
-from gradlab.cli.logs import Logs
 from gradlab.cli.measure import Measure
-from gradlab.cli.race import RaceCommand
 from gradlab.cli.remedies import RemediesCommand
 from gradlab.cli.report import Report
 from gradlab.cli.selftest import Selftest
-from gradlab.cli.step import StepCommand
 from gradlab.cli.sweep import SweepCommand
 from gradlab.cli.terminal import progress_bars, streams, usage
 from gradlab.cli.terminal.answer import answer
@@ -59,11 +56,11 @@ class _Command(Protocol):
 _ROWS: Mapping[str, type[_Command] | str] = {
     "measure": Measure,
     "jacobians": JacobiansCommand,
-    "race": RaceCommand,
-    "step": StepCommand,
+    "race": "gradlab.tools.race.command:RaceCommand",
+    "step": "gradlab.tools.race.command:StepCommand",
     "certify": "gradlab.tools.certify.command:Certify",
     "fit": FitCommand,
-    "logs": Logs,
+    "logs": "gradlab.tools.logs.command:Logs",
     "remedies": RemediesCommand,
     "audit": "gradlab.tools.audit.command:AuditCommand",
     "train": Train,

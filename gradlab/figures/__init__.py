@@ -45,7 +45,7 @@ Figure of an estimator's own surface (`gradlab.measurement.return_slices`):
 
     loss_slices      the return along lines through θ
 
-Figures of logs take their own long table (`gradlab.runs.logs`):
+Figures of logs take their own long table (`gradlab.tools.logs.result`):
 
     logged_agreement, logged_referee, logged_noise, logged_critics      gradients and scores
     logged_direction, logged_prediction                                 the model by itself
@@ -90,14 +90,6 @@ from gradlab.figures.growth import (
     sample_norm,
 )
 from gradlab.figures.jacobians import jacobian_distance, jacobian_entries, jacobian_time
-from gradlab.figures.logs import (
-    logged_agreement,
-    logged_critics,
-    logged_direction,
-    logged_noise,
-    logged_prediction,
-    logged_referee,
-)
 from gradlab.figures.probe import (
     action_shares,
     chosen_horizons,
@@ -193,7 +185,13 @@ __all__ = [
     "what_if_grid",
 ]
 
-_OF_TOOLS = {"certify": ("certified_errors",)}  # by gradlab.tools.NAME.figures
+_OF_TOOLS = {  # by gradlab.tools.NAME.figures
+    "certify": ("certified_errors",),
+    "logs": (
+        "logged_agreement", "logged_critics", "logged_direction", "logged_noise",
+        "logged_prediction", "logged_referee",
+    ),
+}  # fmt: skip
 _HOMES = {name: tool for tool, names in _OF_TOOLS.items() for name in names}
 
 for _name in set(__all__) - set(_HOMES):

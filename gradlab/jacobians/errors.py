@@ -13,7 +13,8 @@ from itertools import product
 import numpy as np
 import scipy
 
-from gradlab.jacobians.visited import Array, At, RowCollector, Visited, number
+from gradlab.gradients.visited_jacobians import Array, Visited, jacobian_squares
+from gradlab.runs.long_table import At, RowCollector, number
 from gradlab.statistics.over_groups import group_sums, root_ratio
 
 _BINS = 8
@@ -103,18 +104,6 @@ def _squares(visited: Visited) -> dict[str, tuple[Array, Array]]:
         return jacobian_squares(visited) | _predictions(visited)
 
 
-def jacobian_squares(visited: Visited) -> dict[str, tuple[Array, Array]]:
-    """Block → squared norms of its error and of itself, each [H, N]."""
-    ds = visited.states.shape[2]
-    true, wrong = visited.true.J, visited.wrong
-    s, r = slice(0, ds), slice(ds, None)
-    parts = {"A": (s, s), "B": (s, r), "r_s": (r, s), "r_a": (r, r)}
-    return {
-        block: (_square(wrong[..., i, j]), _square(true[..., i, j]))
-        for block, (i, j) in parts.items()
-    }
-
-
 def _predictions(visited: Visited) -> dict[str, tuple[Array, Array]]:
     assert visited.predicted is not None
     ds, scale = visited.states.shape[2], visited.spread[0]
@@ -127,10 +116,6 @@ def _predictions(visited: Visited) -> dict[str, tuple[Array, Array]]:
         "next_state": (_row_square(miss[..., :ds]), _row_square(change)),
         "reward": (_row_square(miss[..., ds:]), _row_square(reward)),
     }
-
-
-def _square(X: Array) -> Array:
-    return np.asarray((X**2).sum((2, 3)))
 
 
 def _row_square(X: Array) -> Array:

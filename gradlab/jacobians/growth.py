@@ -14,9 +14,10 @@ from math import log
 
 import numpy as np
 
-from gradlab.jacobians.visited import Array, At, RowCollector, Visited, number
+from gradlab.gradients.visited_jacobians import Array, Visited
 from gradlab.progress import Progress
 from gradlab.runs.decision_rules import growth_of
+from gradlab.runs.long_table import At, RowCollector, number
 from gradlab.runs.profile import Profile
 from gradlab.statistics import chains, over_groups
 from gradlab.statistics.growth import FEWEST, error_growth

@@ -32,6 +32,7 @@ temporal differences at every update, on visited states. Where their returns par
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -47,6 +48,7 @@ from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.starts import Starts, as_starts, by_group, grouping
 from gradlab.gradients.tail import Setting
 from gradlab.measurement.moments.visited import visited
+from gradlab.measurement.prices import rolled_steps
 from gradlab.measurement.realised_gains import CLOSED_FORM, LEAST_LEFT, Stepping, measured_steps
 from gradlab.measurement.update import REFIT, Update, reach
 from gradlab.networks.interface import flat_parameters
@@ -64,6 +66,7 @@ LENGTHS = (1, 2, 5, 10, 25, 50, 100)  # updates
 JUDGES = (256, 128, 64, 32, 16)  # starts that returns are of
 _BATCHES = (1, 2, 4, 8)  # by which the batch is divided where it is too dear
 _FEWEST = 32  # states of a divided batch
+_FEWEST_CELLS = 2  # candidates, so that there is something to choose
 _WANTED = 4  # candidates for which a smaller batch, or fewer judges, are a price worth paying
 _SMALLER = (1.0, 0.1, 0.01)  # of a rate that nobody gave
 _SHARE = 0.3  # of the measurement
@@ -382,8 +385,9 @@ class _Plan:
 
 def planned(stepping: Stepping, cells: Sequence[Cell], update: Update, batch: int) -> _Plan:
     """What costs at most 30% of the measurement: `_WANTED` candidates, then the whole batch, then
-    the longest return, then the most starts, then all candidates. One candidate at the least,
-    whatever it costs."""
+    the longest return, then the most starts, then all candidates. Where the one of largest gain is
+    so dear that it would be alone, the cheapest go first: the critic's own gradient costs no
+    Jacobians. One candidate at the least, whatever it costs."""
     truth, discount = stepping.truth, stepping.task.discount
     horizons: tuple[int, ...] = (truth.horizon,)
     if truth.status != "converged":  # a truth is cut for its precision, a return need not be
@@ -393,13 +397,13 @@ def planned(stepping: Stepping, cells: Sequence[Cell], update: Update, batch: in
     batches = [n for n in (batch // each for each in _BATCHES) if n >= min(_FEWEST, batch)]
     wanted = min(_WANTED, len(cells))
 
-    def bought(n: int, judges: int, horizon: int) -> _Plan:
+    def bought(n: int, judges: int, horizon: int, cheapest_first: bool = False) -> _Plan:
+        prices = {c: n * _gradient_steps(stepping.chosen[c[0]], c[1]) for c in cells}
         taken: list[Cell] = []
         once = int(rolled * horizon * judges)
         steps, again = once, 0
-        for cell in cells:
-            own = updates[-1] * n * _gradient_steps(stepping.chosen[cell[0]], cell[1])
-            own += len(updates) * once
+        for cell in sorted(cells, key=prices.__getitem__) if cheapest_first else cells:
+            own = updates[-1] * prices[cell] + len(updates) * once
             once_more = max(again, own + 2 * once)  # the dearest may be the choice
             if update.refit == 1:
                 once_more = max(again, 2 * (own + once) + updates[-1] * ROWS)
@@ -407,28 +411,34 @@ def planned(stepping: Stepping, cells: Sequence[Cell], update: Update, batch: in
                 taken, steps, again = [*taken, cell], steps + own, once_more
         return _Plan(tuple(taken), n, judges, horizon, steps, again)
 
-    plans = [bought(n, judges, T) for n in batches for T in horizons for judges in JUDGES]
-    paid = [plan for plan in plans if plan.steps + plan.again <= budget]
-    if not paid:
-        return min(plans, key=lambda plan: plan.steps + plan.again)
-
     def worth(plan: _Plan) -> tuple[int, ...]:
         few = min(len(plan.cells), wanted)
         return few, plan.batch, plan.horizon, plan.judges, len(plan.cells)
 
-    return max(paid, key=worth)
+    asked, found = list(itertools.product(batches, JUDGES, horizons)), []
+    for cheapest_first in (False, True):
+        plans = [bought(n, judges, T, cheapest_first) for n, judges, T in asked]
+        paid = [plan for plan in plans if plan.steps + plan.again <= budget]
+        cheapest = min(plans, key=lambda plan: plan.steps + plan.again)
+        found.append(max(paid, key=worth, default=cheapest))
+        if paid and len(found[-1].cells) >= min(_FEWEST_CELLS, len(cells)):
+            return found[-1]
+    return found[0]
 
 
 def _measurement_steps(stepping: Stepping) -> int:
-    """What the measurement takes, Jacobians of models included, in steps of the simulator."""
+    """What the measurement takes, in steps of the simulator, Jacobians of models included, and
+    where the simulator is differenced also what is only rolled out, which costs as much a step."""
     setting, measured = stepping.setting, stepping.measured
     models = {
         (each.actions, id(each.jacobians)) for each in stepping.chosen.values()
         if each.jacobians is not None and each.jacobians is not setting.simulator
     }  # fmt: skip
     states = sum(measured.visits if actions == "first" else 1 for actions, _ in models)
-    unrolled = measured.starts * setting.horizon * states
-    return measured_steps(stepping) + CLOSED_FORM * unrolled
+    unrolled = CLOSED_FORM * measured.starts * setting.horizon * states
+    differenced = by_differences(setting.simulator)
+    n, T = len(setting.starts.states), stepping.truth.horizon
+    return measured_steps(stepping) + unrolled + differenced * rolled_steps(n, T)
 
 
 def _gradient_steps(estimator: Estimator, horizon: int) -> int:

@@ -6,7 +6,8 @@
 A measurement is made when own + price ≤ share · (elapsed + price), its price what it cost last
 time. A user's first measurement on a task may be made on a loan of up to `LOAN` seconds, all that
 finds its price included, where it costs no more. Whole episodes have `EPISODES` of the share where
-there is an environment, and all else has the rest of it, by itself. Bursts of successive gradients
+there is an environment, once the start and its loans are paid back, and all else has the rest of
+it, by itself. Bursts of successive gradients
 keep to a part of the share where a task waits for the rest. What is looked at in every update keeps
 to a part of it in the same way, and passes updates over where it does not; only the first few are
 looked at whatever they cost. Outside of it, at every update, a few numbers are tested for being
@@ -137,9 +138,11 @@ class Budget:
         spare = loan if price <= loan else 0.0
         return self._rest + price <= self.rest_share * (self.elapsed + price) + spare
 
-    def allows_episode(self, price: float) -> bool:
-        """The same for whole episodes, by their own part."""
-        return self._episodes + price <= self.for_episodes * (self.elapsed + price)
+    def episode_wait(self, price: float) -> float:
+        """Seconds until a whole episode keeps to its own part, and all that the probe has done to
+        the share: the start and the first looks at the loop's parts are paid back before."""
+        own, all_of_it = (self._episodes + price) / self.for_episodes, self.governed + price
+        return max(own, all_of_it / self.share) - price - self.elapsed
 
     @property
     def _rest(self) -> float:

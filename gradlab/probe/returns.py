@@ -105,7 +105,7 @@ class Looks:
 
     def due(self, update: int) -> bool:
         """Is there time for an episode after this update?"""
-        return update >= self._next and self.budget.allows_episode(self._price)
+        return update >= self._next and self.budget.episode_wait(self._price) <= 0
 
     def row(self, update: int) -> dict[str, Any]:
         """An episode of the policy as it is; of an environment with several places their mean."""
@@ -139,8 +139,8 @@ class Looks:
         if not lacking:
             return text
         pace = self.budget.elapsed / max(update, 1)
-        left = max(self._next - update, 0) + (lacking - 1) * every
-        return f"{text}, first answer in about {span(left * pace)}"
+        soon = max((self._next - update) * pace, self.budget.episode_wait(self._price), 0.0)
+        return f"{text}, first answer in about {span(soon + (lacking - 1) * every * pace)}"
 
     def close(self) -> None:
         with suppress(Exception), undisturbed():

@@ -25,8 +25,7 @@ from gradlab.data.path import Path
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.rollout import jacobian_noise, rollout_with_jacobians
 from gradlab.gradients.tail import Tail
-from gradlab.jacobians.errors import jacobian_squares
-from gradlab.jacobians.visited import Blocks, Visited, blocks, visit
+from gradlab.gradients.visited_jacobians import Blocks, Visited, blocks, jacobian_squares, visit
 from gradlab.measurement.assembly import SharedTruth
 from gradlab.progress import Progress, silent
 from gradlab.runs.decision_rules import least_error_at, usable_prefix

@@ -14,23 +14,20 @@ from typing import Any
 
 import pandas as pd
 
-from gradlab.errors import InputError
+from gradlab.errors import InputError, imported
 from gradlab.reporting import (
     comparison_page,
     jacobian_page,
-    logs_page,
     probe_page,
     profile_page,
-    race_page,
     remedies_page,
     sweep_page,
     training_page,
 )
 from gradlab.reporting.first_fold import PageSource
 from gradlab.reporting.page import Page
-from gradlab.runs import race, sweep
+from gradlab.runs import sweep
 from gradlab.runs.jacobians import JacobianRun
-from gradlab.runs.logs import LogsRun
 from gradlab.runs.probe import results as probe_results
 from gradlab.runs.probe.schema import KIND as PROBE
 from gradlab.runs.profile import load as load_profile
@@ -38,10 +35,8 @@ from gradlab.runs.remedies import run as remedies_run
 from gradlab.runs.training import results as training_results
 from gradlab.storage import journal
 from gradlab.verdicts.jacobians.first_screen import screen as jacobians_screen
-from gradlab.verdicts.logs.first_screen import screen as logs_screen
 from gradlab.verdicts.measurement.verdict import first_screen
 from gradlab.verdicts.probe.first_screen import screen as probe_screen
-from gradlab.verdicts.race import screen as race_screen
 from gradlab.verdicts.remedies.first_screen import screen as remedies_screen
 from gradlab.verdicts.screen import Screen
 from gradlab.verdicts.training.first_screen import screen as training_screen
@@ -68,7 +63,8 @@ class Kind:
     alone: str = ""
 
 
-KINDS: Mapping[str, Kind] = {
+# A row of a tool is named, and its runs are not shown where the folder of the tool is not.
+KINDS: Mapping[str, Kind | str] = {
     PROFILE: Kind(load_profile, profile_page.page, first_screen, comparison_page.of_files),
     TRAINING: Kind(
         training_results.load, training_page.page, lambda run: training_screen({run.name: run}),
@@ -81,8 +77,8 @@ KINDS: Mapping[str, Kind] = {
     ),
     JacobianRun.kind: Kind(JacobianRun.load, jacobian_page.page, jacobians_screen),
     remedies_run.KIND: Kind(remedies_run.load, remedies_page.page, remedies_screen),
-    LogsRun.kind: Kind(LogsRun.load, logs_page.page, logs_screen),
-    race.KIND: Kind(race.load, race_page.page, race_screen),
+    "logs": "gradlab.tools.logs.page:KIND",
+    "race": "gradlab.tools.race.page:KIND",
 }  # fmt: skip
 
 
@@ -123,7 +119,7 @@ def compared(paths: Sequence[str | Path]) -> tuple[Page, pd.DataFrame]:
         listing = ", ".join(f"{path}: {word}" for path, word in words.items())
         raise InputError(f"runs are of different kinds ({listing}): compare runs of one kind")
     word = next(iter(words.values()), TRAINING)
-    kind = KINDS[TRAINING] if not paths else _kind(Path(paths[0]))
+    kind = _row(TRAINING) if not paths else _kind(Path(paths[0]))
     if kind.compared is None:
         default = f"is a run of {word}: compare training runs or measurements"
         raise InputError(f"{paths[0]} {kind.alone or default}")
@@ -139,11 +135,16 @@ def _files(path: Path) -> list[Path]:
 
 
 def _kind(path: Path) -> Kind:
-    kind = KINDS.get(name := journal.kind(path))
-    if kind is None:
+    if (name := journal.kind(path)) not in KINDS:
         raise InputError(
             f"{path} holds {name!r}, expected a run of gradlab: one of {', '.join(KINDS)}"
         )
+    return _row(name)
+
+
+def _row(name: str) -> Kind:
+    row = KINDS[name]
+    kind: Kind = imported(row) if isinstance(row, str) else row
     return kind
 
 

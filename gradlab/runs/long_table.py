@@ -7,8 +7,8 @@ logs say (`runs.jacobians`, `runs.logs`); each says what its sections hold.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -16,12 +16,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from gradlab.statistics.over_groups import Estimates
 from gradlab.storage import codec, records
 from gradlab.storage.codec import content_of, described, header
 from gradlab.storage.records import Record
 
 _LABELS = ("section", "block", "output", "input")
-NUMBERS = ("step", "x", "value", "se", "ci_low", "ci_high")
+_NUMBERS = ("step", "x", "value", "se", "ci_low", "ci_high")
 COLUMNS = (*_LABELS, "step", "x", "quantity", "value", "se", "ci_low", "ci_high", "n", "method")
 
 _Columns = Mapping[str, NDArray[Any]]
@@ -103,4 +104,63 @@ class LongTable:
 def _column(name: str, values: NDArray[Any]) -> NDArray[Any]:
     if name == "n":
         return np.asarray(values, dtype=np.int64)
-    return np.asarray(values, dtype=np.float64 if name in NUMBERS else object)
+    return np.asarray(values, dtype=np.float64 if name in _NUMBERS else object)
+
+
+_Label = str | Sequence[str] | NDArray[np.object_]
+
+
+@dataclass(frozen=True)
+class At:
+    """What rows are of; a label is one for all of them, or one each."""
+
+    block: _Label = ""
+    output: _Label = ""
+    input: _Label = ""
+    step: float | NDArray[Any] = np.nan
+    x: float | NDArray[Any] = np.nan
+
+
+_NOWHERE = At()
+
+
+@dataclass
+class RowCollector:
+    """Collects rows; `columns` is the table by column."""
+
+    parts: list[dict[str, NDArray[Any]]] = field(default_factory=list)
+
+    def add(self, section: str, quantity: str, estimates: Estimates, at: At = _NOWHERE) -> None:
+        """One row per estimate."""
+        values = {
+            "section": section,
+            "block": at.block,
+            "output": at.output,
+            "input": at.input,
+            "step": at.step,
+            "x": at.x,
+            "quantity": quantity,
+            "value": estimates.value,
+            "se": estimates.se,
+            "ci_low": estimates.low,
+            "ci_high": estimates.high,
+            "n": estimates.n,
+            "method": estimates.method,
+        }
+        rows = len(estimates.value)
+        self.parts.append({name: _repeated(name, values[name], rows) for name in COLUMNS})
+
+    @property
+    def columns(self) -> dict[str, NDArray[Any]]:
+        return {name: np.concatenate([part[name] for part in self.parts]) for name in COLUMNS}
+
+
+def number(value: float, low: float, high: float, n: int, method: str) -> Estimates:
+    """A single number with its interval, where it has one."""
+    centre, se, lower, upper = (np.array([float(x)]) for x in (value, np.nan, low, high))
+    return Estimates(centre, se, lower, upper, np.array([n]), method)
+
+
+def _repeated(name: str, value: object, rows: int) -> NDArray[Any]:
+    kind: Any = np.int64 if name == "n" else np.float64 if name in _NUMBERS else object
+    return np.broadcast_to(np.asarray(value, dtype=kind), (rows,)).copy()

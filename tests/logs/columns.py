@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gradlab.logs.arguments import COLUMNS
+from gradlab.tools.logs.arguments import COLUMNS
 from tests.logs.carts import recorded
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from gradlab.errors import InputError
-from gradlab.logs.arguments import read
+from gradlab.tools.logs.arguments import read
 from tests.logs.carts import recorded
 from tests.logs.columns import arrays
 

@@ -9,11 +9,17 @@ from gradlab.data.trajectories import Trajectories, segments
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.named import rp_dr
 from gradlab.gradients.tail import Tail
-from gradlab.logs import gradients
-from gradlab.logs.gradients import WindowGradients, baselines, model_source, products, score_source
-from gradlab.logs.windows import windows
 from gradlab.networks.policies import Gaussian
 from gradlab.systems.system import Recorded
+from gradlab.tools.logs import gradients
+from gradlab.tools.logs.gradients import (
+    WindowGradients,
+    baselines,
+    model_source,
+    products,
+    score_source,
+)
+from gradlab.tools.logs.windows import windows
 from gradlab.truth.lqr import ExactCritic
 from tests.logs.carts import fallen, noisy, recorded, task, true_gradient
 

@@ -15,14 +15,14 @@ from gradlab import figures
 from gradlab.cli import main
 from gradlab.data.trajectories import first
 from gradlab.errors import InputError
-from gradlab.logs import LogsRun, load, measure_logs
-from gradlab.logs.arguments import of_each_action
 from gradlab.networks import checkpoint
-from gradlab.reporting import logs_page
 from gradlab.runs.jacobians import load as load_jacobians
-from gradlab.runs.logs import agreements, numbers, supported
+from gradlab.tools.logs import page as logs_page
+from gradlab.tools.logs.arguments import of_each_action
+from gradlab.tools.logs.compute import measure_logs
+from gradlab.tools.logs.findings import verdict
+from gradlab.tools.logs.result import LogsRun, agreements, load, numbers, supported
 from gradlab.truth.lqr import ExactCritic
-from gradlab.verdicts.logs.sentences import verdict
 from tests.first_screens import check_first_screen
 from tests.logs.carts import STD, WEIGHT, fallen, falling, linear, noisy, recorded, task
 from tests.logs.columns import arrays

@@ -8,16 +8,23 @@ from torch import nn
 from gradlab.data.noise import stream
 from gradlab.errors import InputError
 from gradlab.fitting import critics as fitting
-from gradlab.logs.agreement import agreement, noise_of
-from gradlab.logs.direction import directional, nearest_rows, prediction
-from gradlab.logs.gradients import Products, pair_products
-from gradlab.logs.measure import evaluation, measure_logs
-from gradlab.logs.on_policy import LEVEL, described, judged, refuse_far, residuals, return_bound
-from gradlab.logs.windows import windows
 from gradlab.networks.policies import Gaussian
-from gradlab.runs.logs import Number, _status
 from gradlab.statistics.intervals import interval
 from gradlab.statistics.moments import Estimate
+from gradlab.tools.logs.agreement import agreement, noise_of
+from gradlab.tools.logs.compute import evaluation, measure_logs
+from gradlab.tools.logs.direction import directional, nearest_rows, prediction
+from gradlab.tools.logs.gradients import Products, pair_products
+from gradlab.tools.logs.on_policy import (
+    LEVEL,
+    described,
+    judged,
+    refuse_far,
+    residuals,
+    return_bound,
+)
+from gradlab.tools.logs.result import Number, _status
+from gradlab.tools.logs.windows import windows
 from gradlab.truth.lqr import ExactCritic
 from tests.logs.carts import STD, fallen, linear, noisy, recorded, task
 

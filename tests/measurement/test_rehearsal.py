@@ -376,6 +376,11 @@ def test_fewer_candidates_and_then_smaller_batches_where_rehearsals_are_dear(mon
     )
     assert plans[3].batch < 256 and plans[4].cells == (cells[0],)
     assert all(plan.cells[0] == cells[0] for plan in plans)
+    dear = [("model_all", 3), ("data", 0), ("model_all", 0)]
+    several, others, alone = (
+        planned(stepping, dear, Update(refit=k), 256).cells for k in (25, 60, 100)
+    )
+    assert several == tuple(dear) and others == tuple(dear[1:]) and alone == tuple(dear[:1])
 
 
 class Copying(nn.Module):

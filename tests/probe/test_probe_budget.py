@@ -168,6 +168,18 @@ def test_a_budget_allows_exactly_its_share() -> None:
     assert not budget.allows(0.01)
 
 
+def test_episodes_wait_until_the_start_is_paid_back() -> None:
+    clock = Clock()
+    budget = Budget(0.1, clock, episodes=0.6)
+    budget.begin()
+    assert budget.episode_wait(1.0) == pytest.approx(1 / 0.06 - 1)
+    with budget.paying():  # a start, or a loan
+        clock.now += 5.0
+    assert budget.episode_wait(1.0) == pytest.approx((5 + 1) / 0.1 - 1 - 5)
+    clock.now += 54.0
+    assert not budget.episode_wait(1.0) > 1e-9
+
+
 def test_the_first_looks_are_made_whatever_they_cost() -> None:
     clock = Clock()
     budget = Budget(0.01, clock)

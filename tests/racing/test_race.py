@@ -13,8 +13,8 @@ from gradlab import Estimator, Tail, race, tasks
 from gradlab.data.noise import stream
 from gradlab.errors import InputError
 from gradlab.measurement.update import Update
-from gradlab.racing.race import Stopped, state_file
-from gradlab.runs.race import ALONE, load
+from gradlab.tools.race.compute import Stopped, state_file
+from gradlab.tools.race.result import ALONE, load
 from gradlab.truth.lqr import ExactCritic, lqr_return
 
 W = torch.tensor([[-0.3, -0.5]], dtype=torch.float64)

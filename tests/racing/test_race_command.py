@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from gradlab.cli.program import main
-from gradlab.runs.race import load
+from gradlab.tools.race.result import load
 
 OWN = """
 import torch
@@ -56,7 +56,7 @@ def test_a_stopped_race_can_be_read_and_goes_on(tmp_path, capsys, monkeypatch):
     whole = tmp_path / "whole"
     whole.mkdir()
     assert raced(whole) == 0
-    from gradlab.racing.branches import SharedNetworks
+    from gradlab.tools.race.branches import SharedNetworks
 
     step, made = SharedNetworks.step, []
 

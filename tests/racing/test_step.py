@@ -16,10 +16,10 @@ import gradlab
 from gradlab.cli.program import main
 from gradlab.data.noise import child
 from gradlab.errors import InputError
-from gradlab.runs.step import Step
 from gradlab.statistics.number import Number
 from gradlab.statistics.paired import difference_of_means
-from gradlab.verdicts.step import screen
+from gradlab.tools.race.findings import step_screen
+from gradlab.tools.race.result import Step
 from tests.racing.small_environments import (
     Begun,
     Counting,
@@ -67,7 +67,7 @@ def decided_sides(found: Step) -> tuple[str, str]:
 )
 def test_what_is_said_follows_from_both_signs(reward, moved, said, light):
     found = gradlab.step(gain_of(0.0), gain_of(moved), lambda: Once(reward), at_most=4)
-    assert said in found.headline and screen(found).light == light
+    assert said in found.headline and step_screen(found).light == light
 
 
 def test_one_step_that_lowers_the_return_is_normal_and_never_red():
@@ -75,7 +75,7 @@ def test_one_step_that_lowers_the_return_is_normal_and_never_red():
     returns = np.array([[0.0, 1.0], [-17.0, -16.0], [-2.0, -1.0]])
     for updates, share in ((None, "64% of those of 10"), (12, "64%"), (400, "21%")):
         found = Step(returns, lower, lower, True, updates, {})
-        assert share in found.normal and screen(found).light == "choose"
+        assert share in found.normal and step_screen(found).light == "choose"
     assert Step(returns, lower.negative, lower, True, 12, {}).normal == ""
     assert str(found).startswith(
         "These 400 updates lowered the return by 17 ± 0.3, and so would the opposite step (2 "
@@ -86,7 +86,7 @@ def test_one_step_that_lowers_the_return_is_normal_and_never_red():
 def test_starts_are_doubled_until_the_signs_are_known_or_to_the_most():
     near = gradlab.step(gain_of(-1.0), gain_of(-1.0 + 1e-6), Noisy, starts=2, at_most=5)
     assert near.starts == 20 and near.helped is None
-    assert "from 20 starts" in near.headline and screen(near).light == "choose"
+    assert "from 20 starts" in near.headline and step_screen(near).light == "choose"
     assert gradlab.step(gain_of(-1.0), gain_of(-2.0), Sliding, starts=2, at_most=64).starts < 64
 
 

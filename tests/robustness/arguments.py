@@ -99,7 +99,7 @@ WORK = (
     "gradlab.cli.measure.Measure._plan", "gradlab.cli.jacobians._stabilising",
     "gradlab.jacobians.comparison.compare_jacobians", "gradlab.tools.certify.compute.certify",
     "gradlab.fitting.collection.collect",
-    "gradlab.cli.fit.FitCommand._fitted", "gradlab.logs.measure.measure_logs",
+    "gradlab.cli.fit.FitCommand._fitted", "gradlab.tools.logs.compute.measure_logs",
     "gradlab.cli.remedies.RemediesCommand._networks", "gradlab.remedies.compare.compare_remedies",
     "gradlab.training.loop.train", "gradlab.cli.watch.Watch._follow",
     "gradlab.measurement.selftest.selftest", "gradlab.reporting.output.write",

@@ -13,8 +13,8 @@ import gradlab
 HOME = Path(gradlab.__file__).parent
 TOOLS = sorted(path.parent.name for path in (HOME / "tools").glob("*/__init__.py"))
 # A tool's command, which the copy lacks, and the name on the top level.
-COMMANDS = {"audit": ["audit"], "certify": ["certify"]}
-NAMES = {"audit": ["audit"], "certify": ["certify"]}
+COMMANDS = {"audit": ["audit"], "certify": ["certify"], "logs": ["logs"], "race": ["race", "step"]}
+NAMES = {"audit": ["audit"], "certify": ["certify"], "logs": [], "race": ["race", "step"]}
 OWN = """
 import torch
 def policy():

@@ -205,3 +205,13 @@ def test_where_a_premise_of_gains_fails_returns_alone_decide_and_never_in_green(
     assert headline.startswith(f"{premise} Until then: ") and "possible gain" not in headline
     nothing = replace(read(realised=LOWERED), void=found.void)
     assert recommendation(nothing).headline == "The critic does not."
+
+
+def test_a_guess_without_gains_is_named_where_it_has_room_beside_a_jump():
+    undecided = rehearsed({BEST: (0, 0, 0, 0, 0), CRITIC: FALLS}, noise=9.0)
+    found = read(realised=RAISED, rehearsal=undecided, jumps=planted_jumps("harmful"))
+    found = replace(found, best=None, chosen=None, gains={}, batch_gains={}, disagreements=())
+    screen = recommendation(found)
+    assert screen.light == "none" and "Keep the policy" in screen.headline
+    said, numbers = counted(f"{screen.headline} {screen.sure}")
+    assert said <= WORDS and numbers <= NUMBERS, screen.headline

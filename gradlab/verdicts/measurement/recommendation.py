@@ -319,8 +319,13 @@ def _keep(facts: Facts, rest: tuple[Sentence, ...]) -> Screen:
         if cell is not None:
             fix = f"{_gradient(facts, cell)}: one plain step changes the return by "
             fix += f"{change(taken, cell, chosen=True)}, {_NOT_TWICE}."
-        text = " ".join(filter(None, (_jump(facts), f"{safe}{how}", fix)))
         sure = f"open: {taken.judges} starts" if cell is None else _not_twice(facts, cell)
+        kept = (
+            HeadlinePart(_jump(facts), _jump(facts, short=True), 1),
+            HeadlinePart(f"{safe}{how}", safe, 0),
+            HeadlinePart(fix, "", 2),
+        )
+        text = _fitted(kept, sure)
         return Screen(text, "none", sure, key_numbers.of_returns(facts), figure, rest)
     numbers = key_numbers.of_what_was_tried(facts)
     if facts.chosen.high < 0:

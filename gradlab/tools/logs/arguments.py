@@ -23,7 +23,6 @@ from gradlab.data import minari_datasets, trajectories
 from gradlab.data.trajectories import Trajectories
 from gradlab.errors import InputError
 from gradlab.gradients.other_critics import Critics, listed
-from gradlab.logs.windows import bounds
 from gradlab.networks.interface import (
     check_critic,
     check_policy,
@@ -33,6 +32,7 @@ from gradlab.networks.interface import (
 )
 from gradlab.networks.policies import Gaussian
 from gradlab.systems.system import System
+from gradlab.tools.logs.windows import bounds
 
 _NUMBERS = ("state", "action", "reward", "next_state")
 COLUMNS = (*_NUMBERS, "terminated", "episode")

@@ -40,7 +40,13 @@ from gradlab.measurement.update import Update
 from gradlab.networks.interface import double_copy
 from gradlab.networks.mlp import CriticLike, as_critic
 from gradlab.progress import Progress, check_progress, silent
-from gradlab.racing.branches import (
+from gradlab.runs.rehearsal import LOST, Rule, judged
+from gradlab.statistics.moments import sample_mean
+from gradlab.statistics.selection import largest
+from gradlab.storage import records
+from gradlab.systems.system import System
+from gradlab.tasks import Task
+from gradlab.tools.race.branches import (
     Branch,
     Candidate,
     Optimizer,
@@ -50,14 +56,8 @@ from gradlab.racing.branches import (
     estimators_in,
     with_copies,
 )
-from gradlab.racing.worlds import TaskWorld, World, environment_world
-from gradlab.runs.race import Race
-from gradlab.runs.rehearsal import LOST, Rule, judged
-from gradlab.statistics.moments import sample_mean
-from gradlab.statistics.selection import largest
-from gradlab.storage import records
-from gradlab.systems.system import System
-from gradlab.tasks import Task
+from gradlab.tools.race.result import Race
+from gradlab.tools.race.worlds import TaskWorld, World, environment_world
 from gradlab.truth.oracles import effective_horizon
 from gradlab.user_code.calls import differentiating
 

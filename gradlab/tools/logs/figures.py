@@ -1,6 +1,6 @@
 """What logs say of a model's gradient: agreement with scores, noise, derivatives, predictions.
 
-Each figure takes the long table of a run of logs (see `gradlab.runs.logs`).
+Each figure takes the long table of a run of logs (see `gradlab.tools.logs.result`).
 """
 
 from __future__ import annotations

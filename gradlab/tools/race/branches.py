@@ -23,11 +23,11 @@ from gradlab.measurement.arguments import estimators_at
 from gradlab.measurement.rehearsal import at_horizon
 from gradlab.networks.interface import double_copy
 from gradlab.networks.mlp import CriticLike
-from gradlab.racing.worlds import TaskWorld, World
-from gradlab.runs.race import ALONE
 from gradlab.runs.realised import Cell
 from gradlab.systems.system import System
 from gradlab.tasks import Task
+from gradlab.tools.race.result import ALONE
+from gradlab.tools.race.worlds import TaskWorld, World
 from gradlab.validation import shown
 
 _SHOTS = (1, 5)  # horizons of the default candidates, beside the task's own

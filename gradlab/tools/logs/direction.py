@@ -34,13 +34,13 @@ from torch import Tensor
 from gradlab.data.noise import stream
 from gradlab.data.path import Path
 from gradlab.data.trajectories import Trajectories
-from gradlab.logs.on_policy import constant
 from gradlab.statistics.comparison import ratio_interval
 from gradlab.statistics.growth import FEWEST, ErrorGrowth, error_growth
 from gradlab.statistics.intervals import Interval
 from gradlab.statistics.moments import Estimate, combine, sample_mean
 from gradlab.statistics.over_groups import Estimates, group_sums, root_ratio
 from gradlab.systems.system import System, step_running
+from gradlab.tools.logs.on_policy import constant
 
 
 @dataclass(frozen=True)

@@ -74,9 +74,9 @@ class Logs:
     def run(self, command: str) -> Document:
         """Measure, and write RUN.h5 and RUN.html."""
         with undisturbed():
-            from gradlab.logs.arguments import read
-            from gradlab.logs.measure import HORIZON, measure_logs
             from gradlab.networks.checkpoint import load
+            from gradlab.tools.logs.arguments import read
+            from gradlab.tools.logs.compute import HORIZON, measure_logs
 
         run = self.output or Path("runs") / f"{_stem(self.data)}-logs.h5"
         arguments.check_outputs(run, (), self.overwrite, page=not self.no_report)

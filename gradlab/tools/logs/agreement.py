@@ -18,8 +18,6 @@ from math import exp
 
 import numpy as np
 
-from gradlab.logs.gradients import Cell, Products, weighted
-from gradlab.runs.logs import TOLERANCE
 from gradlab.statistics.comparison import difference, log_ratio
 from gradlab.statistics.intervals import Interval, interval, jackknife_se
 from gradlab.statistics.moments import (
@@ -31,6 +29,8 @@ from gradlab.statistics.moments import (
     estimates,
     pair_mean,
 )
+from gradlab.tools.logs.gradients import Cell, Products, weighted
+from gradlab.tools.logs.result import TOLERANCE
 
 
 @dataclass(frozen=True)

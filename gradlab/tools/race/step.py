@@ -23,10 +23,10 @@ from gradlab.data.noise import child
 from gradlab.errors import InputError
 from gradlab.probe.isolation import copied, undisturbed
 from gradlab.progress import Progress, check_progress, silent
-from gradlab.racing.worlds import UNPAIRED
-from gradlab.runs.step import POLICIES, Step
 from gradlab.statistics.number import Number, decide
 from gradlab.statistics.paired import difference_of_means, level_of, student_mean
+from gradlab.tools.race.result import POLICIES, Step
+from gradlab.tools.race.worlds import UNPAIRED
 from gradlab.user_code.calls import running
 
 _NO_SEED = "reset takes no seed"

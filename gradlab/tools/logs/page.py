@@ -7,11 +7,12 @@ from functools import partial
 from gradlab import figures
 from gradlab.reporting import shell
 from gradlab.reporting.first_fold import NOWHERE, PageSource
+from gradlab.reporting.kinds import Kind
 from gradlab.reporting.numbers import by_section
 from gradlab.reporting.page import Page, Section, folded, method_of
 from gradlab.reporting.panels import Panel, panel
-from gradlab.runs.logs import LogsRun
-from gradlab.verdicts.logs.first_screen import screen
+from gradlab.tools.logs.findings import screen
+from gradlab.tools.logs.result import LogsRun
 
 _SUPPORT = "What the data support"
 _NOISE = "How much the data can tell"
@@ -105,3 +106,6 @@ def _facts(run: LogsRun) -> dict[str, object]:
         "precision": environment.get("precision"),
         "wall time": shell.seconds(environment.get("wall_seconds")),
     }
+
+
+KIND = Kind(LogsRun.load, page, screen)

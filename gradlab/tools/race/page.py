@@ -7,11 +7,12 @@ from functools import partial
 from gradlab import figures
 from gradlab.reporting import shell
 from gradlab.reporting.first_fold import NOWHERE, PageSource
+from gradlab.reporting.kinds import Kind
 from gradlab.reporting.numbers import folded as table_of
 from gradlab.reporting.page import Page, Section, folded, method_of
 from gradlab.reporting.panels import panel
-from gradlab.runs.race import Race
-from gradlab.verdicts.race import FIGURE, screen
+from gradlab.tools.race.findings import FIGURE, screen
+from gradlab.tools.race.result import Race, load
 
 _SECTION = "Where each candidate led"
 _HEADINGS = {
@@ -57,3 +58,6 @@ def _facts(race: Race) -> dict[str, object]:
         "policy": shell.short(config.get("policy_hash")),
         "seed": config.get("seed"),
     }
+
+
+KIND = Kind(load, page, screen)

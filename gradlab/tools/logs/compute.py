@@ -16,6 +16,8 @@ Comparison of gradients by their inner products, as rows of the table.
 
 score   of every horizon n, with the critic's tail      model   pathwise, of the same returns
 whole   of the T recorded steps, without a critic       score without baseline, at H alone
+
+Results become rows of one table, whose sections are in `gradlab.tools.logs.result`.
 """
 
 from __future__ import annotations
@@ -36,26 +38,28 @@ from gradlab.fitting.critics import EvaluationData, fit_to
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.other_critics import Critics
 from gradlab.gradients.tail import Tail
-from gradlab.jacobians.visited import RowCollector
-from gradlab.logs.agreement import TableEntry, agreement, noise_of
-from gradlab.logs.arguments import Arguments, Span, check_fitting, checked
-from gradlab.logs.direction import directional, prediction
-from gradlab.logs.gradients import Cell, WindowGradients, model_source, products, score_source
-from gradlab.logs.on_policy import constant, judged, refuse_far, residuals, return_bound
-from gradlab.logs.table import (
-    add_critic,
-    add_directions,
-    add_growth,
-    add_numbers,
-    add_policy,
-    add_prediction,
-)
-from gradlab.logs.windows import FEWEST, Windows, bounds, windows
 from gradlab.networks.mlp import QCritic
 from gradlab.progress import Progress, check_progress, silent
-from gradlab.runs.logs import LogsRun
-from gradlab.statistics.growth import variance_growth
+from gradlab.runs.long_table import At, RowCollector, number
+from gradlab.statistics.growth import Growth, variance_growth
+from gradlab.statistics.intervals import Z
+from gradlab.statistics.over_groups import Estimates
 from gradlab.systems.system import Recorded, System
+from gradlab.tools.logs.agreement import TableEntry, agreement, noise_of
+from gradlab.tools.logs.arguments import Arguments, Span, check_fitting, checked
+from gradlab.tools.logs.direction import Directional, PredictionErrors, directional, prediction
+from gradlab.tools.logs.gradients import Cell, WindowGradients, model_source, products, score_source
+from gradlab.tools.logs.on_policy import (
+    Judged,
+    Residuals,
+    constant,
+    judged,
+    refuse_far,
+    residuals,
+    return_bound,
+)
+from gradlab.tools.logs.result import LogsRun
+from gradlab.tools.logs.windows import FEWEST, Windows, bounds, windows
 from gradlab.user_code.calls import differentiating
 
 SCORE, WHOLE, MODEL, PLAIN = "score", "whole", "model", "score without baseline"
@@ -345,3 +349,66 @@ def _model(rows: RowCollector, what: Arguments, model: System, cut: Windows) -> 
         "prediction_lost": ahead.lost,
         "growth": None if ahead.growth is None else ahead.growth.condition,
     }
+
+
+def add_numbers(
+    rows: RowCollector, section: str, block: str, step: int, numbers: Sequence[TableEntry], n: int
+) -> None:
+    """One row per number, of n trajectories."""
+    for entry in numbers:
+        rows.add(section, entry.quantity, _one(entry, n), At(block=block, step=step))
+
+
+def _one(number: TableEntry, n: int) -> Estimates:
+    span = number.interval
+    value, se, low, high = (
+        np.array([number_or_end])
+        for number_or_end in (number.estimate.value, span.se, span.low, span.high)
+    )
+    return Estimates(value, se, low, high, np.array([n]), span.method)
+
+
+def add_growth(rows: RowCollector, growth: Growth | None, n: int) -> None:
+    """Slope of the log variance of the model's gradient per step, from `step` on."""
+    if growth is not None:
+        slope = number(growth.slope, growth.low, growth.high, n, "jackknife")
+        rows.add("gradient", "variance_slope", slope, At(block="model", step=growth.onset))
+
+
+def add_policy(rows: RowCollector, residuals: Residuals, names: Sequence[str]) -> None:
+    """Residuals of every action, and the p-value of all of them together."""
+    n = np.full(len(names), residuals.rows)
+    for quantity, value, se in (
+        ("mean", residuals.mean, residuals.mean_se),
+        ("spread", residuals.spread, residuals.spread_se),
+    ):
+        row = Estimates(value, se, value - Z * se, value + Z * se, n, "normal")
+        rows.add("policy", quantity, row, At(output=names))
+    nothing = np.full(len(names), np.nan)
+    for quantity, value in (("distance", residuals.distance), ("explained", residuals.explained)):
+        row = Estimates(value, nothing, nothing, nothing, n, "")
+        rows.add("policy", quantity, row, At(output=names))
+    whole = number(residuals.p_value, np.nan, np.nan, residuals.rows, "Bonferroni")
+    rows.add("policy", "p_value", whole)
+
+
+def add_critic(rows: RowCollector, name: str, judged: Judged, n: int) -> None:
+    """Of one critic."""
+    for quantity, (estimate, span) in judged.items():
+        rows.add("critic", quantity, _one(TableEntry(quantity, estimate, span), n), At(block=name))
+
+
+def add_directions(rows: RowCollector, directional: Directional, names: Sequence[str]) -> None:
+    """Per output, and "all" of them together."""
+    for quantity, each in (("error", directional.error), ("noise", directional.noise)):
+        for output, (estimate, span) in zip([*names, "all"], each, strict=True):
+            row = _one(TableEntry(quantity, estimate, span), directional.trajectories)
+            rows.add("direction", quantity, row, At(output=output))
+    near = number(directional.distance, np.nan, np.nan, directional.rows, "median")
+    rows.add("direction", "distance", near)
+
+
+def add_prediction(rows: RowCollector, prediction: PredictionErrors) -> None:
+    """Error after k steps."""
+    steps = np.arange(1, len(prediction.error.value) + 1)
+    rows.add("prediction", "error", prediction.error, At(step=steps))

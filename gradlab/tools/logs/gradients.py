@@ -39,9 +39,9 @@ from gradlab.gradients.courses import Carried
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.starts import as_starts, grouping
 from gradlab.gradients.weighted_terms import carried
-from gradlab.logs.on_policy import features, solved
 from gradlab.progress import Progress, silent
 from gradlab.statistics.moments import Array, PairSums
+from gradlab.tools.logs.on_policy import features, solved
 
 _FOLDS = 5
 

@@ -1,12 +1,9 @@
-"""Jacobians of the simulator and of a model at every state and action of one path, as arrays.
-
-Rows of the long table, from estimates of K numbers at once.
-"""
+"""Jacobians of the simulator and of a model at every state and action of one path, as arrays."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,68 +14,7 @@ from torch import Tensor
 from gradlab.data.path import Path
 from gradlab.gradients.rollout import jacobian_noise, row_blocks
 from gradlab.progress import Progress
-from gradlab.runs.long_table import COLUMNS, NUMBERS
-from gradlab.statistics.over_groups import Estimates
 from gradlab.systems.system import BLOCKS, System, linearize_running, step_running
-
-_Label = str | Sequence[str] | NDArray[np.object_]
-
-
-@dataclass(frozen=True)
-class At:
-    """What rows are of; a label is one for all of them, or one each."""
-
-    block: _Label = ""
-    output: _Label = ""
-    input: _Label = ""
-    step: float | NDArray[Any] = np.nan
-    x: float | NDArray[Any] = np.nan
-
-
-_NOWHERE = At()
-
-
-@dataclass
-class RowCollector:
-    """Collects rows; `columns` is the table by column."""
-
-    parts: list[dict[str, NDArray[Any]]] = field(default_factory=list)
-
-    def add(self, section: str, quantity: str, estimates: Estimates, at: At = _NOWHERE) -> None:
-        """One row per estimate."""
-        values = {
-            "section": section,
-            "block": at.block,
-            "output": at.output,
-            "input": at.input,
-            "step": at.step,
-            "x": at.x,
-            "quantity": quantity,
-            "value": estimates.value,
-            "se": estimates.se,
-            "ci_low": estimates.low,
-            "ci_high": estimates.high,
-            "n": estimates.n,
-            "method": estimates.method,
-        }
-        rows = len(estimates.value)
-        self.parts.append({name: _column(name, values[name], rows) for name in COLUMNS})
-
-    @property
-    def columns(self) -> dict[str, NDArray[Any]]:
-        return {name: np.concatenate([part[name] for part in self.parts]) for name in COLUMNS}
-
-
-def number(value: float, low: float, high: float, n: int, method: str) -> Estimates:
-    """A single number with its interval, where it has one."""
-    centre, se, lower, upper = (np.array([float(x)]) for x in (value, np.nan, low, high))
-    return Estimates(centre, se, lower, upper, np.array([n]), method)
-
-
-def _column(name: str, value: object, rows: int) -> NDArray[Any]:
-    kind: Any = np.int64 if name == "n" else np.float64 if name in NUMBERS else object
-    return np.broadcast_to(np.asarray(value, dtype=kind), (rows,)).copy()
-
 
 Array = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -212,3 +148,19 @@ def _predicted(model: System, path: Path) -> Array:
     with torch.no_grad():
         out = step_running(model, s, a, None)
     return torch.cat([out.state, out.reward[:, None]], 1).reshape(H, n, -1).numpy()
+
+
+def jacobian_squares(visited: Visited) -> dict[str, tuple[Array, Array]]:
+    """Block → squared norms of its error and of itself, each [H, N]."""
+    ds = visited.states.shape[2]
+    true, wrong = visited.true.J, visited.wrong
+    s, r = slice(0, ds), slice(ds, None)
+    parts = {"A": (s, s), "B": (s, r), "r_s": (r, s), "r_a": (r, r)}
+    return {
+        block: (_square(wrong[..., i, j]), _square(true[..., i, j]))
+        for block, (i, j) in parts.items()
+    }
+
+
+def _square(X: Array) -> Array:
+    return np.asarray((X**2).sum((2, 3)))

@@ -1,4 +1,7 @@
-"""`gradlab race TASK`: which gradient leads farthest in K updates, and for how long."""
+"""`gradlab race TASK`: which gradient leads farthest in K updates, and for how long.
+
+`gradlab step BEFORE AFTER --env ID`: did the last updates raise the return?
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,12 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
-from tyro.conf import arg
+from tyro.conf import Positional, arg
 
 from gradlab.cli import arguments
 from gradlab.cli.arguments import Document
 from gradlab.cli.models import model_option
-from gradlab.cli.terminal.answer import of_run
+from gradlab.cli.terminal.answer import of_run, of_screen
 from gradlab.cli.terminal.progress_bars import bars
 from gradlab.cli.terminal.streams import undisturbed
 from gradlab.storage.whole_files import keep
@@ -76,8 +79,8 @@ class RaceCommand:
             from gradlab.measurement.update import Update
             from gradlab.networks import checkpoint
             from gradlab.networks.mlp import as_critic
-            from gradlab.racing.branches import candidates_of
-            from gradlab.racing.race import Stopped, check_sizes, race
+            from gradlab.tools.race.branches import candidates_of
+            from gradlab.tools.race.compute import Stopped, check_sizes, race
 
         task = arguments.named_task(self.task, self.settings)
         run = self.output or Path("runs") / f"{task.name}-race.h5"
@@ -131,6 +134,59 @@ class RaceCommand:
         document = of_run(run, page=not self.no_report)
         if stopped:
             document["interrupted"] = stopped
-        from gradlab.runs.race import load
+        from gradlab.tools.race.result import load
 
         return document | {"table": load(run).table().to_dict("records")}
+
+
+@dataclass(frozen=True)
+class StepCommand:
+    """Did the last updates raise the return?
+
+    Plays whole episodes of both policies, and of the opposite step, from the same resets, until the
+    signs are known. Needs an environment's reset and step alone. One step that lowers the return is
+    no fault.
+
+        gradlab step before.safetensors after.safetensors --env Hopper-v5
+        gradlab step mine.py:before mine.py:after --env mine.py:make_env --updates 50
+    """
+
+    before: Positional[
+        Annotated[
+            str,
+            arg(
+                metavar="BEFORE",
+                help="Policy before the updates: .safetensors file or file.py:function (the file "
+                "is executed).",
+            ),
+        ]
+    ]
+    after: Positional[Annotated[str, arg(metavar="AFTER", help="The same after them.")]]
+    env: Annotated[str, arg(metavar="ENV")]
+    """An id of Gymnasium, or file.py:function that makes an environment with reset and step."""
+    starts: int = 4
+    """Resets of the first look; they are doubled until the signs are known."""
+    at_most: int = 64
+    """Resets of the last look."""
+    updates: Annotated[int | None, arg(metavar="K")] = None
+    """Updates between the two, for the words. Default: not said."""
+    seed: arguments.Seed = 0
+    explain: arguments.Explain = False
+    json: bool = False
+    """Print one JSON document: what the step did, and the returns."""
+
+    def run(self, command: str) -> Document:
+        """The first screen, and the table of returns."""
+        with undisturbed():
+            from gradlab.networks.checkpoint import load
+            from gradlab.tools.race.findings import step_screen
+            from gradlab.tools.race.step import step
+
+        policies = [load(name) for name in (self.before, self.after)]
+        with bars() as progress:
+            found = step(
+                policies[0], policies[1], self.env, starts=self.starts, at_most=self.at_most,
+                updates=self.updates, seed=self.seed, progress=progress,
+            )  # fmt: skip
+        table = found.table().to_dict("records")
+        return of_screen(step_screen(found)) | {"paired": found.paired, "table": table}

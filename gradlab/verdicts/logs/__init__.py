@@ -1,1 +1,0 @@
-"""Sentences about recorded trajectories and a model."""
