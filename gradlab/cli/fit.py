@@ -51,10 +51,11 @@ class FitCommand:
     is executed). Default: random actions."""
     export: Annotated[str | None, arg(metavar="minari:ID|FOLDER")] = None
     """Write the transitions as a Minari dataset, too."""
-    loss: Literal["nll", "mse", "dd", "multistep", "sobolev"] | None = None
+    loss: Annotated[str | None, arg(metavar="nll|mse|dd|multistep|sobolev|FILE")] = None
     """Likelihood; squared error; directional derivatives to the nearest points, beside the
-    likelihood (DDPPO); squared error over several steps (RP-PGM); Jacobians of the simulator.
-    Default: nll, and dd for the gradient model of --two-model."""
+    likelihood (DDPPO); squared error over several steps (RP-PGM); Jacobians of the simulator; or
+    your own, file.py:function of mean, log variance and target, each [members, rows, outputs] (the
+    file is executed). Default: nll, and dd for the gradient model of --two-model."""
     weight: float = 1.0
     """Weight of the derivatives' loss (dd, sobolev). With dd take less, such as 0.1, where the task
     has no noise."""
@@ -166,19 +167,13 @@ class FitCommand:
 
     def _loss(self, task: Task) -> Loss:
         """The loss of the one model, or of the gradient model."""
-        from gradlab.fitting.derivative_losses import DirectionalDerivative, Sobolev
-        from gradlab.fitting.losses import MultiStep, OneStepError
+        from gradlab.fitting.derivative_losses import named_loss
 
-        loss = self.loss or ("dd" if self.two_model else "nll")
-        if loss == "dd":
-            return DirectionalDerivative(
-                self.neighbours, self.weight, self.divided, directions=self.directions
-            )
-        if loss == "multistep":
-            return MultiStep(self.steps)
-        if loss == "sobolev":
-            return Sobolev(task.simulator, self.weight)
-        return OneStepError(loss)
+        return named_loss(
+            self.loss or ("dd" if self.two_model else "nll"), task.simulator,
+            neighbours=self.neighbours, weight=self.weight, divided=self.divided,
+            directions=self.directions, steps=self.steps,
+        )  # fmt: skip
 
     def _data(self, task: Task, model: Path) -> tuple[Trajectories, str]:
         """The record and its name; recorded transitions are saved before the fit begins."""

@@ -143,10 +143,10 @@ class Train:
             "algorithm's, mostly prior."
         ),
     ] = None
-    loss: Literal["nll", "mse", "dd", "multistep"] | None = None
+    loss: Annotated[str | None, arg(metavar="nll|mse|dd|multistep|FILE")] = None
     """Loss of a learned model: likelihood, squared error, directional derivatives to the
-    nearest points beside the likelihood (DDPPO), or squared error over several steps (RP-PGM).
-    Default: nll, and dd for the second of two models."""
+    nearest points beside the likelihood (DDPPO), squared error over several steps (RP-PGM), or your
+    own as in `gradlab fit`. Default: nll, and dd for the second of two models."""
     loss_weight: float | None = None
     """Weight w of the directional derivatives in --loss dd. Default: 1."""
     neighbours: int | None = None
@@ -407,13 +407,14 @@ class Train:
 
     def _learned(self, own: LearnedModel | None, spectral: bool) -> LearnedModel:
         """The row's own learned model, or the default one, with what was changed."""
-        from gradlab.training.models.model_choice import LOSSES, LearnedModel
+        from gradlab.fitting.derivative_losses import named_loss
+        from gradlab.training.models.model_choice import LearnedModel
 
         default = LearnedModel() if own is None else own
         named = self.loss or ("dd" if self.two_model else None)
         return replace(
             default,
-            loss=self._loss(default.loss if named is None else LOSSES[named]),
+            loss=self._loss(default.loss if named is None else named_loss(named, directions=1)),
             two_models=self.two_model or default.two_models,
             spectral="all_but_last" if spectral else default.spectral,
             members=default.members if self.members is None else self.members,

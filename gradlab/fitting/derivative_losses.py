@@ -26,8 +26,9 @@ its neighbours.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, final
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, ClassVar, Literal, cast, final
 
 import numpy as np
 import torch
@@ -36,10 +37,20 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from gradlab.errors import InputError
-from gradlab.fitting.losses import Bound, Prediction, StandardisedRows, predicted
+from gradlab.fitting.losses import (
+    Bound,
+    Loss,
+    MultiStep,
+    OneStepError,
+    OwnLoss,
+    Prediction,
+    StandardisedRows,
+    predicted,
+)
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble, bounded
 from gradlab.networks.layers import tangents
 from gradlab.systems.system import System, linearize_running
+from gradlab.user_code.loading import is_user_function, load_object
 
 _Floats = NDArray[np.floating[Any]]
 _Integers = NDArray[np.int64]
@@ -334,3 +345,32 @@ def true_jacobians(simulator: System, rows: StandardisedRows) -> tuple[Tensor, T
 def _check_weight(weight: float) -> None:
     if not 0 <= weight < math.inf:
         raise InputError(f"weight is {weight!r}, expected a number from 0")
+
+
+LOSSES: Mapping[str, Loss] = {  # of data alone
+    "nll": OneStepError("nll"),
+    "mse": OneStepError("mse"),
+    "dd": DirectionalDerivative(),
+    "multistep": MultiStep(),
+}
+
+
+def named_loss(name: str, simulator: System | None = None, **numbers: Any) -> Loss:
+    """A loss of the table, or a function of one's own as "file.py:function" (`OwnLoss`).
+
+    Args:
+        simulator: for the loss on its Jacobians; None: that is not to be had.
+        numbers: fields of losses, such as `weight`; a loss takes those that it has.
+
+    Raises:
+        InputError: there is no such loss, or a number does not suit it.
+    """
+    if is_user_function(name):
+        return OwnLoss(name, load_object(name))
+    table = LOSSES if simulator is None else {**LOSSES, Sobolev.name: Sobolev(simulator)}
+    if name not in table:
+        names = ", ".join(table)
+        raise InputError(f"--loss is {name!r}, expected one of {names}, or file.py:function")
+    loss: Any = table[name]
+    own = {each.name for each in fields(loss)} & set(numbers)
+    return cast(Loss, replace(loss, **{key: numbers[key] for key in own}))

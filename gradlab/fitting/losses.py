@@ -2,6 +2,7 @@
 
     nll          ½ mean_j [(ŷ − m)_j² / v_j + log v_j + log 2π]                     (DDPPO eq. 2)
     mse          mean_j (ŷ − m)_j²
+    FILE         one's own function of m, log v and ŷ: `OwnLoss`
     multistep    1/h Σ_t mean_j ((s_{t+1} − ŝ_{t+1}) / f)_j²,  ŝ_{t+1} = μ(ŝ_t, a_t)
                                                                                   (RP-PGM Fig. 6)
 
@@ -20,7 +21,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal, Protocol
 
 import numpy as np
@@ -32,6 +33,7 @@ from gradlab.data.noise import stream
 from gradlab.data.trajectories import DIMS, NUMBERS, Trajectories
 from gradlab.errors import InputError
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble, bounded, predict
+from gradlab.user_code.calls import running
 
 LOG_2PI = math.log(2 * math.pi)
 BOUNDS = 0.005  # weight of Σ (high − low) of the log variance, as in PETS and MBPO
@@ -106,6 +108,59 @@ class OneStepError:
             return predicted(self.prediction, ensemble, mean, log_variance, rows.targets[at])
 
         return Bound(training, value), Bound(held_out, value)
+
+
+@dataclass(frozen=True)
+class OwnLoss:
+    """A function of one's own on what the members predict, in standardised coordinates.
+
+    Attributes:
+        source: where it comes from, as in "file.py:function".
+        function: (m, log v, ŷ), [E, N, out] each → a loss for every row, [E, N], or member, [E].
+        prediction: "mse" where it does not use log v, so that the variances are set afterwards from
+            held-out errors; else "nll".
+
+    Raises:
+        InputError: it fails, or has another shape.
+    """
+
+    source: str
+    function: Callable[[Tensor, Tensor, Tensor], Tensor]
+    prediction: Prediction = field(init=False)
+
+    def __post_init__(self) -> None:
+        mean, log_variance = (torch.zeros(2, 3, 4, requires_grad=True) for _ in range(2))
+        with torch.enable_grad():
+            loss = self._of(mean, log_variance, torch.ones(2, 3, 4)).sum()
+            if not loss.requires_grad:
+                raise InputError(f"{self.source} has no derivative by the mean that it is given")
+            used = torch.autograd.grad(loss, (mean, log_variance), allow_unused=True)
+        object.__setattr__(self, "prediction", "mse" if used[1] is None else "nll")
+
+    @property
+    def name(self) -> str:
+        return self.source
+
+    def bind(
+        self, rows: StandardisedRows, training: Tensor, held_out: Tensor
+    ) -> tuple[Bound, Bound]:
+        def value(ensemble: GaussianEnsemble, at: Tensor, turn: int) -> Tensor:
+            mean, log_variance = outputs(ensemble, rows.inputs[at])
+            loss = self._of(mean, log_variance, rows.targets[at])
+            pull = (ensemble.high - ensemble.low).sum(dim=(1, 2)).to(loss)
+            return loss + BOUNDS * pull * (self.prediction == "nll")
+
+        return Bound(training, value), Bound(held_out, value)
+
+    def _of(self, mean: Tensor, log_variance: Tensor, target: Tensor) -> Tensor:
+        with running(self.source):
+            loss = self.function(mean, log_variance, target)
+        shapes = [mean.shape[:1], mean.shape[:2]]
+        if not isinstance(loss, Tensor) or loss.shape not in shapes:
+            got = list(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
+            wanted = " or ".join(str(list(shape)) for shape in reversed(shapes))
+            raise InputError(f"{self.source} returned {got}, expected a loss of shape {wanted}")
+        return loss if loss.dim() == 1 else loss.mean(dim=1)
 
 
 @dataclass(frozen=True)

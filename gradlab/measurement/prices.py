@@ -105,7 +105,7 @@ def measurement(work: MeasurementWork, rates: Rates) -> tuple[Price, ...]:
     unrolled = min(n * work.truth, work.most_truth)
     every = bool(work.visits)  # θ in all actions, too, and an explicit truth
     truth = unrolled * (rates.jacobian + every * _PASSES * rates.summed)
-    stepped = min(n, 64) * 8 * 4 * unrolled / n
+    stepped = _differenced(n) * unrolled / n
     visited = min(n * H * max(work.visits, 1), work.most_visited)
     staying = min(n * H, visited) if every else 0
     # From the starts the simulator's own Jacobians are those of the truth's path.
@@ -136,6 +136,17 @@ def measurement(work: MeasurementWork, rates: Rates) -> tuple[Price, ...]:
         left_out = ("jumps", "realised gains", "rehearsal")
         stages = [stage for stage in stages if stage.stage not in left_out]
     return (*stages, Price("checks", "", _SHARE * so_far))
+
+
+def rolled_steps(starts: int, truth: int) -> int:
+    """Steps that a measurement takes without derivatives: finite differences, the search for jumps
+    and realised gains."""
+    return (_differenced(starts) + (_MOVED + _STEPPED) * starts + _BISECTED) * truth
+
+
+def _differenced(starts: int) -> int:
+    """Returns of all starts by which the truth is held against finite differences."""
+    return min(starts, 64) * 8 * 4
 
 
 def network(kind: str, steps: int, updates: int, rates: Rates) -> Price:

@@ -48,6 +48,7 @@ from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.starts import Starts, as_starts, by_group, grouping
 from gradlab.gradients.tail import Setting
 from gradlab.measurement.moments.visited import visited
+from gradlab.measurement.prices import rolled_steps
 from gradlab.measurement.realised_gains import CLOSED_FORM, LEAST_LEFT, Stepping, measured_steps
 from gradlab.measurement.update import REFIT, Update, reach
 from gradlab.networks.interface import flat_parameters
@@ -426,15 +427,24 @@ def planned(stepping: Stepping, cells: Sequence[Cell], update: Update, batch: in
 
 
 def _measurement_steps(stepping: Stepping) -> int:
-    """What the measurement takes, Jacobians of models included, in steps of the simulator."""
-    setting, measured = stepping.setting, stepping.measured
+    """What the measurement takes, in steps of the simulator, Jacobians of models included. Where
+    the simulator is differenced, what is only rolled out costs as much a step, and a truth that was
+    cut was tried for as long as a return is: both count, too."""
+    setting, measured, truth = stepping.setting, stepping.measured, stepping.truth
+    system = setting.simulator
     models = {
         (each.actions, id(each.jacobians)) for each in stepping.chosen.values()
-        if each.jacobians is not None and each.jacobians is not setting.simulator
+        if each.jacobians is not None and each.jacobians is not system
     }  # fmt: skip
     states = sum(measured.visits if actions == "first" else 1 for actions, _ in models)
-    unrolled = measured.starts * setting.horizon * states
-    return measured_steps(stepping) + CLOSED_FORM * unrolled
+    steps = measured_steps(stepping) + CLOSED_FORM * measured.starts * setting.horizon * states
+    if not by_differences(system):
+        return steps
+    n, T = len(setting.starts.states), truth.horizon
+    if truth.status != "converged":
+        T = max(T, effective_horizon(stepping.task.discount, LEAST_LEFT))
+    per_jacobian = 2 * (system.state_dim + system.action_dim + 1)
+    return steps + rolled_steps(n, T) + per_jacobian * n * (T - truth.horizon)
 
 
 def _gradient_steps(estimator: Estimator, horizon: int) -> int:

@@ -160,7 +160,8 @@ class Rehearsal:
         in one step, where its own is; None where all is to be held."""
         if not self.hold and self.best is not None:
             return self.best.cell
-        return largest_gain if self.peak_low[self.cells.index(largest_gain)] > 0 else None
+        alone = largest_gain in self.cells and self.holds(largest_gain) is not None
+        return largest_gain if alone else None
 
     @property
     def chosen(self) -> Cell | None:

@@ -228,7 +228,8 @@ def describe(algorithm: Algorithm, task: Task, settings: Settings) -> dict[str, 
         del config["settings"]["products"]
     if algorithm.model is not None:
         config["model_losses"] = {role: loss.name for role, loss in algorithm.model.roles.items()}
-    plain: dict[str, object] = json.loads(json.dumps(config))
+    named = json.dumps(config, default=lambda own: own.__qualname__)  # a function of one's own
+    plain: dict[str, object] = json.loads(named)
     return plain
 
 

@@ -102,6 +102,25 @@ def test_every_loss_can_be_asked_for(
     assert records.read(tmp_path / "m.h5").attributes["loss"] == loss
 
 
+def test_a_loss_of_ones_own_fits_as_the_same_one_of_the_table(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, own = tmp_path / "data.h5", tmp_path / "mine.py"
+    collect(pendulum(), 120).save(data)
+    own.write_text("def squared(m, v, y):\n    return (m - y).square().mean(dim=(1, 2))\n")
+    found = []
+    for name, loss in (("own", f"{own}:squared"), ("mse", "mse")):
+        place = tmp_path / f"{name}.safetensors"
+        fit(capsys, "pendulum", "--data", str(data), "--loss", loss, "--output", str(place))
+        assert records.read(place.with_suffix(".h5")).attributes["loss"] == loss
+        found.append(checkpoint.load(place).state_dict())
+    assert all(torch.equal(value, found[1][name]) for name, value in found[0].items())
+    words = ("--data", str(data), "--output", str(tmp_path / "none.safetensors"))
+    said = refused(capsys, "pendulum", *words, "--loss", "hubber")
+    assert "--loss is 'hubber', expected one of nll, mse, dd, multistep, sobolev, or" in said
+    assert "no function 'huber'" in refused(capsys, "pendulum", *words, "--loss", f"{own}:huber")
+
+
 NETWORKS = """
 import torch
 from gradlab.networks.mlp import Policy, QCritic

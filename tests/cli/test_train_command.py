@@ -46,6 +46,15 @@ def test_every_loss_has_its_name(loss, kind):
     assert not model.two_models and model.spectral is None
 
 
+def test_a_loss_of_ones_own_is_that_of_the_learned_model(tmp_path):
+    own = tmp_path / "mine.py"
+    own.write_text("def squared(m, v, y):\n    return (m - y).square().mean(dim=(1, 2))\n")
+    model = row(model="learned", loss=f"{own}:squared").model
+    assert model.name == f"{own}:squared" and model.loss.prediction == "mse"
+    with pytest.raises(InputError, match="--loss is 'sobolev', expected one of nll, mse, dd, mul"):
+        row(model="learned", loss="sobolev")
+
+
 def test_two_models_are_likelihood_and_directional_loss():
     model = row(model="learned", two_model=True).model
     assert {role: loss.name for role, loss in model.roles.items()} == {

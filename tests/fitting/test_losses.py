@@ -9,7 +9,7 @@ from gradlab.fitting.collection import collect
 from gradlab.fitting.derivative_losses import (
     DirectionalDerivative,
 )
-from gradlab.fitting.losses import MultiStep, OneStepError, outputs, windows
+from gradlab.fitting.losses import MultiStep, OneStepError, OwnLoss, outputs, windows
 from gradlab.systems import LearnedSystem
 from gradlab.tasks import pendulum
 from tests.fitting.small_models import everywhere, halves, model, random, rows_of
@@ -113,3 +113,39 @@ def test_what_cannot_be_a_loss_is_refused() -> None:
         MultiStep(6).bind(rows, torch.arange(50), torch.arange(50, 60))
     with pytest.raises(InputError, match=r"data has 60 different \(s, a\)"):
         DirectionalDerivative(60).bind(rows, torch.arange(60), torch.arange(0))
+
+
+def squared(mean, log_variance, target):
+    return (mean - target).square().mean(dim=2)
+
+
+def likely(mean, log_variance, target):
+    return -torch.distributions.Normal(mean, (0.5 * log_variance).exp()).log_prob(target).mean(2)
+
+
+@pytest.mark.parametrize(("own", "kind"), [(squared, "mse"), (likely, "nll")])
+def test_a_loss_of_ones_own_is_what_its_function_says(own, kind) -> None:
+    record = collect(pendulum(), 60)
+    rows = rows_of(record)
+    ensemble = model(rows)
+    loss = OwnLoss("mine.py:own", own)
+    assert loss.prediction == kind  # do its variances learn?
+    found, wanted = (
+        everywhere(each.bind(rows, *halves(record))[0], ensemble)
+        for each in (loss, OneStepError(kind))
+    )
+    torch.testing.assert_close(found, wanted)
+
+
+@pytest.mark.parametrize(
+    ("own", "words"),
+    [
+        (lambda m, v, y: (m - y).square(), r"returned \[2, 3, 4\], expected a loss of shape"),
+        (lambda m, v, y: 0.0, "returned float"),
+        (lambda m, v, y: (m - y).detach().square().mean(2), "no derivative by the mean"),
+        (lambda m, v, y: m @ y, "mine.py:own failed"),
+    ],
+)
+def test_a_loss_of_ones_own_that_cannot_be_followed_is_refused(own, words) -> None:
+    with pytest.raises(InputError, match=words):
+        OwnLoss("mine.py:own", own)

@@ -39,6 +39,7 @@ def test_a_gradient_holds_up_to_its_highest_return_and_a_harmful_one_not_at_all(
 def test_the_present_policy_is_kept_where_nothing_is_above_it():
     found = rehearsed(planted([[-0.1, -1, -1, -1, -1], [-1, -2, -3, -4, -5]]))
     assert found.hold and found.best.updates == 1 and found.best.gain.high < 0
+    assert found.choice(GOOD) is None and found.choice(("mixed", 3)) is None  # one not rehearsed
     undecided = rehearsed(planted([[0.01, 0, 0, 0, 0], [-1, -2, -3, -4, -5]]))
     assert undecided.hold and undecided.holds(GOOD) is None and undecided.more(GOOD) > 0
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from gradlab.data.replay import Replay
 from gradlab.fitting.derivative_losses import DirectionalDerivative, Neighbours
-from gradlab.fitting.losses import Bound, OneStepError
+from gradlab.fitting.losses import Bound, Loss, OneStepError
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble
 from gradlab.systems.learned import LearnedSystem, TwoModels
 from gradlab.systems.system import System
@@ -28,7 +28,7 @@ from gradlab.tasks import Task
 from gradlab.training.draws import Draws
 from gradlab.training.models.ensembles import Ensembles, FitReport
 from gradlab.training.models.experience import Experience, experience
-from gradlab.training.models.model_choice import LearnedModel, Loss
+from gradlab.training.models.model_choice import LearnedModel
 from gradlab.training.models.seed_models import Model, SeedModels, SeedTwoModels
 from gradlab.training.trained import under
 

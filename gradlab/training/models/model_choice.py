@@ -10,22 +10,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 from gradlab.errors import InputError
-from gradlab.fitting.derivative_losses import DirectionalDerivative
-from gradlab.fitting.losses import MultiStep, OneStepError
+from gradlab.fitting import derivative_losses
+from gradlab.fitting.derivative_losses import named_loss
+from gradlab.fitting.losses import Loss
 from gradlab.networks import spectral
 
-Loss = OneStepError | DirectionalDerivative | MultiStep
-_LossName = Literal["nll", "mse", "dd", "multistep"]
 # One neighbour a step, all of them in turn: a step costs two or three of the likelihood's, not ten.
-LOSSES: dict[_LossName, Loss] = {
-    "nll": OneStepError("nll"),
-    "mse": OneStepError("mse"),
-    "dd": DirectionalDerivative(directions=1),
-    "multistep": MultiStep(),
-}
+LOSSES = {name: named_loss(name, directions=1) for name in derivative_losses.LOSSES}
 LIKELIHOOD = LOSSES["nll"]
 
 
@@ -84,9 +77,9 @@ class LearnedModel:
         if not 0 < self.learning_rate < math.inf:
             got = self.learning_rate
             raise InputError(f"model has learning_rate {got!r}, expected a positive number")
-        if not isinstance(self.loss, Loss):
+        if not hasattr(self.loss, "bind"):
             names = ", ".join(LOSSES)
-            raise InputError(f"model has loss {self.loss!r}, expected one of {names}")
+            raise InputError(f"model has loss {self.loss!r}, expected one of {names}, or a Loss")
 
     @property
     def used(self) -> int:
