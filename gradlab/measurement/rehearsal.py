@@ -67,7 +67,8 @@ JUDGES = (256, 128, 64, 32, 16)  # starts that returns are of
 _BATCHES = (1, 2, 4, 8)  # by which the batch is divided where it is too dear
 _FEWEST = 32  # states of a divided batch
 _FEWEST_CELLS = 2  # candidates, so that there is something to choose
-_WANTED = 4  # candidates for which a smaller batch, or fewer judges, are a price worth paying
+_ALIKE = 0.02  # of the largest gain, by which a horizon may gain less and be as good
+_WANTED = 4  # candidates of different kinds, worth a smaller batch or fewer judges
 _SMALLER = (1.0, 0.1, 0.01)  # of a rate that nobody gave
 _SHARE = 0.3  # of the measurement
 _LONGER = (1, 3, 9)  # times T, the returns of the second rehearsal
@@ -341,11 +342,11 @@ def candidate_cells(
 ) -> list[Cell]:
     """The gradients worth a rehearsal, the first one the one of largest gain.
 
-    The best horizon of every estimator that competes, the best first (0 is one with θ in every
-    action, where it is not the critic's own gradient once more); the critic's own gradient, at
-    visited states and at the starts (near an optimum they part within a few updates); the shortest
-    and the longest horizon of the best. Without gains, in the place of the best horizon, one of 5
-    steps.
+    The best horizon of every estimator that competes, the best first: the shortest that gains
+    nearly as much, since it is cheaper to follow (0 is one with θ in every action, where it is not
+    the critic's own gradient once more); the critic's own gradient, at visited states and at the
+    starts (near an optimum they part within a few updates); the shortest and the longest horizon of
+    the best. Without gains, in the place of the best horizon, one of 5 steps.
     """
     names = competing(identities)
     over = {name: sorted(h for each, h in measured if each == name) for name in names}
@@ -355,9 +356,10 @@ def candidate_cells(
 
     def at_best(name: str) -> Cell:
         horizons = [h for h in over[name] if not is_data_again(identities, (name, h))] or over[name]
-        known = [h for h in horizons if (name, h) in gains]
+        known = {h: gains[name, h] for h in horizons if (name, h) in gains}
         if known:
-            return name, max(known, key=lambda h: gains[name, h])
+            most = max(known.values())
+            return name, min(h for h, gain in known.items() if gain >= most - _ALIKE * abs(most))
         return name, min(horizons, key=lambda h: abs(h - LENGTHS[2]))
 
     several = sorted((at_best(name) for name in names), key=lambda c: -gains.get(c, -np.inf))
@@ -395,7 +397,7 @@ def planned(stepping: Stepping, cells: Sequence[Cell], update: Update, batch: in
     budget, updates = _SHARE * _measurement_steps(stepping), lengths_within(update)
     rolled = 1.0 if by_differences(stepping.setting.simulator) else ROLLED
     batches = [n for n in (batch // each for each in _BATCHES) if n >= min(_FEWEST, batch)]
-    wanted = min(_WANTED, len(cells))
+    wanted = min(_WANTED, len({(name, h == 0) for name, h in cells}))
 
     def bought(n: int, judges: int, horizon: int, cheapest_first: bool = False) -> _Plan:
         prices = {c: n * _gradient_steps(stepping.chosen[c[0]], c[1]) for c in cells}

@@ -214,6 +214,13 @@ class Rehearsal:
         """Does it hold to the end of the longest rehearsal, so that it may for longer?"""
         return self.holds(cell) == self.lengths[-1]
 
+    def lowered_after(self, cell: Cell) -> int | None:
+        """The fewest rehearsed updates along it that are shown to lower the return, or lost it;
+        None where none are."""
+        c = self.cells.index(cell)
+        fallen = (self.high[c] < 0) | np.isnan(self.high[c])
+        return self.lengths[int(fallen.argmax())] if fallen.any() else None
+
     def more(self, cell: Cell) -> int | None:
         """Further starts that would show whether it holds, 0 where that is decided; None where no
         affordable number would."""

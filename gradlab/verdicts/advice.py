@@ -11,7 +11,7 @@
                 realised change, where that is shown
 
     light   act      steps of the update's length were taken, and raised the return: both
-                     rehearsals, and the plain step
+                     rehearsals, and the plain step; none that was rehearsed lowers it
             choose   nothing contradicts, and something was not looked at or not decided
             none     the policy is kept, or a check failed
 
@@ -29,7 +29,7 @@ from gradlab.statistics.number import Number
 from gradlab.verdicts.facts import Cell, Facts
 from gradlab.verdicts.screen import Light
 
-_Missing = Literal["", "step", "returns", "again", "jumps", "premise"]
+_Missing = Literal["", "step", "returns", "again", "farther", "jumps", "premise"]
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,9 @@ class Advice:
         updates: for how many updates of the user's; None: not rehearsed, or open.
         light: see above.
         missing: what was not decided: whether a "step" of the update's length raises the return
-            (never tried), what its "returns" say, whether its updates do so "again", what
-            "jumps" do; that a "premise" of every gain fails.
+            (never tried), what its "returns" say, whether its updates do so "again", what lies
+            "farther" along it, where the return falls, what "jumps" do; that a "premise" of every
+            gain fails.
         contradiction: what the returns contradict.
     """
 
@@ -165,4 +166,6 @@ def _missing(facts: Facts, cell: Cell, updates: int | None) -> _Missing:
         return "again"
     if rehearsed is not None and not rehearsed.plain_step.low > 0:
         return "returns"
+    if rehearsed is not None and rehearsed.lowered_after(cell) is not None:
+        return "farther"  # a cliff that few starts reach within the plain step
     return "jumps" if facts.jumps is not None and facts.jumps.kind == "open" else ""

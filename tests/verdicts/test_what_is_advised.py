@@ -71,16 +71,22 @@ def test_a_step_that_lowers_the_return_at_its_length_is_not_advised():
 
 
 @pytest.mark.parametrize(
-    ("changes", "updates", "words"),
-    [(RISES, 25, "at least the 25 updates"), (PASSES, 5, "lasts about 5 updates")],
-    ids=["rises", "passes"],
+    ("changes", "updates", "light", "words"),
+    [
+        (RISES, 25, "act", "at least the 25 updates"),
+        ((1, 2, 3, 2, 1), 5, "act", "lasts about 5 updates"),
+        (PASSES, 5, "choose", "lasts about 5 updates"),
+        ((1, 2, 3, np.nan, np.nan), 5, "choose", "lasts about 5 updates"),
+    ],
+    ids=["rises", "passes", "falls", "is lost"],
 )
-def test_the_length_of_the_highest_return_is_said(changes, updates, words):
+def test_the_length_of_the_highest_return_is_said(changes, updates, light, words):
     found = read(realised=RAISED, rehearsal=rehearsed({BEST: changes, CRITIC: FALLS}))
     advice = advise(found)
-    assert (advice.cell, advice.updates, advice.light) == (BEST, updates, "act")
+    assert (advice.cell, advice.updates, advice.light) == (BEST, updates, light)
     screen = recommendation(found)
     assert words in screen.headline
+    assert ("10 updates along it lower the return" in screen.sure) == (light == "choose")
     said, numbers = counted(f"{screen.headline} {screen.sure}")
     assert said <= WORDS and numbers <= NUMBERS, screen.headline
 

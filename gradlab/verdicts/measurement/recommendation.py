@@ -258,6 +258,10 @@ def _sure(facts: Facts, advice: Advice, cell: Cell) -> str:
         return f"open: whether the jumps of the return do harm{_more(facts, facts.jumps.missing)}"
     if advice.missing == "again":
         return "open: rehearsed once only"
+    if advice.missing == "farther":
+        assert facts.rehearsal is not None
+        fewest = facts.rehearsal.lowered_after(cell)
+        return f"open: how far it holds; {fewest} updates along it lower the return"
     if advice.updates is not None:
         if lowers_at_once(facts, cell):
             return "open: one plain step lowers the return, smaller updates raise it"
