@@ -370,7 +370,7 @@ def named_loss(name: str, simulator: System | None = None, **numbers: Any) -> Lo
     table = LOSSES if simulator is None else {**LOSSES, Sobolev.name: Sobolev(simulator)}
     if name not in table:
         names = ", ".join(table)
-        raise InputError(f"--loss is {name!r}, expected one of {names}, or file.py:function")
+        raise InputError(f"loss is {name!r}, expected one of {names}, or file.py:function")
     loss: Any = table[name]
     own = {each.name for each in fields(loss)} & set(numbers)
     return cast(Loss, replace(loss, **{key: numbers[key] for key in own}))

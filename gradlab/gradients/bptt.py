@@ -180,6 +180,8 @@ def mean_gradient(
     with torch.enable_grad():
         total = _returns(plain, soft, starts, seed, termination, copy_outputs=True).total
         mean = (total * starts.weight).mean()
+        if not mean.requires_grad:  # a critic that no action moves, alone
+            return torch.cat([torch.zeros_like(p).flatten() for p in parameters])
         grads = iter(torch.autograd.grad(mean, trained, materialize_grads=True))
     return torch.cat(
         [(next(grads) if p.requires_grad else torch.zeros_like(p)).flatten() for p in parameters]

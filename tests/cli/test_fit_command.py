@@ -117,7 +117,7 @@ def test_a_loss_of_ones_own_fits_as_the_same_one_of_the_table(
     assert all(torch.equal(value, found[1][name]) for name, value in found[0].items())
     words = ("--data", str(data), "--output", str(tmp_path / "none.safetensors"))
     said = refused(capsys, "pendulum", *words, "--loss", "hubber")
-    assert "--loss is 'hubber', expected one of nll, mse, dd, multistep, sobolev, or" in said
+    assert "loss is 'hubber', expected one of nll, mse, dd, multistep, sobolev, or" in said
     assert "no function 'huber'" in refused(capsys, "pendulum", *words, "--loss", f"{own}:huber")
 
 
