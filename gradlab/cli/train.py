@@ -408,13 +408,14 @@ class Train:
     def _learned(self, own: LearnedModel | None, spectral: bool) -> LearnedModel:
         """The row's own learned model, or the default one, with what was changed."""
         from gradlab.fitting.derivative_losses import named_loss
-        from gradlab.training.models.model_choice import LearnedModel
+        from gradlab.training.models.model_choice import LOSSES, LearnedModel
 
         default = LearnedModel() if own is None else own
         named = self.loss or ("dd" if self.two_model else None)
+        loss = default.loss if named is None else LOSSES.get(named) or named_loss(named)
         return replace(
             default,
-            loss=self._loss(default.loss if named is None else named_loss(named, directions=1)),
+            loss=self._loss(loss),
             two_models=self.two_model or default.two_models,
             spectral="all_but_last" if spectral else default.spectral,
             members=default.members if self.members is None else self.members,

@@ -41,7 +41,7 @@ from gradlab.measurement.step_plan import MOVES, UPDATE, chosen_cells, first_cel
 from gradlab.progress import Progress, silent
 from gradlab.runs.identity import Identity
 from gradlab.runs.realised import TRUE_CELL, Cell, Realised, Status
-from gradlab.systems.system import by_differences
+from gradlab.systems.system import System, by_differences
 from gradlab.tasks import Task
 from gradlab.truth.common_random import own_size
 from gradlab.truth.moved_returns import Rolling
@@ -214,13 +214,17 @@ def _families(stepping: Stepping) -> list[list[str]]:
     return [modelled, [name for name in stepping.chosen if name not in controls]]
 
 
+def jacobian_steps(system: System) -> int:
+    """What a Jacobian, and its products, takes in steps of the system."""
+    if by_differences(system):
+        return 2 * (system.state_dim + system.action_dim + 1)
+    return CLOSED_FORM
+
+
 def measured_steps(stepping: Stepping) -> int:
     """What the measurement takes, in steps of its simulator."""
     setting, measured, truth = stepping.setting, stepping.measured, stepping.truth
     system = setting.simulator
-    per_jacobian = CLOSED_FORM
-    if by_differences(system):
-        per_jacobian = 2 * (system.state_dim + system.action_dim + 1)
     along = 0
     for actions, states in (("first", measured.visits), ("all", 1)):
         unrolled = [
@@ -229,7 +233,7 @@ def measured_steps(stepping: Stepping) -> int:
         ]  # fmt: skip
         along += states * setting.horizon * bool(unrolled)
     tried = truth.scouts if truth.scouts and not truth.admissible else len(setting.starts.states)
-    return per_jacobian * (measured.starts * along + tried * truth.horizon)
+    return jacobian_steps(system) * (measured.starts * along + tried * truth.horizon)
 
 
 def _controls(stepping: Stepping) -> list[str]:

@@ -49,7 +49,13 @@ from gradlab.gradients.starts import Starts, as_starts, by_group, grouping
 from gradlab.gradients.tail import Setting
 from gradlab.measurement.moments.visited import visited
 from gradlab.measurement.prices import rolled_steps
-from gradlab.measurement.realised_gains import CLOSED_FORM, LEAST_LEFT, Stepping, measured_steps
+from gradlab.measurement.realised_gains import (
+    CLOSED_FORM,
+    LEAST_LEFT,
+    Stepping,
+    jacobian_steps,
+    measured_steps,
+)
 from gradlab.measurement.update import REFIT, Update, reach
 from gradlab.networks.interface import flat_parameters
 from gradlab.progress import Progress, silent
@@ -445,14 +451,12 @@ def _measurement_steps(stepping: Stepping) -> int:
     n, T = len(setting.starts.states), truth.horizon
     if truth.status != "converged":
         T = max(T, effective_horizon(stepping.task.discount, LEAST_LEFT))
-    per_jacobian = 2 * (system.state_dim + system.action_dim + 1)
-    return steps + rolled_steps(n, T) + per_jacobian * n * (T - truth.horizon)
+    return steps + rolled_steps(n, T) + jacobian_steps(system) * n * (T - truth.horizon)
 
 
 def _gradient_steps(estimator: Estimator, horizon: int) -> int:
     """What one state of a mean gradient takes, in steps of the simulator."""
     system = estimator.jacobians
-    if system is not None and by_differences(system):
-        return OVERHEAD + 2 * (system.state_dim + system.action_dim + 1) * horizon
-    passed = system is None or system.differentiable
-    return OVERHEAD + (PASSED if passed else CLOSED_FORM) * horizon
+    if system is None or (system.differentiable and not by_differences(system)):
+        return OVERHEAD + PASSED * horizon
+    return OVERHEAD + jacobian_steps(system) * horizon

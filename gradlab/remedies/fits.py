@@ -33,12 +33,11 @@ from torch import Tensor
 from gradlab.data import trajectories
 from gradlab.data.trajectories import Trajectories
 from gradlab.errors import Failure, InputError
-from gradlab.fitting.derivative_losses import DirectionalDerivative, Sobolev
+from gradlab.fitting.derivative_losses import LOSSES, DirectionalDerivative, Sobolev
 from gradlab.fitting.fitted import Descent, Fit
 from gradlab.fitting.losses import (
     LOG_2PI,
     Loss,
-    MultiStep,
     OneStepError,
     outputs,
     split,
@@ -121,9 +120,8 @@ def recipe(
             )
         return FitRecipe(replace(settings, members=_MEMBERS), likelihood)
     losses: Mapping[str, Loss] = {
+        **LOSSES,
         "dd": replace(gradient_loss, prediction="nll"),
-        "multistep": MultiStep(),
-        "mse": OneStepError("mse"),
         "sobolev": Sobolev(simulator, prediction="nll"),
     }
     return FitRecipe(settings, losses[name])
