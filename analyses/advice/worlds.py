@@ -36,7 +36,7 @@ from gradlab.networks.mlp import Policy
 from gradlab.tasks import Task, with_learned_prior
 
 STAGES = ("early", "middle", "late")
-SEEDS = (19, 20, 21)  # of 0 to 17 some cells were looked at before
+SEEDS = (22, 23, 24)  # of 0 to 20 some cells were looked at before
 LONG: dict[str, Any] = {"steps": 600}  # these fall late: criterion.md
 UPDATES = (6_250, 12_500, 25_000)  # of SAC, at the three stages
 CONTACT = ("Hopper-v5", "HalfCheetah-v5", "Walker2d-v5")
@@ -145,7 +145,7 @@ def _contact(env_id: str, starts: int = 64) -> World:
     return World(
         "contact", lambda seed: gradlab.tasks.mujoco(env_id), UPDATES, starts=starts, judges=64,
         most=512, batch=64, samples=128, rivals=(0, 1, 4), termination="mask",
-        seeds=(9, 10, 11),
+        seeds=(10, 11, 12),
     )  # fmt: skip
 
 
