@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from gradlab import figures, fitting, systems, tasks, training
     from gradlab.gradients.estimator import Estimator
     from gradlab.gradients.tail import Tail
-    from gradlab.jacobians.comparison import compare_jacobians
     from gradlab.measurement.measure import measure
     from gradlab.probe.probe import Probe
     from gradlab.remedies.compare import compare_remedies
@@ -40,6 +39,7 @@ if TYPE_CHECKING:
     from gradlab.tasks import Task
     from gradlab.tools.audit.compute import audit
     from gradlab.tools.certify.compute import certify
+    from gradlab.tools.jacobians.compute import compare_jacobians
     from gradlab.tools.race.compute import race
     from gradlab.tools.race.step import step
     from gradlab.tools.sweep.command import sweep
@@ -87,7 +87,7 @@ _HOMES = {
     "audit": "gradlab.tools.audit.compute",
     "certify": "gradlab.tools.certify.compute",
     "choose": "gradlab.verdicts.choice.choosing",
-    "compare_jacobians": "gradlab.jacobians.comparison",
+    "compare_jacobians": "gradlab.tools.jacobians.compute",
     "compare_remedies": "gradlab.remedies.compare",
     "differentiable": "gradlab.systems.differentiable",
     "load": "gradlab.runs.profile",

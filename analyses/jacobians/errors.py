@@ -25,11 +25,11 @@ from analyses.jacobians import page as jacobian_claims
 from analyses.jacobians import robots
 from gradlab import cli
 from gradlab.data.noise import stream
-from gradlab.jacobians.comparison import compare_jacobians
 from gradlab.provenance import environment
-from gradlab.runs.jacobians import JacobianRun, load
 from gradlab.tasks import Task, task_from_name
-from gradlab.verdicts.jacobians.first_screen import verdict
+from gradlab.tools.jacobians.compute import compare_jacobians
+from gradlab.tools.jacobians.findings import verdict
+from gradlab.tools.jacobians.result import JacobianRun, load
 
 FOLDER = Path("reports/jacobians")
 ENVIRONMENTS = (

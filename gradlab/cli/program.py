@@ -25,7 +25,6 @@ from gradlab.cli.attribute import Attribute
 from gradlab.cli.choose import Choose
 from gradlab.cli.compare import Compare
 from gradlab.cli.fit import FitCommand
-from gradlab.cli.jacobians import JacobiansCommand
 from gradlab.cli.listing import List
 from gradlab.cli.measure import Measure
 from gradlab.cli.remedies import RemediesCommand
@@ -54,7 +53,7 @@ class _Command(Protocol):
 # a tool is named, and absent where the tool's folder is.
 _ROWS: Mapping[str, type[_Command] | str] = {
     "measure": Measure,
-    "jacobians": JacobiansCommand,
+    "jacobians": "gradlab.tools.jacobians.command:JacobiansCommand",
     "race": "gradlab.tools.race.command:RaceCommand",
     "step": "gradlab.tools.race.command:StepCommand",
     "certify": "gradlab.tools.certify.command:Certify",

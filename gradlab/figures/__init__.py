@@ -27,7 +27,7 @@ Figures of a choice take its tables (`gradlab.choice.tables`):
 
     choice_horizon, choice_weights, what_if_grid
 
-Figures of a comparison of Jacobians take its own long table (`gradlab.runs.jacobians`):
+Figures of a comparison of Jacobians take its own long table (`gradlab.tools.jacobians.result`):
 
     jacobian_entries, jacobian_time, jacobian_distance      where the model is wrong
     product_growth, lyapunov, chain_error, model_error      how far one may chain
@@ -82,14 +82,7 @@ from gradlab.figures.choice import choice_horizon, choice_weights, contest, what
 from gradlab.figures.columns import column
 from gradlab.figures.error import bias_variance, cosine, mse, sign_agreement, snr
 from gradlab.figures.gain import gain, loss_slices, realised_gains
-from gradlab.figures.growth import (
-    chain_error,
-    lyapunov,
-    model_error,
-    product_growth,
-    sample_norm,
-)
-from gradlab.figures.jacobians import jacobian_distance, jacobian_entries, jacobian_time
+from gradlab.figures.growth import sample_norm
 from gradlab.figures.probe import (
     action_shares,
     chosen_horizons,
@@ -187,6 +180,10 @@ __all__ = [
 
 _OF_TOOLS = {  # by gradlab.tools.NAME.figures
     "certify": ("certified_errors",),
+    "jacobians": (
+        "chain_error", "jacobian_distance", "jacobian_entries", "jacobian_time", "lyapunov",
+        "model_error", "product_growth",
+    ),
     "logs": (
         "logged_agreement", "logged_critics", "logged_direction", "logged_noise",
         "logged_prediction", "logged_referee",

@@ -17,7 +17,6 @@ import pandas as pd
 from gradlab.errors import InputError, imported
 from gradlab.reporting import (
     comparison_page,
-    jacobian_page,
     probe_page,
     profile_page,
     remedies_page,
@@ -25,14 +24,12 @@ from gradlab.reporting import (
 )
 from gradlab.reporting.first_fold import PageSource
 from gradlab.reporting.page import Page
-from gradlab.runs.jacobians import JacobianRun
 from gradlab.runs.probe import results as probe_results
 from gradlab.runs.probe.schema import KIND as PROBE
 from gradlab.runs.profile import load as load_profile
 from gradlab.runs.remedies import run as remedies_run
 from gradlab.runs.training import results as training_results
 from gradlab.storage import journal
-from gradlab.verdicts.jacobians.first_screen import screen as jacobians_screen
 from gradlab.verdicts.measurement.verdict import first_screen
 from gradlab.verdicts.probe.first_screen import screen as probe_screen
 from gradlab.verdicts.remedies.first_screen import screen as remedies_screen
@@ -73,7 +70,7 @@ KINDS: Mapping[str, Kind | str] = {
         alone="is a probe's run, of one loop at its own steps: look at each with `gradlab report`, "
         "and compare what `gradlab measure` finds of their policies",
     ),
-    JacobianRun.kind: Kind(JacobianRun.load, jacobian_page.page, jacobians_screen),
+    "jacobians": "gradlab.tools.jacobians.page:KIND",
     remedies_run.KIND: Kind(remedies_run.load, remedies_page.page, remedies_screen),
     "logs": "gradlab.tools.logs.page:KIND",
     "race": "gradlab.tools.race.page:KIND",

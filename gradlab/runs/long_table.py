@@ -2,7 +2,7 @@
 
 A row is one number with its interval: (section, block, output, input, step, x, quantity) → value,
 se, ci_low, ci_high, n, method. Two kinds of run are such tables: comparisons of Jacobians and what
-logs say (`runs.jacobians`, `runs.logs`); each says what its sections hold.
+logs say (`tools.jacobians`, `tools.logs`); each says what its sections hold.
 """
 
 from __future__ import annotations

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from gradlab import cli
-from gradlab.runs.jacobians import load
 from gradlab.systems.linear import LinearQuadratic
-from gradlab.verdicts.jacobians.first_screen import verdict
+from gradlab.tools.jacobians.findings import verdict
+from gradlab.tools.jacobians.result import load
 
 OWN = """
 import torch

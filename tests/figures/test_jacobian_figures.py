@@ -6,8 +6,8 @@ import pytest
 from matplotlib.colors import to_hex
 
 from gradlab import figures
-from gradlab.figures.jacobians import tinted
 from gradlab.figures.style import COLOURS, INK, MUTED, PAPER
+from gradlab.tools.jacobians.figures import tinted
 from tests.planted_jacobians import compared, grown
 
 FIGURES = (

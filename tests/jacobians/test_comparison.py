@@ -13,9 +13,9 @@ from gradlab.data.noise import stream
 from gradlab.errors import InputError
 from gradlab.gradients.rollout import rollout
 from gradlab.gradients.starts import as_starts
-from gradlab.runs import jacobians as runs
 from gradlab.storage import journal
 from gradlab.systems.system import Certificate, Linearization
+from gradlab.tools.jacobians import result as runs
 from tests.jacobians.systems import GAIN, A, B, feedback, linear, starts, value
 
 

@@ -16,7 +16,7 @@ from gradlab.cli import main
 from gradlab.data.trajectories import first
 from gradlab.errors import InputError
 from gradlab.networks import checkpoint
-from gradlab.runs.jacobians import load as load_jacobians
+from gradlab.tools.jacobians.result import load as load_jacobians
 from gradlab.tools.logs import page as logs_page
 from gradlab.tools.logs.arguments import of_each_action
 from gradlab.tools.logs.compute import measure_logs

@@ -7,9 +7,10 @@ import torch
 
 import gradlab
 from gradlab import systems
-from gradlab.reporting import jacobian_page, report
-from gradlab.runs.jacobians import load
-from gradlab.verdicts.jacobians.first_screen import verdict
+from gradlab.reporting import report
+from gradlab.tools.jacobians import page as jacobian_page
+from gradlab.tools.jacobians.findings import verdict
+from gradlab.tools.jacobians.result import load
 from tests.first_screens import check_first_screen
 from tests.planted_jacobians import compared, grown, said
 

@@ -15,11 +15,12 @@ from gradlab import figures
 from gradlab.figures.style import SIZE
 from gradlab.reporting import shell
 from gradlab.reporting.first_fold import NOWHERE, PageSource
+from gradlab.reporting.kinds import Kind
 from gradlab.reporting.numbers import by_section
 from gradlab.reporting.page import Page, Section, folded, method_of
 from gradlab.reporting.panels import Panel, panel
-from gradlab.runs.jacobians import JacobianRun
-from gradlab.verdicts.jacobians.first_screen import screen
+from gradlab.tools.jacobians.findings import screen
+from gradlab.tools.jacobians.result import JacobianRun
 
 _ERROR = "Where the model's derivatives are wrong"
 _SIMULATOR = "The simulator's derivatives"
@@ -120,3 +121,6 @@ def _map_panel(name: str, section: str, caption: str, run: JacobianRun, quantity
     figure = Figure(figsize=(SIZE[0], height), layout="constrained")
     figures.jacobian_entries(run.table(), figure.add_subplot(), quantity=quantity)
     return Panel(name, section, caption, figure)
+
+
+KIND = Kind(JacobianRun.load, page, screen)

@@ -37,16 +37,16 @@ from gradlab.gradients.policy_jacobian import trace
 from gradlab.gradients.rollout import noise_mode, rollout, rollout_with_jacobians
 from gradlab.gradients.starts import Starts, as_starts, group_count
 from gradlab.gradients.visited_jacobians import Array, Blocks, Flags, Visited, visit
-from gradlab.jacobians.errors import add_distance, add_entries, add_errors
-from gradlab.jacobians.growth import add_growth, add_measured_growth, add_model_error
 from gradlab.networks.interface import check_policy, double_copy, noise_dim
 from gradlab.progress import Progress, check_progress, silent
-from gradlab.runs.jacobians import JacobianRun
 from gradlab.runs.long_table import At, RowCollector, number
 from gradlab.runs.profile import Profile
 from gradlab.statistics import over_groups
 from gradlab.statistics.over_groups import group_sums, root_ratio
 from gradlab.systems.system import BLOCKS, System, check_system
+from gradlab.tools.jacobians.errors import add_distance, add_entries, add_errors
+from gradlab.tools.jacobians.growth import add_growth, add_measured_growth, add_model_error
+from gradlab.tools.jacobians.result import JacobianRun
 from gradlab.user_code.calls import differentiating
 
 

@@ -11,10 +11,9 @@ from math import exp, hypot, isfinite, log
 import numpy as np
 import pandas as pd
 
-from gradlab.runs.jacobians import JacobianRun
 from gradlab.statistics.intervals import Z
 from gradlab.statistics.number import Number
-from gradlab.statistics.number import Number as Estimated
+from gradlab.tools.jacobians.result import JacobianRun
 from gradlab.verdicts.screen import Fact, Light, Screen, Sentence, finding
 from gradlab.wording import percent, span, steps, two
 
@@ -310,7 +309,7 @@ def _block(run: JacobianRun) -> Fact | None:
     block = max(known, key=lambda each: known[each].value)
     found = known[block]
     how = f"|model − simulator| / |simulator|, Frobenius, over {found.n} steps ({_FILE}: block)."
-    lost = Estimated(found.value, found.low, found.high, found.n).spans_decades
+    lost = Number(found.value, found.low, found.high, found.n).spans_decades
     text = f"unknown ({found.n} steps)" if lost else percent(found.value)
     ends = "" if lost else f", {percent(found.low)}–{percent(found.high)}"
     return Fact(f"error of {_MEANING[block]}, the largest of a block{ends}", text, how)

@@ -70,15 +70,15 @@ class JacobiansCommand:
         """Compare, and write RUN.h5, RUN.html and a policy that was fitted."""
         with undisturbed():
             from gradlab.data.noise import stream
-            from gradlab.jacobians.comparison import (
+            from gradlab.measurement.memory import check_size
+            from gradlab.networks import checkpoint
+            from gradlab.tasks.environments import trained_networks
+            from gradlab.tools.jacobians.compute import (
                 FEWEST,
                 check_horizon,
                 check_model,
                 compare_jacobians,
             )
-            from gradlab.measurement.memory import check_size
-            from gradlab.networks import checkpoint
-            from gradlab.tasks.environments import trained_networks
 
         task = arguments.named_task(self.task, self.settings)
         run = self.output or Path("runs") / f"{task.name}-jacobians.h5"

@@ -1,1 +1,0 @@
-"""Sentences about a comparison of Jacobians."""
