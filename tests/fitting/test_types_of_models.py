@@ -24,7 +24,7 @@ from gradlab.systems.learned import LearnedSystem
 from gradlab.training.algorithms import ALGORITHMS
 from gradlab.training.models.model_choice import LearnedModel
 
-OWN = '''
+OWN = """
 import torch
 from torch import nn
 
@@ -43,7 +43,7 @@ class Net(nn.Module):
 
 def loss(mean, log_variance, target):
     return nn.functional.smooth_l1_loss(mean, target, reduction="none").mean(-1)
-'''
+"""
 SETTINGS = ModelSettings(members=2, hidden=(24, 24), epochs=4, precision="float64")
 
 
@@ -70,7 +70,9 @@ def test_own_copy_of_the_gaussian_type_is_fitted_alike(loss, rows):
     if loss.name == "dd":
         loss = replace(loss, directions=2)
     network = OwnNetwork("here", same_as_gaussian)
-    fits = [fit_model(rows, replace(SETTINGS, network=each), loss) for each in ("gaussian", network)]
+    fits = [
+        fit_model(rows, replace(SETTINGS, network=each), loss) for each in ("gaussian", network)
+    ]
     state, action = rows.state[:7].double(), rows.action[:7].double()
     systems = [LearnedSystem(fit.ensemble) for fit in fits]
     noise = systems[0].sample_noise(7, torch.Generator().manual_seed(3))

@@ -16,10 +16,10 @@ from gradlab.runs.remedies.values import (
     ABOUT,
     BASELINE,
     HALF,
-    called,
     STEPS,
     TIME,
     ModelPair,
+    called,
     longer,
 )
 
