@@ -2,9 +2,9 @@
 
     python -m analyses.loops [--only CASE …] [--group faults] [--most N] [--verdict]
 
-Forty faults, three seeds each; 200 sound runs; three of 100,000 steps; pairs of runs with the probe
-and without (`cases`). Criterion in reports/loops/criterion.md. A run is one line of cells.jsonl and
-is not made again; `--verdict` reads the file alone.
+Forty faults, three seeds each; 200 sound runs; pairs of runs with the probe and without, of 2,000
+updates, and three of 100,000 steps (`cases`). Criterion in reports/loops/criterion.md. A run is one
+line of cells.jsonl and is not made again; `--verdict` reads the file alone.
 """
 
 from __future__ import annotations
@@ -52,10 +52,11 @@ def cells(first: int | None = None) -> Iterator[Cell]:
 
 
 def made(cell: Cell, folder: Path) -> dict[str, Any]:
-    """The row of one cell; of a pair both runs, their order changing from seed to seed."""
+    """The row of one cell; with a run without the probe, whose order changes from seed to seed, of
+    pairs and of long runs."""
     group, name, env, seed, updates = cell
     table = group if group in ("faults", "unseen") else "sound"
-    if group != "pairs":
+    if group not in ("pairs", "long"):
         return run(table, name, env, seed, updates, folder) | {"group": group}
     both = {
         bare: run(table, name, env, seed, updates, folder, bare)

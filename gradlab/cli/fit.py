@@ -18,6 +18,7 @@ from gradlab.cli.terminal.streams import undisturbed
 from gradlab.errors import InputError
 from gradlab.storage import records
 from gradlab.storage.whole_files import Save, keep
+from gradlab.user_code.loading import is_user_function
 
 if TYPE_CHECKING:
     from gradlab.data.trajectories import Trajectories
@@ -71,6 +72,10 @@ class FitCommand:
     two_model: bool = False
     """Two models (DDPPO): one by likelihood, which predicts states, and one by --loss, whose
     Jacobians are used along them."""
+    type: Annotated[str, arg(metavar="gaussian|deterministic|FILE")] = "gaussian"
+    """Type of model: mean and variance of the next state; the mean alone; or your own network,
+    file.py:Net with Net(inputs, outputs), a torch module from standardised rows [N, inputs] to
+    [N, outputs], the mean, or [N, 2 outputs], mean and log variance (the file is executed)."""
     network: Literal["mbpo", "small", "rp-pgm"] = "mbpo"
     """4×200 SiLU units, 2×64, or RP-PGM's ReLU units with normalised layers."""
     members: int | None = None
@@ -149,8 +154,11 @@ class FitCommand:
 
     def _settings(self) -> ModelSettings:
         from gradlab.fitting.model_settings import PRESETS
+        from gradlab.networks.gaussian_ensemble import OwnNetwork, named_network
 
-        preset = PRESETS[self.network]
+        preset, network = PRESETS[self.network], named_network(self.type)
+        if isinstance(network, OwnNetwork) and self.hidden:
+            raise InputError(f"--hidden is for networks of gradlab's: --type is {self.type}")
         members = preset.members if self.members is None else self.members
         if self.elites is not None and not 1 <= self.elites <= members:
             raise InputError(f"--elites is {self.elites}, expected 1 to the {members} members")
@@ -158,6 +166,7 @@ class FitCommand:
             preset,
             members=members,
             hidden=self.hidden or preset.hidden,
+            network=network,
             spectral=self.spectral or preset.spectral,
             epochs=self.epochs,
             seconds=self.seconds,
@@ -246,9 +255,10 @@ class FitCommand:
         plain = fits["prediction"]
         if plain.loss.name in ("nll", "mse"):
             sentences += nearness_sentences(data, plain, self.neighbours, self.divided, self.seed)
-        both = f"--model {models['prediction']}"
+        own = f"{self.type}=" if is_user_function(self.type) else ""
+        both = f"--model {own}{models['prediction']}"
         if self.two_model:
-            both += f" --gradient-model {models['gradient']}"
+            both += f" --gradient-model {own}{models['gradient']}"
         sentences.append(
             (False, f"Compare its Jacobians: gradlab jacobians {self.task} {both} --data {source}.")
         )

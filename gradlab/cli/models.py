@@ -44,7 +44,8 @@ def named_model(name: str, task: Task | None, option: str = "--model") -> System
     from gradlab.systems.system import System
     from gradlab.user_code.loading import is_user_function, load_made
 
-    model: Any = load_made(name) if is_user_function(name) else load(name)
+    made = is_user_function(name) and "=" not in name
+    model: Any = load_made(name) if made else load(name)
     if inspect.isroutine(model) and task is not None:  # a function that is the step
         model = from_function(model, task.simulator.state_dim, task.simulator.action_dim)
     if isinstance(model, GaussianEnsemble):

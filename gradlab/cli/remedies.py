@@ -14,6 +14,7 @@ from gradlab.cli.terminal.answer import of_run
 from gradlab.cli.terminal.progress_bars import bars
 from gradlab.cli.terminal.streams import undisturbed
 from gradlab.errors import InputError
+from gradlab.user_code.loading import is_user_function
 
 if TYPE_CHECKING:
     from torch import nn
@@ -49,13 +50,16 @@ class RemediesCommand:
     rows: int | None = None
     """Transitions to record per trial where there is no --data. Default: 5000."""
     remedies: Annotated[tuple[str, ...], arg(metavar="NAME")] = ()
-    """Remedies to test (`gradlab list remedies`). Default: spectral dd multistep two-model."""
+    """Remedies to test (`gradlab list remedies`), or losses of your own, file.py:function, as in
+    `gradlab fit --loss`. Default: spectral dd multistep two-model."""
     policy: Annotated[str | None, arg(metavar="FILE")] = None
     """Policy to measure: .safetensors file or file.py:function (the file is executed).
     Default: fit one to half of the stabilising feedback, which leaves something to learn."""
     critic: arguments.CriticFile = None
     trials: int = 5
     """Seeds of fit and record, over which the intervals are; with 1, over its starts."""
+    type: Annotated[str, arg(metavar="gaussian|deterministic|FILE")] = "gaussian"
+    """Type of every model, as --type of `gradlab fit`."""
     network: Literal["small", "mbpo", "rp-pgm"] = "small"
     """Network of every model: 2×64 SiLU units, 4×200, or RP-PGM's ReLU units."""
     members: int = 1
@@ -134,16 +138,17 @@ class RemediesCommand:
 
         named = [each for word in self.remedies for each in word.split(",") if each]
         for name in named:
-            if name not in ABOUT:
+            if name not in ABOUT and not is_user_function(name):
                 raise InputError(
                     f"--remedies names {name!r}, expected some of {', '.join(ABOUT)} "
-                    f"(gradlab list remedies)"
+                    f"(gradlab list remedies), or a loss of your own, file.py:function"
                 )
         return tuple(named) or DEFAULT
 
     def _model(self) -> ModelSettings:
         """The baseline: the network's widths and activation, without what is a remedy."""
         from gradlab.fitting.model_settings import PRESETS
+        from gradlab.networks.gaussian_ensemble import named_network
         from gradlab.remedies.compare import SETTINGS
 
         preset = PRESETS[self.network]
@@ -152,6 +157,7 @@ class RemediesCommand:
             members=self.members,
             hidden=self.hidden or preset.hidden,
             activation=preset.activation,
+            network=named_network(self.type),
             epochs=self.epochs,
         )
 

@@ -50,7 +50,7 @@ class Train:
         ),
         "Learned model": (
             "model", "loss", "loss_weight", "neighbours", "loss_steps", "two_model", "members",
-            "model_hidden", "fit_every", "fit_steps",
+            "model_type", "model_hidden", "fit_every", "fit_steps",
         ),
         "Environments and evaluation": (
             "iterations", "reward_scale", "termination", "warmup", "episode", "agents", "interval",
@@ -161,6 +161,9 @@ class Train:
     members: int | None = None
     """Members of a learned model, per seed, all of which rollouts use. Default: the algorithm's,
     mostly 5."""
+    model_type: Annotated[str | None, arg(metavar="gaussian|deterministic|FILE")] = None
+    """Type of a learned model, as --type of `gradlab fit`. Default: the algorithm's, mostly
+    gaussian."""
     model_hidden: Annotated[tuple[int, ...], arg(metavar="WIDTH")] = ()
     """Widths of a learned model's hidden layers, such as 200 200 200 200 (MBPO). Default: the
     algorithm's, mostly 64 64."""
@@ -391,7 +394,8 @@ class Train:
                 "--loss": self.loss, "--loss-weight": self.loss_weight,
                 "--neighbours": self.neighbours, "--loss-steps": self.loss_steps,
                 "--two-model": self.two_model or None,
-                "--members": self.members, "--model-hidden": self.model_hidden or None,
+                "--members": self.members, "--model-type": self.model_type,
+                "--model-hidden": self.model_hidden or None,
                 "--fit-every": self.fit_every,
                 "--fit-steps": self.fit_steps, "--spectral model": "model" in held or None,
             }  # fmt: skip
@@ -408,6 +412,7 @@ class Train:
     def _learned(self, own: LearnedModel | None, spectral: bool) -> LearnedModel:
         """The row's own learned model, or the default one, with what was changed."""
         from gradlab.fitting.derivative_losses import named_loss
+        from gradlab.networks.gaussian_ensemble import named_network
         from gradlab.training.models.model_choice import LOSSES, LearnedModel
 
         default = LearnedModel() if own is None else own
@@ -421,6 +426,7 @@ class Train:
             members=default.members if self.members is None else self.members,
             elites=default.elites if self.members is None else None,
             hidden=self.model_hidden or default.hidden,
+            network=default.network if self.model_type is None else named_network(self.model_type),
             every=default.every if self.fit_every is None else self.fit_every,
             steps=default.steps if self.fit_steps is None else self.fit_steps,
         )

@@ -47,7 +47,7 @@ from gradlab.fitting.losses import (
     StandardisedRows,
     predicted,
 )
-from gradlab.networks.gaussian_ensemble import GaussianEnsemble, bounded
+from gradlab.networks.gaussian_ensemble import GaussianEnsemble, moments
 from gradlab.networks.layers import tangents
 from gradlab.systems.system import System, linearize_running
 from gradlab.user_code.loading import is_user_function, load_object
@@ -316,8 +316,8 @@ def pushed(
     """The same, and ∇m v [E, N, K, out] along directions [E, N, K, in] of x̂."""
     numbers = ensemble.numbers(inputs)
     values, moved = tangents(numbers.layers, inputs, directions)
-    mean, raw = values.chunk(2, dim=-1)
-    return mean, bounded(numbers, raw)[0], moved[..., : mean.shape[-1]]
+    mean, log_variance = moments(numbers, values)
+    return mean, log_variance, moved[..., : mean.shape[-1]]
 
 
 def true_jacobians(simulator: System, rows: StandardisedRows) -> tuple[Tensor, Tensor]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +30,7 @@ def save(
     attributes: dict[str, Attribute] = {
         "kind": _KIND,
         "loss": fit.loss.name,
-        "settings": json.dumps(asdict(fit.settings)),
+        "settings": json.dumps(fit.settings.plain()),
         "constant": ", ".join(fit.constant),
         "repeated": fit.repeated,
         "training_rows": fit.training_rows,
@@ -72,9 +71,11 @@ def _members(fit: Fit) -> dict[str, Array]:
 
 def _norms(fit: Fit) -> dict[str, Array]:
     names = np.array([layer.name for layer in fit.norms], dtype=object)
+    members = len(fit.settings.numbers)
+    norms = np.array([layer.values for layer in fit.norms]).reshape(len(names), members)
     return {
         "layer": Array(names, ("layer",)),
         "member": Array(np.array(fit.settings.numbers), ("member",)),
-        "norm": Array(np.array([layer.values for layer in fit.norms]), ("layer", "member")),
+        "norm": Array(norms, ("layer", "member")),
         "normalised": Array(np.array([layer.normalised for layer in fit.norms]), ("layer",)),
     }

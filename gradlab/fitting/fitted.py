@@ -24,7 +24,7 @@ from gradlab.errors import Failure, InputError
 from gradlab.fitting.losses import Bound, Loss, OneStepError, StandardisedRows, outputs, units
 from gradlab.fitting.model_settings import ModelSettings
 from gradlab.networks import spectral
-from gradlab.networks.gaussian_ensemble import GaussianEnsemble
+from gradlab.networks.gaussian_ensemble import GaussianEnsemble, MemberModules
 
 _EVALUATED = 1024  # held-out rows at once
 
@@ -280,6 +280,8 @@ def finished(
 def of_members(whole: GaussianEnsemble, kept: list[int]) -> GaussianEnsemble:
     """Some of the members, in eval mode and without gradients."""
     arguments = {name: value for name, value in whole.architecture.items() if name != "kind"}
+    if isinstance(whole.network, MemberModules):
+        arguments["network"] = whole.network.own
     with torch.random.fork_rng(devices=[]):
         some = GaussianEnsemble(**arguments | {"members": len(kept)}).to(whole.input_mean)
     some.load_state_dict({name: value[kept] for name, value in whole.state_dict().items()})
@@ -312,9 +314,17 @@ def _standard_error(errors: Tensor, descent: Descent) -> Tensor:
 def set_constant_noise(ensemble: GaussianEnsemble, square: Tensor) -> None:
     """Noise of one size: squared error leaves the variance untrained, held-out errors give it.
 
-    With bounds 20 above and below, log v is its raw output to 1e-8.
+    With bounds 20 above and below, log v is its raw output to 1e-8; where the last layer is not
+    known, an upper bound 20 below the lower one leaves log v at the latter. Deterministic models
+    have no noise.
     """
+    if ensemble.deterministic:
+        return
     log_variance = square.clamp_min(_LEAST_VARIANCE).log().to(ensemble.low)
+    if isinstance(ensemble.network, MemberModules):
+        ensemble.low.copy_(log_variance[:, None])
+        ensemble.high.copy_(log_variance[:, None] - 20)
+        return
     last: Any = ensemble.network.linear[-1]
     width = ensemble.outputs
     last.weight[:, :, width:] = 0

@@ -32,7 +32,7 @@ from torch import Tensor
 from gradlab.data.noise import stream
 from gradlab.data.trajectories import DIMS, NUMBERS, Trajectories
 from gradlab.errors import InputError
-from gradlab.networks.gaussian_ensemble import GaussianEnsemble, bounded, predict
+from gradlab.networks.gaussian_ensemble import GaussianEnsemble, moments, predict
 from gradlab.user_code.calls import running
 
 LOG_2PI = math.log(2 * math.pi)
@@ -205,8 +205,7 @@ class MultiStep:
 def outputs(ensemble: GaussianEnsemble, inputs: Tensor) -> tuple[Tensor, Tensor]:
     """m and log v [E, N, out] at x̂ [E, N, in]."""
     numbers = ensemble.numbers(inputs)
-    mean, raw = numbers.layers(inputs).chunk(2, dim=-1)
-    return mean, bounded(numbers, raw)[0]
+    return moments(numbers, numbers.layers(inputs))
 
 
 def predicted(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 from gradlab.errors import InputError
 from gradlab.networks import spectral
+from gradlab.networks.gaussian_ensemble import OwnNetwork, check_network, network_name
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,8 @@ class ModelSettings:
         members, first_member: members are numbered from `first_member`; one number and seed give
             one network, whatever the other members.
         hidden, activation: of every member.
+        network: type of model, "gaussian" (probabilistic), "deterministic", or an `OwnNetwork`,
+            which leaves `hidden` and `activation` aside.
         residual: predict s' − s.
         reward: a head for the reward.
         spectral: which layers are held at norm 1 (`networks.spectral`), or None.
@@ -33,6 +36,7 @@ class ModelSettings:
     members: int = 7
     hidden: tuple[int, ...] = (200, 200, 200, 200)
     activation: str = "silu"
+    network: str | OwnNetwork = "gaussian"
     residual: bool = True
     reward: bool = True
     spectral: spectral.Which | None = None
@@ -54,7 +58,16 @@ class ModelSettings:
         """Of the members."""
         return tuple(range(self.first_member, self.first_member + self.members))
 
+    def plain(self) -> dict[str, Any]:
+        """All of them as JSON, a network by its name; without the type that all models once had."""
+        plain = asdict(self)
+        network = plain.pop("network")
+        if network != "gaussian":
+            plain["network"] = network_name(self.network)
+        return plain
+
     def __post_init__(self) -> None:
+        check_network(self.network)
         for name in ("members", "batch", "epochs"):
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,6 @@ from gradlab.fitting.losses import Loss, OneStepError, split, standardised
 from gradlab.fitting.model_settings import MBPO, ModelSettings
 from gradlab.networks import checkpoint, spectral
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble
-from gradlab.networks.mlp import mlp
 from gradlab.networks.products import fast_products
 from gradlab.progress import Progress, check_progress, silent
 from gradlab.provenance import tensors_hash
@@ -124,7 +123,7 @@ def fit_model(
     loss = OneStepError() if loss is None else loss
     descent, constant = prepared(data, settings, loss, start)
     config = {
-        "settings": _plain(asdict(settings)),
+        "settings": _plain(settings.plain()),
         "loss": _named(loss),
         "data": tensors_hash(data.state, data.action, data.reward, data.next_state),
     }
@@ -173,11 +172,11 @@ def _made(
             settings.activation,
             settings.residual,
             settings.reward,
+            settings.network,
         )
-        shape = ensemble.network.architecture
         for k, number in enumerate(settings.numbers):
             torch.manual_seed(child(settings.seed, f"member {number}"))
-            ensemble.network.set_member(k, mlp(shape["sizes"], shape["activation"]))
+            ensemble.network.draw_member(k)
     if start is not None:
         if start.architecture != ensemble.architecture:
             raise InputError("start has another architecture than the settings describe")

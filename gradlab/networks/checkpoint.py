@@ -1,7 +1,8 @@
 """Networks on disk without pickle: parameters in safetensors, the architecture as JSON beside them.
 
 A network of the user's own is named as `file.py:function`: the function takes nothing and returns
-the module, or is itself the critic. The file is executed.
+the module, or is itself the critic. The file is executed. A checkpoint of an ensemble of networks
+of the user's own is named as `file.py:Net=model.safetensors`.
 
 Tensors on disk without pickle: safetensors files with their kind and a checksum.
 
@@ -29,12 +30,12 @@ from torch import Tensor, nn
 
 from gradlab import validation
 from gradlab.errors import Doubtful, InputError
-from gradlab.networks.gaussian_ensemble import GaussianEnsemble, MemberMLP
+from gradlab.networks.gaussian_ensemble import GaussianEnsemble, MemberMLP, OwnNetwork
 from gradlab.networks.mlp import FunctionCritic, Policy, QCritic, VCritic
 from gradlab.networks.policies import Gaussian, GaussianPolicy
 from gradlab.storage.untrusted import UNSEALED
 from gradlab.storage.whole_files import placed
-from gradlab.user_code.loading import is_user_function, load_made
+from gradlab.user_code.loading import is_user_function, load_made, load_object
 
 _CHECKSUM = "checksum"
 
@@ -156,18 +157,29 @@ def save(module: nn.Module, path: str | Path) -> None:
         raise InputError(f"{path} cannot be written ({error}): choose another folder") from error
 
 
-def load(path: str | Path) -> nn.Module:
+def load(path: str | Path, network: str | OwnNetwork = "gaussian") -> nn.Module:
     """The network in a checkpoint, in its stored dtype, or what `file.py:function` returns.
+
+    Args:
+        network: of an ensemble of your own networks: which; any other checkpoint knows its own.
 
     Raises:
         InputError: no such file or function, a damaged or foreign file, an unknown architecture.
     """
+    own, _, file = str(path).rpartition("=")
+    if is_user_function(own):
+        return load(file, OwnNetwork(own, load_object(own)))
     if is_user_function(path):
         return _made(str(path))
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file; give a .safetensors file or file.py:function")
     architecture, held = _read(path)
+    name = architecture.get("network", "gaussian")
+    if isinstance(network, OwnNetwork):
+        architecture = architecture | {"network": network}
+    elif is_user_function(name):  # which a file that one was given does not execute
+        raise InputError(f"{path} holds networks of one's own: name it as {name}={path}")
     try:
         # Built without memory: a forged size costs nothing and fails against the stored shapes.
         with torch.device("meta"):

@@ -1,4 +1,5 @@
-"""Jacobians of an ensemble's means and noise scales, in closed form through its layers.
+"""Jacobians of an ensemble's means and noise scales, in closed form through its layers; those of
+networks of one's own by automatic differentiation.
 
     ∂μ/∂x = [I, 0] + f ∂m/∂x̂ / d,     ∂σ/∂x = σ/2 · (∂log v/∂raw) ∂raw/∂x̂ / d,     x = [s, a]
     ∂(μ + σ ξ)/∂x at given ξ: one row per output, since the two share the product's left factor
@@ -9,7 +10,7 @@ one after another, so that what is not returned stays in the cache.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -20,10 +21,19 @@ from gradlab.networks.gaussian_ensemble import (
     Numbers,
     Prediction,
     bounded,
+    predict,
     scaled,
     standardised_inputs,
 )
-from gradlab.networks.layers import Layers, blocks, pull_back, push_forward, tangents, trace
+from gradlab.networks.layers import (
+    Layers,
+    Modules,
+    blocks,
+    pull_back,
+    push_forward,
+    tangents,
+    trace,
+)
 
 
 @dataclass(frozen=True)
@@ -116,14 +126,27 @@ def realised(numbers: Numbers, x: Tensor, noise: Tensor, outputs: int) -> tuple[
 
 
 def _realised(numbers: Numbers, x: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    k = noise.shape[1]
+    if isinstance(numbers.layers, Modules):
+
+        def outcome(x: Tensor) -> Tensor:
+            predicted = predict(numbers, x)
+            return predicted.mean[..., :k] + predicted.std[..., :k] * noise
+
+        value, jacobian = _differentiated(outcome, x)
+        return value[0], jacobian[0]
     raw, slopes = trace(numbers.layers, standardised_inputs(numbers, x))
-    prediction, k = scaled(numbers, x, raw), noise.shape[1]
+    prediction = scaled(numbers, x, raw)
     spread = prediction.std[..., :k] * noise
-    by_raw = 0.5 * spread * bounded(numbers, raw.chunk(2, dim=-1)[1])[1][..., :k]
-    mean_rows, raw_rows = (block[:, :k] for block in _rows(numbers.layers.weights[-1]).chunk(2, 1))
-    rows = numbers.target_std[..., :k, None] * mean_rows[:, None]
-    jacobian = pull_back(numbers.layers, slopes, rows + by_raw[..., None] * raw_rows[:, None])
-    jacobian = jacobian / numbers.input_std[:, :, None] + numbers.residual[:k]
+    weights = _rows(numbers.layers.weights[-1])
+    rows = numbers.target_std[..., :k, None] * weights[:, None, :k]
+    if not numbers.deterministic:
+        by_raw = 0.5 * spread * bounded(numbers, raw.chunk(2, dim=-1)[1])[1][..., :k]
+        rows = rows + by_raw[..., None] * weights.chunk(2, 1)[1][:, None, :k]
+    jacobian = (
+        pull_back(numbers.layers, slopes, rows) / numbers.input_std[:, :, None]
+        + numbers.residual[:k]
+    )
     return (prediction.mean[..., :k] + spread)[0], jacobian[0]
 
 
@@ -139,13 +162,38 @@ def _parts(
             yield member, rows, numbers, inputs[None, rows]
 
 
+def _differentiated(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
+    """Outputs [E, N, K] of rows [E, N, in], and their Jacobian [E, N, K, in], by autograd."""
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        y = function(x)
+        rows = [
+            torch.autograd.grad(each.sum(), x, retain_graph=True, materialize_grads=True)[0]
+            for each in y.unbind(dim=-1)
+        ]
+    return y.detach(), torch.stack(rows, dim=-2)
+
+
 def _of_mean(numbers: Numbers, x: Tensor) -> Tensor:
+    if isinstance(numbers.layers, Modules):
+        return _differentiated(lambda x: predict(numbers, x).mean, x)[1]
     outputs = numbers.residual.shape[0]
     _, slopes = trace(numbers.layers, standardised_inputs(numbers, x))
     return _mean_scaled(numbers, _network(numbers.layers, slopes, outputs))
 
 
 def _of_both(numbers: Numbers, x: Tensor) -> tuple[Tensor, Tensor]:
+    if isinstance(numbers.layers, Modules):
+
+        def both(x: Tensor) -> Tensor:
+            predicted = predict(numbers, x)
+            return torch.cat([predicted.mean, predicted.std], dim=-1)
+
+        by_mean, by_std = _differentiated(both, x)[1].chunk(2, dim=2)
+        return by_mean, by_std
+    if numbers.deterministic:
+        mean = _of_mean(numbers, x)
+        return mean, torch.zeros_like(mean)
     raw, slopes = trace(numbers.layers, standardised_inputs(numbers, x))
     by_mean, by_raw = _network(numbers.layers, slopes, raw.shape[-1]).chunk(2, dim=2)
     slope = bounded(numbers, raw.chunk(2, dim=-1)[1])[1]
@@ -179,7 +227,10 @@ def _along(
         standardised_inputs(numbers, x),
         directions / numbers.input_std[:, :, None],
     )
-    prediction, (by_mean, by_raw) = scaled(numbers, x, raw), moved.chunk(2, dim=-1)
-    half = 0.5 * prediction.std * bounded(numbers, raw.chunk(2, dim=-1)[1])[1]
+    prediction, width = scaled(numbers, x, raw), len(numbers.residual)
+    by_mean = moved[..., :width]
     mean = directions @ numbers.residual.T + numbers.target_std[:, :, None] * by_mean
-    return prediction.mean, prediction.std, mean, half[:, :, None] * by_raw
+    if numbers.deterministic:
+        return prediction.mean, prediction.std, mean, torch.zeros_like(mean)
+    half = 0.5 * prediction.std * bounded(numbers, raw.chunk(2, dim=-1)[1])[1]
+    return prediction.mean, prediction.std, mean, half[:, :, None] * moved[..., width:]

@@ -1,4 +1,4 @@
-"""A probabilistic ensemble of dynamics models, members as the leading axis.
+"""An ensemble of dynamics models, members as the leading axis.
 
     x̂ = ([s, a] − c) / d,   (m, raw) = MLP_k(x̂)
     log v = low + softplus(up − low),   up = high − softplus(high − raw)
@@ -7,6 +7,9 @@
 PETS (arXiv 1805.12114, A.1) and MBPO (arXiv 1906.08253): the bounds high and low of the log
 variance are trained with the rest, the inputs standardised by their mean c and deviation d, here
 the targets by e and f too. The s in μ is there for residual prediction only.
+
+Types of models differ in the network behind x̂ (`NETWORKS`, or one's own): one with 2 × out outputs
+is probabilistic, one with out outputs deterministic: σ = 0, and its likelihood is that of v = 1.
 
 Equal networks side by side: every tensor has a leading member axis, one batched product a layer.
 
@@ -18,7 +21,7 @@ the same thing: E networks apart, in one program.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -26,8 +29,10 @@ import torch
 from torch import Tensor, nn
 
 from gradlab.errors import InputError
-from gradlab.networks.layers import Layers, pick, softplus
+from gradlab.networks.layers import Layers, Modules, pick, softplus
 from gradlab.networks.mlp import Scale, mlp
+from gradlab.user_code.calls import running
+from gradlab.user_code.loading import is_user_function, load_object
 
 
 @final
@@ -90,6 +95,12 @@ class MemberMLP(nn.Module):
             self.activation,
         )
 
+    def draw_member(self, index: int) -> None:
+        """Fresh numbers for one member."""
+        self.set_member(
+            index, mlp(**{name: self.architecture[name] for name in ("sizes", "activation")})
+        )
+
     @torch.no_grad()
     def member(self, index: int) -> nn.Sequential:
         """A copy of one member, as `networks.mlp.mlp` makes it."""
@@ -121,6 +132,88 @@ def _linear(network: nn.Sequential) -> list[nn.Linear]:
     return [layer for layer in network if isinstance(layer, nn.Linear)]
 
 
+@dataclass(frozen=True)
+class OwnNetwork:
+    """A network of one's own as a type of model.
+
+    Attributes:
+        source: where it comes from, as in "file.py:Net".
+        make: (inputs, outputs) → a torch.nn.Module from x̂ [N, inputs] to [N, outputs], the mean of
+            a deterministic model, or [N, 2 · outputs], mean and raw log variance. Rows are
+            independent of each other, and nothing is drawn inside in eval mode.
+    """
+
+    source: str
+    make: Callable[[int, int], nn.Module]
+
+
+@final
+class MemberModules(nn.Module):
+    """E modules of one's own side by side, every parameter with a leading member axis.
+
+    Attributes:
+        width: of their outputs.
+
+    Raises:
+        InputError: `make` fails, or its module has another width or numbers that are no floats.
+    """
+
+    def __init__(self, members: int, own: OwnNetwork, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.members, self.own, self.shape = members, own, (inputs, outputs)
+        drawn = [self._drawn() for _ in range(members)]
+        trained = {name for name, _ in drawn[0].named_parameters()}
+        for name in drawn[0].state_dict():
+            number = torch.stack([module.state_dict()[name] for module in drawn])
+            if name in trained:
+                self.register_parameter(_key(name), nn.Parameter(number))
+            else:
+                self.register_buffer(_key(name), number)
+        # In a list, since its own numbers are none of the ensemble's.
+        self._module = [drawn[0]]
+        with torch.no_grad(), running(own.source):
+            shape = list(drawn[0].eval()(torch.zeros(3, inputs)).shape)
+        if shape not in ([3, outputs], [3, 2 * outputs]):
+            raise InputError(
+                f"{own.source} maps [3, {inputs}] to {shape}, expected [3, {outputs}], the mean of "
+                f"a deterministic model, or [3, {2 * outputs}], mean and log variance"
+            )
+        self.width = shape[1]
+
+    def layers(self) -> Modules:
+        """The parameters as a value; gradients flow through it."""
+        module = self._module[0].train(self.training)
+        return Modules({name: getattr(self, _key(name)) for name in module.state_dict()}, module)
+
+    @torch.no_grad()
+    def draw_member(self, index: int) -> None:
+        """Fresh numbers for one member."""
+        for name, number in self._drawn().state_dict().items():
+            getattr(self, _key(name))[index] = number
+
+    def _drawn(self) -> nn.Module:
+        source = self.own.source
+        with running(source):
+            module = self.own.make(*self.shape)
+        if not isinstance(module, nn.Module):
+            raise InputError(f"{source} returned a {type(module).__name__}, expected a Module")
+        for name, number in module.state_dict().items():
+            if not number.is_floating_point():
+                raise InputError(
+                    f"{source} has {name} of {number.dtype}, expected floats alone: models are "
+                    f"ensembles of many at once (take LayerNorm for BatchNorm)"
+                )
+        return module.float()
+
+
+def _key(name: str) -> str:
+    return "own/" + name.replace(".", "/")  # a dot is not allowed in names of parameters
+
+
+# Types of models by name, with the outputs of a member for each target; an OwnNetwork is one, too.
+NETWORKS: Mapping[str, int] = {"gaussian": 2, "deterministic": 1}
+
+
 LOG_VARIANCE = (-10.0, 0.5)  # PETS and MBPO, of standardised targets
 _NORMALISERS = ("input_mean", "input_std", "target_mean", "target_std")
 
@@ -137,11 +230,12 @@ class Prediction:
 class Numbers:
     """The numbers of a prediction, in one dtype and for some of the members.
 
-    input_* are [E, 1, ds + da], target_* and bounds [E, 1, out]. `residual` is the derivative of
+    input_* are [E, 1, ds + da], target_* and bounds [E, 1, out]; bounds are [E, 1, 0] of a
+    deterministic model. `residual` is the derivative of
     [s, 0] by [s, a], [out, ds + da].
     """
 
-    layers: Layers
+    layers: Layers | Modules
     input_mean: Tensor
     input_std: Tensor
     target_mean: Tensor
@@ -149,6 +243,10 @@ class Numbers:
     low: Tensor
     high: Tensor
     residual: Tensor
+
+    @property
+    def deterministic(self) -> bool:
+        return self.low.shape[-1] == 0
 
 
 @final
@@ -160,6 +258,7 @@ class GaussianEnsemble(nn.Module):
         hidden: widths; 4 × 200 in MBPO.
         residual: predict s' − s.
         reward: a further output for the reward.
+        network: a name in `NETWORKS`, or one of your own, without `hidden` and `activation`.
     """
 
     architecture: dict[str, Any]
@@ -177,18 +276,28 @@ class GaussianEnsemble(nn.Module):
         activation: str = "silu",
         residual: bool = True,
         reward: bool = True,
+        network: str | OwnNetwork = "gaussian",
     ) -> None:
         super().__init__()
+        check_network(network)
         for name, value in (("state_dim", state_dim), ("action_dim", action_dim)):
             if not isinstance(value, int) or value < 1:
                 raise InputError(f"{name} is {value!r}, expected a positive integer")
         self.state_dim, self.action_dim = state_dim, action_dim
         self.residual, self.reward = bool(residual), bool(reward)
         inputs, outputs = state_dim + action_dim, state_dim + int(self.reward)
-        self.network = MemberMLP(members, [inputs, *hidden, 2 * outputs], activation)
+        self.network: MemberMLP | MemberModules
+        if isinstance(network, OwnNetwork):
+            self.network = MemberModules(members, network, inputs, outputs)
+            self.deterministic = self.network.width == outputs
+        else:
+            sizes = [inputs, *hidden, NETWORKS[network] * outputs]
+            self.network = MemberMLP(members, sizes, activation)
+            self.deterministic = NETWORKS[network] == 1
         low, high = LOG_VARIANCE
-        self.low = nn.Parameter(torch.full((members, 1, outputs), low))
-        self.high = nn.Parameter(torch.full((members, 1, outputs), high))
+        bounds = (members, 1, 0 if self.deterministic else outputs)
+        self.low = nn.Parameter(torch.full(bounds, low))
+        self.high = nn.Parameter(torch.full(bounds, high))
         for name, width in zip(_NORMALISERS, (inputs, inputs, outputs, outputs), strict=True):
             fill = 1.0 if name.endswith("std") else 0.0
             self.register_buffer(name, torch.full((members, 1, width), fill))
@@ -202,6 +311,8 @@ class GaussianEnsemble(nn.Module):
             "residual": self.residual,
             "reward": self.reward,
         }
+        if network != "gaussian":  # which files of earlier versions do not name
+            self.architecture["network"] = network_name(network)
 
     @property
     def members(self) -> int:
@@ -220,8 +331,8 @@ class GaussianEnsemble(nn.Module):
         """m and log v (in the place of std), as a loss on standardised targets needs them."""
         numbers = self.numbers(state)
         x = torch.cat([state, action], dim=-1)
-        mean, raw = numbers.layers(standardised_inputs(numbers, x)).chunk(2, dim=-1)
-        return Prediction(mean, bounded(numbers, raw)[0])
+        mean, log_variance = moments(numbers, numbers.layers(standardised_inputs(numbers, x)))
+        return Prediction(mean, log_variance)
 
     @torch.no_grad()
     def set_normalisers(
@@ -278,11 +389,48 @@ def predict(numbers: Numbers, x: Tensor) -> Prediction:
 
 
 def scaled(numbers: Numbers, x: Tensor, outputs: Tensor) -> Prediction:
-    """μ and σ from the network's outputs [E, N, 2 out]."""
-    mean, raw = outputs.chunk(2, dim=-1)
-    std = numbers.target_std * (0.5 * bounded(numbers, raw)[0]).exp()
+    """μ and σ from the network's outputs [E, N, 2 out], or out of a deterministic model."""
+    mean, log_variance = moments(numbers, outputs)
+    if numbers.deterministic:
+        std = torch.zeros_like(mean)
+    else:
+        std = numbers.target_std * (0.5 * log_variance).exp()
     shift = x @ numbers.residual.T + numbers.target_mean
     return Prediction(shift + numbers.target_std * mean, std)
+
+
+def moments(numbers: Numbers, outputs: Tensor) -> tuple[Tensor, Tensor]:
+    """m and log v [E, N, out] from the network's outputs; log v is 0 of a deterministic model."""
+    if numbers.deterministic:
+        return outputs, torch.zeros_like(outputs)
+    mean, raw = outputs.chunk(2, dim=-1)
+    return mean, bounded(numbers, raw)[0]
+
+
+def network_name(network: str | OwnNetwork) -> str:
+    return network if isinstance(network, str) else network.source
+
+
+def named_network(name: str) -> str | OwnNetwork:
+    """A type of model by its name, or a network of one's own as "file.py:Net".
+
+    Raises:
+        InputError: there is no such type.
+    """
+    if is_user_function(name):
+        return OwnNetwork(name, load_object(name))
+    check_network(name)
+    return name
+
+
+def check_network(network: object) -> None:
+    """
+    Raises:
+        InputError: it is no type of model.
+    """
+    if not isinstance(network, OwnNetwork) and network not in NETWORKS:
+        names = ", ".join(NETWORKS)
+        raise InputError(f"network is {network!r}, expected one of {names}, or file.py:Net")
 
 
 def bounded(numbers: Numbers, raw: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Layered networks with a leading member axis, as values, and their derivatives in closed form.
+"""Networks with a leading member axis, as values, and derivatives of layered ones in closed form.
 
     z_l = h_{l−1} W_l + b_l,   h_l = σ(z_l),   S_l = diag σ'(z_l)      W [E, in, out], b [E, 1, out]
     ∂y/∂x = W_1 S_1 W_2 S_2 … S_{L−1} W_L                        (rows: inputs, columns: outputs)
@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from gradlab.networks.mlp import ACTIVATIONS
@@ -24,6 +24,7 @@ from gradlab.networks.mlp import ACTIVATIONS
 # Bytes of a block: its rows and their image stay in a core's cache; a GPU wants large products.
 CACHE = 2**20
 _GPU_CACHE = 2**28
+_ROWS = 1024  # of a block, where the network is a module of any kind
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,37 @@ class Layers:
         return replace(self, weights=tuple(map(change, self.weights)), biases=biases)
 
 
+@dataclass(frozen=True)
+class Modules:
+    """The numbers of E equal modules of any kind, beside one module that has their structure.
+
+    Attributes:
+        numbers: parameters and buffers by name, [E, …] each.
+        module: called with every member's numbers in turn; its own are not used.
+    """
+
+    numbers: Mapping[str, Tensor]
+    module: nn.Module
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """[E, N, in] → [E, N, out]."""
+        members = len(next(iter(self.numbers.values())))
+        x = x.expand(members, *x.shape[-2:])
+        return torch.vmap(self._member, randomness="different")(dict(self.numbers), x)
+
+    def _member(self, numbers: dict[str, Tensor], x: Tensor) -> Tensor:
+        y: Tensor = torch.func.functional_call(self.module, numbers, (x,))
+        return y
+
+    def of(self, members: Sequence[int]) -> Modules:
+        """Some of the members."""
+        return replace(self, numbers={n: pick(x, members) for n, x in self.numbers.items()})
+
+    def like(self, x: Tensor) -> Modules:
+        """In the dtype and on the device of `x`."""
+        return replace(self, numbers={n: value.to(x) for n, value in self.numbers.items()})
+
+
 def pick(tensor: Tensor, members: Sequence[int]) -> Tensor:
     """Some members of [E, …]; neighbours in order as a view, since weights are picked often."""
     first, last = members[0], members[-1]
@@ -103,8 +135,12 @@ def push_forward(layers: Layers, slopes: Sequence[Tensor]) -> Tensor:
     return rows
 
 
-def tangents(layers: Layers, x: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+def tangents(layers: Layers | Modules, x: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
     """Outputs [E, N, out] and their derivatives [E, N, K, out] along directions [E, N, K, in]."""
+    if isinstance(layers, Modules):
+        x = x.expand(directions.shape[0], *x.shape[-2:])
+        pushed = [torch.func.jvp(layers, (x,), (way,)) for way in directions.unbind(dim=2)]
+        return pushed[0][0], torch.stack([each[1] for each in pushed], dim=2)
     moved = directions
     for k in range(len(layers.weights) - 1):
         x, slope = SLOPES[layers.activation](layers.affine(k, x))
@@ -112,8 +148,10 @@ def tangents(layers: Layers, x: Tensor, directions: Tensor) -> tuple[Tensor, Ten
     return layers.affine(-1, x), _product(moved, layers.weights[-1])
 
 
-def blocks(layers: Layers, n: int, columns: int) -> Iterator[slice]:
+def blocks(layers: Layers | Modules, n: int, columns: int) -> Iterator[slice]:
     """Slices of n samples, each with `columns` rows per member that fit the cache."""
+    if isinstance(layers, Modules):  # whose widths are not known
+        return (slice(begin, min(begin + _ROWS, n)) for begin in range(0, n, _ROWS))
     weights = layers.weights[0]
     width = max(max(weight.shape[1:]) for weight in layers.weights)
     per_sample = len(weights) * columns * width * weights.element_size()

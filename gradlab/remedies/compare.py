@@ -308,7 +308,7 @@ def _check_rest(question: _Question, trials: int) -> None:
 
 def _config(question: _Question, costs: Mapping[str, float] | None) -> dict[str, Any]:
     """What a run that goes on must have in common with the one before."""
-    data, settings = question.data, asdict(question.settings)
+    data, settings = question.data, question.settings.plain()
     recorded = None if data is None else (data.state, data.action, data.reward, data.next_state)
     config = {
         "task": question.task.name,

@@ -20,6 +20,7 @@ costs what both fits do.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -33,7 +34,7 @@ from torch import Tensor
 from gradlab.data import trajectories
 from gradlab.data.trajectories import Trajectories
 from gradlab.errors import Failure, InputError
-from gradlab.fitting.derivative_losses import LOSSES, DirectionalDerivative, Sobolev
+from gradlab.fitting.derivative_losses import LOSSES, DirectionalDerivative, Sobolev, named_loss
 from gradlab.fitting.fitted import Descent, Fit
 from gradlab.fitting.losses import (
     LOG_2PI,
@@ -46,7 +47,7 @@ from gradlab.fitting.losses import (
 from gradlab.fitting.model_settings import ModelSettings
 from gradlab.fitting.models import doubled, fit_model, prepared
 from gradlab.networks import checkpoint
-from gradlab.networks.gaussian_ensemble import GaussianEnsemble
+from gradlab.networks.gaussian_ensemble import GaussianEnsemble, OwnNetwork
 from gradlab.progress import Progress
 from gradlab.runs.remedies.values import (
     ABOUT,
@@ -61,6 +62,7 @@ from gradlab.runs.remedies.values import (
 )
 from gradlab.storage import whole_files
 from gradlab.systems.system import System
+from gradlab.user_code.loading import is_user_function
 
 _MEMBERS = 7  # of the arm "ensemble", as in PETS, MBPO and DDPPO
 
@@ -110,6 +112,10 @@ def recipe(
             )
         return FitRecipe(replace(settings, spectral="all_but_last"), likelihood)
     if name == "double-parameters":
+        if settings.network != "gaussian":
+            raise InputError(
+                f"arm {name}: it doubles widths of probabilistic networks of gradlab's"
+            )
         ds, da = simulator.state_dim, simulator.action_dim
         wider = doubled(settings.hidden, (ds + da, 2 * (ds + 1)))
         return FitRecipe(replace(settings, hidden=wider), likelihood)
@@ -119,6 +125,8 @@ def recipe(
                 f"arm ensemble: the baseline has {settings.members} members; take members=1"
             )
         return FitRecipe(replace(settings, members=_MEMBERS), likelihood)
+    if is_user_function(name):
+        return FitRecipe(settings, named_loss(name))
     losses: Mapping[str, Loss] = {
         **LOSSES,
         "dd": replace(gradient_loss, prediction="nll"),
@@ -144,17 +152,17 @@ def made(
         fit = _fitted(folder, recipes[part.recipe], part, data, progress)
         whole_files.write(path.with_suffix(".json"), _notes(fit))
         checkpoint.save(fit.ensemble, path)
-    return kept(folder, part)
+    return kept(folder, part, recipes[part.recipe].settings.network)
 
 
-def kept(folder: Path, part: FittedPart) -> FittedModel:
+def kept(folder: Path, part: FittedPart, network: str | OwnNetwork = "gaussian") -> FittedModel:
     """A model that was fitted before.
 
     Raises:
         InputError: its file is missing or damaged.
     """
     path = _file(folder, part)
-    ensemble = checkpoint.load(path)
+    ensemble = checkpoint.load(path, network)
     if not isinstance(ensemble, GaussianEnsemble):
         raise InputError(f"{path} is a {type(ensemble).__name__}, expected an ensemble")
     try:
@@ -204,7 +212,8 @@ def forget_states(folder: Path) -> None:
 
 
 def _plain(name: str) -> str:
-    return name.replace(" ", "-")
+    """As part of a file name."""
+    return re.sub(r"[^\w.-]", "-", name)
 
 
 def price_values(
@@ -275,8 +284,9 @@ def fits_of(arm: str) -> tuple[str, ...]:
     Raises:
         InputError: no such arm.
     """
-    if arm not in ABOUT:
-        raise InputError(f"arm {arm!r} is unknown, expected some of {', '.join(ABOUT)}")
+    if arm not in ABOUT and not is_user_function(arm):
+        names = ", ".join(ABOUT)
+        raise InputError(f"arm {arm!r} is unknown, expected some of {names}, or file.py:loss")
     return {"two-model": ("dd",), "more-data": (HALF,)}.get(arm, (arm,))
 
 

@@ -13,6 +13,7 @@ from gradlab.systems.linear import LinearQuadratic
 from gradlab.systems.mujoco import MujocoEnvironment
 from gradlab.systems.mujoco_pendulum import MujocoPendulum
 from gradlab.systems.pendulum import Pendulum
+from gradlab.systems.stateful import from_environment
 from gradlab.systems.system import Certificate, Linearization, System, Transition
 from gradlab.systems.vehicle import VehicleModel, VehicleParameters, VehicleSimulator
 
@@ -33,6 +34,7 @@ __all__ = [
     "VehicleModel",
     "VehicleParameters",
     "VehicleSimulator",
+    "from_environment",
     "from_function",
     "from_jax",
     "from_mjx",

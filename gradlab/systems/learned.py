@@ -219,10 +219,13 @@ class LearnedSystem:
     ) -> Tensor:
         numbers = self.ensemble.numbers(state, self.chosen)
         predicted, ds = predict(numbers, torch.cat([state, action], dim=1)), self.state_dim
-        std = predicted.std[..., :ds]
-        noise = (next_state - predicted.mean[..., :ds]) / std
-        if member is None:
+        std, error = predicted.std[..., :ds], next_state - predicted.mean[..., :ds]
+        if self.ensemble.deterministic:  # no noise leads there; the member that comes nearest
+            noise, density = torch.zeros_like(error), -error.square().sum(dim=2)
+        else:
+            noise = error / std
             density = -0.5 * noise.square().sum(dim=2) - std.log().sum(dim=2)
+        if member is None:
             index = density.argmax(dim=0)
         else:
             index = torch.full_like(state[:, 0], self.chosen.index(member)).long()

@@ -35,6 +35,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from gradlab import machine, provenance
 from gradlab.data.replay import Batch
 from gradlab.errors import InputError
+from gradlab.networks.gaussian_ensemble import network_name
 from gradlab.networks.products import Products, fast_products, faster_products
 from gradlab.progress import Progress, check_progress, silent
 from gradlab.statistics.mixing import MpgJournalWeights, MpgWeights
@@ -227,6 +228,9 @@ def describe(algorithm: Algorithm, task: Task, settings: Settings) -> dict[str, 
     if settings.products == "batched":
         del config["settings"]["products"]
     if algorithm.model is not None:
+        config["algorithm"]["model"]["network"] = network_name(algorithm.model.network)
+        if algorithm.model.network == "gaussian":
+            del config["algorithm"]["model"]["network"]
         config["model_losses"] = {role: loss.name for role, loss in algorithm.model.roles.items()}
     named = json.dumps(config, default=lambda own: own.__qualname__)  # a function of one's own
     plain: dict[str, object] = json.loads(named)

@@ -14,6 +14,7 @@ from torch import nn
 
 import gradlab
 from gradlab.errors import InputError
+from gradlab.probe.budget import UNSEEN, Budget
 from tests.probe.actor_critics import answers
 
 LIMIT = 8
@@ -254,6 +255,22 @@ def test_what_is_no_environment_is_refused() -> None:
         probed()[0].record("Pendulum-v1")
 
 
+@pytest.mark.parametrize("vector", [False, True])
+def test_recording_is_paid_from_the_budget(vector: bool) -> None:
+    """By a clock that goes on by a second whenever it is read: one second a step and the hooks'."""
+    ticks = iter(range(10**9))
+    network = nn.Linear(2, 1)
+    adam = torch.optim.Adam(network.parameters())
+    probe = gradlab.Probe(network, adam, clock=lambda: float(next(ticks)))
+    env = probe.record(SyncVectorEnv([Walk, Walk]) if vector else Walk())
+    env.reset(seed=0)
+    before = probe.budget.own
+    for _ in range(5):
+        env.step(np.zeros((2, 1), np.float32) if vector else np.zeros(1, np.float32))
+    assert probe.budget.own == before + 5 * UNSEEN
+    probe.close()
+
+
 def test_columns_of_another_length_are_refused() -> None:
     probe, _, _ = probed()
     probe.record(Walk())
@@ -264,7 +281,7 @@ def test_columns_of_another_length_are_refused() -> None:
 def test_the_ring_forgets_its_oldest_steps() -> None:
     from gradlab.probe.parts.recorder import Ring, key
 
-    ring = Ring(4)
+    ring = Ring(Budget(0.05, lambda: 0.0), 4)
     states = np.arange(12, dtype=np.float32).reshape(6, 2)
     for k in range(5):
         ring.add(key(states[k]), [0.0], float(k), key(states[k + 1]), (False, False), -1)

@@ -16,10 +16,10 @@ from gradlab.runs.remedies.values import (
     ABOUT,
     BASELINE,
     HALF,
-    NAMES,
     STEPS,
     TIME,
     ModelPair,
+    called,
     longer,
 )
 
@@ -77,7 +77,7 @@ def test_the_cost_of_an_arm_is_that_of_all_its_fits():
 
 
 def test_every_arm_has_a_recipe_a_line_and_a_name():
-    assert set(ABOUT) == set(NAMES)
+    assert all(called(arm) != f"the loss {arm}" for arm in ABOUT)
     for arm in ABOUT:
         for name in fits.fits_of(arm):
             assert made(name).settings.epochs == 2

@@ -154,7 +154,7 @@ class Parts:
         space = getattr(env, "single_action_space", getattr(env, "action_space", None))
         limits = (getattr(space, name, None) for name in ("low", "high"))
         asked = iter(questions(*limits))
-        ring = self._ring or Ring()
+        ring = self._ring or Ring(self.budget)
         env = recorded(env, ring)
         self._ring = ring
         self.checks = [next(asked) if isinstance(each, Rows) else each for each in self.checks]

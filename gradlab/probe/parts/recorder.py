@@ -1,6 +1,8 @@
 """What an environment was given and gave: a ring of steps, found again by their observation.
 
-    env = probe.record(env)        gymnasium.Env or gymnasium.vector.VectorEnv, 2 µs a step
+    env = probe.record(env)        gymnasium.Env or gymnasium.vector.VectorEnv
+
+Its seconds are the probe's own, of those at every update.
 
 Observations are kept as numbers of their bytes in float32 (as replays hold them), so that images
 take no room. Where a vector of environments resets by itself, the last observation of an episode is
@@ -21,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradlab.errors import InputError
+from gradlab.probe.budget import Budget
 
 _State = Literal["sound", "fault", "waiting", "off"]
 
@@ -87,10 +90,14 @@ class Found:
 
 @final
 class Ring:
-    """The newest steps, by the key of the observation that they begin at."""
+    """The newest steps, by the key of the observation that they begin at.
 
-    def __init__(self, size: int = _STEPS) -> None:
-        self.size, self.count = size, 0
+    Args:
+        budget: pays for what is recorded.
+    """
+
+    def __init__(self, budget: Budget, size: int = _STEPS) -> None:
+        self.size, self.count, self.budget = size, 0, budget
         self.on = True
         self.firsts: set[int] = set()  # keys of first observations of episodes
         self.ending: set[int] = set()  # of observations whose step ended one
@@ -188,12 +195,14 @@ class _Single(gymnasium.Wrapper[Any, Any, Any, Any]):
         given = np.array(action, dtype=np.float64)  # environments may clip it in place
         result = self.env.step(action)
         if self._ring.on and self._begun is not None:
+            since = self._ring.budget.clock()
             observation, reward, terminated, truncated, _ = result
             end, ended = key(observation), (bool(terminated), bool(truncated))
             self._before = self._ring.add(
                 self._begun, given, float(reward), end, ended, self._before
             )
             self._begun = None if any(ended) else end
+            self._ring.budget.guard(since)
         return result
 
 
@@ -217,11 +226,13 @@ class _Vector(gymnasium.vector.VectorWrapper):
         given = np.array(actions, dtype=np.float64)
         result = self.env.step(actions)
         if self._ring.on:
+            since = self._ring.budget.clock()
             observations, rewards, terminated, truncated, infos = result
             finals = next((infos[name] for name in _FINAL if name in infos), None)
             for n, each in enumerate(keys(observations)):
                 ended = bool(terminated[n]), bool(truncated[n])
                 self._step(n, each, given[n], float(rewards[n]), ended, finals)
+            self._ring.budget.guard(since)
         return result
 
     def _step(

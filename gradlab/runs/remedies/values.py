@@ -40,8 +40,7 @@ ABOUT: Mapping[str, str] = {
     "more-data": "the baseline against itself on half the rows",
     "sobolev": "likelihood and Jacobians of the simulator: the ceiling of losses on derivatives",
 }
-# At the beginning of a sentence, in the singular.
-NAMES: Mapping[str, str] = {
+_NAMES: Mapping[str, str] = {  # in the singular
     "spectral": "spectral normalisation",
     "dd": "the directional-derivative loss",
     "two-model": "a second model for the Jacobians",
@@ -53,6 +52,11 @@ NAMES: Mapping[str, str] = {
     "sobolev": "a loss on the simulator's Jacobians",
 }
 DEFAULT = ("spectral", "dd", "multistep", "two-model")
+
+
+def called(arm: str) -> str:
+    """In a sentence; a loss of one's own by its function's name."""
+    return _NAMES.get(arm, f"the loss {arm.rpartition(':')[2]}")
 
 
 def longer(arm: str) -> str:

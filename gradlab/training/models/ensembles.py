@@ -20,7 +20,6 @@ from gradlab.fitting.fitted import of_members, set_constant_noise
 from gradlab.fitting.losses import Bound, Prediction, outputs
 from gradlab.networks import spectral
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble
-from gradlab.networks.mlp import mlp
 from gradlab.tasks import Task
 from gradlab.training.draws import Draws
 from gradlab.training.models.experience import Experience
@@ -143,13 +142,12 @@ class Ensembles:
         with torch.random.fork_rng(devices=[]):
             ensemble = GaussianEnsemble(
                 simulator.state_dim, simulator.action_dim, len(seeds) * choice.members,
-                choice.hidden, choice.activation,
+                choice.hidden, choice.activation, network=choice.network,
             )  # fmt: skip
-            shape = ensemble.network.architecture
             for number in range(ensemble.members):
                 seed, member = seeds[number // choice.members], number % choice.members
                 torch.manual_seed(child(seed, f"{self.role} model, member {member}, {self.steps}"))
-                ensemble.network.set_member(number, mlp(shape["sizes"], shape["activation"]))
+                ensemble.network.draw_member(number)
         self.ensemble = ensemble.to(self.draws.device, self.draws.dtype)
         if choice.spectral is not None:
             spectral.normalise(self.ensemble, choice.spectral)
@@ -186,8 +184,9 @@ class Ensembles:
             for name, value in self.ensemble.state_dict().items():
                 value[lost] = before[name][lost]
             for parameter in self._parameters:
-                for name in ("exp_avg", "exp_avg_sq"):
-                    self.adam.state[parameter][name][lost] = 0
+                memory = self.adam.state.get(parameter, {})  # none of what has no gradient
+                for name in memory.keys() & {"exp_avg", "exp_avg_sq"}:
+                    memory[name][lost] = 0
         return lost.cpu()
 
     @torch.no_grad()

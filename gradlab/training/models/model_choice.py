@@ -16,6 +16,7 @@ from gradlab.fitting import derivative_losses
 from gradlab.fitting.derivative_losses import named_loss
 from gradlab.fitting.losses import Loss
 from gradlab.networks import spectral
+from gradlab.networks.gaussian_ensemble import OwnNetwork, check_network
 
 # One neighbour a step, all of them in turn: a step costs two or three of the likelihood's, not ten.
 LOSSES = {name: named_loss(name, directions=1) for name in derivative_losses.LOSSES}
@@ -37,6 +38,7 @@ class LearnedModel:
         bootstrap: every fit draws each member a sample of the rows, as many with replacement, and
             its batches from that (PETS, MBPO, MAAC); False: batches from all rows.
         hidden, activation: of every member.
+        network: type of model, as in `ModelSettings`.
         every: iterations between two fits.
         first_steps, steps: of Adam in the first fit and in each later one.
         warm_start: go on from the last fit; False: from fresh networks, by `first_steps`.
@@ -50,6 +52,7 @@ class LearnedModel:
     members: int = 5
     hidden: tuple[int, ...] = (64, 64)
     activation: str = "silu"
+    network: str | OwnNetwork = "gaussian"
     every: int = 250
     first_steps: int = 2000
     steps: int = 1000
@@ -61,6 +64,7 @@ class LearnedModel:
     bootstrap: bool = False
 
     def __post_init__(self) -> None:
+        check_network(self.network)
         for name in ("members", "every", "first_steps", "steps", "batch"):
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:

@@ -10,7 +10,7 @@ import pandas as pd
 from gradlab.runs.decision_rules import LogRatio
 from gradlab.runs.remedies.batches import larger_batches
 from gradlab.runs.remedies.run import Remedies
-from gradlab.runs.remedies.values import BASELINE, NAMES, TIME
+from gradlab.runs.remedies.values import BASELINE, TIME, called
 from gradlab.verdicts.remedies.sentences import CEILING, OfTrials, verdict
 from gradlab.verdicts.screen import Fact, Light, Screen
 from gradlab.wording import listed, span, times
@@ -51,11 +51,11 @@ def _take(
     """The best that is shown; others whose interval reaches its lower end are not excluded."""
     best = shown[0]
     gain = times(exp(ratios[best].value))
-    text = f"Take {NAMES[best]}: at equal fitting time the gradient's error falls {gain}"
+    text = f"Take {called(best)}: at equal fitting time the gradient's error falls {gain}"
     text += f" (price: {times(_step_cost(run, best))} the time per step)."
     alike = [arm for arm in order if arm != best and ratios[arm].high >= ratios[best].low]
-    worse = [NAMES[arm] for arm, ratio in ratios.items() if ratio.high < 0 and arm != CEILING]
-    text += f" Not excluded: {listed([NAMES[arm] for arm in alike], _NAMED)}." if alike else ""
+    worse = [called(arm) for arm, ratio in ratios.items() if ratio.high < 0 and arm != CEILING]
+    text += f" Not excluded: {listed([called(arm) for arm in alike], _NAMED)}." if alike else ""
     text += f" Leave {listed(worse, _NAMED)}: worse than no remedy." if worse else ""
     sure = f"shown ({_ends(ratios[best])}× lower, {_fits(run)})"
     return text, "choose" if alike else "act", sure
@@ -68,7 +68,7 @@ def _none(
     if best is None:
         return "Take none: no remedy even looks better than the plain fit.", "act", "none better"
     gain = f"{times(exp(ratios[best].value))} lower error"
-    text = f"Take none yet; the best guess is {NAMES[best]}: {gain} at equal fitting time."
+    text = f"Take none yet; the best guess is {called(best)}: {gain} at equal fitting time."
     run = judged[best].run
     return text, "choose", f"not shown ({_fits(run)}); {judged[best].more(ratios[best])}"
 
@@ -87,7 +87,7 @@ def _gain(judged: OfTrials, ratio: LogRatio, arm: str) -> list[Fact]:
         f"the horizons, at equal fitting time."
     )
     ends = _ends(ratio)
-    return [Fact(f"lower error with {NAMES[arm]}, {ends}", times(exp(ratio.value)), how)]
+    return [Fact(f"lower error with {called(arm)}, {ends}", times(exp(ratio.value)), how)]
 
 
 def _price(run: Remedies, arm: str | None) -> list[Fact]:

@@ -23,7 +23,7 @@ from gradlab.runs.comparison import Comparison
 from gradlab.runs.decision_rules import LogRatio, least_ratio
 from gradlab.runs.remedies.run import Remedies
 from gradlab.runs.remedies.tables import more_trials, ratio
-from gradlab.runs.remedies.values import CLIPPED, NAMES, SMOOTH, STEPS, TIME, Key, ModelPair
+from gradlab.runs.remedies.values import CLIPPED, SMOOTH, STEPS, TIME, Key, ModelPair, called
 from gradlab.statistics.comparison import difference, log_ratio, more_samples
 from gradlab.statistics.intervals import Interval
 from gradlab.statistics.moments import Estimate
@@ -313,8 +313,8 @@ def _choice(run: Remedies, judged: Sequence[OfTrials]) -> Sentence:
     limit = _limit(ratios[CEILING]) if CEILING in ratios else ""
     if shown:
         first, rest = shown[0], shown[1:]
-        more = "".join(f", then {NAMES[arm]} {by(ratios[arm])}" for arm in rest)
-        text = f"Take {NAMES[first]}: {where} it lowers the least error of the gradient "
+        more = "".join(f", then {called(arm)} {by(ratios[arm])}" for arm in rest)
+        text = f"Take {called(first)}: {where} it lowers the least error of the gradient "
         return Sentence(_GAIN, True, f"{text}{by(ratios[first])}{more}.{limit}")
     return Sentence(_GAIN, False, _none(judged, ratios, order, where) + limit)
 
@@ -322,7 +322,7 @@ def _choice(run: Remedies, judged: Sequence[OfTrials]) -> Sentence:
 def _limit(ratio: LogRatio) -> str:
     """What a loss that knows the simulator would do."""
     moved = f"lowers it {by(ratio)}" if ratio.value > 0 else f"raises it {by(inverse(ratio))}"
-    return f" The ceiling, {NAMES[CEILING]}, {moved}."
+    return f" The ceiling, {called(CEILING)}, {moved}."
 
 
 def _none(
@@ -334,7 +334,7 @@ def _none(
     if best is None:
         return f"{text}; none even looks better."
     evidence = next(each for each in judged if each.pair.arm == best)
-    looks = f"{NAMES[best]} looks best, {by(ratios[best])}"
+    looks = f"{called(best)} looks best, {by(ratios[best])}"
     return f"{text}; {looks}, and {evidence.more(ratios[best])}."
 
 
@@ -358,7 +358,7 @@ def _truth(run: Remedies) -> list[Sentence]:
 def _judged(evidence: OfTrials) -> Sentence:
     arm = evidence.pair.arm
     clauses = [*_jacobians(evidence), *_price(evidence), *_optimiser(evidence)]
-    return remedy(evidence, f"{NAMES[arm]} ({arm})", "; ".join(clauses))
+    return remedy(evidence, f"{called(arm)} ({arm})", "; ".join(clauses))
 
 
 def _jacobians(evidence: OfTrials) -> list[str]:

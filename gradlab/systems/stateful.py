@@ -1,0 +1,205 @@
+"""A batched torch environment whose state lives in it, as a System.
+
+    write(env, s);  (…, r, …) = env.step(a);  s' = read(env)
+
+The graph passes through `env.step` as the environment builds it. What a state must hold is tried
+once, from the state that the environment has when it is given: written and read it is the same, a
+second step from it ends where the first did, and no row moves another one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gradlab import validation
+from gradlab.errors import InputError
+from gradlab.systems.function import AliveFunction, from_function, survivors
+from gradlab.systems.system import Linearization, System, Transition, check_step
+from gradlab.user_code.calls import running
+
+Read = Callable[[Any], Tensor]
+Write = Callable[[Any, Tensor], object]
+_ALIKE = 1e-5  # of rounding, relative to the largest number
+_STEPS = 3  # from one state, to find what it does not hold
+
+
+def from_environment(
+    env: Any,
+    read: Read,
+    write: Write,
+    action_dim: int | None = None,
+    alive: AliveFunction | None = None,
+) -> System:
+    """A System from an environment that steps n simulations at once.
+
+    Args:
+        env: has `step(action [n, da])`, which returns Gymnasium's five, four with one `done`, or a
+            pair: anything, then the reward [n]. n is its own; other batches are cut and padded.
+        read: env → its state [n, ds], with all that the next step depends on.
+        write: (env, state [n, ds]): the state is this one now. It keeps the tensor, whose gradient
+            is wanted, and sets clocks and counters back.
+        action_dim: da; None: that of `env.action_space`.
+        alive: next_state [N, ds] → bool [N]; None: where the environment says `terminated`, it is
+            not; all are, where it says nothing.
+
+    Raises:
+        InputError: a state that cannot be written or is not all of it, a step that draws, that
+            mixes rows or through which no gradient passes; later, episodes that end by a clock.
+    """
+    for name, function in (("read", read), ("write", write), ("env.step", env.step)):
+        validation.function(name, function, "as in its docstring")
+    system = EnvironmentSystem(env, read, write, _width(env, action_dim), alive)
+    system.try_out()
+    return system
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class EnvironmentSystem:
+    """See `from_environment`; computes in the environment's dtype and on its device."""
+
+    differentiable: ClassVar[bool] = True
+    noise_dim: ClassVar[int] = 0
+
+    env: Any
+    read: Read
+    write: Write
+    action_dim: int
+    alive: AliveFunction | None = None
+
+    @property
+    def state_dim(self) -> int:
+        return self._state().shape[1]
+
+    def step(self, state: Tensor, action: Tensor, noise: Tensor | None = None) -> Transition:
+        check_step(self, state, action, noise)
+        after, reward, alive = self._stepped(state, action)
+        return Transition(
+            after, reward, alive if self.alive is None else survivors(self.alive, after)
+        )
+
+    def linearize(
+        self, state: Tensor, action: Tensor, noise: Tensor | None = None
+    ) -> Linearization:
+        def step(state: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+            return self._stepped(state, action)[:2]
+
+        return from_function(step, self.state_dim, self.action_dim).linearize(state, action, noise)
+
+    def sample_noise(
+        self, n: int, generator: torch.Generator, dtype: torch.dtype = torch.float64
+    ) -> Tensor:
+        return torch.zeros(n, 0, dtype=dtype)
+
+    def try_out(self) -> None:
+        """
+        Raises:
+            InputError: what `from_environment` says.
+        """
+        state = self._state().detach().clone()
+        generator = torch.Generator().manual_seed(0)
+        draw = torch.rand(len(state), self.action_dim, generator=generator, dtype=torch.float64)
+        action = (draw - 0.5).to(state)
+        self.write(self.env, state.clone())
+        if not _alike(self._state(), state):
+            raise InputError("write does not set what read gives: a state is read back otherwise")
+        with torch.random.fork_rng(devices=[]):
+            torchs, numpys = torch.get_rng_state(), np.random.get_state()
+            first, *more = (self._stepped(state, action)[:2] for _ in range(_STEPS))
+            drawn = [] if torch.equal(torchs, torch.get_rng_state()) else ["torch"]
+            drawn += [] if _equal(numpys, np.random.get_state()) else ["numpy"]
+            np.random.set_state(numpys)
+        if not all(_alike(x, y) for again in more for x, y in zip(first, again, strict=True)):
+            why = (
+                f"the step draws from {' and '.join(drawn)}'s random stream: switch its noise off"
+                if drawn else "read and write leave something out, such as velocities, a clock, "
+                "the last action, or a random stream of its own"
+            )  # fmt: skip
+            raise InputError(f"env.step ends elsewhere each time from one state and action: {why}")
+        if len(state) > 1:
+            turned = self._stepped(state.roll(1, 0), action.roll(1, 0))[:2]
+            if not all(_alike(x.roll(1, 0), y) for x, y in zip(first, turned, strict=True)):
+                raise InputError(
+                    "env.step mixes rows: turned by one, they end elsewhere; a row of a batch must "
+                    "depend on its own state and action alone"
+                )
+        leaf = action.clone().requires_grad_()
+        after, reward, _ = self._stepped(state, leaf)
+        if not (after.requires_grad or reward.requires_grad):
+            raise InputError(
+                "no gradient passes through env.step from the action: switch its gradients on (its "
+                "requires_grad option; no torch.no_grad, detach or numpy in between)"
+            )
+
+    def _state(self) -> Tensor:
+        with running("read"):
+            state = self.read(self.env)
+        if not isinstance(state, Tensor) or state.ndim != 2 or not state.is_floating_point():
+            raise InputError(f"read gave {validation.shown(state)}, expected floats [n, ds]")
+        return state
+
+    def _stepped(self, state: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Next state, reward and alive of any number of rows."""
+        like = self._state()
+        n, rows = len(like), len(state)
+        spare = -rows % n
+        inputs = [torch.cat([x, x[-1:].expand(spare, -1)]).to(like) for x in (state, action)]
+        parts = [
+            self._once(s, a)
+            for s, a in zip(*(x.view(-1, n, x.shape[1]) for x in inputs), strict=True)
+        ]
+        after, reward, alive = (torch.cat(part)[:rows] for part in zip(*parts, strict=True))
+        return after.to(state), reward.to(state), alive.to(state.device)
+
+    def _once(self, state: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        with running("write"):
+            self.write(self.env, state)
+        with running("env.step"):
+            returned = self.env.step(action)
+        if not isinstance(returned, tuple | list) or len(returned) < 2:
+            raise InputError(
+                f"env.step returned {validation.shown(returned)}, expected (…, reward [n], …)"
+            )
+        reward, n = returned[1], len(state)
+        if not isinstance(reward, Tensor) or reward.numel() != n:
+            raise InputError(f"env.step gave the reward {validation.shown(reward)}, expected [{n}]")
+        ends = [torch.as_tensor(flag).reshape(-1) != 0 for flag in returned[2:4] if _flags(flag, n)]
+        if len(ends) == 2 and bool(ends[1].any()):
+            raise InputError(
+                "env.step cut an episode (truncated) although its state was just written: let "
+                "write set the environment's clock to 0, too"
+            )
+        alive = ~ends[0] if ends else torch.ones(n, dtype=torch.bool)
+        return self._state(), reward.reshape(n), alive
+
+
+def _flags(value: object, n: int) -> bool:
+    return not isinstance(value, dict) and torch.as_tensor(value).numel() == n
+
+
+def _width(env: Any, action_dim: int | None) -> int:
+    if action_dim is None:
+        shape = getattr(getattr(env, "action_space", None), "shape", None)
+        if not shape:
+            raise InputError("env has no action_space with a shape: give action_dim")
+        action_dim = int(shape[-1])
+    validation.whole("action_dim", action_dim, 1)
+    return action_dim
+
+
+def _equal(one: Any, other: Any) -> bool:
+    """Two states of numpy's random stream."""
+    return np.array_equal(one[1], other[1]) and bool(one[2:] == other[2:])
+
+
+def _alike(x: Tensor, y: Tensor) -> bool:
+    if x.shape != y.shape:
+        return False
+    size = float(torch.maximum(x.detach().abs().max(), y.detach().abs().max()))
+    return bool((x - y).detach().abs().max() <= _ALIKE * max(size, 1e-30))
