@@ -181,7 +181,7 @@ def _band(axes: Axes, by_seed: pd.DataFrame, side: str, colour: str) -> None:
 
 
 def write(curves: pd.DataFrame, output: Path) -> None:
-    """{claim}.json, .csv, .png, and the tables of README.md between their marks."""
+    """The verdict, {claim}.csv, .png, and the tables of README.md between their marks."""
     save(judged(curves), output, "python -m analyses.beside_sb3 judge")
     put(output / "README.md", "differences", table(differences(curves)))
     put(output / "README.md", "settings", listed())

@@ -18,7 +18,7 @@ from pathlib import Path
 import pandas as pd
 
 from analyses.claims.parts import PREMISES, parts_of
-from analyses.harness.criteria import Outcome, Part, deciding, outcome, worst
+from analyses.harness.criteria import Outcome, Part, deciding, outcome, read_verdicts, worst
 from analyses.harness.verdicts import put
 
 REPORTS = Path("reports")
@@ -57,7 +57,7 @@ class Claim:
 
     def parts(self) -> list[Part]:
         stem = REPORTS / self.file
-        if not self.file or not stem.with_suffix(".json").is_file():
+        if stem.name not in read_verdicts(stem.parent):
             return []
         return parts_of(stem.name.upper(), stem)
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from math import inf, isfinite, log, nan
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -28,6 +28,7 @@ Side = Literal["above", "below"]
 State = Literal["met", "missed", "undecided"]
 Outcome = Literal["holds", "refuted", "undecided", "not tried"]
 Numbers = Mapping[str, float]
+VERDICTS = "verdicts.json"  # of all claims of a folder
 
 
 @dataclass(frozen=True)
@@ -88,15 +89,21 @@ def outcome(parts: Iterable[Part]) -> Outcome:
     return "undecided" if "undecided" in states else "holds"
 
 
+def read_verdicts(folder: Path) -> dict[str, Any]:
+    """The verdicts of a folder, by claim in lower case; none where it has no file of them."""
+    place = folder / VERDICTS
+    return json.loads(place.read_text()) if place.is_file() else {}
+
+
 @dataclass(frozen=True)
 class Frozen:
-    """A frozen verdict: {stem}.json with its numbers, {stem}.csv with every value behind them."""
+    """A frozen verdict: numbers in the folder's file, {stem}.csv with every value behind."""
 
     stem: Path
 
     @property
     def numbers(self) -> Numbers:
-        numbers: Numbers = json.loads(self.stem.with_suffix(".json").read_text())["numbers"]
+        numbers: Numbers = read_verdicts(self.stem.parent)[self.stem.name]["numbers"]
         return numbers
 
     @property

@@ -1,4 +1,4 @@
-"""A claim, what was measured, and whether it holds: saved as small files and one table.
+"""A claim, what was measured, and whether it holds: saved in one file of a folder and one table.
 
 python -m analyses.harness.verdicts [--output reports/identities]  writes README.md
 """
@@ -19,18 +19,18 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from analyses.claims.parts import PARTS, PREMISES, parts_of
-from analyses.harness.criteria import outcome
+from analyses.harness.criteria import VERDICTS, outcome, read_verdicts
 from gradlab.provenance import environment
 
 FOLDER = Path("reports/identities")
 HEADER = """# Claims of the papers, tested again: {subject}
 
-Each row is one script; its numbers lie beside this file as `.json` and `.csv`, some with a figure.
+Each row is one script; `verdicts.json` and a `.csv` beside this file have its numbers.
 The outcome is that of the criterion that opens the script ([four words](../README.md)), not of the
 paper: a claim that is wrong as printed says so in its verdict. Intervals are 95% unless the verdict
 says otherwise.
 """
-FIRST, VERDICTS = "## What to do\n", "## Verdicts\n"
+FIRST, TITLE = "## What to do\n", "## Verdicts\n"
 TABLE = """
 | claim | paper | outcome | command, commit |
 |---|---|---|---|
@@ -60,7 +60,7 @@ class Verdict:
 
 
 def save(verdict: Verdict, output: Path, command: str) -> None:
-    """Print the sentence; write {claim}.json, .csv and .png."""
+    """Print the sentence; write it into the folder's verdicts.json, and {claim}.csv and .png."""
     output.mkdir(parents=True, exist_ok=True)
     stem = output / verdict.claim.lower()
     made = {
@@ -73,7 +73,10 @@ def save(verdict: Verdict, output: Path, command: str) -> None:
         "command": command,
         "environment": environment(),
     }
-    stem.with_suffix(".json").write_text(json.dumps(made, indent=2, ensure_ascii=False) + "\n")
+    # In the order of the pages: a claim comes after those whose names go on from its own.
+    every = read_verdicts(output) | {stem.name: made}
+    kept = {name: every[name] for name in sorted(every, key=lambda name: f"{name}.")}
+    (output / VERDICTS).write_text(json.dumps(kept, indent=2, ensure_ascii=False) + "\n")
     verdict.table.to_csv(stem.with_suffix(".csv"), index=False, float_format="%.8g")
     if verdict.figure is not None:
         FigureCanvasAgg(verdict.figure)
@@ -120,15 +123,15 @@ def main(output: Path = FOLDER) -> None:
     has such a section; all others stay after them.
 
     Args:
-        output: folder of the .json files.
+        output: folder of the verdicts.
     """
-    rows = [json.loads(path.read_text()) for path in sorted(output.glob("*.json"))]
+    rows = list(read_verdicts(output).values())
     page = output / "README.md"
     written = page.read_text() if page.is_file() else ""
     sections = [part.rstrip() + "\n" for part in re.split(r"^(?=## )", written, flags=re.M)[1:]]
-    kept = [part for part in sections if not part.startswith(VERDICTS)]
+    kept = [part for part in sections if not part.startswith(TITLE)]
     first = [part for part in kept if part.startswith(FIRST)]
-    claims = VERDICTS + listed(rows, output) if first else listed(rows, output).lstrip()
+    claims = TITLE + listed(rows, output) if first else listed(rows, output).lstrip()
     others = [part for part in kept if part not in first]
     head = HEADER.format(subject=output.name.replace("-", " "))
     page.write_text("\n".join((head, *first, claims, *others)))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
+from analyses.harness.criteria import read_verdicts
 from analyses.harness.verdicts import listed
 
-FILES = ("var-exp.json", "landscape.json")
+CLAIMS = ("var-exp", "landscape")
 HEADING = "## Claims of the papers"
 HEAD = """
 Each row is one script; numbers and figure lie beside this file. The outcome is that of the
@@ -19,7 +19,7 @@ def refresh(folder: Path) -> None:
     """Rewrite the section from the verdicts in the folder; everything above it is kept."""
     readme = folder / "README.md"
     above = readme.read_text().partition(HEADING)[0] if readme.exists() else ""
-    found = [folder / name for name in FILES if (folder / name).exists()]
-    verdicts = [json.loads(path.read_text()) for path in found]
+    found = read_verdicts(folder)
+    verdicts = [found[name] for name in CLAIMS if name in found]
     section = f"{HEADING}\n{HEAD}{listed(verdicts, folder)}" if verdicts else ""
     readme.write_text(f"{above.rstrip()}\n\n{section}".lstrip())

@@ -5,7 +5,6 @@ python -m analyses.remedies.page [--output reports/remedies]      rewrites the p
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,12 +12,13 @@ from pathlib import Path
 import pandas as pd
 import tyro
 
+from analyses.harness.criteria import read_verdicts
 from analyses.harness.verdicts import Verdict, listed, save
 
 FOLDER = Path("reports/remedies")
 HEAD = """# Remedies for a learned model's gradients: claims of the papers, tested again
 
-Each row is one script; its numbers lie beside this file as `.json` and `.csv`, some with a figure.
+Each row is one script; `verdicts.json` and a `.csv` beside this file have its numbers.
 The outcome is that of the criterion that opens the script ([four words](../README.md)), not of the
 paper: a claim that holds in part says so in its verdict. Intervals are 95% unless the verdict says
 otherwise; remedies are compared on the same data, starts, noise and initial weights.
@@ -44,9 +44,7 @@ SECTIONS: Mapping[str, Sequence[str]] = {
 
 def refresh(folder: Path = FOLDER) -> None:
     """Write README.md from the verdicts in the folder."""
-    found = {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
-    verdicts = {stem: made for stem, made in found.items() if "claim" in made}
-    parts, left = [HEAD], dict(verdicts)
+    parts, left = [HEAD], read_verdicts(folder)
     for title, order in SECTIONS.items():
         stems = [stem for name in order for stem in left if _belongs(stem, name)]
         parts.append(_section(title, [left.pop(stem) for stem in stems], folder))
@@ -57,7 +55,7 @@ def refresh(folder: Path = FOLDER) -> None:
 
 
 def _belongs(stem: str, name: str) -> bool:
-    """var-exp-learned.json is VAR-EXP's."""
+    """var-exp-learned is VAR-EXP's."""
     return stem == name.lower() or stem.startswith(f"{name.lower()}-")
 
 

@@ -1,7 +1,5 @@
 """BIAS-DEC, run small: constants by autograd, and verdicts that could have been others."""
 
-import json
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,6 +8,7 @@ import torch
 from analyses.bounds import bias_dec, wrong_quadratics
 from analyses.bounds.tailed_gradients import Dynamics
 from analyses.harness import verdicts
+from analyses.harness.criteria import read_verdicts
 
 
 @pytest.fixture(scope="module")
@@ -104,5 +103,5 @@ def test_only_additive_biases_with_the_right_decay_and_below_the_bounds_are_acce
 
 def test_the_verdict_is_saved(small, tmp_path):
     verdicts.save(small, tmp_path, "python -m analyses.bounds.bias_dec")
-    made = json.loads((tmp_path / "bias-dec.json").read_text())
+    made = read_verdicts(tmp_path)["bias-dec"]
     assert np.isfinite(list(made["numbers"].values())).all()

@@ -1,7 +1,5 @@
 """BIAS-LIN, run small: what is injected is what is meant, and other laws are rejected."""
 
-import json
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,6 +7,7 @@ import torch
 
 from analyses.bounds import bias_lin, wrong_models
 from analyses.harness import verdicts
+from analyses.harness.criteria import read_verdicts
 
 
 @pytest.fixture(scope="module")
@@ -73,5 +72,5 @@ def test_another_slope_a_violated_bound_and_a_small_ratio_are_rejected(small):
 
 def test_the_verdict_is_saved(small, tmp_path):
     verdicts.save(small, tmp_path, "python -m analyses.bounds.bias_lin")
-    made = json.loads((tmp_path / "bias-lin.json").read_text())
+    made = read_verdicts(tmp_path)["bias-lin"]
     assert np.isfinite(list(made["numbers"].values())).all()

@@ -117,9 +117,8 @@ def test_a_page_of_a_folder_has_the_outcomes_of_its_own_numbers(tmp_path):
         "claim": "LEMMA-A1", "paper": "MAAC", "holds": True, "sentence": "True", "command": "x",
         "numbers": numbers, "environment": {"commit": "0"},
     }  # fmt: skip
-    (tmp_path / "lemma-a1.json").write_text(json.dumps(made))
+    (tmp_path / "verdicts.json").write_text(json.dumps({"lemma-a1": made}))
     assert "**refuted**" in verdicts.row(made, tmp_path)
-    (tmp_path / "lemma-a1.json").write_text(
-        json.dumps(made | {"numbers": {**numbers, "violations": 0.0}})
-    )
+    repaired = made | {"numbers": {**numbers, "violations": 0.0}}
+    (tmp_path / "verdicts.json").write_text(json.dumps({"lemma-a1": repaired}))
     assert "**holds**" in verdicts.row(made, tmp_path)

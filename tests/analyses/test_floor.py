@@ -1,7 +1,5 @@
 """FLOOR, run small: gradients by gradlab's closed form, biases as named, other laws rejected."""
 
-import json
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,6 +9,7 @@ from analyses.bounds import floor
 from analyses.bounds.tailed_gradients import Dynamics
 from analyses.bounds.wrong_quadratics import DISCOUNT, make_world
 from analyses.harness import verdicts
+from analyses.harness.criteria import read_verdicts
 from gradlab.truth.lqr import lqr_gradient
 
 
@@ -78,5 +77,5 @@ def test_another_floor_or_a_slow_transient_is_rejected(law, holds):
 
 def test_the_verdict_is_saved(small, tmp_path):
     verdicts.save(small, tmp_path, "python -m analyses.bounds.floor")
-    made = json.loads((tmp_path / "floor.json").read_text())
+    made = read_verdicts(tmp_path)["floor"]
     assert np.isfinite(list(made["numbers"].values())).all()

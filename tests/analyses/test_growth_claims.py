@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from analyses.harness import verdicts
+from analyses.harness.criteria import read_verdicts
 from analyses.jacobians import errors as jacobians
 from analyses.jacobians import landscape, robots, var_exp
 from analyses.jacobians import page as jacobian_claims
@@ -32,7 +33,7 @@ def test_a_verdict_is_saved(script, small, tmp_path):
     assert text.startswith("# Above")
     assert text.count(f"| {small[script].claim} |") == 1
     stem = tmp_path / small[script].claim.lower()
-    made = json.loads(stem.with_suffix(".json").read_text())
+    made = read_verdicts(tmp_path)[stem.name]
     assert all(np.isfinite(value) for value in made["numbers"].values())
 
 

@@ -1,6 +1,5 @@
 """Every claim's script, run small: the verdict points the right way, and it could have failed."""
 
-import json
 import math
 
 import pandas as pd
@@ -8,6 +7,7 @@ import pytest
 import torch
 
 from analyses.harness import verdicts
+from analyses.harness.criteria import read_verdicts
 from analyses.identities import (
     dp_vs_dr,
     k_samples,
@@ -37,7 +37,7 @@ def test_a_verdict_is_saved_with_its_numbers_picture_and_a_row_of_the_table(
     verdicts.save(verdict, tmp_path, "python -m analyses.this")
     verdicts.main(tmp_path)
     stem = tmp_path / verdict.claim.lower()
-    made = json.loads(stem.with_suffix(".json").read_text())
+    made = read_verdicts(tmp_path)[stem.name]
     assert made["sentence"] in capsys.readouterr().out
     assert made["environment"]["commit"]
     assert all(math.isfinite(value) for value in made["numbers"].values())

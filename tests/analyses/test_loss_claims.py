@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from analyses.harness import verdicts
+from analyses.harness.criteria import read_verdicts
 from analyses.harness.paired_trials import HORIZONS
 from analyses.remedies import (
     capacity,
@@ -215,9 +216,10 @@ def test_the_largest_ratio_over_n_is_covered_although_it_was_picked():
 def test_the_page_sorts_claims_into_sections(tmp_path):
     verdict = pred_cost.judge(rows(FITS | {("dd", "both"): 1.5}, SIZES))
     verdicts.save(verdict, tmp_path, "python -m analyses.remedies.pred_cost")
-    made = json.loads((tmp_path / "pred-cost.json").read_text())
-    for claim in ("SN-VAR", "VAR-EXP-LEARNED", "SOMETHING"):
-        (tmp_path / f"{claim.lower()}.json").write_text(json.dumps(made | {"claim": claim}))
+    made = read_verdicts(tmp_path)["pred-cost"]
+    more = {name: made | {"claim": name} for name in ("SN-VAR", "VAR-EXP-LEARNED", "SOMETHING")}
+    kept = {"pred-cost": made} | {name.lower(): row for name, row in more.items()}
+    (tmp_path / "verdicts.json").write_text(json.dumps(kept))
     (tmp_path / "made.json").write_text("{}")
     remedy_claims.refresh(tmp_path)
     page = (tmp_path / "README.md").read_text()
@@ -230,7 +232,7 @@ def test_the_page_sorts_claims_into_sections(tmp_path):
 @pytest.mark.slow
 def test_data_by_data_the_loss_is_tried_and_judged(tmp_path):
     dd_vs_mse.main(small=True, output=tmp_path)
-    made = json.loads((tmp_path / "dd-vs-mse.json").read_text())
+    made = read_verdicts(tmp_path)["dd-vs-mse"]
     assert "nan" not in made["sentence"]
     assert len(pd.read_csv(tmp_path / "dd-vs-mse-trials.csv")) == 8
 
@@ -239,6 +241,6 @@ def test_data_by_data_the_loss_is_tried_and_judged(tmp_path):
 @pytest.mark.parametrize("analysis", [gradloss, multistep, n_w_sens])
 def test_small_runs_end_in_a_verdict(analysis, tmp_path):
     analysis.main(small=True, output=tmp_path)
-    made = json.loads(next(tmp_path.glob("*.json")).read_text())
+    made = next(iter(read_verdicts(tmp_path).values()))
     assert made["claim"] in remedy_claims.LOSSES
     assert np.isfinite(list(made["numbers"].values())).all()

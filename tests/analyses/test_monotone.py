@@ -1,6 +1,5 @@
 """MONOTONE, run small: each piece of the bound by simulation, and a verdict that can fail."""
 
-import json
 import math
 
 import numpy as np
@@ -10,6 +9,7 @@ import torch
 
 from analyses.bounds import monotone
 from analyses.harness import verdicts
+from analyses.harness.criteria import read_verdicts
 
 
 @pytest.fixture(scope="module")
@@ -89,5 +89,5 @@ def test_a_violated_bound_is_reported(small):
 
 def test_the_verdict_is_saved(small, tmp_path):
     verdicts.save(small, tmp_path, "python -m analyses.bounds.monotone")
-    made = json.loads((tmp_path / "monotone.json").read_text())
+    made = read_verdicts(tmp_path)["monotone"]
     assert np.isfinite(list(made["numbers"].values())).all()

@@ -1,6 +1,5 @@
 """Claims on variance and growth: other ways to compute, planted tables, small runs."""
 
-import json
 from dataclasses import replace
 
 import numpy as np
@@ -16,6 +15,7 @@ from analyses.bounds.tailed_gradients import (
     tailed_gradient,
 )
 from analyses.harness import verdicts
+from analyses.harness.criteria import read_verdicts
 from analyses.jacobians import landscape, var_exp
 from analyses.remedies import (
     cond1_learned,
@@ -253,6 +253,6 @@ def test_a_verdict_is_saved(script, tmp_path):
     verdict = script.measure(small=True)
     verdicts.save(verdict, tmp_path, "python -m analyses.this")
     stem = tmp_path / verdict.claim.lower()
-    made = json.loads(stem.with_suffix(".json").read_text())
+    made = read_verdicts(tmp_path)[stem.name]
     assert np.isfinite(list(made["numbers"].values())).all()
     assert "nan" not in made["sentence"]

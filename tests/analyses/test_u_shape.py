@@ -1,7 +1,5 @@
 """U-SHAPE, run small: exact gradients by another road, and verdicts that could have been others."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
@@ -14,6 +12,7 @@ from analyses.bounds.tailed_gradients import (
     tailed_gradient,
 )
 from analyses.harness import verdicts
+from analyses.harness.criteria import read_verdicts
 from analyses.identities.quadratic_design import SEED, Designed, design
 from gradlab.data.noise import stream
 from gradlab.gradients.estimator import Estimator
@@ -102,6 +101,6 @@ def test_only_a_fall_and_a_rise_are_called_a_u(curve, holds):
 
 def test_the_verdict_is_saved(small, tmp_path):
     verdicts.save(small, tmp_path, "python -m analyses.bounds.u_shape")
-    made = json.loads((tmp_path / "u-shape.json").read_text())
+    made = read_verdicts(tmp_path)["u-shape"]
     assert np.isfinite(list(made["numbers"].values())).all()
     assert "nan" not in made["sentence"]
