@@ -44,6 +44,7 @@ def test_a_setting_that_differs_is_listed_as_such(monkeypatch):
     assert "| γ | 0.95 | 0.95 | yes |" in lines
 
 
+@pytest.mark.slow
 def test_its_untrained_policy_earns_the_same_from_the_same_starts_in_gymnasium():
     pytest.importorskip("stable_baselines3")
     model = beside_sb3.learner("td3", 0)

@@ -9,6 +9,8 @@ from analyses.bounds import bias_lin, wrong_models
 from analyses.harness import verdicts
 from analyses.harness.criteria import read_verdicts
 
+pytestmark = pytest.mark.slow  # what a finished study computes anew
+
 
 @pytest.fixture(scope="module")
 def small():

@@ -10,6 +10,8 @@ from analyses.bias_variance import run as bias_variance
 from gradlab.fitting import critics, policies
 from gradlab.progress import silent
 
+pytestmark = pytest.mark.slow  # what a finished study computes anew
+
 
 @pytest.fixture(scope="module")
 def profile():

@@ -4,6 +4,8 @@ from analyses.harness.verdicts import save
 from analyses.lemmas import cond1
 from gradlab.fitting import policies
 
+pytestmark = pytest.mark.slow  # what a finished study computes anew
+
 
 @pytest.fixture(scope="module")
 def verdict():

@@ -21,6 +21,8 @@ from analyses.identities import (
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.tail import Tail
 
+pytestmark = pytest.mark.slow  # what a finished study computes anew
+
 SCRIPTS = (thm1_mpg, thm1_mpg_j, time_over_horizon, one_over_n, k_samples, dp_vs_dr)
 
 

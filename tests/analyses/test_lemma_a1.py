@@ -5,6 +5,8 @@ from analyses.harness.verdicts import save
 from analyses.lemmas import lemma_a1
 from gradlab.statistics.bounds.improvement import MAACConstants
 
+pytestmark = pytest.mark.slow  # what a finished study computes anew
+
 
 @pytest.fixture(scope="module")
 def verdict():

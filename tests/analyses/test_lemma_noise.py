@@ -12,6 +12,8 @@ from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.tail import Tail
 from gradlab.networks.mlp import Policy
 
+pytestmark = pytest.mark.slow  # what a finished study computes anew
+
 
 @pytest.fixture(scope="module")
 def verdict():

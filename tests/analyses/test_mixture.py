@@ -10,6 +10,8 @@ from analyses.identities import dp_vs_dr
 from analyses.lemmas import mixture
 from gradlab.data.noise import stream
 
+pytestmark = pytest.mark.slow  # what a finished study computes anew
+
 
 @pytest.fixture(scope="module")
 def exact():

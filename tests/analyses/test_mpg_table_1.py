@@ -12,6 +12,8 @@ from analyses.mpg_table_1 import runs as mpg_table_1
 from gradlab.runs.training.results import load
 from gradlab.storage.journal import read
 
+pytestmark = pytest.mark.slow  # what a finished study computes anew
+
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):

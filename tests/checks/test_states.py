@@ -66,6 +66,7 @@ def clocked(end):
     return Task("planted", system, None, begin, DISCOUNT, 3)
 
 
+@pytest.mark.slow
 def test_visited_states_past_an_end_are_counted_under_mask_alone():
     found = results(clocked(5))[ALIVE]
     alive = int(found.result.split()[0])
@@ -74,6 +75,7 @@ def test_visited_states_past_an_end_are_counted_under_mask_alone():
     assert ALIVE not in results(clocked(5), termination="ignore")
 
 
+@pytest.mark.slow
 def test_a_policy_that_leaves_early_fails_the_check_and_one_that_leaves_at_once_is_refused():
     early = replace(clocked(1), discount=0.95)
     found = results(early, starts=256)[ALIVE]
@@ -120,6 +122,7 @@ def test_states_of_another_policy_than_the_datas_are_counted_with_the_furthest_c
     assert at_starts[f"{SEEN}, prior model"].passed
 
 
+@pytest.mark.slow
 def test_only_states_that_are_alive_and_models_that_know_their_data_are_judged():
     kept = results(task(lambda s: s[:, 0] > 0.6, learned(spread=0.1)), starts=256)
     assert kept[f"{SEEN}, prior model"].passed

@@ -179,6 +179,7 @@ def test_without_a_truth_there_is_agreement_only():
     assert "No horizon and no weights" in chosen.notes[0]
 
 
+@pytest.mark.slow
 def test_older_files_choose_a_horizon_and_say_what_is_missing():
     gradients, truth = world(11, N=200)
     chosen = choose(planted(gradients, truth, kernels=False))
@@ -266,6 +267,7 @@ def test_a_saved_run_chooses_the_same_and_prints_it(quadratic, tmp_path, capsys)
     assert main(["choose", str(run), "--estimator", "nobody"]) == 2
 
 
+@pytest.mark.slow
 def test_kernels_of_all_actions_survive_a_file(tmp_path):
     task = scalar_task(prior=(0.8 * ONE, 0.6 * ONE))
     tail = gradlab.Tail(3, Quadratic(), 0.9)

@@ -60,6 +60,7 @@ def test_the_closed_forms_of_the_study_agree_with_differences():
     assert np.linalg.norm(long - one.truth()) < np.linalg.norm(long)
 
 
+@pytest.mark.slow
 def test_gain_and_error_choose_otherwise_and_the_return_follows_gain():
     one, profile = at(gradients=long_and_short)
     gradients = long_and_short(one)
@@ -121,6 +122,7 @@ def across(one, lengths=(1.0, 1.0)):
     }
 
 
+@pytest.mark.slow
 def test_weights_by_gain_follow_the_lengths_of_gradients():
     _, profile = at(gradients=across, batch=10**6)
     pair = choose(profile).pair
@@ -200,6 +202,7 @@ def test_without_a_truth_realised_gains_decide():
     assert screen(nothing).headline.startswith("No step is shown to raise the return; best guess")
 
 
+@pytest.mark.slow
 def test_the_command_chooses_by_gain_and_says_so(tmp_path, capsys):
     _, profile = at(gradients=long_and_short)
     run = profile.save(tmp_path / "run.h5")
@@ -223,6 +226,7 @@ def test_the_study_runs_small(tmp_path):
     assert {"choice-by-gain.csv", "worlds.csv"} <= {each.name for each in tmp_path.iterdir()}
 
 
+@pytest.mark.slow
 def test_the_sentence_on_weights_speaks_of_gains():
     _, profile = at(gradients=across)
     chosen = choose(profile)

@@ -292,6 +292,7 @@ def test_a_reader_that_leaves_early_is_no_failure() -> None:
     assert process.returncode == 0
 
 
+@pytest.mark.slow
 def test_threads_that_wait_do_not_spin_from_the_first_import_of_torch_on() -> None:
     script = (
         "import os, sys\nfrom gradlab.cli import main\nassert 'torch' not in sys.modules\n"

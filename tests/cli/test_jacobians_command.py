@@ -39,6 +39,7 @@ def own(tmp_path):
     return path
 
 
+@pytest.mark.slow
 def test_the_command_compares_a_model_and_rebuilds_its_page(own, tmp_path, capsys):
     run = tmp_path / "run.h5"
     sizes = ["--starts", "16", "--horizon", "6", "--output", str(run)]

@@ -51,6 +51,7 @@ def test_a_stream_that_closes_or_is_full_leaves_no_traceback(end: str):
     assert len(lines) == (end == "> /dev/full")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "end"), [("measure nowhere", ">&-"), ("nonsense", "2>&1 | head -c 1")]
 )
@@ -59,6 +60,7 @@ def test_wrong_usage_keeps_its_exit_code(words: str, end: str):
     assert found.returncode == 2 and "Traceback" not in found.stderr
 
 
+@pytest.mark.slow
 def test_signs_are_escaped_where_the_terminal_has_ascii_alone():
     found = shell("gradlab list", **ASCII)
     assert found.returncode == 0 and not found.stderr
@@ -66,6 +68,7 @@ def test_signs_are_escaped_where_the_terminal_has_ascii_alone():
     assert shell("gradlab nonsense", **ASCII).stderr.isascii()
 
 
+@pytest.mark.slow
 def test_json_keeps_every_sign_where_the_terminal_has_ascii_alone(
     capsys: pytest.CaptureFixture[str],
 ):

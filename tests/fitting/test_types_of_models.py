@@ -162,12 +162,12 @@ def test_training_with_an_own_copy_of_the_gaussian_type(tmp_path):
     explained = []
     for k, network in enumerate(["gaussian", OwnNetwork("here", make)]):
         model = LearnedModel(
-            network=network, hidden=(8, 8), members=2, every=10, first_steps=5, steps=5
+            network=network, hidden=(8, 8), members=2, every=5, first_steps=5, steps=5
         )
-        row = replace(ALGORITHMS["svg"], model=model)
+        row = replace(ALGORITHMS["svg"], model=model, hidden=(8, 8), batch=16)
         run = gradlab.train(
-            row, gradlab.tasks.pendulum(), tmp_path / f"{k}.h5", seeds=2, iterations=25,
-            warmup=64, precision="float64",
+            row, gradlab.tasks.pendulum(), tmp_path / f"{k}.h5", seeds=2, iterations=12,
+            warmup=64, precision="float64", evaluation_starts=2, evaluate_every=100,
         )  # fmt: skip
         with h5py.File(run) as file:
             explained.append(file["model/prediction_explained"][:])

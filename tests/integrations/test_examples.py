@@ -92,6 +92,7 @@ def check_written(log: Path) -> None:
     assert len(groups["vitals"]["grad_norm"].values)
 
 
+@pytest.mark.slow
 def test_the_callback_runs_on_the_inverted_pendulum(tmp_path: Path, once: None) -> None:
     script = example("stable_baselines3_td3")
     args = script.Args(steps=160, log=str(tmp_path / "a.h5"), learning_starts=20, verbose=0)
@@ -99,12 +100,14 @@ def test_the_callback_runs_on_the_inverted_pendulum(tmp_path: Path, once: None) 
     check_written(tmp_path / "a.h5")
 
 
+@pytest.mark.slow
 def test_cleanrls_lines_run_on_the_inverted_pendulum(tmp_path: Path, once: None) -> None:
     script = example("cleanrl_td3")
     script.main(script.Args(steps=160, log=str(tmp_path / "a.h5"), learning_starts=20))
     check_written(tmp_path / "a.h5")
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
 def test_the_hook_runs_on_the_inverted_pendulum(tmp_path: Path, once: None) -> None:
     script = example("torchrl_ddpg")

@@ -28,6 +28,7 @@ def test_saturation_is_counted_in_the_models_own_units(sb3: Any, kind: str) -> N
     assert next(row for row in rows if "vitals/looked" in row)["vitals/saturation/0"] == 1.0
 
 
+@pytest.mark.slow
 def test_gradients_are_those_before_clipping(sb3: Any) -> None:
     rows: list[dict[str, Any]] = []
     sb3.made("PPO", max_grad_norm=1e-6).learn(
@@ -45,6 +46,7 @@ def test_steps_are_the_models_and_updates_are_the_optimisers(sb3: Any) -> None:
     assert vitals[-1]["step"] in (249, 250)
 
 
+@pytest.mark.slow
 def test_learning_again_goes_on_in_the_same_file(sb3: Any, tmp_path: Path) -> None:
     model, callback = sb3.made("TD3"), sb3.ProbeCallback(tmp_path / "run.h5", **ALWAYS)
     counts = []
@@ -142,6 +144,7 @@ def test_the_models_discount_is_the_tasks(sb3: Any) -> None:
     assert callback.probe._updates.measurements.subject(0)[0].task.discount == 0.7
 
 
+@pytest.mark.slow
 def test_discrete_actions_and_gsde_are_watched_without_a_task(sb3: Any) -> None:
     for model in (sb3.discrete("PPO", n_steps=64), sb3.made("SAC", use_sde=True)):
         rows: list[dict[str, Any]] = []
@@ -172,6 +175,7 @@ def test_critic_loss_and_return_stand_beside_the_gradients(sb3: Any) -> None:
     assert same(model.policy.state_dict(), bare.policy.state_dict())
 
 
+@pytest.mark.slow
 def test_a_loaded_model_goes_on_in_its_log(sb3: Any, tmp_path: Path) -> None:
     model, log = sb3.made("TD3"), tmp_path / "run.h5"
     first = sb3.ProbeCallback(log=log, **ALWAYS)

@@ -257,6 +257,7 @@ def test_wrong_usage_is_told_and_exits_with_2(tmp_path, capsys, words, says) -> 
     assert not (tmp_path / "run.h5").exists()
 
 
+@pytest.mark.slow
 def test_the_example_runs(tmp_path, monkeypatch, capsys) -> None:
     script = Path(__file__).parents[2] / "examples" / "logs_and_a_model.py"
     monkeypatch.setattr(sys, "argv", [str(script), str(tmp_path)])

@@ -17,6 +17,7 @@ def test_levels_over_all_looks_sum_to_the_stated_rate() -> None:
     assert total == pytest.approx(ALPHA, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_noise_rings_falsely_in_at_most_the_stated_share_of_runs() -> None:
     """At the worst gradient of the hypothesis, whose cosine is exactly 0.1, over 40 looks."""
     size = (200 * 0.01 / 0.99) ** 0.5

@@ -151,6 +151,7 @@ def test_a_measurement_that_fails_leaves_the_rest_at_work(monkeypatch: pytest.Mo
     assert any("vitals/grad_norm" in row for row in rows)
 
 
+@pytest.mark.slow
 def test_a_compiled_policy_is_watched_and_one_compiled_later_is_left_alone() -> None:
     torch.manual_seed(0)
     rows: list[dict[str, Any]] = []

@@ -117,6 +117,7 @@ def test_what_will_not_be_paid_for_long_is_said_at_once_with_the_share_that_woul
     )
 
 
+@pytest.mark.slow
 def test_what_was_not_affordable_is_said_with_the_share_that_would_do(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -176,6 +177,7 @@ def test_times_to_wait_in_words(seconds: float, words: str) -> None:
     assert span(seconds) == words
 
 
+@pytest.mark.slow
 def test_a_probe_without_a_task_loads_nothing_that_measures() -> None:
     code = (
         "import sys, torch, gradlab; gradlab.Probe(torch.nn.Linear(1, 1)); "

@@ -199,6 +199,7 @@ def test_a_density_without_its_correction_is_told(fault: str) -> None:
     assert bool(told) == bool(fault) and all("log(1 − tanh²)" in each.message for each in told)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["", "sign of the actor's loss"])
 def test_actions_that_the_loop_scales_itself_are_followed(fault: str) -> None:
     loop, rows = Loop(fault), []

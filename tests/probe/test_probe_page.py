@@ -349,6 +349,7 @@ def test_the_page_of_a_long_run_stays_small(tmp_path: Path) -> None:
     assert not re.search(r"https?://|@import|src=", text)
 
 
+@pytest.mark.slow
 def test_faults_stand_on_the_first_screen(tab: Any, run: ProbeRun, tmp_path: Path) -> None:
     found = probe_page.page(run)
     first_screens.check_first_screen(tab, found, tmp_path)

@@ -152,6 +152,7 @@ def test_hard_copies_within_the_period_are_sound() -> None:
     assert not causes(probe)
 
 
+@pytest.mark.slow
 def test_copies_that_act_or_are_referred_to_are_no_targets() -> None:
     loop = Loop()
     reference = copy.deepcopy(loop.policy)

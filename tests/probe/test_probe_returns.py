@@ -80,6 +80,7 @@ class Slow(Sliding):
         return super().step(action)
 
 
+@pytest.mark.slow
 def test_the_distance_of_episodes_follows_from_the_budget_and_is_said():
     Slow.now, rows, share = 0.0, list[dict[str, Any]](), 0.1
     policy = gain_of(-1.0)

@@ -52,6 +52,7 @@ def test_a_race_has_a_file_a_page_and_a_price_before_it(tmp_path, capsys):
     assert raced(tmp_path) == 2 and "exists" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_stopped_race_can_be_read_and_goes_on(tmp_path, capsys, monkeypatch):
     whole = tmp_path / "whole"
     whole.mkdir()

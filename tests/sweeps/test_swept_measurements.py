@@ -66,6 +66,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_run_in_a_worker_has_the_numbers_of_the_plain_command(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -111,6 +111,7 @@ def test_no_two_ways_to_learn_a_model_end_with_equal_policies(whole):
     assert all(not torch.equal(a, b) for k, a in enumerate(ends) for b in ends[k + 1 :])
 
 
+@pytest.mark.slow
 def test_measuring_gradients_changes_no_bit_of_training(tmp_path, whole):
     measured = SMALL | {"gradient_every": 20, "gradient_starts": 8, "seeds": 2}
     first = train(ARMS["nll"], task(), tmp_path / "a.h5", **measured)

@@ -57,6 +57,7 @@ def same_rows(ours, theirs):
         np.testing.assert_array_equal(ours[name].values, theirs[name].values, name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("follow", FOLLOWED)
 def test_seeds_measured_together_are_seeds_measured_apart(tmp_path, follow):
     chosen, options = row(horizons=(0, 2, 5)), SMALL | {follow: "measured"}

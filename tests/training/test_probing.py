@@ -31,6 +31,7 @@ def test_a_probed_run_is_bit_for_bit_the_run_without_a_probe(tmp_path, monkeypat
     assert not any(name.startswith("probe") for name in read(plain).groups)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("unhurried")
 def test_seeds_together_show_what_seeds_apart_show(tmp_path):
     options = SMALL | {"precision": "float64", "probe_budget": 1.0}
@@ -47,6 +48,7 @@ def test_seeds_together_show_what_seeds_apart_show(tmp_path):
         np.testing.assert_allclose(ours[:, 1], theirs[:, 0], rtol=1e-6, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_the_command_line_takes_a_budget(tmp_path):
     command = Train(
         "td3", "double_integrator", iterations=2, probe_budget=0.05, no_report=True,

@@ -55,6 +55,7 @@ def test_alarms_of_a_row_without_model_steps_advise_about_the_critic(
     assert seen == [alone]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("unhurried")
 def test_a_horizon_that_is_never_rolled_out_is_told_of_the_run_not_of_a_seed(tmp_path):
     lazy = replace(row("mpg-v2"), weights=FixedWeights((1.0, 0.0)))

@@ -136,6 +136,7 @@ def test_no_more_than_its_part_of_the_budget_goes_into_signals(tmp_path, monkeyp
     assert asked == 10  # of 0.5 s, in 205 s
 
 
+@pytest.mark.slow
 def test_seeds_are_measured_in_turn_on_the_model_that_they_have_learned(tmp_path):
     options = SMALL | {"iterations": 30, "warmup": 300, "log_every": 15}
     path = train(

@@ -66,6 +66,7 @@ def test_seeds_have_temperatures_of_their_own(tmp_path, whole):
     torch.testing.assert_close(numbers(path, 1), numbers(apart, 0 + 1), rtol=1e-8, atol=1e-10)
 
 
+@pytest.mark.slow
 def test_a_policy_is_held_at_the_entropy_that_is_wanted(tmp_path):
     wide = {}
     for entropy in (-3.0, 0.0):

@@ -92,6 +92,7 @@ def test_a_row_that_comes_is_shown_without_a_reload_and_what_was_unfolded_stays(
         tab.wait_for_selector("#live:has-text('waiting for it')")
 
 
+@pytest.mark.slow
 def test_a_rendering_is_paid_for_before_the_next(tmp_path, monkeypatch):
     with grown.training(tmp_path / "run.h5") as writer:
         writer.append("evaluations", grown.evaluation_row(0))
@@ -107,6 +108,7 @@ def test_a_rendering_is_paid_for_before_the_next(tmp_path, monkeypatch):
             assert served.reports.page() is not first
 
 
+@pytest.mark.slow
 def test_the_page_says_when_the_view_has_ended(browser, hostile):
     with Server(Watcher(hostile)) as served:
         threading.Thread(target=served.serve_forever, args=(0.02,), daemon=True).start()
@@ -119,6 +121,7 @@ def test_the_page_says_when_the_view_has_ended(browser, hostile):
     tab.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("scheme", "width"), [("light", 390), ("dark", 1200)])
 def test_nothing_is_too_wide(browser, hostile, scheme, width):
     with shown(browser, hostile, scheme, width) as (tab, _):

@@ -163,6 +163,7 @@ def test_two_hosts_are_none(server):
     assert b" 421 " in answer.split(b"\r\n")[0]
 
 
+@pytest.mark.slow
 def test_fifty_connections_that_drip_hold_up_nobody_and_are_dropped(server, monkeypatch):
     monkeypatch.setattr(serving, "LONGEST", 2.0)
     slow = []

@@ -156,6 +156,7 @@ def screens(process, descriptor, until, limit=20.0):
     return text
 
 
+@pytest.mark.slow
 def test_a_terminal_is_redrawn_until_ctrl_c_which_is_no_failure(tmp_path):
     path = tmp_path / "run.h5"
     outside, inside = pty.openpty()
@@ -178,6 +179,7 @@ def test_a_terminal_is_redrawn_until_ctrl_c_which_is_no_failure(tmp_path):
     os.close(outside)
 
 
+@pytest.mark.slow
 def test_a_page_is_served_until_ctrl_c_which_is_no_failure(run):
     process = subprocess.Popen(
         [sys.executable, "-m", "gradlab", "watch", str(run), "--web"],
@@ -194,6 +196,7 @@ def test_a_page_is_served_until_ctrl_c_which_is_no_failure(run):
     assert (process.returncode, err) == (0, "") and "has not been touched" in out
 
 
+@pytest.mark.slow
 def test_a_reader_of_a_pipe_that_has_seen_enough_is_no_failure(tmp_path):
     with grown.training(tmp_path / "run.h5") as writer:
         process = subprocess.Popen(

@@ -52,6 +52,7 @@ def test_closing_ends_idle_and_busy_workers() -> None:
         call.result()
 
 
+@pytest.mark.slow
 def test_a_busy_worker_ends_after_its_parent_and_never_runs_the_parents_script() -> None:
     done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True)
     assert done.returncode == -signal.SIGKILL, done.stderr
