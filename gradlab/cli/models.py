@@ -37,14 +37,14 @@ def named_model(name: str, task: Task | None, option: str = "--model") -> System
     Raises:
         InputError: the file holds no model of a step.
     """
-    from gradlab.networks.checkpoint import load
+    from gradlab.networks.checkpoint import OF_OWN, load
     from gradlab.networks.gaussian_ensemble import GaussianEnsemble
     from gradlab.systems.function import from_function
     from gradlab.systems.learned import LearnedSystem
     from gradlab.systems.system import System
     from gradlab.user_code.loading import is_user_function, load_made
 
-    made = is_user_function(name) and "=" not in name
+    made = is_user_function(name) and not OF_OWN.fullmatch(name)
     model: Any = load_made(name) if made else load(name)
     if inspect.isroutine(model) and task is not None:  # a function that is the step
         model = from_function(model, task.simulator.state_dim, task.simulator.action_dim)

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 import warnings
 import zlib
 from collections.abc import Mapping
@@ -38,6 +39,7 @@ from gradlab.storage.whole_files import placed
 from gradlab.user_code.loading import is_user_function, load_made, load_object
 
 _CHECKSUM = "checksum"
+OF_OWN = re.compile(r"(.*?\.py:\w+)=(.+)")  # names a checkpoint of networks of the user's own
 
 
 def metadata(key: str, about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, str]:
@@ -166,8 +168,8 @@ def load(path: str | Path, network: str | OwnNetwork = "gaussian") -> nn.Module:
     Raises:
         InputError: no such file or function, a damaged or foreign file, an unknown architecture.
     """
-    own, _, file = str(path).rpartition("=")
-    if is_user_function(own):
+    if of_own := OF_OWN.fullmatch(str(path)):
+        own, file = of_own.groups()
         return load(file, OwnNetwork(own, load_object(own)))
     if is_user_function(path):
         return _made(str(path))

@@ -289,13 +289,12 @@ class GaussianEnsemble(nn.Module):
         self.network: MemberMLP | MemberModules
         if isinstance(network, OwnNetwork):
             self.network = MemberModules(members, network, inputs, outputs)
-            self.deterministic = self.network.width == outputs
+            width = self.network.width
         else:
-            sizes = [inputs, *hidden, NETWORKS[network] * outputs]
-            self.network = MemberMLP(members, sizes, activation)
-            self.deterministic = NETWORKS[network] == 1
+            width = NETWORKS[network] * outputs
+            self.network = MemberMLP(members, [inputs, *hidden, width], activation)
         low, high = LOG_VARIANCE
-        bounds = (members, 1, 0 if self.deterministic else outputs)
+        bounds = (members, 1, width - outputs)
         self.low = nn.Parameter(torch.full(bounds, low))
         self.high = nn.Parameter(torch.full(bounds, high))
         for name, width in zip(_NORMALISERS, (inputs, inputs, outputs, outputs), strict=True):
@@ -317,6 +316,11 @@ class GaussianEnsemble(nn.Module):
     @property
     def members(self) -> int:
         return self.network.members
+
+    @property
+    def deterministic(self) -> bool:
+        """Without a variance."""
+        return self.low.shape[-1] == 0
 
     @property
     def outputs(self) -> int:

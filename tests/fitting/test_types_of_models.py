@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import gradlab
+from gradlab.cli.models import named_model
 from gradlab.cli.program import main
 from gradlab.data.trajectories import Trajectories
 from gradlab.errors import InputError
@@ -145,12 +146,25 @@ def test_own_types_and_losses_from_one_file(own, rows, capsys):
     assert f"--model {own}=m.safetensors" in " ".join(capsys.readouterr().out.split())
     with pytest.raises(InputError, match=f"name it as {own}=m.safetensors"):
         checkpoint.load("m.safetensors")
-    loaded = checkpoint.load(f"{own}=m.safetensors")
+    Path("lr=0.1").mkdir()  # as folders of sweeps are called
+    Path("m.safetensors").rename("lr=0.1/m.safetensors")
+    loaded = checkpoint.load(f"{own}=lr=0.1/m.safetensors")
     assert isinstance(loaded, GaussianEnsemble)
     task = gradlab.tasks.pendulum()
     system = LearnedSystem(loaded.double())
     state = task.starts(4, torch.Generator().manual_seed(0))
     assert system.linearize(state, torch.zeros(4, 1).double()).A.isfinite().all()
+
+
+def test_a_function_in_a_folder_with_an_equals_sign_is_no_checkpoint(tmp_path):
+    folder = tmp_path / "lr=0.1"
+    folder.mkdir()
+    (folder / "mine.py").write_text(
+        "def step(state, action):\n    return state + action, -(state[:, 0] ** 2)\n"
+    )
+    system = named_model(f"{folder}/mine.py:step", gradlab.tasks.linear_quadratic([[1.0]], [[1.0]]))
+    one = torch.ones(1, 1, dtype=torch.float64)
+    assert system.step(one, one).state.item() == 2
 
 
 def test_training_with_an_own_copy_of_the_gaussian_type(tmp_path):
