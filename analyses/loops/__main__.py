@@ -43,7 +43,7 @@ def cells(first: int | None = None) -> Iterator[Cell]:
                 yield group, name, case.envs[0], seeds[group] + k, UPDATES[group]
     for k, (name, case) in itertools.product(range(10), SOUND.items()):
         for env in case.envs if k < case.seeds else ():
-            yield "sound", name, env, seeds["sound"] + k, UPDATES["sound"]
+            yield "sound", name, env, seeds["sound"] + case.later + k, UPDATES["sound"]
     for name, env, updates in LONG:
         yield "long", name, env, seeds["long"], updates
     for k, (name, case) in itertools.product(range(2), SOUND.items()):

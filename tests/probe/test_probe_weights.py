@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import gymnasium
+import numpy as np
 import pytest
 import torch
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
@@ -12,6 +14,7 @@ from torch import Tensor, nn
 from torch.distributions import Categorical, Distribution, Normal
 
 import gradlab
+from gradlab.probe.parts import targets
 from tests.probe.actor_critics import answers
 
 CHECK = "actions are weighed by their advantages"
@@ -111,3 +114,22 @@ def test_weights_are_held_against_the_rollouts_advantages(
 def test_without_a_recorder_the_check_says_so() -> None:
     found = ppo("not recorded", False)
     assert found["state"] == "off" and "probe.record(env)" in found["proof"]
+
+
+@pytest.mark.parametrize("far", [0.0, 2.0, 4.0])
+def test_weights_are_read_where_actions_are_cut_to_their_limits(far: float) -> None:
+    """Means that are `far` beyond [−1, 1], and a scale that is nearer to what is left of them."""
+    draw = torch.Generator().manual_seed(0)
+    mean = (far * torch.randn(256, 3, generator=draw)).requires_grad_()
+    log_std = torch.zeros(1, 3, requires_grad=True).expand(256, 3)
+    noise, weights = torch.randn(256, 3, generator=draw), torch.randn(256, generator=draw)
+    drawn = (mean + noise).detach()
+    loss = -(weights * Normal(mean, log_std.exp()).log_prob(drawn).sum(1)).sum()
+    arrived = dict(enumerate(torch.autograd.grad(loss, [mean, log_std])))
+    made: Any = SimpleNamespace(outputs=[mean, log_std], arrived=arrived)
+    cut = drawn.clamp(-1, 1).double().numpy()
+    found = targets._weights(made, np.arange(256), cut, targets._limits(cut))
+    assert found is not None
+    read = found[1]
+    assert np.corrcoef(found[0][read], weights[read])[0, 1] > 0.95
+    assert (read == (np.abs(cut) < 1).any(1)).all()

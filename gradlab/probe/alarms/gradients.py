@@ -8,13 +8,15 @@ a gradient of exactly 0 through a whole window.
 
 The alarm of a gradient that explodes: its size by stretches of 20 updates, measured or skipped.
 
-    g_i > 4 max(g_1 … g_{i−3})   in four stretches in a row for a critic, in eight for a policy
+    g_i > 4 max(g_1 … g_{i−3})   in five stretches in a row for a critic, in eight for a policy
 
 The size of an update is one tensor's norm, a few microseconds. A single leap, as of the first
 reward, holds for three stretches only; a gradient that comes back from next to nothing, as a
 saturated actor's does, is not beyond all earlier ones. An actor that saturates in its first updates
 comes back through several orders of magnitude within five stretches, hence eight
-(`reports/robustness/third-party`). The sizes are exact, and there is no rate.
+(`reports/robustness/third-party`). A critic of an episode that grows tenfold, as a pole's that
+stands, had four such stretches in a row and never five (`reports/loops`). The sizes are exact, and
+there is no rate.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ from gradlab.probe.alarms.evidence import Alarm, AlarmEvidence, AlarmTest, Row, 
 from gradlab.statistics.successive import Signal, pooled
 
 STRETCH = 20  # updates of the policy
-LAG, FOURFOLD, IN_A_ROW, OF_A_POLICY = 3, 4.0, 4, 8
+LAG, FOURFOLD, OF_A_CRITIC, OF_A_POLICY = 3, 4.0, 5, 8
 KEPT = 12  # stretches; of older ones the largest is enough
 
 
@@ -43,7 +45,7 @@ class GradientGrowth:
         in_a_row: stretches that must have grown.
     """
 
-    def __init__(self, kind: str, whose: str, young: int = 0, in_a_row: int = IN_A_ROW) -> None:
+    def __init__(self, kind: str, whose: str, young: int = 0, in_a_row: int = OF_A_CRITIC) -> None:
         self.kind, self.whose, self._young, self._in_a_row = kind, whose, young, in_a_row
         self._logs: list[float] = []
         self._steps = 0
@@ -76,8 +78,8 @@ class GradientGrowth:
         return self._sizes[i] > FOURFOLD * before
 
     def _alarm(self, steps: int) -> Alarm:
-        grown = self._sizes[-1] / self._sizes[-IN_A_ROW]
-        made = steps * (IN_A_ROW - 1)
+        grown = self._sizes[-1] / self._sizes[-self._in_a_row]
+        made = steps * (self._in_a_row - 1)
         return Alarm(
             self.kind,
             f"the {self.whose} gradient grows without an end, {grown:.2g} times over the last "

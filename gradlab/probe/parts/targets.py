@@ -261,7 +261,7 @@ def check_rows(reward: Tensor, **others: Tensor) -> None:
 
 
 LOOKS, ROWS, LEAST = 10, 256, 16  # minibatches; rows of one, and the fewest
-WRONG, SOUND = -0.5, 0.2  # correlation: sound loops .35 and more (one −.27), a wrong sign under −.7
+WRONG, SOUND = -0.5, 0.2  # correlation: sound loops .35 and more, a wrong sign under −.7
 VALUED, SEEN = 0.5, 0.2  # c/b, and the spread of V over that of A from which it can be seen
 EQUAL, SAME = 0.95, 1e-4  # of the rollout's rewards; relative
 _Array = NDArray[np.float64]
@@ -276,6 +276,7 @@ class LossWeights:
     def __init__(self) -> None:
         self._ring: Ring | None = None
         self._columns: _Array = np.zeros((0, 2))  # A and V, by place in the ring
+        self._limits: _Array = np.full((2, 0), nan)  # of actions that are cut off, [2, d_a]
         self._seen: deque[tuple[float, float]] = deque(maxlen=LOOKS)
         self._looks = 0
         self._reason = (
@@ -304,6 +305,7 @@ class LossWeights:
         self._ring, self._columns = ring, np.full((ring.size, 2), nan)
         columns = torch.stack([rollout.advantage.reshape(-1), rollout.value.reshape(-1)], 1)
         self._columns[places] = columns.double().cpu().numpy()
+        self._limits = _limits(ring.actions(places))
 
     def after(self, made: Pass | None) -> None:
         """The actor has stepped by the gradient that has arrived at the pass."""
@@ -316,11 +318,15 @@ class LossWeights:
         if len(found) < LEAST:
             self._reason = TRANSFORMED
             return
-        weights = _weights(made, found, self._ring.actions(places[found]))
-        if weights is None:
+        weighed = _weights(made, found, self._ring.actions(places[found]), self._limits)
+        if weighed is None:
             self._reason = "no output of the policy is a mean of its actions, or their logits"
             return
-        columns = self._columns[places[found]]
+        weights, read = weighed
+        if read.sum() < LEAST:
+            self._reason = "nearly all actions are cut to their limits: those drawn are not known"
+            return
+        weights, columns = weights[read], self._columns[places[found[read]]]
         spread = columns.std(0)
         if not (np.ptp(weights) > 0 and spread[0] > 0):
             return
@@ -363,22 +369,41 @@ class LossWeights:
         return CheckAnswer("sound", proof, correlation, WRONG, self._looks)
 
 
-def _weights(made: Pass, rows: NDArray[Any], actions: _Array) -> _Array | None:
-    """w of these rows, by the output that is nearest to a mean of the actions."""
-    found: list[tuple[float, _Array]] = []
+def _limits(actions: _Array) -> _Array:
+    """Least and largest number of each column that comes twice, [2, d_a]; NaN: drawn freely."""
+    ends = np.stack([actions.min(0), actions.max(0)])
+    whole = (actions == np.round(actions)).all(0)  # of discrete actions there is none
+    return np.where(((actions == ends[:, None]).sum(1) > 1) & ~whole, ends, nan)
+
+
+def _weights(
+    made: Pass, rows: NDArray[Any], actions: _Array, limits: _Array
+) -> tuple[_Array, NDArray[np.bool_]] | None:
+    """w of these rows, and where it is read: some column of the action is not cut to a limit.
+
+    The mean of the actions is the output that is nearest to them when it is cut, too; a scale that
+    is the same in all states may be as near, and is none.
+    """
+    found: list[tuple[tuple[bool, float], Tensor, Tensor]] = []
+    read = ~(actions[:, None] == limits).any(1)
     for k, output in enumerate(made.outputs):
         gradient = made.arrived.get(k)
         if gradient is None or output.ndim != 2:
             continue
         mean, g = (x[:ROWS][rows].detach().double().cpu() for x in (output, gradient))
         if mean.shape == actions.shape:
-            gap = torch.as_tensor(actions) - mean
+            gap = (torch.as_tensor(actions) - mean) * torch.as_tensor(read)
             score = gap / (gap**2).mean(0).clamp_min(1e-12)
-            found.append((float((gap**2).mean()), _slope(g, score)))
+            near = actions - np.fmin(np.fmax(mean.numpy(), limits[0]), limits[1])
+            same = bool((mean == mean[0]).all())
+            found.append(((same, float((near**2).mean())), g, score))
         elif actions.shape[1] == 1 and mean.shape[1] > 1 and _places(actions, mean.shape[1]):
             chosen = torch.nn.functional.one_hot(torch.as_tensor(actions[:, 0]).long(), len(g[0]))
-            found.append((0.0, _slope(g, chosen - mean.softmax(1))))
-    return min(found, key=lambda each: each[0])[1] if found else None
+            found.append(((False, 0.0), g, chosen - mean.softmax(1)))
+    if not found:
+        return None
+    _, g, score = min(found, key=lambda each: each[0])
+    return _slope(g, score), read.any(1)
 
 
 def _places(actions: _Array, width: int) -> bool:
