@@ -274,15 +274,15 @@ class Updates:
         """Whether the gradient was lost while updates are skipped; this one is measured then."""
         if scale is not None:
             return False
-        size = 0.0 if self._rest % _PULSE else self._pulse(_PULSE)
+        size = 0.0 if self._rest % _PULSE else self._pulse()
         if isfinite(size) and (self.stepped or not lost(self._small)):
             return False
         self._rest, self._due = 0, True
         return True
 
-    def _pulse(self, steps: int = 1) -> float:
+    def _pulse(self) -> float:
         size = self._statistics.pulse()
-        self._growth.add(size, steps)
+        self._growth.add(size)
         return size
 
     def _stretch(self) -> None:

@@ -173,8 +173,9 @@ def test_targets_that_explode_are_told_within_two_hundred_updates(share: float) 
     assert at <= 200 and "grows without an end" in words
 
 
-# PPO on InvertedPendulum-v5: its episodes grow from 10 steps to 1,000.
+# PPO on InvertedPendulum-v5: its episodes grow from 10 steps to 1,000. 0: nothing is measured.
 POLE = [0.2, 0.91, 1.116, 1.922, 5.428, 9.081, 20.676, 14.88, 11.06]
+STANDS = [0.377, 0.316, 0.371, 2.048, 2.091, 3.633, 3.963, 8.818, 15.474, 16.542]
 
 SIZES: dict[str, tuple[bool, list[float]]] = {
     "exponential": (True, [1.03 ** (20 * k) for k in range(10)]),
@@ -182,6 +183,18 @@ SIZES: dict[str, tuple[bool, list[float]]] = {
     "a leap": (False, [1.0] * 4 + [1e4] * 8),
     "from nothing, back to where it was": (False, [2.0] * 3 + [*[1e-9 * 30**k for k in range(7)]]),
     "a pole that learns to stand": (False, [*[0.1] * 2, *POLE]),
+    "hundredfold, one stretch of four measured": (
+        False,
+        [*[0.1] * 2, *(x for k in range(9) for x in (0.1 * 2.0**k, 0, 0, 0))],
+    ),
+    "a pole, one stretch of four measured": (
+        False,
+        [*[0.1] * 2, *(x for size in STANDS for x in (size, 0, 0, 0))],
+    ),
+    "exponential, one stretch of four measured": (
+        True,
+        [x for k in range(10) for x in (1.03 ** (80 * k), 0, 0, 0)],
+    ),
     "slowly": (False, [1.5**k for k in range(20)]),
     "noise of a factor of ten": (False, [1, 10, 1, 1, 10, 10, 1, 10, 1, 1, 10, 10, 10, 10]),
 }
@@ -213,7 +226,7 @@ def test_a_policys_gradient_that_returns_from_saturation_does_not_explode(
 ) -> None:
     growth, raised = GradientGrowth("exploding gradient", "policy's", in_a_row=OF_A_POLICY), False
     for size in sizes:
-        growth.add(size, 20)
+        growth.add(size)
         raised = growth.stretch() is not None or raised
     assert raised == expected
 

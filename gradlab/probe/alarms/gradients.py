@@ -8,15 +8,16 @@ a gradient of exactly 0 through a whole window.
 
 The alarm of a gradient that explodes: its size by stretches of 20 updates, measured or skipped.
 
-    g_i > 4 max(g_1 … g_{i−3})   in five stretches in a row for a critic, in eight for a policy
+    g_i > 4^((i − j)/3) max(g_1 … g_j)   in five stretches in a row for a critic, in eight for a
+                                         policy; j ≤ i − 3 is the last before i that was measured
 
 The size of an update is one tensor's norm, a few microseconds. A single leap, as of the first
 reward, holds for three stretches only; a gradient that comes back from next to nothing, as a
 saturated actor's does, is not beyond all earlier ones. An actor that saturates in its first updates
 comes back through several orders of magnitude within five stretches, hence eight
-(`reports/robustness/third-party`). A critic of an episode that grows tenfold, as a pole's that
-stands, had four such stretches in a row and never five (`reports/loops`). The sizes are exact, and
-there is no rate.
+(`reports/robustness/third-party`). A critic of an episode that grows a hundredfold, as a pole's
+that stands, does so in hundreds of updates: 4 in 60 is a rate, also where few stretches are
+measured (`reports/loops`). The sizes are exact, and there is no false-alarm rate.
 """
 
 from __future__ import annotations
@@ -48,44 +49,43 @@ class GradientGrowth:
     def __init__(self, kind: str, whose: str, young: int = 0, in_a_row: int = OF_A_CRITIC) -> None:
         self.kind, self.whose, self._young, self._in_a_row = kind, whose, young, in_a_row
         self._logs: list[float] = []
-        self._steps = 0
-        self._sizes: list[float] = []  # geometric means of the last stretches
+        self._stretches = 0
+        self._sizes: list[tuple[int, float]] = []  # of the last: number, geometric mean
         self._largest = 0.0  # of all that are older
 
-    def add(self, size: float, steps: int = 1) -> None:
-        """The size in one of so many more steps."""
-        self._steps += steps
+    def add(self, size: float) -> None:
+        """The size of one gradient."""
         if size > 0 and isfinite(size):
             self._logs.append(log(size))
 
     def stretch(self) -> Alarm | None:
         """The alarm at the end of a stretch, if any."""
-        steps, self._steps = self._steps, 0
-        if self._young > 0 or not self._logs:
-            self._young, self._logs = self._young - 1, []
+        self._stretches += 1
+        if self._stretches <= self._young or not self._logs:
+            self._logs = []
             return None
-        self._sizes.append(exp(sum(self._logs) / len(self._logs)))
+        self._sizes.append((self._stretches, exp(sum(self._logs) / len(self._logs))))
         self._logs = []
         if len(self._sizes) > KEPT:
-            self._largest = max(self._largest, self._sizes.pop(0))
-        last = range(len(self._sizes) - self._in_a_row, len(self._sizes))
-        if last[0] < LAG or not all(self._grown(i) for i in last):
+            self._largest = max(self._largest, self._sizes.pop(0)[1])
+        last = self._sizes[-self._in_a_row :]
+        if len(last) < self._in_a_row or not all(self._grown(*each) for each in last):
             return None
-        return self._alarm(steps)
-
-    def _grown(self, i: int) -> bool:
-        before = max([self._largest, *self._sizes[: i - LAG + 1]])
-        return self._sizes[i] > FOURFOLD * before
-
-    def _alarm(self, steps: int) -> Alarm:
-        grown = self._sizes[-1] / self._sizes[-self._in_a_row]
-        made = steps * (self._in_a_row - 1)
+        grown, made = last[-1][1] / last[0][1], STRETCH * (last[-1][0] - last[0][0])
         return Alarm(
             self.kind,
             f"the {self.whose} gradient grows without an end, {grown:.2g} times over the last "
-            f"{made} steps: its targets explode; look at the scale of the rewards and at the "
+            f"{made} updates: its targets explode; look at the scale of the rewards and at the "
             f"discount",
         )
+
+    def _grown(self, stretch: int, size: float) -> bool:
+        """Beyond all that were measured three stretches before or earlier, at the alarm's rate."""
+        before = [(k, g) for k, g in self._sizes if k <= stretch - LAG]
+        if not before:
+            return False
+        rate = FOURFOLD ** ((stretch - before[-1][0]) / LAG)
+        return size > rate * max(self._largest, *(g for _, g in before))
 
 
 NOISE = 0.01  # share of a gradient's energy that is signal, below which its cosine is under 0.1
