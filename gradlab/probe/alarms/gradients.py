@@ -84,7 +84,7 @@ class GradientGrowth:
         before = [(k, g) for k, g in self._sizes if k <= stretch - LAG]
         if not before:
             return False
-        rate = FOURFOLD ** ((stretch - before[-1][0]) / LAG)
+        rate: float = FOURFOLD ** ((stretch - before[-1][0]) / LAG)
         return size > rate * max(self._largest, *(g for _, g in before))
 
 
