@@ -43,7 +43,8 @@ def describe(identity: Identity) -> tuple[str, str]:
         measurement is the same; ("the critic alone", "") of the data gradient.
     """
     how = _WAYS.get(identity.actions, identity.actions)
-    how += f", {identity.cut} cut" if identity.cut else ""
+    how += f", {identity.cut}" if identity.cut else ""
+    how += " cut" if identity.cut and not identity.cut.startswith("decay") else ""
     how += ", Jacobians of another model" if identity.gradient_model else ""
     if identity.data:
         return "the critic alone", identity.name if identity.ambiguous else ""

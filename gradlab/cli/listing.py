@@ -28,6 +28,7 @@ BESIDE = {
     "total": "both orders mixed on the way backwards (total propagation)",
     "replayed": "the model's BPTT from visited states, what MBPO- and SVG-like loops follow",
     "cut_transition": "no gradient from a state into the next one",
+    "decay_0.9": "that gradient times 0.9 at every step (any number from 0 to below 1)",
 }
 
 

@@ -126,7 +126,8 @@ def _label(name: str, identities: Mapping[str, Identity] | None) -> str:
         return plain(name)
     identity = identities[name]
     who, how = describe(identity)
-    how = f"cut: {identity.cut}" if identity.cut else how
+    if identity.cut:
+        how = identity.cut if identity.cut.startswith("decay") else f"cut: {identity.cut}"
     alone = identity.systems[0] == "simulator"
     return plain(how if alone else f"{who.removeprefix('the ')}, {how}")
 

@@ -9,9 +9,12 @@ Cut edges of a path: derivatives that a gradient takes as zero, values left as t
 
     transition          s → s′    A = ∂f/∂s      the next state depends on the action alone
     rows, columns       s_j → s′_i               entries of A, coordinate by coordinate
+    decay               s → s′    α A            temporal gradient decay: α^k over k steps
 
 A cut is `detach` in the computation: s′ = f(s.detach(), a) is the cut "transition". It is a bias by
-choice, for less variance, and measured as any other: the truth is not cut.
+choice, for less variance, and measured as any other: the truth is not cut. Decay (`g_decay` of
+differentiable drone simulators: Zhang et al. 2024, "Back to Newton's Laws") multiplies what passes
+from a state into the next one; what passes through the action stays.
 Simulators here have no contact normal as a value of its own; the coordinates that a contact changes
 are cut by rows or columns.
 """
@@ -49,17 +52,19 @@ EDGES: tuple[_Edge, ...] = get_args(_Edge)
 
 @dataclass(frozen=True)
 class Cut:
-    """Which derivatives of a path are zero.
+    """Which derivatives of a path are zero, or smaller.
 
     Attributes:
         edges: some of `EDGES`.
         rows: coordinates i of the next state whose ∂s′_i/∂s is zero.
         columns: coordinates j of the state whose ∂s′/∂s_j is zero.
+        decay: α in [0, 1], multiplies ∂s′/∂s at every step.
     """
 
     edges: tuple[_Edge, ...] = ()
     rows: tuple[int, ...] = ()
     columns: tuple[int, ...] = ()
+    decay: float = 1.0
 
     def __post_init__(self) -> None:
         for name in ("edges", "rows", "columns"):
@@ -72,13 +77,16 @@ class Cut:
             validation.word("edges of a cut", edge, EDGES)
         for coordinate in (*self.rows, *self.columns):
             validation.whole("a row or column of a cut", coordinate)
+        if not 0 <= validation.number("decay of a cut", self.decay, "a number from 0 to 1") <= 1:
+            raise InputError(f"decay of a cut is {self.decay!r}, expected a number from 0 to 1")
 
     def __bool__(self) -> bool:
-        return bool(self.edges or self.rows or self.columns)
+        return bool(self.edges or self.rows or self.columns) or self.decay < 1
 
     def __str__(self) -> str:
         parts = [*self.edges, *(f"row {i} of A" for i in self.rows)]
-        return ", ".join([*parts, *(f"column {j} of A" for j in self.columns)])
+        parts += [f"column {j} of A" for j in self.columns]
+        return ", ".join([*parts, *([f"decay {self.decay:g}"] if self.decay < 1 else [])])
 
 
 UNCUT = Cut()
@@ -112,11 +120,11 @@ def check_coordinates(cut: Cut, state_dim: int) -> None:
 
 
 def severed(linear: LinearizedPath, cut: Cut) -> LinearizedPath:
-    """The same path with the cut derivatives zero."""
+    """The same path with the cut derivatives zero, and decayed."""
     if not cut:
         return linear
 
-    A = torch.zeros_like(linear.A) if "transition" in cut.edges else linear.A.clone()
+    A = torch.zeros_like(linear.A) if "transition" in cut.edges else cut.decay * linear.A
     A[:, :, list(cut.rows)] = 0.0
     A[..., list(cut.columns)] = 0.0
     return replace(linear, A=A)

@@ -21,8 +21,8 @@ good an estimator is at those states, never whether a step along it helps.
 The estimators of a measurement: the user's, or the default ones with what is asked for beside.
 
 score, ivw, ddcg, total    of the simulator, θ in every action (`gradients.tail`)
-cut_EDGE                   of the simulator, all actions, that derivative taken as zero
-                           (`gradients.courses`)
+cut_EDGE, decay_ALPHA      of the simulator, all actions, that derivative taken as zero, or as α
+                           times itself at every step (`gradients.courses`)
 replayed                   of the model, where there is one: all actions, from visited states
 """
 
@@ -245,12 +245,24 @@ def check_also(also: Sequence[str], given: object) -> None:
     """
     validation.instance("also", also, (tuple, list), "a tuple of names, such as ('ivw',)")
     for name in also:
-        validation.word("also", name, ALSO)
+        if _decay(name) is None:
+            validation.word("also", name, (*ALSO, "decay_0.9"))
     if also and given is not None:
         raise InputError(
             f"also names {', '.join(also)}, which stand beside the default estimators: put them "
             f"among estimators of your own"
         )
+
+
+def _decay(name: str) -> float | None:
+    """α of "decay_α", a number in [0, 1); None: the name is none of these."""
+    if not (isinstance(name, str) and name.startswith("decay_")):
+        return None
+    try:
+        alpha = float(name.removeprefix("decay_"))
+    except ValueError:
+        return None
+    return alpha if 0 <= alpha < 1 else None
 
 
 def check_densities(also: Sequence[str], policy: nn.Module | None) -> None:
@@ -343,8 +355,9 @@ def _plain(system: System) -> System:
 
 def _beside(name: str, task: Task, tail: Tail) -> Estimator:
     simulator = task.simulator
-    if name in _CUTS:
-        return Estimator(simulator, simulator, "all", tail, cut=_CUTS[name])
+    if name in _CUTS or (alpha := _decay(name)) is not None:
+        cut = _CUTS[name] if name in _CUTS else Cut(decay=alpha)
+        return Estimator(simulator, simulator, "all", tail, cut=cut)
     if name == "replayed":
         own = simulator if task.prior is None else task.prior
         return Estimator(own, own, "replayed", tail, replay=simulator)

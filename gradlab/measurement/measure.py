@@ -113,8 +113,8 @@ def measure(
             the pilot finds that few of them carry much, and no later stage needs equal weights
             (attribute). False: never (see `gradlab.measurement.rare_starts`).
         also: estimators of the simulator beside the default ones, each as true_dynamics_NAME:
-            "score", "ivw", "ddcg", "total" (of stochastic policies), "cut_transition", … (see
-            `gradlab.measurement.arguments`).
+            "score", "ivw", "ddcg", "total" (of stochastic policies), "cut_transition",
+            "decay_0.9", … (see `gradlab.measurement.arguments`).
         update: your own, at whose length truth and gradients are tried (see
             `gradlab.measurement.update`). None: a step that moves the actions by 4% of their size,
             and rehearsals by Adam at 3e-4, or less where that is too long.

@@ -120,8 +120,9 @@ def _known(name: str) -> Identity | None:
     if not name.startswith(_BESIDE):
         return None
     way = name.removeprefix(_BESIDE)
-    if way.startswith("cut_"):
-        return Identity(name, "simulator", "simulator", "all", cut=way.removeprefix("cut_"))
+    edge = way.removeprefix("cut_") if way.startswith("cut_") else way.replace("decay_", "decay ")
+    if edge != way:
+        return Identity(name, "simulator", "simulator", "all", cut=edge)
     jacobians: Jacobians = "none" if way == "score" else "simulator"
     return Identity(name, "simulator", jacobians, way)
 

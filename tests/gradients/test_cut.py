@@ -20,6 +20,7 @@ from tests.gradients.worlds import linear
 
 CUTS = [Cut((edge,)) for edge in EDGES]
 CUTS += [Cut(rows=(1,)), Cut(columns=(0,)), Cut((), (0,), (1,))]
+CUTS += [Cut(decay=0.8), Cut(rows=(1,), decay=0.5)]
 
 
 def partly_detached(s, kept):
@@ -29,6 +30,7 @@ def partly_detached(s, kept):
 def moved(model, s, a, xi, cut):
     """The next state, whose rows and columns of ∂s′/∂s are cut entry by entry."""
     s = s.detach() if cut.edges else s
+    s = cut.decay * s + (1 - cut.decay) * s.detach()
     whole = model.step(partly_detached(s, lambda j: j not in cut.columns), a, xi).state
     rowless = model.step(s.detach(), a, xi).state
     return torch.stack(
