@@ -355,8 +355,9 @@ def _plain(system: System) -> System:
 
 def _beside(name: str, task: Task, tail: Tail) -> Estimator:
     simulator = task.simulator
-    if name in _CUTS or (alpha := _decay(name)) is not None:
-        cut = _CUTS[name] if name in _CUTS else Cut(decay=alpha)
+    alpha = _decay(name)
+    cut = _CUTS.get(name) if alpha is None else Cut(decay=alpha)
+    if cut is not None:
         return Estimator(simulator, simulator, "all", tail, cut=cut)
     if name == "replayed":
         own = simulator if task.prior is None else task.prior

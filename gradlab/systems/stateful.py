@@ -25,6 +25,7 @@ from gradlab.user_code.calls import running
 
 Read = Callable[[Any], Tensor]
 Write = Callable[[Any, Tensor], object]
+Observe = Callable[[Tensor], Tensor]
 _ALIKE = 1e-5  # of rounding, relative to the largest number
 _STEPS = 3  # from one state, to find what it does not hold
 
@@ -34,6 +35,7 @@ def from_environment(
     read: Read,
     write: Write,
     action_dim: int | None = None,
+    observe: Observe | None = None,
     alive: AliveFunction | None = None,
 ) -> System:
     """A System from an environment that steps n simulations at once.
@@ -45,6 +47,8 @@ def from_environment(
         write: (env, state [n, ds]): the state is this one now. It keeps the tensor, whose gradient
             is wanted, and sets clocks and counters back.
         action_dim: da; None: that of `env.action_space`.
+        observe: state [n, ds] → what policy and critic see of it; `tasks.with_memory` gives it to
+            them. None: all of it.
         alive: next_state [N, ds] → bool [N]; None: where the environment says `terminated`, it is
             not; all are, where it says nothing.
 
@@ -52,9 +56,10 @@ def from_environment(
         InputError: a state that cannot be written or is not all of it, a step that draws, that
             mixes rows or through which no gradient passes; later, episodes that end by a clock.
     """
-    for name, function in (("read", read), ("write", write), ("env.step", env.step)):
+    functions = {"read": read, "write": write, "env.step": env.step}
+    for name, function in (functions | ({} if observe is None else {"observe": observe})).items():
         validation.function(name, function, "as in its docstring")
-    system = EnvironmentSystem(env, read, write, _width(env, action_dim), alive)
+    system = EnvironmentSystem(env, read, write, _width(env, action_dim), alive, observe)
     system.try_out()
     return system
 
@@ -72,6 +77,7 @@ class EnvironmentSystem:
     write: Write
     action_dim: int
     alive: AliveFunction | None = None
+    observe: Observe | None = None
 
     @property
     def state_dim(self) -> int:

@@ -16,6 +16,7 @@ from gradlab import validation
 from gradlab.errors import InputError
 from gradlab.tasks.environments import MUJOCO_TASKS, mujoco, view, with_learned_prior
 from gradlab.tasks.linear import double_integrator, linear_quadratic
+from gradlab.tasks.memory import with_memory
 from gradlab.tasks.mpg import inverted_pendulum, path_tracking
 from gradlab.tasks.swing_up import cart_pole_swing_up, pendulum
 from gradlab.tasks.task import Starts, Task, nearest, trimmed
@@ -36,6 +37,7 @@ __all__ = [
     "trimmed",
     "view",
     "with_learned_prior",
+    "with_memory",
 ]
 
 TASKS: dict[str, Callable[..., Task]] = {

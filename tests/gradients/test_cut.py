@@ -14,7 +14,10 @@ from gradlab.gradients import named
 from gradlab.gradients.bptt import horizon_gradients, mean_and_squared_norms
 from gradlab.gradients.courses import EDGES, Cut, coordinates
 from gradlab.gradients.starts import as_starts
+from gradlab.measurement.arguments import check_also, estimators_at, identify
 from gradlab.networks.interface import act
+from gradlab.runs.identity import by_known_name
+from gradlab.wording import describe
 from tests.gradients.noisy import GAMMA, SIM, ingredients
 from tests.gradients.worlds import linear
 
@@ -112,6 +115,22 @@ def test_a_soft_gradient_is_cut_at_the_density_of_later_actions_too():
     torch.testing.assert_close(got, torch.cat([g.flatten() for g in want]), rtol=1e-9, atol=1e-11)
     norms = horizon_gradients(soft, policy, starts, horizons=(2,), seed=5)
     torch.testing.assert_close(norms.means[0], got, rtol=1e-9, atol=1e-11)
+
+
+def test_decay_has_a_name_of_its_own_beside_the_default_estimators():
+    task = gradlab.tasks.linear_quadratic()
+    chosen = estimators_at(task, lambda s, a: -(s**2).sum(1), None, 4, also=("decay_0.9",))
+    decayed = chosen["true_dynamics_decay_0.9"]
+    assert decayed.cut == Cut(decay=0.9) and decayed.actions == "all"
+    made = identify(chosen, task.simulator)["true_dynamics_decay_0.9"]
+    known = by_known_name(["true_dynamics_decay_0.9"])["true_dynamics_decay_0.9"]
+    assert made.cut == known.cut == "decay 0.9"
+    assert describe(made) == ("the simulator", "BPTT, decay 0.9")
+    for name in ("decay_1", "decay_-0.1", "decay_much", "decay_nan"):
+        with pytest.raises(InputError, match=rf"also is '{name}', expected one of"):
+            check_also((name,), None)
+    with pytest.raises(InputError, match="decay of a cut is 2, expected a number from 0 to 1"):
+        Cut(decay=2)
 
 
 def test_coordinates_are_found_by_name():

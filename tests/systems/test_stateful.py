@@ -145,3 +145,15 @@ def test_gradients_through_it_are_those_through_the_function():
     torch.testing.assert_close(
         gradient(from_environment(Env(), read, write, 1)), gradient(from_function(pushed, 2, 1))
     )
+
+
+def test_what_a_policy_sees_comes_with_the_environment() -> None:
+    env = Env()
+    system = from_environment(env, read, write, action_dim=1, observe=lambda state: state[:, :1])
+    task = gradlab.Task("pushed", system, None, lambda n: torch.randn(n, 2), 0.95, 4)
+    network = nn.Linear(1, 1)
+    _, policy, _ = gradlab.tasks.with_memory(task, network)
+    state, _ = batch(4)
+    assert torch.equal(policy.double()(state), network(state[:, :1]))
+    with pytest.raises(InputError, match="observe"):
+        from_environment(env, read, write, action_dim=1, observe=3)

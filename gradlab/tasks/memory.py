@@ -1,0 +1,286 @@
+"""Policies that remember, or see less than the state: feed-forward policies of a larger task.
+
+    state  s̃ = (s, m)      s̃' = (f(s, a, ξ), m')          m: memory, 0 at the start of a path
+    action ã = (a, m')      (a, m') = π(o(s), m)            o: what the policy observes of a state
+
+A recurrent network's hidden state is a part of the path. Its gradients by backpropagation through
+time are those of every action of a feed-forward policy of this task:
+
+    Ã = [[A, 0], [0, 0]],   B̃ = [[B, 0], [0, I]],   r_s̃ = (r_s, 0),   r_ã = (r_a, 0)
+
+so that every estimator, truth and gain applies. GRU: m is its hidden state; LSTM: hidden and cell
+state side by side; stacked frames, or a transformer's window: the last k − 1 observations.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, cast, final
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import pad
+
+from gradlab import validation
+from gradlab.errors import InputError
+from gradlab.networks.interface import noise_dim
+from gradlab.networks.trying import tried
+from gradlab.systems.stateful import Observe
+from gradlab.systems.system import Linearization, System, Transition, check_step
+from gradlab.tasks.task import Task
+from gradlab.user_code.calls import running
+
+
+class WithMemory(NamedTuple):
+    """`task.simulator` has states (s, m) and actions (a, m'), which `policy` and `critic` take."""
+
+    task: Task
+    policy: nn.Module
+    critic: nn.Module | None
+
+
+def with_memory(
+    task: Task,
+    policy: nn.Module,
+    memory_dim: int = 0,
+    observe: Observe | None = None,
+    critic: nn.Module | None = None,
+) -> WithMemory:
+    """The task whose states hold the policy's memory, with a policy that gradlab can measure.
+
+        task, policy, critic = gradlab.tasks.with_memory(task, gru_policy, memory_dim=64)
+        gradlab.measure(task, policy, critic or gradlab.fitting.fit_critic(task, policy))
+
+    Args:
+        policy: (observation [N, do], memory [N, dm]) → (action [N, da], next memory [N, dm]), with
+            the noise [N, noise_dim] as a third argument where it has an attribute `noise_dim`.
+            Without memory (`memory_dim` 0): observation → action.
+        memory_dim: dm.
+        observe: state [N, ds] → what policy and critic see of it [N, do]; None: the simulator's own
+            `observe` (see `systems.from_environment`), or all of it.
+        critic: Q(observation, action) of a user's own, which does not know the memory; None: fit
+            one to the task that is returned.
+
+    Raises:
+        InputError: a policy or `observe` of other shapes; a hidden state of another batch size.
+    """
+    validation.instance("task", task, Task, "a gradlab.Task")
+    validation.whole("memory_dim", memory_dim)
+    validation.instance("policy", policy, nn.Module, "a torch.nn.Module")
+    policy = _in_linear_layers(policy)
+    see = observe if observe is not None else getattr(task.simulator, "observe", None)
+    wide = _with_memory(task, memory_dim)
+    remembers = Remembering(policy, memory_dim, see)
+    _try_out(remembers, task)
+    seen = None if critic is None else Seeing(critic, wide.simulator, see)
+    return WithMemory(wide, remembers, seen)
+
+
+@final
+class Remembering(nn.Module):
+    """(s, m) → (a, m') of a policy with memory; its parameters are the user's own."""
+
+    def __init__(self, policy: nn.Module, memory_dim: int, observe: Observe | None) -> None:
+        super().__init__()
+        self.policy, self.memory_dim, self.observe = policy, memory_dim, observe
+        if width := noise_dim(policy):
+            self.noise_dim = width
+
+    def forward(self, state: Tensor, *noise: Tensor) -> Tensor:
+        ds = state.shape[1] - self.memory_dim
+        seen = _observed(self.observe, state[:, :ds])
+        if self.memory_dim == 0:
+            action: Tensor = self.policy(seen, *noise)
+            return action
+        returned = self.policy(seen, state[:, ds:], *noise)
+        if not isinstance(returned, tuple | list) or len(returned) != 2:
+            raise InputError(
+                f"policy returned {validation.shown(returned)}, expected (action, next memory)"
+            )
+        action, memory = returned
+        expected = (len(state), self.memory_dim)
+        if memory.shape != expected:
+            raise InputError(
+                f"policy returned a memory of shape {tuple(memory.shape)}, expected "
+                f"{list(expected)}: one row for each observation, [N, memory_dim]"
+            )
+        return torch.cat([action, memory], dim=1)
+
+
+@final
+class _Cell(nn.Module):
+    """torch's GRU, LSTM or plain cell in two linear layers, which have factors of ∂π/∂θ."""
+
+    def __init__(self, cell: nn.RNNCellBase) -> None:
+        super().__init__()
+        gates = cell.weight_ih.shape[0]
+        self.of_input = nn.Linear(cell.input_size, gates, cell.bias, device="meta")
+        self.of_hidden = nn.Linear(cell.hidden_size, gates, cell.bias, device="meta")
+        self.of_input.weight, self.of_hidden.weight = cell.weight_ih, cell.weight_hh
+        if cell.bias:
+            self.of_input.bias, self.of_hidden.bias = cell.bias_ih, cell.bias_hh
+        self.plain = getattr(torch, getattr(cell, "nonlinearity", "tanh"))
+        self.lstm, self.gru = isinstance(cell, nn.LSTMCell), isinstance(cell, nn.GRUCell)
+
+    def forward(self, x: Tensor, memory: Any) -> Any:
+        """As the cell's: of one tensor, or hidden and cell state of an LSTM."""
+        if self.lstm:
+            hidden, cell = memory
+            i, f, g, o = (self.of_input(x) + self.of_hidden(hidden)).chunk(4, 1)
+            cell = f.sigmoid() * cell + i.sigmoid() * g.tanh()
+            return o.sigmoid() * cell.tanh(), cell
+        x, h = self.of_input(x), self.of_hidden(memory)
+        if not self.gru:
+            return self.plain(x + h)
+        (x_r, x_z, x_n), (h_r, h_z, h_n) = x.chunk(3, 1), h.chunk(3, 1)
+        new = (x_n + (x_r + h_r).sigmoid() * h_n).tanh()
+        z = (x_z + h_z).sigmoid()
+        return (1 - z) * new + z * memory
+
+
+def _in_linear_layers(policy: nn.Module) -> nn.Module:
+    """The policy, of the same parameters, with its recurrent cells as linear layers."""
+    cells = [name for name, part in policy.named_modules() if isinstance(part, nn.RNNCellBase)]
+    if not cells:
+        return policy
+    alike = copy.deepcopy(policy, {id(x): x for x in (*policy.parameters(), *policy.buffers())})
+    for name in cells:
+        cell = _Cell(cast(nn.RNNCellBase, alike.get_submodule(name)))
+        if name == "":
+            return cell
+        alike.set_submodule(name, cell)
+    return alike
+
+
+@final
+class Seeing(nn.Module):
+    """Q(s̃, ã) of a critic that sees observations and actions, without the memory."""
+
+    def __init__(self, critic: nn.Module, simulator: System, observe: Observe | None) -> None:
+        super().__init__()
+        memory = simulator.memory_dim if isinstance(simulator, SystemWithMemory) else 0
+        self.critic, self.observe = critic, observe
+        self.widths = simulator.state_dim - memory, simulator.action_dim - memory
+
+    def forward(self, state: Tensor, action: Tensor) -> Tensor:
+        ds, da = self.widths
+        value: Tensor = self.critic(_observed(self.observe, state[:, :ds]), action[:, :da])
+        return value
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class SystemWithMemory:
+    """A system beside a memory, which is what the last action wrote into it."""
+
+    system: System
+    memory_dim: int
+
+    @property
+    def state_dim(self) -> int:
+        return self.system.state_dim + self.memory_dim
+
+    @property
+    def action_dim(self) -> int:
+        return self.system.action_dim + self.memory_dim
+
+    @property
+    def noise_dim(self) -> int:
+        return self.system.noise_dim
+
+    @property
+    def linearization_price(self) -> float:
+        """As in `MujocoEnvironment`; 0 where the system counts none."""
+        price: float = getattr(self.system, "linearization_price", 0.0)
+        return price
+
+    @property
+    def differentiable(self) -> bool:
+        return self.system.differentiable
+
+    def step(self, state: Tensor, action: Tensor, noise: Tensor | None = None) -> Transition:
+        check_step(self, state, action, noise)
+        ds, da = self.system.state_dim, self.system.action_dim
+        plain = self.system.step(state[:, :ds], action[:, :da], noise)
+        return replace(plain, state=torch.cat([plain.state, action[:, da:]], dim=1))
+
+    def linearize(
+        self, state: Tensor, action: Tensor, noise: Tensor | None = None
+    ) -> Linearization:
+        check_step(self, state, action, noise)
+        ds, da, dm = self.system.state_dim, self.system.action_dim, self.memory_dim
+        plain = self.system.linearize(state[:, :ds], action[:, :da], noise)
+        B = pad(plain.B, (0, dm, 0, dm))
+        B[:, ds:, da:] = torch.eye(dm, dtype=B.dtype, device=B.device)
+        return Linearization(
+            pad(plain.A, (0, dm, 0, dm)), B, pad(plain.r_s, (0, dm)), pad(plain.r_a, (0, dm)),
+            plain.certificate,
+        )  # fmt: skip
+
+    def sample_noise(
+        self, n: int, generator: torch.Generator, dtype: torch.dtype = torch.float64
+    ) -> Tensor:
+        return self.system.sample_noise(n, generator, dtype)
+
+
+def _with_memory(task: Task, width: int) -> Task:
+    """Starts with an empty memory, and everything that has an entry per coordinate wider."""
+    if width == 0:
+        return task
+    ds, alive, starts = task.simulator.state_dim, task.alive, task.starts
+    prior = task.prior
+
+    def begin(n: int, generator: torch.Generator) -> Tensor:
+        return pad(starts(n, generator), (0, width))
+
+    memory = tuple(f"memory {k}" for k in range(width))
+    return replace(
+        task,
+        simulator=SystemWithMemory(task.simulator, width),
+        prior=None if prior is None else SystemWithMemory(prior, width),
+        starts=begin,
+        state_names=(*task.state_names, *memory) if task.state_names else (),
+        action_names=(*task.action_names, *memory) if task.action_names else (),
+        observation_scale=_wider(task.observation_scale, width, 1.0),
+        reference_state=_wider(task.reference_state, width, 0.0),
+        exploration=None,  # critics are fitted by the spread of the policy's own actions
+        action_limit=_wider(task.action_limit, width, torch.inf),
+        alive=None if alive is None else lambda state: alive(state[:, :ds]),
+        parameters={**task.parameters, "memory_dim": width},
+    )
+
+
+def _wider(values: tuple[float, ...] | None, width: int, by: float) -> tuple[float, ...] | None:
+    return None if values is None else (*values, *(by,) * width)
+
+
+def _observed(observe: Observe | None, state: Tensor) -> Tensor:
+    if observe is None:
+        return state
+    with running("observe"):
+        seen = observe(state)
+    if not isinstance(seen, Tensor) or seen.ndim < 2 or len(seen) != len(state):
+        raise InputError(
+            f"observe gave {validation.shown(seen)} for {len(state)} states, expected a tensor "
+            f"[{len(state)}, …]: one observation for each"
+        )
+    return seen
+
+
+def _try_out(policy: Remembering, task: Task) -> None:
+    """
+    Raises:
+        InputError: what `with_memory` says.
+    """
+    state = pad(task.starts(2, torch.Generator().manual_seed(0)), (0, policy.memory_dim))
+    parameter = next(policy.parameters(), state)
+    noise = state.new_zeros(2, noise_dim(policy)).to(parameter)
+    inputs = (state.to(parameter), noise) if noise.shape[1] else (state.to(parameter),)
+    action = tried("policy", policy, *inputs)
+    expected = (2, task.simulator.action_dim + policy.memory_dim)
+    if action.shape != expected:
+        raise InputError(
+            f"policy gives {action.shape[1] - policy.memory_dim} actions for an observation, the "
+            f"task has {task.simulator.action_dim}"
+        )
