@@ -20,6 +20,7 @@ from gradlab.tasks.memory import with_memory
 from gradlab.tasks.mpg import inverted_pendulum, path_tracking
 from gradlab.tasks.swing_up import cart_pole_swing_up, pendulum
 from gradlab.tasks.task import Starts, Task, nearest, trimmed
+from gradlab.tasks.world_models import with_world_model
 from gradlab.user_code.loading import called, is_user_function, load_object
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "view",
     "with_learned_prior",
     "with_memory",
+    "with_world_model",
 ]
 
 TASKS: dict[str, Callable[..., Task]] = {

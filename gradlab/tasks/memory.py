@@ -89,7 +89,7 @@ class Remembering(nn.Module):
 
     def forward(self, state: Tensor, *noise: Tensor) -> Tensor:
         ds = state.shape[1] - self.memory_dim
-        seen = _observed(self.observe, state[:, :ds])
+        seen = observed(self.observe, state[:, :ds])
         if self.memory_dim == 0:
             action: Tensor = self.policy(seen, *noise)
             return action
@@ -165,7 +165,7 @@ class Seeing(nn.Module):
 
     def forward(self, state: Tensor, action: Tensor) -> Tensor:
         ds, da = self.widths
-        value: Tensor = self.critic(_observed(self.observe, state[:, :ds]), action[:, :da])
+        value: Tensor = self.critic(observed(self.observe, state[:, :ds]), action[:, :da])
         return value
 
 
@@ -255,7 +255,7 @@ def _wider(values: tuple[float, ...] | None, width: int, by: float) -> tuple[flo
     return None if values is None else (*values, *(by,) * width)
 
 
-def _observed(observe: Observe | None, state: Tensor) -> Tensor:
+def observed(observe: Observe | None, state: Tensor) -> Tensor:
     if observe is None:
         return state
     with running("observe"):

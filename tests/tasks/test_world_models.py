@@ -1,0 +1,166 @@
+"""World models with latents of their own, against autograd through loops as their users write."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import gradlab
+from gradlab import Estimator, Tail
+from gradlab.errors import InputError
+from gradlab.networks.interface import flat_parameters
+from tests.tasks.test_memory import GAMMA, HORIZON, cart, pushed
+
+
+def see(state: Tensor) -> Tensor:
+    return torch.cat([state[:, :1].sin(), state[:, :1].cos(), state[:, 1:]], 1)
+
+
+def net(inputs: int, outputs: int) -> nn.Module:
+    return nn.Sequential(nn.Linear(inputs, 8), nn.Tanh(), nn.Linear(8, outputs))
+
+
+class Latent(nn.Module):
+    """Latent step, reward and policy."""
+
+    def __init__(self, encoded: int, critic: int) -> None:
+        super().__init__()
+        self.latent_dim, self.policy = 4, net(4, 1)
+        self.encoder, self.dynamics = net(encoded, 4), net(5, 4)
+        self.paid, self.critic = net(5, 1), net(critic, 1)
+
+    def step(self, z: Tensor, a: Tensor) -> Tensor:
+        return z + self.dynamics(torch.cat([z, a], 1))
+
+    def reward(self, z: Tensor, a: Tensor) -> Tensor:
+        return self.paid(torch.cat([z, a], 1))
+
+
+class World(Latent):
+    """Like TD-MPC2: an encoder and Q."""
+
+    def __init__(self) -> None:
+        super().__init__(3, 5)
+
+    def encode(self, seen: Tensor) -> Tensor:
+        return self.encoder(seen)
+
+    def q(self, z: Tensor, a: Tensor) -> Tensor:
+        return self.critic(torch.cat([z, a], 1))
+
+
+class Filter(Latent):
+    """Like a recurrent state-space model's posterior, and a value as Dreamer's."""
+
+    def __init__(self) -> None:
+        super().__init__(8, 4)
+
+    def encode(self, seen: Tensor, z: Tensor, a: Tensor) -> Tensor:
+        return self.encoder(torch.cat([seen, z, a], 1))
+
+    def value(self, z: Tensor) -> Tensor:
+        return self.critic(z)
+
+
+class Mixing(World):
+    def encode(self, seen: Tensor) -> Tensor:
+        return self.encoder(seen) - self.encoder(seen).mean(0)
+
+
+class Valueless(Latent):
+    encode = World.encode
+
+
+def made(kind: type[World | Filter]) -> tuple[Any, gradlab.Task, nn.Module, nn.Module, Tensor]:
+    torch.manual_seed(0)
+    model = kind().double()
+    task, policy, critic = gradlab.tasks.with_world_model(cart(), model, see)
+    assert critic is not None
+    return model, task, policy, critic, task.starts(8, torch.Generator().manual_seed(1))
+
+
+def first_latent(model: Any, state: Tensor) -> Tensor:
+    if isinstance(model, Filter):
+        return model.encode(see(state), torch.zeros(8, 4).double(), torch.zeros(8, 1).double())
+    return model.encode(see(state))
+
+
+def gradient(total: Tensor, policy: nn.Module) -> Tensor:
+    rows = torch.autograd.grad(total, list(policy.parameters()))
+    return torch.cat([g.flatten() for g in rows])
+
+
+@pytest.mark.parametrize("kind", [World, Filter])
+def test_imagined_gradients_are_those_of_the_loop_in_the_latent(kind: type[World | Filter]) -> None:
+    model, task, policy, critic, begin = made(kind)
+    z, total = first_latent(model, begin[:, :2]).detach(), torch.zeros(8).double()
+    torch.testing.assert_close(begin[:, 2:], z)
+    for t in range(3):
+        a = model.policy(z)
+        total = total + GAMMA**t * model.reward(z, a)[:, 0]
+        z = model.step(z, a)
+    a = model.policy(z)
+    if kind is Filter:
+        tail = model.reward(z, a)[:, 0] + GAMMA * model.value(model.step(z, a))[:, 0]
+    else:
+        tail = model.q(z, a)[:, 0]
+    want = gradient((total + GAMMA**3 * tail).mean(), model.policy)
+    estimator = Estimator(task.prior, task.prior, "all", Tail(3, critic, GAMMA))
+    got = estimator.gradients(policy, begin).mean(0)
+    torch.testing.assert_close(got, want, rtol=1e-9, atol=1e-12)
+    assert torch.equal(flat_parameters(policy), flat_parameters(model.policy))
+
+
+@pytest.mark.parametrize("kind", [World, Filter])
+def test_the_environments_gradient_passes_through_the_encoder(kind: type[World | Filter]) -> None:
+    model, task, policy, _, begin = made(kind)
+    s, total = begin[:, :2], torch.zeros(8).double()
+    z = first_latent(model, s)
+    for t in range(HORIZON):
+        a = model.policy(z)
+        s, r = pushed(s, a)
+        z = model.encode(see(s), z, a) if kind is Filter else model.encode(see(s))
+        total = total + GAMMA**t * r
+    estimator = Estimator(task.simulator, task.simulator, "all", Tail(HORIZON, None, GAMMA))
+    got = estimator.gradients(policy, begin).mean(0)
+    torch.testing.assert_close(got, gradient(total.mean(), model.policy), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.slow
+def test_a_world_model_is_measured_against_what_the_environment_pays() -> None:
+    _, task, policy, critic, _ = made(World)
+    profile = gradlab.measure(task, policy, critic, horizon=3, starts=64, rehearse=False)
+    table = profile.table().set_index(["estimator", "quantity", "horizon"])
+    assert {"data", "model", "mixed", "true_dynamics", "model_all", "mixed_all"} <= set(
+        table.index.get_level_values(0)
+    )
+    # Networks at random know nothing: what they imagine is biased, the environment's own is not.
+    assert table.loc[("model_all", "relative_mse", 3), "value"] > 0.5
+
+
+@pytest.mark.parametrize("name", ["encode", "step", "reward", "policy"])
+def test_what_a_model_lacks_is_named_with_its_signature(name: str) -> None:
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            whole = World()
+            for part in {"encode", "step", "reward", "policy", "q"} - {name}:
+                setattr(self, part, getattr(whole, part))
+
+    with pytest.raises(InputError, match=f"model has no {name}"):
+        gradlab.tasks.with_world_model(cart(), Model(), see)
+
+
+def test_a_model_of_other_observations_or_without_a_value_is_refused() -> None:
+    with pytest.raises(InputError, match=r"model.encode .*shapes"):
+        gradlab.tasks.with_world_model(cart(), World())
+    with pytest.raises(InputError, match=r"no q\(latent, action\), or value\(z\)"):
+        gradlab.tasks.with_world_model(cart(), Valueless(3, 5), see)
+
+
+def test_an_encoder_that_mixes_rows_is_refused() -> None:
+    with pytest.raises(InputError, match=r"model.encode mixes the rows"):
+        gradlab.tasks.with_world_model(cart(), Mixing(), see)
