@@ -23,7 +23,7 @@ from gradlab.systems.system import System
 from gradlab.tasks.task import Task
 from gradlab.tools.certify import arguments
 from gradlab.tools.certify.arguments import CertifiedSubject, subject
-from gradlab.tools.certify.evaluation import Points, outputs
+from gradlab.tools.certify.evaluation import Points, noise_of, outputs
 from gradlab.tools.certify.examination import ExaminationSettings, examined, first_steps
 from gradlab.tools.certify.parameters import named
 from gradlab.tools.certify.result import Certification
@@ -45,6 +45,7 @@ GRID, CUTS = 17, 22  # points of the first cut, and halvings after it
 _ASIDE = 1e-3  # of the line, how far from the kink its sides are taken
 _LASTS = 0.25  # of the slope's change at a wide stencil, that is left at a 64 times narrower one
 _LEAST = 1e-5  # of the outputs' spread over the line: a smaller change is rounding
+_NOISES = 32.0  # times the step's own noise over the stencil, likewise
 
 
 def _pushed(drawn: Law, seen: Samples, n: int) -> Samples:
@@ -93,7 +94,8 @@ def _found(
     narrow, wide = (
         _slope_change(values, middle, reach * 4 * width, spread) for reach in (1.0, 64.0)
     )
-    kinked = (narrow > _LASTS * wide) & (narrow > _LEAST)
+    noisy = _NOISES * noise_of(system, points) / (4 * width)
+    kinked = (narrow > _LASTS * wide) & (narrow > noisy.clamp_min(_LEAST))
     return begin + middle[:, None] * (end - begin), kinked
 
 

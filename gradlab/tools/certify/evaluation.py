@@ -19,16 +19,26 @@ Certified differences D of a step, with an error for every entry.
 
 A column whose error is too large, or that has a kink, is differenced again at smaller and at
 larger steps; it is *judged* where one of them is certain. h is ε^{1/3} of the coordinate's size,
-with ε the precision in which the step computes (single precision shows in its outputs).
+with ε the step's own precision: that of its outputs, or the noise that is found in them.
+
+    noise   σ of k-th differences of f along a line, √γ_k Δᵏf with γ_k = (k!)² / (2k)!
+            (Moré & Wild 2011, "Estimating computational noise", SIAM J. Sci. Comput. 33)
+
+It is noise where σ is the same for k = 4, 5, 6 and for two spacings, eight times apart; what is
+smooth falls with k, a kink with the spacing. A step that computes in single precision somewhere, or
+stops at a tolerance, so has an ε that no output shows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import factorial
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from gradlab.errors import InputError
 from gradlab.systems.system import Linearization, System
@@ -183,6 +193,8 @@ _RETRIES = (0.1, 0.01, 10.0)  # times h
 SIZE = 4.0  # h over ε^{1/3} of the coordinate's size
 _CERTAIN = 0.1  # of the tolerated error, that an entry's own error may be
 ROUNDING = 8.0  # units of ε in a value of f
+_DOUBLE, _SINGLE = (torch.finfo(dtype).eps for dtype in (torch.float64, torch.float32))
+_TOLERATED = 1e-6  # of an output's size: a jump below it is one of a solver's tolerance
 _SHARED = 0.1  # of a row's largest noise, that every entry of it may have
 _BATCH = 2**22  # numbers held at once
 
@@ -230,7 +242,75 @@ def precision_of(y: Tensor) -> float:
     whole = finite == finite.round()
     fractions = finite[~whole]
     single = len(fractions) > 0 and torch.equal(fractions.float().double(), fractions)
-    return torch.finfo(torch.float32 if single else torch.float64).eps
+    return _SINGLE if single else _DOUBLE
+
+
+_LINES = 32  # along which noise is sought
+_ORDERS = (4, 5, 6)  # of differences
+_SPACINGS = tuple(1e-6 * 8.0**k for k in range(7))  # of the coordinates' size
+_ALIKE = 4.0  # largest ratio of σ of several orders, and of two spacings
+_HIDDEN = 1e3  # units of ε of the lowest precision inside, that its noise may be in an output
+
+
+class _Inside(TorchDispatchMode):
+    """Precisions of all floating-point numbers that torch makes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dtypes: set[torch.dtype] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        for x in made if isinstance(made, tuple | list) else (made,):
+            if isinstance(x, Tensor) and x.is_floating_point():
+                self.dtypes.add(x.dtype)
+        return made
+
+
+def precisions_inside(system: System, points: Points) -> tuple[str, ...]:
+    """Names of the precisions in which one step computes, the lowest first, as far as torch does
+    it."""
+    with _Inside() as inside:
+        outputs(system, points.at(slice(0, SMALL)))
+    ordered = sorted(inside.dtypes, key=lambda dtype: -torch.finfo(dtype).eps)
+    return tuple(str(dtype).removeprefix("torch.") for dtype in ordered)
+
+
+def size_of(z: Tensor) -> Tensor:
+    """Interquartile range of every coordinate over that of a unit normal, which neither a far
+    origin nor a few rollouts that left make large; where it is 0 the root mean square, or 1."""
+    low, high = z.quantile(z.new_tensor([0.25, 0.75]), dim=0)
+    rms = z.square().mean(0).sqrt()
+    size = torch.where(high > low, (high - low) / 1.35, rms)
+    return torch.where(size > 0, size, torch.ones_like(size))
+
+
+def noise_of(system: System, points: Points) -> float:
+    """σ of the noise in an output over the output's size, the largest of all; 0 where there is
+    none."""
+    few = points.at(evenly(len(points), _LINES))
+    lines, places = len(few), torch.arange(max(_ORDERS) + 1, dtype=few.z.dtype)
+    signs = torch.where(torch.arange(few.z.shape[1]) % 2 == 0, 1.0, -1.0).to(few.z)
+    moves = places[:, None] * (signs * size_of(points.z))  # [7, in]
+    rows = [few.z + spacing * move for spacing in _SPACINGS for move in moves]
+    f = outputs(system, few.moved(torch.cat(rows)))
+    f = f.reshape(len(_SPACINGS), len(places), lines, -1)
+    rms = f.square().mean((0, 1, 2)).sqrt()
+    sigma = []  # [orders, spacings, out]
+    for k in _ORDERS:
+        scale = factorial(k) ** 2 / factorial(2 * k)
+        squares = scale * f.diff(n=k, dim=1).square().mean(1)
+        sigma.append(squares.median(1).values.sqrt())
+    orders = torch.stack(sigma)
+    level = orders.amax(0)
+    noisy = (level > 0) & (level <= _ALIKE * orders.amin(0))
+    ratio = level[1:] / level[:-1]
+    steady = noisy[1:] & noisy[:-1] & (ratio <= _ALIKE) & (ratio >= 1 / _ALIKE)
+    relative = torch.where(steady & (rms > 0), level[1:] / rms, 0.0).nan_to_num()
+    lowest = getattr(torch, (*precisions_inside(system, points), "float64")[0])
+    most = max(_HIDDEN * torch.finfo(lowest).eps, _TOLERATED)
+    found = relative[relative <= most]
+    return float(found.max()) if len(found) else 0.0
 
 
 def _retried(
@@ -280,12 +360,15 @@ def _differences(system: System, points: Points, y: Tensor, h: Tensor, epsilon: 
     (D1, bend1, _), (D, bend, stepped) = wide, narrow
     apart = (D1 - D).abs()
     noise = (apart * stepped[:, None, :]).nan_to_num().amax(2, keepdim=True) * _SHARED
-    rounding = ROUNDING * epsilon * y.abs()[:, :, None]
+    usual = torch.where(torch.isfinite(y), y, 0.0).square().mean(0).sqrt()
+    rounding = ROUNDING * epsilon * torch.maximum(y.abs(), usual)[:, :, None]
     error = torch.maximum(apart, torch.maximum(noise, rounding) / stepped[:, None, :])
     finite = torch.isfinite(D) & torch.isfinite(error)
     error = torch.where(finite, error, torch.inf)
     significant = bend > 1e-3 * D.abs() + 4 * rounding / stepped[:, None, :]
-    kink = (significant & (bend > bend1 / 2)).any(1)
+    jump = bend > 2 * bend1
+    tolerated = jump & (bend * stepped[:, None, :] <= _TOLERATED * usual[:, None])
+    kink = (significant & (bend > bend1 / 2) & ~tolerated).any(1)
     return Reference(y, D, error, kink)
 
 
@@ -296,7 +379,7 @@ def _central(
     z, width = points.z, points.z.shape[1]
     moves = torch.diag(h)
     ends = torch.stack([z[None] + moves[:, None], z[None] - moves[:, None]])  # [2, in, N, in]
-    if epsilon > torch.finfo(torch.float64).eps:  # the engine rounds them
+    if epsilon >= _SINGLE:  # the engine rounds them
         ends = ends.float().to(z.dtype)
     f = outputs(system, points.moved(ends.reshape(-1, width)))
     f = f.reshape(2, width, len(z), -1).permute(0, 2, 3, 1)  # [2, N, out, in]

@@ -27,9 +27,12 @@ from gradlab.tools.certify.evaluation import (
     Derivative,
     Points,
     evenly,
+    noise_of,
     outputs,
     precision_of,
+    precisions_inside,
     reference,
+    size_of,
     sources,
 )
 from gradlab.tools.certify.result import BLOCKS, Certification, Finding, Names
@@ -163,10 +166,11 @@ def examined(
         InputError: the step cannot be examined.
     """
     system, points, tolerance, n = about.system, taken.points, settings.tolerance, len(taken)
+    size, inside = size_of(points.z), precisions_inside(system, points)
     epsilon = precision_of(first_steps(system, taken))
-    behaviour = repeats.step_findings(system, points, epsilon)
+    behaviour, coupling = repeats.step_findings(system, points, epsilon, tolerance)
+    epsilon = max(epsilon, coupling, noise_of(system, points))
     progress("differences", 0, n)
-    size = _size(points.z)
     found = reference(system, points, size, tolerance, epsilon)
     progress("differences", n, n)
     units = Units(_spread(found.y), _spread(points.z))
@@ -174,7 +178,8 @@ def examined(
     ahead = Ahead(settings.drawn, points, units, epsilon, settings.discount, settings.horizon,
                   settings.smoothing)  # fmt: skip
     facts: dict[str, Any] = {
-        "states": n, "fail_above": tolerance, "precision": epsilon, "horizon": settings.horizon,
+        "states": n, "fail_above": tolerance, "precision": epsilon, "inside": list(inside),
+        "horizon": settings.horizon,
         "strata": {name: int((label == k).sum()) for k, name in enumerate(STRATA)},
         "origins": {name: taken.origin.count(name) for name in dict.fromkeys(taken.origin)},
         "ranges": _ranges(points.z, about), "compared": arguments.compared(system, epsilon),
@@ -196,7 +201,7 @@ def examined(
             continue
         findings += comparison.findings(judged)
         findings += repeats.derivative_findings(
-            name, system, derivative, points, about.names, epsilon
+            name, system, derivative, points, about.names, epsilon, tolerance
         )
         if k == 0:
             more, numbers = _once(ahead, name, derivative, label, about)
@@ -268,15 +273,6 @@ def _lost(loss: NonFiniteStep, about: CertifiedSubject) -> Finding:
     output = about.names.rows[loss.output]
     text = sentences.lost((loss.rollouts, loss.of), loss.step, output)
     return Finding("not finite", None, None, output, None, 1.0, None, "note", text)
-
-
-def _size(z: Tensor) -> Tensor:
-    """Interquartile range of every coordinate over that of a unit normal, which neither a far
-    origin nor a few rollouts that left make large; where it is 0 the root mean square, or 1."""
-    low, high = z.quantile(z.new_tensor([0.25, 0.75]), dim=0)
-    rms = z.square().mean(0).sqrt()
-    size = torch.where(high > low, (high - low) / 1.35, rms)
-    return torch.where(size > 0, size, torch.ones_like(size))
 
 
 def _merged(findings: list[Finding]) -> tuple[Finding, ...]:

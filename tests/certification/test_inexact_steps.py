@@ -1,0 +1,106 @@
+"""Steps that compute in less than their numbers show, or to a tolerance: nobody is accused wrongly.
+
+Criterion, fixed before any tuning: all kinds of `inexact_steps` at 512 states of seed 0 have no
+finding that a derivative is wrong, dead, mixed or stale, and the certificate passes at the default
+threshold. In half precision, and where a solver's tolerance is not below a thousandth of the
+threshold, "not judged" is no accusation. A kink or a jump may be named at a tenth of the states; at
+more where the step has them (ReLU, linear tables, steps that are accepted row by row).
+Of faults planted inside float32 steps (`WRONG`), by which a derivative is off by 1% or more, all
+are named in their block.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+import gradlab
+from gradlab.systems import from_function
+from tests.certification.inexact_steps import DA, DS, INEXACT, Step, cost, network
+
+USUAL = ("float32 tanh (64, 64)", "torch.bfloat16 tanh × 0.01", "adaptive 1e-07 shared",
+         "implicit 1e-06 Newton", "GRUCell torch.float32", "reward in float32")  # fmt: skip
+ROUGH = ("relu", "linear", "by row")
+
+
+def certificate(step: Step, samples: int = 512) -> gradlab.tools.certify.result.Certification:
+    return gradlab.certify(from_function(step, DS, DA), samples=samples, seed=0)
+
+
+def accusations(step: Step, name: str, samples: int) -> list[str]:
+    found = certificate(step, samples)
+    told = [each.sentence for each in found.findings if each.severity == "wrong"]
+    onset = found.facts["strata"]["onset"] / samples
+    if onset > 0.1 and not any(word in name for word in ROUGH):
+        told.append(f"an onset at {onset:.0%} of the states")
+    return told if found.passed or told else ["not passed"]
+
+
+@pytest.mark.parametrize("name", USUAL)
+def test_an_inexact_step_is_not_accused(name: str) -> None:
+    assert accusations(INEXACT[name], name, 128) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", INEXACT)
+def test_no_inexact_step_is_accused(name: str) -> None:
+    assert accusations(INEXACT[name], name, 512) == []
+
+
+class Half(torch.autograd.Function):
+    """x, whose derivative is wrong by a share."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, share: float) -> Tensor:  # type: ignore[no-untyped-def]
+        ctx.share = share
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, g: Tensor) -> tuple[Tensor, None]:  # type: ignore[no-untyped-def]
+        return (1 - ctx.share) * g, None
+
+
+def planted(fault: str, share: float) -> Step:
+    net = network(7, (32, 32), torch.nn.Tanh)
+
+    def step(s: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
+        x = torch.cat([s, a], 1).float()
+        if fault == "A":
+            x = torch.cat([Half.apply(x[:, :DS], share), x[:, DS:]], 1)
+        elif fault == "B":
+            x = torch.cat([x[:, :DS], Half.apply(x[:, DS:], share)], 1)
+        after = 0.2 * s + net(x).double()
+        if fault == "mixed":
+            after = after - share * after.mean(0)
+        reward = cost(s.float(), a.float()).double()
+        if fault == "r_s":
+            reward = cost(Half.apply(s.float(), share), a.float()).double()
+        elif fault == "r_a":
+            reward = cost(s.float(), Half.apply(a.float(), share)).double()
+        return after, reward
+
+    return step
+
+
+WRONG = [(fault, share) for fault in ("A", "B", "r_s", "r_a") for share in (0.01, 0.1, 1.0, 2.0)]
+
+
+@pytest.mark.parametrize(("fault", "share"), [("A", 0.1), ("r_a", 0.1), ("mixed", 0.1)])
+def test_a_fault_inside_a_float32_step_is_named(fault: str, share: float) -> None:
+    named(fault, share, 128)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("fault", "share"), [*WRONG, ("mixed", 0.01), ("mixed", 1.0)])
+def test_every_fault_inside_a_float32_step_is_named(fault: str, share: float) -> None:
+    named(fault, share, 512)
+
+
+def named(fault: str, share: float, samples: int) -> None:
+    found = [each for each in certificate(planted(fault, share), samples).findings
+             if each.severity == "wrong"]  # fmt: skip
+    if fault == "mixed":
+        assert any(each.kind == "rows mix" for each in found)
+    else:
+        assert {each.block for each in found} == {fault}
