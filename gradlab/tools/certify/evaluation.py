@@ -287,7 +287,7 @@ def size_of(z: Tensor) -> Tensor:
 
 def noise_of(system: System, points: Points) -> float:
     """σ of the noise in an output over the output's size, the largest of all; 0 where there is
-    none."""
+    none beside the rounding of double precision."""
     few = points.at(evenly(len(points), _LINES))
     lines, places = len(few), torch.arange(max(_ORDERS) + 1, dtype=few.z.dtype)
     signs = torch.where(torch.arange(few.z.shape[1]) % 2 == 0, 1.0, -1.0).to(few.z)
@@ -309,7 +309,7 @@ def noise_of(system: System, points: Points) -> float:
     relative = torch.where(steady & (rms > 0), level[1:] / rms, 0.0).nan_to_num()
     lowest = getattr(torch, (*precisions_inside(system, points), "float64")[0])
     most = max(_HIDDEN * torch.finfo(lowest).eps, _TOLERATED)
-    found = relative[relative <= most]
+    found = relative[(relative <= most) & (relative > ROUNDING * _DOUBLE)]
     return float(found.max()) if len(found) else 0.0
 
 
@@ -318,13 +318,14 @@ def _retried(
 ) -> Reference:
     y = outputs(system, points)
     h = SIZE * epsilon ** (1 / 3) * size
-    best = _differences(system, points, y, h, epsilon)
+    usual = y[torch.isfinite(y).all(1)].std(0, correction=0).nan_to_num()
+    best = _differences(system, points, y, h, epsilon, usual)
     for factor in _RETRIES:
         uncertain = _uncertain(best, tolerance)
         rows = uncertain.any(1).nonzero().flatten()
         if not len(rows):
             break
-        again = _differences(system, points.at(rows), y[rows], factor * h, epsilon)
+        again = _differences(system, points.at(rows), y[rows], factor * h, epsilon, usual)
         _replace(best, again, rows, uncertain[rows] & ~again.kink)
     return best
 
@@ -354,13 +355,14 @@ def _uncertain(found: Reference, tolerance: float) -> Tensor:
     return found.kink | vague.any(1)
 
 
-def _differences(system: System, points: Points, y: Tensor, h: Tensor, epsilon: float) -> Reference:
-    """At the steps h and h/4 [in] of every point."""
+def _differences(
+    system: System, points: Points, y: Tensor, h: Tensor, epsilon: float, usual: Tensor
+) -> Reference:
+    """At the steps h and h/4 [in] of every point; `usual` [out] is the spread of y."""
     wide, narrow = (_central(system, points, y, step, epsilon) for step in (h, h / RATIO))
     (D1, bend1, _), (D, bend, stepped) = wide, narrow
     apart = (D1 - D).abs()
     noise = (apart * stepped[:, None, :]).nan_to_num().amax(2, keepdim=True) * _SHARED
-    usual = torch.where(torch.isfinite(y), y, 0.0).square().mean(0).sqrt()
     rounding = ROUNDING * epsilon * torch.maximum(y.abs(), usual)[:, :, None]
     error = torch.maximum(apart, torch.maximum(noise, rounding) / stepped[:, None, :])
     finite = torch.isfinite(D) & torch.isfinite(error)

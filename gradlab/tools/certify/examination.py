@@ -170,6 +170,7 @@ def examined(
     epsilon = precision_of(first_steps(system, taken))
     behaviour, coupling = repeats.step_findings(system, points, epsilon, tolerance)
     epsilon = max(epsilon, coupling, noise_of(system, points))
+    wrong_behaviour = any(each.severity == "wrong" for each in behaviour)
     progress("differences", 0, n)
     found = reference(system, points, size, tolerance, epsilon)
     progress("differences", n, n)
@@ -197,7 +198,7 @@ def examined(
             name, difference, label, taken.step, about.names, units, near
         )
         rows += comparison.numbers(judged)
-        if behaviour:  # J and D are of different functions then
+        if wrong_behaviour:  # J and D are of different functions then
             continue
         findings += comparison.findings(judged)
         findings += repeats.derivative_findings(
@@ -208,7 +209,7 @@ def examined(
             findings += more
             facts |= numbers
     progress("derivatives", len(ways), len(ways))
-    if settings.parameters is not None and not behaviour:
+    if settings.parameters is not None and not wrong_behaviour:
         wrong, facts["parameters"] = parameters.findings(
             system, points, settings.parameters, tolerance, epsilon
         )

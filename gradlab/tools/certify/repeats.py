@@ -7,8 +7,8 @@
 
 Each is found by calling twice; results are equal up to the rounding of sums in another order, or
 up to a hundredth of the tolerated error: a solver that chooses one step size for all rows of a
-batch, or starts where it ended, moves its results within its own tolerance. That is a noise, by
-which differences are judged (`Behaviour.noise`).
+batch moves its results within its own tolerance. That is a note, and a noise by which differences
+are judged (`Behaviour.noise`).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import random
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -25,7 +26,14 @@ from torch import Tensor
 from gradlab.errors import InputError
 from gradlab.systems.system import System
 from gradlab.tools.certify import sentences
-from gradlab.tools.certify.evaluation import SMALL, Derivative, Points, at_once, evenly
+from gradlab.tools.certify.evaluation import (
+    SMALL,
+    Derivative,
+    Points,
+    at_once,
+    evenly,
+    precisions_inside,
+)
 from gradlab.tools.certify.result import BLOCKS, Finding, Kind, Names
 
 STATES, FEWER = 64, 7
@@ -51,17 +59,23 @@ def step_findings(system: System, points: Points, epsilon: float, tolerance: flo
         InputError: it has randomness of its own.
     """
     few = points.at(evenly(len(points), STATES))
-    least = max(_EQUAL * epsilon, _OF_VALUES * tolerance)
-    kind, size = _dependence(_calls(lambda given: at_once(system, given), few), least)
+    calls = _calls(lambda given: at_once(system, given), few)
+    lowest = getattr(torch, (*precisions_inside(system, points), "float64")[0])
+    # Sums in an order that changes from call to call are no randomness.
+    sums = _EQUAL * max(epsilon, torch.finfo(lowest).eps)
+    kind, size = _dependence(calls, _EQUAL * epsilon, sums)
     if kind == "random":
         raise InputError(
             "step has hidden randomness: two calls with the same arguments differ by "
             f"{size:.2g}; pass its noise as the third argument (noise_dim)"
         )
     found = [] if kind is None else [_finding(kind, None, size, "")]
+    noise = size if kind in (None, "rows mix") else 0.0
+    if kind == "rows mix" and size <= _OF_VALUES * tolerance:
+        found = [replace(found[0], size=size, severity="note")]
     changed = _changed_arguments(system, few)
     found += [] if changed is None else [_finding("arguments changed", None, 1.0, changed)]
-    return Behaviour(found, 0.0 if kind else size)
+    return Behaviour(found, noise)
 
 
 def derivative_findings(
@@ -80,7 +94,7 @@ def derivative_findings(
     least = max(_EQUAL * epsilon, _OF_DERIVATIVES * tolerance)
     for block in BLOCKS:
         rows, columns = names.block(block)
-        kind, size = _dependence([J[:, rows, columns].flatten(1) for J in calls], least)
+        kind, size = _dependence([J[:, rows, columns].flatten(1) for J in calls], least, least)
         if kind is not None:
             found.append(_finding(kind, block, size, name))
     return found
@@ -113,9 +127,13 @@ def _calls(evaluate: _Evaluated, few: Points) -> tuple[Tensor, ...]:
     )
 
 
-def _dependence(calls: Sequence[Tensor], least: float) -> tuple[Kind | None, float]:
+def _dependence(calls: Sequence[Tensor], least: float, sums: float) -> tuple[Kind | None, float]:
     """What else the values depend on by at least so much of their size, and by how much; None with
-    what they move by otherwise."""
+    what they move by otherwise.
+
+    Args:
+        sums: as `least`, of another seed.
+    """
     first, after_another, reseeded, *among, another, anew = calls
     gaps: tuple[tuple[Kind, float], ...] = (
         ("stale", _gap(first, after_another)),
@@ -124,7 +142,7 @@ def _dependence(calls: Sequence[Tensor], least: float) -> tuple[Kind | None, flo
         ("stale", _gap(another[: len(anew)], anew)),
     )
     for kind, gap in gaps:
-        if gap > least:
+        if gap > (sums if kind == "random" else least):
             return kind, gap
     return None, max(gap for _, gap in gaps)
 
