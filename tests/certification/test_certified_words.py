@@ -113,7 +113,8 @@ def test_the_page_says_what_was_compared_where_and_how_it_is_made_again(tmp_path
 
 def test_a_certificate_of_mujoco_says_how_its_two_differences_differ() -> None:
     certificate = gradlab.certify(gradlab.tasks.mujoco("InvertedPendulum-v5"), samples=32)
-    given, compared = certificate.facts["compared"]
+    given, compared, precision = certificate.facts["compared"]
     assert "along MuJoCo's own tangents" in given and "at one size for every coordinate" in given
     assert "one coordinate of state or action at a time" in compared
+    assert "the step's own precision is" in precision.lower()
     assert certificate.facts["sign"] == "not decidable (the reward is constant)"

@@ -7,6 +7,11 @@ threshold, "not judged" is no accusation. A kink or a jump may be named at a ten
 more where the step has them (ReLU, linear tables, steps that are accepted row by row).
 Of faults planted inside float32 steps (`WRONG`), by which a derivative is off by 1% or more, all
 are named in their block.
+
+Changed after a first look, in which 63 of 67 were not accused: two adaptive solvers at 1e-9 ran out
+of steps before their end, and so did not solve (more steps; 1e-8 in its place); two at 1e-3, the
+threshold itself, are rightly named (`test_a_solver_as_loose_as_the_threshold_is_named`), and no
+sound kinds (1e-6 in its place).
 """
 
 from __future__ import annotations
@@ -17,7 +22,7 @@ from torch import Tensor
 
 import gradlab
 from gradlab.systems import from_function
-from tests.certification.inexact_steps import DA, DS, INEXACT, Step, cost, network
+from tests.certification.inexact_steps import DA, DS, INEXACT, Step, adaptive, cost, network
 
 USUAL = ("float32 tanh (64, 64)", "torch.bfloat16 tanh × 0.01", "adaptive 1e-07 shared",
          "implicit 1e-06 Newton", "GRUCell torch.float32", "reward in float32")  # fmt: skip
@@ -46,6 +51,23 @@ def test_an_inexact_step_is_not_accused(name: str) -> None:
 @pytest.mark.parametrize("name", INEXACT)
 def test_no_inexact_step_is_accused(name: str) -> None:
     assert accusations(INEXACT[name], name, 512) == []
+
+
+@pytest.mark.slow
+def test_a_solver_as_loose_as_the_threshold_is_named() -> None:
+    """Its steps are chosen by the state, which backpropagation leaves out: by plain differences the
+    derivative is off by more than the threshold in an entry, in a tenth of the states and more."""
+    step = adaptive(1e-3, shared=False)
+    z = 1.5 * torch.randn(64, DS + DA, generator=torch.Generator().manual_seed(0)).double()
+    at = z.clone().requires_grad_()
+    after = step(at[:, :DS], at[:, DS:])[0]
+    J = torch.stack([torch.autograd.grad(y.sum(), at, retain_graph=True)[0] for y in after.T], 1)
+    ends = [[step((z + d)[:, :DS], (z + d)[:, DS:])[0] for d in (move, -move)]
+            for move in 1e-5 * torch.eye(DS + DA).double()]  # fmt: skip
+    D = torch.stack([(up - down) / 2e-5 for up, down in ends], 2)
+    off = (J - D).abs() / torch.maximum(D.abs(), D.square().mean(0).sqrt())
+    assert float((off.amax((1, 2)) > 1e-3).double().mean()) > 0.1
+    assert accusations(step, "by row", 512) != []
 
 
 class Half(torch.autograd.Function):

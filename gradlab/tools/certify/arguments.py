@@ -5,6 +5,7 @@ What a certificate compares, where, and how it is made again, in words.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,8 +92,8 @@ def _rows(name: str, values: Any, width: int) -> Tensor | None:
 _VERSIONS = ("gradlab", "commit", "python", "torch", "numpy", "mujoco")
 
 
-def compared(system: System, epsilon: float) -> list[str]:
-    """J and D, a sentence each.
+def compared(system: System, epsilon: float, inside: Sequence[str]) -> list[str]:
+    """J, D, and the step's own precision, a sentence each.
 
     A system whose `linearize` takes differences itself says which in an attribute `derivatives`.
     """
@@ -104,6 +105,9 @@ def compared(system: System, epsilon: float) -> list[str]:
         f"J is what the system offers: {ways}.",
         f"D is certified central differences of the system's own step as a whole, one coordinate "
         f"of state or action at a time, at {size:.2g} and {size / RATIO:.2g} of its spread.",
+        f"The step's own precision is {epsilon:.2g} of its outputs' size"
+        + (f", with {' and '.join(inside)} inside" if len(inside) > 1 else "")
+        + ": nothing is called wrong, a kink or mixed below it.",
     ]
 
 

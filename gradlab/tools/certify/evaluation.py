@@ -252,11 +252,11 @@ _ALIKE = 4.0  # largest ratio of σ of several orders, and of two spacings
 _HIDDEN = 1e3  # units of ε of the lowest precision inside, that its noise may be in an output
 
 
-class _Inside(TorchDispatchMode):
+class _Inside(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Precisions of all floating-point numbers that torch makes."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.dtypes: set[torch.dtype] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

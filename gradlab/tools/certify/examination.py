@@ -183,7 +183,7 @@ def examined(
         "horizon": settings.horizon,
         "strata": {name: int((label == k).sum()) for k, name in enumerate(STRATA)},
         "origins": {name: taken.origin.count(name) for name in dict.fromkeys(taken.origin)},
-        "ranges": _ranges(points.z, about), "compared": arguments.compared(system, epsilon),
+        "ranges": _ranges(points.z, about), "compared": arguments.compared(system, epsilon, inside),
     }  # fmt: skip
     rows: list[Mapping[str, Any]] = []
     findings = behaviour + ([] if loss is None else [_lost(loss, about)])

@@ -72,7 +72,8 @@ def step_findings(system: System, points: Points, epsilon: float, tolerance: flo
     found = [] if kind is None else [_finding(kind, None, size, "")]
     noise = size if kind in (None, "rows mix") else 0.0
     if kind == "rows mix" and size <= _OF_VALUES * tolerance:
-        found = [replace(found[0], size=size, severity="note")]
+        text = f"{found[0].sentence[:-1]}, as within a solver's tolerance."
+        found = [replace(found[0], size=size, severity="note", sentence=text)]
     changed = _changed_arguments(system, few)
     found += [] if changed is None else [_finding("arguments changed", None, 1.0, changed)]
     return Behaviour(found, noise)
