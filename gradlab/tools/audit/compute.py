@@ -22,7 +22,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from gradlab import validation
 from gradlab.tools.audit.calls import Role
+from gradlab.tools.audit.differences import Differenced, differenced, surrogate_findings
 from gradlab.tools.audit.evaluation import Audited, audited, differentiable, evaluated
 from gradlab.tools.audit.findings import AuditFinding, Kind
 from gradlab.tools.audit.gradients import (
@@ -35,9 +37,9 @@ from gradlab.tools.audit.gradients import (
     scale_findings,
     scales,
 )
-from gradlab.tools.audit.zeros import zero_findings
+from gradlab.tools.audit.zeros import explained, zero_findings
 from gradlab.user_code.calls import differentiating
-from gradlab.wording import listed, two
+from gradlab.wording import listed, percent, two
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -293,12 +295,15 @@ class Audit:
         norms: Euclidean norm of ∂(term)/∂(parameter) by term, path and parameter; paths are
             "model", "critic", "model and critic" and "neither" (log π, entropy, action costs).
         scales: weights of one step at two lengths; empty where `lengths` was not given.
+        derivative: the gradient beside differences of the loss; None where it is wrong already,
+            or was not compared.
     """
 
     findings: tuple[AuditFinding, ...]
     parameters: tuple[str, ...]
     norms: Mapping[str, Mapping[str, Sequence[float]]]
     scales: tuple[StepWeight, ...] = ()
+    derivative: Differenced | None = None
 
     @property
     def passed(self) -> bool:
@@ -322,7 +327,12 @@ class Audit:
         return pd.DataFrame(rows, columns=["term", "path", "parameter", "norm"])
 
     def __str__(self) -> str:
-        return _screen(self.findings, self.parameters, self.norms, self.scales)
+        text = _screen(self.findings, self.parameters, self.norms, self.scales)
+        if self.derivative is None or not self.derivative.surrogate:
+            return text
+        missing = percent(self.derivative.missing)
+        words = f"About {missing} of the loss's derivative is not in its gradient (by differences)."
+        return f"{text}\n\n{words}"
 
 
 @differentiating
@@ -335,13 +345,16 @@ def audit(
     inputs: Any = (),
     optimizer: Optimizer | None = None,
     lengths: tuple[int, int] | None = None,
+    directions: int = 3,
+    surrogate: bool = False,
     seed: int = 0,
 ) -> Audit:
     """Audit an actor loss: which parameters get gradient through which path, and what is lost.
 
-    The loss is computed as it is, once, and once more for the second length and for parameters
-    whose gradient is exactly zero. Parameters, their `grad`, buffers and random generators are
-    afterwards as before; an environment of the user's that moves on has moved on.
+    The loss is computed as it is, once, once more for the second length and for parameters whose
+    gradient is exactly zero, and six times for each direction. Parameters, their `grad`, buffers
+    and random generators are afterwards as before; an environment of the user's that moves on has
+    moved on.
 
     Args:
         loss: loss(*inputs) → a scalar tensor, or named terms whose sum is the loss.
@@ -352,17 +365,22 @@ def audit(
         optimizer: the actor's; None: what its step moves is not checked.
         lengths: two lengths of a segment, as (8, 16): the loss takes them as `length=`, and the
             weights of one step are compared. None: not compared.
+        directions: random ones in θ, along which the loss is differenced, and along its gradient;
+            0: not at all.
+        surrogate: the loss is meant to have another gradient than its derivative (straight-through,
+            decayed): how much is missing is a note.
         seed: of every random draw in the loss.
 
     Raises:
         InputError: an argument is of the wrong type, or the loss fails or is no scalar.
     """
     given = audited(loss, actor, critic, model, inputs, optimizer, lengths, seed)
+    validation.whole("directions", directions)
     with differentiable(given):
-        return _audit(given)
+        return _audit(given, directions, surrogate)
 
 
-def _audit(given: Audited) -> Audit:
+def _audit(given: Audited, directions: int, surrogate: bool) -> Audit:
     first = None if given.lengths is None else given.lengths[0]
     evaluation = evaluated(given, first)
     total = gradient(evaluation.loss, evaluation.theta)
@@ -374,6 +392,10 @@ def _audit(given: Audited) -> Audit:
         short, long = given.lengths
         compared = scales(evaluation, evaluated(given, long), long / short)
         findings += scale_findings(compared, given.lengths)
+    found = None
+    if directions and not any(finding.severity == "wrong" for finding in findings):
+        found = differenced(given, total, directions, first)
+        findings += surrogate_findings(found, explained(evaluation), surrogate)
     return Audit(
         tuple(sorted(findings, key=lambda finding: finding.severity, reverse=True)),
         tuple(given.actor),
@@ -382,4 +404,5 @@ def _audit(given: Audited) -> Audit:
             for name, term in evaluation.terms.items()
         },
         tuple(compared),
+        found,
     )

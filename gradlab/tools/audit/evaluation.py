@@ -36,12 +36,14 @@ class LossEvaluation:
         terms: scalars by name; their sum is the loss.
         tags: of the terms that depend on θ.
         theta: the actor's parameters that are trained.
+        cut: a value of θ was detached, sampled or made discrete.
     """
 
     terms: Mapping[str, Tensor]
     calls: LossCalls
     tags: Mapping[str, Tag]
     theta: Sequence[Tensor]
+    cut: bool = False
 
     @property
     def loss(self) -> Tensor:
@@ -65,7 +67,7 @@ def evaluated(audited: Audited, length: int | None = None) -> LossEvaluation:
             value = audited.loss(*audited.inputs, **more)
         terms = _terms(value)
     tags = {name: tag for name, x in terms.items() if (tag := watching.tags.of(x)) is not None}
-    return LossEvaluation(terms, watching.calls, tags, theta)
+    return LossEvaluation(terms, watching.calls, tags, theta, watching.tags.cut)
 
 
 def _terms(value: Any) -> dict[str, Tensor]:

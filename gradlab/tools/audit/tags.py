@@ -237,6 +237,7 @@ class Tags(TorchFunctionMode):
         # The tensor itself is kept, so that no other gets its id.
         self._tags: dict[int, tuple[Tensor, Tag, bool]] = {}
         self._keep = keep
+        self.cut = False  # whether a value of θ was detached, sampled or made discrete
         for parameter in parameters:
             self.put(parameter, Tag())
 
@@ -260,6 +261,7 @@ class Tags(TorchFunctionMode):
         if name in _JOINS:
             args = self._joined(args)
         result = func(*args, **kwargs)
+        self.cut |= name == "gumbel_softmax" and bool(kwargs.get("hard"))
         if name.endswith("_like") or name.startswith("new_"):
             return result
         sources = args[:1] if name in _OF_FIRST else (*args, *kwargs.values())
@@ -279,7 +281,10 @@ class Tags(TorchFunctionMode):
         if alive and x.requires_grad and _name_of(function) not in _WITHOUT_DERIVATIVE:
             self.put(x, Tag(None, modelled))
         elif alive:
-            self.put(x, Tag(_cut_by(function, x.is_floating_point()), modelled))
+            cut = _cut_by(function, x.is_floating_point())
+            # A custom derivative computes without gradients, too.
+            self.cut |= cut.how == "sampled" or torch.is_grad_enabled()
+            self.put(x, Tag(cut, modelled))
         else:
             self.put(x, Tag(given[0].cut, modelled))
 

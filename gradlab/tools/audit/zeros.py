@@ -100,6 +100,11 @@ def _dead_roles(evaluation: LossEvaluation, losses: Sequence[Lost]) -> list[Role
     return dead
 
 
+def explained(evaluation: LossEvaluation) -> bool:
+    """Whether a value on the way to the loss is sampled, detached or scored."""
+    return evaluation.cut or bool(evaluation.calls.lost) or bool(_split(evaluation)[1])
+
+
 def _split(evaluation: LossEvaluation) -> tuple[_Weighted, _Weighted]:
     """Outputs of model and critic with their direct weights: fixed ones, and those of scores."""
     outputs = evaluation.calls.of("model", "critic")

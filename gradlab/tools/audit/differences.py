@@ -1,0 +1,148 @@
+"""The loss itself against its gradient: is g the derivative of what the loss computes?
+
+    D_u = (L(θ + h u) − L(θ − h u)) / 2h     against     g · u,     every random draw the same
+
+along g and along random directions u, at three h, of which the most certain counts. Where they
+differ, g is the gradient of a surrogate: a sampled value of a score, a detach, a straight-through
+estimate, a backward pass of its own such as a temporal decay.
+
+    missing²  =  Σ_u (D_u − g · u)² / Σ_u D_u²     over the random directions
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from gradlab.data.noise import stream
+from gradlab.tools.audit.evaluation import Audited, evaluated
+from gradlab.tools.audit.findings import AuditFinding
+from gradlab.tools.audit.gradients import Gradients
+from gradlab.wording import percent
+
+_STEPS = (2e-2, 1e-2, 5e-3)  # of the size of every tensor
+_ROUNDING = 8.0  # units of ε in a value of the loss
+_SAFETY, _LEAST = 4.0, 0.02  # errors of D, and a share of it, that are no difference
+_MISSING = 0.05  # of the derivative, from which it is named
+
+
+@dataclass(frozen=True)
+class Differenced:
+    """
+    Attributes:
+        missing: share of the derivative that the gradient has not, over the random directions.
+        change: D_u over g · u along the gradient; 1 where g is the derivative.
+        off: share of the directions, the gradient's among them, in which they differ.
+    """
+
+    missing: float
+    change: float
+    off: float
+
+    @property
+    def surrogate(self) -> bool:
+        """Is the gradient another one than the derivative?"""
+        return self.off >= 0.5 and self.missing >= _MISSING
+
+
+def differenced(
+    audited: Audited, total: Gradients, directions: int, length: int | None
+) -> Differenced | None:
+    """The comparison; None where the loss is another one at each call, or differences are lost in
+    rounding.
+
+    Args:
+        total: the gradient of the loss in θ.
+        directions: random ones.
+    """
+    theta = list(audited.actor.values())
+
+    def loss() -> float:
+        return float(evaluated(audited, length).loss.detach())
+
+    here = loss()
+    if loss() != here or not torch.isfinite(torch.tensor(here)):
+        return None
+    g = [
+        torch.zeros_like(p) if x is None else x.detach() for p, x in zip(theta, total, strict=True)
+    ]
+    size = [p.detach().square().mean().sqrt().clamp_min(1e-2) for p in theta]
+    generator = stream(audited.seed, "audit directions")
+    random = [
+        [
+            s * torch.randn(p.shape, generator=generator).to(p)
+            for p, s in zip(theta, size, strict=True)
+        ]
+        for _ in range(directions)
+    ]
+    norm, reach = (sum(float(x.square().sum()) for x in xs) ** 0.5 for xs in (g, random[0]))
+    along = [x * (reach / norm) for x in g] if norm > 0 else random[0]
+    epsilon = max(torch.finfo(p.dtype).eps for p in theta)
+    found = []
+    for u in (along, *random):
+        given = sum(float((x * y).sum()) for x, y in zip(g, u, strict=True))
+        values = []
+        for h in _STEPS:
+            ends = []
+            for sign in (1.0, -1.0):
+                with _moved(theta, u, sign * h):
+                    ends.append(loss())
+            values.append((ends[0] - ends[1]) / (2 * h))
+        errors = [
+            abs(one - other) + _ROUNDING * epsilon * abs(here) / h
+            for (one, other), h in zip(pairwise(values), _STEPS[1:], strict=True)
+        ]
+        best = min(range(len(errors)), key=errors.__getitem__)
+        found.append((given, values[best + 1], errors[best]))
+    certain = [each for each in found if abs(each[1]) > _SAFETY * each[2] or
+               abs(each[0]) > _SAFETY * each[2]]  # fmt: skip
+    if not certain:
+        return None
+    off = [abs(D - given) > _SAFETY * error + _LEAST * abs(D) for given, D, error in certain]
+    true = sum(D**2 for _, D, _ in found[1:])
+    gap = sum((D - given) ** 2 for given, D, _ in found[1:])
+    given, D, _ = found[0]
+    missing = min((gap / true) ** 0.5, 1.0) if true > 0 else 1.0
+    return Differenced(missing, D / given if given else 0.0, sum(off) / len(off))
+
+
+def surrogate_findings(
+    found: Differenced | None, explained: bool, declared: bool
+) -> Iterator[AuditFinding]:
+    """A gradient that is another one than the derivative, where nothing that the loss says
+    explains it.
+
+    Args:
+        explained: a value on the way to the loss is sampled, detached or scored.
+        declared: the caller says that it is a surrogate.
+    """
+    if found is None or not found.surrogate or (explained and not declared):
+        return
+    text = (
+        f"The gradient is not the derivative of the loss: about {percent(found.missing)} of it is "
+        f"missing or added, and along the gradient the loss changes {found.change:.2g} times as "
+        f"much as it says"
+    )
+    if not declared:
+        text += (
+            "; nothing is detached on the way: look for a backward pass of its own, a hook, or a "
+            "straight-through estimate, and declare it by surrogate=True if it is meant"
+        )
+    yield AuditFinding("surrogate", "note" if declared else "wrong", text)
+
+
+@contextmanager
+def _moved(theta: Sequence[Tensor], u: Sequence[Tensor], by: float) -> Iterator[None]:
+    before = [p.detach().clone() for p in theta]
+    try:
+        for p, x in zip(theta, u, strict=True):
+            p.data.add_(x, alpha=by)
+        yield
+    finally:
+        for p, x in zip(theta, before, strict=True):
+            p.data.copy_(x)
