@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from gradlab.gradients.tail import Tail
     from gradlab.measurement.measure import measure
     from gradlab.probe.probe import Probe
-    from gradlab.remedies.compare import compare_remedies
     from gradlab.reporting import report
     from gradlab.runs.attribution import attribute, attribution
     from gradlab.runs.profile import Profile, load
@@ -42,6 +41,7 @@ if TYPE_CHECKING:
     from gradlab.tools.jacobians.compute import compare_jacobians
     from gradlab.tools.race.compute import race
     from gradlab.tools.race.step import step
+    from gradlab.tools.remedies.compute import compare_remedies
     from gradlab.tools.sweep.command import sweep
     from gradlab.training.loop import train
     from gradlab.verdicts.choice.choosing import choose
@@ -88,7 +88,7 @@ _HOMES = {
     "certify": "gradlab.tools.certify.compute",
     "choose": "gradlab.verdicts.choice.choosing",
     "compare_jacobians": "gradlab.tools.jacobians.compute",
-    "compare_remedies": "gradlab.remedies.compare",
+    "compare_remedies": "gradlab.tools.remedies.compute",
     "differentiable": "gradlab.systems.differentiable",
     "load": "gradlab.runs.profile",
     "measure": "gradlab.measurement.measure",

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from gradlab.runs.remedies.run import Remedies
-from gradlab.runs.remedies.values import (
+from gradlab.tools.remedies.result import Remedies
+from gradlab.tools.remedies.values import (
     BASELINE,
     CLIPPED,
     SIMULATOR,

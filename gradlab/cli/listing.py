@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import inspect
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
 from tyro.conf import Positional
 
 from gradlab.cli.arguments import Document
+from gradlab.errors import InputError, imported
 
 KINDS = ("tasks", "estimators", "algorithms", "remedies")
 _ESTIMATORS = {
@@ -65,10 +67,9 @@ class List:
 
             document["algorithms"] = {name: row.described for name, row in ALGORITHMS.items()}
         if self.what in ("all", "remedies"):
-            from gradlab.runs.remedies.values import ABOUT, DEFAULT
-
-            document["remedies"] = dict(ABOUT)
-            taken["remedies"] = list(DEFAULT)
+            with suppress(InputError):  # a tool that is not there
+                document["remedies"] = dict(imported("gradlab.tools.remedies.values:ABOUT"))
+                taken["remedies"] = list(imported("gradlab.tools.remedies.values:DEFAULT"))
         return {"headline": _headline(document, bool(taken)), "by default": taken} | document
 
 

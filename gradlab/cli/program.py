@@ -27,7 +27,6 @@ from gradlab.cli.compare import Compare
 from gradlab.cli.fit import FitCommand
 from gradlab.cli.listing import List
 from gradlab.cli.measure import Measure
-from gradlab.cli.remedies import RemediesCommand
 from gradlab.cli.report import Report
 from gradlab.cli.selftest import Selftest
 from gradlab.cli.terminal import progress_bars, streams, usage
@@ -59,7 +58,7 @@ _ROWS: Mapping[str, type[_Command] | str] = {
     "certify": "gradlab.tools.certify.command:Certify",
     "fit": FitCommand,
     "logs": "gradlab.tools.logs.command:Logs",
-    "remedies": RemediesCommand,
+    "remedies": "gradlab.tools.remedies.command:RemediesCommand",
     "audit": "gradlab.tools.audit.command:AuditCommand",
     "train": Train,
     "sweep": "gradlab.tools.sweep.command:SweepCommand",

@@ -36,7 +36,7 @@ Figure of a certificate, from `Certification.table()`:
 
     certified_errors      by block and stratum
 
-Figures of a test of remedies take its own long tables (`gradlab.runs.remedies.run`):
+Figures of a test of remedies take its own long tables (`gradlab.tools.remedies.result`):
 
     remedy_effects, remedy_horizons, remedy_jacobians      with a remedy over without
     remedy_levels, remedy_marks                            every model by itself
@@ -96,13 +96,6 @@ from gradlab.figures.probe import (
     moved_profiles,
     probe_cost,
     probe_curve,
-)
-from gradlab.figures.remedies import (
-    remedy_effects,
-    remedy_horizons,
-    remedy_jacobians,
-    remedy_levels,
-    remedy_marks,
 )
 from gradlab.figures.through_training import errors_through_training, weights_through_training
 from gradlab.figures.training import (
@@ -187,6 +180,9 @@ _OF_TOOLS = {  # by gradlab.tools.NAME.figures
     "logs": (
         "logged_agreement", "logged_critics", "logged_direction", "logged_noise",
         "logged_prediction", "logged_referee",
+    ),
+    "remedies": (
+        "remedy_effects", "remedy_horizons", "remedy_jacobians", "remedy_levels", "remedy_marks",
     ),
 }  # fmt: skip
 _HOMES = {name: tool for tool, names in _OF_TOOLS.items() for name in names}

@@ -19,7 +19,6 @@ from gradlab.reporting import (
     comparison_page,
     probe_page,
     profile_page,
-    remedies_page,
     training_page,
 )
 from gradlab.reporting.first_fold import PageSource
@@ -27,12 +26,10 @@ from gradlab.reporting.page import Page
 from gradlab.runs.probe import results as probe_results
 from gradlab.runs.probe.schema import KIND as PROBE
 from gradlab.runs.profile import load as load_profile
-from gradlab.runs.remedies import run as remedies_run
 from gradlab.runs.training import results as training_results
 from gradlab.storage import journal
 from gradlab.verdicts.measurement.verdict import first_screen
 from gradlab.verdicts.probe.first_screen import screen as probe_screen
-from gradlab.verdicts.remedies.first_screen import screen as remedies_screen
 from gradlab.verdicts.screen import Screen
 from gradlab.verdicts.training.first_screen import screen as training_screen
 
@@ -71,7 +68,7 @@ KINDS: Mapping[str, Kind | str] = {
         "and compare what `gradlab measure` finds of their policies",
     ),
     "jacobians": "gradlab.tools.jacobians.page:KIND",
-    remedies_run.KIND: Kind(remedies_run.load, remedies_page.page, remedies_screen),
+    "remedies": "gradlab.tools.remedies.page:KIND",
     "logs": "gradlab.tools.logs.page:KIND",
     "race": "gradlab.tools.race.page:KIND",
 }  # fmt: skip

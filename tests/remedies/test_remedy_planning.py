@@ -10,9 +10,9 @@ from gradlab.errors import InputError
 from gradlab.fitting.collection import collect
 from gradlab.fitting.derivative_losses import DirectionalDerivative
 from gradlab.fitting.model_settings import ModelSettings
-from gradlab.remedies import fits
-from gradlab.remedies.fits import FittedPart, recipe
-from gradlab.runs.remedies.values import (
+from gradlab.tools.remedies import fits
+from gradlab.tools.remedies.fits import FittedPart, recipe
+from gradlab.tools.remedies.values import (
     ABOUT,
     BASELINE,
     HALF,

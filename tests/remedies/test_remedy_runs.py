@@ -11,11 +11,11 @@ from gradlab.errors import Failure, InputError
 from gradlab.fitting.collection import Still, collect
 from gradlab.fitting.model_settings import ModelSettings
 from gradlab.networks.mlp import Policy, QCritic
-from gradlab.remedies.compare import compare_remedies, models_folder, models_of
-from gradlab.runs.remedies.run import load
-from gradlab.runs.remedies.values import BASELINE, STEPS, TIME, longer
 from gradlab.systems.learned import TwoModels
-from gradlab.verdicts.remedies.sentences import verdict
+from gradlab.tools.remedies.compute import compare_remedies, models_folder, models_of
+from gradlab.tools.remedies.findings import verdict
+from gradlab.tools.remedies.result import load
+from gradlab.tools.remedies.values import BASELINE, STEPS, TIME, longer
 
 TASK = gradlab.tasks.double_integrator()
 SETTINGS = ModelSettings(members=1, hidden=(8, 8), bootstrap=False, epochs=3, batch=32)

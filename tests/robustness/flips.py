@@ -287,13 +287,13 @@ def _read_minari(folder: Path) -> Any:
 
 
 def _make_plan(folder: Path) -> None:
-    from gradlab.remedies.compare import PLAN
+    from gradlab.tools.remedies.compute import PLAN
 
     whole_files.write(folder / PLAN, {"config": CONFIG, "steps": 400, "costs": [1.5, 2.25]})
 
 
 def _read_plan(folder: Path) -> dict[str, Any]:
-    from gradlab.remedies.compare import notes_of
+    from gradlab.tools.remedies.compute import notes_of
 
     return notes_of(folder)
 

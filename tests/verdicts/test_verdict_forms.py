@@ -11,8 +11,8 @@ from gradlab.choice import Choice, DirectionCosine
 from gradlab.runs.check_results import EFFECT, FINITE, CheckResult
 from gradlab.runs.decision_rules import LogRatio
 from gradlab.statistics.intervals import Interval
+from gradlab.tools.remedies.findings import remedy
 from gradlab.verdicts.measurement.verdict import ORDER, Evidence, verdict
-from gradlab.verdicts.remedies.sentences import remedy
 from gradlab.wording import span
 from tests.runs.planted_gains import planted_jumps
 from tests.verdicts.planted_profiles import FLAT, H, planted, said, u_shape

@@ -13,7 +13,6 @@ from typing import Annotated, Any
 from tyro.conf import subcommand
 
 from gradlab.cli.measure import Measure
-from gradlab.cli.remedies import RemediesCommand
 from gradlab.cli.train import Train
 from gradlab.errors import InputError, imported
 from gradlab.tools.sweep.table import CHOSEN, PARAMETERS, Command
@@ -36,9 +35,9 @@ def _trained(run: Path) -> list[str]:
 
 def _compared(run: Path) -> list[str]:
     """Go on where models were fitted."""
-    from gradlab.remedies.compare import PLAN, models_folder
-
-    return ["--resume"] if (models_folder(run) / PLAN).is_file() else _anew(run)
+    home = "gradlab.tools.remedies.compute"
+    folder, plan = imported(f"{home}:models_folder")(run), imported(f"{home}:PLAN")
+    return ["--resume"] if (folder / plan).is_file() else _anew(run)
 
 
 def _replaced(run: Path) -> list[str]:
@@ -59,7 +58,7 @@ def _of(
 _ROWS: tuple[tuple[str, type | str, dict[str, str], _Again, tuple[str, ...]], ...] = (
     ("measure", Measure, _RUN, _anew, ("task",)),
     ("train", Train, _RUN, _trained, ("algorithm", "task")),
-    ("remedies", RemediesCommand, _RUN, _compared, ("task",)),
+    ("remedies", "gradlab.tools.remedies.command:RemediesCommand", _RUN, _compared, ("task",)),
     ("certify", "gradlab.tools.certify.command:Certify", _CERTIFICATE, _replaced, ("simulator",)),
 )
 COMMANDS: dict[str, Command] = {}

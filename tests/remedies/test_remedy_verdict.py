@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from gradlab.runs.remedies.run import Remedies
-from gradlab.runs.remedies.values import (
+from gradlab.tools.remedies.findings import setting, verdict
+from gradlab.tools.remedies.result import Remedies
+from gradlab.tools.remedies.values import (
     BASELINE,
     CLIPPED,
     SMOOTH,
@@ -17,7 +18,6 @@ from gradlab.runs.remedies.values import (
     extended,
     longer,
 )
-from gradlab.verdicts.remedies.sentences import setting, verdict
 
 H = 3
 NOISE = {0: 1.0, 1: 1.05, 2: 0.95, 3: 1.02, 4: 0.98}  # of a trial, common to all models

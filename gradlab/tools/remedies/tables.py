@@ -19,10 +19,10 @@ import pandas as pd
 import scipy
 
 from gradlab.runs.decision_rules import LogRatio
-from gradlab.runs.remedies.values import Cells, Key, ModelPair
 from gradlab.statistics.comparison import POWER, UNAFFORDABLE, difference, log_ratio
 from gradlab.statistics.intervals import LEVEL, jackknife_se, pseudo_values, skewness_corrected
 from gradlab.statistics.moments import Estimate
+from gradlab.tools.remedies.values import Cells, Key, ModelPair
 
 _WIDE = 700.0  # beyond the logarithms of floating-point numbers
 

@@ -8,10 +8,10 @@ from scipy import stats
 
 from gradlab.errors import InputError
 from gradlab.runs.decision_rules import LogRatio
-from gradlab.runs.remedies.run import Remedies, load
-from gradlab.runs.remedies.tables import more_trials
-from gradlab.runs.remedies.values import BASELINE, STEPS, Key, ModelPair, ModelValue, extended
 from gradlab.statistics.intervals import Z
+from gradlab.tools.remedies.result import Remedies, load
+from gradlab.tools.remedies.tables import more_trials
+from gradlab.tools.remedies.values import BASELINE, STEPS, Key, ModelPair, ModelValue, extended
 
 PAIR = ModelPair("dd", STEPS, BASELINE, "dd")
 CONFIG = {"task": "planted", "horizon": 3, "starts": 4, "batch": 256, "rows": 10, "seed": 0}

@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from gradlab.runs.remedies.batches import larger_batches
-from gradlab.runs.remedies.values import BASELINE, Key, ModelValue, extended
+from gradlab.tools.remedies.batches import larger_batches
+from gradlab.tools.remedies.values import BASELINE, Key, ModelValue, extended
 from tests.planted_remedies import (
     BATCH,
     RUN,

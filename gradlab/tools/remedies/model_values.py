@@ -30,13 +30,13 @@ from gradlab.measurement.assembly import SharedTruth
 from gradlab.progress import Progress, silent
 from gradlab.runs.decision_rules import least_error_at, usable_prefix
 from gradlab.runs.profile import Profile
-from gradlab.runs.remedies.values import ALL, CLIPPED, SIMULATOR, SMOOTH, Key, ModelValue
 from gradlab.statistics import chains
 from gradlab.statistics.moments import Array, Estimate
 from gradlab.statistics.over_groups import group_sums
 from gradlab.systems.differentiable import mujoco_environment
 from gradlab.systems.system import System, step_running
 from gradlab.tasks import Task
+from gradlab.tools.remedies.values import ALL, CLIPPED, SIMULATOR, SMOOTH, Key, ModelValue
 
 _GRADIENT = ("bias2", "variance", "mse", "relative_mse", "cosine")
 

@@ -38,8 +38,13 @@ from gradlab.measurement.assembly import shared_truth
 from gradlab.networks.interface import double_copy
 from gradlab.networks.mlp import CriticLike, as_critic
 from gradlab.progress import Progress, check_progress, silent
-from gradlab.remedies import fits, model_values
-from gradlab.remedies.fits import (
+from gradlab.storage import records, whole_files
+from gradlab.storage.whole_files import keep
+from gradlab.systems.learned import LearnedSystem, TwoModels
+from gradlab.systems.system import System
+from gradlab.tasks import Task
+from gradlab.tools.remedies import fits, model_values
+from gradlab.tools.remedies.fits import (
     FitRecipe,
     FittedModel,
     FittedPart,
@@ -47,13 +52,8 @@ from gradlab.remedies.fits import (
     fits_of,
     price_values,
 )
-from gradlab.runs.remedies.run import Remedies, load
-from gradlab.runs.remedies.values import ABOUT, BASELINE, DEFAULT, ModelValue, extended
-from gradlab.storage import records, whole_files
-from gradlab.storage.whole_files import keep
-from gradlab.systems.learned import LearnedSystem, TwoModels
-from gradlab.systems.system import System
-from gradlab.tasks import Task
+from gradlab.tools.remedies.result import Remedies, load
+from gradlab.tools.remedies.values import ABOUT, BASELINE, DEFAULT, ModelValue, extended
 from gradlab.user_code.calls import differentiating
 
 

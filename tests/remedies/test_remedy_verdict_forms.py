@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from gradlab.runs.comparison import compared
-from gradlab.verdicts.remedies.sentences import OfProfiles, remedy
+from gradlab.tools.remedies.findings import OfProfiles, remedy
 from tests.runs.planted_pairs import profile as paired
 from tests.verdicts.planted_profiles import planted
 

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from gradlab import cli, reporting
-from gradlab.cli.remedies import RemediesCommand as Command
 from gradlab.fitting.collection import collect
-from gradlab.remedies import compare
-from gradlab.runs.remedies.run import load
-from gradlab.runs.remedies.values import ABOUT, DEFAULT
 from gradlab.tasks import double_integrator, pendulum
+from gradlab.tools.remedies import compute
+from gradlab.tools.remedies.command import RemediesCommand as Command
+from gradlab.tools.remedies.result import load
+from gradlab.tools.remedies.values import ABOUT, DEFAULT
 
 NETWORKS = """
 import torch
@@ -88,24 +88,24 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_numbers(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(
-        compare.fits, "measured_costs", lambda recipes, data: dict.fromkeys(recipes, 1.5)
+        compute.fits, "measured_costs", lambda recipes, data: dict.fromkeys(recipes, 1.5)
     )
     whole, half = tmp_path / "whole.h5", tmp_path / "half.h5"
     rest = ("--trials", "2", "--remedies", "mse")
     answered(capsys, asked(whole, networks, *rest))
-    measured = compare.measured
+    measured = compute.measured
 
     def stopped(question: Any, k: int, *more: Any) -> Any:
         if k == 1:
             raise KeyboardInterrupt
         return measured(question, k, *more)
 
-    monkeypatch.setattr(compare, "measured", stopped)
+    monkeypatch.setattr(compute, "measured", stopped)
     assert cli.main(asked(half, networks, *rest)) == 130
     said = capsys.readouterr().err
     assert f"1 trial is finished (gradlab report {half}): go on with --resume" in said
     assert load(half).trials == 1
-    monkeypatch.setattr(compare, "measured", measured)
+    monkeypatch.setattr(compute, "measured", measured)
     answered(capsys, asked(half, networks, *rest, "--resume"))
     known, found = load(whole), load(half)
     for run in (known, found):
@@ -123,7 +123,7 @@ def test_before_anything_is_fitted_there_is_nothing_to_go_on_with(
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(compare, "compare_remedies", interrupted)
+    monkeypatch.setattr(compute, "compare_remedies", interrupted)
     assert cli.main(asked(tmp_path / "run.h5", networks)) == 130
     assert "nothing was fitted yet" in capsys.readouterr().err
 
@@ -189,12 +189,12 @@ def test_what_does_not_fit_is_refused_before_the_work(
 
 def test_defaults_are_those_of_the_python_interface(capsys: pytest.CaptureFixture[str]) -> None:
     command = Command(task="pendulum")
-    assert command.trials == compare.TRIALS and command.starts == compare.STARTS
-    assert command._model() == compare.SETTINGS and command._arms() == DEFAULT
+    assert command.trials == compute.TRIALS and command.starts == compute.STARTS
+    assert command._model() == compute.SETTINGS and command._arms() == DEFAULT
     with pytest.raises(SystemExit):
         cli.main(["remedies", "--help"])
     told = " ".join(capsys.readouterr().out.replace("│", " ").split())
-    assert f"Default: {compare.ROWS}." in told and f"Default: {' '.join(DEFAULT)}." in told
+    assert f"Default: {compute.ROWS}." in told and f"Default: {' '.join(DEFAULT)}." in told
 
 
 def test_gradlab_list_has_a_line_for_every_remedy(capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,7 +6,7 @@ has it, too, when it is fitted for as long.
 Form 10: what a remedy does to variance and bias, horizon by horizon, and whether it matters.
 
 The evidence is errors of one policy's gradient without the remedy and with it, on common samples:
-of two measurements (`OfProfiles`), or of repeated fits (`gradlab.remedies`).
+of two measurements (`OfProfiles`), or of repeated fits (`gradlab.tools.remedies`).
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ import scipy
 
 from gradlab.runs.comparison import Comparison
 from gradlab.runs.decision_rules import LogRatio, least_ratio
-from gradlab.runs.remedies.run import Remedies
-from gradlab.runs.remedies.tables import more_trials, ratio
-from gradlab.runs.remedies.values import CLIPPED, SMOOTH, STEPS, TIME, Key, ModelPair, called
 from gradlab.statistics.comparison import difference, log_ratio, more_samples
 from gradlab.statistics.intervals import Interval
 from gradlab.statistics.moments import Estimate
+from gradlab.tools.remedies.result import Remedies
+from gradlab.tools.remedies.tables import more_trials, ratio
+from gradlab.tools.remedies.values import CLIPPED, SMOOTH, STEPS, TIME, Key, ModelPair, called
 from gradlab.verdicts.phrases import capital, further, inverse, same
 from gradlab.verdicts.screen import Sentence
 from gradlab.wording import horizons, span, times, two

@@ -13,8 +13,8 @@ from matplotlib.lines import Line2D
 
 from gradlab import figures
 from gradlab.figures.style import PAPER
-from gradlab.reporting import remedies_page
-from gradlab.runs.remedies.values import CLIPPED, SIMULATOR, STEPS, TIME
+from gradlab.tools.remedies import page as remedies_page
+from gradlab.tools.remedies.values import CLIPPED, SIMULATOR, STEPS, TIME
 from tests.planted_remedies import (
     ARMS,
     LEVELS,

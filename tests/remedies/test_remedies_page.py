@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from gradlab.reporting import remedies_page, render
+from gradlab.reporting import render
 from gradlab.reporting.numbers import number
-from gradlab.verdicts.remedies.sentences import verdict
+from gradlab.tools.remedies import page as remedies_page
+from gradlab.tools.remedies.findings import verdict
 from tests.first_screens import check_first_screen, opened
 from tests.planted_remedies import (
     ARMS,

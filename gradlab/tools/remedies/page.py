@@ -14,13 +14,14 @@ from gradlab import figures
 from gradlab.figures.style import SIZE
 from gradlab.reporting import shell
 from gradlab.reporting.first_fold import NOWHERE, PageSource
+from gradlab.reporting.kinds import Kind
 from gradlab.reporting.numbers import folded as table_of
 from gradlab.reporting.page import Page, Section, folded, method_of
 from gradlab.reporting.panels import Panel, panel
-from gradlab.runs.remedies.batches import larger_batches
-from gradlab.runs.remedies.run import Remedies
-from gradlab.runs.remedies.values import ABOUT
-from gradlab.verdicts.remedies.first_screen import screen
+from gradlab.tools.remedies.batches import larger_batches
+from gradlab.tools.remedies.result import Remedies, load
+from gradlab.tools.remedies.screen import screen
+from gradlab.tools.remedies.values import ABOUT
 
 _GAIN = "What each remedy changes, beside what it costs"
 _HORIZON = "Over the horizon"
@@ -209,3 +210,6 @@ def _trial(notes: Mapping[str, Any]) -> str:
         f"<details><summary>{escape(name)}</summary>"
         f'<div class="wide">{shell.definitions(notes_left)}</div></details>'
     )
+
+
+KIND = Kind(load, page, screen)

@@ -26,11 +26,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from gradlab.runs.remedies import tables
-from gradlab.runs.remedies.values import LABELS, NUMBERS, Cells, ModelPair
 from gradlab.storage import codec, records
 from gradlab.storage.codec import content_of, described, header
 from gradlab.storage.records import Array, Record
+from gradlab.tools.remedies import tables
+from gradlab.tools.remedies.values import LABELS, NUMBERS, Cells, ModelPair
 
 KIND = "remedies"
 COLUMNS = (*LABELS, *NUMBERS, "trial")

@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterator, Mapping
 import numpy as np
 import pandas as pd
 
-from gradlab.runs.remedies.run import Remedies
-from gradlab.runs.remedies.tables import PAIRED, compared
-from gradlab.runs.remedies.values import BASELINE, Key, over_trials
 from gradlab.statistics.intervals import pseudo_values
 from gradlab.statistics.moments import Array, Estimate, combine
+from gradlab.tools.remedies.result import Remedies
+from gradlab.tools.remedies.tables import PAIRED, compared
+from gradlab.tools.remedies.values import BASELINE, Key, over_trials
 
 _FACTORS = (2, 4)
 

@@ -49,7 +49,9 @@ from gradlab.fitting.models import doubled, fit_model, prepared
 from gradlab.networks import checkpoint
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble, OwnNetwork
 from gradlab.progress import Progress
-from gradlab.runs.remedies.values import (
+from gradlab.storage import whole_files
+from gradlab.systems.system import System
+from gradlab.tools.remedies.values import (
     ABOUT,
     BASELINE,
     HALF,
@@ -60,8 +62,6 @@ from gradlab.runs.remedies.values import (
     ModelValue,
     longer,
 )
-from gradlab.storage import whole_files
-from gradlab.systems.system import System
 from gradlab.user_code.loading import is_user_function
 
 _MEMBERS = 7  # of the arm "ensemble", as in PETS, MBPO and DDPPO

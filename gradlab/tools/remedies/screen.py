@@ -8,10 +8,10 @@ from math import exp
 import pandas as pd
 
 from gradlab.runs.decision_rules import LogRatio
-from gradlab.runs.remedies.batches import larger_batches
-from gradlab.runs.remedies.run import Remedies
-from gradlab.runs.remedies.values import BASELINE, TIME, called
-from gradlab.verdicts.remedies.sentences import CEILING, OfTrials, verdict
+from gradlab.tools.remedies.batches import larger_batches
+from gradlab.tools.remedies.findings import CEILING, OfTrials, verdict
+from gradlab.tools.remedies.result import Remedies
+from gradlab.tools.remedies.values import BASELINE, TIME, called
 from gradlab.verdicts.screen import Fact, Light, Screen
 from gradlab.wording import listed, span, times
 

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from gradlab.data.trajectories import Trajectories
     from gradlab.fitting.model_settings import ModelSettings
     from gradlab.progress import Progress
-    from gradlab.runs.remedies.run import Remedies as Run
     from gradlab.tasks import Task
+    from gradlab.tools.remedies.result import Remedies as Run
 
 # Of the feedback that is optimal for the prior: at 1 its gradient is close to 0, with any model.
 _SHARE = 0.5
@@ -92,7 +92,7 @@ class RemediesCommand:
         with undisturbed():
             from gradlab.measurement.arguments import check_arguments, check_networks
             from gradlab.measurement.memory import check_size
-            from gradlab.remedies.compare import ROWS, compare_remedies
+            from gradlab.tools.remedies.compute import ROWS, compare_remedies
 
         task = arguments.named_task(self.task, self.settings)
         run = self.output or Path("runs") / f"{task.name}-remedies.h5"
@@ -134,7 +134,7 @@ class RemediesCommand:
 
     def _arms(self) -> tuple[str, ...]:
         """Names after --remedies, by spaces or commas."""
-        from gradlab.runs.remedies.values import ABOUT, DEFAULT
+        from gradlab.tools.remedies.values import ABOUT, DEFAULT
 
         named = [each for word in self.remedies for each in word.split(",") if each]
         for name in named:
@@ -149,7 +149,7 @@ class RemediesCommand:
         """The baseline: the network's widths and activation, without what is a remedy."""
         from gradlab.fitting.model_settings import PRESETS
         from gradlab.networks.gaussian_ensemble import named_network
-        from gradlab.remedies.compare import SETTINGS
+        from gradlab.tools.remedies.compute import SETTINGS
 
         preset = PRESETS[self.network]
         return replace(
@@ -208,8 +208,8 @@ class RemediesCommand:
 
 def _kept(run: Path) -> str:
     """State of an interrupted run, and how to resume it."""
-    from gradlab.remedies.compare import PLAN, models_folder
-    from gradlab.runs.remedies.run import load
+    from gradlab.tools.remedies.compute import PLAN, models_folder
+    from gradlab.tools.remedies.result import load
 
     if not (models_folder(run) / PLAN).is_file():
         return "nothing was fitted yet"

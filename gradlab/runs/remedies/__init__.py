@@ -1,1 +1,0 @@
-"""The run of a test of remedies: one value per model, trial and quantity."""

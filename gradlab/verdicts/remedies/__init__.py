@@ -1,1 +1,0 @@
-"""Sentences about a test of remedies."""
