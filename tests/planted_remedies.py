@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from gradlab.tools.remedies.result import Remedies
-from gradlab.tools.remedies.values import (
+from gradlab.tools.remedies.result import (
     BASELINE,
     CLIPPED,
     SIMULATOR,
@@ -18,6 +17,7 @@ from gradlab.tools.remedies.values import (
     Key,
     ModelPair,
     ModelValue,
+    Remedies,
     extended,
     longer,
 )

@@ -68,8 +68,8 @@ class List:
             document["algorithms"] = {name: row.described for name, row in ALGORITHMS.items()}
         if self.what in ("all", "remedies"):
             with suppress(InputError):  # a tool that is not there
-                document["remedies"] = dict(imported("gradlab.tools.remedies.values:ABOUT"))
-                taken["remedies"] = list(imported("gradlab.tools.remedies.values:DEFAULT"))
+                document["remedies"] = dict(imported("gradlab.tools.remedies.result:ABOUT"))
+                taken["remedies"] = list(imported("gradlab.tools.remedies.result:DEFAULT"))
         return {"headline": _headline(document, bool(taken)), "by default": taken} | document
 
 

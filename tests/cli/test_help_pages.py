@@ -12,7 +12,7 @@ from gradlab.cli import program
 from gradlab.cli.terminal.usage import examples
 from gradlab.cli.train import Train
 from gradlab.gradients import named
-from gradlab.tools.remedies.values import DEFAULT
+from gradlab.tools.remedies.result import DEFAULT
 
 CLASSES = {
     mark.name: row.__origin__ for row in get_args(program.Command) for mark in row.__metadata__

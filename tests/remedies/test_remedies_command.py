@@ -14,8 +14,7 @@ from gradlab.fitting.collection import collect
 from gradlab.tasks import double_integrator, pendulum
 from gradlab.tools.remedies import compute
 from gradlab.tools.remedies.command import RemediesCommand as Command
-from gradlab.tools.remedies.result import load
-from gradlab.tools.remedies.values import ABOUT, DEFAULT
+from gradlab.tools.remedies.result import ABOUT, DEFAULT, load
 
 NETWORKS = """
 import torch

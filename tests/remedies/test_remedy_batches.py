@@ -7,8 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from gradlab.tools.remedies.batches import larger_batches
-from gradlab.tools.remedies.values import BASELINE, Key, ModelValue, extended
+from gradlab.tools.remedies.result import BASELINE, Key, ModelValue, extended, larger_batches
 from tests.planted_remedies import (
     BATCH,
     RUN,

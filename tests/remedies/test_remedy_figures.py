@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from gradlab import figures
 from gradlab.figures.style import PAPER
 from gradlab.tools.remedies import page as remedies_page
-from gradlab.tools.remedies.values import CLIPPED, SIMULATOR, STEPS, TIME
+from gradlab.tools.remedies.result import CLIPPED, SIMULATOR, STEPS, TIME
 from tests.planted_remedies import (
     ARMS,
     LEVELS,

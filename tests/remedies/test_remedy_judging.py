@@ -13,8 +13,7 @@ from gradlab.measurement.assembly import shared_truth
 from gradlab.systems.learned import TwoModels
 from gradlab.tools.remedies import model_values
 from gradlab.tools.remedies.findings import verdict
-from gradlab.tools.remedies.result import Remedies
-from gradlab.tools.remedies.values import CLIPPED, SMOOTH, TIME, Key, ModelPair, extended
+from gradlab.tools.remedies.result import CLIPPED, SMOOTH, TIME, Key, ModelPair, Remedies, extended
 
 A, B, GAIN, Q, R, DISCOUNT = 0.9, 0.4, -0.5, 1.0, 0.3, 0.9
 BAD, BETTER = (0.6, 0.8), (0.85, 0.44)  # (A, B) of two models

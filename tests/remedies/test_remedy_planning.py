@@ -12,7 +12,7 @@ from gradlab.fitting.derivative_losses import DirectionalDerivative
 from gradlab.fitting.model_settings import ModelSettings
 from gradlab.tools.remedies import fits
 from gradlab.tools.remedies.fits import FittedPart, recipe
-from gradlab.tools.remedies.values import (
+from gradlab.tools.remedies.result import (
     ABOUT,
     BASELINE,
     HALF,

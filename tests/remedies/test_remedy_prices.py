@@ -10,7 +10,7 @@ from gradlab.fitting.losses import BOUNDS, OneStepError
 from gradlab.fitting.model_settings import ModelSettings
 from gradlab.fitting.models import fit_model
 from gradlab.tools.remedies.fits import FitRecipe, FittedModel, price_values
-from gradlab.tools.remedies.values import Key
+from gradlab.tools.remedies.result import Key
 
 SETTINGS = ModelSettings(members=2, hidden=(8,), epochs=3, batch=64, precision="float64")
 

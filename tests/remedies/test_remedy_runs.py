@@ -14,8 +14,7 @@ from gradlab.networks.mlp import Policy, QCritic
 from gradlab.systems.learned import TwoModels
 from gradlab.tools.remedies.compute import compare_remedies, models_folder, models_of
 from gradlab.tools.remedies.findings import verdict
-from gradlab.tools.remedies.result import load
-from gradlab.tools.remedies.values import BASELINE, STEPS, TIME, longer
+from gradlab.tools.remedies.result import BASELINE, STEPS, TIME, load, longer
 
 TASK = gradlab.tasks.double_integrator()
 SETTINGS = ModelSettings(members=1, hidden=(8, 8), bootstrap=False, epochs=3, batch=32)

@@ -9,9 +9,17 @@ from scipy import stats
 from gradlab.errors import InputError
 from gradlab.runs.decision_rules import LogRatio
 from gradlab.statistics.intervals import Z
-from gradlab.tools.remedies.result import Remedies, load
-from gradlab.tools.remedies.tables import more_trials
-from gradlab.tools.remedies.values import BASELINE, STEPS, Key, ModelPair, ModelValue, extended
+from gradlab.tools.remedies.result import (
+    BASELINE,
+    STEPS,
+    Key,
+    ModelPair,
+    ModelValue,
+    Remedies,
+    extended,
+    load,
+    more_trials,
+)
 
 PAIR = ModelPair("dd", STEPS, BASELINE, "dd")
 CONFIG = {"task": "planted", "horizon": 3, "starts": 4, "batch": 256, "rows": 10, "seed": 0}

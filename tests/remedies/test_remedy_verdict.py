@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from gradlab.tools.remedies.findings import setting, verdict
-from gradlab.tools.remedies.result import Remedies
-from gradlab.tools.remedies.values import (
+from gradlab.tools.remedies.result import (
     BASELINE,
     CLIPPED,
     SMOOTH,
@@ -15,6 +14,7 @@ from gradlab.tools.remedies.values import (
     Key,
     ModelPair,
     ModelValue,
+    Remedies,
     extended,
     longer,
 )

@@ -2,12 +2,74 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from math import log
 
-from gradlab.runs.comparison import compared
-from gradlab.tools.remedies.findings import OfProfiles, remedy
+import numpy as np
+
+from gradlab.runs.comparison import Comparison, compared
+from gradlab.runs.decision_rules import LogRatio, least_ratio
+from gradlab.statistics.comparison import difference, log_ratio, more_samples
+from gradlab.statistics.intervals import Interval
+from gradlab.statistics.moments import Estimate
+from gradlab.tools.remedies.findings import remedy
+from gradlab.verdicts.phrases import further
 from tests.runs.planted_pairs import profile as paired
 from tests.verdicts.planted_profiles import planted
+
+
+@dataclass(frozen=True, eq=False)
+class OfProfiles:
+    """Two measurements: without the remedy, and with it; `name`: the estimator that is judged."""
+
+    comparison: Comparison
+    name: str = "model"
+
+    @property
+    def samples(self) -> str:
+        return f"N = {self.comparison.samples}"
+
+    def more(self, ratio: LogRatio) -> str:
+        count = more_samples(ratio.value, ratio.se, self.comparison.samples)
+        return f"{further(count)} decide"
+
+    @property
+    def groups(self) -> int:
+        return len(self._pair("mse", self.horizons[0])[0].left_out)
+
+    @property
+    def horizons(self) -> list[int]:
+        comparison = self.comparison
+        if self.name not in comparison.estimators or "mse" not in comparison.quantities:
+            return []
+        return [
+            h
+            for h in comparison.measured(self.name, "mse")
+            if h and all(np.isfinite(e.left_out).all() for e in self._pair("mse", h))
+        ]
+
+    def error(self, horizon: int) -> float:
+        return self._pair("mse", horizon)[0].value
+
+    def ratio(self, quantity: str, horizon: int) -> LogRatio | None:
+        first, second = self._pair(quantity, horizon)
+        logarithm = log_ratio(second, first)
+        if logarithm is None:
+            return None
+        return LogRatio(
+            log(second.value / first.value), logarithm.low, logarithm.high, logarithm.se
+        )
+
+    def change(self, quantity: str, horizon: int) -> tuple[float, Interval]:
+        first, second = self._pair(quantity, horizon)
+        return second.value - first.value, difference(second, first)
+
+    def _pair(self, quantity: str, horizon: int) -> tuple[Estimate, Estimate]:
+        return self.comparison.estimates(self.name, quantity, horizon)
+
+    def least(self) -> LogRatio | None:
+        pairs = [self._pair("mse", h) for h in self.horizons]
+        return least_ratio([pair[0] for pair in pairs], [pair[1] for pair in pairs])
 
 
 def remedied(mse, noise=0.02, **config):

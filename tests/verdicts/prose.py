@@ -17,7 +17,7 @@ from gradlab.runs.comparison import compared
 from gradlab.runs.profile import Profile
 from gradlab.tools.jacobians.findings import screen as jacobians
 from gradlab.tools.logs.findings import screen as logs
-from gradlab.tools.remedies.screen import screen as remedies
+from gradlab.tools.remedies.findings import screen as remedies
 from gradlab.verdicts import comparison
 from gradlab.verdicts.choice import choosing as choice
 from gradlab.verdicts.measurement.verdict import first_screen

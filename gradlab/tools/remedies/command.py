@@ -134,7 +134,7 @@ class RemediesCommand:
 
     def _arms(self) -> tuple[str, ...]:
         """Names after --remedies, by spaces or commas."""
-        from gradlab.tools.remedies.values import ABOUT, DEFAULT
+        from gradlab.tools.remedies.result import ABOUT, DEFAULT
 
         named = [each for word in self.remedies for each in word.split(",") if each]
         for name in named:
@@ -208,10 +208,10 @@ class RemediesCommand:
 
 def _kept(run: Path) -> str:
     """State of an interrupted run, and how to resume it."""
-    from gradlab.tools.remedies.compute import PLAN, models_folder
+    from gradlab.tools.remedies.compute import is_begun
     from gradlab.tools.remedies.result import load
 
-    if not (models_folder(run) / PLAN).is_file():
+    if not is_begun(run):
         return "nothing was fitted yet"
     if not run.is_file():
         return "no trial is finished; models that were fitted are kept: go on with --resume"

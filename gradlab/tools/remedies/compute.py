@@ -52,8 +52,15 @@ from gradlab.tools.remedies.fits import (
     fits_of,
     price_values,
 )
-from gradlab.tools.remedies.result import Remedies, load
-from gradlab.tools.remedies.values import ABOUT, BASELINE, DEFAULT, ModelValue, extended
+from gradlab.tools.remedies.result import (
+    ABOUT,
+    BASELINE,
+    DEFAULT,
+    ModelValue,
+    Remedies,
+    extended,
+    load,
+)
 from gradlab.user_code.calls import differentiating
 
 
@@ -265,6 +272,11 @@ def compare_remedies(
 def models_folder(output: Path) -> Path:
     """Where the models of a run lie."""
     return output.with_name(f"{output.stem}-models")
+
+
+def is_begun(output: Path) -> bool:
+    """Whether models of a run at `output` were planned, so that it can go on."""
+    return (models_folder(output) / PLAN).is_file()
 
 
 def models_of(output: Path, task: Task, trial: int = 0) -> dict[str, System]:

@@ -1,232 +1,52 @@
-"""What a test of remedies means: which one to take, and what each does at equal time.
+"""What a test of remedies means: which one to take, its price, and what each does at equal time.
 
 A gain that is there at equal steps and not at equal fitting time is an optimiser's: the baseline
 has it, too, when it is fitted for as long.
 
-Form 10: what a remedy does to variance and bias, horizon by horizon, and whether it matters.
-
-The evidence is errors of one policy's gradient without the remedy and with it, on common samples:
-of two measurements (`OfProfiles`), or of repeated fits (`gradlab.tools.remedies`).
+Form 10: what a remedy does to variance and bias, horizon by horizon, and whether it matters. The
+evidence is errors of one policy's gradient without the remedy and with it, over repeated fits.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import exp, log
-from typing import Protocol
 
 import numpy as np
 import scipy
 
-from gradlab.runs.comparison import Comparison
-from gradlab.runs.decision_rules import LogRatio, least_ratio
-from gradlab.statistics.comparison import difference, log_ratio, more_samples
+from gradlab.runs.decision_rules import LogRatio
+from gradlab.statistics.comparison import difference, more_samples
 from gradlab.statistics.intervals import Interval
 from gradlab.statistics.moments import Estimate
-from gradlab.tools.remedies.result import Remedies
-from gradlab.tools.remedies.tables import more_trials, ratio
-from gradlab.tools.remedies.values import CLIPPED, SMOOTH, STEPS, TIME, Key, ModelPair, called
+from gradlab.tools.remedies.result import (
+    BASELINE,
+    CLIPPED,
+    SMOOTH,
+    STEPS,
+    TIME,
+    Key,
+    ModelPair,
+    Remedies,
+    called,
+    larger_batches,
+    more_trials,
+    ratio,
+)
 from gradlab.verdicts.phrases import capital, further, inverse, same
-from gradlab.verdicts.screen import Sentence
-from gradlab.wording import horizons, span, times, two
+from gradlab.verdicts.screen import Fact, Light, Screen, Sentence
+from gradlab.wording import horizons, listed, span, times, two
 from gradlab.wording import ratio as sized
 
-_ABOUT = "remedy"
+_ABOUT, _GAIN = "remedy", "gain"
 _FALSE = 0.05  # share of named horizons that chance may have named
 _WIDE = log(1e6)  # a ratio's interval that says nothing of it
-
-
-class _RemedyErrors(Protocol):
-    """Errors without a remedy and with it: mse, variance, bias2 at horizons."""
-
-    @property
-    def samples(self) -> str:
-        """How a sentence tells their number."""
-
-    def more(self, ratio: LogRatio) -> str:
-        """How many more of them would tell a ratio from 1."""
-
-    @property
-    def groups(self) -> int:
-        """Independent samples behind each number."""
-
-    @property
-    def horizons(self) -> Sequence[int]:
-        """Those at which both errors are known."""
-
-    def error(self, horizon: int) -> float:
-        """Mean squared error without the remedy."""
-
-    def ratio(self, quantity: str, horizon: int) -> LogRatio | None:
-        """log(with / without); None where a number is not known to be above 0."""
-
-    def change(self, quantity: str, horizon: int) -> tuple[float, Interval]:
-        """With less without."""
-
-    def least(self) -> LogRatio | None:
-        """log(least error over the horizons without / with); None where it cannot be told."""
-
-
-@dataclass(frozen=True, eq=False)
-class OfProfiles:
-    """Two measurements: without the remedy, and with it; `name`: the estimator that is judged."""
-
-    comparison: Comparison
-    name: str = "model"
-
-    @property
-    def samples(self) -> str:
-        return f"N = {self.comparison.samples}"
-
-    def more(self, ratio: LogRatio) -> str:
-        count = more_samples(ratio.value, ratio.se, self.comparison.samples)
-        return f"{further(count)} decide"
-
-    @property
-    def groups(self) -> int:
-        return len(self._pair("mse", self.horizons[0])[0].left_out)
-
-    @property
-    def horizons(self) -> list[int]:
-        comparison = self.comparison
-        if self.name not in comparison.estimators or "mse" not in comparison.quantities:
-            return []
-        return [
-            h
-            for h in comparison.measured(self.name, "mse")
-            if h and all(np.isfinite(e.left_out).all() for e in self._pair("mse", h))
-        ]
-
-    def error(self, horizon: int) -> float:
-        return self._pair("mse", horizon)[0].value
-
-    def ratio(self, quantity: str, horizon: int) -> LogRatio | None:
-        first, second = self._pair(quantity, horizon)
-        logarithm = log_ratio(second, first)
-        if logarithm is None:
-            return None
-        return LogRatio(
-            log(second.value / first.value), logarithm.low, logarithm.high, logarithm.se
-        )
-
-    def change(self, quantity: str, horizon: int) -> tuple[float, Interval]:
-        first, second = self._pair(quantity, horizon)
-        return second.value - first.value, difference(second, first)
-
-    def _pair(self, quantity: str, horizon: int) -> tuple[Estimate, Estimate]:
-        return self.comparison.estimates(self.name, quantity, horizon)
-
-    def least(self) -> LogRatio | None:
-        pairs = [self._pair("mse", h) for h in self.horizons]
-        return least_ratio([pair[0] for pair in pairs], [pair[1] for pair in pairs])
-
-
-def remedy(evidence: _RemedyErrors, what: str, also: str = "") -> Sentence:
-    """Whether a remedy is worth it: better for some horizons, worse below, or not shown to matter.
-
-    Args:
-        what: the remedy's name, at the beginning of the sentence.
-        also: what stands beside the gain, such as its price; a clause.
-    """
-    n, over = evidence.samples, evidence.horizons
-    if not over:
-        return Sentence(_ABOUT, False, f"Undecided: {what} has no error to compare ({n}).")
-    better, worse = _sides(evidence)
-    moved, tail = f"{what} {_parts(evidence)}", f"; {also}" if also else ""
-    if not better and not worse:
-        text = f"{capital(moved)} ({n}): not shown to matter here{_missing(evidence)}{tail}."
-        return Sentence(_ABOUT, False, text)
-    sides = [f"better at h = {horizons(better)}"] if better else []
-    sides += [f"worse at h = {horizons(worse)}"] if worse else []
-    text = f"{capital(moved)} ({n}): {', '.join(sides)}{_least(evidence)}{tail}."
-    return Sentence(_ABOUT, True, text)
-
-
-def best_horizon(evidence: _RemedyErrors) -> int:
-    """The horizon of least error without the remedy."""
-    return min(evidence.horizons, key=evidence.error)
-
-
-def _sides(evidence: _RemedyErrors) -> tuple[list[int], list[int]]:
-    """Horizons at which the error is clearly smaller, and clearly larger, with the remedy.
-
-    Of many horizons some differ by chance: of those that are named at most 5% are expected to
-    (Benjamini and Hochberg, 1995; errors of neighbouring horizons go together, as it allows).
-    """
-    moved = {h: _moved(evidence, h) for h in evidence.horizons}
-    chance = [_chance(each, evidence.groups - 1) for each in moved.values()]
-    adjusted = scipy.stats.false_discovery_control(chance)
-    sure = {h: each for (h, each), p in zip(moved.items(), adjusted, strict=True) if p <= _FALSE}
-    better = [h for h, each in sure.items() if each.high < 0]
-    return better, [h for h, each in sure.items() if each.low > 0]
-
-
-def _moved(evidence: _RemedyErrors, horizon: int) -> LogRatio:
-    """The change of the error: of its logarithm where that is known, else of itself."""
-    ratio = evidence.ratio("mse", horizon)
-    if ratio is not None:
-        return ratio
-    value, gap = evidence.change("mse", horizon)
-    return LogRatio(value, gap.low, gap.high, gap.se)
-
-
-def _chance(moved: LogRatio, freedom: int) -> float:
-    """How often no change at all would look as large."""
-    if not moved.se > 0:
-        return 1.0 if moved.value == 0 else 0.0
-    return float(2 * scipy.stats.t.sf(abs(moved.value) / moved.se, freedom))
-
-
-def _parts(evidence: _RemedyErrors) -> str:
-    """Changes of variance and of |bias| at the horizon of least error without the remedy."""
-    at = best_horizon(evidence)
-    changes = [
-        _change(evidence, "variance", at, "variance"),
-        _change(evidence, "bias2", at, "bias"),
-    ]
-    return f"{' and '.join(changes)} at h = {at}"
-
-
-def _missing(evidence: _RemedyErrors) -> str:
-    """How many more samples would tell the least errors apart, were they what they seem."""
-    ratio = evidence.least()
-    return "" if ratio is None or same(ratio) else f"; {evidence.more(ratio)}"
-
-
-def _change(evidence: _RemedyErrors, quantity: str, at: int, word: str) -> str:
-    """cuts variance 31× / raises bias 1.1×; what is in doubt is given as a difference."""
-    ratio = evidence.ratio(quantity, at)
-    if ratio is None or not ratio.high - ratio.low < _WIDE:
-        value, gap = evidence.change(quantity, at)
-        squared = "squared " if quantity == "bias2" else ""
-        return f"changes the {squared}{word} by {two(value)} (CI {span(gap.low, gap.high)})"
-    power = 0.5 if quantity == "bias2" else 1.0
-    change = LogRatio(*(power * each for each in (ratio.value, ratio.low, ratio.high, ratio.se)))
-    if change.low <= 0 <= change.high:
-        return f"leaves {word} at {by(change)}"
-    if change.value < 0:
-        return f"cuts {word} {by(inverse(change))}"
-    return f"raises {word} {by(change)}"
-
-
-def _least(evidence: _RemedyErrors) -> str:
-    """What becomes of the smallest error over the horizons."""
-    ratio = evidence.least()
-    if ratio is None or same(ratio) or ratio.low <= 0 <= ratio.high:
-        return "; the least error over the horizons is not shown to change"
-    word, shown = ("lower", ratio) if ratio.value > 0 else ("higher", inverse(ratio))
-    return f"; the least error over the horizons is {by(shown)} {word}"
-
-
-def by(ratio: LogRatio) -> str:
-    """3.2× (CI 2.1–4.9), or the end that is known."""
-    return sized(exp(ratio.value), exp(ratio.low), exp(ratio.high))
-
-
-CEILING = "sobolev"  # needs what no method on data has
-_GAIN = "gain"
+_CEILING = "sobolev"  # needs what no method on data has
 _UNKNOWN = Estimate(np.nan, np.full(2, np.nan))
+_FIGURE = "least_mse"
+_LARGER = 4  # times the batch, beside the remedies
+_NAMED = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -286,6 +106,95 @@ class OfTrials:
         return pair[0], pair[1]
 
 
+def remedy(evidence: OfTrials, what: str, also: str = "") -> Sentence:
+    """Whether a remedy is worth it: better for some horizons, worse below, or not shown to matter.
+
+    Args:
+        what: the remedy's name, at the beginning of the sentence.
+        also: what stands beside the gain, such as its price; a clause.
+    """
+    n, over, least = evidence.samples, evidence.horizons, evidence.least()
+    if not over:
+        return Sentence(_ABOUT, False, f"Undecided: {what} has no error to compare ({n}).")
+    better, worse = _sides(evidence)
+    at = _best_horizon(evidence)
+    changes = (
+        _change(evidence, quantity, at, word)
+        for quantity, word in (("variance", "variance"), ("bias2", "bias"))
+    )
+    moved = capital(f"{what} {' and '.join(changes)} at h = {at}")
+    tail = f"; {also}" if also else ""
+    if not better and not worse:
+        missing = "" if least is None or same(least) else f"; {evidence.more(least)}"
+        text = f"{moved} ({n}): not shown to matter here{missing}{tail}."
+        return Sentence(_ABOUT, False, text)
+    sides = [f"better at h = {horizons(better)}"] if better else []
+    sides += [f"worse at h = {horizons(worse)}"] if worse else []
+    if least is None or same(least) or least.low <= 0 <= least.high:
+        change = "not shown to change"
+    else:
+        lower = least.value > 0
+        change = f"{_by(least if lower else inverse(least))} {'lower' if lower else 'higher'}"
+    over_all = f"; the least error over the horizons is {change}"
+    return Sentence(_ABOUT, True, f"{moved} ({n}): {', '.join(sides)}{over_all}{tail}.")
+
+
+def _best_horizon(evidence: OfTrials) -> int:
+    """The horizon of least error without the remedy."""
+    return min(evidence.horizons, key=evidence.error)
+
+
+def _sides(evidence: OfTrials) -> tuple[list[int], list[int]]:
+    """Horizons at which the error is clearly smaller, and clearly larger, with the remedy.
+
+    Of many horizons some differ by chance: of those that are named at most 5% are expected to
+    (Benjamini and Hochberg, 1995; errors of neighbouring horizons go together, as it allows).
+    """
+    moved = {h: _moved(evidence, h) for h in evidence.horizons}
+    chance = [_chance(each, evidence.groups - 1) for each in moved.values()]
+    adjusted = scipy.stats.false_discovery_control(chance)
+    sure = {h: each for (h, each), p in zip(moved.items(), adjusted, strict=True) if p <= _FALSE}
+    better = [h for h, each in sure.items() if each.high < 0]
+    return better, [h for h, each in sure.items() if each.low > 0]
+
+
+def _moved(evidence: OfTrials, horizon: int) -> LogRatio:
+    """The change of the error: of its logarithm where that is known, else of itself."""
+    ratio = evidence.ratio("mse", horizon)
+    if ratio is not None:
+        return ratio
+    value, gap = evidence.change("mse", horizon)
+    return LogRatio(value, gap.low, gap.high, gap.se)
+
+
+def _chance(moved: LogRatio, freedom: int) -> float:
+    """How often no change at all would look as large."""
+    if not moved.se > 0:
+        return 1.0 if moved.value == 0 else 0.0
+    return float(2 * scipy.stats.t.sf(abs(moved.value) / moved.se, freedom))
+
+
+def _change(evidence: OfTrials, quantity: str, at: int, word: str) -> str:
+    """cuts variance 31× / raises bias 1.1×; what is in doubt is given as a difference."""
+    ratio = evidence.ratio(quantity, at)
+    if ratio is None or not ratio.high - ratio.low < _WIDE:
+        value, gap = evidence.change(quantity, at)
+        squared = "squared " if quantity == "bias2" else ""
+        return f"changes the {squared}{word} by {two(value)} (CI {span(gap.low, gap.high)})"
+    power = 0.5 if quantity == "bias2" else 1.0
+    change = LogRatio(*(power * each for each in (ratio.value, ratio.low, ratio.high, ratio.se)))
+    if change.low <= 0 <= change.high:
+        return f"leaves {word} at {_by(change)}"
+    if change.value < 0:
+        return f"cuts {word} {_by(inverse(change))}"
+    return f"raises {word} {_by(change)}"
+
+
+def _by(ratio: LogRatio) -> str:
+    """3.2× (CI 2.1–4.9), or the end that is known."""
+    return sized(exp(ratio.value), exp(ratio.low), exp(ratio.high))
+
+
 def verdict(run: Remedies) -> list[Sentence]:
     """Which remedy to take, one sentence for each at equal time, and how far to trust them."""
     judged = [OfTrials(run, pair) for pair in run.pairs if pair.budget == TIME]
@@ -309,20 +218,20 @@ def _choice(run: Remedies, judged: Sequence[OfTrials]) -> Sentence:
         text = f"Undecided: no remedy's gradient error can be compared {where}{_why(run)}."
         return Sentence(_GAIN, False, text)
     order = sorted(ratios, key=lambda arm: -ratios[arm].value)
-    shown = [arm for arm in order if ratios[arm].low > 0 and arm != CEILING]
-    limit = _limit(ratios[CEILING]) if CEILING in ratios else ""
+    shown = [arm for arm in order if ratios[arm].low > 0 and arm != _CEILING]
+    limit = _limit(ratios[_CEILING]) if _CEILING in ratios else ""
     if shown:
         first, rest = shown[0], shown[1:]
-        more = "".join(f", then {called(arm)} {by(ratios[arm])}" for arm in rest)
+        more = "".join(f", then {called(arm)} {_by(ratios[arm])}" for arm in rest)
         text = f"Take {called(first)}: {where} it lowers the least error of the gradient "
-        return Sentence(_GAIN, True, f"{text}{by(ratios[first])}{more}.{limit}")
+        return Sentence(_GAIN, True, f"{text}{_by(ratios[first])}{more}.{limit}")
     return Sentence(_GAIN, False, _none(judged, ratios, order, where) + limit)
 
 
 def _limit(ratio: LogRatio) -> str:
     """What a loss that knows the simulator would do."""
-    moved = f"lowers it {by(ratio)}" if ratio.value > 0 else f"raises it {by(inverse(ratio))}"
-    return f" The ceiling, {called(CEILING)}, {moved}."
+    moved = f"lowers it {_by(ratio)}" if ratio.value > 0 else f"raises it {_by(inverse(ratio))}"
+    return f" The ceiling, {called(_CEILING)}, {moved}."
 
 
 def _none(
@@ -330,11 +239,11 @@ def _none(
 ) -> str:
     """No remedy is shown to help, and the one that looks best."""
     text = f"Take none yet: {where} no remedy is shown to lower the least error of the gradient"
-    best = next((arm for arm in order if arm != CEILING and ratios[arm].value > 0), None)
+    best = next((arm for arm in order if arm != _CEILING and ratios[arm].value > 0), None)
     if best is None:
         return f"{text}; none even looks better."
     evidence = next(each for each in judged if each.pair.arm == best)
-    looks = f"{called(best)} looks best, {by(ratios[best])}"
+    looks = f"{called(best)} looks best, {_by(ratios[best])}"
     return f"{text}; {looks}, and {evidence.more(ratios[best])}."
 
 
@@ -369,7 +278,7 @@ def _jacobians(evidence: OfTrials) -> list[str]:
     for block, name in (("A", "∂f/∂s"), ("B", "∂f/∂a")):
         change = evidence.ratio_of(Key("jacobian_error", block, region=SMOOTH))
         if change is not None:
-            blocks.append(f"{name} {by(change)}")
+            blocks.append(f"{name} {_by(change)}")
     where = " away from clips and limits" if apart else ""
     return [f"errors of {' and '.join(blocks)}{where}"] if blocks else []
 
@@ -378,10 +287,10 @@ def _price(evidence: OfTrials) -> list[str]:
     """Error of predictions, and time of a fit."""
     clauses, over = [], evidence.horizons
     if over:
-        at = best_horizon(evidence)
+        at = _best_horizon(evidence)
         change = evidence.ratio("prediction_error", at)
         if change is not None:
-            clauses.append(f"its predictions at step {at} err {by(change)} as much")
+            clauses.append(f"its predictions at step {at} err {_by(change)} as much")
     cost = float(evidence.run.config["costs"].get(evidence.pair.arm, 1.0))
     return [*clauses, f"fitting takes {times(cost)} the time per step"]
 
@@ -393,8 +302,106 @@ def _optimiser(evidence: OfTrials) -> list[str]:
     steps, time = OfTrials(run, pairs[0]).least(), evidence.least()
     if steps is None or steps.low <= 0 or (time is not None and time.low > 0):
         return []
-    gain = f"at equal steps the least error is {by(steps)} lower, at equal time that is not shown"
+    gain = f"at equal steps the least error is {_by(steps)} lower, at equal time that is not shown"
     alone = OfTrials(run, ModelPair(arm, STEPS, pairs[0].first, longer)).least()
     if alone is not None and alone.low > 0:
-        return [f"{gain}: the gain is an optimiser's, {by(alone)} by fitting for as long alone"]
+        return [f"{gain}: the gain is an optimiser's, {_by(alone)} by fitting for as long alone"]
     return [f"{gain}: the gain may be an optimiser's"]
+
+
+def screen(run: Remedies) -> Screen:
+    """The remedy that lowers the least error most at equal time, or that none is shown to."""
+    rest = tuple(verdict(run))
+    judged = {pair.arm: OfTrials(run, pair) for pair in run.pairs if pair.budget == TIME}
+    ratios = {arm: least for arm, each in judged.items() if (least := each.least()) is not None}
+    beside = _larger_batch(run)
+    if not ratios:
+        text = "Take none: no remedy's gradient error can be compared here."
+        return Screen(text, "none", "no admissible truth", tuple(beside), _FIGURE, rest)
+    order = sorted((arm for arm in ratios if arm != _CEILING), key=lambda arm: -ratios[arm].value)
+    shown = [arm for arm in order if ratios[arm].low > 0]
+    if not shown:
+        text, light, sure = _take_none(judged, ratios, order)
+        best = order[0] if order else None
+    else:
+        text, light, sure = _take(run, ratios, shown, order)
+        best = shown[0]
+    facts = [
+        *(_gain(judged[best], ratios[best], best) if best else ()),
+        *_price_fact(run, best),
+        *beside,
+    ]
+    return Screen(text, light, sure, tuple(facts[:3]), _FIGURE, rest)
+
+
+def _take(
+    run: Remedies, ratios: Mapping[str, LogRatio], shown: Sequence[str], order: Sequence[str]
+) -> tuple[str, Light, str]:
+    """The best that is shown; others whose interval reaches its lower end are not excluded."""
+    best = shown[0]
+    gain = times(exp(ratios[best].value))
+    text = f"Take {called(best)}: at equal fitting time the gradient's error falls {gain}"
+    text += f" (price: {times(_step_cost(run, best))} the time per step)."
+    alike = [arm for arm in order if arm != best and ratios[arm].high >= ratios[best].low]
+    worse = [called(arm) for arm, ratio in ratios.items() if ratio.high < 0 and arm != _CEILING]
+    text += f" Not excluded: {listed([called(arm) for arm in alike], _NAMED)}." if alike else ""
+    text += f" Leave {listed(worse, _NAMED)}: worse than no remedy." if worse else ""
+    sure = f"shown ({_ends(ratios[best])}× lower, {_fits(run)})"
+    return text, "choose" if alike else "act", sure
+
+
+def _take_none(
+    judged: Mapping[str, OfTrials], ratios: Mapping[str, LogRatio], order: Sequence[str]
+) -> tuple[str, Light, str]:
+    best = next((arm for arm in order if ratios[arm].value > 0), None)
+    if best is None:
+        return "Take none: no remedy even looks better than the plain fit.", "act", "none better"
+    gain = f"{times(exp(ratios[best].value))} lower error"
+    text = f"Take none yet; the best guess is {called(best)}: {gain} at equal fitting time."
+    run = judged[best].run
+    return text, "choose", f"not shown ({_fits(run)}); {judged[best].more(ratios[best])}"
+
+
+def _fits(run: Remedies) -> str:
+    """How many, and from how many they were extended after a first look."""
+    trials = run.notes.get("trials", ())
+    planned = int(trials[0].get("planned", run.trials)) if trials else run.trials
+    count = "1 fit" if run.trials == 1 else f"{run.trials} fits"
+    return f"{count}, extended from {planned} after looking" if run.trials > planned else count
+
+
+def _gain(judged: OfTrials, ratio: LogRatio, arm: str) -> list[Fact]:
+    how = (
+        f"exp of the mean of log(least MSE without / with {arm}) over {judged.samples}, least over "
+        f"the horizons, at equal fitting time."
+    )
+    ends = _ends(ratio)
+    return [Fact(f"lower error with {called(arm)}, {ends}", times(exp(ratio.value)), how)]
+
+
+def _price_fact(run: Remedies, arm: str | None) -> list[Fact]:
+    if arm is None:
+        return []
+    how = f"Seconds per step of fitting {arm} over those of {BASELINE} (config costs)."
+    return [Fact(f"time per step of fitting, {arm}", times(_step_cost(run, arm)), how)]
+
+
+def _step_cost(run: Remedies, arm: str) -> float:
+    return float(run.config["costs"].get(arm, 1.0))
+
+
+def _larger_batch(run: Remedies) -> list[Fact]:
+    """What four times the samples would do instead."""
+    rows = larger_batches(run)
+    mine = rows[(rows["arm"] == f"batch × {_LARGER}") & (rows["quantity"] == "least_mse")]
+    if mine.empty or not mine["ratio"].iloc[0] > 0:
+        return []
+    row = mine.iloc[0]
+    how = "MSE = bias² + variance / N′ with 4 N′ in the place of N′, least over the horizons."
+    ends = span(*sorted((1 / row["ratio_high"], 1 / row["ratio_low"])))
+    text = times(1 / float(row["ratio"]))
+    return [Fact(f"lower error by {_LARGER}× the batch instead, {ends}", text, how)]
+
+
+def _ends(ratio: LogRatio) -> str:
+    return span(exp(ratio.low), exp(ratio.high))

@@ -51,7 +51,7 @@ from gradlab.networks.gaussian_ensemble import GaussianEnsemble, OwnNetwork
 from gradlab.progress import Progress
 from gradlab.storage import whole_files
 from gradlab.systems.system import System
-from gradlab.tools.remedies.values import (
+from gradlab.tools.remedies.result import (
     ABOUT,
     BASELINE,
     HALF,

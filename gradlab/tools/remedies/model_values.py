@@ -36,7 +36,7 @@ from gradlab.statistics.over_groups import group_sums
 from gradlab.systems.differentiable import mujoco_environment
 from gradlab.systems.system import System, step_running
 from gradlab.tasks import Task
-from gradlab.tools.remedies.values import ALL, CLIPPED, SIMULATOR, SMOOTH, Key, ModelValue
+from gradlab.tools.remedies.result import ALL, CLIPPED, SIMULATOR, SMOOTH, Key, ModelValue
 
 _GRADIENT = ("bias2", "variance", "mse", "relative_mse", "cosine")
 

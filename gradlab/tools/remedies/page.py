@@ -18,10 +18,8 @@ from gradlab.reporting.kinds import Kind
 from gradlab.reporting.numbers import folded as table_of
 from gradlab.reporting.page import Page, Section, folded, method_of
 from gradlab.reporting.panels import Panel, panel
-from gradlab.tools.remedies.batches import larger_batches
-from gradlab.tools.remedies.result import Remedies, load
-from gradlab.tools.remedies.screen import screen
-from gradlab.tools.remedies.values import ABOUT
+from gradlab.tools.remedies.findings import screen
+from gradlab.tools.remedies.result import ABOUT, Remedies, larger_batches, load
 
 _GAIN = "What each remedy changes, beside what it costs"
 _HORIZON = "Over the horizon"

@@ -35,9 +35,8 @@ def _trained(run: Path) -> list[str]:
 
 def _compared(run: Path) -> list[str]:
     """Go on where models were fitted."""
-    home = "gradlab.tools.remedies.compute"
-    folder, plan = imported(f"{home}:models_folder")(run), imported(f"{home}:PLAN")
-    return ["--resume"] if (folder / plan).is_file() else _anew(run)
+    begun = imported("gradlab.tools.remedies.compute:is_begun")
+    return ["--resume"] if begun(run) else _anew(run)
 
 
 def _replaced(run: Path) -> list[str]:
