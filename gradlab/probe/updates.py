@@ -175,7 +175,7 @@ class Updates:
             begun = self.budget.clock()
         if self._rest and not self._alert(scale):
             self.step, self._seen = step, True
-            self.budget.pay(begun)
+            self._pay(begun)
             return
         self.step, self._marked, self._seen, self._scaled = step, marked, True, scale is not None
         # Of a skipped update one tensor is tested for numbers that are not finite.
@@ -255,14 +255,19 @@ class Updates:
         if not critic.shared or not self._turns.mine():
             self._look_at(critic)
         critic.before_step()
-        self.budget.pay(begun)
+        self._pay(begun)
 
     def after_critic(self) -> None:
         """It has moved φ."""
         if self.critic is not None:
             begun = self.budget.clock()
             self.critic.after_step()
-            self.budget.pay(begun)
+            self._pay(begun)
+
+    def _pay(self, since: float) -> None:
+        """While looks rest, what is done at every update is no price of a look: it would leave no
+        time for one where a critic steps several times in an update."""
+        (self.budget.guard if self._rest else self.budget.pay)(since)
 
     def _look_at(self, critic: Critic) -> None:
         if not critic.turns.mine() or critic.see(self._due and not self._rest):
