@@ -12,7 +12,7 @@ import gradlab
 from gradlab import Estimator, Tail
 from gradlab.errors import InputError
 from gradlab.networks.interface import flat_parameters
-from tests.tasks.test_memory import GAMMA, HORIZON, cart, pushed
+from tests.tasks.test_policies_with_memory import GAMMA, HORIZON, cart, pushed
 
 
 def see(state: Tensor) -> Tensor:
