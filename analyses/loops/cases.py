@@ -26,7 +26,6 @@ class Case:
         words: the pattern that the first sentence must match, in lower case.
         library: the loop is Stable-Baselines3's of that name.
         seeds: of a sound loop, in each of its environments.
-        later: these seeds begin so much later, since those before have shaped a check.
     """
 
     loop: str
@@ -36,7 +35,6 @@ class Case:
     words: str = ""
     library: bool = False
     seeds: int = 5
-    later: int = 0
 
     @property
     def text(self) -> str:
@@ -304,8 +302,8 @@ SOUND: Mapping[str, Case] = {
     "DDPG, reset in the next step": Case("ddpg", ALL, NEXT_STEP),
     "SAC": Case("sac", ALL),
     "SAC, one Adam": Case("sac", ALL, ONE_ADAM),
-    "PPO": Case("ppo", ALL, later=50),
-    "PPO, shared trunk": Case("ppo", ALL, SHARED, later=50),
+    "PPO": Case("ppo", ALL),
+    "PPO, shared trunk": Case("ppo", ALL, SHARED),
     "SHAC": Case("shac", (PENDULUM, PUCK), seeds=10),
     "SB3 TD3": Case("TD3", (PENDULUM, POLE, HOPPER), library=True, seeds=2),
     "SB3 SAC": Case("SAC", (PENDULUM, POLE, HOPPER, PUCK), library=True, seeds=2),

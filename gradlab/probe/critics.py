@@ -85,6 +85,8 @@ class Turns:
 
     def over(self) -> bool:
         """The step is made; whose turn it was."""
+        if not self._others:
+            return True
         mine = self.mine()
         self._passed = 0 if pushed(self._mine) else self._passed + 1
         return mine
@@ -119,12 +121,12 @@ class ForwardHook:
         return _inert_hook, ()
 
     def _see(self, args: Any, output: Any) -> None:
-        answers = output if isinstance(output, tuple | list) else (output,)
-        answer = next((x for x in answers if isinstance(x, Tensor) and x.requires_grad), None)
-        if answer is None or passing(answer):
-            return
-        answer.retain_grad()  # a third of what a hook of ours takes
-        self._made.append((tuple(x for x in args if isinstance(x, Tensor)), answer))
+        for answer in output if isinstance(output, tuple | list) else (output,):
+            if isinstance(answer, Tensor) and answer.requires_grad:
+                if not passing(answer):
+                    answer.retain_grad()  # a third of what a hook of ours takes
+                    self._made.append((tuple([x for x in args if isinstance(x, Tensor)]), answer))
+                return
 
     @property
     def inputs(self) -> tuple[Tensor, ...]:

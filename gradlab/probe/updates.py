@@ -194,6 +194,9 @@ class Updates:
 
     def guard(self, optimizer: Any) -> None:
         """Test small gradients of an optimiser that is about to step, whatever the budget."""
+        critic = self.critic
+        if critic is not None and optimizer is critic.optimizer is not self.optimizer:
+            return  # it is looked at beside its own steps
         begun = self.budget.clock()
         groups, known = optimizer.param_groups, self._guarded.get(optimizer)
         sizes = [len(group["params"]) for group in groups]
@@ -208,8 +211,6 @@ class Updates:
 
     def _spoilt(self, optimizer: Any) -> None:
         """The gradient of this step is lost, of the policy or of another network."""
-        if self.critic is not None and optimizer is self.critic.optimizer is not self.optimizer:
-            return  # it is looked at beside its own steps
         mine = optimizer is self.optimizer
         sizes = self._statistics.gradient() if mine else []
         if mine and self._rest:  # this update is looked at instead

@@ -178,9 +178,11 @@ class ActorObjective:
 
     def hear_policy(self, module: nn.Module, args: Any, output: Any) -> None:
         """The policy, or a part of it, has been called with gradients."""
+        if not self.on:
+            return
         outputs = _several(output)
         known = all(isinstance(x, Tensor) for x in (*args, *outputs))
-        if not self.on or not known or not outputs[0].requires_grad or passing(outputs[0]):
+        if not known or not outputs[0].requires_grad or passing(outputs[0]):
             return
         inner = set(module.modules())
         before = [] if self.made is None or self.made.values else self.made.calls
@@ -195,10 +197,10 @@ class ActorObjective:
 
     def hear_critic(self, module: nn.Module, args: Any, output: Any) -> None:
         """A critic has; at the policy's actions where an argument has a gradient of its own."""
-        known = args and all(isinstance(x, Tensor) for x in (*args, *_several(output)))
-        if self.on and known and not self.fitted and not any(x.requires_grad for x in args):
+        known = self.on and args and all(isinstance(x, Tensor) for x in (*args, *_several(output)))
+        if known and not self.fitted and not any(x.requires_grad for x in args):
             self.fitted = args
-        if self.on and self.made is not None and known and args[-1].requires_grad:
+        if known and self.made is not None and args[-1].requires_grad:
             inner = set(module.modules())
             values = [each for each in self.made.values if each[0] not in inner]
             self.made.values = [*values, (module, _alone(args))]

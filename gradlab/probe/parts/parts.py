@@ -481,8 +481,10 @@ def _listen() -> None:
 def _announce(optimizer: Any, before: bool) -> None:
     if not torch.compiler.is_compiling():
         for each in list(_LISTENING):
-            with _guarded(each):
+            try:
                 each.step(optimizer, before)
+            except Exception as error:
+                _stop_listening(each, error)
 
 
 @contextmanager
@@ -491,7 +493,11 @@ def _guarded(parts: Parts) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        _LISTENING.discard(parts)
-        with suppress(Exception):
-            parts.rest()
-        warn("checks the loop's parts no more", error)
+        _stop_listening(parts, error)
+
+
+def _stop_listening(parts: Parts, error: Exception) -> None:
+    _LISTENING.discard(parts)
+    with suppress(Exception):
+        parts.rest()
+    warn("checks the loop's parts no more", error)
