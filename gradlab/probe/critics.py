@@ -74,6 +74,17 @@ class Turns:
         groups = [] if optimizer is None else optimizer.param_groups
         self._others = [p for group in groups for p in group["params"] if id(p) not in ids]
         self._passed = 0
+        self._told: bool | None = None  # before the step
+
+    def now(self) -> bool:
+        """By the gradients of the step that is about to be made, which are those after it, too."""
+        self._told = self.mine()
+        return self._told
+
+    @property
+    def known(self) -> bool:
+        """What was told before the step, or is found now."""
+        return self.mine() if self._told is None else self._told
 
     def mine(self) -> bool:
         """By the gradients that are there."""
@@ -87,8 +98,8 @@ class Turns:
         """The step is made; whose turn it was."""
         if not self._others:
             return True
-        mine = self.mine()
-        self._passed = 0 if pushed(self._mine) else self._passed + 1
+        mine, self._told = self.known, None
+        self._passed = 0 if mine and pushed(self._mine) else self._passed + 1
         return mine
 
 

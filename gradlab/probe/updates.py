@@ -227,7 +227,8 @@ class Updates:
         """The optimiser is about to move θ, or to ask a closure for the gradient first."""
         if not closure:
             self.guard(optimizer)
-        if self._rest or not (closure or self._turns.mine()):
+        mine = closure or self._turns.now()
+        if self._rest or not mine:
             return
         begun = self.budget.begin()
         if self._due and self._looks % STRIDE == 0:
@@ -253,7 +254,7 @@ class Updates:
         if critic is None:
             return
         begun = self.budget.begin()
-        if not critic.shared or not self._turns.mine():
+        if not critic.shared or not self._turns.known:
             self._look_at(critic)
         critic.before_step()
         self._pay(begun)

@@ -28,7 +28,7 @@ FIRST, APART, TIMES = 200, 100, 3  # updates: before the first verdict, and betw
 LOW, RISES = 0.3, 0.05  # b, below which nothing is sound; rise from the first to the last
 NOTHING = 0.02  # b, above which a critic, however slow, has learnt something of it
 _SCALED = 0.05  # s, from which it is one
-_BATCHES = 10
+_BATCHES, _EARLIER = 10, 100  # of a verdict, looks; updates before the first one
 
 
 @final
@@ -65,6 +65,8 @@ class Implied:
             self._reason = "no recorded row is found in the batch, or none has a reward"
             return
         assert discount is not None
+        if update < FIRST - _EARLIER:
+            return
         at = torch.as_tensor(rows.at)
         with undisturbed(), torch.no_grad():
             values = [self._value(each, *(given[n][at] for n in ("observation", "action")))

@@ -124,7 +124,9 @@ class Parts:
         self._frames = _compiled()
         self._states: dict[str, str] = {}
         self._failed: dict[str, str] = {}  # reasons, by check
-        self._heard: list[Any] = []  # handles of hooks of policy and critics
+        self._ears: list[tuple[nn.Module, Ear]] = []  # of policy and critics, in windows
+        self._heard: list[Any] = []  # handles of these; and of what is heard at every update
+        self._followed: list[Any] = []
         self._passes: dict[str, ForwardHook] = {}  # of what is trained
         self.hooked: dict[nn.Module, ForwardHook] = {}  # by others: a pass is kept once
         self._new, self._handed = True, False  # no batch has been handed over
@@ -312,14 +314,14 @@ class Parts:
                 return  # an optimiser that steps policy and critic in turn: the critic's
             self._close(self._open)
         self._open = None
-        self.objective.on = False
+        self._listen_in(False)
         if self._count >= self._next and self._affordable():
             self._next = self._count + _EVERY
             with self._paying():
                 self._looks += 1
                 self.networks.refresh()
                 self._begin, self._open, self._first = self._sampled(), [], True
-                self.objective.on = True
+                self._listen_in(True)
                 self.formula.begin()
             if _compiled() == self._frames:
                 self._ask(self.cleared, self.cleared.begin)
@@ -383,26 +385,34 @@ class Parts:
 
     def _hear(self, critics: Sequence[nn.Module] | None = None) -> None:
         """Hook policy and critics, none of them where an empty list is given."""
-        for handle in self._heard:
+        for handle in self._followed:
             handle.remove()
         of = self.networks.critics if critics is None else critics
         hear = self.objective.hear_critic, self.objective.hear_policy
         nested = [part for each in of for part in each.modules() if part is each or part._modules]
         own = [*self.policy.modules()] if of or (critics is None and self.weights.ready) else []
-        self._heard = [
-            part.register_forward_hook(Ear(what))
+        self._ears = [
+            (part, Ear(what))
             for what, parts in zip(hear, (dict.fromkeys(nested), own), strict=True)
             for part in parts
         ]
+        self._listen_in(self.objective.on)
         names = {module: name for name, module in self.policy.named_modules()}
         trained = self.networks.trained if critics is None else critics
-        self._passes = {}
+        self._passes, self._followed = {}, []
         for k, each in enumerate(trained):
             name = names.get(each, "the critic" if each in self.networks.critics else "")
             heard = self.hooked.get(each) or ForwardHook(self.budget)
             self._passes[name or f"network {k}"] = heard
             if each not in self.hooked:
-                self._heard.append(each.register_forward_hook(heard))
+                self._followed.append(each.register_forward_hook(heard))
+
+    def _listen_in(self, on: bool) -> None:
+        """Hear the actor's objective from now on, or no more: a module with a hook is slower."""
+        self.objective.on = on
+        for handle in self._heard:
+            handle.remove()
+        self._heard = [part.register_forward_hook(ear) for part, ear in self._ears if on]
 
     def lost(self) -> str:
         """Through which module a loss has sent back what is not finite, and in which rows."""

@@ -276,6 +276,7 @@ class LossWeights:
     def __init__(self) -> None:
         self._ring: Ring | None = None
         self._columns: _Array = np.zeros((0, 2))  # A and V, by place in the ring
+        self._held: NDArray[np.intp] = np.zeros(0, np.intp)  # places of the newest rollout
         self._limits: _Array = np.full((2, 0), nan)  # of actions that are cut off, [2, d_a]
         self._seen: deque[tuple[float, float]] = deque(maxlen=LOOKS)
         self._looks = 0
@@ -302,7 +303,10 @@ class LossWeights:
                 "resets in the step that ends an episode"
             )
             return
-        self._ring, self._columns = ring, np.full((ring.size, 2), nan)
+        if len(self._columns) != ring.size:
+            self._columns = np.full((ring.size, 2), nan)
+        self._columns[self._held], self._held = nan, places
+        self._ring = ring
         columns = torch.stack([rollout.advantage.reshape(-1), rollout.value.reshape(-1)], 1)
         self._columns[places] = columns.double().cpu().numpy()
         self._limits = _limits(ring.actions(places))
