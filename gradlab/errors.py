@@ -6,6 +6,7 @@ the same as options, `--overwrite` and `without --resume`.
 
 import importlib
 import re
+import time
 from typing import Any
 
 _TOOLS = "gradlab.tools"
@@ -56,6 +57,9 @@ def not_installed(package: str, extra: str) -> InputError:
     return InputError(f"{package} is not installed: pip install 'gradlab[{extra}]'")
 
 
+IMPORTED: dict[str, float] = {}  # seconds that the import of a row has taken
+
+
 def imported(row: str) -> Any:
     """What a row "package.module:name" names; tools, one folder each, are imported so alone.
 
@@ -63,8 +67,11 @@ def imported(row: str) -> Any:
         InputError: the folder of the tool is not there.
     """
     module, _, name = row.partition(":")
+    begun = time.perf_counter()
     try:
-        return getattr(importlib.import_module(module), name)
+        found = getattr(importlib.import_module(module), name)
+        IMPORTED[row] = IMPORTED.get(row, 0.0) + time.perf_counter() - begun
+        return found
     except ModuleNotFoundError as error:
         missing = error.name or ""
         if not missing.startswith(_TOOLS) or not f"{module}.".startswith(f"{missing}."):

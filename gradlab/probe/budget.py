@@ -1,7 +1,7 @@
 """The probe's budget: a share of the time that passes, measured on the probe itself.
 
-    own ≤ share · elapsed            own: seconds inside the probe, setting it up included;
-                                     elapsed: since its first update
+    own ≤ share · elapsed            own: seconds inside the probe, importing it and setting it up
+                                     included; elapsed: since its first update
 
 A measurement is made when own + price ≤ share · (elapsed + price), its price what it cost last
 time. A user's first measurement on a task may be made on a loan of up to `LOAN` seconds, all that
@@ -13,8 +13,9 @@ to a part of it in the same way, and passes updates over where it does not; only
 looked at whatever they cost. Outside of it, at every update, a few numbers are tested for being
 finite: that counts as the probe's own time, and takes at most half of the share away from all else,
 however little a loop does in an update. A clock inside an update does not see hooks being called,
-nor the caches that they leave cold: a second of it counts `UNSEEN` times, which `benchmarks.probe`
-compares with what a loop really loses. On an accelerator these are seconds of the host's thread.
+nor the caches that they leave cold: a second of it counts `UNSEEN` times, so that what seventeen
+pairs of loops lost (`analyses.loops`) is what their probes said of themselves. On an accelerator
+these are seconds of the host's thread.
 
 The probe's next measurement and its time, in one line for log, page and terminal.
 
@@ -43,7 +44,7 @@ EPISODES = 0.6  # of the share: whole episodes, where there is an environment
 GUARDED = 0.5  # of the share: numbers that are tested at every update
 LOAN = 3.0  # seconds beyond the share, once
 _PACE = 0.5  # of the time that a measurement is worth, which passes before the next one
-UNSEEN = 1.4  # what a loop loses to looks, over what their own clock says
+UNSEEN = 1.7  # what a loop loses to looks, over what their own clock says
 
 
 @final

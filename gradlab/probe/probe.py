@@ -31,7 +31,7 @@ import torch
 from torch import Tensor, nn
 
 from gradlab import provenance, validation
-from gradlab.errors import Doubtful
+from gradlab.errors import IMPORTED, Doubtful
 from gradlab.networks.mlp import CriticLike, as_critic
 from gradlab.probe import arguments
 from gradlab.probe.alarms.catalogue import Alarm
@@ -133,6 +133,8 @@ class Probe:
         part = EPISODES if env is not None else 0.0
         self.policy, self.budget = policy, Budget(float(overhead_budget), clock, part)
         self.off = arguments.spectator()
+        if clock is time.perf_counter:  # the first probe of a process pays for the import
+            self.budget.own += IMPORTED.pop("gradlab.probe.probe:Probe", 0.0)
         looks: Looks | None = None
         if env is not None and not self.off:
             looks = Looks(env, policy, self.budget, seed)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,7 @@ import torch
 from torch import nn
 
 import gradlab
+from gradlab import errors
 from gradlab.probe import sampler, update_statistics
 from gradlab.probe.budget import ALWAYS, GRACE, UNSEEN, Budget
 from gradlab.probe.measured import Past
@@ -191,3 +194,22 @@ def test_the_first_looks_are_made_whatever_they_cost() -> None:
             clock.now += 1.0
             budget.pay(begun)
     assert looks == GRACE
+
+
+def test_the_first_probe_of_a_process_pays_for_the_import(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(errors.IMPORTED, "gradlab.probe.probe:Probe", 1000.0)
+    policy = nn.Linear(2, 1)
+    counted = gradlab.Probe(policy, clock=Clock())
+    first, second = gradlab.Probe(policy), gradlab.Probe(policy)
+    assert counted.budget.own < 1 <= 1000 < first.budget.own < 1001
+    assert second.budget.own < 1
+
+
+def test_the_seconds_of_an_import_are_kept() -> None:
+    code = (
+        "import time; begun = time.perf_counter(); import gradlab; gradlab.Probe\n"
+        "from gradlab.errors import IMPORTED\n"
+        "taken = IMPORTED['gradlab.probe.probe:Probe']\n"
+        "assert .05 < taken <= time.perf_counter() - begun, taken"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

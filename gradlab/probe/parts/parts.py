@@ -58,7 +58,7 @@ if TYPE_CHECKING:
 
 _EVERY = 10  # updates to one that is looked at
 _SHARE = 0.4  # of the budget
-FIRST, LOAN = 60, 2.0  # looks by which there is an answer: a loan of up to twice the whole budget
+FIRST, LOAN = 60, 2.4  # looks by which there is an answer: a loan of up to so many whole budgets
 _LEAVES = 0.8  # of what the probe may take: later looks starve no measurement
 _SEARCH = 5  # updates in which all modules are hooked, to find targets
 _AGAIN = (0, 100, 1000)  # updates at which they are looked for, while none is found
