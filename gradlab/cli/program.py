@@ -67,6 +67,8 @@ _ROWS: Mapping[str, type[_Command] | str] = {
     "choose": Choose,
     "attribute": Attribute,
     "report": Report,
+    "init": "gradlab.tools.skeletons.command:Init",
+    "check": "gradlab.tools.skeletons.command:Check",
     "list": List,
     "selftest": Selftest,
 }

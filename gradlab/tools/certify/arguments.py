@@ -16,9 +16,11 @@ from gradlab import provenance, validation
 from gradlab.errors import InputError
 from gradlab.networks.interface import check_policy, double_copy
 from gradlab.systems.system import System, check_system
+from gradlab.tasks import task_from_name
 from gradlab.tasks.task import Task
 from gradlab.tools.certify.evaluation import RATIO, SIZE
 from gradlab.tools.certify.result import Names
+from gradlab.user_code.loading import is_user_function, load_made
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,21 @@ def subject(
     )
     name = type(system).__name__ if task is None else task.name
     return CertifiedSubject(name, system, task, names, s, a, xi, policy)
+
+
+def simulator_of(name: str) -> System | Task:
+    """What "FILE.py:NAME" holds or makes, or a task by its name.
+
+    Raises:
+        InputError: no System and no Task.
+    """
+    made = load_made(name) if is_user_function(name) else task_from_name(name, {})
+    if not isinstance(made, System | Task):
+        raise InputError(
+            f"{name} is {type(made).__name__}, expected a System or a Task: "
+            f"systems.from_function(step, state_dim, action_dim) makes one"
+        )
+    return made
 
 
 def _rows(name: str, values: Any, width: int) -> Tensor | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, arg
 
@@ -42,6 +42,9 @@ class Certify:
         ),
     ]
     settings: arguments.Settings = ()
+    function: bool = False
+    """The file's function returns a differentiable map, x [N, n] → [N, m], and inputs [N, n]: no
+    simulator, but an MPC layer, a renderer, or a solver."""
     policy: Annotated[str | None, arg(metavar="FILE")] = None
     """Policy whose visited states are among those examined: .safetensors file or file.py:function
     (the file is executed). Default: random actions alone."""
@@ -68,6 +71,16 @@ class Certify:
             path = getattr(self, name)
             if path is not None and path.suffix != suffix:
                 raise InputError(f"--{name} is {path}: name a file that ends in {suffix}")
+        if self.function:
+            from gradlab.tools.certify.functions import certify_function
+
+            mapped, inputs = _map_of(self.simulator)
+            with bars() as progress:
+                certificate = certify_function(
+                    mapped, inputs, fail_above=self.fail_above, seed=self.seed,
+                    name=Path(self.simulator).name, progress=progress,
+                )  # fmt: skip
+            return self._written(certificate)
         system = _simulator(self.simulator, self.settings)
         given = arguments.networks(policy=self.policy)
         with bars() as progress:
@@ -79,10 +92,13 @@ class Certify:
                 fail_above=self.fail_above,
                 progress=progress,
             )
-        facts = {**certificate.facts, "command": self._again()}
-        certificate = replace(certificate, facts=facts)
         if not isinstance(system, Task):  # its class has no name that readers know it by
             certificate = replace(certificate, system=Path(self.simulator).name)
+        return self._written(certificate)
+
+    def _written(self, certificate: Certification) -> Document:
+        facts = {**certificate.facts, "command": self._again()}
+        certificate = replace(certificate, facts=facts)
         written = {
             "report" if name == "html" else "run": str(certificate.save(path))
             for name in SUFFIXES
@@ -94,6 +110,7 @@ class Certify:
         """The command that examines the same states, whatever is written where."""
         words = ["gradlab", "certify", self.simulator]
         words += [word for group in self.settings for word in ("--set", *group)]
+        words += ["--function"] if self.function else []
         words += ["--policy", self.policy] if self.policy else []
         words += ["--samples", str(self.samples), "--fail-above", f"{self.fail_above:g}"]
         return shlex.join([*words, "--seed", str(self.seed)])
@@ -104,18 +121,21 @@ def _document(certificate: Certification) -> Document:
     return certificate.document() | {"verdict": decided}
 
 
-def _simulator(name: str, settings: arguments.Groups) -> System | Task:
-    """The System or Task of that name."""
-    from gradlab.systems.system import System
-    from gradlab.tasks import Task
+def _map_of(name: str) -> tuple[Any, Any]:
+    """The map and its inputs, from a user's file."""
     from gradlab.user_code.loading import is_user_function, load_made
 
-    if not is_user_function(name) or settings:
-        return arguments.named_task(name, settings)
-    made = load_made(name)
-    if not isinstance(made, System | Task):
+    made = load_made(name) if is_user_function(name) else None
+    if not isinstance(made, tuple) or len(made) != 2 or not callable(made[0]):
         raise InputError(
-            f"{name} is {type(made).__name__}, expected a System or a Task: "
-            f"systems.from_function(step, state_dim, action_dim) makes one"
+            f"{name} gives {type(made).__name__}, expected with --function a function of a file "
+            f"that returns (function, inputs), inputs [N, n]"
         )
     return made
+
+
+def _simulator(name: str, settings: arguments.Groups) -> System | Task:
+    """The System or Task of that name."""
+    from gradlab.tools.certify.arguments import simulator_of
+
+    return arguments.named_task(name, settings) if settings else simulator_of(name)

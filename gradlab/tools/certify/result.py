@@ -21,6 +21,7 @@ from gradlab.systems.system import BLOCKS
 
 SYMBOLS = {
     "A": "∂s′/∂s", "B": "∂s′/∂a", "r_s": "∂r/∂s", "r_a": "∂r/∂a", "parameters": "∂s′/∂p",
+    "y": "∂y/∂x",  # of a map that is no simulator
 }  # fmt: skip
 
 
@@ -142,7 +143,7 @@ class Certification:
         if not self.passed:
             blocks = list(dict.fromkeys(SYMBOLS.get(str(each.block), "step") for each in wrong))
             return (
-                f"The derivatives of {self.system} are not those of its step: "
+                f"The derivatives of {self.system} are not those of {self._whose}: "
                 f"{', '.join(blocks)} {'is' if len(blocks) == 1 else 'are'} wrong."
             )
         vague = [SYMBOLS[str(each.block)] for each in self.findings if each.kind == "not judged"]
@@ -155,9 +156,13 @@ class Certification:
         largest = max((row["p95"] for row in smooth if math.isfinite(row["p95"])), default=0.0)
         away = " away from kinks" if len(smooth) < len(self.rows) else ""
         return (
-            f"The derivatives of {self.system} are those of its step: 95% of the relative errors "
-            f"are below {max(largest, 1e-16):.3g}{away}, at {self.facts['states']} states."
+            f"The derivatives of {self.system} are those of {self._whose}: 95% of the relative "
+            f"errors are below {max(largest, 1e-16):.3g}{away}, at {self.facts['states']} states."
         )
+
+    @property
+    def _whose(self) -> str:
+        return "the function" if any(row["block"] == "y" for row in self.rows) else "its step"
 
     @property
     def sentences(self) -> tuple[str, ...]:

@@ -1,0 +1,289 @@
+"""What a user's file gives gradlab, and what it lacks: a line for each.
+
+    Task            starts, a step of the simulator, its rows, its derivatives against differences
+    policy, critic  their shapes at the task's states
+    world model     the methods of `tasks.with_world_model`
+    environment     which of its tensors may be its state, and the lines that make it a task
+
+Tried on eight states: `gradlab certify` looks at a simulator closely, this at whether it is one.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from gradlab.errors import InputError
+from gradlab.networks.interface import check_rows
+from gradlab.systems.system import System
+from gradlab.tasks.memory import WithMemory
+from gradlab.tasks.task import Task
+from gradlab.user_code.calls import running
+from gradlab.user_code.loading import called, load_object
+
+ROWS, STEP, CLOSE = 8, 1e-5, 1e-3  # states; of a central difference; its relative error
+FLAT = 1e-12  # a derivative that is 0
+MAKERS = "make"  # what functions that are called begin with
+WORLD: Mapping[str, str] = {
+    "encode": "encode(observation) → latent [N, dz]",
+    "step": "step(latent, action) → next latent [N, dz]",
+    "reward": "reward(latent, action) → [N]",
+    "policy": "policy, a torch.nn.Module latent → action",
+    "q": "q(latent, action) → [N], or value(latent) → [N]",
+}
+
+
+@dataclass(frozen=True)
+class Line:
+    """One thing that was looked at.
+
+    Attributes:
+        state: "missing" wants something done; "note" says what is left out without it.
+    """
+
+    state: Literal["ok", "missing", "note"]
+    about: str
+    words: str
+
+    def __str__(self) -> str:
+        return f"{self.state:8} {self.about}: {self.words}"
+
+
+def checked(file: str, name: str = "") -> tuple[list[Line], str]:
+    """Lines about a file's objects, and the command to go on with ("" where there is none).
+
+    Args:
+        name: of the one object to look at; "": all tasks, systems and modules of the file, and what
+            its functions `make…` return.
+
+    Raises:
+        InputError: the file cannot be executed, or has nothing of that name.
+    """
+    found, lines = _objects(file, name)
+    roles: dict[str, str] = {}
+    tasks = {each: x for each, x in found.items() if isinstance(x, Task)}
+    for each, one in tasks.items():
+        roles.setdefault("", each)
+        lines += [*_of_task(each, one)]
+    task = next(iter(tasks.values()), None)
+    for each, x in found.items():
+        if isinstance(x, Task):
+            continue
+        if _is_world(x):
+            lines += [*_of_world(each, x)]
+        elif isinstance(x, nn.Module):
+            line, role = _of_network(each, x, task)
+            lines.append(line)
+            roles |= {role: each} if role else {}
+        elif isinstance(x, System):
+            line = _of_model(each, x, task)
+            lines.append(line)
+            roles |= {"model": each} if line.state == "ok" else {}
+        elif callable(getattr(x, "step", None)) and task is None:
+            lines += [*_of_environment(each, x)]
+    if not lines and (made := _own_environment(file)):
+        lines += [*_of_environment(f"{made}(…)", None)]
+    if not lines:
+        text = f"nothing to look at: a gradlab.Task, or a function {MAKERS}_task that returns one"
+        return [Line("missing", file, text)], ""
+    nameless = {role: each for role, each in roles.items() if each.endswith("]")}
+    lines += [
+        Line("note", each, f"make_{role or 'task'} = lambda: {each} gives it a name for a command")
+        for role, each in nameless.items()
+    ]
+    if nameless or "" not in roles or any(line.state == "missing" for line in lines):
+        return lines, ""
+    given = [f"--{role} {file}:{each}" for role, each in roles.items() if role]
+    return lines, " ".join(["gradlab measure", f"{file}:{roles['']}", *given])
+
+
+def _objects(file: str, name: str) -> tuple[dict[str, Any], list[Line]]:
+    """By name: what the file holds or makes; and a line for each function that fails."""
+    module = sys.modules[load_object(f"{file}:__name__")]
+    if name:
+        held = {name: load_object(f"{file}:{name}")}
+    else:
+        held = {k: x for k, x in vars(module).items() if not k.startswith("_")}
+    found: dict[str, Any] = {}
+    lines: list[Line] = []
+    for each, x in held.items():
+        makes = inspect.isroutine(x) and each.startswith(MAKERS)
+        if (makes or (name and callable(x))) and not isinstance(x, nn.Module) and _bare(x):
+            try:
+                x = called(f"{file}:{each}", x)
+            except InputError as error:
+                lines.append(Line("missing", each, str(error)))
+                continue
+        if inspect.isclass(x) or inspect.ismodule(x) or inspect.isroutine(x):
+            continue
+        if isinstance(x, WithMemory | tuple) and x and isinstance(x[0], Task):
+            found |= {f"{each}()[{k}]": part for k, part in enumerate(x) if part is not None}
+        else:
+            found[each] = x
+    return found, lines
+
+
+def _own_environment(file: str) -> str:
+    """A class with a step that is written in the file; "": there is none."""
+    module = sys.modules[load_object(f"{file}:__name__")]
+    classes = (x for x in vars(module).values() if inspect.isclass(x))
+    mine = (x for x in classes if x.__module__ == module.__name__ and hasattr(x, "step"))
+    return next((x.__name__ for x in mine), "")
+
+
+def _bare(function: Callable[..., Any]) -> bool:
+    """It needs no arguments."""
+    try:
+        inspect.signature(function).bind()
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _of_task(name: str, task: Task) -> Iterator[Line]:
+    simulator = task.simulator
+    try:
+        begin = task.starts(ROWS, torch.Generator().manual_seed(0))
+    except InputError as error:
+        yield Line("missing", f"{name}.starts", str(error))
+        return
+    action = 0.1 * torch.randn(ROWS, simulator.action_dim, dtype=torch.float64)
+    noise = torch.zeros(ROWS, simulator.noise_dim, dtype=torch.float64)
+    drawn = noise if simulator.noise_dim else None
+    widths = f"{begin.shape[1]} states, {action.shape[1]} actions"
+    yield Line("ok", name, f'"{task.name}", {widths}, {task.horizon} steps')
+    try:
+        with running("the simulator's step"), torch.no_grad():
+            after = simulator.step(begin, action, drawn)
+        check_rows("the simulator's step", lambda s, a: _stepped(simulator, s, a), begin, action)
+    except InputError as error:
+        yield Line("missing", f"{name}.simulator", str(error))
+        return
+    lost = [k for k, x in (("state", after.state), ("reward", after.reward))
+            if not bool(torch.isfinite(x).all())]  # fmt: skip
+    if lost:
+        yield Line("missing", f"{name}.simulator", f"its next {' and '.join(lost)} is not finite")
+        return
+    yield from _of_derivatives(f"{name}.simulator", simulator, begin, action, drawn)
+    if task.prior is None:
+        text = "none: gradients of the simulator alone are measured; `gradlab fit` learns a model"
+        yield Line("note", f"{name}.prior", text)
+
+
+def _stepped(system: System, state: Tensor, action: Tensor) -> Tensor:
+    noise = torch.zeros(len(state), system.noise_dim, dtype=state.dtype)
+    found = system.step(state, action, noise if system.noise_dim else None)
+    return torch.cat([found.state, found.reward[:, None]], 1)
+
+
+def _of_derivatives(
+    name: str, system: System, state: Tensor, action: Tensor, noise: Tensor | None
+) -> Iterator[Line]:
+    """Of every block along one random direction, against central differences."""
+    try:
+        with running("its derivatives"):
+            found = system.linearize(state, action, noise)
+    except InputError as error:
+        yield Line("missing", name, str(error))
+        return
+    generator, sound = torch.Generator().manual_seed(1), True
+    for k, (of, by, paid) in enumerate(
+        ((state, found.A, found.r_s), (action, found.B, found.r_a)),
+    ):
+        u = torch.randn(of.shape, generator=generator, dtype=of.dtype)
+        up, down = (
+            _stepped(system, *(x + h * u if x is of else x for x in (state, action)))
+            for h in (STEP, -STEP)
+        )
+        wanted = (up - down).detach() / (2 * STEP)
+        blocks = {
+            "next state": (torch.einsum("nij,nj->ni", by, u), wanted[:, :-1]),
+            "reward": ((paid * u).sum(1, keepdim=True), wanted[:, -1:]),
+        }
+        for what, (mine, its) in blocks.items():
+            wrong = (mine - its).abs().amax(1) > CLOSE * its.abs().amax(1).clamp_min(1.0)
+            if 2 * int(wrong.sum()) > len(wrong):
+                sound = False
+                about = f"its {what}'s derivative by the {('state', 'action')[k]}"
+                text = "is 0 and should not be: is it computed apart from the graph?"
+                if float(mine.abs().max()) > FLAT:
+                    text = f"is not that of its step at {int(wrong.sum())} of {len(wrong)} states"
+                yield Line("missing", name, f"{about} {text}")
+    if sound:
+        yield Line("ok", name, "steps, rows and derivatives fit together")
+    else:
+        yield Line("note", name, "`gradlab certify` says where, and by how much")
+
+
+def _is_world(x: object) -> bool:
+    return isinstance(x, nn.Module) and sum(hasattr(x, each) for each in WORLD) > 1
+
+
+def _of_world(name: str, model: nn.Module) -> Iterator[Line]:
+    valued = hasattr(model, "value")
+    lacking = [k for k in WORLD if not hasattr(model, k) and not (k == "q" and valued)]
+    for each in lacking:
+        yield Line("missing", name, WORLD[each])
+    if not lacking:
+        text = f"a world model: task, policy, critic = gradlab.tasks.with_world_model(task, {name})"
+        yield Line("ok", name, text)
+
+
+def _of_network(name: str, network: nn.Module, task: Task | None) -> tuple[Line, str]:
+    """Is it the task's policy, or its critic?"""
+    if task is None:
+        return Line("note", name, "a module without a task to try it on"), ""
+    state = task.starts(ROWS, torch.Generator().manual_seed(0))
+    action = torch.zeros(ROWS, task.simulator.action_dim, dtype=torch.float64)
+    kind = next((p.dtype for p in network.parameters()), torch.float64)
+    shapes: list[str] = []
+    for role, inputs, shape in (
+        ("policy", (state,), tuple(action.shape)), ("critic", (state, action), (ROWS,)),
+    ):  # fmt: skip
+        try:
+            with torch.no_grad():
+                found = network(*(x.to(kind) for x in inputs))
+        except Exception as error:
+            shapes.append(f"{role}: {type(error).__name__}")
+            continue
+        found = found[0] if isinstance(found, tuple) else found
+        got = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        if got == shape:
+            return Line("ok", name, f"a {role} of the task"), role
+        shapes.append(f"{role}: gave {got}, expected {shape}")
+    return Line("note", name, f"neither policy nor critic of the task ({'; '.join(shapes)})"), ""
+
+
+def _of_model(name: str, model: System, task: Task | None) -> Line:
+    if task is None:
+        return Line("ok", name, f"a system, {model.state_dim} states, {model.action_dim} actions")
+    own = task.simulator.state_dim, task.simulator.action_dim
+    if (model.state_dim, model.action_dim) == own:
+        return Line("ok", name, "a model of the task")
+    mine = f"{model.state_dim} states and {model.action_dim} actions"
+    text = f"has {mine}, the task {own[0]} and {own[1]}"
+    return Line("missing", name, text)
+
+
+def _of_environment(name: str, env: Any) -> Iterator[Line]:
+    """Which of its tensors may be its state; None: it is not made."""
+    text = (
+        f"def make_task(): return gradlab.Task(name, simulator, None, starts, discount, horizon), "
+        f"simulator = gradlab.systems.from_environment({name}, read, write, action_dim); "
+        f"`gradlab init env` writes one"
+    )
+    yield Line("missing", "make_task", text)
+    held = {} if env is None else vars(env)
+    tensors = {k: x for k, x in held.items() if isinstance(x, Tensor) and x.is_floating_point()}
+    wide = {k: x for k, x in tensors.items() if x.ndim == 2}
+    if env is not None and not wide:
+        yield Line("note", name, "has no tensor [n, ds]: where is its state?")
+    for each, x in wide.items():
+        text = f"env.{each} {list(x.shape)} may be its state: read = lambda env: env.{each}"
+        yield Line("note", name, text)

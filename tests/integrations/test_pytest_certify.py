@@ -1,0 +1,93 @@
+"""`pytest --gradlab-certify` in a repository that knows nothing of gradlab but its command."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+ENGINE = """
+import torch
+import gradlab
+
+
+class Leaky(torch.autograd.Function):  # forward 2 a, backward 2.2 a
+    @staticmethod
+    def forward(ctx, a):
+        return 2 * a
+
+    @staticmethod
+    def backward(ctx, g):
+        return FACTOR * g
+
+
+def step(s, a):
+    x, v = s.unbind(1)
+    v = v + 0.05 * (Leaky.apply(a[:, 0]) - torch.sin(x))
+    return torch.stack([x + 0.05 * v, v], 1), -(x**2) - 0.1 * a[:, 0] ** 2
+
+
+def simulator():
+    return gradlab.systems.from_function(step, state_dim=2, action_dim=1)
+
+
+def number():
+    return 3
+"""
+
+
+def ran(folder: Path, factor: float, *words: str) -> tuple[subprocess.CompletedProcess[str], Path]:
+    (folder / "engine.py").write_text(ENGINE.replace("FACTOR", str(factor)))
+    (folder / "test_own.py").write_text("def test_own():\n    pass\n")
+    report = folder / "out.xml"
+    given = words or ("--gradlab-certify", "engine.py:simulator", "--gradlab-samples", "64")
+    command = [sys.executable, "-m", "pytest", "-q", *given, f"--junitxml={report}"]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True), report
+
+
+def entries(report: Path) -> dict[str, bool]:
+    """Whether each has failed, by its name."""
+    cases = ElementTree.parse(report).iter("testcase")
+    return {str(case.get("name")): case.find("failure") is not None for case in cases}
+
+
+@pytest.mark.slow
+def test_a_sound_simulator_is_a_row_of_passing_tests(tmp_path: Path) -> None:
+    done, report = ran(tmp_path, 2.0)
+    assert done.returncode == 0, done.stdout
+    found = entries(report)
+    assert found.pop("test_own") is False
+    assert {name.partition(" ")[0] for name in found} == {"A", "B", "r_s", "r_a", "step"}
+    assert not any(found.values())
+    assert "95" in report.read_text()
+
+
+def test_a_wrong_block_is_a_failing_test_of_its_own(tmp_path: Path) -> None:
+    done, report = ran(tmp_path, 2.2)
+    assert done.returncode == 1
+    found = entries(report)
+    assert {name.partition(" ")[0] for name in found} == {"test_own", *"AB", "r_s", "r_a", "step"}
+    assert {name.partition(" ")[0] for name, bad in found.items() if bad} == {"B"}
+    assert "∂s′/∂a" in done.stdout and "10" in done.stdout  # % too large
+
+
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [
+        ("engine.py:number", "expected a System or a Task"),
+        pytest.param("nowhere.py:step", "no such file", marks=pytest.mark.slow),
+    ],
+)
+def test_what_is_no_simulator_is_wrong_usage(target: str, words: str, tmp_path: Path) -> None:
+    done, _ = ran(tmp_path, 2.0, "--gradlab-certify", target)
+    assert done.returncode == 4
+    assert words in done.stderr
+
+
+def test_without_the_option_nothing_is_added(tmp_path: Path) -> None:
+    done, report = ran(tmp_path, 2.0, "-p", "no:cacheprovider")
+    assert done.returncode == 0
+    assert entries(report) == {"test_own": False}

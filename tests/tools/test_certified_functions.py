@@ -1,0 +1,80 @@
+"""Differentiable maps that are no simulators, with derivatives that are theirs and that are not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from gradlab.cli.program import main
+from gradlab.errors import InputError
+from gradlab.tools.certify.functions import certify_function
+
+Q = torch.tensor([[2.0, 0.3], [0.3, 1.0]], dtype=torch.float64)
+
+
+def solved(x: Tensor, steps: int = 200, through: int | None = None) -> Tensor:
+    """argmin_y ½ yᵀ Q y − xᵀ y by descent, differentiated through the last `through` steps."""
+    y = torch.zeros_like(x)
+    for k in range(steps):
+        y = y - 0.4 * (y @ Q - x)
+        if through is not None and k == steps - 1 - through:
+            y = y.detach()
+    return y
+
+
+def shaded(x: Tensor) -> Tensor:
+    """A renderer of one soft edge."""
+    pixels = torch.linspace(-1, 1, 5, dtype=torch.float64)
+    return torch.sigmoid((pixels - x[:, :1]) * (4 + x[:, 1:] ** 2))
+
+
+def inputs(n: int = 64) -> Tensor:
+    return torch.randn(n, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("function", [solved, shaded])
+def test_sound_maps_are_sound(function: Callable[[Tensor], Tensor]) -> None:
+    certificate = certify_function(function, inputs())
+    assert certificate.passed, certificate.sentences
+    assert set(certificate.table()["block"]) == {"y"}
+
+
+def test_a_gradient_through_the_last_step_of_a_solver_is_no_derivative() -> None:
+    certificate = certify_function(lambda x: solved(x, through=1), inputs(), name="mpc")
+    assert not certificate.passed
+    wrong = [each for each in certificate.findings if each.severity == "wrong"]
+    # ∂y/∂x of one step is .4 I, of the solution Q⁻¹ = [[.52, −.16], [−.16, 1.05]].
+    assert wrong and "∂y/∂x" in wrong[0].sentence and "∂s" not in " ".join(certificate.sentences)
+
+
+BAD: dict[str, tuple[Any, Any, str]] = {
+    "few": (shaded, inputs(8), r"N ≥ 16"),
+    "one number": (lambda x: x.sum(), inputs(), r"expected \[2, m\]"),
+    "detached": (lambda x: x.detach(), inputs(), "is something detached"),
+    "no numbers": (shaded, "x", "no numbers"),
+    "fails": (lambda x: x @ torch.ones(3, 3), inputs(), "the function failed"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_what_is_no_map_is_refused(case: str) -> None:
+    function, x, words = BAD[case]
+    with pytest.raises(InputError, match=words):
+        certify_function(function, x)
+
+
+def test_a_file_s_map_is_certified(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "layer.py"
+    file.write_text("import torch\ndef made():\n    return torch.tanh, torch.randn(32, 3)\n")
+    assert main(["certify", f"{file}:made", "--function", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["passed"] and "--function" in document["facts"]["command"]
+    file.write_text("def made():\n    return 3\n")
+    assert main(["certify", f"{file}:made", "--function"]) == 2
+    assert "(function, inputs)" in capsys.readouterr().err

@@ -1,0 +1,164 @@
+"""Files of one's own: as they are written, and with a mistake in them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+import gradlab
+from gradlab.cli.models import named_model
+from gradlab.cli.program import main
+from gradlab.tools.skeletons.check import checked
+from gradlab.user_code.loading import load_made
+
+LONGEST = {"env": 25, "model": 30, "worldmodel": 40}
+
+
+def written(kind: str, folder: Path) -> Path:
+    file = folder / f"{kind}.py"
+    assert main(["init", kind, str(file)]) == 0
+    return file
+
+
+def states(file: Path, name: str = "") -> dict[str, str]:
+    """What is missing, by what it is about."""
+    lines, _ = checked(str(file), name)
+    found: dict[str, str] = {}
+    for line in lines:
+        if line.state == "missing":
+            found[line.about] = f"{found.get(line.about, '')} {line.words}"
+    return found
+
+
+@pytest.mark.parametrize("kind", LONGEST)
+def test_a_skeleton_is_short_and_lacks_nothing(kind: str, tmp_path: Path) -> None:
+    file = written(kind, tmp_path)
+    assert len(file.read_text().splitlines()) <= LONGEST[kind]
+    assert main(["check", str(file)]) == 0
+    assert main(["init", kind, str(file)]) == 2  # it is there
+    assert main(["init", kind, str(file), "--overwrite"]) == 0
+
+
+@pytest.mark.slow
+def test_what_check_prints_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    files = [written(kind, Path()) for kind in LONGEST]
+    capsys.readouterr()
+    assert main(["check", str(files[2]), "--json"]) == 0
+    words = json.loads(capsys.readouterr().out)["next"].split()[1:]
+    small = ["--horizon", "2", "--starts", "16", "--batch", "4", "--no-rehearsal", "--no-report"]
+    assert main([*words, *small]) == 0
+    assert Path("runs/pendulum.h5").exists()
+    assert main(["measure", "env.py:make_task", "--model", "model.py:step", *small]) == 0
+
+
+def test_the_networks_that_check_finds_are_measured(tmp_path: Path) -> None:
+    file = written("worldmodel", tmp_path)
+    task, policy, critic = (load_made(f"{file}:make_{x}") for x in ("task", "policy", "critic"))
+    profile = gradlab.measure(
+        task, policy, critic, horizon=1, starts=8, batch=4, rehearse=False, judges=8,
+        truth="matched", law="start",
+    )  # fmt: skip
+    assert {"data", "model", "mixed"} <= set(profile.table()["estimator"])
+
+
+def test_a_model_of_ones_own_is_a_model_of_the_task(tmp_path: Path) -> None:
+    env, model = written("env", tmp_path), written("model", tmp_path)
+    task = load_made(f"{env}:make_task")
+    system = named_model(f"{model}:step", task)
+    state, action = torch.zeros(3, 2).double(), torch.ones(3, 1).double()
+    assert system.linearize(state, action).B.shape == (3, 2, 1)
+
+
+MISTAKES = {
+    # what is replaced in env.py, by what, and what is missing then
+    "mixes rows": (
+        "return self.state, -(position**2)", "return self.state, -((position**2).mean())",
+        "make_task.simulator", "mixes the rows",
+    ),
+    "no task": ("def make_task", "def task", "make_task", "from_environment(Env(…)"),
+    "fails": ("import gradlab\n", "import gradlab\n\nENV = 1 / 0\n", "", "ZeroDivisionError"),
+    "not finite": (
+        "return gradlab.Task(",
+        "starts = lambda n, generator: torch.full((n, 2), 1e200, dtype=torch.float64)\n"
+        "    return gradlab.Task(", "make_task.simulator", "is not finite",
+    ),
+    "action detached": (
+        "0.1 * action[:, 0]", "0.1 * action[:, 0].detach()",
+        "make_task.simulator", "its next state's derivative by the action is 0",
+    ),
+    "reward apart": (
+        "return self.state, -(position**2)",
+        "position, speed = position.detach(), speed.detach()\n"
+        "        return self.state, -(position**2)",
+        "make_task.simulator", "its reward's derivative by the state is 0 and should not be",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_named(mistake: str, tmp_path: Path) -> None:
+    old, new, about, words = MISTAKES[mistake]
+    file = written("env", tmp_path)
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new))
+    if not about:
+        assert main(["check", str(file)]) == 2
+        return
+    missing = states(file)
+    assert words in missing[about]
+    assert main(["check", str(file)]) == 1
+
+
+def test_derivatives_that_are_not_those_of_the_step(tmp_path: Path) -> None:
+    file = tmp_path / "wrong.py"
+    file.write_text(
+        "import torch, gradlab\n"
+        "def step(s, a):\n"
+        "    cut = s.detach() + 0.5 * (s - s.detach())\n"
+        "    return cut + a, -(s[:, 0] ** 2)\n"
+        "starts = lambda n: torch.randn(n, 1, dtype=torch.float64)\n"
+        "def make_task():\n"
+        "    system = gradlab.systems.from_function(step, state_dim=1, action_dim=1)\n"
+        "    return gradlab.Task('half', system, None, starts, discount=0.9, horizon=5)\n"
+    )
+    assert "by the state is not that of its step at 8 of 8" in states(file)["make_task.simulator"]
+
+
+@pytest.mark.parametrize(("lacks", "words"), [("q", "value(latent)"), ("reward", "reward(latent")])
+def test_a_world_model_without_a_head(lacks: str, words: str, tmp_path: Path) -> None:
+    file = written("worldmodel", tmp_path)
+    text = file.read_text().partition("def made")[0]
+    file.write_text(
+        text.replace(f"def {lacks}(", "def other(") + "make_world = lambda: WorldModel()\n"
+    )
+    assert words in states(file, "make_world")["make_world"]
+
+
+def test_parts_of_what_a_function_returns_get_names(tmp_path: Path) -> None:
+    file = written("worldmodel", tmp_path)
+    file.write_text(file.read_text().partition("make_task,")[0] + "make_all = made\n")
+    lines, command = checked(str(file))
+    found = {line.about: line.words for line in lines}
+    assert "make_policy = lambda: make_all()[1]" in found["make_all()[1]"]
+    assert command == ""
+
+
+def test_networks_of_other_widths_are_neither(tmp_path: Path) -> None:
+    file = written("env", tmp_path)
+    file.write_text(
+        file.read_text() + "\n\nmake_policy = lambda: torch.nn.Linear(2, 1)\n"
+        "make_critic = lambda: torch.nn.Bilinear(2, 1, 1)\nwide = torch.nn.Linear(3, 1)\n"
+    )
+    lines, command = checked(str(file))
+    found = {line.about: line.words for line in lines}
+    assert found["make_policy"] == "a policy of the task"
+    assert "neither policy nor critic" in found["wide"]
+    assert "expected (8,)" in found["make_critic"]  # [8, 1]
+    assert command.endswith(f"--policy {file}:make_policy")
