@@ -27,6 +27,10 @@ Figures of a choice take its tables (`gradlab.choice.tables`):
 
     choice_horizon, choice_weights, what_if_grid
 
+Figure of temporal decays, from `gradlab.choice.decays.decay_table`:
+
+    decay      error over α
+
 Figures of a comparison of Jacobians take its own long table (`gradlab.tools.jacobians.result`):
 
     jacobian_entries, jacobian_time, jacobian_distance      where the model is wrong
@@ -80,7 +84,7 @@ from gradlab.errors import imported
 from gradlab.figures.attribution import entries, error_steps, ledger, variance_sources
 from gradlab.figures.choice import choice_horizon, choice_weights, contest, what_if_grid
 from gradlab.figures.columns import column
-from gradlab.figures.error import bias_variance, cosine, mse, sign_agreement, snr
+from gradlab.figures.error import bias_variance, cosine, decay, mse, sign_agreement, snr
 from gradlab.figures.gain import gain, loss_slices, realised_gains
 from gradlab.figures.growth import sample_norm
 from gradlab.figures.probe import (
@@ -122,6 +126,7 @@ __all__ = [
     "cosine",
     "critic_values",
     "dead_columns",
+    "decay",
     "entries",
     "error_over_rule",
     "error_steps",

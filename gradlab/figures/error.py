@@ -109,6 +109,37 @@ def mse(
     return style.dress(ax, "Error of every gradient", f"MSE {UNIT}", notes)
 
 
+def decay(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Error of the simulator's gradient over its temporal decay α, those that may be best ringed.
+
+    Args:
+        table: of `gradlab.choice.decays.decay_table`.
+    """
+    ax = style.new_axes() if ax is None else ax
+    lines = {}
+    for quantity, rows in table.groupby("quantity", sort=False):
+        ordered = rows.sort_values("alpha")
+        lines[quantity] = Curve(
+            *(ordered[name].to_numpy(float) for name in ("alpha", "value", "ci_low", "ci_high"))
+        )
+    floor = drawing.log_floor(list(lines.values()))
+    variance = style.variance_look(int(table["batch"].iloc[0]))
+    for quantity, look in (("mse", style.MSE), ("bias2", style.BIAS), ("variance", variance)):
+        width = 3.2 if look is style.MSE else 1.8
+        if quantity in lines:
+            drawing.draw(ax, lines[quantity], look, floor, width=width)
+    kept = table[(table["quantity"] == "mse") & table["kept"]]
+    ax.plot(kept["alpha"], kept["value"], "o", ms=12, mfc="none", mec=INK, mew=1.2)
+    _finish(ax, floor, None, None)
+    title = f"Error over the temporal decay, h = {int(table['horizon'].iloc[0])}"
+    notes = ["rings: may have the smallest MSE (95%)"]
+    style.dress(ax, title, f"squared error {UNIT}", notes)
+    ax.set_xlabel("α per step (0: no gradient through the state, 1: full gradient)")
+    ax.set_xticks([0, 0.25, 0.5, 0.75, 1])
+    ax.set_xticklabels(["0", "0.25", "0.5", "0.75", "1"])
+    return ax
+
+
 def _data_level(table: pd.DataFrame, data: str | None, with_mse: bool, batch: int) -> Curve | None:
     if data is None:
         return None

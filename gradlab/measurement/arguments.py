@@ -22,7 +22,7 @@ The estimators of a measurement: the user's, or the default ones with what is as
 
 score, ivw, ddcg, total    of the simulator, θ in every action (`gradients.tail`)
 cut_EDGE, decay_ALPHA      of the simulator, all actions, that derivative taken as zero, or as α
-                           times itself at every step (`gradients.courses`)
+                           times itself at every step (`gradients.courses`); decay: eight of these
 replayed                   of the model, where there is one: all actions, from visited states
 """
 
@@ -235,7 +235,8 @@ def stepped(system: System, state: Tensor, action: Tensor) -> Tensor:
 
 _CUTS = {f"cut_{edge}": Cut((edge,)) for edge in EDGES}
 _DENSITIES = tuple(name for name, way in WAYS.items() if not way.pathwise)
-ALSO = (*_DENSITIES, *_CUTS, "replayed")
+DECAYS = ("decay_0", "decay_0.5", "decay_0.7", "decay_0.8", "decay_0.9", "decay_0.95", "decay_0.99")
+ALSO = (*_DENSITIES, *_CUTS, "decay", "replayed")
 
 
 def check_also(also: Sequence[str], given: object) -> None:
@@ -319,7 +320,10 @@ def estimators_at(
     chosen = {"data": Estimator(simulator, None, "first", replace(tail, horizon=0))} | unrolled
     if every:
         chosen |= {f"{name}_all": replace(e, actions="all") for name, e in unrolled.items()}
-    for name in also:
+    if "decay" in also:  # whose curve ends at α = 1
+        chosen["true_dynamics_all"] = replace(unrolled["true_dynamics"], actions="all")
+    several = (x for name in also for x in (DECAYS if name == "decay" else (name,)))
+    for name in dict.fromkeys(several):
         of = "model" if prior is not None and name == "replayed" else "true_dynamics"
         chosen[f"{of}_{name}"] = _beside(name, task, tail)
     return chosen
