@@ -57,7 +57,7 @@ def decay_table(
     if len(alphas) < FEWEST:
         raise InputError(
             f"the profile has {len(alphas)} temporal decays, expected {FEWEST} at least: measure "
-            f"them with --also decay, or also=('decay',)"
+            f"them with also=('decay',)"
         )
     common = set.intersection(*(set(horizons_of(profile, name)) for name in alphas))
     if not common or (horizon is not None and horizon not in common):

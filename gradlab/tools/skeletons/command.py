@@ -24,9 +24,9 @@ _NEXT = {
 
 @dataclass(frozen=True)
 class Init:
-    """Write a file to put your own environment, model or world model into.
+    """How does a file with your own environment, model or world model begin?
 
-    It runs as it is.
+    Writes one that runs as it is, to put yours into.
 
         gradlab init env
         gradlab init worldmodel tdmpc.py
