@@ -288,3 +288,27 @@ def test_the_ring_forgets_its_oldest_steps() -> None:
     assert ring.find(states).reward.tolist() == [1, 2, 3, 4]
     ring.add(key(states[2]), [0.0], 9.0, key(states[0]), (False, False), -1)
     assert ring.find(states[2:3]).rows.tolist() == []  # two steps begin there
+
+
+class Goal(gymnasium.Env[Any, Any]):
+    """Observations of two parts."""
+
+    observation_space = gymnasium.spaces.Dict({"a": gymnasium.spaces.Box(-1, 1, (1,))})
+    action_space = gymnasium.spaces.Box(-1, 1, (1,))
+
+    def reset(self, **given: Any) -> Any:
+        return {"a": np.zeros(1)}, {}
+
+    def step(self, action: Any) -> Any:
+        return {"a": np.zeros(1)}, 1.0, False, False, {}
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_what_cannot_be_recorded_does_not_end_the_loop(several: bool) -> None:
+    probe, _, _ = probed()
+    env = gymnasium.vector.SyncVectorEnv([Goal, Goal]) if several else Goal()
+    env = probe.record(env)
+    with pytest.warns(RuntimeWarning, match="records no more steps"):
+        env.reset()
+    actions = np.zeros((2, 1) if several else 1)
+    assert np.all(env.step(actions)[1] == 1.0)

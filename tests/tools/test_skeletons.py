@@ -150,6 +150,12 @@ def test_parts_of_what_a_function_returns_get_names(tmp_path: Path) -> None:
     assert command == ""
 
 
+def test_a_gymnasium_environment_is_for_the_probe(tmp_path: Path) -> None:
+    file = tmp_path / "gym.py"
+    file.write_text("import gymnasium\ndef make_env():\n    return gymnasium.make('Pendulum-v1')\n")
+    assert "gradlab.Probe" in states(file)["make_env"]
+
+
 def test_networks_of_other_widths_are_neither(tmp_path: Path) -> None:
     file = written("env", tmp_path)
     file.write_text(

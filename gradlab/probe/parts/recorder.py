@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from gradlab.errors import InputError
 from gradlab.probe.budget import Budget
+from gradlab.probe.isolation import warn
 
 _State = Literal["sound", "fault", "waiting", "off"]
 
@@ -125,6 +126,19 @@ class Ring:
             self._file()
         return place
 
+    def stop(self, error: Exception) -> None:
+        """What an environment gives cannot be recorded; the loop goes on."""
+        self.on = False
+        warn("records no more steps of the environment", error)
+
+    def copied(self, action: Any) -> Any:
+        """Before the step: environments may clip it in place."""
+        try:
+            return np.array(action, dtype=np.float64) if self.on else None
+        except Exception as error:
+            self.stop(error)
+        return None
+
     def _file(self) -> None:
         """All steps since the last time, none of them in one place with another."""
         if not self._unfiled:
@@ -216,22 +230,29 @@ class _Single(gymnasium.Wrapper[Any, Any, Any, Any]):
 
     def reset(self, **given: Any) -> Any:
         observation, info = self.env.reset(**given)
-        self._begun, self._before = key(observation), -1
-        self._ring.firsts.add(self._begun)
+        if self._ring.on:
+            try:
+                self._begun, self._before = key(observation), -1
+                self._ring.firsts.add(self._begun)
+            except Exception as error:
+                self._ring.stop(error)
         return observation, info
 
     def step(self, action: Any) -> Any:
-        given = np.array(action, dtype=np.float64)  # environments may clip it in place
+        given = self._ring.copied(action)
         result = self.env.step(action)
         if self._ring.on and self._begun is not None:
-            since = self._ring.budget.clock()
-            observation, reward, terminated, truncated, _ = result
-            end, ended = key(observation), (bool(terminated), bool(truncated))
-            self._before = self._ring.add(
-                self._begun, given, float(reward), end, ended, self._before
-            )
-            self._begun = None if any(ended) else end
-            self._ring.budget.guard(since)
+            try:
+                since = self._ring.budget.clock()
+                observation, reward, terminated, truncated, _ = result
+                end, ended = key(observation), (bool(terminated), bool(truncated))
+                self._before = self._ring.add(
+                    self._begun, given, float(reward), end, ended, self._before
+                )
+                self._begun = None if any(ended) else end
+                self._ring.budget.guard(since)
+            except Exception as error:
+                self._ring.stop(error)
         return result
 
 
@@ -247,24 +268,36 @@ class _Vector(gymnasium.vector.VectorWrapper):
 
     def reset(self, **given: Any) -> Any:
         observations, infos = self.env.reset(**given)
-        for n, each in enumerate(keys(observations)):
-            self._begin(n, each)
+        if self._ring.on:
+            try:
+                for n, each in enumerate(keys(observations)):
+                    self._begin(n, each)
+            except Exception as error:
+                self._ring.stop(error)
         return observations, infos
 
     def step(self, actions: Any) -> Any:
-        given = np.array(actions, dtype=np.float64)
+        given = self._ring.copied(actions)
         result = self.env.step(actions)
         if self._ring.on:
-            since = self._ring.budget.clock()
-            observations, rewards, terminated, truncated, infos = result
-            finals = next((infos[name] for name in _FINAL if name in infos), None)
-            ends = zip(np.asarray(terminated).tolist(), np.asarray(truncated).tolist(), strict=True)
-            paid = np.asarray(rewards, dtype=np.float64).tolist()
-            rows = zip(keys(observations), given, paid, ends, strict=True)
-            for n, (end, action, reward, ended) in enumerate(rows):
-                self._step(n, end, action, reward, ended, finals)
-            self._ring.budget.guard(since)
+            try:
+                since = self._ring.budget.clock()
+                self._steps(given, *result)
+                self._ring.budget.guard(since)
+            except Exception as error:
+                self._ring.stop(error)
         return result
+
+    def _steps(
+        self, given: Any, observations: Any, rewards: Any, terminated: Any, truncated: Any,
+        infos: Any,
+    ) -> None:  # fmt: skip
+        finals = next((infos[name] for name in _FINAL if name in infos), None)
+        ends = zip(np.asarray(terminated).tolist(), np.asarray(truncated).tolist(), strict=True)
+        paid = np.asarray(rewards, dtype=np.float64).tolist()
+        rows = zip(keys(observations), given, paid, ends, strict=True)
+        for n, (end, action, reward, ended) in enumerate(rows):
+            self._step(n, end, action, reward, ended, finals)
 
     def _step(
         self, n: int, end: int, action: Any, reward: float, ended: tuple[bool, bool],

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import gymnasium
 import torch
 from torch import Tensor, nn
 
@@ -273,6 +274,13 @@ def _of_model(name: str, model: System, task: Task | None) -> Line:
 
 def _of_environment(name: str, env: Any) -> Iterator[Line]:
     """Which of its tensors may be its state; None: it is not made."""
+    if isinstance(env, gymnasium.Env | gymnasium.vector.VectorEnv):
+        text = (
+            "steps in numpy, without gradients: gradlab.Probe(policy, optimizer, env=…) watches a "
+            "loop in it, and `gradlab measure` takes a simulator in torch (`gradlab init env`)"
+        )
+        yield Line("missing", name, text)
+        return
     text = (
         f"def make_task(): return gradlab.Task(name, simulator, None, starts, discount, horizon), "
         f"simulator = gradlab.systems.from_environment({name}, read, write, action_dim); "
