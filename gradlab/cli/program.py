@@ -67,8 +67,8 @@ _ROWS: Mapping[str, type[_Command] | str] = {
     "choose": Choose,
     "attribute": Attribute,
     "report": Report,
-    "init": "gradlab.tools.skeletons.command:Init",
-    "check": "gradlab.tools.skeletons.command:Check",
+    "init": "gradlab.tools.skeletons.command:InitCommand",
+    "check": "gradlab.tools.skeletons.command:CheckCommand",
     "list": List,
     "selftest": Selftest,
 }

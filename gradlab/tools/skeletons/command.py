@@ -23,7 +23,7 @@ _NEXT = {
 
 
 @dataclass(frozen=True)
-class Init:
+class InitCommand:
     """How does a file with your own environment, model or world model begin?
 
     Writes one that runs as it is, to put yours into.
@@ -58,7 +58,7 @@ class Init:
 
 
 @dataclass(frozen=True)
-class Check:
+class CheckCommand:
     """What does gradlab find in your file, and what is missing?
 
     Looks at tasks, systems and modules of the file and at what its functions make… return, a line
