@@ -11,8 +11,7 @@ from torch import nn
 
 from gradlab.gradients.starts import Starts
 from gradlab.gradients.tail import Setting
-from gradlab.measurement.realised_gains import Direction, judging_starts, realise
-from gradlab.measurement.step_plan import planned
+from gradlab.measurement.realised_gains import Direction, judging_starts, planned, realise
 from gradlab.runs.realised import TRUE_CELL
 from gradlab.systems.linear import LinearQuadratic
 from gradlab.tasks import double_integrator

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from gradlab import load
-from gradlab.measurement.step_plan import chosen_cells, first_cells, planned
+from gradlab.measurement.realised_gains import chosen_cells, first_cells, planned
 from gradlab.runs.profile import COLUMNS, Profile
 from gradlab.runs.realised import PATHWISE, SCORE, TRUE_CELL, Realised
 from gradlab.storage.codec import arrays, decoded, labels

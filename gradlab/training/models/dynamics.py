@@ -5,6 +5,12 @@ Nearest neighbours of every row within its own seed, kept while replay grows.
 Points enter in the order of their arrival, so that a run that is resumed finds what one that was
 never stopped has: the search is exact, and its metric is that of the first fit. Once replay
 forgets, the search begins anew.
+
+One ensemble per seed, fitted again and again to rows that grow: all seeds' members at once.
+
+A fit goes on from the last one for a given number of Adam's steps. Rows are drawn with replacement
+from the member's own seed, by streams of that seed, so that seeds together are seeds apart. A
+member that leaves the finite numbers is put back to where it was before the fit.
 """
 
 from __future__ import annotations
@@ -18,19 +24,221 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gradlab.data.noise import child
 from gradlab.data.replay import Replay
+from gradlab.errors import InputError
 from gradlab.fitting.derivative_losses import DirectionalDerivative, Neighbours
-from gradlab.fitting.losses import Bound, Loss, OneStepError
+from gradlab.fitting.fitted import of_members, set_constant_noise
+from gradlab.fitting.losses import Bound, Loss, OneStepError, Prediction, outputs
+from gradlab.networks import spectral
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble
 from gradlab.systems.learned import LearnedSystem, TwoModels
 from gradlab.systems.system import System
 from gradlab.tasks import Task
 from gradlab.training.draws import Draws
-from gradlab.training.models.ensembles import Ensembles, FitReport
 from gradlab.training.models.experience import Experience, experience
 from gradlab.training.models.model_choice import LearnedModel
 from gradlab.training.models.seed_models import Model, SeedModels, SeedTwoModels
-from gradlab.training.trained import under
+from gradlab.training.trained import restored, under
+
+_EVALUATED = 1024  # held-out rows per seed, evenly spread over all
+
+
+@dataclass(frozen=True, eq=False)
+class FitReport:
+    """What a fit came to, means over a seed's members, float64.
+
+    Attributes:
+        held_out: prediction loss on held-out rows, [E].
+        explained: 1 − squared error of one step over the variance, per output, [E, out].
+        restored: members that left the finite numbers and were put back, [E].
+    """
+
+    held_out: Tensor
+    explained: Tensor
+    restored: Tensor
+
+
+@final
+class Ensembles:
+    """State: E · M networks, those of a seed side by side, their optimiser and the steps taken.
+
+    Attributes:
+        used: the networks of the last fit with plain weights, without gradients.
+        elites: places of the members that rollouts use, [E, used], in order.
+    """
+
+    def __init__(self, role: str, choice: LearnedModel, task: Task, draws: Draws) -> None:
+        self.role, self.choice, self.task, self.draws = role, choice, task, draws
+        self.steps = 0
+        self._begin()
+        self.used = self._usable()
+        self.elites = torch.arange(choice.used).repeat(len(draws.seeds), 1)
+
+    def fit(
+        self, bounds: tuple[Bound, Bound], data: Experience, prediction: Prediction
+    ) -> FitReport:
+        """Steps down the first loss; a report of the second on held-out rows."""
+        if self.steps and not self.choice.warm_start:
+            self._begin()
+        again = self.steps and self.choice.warm_start
+        self._standardise(data)
+        before = {name: value.clone() for name, value in self.ensemble.state_dict().items()}
+        sample = self._sample(data) if self.choice.bootstrap else None
+        self.ensemble.train()
+        for _ in range(self.choice.steps if again else self.choice.first_steps):
+            at = self._drawn(bounds[0].rows, data, sample)
+            loss = bounds[0].value(self.ensemble, at, self.steps)
+            self.adam.zero_grad()
+            torch.autograd.backward(loss.sum())
+            self.adam.step()
+            self.steps += 1
+        restored = self._put_back(before)
+        loss, square = self._evaluated(bounds[1], data)
+        self.used = self._usable()
+        if prediction == "mse":
+            set_constant_noise(self.used, square)
+        seeds = len(self.draws.seeds)
+        best = loss.view(seeds, -1).argsort(dim=1, stable=True)
+        self.elites = best[:, : self.choice.used].sort(dim=1).values
+        return FitReport(
+            held_out=loss.view(seeds, -1).mean(dim=1),
+            explained=1 - square.view(seeds, -1, square.shape[1]).mean(dim=1),
+            restored=restored.view(seeds, -1).sum(dim=1),
+        )
+
+    def of(self, seed: int) -> GaussianEnsemble:
+        """The last fit's members of one seed, by its position, that rollouts use."""
+        return of_members(self.used, self.in_use[seed])
+
+    @property
+    def in_use(self) -> list[list[int]]:
+        """Numbers of the members that rollouts use, of every seed."""
+        first = self.choice.members * torch.arange(len(self.elites))
+        numbers: list[list[int]] = (first[:, None] + self.elites).tolist()
+        return numbers
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything that the next fit and the next rollout depend on, for `load`."""
+        tensors = {f"network.{name}": value for name, value in self.ensemble.state_dict().items()}
+        tensors |= {f"used.{name}": value for name, value in self.used.state_dict().items()}
+        for k, parameter in enumerate(self._parameters):
+            for key, value in self.adam.state.get(parameter, {}).items():
+                tensors[f"adam.{k}.{key}"] = value
+        if self.choice.elites is not None:
+            tensors["elites"] = self.elites
+        return tensors | {"steps": torch.tensor(self.steps)}
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """
+        Raises:
+            KeyError, RuntimeError: the numbers are of other networks.
+        """
+        with torch.no_grad():
+            for start, network in (("network.", self.ensemble), ("used.", self.used)):
+                for name, value in network.state_dict().items():
+                    value.copy_(state[start + name])
+        for k, parameter in enumerate(self._parameters):
+            memory = under(state, f"adam.{k}.")
+            if memory:
+                self.adam.state[parameter] = restored(memory, parameter)
+        if self.choice.elites is not None:
+            self.elites.copy_(state["elites"])
+        self.steps = int(state["steps"])
+
+    @property
+    def _parameters(self) -> list[Tensor]:
+        parameters: list[Tensor] = self.adam.param_groups[0]["params"]
+        return parameters
+
+    def _begin(self) -> None:
+        """Fresh networks, every member's from its seed, role and number."""
+        simulator, choice, seeds = self.task.simulator, self.choice, self.draws.seeds
+        with torch.random.fork_rng(devices=[]):
+            ensemble = GaussianEnsemble(
+                simulator.state_dim, simulator.action_dim, len(seeds) * choice.members,
+                choice.hidden, choice.activation, network=choice.network,
+            )  # fmt: skip
+            for number in range(ensemble.members):
+                seed, member = seeds[number // choice.members], number % choice.members
+                torch.manual_seed(child(seed, f"{self.role} model, member {member}, {self.steps}"))
+                ensemble.network.draw_member(number)
+        self.ensemble = ensemble.to(self.draws.device, self.draws.dtype)
+        if choice.spectral is not None:
+            spectral.normalise(self.ensemble, choice.spectral)
+        self.adam = torch.optim.Adam(
+            self.ensemble.parameters(), lr=choice.learning_rate, fused=True
+        )
+
+    def _standardise(self, data: Experience) -> None:
+        rows, members = data.rows, self.choice.members
+        given = (rows.input_mean, rows.input_std, rows.target_mean, rows.target_std)
+        self.ensemble.set_normalisers(*(value.repeat_interleave(members, 0) for value in given))
+
+    def _drawn(self, rows: Tensor, data: Experience, sample: Tensor | None) -> Tensor:
+        """A batch of every member's own."""
+        shape = self.choice.members, self.choice.batch
+        share = self.draws.uniform(f"{self.role} model rows", self.steps, shape)
+        if sample is not None:
+            share = sample.gather(2, (share * sample.shape[2]).long())
+        return _picked(rows, data, share)
+
+    def _sample(self, data: Experience) -> Tensor:
+        """Where every member's bootstrap sample lies among its seed's rows, [E, M, rows]."""
+        shape = self.choice.members, int((~data.held).sum())
+        generators = self.draws.generators(f"{self.role} model bootstrap", self.steps)
+        drawn = [torch.rand(shape, generator=one, dtype=torch.float64) for one in generators]
+        return torch.stack(drawn)
+
+    @torch.no_grad()
+    def _put_back(self, before: Mapping[str, Tensor]) -> Tensor:
+        """Members that are not finite as they were, with nothing in Adam's memory; which."""
+        sums = [p.flatten(1).sum(dim=1) for p in self.ensemble.parameters()]
+        lost = ~torch.stack(sums).isfinite().all(dim=0)
+        if lost.any():
+            for name, value in self.ensemble.state_dict().items():
+                value[lost] = before[name][lost]
+            for parameter in self._parameters:
+                memory = self.adam.state.get(parameter, {})  # none of what has no gradient
+                for name in memory.keys() & {"exp_avg", "exp_avg_sq"}:
+                    memory[name][lost] = 0
+        return lost.cpu()
+
+    @torch.no_grad()
+    def _evaluated(self, held_out: Bound, data: Experience) -> tuple[Tensor, Tensor]:
+        """Loss [E · M] and mean squared standardised errors [E · M, out] on held-out rows."""
+        self.ensemble.eval()
+        rows = data.rows
+        even = (torch.arange(_EVALUATED, dtype=torch.float64) + 0.5) / _EVALUATED
+        even = even.expand(data.seeds, self.choice.members, -1)
+        loss = held_out.value(self.ensemble, _picked(held_out.rows, data, even), 0)
+        at = _picked(data.part(True), data, even)
+        mean, _ = outputs(self.ensemble, rows.inputs[at])
+        square = (mean - rows.targets[at]).double().square().mean(dim=1)
+        return loss.double().cpu(), square.cpu()
+
+    def _usable(self) -> GaussianEnsemble:
+        plain = spectral.baked(self.ensemble.eval())
+        assert isinstance(plain, GaussianEnsemble)
+        return plain.requires_grad_(False)
+
+
+def _picked(rows: Tensor, data: Experience, share: Tensor) -> Tensor:
+    """Rows of every seed's own, [E · M, batch].
+
+    Args:
+        rows: to pick from, seed after seed.
+        share: [E, M, batch] in [0, 1), where in its seed's part of `rows` each one lies.
+
+    Raises:
+        InputError: a seed has none.
+    """
+    counts = torch.bincount(rows.cpu() // len(data.numbers), minlength=data.seeds)
+    if not counts.all():
+        raise InputError("a seed's replay has no row that the model's loss can use: raise warmup")
+    begin = counts.cumsum(0) - counts
+    at = begin[:, None, None] + (share * counts[:, None, None]).long()
+    return rows[at.flatten(0, 1).to(rows.device)]
 
 
 @final
