@@ -27,6 +27,10 @@ Read = Callable[[Any], Tensor]
 Write = Callable[[Any, Tensor], object]
 Observe = Callable[[Tensor], Tensor]
 _ALIKE = 1e-5  # of rounding, relative to the largest number
+_MIXES = (
+    "env.step mixes rows: {}; a row of a batch must depend on its own state and action alone (look "
+    "for a mean over dim 0, or batch statistics)"
+)
 _STEPS = 3  # from one state, to find what it does not hold
 
 
@@ -131,10 +135,16 @@ class EnvironmentSystem:
         if len(state) > 1:
             turned = self._stepped(state.roll(1, 0), action.roll(1, 0))[:2]
             if not all(_alike(x.roll(1, 0), y) for x, y in zip(first, turned, strict=True)):
-                raise InputError(
-                    "env.step mixes rows: turned by one, they end elsewhere; a row of a batch must "
-                    "depend on its own state and action alone"
-                )
+                raise InputError(_MIXES.format("turned by one, they end elsewhere"))
+            begun = first[0].detach()  # where rows differ, though they begin alike
+            beside, alone = (
+                self._stepped(s, a)
+                for s, a in ((begun, action), (_repeated(begun), _repeated(action)))
+            )
+            goes_on = bool(beside[2].all() and alone[2].all())  # without a reset inside a step
+            pairs = zip(beside[:2], alone[:2], strict=True)
+            if goes_on and not all(_alike(x[:1], y[:1]) for x, y in pairs):
+                raise InputError(_MIXES.format("beside other rows, a row ends elsewhere"))
         leaf = action.clone().requires_grad_()
         after, reward, _ = self._stepped(state, leaf)
         if not (after.requires_grad or reward.requires_grad):
@@ -197,6 +207,11 @@ def _width(env: Any, action_dim: int | None) -> int:
         action_dim = int(shape[-1])
     validation.whole("action_dim", action_dim, 1)
     return action_dim
+
+
+def _repeated(x: Tensor) -> Tensor:
+    """The first row in the place of every other."""
+    return x[:1].expand_as(x).clone()
 
 
 def _equal(one: Any, other: Any) -> bool:

@@ -24,6 +24,7 @@ class Env:
 
     def __init__(self, n: int = 4, dtype: torch.dtype = torch.float64, fault: str = "") -> None:
         self.s, self.t, self.fault = torch.linspace(-1, 1, 2 * n, dtype=dtype).view(n, 2), 0, fault
+        self.s = self.s * (fault != "mean at rest")  # all rows begin alike
 
     def step(self, action: Tensor) -> Any:
         self.t += 1
@@ -38,6 +39,8 @@ class Env:
             after = after + 0.01 * self.t
         if self.fault == "mixed":
             after = after - 0.1 * torch.linspace(0, 1, len(after)).to(after)[:, None]
+        if self.fault in ("mean", "mean at rest"):
+            reward = reward - reward.mean()
         self.s = after
         ended = after[:, 0] > 0.95
         cut = torch.full_like(ended, self.fault == "limit" and self.t > 5)
@@ -92,7 +95,9 @@ def test_what_is_alive_may_be_given():
         ("noise", "draws from torch's random stream"),
         ("numpy", "draws from numpy's random stream"),
         ("clock", "leave something out, such as velocities, a clock"),
-        ("mixed", "mixes rows"),
+        ("mixed", "mixes rows: turned by one"),
+        ("mean", "mixes rows: beside other rows"),
+        ("mean at rest", "mixes rows: beside other rows"),
         ("detached", "no gradient passes through env.step from the action"),
         ("limit", "let write set the environment's clock to 0"),
     ],
