@@ -57,12 +57,13 @@ def test_what_check_prints_is_measured(
     assert main(["measure", "env.py:make_task", "--model", "model.py:step", *small]) == 0
 
 
+@pytest.mark.slow
 def test_the_networks_that_check_finds_are_measured(tmp_path: Path) -> None:
     file = written("worldmodel", tmp_path)
     task, policy, critic = (load_made(f"{file}:make_{x}") for x in ("task", "policy", "critic"))
     profile = gradlab.measure(
         task, policy, critic, horizon=1, starts=8, batch=4, rehearse=False, judges=8,
-        truth="matched", law="start",
+        truth="matched",
     )  # fmt: skip
     assert {"data", "model", "mixed"} <= set(profile.table()["estimator"])
 
