@@ -71,9 +71,8 @@ def with_world_model(task: Task, model: nn.Module, observe: Observe | None = Non
     """
     validation.instance("task", task, Task, "a gradlab.Task")
     validation.instance("model", model, nn.Module, "a torch.nn.Module")
-    needs = _NEEDS if hasattr(model, "q") else _NEEDS | {"value": "q(latent, action), or value(z)"}
-    if lacking := [need for name, need in needs.items() if not hasattr(model, name)]:
-        raise InputError(f"model has no {'; no '.join(lacking)}")
+    if lacks := lacking(model):
+        raise InputError(f"model has no {'; no '.join(lacks)}")
     validation.instance("model.policy", model.policy, nn.Module, "a torch.nn.Module")
     double: Any = copy.deepcopy(model).eval()
     policy = Remembering(copy.deepcopy(double.policy), 0, _After(task.simulator.state_dim))
@@ -105,6 +104,19 @@ def with_world_model(task: Task, model: nn.Module, observe: Observe | None = Non
     check_rows("model.encode", filtered, begin, *empty)
     check_rows("model.step", lambda s, a: prior.step(s, a, None).state, state, action)
     return WithMemory(wide, policy, critic)
+
+
+def is_world_model(model: object) -> bool:
+    """Whether a module has two or more of a world model's parts."""
+    named = sum(hasattr(model, name) for name in (*_NEEDS, "q", "value"))
+    return isinstance(model, nn.Module) and named > 1
+
+
+def lacking(model: nn.Module) -> list[str]:
+    """What a world model has to have and this one has not, with its signature."""
+    value = "q(latent, action), or value(z), as value(latent) → [N]"
+    valued = {} if hasattr(model, "q") else {"value": value}
+    return [need for name, need in (_NEEDS | valued).items() if not hasattr(model, name)]
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -25,19 +25,13 @@ from gradlab.networks.interface import check_rows
 from gradlab.systems.system import System
 from gradlab.tasks.memory import WithMemory
 from gradlab.tasks.task import Task
+from gradlab.tasks.world_models import is_world_model, lacking
 from gradlab.user_code.calls import running
 from gradlab.user_code.loading import called, load_object
 
 ROWS, STEP, CLOSE = 8, 1e-5, 1e-3  # states; of a central difference; its relative error
 FLAT = 1e-12  # a derivative that is 0
 MAKERS = "make"  # what functions that are called begin with
-WORLD: Mapping[str, str] = {
-    "encode": "encode(observation) → latent [N, dz]",
-    "step": "step(latent, action) → next latent [N, dz]",
-    "reward": "reward(latent, action) → [N]",
-    "policy": "policy, a torch.nn.Module latent → action",
-    "q": "q(latent, action) → [N], or value(latent) → [N]",
-}
 
 
 @dataclass(frozen=True)
@@ -76,7 +70,7 @@ def checked(file: str, name: str = "") -> tuple[list[Line], str]:
     for each, x in found.items():
         if isinstance(x, Task):
             continue
-        if _is_world(x):
+        if is_world_model(x):
             lines += [*_of_world(each, x)]
         elif isinstance(x, nn.Module):
             line, role = _of_network(each, x, task)
@@ -222,16 +216,10 @@ def _of_derivatives(
         yield Line("note", name, "`gradlab certify` says where, and by how much")
 
 
-def _is_world(x: object) -> bool:
-    return isinstance(x, nn.Module) and sum(hasattr(x, each) for each in WORLD) > 1
-
-
 def _of_world(name: str, model: nn.Module) -> Iterator[Line]:
-    valued = hasattr(model, "value")
-    lacking = [k for k in WORLD if not hasattr(model, k) and not (k == "q" and valued)]
-    for each in lacking:
-        yield Line("missing", name, WORLD[each])
-    if not lacking:
+    lacks = lacking(model)
+    yield from (Line("missing", name, each) for each in lacks)
+    if not lacks:
         text = f"a world model: task, policy, critic = gradlab.tasks.with_world_model(task, {name})"
         yield Line("ok", name, text)
 
