@@ -26,7 +26,8 @@ from typing import Any, final
 
 import tyro
 
-from gradlab.tools.sweep.command import COMMANDS, Silent
+from gradlab.tools.sweep.commands import COMMANDS
+from gradlab.tools.sweep.lines import Silent
 from gradlab.tools.sweep.runner import Runner
 from gradlab.tools.sweep.running import Folder, Running
 from gradlab.tools.sweep.table import planned

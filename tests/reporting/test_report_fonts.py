@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont
 from matplotlib.text import Text
 
-from gradlab.reporting.output import cut_down
+from gradlab.reporting.fonts import cut_down
 
 
 def test_small_fonts_are_embedded_as_truetype_and_given_back(tmp_path: Path) -> None:
