@@ -279,15 +279,17 @@ def test_columns_of_another_length_are_refused() -> None:
 
 
 def test_the_ring_forgets_its_oldest_steps() -> None:
-    from gradlab.probe.parts.recorder import Ring, key
+    from gradlab.probe.parts.recorder import Episodes, Ring
 
-    ring = Ring(Budget(0.05, lambda: 0.0), 4)
-    states = np.arange(12, dtype=np.float32).reshape(6, 2)
+    ring, episodes = Ring(Budget(0.05, lambda: 0.0), 4), Episodes(1)
+    states = np.arange(12, dtype=np.float32).reshape(6, 1, 2)
+    ring.keep(episodes, states[0])
     for k in range(5):
-        ring.add(key(states[k]), [0.0], float(k), key(states[k + 1]), (False, False), -1)
-    assert ring.find(states).reward.tolist() == [1, 2, 3, 4]
-    ring.add(key(states[2]), [0.0], 9.0, key(states[0]), (False, False), -1)
-    assert ring.find(states[2:3]).rows.tolist() == []  # two steps begin there
+        ring.keep(episodes, states[k + 1], [[0.0]], [float(k)], [False], [False])
+    assert ring.find(states[:, 0]).reward.tolist() == [1, 2, 3, 4]
+    ring.keep(episodes, states[2])
+    ring.keep(episodes, states[0], [[0.0]], [9.0], [False], [False])
+    assert ring.find(states[2]).rows.tolist() == []  # two steps begin there
 
 
 class Goal(gymnasium.Env[Any, Any]):

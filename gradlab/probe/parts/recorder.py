@@ -57,6 +57,9 @@ def off(reason: str) -> CheckAnswer:
 _STEPS = 100_000
 _TOGETHER = 128  # steps that are filed at once: one by one they take five times as long
 _FINAL = ("final_obs", "final_observation")
+# Keys of the observations before and after, between them action and reward; whether it terminated
+# and was truncated; the number of the step before it in this episode, −1: none.
+_Step = tuple[int, Any, float, int, tuple[bool, bool], int]
 
 
 def key(observation: Any) -> int:
@@ -95,6 +98,60 @@ class Found:
 
 
 @final
+class Episodes:
+    """Where several environments stand in their episodes.
+
+    Args:
+        resets: they begin the next episode by themselves.
+
+    Attributes:
+        begun: keys of the observations that they are at; None: before a reset.
+        firsts: keys of new first observations.
+    """
+
+    def __init__(self, count: int, resets: bool = False) -> None:
+        self.begun: list[int | None] = [None] * count
+        self.firsts: list[int] = []
+        self._before, self._resets = [-1] * count, resets
+
+    def reset(self, observations: list[int]) -> None:
+        """All of them."""
+        for n, each in enumerate(observations):
+            self._begin(n, each)
+
+    def _begin(self, n: int, first: int) -> None:
+        self.begun[n], self._before[n] = first, -1
+        self.firsts.append(first)
+
+    def steps(
+        self, number: int, observations: list[int], actions: Any, rewards: list[float],
+        terminated: list[bool], truncated: list[bool], finals: Any,
+    ) -> list[_Step]:  # fmt: skip
+        """One step of each.
+
+        Args:
+            number: of the first of them.
+        """
+        made: list[_Step] = []
+        ends = zip(terminated, truncated, strict=True)
+        rows = zip(observations, actions, rewards, ends, strict=True)
+        for n, (end, action, reward, ended) in enumerate(rows):
+            begun = self.begun[n]
+            if begun is None:
+                if self._resets:  # the step by which it was reset
+                    self._begin(n, end)
+                continue
+            over = any(ended)
+            first = end if over and finals is not None and finals[n] is not None else None
+            end = end if first is None else key(finals[n])
+            made.append((begun, action, reward, end, ended, self._before[n]))
+            self._before[n], self.begun[n] = number + len(made) - 1, None if over else end
+            if first is not None:
+                self._begin(n, first)
+        return made
+
+
+@final
 class Ring:
     """The newest steps, by the key of the observation that they begin at.
 
@@ -103,28 +160,34 @@ class Ring:
     """
 
     def __init__(self, budget: Budget, size: int = _STEPS) -> None:
-        self.size, self.count, self.budget = size, 0, budget
+        self.size, self.budget = size, budget
         self.on = True
-        self.firsts: set[int] = set()  # keys of first observations of episodes
-        self._ending: set[int] = set()  # of observations whose step ended one
         self._unfiled: list[tuple[Any, ...]] = []
+        self._rows, self._count = 0, 0  # not filed; filed
+        self._firsts: set[int] = set()
+        self._ending: set[int] = set()
         self._at: dict[int, int] = {}  # −1: several steps begin there
         self._key, self._next, self._after = (np.zeros(size, np.int64) for _ in range(3))
         self._reward, self._earlier = np.zeros(size), np.zeros(size)
         self._ended = np.zeros((size, 2), bool)
         self._action: NDArray[np.float64] | None = None
 
-    def add(
-        self, begun: int, action: Any, reward: float, end: int, ended: tuple[bool, bool],
-        before: int,
-    ) -> int:  # fmt: skip
-        """One step; its place. `before`: of the step of this episode before it, −1: none."""
-        place = self.count % self.size
-        self._unfiled.append((place, begun, action, reward, end, ended, before))
-        self.count += 1
-        if len(self._unfiled) >= min(_TOGETHER, self.size):
+    def keep(self, episodes: Episodes, observations: Any, *step: Any, finals: Any = None) -> None:
+        """What environments gave at a reset or a step. It is copied: loops may write over it.
+
+        Args:
+            observations: [n, …], of the environments in their order.
+            step: their actions (the ring's own), rewards, and whether episodes terminated, and
+                were truncated; nothing at a reset.
+            finals: last observations of episodes, where `observations` has the next ones.
+        """
+        if finals is not None:
+            finals = [None if each is None else np.array(each) for each in finals]
+        copies = [np.array(each) for each in (observations, *step[1:])]
+        self._unfiled.append((episodes, finals, step[:1], *copies))
+        self._rows += len(episodes.begun)
+        if self._rows >= min(_TOGETHER, self.size) or not self._count:
             self._file()
-        return place
 
     def stop(self, error: Exception) -> None:
         """What an environment gives cannot be recorded; the loop goes on."""
@@ -140,12 +203,29 @@ class Ring:
         return None
 
     def _file(self) -> None:
-        """All steps since the last time, none of them in one place with another."""
+        """All that was kept since the last time."""
         if not self._unfiled:
             return
-        places, begun, actions, rewards, ends, ended, before = zip(*self._unfiled, strict=True)
-        self._unfiled, known = [], self._at
-        at, came = np.array(places), np.array(before)
+        unfiled, self._unfiled, self._rows = self._unfiled, [], 0
+        steps: list[_Step] = []
+        for episodes, finals, actions, observations, *outcome in unfiled:
+            found = keys(observations)
+            if not outcome:
+                episodes.reset(found)
+            else:
+                given = (actions[0], *(each.reshape(-1).tolist() for each in outcome))
+                steps += episodes.steps(self._count + len(steps), found, *given, finals)
+            self._firsts.update(episodes.firsts)
+            episodes.firsts.clear()
+        for k in range(0, len(steps), self.size):
+            self._write(steps[k : k + self.size])
+
+    def _write(self, steps: list[_Step]) -> None:
+        """New steps, none of them in one place with another."""
+        begun, actions, rewards, ends, ended, before = zip(*steps, strict=True)
+        places = [k % self.size for k in range(self._count, self._count + len(steps))]
+        self._count += len(steps)
+        at, came, known = np.array(places), np.array(before), self._at
         rows = np.array(actions, dtype=np.float64).reshape(len(at), -1)
         if self._action is None:
             self._action = np.zeros((self.size, rows.shape[1]))
@@ -154,15 +234,28 @@ class Ring:
         ):
             if known.get(old) == place:
                 del known[old]  # nothing that is older is found any more
-                self.firsts.discard(old)
+                self._firsts.discard(old)
                 self._ending.discard(old)
             known[each] = -1 if each in known else place
             if flags[0] or flags[1]:
                 self._ending.add(each)
         self._key[at], self._next[at], self._after[at] = begun, ends, -1
         self._reward[at], self._ended[at], self._action[at] = rewards, ended, rows
+        came = np.where(came >= 0, came % self.size, -1)
         self._earlier[at] = np.where(came >= 0, self._reward[came], np.nan)
         self._after[came[came >= 0]] = at[came >= 0]
+
+    @property
+    def count(self) -> int:
+        """Steps so far."""
+        self._file()
+        return self._count
+
+    @property
+    def firsts(self) -> set[int]:
+        """Keys of first observations of episodes."""
+        self._file()
+        return self._firsts
 
     @property
     def ending(self) -> set[int]:
@@ -225,15 +318,13 @@ class _Single(gymnasium.Wrapper[Any, Any, Any, Any]):
 
     def __init__(self, env: Any, ring: Ring) -> None:
         super().__init__(env)
-        self._ring, self._before = ring, -1
-        self._begun: int | None = None
+        self._ring, self._episodes = ring, Episodes(1)
 
     def reset(self, **given: Any) -> Any:
         observation, info = self.env.reset(**given)
         if self._ring.on:
             try:
-                self._begun, self._before = key(observation), -1
-                self._ring.firsts.add(self._begun)
+                self._ring.keep(self._episodes, (observation,))
             except Exception as error:
                 self._ring.stop(error)
         return observation, info
@@ -241,15 +332,11 @@ class _Single(gymnasium.Wrapper[Any, Any, Any, Any]):
     def step(self, action: Any) -> Any:
         given = self._ring.copied(action)
         result = self.env.step(action)
-        if self._ring.on and self._begun is not None:
+        if self._ring.on:
             try:
                 since = self._ring.budget.clock()
-                observation, reward, terminated, truncated, _ = result
-                end, ended = key(observation), (bool(terminated), bool(truncated))
-                self._before = self._ring.add(
-                    self._begun, given, float(reward), end, ended, self._before
-                )
-                self._begun = None if any(ended) else end
+                observation, *outcome, _ = result
+                self._ring.keep(self._episodes, (observation,), (given,), *zip(outcome))
                 self._ring.budget.guard(since)
             except Exception as error:
                 self._ring.stop(error)
@@ -262,16 +349,13 @@ class _Vector(gymnasium.vector.VectorWrapper):
 
     def __init__(self, env: Any, ring: Ring) -> None:
         super().__init__(env)
-        self._ring = ring
-        self._begun: list[int | None] = [None] * env.num_envs
-        self._before = [-1] * env.num_envs
+        self._ring, self._episodes = ring, Episodes(env.num_envs, resets=True)
 
     def reset(self, **given: Any) -> Any:
         observations, infos = self.env.reset(**given)
         if self._ring.on:
             try:
-                for n, each in enumerate(keys(observations)):
-                    self._begin(n, each)
+                self._ring.keep(self._episodes, observations)
             except Exception as error:
                 self._ring.stop(error)
         return observations, infos
@@ -282,39 +366,10 @@ class _Vector(gymnasium.vector.VectorWrapper):
         if self._ring.on:
             try:
                 since = self._ring.budget.clock()
-                self._steps(given, *result)
+                observations, *outcome, infos = result
+                finals = next((infos[name] for name in _FINAL if name in infos), None)
+                self._ring.keep(self._episodes, observations, given, *outcome, finals=finals)
                 self._ring.budget.guard(since)
             except Exception as error:
                 self._ring.stop(error)
         return result
-
-    def _steps(
-        self, given: Any, observations: Any, rewards: Any, terminated: Any, truncated: Any,
-        infos: Any,
-    ) -> None:  # fmt: skip
-        finals = next((infos[name] for name in _FINAL if name in infos), None)
-        ends = zip(np.asarray(terminated).tolist(), np.asarray(truncated).tolist(), strict=True)
-        paid = np.asarray(rewards, dtype=np.float64).tolist()
-        rows = zip(keys(observations), given, paid, ends, strict=True)
-        for n, (end, action, reward, ended) in enumerate(rows):
-            self._step(n, end, action, reward, ended, finals)
-
-    def _step(
-        self, n: int, end: int, action: Any, reward: float, ended: tuple[bool, bool],
-        finals: Any,
-    ) -> None:  # fmt: skip
-        begun = self._begun[n]
-        if begun is None:  # the step by which it was reset
-            self._begin(n, end)
-            return
-        at_once = any(ended) and finals is not None and finals[n] is not None
-        following, end = end, key(finals[n]) if at_once else end
-        self._before[n] = self._ring.add(begun, action, reward, end, ended, self._before[n])
-        self._begun[n] = None if any(ended) else end
-        if at_once:
-            self._begin(n, following)
-
-    def _begin(self, n: int, first: int) -> None:
-        self._begun[n] = first
-        self._before[n] = -1
-        self._ring.firsts.add(first)

@@ -78,7 +78,8 @@ def matched(ring: Ring, given: Mapping[str, NDArray[Any]]) -> tuple[Matched, int
         ends |= given["terminated"].reshape(len(ends), -1).any(1)
     rows = np.union1d(np.arange(min(ROWS, len(observation))), np.flatnonzero(ends))
     begun = keys(observation)
-    last = [k for k, each in enumerate(begun[len(rows) :], len(rows)) if each in ring.ending]
+    ending = ring.ending
+    last = [k for k, each in enumerate(begun[len(rows) :], len(rows)) if each in ending]
     rows = np.union1d(rows, np.array(last, dtype=np.intp))
     found = ring.find(observation[rows])
     at = rows[found.rows]
@@ -219,7 +220,8 @@ def _last(rows: Matched) -> tuple[int, Mapping[str, int]]:
     cut = found.truncated & ~found.terminated
     if rows.terminated is not None:
         cut &= rows.terminated == 0
-    first = np.array([each in rows.ring.firsts for each in keys.tolist()], dtype=bool)
+    firsts = rows.ring.firsts
+    first = np.array([each in firsts for each in keys.tolist()], dtype=bool)
     return int(cut.sum()), {"reset": int((cut & first & (keys != found.following)).sum())}
 
 
