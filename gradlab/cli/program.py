@@ -55,6 +55,7 @@ _ROWS: Mapping[str, type[_Command] | str] = {
     "jacobians": "gradlab.tools.jacobians.command:JacobiansCommand",
     "race": "gradlab.tools.race.command:RaceCommand",
     "step": "gradlab.tools.race.command:StepCommand",
+    "plan": "gradlab.tools.planning.command:PlanCommand",
     "certify": "gradlab.tools.certify.command:Certify",
     "fit": FitCommand,
     "logs": "gradlab.tools.logs.command:Logs",

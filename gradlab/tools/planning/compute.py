@@ -1,0 +1,293 @@
+"""`plan`: is planning in a model worth it, by gradients or by sampling, and how far ahead?
+
+    gain = J(plans, then policy) − J(policy)        returns of the simulator, on the same noise
+
+Every search plans in the model with equally many of its roll-outs, its actions are executed in the
+simulator, and it plans again from where it came. Beside it stands what the gradient of the plan's
+score is worth: one step along it, as the model promises it and as the simulator pays for it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from gradlab import validation
+from gradlab.data.noise import child, stream
+from gradlab.errors import InputError
+from gradlab.gradients.starts import Starts, as_starts
+from gradlab.measurement.arguments import check_networks
+from gradlab.networks.interface import double_copy
+from gradlab.networks.mlp import CriticLike, as_critic
+from gradlab.progress import Progress, check_progress, silent
+from gradlab.statistics.moments import Estimate, sample_mean
+from gradlab.statistics.paired import mean_interval
+from gradlab.statistics.selection import largest
+from gradlab.systems.system import System, check_system, step_running
+from gradlab.tasks.memory import Remembering
+from gradlab.tasks.task import Task
+from gradlab.tools.planning.result import NONE, STEP, Plans
+from gradlab.tools.planning.search import (
+    GRADIENT,
+    SEARCHES,
+    Imagination,
+    generator_of,
+    slopes,
+)
+from gradlab.truth.oracles import effective_horizon
+
+_LONGEST = 1000  # steps of a return
+_DRAWS = 4  # roll-outs of a plan in a model with noise
+_SHARE = 0.1  # of an action's size, by which one step along the gradient changes it
+
+
+def compare_planners(
+    task: Task,
+    policy: nn.Module | None = None,
+    critic: CriticLike | None = None,
+    *,
+    model: System | None = None,
+    horizons: Sequence[int] | None = None,
+    planners: Collection[str] = tuple(SEARCHES),
+    rollouts: int = 512,
+    steps: int | None = None,
+    replan: int | None = None,
+    starts: int = 32,
+    length: int | None = None,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> Plans:
+    """What planners gain over the policy's own actions, executed in the simulator.
+
+    Args:
+        policy: acts where no plan does, begins every plan, and with the critic values its end;
+            None: actions are 0 there, and plans end without a value.
+        model: None: the task's prior.
+        horizons: steps of a plan, H; None: 1, 2, 5, 10, … up to the task's.
+        planners: "gradient", "projected", "cem", "mppi" (`tools.planning.search`).
+        rollouts: of the model for one plan of one start; a gradient counts 3 of them.
+        steps: of every episode that are planned, by each planner; None: the longest H.
+        replan: steps of a plan that are executed before the next one is made; None: H.
+        starts: of the episodes, the same for all; length: steps of their returns, of which the
+            policy acts in those after `steps`; None: until γᵀ is 1%, at most 1,000, and `steps`
+            without a policy.
+        progress: called as progress("plan", planners done, of all).
+
+    Raises:
+        InputError: names the argument, what it got and what to do.
+    """
+    progress = check_progress(progress)
+    validation.instance("task", task, Task, "a gradlab.Task")
+    for name, value, least in (("rollouts", rollouts, 16), ("starts", starts, 4), ("seed", seed, 0)):
+        validation.whole(name, value, least)
+    model = model_of(task, model)
+    check_networks(replace(task, prior=model), policy, critic)
+    if isinstance(policy, Remembering) and policy.memory_dim:
+        raise InputError("policy has a memory, which a plan would write: plan with one without")
+    lengths = _horizons(task, horizons)
+    steps = max(lengths) if steps is None else steps
+    validation.whole("steps", steps, 1)
+    if replan is not None and not 1 <= validation.whole("replan", replan, 1) <= min(lengths):
+        raise InputError(f"replan is {replan}, expected at most the shortest plan, {min(lengths)}")
+    until = steps if policy is None else min(effective_horizon(task.discount), _LONGEST)
+    until = max(until, steps) if length is None else length
+    validation.whole("length", until, steps)
+    names, notes = _planners(planners, model, task)
+    contest = _Contest(
+        task, model, *_networks(policy, critic), rollouts, steps, replan, until, seed,
+        as_starts(task.starts(starts, stream(seed, "plan")).double(), task.simulator.state_dim),
+    )  # fmt: skip
+    return contest.run(names, lengths, notes, progress)
+
+
+def model_of(task: Task, model: System | None) -> System:
+    """What plans are made in; raises InputError where there is none."""
+    found = task.prior if model is None else model
+    if found is None:
+        raise InputError(f"model is None, and {task.name} has no prior: plans need a model")
+    check_system("model", found)
+    return found
+
+
+def _networks(
+    policy: nn.Module | None, critic: CriticLike | None
+) -> tuple[nn.Module | None, nn.Module | None]:
+    own = None if policy is None else double_copy("policy", policy).requires_grad_(False)
+    if critic is None:
+        return own, None
+    return own, double_copy("critic", as_critic(critic)).requires_grad_(False)
+
+
+def _horizons(task: Task, asked: Sequence[int] | None) -> tuple[int, ...]:
+    if asked is None:
+        grid = [1, 2, 5, 10, 20, 50, 100]
+        return tuple(h for h in grid if h < task.horizon) + (max(task.horizon, 1),)
+    found = tuple(asked) if isinstance(asked, Sequence) and not isinstance(asked, str) else ()
+    if not found:
+        raise InputError(f"horizons is {validation.shown(asked)}, expected steps, such as (5, 10)")
+    for h in found:
+        validation.whole("horizons", h, 1)
+    return tuple(sorted(set(found)))
+
+
+def _planners(
+    asked: Collection[str], model: System, task: Task
+) -> tuple[list[str], dict[str, str]]:
+    """Those that can be run, and why others cannot."""
+    for name in asked:
+        validation.word("planners", name, SEARCHES)
+    notes: dict[str, str] = {}
+    left = [name for name in SEARCHES if name in asked]
+    if not getattr(model, "differentiable", True):
+        left = [name for name in left if name not in ("gradient", "projected")]
+        notes["gradients"] = "the model is not differentiable: plans are searched by sampling alone"
+    elif task.action_limit is None and {"gradient", "projected"} <= set(left):
+        left.remove("projected")  # it is the same
+        notes["projected"] = "the task has no action_limit: nothing to go back within"
+    if not left:
+        raise InputError(f"planners is {tuple(asked)!r}, of which none can be run with this model")
+    return left, notes
+
+
+@dataclass(frozen=True, eq=False)
+class _Contest:
+    """All planners, from the same starts and on the same noise."""
+
+    task: Task
+    model: System
+    policy: nn.Module | None
+    critic: nn.Module | None
+    rollouts: int
+    steps: int
+    replan: int | None
+    length: int
+    seed: int
+    starts: Starts
+
+    def run(
+        self, names: list[str], horizons: tuple[int, ...], notes: dict[str, str], progress: Progress
+    ) -> Plans:
+        cells = [(name, h) for h in horizons for name in names]
+        plain = self._returns(None)
+        rows, gains = [self._row(NONE, 0, plain, plain, None, 0.0)], [plain - plain]
+        for done, (name, h) in enumerate(cells):
+            progress("plan", done, len(cells))
+            begun, promised = time.monotonic(), []
+            found = self._returns(self._planner(name, h, promised))
+            seconds = (time.monotonic() - begun) / len(promised) / len(plain)
+            rows.append(self._row(name, h, found, plain, promised[0], seconds, len(cells)))
+            gains.append(found - plain)
+        progress("plan", len(cells), len(cells))
+        rising = getattr(self.model, "differentiable", True)
+        more = [self._along(h, plain, len(horizons)) for h in horizons] if rising else []
+        lost = [bool(~np.isfinite(gain).all()) for gain in gains]
+        if any(lost):
+            notes["lost"] = "returns that are not finite: what they are of has no gain"
+        kept = largest([_mean(gain) for gain in gains]).kept
+        table = pd.DataFrame(rows).assign(kept=kept)
+        steps = pd.DataFrame(more).assign(kept=False) if more else table[:0]
+        frame = pd.concat([table, steps], ignore_index=True)
+        config = {
+            "task": self.task.name, "starts": len(plain), "rollouts": self.rollouts,
+            "steps": self.steps, "replan": self.replan, "length": self.length, "seed": self.seed,
+            "policy": self.policy is not None, "critic": self.critic is not None,
+        }  # fmt: skip
+        return Plans(frame, config, notes)
+
+    def _imagined(self, horizon: int, step: int) -> Imagination:
+        like = self.starts.states
+        unit = self.task.action_limit
+        if unit is None:
+            wide = self.task.exploration or (0.1,) * self.model.action_dim
+            unit = tuple(10 * each for each in wide)
+        size = like.new_tensor(unit)
+        width, draws = self.model.noise_dim, _DRAWS if self.model.noise_dim else 1
+        noise = like.new_zeros(horizon, len(like), draws, width)
+        for t in range(horizon if width else 0):
+            generator = stream(child(self.seed, f"imagined {step}"), "dynamics", t)
+            drawn = self.model.sample_noise(len(like) * draws, generator, like.dtype)
+            noise[t] = drawn.reshape(len(like), draws, width)
+        limit = None if self.task.action_limit is None else size
+        return Imagination(
+            self.model, self.policy, self.critic, self.task.discount, size, limit, noise
+        )
+
+    def _planner(
+        self, name: str, horizon: int, promised: list[np.ndarray]
+    ) -> Callable[[Tensor, int], Tensor]:
+        """(states, step) → plans [S, H, da]; fills what the model promises over the policy."""
+
+        def plan(states: Tensor, step: int) -> Tensor:
+            imagined = self._imagined(horizon, step)
+            first = imagined.unplanned(states, horizon)
+            generator = generator_of(self.seed, name, step)
+            found = SEARCHES[name](imagined, states, first, self.rollouts, generator).detach()
+            with torch.no_grad():
+                score = imagined.scores(states, torch.stack([first, found], 1))
+            promised.append((score[:, 1] - score[:, 0]).numpy())
+            return found
+
+        return plan
+
+    @torch.no_grad()
+    def _returns(self, planner: Callable[[Tensor, int], Tensor] | None) -> np.ndarray:
+        """Discounted returns [S] of the simulator."""
+        simulator, starts = self.task.simulator, self.starts
+        state, imagined = starts.states, self._imagined(0, 0)
+        total, alive = state.new_zeros(len(state)), state.new_ones(len(state))
+        plan, at = state.new_zeros(len(state), 0, simulator.action_dim), 0
+        for t in range(self.length):
+            if planner is not None and t < self.steps:
+                if at >= (self.replan or plan.shape[1]):
+                    plan, at = planner(state, t), 0
+                action, at = plan[:, at], at + 1
+            else:
+                action = imagined.within(imagined.greedy(state))
+            noise = starts.dynamics_noise(simulator, self.seed, t) if simulator.noise_dim else None
+            after = step_running(simulator, state, action, noise)
+            paid = torch.where(alive > 0, after.reward, torch.zeros_like(total))
+            total = total + self.task.discount**t * paid
+            state, alive = after.state, alive * after.alive.to(alive)
+        return total.numpy()
+
+    def _along(self, horizon: int, plain: np.ndarray, among: int) -> dict[str, object]:
+        """One step along the gradient of the plan's score, promised and executed."""
+        states, imagined = self.starts.states, self._imagined(horizon, 0)
+        first = imagined.unplanned(states, horizon)
+        before, slope = slopes(imagined, states, first[:, None])
+        size = slope.flatten(1).norm(dim=1).clamp(min=1e-300)[:, None, None, None]
+        scale = _SHARE * imagined.unit * (first[0].numel() / len(imagined.unit)) ** 0.5
+        moved = imagined.within(first + (scale * slope / size)[:, 0])
+        with torch.no_grad():
+            promised = (imagined.scores(states, moved[:, None]) - before)[:, 0].numpy()
+        once = replace(self, steps=horizon, replan=None)
+        own = once._returns(lambda state, step: first)
+        return self._row(STEP, horizon, once._returns(lambda state, step: moved), own, promised,
+                         float("nan"), among)  # fmt: skip
+
+    def _row(
+        self, name: str, horizon: int, found: np.ndarray, plain: np.ndarray,
+        promised: np.ndarray | None, seconds: float, among: int = 1,
+    ) -> dict[str, object]:  # fmt: skip
+        gain = found - plain
+        mean = _mean(gain)
+        ends = mean_interval(mean, among)
+        return {
+            "planner": name, "horizon": horizon, "return": found.mean(),
+            "promised": 0.0 if promised is None else promised.mean(),
+            "gain": mean.value, "ci_low": ends.low, "ci_high": ends.high,
+            "share_above": float((gain > 0).mean()), "seconds": seconds, "n": len(gain),
+        }  # fmt: skip
+
+
+def _mean(values: np.ndarray) -> Estimate:
+    return sample_mean(values, np.ones(len(values)))
+
+
+assert GRADIENT  # the price of one is part of what `rollouts` says

@@ -1,0 +1,130 @@
+"""What planning in a model gained, and what it is worth to plan with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from gradlab.verdicts.screen import Fact, Light, Screen, Sentence
+from gradlab.wording import horizons, listed, percent, span, two
+
+NONE, STEP = "none", "gradient step"
+_NAMED = {
+    "gradient": "gradient descent", "projected": "projected gradient descent", "cem": "CEM",
+    "mppi": "MPPI",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Plans:
+    """What `compare_planners` found.
+
+    Attributes:
+        frame: a row for every planner and horizon, for "none", the policy alone, and for one
+            "gradient step" at every horizon; see `table`.
+        config: what was asked for; notes: what a reader must know, by topic.
+    """
+
+    frame: pd.DataFrame
+    config: Mapping[str, Any]
+    notes: Mapping[str, str]
+
+    def table(self) -> pd.DataFrame:
+        """Columns planner, horizon (steps of a plan), return (mean, of the simulator), promised
+        (gain by the model's own score of the first plan), gain (of the return over the policy's own
+        actions, or over the policy's plan for a gradient step), ci_low, ci_high (95%, all planners
+        together, and all gradient steps), share_above (of the starts: gain > 0), seconds (of one
+        plan of one start), n (starts), kept: whether it may be the best of all (95%)."""
+        return self.frame.copy()
+
+    @property
+    def planned(self) -> pd.DataFrame:
+        """The rows of planners."""
+        return self.frame[~self.frame.planner.isin([NONE, STEP])]
+
+    @property
+    def best(self) -> pd.Series | None:
+        """The planner of the largest gain, where one is shown to gain anything."""
+        shown = self.planned[self.planned.ci_low > 0]
+        return None if shown.empty else shown.loc[shown.gain.idxmax()]
+
+    @property
+    def recommendation(self) -> str:
+        """What to plan with, or that planning is not worth it."""
+        best, over = self.best, "the policy's own actions" if self.config["policy"] else "no action"
+        if best is None:
+            if (self.planned.ci_high < 0).all():
+                return (
+                    f"Do not plan with this model: every planner lowers the return, against {over}."
+                )
+            return f"Do not plan with this model yet: no planner is shown to gain over {over}."
+        return (
+            f"Plan with {_NAMED[best.planner]}, {_steps(best.horizon)} ahead: "
+            f"{_signed(best.gain)} return ({span(best.ci_low, best.ci_high)}) over {over}"
+            f"{self._instead(best)}."
+        )
+
+    def _instead(self, best: pd.Series) -> str:
+        """What gradients, or samples, gain at the same number of roll-outs."""
+        gradients = ("gradient", "projected")
+        other = self.planned[self.planned.planner.isin(gradients) != (best.planner in gradients)]
+        if other.gain.isna().all():
+            return ""
+        row = other.loc[other.gain.idxmax()]
+        verb = "gives" if not row.kept else "may give as much:"
+        what = f"{_NAMED[row.planner]} {verb} {_signed(row.gain)} at {_steps(row.horizon)}"
+        return f"; at as many roll-outs {what}"
+
+    def screen(self) -> Screen:
+        """Green where a plan is shown to gain."""
+        best = self.best
+        light: Light = "act" if best is not None else "choose"
+        sure = "shown (95%)" if best is not None else f"{self.config['starts']} starts"
+        facts: list[Fact] = []
+        if best is not None:
+            how = "Gain by the model's own score of the first plan, and the return's."
+            label = f"gain that the model promised {_steps(best.horizon)} ahead"
+            facts.append(Fact(label, _signed(best.promised), how))
+            facts.append(Fact("starts where the plan pays", percent(best.share_above), how))
+        along = self.frame[self.frame.planner == STEP]
+        near, words = self.planned[self.planned.kept], []
+        if len(near) > 1:
+            names = (f"{_NAMED[name]} at {horizons(list(rows.horizon))}"
+                     for name, rows in near.groupby("planner", sort=False))  # fmt: skip
+            words.append(f"Not told apart: {listed(list(names), len(_NAMED))}.")
+        words += [_gradients(along)] * (not along.empty)
+        for horizon, rows in self.planned.groupby("horizon"):
+            gains = (f"{_NAMED[row.planner]} {_signed(row.gain)} ({span(row.ci_low, row.ci_high)})"
+                     for _, row in rows.iterrows())  # fmt: skip
+            words.append(f"{_steps(horizon)} ahead: {', '.join(gains)}.")
+        words += [f"{topic}: {text}" for topic, text in self.notes.items()]
+        rest = tuple(Sentence("plan", True, each) for each in words)
+        return Screen(self.recommendation, light, sure, tuple(facts), rest=rest)
+
+
+def _gradients(along: pd.DataFrame) -> str:
+    """Until which horizon the gradient of the plan's score points up."""
+    up, down = along[along.ci_low > 0], along[along.ci_high < 0]
+    parts = []
+    if not up.empty:
+        parts.append(f"raises the return at {horizons(list(up.horizon))} steps")
+    if not down.empty:
+        parts.append(f"lowers it at {horizons(list(down.horizon))}")
+    rest = along[(along.ci_low <= 0) & (along.ci_high >= 0)]
+    if not rest.empty:
+        parts.append(f"is not shown to do either at {horizons(list(rest.horizon))}")
+    return f"One step along the gradient of the plan's score {', '.join(parts)}."
+
+
+def _steps(count: float) -> str:
+    return "1 step" if count == 1 else f"{int(count)} steps"
+
+
+def _signed(value: float) -> str:
+    if not np.isfinite(value):
+        return "unknown"
+    return f"{'+' if value >= 0 else '−'}{two(abs(value))}"
