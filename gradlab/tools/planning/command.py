@@ -23,8 +23,8 @@ class PlanCommand:
     simulator, and compared with the policy's own actions from the same starts. One step along the
     gradient of the plan's score is tried beside.
 
-        gradlab plan pendulum
-        gradlab plan tdmpc2.py:make_task --policy tdmpc2.py:make_policy --critic tdmpc2.py:make_critic
+        gradlab plan path_tracking --horizons 5 10
+        gradlab plan tdmpc.py:make_task --policy tdmpc.py:make_policy --critic tdmpc.py:make_critic
     """
 
     task: arguments.TaskName

@@ -9,6 +9,7 @@ score is worth: one step along it, as the model promises it and as the simulator
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
@@ -16,32 +17,28 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gradlab import validation
 from gradlab.data.noise import child, stream
 from gradlab.errors import InputError
 from gradlab.gradients.starts import Starts, as_starts
-from gradlab.measurement.arguments import check_networks
-from gradlab.networks.interface import double_copy
+from gradlab.measurement.arguments import stepped
+from gradlab.networks.interface import check_critic, check_policy, double_copy
 from gradlab.networks.mlp import CriticLike, as_critic
 from gradlab.progress import Progress, check_progress, silent
 from gradlab.statistics.moments import Estimate, sample_mean
-from gradlab.statistics.paired import mean_interval
-from gradlab.statistics.selection import largest
+from gradlab.statistics.paired import level_of, mean_interval_at
+from gradlab.statistics.selection import chosen_level, largest
 from gradlab.systems.system import System, check_system, step_running
 from gradlab.tasks.memory import Remembering
 from gradlab.tasks.task import Task
 from gradlab.tools.planning.result import NONE, STEP, Plans
-from gradlab.tools.planning.search import (
-    GRADIENT,
-    SEARCHES,
-    Imagination,
-    generator_of,
-    slopes,
-)
+from gradlab.tools.planning.search import SEARCHES, Imagination, generator_of, slopes
 from gradlab.truth.oracles import effective_horizon
 
+_Array = NDArray[np.float64]
 _LONGEST = 1000  # steps of a return
 _DRAWS = 4  # roll-outs of a plan in a model with noise
 _SHARE = 0.1  # of an action's size, by which one step along the gradient changes it
@@ -84,10 +81,14 @@ def compare_planners(
     """
     progress = check_progress(progress)
     validation.instance("task", task, Task, "a gradlab.Task")
-    for name, value, least in (("rollouts", rollouts, 16), ("starts", starts, 4), ("seed", seed, 0)):
+    for name, value, least in (
+        ("rollouts", rollouts, 16),
+        ("starts", starts, 4),
+        ("seed", seed, 0),
+    ):
         validation.whole(name, value, least)
     model = model_of(task, model)
-    check_networks(replace(task, prior=model), policy, critic)
+    _check(task, model, policy, critic)
     if isinstance(policy, Remembering) and policy.memory_dim:
         raise InputError("policy has a memory, which a plan would write: plan with one without")
     lengths = _horizons(task, horizons)
@@ -115,6 +116,17 @@ def model_of(task: Task, model: System | None) -> System:
     return found
 
 
+def _check(task: Task, model: System, policy: nn.Module | None, critic: CriticLike | None) -> None:
+    """As for a measurement, but that a plan needs no gradient in a policy's parameters."""
+    probe, da = task.starts(2, stream(0, "probe")).double(), task.simulator.action_dim
+    for system in (task.simulator, model):
+        stepped(system, probe, probe.new_zeros(len(probe), da))
+    if policy is not None:
+        check_policy(double_copy("policy", policy), probe, da)
+    if critic is not None:
+        check_critic(double_copy("critic", as_critic(critic)), "Q", probe, da)
+
+
 def _networks(
     policy: nn.Module | None, critic: CriticLike | None
 ) -> tuple[nn.Module | None, nn.Module | None]:
@@ -127,10 +139,10 @@ def _networks(
 def _horizons(task: Task, asked: Sequence[int] | None) -> tuple[int, ...]:
     if asked is None:
         grid = [1, 2, 5, 10, 20, 50, 100]
-        return tuple(h for h in grid if h < task.horizon) + (max(task.horizon, 1),)
+        return (*(h for h in grid if h < task.horizon), max(task.horizon, 1))
     found = tuple(asked) if isinstance(asked, Sequence) and not isinstance(asked, str) else ()
     if not found:
-        raise InputError(f"horizons is {validation.shown(asked)}, expected steps, such as (5, 10)")
+        raise InputError(f"horizons is {asked!r}, expected steps, such as (5, 10)")
     for h in found:
         validation.whole("horizons", h, 1)
     return tuple(sorted(set(found)))
@@ -175,24 +187,24 @@ class _Contest:
     ) -> Plans:
         cells = [(name, h) for h in horizons for name in names]
         plain = self._returns(None)
-        rows, gains = [self._row(NONE, 0, plain, plain, None, 0.0)], [plain - plain]
+        trials = [_Trial(NONE, 0, plain, plain, np.zeros_like(plain), 0.0)]
         for done, (name, h) in enumerate(cells):
             progress("plan", done, len(cells))
-            begun, promised = time.monotonic(), []
+            begun, promised = time.monotonic(), list[_Array]()
             found = self._returns(self._planner(name, h, promised))
             seconds = (time.monotonic() - begun) / len(promised) / len(plain)
-            rows.append(self._row(name, h, found, plain, promised[0], seconds, len(cells)))
-            gains.append(found - plain)
+            trials.append(_Trial(name, h, found, plain, promised[0], seconds))
         progress("plan", len(cells), len(cells))
         rising = getattr(self.model, "differentiable", True)
-        more = [self._along(h, plain, len(horizons)) for h in horizons] if rising else []
-        lost = [bool(~np.isfinite(gain).all()) for gain in gains]
-        if any(lost):
-            notes["lost"] = "returns that are not finite: what they are of has no gain"
-        kept = largest([_mean(gain) for gain in gains]).kept
-        table = pd.DataFrame(rows).assign(kept=kept)
-        steps = pd.DataFrame(more).assign(kept=False) if more else table[:0]
-        frame = pd.concat([table, steps], ignore_index=True)
+        along = [self._along(h, notes) for h in horizons] if rising else []
+        means = [trial.mean for trial in trials]
+        if not all(np.isfinite(mean.value) for mean in means):
+            notes["lost"] = "a planner's returns are not finite in every start: it has no gain"
+        kept = largest(means).kept
+        level = chosen_level(means, kept)
+        rows = [each.row(level) | {"kept": bool(k)} for each, k in zip(trials, kept, strict=True)]
+        rows += [each.row(level_of(len(along))) | {"kept": False} for each in along]
+        frame = pd.DataFrame(rows)
         config = {
             "task": self.task.name, "starts": len(plain), "rollouts": self.rollouts,
             "steps": self.steps, "replan": self.replan, "length": self.length, "seed": self.seed,
@@ -219,7 +231,7 @@ class _Contest:
         )
 
     def _planner(
-        self, name: str, horizon: int, promised: list[np.ndarray]
+        self, name: str, horizon: int, promised: list[_Array]
     ) -> Callable[[Tensor, int], Tensor]:
         """(states, step) → plans [S, H, da]; fills what the model promises over the policy."""
 
@@ -236,7 +248,7 @@ class _Contest:
         return plan
 
     @torch.no_grad()
-    def _returns(self, planner: Callable[[Tensor, int], Tensor] | None) -> np.ndarray:
+    def _returns(self, planner: Callable[[Tensor, int], Tensor] | None) -> _Array:
         """Discounted returns [S] of the simulator."""
         simulator, starts = self.task.simulator, self.starts
         state, imagined = starts.states, self._imagined(0, 0)
@@ -244,7 +256,7 @@ class _Contest:
         plan, at = state.new_zeros(len(state), 0, simulator.action_dim), 0
         for t in range(self.length):
             if planner is not None and t < self.steps:
-                if at >= (self.replan or plan.shape[1]):
+                if at >= min(self.replan or self.steps, plan.shape[1]):
                     plan, at = planner(state, t), 0
                 action, at = plan[:, at], at + 1
             else:
@@ -256,38 +268,51 @@ class _Contest:
             state, alive = after.state, alive * after.alive.to(alive)
         return total.numpy()
 
-    def _along(self, horizon: int, plain: np.ndarray, among: int) -> dict[str, object]:
+    def _along(self, horizon: int, notes: dict[str, str]) -> _Trial:
         """One step along the gradient of the plan's score, promised and executed."""
         states, imagined = self.starts.states, self._imagined(horizon, 0)
         first = imagined.unplanned(states, horizon)
         before, slope = slopes(imagined, states, first[:, None])
+        if not slope.any():
+            notes["gradients"] = (
+                "the score of a plan has no gradient in the actions: is the model's step or reward "
+                "detached from them?"
+            )
         size = slope.flatten(1).norm(dim=1).clamp(min=1e-300)[:, None, None, None]
         scale = _SHARE * imagined.unit * (first[0].numel() / len(imagined.unit)) ** 0.5
         moved = imagined.within(first + (scale * slope / size)[:, 0])
         with torch.no_grad():
             promised = (imagined.scores(states, moved[:, None]) - before)[:, 0].numpy()
         once = replace(self, steps=horizon, replan=None)
-        own = once._returns(lambda state, step: first)
-        return self._row(STEP, horizon, once._returns(lambda state, step: moved), own, promised,
-                         float("nan"), among)  # fmt: skip
+        plain = once._returns(lambda state, step: first)
+        return _Trial(STEP, horizon, once._returns(lambda state, step: moved), plain, promised)
 
-    def _row(
-        self, name: str, horizon: int, found: np.ndarray, plain: np.ndarray,
-        promised: np.ndarray | None, seconds: float, among: int = 1,
-    ) -> dict[str, object]:  # fmt: skip
-        gain = found - plain
-        mean = _mean(gain)
-        ends = mean_interval(mean, among)
+
+@dataclass(frozen=True, eq=False)
+class _Trial:
+    """Returns [S] with a planner and without, and what the model had promised."""
+
+    planner: str
+    horizon: int
+    found: _Array
+    plain: _Array
+    promised: _Array
+    seconds: float = math.nan
+
+    @property
+    def gain(self) -> _Array:
+        return self.found - self.plain
+
+    @property
+    def mean(self) -> Estimate:
+        return sample_mean(self.gain, np.ones(len(self.gain)))
+
+    def row(self, level: float) -> dict[str, object]:
+        """Its line of the table, with an interval at this level."""
+        ends = mean_interval_at(self.mean, level)
         return {
-            "planner": name, "horizon": horizon, "return": found.mean(),
-            "promised": 0.0 if promised is None else promised.mean(),
-            "gain": mean.value, "ci_low": ends.low, "ci_high": ends.high,
-            "share_above": float((gain > 0).mean()), "seconds": seconds, "n": len(gain),
+            "planner": self.planner, "horizon": self.horizon, "return": self.found.mean(),
+            "promised": self.promised.mean(), "gain": self.mean.value, "ci_low": ends.low,
+            "ci_high": ends.high, "share_above": float((self.gain > 0).mean()),
+            "seconds": self.seconds, "n": len(self.gain),
         }  # fmt: skip
-
-
-def _mean(values: np.ndarray) -> Estimate:
-    return sample_mean(values, np.ones(len(values)))
-
-
-assert GRADIENT  # the price of one is part of what `rollouts` says

@@ -36,9 +36,10 @@ class Plans:
     def table(self) -> pd.DataFrame:
         """Columns planner, horizon (steps of a plan), return (mean, of the simulator), promised
         (gain by the model's own score of the first plan), gain (of the return over the policy's own
-        actions, or over the policy's plan for a gradient step), ci_low, ci_high (95%, all planners
-        together, and all gradient steps), share_above (of the starts: gain > 0), seconds (of one
-        plan of one start), n (starts), kept: whether it may be the best of all (95%)."""
+        actions, or over the policy's plan for a gradient step), ci_low, ci_high (95%, whichever
+        planner is chosen; of gradient steps all together), share_above (of the starts: gain > 0),
+        seconds (of one plan of one start), n (starts), kept: whether it may be the
+        best of all (95%)."""
         return self.frame.copy()
 
     @property
@@ -50,7 +51,7 @@ class Plans:
     def best(self) -> pd.Series | None:
         """The planner of the largest gain, where one is shown to gain anything."""
         shown = self.planned[self.planned.ci_low > 0]
-        return None if shown.empty else shown.loc[shown.gain.idxmax()]
+        return None if shown.empty else shown.iloc[int(shown.gain.argmax())]
 
     @property
     def recommendation(self) -> str:
@@ -74,7 +75,7 @@ class Plans:
         other = self.planned[self.planned.planner.isin(gradients) != (best.planner in gradients)]
         if other.gain.isna().all():
             return ""
-        row = other.loc[other.gain.idxmax()]
+        row = other.iloc[int(np.nanargmax(other.gain))]
         verb = "gives" if not row.kept else "may give as much:"
         what = f"{_NAMED[row.planner]} {verb} {_signed(row.gain)} at {_steps(row.horizon)}"
         return f"; at as many roll-outs {what}"
@@ -90,14 +91,19 @@ class Plans:
             label = f"gain that the model promised {_steps(best.horizon)} ahead"
             facts.append(Fact(label, _signed(best.promised), how))
             facts.append(Fact("starts where the plan pays", percent(best.share_above), how))
+        plain = self.frame[self.frame.planner == NONE]["return"].iloc[0]
+        facts.append(
+            Fact("return without a plan", two(plain).replace("-", "−"), "Mean of all starts.")
+        )
         along = self.frame[self.frame.planner == STEP]
         near, words = self.planned[self.planned.kept], []
         if len(near) > 1:
-            names = (f"{_NAMED[name]} at {horizons(list(rows.horizon))}"
+            names = (f"{_NAMED[str(name)]} at {horizons(list(rows.horizon))}"
                      for name, rows in near.groupby("planner", sort=False))  # fmt: skip
             words.append(f"Not told apart: {listed(list(names), len(_NAMED))}.")
         words += [_gradients(along)] * (not along.empty)
-        for horizon, rows in self.planned.groupby("horizon"):
+        for horizon in sorted(set(self.planned.horizon)):
+            rows = self.planned[self.planned.horizon == horizon]
             gains = (f"{_NAMED[row.planner]} {_signed(row.gain)} ({span(row.ci_low, row.ci_high)})"
                      for _, row in rows.iterrows())  # fmt: skip
             words.append(f"{_steps(horizon)} ahead: {', '.join(gains)}.")

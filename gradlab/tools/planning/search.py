@@ -58,7 +58,7 @@ class Imagination:
         return actions if self.limit is None else actions.clamp(-self.limit, self.limit)
 
     def greedy(self, state: Tensor) -> Tensor:
-        """Actions [N, da] without a plan: the policy's, without noise; zeros where there is none."""
+        """Actions [N, da] without a plan: the policy's, without noise; 0 where there is none."""
         if self.policy is None:
             return state.new_zeros(len(state), self.model.action_dim)
         return act(self.policy, state, state.new_zeros(len(state), noise_dim(self.policy)))
@@ -85,7 +85,9 @@ class Imagination:
         if self.policy is not None and self.critic is not None:
             tail = judge(self.critic, "Q", state, self.greedy(state))
             total = total + self.discount**H * alive * tail
-        return total.reshape(S, C, self.draws).mean(2).nan_to_num(-torch.inf, -torch.inf, -torch.inf)
+        return (
+            total.reshape(S, C, self.draws).mean(2).nan_to_num(-torch.inf, -torch.inf, -torch.inf)
+        )
 
     def _noise(self, t: int, draw: int | None, starts: int, plans: int) -> Tensor | None:
         if not self.model.noise_dim:
@@ -124,6 +126,8 @@ def slopes(imagined: Imagination, states: Tensor, plans: Tensor) -> tuple[Tensor
     with torch.enable_grad():
         open_plans = plans.detach().requires_grad_()
         score = imagined.scores(states, open_plans)
+        if not score.requires_grad:
+            return score, torch.zeros_like(plans)
         finite = torch.where(score.isfinite(), score, torch.zeros_like(score))
         (slope,) = torch.autograd.grad(finite.sum(), open_plans)
     return score.detach(), slope.nan_to_num(0.0, 0.0, 0.0)

@@ -1,0 +1,1 @@
+"""Is what `gradlab plan` recommends right, where it is followed?"""
