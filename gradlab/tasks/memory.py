@@ -15,6 +15,7 @@ state side by side; stacked frames, or a transformer's window: the last k − 1 
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, cast, final
 
@@ -25,6 +26,7 @@ from torch.nn.functional import pad
 from gradlab import validation
 from gradlab.errors import InputError
 from gradlab.networks.interface import noise_dim
+from gradlab.networks.policies import is_stochastic
 from gradlab.networks.trying import tried
 from gradlab.systems.stateful import Observe
 from gradlab.systems.system import Linearization, System, Transition, check_step
@@ -71,13 +73,12 @@ def with_memory(
     policy = _in_linear_layers(policy)
     see = observe if observe is not None else getattr(task.simulator, "observe", None)
     wide = _with_memory(task, memory_dim)
-    remembers = Remembering(policy, memory_dim, see)
+    remembers = remembering(policy, memory_dim, see)
     _try_out(remembers, task)
     seen = None if critic is None else Seeing(critic, wide.simulator, see)
     return WithMemory(wide, remembers, seen)
 
 
-@final
 class Remembering(nn.Module):
     """(s, m) → (a, m') of a policy with memory; its parameters are the user's own."""
 
@@ -106,6 +107,36 @@ class Remembering(nn.Module):
                 f"{list(expected)}: one row for each observation, [N, memory_dim]"
             )
         return torch.cat([action, memory], dim=1)
+
+
+@final
+class _WithDensity(Remembering):
+    """One without memory that has a density, of what it sees; see `networks.policies`."""
+
+    def log_prob(self, state: Tensor, action: Tensor) -> Tensor:
+        """log π [N] of actions [N, da]."""
+        return self._seeing("log_prob")(state, action)
+
+    def infer_noise(self, state: Tensor, action: Tensor) -> Tensor:
+        """The noise [N, noise_dim] of recorded actions."""
+        return self._seeing("infer_noise")(state, action)
+
+    def _seeing(self, name: str) -> Callable[..., Any]:
+        method = getattr(self.policy, name)
+        return lambda state, *given: method(observed(self.observe, state), *given)
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("with_log_prob", "log_prob_of_draw", "mean_action", "normal"):
+            return self._seeing(name)
+        if name == "slope":
+            return self.policy.slope
+        return super().__getattr__(name)
+
+
+def remembering(policy: nn.Module, memory_dim: int, observe: Observe | None) -> Remembering:
+    """The policy of states beside its memory, with a density where it has one and no memory."""
+    scored = memory_dim == 0 and is_stochastic(policy)
+    return (_WithDensity if scored else Remembering)(policy, memory_dim, observe)
 
 
 @final

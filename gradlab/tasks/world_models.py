@@ -34,7 +34,7 @@ from gradlab.networks.interface import check_critic, check_policy, check_rows
 from gradlab.systems.function import FunctionSystem, from_function, survivors
 from gradlab.systems.stateful import Observe
 from gradlab.systems.system import Linearization, System, Transition, check_step
-from gradlab.tasks.memory import Remembering, WithMemory, observed
+from gradlab.tasks.memory import WithMemory, observed, remembering
 from gradlab.tasks.task import Task
 from gradlab.user_code.calls import running
 
@@ -75,7 +75,7 @@ def with_world_model(task: Task, model: nn.Module, observe: Observe | None = Non
         raise InputError(f"model has no {'; no '.join(lacks)}")
     validation.instance("model.policy", model.policy, nn.Module, "a torch.nn.Module")
     double: Any = copy.deepcopy(model).eval()
-    policy = Remembering(copy.deepcopy(double.policy), 0, _After(task.simulator.state_dim))
+    policy = remembering(copy.deepcopy(double.policy), 0, _After(task.simulator.state_dim))
     double.double().requires_grad_(False)
     own = getattr(task.simulator, "observe", None)
     filtered = _Filter(double, observe if observe is not None else own)

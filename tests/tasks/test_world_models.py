@@ -11,7 +11,9 @@ from torch import Tensor, nn
 import gradlab
 from gradlab import Estimator, Tail
 from gradlab.errors import InputError
+from gradlab.gradients.starts import as_starts
 from gradlab.networks.interface import flat_parameters
+from gradlab.networks.policies import GaussianPolicy
 from tests.tasks.test_policies_with_memory import GAMMA, HORIZON, cart, pushed
 
 
@@ -127,6 +129,34 @@ def test_the_environments_gradient_passes_through_the_encoder(kind: type[World |
     estimator = Estimator(task.simulator, task.simulator, "all", Tail(HORIZON, None, GAMMA))
     got = estimator.gradients(policy, begin).mean(0)
     torch.testing.assert_close(got, gradient(total.mean(), model.policy), rtol=1e-9, atol=1e-12)
+
+
+def test_scores_of_a_gaussian_policy_are_those_of_the_loop_in_the_latent() -> None:
+    """REINFORCE in imagination (Dreamer): Σ_t ∇log π_t · what is paid from t on."""
+    torch.manual_seed(0)
+    model = World().double()
+    model.policy = GaussianPolicy(4, 1, (8,), squash=True, limit=2.0).double()
+    task, policy, critic = gradlab.tasks.with_world_model(cart(), model, see)
+    begin = as_starts(task.starts(8, torch.Generator().manual_seed(1)), 6)
+    z, states, noise, paid = begin.states[:, 2:], [], [], []
+    for t in range(3):
+        noise.append(begin.policy_noise(policy, 5, t))
+        states.append(z)
+        a = model.policy(z, noise[t]).detach()
+        paid.append(GAMMA**t * model.reward(z, a)[:, 0].detach())
+        z = model.step(z, a).detach()
+    noise.append(begin.policy_noise(policy, 5, 3))
+    states.append(z)
+    paid.append(GAMMA**3 * model.q(z, model.policy(z, noise[3]))[:, 0].detach())
+    density = model.policy.log_prob_of_draw
+    total = sum(density(states[t], noise[t]) * sum(paid[t:]) for t in range(4))
+    want = gradient(total.mean(), model.policy)
+    estimator = Estimator(task.prior, None, "score", Tail(3, critic, GAMMA))
+    got = estimator.gradients(policy, begin, seed=5).mean(0)
+    torch.testing.assert_close(got, want, rtol=1e-8, atol=1e-10)
+    torch.testing.assert_close(
+        policy.infer_noise(begin.states, policy(begin.states, noise[0])), noise[0]
+    )
 
 
 @pytest.mark.slow

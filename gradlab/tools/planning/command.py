@@ -17,14 +17,14 @@ from gradlab.cli.terminal.streams import undisturbed
 
 @dataclass(frozen=True)
 class PlanCommand:
-    """Is planning in your model worth it: by gradients, CEM or MPPI, and how far ahead?
+    """Is planning in your model worth it, and by gradients, CEM or MPPI?
 
     Every planner has equally many roll-outs of the model; what it plans is executed in the
     simulator, and compared with the policy's own actions from the same starts. One step along the
     gradient of the plan's score is tried beside.
 
         gradlab plan path_tracking --horizons 5 10
-        gradlab plan tdmpc.py:make_task --policy tdmpc.py:make_policy --critic tdmpc.py:make_critic
+        gradlab plan Hopper-v5 --model model.safetensors --policy policy.safetensors
     """
 
     task: arguments.TaskName
