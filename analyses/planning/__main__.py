@@ -18,7 +18,7 @@ import pandas as pd
 import tyro
 
 from analyses.advice.run import append
-from analyses.advice.worlds import make_cell
+from analyses.advice.worlds import Cell, make_cell
 from gradlab import compare_planners
 from gradlab.data.noise import child
 from gradlab.provenance import environment
@@ -31,10 +31,9 @@ STAGES, SEEDS, HORIZONS = ("early", "late"), (22, 23), (1, 5, 15)
 ADVISED, FOLLOWED = 32, 64  # starts
 
 
-def made(name: str, stage: str, seed: int, networks: Path) -> dict[str, Any]:
+def plans(cell: Cell) -> dict[str, Any]:
     """What is advised from some starts, and what all planners gain from others."""
-    cell = make_cell(name, stage, seed, networks)
-    given = (cell.task, cell.policy, cell.critic)
+    given, seed = (cell.task, cell.policy, cell.critic), cell.seed
     advised, followed = (
         compare_planners(
             *given, horizons=HORIZONS, starts=starts, seed=child(seed, f"plans {what}")
@@ -44,7 +43,7 @@ def made(name: str, stage: str, seed: int, networks: Path) -> dict[str, Any]:
     best = advised.best
     chosen = None if best is None else [best.planner, int(best.horizon)]
     return {
-        "world": name, "stage": stage, "seed": seed, "chosen": chosen,
+        "world": cell.name, "stage": cell.stage, "seed": seed, "chosen": chosen,
         "light": advised.screen().light, "headline": advised.recommendation,
         "advised": advised.frame.to_dict("records"), "followed": followed.frame.to_dict("records"),
     }  # fmt: skip
@@ -112,7 +111,7 @@ def main(
     wanted = [cell for seed in SEEDS for stage in STAGES for world in WORLDS
               if (cell := (world, stage, seed)) not in done]  # fmt: skip
     for cell in itertools.islice([] if judge else wanted, most):
-        row = made(*cell, networks) | {"commit": environment()["commit"]}
+        row = plans(make_cell(*cell, networks)) | {"commit": environment()["commit"]}
         append(path, row)
         rows.append(row)
         print(" · ".join(map(str, cell)), row["light"], row["headline"], flush=True)

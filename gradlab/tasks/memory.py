@@ -115,11 +115,13 @@ class _WithDensity(Remembering):
 
     def log_prob(self, state: Tensor, action: Tensor) -> Tensor:
         """log π [N] of actions [N, da]."""
-        return self._seeing("log_prob")(state, action)
+        density: Tensor = self._seeing("log_prob")(state, action)
+        return density
 
     def infer_noise(self, state: Tensor, action: Tensor) -> Tensor:
         """The noise [N, noise_dim] of recorded actions."""
-        return self._seeing("infer_noise")(state, action)
+        noise: Tensor = self._seeing("infer_noise")(state, action)
+        return noise
 
     def _seeing(self, name: str) -> Callable[..., Any]:
         method = getattr(self.policy, name)

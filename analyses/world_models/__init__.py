@@ -1,0 +1,1 @@
+"""Is what gradlab says of world models with latents right, where it is followed?"""

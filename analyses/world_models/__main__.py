@@ -1,0 +1,156 @@
+"""WORLD-MODELS: is the advice on imagined gradients and on planning right where it is followed?
+
+    python -m analyses.world_models [--only KIND …] [--most N] [--judge]
+
+Three small world models (`examples/world_models.py`), two tasks, three checkpoints, two seeds;
+criterion in reports/world-models/criterion.md. A cell is one line of cells.jsonl and is not made
+again; a training is kept at its three checkpoints.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+import tyro
+
+from analyses.advice.run import advice_of, append, measured, what_happened
+from analyses.advice.worlds import Cell, World
+from analyses.planning.__main__ import plans
+from gradlab.provenance import environment
+
+KINDS, STAGES, SEEDS = ("tdmpc", "dreamer", "jepa"), ("early", "middle", "late"), (31, 32)
+TRANSITIONS = {
+    "pendulum": dict(zip(STAGES, (4_800, 9_600, 19_200), strict=True)),
+    "cart-pole": dict(zip(STAGES, (4_000, 8_000, 16_000), strict=True)),
+}
+STEPS = {"pendulum": 200, "cart-pole": 100}  # of a return
+
+
+def example() -> Any:
+    """`examples/world_models.py` as a module."""
+    path = Path(__file__).parents[2] / "examples/world_models.py"
+    spec = importlib.util.spec_from_file_location("world_models", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def checkpoint(kind: str, task: str, stage: str, seed: int, folder: Path) -> Path:
+    """The file of one checkpoint, of a training that is made where it is missing."""
+    files = {s: folder / f"{kind}-{task}-{s}-{seed}.pt" for s in STAGES}
+    if not files[stage].exists():
+        wanted = {count: s for s, count in TRANSITIONS[task].items()}
+        most = max(wanted)
+        for count, model in example().train(kind, task, most, seed, report=lambda line: None):
+            if count in wanted:
+                kept = {"kind": kind, "task": task, "model": model.state_dict()}
+                torch.save(kept, files[wanted[count]])
+    return files[stage]
+
+
+def made(kind: str, task: str, stage: str, seed: int, folder: Path) -> dict[str, Any]:
+    """What is advised of one checkpoint, and what happens to who follows it."""
+    begun = time.monotonic()
+    file = checkpoint(kind, task, stage, seed, folder)
+    trained = time.monotonic()
+    own, policy, critic = example().loaded(str(file))
+    steps = STEPS[task]
+    world = World(
+        "latent", lambda seed: own, (0, 0, 0), starts=128, judges=256, most=4096, steps=steps,
+        samples=512, rivals=(0, 1, 4, 10),
+    )  # fmt: skip
+    cell = Cell(world, f"{kind}-{task}", stage, seed, own, policy, critic)
+    row: dict[str, Any] = {"world": cell.name, "stage": stage, "seed": seed}
+    if kind != "jepa":  # it has no policy: nothing to measure but plans
+        profile = measured(cell)
+        advice = advice_of(profile)
+        asked = time.monotonic()
+        row |= {
+            "recommended": advice.candidate, "updates": advice.updates,
+            "gradient_light": advice.light, "gradient_headline": advice.headline,
+            "own": advice.own, "measure_seconds": asked - trained,
+        }  # fmt: skip
+        row |= what_happened(cell, advice)
+    begin = time.monotonic()
+    row["plans"] = plans(cell)
+    ended = time.monotonic()
+    return row | {"train_seconds": trained - begun, "plan_seconds": ended - begin}
+
+
+def outcome(row: dict[str, Any]) -> dict[str, Any]:
+    """Whether each piece of advice was right."""
+    found = {name: row[name] for name in ("world", "stage", "seed")}
+    if "gradient_light" in row:
+        low, high = row["after_update"][1:3] if row["recommended"] else (0.0, 0.0)
+        helped = low > 0 if row["recommended"] else not row["helps"]
+        light = row["gradient_light"]
+        found |= {"light": light, "gradient": str(row["recommended"]), "gradient_right": helped}
+        found |= {"green_and_lower": light == "act" and high < 0}
+    table = pd.DataFrame(row["plans"]["followed"])
+    planned = table[~table.planner.isin(["none", "gradient step"])]
+    chosen = row["plans"]["chosen"]
+    found["plan"] = "none" if chosen is None else f"{chosen[0]} {chosen[1]}"
+    if chosen is None:
+        found["plan_right"] = not (planned.ci_low > 0).any()
+        return found
+    mine = planned[(planned.planner == chosen[0]) & (planned.horizon == chosen[1])].iloc[0]
+    return found | {"plan_right": bool(mine.gain > 0), "plan_share": mine.gain / planned.gain.max()}
+
+
+def verdict(rows: list[dict[str, Any]], output: Path) -> str:
+    """The criterion's counts; the table beside it."""
+    table = pd.DataFrame([outcome(row) for row in rows])
+    table.to_csv(output / "cells.csv", index=False, float_format="%.4g")
+    gradients = table[table.light.notna()] if "light" in table else table[:0]
+    right = gradients.gradient_right.sum() if len(gradients) else 0
+    wrong = gradients.green_and_lower.sum() if len(gradients) else 0
+    return (
+        f"gradients: right in {right} of {len(gradients)}, {wrong} green and lower\n"
+        f"plans: right in {table.plan_right.sum()} of {len(table)}"
+    )
+
+
+def main(
+    only: tuple[str, ...] = (),
+    most: int | None = None,
+    judge: bool = False,
+    networks: Path = Path("runs/world-models"),
+    output: Path = Path("reports/world-models"),
+) -> None:
+    """
+    Args:
+        only: kinds of models; all without any.
+        most: new cells, at the most.
+        judge: what is there, and run nothing.
+        networks: folder of the checkpoints, trained where they are missing.
+        output: of cells.jsonl and the table.
+    """
+    for folder in (networks, output):
+        folder.mkdir(parents=True, exist_ok=True)
+    path = output / "cells.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    done = {(row["world"], row["stage"], row["seed"]) for row in rows}
+    wanted = [
+        (kind, task, stage, seed)
+        for seed, task, stage, kind in itertools.product(SEEDS, TRANSITIONS, STAGES, only or KINDS)
+        if (f"{kind}-{task}", stage, seed) not in done
+    ]
+    for cell in itertools.islice([] if judge else wanted, most):
+        row = made(*cell, networks) | {"commit": environment()["commit"]}
+        append(path, row)
+        rows.append(row)
+        print(" · ".join(map(str, cell)), outcome(row), flush=True)
+    if rows:
+        print(verdict(rows, output))
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
