@@ -23,6 +23,7 @@ import tyro
 from analyses.advice.run import advice_of, append, measured, what_happened
 from analyses.advice.worlds import Cell, World
 from analyses.planning.__main__ import plans
+from gradlab.networks.interface import double_copy
 from gradlab.provenance import environment
 
 KINDS, STAGES, SEEDS = ("tdmpc", "dreamer", "jepa"), ("early", "middle", "late"), (31, 32)
@@ -61,7 +62,8 @@ def made(kind: str, task: str, stage: str, seed: int, folder: Path) -> dict[str,
     begun = time.monotonic()
     file = checkpoint(kind, task, stage, seed, folder)
     trained = time.monotonic()
-    own, policy, critic = example().loaded(str(file))
+    own, *networks = example().loaded(str(file))
+    policy, critic = (double_copy("network", network) for network in networks)
     steps = STEPS[task]
     world = World(
         "latent", lambda seed: own, (0, 0, 0), starts=128, judges=256, most=4096, steps=steps,

@@ -189,6 +189,13 @@ class Algorithm:
         """Raises InputError where what follows on-policy windows has none, or not its own."""
         if self.target.of_paths and not self.source.steps:
             raise InputError(f"{self.name} has a target along paths: take source=Newest(steps)")
+        amended = getattr(self.loss, "amended", None)  # of a window's return
+        if amended is not None and self.critics and amended != (self.target.kind == Q):
+            raise InputError(
+                f"{self.name} has critics of {self.target.kind.name}, but its loss "
+                f"({self.loss.name}) takes {'Q(s, a)' if amended else 'V(s)'}: take "
+                f"StateLambda(actions={amended})"
+            )
         if self.loss.noises and self.policy == "deterministic" and self.exploration:
             raise InputError(
                 f"{self.name} has exploration {self.exploration}, but follows its own actions: "

@@ -1,4 +1,4 @@
-"""TD(λ) of V(s) along windows, against sums of n-step returns, and fits in several passes."""
+"""TD(λ) of V(s) and Q(s, a) along windows, against sums of n-step returns; fits in passes."""
 
 from dataclasses import replace
 
@@ -44,7 +44,13 @@ def wanted(learner, batch, target, masked):
     alpha, scale = target.temperature, learner.settings.reward_scale
     _, log_prob = learner.acting.draw(learner.policy, batch.state, batch.policy_noise)
     earned = (scale * batch.reward - alpha * log_prob)[0].detach().view(STEPS, AGENTS)
-    value = learner.valuing.least(learner.target_critic)(batch.next_state)[0].view(STEPS, AGENTS)
+    ahead = ()
+    if target.actions:  # drawn path by path
+        noise = learner.context(0, learner.draws).along("tail actions", 1, STEPS * AGENTS, 2)[0]
+        noise = noise.view(1, AGENTS, STEPS, 2).transpose(1, 2).flatten(1, 2)
+        ahead = learner.acting.draw(learner.policy, batch.next_state, noise)
+    value = learner.valuing.least(learner.target_critic)(batch.next_state, *ahead)
+    value = value[0].view(STEPS, AGENTS)
     ended = batch.terminated[0].view(STEPS, AGENTS) > 0.5
     states, after = (x[0].view(STEPS, AGENTS, 3) for x in (batch.state, batch.next_state))
     targets = torch.zeros(STEPS, AGENTS, dtype=torch.float64)
@@ -53,7 +59,9 @@ def wanted(learner, batch, target, masked):
             returns, total = [], 0.0
             for t in range(begin, STEPS):
                 n = t - begin + 1
-                total = total + GAMMA ** (n - 1) * earned[t, agent]
+                own = scale * batch.reward[0].view(STEPS, AGENTS)[t, agent]
+                first = target.actions and t == begin  # whose entropy is added to Q
+                total = total + GAMMA ** (n - 1) * (own if first else earned[t, agent])
                 beyond = 0.0 if masked and ended[t, agent] else value[t, agent]
                 returns.append(total + GAMMA**n * beyond)
                 last = t + 1 == STEPS or not torch.equal(after[t, agent], states[t + 1, agent])
@@ -67,11 +75,17 @@ def wanted(learner, batch, target, masked):
 
 @pytest.mark.parametrize(
     "target",
-    [StateLambda(0.7), StateLambda(0.0), StateLambda(1.0), StateLambda(0.9, 2, temperature=0.3)],
+    [
+        StateLambda(0.7),
+        StateLambda(0.0),
+        StateLambda(1.0),
+        StateLambda(0.9, 2, temperature=0.3),
+        StateLambda(0.9, temperature=0.3, actions=True),
+    ],
 )
 @pytest.mark.parametrize("termination", ["mask", "ignore"])
 def test_targets_are_weighted_sums_of_n_step_returns(target, termination):
-    algorithm = replace(row("shac"), source=Newest(4), target=target)
+    algorithm = replace(row("abpt" if target.actions else "shac"), source=Newest(4), target=target)
     settings = Settings(**SMALL | {"termination": termination, "reward_scale": 0.5})
     learner = Learner(algorithm, task(), settings)
     generator = torch.Generator().manual_seed(3)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import gradlab
-from gradlab.errors import Failure
+from gradlab.errors import Failure, InputError
 from gradlab.systems import from_function
 from gradlab.training.algorithms import find
 from gradlab.training.learner import Learner
@@ -45,10 +45,12 @@ def begun(algorithm, world=shaken, **changes):
     return run
 
 
-def unrolled(run, seed, batch, cut=STEPS, mean=False, alpha=0.0):
+def unrolled(run, seed, batch, cut=STEPS, mean=False, alpha=0.0, amended=False):
     """The return of the window by stepping through it, with autograd through every step."""
     learner, policy = run.learner, run.learner.policy_of(seed).double()
-    values = learner.valuing.all(learner.target_critic)
+    values, live = (learner.valuing.all(x) for x in (learner.target_critic, learner.critic))
+    drawn = learner.context(0, learner.draws).along("tail actions", 1, 4 * STEPS, 2)[0][seed]
+    at_once = 0.0  # Q of the critic itself at every state
     masked, total = run.settings.termination == "mask", 0.0
     rows = {name: x[seed].view(STEPS, 4, *x.shape[2:]) for name, x in batch.tensors.items()}
     for agent in range(4):
@@ -59,6 +61,10 @@ def unrolled(run, seed, batch, cut=STEPS, mean=False, alpha=0.0):
             action, log_prob = policy.with_log_prob(state[None], noise)
             world = run.task.simulator.step(state[None], action, here["dynamics_noise"])
             total = total + discount * (SCALE * world.reward - alpha * log_prob)[0]
+            if amended:
+                here_again = policy.with_log_prob(here["state"], noise)
+                both = (x.expand(2, *x.shape) for x in (here["state"], *here_again))
+                at_once = at_once + live(*both)[seed].min() / (4 * STEPS)
             ended = here["terminated"][0] > 0.5
             following = rows["state"][t + 1, agent] if t + 1 < STEPS else None
             same = following is not None and torch.equal(here["next_state"][0], following)
@@ -66,12 +72,17 @@ def unrolled(run, seed, batch, cut=STEPS, mean=False, alpha=0.0):
                 state, discount = world.state[0], GAMMA * discount
                 continue
             after = world.state[None].expand(2, -1, -1)
-            value = values(after)[seed, :, 0]
+            ahead = ()
+            if amended:
+                tail = policy.with_log_prob(world.state, drawn[agent * STEPS + t][None])
+                ahead = (x.expand(2, *x.shape) for x in tail)
+            value = values(after, *ahead)[seed, :, 0]
             value = value.mean() if mean else value.min() if len(value) else 0.0
             total = total + GAMMA * discount * value * (0.0 if ended and masked else 1.0)
             state, discount = following, 1.0
-    gradients = torch.autograd.grad(total / 4, list(policy.parameters()))
-    return total / 4, torch.cat([g.flatten() for g in gradients])
+    total = (total / 4 + at_once) / 2 if amended else total / 4
+    gradients = torch.autograd.grad(total, list(policy.parameters()))
+    return total, torch.cat([g.flatten() for g in gradients])
 
 
 @pytest.mark.parametrize(
@@ -81,6 +92,13 @@ def unrolled(run, seed, batch, cut=STEPS, mean=False, alpha=0.0):
         ({"target": StateLambda(critics=2), "loss": WindowReturn(tail="mean")}, {"mean": True}),
         ({"target": StateLambda(critics=2, temperature=ALPHA)}, {"alpha": ALPHA}),
         ({"loss": WindowReturn("model")}, {}),  # a model that is exact
+        (
+            {
+                "target": StateLambda(temperature=ALPHA, actions=True),
+                "loss": WindowReturn(amended=True),
+            },
+            {"alpha": ALPHA, "amended": True},
+        ),
     ],
 )
 def test_the_gradient_is_that_of_autograd_through_the_unrolled_simulator(changes, options):
@@ -95,6 +113,13 @@ def test_the_gradient_is_that_of_autograd_through_the_unrolled_simulator(changes
         value, gradient = unrolled(run, seed, batch, **options)
         torch.testing.assert_close(-loss[seed], value, rtol=1e-9, atol=1e-11)
         torch.testing.assert_close(-flattened(followed, seed), gradient, rtol=1e-8, atol=1e-10)
+
+
+def test_an_amended_loss_wants_critics_of_actions_and_others_do_not():
+    with pytest.raises(InputError, match=r"takes Q\(s, a\): take StateLambda\(actions=True\)"):
+        replace(row("shac"), loss=WindowReturn(amended=True))
+    with pytest.raises(InputError, match=r"takes V\(s\): take StateLambda\(actions=False\)"):
+        replace(row("abpt"), loss=WindowReturn())
 
 
 def test_paths_that_are_cut_are_those_of_shorter_windows():

@@ -1,9 +1,11 @@
-"""Targets of V(s) along on-policy windows: TD(λ), as of short-horizon actor-critics.
+"""Targets of critics along on-policy windows: TD(λ), as of short-horizon actor-critics.
 
     G_t = r_t − α log π_t + γ ((1 − λ) V′(s_{t+1}) + λ G_{t+1}),     at a path's end λ = 0
 
-(SHAC, Xu et al. 2022, eq. 8; with entropy, SAPO, Xing et al. 2024.) A path ends with its window,
-and where an episode ends within it: a truncated one is valued there, a masked terminal one is not.
+(SHAC, Xu et al. 2022, eq. 8; with entropy, SAPO, Xing et al. 2024.) Of Q(s, a): V′ is Q′ − α log π
+at an action of the policy there, and G_t + α log π_t the target (ABPT, Li et al. 2025). A path ends
+with its window, and where an episode ends within it: a truncated one is valued there, a masked
+terminal one is not.
 """
 
 from __future__ import annotations
@@ -17,9 +19,9 @@ from torch import Tensor
 from gradlab.data.replay import Batch
 from gradlab.errors import InputError
 from gradlab.training.parts.context import Context
-from gradlab.training.parts.critics import CriticKind, V
+from gradlab.training.parts.critics import CriticKind, Q, V
 from gradlab.training.parts.temperature import Automatic
-from gradlab.training.parts.window_losses import by_path, goes_on, split
+from gradlab.training.parts.window_losses import by_path, goes_on, split, tail_action
 
 
 @dataclass(frozen=True)
@@ -31,13 +33,14 @@ class StateLambda:
         critics: how many are fitted to it.
         temperature: α, of the entropy inside the return; 0: none.
         stochastic: whether the policy is.
+        actions: critics are of Q(s, a).
     """
 
     trace: float = 0.95
     critics: int = 1
     temperature: float | Automatic = 0.0
     stochastic: bool = True
-    kind: ClassVar[CriticKind] = V
+    actions: bool = False
     least: ClassVar[bool] = True
     of_model: ClassVar[bool] = False
     of_members: ClassVar[bool] = False
@@ -50,8 +53,14 @@ class StateLambda:
             raise InputError(f"critics is {self.critics!r}, expected 1 or 2")
 
     @property
+    def kind(self) -> CriticKind:
+        """Of the critics that are fitted."""
+        return Q if self.actions else V
+
+    @property
     def name(self) -> str:
-        return f"TD({self.trace:g}) {'twin ' if self.critics == 2 else ''}V"
+        of = "Q" if self.actions else "V"
+        return f"TD({self.trace:g}) {'twin ' if self.critics == 2 else ''}{of}"
 
     @property
     def soft(self) -> bool:
@@ -61,16 +70,19 @@ class StateLambda:
         objective, agents = context.objective, context.agents
         steps = batch.reward.shape[1] // agents
         paths = by_path(batch, steps, agents)
-        earned = objective.reward_scale * paths.reward
+        paid = objective.reward_scale * paths.reward
+        earned = paid
         if self.temperature:
-            earned = objective.soft(earned, context.frozen(paths.state, paths.policy_noise)[1])
+            earned = objective.soft(paid, context.frozen(paths.state, paths.policy_noise)[1])
         going_on = 1 - paths.terminated if objective.masked else 1.0
-        value = objective.discount * going_on * context.target_value(paths.next_state)
+        ahead = tail_action(context, paths.next_state) if self.actions else ()
+        value = objective.discount * going_on * context.target_value(paths.next_state, *ahead)
         returns = _traced(
             split(earned, steps), split(value, steps), goes_on(paths, steps), self.trace,
             objective.discount,
         )  # fmt: skip
-        return returns.transpose(1, 2).flatten(1)
+        own = split(earned - paid, steps) if self.actions else 0.0  # its entropy is added to Q
+        return (returns - own).transpose(1, 2).flatten(1)
 
 
 def _traced(earned: Tensor, value: Tensor, same: Tensor, trace: float, discount: float) -> Tensor:

@@ -12,6 +12,12 @@ through a learned model (DMO, Amigo et al. 2025), with the path unrolled once, a
 states, actions and noise are the stored ones. Where an episode ends, the rest of the window is
 another path, at γ⁰ again.
 
+Amended (ABPT, Li et al. 2025): half of it, and half of the critic's own gradient at every state,
+
+    loss = −½ mean [Σ_{t<h} γᵗ r_t + γʰ Q′(s_h, π(s_h))] − ½ mean Q(s_t, π(s_t)),
+
+so that what a reward hides from its derivatives reaches the policy through Q.
+
 On-policy windows as paths: which rows follow one another, and where a path stops.
 
 A window has the environments' steps one after another, [E, steps · agents, ·]. Cut into paths it
@@ -72,10 +78,12 @@ class WindowReturn:
     Attributes:
         jacobians: whose they are, at the simulator's states.
         tail: V′ at the end of a path: the smallest of the target critics, their mean, or none.
+        amended: see above; the critics are of Q(s, a).
     """
 
     jacobians: _Jacobians = "simulator"
     tail: Tail = "least"
+    amended: bool = False
     horizon: ClassVar[int | None] = None
     densities: ClassVar[bool] = False
     paths: ClassVar[bool] = True
@@ -84,7 +92,8 @@ class WindowReturn:
     @property
     def name(self) -> str:
         valued = {"least": " to V′", "mean": " to the mean V′", "none": ""}
-        return f"{self.jacobians}'s Jacobians along its windows{valued[self.tail]}"
+        critic = ", and Q at its states, by halves" if self.amended else ""
+        return f"{self.jacobians}'s Jacobians along its windows{valued[self.tail]}{critic}"
 
     @property
     def of_simulator(self) -> bool:
@@ -99,7 +108,12 @@ class WindowReturn:
         path, acted = _Path(context, paths, steps, slopes, tail), _acted(context, paths)
         value, carried = path.value(acted.log_prob), path.carried(acted)
         surrogate = (carried - carried.detach()) + value
+        if self.amended:
+            surrogate = surrogate + path.discounts.flatten(1) * self._tail_action(context, path)
         mean = surrogate.sum(dim=1) / (paths.state.shape[1] // steps)
+        if self.amended:
+            at_once = context.value(paths.state, acted.action, acted.log_prob)
+            mean = (mean + at_once.mean(dim=1)) / 2
         return -torch.from_numpy(weights[:, 0]).to(mean) * mean, path.longest
 
     def _slopes(self, context: Context, paths: Batch) -> Tensor:
@@ -117,15 +131,35 @@ class WindowReturn:
             return torch.zeros_like(paths.reward), torch.zeros_like(paths.state)
         with torch.enable_grad():
             after = paths.next_state.detach().clone().requires_grad_()
+            ahead = tail_action(context, after) if self.amended else ()
             if self.tail == "least":
-                value = context.target_value(after)
+                value = context.target_value(after, *ahead)
             else:
-                value = context.target_values(after).mean(dim=1)
+                value = context.target_values(after, *ahead).mean(dim=1)
             (slope,) = torch.autograd.grad(value.sum(), after)
         objective = context.objective
         going_on = 1 - paths.terminated if objective.masked else torch.ones_like(paths.reward)
         beyond = objective.discount * going_on
         return beyond * value.detach(), beyond[..., None] * slope
+
+    def _tail_action(self, context: Context, path: _Path) -> Tensor:
+        """What θ in the actions at the paths' ends adds, [E, N]; of value 0."""
+        rows, objective = path.rows, context.objective
+        action, log_prob = context.act(rows.next_state, _tail_noise(context, rows.next_state))
+        value = context.target_value(rows.next_state, action, log_prob)
+        going_on = 1 - rows.terminated if objective.masked else torch.ones_like(value)
+        added = objective.discount * going_on * (value - value.detach())
+        return torch.where(path.goes_on.flatten(1), 0.0, added)
+
+
+def tail_action(context: Context, after: Tensor) -> tuple[Tensor, Tensor | None]:
+    """The policy's action in states [E, N, ds] after a step, and its log π; without θ."""
+    return context.frozen(after, _tail_noise(context, after))
+
+
+def _tail_noise(context: Context, after: Tensor) -> Tensor | None:
+    noise = context.along("tail actions", 1, after.shape[1], context.noise_dim)
+    return None if noise is None else noise[0]
 
 
 @dataclass(frozen=True, eq=False)

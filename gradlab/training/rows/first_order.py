@@ -3,6 +3,7 @@
     shac   32 steps, then V′; V by TD(λ), 16 passes over the window
     ahac   the same, cut where the simulator is stiff; twin V
     sapo   the same with entropy, at an automatic temperature; twin V, the policy to their mean
+    abpt   half of SHAC's gradient and half of the critic's at every state; entropy; Q by TD(λ)
     apg    the rewards of the window alone, without a critic
     dmo    the simulator's states, the Jacobians of a model that is learned from replay
 
@@ -60,6 +61,13 @@ ROWS = (
         value_rate=(5e-4, 1e-5),
         clip=0.5,
         paper="Xing et al. 2025 (SAPO), section 4",
+    ),
+    replace(
+        _SHAC,
+        name="abpt",
+        target=StateLambda(temperature=Automatic(rate=5e-3), actions=True),
+        loss=WindowReturn(amended=True),
+        paper="Li et al. 2025 (ABPT), section 4",
     ),
     Algorithm(
         "apg",
