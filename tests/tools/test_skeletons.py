@@ -183,3 +183,19 @@ def test_networks_of_other_widths_are_neither(tmp_path: Path) -> None:
     assert "neither policy nor critic" in found["wide"]
     assert "expected (8,)" in found["make_critic"]  # [8, 1]
     assert command.endswith(f"--policy {file}:make_policy")
+
+
+def test_a_straight_through_latent_is_a_surrogate_and_nothing_is_missing(tmp_path: Path) -> None:
+    """One-hot latents whose derivative is the softmax's: by differences they do not move."""
+    file = written("worldmodel", tmp_path)
+    text = file.read_text().replace(
+        "        return z + self.dynamics(torch.cat([z, a], 1))",
+        "        p = torch.softmax(self.dynamics(torch.cat([z, a], 1)), 1)\n"
+        "        hard = nn.functional.one_hot(p.argmax(1), p.shape[1]).to(p)\n"
+        "        return hard + p - p.detach()",
+    )
+    file.write_text(text)
+    lines, after = checked(str(file), "")
+    assert "missing" not in {line.state for line in lines} and after
+    told = [line for line in lines if "is a surrogate in" in line.words]
+    assert told and all(line.about == "make_task.prior" for line in told)

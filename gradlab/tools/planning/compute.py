@@ -62,6 +62,9 @@ def compare_planners(
 ) -> Plans:
     """What planners gain over the policy's own actions, executed in the simulator.
 
+    Searches begin around the policy's plan, with actions half as far apart as the task's
+    `action_limit`; without one 5 times as far as its `exploration`, without either 0.5.
+
     Args:
         policy: acts where no plan does, begins every plan, and with the critic values its end;
             None: actions are 0 there, and plans end without a value.

@@ -31,6 +31,7 @@ from gradlab.user_code.loading import called, load_object
 
 ROWS, STEP, CLOSE = 8, 1e-5, 1e-3  # states; of a central difference; its relative error
 FLAT = 1e-12  # a derivative that is 0
+STILL = 1e-8  # the same by differences, rounded
 MAKERS = "make"  # what functions that are called begin with
 
 
@@ -169,6 +170,9 @@ def _of_task(name: str, task: Task) -> Iterator[Line]:
     if task.prior is None:
         text = "none: gradients of the simulator alone are measured; `gradlab fit` learns a model"
         yield Line("note", f"{name}.prior", text)
+        return
+    still = begin.new_zeros(ROWS, task.prior.noise_dim) if task.prior.noise_dim else None
+    yield from _of_derivatives(f"{name}.prior", task.prior, begin, action, still)
 
 
 def _stepped(system: System, state: Tensor, action: Tensor) -> Tensor:
@@ -204,8 +208,19 @@ def _of_derivatives(
         for what, (mine, its) in blocks.items():
             wrong = (mine - its).abs().amax(1) > CLOSE * its.abs().amax(1).clamp_min(1.0)
             if 2 * int(wrong.sum()) > len(wrong):
-                sound = False
                 about = f"its {what}'s derivative by the {('state', 'action')[k]}"
+                constant = its.abs().amax(0) <= STILL  # coordinates that do not follow a small step
+                beside = (mine - its)[:, ~constant].abs() <= CLOSE * its.abs().max().clamp_min(1.0)
+                own = constant & (mine.abs().amax(0) > STILL)
+                if own.any() and beside.all():
+                    text = (
+                        f"is a surrogate in {int(own.sum())} of {len(constant)} coordinates, "
+                        f"which by differences do not move (straight-through, rounding): it is "
+                        f"measured as it is, by what it does to the return"
+                    )
+                    yield Line("note", name, f"{about} {text}")
+                    continue
+                sound = False
                 text = "is 0 and should not be: is it computed apart from the graph?"
                 if float(mine.abs().max()) > FLAT:
                     text = f"is not that of its step at {int(wrong.sum())} of {len(wrong)} states"
