@@ -234,6 +234,13 @@ def test_a_policy_with_memory_or_no_model_is_refused() -> None:
         compare_planners(task(prior=None))
 
 
+def test_a_policy_that_leaves_the_finite_numbers_is_named() -> None:
+    policy = nn.Linear(1, 1).double()
+    nn.init.constant_(policy.weight, 1e160)
+    with pytest.raises(InputError, match=r"^policy has returns that are not finite in 32 of 32"):
+        compare_planners(task(), policy, horizons=(1,))
+
+
 def test_the_command_prints_what_the_function_finds(
     tmp_path: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:

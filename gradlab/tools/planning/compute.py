@@ -190,6 +190,11 @@ class _Contest:
     ) -> Plans:
         cells = [(name, h) for h in horizons for name in names]
         plain = self._returns(None)
+        if lost := int((~np.isfinite(plain)).sum()):
+            raise InputError(
+                f"policy has returns that are not finite in {lost} of {len(plain)} starts, without "
+                f"any plan: give a length before it leaves the finite numbers"
+            )
         trials = [_Trial(NONE, 0, plain, plain, np.zeros_like(plain), 0.0)]
         for done, (name, h) in enumerate(cells):
             progress("plan", done, len(cells))
