@@ -78,7 +78,7 @@ class Measure:
     Takes several times as long."""
     also: Annotated[tuple[str, ...], arg(metavar="NAME")] = ()
     """Estimators of the simulator beside the default ones: score, ivw, ddcg, total (of a stochastic
-    --policy), cut_transition, decay_0.9, decay (a curve over α), replayed (`gradlab list
+    --policy), cut_transition, decay_0.9, stop_5, decay (a curve over α), replayed (`gradlab list
     estimators`)."""
     trim_starts: float = 0.0
     """Share of the starts, those farthest from their mean, that are left out of their law: another

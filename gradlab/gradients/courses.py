@@ -10,11 +10,13 @@ Cut edges of a path: derivatives that a gradient takes as zero, values left as t
     transition          s → s′    A = ∂f/∂s      the next state depends on the action alone
     rows, columns       s_j → s′_i               entries of A, coordinate by coordinate
     decay               s → s′    α A            temporal gradient decay: α^k over k steps
+    stop                every k-th step A = 0, B = 0: truncated backpropagation through time
 
 A cut is `detach` in the computation: s′ = f(s.detach(), a) is the cut "transition". It is a bias by
 choice, for less variance, and measured as any other: the truth is not cut. Decay (`g_decay` of
 differentiable drone simulators: Zhang et al. 2024, "Back to Newton's Laws") multiplies what passes
-from a state into the next one; what passes through the action stays.
+from a state into the next one; what passes through the action stays. A stop is `s = s.detach()`
+after every k-th step of a path, as loops with windows of k steps and no critic at their ends do.
 Simulators here have no contact normal as a value of its own; the coordinates that a contact changes
 are cut by rows or columns.
 """
@@ -59,12 +61,14 @@ class Cut:
         rows: coordinates i of the next state whose ∂s′_i/∂s is zero.
         columns: coordinates j of the state whose ∂s′/∂s_j is zero.
         decay: α in [0, 1], multiplies ∂s′/∂s at every step.
+        stop: k, steps of a path after which the state is detached, again and again; 0: never.
     """
 
     edges: tuple[_Edge, ...] = ()
     rows: tuple[int, ...] = ()
     columns: tuple[int, ...] = ()
     decay: float = 1.0
+    stop: int = 0
 
     def __post_init__(self) -> None:
         for name in ("edges", "rows", "columns"):
@@ -79,14 +83,18 @@ class Cut:
             validation.whole("a row or column of a cut", coordinate)
         if not 0 <= validation.number("decay of a cut", self.decay, "a number from 0 to 1") <= 1:
             raise InputError(f"decay of a cut is {self.decay!r}, expected a number from 0 to 1")
+        validation.whole("stop of a cut", self.stop)
 
     def __bool__(self) -> bool:
-        return bool(self.edges or self.rows or self.columns) or self.decay < 1
+        return bool(self.edges or self.rows or self.columns or self.stop) or self.decay < 1
 
     def __str__(self) -> str:
         parts = [*self.edges, *(f"row {i} of A" for i in self.rows)]
         parts += [f"column {j} of A" for j in self.columns]
-        return ", ".join([*parts, *([f"decay {self.decay:g}"] if self.decay < 1 else [])])
+        parts += [f"decay {self.decay:g}"] * (self.decay < 1) + [f"stop {self.stop}"] * bool(
+            self.stop
+        )
+        return ", ".join(parts)
 
 
 UNCUT = Cut()
@@ -127,7 +135,11 @@ def severed(linear: LinearizedPath, cut: Cut) -> LinearizedPath:
     A = torch.zeros_like(linear.A) if "transition" in cut.edges else cut.decay * linear.A
     A[:, :, list(cut.rows)] = 0.0
     A[..., list(cut.columns)] = 0.0
-    return replace(linear, A=A)
+    if not cut.stop:
+        return replace(linear, A=A)
+    B = linear.B.clone()
+    A[cut.stop - 1 :: cut.stop] = B[cut.stop - 1 :: cut.stop] = 0.0
+    return replace(linear, A=A, B=B)
 
 
 class Choices(Protocol):

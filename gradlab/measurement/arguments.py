@@ -23,6 +23,7 @@ The estimators of a measurement: the user's, or the default ones with what is as
 score, ivw, ddcg, total    of the simulator, θ in every action (`gradients.tail`)
 cut_EDGE, decay_ALPHA      of the simulator, all actions, that derivative taken as zero, or as α
                            times itself at every step (`gradients.courses`); decay: eight of these
+stop_K                     the same, its state detached after every K steps
 replayed                   of the model, where there is one: all actions, from visited states
 """
 
@@ -246,8 +247,8 @@ def check_also(also: Sequence[str], given: object) -> None:
     """
     validation.instance("also", also, (tuple, list), "a tuple of names, such as ('ivw',)")
     for name in also:
-        if _decay(name) is None:
-            validation.word("also", name, (*ALSO, "decay_0.9"))
+        if _own_cut(name) is None:
+            validation.word("also", name, (*ALSO, "decay_0.9", "stop_5"))
     if also and given is not None:
         raise InputError(
             f"also names {', '.join(also)}, which stand beside the default estimators: put them "
@@ -255,15 +256,16 @@ def check_also(also: Sequence[str], given: object) -> None:
         )
 
 
-def _decay(name: str) -> float | None:
-    """α of "decay_α", a number in [0, 1); None: the name is none of these."""
-    if not (isinstance(name, str) and name.startswith("decay_")):
-        return None
+def _own_cut(name: str) -> Cut | None:
+    """Of "decay_α", α a number in [0, 1), or "stop_k", k from 1; None: neither."""
+    kind, _, number = name.partition("_") if isinstance(name, str) else ("", "", "")
+    if kind == "stop" and number.isdecimal() and int(number) > 0:
+        return Cut(stop=int(number))
     try:
-        alpha = float(name.removeprefix("decay_"))
+        alpha = float(number)
     except ValueError:
         return None
-    return alpha if 0 <= alpha < 1 else None
+    return Cut(decay=alpha) if kind == "decay" and 0 <= alpha < 1 else None
 
 
 def check_densities(also: Sequence[str], policy: nn.Module | None) -> None:
@@ -359,8 +361,7 @@ def _plain(system: System) -> System:
 
 def _beside(name: str, task: Task, tail: Tail) -> Estimator:
     simulator = task.simulator
-    alpha = _decay(name)
-    cut = _CUTS.get(name) if alpha is None else Cut(decay=alpha)
+    cut = _CUTS.get(name) or _own_cut(name)
     if cut is not None:
         return Estimator(simulator, simulator, "all", tail, cut=cut)
     if name == "replayed":

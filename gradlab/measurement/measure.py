@@ -114,7 +114,7 @@ def measure(
             (attribute). False: never (see `gradlab.measurement.rare_starts`).
         also: estimators of the simulator beside the default ones, each as true_dynamics_NAME:
             "score", "ivw", "ddcg", "total" (of stochastic policies), "cut_transition",
-            "decay_0.9", …, or "decay" for a curve over α (`gradlab.choice.decays`); see
+            "decay_0.9", "stop_5", …, or "decay" for a curve over α (`gradlab.choice.decays`); see
             `gradlab.measurement.arguments`.
         update: your own, at whose length truth and gradients are tried (see
             `gradlab.measurement.update`). None: a step that moves the actions by 4% of their size,

@@ -120,7 +120,9 @@ def _known(name: str) -> Identity | None:
     if not name.startswith(_BESIDE):
         return None
     way = name.removeprefix(_BESIDE)
-    edge = way.removeprefix("cut_") if way.startswith("cut_") else way.replace("decay_", "decay ")
+    edge = way.removeprefix("cut_")
+    for kind in ("decay", "stop"):
+        edge = edge.replace(f"{kind}_", f"{kind} ")
     if edge != way:
         return Identity(name, "simulator", "simulator", "all", cut=edge)
     jacobians: Jacobians = "none" if way == "score" else "simulator"

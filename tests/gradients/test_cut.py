@@ -23,7 +23,13 @@ from tests.gradients.worlds import linear
 
 CUTS = [Cut((edge,)) for edge in EDGES]
 CUTS += [Cut(rows=(1,)), Cut(columns=(0,)), Cut((), (0,), (1,))]
-CUTS += [Cut(decay=0.8), Cut(rows=(1,), decay=0.5)]
+CUTS += [
+    Cut(decay=0.8),
+    Cut(rows=(1,), decay=0.5),
+    Cut(stop=1),
+    Cut(stop=2),
+    Cut(stop=2, decay=0.7),
+]
 
 
 def partly_detached(s, kept):
@@ -54,6 +60,7 @@ def loop(model, policy, critic, starts, horizon, every, cut, seed):
         paid = model.step(s, a, xi).reward
         total = total + GAMMA**t * paid
         s = moved(model, s, a, xi, cut)
+        s = s.detach() if cut.stop and (t + 1) % cut.stop == 0 else s
     total = total + GAMMA**horizon * critic(s, a)
     parameters = list(policy.parameters())
     rows = [torch.autograd.grad(x, parameters, retain_graph=True) for x in total]
@@ -126,7 +133,20 @@ def test_decay_has_a_name_of_its_own_beside_the_default_estimators():
     known = by_known_name(["true_dynamics_decay_0.9"])["true_dynamics_decay_0.9"]
     assert made.cut == known.cut == "decay 0.9"
     assert describe(made) == ("the simulator", "BPTT, decay 0.9")
-    for name in ("decay_1", "decay_-0.1", "decay_much", "decay_nan"):
+    stopped = estimators_at(task, lambda s, a: -(s**2).sum(1), None, 4, also=("stop_3",))
+    made = identify(stopped, task.simulator)["true_dynamics_stop_3"]
+    assert stopped["true_dynamics_stop_3"].cut == Cut(stop=3)
+    assert made.cut == by_known_name(["true_dynamics_stop_3"])["true_dynamics_stop_3"].cut
+    assert describe(made) == ("the simulator", "BPTT, stop 3")
+    for name in (
+        "stop_0",
+        "stop_-1",
+        "stop_2.5",
+        "decay_1",
+        "decay_-0.1",
+        "decay_much",
+        "decay_nan",
+    ):
         with pytest.raises(InputError, match=rf"also is '{name}', expected one of"):
             check_also((name,), None)
     with pytest.raises(InputError, match="decay of a cut is 2, expected a number from 0 to 1"):

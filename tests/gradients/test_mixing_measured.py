@@ -89,7 +89,11 @@ ALSO = ("score", "ivw", "ddcg", "total", "cut_transition")
 
 
 def test_the_list_has_every_name_beside_the_default_estimators():
-    assert set(BESIDE) == {*EVERY, "decay_0.9"}  # any decay is taken: the list has an example
+    assert set(BESIDE) == {
+        *EVERY,
+        "decay_0.9",
+        "stop_5",
+    }  # any number is taken: the list has an example
 
 
 def test_names_beside_the_default_estimators():
