@@ -220,6 +220,7 @@ class JEPA(Latent):
         return off + spread + 0.04 * (apart - torch.diag(apart.diagonal())).square().sum() / DZ
 
 
+UPDATES = {"pendulum": 0.25, "cart-pole": 1.0}  # of a transition
 KINDS = {"tdmpc": TDMPC, "dreamer": Dreamer, "jepa": JEPA}
 # Task, what is seen of its states, steps of an episode, and the goal's observation.
 TASKS = {
@@ -263,7 +264,7 @@ def train(kind: str, name: str, transitions: int, seed: int = 0, report=print):
             a.append(action)
             r.append(after.reward.float())
         episodes.append((torch.stack(o), torch.stack(a), torch.stack(r)))
-        for _ in range(ENVS * length // 4):
+        for _ in range(int(UPDATES[name] * ENVS * length)):
             model_step(model, target, adam, episodes, steps)
         report(
             f"{(count + 1) * ENVS * length} transitions, return {torch.stack(r).sum(0).mean():.1f}"
