@@ -1,6 +1,6 @@
 """WORLD-MODELS: is the advice on imagined gradients and on planning right where it is followed?
 
-    python -m analyses.world_models [--only KIND …] [--most N] [--judge]
+    python -m analyses.world_models [--only KIND …] [--tasks TASK …] [--most N] [--judge]
 
 Three small world models (`examples/world_models.py`), two tasks, three checkpoints, two seeds;
 criterion in reports/world-models/criterion.md. A cell is one line of cells.jsonl and is not made
@@ -122,6 +122,7 @@ def verdict(rows: list[dict[str, Any]], output: Path) -> str:
 
 def main(
     only: tuple[str, ...] = (),
+    tasks: tuple[str, ...] = (),
     most: int | None = None,
     judge: bool = False,
     networks: Path = Path("runs/world-models"),
@@ -129,7 +130,7 @@ def main(
 ) -> None:
     """
     Args:
-        only: kinds of models; all without any.
+        only: kinds of models; tasks: of them; all without any.
         most: new cells, at the most.
         judge: what is there, and run nothing.
         networks: folder of the checkpoints, trained where they are missing.
@@ -142,7 +143,9 @@ def main(
     done = {(row["world"], row["stage"], row["seed"]) for row in rows}
     wanted = [
         (kind, task, stage, seed)
-        for seed, task, stage, kind in itertools.product(SEEDS, TRANSITIONS, STAGES, only or KINDS)
+        for seed, task, stage, kind in itertools.product(
+            SEEDS, tasks or TRANSITIONS, STAGES, only or KINDS
+        )
         if (f"{kind}-{task}", stage, seed) not in done
     ]
     for cell in itertools.islice([] if judge else wanted, most):
