@@ -1,6 +1,8 @@
 """Progress of long work, as a function that the work calls."""
 
+import inspect
 from collections.abc import Callable
+from typing import Any
 
 from gradlab.errors import InputError, one_line
 from gradlab.validation import shown
@@ -12,6 +14,19 @@ done = total, or when the next one begins."""
 
 def silent(stage: str, done: int, total: int) -> None:
     """Show nothing."""
+
+
+def _refusal(function: Callable[..., Any]) -> str:
+    """Why it cannot be called with three arguments; "" where it can, or nobody knows."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return ""
+    try:
+        signature.bind("", 0, 0)
+    except TypeError as error:
+        return one_line(error)
+    return ""
 
 
 def check_progress(progress: Progress) -> Progress:
@@ -26,6 +41,8 @@ def check_progress(progress: Progress) -> Progress:
         raise InputError(f"progress is {shown(progress)}, expected {arguments}")
     if progress is silent:
         return progress
+    if refusal := _refusal(getattr(progress, "forward", progress)):
+        raise InputError(f"progress cannot be called ({refusal}): give {arguments}")
 
     def told(stage: str, done: int, total: int) -> None:
         try:

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -216,6 +217,8 @@ def test_what_cannot_be_attributed_is_said():
     assert any("Not attributed: all" in s.text for s in sentences(attribution, profile))
     with pytest.raises(InputError, match=r"attribute is \[7\], expected 1 to 8 horizons"):
         measured(task(None), attribute=(7,))
+    with pytest.raises(InputError, match=r"attribute is a PosixPath, expected 1 to 8 horizons"):
+        measured(task(None), attribute=Path("run.h5"))
     with pytest.raises(InputError, match="attribute=True"):
         gradlab.attribute(replace(profile, attribution=None))
 

@@ -36,7 +36,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gradlab import provenance
+from gradlab import provenance, validation
 from gradlab.errors import InputError
 from gradlab.gradients import gram
 from gradlab.gradients.estimator import Estimator, checked, first_horizon, softened
@@ -218,11 +218,12 @@ def check_horizons(chosen: bool | Sequence[int], longest: int) -> None:
     """
     if isinstance(chosen, bool):
         return
-    whole = all(isinstance(n, int) and 0 <= n <= longest for n in chosen)
-    if not whole or not 1 <= len(set(chosen)) <= MOST_HORIZONS:
+    given = list(chosen) if isinstance(chosen, Sequence) and not isinstance(chosen, str) else []
+    whole = all(isinstance(n, int) and 0 <= n <= longest for n in given)
+    if not whole or not 1 <= len(set(given)) <= MOST_HORIZONS:
         raise InputError(
-            f"attribute is {list(chosen)}, expected 1 to {MOST_HORIZONS} horizons from 0 to "
-            f"{longest}, or True"
+            f"attribute is {given or validation.shown(chosen)}, expected 1 to {MOST_HORIZONS} "
+            f"horizons from 0 to {longest}, or True"
         )
 
 
