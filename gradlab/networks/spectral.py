@@ -89,7 +89,7 @@ def normalise(network: nn.Module, which: Which = "all_but_last", bound: float = 
     Raises:
         InputError: an unknown choice, a choice without layers, one that is normalised already.
     """
-    if which not in CHOICES:
+    if not isinstance(which, str) or which not in CHOICES:
         raise InputError(f"spectral is {which!r}, expected one of {', '.join(CHOICES)}")
     if not 0 < bound < float("inf"):
         raise InputError(f"bound is {bound!r}, expected a positive number")

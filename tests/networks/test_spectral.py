@@ -129,6 +129,8 @@ def test_what_cannot_be_normalised_is_refused() -> None:
         spectral.normalise(Policy(3, 2, ()), "hidden")
     with pytest.raises(InputError, match="expected one of all"):
         spectral.normalise(Policy(3, 2), "some")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="expected one of all"):  # it has no hash
+        spectral.normalise(Policy(3, 2), torch.ones(1))  # type: ignore[arg-type]
     policy = Policy(3, 2)
     spectral.normalise(policy, "all")
     with pytest.raises(InputError, match="already"):

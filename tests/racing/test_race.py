@@ -202,6 +202,8 @@ def test_what_cannot_be_raced_is_refused():
         "unknown": {"candidates": ["data", "modell:5"]},
         "expected an Estimator": {"candidates": {"a": 3, "b": 4}},
         "without an output": {"resume": True},
+        "length is a Tensor": {"length": torch.ones(2, 2)},
+        "refit_critic is a Tensor": {"refit_critic": torch.ones(2, 2)},
     }
     for words, options in wanted.items():
         with pytest.raises(InputError, match=words):

@@ -214,6 +214,7 @@ class _Memory(nn.Module):
     ({"horizons": ()}, r"horizons is \(\)"),
     ({"horizons": (0,)}, "horizons is 0"),
     ({"planners": ("icem",)}, "planners is 'icem'"),
+    ({"planners": "cem"}, "planners is 'cem', expected a tuple"),
     ({"rollouts": 3}, "rollouts is 3"),
     ({"starts": 1}, "starts is 1"),
     ({"steps": 0}, "steps is 0"),

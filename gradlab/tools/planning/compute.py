@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -51,7 +51,7 @@ def compare_planners(
     *,
     model: System | None = None,
     horizons: Sequence[int] | None = None,
-    planners: Collection[str] = tuple(SEARCHES),
+    planners: Sequence[str] = tuple(SEARCHES),
     rollouts: int = 512,
     steps: int | None = None,
     replan: int | None = None,
@@ -151,10 +151,9 @@ def _horizons(task: Task, asked: Sequence[int] | None) -> tuple[int, ...]:
     return tuple(sorted(set(found)))
 
 
-def _planners(
-    asked: Collection[str], model: System, task: Task
-) -> tuple[list[str], dict[str, str]]:
+def _planners(asked: Sequence[str], model: System, task: Task) -> tuple[list[str], dict[str, str]]:
     """Those that can be run, and why others cannot."""
+    validation.instance("planners", asked, (tuple, list), 'a tuple of names, such as ("cem",)')
     for name in asked:
         validation.word("planners", name, SEARCHES)
     notes: dict[str, str] = {}

@@ -145,6 +145,12 @@ def race(
     validation.instance("policy", policy, nn.Module, "a torch.nn.Module")
     if isinstance(task, Task):
         check_networks(task, policy, critic)
+    for name, steps in (("horizon", horizon), ("length", length)):
+        if steps is not None:
+            validation.whole(name, steps, 1)
+    if not (isinstance(refit_critic, bool) or callable(refit_critic)):
+        shown = validation.shown(refit_critic)
+        raise InputError(f"refit_critic is {shown}, expected True, False or a function")
     rule = Update() if update is None else update
     path = None if output is None else Path(output)
     _check_place(path, resume, overwrite)
