@@ -44,7 +44,7 @@ def describe(identity: Identity) -> tuple[str, str]:
     """
     how = _WAYS.get(identity.actions, identity.actions)
     how += f", {identity.cut}" if identity.cut else ""
-    how += " cut" if identity.cut and not identity.cut.startswith(("decay", "stop")) else ""
+    how += " cut" if identity.cut and not identity.counted else ""
     how += ", Jacobians of another model" if identity.gradient_model else ""
     if identity.data:
         return "the critic alone", identity.name if identity.ambiguous else ""

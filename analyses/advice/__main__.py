@@ -9,15 +9,14 @@ cell is one line of cells.jsonl and is not run again; `--verdict` only reads the
 from __future__ import annotations
 
 import itertools
-import json
-import time
 from pathlib import Path
 
 import tyro
 
-from analyses.advice.run import append, run_cell
+from analyses.advice.run import run_cell
 from analyses.advice.verdict import write_verdict
 from analyses.advice.worlds import STAGES, WORLDS
+from analyses.harness.cells import grown
 
 
 def main(
@@ -37,20 +36,17 @@ def main(
     """
     folder.mkdir(parents=True, exist_ok=True)
     output.mkdir(parents=True, exist_ok=True)
-    path = output / "cells.jsonl"
-    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    done = {(row["world"], row["stage"], row["seed"]) for row in rows}
     wanted = itertools.product(range(3), only or WORLDS, STAGES)
-    cells = [(name, stage, WORLDS[name].seeds[k]) for k, name, stage in wanted]
-    missing = [cell for cell in cells if cell not in done]
-    for name, stage, seed in [] if verdict else missing[:most]:
-        begun = time.monotonic()
-        row = run_cell(name, stage, seed, folder)
-        append(path, row)
-        rows.append(row)
-        what = " ".join(map(str, row["recommended"] or ["keep"]))
-        took = time.monotonic() - begun
-        print(f"{name} {stage} {seed}: {what}, {row['updates']} updates ({took:.0f} s)", flush=True)
+    rows = grown(
+        output / "cells.jsonl",
+        ((name, stage, WORLDS[name].seeds[k]) for k, name, stage in wanted),
+        ("world", "stage", "seed"),
+        lambda *cell: run_cell(*cell, folder),
+        lambda row: (
+            f"{' '.join(map(str, row['recommended'] or ['keep']))}, {row['updates']} updates"
+        ),
+        0 if verdict else most,
+    )
     if rows:
         print(write_verdict(rows, output))
 

@@ -6,8 +6,6 @@ is a gradient (estimator and horizon) for so many updates, or to keep the policy
 
 from __future__ import annotations
 
-import json
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -33,7 +31,6 @@ from analyses.advice.follow import (
 )
 from analyses.advice.worlds import Cell, make_cell
 from gradlab.data.noise import child
-from gradlab.provenance import environment
 from gradlab.runs.profile import Profile
 from gradlab.verdicts.advice import advise
 from gradlab.verdicts.facts import facts
@@ -103,7 +100,6 @@ def run_cell(name: str, stage: str, seed: int, folder: Path) -> dict[str, Any]:
         "world": name, "kind": cell.world.kind, "stage": stage, "seed": seed,
         "recommended": advice.candidate, "updates": advice.updates, "light": advice.light,
         "headline": advice.headline, "promised": advice.promised, "own": advice.own,
-        "commit": environment()["commit"],
     }  # fmt: skip
     row |= what_happened(cell, advice)
     ended = time.monotonic()
@@ -184,12 +180,3 @@ def share_of_best(gained: Mapping[Candidate, torch.Tensor], of: Candidate) -> li
     left = np.array([share(every[:, group != k]) for k in range(groups)])
     half = 2.04 * ((groups - 1) / groups * ((left - left.mean()) ** 2).sum()) ** 0.5
     return [value, value - half, value + half]
-
-
-def append(path: Path, row: dict[str, Any]) -> None:
-    """One line, all or nothing."""
-    line = json.dumps(row, default=str) + "\n"
-    with open(path, "a") as file:
-        file.write(line)
-        file.flush()
-        os.fsync(file.fileno())

@@ -10,7 +10,6 @@ line of cells.jsonl and is not made again; `--verdict` reads the file alone.
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,11 +17,10 @@ from typing import Any
 
 import tyro
 
-from analyses.advice.run import append
+from analyses.harness.cells import grown
 from analyses.loops.cases import FAULTS, HOPPER, PENDULUM, POLE, SOUND, UNSEEN
 from analyses.loops.run import run
 from analyses.loops.verdict import write_verdict
-from gradlab.provenance import environment
 
 UPDATES = {"faults": 500, "unseen": 500, "sound": 1000, "pairs": 2000}
 # Updates of the policy in 100,000 steps of the environment.
@@ -67,6 +65,11 @@ def made(cell: Cell, folder: Path) -> dict[str, Any]:
     return probed | bare | {"group": group}
 
 
+def _said(row: dict[str, Any]) -> str:
+    error = f" ({row['error']})" if row["error"] else ""
+    return f"{row['light']}: {row['headline']}{error}"
+
+
 def main(
     only: tuple[str, ...] = (),
     group: str | None = None,
@@ -90,20 +93,15 @@ def main(
     """
     folder.mkdir(parents=True, exist_ok=True)
     output.mkdir(parents=True, exist_ok=True)
-    path = output / "cells.jsonl"
-    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    done = {(row["group"], row["case"], row["env"], row["seed"]) for row in rows}
-    wanted = [
-        cell for cell in cells(first)
-        if (group in (None, cell[0])) and (not only or cell[1] in only) and cell[:4] not in done
-    ]  # fmt: skip
-    for cell in [] if verdict else wanted[:most]:
-        cell = (*cell[:4], updates if first is not None and updates else cell[4])
-        row = made(cell, folder) | {"commit": environment()["commit"]}
-        append(path, row)
-        rows.append(row)
-        what = f"{row['light']}: {row['headline']}" + (f" ({row['error']})" if row["error"] else "")
-        print(f"{' · '.join(map(str, cell))} {row['wall']:.0f} s\n    {what}", flush=True)
+    wanted = (
+        (*cell[:4], updates if first is not None and updates else cell[4])
+        for cell in cells(first)
+        if group in (None, cell[0]) and (not only or cell[1] in only)
+    )
+    rows = grown(
+        output / "cells.jsonl", wanted, ("group", "case", "env", "seed"),
+        lambda *cell: made(cell, folder), _said, 0 if verdict else most,
+    )  # fmt: skip
     if rows:
         print(write_verdict(rows, output))
 

@@ -8,8 +8,6 @@ reports/planning/criterion.md. A cell is one line of cells.jsonl and is not made
 
 from __future__ import annotations
 
-import itertools
-import json
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +15,11 @@ import numpy as np
 import pandas as pd
 import tyro
 
-from analyses.advice.run import append
 from analyses.advice.worlds import Cell, make_cell
+from analyses.harness.cells import grown
 from gradlab import compare_planners
 from gradlab.data.noise import child
-from gradlab.provenance import environment
+from gradlab.tools.planning.result import NONE, STEP
 
 WORLDS = (
     "linear-stable", "linear-growing", "pendulum", "inverted-pendulum", "quadrotor", "cart-pole",
@@ -34,7 +32,7 @@ ADVISED, FOLLOWED = 32, 64  # starts
 def plans(cell: Cell) -> dict[str, Any]:
     """What is advised from some starts, and what all planners gain from others."""
     given, seed = (cell.task, cell.policy, cell.critic), cell.seed
-    advised, followed = (
+    advised, again = (
         compare_planners(
             *given, horizons=HORIZONS, starts=starts, seed=child(seed, f"plans {what}")
         )
@@ -45,23 +43,31 @@ def plans(cell: Cell) -> dict[str, Any]:
     return {
         "world": cell.name, "stage": cell.stage, "seed": seed, "chosen": chosen,
         "light": advised.screen().light, "headline": advised.recommendation,
-        "advised": advised.frame.to_dict("records"), "followed": followed.frame.to_dict("records"),
+        "advised": advised.frame.to_dict("records"), "followed": again.frame.to_dict("records"),
     }  # fmt: skip
+
+
+def followed(row: dict[str, Any]) -> tuple[pd.DataFrame, pd.Series | None]:
+    """Planners from fresh starts, and the recommended one among them."""
+    table = pd.DataFrame(row["followed"])
+    planned = table[~table.planner.isin([NONE, STEP])]
+    if row["chosen"] is None:
+        return planned, None
+    name, horizon = row["chosen"]
+    return planned, planned[(planned.planner == name) & (planned.horizon == horizon)].iloc[0]
 
 
 def outcome(row: dict[str, Any]) -> dict[str, Any]:
     """The gain of what was advised, and of the best in hindsight, from fresh starts."""
-    table = pd.DataFrame(row["followed"])
-    planned = table[~table.planner.isin(["none", "gradient step"])]
+    planned, mine = followed(row)
     best = planned.iloc[int(np.nanargmax(planned.gain))]
     shown = bool((planned.ci_low > 0).any())
     found = {name: row[name] for name in ("world", "stage", "seed", "light", "headline")}
     found |= {"best": f"{best.planner} {best.horizon}", "best_gain": best.gain, "any_shown": shown}
-    if row["chosen"] is not None:
-        name, horizon = row["chosen"]
-        mine = planned[(planned.planner == name) & (planned.horizon == horizon)].iloc[0]
-        found |= {"chosen": f"{name} {horizon}", "gain": mine.gain, "ci_low": mine.ci_low,
-                  "ci_high": mine.ci_high, "share": mine.gain / max(best.gain, 1e-300)}  # fmt: skip
+    if mine is not None:
+        found |= {"chosen": f"{mine.planner} {mine.horizon}", "gain": mine.gain}
+        found |= {"ci_low": mine.ci_low, "ci_high": mine.ci_high}
+        found |= {"share": mine.gain / max(best.gain, 1e-300)}
     return found
 
 
@@ -72,7 +78,7 @@ def verdict(rows: list[dict[str, Any]], output: Path) -> str:
     told = table[table.gain.notna()] if "gain" in table else table[:0]
     kept = table[~table.index.isin(told.index)]
     along = pd.concat([pd.DataFrame(row["followed"]) for row in rows])
-    along = along[along.planner == "gradient step"]
+    along = along[along.planner == STEP]
     steps = (
         f"{h} steps: {(rows.ci_low > 0).sum()} up, {(rows.ci_high < 0).sum()} down of {len(rows)}"
         for h, rows in along.groupby("horizon")
@@ -103,18 +109,15 @@ def main(
         networks: folder of the policies, trained where they are missing.
         output: of cells.jsonl and the table.
     """
-    for folder in (networks, output):
-        folder.mkdir(parents=True, exist_ok=True)
-    path = output / "cells.jsonl"
-    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    done = {(row["world"], row["stage"], row["seed"]) for row in rows}
-    wanted = [cell for seed in SEEDS for stage in STAGES for world in WORLDS
-              if (cell := (world, stage, seed)) not in done]  # fmt: skip
-    for cell in itertools.islice([] if judge else wanted, most):
-        row = plans(make_cell(*cell, networks)) | {"commit": environment()["commit"]}
-        append(path, row)
-        rows.append(row)
-        print(" · ".join(map(str, cell)), row["light"], row["headline"], flush=True)
+    networks.mkdir(parents=True, exist_ok=True)
+    rows = grown(
+        output / "cells.jsonl",
+        ((world, stage, seed) for seed in SEEDS for stage in STAGES for world in WORLDS),
+        ("world", "stage", "seed"),
+        lambda *cell: plans(make_cell(*cell, networks)),
+        lambda row: f"{row['light']} {row['headline']}",
+        0 if judge else most,
+    )
     if rows:
         print(verdict(rows, output))
 

@@ -7,7 +7,6 @@ Criterion: reports/steering/criterion.md. What is in worlds.jsonl and tasks.json
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import Any, Literal
@@ -15,16 +14,12 @@ from typing import Any, Literal
 import torch
 import tyro
 
-from analyses.advice.run import append
+from analyses.harness.cells import append, lines_of
 from analyses.steering import linear_quadratic as lq
 from analyses.steering import report, training
 
 Row = dict[str, Any]
 FOLDER = Path("reports/steering")
-
-
-def lines_of(path: Path) -> list[Row]:
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def run_worlds(path: Path, many: int = lq.WORLDS) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -20,11 +19,11 @@ import pandas as pd
 import torch
 import tyro
 
-from analyses.advice.run import advice_of, append, measured, what_happened
+from analyses.advice.run import advice_of, measured, what_happened
 from analyses.advice.worlds import Cell, World
-from analyses.planning.__main__ import plans
+from analyses.harness.cells import grown
+from analyses.planning.__main__ import followed, plans
 from gradlab.networks.interface import double_copy
-from gradlab.provenance import environment
 
 KINDS, STAGES, SEEDS = ("tdmpc", "dreamer", "jepa"), ("early", "middle", "late"), (31, 32)
 TRANSITIONS = {
@@ -57,9 +56,9 @@ def checkpoint(kind: str, task: str, stage: str, seed: int, folder: Path) -> Pat
     return files[stage]
 
 
-def made(kind: str, task: str, stage: str, seed: int, folder: Path) -> dict[str, Any]:
+def made(name: str, stage: str, seed: int, folder: Path) -> dict[str, Any]:
     """What is advised of one checkpoint, and what happens to who follows it."""
-    begun = time.monotonic()
+    begun, (kind, task) = time.monotonic(), name.split("-", 1)
     file = checkpoint(kind, task, stage, seed, folder)
     trained = time.monotonic()
     own, *networks = example().loaded(str(file))
@@ -69,8 +68,8 @@ def made(kind: str, task: str, stage: str, seed: int, folder: Path) -> dict[str,
         "latent", lambda seed: own, (0, 0, 0), starts=128, judges=256, most=4096, steps=steps,
         samples=512, rivals=(0, 1, 4, 10),
     )  # fmt: skip
-    cell = Cell(world, f"{kind}-{task}", stage, seed, own, policy, critic)
-    row: dict[str, Any] = {"world": cell.name, "stage": stage, "seed": seed}
+    cell = Cell(world, name, stage, seed, own, policy, critic)
+    row: dict[str, Any] = {"world": name, "stage": stage, "seed": seed}
     if kind != "jepa":  # it has no policy: nothing to measure but plans
         profile = measured(cell)
         advice = advice_of(profile)
@@ -96,14 +95,12 @@ def outcome(row: dict[str, Any]) -> dict[str, Any]:
         light = row["gradient_light"]
         found |= {"light": light, "gradient": str(row["recommended"]), "gradient_right": helped}
         found |= {"green_and_lower": light == "act" and high < 0}
-    table = pd.DataFrame(row["plans"]["followed"])
-    planned = table[~table.planner.isin(["none", "gradient step"])]
+    planned, mine = followed(row["plans"])
     chosen = row["plans"]["chosen"]
     found["plan"] = "none" if chosen is None else f"{chosen[0]} {chosen[1]}"
-    if chosen is None:
+    if mine is None:
         found["plan_right"] = not (planned.ci_low > 0).any()
         return found
-    mine = planned[(planned.planner == chosen[0]) & (planned.horizon == chosen[1])].iloc[0]
     return found | {"plan_right": bool(mine.gain > 0), "plan_share": mine.gain / planned.gain.max()}
 
 
@@ -136,23 +133,16 @@ def main(
         networks: folder of the checkpoints, trained where they are missing.
         output: of cells.jsonl and the table.
     """
-    for folder in (networks, output):
-        folder.mkdir(parents=True, exist_ok=True)
-    path = output / "cells.jsonl"
-    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    done = {(row["world"], row["stage"], row["seed"]) for row in rows}
-    wanted = [
-        (kind, task, stage, seed)
-        for seed, task, stage, kind in itertools.product(
-            SEEDS, tasks or TRANSITIONS, STAGES, only or KINDS
-        )
-        if (f"{kind}-{task}", stage, seed) not in done
-    ]
-    for cell in itertools.islice([] if judge else wanted, most):
-        row = made(*cell, networks) | {"commit": environment()["commit"]}
-        append(path, row)
-        rows.append(row)
-        print(" · ".join(map(str, cell)), outcome(row), flush=True)
+    networks.mkdir(parents=True, exist_ok=True)
+    wanted = itertools.product(SEEDS, tasks or TRANSITIONS, STAGES, only or KINDS)
+    rows = grown(
+        output / "cells.jsonl",
+        ((f"{kind}-{task}", stage, seed) for seed, task, stage, kind in wanted),
+        ("world", "stage", "seed"),
+        lambda *cell: made(*cell, networks),
+        lambda row: str(outcome(row)),
+        0 if judge else most,
+    )
     if rows:
         print(verdict(rows, output))
 

@@ -43,6 +43,14 @@ Settings = Annotated[
         help="Parameters of the task; values are JSON, or else text.",
     ),
 ]
+ModelFile = Annotated[
+    str | None,
+    arg(
+        metavar="FILE",
+        help="Prior model in the place of the task's: a .safetensors file of `gradlab fit`, or "
+        "file.py:function that returns a System or is its step (the file is executed).",
+    ),
+]
 PolicyFile = Annotated[
     str | None,
     arg(

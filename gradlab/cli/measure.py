@@ -46,9 +46,7 @@ class Measure:
 
     task: arguments.TaskName
     settings: arguments.Settings = ()
-    model: Annotated[str | None, arg(metavar="FILE")] = None
-    """Prior model in the place of the task's: a .safetensors file of `gradlab fit`, or
-    file.py:function that returns a System or is its step (the file is executed)."""
+    model: arguments.ModelFile = None
     gradient_model: Annotated[str | None, arg(metavar="FILE")] = None
     """A second model, whose Jacobians are taken along --model's states (`gradlab fit
     --two-model`)."""

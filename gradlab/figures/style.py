@@ -127,7 +127,7 @@ def _label(name: str, identities: Mapping[str, Identity] | None) -> str:
     identity = identities[name]
     who, how = describe(identity)
     if identity.cut:
-        how = identity.cut if identity.cut.startswith(("decay", "stop")) else f"cut: {identity.cut}"
+        how = identity.cut if identity.counted else f"cut: {identity.cut}"
     alone = identity.systems[0] == "simulator"
     return plain(how if alone else f"{who.removeprefix('the ')}, {how}")
 

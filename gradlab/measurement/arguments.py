@@ -150,8 +150,13 @@ def check_arguments(horizon: int, starts: int, batch: int, termination: str) -> 
     validation.word("termination", termination, TERMINATIONS)
 
 
-def check_networks(task: Task, policy: nn.Module | None, critic: CriticLike | None) -> None:
+def check_networks(
+    task: Task, policy: nn.Module | None, critic: CriticLike | None, trained: bool = True
+) -> None:
     """Try networks, simulator and prior on two starts before anything expensive begins.
+
+    Args:
+        trained: the policy's parameters are to have a gradient.
 
     Raises:
         InputError: names the network and what does not fit; a step that fails.
@@ -163,17 +168,22 @@ def check_networks(task: Task, policy: nn.Module | None, critic: CriticLike | No
     if policy is not None:
         original = double_copy("policy", policy)
         check_policy(original, probe, da)
-        check_trainable(policy)
-        noise = torch.zeros(len(probe), noise_dim(policy), dtype=torch.float64)
-        with torch.enable_grad():
-            attached = act(original, probe.double(), noise).requires_grad
-        if not attached:
-            raise InputError(
-                "policy has no gradient in its parameters: its actions are detached; remove "
-                "no_grad, detach, rounding or numpy between them"
-            )
+        if trained:
+            _check_attached(policy, original, probe)
     if critic is not None:
         check_critic(double_copy("critic", as_critic(critic)), "Q", probe, da)
+
+
+def _check_attached(policy: nn.Module, original: nn.Module, probe: Tensor) -> None:
+    check_trainable(policy)
+    noise = torch.zeros(len(probe), noise_dim(policy), dtype=torch.float64)
+    with torch.enable_grad():
+        attached = act(original, probe.double(), noise).requires_grad
+    if not attached:
+        raise InputError(
+            "policy has no gradient in its parameters: its actions are detached; remove no_grad, "
+            "detach, rounding or numpy between them"
+        )
 
 
 def check_estimator(name: str, estimator: Estimator, task: Task, begin: Starts, truth: str) -> None:

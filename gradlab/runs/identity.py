@@ -20,6 +20,9 @@ Jacobians = Literal["none", "simulator", "model"]
 Tail = Literal["Q", "V", "none"]
 
 
+_COUNTED = ("decay", "stop")  # cuts that a number goes with
+
+
 @dataclass(frozen=True)
 class Identity:
     """See above.
@@ -45,6 +48,11 @@ class Identity:
     gradient_model: bool = False
     cut: str = ""
     ambiguous: bool = False
+
+    @property
+    def counted(self) -> bool:
+        """Is the cut named by a number, as decays and stops are?"""
+        return self.cut.startswith(_COUNTED)
 
     @property
     def data(self) -> bool:
@@ -121,7 +129,7 @@ def _known(name: str) -> Identity | None:
         return None
     way = name.removeprefix(_BESIDE)
     edge = way.removeprefix("cut_")
-    for kind in ("decay", "stop"):
+    for kind in _COUNTED:
         edge = edge.replace(f"{kind}_", f"{kind} ")
     if edge != way:
         return Identity(name, "simulator", "simulator", "all", cut=edge)

@@ -59,15 +59,22 @@ def load_made(name: str) -> Any:
     target = load_object(name)
     if not (inspect.isroutine(target) or inspect.isclass(target)):
         return target
-    try:
-        inspect.signature(target).bind()
-    except (TypeError, ValueError):
+    if not needs_nothing(target):
         if inspect.isclass(target):
             raise InputError(
                 f"{name} is a class that needs arguments: name a function that makes one"
-            ) from None
+            )
         return target
     return called(name, target)
+
+
+def needs_nothing(function: Callable[..., Any]) -> bool:
+    """It can be called without arguments."""
+    try:
+        inspect.signature(function).bind()
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def called(name: str, function: Callable[..., Any], **settings: object) -> Any:

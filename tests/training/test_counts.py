@@ -93,9 +93,9 @@ COUNTS = {
     # Every transition is linearized once, where it was collected; two more show that it can be.
     "shac": WINDOWED,
     "ahac": WINDOWED,
-    # Along its paths, inside its target, and for its temperature; at its paths' ends, three times.
+    # Along its paths, inside its target, and for its temperature; at its paths' ends, twice.
     "sapo": WINDOWED | {"densities": T * 3 * 16},
-    "abpt": WINDOWED | {"densities": T * 6 * 16},
+    "abpt": WINDOWED | {"densities": T * 5 * 16},
     "apg": WINDOWED,
     "dmo": ON_POLICY | ENSEMBLE | {"model": T * 16, "densities": T * 16},
 }

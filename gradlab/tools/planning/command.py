@@ -29,9 +29,7 @@ class PlanCommand:
 
     task: arguments.TaskName
     settings: arguments.Settings = ()
-    model: Annotated[str | None, arg(metavar="FILE")] = None
-    """Model to plan in, in the place of the task's prior: a .safetensors file of `gradlab fit`, or
-    file.py:function that returns a System or is its step (the file is executed)."""
+    model: arguments.ModelFile = None
     policy: arguments.PolicyFile = None
     critic: arguments.CriticFile = None
     horizons: Annotated[tuple[int, ...], arg(metavar="H")] = ()

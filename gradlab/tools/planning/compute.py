@@ -24,8 +24,8 @@ from gradlab import validation
 from gradlab.data.noise import child, stream
 from gradlab.errors import InputError
 from gradlab.gradients.starts import Starts, as_starts
-from gradlab.measurement.arguments import stepped
-from gradlab.networks.interface import check_critic, check_policy, double_copy
+from gradlab.measurement.arguments import check_networks
+from gradlab.networks.interface import double_copy
 from gradlab.networks.mlp import CriticLike, as_critic
 from gradlab.progress import Progress, check_progress, silent
 from gradlab.statistics.moments import Estimate, sample_mean
@@ -35,7 +35,7 @@ from gradlab.systems.system import System, check_system, step_running
 from gradlab.tasks.memory import Remembering
 from gradlab.tasks.task import Task
 from gradlab.tools.planning.result import NONE, STEP, Plans
-from gradlab.tools.planning.search import SEARCHES, Imagination, generator_of, slopes
+from gradlab.tools.planning.search import SEARCHES, Imagination, slopes
 from gradlab.truth.oracles import effective_horizon
 
 _Array = NDArray[np.float64]
@@ -91,7 +91,7 @@ def compare_planners(
     ):
         validation.whole(name, value, least)
     model = model_of(task, model)
-    _check(task, model, policy, critic)
+    check_networks(replace(task, prior=model), policy, critic, trained=False)
     if isinstance(policy, Remembering) and policy.memory_dim:
         raise InputError("policy has a memory, which a plan would write: plan with one without")
     lengths = _horizons(task, horizons)
@@ -117,17 +117,6 @@ def model_of(task: Task, model: System | None) -> System:
         raise InputError(f"model is None, and {task.name} has no prior: plans need a model")
     check_system("model", found)
     return found
-
-
-def _check(task: Task, model: System, policy: nn.Module | None, critic: CriticLike | None) -> None:
-    """As for a measurement, but that a plan needs no gradient in a policy's parameters."""
-    probe, da = task.starts(2, stream(0, "probe")).double(), task.simulator.action_dim
-    for system in (task.simulator, model):
-        stepped(system, probe, probe.new_zeros(len(probe), da))
-    if policy is not None:
-        check_policy(double_copy("policy", policy), probe, da)
-    if critic is not None:
-        check_critic(double_copy("critic", as_critic(critic)), "Q", probe, da)
 
 
 def _networks(
@@ -245,7 +234,7 @@ class _Contest:
         def plan(states: Tensor, step: int) -> Tensor:
             imagined = self._imagined(horizon, step)
             first = imagined.unplanned(states, horizon)
-            generator = generator_of(self.seed, name, step)
+            generator = stream(self.seed, f"plan {name}", step)
             found = SEARCHES[name](imagined, states, first, self.rollouts, generator).detach()
             with torch.no_grad():
                 score = imagined.scores(states, torch.stack([first, found], 1))

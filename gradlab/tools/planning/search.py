@@ -15,11 +15,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from gradlab.data.noise import stream
 from gradlab.networks.interface import act, noise_dim
 from gradlab.networks.mlp import judge
 from gradlab.systems.system import System
@@ -133,12 +133,6 @@ def slopes(imagined: Imagination, states: Tensor, plans: Tensor) -> tuple[Tensor
     return score.detach(), slope.nan_to_num(0.0, 0.0, 0.0)
 
 
-def _projected(
-    imagined: Imagination, states: Tensor, first: Tensor, rollouts: int, generator: torch.Generator
-) -> Tensor:
-    return gradient(imagined, states, first, rollouts, generator, projected=True)
-
-
 @torch.no_grad()
 def _sampled(
     imagined: Imagination, states: Tensor, first: Tensor, rollouts: int,
@@ -188,10 +182,8 @@ def _around(mean: Tensor, std: Tensor, count: int, generator: torch.Generator) -
 
 
 SEARCHES: dict[str, _Search] = {
-    "gradient": gradient, "projected": _projected, "cem": _cem, "mppi": _mppi,
-}  # fmt: skip
-
-
-def generator_of(seed: int, name: str, step: int) -> torch.Generator:
-    """The draws of one search."""
-    return stream(seed, f"plan {name}", step)
+    "gradient": gradient,
+    "projected": partial(gradient, projected=True),
+    "cem": _cem,
+    "mppi": _mppi,
+}

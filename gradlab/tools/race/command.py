@@ -35,9 +35,7 @@ class RaceCommand:
 
     task: arguments.TaskName
     settings: arguments.Settings = ()
-    model: Annotated[str | None, arg(metavar="FILE")] = None
-    """Prior model in the place of the task's: a .safetensors file of `gradlab fit`, or
-    file.py:function that returns a System or is its step (the file is executed)."""
+    model: arguments.ModelFile = None
     policy: arguments.PolicyFile = None
     critic: arguments.CriticFile = None
     candidates: Annotated[tuple[str, ...], arg(metavar="NAME:STEPS")] = ()

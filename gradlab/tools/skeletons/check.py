@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -27,7 +27,7 @@ from gradlab.tasks.memory import WithMemory
 from gradlab.tasks.task import Task
 from gradlab.tasks.world_models import is_world_model, lacking
 from gradlab.user_code.calls import running
-from gradlab.user_code.loading import called, load_object
+from gradlab.user_code.loading import called, load_object, needs_nothing
 
 ROWS, STEP, CLOSE = 8, 1e-5, 1e-3  # states; of a central difference; its relative error
 FLAT = 1e-12  # a derivative that is 0
@@ -110,7 +110,7 @@ def _objects(file: str, name: str) -> tuple[dict[str, Any], list[Line]]:
     lines: list[Line] = []
     for each, x in held.items():
         makes = inspect.isroutine(x) and each.startswith(MAKERS)
-        if (makes or (name and callable(x))) and not isinstance(x, nn.Module) and _bare(x):
+        if (makes or (name and callable(x))) and not isinstance(x, nn.Module) and needs_nothing(x):
             try:
                 x = called(f"{file}:{each}", x)
             except InputError as error:
@@ -131,15 +131,6 @@ def _own_environment(file: str) -> str:
     classes = (x for x in vars(module).values() if inspect.isclass(x))
     mine = (x for x in classes if x.__module__ == module.__name__ and hasattr(x, "step"))
     return next((x.__name__ for x in mine), "")
-
-
-def _bare(function: Callable[..., Any]) -> bool:
-    """It needs no arguments."""
-    try:
-        inspect.signature(function).bind()
-    except (TypeError, ValueError):
-        return False
-    return True
 
 
 def _of_task(name: str, task: Task) -> Iterator[Line]:

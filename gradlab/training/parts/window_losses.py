@@ -108,8 +108,6 @@ class WindowReturn:
         path, acted = _Path(context, paths, steps, slopes, tail), _acted(context, paths)
         value, carried = path.value(acted.log_prob), path.carried(acted)
         surrogate = (carried - carried.detach()) + value
-        if self.amended:
-            surrogate = surrogate + path.discounts.flatten(1) * self._tail_action(context, path)
         mean = surrogate.sum(dim=1) / (paths.state.shape[1] // steps)
         if self.amended:
             at_once = context.value(paths.state, acted.action, acted.log_prob)
@@ -126,7 +124,8 @@ class WindowReturn:
         return model_slopes(context.model, paths, None if noise is None else noise[0])
 
     def _tail(self, context: Context, paths: Batch) -> tuple[Tensor, Tensor]:
-        """γ V′ of every next state [E, N] and its derivative [E, N, ds]."""
+        """γ V′ of every next state [E, N], with θ in the action there, and its derivative
+        [E, N, ds]."""
         if self.tail == "none":
             return torch.zeros_like(paths.reward), torch.zeros_like(paths.state)
         with torch.enable_grad():
@@ -136,30 +135,18 @@ class WindowReturn:
                 value = context.target_value(after, *ahead)
             else:
                 value = context.target_values(after, *ahead).mean(dim=1)
-            (slope,) = torch.autograd.grad(value.sum(), after)
+            (slope,) = torch.autograd.grad(value.sum(), after, retain_graph=self.amended)
         objective = context.objective
         going_on = 1 - paths.terminated if objective.masked else torch.ones_like(paths.reward)
         beyond = objective.discount * going_on
-        return beyond * value.detach(), beyond[..., None] * slope
-
-    def _tail_action(self, context: Context, path: _Path) -> Tensor:
-        """What θ in the actions at the paths' ends adds, [E, N]; of value 0."""
-        rows, objective = path.rows, context.objective
-        action, log_prob = context.act(rows.next_state, _tail_noise(context, rows.next_state))
-        value = context.target_value(rows.next_state, action, log_prob)
-        going_on = 1 - rows.terminated if objective.masked else torch.ones_like(value)
-        added = objective.discount * going_on * (value - value.detach())
-        return torch.where(path.goes_on.flatten(1), 0.0, added)
+        value = value if self.amended else value.detach()
+        return beyond * value, beyond[..., None] * slope
 
 
 def tail_action(context: Context, after: Tensor) -> tuple[Tensor, Tensor | None]:
-    """The policy's action in states [E, N, ds] after a step, and its log π; without θ."""
-    return context.frozen(after, _tail_noise(context, after))
-
-
-def _tail_noise(context: Context, after: Tensor) -> Tensor | None:
+    """The policy's action with θ in states [E, N, ds] after a step, and its log π."""
     noise = context.along("tail actions", 1, after.shape[1], context.noise_dim)
-    return None if noise is None else noise[0]
+    return context.act(after, None if noise is None else noise[0])
 
 
 @dataclass(frozen=True, eq=False)
