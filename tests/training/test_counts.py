@@ -96,6 +96,7 @@ COUNTS = {
     # Along its paths, inside its target, and for its temperature; at its paths' ends, twice.
     "sapo": WINDOWED | {"densities": T * 3 * 16},
     "abpt": WINDOWED | {"densities": T * 5 * 16},
+    "agpo": WINDOWED | {"densities": T * 3 * 16},
     "apg": WINDOWED,
     "dmo": ON_POLICY | ENSEMBLE | {"model": T * 16, "densities": T * 16},
 }

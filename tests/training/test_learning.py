@@ -70,7 +70,7 @@ def test_with_a_learned_model(tmp_path, name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["shac", "ahac", "sapo", "abpt", "apg", "dmo"])
+@pytest.mark.parametrize("name", ["shac", "ahac", "sapo", "abpt", "agpo", "apg", "dmo"])
 def test_on_windows_of_the_double_integrator(tmp_path, name):
     small = row(name)
     if small.model is not None:

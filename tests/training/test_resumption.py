@@ -25,7 +25,7 @@ SHORT = SMALL | {"iterations": 30, "evaluate_every": 15, "log_every": 5, "checkp
 ROWS = [
     "mpg-v1", "mpg-v2", "n-step-adp", "td3", "sac", "maac", "svg", "mbpo", "bptt", "svg-inf",
     "rp-dp-sn", "rp-dr", "ddppo", "steve", "mage", "ahac",
-    "sapo", "abpt", "dmo",
+    "sapo", "abpt", "agpo", "dmo",
 ]  # fmt: skip
 
 

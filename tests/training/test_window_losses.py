@@ -45,7 +45,30 @@ def begun(algorithm, world=shaken, **changes):
     return run
 
 
-def unrolled(run, seed, batch, cut=STEPS, mean=False, alpha=0.0, amended=False):
+def critics_share(run, seed, batch):
+    """v₁² / (v₀² + v₁²) of each step, from the gradients in the actions, one agent at a time."""
+    learner, policy = run.learner, run.learner.policy_of(seed).double()
+    values, live = (learner.valuing.all(x) for x in (learner.target_critic, learner.critic))
+    drawn = learner.context(0, learner.draws).along("tail actions", 1, 4 * STEPS, 2)[0][seed]
+    rows = {name: x[seed].view(STEPS, 4, *x.shape[2:]) for name, x in batch.tensors.items()}
+    found = []
+    for t in range(STEPS):
+        slopes = []
+        for agent in range(4):
+            here = {name: x[t, agent][None] for name, x in rows.items()}
+            action = here["action"].clone().requires_grad_()
+            q = live(here["state"].expand(2, 1, -1), action.expand(2, 1, -1), None)[seed].min()
+            world = run.task.simulator.step(here["state"], action, here["dynamics_noise"])
+            tail = policy.with_log_prob(world.state, drawn[agent * STEPS + t][None])
+            v = values(*(x.expand(2, *x.shape) for x in (world.state, *tail)))[seed].min()
+            ahead = SCALE * world.reward[0] + GAMMA * v * (1 - here["terminated"][0])
+            slopes.append(torch.stack([torch.autograd.grad(x, action)[0][0] for x in (q, ahead)]))
+        v0, v1 = torch.stack(slopes).var(dim=0, correction=0).sum(dim=1) ** 2
+        found.append(v1 / (v0 + v1))
+    return torch.stack(found)
+
+
+def unrolled(run, seed, batch, cut=STEPS, mean=False, alpha=0.0, amended=False, share=None):
     """The return of the window by stepping through it, with autograd through every step."""
     learner, policy = run.learner, run.learner.policy_of(seed).double()
     values, live = (learner.valuing.all(x) for x in (learner.target_critic, learner.critic))
@@ -60,8 +83,13 @@ def unrolled(run, seed, batch, cut=STEPS, mean=False, alpha=0.0, amended=False):
             noise = here["policy_noise"]
             action, log_prob = policy.with_log_prob(state[None], noise)
             world = run.task.simulator.step(state[None], action, here["dynamics_noise"])
-            total = total + discount * (SCALE * world.reward - alpha * log_prob)[0]
-            if amended:
+            earned = (SCALE * world.reward - alpha * log_prob)[0]
+            if share is not None:
+                both = (x.expand(2, 1, -1) for x in (state[None], action))
+                earned = torch.lerp(earned, live(*both, None)[seed].min(), share[t])
+            total = total + discount * earned
+            discount = discount * (1 if share is None else 1 - share[t])
+            if amended and share is None:
                 here_again = policy.with_log_prob(here["state"], noise)
                 both = (x.expand(2, *x.shape) for x in (here["state"], *here_again))
                 at_once = at_once + live(*both)[seed].min() / (4 * STEPS)
@@ -80,7 +108,7 @@ def unrolled(run, seed, batch, cut=STEPS, mean=False, alpha=0.0, amended=False):
             value = value.mean() if mean else value.min() if len(value) else 0.0
             total = total + GAMMA * discount * value * (0.0 if ended and masked else 1.0)
             state, discount = following, 1.0
-    total = (total / 4 + at_once) / 2 if amended else total / 4
+    total = (total / 4 + at_once) / 2 if amended and share is None else total / 4
     gradients = torch.autograd.grad(total, list(policy.parameters()))
     return total, torch.cat([g.flatten() for g in gradients])
 
@@ -95,9 +123,16 @@ def unrolled(run, seed, batch, cut=STEPS, mean=False, alpha=0.0, amended=False):
         (
             {
                 "target": StateLambda(temperature=ALPHA, actions=True),
-                "loss": WindowReturn(amended=True),
+                "loss": WindowReturn(blend="half"),
             },
             {"alpha": ALPHA, "amended": True},
+        ),
+        (
+            {
+                "target": StateLambda(critics=2, actions=True),
+                "loss": WindowReturn(blend="variance"),
+            },
+            {"amended": True, "share": critics_share},
         ),
     ],
 )
@@ -110,14 +145,15 @@ def test_the_gradient_is_that_of_autograd_through_the_unrolled_simulator(changes
     loss, _ = run.learner.policy_loss(0, batch, run.learner.weights(0), run.learner.draws)
     followed = run.learner.policy_gradients(0, batch, run.learner.draws)
     for seed in range(2):
-        value, gradient = unrolled(run, seed, batch, **options)
+        own = {k: x(run, seed, batch) if callable(x) else x for k, x in options.items()}
+        value, gradient = unrolled(run, seed, batch, **own)
         torch.testing.assert_close(-loss[seed], value, rtol=1e-9, atol=1e-11)
         torch.testing.assert_close(-flattened(followed, seed), gradient, rtol=1e-8, atol=1e-10)
 
 
 def test_an_amended_loss_wants_critics_of_actions_and_others_do_not():
     with pytest.raises(InputError, match=r"takes Q\(s, a\): take StateLambda\(actions=True\)"):
-        replace(row("shac"), loss=WindowReturn(amended=True))
+        replace(row("shac"), loss=WindowReturn(blend="half"))
     with pytest.raises(InputError, match=r"takes V\(s\): take StateLambda\(actions=False\)"):
         replace(row("abpt"), loss=WindowReturn())
 

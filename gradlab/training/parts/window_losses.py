@@ -16,7 +16,15 @@ Amended (ABPT, Li et al. 2025): half of it, and half of the critic's own gradien
 
     loss = −½ mean [Σ_{t<h} γᵗ r_t + γʰ Q′(s_h, π(s_h))] − ½ mean Q(s_t, π(s_t)),
 
-so that what a reward hides from its derivatives reaches the policy through Q.
+so that what a reward hides from its derivatives reaches the policy through Q. Weighed by variances
+(AGPO, Gao et al. 2024), at every step the critic takes the place of what follows as far as it is
+the quieter one,
+
+    J_t = (1 − ω_t) Q(s_t, π(s_t)) + ω_t (r_t + γ J_{t+1}),   J_h = V′,   ω_t = v₀² / (v₀² + v₁²)
+
+    v₀, v₁ = tr Var ∂Q/∂a_t, tr Var ∂(r_t + γ V′)/∂a_t        over the paths of the window
+
+where the paper's variances are of the gradients in θ.
 
 On-policy windows as paths: which rows follow one another, and where a path stops.
 
@@ -67,6 +75,7 @@ def split(values: Tensor, steps: int) -> Tensor:
 
 _Jacobians = Literal["simulator", "model"]
 Tail = Literal["least", "mean", "none"]
+Blend = Literal["none", "half", "variance"]
 # Of an action that the same policy gives again; products of float32 may be rounded to bfloat16.
 _ROUNDING = {torch.float64: 1e-6, torch.float32: 0.05}
 
@@ -78,12 +87,12 @@ class WindowReturn:
     Attributes:
         jacobians: whose they are, at the simulator's states.
         tail: V′ at the end of a path: the smallest of the target critics, their mean, or none.
-        amended: see above; the critics are of Q(s, a).
+        blend: with Q(s, a) at every state, by halves or by variances; none: critics are of V(s).
     """
 
     jacobians: _Jacobians = "simulator"
     tail: Tail = "least"
-    amended: bool = False
+    blend: Blend = "none"
     horizon: ClassVar[int | None] = None
     densities: ClassVar[bool] = False
     paths: ClassVar[bool] = True
@@ -92,8 +101,14 @@ class WindowReturn:
     @property
     def name(self) -> str:
         valued = {"least": " to V′", "mean": " to the mean V′", "none": ""}
-        critic = ", and Q at its states, by halves" if self.amended else ""
+        how = {"none": "", "half": "by halves", "variance": "by their variances"}[self.blend]
+        critic = f", and Q at its states, {how}" if self.amended else ""
         return f"{self.jacobians}'s Jacobians along its windows{valued[self.tail]}{critic}"
+
+    @property
+    def amended(self) -> bool:
+        """Whether the critics are of Q(s, a)."""
+        return self.blend != "none"
 
     @property
     def of_simulator(self) -> bool:
@@ -105,11 +120,15 @@ class WindowReturn:
         steps = terms[0].horizon
         paths = by_path(batch, steps, context.agents)
         slopes, tail = self._slopes(context, paths), self._tail(context, paths)
-        path, acted = _Path(context, paths, steps, slopes, tail), _acted(context, paths)
+        slopes = _scaled(slopes, context.objective.reward_scale)
+        acted, blended = _acted(context, paths), None
+        if self.blend == "variance":
+            blended = _blended(context, paths, steps, slopes, tail[1])
+        path = _Path(context, paths, steps, slopes, tail, blended)
         value, carried = path.value(acted.log_prob), path.carried(acted)
         surrogate = (carried - carried.detach()) + value
         mean = surrogate.sum(dim=1) / (paths.state.shape[1] // steps)
-        if self.amended:
+        if self.blend == "half":
             at_once = context.value(paths.state, acted.action, acted.log_prob)
             mean = (mean + at_once.mean(dim=1)) / 2
         return -torch.from_numpy(weights[:, 0]).to(mean) * mean, path.longest
@@ -141,6 +160,13 @@ class WindowReturn:
         beyond = objective.discount * going_on
         value = value if self.amended else value.detach()
         return beyond * value, beyond[..., None] * slope
+
+
+def _scaled(slopes: Tensor, reward_scale: float) -> Tensor:
+    """∂(s′, r)/∂(s, a) with the reward in the critic's scale."""
+    scale = torch.ones(slopes.shape[2], 1, device=slopes.device, dtype=slopes.dtype)
+    scale[-1] = reward_scale
+    return scale * slopes
 
 
 def tail_action(context: Context, after: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -195,11 +221,45 @@ def _weighs(temperature: float | Tensor) -> bool:
 
 
 @dataclass(frozen=True, eq=False)
+class _Blended:
+    """Q(s_t, a_t) [E, N] with its derivatives in state and action, and 1 − ω, its share of each
+    step, [E, paths, steps]."""
+
+    value: Tensor
+    by_state: Tensor
+    by_action: Tensor
+    share: Tensor
+
+
+def _blended(
+    context: Context, paths: Batch, steps: int, slopes: Tensor, beyond: Tensor
+) -> _Blended:
+    """The critic at the window's states, weighed by variances; beyond: γ ∂V′/∂s [E, N, ds]."""
+    with torch.enable_grad():
+        state = paths.state.detach().clone().requires_grad_()
+        action = paths.action.detach().clone().requires_grad_()
+        value = context.value(state, action, None)
+        by_state, by_action = torch.autograd.grad(value.sum(), (state, action))
+    joint = torch.cat([beyond, torch.ones_like(beyond[..., :1])], dim=2)
+    simulated = torch.einsum("enij,eni->enj", slopes, joint)[..., state.shape[2] :]
+    v0, v1 = (
+        split(x, steps).var(dim=1, correction=0).sum(dim=2).square() for x in (by_action, simulated)
+    )
+    tiny = torch.finfo(v0.dtype).tiny  # neither varies: half of each
+    share = (v1 + tiny) / (v0 + v1 + 2 * tiny)
+    return _Blended(
+        value.detach(), by_state, by_action, share[:, None].expand(-1, value.shape[1] // steps, -1)
+    )
+
+
+@dataclass(frozen=True, eq=False)
 class _Path:
     """Paths of a window, [E, paths · steps, ·], with their slopes and what lies beyond each step.
 
     Attributes:
+        slopes: ∂(s′, r)/∂(s, a), the reward in its own scale.
         tail: γ V′ and its derivative, after every step.
+        blended: the critic in the place of what follows; None: nowhere.
     """
 
     context: Context
@@ -207,6 +267,7 @@ class _Path:
     steps: int
     slopes: Tensor
     tail: tuple[Tensor, Tensor]
+    blended: _Blended | None = None
 
     @property
     def goes_on(self) -> Tensor:
@@ -229,17 +290,20 @@ class _Path:
         same, gamma = self.goes_on, self.context.objective.discount
         series = [torch.ones_like(same[..., 0], dtype=self.rows.state.dtype)]
         for t in range(self.steps - 1):
-            series.append(torch.where(same[..., t], gamma * series[-1], 1.0))
+            kept = gamma if self.blended is None else gamma * (1 - self.blended.share[..., t])
+            series.append(torch.where(same[..., t], kept * series[-1], 1.0))
         return torch.stack(series, dim=2)
 
     def value(self, log_prob: Tensor | None) -> Tensor:
         """Returns of the window's paths, summed for each environment's steps, [E, N]."""
         objective = self.context.objective
-        earned = objective.reward_scale * self.rows.reward
+        ends = ~self.goes_on.flatten(1)
+        earned = objective.reward_scale * self.rows.reward + torch.where(ends, self.tail[0], 0.0)
+        if self.blended is not None:
+            earned = earned + self.blended.share.flatten(1) * (self.blended.value - earned)
         if log_prob is not None and _weighs(objective.temperature):
             earned = objective.soft(earned, log_prob.detach())
-        ends = ~self.goes_on.flatten(1)
-        return self.discounts.flatten(1) * (earned + torch.where(ends, self.tail[0], 0.0))
+        return self.discounts.flatten(1) * earned
 
     def carried(self, acted: _Acted) -> Tensor:
         """Σ of what θ carries into the return, [E, N]: its derivative in θ is the gradient's."""
@@ -251,20 +315,24 @@ class _Path:
     def _adjoints(self, acted: _Acted) -> Tensor:
         """u of every action, at γ⁰, [E, N, da]."""
         ds, objective = self.rows.state.shape[2], self.context.objective
-        scale = torch.ones(ds + 1, 1, device=self.slopes.device, dtype=self.slopes.dtype)
-        scale[-1] = objective.reward_scale
-        J = split(scale * self.slopes, self.steps)
+        J = split(self.slopes, self.steps)
         K, beyond = split(acted.K, self.steps), split(self.tail[1], self.steps)
         k, same = None, self.goes_on[..., None]
         if acted.k is not None:
             alpha = objective.temperature
             weight = alpha[..., None] if isinstance(alpha, Tensor) else alpha
             k = split(weight * acted.k, self.steps)
+        q, share = None, beyond  # of no critic
+        if self.blended is not None:
+            both = torch.cat([self.blended.by_state, self.blended.by_action], dim=2)
+            q, share = split(both, self.steps), self.blended.share[..., None]
         after, cotangents = torch.zeros_like(beyond[:, :, 0]), []
         for t in reversed(range(self.steps)):
             n = torch.where(same[:, :, t], objective.discount * after, beyond[:, :, t])
             joint = torch.cat([n, torch.ones_like(n[..., :1])], dim=2)
             pulled = torch.einsum("epij,epi->epj", J[:, :, t], joint)
+            if q is not None:
+                pulled = pulled + share[:, :, t] * (q[:, :, t] - pulled)
             u = pulled[..., ds:]
             after = pulled[..., :ds] + torch.einsum("epij,epi->epj", K[:, :, t], u)
             if k is not None:

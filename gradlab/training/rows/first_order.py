@@ -4,6 +4,7 @@
     ahac   the same, cut where the simulator is stiff; twin V
     sapo   the same with entropy, at an automatic temperature; twin V, the policy to their mean
     abpt   half of SHAC's gradient and half of the critic's at every state; entropy; Q by TD(λ)
+    agpo   SHAC's gradient and the critic's, at each step as far as the one or the other varies less
     apg    the rewards of the window alone, without a critic
     dmo    the simulator's states, the Jacobians of a model that is learned from replay
 
@@ -66,8 +67,18 @@ ROWS = (
         _SHAC,
         name="abpt",
         target=StateLambda(temperature=Automatic(rate=5e-3), actions=True),
-        loss=WindowReturn(amended=True),
+        loss=WindowReturn(blend="half"),
         paper="Li et al. 2025 (ABPT), section 4",
+    ),
+    replace(
+        _SHAC,
+        name="agpo",
+        target=StateLambda(critics=2, actions=True),
+        loss=WindowReturn(blend="variance"),
+        target_critic=Polyak(0.05),
+        policy_rate=(1e-3, 1e-5),
+        clip=0.5,
+        paper="Gao et al. 2024 (AGPO)",
     ),
     Algorithm(
         "apg",

@@ -1,0 +1,1 @@
+"""Advice on eight simulators as people write them; see `__main__`."""
