@@ -61,7 +61,7 @@ class World:
 
     kind: str
     make: Callable[[int], Task]
-    stages: tuple[int, int, int]
+    stages: tuple[int, ...]
     rate: float = 3e-3
     hidden: tuple[int, ...] = (32, 32)
     starts: int = 128

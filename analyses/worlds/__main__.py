@@ -115,7 +115,7 @@ def main(
         output / "cells.jsonl",
         itertools.product(only or tuple(TASKS), UPDATES),
         ("world", "updates_before"),
-        lambda *cell: made(*cell, networks),
+        lambda name, updates: made(name, updates, networks),
         lambda row: str(outcome(row)),
         0 if judge else most,
     )

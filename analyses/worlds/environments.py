@@ -1,13 +1,15 @@
 """Eight simulators as people write them: two drones, two cars, two teams, two walkers.
 
-| world | after | how it is read |
-|---|---|---|
-| drone-quadrotor | DiffAero's position control, quadrotor with a rate controller, RK4 | torch twin |
-| drone-obstacles | DiffPhysDrone: point mass, lagging thrust, softplus of the distance to pillars, weighed by the approach's speed, through which no gradient passes | torch twin |
-| car-parking | highway-env's parking-v0: kinematic bicycle, the distance's square root | torch twin |
-| car-lane | highway-env's lane-keeping-v0: bicycle with slipping tyres, RK4, a sine road | torch twin |
-| team-transport, team-navigation | VMAS's scenarios, its own world and contacts | `from_vmas` |
-| walker-hopper, walker-cheetah | Brax's environments, its own pipelines (generalized, spring) | `from_jax` |
+    drone-quadrotor    DiffAero's position control: quadrotor, rate controller, RK4      twin
+    drone-obstacles    DiffPhysDrone: point mass, lagging thrust, softplus of the        twin
+                       distance to pillars; its weight, the approach's speed, has no
+                       gradient
+    car-parking        highway-env's parking-v0: kinematic bicycle, √ of the distance    twin
+    car-lane           highway-env's lane-keeping-v0: slipping tyres, RK4, a sine road   twin
+    team-transport     VMAS's scenario, its own world and contacts                       from_vmas
+    team-navigation    likewise                                                          from_vmas
+    walker-hopper      Brax's environment, generalized pipeline                          from_jax
+    walker-cheetah     Brax's environment, spring pipeline                               from_jax
 
 A twin is an object with a state in tensors and `step`, read by `from_environment`: randomisation,
 resets inside a step and rendering are left out.
@@ -102,7 +104,7 @@ class Quadrotor(Twin):
 
 
 class Obstacles(Twin):
-    """State (p, v, acceleration) [9]; action: acceleration beside hovering, in shares of 10 m/s²."""
+    """State (p, v, acceleration) [9]; action: acceleration beside hovering, in 10 m/s²."""
 
     action_dim = 3
     middle = (-4.0, 0.0, 0.0) + (0.0,) * 6
@@ -236,7 +238,7 @@ def navigation() -> Task:
 
 
 def walker(name: str, backend: str) -> Task:
-    """Forward speed, alive or not and the actions' cost, from (q, q̇) by one step of the pipeline."""
+    """Forward speed, the actions' cost and, on the hopper, 1 a step: one step from (q, q̇)."""
     import jax
     import jax.numpy as jnp
     from brax import envs
