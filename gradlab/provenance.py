@@ -70,6 +70,8 @@ def network_hash(network: nn.Module) -> str:
     digest = hashlib.sha256()
     for name, tensor in network.state_dict().items():
         digest.update(name.encode())
+        if tensor.is_meta:
+            continue
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     if isinstance(network, FunctionCritic):
         digest.update(getattr(network.function, "__qualname__", "").encode())

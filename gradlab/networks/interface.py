@@ -26,7 +26,7 @@ from gradlab import validation
 from gradlab.errors import InputError
 from gradlab.networks.mlp import FunctionCritic
 from gradlab.networks.spectral import SpectralNorm
-from gradlab.networks.trying import check_attached, check_steady, tried
+from gradlab.networks.trying import check_attached, check_backward, check_steady, tried
 
 
 @final
@@ -146,6 +146,7 @@ def check_policy(policy: nn.Module, state: Tensor, action_dim: int) -> None:
             f"expected [{len(probe)}, {action_dim}]"
         )
     check_steady("policy", policy, *inputs)
+    check_backward("policy", policy, *inputs)
     check_rows("policy", policy, *inputs)
 
 
@@ -219,5 +220,7 @@ def _check_sound(name: str, module: nn.Module, state: Tensor) -> None:
                 f"{name} parameter {key} is {parameter.dtype} but the states are {state.dtype}: "
                 f"convert one of them"
             )
-        if not torch.isfinite(parameter).all():
+        if parameter.is_meta and name == "policy":
+            raise InputError(f"policy parameter {key} has no values: it is on the meta device")
+        if not (parameter.is_meta or torch.isfinite(parameter).all()):
             raise InputError(f"{name} parameter {key} is not finite: load a sound checkpoint")

@@ -3,6 +3,7 @@
 raised       the error, with the remedy where its cause is known
 returned     anything but one tensor
 unsteady     other results for the same rows: it draws inside
+undone       a backward pass that raises
 detached     results that move with the inputs, but have no gradient in them
 """
 
@@ -81,6 +82,26 @@ def check_steady(name: str, module: nn.Module, *inputs: Tensor) -> None:
         f"{name} gives other values for the same rows: it draws inside. Call {name}.eval() first, "
         f"or leave the draw out"
     )
+
+
+def check_backward(name: str, module: nn.Module, *inputs: Tensor) -> None:
+    """Refuse a module through which no backward pass gets.
+
+    Raises:
+        InputError: the backward pass raises, as after an operation in place.
+    """
+    leaves = [p for p in module.parameters() if p.requires_grad]
+    with torch.enable_grad(), torch.random.fork_rng(devices=[]):
+        out = module(*inputs)
+        if not (out.requires_grad and leaves):
+            return
+        try:
+            torch.autograd.grad(out.sum(), leaves, allow_unused=True)
+        except RuntimeError as error:
+            reason = str(error).splitlines()[0].split(": [")[0]
+            raise InputError(
+                f"{name} cannot be differentiated in its parameters: {reason}"
+            ) from error
 
 
 def check_attached(name: str, module: nn.Module, *inputs: Tensor) -> None:

@@ -47,6 +47,11 @@ class Single(Actor):
         return self.net(state.float())
 
 
+class InPlace(Actor):
+    def forward(self, state: Tensor) -> Tensor:
+        return torch.tanh(self.net(state)).mul_(2.0)
+
+
 class Noiseless(Actor):
     noise_dim = 1
 
@@ -88,6 +93,7 @@ def sb3_actor() -> nn.Module:
         (Dictionary, "returns a dict, expected one tensor: return the actions [N, da]"),
         (SparseDropout, "it draws inside forward"),
         (Single, "it turns its inputs to another dtype: leave that out"),
+        (InPlace, "cannot be differentiated in its parameters: one of the variables needed"),
         (Noiseless, "with noise_dim it is called as policy(state, noise)"),
         (sb3_actor, "stable_baselines3_models.parts_of(model).policy"),
         (lambda: nn.LazyLinear(1), "policy has lazy parameters: run one forward pass first"),
@@ -125,6 +131,24 @@ def test_a_critic_that_cannot_be_differentiated_is_told_why(critic, words):
             call()
         assert words in str(error.value) and "\n" not in str(error.value)
         assert "of one input" not in str(error.value), "the remedy for something else"
+
+
+class Kept(nn.Module):
+    """With a module on the meta device, as TD-MPC2's ensemble keeps one."""
+
+    def __init__(self, inputs: int) -> None:
+        super().__init__()
+        self.net, self.shape = nn.Linear(inputs, 1), nn.Linear(inputs, 1, device="meta")
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return self.net(torch.cat(inputs, 1))
+
+
+def test_parameters_without_values_are_passed_over_in_a_critic_and_refused_in_a_policy():
+    profile = gradlab.measure(TASK, nn.Linear(2, 1), Kept(3), starts=8)
+    assert len(profile.config["critic_hash"]) == 12
+    with pytest.raises(InputError, match=r"policy parameter shape\.weight has no values"):
+        gradlab.measure(TASK, Kept(2), valued, starts=8)
 
 
 @pytest.mark.parametrize("value", [0.0, 3.0])
