@@ -25,6 +25,10 @@ cut_EDGE, decay_ALPHA      of the simulator, all actions, that derivative taken 
                            times itself at every step (`gradients.courses`); decay: eight of these
 stop_K                     the same, its state detached after every K steps
 replayed                   of the model, where there is one: all actions, from visited states
+
+In a world model's latent the ways by density are of the model, and `score` and `ivw` stand among
+the default estimators of a policy that has one: Dreamer's gradients, by REINFORCE in imagination
+and mixed with BPTT, each step's weights by inverse variance.
 """
 
 from __future__ import annotations
@@ -63,6 +67,7 @@ from gradlab.runs.identity import Identity, Jacobians, States, told_apart
 from gradlab.systems.entropy import Entropic
 from gradlab.systems.system import Recorded, System
 from gradlab.tasks import Task, trimmed
+from gradlab.tasks.world_models import Imagined
 
 Law = Literal["visited", "start"]
 TruthKind = Literal["objective", "matched"]
@@ -247,6 +252,7 @@ def stepped(system: System, state: Tensor, action: Tensor) -> Tensor:
 _CUTS = {f"cut_{edge}": Cut((edge,)) for edge in EDGES}
 _DENSITIES = tuple(name for name, way in WAYS.items() if not way.pathwise)
 DECAYS = ("decay_0", "decay_0.5", "decay_0.7", "decay_0.8", "decay_0.9", "decay_0.95", "decay_0.99")
+_IMAGINED = ("score", "ivw")  # by default, in a world model's latent
 ALSO = (*_DENSITIES, *_CUTS, "decay", "replayed")
 
 
@@ -264,6 +270,23 @@ def check_also(also: Sequence[str], given: object) -> None:
             f"also names {', '.join(also)}, which stand beside the default estimators: put them "
             f"among estimators of your own"
         )
+
+
+def with_imagined(
+    also: Sequence[str], task: Task, policy: nn.Module, given: object
+) -> tuple[str, ...]:
+    """`also`, and what a world model is measured by where the policy has what it needs."""
+    imagined = given is None and isinstance(task.prior, Imagined)
+    names = [name for name in _IMAGINED if imagined and _has_density(WAYS[name], policy)]
+    return tuple(dict.fromkeys((*also, *names)))
+
+
+def _has_density(way: Way, policy: nn.Module) -> bool:
+    try:
+        check_density(way, policy)
+    except InputError:
+        return False
+    return True
 
 
 def _own_cut(name: str) -> Cut | None:
@@ -309,7 +332,8 @@ def estimators_at(
 
     Args:
         every: whether the default ones are there with θ in every action, too.
-        also: names of `ALSO`, each there as true_dynamics_NAME; as model_replayed with a prior.
+        also: names of `ALSO`, each there as true_dynamics_NAME; as model_replayed with a prior, and
+            in a world model's latent as model_score, model_ivw, …
     """
     if given is not None:
         validation.instance("estimators", given, Mapping, "a dictionary of Estimators by name")
@@ -336,8 +360,9 @@ def estimators_at(
         chosen["true_dynamics_all"] = replace(unrolled["true_dynamics"], actions="all")
     several = (x for name in also for x in (DECAYS if name == "decay" else (name,)))
     for name in dict.fromkeys(several):
-        of = "model" if prior is not None and name == "replayed" else "true_dynamics"
-        chosen[f"{of}_{name}"] = _beside(name, task, tail)
+        latent = isinstance(prior, Imagined) and name in _DENSITIES
+        of = "model" if latent or (prior is not None and name == "replayed") else "true_dynamics"
+        chosen[f"{of}_{name}"] = _beside(name, task, tail, prior if latent else simulator)
     return chosen
 
 
@@ -369,7 +394,7 @@ def _plain(system: System) -> System:
     return system.system if isinstance(system, Entropic) else system
 
 
-def _beside(name: str, task: Task, tail: Tail) -> Estimator:
+def _beside(name: str, task: Task, tail: Tail, system: System) -> Estimator:
     simulator = task.simulator
     cut = _CUTS.get(name) or _own_cut(name)
     if cut is not None:
@@ -377,8 +402,8 @@ def _beside(name: str, task: Task, tail: Tail) -> Estimator:
     if name == "replayed":
         own = simulator if task.prior is None else task.prior
         return Estimator(own, own, "replayed", tail, replay=simulator)
-    model = simulator if WAYS[name].differentiates else None
-    return Estimator(simulator, model, cast(Name, name), tail)
+    model = system if WAYS[name].differentiates else None
+    return Estimator(system, model, cast(Name, name), tail)
 
 
 def _lengthened(estimator: Estimator, horizon: int) -> Estimator:

@@ -115,7 +115,8 @@ def measure(
         also: estimators of the simulator beside the default ones, each as true_dynamics_NAME:
             "score", "ivw", "ddcg", "total" (of stochastic policies), "cut_transition",
             "decay_0.9", "stop_5", …, or "decay" for a curve over α (`gradlab.choice.decays`); see
-            `gradlab.measurement.arguments`.
+            `gradlab.measurement.arguments`. In a world model's latent those by density are the
+            model's, and "score" and "ivw" are there where the policy has a density.
         update: your own, at whose length truth and gradients are tried (see
             `gradlab.measurement.update`). None: a step that moves the actions by 4% of their size,
             and rehearsals by Adam at 3e-4, or less where that is too long.

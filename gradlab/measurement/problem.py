@@ -39,6 +39,7 @@ from gradlab.measurement.arguments import (
     identify,
     narrowed,
     resolved,
+    with_imagined,
 )
 from gradlab.measurement.moments.by_blocks import Division
 from gradlab.networks.interface import (
@@ -147,11 +148,10 @@ def problem(given: Given, undivided: str = "") -> Problem:
     original, critics = double_copy("policy", given.policy), listed(given.critic)
     for critic in critics or (None,):
         check_networks(task, original, critic)
+    also = with_imagined(given.also, task, original, given.estimators)
     begin = judged_at(task, original, starts, law, truth, termination, seed)
     first = critics[0] if critics else None
-    plain = estimators_at(
-        task, first, given.estimators, H, every=truth == "objective", also=given.also
-    )
+    plain = estimators_at(task, first, given.estimators, H, every=truth == "objective", also=also)
     for name, estimator in plain.items():
         check_estimator(name, estimator, task, begin, truth)
         check_density(estimator.way, original)

@@ -92,6 +92,7 @@ _UNROLLED: Mapping[str, tuple[States, Jacobians]] = {
 }
 _FIRST: Mapping[str, tuple[States, Jacobians]] = {"data": ("simulator", "none"), **_UNROLLED}
 _EVERY = {f"{name}_all": systems for name, systems in _UNROLLED.items()}
+_IMAGINED = tuple(f"model_{way}" for way in ("replayed", "score", "ivw", "ddcg", "total"))
 _BESIDE = "true_dynamics_"  # of the simulator, beside the default ones
 
 
@@ -123,8 +124,9 @@ def _known(name: str) -> Identity | None:
         return Identity(name, *_FIRST[name], "first")
     if name in _EVERY:
         return Identity(name, *_EVERY[name], "all")
-    if name == "model_replayed":
-        return Identity(name, "model", "model", "replayed")
+    if name in _IMAGINED:
+        way = name.removeprefix("model_")
+        return Identity(name, "model", "none" if way == "score" else "model", way)
     if not name.startswith(_BESIDE):
         return None
     way = name.removeprefix(_BESIDE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,8 +13,10 @@ import gradlab
 from gradlab import Estimator, Tail
 from gradlab.errors import InputError
 from gradlab.gradients.starts import as_starts
+from gradlab.measurement.problem import Given, problem
 from gradlab.networks.interface import flat_parameters
 from gradlab.networks.policies import GaussianPolicy
+from gradlab.runs.identity import by_known_name, competing
 from tests.tasks.test_policies_with_memory import GAMMA, HORIZON, cart, pushed
 
 
@@ -157,6 +160,26 @@ def test_scores_of_a_gaussian_policy_are_those_of_the_loop_in_the_latent() -> No
     torch.testing.assert_close(
         policy.infer_noise(begin.states, policy(begin.states, noise[0])), noise[0]
     )
+
+
+def test_a_policy_with_a_density_is_measured_by_its_scores_in_the_latent_too() -> None:
+    torch.manual_seed(0)
+    model = World().double()
+    plain, density = model.policy, GaussianPolicy(4, 1, (8,), squash=True, limit=2.0).double()
+    for policy, beside in ((plain, {}), (density, {"model_score": "none", "model_ivw": "model"})):
+        model.policy = policy
+        given = gradlab.tasks.with_world_model(cart(), model, see)
+        posed = problem(Given(*given, None, 3, 16, 64, None, "ignore", None, 0))
+        added = {
+            name: identity.jacobians
+            for name, identity in posed.identities.items()
+            if identity.actions in ("score", "ivw")
+        }
+        assert added == beside
+        for name in added:
+            assert posed.chosen[name].states is posed.task.prior
+            assert by_known_name([name])[name] == replace(posed.identities[name], ambiguous=False)
+        assert set(added) <= set(competing(posed.identities))
 
 
 @pytest.mark.slow
