@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 import gradlab
+from gradlab.cli.program import command_of
 from gradlab.errors import InputError
 from gradlab.systems import from_function
 from gradlab.tools.certify.result import Certification
@@ -81,3 +82,50 @@ def test_random_state_of_the_caller_is_kept() -> None:
     certified(smooth)
 
     assert torch.equal(torch.rand(1), wanted)
+
+
+def test_a_counter_that_turns_late_is_found() -> None:
+    calls = []
+
+    def step(s: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
+        calls.append(1)
+        return smooth(s + (0.01 if len(calls) > 900 else 0.0), a)
+
+    assert kinds(certified(step)) == {"stale"}
+
+
+def test_an_angle_that_wraps_outside_of_unit_states_is_met() -> None:
+    def step(s: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
+        turned = s + 0.1 * a
+        return torch.remainder(turned + torch.pi, 2 * torch.pi) - torch.pi, -s.cos().sum(1)
+
+    certificate = certified(step)
+    assert certificate.passed and certificate.facts["strata"]["onset"] > 0
+
+
+CACHED = """
+import torch, gradlab
+kept = []
+def make():
+    def step(s, a):
+        kept or kept.append(s.detach().mean())
+        return torch.sin(s) + 0.1 * a + {scale} * kept[0], -s.square().sum(1)
+    return gradlab.systems.from_function(step, 2, 2)
+"""
+
+
+@pytest.mark.parametrize(("scale", "passes"), [("1e-3", False), ("0.0", True)])
+def test_what_a_first_call_leaves_behind_is_found_by_another_process(tmp_path, scale, passes):
+    (tmp_path / "cached.py").write_text(CACHED.replace("{scale}", scale))
+    command = command_of("certify")(f"{tmp_path}/cached.py:make", samples=64)
+    document = command.run("")
+    assert document["passed"] is passes
+    words = " ".join(each["text"] for each in document["verdict"])
+    assert ("depends on its first call" in words) is not passes
+
+
+def test_a_system_that_is_another_each_time_is_not_accused(tmp_path):
+    made = CACHED.replace("kept = []", "import os; kept = [torch.tensor(float(os.urandom(1)[0]))]")
+    (tmp_path / "cached.py").write_text(made.replace("{scale}", "1e-3"))
+    document = command_of("certify")(f"{tmp_path}/cached.py:make", samples=64).run("")
+    assert document["passed"] and "another system each time" in document["facts"]["first call"]

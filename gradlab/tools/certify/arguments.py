@@ -137,7 +137,8 @@ def starts(about: CertifiedSubject) -> str:
     if about.task is not None:
         return "rollouts begin at the task's own starts"
     return (
-        "rollouts begin at standard normal states, since a System has no start law: give a Task, "
+        "rollouts begin at normal states of scales 0.1, 1 and 4, since a System has no start law: "
+        "give a Task, "
         "or states="
     )
 

@@ -52,7 +52,7 @@ def _pushed(drawn: Law, seen: Samples, n: int) -> Samples:
     """At most n points, a third of them on kinks, the others on both sides."""
     system, z = drawn.system, seen.points.z
     rows = torch.arange(max(n // 3, 1)) * 5 % len(z)
-    ends = z[rows], z[rows.flip(0).roll(1) * 3 % len(z)]
+    ends = z[rows], torch.lerp(z[rows], z[rows.flip(0).roll(1) * 3 % len(z)], drawn.reach)
     at, kinked = _found(system, seen.points, rows, *ends)
     step = _ASIDE * (ends[1] - ends[0])[kinked]
     on = at[kinked]

@@ -26,6 +26,7 @@ from gradlab.tools.certify.evaluation import (
     FEW,
     Derivative,
     Points,
+    at_once,
     evenly,
     noise_of,
     outputs,
@@ -166,6 +167,8 @@ def examined(
         InputError: the step cannot be examined.
     """
     system, points, tolerance, n = about.system, taken.points, settings.tolerance, len(taken)
+    begun = points.at(evenly(n, repeats.LATER))
+    before = at_once(system, begun)
     size, inside = size_of(points.z), precisions_inside(system, points)
     epsilon = precision_of(first_steps(system, taken))
     behaviour, coupling = repeats.step_findings(system, points, epsilon, tolerance)
@@ -209,6 +212,9 @@ def examined(
             findings += more
             facts |= numbers
     progress("derivatives", len(ways), len(ways))
+    if not wrong_behaviour:
+        kept, facts["calls"] = repeats.later_findings(system, begun, before, epsilon)
+        findings += kept
     if settings.parameters is not None and not wrong_behaviour:
         wrong, facts["parameters"] = parameters.findings(
             system, points, settings.parameters, tolerance, epsilon

@@ -5,7 +5,8 @@
     rows mix           other rows in the batch, or fewer, change it
     arguments changed  the tensors that were passed are other ones afterwards
 
-Each is found by calling twice; results are equal up to the rounding of sums in another order, or
+The first is sought once more after all other calls, and after a thousand of its own. Each is found
+by calling twice; results are equal up to the rounding of sums in another order, or
 up to a hundredth of the tolerated error: a solver that chooses one step size for all rows of a
 batch moves its results within its own tolerance. That is a note, and a noise by which differences
 are judged (`Behaviour.noise`).
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
@@ -41,6 +43,9 @@ _EQUAL = 1e3  # units of ε, relative to the largest value of an output
 # Of the tolerated error: of a value, from which a coupling of rows moves a derivative by it; of a
 # derivative.
 _OF_VALUES, _OF_DERIVATIVES = 0.01, 0.1
+
+LATER = FEWER + 2  # rows, as no other call has
+_CALLS, _SECONDS = 1000, 0.5  # with them, at the end
 
 _Evaluated = Callable[[Points], Tensor]
 
@@ -137,15 +142,15 @@ def _dependence(calls: Sequence[Tensor], least: float, sums: float) -> tuple[Kin
     """
     first, after_another, reseeded, *among, another, anew = calls
     gaps: tuple[tuple[Kind, float], ...] = (
-        ("stale", _gap(first, after_another)),
-        ("random", _gap(first, reseeded)),
-        ("rows mix", max(_gap(first[: len(values)], values) for values in among)),
-        ("stale", _gap(another[: len(anew)], anew)),
+        ("stale", gap(first, after_another)),
+        ("random", gap(first, reseeded)),
+        ("rows mix", max(gap(first[: len(values)], values) for values in among)),
+        ("stale", gap(another[: len(anew)], anew)),
     )
-    for kind, gap in gaps:
-        if gap > (sums if kind == "random" else least):
-            return kind, gap
-    return None, max(gap for _, gap in gaps)
+    for kind, size in gaps:
+        if size > (sums if kind == "random" else least):
+            return kind, size
+    return None, max(size for _, size in gaps)
 
 
 @contextlib.contextmanager
@@ -163,13 +168,35 @@ def _seeded(seed: int) -> Iterator[None]:
             np.random.set_state(before[1])
 
 
-def _gap(one: Tensor, other: Tensor) -> float:
+def gap(one: Tensor, other: Tensor) -> float:
     """Largest difference, relative to the largest value of that output; 1 where the one is not
     finite and the other is."""
     if not torch.equal(torch.isfinite(one), torch.isfinite(other)):
         return 1.0
     size = one.abs().nan_to_num(posinf=0.0).amax(0).clamp_min(1e-300)
     return float(((one - other).abs().nan_to_num(nan=0.0, posinf=0.0) / size).max())
+
+
+def kept_from_calls(size: float, epsilon: float) -> bool:
+    """Is a gap more than sums in another order make?"""
+    return size > _EQUAL * epsilon
+
+
+def later_findings(
+    system: System, few: Points, before: Tensor, epsilon: float
+) -> tuple[list[Finding], int]:
+    """Of the step after all other calls and up to `_CALLS` more, for `_SECONDS` at most: a counter,
+    or a cache that fills; and how many more there were.
+
+    Args:
+        before: y of the points when nothing else had been called.
+    """
+    until, calls, later = time.monotonic() + _SECONDS, 0, before
+    while calls < _CALLS and (calls == 0 or time.monotonic() < until):
+        later, calls = at_once(system, few), calls + 1
+    size = gap(before, later)
+    found = [_finding("stale", None, size, "")] if kept_from_calls(size, epsilon) else []
+    return found, calls
 
 
 def _changed_arguments(system: System, few: Points) -> str | None:

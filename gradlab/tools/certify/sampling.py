@@ -29,6 +29,7 @@ from gradlab.tasks.task import Task
 from gradlab.tools.certify.evaluation import Points, Reference, evenly, outputs
 
 _STARTS = 64  # trajectories
+_SCALES = (1.0, 0.1, 1.0, 4.0)  # of their starts, where nobody says what states are usual
 _LONGEST = 64  # steps of one
 _FAR = 1e6  # times its first size: a rollout that left is not followed
 _BEYOND = 1.3  # of a limit
@@ -82,6 +83,7 @@ class Law:
     Attributes:
         starts: [M, ds], of trajectories.
         action_limit, exploration: [da], or None where the task has none.
+        reach: of lines on which kinks are sought, in distances of visited states.
     """
 
     system: System
@@ -90,6 +92,7 @@ class Law:
     action_limit: Tensor | None
     exploration: Tensor | None
     seed: int
+    reach: float = 1.0
 
     @property
     def action_size(self) -> Tensor:
@@ -109,7 +112,7 @@ class Law:
 def law(
     system: System, task: Task | None, policy: nn.Module | None, states: Tensor | None, seed: int
 ) -> Law:
-    """Starts of the task, of the given states, or standard normal ones."""
+    """Starts of the task, of the given states, or normal ones of several scales."""
     generator = stream(seed, "certify starts")
     if states is not None and len(states):
         starts = states[torch.randint(len(states), (_STARTS,), generator=generator)]
@@ -117,6 +120,7 @@ def law(
         starts = task.starts(_STARTS, generator)
     else:
         starts = torch.randn(_STARTS, system.state_dim, generator=generator, dtype=torch.float64)
+        starts *= starts.new_tensor(_SCALES).repeat(_STARTS // len(_SCALES))[:, None]
     limit = None if task is None or task.action_limit is None else task.action_limit
     explored = None if task is None or task.exploration is None else task.exploration
     return Law(
@@ -126,6 +130,7 @@ def law(
         None if limit is None else starts.new_tensor(limit),
         None if explored is None else starts.new_tensor(explored),
         seed,
+        max(_SCALES) if task is None and states is None else 1.0,
     )
 
 
