@@ -232,7 +232,7 @@ def _finding(
     kept = _sign_kept(J, D, bad, worst, judged.names, block)
     whole = relative_errors(judged.comparison, judged.units, rows, columns)[states]
     counted = len(J), int(here.sum())
-    text = sentences.wrong(block, stratum, entries, float(whole.nanmedian()), kept, counted)
+    text = sentences.wrong(block, stratum, entries, float(whole.nanquantile(0.5)), kept, counted)
     one = entries[0] if len(entries) == 1 else None
     return Finding(
         "wrong", block, stratum, one.row if one else None, one.column if one else None,
