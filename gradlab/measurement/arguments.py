@@ -360,9 +360,10 @@ def estimators_at(
         chosen["true_dynamics_all"] = replace(unrolled["true_dynamics"], actions="all")
     several = (x for name in also for x in (DECAYS if name == "decay" else (name,)))
     for name in dict.fromkeys(several):
-        latent = isinstance(prior, Imagined) and name in _DENSITIES
-        of = "model" if latent or (prior is not None and name == "replayed") else "true_dynamics"
-        chosen[f"{of}_{name}"] = _beside(name, task, tail, prior if latent else simulator)
+        imagined = prior if isinstance(prior, Imagined) and name in _DENSITIES else None
+        of_model = imagined is not None or (prior is not None and name == "replayed")
+        label = f"{'model' if of_model else 'true_dynamics'}_{name}"
+        chosen[label] = _beside(name, task, tail, imagined or simulator)
     return chosen
 
 

@@ -248,7 +248,35 @@ def averaged_entropy(entropy: str = "log π") -> Arguments:
     return dict(loss=loss, actor=trained, model=model, inputs=states(), lengths=(4, 8))
 
 
+def detached_entropy() -> Arguments:
+    """SAC whose entropy is of a detached action: E[∇ log π(a)] = 0."""
+    actor, critic = Gaussian(), Q()
+
+    def loss(obs: Tensor) -> Tensor:
+        mean, log_std = actor(obs)
+        pi = Normal(mean, log_std.exp())
+        a = pi.rsample()
+        return (0.2 * pi.log_prob(a.detach()).sum(1) - critic(obs, a)).mean()
+
+    return dict(loss=loss, actor=actor, critic=critic, inputs=states())
+
+
+def reparameterised_score() -> Arguments:
+    """REINFORCE whose action is not stopped: in the mean score and path cancel (rlax #109)."""
+    actor, critic = Gaussian(), Q()
+
+    def loss(obs: Tensor) -> Tensor:
+        mean, log_std = actor(obs)
+        pi = Normal(mean, log_std.exp())
+        a = pi.rsample()
+        return -(pi.log_prob(a).sum(1) * critic(obs, a).detach()).mean()
+
+    return dict(loss=loss, actor=actor, critic=critic, inputs=states())
+
+
 FAULTS = (
+    (detached_entropy, "idle score", "does not depend on the action"),
+    (reparameterised_score, "idle score", "cancels the score in fc_mean.weight and fc_mean.bias"),
     (sampled, "not reparameterised", "Normal.sample"),
     (categorical, "dead actor", "OneHotCategorical.sample"),
     (argmax, "dead actor", "argmax"),

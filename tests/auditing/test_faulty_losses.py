@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from gradlab.tools.audit.compute import audit
-from tests.auditing import faulty
+from tests.auditing import faulty, public
 
 
 @pytest.mark.parametrize(("make", "kind", "words"), faulty.FAULTS)
@@ -20,3 +20,19 @@ def test_fault_is_the_one_finding_that_is_wrong(
     assert [finding.kind for finding in wrong] == [kind], result
     assert words in wrong[0].sentence
     assert not result.passed
+
+
+@pytest.mark.parametrize(("source", "make", "kind"), public.FAULTY)
+def test_a_fault_of_a_public_thread_is_named(
+    source: str, make: Callable[[], dict[str, Any]], kind: str
+) -> None:
+    torch.manual_seed(1)
+    result = audit(**make())
+    assert not result.passed and kind in {finding.kind for finding in result.findings}, source
+
+
+@pytest.mark.parametrize(("source", "make"), public.SOUND)
+def test_published_code_has_no_fault(source: str, make: Callable[[], dict[str, Any]]) -> None:
+    torch.manual_seed(1)
+    result = audit(**make())
+    assert result.passed, f"{source}: {result}"

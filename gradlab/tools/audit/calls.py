@@ -25,8 +25,9 @@ from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import Distribution
 
-from gradlab.tools.audit.tags import Tag, Tags, mapped, tensors
+from gradlab.tools.audit.tags import Tag, Tags, mapped, tensors, user_place
 
 
 @final
@@ -76,6 +77,7 @@ class _Gated(torch.autograd.Function):
 
 Role = Literal["actor", "model", "critic"]
 JUDGES: tuple[Role, ...] = ("model", "critic")
+RAISED = 1.01  # times values, to see what moves with them
 
 
 @dataclass(frozen=True)
@@ -111,12 +113,28 @@ class Output:
     value: Tensor
 
 
+@dataclass(frozen=True)
+class Density:
+    """A log-density that the loss has computed of an action.
+
+    Attributes:
+        value: log π, in the graph.
+        action: the tag of the action; None: it does not depend on θ, as one of the batch.
+        place: of the call, "loss.py, line 12", or "".
+    """
+
+    value: Tensor
+    action: Tag | None
+    place: str
+
+
 @dataclass
 class LossCalls:
     """What one evaluation of the loss has called."""
 
     outputs: list[Output] = field(default_factory=list)
     lost: list[Lost] = field(default_factory=list)
+    densities: list[Density] = field(default_factory=list)
     inlets: dict[Role, _Gate] = field(default_factory=dict)
     outlets: dict[Role, _Gate] = field(default_factory=dict)
     counts: dict[Role, int] = field(default_factory=dict)
@@ -130,19 +148,26 @@ class LossCalls:
 class Watching:
     """The calls of watched objects, as a context around one evaluation of the loss."""
 
-    def __init__(self, owners: Mapping[int, Role], parameters: Sequence[nn.Parameter]) -> None:
+    def __init__(
+        self,
+        owners: Mapping[int, Role],
+        parameters: Sequence[nn.Parameter],
+        raised: Role | None = None,
+    ) -> None:
         """
         Args:
             owners: roles by the id of each object, submodules included.
             parameters: θ.
+            raised: model or critic, whose values of what depends on θ are larger than they are.
         """
         roles = dict.fromkeys(owners.values())
         self.calls = LossCalls(
             inlets={role: _Gate() for role in roles}, outlets={role: _Gate() for role in roles}
         )
         self.tags = Tags(parameters, self._kept)
-        self._owners = owners
+        self._owners, self._raised = owners, raised
         self._stack: list[Role] = []
+        self._inside = 0  # log_probs, one of which may call another's
 
     @contextmanager
     def over(self, objects: Sequence[object]) -> Iterator[None]:
@@ -150,6 +175,9 @@ class Watching:
         with ExitStack() as stack:
             for owner, name, function in _methods(objects):
                 stack.enter_context(patch.object(owner, name, self._seen(function)))
+            for owner in _distributions():
+                seen = self._dense(owner.log_prob)
+                stack.enter_context(patch.object(owner, "log_prob", seen))
             # Compiled modules run as they were written, where their calls can be seen.
             stack.enter_context(torch.compiler.set_stance("force_eager"))
             stack.enter_context(self.tags)
@@ -165,6 +193,21 @@ class Watching:
 
         return call
 
+    def _dense(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def log_prob(this: Distribution, value: Tensor) -> Any:
+            self._inside += 1
+            try:
+                result = function(this, value)
+            finally:
+                self._inside -= 1
+            if not self._inside and isinstance(result, Tensor) and result.requires_grad:
+                density = Density(result, self.tags.of(value), user_place())
+                self.calls.densities.append(density)
+            return result
+
+        return log_prob
+
     def _call(
         self, role: Role, function: Callable[..., Any], args: Sequence[Any], kwargs: Any
     ) -> Any:
@@ -178,6 +221,8 @@ class Watching:
             result = function(*args, **kwargs)
         finally:
             self._stack.pop()
+        if outermost and given and role == self._raised:
+            result = mapped(result, lambda x: x * RAISED if x.is_floating_point() else x)
         if outermost:
             call = self.calls.counts.get(role, 0)
             self.calls.counts[role] = call + 1
@@ -249,6 +294,17 @@ def _leaf(x: Tensor) -> Tensor:
 def _transformed() -> bool:
     """Inside `torch.func`, whose values do not outlive the transform."""
     return torch._C._functorch.peek_interpreter_stack() is not None
+
+
+def _distributions() -> list[type[Distribution]]:
+    """All kinds that have a `log_prob` of their own, the user's among them."""
+    found, left = [], [Distribution]
+    while left:
+        kind = left.pop()
+        left += kind.__subclasses__()
+        if "log_prob" in vars(kind) and kind not in found:
+            found.append(kind)
+    return found
 
 
 def _methods(objects: Sequence[object]) -> Iterator[tuple[type, str, Callable[..., Any]]]:

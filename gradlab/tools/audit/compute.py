@@ -15,7 +15,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -37,6 +37,7 @@ from gradlab.tools.audit.gradients import (
     scale_findings,
     scales,
 )
+from gradlab.tools.audit.scores import score_findings, value_findings, weighed
 from gradlab.tools.audit.zeros import explained, zero_findings
 from gradlab.user_code.calls import differentiating
 from gradlab.wording import listed, percent, two
@@ -385,7 +386,12 @@ def _audit(given: Audited, directions: int, surrogate: bool) -> Audit:
     evaluation = evaluated(given, first)
     total = gradient(evaluation.loss, evaluation.theta)
     findings = zero_findings(given, evaluation, total)
+    if evaluation.calls.densities:
+        redrawn = evaluated(replace(given, seed=given.seed + 1), first)
+        findings = score_findings(weighed(evaluation, redrawn), findings)
     findings = _without_zero_layers(findings, given, first)
+    if not findings:
+        findings += value_findings(given, evaluation, total, first)
     findings += _leaks(given, evaluation.loss, total)
     compared: list[StepWeight] = []
     if given.lengths is not None:

@@ -50,18 +50,21 @@ class LossEvaluation:
         return torch.stack([term.reshape(()).double() for term in self.terms.values()]).sum()
 
 
-def evaluated(audited: Audited, length: int | None = None) -> LossEvaluation:
+def evaluated(
+    audited: Audited, length: int | None = None, raised: Role | None = None
+) -> LossEvaluation:
     """The loss with its calls.
 
     Args:
         length: of the segment, handed to the loss as `length=`; None: not handed.
+        raised: model or critic, whose values of what depends on θ are larger than they are.
 
     Raises:
         InputError: the loss fails, or returns no scalar tensor.
     """
     more = {} if length is None else {"length": length}
     theta = list(audited.actor.values())
-    watching = Watching(audited.owners, theta)
+    watching = Watching(audited.owners, theta, raised)
     with _unchanged(audited.modules), _seeded(audited.seed), running("loss"):
         with watching.over(audited.objects), torch.enable_grad():
             value = audited.loss(*audited.inputs, **more)

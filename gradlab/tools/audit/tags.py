@@ -174,6 +174,11 @@ def _cut_by(function: Callable[..., Any], floating: bool) -> GradientCut:
     )
 
 
+def user_place() -> str:
+    """The line of the user's code that is being run, "loss.py, line 12", or ""."""
+    return next(map(_place, filter(_users, _frames())), "")
+
+
 def _frames() -> Iterator[FrameType]:
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
@@ -268,6 +273,9 @@ class Tags(TorchFunctionMode):
         given = [tag for x in tensors(sources, depth=2) if (tag := self.of(x)) is not None]
         if not given:
             return result
+        # A custom derivative computes without gradients, too, but what it gives has one.
+        outside = torch.is_grad_enabled()
+        self.cut |= outside and any(tag.cut and tag.cut.how == "no_grad" for tag in given)
         for x in tensors(args[0] if name == "__setitem__" else result, depth=1):
             self.hand_on(given, x, func)
         return self._chosen(name, args, result)

@@ -127,7 +127,7 @@ def _loaded_anew(
     from gradlab.tools.certify.anew import first_call_findings
 
     found = first_call_findings(name, system, seed, certificate.facts["precision"])
-    facts = certificate.facts | {"first call": found if isinstance(found, str) else "tried"}
+    facts = {**certificate.facts, "first call": found if isinstance(found, str) else "tried"}
     kept = [] if isinstance(found, str) else found
     return replace(certificate, findings=(*kept, *certificate.findings), facts=facts)
 
