@@ -1,19 +1,17 @@
 """Whether the first call of a step decides what later ones give, as where it fills a cache.
 
-    python -P -m gradlab.tools.certify.anew FILE.py:NAME FOLDER WHICH
-
-Two fresh processes load the same file at the same seeds. The one steps the given points at once,
-the other steps points that are moved and fewer before: what it then gives at the given ones is the
-same, unless something of a first call was kept.
+Before anything is called, two processes branch off. The one steps some points at once, the other
+steps points that are moved and fewer before: what it then gives at the same points is the same,
+unless something of a first call was kept.
 """
 
 from __future__ import annotations
 
-import random
-import subprocess
+import multiprocessing
 import sys
-import tempfile
-from pathlib import Path
+import warnings
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,68 +19,84 @@ from torch import Tensor
 
 from gradlab.systems.system import System
 from gradlab.tasks.task import Task
-from gradlab.tools.certify.arguments import simulator_of
 from gradlab.tools.certify.evaluation import Points, at_once
 from gradlab.tools.certify.repeats import gap, kept_from_calls
 from gradlab.tools.certify.result import Finding
 from gradlab.tools.certify.sampling import labelled, law
 
-_LONGEST = 120.0  # s of a process
-_NAMES = ("z", "noise")
-_ORDERS = ("first", "after")
+_LONGEST = 20.0  # s of a process
+_THREADED = ("jax", "warp")  # whose threads a process that branches off would wait for
+Calls = tuple[Tensor, Tensor]
 
 
-def first_call_findings(
-    name: str, made: System | Task, seed: int, epsilon: float
-) -> list[Finding] | str:
-    """What a first call leaves behind, or why that was not tried.
-
-    Args:
-        name: FILE.py:NAME of the system or task; its file is executed.
-        epsilon: precision of the step.
-    """
+def first_calls(made: System | Task, seed: int) -> Calls | str:
+    """y of the same points as a first call and after another one, or why that was not tried."""
+    threaded = [name for name in _THREADED if name in sys.modules]
+    if threaded or torch.cuda.is_initialized():
+        return f"not tried: {(*threaded, 'CUDA')[0]} does not branch off"
     task = made if isinstance(made, Task) else None
     system = made.simulator if isinstance(made, Task) else made
     drawn = law(system, task, None, None, seed)
     action = drawn.action_size * drawn.draw("anew", len(drawn.starts), system.action_dim)
     points = labelled(system, torch.cat([drawn.starts, action], 1), "given", seed, None).points
-    with tempfile.TemporaryDirectory() as folder:
-        torch.save({"z": points.z, "noise": points.noise}, Path(folder) / "points.pt")
-        try:
-            first, after = (_run(name, folder, orders) for orders in (_ORDERS[:1], _ORDERS[1:]))
-            size = gap(first, after)
-            if not kept_from_calls(size, epsilon):
-                return []
-            again = gap(first, _run(name, folder, _ORDERS[:1]))
-        except (OSError, subprocess.SubprocessError) as error:
-            return f"not tried: {str(error).splitlines()[0][:90]}"
-    if kept_from_calls(again, epsilon):
-        return "not tried: the file gives another system each time that it is loaded"
+    few = points.at(slice(0, len(points) // 2))
+    other = Points(few.z.flip(0) * 1.1 + 0.1, few.noise)
+
+    def after() -> Tensor:
+        at_once(system, other)
+        return at_once(system, points)
+
+    try:
+        return _apart(lambda: at_once(system, points)), _apart(after)
+    except (OSError, ValueError, RuntimeError) as error:
+        return f"not tried: {str(error).splitlines()[0][:90]}"
+
+
+def first_call_findings(calls: Calls | str, epsilon: float) -> list[Finding]:
+    """What a first call leaves behind; epsilon: precision of the step."""
+    size = 0.0 if isinstance(calls, str) else gap(*calls)
+    if not kept_from_calls(size, epsilon):
+        return []
     text = (
         f"The step depends on its first call (by {size:.2g} of its size): what that one had is kept"
     )
     return [Finding("stale", None, None, None, None, max(size, 1.0), None, "wrong", f"{text}.")]
 
 
-def _run(name: str, folder: str, orders: tuple[str, ...]) -> Tensor:
-    command = [sys.executable, "-P", "-m", __name__, name, folder, *orders]
-    subprocess.run(command, check=True, capture_output=True, timeout=_LONGEST)
-    found: Tensor = torch.load(Path(folder) / f"{orders[0]}.pt", weights_only=True)
-    return found
+def _apart(work: Callable[[], Tensor]) -> Tensor:
+    """The result of work in a process that branches off here.
+
+    Raises:
+        RuntimeError: it fails there, or does not end.
+        ValueError: processes do not branch off on this system.
+    """
+    context: Any = multiprocessing.get_context("fork")
+    receive, send = context.Pipe(duplex=False)
+    process = context.Process(target=_sent, args=(send, work), daemon=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of threads, which the other process does not use
+        process.start()
+    try:
+        if not receive.poll(_LONGEST):
+            raise RuntimeError(f"no answer after {_LONGEST:g} s")
+        try:
+            found = receive.recv()
+        except EOFError:
+            raise RuntimeError("the process ended without an answer") from None
+    finally:
+        process.kill()
+        process.join()
+    if isinstance(found, str):
+        raise RuntimeError(found)
+    return torch.from_numpy(found)
 
 
-def main(name: str, folder: str, order: str) -> None:
-    """Load, step in this order, and write what the given points end at."""
-    random.seed(0), np.random.seed(0), torch.manual_seed(0)
-    made = simulator_of(name)
-    system = made.simulator if isinstance(made, Task) else made
-    kept = torch.load(Path(folder) / "points.pt", weights_only=True)
-    points = Points(*(kept[each] for each in _NAMES))
-    if order == "after":
-        few = points.at(slice(0, max(len(points) // 2, 1)))
-        at_once(system, Points(few.z.flip(0) * 1.1 + 0.1, few.noise))
-    torch.save(at_once(system, points), Path(folder) / f"{order}.pt")
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+def _sent(send: Any, work: Callable[[], Tensor]) -> None:
+    """Send the result's numbers, or the words of what failed."""
+    torch.set_num_threads(1)  # threads do not branch off
+    answer: np.ndarray[Any, Any] | str
+    try:
+        answer = work().double().cpu().numpy()
+    except Exception as error:
+        answer = str(error) or type(error).__name__
+    send.send(answer)

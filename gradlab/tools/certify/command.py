@@ -65,6 +65,7 @@ class Certify:
         """Certify, and write what was asked for; `passed` decides the exit code."""
         with undisturbed():
             from gradlab.tasks import Task
+            from gradlab.tools.certify.anew import first_call_findings, first_calls
             from gradlab.tools.certify.compute import certify
 
         for name, suffix in SUFFIXES.items():
@@ -81,9 +82,8 @@ class Certify:
                     name=Path(self.simulator).name, progress=progress,
                 )  # fmt: skip
             return self._written(certificate)
-        from gradlab.user_code.loading import is_user_function
-
         system = _simulator(self.simulator, self.settings)
+        calls = first_calls(system, self.seed)  # before anything is called
         given = arguments.networks(policy=self.policy)
         with bars() as progress:
             certificate = certify(
@@ -94,8 +94,13 @@ class Certify:
                 fail_above=self.fail_above,
                 progress=progress,
             )
-        if is_user_function(self.simulator) and not self.settings:
-            certificate = _loaded_anew(certificate, self.simulator, system, self.seed)
+        findings = first_call_findings(calls, certificate.facts["precision"])
+        tried = calls if isinstance(calls, str) else "tried"
+        certificate = replace(
+            certificate,
+            findings=(*findings, *certificate.findings),
+            facts={**certificate.facts, "first call": tried},
+        )
         if not isinstance(system, Task):  # its class has no name that readers know it by
             certificate = replace(certificate, system=Path(self.simulator).name)
         return self._written(certificate)
@@ -118,18 +123,6 @@ class Certify:
         words += ["--policy", self.policy] if self.policy else []
         words += ["--samples", str(self.samples), "--fail-above", f"{self.fail_above:g}"]
         return shlex.join([*words, "--seed", str(self.seed)])
-
-
-def _loaded_anew(
-    certificate: Certification, name: str, system: System | Task, seed: int
-) -> Certification:
-    """With what a first call leaves behind, sought in processes of its own."""
-    from gradlab.tools.certify.anew import first_call_findings
-
-    found = first_call_findings(name, system, seed, certificate.facts["precision"])
-    facts = {**certificate.facts, "first call": found if isinstance(found, str) else "tried"}
-    kept = [] if isinstance(found, str) else found
-    return replace(certificate, findings=(*kept, *certificate.findings), facts=facts)
 
 
 def _document(certificate: Certification) -> Document:
