@@ -32,7 +32,7 @@ Calls = tuple[Tensor, Tensor]
 def first_calls(made: System | Task, seed: int) -> Calls | str:
     """y of the same points as a first call and after another one, or why that was not tried."""
     threaded = [name for name in _THREADED if name in sys.modules]
-    if threaded or torch.cuda.is_initialized():
+    if threaded or torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         return f"not tried: {(*threaded, 'CUDA')[0]} does not branch off"
     task = made if isinstance(made, Task) else None
     system = made.simulator if isinstance(made, Task) else made
