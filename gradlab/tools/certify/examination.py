@@ -213,8 +213,7 @@ def examined(
             facts |= numbers
     progress("derivatives", len(ways), len(ways))
     if not wrong_behaviour:
-        kept, facts["calls"] = repeats.later_findings(system, begun, before, epsilon)
-        findings += kept
+        findings += repeats.later_findings(system, begun, before, epsilon)
     if settings.parameters is not None and not wrong_behaviour:
         wrong, facts["parameters"] = parameters.findings(
             system, points, settings.parameters, tolerance, epsilon

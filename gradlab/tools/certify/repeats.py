@@ -182,11 +182,9 @@ def kept_from_calls(size: float, epsilon: float) -> bool:
     return size > _EQUAL * epsilon
 
 
-def later_findings(
-    system: System, few: Points, before: Tensor, epsilon: float
-) -> tuple[list[Finding], int]:
+def later_findings(system: System, few: Points, before: Tensor, epsilon: float) -> list[Finding]:
     """Of the step after all other calls and up to `_CALLS` more, for `_SECONDS` at most: a counter,
-    or a cache that fills; and how many more there were.
+    or a cache that fills.
 
     Args:
         before: y of the points when nothing else had been called.
@@ -195,8 +193,7 @@ def later_findings(
     while calls < _CALLS and (calls == 0 or time.monotonic() < until):
         later, calls = at_once(system, few), calls + 1
     size = gap(before, later)
-    found = [_finding("stale", None, size, "")] if kept_from_calls(size, epsilon) else []
-    return found, calls
+    return [_finding("stale", None, size, "")] if kept_from_calls(size, epsilon) else []
 
 
 def _changed_arguments(system: System, few: Points) -> str | None:
