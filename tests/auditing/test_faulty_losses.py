@@ -36,3 +36,10 @@ def test_published_code_has_no_fault(source: str, make: Callable[[], dict[str, A
     torch.manual_seed(1)
     result = audit(**make())
     assert result.passed, f"{source}: {result}"
+
+
+def test_a_loss_that_is_detached_as_a_whole_has_no_weights() -> None:
+    arguments = faulty.detached_entropy()
+    loss = arguments["loss"]
+    result = audit(**arguments | {"loss": lambda obs: loss(obs).detach()})
+    assert not result.passed and {finding.kind for finding in result.findings} == {"dead actor"}

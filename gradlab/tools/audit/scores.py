@@ -85,6 +85,8 @@ def weighed(here: LossEvaluation, there: LossEvaluation) -> list[Weighed]:
 
 def _weights(evaluation: LossEvaluation) -> list[Tensor | None]:
     values = [density.value for density in evaluation.calls.densities]
+    if not evaluation.loss.requires_grad:
+        return [None] * len(values)
     return list(torch.autograd.grad(evaluation.loss, values, retain_graph=True, allow_unused=True))
 
 
