@@ -180,14 +180,19 @@ def make_cell(name: str, stage: str, seed: int, folder: Path) -> Cell:
         policy, critic = (load_sac(name, world.stages[at], seed, folder, k) for k in NETWORKS)
         return Cell(world, name, stage, seed, task, policy, critic)
     files = [folder / f"{name}-{each}-{seed}.safetensors" for each in STAGES]
-    if not all(file.exists() for file in files):
-        for file, trained in zip(files, train_policy(world, task, seed), strict=True):
-            checkpoint.save(trained, file)
-    policy = double_copy("policy", checkpoint.load(files[at]))
+    policy = policy_at(at, files, world, task, seed)
     if world.kind == "learned":
         task = with_model(task, policy, seed)
     critic = fit_critic(task, policy, seed=child(seed, "advice critic"))
     return Cell(world, name, stage, seed, task, policy, critic)
+
+
+def policy_at(stage: int, files: list[Path], world: World, task: Task, seed: int) -> nn.Module:
+    """The policy of one stage, of a training that is made where a file is missing."""
+    if not all(file.exists() for file in files):
+        for file, trained in zip(files, train_policy(world, task, seed), strict=True):
+            checkpoint.save(trained, file)
+    return double_copy("policy", checkpoint.load(files[stage]))
 
 
 def train_policy(world: World, task: Task, seed: int) -> list[Policy]:

@@ -19,13 +19,11 @@ import pandas as pd
 import tyro
 
 from analyses.advice.run import advice_of, measured, what_happened
-from analyses.advice.worlds import Cell, World, train_policy
+from analyses.advice.worlds import Cell, World, policy_at
 from analyses.harness.cells import grown
 from analyses.worlds.environments import TASKS
 from gradlab.data.noise import child
 from gradlab.fitting import fit_critic
-from gradlab.networks import checkpoint
-from gradlab.networks.interface import double_copy
 from gradlab.tasks import Task
 
 SEED, UPDATES = 51, (5, 15, 30, 60, 120)
@@ -48,10 +46,7 @@ def made(name: str, updates: int, folder: Path) -> dict[str, Any]:
     begun, world = time.monotonic(), world_of(name)
     task: Task = task_of(name)
     files = [folder / f"{name}-{each}.safetensors" for each in UPDATES]
-    if not all(file.exists() for file in files):
-        for file, trained in zip(files, train_policy(world, task, SEED), strict=True):
-            checkpoint.save(trained, file)
-    policy = double_copy("policy", checkpoint.load(files[UPDATES.index(updates)]))
+    policy = policy_at(UPDATES.index(updates), files, world, task, SEED)
     seed = child(SEED, f"worlds critic {updates}")
     critic = fit_critic(task, policy, termination=world.termination, seed=seed)
     cell = Cell(world, name, str(updates), SEED, task, policy, critic)

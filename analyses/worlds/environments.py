@@ -27,6 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import gradlab
+from analyses.certificates.engines import normal
 from gradlab.systems import from_environment
 from gradlab.tasks import Task
 
@@ -195,14 +196,6 @@ def twin(make: Callable[[], Twin], discount: float = 0.98) -> Task:
         type(env).__name__, system, None, normal(env.middle, env.spread), discount, 25,
         action_limit=(1.0,) * env.action_dim,
     )  # fmt: skip
-
-
-def normal(middle: tuple[float, ...], spread: tuple[float, ...]) -> Any:
-    def starts(n: int, generator: torch.Generator) -> Tensor:
-        draw = torch.randn(n, len(middle), generator=generator, dtype=torch.float64)
-        return draw * draw.new_tensor(spread) + draw.new_tensor(middle)
-
-    return starts
 
 
 def transport() -> Task:

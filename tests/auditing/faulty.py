@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -248,30 +249,27 @@ def averaged_entropy(entropy: str = "log π") -> Arguments:
     return dict(loss=loss, actor=trained, model=model, inputs=states(), lengths=(4, 8))
 
 
-def detached_entropy() -> Arguments:
-    """SAC whose entropy is of a detached action: E[∇ log π(a)] = 0."""
+def _of_normal(value: Callable[[Normal, Tensor, Tensor], Tensor]) -> Arguments:
+    """The mean of value(π, a, Q(s, a)) of a reparameterised action a."""
     actor, critic = Gaussian(), Q()
 
     def loss(obs: Tensor) -> Tensor:
         mean, log_std = actor(obs)
         pi = Normal(mean, log_std.exp())
         a = pi.rsample()
-        return (0.2 * pi.log_prob(a.detach()).sum(1) - critic(obs, a)).mean()
+        return value(pi, a, critic(obs, a)).mean()
 
     return dict(loss=loss, actor=actor, critic=critic, inputs=states())
+
+
+def detached_entropy() -> Arguments:
+    """SAC whose entropy is of a detached action: E[∇ log π(a)] = 0."""
+    return _of_normal(lambda pi, a, q: 0.2 * pi.log_prob(a.detach()).sum(1) - q)
 
 
 def reparameterised_score() -> Arguments:
     """REINFORCE whose action is not stopped: in the mean score and path cancel (rlax #109)."""
-    actor, critic = Gaussian(), Q()
-
-    def loss(obs: Tensor) -> Tensor:
-        mean, log_std = actor(obs)
-        pi = Normal(mean, log_std.exp())
-        a = pi.rsample()
-        return -(pi.log_prob(a).sum(1) * critic(obs, a).detach()).mean()
-
-    return dict(loss=loss, actor=actor, critic=critic, inputs=states())
+    return _of_normal(lambda pi, a, q: -pi.log_prob(a).sum(1) * q.detach())
 
 
 FAULTS = (
