@@ -13,8 +13,15 @@ from gradlab.gradients.starts import as_starts
 from gradlab.gradients.tail import Setting
 from gradlab.measurement.update import Update
 from gradlab.runs.realised import TRUE_CELL
+from gradlab.systems import from_function
 from gradlab.truth.lqr import ExactCritic
 from gradlab.truth.oracles import unroll_all_actions
+
+
+class NegativeCost(nn.Module):
+    def forward(self, state, action):
+        return -(state[:, 0] ** 2) - action[:, 0] ** 2
+
 
 EYE = torch.eye(2, dtype=torch.float64)
 
@@ -164,3 +171,35 @@ def test_too_few_judges_are_refused():
     for judges in (3, 2.5):
         with pytest.raises(InputError, match="judges"):
             measured(judges=judges)
+
+
+def test_of_a_cut_truth_the_norm_is_that_of_all_starts_as_the_direction_is():
+    """The truth's own norm is that of the half of them which did not choose the cut."""
+    drawn = []
+
+    def starts(n, generator):
+        drawn.append(1 + 0.15 * torch.randn(n, 2, generator=generator, dtype=torch.float64))
+        return drawn[-1]
+
+    def step(state, action):  # each start grows at a rate of its own
+        x, z = state[:, :1], state[:, 1:]
+        return torch.cat([1.1 * z * x + 0.5 * action, z], 1), -(x**2 + action**2)[:, 0]
+
+    task = tasks.Task("growing", from_function(step, 2, 1), None, starts, 0.9, 3)
+    found = measured(
+        task, policy_of(-0.2, 0.0), critic=NegativeCost(), horizon=2, strata=False, judges=8
+    )
+    assert found.truth["status"] == "cut"
+    x, z = next(each for each in drawn if len(each) == 64).T  # the judging ones come later
+    w = torch.tensor([[-0.2], [0.0]]).double().repeat(1, 64).requires_grad_()
+    returns = 0.0
+    for t in range(found.truth["horizon"]):
+        a = w[0] * x + w[1] * z
+        returns = returns - 0.9**t * (x**2 + a**2).sum()
+        x = 1.1 * z * x + 0.5 * a
+    (g,) = torch.autograd.grad(returns, w)
+    mean, variance = g.mean(dim=1).square().sum(), g.var(dim=1).sum() / 64
+    norm = float((mean - variance).sqrt())
+    assert found.realised.norm == pytest.approx(norm, rel=1e-3)
+    assert found.realised.kept[0] == pytest.approx(norm / float(mean.sqrt()), rel=1e-3)
+    assert found.truth["norm"] != pytest.approx(norm, rel=1e-2)
