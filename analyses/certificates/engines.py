@@ -1,208 +1,122 @@
 """Certificates of simulators: are an engine's derivatives those of its own step?
 
-    python -m analyses.certificates certify NAME [--samples 2048] [--output reports/certificates]
-    python -m analyses.certificates table [--output reports/certificates]
+    python -m analyses.certificates certify ENGINE-SCENE [--samples 2048]
+    python -m analyses.certificates table
 
-`certify` writes NAME.json and NAME.html in an environment that has the engine (`make engines`);
-`table` writes the README's table from all JSON files. A page depends on versions, settings, samples
-and seed alone: made twice it is the same.
+`certify` writes a page, ENGINE-SCENE.html, and its digest into pages.json, in an environment that
+has the engine; `table` writes the README's table from the digests. A page depends on versions,
+settings, samples and seed alone: made twice it is the same.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
 from tyro.conf import Positional
 
 import gradlab
-from gradlab.systems import System
-from gradlab.systems.engines.from_jax import in_float64
-from gradlab.tasks import Task
+from analyses.certificates import scenes
+from analyses.certificates.scenes import FIELDS, MODELS, several
+from gradlab.tools.certify.functions import certify_function
 from gradlab.tools.certify.result import Certification
 
 FOLDER = Path("reports/certificates")
-CART_POLE = """
-<mujoco>
-  <option timestep="0.02" iterations="100" tolerance="1e-12" jacobian="dense"/>
-  <worldbody>
-    <body>
-      <joint name="slide" type="slide" axis="1 0 0" range="-1 1" limited="true" damping="1"/>
-      <geom type="sphere" size="0.1" mass="10" contype="0" conaffinity="0"/>
-      <body>
-        <joint name="pole" type="hinge" axis="0 1 0" damping="0.1"/>
-        <geom type="sphere" pos="0 0 0.6" size="0.05" mass="5" contype="0" conaffinity="0"/>
-      </body>
-    </body>
-  </worldbody>
-  <actuator><motor joint="slide" gear="100" ctrlrange="-3 3" ctrllimited="true"/></actuator>
-</mujoco>
-"""
+PAGES = "pages.json"
 BEGIN, END = "<!-- table -->", "<!-- end of table -->"
 
 
 @dataclass(frozen=True)
 class Engine:
-    """A row: what is certified, by which packages, with which settings."""
+    """What is certified, by which packages, with which settings.
 
-    task: Callable[[], Task]
+    Attributes:
+        scenes: by name, each makes a Task, or a function and its inputs [N, n].
+    """
+
     packages: tuple[str, ...]
     settings: str
+    scenes: Mapping[str, Callable[[], Any]]
 
 
-def normal(mean: tuple[float, ...], deviation: tuple[float, ...]) -> Any:
-    """A start law of independent normal coordinates."""
-
-    def starts(n: int, generator: torch.Generator) -> Tensor:
-        draws = torch.randn(n, len(mean), generator=generator, dtype=torch.float64)
-        return draws * draws.new_tensor(deviation) + draws.new_tensor(mean)
-
-    return starts
-
-
-def mjx_cart_pole() -> Task:
-    """A cart on a slider with limits, and a pole."""
-    import mujoco
-
-    model = mujoco.MjModel.from_xml_string(CART_POLE)
-    system = gradlab.systems.from_mjx(
-        model, lambda s, a, after: -(after[:2] @ after[:2]) - 1e-3 * a[0] ** 2, frame_skip=2
-    )
-    return cart_pole("a cart-pole in MJX", system)
-
-
-def cart_pole(name: str, system: System) -> Task:
-    """Names, limits and a start law that reaches the slider's limits."""
-    return Task(
-        name, system, None, normal((0,) * 4, (0.6, 0.3, 0.5, 0.5)), 0.99, 25,
-        ("slider [m]", "pole [rad]", "slider rate [m/s]", "pole rate [rad/s]"), ("force",),
-        action_limit=(3.0,),
-    )  # fmt: skip
-
-
-def mujoco_torch_cart_pole() -> Task:
-    """The same model in mujoco-torch."""
-    import mujoco
-
-    def reward(state: Tensor, action: Tensor, after: Tensor) -> Tensor:
-        return -after[:, :2].square().sum(1) - 1e-3 * action[:, 0].square()
-
-    model = mujoco.MjModel.from_xml_string(CART_POLE)
-    system = gradlab.systems.from_mujoco_torch(model, reward, frame_skip=2, iterations=3)
-    return cart_pole("a cart-pole in mujoco-torch", system)
-
-
-def brax_pendulum() -> Task:
-    """brax's inverted pendulum, stepped by its pipeline in generalized coordinates."""
-    import jax
-    from brax import envs
-    from brax.generalized import pipeline
-
-    with in_float64():
-        environment = envs.get_environment("inverted_pendulum", backend="generalized")
-    model, nq = environment.sys, environment.sys.q_size()
-
-    def step(state: Any, action: Any) -> tuple[Any, Any]:
-        def substep(data: Any, _: None) -> tuple[Any, None]:
-            return pipeline.step(model, data, action), None
-
-        data = pipeline.init(model, state[:nq], state[nq:])
-        data, _ = jax.lax.scan(substep, data, None, environment._n_frames)
-        after = jax.numpy.concatenate([data.q, data.qd])
-        return after, -(after[:2] @ after[:2]) - 1e-3 * action[0] ** 2
-
-    system = gradlab.systems.from_jax(step, nq + model.qd_size(), model.act_size())
-    return cart_pole("brax's inverted pendulum", system)
-
-
-def vmas_transport() -> Task:
-    """Two agents push a package to the origin."""
-
-    def reward(state: Tensor, action: Tensor, after: Tensor) -> Tensor:
-        return -after[:, 12:14].square().sum(1) - 0.1 * action.square().sum(1)
-
-    system = gradlab.systems.from_vmas("transport", reward, n_agents=2)
-    bodies = [f"{name} {part}" for name in ("agent 0", "agent 1")
-              for part in ("x", "y", "vx", "vy", "angle", "turn rate")]  # fmt: skip
-    bodies += [f"package {part}" for part in ("x", "y", "vx", "vy")]
-    return Task(
-        "transport in VMAS", system, None, normal((0.0,) * 16, (0.08,) * 16), 0.99, 25,
-        tuple(bodies), ("agent 0 fx", "agent 0 fy", "agent 1 fx", "agent 1 fy"),
-        action_limit=(1.0,) * 4,
-    )  # fmt: skip
-
-
-def newton_ball() -> Task:
-    """A ball thrown at the ground."""
-    import newton
-
-    stiffness = dict(ke=1e3, kf=0.0, kd=10.0, mu=0.2)
-    world = newton.ModelBuilder(up_axis=newton.Axis.Z)
-    world.add_particle(pos=(0.0, 0.0, 1.0), vel=(0.0, 0.0, 0.0), mass=1.0, radius=0.1)
-    world.add_ground_plane(cfg=newton.ModelBuilder.ShapeConfig(**stiffness))
-
-    def prepare(model: Any) -> None:
-        for name, value in stiffness.items():
-            setattr(model, f"soft_contact_{name}", value)
-
-    def reward(state: Tensor, action: Tensor, after: Tensor) -> Tensor:
-        return -after[:, :3].square().sum(1) - 0.01 * action.square().sum(1)
-
-    system = gradlab.systems.from_newton(world, reward, 1 / 60, 4, prepare)
-    return Task(
-        "a bouncing ball in Newton", system, None,
-        normal((0, 0, 0.15, 0, 0, -0.5), (0.3, 0.3, 0.1, 0.5, 0.5, 0.5)), 0.99, 25,
-        tuple(f"{what} {axis}" for what in ("position", "velocity") for axis in "xyz"),
-        ("fx", "fy", "fz"),
-    )  # fmt: skip
-
-
+_BRAX = ("inverted_pendulum", "inverted_double_pendulum", "reacher")
 ENGINES = {
-    "brax-inverted-pendulum": Engine(
-        brax_pendulum, ("brax", "jax"),
-        "generalized backend, 2 substeps, float64, XLA on the CPU",
+    "gradlab": Engine(
+        ("torch",), "closed-form linearization",
+        several(scenes.own, "path_tracking", "cart_pole", "pendulum"),
     ),
-    "gradlab-vehicle": Engine(
-        gradlab.tasks.path_tracking, ("torch",), "20 substeps, closed-form linearization"
+    "gymnasium-mujoco": Engine(
+        ("mujoco", "gymnasium"), "Newton solver, linearized by certified differences; no autograd",
+        several(scenes.gymnasium, "Hopper-v5", "InvertedPendulum-v5", "HalfCheetah-v5"),
     ),
-    "gymnasium-mujoco-hopper": Engine(
-        lambda: gradlab.tasks.mujoco("Hopper-v5"), ("mujoco", "gymnasium"),
-        "Newton solver, linearized by certified differences; no autograd",
-    ),
-    "mjx-cart-pole": Engine(
-        mjx_cart_pole, ("mujoco", "mujoco-mjx", "jax"),
+    "mjx": Engine(
+        ("mujoco", "mujoco-mjx", "jax"),
         "Euler, 2 substeps, one iteration of the Newton solver, float64",
+        several(scenes.mjx, *MODELS),
     ),
-    "mujoco-torch-cart-pole": Engine(
-        mujoco_torch_cart_pole, ("mujoco-torch", "mujoco", "torch"),
+    "mujoco-torch": Engine(
+        ("mujoco-torch", "mujoco", "torch"),
         "Euler, 2 substeps, three iterations of the Newton solver, float64",
+        several(scenes.mujoco_torch, *MODELS),
     ),
-    "newton-ball": Engine(
-        newton_ball, ("newton", "warp-lang"),
+    "brax-generalized": Engine(
+        ("brax", "jax"), "generalized pipeline, float64",
+        several(scenes.brax, *_BRAX, backend="generalized"),
+    ),
+    "brax-spring": Engine(
+        ("brax", "jax"), "spring pipeline, float64", several(scenes.brax, *_BRAX, backend="spring")
+    ),
+    "brax-positional": Engine(
+        ("brax", "jax"), "positional pipeline, float64",
+        several(scenes.brax, *_BRAX, backend="positional"),
+    ),
+    "newton": Engine(
+        ("newton", "warp-lang"),
         "SolverSemiImplicit, 4 substeps, contacts in every substep, float32",
+        several(scenes.newton, "ball", "spring", "chain"),
     ),
-    "vmas-transport": Engine(
-        vmas_transport, ("vmas", "torch"), "its own penalty contacts, 1 substep, float64"
+    "rewarped": Engine(
+        ("rewarped", "warp-lang", "torch"), "Featherstone integrator, 4 to 16 substeps, float32",
+        several(scenes.rewarped, "cartpole", "hopper", "ant"),
+    ),
+    "vmas": Engine(
+        ("vmas", "torch"), "its own penalty contacts, 1 substep, float64",
+        several(scenes.vmas, "transport", "navigation", "balance", agents=3),
+    ),
+    "torchdiffeq": Engine(
+        ("torchdiffeq", "torch"), "dopri5, rtol 1e-7, atol 1e-9, through the solver, float64",
+        several(scenes.torchdiffeq, *FIELDS),
+    ),
+    "cvxpylayers": Engine(
+        ("cvxpylayers", "diffcp", "cvxpy"), "SCS to 1e-12, derivative of the optimality conditions",
+        several(scenes.cvxpylayers, "mpc", "simplex", "cone"),
     ),
 }  # fmt: skip
+NAMES = {f"{name}-{scene}": (name, scene) for name, one in ENGINES.items() for scene in one.scenes}
 
 
 def certify(
     name: Positional[str], samples: int = 2048, seed: int = 0, output: Path = FOLDER
 ) -> None:
-    """Certify one engine."""
-    if name not in ENGINES:
-        raise SystemExit(f"no engine is called {name!r}: {', '.join(ENGINES)}")
-    engine = ENGINES[name]
-    certificate = described(gradlab.certify(engine.task(), samples=samples, seed=seed), engine)
-    for suffix in (".json", ".html"):
-        certificate.save(output / f"{name}{suffix}")
+    """Certify one scene of one engine."""
+    if name not in NAMES:
+        raise SystemExit(f"no engine's scene is called {name!r}: {', '.join(NAMES)}")
+    engine, scene = NAMES[name]
+    made = ENGINES[engine].scenes[scene]()
+    if isinstance(made, tuple):
+        certificate = certify_function(*made, seed=seed)
+    else:
+        certificate = gradlab.certify(made, samples=samples, seed=seed)
+    certificate = described(certificate, ENGINES[engine])
+    certificate.save(output / f"{name}.html")
+    pages = output / PAGES
+    known = json.loads(pages.read_text()) if pages.exists() else {}
+    known[name] = digest(certificate)
+    pages.write_text(json.dumps(dict(sorted(known.items())), indent=1, ensure_ascii=False) + "\n")
     print(*certificate.sentences, sep="\n")
 
 
@@ -213,32 +127,39 @@ def described(certificate: Certification, engine: Engine) -> Certification:
     return replace(certificate, facts={**certificate.facts, **about})
 
 
-def row(name: str, document: dict[str, Any]) -> str:
-    """One line of the table."""
-    facts = document["facts"]
+def digest(certificate: Certification) -> dict[str, Any]:
+    """What the table has of a page."""
+    table = certificate.table()
+    judged = table[table["p95"].notna() & (table["stratum"] != "onset")]
+    facts = certificate.facts
     versions = ", ".join(f"{package} {v}" for package, v in facts["versions"].items())
-    judged = [r for r in document["table"] if r["p95"] is not None and r["stratum"] != "onset"]
-    median = max((r["median"] for r in judged), default=float("nan"))
-    p95 = max((r["p95"] for r in judged), default=float("nan"))
-    verdict = "sound" if document["passed"] else "**not sound**"
-    cells = (
-        f"[{document['system']}]({name}.html)", f"{versions}; {facts['engine']}",
-        str(facts["states"]), f"{median:.0e}", f"{p95:.0e}", verdict,
-    )  # fmt: skip
+    return {
+        "system": certificate.system, "settings": f"{versions}; {facts['engine']}",
+        "states": facts["states"], "median": f"{judged['median'].max():.0e}",
+        "p95": f"{judged['p95'].max():.0e}", "passed": certificate.passed,
+        "sentences": list(certificate.sentences[:6]),
+    }  # fmt: skip
+
+
+def row(name: str, page: Mapping[str, Any]) -> str:
+    """One line of the table."""
+    verdict = "sound" if page["passed"] else "**not sound**"
+    cells = (f"[{page['system']}]({name}.html)", page["settings"], str(page["states"]),
+             page["median"], page["p95"], verdict)  # fmt: skip
     return f"| {' | '.join(cells)} |"
 
 
 def table(output: Path = FOLDER) -> None:
     """Write the table into the README."""
-    documents = {path.stem: json.loads(path.read_text()) for path in sorted(output.glob("*.json"))}
+    pages = json.loads((output / PAGES).read_text())
     lines = [
         "| simulator | versions and settings | states | median error | 95% below | verdict |",
         "|---|---|---|---|---|---|",
-        *(row(name, document) for name, document in documents.items()),
+        *(row(name, page) for name, page in pages.items()),
         "",
     ]
-    for name, document in documents.items():
-        lines += [f"**{name}**", *(f"- {sentence}" for sentence in document["sentences"][:6]), ""]
+    for name, page in pages.items():
+        lines += [f"**{name}**", *(f"- {sentence}" for sentence in page["sentences"]), ""]
     readme = output / "README.md"
     text = readme.read_text()
     before, after = text.split(BEGIN)[0], text.split(END)[1]

@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import gradlab
-from analyses.certificates.engines import normal
+from analyses.certificates.scenes import normal
 from gradlab.systems import from_environment
 from gradlab.tasks import Task
 
