@@ -103,7 +103,7 @@ class FunctionSystem:
             # A dead control or a constant reward is no part of the graph: its derivative is 0.
             unused = 0 * (s.sum(1, keepdim=True) + a.sum(1, keepdim=True))
             outputs = torch.cat([after, reward[:, None]], 1) + unused
-            sweeps = torch.autograd.grad(outputs, (s, a), cotangents, is_grads_batched=True)
+            sweeps = _swept(outputs, (s, a), cotangents)
         by_state, by_action = (columns.transpose(0, 1) for columns in sweeps)
         return Linearization(
             A=by_state[:, :-1],
@@ -148,6 +148,19 @@ class FunctionSystem:
                     f"it in the states' dtype (a network: .to(state.dtype))"
                 )
         return after.to(state.dtype), reward.to(state.dtype)
+
+
+def _swept(outputs: Tensor, inputs: tuple[Tensor, Tensor], cotangents: Tensor) -> list[Tensor]:
+    """Reverse sweeps of all cotangents [K, N, m], [K, N, n] per input."""
+    try:
+        return list(
+            torch.autograd.grad(
+                outputs, inputs, cotangents, retain_graph=True, is_grads_batched=True
+            )
+        )
+    except RuntimeError:  # a backward pass in plain Python, as a solver's, knows no batches of them
+        each = [torch.autograd.grad(outputs, inputs, c, retain_graph=True) for c in cotangents]
+        return [torch.stack(of_input) for of_input in zip(*each, strict=True)]
 
 
 def survivors(alive: AliveFunction | None, after: Tensor) -> Tensor:

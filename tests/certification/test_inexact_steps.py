@@ -70,6 +70,22 @@ def test_a_solver_as_loose_as_the_threshold_is_named() -> None:
     assert accusations(step, "by row", 512) != []
 
 
+@pytest.mark.parametrize(("rate", "named"), [(6e3, False), (6e5, True)])
+def test_derivatives_of_rows_that_a_solver_couples_may_mix_up_to_the_threshold(
+    rate: float, named: bool
+) -> None:
+    """By 5e-8 rate of their size and more, as by a step size that all rows share: the
+    derivatives of torchdiffeq's Lorenz system, by 2.5e-4, were accused."""
+
+    def step(s: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
+        after = 0.9 * s + 0.1 * s.roll(1, 1).sin() + 0.1 * a.sum(1, keepdim=True)
+        return after + 5e-8 * torch.sin(rate * s.mean(0)), cost(s, a)
+
+    mixed = [each.block for each in certificate(step, 128).findings
+             if each.kind == "rows mix" and each.severity == "wrong"]  # fmt: skip
+    assert bool(mixed) == named
+
+
 class Half(torch.autograd.Function):
     """x, whose derivative is wrong by a share."""
 

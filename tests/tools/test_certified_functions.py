@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -43,6 +44,31 @@ def test_sound_maps_are_sound(function: Callable[[Tensor], Tensor]) -> None:
     certificate = certify_function(function, inputs())
     assert certificate.passed, certificate.sentences
     assert set(certificate.table()["block"]) == {"y"}
+
+
+class Outside(torch.autograd.Function):
+    """Q⁻¹ x by NumPy, as layers of convex solvers are: no batches of cotangents pass through it."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, share: float) -> Tensor:
+        ctx.share = share
+        return torch.from_numpy(np.linalg.solve(Q.numpy(), x.detach().numpy().T).T.copy())
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
+        return ctx.share * torch.from_numpy(
+            np.linalg.solve(Q.numpy().T, g.numpy().T).T.copy()
+        ), None
+
+
+@pytest.mark.parametrize(("share", "sound"), [(1.0, True), (0.99, False)])
+def test_a_solver_outside_of_torch_is_certified_and_has_its_page(
+    share: float, sound: bool, tmp_path: Path
+) -> None:
+    certificate = certify_function(lambda x: Outside.apply(x, share), inputs())
+    assert certificate.passed == sound, certificate.sentences
+    page = certificate.save(tmp_path / "solver.html").read_text()
+    assert "∂y/∂x" in page and "∂s" not in page
 
 
 def test_a_gradient_through_the_last_step_of_a_solver_is_no_derivative() -> None:

@@ -205,8 +205,9 @@ def examined(
             continue
         findings += comparison.findings(judged)
         findings += repeats.derivative_findings(
-            name, system, derivative, points, about.names, epsilon, tolerance
-        )
+            name, system, derivative, points, about.names, epsilon, tolerance,
+            any(each.kind == "rows mix" for each in behaviour),
+        )  # fmt: skip
         if k == 0:
             more, numbers = _once(ahead, name, derivative, label, about)
             findings += more

@@ -10,7 +10,6 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from gradlab.figures import drawing, style
 from gradlab.figures.style import DERIVATIVES, GRID, INK, MUTED
 
-BLOCKS = ("A", "B", "r_s", "r_a")
 _LEAST = 1e-16  # an error of 0 is drawn there
 _APART = 0.18  # between the blocks of one stratum
 
@@ -31,9 +30,10 @@ def certified_errors(
     if worst["median"].notna().sum() == 0:
         drawing.nothing(ax, "no state could be judged")
     named: set[str] = set()
+    blocks = list(dict.fromkeys(table["block"]))
     places = zip(worst["stratum"], worst["block"], worst[errors].to_numpy(float), strict=True)
     for stratum, block, row in places:
-        y = strata.index(stratum) + _APART * (BLOCKS.index(block) - 1.5)
+        y = strata.index(stratum) + _APART * (blocks.index(block) - (len(blocks) - 1) / 2)
         look, (median, p95, largest) = DERIVATIVES[block], np.maximum(row, _LEAST)
         if not np.isfinite(median):
             continue

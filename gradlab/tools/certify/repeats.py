@@ -92,15 +92,22 @@ def derivative_findings(
     names: Names,
     epsilon: float,
     tolerance: float,
+    coupled: bool = False,
 ) -> list[Finding]:
-    """Of one source of derivatives, block by block."""
+    """Of one source of derivatives, block by block.
+
+    Args:
+        coupled: rows of the step mix within a solver's tolerance; their derivatives may then mix
+            up to the tolerated error.
+    """
     few = points.at(evenly(len(points), SMALL))
     calls = _calls(lambda given: derivative(system, given), few)
     found = []
     least = max(_EQUAL * epsilon, _OF_DERIVATIVES * tolerance)
     for block in BLOCKS:
         rows, columns = names.block(block)
-        kind, size = _dependence([J[:, rows, columns].flatten(1) for J in calls], least, least)
+        values = [J[:, rows, columns].flatten(1) for J in calls]
+        kind, size = _dependence(values, least, least, tolerance if coupled else least)
         if kind is not None:
             found.append(_finding(kind, block, size, name))
     return found
@@ -133,13 +140,16 @@ def _calls(evaluate: _Evaluated, few: Points) -> tuple[Tensor, ...]:
     )
 
 
-def _dependence(calls: Sequence[Tensor], least: float, sums: float) -> tuple[Kind | None, float]:
+def _dependence(
+    calls: Sequence[Tensor], least: float, sums: float, rows: float | None = None
+) -> tuple[Kind | None, float]:
     """What else the values depend on by at least so much of their size, and by how much; None with
     what they move by otherwise.
 
     Args:
-        sums: as `least`, of another seed.
+        sums: as `least`, of another seed; rows: of other rows.
     """
+    allowed = {"random": sums, "rows mix": least if rows is None else rows}
     first, after_another, reseeded, *among, another, anew = calls
     gaps: tuple[tuple[Kind, float], ...] = (
         ("stale", gap(first, after_another)),
@@ -148,7 +158,7 @@ def _dependence(calls: Sequence[Tensor], least: float, sums: float) -> tuple[Kin
         ("stale", gap(another[: len(anew)], anew)),
     )
     for kind, size in gaps:
-        if size > (sums if kind == "random" else least):
+        if size > allowed.get(kind, least):
             return kind, size
     return None, max(size for _, size in gaps)
 
