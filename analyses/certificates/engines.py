@@ -47,7 +47,7 @@ _BRAX = ("inverted_pendulum", "inverted_double_pendulum", "reacher")
 ENGINES = {
     "gradlab": Engine(
         ("torch",), "closed-form linearization",
-        several(scenes.own, "path_tracking", "cart_pole", "pendulum"),
+        several(scenes.own, "path_tracking", "cartpole", "pendulum"),
     ),
     "gymnasium-mujoco": Engine(
         ("mujoco", "gymnasium"), "Newton solver, linearized by certified differences; no autograd",
