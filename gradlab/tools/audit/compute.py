@@ -328,7 +328,9 @@ class Audit:
         return pd.DataFrame(rows, columns=["term", "path", "parameter", "norm"])
 
     def __str__(self) -> str:
-        text = _screen(self.findings, self.parameters, self.norms, self.scales)
+        # What most sound losses do, and their critic's optimiser clears, is left to `findings`.
+        shown = tuple(each for each in self.findings if each.kind != "left behind")
+        text = _screen(shown, self.parameters, self.norms, self.scales)
         if self.derivative is None or not self.derivative.surrogate:
             return text
         missing = percent(self.derivative.missing)
