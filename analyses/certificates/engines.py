@@ -47,7 +47,7 @@ _BRAX = ("inverted_pendulum", "inverted_double_pendulum", "reacher")
 ENGINES = {
     "gradlab": Engine(
         ("torch",), "closed-form linearization",
-        several(scenes.own, "path_tracking", "cartpole", "pendulum"),
+        several(scenes.own, "path_tracking", "cart_pole_swing_up", "pendulum"),
     ),
     "gymnasium-mujoco": Engine(
         ("mujoco", "gymnasium"), "Newton solver, linearized by certified differences; no autograd",
@@ -80,8 +80,8 @@ ENGINES = {
         several(scenes.newton, "ball", "spring", "chain"),
     ),
     "rewarped": Engine(
-        ("rewarped", "warp-lang", "torch"), "Featherstone integrator, 4 to 16 substeps, float32",
-        several(scenes.rewarped, "cartpole", "hopper", "ant"),
+        ("rewarped", "warp-lang", "torch"), "Featherstone integrator, 4 substeps, float32",
+        several(scenes.rewarped, "cartpole"),
     ),
     "vmas": Engine(
         ("vmas", "torch"), "its own penalty contacts, 1 substep, float64",

@@ -8,14 +8,14 @@ from analyses.certificates import engines as certificates
 
 
 def made(folder: Path) -> dict[str, bytes]:
-    certificates.certify("gradlab-vehicle", samples=32, output=folder)
+    certificates.certify("gradlab-path-tracking", samples=32, output=folder)
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 @pytest.mark.slow
 def test_the_same_states_certified_twice_give_the_same_page(tmp_path: Path) -> None:
     first, second = made(tmp_path / "a"), made(tmp_path / "b")
-    assert set(first) == {"gradlab-vehicle.json", "gradlab-vehicle.html"}
+    assert set(first) == {"pages.json", "gradlab-path-tracking.html"}
     assert first == second
 
 
@@ -32,5 +32,5 @@ def test_the_table_has_versions_and_verdict_and_keeps_what_is_around_it(tmp_path
 
 
 def test_an_unknown_engine_is_refused() -> None:
-    with pytest.raises(SystemExit, match="no engine is called 'no engine'"):
+    with pytest.raises(SystemExit, match="no engine's scene is called 'no engine'"):
         certificates.certify("no engine")

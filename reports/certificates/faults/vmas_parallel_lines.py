@@ -1,5 +1,6 @@
-"""VMAS 1.5.2: the gradient in a line's angle is NaN while the line is parallel to a box's side, as at
-every reset: `_get_intersection_point_line_line` divides by their cross product in `torch.where`."""
+"""VMAS 1.5.2: the gradient in a line's angle is NaN while the line is parallel to a box's side, as
+at every reset: `_get_intersection_point_line_line` divides by their cross product in `where`."""
+
 import torch
 import vmas
 
