@@ -95,6 +95,10 @@ ENGINES = {
         ("cvxpylayers", "diffcp", "cvxpy"), "SCS to 1e-12, derivative of the optimality conditions",
         several(scenes.cvxpylayers, "mpc", "simplex", "cone"),
     ),
+    "genesis": Engine(
+        ("genesis-world", "quadrants", "torch"), "rigid solver, three steps of 20 ms, float64",
+        several(scenes.genesis, "sphere", "box", "flight"),
+    ),
 }  # fmt: skip
 NAMES = {f"{name}-{scene}": (name, scene) for name, one in ENGINES.items() for scene in one.scenes}
 

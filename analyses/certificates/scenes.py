@@ -292,6 +292,68 @@ def cvxpylayers(scene: str) -> tuple[Callable[[Tensor], Tensor], Tensor]:
     return solved, inputs
 
 
+def genesis(scene: str) -> tuple[Callable[[Tensor], Tensor], Tensor]:
+    """Where a rigid body is after three steps, as a function of where it was, how fast and what
+    pushes it: Genesis reads no velocity with a gradient."""
+    import genesis as gs
+
+    gs.init(backend=gs.cpu, precision="64", logging_level="error")
+    world = gs.Scene(
+        sim_options=gs.options.SimOptions(dt=0.02, requires_grad=True), show_viewer=False
+    )
+    world.add_entity(gs.morphs.Plane())
+    box = scene == "box"
+    shape = gs.morphs.Box(size=(0.2,) * 3) if box else gs.morphs.Sphere(radius=0.1)
+    body, rows = world.add_entity(shape), 64
+    world.build(n_envs=rows)
+    height = 1.0 if scene == "flight" else 0.1  # one flies, two lie on the ground or just above
+
+    def moved(x: Tensor) -> Tensor:
+        steps = partial(_genesis_steps, world, body, rows=rows)
+        return torch.cat([Again.apply(steps, block) for block in x.split(rows)])
+
+    middle = x_of(0.0, 0.0, height, 0.3, 0.0, -0.3, 0.0, 0.0, 0.0)
+    spread = x_of(0.3, 0.3, 0.02, 0.3, 0.3, 0.2, 1.0, 1.0, 1.0)
+    draws = torch.randn(256, 9, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    moved.__name__ = f"{scene} in Genesis"
+    return moved, middle + spread * draws
+
+
+class Again(torch.autograd.Function):
+    """A function that is run once more by its backward pass: a scene has one roll-out at a time."""
+
+    @staticmethod
+    def forward(ctx: Any, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        ctx.function = function
+        ctx.save_for_backward(x)
+        with torch.enable_grad():  # the scene's own buffers are made for it
+            return function(x.detach().clone().requires_grad_()).detach()
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[None, Tensor]:
+        with torch.enable_grad():
+            x = ctx.saved_tensors[0].detach().clone().requires_grad_()
+            return None, torch.autograd.grad(ctx.function(x), x, g)[0]
+
+
+def x_of(*numbers: float) -> Tensor:
+    return torch.tensor(numbers, dtype=torch.float64)
+
+
+def _genesis_steps(world: Any, body: Any, x: Tensor, rows: int) -> Tensor:
+    n = len(x)
+    full = torch.cat([x, x[-1:].detach().expand(rows - n, -1)])
+    world.reset()
+    body.set_pos(full[:, :3])
+    zeros = torch.zeros_like(full[:, :3])
+    body.set_dofs_velocity(torch.cat([full[:, 3:6], zeros], 1))
+    for _ in range(3):
+        body.control_dofs_force(torch.cat([full[:, 6:], zeros], 1))
+        world.step()
+    after: Tensor = body.get_state().pos[:n]
+    return after
+
+
 def own(scene: str) -> Task:
     task: Task = gradlab.tasks.TASKS[scene]()
     return task

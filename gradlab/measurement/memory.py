@@ -25,7 +25,7 @@ from gradlab.errors import InputError
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.policy_jacobian import linear_layers
 from gradlab.gradients.starts import Starts, as_starts, group_count
-from gradlab.measurement.arguments import estimators_at
+from gradlab.measurement.arguments import estimators_at, with_imagined
 from gradlab.measurement.moments.by_blocks import KEPT, Division
 from gradlab.measurement.moments.grams import BYTES, FOLDS, kept_horizons
 from gradlab.measurement.moments.inner_products import horizons_of
@@ -80,9 +80,10 @@ def planned(
         InputError: they would not fit.
     """
     sizes = task.simulator.state_dim, task.simulator.action_dim
+    policy = Policy(*sizes) if policy is None else policy
+    also = with_imagined(also, task, policy, None)
     chosen = estimators_at(task, QCritic(*sizes, hidden=()), None, horizon, True, also)
     begin = as_starts(torch.zeros(starts, sizes[0], dtype=torch.float64), sizes[0])
-    policy = Policy(*sizes) if policy is None else policy
     return division(MemoryRequest(task, policy, chosen, horizon, begin, "objective"))
 
 
