@@ -22,6 +22,7 @@ from torch import Tensor
 
 import gradlab
 from gradlab.systems import from_function
+from gradlab.tools.certify.page import screen
 from tests.certification.inexact_steps import DA, DS, INEXACT, Step, adaptive, cost, network
 
 USUAL = ("float32 tanh (64, 64)", "torch.bfloat16 tanh × 0.01", "adaptive 1e-07 shared",
@@ -84,6 +85,12 @@ def test_derivatives_of_rows_that_a_solver_couples_may_mix_up_to_the_threshold(
     mixed = [each.block for each in certificate(step, 128).findings
              if each.kind == "rows mix" and each.severity == "wrong"]  # fmt: skip
     assert bool(mixed) == named
+
+
+def test_differences_that_err_by_more_than_is_tolerated_show_nothing() -> None:
+    found = certificate(INEXACT["torch.bfloat16 tanh × 0.1"], 128)
+    assert found.passed and not found.shown and "not shown" in found.headline
+    assert screen(found).light == "choose"
 
 
 class Half(torch.autograd.Function):

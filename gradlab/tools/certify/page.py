@@ -27,7 +27,7 @@ _HEADINGS = {
     "largest": "largest",
     "flagged": "share wrong",
 }
-SYMBOLS = {"A": "∂s′/∂s", "B": "∂s′/∂a", "r_s": "∂r/∂s", "r_a": "∂r/∂a"}
+SYMBOLS = {"A": "∂s′/∂s", "B": "∂s′/∂a", "r_s": "∂r/∂s", "r_a": "∂r/∂a", "y": "∂y/∂x"}
 _NUMBERS = "Numbers"
 _RANGES = {"coordinate": "coordinate", "lowest": "lowest", "highest": "highest"}
 _ORIGINS = {
@@ -36,7 +36,7 @@ _ORIGINS = {
     "kinks": "on both sides of kinks and jumps",
 }  # fmt: skip
 _ELSEWHERE = ("compared", "ranges", "origins", "starts", "command", "versions")
-_QUESTION = "Are these derivatives those of the simulator's own step?"
+_QUESTION = "Are these derivatives those of {} itself?"
 
 
 class _CertificationLike(Protocol):
@@ -52,6 +52,10 @@ class _CertificationLike(Protocol):
     def sentences(self) -> tuple[str, ...]: ...
     @property
     def facts(self) -> Any: ...
+    @property
+    def of_function(self) -> bool: ...
+    @property
+    def shown(self) -> bool: ...
 
     def table(self) -> pd.DataFrame: ...
 
@@ -91,10 +95,11 @@ def page(certificate: _CertificationLike) -> Page:
     )
     line = {
         "system": certificate.system,
-        "states": facts["states"],
+        "inputs" if certificate.of_function else "states": facts["states"],
         "chained": _chained(certificate),
     }
-    return Page(certificate.system, _QUESTION, line, screen(certificate), drawn, sections,
+    question = _QUESTION.format("the function" if certificate.of_function else "the step")
+    return Page(certificate.system, question, line, screen(certificate), drawn, sections,
                 apart=False)  # fmt: skip
 
 
@@ -102,7 +107,7 @@ def _chained(certificate: _CertificationLike) -> str | None:
     """How far the sign of the chained gradient is right: no release of derivatives that are
     wrong."""
     facts = certificate.facts
-    if not certificate.passed:
+    if not certificate.passed or certificate.of_function:
         return None
     if "sign" in facts:
         return f"sign: {facts['sign']}"
@@ -147,12 +152,16 @@ def screen(certificate: _CertificationLike) -> Screen:
     largest = counted["p95"].max() if len(counted) else float("nan")
     how = "‖J − D‖ / ‖D‖ of a block, J the simulator's, D certified differences of its step"
     numbers = (
-        Fact("states examined", str(certificate.facts["states"]), certificate.facts["starts"]),
+        Fact(
+            f"{'inputs' if certificate.of_function else 'states'} examined",
+            str(certificate.facts["states"]),
+            certificate.facts["starts"],
+        ),
         Fact(f"95% of the errors of the worst block are below{away}", f"{largest:.3g}", how),
         Fact("tolerated", f"{certificate.fail_above:g}", "fail_above"),
     )
-    light: Light = "act" if certificate.passed else "none"
-    word = "Sound" if certificate.passed else "Not sound"
+    light: Light = "act" if certificate.shown else "choose" if certificate.passed else "none"
+    word = {"none": "Not sound", "act": "Sound", "choose": "Not shown"}[light]
     found = "no derivative is" if certificate.passed else "a derivative is"
     sure = f"{found} wrong by more than {certificate.fail_above:g}"
     return Screen(certificate.sentences[0], light, sure, numbers, "errors", word=word)

@@ -152,17 +152,38 @@ class Certification:
                 f"No derivative of {self.system} was found to be wrong, but not all could be "
                 f"judged: {', '.join(dict.fromkeys(vague))}."
             )
-        smooth = [row for row in self.rows if row["stratum"] != "onset"] or self.rows
-        largest = max((row["p95"] for row in smooth if math.isfinite(row["p95"])), default=0.0)
-        away = " away from kinks" if len(smooth) < len(self.rows) else ""
+        largest, away = self._largest()
+        if not self.shown:
+            return (
+                f"No derivative of {self.system} was found to be wrong, but its differences err by "
+                f"up to {largest:.2g}{away}: what is tolerated, {self.fail_above:g}, is not shown."
+            )
+        at = f"{self.facts['states']} {'inputs' if self.of_function else 'states'}"
         return (
             f"The derivatives of {self.system} are those of {self._whose}: 95% of the relative "
-            f"errors are below {max(largest, 1e-16):.3g}{away}, at {self.facts['states']} states."
+            f"errors are below {max(largest, 1e-16):.3g}{away}, at {at}."
         )
 
     @property
+    def shown(self) -> bool:
+        """Passed, and its differences are precise enough to tell."""
+        vague = any(finding.kind == "not judged" for finding in self.findings)
+        return self.passed and not vague and self._largest()[0] <= self.fail_above
+
+    def _largest(self) -> tuple[float, str]:
+        """95% of the errors of the worst block are below; and where that holds."""
+        smooth = [row for row in self.rows if row["stratum"] != "onset"] or self.rows
+        largest = max((row["p95"] for row in smooth if math.isfinite(row["p95"])), default=0.0)
+        return largest, " away from kinks" if len(smooth) < len(self.rows) else ""
+
+    @property
+    def of_function(self) -> bool:
+        """Of a map y = f(x) that is no step."""
+        return any(row["block"] == "y" for row in self.rows)
+
+    @property
     def _whose(self) -> str:
-        return "the function" if any(row["block"] == "y" for row in self.rows) else "its step"
+        return "the function" if self.of_function else "its step"
 
     @property
     def sentences(self) -> tuple[str, ...]:
