@@ -23,6 +23,7 @@ import gradlab
 from analyses.certificates import scenes
 from analyses.certificates.scenes import FIELDS, MODELS, several
 from gradlab.tools.certify.functions import certify_function
+from gradlab.tools.certify.page import screen
 from gradlab.tools.certify.result import Certification
 
 FOLDER = Path("reports/certificates")
@@ -133,24 +134,17 @@ def described(certificate: Certification, engine: Engine) -> Certification:
 
 def digest(certificate: Certification) -> dict[str, Any]:
     """What the table has of a page."""
-    table = certificate.table()
-    judged = table[table["p95"].notna() & (table["stratum"] != "onset")]
-    facts = certificate.facts
+    table, facts = certificate.table(), certificate.facts
+    median = table.loc[table["p95"].notna() & (table["stratum"] != "onset"), "median"].max()
+    word = screen(certificate).word.lower()
     versions = ", ".join(f"{package} {v}" for package, v in facts["versions"].items())
     return {
         "system": certificate.system, "settings": f"{versions}; {facts['engine']}",
-        "states": facts["states"], "median": f"{judged['median'].max():.0e}",
-        "p95": f"{judged['p95'].max():.0e}",
-        "verdict": verdict(certificate),
+        "states": facts["states"], "median": f"{median:.0e}",
+        "p95": f"{certificate.largest:.0e}",
+        "verdict": word if certificate.passed else f"**{word}**",
         "sentences": list(certificate.sentences[:6]),
     }  # fmt: skip
-
-
-def verdict(certificate: Certification) -> str:
-    """One word of the table, or two."""
-    if not certificate.passed:
-        return "**not sound**"
-    return "sound" if certificate.shown else "not shown"
 
 
 def row(name: str, page: Mapping[str, Any]) -> str:

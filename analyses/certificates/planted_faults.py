@@ -20,6 +20,7 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -27,6 +28,7 @@ import tyro
 from torch import Tensor
 
 import gradlab
+from analyses.harness.cells import grown
 from gradlab.systems import Linearization, System, from_function
 from gradlab.systems.system import BLOCKS
 from gradlab.tasks import Task
@@ -84,21 +86,22 @@ def _silent(name: str, task: Task, samples: int) -> dict[str, object]:
     }
 
 
-def inexact(samples: int, output: Path) -> pd.DataFrame:
-    """One row per kind and seed, written as they come; goes on where it was stopped."""
-    known = pd.read_csv(output).to_dict("records") if output.exists() else []
-    done = {(row["kind"], row["seed"]) for row in known}
-    for (name, step), seed in itertools.product(INEXACT.items(), range(3)):
-        if (name, seed) in done:
-            continue
-        certificate = gradlab.certify(from_function(step, DS, DA), samples=samples, seed=seed)
-        wrong = [each.sentence for each in certificate.findings if each.severity == "wrong"]
-        known.append({
-            "kind": name, "seed": seed, "accusations": len(wrong), "passed": certificate.passed,
-            "onsets": certificate.facts["strata"]["onset"], "sentence": " ".join(wrong),
-        })  # fmt: skip
-        pd.DataFrame(known).to_csv(output, index=False)
-    return pd.DataFrame(known)
+def inexact(samples: int, output: Path) -> list[dict[str, Any]]:
+    """One row per kind and seed; goes on where it was stopped."""
+    return grown(
+        output, itertools.product(INEXACT, range(3)), ("kind", "seed"),
+        lambda kind, seed: _accused(kind, seed, samples), lambda row: row["sentence"],
+    )  # fmt: skip
+
+
+def _accused(kind: str, seed: int, samples: int) -> dict[str, Any]:
+    system = from_function(INEXACT[kind], DS, DA)
+    certificate = gradlab.certify(system, samples=samples, seed=seed)
+    wrong = [each.sentence for each in certificate.findings if each.severity == "wrong"]
+    return {
+        "kind": kind, "seed": seed, "accusations": len(wrong), "passed": certificate.passed,
+        "onsets": certificate.facts["strata"]["onset"], "sentence": " ".join(wrong),
+    }  # fmt: skip
 
 
 def power() -> pd.DataFrame:
@@ -193,8 +196,8 @@ def main(
     """
     output.mkdir(parents=True, exist_ok=True)
     if only_inexact:
-        table = inexact(samples, output / "inexact-systems.csv")
-        print(f"{int((table['accusations'] > 0).sum())} of {len(table)} accused")
+        rows = inexact(samples, output / "inexact-systems.jsonl")
+        print(f"{sum(row['accusations'] > 0 for row in rows)} of {len(rows)} accused")
         return
     planted, silent, sizes = faults(samples), sound(sound_samples), power()
     planted.to_csv(output / "planted-faults.csv", index=False)

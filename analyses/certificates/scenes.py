@@ -142,8 +142,15 @@ def mujoco_torch(scene: str) -> Task:
     return around(f"{scene} in mujoco-torch", system, deviation, None, limit, names)
 
 
-def brax(scene: str, backend: str) -> Task:
-    """One step of Brax's environment from (q, q̇) to (q, q̇)."""
+def brax_system(
+    scene: str, backend: str, reward: Callable[..., Any], alive: Any = None
+) -> tuple[System, tuple[float, ...]]:
+    """One step of Brax's environment from (q, q̇) to (q, q̇), and where it starts.
+
+    Args:
+        reward: JAX function (state before, action, state after, seconds between) → scalar.
+        alive: JAX function of the next (q, q̇).
+    """
     import jax
     from brax import envs
 
@@ -154,12 +161,17 @@ def brax(scene: str, backend: str) -> Task:
     def step(state: Any, action: Any) -> tuple[Any, Any]:
         before = env.pipeline_init(state[:nq], state[nq:])
         after = env.pipeline_step(before, jax.numpy.clip(action, -1, 1))
-        return jax.numpy.concatenate([after.q, after.qd]), -(after.q @ after.q)
+        paid = reward(before, action, after, env.dt)
+        return jax.numpy.concatenate([after.q, after.qd]), paid
 
-    system = gradlab.systems.from_jax(step, nq + nv, env.action_size, rows=64)
-    middle = (*(float(x) for x in jax.device_get(env.sys.init_q)), *(0.0,) * nv)
-    limit = (1.0,) * env.action_size
-    return around(f"{scene} in Brax ({backend})", system, (0.1,) * (nq + nv), middle, limit)
+    system = gradlab.systems.from_jax(step, nq + nv, env.action_size, alive=alive, rows=64)
+    return system, (*(float(x) for x in jax.device_get(env.sys.init_q)), *(0.0,) * nv)
+
+
+def brax(scene: str, backend: str) -> Task:
+    system, middle = brax_system(scene, backend, lambda s, a, after, dt: -(after.q @ after.q))
+    limit = (1.0,) * system.action_dim
+    return around(f"{scene} in Brax ({backend})", system, (0.1,) * len(middle), middle, limit)
 
 
 def vmas(scene: str, agents: int) -> Task:

@@ -18,6 +18,7 @@ resets inside a step and rendering are left out.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -27,14 +28,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import gradlab
-from analyses.certificates.scenes import normal
+from analyses.certificates.scenes import brax_system, normal
 from gradlab.systems import from_environment
 from gradlab.tasks import Task
 
 ROWS = 256  # that a twin steps at once
 
 
-class Twin:
+class Twin(ABC):
     """A batched environment: `state` [n, ds] and `step(action)` → (observation, reward)."""
 
     action_dim: int
@@ -48,8 +49,9 @@ class Twin:
         self.state, reward = self.moved(self.state, action)
         return self.state, reward
 
+    @abstractmethod
     def moved(self, state: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
-        raise NotImplementedError
+        """Next state and reward."""
 
 
 def rk4(f: Callable[[Tensor], Tensor], x: Tensor, dt: float) -> Tensor:
@@ -232,34 +234,20 @@ def navigation() -> Task:
 
 def walker(name: str, backend: str) -> Task:
     """Forward speed, the actions' cost and, on the hopper, 1 a step: one step from (q, q̇)."""
-    import jax
-    import jax.numpy as jnp
-    from brax import envs
+    hops = name == "hopper"
 
-    from gradlab.systems.engines.from_jax import in_float64
-
-    with in_float64():
-        env = envs.get_environment(name, backend=backend)
-    nq, nv, hops = env.sys.q_size(), env.sys.qd_size(), name == "hopper"
-
-    def step(state: Any, action: Any) -> tuple[Any, Any]:
-        before = env.pipeline_init(state[:nq], state[nq:])
-        after = env.pipeline_step(before, jnp.clip(action, -1, 1))
-        forward = (after.q[0] - before.q[0]) / env.dt
-        reward = forward + (1.0 if hops else 0.0) - (1e-3 if hops else 0.1) * action @ action
-        return jnp.concatenate([after.q, after.qd]), reward
+    def reward(before: Any, action: Any, after: Any, dt: Any) -> Any:
+        forward = (after.q[0] - before.q[0]) / dt
+        return forward + (1.0 if hops else 0.0) - (1e-3 if hops else 0.1) * action @ action
 
     def alive(state: Any) -> Any:
-        return (state[1] > 0.7 - 1.25) & (jnp.abs(state[2]) < 0.2)
+        return (state[1] > 0.7 - 1.25) & (abs(state[2]) < 0.2)
 
-    system = gradlab.systems.from_jax(
-        step, nq + nv, env.action_size, alive=alive if hops else None, rows=64
-    )
-    middle = (*(float(x) for x in jax.device_get(env.sys.init_q)), *(0.0,) * nv)
-    spread = (5e-3 if hops else 0.1,) * (nq + nv)
+    system, middle = brax_system(name, backend, reward, alive if hops else None)
+    spread = (5e-3 if hops else 0.1,) * len(middle)
     return Task(
         name, system, None, normal(middle, spread), 0.98, 25,
-        action_limit=(1.0,) * env.action_size,
+        action_limit=(1.0,) * system.action_dim,
     )  # fmt: skip
 
 

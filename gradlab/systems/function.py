@@ -99,11 +99,14 @@ class FunctionSystem:
         # leave wrapped tensors in the network's parameters, which end the process when next used.
         with torch.inference_mode(False), torch.enable_grad():
             s, a = (x.detach().clone().requires_grad_() for x in (state, action))
-            after, reward = self._call(s, a, noise)
-            # A dead control or a constant reward is no part of the graph: its derivative is 0.
-            unused = 0 * (s.sum(1, keepdim=True) + a.sum(1, keepdim=True))
-            outputs = torch.cat([after, reward[:, None]], 1) + unused
-            sweeps = _swept(outputs, (s, a), cotangents)
+            outputs = self._outputs(s, a, noise)
+            try:
+                sweeps = torch.autograd.grad(outputs, (s, a), cotangents, is_grads_batched=True)
+            except RuntimeError:  # a backward pass in plain Python knows no batch of cotangents
+                outputs = self._outputs(s, a, noise)
+                each = [torch.autograd.grad(outputs, (s, a), c, retain_graph=True)
+                        for c in cotangents]  # fmt: skip
+                sweeps = tuple(torch.stack(rows) for rows in zip(*each, strict=True))
         by_state, by_action = (columns.transpose(0, 1) for columns in sweeps)
         return Linearization(
             A=by_state[:, :-1],
@@ -117,6 +120,13 @@ class FunctionSystem:
         self, n: int, generator: torch.Generator, dtype: torch.dtype = torch.float64
     ) -> Tensor:
         return standard_normal(n, self.noise_dim, generator, dtype)
+
+    def _outputs(self, state: Tensor, action: Tensor, noise: Tensor | None) -> Tensor:
+        """[s', r], [N, ds + 1]."""
+        after, reward = self._call(state, action, noise)
+        # A dead control or a constant reward is no part of the graph: its derivative is 0.
+        unused = 0 * (state.sum(1, keepdim=True) + action.sum(1, keepdim=True))
+        return torch.cat([after, reward[:, None]], 1) + unused
 
     def _call(self, state: Tensor, action: Tensor, noise: Tensor | None) -> tuple[Tensor, Tensor]:
         inputs = [state, action]
@@ -148,19 +158,6 @@ class FunctionSystem:
                     f"it in the states' dtype (a network: .to(state.dtype))"
                 )
         return after.to(state.dtype), reward.to(state.dtype)
-
-
-def _swept(outputs: Tensor, inputs: tuple[Tensor, Tensor], cotangents: Tensor) -> list[Tensor]:
-    """Reverse sweeps of all cotangents [K, N, m], [K, N, n] per input."""
-    try:
-        return list(
-            torch.autograd.grad(
-                outputs, inputs, cotangents, retain_graph=True, is_grads_batched=True
-            )
-        )
-    except RuntimeError:  # a backward pass in plain Python, as a solver's, knows no batches of them
-        each = [torch.autograd.grad(outputs, inputs, c, retain_graph=True) for c in cotangents]
-        return [torch.stack(of_input) for of_input in zip(*each, strict=True)]
 
 
 def survivors(alive: AliveFunction | None, after: Tensor) -> Tensor:

@@ -56,6 +56,8 @@ class _CertificationLike(Protocol):
     def of_function(self) -> bool: ...
     @property
     def shown(self) -> bool: ...
+    @property
+    def largest(self) -> float: ...
 
     def table(self) -> pd.DataFrame: ...
 
@@ -95,12 +97,16 @@ def page(certificate: _CertificationLike) -> Page:
     )
     line = {
         "system": certificate.system,
-        "inputs" if certificate.of_function else "states": facts["states"],
+        _examined(certificate): facts["states"],
         "chained": _chained(certificate),
     }
     question = _QUESTION.format("the function" if certificate.of_function else "the step")
     return Page(certificate.system, question, line, screen(certificate), drawn, sections,
                 apart=False)  # fmt: skip
+
+
+def _examined(certificate: _CertificationLike) -> str:
+    return "inputs" if certificate.of_function else "states"
 
 
 def _chained(certificate: _CertificationLike) -> str | None:
@@ -146,18 +152,13 @@ def _short(value: object) -> object:
 
 def screen(certificate: _CertificationLike) -> Screen:
     """The verdict and its three numbers."""
-    table = certificate.table()
-    smooth = table[table["stratum"] != "onset"]
-    away, counted = (", away from kinks", smooth) if len(smooth) else ("", table)
-    largest = counted["p95"].max() if len(counted) else float("nan")
+    smooth = certificate.table()["stratum"] != "onset"
+    away = ", away from kinks" if smooth.any() else ""
+    examined, largest = _examined(certificate), f"{certificate.largest:.3g}"
     how = "‖J − D‖ / ‖D‖ of a block, J the simulator's, D certified differences of its step"
     numbers = (
-        Fact(
-            f"{'inputs' if certificate.of_function else 'states'} examined",
-            str(certificate.facts["states"]),
-            certificate.facts["starts"],
-        ),
-        Fact(f"95% of the errors of the worst block are below{away}", f"{largest:.3g}", how),
+        Fact(f"{examined} examined", str(certificate.facts["states"]), certificate.facts["starts"]),
+        Fact(f"95% of the errors of the worst block are below{away}", largest, how),
         Fact("tolerated", f"{certificate.fail_above:g}", "fail_above"),
     )
     light: Light = "act" if certificate.shown else "choose" if certificate.passed else "none"

@@ -17,7 +17,7 @@ from __future__ import annotations
 import contextlib
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -68,7 +68,7 @@ def step_findings(system: System, points: Points, epsilon: float, tolerance: flo
     lowest = getattr(torch, (*precisions_inside(system, points), "float64")[0])
     # Sums in an order that changes from call to call are no randomness.
     sums = _EQUAL * max(epsilon, torch.finfo(lowest).eps)
-    kind, size = _dependence(calls, _EQUAL * epsilon, sums)
+    kind, size = _dependence(calls, _EQUAL * epsilon, {"random": sums})
     if kind == "random":
         raise InputError(
             "step has hidden randomness: two calls with the same arguments differ by "
@@ -104,10 +104,11 @@ def derivative_findings(
     calls = _calls(lambda given: derivative(system, given), few)
     found = []
     least = max(_EQUAL * epsilon, _OF_DERIVATIVES * tolerance)
+    allowed: dict[Kind, float] = {"rows mix": tolerance} if coupled else {}
     for block in BLOCKS:
         rows, columns = names.block(block)
         values = [J[:, rows, columns].flatten(1) for J in calls]
-        kind, size = _dependence(values, least, least, tolerance if coupled else least)
+        kind, size = _dependence(values, least, allowed)
         if kind is not None:
             found.append(_finding(kind, block, size, name))
     return found
@@ -141,15 +142,14 @@ def _calls(evaluate: _Evaluated, few: Points) -> tuple[Tensor, ...]:
 
 
 def _dependence(
-    calls: Sequence[Tensor], least: float, sums: float, rows: float | None = None
+    calls: Sequence[Tensor], least: float, allowed: Mapping[Kind, float]
 ) -> tuple[Kind | None, float]:
     """What else the values depend on by at least so much of their size, and by how much; None with
     what they move by otherwise.
 
     Args:
-        sums: as `least`, of another seed; rows: of other rows.
+        allowed: by kind, in the place of `least`.
     """
-    allowed = {"random": sums, "rows mix": least if rows is None else rows}
     first, after_another, reseeded, *among, another, anew = calls
     gaps: tuple[tuple[Kind, float], ...] = (
         ("stale", gap(first, after_another)),

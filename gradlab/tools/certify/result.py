@@ -152,7 +152,8 @@ class Certification:
                 f"No derivative of {self.system} was found to be wrong, but not all could be "
                 f"judged: {', '.join(dict.fromkeys(vague))}."
             )
-        largest, away = self._largest()
+        largest, strata = self.largest, {row["stratum"] for row in self.rows}
+        away = " away from kinks" if strata > {"onset"} else ""
         if not self.shown:
             return (
                 f"No derivative of {self.system} was found to be wrong, but its differences err by "
@@ -161,20 +162,21 @@ class Certification:
         at = f"{self.facts['states']} {'inputs' if self.of_function else 'states'}"
         return (
             f"The derivatives of {self.system} are those of {self._whose}: 95% of the relative "
-            f"errors are below {max(largest, 1e-16):.3g}{away}, at {at}."
+            f"errors are below {max(1e-16, largest):.3g}{away}, at {at}."
         )
 
     @property
     def shown(self) -> bool:
         """Passed, and its differences are precise enough to tell."""
         vague = any(finding.kind == "not judged" for finding in self.findings)
-        return self.passed and not vague and self._largest()[0] <= self.fail_above
+        return self.passed and not vague and not self.largest > self.fail_above
 
-    def _largest(self) -> tuple[float, str]:
-        """95% of the errors of the worst block are below; and where that holds."""
+    @property
+    def largest(self) -> float:
+        """What 95% of the relative errors of the worst block are below, away from kinks where there
+        are such states; NaN where nothing was judged."""
         smooth = [row for row in self.rows if row["stratum"] != "onset"] or self.rows
-        largest = max((row["p95"] for row in smooth if math.isfinite(row["p95"])), default=0.0)
-        return largest, " away from kinks" if len(smooth) < len(self.rows) else ""
+        return max((row["p95"] for row in smooth if math.isfinite(row["p95"])), default=math.nan)
 
     @property
     def of_function(self) -> bool:
