@@ -68,6 +68,8 @@ _ROWS: Mapping[str, type[_Command] | str] = {
     "choose": Choose,
     "attribute": Attribute,
     "report": Report,
+    "figure": "gradlab.tools.papers.command:FigureCommand",
+    "reproduce": "gradlab.tools.papers.command:ReproduceCommand",
     "init": "gradlab.tools.skeletons.command:InitCommand",
     "check": "gradlab.tools.skeletons.command:CheckCommand",
     "list": List,

@@ -1,0 +1,1 @@
+"""The papers' figures from anybody's runs, and their tables and figures made again."""

@@ -1,0 +1,178 @@
+"""`gradlab figure NAME RUNS…` and `gradlab reproduce PAPER ITEM`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from tyro.conf import Positional, arg
+
+from gradlab.cli.arguments import Document
+from gradlab.cli.terminal.progress_bars import bars, standard_error
+from gradlab.cli.terminal.streams import undisturbed
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    from gradlab.tools.papers.published import Part
+    from gradlab.tools.papers.reproduction import Due
+
+
+@dataclass(frozen=True)
+class FigureCommand:
+    """How does one figure of a paper look, from your own runs?
+
+    One run: any figure of its report, by its file name there. Several: those of their comparison.
+    Names of training runs: returns, returns-time, convergence, tracking, value, updates,
+    update-times, weights, gradient-relative, model-prediction; of measurements: gain, mse,
+    error-1-model, cosine, snr, sample_norm, bias2, variance. docs/papers.md has the papers' figures
+    by these names. What is drawn is written as a table beside it.
+
+        gradlab figure returns runs/mpg-v2.h5 runs/td3.h5 --output returns.pdf
+        gradlab figure convergence runs/mpg-v2.h5 runs/sac.h5 --width double
+    """
+
+    name: Annotated[Positional[str], arg(metavar="NAME")]
+    """The figure's name; an unknown one names those that the runs have."""
+    runs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN.h5|FOLDER")]
+    """The runs, in the order of the legend; the folder of a sweep stands for its runs."""
+    output: Annotated[Path | None, arg(metavar="FILE.png|pdf|svg")] = None
+    """Where the figure is written. Default: runs/NAME.png."""
+    width: Annotated[str | None, arg(metavar="single|text|double")] = None
+    """Width of a paper's column, with its text sizes. Default: that of a page."""
+    json: bool = False
+    """Print one JSON document: path, caption and the table of what is drawn."""
+
+    def run(self, command: str) -> Document:
+        """Draw, and write the figure and its table."""
+        from gradlab.tools.papers.figures import chosen, save, sized
+
+        target = self.output or Path("runs") / f"{self.name}.png"
+        found = chosen(self.name, self.runs)
+        sized(found.figure, self.width)
+        table = save(found.figure, target)
+        return {
+            "headline": f"{target} is drawn. {found.caption}", "figure": str(target),
+            "table": table.to_dict("records"),
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ReproduceCommand:
+    """What does a paper's table or figure become here, and in how many hours?
+
+    Says the hours and transitions of every run, trains what is missing, one run after the other,
+    and writes tables (Markdown, LaTeX, CSV) with the paper's numbers beside, figures and a page.
+    Stopped, it goes on by the same command.
+
+        gradlab reproduce mpg table-1 --plan
+        gradlab reproduce mpg figure-3 --share 0.2 --rows mpg-v2 td3
+    """
+
+    paper: Annotated[Positional[str], arg(metavar="PAPER")]
+    """mpg, maac, ddppo or rp-pgm."""
+    item: Annotated[Positional[str], arg(metavar="ITEM")]
+    """table-1, figure-3, …; an unknown one names those of the paper."""
+    rows: tuple[str, ...] = ()
+    """Some of its algorithms. Default: all."""
+    tasks: tuple[str, ...] = ()
+    """Some of its tasks. Default: all."""
+    seeds: int = 5
+    """Seeds of every run; the papers have five (MAAC four)."""
+    share: float = 1.0
+    """Share of the paper's length that is trained."""
+    plan: bool = False
+    """Say hours and transitions alone."""
+    hours: float | None = None
+    """Begin no run that is not expected to end within so many hours. Default: no limit."""
+    folder: Annotated[Path | None, arg(metavar="FOLDER")] = None
+    """Where runs, tables, figures and page go. Default: runs/PAPER-ITEM."""
+    json: bool = False
+    """Print one JSON document: plan, tables and paths."""
+
+    def run(self, command: str) -> Document:
+        """Train what is missing, and write tables, figures and pages."""
+        from gradlab.tools.papers import published
+
+        item = published.find(self.paper, self.item)
+        item = published.narrowed(item, self.rows, self.tasks)
+        with undisturbed():
+            from gradlab.tools.papers import reproduction as made
+
+        folder = self.folder or Path("runs") / f"{self.paper}-{self.item}"
+        due = made.planned(item, folder, self.seeds, self.share)
+        made.check_disk(due, folder)
+        for each in due:
+            standard_error(f"gradlab: {_priced(each)}")
+        whole = sum(each.hours for each in due)
+        plan = [_row(each) for each in due]
+        said = f"{item.title}: {len(due)} runs, about {_hours(whole)} of one core"
+        if self.plan:
+            return {"headline": f"{said} for what is missing.", "plan": plan}
+        with bars() as progress:
+            left = made.run_missing(due, self.hours, command, progress)
+        tables, files, text = {}, [], []
+        for part in item.parts:
+            table = made.comparison(part, folder)
+            tables[part.task] = table.to_dict("records")
+            text.append(made.markdown(table))
+            files += _written(part, table, folder, item.title)
+            files += _drawn(item.figures, part, made.runs_of(part, folder), folder)
+        done = f"{item.title}: {len(due) - len(left)} of {len(due)} runs are there"
+        if left:
+            done += f"; about {_hours(sum(each.hours for each in left))} for the rest"
+        return {
+            "headline": f"{done}.", "text": "\n".join([*text, *files]), "plan": plan,
+            "tables": tables, "files": files,
+        }  # fmt: skip
+
+
+def _hours(hours: float) -> str:
+    return f"{60 * hours:.0f} min" if hours < 2 else f"{hours:.0f} h"
+
+
+def _priced(each: Due) -> str:
+    price = "is there" if each.done >= each.iterations else f"about {_hours(each.hours)}"
+    return (
+        f"{each.row} on {each.part.task}: {each.iterations:,} iterations, {each.transitions:,} "
+        f"transitions, {each.seeds} seeds, {price}"
+    )
+
+
+def _row(each: Due) -> dict[str, object]:
+    return {
+        "row": each.row, "task": each.part.task, "iterations": each.iterations,
+        "transitions": each.transitions, "seeds": each.seeds, "done": each.done,
+        "hours": round(each.hours, 2), "path": str(each.path),
+    }  # fmt: skip
+
+
+def _written(part: Part, table: DataFrame, folder: Path, title: str) -> list[str]:
+    """The table as Markdown, LaTeX and CSV."""
+    from gradlab.tools.papers.reproduction import latex, markdown
+
+    if not len(table):
+        return []
+    target = folder / f"{part.task}-table.csv"
+    table.to_csv(target, index=False)
+    target.with_suffix(".md").write_text(markdown(table), encoding="utf-8")
+    target.with_suffix(".tex").write_text(latex(table, title), encoding="utf-8")
+    return [str(target.with_suffix(suffix)) for suffix in (".csv", ".md", ".tex")]
+
+
+def _drawn(names: tuple[str, ...], part: Part, paths: list[Path], folder: Path) -> list[str]:
+    """The item's figures, and the page of the runs where there are several."""
+    from gradlab.reporting.output import compare
+    from gradlab.tools.papers.figures import chosen, save
+
+    if not paths:
+        return []
+    files = []
+    for name in names:
+        target = folder / f"{part.task}-{name}.pdf"
+        save(chosen(name, paths).figure, target)
+        files.append(str(target))
+    if len(paths) > 1:
+        files.append(str(compare(paths, folder / f"{part.task}.html")))
+    return files

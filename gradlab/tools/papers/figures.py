@@ -1,0 +1,141 @@
+"""One figure of the papers from runs: a panel of their page by its name, or convergence speeds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from gradlab.errors import InputError
+from gradlab.figures import style
+from gradlab.figures.columns import column
+from gradlab.reporting import kinds
+from gradlab.reporting.figure_data import drawn as data_of
+from gradlab.reporting.panels import Panel, panel
+from gradlab.runs.training.results import GOALS, KIND, Training, first_reached, load, loaded
+from gradlab.storage import journal, records
+
+FORMATS = (".png", ".pdf", ".svg")
+# Panels that a run has only where it was asked for them.
+OPTIONS = {
+    "weights-rule": "gradlab train --weights measured", "weights-error": "the same",
+    "weights": "an algorithm that mixes horizons, such as mpg-v2",
+    "gradient-parts": "gradlab train --gradient-every N", "gradient-relative": "the same",
+    "gradient-dynamics_parts": "gradlab train --gradient-every N, of a row with a model",
+    "gradient-dynamics_relative": "the same",
+    "model-prediction": "an algorithm with a learned model, such as ddppo",
+    "model-gradient": "gradlab train --two-model",
+    "return_over_updates": "gradlab measure, without --no-rehearsal",
+    "decay": "gradlab measure --decays",
+}  # fmt: skip
+
+
+def convergence(runs: dict[str, Training], ax: Axes | None = None) -> Axes:
+    """Iterations to each goal, a point per seed and a bar at their median (MPG, Figs. 3b and 4b).
+
+    A seed that never reaches a goal stands at the top, open; a median among these has no bar.
+    """
+    ax = style.new_axes() if ax is None else ax
+    goals = GOALS[next(iter(runs.values())).task]
+    longest = max(int(run.iteration[-1]) for run in runs.values())
+    never = 1.06 * longest
+    for place, (name, look) in enumerate(style.looks(list(runs)).items()):
+        for k, goal in enumerate(goals):
+            first = first_reached(runs[name], goal)
+            x = k + (place - (len(runs) - 1) / 2) * 0.8 / len(runs)
+            spread = np.linspace(-0.2, 0.2, len(first)) / len(runs)
+            met = np.isfinite(first)
+            label = look.label if k == 0 else None
+            ax.plot(x + spread[met], first[met], look.marker or "o", color=look.colour,
+                    markersize=4, label=label, linestyle="")  # fmt: skip
+            ax.plot(x + spread[~met], np.full((~met).sum(), never), look.marker or "o",
+                    color=look.colour, markersize=4, markerfacecolor="none",
+                    linestyle="")  # fmt: skip
+            if np.isfinite(middle := float(np.median(np.where(met, first, np.inf)))):
+                ax.hlines(middle, x - 0.3 / len(runs), x + 0.3 / len(runs), color=look.colour)
+    ax.axhline(1.03 * longest, color=style.MUTED, linewidth=0.8, linestyle=(0, (2, 2)))
+    notes = ["a point: a seed; a line: their median; above the dashed line: never in this run"]
+    style.dress(ax, "Iterations to each goal", "iterations", notes)
+    ax.set_xlabel("mean return of the evaluation episodes", color=style.INK)
+    ax.set_xticks(range(len(goals)), [style.tick(goal) for goal in goals])
+    ax.set_ylim(bottom=-0.02 * longest)
+    return ax
+
+
+def panels_of(paths: Sequence[Path]) -> list[Panel]:
+    """What the page of one run, or of several side by side, draws, and convergence speeds."""
+    page = kinds.page_of(paths[0]) if len(paths) == 1 else kinds.compared(paths)[0]
+    drawn = list(page.panels)
+    if all(path.is_file() and journal.kind(path) == KIND for path in paths):
+        runs = loaded(paths) if len(paths) > 1 else {(run := load(paths[0])).name: run}
+        if next(iter(runs.values())).task in GOALS:
+            caption = "A point is a seed, a line their median."
+            drawn.append(
+                panel("convergence", "Does it learn?", caption, lambda ax: convergence(runs, ax))
+            )
+    return drawn
+
+
+def chosen(name: str, paths: Sequence[Path]) -> Panel:
+    """The figure called `name`, with a note where the runs are of several commits.
+
+    Raises:
+        InputError: runs that do not go together, or have no such figure.
+    """
+    if not paths:
+        raise InputError("runs are missing: name at least one RUN.h5")
+    every = {each.name: each for each in panels_of(paths)}
+    if name not in every:
+        how = f"; {name} needs {OPTIONS[name]}" if name in OPTIONS else ""
+        raise InputError(f"name is {name!r}, but these runs have {', '.join(every)}{how}")
+    found = every[name]
+    files = [records.attributes(path) for path in paths if path.is_file()]
+    commits = sorted({str(each["commit"]) for each in files if each.get("commit")})
+    if len(commits) > 1:
+        found.figure.text(
+            0.995, 0.992, f"runs of several commits: {', '.join(c[:8] for c in commits)}",
+            ha="right", va="top", fontsize=7, color=style.MUTED,
+        )  # fmt: skip
+    return found
+
+
+def sized(figure: Figure, width: str | None) -> None:
+    """At the width of a paper's column; None: of a page. A figure of several axes is only scaled.
+
+    Raises:
+        InputError: a width that is none.
+    """
+    if width is None:
+        return
+    if width not in ("single", "text", "double"):
+        raise InputError(f"width is {width!r}, expected single, text or double")
+    if len(figure.axes) == 1:
+        column(figure.axes[0], width)  # type: ignore[arg-type]
+    else:
+        inches = {"single": 3.25, "text": 5.5, "double": 6.75}[width]
+        wide, high = figure.get_size_inches()
+        figure.set_size_inches(inches, high * inches / wide)
+
+
+def save(figure: Figure, target: Path) -> pd.DataFrame:
+    """Writes the figure, and what it shows as a table beside it (.csv); returns the table.
+
+    Raises:
+        InputError: a name with another ending, or a folder that cannot be written.
+    """
+    if target.suffix not in FORMATS:
+        raise InputError(f"output is {target}: name a file that ends in {', '.join(FORMATS)}")
+    shown = data_of(figure)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with matplotlib.rc_context({"pdf.fonttype": 42, "svg.fonttype": "none"}):
+            figure.savefig(target, dpi=200, facecolor="white")
+        shown.to_csv(target.with_suffix(".csv"), index=False)
+    except OSError as error:
+        raise InputError(f"output is {target}, which cannot be written ({error})") from error
+    return shown

@@ -1,0 +1,204 @@
+"""Trains what an item of a paper lacks, and puts the paper's numbers beside those of the runs."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from gradlab.errors import InputError
+from gradlab.progress import Progress, silent
+from gradlab.runs.training.results import GOALS, Training, first_reached, load
+from gradlab.storage import journal
+from gradlab.tasks import task_from_name
+from gradlab.tools.papers.published import Item, Part, hours
+from gradlab.training.algorithms import find
+from gradlab.training.checkpoints import resume_file
+from gradlab.training.loop import settings_of, train
+
+_BYTES = 8  # of a number in replay, its copy while a state is saved included
+
+
+@dataclass(frozen=True)
+class Due:
+    """One run of an item: one row on one task, all of its seeds.
+
+    Attributes:
+        transitions: per seed; hours: of one core, for what is missing; done: iterations made.
+    """
+
+    part: Part
+    row: str
+    path: Path
+    seeds: int
+    iterations: int
+    transitions: int
+    done: int
+
+    @property
+    def hours(self) -> float:
+        return hours(self.row, self.iterations - self.done, self.seeds)
+
+
+def planned(item: Item, folder: Path, seeds: int, share: float) -> list[Due]:
+    """Every run of the item, cheapest first within a task.
+
+    Args:
+        share: of the paper's length that is trained.
+
+    Raises:
+        InputError: a share or a number of seeds that cannot be, or a run of another length.
+    """
+    if not 0 < share <= 1:
+        raise InputError(f"share is {share!r}, expected a number above 0, at most 1")
+    if seeds < 1:
+        raise InputError(f"seeds is {seeds!r}, expected an integer from 1")
+    due = []
+    for part in item.parts:
+        own = [_due(part, row, folder, seeds, share) for row in part.rows]
+        due += sorted(own, key=lambda each: hours(each.row, each.iterations, seeds))
+    return due
+
+
+def _due(part: Part, row: str, folder: Path, seeds: int, share: float) -> Due:
+    task = task_from_name(part.task, _settings(part))
+    chosen = settings_of(find(row), task, None, {})
+    each = chosen.agents / chosen.interval  # transitions an iteration
+    whole = part.iterations or round((part.transitions or 0) / each)
+    iterations = max(1, round(share * whole))
+    path = folder / f"{row}-{part.task}.h5"
+    done = 0
+    if path.exists():
+        run = load(path)
+        asked, trained = run.config["settings"]["iterations"], len(run.seeds)
+        if (asked, trained) != (iterations, seeds):
+            raise InputError(
+                f"folder has {path}, a run of {asked} iterations and {trained} seeds, expected "
+                f"{iterations} and {seeds}: name another --folder, or the --share and --seeds of it"
+            )
+        done = int(run.iteration[-1]) if len(run.iteration) else 0
+    return Due(part, row, path, seeds, iterations, round(iterations * each), done)
+
+
+def _settings(part: Part) -> dict[str, str]:
+    return dict(pair.split("=", 1) for pair in part.settings)
+
+
+def check_disk(due: Sequence[Due], folder: Path) -> None:
+    """Raises InputError where the states from which runs go on would not fit on the disk."""
+    largest = 0.0
+    for each in due:
+        system = task_from_name(each.part.task, _settings(each.part))
+        width = 2 * len(system.state_names) + system.simulator.action_dim + 3
+        largest = max(largest, _BYTES * width * each.seeds * min(each.transitions, 500_000))
+    place = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+    free = shutil.disk_usage(place).free
+    need = largest + 5e6 * len(due)
+    if need > free:
+        raise InputError(
+            f"folder is on a disk with {free / 1e9:.1f} GB free, and runs need up to "
+            f"{need / 1e9:.1f} GB while they go on: free some, or name another --folder"
+        )
+
+
+def run_missing(
+    due: Sequence[Due],
+    most_hours: float | None = None,
+    command: str = "",
+    progress: Progress = silent,
+) -> list[Due]:
+    """Trains what is missing, one run after the other; a run that was begun goes on.
+
+    Args:
+        most_hours: no run begins that is not expected to end by then.
+
+    Returns:
+        Those that were left.
+    """  # fmt: skip
+    begun, left = time.monotonic(), []
+    for each in due:
+        if each.done >= each.iterations:
+            continue
+        spent = (time.monotonic() - begun) / 3600
+        if most_hours is not None and spent + each.hours > most_hours:
+            left.append(each)
+            continue
+        each.path.parent.mkdir(parents=True, exist_ok=True)
+        resume = resume_file(each.path).exists()
+        train(
+            each.row, task_from_name(each.part.task, _settings(each.part)), each.path,
+            resume=resume, overwrite=each.path.exists() and not resume, command=command,
+            progress=progress, seeds=each.seeds, iterations=each.iterations,
+        )  # fmt: skip
+    return left
+
+
+def comparison(part: Part, folder: Path) -> pd.DataFrame:
+    """Ours beside the paper's, a row for every algorithm whose run is there.
+
+    Returns:
+        row, iterations, seeds, hours; median and every seed's last return; iterations to each goal
+        (median of the seeds that reach it, and how many do); the paper's cells as "paper: …".
+    """
+    rows = []
+    for row in part.rows:
+        path = folder / f"{row}-{part.task}.h5"
+        if not path.exists() or not len((run := load(path)).iteration):
+            continue
+        last = np.sort(run.returns[-1])[::-1]
+        found: dict[str, object] = {
+            "row": row, "iterations": int(run.iteration[-1]), "seeds": len(run.seeds),
+            "hours": round(float(run.seconds[-1]) / 3600, 2),
+            "return": f"{np.median(last):.3g}",
+            "every seed": ", ".join(f"{value:.3g}" for value in last),
+        }  # fmt: skip
+        for goal in GOALS.get(run.task, ()):
+            found[f"to {goal:g}"] = _to(run, goal)
+        printed = zip(part.columns, part.printed.get(row, ()), strict=True)
+        rows.append(found | {f"paper: {name}": cell for name, cell in printed})
+    return pd.DataFrame(rows)
+
+
+def _to(run: Training, goal: float) -> str:
+    first = first_reached(run, goal)
+    met = first[np.isfinite(first)]
+    return f"{np.median(met):.0f} ({len(met)} of {len(first)})" if len(met) else "–"
+
+
+def runs_of(part: Part, folder: Path) -> list[Path]:
+    """Files of the part's runs that hold an evaluation."""
+    paths = [folder / f"{row}-{part.task}.h5" for row in part.rows]
+    return [path for path in paths if path.exists() and _holds(path)]
+
+
+def _holds(path: Path) -> bool:
+    return journal.kind(path) == "training" and len(load(path).iteration) > 0
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """As a table of Markdown."""
+    lines = [list(table.columns), ["---"] * len(table.columns), *table.astype(str).values.tolist()]
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines) + "\n"
+
+
+def latex(table: pd.DataFrame, title: str) -> str:
+    """As a table of LaTeX (booktabs)."""
+    named: Mapping[str, str] = {"–": "--", "±": r"$\pm$", "_": r"\_"}
+
+    def cell(value: object) -> str:
+        text = str(value)
+        for symbol, command in named.items():
+            text = text.replace(symbol, command)
+        return text
+
+    lines = [" & ".join(map(cell, line)) + r" \\" for line in table.values.tolist()]
+    head = " & ".join(map(cell, table.columns)) + r" \\"
+    body = "\n".join([r"\toprule", head, r"\midrule", *lines, r"\bottomrule"])
+    return (
+        f"% {title}\n\\begin{{tabular}}{{{'l' * len(table.columns)}}}\n{body}\n\\end{{tabular}}\n"
+    )

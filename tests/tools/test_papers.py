@@ -1,0 +1,182 @@
+"""Figures of the papers from runs, and their tables made again."""
+
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+
+from gradlab.cli import main
+from gradlab.errors import InputError
+from gradlab.figures.training import returns
+from gradlab.reporting.figure_data import drawn
+from gradlab.runs.training.results import GOALS, load, loaded, table
+from gradlab.tasks import TASKS
+from gradlab.tools.papers import published, reproduction
+from gradlab.tools.papers.figures import chosen, convergence
+from gradlab.tools.papers.published import ITEMS, Item, Part, find, hours, narrowed
+from gradlab.training.algorithms import ALGORITHMS
+
+RUNS = Path(__file__).parents[2] / "reports" / "mpg-table-1" / "runs"
+PAIR = [RUNS / f"{row}-path_tracking.h5" for row in ("sac", "n-step-dpg")]
+PARTS = [part for items in ITEMS.values() for item in items.values() for part in item.parts]
+
+
+def first_at(path: Path, goal: float) -> list[float]:
+    """Iteration of the first evaluation at the goal, from the file itself, a loop written out."""
+    with h5py.File(path) as file:
+        iterations = file["evaluations/iteration"][:]
+        means = file["evaluations/return_mean"][:]
+    found = []
+    for seed in range(means.shape[1]):
+        met = [i for i, value in zip(iterations, means[:, seed], strict=True) if value >= goal]
+        found.append(float(met[0]) if met else np.nan)
+    return found
+
+
+def test_convergence_has_a_point_for_each_seed_and_goal() -> None:
+    runs = loaded(PAIR)
+    figure = convergence(runs).figure
+    shown = drawn(figure)
+    longest = max(int(run.iteration[-1]) for run in runs.values())
+    for path, name in zip(PAIR, runs, strict=True):
+        for goal in GOALS["path_tracking"]:
+            first = first_at(path, goal)
+            want = sorted(x for x in first if np.isfinite(x))
+            place = GOALS["path_tracking"].index(goal)
+            points = shown[(shown["series"] == name) & ((shown["x"] - place).abs() < 0.45)]
+            got = sorted(points.loc[points["y"] <= longest, "y"].unique())
+            assert set(want) <= set(got), (name, goal)
+            lost = points[points["y"] > longest]
+            assert len(lost) == len(first) - len(want)
+
+
+def test_a_figure_is_a_panel_of_the_runs_page(tmp_path: Path) -> None:
+    target = tmp_path / "returns.pdf"
+    assert main(["figure", "returns-time", str(PAIR[0]), "--output", str(target)]) == 0
+    assert target.read_bytes()[:4] == b"%PDF"
+    shown = pd.read_csv(target.with_suffix(".csv"))
+    alone = drawn(returns(table({"sac": load(PAIR[0])}), over="seconds").figure)
+    lines = [frame[frame["kind"] == "line"]["y"] for frame in (shown, alone)]
+    np.testing.assert_allclose(lines[0], lines[1])
+
+
+@pytest.mark.parametrize(
+    ("name", "paths", "output", "words"),
+    [
+        ("return", PAIR[:1], "a.png", ("name is 'return'", "returns, ", "convergence")),
+        ("gradient-parts", PAIR[:1], "a.png", ("gradient-parts", "--gradient-every")),
+        ("returns", PAIR[:1], "a.gif", ("output is", ".png, .pdf, .svg")),
+        ("returns", [], "a.png", ("runs are missing",)),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused(
+    name: str, paths: list[Path], output: str, words: tuple[str, ...], tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    target = tmp_path / output
+    assert main(["figure", name, *map(str, paths), "--output", str(target)]) == 2
+    said = capsys.readouterr().err
+    assert all(word in said for word in words), said
+    assert not target.exists()
+
+
+def test_runs_of_several_commits_are_named_on_the_figure() -> None:
+    assert not [text for text in chosen("returns", PAIR[:1]).figure.texts if "commits" in str(text)]
+    both = [RUNS / f"{row}-path_tracking.h5" for row in ("n-step-dpg", "td3")]
+    commits = {load(path).environment["commit"][:8] for path in both}
+    assert len(commits) == 2
+    texts = [text.get_text() for text in chosen("returns", both).figure.texts]
+    assert any(all(commit in text for commit in commits) for text in texts)
+
+
+def test_every_item_names_rows_tasks_and_prices_that_exist() -> None:
+    for part in PARTS:
+        assert set(part.rows) <= set(ALGORITHMS)
+        assert part.task in TASKS or part.task.endswith("-v5")
+        assert all(hours(row, 1000, 5) > 0 for row in part.rows)
+        assert (part.iterations is None) != (part.transitions is None)
+        assert all(len(cells) == len(part.columns) for cells in part.printed.values())
+
+
+def test_prices_are_those_of_the_runs_that_were_made() -> None:
+    """The table's milliseconds against the seconds in the files: within a fifth."""
+    for row in ITEMS["mpg"]["figure-3"].parts[0].rows:
+        run = load(RUNS / f"{row}-path_tracking.h5")
+        spent = float(run.seconds[-1]) / 3600
+        said = hours(row, int(run.iteration[-1]), len(run.seeds))
+        assert said == pytest.approx(spent, rel=0.2), row
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    part = Part(
+        "double_integrator", ("td3",), iterations=40, columns=("return",),
+        printed={"td3": ("-1.0 ± 0.5",)},
+    )  # fmt: skip
+    monkeypatch.setitem(ITEMS["mpg"], "table-1", Item("a table", (part,)))  # type: ignore[index]
+
+
+def test_an_item_is_trained_once_and_stands_beside_the_paper(
+    tiny: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["reproduce", "mpg", "table-1", "--share", "0.1", "--seeds", "2"]
+    folder = ["--folder", str(tmp_path)]
+    assert main([*words, "--plan", *folder]) == 0
+    assert "4 iterations" in capsys.readouterr().err and not list(tmp_path.iterdir())
+    assert main([*words, *folder]) == 0
+    path = tmp_path / "td3-double_integrator.h5"
+    run, written = load(path), path.stat().st_mtime_ns
+    rows = pd.read_csv(tmp_path / "double_integrator-table.csv")
+    assert rows["paper: return"].tolist() == ["-1.0 ± 0.5"]
+    assert float(rows["return"][0]) == pytest.approx(np.median(run.returns[-1]), rel=0.01)
+    assert r"-1.0 $\pm$ 0.5" in (tmp_path / "double_integrator-table.tex").read_text()
+    assert (tmp_path / "double_integrator-returns.pdf").exists()
+    assert main([*words, *folder]) == 0
+    assert path.stat().st_mtime_ns == written
+    capsys.readouterr()
+    assert main([*words[:4], "0.2", *words[5:], *folder]) == 2
+    said = capsys.readouterr().err
+    assert "4 iterations and 2 seeds, expected 8 and 2" in said and "--folder" in said
+
+
+def test_time_and_disk_are_asked_for_before_anything_runs(
+    tiny: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    item = ITEMS["mpg"]["table-1"]
+    due = reproduction.planned(item, tmp_path, 5, 1.0)
+    assert reproduction.run_missing(due, most_hours=0.0) == due and not list(tmp_path.iterdir())
+    full = SimpleNamespace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: full)
+    with pytest.raises(InputError, match=r"folder is on a disk with 0\.0 GB free"):
+        reproduction.check_disk(due, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: find("mgp", "table-1"), "paper is 'mgp', expected one of mpg"),
+        (lambda: find("mpg", "table-2"), "item is 'table-2', expected one of table-1"),
+        (lambda: narrowed(find("mpg", "figure-3"), ("ppo",), ()), "rows has 'ppo'"),
+        (lambda: narrowed(find("mpg", "figure-3"), (), ("walker",)), "tasks has 'walker'"),
+        (
+            lambda: reproduction.planned(find("mpg", "figure-3"), Path("x"), 5, 1.5),
+            "share is 1.5, expected",
+        ),
+        (
+            lambda: reproduction.planned(find("mpg", "figure-3"), Path("x"), 0, 1.0),
+            "seeds is 0, expected",
+        ),
+    ],
+)
+def test_arguments_are_refused_with_what_is_expected(call: object, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        call()  # type: ignore[operator]
+
+
+def test_some_rows_and_tasks_of_an_item() -> None:
+    some = narrowed(published.find("mpg", "table-1"), ("sac", "td3"), ("path_tracking",))
+    assert [(part.task, part.rows) for part in some.parts] == [("path_tracking", ("td3", "sac"))]
