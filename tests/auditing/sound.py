@@ -264,9 +264,11 @@ def score_through_model() -> Arguments:
     return dict(loss=loss, actor=actor, model=model, inputs=states())
 
 
-def ppo() -> Arguments:
+def ppo(clip: float = 0.2, moved: float = 0.0) -> Arguments:
     actor, value = Gaussian(), Value()
     old = copy.deepcopy(actor)
+    for p in actor.parameters():
+        p.data += moved * p.data.square().mean().sqrt() * torch.randn_like(p)
 
     def loss(s: Tensor) -> Tensor:
         with torch.no_grad():
@@ -275,7 +277,7 @@ def ppo() -> Arguments:
         mean, log_std = actor(s)
         normal = Normal(mean, log_std.exp())
         ratio = (normal.log_prob(a).sum(1) - before[:, 0]).exp()
-        clipped = torch.clamp(ratio, 0.8, 1.2)
+        clipped = torch.clamp(ratio, 1 - clip, 1 + clip)
         surrogate = torch.min(ratio * advantage, clipped * advantage).mean()
         return -surrogate - 0.01 * normal.entropy().sum(1).mean()
 

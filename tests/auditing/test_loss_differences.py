@@ -108,3 +108,12 @@ def test_a_loss_that_changes_from_call_to_call_is_not_compared() -> None:
         return actor(s).sum() * len(calls)
 
     assert audit(loss, actor, inputs=states()).passed and len(calls) == 3
+
+
+@pytest.mark.parametrize("clip", [0.2, 0.05])
+def test_kinks_of_a_clip_are_no_surrogate(clip: float) -> None:
+    """PPO a few updates after its data: ratios lie on both sides of the clip."""
+    for seed in range(4, 9):
+        torch.manual_seed(seed)
+        arguments = sound.ppo(clip, moved=0.3)
+        assert surrogates(audit(**arguments)) == [], seed

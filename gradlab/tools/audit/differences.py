@@ -2,7 +2,8 @@
 
     D_u = (L(θ + h u) − L(θ − h u)) / 2h     against     g · u,     every random draw the same
 
-along g and along random directions u, at three h, of which the most certain counts. Where they
+along g and along random directions u, at several h: where a loss has kinks (the clip of PPO) only
+the smaller steps may be free of them, so that the h counts at which both agree best. Where they
 differ, g is the gradient of a surrogate: a sampled value of a score, a detach, a straight-through
 estimate, a backward pass of its own such as a temporal decay.
 
@@ -25,7 +26,7 @@ from gradlab.tools.audit.findings import AuditFinding
 from gradlab.tools.audit.gradients import Gradients
 from gradlab.wording import percent
 
-_STEPS = (2e-2, 1e-2, 5e-3)  # of the size of every tensor
+_STEPS = (2e-2, 1e-2, 5e-3, 2e-3, 5e-4)  # of the size of every tensor
 _ROUNDING = 8.0  # units of ε in a value of the loss
 _SAFETY, _LEAST = 4.0, 0.02  # errors of D, and a share of it, that are no difference
 _MISSING = 0.05  # of the derivative, from which it is named
@@ -97,7 +98,7 @@ def differenced(
             abs(one - other) + _ROUNDING * epsilon * abs(here) / h
             for (one, other), h in zip(pairwise(values), _STEPS[1:], strict=True)
         ]
-        best = min(range(len(errors)), key=errors.__getitem__)
+        best = min(range(len(errors)), key=lambda k: abs(values[k + 1] - given))
         found.append((given, values[best + 1], errors[best]))
     certain = [each for each in found if abs(each[1]) > _SAFETY * each[2] or
                abs(each[0]) > _SAFETY * each[2]]  # fmt: skip

@@ -50,20 +50,23 @@ def certify_function(
     """
     validation.function("function", function, "inputs [N, n] → outputs [N, m]")
     try:
-        x = torch.as_tensor(inputs).detach().cpu().double()
+        given = torch.as_tensor(inputs).detach().cpu()
+        x = given.double()
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"inputs holds no numbers: {error}") from None
     if x.ndim != 2 or len(x) < 16:
         raise InputError(f"inputs has shape {tuple(x.shape)}, expected [N, n] with N ≥ 16")
+    # A float32 network takes no float64.
+    mine = given.dtype if given.dtype.is_floating_point else torch.float64
     with running("the function"):
-        y = function(x[:2].clone().requires_grad_())
+        y = function(x[:2].to(mine).requires_grad_())
     if not isinstance(y, Tensor) or y.ndim != 2 or len(y) != 2:
         raise InputError(f"the function gave {validation.shown(y)} for 2 inputs, expected [2, m]")
     if not y.requires_grad:
         raise InputError("the function's outputs have no gradient: is something detached in it?")
 
     def step(state: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
-        return function(action), torch.zeros_like(state[:, 0])
+        return function(action.to(mine)).to(action), torch.zeros_like(state[:, 0])
 
     m, n = y.shape[1], x.shape[1]
     system = from_function(step, state_dim=m, action_dim=n)
