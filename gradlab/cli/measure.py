@@ -119,7 +119,7 @@ class Measure:
             from gradlab.measurement.memory import check_size, check_starts
             from gradlab.measurement.realised_gains import check_judges
             from gradlab.measurement.update import Update
-            from gradlab.networks import checkpoint, spectral
+            from gradlab.networks import checkpoint
             from gradlab.runs.stages import Interrupted
 
         task = arguments.named_task(self.task, self.settings)
@@ -135,9 +135,7 @@ class Measure:
         check_size(task, horizon, self.judges or 0)
         narrowed(task, self.trim_starts, self.starts)
         made = tuple(kind for kind, file in files.items() if file is None)
-        for kind in self.spectral:
-            if kind not in made:
-                raise InputError(f"--spectral {kind}, but the {kind} is given: normalise that")
+        self._check_spectral(made)
         arguments.check_outputs(run, made, self.overwrite, page=not self.no_report)
         given = arguments.networks(**files)
         check_densities(self.also, given.get("policy"))
@@ -171,8 +169,7 @@ class Measure:
                     command=command,
                 )
             except Interrupted as stop:
-                # Kept beside the run: never in the place of a complete one.
-                profile, run = stop.profile, run.with_name(f"{run.stem}.partial{run.suffix}")
+                profile, run = stop.profile, _incomplete(run)
             except KeyboardInterrupt:
                 raise KeyboardInterrupt(_NOTHING) from None
         stopped = "interrupted" in profile.config
@@ -180,12 +177,7 @@ class Measure:
             {arguments.beside(run, k): partial(checkpoint.save, networks[k]) for k in sorted(made)}
             | {run: partial(profile.save, overwrite=self.overwrite or stopped)}
         )
-        texts = {kind: listed_norms(spectral.norms(networks[kind])) for kind in self.spectral}
-        norms: list[Document] = [
-            {"text": f"Spectral norms of the fitted {kind}: {text}.", "decided": True}
-            for kind, text in texts.items()
-        ]
-        document = of_run(run, page=not self.no_report, more=norms)
+        document = of_run(run, page=not self.no_report, more=self._norms(networks))
         if origin:
             document["networks"] = origin
         if stopped:
@@ -247,6 +239,20 @@ class Measure:
         files = " + ".join(filter(None, (self.model, self.gradient_model)))
         return replace(task, prior=model, parameters={**task.parameters, "prior_file": files})
 
+    def _check_spectral(self, made: tuple[str, ...]) -> None:
+        for kind in self.spectral:
+            if kind not in made:
+                raise InputError(f"--spectral {kind}, but the {kind} is given: normalise that")
+
+    def _norms(self, networks: Mapping[str, nn.Module]) -> list[Document]:
+        from gradlab.networks import spectral
+
+        texts = {kind: listed_norms(spectral.norms(networks[kind])) for kind in self.spectral}
+        return [
+            {"text": f"Spectral norms of the fitted {kind}: {text}.", "decided": True}
+            for kind, text in texts.items()
+        ]
+
     def _made(
         self,
         task: Task,
@@ -278,3 +284,8 @@ class Measure:
                 progress=progress,
             )
         return made
+
+
+def _incomplete(run: Path) -> Path:
+    """Where an interrupted measurement is kept: never in the place of a complete one."""
+    return run.with_name(f"{run.stem}.partial{run.suffix}")
