@@ -83,20 +83,15 @@ def named_task(name: str, settings: Groups) -> Task:
     with undisturbed():
         from gradlab.tasks import task_from_name
 
-    return task_from_name(name, _parsed(settings))
-
-
-def _parsed(groups: Groups) -> dict[str, object]:
-    """name=value pairs; a value is JSON where it parses, else the text itself."""
-    settings: dict[str, object] = {}
-    for pair in (pair for group in groups for pair in group):
-        name, equals, text = pair.partition("=")
-        if not equals or not name:
+    given: dict[str, object] = {}
+    for pair in (pair for group in settings for pair in group):
+        key, equals, text = pair.partition("=")
+        if not equals or not key:
             raise InputError(f"--set got {pair!r}, expected NAME=VALUE")
-        if name in settings:
-            raise InputError(f"--set names {name!r} twice: keep one")
-        settings[name] = _value(name, text)
-    return settings
+        if key in given:
+            raise InputError(f"--set names {key!r} twice: keep one")
+        given[key] = _value(key, text)
+    return task_from_name(name, given)
 
 
 def _value(name: str, text: str) -> object:
@@ -106,7 +101,7 @@ def _value(name: str, text: str) -> object:
     if text.count("[") + text.count("{") > 1 and _depth(text) > DEEPEST:
         raise InputError(f"--set {name} is nested {_depth(text)} deep, expected {DEEPEST} at most")
     try:
-        value = json.loads(text, parse_constant=_no_number)
+        value = json.loads(text, parse_constant=lambda word: float(word.replace("Infinity", "inf")))
     except ValueError:
         return text
     if not all(_storable(each) for each in _leaves(value)):
@@ -115,10 +110,6 @@ def _value(name: str, text: str) -> object:
             f"UTF-8"
         )
     return value
-
-
-def _no_number(constant: str) -> float:
-    return float(constant.replace("Infinity", "inf"))
 
 
 def _depth(text: str) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -83,7 +82,13 @@ def _again(profile: Profile, run: Path) -> Profile:
     with undisturbed():
         from gradlab.measurement.attribution.attribution import attributed_again
 
-    made = _made(shlex.split(str(profile.config.get("command", ""))), run)
+    words = shlex.split(str(profile.config.get("command", "")))
+    if words[:2] != ["gradlab", "measure"]:
+        raise InputError(
+            f"{run} holds no substitutions and was not made by `gradlab measure`, whose command "
+            f"names task, policy and critic: measure again with attribute=True"
+        )
+    made = tyro.cli(Measure, args=words[2:], config=(FlagCreatePairsOff,))
     files = {
         kind: getattr(made, kind) or str(arguments.beside(run, kind))
         for kind in ("policy", "critic")
@@ -96,13 +101,3 @@ def _again(profile: Profile, run: Path) -> Profile:
         return attributed_again(
             profile, task, networks["policy"], networks["critic"], progress=progress
         )
-
-
-def _made(words: Sequence[str], run: Path) -> Measure:
-    """The command that measured the run."""
-    if list(words[:2]) != ["gradlab", "measure"]:
-        raise InputError(
-            f"{run} holds no substitutions and was not made by `gradlab measure`, whose command "
-            f"names task, policy and critic: measure again with attribute=True"
-        )
-    return tyro.cli(Measure, args=words[2:], config=(FlagCreatePairsOff,))

@@ -107,13 +107,25 @@ class FitCommand:
         """Fit, and write MODEL.safetensors, its curves, and the data that was recorded."""
         with undisturbed():
             import gradlab.fitting.models  # noqa: F401  Imported here, where signals wait.
+            from gradlab.fitting import fit_record
+            from gradlab.fitting.derivative_losses import named_loss
+            from gradlab.networks import checkpoint
 
         task = arguments.named_task(self.task, self.settings)
         models = self._places(task)
-        settings, loss = self._settings(), self._loss(task)
+        settings = self._settings()
+        loss = named_loss(
+            self.loss or ("dd" if self.two_model else "nll"), task.simulator,
+            neighbours=self.neighbours, weight=self.weight, divided=self.divided,
+            directions=self.directions, steps=self.steps,
+        )  # fmt: skip
         data, source = self._data(task, models["prediction"])
         if self.export is not None:
-            self._exported(data, self.export)
+            from gradlab.data import minari_datasets
+
+            # The fit that is resumed may have written it.
+            if not (self.resume and minari_datasets.is_there(self.export)):
+                minari_datasets.write(data, self.export)
         if not self.resume:
             for model in models.values():
                 _saved(model).unlink(missing_ok=True)
@@ -127,7 +139,10 @@ class FitCommand:
         about = {"task": task.name, "command": command, "data": source}
         parts: dict[Path, Save] = {}
         for role, fit in fits.items():
-            parts |= self._parts(fit, models[role], about)
+            best = len(fit.members) if self.elites is None else min(self.elites, len(fit.members))
+            curves = partial(fit_record.save, fit, about=about, overwrite=True)
+            parts[models[role]] = partial(checkpoint.save, fit.elite_ensemble(best))
+            parts[models[role].with_suffix(".h5")] = curves
         keep(parts)
         for model in models.values():
             _saved(model).unlink(missing_ok=True)
@@ -174,16 +189,6 @@ class FitCommand:
             seed=self.seed,
         )
 
-    def _loss(self, task: Task) -> Loss:
-        """The loss of the one model, or of the gradient model."""
-        from gradlab.fitting.derivative_losses import named_loss
-
-        return named_loss(
-            self.loss or ("dd" if self.two_model else "nll"), task.simulator,
-            neighbours=self.neighbours, weight=self.weight, divided=self.divided,
-            directions=self.directions, steps=self.steps,
-        )  # fmt: skip
-
     def _data(self, task: Task, model: Path) -> tuple[Trajectories, str]:
         """The record and its name; recorded transitions are saved before the fit begins."""
         from gradlab.fitting.collection import collect, exploring
@@ -197,13 +202,6 @@ class FitCommand:
         data = collect(task, self.rows, policy, seed=self.seed)
         data.save(file, overwrite=True)
         return data, str(file)
-
-    def _exported(self, data: Trajectories, name: str) -> None:
-        """Write the Minari dataset, unless the fit that is resumed has written it."""
-        from gradlab.data import minari_datasets
-
-        if not (self.resume and minari_datasets.is_there(name)):
-            minari_datasets.write(data, name)
 
     def _fitted(
         self,
@@ -229,17 +227,6 @@ class FitCommand:
         again = self.resume and second.is_file()
         return fits | {"gradient": recipe.fitted("gradient", loss, second, again)}
 
-    def _parts(self, fit: Fitted, model: Path, about: Mapping[str, str]) -> dict[Path, Save]:
-        """The files of a fit: the model and its curves."""
-        from gradlab.fitting import fit_record
-        from gradlab.networks import checkpoint
-
-        count = len(fit.members) if self.elites is None else min(self.elites, len(fit.members))
-        return {
-            model: partial(checkpoint.save, fit.elite_ensemble(count)),
-            model.with_suffix(".h5"): partial(fit_record.save, fit, about=about, overwrite=True),
-        }
-
     def _document(
         self,
         task: Task,
@@ -248,10 +235,20 @@ class FitCommand:
         models: Mapping[str, Path],
         fits: Mapping[str, Fitted],
     ) -> Document:
+        from gradlab.data import minari_datasets
+
         sentences: list[tuple[bool, str]] = []
         for role, fit in fits.items():
             sentences += fit_sentences(fit, task, role if self.two_model else None)
-        sentences += self._sources(task, data, source)
+        if self.data is None:
+            who = "random actions" if self.policy is None else "the policy and exploration noise"
+            text = f"No --data: recorded {len(data)} transitions with {who}, kept in {source}."
+            sentences.append((False, text))
+        elif minari_datasets.is_dataset(source):
+            sentences.append(foreign_sentence(task, data, source))
+        if self.export is not None:
+            text = f"The transitions are also in the Minari dataset {self.export}."
+            sentences.append((False, text))
         plain = fits["prediction"]
         if plain.loss.name in ("nll", "mse"):
             sentences += nearness_sentences(data, plain, self.neighbours, self.divided, self.seed)
@@ -273,23 +270,6 @@ class FitCommand:
             document["gradient_model"] = str(models["gradient"])
             document["gradient_run"] = str(models["gradient"].with_suffix(".h5"))
         return document
-
-    def _sources(self, task: Task, data: Trajectories, source: str) -> list[tuple[bool, str]]:
-        """Sentences about the source of the data."""
-        from gradlab.data import minari_datasets
-
-        sentences = []
-        if self.data is None:
-            who = "random actions" if self.policy is None else "the policy and exploration noise"
-            text = f"No --data: recorded {len(data)} transitions with {who}, kept in {source}."
-            sentences.append((False, text))
-        elif minari_datasets.is_dataset(source):
-            sentences.append(foreign_sentence(task, data, source))
-        if self.export is not None:
-            sentences.append(
-                (False, f"The transitions are also in the Minari dataset {self.export}.")
-            )
-        return sentences
 
 
 def _recorded(model: Path) -> Path:

@@ -60,10 +60,18 @@ class List:
 
             document["tasks"] = {name: _first_line(make.__doc__) for name, make in TASKS.items()}
         if self.what in ("all", "estimators"):
+            from gradlab.gradients import named
+
             document["estimators"] = _ESTIMATORS
             taken["estimators"] = list(_ESTIMATORS)
             document["measure --also"] = BESIDE
-            document["named estimators"] = _named_estimators()
+            makers = inspect.getmembers(named, inspect.isfunction)
+            document["named estimators"] = {
+                name: _first_line(maker.__doc__)
+                for name, maker in makers
+                if maker.__module__ == named.__name__ and not name.startswith("_")
+                if inspect.signature(maker).return_annotation in ("Estimator", "Mixture")
+            }
         if self.what in ("all", "algorithms"):
             from gradlab.training import ALGORITHMS
 
@@ -72,27 +80,10 @@ class List:
             with suppress(InputError):  # a tool that is not there
                 document["remedies"] = dict(imported("gradlab.tools.remedies.result:ABOUT"))
                 taken["remedies"] = list(imported("gradlab.tools.remedies.result:DEFAULT"))
-        return {"headline": _headline(document, bool(taken)), "by default": taken} | document
-
-
-def _headline(document: Document, starred: bool) -> str:
-    """How many names there are, and what a star is."""
-    counts = [f"{len(names)} {kind}" for kind, names in document.items() if isinstance(names, dict)
-              and kind in KINDS]  # fmt: skip
-    return ", ".join(counts) + ("; * marks the default ones." if starred else ".")
-
-
-def _named_estimators() -> dict[str, str]:
-    """Functions of `gradlab.gradients.named` that give an estimator, for the Python interface."""
-    from gradlab.gradients import named
-
-    makers = inspect.getmembers(named, inspect.isfunction)
-    return {
-        name: _first_line(maker.__doc__)
-        for name, maker in makers
-        if maker.__module__ == named.__name__ and not name.startswith("_")
-        if inspect.signature(maker).return_annotation in ("Estimator", "Mixture")
-    }
+        lists = {kind: x for kind, x in document.items() if isinstance(x, dict) and kind in KINDS}
+        counts = [f"{len(names)} {kind}" for kind, names in lists.items()]
+        headline = ", ".join(counts) + ("; * marks the default ones." if taken else ".")
+        return {"headline": headline, "by default": taken} | document
 
 
 def _first_line(text: str | None) -> str:

@@ -25,7 +25,12 @@ def model_option(task: Task, model: str | None, gradient_model: str | None = Non
         if gradient_model is not None:
             raise InputError("--gradient-model needs --model: the model that gives the states")
         return None
-    states = _prior(task) if model == "prior" else named_model(model, task)
+    if model != "prior":
+        states = named_model(model, task)
+    elif task.prior is None:
+        raise InputError(f"{task.name} has no prior model: name a file with --model")
+    else:
+        states = task.prior
     if gradient_model is None:
         return states
     return TwoModels(states, named_model(gradient_model, task, "--gradient-model"))
@@ -54,9 +59,3 @@ def named_model(name: str, task: Task | None, option: str = "--model") -> System
         kind = type(model).__name__
         raise InputError(f"{option} {name} is a {kind}, expected a System (step, linearize, …)")
     return model
-
-
-def _prior(task: Task) -> System:
-    if task.prior is None:
-        raise InputError(f"{task.name} has no prior model: name a file with --model")
-    return task.prior

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -48,9 +48,13 @@ def check(command: Any) -> None:
     Raises:
         InputError: names the option, what it got and what is possible.
     """
-    for name, value in _given(command):
+    given = ((field.name, getattr(command, field.name)) for field in fields(command))
+    singly = (
+        (n, x) for n, value in given for x in (value if isinstance(value, tuple) else [value])
+    )
+    for name, value in singly:
         option = f"--{name.replace('_', '-')}"
-        if isinstance(value, bool):
+        if value is None or isinstance(value, bool):
             continue
         if isinstance(value, int):
             validation.whole(option, value, 0 if name in _SEEDS else -validation.LARGEST)
@@ -58,15 +62,6 @@ def check(command: Any) -> None:
             raise InputError(f"{option} is {value}, expected a finite number")
         elif isinstance(value, Path) or name in _FILES:
             _check_path(option, str(value))
-
-
-def _given(command: Any) -> Iterator[tuple[str, Any]]:
-    """Names and values, those of a tuple one by one."""
-    for field in fields(command):
-        value = getattr(command, field.name)
-        for each in value if isinstance(value, tuple) else (value,):
-            if each is not None:
-                yield field.name, each
 
 
 def _check_path(option: str, value: str) -> None:

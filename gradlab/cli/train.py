@@ -298,7 +298,15 @@ class Train:
         changes = {name: value for name, value in given.items() if value is not None}
         networks = arguments.networks(policy=self.policy, critic=self.critic)
         if self.overwrite:
-            self._check_kept(run)
+            from gradlab.training.checkpoints import folder, good_folder
+
+            removed = {folder(run, 0).parent.resolve(), good_folder(run).resolve()}
+            for kind, file in (("policy", self.policy), ("critic", self.critic)):
+                if file is not None and removed & set(Path(file).resolve().parents):
+                    raise InputError(
+                        f"{kind} is {file}, which --overwrite removes with the run at {run}: name "
+                        f"another --output"
+                    )
         with bars() as progress:
             train(
                 row,
@@ -320,18 +328,6 @@ class Train:
                 **changes,
             )
         return of_run(run, page=not self.no_report)
-
-    def _check_kept(self, run: Path) -> None:
-        """Raises InputError where the run that is overwritten holds the networks that are given."""
-        from gradlab.training.checkpoints import folder, good_folder
-
-        removed = {folder(run, 0).parent.resolve(), good_folder(run).resolve()}
-        for kind, file in (("policy", self.policy), ("critic", self.critic)):
-            if file is not None and removed & set(Path(file).resolve().parents):
-                raise InputError(
-                    f"{kind} is {file}, which --overwrite removes with the run at {run}: name "
-                    f"another --output"
-                )
 
     def _asynchronous(self) -> Asynchronous | None:
         """The processes of the run, where it has several."""
@@ -418,21 +414,6 @@ class Train:
         default = LearnedModel() if own is None else own
         named = self.loss or ("dd" if self.two_model else None)
         loss = default.loss if named is None else LOSSES.get(named) or named_loss(named)
-        return replace(
-            default,
-            loss=self._loss(loss),
-            two_models=self.two_model or default.two_models,
-            spectral="all_but_last" if spectral else default.spectral,
-            members=default.members if self.members is None else self.members,
-            elites=default.elites if self.members is None else None,
-            hidden=self.model_hidden or default.hidden,
-            network=default.network if self.model_type is None else named_network(self.model_type),
-            every=default.every if self.fit_every is None else self.fit_every,
-            steps=default.steps if self.fit_steps is None else self.fit_steps,
-        )
-
-    def _loss(self, loss: Any) -> Any:
-        """The loss with the numbers that were given, all of which it must have."""
         numbers = {
             "weight": ("loss_weight", self.loss_weight, "dd"),
             "neighbours": ("neighbours", self.neighbours, "dd"),
@@ -442,7 +423,18 @@ class Train:
         for name, (option, value, kind) in given.items():
             if not hasattr(loss, name):
                 raise InputError(f"{option} is {value}, but the loss is {loss.name}: take {kind}")
-        return replace(loss, **{name: value for name, (_, value, _) in given.items()})
+        return replace(
+            default,
+            loss=replace(loss, **{name: value for name, (_, value, _) in given.items()}),
+            two_models=self.two_model or default.two_models,
+            spectral="all_but_last" if spectral else default.spectral,
+            members=default.members if self.members is None else self.members,
+            elites=default.elites if self.members is None else None,
+            hidden=self.model_hidden or default.hidden,
+            network=default.network if self.model_type is None else named_network(self.model_type),
+            every=default.every if self.fit_every is None else self.fit_every,
+            steps=default.steps if self.fit_steps is None else self.fit_steps,
+        )
 
 
 def _word(value: Any) -> str:

@@ -15,9 +15,7 @@ from gradlab.cli.terminal.streams import undisturbed
 from gradlab.errors import InputError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
-    from gradlab.watching.state import Watcher
+    pass
 
 _LEFT = "gradlab: the view has ended, the run has not been touched"
 
@@ -49,10 +47,18 @@ class Watch:
 
     def run(self, command: str) -> Document:
         """Show the run until Ctrl-C, or once."""
-        self._check()
+        if self.file.suffix not in (".h5", ".hdf5"):
+            raise InputError(f"RUN.h5 is {self.file}: name the run, a file that ends in .h5")
+        if self.web and (self.once or self.json):
+            raise InputError("--web goes on and --once and --json do not: give one of them")
+        if not self.web and (self.port is not None or self.open):
+            raise InputError("--port and --open are for the page: add --web")
+        if self.port is not None and not 0 <= self.port < 1 << 16:
+            raise InputError(f"--port is {self.port}, expected a number up to 65535")
         with undisturbed():
             from rich.console import Console
 
+            from gradlab.watching import showing
             from gradlab.watching.state import Watcher, document
 
         watcher = Watcher(self.file)
@@ -66,40 +72,18 @@ class Watch:
         if isinstance(sys.__stdout__, io.TextIOWrapper):  # not every terminal knows every sign
             sys.__stdout__.reconfigure(errors="replace")
         if self.once:
-            return {"text": _printed(watcher, console)}
+            with console.capture() as captured:  # without regard to the height of the screen
+                console.print(showing.screen(watcher.state(), watcher.clock(), console.width))
+            return {"text": captured.get().rstrip("\n")}
         try:
-            self._follow(watcher, console)
+            if self.web:
+                showing.page(watcher, self.port or 0, self.open, console)
+            elif console.is_terminal:
+                showing.redraw(watcher, console)
+            else:
+                showing.lines(watcher, console.file)
         except KeyboardInterrupt:
             return {"text": _LEFT}
         except BrokenPipeError:  # the reader of a pipe, such as `head`, has seen enough
             sys.__stdout__ = None  # type: ignore[misc]
         return {}
-
-    def _check(self) -> None:
-        if self.file.suffix not in (".h5", ".hdf5"):
-            raise InputError(f"RUN.h5 is {self.file}: name the run, a file that ends in .h5")
-        if self.web and (self.once or self.json):
-            raise InputError("--web goes on and --once and --json do not: give one of them")
-        if not self.web and (self.port is not None or self.open):
-            raise InputError("--port and --open are for the page: add --web")
-        if self.port is not None and not 0 <= self.port < 1 << 16:
-            raise InputError(f"--port is {self.port}, expected a number up to 65535")
-
-    def _follow(self, watcher: Watcher, console: Console) -> None:
-        from gradlab.watching import showing
-
-        if self.web:
-            showing.page(watcher, self.port or 0, self.open, console)
-        elif console.is_terminal:
-            showing.redraw(watcher, console)
-        else:
-            showing.lines(watcher, console.file)
-
-
-def _printed(watcher: Watcher, console: Console) -> str:
-    """The state without regard to the height of the screen."""
-    from gradlab.watching.showing import screen
-
-    with console.capture() as captured:
-        console.print(screen(watcher.state(), watcher.clock(), console.width))
-    return captured.get().rstrip("\n")

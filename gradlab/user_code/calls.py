@@ -51,11 +51,7 @@ def running(name: str, remedy: Callable[[str], str] | None = None) -> Iterator[N
     except Exception as error:
         words = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         more = "" if remedy is None else remedy(str(error))
-        raise InputError(f"{name} failed ({words}{_place(error)}){more}") from error
-
-
-def _place(error: Exception) -> str:
-    """The innermost line of the traceback that belongs to no package."""
-    frames = traceback.extract_tb(error.__traceback__)
-    users = [each for each in frames if not each.filename.startswith(_INSTALLED)]
-    return f"; {users[-1].filename}, line {users[-1].lineno}" if users else ""
+        frames = traceback.extract_tb(error.__traceback__)
+        users = [each for each in frames if not each.filename.startswith(_INSTALLED)]
+        place = f"; {users[-1].filename}, line {users[-1].lineno}" if users else ""
+        raise InputError(f"{name} failed ({words}{place}){more}") from error

@@ -112,13 +112,14 @@ def _place(error: BaseException, file: str) -> str:
     folder = Path(file).absolute().parent
     frames = traceback.extract_tb(error.__traceback__)
     ours = [each for each in frames if folder in Path(each.filename).parents]
-    inner = [each for each in ours if not _installed(each.filename)]
+    # A package's own code: gradlab's, or one below the user's folder in a virtual environment.
+    inner = [
+        each
+        for each in ours
+        if "site-packages" not in each.filename
+        and Path(__file__).parent not in Path(each.filename).parents
+    ]
     return f"{inner[-1].filename}, line {inner[-1].lineno}" if inner else file
-
-
-def _installed(file: str) -> bool:
-    """A package's own code: gradlab's, or one below the user's folder in a virtual environment."""
-    return "site-packages" in file or Path(__file__).parent in Path(file).parents
 
 
 @contextlib.contextmanager

@@ -24,24 +24,12 @@ from gradlab.wording import percent, span, two
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
 
     from gradlab.verdicts.screen import Light, Screen
 
 
 _ROUNDING = 1e-12  # a share of the total's upper end that rounding explains
 _Rows = Sequence[Mapping[str, Any]]
-
-
-def _print_tables(document: Mapping[str, Any]) -> None:
-    """Every table that the document has."""
-    checks, shares = document.get("checks"), document.get("ledger")
-    if isinstance(checks, list):
-        _print_checks(checks)
-    if isinstance(shares, list):
-        _print_attribution(shares)
-    if "what if" in document:
-        print_choice(document)
 
 
 def _print_checks(checks: list[dict[str, Any]]) -> None:
@@ -60,6 +48,7 @@ def _print_checks(checks: list[dict[str, Any]]) -> None:
 def _print_attribution(rows: _Rows) -> None:
     """Shares of the squared bias, then of the variance, one table for each estimator."""
     from rich.console import Console
+    from rich.table import Table
 
     from gradlab.runs.attribution import CAUSES, SOURCES
 
@@ -71,22 +60,18 @@ def _print_attribution(rows: _Rows) -> None:
         chosen = [row for row in rows if row["account"] == account]
         for estimator in dict.fromkeys(row["estimator"] for row in chosen):
             rows_of_it = [row for row in chosen if row["estimator"] == estimator]
-            console.print(_shares(rows_of_it, kind, names, f"{estimator}: {what}"))
-
-
-def _shares(rows: _Rows, kind: str, names: Mapping[str, str], title: str) -> Table:
-    from rich.table import Table
-
-    totals = {row["horizon"]: row for row in rows if row["kind"] == "total"}
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    table.add_column("", overflow="fold")
-    for horizon in totals:
-        table.add_column(f"h = {horizon}", justify="right", overflow="fold")
-    table.add_row("total", *(_with_interval(row) for row in totals.values()))
-    for name, label in names.items():
-        parts = [row for row in rows if (row["kind"], row["cause"]) == (kind, name)]
-        table.add_row(label, *(_share(part, totals[part["horizon"]]) for part in parts))
-    return table
+            totals = {row["horizon"]: row for row in rows_of_it if row["kind"] == "total"}
+            table = Table(
+                title=f"{estimator}: {what}", title_justify="left", box=None, pad_edge=False
+            )
+            table.add_column("", overflow="fold")
+            for horizon in totals:
+                table.add_column(f"h = {horizon}", justify="right", overflow="fold")
+            table.add_row("total", *(_with_interval(row) for row in totals.values()))
+            for name, label in names.items():
+                parts = [row for row in rows_of_it if (row["kind"], row["cause"]) == (kind, name)]
+                table.add_row(label, *(_share(part, totals[part["horizon"]]) for part in parts))
+            console.print(table)
 
 
 def _with_interval(row: Mapping[str, Any]) -> str:
@@ -118,41 +103,30 @@ def print_choice(document: Mapping[str, Any]) -> None:
         rows = document.get(f"contenders of {name}")
         if rows:
             print(f"weights of {name}, judged on unseen starts:")
-            _aligned(
-                ["chosen by", "MSE", "95% CI", "cosine", "95% CI"], list(map(_contender, rows))
-            )
+            head = ["chosen by", "MSE", "95% CI", "cosine", "95% CI"]
+            _aligned(head, [[row["chooser"], *_error_and_cosine(row)] for row in rows])
     trials = document.get("what if")
     if trials:
         print("what if:")
         head = ["change", "best", "may be best", "MSE", "95% CI", "cosine", "95% CI"]
-        _aligned(head, list(map(_trial, trials)))
-
-
-def _contender(row: dict[str, Any]) -> list[str]:
-    return [row["chooser"], *_error_and_cosine(row)]
-
-
-def _trial(row: dict[str, Any]) -> list[str]:
-    kept = str(row["kept"]) if row["kept"] else "–"
-    return [
-        row["change"],
-        f"{row['estimator']}, h = {row['horizon']}",
-        kept,
-        *_error_and_cosine(row),
-    ]
+        rows = []
+        for row in trials:
+            best, kept = f"{row['estimator']}, h = {row['horizon']}", str(row["kept"] or "–")
+            rows.append([row["change"], best, kept, *_error_and_cosine(row)])
+        _aligned(head, rows)
 
 
 def _error_and_cosine(row: dict[str, Any]) -> list[str]:
     texts = []
     for name in ("mse", "cosine"):
         at_most = name == "mse" and row[name] <= 0  # a noise-corrected error that is not above 0
-        shown = f"≤ {row['mse_high']:.3g}" if at_most else _digits(row[name])
+        shown = (
+            f"≤ {row['mse_high']:.3g}"
+            if at_most
+            else (f"{row[name]:.3g}" if math.isfinite(row[name]) else "–")
+        )
         texts += [shown, span(row[f"{name}_low"], row[f"{name}_high"])]
     return texts
-
-
-def _digits(value: float) -> str:
-    return f"{value:.3g}" if math.isfinite(value) else "–"
 
 
 def _aligned(head: list[str], rows: list[list[str]]) -> None:
@@ -228,7 +202,13 @@ def answer(document: Document, as_json: bool, explain: bool = False) -> None:
         _print_screen(document)
     if explain or "recommendation" not in document:
         _print_verdict(document)
-        _print_tables(document)
+        checks, shares = document.get("checks"), document.get("ledger")
+        if isinstance(checks, list):
+            _print_checks(checks)
+        if isinstance(shares, list):
+            _print_attribution(shares)
+        if "what if" in document:
+            print_choice(document)
     for kind in ("run", "report"):
         if kind in document:
             print(f"{kind + ':':8}{document[kind]}")

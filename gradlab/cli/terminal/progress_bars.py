@@ -96,7 +96,9 @@ class Lines:
                 if stage == self._ended and done >= total:
                     return  # its end, reported again
                 self.close()
-                self._begin(stage)
+                self._stage, self._begun, self._done, self._total = stage, self._clock(), 0, 0
+                price = {each.stage: each for each in self._prices}.get(stage, Price(stage))
+                self._line(f"{stage}: begins ({price})")
             self._done, self._total = done, total
             if done >= total:
                 self.close()
@@ -132,11 +134,6 @@ class Lines:
             self._begun = self._clock()
             left = left_after(self._prices, stage)
             self._line(text + (f"; about {duration(left)} left" if isfinite(left) else ""))
-
-    def _begin(self, stage: str) -> None:
-        self._stage, self._begun, self._done, self._total = stage, self._clock(), 0, 0
-        price = {each.stage: each for each in self._prices}.get(stage, Price(stage))
-        self._line(f"{stage}: begins ({price})")
 
     def _line(self, text: str) -> None:
         self._written = self._clock()

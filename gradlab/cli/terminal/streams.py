@@ -66,7 +66,16 @@ ESCAPED = "backslashreplace"
 @contextlib.contextmanager
 def lasting() -> Iterator[None]:
     """Inside, the standard streams of one command may fail without ending its work."""
-    _filled()
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the least number that is free, which is this one
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            nowhere = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (as long as Python)
+            setattr(sys, name, nowhere)
+            setattr(sys, f"__{name}__", nowhere)
     before, out = sys.stderr, sys.stdout
     errors = getattr(out, "errors", "strict")
     if isinstance(out, io.TextIOWrapper):
@@ -147,17 +156,3 @@ def _drop(descriptor: int) -> None:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, descriptor)
         os.close(nowhere)
-
-
-def _filled() -> None:
-    """Put the null device where a standard descriptor is closed."""
-    for descriptor in (0, 1, 2):
-        try:
-            os.fstat(descriptor)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)  # the least number that is free, which is this one
-    for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:
-            nowhere = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (as long as Python)
-            setattr(sys, name, nowhere)
-            setattr(sys, f"__{name}__", nowhere)

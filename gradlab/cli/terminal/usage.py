@@ -36,21 +36,6 @@ _END = (
 )
 
 
-def _show(commands: Any, words: Sequence[str], page: str) -> None:
-    """Print the help of the command that these words begin with, or of the program.
-
-    Args:
-        commands: a union of dataclasses, each under the name of its subcommand.
-        page: what tyro prints.
-    """
-    word, about = [*words, ""][:2]
-    by_name = {mark.name: row.__origin__ for row in get_args(commands) for mark in row.__metadata__}
-    command = by_name.get(word)
-    first, *others = _of_command(word, command, page, about) if command else _of_program(by_name)
-    bold(first)
-    print("\n".join(others))
-
-
 def _of_program(commands: Mapping[str, type]) -> Iterator[str]:
     """Lines of `gradlab --help`: every command with its question."""
     yield _QUESTION
@@ -114,8 +99,15 @@ def _sections(page: str) -> dict[str, list[tuple[str, str]]]:
         else:
             invocation, _, first = text.partition("  ")
             rows.append((invocation, first.strip()))
+    # An invocation without the None of its type: what is not given needs no name.
     return {
-        title: [(_metavar(each), _explained(text, title)) for each, text in rows]
+        title: [
+            (
+                each.replace("{None,", "{").replace("{None}|", "").replace(",None}", "}"),
+                _explained(text, title),
+            )
+            for each, text in rows
+        ]
         for title, rows in sections.items()
     }
 
@@ -130,23 +122,16 @@ def _grouped(
     Args:
         defaults: what stands in the place of "Default: …" of some options.
     """
-    rows = {_name(row): row for row in sections.get("Options", ())}
+    rows = {  # by field: a row begins "--measure-every INT" or "-h, --help"
+        row[0].split()[0].removeprefix("--").replace("-", "_"): row
+        for row in sections.get("Options", ())
+    }
     for name in rows.keys() & defaults.keys():
         invocation, text = rows[name]
         rows[name] = (invocation, f"{text.partition(' Default: ')[0]} {defaults[name]}")
     others = [row for name, row in rows.items() if not any(name in x for x in groups.values())]
     parts = {title: [rows[name] for name in names] for title, names in groups.items()}
     return sections | {"Options": others} | parts
-
-
-def _name(row: tuple[str, str]) -> str:
-    """The name of the field whose row begins "--measure-every INT" or "-h, --help"."""
-    return row[0].split()[0].removeprefix("--").replace("-", "_")
-
-
-def _metavar(invocation: str) -> str:
-    """An invocation without the None of its type: what is not given needs no name."""
-    return invocation.replace("{None,", "{").replace("{None}|", "").replace(",None}", "}")
 
 
 def _explained(text: str, title: str) -> str:
@@ -207,24 +192,32 @@ def parsed(commands: Any, words: Sequence[str]) -> Any:
             return tyro.cli(commands, prog="gradlab", args=words, config=config)
     except SystemExit as end:
         if not end.code:  # --help
-            _show(commands, words, page.getvalue())
+            word, about = [*words, ""][:2]
+            by_name = {
+                mark.name: row.__origin__ for row in get_args(commands) for mark in row.__metadata__
+            }
+            command = by_name.get(word)
+            first, *others = (
+                _of_command(word, command, page.getvalue(), about)
+                if command
+                else _of_program(by_name)
+            )
+            bold(first)
+            print("\n".join(others))
             raise
-        raise InputError(_refusal(box.getvalue())) from None
-
-
-def _refusal(box: str) -> str:
-    """The sentences of a box of tyro's, without its frame, its causes and its help."""
-    inside = [line.strip().strip("│|").strip() for line in box.splitlines()[1:]]
-    sections: list[list[str]] = [[]]
-    for line in inside:
-        if _FRAME.match(line):
-            sections.append([])
-        else:
-            sections[-1].append(line)
-    texts = [" ".join(filter(None, section)).partition(_CAUSES)[0].strip() for section in sections]
-    text = " ".join(section for section in texts if section and not section.startswith(_HELP))
-    text = _TYPES.sub(_expected, text)
-    return f"{text[:_LONGEST].rstrip(' .')}; see --help"
+        inside = [line.strip().strip("│|").strip() for line in box.getvalue().splitlines()[1:]]
+        sections: list[list[str]] = [[]]
+        for line in inside:
+            if _FRAME.match(line):
+                sections.append([])
+            else:
+                sections[-1].append(line)
+        texts = [
+            " ".join(filter(None, section)).partition(_CAUSES)[0].strip() for section in sections
+        ]
+        text = " ".join(section for section in texts if section and not section.startswith(_HELP))
+        text = _TYPES.sub(_expected, text)
+        raise InputError(f"{text[:_LONGEST].rstrip(' .')}; see --help") from None
 
 
 def _expected(found: re.Match[str]) -> str:

@@ -77,7 +77,7 @@ class _Gated(torch.autograd.Function):
 
 Role = Literal["actor", "model", "critic"]
 JUDGES: tuple[Role, ...] = ("model", "critic")
-RAISED = 1.01  # times values, to see what moves with them
+_RAISED = 1.01  # times values, to see what moves with them
 
 
 @dataclass(frozen=True)
@@ -175,7 +175,13 @@ class Watching:
         with ExitStack() as stack:
             for owner, name, function in _methods(objects):
                 stack.enter_context(patch.object(owner, name, self._seen(function)))
-            for owner in _distributions():
+            found, left = [], [Distribution]
+            while left:
+                kind = left.pop()
+                left += kind.__subclasses__()
+                if "log_prob" in vars(kind) and kind not in found:
+                    found.append(kind)
+            for owner in found:
                 seen = self._dense(owner.log_prob)
                 stack.enter_context(patch.object(owner, "log_prob", seen))
             # Compiled modules run as they were written, where their calls can be seen.
@@ -222,14 +228,24 @@ class Watching:
         finally:
             self._stack.pop()
         if outermost and given and role == self._raised:
-            result = mapped(result, lambda x: x * RAISED if x.is_floating_point() else x)
+            result = mapped(result, lambda x: x * _RAISED if x.is_floating_point() else x)
         if outermost:
             call = self.calls.counts.get(role, 0)
             self.calls.counts[role] = call + 1
             order = iter(range(10**9))
             result = mapped(result, lambda x: self._leaving(x, role, call, next(order)))
         for x in tensors(result):
-            self._hand_on(x, role, given)
+            # Results also of code that torch functions do not show: extensions, custom derivatives.
+            tag = self.tags.of(x)
+            if role == "actor" and x.ndim:
+                self.calls.widths.add(x.shape[-1])
+            if tag is None and role == "actor" and x.requires_grad:
+                tag = Tag()
+            if tag is None and given and x.is_floating_point():
+                live = [source for source in given if source.cut is None]
+                tag = live[0] if live and x.requires_grad else given[0]
+            if tag is not None and role != "critic":
+                self.tags.put(x, Tag(tag.cut, role == "model"))
         return result
 
     def _entering(self, role: Role, outermost: bool, alive: bool, x: Tensor) -> Tensor:
@@ -264,20 +280,6 @@ class Watching:
             self.tags.put(left, tag)
         return left
 
-    def _hand_on(self, x: Tensor, role: Role, given: Sequence[Tag]) -> None:
-        """Tag results also of code that torch functions do not show: extensions, custom
-        derivatives."""
-        tag = self.tags.of(x)
-        if role == "actor" and x.ndim:
-            self.calls.widths.add(x.shape[-1])
-        if tag is None and role == "actor" and x.requires_grad:
-            tag = Tag()
-        if tag is None and given and x.is_floating_point():
-            alive = [source for source in given if source.cut is None]
-            tag = alive[0] if alive and x.requires_grad else given[0]
-        if tag is not None and role != "critic":
-            self.tags.put(x, Tag(tag.cut, role == "model"))
-
     def _kept(self, x: Tensor, tag: Tag, beside: bool) -> Tensor:
         """A value with a cut outside of every role, as it goes on."""
         value = _gated(_leaf(x), _Gate())
@@ -294,17 +296,6 @@ def _leaf(x: Tensor) -> Tensor:
 def _transformed() -> bool:
     """Inside `torch.func`, whose values do not outlive the transform."""
     return torch._C._functorch.peek_interpreter_stack() is not None
-
-
-def _distributions() -> list[type[Distribution]]:
-    """All kinds that have a `log_prob` of their own, the user's among them."""
-    found, left = [], [Distribution]
-    while left:
-        kind = left.pop()
-        left += kind.__subclasses__()
-        if "log_prob" in vars(kind) and kind not in found:
-            found.append(kind)
-    return found
 
 
 def _methods(objects: Sequence[object]) -> Iterator[tuple[type, str, Callable[..., Any]]]:

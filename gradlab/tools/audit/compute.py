@@ -13,8 +13,7 @@ An audit on one screen: findings, then the gradient of every parameter by path.
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -59,31 +58,6 @@ _MARKS = {"wrong": "×", "note": "·"}
 _Norms = Mapping[str, Mapping[str, Sequence[float]]]
 
 
-def _screen(
-    findings: Sequence[AuditFinding],
-    parameters: Sequence[str],
-    norms: _Norms,
-    scales: Sequence[StepWeight],
-) -> str:
-    """The text."""
-    parts = [_verdict(findings), *map(_finding, findings), "", *_table(parameters, norms)]
-    if scales:
-        words = "; ".join(dict.fromkeys(scale.words for scale in scales))
-        parts += ["", _filled(f"One step's weight at the longer segment: {words}.", "")]
-    return "\n".join(parts)
-
-
-def _verdict(findings: Sequence[AuditFinding]) -> str:
-    wrong = sum(finding.severity == "wrong" for finding in findings)
-    if not wrong:
-        return "The actor's gradient is whole: no finding is wrong."
-    return f"The actor's loss has {'a fault' if wrong == 1 else f'{wrong} faults'}."
-
-
-def _finding(finding: AuditFinding) -> str:
-    return _filled(f"{finding.sentence}.", f"{_MARKS[finding.severity]} ")
-
-
 def _filled(text: str, mark: str) -> str:
     return textwrap.fill(
         text, _WIDTH, initial_indent=mark, subsequent_indent=" " * len(mark), break_on_hyphens=False
@@ -103,20 +77,17 @@ def _table(parameters: Sequence[str], norms: _Norms) -> list[str]:
     several = len(norms) > 1
     groups = _groups(parameters)
     heads = [f"{term}: {_TITLES[path]}" if several else _TITLES[path] for term, path in columns]
-    rows = [
-        [name, *(_size([values[k] for k in members]) for values in columns.values())]
-        for name, members in groups.items()
-    ]
-    return _blocks([["gradient through", *heads], *rows])
-
-
-def _blocks(lines: Sequence[Sequence[str]]) -> list[str]:
-    """The table, or several under each other where its columns exceed the width."""
-    columns = [list(column) for column in zip(*lines, strict=True)]
-    names = _justified(columns[0], str.ljust)
+    rows = []
+    for name, members in groups.items():
+        sizes = (sum(values[k] ** 2 for k in members) ** 0.5 for values in columns.values())
+        rows.append([name, *("0" if size == 0 else two(size) for size in sizes)])
+    # Several tables under each other where the columns exceed the width.
+    lines = [["gradient through", *heads], *rows]
+    aligned = [list(column) for column in zip(*lines, strict=True)]
+    names = _justified(aligned[0], str.ljust)
     texts = list(names)
     done: list[str] = []
-    for column in columns[1:]:
+    for column in aligned[1:]:
         cells = _justified(column, str.rjust)
         if len(texts[0]) + 2 + len(cells[0]) > _WIDTH and texts != names:
             done += [*texts, ""]
@@ -128,12 +99,6 @@ def _blocks(lines: Sequence[Sequence[str]]) -> list[str]:
 def _justified(cells: Sequence[str], side: Callable[[str, int], str]) -> list[str]:
     width = max(map(len, cells))
     return [side(cell, width) for cell in cells]
-
-
-def _size(values: Sequence[float]) -> str:
-    """The norm of several together; an exact zero is 0."""
-    norm = sum(value**2 for value in values) ** 0.5
-    return "0" if norm == 0 else two(norm)
 
 
 def _groups(parameters: Sequence[str]) -> dict[str, list[int]]:
@@ -157,18 +122,7 @@ def _leaks(audited: Audited, loss: Tensor, total: Gradients) -> list[AuditFindin
     Args:
         total: the gradient of the loss in θ.
     """
-    findings = _shared(audited, total)
-    for role, parameters in audited.others.items():
-        actors = {id(p) for p in audited.actor.values()}
-        apart = {name: p for name, p in parameters.items() if id(p) not in actors}
-        gradients = gradient(loss, list(apart.values()))
-        reached = [name for name, g in zip(apart, gradients, strict=True) if moves(g)]
-        findings += _reached(role, apart, reached, audited)
-    return findings + _not_stepped(audited, total)
-
-
-def _shared(audited: Audited, total: Gradients) -> list[AuditFinding]:
-    """One tensor in the actor and in another role, which gets a gradient."""
+    # One tensor in the actor and in another role, which gets a gradient.
     pairs = zip(audited.actor.values(), total, strict=True)
     storages = {p.untyped_storage().data_ptr() for p, g in pairs if moves(g)}
     findings = []
@@ -180,6 +134,22 @@ def _shared(audited: Audited, total: Gradients) -> list[AuditFinding]:
                 f"{role}, too"
             )
             findings.append(AuditFinding("shared", "note", text, tuple(names), role))
+    for role, parameters in audited.others.items():
+        actors = {id(p) for p in audited.actor.values()}
+        apart = {name: p for name, p in parameters.items() if id(p) not in actors}
+        gradients = gradient(loss, list(apart.values()))
+        reached = [name for name, g in zip(apart, gradients, strict=True) if moves(g)]
+        findings += _reached(role, apart, reached, audited)
+    if audited.optimizer is not None:
+        stepped = {id(p) for p in _held(audited)}
+        named = zip(audited.actor.items(), total, strict=True)
+        missed = [name for (name, p), g in named if moves(g) and id(p) not in stepped]
+        if missed:
+            text = (
+                f"The actor's optimiser does not hold {listed(missed, _MOST)}: the gradient there "
+                f"is never applied; give the optimiser all of the actor's parameters"
+            )
+            findings.append(AuditFinding("not stepped", "wrong", text, tuple(missed)))
     return findings
 
 
@@ -207,25 +177,6 @@ def _reached(
     return findings
 
 
-def _not_stepped(audited: Audited, total: Gradients) -> list[AuditFinding]:
-    """Parameters of the actor that get a gradient which no step applies."""
-    if audited.optimizer is None:
-        return []
-    stepped = {id(p) for p in _held(audited)}
-    names = [
-        name
-        for (name, p), g in zip(audited.actor.items(), total, strict=True)
-        if moves(g) and id(p) not in stepped
-    ]
-    if not names:
-        return []
-    text = (
-        f"The actor's optimiser does not hold {listed(names, _MOST)}: the gradient there is never "
-        f"applied; give the optimiser all of the actor's parameters"
-    )
-    return [AuditFinding("not stepped", "wrong", text, tuple(names))]
-
-
 def _held(audited: Audited) -> list[Tensor]:
     groups = [] if audited.optimizer is None else audited.optimizer.param_groups
     return [p for group in groups for p in group["params"]]
@@ -244,13 +195,26 @@ def _without_zero_layers(
     findings: Sequence[AuditFinding], audited: Audited, length: int | None
 ) -> list[AuditFinding]:
     """The findings at moved parameters, where tensors of zeros explain those given."""
-    zero = _zero_tensors(audited)
+    # Weights alone: biases often are zero and stop nothing.
+    roles = {"actor": audited.actor, **audited.others}
+    zero = {
+        f"{role}'s {name}": p
+        for role, parameters in roles.items()
+        for name, p in parameters.items()
+        if p.ndim > 1 and not bool(p.detach().any())
+    }
     if not zero or not any(finding.kind in _DEAD for finding in findings):
         return list(findings)
-    with _moved(list(zero.values())):
+    generator = torch.Generator().manual_seed(0)
+    try:
+        for x in zero.values():
+            x.data.copy_(_MOVE * torch.randn(x.shape, generator=generator))
         evaluation = evaluated(audited, length)
         total = gradient(evaluation.loss, evaluation.theta)
         again = zero_findings(audited, evaluation, total)
+    finally:
+        for x in zero.values():
+            x.data.zero_()
     if {finding.sentence for finding in again} == {finding.sentence for finding in findings}:
         return list(findings)
     text = (
@@ -258,29 +222,6 @@ def _without_zero_layers(
         f"as soon as it moves"
     )
     return [*again, AuditFinding("zero layer", "note", text, tuple(zero))]
-
-
-def _zero_tensors(audited: Audited) -> dict[str, Tensor]:
-    """Weights that are zero; biases often are and stop nothing."""
-    roles = {"actor": audited.actor, **audited.others}
-    return {
-        f"{role}'s {name}": p
-        for role, parameters in roles.items()
-        for name, p in parameters.items()
-        if p.ndim > 1 and not bool(p.detach().any())
-    }
-
-
-@contextmanager
-def _moved(tensors: Sequence[Tensor]) -> Iterator[None]:
-    generator = torch.Generator().manual_seed(0)
-    try:
-        for x in tensors:
-            x.data.copy_(_MOVE * torch.randn(x.shape, generator=generator))
-        yield
-    finally:
-        for x in tensors:
-            x.data.zero_()
 
 
 _Modules = nn.Module | object
@@ -330,7 +271,17 @@ class Audit:
     def __str__(self) -> str:
         # What most sound losses do, and their critic's optimiser clears, is left to `findings`.
         shown = tuple(each for each in self.findings if each.kind != "left behind")
-        text = _screen(shown, self.parameters, self.norms, self.scales)
+        wrong = sum(each.severity == "wrong" for each in shown)
+        faults = "a fault" if wrong == 1 else f"{wrong} faults"
+        verdict = f"The actor's loss has {faults}."
+        if not wrong:
+            verdict = "The actor's gradient is whole: no finding is wrong."
+        marked = [_filled(f"{each.sentence}.", f"{_MARKS[each.severity]} ") for each in shown]
+        parts = [verdict, *marked, "", *_table(self.parameters, self.norms)]
+        if self.scales:
+            words = "; ".join(dict.fromkeys(scale.words for scale in self.scales))
+            parts += ["", _filled(f"One step's weight at the longer segment: {words}.", "")]
+        text = "\n".join(parts)
         if self.derivative is None or not self.derivative.surrogate:
             return text
         missing = percent(self.derivative.missing)

@@ -68,25 +68,21 @@ def evaluated(
     with _unchanged(audited.modules), _seeded(audited.seed), running("loss"):
         with watching.over(audited.objects), torch.enable_grad():
             value = audited.loss(*audited.inputs, **more)
-        terms = _terms(value)
+        named = value if isinstance(value, Mapping) else {WHOLE: value}
+        if not named:
+            raise InputError("loss returns no term, expected a scalar tensor or a dict of them")
+        for name, term in named.items():
+            what = "loss returns" if named is not value else f"loss returns for {name!r}"
+            if not isinstance(term, Tensor):
+                raise InputError(f"{what} a {type(term).__name__}, expected a scalar tensor")
+            if term.numel() != 1 or not term.is_floating_point():
+                raise InputError(
+                    f"{what} a tensor of shape {tuple(term.shape)} and {term.dtype}, expected a "
+                    f"scalar of floats: end it with mean() or sum()"
+                )
+        terms = {str(name): term for name, term in named.items()}
     tags = {name: tag for name, x in terms.items() if (tag := watching.tags.of(x)) is not None}
     return LossEvaluation(terms, watching.calls, tags, theta, watching.tags.cut)
-
-
-def _terms(value: Any) -> dict[str, Tensor]:
-    named = value if isinstance(value, Mapping) else {WHOLE: value}
-    if not named:
-        raise InputError("loss returns no term, expected a scalar tensor or a dict of them")
-    for name, term in named.items():
-        what = "loss returns" if named is not value else f"loss returns for {name!r}"
-        if not isinstance(term, Tensor):
-            raise InputError(f"{what} a {type(term).__name__}, expected a scalar tensor")
-        if term.numel() != 1 or not term.is_floating_point():
-            raise InputError(
-                f"{what} a tensor of shape {tuple(term.shape)} and {term.dtype}, expected a scalar "
-                f"of floats: end it with mean() or sum()"
-            )
-    return {str(name): term for name, term in named.items()}
 
 
 @contextmanager
@@ -209,8 +205,23 @@ def audited(
         for role, value in zip(JUDGES, (model, critic), strict=True)
         if value is not None
     }
-    roots = {role: _modules(role, objects) for role, objects in given.items()}
-    parameters = {role: _parameters(modules) for role, modules in roots.items()}
+    roots = {
+        role: {
+            f"{name}{'.' if path else ''}{path}".strip(): module
+            for name, item in objects.items()
+            for path, module in _held(item, "", _DEPTH)
+        }
+        for role, objects in given.items()
+    }
+    parameters = {
+        role: {
+            f"{name}{'.' if name else ''}{path}": parameter
+            for name, module in modules.items()
+            for path, parameter in module.named_parameters()
+            if parameter.requires_grad
+        }
+        for role, modules in roots.items()
+    }
     if not parameters["actor"]:
         raise InputError("actor has no parameter that requires a gradient: nothing is trained")
     owners, watched = _owners(given, roots)
@@ -248,30 +259,12 @@ def _named(role: Role, value: object) -> dict[str, Any]:
     return objects
 
 
-def _modules(role: Role, objects: Mapping[str, Any]) -> dict[str, nn.Module]:
-    """Modules that the objects are or hold."""
-    return {
-        f"{name}{'.' if path else ''}{path}".strip(): module
-        for name, item in objects.items()
-        for path, module in _held(item, "", _DEPTH)
-    }
-
-
 def _held(item: object, path: str, depth: int) -> Iterator[tuple[str, nn.Module]]:
     if isinstance(item, nn.Module):
         yield path, item
     elif depth and hasattr(item, "__dict__") and not isinstance(item, type):
         for name, value in vars(item).items():
             yield from _held(value, f"{path}.{name}".strip("."), depth - 1)
-
-
-def _parameters(modules: Mapping[str, nn.Module]) -> dict[str, nn.Parameter]:
-    return {
-        f"{name}{'.' if name else ''}{path}": parameter
-        for name, module in modules.items()
-        for path, parameter in module.named_parameters()
-        if parameter.requires_grad
-    }
 
 
 def _owners(

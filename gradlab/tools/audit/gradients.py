@@ -30,7 +30,7 @@ from gradlab.tools.audit.evaluation import WHOLE, LossEvaluation
 from gradlab.tools.audit.findings import AuditFinding
 from gradlab.wording import two
 
-NEITHER, BOTH = "neither", "model and critic"
+_NEITHER, BOTH = "neither", "model and critic"
 _ROUNDING = 16  # units in the last place of what was subtracted
 
 Gradients = list[Tensor | None]
@@ -57,15 +57,15 @@ def by_path(term: Tensor, theta: Sequence[Tensor], calls: LossCalls) -> dict[str
     roles = [role for role in JUDGES if calls.counts.get(role)]
     total = _filled(gradient(term, theta), theta)
     if not roles:
-        return {NEITHER: total}
+        return {_NEITHER: total}
     neither = _without(term, theta, calls, roles)
     if len(roles) == 1:
-        return {roles[0]: _less(total, [neither]), NEITHER: neither}
+        return {roles[0]: _less(total, [neither]), _NEITHER: neither}
     without = {role: _without(term, theta, calls, [role]) for role in roles}
     model = _less(without["critic"], [neither])
     critic = _less(without["model"], [neither])
     both = _less(total, [model, critic, neither])
-    return {"model": model, "critic": critic, BOTH: both, NEITHER: neither}
+    return {"model": model, "critic": critic, BOTH: both, _NEITHER: neither}
 
 
 def _without(
@@ -160,7 +160,12 @@ def scales(short: LossEvaluation, long: LossEvaluation, factor: float) -> list[S
             if ratio is not None:
                 ratios.append(StepWeight(term, role, ratio, math.log(ratio) / math.log(factor)))
         # What the loss has from parameters alone, as the entropy of a free log σ, it has once.
-        sizes = [_parameters_alone(evaluation, term) for evaluation in (short, long)]
+        sizes = []
+        for evaluation in (short, long):
+            with closed(*evaluation.calls.outlets.values()):
+                values = gradient(evaluation.terms[term], evaluation.theta)
+            squares = (float(g.double().square().sum()) for g in values if g is not None)
+            sizes.append(math.sqrt(sum(squares)))
         if all(sizes):
             ratio = sizes[1] / sizes[0] / factor
             ratios.append(StepWeight(term, "actor", ratio, math.log(ratio) / math.log(factor)))
@@ -203,10 +208,3 @@ def _ratio(short: list[tuple[Output, Tensor]], long: list[tuple[Output, Tensor]]
     if not all(first):
         first = float(one.abs().max()), float(other.abs().max())
     return first[1] / first[0]
-
-
-def _parameters_alone(evaluation: LossEvaluation, term: str) -> float:
-    """Norm of the term's gradient in θ that passes no output of any role."""
-    with closed(*evaluation.calls.outlets.values()):
-        values = gradient(evaluation.terms[term], evaluation.theta)
-    return math.sqrt(sum(float(g.double().square().sum()) for g in values if g is not None))

@@ -34,7 +34,7 @@ _SAME = 1e-4  # of the weights' size, by which two draws differ in rounding alon
 
 
 @dataclass(frozen=True)
-class Weighed:
+class _Weighed:
     """A log-density of the loss; `redrawn`: is its weight another at another draw?"""
 
     density: Density
@@ -68,7 +68,7 @@ def value_findings(
     return found
 
 
-def weighed(here: LossEvaluation, there: LossEvaluation) -> list[Weighed]:
+def weighed(here: LossEvaluation, there: LossEvaluation) -> list[_Weighed]:
     """The log-densities of actions that depend on θ and that the loss moves with.
 
     Args:
@@ -77,7 +77,10 @@ def weighed(here: LossEvaluation, there: LossEvaluation) -> list[Weighed]:
     one, other = (_weights(each) for each in (here, there))
     pairs = zip(here.calls.densities, one, other, strict=False)
     return [
-        Weighed(density, _another(w, again))
+        _Weighed(
+            density,
+            w.shape != again.shape or bool((w - again).abs().max() > _SAME * w.abs().max()),
+        )
         for density, w, again in pairs
         if density.action is not None and w is not None and again is not None and bool(w.any())
     ]
@@ -90,13 +93,8 @@ def _weights(evaluation: LossEvaluation) -> list[Tensor | None]:
     return list(torch.autograd.grad(evaluation.loss, values, retain_graph=True, allow_unused=True))
 
 
-def _another(w: Tensor, again: Tensor) -> bool:
-    same = w.shape == again.shape
-    return not same or bool((w - again).abs().max() > _SAME * w.abs().max())
-
-
 def score_findings(
-    scored: Sequence[Weighed], findings: Sequence[AuditFinding]
+    scored: Sequence[_Weighed], findings: Sequence[AuditFinding]
 ) -> list[AuditFinding]:
     """The findings of a loss with scores that weigh nothing, and with the cause of parameters that
     a score leaves at exactly zero."""

@@ -74,7 +74,21 @@ def _mapped(
     new = [_mapped(part, change, done, depth - 1) for part in old]
     if all(one is other for one, other in zip(old, new, strict=True)):
         return value
-    return _rebuilt(value, new)
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*new)
+    if isinstance(value, tuple | list):
+        return type(value)(new)
+    if isinstance(value, Mapping):
+        result: Any = copy.copy(value)
+        # keys(), because iterating over a TensorDict gives rows.
+        for name, part in zip(list(value.keys()), new, strict=True):
+            result[name] = part
+        return result
+    # Not copy, which a __getattr__ that delegates sends in circles; not setattr, which frozen
+    # dataclasses refuse.
+    result = object.__new__(type(value))
+    vars(result).update(zip(vars(value), new, strict=True))
+    return result
 
 
 def _parts(value: Any) -> list[Any]:
@@ -83,24 +97,6 @@ def _parts(value: Any) -> list[Any]:
     if isinstance(value, Mapping):
         return list(value.values())
     return list(vars(value).values()) if hasattr(value, "__dict__") else []
-
-
-def _rebuilt(value: Any, parts: list[Any]) -> Any:
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*parts)
-    if isinstance(value, tuple | list):
-        return type(value)(parts)
-    if isinstance(value, Mapping):
-        result: Any = copy.copy(value)
-        # keys(), because iterating over a TensorDict gives rows.
-        for name, part in zip(list(value.keys()), parts, strict=True):
-            result[name] = part
-        return result
-    # Not copy, which a __getattr__ that delegates sends in circles; not setattr, which frozen
-    # dataclasses refuse.
-    result = object.__new__(type(value))
-    vars(result).update(zip(vars(value), parts, strict=True))
-    return result
 
 
 _How = Literal["sampled", "discrete", "detached", "no_grad"]
@@ -154,7 +150,13 @@ def _cut_by(function: Callable[..., Any], floating: bool) -> GradientCut:
     """
     name, frames = _name_of(function), [*_frames()]
     place = next(map(_place, filter(_users, frames)), "")
-    drawn = [frame for frame in frames if _samples(frame)]
+    drawn = [
+        frame
+        for frame in frames
+        if frame.f_code.co_name in ("sample", "sample_n")
+        and frame.f_code.co_filename.startswith(_DISTRIBUTIONS)
+        and isinstance(frame.f_locals.get("self"), Distribution)
+    ]
     if drawn:
         distribution = drawn[-1].f_locals.get("self")
         return GradientCut("sampled", f"{type(distribution).__name__}.sample", place)
@@ -195,16 +197,6 @@ def _users(frame: FrameType) -> bool:
 
 def _place(frame: FrameType) -> str:
     return f"{Path(frame.f_code.co_filename).name}, line {frame.f_lineno}"
-
-
-def _samples(frame: FrameType) -> bool:
-    """A frame of torch's `sample`, of any distribution."""
-    code = frame.f_code
-    return (
-        code.co_name in ("sample", "sample_n")
-        and code.co_filename.startswith(_DISTRIBUTIONS)
-        and isinstance(frame.f_locals.get("self"), Distribution)
-    )
 
 
 # Results that have the values of their first argument alone.
@@ -278,7 +270,17 @@ class Tags(TorchFunctionMode):
         self.cut |= outside and any(tag.cut and tag.cut.how == "no_grad" for tag in given)
         for x in tensors(args[0] if name == "__setitem__" else result, depth=1):
             self.hand_on(given, x, func)
-        return self._chosen(name, args, result)
+        # What a discrete action chooses among values: Q(s, ·)[a], an embedding.
+        if name not in _CHOICES and name != "embedding":
+            return result
+        index, values = (args[0], args[1:]) if name == "embedding" else (args[1:], args[:1])
+        indices = [tag for x in tensors(index, depth=2) if (tag := self.of(x)) is not None]
+        cuts = [tag.cut for tag in indices if tag.cut is not None]
+        alive = any(self._alive(x) for x in tensors(values, depth=2))
+        usable = isinstance(result, Tensor) and result.is_floating_point()
+        if not cuts or alive or not usable or not torch.is_grad_enabled():
+            return result
+        return self._keep(result, Tag(cuts[0]), False)
 
     def hand_on(self, given: Sequence[Tag], x: Tensor, function: Callable[..., Any]) -> None:
         """Tag a result of arguments with these tags."""
@@ -295,19 +297,6 @@ class Tags(TorchFunctionMode):
             self.put(x, Tag(cut, modelled))
         else:
             self.put(x, Tag(given[0].cut, modelled))
-
-    def _chosen(self, name: str, args: Sequence[Any], result: Any) -> Any:
-        """What a discrete action chooses among values: Q(s, ·)[a], an embedding."""
-        if name not in _CHOICES and name != "embedding":
-            return result
-        index, values = (args[0], args[1:]) if name == "embedding" else (args[1:], args[:1])
-        indices = [tag for x in tensors(index, depth=2) if (tag := self.of(x)) is not None]
-        cuts = [tag.cut for tag in indices if tag.cut is not None]
-        alive = any(self._alive(x) for x in tensors(values, depth=2))
-        usable = isinstance(result, Tensor) and result.is_floating_point()
-        if not cuts or alive or not usable or not torch.is_grad_enabled():
-            return result
-        return self._keep(result, Tag(cuts[0]), False)
 
     def _joined(self, args: Sequence[Any]) -> Sequence[Any]:
         """The parts of a cat([s, a]): beside a live state, a cut action would pass as alive."""

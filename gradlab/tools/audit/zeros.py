@@ -69,11 +69,6 @@ def _lost_paths(evaluation: LossEvaluation) -> list[Lost]:
     return list(first.values())
 
 
-def _lost_findings(losses: Sequence[Lost], evaluation: LossEvaluation) -> list[AuditFinding]:
-    """One finding for each lost path."""
-    return [_finding(lost, _is_state(lost, evaluation)) for lost in losses]
-
-
 def _is_state(lost: Lost, evaluation: LossEvaluation) -> bool:
     """Whether a lost value is a state: of the model, or of a simulator that is not watched, beside
     an action that has its path. The policy gradient theorem needs no path through such a state."""
@@ -186,23 +181,26 @@ def zero_findings(
     losses, theta = _lost_paths(evaluation), audited.actor
     if not any(moves(g) for g in total):
         return [_dead_actor(evaluation, losses)]
-    findings = [
-        *_lost_findings(losses, evaluation),
-        *map(_dead_path, _dead_roles(evaluation, losses)),
-    ]
+    findings = [_finding(lost, _is_state(lost, evaluation)) for lost in losses]
+    for role in _dead_roles(evaluation, losses):
+        text = (
+            f"The {role} moves the loss, but no input of it has a path to θ: the actor's gradient "
+            f"through the {role} is exactly zero; hand it the actor's action, or leave the "
+            f"term out, if it is the {role}'s own loss"
+        )
+        findings.append(AuditFinding("dead path", "wrong", text, path=role))
     # What only a lost path has moved is dead with it.
     if not any(finding.severity == "wrong" for finding in findings):
         findings += _dead_parameters(theta, total, audited.apart)
-    return findings + _not_finite(theta, total)
-
-
-def _dead_path(role: Role) -> AuditFinding:
-    text = (
-        f"The {role} moves the loss, but no input of it has a path to θ: the actor's gradient "
-        f"through the {role} is exactly zero; hand it the actor's action, or leave the "
-        f"term out, if it is the {role}'s own loss"
-    )
-    return AuditFinding("dead path", "wrong", text, path=role)
+    pairs = zip(theta, total, strict=True)
+    names = [name for name, g in pairs if g is not None and not bool(torch.isfinite(g).all())]
+    if names:
+        text = (
+            f"The gradient of {listed(names, _MOST)} is not finite: look for a logarithm, root or "
+            f"division at 0 (`gradlab.Probe` names the first such operation)"
+        )
+        findings.append(AuditFinding("not finite", "wrong", text, tuple(names)))
+    return findings
 
 
 def _dead_actor(evaluation: LossEvaluation, losses: Sequence[Lost]) -> AuditFinding:
@@ -223,21 +221,6 @@ def _dead_actor(evaluation: LossEvaluation, losses: Sequence[Lost]) -> AuditFind
         f"clamp, a saturated tanh, or a rounding"
     )
     return AuditFinding("dead actor", "wrong", text)
-
-
-def _not_finite(theta: Mapping[str, Tensor], total: Gradients) -> list[AuditFinding]:
-    names = [
-        name
-        for name, g in zip(theta, total, strict=True)
-        if g is not None and not bool(torch.isfinite(g).all())
-    ]
-    if not names:
-        return []
-    text = (
-        f"The gradient of {listed(names, _MOST)} is not finite: look for a logarithm, root or "
-        f"division at 0 (`gradlab.Probe` names the first such operation)"
-    )
-    return [AuditFinding("not finite", "wrong", text, tuple(names))]
 
 
 def _dead_parameters(

@@ -19,10 +19,9 @@ from gradlab.errors import InputError
 from gradlab.storage.whole_files import keep
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
     from gradlab.progress import Progress
-    from gradlab.runs.profile import Profile
     from gradlab.tasks import Task
 
 
@@ -72,6 +71,7 @@ class JacobiansCommand:
             from gradlab.data.noise import stream
             from gradlab.measurement.memory import check_size
             from gradlab.networks import checkpoint
+            from gradlab.runs.profile import load
             from gradlab.tasks.environments import trained_networks
             from gradlab.tools.jacobians.compute import (
                 FEWEST,
@@ -94,7 +94,8 @@ class JacobiansCommand:
         own = self.model is None and task.prior is not None
         name = "prior" if own else self.model
         model = model_option(task, name, self.gradient_model)
-        data, profile = self._data(task), self._profile()
+        record = None if self.data is None else named_data(self.data, task)
+        profile = None if self.profile is None else load(self.profile)
         check_model(task.simulator, model)
         given = arguments.networks(policy=file)
         with bars() as progress:
@@ -104,7 +105,7 @@ class JacobiansCommand:
                 model,
                 task.starts(self.starts, stream(self.seed, "starts")),
                 policy,
-                data,
+                None if record is None else (record.state, record.action),
                 horizon=max(task.horizon, 1) if self.horizon is None else self.horizon,
                 discount=task.discount,
                 seed=self.seed,
@@ -124,19 +125,6 @@ class JacobiansCommand:
         more = [{"text": _PRIOR, "decided": True}] if own and self.gradient_model is None else []
         document = of_run(run, page=not self.no_report, more=more)
         return document | {"table": comparison.table().to_dict("records")}
-
-    def _data(self, task: Task) -> tuple[Tensor, Tensor] | None:
-        if self.data is None:
-            return None
-        record = named_data(self.data, task)
-        return record.state, record.action
-
-    def _profile(self) -> Profile | None:
-        if self.profile is None:
-            return None
-        from gradlab.runs.profile import load
-
-        return load(self.profile)
 
 
 def _stabilising(task: Task, seed: int, progress: Progress) -> nn.Module:

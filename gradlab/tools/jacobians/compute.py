@@ -36,7 +36,7 @@ from gradlab.errors import InputError
 from gradlab.gradients.policy_jacobian import trace
 from gradlab.gradients.rollout import noise_mode, rollout, rollout_with_jacobians
 from gradlab.gradients.starts import Starts, as_starts, group_count
-from gradlab.gradients.visited_jacobians import Array, Blocks, Flags, Visited, visit
+from gradlab.gradients.visited_jacobians import Blocks, Flags, Visited, visit
 from gradlab.networks.interface import check_policy, double_copy, noise_dim
 from gradlab.progress import Progress, check_progress, silent
 from gradlab.runs.long_table import At, RowCollector, number
@@ -59,7 +59,28 @@ def _add_effects(
 ) -> None:
     """Quantity "effect" of section entry."""
     with np.errstate(over="ignore", invalid="ignore"):
-        effects, gradient = _effects(visited, discount)
+        # Squared norm over actions of every entry's effect [N, ds + 1, ds + da], and of g [N].
+        H, n, ds = visited.states[1:].shape
+        J, K, kept = visited.true.J.copy(), visited.K, visited.kept
+        wrong = visited.wrong
+        J[~kept] = np.eye(*J.shape[2:])
+        J[..., ds, :][~kept] = 0.0
+        # What a change of (s', r) of step t is worth, (γ p_{t+1}, 1).
+        worth, p = np.ones((H, n, ds + 1)), np.zeros((n, ds))
+        for t in reversed(range(H)):
+            worth[t, :, :ds] = discount * p
+            pulled = np.einsum("ni,nij->nj", worth[t], J[t])
+            p = pulled[:, :ds] + np.einsum("na,nas->ns", pulled[:, ds:], K[t])
+        z = np.zeros((n, *J.shape[3:], K.shape[2]))
+        z[:, ds:] = np.eye(K.shape[2])
+        effects, gradient = np.zeros((*wrong.shape[1:], K.shape[2])), np.zeros((n, K.shape[2]))
+        for t in range(H):
+            effects += discount**t * np.einsum("ni,nij,nja->nija", worth[t], wrong[t], z)
+            gradient += discount**t * np.einsum("nj,nja->na", J[t, :, ds], z)
+            if t + 1 < H:
+                moved = J[t, :, :ds] @ z
+                z = np.concatenate([moved, K[t + 1] @ moved], 1)
+        effects, gradient = (effects**2).sum(3), (gradient**2).sum(1)
     finite = np.isfinite(effects).all((1, 2)) & np.isfinite(gradient)
     if not finite.any():
         raise InputError(
@@ -76,39 +97,6 @@ def _add_effects(
         estimates,
         At(output=[o for o, _ in labels], input=[i for _, i in labels]),
     )
-
-
-def _effects(visited: Visited, discount: float) -> tuple[Array, Array]:
-    """Squared norm over actions of every entry's effect [N, ds + 1, ds + da], and of g [N]."""
-    H, n, ds = visited.states[1:].shape
-    J, K, kept = visited.true.J.copy(), visited.K, visited.kept
-    wrong = visited.wrong
-    J[~kept] = np.eye(*J.shape[2:])
-    J[..., ds, :][~kept] = 0.0
-    costate = _costates(J, K, discount)
-    z = np.zeros((n, *J.shape[3:], K.shape[2]))
-    z[:, ds:] = np.eye(K.shape[2])
-    effects, gradient = np.zeros((*wrong.shape[1:], K.shape[2])), np.zeros((n, K.shape[2]))
-    for t in range(H):
-        effects += discount**t * np.einsum("ni,nij,nja->nija", costate[t], wrong[t], z)
-        gradient += discount**t * np.einsum("nj,nja->na", J[t, :, ds], z)
-        if t + 1 < H:
-            moved = J[t, :, :ds] @ z
-            z = np.concatenate([moved, K[t + 1] @ moved], 1)
-    return (effects**2).sum(3), (gradient**2).sum(1)
-
-
-def _costates(J: Array, K: Array, discount: float) -> Array:
-    """[H, N, ds + 1]: what a change of (s', r) of step t is worth, (γ p_{t+1}, 1)."""
-    H, n, outputs = J.shape[:3]
-    ds = outputs - 1
-    worth = np.ones((H, n, outputs))
-    p = np.zeros((n, ds))
-    for t in reversed(range(H)):
-        worth[t, :, :ds] = discount * p
-        pulled = np.einsum("ni,nij->nj", worth[t], J[t])
-        p = pulled[:, :ds] + np.einsum("na,nas->ns", pulled[:, ds:], K[t])
-    return worth
 
 
 _QUANTILES = {"median": 0.5, "95th percentile": 0.95, "largest": 1.0}
@@ -276,7 +264,11 @@ def _rows(
 
 
 def _checked_starts(states: Tensor | Path, simulator: System, policy: nn.Module) -> Starts:
-    starts = as_starts(_double(states), simulator.state_dim)
+    validation.instance("states", states, (Tensor, Path, np.ndarray), "a tensor [N, ds] or a Path")
+    starts = as_starts(
+        states.double() if isinstance(states, Path) else _numbers("states", states),
+        simulator.state_dim,
+    )
     check_policy(policy, starts.states, simulator.action_dim)
     groups = group_count(starts.group)
     if groups < FEWEST:
@@ -323,13 +315,6 @@ def _names(
             raise InputError(f"{name} has {len(given)} entries, but the simulator has {width}")
         named.append(tuple(given) or tuple(f"{short}{k}" for k in range(width)))
     return named[0], named[1]
-
-
-def _double(states: Tensor | Path) -> Tensor | Path:
-    validation.instance("states", states, (Tensor, Path, np.ndarray), "a tensor [N, ds] or a Path")
-    if isinstance(states, Path):
-        return states.double()
-    return _numbers("states", states)
 
 
 def _numbers(name: str, values: Any) -> Tensor:

@@ -31,7 +31,11 @@ def add_errors(rows: RowCollector, visited: Visited) -> None:
     for block, (error, size) in _squares(visited).items():
         X, Z = _over_all(error, visited), _over_all(size, visited)
         rows.add("block", _RELATIVE, root_ratio(X, Z, np.array([kept.sum()])), At(block=block))
-        worst = number(_worst(error[kept]), np.nan, np.nan, int(kept.sum()), "share")
+        # Share of the worst samples in the squared error: near 1, clips or contacts make it.
+        squares = np.sort(error[kept])
+        total, count = error[kept].sum(), max(int(_WORST * len(squares)), 1)
+        share = float(squares[-count:].sum() / total) if total > 0 else np.nan
+        worst = number(share, np.nan, np.nan, int(kept.sum()), "share")
         rows.add("block", _CONCENTRATION, worst, At(block=block))
         X, Z = (group_sums(np.where(kept, x, 0.0).T, visited.group) for x in (error, size))
         rows.add("time", _RELATIVE, root_ratio(X, Z, kept.sum(1)), At(block=block, step=steps))
@@ -101,34 +105,21 @@ def _squares(visited: Visited) -> dict[str, tuple[Array, Array]]:
     A prediction's size is that of the change it predicts, in standard deviations of each output.
     """
     with np.errstate(over="ignore", invalid="ignore"):  # beyond the finite numbers all is masked
-        return jacobian_squares(visited) | _predictions(visited)
-
-
-def _predictions(visited: Visited) -> dict[str, tuple[Array, Array]]:
-    assert visited.predicted is not None
-    ds, scale = visited.states.shape[2], visited.spread[0]
-    after = np.concatenate([visited.states[1:], visited.rewards[..., None]], 2) / scale
-    change = after[..., :ds] - visited.states[:-1] / scale[:ds]
-    miss = visited.predicted / scale - after
-    kept = visited.kept
-    reward = after[..., ds:] - (after[..., ds:][kept].mean() if kept.any() else 0.0)
-    return {
-        "next_state": (_row_square(miss[..., :ds]), _row_square(change)),
-        "reward": (_row_square(miss[..., ds:]), _row_square(reward)),
-    }
+        assert visited.predicted is not None
+        ds, scale = visited.states.shape[2], visited.spread[0]
+        after = np.concatenate([visited.states[1:], visited.rewards[..., None]], 2) / scale
+        change = after[..., :ds] - visited.states[:-1] / scale[:ds]
+        miss = visited.predicted / scale - after
+        kept = visited.kept
+        reward = after[..., ds:] - (after[..., ds:][kept].mean() if kept.any() else 0.0)
+        return jacobian_squares(visited) | {
+            "next_state": (_row_square(miss[..., :ds]), _row_square(change)),
+            "reward": (_row_square(miss[..., ds:]), _row_square(reward)),
+        }
 
 
 def _row_square(X: Array) -> Array:
     return np.asarray((X**2).sum(2))
-
-
-def _worst(squares: Array) -> float:
-    """Share of the worst samples in the squared error: near 1, clips or contacts make it."""
-    total = squares.sum()
-    if not total > 0:
-        return float("nan")
-    count = max(int(_WORST * len(squares)), 1)
-    return float(np.sort(squares)[-count:].sum() / total)
 
 
 def _over_all(values: Array, visited: Visited) -> Array:

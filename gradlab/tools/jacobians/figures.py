@@ -13,7 +13,6 @@ the largest value.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from math import log
 
 import numpy as np
@@ -31,16 +30,6 @@ _OPACITIES = (0.1, 0.22, 0.36, 0.5, 0.85, 1.0)
 _FULL = 4  # from this tint on numbers are written in the colour of the paper
 
 
-def _tint(values: NDArray[np.float64], top: float, decades: float) -> NDArray[np.int64]:
-    """Place of every number on the scale that ends at `top`; −1: exactly 0, or not known."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        share = 1 + np.log10(values / top) / decades
-    place = np.clip(
-        np.nan_to_num(np.floor(share * len(_OPACITIES)), nan=-1), 0, len(_OPACITIES) - 1
-    )
-    return np.where(values > 0, place, -1).astype(np.int64)
-
-
 def tinted(
     ax: Axes, values: NDArray[np.float64], decades: float, least: float, numbers: bool
 ) -> None:
@@ -52,34 +41,34 @@ def tinted(
     rows, columns = values.shape
     positive = values[values > 0]
     top = float(positive.max()) if positive.size else 1.0
-    places = _tint(values, top, decades)
+    # exactly 0 and not known: −1
+    with np.errstate(divide="ignore", invalid="ignore"):
+        share = 1 + np.log10(values / top) / decades
+    level = np.clip(
+        np.nan_to_num(np.floor(share * len(_OPACITIES)), nan=-1), 0, len(_OPACITIES) - 1
+    )
+    places = np.where(values > 0, level, -1).astype(np.int64)
     for (i, j), place in np.ndenumerate(places):
         if place >= 0:
             ax.add_patch(_cell(j - 0.5, i - 0.5, 1, 1, _OPACITIES[place]))
         if numbers:
-            _number(ax, (j, i), float(values[i, j]), int(place), least)
+            value = float(values[i, j])
+            colour = MUTED if place < 0 else PAPER if place >= _FULL else INK
+            text = f"{value:.2g}" if value >= least else "~0"
+            text = "0" if value == 0 else "–" if place < 0 else text
+            ax.text(j, i, text, ha="center", va="center", fontsize=8, color=colour)
     ax.set_xlim(-0.5, columns - 0.5)
     ax.set_ylim(rows - 0.5, -0.5)
-    _scale(ax, top, decades)
-
-
-def _number(ax: Axes, at: tuple[int, int], value: float, place: int, least: float) -> None:
-    colour = MUTED if place < 0 else PAPER if place >= _FULL else INK
-    text = "0" if value == 0 else "–" if place < 0 else f"{value:.2g}" if value >= least else "~0"
-    ax.text(*at, text, ha="center", va="center", fontsize=8, color=colour)
-
-
-def _scale(ax: Axes, top: float, decades: float) -> None:
-    """Every tint, the largest above, with the number at which it begins."""
+    # Every tint, the largest above, with the number at which it begins.
     side = ax.inset_axes((1.03, 0.1, 0.035, 0.8))
-    steps = len(_OPACITIES)
-    for place, opacity in enumerate(_OPACITIES):
-        side.add_patch(_cell(0, place, 1, 1, opacity))
+    count = len(_OPACITIES)
+    for step, opacity in enumerate(_OPACITIES):
+        side.add_patch(_cell(0, step, 1, 1, opacity))
     side.set_xlim(0, 1)
-    side.set_ylim(0, steps)
+    side.set_ylim(0, count)
     side.set_xticks([])
-    begins = [top * 10 ** (decades * (place / steps - 1)) for place in range(steps + 1)]
-    side.set_yticks(range(1, steps + 1), [tick(float(f"{each:.1g}")) for each in begins[1:]])
+    begins = [top * 10 ** (decades * (step / count - 1)) for step in range(count + 1)]
+    side.set_yticks(range(1, count + 1), [tick(float(f"{each:.1g}")) for each in begins[1:]])
     side.yaxis.tick_right()
     side.tick_params(colors=MUTED, labelsize=8, length=0)
     for spine in side.spines.values():
@@ -131,7 +120,20 @@ def jacobian_entries(
     for output, entry, value in zip(rows["output"], rows["input"], rows["value"], strict=True):
         values[outputs.index(str(output)), inputs.index(str(entry))] = value
     tinted(ax, values, _DECADES, _LEAST, numbers=values.size <= _WORDY)
-    _label(ax, outputs, inputs)
+    # Names beside rows and columns, lines between the blocks.
+    for axis, names in ((ax.xaxis, inputs), (ax.yaxis, outputs)):
+        keep = range(0, len(names), 1 + (len(names) - 1) // 24)
+        axis.set_ticks(list(keep), [style.plain(names[k]) for k in keep])
+    ax.tick_params(axis="x", labelsize=8.5, colors=INK)
+    if len(inputs) > 5:
+        for label in ax.get_xticklabels():
+            label.set(rotation=45, ha="right")
+    ax.tick_params(axis="y", labelsize=8.5, colors=INK)
+    ax.tick_params(length=0)
+    ax.axhline(len(outputs) - 1.5, color=MUTED, lw=1.2)
+    ax.axvline(len(outputs) - 1.5, color=MUTED, lw=1.2)
+    ax.set_xlabel("input", color=INK)
+    ax.set_ylabel("output", color=INK)
     note = "σ of the output per σ of the input along the path"
     if quantity == "effect":
         note = "change of the action gradient, relative to its norm"
@@ -145,7 +147,20 @@ def jacobian_time(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     steps = time["step"].to_numpy(float)
     curves = _curves(time[time["quantity"] == "relative error"], "step")
     _draw(ax, curves)
-    marked = _strips(ax, time)
+    # A strip per kind of flag along the time axis: as dark as the share of starts is large.
+    place = 0.0
+    for quantity, (colour, label) in _FLAGS.items():
+        rows = time[time["quantity"] == quantity].sort_values("step")
+        when, share = rows["step"].to_numpy(float), rows["value"].to_numpy(float)
+        if not np.nanmax(share, initial=0.0) > 0:
+            continue
+        for step, value in zip(when, share, strict=True):
+            dark = 0.12 + 0.88 * value if value > 0 else 0.0
+            ax.axvspan(step - 0.5, step + 0.5, place, place + 0.035, color=colour, alpha=dark, lw=0)
+        mean = f"{label} (bottom; {100 * float(np.nanmean(share)):.2g} % of steps)"
+        ax.plot([], [], color=colour, lw=5, alpha=0.6, label=mean)
+        place += 0.045
+    marked = place > 0
     if not curves:
         drawing.nothing(ax, "shares of starts, at the bottom" if marked else _NO_FLAGS)
     title = "Error along the rollout" if curves else "Flags along the rollout"
@@ -207,43 +222,6 @@ def _percent(ax: Axes) -> None:
         ax.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))
 
 
-def _strips(ax: Axes, time: pd.DataFrame) -> bool:
-    """A strip per kind of flag along the time axis: as dark as the share of starts is large.
-
-    Is there any?
-    """
-    place = 0.0
-    for quantity, (colour, label) in _FLAGS.items():
-        rows = time[time["quantity"] == quantity].sort_values("step")
-        steps, share = rows["step"].to_numpy(float), rows["value"].to_numpy(float)
-        if not np.nanmax(share, initial=0.0) > 0:
-            continue
-        for step, value in zip(steps, share, strict=True):
-            dark = 0.12 + 0.88 * value if value > 0 else 0.0
-            ax.axvspan(step - 0.5, step + 0.5, place, place + 0.035, color=colour, alpha=dark, lw=0)
-        mean = f"{label} (bottom; {100 * float(np.nanmean(share)):.2g} % of steps)"
-        ax.plot([], [], color=colour, lw=5, alpha=0.6, label=mean)
-        place += 0.045
-    return place > 0
-
-
-def _label(ax: Axes, outputs: Sequence[str], inputs: Sequence[str]) -> None:
-    """Names beside rows and columns, lines between the blocks."""
-    for axis, names in ((ax.xaxis, inputs), (ax.yaxis, outputs)):
-        keep = range(0, len(names), 1 + (len(names) - 1) // 24)
-        axis.set_ticks(list(keep), [style.plain(names[k]) for k in keep])
-    ax.tick_params(axis="x", labelsize=8.5, colors=INK)
-    if len(inputs) > 5:
-        for label in ax.get_xticklabels():
-            label.set(rotation=45, ha="right")
-    ax.tick_params(axis="y", labelsize=8.5, colors=INK)
-    ax.tick_params(length=0)
-    ax.axhline(len(outputs) - 1.5, color=MUTED, lw=1.2)
-    ax.axvline(len(outputs) - 1.5, color=MUTED, lw=1.2)
-    ax.set_xlabel("input", color=INK)
-    ax.set_ylabel("output", color=INK)
-
-
 def _titled(ax: Axes, title: str, note: str = "") -> Axes:
     pad = 21 if note else 8
     ax.set_title(title, loc="left", pad=pad, fontsize=11, color=INK, fontweight="bold")
@@ -274,7 +252,12 @@ def product_growth(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
                 drawing.draw(ax, line, look)
             else:
                 ax.plot(line.horizon, line.value, color=look.colour, lw=0.6, alpha=0.45)
-    _exponents_in_words(ax, table)
+    largest = (table["section"] == "exponent") & (table["output"] == "1")
+    exponents = table[largest].set_index("block")
+    for drawn in ax.lines:
+        for loop, look in _LOOPS.items():
+            if drawn.get_label() == look.label and loop in exponents.index:
+                drawn.set_label(f"{look.label}: λ = {exponents['value'][loop]:.3g} per step")
     if rows.empty:
         drawing.nothing(ax, "no products")
     bottom, top = ax.get_ylim()
@@ -365,7 +348,13 @@ def model_error(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     )
     ax.set_xlabel("steps i", color=INK)
     if len(rows):
-        _plain_steps(ax, float(rows["step"].max()))
+        # 1, 2, 5, 10, … on a logarithmic axis, as plain text
+        last = float(rows["step"].max())
+        ticks = [m * 10**k for k in range(5) for m in (1, 2, 5) if m * 10**k <= last]
+        ax.xaxis.set_major_locator(FixedLocator(ticks))
+        ax.xaxis.set_minor_locator(MaxNLocator(1))
+        ax.xaxis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
+        ax.xaxis.set_major_formatter(TICKS)
     return ax
 
 
@@ -375,25 +364,7 @@ def _curve(rows: pd.DataFrame) -> Curve:
     return Curve(*columns)
 
 
-def _exponents_in_words(ax: Axes, table: pd.DataFrame) -> None:
-    """The exponent of each loop joins its label."""
-    rows = table[(table["section"] == "exponent") & (table["output"] == "1")].set_index("block")
-    for line in ax.lines:
-        for loop, look in _LOOPS.items():
-            if line.get_label() == look.label and loop in rows.index:
-                line.set_label(f"{look.label}: λ = {rows['value'][loop]:.3g} per step")
-
-
 def _chained(ax: Axes, notes: list[str]) -> Axes:
     style.dress(ax, "Error of the model's chained Jacobians", "relative error", notes)
     ax.set_xlabel("steps chained", color=INK)
     return ax
-
-
-def _plain_steps(ax: Axes, last: float) -> None:
-    """1, 2, 5, 10, … on a logarithmic axis, as plain text."""
-    ticks = [m * 10**k for k in range(5) for m in (1, 2, 5) if m * 10**k <= last]
-    ax.xaxis.set_major_locator(FixedLocator(ticks))
-    ax.xaxis.set_minor_locator(MaxNLocator(1))
-    ax.xaxis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
-    ax.xaxis.set_major_formatter(TICKS)

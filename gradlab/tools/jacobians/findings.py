@@ -5,7 +5,6 @@ What a comparison of Jacobians means, in plain sentences, each with its interval
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from math import exp, hypot, isfinite, log
 
 import numpy as np
@@ -33,7 +32,13 @@ def verdict(run: JacobianRun) -> tuple[Sentence, ...]:
 
 
 def _certificate(run: JacobianRun) -> Sentence:
-    what, lost = "Simulator's Jacobians", _losses(run)
+    counts = {who: run.notes.get(f"{who}_not_finite", 0) for who in ("simulator", "model")}
+    lost = [
+        f"{who}: not finite on {count} (first: {run.notes.get(f'{who}_first_loss')})"
+        for who, count in counts.items()
+        if count
+    ]
+    what = "Simulator's Jacobians"
     samples = f"{run.notes.get('samples')} steps from {run.config.get('starts')} starts"
     known = [
         (found.value, block)
@@ -51,16 +56,6 @@ def _certificate(run: JacobianRun) -> Sentence:
     if share is not None and share.value > 0:
         failed = f"{_percent(share)} failed and are left out"
     return finding("certificate", not lost, what, quality, failed, *lost, samples)
-
-
-def _losses(run: JacobianRun) -> list[str]:
-    """How many Jacobians of either are not finite, and the first."""
-    counts = {who: run.notes.get(f"{who}_not_finite", 0) for who in ("simulator", "model")}
-    return [
-        f"{who}: not finite on {count} (first: {run.notes.get(f'{who}_first_loss')})"
-        for who, count in counts.items()
-        if count
-    ]
 
 
 def _blocks(run: JacobianRun) -> Sentence | None:
@@ -222,11 +217,7 @@ def lyapunov(run: JacobianRun, loop: str) -> Number | None:
 
 def number(run: JacobianRun, section: str, quantity: str, **where: str) -> Number | None:
     """The first row that fits; None without one, or where it is lost."""
-    return _first(run.rows(section, quantity=quantity, **where).itertuples())
-
-
-def _first(rows: Iterable[object]) -> Number | None:
-    for row in rows:
+    for row in run.rows(section, quantity=quantity, **where).itertuples():
         value, low, high, n = (getattr(row, name) for name in ("value", "ci_low", "ci_high", "n"))
         return None if np.isnan(value) else Number(float(value), float(low), float(high), int(n))
     return None
@@ -256,10 +247,37 @@ def screen(run: JacobianRun) -> Screen:
     if number(run, "certificate", "95th percentile", block="A") is None:
         text = "Do not use this simulator's Jacobians: none passed its certificate."
         return Screen(text, "none", "no usable sample", (), "entries-size", rest)
-    facts = tuple(each for each in (_block(run), _chain(run), _rate(run)) if each is not None)
+    facts: list[Fact] = []
+    known = {
+        block: found
+        for block in _BLOCKS
+        if (found := number(run, "block", "relative error", block=block)) is not None
+    }
+    if known:
+        block, found = max(known.items(), key=lambda each: each[1].value)
+        how = (
+            f"|model − simulator| / |simulator|, Frobenius, over {found.n} steps ({_FILE}: block)."
+        )
+        lost = found.spans_decades  # an interval over decades is no number
+        text = f"unknown ({found.n} steps)" if lost else percent(found.value)
+        ends = "" if lost else f", {percent(found.low)}–{percent(found.high)}"
+        label = f"error of {_MEANING[block]}, the largest of a block{ends}"
+        facts.append(Fact(label, text, how))
+    rows = run.rows("product")
+    if not rows.empty and run.config.get("model") is not None:
+        last = rows.sort_values("step").iloc[-1]
+        ends = span(float(last["ci_low"]), float(last["ci_high"]))
+        label = f"error of the chain after {steps(int(last['step']))} (1: worth nothing), {ends}"
+        how = "Median over starts of |P̂ − P| / |P|, P the product of closed-loop Jacobians"
+        facts.append(Fact(label, two(float(last["value"])), f"{how} ({_FILE})."))
+    exponent = lyapunov(run, "closed")
+    if exponent is not None and isfinite(exponent.value):
+        label = f"growth λ per step in closed loop, {span(exponent.low, exponent.high)}"
+        how = f"Largest Lyapunov exponent of the closed loop, second half of the rollout ({_FILE})."
+        facts.append(Fact(label, two(exponent.value), how))
     if run.config.get("model") is None:
-        return Screen(*_simulator(run), facts, "entries-size", rest)
-    return Screen(*_model(run), facts, "entries-effect", rest)
+        return Screen(*_simulator(run), tuple(facts), "entries-size", rest)
+    return Screen(*_model(run), tuple(facts), "entries-effect", rest)
 
 
 def _model(run: JacobianRun) -> tuple[str, Light, str]:
@@ -295,43 +313,3 @@ def _simulator(run: JacobianRun) -> tuple[str, Light, str]:
         return text, "act", f"shown (λ {span(rate.low, rate.high)})"
     text = "Neither growth nor decay of gradients is shown over this horizon."
     return text, "choose", f"not shown (λ {span(rate.low, rate.high)})"
-
-
-def _block(run: JacobianRun) -> Fact | None:
-    """The block that is most wrong; an interval over decades is no number."""
-    known = {
-        block: found
-        for block in _BLOCKS
-        if (found := number(run, "block", "relative error", block=block)) is not None
-    }
-    if not known:
-        return None
-    block = max(known, key=lambda each: known[each].value)
-    found = known[block]
-    how = f"|model − simulator| / |simulator|, Frobenius, over {found.n} steps ({_FILE}: block)."
-    lost = Number(found.value, found.low, found.high, found.n).spans_decades
-    text = f"unknown ({found.n} steps)" if lost else percent(found.value)
-    ends = "" if lost else f", {percent(found.low)}–{percent(found.high)}"
-    return Fact(f"error of {_MEANING[block]}, the largest of a block{ends}", text, how)
-
-
-def _chain(run: JacobianRun) -> Fact | None:
-    rows = run.rows("product")
-    if rows.empty or run.config.get("model") is None:
-        return None
-    last = rows.sort_values("step").iloc[-1]
-    how = f"Median over starts of |P̂ − P| / |P|, P the product of closed-loop Jacobians ({_FILE})."
-    return Fact(
-        f"error of the chain after {steps(int(last['step']))} (1: worth nothing), "
-        f"{span(float(last['ci_low']), float(last['ci_high']))}",
-        two(float(last["value"])), how,
-    )  # fmt: skip
-
-
-def _rate(run: JacobianRun) -> Fact | None:
-    exponent = lyapunov(run, "closed")
-    if exponent is None or not isfinite(exponent.value):
-        return None
-    how = f"Largest Lyapunov exponent of the closed loop, second half of the rollout ({_FILE})."
-    ends = span(exponent.low, exponent.high)
-    return Fact(f"growth λ per step in closed loop, {ends}", two(exponent.value), how)

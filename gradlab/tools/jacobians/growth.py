@@ -35,8 +35,16 @@ def add_growth(rows: RowCollector, visited: Visited, discount: float, progress: 
     for done, (loop, M) in enumerate(chained.items()):
         progress("products of Jacobians", done, 3)
         logs = chains.log_singular_values(M, skip)
-        _add_singular_values(rows, loop, logs, visited)
-        rate = _add_exponents(rows, loop, chains.exponents(logs, skip), visited)
+        H, d = logs.shape[0] - 1, logs.shape[2]
+        for k in range(d):
+            means = over_groups.mean(_by_group(logs[:, :, k].T, visited))
+            rows.add(
+                "growth", "ln σ", means, At(block=loop, output=str(k + 1), step=np.arange(H + 1))
+            )
+        rates = chains.exponents(logs, skip)
+        rate = over_groups.mean(_by_group(rates, visited))
+        order = [str(k + 1) for k in range(rates.shape[1])]
+        rows.add("exponent", "λ", rate, At(block=loop, output=order))
         _add_horizons(rows, loop, logs, rate, visited)
         if loop == "closed":
             _add_doubling(rows, logs, rate, discount, visited)
@@ -88,20 +96,6 @@ def _by_group(values: Array, visited: Visited) -> Array:
     sizes = over_groups.group_sums(np.ones(len(values)), visited.group)
     sums = over_groups.group_sums(values, visited.group)
     return np.asarray(sums / sizes.reshape(-1, *[1] * (values.ndim - 1)))
-
-
-def _add_singular_values(rows: RowCollector, loop: str, logs: Array, visited: Visited) -> None:
-    H, d = logs.shape[0] - 1, logs.shape[2]
-    for k in range(d):
-        means = over_groups.mean(_by_group(logs[:, :, k].T, visited))
-        rows.add("growth", "ln σ", means, At(block=loop, output=str(k + 1), step=np.arange(H + 1)))
-
-
-def _add_exponents(rows: RowCollector, loop: str, rates: Array, visited: Visited) -> Estimates:
-    exponents = over_groups.mean(_by_group(rates, visited))
-    order = [str(k + 1) for k in range(rates.shape[1])]
-    rows.add("exponent", "λ", exponents, At(block=loop, output=order))
-    return exponents
 
 
 def _add_horizons(
@@ -170,18 +164,13 @@ def _add_product(rows: RowCollector, closed: Array, visited: Visited) -> None:
     curves = [np.exp(end) for end in (medians.value, medians.low, medians.high)]
     shown = Estimates(curves[0], medians.se, curves[1], curves[2], medians.n, medians.method)
     rows.add("product", _RELATIVE, shown, At(step=np.arange(len(errors))))
-    value, high, low = (_informative(curve) for curve in curves)
+    beyond = [np.flatnonzero(~(curve <= 1)) for curve in curves]
+    value, high, low = (int(each[0]) - 1 if len(each) else len(errors) - 1 for each in beyond)
     last = number(value, low, high, int(medians.n[0]), medians.method)
     rows.add("horizon", "model's product informs", last)
 
 
 _RELATIVE = "relative error"
-
-
-def _informative(curve: Array) -> int:
-    """The last step up to which the relative error stays at most 1."""
-    beyond = np.flatnonzero(~(curve <= 1))
-    return int(beyond[0]) - 1 if len(beyond) else len(curve) - 1
 
 
 def _inverse(scale: float, value: float, low: float, high: float, n: int, method: str) -> Estimates:

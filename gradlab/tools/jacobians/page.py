@@ -97,12 +97,8 @@ def page(run: JacobianRun, source: PageSource = NOWHERE, name: str = "") -> Page
     )
     title = str(run.config.get("task") or name)
     question = "How good are these Jacobians?"
-    return Page(title, question, _facts(run), screen(run), drawn, sections, source)
-
-
-def _facts(run: JacobianRun) -> dict[str, object]:
     config, environment = run.config, run.environment
-    return {
+    facts = {
         "task": config.get("task"),
         "simulator": config.get("simulator"),
         "model": config.get("model") or "none",
@@ -113,6 +109,7 @@ def _facts(run: JacobianRun) -> dict[str, object]:
         "precision": environment.get("precision"),
         "wall time": shell.seconds(environment.get("wall_seconds")),
     }
+    return Page(title, question, facts, screen(run), drawn, sections, source)
 
 
 def _map_panel(name: str, section: str, caption: str, run: JacobianRun, quantity: str) -> Panel:

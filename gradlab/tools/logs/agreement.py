@@ -48,7 +48,13 @@ def noise_of(products: Products, cell: Cell, others: tuple[Cell, ...] = ()) -> l
     Args:
         others: the same gradient with other critics.
     """
-    critics = _across(products, (cell, *others)) if others else None
+    critics = None
+    if others:  # Σ_c |X_c − X̄|² / (C − 1), from inner products: Σ_c ⟨c, c⟩ − Σ_cd ⟨c, d⟩ / C
+        cells = (cell, *others)
+        count = len(cells)
+        terms = [(1.0, products.pair(c, c)) for c in cells]
+        terms += [(-1.0 / count, products.pair(c, d)) for c in cells for d in cells]
+        critics = weighted([(w / (count - 1), sums) for w, sums in terms])
     gradient = products.pair(cell, cell)
     moments = Moments(products.size, products.squares[cell], gradient, critics=critics)
     every = estimates(moments, 1)
@@ -100,35 +106,20 @@ def agreement(products: Products, model: Cell, score: Cell) -> list[TableEntry]:
     excess = combine(lambda b, t: b - TOLERANCE**2 * t, bias2, reference)
     relative = combine(lambda b, t: np.where(t > 0, b / t, np.nan), bias2, reference)
     zero = Estimate(0.0, np.zeros_like(excess.left_out))
-    return [
+    entries = [
         TableEntry("bias2", bias2, interval("bias2", bias2)),
         # A squared norm over one that is known: near 0 its upper end is that of a squared norm.
         TableEntry("relative_bias2", relative, interval("bias2", relative)),
         TableEntry("excess", excess, difference(excess, zero)),
         TableEntry("cosine", every["cosine"], interval("cosine", every["cosine"])),
-        *_variance_ratio(products, model, score),
     ]
-
-
-def _variance_ratio(products: Products, model: Cell, score: Cell) -> list[TableEntry]:
-    """Of the model's gradient over the score's, where both are known to be above 0."""
-    both = [
-        estimates(Moments(products.size, products.squares[cell], products.pair(cell, cell)), 1)[
-            "variance"
-        ]
-        for cell in (model, score)
+    variances = [
+        estimates(Moments(products.size, products.squares[cell], own), 1)["variance"]
+        for cell, own in ((model, mm), (score, ss))
     ]
-    span = log_ratio(*both)
-    if span is None:
-        return []
-    ratio = combine(lambda a, b: a / b, *both)
-    ends = Interval(exp(span.low), exp(span.high), jackknife_se(ratio.left_out), span.method)
-    return [TableEntry("variance_ratio", ratio, ends)]
-
-
-def _across(products: Products, cells: tuple[Cell, ...]) -> PairSums:
-    """Σ_c |X_c − X̄|² / (C − 1), from inner products: Σ_c ⟨c, c⟩ − Σ_cd ⟨c, d⟩ / C."""
-    count = len(cells)
-    terms = [(1.0, products.pair(c, c)) for c in cells]
-    terms += [(-1.0 / count, products.pair(c, d)) for c in cells for d in cells]
-    return weighted([(w / (count - 1), sums) for w, sums in terms])
+    span = log_ratio(*variances)
+    if span is not None:  # both are known to be above 0
+        ratio = combine(lambda a, b: a / b, *variances)
+        ends = Interval(exp(span.low), exp(span.high), jackknife_se(ratio.left_out), span.method)
+        entries.append(TableEntry("variance_ratio", ratio, ends))
+    return entries

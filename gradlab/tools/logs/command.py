@@ -78,7 +78,9 @@ class Logs:
             from gradlab.tools.logs.arguments import read
             from gradlab.tools.logs.compute import HORIZON, measure_logs
 
-        run = self.output or Path("runs") / f"{_stem(self.data)}-logs.h5"
+        # minari:mujoco/hopper/mine-v0 → mine-v0
+        stem = Path(self.data.partition(":")[2] or self.data).stem
+        run = self.output or Path("runs") / f"{stem}-logs.h5"
         arguments.check_outputs(run, (), self.overwrite, page=not self.no_report)
         task = None if self.task is None else arguments.named_task(self.task, self.settings)
         discount, horizon = self.discount, self.horizon
@@ -123,11 +125,6 @@ class Logs:
         if self.model == "prior":
             raise InputError("--model prior needs a --task whose prior it is")
         return named_model(self.model, None)
-
-
-def _stem(data: str) -> str:
-    """A file name from a record's: minari:mujoco/hopper/mine-v0 → mine-v0."""
-    return Path(data.partition(":")[2] or data).stem
 
 
 def _named(data: Trajectories, task: Task | None) -> Trajectories:

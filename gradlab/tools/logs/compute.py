@@ -62,7 +62,7 @@ from gradlab.tools.logs.result import LogsRun
 from gradlab.tools.logs.windows import FEWEST, Windows, bounds, windows
 from gradlab.user_code.calls import differentiating
 
-SCORE, WHOLE, MODEL, PLAIN = "score", "whole", "model", "score without baseline"
+_SCORE, _WHOLE, _MODEL, _PLAIN = "score", "whole", "model", "score without baseline"
 _OTHER = "model with critic "
 
 
@@ -72,26 +72,39 @@ def _add_gradients(rows: RowCollector, what: Arguments, cut: Windows, progress: 
     if not sources:
         return
     size = sum(p.numel() for p in what.policy.parameters())
-    inner = products(sources, _pairs(sources, what), cut.path, size, progress)
+    pairs = [((name, h), (name, h)) for name in sources for h in sources[name].horizons]
+    models = [name for name in sources if name == _MODEL or name.startswith(_OTHER)]
+    for h in what.horizons if models else ():
+        pairs += [((_MODEL, h), cell) for _, cell in _references(sources, what, h)]
+        pairs += [((a, h), (b, h)) for k, a in enumerate(models) for b in models[k + 1 :]]
+    inner = products(sources, pairs, cut.path, size, progress)
     n = cut.trajectories
     for name, source in sources.items():
-        if name == MODEL or name.startswith(_OTHER):
+        if name == _MODEL or name.startswith(_OTHER):
             continue
         for h in source.horizons:
-            add_numbers(rows, "gradient", name, h, noise_of(inner, (name, h)), n)
-    if MODEL not in sources:
+            _add_numbers(rows, "gradient", name, h, noise_of(inner, (name, h)), n)
+    if _MODEL not in sources:
         return
     others = [name for name in sources if name.startswith(_OTHER)]
     every = []
     for h in what.horizons:
-        noise = noise_of(inner, (MODEL, h), tuple((name, h) for name in others))
-        add_numbers(rows, "gradient", MODEL, h, noise, n)
+        noise = noise_of(inner, (_MODEL, h), tuple((name, h) for name in others))
+        _add_numbers(rows, "gradient", _MODEL, h, noise, n)
         every.append({entry.quantity: entry for entry in noise})
-        if not inner.squares[MODEL, h].any():
+        if not inner.squares[_MODEL, h].any():
             continue  # no action reaches a reward in so few steps: nothing to agree about
         for block, cell in _references(sources, what, h):
-            add_numbers(rows, "agreement", block, h, agreement(inner, (MODEL, h), cell), n)
-    _add_growth(rows, what.horizons, every, n)
+            _add_numbers(rows, "agreement", block, h, agreement(inner, (_MODEL, h), cell), n)
+    # How the variance of the model's gradient grows from horizon 1 on.
+    kept = [k for k, h in enumerate(what.horizons) if h > 0]
+    variance = [every[k]["variance"].estimate for k in kept]
+    growth = variance_growth(
+        np.array([float(what.horizons[k]) for k in kept]),
+        np.array([estimate.value for estimate in variance]),
+        np.stack([estimate.left_out for estimate in variance]),
+    )
+    _add_growth(rows, growth, n)
 
 
 def _sources(what: Arguments, path: Path) -> dict[str, WindowGradients]:
@@ -102,15 +115,15 @@ def _sources(what: Arguments, path: Path) -> dict[str, WindowGradients]:
     if what.stochastic:
         score = Estimator(states, None, "score", tail)
         both = what.policy, short
-        sources[SCORE] = score_source(score, *both, what.horizons, what.seed)
-        sources[PLAIN] = score_source(score, *both, (H,), what.seed, baseline=False)
+        sources[_SCORE] = score_source(score, *both, what.horizons, what.seed)
+        sources[_PLAIN] = score_source(score, *both, (H,), what.seed, baseline=False)
         if what.reach > H:
             long = Estimator(states, None, "score", Tail(what.reach, None, what.discount))
-            sources[WHOLE] = score_source(long, what.policy, path, (what.reach,), what.seed)
+            sources[_WHOLE] = score_source(long, what.policy, path, (what.reach,), what.seed)
     if what.model is not None:
         for k, tail_critic in enumerate(what.critics or (None,)):
             model = Estimator(states, what.model, "all", Tail(H, tail_critic, what.discount))
-            name = f"{_OTHER}{k + 1}" if k else MODEL
+            name = f"{_OTHER}{k + 1}" if k else _MODEL
             sources[name] = model_source(model, what.policy, short, what.horizons, what.seed)
     return sources
 
@@ -119,34 +132,8 @@ def _references(
     sources: dict[str, WindowGradients], what: Arguments, h: int
 ) -> list[tuple[str, Cell]]:
     """The references of the model's gradient of h steps."""
-    references = [("same", (SCORE, h))] if SCORE in sources else []
-    return references + ([(WHOLE, (WHOLE, what.reach))] if WHOLE in sources else [])
-
-
-def _pairs(sources: dict[str, WindowGradients], what: Arguments) -> list[tuple[Cell, Cell]]:
-    """The inner products that are needed."""
-    pairs = [((name, h), (name, h)) for name in sources for h in sources[name].horizons]
-    if MODEL not in sources:
-        return pairs
-    models = [name for name in sources if name == MODEL or name.startswith(_OTHER)]
-    for h in what.horizons:
-        pairs += [((MODEL, h), cell) for _, cell in _references(sources, what, h)]
-        pairs += [((a, h), (b, h)) for k, a in enumerate(models) for b in models[k + 1 :]]
-    return pairs
-
-
-def _add_growth(
-    rows: RowCollector, horizons: tuple[int, ...], every: list[dict[str, TableEntry]], n: int
-) -> None:
-    """How the variance of the model's gradient grows from horizon 1 on."""
-    kept = [k for k, h in enumerate(horizons) if h > 0]
-    variance = [every[k]["variance"].estimate for k in kept]
-    growth = variance_growth(
-        np.array([float(horizons[k]) for k in kept]),
-        np.array([estimate.value for estimate in variance]),
-        np.stack([estimate.left_out for estimate in variance]),
-    )
-    add_growth(rows, growth, n)
+    references = [("same", (_SCORE, h))] if _SCORE in sources else []
+    return references + ([(_WHOLE, (_WHOLE, what.reach))] if _WHOLE in sources else [])
 
 
 STEPS = 25  # n, fewer towards the end of a trajectory
@@ -271,37 +258,30 @@ def measure_logs(
     span = Span(discount, horizon, reach, every)
     what = checked(data, policy, model, critic, span, noise_std, seed)
     rows = RowCollector()
-    notes = _on_policy(rows, what)
+    notes: dict[str, object] = {}
+    if what.stochastic:
+        statistics = residuals(what.policy, what.data.state.double(), what.data.action.double())
+        assert statistics is not None
+        refuse_far(statistics, what.data.action_names)
+        _add_policy(rows, statistics, what.data.action_names)
+        notes["on_policy"] = statistics.on_policy
     cut = windows(data, what.reach, every)
-    notes |= _windows(cut, what)
+    low, high = return_bound(cut.path, what.discount)
+    notes |= {
+        "left_out": cut.left_out,
+        "ended": cut.ended,
+        "remainder": what.discount**what.reach,
+        "return_bound": [low, high],
+    }
     _add_gradients(rows, what, cut, progress)
     for k, network in enumerate(what.critics):
         tested = judged(network, cut.path, discount)
-        add_critic(rows, f"critic {k + 1}", tested, cut.trajectories)
+        _add_critic(rows, f"critic {k + 1}", tested, cut.trajectories)
     if what.model is not None:
         progress("model", 0, 1)
         notes |= _model(rows, what, what.model, cut)
         progress("model", 1, 1)
-    about: dict[str, object] = {
-        "policy": type(policy).__name__,
-        "policy_hash": provenance.network_hash(policy),
-    }
-    about |= {
-        "fitted_critics": fit_critics,
-        "noise_std": noise_std,
-        "model": None if model is None else type(model).__name__,
-    }
-    environment = provenance.environment() | {
-        "precision": "float64",
-        "wall_seconds": f"{time.monotonic() - begun:.1f}",
-    }
-    config = _config(what, cut) | about | dict(settings or {})
-    names = data.state_names, data.action_names
-    return LogsRun(rows.columns, *names, config, environment, notes)
-
-
-def _config(what: Arguments, cut: Windows) -> dict[str, object]:
-    return {
+    config: dict[str, object] = {
         "trajectories": cut.trajectories,
         "windows": cut.path.states.shape[1],
         "transitions": len(what.data),
@@ -313,37 +293,27 @@ def _config(what: Arguments, cut: Windows) -> dict[str, object]:
         "critics": len(what.critics),
         "stochastic": what.stochastic,
         "seed": what.seed,
+        "policy": type(policy).__name__,
+        "policy_hash": provenance.network_hash(policy),
+        "fitted_critics": fit_critics,
+        "noise_std": noise_std,
+        "model": None if model is None else type(model).__name__,
+    } | dict(settings or {})
+    environment = provenance.environment() | {
+        "precision": "float64",
+        "wall_seconds": f"{time.monotonic() - begun:.1f}",
     }
-
-
-def _on_policy(rows: RowCollector, what: Arguments) -> dict[str, object]:
-    """Residuals of the policy's own noise; refuses data of another policy."""
-    if not what.stochastic:
-        return {}
-    statistics = residuals(what.policy, what.data.state.double(), what.data.action.double())
-    assert statistics is not None
-    refuse_far(statistics, what.data.action_names)
-    add_policy(rows, statistics, what.data.action_names)
-    return {"on_policy": statistics.on_policy}
-
-
-def _windows(cut: Windows, what: Arguments) -> dict[str, object]:
-    low, high = return_bound(cut.path, what.discount)
-    return {
-        "left_out": cut.left_out,
-        "ended": cut.ended,
-        "remainder": what.discount**what.reach,
-        "return_bound": [low, high],
-    }
+    names = data.state_names, data.action_names
+    return LogsRun(rows.columns, *names, config, environment, notes)
 
 
 def _model(rows: RowCollector, what: Arguments, model: System, cut: Windows) -> dict[str, object]:
     """The model's own derivatives and predictions, on these data."""
     near = directional(what.data, model, what.seed)
     if near is not None:
-        add_directions(rows, near, what.data.state_names)
+        _add_directions(rows, near, what.data.state_names)
     ahead = prediction(cut.path.cut(what.horizons[-1]), model)
-    add_prediction(rows, ahead)
+    _add_prediction(rows, ahead)
     return {
         "neighbours": near is not None,
         "prediction_lost": ahead.lost,
@@ -351,7 +321,7 @@ def _model(rows: RowCollector, what: Arguments, model: System, cut: Windows) -> 
     }
 
 
-def add_numbers(
+def _add_numbers(
     rows: RowCollector, section: str, block: str, step: int, numbers: Sequence[TableEntry], n: int
 ) -> None:
     """One row per number, of n trajectories."""
@@ -368,14 +338,14 @@ def _one(number: TableEntry, n: int) -> Estimates:
     return Estimates(value, se, low, high, np.array([n]), span.method)
 
 
-def add_growth(rows: RowCollector, growth: Growth | None, n: int) -> None:
+def _add_growth(rows: RowCollector, growth: Growth | None, n: int) -> None:
     """Slope of the log variance of the model's gradient per step, from `step` on."""
     if growth is not None:
         slope = number(growth.slope, growth.low, growth.high, n, "jackknife")
         rows.add("gradient", "variance_slope", slope, At(block="model", step=growth.onset))
 
 
-def add_policy(rows: RowCollector, residuals: Residuals, names: Sequence[str]) -> None:
+def _add_policy(rows: RowCollector, residuals: Residuals, names: Sequence[str]) -> None:
     """Residuals of every action, and the p-value of all of them together."""
     n = np.full(len(names), residuals.rows)
     for quantity, value, se in (
@@ -392,13 +362,13 @@ def add_policy(rows: RowCollector, residuals: Residuals, names: Sequence[str]) -
     rows.add("policy", "p_value", whole)
 
 
-def add_critic(rows: RowCollector, name: str, judged: Judged, n: int) -> None:
+def _add_critic(rows: RowCollector, name: str, judged: Judged, n: int) -> None:
     """Of one critic."""
     for quantity, (estimate, span) in judged.items():
         rows.add("critic", quantity, _one(TableEntry(quantity, estimate, span), n), At(block=name))
 
 
-def add_directions(rows: RowCollector, directional: Directional, names: Sequence[str]) -> None:
+def _add_directions(rows: RowCollector, directional: Directional, names: Sequence[str]) -> None:
     """Per output, and "all" of them together."""
     for quantity, each in (("error", directional.error), ("noise", directional.noise)):
         for output, (estimate, span) in zip([*names, "all"], each, strict=True):
@@ -408,7 +378,7 @@ def add_directions(rows: RowCollector, directional: Directional, names: Sequence
     rows.add("direction", "distance", near)
 
 
-def add_prediction(rows: RowCollector, prediction: PredictionErrors) -> None:
+def _add_prediction(rows: RowCollector, prediction: PredictionErrors) -> None:
     """Error after k steps."""
     steps = np.arange(1, len(prediction.error.value) + 1)
     rows.add("prediction", "error", prediction.error, At(step=steps))

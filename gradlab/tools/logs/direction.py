@@ -82,18 +82,12 @@ def prediction(path: Path, model: System) -> PredictionErrors:
         for part in (error, moved)
     )
     errors = root_ratio(X, Z, counted[:last].sum(dim=1).numpy())
-    return PredictionErrors(
-        errors, _growth(error[:last].numpy(), counted[:last].numpy(), group), lost
-    )
-
-
-def _growth(error: np.ndarray, counted: np.ndarray, group: np.ndarray) -> ErrorGrowth | None:
-    """Of the first window of each trajectory that lives to the end."""
+    # Growth is that of the first window of each trajectory that lives to the end.
     _, first = np.unique(group, return_index=True)
-    kept = first[counted[:, first].all(axis=0)] if len(error) else first[:0]
-    if len(kept) < 2 or len(error) < FEWEST:
-        return None
-    return error_growth(np.sqrt(error[:, kept]).T)
+    kept = first[counted[:last].numpy()[:, first].all(axis=0)] if last else first[:0]
+    enough = len(kept) >= 2 and last >= FEWEST
+    growth = error_growth(np.sqrt(error[:last].numpy()[:, kept]).T) if enough else None
+    return PredictionErrors(errors, growth, lost)
 
 
 _SAMPLE = 500  # rows that are used
@@ -142,9 +136,18 @@ def directional(record: Trajectories, model: System, seed: int = 0) -> Direction
     change = y[points] / torch.where(fixed, 1.0, y.std(dim=0))
     predicted = _pushed(model, record, rows, x[points] - x[rows, None])
     left = change - predicted / torch.where(fixed, 1.0, y.std(dim=0))
-    D, S, T = left.var(dim=1), change.var(dim=1), _residual_variance(unit[points], change)
+    # T [R, out]: of the changes regressed on 1 and the neighbours; free of bias if linear.
+    near_x = unit[points]
+    centred = near_x - near_x.mean(dim=1, keepdim=True)
+    design = torch.cat([torch.ones_like(near_x[..., :1]), centred], dim=2)
+    Q, _ = torch.linalg.qr(design)
+    unexplained = change - Q @ (Q.mT @ change)
+    T = unexplained.square().sum(dim=1) / (near_x.shape[1] - design.shape[2])
+    D, S = left.var(dim=1), change.var(dim=1)
     group = number[rows].numpy()
-    sums = [_by_trajectory(values.numpy(), group) for values in (D - T, S - T, T, S)]
+    parts = [part.numpy() for part in (D - T, S - T, T, S)]
+    # Sums over trajectories, the mean over coordinates last.
+    sums = [group_sums(np.column_stack([x, x.mean(axis=1)]), group) for x in parts]
     size = np.bincount(np.unique(group, return_inverse=True)[1]).astype(np.float64)
     return Directional(
         error=_ratios(sums[0], sums[1], size),
@@ -176,15 +179,6 @@ def nearest_rows(unit: Tensor, number: Tensor, rows: Tensor, count: int) -> tupl
     return torch.from_numpy(np.concatenate(index)), torch.from_numpy(np.concatenate(distance))
 
 
-def _residual_variance(x: Tensor, y: Tensor) -> Tensor:
-    """[R, out]: of y [R, L, out] regressed on 1 and x [R, L, width]; free of bias if linear."""
-    design = torch.cat([torch.ones_like(x[..., :1]), x - x.mean(dim=1, keepdim=True)], dim=2)
-    Q, _ = torch.linalg.qr(design)
-    left = y - Q @ (Q.mT @ y)
-    variance: Tensor = left.square().sum(dim=1) / (x.shape[1] - design.shape[2])
-    return variance
-
-
 @torch.no_grad()
 def _pushed(model: System, record: Trajectories, rows: Tensor, apart: Tensor) -> Tensor:
     """(J_m − I_s) v in the units of the states, [R, L, ds]."""
@@ -193,11 +187,6 @@ def _pushed(model: System, record: Trajectories, rows: Tensor, apart: Tensor) ->
     by_state = linear.A - torch.eye(ds, dtype=torch.float64)
     moved = torch.einsum("rij,rlj->rli", by_state, apart[..., :ds])
     return moved + torch.einsum("rij,rlj->rli", linear.B, apart[..., ds:])
-
-
-def _by_trajectory(values: _Array, group: NDArray[np.int64]) -> _Array:
-    """[G, ds + 1]: sums over trajectories, the mean over coordinates last."""
-    return group_sums(np.column_stack([values, values.mean(axis=1)]), group)
 
 
 def _ratios(top: _Array, bottom: _Array, size: _Array) -> _Judged:

@@ -139,7 +139,13 @@ def logged_direction(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
         ["95 % intervals; an open marker is not known to be above 0"] if names else [],
     )
     if names:
-        _outputs(ax, names)
+        ax.set_yticks(range(len(names)), [style.plain(name) for name in names])
+        ax.set_ylim(len(names) - 0.5, -0.5)
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))
+        ax.set_xlim(left=0)
+        ax.axvline(1.0, color=MUTED, lw=0.9)
+        ax.grid(False, axis="y")
+        ax.set_xlabel("share: of the derivative; of the variance among neighbours", color=INK)
     return ax
 
 
@@ -157,17 +163,6 @@ def logged_prediction(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     style.dress(ax, "How far the model predicts", "error / change", notes)
     ax.set_xlabel("steps under the recorded actions", color=INK)
     return _percent(ax)
-
-
-def _outputs(ax: Axes, names: list[str]) -> None:
-    """One row per output, "all" last; shares along the other axis."""
-    ax.set_yticks(range(len(names)), [style.plain(name) for name in names])
-    ax.set_ylim(len(names) - 0.5, -0.5)
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))
-    ax.set_xlim(left=0)
-    ax.axvline(1.0, color=MUTED, lw=0.9)
-    ax.grid(False, axis="y")
-    ax.set_xlabel("share: of the derivative; of the variance among neighbours", color=INK)
 
 
 def _curve(table: pd.DataFrame, section: str, block: str, quantity: str) -> Curve | None:

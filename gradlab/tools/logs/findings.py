@@ -163,17 +163,13 @@ def _referee(run: LogsRun) -> list[Sentence]:
             ends = f"CI {rounded_up(few or 1)}–{rounded_up(most)}"
             enough += f"about {rounded_up(size)} trajectories ({ends})"
             decided = own.high < SUPPORTED
-    value = f"{cosine(own.value)} (CI {cosines(own.low, own.high)}){_saved(run, h)}"
-    what = f"Cosine of the mean score over {steps(h)} with its expectation"
-    return [finding("score", decided, what, value, enough, n=own.n)]
-
-
-def _saved(run: LogsRun, h: int) -> str:
     plain = numbers(run, "gradient", "variance", "score without baseline").get(h)
     variance = numbers(run, "gradient", "variance", "score").get(h)
-    if plain is None or variance is None or not plain.value > variance.value > 0:
-        return ""
-    return f" (its baseline divides its variance by {two(plain.value / variance.value)})"
+    value = f"{cosine(own.value)} (CI {cosines(own.low, own.high)})"
+    if plain is not None and variance is not None and plain.value > variance.value > 0:
+        value += f" (its baseline divides its variance by {two(plain.value / variance.value)})"
+    what = f"Cosine of the mean score over {steps(h)} with its expectation"
+    return [finding("score", decided, what, value, enough, n=own.n)]
 
 
 def _noise(run: LogsRun) -> list[Sentence]:
@@ -249,14 +245,11 @@ def _direction(run: LogsRun) -> list[Sentence]:
     outputs = {name: each for name, each in errors.items() if name != "all"}
     worst = max(outputs, key=lambda name: outputs[name].value)
     decided = floor.low < _NOISY and isfinite(all_.low) and all_.high - all_.low < 1.0
+    small = percent(floor.value) if floor.value >= _LEAST else f"less than {percent(_LEAST)}"
     return [finding(
         "direction", decided, what, f"off by {_root(all_)}", f"{worst} by {_root(outputs[worst])}",
-        f"{_small(floor.value)} of the evidence is noise", n=all_.n,
+        f"{small} of the evidence is noise", n=all_.n,
     )]  # fmt: skip
-
-
-def _small(share: float) -> str:
-    return percent(share) if share >= _LEAST else f"less than {percent(_LEAST)}"
 
 
 def _root(square: Number) -> str:
@@ -301,13 +294,34 @@ def _ci(number: Number) -> str:
 
 def screen(run: LogsRun) -> Screen:
     """Take the model's gradient so far, refuse it, or record more."""
-    rest, facts = tuple(verdict(run)), (*_gap_fact(run), *_referee_fact(run), *_noise_fact(run))
+    rest, found = tuple(verdict(run)), list[Fact]()
+    judged = [each for each in agreements(run, "same") if each.horizon > 0]
+    if judged and isfinite(judged[0].gap.value):  # at the first step
+        gap, h = judged[0].gap, judged[0].horizon
+        value, low, high = (percent(sqrt(max(x, 0.0))) for x in (gap.value, gap.low, gap.high))
+        how = f"|E model − E score| / |E score|, noise-corrected, {judged[0].n} trajectories."
+        found.append(Fact(f"off from the score at h = {h}, {low}–{high}", value, how))
+    cosines_at = numbers(run, "gradient", "cosine_self", "score")
+    if cosines_at:
+        h = max(cosines_at)
+        own = cosines_at[h]
+        label = f"the score's own cosine over {steps(h)}, {cosines(own.low, own.high)}"
+        how = f"Cosine of the mean score with its expectation, {own.n} trajectories (gradient)."
+        found.append(Fact(label, cosine(own.value), how))
+    ratios = numbers(run, "agreement", "variance_ratio", "same")
+    if ratios:
+        h = max(ratios)
+        each = ratios[h]
+        label = f"of the score's variance at h = {h}, {span(each.low, each.high)}"
+        how = f"Variance of one trajectory's model gradient over that of its score, N = {each.n}."
+        found.append(Fact(label, two(each.value), how))
+    facts = tuple(found[:3])
     if not run.config["stochastic"]:
         text = "Record with known noise: without it nothing here can judge the model's gradient."
-        return Screen(text, "none", "no score exists", facts[:3], _figure(run), rest)
+        return Screen(text, "none", "no score exists", facts, _figure(run), rest)
     if run.config["model"] is None:
-        return Screen(*_alone(run), facts[:3], _figure(run), rest)
-    return Screen(*_judged(run), facts[:3], _figure(run), rest)
+        return Screen(*_alone(run), facts, _figure(run), rest)
+    return Screen(*_judged(run), facts, _figure(run), rest)
 
 
 def _judged(run: LogsRun) -> tuple[str, Light, str]:
@@ -358,36 +372,3 @@ def _figure(run: LogsRun) -> str:
     if run.config["stochastic"] and run.config["model"] is not None:
         return "agreement"
     return "referee" if run.config["stochastic"] else "direction"
-
-
-def _gap_fact(run: LogsRun) -> list[Fact]:
-    """The model's difference from the score at the first step."""
-    judged = [each for each in agreements(run, "same") if each.horizon > 0]
-    if not judged or not isfinite(judged[0].gap.value):
-        return []
-    gap, h = judged[0].gap, judged[0].horizon
-    value, low, high = (percent(sqrt(max(x, 0.0))) for x in (gap.value, gap.low, gap.high))
-    how = f"|E model − E score| / |E score|, noise-corrected, {judged[0].n} trajectories."
-    return [Fact(f"off from the score at h = {h}, {low}–{high}", value, how)]
-
-
-def _referee_fact(run: LogsRun) -> list[Fact]:
-    cosines_at = numbers(run, "gradient", "cosine_self", "score")
-    if not cosines_at:
-        return []
-    h = max(cosines_at)
-    own = cosines_at[h]
-    how = f"Cosine of the mean score with its expectation, {own.n} trajectories (gradient)."
-    ends = cosines(own.low, own.high)
-    return [Fact(f"the score's own cosine over {steps(h)}, {ends}", cosine(own.value), how)]
-
-
-def _noise_fact(run: LogsRun) -> list[Fact]:
-    ratios = numbers(run, "agreement", "variance_ratio", "same")
-    if not ratios:
-        return []
-    h = max(ratios)
-    each = ratios[h]
-    how = f"Variance of one trajectory's model gradient over that of its score, N = {each.n}."
-    ends = span(each.low, each.high)
-    return [Fact(f"of the score's variance at h = {h}, {ends}", two(each.value), how)]

@@ -25,7 +25,7 @@ the order 1/N², which no statistic here can resolve.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -54,7 +54,8 @@ def baselines(path: Path, costates: Tensor, horizons: tuple[int, ...], discount:
         costates: [K, T + 1, N], γᵗ times the return of the steps from t to n, tail included.
     """
     T, n = path.horizon, path.states.shape[1]
-    fold = _folds(path.group)
+    _, number = torch.unique(path.group, return_inverse=True)
+    fold: Tensor = number % _FOLDS
     phi = features(path.states.flatten(0, 1), n).reshape(T + 1, n, -1)
     phi = phi * path.alive[..., None]
     gamma = discount ** torch.arange(T + 1, dtype=phi.dtype)
@@ -67,13 +68,6 @@ def baselines(path: Path, costates: Tensor, horizons: tuple[int, ...], discount:
         for t, baseline in zip(starts, value, strict=True):
             values[place[t + m], t] = gamma[t] * baseline
     return values
-
-
-def _folds(group: Tensor) -> Tensor:
-    """[N], trajectories in turn."""
-    _, number = torch.unique(group, return_inverse=True)
-    fold: Tensor = number % _FOLDS
-    return fold
 
 
 def _cross_fitted(phi: Tensor, y: Tensor, fold: Tensor) -> Tensor:
@@ -193,7 +187,12 @@ def products(
     cells = [(name, n) for name, source in sources.items() for n in source.horizons]
     most = max(1, NUMBERS // (len(cells) * size))
     part = min(_STEPS // (path.horizon + 1), EXPLICIT // size)
-    blocks = list(_whole_groups(label, most))
+    # Blocks of at most `most` groups, none cut in two; labels are in order.
+    edges = [0, *(torch.diff(label).nonzero()[:, 0] + 1).tolist(), len(label)]
+    blocks = [
+        slice(edges[k], edges[min(k + most, len(edges) - 1)])
+        for k in range(0, len(edges) - 1, most)
+    ]
 
     def block_sums(k: int) -> dict[Cell, tuple[Tensor, Tensor]]:
         progress("gradients", k, len(blocks))
@@ -213,7 +212,12 @@ def products(
             parts[x, z].append(pair_products(here[x][0], here[z][0], total[x], total[z]))
     progress("gradients", 1, 1)
     joined = {cell: np.concatenate(blocks) for cell, blocks in squares.items()}
-    return Products(counts, joined, {pair: _joined(blocks) for pair, blocks in parts.items()})
+    names = ("own", "left", "right")
+    sums = {
+        pair: PairSums(*(np.concatenate([getattr(part, name) for part in each]) for name in names))
+        for pair, each in parts.items()
+    }
+    return Products(counts, joined, sums)
 
 
 def weighted(terms: Sequence[tuple[float, PairSums]]) -> PairSums:
@@ -244,15 +248,6 @@ def _group_sums(
     return sums
 
 
-def _whole_groups(label: Tensor, most: int) -> Iterator[slice]:
-    """Windows in blocks of at most `most` groups, none cut in two; labels are in order."""
-    edges = [0, *(torch.diff(label).nonzero()[:, 0] + 1).tolist(), len(label)]
-    return (
-        slice(edges[k], edges[min(k + most, len(edges) - 1)])
-        for k in range(0, len(edges) - 1, most)
-    )
-
-
 def _parts(block: slice, size: int) -> list[slice]:
     step = max(1, size)
     return [slice(k, min(k + step, block.stop)) for k in range(block.start, block.stop, step)]
@@ -261,10 +256,3 @@ def _parts(block: slice, size: int) -> list[slice]:
 def pair_products(x: Tensor, z: Tensor, sum_x: Tensor, sum_z: Tensor) -> PairSums:
     own, left, right = (x * z).sum(dim=1), x @ sum_z, z @ sum_x
     return PairSums(own.numpy(), left.numpy(), right.numpy())
-
-
-def _joined(parts: Sequence[PairSums]) -> PairSums:
-    own, left, right = (
-        np.concatenate([getattr(part, name) for part in parts]) for name in ("own", "left", "right")
-    )
-    return PairSums(own, left, right)

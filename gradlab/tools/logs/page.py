@@ -89,12 +89,8 @@ def page(run: LogsRun, source: PageSource = NOWHERE, name: str = "") -> Page:
     )
     title = str(run.config.get("task") or name)
     question = "What do logs say of this policy gradient?"
-    return Page(title, question, _facts(run), screen(run), drawn, sections, source)
-
-
-def _facts(run: LogsRun) -> dict[str, object]:
     config, environment = run.config, run.environment
-    return {
+    facts = {
         "task": config.get("task"),
         "policy": shell.short(config.get("policy_hash")),
         "model": config.get("model_file") or config.get("model") or "none",
@@ -106,6 +102,7 @@ def _facts(run: LogsRun) -> dict[str, object]:
         "precision": environment.get("precision"),
         "wall time": shell.seconds(environment.get("wall_seconds")),
     }
+    return Page(title, question, facts, screen(run), drawn, sections, source)
 
 
 KIND = Kind(LogsRun.load, page, screen)

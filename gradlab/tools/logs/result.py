@@ -95,6 +95,7 @@ def agreements(run: LogsRun, block: str) -> list[Agreement]:
     for h in sorted(excess.keys() & bias2.keys()):
         nonzero = norms[h if block == "same" else int(run.config["reach"])].low > 0
         parts = excess[h], bias2[h], gap.get(h, lost)
+        nearer = excess[h] if excess[h].value < 0 else bias2[h]  # of the two answers
         results.append(
             Agreement(
                 horizon=h,
@@ -102,7 +103,7 @@ def agreements(run: LogsRun, block: str) -> list[Agreement]:
                 gap=parts[2],
                 cosine=cosine.get(h, lost),
                 n=excess[h].n,
-                more=_more(excess[h], bias2[h]),
+                more=more_samples(abs(nearer.value), nearer.se, nearer.n),
             )
         )
     return results
@@ -112,12 +113,6 @@ def _status(excess: Number, bias2: Number, gap: Number, nonzero: bool) -> _Statu
     if nonzero and excess.high < 0 and gap.high < TOLERANCE**2:
         return "agree"
     return "disagree" if bias2.low > 0 else "undecided"
-
-
-def _more(excess: Number, bias2: Number) -> int | None:
-    """Trajectories with which the nearer of the two answers would be given."""
-    nearer = excess if excess.value < 0 else bias2
-    return more_samples(abs(nearer.value), nearer.se, nearer.n)
 
 
 def supported(results: list[Agreement]) -> int:

@@ -55,7 +55,24 @@ def windows(record: Trajectories, steps: int, every: int | None = None) -> Windo
     wanted = offset == 0 if every is None else offset % every == 0
     whole = record.terminated[end] | (row + steps - 1 <= end)
     begin = row[wanted & whole]
-    path = _path(record, begin, end, steps)
+    state, action = record.state.double(), record.action.double()
+    after, last, n = record.next_state.double(), end[begin], len(begin)
+    rows = begin + torch.arange(steps + 1)[:, None]
+    inside = rows <= last
+    rows = rows.clamp_max(len(record) - 1)
+    states = torch.where(inside[..., None], state[rows], after[last])
+    actions = torch.where(inside[..., None], action[rows], torch.nan)
+    rewards = torch.where(inside[:-1], record.reward.double()[rows[:-1]], 0.0)
+    path = Path(
+        states=states,
+        actions=actions,
+        rewards=rewards,
+        policy_noise=states.new_empty(steps + 1, n, 0),
+        dynamics_noise=states.new_empty(steps, n, 0),
+        alive=inside | ~record.terminated[last],
+        weight=states.new_ones(n),
+        group=record.trajectory[begin],
+    )
     kept = group_count(path.group) if len(begin) else 0
     trajectories = int(torch.unique(record.trajectory).numel())
     if kept < FEWEST:
@@ -71,24 +88,3 @@ def bounds(record: Trajectories) -> tuple[Tensor, Tensor]:
     _, counts = torch.unique_consecutive(record.trajectory, return_counts=True)
     last = counts.cumsum(0) - 1
     return (last - counts + 1).repeat_interleave(counts), last.repeat_interleave(counts)
-
-
-def _path(record: Trajectories, begin: Tensor, end: Tensor, steps: int) -> Path:
-    state, action = record.state.double(), record.action.double()
-    after, last, n = record.next_state.double(), end[begin], len(begin)
-    row = begin + torch.arange(steps + 1)[:, None]
-    inside = row <= last
-    row = row.clamp_max(len(record) - 1)
-    states = torch.where(inside[..., None], state[row], after[last])
-    actions = torch.where(inside[..., None], action[row], torch.nan)
-    rewards = torch.where(inside[:-1], record.reward.double()[row[:-1]], 0.0)
-    return Path(
-        states=states,
-        actions=actions,
-        rewards=rewards,
-        policy_noise=states.new_empty(steps + 1, n, 0),
-        dynamics_noise=states.new_empty(steps, n, 0),
-        alive=inside | ~record.terminated[last],
-        weight=states.new_ones(n),
-        group=record.trajectory[begin],
-    )

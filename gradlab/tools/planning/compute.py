@@ -103,8 +103,11 @@ def compare_planners(
     until = max(until, steps) if length is None else length
     validation.whole("length", until, steps)
     names, notes = _planners(planners, model, task)
+    own = None if policy is None else double_copy("policy", policy).requires_grad_(False)
+    tail = None if critic is None else double_copy("critic", as_critic(critic))
     contest = _Contest(
-        task, model, *_networks(policy, critic), rollouts, steps, replan, until, seed,
+        task, model, own, None if tail is None else tail.requires_grad_(False),
+        rollouts, steps, replan, until, seed,
         as_starts(task.starts(starts, stream(seed, "plan")).double(), task.simulator.state_dim),
     )  # fmt: skip
     return contest.run(names, lengths, notes, progress)
@@ -117,15 +120,6 @@ def model_of(task: Task, model: System | None) -> System:
         raise InputError(f"model is None, and {task.name} has no prior: plans need a model")
     check_system("model", found)
     return found
-
-
-def _networks(
-    policy: nn.Module | None, critic: CriticLike | None
-) -> tuple[nn.Module | None, nn.Module | None]:
-    own = None if policy is None else double_copy("policy", policy).requires_grad_(False)
-    if critic is None:
-        return own, None
-    return own, double_copy("critic", as_critic(critic)).requires_grad_(False)
 
 
 def _horizons(task: Task, asked: Sequence[int] | None) -> tuple[int, ...]:

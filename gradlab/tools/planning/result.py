@@ -63,22 +63,19 @@ class Plans:
                     f"Do not plan with this model: every planner lowers the return, against {over}."
                 )
             return f"Do not plan with this model yet: no planner is shown to gain over {over}."
+        # What gradients, or samples, gain at the same number of roll-outs.
+        instead, gradients = "", ("gradient", "projected")
+        other = self.planned[self.planned.planner.isin(gradients) != (best.planner in gradients)]
+        if not other.gain.isna().all():
+            row = other.iloc[int(np.nanargmax(other.gain))]
+            verb = "gives" if not row.kept else "may give as much:"
+            what = f"{_NAMED[row.planner]} {verb} {_signed(row.gain)} at {_steps(row.horizon)}"
+            instead = f"; at as many roll-outs {what}"
         return (
             f"Plan with {_NAMED[best.planner]}, {_steps(best.horizon)} ahead: "
             f"{_signed(best.gain)} return ({span(best.ci_low, best.ci_high)}) over {over}"
-            f"{self._instead(best)}."
+            f"{instead}."
         )
-
-    def _instead(self, best: pd.Series) -> str:
-        """What gradients, or samples, gain at the same number of roll-outs."""
-        gradients = ("gradient", "projected")
-        other = self.planned[self.planned.planner.isin(gradients) != (best.planner in gradients)]
-        if other.gain.isna().all():
-            return ""
-        row = other.iloc[int(np.nanargmax(other.gain))]
-        verb = "gives" if not row.kept else "may give as much:"
-        what = f"{_NAMED[row.planner]} {verb} {_signed(row.gain)} at {_steps(row.horizon)}"
-        return f"; at as many roll-outs {what}"
 
     def screen(self) -> Screen:
         """Green where a plan is shown to gain."""
@@ -101,7 +98,19 @@ class Plans:
             names = (f"{_NAMED[str(name)]} at {horizons(list(rows.horizon))}"
                      for name, rows in near.groupby("planner", sort=False))  # fmt: skip
             words.append(f"Not told apart: {listed(list(names), len(_NAMED))}.")
-        words += [_gradients(along)] * (not along.empty)
+        if not along.empty:
+            open_ = (along.ci_low <= 0) & (along.ci_high >= 0)
+            verbs = (
+                ("raises the return at {} steps", along[along.ci_low > 0]),
+                ("lowers it at {}", along[along.ci_high < 0]),
+                ("is not shown to do either at {}", along[open_]),
+            )
+            parts = [
+                verb.format(horizons(list(found.horizon)))
+                for verb, found in verbs
+                if not found.empty
+            ]
+            words.append(f"One step along the gradient of the plan's score {', '.join(parts)}.")
         for horizon in sorted(set(self.planned.horizon)):
             rows = self.planned[self.planned.horizon == horizon]
             gains = (f"{_NAMED[row.planner]} {_signed(row.gain)} ({span(row.ci_low, row.ci_high)})"
@@ -110,20 +119,6 @@ class Plans:
         words += [f"{topic}: {text}" for topic, text in self.notes.items()]
         rest = tuple(Sentence("plan", True, each) for each in words)
         return Screen(self.recommendation, light, sure, tuple(facts), rest=rest)
-
-
-def _gradients(along: pd.DataFrame) -> str:
-    """Until which horizon the gradient of the plan's score points up."""
-    up, down = along[along.ci_low > 0], along[along.ci_high < 0]
-    parts = []
-    if not up.empty:
-        parts.append(f"raises the return at {horizons(list(up.horizon))} steps")
-    if not down.empty:
-        parts.append(f"lowers it at {horizons(list(down.horizon))}")
-    rest = along[(along.ci_low <= 0) & (along.ci_high >= 0)]
-    if not rest.empty:
-        parts.append(f"is not shown to do either at {horizons(list(rest.horizon))}")
-    return f"One step along the gradient of the plan's score {', '.join(parts)}."
 
 
 def _steps(count: float) -> str:

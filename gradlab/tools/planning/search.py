@@ -24,7 +24,7 @@ from gradlab.networks.interface import act, noise_dim
 from gradlab.networks.mlp import judge
 from gradlab.systems.system import System
 
-GRADIENT = 3  # roll-outs that a gradient costs
+_GRADIENT = 3  # roll-outs that a gradient costs
 _CHAINS = 4  # plans that a gradient search begins from
 _ROUNDS = 4  # of sampling
 _ELITES = 0.1
@@ -108,7 +108,7 @@ def gradient(
     plans = imagined.within(drawn) if projected else drawn
     best, value = first, imagined.scores(states, first[:, None]).detach()[:, 0]
     rate, velocity, square = 0.1 * imagined.unit, 0 * plans, 0 * plans
-    for k in range(1, max(rollouts // (GRADIENT * _CHAINS * imagined.draws), 1) + 1):
+    for k in range(1, max(rollouts // (_GRADIENT * _CHAINS * imagined.draws), 1) + 1):
         score, slope = slopes(imagined, states, plans)
         better, at = score.max(1)
         chosen = plans[torch.arange(len(plans)), at]
@@ -150,27 +150,17 @@ def _sampled(
     return imagined.within(mean)
 
 
-def _cem(
-    imagined: Imagination, states: Tensor, first: Tensor, rollouts: int, generator: torch.Generator
-) -> Tensor:
-    def elites(scores: Tensor) -> Tensor:
-        count = max(round(_ELITES * scores.shape[1]), 2)
-        return torch.zeros_like(scores).scatter(1, scores.topk(count, 1).indices, 1 / count)
-
-    return _sampled(imagined, states, first, rollouts, generator, elites)
+def _elites(scores: Tensor) -> Tensor:
+    count = max(round(_ELITES * scores.shape[1]), 2)
+    return torch.zeros_like(scores).scatter(1, scores.topk(count, 1).indices, 1 / count)
 
 
-def _mppi(
-    imagined: Imagination, states: Tensor, first: Tensor, rollouts: int, generator: torch.Generator
-) -> Tensor:
-    def soft(scores: Tensor) -> Tensor:
-        finite = scores.isfinite()
-        if not finite.any():
-            return torch.full_like(scores, 1 / scores.shape[1])
-        spread = torch.where(finite, scores, scores[finite].mean()).std(1, keepdim=True)
-        return torch.softmax(scores / (_TEMPERATURE * spread + 1e-12), 1).nan_to_num(0.0)
-
-    return _sampled(imagined, states, first, rollouts, generator, soft)
+def _soft(scores: Tensor) -> Tensor:
+    finite = scores.isfinite()
+    if not finite.any():
+        return torch.full_like(scores, 1 / scores.shape[1])
+    spread = torch.where(finite, scores, scores[finite].mean()).std(1, keepdim=True)
+    return torch.softmax(scores / (_TEMPERATURE * spread + 1e-12), 1).nan_to_num(0.0)
 
 
 def _around(mean: Tensor, std: Tensor, count: int, generator: torch.Generator) -> Tensor:
@@ -184,6 +174,6 @@ def _around(mean: Tensor, std: Tensor, count: int, generator: torch.Generator) -
 SEARCHES: dict[str, _Search] = {
     "gradient": gradient,
     "projected": partial(gradient, projected=True),
-    "cem": _cem,
-    "mppi": _mppi,
+    "cem": partial(_sampled, weights=_elites),
+    "mppi": partial(_sampled, weights=_soft),
 }

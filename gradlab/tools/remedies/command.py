@@ -19,7 +19,6 @@ from gradlab.user_code.loading import is_user_function
 if TYPE_CHECKING:
     from torch import nn
 
-    from gradlab.data.trajectories import Trajectories
     from gradlab.fitting.model_settings import ModelSettings
     from gradlab.progress import Progress
     from gradlab.tasks import Task
@@ -99,7 +98,10 @@ class RemediesCommand:
         made = tuple(kind for kind in ("policy", "critic") if getattr(self, kind) is None)
         again = self.overwrite or self.resume
         arguments.check_outputs(run, made, again, page=not self.no_report)
-        arms, settings, data = self._arms(), self._model(), self._data(task)
+        arms, settings = self._arms(), self._model()
+        if self.data is not None and self.rows is not None:
+            raise InputError(f"--rows is {self.rows} beside --data, which has its own: drop one")
+        data = None if self.data is None else named_data(self.data, task)
         horizon = task.horizon if self.horizon is None else self.horizon
         check_arguments(horizon, self.starts, self.batch, "ignore")
         check_size(task, horizon, self.starts)
@@ -160,13 +162,6 @@ class RemediesCommand:
             network=named_network(self.type),
             epochs=self.epochs,
         )
-
-    def _data(self, task: Task) -> Trajectories | None:
-        if self.data is None:
-            return None
-        if self.rows is not None:
-            raise InputError(f"--rows is {self.rows} beside --data, which has its own: drop one")
-        return named_data(self.data, task)
 
     def _networks(self, task: Task, run: Path, progress: Progress) -> dict[str, nn.Module]:
         """Given networks, or fitted ones, saved before the first trial so that a run can be

@@ -128,17 +128,24 @@ def measured(
         own = [parts[part] for part in of]
         values += price_values(name, own, recipes[of[0].recipe], data, cost)
     fits.forget_states(folder)
+    # Steps and horizons at which predictions or gradients left the finite numbers.
+    lost: dict[str, int] = {}
+    for value in values:
+        if value.key.quantity in ("prediction_error", "variance") and not isfinite(value.value):
+            lost[value.model] = lost.get(value.model, 0) + 1
     notes = {
         "trial": trial,
         "rows": len(data),
-        "fits": {_named(part): dict(made.notes) for part, made in parts.items()},
+        "fits": {
+            f"{part.recipe}, {part.epochs} epochs": dict(made.notes) for part, made in parts.items()
+        },
         "samples": model_values.counted(bench),
         "truth": {
             "status": truth.reference.status,
             "steps": truth.reference.horizon,
             "reason": truth.reference.reason,
         },
-        "lost": _lost(values),
+        "lost": lost,
         "seconds": round(time.monotonic() - begun, 1),
     }
     return values, notes
@@ -172,19 +179,6 @@ def _made(
         before += part.epochs
         progress(stage, before, total)
     return fitted
-
-
-def _named(part: FittedPart) -> str:
-    return f"{part.recipe}, {part.epochs} epochs"
-
-
-def _lost(values: list[ModelValue]) -> dict[str, int]:
-    """Model → steps and horizons at which its predictions or gradients left the finite numbers."""
-    lost: dict[str, int] = {}
-    for value in values:
-        if value.key.quantity in ("prediction_error", "variance") and not isfinite(value.value):
-            lost[value.model] = lost.get(value.model, 0) + 1
-    return lost
 
 
 SETTINGS = ModelSettings(members=1, hidden=(64, 64), bootstrap=False, epochs=100)
@@ -257,7 +251,11 @@ def compare_remedies(
     records.check_output(output, overwrite or resume)
     if not resume:
         _begin(question, output, config, costs, overwrite)
-    plan = _plan_from(_recorded_alike(folder, config))
+    recorded = notes_of(folder)
+    changed = [name for name in config if recorded["config"].get(name) != config[name]]
+    if changed:
+        raise InputError(f"{folder} was begun with other {', '.join(changed)}: repeat them")
+    plan = _plan_from(recorded)
     run = load(output) if resume and output.is_file() else None
     for k in range(run.trials if run else 0, trials):
         values, notes = measured(question, k, plan, folder / f"trial-{k}", progress)
@@ -366,23 +364,17 @@ def _begin(
     costs = given
     if costs is None:
         costs = fits.costs_of(question.arms, fits.measured_costs(recipes, data))
+    for arm in question.arms:
+        if not 0 < costs.get(arm, nan) < inf:
+            raise InputError(f"costs has {costs.get(arm)!r} for {arm}, expected a positive number")
     notes = {
         "config": config, "epochs": question.settings.epochs, "steps": steps,
-        "costs": {arm: _cost(arm, costs) for arm in question.arms},
+        "costs": {arm: float(costs[arm]) for arm in question.arms},
     }  # fmt: skip
     shutil.rmtree(folder, ignore_errors=True)
     output.unlink(missing_ok=True)
     folder.mkdir(parents=True)
     whole_files.write(folder / PLAN, notes)
-
-
-def _recorded_alike(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
-    """The notes of a folder's run, which has this configuration."""
-    notes = notes_of(folder)
-    changed = [name for name in config if notes["config"].get(name) != config[name]]
-    if changed:
-        raise InputError(f"{folder} was begun with other {', '.join(changed)}: repeat them")
-    return notes
 
 
 def notes_of(folder: Path) -> dict[str, Any]:
@@ -394,13 +386,6 @@ def notes_of(folder: Path) -> dict[str, Any]:
             f"{folder} holds no models of a test of remedies, or damaged ones: choose another "
             f"output, or start without resuming"
         ) from error
-
-
-def _cost(arm: str, costs: Mapping[str, float]) -> float:
-    cost = costs.get(arm, nan)
-    if not 0 < cost < inf:
-        raise InputError(f"costs has {costs.get(arm)!r} for {arm}, expected a positive number")
-    return float(cost)
 
 
 def _plan_from(notes: Mapping[str, Any]) -> TrialPlan:

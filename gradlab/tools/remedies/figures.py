@@ -91,10 +91,22 @@ def remedy_effects(
     arms = _arms(rows)
     known = np.isfinite(rows["ratio"].to_numpy(float)).any()
     if known:
+        # Equal time above and filled, equal steps below and open; a row without budgets between.
         for place, arm in enumerate(arms):
-            _effect(ax, rows[rows["arm"] == arm], place, looks([arm])[arm])
+            mine, look = rows[rows["arm"] == arm], looks([arm])[arm]
+            for budget, shift in ((TIME, -0.17), (STEPS, 0.17), ("", 0.0)):
+                chosen = mine[mine["budget"] == budget]
+                _point(ax, chosen, place + shift, look, filled=budget != STEPS)
+            if not np.isfinite(mine["ratio"].to_numpy(float)).any():
+                ax.annotate("no ratio: not clearly above 0", (0.02, place), (0, 0),
+                            ("axes fraction", "data"), "offset points", fontsize=9, color=MUTED,
+                            va="center")  # fmt: skip
         _ratio_axis(ax, rows)
-        _prices(ax, table, arms)
+        costs = table[table["quantity"] == "step_cost"]
+        for place, arm in enumerate(arms):
+            for cost in costs[costs["arm"] == arm]["second"].iloc[:1]:
+                ax.annotate(f"{cost:.2g}×", (1.0, place), (6, 0), ("axes fraction", "data"),
+                            "offset points", fontsize=9, color=MUTED, va="center")  # fmt: skip
         ax.set_ylim(len(arms) - 0.4, -0.6)
     else:
         drawing.nothing(ax, "not known to be above 0 in both")
@@ -113,7 +125,12 @@ def remedy_jacobians(table: pd.DataFrame, ax: Axes | None = None, *, budget: str
     """Errors of every block's derivatives, with over without; clips and contacts by themselves."""
     ax = style.new_axes() if ax is None else ax
     rows = table[(table["quantity"] == "jacobian_error") & (table["budget"] == budget)]
-    places = _places(rows)
+    # Smooth and clipped apart where there are clipped points.
+    places = []
+    for block in _BLOCKS:
+        here = set(rows[rows["block"] == block]["region"])
+        shown = ("smooth", _CLIPPED) if _CLIPPED in here or "all" not in here else ("all",)
+        places += [(block, region) for region in shown if region in here]
     arms = _arms(rows)
     shifts = np.linspace(-0.3, 0.3, len(arms)) if len(arms) > 1 else np.zeros(len(arms))
     for shift, (arm, look) in zip(shifts, looks(arms).items(), strict=True):
@@ -134,7 +151,8 @@ def remedy_jacobians(table: pd.DataFrame, ax: Axes | None = None, *, budget: str
     style.dress(ax, "Error of the model's Jacobians along the policy's path", "", notes)
     ax.set_xlabel("with the remedy over without", color=INK)
     if places:
-        _named_rows(ax, [_place_name(*each) for each in places])
+        names = ((_BLOCKS[block], region) for block, region in places)
+        _named_rows(ax, [x if region == "all" else f"{x}, {region}" for x, region in names])
         _plain_ratios(ax)
     return ax
 
@@ -176,16 +194,6 @@ def _named_rows(ax: Axes, names: Sequence[str]) -> None:
 
 def _arms(rows: pd.DataFrame) -> list[str]:
     return [str(arm) for arm in dict.fromkeys(rows["arm"])]
-
-
-def _effect(ax: Axes, rows: pd.DataFrame, place: int, look: Look) -> None:
-    """Equal time above and filled, equal steps below and open; a row without budgets between."""
-    for budget, shift in ((TIME, -0.17), (STEPS, 0.17), ("", 0.0)):
-        _point(ax, rows[rows["budget"] == budget], place + shift, look, filled=budget != STEPS)
-    if not np.isfinite(rows["ratio"].to_numpy(float)).any():
-        ax.annotate("no ratio: not clearly above 0", (0.02, place), (0, 0),
-                    ("axes fraction", "data"), "offset points", fontsize=9, color=MUTED,
-                    va="center")  # fmt: skip
 
 
 def _point(ax: Axes, rows: pd.DataFrame, y: float, look: Look, filled: bool) -> None:
@@ -234,28 +242,6 @@ def _plain_ratios(ax: Axes) -> None:
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}×"))
 
 
-def _prices(ax: Axes, table: pd.DataFrame, arms: Sequence[str]) -> None:
-    costs = table[table["quantity"] == "step_cost"]
-    for place, arm in enumerate(arms):
-        for cost in costs[costs["arm"] == arm]["second"].iloc[:1]:
-            ax.annotate(f"{cost:.2g}×", (1.0, place), (6, 0), ("axes fraction", "data"),
-                        "offset points", fontsize=9, color=MUTED, va="center")  # fmt: skip
-
-
-def _places(rows: pd.DataFrame) -> list[tuple[str, str]]:
-    """Block and region of every row: smooth and clipped apart where there are clipped points."""
-    places = []
-    for block in _BLOCKS:
-        here = set(rows[rows["block"] == block]["region"])
-        shown = ("smooth", _CLIPPED) if _CLIPPED in here or "all" not in here else ("all",)
-        places += [(block, region) for region in shown if region in here]
-    return places
-
-
-def _place_name(block: str, region: str) -> str:
-    return _BLOCKS[block] if region == "all" else f"{_BLOCKS[block]}, {region}"
-
-
 def curve(rows: pd.DataFrame, columns: tuple[str, str, str]) -> Curve | None:
     """Three columns (value, low, high) over `at`; None where nothing is known."""
     rows = rows[rows["region"] == "all"].sort_values("at")
@@ -287,7 +273,11 @@ def remedy_levels(
     curves = {name: curve(rows[rows["model"] == name], _VALUE) for name in names}
     lines = {name: line for name, line in curves.items() if line is not None}
     floor = drawing.log_floor(list(lines.values()))
-    top = _top(list(lines.values()))
+    # A divergent model must not press the others into one line.
+    levels_of = [line.value for line in lines.values()]
+    values: Numbers = np.concatenate(levels_of) if lines else np.ones(1)
+    usual = float(np.nanmedian(values[np.isfinite(values)])) if np.isfinite(values).any() else 1.0
+    top = float(f"{_FAR * max(usual, 1e-12):.0e}")
     for name, line in lines.items():
         drawing.draw(ax, line.clipped(-np.inf, top), looks([name])[name], floor, band=0.1)
     notes = ["at equal steps; band: 95%"]
@@ -322,9 +312,17 @@ def remedy_marks(
         mine = rows[rows["model"] == name].iloc[0]
         arm = name.removeprefix(_LONGER)
         mark(ax, [float(mine[c]) for c in _VALUE], place, looks([arm])[arm], filled=arm == name)
-    starred = (levels["quantity"] == beside) & levels["model"].isin(names)
-    _stars(ax, levels[starred], names, beside)
-    _simulators(ax, rows[rows["model"] == SIMULATOR])
+    starred = levels[(levels["quantity"] == beside) & levels["model"].isin(names)]
+    label = _title_of(beside)
+    for name, value in zip(starred["model"], starred["value"], strict=True):
+        ax.plot(value, names.index(str(name)), marker="*", ms=11, color=INK, mfc=PAPER, ls="none",
+                zorder=2, label=label)  # fmt: skip
+        label = "_nolegend_"
+    for value, low, high in rows[rows["model"] == SIMULATOR][list(_VALUE)].to_numpy(float)[:1]:
+        look = _LOOKS[SIMULATOR]
+        ax.axvline(value, color=look.colour, ls=look.dash, lw=1.6, label=look.label)
+        if np.isfinite([low, high]).all():
+            ax.axvspan(low, high, color=look.colour, alpha=0.14, lw=0)
     if names:
         ax.set_ylim(len(names) - 0.4, -0.6)
     else:
@@ -337,26 +335,3 @@ def remedy_marks(
     if names:
         _named_rows(ax, names)
     return ax
-
-
-def _stars(ax: Axes, rows: pd.DataFrame, names: Sequence[str], quantity: str) -> None:
-    label = _title_of(quantity)
-    for name, value in zip(rows["model"], rows["value"], strict=True):
-        ax.plot(value, names.index(str(name)), marker="*", ms=11, color=INK, mfc=PAPER, ls="none",
-                zorder=2, label=label)  # fmt: skip
-        label = "_nolegend_"
-
-
-def _top(lines: Sequence[Curve]) -> float:
-    """Where the axis ends above: a divergent model must not press the others into one line."""
-    values: Numbers = np.concatenate([line.value for line in lines]) if lines else np.ones(1)
-    usual = float(np.nanmedian(values[np.isfinite(values)])) if np.isfinite(values).any() else 1.0
-    return float(f"{_FAR * max(usual, 1e-12):.0e}")
-
-
-def _simulators(ax: Axes, rows: pd.DataFrame) -> None:
-    for value, low, high in rows[list(_VALUE)].to_numpy(float)[:1]:
-        look = _LOOKS[SIMULATOR]
-        ax.axvline(value, color=look.colour, ls=look.dash, lw=1.6, label=look.label)
-        if np.isfinite([low, high]).all():
-            ax.axvspan(low, high, color=look.colour, alpha=0.14, lw=0)

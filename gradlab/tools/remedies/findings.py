@@ -50,7 +50,7 @@ _NAMED = 2
 
 
 @dataclass(frozen=True, eq=False)
-class OfTrials:
+class _OfTrials:
     """Errors of a pair of models over the trials of a run."""
 
     run: Remedies
@@ -106,7 +106,7 @@ class OfTrials:
         return pair[0], pair[1]
 
 
-def remedy(evidence: OfTrials, what: str, also: str = "") -> Sentence:
+def remedy(evidence: _OfTrials, what: str, also: str = "") -> Sentence:
     """Whether a remedy is worth it: better for some horizons, worse below, or not shown to matter.
 
     Args:
@@ -139,26 +139,31 @@ def remedy(evidence: OfTrials, what: str, also: str = "") -> Sentence:
     return Sentence(_ABOUT, True, f"{moved} ({n}): {', '.join(sides)}{over_all}{tail}.")
 
 
-def _best_horizon(evidence: OfTrials) -> int:
+def _best_horizon(evidence: _OfTrials) -> int:
     """The horizon of least error without the remedy."""
     return min(evidence.horizons, key=evidence.error)
 
 
-def _sides(evidence: OfTrials) -> tuple[list[int], list[int]]:
+def _sides(evidence: _OfTrials) -> tuple[list[int], list[int]]:
     """Horizons at which the error is clearly smaller, and clearly larger, with the remedy.
 
     Of many horizons some differ by chance: of those that are named at most 5% are expected to
     (Benjamini and Hochberg, 1995; errors of neighbouring horizons go together, as it allows).
     """
     moved = {h: _moved(evidence, h) for h in evidence.horizons}
-    chance = [_chance(each, evidence.groups - 1) for each in moved.values()]
+    chance = []  # how often no change at all would look as large
+    for each in moved.values():
+        p = 1.0 if each.value == 0 else 0.0
+        if each.se > 0:
+            p = float(2 * scipy.stats.t.sf(abs(each.value) / each.se, evidence.groups - 1))
+        chance.append(p)
     adjusted = scipy.stats.false_discovery_control(chance)
     sure = {h: each for (h, each), p in zip(moved.items(), adjusted, strict=True) if p <= _FALSE}
     better = [h for h, each in sure.items() if each.high < 0]
     return better, [h for h, each in sure.items() if each.low > 0]
 
 
-def _moved(evidence: OfTrials, horizon: int) -> LogRatio:
+def _moved(evidence: _OfTrials, horizon: int) -> LogRatio:
     """The change of the error: of its logarithm where that is known, else of itself."""
     ratio = evidence.ratio("mse", horizon)
     if ratio is not None:
@@ -167,14 +172,7 @@ def _moved(evidence: OfTrials, horizon: int) -> LogRatio:
     return LogRatio(value, gap.low, gap.high, gap.se)
 
 
-def _chance(moved: LogRatio, freedom: int) -> float:
-    """How often no change at all would look as large."""
-    if not moved.se > 0:
-        return 1.0 if moved.value == 0 else 0.0
-    return float(2 * scipy.stats.t.sf(abs(moved.value) / moved.se, freedom))
-
-
-def _change(evidence: OfTrials, quantity: str, at: int, word: str) -> str:
+def _change(evidence: _OfTrials, quantity: str, at: int, word: str) -> str:
     """cuts variance 31× / raises bias 1.1×; what is in doubt is given as a difference."""
     ratio = evidence.ratio(quantity, at)
     if ratio is None or not ratio.high - ratio.low < _WIDE:
@@ -197,8 +195,13 @@ def _by(ratio: LogRatio) -> str:
 
 def verdict(run: Remedies) -> list[Sentence]:
     """Which remedy to take, one sentence for each at equal time, and how far to trust them."""
-    judged = [OfTrials(run, pair) for pair in run.pairs if pair.budget == TIME]
-    return [_choice(run, judged), *(_judged(each) for each in judged), *_truth(run)]
+    judged = [_OfTrials(run, pair) for pair in run.pairs if pair.budget == TIME]
+    sentences = [_choice(run, judged)]
+    for each in judged:
+        clauses = [*_jacobians(each), *_price(each), *_optimiser(each)]
+        what = f"{called(each.pair.arm)} ({each.pair.arm})"
+        sentences.append(remedy(each, what, "; ".join(clauses)))
+    return sentences + _truth(run)
 
 
 def setting(run: Remedies) -> str:
@@ -210,16 +213,22 @@ def setting(run: Remedies) -> str:
     return f"{count} of {network} {settings['activation']} units to {run.config['rows']} rows"
 
 
-def _choice(run: Remedies, judged: Sequence[OfTrials]) -> Sentence:
+def _choice(run: Remedies, judged: Sequence[_OfTrials]) -> Sentence:
     """The remedies that are shown to lower the least error at equal time, the best first."""
     ratios = {each.pair.arm: least for each in judged if (least := each.least()) is not None}
     where = f"at equal fitting time ({setting(run)}, {run.config['task']})"
     if not ratios:
-        text = f"Undecided: no remedy's gradient error can be compared {where}{_why(run)}."
+        reasons = [str(each["truth"]["reason"]) for each in run.notes["trials"]]
+        why = f": {reasons[0]}" if reasons else ""
+        text = f"Undecided: no remedy's gradient error can be compared {where}{why}."
         return Sentence(_GAIN, False, text)
     order = sorted(ratios, key=lambda arm: -ratios[arm].value)
     shown = [arm for arm in order if ratios[arm].low > 0 and arm != _CEILING]
-    limit = _limit(ratios[_CEILING]) if _CEILING in ratios else ""
+    limit = ""
+    if _CEILING in ratios:  # what a loss that knows the simulator would do
+        ratio = ratios[_CEILING]
+        moved = f"lowers it {_by(ratio)}" if ratio.value > 0 else f"raises it {_by(inverse(ratio))}"
+        limit = f" The ceiling, {called(_CEILING)}, {moved}."
     if shown:
         first, rest = shown[0], shown[1:]
         more = "".join(f", then {called(arm)} {_by(ratios[arm])}" for arm in rest)
@@ -228,14 +237,8 @@ def _choice(run: Remedies, judged: Sequence[OfTrials]) -> Sentence:
     return Sentence(_GAIN, False, _none(judged, ratios, order, where) + limit)
 
 
-def _limit(ratio: LogRatio) -> str:
-    """What a loss that knows the simulator would do."""
-    moved = f"lowers it {_by(ratio)}" if ratio.value > 0 else f"raises it {_by(inverse(ratio))}"
-    return f" The ceiling, {called(_CEILING)}, {moved}."
-
-
 def _none(
-    judged: Sequence[OfTrials], ratios: dict[str, LogRatio], order: list[str], where: str
+    judged: Sequence[_OfTrials], ratios: dict[str, LogRatio], order: list[str], where: str
 ) -> str:
     """No remedy is shown to help, and the one that looks best."""
     text = f"Take none yet: {where} no remedy is shown to lower the least error of the gradient"
@@ -245,11 +248,6 @@ def _none(
     evidence = next(each for each in judged if each.pair.arm == best)
     looks = f"{called(best)} looks best, {_by(ratios[best])}"
     return f"{text}; {looks}, and {evidence.more(ratios[best])}."
-
-
-def _why(run: Remedies) -> str:
-    reasons = [str(each["truth"]["reason"]) for each in run.notes["trials"]]
-    return f": {reasons[0]}" if reasons else ""
 
 
 def _truth(run: Remedies) -> list[Sentence]:
@@ -264,13 +262,7 @@ def _truth(run: Remedies) -> list[Sentence]:
     return [Sentence("truth", True, text)]
 
 
-def _judged(evidence: OfTrials) -> Sentence:
-    arm = evidence.pair.arm
-    clauses = [*_jacobians(evidence), *_price(evidence), *_optimiser(evidence)]
-    return remedy(evidence, f"{called(arm)} ({arm})", "; ".join(clauses))
-
-
-def _jacobians(evidence: OfTrials) -> list[str]:
+def _jacobians(evidence: _OfTrials) -> list[str]:
     """Errors of ∂f/∂s and ∂f/∂a, with over without; where there are clips, away from them."""
     keys = evidence.run.cells.keys(evidence.pair.second)
     apart = any(key.region == CLIPPED for key in keys)
@@ -283,7 +275,7 @@ def _jacobians(evidence: OfTrials) -> list[str]:
     return [f"errors of {' and '.join(blocks)}{where}"] if blocks else []
 
 
-def _price(evidence: OfTrials) -> list[str]:
+def _price(evidence: _OfTrials) -> list[str]:
     """Error of predictions, and time of a fit."""
     clauses, over = [], evidence.horizons
     if over:
@@ -295,15 +287,15 @@ def _price(evidence: OfTrials) -> list[str]:
     return [*clauses, f"fitting takes {times(cost)} the time per step"]
 
 
-def _optimiser(evidence: OfTrials) -> list[str]:
+def _optimiser(evidence: _OfTrials) -> list[str]:
     """Said where only equal steps show a gain: what the baseline gains by as long a fit."""
     run, (arm, _, longer, _) = evidence.run, evidence.pair
     pairs = [pair for pair in run.pairs if pair.arm == arm and pair.budget == STEPS]
-    steps, time = OfTrials(run, pairs[0]).least(), evidence.least()
+    steps, time = _OfTrials(run, pairs[0]).least(), evidence.least()
     if steps is None or steps.low <= 0 or (time is not None and time.low > 0):
         return []
     gain = f"at equal steps the least error is {_by(steps)} lower, at equal time that is not shown"
-    alone = OfTrials(run, ModelPair(arm, STEPS, pairs[0].first, longer)).least()
+    alone = _OfTrials(run, ModelPair(arm, STEPS, pairs[0].first, longer)).least()
     if alone is not None and alone.low > 0:
         return [f"{gain}: the gain is an optimiser's, {_by(alone)} by fitting for as long alone"]
     return [f"{gain}: the gain may be an optimiser's"]
@@ -312,9 +304,17 @@ def _optimiser(evidence: OfTrials) -> list[str]:
 def screen(run: Remedies) -> Screen:
     """The remedy that lowers the least error most at equal time, or that none is shown to."""
     rest = tuple(verdict(run))
-    judged = {pair.arm: OfTrials(run, pair) for pair in run.pairs if pair.budget == TIME}
+    judged = {pair.arm: _OfTrials(run, pair) for pair in run.pairs if pair.budget == TIME}
     ratios = {arm: least for arm, each in judged.items() if (least := each.least()) is not None}
-    beside = _larger_batch(run)
+    # What four times the samples would do instead.
+    rows, beside = larger_batches(run), list[Fact]()
+    mine = rows[(rows["arm"] == f"batch × {_LARGER}") & (rows["quantity"] == "least_mse")]
+    if not mine.empty and mine["ratio"].iloc[0] > 0:
+        row = mine.iloc[0]
+        how = "MSE = bias² + variance / N′ with 4 N′ in the place of N′, least over the horizons."
+        ends = span(*sorted((1 / row["ratio_high"], 1 / row["ratio_low"])))
+        label = f"lower error by {_LARGER}× the batch instead, {ends}"
+        beside.append(Fact(label, times(1 / float(row["ratio"])), how))
     if not ratios:
         text = "Take none: no remedy's gradient error can be compared here."
         return Screen(text, "none", "no admissible truth", tuple(beside), _FIGURE, rest)
@@ -326,12 +326,18 @@ def screen(run: Remedies) -> Screen:
     else:
         text, light, sure = _take(run, ratios, shown, order)
         best = shown[0]
-    facts = [
-        *(_gain(judged[best], ratios[best], best) if best else ()),
-        *_price_fact(run, best),
-        *beside,
-    ]
-    return Screen(text, light, sure, tuple(facts[:3]), _FIGURE, rest)
+    facts: list[Fact] = []
+    if best is not None:
+        lower = times(exp(ratios[best].value))
+        how = (
+            f"exp of the mean of log(least MSE without / with {best}) over "
+            f"{judged[best].samples}, least over the horizons, at equal fitting time."
+        )
+        facts.append(Fact(f"lower error with {called(best)}, {_ends(ratios[best])}", lower, how))
+        how = f"Seconds per step of fitting {best} over those of {BASELINE} (config costs)."
+        price = times(_step_cost(run, best))
+        facts.append(Fact(f"time per step of fitting, {best}", price, how))
+    return Screen(text, light, sure, (*facts, *beside)[:3], _FIGURE, rest)
 
 
 def _take(
@@ -351,7 +357,7 @@ def _take(
 
 
 def _take_none(
-    judged: Mapping[str, OfTrials], ratios: Mapping[str, LogRatio], order: Sequence[str]
+    judged: Mapping[str, _OfTrials], ratios: Mapping[str, LogRatio], order: Sequence[str]
 ) -> tuple[str, Light, str]:
     best = next((arm for arm in order if ratios[arm].value > 0), None)
     if best is None:
@@ -370,37 +376,8 @@ def _fits(run: Remedies) -> str:
     return f"{count}, extended from {planned} after looking" if run.trials > planned else count
 
 
-def _gain(judged: OfTrials, ratio: LogRatio, arm: str) -> list[Fact]:
-    how = (
-        f"exp of the mean of log(least MSE without / with {arm}) over {judged.samples}, least over "
-        f"the horizons, at equal fitting time."
-    )
-    ends = _ends(ratio)
-    return [Fact(f"lower error with {called(arm)}, {ends}", times(exp(ratio.value)), how)]
-
-
-def _price_fact(run: Remedies, arm: str | None) -> list[Fact]:
-    if arm is None:
-        return []
-    how = f"Seconds per step of fitting {arm} over those of {BASELINE} (config costs)."
-    return [Fact(f"time per step of fitting, {arm}", times(_step_cost(run, arm)), how)]
-
-
 def _step_cost(run: Remedies, arm: str) -> float:
     return float(run.config["costs"].get(arm, 1.0))
-
-
-def _larger_batch(run: Remedies) -> list[Fact]:
-    """What four times the samples would do instead."""
-    rows = larger_batches(run)
-    mine = rows[(rows["arm"] == f"batch × {_LARGER}") & (rows["quantity"] == "least_mse")]
-    if mine.empty or not mine["ratio"].iloc[0] > 0:
-        return []
-    row = mine.iloc[0]
-    how = "MSE = bias² + variance / N′ with 4 N′ in the place of N′, least over the horizons."
-    ends = span(*sorted((1 / row["ratio_high"], 1 / row["ratio_low"])))
-    text = times(1 / float(row["ratio"]))
-    return [Fact(f"lower error by {_LARGER}× the batch instead, {ends}", text, how)]
 
 
 def _ends(ratio: LogRatio) -> str:

@@ -29,7 +29,6 @@ from statistics import median
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 
 from gradlab.data import trajectories
 from gradlab.data.trajectories import Trajectories
@@ -147,12 +146,21 @@ def made(
     Raises:
         InputError: the data do not suit the arm. Failure: every member left the finite numbers.
     """
-    path = _file(folder, part)
+    path, recipe = _file(folder, part), recipes[part.recipe]
     if not path.is_file():
-        fit = _fitted(folder, recipes[part.recipe], part, data, progress)
+        saved = folder / f"{_plain(part.recipe)}.resume.safetensors"
+        settings = replace(recipe.settings, epochs=part.epochs)
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            fit = fit_model(
+                recipe.rows(data), settings, recipe.loss, saved=saved, resume=saved.is_file(),
+                progress=progress,
+            )  # fmt: skip
+        except (InputError, Failure) as error:
+            raise type(error)(f"arm {part.recipe}: {error}") from error
         whole_files.write(path.with_suffix(".json"), _notes(fit))
         checkpoint.save(fit.ensemble, path)
-    return kept(folder, part, recipes[part.recipe].settings.network)
+    return kept(folder, part, recipe.settings.network)
 
 
 def kept(folder: Path, part: FittedPart, network: str | OwnNetwork = "gaussian") -> FittedModel:
@@ -174,21 +182,6 @@ def kept(folder: Path, part: FittedPart, network: str | OwnNetwork = "gaussian")
 
 def _file(folder: Path, part: FittedPart) -> Path:
     return folder / f"{_plain(part.recipe)}-{part.epochs}.safetensors"
-
-
-def _fitted(
-    folder: Path, recipe: FitRecipe, part: FittedPart, data: Trajectories, progress: Progress
-) -> Fit:
-    saved = folder / f"{_plain(part.recipe)}.resume.safetensors"
-    settings = replace(recipe.settings, epochs=part.epochs)
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        return fit_model(
-            recipe.rows(data), settings, recipe.loss, saved=saved, resume=saved.is_file(),
-            progress=progress,
-        )  # fmt: skip
-    except (InputError, Failure) as error:
-        raise type(error)(f"arm {part.recipe}: {error}") from error
 
 
 def _notes(fit: Fit) -> dict[str, Any]:
@@ -247,12 +240,8 @@ def _held_out(
     inputs = rows.inputs[held]
     mean, log_variance = outputs(ensemble, inputs.expand(ensemble.members, *inputs.shape))
     square = (mean - rows.targets[held]).square()
-    return _likelihood(square, log_variance), float(square.mean())
-
-
-def _likelihood(square: Tensor, log_variance: Tensor) -> float:
     terms = square * (-log_variance).exp() + log_variance + LOG_2PI
-    return float(0.5 * terms.mean())
+    return float(0.5 * terms.mean()), float(square.mean())
 
 
 _REPEATS = 7

@@ -29,9 +29,8 @@ from gradlab.gradients.visited_jacobians import Blocks, Visited, blocks, jacobia
 from gradlab.measurement.assembly import SharedTruth
 from gradlab.progress import Progress, silent
 from gradlab.runs.decision_rules import least_error_at, usable_prefix
-from gradlab.runs.profile import Profile
 from gradlab.statistics import chains
-from gradlab.statistics.moments import Array, Estimate
+from gradlab.statistics.moments import Array
 from gradlab.statistics.over_groups import group_sums
 from gradlab.systems.differentiable import mujoco_environment
 from gradlab.systems.system import System, step_running
@@ -104,9 +103,28 @@ def model_values(name: str, system: System, bench: _Bench) -> list[ModelValue]:
     here = bench.truth.setting
     own, K = rollout_with_jacobians(system, here.policy, here.starts, here.horizon, here.seed)
     chained = blocks(system, own, own.dynamics_noise, silent, "")
+    state, predicted = bench.path.states[0], []
+    with torch.no_grad():
+        for t in range(bench.path.horizon):
+            state = step_running(system, state, bench.path.actions[t], None).state
+            predicted.append(state.numpy())
+    error = _distances(bench, np.stack(predicted))
+    change = _distances(bench, bench.visited.states[:1])
+    visited, simulator = bench.visited, bench.truth.task.simulator
+    guess = blocks(system, bench.path, jacobian_noise(simulator, system, bench.path), silent, "")
+    compared = jacobian_squares(replace(visited, guess=guess))
+    values = []
+    for region, inside in bench.regions.items():
+        kept = inside & guess.usable
+        for block, (miss, size) in compared.items():
+            if not kept.any() or not size[kept].any():
+                continue  # nothing there, or a block that is 0
+            wrong, whole = (np.where(kept, part, 0.0).sum(0) for part in (miss, size))
+            value = root_ratio(wrong, whole, visited.group)
+            values.append(ModelValue(name, Key("jacobian_error", block, region=region), *value))
     return [
-        *_predictions(name, system, bench),
-        *_jacobians(name, system, bench),
+        *_root_ratios(name, "prediction_error", error, change, bench.visited.group),
+        *values,
         *_exponent(name, bench, chained, K[:-1].numpy()),
     ]
 
@@ -119,47 +137,26 @@ def gradient_values(
     tail = Tail(truth.setting.horizon, bench.critic, truth.task.discount)
     estimators = {name: Estimator(model, model, "first", tail) for name, model in systems.items()}
     profile = truth.profile(estimators, progress=progress)
-    return [value for name in systems for value in _of_profile(name, profile)]
-
-
-def _of_profile(name: str, profile: Profile) -> list[ModelValue]:
-    e, values = profile.estimators.index(name), []
-    for quantity in _GRADIENT:
-        q = profile.quantities.index(quantity)
-        over = [h for h in profile.horizons[1:] if profile.count[e, q, profile.horizons.index(h)]]
-        estimates = [profile.estimate(name, quantity, h) for h in over]
-        values += [
-            ModelValue(name, Key(quantity, at=h), estimate.value, estimate.left_out)
-            for h, estimate in zip(over, estimates, strict=True)
-        ]
-        if quantity == "mse" and over:
-            values += [_least(name, estimates), *_horizons(name, profile)]
+    values = []
+    for name in systems:
+        e = profile.estimators.index(name)
+        for quantity in _GRADIENT:
+            counts = profile.count[e, profile.quantities.index(quantity)]
+            over = [h for h in profile.horizons[1:] if counts[profile.horizons.index(h)]]
+            estimates = [profile.estimate(name, quantity, h) for h in over]
+            values += [
+                ModelValue(name, Key(quantity, at=h), estimate.value, estimate.left_out)
+                for h, estimate in zip(over, estimates, strict=True)
+            ]
+            if quantity == "mse" and over:
+                least = float(np.nanmin([error.value for error in estimates]))
+                left_out = np.min([error.left_out for error in estimates], axis=0)
+                values += [
+                    ModelValue(name, Key("least_mse"), least, left_out),
+                    ModelValue(name, Key("usable_horizon"), float(usable_prefix(profile, name))),
+                    ModelValue(name, Key("best_horizon"), float(least_error_at(profile, name))),
+                ]
     return values
-
-
-def _least(name: str, errors: list[Estimate]) -> ModelValue:
-    value = float(np.nanmin([error.value for error in errors]))
-    return ModelValue(
-        name, Key("least_mse"), value, np.min([error.left_out for error in errors], axis=0)
-    )
-
-
-def _horizons(name: str, profile: Profile) -> list[ModelValue]:
-    return [
-        ModelValue(name, Key("usable_horizon"), float(usable_prefix(profile, name))),
-        ModelValue(name, Key("best_horizon"), float(least_error_at(profile, name))),
-    ]
-
-
-def _predictions(name: str, system: System, bench: _Bench) -> list[ModelValue]:
-    state, predicted = bench.path.states[0], []
-    with torch.no_grad():
-        for t in range(bench.path.horizon):
-            state = step_running(system, state, bench.path.actions[t], None).state
-            predicted.append(state.numpy())
-    error = _distances(bench, np.stack(predicted))
-    change = _distances(bench, bench.visited.states[:1])
-    return _root_ratios(name, "prediction_error", error, change, bench.visited.group)
 
 
 def _distances(bench: _Bench, predicted: Array) -> Array:
@@ -186,22 +183,6 @@ def root_ratio(error: Array, size: Array, group: NDArray[np.int64]) -> tuple[flo
         value = float(np.sqrt(X.sum() / Z.sum()))
         left_out = np.sqrt(np.maximum(X.sum() - X, 0.0) / (Z.sum() - Z))
     return value, np.asarray(left_out)
-
-
-def _jacobians(name: str, system: System, bench: _Bench) -> list[ModelValue]:
-    visited, simulator = bench.visited, bench.truth.task.simulator
-    guess = blocks(system, bench.path, jacobian_noise(simulator, system, bench.path), silent, "")
-    compared = jacobian_squares(replace(visited, guess=guess))
-    values = []
-    for region, inside in bench.regions.items():
-        kept = inside & guess.usable
-        for block, (error, size) in compared.items():
-            if not kept.any() or not size[kept].any():
-                continue  # nothing there, or a block that is 0
-            wrong, whole = (np.where(kept, part, 0.0).sum(0) for part in (error, size))
-            value = root_ratio(wrong, whole, visited.group)
-            values.append(ModelValue(name, Key("jacobian_error", block, region=region), *value))
-    return values
 
 
 def _exponent(name: str, bench: _Bench, chained: Blocks, K: Array) -> list[ModelValue]:

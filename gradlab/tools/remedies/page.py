@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 from html import escape
-from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -90,7 +89,14 @@ budgets:</p>
 {_tables(run.table(), _HEADINGS)}
 <p>Every model by itself:</p>
 {_tables(run.levels(), _LEVELS)}"""
-    trials = "".join(_trial(each) for each in run.notes.get("trials", ()))
+    trials = ""
+    for notes in run.notes.get("trials", ()):
+        rest, truth = dict(notes), notes.get("truth", {})
+        trial = f"Trial {int(rest.pop('trial', 0)) + 1}: truth {truth.get('status')}"
+        trials += (
+            f"<details><summary>{escape(trial)}</summary>"
+            f'<div class="wide">{shell.definitions(rest)}</div></details>'
+        )
     sections = (
         *folded("Figures", drawn),
         Section("The remedies", body=shell.definitions(arms)),
@@ -99,7 +105,23 @@ budgets:</p>
     )
     title = f"Remedies on {run.config.get('task') or name}"
     question = "Which remedy helps, and what does it cost?"
-    return Page(title, question, _facts(run), screen(run), drawn, sections, source)
+    config = run.config
+    settings = config.get("settings", {})
+    members = settings.get("members")
+    widths = "×".join(str(each) for each in settings.get("hidden", ()))
+    units = f"{widths} {settings.get('activation')} units"  # 64×64 silu units
+    facts = {
+        "task": config.get("task"),
+        "policy": shell.short(config.get("policy_hash")),
+        "networks": f"{members} member{'s' * (members != 1)} of {units}",
+        "rows of data": config.get("rows"),
+        "trials": run.trials,
+        "starts per trial": config.get("starts"),
+        "horizon": config.get("horizon"),
+        "batch N′": config.get("batch"),
+        "seed": config.get("seed"),
+    }
+    return Page(title, question, facts, screen(run), drawn, sections, source)
 
 
 def _gains(table: pd.DataFrame, levels: pd.DataFrame, H: int) -> list[Panel]:
@@ -163,28 +185,6 @@ def _models(table: pd.DataFrame, levels: pd.DataFrame) -> list[Panel]:
     ]  # fmt: skip
 
 
-def _facts(run: Remedies) -> dict[str, object]:
-    config = run.config
-    return {
-        "task": config.get("task"),
-        "policy": shell.short(config.get("policy_hash")),
-        "networks": _network(config.get("settings", {})),
-        "rows of data": config.get("rows"),
-        "trials": run.trials,
-        "starts per trial": config.get("starts"),
-        "horizon": config.get("horizon"),
-        "batch N′": config.get("batch"),
-        "seed": config.get("seed"),
-    }
-
-
-def _network(settings: Mapping[str, Any]) -> str:
-    """1 member of 64×64 silu units."""
-    members = settings.get("members")
-    widths = "×".join(str(each) for each in settings.get("hidden", ()))
-    return f"{members} member{'s' * (members != 1)} of {widths} {settings.get('activation')} units"
-
-
 def _tables(table: pd.DataFrame, headings: Mapping[str, str]) -> str:
     """A table per quantity, without the columns that say nothing there."""
     tables, quantities = [], list(dict.fromkeys(table["quantity"]))
@@ -198,16 +198,6 @@ def _tables(table: pd.DataFrame, headings: Mapping[str, str]) -> str:
         }
         tables.append(table_of(_QUANTITIES.get(str(name), str(name)), rows, kept, str(name)))
     return "\n".join(tables)
-
-
-def _trial(notes: Mapping[str, Any]) -> str:
-    """Fits, samples and truth of one trial, one click away."""
-    notes_left, truth = dict(notes), notes.get("truth", {})
-    name = f"Trial {int(notes_left.pop('trial', 0)) + 1}: truth {truth.get('status')}"
-    return (
-        f"<details><summary>{escape(name)}</summary>"
-        f'<div class="wide">{shell.definitions(notes_left)}</div></details>'
-    )
 
 
 KIND = Kind(load, page, screen)

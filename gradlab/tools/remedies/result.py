@@ -184,10 +184,10 @@ class Cells:
                 Estimate(float(v[0]), self.left_out[r[shared[0]]])
                 for v, r in zip(values, rows, strict=True)
             ]
-        return [over_trials(each[finite]) for each in values]
+        return [_over_trials(each[finite]) for each in values]
 
 
-def over_trials(values: Array) -> Estimate:
+def _over_trials(values: Array) -> Estimate:
     """Mean of [K] with each trial left out; a single one leaves no interval."""
     count = len(values)
     if count == 1:
@@ -398,7 +398,12 @@ def larger_batches(run: Remedies) -> pd.DataFrame:
         Rows as those of `Remedies.table`, with "batch × k" for an arm and no budget: of mse,
         least_mse, bias2, variance (of a batch's mean) and step_cost, here the samples.
     """
-    errors, variances = (_over_horizons(run, name) for name in ("mse", "variance"))
+    over = []
+    for quantity in ("mse", "variance"):
+        keys = [key for key in run.cells.keys(BASELINE) if key.quantity == quantity]
+        at = {key.at: run.cells.estimates((BASELINE,), Key(quantity, at=key.at)) for key in keys}
+        over.append({h: each[0] for h, each in at.items() if each is not None})
+    errors, variances = over
     shared = [
         h
         for h in errors
@@ -424,18 +429,12 @@ def larger_batches(run: Remedies) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(_PAIRED))
 
 
-def _over_horizons(run: Remedies, quantity: str) -> dict[int, Estimate]:
-    keys = [key for key in run.cells.keys(BASELINE) if key.quantity == quantity]
-    errors = {key.at: run.cells.estimates((BASELINE,), Key(quantity, at=key.at)) for key in keys}
-    return {h: each[0] for h, each in errors.items() if each is not None}
-
-
 def _least(run: Remedies, errors: Mapping[int, Estimate]) -> Estimate:
     """The smallest error of each trial, over the trials (of a single one: over its starts)."""
     if run.trials == 1:
         left_out = np.min([each.left_out for each in errors.values()], axis=0)
         return Estimate(min(each.value for each in errors.values()), left_out)
-    return over_trials(np.min([pseudo_values(each) for each in errors.values()], axis=0))
+    return _over_trials(np.min([pseudo_values(each) for each in errors.values()], axis=0))
 
 
 def _exact(name: str, quantity: str, at: float, ratio: float) -> tuple[object, ...]:

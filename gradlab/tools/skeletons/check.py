@@ -31,12 +31,12 @@ from gradlab.user_code.loading import called, load_object, needs_nothing
 
 ROWS, STEP, CLOSE = 8, 1e-5, 1e-3  # states; of a central difference; its relative error
 FLAT = 1e-12  # a derivative that is 0
-STILL = 1e-8  # the same by differences, rounded
-MAKERS = "make"  # what functions that are called begin with
+_STILL = 1e-8  # the same by differences, rounded
+_MAKERS = "make"  # what functions that are called begin with
 
 
 @dataclass(frozen=True)
-class Line:
+class _Line:
     """One thing that was looked at.
 
     Attributes:
@@ -51,7 +51,7 @@ class Line:
         return f"{self.state:8} {self.about}: {self.words}"
 
 
-def checked(file: str, name: str = "") -> tuple[list[Line], str]:
+def checked(file: str, name: str = "") -> tuple[list[_Line], str]:
     """Lines about a file's objects, and the command to go on with ("" where there is none).
 
     Args:
@@ -72,7 +72,11 @@ def checked(file: str, name: str = "") -> tuple[list[Line], str]:
         if isinstance(x, Task):
             continue
         if is_world_model(x):
-            lines += [*_of_world(each, x)]
+            lacks = lacking(x)
+            lines += [_Line("missing", each, lack) for lack in lacks]
+            if not lacks:
+                how = f"task, policy, critic = gradlab.tasks.with_world_model(task, {each})"
+                lines.append(_Line("ok", each, f"a world model: {how}"))
         elif isinstance(x, nn.Module):
             line, role = _of_network(each, x, task)
             lines.append(line)
@@ -83,14 +87,18 @@ def checked(file: str, name: str = "") -> tuple[list[Line], str]:
             roles |= {"model": each} if line.state == "ok" else {}
         elif callable(getattr(x, "step", None)) and task is None:
             lines += [*_of_environment(each, x)]
-    if not lines and (made := _own_environment(file)):
-        lines += [*_of_environment(f"{made}(…)", None)]
+    if not lines:  # a class with a step that is written in the file
+        module = sys.modules[load_object(f"{file}:__name__")]
+        classes = (x for x in vars(module).values() if inspect.isclass(x))
+        own = (x for x in classes if x.__module__ == module.__name__ and hasattr(x, "step"))
+        if made := next((x.__name__ for x in own), ""):
+            lines += [*_of_environment(f"{made}(…)", None)]
     if not lines:
-        text = f"nothing to look at: a gradlab.Task, or a function {MAKERS}_task that returns one"
-        return [Line("missing", file, text)], ""
+        text = f"nothing to look at: a gradlab.Task, or a function {_MAKERS}_task that returns one"
+        return [_Line("missing", file, text)], ""
     nameless = {role: each for role, each in roles.items() if each.endswith("]")}
     lines += [
-        Line("note", each, f"make_{role or 'task'} = lambda: {each} gives it a name for a command")
+        _Line("note", each, f"make_{role or 'task'} = lambda: {each} gives it a name for a command")
         for role, each in nameless.items()
     ]
     if nameless or "" not in roles or any(line.state == "missing" for line in lines):
@@ -99,7 +107,7 @@ def checked(file: str, name: str = "") -> tuple[list[Line], str]:
     return lines, " ".join(["gradlab measure", f"{file}:{roles['']}", *given])
 
 
-def _objects(file: str, name: str) -> tuple[dict[str, Any], list[Line]]:
+def _objects(file: str, name: str) -> tuple[dict[str, Any], list[_Line]]:
     """By name: what the file holds or makes; and a line for each function that fails."""
     module = sys.modules[load_object(f"{file}:__name__")]
     if name:
@@ -107,14 +115,14 @@ def _objects(file: str, name: str) -> tuple[dict[str, Any], list[Line]]:
     else:
         held = {k: x for k, x in vars(module).items() if not k.startswith("_")}
     found: dict[str, Any] = {}
-    lines: list[Line] = []
+    lines: list[_Line] = []
     for each, x in held.items():
-        makes = inspect.isroutine(x) and each.startswith(MAKERS)
+        makes = inspect.isroutine(x) and each.startswith(_MAKERS)
         if (makes or (name and callable(x))) and not isinstance(x, nn.Module) and needs_nothing(x):
             try:
                 x = called(f"{file}:{each}", x)
             except InputError as error:
-                lines.append(Line("missing", each, str(error)))
+                lines.append(_Line("missing", each, str(error)))
                 continue
         if inspect.isclass(x) or inspect.ismodule(x) or inspect.isroutine(x):
             continue
@@ -125,42 +133,34 @@ def _objects(file: str, name: str) -> tuple[dict[str, Any], list[Line]]:
     return found, lines
 
 
-def _own_environment(file: str) -> str:
-    """A class with a step that is written in the file; "": there is none."""
-    module = sys.modules[load_object(f"{file}:__name__")]
-    classes = (x for x in vars(module).values() if inspect.isclass(x))
-    mine = (x for x in classes if x.__module__ == module.__name__ and hasattr(x, "step"))
-    return next((x.__name__ for x in mine), "")
-
-
-def _of_task(name: str, task: Task) -> Iterator[Line]:
+def _of_task(name: str, task: Task) -> Iterator[_Line]:
     simulator = task.simulator
     try:
         begin = task.starts(ROWS, torch.Generator().manual_seed(0))
     except InputError as error:
-        yield Line("missing", f"{name}.starts", str(error))
+        yield _Line("missing", f"{name}.starts", str(error))
         return
     action = 0.1 * torch.randn(ROWS, simulator.action_dim, dtype=torch.float64)
     noise = torch.zeros(ROWS, simulator.noise_dim, dtype=torch.float64)
     drawn = noise if simulator.noise_dim else None
     widths = f"{begin.shape[1]} states, {action.shape[1]} actions"
-    yield Line("ok", name, f'"{task.name}", {widths}, {task.horizon} steps')
+    yield _Line("ok", name, f'"{task.name}", {widths}, {task.horizon} steps')
     try:
         with running("the simulator's step"), torch.no_grad():
             after = simulator.step(begin, action, drawn)
         check_rows("the simulator's step", lambda s, a: _stepped(simulator, s, a), begin, action)
     except InputError as error:
-        yield Line("missing", f"{name}.simulator", str(error))
+        yield _Line("missing", f"{name}.simulator", str(error))
         return
     lost = [k for k, x in (("state", after.state), ("reward", after.reward))
             if not bool(torch.isfinite(x).all())]  # fmt: skip
     if lost:
-        yield Line("missing", f"{name}.simulator", f"its next {' and '.join(lost)} is not finite")
+        yield _Line("missing", f"{name}.simulator", f"its next {' and '.join(lost)} is not finite")
         return
     yield from _of_derivatives(f"{name}.simulator", simulator, begin, action, drawn)
     if task.prior is None:
         text = "none: gradients of the simulator alone are measured; `gradlab fit` learns a model"
-        yield Line("note", f"{name}.prior", text)
+        yield _Line("note", f"{name}.prior", text)
         return
     still = begin.new_zeros(ROWS, task.prior.noise_dim) if task.prior.noise_dim else None
     yield from _of_derivatives(f"{name}.prior", task.prior, begin, action, still)
@@ -174,13 +174,13 @@ def _stepped(system: System, state: Tensor, action: Tensor) -> Tensor:
 
 def _of_derivatives(
     name: str, system: System, state: Tensor, action: Tensor, noise: Tensor | None
-) -> Iterator[Line]:
+) -> Iterator[_Line]:
     """Of every block along one random direction, against central differences."""
     try:
         with running("its derivatives"):
             found = system.linearize(state, action, noise)
     except InputError as error:
-        yield Line("missing", name, str(error))
+        yield _Line("missing", name, str(error))
         return
     generator, sound = torch.Generator().manual_seed(1), True
     for k, (of, by, paid) in enumerate(
@@ -200,40 +200,34 @@ def _of_derivatives(
             wrong = (mine - its).abs().amax(1) > CLOSE * its.abs().amax(1).clamp_min(1.0)
             if 2 * int(wrong.sum()) > len(wrong):
                 about = f"its {what}'s derivative by the {('state', 'action')[k]}"
-                constant = its.abs().amax(0) <= STILL  # coordinates that do not follow a small step
+                constant = (
+                    its.abs().amax(0) <= _STILL
+                )  # coordinates that do not follow a small step
                 beside = (mine - its)[:, ~constant].abs() <= CLOSE * its.abs().max().clamp_min(1.0)
-                own = constant & (mine.abs().amax(0) > STILL)
+                own = constant & (mine.abs().amax(0) > _STILL)
                 if own.any() and beside.all():
                     text = (
                         f"is a surrogate in {int(own.sum())} of {len(constant)} coordinates, "
                         f"which by differences do not move (straight-through, rounding): it is "
                         f"measured as it is, by what it does to the return"
                     )
-                    yield Line("note", name, f"{about} {text}")
+                    yield _Line("note", name, f"{about} {text}")
                     continue
                 sound = False
                 text = "is 0 and should not be: is it computed apart from the graph?"
                 if float(mine.abs().max()) > FLAT:
                     text = f"is not that of its step at {int(wrong.sum())} of {len(wrong)} states"
-                yield Line("missing", name, f"{about} {text}")
+                yield _Line("missing", name, f"{about} {text}")
     if sound:
-        yield Line("ok", name, "steps, rows and derivatives fit together")
+        yield _Line("ok", name, "steps, rows and derivatives fit together")
     else:
-        yield Line("note", name, "`gradlab certify` says where, and by how much")
+        yield _Line("note", name, "`gradlab certify` says where, and by how much")
 
 
-def _of_world(name: str, model: nn.Module) -> Iterator[Line]:
-    lacks = lacking(model)
-    yield from (Line("missing", name, each) for each in lacks)
-    if not lacks:
-        text = f"a world model: task, policy, critic = gradlab.tasks.with_world_model(task, {name})"
-        yield Line("ok", name, text)
-
-
-def _of_network(name: str, network: nn.Module, task: Task | None) -> tuple[Line, str]:
+def _of_network(name: str, network: nn.Module, task: Task | None) -> tuple[_Line, str]:
     """Is it the task's policy, or its critic?"""
     if task is None:
-        return Line("note", name, "a module without a task to try it on"), ""
+        return _Line("note", name, "a module without a task to try it on"), ""
     state = task.starts(ROWS, torch.Generator().manual_seed(0))
     action = torch.zeros(ROWS, task.simulator.action_dim, dtype=torch.float64)
     kind = next((p.dtype for p in network.parameters()), torch.float64)
@@ -250,42 +244,42 @@ def _of_network(name: str, network: nn.Module, task: Task | None) -> tuple[Line,
         found = found[0] if isinstance(found, tuple) else found
         got = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
         if got == shape:
-            return Line("ok", name, f"a {role} of the task"), role
+            return _Line("ok", name, f"a {role} of the task"), role
         shapes.append(f"{role}: gave {got}, expected {shape}")
-    return Line("note", name, f"neither policy nor critic of the task ({'; '.join(shapes)})"), ""
+    return _Line("note", name, f"neither policy nor critic of the task ({'; '.join(shapes)})"), ""
 
 
-def _of_model(name: str, model: System, task: Task | None) -> Line:
+def _of_model(name: str, model: System, task: Task | None) -> _Line:
     if task is None:
-        return Line("ok", name, f"a system, {model.state_dim} states, {model.action_dim} actions")
+        return _Line("ok", name, f"a system, {model.state_dim} states, {model.action_dim} actions")
     own = task.simulator.state_dim, task.simulator.action_dim
     if (model.state_dim, model.action_dim) == own:
-        return Line("ok", name, "a model of the task")
+        return _Line("ok", name, "a model of the task")
     mine = f"{model.state_dim} states and {model.action_dim} actions"
     text = f"has {mine}, the task {own[0]} and {own[1]}"
-    return Line("missing", name, text)
+    return _Line("missing", name, text)
 
 
-def _of_environment(name: str, env: Any) -> Iterator[Line]:
+def _of_environment(name: str, env: Any) -> Iterator[_Line]:
     """Which of its tensors may be its state; None: it is not made."""
     if isinstance(env, gymnasium.Env | gymnasium.vector.VectorEnv):
         text = (
             "steps in numpy, without gradients: gradlab.Probe(policy, optimizer, env=…) watches a "
             "loop in it, and `gradlab measure` takes a simulator in torch (`gradlab init env`)"
         )
-        yield Line("missing", name, text)
+        yield _Line("missing", name, text)
         return
     text = (
         f"def make_task(): return gradlab.Task(name, simulator, None, starts, discount, horizon), "
         f"simulator = gradlab.systems.from_environment({name}, read, write, action_dim); "
         f"`gradlab init env` writes one"
     )
-    yield Line("missing", "make_task", text)
+    yield _Line("missing", "make_task", text)
     held = {} if env is None else vars(env)
     tensors = {k: x for k, x in held.items() if isinstance(x, Tensor) and x.is_floating_point()}
     wide = {k: x for k, x in tensors.items() if x.ndim == 2}
     if env is not None and not wide:
-        yield Line("note", name, "has no tensor [n, ds]: where is its state?")
+        yield _Line("note", name, "has no tensor [n, ds]: where is its state?")
     for each, x in wide.items():
         text = f"env.{each} {list(x.shape)} may be its state: read = lambda env: env.{each}"
-        yield Line("note", name, text)
+        yield _Line("note", name, text)
