@@ -37,7 +37,7 @@ from gradlab.tools.audit.gradients import (
     scales,
 )
 from gradlab.tools.audit.scores import score_findings, value_findings, weighed
-from gradlab.tools.audit.zeros import explained, zero_findings
+from gradlab.tools.audit.zeros import surrogate_kind, zero_findings
 from gradlab.user_code.calls import differentiating
 from gradlab.wording import listed, percent, two
 
@@ -239,6 +239,7 @@ class Audit:
         scales: weights of one step at two lengths; empty where `lengths` was not given.
         derivative: the gradient beside differences of the loss; None where it is wrong already,
             or was not compared.
+        surrogate: why it is that of a surrogate, as far as the loss shows it.
     """
 
     findings: tuple[AuditFinding, ...]
@@ -246,6 +247,7 @@ class Audit:
     norms: Mapping[str, Mapping[str, Sequence[float]]]
     scales: tuple[StepWeight, ...] = ()
     derivative: Differenced | None = None
+    surrogate: str = ""
 
     @property
     def passed(self) -> bool:
@@ -276,17 +278,20 @@ class Audit:
         verdict = f"The actor's loss has {faults}."
         if not wrong:
             verdict = "The actor's gradient is whole: no finding is wrong."
+            if self.derivative is not None and self.derivative.surrogate:
+                why = self.surrogate or "it has a backward pass of its own"
+                verdict = (
+                    f"No finding is wrong. The gradient is that of a surrogate ({why}): about "
+                    f"{percent(self.derivative.missing)} of the loss's derivative is not in it, by "
+                    f"differences."
+                )
+            verdict = _filled(verdict, "")
         marked = [_filled(f"{each.sentence}.", f"{_MARKS[each.severity]} ") for each in shown]
         parts = [verdict, *marked, "", *_table(self.parameters, self.norms)]
         if self.scales:
             words = "; ".join(dict.fromkeys(scale.words for scale in self.scales))
             parts += ["", _filled(f"One step's weight at the longer segment: {words}.", "")]
-        text = "\n".join(parts)
-        if self.derivative is None or not self.derivative.surrogate:
-            return text
-        missing = percent(self.derivative.missing)
-        words = f"About {missing} of the loss's derivative is not in its gradient (by differences)."
-        return f"{text}\n\n{words}"
+        return "\n".join(parts)
 
 
 @differentiating
@@ -351,10 +356,11 @@ def _audit(given: Audited, directions: int, surrogate: bool) -> Audit:
         short, long = given.lengths
         compared = scales(evaluation, evaluated(given, long), long / short)
         findings += scale_findings(compared, given.lengths)
-    found = None
+    found, kind = None, ""
     if directions and not any(finding.severity == "wrong" for finding in findings):
         found = differenced(given, total, directions, first)
-        findings += surrogate_findings(found, explained(evaluation), surrogate)
+        kind = surrogate_kind(evaluation)
+        findings += surrogate_findings(found, bool(kind), surrogate)
     return Audit(
         tuple(sorted(findings, key=lambda finding: finding.severity, reverse=True)),
         tuple(given.actor),
@@ -364,4 +370,5 @@ def _audit(given: Audited, directions: int, surrogate: bool) -> Audit:
         },
         tuple(compared),
         found,
+        kind,
     )

@@ -95,9 +95,15 @@ def _dead_roles(evaluation: LossEvaluation, losses: Sequence[Lost]) -> list[Role
     return dead
 
 
-def explained(evaluation: LossEvaluation) -> bool:
-    """Whether a value on the way to the loss is sampled, detached or scored."""
-    return evaluation.cut or bool(evaluation.calls.lost) or bool(_split(evaluation)[1])
+def surrogate_kind(evaluation: LossEvaluation) -> str:
+    """What makes the gradient another one than the derivative, where the loss shows it; else ""."""
+    if _split(evaluation)[1]:
+        return "scored: values weigh log π of a sampled action"
+    cuts = {lost.tag.cut for lost in evaluation.calls.lost} - {None}
+    for cut in sorted(cuts, key=lambda each: each.where if each else ""):
+        if cut is not None:
+            return f"a value {_cause(cut)}"
+    return "a value of θ is detached, sampled or rounded on its way" if evaluation.cut else ""
 
 
 def _split(evaluation: LossEvaluation) -> tuple[_Weighted, _Weighted]:

@@ -53,7 +53,7 @@ __all__ = ["BLOCKS", "SYMBOLS", "Names"]
 
 Kind = Literal[
     "wrong", "dead", "not finite", "single precision", "rows mix", "stale", "random",
-    "arguments changed", "rough", "not judged", "sign",
+    "arguments changed", "rough", "not judged", "sign", "forward mode", "second derivatives",
 ]  # fmt: skip
 _Severity = Literal["wrong", "rough", "note"]
 _COLUMNS = (

@@ -1,0 +1,171 @@
+"""Beside reverse mode: forward mode, second derivatives, and the operation that made a NaN.
+
+    J u                    by dual numbers        against   J u by reverse sweeps
+    ∂/∂z (vᵀ J) u          by a second sweep      against   (vᵀ J(z + hu) − vᵀ J(z − hu)) / 2h
+
+Two random u and v, at smooth points. Who uses one of them (`torch.func.jvp`, gradient penalties,
+MAGE's critics, DDPPO's loss on derivatives) needs it to be that of the step.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from gradlab.data.noise import stream
+from gradlab.errors import InputError
+from gradlab.systems.system import System
+from gradlab.tools.certify.evaluation import Points
+from gradlab.tools.certify.result import Finding, Kind
+
+FEW = 64  # points
+_STEPS = (1e-4, 3e-5)  # of the points' size, of second differences
+_SAFETY = 10.0  # their difference, times this, is no error
+_REFUSED = (RuntimeError, TypeError, InputError)
+_OURS = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+)')
+
+
+def mode_findings(
+    system: System, points: Points, fail_above: float, seed: int
+) -> tuple[list[Finding], dict[str, str]]:
+    """What forward mode and second derivatives have wrong, and whether they were tried.
+
+    Args:
+        points: smooth ones, of a differentiable system.
+    """
+    found: list[Finding] = []
+    tried: dict[str, str] = {}
+    for name, compared, sentence in _MODES:
+        try:
+            error = compared(system, points, seed)
+        except _REFUSED as refusal:
+            tried[name] = f"not offered: {str(refusal).splitlines()[0][:80]}"
+            continue
+        tried[name] = f"off by up to {error:.1g}"
+        if error > fail_above:
+            text = sentence.format(f"{100 * min(error, 1):.2g}")
+            found.append(Finding(name, None, None, None, None, error, None, "note", text))
+    return found, tried
+
+
+_FORWARD = (
+    "Forward mode gives another derivative than reverse mode, by up to {}%: torch.func.jvp and "
+    "jacfwd of this step are wrong."
+)
+_SECOND = (
+    "Second derivatives are not those of the first, by up to {}%: a backward pass that is not "
+    "differentiated itself spoils gradient penalties and losses on derivatives."
+)
+
+
+def _forward(system: System, points: Points, seed: int) -> float:
+    """Largest error of J u, over its usual size; u random."""
+    u = _random(points.z, seed)
+    ds, z = system.state_dim, points.z
+    with forward_ad.dual_level():
+        dual = forward_ad.make_dual(z, u)
+        out = system.step(dual[:, :ds], dual[:, ds:], points.noise)
+        y = torch.cat([out.state, out.reward[:, None]], 1)
+        tangent = forward_ad.unpack_dual(y).tangent
+    if tangent is None:
+        raise RuntimeError("the step's outputs have no tangent")
+    v = _random(tangent, seed + 1)
+    reverse = _swept(system, points.z, points.noise, v)
+    size = (v * tangent).sum(1)
+    return _largest(size - (reverse * u).sum(1), size)
+
+
+def _second(system: System, points: Points, seed: int) -> float:
+    """Largest error of ∂/∂z (vᵀ J) u beyond that of the difference, over its usual size."""
+    u, scale = _random(points.z, seed), points.z.std().clamp_min(1e-2)
+    z = points.z.detach().clone().requires_grad_()
+    first, v = _product(system, z, points.noise, seed)
+    if first.requires_grad:
+        (second,) = torch.autograd.grad((first * u).sum(), z, allow_unused=True)
+    else:
+        second = None
+    second = torch.zeros_like(z) if second is None else second.detach()
+    w = _random(points.z, seed + 2)
+    differences = []
+    for step in _STEPS:
+        h = step * scale
+        ends = [_swept(system, points.z + sign * h * w, points.noise, v) for sign in (1.0, -1.0)]
+        differences.append(((ends[0] - ends[1]) / (2 * h) * u).sum(1))
+    known, given = differences[1], (second * w).sum(1)
+    size = (
+        known.abs()
+        .square()
+        .mean()
+        .sqrt()
+        .clamp_min(1e-6 * float(first.detach().norm(dim=1).mean()))
+    )
+    error = (given - known).abs() - _SAFETY * (differences[0] - known).abs()
+    return float((error.clamp_min(0) / torch.maximum(known.abs(), size)).quantile(0.95))
+
+
+def _product(system: System, z: Tensor, noise: Tensor | None, seed: int) -> tuple[Tensor, Tensor]:
+    """vᵀ J with its graph, and the random v."""
+    ds = system.state_dim
+    out = system.step(z[:, :ds], z[:, ds:], noise)
+    y = torch.cat([out.state, out.reward[:, None]], 1)
+    v = _random(y.detach(), seed + 1)
+    (first,) = torch.autograd.grad((v * y).sum(), z, create_graph=True)
+    return first, v
+
+
+def _swept(system: System, z: Tensor, noise: Tensor | None, v: Tensor) -> Tensor:
+    """vᵀ J by one reverse sweep."""
+    ds = system.state_dim
+    with torch.enable_grad():
+        z = z.detach().clone().requires_grad_()
+        out = system.step(z[:, :ds], z[:, ds:], noise)
+        y = torch.cat([out.state, out.reward[:, None]], 1)
+        (found,) = torch.autograd.grad((v * y).sum(), z)
+    return found
+
+
+def _random(like: Tensor, seed: int) -> Tensor:
+    return torch.randn(like.shape, generator=stream(seed, "certify modes"), dtype=torch.float64).to(
+        like
+    )
+
+
+def _largest(error: Tensor, size: Tensor) -> float:
+    """95th percentile of |error| over |size|, or its usual value where that is larger."""
+    usual = size.square().mean().sqrt().clamp_min(1e-300)
+    return float((error.abs() / torch.maximum(size.abs(), usual)).quantile(0.95))
+
+
+_MODES: tuple[tuple[Kind, Callable[[System, Points, int], float], str], ...] = (
+    ("forward mode", _forward, _FORWARD),
+    ("second derivatives", _second, _SECOND),
+)
+
+
+def nan_origin(call: Callable[[], Tensor]) -> str:
+    """The operation whose derivative first leaves the finite numbers, with its line; "" unknown.
+
+    Args:
+        call: outputs that carry a graph, of the rows where a derivative is not finite.
+    """
+    with warnings.catch_warnings(record=True) as said, torch.enable_grad():
+        warnings.simplefilter("always")
+        try:
+            with torch.autograd.detect_anomaly(check_nan=True):
+                call().sum().backward()
+        except RuntimeError as error:
+            name = re.search(r"'(\w+?)(?:Backward\d*)?' returned nan", str(error))
+            places = [
+                match for each in said for match in _OURS.finditer(str(each.message))
+                if "/torch/" not in match["file"] and "/gradlab/" not in match["file"]
+            ]  # fmt: skip
+            where = (
+                f" ({places[-1]['file'].rsplit('/', 1)[-1]}:{places[-1]['line']})" if places else ""
+            )
+            return f"{name[1].lower()}{where}" if name else ""
+    return ""
