@@ -4,11 +4,13 @@
 
 The graph passes through `env.step` as the environment builds it. What a state must hold is tried
 once, from the state that the environment has when it is given: written and read it is the same, a
-second step from it ends where the first did, and no row moves another one.
+second step from it ends where the first did, as does one after many, and no row moves another one.
 """
 
 from __future__ import annotations
 
+import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
@@ -31,13 +33,13 @@ _MIXES = (
     "env.step mixes rows: {}; a row of a batch must depend on its own state and action alone (look "
     "for a mean over dim 0, or batch statistics)"
 )
-_STEPS = 3  # from one state, to find what it does not hold
+_STEPS, _SECONDS = 200, 2.0  # from one state, to find what it does not hold, clocks among it
 
 
 def from_environment(
     env: Any,
-    read: Read,
-    write: Write,
+    read: Read | None = None,
+    write: Write | None = None,
     action_dim: int | None = None,
     observe: Observe | None = None,
     alive: AliveFunction | None = None,
@@ -49,7 +51,9 @@ def from_environment(
             pair: anything, then the reward [n]. n is its own; other batches are cut and padded.
         read: env → its state [n, ds], with all that the next step depends on.
         write: (env, state [n, ds]): the state is this one now. It keeps the tensor, whose gradient
-            is wanted, and sets clocks and counters back.
+            is wanted, and sets clocks and counters back. None, as `read`: the state is what the
+            environment's own tensors hold, with a row for each simulation, as far as a step
+            changes them and depends on them.
         action_dim: da; None: that of `env.action_space`.
         observe: state [n, ds] → what policy and critic see of it; `tasks.with_memory` gives it to
             them. None: all of it.
@@ -60,10 +64,21 @@ def from_environment(
         InputError: a state that cannot be written or is not all of it, a step that draws, that
             mixes rows or through which no gradient passes; later, episodes that end by a clock.
     """
-    functions = {"read": read, "write": write, "env.step": env.step}
-    for name, function in (functions | ({} if observe is None else {"observe": observe})).items():
-        validation.function(name, function, "as in its docstring")
-    system = EnvironmentSystem(env, read, write, _width(env, action_dim), alive, observe)
+    if not callable(getattr(env, "step", None)):
+        given = validation.shown(env)
+        raise InputError(f"env is {given}, expected an object with step(action [n, da])")
+    width = _width(env, action_dim)
+    if read is None and write is None:
+        read, write = _state_functions(env, width)
+    for name, function, like in (
+        ("read", read, "env → its state [n, ds], such as lambda env: env.state"),
+        ("write", write, "(env, state) that sets it: lambda env, s: setattr(env, 'state', s)"),
+        ("observe", observe, "state [n, ds] → what policy and critic see"),
+    ):
+        if name != "observe" or function is not None:
+            validation.function(name, function, like)
+    assert read is not None and write is not None
+    system = EnvironmentSystem(env, read, write, width, alive, observe)
     system.try_out()
     return system
 
@@ -116,26 +131,44 @@ class EnvironmentSystem:
         generator = torch.Generator().manual_seed(0)
         draw = torch.rand(len(state), self.action_dim, generator=generator, dtype=torch.float64)
         action = (draw - 0.5).to(state)
+        with running("env.step"), torch.random.fork_rng(devices=[]):
+            self.env.step(action)  # so that there is something to write back
         self.write(self.env, state.clone())
         if not _alike(self._state(), state):
-            raise InputError("write does not set what read gives: a state is read back otherwise")
+            raise InputError(
+                "write does not set what read gives: after a step, a state that is written is read "
+                "back otherwise"
+            )
         with torch.random.fork_rng(devices=[]):
             torchs, numpys = torch.get_rng_state(), np.random.get_state()
-            first, *more = (self._stepped(state, action)[:2] for _ in range(_STEPS))
+            first, elsewhere, begun = self._stepped(state, action)[:2], 0, time.monotonic()
+            for k in range(1, _STEPS):
+                again = self._stepped(state, action)[:2]
+                if not all(_alike(x, y) for x, y in zip(first, again, strict=True)):
+                    elsewhere = k
+                    break
+                if k > 2 and time.monotonic() - begun > _SECONDS:
+                    break
             drawn = [] if torch.equal(torchs, torch.get_rng_state()) else ["torch"]
             drawn += [] if _equal(numpys, np.random.get_state()) else ["numpy"]
             np.random.set_state(numpys)
-        if not all(_alike(x, y) for again in more for x, y in zip(first, again, strict=True)):
-            why = (
-                f"the step draws from {' and '.join(drawn)}'s random stream: switch its noise off"
-                if drawn else "read and write leave something out, such as velocities, a clock, "
-                "the last action, or a random stream of its own"
-            )  # fmt: skip
-            raise InputError(f"env.step ends elsewhere each time from one state and action: {why}")
+        if elsewhere:
+            left = ", ".join(f"env.{name}" for name in self._left_by_write(state, action))
+            why = "read and write leave something out, such as velocities, a clock, the last action"
+            if drawn:
+                stream = f"{' and '.join(drawn)}'s random stream"
+                why = f"the step draws from {stream}: switch its noise off"
+            elif left:
+                why = f"write leaves {left} as a step left it: put it into read and write, or set "
+                why += "it back in write (a clock, a generator)"
+            times = "each time" if elsewhere == 1 else f"after {elsewhere} steps"
+            raise InputError(f"env.step ends elsewhere {times} from one state and action: {why}")
         if len(state) > 1:
             turned = self._stepped(state.roll(1, 0), action.roll(1, 0))[:2]
             if not all(_alike(x.roll(1, 0), y) for x, y in zip(first, turned, strict=True)):
-                raise InputError(_MIXES.format("turned by one, they end elsewhere"))
+                raise InputError(
+                    _MIXES.format("turned by one, they end elsewhere, as with noise for each row")
+                )
             begun = first[0].detach()  # where rows differ, though they begin alike
             beside, alone = (
                 self._stepped(s, a)
@@ -152,6 +185,18 @@ class EnvironmentSystem:
                 "no gradient passes through env.step from the action: switch its gradients on (its "
                 "requires_grad option; no torch.no_grad, detach or numpy in between)"
             )
+
+    def _left_by_write(self, state: Tensor, action: Tensor) -> list[str]:
+        """The environment's numbers that a step changes and `write` does not set back."""
+        self.write(self.env, state.clone())
+        before = _numbers(self.env)
+        self.env.step(action)
+        self.write(self.env, state.clone())
+        after = _numbers(self.env)
+        return [
+            name for name, x in before.items()
+            if name in after and (x.shape != after[name].shape or not torch.equal(x, after[name]))
+        ]  # fmt: skip
 
     def _state(self) -> Tensor:
         with running("read"):
@@ -197,6 +242,81 @@ class EnvironmentSystem:
 
 def _flags(value: object, n: int) -> bool:
     return not isinstance(value, dict) and torch.as_tensor(value).numel() == n
+
+
+def _numbers(env: Any) -> dict[str, Tensor]:
+    """Numbers, tensors and random generators of the environment's own, by name."""
+    found: dict[str, Tensor] = {}
+    for name, x in getattr(env, "__dict__", {}).items():
+        if isinstance(x, Tensor):
+            found[name] = x.detach().clone()
+        elif isinstance(x, bool | int | float | np.ndarray | np.number):
+            found[name] = torch.as_tensor(np.array(x, dtype=np.float64))
+        elif isinstance(x, torch.Generator):
+            found[name] = x.get_state()
+        elif isinstance(x, np.random.Generator):
+            words = repr(x.bit_generator.state).encode()
+            found[name] = torch.frombuffer(bytearray(words), dtype=torch.uint8)
+    return found
+
+
+def _state_functions(env: Any, width: int) -> tuple[Read, Write]:
+    """read and write of the tensors that a step changes and depends on.
+
+    Raises:
+        InputError: there are none.
+    """
+    rows = {
+        name: x.detach().clone()
+        for name, x in getattr(env, "__dict__", {}).items()
+        if isinstance(x, Tensor) and x.is_floating_point() and x.ndim
+    }
+    usual = Counter(map(len, rows.values())).most_common(1)
+    n = getattr(env, "num_envs", None) or (usual[0][0] if usual else 0)
+    rows = {name: x for name, x in rows.items() if len(x) == n}
+    generator = torch.Generator().manual_seed(0)
+
+    def stepped(moved: str = "") -> dict[str, Tensor]:
+        """The tensors after one step, and the reward; one tensor moved a little before."""
+        for name, x in rows.items():
+            push = torch.randn(x.shape, generator=torch.Generator().manual_seed(1)).to(x)
+            setattr(env, name, x + 1e-2 * push if name == moved else x.clone())
+        with running("env.step"), torch.random.fork_rng(devices=[]):
+            returned = env.step(action)
+        after = {name: getattr(env, name) for name in rows}
+        found = {name: x.detach().clone() for name, x in after.items() if isinstance(x, Tensor)}
+        reward = returned[1] if isinstance(returned, tuple | list) and len(returned) > 1 else None
+        return found | ({"": reward.detach()} if isinstance(reward, Tensor) else {})
+
+    like = next(iter(rows.values()), torch.zeros(0))
+    action = (torch.rand(n, width, generator=generator) - 0.5).to(like)
+    names: list[str] = []
+    if rows:
+        plain = stepped()
+        changed = [name for name, x in rows.items() if not torch.equal(plain[name], x)]
+        for name in changed:
+            pushed = stepped(name)
+            if any(not torch.equal(plain[other], pushed[other]) for other in ("", *changed)
+                   if other in plain):  # fmt: skip
+                names.append(name)
+        for name, x in rows.items():
+            setattr(env, name, x)
+    if not names:
+        raise InputError(
+            "read and write are None, but no tensor of env's own, with a row for each simulation, "
+            "is changed by a step and moves it: give both"
+        )
+    shapes = [rows[name].shape[1:] for name in names]
+    sizes = [shape.numel() for shape in shapes]
+
+    def read(env: Any) -> Tensor:
+        return torch.cat([getattr(env, name).reshape(n, -1) for name in names], 1)
+
+    def write(env: Any, state: Tensor) -> None:
+        for name, part, shape in zip(names, state.split(sizes, 1), shapes, strict=True):
+            setattr(env, name, part.reshape(n, *shape))
+
+    return read, write
 
 
 def _width(env: Any, action_dim: int | None) -> int:

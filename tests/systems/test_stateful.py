@@ -37,6 +37,8 @@ class Env:
             after = after + 0.01 * float(np.random.standard_normal())
         if self.fault == "clock":
             after = after + 0.01 * self.t
+        if self.fault == "reset" and self.t % 10 == 0:
+            after = torch.zeros_like(after)
         if self.fault == "mixed":
             after = after - 0.1 * torch.linspace(0, 1, len(after)).to(after)[:, None]
         if self.fault in ("mean", "mean at rest"):
@@ -94,7 +96,8 @@ def test_what_is_alive_may_be_given():
     [
         ("noise", "draws from torch's random stream"),
         ("numpy", "draws from numpy's random stream"),
-        ("clock", "leave something out, such as velocities, a clock"),
+        ("clock", "each time from one state and action: write leaves env.t as"),
+        ("reset", "after 8 steps from one state and action: write leaves env.t as"),
         ("mixed", "mixes rows: turned by one"),
         ("mean", "mixes rows: beside other rows"),
         ("mean at rest", "mixes rows: beside other rows"),
@@ -116,13 +119,55 @@ def test_a_state_that_is_not_all_of_it_is_refused():
     def half(env: Env, state: Tensor) -> None:
         env.s = torch.cat([state, env.s[:, 1:]], 1)
 
-    with pytest.raises(InputError, match="leave something out, such as velocities"):
+    with pytest.raises(InputError, match=r"write leaves env\.s, env\.t as"):
         from_environment(Env(), lambda env: env.s[:, :1], half, 1)
 
 
 def test_a_state_that_cannot_be_written_is_refused():
     with pytest.raises(InputError, match="write does not set what read gives"):
         from_environment(Env(), read, lambda env, state: write(env, 2 * state), 1)
+
+
+def test_a_write_that_does_nothing_is_refused():
+    with pytest.raises(InputError, match="write does not set what read gives: after a step"):
+        from_environment(Env(), read, lambda env, state: None, 1)
+
+
+class Parts:
+    """The point mass in two tensors, beside others that are no state: drawn, fixed, for display."""
+
+    def __init__(self, n: int = 4) -> None:
+        start = torch.linspace(-1, 1, 2 * n, dtype=torch.float64).view(n, 2)
+        self.place, self.speed = start[:, 0], start[:, 1:]
+        self.reward, self.mass, self.seen = torch.zeros(n), torch.ones(n, 1), torch.zeros(n, 2)
+
+    def step(self, action: Tensor) -> Any:
+        state = torch.cat([self.place[:, None], self.speed * self.mass], 1)
+        self.seen, self.reward = pushed(state, action)
+        self.place, self.speed = self.seen[:, 0], self.seen[:, 1:]
+        return self.seen, self.reward, torch.zeros(len(action)), {}
+
+
+def test_the_state_is_found_in_the_object():
+    system, truth = from_environment(Parts(), action_dim=1), from_function(pushed, 2, 1)
+    assert system.state_dim == 2
+    state, action = batch(6)
+    ours, theirs = system.linearize(state, action), truth.linearize(state, action)
+    for name in ("A", "B", "r_s", "r_a"):
+        torch.testing.assert_close(getattr(ours, name), getattr(theirs, name))
+
+
+@pytest.mark.parametrize(
+    ("env", "given", "words"),
+    [
+        (object(), {}, "env is .*, expected an object with step"),
+        (Env(), {"read": read}, "write is None, expected a function"),
+        (type("Still", (), {"step": lambda self, a: (a, a[:, 0])})(), {}, "give both"),
+    ],
+)
+def test_what_is_missing_is_said(env, given, words):
+    with pytest.raises(InputError, match=words):
+        from_environment(env, action_dim=1, **given)
 
 
 def test_the_width_of_actions_is_the_environments():
