@@ -49,12 +49,17 @@ class Chain:
         times, path, rows = len(z) // len(self.first), [z], []
         total = torch.zeros(len(z)).to(z)
         for t in range(self.steps):
-            y = outputs(self.system, Points(path[t], self._noise(t, times)))
+            y = outputs(
+                self.system,
+                Points(path[t], None if self.noise is None else self.noise[t].repeat(times, 1)),
+            )
             total = total + self.discount**t * y[:, -1]
             rows.append(total)
             if t + 1 < self.steps:
-                after, total = self._next(y, t, times, total)
-                path.append(after)
+                lost = ~torch.isfinite(y).all(1)
+                after = torch.cat([y[:, :-1], self.actions[t].repeat(times, 1)], 1)
+                path.append(torch.where(lost[:, None], self.first.repeat(times, 1), after))
+                total = torch.where(lost, torch.nan, total)
         return torch.stack(rows), torch.stack(path)
 
     def tangents(self, derivative: Derivative, directions: Tensor, path: Tensor) -> Tensor:
@@ -70,16 +75,6 @@ class Chain:
             rows.append(total)
             moved = torch.cat([change[:, :ds], torch.zeros_like(directions[:, ds:])], 1)
         return torch.stack(rows)
-
-    def _noise(self, t: int, times: int) -> Tensor | None:
-        return None if self.noise is None else self.noise[t].repeat(times, 1)
-
-    def _next(self, y: Tensor, t: int, times: int, total: Tensor) -> tuple[Tensor, Tensor]:
-        """z_{t+1} after the outputs y, and the returns so far."""
-        lost = ~torch.isfinite(y).all(1)
-        after = torch.cat([y[:, :-1], self.actions[t].repeat(times, 1)], 1)
-        after = torch.where(lost[:, None], self.first.repeat(times, 1), after)
-        return after, torch.where(lost, torch.nan, total)
 
 
 POINTS, PAIRS, STEPS = 16, 128, 5

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, arg
 
@@ -17,10 +17,9 @@ from gradlab.errors import InputError
 
 if TYPE_CHECKING:
     from gradlab.systems.system import System
-    from gradlab.tasks import Task
     from gradlab.tools.certify.result import Certification
 
-SUFFIXES = {"html": ".html", "output": ".json"}
+_SUFFIXES = {"html": ".html", "output": ".json"}
 
 
 @dataclass(frozen=True)
@@ -66,23 +65,35 @@ class Certify:
         with undisturbed():
             from gradlab.tasks import Task
             from gradlab.tools.certify.anew import first_call_findings, first_calls
+            from gradlab.tools.certify.arguments import simulator_of
             from gradlab.tools.certify.compute import certify
 
-        for name, suffix in SUFFIXES.items():
+        for name, suffix in _SUFFIXES.items():
             path = getattr(self, name)
             if path is not None and path.suffix != suffix:
                 raise InputError(f"--{name} is {path}: name a file that ends in {suffix}")
         if self.function:
             from gradlab.tools.certify.functions import certify_function
+            from gradlab.user_code.loading import is_user_function, load_made
 
-            mapped, inputs = _map_of(self.simulator)
+            made = load_made(self.simulator) if is_user_function(self.simulator) else None
+            if not isinstance(made, tuple) or len(made) != 2 or not callable(made[0]):
+                raise InputError(
+                    f"{self.simulator} gives {type(made).__name__}, expected with --function a "
+                    f"function of a file that returns (function, inputs), inputs [N, n]"
+                )
+            mapped, inputs = made
             with bars() as progress:
                 certificate = certify_function(
                     mapped, inputs, fail_above=self.fail_above, seed=self.seed,
                     name=Path(self.simulator).name, progress=progress,
                 )  # fmt: skip
             return self._written(certificate)
-        system = _simulator(self.simulator, self.settings)
+        system: System | Task
+        if self.settings:
+            system = arguments.named_task(self.simulator, self.settings)
+        else:
+            system = simulator_of(self.simulator)
         calls = first_calls(system, self.seed)  # before anything is called
         given = arguments.networks(policy=self.policy)
         with bars() as progress:
@@ -106,45 +117,20 @@ class Certify:
         return self._written(certificate)
 
     def _written(self, certificate: Certification) -> Document:
-        facts = {**certificate.facts, "command": self._again()}
-        certificate = replace(certificate, facts=facts)
-        written = {
-            "report" if name == "html" else "run": str(certificate.save(path))
-            for name in SUFFIXES
-            if (path := getattr(self, name)) is not None
-        }
-        return _document(certificate) | written
-
-    def _again(self) -> str:
-        """The command that examines the same states, whatever is written where."""
+        # The command that examines the same states, whatever is written where.
         words = ["gradlab", "certify", self.simulator]
         words += [word for group in self.settings for word in ("--set", *group)]
         words += ["--function"] if self.function else []
         words += ["--policy", self.policy] if self.policy else []
         words += ["--samples", str(self.samples), "--fail-above", f"{self.fail_above:g}"]
-        return shlex.join([*words, "--seed", str(self.seed)])
-
-
-def _document(certificate: Certification) -> Document:
-    decided = [{"text": text, "decided": k == 0} for k, text in enumerate(certificate.sentences)]
-    return certificate.document() | {"verdict": decided}
-
-
-def _map_of(name: str) -> tuple[Any, Any]:
-    """The map and its inputs, from a user's file."""
-    from gradlab.user_code.loading import is_user_function, load_made
-
-    made = load_made(name) if is_user_function(name) else None
-    if not isinstance(made, tuple) or len(made) != 2 or not callable(made[0]):
-        raise InputError(
-            f"{name} gives {type(made).__name__}, expected with --function a function of a file "
-            f"that returns (function, inputs), inputs [N, n]"
-        )
-    return made
-
-
-def _simulator(name: str, settings: arguments.Groups) -> System | Task:
-    """The System or Task of that name."""
-    from gradlab.tools.certify.arguments import simulator_of
-
-    return arguments.named_task(name, settings) if settings else simulator_of(name)
+        facts = {**certificate.facts, "command": shlex.join([*words, "--seed", str(self.seed)])}
+        certificate = replace(certificate, facts=facts)
+        written = {
+            "report" if name == "html" else "run": str(certificate.save(path))
+            for name in _SUFFIXES
+            if (path := getattr(self, name)) is not None
+        }
+        verdict = [
+            {"text": text, "decided": k == 0} for k, text in enumerate(certificate.sentences)
+        ]
+        return certificate.document() | {"verdict": verdict} | written

@@ -45,7 +45,7 @@ class Units:
 
 
 @dataclass(frozen=True)
-class DerivativeComparison:
+class _DerivativeComparison:
     """Of one source of derivatives with the differences, at every point.
 
     Attributes:
@@ -72,42 +72,36 @@ def compared(
     tolerance: float,
     epsilon: float,
     usual: Tensor | None = None,
-) -> DerivativeComparison:
+) -> _DerivativeComparison:
     """Every entry judged. One that agrees within an error of D that is nothing in units of spread
     is sound, however small it is itself.
 
     Args:
         tolerance: relative error that counts as wrong.
         epsilon: precision of the step's values.
-        usual: as `DerivativeComparison` has it, of a larger sample; None: of these points.
+        usual: as `_DerivativeComparison` has it, of a larger sample; None: of these points.
     """
     D, error = found.D, SAFETY * found.error
     finite = torch.isfinite(J)
     certain = torch.isfinite(D) & torch.isfinite(error) & ~found.kink[:, None, :]
     lost = ~finite & torch.isfinite(found.y)[:, :, None]
-    usual = _usual(D, certain, units) if usual is None else usual
+    if usual is None:  # root mean square over the states, at least what counts in the entry's row
+        known = torch.where(certain, D, 0.0).nan_to_num()
+        rms = units.scaled((known.square().sum(0) / certain.sum(0).clamp_min(1)).sqrt())
+        least = (_NEGLIGIBLE * rms.amax(1, keepdim=True)).clamp_min(_NOTHING)
+        usual = torch.maximum(rms, least) * units.y[:, None] / units.z
     size = torch.maximum(D.abs().nan_to_num(), usual)
     gap = (J - D).abs()
     decided = error <= torch.maximum(tolerance * size, 0.5 * gap)
     agrees = (gap <= error) & (units.scaled(error) <= _ROUNDED * epsilon ** (2 / 3))
     judged = certain & finite & (decided | agrees)
-    return DerivativeComparison(
+    return _DerivativeComparison(
         J, D, judged, judged & (gap - error > tolerance * size), lost, usual
     )
 
 
-def _usual(D: Tensor, certain: Tensor, units: Units) -> Tensor:
-    """Root mean square of every entry over the states, [out, in]; at least what counts in its
-    row."""
-    known = torch.where(certain, D, 0.0).nan_to_num()
-    rms = (known.square().sum(0) / certain.sum(0).clamp_min(1)).sqrt()
-    scaled = units.scaled(rms)
-    least = (_NEGLIGIBLE * scaled.amax(1, keepdim=True)).clamp_min(_NOTHING)
-    return torch.maximum(scaled, least) * units.y[:, None] / units.z
-
-
-def relative_errors(
-    comparison: DerivativeComparison, units: Units, rows: slice, columns: slice
+def _relative_errors(
+    comparison: _DerivativeComparison, units: Units, rows: slice, columns: slice
 ) -> Tensor:
     """‖J − D‖ / ‖D‖ of one block at every point, [N], over its judged entries in units of spread;
     NaN where none is judged, 1 where D = 0 and J is not. Sizes are at least what counts in their
@@ -142,7 +136,7 @@ class JudgedComparison:
     """
 
     source: str
-    comparison: DerivativeComparison
+    comparison: _DerivativeComparison
     label: Tensor
     step: Tensor
     names: Names
@@ -155,25 +149,23 @@ def numbers(judged: JudgedComparison) -> list[Mapping[str, Any]]:
     table: list[Mapping[str, Any]] = []
     for block in BLOCKS:
         rows, columns = judged.names.block(block)
-        errors = relative_errors(judged.comparison, judged.units, rows, columns)
+        errors = _relative_errors(judged.comparison, judged.units, rows, columns)
         off = judged.comparison.off[:, rows, columns].flatten(1).any(1)
         for k, stratum in enumerate(STRATA):
             here = judged.label == k
-            if bool(here.any()):
-                table.append(_row(judged.source, block, stratum, errors[here], off[here]))
+            if not bool(here.any()):
+                continue
+            states, kept = int(here.sum()), here & ~errors.isnan()
+            known = errors[kept].numpy()
+            quantiles = np.quantile(known, [0.5, 0.95, 1.0]) if len(known) else np.full(3, np.nan)
+            flagged = float(off[kept].double().mean()) if len(known) else np.nan
+            median, p95, largest = (float(value) for value in quantiles)
+            table.append({
+                "source": judged.source, "block": block, "stratum": stratum, "states": states,
+                "judged": len(known) / states, "median": median, "p95": p95, "largest": largest,
+                "flagged": flagged,
+            })  # fmt: skip
     return table
-
-
-def _row(source: str, block: str, stratum: str, errors: Tensor, off: Tensor) -> dict[str, Any]:
-    known = errors[~errors.isnan()].numpy()
-    quantiles = np.quantile(known, [0.5, 0.95, 1.0]) if len(known) else np.full(3, np.nan)
-    flagged = float(off[~errors.isnan()].double().mean()) if len(known) else np.nan
-    median, p95, largest = (float(value) for value in quantiles)
-    return {
-        "source": source, "block": block, "stratum": stratum, "states": len(errors),
-        "judged": len(known) / len(errors), "median": median, "p95": p95, "largest": largest,
-        "flagged": flagged,
-    }  # fmt: skip
 
 
 def findings(judged: JudgedComparison) -> list[Finding]:
@@ -184,9 +176,17 @@ def findings(judged: JudgedComparison) -> list[Finding]:
 def _of_block(judged: JudgedComparison, block: str) -> Iterator[Finding]:
     rows, columns = judged.names.block(block)
     off = judged.comparison.off[:, rows, columns].clone()
-    yield from _dead(judged, block, off)
+    # Columns and rows of J that are exactly 0 in a stratum are taken out of `off`.
+    for axis, names in ((1, judged.names.columns[columns]), (2, judged.names.rows[rows])):
+        for k, name in enumerate(names):
+            yield from _dead_line(judged, block, off, (axis, k, name))
     yield from _lost(judged, block)
-    yield from _vague(judged, block)
+    every = torch.ones_like(judged.label, dtype=torch.bool)
+    share = _judged_states(judged, block, every) / len(judged.label)
+    if share < _JUDGED:
+        text = sentences.not_judged(block, share)
+        yield Finding("not judged", block, None, None, None, 1 - share, None, "rough", text,
+                      judged.source)  # fmt: skip
     strata = [k for k in range(len(STRATA)) if _wrong(judged, block, off, judged.label == k)]
     onset = STRATA.index("onset")
     if len(strata) > 1 and onset in strata:  # the same fault, where it is hardest to see
@@ -196,7 +196,7 @@ def _of_block(judged: JudgedComparison, block: str) -> Iterator[Finding]:
     smooth = [k for k, stratum in enumerate(STRATA) if stratum != "onset"]
     seen = [k for k in smooth if _judged_states(judged, block, judged.label == k)]
     if len(seen) > 1 and set(seen) <= set(strata):
-        yield _finding(judged, block, off, torch.ones_like(judged.label, dtype=torch.bool), None)
+        yield _finding(judged, block, off, every, None)
         return
     for k in strata:
         yield _finding(judged, block, off, judged.label == k, STRATA[k])
@@ -227,24 +227,6 @@ def _finding(
         x[states]
         for x in (judged.comparison.J[:, rows, columns], judged.comparison.D[:, rows, columns], off)
     )
-    entries = _entries(judged, block, J, D, bad)
-    worst = max(entries, key=lambda each: each.error)
-    kept = _sign_kept(J, D, bad, worst, judged.names, block)
-    whole = relative_errors(judged.comparison, judged.units, rows, columns)[states]
-    counted = len(J), int(here.sum())
-    text = sentences.wrong(block, stratum, entries, float(whole.nanquantile(0.5)), kept, counted)
-    one = entries[0] if len(entries) == 1 else None
-    return Finding(
-        "wrong", block, stratum, one.row if one else None, one.column if one else None,
-        worst.error, kept, "wrong", text, judged.source, entries,
-    )  # fmt: skip
-
-
-def _entries(
-    judged: JudgedComparison, block: str, J: Tensor, D: Tensor, bad: Tensor
-) -> tuple[WrongEntry, ...]:
-    """Those that are off in a state, over the states where they are, the largest |J − D| first."""
-    rows, columns = judged.names.block(block)
     outputs, inputs = judged.names.rows[rows], judged.names.columns[columns]
     found = []
     for i, j in bad.any(0).nonzero().tolist():
@@ -253,7 +235,17 @@ def _entries(
         zero: _Zero = "J" if not bool(given.any()) else "D" if size == 0 else ""
         error = gap / size if size > 0 else 1.0
         found.append(WrongEntry(outputs[i], inputs[j], error, gap, zero))
-    return tuple(sorted(found, key=lambda each: -each.absolute))
+    entries = tuple(sorted(found, key=lambda each: -each.absolute))
+    worst = max(entries, key=lambda each: each.error)
+    kept = _sign_kept(J, D, bad, worst, judged.names, block)
+    whole = _relative_errors(judged.comparison, judged.units, rows, columns)[states]
+    counted = len(J), int(here.sum())
+    text = sentences.wrong(block, stratum, entries, float(whole.nanquantile(0.5)), kept, counted)
+    one = entries[0] if len(entries) == 1 else None
+    return Finding(
+        "wrong", block, stratum, one.row if one else None, one.column if one else None,
+        worst.error, kept, "wrong", text, judged.source, entries,
+    )  # fmt: skip
 
 
 def _sign_kept(
@@ -266,15 +258,6 @@ def _sign_kept(
     i, j = names.rows[rows].index(worst.row), names.columns[columns].index(worst.column)
     here = bad[:, i, j]
     return bool((J[here, i, j] * D[here, i, j]).sum() > 0)
-
-
-def _dead(judged: JudgedComparison, block: str, off: Tensor) -> Iterator[Finding]:
-    """Columns and rows of J that are exactly 0 at every state of a stratum, and of D are not; they
-    are taken out of `off`."""
-    rows, columns = judged.names.block(block)
-    for axis, names in ((1, judged.names.columns[columns]), (2, judged.names.rows[rows])):
-        for k, name in enumerate(names):
-            yield from _dead_line(judged, block, off, (axis, k, name))
 
 
 def _dead_line(
@@ -304,16 +287,6 @@ def _dead_line(
         "dead", block, where, name if axis == 2 else None, name if axis == 1 else None, 1.0, None,
         "wrong", text, judged.source,
     )  # fmt: skip
-
-
-def _vague(judged: JudgedComparison, block: str) -> Iterator[Finding]:
-    """A block that differences decide in few states."""
-    every = torch.ones_like(judged.label, dtype=torch.bool)
-    share = _judged_states(judged, block, every) / len(judged.label)
-    if share < _JUDGED:
-        text = sentences.not_judged(block, share)
-        yield Finding("not judged", block, None, None, None, 1 - share, None, "rough", text,
-                      judged.source)  # fmt: skip
 
 
 def _lost(judged: JudgedComparison, block: str) -> Iterator[Finding]:

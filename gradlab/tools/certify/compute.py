@@ -9,7 +9,7 @@ with the width; where it does not, the line has crossed a contact, a limit or a 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -41,7 +41,7 @@ from gradlab.tools.certify.sampling import (
 )
 from gradlab.user_code.calls import differentiating
 
-GRID, CUTS = 17, 22  # points of the first cut, and halvings after it
+_GRID, _CUTS = 17, 22  # points of the first cut, and halvings after it
 _ASIDE = 1e-3  # of the line, how far from the kink its sides are taken
 _LASTS = 0.25  # of the slope's change at a wide stencil, that is left at a 64 times narrower one
 _LEAST = 1e-5  # of the outputs' spread over the line: a smaller change is rounding
@@ -77,12 +77,12 @@ def _found(
         return y.reshape(*fractions.shape, -1)
 
     lines = torch.arange(len(begin))
-    grid = torch.linspace(0, 1, GRID).to(begin)
+    grid = torch.linspace(0, 1, _GRID).to(begin)
     y = values(grid[:, None].expand(-1, len(begin)))
     spread = (y.amax(0) - y.amin(0)).nan_to_num()
     spread = torch.where(spread > 0, spread, torch.inf)
     low, width = torch.zeros(len(begin)).to(begin), grid[1].expand(len(begin))
-    for _ in range(CUTS):
+    for _ in range(_CUTS):
         bend = ((y[2:] - 2 * y[1:-1] + y[:-2]) / spread).nan_to_num().norm(dim=2)
         best = bend.argmax(0)  # of the inner points, and the index of the one before
         low = low + best * width
@@ -91,22 +91,15 @@ def _found(
         quarters = values(torch.stack([low + width, low + 3 * width]))
         y = torch.stack([before, quarters[0], at, quarters[1], after])
     middle = low + 2 * width
-    narrow, wide = (
-        _slope_change(values, middle, reach * 4 * width, spread) for reach in (1.0, 64.0)
-    )
+    changes = []  # |f(m + d) − 2 f(m) + f(m − d)| / d in spreads of the line, [K]
+    for d in (4 * width, 64.0 * 4 * width):
+        y = values(torch.stack([middle - d, middle, middle + d]))
+        bend = ((y[2] - 2 * y[1] + y[0]) / spread).nan_to_num()
+        changes.append(torch.linalg.vector_norm(bend, dim=1) / d)
+    narrow, wide = changes
     noisy = _NOISES * noise_of(system, points) / (4 * width)
     kinked = (narrow > _LASTS * wide) & (narrow > noisy.clamp_min(_LEAST))
     return begin + middle[:, None] * (end - begin), kinked
-
-
-def _slope_change(
-    values: Callable[[Tensor], Tensor], middle: Tensor, reach: Tensor, spread: Tensor
-) -> Tensor:
-    """|f(m + d) − 2 f(m) + f(m − d)| / d in spreads of the line, [K]."""
-    y = values(torch.stack([middle - reach, middle, middle + reach]))
-    bend = ((y[2] - 2 * y[1] + y[0]) / spread).nan_to_num()
-    size: Tensor = torch.linalg.vector_norm(bend, dim=1)
-    return size / reach
 
 
 _FEWEST = 16  # samples
@@ -160,9 +153,9 @@ def certify(
     validation.whole("seed", seed)
     tolerance = _above_0("fail_above", fail_above)
     width = _above_0("smoothing", smoothing)
-    steps = (
-        _default_horizon(about.task) if horizon is None else validation.whole("horizon", horizon, 1)
-    )
+    steps = HORIZON if about.task is None else min(max(about.task.horizon, 1), LONGEST)
+    if horizon is not None:
+        steps = validation.whole("horizon", horizon, 1)
     varied = None if parameters is None else named(parameters)
     discount = _DISCOUNT if about.task is None else about.task.discount
     drawn = law(about.system, about.task, about.policy, about.states, seed)
@@ -183,10 +176,6 @@ def _above_0(name: str, value: Any) -> float:
     return number
 
 
-def _default_horizon(task: Task | None) -> int:
-    return HORIZON if task is None else min(max(task.horizon, 1), LONGEST)
-
-
 def _samples(about: CertifiedSubject, drawn: Law, n: int) -> tuple[Samples, NonFiniteStep | None]:
     """The given points alone, or pooled with drawn ones."""
     if about.states is not None and about.actions is not None:
@@ -201,16 +190,10 @@ def _samples(about: CertifiedSubject, drawn: Law, n: int) -> tuple[Samples, NonF
     first_steps(about.system, seen)  # refuses a step that is NaN at once, before more are made
     ways = {"random": shifted, "limits": limits, "kinks": _pushed}
     more = [way(drawn, seen, max(int(_SHARES[name] * n), 1)) for name, way in ways.items()]
-    kept = [part for part in more if _accepted(about.system, part)]
+    kept = []
+    for part in more:
+        with suppress(InputError):  # some systems refuse what no rollout reaches
+            if len(part):
+                outputs(about.system, part.points)
+                kept.append(part)
     return pooled([*given, thinned(seen, n - sum(map(len, kept))), *kept]), loss
-
-
-def _accepted(system: System, samples: Samples) -> bool:
-    """Whether the system steps these states: some refuse what no rollout reaches."""
-    if not len(samples):
-        return False
-    try:
-        outputs(system, samples.points)
-    except InputError:
-        return False
-    return True

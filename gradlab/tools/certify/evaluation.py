@@ -41,7 +41,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from gradlab.errors import InputError
-from gradlab.systems.system import Linearization, System
+from gradlab.systems.system import System
 from gradlab.user_code.calls import running
 
 BLOCK, FEW = 4096, 256  # rows of a call; of one with few points
@@ -126,7 +126,8 @@ Derivative = Callable[[System, Points], Tensor]
 def sources(system: System) -> dict[str, Derivative]:
     """The ways that this system offers."""
     ways: dict[str, Derivative] = {"step": by_autograd} if system.differentiable else {}
-    return ways | {"linearize": _by_linearize}
+    ways["linearize"] = lambda system, points: _in_blocks(_linearized, system, points)
+    return ways
 
 
 def by_autograd(system: System, points: Points) -> Tensor:
@@ -136,11 +137,6 @@ def by_autograd(system: System, points: Points) -> Tensor:
         InputError: no output of `step` carries a graph.
     """
     return _in_blocks(_swept, system, points)
-
-
-def _by_linearize(system: System, points: Points) -> Tensor:
-    """J as `linearize` returns it."""
-    return _in_blocks(_linearized, system, points)
 
 
 def _in_blocks(derivative: Derivative, system: System, points: Points) -> Tensor:
@@ -178,11 +174,6 @@ def _linearized(system: System, points: Points) -> Tensor:
     ds = system.state_dim
     with running("linearize"):
         linear = system.linearize(points.z[:, :ds], points.z[:, ds:], points.noise)
-    return _joined(linear)
-
-
-def _joined(linear: Linearization) -> Tensor:
-    """The four blocks as one matrix [N, ds + 1, ds + da]."""
     by_state = torch.cat([linear.A, linear.r_s[:, None]], 1)
     by_action = torch.cat([linear.B, linear.r_a[:, None]], 1)
     return torch.cat([by_state, by_action], 2).detach()
@@ -321,38 +312,28 @@ def _retried(
     usual = y[torch.isfinite(y).all(1)].std(0, correction=0).nan_to_num()
     best = _differences(system, points, y, h, epsilon, usual)
     for factor in _RETRIES:
-        uncertain = _uncertain(best, tolerance)
+        # Columns that are not certain at some entry that matters for its row.
+        limit = _CERTAIN * tolerance * best.D.abs().nan_to_num()
+        row = best.D.abs().nan_to_num().amax(2, keepdim=True)
+        vague = ~(best.error <= torch.maximum(limit, 1e-3 * tolerance * row))
+        uncertain = best.kink | vague.any(1)
         rows = uncertain.any(1).nonzero().flatten()
         if not len(rows):
             break
         again = _differences(system, points.at(rows), y[rows], factor * h, epsilon, usual)
-        _replace(best, again, rows, uncertain[rows] & ~again.kink)
+        # A wide step may alias an oscillation, so that it agrees with its quarter by chance: its
+        # error is at least what lies between its value and the interval known before. A column that
+        # had a kink is replaced whole.
+        columns = uncertain[rows] & ~again.kink
+        before = best.at(rows)
+        kink = before.kink[:, None, :]
+        apart = ((again.D - before.D).abs() - before.error).nan_to_num(nan=0.0).clamp_min(0)
+        error = torch.where(kink, again.error, torch.maximum(again.error, apart))
+        mask = columns[:, None, :] & (kink | (error < before.error))
+        best.D[rows] = torch.where(mask, again.D, before.D)
+        best.error[rows] = torch.where(mask, error, before.error)
+        best.kink[rows] = torch.where(columns, again.kink, before.kink)
     return best
-
-
-def _replace(best: Reference, again: Reference, rows: Tensor, columns: Tensor) -> None:
-    """Entries of some points' columns [n, in], in place: those whose error is smaller, and all of
-    a column that had a kink.
-
-    A wide step may alias an oscillation, so that it agrees with its quarter by chance: its error is
-    at least what lies between its value and the interval known before.
-    """
-    before = best.at(rows)
-    kink = before.kink[:, None, :]
-    apart = ((again.D - before.D).abs() - before.error).nan_to_num(nan=0.0).clamp_min(0)
-    error = torch.where(kink, again.error, torch.maximum(again.error, apart))
-    mask = columns[:, None, :] & (kink | (error < before.error))
-    best.D[rows] = torch.where(mask, again.D, before.D)
-    best.error[rows] = torch.where(mask, error, before.error)
-    best.kink[rows] = torch.where(columns, again.kink, before.kink)
-
-
-def _uncertain(found: Reference, tolerance: float) -> Tensor:
-    """Columns [N, in] that are not certain at some entry that matters for its row."""
-    limit = _CERTAIN * tolerance * found.D.abs().nan_to_num()
-    row = found.D.abs().nan_to_num().amax(2, keepdim=True)
-    vague = ~(found.error <= torch.maximum(limit, 1e-3 * tolerance * row))
-    return found.kink | vague.any(1)
 
 
 def _differences(

@@ -37,7 +37,7 @@ from gradlab.tools.certify.evaluation import (
     sources,
 )
 from gradlab.tools.certify.result import BLOCKS, Certification, Finding, Names
-from gradlab.tools.certify.rollouts import AGREE, Ahead, Signs, at_kinks, chained
+from gradlab.tools.certify.rollouts import AGREE, Ahead, at_kinks, chained
 from gradlab.tools.certify.sampling import STRATA, Law, NonFiniteStep, Samples, strata
 
 _POINTS = 16  # that are moved
@@ -117,16 +117,6 @@ def _in_single_precision(
                         "rough", text)
             )  # fmt: skip
     return findings, errors
-
-
-def _tried(
-    system: System, derivative: Derivative, points: Points, names: Names, units: Units
-) -> tuple[list[Finding], dict[str, float] | str]:
-    """The same, or why it is not possible."""
-    try:
-        return _in_single_precision(system, derivative, points, names, units)
-    except (RuntimeError, TypeError, InputError) as error:
-        return [], f"not supported: {str(error).splitlines()[0][:90]}"
 
 
 _ORDER = {"wrong": 0, "rough": 1, "note": 2}
@@ -235,25 +225,27 @@ def first_steps(system: System, samples: Samples) -> Tensor:
     return y
 
 
-def _away(label: Tensor) -> Tensor:
-    """Points away from kinks and limits, whose side rounding may change; all where there is
-    none."""
-    sides = torch.tensor([STRATA.index("onset"), STRATA.index("limit")])
-    away = (~torch.isin(label, sides)).nonzero().flatten()
-    return away if len(away) else torch.arange(len(label))
-
-
 def _once(
     ahead: Ahead, name: str, derivative: Derivative, label: Tensor, about: CertifiedSubject
 ) -> tuple[list[Finding], dict[str, Any]]:
     """What one source of derivatives is enough for: single precision, chains, kinks."""
-    single, precisions = _tried(
-        about.system, derivative, ahead.points.at(_away(label)), about.names, ahead.units
-    )
+    # Rounding may change the side of a kink or limit.
+    sides = torch.tensor([STRATA.index("onset"), STRATA.index("limit")])
+    away = (~torch.isin(label, sides)).nonzero().flatten()
+    steady = ahead.points.at(away if len(away) else torch.arange(len(label)))
+    single: list[Finding] = []
+    precisions: dict[str, float] | str
+    try:
+        single, precisions = _in_single_precision(
+            about.system, derivative, steady, about.names, ahead.units
+        )
+    except (RuntimeError, TypeError, InputError) as error:
+        precisions = f"not supported: {str(error).splitlines()[0][:90]}"
     turning, sign = chained(ahead, name, derivative)
     kinks, gap = at_kinks(ahead, name, derivative, label == STRATA.index("onset"))
     decided = sign.horizon if sign.decidable else None
-    undecidable = {} if sign.decidable else {"sign": _why(sign)}
+    reason = "the reward is constant" if sign.constant else "lost in rounding"
+    undecidable = {} if sign.decidable else {"sign": f"not decidable ({reason})"}
     numbers = undecidable | {
         "signs needed": AGREE,
         "single precision": precisions, "sign horizon": decided, "certain signs": sign.certain,
@@ -269,11 +261,6 @@ def _ranges(z: Tensor, about: CertifiedSubject) -> list[dict[str, Any]]:
         {"coordinate": name, "lowest": a, "highest": b}
         for name, a, b in zip(about.names.columns, low, high, strict=True)
     ]
-
-
-def _why(sign: Signs) -> str:
-    reason = "the reward is constant" if sign.constant else "lost in rounding"
-    return f"not decidable ({reason})"
 
 
 def _lost(loss: NonFiniteStep, about: CertifiedSubject) -> Finding:

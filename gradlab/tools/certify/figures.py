@@ -42,10 +42,6 @@ def certified_errors(
         ax.plot([median, largest], [y, y], color=look.colour, linewidth=1.2, label="_")
         ax.plot([p95], [y], marker="|", markersize=9, color=look.colour, label="_")
         ax.plot([median], [y], look.marker, markersize=5, color=look.colour, label=label)
-    return _dressed(ax, strata, fail_above)
-
-
-def _dressed(ax: Axes, strata: list[str], fail_above: float) -> Axes:
     if np.isfinite(fail_above):
         ax.axvline(fail_above, color=MUTED, linewidth=1, linestyle=(0, (4, 2)), label="_")
         ax.annotate("tolerated", (fail_above, 1), (3, -2), ("data", "axes fraction"),

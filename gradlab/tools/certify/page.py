@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -83,14 +83,29 @@ def page(certificate: _CertificationLike) -> Page:
     draw = partial(figures.certified_errors, table, fail_above=certificate.fail_above)
     drawn = (panel("errors", _NUMBERS, caption, draw),)
     shown = table.assign(block=table["block"].map(SYMBOLS))
+    ranges = pd.DataFrame(facts["ranges"], columns=list(_RANGES))
+    counted = ", ".join(f"{n:,} {_ORIGINS[name]}" for name, n in facts["origins"].items())
+    lines = (*facts["compared"], f"States: {counted}; {facts['starts']}.")
+    settings: dict[str, object] = {}
+    for key, value in facts.items():
+        if key not in _ELSEWHERE and value not in ({}, None):
+            shorter = value
+            if isinstance(value, Sequence) and not isinstance(value, str):
+                texts = (f"{x:.2g}" if isinstance(x, float) else str(x) for x in value)
+                shorter = ", ".join(texts)
+            settings[key] = shorter
     sections = (
         Section("Findings", lines=findings, note=str(len(findings)), opened=bool(findings)),
         Section(_NUMBERS, body=folded("Relative errors by block and stratum", shown, _HEADINGS)),
-        _compared(facts),
+        Section(
+            "What was compared, and where",
+            lines=lines,
+            body=folded("Ranges of states and actions", ranges, _RANGES),
+        ),
         method(
             facts["command"],
             {
-                "Settings and counts": _settings(facts),
+                "Settings and counts": settings,
                 "Versions": facts["versions"],
             },
         ),
@@ -124,30 +139,6 @@ def _chained(certificate: _CertificationLike) -> str | None:
         f"sign right in {facts['signs needed']:.0%} of the directions up to {steps} of "
         f"{facts['horizon']} steps"
     )
-
-
-def _compared(facts: Mapping[str, Any]) -> Section:
-    """What J and D are, and the states at which they were compared."""
-    ranges = pd.DataFrame(facts["ranges"], columns=list(_RANGES))
-    counted = ", ".join(f"{n:,} {_ORIGINS[name]}" for name, n in facts["origins"].items())
-    lines = (*facts["compared"], f"States: {counted}; {facts['starts']}.")
-    return Section(
-        "What was compared, and where",
-        lines=lines,
-        body=folded("Ranges of states and actions", ranges, _RANGES),
-    )
-
-
-def _settings(facts: Mapping[str, Any]) -> dict[str, object]:
-    """Settings and counts without what the page shows elsewhere; numbers to two digits."""
-    rest = {k: v for k, v in facts.items() if k not in _ELSEWHERE and v not in ({}, None)}
-    return {name: _short(value) for name, value in rest.items()}
-
-
-def _short(value: object) -> object:
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return ", ".join(f"{each:.2g}" if isinstance(each, float) else str(each) for each in value)
-    return value
 
 
 def screen(certificate: _CertificationLike) -> Screen:

@@ -6,8 +6,7 @@ against central differences of every entry of p at two step sizes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -128,21 +127,14 @@ def _difference(
     system: System, points: Points, entry: tuple[Tensor, int], weights: Tensor, h: float
 ) -> tuple[Tensor, Tensor]:
     """(w · y(p + h) − w · y(p − h)) / 2h, and Σ |w y|; [weights] each."""
-    values = []
+    tensor, k = entry
+    flat, values = tensor.detach().view(-1), []
+    before = flat[k].clone()
     for sign in (1.0, -1.0):
-        with _moved(*entry, sign * h):
+        try:
+            flat[k] += sign * h
             values.append(outputs(system, points))
+        finally:
+            flat[k] = before
     difference = (weights * (values[0] - values[1])).sum((1, 2)) / (2 * h)
     return difference, (weights * values[0]).square().sum((1, 2)).sqrt()
-
-
-@contextmanager
-def _moved(tensor: Tensor, k: int, by: float) -> Iterator[None]:
-    """One entry of the user's tensor elsewhere for a moment."""
-    flat = tensor.detach().view(-1)
-    before = flat[k].clone()
-    try:
-        flat[k] += by
-        yield
-    finally:
-        flat[k] = before

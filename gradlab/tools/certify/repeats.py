@@ -38,32 +38,32 @@ from gradlab.tools.certify.evaluation import (
 )
 from gradlab.tools.certify.result import BLOCKS, Finding, Kind, Names
 
-STATES, FEWER = 64, 7
+_STATES, _FEWER = 64, 7
 _EQUAL = 1e3  # units of ε, relative to the largest value of an output
 # Of the tolerated error: of a value, from which a coupling of rows moves a derivative by it; of a
 # derivative.
 _OF_VALUES, _OF_DERIVATIVES = 0.01, 0.1
 
-LATER = FEWER + 2  # rows, as no other call has
+LATER = _FEWER + 2  # rows, as no other call has
 _CALLS, _SECONDS = 1000, 0.5  # with them, at the end
 
 _Evaluated = Callable[[Points], Tensor]
 
 
-class Behaviour(NamedTuple):
+class _Behaviour(NamedTuple):
     """What the results of a step depend on beside its row, and how much they move below that."""
 
     findings: list[Finding]
     noise: float
 
 
-def step_findings(system: System, points: Points, epsilon: float, tolerance: float) -> Behaviour:
+def step_findings(system: System, points: Points, epsilon: float, tolerance: float) -> _Behaviour:
     """Of the step itself.
 
     Raises:
         InputError: it has randomness of its own.
     """
-    few = points.at(evenly(len(points), STATES))
+    few = points.at(evenly(len(points), _STATES))
     calls = _calls(lambda given: at_once(system, given), few)
     lowest = getattr(torch, (*precisions_inside(system, points), "float64")[0])
     # Sums in an order that changes from call to call are no randomness.
@@ -79,9 +79,14 @@ def step_findings(system: System, points: Points, epsilon: float, tolerance: flo
     if kind == "rows mix" and size <= _OF_VALUES * tolerance:
         text = f"{found[0].sentence[:-1]}, as within a solver's tolerance."
         found = [replace(found[0], size=size, severity="note", sentence=text)]
-    changed = _changed_arguments(system, few)
+    ds = system.state_dim
+    given = {"state": few.z[:, :ds].clone(), "action": few.z[:, ds:].clone()}
+    kept = {name: values.clone() for name, values in given.items()}
+    with torch.no_grad():
+        system.step(given["state"], given["action"], few.noise)
+    changed = next((name for name in given if not torch.equal(given[name], kept[name])), None)
     found += [] if changed is None else [_finding("arguments changed", None, 1.0, changed)]
-    return Behaviour(found, noise)
+    return _Behaviour(found, noise)
 
 
 def derivative_findings(
@@ -130,14 +135,14 @@ def _calls(evaluate: _Evaluated, few: Points) -> tuple[Tensor, ...]:
         after_another = evaluate(few)
     with _seeded(1):
         reseeded = evaluate(few)
-    among = evaluate(mixed)[:half], evaluate(few.at(slice(0, FEWER)))
+    among = evaluate(mixed)[:half], evaluate(few.at(slice(0, _FEWER)))
     return (
         first,
         after_another,
         reseeded,
         *among,
         another,
-        evaluate(shifted.at(slice(0, FEWER + 1))),
+        evaluate(shifted.at(slice(0, _FEWER + 1))),
     )
 
 
@@ -204,16 +209,6 @@ def later_findings(system: System, few: Points, before: Tensor, epsilon: float) 
         later, calls = at_once(system, few), calls + 1
     size = gap(before, later)
     return [_finding("stale", None, size, "")] if kept_from_calls(size, epsilon) else []
-
-
-def _changed_arguments(system: System, few: Points) -> str | None:
-    """The name of an argument that `step` writes into."""
-    ds = system.state_dim
-    given = {"state": few.z[:, :ds].clone(), "action": few.z[:, ds:].clone()}
-    kept = {name: values.clone() for name, values in given.items()}
-    with torch.no_grad():
-        system.step(given["state"], given["action"], few.noise)
-    return next((name for name in given if not torch.equal(given[name], kept[name])), None)
 
 
 def _finding(kind: Kind, block: str | None, size: float, detail: str) -> Finding:

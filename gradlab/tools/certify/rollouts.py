@@ -23,13 +23,13 @@ from gradlab.tools.certify.result import Finding
 from gradlab.tools.certify.sampling import Law
 
 _DIRECTIONS = 4
-AGREE, CERTAIN = 0.95, 0.2  # share of signs that agree; least share that is certain
+AGREE, _CERTAIN = 0.95, 0.2  # share of signs that agree; least share that is certain
 _STEP = 4.0  # times ε^{1/3} of the spread
 _ROUNDING = 32.0
 
 
 @dataclass(frozen=True)
-class Signs:
+class _Signs:
     """Of T = 1 … H steps: share of certain signs, and of these the share that agrees."""
 
     certain: tuple[float, ...]
@@ -40,25 +40,25 @@ class Signs:
     def horizon(self) -> int:
         """The largest T up to which signs agree; as far as enough of them are certain."""
         for t, (certain, agree) in enumerate(zip(self.certain, self.agree, strict=True)):
-            if certain < CERTAIN or not agree >= AGREE:
+            if certain < _CERTAIN or not agree >= AGREE:
                 return t
         return len(self.certain)
 
     @property
     def decidable(self) -> bool:
         """Whether enough signs are certain at the first step to say anything."""
-        return not self.constant and self.certain[0] >= CERTAIN
+        return not self.constant and self.certain[0] >= _CERTAIN
 
     @property
     def turns(self) -> bool:
         """Whether signs are wrong beyond it, and not only uncertain."""
         h = self.horizon
-        return h < len(self.certain) and self.certain[h] >= CERTAIN
+        return h < len(self.certain) and self.certain[h] >= _CERTAIN
 
 
 def _signs(
     chain: Chain, derivative: Derivative, units: Units, epsilon: float, draw: Tensor
-) -> Signs:
+) -> _Signs:
     """
     Args:
         draw: standard normal [M, ds + da, k], the directions in spreads.
@@ -66,7 +66,10 @@ def _signs(
     directions = draw * units.z[:, None]
     h = _STEP * epsilon ** (1 / 3)
     steps = torch.tensor([h, h / 4]).to(draw)
-    R, path = chain.rolled(_moved(chain.first, directions, steps))
+    # One rollout has the first points, then these moved by ± every step along every direction.
+    sides = torch.stack([steps, -steps], 1)[..., None, None, None]
+    ends = chain.first + sides * directions.permute(2, 0, 1)  # [sizes, signs, k, M, ds + da]
+    R, path = chain.rolled(torch.cat([chain.first, ends.reshape(-1, chain.first.shape[1])]))
     m, k = len(chain.first), directions.shape[2]
     given = chain.tangents(derivative, directions, path[:, :m])
     R = R[:, m:].reshape(chain.steps, 2, 2, k, m).transpose(3, 4)  # [T, sizes, signs, M, k]
@@ -80,15 +83,7 @@ def _signs(
     known = wide[torch.isfinite(wide)]
     constant = bool(len(known)) and not bool(known.any())  # no return moves with its first state
     share = tuple((counts / certain[0].numel()).tolist())
-    return Signs(share, tuple(shares.nan_to_num().tolist()), constant)
-
-
-def _moved(first: Tensor, directions: Tensor, steps: Tensor) -> Tensor:
-    """The first points, then these moved by ± every step along every direction,
-    [(1 + 2 · sizes · k) M, ds + da]: one rollout has all of them."""
-    sides = torch.stack([steps, -steps], 1)[..., None, None, None]
-    ends = first + sides * directions.permute(2, 0, 1)  # [sizes, signs, k, M, ds + da]
-    return torch.cat([first, ends.reshape(-1, first.shape[1])])
+    return _Signs(share, tuple(shares.nan_to_num().tolist()), constant)
 
 
 _STARTS = 30  # trajectories of a chain: with 16 moved ones each, they just fill two calls
@@ -126,7 +121,7 @@ class Ahead:
         )
 
 
-def chained(ahead: Ahead, name: str, derivative: Derivative) -> tuple[list[Finding], Signs]:
+def chained(ahead: Ahead, name: str, derivative: Derivative) -> tuple[list[Finding], _Signs]:
     """How far the sign of the chained gradient is right."""
     rows = evenly(len(ahead.points), _STARTS)
     run = ahead.chain(rows, ahead.horizon, "chain")

@@ -151,7 +151,14 @@ def visited(drawn: Law, n: int) -> tuple[Samples, NonFiniteStep | None]:
     bound = _FAR * (1 + s.abs().amax())
     first, count = None, 0
     for t in range(steps):
-        z = torch.cat([s, _actions(drawn, s, t)], 1)
+        a = drawn.action_size * drawn.draw(f"actions {t}", len(s), system.action_dim)
+        if drawn.policy is not None:  # it acts in every other row
+            width = int(getattr(drawn.policy, "noise_dim", 0))
+            noise = drawn.draw(f"policy noise {t}", len(s), width)
+            with torch.no_grad():
+                chosen = act(drawn.policy, s, noise)
+            a = torch.where((torch.arange(len(s)) % 2 == 0)[:, None], chosen, a)
+        z = torch.cat([s, a], 1)
         here = labelled(system, z, "visited", drawn.seed + t, None)
         parts.append(Samples(here.points, here.origin, torch.full((len(s),), t), here.onset))
         y = outputs(system, here.points)
@@ -164,20 +171,6 @@ def visited(drawn: Law, n: int) -> tuple[Samples, NonFiniteStep | None]:
             break
     loss = None if first is None else NonFiniteStep(*first, count, len(drawn.starts))
     return thinned(pooled(parts), n), loss
-
-
-def _actions(drawn: Law, s: Tensor, t: int) -> Tensor:
-    """The policy's, and random ones in every other row."""
-    da = drawn.system.action_dim
-    random = drawn.action_size * drawn.draw(f"actions {t}", len(s), da)
-    if drawn.policy is None:
-        return random
-    width = int(getattr(drawn.policy, "noise_dim", 0))
-    noise = drawn.draw(f"policy noise {t}", len(s), width)
-    with torch.no_grad():
-        chosen = act(drawn.policy, s, noise)
-    mine = (torch.arange(len(s)) % 2 == 0)[:, None]
-    return torch.where(mine, chosen, random)
 
 
 def thinned(samples: Samples, n: int) -> Samples:
@@ -230,23 +223,17 @@ def strata(
     contacts: Callable[[Tensor], Tensor] | None = getattr(system, "contacts", None)
     if contacts is not None:
         label[contacts(z[:, :ds]).cpu()] = STRATA.index("contact")
-    label[_limited(system, z, action_limit)] = STRATA.index("limit")
-    label[_saturated(found)] = STRATA.index("saturation")
-    label[found.kink.any(1) | samples.onset] = STRATA.index("onset")
-    return label
-
-
-def _limited(system: System, z: Tensor, action_limit: Tensor | None) -> Tensor:
-    ds = system.state_dim
-    on = torch.zeros(len(z), dtype=torch.bool)
+    limited = torch.zeros(len(z), dtype=torch.bool)
     if action_limit is not None:
-        on |= (z[:, ds:].abs() == action_limit).any(1)
+        limited |= (z[:, ds:].abs() == action_limit).any(1)
     beyond: Callable[[Tensor], Tensor] | None = getattr(system, "beyond_limits", None)
-    return on if beyond is None else on | beyond(z[:, :ds]).cpu()
-
-
-def _saturated(found: Reference) -> Tensor:
-    """Points with a column that is 0 there, and is not at a tenth of all points."""
+    if beyond is not None:
+        limited |= beyond(z[:, :ds]).cpu()
+    label[limited] = STRATA.index("limit")
+    # A column is 0 here, and is not at a tenth of all points.
     size = found.D.abs().nan_to_num().amax(1)
     usual = size.quantile(0.9, dim=0)
-    return ((size <= _ROUNDING * usual) & (usual > 0)).any(1)
+    saturated = ((size <= _ROUNDING * usual) & (usual > 0)).any(1)
+    label[saturated] = STRATA.index("saturation")
+    label[found.kink.any(1) | samples.onset] = STRATA.index("onset")
+    return label

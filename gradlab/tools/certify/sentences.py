@@ -44,18 +44,12 @@ def wrong(
     worst = max(each.error for each in entries)
     count = "one entry" if len(entries) == 1 else f"{len(entries)} entries"
     most = "by" if len(entries) == 1 else "by up to"
-    return (
-        f"{SYMBOLS[block]} is wrong{_WHERE[stratum]} ({states[0]} of {states[1]} states): {count} "
-        f"{most} {percent(worst)}{sign}, the whole block by {percent(whole)} (median). "
-        f"{_listed(entries)}{_cause(entries)}."
-    )
-
-
-def _listed(entries: Sequence[WrongEntry]) -> str:
-    """Entries that share an input and a deviation together: s3′ and s0′ by s2, which are zero."""
+    cause = f"; {_CAUSES}" if any(each.zero == "J" for each in entries) else ""
+    # Entries that share an input and a deviation together: s3′ and s0′ by s2, which are zero.
     shown: dict[tuple[str, str], list[str]] = {}
     for each in entries[:_NAMED]:
-        shown.setdefault((each.column, _deviation(each)), []).append(each.row)
+        deviation = each.zero or f"by {percent(each.error)}"
+        shown.setdefault((each.column, deviation), []).append(each.row)
     parts = [
         f"{listed(rows, _NAMED)} by {column}, {words[0] if len(rows) == 1 else words[1]}"
         for (column, kind), rows in shown.items()
@@ -64,19 +58,11 @@ def _listed(entries: Sequence[WrongEntry]) -> str:
     rest = len(entries) - _NAMED
     more = f"; and {rest} more, which the certificate's JSON names" if rest > 0 else ""
     order = "Largest absolute error first: " if len(entries) > 1 else "It is "
-    return f"{order}{'; '.join(parts)}{more}"
-
-
-def _deviation(entry: WrongEntry) -> str:
-    """Of one entry: that J or D is 0, or a relative error."""
-    return entry.zero or f"by {percent(entry.error)}"
-
-
-def _cause(entries: Sequence[WrongEntry]) -> str:
-    """Where derivatives are exactly 0 and should not be, what usually makes them so."""
-    if not any(each.zero == "J" for each in entries):
-        return ""
-    return f"; {_CAUSES}"
+    return (
+        f"{SYMBOLS[block]} is wrong{_WHERE[stratum]} ({states[0]} of {states[1]} states): {count} "
+        f"{most} {percent(worst)}{sign}, the whole block by {percent(whole)} (median). "
+        f"{order}{'; '.join(parts)}{more}{cause}."
+    )
 
 
 def dead(
