@@ -109,10 +109,12 @@ def alpha_order(
             f"gradients of one return"
         )
     group = as_starts(starts, first.states.state_dim).group
-    G1, G0 = (
-        _group_means(estimator.gradients(policy, starts, seed, termination), group)
-        for estimator in (first, zeroth)
-    )
+    label, means = torch.unique(group, return_inverse=True)[1], []
+    for estimator in (first, zeroth):  # of the samples that share a group, weighing as they do
+        G = estimator.gradients(policy, starts, seed, termination)
+        sums = group_sums(G, label)
+        means.append(sums * (len(sums) / len(G)))
+    G1, G0 = means
     v1, v0 = _trace(G1), _trace(G0)
     radius = _bernstein_radius(G0, trust.failure)
     disagreement = float((G1.mean(dim=0) - G0.mean(dim=0)).norm())
@@ -120,7 +122,9 @@ def alpha_order(
     alpha = least
     if disagreement > 0 and radius + least * disagreement > trust.accuracy:
         alpha = max(0.0, (trust.accuracy - radius) / disagreement)
-    bias2 = squared_norm(_pair_sums(G1 - G0), np.ones(len(G1)))
+    Y = (G1 - G0).double().cpu()
+    rows = (Y @ Y.sum(dim=0)).numpy()
+    bias2 = squared_norm(PairSums((Y * Y).sum(dim=1).numpy(), rows, rows), np.ones(len(Y)))
     mean = alpha * G1.mean(dim=0) + (1 - alpha) * G0.mean(dim=0)
     span = interval("bias2", bias2)
     return _AlphaOrder(mean, alpha, least, v1, v0, radius, disagreement, bias2.value, span)
@@ -139,17 +143,5 @@ def _bernstein_radius(G: Tensor, failure: float) -> float:
     return (linear + math.sqrt(linear**2 + 2 * n * _trace(G) * log)) / n
 
 
-def _group_means(G: Tensor, group: Tensor) -> Tensor:
-    """Means of the samples that share a group, each scaled to weigh as its samples do: [G, P]."""
-    sums = group_sums(G, torch.unique(group, return_inverse=True)[1])
-    return sums * (len(sums) / len(G))
-
-
 def _trace(G: Tensor) -> float:
     return float((G - G.mean(dim=0)).square().sum() / max(len(G) - 1, 1))
-
-
-def _pair_sums(Y: Tensor) -> PairSums:
-    Y = Y.double().cpu()
-    own, rows = (Y * Y).sum(dim=1).numpy(), (Y @ Y.sum(dim=0)).numpy()
-    return PairSums(own, rows, rows)

@@ -83,34 +83,12 @@ class Estimator:
                 f"actions is {self.actions!r}, whose weights are fitted to paths with other noise, "
                 f"but states are recorded: give a system, or use actions 'all' or 'score'"
             )
-        self._check_coordinates()
-        self._check_cut()
-        self._check_replay()
-        if self.tail.horizon == 0 and first_horizon(self) > 0:
-            raise InputError(
-                "horizon is 0, which leaves no θ to differentiate: it needs a Q critic and an "
-                "attached terminal action"
-            )
-
-    def _check_coordinates(self) -> None:
-        model = self.jacobians
-        for name in ("state_dim", "action_dim") if model is not None else ():
-            if getattr(model, name) != getattr(self.states, name):
+        for name in ("state_dim", "action_dim") if self.jacobians is not None else ():
+            if getattr(self.jacobians, name) != getattr(self.states, name):
                 raise InputError(
-                    f"jacobians has {name} {getattr(model, name)}, states has "
+                    f"jacobians has {name} {getattr(self.jacobians, name)}, states has "
                     f"{getattr(self.states, name)}: both must use the task's one coordinate"
                 )
-
-    def _check_replay(self) -> None:
-        if (self.actions == "replayed") != (self.replay is not None):
-            raise InputError(
-                f"actions is {self.actions!r} and replay is {validation.shown(self.replay)}: "
-                f"'replayed' needs the system whose visited states it begins at, no other has one"
-            )
-        if self.replay is not None and not self.tail.discount < 1:
-            raise InputError("discount is 1: states are replayed by their discounted visitation")
-
-    def _check_cut(self) -> None:
         validation.instance("cut", self.cut, Cut, "a Cut(edges, rows, columns)")
         if self.cut and self.jacobians is None:
             raise InputError(
@@ -118,6 +96,18 @@ class Estimator:
                 f"and actions that use them, or leave cut out"
             )
         check_coordinates(self.cut, self.states.state_dim)
+        if (self.actions == "replayed") != (self.replay is not None):
+            raise InputError(
+                f"actions is {self.actions!r} and replay is {validation.shown(self.replay)}: "
+                f"'replayed' needs the system whose visited states it begins at, no other has one"
+            )
+        if self.replay is not None and not self.tail.discount < 1:
+            raise InputError("discount is 1: states are replayed by their discounted visitation")
+        if self.tail.horizon == 0 and first_horizon(self) > 0:
+            raise InputError(
+                "horizon is 0, which leaves no θ to differentiate: it needs a Q critic and an "
+                "attached terminal action"
+            )
 
     @property
     def way(self) -> Way:

@@ -73,8 +73,13 @@ def trace(policy: nn.Module, states: Tensor, noise: Tensor) -> Trace:
         action, calls = recorded_forward(policy, leaf, noise, layers, copy=True)
     layered = each_parameter_once(layers, calls, slices, len(states))
     outputs = [call.output for call in calls] if layered else []
-    last = action.shape[1] - 1
-    passes = [_reverse(action, j, [leaf, *outputs], j < last) for j in range(last + 1)]
+    leaves, last, passes = [leaf, *outputs], action.shape[1] - 1, []
+    for j in range(last + 1):
+        grads = torch.autograd.grad(
+            action[:, j].sum(), leaves, retain_graph=j < last, allow_unused=True
+        )
+        pairs = zip(grads, leaves, strict=True)
+        passes.append([torch.zeros_like(o) if g is None else g for g, o in pairs])
     K = torch.stack([row[0] for row in passes], dim=1)
     if not layered:
         return Trace(action.detach(), K, None)
@@ -214,12 +219,6 @@ def _agree(policy: nn.Module, factors: tuple[Factor, ...], states: Tensor, noise
         <= tolerance * scale
         for p, g in zip(trained, grads, strict=True)
     )
-
-
-def _reverse(action: Tensor, j: int, leaves: list[Tensor], retain: bool) -> list[Tensor]:
-    """Gradients of each row's action j in the same row of every leaf."""
-    grads = torch.autograd.grad(action[:, j].sum(), leaves, retain_graph=retain, allow_unused=True)
-    return [torch.zeros_like(o) if g is None else g for g, o in zip(grads, leaves, strict=True)]
 
 
 def _explicit_factor(policy: nn.Module, states: Tensor, noise: Tensor) -> Factor:

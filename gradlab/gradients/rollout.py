@@ -224,7 +224,8 @@ def tail_gradient(
         pairs = zip(grads, (leaf_s, leaf_a), strict=True)
         return torch.cat([torch.zeros_like(x) if g is None else g for g, x in pairs], dim=1)
 
-    both = _mapped(block, len(s))
+    with torch.enable_grad():
+        both = torch.cat([block(rows).detach() for rows in row_blocks(len(s))])
     if termination == "mask":
         both = torch.where(path.alive.flatten()[:, None], both, 0.0)
     q_s, q_a = both[:, :ds], both[:, ds:]
@@ -234,8 +235,3 @@ def tail_gradient(
 def row_blocks(total: int) -> Iterator[slice]:
     """Slices of at most `ROWS` rows that cover `total`."""
     return (slice(begin, min(begin + ROWS, total)) for begin in range(0, total, ROWS))
-
-
-def _mapped(function: Callable[[slice], Tensor], total: int) -> Tensor:
-    with torch.enable_grad():
-        return torch.cat([function(rows).detach() for rows in row_blocks(total)])

@@ -78,7 +78,8 @@ def mixture(
     """
     _check_mixture(n, beta, per_trajectory, termination)
     visiting = stream(seed, "visitation").initial_seed()
-    when = _geometric(n, task.discount, visiting)
+    uniform = torch.rand(n, generator=stream(visiting, "time"), dtype=torch.float64)
+    when = (torch.log1p(-uniform) / math.log(task.discount)).floor().long()  # P(T ≥ t) = γᵗ
     chosen = torch.rand(n, generator=stream(visiting, "choice"), dtype=torch.float64) < beta
     when = torch.where(chosen, when, 0).reshape(-1, per_trajectory)
     begin = task.starts(len(when), stream(seed, "starts")).double()
@@ -159,12 +160,6 @@ def repeated(starts: Tensor | Path, samples: int) -> Path:
         x.repeat_interleave(samples, dim=0) for x in (once.states, once.weight, once.group)
     )
     return _as_path(Starts(states, weight, group))
-
-
-def _geometric(n: int, discount: float, seed: int) -> Tensor:
-    """[n] integers T with P(T ≥ t) = γᵗ."""
-    uniform = torch.rand(n, generator=stream(seed, "time"), dtype=torch.float64)
-    return (torch.log1p(-uniform) / math.log(discount)).floor().long()
 
 
 def _states_at(

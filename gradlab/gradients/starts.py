@@ -81,7 +81,8 @@ class Starts:
         fresh = child(seed, _REDRAWN)
         if "dynamics" in self.redrawn:
             return self._dynamics_noise(system, fresh, step)
-        noise, column = self._dynamics_noise(system, seed, step), _member_column(system)
+        noise = self._dynamics_noise(system, seed, step)
+        column: int | None = getattr(system, "member_column", None)
         if "member" in self.redrawn and column is not None:
             noise = noise.clone()
             noise[:, column] = self._dynamics_noise(system, fresh, step)[:, column]
@@ -161,12 +162,6 @@ def distinct(starts: Starts) -> Starts:
 def plain(values: Tensor) -> Tensor:
     """Numbers that autograd may work on: out of the caller's graph, and of its inference mode."""
     return values.clone() if values.is_inference() else values.detach()
-
-
-def _member_column(system: System) -> int | None:
-    """The column of a system's noise that chooses an ensemble member, if it has one."""
-    column: int | None = getattr(system, "member_column", None)
-    return column
 
 
 def policy_noise_at(policy: nn.Module, n: int, seed: int, step: int, like: Tensor) -> Tensor:

@@ -109,7 +109,12 @@ def visit(
     if model is None:
         return visited
     guess = blocks(model, path, jacobian_noise(simulator, model, path), progress, "model")
-    return replace(visited, guess=guess, predicted=_predicted(model, path))
+    H, n = path.rewards.shape
+    s, a = path.states[:-1].flatten(0, 1), path.actions[:-1].flatten(0, 1)
+    with torch.no_grad():
+        out = step_running(model, s, a, None)
+    predicted = torch.cat([out.state, out.reward[:, None]], 1).reshape(H, n, -1)
+    return replace(visited, guess=guess, predicted=predicted.numpy())
 
 
 def blocks(
@@ -140,14 +145,6 @@ def blocks(
         errors={name: joined([x.certificate.error[name] for x in linear]) for name in BLOCKS},
         step=joined(steps) if steps else None,
     )
-
-
-def _predicted(model: System, path: Path) -> Array:
-    H, n = path.rewards.shape
-    s, a = path.states[:-1].flatten(0, 1), path.actions[:-1].flatten(0, 1)
-    with torch.no_grad():
-        out = step_running(model, s, a, None)
-    return torch.cat([out.state, out.reward[:, None]], 1).reshape(H, n, -1).numpy()
 
 
 def jacobian_squares(visited: Visited) -> dict[str, tuple[Array, Array]]:

@@ -87,14 +87,8 @@ def more_samples(gap: float, se: float, samples: int, power: float = POWER) -> i
     if not (np.isfinite(gap) and np.isfinite(se)) or gap == 0:
         return None
     reach = Z + float(scipy.stats.norm.ppf(power))
-    return _further(samples, (reach * se / gap) ** 2)
-
-
-def _further(samples: int, times: float) -> int | None:
-    missing = samples * (times - 1)
-    if not missing <= UNAFFORDABLE:
-        return None
-    return max(0, ceil(missing))
+    missing = samples * ((reach * se / gap) ** 2 - 1)
+    return max(0, ceil(missing)) if missing <= UNAFFORDABLE else None
 
 
 def _interval(estimate: Estimate, method: str) -> Interval:

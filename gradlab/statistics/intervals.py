@@ -141,20 +141,16 @@ def interval(quantity: str, estimate: Estimate, level: float = LEVEL) -> Interva
     """The interval of one quantity, 95% unless another level of each end is given."""
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         if not np.isfinite(estimate.value) or not np.isfinite(estimate.left_out).all():
-            return _lost(quantity, estimate, level)
+            # All that the quantity can be; of a cosine, what its sign allows.
+            low, high = QUANTITIES[quantity].range
+            if not np.isfinite((low, high)).all():
+                low = high = np.nan
+            low, high = _signed(estimate.parts, low, high, level)
+            return Interval(low, high, np.nan, "undefined: lost in noise")
         se = jackknife_se(estimate.left_out)
         if not np.isfinite(se):
             return Interval(np.nan, np.nan, np.nan, "undefined: overflows")
         return METHODS[QUANTITIES[quantity].interval](estimate, se, level)
-
-
-def _lost(quantity: str, estimate: Estimate, level: float) -> Interval:
-    """All that the quantity can be; of a cosine, that its sign allows."""
-    low, high = QUANTITIES[quantity].range
-    if not np.isfinite((low, high)).all():
-        low = high = np.nan
-    low, high = _signed(estimate.parts, low, high, level)
-    return Interval(low, high, np.nan, "undefined: lost in noise")
 
 
 def skewness_corrected(estimate: Estimate, level: float = LEVEL) -> tuple[float, float]:

@@ -225,12 +225,6 @@ def combine(function: Callable[..., Array], *parts: Estimate) -> Estimate:
     return Estimate(float(value), np.asarray(left_out, dtype=np.float64))
 
 
-def _root_of(square: Estimate) -> Estimate:
-    """√U, 0 where U < 0; values left out keep their sign there, else no spread would be seen."""
-    root = combine(lambda u: np.sign(u) * np.sqrt(np.abs(u)), square)
-    return Estimate(max(root.value, 0.0), root.left_out)
-
-
 def estimates(moments: Moments, batch: int) -> Mapping[str, Estimate]:
     """All quantities of one estimator at one horizon.
 
@@ -246,8 +240,10 @@ def estimates(moments: Moments, batch: int) -> Mapping[str, Estimate]:
     """
     norm2 = pair_mean(moments.gradient, moments.size)
     variance = combine(lambda m, u: m - u, second_moment(moments), norm2)
+    # Values left out keep their sign below 0, else no spread would be seen there.
+    root = combine(lambda u: np.sign(u) * np.sqrt(np.abs(u)), norm2)
     result = {
-        "mean_norm": _root_of(norm2),
+        "mean_norm": Estimate(max(root.value, 0.0), root.left_out),
         "variance": variance,
         "snr": combine(lambda u, v: u / v, norm2, variance),
     }

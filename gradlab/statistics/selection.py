@@ -277,7 +277,12 @@ def best_replacement(game: Game) -> BestReplacement | None:
     """None with too few groups, or where no v is finite."""
     k = len(game.players)
     sets = [one for n in range(1, _MOST_AT_ONCE + 1) for one in combinations(range(k), n)]
-    taken = [_taken_off(game, one) for one in sets]
+    taken = []
+    for one in sets:
+        replaced = sum(1 << player for player in one)
+        with np.errstate(invalid="ignore"):
+            value = float(game.value[0] - game.value[replaced])
+            taken.append(Estimate(value, game.left_out[0] - game.left_out[replaced]))
     per_part = [
         Estimate(each.value / len(one), each.left_out / len(one))
         for one, each in zip(sets, taken, strict=True)
@@ -298,10 +303,3 @@ def best_replacement(game: Game) -> BestReplacement | None:
 
     rivals = tuple(named(i) for i in others)
     return BestReplacement(named(ranks.best), taken[ranks.best], level, rivals)
-
-
-def _taken_off(game: Game, players: tuple[int, ...]) -> Estimate:
-    replaced = sum(1 << player for player in players)
-    with np.errstate(invalid="ignore"):
-        value = float(game.value[0] - game.value[replaced])
-        return Estimate(value, game.left_out[0] - game.left_out[replaced])

@@ -151,20 +151,17 @@ def fitted(estimator: Choices, requested: TermRequest, rule: _Rule) -> FittedSha
     versions = [p._version for p in requested.policy.parameters()]  # trained in place
     key = (id(estimator), id(requested.policy), str((*requested[2:], versions)))
     if key not in whole.fits:
-        asked = requested._replace(
+        pilot = requested._replace(
             starts=_pilot(whole, starts.states), seed=child(requested.seed, "pilot")
         )
+        here = nodes(estimator, pilot, None)
+        baseline = fitted_baseline(here.linear.path.states, here.to_go)
+        fit = FittedShares(rule(here, here.advantage(baseline), pilot), baseline)
         # Whatever the key names by its address has to live as long as the fit.
-        whole.fits[key] = (estimator, requested.policy, _fit(estimator, asked, rule))
+        whole.fits[key] = (estimator, requested.policy, fit)
     found = whole.fits[key][2]
     assert isinstance(found, FittedShares)
     return found
-
-
-def _fit(estimator: Choices, pilot: TermRequest, rule: _Rule) -> FittedShares:
-    here = nodes(estimator, pilot, None)
-    baseline = fitted_baseline(here.linear.path.states, here.to_go)
-    return FittedShares(rule(here, here.advantage(baseline), pilot), baseline)
 
 
 def _pilot(whole: Starts, like: Tensor) -> Starts:
