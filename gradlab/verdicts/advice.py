@@ -57,7 +57,16 @@ def advise(facts: Facts) -> Advice:
     """The decision of a measurement at visited states."""
     facts = believed(facts)
     cell, updates = _chosen(facts)
-    contradiction = next((each for each in facts.disagreements if _against(each, cell)), None)
+    # Gradient and returns are of different problems: that an update bends, or jumps, is said by
+    # the returns that were taken.
+    contradiction = next(
+        (
+            each
+            for each in facts.disagreements
+            if each.reason in ("law", "boundary") and each.cell in (cell, TRUE_CELL)
+        ),
+        None,
+    )
     if cell is None or contradiction is not None:
         return Advice(None, contradiction=contradiction)
     missing = _missing(facts, cell, updates)
@@ -143,12 +152,6 @@ def _falls(facts: Facts, cell: Cell) -> bool:
         return False
     peak = rehearsed.peak_of(cell)
     return peak is not None and peak.gain.high < 0
-
-
-def _against(found: Disagreement, cell: Cell | None) -> bool:
-    """Does it say that gradient and returns are of different problems? That an update bends, or
-    jumps, is said by the returns that were taken."""
-    return found.reason in ("law", "boundary") and found.cell in (cell, TRUE_CELL)
 
 
 def _missing(facts: Facts, cell: Cell, updates: int | None) -> _Missing:

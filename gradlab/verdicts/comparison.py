@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import takewhile
 from math import exp
@@ -13,7 +13,6 @@ from gradlab.runs.check_results import no_gradient
 from gradlab.runs.comparison import Comparison
 from gradlab.runs.decision_rules import LogRatio, least_ratio
 from gradlab.statistics.comparison import difference
-from gradlab.statistics.intervals import Interval
 from gradlab.verdicts.phrases import SAME, ZERO, capital, missing, ratio_of, ratio_span, same
 from gradlab.verdicts.screen import NOTHING, Fact, Light, Screen, Sentence
 from gradlab.wording import gradient, horizons, known, listed, percent, two
@@ -50,9 +49,13 @@ def screen(comparison: Comparison) -> Screen:
     else:
         text = f"{B} and {A} are alike: every error agrees to within {percent(SAME - 1)}."
     text += f" Open: {_who(comparison, open_)}." if changes and open_ else ""
+    sure = "decided for every gradient (95%)"
+    if open_:
+        nearest = min(open_, key=lambda name: -abs(ratios[name].value) / ratios[name].se)
+        more = _more(comparison, ratios[nearest])
+        sure = f"decided for {len(ratios) - len(open_)} of {len(ratios)} gradients; {more}"
     facts = tuple(_fact(comparison, name, ratio) for name, ratio in list(ratios.items())[:3])
-    return Screen(text, "choose" if open_ else "act", _sure(comparison, ratios, open_), facts,
-                  "mse-ratio", rest)  # fmt: skip
+    return Screen(text, "choose" if open_ else "act", sure, facts, "mse-ratio", rest)
 
 
 def each_with_first(comparisons: Sequence[Comparison]) -> Screen:
@@ -73,14 +76,6 @@ def _who(comparison: Comparison, names: Sequence[str]) -> str:
 
 def _gradient(comparison: Comparison, name: str) -> str:
     return gradient(comparison.first.identities[name])
-
-
-def _sure(comparison: Comparison, ratios: Mapping[str, LogRatio], open_: Sequence[str]) -> str:
-    if not open_:
-        return "decided for every gradient (95%)"
-    least = min(open_, key=lambda name: -abs(ratios[name].value) / ratios[name].se)
-    decided = len(ratios) - len(open_)
-    return f"decided for {decided} of {len(ratios)} gradients; {_more(comparison, ratios[least])}"
 
 
 def _fact(comparison: Comparison, name: str, ratio: LogRatio) -> Fact:
@@ -163,7 +158,8 @@ def _parts(comparison: Comparison, name: str) -> str:
     moves = []
     for quantity, words in _PARTS.items():
         over = _finite(comparison, name, quantity)
-        gaps = [_gap(comparison, name, quantity, h) for h in over]
+        both = (comparison.estimates(name, quantity, h) for h in over)
+        gaps = [difference(second, first) for first, second in both]
         up = [h for h, gap in zip(over, gaps, strict=True) if gap.low > 0]
         down = [h for h, gap in zip(over, gaps, strict=True) if gap.high < 0]
         moved = [f"higher at h = {horizons(up)}"] if up else []
@@ -171,11 +167,6 @@ def _parts(comparison: Comparison, name: str) -> str:
         if moved:
             moves.append(f"{words} {' and '.join(moved)}")
     return "; ".join(moves)
-
-
-def _gap(comparison: Comparison, name: str, quantity: str, horizon: int) -> Interval:
-    first, second = comparison.estimates(name, quantity, horizon)
-    return difference(second, first)
 
 
 def _finite(comparison: Comparison, name: str, quantity: str) -> list[int]:

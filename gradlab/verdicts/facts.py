@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -25,9 +24,8 @@ from gradlab.runs.jumps import Jumps
 from gradlab.runs.profile import Profile
 from gradlab.runs.realised import Disagreement, Realised
 from gradlab.runs.rehearsal import Rehearsal
-from gradlab.statistics.moments import Estimate
 from gradlab.statistics.number import Number
-from gradlab.statistics.selection import RankSet, largest
+from gradlab.statistics.selection import largest
 
 Cell = tuple[str, int]
 CLOSE = 0.9  # share of the best gain that counts as the same in practice
@@ -107,17 +105,14 @@ class Facts:
         if cell not in self.gains:
             return [at]
         enough = CLOSE * self.gains[cell].clipped
-        good = {h for h in self.horizons(name) if self._helps((name, h), enough)}
+        gains = {h: self.gains[name, h] for h in self.horizons(name)}
+        good = {h for h, gain in gains.items() if gain.low > 0 and gain.clipped >= enough}
         low = high = at
         while low - 1 in good:
             low -= 1
         while high + 1 in good:
             high += 1
         return list(range(low, high + 1))
-
-    def _helps(self, cell: Cell, enough: float) -> bool:
-        gain = self.gains[cell]
-        return gain.low > 0 and gain.clipped >= enough
 
     def harmful(self, name: str) -> list[int]:
         """Horizons whose step is shown to lower the return."""
@@ -145,13 +140,22 @@ def facts(profile: Profile) -> Facts:
         cell for cell in gains if cell[0] in own and not is_data_again(profile.identities, cell)
     ]
     estimates = [profile.estimate(name, "gain", h) for name, h in cells]
-    ranks = _ranked(estimates)
+    enough = estimates and len(estimates[0].left_out) >= _FEWEST
+    ranks = largest(estimates) if enough else None
     best = None if ranks is None else best_shown(gains, cells)
     chosen = None
+    beyond = None
     if ranks is not None and best is not None:
         chosen = chosen_gain(gains[best], estimates, ranks.kept, cells.index(best))
+        names = needs_states(profile.identities)
+        others = [cell for cell in gains if cell[0] in names]
+        beyond = better_beyond(
+            best, others, lambda each: profile.estimate(each[0], "gain", each[1])
+        )
     realised = profile.realised
     table = profile.table()
+    # Files of older versions do not know; a truth that is precise or cut is carried by many.
+    few = profile.truth.get("carried_by_few", False) and profile.truth.get("status") == "imprecise"
     return Facts(
         samples=int(profile.config["starts"]),
         seconds=_seconds(profile),
@@ -173,8 +177,8 @@ def facts(profile: Profile) -> Facts:
         failed=tuple(each.check for each in profile.sanity or () if not each.passed),
         void=tuple(each.sentence for each in failed_premises(profile.sanity)),
         premise=_premise(profile),
-        beyond=None if ranks is None else _beyond(profile, gains, best),
-        carried=_carried(profile.truth),
+        beyond=beyond,
+        carried=float(profile.truth.get("concentration", 0.0)) if few else 0.0,
         rehearsal=profile.rehearsal,
         jumps=profile.jumps,
     )
@@ -184,26 +188,6 @@ def _premise(profile: Profile) -> str:
     failed = failed_premises(profile.sanity)
     text = failed[0].meaning.replace(", so nothing can be decided", "") if failed else ""
     return f"{text[:1].upper()}{text[1:]}." if text else ""
-
-
-def _carried(truth: Mapping[str, Any]) -> float:
-    """Files of older versions do not know; a truth that is precise or cut is carried by many."""
-    few = truth.get("carried_by_few", False) and truth.get("status") == "imprecise"
-    return float(truth.get("concentration", 0.0)) if few else 0.0
-
-
-def _beyond(profile: Profile, gains: Mapping[Cell, Number], best: Cell | None) -> Cell | None:
-    if best is None:
-        return None
-    names = needs_states(profile.identities)
-    cells = [cell for cell in gains if cell[0] in names]
-    return better_beyond(best, cells, lambda cell: profile.estimate(cell[0], "gain", cell[1]))
-
-
-def _ranked(estimates: Sequence[Estimate]) -> RankSet | None:
-    if not estimates or len(estimates[0].left_out) < _FEWEST:
-        return None
-    return largest(estimates)
 
 
 def _numbers(profile: Profile, quantity: str) -> dict[Cell, Number]:

@@ -25,15 +25,18 @@ def sentences(attribution: Attribution, profile: Profile) -> list[Sentence]:
     names = dict.fromkeys(each.estimator for each in attribution.bias)
     texts = [sentence for name in names for sentence in source(profile, attribution, name)]
     texts += [Sentence(_ABOUT, True, text) for text in _elsewhere(attribution, profile)]
-    texts += [
-        Sentence(
-            _ABOUT,
-            any(part.clear for part in each.sources),
-            _variance(each, gradient(profile.identities[each.estimator]), attribution.starts),
-        )
-        for each in _least(attribution, profile)
+    for each in _least(attribution, profile):
+        where = f"{gradient(profile.identities[each.estimator])} at h = {each.horizon}"
+        clear = [f"{_fraction(p)} from {SOURCES[p.name]}" for p in each.sources if p.clear]
+        still = [SOURCES[p.name] for p in each.sources if p.value == 0 and p.se == 0]
+        exact = f"; exactly nothing from {', '.join(still)}" if still else ""
+        shares = ", ".join(clear) or "no share is clear of 0"
+        text = f"Variance of {where}: {shares}{exact} (N = {attribution.starts})."
+        texts.append(Sentence(_ABOUT, bool(clear), text))
+    return texts + [
+        Sentence(_ABOUT, True, f"Not attributed: {name}, since {why}.")
+        for name, why in attribution.skipped.items()
     ]
-    return texts + [Sentence(_ABOUT, True, text) for text in _skipped(attribution)]
 
 
 def _elsewhere(attribution: Attribution, profile: Profile) -> Iterator[str]:
@@ -63,20 +66,6 @@ def _least(attribution: Attribution, profile: Profile) -> list[Spread]:
     return [
         min((s for s in attribution.variance if s.estimator == name), key=error) for name in names
     ]
-
-
-def _variance(spread: Spread, whose: str, starts: int) -> str:
-    where = f"{whose} at h = {spread.horizon}"
-    clear = [f"{_fraction(p)} from {SOURCES[p.name]}" for p in spread.sources if p.clear]
-    still = [SOURCES[p.name] for p in spread.sources if p.value == 0 and p.se == 0]
-    exact = f"; exactly nothing from {', '.join(still)}" if still else ""
-    shares = ", ".join(clear) or "no share is clear of 0"
-    return f"Variance of {where}: {shares}{exact} (N = {starts})."
-
-
-def _skipped(attribution: Attribution) -> Iterator[str]:
-    for name, why in attribution.skipped.items():
-        yield f"Not attributed: {name}, since {why}."
 
 
 def _fraction(part: Part) -> str:

@@ -20,7 +20,7 @@ from gradlab.runs.profile import Profile, check_profile
 from gradlab.statistics.quantities import QUANTITIES
 from gradlab.verdicts.advice import advise
 from gradlab.verdicts.choice.sentences import CALLED, cell_words, cells_words, statements
-from gradlab.verdicts.facts import Facts, facts
+from gradlab.verdicts.facts import facts
 from gradlab.verdicts.gains import gain_text
 from gradlab.verdicts.measurement.recommendation import recommendation
 from gradlab.verdicts.phrases import further
@@ -49,19 +49,17 @@ def screen(choice: Choice) -> Screen:
         text = f"No gradient is shown to raise the return; best guess: {cell_words(best.cell)}."
     if others:
         text += f" Not excluded: {_alternatives(others)}."
-    text += _lowers(choice) + _beyond(choice) + (_to_train(choice, best.cell) if helps else "")
-    facts = (_fact(choice, best), *_direction(choice, best))
+    text += _lowers(choice)
+    if choice.beyond is not None:
+        cell, gain = choice.beyond.cell, choice.beyond.gain
+        text += f" With the simulator's states: {cell_words(cell)}, gain {cosine(gain.clipped)}."
+    text += _to_train(choice, best.cell) if helps else ""
+    also = choice.direction
+    judged = [best] if also is None or also is best else [best, also]
+    facts = tuple(_fact(choice, each) for each in judged)
     light: Light = "none" if not helps else "choose" if others else "act"
     sure = _sure(choice, best) if helps else "no gain is shown"
     return Screen(text, light, sure, facts, None, rest)
-
-
-def _as_recommended(choice: Choice, facts: Facts) -> Screen:
-    """What the report says, with the command that follows it and the sentences of the choice."""
-    first, cell = recommendation(facts), advise(facts).cell
-    rest = statements(choice)
-    follow = "" if cell is None else _to_train(choice, cell)
-    return replace(first, headline=f"{first.headline}{follow}", figure=None, rest=rest)
 
 
 def _to_train(choice: Choice, cell: Cell) -> str:
@@ -76,14 +74,6 @@ def _to_train(choice: Choice, cell: Cell) -> str:
         return ""
     networks = "--policy FILE --critic FILE --policy-rate 1e-5"
     return f" To train with it: `gradlab train {rows[identity.actions]} {networks}`."
-
-
-def _beyond(choice: Choice) -> str:
-    """The better gradient that needs the simulator's states, named as such."""
-    if choice.beyond is None:
-        return ""
-    cell, gain = choice.beyond.cell, choice.beyond.gain
-    return f" With the simulator's states: {cell_words(cell)}, gain {cosine(gain.clipped)}."
 
 
 def _tried(choice: Choice, tried: Tried, rest: tuple[Sentence, ...]) -> Screen:
@@ -147,12 +137,6 @@ def _fact(choice: Choice, best: Best) -> Fact:
     return Fact(shown.label, shown.text, f"{formula}{choice.samples} samples.")
 
 
-def _direction(choice: Choice, best: Best) -> list[Fact]:
-    """The same by the other criterion."""
-    other = choice.direction
-    return [] if other is None or other is best else [_fact(choice, other)]
-
-
 def choose(
     profile: Profile,
     batch: int | None = None,
@@ -203,11 +187,11 @@ def chosen(
     asked = batch is None and not estimators and by in (None, "gain")
     first = screen(choice)
     if asked and choice.by in (None, "gain"):
-        first = _as_recommended(choice, facts(profile))
-    return replace(choice, recommendation=_text(first)), first
-
-
-def _text(first: Screen) -> str:
-    """A few lines."""
+        # What the report says, with the command that follows it and the sentences of the choice.
+        read = facts(profile)
+        said, cell = recommendation(read), advise(read).cell
+        follow = "" if cell is None else _to_train(choice, cell)
+        first = replace(said, headline=f"{said.headline}{follow}", figure=None, rest=first.rest)
     numbers = [f"{each.label}: {each.text}" for each in first.numbers]
-    return "\n".join([first.headline, f"How sure: {first.sure}.", *numbers])
+    text = "\n".join([first.headline, f"How sure: {first.sure}.", *numbers])
+    return replace(choice, recommendation=text), first

@@ -32,7 +32,10 @@ def statements(choice: Choice) -> tuple[Sentence, ...]:
     found = _tried(choice) + [_best(choice, each) for each in every if each is not None]
     found += _beyond(choice) + _steps(choice) + _criteria(choice) + _usable(choice)
     for about, each in (("pair", choice.pair), ("several", choice.several)):
-        found += [] if each is None else [_weights(choice, about, each)]
+        if each is not None and choice.by == "gain" and each.gain is not None:
+            found.append(_weights_by_gain(about, each, each.gain, outside(choice, each)))
+        elif each is not None:
+            found.append(_weights_by_error(about, each))
     found += _alpha(choice) + _agreement(choice)
     found += [] if choice.what_if is None else _what_if(choice, choice.what_if)
     return (*found, *(Sentence("note", True, each) for each in choice.notes))
@@ -65,7 +68,16 @@ def _best(choice: Choice, best: Best) -> Sentence:
     if best.kept == (best.cell,):
         return Sentence(best.criterion, True, f"{text}; nothing else may be best (95%).")
     text += f"; the 95% set is {cells_words(best.kept)}"
-    return Sentence(best.criterion, False, f"{text}.{_more(choice, best)}")
+    parts = [
+        f"{further(each.more)} separate {cell_words(each.member)} from {cell_words(each.contender)}"
+        for each in best.partings[:_FEW]
+    ]
+    more = f"{capital(further(None))} shrink it"
+    if choice.carried:
+        more = _CARRIED
+    elif parts:
+        more = f"Not enough starts to say more: {'; '.join(parts)}"
+    return Sentence(best.criterion, False, f"{text}. {more}.")
 
 
 def _beyond(choice: Choice) -> list[Sentence]:
@@ -108,18 +120,6 @@ def _tried(choice: Choice) -> list[Sentence]:
     return [Sentence("realised", tried.kept == (tried.cell,), text)]
 
 
-def _more(choice: Choice, best: Best) -> str:
-    if choice.carried:
-        return f" {_CARRIED}."
-    if not best.partings:
-        return f" {capital(further(None))} shrink it."
-    parts = [
-        f"{further(each.more)} separate {cell_words(each.member)} from {cell_words(each.contender)}"
-        for each in best.partings[:_FEW]
-    ]
-    return f" Not enough starts to say more: {'; '.join(parts)}."
-
-
 def _criteria(choice: Choice) -> list[Sentence]:
     """Whether plain steps and scale-free optimisers want different things."""
     mse, direction = choice.mse, choice.direction
@@ -129,21 +129,14 @@ def _criteria(choice: Choice) -> list[Sentence]:
     if mse.cell == direction.cell:
         text = f"Both criteria choose {cell_words(mse.cell)}."
     elif both:
-        text = (
-            f"The criteria are not shown to differ: {cells_words(_ordered(choice, both))} may be "
-            f"best by both."
-        )
+        among = cells_words([cell for cell in mse.candidates if cell in both])
+        text = f"The criteria are not shown to differ: {among} may be best by both."
     else:
         text = (
             f"The criteria differ: for plain gradient steps {cell_words(mse.cell)}, for "
             f"optimisers that drop the scale, as Adam, {cell_words(direction.cell)}."
         )
     return [Sentence("criteria", not both or mse.cell == direction.cell, text)]
-
-
-def _ordered(choice: Choice, cells: set[Cell]) -> list[Cell]:
-    candidates = () if choice.mse is None else choice.mse.candidates
-    return [cell for cell in candidates if cell in cells]
 
 
 def _usable(choice: Choice) -> list[Sentence]:
@@ -153,12 +146,6 @@ def _usable(choice: Choice) -> list[Sentence]:
     rule = f"cosine ≥ {COSINE:g} and at most {times(EXCESS)} the least error; N = {choice.samples}"
     text = usable_text(choice.usable.estimator, usable, rule)
     return [Sentence("usable", usable.decided, f"{text}.")]
-
-
-def _weights(choice: Choice, about: str, mixing: Mixing) -> Sentence:
-    if choice.by == "gain" and mixing.gain is not None:
-        return _weights_by_gain(about, mixing, mixing.gain, outside(choice, mixing))
-    return _weights_by_error(about, mixing)
 
 
 def outside(choice: Choice, mixing: Mixing) -> str:
@@ -199,10 +186,14 @@ def _judged(about: str, mixing: Mixing) -> str:
 
 
 def _weights_by_error(about: str, mixing: Mixing) -> Sentence:
-    own = mixing.contender("mse")
+    own, weights = mixing.contender("mse"), mixing.direction
+    by_direction = "none: no mixture points along the truth"
+    if weights.share.any():
+        ends = span(weights.scale_low, weights.scale_high)
+        by_direction = f"{_shares(mixing, weights)}, scale {weights.scale:.2g} (CI {ends})"
     text = (
         f"Weights of {cells_words(mixing.cells)}: by mean squared error "
-        f"{_shares(mixing, mixing.mse)}; by direction {_scaled(mixing)}"
+        f"{_shares(mixing, mixing.mse)}; by direction {by_direction}"
     )
     judged = _judged(about, mixing)
     against = own.against
@@ -218,15 +209,6 @@ def _weights_by_error(about: str, mixing: Mixing) -> Sentence:
     rules = _rules(mixing)
     decided = against.high < -log(SAME) or against.low > log(SAME)
     return Sentence(about, decided, f"{text}. {verdict}{', ' + rules if rules else ''}.")
-
-
-def _scaled(mixing: Mixing) -> str:
-    """Shares by direction, and the scale that goes with them."""
-    weights = mixing.direction
-    if not weights.share.any():
-        return "none: no mixture points along the truth"
-    ends = span(weights.scale_low, weights.scale_high)
-    return f"{_shares(mixing, weights)}, scale {weights.scale:.2g} (CI {ends})"
 
 
 def _shares(mixing: Mixing, weights: Weights) -> str:

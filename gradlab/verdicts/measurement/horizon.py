@@ -67,11 +67,14 @@ def jumps(profile: Profile) -> list[Sentence]:
     holds = f"backpropagation promises {promised} per unit step and brings {brought}"
     ends = span(float(found.gap_low[UPDATE]), float(found.gap_high[UPDATE]))
     n = f"N = {found.samples}"
+    more = (
+        f"; about {rounded_up(found.missing)} more starts would tell" if found.missing > 0 else ""
+    )
     text = {
         "harmful": f"The return jumps ({where}): {holds}.",
         "harmless": f"The return jumps ({where}) without harm: {holds} ({n}).",
         "open": f"The return jumps ({where}), and whether that does harm is open: {holds}, a gap "
-        f"of {ends} of it ({n}){_would_tell(found.missing)}.",
+        f"of {ends} of it ({n}){more}.",
         "rough": f"The return is rough: {holds}, and where actions move by "
         f"{percent(float(found.moves[0]))} {float(found.brought[0]):+.3g}.",
         "curved": f"The return bends within an update, and does not jump: {holds}; where actions "
@@ -92,10 +95,6 @@ def _lost(found: Jumps) -> str:
     if found.kind != "open":
         return f"{text}."
     return f"{text}: it is not smooth there, and what backpropagation promises is open."
-
-
-def _would_tell(missing: int) -> str:
-    return f"; about {rounded_up(missing)} more starts would tell" if missing > 0 else ""
 
 
 def no_truth(profile: Profile) -> str:
@@ -207,7 +206,16 @@ def _best(profile: Profile, name: str) -> str:
         ranks = ranked[1]
         kept = [h for h, here in zip(over, ranks.kept, strict=True) if here]
         text += f" (95% set: {horizons(kept)}{_separation(profile, over, ranks)})"
-    return text + _against_zero(profile, name, at)
+    relative = profile.estimate(name, "relative_mse", at)
+    ends = interval("relative_mse", relative)
+    if not ends.low > 1:  # the error of not moving at all, |truth|²
+        return text
+    backwards = profile.interval(name, "cosine", at).high < 0
+    remedy = "it points backwards" if backwards else "a smaller scale would do better"
+    return (
+        f"{text}, where it is still {times(relative.value)} (CI {span(ends.low, ends.high)}) that "
+        f"of a zero gradient ({remedy})"
+    )
 
 
 def _separation(profile: Profile, over: list[int], ranks: RankSet) -> str:
@@ -219,21 +227,6 @@ def _separation(profile: Profile, over: list[int], ranks: RankSet) -> str:
         return f"; {further(None)} separate them"
     first = partings[0]
     return f"; {further(first.more)} separate {over[first.member]} from {over[first.contender]}"
-
-
-def _against_zero(profile: Profile, name: str, at: int) -> str:
-    """A warning where an error is above that of not moving at all, |truth|²."""
-    relative = profile.estimate(name, "relative_mse", at)
-    ends = interval("relative_mse", relative)
-    if not ends.low > 1:
-        return ""
-    remedy = "a smaller scale would do better"
-    if profile.interval(name, "cosine", at).high < 0:
-        remedy = "it points backwards"
-    return (
-        f", where it is still {times(relative.value)} (CI {span(ends.low, ends.high)}) that of "
-        f"a zero gradient ({remedy})"
-    )
 
 
 def _yours(profile: Profile, name: str) -> str:

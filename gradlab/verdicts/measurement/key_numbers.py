@@ -54,26 +54,18 @@ def first_to_fix(facts: Facts, cell: Cell) -> HeadlinePart:
     if causes[cause] < _WORTH or not reached > best.high:
         return HeadlinePart("", "", _RANK)
     if cause == _CRITIC:
-        return _fix_critic(facts, best, cells[-1]) if before else _plain(f"Fix {cause} first.")
+        if not before:
+            return HeadlinePart(f"Fix {cause} first.", f"Fix {cause} first.", _RANK)
+        left = facts.gains[cells[-1]]  # with the simulator in the model's place
+        if left.high < best.low:
+            alone = f"Fixing the model alone would lower the gain to {share(left.clipped)}."
+            short = "Fix the critic, not the model alone."
+            return HeadlinePart(f"Fix the critic. {alone}", short, _RANK)
+        text = f"The critic costs most: with the simulator for the model, {share(left.clipped)}."
+        return HeadlinePart(text, "The critic costs most.", _RANK)
     what = _jointly(before, cause)
     points = f"+{100 * (reached - best.clipped):.0f} points"
     return HeadlinePart(f"Fix {what} first: {points}.", f"Fix {what} first.", _RANK)
-
-
-def _fix_critic(facts: Facts, best: Number, without_model: Cell) -> HeadlinePart:
-    """Where the critic costs most: what the simulator in the model's place gains with it."""
-    left = facts.gains[without_model]
-    if left.high < best.low:
-        alone = f"Fixing the model alone would lower the gain to {share(left.clipped)}."
-        return HeadlinePart(
-            f"Fix the critic. {alone}", "Fix the critic, not the model alone.", _RANK
-        )
-    text = f"The critic costs most: with the simulator for the model, {share(left.clipped)}."
-    return HeadlinePart(text, "The critic costs most.", _RANK)
-
-
-def _plain(text: str) -> HeadlinePart:
-    return HeadlinePart(text, text, _RANK)
 
 
 def _jointly(before: Sequence[str], cause: str) -> str:

@@ -18,10 +18,9 @@ from math import isfinite
 
 from gradlab.runs.identity import same_as
 from gradlab.runs.jumps import UPDATE
-from gradlab.runs.realised import Disagreement
-from gradlab.runs.rehearsal import RATE, Peak, Rehearsal
+from gradlab.runs.rehearsal import RATE, Peak
 from gradlab.runs.trimmed_starts import REMEDY
-from gradlab.statistics.number import Number, decide
+from gradlab.statistics.number import decide
 from gradlab.verdicts.advice import (
     Advice,
     advise,
@@ -57,7 +56,17 @@ def recommendation(facts: Facts, rest: tuple[Sentence, ...] = ()) -> Screen:
         return _at_given_states(facts, rest)
     advice, facts = advise(facts), believed(facts)
     if advice.contradiction is not None:
-        return _contradicted(facts, advice.contradiction, rest)
+        # Returns contradict gradients: nothing is recommended from either before that is mended.
+        found = advice.contradiction
+        known = facts.identities.get(found.cell[0])
+        who = "the true gradient" if known is None else named(known)
+        at = "" if found.cell[1] == 0 else f" at h = {found.cell[1]}"
+        text = (
+            f"Believe no gain here yet: an update along {who}{at} brought {share(found.realised)} "
+            f"of the possible gain where its direction promised {share(found.predicted)}. Likely "
+            f"reason: {_REASONS[found.reason]}."
+        )
+        return Screen(text, "none", "a check failed", key_numbers.of_gains(facts), GAINS, rest)
     if advice.cell is not None:
         return _use(facts, advice, advice.cell, rest)
     if facts.best is None and (facts.realised is None or not facts.realised.stepped):
@@ -141,19 +150,15 @@ def _lasts(facts: Facts, advice: Advice, cell: Cell) -> str:
     said = (gain is None or not gain.low > 0) and _peak(facts, cell) is not None
     if rehearsed is None or advice.updates is None or said:
         return ""
-    by = _smaller_rate(rehearsed)
+    # The rate, where nobody gave one and the usual one is too long a step.
+    smaller = rehearsed.assumed and rehearsed.rate < RATE
+    by = f" ({rehearsed.optimizer} at {rehearsed.rate:.0e})" if smaller else ""
     if rehearsed.at_least(cell):
         last = f"{advice.updates} updates between two fits of the critic"
         return f"; it lasts at least the {last}{by}"
     if advice.updates == 1:
         return f"; hold after one update{by}, and measure again"
     return f"; it lasts about {advice.updates} updates{by}"
-
-
-def _smaller_rate(rehearsed: Rehearsal) -> str:
-    """The rate, where nobody gave one and the usual one is too long a step."""
-    smaller = rehearsed.assumed and rehearsed.rate < RATE
-    return f" ({rehearsed.optimizer} at {rehearsed.rate:.0e})" if smaller else ""
 
 
 def _passing(facts: Facts, advice: Advice) -> HeadlinePart:
@@ -246,7 +251,12 @@ def _critic(facts: Facts, cell: Cell) -> HeadlinePart:
 def _sure(facts: Facts, advice: Advice, cell: Cell) -> str:
     """What was tried, or what is open and how many more starts would tell."""
     if not advice.missing:
-        return f"tried: {_tried(facts, advice)} raised the return on fresh starts"
+        tried = "one update"
+        if facts.rehearsal is not None and advice.updates is not None:
+            many = advice.updates > 1
+            several = f"{advice.updates} updates, twice," if many else "one update"
+            tried = f"{several} and one plain step"
+        return f"tried: {tried} raised the return on fresh starts"
     if advice.missing == "premise":
         return "a check failed; returns alone were followed"
     if advice.missing == "step":
@@ -269,14 +279,6 @@ def _sure(facts: Facts, advice: Advice, cell: Cell) -> str:
     assert facts.realised is not None
     more = facts.realised.missing(cell)
     return f"open: whether one update raises the return{_more(facts, more)}"
-
-
-def _tried(facts: Facts, advice: Advice) -> str:
-    """What raised it: both rehearsals and the plain step, else one update."""
-    if facts.rehearsal is None or advice.updates is None:
-        return "one update"
-    several = f"{advice.updates} updates, twice," if advice.updates > 1 else "one update"
-    return f"{several} and one plain step"
 
 
 def _not_twice(facts: Facts, cell: Cell) -> str:
@@ -302,10 +304,11 @@ def _keep(facts: Facts, rest: tuple[Sentence, ...]) -> Screen:
     figure = _figure(facts)
     which = "no gradient here" if facts.beyond is None else "no gradient of a model alone"
     safe = f"Keep the policy: {which} is shown to raise the return."
-    if facts.rehearsal is not None and _all_fall(facts.rehearsal):
+    rehearsed = facts.rehearsal
+    if rehearsed is not None and rehearsed.best is not None and rehearsed.best.gain.high < 0:
         text = (
-            f"Keep the policy, or lower the rate: updates by {facts.rehearsal.optimizer} at "
-            f"{facts.rehearsal.rate:.2g} lower the return along every gradient that was rehearsed."
+            f"Keep the policy, or lower the rate: updates by {rehearsed.optimizer} at "
+            f"{rehearsed.rate:.2g} lower the return along every gradient that was rehearsed."
         )
         text = " ".join(filter(None, (_jump(facts), text)))
         sure = "tried: paired returns after one update and more"
@@ -367,13 +370,10 @@ def _keep(facts: Facts, rest: tuple[Sentence, ...]) -> Screen:
         HeadlinePart(guess, "", 3),
         HeadlinePart(_beyond(facts), "", 5),
     )
-    sure = _undecided(facts, facts.chosen)
+    sure = f"open: the sign of the best guess{_more(facts, decide(facts.chosen, 0.0).more)}"
+    if facts.carried:
+        sure = "no gain is known: the truth rests on few starts"
     return Screen(_fitted(parts, sure), "none", sure, numbers, figure, rest)
-
-
-def _all_fall(rehearsal: Rehearsal) -> bool:
-    """Does even the best of all that was rehearsed lower the return?"""
-    return rehearsal.best is not None and rehearsal.best.gain.high < 0
 
 
 def _smaller(facts: Facts) -> str:
@@ -400,13 +400,6 @@ def _smaller(facts: Facts) -> str:
     )
 
 
-def _lowered(facts: Facts, harmful: Sequence[str]) -> str:
-    if not harmful:
-        return ""
-    text = " and ".join(named(facts.identities[name]) for name in harmful[:2])
-    return f"{_capital(text)} {'lower' if len(harmful) > 1 else 'lowers'} it."
-
-
 def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
@@ -421,26 +414,6 @@ def _few(facts: Facts) -> str:
     )
 
 
-def _undecided(facts: Facts, best: Number) -> str:
-    """Why no gain is shown, or how many more starts would show the sign of the best guess."""
-    if facts.carried:
-        return "no gain is known: the truth rests on few starts"
-    return f"open: the sign of the best guess{_more(facts, decide(best, 0.0).more)}"
-
-
-def _contradicted(facts: Facts, found: Disagreement, rest: tuple[Sentence, ...]) -> Screen:
-    """Returns contradict gradients: nothing is recommended from either before that is mended."""
-    known = facts.identities.get(found.cell[0])
-    who = "the true gradient" if known is None else named(known)
-    at = "" if found.cell[1] == 0 else f" at h = {found.cell[1]}"
-    text = (
-        f"Believe no gain here yet: an update along {who}{at} brought {share(found.realised)} of "
-        f"the possible gain where its direction promised {share(found.predicted)}. Likely reason: "
-        f"{_REASONS[found.reason]}."
-    )
-    return Screen(text, "none", "a check failed", key_numbers.of_gains(facts), GAINS, rest)
-
-
 def _at_given_states(facts: Facts, rest: tuple[Sentence, ...]) -> Screen:
     """Under matched truths: which gradient is nearest to its own, and that this is no gain."""
     cells = [cell for cell in facts.errors if cell[0] in facts.own]
@@ -451,21 +424,24 @@ def _at_given_states(facts: Facts, rest: tuple[Sentence, ...]) -> Screen:
     if not facts.errors[cell].high < 1:
         text = "At these states no gradient is shown to be better than not moving at all."
     how = "E|mean of N′ gradients − truth|² over |truth|², 1 being no gradient at all"
-    numbers = [Fact("error", _level(facts.errors[cell]), how)]
+    error = facts.errors[cell]
+    level = f"{two(error.value)} (CI {span(error.low, error.high)})"
+    if error.spans_decades:
+        level = f"unknown ({error.n} starts)"
+    numbers = [Fact("error", level, how)]
     if cell in facts.cosines:
-        numbers.append(Fact("cosine", _direction(facts.cosines[cell]), "⟨g, truth⟩/(|g||truth|)"))
+        angle = facts.cosines[cell]
+        level = f"{cosine(angle.clipped)} (CI {cosine(angle.low)} to {cosine(angle.high)})"
+        numbers.append(Fact("cosine", level, "⟨g, truth⟩/(|g||truth|)"))
     text += " Whether a step raises the return was not measured: leave the start law out for that."
     return Screen(text, "choose", "about these states only", tuple(numbers), "mse", rest)
 
 
-def _level(number: Number) -> str:
-    if number.spans_decades:
-        return f"unknown ({number.n} starts)"
-    return f"{two(number.value)} (CI {span(number.low, number.high)})"
-
-
-def _direction(number: Number) -> str:
-    return f"{cosine(number.clipped)} (CI {cosine(number.low)} to {cosine(number.high)})"
+def _lowered(facts: Facts, harmful: Sequence[str]) -> str:
+    if not harmful:
+        return ""
+    text = " and ".join(named(facts.identities[name]) for name in harmful[:2])
+    return f"{_capital(text)} {'lower' if len(harmful) > 1 else 'lowers'} it."
 
 
 def _nothing(facts: Facts) -> str:

@@ -116,18 +116,14 @@ def source(profile: Profile, attribution: Attribution | None, name: str) -> list
     if not accounts:
         return []
     least = min(accounts, key=lambda each: profile.estimate(name, "mse", each.horizon).value)
-    return [_told(least, gradient(profile.identities[name]), f"N = {attribution.starts}")]
-
-
-def _told(account: Account, whose: str, n: str) -> Sentence:
-    what = f"the squared bias of {whose} at h = {account.horizon}"
-    if account.advice == "lost":
-        total = f"{two(account.total.value)}, CI {_ends(account.total.low, account.total.high)}"
-        return Sentence(
-            "source", False, f"Undecided what makes {what}: it is {ZERO} ({total}, {n})."
-        )  # fmt: skip
-    advice, decided = _advice(account, what)
-    return Sentence("source", decided, f"{advice}. {_makes(account)} ({n}).")
+    what = f"the squared bias of {gradient(profile.identities[name])} at h = {least.horizon}"
+    n = f"N = {attribution.starts}"
+    if least.advice == "lost":
+        total = f"{two(least.total.value)}, CI {_ends(least.total.low, least.total.high)}"
+        text = f"Undecided what makes {what}: it is {ZERO} ({total}, {n})."
+        return [Sentence("source", False, text)]
+    advice, decided = _advice(least, what)
+    return [Sentence("source", decided, f"{advice}. {_makes(least)} ({n}).")]
 
 
 def _advice(account: Account, what: str) -> tuple[str, bool]:
@@ -159,10 +155,15 @@ def _makes(account: Account) -> str:
             f"Whether {CAUSES[top.name]} ({_share(top)}) or {CAUSES[second.name]} "
             f"({_share(second)}) makes more of it is open"
         )
-    return (
-        f"{_share(top)} of it comes from {CAUSES[top.name]}{_entry(account, top)}"
-        f"{_beside(account, top)}"
-    )
+    text = f"{_share(top)} of it comes from {CAUSES[top.name]}"
+    mine = [e for e in account.entries if e.cause == top.name and e.part.clear]
+    largest = max(mine, key=lambda each: each.part.value, default=None)
+    if largest is not None and not largest.part.value < top.value / 2:
+        text += f", mostly {largest.output} by {largest.input} ({_share(largest.part)})"
+    states = account.share("states")
+    if top.name == "states" or states.value == 0 == states.se:
+        return text
+    return f"{text}; errors of states make {_share(states)}"
 
 
 def _raised(account: Account) -> str:
@@ -191,23 +192,6 @@ def causes_text(causes: Sequence[str]) -> str:
 def mended(causes: Sequence[str]) -> str:
     """The parts of a learner that these causes belong to."""
     return " and ".join(dict.fromkeys(_MEND[cause] for cause in causes))
-
-
-def _entry(account: Account, top: Part) -> str:
-    """The entry with most of the share, where it is clear and most of it."""
-    mine = [e for e in account.entries if e.cause == top.name and e.part.clear]
-    largest = max(mine, key=lambda each: each.part.value, default=None)
-    if largest is None or largest.part.value < top.value / 2:
-        return ""
-    return f", mostly {largest.output} by {largest.input} ({_share(largest.part)})"
-
-
-def _beside(account: Account, top: Part) -> str:
-    """What the states' error explains, where it is not the answer itself."""
-    if top.name == "states":
-        return ""
-    states = account.share("states")
-    return "" if states.value == 0 == states.se else f"; errors of states make {_share(states)}"
 
 
 def _share(part: Part) -> str:

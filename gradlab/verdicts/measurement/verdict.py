@@ -316,21 +316,17 @@ class Evidence:
 def evidence(profile: Profile) -> Evidence:
     """The choice, the attribution and the sets of horizons of a profile."""
     attribution = None if profile.attribution is None else attribute(profile)
-    sets = {name: _set(profile, name) for name in profile.estimators}
+    sets: dict[str, tuple[int, ...]] = dict.fromkeys(profile.estimators, ())
+    for name in profile.estimators:
+        if (ranked := best_horizons(profile, name)) is not None:
+            over, ranks = ranked
+            sets[name] = tuple(h for h, here in zip(over, ranks.kept, strict=True) if here)
     read = facts(profile)
     try:
         choice = None if read.void else choice_of(profile)
         return Evidence(choice, attribution, sets, read)
     except InputError:
         return Evidence(None, attribution, sets, read)
-
-
-def _set(profile: Profile, name: str) -> tuple[int, ...]:
-    ranked = best_horizons(profile, name)
-    if ranked is None:
-        return ()
-    over, ranks = ranked
-    return tuple(h for h, here in zip(over, ranks.kept, strict=True) if here)
 
 
 def verdict(profile: Profile, found: Evidence | None = None) -> tuple[Sentence, ...]:
@@ -393,7 +389,9 @@ def _of_errors(profile: Profile, known: Evidence, name: str) -> list[Sentence]:
     """All that needs a truth; where that is imprecise, only what rests on paired differences;
     where there is none, whether estimators agree."""
     if not profile.truth["admissible"]:
-        return _agreement(known.choice)
+        # Who points where the others do: all that can be said of directions without a truth.
+        said = () if known.choice is None else statements(known.choice)
+        return [Sentence(e.about, e.decided, e.text) for e in said if e.about == "agreement"]
     if not judged_horizons(profile, name):
         return _data_against(profile, name)
     sentences = _data_against(profile, name) + source(profile, known.attribution, name)
@@ -401,12 +399,6 @@ def _of_errors(profile: Profile, known: Evidence, name: str) -> list[Sentence]:
     if profile.truth["status"] == "imprecise":
         return sentences + paired_horizon(profile, name)
     return sentences + horizon(profile, name) + batch(profile, name)
-
-
-def _agreement(choice: Choice | None) -> list[Sentence]:
-    """Who points where the others do: all that can be said of directions without a truth."""
-    said = () if choice is None else statements(choice)
-    return [Sentence(e.about, e.decided, e.text) for e in said if e.about == "agreement"]
 
 
 def _place(profile: Profile, sentence: Sentence) -> int:

@@ -14,8 +14,6 @@ from collections import Counter
 from dataclasses import replace
 from math import isfinite, sqrt
 
-import numpy as np
-
 from gradlab.probe.alarms.catalogue import ALPHA, HALF
 from gradlab.probe.alarms.evidence import FEWEST
 from gradlab.probe.alarms.gradients import ENDED, LOST_CRITIC, NONFINITE, ORIGIN
@@ -121,8 +119,11 @@ def _faulty(
 ) -> Screen:
     """The cause and the line to look at, then the symptom; without a cause the worst symptom."""
     found = causes(run)
-    worst = _symptom(run, kinds, {each.kind for each in found})
-    named = {each.kind for each in found} | ({worst} if worst else set())
+    of_causes = {each.kind for each in found}
+    # What is lost, else windows of returns that fell, else the first alarm that is no cause.
+    order = (*_WORST, FALLING, *map(str, run.alarms["alarm"]))
+    worst = next((each for each in order if each in kinds and each not in of_causes), "")
+    named = of_causes | ({worst} if worst else set())
     if found:
         first = found[0]
         text = f"{first.words} Seen from {_since(first.step)} on."
@@ -145,13 +146,6 @@ def _faulty(
     return Screen(text, "none", sure, facts, figure, rest)
 
 
-def _symptom(run: ProbeRun, kinds: Counter[str], of_causes: set[str]) -> str:
-    """What is lost, else windows of returns that fell, else the first alarm that is no cause."""
-    first = [str(each) for each in run.alarms["alarm"]]
-    order = (*_WORST, FALLING, *first)
-    return next((each for each in order if each in kinds and each not in of_causes), "")
-
-
 def _shown(run: ProbeRun, kind: str) -> str:
     """A symptom in words, without what to do."""
     names, lately = [str(each) for each in run.alarms["alarm"]], seen(run)
@@ -159,7 +153,7 @@ def _shown(run: ProbeRun, kind: str) -> str:
         return f"since the first window the return {told(lately.since)}"
     if kind == ENDED:
         return _message(run, kind)
-    return f"{kind} at step {_step(run.alarms['step'], names, kind)}"
+    return f"{kind} at step {int(run.alarms['step'][names.index(kind)]):,}"
 
 
 def _advice(run: ProbeRun, kind: str) -> str:
@@ -205,15 +199,11 @@ def _sound(run: ProbeRun, rest: tuple[Sentence, ...]) -> Screen:
     text += _weight(run)
     facts = (*_cosine(run), *_finite(run), *_spent(run))
     figure = "grad_norm" if signal is None else "signal_share"
-    return Screen(text, "choose", _looked(run), facts, figure, rest)
-
-
-def _looked(run: ProbeRun) -> str:
-    """Whether the loop's own parts were checked."""
-    if not run.checks:
-        return "the loop's parts were not checked"
-    open_, all_ = unchecked(run), len(run.checks["number"])
-    return f"{all_ - open_} of {all_} checks of the loop's parts passed"
+    sure = "the loop's parts were not checked"
+    if run.checks:
+        all_ = len(run.checks["number"])
+        sure = f"{all_ - unchecked(run)} of {all_} checks of the loop's parts passed"
+    return Screen(text, "choose", sure, facts, figure, rest)
 
 
 def _by_return(run: ProbeRun, lately: Seen, rest: tuple[Sentence, ...]) -> Screen:
@@ -239,11 +229,6 @@ def _weight(run: ProbeRun) -> str:
     if isfinite(high) and high < HALF:
         return f" Weigh the model's {run.horizon} steps above the critic's own gradient."
     return ""
-
-
-def _step(at: object, names: list[str], kind: str) -> str:
-    steps = np.asarray(at)
-    return f"{int(steps[names.index(kind)]):,}"
 
 
 def _finite(run: ProbeRun) -> list[Fact]:

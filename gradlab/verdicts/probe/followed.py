@@ -57,7 +57,10 @@ def facts_of(run: ProbeRun) -> Facts | None:
     known = {name: each for name, each in identities.items() if any(n == name for n, _ in gains)}
     own = competing(known)
     best = best_shown(gains, [cell for cell in gains if cell[0] in own])
-    kept = _kept(gains, own, best)
+    kept: tuple[Cell, ...] = ()
+    if best is not None:  # cells whose interval reaches that of the best: a row keeps no pairs
+        reach = gains[best].low
+        kept = tuple(cell for cell in gains if cell[0] in own and gains[cell].high >= reach)
     return Facts(
         samples=starts,
         seconds=nan,
@@ -78,14 +81,6 @@ def facts_of(run: ProbeRun) -> Facts | None:
         disagreements=(),
         failed=(),
     )
-
-
-def _kept(gains: dict[Cell, Number], own: tuple[str, ...], best: Cell | None) -> tuple[Cell, ...]:
-    """Cells whose interval reaches that of the best: a row keeps nothing that is paired."""
-    if best is None:
-        return ()
-    reach = gains[best].low
-    return tuple(cell for cell in gains if cell[0] in own and gains[cell].high >= reach)
 
 
 def _chosen(gain: Number, among: int) -> Number:
@@ -147,15 +142,15 @@ class Followed:
         did = {"unknown": "is not shown to have raised", "raised": "raised", "lowered": "lowered"}
         value, ends = cosine(self.cosine.value), cosines(self.cosine.low, self.cosine.high)
         numbers = f"cosine {value} (CI {ends})".replace("-", "−")
+        age = "one measurement"
+        if self.measurements > 1:
+            age = f"the newest of {self.measurements} measurements"
+        if self.since:
+            age += f", not measured since ({self.since:,} steps ago)"
         return (
             f"At step {self.step:,} a step along the actor's gradient {did[self.direction]} the "
-            f"return: {numbers}; {self._age()}."
+            f"return: {numbers}; {age}."
         )
-
-    def _age(self) -> str:
-        many = self.measurements > 1
-        count = f"the newest of {self.measurements} measurements" if many else "one measurement"
-        return f"{count}, not measured since ({self.since:,} steps ago)" if self.since else count
 
 
 def followed(run: ProbeRun) -> Followed | None:

@@ -43,7 +43,14 @@ def on_the_task(run: ProbeRun) -> list[Sentence]:
         _exponent,
     )  # fmt: skip
     sentences = [sentence for part in parts if (sentence := part(run)) is not None]
-    return [*(_at_this_size(run, sentence) for sentence in sentences), *_rare(run)]
+    if too_few(run):  # what rests on an interval decides nothing
+        sentences = [
+            replace(each, decided=False, text=f"Not reliable below {FEWEST} starts: {each.text}")
+            if each.about in OF_INTERVALS
+            else each
+            for each in sentences
+        ]
+    return [*sentences, *_rare(run)]
 
 
 def _rare(run: ProbeRun) -> list[Sentence]:
@@ -61,14 +68,6 @@ def _rare(run: ProbeRun) -> list[Sentence]:
 def too_few(run: ProbeRun) -> bool:
     """Whether the newest measurement has fewer starts than intervals were tested with."""
     return _count(run) < FEWEST
-
-
-def _at_this_size(run: ProbeRun, sentence: Sentence) -> Sentence:
-    """A sentence that rests on an interval decides nothing from too few starts."""
-    if not too_few(run) or sentence.about not in OF_INTERVALS:
-        return sentence
-    text = f"Not reliable below {FEWEST} starts: {sentence.text}"
-    return replace(sentence, decided=False, text=text)
 
 
 def _step(run: ProbeRun) -> Sentence | None:

@@ -17,7 +17,7 @@ from gradlab.runs.probe.results import ProbeRun
 from gradlab.runs.probe.tables import signals
 from gradlab.statistics.intervals import Z
 from gradlab.statistics.number import Number, decide
-from gradlab.statistics.successive import Signal, pooled
+from gradlab.statistics.successive import pooled
 from gradlab.verdicts.measurement.verdict import Sentence
 from gradlab.verdicts.phrases import missing
 from gradlab.verdicts.probe import returns
@@ -96,10 +96,16 @@ def _signal(run: ProbeRun) -> Sentence | None:
     whole = pooled(found[-RECENT:])
     low, high = whole.share - Z * whole.se, min(whole.share + Z * whole.se, 1.0)
     signal = decide(Number(whole.share, low, high, whole.pairs, whole.se), 0.0)
-    n = f"N = {whole.pairs:,} pairs of successive batches, {_stretch(at[-RECENT:])}"
+    lately = at[-RECENT:]
+    where = f"step {lately[0]:,.0f}"
+    if len(lately) > 1:
+        where = f"steps {lately[0]:,.0f}–{lately[-1]:,.0f}"
+    n = f"N = {whole.pairs:,} pairs of successive batches, {where}"
     n += "; none since was finite" if run.successive["step"][-1] > at[-1] else ""
     if signal.kind == "above":
-        return Sentence("signal", True, _clear_signal(whole, low, high, n))
+        value = f"{cosine(whole.cosine)} (CI {cosines(sqrt(low), sqrt(high))}, {n})"
+        text = f"The gradient of one batch has the cosine {value} with the mean gradient."
+        return Sentence("signal", True, text)
     share = f"{percent(whole.share)} (CI {percent(low)} to {percent(high)}, {n})"
     if high < NOISE:
         text = f"The gradient is no better than noise: of its squared norm {share} is signal."
@@ -108,15 +114,6 @@ def _signal(run: ProbeRun) -> Sentence | None:
     # An estimate below 0 is no estimate of how many pairs it takes.
     enough = missing(signal, "pairs") if whole.share > 0 else "more pairs would"
     return Sentence("signal", False, f"{text}{enough} decide.")
-
-
-def _clear_signal(whole: Signal, low: float, high: float, n: str) -> str:
-    direction = f"{cosine(whole.cosine)} (CI {cosines(sqrt(low), sqrt(high))}, {n})"
-    return f"The gradient of one batch has the cosine {direction} with the mean gradient."
-
-
-def _stretch(at: np.ndarray) -> str:
-    return f"steps {at[0]:,.0f}–{at[-1]:,.0f}" if len(at) > 1 else f"step {at[0]:,.0f}"
 
 
 def _cost(run: ProbeRun) -> Sentence | None:

@@ -41,13 +41,19 @@ def _one(name: str, run: Training, rest: tuple[Sentence, ...]) -> Screen:
     if k == 0:
         text = f"{name} has not learned {run.task}: {moved}, lower than before training."
     elif k < n:
-        text = f"{name} learns {run.task} in {k} of {n} seeds: {moved}.{_failures(result.failed)}"
+        text = f"{name} learns {run.task} in {k} of {n} seeds: {moved}."
+        if result.failed:
+            seeds = listed([str(each) for each in result.failed], _NAMED)
+            text += f" Look first at seed{'s' * (len(result.failed) > 1)} {seeds}: no better than "
+            text += "before training."
     else:
         text = f"{name} learns {run.task}: {moved}{', and every seed improves' * (n > 1)}."
+    if result.peak > first > result.median:
+        text += f" Stop earlier: the median was {two(result.peak)} at iteration {result.peak_at}."
+    if run.events:
+        text += f" Read its {len(run.events)} event{'s' * (len(run.events) > 1)} first."
     light, sure = _sure(result)
-    return Screen(
-        f"{text}{_peak(result)}{_events(run)}", light, sure, _numbers(run, result), _FIGURE, rest
-    )
+    return Screen(text, light, sure, _numbers(run, result), _FIGURE, rest)
 
 
 def _sure(result: RunOutcome) -> tuple[Light, str]:
@@ -59,25 +65,6 @@ def _sure(result: RunOutcome) -> tuple[Light, str]:
         return "act", f"shown (p = {two(result.chance)})"
     more = f"; {result.missing} more seeds would show it" if result.missing and k == n else ""
     return "choose", f"not shown (p = {two(result.chance)}){more}"
-
-
-def _failures(failed: Sequence[int]) -> str:
-    if not failed:
-        return ""
-    seeds = listed([str(each) for each in failed], _NAMED)
-    return f" Look first at seed{'s' * (len(failed) > 1)} {seeds}: no better than before training."
-
-
-def _peak(result: RunOutcome) -> str:
-    """Where a run that ends below its start stood best."""
-    if not result.peak > float(np.nanmedian(result.first)) > result.median:
-        return ""
-    return f" Stop earlier: the median was {two(result.peak)} at iteration {result.peak_at}."
-
-
-def _events(run: Training) -> str:
-    count = len(run.events)
-    return f" Read its {count} event{'s' * (count > 1)} first." if count else ""
 
 
 def _numbers(run: Training, result: RunOutcome) -> tuple[Fact, ...]:
@@ -125,7 +112,12 @@ def _several(runs: Mapping[str, Training], rest: tuple[Sentence, ...]) -> Screen
     light: Light = "none"
     if found.improved:
         text, light, sure = _best(best, runs, others)
-        text += _all_failures(runs)
+        failed = {name: outcome(run).failed for name, run in runs.items()}
+        count = sum(len(each) for each in failed.values())
+        if count:
+            first = next(name for name, each in failed.items() if each)
+            seeds = "1 seed ends" if count == 1 else f"{count} seeds end"
+            text += f" {seeds} no better than before training (first: {first})."
     else:
         sure = "no seed of the best run improves"
         text = (
@@ -151,26 +143,11 @@ def _best(
         return text, "act", sure
     beaten = f" It is shown above {listed(out, _NAMED)}." if out else ""
     text = f"{lead}.{beaten} Not excluded: {listed([each.name for each in kept], _NAMED)}."
-    sure = f"shown against {len(out)} of {len(others)}{_more(kept)}"
-    return text, "choose", sure
-
-
-def _all_failures(runs: Mapping[str, Training]) -> str:
-    """How many seeds of all runs are no better than before training."""
-    failed = {name: outcome(run).failed for name, run in runs.items()}
-    count = sum(len(each) for each in failed.values())
-    if not count:
-        return ""
-    first = next(name for name, each in failed.items() if each)
-    seeds = "1 seed ends" if count == 1 else f"{count} seeds end"
-    return f" {seeds} no better than before training (first: {first})."
-
-
-def _more(kept: Sequence[AgainstBest]) -> str:
-    counts = [each.more or _MANY for each in kept]
-    if max(counts) >= _MANY:
-        return ": seeds differ more than runs"
-    return f"; about {max(counts)} more seeds would decide"
+    sure = f"shown against {len(out)} of {len(others)}"
+    more = max(each.more or _MANY for each in kept)
+    if more >= _MANY:
+        return text, "choose", f"{sure}: seeds differ more than runs"
+    return text, "choose", f"{sure}; about {more} more seeds would decide"
 
 
 def _other_numbers(runs: Mapping[str, Training], order: Sequence[str]) -> tuple[Fact, ...]:

@@ -37,24 +37,20 @@ def _weights(run: Training, name: str) -> Sentence:
     )
     over, decided = _gain(run) if by_gain(run) else _error(run)
     outcome = found["outcome"]
+    lost = ", ".join(
+        f"{(outcome == code).sum()} {words}"
+        for code, words in ((NO_TRUTH, "had no true gradient"), (LOST, "were of lost seeds"))
+        if (outcome == code).any()
+    )
     parts = [
         f"{name}: measured {run.config['algorithm']['weights']['follow']} at iteration {last}: "
         f"{named}{', medians of the seeds' if len(run.seeds) > 1 else ''}",
         over,
         f"{(outcome == SWITCHED).sum()} of {outcome.size} measurements put others in force"
-        f"{_without(outcome)}",
+        f"{f' ({lost})' if lost else ''}",
         f"measuring took {percent(float(found['share'][-1]))} of the time",
     ]
     return Sentence("weights", decided, f"{'; '.join(parts)}.")
-
-
-def _without(outcome: Floats) -> str:
-    lost = [
-        f"{(outcome == code).sum()} {words}"
-        for code, words in ((NO_TRUTH, "had no true gradient"), (LOST, "were of lost seeds"))
-        if (outcome == code).any()
-    ]
-    return f" ({', '.join(lost)})" if lost else ""
 
 
 def _error(run: Training) -> tuple[str, bool]:

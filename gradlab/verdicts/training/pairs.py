@@ -39,15 +39,10 @@ def _sentence(name: str, run: Training, base: str, first: Training) -> Sentence 
     judged |= {"the model's part": -own_error.side} if own_error else {}
     moved = {1: "better", -1: "worse", 0: "not shown to change"}
     clauses = ", ".join(f"{what} is {moved[side]}" for what, side in judged.items())
-    return Sentence("remedy", any(judged.values()), f"{says}: {clauses}.{_beginning(first, run)}")
-
-
-def _beginning(first: Training, run: Training) -> str:
-    """What a difference holds beside the remedy, where runs begin with other networks."""
-    begun = [each.config.get("given_networks", {}) for each in (first, run)]
-    if begun[0] == begun[1]:
-        return ""
-    return " The runs begin with different networks: the difference holds that, too."
+    text = f"{says}: {clauses}."
+    if first.config.get("given_networks", {}) != run.config.get("given_networks", {}):
+        text += " The runs begin with different networks: the difference holds that, too."
+    return Sentence("remedy", any(judged.values()), text)
 
 
 def _error(what: str, pair: Pair | None) -> list[str]:

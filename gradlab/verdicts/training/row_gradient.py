@@ -24,7 +24,14 @@ def row_gradient(run: Training, name: str) -> list[Sentence]:
     """Nothing for runs whose gradients are measured at the task's starts."""
     if _LAW not in run.config or not run.gradients:
         return []
-    return [*_sources(run, name), *_usable(run, name), _cost(run, name)]
+    took = float(np.nansum(run.gradients["seconds"]))
+    share = percent(took / max(took + float(run.updates["seconds"][-1]), 1e-9))
+    text = (
+        f"{name}: {len(run.gradients['seconds'])} measurements of its gradient took "
+        f"{duration(took)}, {share} of the time."
+    )
+    cost = Sentence("gradient cost", True, text)
+    return [*_sources(run, name), *_usable(run, name), cost]
 
 
 def sample_of(run: Training) -> str:
@@ -64,15 +71,14 @@ def _sources(run: Training, name: str) -> list[Sentence]:
         text: float(np.median(_newest(run, column)[shown, -1] / whole))
         for column, text in parts.items()
     }
-    listed = ", ".join(f"{text} {_share(share)}" for text, share in shares.items())
+    listed = ", ".join(
+        f"{text} {f'−{percent(-share)}' if share < 0 else percent(share)}"
+        for text, share in shares.items()
+    )
     seeds = len(shown)
     among = f" (median of the {shown.sum()} of {seeds} seeds that show one)" if seeds > 1 else ""
     text = f"{name}: squared bias of its own gradient{among}: {listed}."
     return [Sentence("gradient sources", True, text)]
-
-
-def _share(share: float) -> str:
-    return f"−{percent(-share)}" if share < 0 else percent(share)
 
 
 def _usable(run: Training, name: str) -> list[Sentence]:
@@ -91,15 +97,3 @@ def _usable(run: Training, name: str) -> list[Sentence]:
     rule = f"cosine ≥ {COSINE:g}, at most {times(EXCESS)} the least relative error"
     text = usable_text(f"the gradient of {name}", usable, rule)
     return [Sentence("gradient range", usable.decided, f"{capital(text)}.")]
-
-
-def _cost(run: Training, name: str) -> Sentence:
-    """Seconds, and their share of the whole time."""
-    took = float(np.nansum(run.gradients["seconds"]))
-    share = took / max(took + float(run.updates["seconds"][-1]), 1e-9)
-    count = len(run.gradients["seconds"])
-    text = (
-        f"{name}: {count} measurements of its gradient took {duration(took)}, {percent(share)} of "
-        f"the time."
-    )
-    return Sentence("gradient cost", True, text)

@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from math import sqrt
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gradlab.probe.alarms.catalogue import ALPHA
 from gradlab.runs.probe.results import ProbeRun
@@ -37,19 +36,15 @@ def _probed(run: Training, name: str) -> list[Sentence]:
     if not watched:
         return []
     signal = _signal(watched, name)
-    return [_alarms(run, name), *signal, *_unmeasured(run, name), _cost(watched, name)]
-
-
-def _unmeasured(run: Training, name: str) -> list[Sentence]:
-    """Which columns stay empty, and where the row's own gradient is instead."""
-    why = run.attributes.get(UNMEASURED)
-    if not why:
-        return []
-    text = (
-        f"{name}: its probe measures the task and the model, but no gradients by horizon: {why}. "
-        f"Its own gradient has its signal in the probe, and with --gradient-every its bias."
-    )
-    return [Sentence("probe gradients", False, text)]
+    unmeasured = []
+    if why := run.attributes.get(UNMEASURED):  # which columns stay empty
+        text = (
+            f"{name}: its probe measures the task and the model, but no gradients by horizon: "
+            f"{why}. Its own gradient has its signal in the probe, and with --gradient-every its "
+            f"bias."
+        )
+        unmeasured.append(Sentence("probe gradients", False, text))
+    return [_alarms(run, name), *signal, *unmeasured, _cost(watched, name)]
 
 
 def _alarms(run: Training, name: str) -> Sentence:
@@ -206,7 +201,9 @@ def _gradient(run: Training, name: str) -> list[Sentence]:
     # Without a part that is finite to be above noise a seed's gradient has no direction.
     # An estimate of a cosine may lie beyond ±1, the cosine itself may not.
     directions = np.clip(last["cosine"][np.isfinite(last["cosine"])], -1, 1)
-    cosine = f"; {_cosines(directions)}" if len(directions) else ""
+    cosine = f"; cosine {two(np.median(directions))}" if len(directions) else ""
+    if len(directions) > 1:
+        cosine += f" ({span(directions.min(), directions.max())})"
     each = last["relative_mse"][finite]
     if len(each) > 1:
         spread = f"median of {len(each)} seeds, {span(each.min(), each.max())}"
@@ -225,12 +222,6 @@ def _gradient(run: Training, name: str) -> list[Sentence]:
     ]
 
 
-def _cosines(values: NDArray[np.float64]) -> str:
-    """The seeds' median, and where they lie."""
-    among = f" ({span(values.min(), values.max())})" if len(values) > 1 else ""
-    return f"cosine {two(np.median(values))}{among}"
-
-
 def _model(run: Training, name: str) -> list[Sentence]:
     """What the last fit explains of rows that were held out, and which output it does not."""
     if not run.model:
@@ -239,7 +230,10 @@ def _model(run: Training, name: str) -> list[Sentence]:
     for role, loss in run.config["model_losses"].items():
         kind = "model" if role == "prediction" else "gradient model"
         explained = run.model[f"{role}_explained"][-1]
-        least, share = _least_explained(run, np.median(explained, axis=0))
+        shares = np.median(explained, axis=0)
+        worst = int(np.argmin(np.nan_to_num(shares, nan=np.inf)))
+        states = run.config["state_names"] or [f"state {k + 1}" for k in range(len(shares) - 1)]
+        least, share = [*states, "reward"][worst], float(shares[worst])
         parts.append(
             f"{kind} ({loss}) {np.median(explained):.4f} in the median of outputs and seeds, least "
             f"for {least}: {share:.4f}"
@@ -254,10 +248,3 @@ def _model(run: Training, name: str) -> list[Sentence]:
     rows = int(run.model["rows"][-1])
     stated = f"{name}: held-out variance explained after {rows} rows: {'; '.join(parts)}."
     return [*poor, Sentence("model", True, stated)]
-
-
-def _least_explained(run: Training, shares: NDArray[np.float64]) -> tuple[str, float]:
-    """The name of the output, the reward being the last, and its share."""
-    worst = int(np.argmin(np.nan_to_num(shares, nan=np.inf)))
-    states = [f"state {k + 1}" for k in range(len(shares) - 1)]
-    return [*(run.config["state_names"] or states), "reward"][worst], float(shares[worst])
