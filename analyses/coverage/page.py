@@ -28,10 +28,14 @@ Verdict = dict[str, object]
 
 
 def verdict_and_text(table: pd.DataFrame, command: str, missing: list[str]) -> tuple[Verdict, str]:
+    rows = table[(table["quantity"] == "bias2") & (table["family"] == "planted")]
+    none = rows["cell"].str.startswith("rho 0,")
+    some, nothing = (float(part["coverage"].mean()) for part in (rows[~none], rows[none]))
+    holds = BIAS[0] <= some <= BIAS[1] and NO_BIAS[0] <= nothing <= NO_BIAS[1]
     judged = {
         "cells": _cells(table),
         "small N": _small_n(table),
-        "squared bias": _bias(table),
+        "squared bias": {"with_bias": some, "without": nothing, "holds": bool(holds)},
         "flags": _flags(table),
         "chosen": _average(table[table["quantity"] == "mse of the chosen"], CHOSEN),
         "headline": _average(table[table["quantity"] == "headline gain"], CHOSEN),
@@ -75,14 +79,6 @@ def _small_n(table: pd.DataFrame) -> Verdict:
         "averages": {f"{name}, N = {n}": float(mean) for (name, n), mean in means.items()},
         "holds": bool((means >= floor).all()),
     }
-
-
-def _bias(table: pd.DataFrame) -> Verdict:
-    rows = table[(table["quantity"] == "bias2") & (table["family"] == "planted")]
-    none = rows["cell"].str.startswith("rho 0,")
-    some, nothing = (float(part["coverage"].mean()) for part in (rows[~none], rows[none]))
-    holds = BIAS[0] <= some <= BIAS[1] and NO_BIAS[0] <= nothing <= NO_BIAS[1]
-    return {"with_bias": some, "without": nothing, "holds": bool(holds)}
 
 
 def _flags(table: pd.DataFrame) -> Verdict:

@@ -26,7 +26,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import tyro
-from numpy.typing import NDArray
 from scipy import stats
 
 from analyses.first_order import sb3 as first_order_sb3
@@ -50,11 +49,6 @@ from gradlab.runs.training.results import load
 
 THERE = "sb3-sac"
 GOALS: Mapping[World, float] = {"inverted-pendulum": 900.0, "pendulum": -250.0, "hopper": 500.0}
-COLOURS = {
-    "shac": "tab:blue", "ahac": "tab:cyan", "sapo": "tab:green", "apg": "tab:orange",
-    "sac": "black", THERE: "tab:red",
-}  # fmt: skip
-Floats = NDArray[np.float64]
 
 
 def curves(runs: Path) -> pd.DataFrame:

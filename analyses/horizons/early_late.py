@@ -35,7 +35,6 @@ from gradlab.figures.through_training import crossings
 
 FOLDER = Path("reports/horizon-claims")
 HORIZONS = (1, 2, 5, 10, 25)  # bias(n)/bias(0) of the claim
-GAMMA = 0.98
 SIGNS = {1: "above 1", -1: "below 1", 0: "undecided"}
 
 

@@ -26,7 +26,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from analyses.harness.systems import Around
+from analyses.harness.systems import Around, linear_policy
 from analyses.harness.verdicts import Verdict, study
 from gradlab.data.noise import stream
 from gradlab.gradients.estimator import Estimator
@@ -57,11 +57,7 @@ class Draw:
 
     @property
     def policy(self) -> Policy:
-        da, ds = self.W.shape
-        policy = Policy(ds, da, hidden=(), bias=False).double()
-        with torch.no_grad():
-            next(policy.parameters()).copy_(self.W)
-        return policy
+        return linear_policy(self.W)
 
 
 @dataclass(frozen=True, eq=False)

@@ -183,14 +183,6 @@ def table_of(rows: pd.DataFrame) -> str:
     return "\n".join([*lines, "", *reasons]) + "\n"
 
 
-def tell_tasks(folder: Path) -> None:
-    """The table of the MuJoCo tasks, from their run files."""
-    rows = [said_of(name, measured(name, n, folder)) for name, n in MUJOCO.items()]
-    table = pd.DataFrame(rows).astype({"starts": "Int64"})
-    table.to_csv(PAGE / "jumps.csv", index=False)
-    put(PAGE / "README.md", "jumps", table_of(table))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--seeds", type=int, default=10)
@@ -198,7 +190,11 @@ def main() -> None:
     parser.add_argument("--tasks", type=Path, help="folder of the MuJoCo tasks' run files")
     given = parser.parse_args()
     if given.tasks is not None:
-        tell_tasks(given.tasks)
+        # The table of the MuJoCo tasks, from their run files.
+        rows = [said_of(name, measured(name, n, given.tasks)) for name, n in MUJOCO.items()]
+        table = pd.DataFrame(rows).astype({"starts": "Int64"})
+        table.to_csv(PAGE / "jumps.csv", index=False)
+        put(PAGE / "README.md", "jumps", table_of(table))
         return
     totals = {True: [0, 0], False: [0, 0]}
     for name, (jumps, world) in WORLDS.items():

@@ -43,8 +43,10 @@ def example() -> Any:
     return module
 
 
-def checkpoint(kind: str, task: str, stage: str, seed: int, folder: Path) -> Path:
-    """The file of one checkpoint, of a training that is made where it is missing."""
+def made(name: str, stage: str, seed: int, folder: Path) -> dict[str, Any]:
+    """What is advised of one checkpoint, and what happens to who follows it."""
+    begun, (kind, task) = time.monotonic(), name.split("-", 1)
+    # The file of one checkpoint, of a training that is made where it is missing.
     files = {s: folder / f"{kind}-{task}-{s}-{seed}.pt" for s in STAGES}
     if not files[stage].exists():
         wanted = {count: s for s, count in TRANSITIONS[task].items()}
@@ -53,13 +55,7 @@ def checkpoint(kind: str, task: str, stage: str, seed: int, folder: Path) -> Pat
             if count in wanted:
                 kept = {"kind": kind, "task": task, "model": model.state_dict()}
                 torch.save(kept, files[wanted[count]])
-    return files[stage]
-
-
-def made(name: str, stage: str, seed: int, folder: Path) -> dict[str, Any]:
-    """What is advised of one checkpoint, and what happens to who follows it."""
-    begun, (kind, task) = time.monotonic(), name.split("-", 1)
-    file = checkpoint(kind, task, stage, seed, folder)
+    file = files[stage]
     trained = time.monotonic()
     own, *networks = example().loaded(str(file))
     policy, critic = (double_copy("network", network) for network in networks)
