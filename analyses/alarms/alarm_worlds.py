@@ -232,7 +232,9 @@ def _faulty(fault: str, size: float) -> tuple[Task, Task, Critic]:
     if fault == "critic":
         return sound, sound, Critic(scale=size)
     if fault == "bound":
-        return sound, sound, Critic(shift=(30.0 / (1 - DISCOUNT)) * size)
+        # More than paths of these starts can have: 30 is about the largest of 10,000 first rewards,
+        # of a few thousand rewards it is about 20.
+        return sound, sound, Critic(shift=30.0 / (1 - DISCOUNT) * size)
     if fault == "sign":
         return task(prior_b=size * B), task(prior_b=size * B), Critic()
     if fault == "growth":  # spectral radius · γ of the uncontrolled loop

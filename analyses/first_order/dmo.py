@@ -41,7 +41,7 @@ from analyses.first_order.runs import (
     finished,
     path_of,
 )
-from analyses.harness.contrast_parts import asked_of
+from analyses.harness.contrast_parts import met
 from analyses.harness.verdicts import Verdict, save
 from analyses.model_based.claims import in_words, numbers_of
 from gradlab.runs.decision_rules import COSINE
@@ -60,7 +60,6 @@ def judged(runs: Path) -> Verdict | None:
     if not all(finished(arm, runs) for arm in arms):
         return None
     rows = pd.DataFrame([row for world in STUDIED for row in rows_of(world, runs)])
-    parts = [part for row in rows.to_dict("records") for part in asked_of(row)]
     own, models = profiles(runs), of_models(runs)
     worded = " ".join(
         f"{row['row']} on {row['world']}: bias² {row['bias']:.3g} of |true gradient|², of which "
@@ -70,18 +69,18 @@ def judged(runs: Path) -> Verdict | None:
         else f"{row['row']} on {row['world']}: the truth's noise hides the parts of the error."
         for row in own.to_dict("records")
     )
-    own = models[models["horizon"] == PATHS_OF_DMO]
+    trained = models[models["horizon"] == PATHS_OF_DMO]
     of_models_worded = " ".join(
         f"Against the simulator's Jacobians on {row['world']}, cosine of the gradient at "
         f"h = {PATHS_OF_DMO}: at least {COSINE:g} in {row['above']} of seeds and stages, below it "
         f"in {row['below']}, not told in {row['neither']}."
-        for row in own.to_dict("records")
+        for row in trained.to_dict("records")
     )
     return Verdict(
         "DMO-JACOBIANS", "DMO",
         f"dmo / shac at h = 16: error of an update, sums over five stages, below {MOST:g} on both "
         "tasks; processor seconds of an update below 1 on Hopper",
-        all(part.state == "met" for part in parts),
+        met(rows),
         f"{'; '.join(in_words(row) for row in rows.to_dict('records'))}. {worded} "
         f"{of_models_worded}",
         numbers_of(rows), rows,

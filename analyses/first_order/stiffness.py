@@ -41,7 +41,7 @@ import gradlab
 from analyses.first_order.ratios import ratio_of, total
 from analyses.first_order.runs import OUTPUT, RUNS
 from analyses.harness.commands import commands
-from analyses.harness.contrast_parts import asked_of
+from analyses.harness.contrast_parts import met
 from analyses.harness.verdicts import Verdict, save
 from analyses.model_based.claims import in_words, numbers_of
 from gradlab import tasks
@@ -219,7 +219,6 @@ def judged(tables: Sequence[pd.DataFrame]) -> Verdict:
     rows = pd.concat(tables, ignore_index=True)
     for _, own in rows.groupby("world"):
         rows.loc[own["high"].fillna(inf).idxmin(), "most"] = 1.0
-    parts = [part for one in rows.to_dict("records") for part in asked_of(one)]
     words = [in_words(one) for one in rows.to_dict("records") if np.isfinite(one["most"])]
     steps = [
         f"mean stiffness on {world} {own['stiffness'].iloc[0]:.3g}, median "
@@ -230,7 +229,7 @@ def judged(tables: Sequence[pd.DataFrame]) -> Verdict:
         "AHAC-THRESHOLD", "AHAC, sections 3 and 4",
         "on each of three contact tasks some C of 1.5 to 50 has MSE(C) / MSE(∞) below 1, all C by "
         "Bonferroni",
-        all(part.state == "met" for part in parts),
+        met(rows),
         f"Best C: {'; '.join(words)}. {'; '.join(steps)}.",
         numbers_of(rows), rows,
     )  # fmt: skip

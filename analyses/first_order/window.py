@@ -33,7 +33,7 @@ from analyses.first_order.runs import (
     path_of,
     window_arms,
 )
-from analyses.harness.contrast_parts import asked_of
+from analyses.harness.contrast_parts import met
 from analyses.harness.verdicts import Verdict, save
 from analyses.model_based.claims import in_words, numbers_of
 from gradlab.runs.training.pairs import paired_returns
@@ -49,7 +49,6 @@ def judged(runs: Path) -> Verdict | None:
     rows = pd.DataFrame(
         [contrast(world, arm, runs) for world, arm in arms.items() if arm is not None]
     )
-    parts = [part for row in rows.to_dict("records") for part in asked_of(row)]
     stages = of_stages(runs)
     sentence = "; ".join(
         in_words(row) if np.isfinite(row["least"]) else f"{row['label']}: the default is measured"
@@ -66,7 +65,7 @@ def judged(runs: Path) -> Verdict | None:
         "SHAC-WINDOW", "SHAC, section 4",
         "final return at the horizon of least error at the second stage − at 32, paired over five "
         "seeds: above 0 on either task; no test where that horizon is 32",
-        bool(parts) and all(part.state == "met" for part in parts),
+        met(rows),
         f"{sentence}. {worded}", numbers_of(rows), rows,
     )  # fmt: skip
 

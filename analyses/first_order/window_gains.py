@@ -48,7 +48,7 @@ from analyses.first_order.runs import (
 )
 from analyses.first_order.window import contrast
 from analyses.harness.commands import commands
-from analyses.harness.contrast_parts import asked_of
+from analyses.harness.contrast_parts import met
 from analyses.harness.verdicts import Verdict, save
 from analyses.model_based.claims import in_words, numbers_of
 from gradlab.gradients.bptt import horizon_gradients
@@ -166,7 +166,6 @@ def judged(folder: Path) -> Verdict | None:
     rows = pd.DataFrame(
         [contrast(world, arm, folder, shown[world]) for world, (arm, _) in arms.items()]
     )
-    parts = [part for row in rows.to_dict("records") for part in asked_of(row)]
     words = [
         in_words(row) if np.isfinite(row["least"]) else f"{row['label']}: not tested"
         for row in rows.to_dict("records")
@@ -175,7 +174,7 @@ def judged(folder: Path) -> Verdict | None:
         "WINDOW-GAIN", "SHAC, section 4",
         "final return at the horizon whose step gains most at the second stage − at 32, paired "
         "over five seeds: above 0 on either task",
-        bool(parts) and all(part.state == "met" for part in parts),
+        met(rows),
         f"{'; '.join(words)}. {' '.join(_worded(world, folder) for world in STUDIED)}",
         numbers_of(rows), rows,
     )  # fmt: skip

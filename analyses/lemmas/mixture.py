@@ -258,13 +258,25 @@ def judge(table: pd.DataFrame) -> Verdict:
             f"{key}_beta1": _value(rows, 1.0),
             f"{key}_best_beta": rows.loc[rows["value"].idxmin(), "beta"],
         }
+    parts = []
+    for world in table["world"].unique():
+        rows = table.query("world == @world and measure == 'bias'")
+        cells = [
+            f"h = {h}: {_value(at, 0.0):.3g} from ζ, {_value(at, 1.0):.3g} from ν, "
+            f"best β {at.loc[at['value'].idxmin(), 'beta']:g}"
+            for h, at in rows.groupby("h")
+        ]
+        word = "criterion met" if met[world, "bias"] else "not met"
+        turned = "met" if met[world, "angle"] else "not met"
+        parts.append(f"{world} ({word}; by the angle alone {turned}): {'; '.join(cells)}")
+    opening = "True" if holds else "True in part"
     return Verdict(
         "MIXTURE",
         "RP-PGM, Proposition 5.8, Remark 5.9",
         "smallest bias at β = 1 for h = 0 and at β = 0 for h = 100, paired intervals of the "
         "differences above 0: wrong linear-quadratic models and critics, the pendulum's prior",
         holds,
-        _sentence(table, met, holds),
+        f"{opening}. Relative bias at matched scale, {'. '.join(parts)}.",
         numbers,
         table,
     )
@@ -278,22 +290,6 @@ def _first(table: pd.DataFrame, world: str, measure: str, h: int) -> bool:
 
 def _value(rows: pd.DataFrame, beta: float) -> float:
     return float(rows[rows["beta"] == beta]["value"].iloc[0])
-
-
-def _sentence(table: pd.DataFrame, met: dict[tuple[str, str], bool], holds: bool) -> str:
-    parts = []
-    for world in table["world"].unique():
-        rows = table.query("world == @world and measure == 'bias'")
-        cells = [
-            f"h = {h}: {_value(at, 0.0):.3g} from ζ, {_value(at, 1.0):.3g} from ν, "
-            f"best β {at.loc[at['value'].idxmin(), 'beta']:g}"
-            for h, at in rows.groupby("h")
-        ]
-        word = "criterion met" if met[world, "bias"] else "not met"
-        turned = "met" if met[world, "angle"] else "not met"
-        parts.append(f"{world} ({word}; by the angle alone {turned}): {'; '.join(cells)}")
-    opening = "True" if holds else "True in part"
-    return f"{opening}. Relative bias at matched scale, {'. '.join(parts)}."
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ import torch
 import tyro
 from numpy.typing import NDArray
 
-from analyses.harness.contrast_parts import asked_of
+from analyses.harness.contrast_parts import met
 from analyses.harness.student import geometric_mean
 from analyses.harness.verdicts import Verdict, save
 from benchmarks.asynchronous import PAPERS, Costs, Pace, measured_costs, pace, plain, predicted
@@ -77,7 +77,6 @@ def judged(rows: pd.DataFrame, costs: Costs) -> Verdict:
     premise = table["value"].iloc[1] >= LEAST
     if not premise:
         table["least"] = np.nan
-    parts = [part for row in table.to_dict("records") for part in asked_of(row)]
     alone = float(rates[ONE].median())
     # With a learner that computes so long that one learner makes `rate` updates per second: beside
     # other processes it finds its memory colder than alone.
@@ -112,7 +111,7 @@ def judged(rows: pd.DataFrame, costs: Costs) -> Verdict:
         "ASYNC", "MPG §IV-C",
         f"updates/s of two learners over one: interval over paired rounds above {LEAST}, where two "
         f"runs that know of no other make {LEAST} times the updates of one",
-        bool(parts) and all(part.state == "met" for part in parts),
+        met(table),
         sentence, numbers, table,
     )  # fmt: skip
 

@@ -304,7 +304,7 @@ def write_page(worlds: Sequence[Row], tasks: Sequence[Row], output: Path) -> Non
                 shown(interval_of((wide[a] - wide[b]).to_numpy())) for wide in families.values()
             )
             lines.append(" | ".join([what, *apart]))
-        put(page, "parts", ("\n".join(lines) + "\n"))
+        put(page, "parts", "\n".join(lines) + "\n")
         for family in FIRST:
             put(page, family.replace(", ", "-"), family_table(worlds, family))
         if any(row["family"] in AGAIN for row in worlds):
