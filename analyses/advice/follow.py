@@ -61,15 +61,6 @@ class Change:
         return [self.mean, self.low, self.high, self.starts]
 
 
-def sources(cell: Cell) -> Mapping[str, tuple[System, System | None]]:
-    """Whose states and whose derivatives, by the names that a measurement has by default."""
-    simulator, prior = cell.task.simulator, cell.task.prior
-    found: dict[str, tuple[System, System | None]] = {"data": (simulator, None)}
-    if prior is not None:
-        found |= {"model": (prior, prior), "mixed": (simulator, prior)}
-    return found | {"true_dynamics": (simulator, simulator)}
-
-
 def directions(
     cell: Cell,
     policy: nn.Module,
@@ -81,7 +72,14 @@ def directions(
 ) -> dict[Candidate, Tensor]:
     """The mean gradient of fresh samples at some horizons, [P] each."""
     task, world = cell.task, cell.world
-    states, jacobians = sources(cell)[name.removesuffix("_all")]
+    # Whose states and whose derivatives, by the names that a measurement has by default.
+    simulator, prior = cell.task.simulator, cell.task.prior
+    found: dict[str, tuple[System, System | None]] = {"data": (simulator, None)}
+    if prior is not None:
+        found |= {"model": (prior, prior), "mixed": (simulator, prior)}
+    states, jacobians = (found | {"true_dynamics": (simulator, simulator)})[
+        name.removesuffix("_all")
+    ]
     every = name.endswith("_all")
     if every:
         begin = as_starts(initial(task, samples, seed), task.simulator.state_dim)

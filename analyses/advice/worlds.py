@@ -14,7 +14,6 @@ the tasks' own wrong ones. A recipe and a seed make each of them again.
 from __future__ import annotations
 
 import copy
-import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -25,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 import gradlab
+from analyses.harness.examples import example
 from gradlab.data import trajectories
 from gradlab.data.noise import child, stream
 from gradlab.fitting import ModelSettings, collect, fit_critic, fit_model
@@ -104,12 +104,7 @@ def linear_quadratic(low: float, high: float, seed: int) -> Task:
 
 def quadrotor(collision: bool, seed: int) -> Task:
     """Of `examples/`, the same for every seed."""
-    path = Path(__file__).parents[2] / "examples/quadrotor.py"
-    spec = importlib.util.spec_from_file_location("quadrotor", path)
-    assert spec is not None and spec.loader is not None
-    example = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(example)
-    made: Task = example.make_task(collision)
+    made: Task = example("quadrotor").make_task(collision)
     return made
 
 

@@ -31,24 +31,20 @@ REPLAY, ADDED = 800, 4
 WANDER = 300.0  # updates in which a wandering mean turns once
 
 
-def rows_of(n: int, share: float, heavy: bool, generator: torch.Generator, turn: float) -> Tensor:
-    """[n, WIDTH] rows; heavy: Student's t with 5 degrees of freedom, the covariance kept."""
-    noise = torch.randn(n, WIDTH, generator=generator, dtype=torch.float64)
-    if heavy:
-        normal = torch.randn(n, 5, generator=generator, dtype=torch.float64)
-        noise *= (3 / normal.square().sum(1)).sqrt()[:, None]
-    size = (share * WIDTH / (BATCH * (1 - share))) ** 0.5
-    noise[:, 0] += size * np.cos(turn)
-    noise[:, 1] += size * np.sin(turn)
-    return noise
-
-
 def batches(name: str, share: float, seed: int) -> Iterator[Tensor]:
     """Minibatches [BATCH, WIDTH], drawn as loops draw them."""
     generator = torch.Generator().manual_seed(seed)
 
     def new(n: int, turn: float = 0.0) -> Tensor:
-        return rows_of(n, share, name == "heavy", generator, turn)
+        # [n, WIDTH] rows; heavy: Student's t with 5 degrees of freedom, the covariance kept.
+        noise = torch.randn(n, WIDTH, generator=generator, dtype=torch.float64)
+        if name == "heavy":
+            normal = torch.randn(n, 5, generator=generator, dtype=torch.float64)
+            noise *= (3 / normal.square().sum(1)).sqrt()[:, None]
+        size = (share * WIDTH / (BATCH * (1 - share))) ** 0.5
+        noise[:, 0] += size * np.cos(turn)
+        noise[:, 1] += size * np.sin(turn)
+        return noise
 
     def some(n: int, of: int) -> Tensor:
         return torch.randint(of, (n,), generator=generator)
@@ -236,16 +232,12 @@ def _faulty(fault: str, size: float) -> tuple[Task, Task, Critic]:
     if fault == "critic":
         return sound, sound, Critic(scale=size)
     if fault == "bound":
-        return sound, sound, Critic(shift=_bound() * size)
+        # More than paths of these starts can have: 30 is about the largest of 10,000 first rewards,
+        # of a few thousand rewards it is about 20.
+        return sound, sound, Critic(shift=30.0 / (1 - DISCOUNT) * size)
     if fault == "sign":
         return task(prior_b=size * B), task(prior_b=size * B), Critic()
     if fault == "growth":  # spectral radius · γ of the uncontrolled loop
         grown = task(A=torch.diag(torch.tensor([size / DISCOUNT, 0.5], dtype=torch.float64)))
         return grown, grown, Critic()
     return sound, sound, Critic()
-
-
-def _bound() -> float:
-    """More than paths of these starts can have: 30 is about the largest of 10,000 first rewards,
-    of a few thousand rewards it is about 20."""
-    return 30.0 / (1 - DISCOUNT)

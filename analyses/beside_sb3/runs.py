@@ -28,32 +28,28 @@ what Stable-Baselines3's networks are given.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import gymnasium
 import numpy as np
 import pandas as pd
 import torch
-import tyro
 from gymnasium.wrappers import TransformReward
 from torch import Tensor
-from tyro.conf import subcommand
 
+from analyses.harness.commands import commands
+from analyses.harness.training import trained
 from gradlab import tasks
-from gradlab.cli.terminal.progress_bars import bars
 from gradlab.runs.training.results import load
 from gradlab.systems.function import from_function
 from gradlab.systems.pendulum import TORQUE_LIMIT
 from gradlab.tasks import Task
 from gradlab.training.algorithm import Algorithm
 from gradlab.training.algorithms import find, with_temperature
-from gradlab.training.checkpoints import resume_file
 from gradlab.training.collection import evaluate
-from gradlab.training.loop import train
 from gradlab.training.parts.targets import OneStep
 from gradlab.training.parts.temperature import Automatic
 from gradlab.training.settings import Settings
@@ -172,15 +168,12 @@ def evaluated(model: Any) -> float:
 def ours(name: Name, side: str, folder: Path, chosen: Settings) -> Path:
     """Train a row of the table, all seeds side by side; goes on where it stopped."""
     path = folder / f"{STEMS[side]}-{name}-{chosen.first_seed}.h5"
-    resume = resume_file(path).exists()
     if path.exists() and load(path).iteration[-1] >= chosen.iterations:
         return path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with bars() as progress:
-        return train(
-            row(name, RATE if side == HERE else SLOW), task(), path, chosen, resume=resume,
-            progress=progress, command="python -m analyses.beside_sb3 train",
-        )  # fmt: skip
+    return trained(
+        row(name, RATE if side == HERE else SLOW), task(), path, settings=chosen,
+        command="python -m analyses.beside_sb3 train",
+    )  # fmt: skip
 
 
 def curves(folder: Path) -> pd.DataFrame:
@@ -207,55 +200,38 @@ def _labelled(frame: pd.DataFrame, name: Name, side: str, seed: int) -> pd.DataF
     ]
 
 
-@dataclass(frozen=True)
-class Train:
+def both(
+    names: tuple[Name, ...] = NAMES, first: int = 0, seeds: int = SEEDS, control: bool = True,
+    folder: Path = RUNS,
+) -> None:  # fmt: skip
     """Train every side of both algorithms; what is finished is kept.
 
     Args:
         names: which of them.
-        first, seeds: number of the first seed, and how many on either side.
+        first: number of the first seed.
+        seeds: how many on either side.
         control: train the control, too.
+        folder: of the runs.
     """
-
-    names: tuple[Name, ...] = NAMES
-    first: int = 0
-    seeds: int = SEEDS
-    control: bool = True
-    folder: Path = RUNS
-
-    def run(self) -> None:
-        torch.set_num_threads(1)
-        for name in self.names:
-            self._ours(name, HERE)
-            for seed in range(self.first, self.first + self.seeds):
-                self._theirs(name, seed)
-        for name in self.names if self.control else ():
-            self._ours(name, CONTROL)
-
-    def _ours(self, name: Name, side: str) -> None:
-        ours(name, side, self.folder, settings(name, self.seeds, self.first))
-
-    def _theirs(self, name: Name, seed: int) -> None:
-        path = self.folder / f"{STEMS[THERE]}-{name}-{seed}.csv"
-        if not path.exists():
-            frame = theirs(name, seed, UPDATES[name])
-            frame.to_csv(path, index=False, float_format="%.6g")
-            print(path.stem, frame["return"].round().tolist()[-4:], flush=True)
+    torch.set_num_threads(1)
+    for name in names:
+        ours(name, HERE, folder, settings(name, seeds, first))
+        for seed in range(first, first + seeds):
+            path = folder / f"{STEMS[THERE]}-{name}-{seed}.csv"
+            if not path.exists():
+                frame = theirs(name, seed, UPDATES[name])
+                frame.to_csv(path, index=False, float_format="%.6g")
+                print(path.stem, frame["return"].round().tolist()[-4:], flush=True)
+    for name in names if control else ():
+        ours(name, CONTROL, folder, settings(name, seeds, first))
 
 
-@dataclass(frozen=True)
-class Judge:
+def judge(folder: Path = RUNS, output: Path = Path("reports/beside-sb3")) -> None:
     """The verdict from the runs."""
+    from analyses.beside_sb3 import verdict
 
-    folder: Path = RUNS
-    output: Path = Path("reports/beside-sb3")
-
-    def run(self) -> None:
-        from analyses.beside_sb3 import verdict as beside_sb3_verdict
-
-        beside_sb3_verdict.write(curves(self.folder), self.output)
+    verdict.write(curves(folder), output)
 
 
 def main() -> None:
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    tyro.cli(Annotated[Train, subcommand("train")] | Annotated[Judge, subcommand("judge")]).run()
+    commands(train=both, judge=judge)

@@ -49,7 +49,9 @@ def read(name: Name) -> Iterator[Setting]:
     yield "updates per step", model.gradient_steps / model.train_freq.frequency, _per_step(settings)
     yield "hidden layers", _hidden(model.critic.q_networks[0]), row.hidden
     yield "policy's hidden layers", _hidden(model.actor), row.hidden
-    yield "activation", _activation(model.actor), row.activation
+    leaves = [layer for layer in model.actor.modules() if not list(layer.children())]
+    kinds = {type(layer).__name__.lower() for layer in leaves}
+    yield "activation", ", ".join(sorted(kinds - {"linear", "flatten", "tanh"})), row.activation
     yield "critics", model.critic.n_critics, row.critics
     trained = Learner(row, task, settings)
     yield from _of_adam("policy", model.actor.optimizer, trained.trained_policy.adam)
@@ -108,12 +110,6 @@ def _hidden(network: nn.Module) -> tuple[int, ...]:
     """Widths of the layers between input and outputs; SAC's policy has two outputs side by side."""
     widths = [layer.in_features for layer in network.modules() if isinstance(layer, nn.Linear)]
     return tuple(widths[1 : 1 + len(beside_sb3.row("td3").hidden)])
-
-
-def _activation(network: nn.Module) -> str:
-    leaves = [layer for layer in network.modules() if not list(layer.children())]
-    kinds = {type(layer).__name__.lower() for layer in leaves}
-    return ", ".join(sorted(kinds - {"linear", "flatten", "tanh"}))
 
 
 def listed() -> str:

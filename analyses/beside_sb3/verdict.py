@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy import stats
@@ -164,20 +163,18 @@ def figure(curves: pd.DataFrame) -> Figure:
             runs = curves[(curves["algorithm"] == name) & (curves["side"] == side)]
             if len(runs):
                 by_seed = runs.pivot(index="update", columns="seed", values="return")
-                _band(axes, by_seed, side, colour)
+                values, seeds = by_seed.to_numpy(), by_seed.shape[1]
+                mean = values.mean(axis=1)
+                reach = half_width(values)
+                dash = {HERE: "-", THERE: "--", CONTROL: ":"}[side]
+                axes.plot(by_seed.index, mean, dash, color=colour, label=f"{side}, {seeds} seeds")
+                axes.fill_between(
+                    by_seed.index, mean - reach, mean + reach, color=colour, alpha=0.15, lw=0
+                )
         axes.set(title=name, xlabel="updates, one per environment step")
         axes.legend(frameon=False, fontsize=8, loc="lower right")
     panels[0].set_ylabel("return of 200 steps, without exploration")
     return drawn
-
-
-def _band(axes: Axes, by_seed: pd.DataFrame, side: str, colour: str) -> None:
-    values, seeds = by_seed.to_numpy(), by_seed.shape[1]
-    mean = values.mean(axis=1)
-    reach = half_width(values)
-    dash = {HERE: "-", THERE: "--", CONTROL: ":"}[side]
-    axes.plot(by_seed.index, mean, dash, color=colour, label=f"{side}, {seeds} seeds")
-    axes.fill_between(by_seed.index, mean - reach, mean + reach, color=colour, alpha=0.15, lw=0)
 
 
 def write(curves: pd.DataFrame, output: Path) -> None:

@@ -105,13 +105,6 @@ def _resolved(profile: Profile, name: str, horizon: int) -> float:
     return bias.value if interval("bias2", bias).low > 0 else math.nan
 
 
-def turns(profile: Profile, name: str) -> int:
-    """How often |bias| over n changes between rising and falling, where it is resolved."""
-    values = np.array([_resolved(profile, name, n) for n in profile.horizons])
-    directions = np.sign(np.diff(values[np.isfinite(values)]))
-    return int((np.diff(directions) != 0).sum())
-
-
 def best(profile: Profile, name: str) -> int:
     """The horizon of the smallest mean squared error."""
     errors = [profile.estimate(name, "mse", n).value for n in profile.horizons]
@@ -135,13 +128,16 @@ def summary(profile: Profile) -> dict[str, object]:
         found[name] = relative_bias(profile, name, 0)
     for name in ("prior", "mixed prior", "wrong", "mixed wrong", "true"):
         jump, at = largest_jump(profile, name)
+        # How often |bias| over n changes between rising and falling, where it is resolved.
+        values = np.array([_resolved(profile, name, n) for n in profile.horizons])
+        directions = np.sign(np.diff(values[np.isfinite(values)]))
         found |= {
             f"{name}: bias2 at 1": relative_bias(profile, name, 1),
             f"{name}: bias2 at H": relative_bias(profile, name, H),
             f"{name}: bias(H) / bias(1)": str(bias_ratio(profile, name, H, 1)),
             f"{name}: smallest MSE at": best(profile, name),
             f"{name}: largest jump": f"{jump:.2f} times, to n = {at}" if at else "not resolved",
-            f"{name}: turns": turns(profile, name),
+            f"{name}: turns": int((np.diff(directions) != 0).sum()),
         }
     for name in EARLY:
         found[f"{name}: bias(H) / bias(0)"] = str(bias_ratio(profile, name, H, 0))
@@ -167,18 +163,14 @@ def write(profiles: Mapping[str, Profile], output: Path) -> None:
         }
     text = json.dumps(made, indent=2, ensure_ascii=False)
     (output / "numbers.json").write_text(text + "\n")
-    put(output / "README.md", "numbers", _markdown(profiles))
-
-
-def _markdown(profiles: Mapping[str, Profile]) -> str:
-    """Tasks as columns, numbers as rows."""
+    # Tasks as columns, numbers as rows.
     columns = {name: summary(profile) for name, profile in profiles.items()}
     rows = [key for key in next(iter(columns.values())) if key != "truth"]
     lines = ["| | " + " | ".join(columns) + " |", "|---|" + "---|" * len(columns)]
     for key in rows:
         cells = (_cell(column[key]) for column in columns.values())
         lines.append(f"| {key} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    put(output / "README.md", "numbers", "\n".join(lines))
 
 
 def _cell(value: object) -> str:

@@ -32,7 +32,7 @@ from gradlab.fitting.critics import fit_critic
 from gradlab.fitting.policies import distil, riccati_gain
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.tail import Tail
-from gradlab.networks.mlp import Policy, QCritic
+from gradlab.networks.mlp import QCritic
 from gradlab.progress import Progress
 from gradlab.runs.profile import Profile
 from gradlab.systems.cartpole import (
@@ -124,7 +124,11 @@ def measure(case: Case, starts: int, horizon: int, progress: Progress) -> Profil
     task, wrong = case.task, case.wrong
     simulator, prior = task.simulator, task.prior
     assert prior is not None
-    policy = weak_feedback(task, prior, progress)
+    # The prior's Riccati feedback at `STRENGTH` of its gain, as a 2×256 ELU network.
+    ds = task.simulator.state_dim
+    reference = torch.tensor(task.reference_state or (0.0,) * ds, dtype=torch.float64)
+    gain = STRENGTH * riccati_gain(prior, reference, task.discount)
+    policy = distil(task, gain, reference, SEED, progress)
     critics = {
         name: fit_critic(task, policy, steps=n, seed=seed, progress=_named(progress, name))
         for name, n, seed in data_levels()
@@ -152,14 +156,6 @@ def measure(case: Case, starts: int, horizon: int, progress: Progress) -> Profil
         task, policy, None, estimators, horizon, starts, BATCH, law="start", seed=SEED,
         progress=progress, command="python -m analyses.bias_variance",
     )  # fmt: skip
-
-
-def weak_feedback(task: Task, prior: System, progress: Progress) -> Policy:
-    """The prior's Riccati feedback at `STRENGTH` of its gain, as a 2×256 ELU network."""
-    ds = task.simulator.state_dim
-    reference = torch.tensor(task.reference_state or (0.0,) * ds, dtype=torch.float64)
-    gain = STRENGTH * riccati_gain(prior, reference, task.discount)
-    return distil(task, gain, reference, SEED, progress)
 
 
 def untrained_critic(task: Task) -> QCritic:

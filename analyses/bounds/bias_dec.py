@@ -151,13 +151,9 @@ def additive(rows: pd.DataFrame) -> dict[str, float]:
     for name, own, other in (("c1", "epsilon_f", "epsilon_v"), ("c2", "epsilon_v", "epsilon_f")):
         edge = grid[grid[other] == 0]
         parts[name] = float((edge[own] * edge["bias"]).sum() / (edge[own] ** 2).sum())
-    return parts | {"r2": _r2(grid)}
-
-
-def _r2(grid: pd.DataFrame) -> float:
     x, y = grid[["epsilon_f", "epsilon_v"]].to_numpy(), grid["bias"].to_numpy()
     left = y - x @ np.linalg.lstsq(x, y, rcond=None)[0]
-    return float(1 - (left**2).sum() / ((y - y.mean()) ** 2).sum())
+    return parts | {"r2": float(1 - (left**2).sum() / ((y - y.mean()) ** 2).sum())}
 
 
 def decay(fits: pd.DataFrame) -> float:

@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 
 from analyses.bounds.wrong_models import SOURCES, Wrong, direction, scaled
+from analyses.harness.systems import linear_policy
 from analyses.harness.verdicts import Verdict, study
 from gradlab import tasks
 from gradlab.data.noise import stream
@@ -89,13 +90,6 @@ def pendulum_case() -> Case:
     leaning = torch.tensor([0.1, 0.03, 0.0, 0.0], dtype=torch.float64)
     starts = task.starts(16, stream(0, "bias-lin starts")) + leaning
     return Case("pendulum", task.simulator, linear_policy(-gain), starts, task.discount)
-
-
-def linear_policy(weight: Tensor) -> Policy:
-    policy = Policy(weight.shape[1], weight.shape[0], hidden=(), bias=False).double()
-    with torch.no_grad():
-        next(policy.parameters()).copy_(weight)
-    return policy
 
 
 def measure(small: bool = False) -> Verdict:

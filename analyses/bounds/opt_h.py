@@ -159,13 +159,24 @@ def judge(rows: pd.DataFrame) -> Verdict:
     holds = bool(met[judged].all())
     rising = bool((tests["rises"])[tests["batch"] == BATCHES[0]].all())
     opening = "True" if holds else "Partly" if rising else "Not seen"
+    found = {
+        f"spearman_{name.replace(' ', '_')}_gamma{gamma:g}_N{batch:g}": float(x["spearman"].iloc[0])
+        for (name, gamma, batch), x in tests.groupby(KEYS, sort=False)
+    }
+    own = best[best["batch"] == BATCHES[0]]
+    found |= {
+        f"h_over_h_W_{name.replace(' ', '_')}_ratio{r:g}_gamma{g:g}": float(
+            part["over_theory"].median()
+        )
+        for (name, r, g), part in own.groupby(["reading", "ratio", "discount"], sort=False)
+    }
     return Verdict(
         "OPT-H",
         "RP-PGM, Proposition 5.10, Remark 5.11",
         "Spearman(h*, ε_v/ε_f) ≥ 0.9, p < 0.01 against ∇J, θ in all actions, N = 256",
         holds,
         f"{opening}. {_sentence(best, tests)}",
-        _numbers(best, tests),
+        {name: value for name, value in found.items() if np.isfinite(value)},
         best.merge(tests, on=KEYS),
         _figure(best),
     )
@@ -195,21 +206,6 @@ def _sentence(best: pd.DataFrame, tests: pd.DataFrame) -> str:
         f"{moved['horizon']:.2g} steps, RP's by {moved['h_W']:.2g}: a closed loop that contracts "
         f"forgets the critic at γρ² a step, not at γ."
     )
-
-
-def _numbers(best: pd.DataFrame, tests: pd.DataFrame) -> dict[str, float]:
-    found = {
-        f"spearman_{name.replace(' ', '_')}_gamma{gamma:g}_N{batch:g}": float(x["spearman"].iloc[0])
-        for (name, gamma, batch), x in tests.groupby(KEYS, sort=False)
-    }
-    own = best[best["batch"] == BATCHES[0]]
-    found |= {
-        f"h_over_h_W_{name.replace(' ', '_')}_ratio{r:g}_gamma{g:g}": float(
-            part["over_theory"].median()
-        )
-        for (name, r, g), part in own.groupby(["reading", "ratio", "discount"], sort=False)
-    }
-    return {name: value for name, value in found.items() if np.isfinite(value)}
 
 
 def chosen(rows: pd.DataFrame, batch: float) -> pd.DataFrame:

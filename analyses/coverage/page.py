@@ -28,10 +28,14 @@ Verdict = dict[str, object]
 
 
 def verdict_and_text(table: pd.DataFrame, command: str, missing: list[str]) -> tuple[Verdict, str]:
+    rows = table[(table["quantity"] == "bias2") & (table["family"] == "planted")]
+    none = rows["cell"].str.startswith("rho 0,")
+    some, nothing = (float(part["coverage"].mean()) for part in (rows[~none], rows[none]))
+    holds = BIAS[0] <= some <= BIAS[1] and NO_BIAS[0] <= nothing <= NO_BIAS[1]
     judged = {
         "cells": _cells(table),
         "small N": _small_n(table),
-        "squared bias": _bias(table),
+        "squared bias": {"with_bias": some, "without": nothing, "holds": bool(holds)},
         "flags": _flags(table),
         "chosen": _average(table[table["quantity"] == "mse of the chosen"], CHOSEN),
         "headline": _average(table[table["quantity"] == "headline gain"], CHOSEN),
@@ -77,14 +81,6 @@ def _small_n(table: pd.DataFrame) -> Verdict:
     }
 
 
-def _bias(table: pd.DataFrame) -> Verdict:
-    rows = table[(table["quantity"] == "bias2") & (table["family"] == "planted")]
-    none = rows["cell"].str.startswith("rho 0,")
-    some, nothing = (float(part["coverage"].mean()) for part in (rows[~none], rows[none]))
-    holds = BIAS[0] <= some <= BIAS[1] and NO_BIAS[0] <= nothing <= NO_BIAS[1]
-    return {"with_bias": some, "without": nothing, "holds": bool(holds)}
-
-
 def _flags(table: pd.DataFrame) -> Verdict:
     rows = table[table["family"].isin(["starts", "measured"])]
     rows = rows[~rows["quantity"].isin(GAINS)]
@@ -126,7 +122,35 @@ def _page(table: pd.DataFrame, judged: dict[str, Verdict], verdict: Verdict) -> 
     lines = ["# Coverage of nominal 95% intervals", ""]
     state = "so far " if verdict["not_measured"] else ""
     lines += [f"Criterion {state}{'met' if verdict['holds'] else 'not met'}:", ""]
-    sentences = _sentences(judged, table)
+    cells, bias, flags = judged["cells"], judged["squared bias"], judged["flags"]
+    averages = judged["small N"]["averages"]
+    assert isinstance(averages, dict)
+    plain = table[table["quantity"] == REFERENCE]["coverage"].mean()
+    short = cells["short"]
+    assert isinstance(short, list)
+    under = f" Under it: {'; '.join(short)}." if short else ""
+    sentences = {
+        "cells": f"every cell that is not flagged at least {CELL:.2f} less two standard errors: "
+        f"{cells['judged']} cells, {cells['mean']:.3f} on average, least {cells['least']:.3f} "
+        f"({cells['least_at']}) of those with {MANY} repetitions or more, of the others "
+        f"{cells['mean_of_few']:.3f} on average; {cells['flagged']} are flagged.{under}",
+        "small N": f"averages of at least {AVERAGE:.2f} from N = 64 on: "
+        + "; ".join(f"{name} {mean:.3f}" for name, mean in averages.items())
+        + ".",
+        "squared bias": f"calibrated where it was planted: {bias['with_bias']:.3f} where there is "
+        f"one, {bias['without']:.3f} where there is none (97.5% is nominal there: the upper end "
+        f"cannot miss 0).",
+        "flags": f"starts rarer than the sample are flagged in {flags['t4.5']:.0%} of measurements "
+        f"under t4.5 starts, {flags['t9']:.0%} under t9, {flags['gaussian']:.1%} under Gaussian "
+        f"ones (at most {flags['gaussian_most']:.0%} in a cell).",
+        "chosen": f"the error of a chosen cell at least {CHOSEN:.2f}: "
+        f"{judged['chosen']['mean']:.3f}, least {judged['chosen']['least']:.3f}; as if it had not "
+        f"been chosen {plain:.3f}.",
+        "headline": f"the gain in the headline at least {CHOSEN:.2f}: "
+        f"{judged['headline']['mean']:.3f}, least {judged['headline']['least']:.3f}.",
+        "seeds": f"medians over five seeds {PROMISED:.4g} as promised: "
+        f"{judged['seeds']['mean']:.3f}, least {judged['seeds']['least']:.3f}.",
+    }
     lines += [f"- {_met(judged[name])} {text}" for name, text in sentences.items()]
     lines += ["", "Gains of steps, also end to end: `gain.md`, made by "
               "`python -m analyses.coverage.gain_coverage`.", ""]  # fmt: skip
@@ -149,38 +173,6 @@ def _page(table: pd.DataFrame, judged: dict[str, Verdict], verdict: Verdict) -> 
     for family in ("planted", "lq", "growth", "starts", "measured", "chosen", "seeds"):
         lines += _tables(family, table[table["family"] == family])
     return "\n".join(lines)
-
-
-def _sentences(judged: dict[str, Verdict], table: pd.DataFrame) -> dict[str, str]:
-    cells, bias, flags = judged["cells"], judged["squared bias"], judged["flags"]
-    averages = judged["small N"]["averages"]
-    assert isinstance(averages, dict)
-    plain = table[table["quantity"] == REFERENCE]["coverage"].mean()
-    short = cells["short"]
-    assert isinstance(short, list)
-    under = f" Under it: {'; '.join(short)}." if short else ""
-    return {
-        "cells": f"every cell that is not flagged at least {CELL:.2f} less two standard errors: "
-        f"{cells['judged']} cells, {cells['mean']:.3f} on average, least {cells['least']:.3f} "
-        f"({cells['least_at']}) of those with {MANY} repetitions or more, of the others "
-        f"{cells['mean_of_few']:.3f} on average; {cells['flagged']} are flagged.{under}",
-        "small N": f"averages of at least {AVERAGE:.2f} from N = 64 on: "
-        + "; ".join(f"{name} {mean:.3f}" for name, mean in averages.items())
-        + ".",
-        "squared bias": f"calibrated where it was planted: {bias['with_bias']:.3f} where there is "
-        f"one, {bias['without']:.3f} where there is none (97.5% is nominal there: the upper end "
-        f"cannot miss 0).",
-        "flags": f"starts rarer than the sample are flagged in {flags['t4.5']:.0%} of measurements "
-        f"under t4.5 starts, {flags['t9']:.0%} under t9, {flags['gaussian']:.1%} under Gaussian "
-        f"ones (at most {flags['gaussian_most']:.0%} in a cell).",
-        "chosen": f"the error of a chosen cell at least {CHOSEN:.2f}: "
-        f"{judged['chosen']['mean']:.3f}, least {judged['chosen']['least']:.3f}; as if it had not "
-        f"been chosen {plain:.3f}.",
-        "headline": f"the gain in the headline at least {CHOSEN:.2f}: "
-        f"{judged['headline']['mean']:.3f}, least {judged['headline']['least']:.3f}.",
-        "seeds": f"medians over five seeds {PROMISED:.4g} as promised: "
-        f"{judged['seeds']['mean']:.3f}, least {judged['seeds']['least']:.3f}.",
-    }
 
 
 def _met(judged: Verdict) -> str:

@@ -27,7 +27,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import tyro
-from numpy.typing import NDArray
 
 from analyses.first_order.clock import per_update
 from analyses.first_order.errors import errors_of
@@ -42,7 +41,7 @@ from analyses.first_order.runs import (
     finished,
     path_of,
 )
-from analyses.harness.contrast_parts import asked_of
+from analyses.harness.contrast_parts import met
 from analyses.harness.verdicts import Verdict, save
 from analyses.model_based.claims import in_words, numbers_of
 from gradlab.runs.decision_rules import COSINE
@@ -61,15 +60,29 @@ def judged(runs: Path) -> Verdict | None:
     if not all(finished(arm, runs) for arm in arms):
         return None
     rows = pd.DataFrame([row for world in STUDIED for row in rows_of(world, runs)])
-    parts = [part for row in rows.to_dict("records") for part in asked_of(row)]
     own, models = profiles(runs), of_models(runs)
+    worded = " ".join(
+        f"{row['row']} on {row['world']}: bias² {row['bias']:.3g} of |true gradient|², of which "
+        f"the model's Jacobians make {row['bias2_jacobians']:.3g} and the critic "
+        f"{row['bias2_tail']:.3g}; noise {row['noise']:.3g}; cosine {row['cosine']:.2f}."
+        if np.isfinite(row["bias low"])
+        else f"{row['row']} on {row['world']}: the truth's noise hides the parts of the error."
+        for row in own.to_dict("records")
+    )
+    trained = models[models["horizon"] == PATHS_OF_DMO]
+    of_models_worded = " ".join(
+        f"Against the simulator's Jacobians on {row['world']}, cosine of the gradient at "
+        f"h = {PATHS_OF_DMO}: at least {COSINE:g} in {row['above']} of seeds and stages, below it "
+        f"in {row['below']}, not told in {row['neither']}."
+        for row in trained.to_dict("records")
+    )
     return Verdict(
         "DMO-JACOBIANS", "DMO",
         f"dmo / shac at h = 16: error of an update, sums over five stages, below {MOST:g} on both "
         "tasks; processor seconds of an update below 1 on Hopper",
-        all(part.state == "met" for part in parts),
-        f"{'; '.join(in_words(row) for row in rows.to_dict('records'))}. {_worded(own)} "
-        f"{_of_models_worded(models)}",
+        met(rows),
+        f"{'; '.join(in_words(row) for row in rows.to_dict('records'))}. {worded} "
+        f"{of_models_worded}",
         numbers_of(rows), rows,
     )  # fmt: skip
 
@@ -105,14 +118,10 @@ def _ratio(label: str, first: Estimate, second: Estimate, most: float) -> dict[s
 def _seconds(arm: Arm, runs: Path) -> Estimate:
     """Mean of an update, with blocks of the run left out in turn."""
     took = per_update(path_of(arm, runs).with_suffix(".seconds.csv"), arm.evaluate_every)
-    return _of_blocks(took)
-
-
-def _of_blocks(values: NDArray[np.float64]) -> Estimate:
-    blocks = [block for block in np.array_split(values, BLOCKS) if len(block)]
+    blocks = [block for block in np.array_split(took, BLOCKS) if len(block)]
     sums, sizes = (np.array([f(block) for block in blocks]) for f in (np.sum, np.size))
     left_out = (sums.sum() - sums) / (sizes.sum() - sizes)
-    return Estimate(float(values.mean()), left_out)
+    return Estimate(float(took.mean()), left_out)
 
 
 def profiles(runs: Path) -> pd.DataFrame:
@@ -147,27 +156,6 @@ def of_models(runs: Path) -> pd.DataFrame:
                 "neither": low[..., j].size - int(above) - int(below),
             })  # fmt: skip
     return pd.DataFrame(rows)
-
-
-def _of_models_worded(models: pd.DataFrame) -> str:
-    own = models[models["horizon"] == PATHS_OF_DMO]
-    return " ".join(
-        f"Against the simulator's Jacobians on {row['world']}, cosine of the gradient at "
-        f"h = {PATHS_OF_DMO}: at least {COSINE:g} in {row['above']} of seeds and stages, below it "
-        f"in {row['below']}, not told in {row['neither']}."
-        for row in own.to_dict("records")
-    )
-
-
-def _worded(own: pd.DataFrame) -> str:
-    return " ".join(
-        f"{row['row']} on {row['world']}: bias² {row['bias']:.3g} of |true gradient|², of which "
-        f"the model's Jacobians make {row['bias2_jacobians']:.3g} and the critic "
-        f"{row['bias2_tail']:.3g}; noise {row['noise']:.3g}; cosine {row['cosine']:.2f}."
-        if np.isfinite(row["bias low"])
-        else f"{row['row']} on {row['world']}: the truth's noise hides the parts of the error."
-        for row in own.to_dict("records")
-    )
 
 
 def main(runs: Path = RUNS, output: Path = OUTPUT) -> None:

@@ -26,7 +26,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import tyro
-from numpy.typing import NDArray
 from scipy import stats
 
 from analyses.first_order import sb3 as first_order_sb3
@@ -43,18 +42,13 @@ from analyses.first_order.runs import (
     finished,
     path_of,
 )
-from analyses.harness.contrast_parts import asked_of
+from analyses.harness.contrast_parts import met
 from analyses.harness.verdicts import Verdict, save
 from analyses.model_based.claims import in_words, numbers_of
 from gradlab.runs.training.results import load
 
 THERE = "sb3-sac"
 GOALS: Mapping[World, float] = {"inverted-pendulum": 900.0, "pendulum": -250.0, "hopper": 500.0}
-COLOURS = {
-    "shac": "tab:blue", "ahac": "tab:cyan", "sapo": "tab:green", "apg": "tab:orange",
-    "sac": "black", THERE: "tab:red",
-}  # fmt: skip
-Floats = NDArray[np.float64]
 
 
 def curves(runs: Path) -> pd.DataFrame:
@@ -126,7 +120,6 @@ def judged(runs: Path) -> Verdict | None:
     rows = pd.DataFrame(
         [contrast(world, row, every) for world in RACED for row in (*FIRST_ORDER, "sac")]
     )
-    parts = [part for row in rows.to_dict("records") for part in asked_of(row)]
     words = [
         f"{in_words(row)}, goal reached by {row['reached']} of {SEEDS} seeds against "
         f"{row['reached there']}{why(Arm(row['row'], row['world']), row, runs)}"
@@ -135,7 +128,7 @@ def judged(runs: Path) -> Verdict | None:
     return Verdict(
         "RACE", "SHAC, section 5",
         "processor seconds to the goal, shac / Stable-Baselines3's SAC: below 1 on all three tasks",
-        all(part.state == "met" for part in parts), f"{'; '.join(words)}.",
+        met(rows), f"{'; '.join(words)}.",
         numbers_of(rows), rows,
     )  # fmt: skip
 

@@ -44,7 +44,7 @@ from torch import nn
 import gradlab
 from analyses.first_order.ratios import ratio_of, total
 from analyses.first_order.runs import OUTPUT
-from analyses.harness.contrast_parts import asked_of
+from analyses.harness.contrast_parts import met
 from analyses.harness.verdicts import Verdict, save
 from analyses.model_based.claims import in_words, numbers_of
 from gradlab.figures.style import ruled
@@ -182,7 +182,6 @@ def judged(rows: pd.DataFrame) -> Verdict:
     contact = rows[rows["world"].str.contains("Hopper")]
     for _, own in contact.groupby("reference"):
         rows.loc[own["high"].fillna(np.inf).idxmin(), "most"] = 1.0
-    parts = [part for row in rows.to_dict("records") for part in asked_of(row)]
     best = [in_words(row) for row in rows.to_dict("records") if np.isfinite(row["most"])]
     below = rows[rows["high"] < 1].groupby(["world", "reference"]).size()
     words = [
@@ -193,7 +192,7 @@ def judged(rows: pd.DataFrame) -> Verdict:
         "PWM-GRADIENTS", "PWM, sections 3 and 4.1",
         "Hopper: MSE(model) / MSE(simulator) below 1 for some model at some h of 1, 4, 16, all "
         "nine by Bonferroni, against the true and against the smoothed return",
-        bool(parts) and all(part.state == "met" for part in parts),
+        met(rows),
         f"Lowest: {'; '.join(best) or 'none'}. Ratios: {'; '.join(words) or 'none below 1'}.",
         numbers_of(rows), rows, drawn(rows),
     )  # fmt: skip

@@ -38,21 +38,20 @@ The pendulum's budget is by a pilot of shac on another seed, 100: −1,371 at fi
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
-import tyro
-from tyro.conf import subcommand
 
 import gradlab
 from analyses.beside_sb3 import runs as beside_sb3
 from analyses.first_order.clock import Clock
 from analyses.first_order.errors import chosen
+from analyses.harness.commands import commands
+from analyses.harness.training import ended
 from gradlab import tasks
 from gradlab.progress import Progress
 from gradlab.runs.training.results import load
@@ -204,8 +203,7 @@ def path_of(arm: Arm, folder: Path) -> Path:
 
 
 def finished(arm: Arm, folder: Path) -> bool:
-    path = path_of(arm, folder)
-    return path.exists() and int(load(path).iteration[-1]) == arm.iterations
+    return ended(path_of(arm, folder), arm.iterations)
 
 
 def trained(arm: Arm, folder: Path) -> None:
@@ -237,51 +235,26 @@ def started(arm: Arm, path: Path, progress: Progress, **changes: object) -> None
     )  # type: ignore[arg-type]  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Train:
+def one(arm: str, world: World, horizon: int = WINDOW, folder: Path = RUNS) -> None:
     """Train one arm; goes on where it stopped."""
-
-    arm: str
-    world: World
-    horizon: int = WINDOW
-    folder: Path = RUNS
-
-    def run(self) -> None:
-        with suppress(KeyboardInterrupt):
-            trained(Arm(self.arm, self.world, self.horizon), self.folder)
+    with suppress(KeyboardInterrupt):
+        trained(Arm(arm, world, horizon), folder)
 
 
-@dataclass(frozen=True)
-class All:
+def every(first: int = 0, of: int = 1, folder: Path = RUNS) -> None:
     """Train all arms in turn, those of other processes left out."""
-
-    first: int = 0
-    of: int = 1
-    folder: Path = RUNS
-
-    def run(self) -> None:
-        with suppress(KeyboardInterrupt):
-            for arm in arms(self.folder)[self.first :: self.of]:
-                print(arm.name, flush=True)
-                trained(arm, self.folder)
+    with suppress(KeyboardInterrupt):
+        for arm in arms(folder)[first::of]:
+            print(arm.name, flush=True)
+            trained(arm, folder)
 
 
-@dataclass(frozen=True)
-class List:
+def listed(folder: Path = RUNS) -> None:
     """Print the arms, their updates and predicted processor minutes."""
-
-    folder: Path = RUNS
-
-    def run(self) -> None:
-        for arm in arms(self.folder):
-            print(f"{arm.name:32}{arm.iterations:8,} updates{arm.minutes:8.1f} min")
-        print(f"{sum(arm.minutes for arm in arms(self.folder)):.0f} min")
+    for arm in arms(folder):
+        print(f"{arm.name:32}{arm.iterations:8,} updates{arm.minutes:8.1f} min")
+    print(f"{sum(arm.minutes for arm in arms(folder)):.0f} min")
 
 
 def main() -> None:
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    tyro.cli(
-        Annotated[Train, subcommand("train")]
-        | Annotated[All, subcommand("all")]
-        | Annotated[List, subcommand("list")]
-    ).run()
+    commands(train=one, all=every, list=listed)

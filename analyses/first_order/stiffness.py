@@ -26,24 +26,22 @@ PRICE, processor minutes: Hopper 3, Walker2d 6, HalfCheetah 5, of which measurin
 from __future__ import annotations
 
 import copy
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 import torch
-import tyro
 from torch import Tensor
-from tyro.conf import subcommand
 
 import gradlab
 from analyses.first_order.ratios import ratio_of, total
 from analyses.first_order.runs import OUTPUT, RUNS
-from analyses.harness.contrast_parts import asked_of
+from analyses.harness.commands import commands
+from analyses.harness.contrast_parts import met
 from analyses.harness.verdicts import Verdict, save
 from analyses.model_based.claims import in_words, numbers_of
 from gradlab import tasks
@@ -164,7 +162,11 @@ def gradients(
     ds = batch.state.shape[2]
     stiff = torch.linalg.matrix_norm(slopes[..., :ds, :ds], 2)
     draws = Draws(single.seeds, single.dtype, single.device, row_gradients.USE, block=1)
-    beyond = _value_slope(single, batch, draws, run.iteration)
+    after = batch.next_state.detach().clone().requires_grad_()
+    value = single.context(run.iteration, draws).target_value(after)
+    (slope,) = torch.autograd.grad(value.sum(), after)
+    going_on = 1 - batch.terminated if single.objective.masked else torch.ones_like(batch.reward)
+    beyond = single.objective.discount * going_on[..., None] * slope
     term = run.algorithm.terms[0]
     return stiff[0], {
         C: start_gradients(
@@ -185,14 +187,6 @@ def cut(slopes: Tensor, beyond: Tensor, where: Tensor) -> Tensor:
     valued = reward + torch.einsum("eni,enij->enj", beyond, after)
     held = torch.cat([torch.zeros_like(after), valued[..., None, :]], dim=2)
     return torch.where(where[..., None, None], held, slopes)
-
-
-def _value_slope(single: Learner, batch: Batch, draws: Draws, iteration: int) -> Tensor:
-    after = batch.next_state.detach().clone().requires_grad_()
-    value = single.context(iteration, draws).target_value(after)
-    (slope,) = torch.autograd.grad(value.sum(), after)
-    going_on = 1 - batch.terminated if single.objective.masked else torch.ones_like(batch.reward)
-    return single.objective.discount * going_on[..., None] * slope
 
 
 def truth(run: Run, single: Learner, states: Tensor) -> Tensor | None:
@@ -225,7 +219,6 @@ def judged(tables: Sequence[pd.DataFrame]) -> Verdict:
     rows = pd.concat(tables, ignore_index=True)
     for _, own in rows.groupby("world"):
         rows.loc[own["high"].fillna(inf).idxmin(), "most"] = 1.0
-    parts = [part for one in rows.to_dict("records") for part in asked_of(one)]
     words = [in_words(one) for one in rows.to_dict("records") if np.isfinite(one["most"])]
     steps = [
         f"mean stiffness on {world} {own['stiffness'].iloc[0]:.3g}, median "
@@ -236,42 +229,30 @@ def judged(tables: Sequence[pd.DataFrame]) -> Verdict:
         "AHAC-THRESHOLD", "AHAC, sections 3 and 4",
         "on each of three contact tasks some C of 1.5 to 50 has MSE(C) / MSE(∞) below 1, all C by "
         "Bonferroni",
-        all(part.state == "met" for part in parts),
+        met(rows),
         f"Best C: {'; '.join(words)}. {'; '.join(steps)}.",
         numbers_of(rows), rows,
     )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Train:
+def training(
+    worlds: tuple[World, ...] = WORLDS, scale: Scale = Scale(), folder: Path = RUNS
+) -> None:
     """Train what is missing; goes on where it stopped."""
-
-    worlds: tuple[World, ...] = WORLDS
-    scale: Scale = Scale()
-    folder: Path = RUNS
-
-    def run(self) -> None:
-        torch.set_num_threads(1)
-        for world in self.worlds:
-            trained(world, self.folder, self.scale)
+    torch.set_num_threads(1)
+    for world in worlds:
+        trained(world, folder, scale)
 
 
-@dataclass(frozen=True)
-class Judge(Train):
+def judge(
+    worlds: tuple[World, ...] = WORLDS, scale: Scale = Scale(), folder: Path = RUNS,
+    output: Path = OUTPUT,
+) -> None:  # fmt: skip
     """Measure all C at the trained networks, and write the verdict."""
-
-    output: Path = OUTPUT
-
-    def run(self) -> None:
-        torch.set_num_threads(1)
-        tables = [measured(world, self.folder, self.scale) for world in self.worlds]
-        save(judged(tables), self.output, "python -m analyses.first_order.stiffness judge")
-
-
-def main() -> None:
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    tyro.cli(Annotated[Train, subcommand("train")] | Annotated[Judge, subcommand("judge")]).run()
+    torch.set_num_threads(1)
+    tables = [measured(world, folder, scale) for world in worlds]
+    save(judged(tables), output, "python -m analyses.first_order.stiffness judge")
 
 
 if __name__ == "__main__":
-    main()
+    commands(train=training, judge=judge)

@@ -33,7 +33,7 @@ from analyses.first_order.runs import (
     path_of,
     window_arms,
 )
-from analyses.harness.contrast_parts import asked_of
+from analyses.harness.contrast_parts import met
 from analyses.harness.verdicts import Verdict, save
 from analyses.model_based.claims import in_words, numbers_of
 from gradlab.runs.training.pairs import paired_returns
@@ -49,18 +49,24 @@ def judged(runs: Path) -> Verdict | None:
     rows = pd.DataFrame(
         [contrast(world, arm, runs) for world, arm in arms.items() if arm is not None]
     )
-    parts = [part for row in rows.to_dict("records") for part in asked_of(row)]
     stages = of_stages(runs)
     sentence = "; ".join(
         in_words(row) if np.isfinite(row["least"]) else f"{row['label']}: the default is measured"
         for row in rows.to_dict("records")
     )
+    # Least-error horizons stage by stage.
+    worded = " ".join(
+        f"Horizon of least error on {world}, stage by stage: "
+        f"{', '.join('none' if np.isnan(h) else f'{h:.0f}' for h in own['least'])}; usable: "
+        f"{', '.join(text or 'none' for text in own['usable'])}."
+        for world, own in stages.groupby("world", sort=False)
+    )
     return Verdict(
         "SHAC-WINDOW", "SHAC, section 4",
         "final return at the horizon of least error at the second stage − at 32, paired over five "
         "seeds: above 0 on either task; no test where that horizon is 32",
-        bool(parts) and all(part.state == "met" for part in parts),
-        f"{sentence}. {_worded(stages)}", numbers_of(rows), rows,
+        met(rows),
+        f"{sentence}. {worded}", numbers_of(rows), rows,
     )  # fmt: skip
 
 
@@ -98,16 +104,6 @@ def _of_deciding(runs: Path, made: Callable[[Training], pd.DataFrame]) -> pd.Dat
         if finished(decides, runs):
             parts.append(made(load(path_of(decides, runs))).assign(world=world))
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
-
-
-def _worded(stages: pd.DataFrame) -> str:
-    """Least-error horizons stage by stage."""
-    return " ".join(
-        f"Horizon of least error on {world}, stage by stage: "
-        f"{', '.join('none' if np.isnan(h) else f'{h:.0f}' for h in own['least'])}; usable: "
-        f"{', '.join(text or 'none' for text in own['usable'])}."
-        for world, own in stages.groupby("world", sort=False)
-    )
 
 
 def main(runs: Path = RUNS, output: Path = OUTPUT) -> None:

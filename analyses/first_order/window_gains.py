@@ -22,20 +22,15 @@ PRICE, processor minutes: the cart-pole 2 and 4, Hopper 6 and 2, and 4 + 14 at t
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
 import pandas as pd
 import torch
-import tyro
 from scipy import stats
 from torch import nn
-from tyro.conf import subcommand
 
 from analyses.first_order.runs import (
     OUTPUT,
@@ -52,7 +47,8 @@ from analyses.first_order.runs import (
     window_arms,
 )
 from analyses.first_order.window import contrast
-from analyses.harness.contrast_parts import asked_of
+from analyses.harness.commands import commands
+from analyses.harness.contrast_parts import met
 from analyses.harness.verdicts import Verdict, save
 from analyses.model_based.claims import in_words, numbers_of
 from gradlab.gradients.bptt import horizon_gradients
@@ -170,7 +166,6 @@ def judged(folder: Path) -> Verdict | None:
     rows = pd.DataFrame(
         [contrast(world, arm, folder, shown[world]) for world, (arm, _) in arms.items()]
     )
-    parts = [part for row in rows.to_dict("records") for part in asked_of(row)]
     words = [
         in_words(row) if np.isfinite(row["least"]) else f"{row['label']}: not tested"
         for row in rows.to_dict("records")
@@ -179,7 +174,7 @@ def judged(folder: Path) -> Verdict | None:
         "WINDOW-GAIN", "SHAC, section 4",
         "final return at the horizon whose step gains most at the second stage − at 32, paired "
         "over five seeds: above 0 on either task",
-        bool(parts) and all(part.state == "met" for part in parts),
+        met(rows),
         f"{'; '.join(words)}. {' '.join(_worded(world, folder) for world in STUDIED)}",
         numbers_of(rows), rows,
     )  # fmt: skip
@@ -194,39 +189,22 @@ def _worded(world: World, folder: Path) -> str:
     return f"Return gained by a step on {world}, by h: {', '.join(cells)}."
 
 
-@dataclass(frozen=True)
-class Train:
+def training(worlds: tuple[World, ...] = STUDIED, folder: Path = RUNS) -> None:
     """Keep networks, measure gains and train at the choice; goes on where it stopped."""
-
-    worlds: tuple[World, ...] = STUDIED
-    folder: Path = RUNS
-
-    def run(self) -> None:
-        torch.set_num_threads(1)
-        for world in self.worlds:
-            keep(world, self.folder)
-            arm = chosen_arm(world, self.folder)
-            print(arm.name, flush=True)
-            trained(arm, self.folder)
+    torch.set_num_threads(1)
+    for world in worlds:
+        keep(world, folder)
+        arm = chosen_arm(world, folder)
+        print(arm.name, flush=True)
+        trained(arm, folder)
 
 
-@dataclass(frozen=True)
-class Judge:
+def judge(folder: Path = RUNS, output: Path = OUTPUT) -> None:
     """Write the verdict, once all runs are there."""
-
-    folder: Path = RUNS
-    output: Path = OUTPUT
-
-    def run(self) -> None:
-        verdict = judged(self.folder)
-        if verdict is not None:
-            save(verdict, self.output, "python -m analyses.first_order.window_gains judge")
-
-
-def main() -> None:
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    tyro.cli(Annotated[Train, subcommand("train")] | Annotated[Judge, subcommand("judge")]).run()
+    verdict = judged(folder)
+    if verdict is not None:
+        save(verdict, output, "python -m analyses.first_order.window_gains judge")
 
 
 if __name__ == "__main__":
-    main()
+    commands(train=training, judge=judge)

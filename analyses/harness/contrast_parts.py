@@ -26,6 +26,12 @@ def asked_of(row: Mapping[Any, Any]) -> Iterator[Part]:
         yield Part(row["label"], *ends, "below", float(row["most"]))
 
 
+def met(rows: pd.DataFrame) -> bool:
+    """Something is asked for, and all of it is met."""
+    parts = [part for row in rows.to_dict("records") for part in asked_of(row)]
+    return bool(parts) and all(part.state == "met" for part in parts)
+
+
 WALL = "wall"
 # Quantity → of which estimator, and where it has to lie (`frontier_estimators`).
 FRONTIER: Mapping[str, tuple[str, Side, float]] = {

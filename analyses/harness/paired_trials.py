@@ -162,7 +162,7 @@ def kept(path: Path, cells: Sequence[Row], measure: Callable[[Row], list[Row]]) 
     """Rows of all cells; those that the file has are read, the file grows with every cell."""
     table = pd.read_csv(path) if path.is_file() else pd.DataFrame()
     for cell in cells:
-        if len(table) and _has(table, cell):
+        if len(table) and bool(_at(table, cell).any()):
             continue
         rows = pd.DataFrame([cell | row for row in measure(cell)])
         table = pd.concat([table, rows], ignore_index=True)
@@ -174,10 +174,6 @@ def kept(path: Path, cells: Sequence[Row], measure: Callable[[Row], list[Row]]) 
     for cell in cells:
         mine |= _at(table, cell)
     return table[mine].reset_index(drop=True)
-
-
-def _has(table: pd.DataFrame, cell: Row) -> bool:
-    return bool(_at(table, cell).any())
 
 
 def _at(table: pd.DataFrame, cell: Row) -> NDArray[np.bool_]:

@@ -1,4 +1,4 @@
-"""A system around another, of which a study changes one thing."""
+"""A system around another, of which a study changes one thing; a linear policy."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from gradlab.networks.mlp import Policy
 from gradlab.systems.system import Linearization, System, Transition
 
 
@@ -40,3 +41,11 @@ class Around:
         self, n: int, generator: torch.Generator, dtype: torch.dtype = torch.float64
     ) -> Tensor:
         return self.system.sample_noise(n, generator, dtype)
+
+
+def linear_policy(weight: Tensor) -> Policy:
+    """a = W s, W [da, ds] the one parameter, float64."""
+    policy = Policy(weight.shape[1], weight.shape[0], hidden=(), bias=False).double()
+    with torch.no_grad():
+        next(policy.parameters()).copy_(weight)
+    return policy

@@ -83,25 +83,23 @@ def _rows(samples: Samples, kernel: ActionProducts) -> Iterator[Row]:
         relative = interval("bias2", each["bias2"])
         yield cell | _row("relative_bias2", each["bias2"].value, relative, 1 / truth2)
         if n > 0:
-            yield from _against_data(cell, each["bias2"], first["bias2"])
+            bias2 = each["bias2"]
+            data = first["bias2"]
+            gap = difference(bias2, data)
+            yield cell | _row("bias_gap", bias2.value - data.value, gap)
+            ratio = log_ratio(bias2, data)
+            ends = (np.nan,) * 3
+            if ratio is not None:
+                middle = np.log(bias2.value / data.value)
+                ends = tuple(np.exp(0.5 * np.array([middle, ratio.low, ratio.high])))
+            yield cell | dict(
+                zip(("quantity", "value", "ci_low", "ci_high"), ("bias_ratio", *ends), strict=True)
+            )
     yield from _weights(about, kernel, len(cells), place)
 
 
 def _estimates(kernel: ActionProducts, k: int, truth: int) -> dict[str, Estimate]:
     return dict(estimates(mixture_moments(kernel.grams([k, truth]), np.ones(1)), BATCH))
-
-
-def _against_data(cell: Row, bias2: Estimate, data: Estimate) -> Iterator[Row]:
-    gap = difference(bias2, data)
-    yield cell | _row("bias_gap", bias2.value - data.value, gap)
-    ratio = log_ratio(bias2, data)
-    ends = (np.nan,) * 3
-    if ratio is not None:
-        middle = np.log(bias2.value / data.value)
-        ends = tuple(np.exp(0.5 * np.array([middle, ratio.low, ratio.high])))
-    yield cell | dict(
-        zip(("quantity", "value", "ci_low", "ci_high"), ("bias_ratio", *ends), strict=True)
-    )
 
 
 def _weights(about: Row, kernel: ActionProducts, truth: int, place: Place) -> Iterator[Row]:

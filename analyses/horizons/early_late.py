@@ -20,7 +20,6 @@ return, and the same criterion is the claim EARLY-LATE-RETURN, of one seed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -35,7 +34,6 @@ from gradlab.figures.through_training import crossings
 
 FOLDER = Path("reports/horizon-claims")
 HORIZONS = (1, 2, 5, 10, 25)  # bias(n)/bias(0) of the claim
-GAMMA = 0.98
 SIGNS = {1: "above 1", -1: "below 1", 0: "undecided"}
 
 
@@ -59,19 +57,6 @@ def judge(errors: pd.DataFrame, law: str = "visited") -> Verdict:
     shown = model[
         model["quantity"].isin(["bias_ratio", "bias_gap"]) & model["horizon"].isin(HORIZONS)
     ]
-    return Verdict(
-        "EARLY-LATE" if law == "visited" else f"EARLY-LATE-{law.upper()}",
-        "MPG, section III-B, IV-A; MPG-J, section III-B",
-        "path tracking: bias(25)/bias(0) below 1 at the first checkpoint and above 1 at the last, "
-        "95% intervals",
-        holds,
-        sentence,
-        _numbers(found),
-        shown,
-    )
-
-
-def _numbers(found: Mapping[str, dict[str, dict]]) -> dict[str, float]:
     numbers = {
         f"ratio_{task}_{iteration}": value
         for task, each in found.items()
@@ -84,7 +69,16 @@ def _numbers(found: Mapping[str, dict[str, dict]]) -> dict[str, float]:
         for seed, at in each["crossings"].items()
         if np.isfinite(at)
     }
-    return numbers
+    return Verdict(
+        "EARLY-LATE" if law == "visited" else f"EARLY-LATE-{law.upper()}",
+        "MPG, section III-B, IV-A; MPG-J, section III-B",
+        "path tracking: bias(25)/bias(0) below 1 at the first checkpoint and above 1 at the last, "
+        "95% intervals",
+        holds,
+        sentence,
+        numbers,
+        shown,
+    )
 
 
 def _task(gaps: pd.DataFrame, ratios: pd.DataFrame, law: str) -> dict[str, dict]:

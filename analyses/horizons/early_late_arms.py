@@ -29,17 +29,14 @@ it was not trained with.
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-import tyro
-from tyro.conf import subcommand
-
+from analyses.harness.commands import commands
 from analyses.harness.paired_trials import Row, kept
 from analyses.horizons.checkpoint_errors import errors
 from analyses.horizons.checkpoint_samples import (
@@ -82,64 +79,38 @@ def prior_of(arm: str) -> str:
     return "no offset" if arm == "no offset" else "published"
 
 
-@dataclass(frozen=True)
-class Train:
+def training(arm: Trained, first: int, until: int = LAST, folder: Path = RUNS) -> None:
     """Train two seeds of an arm up to `until` of 20,000 iterations; goes on where it stopped."""
+    task = replace(tasks.path_tracking(), prior=PRIORS[prior_of(arm)])
+    path = run_of(folder, arm, first) / f"mpg-v2-{TASK}.h5"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    resume = resume_file(path).exists()
+    with bars() as shown, suppress(KeyboardInterrupt):
 
-    arm: Trained
-    first: int
-    until: int = LAST
-    folder: Path = RUNS
+        def ending(stage: str, done: int, total: int) -> None:
+            shown(stage, done, total)
+            if done == until:
+                # As Ctrl-C does: checkpoint and state are saved, and the run stays open.
+                signal.raise_signal(signal.SIGINT)
 
-    def run(self) -> None:
-        task = replace(tasks.path_tracking(), prior=PRIORS[prior_of(self.arm)])
-        path = run_of(self.folder, self.arm, self.first) / f"mpg-v2-{TASK}.h5"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        resume = resume_file(path).exists()
-        with bars() as shown, suppress(KeyboardInterrupt):
-
-            def ending(stage: str, done: int, total: int) -> None:
-                shown(stage, done, total)
-                if done == self.until:
-                    # As Ctrl-C does: checkpoint and state are saved, and the run stays open.
-                    signal.raise_signal(signal.SIGINT)
-
-            train(
-                ROW, task, path, resume=resume, progress=ending,
-                seeds=TOGETHER, first_seed=self.first, iterations=ANNEALED,
-                reward_scale=SCALES[self.arm], evaluate_every=2500, checkpoint_every=500,
-                keep=tuple(k / ANNEALED for k in CHECKPOINTS),
-                command=f"python -m analyses.horizons.early_late_arms train --arm '{self.arm}' "
-                f"--first {self.first}",
-            )  # fmt: skip
+        train(
+            ROW, task, path, resume=resume, progress=ending, seeds=TOGETHER, first_seed=first,
+            iterations=ANNEALED, reward_scale=SCALES[arm], evaluate_every=2500,
+            checkpoint_every=500, keep=tuple(k / ANNEALED for k in CHECKPOINTS),
+            command=f"python -m analyses.horizons.early_late_arms train --arm '{arm}' "
+            f"--first {first}",
+        )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Measure:
+def measure(arm: Trained, first: int, folder: Path = RUNS, output: Path = FOLDER) -> None:
     """Measure the checkpoints that are there, through both priors; what is measured is kept."""
+    checkpoints = run_of(folder, arm, first)
 
-    arm: Trained
-    first: int
-    folder: Path = RUNS
-    output: Path = FOLDER
+    def place_of(iteration: int, seed: int) -> Place:
+        return Place(TASK, iteration, seed, "visited")
 
-    def run(self) -> None:
-        cells: list[Row] = [
-            {"arm": self.arm, "iteration": iteration, "seed": seed}
-            for iteration in CHECKPOINTS
-            for seed in range(self.first, self.first + TOGETHER)
-            if place_of(iteration, seed).file("critic", self.checkpoints).exists()
-        ]
-        name = f"early-late-arms-{self.arm.replace(' ', '-')}-{self.first}.csv"
-        kept(self.output / name, cells, self._one)
-
-    @property
-    def checkpoints(self) -> Path:
-        return run_of(self.folder, self.arm, self.first)
-
-    def _one(self, cell: Row) -> list[Row]:
+    def one(cell: Row) -> list[Row]:
         """Ratio and gap of squared biases, J_n over J_0, at one checkpoint."""
-        checkpoints = self.checkpoints
         samples = measured(place_of(int(cell["iteration"]), int(cell["seed"])), STARTS, checkpoints)
         return [
             {"prior": name, "steps": int(str(samples.about["steps"]))} | row
@@ -147,9 +118,13 @@ class Measure:
             for row in ratios(through(samples, prior, checkpoints), checkpoints)
         ]
 
-
-def place_of(iteration: int, seed: int) -> Place:
-    return Place(TASK, iteration, seed, "visited")
+    cells: list[Row] = [
+        {"arm": arm, "iteration": iteration, "seed": seed}
+        for iteration in CHECKPOINTS
+        for seed in range(first, first + TOGETHER)
+        if place_of(iteration, seed).file("critic", checkpoints).exists()
+    ]
+    kept(output / f"early-late-arms-{arm.replace(' ', '-')}-{first}.csv", cells, one)
 
 
 def ratios(samples: Samples, checkpoints: Path) -> list[Row]:
@@ -163,12 +138,5 @@ def ratios(samples: Samples, checkpoints: Path) -> list[Row]:
     return [{str(k): x for k, x in row.items()} for row in shown[columns].to_dict("records")]
 
 
-def main() -> None:
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    tyro.cli(
-        Annotated[Train, subcommand("train")] | Annotated[Measure, subcommand("measure")]
-    ).run()
-
-
 if __name__ == "__main__":
-    main()
+    commands(train=training, measure=measure)

@@ -40,7 +40,7 @@ from analyses.horizons.early_late_arms import PRIORS, TASK, ratios
 
 FOLDER = Path("reports/horizon-claims")
 LAWS = {"visited": "replayed states", "return": "states that the policy visits"}
-FIRST, LAST = ITERATIONS[1], ITERATIONS[-1]
+LAST = ITERATIONS[-1]
 
 
 def measure(checkpoints: Path, samples: Path) -> pd.DataFrame:

@@ -29,6 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from analyses.harness.student import geometric_mean
+from analyses.harness.systems import linear_policy
 from analyses.harness.verdicts import FOLDER, Verdict, study
 from analyses.identities.quadratic_design import SEED, Designed, design
 from gradlab.data.noise import child, stream
@@ -93,14 +94,11 @@ def make_world() -> World:
     closed = math.sqrt(DISCOUNT) * (A - B @ K).numpy()
     cost = (Q + K.T @ R @ K).numpy()
     P = torch.from_numpy(scipy.linalg.solve_discrete_lyapunov(closed.T, cost))
-    policy = Policy(4, 2, hidden=(), bias=False).double()
-    with torch.no_grad():
-        next(policy.parameters()).copy_(-K)
     mean = torch.tensor([1.0, 0.0, -0.5, 0.0], dtype=torch.float64)
     spread = 0.25 * Q
     moment = spread + torch.outer(mean, mean)
     truth = lqr_gradient(system, -K, moment, DISCOUNT, "all")
-    return World(system, policy, ExactCritic(system, P), mean, spread, truth)
+    return World(system, linear_policy(-K), ExactCritic(system, P), mean, spread, truth)
 
 
 def _optimal_gain(system: LinearQuadratic) -> Tensor:

@@ -86,7 +86,12 @@ def judge(table: pd.DataFrame, batches: int) -> Verdict:
     """The verdict from columns gradient, N, variance, relative_se."""
     numbers: dict[str, float] = {}
     for key, name in (("dp", "DP"), ("dr", "DR"), ("control", CONTROL)):
-        slope, half = slope_interval(table[table["gradient"] == name])
+        rows = table[table["gradient"] == name]
+        # Least-squares slope on log N and the half-width of its 95% interval; batches independent.
+        x = np.log(rows["N"].to_numpy(float))
+        weights = (x - x.mean()) / ((x - x.mean()) ** 2).sum()
+        se = np.sqrt(((weights * rows["relative_se"].to_numpy()) ** 2).sum())
+        slope, half = float(weights @ np.log(rows["variance"].to_numpy())), float(Z * se)
         numbers |= {f"{key}_slope": slope, f"{key}_low": slope - half, f"{key}_high": slope + half}
     ends = [numbers[f"{key}_{end}"] for key in ("dp", "dr") for end in ("low", "high")]
     holds = all(abs(end + 1) <= WITHIN for end in ends)
@@ -109,14 +114,6 @@ def judge(table: pd.DataFrame, batches: int) -> Verdict:
         numbers,
         table,
     )
-
-
-def slope_interval(rows: pd.DataFrame) -> tuple[float, float]:
-    """Least-squares slope on log N and the half-width of its 95% interval; batches independent."""
-    x = np.log(rows["N"].to_numpy(float))
-    weights = (x - x.mean()) / ((x - x.mean()) ** 2).sum()
-    se = np.sqrt(((weights * rows["relative_se"].to_numpy()) ** 2).sum())
-    return float(weights @ np.log(rows["variance"].to_numpy())), float(Z * se)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from analyses.harness.systems import linear_policy
 from analyses.identities.quadratic_design import SEED, Designed, design
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.tail import Tail
@@ -57,9 +58,7 @@ class World:
         return LinearQuadratic(*(torch.tensor([[x]], dtype=torch.float64) for x in entries))
 
     def policy(self) -> Policy:
-        policy = Policy(1, 1, hidden=(), bias=False).double()
-        nn.init.constant_(next(policy.parameters()), self.theta)
-        return policy
+        return linear_policy(torch.tensor([[self.theta]], dtype=torch.float64))
 
 
 class QuadraticCritic(nn.Module):

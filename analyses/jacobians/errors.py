@@ -19,14 +19,13 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
-from torch import nn
 
 from analyses.jacobians import page as jacobian_claims
 from analyses.jacobians import robots
 from gradlab import cli
 from gradlab.data.noise import stream
 from gradlab.provenance import environment
-from gradlab.tasks import Task, task_from_name
+from gradlab.tasks import task_from_name
 from gradlab.tools.jacobians.compute import compare_jacobians
 from gradlab.tools.jacobians.findings import verdict
 from gradlab.tools.jacobians.result import JacobianRun, load
@@ -82,7 +81,17 @@ def main(small: bool = False, output: Path = FOLDER) -> None:
         task = task_from_name(name, {})
         controller, gains[name] = robots.posture(task.simulator)
         for kind, policy in (("random", robots.random(task.simulator)), ("posture", controller)):
-            run = certified(task, policy, starts, steps)
+            # The simulator alone along the policy's rollout.
+            run = compare_jacobians(
+                task.simulator,
+                None,
+                task.starts(starts, stream(0, "starts")),
+                policy,
+                horizon=steps,
+                discount=task.discount,
+                state_names=task.state_names,
+                action_names=task.action_names,
+            )
             rows.append(summary(name, kind, run))
             print(rows[-1], flush=True)
             kept = run.table()[lambda table: table["section"].isin(KEPT)]
@@ -96,30 +105,19 @@ def main(small: bool = False, output: Path = FOLDER) -> None:
     (output / "made.json").write_text(json.dumps(made, indent=1, ensure_ascii=False) + "\n")
     numbers = pd.concat(tables).dropna(axis=1, how="all")
     numbers.to_csv(output / "numbers.csv", index=False, float_format="%.6g")
+    table = pd.DataFrame(rows)
+    head = "| " + " | ".join(table.columns) + " |\n|" + "---|" * len(table.columns)
+    body = ["| " + " | ".join(row) + " |" for row in table.to_numpy()]
     text = README.format(
         command=command,
         commit=made["environment"]["commit"],
         starts=starts,
         steps=steps,
-        simulators=_markdown(pd.DataFrame(rows)),
+        simulators="\n".join([head, *body]),
         priors="\n\n".join(priors(output, small)),
     )
     (output / "README.md").write_text(text)
     jacobian_claims.refresh(output)
-
-
-def certified(task: Task, policy: nn.Module, starts: int, steps: int) -> JacobianRun:
-    """The simulator alone along the policy's rollout."""
-    return compare_jacobians(
-        task.simulator,
-        None,
-        task.starts(starts, stream(0, "starts")),
-        policy,
-        horizon=steps,
-        discount=task.discount,
-        state_names=task.state_names,
-        action_names=task.action_names,
-    )
 
 
 def summary(name: str, kind: str, run: JacobianRun) -> dict[str, str]:
@@ -170,9 +168,3 @@ def priors(output: Path, small: bool) -> Iterator[str]:
 
 def _interval(row: pd.Series) -> str:
     return f"{row['value']:.3f} [{row['ci_low']:.3f}, {row['ci_high']:.3f}]"
-
-
-def _markdown(table: pd.DataFrame) -> str:
-    head = "| " + " | ".join(table.columns) + " |\n|" + "---|" * len(table.columns)
-    body = ["| " + " | ".join(row) + " |" for row in table.to_numpy()]
-    return "\n".join([head, *body])

@@ -234,8 +234,9 @@ def judge(table: pd.DataFrame) -> Verdict:
         for name in ("slope", "slope_low", "slope_high", "delta_aic", "late_slope",
                      "late_slope_low", "late_slope_high", "late_delta_aic", "bound"):  # fmt: skip
             numbers[f"{key}_{name}"] = float(row[name])
+    records = [row for _, row in unstable.iterrows()]
     sentence = (
-        f"{_opening(exploding, late)} Unstable: {'; '.join(map(_told, _records(unstable)))}. "
+        f"{_opening(exploding, late)} Unstable: {'; '.join(map(_told, records))}. "
         f"Contractive control: θ in every action {_slope(control.loc['all'])}, in the first alone "
         f"{_slope(control.loc['first'])}, from h = 20 on "
         f"{control.loc['all', 'late_slope']:.4f} and {control.loc['first', 'late_slope']:.1e}: "
@@ -264,10 +265,6 @@ def _opening(exploding: pd.Series, late: pd.Series) -> str:
         f"For h <= 30 an exponential beats a power law on {int(exploding.sum())} of "
         f"{len(exploding)} unstable systems, for h = 20 to 60 on {int(late.sum())}."
     )
-
-
-def _records(table: pd.DataFrame) -> list[pd.Series]:
-    return [row for _, row in table.iterrows()]
 
 
 def _told(row: pd.Series) -> str:

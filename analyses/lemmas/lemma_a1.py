@@ -26,7 +26,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from analyses.harness.systems import Around
+from analyses.harness.systems import Around, linear_policy
 from analyses.harness.verdicts import Verdict, study
 from gradlab.data.noise import stream
 from gradlab.gradients.estimator import Estimator
@@ -57,11 +57,7 @@ class Draw:
 
     @property
     def policy(self) -> Policy:
-        da, ds = self.W.shape
-        policy = Policy(ds, da, hidden=(), bias=False).double()
-        with torch.no_grad():
-            next(policy.parameters()).copy_(self.W)
-        return policy
+        return linear_policy(self.W)
 
 
 @dataclass(frozen=True, eq=False)
@@ -268,21 +264,9 @@ def judge(table: pd.DataFrame) -> Verdict:
     numbers |= {f"bound_over_error_h{h}": x for h, x in tightness.median().items()}
     numbers |= {f"bound_over_error_least_h{h}": x for h, x in tightness.min().items()}
     holds = numbers["violations"] == 0 and numbers["violations_total_variation"] == 0
-    return Verdict(
-        "LEMMA-A1",
-        "MAAC, Lemmas A.1 and A.2",
-        "200 random linear-quadratic systems, K and L measured: 0 violations",
-        bool(holds),
-        _sentence(numbers, bool(holds)),
-        numbers,
-        table,
-    )
-
-
-def _sentence(numbers: dict[str, float], holds: bool) -> str:
     n, last = f"{numbers['comparisons']:.0f}", max(HORIZONS)
     opening = "True once repaired, and very loose" if holds else "Violated even when repaired"
-    return (
+    sentence = (
         f"{opening}: with the corrected c1(H), {numbers['violations']:.0f} violations in {n} "
         f"comparisons on common states ({numbers['systems']:.0f} systems), "
         f"{numbers['violations_total_variation']:.0f} of the total-variation bound; bound over "
@@ -296,6 +280,15 @@ def _sentence(numbers: dict[str, float], holds: bool) -> str:
         f"{numbers['violations_printed_own_states']:.0f}): the proof leaves out that rewards are "
         f"differentiated at other states, where an offset of the model leads unseen by ε_f. "
         f"γK > 1, so that c2(H) rises with H, in {numbers['critic_term_rises']:.0%} of the systems."
+    )
+    return Verdict(
+        "LEMMA-A1",
+        "MAAC, Lemmas A.1 and A.2",
+        "200 random linear-quadratic systems, K and L measured: 0 violations",
+        bool(holds),
+        sentence,
+        numbers,
+        table,
     )
 
 

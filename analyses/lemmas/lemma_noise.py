@@ -112,24 +112,12 @@ def judge(table: pd.DataFrame, quadratic: float) -> Verdict:
         for value in values
     )
     holds = violations == 0 and good and quadratic < EXACT
-    return Verdict(
-        "LEMMA-NOISE",
-        "MPG, Lemma 2; MPG (journal), Lemma 1",
-        "0 violations; slope 1 ± 0.1 for biased noise, 2 ± 0.2 for zero-mean noise; a quadratic "
-        "value under zero-mean noise: exactly 0",
-        holds,
-        _sentence(numbers, table[printed], good),
-        numbers,
-        table,
-    )
-
-
-def _sentence(numbers: dict[str, float], broken: pd.DataFrame, good: bool) -> str:
+    broken = table[printed]
     true = numbers["violations"] == 0 and good
     opening = "True, and loose for zero-mean noise" if true else "Not as claimed"
     pairs = sorted(set(zip(broken["world"], broken["gradient"], strict=True)))
     where = ", ".join(f"{world} ∇_{gradient}" for world, gradient in pairs)
-    return (
+    sentence = (
         f"{opening}: {numbers['violations']} violations of the proof's own constant in "
         f"{numbers['comparisons']} comparisons (cubic value, deadbeat policy, pendulum; bound over "
         f"change {numbers['bound_over_change_least']:.2g} to "
@@ -141,6 +129,16 @@ def _sentence(numbers: dict[str, float], broken: pd.DataFrame, good: bool) -> st
         f"change {numbers['quadratic_zero_mean']:.0e}). The printed constant γ/(1 − γ) L B_ps is "
         f"violated {numbers['violations_of_the_printed_constant']} times ({where or 'nowhere'}): "
         f"its supremum starts at j = 1 and leaves out the noise of the first step."
+    )
+    return Verdict(
+        "LEMMA-NOISE",
+        "MPG, Lemma 2; MPG (journal), Lemma 1",
+        "0 violations; slope 1 ± 0.1 for biased noise, 2 ± 0.2 for zero-mean noise; a quadratic "
+        "value under zero-mean noise: exactly 0",
+        holds,
+        sentence,
+        numbers,
+        table,
     )
 
 

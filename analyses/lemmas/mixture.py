@@ -81,7 +81,15 @@ def quadratic(models: int) -> Iterator[dict[str, object]]:
     for name, (model_error, critic_error) in ERRORS.items():
         for k in range(models if critic_error else 1):
             model = dp_vs_dr.wrong(world.system, k, model_error)
-            tail = Tail(0, wrong_critic(world, k, critic_error), dp_vs_dr.DISCOUNT)
+            # The k-th wrong critic: the Hessian of the value off in a random symmetric direction.
+            P = world.critic.P
+            assert isinstance(P, Tensor)
+            direction = torch.randn(
+                P.shape, generator=stream(k, "wrong critic"), dtype=torch.float64
+            )
+            direction = direction + direction.T
+            off = P + critic_error * P.norm() / direction.norm() * direction
+            tail = Tail(0, dp_vs_dr.ExactCritic(world.system, off), dp_vs_dr.DISCOUNT)
             for h in HORIZONS:
                 # The expected gradient is linear in the second moment of the starts.
                 ends = {
@@ -89,18 +97,13 @@ def quadratic(models: int) -> Iterator[dict[str, object]]:
                     for beta, moment in laws.items()
                 }
                 for beta in BETAS:
-                    yield {"world": name, "model": k, "h": h, "beta": beta} | _compared(
-                        beta * ends[1.0] + (1 - beta) * ends[0.0], world.truth, h
-                    )
-
-
-def _compared(gradient: Tensor, truth: Tensor, h: int) -> dict[str, float]:
-    gap = matched_scale(dp_vs_dr.DISCOUNT, h) * gradient - truth
-    cosine = gradient @ truth / gradient.norm() / truth.norm()
-    return {
-        "bias": float(gap.norm() / truth.norm()),
-        "angle": float(torch.arccos(cosine.clamp(-1, 1))),
-    }
+                    gradient = beta * ends[1.0] + (1 - beta) * ends[0.0]
+                    gap = matched_scale(dp_vs_dr.DISCOUNT, h) * gradient - world.truth
+                    cosine = gradient @ world.truth / gradient.norm() / world.truth.norm()
+                    yield {"world": name, "model": k, "h": h, "beta": beta} | {
+                        "bias": float(gap.norm() / world.truth.norm()),
+                        "angle": float(torch.arccos(cosine.clamp(-1, 1))),
+                    }
 
 
 def expected(world: dp_vs_dr.World, model: System, tail: Tail, moment: Tensor) -> Tensor:
@@ -121,16 +124,6 @@ def visitation_moment(world: dp_vs_dr.World) -> Tensor:
     closed = math.sqrt(gamma) * (system.A + system.B @ W).numpy()
     source = (1 - gamma) * start_moment(world) + gamma * system.noise_covariance
     return torch.from_numpy(scipy.linalg.solve_discrete_lyapunov(closed, source.numpy()))
-
-
-def wrong_critic(world: dp_vs_dr.World, k: int, error: float) -> dp_vs_dr.ExactCritic:
-    """The k-th wrong critic: the Hessian of the value off in a random symmetric direction."""
-    P = world.critic.P
-    assert isinstance(P, Tensor)
-    direction = torch.randn(P.shape, generator=stream(k, "wrong critic"), dtype=torch.float64)
-    direction = direction + direction.T
-    off = P + error * P.norm() / direction.norm() * direction
-    return dp_vs_dr.ExactCritic(world.system, off)
 
 
 def from_models(rows: pd.DataFrame) -> pd.DataFrame:
@@ -265,13 +258,25 @@ def judge(table: pd.DataFrame) -> Verdict:
             f"{key}_beta1": _value(rows, 1.0),
             f"{key}_best_beta": rows.loc[rows["value"].idxmin(), "beta"],
         }
+    parts = []
+    for world in table["world"].unique():
+        rows = table.query("world == @world and measure == 'bias'")
+        cells = [
+            f"h = {h}: {_value(at, 0.0):.3g} from ζ, {_value(at, 1.0):.3g} from ν, "
+            f"best β {at.loc[at['value'].idxmin(), 'beta']:g}"
+            for h, at in rows.groupby("h")
+        ]
+        word = "criterion met" if met[world, "bias"] else "not met"
+        turned = "met" if met[world, "angle"] else "not met"
+        parts.append(f"{world} ({word}; by the angle alone {turned}): {'; '.join(cells)}")
+    opening = "True" if holds else "True in part"
     return Verdict(
         "MIXTURE",
         "RP-PGM, Proposition 5.8, Remark 5.9",
         "smallest bias at β = 1 for h = 0 and at β = 0 for h = 100, paired intervals of the "
         "differences above 0: wrong linear-quadratic models and critics, the pendulum's prior",
         holds,
-        _sentence(table, met, holds),
+        f"{opening}. Relative bias at matched scale, {'. '.join(parts)}.",
         numbers,
         table,
     )
@@ -285,22 +290,6 @@ def _first(table: pd.DataFrame, world: str, measure: str, h: int) -> bool:
 
 def _value(rows: pd.DataFrame, beta: float) -> float:
     return float(rows[rows["beta"] == beta]["value"].iloc[0])
-
-
-def _sentence(table: pd.DataFrame, met: dict[tuple[str, str], bool], holds: bool) -> str:
-    parts = []
-    for world in table["world"].unique():
-        rows = table.query("world == @world and measure == 'bias'")
-        cells = [
-            f"h = {h}: {_value(at, 0.0):.3g} from ζ, {_value(at, 1.0):.3g} from ν, "
-            f"best β {at.loc[at['value'].idxmin(), 'beta']:g}"
-            for h, at in rows.groupby("h")
-        ]
-        word = "criterion met" if met[world, "bias"] else "not met"
-        turned = "met" if met[world, "angle"] else "not met"
-        parts.append(f"{world} ({word}; by the angle alone {turned}): {'; '.join(cells)}")
-    opening = "True" if holds else "True in part"
-    return f"{opening}. Relative bias at matched scale, {'. '.join(parts)}."
 
 
 if __name__ == "__main__":

@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import gradlab
+from analyses.harness.systems import linear_policy
 from analyses.identities.quadratic_design import SEED, Designed, design
 from gradlab.data.noise import stream
 from gradlab.fitting.policies import riccati_gain
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.tail import Tail
-from gradlab.networks.mlp import Policy
 from gradlab.systems.linear import LinearQuadratic
 
 Array = NDArray[np.float64]
@@ -194,9 +194,7 @@ def lqr_response() -> float:
     eye = torch.eye(2, dtype=torch.float64)
     A = torch.tensor([[1.0, 0.1], [0.0, 1.0]], dtype=torch.float64)
     B = torch.tensor([[0.005], [0.1]], dtype=torch.float64)
-    policy = Policy(2, 1, hidden=(), bias=False).double()
-    with torch.no_grad():
-        next(policy.parameters()).copy_(torch.tensor([[-1.5, -2.0]]))
+    policy = linear_policy(torch.tensor([[-1.5, -2.0]]))
     mean, spread = torch.tensor([1.0, -0.5], dtype=torch.float64), 0.25 * eye
     starts, noise = design(mean, spread, 60)
     estimators = []

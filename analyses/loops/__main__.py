@@ -29,25 +29,20 @@ FIRST = {"faults": 16, "unseen": 10, "sound": 130, "long": 40, "pairs": 52}  # s
 Cell = tuple[str, str, str, int, int]  # group, case, environment, seed, updates
 
 
-def cells(first: int | None = None) -> Iterator[Cell]:
-    """All runs, in the order in which they are made: of every group one seed after the other.
-
-    Args:
-        first: seeds begin here, in every group.
-    """
-    seeds = FIRST if first is None else dict.fromkeys(FIRST, first)
+def cells() -> Iterator[Cell]:
+    """All runs, in the order in which they are made: of every group one seed after the other."""
     for k in range(3):
         for group, table in (("faults", FAULTS), ("unseen", UNSEEN)):
             for name, case in table.items():
-                yield group, name, case.envs[0], seeds[group] + k, UPDATES[group]
+                yield group, name, case.envs[0], FIRST[group] + k, UPDATES[group]
     for k, (name, case) in itertools.product(range(10), SOUND.items()):
         for env in case.envs if k < case.seeds else ():
-            yield "sound", name, env, seeds["sound"] + k, UPDATES["sound"]
+            yield "sound", name, env, FIRST["sound"] + k, UPDATES["sound"]
     for name, env, updates in LONG:
-        yield "long", name, env, seeds["long"], updates
+        yield "long", name, env, FIRST["long"], updates
     for k, (name, case) in itertools.product(range(2), SOUND.items()):
         env = case.envs[k % len(case.envs)]
-        yield "pairs", name, env, seeds["pairs"] + k, UPDATES["pairs"]
+        yield "pairs", name, env, FIRST["pairs"] + k, UPDATES["pairs"]
 
 
 def made(cell: Cell, folder: Path) -> dict[str, Any]:
@@ -75,8 +70,6 @@ def main(
     group: str | None = None,
     most: int | None = None,
     verdict: bool = False,
-    first: int | None = None,
-    updates: int | None = None,
     folder: Path = Path("runs/loops"),
     output: Path = Path("reports/loops"),
 ) -> None:
@@ -86,17 +79,13 @@ def main(
         group: faults, unseen, sound, long or pairs; all without it.
         most: new runs, at the most.
         verdict: judge what is there, and run nothing.
-        first: another first seed and, with it, another length: a trial, kept apart by `output`.
-        updates: of every run of a trial.
         folder: of the probes' logs.
         output: of cells.jsonl and the verdict.
     """
     folder.mkdir(parents=True, exist_ok=True)
     output.mkdir(parents=True, exist_ok=True)
     wanted = (
-        (*cell[:4], updates if first is not None and updates else cell[4])
-        for cell in cells(first)
-        if group in (None, cell[0]) and (not only or cell[1] in only)
+        cell for cell in cells() if group in (None, cell[0]) and (not only or cell[1] in only)
     )
     rows = grown(
         output / "cells.jsonl", wanted, ("group", "case", "env", "seed"),

@@ -21,21 +21,18 @@ goals, time, and the share of it that measuring takes.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
 
-import tyro
-from tyro.conf import subcommand
+import torch
 
+from analyses.harness.commands import commands
+from analyses.harness.training import trained
 from analyses.harness.verdicts import put, save
 from analyses.mpg_table_1.runs import task_of
-from gradlab.cli.terminal.progress_bars import bars
 from gradlab.training.algorithms import Algorithm, Term, find, measured
 from gradlab.training.checkpoints import resume_file
-from gradlab.training.loop import train
 from gradlab.training.parts.context import FixedWeights
 
 FOLDER = Path("reports/measured-weights")
@@ -66,60 +63,38 @@ def row_of(arm: str, task: str) -> Algorithm:
     return row if what == "rule" else measured(row, **{what: "measured"})
 
 
-@dataclass(frozen=True)
-class Train:
+def training(
+    task: str, arm: tuple[str, ...] = (*RULES, *FIXED, *MEASURED), iterations: int = ITERATIONS,
+    seeds: int = SEEDS, folder: Path = FOLDER / "runs",
+) -> None:  # fmt: skip
     """Train arms on one task; what is finished is kept, what was killed goes on."""
-
-    task: str
-    arm: tuple[str, ...] = (*RULES, *FIXED, *MEASURED)
-    iterations: int = ITERATIONS
-    seeds: int = SEEDS
-    folder: Path = FOLDER / "runs"
-
-    def run(self) -> None:
-        import torch
-
-        torch.set_num_threads(1)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        for arm in self.arm:
-            self._one(arm)
-
-    def _one(self, arm: str) -> None:
-        path = self.folder / f"{self.task}-{arm}.h5"
-        resume = resume_file(path).exists()
-        if path.exists() and not resume:
-            return
-        with bars() as progress:
-            train(
-                row_of(arm, self.task), task_of(self.task), path, resume=resume, progress=progress,
-                seeds=self.seeds, iterations=self.iterations, evaluate_every=500, measure_every=500,
-                checkpoint_every=1000, keep=(0.0, 0.1, 0.25, 0.5, 1.0),
-                command=f"python -m analyses.measured_weights train --task {self.task} --arm {arm}",
+    torch.set_num_threads(1)
+    for each in arm:
+        path = folder / f"{task}-{each}.h5"
+        if not path.exists() or resume_file(path).exists():
+            trained(
+                row_of(each, task), task_of(task), path, seeds=seeds, iterations=iterations,
+                evaluate_every=500, measure_every=500, checkpoint_every=1000,
+                keep=(0.0, 0.1, 0.25, 0.5, 1.0),
+                command=f"python -m analyses.measured_weights train --task {task} --arm {each}",
             )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Table:
+def table(folder: Path = FOLDER / "runs", output: Path = FOLDER) -> None:
     """The tables of README.md, every number behind them, and the verdict, from the runs."""
+    from analyses.measured_weights import report as told
 
-    folder: Path = FOLDER / "runs"
-    output: Path = FOLDER
-
-    def run(self) -> None:
-        from analyses.measured_weights import report as told
-
-        tasks = told.loaded(self.folder)
-        page = self.output / "README.md"
-        for task, runs in tasks.items():
-            put(page, task, told.arms(runs))
-        verdict = told.judge(tasks)
-        save(verdict, self.output, "python -m analyses.measured_weights table")
-        put(page, "verdict", verdict.sentence + "\n")
-        put(page, "pairs", told.compared(verdict.table))
-        put(page, "errors", told.errors(tasks))
-        told.curves(tasks).to_csv(self.output / "curves.csv", index=False, float_format="%.6g")
+    tasks = told.loaded(folder)
+    page = output / "README.md"
+    for task, runs in tasks.items():
+        put(page, task, told.arms(runs))
+    verdict = told.judge(tasks)
+    save(verdict, output, "python -m analyses.measured_weights table")
+    put(page, "verdict", verdict.sentence + "\n")
+    put(page, "pairs", told.compared(verdict.table))
+    put(page, "errors", told.errors(tasks))
+    told.curves(tasks).to_csv(output / "curves.csv", index=False, float_format="%.6g")
 
 
 def main() -> None:
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    tyro.cli(Annotated[Train, subcommand("train")] | Annotated[Table, subcommand("table")]).run()
+    commands(train=training, table=table)

@@ -10,17 +10,15 @@ the weights of J_0 and J_25 of least MSE are fitted on 128 starts of it, and jud
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
 import pandas as pd
 import torch
-import tyro
 from torch import Tensor, nn
-from tyro.conf import subcommand
 
+from analyses.harness.commands import commands
 from analyses.harness.verdicts import put
 from analyses.measured_weights.runs import FOLDER, SEEDS, SETS, TASKS
 from analyses.mpg_table_1.runs import task_of
@@ -38,55 +36,50 @@ ARMS = ("rule-pair", "h0")
 PAIR = SETS["pair"]
 
 
-@dataclass(frozen=True)
-class Measure:
+def measure(
+    task: str, iteration: int, runs: Path = FOLDER / "runs",
+    output: Path = FOLDER / "measured-starts.csv",
+) -> None:  # fmt: skip
     """Both laws at one iteration of one task, every seed and arm."""
-
-    task: str
-    iteration: int
-    runs: Path = FOLDER / "runs"
-    output: Path = FOLDER / "measured-starts.csv"
-
-    def run(self) -> None:
-        torch.set_num_threads(1)
-        rows = [row for arm in ARMS for seed in range(SEEDS) for row in self._rows(arm, seed)]
-        found = pd.DataFrame(rows)
-        if self.output.is_file():
-            found = pd.concat([pd.read_csv(self.output), found], ignore_index=True)
-        found.drop_duplicates(["task", "iteration", "arm", "seed", "law"], keep="last").to_csv(
-            self.output, index=False, float_format="%.6g"
+    torch.set_num_threads(1)
+    found = pd.DataFrame(
+        row
+        for arm in ARMS
+        for seed in range(SEEDS)
+        for row in _rows(
+            {"task": task, "iteration": iteration, "arm": arm, "seed": seed},
+            runs / f"{task}-{arm}-checkpoints" / f"{iteration:06d}",
         )
-
-    def _rows(self, arm: str, seed: int) -> list[dict[str, object]]:
-        task = task_of(self.task)
-        place = self.runs / f"{self.task}-{arm}-checkpoints" / f"{self.iteration:06d}"
-        policy, critic = (
-            checkpoint.load(place / f"seed{seed}-{kind}.safetensors").double()
-            for kind in ("policy", "critic")
-        )
-        states = torch.from_numpy(
-            records.read(place / "states.h5").groups["states"]["state"].values
-        )
-        drawn = states[seed][torch.randperm(len(states[seed]), generator=_generator(seed))]
-        unseen = measured(task, policy, critic, drawn[STARTS : 2 * STARTS], 1)
-        about = {"task": self.task, "iteration": self.iteration, "arm": arm, "seed": seed}
-        rows = []
-        for law, starts in (("replay", drawn[:STARTS]), ("task", STARTS)):
-            truth, found = measured(task, policy, critic, starts, 0)
-            reference = truth.reference
-            row = about | {"law": law, "status": reference.status, "unseen": np.nan}
-            if found is not None and reference.first is not None:
-                weights = propose_weights(found, np.array([0.5, 0.5])).weights
-                row |= {"weight_0": weights[0], "relative_se": reference.first.relative_se}
-                if unseen[1] is not None:
-                    row["unseen"] = unseen[1].mse(weights).value
-                    row["unseen_even"] = unseen[1].mse(np.array([0.5, 0.5])).value
-            rows.append(row)
-        return rows
+    )
+    if output.is_file():
+        found = pd.concat([pd.read_csv(output), found], ignore_index=True)
+    found.drop_duplicates(["task", "iteration", "arm", "seed", "law"], keep="last").to_csv(
+        output, index=False, float_format="%.6g"
+    )
 
 
-def _generator(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+def _rows(about: dict[str, object], place: Path) -> Iterator[dict[str, object]]:
+    """The two laws with the networks of a checkpoint."""
+    task, seed = task_of(str(about["task"])), int(str(about["seed"]))
+    policy, critic = (
+        checkpoint.load(place / f"seed{seed}-{kind}.safetensors").double()
+        for kind in ("policy", "critic")
+    )
+    states = torch.from_numpy(records.read(place / "states.h5").groups["states"]["state"].values)
+    order = torch.randperm(len(states[seed]), generator=torch.Generator().manual_seed(seed))
+    drawn = states[seed][order]
+    unseen = measured(task, policy, critic, drawn[STARTS : 2 * STARTS], 1)
+    for law, starts in (("replay", drawn[:STARTS]), ("task", STARTS)):
+        truth, found = measured(task, policy, critic, starts, 0)
+        reference = truth.reference
+        row = about | {"law": law, "status": reference.status, "unseen": np.nan}
+        if found is not None and reference.first is not None:
+            weights = propose_weights(found, np.array([0.5, 0.5])).weights
+            row |= {"weight_0": weights[0], "relative_se": reference.first.relative_se}
+            if unseen[1] is not None:
+                row["unseen"] = unseen[1].mse(weights).value
+                row["unseen_even"] = unseen[1].mse(np.array([0.5, 0.5])).value
+        yield row
 
 
 def measured(
@@ -106,17 +99,11 @@ def measured(
     return truth, errors(found.kernels[0].grams([("", n) for n in PAIR]), BATCH)
 
 
-@dataclass(frozen=True)
-class Table:
+def starts_table(folder: Path = FOLDER) -> None:
     """The table of README.md."""
-
-    folder: Path = FOLDER
-
-    def run(self) -> None:
-        found = pd.read_csv(self.folder / "measured-starts.csv")
-        text = table(found)
-        put(self.folder / "README.md", "starts", text)
-        print(text)
+    text = table(pd.read_csv(folder / "measured-starts.csv"))
+    put(folder / "README.md", "starts", text)
+    print(text)
 
 
 def table(found: pd.DataFrame) -> str:
@@ -142,6 +129,4 @@ def table(found: pd.DataFrame) -> str:
 
 
 if __name__ == "__main__":
-    tyro.cli(
-        Annotated[Measure, subcommand("measure")] | Annotated[Table, subcommand("table")]
-    ).run()
+    commands(measure=measure, table=starts_table)

@@ -33,7 +33,7 @@ import numpy as np
 import pandas as pd
 import tyro
 
-from analyses.harness.contrast_parts import asked_of
+from analyses.harness.contrast_parts import asked_of, met
 from analyses.harness.verdicts import Verdict, save
 from analyses.model_based.runs import RUNS, Arm, Swing, World, finished, path_of
 from analyses.remedies.sn_train import spread
@@ -161,12 +161,11 @@ def judged(claim: Claim, folder: Path) -> Verdict | None:
     occurs = not premise or float(rows["value"].iloc[-1]) < -NEAR * span
     if not occurs:
         rows[["least", "most"]] = np.nan
-    parts = [part for row in rows.to_dict("records") for part in asked_of(row)]
     sentence = "; ".join(in_words(row) for row in rows.to_dict("records"))
     unmet = "" if occurs else " Not tested: the premise does not occur."
     return Verdict(
         claim.id, claim.paper, claim.criterion,
-        occurs and all(part.state == "met" for part in parts),
+        occurs and met(rows),
         f"{sentence}. Range of returns {span:.3g}.{unmet}", numbers_of(rows, range=span), rows,
     )  # fmt: skip
 

@@ -65,20 +65,17 @@ def listed(runs: dict[Arm, Training], world: World) -> str:
     for arm in order:
         run = own[arm]
         cells = (_interval(run.returns[-1]), _interval(run.returns.mean(axis=0)), _reward(run))
-        lines.append(f"| {_words(arm)} | {' | '.join(cells)} |")
+        changes = {"mse": "model by squared error", "wide": "model of 2×200"}
+        parts = [f"`{arm.row}`"]
+        if arm.horizon is not None:
+            parts.append(f"h = {arm.horizon}")
+        if arm.model is not None:
+            parts.append(changes[arm.model])
+        if arm.algorithm().source.steps:
+            parts.append(f"{arm.iterations} updates")
+        words = ", ".join(parts)
+        lines.append(f"| {words} | {' | '.join(cells)} |")
     return "\n".join(lines)
-
-
-def _words(arm: Arm) -> str:
-    changes = {"mse": "model by squared error", "wide": "model of 2×200"}
-    parts = [f"`{arm.row}`"]
-    if arm.horizon is not None:
-        parts.append(f"h = {arm.horizon}")
-    if arm.model is not None:
-        parts.append(changes[arm.model])
-    if arm.algorithm().source.steps:
-        parts.append(f"{arm.iterations} updates")
-    return ", ".join(parts)
 
 
 def _interval(values: Floats) -> str:

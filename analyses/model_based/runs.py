@@ -41,25 +41,20 @@ with planned actions, too. Claims and criteria: `model_based_claims`; gradients:
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Literal, get_args
 
-import tyro
-from tyro.conf import subcommand
-
+from analyses.harness import training
+from analyses.harness.commands import commands
+from analyses.harness.training import ended
 from gradlab import tasks
-from gradlab.cli.terminal.progress_bars import bars
 from gradlab.fitting.losses import OneStepError
-from gradlab.runs.training.results import load
 from gradlab.tasks import Task
 from gradlab.training.algorithm import Algorithm
 from gradlab.training.algorithms import find, with_horizons
-from gradlab.training.checkpoints import resume_file
-from gradlab.training.loop import train
 from gradlab.training.parts.sources import Branched, TwoStores
 from gradlab.training.planning import Planning
 
@@ -182,65 +177,47 @@ def path_of(arm: Arm, folder: Path) -> Path:
 
 
 def finished(arm: Arm, folder: Path) -> bool:
-    path = path_of(arm, folder)
-    return path.exists() and int(load(path).iteration[-1]) == arm.iterations
+    return ended(path_of(arm, folder), arm.iterations)
 
 
 def trained(arm: Arm, folder: Path) -> None:
     """Train an arm to its end, unless it has been; Ctrl-C saves its state."""
-    row, path, iterations = arm.algorithm(), path_of(arm, folder), arm.iterations
-    path.parent.mkdir(parents=True, exist_ok=True)
+    row, iterations = arm.algorithm(), arm.iterations
     if finished(arm, folder):
         return
-    resume = resume_file(path).exists()
-    with bars() as progress:
-        train(
-            row, arm.task(), path, resume=resume, progress=progress,
-            seeds=SMOKE_SEEDS if arm.smoke else SEEDS, iterations=iterations,
-            agents=MANY if row.source.steps else AGENTS,
-            interval=AGENTS * (row.updates or 1),
-            warmup=500, episode=EPISODES[arm.world], evaluate_every=iterations // EVALUATIONS,
-            evaluation_starts=20, checkpoint_every=iterations // EVALUATIONS, keep=(),
-            reward_scale=SCALES[arm.world],
-            gradient_every=iterations // STAGES if arm.measured else 0,
-            gradient_starts=SMOKE_STARTS if arm.smoke else STARTS, gradient_truth="score",
-            planning=Planning(5) if arm.row == "maac" and not arm.smoke else None,
-            command=f"python -m analyses.model_based train --arm {arm.row} --world {arm.world}"
-            + ("" if arm.horizon is None else f" --horizon {arm.horizon}")
-            + ("" if arm.model is None else f" --model {arm.model}"),
-        )  # fmt: skip
+    training.trained(
+        row, arm.task(), path_of(arm, folder),
+        seeds=SMOKE_SEEDS if arm.smoke else SEEDS, iterations=iterations,
+        agents=MANY if row.source.steps else AGENTS,
+        interval=AGENTS * (row.updates or 1),
+        warmup=500, episode=EPISODES[arm.world], evaluate_every=iterations // EVALUATIONS,
+        evaluation_starts=20, checkpoint_every=iterations // EVALUATIONS, keep=(),
+        reward_scale=SCALES[arm.world],
+        gradient_every=iterations // STAGES if arm.measured else 0,
+        gradient_starts=SMOKE_STARTS if arm.smoke else STARTS, gradient_truth="score",
+        planning=Planning(5) if arm.row == "maac" and not arm.smoke else None,
+        command=f"python -m analyses.model_based train --arm {arm.row} --world {arm.world}"
+        + ("" if arm.horizon is None else f" --horizon {arm.horizon}")
+        + ("" if arm.model is None else f" --model {arm.model}"),
+    )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Train:
+def one(
+    arm: str, world: World, horizon: int | None = None, model: Fit | None = None,
+    folder: Path = RUNS,
+) -> None:  # fmt: skip
     """Train one arm; goes on where it stopped."""
-
-    arm: str
-    world: World
-    horizon: int | None = None
-    model: Fit | None = None
-    folder: Path = RUNS
-
-    def run(self) -> None:
-        with suppress(KeyboardInterrupt):
-            trained(Arm(self.arm, self.world, self.horizon, self.model), self.folder)
+    with suppress(KeyboardInterrupt):
+        trained(Arm(arm, world, horizon, model), folder)
 
 
-@dataclass(frozen=True)
-class All:
+def every(first: int = 0, of: int = 1, folder: Path = RUNS) -> None:
     """Train all arms in turn, those of other processes left out."""
-
-    first: int = 0
-    of: int = 1
-    folder: Path = RUNS
-
-    def run(self) -> None:
-        with suppress(KeyboardInterrupt):
-            for arm in arms()[self.first :: self.of]:
-                print(arm.name, flush=True)
-                trained(arm, self.folder)
+    with suppress(KeyboardInterrupt):
+        for arm in arms()[first::of]:
+            print(arm.name, flush=True)
+            trained(arm, folder)
 
 
 def main() -> None:
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    tyro.cli(Annotated[Train, subcommand("train")] | Annotated[All, subcommand("all")]).run()
+    commands(train=one, all=every)

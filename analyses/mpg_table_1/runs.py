@@ -11,32 +11,28 @@ numbers stand beside ours: each seed, the median, and the mean with its interval
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
 import pandas as pd
-import tyro
+import torch
 from torch import Tensor, nn
-from tyro.conf import subcommand
 
+from analyses.harness.commands import commands
 from analyses.harness.student import half_width
+from analyses.harness.training import trained
 from analyses.harness.verdicts import put, save
 from analyses.mpg_table_1.claims import CLAIMS
 from gradlab import tasks
-from gradlab.cli.terminal.progress_bars import bars
 from gradlab.networks import checkpoint
 from gradlab.reporting.output import compare
 from gradlab.runs.training.results import GOALS, Training, first_reached, load
 from gradlab.tasks import Task
 from gradlab.training.algorithms import find
-from gradlab.training.checkpoints import resume_file
 from gradlab.training.collection import evaluate
-from gradlab.training.loop import train
 
 ROWS = ("mpg-v1", "mpg-v2", "n-step-dpg", "n-step-adp", "td3", "sac")
 FOLDER = Path("reports/mpg-table-1")
@@ -82,61 +78,37 @@ def task_of(name: str) -> Task:
     return PENDULUMS["analytic"]()
 
 
-@dataclass(frozen=True)
-class Train:
-    """Train one algorithm on one task; goes on where a run was stopped."""
+def training(
+    algorithm: str, task: str, iterations: int = 20_000, seeds: int = 5, evaluate_every: int = 500,
+    clip: float | None = None, threads: int = 1, folder: Path = FOLDER / "runs",
+) -> None:  # fmt: skip
+    """Train one algorithm on one task; goes on where a run was stopped.
 
-    algorithm: str
-    task: str
-    iterations: int = 20_000
-    seeds: int = 5
-    evaluate_every: int = 500
-    clip: float | None = None
-    """Largest norm of a gradient, as in the published code (3); the paper names none."""
-    threads: int = 1
-    folder: Path = FOLDER / "runs"
-
-    def run(self) -> None:
-        import torch
-
-        torch.set_num_threads(self.threads)
-        row, clip = find(self.algorithm), ""
-        if self.clip is not None:
-            row = replace(row, name=f"{row.name}, clip {self.clip:g}", clip=self.clip)
-            clip = f" --clip {self.clip:g}"
-        path = self.folder / f"{row.name.replace(', clip ', '-clip')}-{self.task}.h5"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        resume = resume_file(path).exists()
-        with bars() as progress:
-            train(
-                row,
-                task_of(self.task),
-                path,
-                resume=resume,
-                progress=progress,
-                seeds=self.seeds,
-                iterations=self.iterations,
-                evaluate_every=self.evaluate_every,
-                command=f"python -m analyses.mpg_table_1 train --algorithm {self.algorithm} "
-                f"--task {self.task} --iterations {self.iterations} --seeds {self.seeds}{clip}",
-            )
+    Args:
+        clip: largest norm of a gradient, as in the published code (3); the paper names none.
+    """
+    torch.set_num_threads(threads)
+    row, clipped = find(algorithm), ""
+    if clip is not None:
+        row = replace(row, name=f"{row.name}, clip {clip:g}", clip=clip)
+        clipped = f" --clip {clip:g}"
+    path = folder / f"{row.name.replace(', clip ', '-clip')}-{task}.h5"
+    trained(
+        row, task_of(task), path, seeds=seeds, iterations=iterations, evaluate_every=evaluate_every,
+        command=f"python -m analyses.mpg_table_1 train --algorithm {algorithm} "
+        f"--task {task} --iterations {iterations} --seeds {seeds}{clipped}",
+    )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Mujoco:
+def mujoco(folder: Path = FOLDER / "runs", output: Path = FOLDERS["inverted_pendulum"]) -> None:
     """Evaluate the last policies of the pendulum's runs in four simulators: mujoco.csv."""
-
-    folder: Path = FOLDER / "runs"
-    output: Path = FOLDERS["inverted_pendulum"]
-
-    def run(self) -> None:
-        self.output.mkdir(parents=True, exist_ok=True)
-        rows = [
-            row
-            for path in sorted(self.folder.glob("*inverted_pendulum.h5"))
-            for row in on_mujoco(load(path), path)
-        ]
-        pd.DataFrame(rows).to_csv(self.output / "mujoco.csv", index=False, float_format="%.6g")
+    output.mkdir(parents=True, exist_ok=True)
+    rows = [
+        row
+        for path in sorted(folder.glob("*inverted_pendulum.h5"))
+        for row in on_mujoco(load(path), path)
+    ]
+    pd.DataFrame(rows).to_csv(output / "mujoco.csv", index=False, float_format="%.6g")
 
 
 def on_mujoco(run: Training, path: Path) -> list[dict[str, object]]:
@@ -166,35 +138,25 @@ def _median_action(policy: nn.Module, state: Tensor) -> Tensor:
     return action[None]
 
 
-@dataclass(frozen=True)
-class Table:
+def table(folder: Path = FOLDER / "runs", output: Path = FOLDER.parent) -> None:
     """Put the runs of a folder beside the paper's numbers: a folder per task with table.csv,
     table.md, the page of all runs, and the verdict on the claim where every row is there."""
-
-    folder: Path = FOLDER / "runs"
-    output: Path = FOLDER.parent
-
-    def run(self) -> None:
-        paths = sorted(self.folder.glob("*.h5"))
-        runs = {path: load(path) for path in paths}
-        for task in dict.fromkeys(run.task for run in runs.values()):
-            own = {path: run for path, run in runs.items() if run.task == task}
-            self._write(task, own)
-
-    def _write(self, task: str, runs: Mapping[Path, Training]) -> None:
-        output = self.output / FOLDERS[task].name
-        output.mkdir(parents=True, exist_ok=True)
+    every = {path: load(path) for path in sorted(folder.glob("*.h5"))}
+    for task in dict.fromkeys(run.task for run in every.values()):
+        runs = {path: run for path, run in every.items() if run.task == task}
+        place = output / FOLDERS[task].name
+        place.mkdir(parents=True, exist_ok=True)
         rows = pd.concat([seeds(run) for run in runs.values()], ignore_index=True)
-        rows.to_csv(output / "table.csv", index=False, float_format="%.6g")
+        rows.to_csv(place / "table.csv", index=False, float_format="%.6g")
         text = page(task, list(runs.values()))
-        (output / "table.md").write_text(text)
-        put(output / "README.md", "table", text)
+        (place / "table.md").write_text(text)
+        put(place / "README.md", "table", text)
         print(text)
         if len(runs) > 1:
-            compare(list(runs), output / "report.html")
+            compare(list(runs), place / "report.html")
         named = {run.name: run for run in runs.values()}
         if set(ROWS) <= set(named):
-            save(CLAIMS[task](named), output, "python -m analyses.mpg_table_1 table")
+            save(CLAIMS[task](named), place, "python -m analyses.mpg_table_1 table")
 
 
 def seeds(run: Training) -> pd.DataFrame:
@@ -247,9 +209,4 @@ def _reached(run: Training, goal: float) -> str:
 
 
 def main() -> None:
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    tyro.cli(
-        Annotated[Train, subcommand("train")]
-        | Annotated[Mujoco, subcommand("mujoco")]
-        | Annotated[Table, subcommand("table")]
-    ).run()
+    commands(train=training, mujoco=mujoco, table=table)

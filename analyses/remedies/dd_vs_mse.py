@@ -39,7 +39,7 @@ from analyses.harness.paired_trials import (
     kept,
     with_bias,
 )
-from analyses.harness.verdicts import Verdict, save
+from analyses.harness.verdicts import Verdict
 from analyses.remedies import page as remedy_claims
 from analyses.remedies.dd_vs_mse_report import ALL, MAIN, agreement, sentence
 from analyses.remedies.model_pairs import (
@@ -57,7 +57,6 @@ from gradlab.fitting.directional_loss_check import loss_check
 from gradlab.fitting.fitted import Fit
 from gradlab.fitting.losses import OneStepError
 
-FOLDER = Path("reports/remedies")
 WORLDS = (("pendulum", 0.0), ("pendulum", 0.1), ("cart-pole", 0.0), ("cart-pole", 0.1))
 ROWS = (500, 2000, 5000, 20_000)
 TRIALS = 7
@@ -185,17 +184,7 @@ def judge(trials: pd.DataFrame) -> Verdict:
     )
 
 
-def main(small: bool = False, output: Path = FOLDER, trials: Path | None = None) -> None:
-    """Fit, measure and judge.
-
-    Args:
-        small: one world, one size, two trials.
-        output: folder of the verdict.
-        trials: file of single trials, which is gone on with; None: in the output.
-    """
-    table = measure(trials or output / "dd-vs-mse-trials.csv", small)
-    save(judge(table), output, "python -m analyses.remedies.dd_vs_mse")
-    remedy_claims.refresh(output)
+main = remedy_claims.trials_study(measure, judge, "dd-vs-mse-trials.csv")
 
 
 if __name__ == "__main__":

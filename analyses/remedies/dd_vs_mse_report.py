@@ -1,16 +1,12 @@
-"""DD-VS-MSE in words and as a figure, from its tables."""
+"""DD-VS-MSE in words, from its tables."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
-from analyses.harness.forest import plain_ticks
-from analyses.harness.paired_trials import ALIKE, told
+from analyses.harness.paired_trials import told
 
 ALL = "all"  # the name under which all worlds are taken together
 MAIN = "w = 10, equal time"
@@ -32,12 +28,21 @@ def sentence(
     cosine = _of(single, "cosine_10", MAIN)
     moved = cosine[(cosine["ci_low"] > 0) | (cosine["ci_high"] < 0)]
     opening = f"{_opening(table, alone)}{_rests(table, alone)}"
+    cells = timed.groupby(["world", "noise"], sort=False)
+    by_world = "; ".join(f"{named(*key)}: {_by_size(rows)}" for key, rows in cells)
+    found = agreement(near)
+    foretold = "; ".join(
+        f"{word} ({found[f'trials where neighbours {word}']:.0f} fits): lower Jacobian error in "
+        f"{found[f'jacobian lower where neighbours {word}']:.0%}, lower bias² in "
+        f"{found[f'bias2 lower where neighbours {word}']:.0%}"
+        for word in sorted(near["said"].unique())
+    )
     return (
         f"{opening} {' '.join(_weight(single, whole, w) for w in ('10', '1'))} "
         f"{_jacobian_alone(single)} "
-        f"Each system, w = 10, equal time, bias²: {_by_world(timed)}. Cosines at h = 10 differ "
+        f"Each system, w = 10, equal time, bias²: {by_world}. Cosines at h = 10 differ "
         f"beyond their interval in {len(moved)} of {len(cosine)} cells, by at most "
-        f"{cosine['value'].abs().max():.2g}. Foretold from the data: {_foretold(near)}."
+        f"{cosine['value'].abs().max():.2g}. Foretold from the data: {foretold}."
         f"{_missing(timed)} A step with the loss took {times:.2g} times as long. N = "
         f"{int(timed['n'].min())} trials; 2×64 SiLU, reward known."
     )
@@ -120,21 +125,6 @@ def _by_size(rows: pd.DataFrame) -> str:
     )
 
 
-def _by_world(timed: pd.DataFrame) -> str:
-    cells = timed.groupby(["world", "noise"], sort=False)
-    return "; ".join(f"{named(*key)}: {_by_size(rows)}" for key, rows in cells)
-
-
-def _foretold(near: pd.DataFrame) -> str:
-    found = agreement(near)
-    return "; ".join(
-        f"{word} ({found[f'trials where neighbours {word}']:.0f} fits): lower Jacobian error in "
-        f"{found[f'jacobian lower where neighbours {word}']:.0%}, lower bias² in "
-        f"{found[f'bias2 lower where neighbours {word}']:.0%}"
-        for word in sorted(near["said"].unique())
-    )
-
-
 def _missing(timed: pd.DataFrame) -> str:
     """How many trials more the undecided cells want."""
     more = timed[timed["answer"] == "undecided"]["more"]
@@ -147,78 +137,3 @@ def named(name: str, noise: float) -> str:
     if name == ALL:
         return "all four"
     return f"{name}, {f'noise {noise:.0%}' if noise else 'no noise'}"
-
-
-def figure(table: pd.DataFrame, near: pd.DataFrame) -> Figure:
-    """Ratios of bias² and of Jacobian MSE by data size, and the relative bias itself."""
-    worlds = list(table.groupby(["world", "noise"], sort=False))
-    drawing = Figure(figsize=(2.7 * len(worlds) + 0.6, 7.8), layout="constrained")
-    panels = drawing.subplots(3, len(worlds), sharey="row", squeeze=False)
-    for axes, ((name, noise), rows) in zip(panels.T, worlds, strict=True):
-        axes[0].set_title(named(name, noise), fontsize=9)
-        for each, quantity in zip(axes, WHAT, strict=False):
-            _ratios(each, rows[rows["quantity"] == quantity])
-        _biases(axes[2], rows)
-        sizes = sorted(rows["rows"].unique())
-        for each in axes:
-            each.set_xscale("log")
-            each.set_xticks(sizes, [f"{size:,}" for size in sizes], fontsize=7)
-            each.minorticks_off()
-        mine = (near["world"] == name) & (near["noise"] == noise)
-        _mark_foretold(axes[0], near if name == ALL else near[mine])
-    for axes, name in zip(panels[:, 0], WHAT.values(), strict=False):
-        axes.set_ylabel(f"{name}\nwith / without (below 1: it helps)", fontsize=8)
-    panels[2, 0].set_ylabel("bias of the policy gradient\n/ its true norm, h = 10", fontsize=8)
-    for axes in panels[:, 0]:
-        plain_ticks(axes.yaxis)
-    drawing.supxlabel(
-        "recorded transitions        (+a −b: trials whose data say beforehand that neighbours can "
-        "help, cannot help)",
-        fontsize=8,
-    )
-    handles = [h for axes in panels[1:, 0] for h in axes.get_legend_handles_labels()[0]]
-    drawing.legend(handles=handles, loc="outside upper center", ncols=5, frameon=False, fontsize=8)
-    return drawing
-
-
-def _ratios(axes: Axes, rows: pd.DataFrame) -> None:
-    axes.axhspan(1 / ALIKE, ALIKE, color="0.92", zorder=0)
-    axes.axhline(1, color="black", linewidth=0.6)
-    styles = {
-        "w = 10, equal time": ("o-", "black", "black", 1.0),
-        "w = 1, equal time": ("s:", "0.45", "0.45", 1.07),
-        "w = 10, equal steps": ("o--", "black", "white", 0.93),
-    }
-    for pair, (line, colour, face, shift) in styles.items():
-        part = rows[rows["pair"] == pair].sort_values("rows")
-        y = part["value"]
-        error = np.abs([y - part["ci_low"], part["ci_high"] - y])
-        axes.errorbar(
-            part["rows"] * shift, y, error, fmt=line, color=colour, label=pair,
-            markerfacecolor=face, markersize=4, linewidth=1, capsize=2,
-        )  # fmt: skip
-    axes.set_yscale("log")
-
-
-def _mark_foretold(axes: Axes, near: pd.DataFrame) -> None:
-    """Under each size: in how many trials neighbours were near enough to help, or not."""
-    sizes = sorted(near["rows"].unique())
-    once = near[near["w"] == near["w"].max()]  # the data say one thing for every weight
-    said = [once[once["rows"] == size]["said"].value_counts() for size in sizes]
-    counts = [f"+{one.get('can help', 0)} −{one.get('cannot help', 0)}" for one in said]
-    labels = [f"{size:,}\n{count}" for size, count in zip(sizes, counts, strict=True)]
-    axes.set_xticks(sizes, labels, fontsize=7)
-
-
-def _biases(axes: Axes, rows: pd.DataFrame) -> None:
-    part = rows[(rows["quantity"] == "bias2_10") & (rows["pair"] == MAIN)]
-    part = part.sort_values("rows")
-    for column, line, label in (
-        ("without", "o-", "bottom: squared error alone"),
-        ("with", "s--", "bottom: with the loss, w = 10"),
-    ):
-        axes.plot(part["rows"], part[column] ** 0.5, line, color="black", label=label,
-                  markerfacecolor="black" if column == "without" else "white",
-                  markersize=4, linewidth=1)  # fmt: skip
-    axes.axhline(1, color="0.6", linewidth=0.6)
-    axes.set_yscale("log")

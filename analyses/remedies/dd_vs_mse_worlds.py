@@ -22,17 +22,14 @@ the Jacobian's error, and the ten trials together with the seven.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import pandas as pd
-import tyro
 from matplotlib.figure import Figure
-from tyro.conf import subcommand
 
+from analyses.harness.commands import commands
 from analyses.harness.criteria import Part
 from analyses.harness.forest import forest, legend_above
 from analyses.harness.paired_trials import Row, as_numbers, comparison, kept, told
@@ -51,43 +48,28 @@ SHOWN = {name: PAIRS[name] for name in (MAIN, STEPWISE)}
 QUANTITIES = ("bias2", "jacobian")
 
 
-@dataclass(frozen=True)
-class Run:
+def run(
+    world: Literal["pendulum", "cart-pole"], noise: float, trials: int = TRIALS,
+    output: Path = FOLDER,
+) -> None:  # fmt: skip
     """Fit and measure the trials of one world; what is there is kept."""
-
-    world: Literal["pendulum", "cart-pole"]
-    noise: float
-    trials: int = TRIALS
-    output: Path = FOLDER
-
-    def run(self) -> None:
-        cells: list[Row] = [
-            {"world": self.world, "noise": self.noise, "rows": rows, "trial": FIRST + trial,
-             "steps": STEPS, "weight": weight}
-            for rows in ROWS
-            for trial in range(self.trials)
-            for weight in WEIGHTS
-        ]  # fmt: skip
-        name = f"dd-vs-mse-worlds-{self.world}-{self.noise:g}-trials.csv"
-        kept(self.output / name, cells, one_trial)
+    cells: list[Row] = [
+        {"world": world, "noise": noise, "rows": rows, "trial": FIRST + trial, "steps": STEPS,
+         "weight": weight}
+        for rows in ROWS
+        for trial in range(trials)
+        for weight in WEIGHTS
+    ]  # fmt: skip
+    kept(output / f"dd-vs-mse-worlds-{world}-{noise:g}-trials.csv", cells, one_trial)
 
 
-@dataclass(frozen=True)
-class Table:
+def table(output: Path = FOLDER) -> None:
     """The verdict from the trials."""
-
-    output: Path = FOLDER
-
-    def run(self) -> None:
-        found = sorted(self.output.glob("dd-vs-mse-worlds-*-trials.csv"))
-        trials = pd.concat([pd.read_csv(path) for path in found], ignore_index=True)
-        earlier = pd.read_csv(self.output / "dd-vs-mse-trials.csv")
-        save(
-            judge(trials, earlier),
-            self.output,
-            "python -m analyses.remedies.dd_vs_mse_worlds table",
-        )
-        remedy_claims.refresh(self.output)
+    found = sorted(output.glob("dd-vs-mse-worlds-*-trials.csv"))
+    trials = pd.concat([pd.read_csv(path) for path in found], ignore_index=True)
+    verdict = judge(trials, pd.read_csv(output / "dd-vs-mse-trials.csv"))
+    save(verdict, output, "python -m analyses.remedies.dd_vs_mse_worlds table")
+    remedy_claims.refresh(output)
 
 
 def judge(trials: pd.DataFrame, earlier: pd.DataFrame) -> Verdict:
@@ -127,13 +109,17 @@ def sentence(table: pd.DataFrame, decided: pd.DataFrame, words: Sequence[str]) -
     if not words:
         return f"No world has {TRIALS} trials yet."
     counts = ", ".join(f"{word} in {count}" for word, count in counted.items() if count)
+    # The size that the clock may have left time for.
+    found = _of(table, "ten", MAIN, "bias2")
+    found = found[found["rows"] == ROWS[1]]
+    larger = f" At {ROWS[1]:,} rows: {_listed(found)}." if len(found) else ""
     return (
         f"{_opening(counted)}: at {ROWS[0]} rows the loss is {counts} of {len(words)}. Squared "
         f"bias with the loss over without, equal time: {_listed(decided)}.{_more(decided)} At "
         f"equal steps: "
         f"{_listed(_at(table, 'ten', STEPWISE, 'bias2'))}. Jacobian MSE at equal time: "
         f"{_listed(_at(table, 'ten', MAIN, 'jacobian'))}. With the seven earlier trials, equal "
-        f"time: {_listed(_at(table, 'ten and seven', MAIN, 'bias2'))}.{_larger(table)} N = "
+        f"time: {_listed(_at(table, 'ten and seven', MAIN, 'bias2'))}.{larger} N = "
         f"{int(decided['n'].min())} new trials; 2×64 SiLU, reward known."
     )
 
@@ -180,13 +166,6 @@ def _more(decided: pd.DataFrame) -> str:
     return f" Trials more that would decide: {', '.join(wanted)}." if wanted else ""
 
 
-def _larger(table: pd.DataFrame) -> str:
-    """The size that the clock may have left time for."""
-    found = _of(table, "ten", MAIN, "bias2")
-    found = found[found["rows"] == ROWS[1]]
-    return f" At {ROWS[1]:,} rows: {_listed(found)}." if len(found) else ""
-
-
 def _figure(table: pd.DataFrame) -> Figure:
     rows = pd.concat(
         [
@@ -205,10 +184,5 @@ def _figure(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def main() -> None:
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    tyro.cli(Annotated[Run, subcommand("run")] | Annotated[Table, subcommand("table")]).run()
-
-
 if __name__ == "__main__":
-    main()
+    commands(run=run, table=table)

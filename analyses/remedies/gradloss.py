@@ -47,7 +47,6 @@ from gradlab.fitting.model_settings import SMALL
 from gradlab.fitting.models import doubled
 from gradlab.systems.learned import TwoModels
 
-FOLDER = Path("reports/remedies")
 ROWS = (1000, 3000, 10_000)
 MIDDLE = 3000  # where the further arms are
 TRIALS, STEPS = 5, 2000
@@ -137,11 +136,28 @@ def judge(trials: pd.DataFrame) -> Verdict:
     means = {name: _mean(steps, name) for name in WORLDS}
     lower = bool((steps["ci_high"] < 1).all())
     numbers = as_numbers(table, ("quantity", "world", "rows", "pair"))
+    counts = [(int((rows["ci_high"] < 1).sum()), len(rows)) for rows in (steps, timed)]
+    higher = [int((rows["ci_low"] > 1).sum()) for rows in (steps, timed)]
+    opening = (
+        f"The loss lowers the Jacobian's error in {counts[0][0]} of {counts[0][1]} cells at equal "
+        f"steps (raises it in {higher[0]}), in {counts[1][0]} at equal time (raises it in "
+        f"{higher[1]})."
+    )
+    share = trials[trials["world"] == "pendulum"]["clipped"].max()
+    relu, scaled = (_of(table, "jacobian", name) for name in ("ReLU", "by the variance"))
+    whole = _of(table, "jacobian_all", "equal steps")
+    beside = (
+        f"With the {share:.1%} of the pendulum's rows on its velocity limit, equal steps: "
+        f"{listed(whole[whole['world'] == 'pendulum'])}. With ReLU: {listed(relu)}. Squares "
+        f"divided by the predicted variance, w = 1: {listed(scaled)}. bias² of the gradient, "
+        f"equal time: {listed(_of(table, 'bias2', 'equal time'))}. A step with the loss cost "
+        f"{trials['times'].min():.2g} without it."
+    )
     sentence = (
-        f"{_opening(steps, timed)} Jacobian MSE with/without at equal steps: {listed(steps)}; at "
+        f"{opening} Jacobian MSE with/without at equal steps: {listed(steps)}; at "
         f"equal time: {listed(timed)}. Geometric mean over sizes, equal steps: linear "
         f"{means['linear']:.2g}, pendulum {means['pendulum']:.2g}. Prediction MSE, equal steps: "
-        f"{listed(_of(table, 'prediction', 'equal steps'))}. {_beside(table, trials)} N = "
+        f"{listed(_of(table, 'prediction', 'equal steps'))}. {beside} N = "
         f"{int(steps['n'].min())} trials, 2×64 SiLU, {STEPS:,} steps."
     )
     return Verdict(
@@ -164,29 +180,6 @@ def _of(table: pd.DataFrame, quantity: str, pair: str) -> pd.DataFrame:
 def _mean(rows: pd.DataFrame, name: str) -> float:
     values = rows[rows["world"] == name]["value"]
     return ratio([1.0] * len(values), list(values)).value
-
-
-def _opening(steps: pd.DataFrame, timed: pd.DataFrame) -> str:
-    counts = [(int((rows["ci_high"] < 1).sum()), len(rows)) for rows in (steps, timed)]
-    higher = [int((rows["ci_low"] > 1).sum()) for rows in (steps, timed)]
-    return (
-        f"The loss lowers the Jacobian's error in {counts[0][0]} of {counts[0][1]} cells at equal "
-        f"steps (raises it in {higher[0]}), in {counts[1][0]} at equal time (raises it in "
-        f"{higher[1]})."
-    )
-
-
-def _beside(table: pd.DataFrame, trials: pd.DataFrame) -> str:
-    share = trials[trials["world"] == "pendulum"]["clipped"].max()
-    relu, scaled = (_of(table, "jacobian", name) for name in ("ReLU", "by the variance"))
-    whole = _of(table, "jacobian_all", "equal steps")
-    return (
-        f"With the {share:.1%} of the pendulum's rows on its velocity limit, equal steps: "
-        f"{listed(whole[whole['world'] == 'pendulum'])}. With ReLU: {listed(relu)}. Squares "
-        f"divided by the predicted variance, w = 1: {listed(scaled)}. bias² of the gradient, "
-        f"equal time: {listed(_of(table, 'bias2', 'equal time'))}. A step with the loss cost "
-        f"{trials['times'].min():.2g} without it."
-    )
 
 
 main = remedy_claims.trials_study(measure, judge, "gradloss-trials.csv")

@@ -23,6 +23,7 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
+from analyses.harness.systems import Around
 from gradlab import tasks
 from gradlab.data.noise import stream
 from gradlab.data.trajectories import Trajectories
@@ -31,7 +32,7 @@ from gradlab.fitting.policies import riccati_gain
 from gradlab.measurement.assembly import SharedTruth, shared_truth
 from gradlab.networks.mlp import Policy
 from gradlab.systems.pendulum import wrap
-from gradlab.systems.system import Linearization, System, Transition
+from gradlab.systems.system import Linearization, Transition
 from gradlab.tasks import Task
 
 STARTS = 512
@@ -94,19 +95,10 @@ class World:
 
 
 @dataclass(frozen=True, eq=False)
-class Noisy:
+class Noisy(Around):
     """s' + std ξ of another system; std [ds]. Jacobians, rewards and termination are its own."""
 
-    inner: System
     std: Tensor
-
-    @property
-    def state_dim(self) -> int:
-        return self.inner.state_dim
-
-    @property
-    def action_dim(self) -> int:
-        return self.inner.action_dim
 
     @property
     def noise_dim(self) -> int:
@@ -114,17 +106,17 @@ class Noisy:
 
     @property
     def differentiable(self) -> bool:
-        return self.inner.differentiable
+        return self.system.differentiable
 
     def step(self, state: Tensor, action: Tensor, noise: Tensor | None = None) -> Transition:
-        found = self.inner.step(state, action)
+        found = self.system.step(state, action)
         moved = found.state if noise is None else found.state + self.std.to(state) * noise
         return replace(found, state=moved)
 
     def linearize(
         self, state: Tensor, action: Tensor, noise: Tensor | None = None
     ) -> Linearization:
-        return self.inner.linearize(state, action)
+        return self.system.linearize(state, action)
 
     def sample_noise(
         self, n: int, generator: torch.Generator, dtype: torch.dtype = torch.float64

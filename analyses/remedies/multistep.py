@@ -45,7 +45,6 @@ from gradlab.fitting.derivative_losses import DirectionalDerivative
 from gradlab.fitting.losses import Loss, MultiStep, OneStepError
 from gradlab.systems.system import System
 
-FOLDER = Path("reports/remedies")
 WORLDS = ("pendulum", "cart-pole")
 ROWS, TRIALS, STEPS = 3000, 5, 1000
 BASELINE = OneStepError("mse")
@@ -137,10 +136,15 @@ def judge(trials: pd.DataFrame) -> Verdict:
     decisive = pd.concat(_along(table, h, "equal time") for h in JUDGED)
     times = trials[trials["arm"] != "1 step"].groupby("arm")["times"].median()
     won, lost = int((decisive["ci_high"] < 1).sum()), int((decisive["ci_low"] > 1).sum())
+    rows = table[table["pair"] == "directional, equal time"]
+    directional = "; ".join(
+        f"{what} {listed(rows[rows['quantity'] == f'{name}_10'], ('world',))}"
+        for name, what in (("product", "product of Jacobians"), ("bias2", "bias²"))
+    )
     sentence = (
         f"h steps beat one in {won} of {len(decisive)} comparisons at equal time (worse in "
         f"{lost}). {_told(table, 'equal time')} {_told(table, 'equal steps')} Directional "
-        f"derivatives, h = 10, equal time: {_directional(table)}. Time of a step over that of one "
+        f"derivatives, h = 10, equal time: {directional}. Time of a step over that of one "
         f"step's loss: {', '.join(f'{name} {value:.2g}' for name, value in times.items())}. N = "
         f"{int(table['n'].min())} trials, 2×64 SiLU."
     )
@@ -175,14 +179,6 @@ def _told(table: pd.DataFrame, budget: str) -> str:
         for name, what in (("product", "product of Jacobians"), ("bias2", "bias²"))
     ]
     return f"Ratios at {budget}: {'; '.join(parts)}."
-
-
-def _directional(table: pd.DataFrame) -> str:
-    rows = table[table["pair"] == "directional, equal time"]
-    return "; ".join(
-        f"{what} {listed(rows[rows['quantity'] == f'{name}_10'], ('world',))}"
-        for name, what in (("product", "product of Jacobians"), ("bias2", "bias²"))
-    )
 
 
 def _figure(table: pd.DataFrame) -> Figure:

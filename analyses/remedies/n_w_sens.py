@@ -53,7 +53,6 @@ from gradlab.systems.function import from_function
 from gradlab.systems.learned import LearnedSystem
 from gradlab.tasks import Task
 
-FOLDER = Path("reports/remedies")
 DIMENSIONS, NEIGHBOURS, WEIGHTS = (3, 10, 30), (1, 5, 10, 25), (0.01, 0.1, 1.0, 10.0, 50.0)
 ROWS, STEPS = 2000, 1000
 CHOOSING, JUDGING = range(3), range(100, 106)  # trials

@@ -20,26 +20,22 @@ deterministic policy without entropy, no swing-up, no longer unroll.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
 import pandas as pd
-import tyro
-from tyro.conf import subcommand
 
 import gradlab
+from analyses.harness.commands import commands
+from analyses.harness.training import trained
 from analyses.harness.verdicts import Verdict, save
 from analyses.remedies import page as remedy_claims
-from gradlab.cli.terminal.progress_bars import bars
 from gradlab.runs.training.pairs import Pair, pairs
 from gradlab.runs.training.results import Training, load
 from gradlab.training.algorithms import Algorithm, OneStep, Term
 from gradlab.training.checkpoints import resume_file
-from gradlab.training.loop import train
 from gradlab.training.models.model_choice import LearnedModel
 from gradlab.training.parts.context import FixedWeights
 
@@ -69,46 +65,23 @@ def algorithm(unroll: int, arm: str) -> Algorithm:
     return replace(row, model=replace(MODEL, spectral="all_but_last"), policy_spectral="all")
 
 
-@dataclass(frozen=True)
-class Train:
+def training(iterations: int = ITERATIONS, seeds: int = SEEDS, folder: Path = RUNS) -> None:
     """Train every unroll and arm; what is finished is kept, what was killed goes on."""
-
-    iterations: int = ITERATIONS
-    seeds: int = SEEDS
-    folder: Path = RUNS
-
-    def run(self) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        for unroll in UNROLLS:
-            for arm in ARMS:
-                self._one(unroll, arm)
-
-    def _one(self, unroll: int, arm: str) -> None:
-        row = algorithm(unroll, arm)
-        path = self.folder / f"{row.name}.h5"
-        resume = resume_file(path).exists()
-        if path.exists() and not resume:
-            return
-        task = gradlab.tasks.inverted_pendulum(engine="analytic", slider="wide")
-        with bars() as progress:
-            train(
-                row, task, path, resume=resume, progress=progress, seeds=self.seeds,
-                iterations=self.iterations, evaluate_every=max(self.iterations // 20, 1),
-                checkpoint_every=500, gradient_every=0,
+    task = gradlab.tasks.inverted_pendulum(engine="analytic", slider="wide")
+    for row in (algorithm(unroll, arm) for unroll in UNROLLS for arm in ARMS):
+        path = folder / f"{row.name}.h5"
+        if not path.exists() or resume_file(path).exists():
+            trained(
+                row, task, path, seeds=seeds, iterations=iterations,
+                evaluate_every=max(iterations // 20, 1), checkpoint_every=500, gradient_every=0,
                 command="python -m analyses.remedies.sn_train train",
             )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Table:
+def table(folder: Path = RUNS, output: Path = FOLDER) -> None:
     """The verdict from the run files."""
-
-    folder: Path = RUNS
-    output: Path = FOLDER
-
-    def run(self) -> None:
-        save(judge(loaded(self.folder)), self.output, "python -m analyses.remedies.sn_train table")
-        remedy_claims.refresh(self.output)
+    save(judge(loaded(folder)), output, "python -m analyses.remedies.sn_train table")
+    remedy_claims.refresh(output)
 
 
 Runs = Mapping[tuple[int, str], Training]
@@ -188,10 +161,5 @@ def curves(runs: Runs) -> pd.DataFrame:
     )
 
 
-def main() -> None:
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    tyro.cli(Annotated[Train, subcommand("train")] | Annotated[Table, subcommand("table")]).run()
-
-
 if __name__ == "__main__":
-    main()
+    commands(train=training, table=table)

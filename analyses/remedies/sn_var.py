@@ -91,21 +91,17 @@ def rows_of(name: str, made: Trial, updates: int, samples: int) -> Iterator[dict
             "product_of_norms": math.prod(norms),
         }
         for stage, policy in zip(STAGES, (alike.first, alike.improved), strict=True):
-            place = {"stage": stage} | behaviour(made, policy, samples)
+            # Return of 30 simulator steps, and the share of actions within 1% of their limit.
+            system, seed = made.task.simulator, child(made.seed, "spectral gradients")
+            starts = as_starts(made.task.starts(samples, stream(seed, "starts")), system.state_dim)
+            path = rollout(system, plain(policy), starts, HORIZONS[-1], seed)
+            limit = torch.tensor(made.task.action_limit)
+            place = {"stage": stage} | {
+                "return": float(path.rewards.sum(0).mean()),
+                "saturated": float((path.actions.abs() > 0.99 * limit).double().mean()),
+            }
             for h, numbers in moments(made, alike.model, policy, samples).items():
                 yield about | place | {"h": h} | numbers
-
-
-def behaviour(made: Trial, policy: nn.Module, samples: int) -> dict[str, float]:
-    """Return of 30 simulator steps, and the share of actions within 1% of their limit."""
-    system, seed = made.task.simulator, child(made.seed, "spectral gradients")
-    starts = as_starts(made.task.starts(samples, stream(seed, "starts")), system.state_dim)
-    path = rollout(system, plain(policy), starts, HORIZONS[-1], seed)
-    limit = torch.tensor(made.task.action_limit)
-    return {
-        "return": float(path.rewards.sum(0).mean()),
-        "saturated": float((path.actions.abs() > 0.99 * limit).double().mean()),
-    }
 
 
 def moments(

@@ -44,8 +44,14 @@ def judge(trials: pd.DataFrame) -> Verdict:
     numbers = as_numbers(overall, ("world", "rows", "pair"))
     holds = bool((decisive["ci_high"] < 1).all())
     lists = {name: listed(overall[overall["pair"] == name]) for name in PAIRS}
+    parts = []
+    for name, other in zip(JUDGED, ("the single one with the loss", "one without it"), strict=True):
+        part = decisive[decisive["pair"] == name]
+        less, more = int((part["ci_high"] < 1).sum()), int((part["ci_low"] > 1).sum())
+        parts.append(f"less than {other} in {less} of {len(part)} cells (more in {more})")
+    opening = f"On pendulum and cart-pole two models err {', '.join(parts)}."
     sentence = (
-        f"{_opening(decisive)} bias², two models over the single one with the loss: "
+        f"{opening} bias², two models over the single one with the loss: "
         f"{lists['single']}; over one without it: {lists['no loss']}; over one without it that was "
         f"fitted as long as both: {lists['no loss, as long']}. The single one with the loss over "
         f"one without: {lists['single, no loss']}. N = {int(table['n'].min())} trials; returns are "
@@ -62,15 +68,6 @@ def judge(trials: pd.DataFrame) -> Verdict:
         numbers,
         table,
     )
-
-
-def _opening(rows: pd.DataFrame) -> str:
-    parts = []
-    for name, other in zip(JUDGED, ("the single one with the loss", "one without it"), strict=True):
-        part = rows[rows["pair"] == name]
-        less, more = int((part["ci_high"] < 1).sum()), int((part["ci_low"] > 1).sum())
-        parts.append(f"less than {other} in {less} of {len(part)} cells (more in {more})")
-    return f"On pendulum and cart-pole two models err {', '.join(parts)}."
 
 
 main = remedy_claims.trials_study(gradloss.measure, judge, "gradloss-trials.csv")

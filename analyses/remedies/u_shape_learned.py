@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from analyses.bounds import fitted_double_integrator as fitted
 from analyses.bounds.tailed_gradients import QuadraticCritic
 from analyses.bounds.u_shape import ARMS, HORIZONS, curves_of, tested
+from analyses.harness.systems import linear_policy
 from analyses.harness.verdicts import Verdict, study
 from analyses.remedies import page as remedy_claims
 from gradlab.data.noise import stream
@@ -40,7 +41,6 @@ from gradlab.gradients.gram import path_mean_gradients
 from gradlab.gradients.starts import as_starts
 from gradlab.gradients.tail import Tail
 from gradlab.gradients.weighted_terms import carried
-from gradlab.networks.mlp import Policy
 from gradlab.systems.learned import LearnedSystem
 from gradlab.systems.pendulum import Pendulum
 from gradlab.systems.system import System
@@ -123,12 +123,9 @@ def gradients(
     setting: Setting, system: System, critic: nn.Module | None, horizons: tuple[int, ...]
 ) -> Tensor:
     """Mean ascent gradients in W [horizons, 2], states and Jacobians by `system`."""
-    policy = Policy(2, 1, hidden=(), bias=False).double()
-    with torch.no_grad():
-        next(policy.parameters()).copy_(setting.weight)
     begin = as_starts(starts(setting), 2)
     estimator = Estimator(system, system, "all", Tail(horizons[-1], critic, DISCOUNT))
-    found = carried(estimator, policy, begin, horizons, 0, "ignore")
+    found = carried(estimator, linear_policy(setting.weight), begin, horizons, 0, "ignore")
     return path_mean_gradients(found.jacobian, found.costates, found.ends)
 
 

@@ -12,26 +12,22 @@ paired over seeds.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
 import pandas as pd
-import tyro
-from tyro.conf import subcommand
+import torch
 
+from analyses.harness.commands import commands
+from analyses.harness.training import trained
 from analyses.harness.verdicts import put
 from gradlab import tasks
-from gradlab.cli.terminal.progress_bars import bars
 from gradlab.reporting.output import compare
 from gradlab.runs.training.pairs import WORDS, table
 from gradlab.runs.training.results import Training, load
 from gradlab.training.algorithms import Algorithm, find
-from gradlab.training.checkpoints import resume_file
-from gradlab.training.loop import train
 from gradlab.training.models.model_choice import LOSSES, LearnedModel
 from gradlab.verdicts.training.pairs import paired_verdict
 
@@ -52,61 +48,33 @@ def row_of(arm: str) -> Algorithm:
     return replace(find("mpg-v2"), clip=3.0, model=model, **further)  # type: ignore[arg-type]
 
 
-@dataclass(frozen=True)
-class Train:
+def training(
+    arm: str, iterations: int = 2000, seeds: int = 5, gradient_every: int = 500,
+    evaluate_every: int = 100, threads: int = 1, folder: Path = FOLDER / "runs",
+) -> None:  # fmt: skip
     """Train one arm; goes on where a run was stopped."""
-
-    arm: str
-    iterations: int = 2000
-    seeds: int = 5
-    gradient_every: int = 500
-    evaluate_every: int = 100
-    threads: int = 1
-    folder: Path = FOLDER / "runs"
-
-    def run(self) -> None:
-        import torch
-
-        torch.set_num_threads(self.threads)
-        path = self.folder / f"{self.arm}.h5"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with bars() as progress:
-            train(
-                row_of(self.arm),
-                tasks.inverted_pendulum(engine="analytic", slider="wide"),
-                path,
-                resume=resume_file(path).exists(),
-                progress=progress,
-                seeds=self.seeds,
-                iterations=self.iterations,
-                evaluate_every=self.evaluate_every,
-                gradient_every=self.gradient_every,
-                checkpoint_every=250,
-                keep=(1.0,),
-                command=f"python -m analyses.remedies_training train --arm {self.arm} "
-                f"--iterations {self.iterations} --seeds {self.seeds}",
-            )
+    torch.set_num_threads(threads)
+    trained(
+        row_of(arm), tasks.inverted_pendulum(engine="analytic", slider="wide"),
+        folder / f"{arm}.h5", seeds=seeds, iterations=iterations, evaluate_every=evaluate_every,
+        gradient_every=gradient_every, checkpoint_every=250, keep=(1.0,),
+        command=f"python -m analyses.remedies_training train --arm {arm} "
+        f"--iterations {iterations} --seeds {seeds}",
+    )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Table:
+def report(folder: Path = FOLDER / "runs", output: Path = FOLDER) -> None:
     """The page of all runs, paired.csv, and the tables and verdicts of README.md."""
-
-    folder: Path = FOLDER / "runs"
-    output: Path = FOLDER
-
-    def run(self) -> None:
-        paths = [self.folder / f"{arm}.h5" for arm in ARMS]
-        paths = [path for path in paths if path.is_file()]
-        runs = {path.stem: load(path) for path in paths}
-        pairs = table(runs)
-        pairs.to_csv(self.output / "paired.csv", index=False, float_format="%.6g")
-        told = [f"- {sentence.text}" for sentence in paired_verdict(runs)]
-        put(self.output / "README.md", "verdicts", "\n".join(told) + "\n")
-        put(self.output / "README.md", "arms", arms(runs))
-        put(self.output / "README.md", "pairs", differences(pairs))
-        if len(paths) > 1:
-            compare(paths, self.output / "report.html")
+    paths = [path for arm in ARMS if (path := folder / f"{arm}.h5").is_file()]
+    runs = {path.stem: load(path) for path in paths}
+    pairs = table(runs)
+    pairs.to_csv(output / "paired.csv", index=False, float_format="%.6g")
+    told = [f"- {sentence.text}" for sentence in paired_verdict(runs)]
+    put(output / "README.md", "verdicts", "\n".join(told) + "\n")
+    put(output / "README.md", "arms", arms(runs))
+    put(output / "README.md", "pairs", differences(pairs))
+    if len(paths) > 1:
+        compare(paths, output / "report.html")
 
 
 def arms(runs: Mapping[str, Training]) -> str:
@@ -153,5 +121,4 @@ def differences(pairs: pd.DataFrame) -> str:
 
 
 def main() -> None:
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    tyro.cli(Annotated[Train, subcommand("train")] | Annotated[Table, subcommand("table")]).run()
+    commands(train=training, table=report)

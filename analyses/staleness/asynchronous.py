@@ -30,7 +30,7 @@ import torch
 import tyro
 from numpy.typing import NDArray
 
-from analyses.harness.contrast_parts import asked_of
+from analyses.harness.contrast_parts import met
 from analyses.harness.student import geometric_mean
 from analyses.harness.verdicts import Verdict, save
 from benchmarks.asynchronous import PAPERS, Costs, Pace, measured_costs, pace, plain, predicted
@@ -77,9 +77,11 @@ def judged(rows: pd.DataFrame, costs: Costs) -> Verdict:
     premise = table["value"].iloc[1] >= LEAST
     if not premise:
         table["least"] = np.nan
-    parts = [part for row in table.to_dict("records") for part in asked_of(row)]
     alone = float(rates[ONE].median())
-    costs = slowed(costs, float(rates[name_of(1)].median()))
+    # With a learner that computes so long that one learner makes `rate` updates per second: beside
+    # other processes it finds its memory colder than alone.
+    more = 1 / float(rates[name_of(1)].median()) - costs.learner - costs.optimiser
+    costs = replace(costs, compute=costs.compute + more)
     numbers = {
         f"{row['label']}{end}": float(row[key])
         for row in table.to_dict("records")
@@ -89,8 +91,15 @@ def judged(rows: pd.DataFrame, costs: Costs) -> Verdict:
     numbers |= {"Z ms": 1e3 * costs.learner, "S ms": 1e3 * costs.optimiser}
     numbers |= {f"predicted, {n} learners": predicted(costs, n) for n in (*LEARNERS, PAPERS)}
     numbers |= {"updates/s in one process": alone, "MB an update": costs.bytes / 1e6}
+    found = []
+    for count in LEARNERS[1:]:
+        own = Pace(np.nan, shares(rows, name_of(count)))
+        found.append(
+            f"with {name_of(count)} {own.mean:.1f} on average, 95% at most {own.at_most(0.95)}"
+        )
+    lags = f"Lag of the policy's gradients, in its steps: {'; '.join(found)}."
     sentence = (
-        f"{'; '.join(map(worded, table.to_dict('records')))}. {_lags(rows)} Predicted for a "
+        f"{'; '.join(map(worded, table.to_dict('records')))}. {lags} Predicted for a "
         f"processor each: {PAPERS} learners make "
         f"{predicted(costs, PAPERS) / alone:.1f} times the updates of one process, and about "
         f"{costs.saturation:.0f} keep the optimiser busy (a learner computes "
@@ -102,16 +111,9 @@ def judged(rows: pd.DataFrame, costs: Costs) -> Verdict:
         "ASYNC", "MPG §IV-C",
         f"updates/s of two learners over one: interval over paired rounds above {LEAST}, where two "
         f"runs that know of no other make {LEAST} times the updates of one",
-        bool(parts) and all(part.state == "met" for part in parts),
+        met(table),
         sentence, numbers, table,
     )  # fmt: skip
-
-
-def slowed(costs: Costs, rate: float) -> Costs:
-    """With a learner that computes so long that one learner makes `rate` updates per second: beside
-    other processes it finds its memory colder than alone."""
-    more = 1 / rate - costs.learner - costs.optimiser
-    return replace(costs, compute=costs.compute + more)
 
 
 def contrast(
@@ -138,16 +140,6 @@ def shares(rows: pd.DataFrame, arm: str) -> NDArray[np.float64]:
     return np.asarray(total / total.sum())
 
 
-def _lags(rows: pd.DataFrame) -> str:
-    found = []
-    for count in LEARNERS[1:]:
-        own = Pace(np.nan, shares(rows, name_of(count)))
-        found.append(
-            f"with {name_of(count)} {own.mean:.1f} on average, 95% at most {own.at_most(0.95)}"
-        )
-    return f"Lag of the policy's gradients, in its steps: {'; '.join(found)}."
-
-
 def rounds_of(path: Path, rounds: int, iterations: int) -> Iterator[pd.DataFrame]:
     """Those in the file, then as many more as are missing, kept as they come."""
     kept = [pd.read_csv(path, dtype={"lags": str})] if path.exists() else []
@@ -160,14 +152,6 @@ def rounds_of(path: Path, rounds: int, iterations: int) -> Iterator[pd.DataFrame
         yield found
 
 
-def costs_of(path: Path, turns: int) -> Costs:
-    """Measured once, and kept."""
-    if not path.exists():
-        found = pd.DataFrame(asdict(measured_costs(turns)).items(), columns=["part", "cost"])
-        found.to_csv(path, index=False, float_format="%.6g")
-    return Costs(**pd.read_csv(path).set_index("part")["cost"])
-
-
 def main(
     rounds: int = 7, iterations: int = ITERATIONS, output: Path = Path("reports/scale")
 ) -> None:
@@ -178,7 +162,12 @@ def main(
     torch.set_num_threads(1)
     output.mkdir(parents=True, exist_ok=True)
     rows = pd.concat(rounds_of(output / "async-rounds.csv", rounds, iterations), ignore_index=True)
-    costs = costs_of(output / "async-costs.csv", 25)
+    path = output / "async-costs.csv"
+    # Measured once, and kept.
+    if not path.exists():
+        found = pd.DataFrame(asdict(measured_costs(25)).items(), columns=["part", "cost"])
+        found.to_csv(path, index=False, float_format="%.6g")
+    costs = Costs(**pd.read_csv(path).set_index("part")["cost"])
     save(judged(rows, costs), output, "python -m analyses.staleness.asynchronous")
 
 

@@ -40,7 +40,7 @@ import pandas as pd
 import tyro
 from matplotlib.figure import Figure
 
-from analyses.harness.contrast_parts import asked_of
+from analyses.harness.contrast_parts import met
 from analyses.harness.student import geometric_mean, half_width
 from analyses.harness.verdicts import Verdict, save
 from analyses.staleness.gradients import measured
@@ -148,7 +148,6 @@ def verdict(rows: pd.DataFrame) -> Verdict:
              "value": shortest["ratio"], "low": shortest["ratio low"],
              "high": shortest["ratio high"], "least": KEEPS, "most": np.nan}
         )  # fmt: skip
-    parts = [part for row in asked for part in asked_of(row)]
     if lags:
         each = "; ".join(text for _, text in lags)
         sentence = f"Up to lag {min(lags)[0]} the direction keeps 95% of its cosine ({each})."
@@ -158,7 +157,7 @@ def verdict(rows: pd.DataFrame) -> Verdict:
     return Verdict(
         claim="STALENESS", paper="MPG §IV-C",
         criterion=f"at the shortest lag, every world: interval of the ratio above {KEEPS}",
-        holds=bool(parts) and all(part.state == "met" for part in parts),
+        holds=met(pd.DataFrame(asked)),
         sentence=sentence, numbers=numbers, table=pd.DataFrame(asked, columns=COLUMNS),
         figure=drawn(together),
     )  # fmt: skip

@@ -48,21 +48,6 @@ def run_worlds(path: Path, many: int = lq.WORLDS) -> None:
             print(f"{family}: {name}: {shares[lq.FITS - 1].mean():.2f} ({took:.0f} s)", flush=True)
 
 
-def run_tasks(path: Path, folder: Path) -> None:
-    """What is missing of every task and arm."""
-    folder.mkdir(parents=True, exist_ok=True)
-    done = {(row["task"], row["arm"]) for row in lines_of(path)}
-    for task in training.WORLDS:
-        for arm in training.ARMS:
-            if (task, arm) in done:
-                continue
-            rows = training.run_arm(task, arm, folder)
-            for row in rows:
-                append(path, row)
-            last = ", ".join(f"{row['returns'][-1]:.1f}" for row in rows)
-            print(f"{task}: {arm}: {last} ({rows[0]['seconds'][-1]:.0f} s)", flush=True)
-
-
 def main(
     what: tyro.conf.Positional[Literal["worlds", "tasks", "table"]],
     output: Path = FOLDER,
@@ -78,7 +63,18 @@ def main(
     if what == "worlds":
         run_worlds(worlds)
     elif what == "tasks":
-        run_tasks(tasks, folder)
+        # What is missing of every task and arm.
+        folder.mkdir(parents=True, exist_ok=True)
+        done = {(row["task"], row["arm"]) for row in lines_of(tasks)}
+        for task in training.WORLDS:
+            for arm in training.ARMS:
+                if (task, arm) in done:
+                    continue
+                rows = training.run_arm(task, arm, folder)
+                for row in rows:
+                    append(tasks, row)
+                last = ", ".join(f"{row['returns'][-1]:.1f}" for row in rows)
+                print(f"{task}: {arm}: {last} ({rows[0]['seconds'][-1]:.0f} s)", flush=True)
     else:
         report.write_page(lines_of(worlds), lines_of(tasks), output)
 

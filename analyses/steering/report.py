@@ -102,16 +102,6 @@ def family_table(rows: Sequence[Row], family: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def contrast_table(rows: Sequence[Row]) -> str:
-    """What each part is worth, a family a column."""
-    families = {family: shares_of(rows, family, False) for family in FIRST}
-    lines = [" | ".join(["what", *families]), " | ".join(["---"] * (1 + len(families)))]
-    for what, a, b in CONTRASTS:
-        apart = (shown(interval_of((wide[a] - wide[b]).to_numpy())) for wide in families.values())
-        lines.append(" | ".join([what, *apart]))
-    return "\n".join(lines) + "\n"
-
-
 def stronger_table(rows: Sequence[Row]) -> str:
     """Rehearse and accept beside fixed gradients that spend the steps otherwise, equal steps."""
     heads = ["best fixed of each world", *(f"{family}: {what}" for family in AGAIN for what in
@@ -306,7 +296,15 @@ def write_page(worlds: Sequence[Row], tasks: Sequence[Row], output: Path) -> Non
     page = output / "README.md"
     if worlds:
         put(page, "verdict", judge(worlds))
-        put(page, "parts", contrast_table(worlds))
+        # What each part is worth, a family a column.
+        families = {family: shares_of(worlds, family, False) for family in FIRST}
+        lines = [" | ".join(["what", *families]), " | ".join(["---"] * (1 + len(families)))]
+        for what, a, b in CONTRASTS:
+            apart = (
+                shown(interval_of((wide[a] - wide[b]).to_numpy())) for wide in families.values()
+            )
+            lines.append(" | ".join([what, *apart]))
+        put(page, "parts", "\n".join(lines) + "\n")
         for family in FIRST:
             put(page, family.replace(", ", "-"), family_table(worlds, family))
         if any(row["family"] in AGAIN for row in worlds):

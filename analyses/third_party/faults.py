@@ -55,7 +55,15 @@ def faults(folder: Path | None) -> Iterator[Fault]:
     if folder is not None:
         yield from _scripts(folder)
     yield from _models()
-    yield from _plain()
+    table = [
+        ("actor's learning rate 0", STILL, plain.Flaws(actor_rate=0.0)),
+        ("action detached", DEAD, plain.Flaws(detached=True)),
+        ("reward × 1.03 per step", EXPLODES, plain.Flaws(growth=GROWTH)),
+    ]
+    for fault, told, flaws in table:
+        yield Fault(fault, "plain", told, _plainly(flaws))
+    lost = _plainly(plain.Flaws(lost=100))
+    yield Fault("NaN in one observation", "plain", LOST, lost, 100, AT_ONCE, "rows 5 of 64")
 
 
 def _scripts(folder: Path) -> Iterator[Fault]:
@@ -213,18 +221,6 @@ def _lost_reward(model: Any) -> None:
         return found
 
     buffer.sample = sample
-
-
-def _plain() -> Iterator[Fault]:
-    table = [
-        ("actor's learning rate 0", STILL, plain.Flaws(actor_rate=0.0)),
-        ("action detached", DEAD, plain.Flaws(detached=True)),
-        ("reward × 1.03 per step", EXPLODES, plain.Flaws(growth=GROWTH)),
-    ]
-    for fault, told, flaws in table:
-        yield Fault(fault, "plain", told, _plainly(flaws))
-    lost = _plainly(plain.Flaws(lost=100))
-    yield Fault("NaN in one observation", "plain", LOST, lost, 100, AT_ONCE, "rows 5 of 64")
 
 
 def _plainly(flaws: plain.Flaws) -> Callable[[Budgeted, int], Outcome]:

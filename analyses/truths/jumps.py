@@ -13,7 +13,6 @@ networks that come with them; what is in the folder is not measured again.
 
 from __future__ import annotations
 
-import argparse
 import subprocess
 import sys
 from collections import Counter
@@ -22,6 +21,7 @@ from pathlib import Path
 
 import pandas as pd
 import torch
+import tyro
 from torch import Tensor, nn
 
 import gradlab
@@ -183,29 +183,23 @@ def table_of(rows: pd.DataFrame) -> str:
     return "\n".join([*lines, "", *reasons]) + "\n"
 
 
-def tell_tasks(folder: Path) -> None:
-    """The table of the MuJoCo tasks, from their run files."""
-    rows = [said_of(name, measured(name, n, folder)) for name, n in MUJOCO.items()]
-    table = pd.DataFrame(rows).astype({"starts": "Int64"})
-    table.to_csv(PAGE / "jumps.csv", index=False)
-    put(PAGE / "README.md", "jumps", table_of(table))
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--starts", type=int, default=128)
-    parser.add_argument("--tasks", type=Path, help="folder of the MuJoCo tasks' run files")
-    given = parser.parse_args()
-    if given.tasks is not None:
-        tell_tasks(given.tasks)
+def main(seeds: int = 10, starts: int = 128, tasks: Path | None = None) -> None:
+    """
+    Args:
+        tasks: folder of the MuJoCo tasks' run files, of which the table is made.
+    """
+    if tasks is not None:
+        rows = [said_of(name, measured(name, n, tasks)) for name, n in MUJOCO.items()]
+        table = pd.DataFrame(rows).astype({"starts": "Int64"})
+        table.to_csv(PAGE / "jumps.csv", index=False)
+        put(PAGE / "README.md", "jumps", table_of(table))
         return
     totals = {True: [0, 0], False: [0, 0]}
     for name, (jumps, world) in WORLDS.items():
         kinds: Counter[str] = Counter()
         fewest, gaps = 24, []
-        for seed in range(given.seeds):
-            setting = world(given.starts, seed)
+        for seed in range(seeds):
+            setting = world(starts, seed)
             found = find_jumps(setting, unroll_all_actions(setting), MOVE)
             assert found is not None
             kinds[found.kind] += 1
@@ -220,4 +214,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main)

@@ -9,7 +9,6 @@ again; a training is kept at its three checkpoints.
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 import time
 from pathlib import Path
@@ -22,6 +21,7 @@ import tyro
 from analyses.advice.run import advice_of, measured, what_happened
 from analyses.advice.worlds import Cell, World
 from analyses.harness.cells import grown
+from analyses.harness.examples import example
 from analyses.planning.__main__ import followed, plans
 from gradlab.networks.interface import double_copy
 
@@ -33,35 +33,21 @@ TRANSITIONS = {
 STEPS = {"pendulum": 200, "cart-pole": 100}  # of a return
 
 
-def example() -> Any:
-    """`examples/world_models.py` as a module."""
-    path = Path(__file__).parents[2] / "examples/world_models.py"
-    spec = importlib.util.spec_from_file_location("world_models", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def checkpoint(kind: str, task: str, stage: str, seed: int, folder: Path) -> Path:
-    """The file of one checkpoint, of a training that is made where it is missing."""
-    files = {s: folder / f"{kind}-{task}-{s}-{seed}.pt" for s in STAGES}
-    if not files[stage].exists():
-        wanted = {count: s for s, count in TRANSITIONS[task].items()}
-        most = max(wanted)
-        for count, model in example().train(kind, task, most, seed, report=lambda line: None):
-            if count in wanted:
-                kept = {"kind": kind, "task": task, "model": model.state_dict()}
-                torch.save(kept, files[wanted[count]])
-    return files[stage]
-
-
 def made(name: str, stage: str, seed: int, folder: Path) -> dict[str, Any]:
     """What is advised of one checkpoint, and what happens to who follows it."""
     begun, (kind, task) = time.monotonic(), name.split("-", 1)
-    file = checkpoint(kind, task, stage, seed, folder)
+    # The file of one checkpoint, of a training that is made where it is missing.
+    files = {s: folder / f"{kind}-{task}-{s}-{seed}.pt" for s in STAGES}
+    if not files[stage].exists():
+        wanted = {count: s for s, count in TRANSITIONS[task].items()}
+        training = example("world_models").train
+        for count, model in training(kind, task, max(wanted), seed, report=lambda line: None):
+            if count in wanted:
+                kept = {"kind": kind, "task": task, "model": model.state_dict()}
+                torch.save(kept, files[wanted[count]])
+    file = files[stage]
     trained = time.monotonic()
-    own, *networks = example().loaded(str(file))
+    own, *networks = example("world_models").loaded(str(file))
     policy, critic = (double_copy("network", network) for network in networks)
     steps = STEPS[task]
     world = World(

@@ -10,11 +10,11 @@ from analyses.measurements import logs_against_truth as analysis
 
 def test_records_are_judged_once_and_summed_up(tmp_path: Path) -> None:
     kept = tmp_path / "records.csv"
-    first = analysis.recorded(1, kept, 1e9)
-    found = analysis.recorded(2, kept, 1e9)
+    first = analysis.recorded(1, kept)
+    found = analysis.recorded(2, kept)
     pd.testing.assert_frame_equal(found.iloc[: len(first)], first, check_dtype=False, rtol=1e-6)
     assert len(found) == 2 * len(first)
-    assert analysis.recorded(3, kept, 0.0).equals(pd.read_csv(kept))
+    assert analysis.recorded(2, kept).equals(pd.read_csv(kept))
     table = analysis.coverage(found, 400).set_index(["model", "horizon"])
     assert (table.loc["exact"]["disagree"] == 0).all()
     assert table.loc["push 0.4", 7]["disagree"] == 1.0

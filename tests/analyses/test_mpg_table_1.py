@@ -19,15 +19,8 @@ pytestmark = pytest.mark.slow  # what a finished study computes anew
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     for name, clip in (("mpg-v2", None), ("mpg-v2", 3.0), ("td3", None), ("sac", None)):
-        mpg_table_1.Train(
-            name,
-            "inverted_pendulum",
-            iterations=4,
-            seeds=2,
-            evaluate_every=2,
-            clip=clip,
-            folder=folder,
-        ).run()
+        mpg_table_1.training(name, "inverted_pendulum", 4, 2, evaluate_every=2, clip=clip,
+                             folder=folder)  # fmt: skip
     return folder
 
 
@@ -39,7 +32,7 @@ def test_a_run_is_repeated_by_its_command(trained):
 
 
 def test_the_table_has_every_seed_and_the_papers_numbers(trained, tmp_path):
-    mpg_table_1.Table(trained, tmp_path).run()
+    mpg_table_1.table(trained, tmp_path)
     folder = tmp_path / "inverted-pendulum-training"
     rows = pd.read_csv(folder / "table.csv")
     names = ["mpg-v2", "mpg-v2, clip 3", "td3", "sac"]
@@ -55,7 +48,7 @@ def test_the_table_has_every_seed_and_the_papers_numbers(trained, tmp_path):
 
 @pytest.mark.slow
 def test_policies_do_on_mujoco_what_they_do_on_its_analytic_twin(trained, tmp_path):
-    mpg_table_1.Mujoco(trained, tmp_path).run()
+    mpg_table_1.mujoco(trained, tmp_path)
     found = pd.read_csv(tmp_path / "mujoco.csv")
     trainings = [load(path) for path in sorted(trained.glob("*.h5"))]
     evaluated = np.concatenate([run.returns[-1] for run in trainings])
