@@ -52,10 +52,7 @@ def on(policy):
         (on(Noisy(network((2, 4), nn.ELU), 2)), "no density"),
         (lambda: replace(mixing("total"), entropy=0.1), "entropy is for pathwise"),
         (lambda: replace(mixing("ddcg"), jacobians=None), "jacobians is None"),
-        (
-            lambda: replace(named.svg_infinity(SIM, GAMMA, 2), actions="ivw"),
-            "states are recorded",
-        ),
+        (lambda: replace(named.svg_infinity(SIM, GAMMA, 2), actions="ivw"), "states are recorded"),
     ],
 )
 def test_what_has_no_meaning_is_refused(act, word):

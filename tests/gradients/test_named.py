@@ -50,9 +50,7 @@ def test_rp_dr_on_recorded_transitions_infers_the_noise_that_made_them(squash):
     starts = torch.randn(7, 2, dtype=torch.float64)
     path = rollout(system, policy, as_starts(starts, 2), 4, seed=5)
     forgotten = replace(
-        path,
-        policy_noise=path.policy_noise[..., :0],
-        dynamics_noise=path.dynamics_noise[..., :0],
+        path, policy_noise=path.policy_noise[..., :0], dynamics_noise=path.dynamics_noise[..., :0]
     )
     recorded = named.rp_dr(model, critic, GAMMA, 4).gradients(policy, forgotten)
     spliced = Estimator(system, model, "all", Tail(4, critic, GAMMA))

@@ -16,14 +16,7 @@ from gradlab.tasks import linear_quadratic
 from gradlab.truth.common_random import mean_and_error
 from gradlab.truth.lqr import ExactCritic, lqr_gradient, lqr_return, second_moment
 from gradlab.truth.truth import matched_truth
-from tests.measurement.turned import (
-    GAMMA,
-    discounted,
-    feedback,
-    known_first,
-    moments,
-    turned,
-)
+from tests.measurement.turned import GAMMA, discounted, feedback, known_first, moments, turned
 
 TWO = torch.eye(2, dtype=torch.float64)
 MEAN, SPREAD = torch.tensor([0.6, -0.3], dtype=torch.float64), 0.5 * TWO

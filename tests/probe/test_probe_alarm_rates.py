@@ -12,13 +12,13 @@ from gradlab.probe.alarms.task import jacobian_drift
 from tests.probe.planted_rows import burst, measured, vitals
 
 
-def test_levels_over_all_looks_sum_to_the_stated_rate() -> None:
+def test_levels_over_all_looks_sum_to_the_stated_rate():
     total = sum(AlarmEvidence([{}], k).level for k in range(1, 100_001))
     assert total == pytest.approx(ALPHA, rel=1e-4)
 
 
 @pytest.mark.slow
-def test_noise_rings_falsely_in_at_most_the_stated_share_of_runs() -> None:
+def test_noise_rings_falsely_in_at_most_the_stated_share_of_runs():
     """At the worst gradient of the hypothesis, whose cosine is exactly 0.1, over 40 looks."""
     size = (200 * 0.01 / 0.99) ** 0.5
     false = 0
@@ -29,7 +29,7 @@ def test_noise_rings_falsely_in_at_most_the_stated_share_of_runs() -> None:
     assert false <= 6  # 200 · 1% = 2 expected at most; 6 or more has probability 0.02
 
 
-def test_saturation_rings_falsely_in_at_most_the_stated_share_of_runs() -> None:
+def test_saturation_rings_falsely_in_at_most_the_stated_share_of_runs():
     generator = np.random.default_rng(0)
     false = 0
     for _ in range(500):
@@ -39,14 +39,14 @@ def test_saturation_rings_falsely_in_at_most_the_stated_share_of_runs() -> None:
     assert false <= 12
 
 
-def test_an_actor_that_saturates_late_in_a_long_run_rings() -> None:
+def test_an_actor_that_saturates_late_in_a_long_run_rings():
     """Each row has 25 passes: alone, none could ring at the level of its ten-thousandth look."""
     rows = [vitals(saturation=np.array([0.1, 0.97]), watched=25)] * 16
     assert saturated(AlarmEvidence(rows[:1], 10_000)) is None
     assert saturated(AlarmEvidence(rows, 10_000)) is not None
 
 
-def test_drift_rings_falsely_in_at_most_the_stated_share_of_runs() -> None:
+def test_drift_rings_falsely_in_at_most_the_stated_share_of_runs():
     generator = np.random.default_rng(1)
     false = 0
     for _ in range(1000):

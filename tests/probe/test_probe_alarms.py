@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gradlab.probe.alarms.catalogue import ALARMS, Alarm, AlarmEvidence, AlarmTest, examine
+from gradlab.probe.alarms.catalogue import ALARMS, Alarm, AlarmEvidence, examine
 from gradlab.probe.row_sinks import AlarmLog, NoSink
 from gradlab.runs.probe.schema import tables
 from gradlab.runs.training import probe_tables
@@ -106,14 +106,12 @@ LOUD: list[tuple[str, str, list[dict[str, Any]]]] = [
 
 
 @pytest.mark.parametrize("table, rows", QUIET)
-def test_sound_rows_are_silent(table: str, rows: list[dict[str, Any]]) -> None:
+def test_sound_rows_are_silent(table, rows):
     assert raised(table, *rows) == set()
 
 
 @pytest.mark.parametrize("kind, table, rows", LOUD)
-def test_a_planted_cause_raises_its_alarm_alone(
-    kind: str, table: str, rows: list[dict[str, Any]]
-) -> None:
+def test_a_planted_cause_raises_its_alarm_alone(kind, table, rows):
     assert raised(table, *rows) == {kind}
     (alarm,) = examine(table, AlarmEvidence(rows, len(rows), ("0.weight", "b")))
     assert "nan" not in alarm.message and ":" in alarm.message
@@ -133,16 +131,14 @@ def test_a_planted_cause_raises_its_alarm_alone(
         (slice(0, None), "refit the model before any update follows it$"),
     ],
 )
-def test_the_way_back_from_a_wrong_direction_depends_on_where_it_is(
-    away: slice, words: str
-) -> None:
+def test_the_way_back_from_a_wrong_direction_depends_on_where_it_is(away, words):
     cosine = np.full((4, 11), 0.5)
     cosine[:, away] = -0.8
     (alarm,) = examine("measured", AlarmEvidence([measured(cosine=cosine)], 1))
     assert re.search(words, alarm.message)
 
 
-def test_a_loop_that_follows_the_critic_alone_is_judged_by_its_gradient() -> None:
+def test_a_loop_that_follows_the_critic_alone_is_judged_by_its_gradient():
     cosine = np.full((4, 11), -0.8)
     cosine[0, 0] = 0.5
     names = ("0.weight", "b")
@@ -155,24 +151,24 @@ def test_a_loop_that_follows_the_critic_alone_is_judged_by_its_gradient() -> Non
     assert not examine("measured", AlarmEvidence([measured(cosine=cosine)], 1, names, True))
 
 
-def test_no_alarm_speaks_of_horizons_to_a_loop_that_follows_the_critic_alone() -> None:
+def test_no_alarm_speaks_of_horizons_to_a_loop_that_follows_the_critic_alone():
     for _, table, rows in LOUD:
         for alarm in examine(table, AlarmEvidence(rows, len(rows), ("0.weight", "b"), True)):
             if table != "horizons":  # of gradlab's own training alone
                 assert "horizon" not in alarm.message and "model" not in alarm.kind.split(" ")[0]
 
 
-def test_a_sign_that_is_certain_nowhere_is_said_to_be() -> None:
+def test_a_sign_that_is_certain_nowhere_is_said_to_be():
     (alarm,) = examine("measured", AlarmEvidence([measured(cosine=AWAY, sign_reliable=0.0)], 1))
     assert "certain at no horizon" in alarm.message
 
 
-def test_every_alarm_has_a_planted_cause() -> None:
+def test_every_alarm_has_a_planted_cause():
     assert {kind for kind, _, _ in LOUD} == {test.kind for test in ALARMS}
 
 
 @pytest.mark.parametrize("test", ALARMS, ids=lambda test: test.kind)
-def test_an_alarm_reads_columns_of_its_table_and_is_silent_without_one(test: AlarmTest) -> None:
+def test_an_alarm_reads_columns_of_its_table_and_is_silent_without_one(test):
     of_seeds = probe_tables.tables((0,), 2, 2, 10, (0,))
     table = tables(2, 2, 10).get(test.table) or of_seeds[f"probe_{test.table}"]
     assert set(test.columns) <= table.columns.keys() | {"longest"}
@@ -182,7 +178,7 @@ def test_an_alarm_reads_columns_of_its_table_and_is_silent_without_one(test: Ala
         assert test.kind not in raised(test.table, *earlier, without)
 
 
-def test_an_alarm_is_reported_again_only_after_twice_the_updates() -> None:
+def test_an_alarm_is_reported_again_only_after_twice_the_updates():
     stream, log = io.StringIO(), AlarmLog(NoSink(), ())
     log.stream = stream
     for update in range(1, 1001):

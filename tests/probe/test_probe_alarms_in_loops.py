@@ -9,6 +9,7 @@ from torch import nn
 import gradlab
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble
 from gradlab.tasks.environments import with_learned_prior
+from tests.probe.small_loops import linear_task, looped, probed
 
 
 class Tanh(nn.Module):
@@ -23,41 +24,29 @@ class Tanh(nn.Module):
         return self.last(hidden.detach() if self.detached else hidden)
 
 
-@pytest.mark.parametrize("detached", [True, False])
-def test_a_detached_layer_in_a_loop_is_a_dead_path(detached: bool) -> None:
-    torch.manual_seed(0)
-    policy = Tanh(detached)
-    optimizer = torch.optim.SGD(policy.parameters(), 1e-3)
-    probe = gradlab.Probe(policy, optimizer, overhead_budget=1.0, clock=lambda: 0.0)
-    for step in range(100):
-        optimizer.zero_grad()
-        with probe(step):
-            policy(torch.randn(8, 3)).sum().backward()
-        optimizer.step()
-    told = [each.message for each in probe.alarms if each.kind == "dead path"]
-    assert bool(told) == detached
-    assert all("first.weight, first.bias" in each for each in told)
-
-
 @pytest.mark.parametrize("planted", [True, False])
-def test_an_input_that_is_always_zero_is_told_with_its_column(planted: bool) -> None:
+@pytest.mark.parametrize(
+    "kind, words",
+    [("dead path", "first.weight, first.bias"), ("dead inputs", "first.weight: 1")],
+)
+def test_a_detached_layer_and_an_input_of_zeros_are_told_with_their_tensors(kind, words, planted):
     torch.manual_seed(0)
-    policy = Tanh(detached=False)
+    policy = Tanh(detached=planted and kind == "dead path")
     optimizer = torch.optim.SGD(policy.parameters(), 1e-3)
-    probe = gradlab.Probe(policy, optimizer, overhead_budget=1.0, clock=lambda: 0.0)
-    for step in range(200):
-        optimizer.zero_grad()
+
+    def loss(step: int) -> torch.Tensor:
         state = torch.randn(8, 3)
-        state[:, 1] *= not planted
-        with probe(step):
-            (policy(state) - 1).square().sum().backward()
-        optimizer.step()
-    told = [each.message for each in probe.alarms if each.kind == "dead inputs"]
-    assert bool(told) == planted and all("first.weight: 1" in each for each in told)
+        state[:, 1] *= not (planted and kind == "dead inputs")
+        return (policy(state) - 1).square().sum()
+
+    probe = probed(policy, optimizer)
+    looped(policy, optimizer, probe, 200, loss)
+    told = [each.message for each in probe.alarms if each.kind == kind]
+    assert bool(told) == planted and all(words in each for each in told)
 
 
 @pytest.mark.parametrize("leak, quiet", [("optimizer", False), ("own", True), ("shared", False)])
-def test_policy_updates_that_train_the_model_are_told(leak: str, quiet: bool) -> None:
+def test_policy_updates_that_train_the_model_are_told(leak, quiet):
     torch.manual_seed(0)
     ensemble = GaussianEnsemble(2, 1, hidden=(8,), members=2, reward=True)
     task = with_learned_prior(linear_task(), ensemble.double())
@@ -68,21 +57,11 @@ def test_policy_updates_that_train_the_model_are_told(leak: str, quiet: bool) ->
     held = [*policy.parameters(), *(weights if leak == "optimizer" else [])]
     optimizer = torch.optim.SGD(held, 0.0)
     probe = gradlab.Probe(policy, optimizer, task=task, overhead_budget=1e-9)
-    for step in range(100):
-        optimizer.zero_grad()
-        s = torch.randn(4, 2, dtype=torch.float64)
-        with probe(step):
-            assert task.prior is not None
-            task.prior.step(s, policy(s), None).reward.sum().backward()
-        optimizer.step()
+    states = torch.randn(100, 4, 2, dtype=torch.float64)
+    looped(
+        policy, optimizer, probe,
+        loss=lambda step: task.prior.step(s := states[step], policy(s), None).reward.sum(),
+    )  # fmt: skip
     probe.close()  # without a budget the window ends here
     told = [each for each in probe.alarms if each.kind == "θ leaks into the model"]
     assert (told == []) == quiet
-
-
-def linear_task() -> gradlab.Task:
-    eye = torch.eye(2, dtype=torch.float64)
-    return gradlab.tasks.linear_quadratic(
-        A=0.9 * eye, B=eye[:, :1], Q=eye, R=eye[:1, :1], noise_covariance=0.01 * eye,
-        start_mean=torch.zeros(2, dtype=torch.float64), start_covariance=eye, discount=0.8,
-    )  # fmt: skip

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from contextlib import nullcontext as _quiet
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -29,9 +28,7 @@ IN_TURN = {
 
 @pytest.mark.parametrize("marked, none", [(True, True), (True, False), (False, True)])
 @pytest.mark.parametrize("fault", IN_TURN)
-def test_a_step_of_one_of_two_is_no_update_of_the_other(
-    fault: str, marked: bool, none: bool
-) -> None:
+def test_a_step_of_one_of_two_is_no_update_of_the_other(fault, marked, none):
     loop, rows = InTurn(fault, marked, none), []
     probe = watched(loop, log=rows.append, critic_optimizer=loop.critic_optimizer)
     loop.run(probe, 210)
@@ -54,7 +51,7 @@ SWAPPED = {
 
 @pytest.mark.parametrize("marked", [True, False])
 @pytest.mark.parametrize("what", SWAPPED)
-def test_a_swap_is_named_within_50_updates(what: str, marked: bool) -> None:
+def test_a_swap_is_named_within_50_updates(what, marked):
     loop = Loop()
     probe = watched(loop)
     loop.run(probe if marked else None, 70)
@@ -69,7 +66,7 @@ def test_a_swap_is_named_within_50_updates(what: str, marked: bool) -> None:
     assert all(alarm.message.startswith(SWAPPED[what]) for alarm in probe.alarms)
 
 
-def test_agents_that_are_trained_one_after_the_other_are_no_swap() -> None:
+def test_agents_that_are_trained_one_after_the_other_are_no_swap():
     probes, names = [], []
     for _ in range(2):
         policy, rows = actor(), []
@@ -88,7 +85,7 @@ def test_agents_that_are_trained_one_after_the_other_are_no_swap() -> None:
         assert found["state"] == "sound"
 
 
-def test_rows_of_one_step_stand_apart_in_their_order(tmp_path: Path) -> None:
+def test_rows_of_one_step_stand_apart_in_their_order(tmp_path):
     """As in PPO: all updates of a rollout are at its last step."""
     policy, path = actor(), tmp_path / "run.h5"
     optimizer = torch.optim.Adam(policy.parameters(), 1e-3)
@@ -106,6 +103,6 @@ def test_rows_of_one_step_stand_apart_in_their_order(tmp_path: Path) -> None:
     assert panels(run)
 
 
-def test_all_updates_at_step_0_stand_apart_too() -> None:
+def test_all_updates_at_step_0_stand_apart_too():
     placed = _apart({"step": np.array([0, 0, 5, 5]), "update": np.arange(4)})["step"]
     assert placed.tolist() == [-0.5, 0.0, 2.5, 5.0]

@@ -17,35 +17,26 @@ from gradlab.probe import sampler, update_statistics
 from gradlab.probe.budget import ALWAYS, GRACE, UNSEEN, Budget
 from gradlab.probe.measured import Past
 from gradlab.probe.successive import FIRST, PAIRS
+from tests.probe.small_loops import EYE, Clock, linear_task
 
 
-class Clock:
-    """Stands still but for what the test lets pass."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-def looped(probe: gradlab.Probe, clock: Clock, updates: int, host: float) -> list[float]:
+def looped(probe: gradlab.Probe, clock: Clock, updates: int, host: float = 1.0) -> list[float]:
     """Updates of `host` seconds each; the share spent after every one."""
-    policy = probe.policy
-    optimizer = torch.optim.SGD(policy.parameters(), 1e-3)
-    del optimizer
     shares = []
     for step in range(updates):
         clock.now += host
         with probe(step):
-            policy(torch.randn(4, 2)).sum().backward()
+            probe.policy(torch.randn(4, 2)).sum().backward()
         shares.append(probe.spent)
     return shares
 
 
-def planted(monkeypatch: pytest.MonkeyPatch, clock: Clock, seconds: float, price: float) -> list:
-    """Measurements that take `seconds`, priced at `price` before the first; when they were made."""
+def planted(
+    monkeypatch: pytest.MonkeyPatch, updates: int, seconds: float, price: float, share: float = 0.05
+) -> tuple[list[float], list[float]]:
+    """When measurements of `seconds`, priced at `price` at first, were made, and the shares."""
     made: list[float] = []
+    clock = Clock(100.0)
 
     def measured(question: Any, policy: Any, batch: int, update: int, past: Past) -> Any:
         made.append(clock.now)
@@ -55,66 +46,39 @@ def planted(monkeypatch: pytest.MonkeyPatch, clock: Clock, seconds: float, price
     monkeypatch.setattr(sampler, "measured", measured)
     monkeypatch.setattr(sampler, "trial_price", lambda question, policy: 0.0)
     monkeypatch.setattr(sampler, "first_price", lambda question, policy: price)
-    return made
-
-
-def task() -> gradlab.Task:
-    one = torch.eye(2, dtype=torch.float64)
-    return gradlab.tasks.linear_quadratic(
-        A=0.9 * one, B=0.5 * one, Q=one, R=one, noise_covariance=0.01 * one,
-        start_mean=torch.zeros(2, dtype=torch.float64), start_covariance=one, discount=0.9,
-    )  # fmt: skip
+    task = linear_task(B=0.5 * EYE, discount=0.9)
+    probe = gradlab.Probe(nn.Linear(2, 2), task=task, overhead_budget=share, clock=clock)
+    return made, looped(probe, clock, updates)
 
 
 @pytest.mark.parametrize("share", [0.02, 0.05, 0.3])
-def test_measurements_are_spaced_out_to_keep_the_share(
-    monkeypatch: pytest.MonkeyPatch, share: float
-) -> None:
-    clock = Clock()
-    made = planted(monkeypatch, clock, seconds=3.0, price=3.0)
-    probe = gradlab.Probe(nn.Linear(2, 2), task=task(), overhead_budget=share, clock=clock)
-    shares = looped(probe, clock, 4000, host=1.0)
+def test_measurements_are_spaced_out_to_keep_the_share(monkeypatch, share):
+    made, shares = planted(monkeypatch, 4000, seconds=3.0, price=3.0, share=share)
     # The first one is a loan of three seconds, which the next ones wait for.
     assert made[0] == 102.0 and made[1] >= 100 + 2 * 3.0 / share - 3.0
     assert max(shares[int(60 / share) :]) <= share + 1e-12
     assert len(made) == pytest.approx(share * 4000 / 3.0 / (1 - share), abs=2)
 
 
-def test_a_price_that_was_too_low_is_paid_once_and_made_up_for(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    clock = Clock()
-    made = planted(monkeypatch, clock, seconds=20.0, price=0.5)
-    probe = gradlab.Probe(nn.Linear(2, 2), task=task(), overhead_budget=0.05, clock=clock)
-    shares = looped(probe, clock, 3000, host=1.0)
+def test_a_price_that_was_too_low_is_paid_once_and_made_up_for(monkeypatch):
+    made, shares = planted(monkeypatch, 3000, seconds=20.0, price=0.5)
     assert made[1] - made[0] > 20.0 / 0.05 - 50
-    second = int(made[1] - 100.0) - 20
-    assert max(shares[second:]) <= 0.05 + 1e-12
+    assert max(shares[int(made[1] - 100.0) - 20 :]) <= 0.05 + 1e-12
 
 
-def test_savings_from_a_price_that_was_too_high_are_not_spent_at_once(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    clock = Clock()
-    made = planted(monkeypatch, clock, seconds=1.0, price=40.0)
-    probe = gradlab.Probe(nn.Linear(2, 2), task=task(), overhead_budget=0.05, clock=clock)
-    shares = looped(probe, clock, 3000, host=1.0)
+def test_savings_from_a_price_that_was_too_high_are_not_spent_at_once(monkeypatch):
+    made, shares = planted(monkeypatch, 3000, seconds=1.0, price=40.0)
     assert made[0] > 700
     assert min(np.diff(made)) >= 0.5 * 1.0 / 0.05
-    assert max(shares) <= 0.05 + 1e-12
-    assert shares[-1] > 0.045
+    assert max(shares) <= 0.05 + 1e-12 and shares[-1] > 0.045
 
 
-def test_what_does_not_fit_is_never_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = Clock()
-    made = planted(monkeypatch, clock, seconds=50.0, price=50.0)
-    probe = gradlab.Probe(nn.Linear(2, 2), task=task(), overhead_budget=0.05, clock=clock)
-    looped(probe, clock, 500, host=1.0)
-    assert made == []
+def test_what_does_not_fit_is_never_made(monkeypatch):
+    assert planted(monkeypatch, 500, seconds=50.0, price=50.0)[0] == []
 
 
-def test_looks_that_cost_too_much_pass_updates_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = Clock()
+def test_looks_that_cost_too_much_pass_updates_over(monkeypatch):
+    clock = Clock(100.0)
     original = update_statistics.UpdateStatistics.gradient
 
     def slow(self: update_statistics.UpdateStatistics, scale: Any = None) -> torch.Tensor:
@@ -124,21 +88,21 @@ def test_looks_that_cost_too_much_pass_updates_over(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(update_statistics.UpdateStatistics, "gradient", slow)
     rows: list[dict[str, Any]] = []
     probe = gradlab.Probe(nn.Linear(2, 2), log=rows.append, overhead_budget=0.1, clock=clock)
-    looped(probe, clock, 2000, host=1.0)
+    looped(probe, clock, 2000)
     assert probe.spent <= ALWAYS * 0.1 + 0.01
     seen = sum(row["vitals/looked"] for row in rows if "vitals/looked" in row)
     assert seen == pytest.approx(ALWAYS * 0.1 * 2000 / (UNSEEN * 0.5), rel=0.1)
 
 
-def test_cheap_looks_pass_nothing_over() -> None:
-    clock, rows = Clock(), []
+def test_cheap_looks_pass_nothing_over():
+    clock, rows = Clock(100.0), []
     probe = gradlab.Probe(nn.Linear(2, 2), log=rows.append, clock=clock)
-    looped(probe, clock, 201, host=1.0)
+    looped(probe, clock, 201)
     assert [row["vitals/looked"] for row in rows if "vitals/looked" in row] == [100, 100]
 
 
-def test_the_first_burst_is_short_and_prices_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = Clock()
+def test_the_first_burst_is_short_and_prices_the_others(monkeypatch):
+    clock = Clock(100.0)
     lengths: list[int] = []
     original = sampler.Burst
 
@@ -153,14 +117,14 @@ def test_the_first_burst_is_short_and_prices_the_others(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(sampler, "Burst", Slow)
     probe = gradlab.Probe(nn.Linear(2, 2), overhead_budget=0.05, clock=clock)
-    shares = looped(probe, clock, 3000, host=1.0)
+    shares = looped(probe, clock, 3000)
     assert lengths[0] == FIRST and set(lengths[1:]) == {PAIRS}
     assert max(shares[100:]) <= 0.05 + 0.2 / 100
     assert len(lengths) - 1 == pytest.approx(0.05 * 3000 / (0.2 * PAIRS), rel=0.2)
 
 
-def test_a_budget_allows_exactly_its_share() -> None:
-    clock = Clock()
+def test_a_budget_allows_exactly_its_share():
+    clock = Clock(100.0)
     budget = Budget(0.1, clock)
     budget.begin()
     clock.now += 90.0
@@ -171,8 +135,8 @@ def test_a_budget_allows_exactly_its_share() -> None:
     assert not budget.allows(0.01)
 
 
-def test_episodes_wait_until_the_start_is_paid_back() -> None:
-    clock = Clock()
+def test_episodes_wait_until_the_start_is_paid_back():
+    clock = Clock(100.0)
     budget = Budget(0.1, clock, episodes=0.6)
     budget.begin()
     assert budget.episode_wait(1.0) == pytest.approx(1 / 0.06 - 1)
@@ -183,8 +147,8 @@ def test_episodes_wait_until_the_start_is_paid_back() -> None:
     assert not budget.episode_wait(1.0) > 1e-9
 
 
-def test_the_first_looks_are_made_whatever_they_cost() -> None:
-    clock = Clock()
+def test_the_first_looks_are_made_whatever_they_cost():
+    clock = Clock(100.0)
     budget = Budget(0.01, clock)
     budget.begin()
     looks = 0
@@ -196,16 +160,16 @@ def test_the_first_looks_are_made_whatever_they_cost() -> None:
     assert looks == GRACE
 
 
-def test_the_first_probe_of_a_process_pays_for_the_import(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_first_probe_of_a_process_pays_for_the_import(monkeypatch):
     monkeypatch.setitem(errors.IMPORTED, "gradlab.probe.probe:Probe", 1000.0)
     policy = nn.Linear(2, 1)
-    counted = gradlab.Probe(policy, clock=Clock())
+    counted = gradlab.Probe(policy, clock=Clock(100.0))
     first, second = gradlab.Probe(policy), gradlab.Probe(policy)
     assert counted.budget.own < 1 <= 1000 < first.budget.own < 1001
     assert second.budget.own < 1
 
 
-def test_the_seconds_of_an_import_are_kept() -> None:
+def test_the_seconds_of_an_import_are_kept():
     code = (
         "import time; begun = time.perf_counter(); import gradlab; gradlab.Probe\n"
         "from gradlab.errors import IMPORTED\n"

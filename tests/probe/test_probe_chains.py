@@ -15,23 +15,19 @@ from gradlab.probe.alarms.catalogue import AlarmEvidence, examine
 from gradlab.probe.measured import Past, Question, measured
 from gradlab.tasks import Task
 from gradlab.tasks.environments import with_learned_prior
+from tests.probe.small_loops import EYE, linear_task
 
-EYE = torch.eye(2, dtype=torch.float64)
 STILL = Past(count=4, sound=True)  # the next truth is not checked
 
 
 def task(A: Tensor, discount: float = 0.8) -> Task:
-    found = gradlab.tasks.linear_quadratic(
-        A=A, B=EYE[:, :1], Q=EYE, R=EYE[:1, :1], noise_covariance=0.01 * EYE,
-        start_mean=torch.ones(2, dtype=torch.float64), start_covariance=EYE, discount=discount,
-    )  # fmt: skip
-    return replace(found, horizon=6)
+    ones = torch.ones(2, dtype=torch.float64)
+    return replace(linear_task(A=A, start_mean=ones, discount=discount), horizon=6)
 
 
 def policy() -> nn.Module:
     found = nn.Linear(2, 1, bias=False, dtype=torch.float64)
-    with torch.no_grad():
-        found.weight.zero_()
+    nn.init.zeros_(found.weight)
     return found
 
 
@@ -41,7 +37,7 @@ class Square(nn.Module):
 
 
 @pytest.mark.parametrize("factor", [1.2, 0.9])
-def test_a_chain_of_multiples_of_one_matrix_grows_as_its_powers(factor: float) -> None:
+def test_a_chain_of_multiples_of_one_matrix_grows_as_its_powers(factor):
     A = torch.diag(torch.tensor([factor, 0.5 * factor], dtype=torch.float64))
     row, _ = measured(Question(task(A), None, 0), policy(), 256, 1, Past())
     steps = np.arange(26)
@@ -54,7 +50,7 @@ def test_a_chain_of_multiples_of_one_matrix_grows_as_its_powers(factor: float) -
     assert row["float32_step"] == beyond
 
 
-def test_a_loop_that_outgrows_its_discount_is_told_with_its_tenfold_steps() -> None:
+def test_a_loop_that_outgrows_its_discount_is_told_with_its_tenfold_steps():
     for factor, loud in ((1.3, True), (1.2, False)):  # ln 1/γ = ln 1.25
         A = torch.diag(torch.tensor([factor, 0.5], dtype=torch.float64))
         row, _ = measured(Question(task(A), None, 0), policy(), 256, 1, Past())
@@ -70,7 +66,7 @@ def holed(state: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
     return after, -(state**2).sum(1)
 
 
-def test_lost_jacobians_are_counted_and_the_first_is_named_with_a_neighbour() -> None:
+def test_lost_jacobians_are_counted_and_the_first_is_named_with_a_neighbour():
     world = task(0.5 * EYE)
     prior = gradlab.systems.from_function(holed, state_dim=2, action_dim=1)
     row, _ = measured(Question(replace(world, prior=prior), None, 0), policy(), 256, 1, Past())
@@ -85,7 +81,7 @@ def test_lost_jacobians_are_counted_and_the_first_is_named_with_a_neighbour() ->
     assert "would drop 100.00% of the batch" in told["non-finite Jacobian"]
 
 
-def test_float32_is_asked_when_the_truth_is_checked() -> None:
+def test_float32_is_asked_when_the_truth_is_checked():
     question = Question(task(0.9 * EYE), Square(), 0)
     row, past = measured(question, policy(), 256, 1, Past())
     assert row["truth_checked"] == 1 and 0 < row["float32_error"] < 1e-5
@@ -97,7 +93,7 @@ def test_float32_is_asked_when_the_truth_is_checked() -> None:
     assert past.checks  # number 4
 
 
-def test_an_unchecked_truth_has_the_numbers_of_a_checked_one() -> None:
+def test_an_unchecked_truth_has_the_numbers_of_a_checked_one():
     question = Question(task(0.9 * EYE), Square(), 0)
     checked, _ = measured(question, policy(), 256, 7, Past())
     unchecked, _ = measured(question, policy(), 256, 7, STILL)
@@ -105,13 +101,13 @@ def test_an_unchecked_truth_has_the_numbers_of_a_checked_one() -> None:
         np.testing.assert_array_equal(checked[name], unchecked[name])
 
 
-def test_a_truth_that_does_not_stand_is_checked_again() -> None:
+def test_a_truth_that_does_not_stand_is_checked_again():
     diverging = Question(task(1.5 * EYE), Square(), 0)
     row, past = measured(diverging, policy(), 256, 1, STILL)
     assert row["truth_checked"] == 1 and not past.sound and past.checks
 
 
-def test_weights_of_a_mixture_sum_to_one_over_the_horizons_that_it_has() -> None:
+def test_weights_of_a_mixture_sum_to_one_over_the_horizons_that_it_has():
     row, _ = measured(Question(task(0.9 * EYE), Square(), 0), policy(), 256, 3, STILL)
     weight = row["weight"]
     known = np.flatnonzero(np.isfinite(weight))
@@ -122,7 +118,7 @@ def test_weights_of_a_mixture_sum_to_one_over_the_horizons_that_it_has() -> None
     assert row["kept"][row["chosen_estimator"], row["chosen_horizon"]] == 1
 
 
-def test_a_learned_model_is_compared_on_fresh_paths_while_it_trains() -> None:
+def test_a_learned_model_is_compared_on_fresh_paths_while_it_trains():
     torch.manual_seed(0)
     ensemble = GaussianEnsemble(2, 1, hidden=(8,), members=2, reward=True)
     world = with_learned_prior(task(0.9 * EYE), ensemble)

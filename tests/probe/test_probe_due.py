@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,22 +17,7 @@ from gradlab.probe import sampler
 from gradlab.probe.budget import Budget, overdrawn, span
 from gradlab.probe.task_question import Past
 from gradlab.runs.probe import results
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-def task() -> gradlab.Task:
-    one = torch.eye(2, dtype=torch.float64)
-    return gradlab.tasks.linear_quadratic(
-        A=0.9 * one, B=0.5 * one, Q=one, R=one, noise_covariance=0.01 * one,
-        start_mean=torch.zeros(2, dtype=torch.float64), start_covariance=one, discount=0.9,
-    )  # fmt: skip
+from tests.probe.small_loops import EYE, Clock, linear_task
 
 
 def run(
@@ -59,7 +43,13 @@ def run(
     monkeypatch.setattr(sampler, "first_price", spends(trial, price))
     monkeypatch.setattr(sampler, "measured", measured)
     policy = nn.Linear(2, 2)
-    probe = gradlab.Probe(policy, task=task(), log=log, overhead_budget=share, clock=clock)
+    probe = gradlab.Probe(
+        policy,
+        task=linear_task(B=0.5 * EYE, discount=0.9),
+        log=log,
+        overhead_budget=share,
+        clock=clock,
+    )
     for step in range(updates):
         clock.now += 1.0
         with probe(step):
@@ -73,7 +63,7 @@ def announced(rows: list[dict[str, Any]]) -> list[tuple[int, str]]:
     return [(row["update"], row["vitals/due"]) for row in rows if "vitals/due" in row]
 
 
-def test_the_first_measurement_comes_when_it_was_announced(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_first_measurement_comes_when_it_was_announced(monkeypatch):
     rows: list[dict[str, Any]] = []
     made = run(monkeypatch, 1000, 30.0, rows.append)
     at, words = announced(rows)[0]
@@ -85,9 +75,7 @@ def test_the_first_measurement_comes_when_it_was_announced(monkeypatch: pytest.M
     assert announced(rows)[-1][1].startswith("task: next measurement in about")
 
 
-def test_before_the_price_is_known_the_least_there_may_be_is_said(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_before_the_price_is_known_the_least_there_may_be_is_said(monkeypatch):
     rows: list[dict[str, Any]] = []
     made = run(monkeypatch, 1200, 30.0, rows.append, trial=12.0)
     at, words = announced(rows)[0]
@@ -96,9 +84,7 @@ def test_before_the_price_is_known_the_least_there_may_be_is_said(
     assert made[0] > at + 6 * 60
 
 
-def test_a_first_measurement_that_is_cheap_is_made_at_once_and_its_price_is_paid_back(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_first_measurement_that_is_cheap_is_made_at_once_and_its_price_is_paid_back(monkeypatch):
     rows: list[dict[str, Any]] = []
     clock_of_first = run(monkeypatch, 300, 2.5, rows.append, loan=2.5)
     assert clock_of_first[0] == 2.0 and clock_of_first[1] >= 2 * 2.5 / 0.05 - 5
@@ -107,8 +93,8 @@ def test_a_first_measurement_that_is_cheap_is_made_at_once_and_its_price_is_paid
 
 
 def test_what_will_not_be_paid_for_long_is_said_at_once_with_the_share_that_would_do(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+    monkeypatch, capsys
+):
     assert run(monkeypatch, 20, 300.0, None) == []
     words = capsys.readouterr().err
     assert words == (
@@ -118,9 +104,7 @@ def test_what_will_not_be_paid_for_long_is_said_at_once_with_the_share_that_woul
 
 
 @pytest.mark.slow
-def test_what_was_not_affordable_is_said_with_the_share_that_would_do(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_what_was_not_affordable_is_said_with_the_share_that_would_do(monkeypatch, tmp_path):
     assert run(monkeypatch, 500, 50.0, tmp_path / "run.h5") == []
     found = results.load(tmp_path / "run.h5")
     assert found.due == "task: no measurement, not affordable at 5%: 10% would do"
@@ -132,7 +116,7 @@ def test_what_was_not_affordable_is_said_with_the_share_that_would_do(
     assert "not affordable at 5%: 10% would do" in " ".join(page.stdout.split())
 
 
-def test_setting_up_is_the_probes_own_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_setting_up_is_the_probes_own_time(monkeypatch):
     clock = Clock()
     from gradlab.probe import probe as module
 
@@ -142,11 +126,11 @@ def test_setting_up_is_the_probes_own_time(monkeypatch: pytest.MonkeyPatch) -> N
 
     original = module._question
     monkeypatch.setattr(module, "_question", slow)
-    probe = gradlab.Probe(nn.Linear(2, 2), task=task(), clock=clock)
+    probe = gradlab.Probe(nn.Linear(2, 2), task=linear_task(B=0.5 * EYE, discount=0.9), clock=clock)
     assert probe.budget.own == 2.0
 
 
-def test_bursts_leave_what_a_measurement_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bursts_leave_what_a_measurement_needs(monkeypatch):
     """Bursts that could take all of the share do not starve a measurement."""
     original = sampler.Burst
     rows: list[dict[str, Any]] = []
@@ -173,12 +157,12 @@ def test_bursts_leave_what_a_measurement_needs(monkeypatch: pytest.MonkeyPatch) 
     [(0.2, "1 second"), (40, "40 seconds"), (240, "4 minutes"), (7200, "2 hours"),
      (2e5, "2 days")],
 )  # fmt: skip
-def test_times_to_wait_in_words(seconds: float, words: str) -> None:
+def test_times_to_wait_in_words(seconds, words):
     assert span(seconds) == words
 
 
 @pytest.mark.slow
-def test_a_probe_without_a_task_loads_nothing_that_measures() -> None:
+def test_a_probe_without_a_task_loads_nothing_that_measures():
     code = (
         "import sys, torch, gradlab; gradlab.Probe(torch.nn.Linear(1, 1)); "
         "print([m for m in ('scipy.stats', 'pandas', 'gradlab.tasks') if m in sys.modules])"
@@ -187,7 +171,7 @@ def test_a_probe_without_a_task_loads_nothing_that_measures() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_a_start_beyond_the_share_is_announced_with_its_price() -> None:
+def test_a_start_beyond_the_share_is_announced_with_its_price():
     budget = Budget(0.05, clock := Clock())
     budget.begin()
     budget.own, clock.now = 0.3, 2.0

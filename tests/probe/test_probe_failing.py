@@ -24,6 +24,7 @@ import gradlab.runs.probe
 from gradlab.probe import sampler, updates
 from gradlab.probe.parts.parts import _LISTENING
 from gradlab.storage.journal import Journal
+from tests.probe.small_loops import linear_task
 
 UPDATES = 45
 LOST = 14  # the update whose gradient is not finite
@@ -76,14 +77,6 @@ def label(place: tuple[Any, str]) -> str:
     """Without the package: `updates.replayed`, `alarms.gradients.lost_now`, `Probe.close`."""
     owner, name = place
     return f"{owner.__name__.removeprefix('gradlab.probe.')}.{name}"
-
-
-def task() -> gradlab.Task:
-    eye = torch.eye(2, dtype=torch.float64)
-    return gradlab.tasks.linear_quadratic(
-        A=0.9 * eye, B=eye[:, :1], Q=eye, R=eye[:1, :1], noise_covariance=0.01 * eye,
-        start_mean=torch.zeros(2, dtype=torch.float64), start_covariance=eye, discount=0.8,
-    )  # fmt: skip
 
 
 def run(
@@ -161,19 +154,13 @@ def _wrap(patch: pytest.MonkeyPatch, place: tuple[Any, str], found: set[str]) ->
 
 def probed(path: Path) -> Callable[[nn.Module, Any], gradlab.Probe]:
     return lambda policy, optimizer: gradlab.Probe(
-        policy, optimizer, task(), log=[path, lambda row: None],
+        policy, optimizer, linear_task(), log=[path, lambda row: None],
         overhead_budget=1.0, clock=lambda: 0.0,
     )  # fmt: skip
 
 
 @pytest.mark.parametrize("place", callables(), ids=label)
-def test_training_goes_on_when_this_fails(
-    place: tuple[Any, str],
-    bare: list[Tensor],
-    reached: set[str],
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-) -> None:
+def test_training_goes_on_when_this_fails(place, bare, reached, monkeypatch, tmp_path):
     if label(place) not in reached:
         return  # of other loops than this one
     owner, name = place
@@ -220,16 +207,19 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sampler, "measured", lambda *given: (dict(made), given[-1]))
 
 
-def test_all_of_a_probe_is_at_work_in_this_loop(
-    bare: list[Tensor], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_all_of_a_probe_is_at_work_in_this_loop(bare, monkeypatch):
     """Otherwise the test above would say nothing."""
     rows: list[dict[str, Any]] = []
     quick(monkeypatch)
     found, probe = run(
         None,
         lambda policy, optimizer: gradlab.Probe(
-            policy, optimizer, task(), log=rows.append, overhead_budget=1.0, clock=lambda: 0.0
+            policy,
+            optimizer,
+            linear_task(),
+            log=rows.append,
+            overhead_budget=1.0,
+            clock=lambda: 0.0,
         ),
     )
     assert all(torch.equal(a, b) for a, b in zip(bare, found, strict=True))

@@ -41,7 +41,7 @@ def run(path: Path, *measured: dict[str, Any], alarms: Any = (), alone: bool = T
     return load(written(path, rows, critic_alone=alone))
 
 
-def test_the_headline_is_about_the_gradient_that_the_loop_follows(tmp_path: Path) -> None:
+def test_the_headline_is_about_the_gradient_that_the_loop_follows(tmp_path):
     raised = [alarm(0, 400, "wrong direction")]
     found = run(tmp_path / "run.h5", judged(400, -0.71), alarms=raised)
     first = screen(found)
@@ -59,9 +59,7 @@ def test_the_headline_is_about_the_gradient_that_the_loop_follows(tmp_path: Path
     ("critic", "direction", "light"),
     [(-0.71, "lowered", "none"), (0.71, "raised", "act"), (0.05, "unknown", "choose")],
 )
-def test_the_newest_measurement_decides(
-    tmp_path: Path, critic: float, direction: str, light: str
-) -> None:
+def test_the_newest_measurement_decides(tmp_path, critic, direction, light):
     found = run(tmp_path / "run.h5", judged(400, -critic), judged(3000, critic))
     own = followed(found)
     assert own is not None and own.direction == direction and screen(found).light == light
@@ -70,13 +68,13 @@ def test_the_newest_measurement_decides(
     assert told.text == own.text and told.decided == (direction != "unknown")
 
 
-def test_an_alarm_of_long_ago_does_not_outweigh_the_newest_measurement(tmp_path: Path) -> None:
+def test_an_alarm_of_long_ago_does_not_outweigh_the_newest_measurement(tmp_path):
     raised = [alarm(0, 400, "wrong direction")]
     found = run(tmp_path / "run.h5", judged(400, -0.7), judged(3000, 0.7), alarms=raised)
     assert screen(found).light == "act" and "Mend" not in screen(found).headline
 
 
-def test_another_fault_comes_first_and_the_direction_after_it(tmp_path: Path) -> None:
+def test_another_fault_comes_first_and_the_direction_after_it(tmp_path):
     raised = [alarm(0, 300, "wrong direction"), alarm(1, 500, "saturated actor")]
     first = screen(run(tmp_path / "run.h5", judged(400, -0.7), alarms=raised))
     assert first.headline.startswith("Mend this loop before you train on: saturated actor at step")
@@ -85,22 +83,22 @@ def test_another_fault_comes_first_and_the_direction_after_it(tmp_path: Path) ->
     assert first.sure == "1 alarm in 3,000 updates" and first.figure == "saturation"
 
 
-def test_few_starts_decide_nothing(tmp_path: Path) -> None:
+def test_few_starts_decide_nothing(tmp_path):
     first = screen(run(tmp_path / "run.h5", judged(400, -0.7, starts=16)))
     assert first.light == "choose" and first.sure == "not reliable below 64 starts"
 
 
-def test_horizons_that_gain_no_more_are_not_offered(tmp_path: Path) -> None:
+def test_horizons_that_gain_no_more_are_not_offered(tmp_path):
     assert "model" not in screen(run(tmp_path / "run.h5", judged(400, 0.74))).headline
 
 
-def test_a_model_that_is_the_simulator_leaves_the_critic_to_be_judged(tmp_path: Path) -> None:
+def test_a_model_that_is_the_simulator_leaves_the_critic_to_be_judged(tmp_path):
     same = np.full((4, H + 1), 0.3)
     row = judged(400, -0.7, bias2=same, jacobian_error=-np.inf)
     assert "lowered the return" in screen(run(tmp_path / "a.h5", row)).headline
 
 
-def test_a_loop_that_has_not_said_what_it_follows_keeps_its_sentence(tmp_path: Path) -> None:
+def test_a_loop_that_has_not_said_what_it_follows_keeps_its_sentence(tmp_path):
     raised = [alarm(0, 400, "wrong direction")]
     found = run(tmp_path / "run.h5", judged(400, -0.71), alarms=raised, alone=False)
     assert followed(found) is None
@@ -109,7 +107,7 @@ def test_a_loop_that_has_not_said_what_it_follows_keeps_its_sentence(tmp_path: P
     assert first.figure == "cosine"
 
 
-def test_no_sentence_leaves_a_number_without_a_verb(tmp_path: Path) -> None:
+def test_no_sentence_leaves_a_number_without_a_verb(tmp_path):
     weak = {"model": [0.02, 0.03, 0.02, 0.03]}
     found = run(tmp_path / "run.h5", judged(400, -0.01, weak), alone=False)
     found = replace(found, config={**found.config, "law": "visited"})
@@ -118,12 +116,12 @@ def test_no_sentence_leaves_a_number_without_a_verb(tmp_path: Path) -> None:
     assert "more starts" in told.text
 
 
-def test_the_first_screen_holds_its_words(tab: Any, tmp_path: Path) -> None:
+def test_the_first_screen_holds_its_words(tab, tmp_path):
     page = probe_page.page(run(tmp_path / "run.h5", judged(400, -0.71)))
     check_first_screen(tab, page, tmp_path)
 
 
-def test_every_figure_of_a_fault_is_a_panel() -> None:
+def test_every_figure_of_a_fault_is_a_panel():
     from gradlab.reporting.probe_panels import CAPTIONS
 
     assert set(SEEN_IN.values()) <= set(CAPTIONS)

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, RMSprop
 
-import gradlab
 from gradlab.probe.alarms.evidence import CAUSES, MISAPPLIED
 from gradlab.probe.parts import formula
 from gradlab.probe.parts.formula import OwnFormula
 from gradlab.probe.parts.networks import Networks
 from tests.probe.actor_critics import Loop, answers, watched
+from tests.probe.small_loops import looped, probed
 
 CHECK, NETWORKS = OwnFormula.name, Networks([], None)
 SETTINGS: list[tuple[Any, dict[str, Any]]] = [
@@ -68,7 +68,7 @@ class Turned(Loop):
 
 
 @pytest.mark.parametrize("how", ["kernel", "subclass", "sound"])
-def test_gradients_that_are_read_in_the_order_of_memory_are_the_first_cause(how: str) -> None:
+def test_gradients_that_are_read_in_the_order_of_memory_are_the_first_cause(how):
     class Made(Turned):
         optimizer = {
             "kernel": lambda *given: Adam(*given, fused=True), "subclass": Scrambled, "sound": Adam
@@ -90,9 +90,7 @@ def test_gradients_that_are_read_in_the_order_of_memory_are_the_first_cause(how:
 
 
 @pytest.mark.parametrize("kind, given", SETTINGS)
-def test_formulas_are_torchs_on_contiguous_copies(
-    kind: Any, given: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_formulas_are_torchs_on_contiguous_copies(kind, given, monkeypatch):
     """With clipping, schedules, rests, several groups and what the loop writes after a step."""
     monkeypatch.setattr(formula, "_SELDOM", 1)
     torch.manual_seed(0)
@@ -117,7 +115,7 @@ def test_formulas_are_torchs_on_contiguous_copies(
 
 
 @pytest.mark.parametrize("kind, given", SETTINGS)
-def test_one_wrong_entry_of_a_step_is_seen(kind: Any, given: dict[str, Any]) -> None:
+def test_one_wrong_entry_of_a_step_is_seen(kind, given):
     policy = nn.Linear(3, 4)
     optimizer = kind(policy.parameters(), **deepcopy({"lr": 1e-2} | given))
     check = OwnFormula(policy)
@@ -136,7 +134,7 @@ def test_one_wrong_entry_of_a_step_is_seen(kind: Any, given: dict[str, Any]) -> 
 
 
 @pytest.mark.parametrize("kind", [torch.float64, torch.bfloat16])
-def test_rounding_is_that_of_the_parameters(kind: torch.dtype) -> None:
+def test_rounding_is_that_of_the_parameters(kind):
     policy = nn.Linear(3, 4).to(kind)
     optimizer = Adam(policy.parameters(), 0.1)
     check = OwnFormula(policy)
@@ -173,17 +171,11 @@ def _hooked(*given: Any) -> Adam:
         (_hooked, "hooks of the loop's own"),
     ],
 )
-def test_what_has_no_formula_says_why(make: Any, words: str) -> None:
+def test_what_has_no_formula_says_why(make, words):
     policy, rows = nn.Linear(2, 3), []
     optimizer = make(policy.parameters(), 1e-3)
-    probe = gradlab.Probe(
-        policy, optimizer, log=rows.append, overhead_budget=1.0, clock=lambda: 0.0
-    )
-    for step in range(60):
-        optimizer.zero_grad()
-        with probe(step):
-            policy(torch.randn(4, 2)).square().sum().backward()
-        optimizer.step()
+    probe = probed(policy, optimizer, rows)
+    looped(policy, optimizer, probe, 60, lambda step: policy(torch.randn(4, 2)).square().sum())
     probe.close()
     found = answers(rows)[CHECK]
     assert found["state"] == "off" and words in found["proof"]

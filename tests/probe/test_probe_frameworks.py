@@ -17,6 +17,7 @@ from torch.distributions import Normal
 import gradlab
 from gradlab.probe.parts.formula import OwnFormula
 from tests.probe.actor_critics import answers
+from tests.probe.small_loops import probed
 
 GAMMA, TRACE, N = 0.95, 0.9, 32
 Made = tuple[nn.Module, torch.optim.Optimizer]
@@ -339,13 +340,11 @@ LOOPS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("name", LOOPS)
-def test_two_lines_accuse_no_sound_loop(name: str) -> None:
+def test_two_lines_accuse_no_sound_loop(name):
     torch.manual_seed(0)
     loop, rows = LOOPS[name](), []
     policy, optimizer = loop.made
-    probe = gradlab.Probe(
-        policy, optimizer, log=rows.append, overhead_budget=1.0, clock=lambda: 0.0
-    )
+    probe = probed(policy, optimizer, rows)
     loop.run(probe, 50)
     probe.close()
     found = answers(rows)

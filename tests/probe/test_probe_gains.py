@@ -37,7 +37,7 @@ BACKWARDS = {
 }
 
 
-def test_the_newest_measurement_recommends_a_step(tmp_path: Path) -> None:
+def test_the_newest_measurement_recommends_a_step(tmp_path):
     found = run(tmp_path / "run.h5", BACKWARDS)
     facts = facts_of(found)
     assert facts is not None
@@ -47,20 +47,20 @@ def test_the_newest_measurement_recommends_a_step(tmp_path: Path) -> None:
     assert not told.decided and "3–4 steps" in told.text and "visited states" in told.text
 
 
-def test_two_that_cannot_be_told_apart_are_not_decided(tmp_path: Path) -> None:
+def test_two_that_cannot_be_told_apart_are_not_decided(tmp_path):
     found = run(tmp_path / "run.h5", {"data": [0.7], "model": [0.7, 0.69, 0.71, 0.7, 0.7]})
     (told,) = [each for each in verdict(found) if each.about == "gain"]
     assert not told.decided
 
 
 @pytest.mark.parametrize("law", ["start", None])
-def test_cosines_at_the_starts_are_no_gains(tmp_path: Path, law: str | None) -> None:
+def test_cosines_at_the_starts_are_no_gains(tmp_path, law):
     found = run(tmp_path / "run.h5", BACKWARDS, law=law)  # type: ignore[arg-type]
     assert facts_of(found) is None
     assert not [each for each in verdict(found) if each.about == "gain"]
 
 
-def test_the_recommended_step_heads_the_page_of_a_sound_loop(tmp_path: Path) -> None:
+def test_the_recommended_step_heads_the_page_of_a_sound_loop(tmp_path):
     screen = probe_page.page(run(tmp_path / "run.h5", BACKWARDS)).screen
     assert "3–4 steps" in screen.headline and screen.sure.endswith("no alarm")
     assert screen.light == "choose"  # no step along it was taken

@@ -63,7 +63,7 @@ def run(factor: float, **left_out: Any) -> tuple[dict[str, Any], list[str]]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("factor, words", [(1, ""), (0.1, ""), (-1, "opposite"), (0, "nothing")])
-def test_a_critic_that_learns_another_reward_is_told(factor: float, words: str) -> None:
+def test_a_critic_that_learns_another_reward_is_told(factor, words):
     found, told = run(factor)
     assert found["state"] == ("fault" if words else "sound")
     assert bool(told) == bool(words) and all(words in each for each in told)
@@ -71,14 +71,14 @@ def test_a_critic_that_learns_another_reward_is_told(factor: float, words: str) 
 
 
 @pytest.mark.slow
-def test_what_is_not_handed_over_is_named() -> None:
+def test_what_is_not_handed_over_is_named():
     found, told = run(1, next_value=None)
     assert found["state"] == "off" and not told
     assert found["proof"] == "probe.batch does not hand over next_value"
 
 
 @pytest.mark.parametrize("fault", [False, True])
-def test_rows_that_a_critic_is_fitted_on_are_found_without_batch(fault: bool) -> None:
+def test_rows_that_a_critic_is_fitted_on_are_found_without_batch(fault):
     """Observations and actions are seen in its input; what is not says so."""
     loop, written = Loop(), []
     probe = watched(loop, log=written.append)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import copy
 import errno
 import pickle
-import warnings
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,32 +20,28 @@ from gradlab.storage.journal import Journal
 from tests.probe.small_loops import looped, net, probed, vitals
 
 
-@pytest.mark.parametrize("kind", [torch.float64, torch.bfloat16, torch.float16])
-def test_other_precisions_are_read(kind: torch.dtype) -> None:
-    policy, rows = net().to(kind), []
+class Mixed(nn.Module):
+    """Of two precisions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Linear(2, 3, dtype=torch.bfloat16)
+        self.b = nn.Linear(3, 1, dtype=torch.float64)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.b(self.a(x).double())
+
+
+@pytest.mark.parametrize("kind", [torch.float64, torch.bfloat16, torch.float16, None])
+def test_other_precisions_are_read_and_may_be_mixed(kind):
+    policy, rows = Mixed() if kind is None else net().to(kind), []
     probe = probed(policy, optimizer := torch.optim.SGD(policy.parameters(), 1e-2), rows)
     looped(policy, optimizer, probe)
     assert vitals(rows)[0]["vitals/looked"] == 100 and not probe.off
     assert 0 < vitals(rows)[0]["vitals/update_ratio"] < 1
 
 
-def test_precisions_may_be_mixed() -> None:
-    class Mixed(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.a = nn.Linear(2, 3, dtype=torch.bfloat16)
-            self.b = nn.Linear(3, 1, dtype=torch.float64)
-
-        def forward(self, x: torch.Tensor) -> Any:
-            return self.b(self.a(x).double())
-
-    policy, rows = Mixed(), []
-    probe = probed(policy, optimizer := torch.optim.SGD(policy.parameters(), 1e-2), rows)
-    looped(policy, optimizer, probe)
-    assert vitals(rows)[0]["vitals/looked"] == 100 and not probe.off
-
-
-def test_a_policy_that_changes_its_precision_is_followed() -> None:
+def test_a_policy_that_changes_its_precision_is_followed():
     policy, rows = net(), []
     probe = probed(policy, optimizer := torch.optim.SGD(policy.parameters(), 0.0), rows)
     looped(policy, optimizer, probe, 50)
@@ -56,29 +50,7 @@ def test_a_policy_that_changes_its_precision_is_followed() -> None:
     assert not probe.off and vitals(rows)[0]["vitals/update_ratio"] == 0.0
 
 
-def test_complex_parameters_are_refused() -> None:
-    policy = nn.Linear(2, 2, dtype=torch.complex64)
-    with pytest.raises(InputError, match="policy has complex parameters: hold their real"):
-        gradlab.Probe(policy)
-
-
-class FullyShardedDataParallel(nn.Linear):
-    """By its name: real ones need a process group."""
-
-
-def test_sharded_policies_are_refused() -> None:
-    with pytest.raises(InputError, match=r"policy has sharded parameters .*probe a replica"):
-        gradlab.Probe(nn.Sequential(FullyShardedDataParallel(2, 2)))
-
-
-def test_several_optimisers_in_the_place_of_one_are_refused() -> None:
-    policy = net()
-    two = [torch.optim.SGD(policy[0].parameters()), torch.optim.SGD(policy[2].parameters())]
-    with pytest.raises(InputError, match="optimizer is a list without step hooks"):
-        gradlab.Probe(policy, two)  # type: ignore[arg-type]
-
-
-def test_of_two_optimisers_the_one_given_counts_updates() -> None:
+def test_of_two_optimisers_the_one_given_counts_updates():
     policy, rows = net(), []
     head = torch.optim.SGD(policy[2].parameters(), 1e-2)
     trunk = torch.optim.SGD(policy[0].parameters(), 1e-2)
@@ -93,7 +65,7 @@ def test_of_two_optimisers_the_one_given_counts_updates() -> None:
     assert row["vitals/layer_ratio/2.weight"] > 0 and row["vitals/layer_norm/0.weight"] > 0
 
 
-def test_parameters_that_join_the_optimiser_later_are_followed() -> None:
+def test_parameters_that_join_the_optimiser_later_are_followed():
     policy, rows = net(), []
     optimizer = torch.optim.SGD(policy[2].parameters(), 1e-2)
     policy[0].requires_grad_(False)
@@ -106,7 +78,7 @@ def test_parameters_that_join_the_optimiser_later_are_followed() -> None:
     assert np.isnan(ratio[0]) and ratio[2] > 0 and not probe.off
 
 
-def test_an_optimiser_that_was_replaced_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_optimiser_that_was_replaced_is_told(monkeypatch):
     policy, rows = net(), []
     probe = probed(policy, torch.optim.SGD(policy.parameters(), 1e-2), rows)
     with pytest.warns(RuntimeWarning, match="no update end: give it the optimiser") as caught:
@@ -114,7 +86,7 @@ def test_an_optimiser_that_was_replaced_is_told(monkeypatch: pytest.MonkeyPatch)
     assert sum("no update end" in str(each.message) for each in caught) == 1
 
 
-def test_layers_that_were_replaced_are_told() -> None:
+def test_layers_that_were_replaced_are_told():
     policy, rows = net(), []
     probe = probed(policy, optimizer := torch.optim.SGD(policy.parameters(), 1e-2), rows)
     policy[0] = nn.Linear(2, 8)
@@ -123,26 +95,22 @@ def test_layers_that_were_replaced_are_told() -> None:
     assert probe.off
 
 
-def test_a_policy_without_a_forward_pass_is_watched() -> None:
+def test_a_policy_without_a_forward_pass_is_watched():
     policy = nn.ParameterDict({"gain": nn.Parameter(torch.ones(2))})
     rows: list[dict[str, Any]] = []
     probe = probed(policy, optimizer := torch.optim.SGD(policy.parameters(), 1e-2), rows)
-    for step in range(100):
-        optimizer.zero_grad()
-        with probe(step):
-            (policy["gain"] ** 2).sum().backward()
-        optimizer.step()
+    looped(policy, optimizer, probe, loss=lambda step: (policy["gain"] ** 2).sum())
     assert vitals(rows)[0]["vitals/layer_norm/gain"] > 0 and not probe.off
 
 
-def test_a_policy_in_data_parallel_is_watched() -> None:
+def test_a_policy_in_data_parallel_is_watched():
     policy, rows = nn.DataParallel(net()), []
     probe = probed(policy, optimizer := torch.optim.SGD(policy.parameters(), 1e-2), rows)
     looped(policy, optimizer, probe)
     assert vitals(rows)[0]["vitals/grad_norm"] > 0 and not probe.off
 
 
-def test_two_probes_on_one_policy_say_the_same() -> None:
+def test_two_probes_on_one_policy_say_the_same():
     policy, one, other = net(), [], []
     optimizer = torch.optim.SGD(policy.parameters(), 1e-2)
     probes = probed(policy, optimizer, one), probed(policy, optimizer, other)
@@ -154,7 +122,7 @@ def test_two_probes_on_one_policy_say_the_same() -> None:
     assert str(one) == str(other) and vitals(one)
 
 
-def test_a_probe_is_closed_as_often_as_one_likes(tmp_path: Path) -> None:
+def test_a_probe_is_closed_as_often_as_one_likes(tmp_path):
     policy = net()
     optimizer = torch.optim.SGD(policy.parameters(), 1e-2)
     probe = gradlab.Probe(policy, optimizer, log=tmp_path / "run.h5")
@@ -166,7 +134,7 @@ def test_a_probe_is_closed_as_often_as_one_likes(tmp_path: Path) -> None:
     assert (tmp_path / "run.h5").read_bytes() == written
 
 
-def test_copies_of_a_probe_do_nothing() -> None:
+def test_copies_of_a_probe_do_nothing():
     policy = net()
     probe = gradlab.Probe(policy)
     for found in (copy.deepcopy(probe), pickle.loads(pickle.dumps(probe))):
@@ -177,7 +145,7 @@ def test_copies_of_a_probe_do_nothing() -> None:
     assert not probe.off
 
 
-def test_scalers_that_are_off_or_none_at_all() -> None:
+def test_scalers_that_are_off_or_none_at_all():
     policy, rows = net(), []
     probe = probed(policy, None, rows)
     with probe(0, torch.amp.GradScaler("cpu", enabled=False)):
@@ -189,15 +157,7 @@ def test_scalers_that_are_off_or_none_at_all() -> None:
     assert probe.off
 
 
-def test_a_sparse_gradient_is_told_with_the_way_out() -> None:
-    policy = nn.Sequential(nn.Embedding(5, 3, sparse=True), nn.Linear(3, 1))
-    probe = gradlab.Probe(policy)
-    with pytest.warns(RuntimeWarning, match="say sparse=False to the layer"), probe(0):
-        policy(torch.tensor([1, 2])).sum().backward()
-    assert probe.off
-
-
-def test_tracing_records_nothing_of_a_probe() -> None:
+def test_tracing_records_nothing_of_a_probe():
     policy = net()
     bare = str(torch.jit.trace(policy, torch.zeros(3, 2)).graph)
     probe = gradlab.Probe(policy)
@@ -206,7 +166,7 @@ def test_tracing_records_nothing_of_a_probe() -> None:
     assert probe._updates.watch.inputs == ()
 
 
-def test_a_compiled_loop_is_not_compiled_again_for_a_probe_that_passes_updates_over() -> None:
+def test_a_compiled_loop_is_not_compiled_again_for_a_probe_that_passes_updates_over():
     policy = net()
     probe = gradlab.Probe(policy)
     later = torch.compile(policy, backend="eager")
@@ -217,7 +177,7 @@ def test_a_compiled_loop_is_not_compiled_again_for_a_probe_that_passes_updates_o
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 1
 
 
-def test_a_full_disk_costs_the_log_only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_full_disk_costs_the_log_only(monkeypatch, tmp_path):
     policy = net()
     optimizer = torch.optim.SGD(policy.parameters(), 1e-2)
     probe = gradlab.Probe(
@@ -235,20 +195,7 @@ def test_a_full_disk_costs_the_log_only(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert journal.read(tmp_path / "run.h5").groups["vitals"]["update"].values.tolist() == [100]
 
 
-def test_a_path_that_cannot_be_written_is_refused_at_once(tmp_path: Path) -> None:
+def test_a_path_that_cannot_be_written_is_refused_at_once(tmp_path):
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(InputError, match="cannot be written"):
         gradlab.Probe(net(), log=tmp_path / "file" / "run.h5")
-    with pytest.raises(InputError, match="is a folder: name a file in it"):
-        gradlab.Probe(net(), log=tmp_path)
-
-
-def test_strict_warnings_do_not_stop_the_loop_either() -> None:
-    policy = net()
-    optimizer = torch.optim.SGD(policy.parameters(), 1e-2)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        probe = gradlab.Probe(policy, optimizer)
-        with probe("a"):  # type: ignore[arg-type]
-            policy(torch.zeros(1, 2)).sum().backward()
-    assert probe.off

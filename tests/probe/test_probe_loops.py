@@ -9,14 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import gradlab
 from tests.probe.kinds_of_loops import LOOPS, Loop, net, plain, scaled, unmarked, with_closure
-
-
-def probed(
-    policy: nn.Module, optimizer: torch.optim.Optimizer | None, rows: list[dict[str, Any]]
-) -> gradlab.Probe:
-    return gradlab.Probe(policy, optimizer, log=rows.append, overhead_budget=1.0, clock=lambda: 0.0)
+from tests.probe.small_loops import probed
 
 
 def left(policy: nn.Module, optimizer: torch.optim.Optimizer) -> list[Any]:
@@ -52,9 +46,7 @@ def ways() -> Iterator[Any]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("loop, counted, make", list(ways()))
-def test_this_loop_keeps_its_bits_and_its_updates_are_counted(
-    loop: Loop, counted: int, make: Make
-) -> None:
+def test_this_loop_keeps_its_bits_and_its_updates_are_counted(loop, counted, make):
     policies = net(), net()
     optimizers = [make(policy.parameters()) for policy in policies]
     torch.manual_seed(2)
@@ -84,13 +76,13 @@ def grad_norm(loop: Loop, marked: bool = True) -> float:
     return float(found["vitals/grad_norm"])
 
 
-def test_a_scale_is_divided_out_once_wherever_it_was_taken_out() -> None:
+def test_a_scale_is_divided_out_once_wherever_it_was_taken_out():
     clipped, inside = grad_norm(scaled(True, False, False)), grad_norm(scaled(True, True, False))
     assert inside == pytest.approx(clipped, rel=1e-6)
     marked, at_the_step = (grad_norm(scaled(False, False, False), mark) for mark in (True, False))
     assert marked == pytest.approx(at_the_step, rel=1e-6)
 
 
-def test_the_gradient_of_a_closure_is_found_after_the_step() -> None:
+def test_the_gradient_of_a_closure_is_found_after_the_step():
     assert grad_norm(with_closure, False) == pytest.approx(grad_norm(with_closure), rel=1e-6)
     assert grad_norm(with_closure) == pytest.approx(grad_norm(plain), rel=1e-6)

@@ -16,19 +16,15 @@ from gradlab.data.noise import child
 from gradlab.probe.measured import Past, Question, measured
 from gradlab.runs.probe.schema import ESTIMATORS
 from gradlab.tasks import Task
+from tests.probe.small_loops import EYE, linear_task
 
 A = torch.tensor([[0.9, 0.2], [0.0, 0.8]], dtype=torch.float64)
 B = torch.tensor([[0.0], [0.5]], dtype=torch.float64)
-EYE = torch.eye(2, dtype=torch.float64)
 GAIN = torch.tensor([[-0.05, -0.4]], dtype=torch.float64)
 
 
 def task(prior_b: Tensor = B) -> Task:
-    return gradlab.tasks.linear_quadratic(
-        A=A, B=B, Q=EYE, R=EYE[:1, :1], noise_covariance=0.01 * EYE,
-        start_mean=torch.ones(2, dtype=torch.float64), start_covariance=EYE, discount=0.8,
-        prior=(A, prior_b),
-    )  # fmt: skip
+    return linear_task(A=A, B=B, start_mean=torch.ones(2, dtype=torch.float64), prior=(A, prior_b))
 
 
 def policy() -> nn.Module:
@@ -60,7 +56,7 @@ class Critic(nn.Module):
         return -self.scale * cost + self.shift
 
 
-def test_a_measurement_has_the_numbers_of_measure() -> None:
+def test_a_measurement_has_the_numbers_of_measure():
     question = Question(replace(task(0.8 * B), horizon=6), Critic(0.7), seed=3)
     row, _ = measured(question, policy(), 128, 17, Past())
     profile = gradlab.measure(
@@ -79,7 +75,7 @@ def test_a_measurement_has_the_numbers_of_measure() -> None:
     assert row["weight_zero"] == pytest.approx(float(chosen.pair.mse.share[0]), abs=1e-9)
 
 
-def test_growth_and_errors_of_jacobians_are_those_of_the_matrices() -> None:
+def test_growth_and_errors_of_jacobians_are_those_of_the_matrices():
     row, past = measured(Question(task(0.5 * B), None, seed=0), policy(), 256, 1, Past())
     radius = float(torch.linalg.eigvals(A + B @ GAIN).abs().max())
     assert row["lyapunov"] == pytest.approx(np.log(radius), abs=0.01)
@@ -95,7 +91,7 @@ def test_growth_and_errors_of_jacobians_are_those_of_the_matrices() -> None:
     assert row["jacobian_error"] - better["jacobian_error"] == pytest.approx(np.log(2), abs=1e-9)
 
 
-def test_measurements_are_new_draws_and_repeat_with_the_seed() -> None:
+def test_measurements_are_new_draws_and_repeat_with_the_seed():
     question = Question(task(0.8 * B), None, seed=1)
     one, same, other = (measured(question, policy(), 256, k, Past())[0] for k in (5, 5, 6))
     assert one["reward_max"] == same["reward_max"] != other["reward_max"]
@@ -122,26 +118,27 @@ def rung(worlds: Sequence[Task], critic: nn.Module) -> set[str]:
     return {each.kind for each in probe.alarms}
 
 
-def test_a_sound_loop_rings_nothing() -> None:
-    assert rung([task(0.9 * B)], Critic()) == set()
+WORSE = [task(0.9 * B), task(0.9 * B), task(0.1 * B)]
+OF_THE_CRITIC = {"critic-dominated bias", "wrong direction"}  # of the shortest horizons
+OF_THE_PRIOR = {"drifting model Jacobian", "wrong direction", "worse than without a model"}
 
 
-def test_a_critic_that_is_wrong_is_told_before_the_model() -> None:
-    found = rung([task(0.999 * B)], Critic(0.2))
-    assert found == {"critic-dominated bias", "wrong direction"}  # of the shortest horizons
+@pytest.mark.parametrize(
+    "worlds, critic, kinds",
+    [
+        ([task(0.9 * B)], {}, set()),
+        ([task(0.999 * B)], {"scale": 0.2}, OF_THE_CRITIC),
+        ([task(0.9 * B)], {"shift": 1e4}, {"critic beyond its bound"}),
+        (WORSE, {}, OF_THE_PRIOR),
+    ],
+)
+def test_a_wrong_critic_and_a_prior_that_gets_worse_are_told_and_sound_ones_are_not(
+    worlds, critic, kinds
+):
+    assert rung(worlds, Critic(**critic)) == kinds
 
 
-def test_a_critic_that_promises_too_much_is_told() -> None:
-    assert rung([task(0.9 * B)], Critic(shift=1e4)) == {"critic beyond its bound"}
-
-
-def test_a_prior_that_gets_worse_is_told() -> None:
-    worlds = [task(0.9 * B), task(0.9 * B), task(0.1 * B)]
-    consequences = {"wrong direction", "worse than without a model"}
-    assert rung(worlds, Critic()) == {"drifting model Jacobian"} | consequences
-
-
-def test_an_action_that_the_model_does_not_feel_is_told() -> None:
+def test_an_action_that_the_model_does_not_feel_is_told():
     world = task(0 * B)
     prior = world.prior
     assert prior is not None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,15 +14,13 @@ from torch import Tensor, nn
 import gradlab
 from gradlab.runs.probe import results
 
-Made = Callable[[nn.Module, torch.optim.Optimizer], list[gradlab.Probe]]
 
-
-def trained(made: Made = lambda policy, optimizer: [], updates: int = 130) -> list[Tensor]:
-    """θ and a moving average of it, which a hook behind the probes' keeps."""
+def trained(*given: dict[str, Any]) -> list[Tensor]:
+    """θ and a moving average of it, which a hook behind these probes' keeps."""
     torch.manual_seed(0)
     policy = nn.Sequential(nn.Linear(2, 4), nn.Tanh(), nn.Linear(4, 1))
     optimizer = torch.optim.Adam(policy.parameters(), 1e-2)
-    probes = made(policy, optimizer)
+    probes = [gradlab.Probe(policy, optimizer, **each) for each in given]
     average = copy.deepcopy(policy)
 
     def smooth(*_: Any) -> None:
@@ -31,7 +28,7 @@ def trained(made: Made = lambda policy, optimizer: [], updates: int = 130) -> li
             kept.data.lerp_(p.detach(), 0.01)
 
     optimizer.register_step_post_hook(smooth)
-    for step in range(updates):
+    for step in range(130):
         optimizer.zero_grad()
         loss = policy(torch.randn(8, 2)).square().sum()
         marks = [probe(step) for probe in probes]
@@ -70,52 +67,36 @@ def same(found: list[Tensor]) -> bool:
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
-def test_logs_that_fail_one_after_the_other(count: int) -> None:
-    def made(policy: nn.Module, optimizer: torch.optim.Optimizer) -> list[gradlab.Probe]:
-        return [gradlab.Probe(policy, optimizer, log=broken) for _ in range(count)]
-
+def test_logs_that_fail_one_after_the_other(count):
     with pytest.warns(RuntimeWarning, match="training goes on") as caught:
-        found = trained(made)
+        found = trained(*[{"log": broken}] * count)
     assert same(found) and len(caught) == count
 
 
-def test_of_two_probes_on_one_log_the_second_goes_off(tmp_path: Path) -> None:
-    def made(policy: nn.Module, optimizer: torch.optim.Optimizer) -> list[gradlab.Probe]:
-        return [
-            gradlab.Probe(policy, optimizer, log=tmp_path / "run.h5", clock=lambda: 0.0)
-            for _ in range(2)
-        ]
-
+def test_of_two_probes_on_one_log_the_second_goes_off(tmp_path):
     with pytest.warns(RuntimeWarning, match="is being written"):
-        found = trained(made)
+        found = trained(*[{"log": tmp_path / "run.h5", "clock": lambda: 0.0}] * 2)
     assert same(found)
     assert list(results.load(tmp_path / "run.h5").vitals["update"]) == [100, 130]
 
 
 @pytest.mark.parametrize("calls", [3, 40, 400])
-def test_a_clock_that_fails(calls: int) -> None:
-    def made(policy: nn.Module, optimizer: torch.optim.Optimizer) -> list[gradlab.Probe]:
-        return [gradlab.Probe(policy, optimizer, clock=late_clock(calls))]
-
+def test_a_clock_that_fails(calls):
     with pytest.warns(RuntimeWarning, match="no time"):
-        found = trained(made)
+        found = trained({"clock": late_clock(calls)})
     assert same(found)
 
 
-def test_what_breaks_one_log_leaves_the_others_whole(tmp_path: Path) -> None:
-    def made(policy: nn.Module, optimizer: torch.optim.Optimizer) -> list[gradlab.Probe]:
-        logs = [tmp_path / "run.h5", broken]
-        return [gradlab.Probe(policy, optimizer, log=logs, clock=lambda: 0.0)]
-
+def test_what_breaks_one_log_leaves_the_others_whole(tmp_path):
     with pytest.warns(RuntimeWarning, match="training goes on"):
-        found = trained(made)
+        found = trained({"log": [tmp_path / "run.h5", broken], "clock": lambda: 0.0})
     assert same(found)
     assert results.load(tmp_path / "run.h5").updates > 0
 
 
-def test_an_interrupt_in_the_middle_of_a_probe_is_the_users() -> None:
+def test_an_interrupt_in_the_middle_of_a_probe_is_the_users():
     def interrupted(_: Any) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        trained(lambda policy, optimizer: [gradlab.Probe(policy, optimizer, log=interrupted)])
+        trained({"log": interrupted})

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-import gradlab
 from gradlab.networks.actors import squashed
 from gradlab.probe.parts import objectives
 from tests.probe.actor_critics import Loop, Soft, answers, watched
+from tests.probe.small_loops import looped, probed
 
 CHECK = "actor's steps raise their objective"
 
@@ -19,7 +19,7 @@ CHECK = "actor's steps raise their objective"
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [Loop, Soft])
 @pytest.mark.parametrize("fault", ["", "sign of the actor's loss"])
-def test_a_wrong_sign_is_told_in_two_lines(kind: type[Loop], fault: str) -> None:
+def test_a_wrong_sign_is_told_in_two_lines(kind, fault):
     loop, rows = kind(fault), []
     probe = watched(loop, log=rows.append)
     loop.run(probe, 290)
@@ -33,12 +33,10 @@ def test_a_wrong_sign_is_told_in_two_lines(kind: type[Loop], fault: str) -> None
 
 
 @pytest.mark.slow
-def test_the_passes_of_an_actor_that_is_wrapped_are_heard() -> None:
+def test_the_passes_of_an_actor_that_is_wrapped_are_heard():
     loop, rows = Soft("sign of the actor's loss"), []
     policy = squashed(loop.policy)
-    probe = gradlab.Probe(
-        policy, loop.actor_optimizer, log=rows.append, overhead_budget=1.0, clock=lambda: 0.0
-    )
+    probe = probed(policy, loop.actor_optimizer, rows)
     loop.run(probe, 290)
     probe.close()
     assert answers(rows)[CHECK]["state"] == "fault"
@@ -58,7 +56,7 @@ def heard(loop: Soft) -> objectives.ActorObjective:
     return check
 
 
-def test_a_rise_is_that_of_the_objective_itself() -> None:
+def test_a_rise_is_that_of_the_objective_itself():
     """Against the loop's own formula, at the noise that was drawn and at its own temperature."""
     loop = Soft(rate=0.01)
     check, rows = heard(loop), loop.batch()
@@ -83,7 +81,7 @@ def test_a_rise_is_that_of_the_objective_itself() -> None:
 
 @pytest.mark.parametrize("looks, fault", [("0" * 14, True), ("0" * 13, False), ("110" * 80, False),
                                           ("0001" * 40, True), ("01" * 200, False)])  # fmt: skip
-def test_a_wrong_sign_is_decided_by_the_odds_of_the_newest_looks(looks: str, fault: bool) -> None:
+def test_a_wrong_sign_is_decided_by_the_odds_of_the_newest_looks(looks, fault):
     check = objectives.ActorObjective(nn.Linear(1, 1))
     told = []
     for each in looks:
@@ -96,7 +94,7 @@ def test_a_wrong_sign_is_decided_by_the_odds_of_the_newest_looks(looks: str, fau
         assert told.index(True) == (13 if "1" not in looks else 38)
 
 
-def test_noise_is_known_where_most_of_it_is_lost_in_a_flat_tanh() -> None:
+def test_noise_is_known_where_most_of_it_is_lost_in_a_flat_tanh():
     """Three in four actions of σ = 12 are at a limit; what is no noise is told from it."""
     torch.manual_seed(0)
     mean, log_std = torch.randn(64, 2), torch.full((64, 2), 2.5)
@@ -110,7 +108,7 @@ def test_noise_is_known_where_most_of_it_is_lost_in_a_flat_tanh() -> None:
             assert torch.allclose(found[inner], noise[inner], atol=1e-4)
 
 
-def test_a_wrong_sign_that_is_read_from_the_loss_is_told_at_the_second_fit() -> None:
+def test_a_wrong_sign_that_is_read_from_the_loss_is_told_at_the_second_fit():
     check = objectives.ActorObjective(nn.Linear(1, 1))
     states = []
     for look in range(8):
@@ -120,7 +118,7 @@ def test_a_wrong_sign_that_is_read_from_the_loss_is_told_at_the_second_fit() -> 
     assert states == ["waiting"] * 7 + ["fault"]
 
 
-def test_an_entropy_of_the_wrong_sign_is_no_rise() -> None:
+def test_an_entropy_of_the_wrong_sign_is_no_rise():
     loop = Soft()
     loop.ALPHA = -0.2
     check = heard(loop)
@@ -132,9 +130,7 @@ def test_an_entropy_of_the_wrong_sign_is_no_rise() -> None:
 
 @pytest.mark.parametrize("alpha", [50.0, -50.0])
 @pytest.mark.parametrize("corrected", [True, False])
-def test_where_the_entropy_outweighs_q_its_sign_and_density_are_told(
-    alpha: float, corrected: bool
-) -> None:
+def test_where_the_entropy_outweighs_q_its_sign_and_density_are_told(alpha, corrected):
     loop = Soft("" if corrected else "no correction of the tanh")
     loop.ALPHA = alpha
     check = heard(loop)
@@ -148,21 +144,19 @@ def test_where_the_entropy_outweighs_q_its_sign_and_density_are_told(
     assert check.density.answer().state == ("sound" if corrected else "fault")
 
 
-def test_an_actor_that_follows_no_critic_says_so() -> None:
+def test_a_loop_without_a_critic_or_targets_says_what_it_does_not_hand_over():
     policy, rows = nn.Linear(2, 1), []
     optimizer = torch.optim.Adam(policy.parameters())
-    probe = gradlab.Probe(policy, optimizer, log=rows.append, overhead_budget=1.0)
-    for step in range(30):
-        with probe(step):
-            policy(torch.randn(8, 2)).sum().backward()
-        optimizer.step()
+    probe = probed(policy, optimizer, rows)
+    looped(policy, optimizer, probe, 30)
     probe.close()
-    assert answers(rows)[CHECK]["state"] == "off"
-    assert "probe.networks(critic=…)" in answers(rows)[CHECK]["proof"]
+    for check, words in ((CHECK, "critic=…"), ("targets follow", "critic=…, target=…")):
+        found = answers(rows)[check]
+        assert found["state"] == "off" and f"probe.networks({words})" in found["proof"]
     assert not policy._forward_hooks
 
 
-def test_copies_and_pickles_of_heard_modules_are_not_heard(tmp_path: object) -> None:
+def test_copies_and_pickles_of_heard_modules_are_not_heard(tmp_path):
     loop = Loop()
     probe = watched(loop)
     loop.run(probe, 15)
@@ -173,7 +167,7 @@ def test_copies_and_pickles_of_heard_modules_are_not_heard(tmp_path: object) -> 
     assert not loop.critics[0]._forward_hooks and not loop.policy._forward_hooks
 
 
-def test_a_check_that_fails_is_off_and_the_others_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_check_that_fails_is_off_and_the_others_go_on(monkeypatch):
     def broken(*_: object) -> None:
         raise ValueError("planted")
 
@@ -188,7 +182,7 @@ def test_a_check_that_fails_is_off_and_the_others_go_on(monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("fault", ["", "no correction of the tanh"])
-def test_a_density_without_its_correction_is_told(fault: str) -> None:
+def test_a_density_without_its_correction_is_told(fault):
     loop, rows = Soft(fault), []
     probe = watched(loop, log=rows.append)
     loop.run(probe, 150)
@@ -201,7 +195,7 @@ def test_a_density_without_its_correction_is_told(fault: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", ["", "sign of the actor's loss"])
-def test_actions_that_the_loop_scales_itself_are_followed(fault: str) -> None:
+def test_actions_that_the_loop_scales_itself_are_followed(fault):
     loop, rows = Loop(fault), []
     sign, value = -1 if not fault else 1, loop.critics[0]
     loop.actor_loss = lambda r: (  # type: ignore[method-assign]

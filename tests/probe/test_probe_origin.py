@@ -15,6 +15,7 @@ from gradlab.probe import updates
 from gradlab.probe.budget import Budget
 from gradlab.probe.critics import ForwardHook
 from gradlab.probe.origin import Finder
+from tests.probe.small_loops import probed
 
 ORIGIN = "origin of a non-finite gradient"
 
@@ -41,7 +42,7 @@ def policy(signed: bool) -> nn.Module:
 def told(net: nn.Module, bad: Tensor, at: int = 3, after: Any = None) -> tuple[list[str], Any]:
     """Five updates, the one numbered `at` with the state `bad` in row 5."""
     optimizer = torch.optim.SGD(net.parameters(), 0.0)
-    probe = gradlab.Probe(net, optimizer, overhead_budget=1.0, clock=lambda: 0.0)
+    probe = probed(net, optimizer)
     for step in range(5):
         optimizer.zero_grad()
         state = torch.rand(8, 2) + 0.5
@@ -55,22 +56,22 @@ def told(net: nn.Module, bad: Tensor, at: int = 3, after: Any = None) -> tuple[l
     return [each.message for each in probe.alarms if each.kind == ORIGIN], probe
 
 
-def test_a_forward_pass_names_operation_module_and_row() -> None:
+def test_a_forward_pass_names_operation_module_and_row():
     messages, _ = told(policy(signed=True), torch.tensor([-1.0, 1.0]))
     assert "NaN first out of sqrt (rows 5 of 8) in the forward pass of 1" in messages[0]
 
 
-def test_a_backward_pass_names_operation_module_and_row() -> None:
+def test_a_backward_pass_names_operation_module_and_row():
     messages, _ = told(policy(signed=False), torch.tensor([0.0, 1.0]))
     assert "(rows 5 of 8)" in messages[0] and "in the backward pass through 1" in messages[0]
 
 
-def test_sound_updates_have_no_origin() -> None:
+def test_sound_updates_have_no_origin():
     messages, probe = told(policy(signed=False), torch.tensor([1.0, 1.0]))
     assert messages == [] and probe.alarms == []
 
 
-def test_a_gradient_that_arrives_lost_comes_from_the_loss_and_names_its_rows() -> None:
+def test_a_gradient_that_arrives_lost_comes_from_the_loss_and_names_its_rows():
     def loss(action: Tensor, step: int) -> Tensor:
         scale = torch.ones(8, 1)
         scale[2] = torch.inf if step == 3 else 1.0
@@ -81,12 +82,12 @@ def test_a_gradient_that_arrives_lost_comes_from_the_loss_and_names_its_rows() -
     assert "the loss, the critic or the model" in messages[0]
 
 
-def test_an_input_that_is_lost_is_named() -> None:
+def test_an_input_that_is_lost_is_named():
     messages, _ = told(policy(signed=False), torch.tensor([float("nan"), 1.0]))
     assert "the policy's input is not finite (rows 5 of 8)" in messages[0]
 
 
-def test_a_spoilt_parameter_is_named() -> None:
+def test_a_spoilt_parameter_is_named():
     net = policy(signed=False)
     with torch.no_grad():
         net[2].bias.fill_(float("nan"))
@@ -94,10 +95,10 @@ def test_a_spoilt_parameter_is_named() -> None:
     assert "parameter 2.bias is not finite itself" in messages[0]
 
 
-def test_operations_of_later_marked_passes_are_watched() -> None:
+def test_operations_of_later_marked_passes_are_watched():
     net = policy(signed=False)
     optimizer = torch.optim.SGD(net.parameters(), 1e-3)
-    probe = gradlab.Probe(net, optimizer, overhead_budget=1.0, clock=lambda: 0.0)
+    probe = probed(net, optimizer)
     for step in range(6):
         optimizer.zero_grad()
         with probe(step):
@@ -111,7 +112,7 @@ def test_operations_of_later_marked_passes_are_watched() -> None:
     assert "inf first out of log (rows 3 of 8)" in told[0] and "marked" in told[0]
 
 
-def test_an_operation_is_no_origin_of_what_it_was_given() -> None:
+def test_an_operation_is_no_origin_of_what_it_was_given():
     spoilt = torch.tensor([1.0, torch.nan, torch.inf])
     with Finder() as finder:
         spoilt.mul(2).add(1)
@@ -121,7 +122,7 @@ def test_an_operation_is_no_origin_of_what_it_was_given() -> None:
     assert finder.found == "NaN first out of log (rows 1 of 2)"
 
 
-def test_watching_operations_changes_no_bit() -> None:
+def test_watching_operations_changes_no_bit():
     def run(probed: bool) -> list[Tensor]:
         torch.manual_seed(3)
         net = nn.Sequential(nn.Linear(2, 8), nn.Dropout(0.5), nn.Tanh(), nn.Linear(8, 1))
@@ -149,9 +150,7 @@ def test_watching_operations_changes_no_bit() -> None:
     assert all(torch.equal(a, b) for a, b in zip(run(False), run(True), strict=True))
 
 
-def test_passes_are_made_again_only_for_an_alarm_that_is_told(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_passes_are_made_again_only_for_an_alarm_that_is_told(monkeypatch):
     made: list[int] = []
     monkeypatch.setattr(updates, "replayed", lambda *_: str(made.append(1)))
     net = policy(signed=False)
@@ -164,11 +163,11 @@ def test_passes_are_made_again_only_for_an_alarm_that_is_told(
 
 
 @pytest.mark.parametrize("scaled", [True, False])
-def test_a_scaler_that_searches_its_scale_is_no_origin(scaled: bool) -> None:
+def test_a_scaler_that_searches_its_scale_is_no_origin(scaled):
     net = nn.Linear(1, 1)
     optimizer = torch.optim.SGD(net.parameters(), 0.0)
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0)
-    probe = gradlab.Probe(net, optimizer, overhead_budget=1.0, clock=lambda: 0.0)
+    probe = probed(net, optimizer)
     with probe(0, scaler if scaled else None):
         (scaler.scale(net(torch.ones(1, 1)).sum()) * torch.inf).backward()
     assert bool(probe.alarms) != scaled
@@ -210,7 +209,7 @@ def dies(which: str, at: int, probes: list[gradlab.Probe], clip: bool = True) ->
 
 @pytest.mark.parametrize("which", ["agent", "agent.actor"])
 @pytest.mark.parametrize("at", [60, 61, 62, 63, 97, 99, 101, 150])
-def test_a_loop_that_dies_of_one_infinite_return_is_seen_at_any_update(which: str, at: int) -> None:
+def test_a_loop_that_dies_of_one_infinite_return_is_seen_at_any_update(which, at):
     probes: list[gradlab.Probe] = []
     try:
         dies(which, at, probes)
@@ -226,14 +225,14 @@ def test_a_loop_that_dies_of_one_infinite_return_is_seen_at_any_update(which: st
     assert since in end.message and row in end.message
 
 
-def test_a_network_beside_the_policy_that_is_lost_is_said_in_its_own_step() -> None:
+def test_a_network_beside_the_policy_that_is_lost_is_said_in_its_own_step():
     probes: list[gradlab.Probe] = []
     dies("agent.actor", 61, probes, clip=False)  # the actor itself lives on
     (told,) = [each for each in probes[0].alarms if each.kind == updates.LOST_CRITIC][:1]
     assert "the critic: what its loss sent back is infinite (rows 37 of 64)" in told.message
 
 
-def test_a_root_at_0_loses_every_row_and_is_named() -> None:
+def test_a_root_at_0_loses_every_row_and_is_named():
     net, heard = nn.Linear(2, 3), ForwardHook(Budget(1.0, lambda: 0.0))
     net.register_forward_hook(heard)
     out = net(torch.randn(8, 2))
@@ -247,14 +246,14 @@ def test_a_root_at_0_loses_every_row_and_is_named() -> None:
 
 
 @pytest.mark.slow
-def test_a_program_that_ends_by_an_error_says_what_it_leaves() -> None:
+def test_a_program_that_ends_by_an_error_says_what_it_leaves():
     code = "from tests.probe.test_probe_origin import dies\nkept = []\ndies('agent', 70, kept)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 1 and "ValueError: Expected parameter loc" in done.stderr
     assert "non-finite at the end: the loop died at update 72 (ValueError)" in done.stderr
 
 
-def test_a_noted_loss_that_is_lost_is_said_at_once() -> None:
+def test_a_noted_loss_that_is_lost_is_said_at_once():
     probe = gradlab.Probe(nn.Linear(1, 1))
     probe.note(critic_loss=torch.tensor(1.0))
     assert not probe.alarms

@@ -7,7 +7,6 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -40,12 +39,6 @@ from tests.probe.planted_probe import (
 ATTACK = "</script></svg><script>document.title='broken'</script><img src=x onerror=alert(1)>"
 
 
-@pytest.fixture(autouse=True)
-def close_figures() -> Iterator[None]:
-    yield
-    plt.close("all")
-
-
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> ProbeRun:
     return load(written(tmp_path_factory.mktemp("probe") / "run.h5", everything()))
@@ -71,7 +64,13 @@ def names(run: ProbeRun) -> set[str]:
     return {each.name for each in probe_panels.panels(run)}
 
 
-def test_the_page_leads_from_verdict_to_price(tab: Any, run: ProbeRun, page: Path) -> None:
+@pytest.fixture(autouse=True)
+def close_figures() -> Iterator[None]:
+    yield
+    plt.close("all")
+
+
+def test_the_page_leads_from_verdict_to_price(tab, run, page):
     first_screens.opened(tab, page)
     assert [each.inner_text() for each in tab.locator("h2").all()] == [
         "Why", "Alarms", *probe_panels.ORDER, "How this was computed",
@@ -86,7 +85,7 @@ def test_the_page_leads_from_verdict_to_price(tab: Any, run: ProbeRun, page: Pat
     assert tab.evaluate("document.documentElement.scrollWidth") <= 390
 
 
-def test_alarms_are_told_by_kind_in_the_order_of_their_first_step(tab: Any, page: Path) -> None:
+def test_alarms_are_told_by_kind_in_the_order_of_their_first_step(tab, page):
     first_screens.opened(tab, page)
     text = tab.locator("#alarms").inner_text()
     first, second = text.index("dead inputs (reported 2 times"), text.index("saturated actor: ")
@@ -94,7 +93,7 @@ def test_alarms_are_told_by_kind_in_the_order_of_their_first_step(tab: Any, page
     assert "step 499" in text and "last at step 999" in text and "step 1,199" in text
 
 
-def test_curves_take_the_colours_of_the_page(tab: Any, page: Path) -> None:
+def test_curves_take_the_colours_of_the_page(tab, page):
     first_screens.opened(tab, page, "dark")
     strokes = tab.evaluate(
         """() => [...document.querySelectorAll("figure svg g[id*=line2d] > path")]
@@ -104,9 +103,7 @@ def test_curves_take_the_colours_of_the_page(tab: Any, page: Path) -> None:
     assert len(strokes) > 50 and fixed == []  # every one is a variable of the palette
 
 
-def test_everything_that_was_measured_has_a_panel_with_a_caption(
-    run: ProbeRun, whole: list[Panel]
-) -> None:
+def test_everything_that_was_measured_has_a_panel_with_a_caption(run, whole):
     assert {each.name for each in whole} == set(probe_panels.CAPTIONS) - {
         "nonfinite", "dead_columns",
     }  # fmt: skip
@@ -115,7 +112,7 @@ def test_everything_that_was_measured_has_a_panel_with_a_caption(
     assert sum(map(len, probe_panels.absent(run).values())) == 2  # what is sound
 
 
-def test_a_run_without_a_task_says_how_to_measure(tmp_path: Path) -> None:
+def test_a_run_without_a_task_says_how_to_measure(tmp_path):
     rows = {k: v for k, v in everything().items() if k in ("vitals", "successive")}
     found = load(written(tmp_path / "run.h5", rows, horizon=None, task=""))
     assert names(found) == {
@@ -138,13 +135,13 @@ def test_a_run_without_a_task_says_how_to_measure(tmp_path: Path) -> None:
         ({"value": np.nan}, "no critic was given"),
     ],
 )  # fmt: skip
-def test_what_is_missing_says_why(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+def test_what_is_missing_says_why(tmp_path, changes, said):
     rows = {"measured": [measurement(400, **changes)]}
     lines = probe_panels.absent(load(written(tmp_path / "run.h5", rows)))
     assert said in " ".join(line for each in lines.values() for line in each)
 
 
-def test_without_optimiser_limits_or_budget_the_page_says_so(tmp_path: Path) -> None:
+def test_without_optimiser_limits_or_budget_the_page_says_so(tmp_path):
     rows = {"vitals": [window(1, update_ratio=np.nan, layer_ratio=np.full(len(NAMES), np.nan))]}
     found = load(written(tmp_path / "run.h5", rows, actions=0))
     text = html.unescape(page_of(found))
@@ -154,14 +151,14 @@ def test_without_optimiser_limits_or_budget_the_page_says_so(tmp_path: Path) -> 
         assert said in text, said
 
 
-def test_an_empty_run_makes_a_page(tmp_path: Path) -> None:
+def test_an_empty_run_makes_a_page(tmp_path):
     text = page_of(load(written(tmp_path / "run.h5", {})))
     assert "No row yet: the first comes after 100 updates." in text
     shown = text[text.index("<main>") : text.index("<script>")]
     assert "<figure>" not in shown and not re.search(r"\bnan\b", shown.lower())
 
 
-def test_faults_have_their_panels(tmp_path: Path) -> None:
+def test_faults_have_their_panels(tmp_path):
     rows = {
         "vitals": [window(1), window(2, nonfinite_updates=14, grad_norm=np.nan)],
         "successive": [burst(40 * k) | {"dead_columns": 3, "dead_inputs": 1} for k in (1, 2)],
@@ -170,11 +167,11 @@ def test_faults_have_their_panels(tmp_path: Path) -> None:
     assert {"nonfinite", "dead_columns"} <= names(found)
     table = curves({"": found})
     ax = figures.lost_gradients(table)
-    assert "14 of 200" in " ".join(text.get_text() for text in ax.texts)
+    assert "14 of 200" in texts(ax)
     assert ax.get_ylim()[1] > 0.14
 
 
-def test_a_single_point_is_said_and_not_drawn_over_time(tmp_path: Path) -> None:
+def test_a_single_point_is_said_and_not_drawn_over_time(tmp_path):
     rows = {"vitals": [window(1)], "successive": [burst(40)], "measured": [measurement(40)]}
     found = load(written(tmp_path / "run.h5", rows))
     assert names(found) == {"errors", "parts", "cosine", "chain"}  # over the horizon
@@ -190,7 +187,7 @@ def test_a_single_point_is_said_and_not_drawn_over_time(tmp_path: Path) -> None:
     assert "Known at one step" not in str(probe_panels.absent(twice))
 
 
-def test_a_run_that_nobody_closed_says_so_and_promises_nothing(tmp_path: Path) -> None:
+def test_a_run_that_nobody_closed_says_so_and_promises_nothing(tmp_path):
     journal = opened(tmp_path / "run.h5")
     journal.append("vitals", {k: v for k, v in window(1).items() if k in {"update", *VITALS}})
     assert probe_page.page(load(tmp_path / "run.h5")).screen.notice == ""  # being written
@@ -203,7 +200,7 @@ def test_a_run_that_nobody_closed_says_so_and_promises_nothing(tmp_path: Path) -
 
 
 @pytest.mark.slow
-def test_commands_in_sentences_are_code_and_no_loop_is_offered_again(tmp_path: Path) -> None:
+def test_commands_in_sentences_are_code_and_no_loop_is_offered_again(tmp_path):
     message = "shorten it; `gradlab measure` compares"
     rows = dict(everything()) | {"alarms": [alarm(0, 500, "wrong direction", message)]}
     found = load(written(tmp_path / "run.h5", rows))
@@ -212,7 +209,7 @@ def test_commands_in_sentences_are_code_and_no_loop_is_offered_again(tmp_path: P
     assert "Again:" not in text and "File: <code>run.h5</code>" in text
 
 
-def test_a_run_cut_while_it_was_written_makes_a_page(tmp_path: Path) -> None:
+def test_a_run_cut_while_it_was_written_makes_a_page(tmp_path):
     written(tmp_path / "run.h5", {"successive": [burst(40), burst(80), burst(120)]})
     place = journal_of(tmp_path / "run.h5")
     place.write_bytes(place.read_bytes()[:-100])
@@ -225,7 +222,7 @@ def test_a_run_cut_while_it_was_written_makes_a_page(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_text_from_a_hostile_file_is_shown_and_never_run(tab: Any, tmp_path: Path) -> None:
+def test_text_from_a_hostile_file_is_shown_and_never_run(tab, tmp_path):
     rows = {k: v for k, v in everything().items() if k != "successive"}
     rows["alarms"] = [alarm(0, 100, ATTACK, ATTACK), alarm(1, 200, "$\\frac{", "$x^2$")]
     found = load(
@@ -242,9 +239,7 @@ def test_text_from_a_hostile_file_is_shown_and_never_run(tab: Any, tmp_path: Pat
     assert tab.evaluate("document.documentElement.scrollWidth") <= 1200
 
 
-def test_the_command_says_what_the_page_says(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command_says_what_the_page_says(tmp_path, capsys):
     rows = {k: v for k, v in everything().items() if k in ("successive", "alarms")}
     path = written(tmp_path / "run.h5", rows)
     assert cli.main(["report", str(path), "--json"]) == 0
@@ -254,7 +249,7 @@ def test_the_command_says_what_the_page_says(
     assert document["report"] == str(path.with_suffix(".html"))
 
 
-def test_what_is_for_other_runs_is_refused_with_what_to_do(tmp_path: Path) -> None:
+def test_what_is_for_other_runs_is_refused_with_what_to_do(tmp_path):
     paths = [written(tmp_path / f"{name}.h5", everything(3)) for name in "ab"]
     with pytest.raises(InputError, match=r"a probe's run.*gradlab report"):
         output.compare(paths, tmp_path / "page.html")
@@ -286,7 +281,7 @@ def drawn(run: ProbeRun) -> dict[str, Callable[[], Axes]]:
 
 @pytest.mark.parametrize("name", ["curve", "norms", "layers", "actions", "cost", "moved", "chains",
                                   "chosen", "growth", "critic", "dead"])  # fmt: skip
-def test_no_text_covers_another_and_none_is_cut_off(run: ProbeRun, name: str) -> None:
+def test_no_text_covers_another_and_none_is_cut_off(run, name):
     ax = drawn(run)[name]()
     figure = ax.figure
     figure.canvas.draw()
@@ -300,7 +295,7 @@ def test_no_text_covers_another_and_none_is_cut_off(run: ProbeRun, name: str) ->
         assert not any(box.overlaps(other) for p, other in boxes.items() if p is not part)
 
 
-def test_what_is_drawn_is_what_the_table_says(run: ProbeRun) -> None:
+def test_what_is_drawn_is_what_the_table_says(run):
     ax = figures.gradient_norms(curves({"": run}))
     (mean,) = [line for line in ax.lines if line.get_label() == "mean of a window"]
     np.testing.assert_allclose(mean.get_ydata(), 1 + 1 / np.arange(1, 31))
@@ -312,23 +307,27 @@ def test_what_is_drawn_is_what_the_table_says(run: ProbeRun) -> None:
     np.testing.assert_allclose(np.asarray(cost.lines[2].get_ydata()), 0.04)
 
 
-def test_gradients_that_are_not_marked_are_said_to_be_perhaps_clipped(tmp_path: Path) -> None:
+def texts(ax: Axes) -> str:
+    return " ".join(text.get_text() for text in ax.texts)
+
+
+def test_gradients_that_are_not_marked_are_said_to_be_perhaps_clipped(tmp_path):
     rows = {"vitals": [window(1, marked=0)]}
     ax = figures.gradient_norms(curves({"": load(written(tmp_path / "run.h5", rows))}))
-    assert "perhaps clipped" in " ".join(text.get_text() for text in ax.texts)
+    assert "perhaps clipped" in texts(ax)
 
 
-def test_several_seeds_are_thin_lines_of_one_look(run: ProbeRun) -> None:
+def test_several_seeds_are_thin_lines_of_one_look(run):
     runs = {"0": run, "1": run, "2": run}
     ax = figures.gradient_norms(curves(runs))
     labels = [line.get_label() for line in ax.lines if not str(line.get_label()).startswith("_")]
     assert len(ax.lines) == 6 and sorted(labels) == ["largest of a window", "mean of a window"]
-    assert "each of 3 seeds" in " ".join(text.get_text() for text in ax.texts)
+    assert "each of 3 seeds" in texts(ax)
     found = {each.name for each in probe_panels.several(runs)}
     assert {"signal_share", "chosen", "share"} <= found and "moved" not in found
 
 
-def test_thirty_tensors_and_many_actions_stay_readable(tmp_path: Path) -> None:
+def test_thirty_tensors_and_many_actions_stay_readable(tmp_path):
     tensors = tuple(f"layers.{k}.weight" for k in range(30))
     wide = {k: np.ones(30) for k in ("layer_norm", "layer_ratio", "nonfinite", "zero")}
     wide |= {k: np.full(17, 0.1) for k in ("saturation", "attenuation")}
@@ -341,7 +340,7 @@ def test_thirty_tensors_and_many_actions_stay_readable(tmp_path: Path) -> None:
     assert "the first 8 of 17 actions" in " ".join(text.get_text() for text in ax.texts)
 
 
-def test_the_page_of_a_long_run_stays_small(tmp_path: Path) -> None:
+def test_the_page_of_a_long_run_stays_small(tmp_path):
     dead = {"dead_columns": 3}
     rows = {"successive": [burst(40 * k) | (dead if k % 2 else {}) for k in range(1, 1001)]}
     text = page_of(load(written(tmp_path / "run.h5", rows)))
@@ -350,7 +349,7 @@ def test_the_page_of_a_long_run_stays_small(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_faults_stand_on_the_first_screen(tab: Any, run: ProbeRun, tmp_path: Path) -> None:
+def test_faults_stand_on_the_first_screen(tab, run, tmp_path):
     found = probe_page.page(run)
     first_screens.check_first_screen(tab, found, tmp_path)
     assert found.screen.light == "none" and "dead inputs" in found.screen.headline

@@ -73,13 +73,13 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-def test_without_a_critic_the_price_is_that_of_the_fresh_path(clock: Clock) -> None:
+def test_without_a_critic_the_price_is_that_of_the_fresh_path(clock):
     question = Question(task(0.5), None, 0)
     for price in (trial_price, first_price):
         assert price(question, policy(), clock) == pytest.approx(MARGIN * STEPS * 4e-3 + FIXED)
 
 
-def test_chains_that_converge_soon_are_priced_by_their_length(clock: Clock) -> None:
+def test_chains_that_converge_soon_are_priced_by_their_length(clock):
     question = Question(task(0.5), Critic(), 0)
     price = trial_price(question, policy(), clock)
     assert price == pytest.approx(MARGIN * TRIED * 4e-3 + FIXED)
@@ -88,21 +88,19 @@ def test_chains_that_converge_soon_are_priced_by_their_length(clock: Clock) -> N
     assert steps == pytest.approx(round(steps)) and question.horizon <= steps <= TRIED
 
 
-def test_chains_that_do_not_are_priced_by_the_longest_there_may_be(clock: Clock) -> None:
+def test_chains_that_do_not_are_priced_by_the_longest_there_may_be(clock):
     question = Question(task(1.105), Critic(), 0)
     found = first_price(question, policy(), clock)
     assert found == pytest.approx(MARGIN * AT_MOST * (4e-3 + CHECKED * 1e-3) + FIXED)
 
 
-def test_chains_that_are_given_up_are_priced_by_what_was_made_of_them(clock: Clock) -> None:
+def test_chains_that_are_given_up_are_priced_by_what_was_made_of_them(clock):
     found = first_price(Question(task(1.3), Critic(), 0), policy(), clock)
     assert (found - FIXED) / MARGIN / (4e-3 + CHECKED * 1e-3) < TRIED
 
 
 @pytest.mark.parametrize("share", [0.01, 0.05, 0.2])
-def test_pricing_itself_waits_until_there_is_time_for_it(
-    share: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pricing_itself_waits_until_there_is_time_for_it(share, monkeypatch):
     clock, order = Clock(), []
 
     def spends(what: str, seconds: float, answer: Any) -> Any:
@@ -128,7 +126,7 @@ def test_pricing_itself_waits_until_there_is_time_for_it(
 
 
 @pytest.mark.parametrize("share", [0.01, 0.05, 0.2])
-def test_the_share_is_kept_on_the_true_clock(share: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_share_is_kept_on_the_true_clock(share, monkeypatch):
     made: list[float] = []
 
     def measured(*given: Any) -> Any:

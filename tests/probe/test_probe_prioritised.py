@@ -100,7 +100,7 @@ def run(
 
 
 @pytest.mark.parametrize("fault", ["", "rewards of the step before"])
-def test_rewards_of_the_step_before_are_named_and_sound_rows_are_not(fault: str) -> None:
+def test_rewards_of_the_step_before_are_named_and_sound_rows_are_not(fault):
     probe, found = run(fault, 120)
     assert {alarm.kind for alarm in probe.alarms} == ({STORED} if fault else set())
     assert found["rewards are stored as paid"]["state"] == ("fault" if fault else "sound")
@@ -110,14 +110,14 @@ def test_rewards_of_the_step_before_are_named_and_sound_rows_are_not(fault: str)
 
 
 @pytest.mark.slow
-def test_weights_of_the_wrong_sign_are_named() -> None:
+def test_weights_of_the_wrong_sign_are_named():
     probe, _ = run("sign of the weights", 420)
     assert {alarm.kind for alarm in probe.alarms} & set(CAUSES) == {IMPLIED}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("given", [{}, {"alpha": 1.0, "size": 16, "rate": 3e-4}])
-def test_a_sound_loop_is_not_accused_however_slow_its_critic(given: dict[str, Any]) -> None:
+def test_a_sound_loop_is_not_accused_however_slow_its_critic(given):
     probe, found = run("", 420, **given)
     assert not probe.alarms and not any(each["state"] == "fault" for each in found.values())
     assert found["the critic's implied reward is the paid one"]["state"] == (

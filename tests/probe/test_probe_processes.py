@@ -15,14 +15,12 @@ from torch import distributed, nn
 import gradlab
 from gradlab.errors import InputError
 from gradlab.storage import journal
+from tests.probe.kinds_of_loops import net
+from tests.probe.small_loops import looped
 
 UPDATES = 120
 PROCESSES = 2
-
-
-def net() -> nn.Sequential:
-    torch.manual_seed(1)
-    return nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 1), nn.Tanh())
+FREE: dict[str, Any] = {"overhead_budget": 1.0, "clock": lambda: 0.0}
 
 
 def trained(rank: int, folder: Path, probed: bool) -> list[torch.Tensor]:
@@ -31,9 +29,7 @@ def trained(rank: int, folder: Path, probed: bool) -> list[torch.Tensor]:
     optimizer = torch.optim.Adam(policy.parameters(), 1e-2)
     probe = None
     if probed:
-        probe = gradlab.Probe(
-            policy, optimizer, log=folder / "run.h5", overhead_budget=1.0, clock=lambda: 0.0
-        )
+        probe = gradlab.Probe(policy, optimizer, log=folder / "run.h5", **FREE)
         assert probe.off == (rank > 0)
     torch.manual_seed(rank)
     for step in range(UPDATES):
@@ -81,7 +77,7 @@ def process(rank: int, folder: Path, results: Any) -> None:
 
 
 @pytest.mark.slow
-def test_a_group_of_processes_trains_alike_and_the_first_one_writes(tmp_path: Path) -> None:
+def test_a_group_of_processes_trains_alike_and_the_first_one_writes(tmp_path):
     context = multiprocessing.get_context("spawn")
     results = context.Queue()
     workers = [
@@ -103,12 +99,10 @@ def test_a_group_of_processes_trains_alike_and_the_first_one_writes(tmp_path: Pa
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_the_child_of_a_fork_leaves_the_file_and_the_policy_alone(tmp_path: Path) -> None:
+def test_the_child_of_a_fork_leaves_the_file_and_the_policy_alone(tmp_path):
     policy = net()
     optimizer = torch.optim.SGD(policy.parameters(), 1e-2)
-    probe = gradlab.Probe(
-        policy, optimizer, log=tmp_path / "run.h5", overhead_budget=1.0, clock=lambda: 0.0
-    )
+    probe = gradlab.Probe(policy, optimizer, log=tmp_path / "run.h5", **FREE)
     looped(policy, optimizer, probe)
     before = sorted(tmp_path.iterdir())
     with warnings.catch_warnings():
@@ -132,11 +126,3 @@ def test_the_child_of_a_fork_leaves_the_file_and_the_policy_alone(tmp_path: Path
     probe.close()
     run = journal.read(tmp_path / "run.h5")
     assert run.groups["vitals"]["update"].values.tolist() == [100, 200]
-
-
-def looped(policy: nn.Module, optimizer: torch.optim.Optimizer, probe: gradlab.Probe) -> None:
-    for step in range(100):
-        optimizer.zero_grad()
-        with probe(step):
-            policy(torch.randn(8, 2)).sum().backward()
-        optimizer.step()

@@ -7,24 +7,20 @@ import pytest
 import torch
 from torch import nn
 
-import gradlab
+from tests.probe.small_loops import looped, probed
 
 
 def rows(net: nn.Module, held: list[nn.Parameter], states: torch.Tensor) -> list[dict[str, object]]:
     """Vitals of two windows."""
     optimizer = torch.optim.SGD(held, 0.0)
-    probe = gradlab.Probe(net, optimizer, overhead_budget=1.0, clock=lambda: 0.0)
-    for step in range(200):
-        optimizer.zero_grad()
-        with probe(step):
-            net(states).sum().backward()
-        optimizer.step()
+    probe = probed(net, optimizer)
+    looped(net, optimizer, probe, 200, lambda step: net(states).sum())
     assert not probe.off
     return [dict(row) for row in probe.alarm_log.rows[0]["vitals"]]
 
 
 @pytest.mark.parametrize("size", [0.1, 2.0, 30.0])
-def test_attenuation_is_the_mean_derivative_of_the_tanh(size: float) -> None:
+def test_attenuation_is_the_mean_derivative_of_the_tanh(size):
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(3, 2), nn.Tanh()).double()
     states = size * torch.randn(16, 3, dtype=torch.float64)
@@ -34,7 +30,7 @@ def test_attenuation_is_the_mean_derivative_of_the_tanh(size: float) -> None:
     np.testing.assert_allclose(first["attenuation"], slope.mean(0).numpy(), rtol=1e-9, atol=1e-12)
 
 
-def test_what_an_update_reaches_is_said_once() -> None:
+def test_what_an_update_reaches_is_said_once():
     net, other = nn.Linear(3, 1), nn.Linear(2, 1)
     net.bias.requires_grad_(False)
     held = [net.weight, *other.parameters()]

@@ -15,6 +15,7 @@ from torch import nn
 import gradlab
 from gradlab.errors import InputError
 from gradlab.probe.budget import UNSEEN, Budget
+from tests.probe import small_loops
 from tests.probe.actor_critics import answers
 
 LIMIT = 8
@@ -63,9 +64,7 @@ def collected(env: Any, steps: int = 600) -> tuple[list[Row], list[Row]]:
 def probed() -> tuple[gradlab.Probe, list[Row], Callable[[], None]]:
     policy, rows = nn.Linear(2, 1), []
     optimizer = torch.optim.Adam(policy.parameters())
-    probe = gradlab.Probe(
-        policy, optimizer, log=rows.append, overhead_budget=1.0, clock=lambda: 0.0
-    )
+    probe = small_loops.probed(policy, optimizer, rows)
 
     def update() -> None:
         optimizer.zero_grad()
@@ -87,102 +86,70 @@ def told(rows: list[Row], probe: gradlab.Probe, update: Callable[[], None]) -> l
     return [alarm.message for alarm in probe.alarms if alarm.kind == KIND]
 
 
-def flipped(row: Row, after: Row) -> Row:
-    return row | {"reward": -row["reward"]}
+def over(row: Row) -> bool:
+    return row["terminated"] or row["truncated"]
 
 
-def lost(row: Row, after: Row) -> Row:
-    return row | {"reward": 0.0}
-
-
-def equal(row: Row, after: Row) -> Row:
-    return row | {"next_observation": row["observation"]}
-
-
-def late(row: Row, after: Row) -> Row:
-    return row | {"next_observation": after["next_observation"]}
-
-
-def reset(row: Row, after: Row) -> Row:
-    over = row["terminated"] or row["truncated"]
-    return row | {"next_observation": after["observation"] if over else row["next_observation"]}
-
-
-def unended(row: Row, after: Row) -> Row:
-    return row | {"terminated": False}
-
-
-def cut(row: Row, after: Row) -> Row:
-    return row | {"terminated": row["terminated"] or row["truncated"]}
-
-
-def noiseless(row: Row, after: Row) -> Row:
-    return row | {"action": row["action"] + np.float32(0.1)}
-
-
-def sound(row: Row, after: Row) -> Row:
-    return row
-
-
-def scaled(row: Row, after: Row) -> Row:
-    return row | {"reward": 0.1 * row["reward"] - 3}
-
-
-def unit(row: Row, after: Row) -> Row:
-    """As Stable-Baselines3 stores them."""
-    return row | {"action": row["action"] / 2}
-
-
-FAULTS: dict[Callable[[Row, Row], Row], str] = {
-    flipped: "the stored rewards have the opposite sign",
-    lost: "the stored rewards are nearly 0",
-    equal: "the stored next observation is the observation itself",
-    late: "the stored next observation is that of one step later",
-    reset: "next episode's first observation",
-    unended: "are not stored as terminated",
-    cut: "a time limit cut are stored as terminated",
-    noiseless: "the stored actions are not those",
+# What is stored instead of a row and the one after it, and how that is told.
+FAULTS: dict[str, Callable[[Row, Row], Row]] = {
+    "the stored rewards have the opposite sign": lambda row, _: {"reward": -row["reward"]},
+    "the stored rewards are nearly 0": lambda row, _: {"reward": 0.0},
+    "the stored next observation is the observation itself": lambda row, _: {
+        "next_observation": row["observation"]
+    },
+    "the stored next observation is that of one step later": lambda row, after: {
+        "next_observation": after["next_observation"]
+    },
+    "next episode's first observation": lambda row, after: {
+        "next_observation": after["observation"] if over(row) else row["next_observation"]
+    },
+    "are not stored as terminated": lambda row, _: {"terminated": False},
+    "a time limit cut are stored as terminated": lambda row, _: {"terminated": over(row)},
+    "the stored actions are not those": lambda row, _: {"action": row["action"] + np.float32(0.1)},
+}
+SOUND: dict[str, Callable[[Row], Row]] = {
+    "as paid": lambda row: {},
+    "scaled": lambda row: {"reward": 0.1 * row["reward"] - 3},
+    "as Stable-Baselines3 stores actions": lambda row: {"action": row["action"] / 2},
 }
 
 
-@pytest.mark.parametrize("fault", FAULTS, ids=lambda f: f.__name__)
-def test_a_fault_of_storage_is_told_by_its_name(fault: Callable[[Row, Row], Row]) -> None:
+@pytest.mark.parametrize("words", FAULTS)
+def test_a_fault_of_storage_is_told_by_its_name(words):
     probe, _, update = probed()
     rows, after = collected(probe.record(Walk()))
-    found = told([*map(fault, rows, after)], probe, update)
-    assert found and all(FAULTS[fault] in each and each.endswith("?") for each in found)
+    stored = [a | FAULTS[words](a, b) for a, b in zip(rows, after, strict=True)]
+    found = told(stored, probe, update)
+    assert found and all(words in each and each.endswith("?") for each in found)
 
 
-@pytest.mark.parametrize("way", [sound, scaled, unit], ids=lambda f: f.__name__)
-def test_sound_storage_is_not_accused(way: Callable[[Row, Row], Row]) -> None:
+@pytest.mark.parametrize("way", SOUND)
+def test_sound_storage_is_not_accused(way):
     probe, log, update = probed()
-    rows, after = collected(probe.record(Walk()))
-    assert not told([*map(way, rows, after)], probe, update)
+    rows, _ = collected(probe.record(Walk()))
+    assert not told([row | SOUND[way](row) for row in rows], probe, update)
     probe.close()
     states = {name: row["state"] for name, row in answers(log).items()}
     assert states["terminations are stored"] == states["actions are stored as sent"] == "sound"
     assert states["episodes end with their last observation"] == "sound"
 
 
-def test_rewards_of_the_step_before_are_told() -> None:
-    probe, _, update = probed()
-    rows, _ = collected(probe.record(Walk()))
-    before = [rows[0], *rows[:-1]]
-    shifted = [row | {"reward": one["reward"]} for row, one in zip(rows, before, strict=True)]
-    assert any("those of the step before" in each for each in told(shifted, probe, update))
-
-
-def test_rows_that_begin_where_they_end_have_no_reward_of_the_step_before() -> None:
+@pytest.mark.parametrize("begins_where_it_ends", [False, True])
+def test_rewards_of_the_step_before_are_told_where_rows_have_a_begin(begins_where_it_ends):
     """obs = next_obs before the row is stored: reward and action are then of the step before."""
     probe, _, update = probed()
     rows, _ = collected(probe.record(Walk()))
-    after = [row | {"observation": row["next_observation"]} for row in rows]
-    found = told(after, probe, update)
-    assert any("the observation itself" in each for each in found)
-    assert not any("those of the step before" in each for each in found)
+    if begins_where_it_ends:
+        stored = [row | {"observation": row["next_observation"]} for row in rows]
+    else:
+        before = [rows[0], *rows[:-1]]
+        stored = [row | {"reward": one["reward"]} for row, one in zip(rows, before, strict=True)]
+    found = told(stored, probe, update)
+    assert any("those of the step before" in each for each in found) != begins_where_it_ends
+    assert any("the observation itself" in each for each in found) >= begins_where_it_ends
 
 
-def test_a_batch_that_comes_again_and_again_is_told() -> None:
+def test_a_batch_that_comes_again_and_again_is_told():
     probe, _, update = probed()
     rows, _ = collected(probe.record(Walk()))
     names = [name for name in rows[0] if name != "truncated"]
@@ -193,7 +160,7 @@ def test_a_batch_that_comes_again_and_again_is_told() -> None:
     assert any("the same batch" in alarm.message for alarm in probe.alarms)
 
 
-def test_rows_of_several_steps_accuse_nobody() -> None:
+def test_rows_of_several_steps_accuse_nobody():
     probe, _, update = probed()
     rows, after = collected(probe.record(Walk()))
     several = [
@@ -204,7 +171,7 @@ def test_rows_of_several_steps_accuse_nobody() -> None:
     assert not told(several, probe, update)
 
 
-def test_transformed_observations_say_where_to_wrap() -> None:
+def test_transformed_observations_say_where_to_wrap():
     probe, log, update = probed()
     rows, _ = collected(probe.record(Walk()))
     shifted = [r | {"observation": r["observation"] + 1, "reward": -r["reward"]} for r in rows]
@@ -216,7 +183,7 @@ def test_transformed_observations_say_where_to_wrap() -> None:
 
 @pytest.mark.parametrize("mode", [AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP])
 @pytest.mark.parametrize("planted", [False, True])
-def test_environments_that_reset_by_themselves(mode: AutoresetMode, planted: bool) -> None:
+def test_environments_that_reset_by_themselves(mode, planted):
     """Planted: what comes back at the end of an episode is stored as its next observation."""
     probe, _, update = probed()
     env = probe.record(SyncVectorEnv([Walk] * 3, autoreset_mode=mode))
@@ -242,7 +209,7 @@ def test_environments_that_reset_by_themselves(mode: AutoresetMode, planted: boo
     assert bool(found) == fault and all("final_obs" in each for each in found)
 
 
-def test_what_an_environment_gives_is_not_changed() -> None:
+def test_what_an_environment_gives_is_not_changed():
     plain, _ = collected(Walk())
     probe, _, _ = probed()
     recorded, _ = collected(probe.record(Walk()))
@@ -250,13 +217,13 @@ def test_what_an_environment_gives_is_not_changed() -> None:
         assert all(np.array_equal(one[name], other[name]) for name in one)
 
 
-def test_what_is_no_environment_is_refused() -> None:
+def test_what_is_no_environment_is_refused():
     with pytest.raises(InputError, match=r"^env is a str, expected a gymnasium"):
         probed()[0].record("Pendulum-v1")
 
 
 @pytest.mark.parametrize("vector", [False, True])
-def test_recording_is_paid_from_the_budget(vector: bool) -> None:
+def test_recording_is_paid_from_the_budget(vector):
     """By a clock that goes on by a second whenever it is read: one second a step and the hooks'."""
     ticks = iter(range(10**9))
     network = nn.Linear(2, 1)
@@ -271,14 +238,14 @@ def test_recording_is_paid_from_the_budget(vector: bool) -> None:
     probe.close()
 
 
-def test_columns_of_another_length_are_refused() -> None:
+def test_columns_of_another_length_are_refused():
     probe, _, _ = probed()
     probe.record(Walk())
     with pytest.raises(InputError, match=r"^action has 3 rows, observation has 4"):
         probe.batch(observation=torch.zeros(4, 2), action=torch.zeros(3, 1))
 
 
-def test_the_ring_forgets_its_oldest_steps() -> None:
+def test_the_ring_forgets_its_oldest_steps():
     from gradlab.probe.parts.recorder import Episodes, Ring
 
     ring, episodes = Ring(Budget(0.05, lambda: 0.0), 4), Episodes(1)
@@ -306,7 +273,7 @@ class Goal(gymnasium.Env[Any, Any]):
 
 
 @pytest.mark.parametrize("several", [False, True])
-def test_what_cannot_be_recorded_does_not_end_the_loop(several: bool) -> None:
+def test_what_cannot_be_recorded_does_not_end_the_loop(several):
     probe, _, _ = probed()
     env = gymnasium.vector.SyncVectorEnv([Goal, Goal]) if several else Goal()
     env = probe.record(env)

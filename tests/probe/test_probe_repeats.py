@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import nn
 
-import gradlab
 from gradlab.probe.successive import Repeats, marks
 from gradlab.statistics.successive import fresh, signal
+from tests.probe.small_loops import probed
 
 
-def test_marks_are_equal_for_equal_rows_only() -> None:
+def test_marks_are_equal_for_equal_rows_only():
     x = torch.randn(6, 3)
     x[4] = x[1]
     found = marks([x])
@@ -22,7 +22,7 @@ def test_marks_are_equal_for_equal_rows_only() -> None:
     assert marks([torch.tensor(1.0)]) is None and marks([]) is None
 
 
-def test_shared_and_different_samples_are_counted() -> None:
+def test_shared_and_different_samples_are_counted():
     batches = [np.array([1.0, 2, 3, 4]), np.array([3.0, 4, 5, 6]), None, np.array([5.0, 6, 7, 8])]
     found = Repeats.of(batches)
     np.testing.assert_array_equal(found.shared, [2, np.nan, np.nan])
@@ -30,7 +30,7 @@ def test_shared_and_different_samples_are_counted() -> None:
     assert found.distinct == 8 / 12
 
 
-def test_pairs_that_share_more_than_chance_explains_are_left_out() -> None:
+def test_pairs_that_share_more_than_chance_explains_are_left_out():
     assert fresh(np.array([0, 64.0, 0, 16])).tolist() == [True, False, True, False]
     assert fresh(np.array([13.0, 6, 20, 17])).tolist() == [True, True, False, False]
     assert fresh(np.full(3, np.nan)).all()  # not seen: all that there is
@@ -53,9 +53,7 @@ def gradients(name: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("name, biased", [("partition", 6 / 32 / 4), ("same", 30 / 32)])
-def test_shared_samples_make_a_share_out_of_nothing_unless_left_out(
-    name: str, biased: float
-) -> None:
+def test_shared_samples_make_a_share_out_of_nothing_unless_left_out(name, biased):
     """Between epochs on 4 parts a quarter of the samples return; one batch 16 times is itself."""
     plain, kept = [], []
     for seed in range(300):
@@ -67,10 +65,10 @@ def test_shared_samples_make_a_share_out_of_nothing_unless_left_out(
         assert abs(np.mean(found) - truth) < 4 * error + 0.01
 
 
-def test_a_batch_used_ten_times_leaves_the_pairs_where_it_changes() -> None:
+def test_a_batch_used_ten_times_leaves_the_pairs_where_it_changes():
     net = nn.Linear(3, 1)
     optimizer = torch.optim.SGD(net.parameters(), 0.0)
-    probe = gradlab.Probe(net, optimizer, overhead_budget=1.0, clock=lambda: 0.0)
+    probe = probed(net, optimizer)
     for step in range(60):
         if step % 10 == 0:
             torch.manual_seed(step)

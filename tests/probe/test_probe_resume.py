@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,20 +14,12 @@ from gradlab.errors import InputError
 from gradlab.runs.probe import results, schema
 from gradlab.runs.probe.columns import ProbeColumn
 from gradlab.storage import journal
+from tests.probe.small_loops import linear_task
 
 
 def net(width: int = 4) -> nn.Module:
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(2, width), nn.Tanh(), nn.Linear(width, 1))
-
-
-def task(name: str = "") -> gradlab.Task:
-    eye = torch.eye(2, dtype=torch.float64)
-    found = gradlab.tasks.linear_quadratic(
-        A=0.9 * eye, B=eye[:, :1], Q=eye, R=eye[:1, :1], noise_covariance=0.01 * eye,
-        start_mean=torch.zeros(2, dtype=torch.float64), start_covariance=eye, discount=0.8,
-    )  # fmt: skip
-    return found
 
 
 def probed(policy: nn.Module, log: Any, updates: int, *, first: int = 0, **more: Any) -> Any:
@@ -45,7 +36,7 @@ def probed(policy: nn.Module, log: Any, updates: int, *, first: int = 0, **more:
 
 
 @pytest.mark.parametrize("folded", [True, False])
-def test_a_probe_goes_on_behind_the_last_row(folded: bool, tmp_path: Path) -> None:
+def test_a_probe_goes_on_behind_the_last_row(folded, tmp_path):
     log, policy = tmp_path / "run.h5", net()
     probe = probed(policy, log, 230)
     if folded:
@@ -65,7 +56,7 @@ def test_a_probe_goes_on_behind_the_last_row(folded: bool, tmp_path: Path) -> No
     assert (np.diff(run.vitals["own_seconds"]) >= 0).all()
 
 
-def test_alarms_of_both_are_kept(tmp_path: Path) -> None:
+def test_alarms_of_both_are_kept(tmp_path):
     log, policy = tmp_path / "run.h5", net()
     for resume in (False, True):
         optimizer = torch.optim.SGD(policy.parameters(), 1e-3)
@@ -81,15 +72,7 @@ def test_alarms_of_both_are_kept(tmp_path: Path) -> None:
     assert len(numbers) >= 2 and numbers == list(range(len(numbers)))
 
 
-def test_a_log_that_is_there_is_refused_in_python(tmp_path: Path) -> None:
-    log = tmp_path / "run.h5"
-    probed(net(), log, 110).close()
-    with pytest.raises(InputError, match=r"holds a run already: go on in it with resume=True") as e:
-        gradlab.Probe(net(), log=log)
-    assert "--" not in str(e.value)
-
-
-def test_what_cannot_be_gone_on_in_is_refused_at_once(tmp_path: Path) -> None:
+def test_what_cannot_be_gone_on_in_is_refused_at_once(tmp_path):
     log, foreign = tmp_path / "run.h5", tmp_path / "notes.h5"
     probed(net(), log, 110).close()
     held = log.read_bytes()
@@ -103,13 +86,13 @@ def test_what_cannot_be_gone_on_in_is_refused_at_once(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="of a policy of other sizes"):
         gradlab.Probe(net(8), log=log, resume=True)
     with pytest.raises(InputError, match="of no task, not of"):
-        gradlab.Probe(net(), task=task(), log=log, resume=True)
+        gradlab.Probe(net(), task=linear_task(), log=log, resume=True)
     with pytest.raises(InputError):
         gradlab.Probe(net(), log=foreign, resume=True)
     assert log.read_bytes() == held and not journal.journal_of(log).exists()
 
 
-def test_a_log_that_another_probe_writes_is_refused(tmp_path: Path) -> None:
+def test_a_log_that_another_probe_writes_is_refused(tmp_path):
     log, policy = tmp_path / "run.h5", net()
     first = probed(policy, log, 210)
     with pytest.raises(InputError, match="is being written"):
@@ -117,9 +100,7 @@ def test_a_log_that_another_probe_writes_is_refused(tmp_path: Path) -> None:
     first.close()
 
 
-def test_a_log_with_the_tables_of_another_version_is_left_alone(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_log_with_the_tables_of_another_version_is_left_alone(monkeypatch, tmp_path):
     log = tmp_path / "run.h5"
     probed(net(), log, 110).close()
     held, known = log.read_bytes(), schema.SUCCESSIVE
@@ -129,7 +110,7 @@ def test_a_log_with_the_tables_of_another_version_is_left_alone(
     assert log.read_bytes() == held
 
 
-def test_what_is_noted_stands_in_the_next_row(tmp_path: Path) -> None:
+def test_what_is_noted_stands_in_the_next_row(tmp_path):
     rows: list[dict[str, Any]] = []
     policy = net()
     probe = probed(policy, rows.append, 90)
@@ -145,7 +126,7 @@ def test_what_is_noted_stands_in_the_next_row(tmp_path: Path) -> None:
     assert again.off
 
 
-def test_a_run_in_a_missing_folder_cannot_be_resumed_and_no_folder_is_made(tmp_path: Path) -> None:
+def test_a_run_in_a_missing_folder_cannot_be_resumed_and_no_folder_is_made(tmp_path):
     with pytest.raises(InputError, match="no run is to go on in"):
         gradlab.Probe(net(), log=tmp_path / "missing" / "run.h5", resume=True)
     assert not (tmp_path / "missing").exists()

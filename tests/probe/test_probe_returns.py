@@ -50,11 +50,10 @@ def probed(policy: nn.Module, updates: int, rate: float = 0.0, first: int = 0, *
 def test_rows_are_returns_of_whole_episodes_from_fresh_resets():
     rows: list[dict[str, Any]] = []
     probed(gain_of(-1.0), 10 * CLOSEST, log=rows.append, seed=5).close()
-    values = [row["returns/value"] for row in rows if "returns/value" in row]
-    seeds = [child(5, f"probe episode {k}") % 2**31 for k in range(len(values))]
+    seeds = [child(5, f"probe episode {k}") % 2**31 for k in range(10)]
     starts = [np.random.default_rng(seed).uniform(1, 2) for seed in seeds]
-    assert len(values) == 10
-    assert values == pytest.approx([Sliding.return_of(-1.0, x) for x in starts], rel=1e-5)
+    expected = [Sliding.return_of(-1.0, x) for x in starts]
+    assert values(rows) == pytest.approx(expected, rel=1e-5)
     updates = [row["update"] for row in rows if "returns/value" in row]
     assert set(np.diff(updates)) == {CLOSEST} and (WINDOW - 1) * CLOSEST >= LEAST
 
@@ -213,7 +212,7 @@ def test_a_return_that_stays_raises_no_alarm(draw):
 
 
 @pytest.mark.slow
-def test_a_loop_that_lowers_its_return_is_told_and_its_log_says_so(tmp_path: Path, capsys):
+def test_a_loop_that_lowers_its_return_is_told_and_its_log_says_so(tmp_path, capsys):
     policy = gain_of(-4.0)  # nearly the best; the loss below drives it to 0
     probe = probed(policy, 100 * CLOSEST, rate=1e-3, log=tmp_path / "run.h5")
     probe.close()
@@ -223,7 +222,7 @@ def test_a_loop_that_lowers_its_return_is_told_and_its_log_says_so(tmp_path: Pat
     assert screen.light == "none" and screen.headline.startswith("Since the first window")
 
 
-def test_a_loop_that_raises_it_is_green_and_the_words_have_the_change(tmp_path: Path):
+def test_a_loop_that_raises_it_is_green_and_the_words_have_the_change(tmp_path):
     probed(gain_of(2.0), 40 * CLOSEST, rate=1e-3, log=tmp_path / "run.h5").close()
     run, screen = results.load(tmp_path / "run.h5"), screen_of(tmp_path / "run.h5")
     change = Returns.of(run.returns, WINDOW).changes()[-1]
@@ -232,7 +231,7 @@ def test_a_loop_that_raises_it_is_green_and_the_words_have_the_change(tmp_path: 
 
 
 @pytest.mark.slow
-def test_a_probe_goes_on_in_its_log(tmp_path: Path):
+def test_a_probe_goes_on_in_its_log(tmp_path):
     log, policy = tmp_path / "run.h5", gain_of(-4.0)
     for k in range(2):
         first = 50 * CLOSEST * k
@@ -245,7 +244,7 @@ def test_a_probe_goes_on_in_its_log(tmp_path: Path):
     assert KIND in run.alarms["alarm"]
 
 
-def test_files_of_before_are_read(tmp_path: Path):
+def test_files_of_before_are_read(tmp_path):
     schemas = schema.tables(4, 2, None)
     tables = {name: schemas[name] for name in ("vitals", "successive", "alarms")}
     config = {"seed": 0, "overhead_budget": 0.05, "parameters": list(planted_probe.NAMES)}
@@ -363,6 +362,10 @@ def test_wrappers_of_the_probes_own_environment_are_not_the_loops():
 def told(folder: Path, **tables: Any) -> Any:
     rows = {"vitals": [planted_probe.window(k) for k in range(1, 31)], **tables}
     return screen_of(planted_probe.written(folder / "run.h5", rows, horizon=None, task=""))
+
+
+def values(rows: list[dict[str, Any]], column: str = "returns/value") -> list[Any]:
+    return [row[column] for row in rows if column in row]
 
 
 def rows_of(means: list[float], window: int = WINDOW) -> list[dict[str, Any]]:

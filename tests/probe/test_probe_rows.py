@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,8 @@ import gradlab
 from gradlab.probe.policy_calls import inert
 from gradlab.probe.updates import STRIDE
 from gradlab.storage import journal
+from tests.probe import small_loops
+from tests.probe.small_loops import probed, vitals
 
 
 def net() -> nn.Sequential:
@@ -39,14 +40,12 @@ def looped(
     return torch.stack(sizes), torch.stack(ratios)
 
 
-def test_norms_are_those_before_clipping_and_ratios_those_of_the_steps() -> None:
+def test_norms_are_those_before_clipping_and_ratios_those_of_the_steps():
     policy, rows = net(), []
     optimizer = torch.optim.Adam(policy.parameters(), 1e-3)
-    probe = gradlab.Probe(
-        policy, optimizer, log=rows.append, overhead_budget=1.0, clock=lambda: 0.0
-    )
+    probe = probed(policy, optimizer, rows)
     sizes, ratios = looped(policy, probe, optimizer, 100)
-    row = next(row for row in rows if "vitals/grad_norm" in row)
+    row = vitals(rows)[0]
     whole = (sizes**2).sum(1).sqrt()
     assert row["vitals/grad_norm"] == pytest.approx(float(whole.mean()), rel=1e-5)
     assert row["vitals/grad_norm_max"] == pytest.approx(float(whole.max()), rel=1e-5)
@@ -55,76 +54,70 @@ def test_norms_are_those_before_clipping_and_ratios_those_of_the_steps() -> None
     assert row["vitals/looked"] == 100 and row["vitals/marked"] == 1 and row["step"] == 99
 
 
-def test_without_marks_the_gradient_is_what_the_optimiser_saw() -> None:
+def test_without_marks_the_gradient_is_what_the_optimiser_saw():
     policy, rows = net(), []
     optimizer = torch.optim.SGD(policy.parameters(), 1e-3)
-    gradlab.Probe(policy, optimizer, log=rows.append, overhead_budget=1.0, clock=lambda: 0.0)
+    probed(policy, optimizer, rows)
     for _ in range(100):
         optimizer.zero_grad()
         policy(torch.randn(16, 3)).sum().backward()
         nn.utils.clip_grad_norm_(policy.parameters(), 1e-3)
         optimizer.step()
-    row = next(row for row in rows if "vitals/grad_norm" in row)
+    row = vitals(rows)[0]
     assert row["vitals/grad_norm"] == pytest.approx(1e-3, rel=1e-3)
     assert row["vitals/marked"] == 0
 
 
-def test_of_several_backward_passes_the_accumulated_gradient_counts() -> None:
+def test_of_several_backward_passes_the_accumulated_gradient_counts():
     policy, rows = nn.Linear(1, 1, bias=False), []
     optimizer = torch.optim.SGD(policy.parameters(), 0.0)
-    probe = gradlab.Probe(
-        policy, optimizer, log=rows.append, overhead_budget=1.0, clock=lambda: 0.0
-    )
+    probe = probed(policy, optimizer, rows)
     for step in range(100):
         optimizer.zero_grad()
         for part in range(3):
             with probe(3 * step + part):
                 policy(torch.ones(1, 1)).sum().backward()
         optimizer.step()
-    row = next(row for row in rows if "vitals/grad_norm" in row)
+    row = vitals(rows)[0]
     assert row["update"] == 100 and row["vitals/looked"] == 100
     assert row["vitals/grad_norm"] == pytest.approx(3.0)
 
 
-def test_without_an_optimiser_one_step_is_one_update() -> None:
+def test_without_an_optimiser_one_step_is_one_update():
     policy, rows = nn.Linear(1, 1, bias=False), []
-    probe = gradlab.Probe(policy, log=rows.append, overhead_budget=1.0, clock=lambda: 0.0)
+    probe = probed(policy, None, rows)
     for step in range(101):
         policy.zero_grad()
         for _ in range(2):
             with probe(step):
                 policy(torch.ones(1, 1)).sum().backward()
-    row = next(row for row in rows if "vitals/grad_norm" in row)
+    row = vitals(rows)[0]
     assert row["update"] == 100 and row["vitals/grad_norm"] == pytest.approx(2.0)
     assert np.isnan(row["vitals/update_ratio"])
 
 
-def test_a_gradient_scaler_is_divided_out() -> None:
+def test_a_gradient_scaler_is_divided_out():
     policy, rows = nn.Linear(1, 1, bias=False), []
     optimizer = torch.optim.SGD(policy.parameters(), 0.0)
     scaler = torch.amp.GradScaler("cpu", init_scale=1024.0, growth_interval=30)
-    probe = gradlab.Probe(
-        policy, optimizer, log=rows.append, overhead_budget=1.0, clock=lambda: 0.0
-    )
+    probe = probed(policy, optimizer, rows)
     for step in range(100):
         optimizer.zero_grad()
         with probe(step, scaler):
             scaler.scale(policy(torch.ones(1, 1)).sum()).backward()
         scaler.step(optimizer)
         scaler.update()
-    row = next(row for row in rows if "vitals/grad_norm" in row)
+    row = vitals(rows)[0]
     assert scaler.get_scale() > 1024
     assert row["vitals/grad_norm"] == pytest.approx(1.0)
     assert row["vitals/grad_norm_max"] == pytest.approx(1.0)
 
 
-def test_steps_that_a_scaler_skips_are_no_updates() -> None:
+def test_steps_that_a_scaler_skips_are_no_updates():
     policy, rows = nn.Linear(1, 1, bias=False), []
     optimizer = torch.optim.SGD(policy.parameters(), 1e-3)
     scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
-    probe = gradlab.Probe(
-        policy, optimizer, log=rows.append, overhead_budget=1.0, clock=lambda: 0.0
-    )
+    probe = probed(policy, optimizer, rows)
     for step in range(150):
         optimizer.zero_grad()
         factor = torch.inf if step % 3 == 0 else 1.0
@@ -132,51 +125,47 @@ def test_steps_that_a_scaler_skips_are_no_updates() -> None:
             scaler.scale(policy(torch.ones(1, 1)).sum() * factor).backward()
         scaler.step(optimizer)
         scaler.update()
-    row = next(row for row in rows if "vitals/grad_norm" in row)
+    row = vitals(rows)[0]
     assert row["update"] == 100 and row["step"] == 149
     assert row["vitals/nonfinite_updates"] == 0 and probe.alarms == []
 
 
-def test_parameters_that_are_put_elsewhere_are_followed() -> None:
+def test_parameters_that_are_put_elsewhere_are_followed():
     policy, rows = nn.Linear(1, 1, bias=False), []
     optimizer = torch.optim.SGD(policy.parameters(), 0.1)
-    probe = gradlab.Probe(
-        policy, optimizer, log=rows.append, overhead_budget=1.0, clock=lambda: 0.0
-    )
-    for step in range(100):
+    probe = probed(policy, optimizer, rows)
+
+    def loss(step: int) -> Tensor:
         policy.weight.data = torch.ones(1, 1)
-        optimizer.zero_grad()
-        with probe(step):
-            policy(torch.ones(1, 1)).sum().backward()
-        optimizer.step()
-    row = next(row for row in rows if "vitals/grad_norm" in row)
+        return policy(torch.ones(1, 1)).sum()
+
+    small_loops.looped(policy, optimizer, probe, loss=loss)
+    row = vitals(rows)[0]
     assert row["vitals/update_ratio"] == pytest.approx(0.1)
 
 
-def test_half_precision_gradients_do_not_overflow_their_norm() -> None:
+def test_half_precision_gradients_do_not_overflow_their_norm():
     policy, rows = nn.Linear(64, 64, bias=False).to(torch.bfloat16), []
-    probe = gradlab.Probe(policy, log=rows.append, overhead_budget=1.0, clock=lambda: 0.0)
+    probe = probed(policy, None, rows)
     for step in range(101):
         policy.weight.grad = torch.full_like(policy.weight, 2e4)
         with probe(step):
             pass
-    row = next(row for row in rows if "vitals/grad_norm" in row)
+    row = vitals(rows)[0]
     assert row["vitals/grad_norm"] == pytest.approx(64 * 2e4, rel=0.01)
 
 
-def test_frozen_parameters_are_passed_over_until_they_are_thawed() -> None:
+def test_frozen_parameters_are_passed_over_until_they_are_thawed():
     policy, rows = net(), []
     policy[0].requires_grad_(False)
     optimizer = torch.optim.SGD(policy.parameters(), 1e-3)
-    probe = gradlab.Probe(
-        policy, optimizer, log=rows.append, overhead_budget=1.0, clock=lambda: 0.0
-    )
-    looped_frozen(policy, probe, optimizer)
+    probe = probed(policy, optimizer, rows)
+    small_loops.looped(policy, optimizer, probe, loss=lambda _: policy(torch.randn(16, 3)).sum())
     policy[0].requires_grad_(True)
-    looped_frozen(policy, probe, optimizer)
-    looped_frozen(policy, probe, optimizer)
+    small_loops.looped(policy, optimizer, probe, loss=lambda _: policy(torch.randn(16, 3)).sum())
+    small_loops.looped(policy, optimizer, probe, loss=lambda _: policy(torch.randn(16, 3)).sum())
     policy[2].requires_grad_(False)
-    looped_frozen(policy, probe, optimizer)
+    small_loops.looped(policy, optimizer, probe, loss=lambda _: policy(torch.randn(16, 3)).sum())
     found = [row for row in rows if "vitals/grad_norm" in row]
     first, last = (
         [np.isfinite([row[f"vitals/{kind}/{k}.weight"] for row in found]) for kind in KINDS]
@@ -190,34 +179,24 @@ def test_frozen_parameters_are_passed_over_until_they_are_thawed() -> None:
 KINDS = ("layer_norm", "layer_ratio")
 
 
-def looped_frozen(policy: nn.Module, probe: gradlab.Probe, optimizer: Any) -> None:
-    for step in range(100):
-        optimizer.zero_grad()
-        with probe(step):
-            policy(torch.randn(16, 3)).sum().backward()
-        optimizer.step()
-
-
 @pytest.mark.parametrize("gain, share", [(100.0, 1.0), (1e-3, 0.0)])
-def test_saturated_actions_are_counted_by_action(gain: float, share: float) -> None:
+def test_saturated_actions_are_counted_by_action(gain, share):
     policy, rows = nn.Sequential(nn.Linear(1, 2, bias=False), nn.Tanh()), []
     with torch.no_grad():
         policy[0].weight.copy_(torch.tensor([[gain], [1e-3]]))
     optimizer = torch.optim.SGD(policy.parameters(), 0.0)
-    probe = gradlab.Probe(
-        policy, optimizer, log=rows.append, overhead_budget=1.0, clock=lambda: 0.0
-    )
+    probe = probed(policy, optimizer, rows)
     for step in range(100):
         with torch.no_grad():
             policy(torch.zeros(1000, 1))  # acting does not count
         with probe(step):
             policy(torch.ones(4, 1)).sum().backward()
         optimizer.step()
-    row = next(row for row in rows if "vitals/grad_norm" in row)
+    row = vitals(rows)[0]
     assert row["vitals/saturation/0"] == share and row["vitals/saturation/1"] == 0.0
 
 
-def test_limits_come_from_the_policy_itself() -> None:
+def test_limits_come_from_the_policy_itself():
     from gradlab.probe.policy_calls import limits_of
 
     policy = nn.Linear(2, 1)
@@ -229,7 +208,7 @@ def test_limits_come_from_the_policy_itself() -> None:
     assert float(found.centre) == 1.0 and float(found.edge) == pytest.approx(2.0, rel=2e-3)
 
 
-def test_a_run_file_is_readable_while_it_is_written(tmp_path: Path) -> None:
+def test_a_run_file_is_readable_while_it_is_written(tmp_path):
     policy, path = net(), tmp_path / "run.h5"
     optimizer = torch.optim.Adam(policy.parameters(), 1e-3)
     probe = gradlab.Probe(policy, optimizer, log=path, overhead_budget=1.0, clock=lambda: 0.0)
@@ -247,12 +226,10 @@ def test_a_run_file_is_readable_while_it_is_written(tmp_path: Path) -> None:
     assert not (tmp_path / "run.h5.journal").exists()
 
 
-def test_successive_gradients_are_those_of_the_loop() -> None:
+def test_successive_gradients_are_those_of_the_loop():
     policy, rows = nn.Linear(4, 1, bias=False), []
     optimizer = torch.optim.SGD(policy.parameters(), 0.0)
-    probe = gradlab.Probe(
-        policy, optimizer, log=rows.append, overhead_budget=1.0, clock=lambda: 0.0
-    )
+    probe = probed(policy, optimizer, rows)
     generator, gradients = torch.Generator().manual_seed(0), []
     for step in range(60):
         optimizer.zero_grad()
@@ -268,5 +245,5 @@ def test_successive_gradients_are_those_of_the_loop() -> None:
     assert row["successive/energy"] == pytest.approx((g**2).sum(1).mean(), rel=1e-5)
 
 
-def test_a_hook_that_cannot_know_stays_silent() -> None:
+def test_a_hook_that_cannot_know_stays_silent():
     assert inert(None, (), torch.zeros(1)) is None

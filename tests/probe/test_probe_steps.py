@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
@@ -14,7 +12,7 @@ from tests.probe.small_loops import net, probed, vitals
 
 
 @pytest.mark.parametrize("step", [7, 7.0, True, np.int64(7), np.float32(7), torch.tensor(7)])
-def test_every_whole_number_is_a_step(step: Any) -> None:
+def test_every_whole_number_is_a_step(step):
     policy, rows = net(), []
     probe = probed(policy, None, rows)
     with probe(step):
@@ -23,7 +21,7 @@ def test_every_whole_number_is_a_step(step: Any) -> None:
 
 
 @pytest.mark.parametrize("step", [7.5, float("nan"), float("inf"), "7", None, torch.zeros(2)])
-def test_what_is_no_step_is_told_and_the_loop_goes_on(step: Any) -> None:
+def test_what_is_no_step_is_told_and_the_loop_goes_on(step):
     policy = net()
     probe = gradlab.Probe(policy)
     with pytest.warns(RuntimeWarning, match="expected an integer") as caught:
@@ -33,7 +31,7 @@ def test_what_is_no_step_is_told_and_the_loop_goes_on(step: Any) -> None:
     assert len(caught) == 1 and probe.off
 
 
-def test_steps_may_fall_and_repeat() -> None:
+def test_steps_may_fall_and_repeat():
     policy, rows = net(), []
     probe = probed(policy, optimizer := torch.optim.SGD(policy.parameters(), 1e-2), rows)
     for step in [5, 5, 3, -1] * 25:
@@ -44,7 +42,7 @@ def test_steps_may_fall_and_repeat() -> None:
     assert vitals(rows)[0]["update"] == 100 and vitals(rows)[0]["step"] == -1
 
 
-def test_a_step_that_never_changes_is_told_where_nothing_else_ends_an_update() -> None:
+def test_a_step_that_never_changes_is_told_where_nothing_else_ends_an_update():
     policy = net()
     probe = gradlab.Probe(policy, clock=lambda: 0.0)
     with pytest.warns(RuntimeWarning, match="count steps up") as caught:

@@ -40,7 +40,7 @@ def target(r: dict[str, Tensor], gamma: float, mask: Tensor | None = None) -> Te
 
 
 @pytest.mark.parametrize("gamma", [0.9, 0.99])
-def test_the_discount_is_read_off_one_batch(gamma: float) -> None:
+def test_the_discount_is_read_off_one_batch(gamma):
     r = rows()
     found, alarms = told(r | {"target": target(r, gamma), "discount": gamma})
     assert found["state"] == "sound" and found["value"] == pytest.approx(gamma, abs=1e-6)
@@ -55,15 +55,13 @@ def test_the_discount_is_read_off_one_batch(gamma: float) -> None:
         (1.0, None, "use γ = 1: is the discount left out?"),
     ],
 )
-def test_another_discount_is_told_at_the_first_batch(
-    used: float, declared: float | None, words: str
-) -> None:
+def test_another_discount_is_told_at_the_first_batch(used, declared, words):
     r = rows()
     found, alarms = told(r | {"target": target(r, used), "discount": declared})
     assert found["state"] == "fault" and words in alarms[0]
 
 
-def test_masks_that_are_left_out_or_inverted_are_told() -> None:
+def test_masks_that_are_left_out_or_inverted_are_told():
     r = rows()
     kept = target(r, 0.99, torch.ones(N, 1))
     assert "go on beyond terminal states" in told(r | {"target": kept, "discount": 0.99})[1][0]
@@ -71,21 +69,21 @@ def test_masks_that_are_left_out_or_inverted_are_told() -> None:
     assert "mask of terminations inverted" in told(r | {"target": swapped, "discount": 0.99})[1][0]
 
 
-def test_shapes_that_broadcast_are_told() -> None:
+def test_shapes_that_broadcast_are_told():
     r = rows()
     square = r["reward"][:, 0] + 0.99 * (1 - r["terminated"]) * r["next_value"]
     assert square.shape == (N, N)
     assert "[B, B]" in told(r | {"target": square, "discount": 0.99})[1][0]
 
 
-def test_other_numbers_than_the_loop_s_accuse_nobody() -> None:
+def test_other_numbers_than_the_loop_s_accuse_nobody():
     r = rows()
     other = target(r, 0.99) - 0.1 * torch.randn(N, 1)
     found, alarms = told(r | {"target": other, "discount": 0.99})
     assert found["state"] == "off" and "the entropy in next_value" in found["proof"] and not alarms
 
 
-def test_a_sound_loop_that_hands_over_its_batches_is_sound() -> None:
+def test_a_sound_loop_that_hands_over_its_batches_is_sound():
     loop, found = Loop(), []
     probe = watched(loop, log=found.append)
 
@@ -143,21 +141,21 @@ MISTAKES: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("words", MISTAKES)
-def test_advantages_are_recomputed(words: str) -> None:
+def test_advantages_are_recomputed(words):
     r = rollout()
     found, alarms = told(r | {"advantage": summed(r, **MISTAKES[words])}, "rollout")
     assert found["state"] == ("fault" if words else "sound")
     assert bool(alarms) == bool(words) and all(words in each for each in alarms)
 
 
-def test_ends_of_one_step_earlier_are_told() -> None:
+def test_ends_of_one_step_earlier_are_told():
     r = rollout()
     shifted = torch.cat([torch.zeros(1, 3), r["ended"][:-1]])
     assert "one step earlier" in told(r | {"advantage": summed(r, ended=shifted)}, "rollout")[1][0]
 
 
 @pytest.mark.parametrize("handed", [True, False])
-def test_time_limits_that_are_ends_are_told(handed: bool) -> None:
+def test_time_limits_that_are_ends_are_told(handed):
     r = rollout(truncated=True)
     cut = summed(r, final=False)
     given = r if handed else {k: v for k, v in r.items() if k != "final_value"}
@@ -174,13 +172,13 @@ def test_time_limits_that_are_ends_are_told(handed: bool) -> None:
         (r"target has shape \(5,\), expected", {"target": torch.zeros(5)}),
     ],
 )
-def test_what_is_no_batch_is_refused(words: str, given: dict[str, Any]) -> None:
+def test_what_is_no_batch_is_refused(words, given):
     r = rows()
     with pytest.raises(InputError, match="^" + words):
         watched(Loop()).batch(**(r | {"target": target(r, 0.99)} | given))
 
 
-def test_a_rollout_of_one_environment_and_a_probe_without_an_optimiser() -> None:
+def test_a_rollout_of_one_environment_and_a_probe_without_an_optimiser():
     r = rollout()
     one = {k: v[:, 0] if k != "last_value" else v[0] for k, v in r.items() if torch.is_tensor(v)}
     one |= {"discount": 0.95, "trace": 0.8, "advantage": summed(r)[:, 0]}

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 import gradlab
+from tests.probe.small_loops import linear_task, probed
 
 
 def plain() -> nn.Module:
@@ -112,9 +113,7 @@ def same(one: Any, other: Any) -> bool:
 
 @pytest.mark.parametrize("updates", [250, pytest.param(1000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("make", [plain, dropped, normalised, Noisy])
-def test_updates_have_the_same_bits_with_a_probe(
-    make: Callable[[], nn.Module], updates: int, tmp_path: Any
-) -> None:
+def test_updates_have_the_same_bits_with_a_probe(make, updates, tmp_path):
     log = tmp_path / "p.h5"
     without, _ = run(make, False, updates)
     with_one, probe = run(make, True, updates, log=log, overhead_budget=1.0, clock=lambda: 0.0)
@@ -122,7 +121,7 @@ def test_updates_have_the_same_bits_with_a_probe(
     assert same(without, with_one)
 
 
-def test_a_loop_without_an_optimiser_hook_has_the_same_bits() -> None:
+def test_a_loop_without_an_optimiser_hook_has_the_same_bits():
     without, _ = run(plain, False, 200, torch.optim.SGD)
     with_one, _ = run(plain, True, 200, torch.optim.SGD, log=lambda row: None)
     assert same(without, with_one)
@@ -131,12 +130,7 @@ def test_a_loop_without_an_optimiser_hook_has_the_same_bits() -> None:
 def double_integrator() -> gradlab.Task:
     A = torch.tensor([[1.0, 0.1], [0.0, 0.9]], dtype=torch.float64)
     B = torch.tensor([[0.0], [0.1]], dtype=torch.float64)
-    eye = torch.eye(2, dtype=torch.float64)
-    return gradlab.tasks.linear_quadratic(
-        A=A, B=B, Q=eye, R=torch.eye(1, dtype=torch.float64), noise_covariance=0.01 * eye,
-        start_mean=torch.zeros(2, dtype=torch.float64), start_covariance=eye, discount=0.8,
-        prior=(1.05 * A, 0.9 * B),
-    )  # fmt: skip
+    return linear_task(A=A, B=B, prior=(1.05 * A, 0.9 * B))
 
 
 def drawing() -> nn.Module:
@@ -145,7 +139,7 @@ def drawing() -> nn.Module:
 
 
 @pytest.mark.parametrize("make", [plain, drawing])
-def test_measurements_on_a_task_leave_the_same_bits(make: Callable[[], nn.Module]) -> None:
+def test_measurements_on_a_task_leave_the_same_bits(make):
     without, _ = run(make, False, 4)
     task = double_integrator()
     with_one, probe = run(
@@ -155,13 +149,11 @@ def test_measurements_on_a_task_leave_the_same_bits(make: Callable[[], nn.Module
     assert same(without, with_one)
 
 
-def test_hooks_of_the_loop_do_not_hear_of_a_measurement() -> None:
+def test_hooks_of_the_loop_do_not_hear_of_a_measurement():
     policy, calls = plain().double(), []
     policy.register_forward_hook(lambda *_: calls.append(1))
     optimizer = torch.optim.SGD(policy.parameters(), 1e-2)
-    probe = gradlab.Probe(
-        policy, optimizer, task=double_integrator(), overhead_budget=1.0, clock=lambda: 0.0
-    )
+    probe = probed(policy, optimizer, task=double_integrator())
     for step in range(2):
         with probe(step):
             policy(torch.zeros(3, 2, dtype=torch.float64)).sum().backward()
@@ -169,7 +161,7 @@ def test_hooks_of_the_loop_do_not_hear_of_a_measurement() -> None:
     assert probe.alarm_log.rows[0]["measured"] and len(calls) == 2
 
 
-def test_the_last_input_is_let_go_with_the_update() -> None:
+def test_the_last_input_is_let_go_with_the_update():
     policy = plain()
     optimizer = torch.optim.SGD(policy.parameters(), 1e-2)
     probe = gradlab.Probe(policy, optimizer, overhead_budget=1.0, clock=lambda: 0.0)
@@ -180,7 +172,7 @@ def test_the_last_input_is_let_go_with_the_update() -> None:
     assert probe._updates.watch.inputs == () and probe._updates.watch.arrived is None
 
 
-def test_a_copy_of_a_watched_policy_is_not_watched() -> None:
+def test_a_copy_of_a_watched_policy_is_not_watched():
     policy = plain()
     probe = gradlab.Probe(policy)
     for copied in (copy.deepcopy(policy), pickle.loads(pickle.dumps(policy))):
@@ -195,7 +187,7 @@ class Mark:
     pass
 
 
-def test_no_graph_is_kept_alive() -> None:
+def test_no_graph_is_kept_alive():
     policy = plain()
     probe = gradlab.Probe(policy, torch.optim.SGD(policy.parameters(), 1e-2))
     state = torch.zeros(3, 2, requires_grad=True) * 1.0  # states of a rollout have a graph, too
@@ -211,7 +203,7 @@ def test_no_graph_is_kept_alive() -> None:
     assert held() is None
 
 
-def test_the_policy_is_free_again_when_the_probe_is_closed() -> None:
+def test_the_policy_is_free_again_when_the_probe_is_closed():
     policy = plain()
     optimizer = torch.optim.Adam(policy.parameters())
     probe = gradlab.Probe(policy, optimizer)

@@ -102,22 +102,20 @@ def ppo(fault: str, discrete: bool) -> dict[str, Any]:
         ("returns", "is the value subtracted as a baseline?"),
     ],
 )
-def test_weights_are_held_against_the_rollouts_advantages(
-    fault: str, words: str, discrete: bool
-) -> None:
+def test_weights_are_held_against_the_rollouts_advantages(fault, words, discrete):
     found = ppo(fault, discrete)
     assert found["state"] == ("fault" if words else "sound")
     assert bool(found["causes"]) == bool(words) and all(words in each for each in found["causes"])
     assert found["value"] > 0.35 or words
 
 
-def test_without_a_recorder_the_check_says_so() -> None:
+def test_without_a_recorder_the_check_says_so():
     found = ppo("not recorded", False)
     assert found["state"] == "off" and "probe.record(env)" in found["proof"]
 
 
 @pytest.mark.parametrize("far", [0.0, 2.0, 4.0])
-def test_weights_are_read_where_actions_are_cut_to_their_limits(far: float) -> None:
+def test_weights_are_read_where_actions_are_cut_to_their_limits(far):
     """Means that are `far` beyond [−1, 1], and a scale that is nearer to what is left of them."""
     draw = torch.Generator().manual_seed(0)
     mean = (far * torch.randn(256, 3, generator=draw)).requires_grad_()

@@ -39,10 +39,7 @@ def test_the_optimal_horizon_is_the_surrogates_brute_force_minimum(gamma, ratio,
 @pytest.mark.parametrize(("gamma", "ratio"), [(0.9, 100), (0.99, 1e4), (0.95, 0.1)])
 @pytest.mark.parametrize("N", [1, 1e3, 1e9])
 def test_with_the_variance_the_minimum_lies_between_the_two_closed_forms(gamma, ratio, N):
-    ends = (
-        bounds_rp.rp_optimal_horizon(gamma, 1.0, ratio),
-        bounds_rp.rp_variance_horizon(gamma),
-    )
+    ends = (bounds_rp.rp_optimal_horizon(gamma, 1.0, ratio), bounds_rp.rp_variance_horizon(gamma))
     grid = np.linspace(0, 2 * max(ends), 20_001)
     both = lambda h: bounds_rp.rp_surrogate(h, gamma, 1.0, ratio, N)  # noqa: E731
     best, _ = improvement.shortest_minimiser(both, grid)

@@ -86,10 +86,7 @@ def test_noise_moves_x_with_standard_deviation_one_half() -> None:
 
 def test_rewards_are_equation_18_before_or_after_the_step() -> None:
     state, action = inputs(5)
-    weights = {
-        CartPoleModel: [0.01, 1.0, 0.001, 0.001],
-        CartPoleSimulator: [0.01, 1.0, 0.1, 0.1],
-    }
+    weights = {CartPoleModel: [0.01, 1.0, 0.001, 0.001], CartPoleSimulator: [0.01, 1.0, 0.1, 0.1]}
     for timing in ("pre_step", "post_step"):
         for system in (CartPoleModel(timing), CartPoleSimulator(TILTED, timing)):
             out = system.step(state, action)

@@ -34,8 +34,7 @@ def window(generator, ends=(), truncated=()):
                 after[t, agent] = states[t + 1, agent]
     parts = states, drawn(STEPS, AGENTS, 2), drawn(STEPS, AGENTS), after, terminated
     return Batch(
-        *(x.flatten(0, 1)[None] for x in parts),
-        policy_noise=drawn(STEPS * AGENTS, 2)[None],
+        *(x.flatten(0, 1)[None] for x in parts), policy_noise=drawn(STEPS * AGENTS, 2)[None]
     )
 
 

@@ -12,15 +12,7 @@ from gradlab.runs.training.measured_weights import SWITCHED
 from gradlab.storage.journal import read
 from gradlab.training.loop import train
 from gradlab.training.measured import weights as measured_weights
-from tests.training.measured_worlds import (
-    FOLLOWED,
-    SMALL,
-    misled,
-    row,
-    task,
-    wild,
-    wrong,
-)
+from tests.training.measured_worlds import FOLLOWED, SMALL, misled, row, task, wild, wrong
 from tests.training.small_runs import numbers, stopped
 
 

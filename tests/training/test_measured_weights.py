@@ -20,16 +20,7 @@ from gradlab.training.parts.policy_losses import MixtureLoss, Term
 from gradlab.training.run import collect
 from gradlab.training.settings import Settings
 from gradlab.training.state import begin
-from tests.training.measured_worlds import (
-    GAMMA,
-    SMALL,
-    Unrolled,
-    first_row,
-    push,
-    row,
-    task,
-    wrong,
-)
+from tests.training.measured_worlds import GAMMA, SMALL, Unrolled, first_row, push, row, task, wrong
 
 
 def test_an_exact_critic_and_a_wrong_model_leave_the_weight_on_the_data(monkeypatch):
