@@ -35,7 +35,7 @@ LQR += ["noise_covariance=[[0.01]]", "start_mean=[0]", "start_covariance=[[1]]",
 
 
 @pytest.fixture(scope="module")
-def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def python(tmp_path_factory):
     """The interpreter of an environment with the wheel."""
     folder = tmp_path_factory.mktemp("environment")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
@@ -46,7 +46,7 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "bin" / "python"
 
 
-def run(python: Path, folder: Path, *words: str | Path) -> str:
+def run(python, folder, *words):
     """What a command prints that is started outside of the repository."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run(
@@ -56,9 +56,7 @@ def run(python: Path, folder: Path, *words: str | Path) -> str:
     return done.stdout
 
 
-def test_the_wheel_measures_and_reports_in_a_folder_of_its_own(
-    python: Path, tmp_path: Path
-) -> None:
+def test_the_wheel_measures_and_reports_in_a_folder_of_its_own(python, tmp_path):
     at = run(python, tmp_path, "-c", "import gradlab; print(gradlab.__file__)").strip()
     assert Path(at).is_relative_to(python.parent.parent)
     assert run(python, tmp_path, "-m", "gradlab", "--version") == f"gradlab {VERSION}\n"
@@ -72,13 +70,13 @@ def test_the_wheel_measures_and_reports_in_a_folder_of_its_own(
     assert (tmp_path / page["report"]).is_file()
 
 
-def test_a_users_program_sees_the_types(python: Path, tmp_path: Path) -> None:
+def test_a_users_program_sees_the_types(python, tmp_path):
     program = ROOT / "tests" / "typing" / "user_program.py"
     words = ["--strict", "--python-executable", python, "--cache-dir", tmp_path, program]
     assert "no issues" in run(Path(sys.executable), tmp_path, "-m", "mypy", *words)
 
 
-def test_the_source_distribution_has_what_a_build_and_a_reader_need() -> None:
+def test_the_source_distribution_has_what_a_build_and_a_reader_need():
     with tarfile.open(ROOT / "dist" / f"gradlab-{VERSION}.tar.gz") as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     code = {str(file.relative_to(ROOT)) for file in (ROOT / "gradlab").rglob("*.py")}

@@ -1,8 +1,5 @@
 """Every planted fault is named, and nothing beside it."""
 
-from collections.abc import Callable
-from typing import Any
-
 import pytest
 import torch
 
@@ -11,9 +8,7 @@ from tests.auditing import faulty, public
 
 
 @pytest.mark.parametrize(("make", "kind", "words"), faulty.FAULTS)
-def test_fault_is_the_one_finding_that_is_wrong(
-    make: Callable[[], dict[str, Any]], kind: str, words: str
-) -> None:
+def test_fault_is_the_one_finding_that_is_wrong(make, kind, words):
     torch.manual_seed(1)
     result = audit(**make())
     wrong = [finding for finding in result.findings if finding.severity == "wrong"]
@@ -23,22 +18,20 @@ def test_fault_is_the_one_finding_that_is_wrong(
 
 
 @pytest.mark.parametrize(("source", "make", "kind"), public.FAULTY)
-def test_a_fault_of_a_public_thread_is_named(
-    source: str, make: Callable[[], dict[str, Any]], kind: str
-) -> None:
+def test_a_fault_of_a_public_thread_is_named(source, make, kind):
     torch.manual_seed(1)
     result = audit(**make())
     assert not result.passed and kind in {finding.kind for finding in result.findings}, source
 
 
 @pytest.mark.parametrize(("source", "make"), public.SOUND)
-def test_published_code_has_no_fault(source: str, make: Callable[[], dict[str, Any]]) -> None:
+def test_published_code_has_no_fault(source, make):
     torch.manual_seed(1)
     result = audit(**make())
     assert result.passed, f"{source}: {result}"
 
 
-def test_a_loss_that_is_detached_as_a_whole_has_no_weights() -> None:
+def test_a_loss_that_is_detached_as_a_whole_has_no_weights():
     arguments = faulty.detached_entropy()
     loss = arguments["loss"]
     result = audit(**arguments | {"loss": lambda obs: loss(obs).detach()})

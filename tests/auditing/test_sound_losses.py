@@ -8,8 +8,8 @@ from tests.auditing import sound
 
 
 @pytest.mark.parametrize("make", sound.SOUND, ids=lambda make: make.__name__)
-def test_sound_loss_has_no_finding_but_gradients_left_in_the_critic(make: object) -> None:
+def test_sound_loss_has_no_finding_but_gradients_left_in_the_critic(make):
     torch.manual_seed(1)
-    result = audit(**make())  # type: ignore[operator]
+    result = audit(**make())
     assert result.passed
     assert {finding.kind for finding in result.findings} <= {"left behind"}, result

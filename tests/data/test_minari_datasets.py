@@ -26,12 +26,12 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:minari")
 
 
 @pytest.fixture(autouse=True)
-def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def database(tmp_path, monkeypatch):
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "database"))
     return tmp_path / "database"
 
 
-def recorded() -> Trajectories:
+def recorded():
     """Episode 0 terminates, 1 is truncated, 2 is both at once."""
     generator = torch.Generator().manual_seed(0)
     parts: list[dict[str, torch.Tensor]] = []
@@ -55,7 +55,7 @@ def recorded() -> Trajectories:
 
 
 @pytest.mark.parametrize("name", ["minari:robots/arm-v2", "folder"])
-def test_a_record_comes_back_bit_for_bit(name: str, tmp_path: Path) -> None:
+def test_a_record_comes_back_bit_for_bit(name, tmp_path):
     name = name if name.startswith("minari:") else str(tmp_path / name)
     record = recorded()
     minari_datasets.write(record, name)
@@ -67,7 +67,7 @@ def test_a_record_comes_back_bit_for_bit(name: str, tmp_path: Path) -> None:
         minari_datasets.write(record, name)
 
 
-def test_minari_reads_what_gradlab_wrote() -> None:
+def test_minari_reads_what_gradlab_wrote():
     record = recorded()
     minari_datasets.write(record, "minari:robots/arm-v2")
     assert list(minari.list_local_datasets()) == ["robots/arm-v2"]
@@ -81,7 +81,7 @@ def test_minari_reads_what_gradlab_wrote() -> None:
     assert not first.truncations.any()
 
 
-def made(identifier: str, buffers: list[EpisodeBuffer], *spaces: Space[Any]) -> None:
+def made(identifier, buffers, *spaces):
     minari.create_dataset_from_buffers(
         identifier,
         buffers,
@@ -94,7 +94,7 @@ def made(identifier: str, buffers: list[EpisodeBuffer], *spaces: Space[Any]) -> 
     )
 
 
-def walked(steps: int) -> EpisodeBuffer:
+def walked(steps):
     """Gymnasium's Hopper under random actions; the record breaks off."""
     env = gymnasium.make("Hopper-v5")
     env.action_space.seed(0)
@@ -115,7 +115,7 @@ def walked(steps: int) -> EpisodeBuffer:
     )
 
 
-def test_observations_of_gymnasiums_hopper_are_states_of_gradlabs() -> None:
+def test_observations_of_gymnasiums_hopper_are_states_of_gradlabs():
     made("hopper/random-v0", [walked(12)], Box(-np.inf, np.inf, (11,)), Box(-1, 1, (3,)))
     record = minari_datasets.read("minari:hopper/random-v0")
     out = mujoco("Hopper-v5").simulator.step(record.state, record.action)
@@ -127,7 +127,7 @@ def test_observations_of_gymnasiums_hopper_are_states_of_gradlabs() -> None:
     assert not record.terminated.any()
 
 
-def buffer(observations: Any, actions: Any) -> EpisodeBuffer:
+def buffer(observations, actions):
     return EpisodeBuffer(
         observations=observations,
         actions=actions,
@@ -164,28 +164,28 @@ FOREIGN: dict[str, tuple[EpisodeBuffer, Space[Any], Space[Any], str]] = {
 
 
 @pytest.mark.parametrize("how", FOREIGN)
-def test_what_is_no_record_of_vectors_is_refused(how: str) -> None:
+def test_what_is_no_record_of_vectors_is_refused(how):
     *given, message = FOREIGN[how]
     made("xx/foreign-v0", [given[0]], *given[1:])
     with pytest.raises(InputError, match=message):
         minari_datasets.read("minari:xx/foreign-v0")
 
 
-def truncate(place: Path) -> None:
+def truncate(place):
     file = place / "main_data.hdf5"
     file.write_bytes(file.read_bytes()[:-200])
 
 
-def no_json(place: Path) -> None:
+def no_json(place):
     (place / "metadata.json").write_text("{")
 
 
-def no_rewards(place: Path) -> None:
+def no_rewards(place):
     with h5py.File(place / "main_data.hdf5", "a") as file:
         del file["episode_0/rewards"]
 
 
-def environment_instead_of_spaces(place: Path) -> None:
+def environment_instead_of_spaces(place):
     """Minari would make the environment, from whatever module the file names."""
     file = place / "metadata.json"
     metadata = json.loads(file.read_text())
@@ -195,12 +195,12 @@ def environment_instead_of_spaces(place: Path) -> None:
     file.write_text(json.dumps(metadata | {"env_spec": json.dumps(spec)}))
 
 
-def other_format(place: Path) -> None:
+def other_format(place):
     file = place / "metadata.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"data_format": "stone"}))
 
 
-def other_version(place: Path) -> None:
+def other_version(place):
     file = place / "metadata.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"minari_version": "9.0.0"}))
 
@@ -212,9 +212,7 @@ DAMAGES: tuple[Callable[[Path], None], ...] = (
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_dataset_is_refused_in_one_line(
-    damage: Callable[[Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_damaged_dataset_is_refused_in_one_line(damage, tmp_path, monkeypatch):
     folder = minari_datasets.write(recorded(), tmp_path / "made")
     monkeypatch.syspath_prepend(str(folder / "data"))
     damage(folder / "data")
@@ -224,7 +222,7 @@ def test_a_damaged_dataset_is_refused_in_one_line(
     assert "HOSTILE" not in os.environ
 
 
-def test_a_dataset_that_is_not_there_and_a_name_that_cannot_be_are_refused(tmp_path: Path) -> None:
+def test_a_dataset_that_is_not_there_and_a_name_that_cannot_be_are_refused(tmp_path):
     with pytest.raises(InputError, match="get it by `minari download mujoco/hopper-v0`"):
         minari_datasets.read("minari:mujoco/hopper-v0")
     with pytest.raises(InputError, match="expected minari:NAME-vVERSION"):
@@ -234,9 +232,7 @@ def test_a_dataset_that_is_not_there_and_a_name_that_cannot_be_are_refused(tmp_p
         minari_datasets.write(recorded(), tmp_path / "file")
 
 
-def test_without_the_extra_its_name_is_told(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_without_the_extra_its_name_is_told(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "minari", None)
     with pytest.raises(InputError, match=r"gradlab\[minari\]"):
         minari_datasets.read(tmp_path)

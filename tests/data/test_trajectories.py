@@ -3,7 +3,6 @@
 import dataclasses
 import math
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import h5py
@@ -21,7 +20,7 @@ LENGTHS = {7: 4, 3: 1, 5: 3}  # trajectory id → transitions
 DS, DA = 2, 1
 
 
-def recorded(dtype: torch.dtype = torch.float64, **changes: Any) -> Trajectories:
+def recorded(dtype=torch.float64, **changes):
     """Counted states: row t of trajectory k moves from (k, t) to (k, t + 1). 7 ends terminated."""
     columns: dict[str, list[Any]] = {name: [] for name in trajectories.DIMS}
     for k, length in LENGTHS.items():
@@ -42,10 +41,10 @@ def recorded(dtype: torch.dtype = torch.float64, **changes: Any) -> Trajectories
     values = {name: torch.tensor(column) for name, column in columns.items()}
     for name in trajectories.NUMBERS:
         values[name] = values[name].to(dtype)
-    return Trajectories(**(values | changes))  # type: ignore[arg-type]
+    return Trajectories(**(values | changes))
 
 
-def same(left: Trajectories, right: Trajectories) -> bool:
+def same(left, right):
     fields = [field.name for field in dataclasses.fields(left)]
     pairs = [(getattr(left, name), getattr(right, name)) for name in fields]
     return all(
@@ -55,7 +54,7 @@ def same(left: Trajectories, right: Trajectories) -> bool:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_a_record_comes_back_bit_for_bit(tmp_path: Path, dtype: torch.dtype) -> None:
+def test_a_record_comes_back_bit_for_bit(tmp_path, dtype):
     record = recorded(dtype, state_names=("x [m]", "θ [rad]"))
     record.save(tmp_path / "data.h5")
     again = trajectories.load(tmp_path / "data.h5")
@@ -66,7 +65,7 @@ def test_a_record_comes_back_bit_for_bit(tmp_path: Path, dtype: torch.dtype) -> 
         record.save(tmp_path / "data.h5")
 
 
-def test_the_file_explains_itself_to_any_reader(tmp_path: Path) -> None:
+def test_the_file_explains_itself_to_any_reader(tmp_path):
     recorded().save(tmp_path / "data.h5")
     with h5py.File(tmp_path / "data.h5") as file:
         state = file["trajectories/state"]
@@ -76,7 +75,7 @@ def test_the_file_explains_itself_to_any_reader(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("horizon", [0, 1, 2, 3, 4])
-def test_windows_are_those_that_a_loop_finds(horizon: int) -> None:
+def test_windows_are_those_that_a_loop_finds(horizon):
     path = segments(recorded(), horizon)
     expected = [
         (k, first)
@@ -100,15 +99,15 @@ def test_windows_are_those_that_a_loop_finds(horizon: int) -> None:
     assert path.dynamics_noise.shape == (horizon, len(expected), 0)
 
 
-def test_a_horizon_beyond_every_trajectory_says_how_long_they_are() -> None:
+def test_a_horizon_beyond_every_trajectory_says_how_long_they_are():
     with pytest.raises(InputError, match="longest trajectory has 4 transitions"):
         segments(recorded(), 5)
     for horizon in (-1, 1.0, "2"):
         with pytest.raises(InputError, match="horizon is"):
-            segments(recorded(), horizon)  # type: ignore[arg-type]
+            segments(recorded(), horizon)
 
 
-def changed(name: str, row: int, value: Any) -> Tensor:
+def changed(name, row, value):
     column: Tensor = getattr(recorded(), name).clone()
     column[row] = value
     return column
@@ -124,10 +123,7 @@ BROKEN: dict[str, tuple[Callable[[], dict[str, Any]], str]] = {
     "a step is missing": (lambda: {"step": changed("step", 6, 5)}, "trajectory 5 after step 0"),
     "steps run backwards": (lambda: {"step": recorded().step.flip(0)}, "one step"),
     "a negative step": (lambda: {"step": recorded().step - 1}, "expected integers from 0"),
-    "an id in two places": (
-        lambda: {"trajectory": changed("trajectory", 7, 7)},
-        "several places",
-    ),
+    "an id in two places": (lambda: {"trajectory": changed("trajectory", 7, 7)}, "several places"),
     "goes on after termination": (
         lambda: {"terminated": changed("terminated", 1, True)},
         "trajectory 7 after step 1 .* goes on after its end",
@@ -158,25 +154,25 @@ BROKEN: dict[str, tuple[Callable[[], dict[str, Any]], str]] = {
 
 
 @pytest.mark.parametrize("how", BROKEN)
-def test_an_inconsistent_record_is_named(how: str) -> None:
+def test_an_inconsistent_record_is_named(how):
     changes, message = BROKEN[how]
     with pytest.raises(InputError, match=message):
         recorded(**changes())
 
 
-def test_an_empty_record_is_refused() -> None:
+def test_an_empty_record_is_refused():
     whole = recorded()
     empty = {name: getattr(whole, name)[:0] for name in trajectories.DIMS}
     with pytest.raises(InputError, match="row has no entries"):
         Trajectories(**empty)
 
 
-def test_states_that_agree_to_float32_rounding_are_one_state() -> None:
+def test_states_that_agree_to_float32_rounding_are_one_state():
     moved = changed("next_state", 1, torch.tensor([7.0 * (1 + 1e-7), 2.0]))
     assert len(recorded(next_state=moved)) == 8
 
 
-def test_a_path_becomes_a_record_that_ends_where_it_died() -> None:
+def test_a_path_becomes_a_record_that_ends_where_it_died():
     record = recorded()
     whole = segments(dataclasses.replace(record), 3)  # two windows of 7 (the second dies), one of 5
     again = trajectories.from_path(whole)
@@ -190,7 +186,7 @@ def test_a_path_becomes_a_record_that_ends_where_it_died() -> None:
     assert bool(shorter.terminated[0])
 
 
-def damaged(path: Path, how: str) -> None:
+def damaged(path, how):
     recorded().save(path)
     record = records.read(path)
     attributes, table = dict(record.attributes), dict(record.groups["trajectories"])
@@ -246,7 +242,7 @@ DAMAGES = (
 
 
 @pytest.mark.parametrize("how", DAMAGES)
-def test_a_hostile_file_is_refused_in_one_line(tmp_path: Path, how: str) -> None:
+def test_a_hostile_file_is_refused_in_one_line(tmp_path, how):
     path = tmp_path / "data.h5"
     damaged(path, how)
     with pytest.raises(InputError) as caught:

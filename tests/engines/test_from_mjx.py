@@ -4,11 +4,10 @@ import mujoco
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 import gradlab
 from gradlab.errors import InputError
-from gradlab.systems import System, from_mjx
+from gradlab.systems import from_mjx
 
 CART_POLE = """
 <mujoco>
@@ -32,21 +31,21 @@ def cost(state, action, after):
     return -(after[:2] @ after[:2]) - 0.1 * action[0] ** 2
 
 
-def model() -> mujoco.MjModel:
+def model():
     return mujoco.MjModel.from_xml_string(CART_POLE)
 
 
 @pytest.fixture(scope="module")
-def mjx() -> System:
+def mjx():
     return from_mjx(model(), cost, frame_skip=2, rows=32)
 
 
-def inputs(scale: float) -> tuple[Tensor, Tensor]:
+def inputs(scale):
     draws = torch.randn(32, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     return scale * draws[:, :4], draws[:, 4:].clamp(-2.5, 2.5)
 
 
-def by_mujoco(state: Tensor, action: Tensor) -> Tensor:
+def by_mujoco(state, action):
     world = model()
     data, after = mujoco.MjData(world), []
     for s, a in zip(state.numpy(), action.numpy(), strict=True):
@@ -57,7 +56,7 @@ def by_mujoco(state: Tensor, action: Tensor) -> Tensor:
     return torch.from_numpy(np.array(after))
 
 
-def differences(state: Tensor, action: Tensor, h: float) -> Tensor:
+def differences(state, action, h):
     """Central differences of MuJoCo's step in (s, a), [N, 4, 5]."""
     z = torch.cat([state, action], 1)
     columns = []
@@ -67,14 +66,14 @@ def differences(state: Tensor, action: Tensor, h: float) -> Tensor:
     return torch.stack(columns, 2)
 
 
-def extrapolated(state: Tensor, action: Tensor) -> Tensor:
+def extrapolated(state, action):
     """MuJoCo's Jacobian by Richardson's extrapolation from h = 1e-3: truncation ∝ h⁴ and rounding
     ε |s'| / h leave 1e-10 of entries up to 20."""
     wide, narrow = (differences(state, action, h) for h in (1e-3, 5e-4))
     return (4 * narrow - wide) / 3
 
 
-def test_steps_are_those_of_mujoco_at_the_joint_limit_too(mjx: System) -> None:
+def test_steps_are_those_of_mujoco_at_the_joint_limit_too(mjx):
     """One limit is one row of constraints, where both solvers are exact after one Newton step: only
     rounding is between them."""
     s, a = inputs(0.7)
@@ -82,14 +81,14 @@ def test_steps_are_those_of_mujoco_at_the_joint_limit_too(mjx: System) -> None:
     torch.testing.assert_close(mjx.step(s, a).state, by_mujoco(s, a), rtol=0, atol=1e-12)
 
 
-def test_forward_mode_is_mujocos_jacobian(mjx: System) -> None:
+def test_forward_mode_is_mujocos_jacobian(mjx):
     s, a = inputs(0.7)
     linear = mjx.linearize(s, a)
     J = torch.cat([linear.A, linear.B], 2)
     torch.testing.assert_close(J, extrapolated(s, a), rtol=0, atol=1e-9)
 
 
-def test_three_iterations_are_gradlabs_own_environment_under_runge_kutta() -> None:
+def test_three_iterations_are_gradlabs_own_environment_under_runge_kutta():
     """The solver is at its limit after three iterations: steps differ by rounding, Jacobians by
     what the environment's certified differences are off, 2e-9 of entries up to 20."""
     truth = gradlab.tasks.mujoco("InvertedPendulum-v5").simulator
@@ -105,7 +104,7 @@ def test_three_iterations_are_gradlabs_own_environment_under_runge_kutta() -> No
         torch.testing.assert_close(getattr(ours, block), getattr(theirs, block), rtol=0, atol=1e-8)
 
 
-def test_reverse_mode_is_forward_mode(mjx: System) -> None:
+def test_reverse_mode_is_forward_mode(mjx):
     s, a = inputs(0.7)
     linear, x = mjx.linearize(s, a), s.clone().requires_grad_()
     out = mjx.step(x, a)
@@ -113,7 +112,7 @@ def test_reverse_mode_is_forward_mode(mjx: System) -> None:
     torch.testing.assert_close(gradient, linear.A[:, 3] + linear.r_s, rtol=1e-10, atol=1e-12)
 
 
-def test_hidden_state_and_wrong_arguments_are_refused() -> None:
+def test_hidden_state_and_wrong_arguments_are_refused():
     muscle = mujoco.MjModel.from_xml_string(
         "<mujoco><worldbody><body><joint name='j'/><geom size='1'/></body></worldbody>"
         "<actuator><general joint='j' dyntype='integrator'/></actuator></mujoco>"

@@ -3,10 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from gradlab.errors import InputError
-from gradlab.systems import System, from_mujoco_torch
+from gradlab.systems import from_mujoco_torch
 
 pytest.importorskip("mujoco_torch")
 mujoco = pytest.importorskip("mujoco")
@@ -33,21 +32,21 @@ def model():
     return mujoco.MjModel.from_xml_string(CART_POLE)
 
 
-def cost(state: Tensor, action: Tensor, after: Tensor) -> Tensor:
+def cost(state, action, after):
     return -after[:, :2].square().sum(1) - 0.1 * action[:, 0].square()
 
 
 @pytest.fixture(scope="module")
-def system() -> System:
+def system():
     return from_mujoco_torch(model(), cost, frame_skip=2, iterations=3)
 
 
-def inputs() -> tuple[Tensor, Tensor]:
+def inputs():
     draws = torch.randn(32, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     return 0.7 * draws[:, :4], draws[:, 4:].clamp(-2.5, 2.5)
 
 
-def by_mujoco(state: Tensor, action: Tensor) -> Tensor:
+def by_mujoco(state, action):
     world = model()
     data, after = mujoco.MjData(world), []
     for s, a in zip(state.numpy(), action.numpy(), strict=True):
@@ -58,7 +57,7 @@ def by_mujoco(state: Tensor, action: Tensor) -> Tensor:
     return torch.from_numpy(np.array(after))
 
 
-def differences(state: Tensor, action: Tensor, h: float) -> Tensor:
+def differences(state, action, h):
     """Central differences of MuJoCo's step in (s, a), [N, 4, 5]."""
     z = torch.cat([state, action], 1)
     columns = []
@@ -68,14 +67,14 @@ def differences(state: Tensor, action: Tensor, h: float) -> Tensor:
     return torch.stack(columns, 2)
 
 
-def extrapolated(state: Tensor, action: Tensor) -> Tensor:
+def extrapolated(state, action):
     """MuJoCo's Jacobian by Richardson's extrapolation from h = 1e-3: truncation ∝ h⁴ and rounding
     ε |s'| / h leave 1e-10 of entries up to 20."""
     wide, narrow = (differences(state, action, h) for h in (1e-3, 5e-4))
     return (4 * narrow - wide) / 3
 
 
-def test_steps_are_those_of_mujoco_at_the_joint_limit_too(system: System) -> None:
+def test_steps_are_those_of_mujoco_at_the_joint_limit_too(system):
     """One limit is one row of constraints, where both solvers are exact: only rounding is between
     them."""
     s, a = inputs()
@@ -83,20 +82,20 @@ def test_steps_are_those_of_mujoco_at_the_joint_limit_too(system: System) -> Non
     torch.testing.assert_close(system.step(s, a).state, by_mujoco(s, a), rtol=0, atol=1e-12)
 
 
-def test_jacobians_are_mujocos(system: System) -> None:
+def test_jacobians_are_mujocos(system):
     s, a = inputs()
     linear = system.linearize(s, a)
     J = torch.cat([linear.A, linear.B], 2)
     torch.testing.assert_close(J, extrapolated(s, a), rtol=0, atol=1e-9)
 
 
-def test_a_row_does_not_depend_on_its_batch(system: System) -> None:
+def test_a_row_does_not_depend_on_its_batch(system):
     s, a = inputs()
     whole, part = system.step(s, a).state, system.step(s[3:5], a[3:5]).state
     torch.testing.assert_close(part, whole[3:5], rtol=0, atol=1e-12)
 
 
-def test_wrong_arguments_are_one_line() -> None:
+def test_wrong_arguments_are_one_line():
     with pytest.raises(InputError, match=r"^model is 'cart.xml', expected a mujoco.MjModel"):
         from_mujoco_torch("cart.xml", cost)
     with pytest.raises(InputError, match=r"^reward is None, expected a function"):

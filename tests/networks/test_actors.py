@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 import gradlab
 from gradlab.errors import InputError
@@ -16,20 +16,20 @@ STATES = torch.linspace(-1, 1, 16, dtype=torch.float64).reshape(8, 2)
 NOISE = torch.linspace(-2, 2, 8, dtype=torch.float64).reshape(8, 1)
 
 
-def network(inputs: int, outputs: int) -> nn.Sequential:
+def network(inputs, outputs):
     return nn.Sequential(nn.Linear(inputs, 8), nn.Tanh(), nn.Linear(8, outputs))
 
 
 class SacActor(nn.Module):
     """As CleanRL's: forward gives mean and log σ, `get_action` draws."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.body, self.fc_mean, self.fc_logstd = network(2, 8), nn.Linear(8, 1), nn.Linear(8, 1)
         self.register_buffer("action_scale", torch.tensor([2.0]))
         self.register_buffer("action_bias", torch.tensor([0.5]))
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x):
         x = torch.relu(self.body(x))
         return self.fc_mean(x), -5 + 3.5 * (torch.tanh(self.fc_logstd(x)) + 1)
 
@@ -37,27 +37,27 @@ class SacActor(nn.Module):
 class Agent(nn.Module):
     """As CleanRL's PPO: no forward, a mean network and a parameter."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.critic, self.actor_mean = network(2, 1), network(2, 1)
         self.actor_logstd = nn.Parameter(torch.zeros(1, 1) - 1)
 
 
 class Drawing(nn.Module):
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.net = network(2, 1)
 
-    def forward(self, state: Tensor) -> Tensor:
+    def forward(self, state):
         return torch.distributions.Normal(self.net(state), 0.1).rsample()
 
 
 class Normal(nn.Module):
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.net = network(2, 1)
 
-    def forward(self, state: Tensor) -> torch.distributions.Distribution:
+    def forward(self, state):
         normal = torch.distributions.Normal(self.net(state), 0.5)
         return torch.distributions.Independent(normal, 1)
 
@@ -65,16 +65,16 @@ class Normal(nn.Module):
 class Casting(nn.Module):
     """As Stable-Baselines3's actors: every observation becomes float32."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.net = network(2, 1)
 
-    def forward(self, state: Tensor) -> Tensor:
+    def forward(self, state):
         return self.net(state.float())
 
 
 @pytest.fixture(autouse=True)
-def seeded() -> None:
+def seeded():
     torch.manual_seed(0)
 
 
@@ -99,12 +99,12 @@ def test_a_squashed_actor_gives_the_actions_and_densities_of_its_own_program():
 class OneHead(nn.Module):
     """Mean and log σ from one layer, of one action with a bound of its own."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.net = network(2, 2)
         self.register_buffer("action_scale", torch.tensor([2.0]))
 
-    def forward(self, state: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, state):
         mean, log_std = self.net(state).chunk(2, -1)
         return mean, log_std
 

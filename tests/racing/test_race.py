@@ -1,7 +1,5 @@
 """Races of planted candidates on a linear-quadratic world, against closed-form returns."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np
@@ -32,7 +30,7 @@ def task_of():
     )  # fmt: skip
 
 
-def policy_of() -> nn.Linear:
+def policy_of():
     policy = nn.Linear(2, 1, bias=False).double()
     policy.weight.data = W.clone()
     return policy
@@ -72,7 +70,7 @@ def found():
     return raced()
 
 
-def moment(seed: int = 0, n: int = 16) -> torch.Tensor:
+def moment(seed=0, n=16):
     states = TASK.starts(n, stream(seed, "race returns")).double()
     return states.T @ states / n
 
@@ -159,7 +157,7 @@ def test_losses_with_rules_of_their_own_race_against_mixtures():
 class Bouncing:
     """A point that an action pushes; a Gymnasium-like environment."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         self.x = np.zeros(1)
 
     def reset(self, seed=None):

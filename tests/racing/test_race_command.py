@@ -32,7 +32,7 @@ SMALL = [
 ]  # fmt: skip
 
 
-def raced(folder: Path, *more: str) -> int:
+def raced(folder, *more):
     own = folder / "own.py"
     own.write_text(OWN)
     networks = ["--policy", f"{own}:policy", "--critic", f"{own}:critic"]

@@ -1,22 +1,15 @@
 """What remedies gain with larger batches, from the pieces of the error."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from gradlab.tools.remedies.result import BASELINE, Key, ModelValue, extended, larger_batches
-from tests.planted_remedies import (
-    BATCH,
-    RUN,
-    H,
-    values,
-)
+from tests.planted_remedies import BATCH, RUN, H, values
 
 
-def test_a_larger_batch_leaves_the_bias_and_divides_the_variance_exactly() -> None:
+def test_a_larger_batch_leaves_the_bias_and_divides_the_variance_exactly():
     found = larger_batches(RUN).set_index(["arm", "quantity", "at"])
     for k in (2, 4):
         for h in range(1, H + 1):
@@ -54,7 +47,7 @@ def test_a_larger_batch_leaves_the_bias_and_divides_the_variance_exactly() -> No
         assert found.loc[(f"batch × {k}", "step_cost", np.nan)].squeeze()["second"] == k
 
 
-def test_of_a_single_trial_larger_batches_have_intervals_over_its_starts() -> None:
+def test_of_a_single_trial_larger_batches_have_intervals_over_its_starts():
     rng = np.random.default_rng(0)
     left = 1 + 0.01 * rng.normal(size=(2, 2, 16))
     numbers = [
@@ -72,7 +65,7 @@ def test_of_a_single_trial_larger_batches_have_intervals_over_its_starts() -> No
     assert least["second"] == pytest.approx(known)
 
 
-def test_the_least_error_is_that_of_each_trial_wherever_it_lies() -> None:
+def test_the_least_error_is_that_of_each_trial_wherever_it_lies():
     cells = None
     for trial, errors in enumerate([(3.0, 5.0), (6.0, 4.0)]):
         numbers = [ModelValue(BASELINE, Key("mse", at=h), e) for h, e in enumerate(errors, 1)]
@@ -83,6 +76,6 @@ def test_the_least_error_is_that_of_each_trial_wherever_it_lies() -> None:
     assert found.loc[("batch × 2", "least_mse", np.nan)].squeeze()["second"] == pytest.approx(3.0)
 
 
-def test_without_errors_there_is_nothing_to_say_of_batches() -> None:
+def test_without_errors_there_is_nothing_to_say_of_batches():
     cells = extended(None, 0, [ModelValue(BASELINE, Key("held_out_mse"), 1.0)])
     assert larger_batches(replace(RUN, cells=cells)).empty

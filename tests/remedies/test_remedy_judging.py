@@ -1,7 +1,5 @@
 """Planted models: what is measured of them is what their closed forms say."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np
@@ -17,7 +15,6 @@ from gradlab.tools.remedies.result import CLIPPED, SMOOTH, TIME, Key, ModelPair,
 
 A, B, GAIN, Q, R, DISCOUNT = 0.9, 0.4, -0.5, 1.0, 0.3, 0.9
 BAD, BETTER = (0.6, 0.8), (0.85, 0.44)  # (A, B) of two models
-KEYS = ("prediction_error", "jacobian_error", "lyapunov")
 
 
 def scalar(a, b):

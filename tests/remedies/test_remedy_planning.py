@@ -1,7 +1,5 @@
 """Equal steps and equal time: who is fitted for how long."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

@@ -1,7 +1,5 @@
 """Whole tests of remedies, small: paired, resumed to the bit, refused where they must be."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

@@ -1,7 +1,5 @@
 """Which remedy to take, in words: planted trials with known ratios."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from gradlab.tools.remedies.findings import setting, verdict

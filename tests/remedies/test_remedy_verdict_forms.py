@@ -1,7 +1,5 @@
 """The sentence that compares a profile with the one after a remedy."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from math import log
 
@@ -10,8 +8,6 @@ import numpy as np
 from gradlab.runs.comparison import Comparison, compared
 from gradlab.runs.decision_rules import LogRatio, least_ratio
 from gradlab.statistics.comparison import difference, log_ratio, more_samples
-from gradlab.statistics.intervals import Interval
-from gradlab.statistics.moments import Estimate
 from gradlab.tools.remedies.findings import remedy
 from gradlab.verdicts.phrases import further
 from tests.runs.planted_pairs import profile as paired
@@ -26,19 +22,19 @@ class OfProfiles:
     name: str = "model"
 
     @property
-    def samples(self) -> str:
+    def samples(self):
         return f"N = {self.comparison.samples}"
 
-    def more(self, ratio: LogRatio) -> str:
+    def more(self, ratio):
         count = more_samples(ratio.value, ratio.se, self.comparison.samples)
         return f"{further(count)} decide"
 
     @property
-    def groups(self) -> int:
+    def groups(self):
         return len(self._pair("mse", self.horizons[0])[0].left_out)
 
     @property
-    def horizons(self) -> list[int]:
+    def horizons(self):
         comparison = self.comparison
         if self.name not in comparison.estimators or "mse" not in comparison.quantities:
             return []
@@ -48,10 +44,10 @@ class OfProfiles:
             if h and all(np.isfinite(e.left_out).all() for e in self._pair("mse", h))
         ]
 
-    def error(self, horizon: int) -> float:
+    def error(self, horizon):
         return self._pair("mse", horizon)[0].value
 
-    def ratio(self, quantity: str, horizon: int) -> LogRatio | None:
+    def ratio(self, quantity, horizon):
         first, second = self._pair(quantity, horizon)
         logarithm = log_ratio(second, first)
         if logarithm is None:
@@ -60,14 +56,14 @@ class OfProfiles:
             log(second.value / first.value), logarithm.low, logarithm.high, logarithm.se
         )
 
-    def change(self, quantity: str, horizon: int) -> tuple[float, Interval]:
+    def change(self, quantity, horizon):
         first, second = self._pair(quantity, horizon)
         return second.value - first.value, difference(second, first)
 
-    def _pair(self, quantity: str, horizon: int) -> tuple[Estimate, Estimate]:
+    def _pair(self, quantity, horizon):
         return self.comparison.estimates(self.name, quantity, horizon)
 
-    def least(self) -> LogRatio | None:
+    def least(self):
         pairs = [self._pair("mse", h) for h in self.horizons]
         return least_ratio([pair[0] for pair in pairs], [pair[1] for pair in pairs])
 

@@ -7,9 +7,7 @@ from gradlab.storage.journal_tables import Column, Table
 
 TABLES = {
     "updates": Table(
-        "iteration",
-        {"loss": Column(("seed",), "reward²"), "rate": Column()},
-        {"seed": (0, 1, 2)},
+        "iteration", {"loss": Column(("seed",), "reward²"), "rate": Column()}, {"seed": (0, 1, 2)}
     ),
     "events": Table("number", {"message": Column(text=True)}),
 }

@@ -5,15 +5,12 @@ import torch
 
 from gradlab.fitting.policies import riccati_gain
 from gradlab.systems.linear import LinearQuadratic
-from gradlab.tasks import (
-    double_integrator,
-    linear_quadratic,
-)
+from gradlab.tasks import double_integrator, linear_quadratic
 from gradlab.truth.lqr import lqr_gradient
 from tests.tasks.drawing import draw
 
 
-def test_linear_starts_have_the_mean_and_covariance_asked_for() -> None:
+def test_linear_starts_have_the_mean_and_covariance_asked_for():
     covariance = [[2.0, 0.6], [0.6, 0.5]]
     task = linear_quadratic(start_mean=[1.0, -2.0], start_covariance=covariance)
     starts = draw(task, 200_000)
@@ -23,7 +20,7 @@ def test_linear_starts_have_the_mean_and_covariance_asked_for() -> None:
     torch.testing.assert_close(starts.T.cov(), torch.tensor(covariance).double(), atol=0.03, rtol=0)
 
 
-def test_explicit_matrices_have_a_perfect_prior_and_the_example_a_wrong_one() -> None:
+def test_explicit_matrices_have_a_perfect_prior_and_the_example_a_wrong_one():
     one = torch.eye(1)
     task = linear_quadratic(A=0.9 * one, B=0.5 * one)
     state = torch.ones(1, 1, dtype=torch.float64)
@@ -41,10 +38,8 @@ def test_explicit_matrices_have_a_perfect_prior_and_the_example_a_wrong_one() ->
 
 
 @pytest.mark.parametrize("settings", [{}, {"dt": 0.02, "action_weight": 1.0, "discount": 0.99}])
-def test_the_riccati_gain_of_the_double_integrator_is_stable_and_stationary(
-    settings: dict[str, float],
-) -> None:
-    task = double_integrator(**settings)  # type: ignore[arg-type]
+def test_the_riccati_gain_of_the_double_integrator_is_stable_and_stationary(settings):
+    task = double_integrator(**settings)
     system = task.simulator
     assert isinstance(system, LinearQuadratic)
     gain = riccati_gain(system, torch.zeros(2, dtype=torch.float64), task.discount)
@@ -56,14 +51,14 @@ def test_the_riccati_gain_of_the_double_integrator_is_stable_and_stationary(
         assert best.norm() < 1e-7 * off.norm()
 
 
-def test_the_double_integrators_documented_gain_is_its_riccati_gain() -> None:
+def test_the_double_integrators_documented_gain_is_its_riccati_gain():
     task = double_integrator()
     gain = riccati_gain(task.simulator, torch.zeros(2, dtype=torch.float64), task.discount)
     documented = ", ".join(f"{k:.4f}" for k in gain.flatten().tolist())
     assert f"K = [{documented}]" in (double_integrator.__doc__ or "")
 
 
-def test_the_double_integrator_is_pushed_exactly_and_its_prior_can_be_wrong() -> None:
+def test_the_double_integrator_is_pushed_exactly_and_its_prior_can_be_wrong():
     """Constant acceleration for 1 s from rest: half a metre, whatever the step."""
     for dt in (0.1, 0.5):
         system = double_integrator(dt=dt).simulator

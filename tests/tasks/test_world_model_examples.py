@@ -3,7 +3,6 @@
 import copy
 import importlib.util
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -11,7 +10,7 @@ import torch
 PATH = Path(__file__).parents[2] / "examples/world_models.py"
 
 
-def example() -> Any:
+def example():
     spec = importlib.util.spec_from_file_location("world_models", PATH)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -20,7 +19,7 @@ def example() -> Any:
 
 
 @pytest.mark.parametrize("kind", ["tdmpc", "dreamer", "jepa"])
-def test_a_loss_moves_every_part(kind: str) -> None:
+def test_a_loss_moves_every_part(kind):
     torch.manual_seed(0)
     module = example()
     model = module.KINDS[kind](3, (2.0,), 0.97)
@@ -34,7 +33,7 @@ def test_a_loss_moves_every_part(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["tdmpc", "dreamer", "jepa"])
-def test_a_checkpoint_is_a_task_with_its_latents(kind: str, tmp_path: Path) -> None:
+def test_a_checkpoint_is_a_task_with_its_latents(kind, tmp_path):
     module, file = example(), tmp_path / "world.pt"
     model = module.KINDS[kind](5, (1.0,), 0.95)
     torch.save({"kind": kind, "task": "cart-pole", "model": model.state_dict()}, file)
@@ -50,7 +49,7 @@ def test_a_checkpoint_is_a_task_with_its_latents(kind: str, tmp_path: Path) -> N
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["tdmpc", "dreamer"])
-def test_it_learns_to_swing_the_pendulum_up(kind: str) -> None:
+def test_it_learns_to_swing_the_pendulum_up(kind):
     said: list[str] = []
     for _ in example().train(kind, "pendulum", 16_000, report=said.append):
         pass

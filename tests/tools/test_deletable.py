@@ -57,7 +57,7 @@ assert screen_of(next(Path("runs").glob("*.h5"))).numbers
 """
 
 
-def home(tool: str) -> str:
+def home(tool):
     return f"gradlab.tools.{tool}."
 
 
@@ -66,7 +66,7 @@ def home(tool: str) -> str:
     [TOOLS, *(pytest.param([tool], marks=pytest.mark.slow) for tool in TOOLS)],
     ids=" ".join,
 )
-def test_the_core_works_without_a_tools_folder(tools: list[str], tmp_path: Path) -> None:
+def test_the_core_works_without_a_tools_folder(tools, tmp_path):
     shutil.copytree(HOME, tmp_path / "gradlab")
     for tool in tools:
         shutil.rmtree(tmp_path / "gradlab" / "tools" / tool)

@@ -1,11 +1,6 @@
 """What a probe's run is said to mean: planted numbers, and the twin where they do not decide."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
 from math import exp, log, sqrt
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +8,6 @@ import pytest
 from gradlab.probe.alarms.catalogue import HALF
 from gradlab.runs.probe.results import load
 from gradlab.statistics.intervals import Z
-from gradlab.verdicts.measurement.verdict import Sentence
 from gradlab.verdicts.probe.sentences import verdict
 from gradlab.wording import span, two
 from tests.probe.planted_probe import STARTS, alarm, burst, everything, measurement, window, written
@@ -21,21 +15,21 @@ from tests.probe.planted_probe import STARTS, alarm, burst, everything, measurem
 WHERE = f"N = {STARTS} starts, step 399"
 
 
-def said(path: Path, about: str, **tables: Sequence[Any]) -> Sentence:
+def said(path, about, **tables):
     (found,) = [each for each in verdict(load(written(path, tables))) if each.about == about]
     return found
 
 
-def measured(path: Path, about: str, **changes: Any) -> Sentence:
+def measured(path, about, **changes):
     return said(path, about, measured=[measurement(400, **changes)])
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
+def path(tmp_path):
     return tmp_path / "run.h5"
 
 
-def test_what_stops_everything_comes_first_and_the_price_last(path: Path) -> None:
+def test_what_stops_everything_comes_first_and_the_price_last(path):
     told = [each.about for each in verdict(load(written(path, everything())))]
     assert told == [
         "alarms", "returns", "health", "saturation", "signal", "horizon", "rivals", "weights",
@@ -43,25 +37,25 @@ def test_what_stops_everything_comes_first_and_the_price_last(path: Path) -> Non
     ]  # fmt: skip
 
 
-def test_every_number_on_the_task_has_its_interval_and_n(path: Path) -> None:
+def test_every_number_on_the_task_has_its_interval_and_n(path):
     for each in verdict(load(written(path, everything()))):
         if each.about not in ("alarms", "health", "tails", "cost"):
             assert "CI" in each.text or "95%" in each.text, each
             assert "N = " in each.text, each
 
 
-def test_without_rows_nothing_is_said(path: Path) -> None:
+def test_without_rows_nothing_is_said(path):
     (only,) = verdict(load(written(path, {})))
     assert only.text.startswith("No alarm was raised in 0 updates")
 
 
-def test_without_a_task_nothing_is_said_of_it(path: Path) -> None:
+def test_without_a_task_nothing_is_said_of_it(path):
     rows = {k: v for k, v in everything().items() if k in ("vitals", "successive")}
     told = [each.about for each in verdict(load(written(path, rows, horizon=None, task="")))]
     assert told == ["alarms", "health", "saturation", "signal", "cost"]
 
 
-def test_alarms_are_counted_by_kind_with_their_first_step(path: Path) -> None:
+def test_alarms_are_counted_by_kind_with_their_first_step(path):
     rows = [alarm(0, 100, "noise"), alarm(1, 150), alarm(2, 200, "noise")]
     found = said(path, "alarms", alarms=rows)
     assert found.text == (
@@ -69,7 +63,7 @@ def test_alarms_are_counted_by_kind_with_their_first_step(path: Path) -> None:
     )
 
 
-def test_a_clean_run_says_how_many_bad_gradients_it_cannot_exclude(path: Path) -> None:
+def test_a_clean_run_says_how_many_bad_gradients_it_cannot_exclude(path):
     found = said(path, "health", vitals=[window(k) for k in range(1, 31)])
     assert "All 3,000 gradients" in found.text
     assert f"at most {100 * (1 - 0.05 ** (1 / 3000)):.2g}%" in found.text
@@ -82,9 +76,7 @@ def test_a_clean_run_says_how_many_bad_gradients_it_cannot_exclude(path: Path) -
     [(0.9, 10, "The actor is saturated", True), (0.1, 10, "The actor is not saturated", True),
      (0.55, 2, "Undecided whether the actor is saturated", False)],
 )  # fmt: skip
-def test_saturation_is_that_of_late(
-    path: Path, share: float, windows: int, start: str, decided: bool
-) -> None:
+def test_saturation_is_that_of_late(path, share, windows, start, decided):
     early = [window(k, saturation=np.array([1 - share, 0.0])) for k in range(1, 20)]
     late = [window(19 + k, saturation=np.array([0.0, share])) for k in range(1, windows + 1)]
     found = said(path, "saturation", vitals=late if windows < 10 else early + late)
@@ -95,7 +87,7 @@ def test_saturation_is_that_of_late(
     assert (share - margin > HALF or share + margin < HALF) is decided
 
 
-def test_signal_says_the_cosine_of_a_batch_and_gives_no_advice_on_batches(path: Path) -> None:
+def test_signal_says_the_cosine_of_a_batch_and_gives_no_advice_on_batches(path):
     old, new = [burst(40 * k, 0.9) for k in range(1, 9)], [burst(40 * k) for k in range(9, 19)]
     found = said(path, "signal", successive=old + new)
     se = 0.02 / sqrt(10)
@@ -104,7 +96,7 @@ def test_signal_says_the_cosine_of_a_batch_and_gives_no_advice_on_batches(path: 
     assert "steps 359–719" in found.text and found.decided and "needs" not in found.text
 
 
-def test_noise_is_told_from_a_signal_that_is_not_yet_seen(path: Path) -> None:
+def test_noise_is_told_from_a_signal_that_is_not_yet_seen(path):
     noise = said(path, "signal", successive=[burst(40 * k, 1e-3, 5e-3) for k in range(1, 11)])
     assert noise.decided and noise.text.startswith("The gradient is no better than noise")
     unknown = said(path.with_name("b.h5"), "signal", successive=[burst(40, 0.03, 0.03)])
@@ -112,7 +104,7 @@ def test_noise_is_told_from_a_signal_that_is_not_yet_seen(path: Path) -> None:
     assert "about 220 more pairs would decide" in unknown.text  # 32 ((1.96 + 0.84)² − 1)
 
 
-def test_bursts_of_long_ago_say_so(path: Path) -> None:
+def test_bursts_of_long_ago_say_so(path):
     lost = burst(80) | {"energy": np.nan, "signal_share": np.nan, "share_se": np.nan}
     found = said(path, "signal", successive=[burst(40), lost])
     assert "step 39; none since was finite" in found.text
@@ -120,7 +112,7 @@ def test_bursts_of_long_ago_say_so(path: Path) -> None:
     assert "signal" not in {each.about for each in none}
 
 
-def test_the_horizon_comes_with_its_set_and_how_far_one_may_unroll(path: Path) -> None:
+def test_the_horizon_comes_with_its_set_and_how_far_one_may_unroll(path):
     found = measured(path, "horizon")
     assert found.decided
     assert "smallest for the model gradient at h = 2 (95% set: model 2–3; " + WHERE in found.text
@@ -129,7 +121,7 @@ def test_the_horizon_comes_with_its_set_and_how_far_one_may_unroll(path: Path) -
     assert "not known to the probe" in found.text
 
 
-def test_usable_horizons_are_apart_from_those_that_only_may_be(path: Path) -> None:
+def test_usable_horizons_are_apart_from_those_that_only_may_be(path):
     cosine = np.full((4, 5), 0.9)
     low = cosine - np.array([0, 0.1, 0.1, 0.5, 0.5])
     mse = np.ones((4, 5))
@@ -151,7 +143,7 @@ def test_usable_horizons_are_apart_from_those_that_only_may_be(path: Path) -> No
     assert "No horizon" in measured(path.with_name("d.h5"), "horizon", **changes).text
 
 
-def test_a_choice_that_moved_says_from_where(path: Path) -> None:
+def test_a_choice_that_moved_says_from_where(path):
     first = measurement(100, kept_low=0, kept_high=1)
     found = said(path, "horizon", measured=[first, measurement(400)])
     assert "at step 99 it was at h = 0–1" in found.text
@@ -159,7 +151,7 @@ def test_a_choice_that_moved_says_from_where(path: Path) -> None:
     assert "it was" not in still.text
 
 
-def test_no_truth_and_no_separation_leave_the_horizon_undecided(path: Path) -> None:
+def test_no_truth_and_no_separation_leave_the_horizon_undecided(path):
     none = measured(path, "horizon", chosen_horizon=np.nan, chosen_estimator=np.nan)
     assert not none.decided and "no admissible truth" in none.text
     kept = np.ones((4, 5))
@@ -170,27 +162,25 @@ def test_no_truth_and_no_separation_leave_the_horizon_undecided(path: Path) -> N
 @pytest.mark.parametrize(
     ("ratio", "se", "decided"), [(0.25, 0.1, True), (4.0, 0.1, True), (1.2, 0.5, False)]
 )
-def test_the_model_is_compared_with_the_data(
-    path: Path, ratio: float, se: float, decided: bool
-) -> None:
+def test_the_model_is_compared_with_the_data(path, ratio, se, decided):
     found = measured(path, "rivals", over_data=log(ratio), over_data_se=se)
     ends = span(exp(log(ratio) - Z * se), exp(log(ratio) + Z * se))
     assert f"{two(ratio)}× (CI {ends}, {WHERE})" in found.text
     assert found.decided is decided is not found.text.startswith("Undecided")
 
 
-def test_an_interval_beyond_all_numbers_is_infinite(path: Path) -> None:
+def test_an_interval_beyond_all_numbers_is_infinite(path):
     found = measured(path, "rivals", over_data=5.0, over_data_se=1000.0)
     assert not found.decided and "an unknown multiple" in found.text
     assert "inf" not in found.text
 
 
-def test_pairs_that_share_samples_do_not_count(path: Path) -> None:
+def test_pairs_that_share_samples_do_not_count(path):
     found = said(path, "signal", successive=[burst(40) | {"fresh": 16}])
     assert "N = 16 pairs" in found.text
 
 
-def test_an_order_that_reversed_says_when(path: Path) -> None:
+def test_an_order_that_reversed_says_when(path):
     early = [measurement(k, over_data=log(3)) for k in (100, 200)]
     found = said(path, "rivals", measured=[*early, measurement(400)])
     assert "at step 199 it was the other way round" in found.text
@@ -201,9 +191,7 @@ def test_an_order_that_reversed_says_when(path: Path) -> None:
     [((0.1, 0.3), "the longer one", True), ((0.7, 0.9), "critic's own gradient", True),
      ((0.2, 0.9), "Undecided", False)],
 )  # fmt: skip
-def test_weights_are_on_one_side_of_half_or_undecided(
-    path: Path, ends: tuple[float, float], words: str, decided: bool
-) -> None:
+def test_weights_are_on_one_side_of_half_or_undecided(path, ends, words, decided):
     low, high = ends
     weight = dict(weight_zero=(low + high) / 2, weight_zero_low=low, weight_zero_high=high)
     found = measured(path, "weights", **weight)
@@ -215,7 +203,7 @@ def test_weights_are_on_one_side_of_half_or_undecided(
     ("gap", "words"),
     [(0.5, "The critic makes most"), (-0.5, "The model makes most"), (0.1, "Undecided")],
 )
-def test_the_bias_is_the_critics_or_the_models(path: Path, gap: float, words: str) -> None:
+def test_the_bias_is_the_critics_or_the_models(path, gap, words):
     assert measured(path, "source", critic_gap=gap).text.startswith(words)
 
 
@@ -223,13 +211,11 @@ def test_the_bias_is_the_critics_or_the_models(path: Path, gap: float, words: st
     ("value", "words"),
     [(-50.0, "within"), (150.0, "beyond"), (-150.0, "beyond"), (-100.5, "Undecided")],
 )
-def test_the_critic_is_held_against_its_bound_on_both_sides(
-    path: Path, value: float, words: str
-) -> None:
+def test_the_critic_is_held_against_its_bound_on_both_sides(path, value, words):
     assert words in measured(path, "critic", value=value).text
 
 
-def test_jacobians_are_judged_against_the_first_measurement(path: Path) -> None:
+def test_jacobians_are_judged_against_the_first_measurement(path):
     rows = [measurement(100, error=0.1), measurement(400, error=0.2)]
     found = said(path, "jacobians", measured=rows)
     assert found.decided and "2× the first measurement's error" in found.text
@@ -247,7 +233,7 @@ def test_jacobians_are_judged_against_the_first_measurement(path: Path) -> None:
     assert "jacobians" not in {each.about for each in verdict(none)}
 
 
-def test_variance_doubles_grows_like_a_power_or_does_not_grow(path: Path) -> None:
+def test_variance_doubles_grows_like_a_power_or_does_not_grow(path):
     found = measured(path, "variance")
     assert f"doubles every {two(log(2) / log(1.5))} steps" in found.text
     power = measured(path.with_name("b.h5"), "variance", growth_evidence=-40.0)
@@ -261,11 +247,11 @@ def test_variance_doubles_grows_like_a_power_or_does_not_grow(path: Path) -> Non
 @pytest.mark.parametrize(
     ("rate", "words"), [(0.05, "grow, e-fold in 20"), (-0.05, "die out"), (0.005, "Undecided")]
 )
-def test_the_exponent_is_above_below_or_near_zero(path: Path, rate: float, words: str) -> None:
+def test_the_exponent_is_above_below_or_near_zero(path, rate, words):
     assert words in measured(path, "growth", lyapunov=rate).text
 
 
-def test_lost_jacobians_are_counted_and_placed(path: Path) -> None:
+def test_lost_jacobians_are_counted_and_placed(path):
     lost = dict(jacobian_nonfinite=3, starts_lost=2, nonfinite_where="first at step 4 of start 9")
     found = measured(path, "lost jacobians", **lost)
     assert found.text == (
@@ -274,7 +260,7 @@ def test_lost_jacobians_are_counted_and_placed(path: Path) -> None:
     )
 
 
-def test_the_price_is_held_against_the_budget(path: Path) -> None:
+def test_the_price_is_held_against_the_budget(path):
     rows = [window(k) for k in range(1, 31)]
     within = said(path, "cost", vitals=rows)
     assert within.text == (

@@ -1,7 +1,5 @@
 """Every sentence on planted profiles whose answer is known."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Forms of the verdict beyond the horizon: the set, growth, health, steps, order."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -37,7 +35,7 @@ def test_exact_ties_cannot_be_separated_by_any_number_of_samples():
     assert "95% set: 0–12; no affordable number of starts would separate them" in text
 
 
-def with_mixed(error: float, actions: str = "first"):
+def with_mixed(error, actions="first"):
     """The planted profile with a third estimator of that error."""
     three = FLAT.left_out[[0, 1, 1]].copy()
     q = FLAT.quantities.index("mse")

@@ -75,8 +75,7 @@ def test_alarms_of_a_probe_inside_training_name_their_seed(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "broken",
-    [{"iterations": 1e400}, {"iterations": "many"}, {"iterations": None}],
+    "broken", [{"iterations": 1e400}, {"iterations": "many"}, {"iterations": None}]
 )
 def test_a_foreign_configuration_is_told_and_stops_nothing(tmp_path, broken):
     about = grown.training_attributes()
