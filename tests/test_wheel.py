@@ -18,20 +18,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.own_files import LQR, OWN
+
 pytestmark = pytest.mark.package
 ROOT = Path(__file__).parent.parent
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
-OWN = """
-import torch
-def policy():
-    network = torch.nn.Linear(1, 1, bias=False, dtype=torch.float64)
-    torch.nn.init.constant_(network.weight, -0.3)
-    return network
-def critic(s, a):
-    return -(2 * s[:, 0] ** 2 + 1.5 * a[:, 0] ** 2 + 0.8 * s[:, 0] * a[:, 0])
-"""
-LQR = ["linear_quadratic", "--set", "A=[[0.9]]", "B=[[0.5]]", "Q=[[1]]", "R=[[1]]"]
-LQR += ["noise_covariance=[[0.01]]", "start_mean=[0]", "start_covariance=[[1]]", "discount=0.9"]
 
 
 @pytest.fixture(scope="module")

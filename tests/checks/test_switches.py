@@ -9,6 +9,7 @@ import gradlab
 from gradlab.systems import Certificate, Linearization, Transition
 from gradlab.systems.differences import certified_jacobian
 from gradlab.tasks import Task
+from tests.checks.planted_faults import Quadratic
 
 FREE = np.array([-np.inf]), np.array([np.inf])
 HEIGHT = 1e-2
@@ -47,11 +48,6 @@ def starts(place):
     s = torch.linspace(-1, 0.2, 32, dtype=torch.float64)[:, None]
     s[: len(place), 0] = place
     return s
-
-
-class Quadratic(nn.Module):
-    def forward(self, state, action):
-        return -(action**2)[:, 0] - (state**2)[:, 0]
 
 
 def result(place):

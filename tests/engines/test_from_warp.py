@@ -10,7 +10,11 @@ from gradlab.systems.system import BLOCKS
 
 
 @wp.kernel
-def pushed(state, action, after):
+def pushed(
+    state: wp.array2d(dtype=wp.float64),
+    action: wp.array2d(dtype=wp.float64),
+    after: wp.array2d(dtype=wp.float64),
+):
     i = wp.tid()
     speed = state[i, 1] + wp.float64(0.1) * (wp.sin(state[i, 0]) + action[i, 0])
     after[i, 1] = speed

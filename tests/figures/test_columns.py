@@ -2,7 +2,6 @@
 
 import inspect
 
-import matplotlib.pyplot as plt
 import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
@@ -10,12 +9,6 @@ from matplotlib.text import Text
 from gradlab import figures
 from gradlab.errors import InputError
 from tests import planted
-
-
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    plt.close("all")
 
 
 def test_every_figure_takes_axes_and_returns_them():

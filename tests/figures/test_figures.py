@@ -14,6 +14,7 @@ from gradlab import figures
 from gradlab.figures import style
 from gradlab.runs.identity import by_known_name
 from tests import planted
+from tests.figures.drawn import check_texts, line, texts
 
 ALL: tuple[Callable[..., Axes], ...] = (
     figures.bias_variance,
@@ -22,21 +23,6 @@ ALL: tuple[Callable[..., Axes], ...] = (
     figures.sign_agreement,
     figures.snr,
 )
-
-
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    plt.close("all")
-
-
-def line(ax, label):
-    (found,) = [each for each in ax.lines if str(each.get_label()).startswith(label)]
-    return found
-
-
-def texts(ax):
-    return " ".join(text.get_text() for text in ax.texts)
 
 
 def values(table, estimator, quantity):
@@ -101,22 +87,7 @@ def test_figures_draw_on_the_axes_they_are_given(draw):
 def test_no_text_covers_another_and_none_is_cut_off(draw, horizon):
     own = ("the longest name that a careful user would give to one",)
     ax = draw(planted.table(horizon, own=own))
-    figure = ax.figure
-    figure.canvas.draw()
-    legend = ax.get_legend()
-    assert legend is not None
-    assert not legend.get_window_extent().overlaps(ax.get_window_extent())
-    page = figure.bbox
-    parts = [ax.title, ax._left_title, ax.xaxis.label, ax.yaxis.label, *legend.get_texts()]
-    parts += [t for t in ax.texts if t.get_text()]
-    shown = [part for part in parts if part.get_text()]
-    boxes = [part.get_window_extent() for part in shown]
-    for part, box in zip(shown, boxes, strict=True):
-        assert page.x0 - 1 <= box.x0 and box.x1 <= page.x1 + 1, part.get_text()
-        assert page.y0 - 1 <= box.y0 and box.y1 <= page.y1 + 1, part.get_text()
-    for i, box in enumerate(boxes):
-        for j in range(i):
-            assert not box.overlaps(boxes[j]), (shown[i].get_text(), shown[j].get_text())
+    check_texts(ax)
 
 
 def test_without_a_truth_the_figures_show_what_is_left_and_say_so():

@@ -67,12 +67,13 @@ def test_data_of_other_widths_are_refused(tmp_path, capsys):
 
 @pytest.mark.parametrize("loss", ["nll", "dd", "multistep", "sobolev"])
 def test_constant_dimensions_are_named_and_the_rest_is_learned(loss, record, tmp_path, capsys):
-    flat = replace(record, action=torch.full_like(record.action, 0.5))
+    flat = replace(record, action=torch.full_like(record.action, 0.5), reward=0 * record.reward)
     assert fit(flat, tmp_path, "--loss", loss, "--steps", "2") == 0
     text = said(capsys)
-    assert "Constant" in text and f": {record.action_names[0]}." in text
-    curves = records.read(tmp_path / "m.h5").groups["curves"]
-    assert np.isfinite(curves["held_out"].values).all()
+    assert "Constant" in text and f": {record.action_names[0]}, reward." in text
+    fitted = records.read(tmp_path / "m.h5")
+    assert np.isfinite(fitted.groups["curves"]["held_out"].values).all()
+    assert fitted.attributes["loss"] == loss
 
 
 def test_too_few_points_for_the_neighbours_are_refused(record, tmp_path, capsys):

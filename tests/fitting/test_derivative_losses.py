@@ -45,18 +45,27 @@ def three_points():
     )
 
 
-@pytest.mark.parametrize(("divided", "wanted"), [(False, 6.0), (True, 2.0)])
-def test_the_directional_loss_of_three_points_is_eq_9(divided, wanted):
+@pytest.mark.parametrize(
+    ("actions", "divided", "metric", "wanted"),
+    [
+        (None, False, "standardised", 6.0), (None, True, "standardised", 2.0),
+        # Actions in units of 100. Raw: 0 → 3, 1 → 3, 3 → 0.
+        ((0.0, 50.0, 1.0), False, "standardised", 6.0), ((0.0, 50.0, 1.0), False, "raw", 34 / 3),
+    ],
+)  # fmt: skip
+def test_the_directional_loss_of_three_points_is_eq_9(actions, divided, metric, wanted):
     # The model is y = 3 x. Nearest: 0 → 1, 1 → 0, 3 → 1. Errors of J v − Δy: 3 − 2, −3 + 2,
     # −6 + 10; squares 1, 1, 16; divided by v² = 1, 1, 4.
     rows = plain_rows(three_points())
     ensemble = model(rows, hidden=(), members=1)
     layer = ensemble.network.linear[0]
     with torch.no_grad():
-        layer.weight.zero_()
-        layer.weight[0, 0, 0] = 3
+        layer.weight.zero_()[0, 0, 0] = 3
         layer.bias.zero_()
-    loss = DirectionalDerivative(1, 1.0, divided, "mse")
+    if actions:
+        rows = plain_rows(replace(three_points(), action=torch.tensor(actions).double()[:, None]))
+        rows = replace(rows, input_std=torch.tensor([1.0, 100.0]).double())
+    loss = DirectionalDerivative(1, 1.0, divided, "mse", metric=metric)
     bound, _ = loss.bind(rows, torch.arange(3), torch.arange(0))
     squared = torch.tensor([0.0, 1.0, 9.0]).mean()
     assert (everywhere(bound, ensemble) - squared).item() == pytest.approx(wanted)
@@ -158,26 +167,6 @@ def test_on_a_linear_system_the_directional_loss_is_least_at_the_true_jacobian(d
     found = mean_jacobians(ensemble, record.state[:1], record.action[:1])[0, 0]
     wanted = torch.cat([torch.tensor(A), torch.tensor(B)], dim=1).double()
     torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)
-
-
-@pytest.mark.parametrize(("metric", "wanted"), [("standardised", 6.0), ("raw", 34 / 3)])
-def test_neighbours_are_near_in_the_metric_that_was_asked(metric, wanted):
-    # As above, with actions 0, 50, 1 in units of 100. Raw: 0 → 3, 1 → 3, 3 → 0.
-    points = three_points()
-    action = torch.tensor([[0.0], [50.0], [1.0]]).double()
-    rows = plain_rows(replace(points, action=action))
-    rows = replace(rows, input_std=torch.tensor([1.0, 100.0]).double())
-    ensemble = model(plain_rows(points), hidden=(), members=1)
-    layer = ensemble.network.linear[0]
-    with torch.no_grad():
-        layer.weight.zero_()
-        layer.weight[0, 0, 0] = 3
-        layer.bias.zero_()
-    bound, _ = DirectionalDerivative(1, 1.0, prediction="mse", metric=metric).bind(
-        rows, torch.arange(3), torch.arange(0)
-    )
-    squared = torch.tensor([0.0, 1.0, 9.0]).mean()
-    assert (everywhere(bound, ensemble) - squared).item() == pytest.approx(wanted)
 
 
 def test_the_directional_loss_does_not_move_the_predicted_variance():

@@ -20,14 +20,18 @@ from gradlab.fitting.model_settings import ModelSettings
 from gradlab.fitting.models import fit_model
 from gradlab.networks.ensemble_jacobians import mean_jacobians
 from gradlab.tasks import linear_quadratic
+from tests.fitting.small_models import random
 
 A, B = [[0.9, 0.2], [-0.1, 0.8]], [[0.3], [0.5]]
 SETTINGS = ModelSettings(members=2, hidden=(16,), epochs=8, held_out=0.3, precision="float64")
 
 
-def random(*shape, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(*shape, generator=generator, dtype=torch.float64)
+@pytest.fixture(scope="module")
+def quiet():
+    """Transitions without noise, and a poor model of their states."""
+    task = linear_quadratic(A, B, torch.eye(2), [[1.0]], noise_covariance=torch.zeros(2, 2))
+    data = collect(task, 1500, length=20)
+    return data, fit_model(data, replace(SETTINGS, reward=False), OneStepError("mse"))
 
 
 @pytest.mark.parametrize("divided", [False, True])
@@ -51,11 +55,8 @@ def test_target_errors_of_a_curved_map_are_its_curvature_or_a_little_more():
     assert 1 < found / v.pow(4).mean() < 1.35
 
 
-def test_the_loss_can_help_a_poor_model_of_a_noiseless_system():
-    quiet = linear_quadratic(A, B, torch.eye(2), [[1.0]], noise_covariance=torch.zeros(2, 2))
-    data = collect(quiet, 1500, length=20)
-    short = fit_model(data, replace(SETTINGS, reward=False), OneStepError("mse"))
-    found = loss_check(data, short, neighbours=5)
+def test_the_loss_can_help_a_poor_model_of_a_noiseless_system(quiet):
+    found = loss_check(*quiet, neighbours=5)
     assert found.verdict == "can help" and found.target_error < 1e-20 < found.model_error
 
 
@@ -69,10 +70,9 @@ def test_the_loss_cannot_help_where_noise_drowns_the_differences():
     assert found.target_error > found.model_error
 
 
-def test_states_and_reward_are_asked_apart():
+def test_states_and_reward_are_asked_apart(quiet):
     """A reward of noise alone: its derivatives cannot be helped, those of the states can."""
-    quiet = linear_quadratic(A, B, torch.eye(2), [[1.0]], noise_covariance=torch.zeros(2, 2))
-    data = collect(quiet, 1500, length=20)
+    data, _ = quiet
     loud = replace(data, reward=random(len(data), seed=5))
     fit = fit_model(loud, SETTINGS, OneStepError("mse"))
     found = by_group(loud, fit, neighbours=5)
@@ -90,11 +90,9 @@ def test_states_and_reward_are_asked_apart():
         loss_check(loud, headless, neighbours=5, outputs="reward")
 
 
-def test_the_models_own_error_is_that_of_its_jacobian():
+def test_the_models_own_error_is_that_of_its_jacobian(quiet):
     """D − T against ‖(J − J_m) v‖² / ‖v‖² with the true Jacobian."""
-    quiet = linear_quadratic(A, B, torch.eye(2), [[1.0]], noise_covariance=torch.zeros(2, 2))
-    data = collect(quiet, 1500, length=20)
-    fit = fit_model(data, replace(SETTINGS, reward=False), OneStepError("mse"))
+    data, fit = quiet
     ensemble, true = fit.ensemble, torch.cat([torch.tensor(A), torch.tensor(B)], dim=1).double()
     _, held = split(data, SETTINGS.held_out, SETTINGS.seed)
     d, f = ensemble.input_std[0, 0], ensemble.target_std[0, 0]

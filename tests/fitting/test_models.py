@@ -165,13 +165,6 @@ def test_a_fit_of_which_nothing_is_left_fails(record):
         fit_model(record, replace(FAST, learning_rate=1e200))
 
 
-def test_what_is_constant_is_named_and_does_not_disturb(record):
-    flat = replace(record, action=torch.zeros_like(record.action), reward=0 * record.reward)
-    fit = fit_model(flat, replace(FAST, epochs=2))
-    assert fit.constant == (record.action_names[0], "reward")
-    assert all(bool(torch.isfinite(value).all()) for value in fit.ensemble.state_dict().values())
-
-
 def test_held_out_rows_lie_in_pieces_apart_from_the_others():
     long = collect(QUIET, 1000, length=1000)
     training, held = split(long, 0.1, 0)

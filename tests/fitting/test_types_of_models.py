@@ -83,24 +83,18 @@ def test_own_copy_of_the_gaussian_type_is_fitted_alike(loss, rows):
         torch.testing.assert_close(getattr(ours, name), getattr(theirs, name))
 
 
-@pytest.mark.parametrize("outputs", [1, 2], ids=["deterministic", "gaussian"])
-def test_jacobians_of_own_networks_are_those_of_their_steps(outputs):
-    def make(inputs, targets):
-        return nn.Sequential(nn.Linear(inputs, 9), nn.Softplus(), nn.Linear(9, outputs * targets))
-
-    torch.manual_seed(0)
-    ensemble = GaussianEnsemble(3, 2, 4, network=OwnNetwork("here", make)).double()
-    check_linearization(LearnedSystem(ensemble, elites=(0, 2, 3)))
-
-
-def test_jacobians_of_deterministic_models_are_those_of_their_steps():
-    torch.manual_seed(0)
-    ensemble = GaussianEnsemble(3, 2, 4, (8, 8), network="deterministic").double()
-    check_linearization(LearnedSystem(ensemble))
-
-
-def check_linearization(system):
+@pytest.mark.parametrize("kind", ["deterministic", "own deterministic", "own gaussian"])
+def test_jacobians_are_those_of_steps(kind):
     """Against central differences, with noise and without."""
+
+    def make(inputs, targets):
+        outputs = targets * (1 + (kind == "own gaussian"))
+        return nn.Sequential(nn.Linear(inputs, 9), nn.Softplus(), nn.Linear(9, outputs))
+
+    torch.manual_seed(0)
+    network = OwnNetwork("here", make) if kind.startswith("own") else kind
+    ensemble = GaussianEnsemble(3, 2, 4, (8, 8), network=network).double()
+    system = LearnedSystem(ensemble, elites=(0, 2, 3))
     state, action = torch.randn(5, 3).double(), torch.randn(5, 2).double()
     for noise in (None, system.sample_noise(5, torch.Generator().manual_seed(1))):
 

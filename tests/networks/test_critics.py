@@ -62,7 +62,9 @@ def tail(critic, **more):
 
 
 def measured(critic, **more):
-    found = gradlab.measure(TASK, policy(), critic, horizon=2, starts=8, batch=8, judges=8, **more)
+    found = gradlab.measure(
+        TASK, policy(), critic, horizon=2, starts=8, batch=8, judges=8, rehearse=False, **more
+    )
     return found.table()["value"].to_numpy()
 
 

@@ -61,6 +61,9 @@ def test_the_last_action_is_the_log_probability_of_the_others(kind):
     assert torch.equal(augmented[:, :-1], policy(state, noise))
     expected = policy.log_prob(state, augmented[:, :-1])
     torch.testing.assert_close(augmented[:, -1], expected, rtol=1e-10, atol=1e-10)
+    both = zip(WithLogProb(policy).parameters(), policy.parameters(), strict=True)
+    assert all(left is right for left, right in both), "in the same order"
+    assert WithLogProb(policy).noise_dim == DA
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -73,21 +76,10 @@ def test_derivatives_are_total_through_the_action(kind):
     got = (WithLogProb(policy)(state, noise)[:, -1] * weight).sum()
     if not got.requires_grad:  # a fixed std has a constant entropy
         got = got + 0 * sum(leaf.sum() for leaf in leaves)
-    pairs = zip(
-        torch.autograd.grad(got, leaves, materialize_grads=True),
-        torch.autograd.grad(expected, leaves, materialize_grads=True),
-        strict=True,
+    left, right = (
+        torch.autograd.grad(each, leaves, materialize_grads=True) for each in (got, expected)
     )
-    for left, right in pairs:
-        torch.testing.assert_close(left, right, rtol=1e-9, atol=1e-9)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_parameters_are_the_policys_in_the_same_order(kind):
-    policy = make(kind)
-    both = zip(WithLogProb(policy).parameters(), policy.parameters(), strict=True)
-    assert all(left is right for left, right in both)
-    assert WithLogProb(policy).noise_dim == DA
+    torch.testing.assert_close(left, right, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("kind", ["plain", "squashed", "wrapped"])

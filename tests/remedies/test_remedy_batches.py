@@ -11,39 +11,22 @@ from tests.planted_remedies import BATCH, RUN, H, values
 
 def test_a_larger_batch_leaves_the_bias_and_divides_the_variance_exactly():
     found = larger_batches(RUN).set_index(["arm", "quantity", "at"])
+    trials = [{v.key: v.value for v in values(BASELINE, 1.0, t)} for t in range(4)]
+    bias, spread = (
+        np.array([[of[Key(name, at=h)] for h in range(1, H + 1)] for of in trials])
+        for name in ("bias2", "variance")
+    )
     for k in (2, 4):
+        errors = bias + spread / (k * BATCH)
         for h in range(1, H + 1):
-            bias = [
-                v.value
-                for t in range(4)
-                for v in values(BASELINE, 1.0, t)
-                if v.key == Key("bias2", at=h)
-            ]
-            spread = [
-                v.value
-                for t in range(4)
-                for v in values(BASELINE, 1.0, t)
-                if v.key == Key("variance", at=h)
-            ]
             row = found.loc[(f"batch × {k}", "mse", h)]
-            assert row["second"] == pytest.approx(np.mean(bias) + np.mean(spread) / (k * BATCH))
-            assert row["first"] == pytest.approx(np.mean(bias) + np.mean(spread) / BATCH)
+            assert row["second"] == pytest.approx(errors[:, h - 1].mean())
+            assert row["first"] == pytest.approx((bias + spread / BATCH)[:, h - 1].mean())
             assert row["ratio_low"] <= row["ratio"] <= row["ratio_high"]
             assert found.loc[(f"batch × {k}", "variance", h), "ratio"] == 1 / k
             assert found.loc[(f"batch × {k}", "bias2", h), "ratio"] == 1.0
         least = found.loc[(f"batch × {k}", "least_mse", np.nan)].squeeze()
-        known = [
-            min(
-                b.value + v.value / (k * BATCH)
-                for b, v in zip(
-                    [x for x in values(BASELINE, 1.0, t) if x.key.quantity == "bias2"],
-                    [x for x in values(BASELINE, 1.0, t) if x.key.quantity == "variance"],
-                    strict=True,
-                )
-            )
-            for t in range(4)
-        ]
-        assert least["second"] == pytest.approx(np.mean(known))
+        assert least["second"] == pytest.approx(errors.min(axis=1).mean())
         assert found.loc[(f"batch × {k}", "step_cost", np.nan)].squeeze()["second"] == k
 
 

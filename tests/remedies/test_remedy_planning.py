@@ -118,13 +118,6 @@ def test_costs_are_measured_against_the_baseline():
     assert found[BASELINE] == 1.0 and found["spectral"] > 2.0
 
 
-def test_what_the_data_cannot_serve_is_refused_with_the_arm_named():
-    few = collect(gradlab.tasks.double_integrator(), 12)
-    recipes = {"dd": recipe("dd", SETTINGS, DirectionalDerivative(50), SIMULATOR)}
-    with pytest.raises(InputError, match=r"^arm dd: "):
-        fits.steps_per_epoch(recipes, few)
-
-
 def test_half_the_rows_are_the_first_half():
     data = collect(gradlab.tasks.double_integrator(), 51)
     assert torch.equal(made(HALF).rows(data).state, data.state[:25])

@@ -198,12 +198,6 @@ def test_an_arm_that_diverges_is_named(networks, tmp_path):
         compared(networks, tmp_path / "run.h5", settings=wild)
 
 
-def test_data_that_do_not_suit_an_arm_are_refused_by_its_name(networks, tmp_path):
-    few = collect(TASK, 11)
-    with pytest.raises(InputError, match=r"^arm dd: .*neighbours"):
-        compared(networks, tmp_path / "run.h5", data=few)
-
-
 def test_columns_that_never_change_are_told(networks, tmp_path):
     data = collect(TASK, 200, Still(1))
     run = compared(networks, tmp_path / "run.h5", ("spectral",), data=data, trials=1)

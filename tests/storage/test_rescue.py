@@ -12,6 +12,7 @@ from gradlab.errors import Failure, InputError
 from gradlab.reporting.output import check_page
 from gradlab.storage import records, seals, whole_files
 from gradlab.storage.whole_files import keep
+from tests.own_files import LQR, OWN
 
 
 def full(*_):
@@ -46,21 +47,7 @@ def test_where_no_place_takes_the_work_it_says_so(tmp_path, spare):
         keep({tmp_path / "a": full})
 
 
-OWN = """
-import torch
-def policy():
-    return torch.nn.Linear(1, 1, bias=False, dtype=torch.float64)
-class Critic(torch.nn.Module):
-    def forward(self, s, a):
-        return -(s[:, 0] ** 2 + a[:, 0] ** 2)
-def critic():
-    return Critic()
-"""
-MEASURE = (
-    *("measure", "linear_quadratic", "--set", "A=[[0.9]]", "B=[[0.5]]", "Q=[[1.0]]", "R=[[1.0]]"),
-    *("noise_covariance=[[0.01]]", "start_mean=[0.0]", "start_covariance=[[1.0]]", "discount=0.9"),
-    *("--starts", "16", "--horizon", "2", "--no-report"),
-)
+FEW = ("--starts", "16", "--horizon", "2", "--no-report")
 
 
 def test_a_measurement_that_meets_a_full_disk_is_saved_elsewhere(
@@ -75,7 +62,7 @@ def test_a_measurement_that_meets_a_full_disk_is_saved_elsewhere(
         full() if there in path.parents else sync(path)
 
     monkeypatch.setattr(whole_files, "sync", filled)
-    assert main([*MEASURE, *given, "--output", str(there / "run.h5")]) == 1
+    assert main(["measure", *LQR, *FEW, *given, "--output", str(there / "run.h5")]) == 1
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert "No space left" in error and str(spare) in error
     (kept,) = spare.glob("gradlab-*/*")
@@ -125,9 +112,3 @@ def test_a_folder_without_space_is_refused_before_the_work(tmp_path, monkeypatch
     monkeypatch.setattr(tempfile, "TemporaryFile", crowded)
     with pytest.raises(InputError, match=r"No space left.*choose another output folder"):
         records.check_output(tmp_path / "run.h5")
-
-
-def test_a_file_in_the_place_of_a_folder_is_refused_before_the_work(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match=r"cannot be written.*choose another output folder"):
-        records.check_output(tmp_path / "file" / "run.h5")

@@ -90,12 +90,6 @@ def test_what_others_change_in_a_file_is_read_with_a_word(tmp_path):
         assert values(path)[0] == 7.0
 
 
-def test_other_readers_need_not_know_of_the_checksum(tmp_path):
-    written(tmp_path / "run.h5")
-    with h5py.File(tmp_path / "run.h5") as file:
-        assert file["table/x"].shape == (50,)
-
-
 def deadly(tmp_path):
     """A program in the place of Python that dies as HDF5 does."""
     program = tmp_path / "deadly"

@@ -10,19 +10,11 @@ import pytest
 
 import gradlab
 from gradlab.cli import program
+from tests.own_files import OWN
 
 HOME = Path(gradlab.__file__).parent
 TOOLS = sorted(path.parent.name for path in (HOME / "tools").glob("*/__init__.py"))
 ROWS = {name: row for name, row in program._ROWS.items() if isinstance(row, str)}
-OWN = """
-import torch
-def policy():
-    network = torch.nn.Linear(1, 1, bias=False, dtype=torch.float64)
-    torch.nn.init.constant_(network.weight, -0.3)
-    return network
-def critic(s, a):
-    return -(2 * s[:, 0] ** 2 + 1.5 * a[:, 0] ** 2 + 0.8 * s[:, 0] * a[:, 0])
-"""
 CHILD = """
 import contextlib, io, sys
 from pathlib import Path

@@ -11,14 +11,8 @@ from gradlab import figures
 from gradlab.figures.style import PAPER
 from gradlab.tools.remedies import page as remedies_page
 from gradlab.tools.remedies.result import CLIPPED, SIMULATOR, STEPS, TIME
+from tests.figures.drawn import check_texts, line, texts
 from tests.planted_remedies import ARMS, LEVELS, RUN, TABLE, H
-
-
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    plt.close("all")
-
 
 ALL: tuple[Callable[..., Axes], ...] = (
     lambda ax=None: figures.remedy_effects(TABLE, ax),
@@ -40,15 +34,6 @@ def marks(ax, filled):
     ]
     mine = [m for m in found if (m.get_markerfacecolor() != PAPER) == filled]
     return {round(float(m.get_ydata()[0])): float(m.get_xdata()[0]) for m in mine}
-
-
-def drawn(ax, label):
-    (found,) = [each for each in ax.lines if str(each.get_label()).startswith(label)]
-    return found
-
-
-def texts(ax):
-    return " ".join(text.get_text() for text in ax.texts)
 
 
 def ratios(quantity, budget, **where):
@@ -110,9 +95,9 @@ def test_jacobians_on_clips_stand_apart_from_smooth_ones():
 
 def test_a_ratio_over_the_horizon_is_the_tables():
     ax = figures.remedy_horizons(TABLE, quantity="variance", budget=STEPS)
-    line = drawn(ax, "spectral")
-    np.testing.assert_array_equal(line.get_xdata(), np.arange(1, H + 1))
-    assert list(line.get_ydata()) == pytest.approx(ratios("variance", STEPS, arm="spectral"))
+    spectral = line(ax, "spectral")
+    np.testing.assert_array_equal(spectral.get_xdata(), np.arange(1, H + 1))
+    assert list(spectral.get_ydata()) == pytest.approx(ratios("variance", STEPS, arm="spectral"))
 
 
 def test_levels_are_of_the_models_at_equal_steps_and_the_baseline():
@@ -155,26 +140,12 @@ def test_marks_are_of_every_model_with_the_simulators_value_as_a_line():
     rows = LEVELS[LEVELS["quantity"] == "lyapunov"].set_index("model")["value"]
     shown = marks(ax, filled=True) | marks(ax, filled=False)
     assert [shown[k] for k in range(len(names))] == pytest.approx([rows[name] for name in names])
-    assert drawn(ax, "simulator").get_xdata()[0] == pytest.approx(rows[SIMULATOR])
+    assert line(ax, "simulator").get_xdata()[0] == pytest.approx(rows[SIMULATOR])
 
 
 @pytest.mark.parametrize("draw", ALL)
 def test_no_text_covers_another_and_none_is_cut_off(draw):
-    ax = draw()
-    figure = ax.figure
-    figure.canvas.draw()
-    legend = ax.get_legend()
-    assert legend is not None and not legend.get_window_extent().overlaps(ax.get_window_extent())
-    parts = [ax._left_title, ax.xaxis.label, ax.yaxis.label, *legend.get_texts(), *ax.texts]
-    shown = [part for part in parts if part.get_text()]
-    boxes = [part.get_window_extent() for part in shown]
-    page = figure.bbox
-    for part, box in zip(shown, boxes, strict=True):
-        assert page.x0 - 1 <= box.x0 and box.x1 <= page.x1 + 1, part.get_text()
-        assert page.y0 - 1 <= box.y0 and box.y1 <= page.y1 + 1, part.get_text()
-    for i, box in enumerate(boxes):
-        for j in range(i):
-            assert not box.overlaps(boxes[j]), (shown[i].get_text(), shown[j].get_text())
+    check_texts(draw())
 
 
 @pytest.mark.parametrize("draw", ALL)
