@@ -78,16 +78,13 @@ def test_loss_is_computed_once_without_differences():
     assert len(calls) == 1
 
 
-def test_critic_of_a_zero_last_layer_is_a_note():
+def test_critic_of_a_zero_last_layer_is_a_note_and_hides_no_fault():
     actor, critic = Deterministic(), Q()
     nn.init.zeros_(critic.net[2].weight)
     result = audit(lambda s: -critic(s, actor(s)).mean(), actor, critic, inputs=states())
     assert result.passed and "zero layer" in _kinds(result)
     assert "a layer is: critic's net.2.weight; they come" in " ".join(result.sentences)
     assert not bool(critic.net[2].weight.any())
-
-
-def test_zero_layer_hides_no_fault():
     arguments = faulty.detached()
     nn.init.zeros_(arguments["critic"].net[2].weight)
     assert "detached" in _kinds(audit(**arguments))
@@ -254,7 +251,7 @@ def test_cut_without_gradients_is_placed_where_the_actor_is_called():
     assert finding.place == f"faulty.py, line {line}"
 
 
-def test_text_of_many_terms_fits_a_screen():
+def test_text_fits_a_screen():
     actor, critic, model = Deterministic(), Q(), Dynamics()
 
     def loss(s):
@@ -264,14 +261,8 @@ def test_text_of_many_terms_fits_a_screen():
 
     text = str(audit(loss, actor, critic, model, inputs=states()))
     assert max(map(len, text.splitlines())) <= 100 and "term 5: both" in text
-
-
-def test_text_fits_a_screen():
     actor = nn.Sequential(*[mlp(STATE, STATE) for _ in range(12)])
     text = str(audit(lambda s: actor(s).sum(), actor, inputs=states()))
     assert "0.*" in text and len(text.splitlines()) < 24
     assert max(map(len, text.splitlines())) <= 100
-
-
-def test_name_is_public():
     assert gradlab.audit is audit
