@@ -24,27 +24,20 @@ def test_rows_are_the_simulators_own_transitions():
     assert torch.equal(again.reward, record.reward)
 
 
-def test_random_actions_fill_the_limits_evenly():
+def test_random_actions_fill_the_limits_evenly_and_a_seed_repeats_them():
     action = collect(pendulum(), 4000).action
     assert action.abs().max() <= 2
     assert abs(float(action.std()) - 2 / 3**0.5) < 0.03
-
-
-def test_a_seed_repeats_a_record_and_another_does_not():
     task = pendulum()
     assert same(collect(task, 50, seed=3), collect(task, 50, seed=3))
     assert not same(collect(task, 50, seed=3), collect(task, 50, seed=4))
 
 
-def test_trajectories_end_where_the_task_does():
+def test_trajectories_end_where_the_task_does_and_share_no_start_or_noise():
     task = inverted_pendulum(engine="analytic", slider="wide")
     record = collect(task, 300)
     assert record.terminated.any()
     assert torch.equal(record.terminated, record.next_state[:, 1].abs() > 0.2)
-
-
-def test_no_two_trajectories_share_starts_or_noise():
-    """Short episodes are recorded in several turns."""
     record = collect(inverted_pendulum(engine="analytic", slider="wide"), 500, length=20)
     first = record.step == 0
     count = int(first.sum())
@@ -56,7 +49,6 @@ def test_no_two_trajectories_share_starts_or_noise():
 def test_exploration_is_the_tasks_own_a_tenth_of_its_limits_or_a_tenth():
     def std(task):
         policy = exploring(task, Policy(task.simulator.state_dim, task.simulator.action_dim))
-        assert isinstance(policy, Exploring)
         return policy.std
 
     task = replace(pendulum(), exploration=None, action_limit=(3.0,))

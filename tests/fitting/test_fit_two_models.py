@@ -43,7 +43,6 @@ def data(tmp_path):
 
 
 def same(one, other):
-    assert isinstance(one, GaussianEnsemble) and isinstance(other, GaussianEnsemble)
     pairs = zip(one.state_dict().values(), other.state_dict().values(), strict=True)
     return all(torch.equal(a, b) for a, b in pairs)
 
@@ -93,7 +92,7 @@ def test_a_pair_that_was_interrupted_goes_on_to_the_same_models(epoch, tmp_path,
 
 
 @pytest.mark.slow
-def test_measure_and_jacobians_take_both(tmp_path, data, capsys):
+def test_measure_and_jacobians_take_one_and_both_in_the_place_of_the_prior(tmp_path, data, capsys):
     networks = tmp_path / "networks.py"
     networks.write_text(NETWORKS)
     assert fit(tmp_path / "m.safetensors", data) == 0
@@ -102,18 +101,17 @@ def test_measure_and_jacobians_take_both(tmp_path, data, capsys):
     shared = ("double_integrator", "--policy", f"{networks}:policy", "--no-report", "--json")
     shared = (*shared, "--horizon", "2", "--starts", "64")
     tables = {}
-    for name, models in (("one", ()), ("two", ("--gradient-model", second))):
+    one = ("--model", first)
+    for name, models in (("prior", ()), ("one", one), ("two", (*one, "--gradient-model", second))):
         words = ("measure", *shared, "--critic", f"{networks}:critic", "--batch", "8", *models)
-        place = ("--model", first, "--output", str(tmp_path / f"{name}.h5"))
-        assert cli.main([*words, *place]) == 0
+        assert cli.main([*words, "--output", str(tmp_path / f"{name}.h5")]) == 0
         tables[name] = json.loads(capsys.readouterr().out)["table"]
-    pairs = zip(tables["one"], tables["two"], strict=True)
-    assert {row["estimator"] for row, other in pairs if row != other} == {
-        "model",
-        "mixed",
-        "model_all",
-        "mixed_all",
-    }
+    for other in ("prior", "two"):
+        pairs = zip(tables["one"], tables[other], strict=True)
+        apart = {row["estimator"] for row, of_other in pairs if row != of_other}
+        assert apart == {"model", "mixed", "model_all", "mixed_all"}
+    assert cli.main(["measure", "path_tracking", *one, "--no-report"]) == 2
+    assert "prior has state_dim 2, but the simulator has 6" in capsys.readouterr().err
     # What is compared with the simulator's Jacobians is the gradient model's, at its mean.
     found = []
     for states in (first, second):

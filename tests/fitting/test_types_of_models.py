@@ -142,7 +142,6 @@ def test_own_types_and_losses_from_one_file(own, rows, capsys):
     Path("lr=0.1").mkdir()  # as folders of sweeps are called
     Path("m.safetensors").rename("lr=0.1/m.safetensors")
     loaded = checkpoint.load(f"{own}=lr=0.1/m.safetensors")
-    assert isinstance(loaded, GaussianEnsemble)
     task = gradlab.tasks.pendulum()
     system = LearnedSystem(loaded.double())
     state = task.starts(4, torch.Generator().manual_seed(0))

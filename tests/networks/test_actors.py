@@ -43,23 +43,23 @@ class Agent(nn.Module):
         self.actor_logstd = nn.Parameter(torch.zeros(1, 1) - 1)
 
 
-class Drawing(nn.Module):
-    def __init__(self):
+class Own(nn.Module):
+    def __init__(self, act, outputs=1):
         super().__init__()
-        self.net = network(2, 1)
+        self.net, self.act = network(2, outputs), act
 
     def forward(self, state):
-        return torch.distributions.Normal(self.net(state), 0.1).rsample()
+        return self.act(self.net(state))
 
 
-class Normal(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.net = network(2, 1)
+def drawing():
+    return Own(lambda mean: torch.distributions.Normal(mean, 0.1).rsample())
 
-    def forward(self, state):
-        normal = torch.distributions.Normal(self.net(state), 0.5)
-        return torch.distributions.Independent(normal, 1)
+
+def normal():
+    return Own(
+        lambda mean: torch.distributions.Independent(torch.distributions.Normal(mean, 0.5), 1)
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -85,21 +85,10 @@ def test_a_squashed_actor_gives_the_actions_and_densities_of_its_own_program():
     assert {id(p) for p in policy.parameters()} == {id(p) for p in actor.parameters()}
 
 
-class OneHead(nn.Module):
-    """Mean and log σ from one layer, of one action with a bound of its own."""
-
-    def __init__(self):
-        super().__init__()
-        self.net = network(2, 2)
-        self.register_buffer("action_scale", torch.tensor([2.0]))
-
-    def forward(self, state):
-        mean, log_std = self.net(state).chunk(2, -1)
-        return mean, log_std
-
-
 def test_bounds_of_an_actor_tell_how_many_actions_there_are():
-    policy = squashed(OneHead().double())
+    actor = Own(lambda out: out.chunk(2, -1), 2).double()  # mean and log σ from one layer
+    actor.register_buffer("action_scale", torch.tensor([2.0]))
+    policy = squashed(actor)
     assert policy.noise_dim == 1
     assert policy(STATES, NOISE).shape == (len(STATES), 1)
 
@@ -120,7 +109,7 @@ def test_a_gaussian_agent_keeps_its_log_std_a_parameter():
 ADAPTED = {
     "sac": lambda: squashed(SacActor()),
     "ppo": lambda: gaussian(Agent().actor_mean, Agent().actor_logstd),
-    "normal": lambda: gaussian(Normal()),
+    "normal": lambda: gaussian(normal()),
     "fixed": lambda: gaussian(network(2, 1), torch.zeros(1)),
 }
 
@@ -152,8 +141,8 @@ def test_adapted_actors_are_measured(name):
     [
         (SacActor, "policy returns 2 values ([2, 1], [2, 1]), expected one tensor: of a mean and"),
         (Agent, "gradlab.networks.actors.gaussian(agent.actor_mean, agent.actor_logstd)"),
-        (Drawing, "draws inside forward"),
-        (Normal, "policy returns a Independent, expected one tensor: of a mean and"),
+        (drawing, "draws inside forward"),
+        (normal, "policy returns a Independent, expected one tensor: of a mean and"),
     ],
 )
 def test_an_actor_that_is_no_policy_yet_is_told_what_makes_it_one(policy, words):

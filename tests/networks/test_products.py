@@ -24,16 +24,13 @@ def test_products_inside_are_accurate():
     assert (found - a @ b.mT).norm() / (a @ b.mT).norm() < products.ACCURATE
 
 
-def test_inaccurate_ones_are_not_used(monkeypatch):
-    monkeypatch.setattr(products, "product_error", lambda device: 1e-3)
-    with products.fast_products():
-        assert torch.get_float32_matmul_precision() == "highest"
-
-
-def test_the_setting_is_put_back_whatever_happens():
+def test_inaccurate_ones_are_not_used_and_the_setting_is_put_back(monkeypatch):
     with pytest.raises(KeyboardInterrupt), products.fast_products():
         raise KeyboardInterrupt
     assert torch.get_float32_matmul_precision() == "highest"
+    monkeypatch.setattr(products, "product_error", lambda device: 1e-3)
+    with products.fast_products():
+        assert torch.get_float32_matmul_precision() == "highest"
 
 
 @pytest.mark.parametrize(("slower", "chosen"), [("bmm", "separate"), ("mm", "batched")])

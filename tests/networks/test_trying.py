@@ -22,41 +22,16 @@ Q = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 1)).double()
 
 
 class Actor(nn.Module):
-    def __init__(self):
+    """What a user writes into forward."""
+
+    def __init__(self, act, noise_dim=None):
         super().__init__()
-        self.net = nn.Linear(2, 1)
-
-
-class Distribution(Actor):
-    def forward(self, state):
-        return torch.distributions.Normal(self.net(state), 0.1)
-
-
-class Dictionary(Actor):
-    def forward(self, state):
-        return {"action": self.net(state)}
-
-
-class SparseDropout(Actor):
-    def forward(self, state):
-        return F.dropout(self.net(state), 0.05)
-
-
-class Single(Actor):
-    def forward(self, state):
-        return self.net(state.float())
-
-
-class InPlace(Actor):
-    def forward(self, state):
-        return torch.tanh(self.net(state)).mul_(2.0)
-
-
-class Noiseless(Actor):
-    noise_dim = 1
+        self.net, self.act = nn.Linear(2, 1), act
+        if noise_dim:
+            self.noise_dim = noise_dim
 
     def forward(self, state):
-        return self.net(state)
+        return self.act(self.net, state)
 
 
 def valued(state, action):
@@ -89,23 +64,26 @@ def sb3_actor():
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (Distribution, "returns a Normal, expected one tensor: of a mean and"),
-        (Dictionary, "returns a dict, expected one tensor: return the actions [N, da]"),
-        (SparseDropout, "it draws inside forward"),
-        (Single, "it turns its inputs to another dtype: leave that out"),
-        (InPlace, "cannot be differentiated in its parameters: one of the variables needed"),
-        (Noiseless, "with noise_dim it is called as policy(state, noise)"),
+        (lambda: Actor(lambda net, s: torch.distributions.Normal(net(s), 0.1)),
+         "returns a Normal, expected one tensor: of a mean and"),
+        (lambda: Actor(lambda net, s: {"action": net(s)}),
+         "returns a dict, expected one tensor: return the actions [N, da]"),
+        (lambda: Actor(lambda net, s: F.dropout(net(s), 0.05)), "it draws inside forward"),
+        (lambda: Actor(lambda net, s: net(s.float())),
+         "it turns its inputs to another dtype: leave that out"),
+        (lambda: Actor(lambda net, s: torch.tanh(net(s)).mul_(2.0)),
+         "cannot be differentiated in its parameters: one of the variables needed"),
+        (lambda: Actor(lambda net, s: net(s), noise_dim=1),
+         "with noise_dim it is called as policy(state, noise)"),
         (sb3_actor, "stable_baselines3_models.parts_of(model).policy"),
         (lambda: nn.LazyLinear(1), "policy has lazy parameters: run one forward pass first"),
         (old_weight_norm, "use those of torch.nn.utils.parametrizations"),
-        (
-            lambda: torch.jit.trace(nn.Linear(2, 1), torch.zeros(1, 2)),
-            "the module it was made from",
-        ),
+        (lambda: torch.jit.trace(nn.Linear(2, 1), torch.zeros(1, 2)),
+         "the module it was made from"),
         (lambda: lambda state: state, "policy is a function, expected a torch.nn.Module"),
-        (lambda: Distribution, "policy is a class Distribution, expected a torch.nn.Module"),
+        (lambda: Actor, "policy is a class Actor, expected a torch.nn.Module"),
     ],
-)
+)  # fmt: skip
 def test_a_policy_that_cannot_be_measured_is_told_why(make, words):
     with pytest.raises(InputError) as error:
         gradlab.measure(TASK, make(), valued, starts=8)
