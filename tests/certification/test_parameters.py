@@ -21,9 +21,7 @@ def certified(force, **parameters):
 
 def test_sound_gradients_pass_and_leave_the_tensors_as_they_were():
     before = MASS.clone(), FRICTION.clone()
-
     certificate = certified(lambda s: FRICTION * s**3, mass=MASS, friction=FRICTION)
-
     assert certificate.passed
     assert max(certificate.facts["parameters"].values()) < 1e-6
     assert torch.equal(MASS, before[0]) and torch.equal(FRICTION, before[1])
@@ -34,7 +32,6 @@ def test_a_detached_parameter_is_named():
     certificate = certified(
         lambda s: FRICTION.detach() * s**3 + 0 * FRICTION, mass=MASS, friction=FRICTION
     )
-
     (finding,) = (each for each in certificate.findings if each.severity == "wrong")
     assert (finding.block, finding.column) == ("parameters", "friction")
     assert finding.size == pytest.approx(1.0, rel=1e-3)

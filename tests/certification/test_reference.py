@@ -42,7 +42,6 @@ def in_float32(s, a):
 def test_errors_hold_the_distance_from_the_closed_form(step, epsilon):
     z = line()
     made = differenced(step, z, epsilon)
-
     wrong = (made.D - exact(z)).abs()
     assert bool((wrong <= 5 * made.error).all())
     assert not made.kink.any()
@@ -51,32 +50,25 @@ def test_errors_hold_the_distance_from_the_closed_form(step, epsilon):
 
 def test_a_kink_is_seen_at_its_place_alone():
     z = torch.tensor([[0.0, 0.3], [1e-3, 0.3], [0.3, 0.0]], dtype=torch.float64)
-
     made = differenced(lambda s, a: (s.abs() + a, s[:, 0]), z)
-
     assert made.kink.tolist() == [[True, False], [False, False], [False, False]]
     assert made.D[1, 0, 0] == pytest.approx(1.0)
 
 
 def test_a_jump_leaves_no_certain_difference():
     z = torch.zeros(1, 2, dtype=torch.float64)
-
     made = differenced(lambda s, a: ((s > 0).to(s) + 0 * a, s[:, 0]), z)
-
     assert bool(made.kink[0, 0]) or float(made.error[0, 0, 0]) > 0.1 * float(made.D[0, 0, 0].abs())
 
 
 def test_a_kink_beside_a_state_is_stepped_over_by_smaller_steps():
     z = torch.tensor([[3e-6, 0.3]], dtype=torch.float64)
-
     made = differenced(lambda s, a: (s.abs() + a, s[:, 0]), z)
-
     assert made.D[0, 0, 0] == pytest.approx(1.0) and float(made.error[0, 0, 0]) < 1e-4
 
 
 def test_the_precision_of_values_is_recognised():
     values = torch.linspace(0, 1, 40, dtype=torch.float64)[:, None]
-
     assert precision_of(values.sin()) == DOUBLE
     assert precision_of(values.sin().float().double()) == SINGLE
     assert precision_of(values.round()) == DOUBLE
@@ -87,5 +79,4 @@ def test_contacts_of_a_hopper_on_the_ground_and_in_the_air():
     state = hopper.starts(2, torch.Generator().manual_seed(0))
     system = hopper.simulator
     state[:, 0] += torch.tensor([-0.1, 1.0], dtype=torch.float64)  # height of the torso
-
     assert system.contacts(state).tolist() == [True, False]
