@@ -1,8 +1,4 @@
-"""An engine's System as a simulator and as a model: measured, compared and trained on.
-
-Every number is to be that of the same system written in torch. An engine that is not installed
-is skipped.
-"""
+"""An engine's System, as a simulator and as a model, gives the numbers of the same one in torch."""
 
 import numpy as np
 import pytest

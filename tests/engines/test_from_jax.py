@@ -33,13 +33,11 @@ def test_step_and_both_modes_are_those_of_the_same_system_in_torch(n):
     ours, theirs = SYSTEM.step(*inputs(n)), truth.step(*inputs(n))
     torch.testing.assert_close(ours.state, theirs.state, rtol=0, atol=1e-13)
     torch.testing.assert_close(ours.reward, theirs.reward, rtol=0, atol=1e-13)
-
     linear, expected = SYSTEM.linearize(*inputs(n)), truth.linearize(*inputs(n))
     for block in BLOCKS:
         torch.testing.assert_close(
             getattr(linear, block), getattr(expected, block), rtol=0, atol=1e-12
         )
-
     s, a = (x.requires_grad_() for x in inputs(n))
     out = SYSTEM.step(s, a)
     by_s, by_a = torch.autograd.grad(out.state[:, 1].sum() + 2 * out.reward.sum(), (s, a))

@@ -22,7 +22,6 @@ def test_a_lone_agent_moves_as_its_closed_form():
     velocity, turn = drag * s[:, 2:4] + dt * a, drag * s[:, 5:]
     want = torch.cat([s[:, :2] + dt * velocity, velocity, s[:, 4:5] + dt * turn, turn], 1)
     torch.testing.assert_close(out.state, want, rtol=0, atol=1e-14)
-
     eye = torch.eye(2, dtype=s.dtype)
     moving = torch.tensor([[1.0, dt * drag], [0.0, drag]], dtype=s.dtype)
     A = torch.block_diag(torch.kron(moving, eye), moving)
