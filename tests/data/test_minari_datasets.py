@@ -3,8 +3,6 @@
 import json
 import os
 import sys
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -34,22 +32,17 @@ def database(tmp_path, monkeypatch):
 def recorded():
     """Episode 0 terminates, 1 is truncated, 2 is both at once."""
     generator = torch.Generator().manual_seed(0)
-    parts: list[dict[str, torch.Tensor]] = []
+    parts = []
     for k, length in enumerate(LENGTHS):
         seen = torch.randn(length + 1, 2, generator=generator, dtype=torch.float64)
         last = torch.arange(length) == length - 1
-        parts.append(
-            {
-                "trajectory": torch.full((length,), k),
-                "step": torch.arange(length),
-                "state": seen[:-1],
-                "action": torch.randn(length, 1, generator=generator, dtype=torch.float64),
-                "reward": torch.randn(length, generator=generator, dtype=torch.float64),
-                "next_state": seen[1:],
-                "terminated": last & (k != 1),
-                "truncated": last & (k != 0),
-            }
-        )
+        parts.append({
+            "trajectory": torch.full((length,), k), "step": torch.arange(length),
+            "state": seen[:-1], "next_state": seen[1:],
+            "action": torch.randn(length, 1, generator=generator, dtype=torch.float64),
+            "reward": torch.randn(length, generator=generator, dtype=torch.float64),
+            "terminated": last & (k != 1), "truncated": last & (k != 0),
+        })  # fmt: skip
     columns = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     return Trajectories(**columns, state_names=("x [m]", "θ [rad]"))
 
@@ -83,15 +76,9 @@ def test_minari_reads_what_gradlab_wrote():
 
 def made(identifier, buffers, *spaces):
     minari.create_dataset_from_buffers(
-        identifier,
-        buffers,
-        observation_space=spaces[0],
-        action_space=spaces[1],
-        algorithm_name="none",
-        author="nobody",
-        author_email="nobody",
-        code_permalink="none",
-    )
+        identifier, buffers, observation_space=spaces[0], action_space=spaces[1],
+        algorithm_name="none", author="nobody", author_email="nobody", code_permalink="none",
+    )  # fmt: skip
 
 
 def walked(steps):
@@ -176,46 +163,38 @@ def truncate(place):
     file.write_bytes(file.read_bytes()[:-200])
 
 
-def no_json(place):
-    (place / "metadata.json").write_text("{")
-
-
 def no_rewards(place):
     with h5py.File(place / "main_data.hdf5", "a") as file:
         del file["episode_0/rewards"]
 
 
-def environment_instead_of_spaces(place):
-    """Minari would make the environment, from whatever module the file names."""
-    file = place / "metadata.json"
-    metadata = json.loads(file.read_text())
-    del metadata["observation_space"]
-    (place / "hostile.py").write_text("import os\nos.environ['HOSTILE'] = 'ran'\n")
-    spec = {"id": "X-v0", "entry_point": "hostile:X", "kwargs": {}, "additional_wrappers": []}
-    file.write_text(json.dumps(metadata | {"env_spec": json.dumps(spec)}))
+def told(**changes):
+    """Changes the metadata; what is None is left out."""
+
+    def change(place):
+        file = place / "metadata.json"
+        metadata = json.loads(file.read_text()) | changes
+        file.write_text(json.dumps({k: v for k, v in metadata.items() if v is not None}))
+
+    return change
 
 
-def other_format(place):
-    file = place / "metadata.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"data_format": "stone"}))
-
-
-def other_version(place):
-    file = place / "metadata.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"minari_version": "9.0.0"}))
-
-
-DAMAGES: tuple[Callable[[Path], None], ...] = (
-    *(truncate, no_json, no_rewards),
-    *(environment_instead_of_spaces, other_format, other_version),
-)
+# Minari would make the environment, from whatever module the file names.
+SPEC = {"id": "X-v0", "entry_point": "hostile:X", "kwargs": {}, "additional_wrappers": []}
+DAMAGES = {
+    "truncated": truncate, "no rewards": no_rewards,
+    "no JSON": lambda place: (place / "metadata.json").write_text("{"),
+    "an environment": told(observation_space=None, env_spec=json.dumps(SPEC)),
+    "another format": told(data_format="stone"), "another version": told(minari_version="9.0.0"),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_dataset_is_refused_in_one_line(damage, tmp_path, monkeypatch):
     folder = minari_datasets.write(recorded(), tmp_path / "made")
+    (folder / "data" / "hostile.py").write_text("import os\nos.environ['HOSTILE'] = 'ran'\n")
     monkeypatch.syspath_prepend(str(folder / "data"))
-    damage(folder / "data")
+    DAMAGES[damage](folder / "data")
     with pytest.raises(InputError) as caught:
         minari_datasets.read(folder)
     assert str(folder) in str(caught.value) and "\n" not in str(caught.value)

@@ -12,15 +12,12 @@ ACTION, REWARD = torch.ones(6, 1), torch.arange(6.0)
 ENDED = torch.tensor([False, False, True, False, False, False])
 
 
-def test_rows_without_episodes_do_not_follow_one_another():
+def test_rows_follow_one_another_within_an_episode_alone():
     record = trajectories.from_rows(STATE, ACTION, REWARD, NEXT, ENDED)
     assert record.step.tolist() == [0] * 6
     assert torch.equal(record.truncated, ~ENDED)
     with pytest.raises(InputError, match="longest trajectory has 1"):
         trajectories.segments(record, 2)
-
-
-def test_rows_of_an_episode_follow_one_another():
     record = trajectories.from_rows(
         STATE, ACTION, REWARD, NEXT, ENDED, torch.tensor([4, 4, 4, 9, 9, 9])
     )
