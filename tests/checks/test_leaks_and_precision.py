@@ -8,7 +8,7 @@ from gradlab.tasks import Task
 from tests.checks.planted_faults import DISCOUNT, Linear, Quadratic, failed, only, results, step
 
 
-def test_a_critic_that_holds_the_policys_theta_is_a_leak():
+def test_a_critic_or_simulator_that_holds_the_policys_theta_is_a_leak():
     policy = Linear()
 
     class Sharing(Quadratic):
@@ -25,10 +25,6 @@ def test_a_critic_that_holds_the_policys_theta_is_a_leak():
     assert "critic 1 changes" in found.result
     assert "1 tensors are shared" in found.result
     assert torch.equal(policy.layer.weight, before)
-
-
-def test_a_simulator_that_holds_the_policys_theta_is_a_leak():
-    policy = Linear()
 
     def closed(s, a):
         with torch.no_grad():
@@ -63,11 +59,8 @@ def test_an_exploding_chain_says_from_which_step_on():
     assert "beyond the range of float32 from t = 11 on" in text  # √2 · 10^{4 (t − 1)}
 
 
-def test_a_critic_beyond_any_return_is_named():
+def test_a_critic_beyond_any_return_or_that_drowns_the_rewards_is_named():
     found = only(results(from_function(step, 2, 1), critic=Quadratic(1e4)), "size of the critic")
     assert "beyond any return" in found.meaning
-
-
-def test_a_critic_that_drowns_the_rewards_is_named():
     found = results(from_function(step, 2, 1), critic=Quadratic(1e5))
     assert "critic drowns everything else" in only(found, "scale of the terms").meaning

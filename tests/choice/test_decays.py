@@ -38,13 +38,10 @@ def profile():
     return measured(12, 128, "decay")
 
 
-def test_every_decay_has_its_alpha_and_the_full_gradient_is_1():
+def test_every_decay_has_its_alpha_and_an_error_of_bias_and_variance():
     found = decays_of(profile())
     assert list(found.values()) == ALPHAS
     assert list(found)[-1] == "true_dynamics_all"
-
-
-def test_the_error_is_bias_and_variance_and_one_ends_where_the_other_begins():
     table = decay_table(profile()).pivot(index="alpha", columns="quantity", values="value")
     assert np.allclose(table["mse"], table["bias2"] + table["variance"])
     # Less of the way through the state: more bias, less variance, in this world at every step.

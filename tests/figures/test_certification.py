@@ -20,7 +20,6 @@ def table(**changed):
 
 def test_the_worse_of_two_sources_is_drawn_from_its_median_to_its_largest_error():
     ax = figures.certified_errors(table(), fail_above=1e-3)
-
     lines = [np.asarray(line.get_xdata()) for line in ax.lines]
     assert any(np.array_equal(x, [1e-9, 0.5]) for x in lines)
     assert any(np.array_equal(x, [1e-3, 1e-3]) for x in lines)
@@ -32,6 +31,5 @@ def test_the_worse_of_two_sources_is_drawn_from_its_median_to_its_largest_error(
 @pytest.mark.parametrize("shown", [table(median=np.nan, p95=np.nan, largest=np.nan), table()[:0]])
 def test_a_table_without_judged_states_says_so(shown):
     ax = figures.certified_errors(shown)
-
     assert "no state could be judged" in [text.get_text() for text in ax.texts]
     plt.close("all")

@@ -43,16 +43,13 @@ def ratios(quantity, budget, **where):
     return [float(x) for x in rows["ratio"]]
 
 
-def test_a_row_per_remedy_has_its_ratio_at_equal_time_filled_and_at_equal_steps_open():
+def test_a_row_per_remedy_has_its_ratio_filled_at_equal_time_open_at_equal_steps_and_its_price():
     ax = figures.remedy_effects(TABLE)
     assert [t.get_text() for t in ax.get_yticklabels()] == list(ARMS)
     assert list(marks(ax, filled=True).values()) == pytest.approx(ratios("least_mse", TIME))
     assert list(marks(ax, filled=False).values()) == pytest.approx(ratios("least_mse", STEPS))
     assert ratios("least_mse", TIME) != pytest.approx(ratios("least_mse", STEPS))
     assert ax.get_xscale() == "log"
-
-
-def test_the_price_stands_at_the_right_of_the_gain():
     assert texts(figures.remedy_effects(TABLE)).split().count("1.6×") == 1
 
 
@@ -64,16 +61,13 @@ def test_a_quantity_of_one_horizon_is_that_of_this_horizon():
     assert "at horizon 3" in ax.get_title(loc="left")
 
 
-def test_a_ratio_that_is_not_known_is_said_in_words():
+def test_a_ratio_that_is_not_known_or_beyond_the_axis_is_said():
     lost = TABLE.copy()
     lost.loc[lost["arm"] == "dd", ["ratio", "ratio_low", "ratio_high"]] = np.nan
     assert "not clearly above 0" in texts(figures.remedy_effects(lost))
     assert "not clearly above 0" not in texts(figures.remedy_effects(TABLE))
     lost["ratio"] = np.nan
     assert "not known to be above 0" in texts(figures.remedy_effects(lost))
-
-
-def test_what_is_beyond_the_axis_is_drawn_at_its_end_and_said():
     far = TABLE.copy()
     far.loc[far["arm"] == "dd", ["ratio", "ratio_low", "ratio_high"]] = (1.0, 1e-9, 1e9)
     ax = figures.remedy_effects(far)
@@ -100,18 +94,19 @@ def test_a_ratio_over_the_horizon_is_the_tables():
     assert list(spectral.get_ydata()) == pytest.approx(ratios("variance", STEPS, arm="spectral"))
 
 
-def test_levels_are_of_the_models_at_equal_steps_and_the_baseline():
+def test_levels_are_of_models_at_equal_steps_and_in_sight_whatever_diverges():
     ax = figures.remedy_levels(LEVELS, quantity="relative_mse", one="zero gradient")
     labels = {str(line.get_label()) for line in ax.lines}
     assert {"nll (baseline)", *ARMS, "zero gradient"} <= labels
     assert not [each for each in labels if "as long" in each]
-
-
-def test_the_level_that_means_something_is_in_sight():
     far = LEVELS.copy()
     far[["value", "ci_low", "ci_high"]] *= 1e4
     ax = figures.remedy_levels(far, quantity="relative_mse", one="zero gradient")
     assert ax.get_ylim()[0] < 1 < ax.get_ylim()[1]
+    wild = LEVELS.copy()
+    wild.loc[wild["model"] == "dd", "value"] *= 1e30
+    ax = figures.remedy_levels(wild, quantity="relative_mse")
+    assert ax.get_ylim()[1] < 1e6 and "drawn there" in texts(ax)
 
 
 def test_where_the_size_of_the_truth_is_lost_the_page_shows_plain_errors(monkeypatch):
@@ -124,13 +119,6 @@ def test_where_the_size_of_the_truth_is_lost_the_page_shows_plain_errors(monkeyp
     for levels in (LEVELS, LEVELS[LEVELS["quantity"] != "relative_mse"]):
         remedies_page._horizons(TABLE, levels)
     assert shown == ["relative_mse", "mse"]
-
-
-def test_a_model_that_diverges_does_not_press_the_others_into_one_line():
-    wild = LEVELS.copy()
-    wild.loc[wild["model"] == "dd", "value"] *= 1e30
-    ax = figures.remedy_levels(wild, quantity="relative_mse")
-    assert ax.get_ylim()[1] < 1e6 and "drawn there" in texts(ax)
 
 
 def test_marks_are_of_every_model_with_the_simulators_value_as_a_line():

@@ -42,13 +42,10 @@ def test_both_errors_are_drawn_as_they_are_in_order_of_iteration(table):
     assert ax.get_yscale() == "log"
 
 
-def test_the_crossing_is_where_the_logarithms_meet(table):
+def test_the_crossing_is_where_the_logarithms_meet_or_said_to_be_none(table):
     # From log(2/4) at 1000 to log(e) at 2000.
     at = 1000 + 1000 * np.log(2) / (np.log(2) + 1)
     assert f"iteration {at:.0f}" in texts(errors_through_training(table))
-
-
-def test_errors_that_never_cross_are_said_not_to(table):
     above = table.assign(value=table["value"].where(table["estimator"] == "data", 100.0))
     assert "none of the checkpoints" in texts(errors_through_training(above))
 
@@ -67,13 +64,10 @@ def test_weights_are_drawn_with_the_rule_and_its_half(table):
     assert [tick.get_text() for tick in ax.get_xticklabels()] == ["0", "1000", "2000", "5000"]
 
 
-def test_a_bias_below_zero_is_an_upper_bound(table):
+def test_a_bias_below_zero_is_an_upper_bound_and_nothing_measured_is_said(table):
     hidden = (table["estimator"] == "data") & (table["iteration"] == 5000)
     table = table.assign(value=table["value"].mask(hidden, -1.0), ci_low=0.0)
     ax = errors_through_training(table)
     assert np.isnan(line(ax, "data").get_ydata()[-1])
-
-
-def test_nothing_measured_is_said(table):
     assert "not measured" in texts(errors_through_training(table, quantity="mse"))
     assert "no weights" in texts(weights_through_training(table[table["estimator"] == "data"]))

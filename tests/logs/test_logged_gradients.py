@@ -42,13 +42,10 @@ def by_autograd(data, policy, steps):
     return torch.stack(rows)
 
 
-def test_a_score_is_that_of_autograd():
+def test_a_score_is_that_of_autograd_and_stops_where_its_trajectory_fell():
     data, policy = recorded(8, 6), noisy()
     found = explicit(score(windows(data, 6).path, policy, (6,), baseline=False), 8, 0)
     torch.testing.assert_close(found, by_autograd(data, policy, 6), rtol=1e-10, atol=1e-12)
-
-
-def test_a_score_stops_where_its_trajectory_fell():
     data, policy = fallen()
     found = explicit(score(windows(data, 6).path, policy, (6,), baseline=False), 40, 0)
     torch.testing.assert_close(found, by_autograd(data, policy, 6), rtol=1e-9, atol=1e-12)

@@ -72,12 +72,9 @@ def test_the_exact_model_is_supported_and_a_wrong_one_refuted():
         assert words in told(found, "support")[0]
 
 
-def test_at_horizon_0_no_model_can_be_wrong(run):
+def test_at_horizon_0_no_model_can_be_wrong_and_whole_returns_need_long_horizons(run):
     assert agreements(run, "same")[0].status != "disagree"
     assert not told(run, "control")
-
-
-def test_whole_returns_need_long_enough_horizons(run):
     whole = {each.horizon: each.gap.value for each in agreements(run, "whole")}
     assert run.config["reach"] == 40 and whole[8] < whole[1]
     assert "γ^40" in told(run, "whole")[0]

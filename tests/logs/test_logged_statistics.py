@@ -164,7 +164,6 @@ def test_own_noise_is_called_foreign_no_oftener_than_it_says():
 def test_derivatives_are_as_wrong_as_neighbours_say():
     data = recorded(300, 30)
     right, wrong = (directional(data, each) for each in (task().simulator, task(0.6).prior))
-    assert right is not None and wrong is not None
     (ratio, span), (known, ends) = right.error[-1], wrong.error[1]
     assert span.low < 0 < span.high and abs(ratio.value) < 0.05
     # Only the push moves the velocity: (1 − 0.6)² of its derivative.
@@ -228,7 +227,7 @@ def test_a_critic_is_judged_by_its_equation_and_by_returns():
     assert judged(Shifted(exact, 1.0, 1e4), path, DISCOUNT)["beyond"][0].value == 1.0
 
 
-def test_targets_of_refitted_critics_are_returns_of_the_recorded_actions():
+def test_targets_of_refitted_critics_are_returns_and_stop_where_a_trajectory_fell():
     data = recorded(4, 30)
     found, number = evaluation(data, DISCOUNT)
     assert len(found.returns) == 4 * 29 and number.tolist() == [
@@ -242,9 +241,6 @@ def test_targets_of_refitted_critics_are_returns_of_the_recorded_actions():
     )
     torch.testing.assert_close(found.returns.reshape(4, 29)[:, 28], reward[:, 28])
     assert float(found.bootstrap[2]) == pytest.approx(DISCOUNT**25)
-
-
-def test_targets_stop_where_a_trajectory_fell():
     data, _ = fallen()
     found, number = evaluation(data, DISCOUNT)
     which = int(data.trajectory[data.terminated][0])

@@ -18,7 +18,7 @@ def test_windows_of_whole_trajectories_are_segments():
     assert cut.actions[-1].isnan().all()
 
 
-def test_a_fallen_trajectory_goes_on_dead_and_without_reward():
+def test_a_fallen_trajectory_goes_on_dead_and_its_return_is_that_of_the_rows():
     data, _ = fallen()
     lengths = torch.bincount(data.trajectory)
     early = int((lengths < 4).nonzero()[0])
@@ -32,10 +32,6 @@ def test_a_fallen_trajectory_goes_on_dead_and_without_reward():
     assert torch.equal(cut.path.states[n:, column], last.expand(7 - n, -1))
     ended = float(data.terminated.sum()) / 40
     assert cut.ended == pytest.approx(ended)
-
-
-def test_a_return_is_that_of_the_rows_however_it_ended():
-    data, _ = fallen()
     rewards = windows(data, 6).path.rewards.sum(dim=0)
     known = torch.zeros(40, dtype=torch.float64).index_add_(0, data.trajectory, data.reward)
     torch.testing.assert_close(rewards, known)

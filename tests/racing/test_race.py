@@ -214,7 +214,7 @@ def test_what_cannot_be_raced_is_refused():
         race(object(), nn.Linear(1, 1), candidates=PUSH, update=RULE)
 
 
-def test_default_candidates_are_the_critic_and_the_model_at_three_horizons():
+def test_default_candidates_are_the_critic_and_the_model_or_the_simulator_that_it_is():
     prices = []
     found = race(
         TASK, policy_of(), EXACT, updates=2, update=RULE, batch=8, starts=4, length=5,
@@ -226,9 +226,6 @@ def test_default_candidates_are_the_critic_and_the_model_at_three_horizons():
     )  # fmt: skip
     assert len(prices) == 1 and prices[0].at_most and prices[0].seconds > 0
     assert found.notes["critic"].startswith("has no parameters")
-
-
-def test_the_simulator_as_its_own_model_races_without_words():
     found = race(
         replace(TASK, prior=SIM), policy_of(), EXACT, None, 1, update=RULE, batch=8, starts=4,
         horizon=1, refit_critic=False,

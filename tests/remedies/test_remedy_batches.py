@@ -54,7 +54,6 @@ def test_the_least_error_is_that_of_each_trial_wherever_it_lies():
         numbers = [ModelValue(BASELINE, Key("mse", at=h), e) for h, e in enumerate(errors, 1)]
         numbers += [ModelValue(BASELINE, Key("variance", at=h), float(BATCH)) for h in (1, 2)]
         cells = extended(cells, trial, numbers)
-    assert cells is not None
     found = larger_batches(replace(RUN, cells=cells, pairs=())).set_index(["arm", "quantity", "at"])
     assert found.loc[("batch × 2", "least_mse", np.nan)].squeeze()["second"] == pytest.approx(3.0)
 

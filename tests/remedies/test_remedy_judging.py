@@ -23,19 +23,15 @@ def scalar(a, b):
     )
 
 
-class Proportional(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.layer = torch.nn.Linear(1, 1, bias=False, dtype=torch.float64)
-        torch.nn.init.constant_(self.layer.weight, GAIN)
-
-    def forward(self, state):
-        return self.layer(state)
+def proportional():
+    policy = torch.nn.Linear(1, 1, bias=False, dtype=torch.float64)
+    torch.nn.init.constant_(policy.weight, GAIN)
+    return policy
 
 
 @pytest.fixture(scope="module")
 def world():
-    truth = shared_truth(scalar(A, B), Proportional(), starts=40, horizon=4, batch=64, seed=3)
+    truth = shared_truth(scalar(A, B), proportional(), starts=40, horizon=4, batch=64, seed=3)
     return model_values.bench(truth, None)
 
 

@@ -72,17 +72,13 @@ def test_changes_that_a_plain_sum_would_miss_change_the_check():
     assert checked(sectors[::-1].tobytes()) != checked(sectors.tobytes())
 
 
-def test_an_older_file_is_read_with_a_word(tmp_path):
+def test_an_older_file_and_one_that_others_changed_are_read_with_a_word(tmp_path):
     path = tmp_path / "run.h5"
     record = written(path)
     path.write_bytes(path.read_bytes()[: -seals.SIZE])
     with pytest.warns(Doubtful, match=r"run\.h5 has no checksum"):
         found = values(path)
     assert found == list(record.groups["table"]["x"].values)
-
-
-def test_what_others_change_in_a_file_is_read_with_a_word(tmp_path):
-    path = tmp_path / "run.h5"
     written(path)
     with h5py.File(path, "r+") as file:
         file["table/x"][0] = 7.0

@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from gradlab.fitting.policies import riccati_gain
-from gradlab.systems.linear import LinearQuadratic
 from gradlab.tasks import double_integrator, linear_quadratic
 from gradlab.truth.lqr import lqr_gradient
 from tests.tasks.drawing import draw
@@ -24,7 +23,6 @@ def test_explicit_matrices_have_a_perfect_prior_and_the_example_a_wrong_one():
     one = torch.eye(1)
     task = linear_quadratic(A=0.9 * one, B=0.5 * one)
     state = torch.ones(1, 1, dtype=torch.float64)
-    assert task.prior is not None
     assert torch.equal(
         task.prior.linearize(state, state).A, task.simulator.linearize(state, state).A
     )
@@ -32,7 +30,6 @@ def test_explicit_matrices_have_a_perfect_prior_and_the_example_a_wrong_one():
     assert own is not None and own.linearize(state, state).B.item() == 0.4
     example = linear_quadratic()
     state = torch.ones(1, 2, dtype=torch.float64)
-    assert example.prior is not None
     wrong = example.prior.step(state, state[:, :1]).state
     assert not torch.equal(wrong, example.simulator.step(state, state[:, :1]).state)
 
@@ -41,7 +38,6 @@ def test_explicit_matrices_have_a_perfect_prior_and_the_example_a_wrong_one():
 def test_the_riccati_gain_of_the_double_integrator_is_stable_and_stationary(settings):
     task = double_integrator(**settings)
     system = task.simulator
-    assert isinstance(system, LinearQuadratic)
     gain = riccati_gain(system, torch.zeros(2, dtype=torch.float64), task.discount)
     assert torch.linalg.eigvals(system.A - system.B @ gain).abs().max() < 1
     moment = torch.tensor([[1.0, 0.3], [0.3, 2.0]], dtype=torch.float64)
@@ -68,6 +64,5 @@ def test_the_double_integrator_is_pushed_exactly_and_its_prior_can_be_wrong():
             state = system.step(state, push).state
         torch.testing.assert_close(state, torch.tensor([[0.5, 1.0]], dtype=torch.float64))
     prior = double_integrator(prior_push=0.8, prior_friction=0.05).prior
-    assert prior is not None
     moved = prior.step(torch.tensor([[0.0, 1.0]], dtype=torch.float64), push).state
     torch.testing.assert_close(moved, torch.tensor([[0.104, 1.03]], dtype=torch.float64))

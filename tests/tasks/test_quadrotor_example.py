@@ -1,16 +1,11 @@
 """The quadrotor of `examples/`: its physics, its pillar, and a prior that is wrong."""
 
-import importlib.util
-from pathlib import Path
-
 import pytest
 import torch
 
-PATH = Path(__file__).parents[2] / "examples/quadrotor.py"
-SPEC = importlib.util.spec_from_file_location("quadrotor", PATH)
-assert SPEC is not None and SPEC.loader is not None
-quadrotor = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(quadrotor)
+from tests.integrations.bits import example
+
+quadrotor = example("quadrotor")
 
 
 def stepped(system, state, action):

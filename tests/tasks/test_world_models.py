@@ -80,7 +80,6 @@ def made(kind):
     torch.manual_seed(0)
     model = kind().double()
     task, policy, critic = gradlab.tasks.with_world_model(cart(), model, see)
-    assert critic is not None
     return model, task, policy, critic, task.starts(8, torch.Generator().manual_seed(1))
 
 
@@ -204,13 +203,10 @@ def test_what_a_model_lacks_is_named_with_its_signature(name):
         gradlab.tasks.with_world_model(cart(), Model(), see)
 
 
-def test_a_model_of_other_observations_or_without_a_value_is_refused():
+def test_models_of_other_observations_without_a_value_or_that_mix_rows_are_refused():
     with pytest.raises(InputError, match=r"model.encode .*shapes"):
         gradlab.tasks.with_world_model(cart(), World())
     with pytest.raises(InputError, match=r"no q\(latent, action\), or value\(z\)"):
         gradlab.tasks.with_world_model(cart(), Valueless(3, 5), see)
-
-
-def test_an_encoder_that_mixes_rows_is_refused():
     with pytest.raises(InputError, match=r"model.encode mixes the rows"):
         gradlab.tasks.with_world_model(cart(), Mixing(), see)

@@ -213,7 +213,6 @@ def test_needed_batches_have_the_cosine_that_was_asked_for():
     mean[:2] = c, np.sqrt(1 - c**2)
     spread = np.sqrt(1 / snr / P)
     n = needed_batch(directed(c, snr, noise=0.002), "model", 3)
-    assert n is not None and n.batch is not None
     draws = mean + spread / np.sqrt(n.size) * rng.normal(size=(4000, P))
     cosine = (draws @ truth) / np.linalg.norm(draws, axis=1)
     assert cosine.mean() == pytest.approx(0.9, abs=0.01)
