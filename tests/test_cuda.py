@@ -1,8 +1,4 @@
-"""On a CUDA device the numbers are those of the processor; without one these count as skipped.
-
-What can be known without a device is tested on tensors of torch's device "meta", which have a shape
-and no numbers: no kernel makes a tensor on the processor beside those that it was given.
-"""
+"""On a CUDA device the numbers are those of the processor; without one these count as skipped."""
 
 import copy
 import subprocess
@@ -125,7 +121,7 @@ def test_training_takes_the_same_first_steps(name, tmp_path):
 
 @pytest.fixture
 def placed():
-    """Tensors on another device than the processor."""
+    """Tensors of the device "meta": no kernel may make one on the processor beside them."""
     return lambda *shape: torch.empty(*shape, device="meta", dtype=torch.float64)
 
 

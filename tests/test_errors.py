@@ -1,7 +1,5 @@
 """Errors name arguments as Python does in Python, and as options on the command line."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 
@@ -33,11 +31,11 @@ APART = (
         ("preresume=True and overwrite=1", "preresume=True and overwrite=1"),
     ],
 )  # fmt: skip
-def test_the_command_line_says_arguments_as_options(python: str, option: str) -> None:
+def test_the_command_line_says_arguments_as_options(python, option):
     assert as_options(python) == option
 
 
-def test_errors_of_the_library_name_no_options() -> None:
+def test_errors_of_the_library_name_no_options():
     found = [
         (path.relative_to(PACKAGE).as_posix(), option)
         for path in PACKAGE.rglob("*.py")
@@ -48,7 +46,7 @@ def test_errors_of_the_library_name_no_options() -> None:
     assert [each for each in own if not each[0].startswith(APART)] == []
 
 
-def test_one_error_in_both_languages(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_error_in_both_languages(tmp_path, capsys):
     there = tmp_path / "run.h5"
     there.write_bytes(b"")
     with pytest.raises(InputError, match="go on with resume=True, or replace it with overwrite="):

@@ -2,8 +2,6 @@
 
 import sys
 
-import pytest
-
 import install
 
 WROTE = """\
@@ -22,7 +20,7 @@ Successfully installed gradlab-0.1.0 torch-2.13.0 tyro-1.0.0
 """
 
 
-def test_of_what_pip_writes_names_and_sizes_are_shown() -> None:
+def test_of_what_pip_writes_names_and_sizes_are_shown():
     shown = [text for line in WROTE.splitlines(keepends=True) if (text := install.short(line))]
     assert shown == [
         "reading what gradlab needs",
@@ -33,24 +31,20 @@ def test_of_what_pip_writes_names_and_sizes_are_shown() -> None:
     ]
 
 
-def test_a_failure_shows_everything_and_passes_the_code_on(
-    capfd: pytest.CaptureFixture[str],
-) -> None:
+def test_a_failure_shows_everything_and_passes_the_code_on(capfd):
     script = "print('Collecting torch'); print('ERROR: no torch for this machine'); exit(3)"
     assert install.followed([sys.executable, "-c", script]) == 3
     out, err = capfd.readouterr()
     assert out == "" and err == "Collecting torch\nERROR: no torch for this machine\n"
 
 
-def test_silent_work_is_seen_to_go_on(capfd: pytest.CaptureFixture[str]) -> None:
+def test_silent_work_is_seen_to_go_on(capfd):
     script = "import time; time.sleep(1.0)"
     assert install.followed([sys.executable, "-c", script], quiet=0.2) == 0
     assert "s so far" in capfd.readouterr().out
 
 
-def test_an_old_python_is_refused_in_one_line(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_an_old_python_is_refused_in_one_line(monkeypatch, capfd):
     monkeypatch.setattr(install, "NEEDED", (99, 0))
     assert install.main("unused") == 2
     assert "needs Python 99.0 or later" in capfd.readouterr().out

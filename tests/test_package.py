@@ -5,8 +5,6 @@ import tomllib
 from fnmatch import fnmatch
 from pathlib import Path
 
-import pytest
-
 import gradlab
 from gradlab import cli
 
@@ -15,7 +13,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 VERSION = PROJECT["project"]["version"]
 
 
-def test_the_version_is_that_of_pyproject(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_version_is_that_of_pyproject(capsys):
     assert gradlab.__version__ == VERSION
     assert cli.main(["--version"]) == 0
     assert capsys.readouterr().out == f"gradlab {VERSION}\n"
@@ -24,7 +22,7 @@ def test_the_version_is_that_of_pyproject(capsys: pytest.CaptureFixture[str]) ->
     assert not written
 
 
-def test_every_extra_is_documented() -> None:
+def test_every_extra_is_documented():
     extras = set(PROJECT["project"]["optional-dependencies"])
     page = (ROOT / "CONTRIBUTING.md").read_text().partition("\n## Extras\n")[2]
     rows = re.findall(r"^\| ((?:`[\w-]+`(?:, )?)+) \|", page, flags=re.M)
@@ -32,7 +30,7 @@ def test_every_extra_is_documented() -> None:
     assert documented == extras
 
 
-def test_files_beside_the_code_are_in_the_wheel() -> None:
+def test_files_beside_the_code_are_in_the_wheel():
     patterns = PROJECT["tool"]["setuptools"]["package-data"]["gradlab"]
     package = ROOT / "gradlab"
     files = [file for file in package.rglob("*") if file.is_file() and file.suffix != ".pyc"]

@@ -18,24 +18,15 @@ from pathlib import Path
 
 import pytest
 
+from tests.own_files import LQR, OWN
+
 pytestmark = pytest.mark.package
 ROOT = Path(__file__).parent.parent
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
-OWN = """
-import torch
-def policy():
-    network = torch.nn.Linear(1, 1, bias=False, dtype=torch.float64)
-    torch.nn.init.constant_(network.weight, -0.3)
-    return network
-def critic(s, a):
-    return -(2 * s[:, 0] ** 2 + 1.5 * a[:, 0] ** 2 + 0.8 * s[:, 0] * a[:, 0])
-"""
-LQR = ["linear_quadratic", "--set", "A=[[0.9]]", "B=[[0.5]]", "Q=[[1]]", "R=[[1]]"]
-LQR += ["noise_covariance=[[0.01]]", "start_mean=[0]", "start_covariance=[[1]]", "discount=0.9"]
 
 
 @pytest.fixture(scope="module")
-def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def python(tmp_path_factory):
     """The interpreter of an environment with the wheel."""
     folder = tmp_path_factory.mktemp("environment")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
@@ -46,7 +37,7 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "bin" / "python"
 
 
-def run(python: Path, folder: Path, *words: str | Path) -> str:
+def run(python, folder, *words):
     """What a command prints that is started outside of the repository."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run(
@@ -56,9 +47,7 @@ def run(python: Path, folder: Path, *words: str | Path) -> str:
     return done.stdout
 
 
-def test_the_wheel_measures_and_reports_in_a_folder_of_its_own(
-    python: Path, tmp_path: Path
-) -> None:
+def test_the_wheel_measures_and_reports_in_a_folder_of_its_own(python, tmp_path):
     at = run(python, tmp_path, "-c", "import gradlab; print(gradlab.__file__)").strip()
     assert Path(at).is_relative_to(python.parent.parent)
     assert run(python, tmp_path, "-m", "gradlab", "--version") == f"gradlab {VERSION}\n"
@@ -72,13 +61,13 @@ def test_the_wheel_measures_and_reports_in_a_folder_of_its_own(
     assert (tmp_path / page["report"]).is_file()
 
 
-def test_a_users_program_sees_the_types(python: Path, tmp_path: Path) -> None:
+def test_a_users_program_sees_the_types(python, tmp_path):
     program = ROOT / "tests" / "typing" / "user_program.py"
     words = ["--strict", "--python-executable", python, "--cache-dir", tmp_path, program]
     assert "no issues" in run(Path(sys.executable), tmp_path, "-m", "mypy", *words)
 
 
-def test_the_source_distribution_has_what_a_build_and_a_reader_need() -> None:
+def test_the_source_distribution_has_what_a_build_and_a_reader_need():
     with tarfile.open(ROOT / "dist" / f"gradlab-{VERSION}.tar.gz") as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     code = {str(file.relative_to(ROOT)) for file in (ROOT / "gradlab").rglob("*.py")}

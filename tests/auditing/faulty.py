@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -14,212 +11,146 @@ from tests.auditing.networks import (
     ACTION,
     ROWS,
     STATE,
+    Arguments,
     Deterministic,
     Dynamics,
     Gaussian,
     Q,
     Value,
+    case,
     mlp,
     states,
 )
 
-Arguments = dict[str, Any]
 
-
-def sampled() -> Arguments:
+@case(Gaussian, Q)
+def sampled(actor, critic, obs):
     """SAC on `sample`: the entropy alone has a gradient."""
-    actor, critic = Gaussian(), Q()
-
-    def loss(obs: Tensor) -> Tensor:
-        pi, log_pi, _ = actor.get_action(obs, draw="sample")
-        return (0.2 * log_pi - critic(obs, pi)).mean()
-
-    return dict(loss=loss, actor=actor, critic=critic, inputs=states())
+    pi, log_pi, _ = actor.get_action(obs, draw="sample")
+    return (0.2 * log_pi - critic(obs, pi)).mean()
 
 
-def categorical() -> Arguments:
+@case(lambda: mlp(STATE, ACTION), Q)
+def categorical(actor, critic, obs):
     """The historical one: the critic judges a sampled one-hot action, and nothing is left."""
-    actor, critic = mlp(STATE, ACTION), Q()
-
-    def loss(obs: Tensor) -> Tensor:
-        a = OneHotCategorical(logits=actor(obs)).sample()
-        return -critic(obs, a).mean()
-
-    return dict(loss=loss, actor=actor, critic=critic, inputs=states())
+    return -critic(obs, OneHotCategorical(logits=actor(obs)).sample()).mean()
 
 
-def argmax() -> Arguments:
-    actor, critic = mlp(STATE, ACTION), Q()
-
-    def loss(obs: Tensor) -> Tensor:
-        a = F.one_hot(actor(obs).argmax(1), ACTION).float()
-        return -critic(obs, a).mean()
-
-    return dict(loss=loss, actor=actor, critic=critic, inputs=states())
+@case(lambda: mlp(STATE, ACTION), Q)
+def argmax(actor, critic, obs):
+    return -critic(obs, F.one_hot(actor(obs).argmax(1), ACTION).float()).mean()
 
 
-def categorical_with_entropy() -> Arguments:
-    actor, critic = mlp(STATE, ACTION), Q()
-
-    def loss(obs: Tensor) -> Tensor:
-        policy = Categorical(logits=actor(obs))
-        a = F.one_hot(policy.sample(), ACTION).float()
-        return -critic(obs, a).mean() - 0.01 * policy.entropy().mean()
-
-    return dict(loss=loss, actor=actor, critic=critic, inputs=states())
+@case(lambda: mlp(STATE, ACTION), Q)
+def categorical_with_entropy(actor, critic, obs):
+    policy = Categorical(logits=actor(obs))
+    a = F.one_hot(policy.sample(), ACTION).float()
+    return -critic(obs, a).mean() - 0.01 * policy.entropy().mean()
 
 
-def chosen_value() -> Arguments:
+@case(lambda: mlp(STATE, 4), lambda: mlp(STATE, 4))
+def chosen_value(actor, critic, obs):
     """Q(s, ·)[a] of a sampled a."""
-    actor, critic = mlp(STATE, 4), mlp(STATE, 4)
-
-    def loss(obs: Tensor) -> Tensor:
-        policy = Categorical(logits=actor(obs))
-        a = policy.sample()
-        return -critic(obs).gather(1, a[:, None]).mean() - 0.01 * policy.entropy().mean()
-
-    return dict(loss=loss, actor=actor, critic=critic, inputs=states())
+    policy = Categorical(logits=actor(obs))
+    a = policy.sample()
+    return -critic(obs).gather(1, a[:, None]).mean() - 0.01 * policy.entropy().mean()
 
 
-def embedded() -> Arguments:
+@case(lambda: mlp(STATE, 4), model=lambda: nn.Embedding(4, 1))
+def embedded(actor, model, obs):
     """A discrete action, embedded by the model."""
-    actor, model = mlp(STATE, 4), nn.Embedding(4, 1)
-
-    def loss(obs: Tensor) -> Tensor:
-        policy = Categorical(logits=actor(obs))
-        return -model(policy.sample()).mean() - 0.01 * policy.entropy().mean()
-
-    return dict(loss=loss, actor=actor, model=model, inputs=states())
+    policy = Categorical(logits=actor(obs))
+    return -model(policy.sample()).mean() - 0.01 * policy.entropy().mean()
 
 
-def normal() -> Arguments:
+@case(Gaussian, Q)
+def normal(actor, critic, obs):
     """torch.normal, whose derivative is zero."""
-    actor, critic = Gaussian(), Q()
-
-    def loss(obs: Tensor) -> Tensor:
-        mean, log_std = actor(obs)
-        a = torch.normal(mean, log_std.exp())
-        return -critic(obs, a).mean() - 0.01 * log_std.mean()
-
-    return dict(loss=loss, actor=actor, critic=critic, inputs=states())
+    mean, log_std = actor(obs)
+    a = torch.normal(mean, log_std.exp())
+    return -critic(obs, a).mean() - 0.01 * log_std.mean()
 
 
-def sampled_in_a_rollout() -> Arguments:
+@case(Gaussian, model=Dynamics)
+def sampled_in_a_rollout(actor, model, s):
     """The first action has a path, later ones are sampled."""
-    actor, model = Gaussian(), Dynamics()
-
-    def loss(s: Tensor) -> Tensor:
-        total = torch.zeros(len(s))
-        for t in range(3):
-            a, _, _ = actor.get_action(s, draw="rsample" if t == 0 else "sample")
-            s, r = model.predict(s, a)
-            total = total + r
-        return -total.mean()
-
-    return dict(loss=loss, actor=actor, model=model, inputs=states())
+    total = torch.zeros(len(s))
+    for t in range(3):
+        a, _, _ = actor.get_action(s, draw="rsample" if t == 0 else "sample")
+        s, r = model.predict(s, a)
+        total = total + r
+    return -total.mean()
 
 
-def detached() -> Arguments:
+@case(Gaussian, Q)
+def detached(actor, critic, obs):
     """The historical one: the actor's path is cut by a detach before the critic."""
-    actor, critic = Gaussian(), Q()
-
-    def loss(obs: Tensor) -> Tensor:
-        pi, log_pi, _ = actor.get_action(obs)
-        return (0.2 * log_pi - critic(obs, pi.detach())).mean()
-
-    return dict(loss=loss, actor=actor, critic=critic, inputs=states())
+    pi, log_pi, _ = actor.get_action(obs)
+    return (0.2 * log_pi - critic(obs, pi.detach())).mean()
 
 
-def detached_data() -> Arguments:
-    actor, model, value = Gaussian(), Dynamics(), Value()
-
-    def loss(s: Tensor) -> Tensor:
-        a, log_pi, _ = actor.get_action(s)
-        s, r = model.predict(s, a.data)
-        return (0.1 * log_pi[:, 0] - r - value(s)[:, 0]).mean()
-
-    return dict(loss=loss, actor=actor, critic=value, model=model, inputs=states())
+@case(Gaussian, Value, Dynamics)
+def detached_data(actor, value, model, s):
+    a, log_pi, _ = actor.get_action(s)
+    s, r = model.predict(s, a.data)
+    return (0.1 * log_pi[:, 0] - r - value(s)[:, 0]).mean()
 
 
-def without_gradients() -> Arguments:
-    actor, critic = Gaussian(), Q()
-
-    def loss(obs: Tensor) -> Tensor:
-        with torch.no_grad():
-            pi = actor.get_action(obs)[0]
-        return (0.2 * actor.get_action(obs)[1] - critic(obs, pi)).mean()
-
-    return dict(loss=loss, actor=actor, critic=critic, inputs=states())
+@case(Gaussian, Q)
+def without_gradients(actor, critic, obs):
+    with torch.no_grad():
+        pi = actor.get_action(obs)[0]
+    return (0.2 * actor.get_action(obs)[1] - critic(obs, pi)).mean()
 
 
-def replayed_action() -> Arguments:
+@case(Gaussian, Q, inputs=lambda: (states(), torch.zeros(ROWS, ACTION)))
+def replayed_action(actor, critic, obs, action):
     """The critic judges the batch's action, not the actor's."""
-    actor, critic = Gaussian(), Q()
-
-    def loss(obs: Tensor, action: Tensor) -> Tensor:
-        return (0.2 * actor.get_action(obs)[1] - critic(obs, action)).mean()
-
-    return dict(loss=loss, actor=actor, critic=critic, inputs=(states(), torch.zeros(ROWS, ACTION)))
+    return (0.2 * actor.get_action(obs)[1] - critic(obs, action)).mean()
 
 
-def other_actor() -> Arguments:
+OTHER = Deterministic()
+
+
+@case(Deterministic, Q)
+def other_actor(actor, critic, obs):
     """The loss calls another actor."""
-    actor, other, critic = Deterministic(), Deterministic(), Q()
-    return dict(
-        loss=lambda obs: -critic(obs, other(obs)).mean(), actor=actor, critic=critic,
-        inputs=states(),
-    )  # fmt: skip
+    return -critic(obs, OTHER(obs)).mean()
 
 
-def unused_log_std() -> Arguments:
+@case(Gaussian, Q)
+def unused_log_std(actor, critic, obs):
     """The mean acts: the deviation's layer gets nothing."""
-    actor, critic = Gaussian(), Q()
-    return dict(
-        loss=lambda obs: -critic(obs, actor.get_action(obs)[2]).mean(), actor=actor, critic=critic,
-        inputs=states(),
-    )  # fmt: skip
+    return -critic(obs, actor.get_action(obs)[2]).mean()
 
 
-def one_optimizer() -> Arguments:
+def adam_of_all(*modules):
+    return torch.optim.Adam([p for module in modules for p in module.parameters()])
+
+
+@case(Deterministic, Q, optimizer=adam_of_all)
+def one_optimizer(actor, critic, obs):
     """One optimiser for actor and critic."""
-    actor, critic = Deterministic(), Q()
-    optimizer = torch.optim.Adam([*actor.parameters(), *critic.parameters()])
-    return dict(
-        loss=lambda obs: -critic(obs, actor(obs)).mean(), actor=actor, critic=critic,
-        inputs=states(), optimizer=optimizer,
-    )  # fmt: skip
+    return -critic(obs, actor(obs)).mean()
 
 
-def model_in_the_optimizer() -> Arguments:
-    actor, model = Deterministic(), Dynamics()
-    optimizer = torch.optim.Adam([*actor.parameters(), *model.parameters()])
-    return dict(
-        loss=lambda s: -model.predict(s, actor(s))[1].mean(), actor=actor, model=model,
-        inputs=states(), optimizer=optimizer,
-    )  # fmt: skip
+@case(Deterministic, model=Dynamics, optimizer=adam_of_all)
+def model_in_the_optimizer(actor, model, s):
+    return -model.predict(s, actor(s))[1].mean()
 
 
-def forgotten_layer() -> Arguments:
+@case(Gaussian, Q, optimizer=lambda actor, critic: adam_of_all(actor.fc, actor.fc_mean))
+def forgotten_layer(actor, critic, obs):
     """The optimiser lacks a layer."""
-    actor, critic = Gaussian(), Q()
-    optimizer = torch.optim.Adam([*actor.fc.parameters(), *actor.fc_mean.parameters()])
-
-    def loss(obs: Tensor) -> Tensor:
-        pi, log_pi, _ = actor.get_action(obs)
-        return (0.2 * log_pi - critic(obs, pi)).mean()
-
-    return dict(loss=loss, actor=actor, critic=critic, inputs=states(), optimizer=optimizer)
+    pi, log_pi, _ = actor.get_action(obs)
+    return (0.2 * log_pi - critic(obs, pi)).mean()
 
 
-def not_a_number() -> Arguments:
+@case(Deterministic, Q)
+def not_a_number(actor, critic, obs):
     """√0 of the first action's distance from itself."""
-    actor, critic = Deterministic(), Q()
-
-    def loss(obs: Tensor) -> Tensor:
-        a = actor(obs)
-        return -critic(obs, a).mean() + (a - a.detach()).norm(dim=1).pow(2).sqrt().mean()
-
-    return dict(loss=loss, actor=actor, critic=critic, inputs=states())
+    a = actor(obs)
+    return -critic(obs, a).mean() + (a - a.detach()).norm(dim=1).pow(2).sqrt().mean()
 
 
 def averaged_entropy(entropy: str = "log π") -> Arguments:
@@ -249,27 +180,26 @@ def averaged_entropy(entropy: str = "log π") -> Arguments:
     return dict(loss=loss, actor=trained, model=model, inputs=states(), lengths=(4, 8))
 
 
-def _of_normal(value: Callable[[Normal, Tensor, Tensor], Tensor]) -> Arguments:
-    """The mean of value(π, a, Q(s, a)) of a reparameterised action a."""
-    actor, critic = Gaussian(), Q()
-
-    def loss(obs: Tensor) -> Tensor:
-        mean, log_std = actor(obs)
-        pi = Normal(mean, log_std.exp())
-        a = pi.rsample()
-        return value(pi, a, critic(obs, a)).mean()
-
-    return dict(loss=loss, actor=actor, critic=critic, inputs=states())
+def _of_normal(actor, critic, obs):
+    """π, a reparameterised action a, Q(s, a)."""
+    mean, log_std = actor(obs)
+    pi = Normal(mean, log_std.exp())
+    a = pi.rsample()
+    return pi, a, critic(obs, a)
 
 
-def detached_entropy() -> Arguments:
+@case(Gaussian, Q)
+def detached_entropy(actor, critic, obs):
     """SAC whose entropy is of a detached action: E[∇ log π(a)] = 0."""
-    return _of_normal(lambda pi, a, q: 0.2 * pi.log_prob(a.detach()).sum(1) - q)
+    pi, a, q = _of_normal(actor, critic, obs)
+    return (0.2 * pi.log_prob(a.detach()).sum(1) - q).mean()
 
 
-def reparameterised_score() -> Arguments:
+@case(Gaussian, Q)
+def reparameterised_score(actor, critic, obs):
     """REINFORCE whose action is not stopped: in the mean score and path cancel (rlax #109)."""
-    return _of_normal(lambda pi, a, q: -pi.log_prob(a).sum(1) * q.detach())
+    pi, a, q = _of_normal(actor, critic, obs)
+    return (-pi.log_prob(a).sum(1) * q.detach()).mean()
 
 
 FAULTS = (

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -9,6 +11,8 @@ from torch import Tensor, nn
 from torch.distributions import Normal
 
 STATE, ACTION, ROWS = 3, 2, 8
+Arguments = dict[str, Any]
+Make = Callable[[], Any] | None
 
 
 def mlp(inputs: int, outputs: int) -> nn.Sequential:
@@ -131,3 +135,30 @@ def states(seed: int = 0) -> Tensor:
 def frozen(*modules: nn.Module) -> None:
     for module in modules:
         module.requires_grad_(False)
+
+
+def case(
+    actor: Make, critic: Make = None, model: Make = None, inputs: Make = states,
+    optimizer: Callable[..., Any] | None = None, trained: bool = True, **more: Any,
+) -> Callable[[Callable[..., Any]], Callable[[], Arguments]]:  # fmt: skip
+    """Of loss(actor, critic, model, *inputs), without what is None, the arguments of an audit.
+
+    Args:
+        trained: do critic and model require gradients?
+    """
+
+    def of(loss: Callable[..., Any]) -> Callable[[], Arguments]:
+        @functools.wraps(loss)
+        def made() -> Arguments:
+            every = zip(("actor", "critic", "model"), (actor, critic, model), strict=True)
+            networks = {name: make() for name, make in every if make is not None}
+            parts = list(networks.values())
+            if not trained:
+                frozen(*parts[1:])
+            beside = {} if optimizer is None else {"optimizer": optimizer(*parts)}
+            whole = functools.partial(loss, *parts)
+            return dict(loss=whole, inputs=inputs(), **networks, **beside, **more)
+
+        return made
+
+    return of

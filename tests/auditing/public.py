@@ -6,102 +6,83 @@ Written anew after what the thread or the file says, with the networks of `netwo
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.distributions import Normal
 
 from tests.auditing import faulty, sound
-from tests.auditing.networks import ACTION, Deterministic, Dynamics, Gaussian, Q, states
+from tests.auditing.networks import (
+    ACTION,
+    ROWS,
+    Arguments,
+    Deterministic,
+    Dynamics,
+    Gaussian,
+    Q,
+    case,
+    states,
+)
 from tests.auditing.test_loss_differences import Decay
 
-Arguments = dict[str, Any]
 
-
-def value_without_gradient() -> Arguments:
+@case(Gaussian, Q, Dynamics)
+def value_without_gradient(actor, critic, model, s):
     """Imagined values under no_grad: only the entropy is left."""
-    actor, model, critic = Gaussian(), Dynamics(), Q()
-
-    def loss(s: Tensor) -> Tensor:
-        entropy = torch.zeros(())
-        for _ in range(3):
-            a, log_pi, _ = actor.get_action(s)
-            entropy = entropy - log_pi.mean()
-            s, _ = model.predict(s, a)
-        with torch.no_grad():
-            value = critic(s, actor.get_action(s)[0])
-        return -value.mean() - 1e-3 * entropy
-
-    return dict(loss=loss, actor=actor, model=model, critic=critic, inputs=states())
+    entropy = torch.zeros(())
+    for _ in range(3):
+        a, log_pi, _ = actor.get_action(s)
+        entropy = entropy - log_pi.mean()
+        s, _ = model.predict(s, a)
+    with torch.no_grad():
+        value = critic(s, actor.get_action(s)[0])
+    return -value.mean() - 1e-3 * entropy
 
 
-def detached_value() -> Arguments:
+@case(Gaussian, Q)
+def detached_value(actor, critic, obs):
     """SAC's α log π − Q with Q detached, since the line raised an error otherwise."""
-    actor, critic = Gaussian(), Q()
-
-    def loss(obs: Tensor) -> Tensor:
-        a, log_pi, _ = actor.get_action(obs)
-        return (0.2 * log_pi - critic(obs, a).detach()).mean()
-
-    return dict(loss=loss, actor=actor, critic=critic, inputs=states())
+    a, log_pi, _ = actor.get_action(obs)
+    return (0.2 * log_pi - critic(obs, a).detach()).mean()
 
 
-def baseline_with_gradient() -> Arguments:
+@case(Gaussian, lambda: nn.Linear(3, 1),
+      inputs=lambda: (states(), torch.randn(ROWS, ACTION), torch.randn(ROWS)),
+      optimizer=faulty.adam_of_all)  # fmt: skip
+def baseline_with_gradient(actor, value, obs, action, returns):
     """log π (R − V(s)) with V in the graph, and one optimiser of actor and critic."""
-    actor, value = Gaussian(), nn.Linear(3, 1)
-    optimizer = torch.optim.Adam([*actor.parameters(), *value.parameters()])
-
-    def loss(obs: Tensor, action: Tensor, returns: Tensor) -> Tensor:
-        mean, log_std = actor(obs)
-        log_pi = Normal(mean, log_std.exp()).log_prob(action).sum(1)
-        return -(log_pi * (returns - value(obs)[:, 0])).mean()
-
-    obs = states()
-    inputs = (obs, torch.randn(len(obs), ACTION), torch.randn(len(obs)))
-    return dict(loss=loss, actor=actor, critic=value, inputs=inputs, optimizer=optimizer)
+    mean, log_std = actor(obs)
+    log_pi = Normal(mean, log_std.exp()).log_prob(action).sum(1)
+    return -(log_pi * (returns - value(obs)[:, 0])).mean()
 
 
-def decayed() -> Arguments:
+@case(Deterministic, model=Dynamics)
+def decayed(actor, model, s):
     """The gradient of the state times α at every step."""
-    actor, model = Deterministic(), Dynamics()
-
-    def loss(s: Tensor) -> Tensor:
-        total = torch.zeros(())
-        for _ in range(4):
-            s, r = model.predict(Decay.apply(s, 0.4), Decay.apply(actor(s), 0.4))
-            total = total - r.mean()
-        return total
-
-    return dict(loss=loss, actor=actor, model=model, inputs=states())
+    total = torch.zeros(())
+    for _ in range(4):
+        s, r = model.predict(Decay.apply(s, 0.4), Decay.apply(actor(s), 0.4))
+        total = total - r.mean()
+    return total
 
 
-def discrete_with_frozen_critic() -> Arguments:
+@case(lambda: nn.Linear(3, 4), lambda: nn.Linear(3, 4))
+def discrete_with_frozen_critic(actor, critic, obs):
     """Discrete SAC, whose critic is under no_grad: probabilities carry the gradient."""
-    actor, critic = nn.Linear(3, 4), nn.Linear(3, 4)
-
-    def loss(obs: Tensor) -> Tensor:
-        log_pi = torch.log_softmax(actor(obs), 1)
-        with torch.no_grad():
-            q = critic(obs)
-        return (log_pi.exp() * (0.2 * log_pi - q)).sum(1).mean()
-
-    return dict(loss=loss, actor=actor, critic=critic, inputs=states())
+    log_pi = torch.log_softmax(actor(obs), 1)
+    with torch.no_grad():
+        q = critic(obs)
+    return (log_pi.exp() * (0.2 * log_pi - q)).sum(1).mean()
 
 
-def weighted_regression() -> Arguments:
+@case(Gaussian, Q, inputs=lambda: (states(), torch.randn(ROWS, ACTION)))
+def weighted_regression(actor, critic, obs, action):
     """−exp(A) log π of the batch's actions."""
-    actor, critic = Gaussian(), Q()
-
-    def loss(obs: Tensor, action: Tensor) -> Tensor:
-        mean, log_std = actor(obs)
-        with torch.no_grad():
-            advantage = critic(obs, action) - critic(obs, torch.tanh(actor(obs)[0]))
-        log_pi = Normal(mean, log_std.exp()).log_prob(action).sum(1, keepdim=True)
-        return -(advantage.exp().clamp(max=20) * log_pi).mean()
-
-    obs = states()
-    return dict(loss=loss, actor=actor, critic=critic, inputs=(obs, torch.randn(len(obs), ACTION)))
+    mean, log_std = actor(obs)
+    with torch.no_grad():
+        advantage = critic(obs, action) - critic(obs, torch.tanh(actor(obs)[0]))
+    log_pi = Normal(mean, log_std.exp()).log_prob(action).sum(1, keepdim=True)
+    return -(advantage.exp().clamp(max=20) * log_pi).mean()
 
 
 _GITHUB = "https://github.com/"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +16,7 @@ from tests.auditing.networks import (
     ACTION,
     ROWS,
     STATE,
+    Arguments,
     Deterministic,
     Dynamics,
     Environment,
@@ -24,23 +24,17 @@ from tests.auditing.networks import (
     Q,
     TwoCritics,
     Value,
-    frozen,
+    case,
     mlp,
     states,
 )
 
-Arguments = dict[str, Any]
 
-
-def sac_cleanrl() -> Arguments:
-    actor, qf1, qf2 = Gaussian(), Q(), Q()
-
-    def loss(obs: Tensor) -> Tensor:
-        pi, log_pi, _ = actor.get_action(obs)
-        min_qf_pi = torch.min(qf1(obs, pi), qf2(obs, pi))
-        return ((0.2 * log_pi) - min_qf_pi).mean()
-
-    return dict(loss=loss, actor=actor, critic=[qf1, qf2], inputs=states())
+@case(Gaussian, lambda: [Q(), Q()])
+def sac_cleanrl(actor, critics, obs):
+    pi, log_pi, _ = actor.get_action(obs)
+    min_qf_pi = torch.min(*(qf(obs, pi) for qf in critics))
+    return ((0.2 * log_pi) - min_qf_pi).mean()
 
 
 def sac_sb3() -> Arguments:
@@ -76,192 +70,140 @@ def sac_vmapped() -> Arguments:
     return dict(loss=loss, actor=actor, critic=base, inputs=states())
 
 
-def sac_discrete() -> Arguments:
+@case(lambda: mlp(STATE, 4), lambda: mlp(STATE, 4))
+def sac_discrete(actor, qf, obs):
     """The expectation over all actions: nothing is sampled."""
-    actor, qf = mlp(STATE, 4), mlp(STATE, 4)
-
-    def loss(obs: Tensor) -> Tensor:
-        policy = Categorical(logits=actor(obs))
-        policy.sample()
-        log_pi = F.log_softmax(policy.logits, dim=1)
-        with torch.no_grad():
-            values = qf(obs)
-        return (policy.probs * (0.2 * log_pi - values)).mean()
-
-    return dict(loss=loss, actor=actor, critic=qf, inputs=states())
+    policy = Categorical(logits=actor(obs))
+    policy.sample()
+    log_pi = F.log_softmax(policy.logits, dim=1)
+    with torch.no_grad():
+        values = qf(obs)
+    return (policy.probs * (0.2 * log_pi - values)).mean()
 
 
-def ddpg() -> Arguments:
-    actor, qf = Deterministic(), Q()
-    return dict(
-        loss=lambda obs: -qf(obs, actor(obs)).mean(), actor=actor, critic=qf, inputs=states()
-    )
+@case(Deterministic, Q)
+def ddpg(actor, qf, obs):
+    return -qf(obs, actor(obs)).mean()
 
 
-def td3() -> Arguments:
-    actor, critic = Deterministic(), TwoCritics()
-
-    def loss(obs: Tensor) -> Tensor:
-        return -critic.q1_forward(obs, actor(obs)).mean()
-
-    return dict(loss=loss, actor=actor, critic=critic, inputs=states())
+@case(Deterministic, TwoCritics)
+def td3(actor, critic, obs):
+    return -critic.q1_forward(obs, actor(obs)).mean()
 
 
-def td3_bc() -> Arguments:
-    actor, critic = Deterministic(), Q()
-
-    def loss(obs: Tensor, action: Tensor) -> Tensor:
-        pi = actor(obs)
-        value = critic(obs, pi)
-        scale = 2.5 / value.abs().mean().detach()
-        return -scale * value.mean() + F.mse_loss(pi, action)
-
-    return dict(loss=loss, actor=actor, critic=critic, inputs=(states(), torch.zeros(ROWS, ACTION)))
+@case(Deterministic, Q, inputs=lambda: (states(), torch.zeros(ROWS, ACTION)))
+def td3_bc(actor, critic, obs, action):
+    pi = actor(obs)
+    value = critic(obs, pi)
+    scale = 2.5 / value.abs().mean().detach()
+    return -scale * value.mean() + F.mse_loss(pi, action)
 
 
-def svg() -> Arguments:
+@case(Gaussian, Value, Dynamics, lambda: (states(), torch.zeros(ROWS, ACTION), states(1)),
+      trained=False)  # fmt: skip
+def svg(actor, value, model, s, a, s2):
     """SVG(1): the recorded action's noise is inferred, a critic of states."""
-    actor, model, value = Gaussian(), Dynamics(), Value()
-    frozen(model, value)
-
-    def loss(s: Tensor, a: Tensor, s2: Tensor) -> Tensor:
-        mean, log_std = actor(s)
-        noise = ((a - mean) / log_std.exp()).detach()
-        action = mean + log_std.exp() * noise
-        predicted, reward = model.predict(s, action)
-        residual = (s2 - predicted).detach()
-        return -(reward + 0.99 * value(predicted + residual)[:, 0]).mean()
-
-    return dict(
-        loss=loss, actor=actor, critic=value, model=model,
-        inputs=(states(), torch.zeros(ROWS, ACTION), states(1)),
-    )  # fmt: skip
+    mean, log_std = actor(s)
+    noise = ((a - mean) / log_std.exp()).detach()
+    action = mean + log_std.exp() * noise
+    predicted, reward = model.predict(s, action)
+    residual = (s2 - predicted).detach()
+    return -(reward + 0.99 * value(predicted + residual)[:, 0]).mean()
 
 
-def maac(length: int = 3) -> Arguments:
+@case(Gaussian, Q, Dynamics, trained=False)
+def maac(actor, critic, model, s, length=3):
     """H steps through the model with entropy inside the sum, then the critic."""
-    actor, model, critic = Gaussian(), Dynamics(), Q()
-    frozen(model, critic)
-
-    def loss(s: Tensor, length: int = length) -> Tensor:
-        total = torch.zeros(len(s))
-        for t in range(length):
-            a, log_pi, _ = actor.get_action(s)
-            s, r = model.predict(s, a)
-            total = total + 0.95**t * (r - 0.1 * log_pi[:, 0])
+    total = torch.zeros(len(s))
+    for t in range(length):
         a, log_pi, _ = actor.get_action(s)
-        return -(total + 0.95**length * critic(s, a)[:, 0]).mean()
+        s, r = model.predict(s, a)
+        total = total + 0.95**t * (r - 0.1 * log_pi[:, 0])
+    a, log_pi, _ = actor.get_action(s)
+    return -(total + 0.95**length * critic(s, a)[:, 0]).mean()
 
-    return dict(loss=loss, actor=actor, critic=critic, model=model, inputs=states())
 
-
-def shac(length: int = 5) -> Arguments:
+@case(Gaussian, Value, Environment, lambda: ())
+def shac(actor, target, env, length=5):
     """A window of a simulator that keeps its state, resets rows, and is divided by its length."""
-    actor, target, env = Gaussian(), Value(), Environment()
-
-    def loss(length: int = length) -> Tensor:
-        env.steps = 0
-        env.obs = torch.linspace(-1, 1, ROWS * STATE).reshape(ROWS, STATE)
-        obs = env.initialize_trajectory()
-        rewards = torch.zeros(length + 1, ROWS)
-        gamma, total = torch.ones(ROWS), torch.tensor(0.0)
-        for i in range(length):
-            actions, _, _ = actor.get_action(obs)
-            obs, rew, done, info = env.step(torch.tanh(actions))
-            ends = done.nonzero(as_tuple=False).squeeze(-1)
-            values = target(obs).squeeze(-1)
-            for row in ends:
-                values[row] = target(info["obs_before_reset"][row]).squeeze(-1)
-            rewards[i + 1, :] = rewards[i, :] + gamma * rew
-            which = ends if i < length - 1 else slice(None)
-            total = total - (rewards[i + 1, which] + 0.99 * gamma[which] * values[which]).sum()
-            gamma = gamma * 0.99
-            gamma[ends] = 1.0
-            rewards[i + 1, ends] = 0.0
-        return total / (length * ROWS)
-
-    return dict(loss=loss, actor=actor, critic=target, model=env)
+    env.steps = 0
+    env.obs = torch.linspace(-1, 1, ROWS * STATE).reshape(ROWS, STATE)
+    obs = env.initialize_trajectory()
+    rewards = torch.zeros(length + 1, ROWS)
+    gamma, total = torch.ones(ROWS), torch.tensor(0.0)
+    for i in range(length):
+        actions, _, _ = actor.get_action(obs)
+        obs, rew, done, info = env.step(torch.tanh(actions))
+        ends = done.nonzero(as_tuple=False).squeeze(-1)
+        values = target(obs).squeeze(-1)
+        for row in ends:
+            values[row] = target(info["obs_before_reset"][row]).squeeze(-1)
+        rewards[i + 1, :] = rewards[i, :] + gamma * rew
+        which = ends if i < length - 1 else slice(None)
+        total = total - (rewards[i + 1, which] + 0.99 * gamma[which] * values[which]).sum()
+        gamma = gamma * 0.99
+        gamma[ends] = 1.0
+        rewards[i + 1, ends] = 0.0
+    return total / (length * ROWS)
 
 
-def mpg_first_action() -> Arguments:
+@case(Deterministic, Q, Dynamics)
+def mpg_first_action(actor, critic, model, s):
     """θ in the first action: a copy that is made in the loss acts afterwards."""
-    actor, model, critic = Deterministic(), Dynamics(), Q()
-
-    def loss(s: Tensor) -> Tensor:
-        later = copy.deepcopy(actor).requires_grad_(False)
-        a, total = actor(s), torch.zeros(len(s))
-        for t in range(3):
-            s, r = model.predict(s, a)
-            total = total + 0.98**t * r
-            a = later(s)
-        return -(total + 0.98**3 * critic(s, a)[:, 0]).mean()
-
-    return dict(loss=loss, actor=actor, critic=critic, model=model, inputs=states())
+    later = copy.deepcopy(actor).requires_grad_(False)
+    a, total = actor(s), torch.zeros(len(s))
+    for t in range(3):
+        s, r = model.predict(s, a)
+        total = total + 0.98**t * r
+        a = later(s)
+    return -(total + 0.98**3 * critic(s, a)[:, 0]).mean()
 
 
-def system() -> Arguments:
+def _pushed(s, a):
+    return 0.9 * s + 0.2 * a.sum(1, keepdim=True), -(s**2).sum(1)
+
+
+@case(lambda: Deterministic().double(), model=lambda: from_function(_pushed, STATE, ACTION),
+      inputs=lambda: states().double())  # fmt: skip
+def system(actor, simulator, s):
     """gradlab's own systems: objects with methods."""
-    actor = Deterministic().double()
-
-    def step(s: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
-        return 0.9 * s + 0.2 * a.sum(1, keepdim=True), -(s**2).sum(1)
-
-    simulator = from_function(step, state_dim=STATE, action_dim=ACTION)
-
-    def loss(s: Tensor) -> Tensor:
-        total = torch.zeros(len(s), dtype=s.dtype)
-        for _ in range(3):
-            out = simulator.step(s, actor(s), None)
-            s, total = out.state, total + out.reward
-        return -total.mean()
-
-    return dict(loss=loss, actor=actor, model=simulator, inputs=states().double())
+    total = torch.zeros(len(s), dtype=s.dtype)
+    for _ in range(3):
+        out = simulator.step(s, actor(s), None)
+        s, total = out.state, total + out.reward
+    return -total.mean()
 
 
-def reinforce() -> Arguments:
+@case(Gaussian, Q, trained=False)
+def reinforce(actor, critic, s):
     """Scores of sampled actions, weighed by a critic: no path through the action is meant."""
-    actor, critic = Gaussian(), Q()
-    frozen(critic)
+    mean, log_std = actor(s)
+    normal = Normal(mean, log_std.exp())
+    a = normal.sample()
+    return -(normal.log_prob(a).sum(1) * critic(s, a)[:, 0]).mean()
 
-    def loss(s: Tensor) -> Tensor:
+
+@case(lambda: mlp(STATE, 4), lambda: mlp(STATE, 4), trained=False)
+def reinforce_categorical(actor, critic, s):
+    policy = Categorical(logits=actor(s))
+    a = policy.sample()
+    chosen = critic(s).gather(1, a[:, None])[:, 0]
+    advantage = chosen - critic(s).mean(1)
+    return -(policy.log_prob(a) * advantage).mean() - 0.01 * policy.entropy().mean()
+
+
+@case(Gaussian, model=Dynamics)
+def score_through_model(actor, model, s):
+    """Scores weighed by returns of a model whose gradients are not cut."""
+    scores, returns = torch.zeros(len(s)), torch.zeros(len(s))
+    for _ in range(3):
         mean, log_std = actor(s)
         normal = Normal(mean, log_std.exp())
         a = normal.sample()
-        return -(normal.log_prob(a).sum(1) * critic(s, a)[:, 0]).mean()
-
-    return dict(loss=loss, actor=actor, critic=critic, inputs=states())
-
-
-def reinforce_categorical() -> Arguments:
-    actor, critic = mlp(STATE, 4), mlp(STATE, 4)
-    frozen(critic)
-
-    def loss(s: Tensor) -> Tensor:
-        policy = Categorical(logits=actor(s))
-        a = policy.sample()
-        chosen = critic(s).gather(1, a[:, None])[:, 0]
-        advantage = chosen - critic(s).mean(1)
-        return -(policy.log_prob(a) * advantage).mean() - 0.01 * policy.entropy().mean()
-
-    return dict(loss=loss, actor=actor, critic=critic, inputs=states())
-
-
-def score_through_model() -> Arguments:
-    """Scores weighed by returns of a model whose gradients are not cut."""
-    actor, model = Gaussian(), Dynamics()
-
-    def loss(s: Tensor) -> Tensor:
-        scores, returns = torch.zeros(len(s)), torch.zeros(len(s))
-        for _ in range(3):
-            mean, log_std = actor(s)
-            normal = Normal(mean, log_std.exp())
-            a = normal.sample()
-            scores = scores + normal.log_prob(a).sum(1)
-            s, r = model.predict(s, a)
-            s, returns = s.detach(), returns + r
-        return -(scores * returns).mean()
-
-    return dict(loss=loss, actor=actor, model=model, inputs=states())
+        scores = scores + normal.log_prob(a).sum(1)
+        s, r = model.predict(s, a)
+        s, returns = s.detach(), returns + r
+    return -(scores * returns).mean()
 
 
 def ppo(clip: float = 0.2, moved: float = 0.0) -> Arguments:
@@ -284,14 +226,10 @@ def ppo(clip: float = 0.2, moved: float = 0.0) -> Arguments:
     return dict(loss=loss, actor=actor, critic=value, inputs=states())
 
 
-def gumbel() -> Arguments:
+@case(lambda: mlp(STATE, ACTION), Q)
+def gumbel(actor, critic, s):
     """Straight-through one-hot actions."""
-    actor, critic = mlp(STATE, ACTION), Q()
-
-    def loss(s: Tensor) -> Tensor:
-        return -critic(s, F.gumbel_softmax(actor(s), hard=True)).mean()
-
-    return dict(loss=loss, actor=actor, critic=critic, inputs=states())
+    return -critic(s, F.gumbel_softmax(actor(s), hard=True)).mean()
 
 
 SOUND: tuple[Callable[[], Arguments], ...] = (

@@ -2,7 +2,6 @@
 
 import inspect
 import random
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +11,7 @@ from torch.distributions import Normal
 
 import gradlab
 from gradlab.errors import InputError
-from gradlab.tools.audit.compute import Audit, audit
+from gradlab.tools.audit.compute import audit
 from tests.auditing import faulty, sound
 from tests.auditing.networks import (
     ACTION,
@@ -27,11 +26,11 @@ from tests.auditing.networks import (
 )
 
 
-def _kinds(result: Audit) -> list[str]:
+def _kinds(result):
     return [finding.kind for finding in result.findings]
 
 
-def test_parameters_gradients_buffers_and_generators_are_as_before() -> None:
+def test_parameters_gradients_buffers_and_generators_are_as_before():
     actor = nn.Sequential(nn.Linear(STATE, 8), nn.BatchNorm1d(8), nn.Linear(8, ACTION))
     critic = Q()
     for parameter in (*actor.parameters(), *critic.parameters()):
@@ -41,7 +40,7 @@ def test_parameters_gradients_buffers_and_generators_are_as_before() -> None:
     generators = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
     calls = nn.Module.__call__, Q.forward, Normal.sample
 
-    def loss(s: Tensor) -> Tensor:
+    def loss(s):
         a = actor(s) + torch.randn(len(s), ACTION) * np.random.rand() * random.random()
         return -critic(s, a).mean()
 
@@ -58,7 +57,7 @@ def test_parameters_gradients_buffers_and_generators_are_as_before() -> None:
     assert not actor._forward_hooks and "forward" not in vars(critic)
 
 
-def test_same_seed_gives_the_same_audit_in_any_grad_mode() -> None:
+def test_same_seed_gives_the_same_audit_in_any_grad_mode():
     torch.manual_seed(0)
     arguments = sound.sac_cleanrl()
     first = audit(**arguments)
@@ -67,10 +66,10 @@ def test_same_seed_gives_the_same_audit_in_any_grad_mode() -> None:
     assert audit(**arguments, seed=1) != first
 
 
-def test_loss_is_computed_once_without_differences() -> None:
+def test_loss_is_computed_once_without_differences():
     calls = []
 
-    def loss(s: Tensor) -> Tensor:
+    def loss(s):
         calls.append(s)
         return actor(s).sum()
 
@@ -79,27 +78,24 @@ def test_loss_is_computed_once_without_differences() -> None:
     assert len(calls) == 1
 
 
-def test_critic_of_a_zero_last_layer_is_a_note() -> None:
+def test_critic_of_a_zero_last_layer_is_a_note_and_hides_no_fault():
     actor, critic = Deterministic(), Q()
     nn.init.zeros_(critic.net[2].weight)
     result = audit(lambda s: -critic(s, actor(s)).mean(), actor, critic, inputs=states())
     assert result.passed and "zero layer" in _kinds(result)
     assert "a layer is: critic's net.2.weight; they come" in " ".join(result.sentences)
     assert not bool(critic.net[2].weight.any())
-
-
-def test_zero_layer_hides_no_fault() -> None:
     arguments = faulty.detached()
     nn.init.zeros_(arguments["critic"].net[2].weight)
     assert "detached" in _kinds(audit(**arguments))
 
 
-def test_truncated_state_is_a_note_and_shortens_the_gradient() -> None:
+def test_truncated_state_is_a_note_and_shortens_the_gradient():
     """The state is as wide as the action: that it is one, only the model shows."""
     torch.manual_seed(0)
     actor, model = nn.Linear(2, 2), nn.Bilinear(2, 2, 2)
 
-    def loss(s: Tensor) -> Tensor:
+    def loss(s):
         total = torch.zeros(len(s))
         for t in range(4):
             s = model(s.detach() if t == 2 else s, actor(s))
@@ -110,14 +106,14 @@ def test_truncated_state_is_a_note_and_shortens_the_gradient() -> None:
     assert result.passed and "truncated" in _kinds(result)
 
 
-def test_mask_of_termination_is_no_lost_path() -> None:
+def test_mask_of_termination_is_no_lost_path():
     class Masked(Q):
-        def valued(self, s: Tensor, a: Tensor, alive: Tensor) -> Tensor:
+        def valued(self, s, a, alive):
             return self(s, a)[:, 0] * alive
 
     actor, model, critic = Deterministic(), Dynamics(), Masked()
 
-    def loss(s: Tensor) -> Tensor:
+    def loss(s):
         s2, r = model.predict(s, actor(s))
         alive = (s2[:, 0].abs() < 0.5).float()
         return -(r + alive * critic.valued(s2, actor(s2), alive)).mean()
@@ -126,16 +122,16 @@ def test_mask_of_termination_is_no_lost_path() -> None:
     assert set(_kinds(found)) == {"left behind"} and "·" not in str(found)
 
 
-def test_simulator_that_uses_numpy_is_audited() -> None:
+def test_simulator_that_uses_numpy_is_audited():
     actor, critic = Gaussian(), Q()
 
     class Simulator:
-        def step(self, action: Tensor) -> Tensor:
+        def step(self, action):
             return torch.as_tensor(action.numpy().sum(axis=1))
 
     env = Simulator()
 
-    def loss(s: Tensor) -> Tensor:
+    def loss(s):
         mean, log_std = actor(s)
         normal = Normal(mean, log_std.exp())
         a = normal.sample()
@@ -144,30 +140,30 @@ def test_simulator_that_uses_numpy_is_audited() -> None:
     assert audit(loss, actor, critic, env, inputs=states()).passed
 
 
-def test_custom_derivative_hides_no_cut() -> None:
+def test_custom_derivative_hides_no_cut():
     """A model whose derivative is its own: torch functions do not show what it does."""
 
     class Cube(torch.autograd.Function):
         @staticmethod
-        def forward(ctx: Any, s: Tensor, a: Tensor) -> Tensor:
+        def forward(ctx, s, a):
             ctx.save_for_backward(a)
             return s + a.sum(1, keepdim=True) ** 3
 
         @staticmethod
         @torch.autograd.function.once_differentiable
-        def backward(ctx: Any, *g: Tensor) -> tuple[Tensor, Tensor]:
+        def backward(ctx, *g):
             (a,) = ctx.saved_tensors
             slope = 3 * a.sum(1, keepdim=True) ** 2
             return g[0], (g[0].sum(1, keepdim=True) * slope).expand_as(a)
 
     class Model(nn.Module):
-        def forward(self, s: Tensor, a: Tensor) -> Tensor:
+        def forward(self, s, a):
             s2: Tensor = Cube.apply(s, a)
             return s2
 
     actor, model, value = Deterministic(), Model(), Value()
 
-    def loss(s: Tensor, cut: bool, inline: bool) -> Tensor:
+    def loss(s, cut, inline):
         a = actor(s)
         s2 = Cube.apply(s, a) if inline else model(s, a)
         v = value(s2.detach() if cut else s2)
@@ -179,17 +175,17 @@ def test_custom_derivative_hides_no_cut() -> None:
     assert "truncated" in _kinds(result)
 
 
-def test_head_inside_the_actor_that_is_the_critics_is_not_dead() -> None:
+def test_head_inside_the_actor_that_is_the_critics_is_not_dead():
     actor = nn.ModuleDict({"pi": mlp(STATE, ACTION), "v": mlp(STATE, 1)})
     loss = lambda s: actor["pi"](s).square().mean()  # noqa: E731
     assert _kinds(audit(loss, actor, inputs=states())) == ["dead parameter"]
     assert audit(loss, actor, actor["v"], inputs=states()).findings == ()
 
 
-def test_shared_encoder_is_a_note() -> None:
+def test_shared_encoder_is_a_note():
     encoder, head, critic = mlp(STATE, STATE), Deterministic(), Q()
 
-    def loss(s: Tensor) -> Tensor:
+    def loss(s):
         z = encoder(s)
         return -critic(z, head(z)).mean()
 
@@ -198,11 +194,11 @@ def test_shared_encoder_is_a_note() -> None:
     assert result.parameters[0] == "1.0.weight"
 
 
-def test_model_that_calls_the_actor_is_split() -> None:
+def test_model_that_calls_the_actor_is_split():
     actor = Deterministic()
 
     class World(Dynamics):
-        def imagine(self, policy: nn.Module, s: Tensor, cut: bool) -> Tensor:
+        def imagine(self, policy, s, cut):
             total = torch.zeros(len(s))
             for _ in range(3):
                 a = policy(s)
@@ -217,10 +213,10 @@ def test_model_that_calls_the_actor_is_split() -> None:
     assert _kinds(audit(loss, actor, model=world, inputs=(states(), True)))[0] == "dead actor"
 
 
-def test_backward_in_the_loss_leaves_no_gradient() -> None:
+def test_backward_in_the_loss_leaves_no_gradient():
     actor, critic = Deterministic(), Q()
 
-    def loss(s: Tensor, keep: bool) -> Tensor:
+    def loss(s, keep):
         value = -critic(s, actor(s)).mean()
         value.backward(retain_graph=keep)
         return value
@@ -231,11 +227,11 @@ def test_backward_in_the_loss_leaves_no_gradient() -> None:
     assert all(p.grad is None for p in (*actor.parameters(), *critic.parameters()))
 
 
-def test_visited_states_need_no_path() -> None:
+def test_visited_states_need_no_path():
     """A simulator that is not watched gives the states; their actions have a path."""
     actor, critic = Deterministic(), Q()
 
-    def loss(s: Tensor) -> Tensor:
+    def loss(s):
         visited = [s]
         with torch.no_grad():
             for _ in range(3):
@@ -247,7 +243,7 @@ def test_visited_states_need_no_path() -> None:
     assert result.passed and "truncated" in _kinds(result)
 
 
-def test_cut_without_gradients_is_placed_where_the_actor_is_called() -> None:
+def test_cut_without_gradients_is_placed_where_the_actor_is_called():
     torch.manual_seed(1)
     (finding,) = (f for f in audit(**faulty.without_gradients()).findings if f.severity == "wrong")
     source = inspect.getsource(faulty).splitlines()
@@ -255,24 +251,18 @@ def test_cut_without_gradients_is_placed_where_the_actor_is_called() -> None:
     assert finding.place == f"faulty.py, line {line}"
 
 
-def test_text_of_many_terms_fits_a_screen() -> None:
+def test_text_fits_a_screen():
     actor, critic, model = Deterministic(), Q(), Dynamics()
 
-    def loss(s: Tensor) -> dict[str, Tensor]:
+    def loss(s):
         s2, r = model.predict(s, actor(s))
         value = critic(s2, actor(s2)).mean()
         return {f"a long name of term {k}": value + r.mean() for k in range(6)}
 
     text = str(audit(loss, actor, critic, model, inputs=states()))
     assert max(map(len, text.splitlines())) <= 100 and "term 5: both" in text
-
-
-def test_text_fits_a_screen() -> None:
     actor = nn.Sequential(*[mlp(STATE, STATE) for _ in range(12)])
     text = str(audit(lambda s: actor(s).sum(), actor, inputs=states()))
     assert "0.*" in text and len(text.splitlines()) < 24
     assert max(map(len, text.splitlines())) <= 100
-
-
-def test_name_is_public() -> None:
     assert gradlab.audit is audit

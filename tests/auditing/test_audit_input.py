@@ -34,7 +34,7 @@ REFUSED: tuple[tuple[dict[str, Any], str], ...] = (
 
 
 @pytest.mark.parametrize(("change", "words"), REFUSED)
-def test_bad_input_is_refused_in_one_line(change: dict[str, Any], words: str) -> None:
+def test_bad_input_is_refused_in_one_line(change, words):
     actor = Deterministic()
     good = dict(loss=lambda s: actor(s).sum(), actor=actor, inputs=states())
     with pytest.raises(InputError) as caught:

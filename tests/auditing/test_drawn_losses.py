@@ -9,7 +9,7 @@ from tests.auditing.drawn import KINDS, Fault, draw, made
 FAULTS: tuple[Fault, ...] = ("none", "sample", "normal", "round", "detach", "data", "no_grad")
 
 
-def _mistakes(fault: Fault, seeds: range) -> list[int]:
+def _mistakes(fault, seeds):
     """Seeds of which the verdict is wrong."""
     mistaken = []
     for seed in seeds:
@@ -24,11 +24,11 @@ def _mistakes(fault: Fault, seeds: range) -> list[int]:
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_verdict_is_that_of_the_parts(fault: Fault) -> None:
+def test_verdict_is_that_of_the_parts(fault):
     assert _mistakes(fault, range(6)) == []
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS)
-def test_verdict_is_that_of_the_parts_in_many(fault: Fault) -> None:
+def test_verdict_is_that_of_the_parts_in_many(fault):
     assert _mistakes(fault, range(6, 206)) == []

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gradlab.tools.audit.compute import audit
 from gradlab.tools.audit.evaluation import audited, evaluated
@@ -15,7 +15,7 @@ from tests.auditing.networks import Deterministic, Dynamics, Q, Value, states
 Part = Callable[[Tensor], Tensor]
 
 
-def _apart(part: Part, actor: nn.Module) -> list[Tensor]:
+def _apart(part, actor):
     """Plain autograd of one part of the loss; zeros where it has no path."""
     parameters = list(actor.parameters())
     gradients = torch.autograd.grad(part(states().double()), parameters, allow_unused=True)
@@ -24,13 +24,13 @@ def _apart(part: Part, actor: nn.Module) -> list[Tensor]:
     ]
 
 
-def _known() -> tuple[nn.Module, nn.Module, nn.Module, nn.Module, dict[str, Part]]:
+def _known():
     """A loss of four parts, one for each path."""
     actor, model, critic, value = Deterministic(), Dynamics(), Q(), Value()
     for module in (actor, model, critic, value):
         module.double()
 
-    def through_both(s: Tensor) -> Tensor:
+    def through_both(s):
         return value(model.predict(s, actor(s))[0]).mean()
 
     parts: dict[str, Part] = {
@@ -42,7 +42,7 @@ def _known() -> tuple[nn.Module, nn.Module, nn.Module, nn.Module, dict[str, Part
     return actor, model, critic, value, parts
 
 
-def test_gradient_by_path_is_that_of_the_part_with_that_path() -> None:
+def test_gradient_by_path_is_that_of_the_part_with_that_path():
     torch.manual_seed(0)
     actor, model, critic, value, parts = _known()
     given = audited(
@@ -57,7 +57,7 @@ def test_gradient_by_path_is_that_of_the_part_with_that_path() -> None:
 
 
 @pytest.mark.parametrize("missing", ["model", "critic", "model and critic", "neither"])
-def test_path_that_the_loss_has_not_is_exactly_zero(missing: str) -> None:
+def test_path_that_the_loss_has_not_is_exactly_zero(missing):
     torch.manual_seed(0)
     actor, model, critic, value, parts = _known()
     rest = [part for path, part in parts.items() if path != missing]
@@ -70,7 +70,7 @@ def test_path_that_the_loss_has_not_is_exactly_zero(missing: str) -> None:
     assert (table[table.path != missing].groupby("path").norm.sum() > 0).all()
 
 
-def test_terms_are_split_one_by_one() -> None:
+def test_terms_are_split_one_by_one():
     torch.manual_seed(0)
     actor, model, critic, value, parts = _known()
     result = audit(
@@ -82,7 +82,7 @@ def test_terms_are_split_one_by_one() -> None:
 
 
 @pytest.mark.parametrize("make", sound.SOUND, ids=lambda make: make.__name__)
-def test_paths_sum_to_the_gradient_of_the_loss(make: Callable[[], sound.Arguments]) -> None:
+def test_paths_sum_to_the_gradient_of_the_loss(make):
     torch.manual_seed(1)
     arguments = make()
     inputs = arguments.pop("inputs", ())
@@ -101,7 +101,7 @@ def test_paths_sum_to_the_gradient_of_the_loss(make: Callable[[], sound.Argument
         torch.testing.assert_close(total, torch.zeros_like(total) if g is None else g)
 
 
-def test_lost_path_is_missing_in_the_split() -> None:
+def test_lost_path_is_missing_in_the_split():
     torch.manual_seed(1)
     paths = audit(**faulty.sampled()).norms["loss"]
     assert not any(paths["critic"]) and all(paths["neither"])

@@ -1,25 +1,22 @@
 """One step's weight at two lengths of a segment: 1 where it is summed, L / L′ where averaged."""
 
-from typing import Any
-
 import pytest
 import torch
-from torch import Tensor
 
-from gradlab.tools.audit.compute import Audit, audit
+from gradlab.tools.audit.compute import audit
 from tests.auditing import faulty, sound
 from tests.auditing.dreaming import dreamer
 from tests.auditing.networks import Dynamics, Gaussian, states
 
 
-def _ratios(result: Audit) -> dict[tuple[str, str], float]:
+def _ratios(result):
     return {(scale.term, scale.role): scale.ratio for scale in result.scales}
 
 
-def _loss(rewards: str, entropy: str) -> dict[str, Any]:
+def _loss(rewards, entropy):
     actor, model = Gaussian(), Dynamics()
 
-    def loss(s: Tensor, length: int) -> dict[str, Tensor]:
+    def loss(s, length):
         total, log_probs = [], []
         for t in range(length):
             a, log_pi, _ = actor.get_action(s)
@@ -38,9 +35,7 @@ def _loss(rewards: str, entropy: str) -> dict[str, Any]:
 @pytest.mark.parametrize("entropy", ["sum", "mean"])
 @pytest.mark.parametrize("rewards", ["sum", "mean"])
 @pytest.mark.parametrize("lengths", [(4, 8), (3, 9)])
-def test_ratio_is_one_of_a_sum_and_that_of_the_lengths_of_a_mean(
-    rewards: str, entropy: str, lengths: tuple[int, int]
-) -> None:
+def test_ratio_is_one_of_a_sum_and_that_of_the_lengths_of_a_mean(rewards, entropy, lengths):
     result = audit(**_loss(rewards, entropy), lengths=lengths, directions=0)
     expected = {"sum": 1.0, "mean": lengths[0] / lengths[1]}
     ratios = _ratios(result)
@@ -50,20 +45,20 @@ def test_ratio_is_one_of_a_sum_and_that_of_the_lengths_of_a_mean(
 
 
 @pytest.mark.parametrize("make", [sound.maac, sound.shac, dreamer])
-def test_sound_segments_scale_alike(make: Any) -> None:
+def test_sound_segments_scale_alike(make):
     torch.manual_seed(0)
     result = audit(**make(), lengths=(6, 12), directions=0)
     assert result.passed, result
     assert {scale.role for scale in result.scales} >= {"model"}
 
 
-def test_averaged_entropy_of_a_free_deviation_is_found() -> None:
+def test_averaged_entropy_of_a_free_deviation_is_found():
     torch.manual_seed(0)
     result = audit(**faulty.averaged_entropy("free log σ"))
     assert [finding.kind for finding in result.findings if finding.severity == "wrong"] == ["scale"]
 
 
-def test_sentence_names_both_rules() -> None:
+def test_sentence_names_both_rules():
     torch.manual_seed(0)
     (finding,) = (f for f in audit(**faulty.averaged_entropy()).findings if f.kind == "scale")
     assert finding.sentence == (

@@ -1,12 +1,9 @@
 """Faults are found far from the origin, and beside states that are a million times larger."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import replace
 
 import torch
-from torch import Tensor
 
 import gradlab
 from gradlab.systems import from_function
@@ -19,31 +16,31 @@ from tests.certification.sound_systems import elsewhere
 FAR = dict(elsewhere())["far"]
 
 
-def broken(s: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
+def broken(s, a):
     """∂s0′/∂s0 lacks a hundredth."""
     out = FAR.simulator.step(s, a)
     first = with_derivative_of(out.state[:, 0], 0.99 * (out.state[:, 0] - s[:, 1]) + s[:, 1])
     return torch.stack([first, out.state[:, 1]], 1), out.reward
 
 
-def wrong_blocks(task: Task) -> set[str | None]:
+def wrong_blocks(task):
     findings = gradlab.certify(task, samples=128).findings
     return {finding.block for finding in findings if finding.severity == "wrong"}
 
 
-def test_fault_is_found_a_thousand_kilometres_from_the_origin() -> None:
+def test_fault_is_found_a_thousand_kilometres_from_the_origin():
     assert wrong_blocks(FAR) == set()
     assert wrong_blocks(replace(FAR, simulator=from_function(broken, 2, 1))) == {"A"}
 
 
-def test_fault_is_found_beside_states_that_left() -> None:
+def test_fault_is_found_beside_states_that_left():
     """One start in twenty is a million times larger than the others."""
 
-    def starts(n: int, generator: torch.Generator) -> Tensor:
+    def starts(n, generator):
         near = torch.randn(n, 2, generator=generator, dtype=torch.float64)
         return near * torch.where(torch.arange(n) % 20 == 0, 1e6, 1.0)[:, None]
 
-    def step(s: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
+    def step(s, a):
         pull = torch.sin(3 * s)
         return 0.5 * s + with_derivative_of(pull, 0.99 * pull) + a, -s.square().sum(1)
 
@@ -51,13 +48,13 @@ def test_fault_is_found_beside_states_that_left() -> None:
     assert wrong_blocks(task) == {"A"}
 
 
-def test_wide_step_that_aliases_is_not_the_best() -> None:
+def test_wide_step_that_aliases_is_not_the_best():
     """sin in single precision: ten times the usual step, and its quarter, are whole periods."""
     epsilon = torch.finfo(torch.float32).eps
     usual = 2 * math.pi / 2.5
     size = torch.full((2,), usual / (SIZE * epsilon ** (1 / 3)), dtype=torch.float64)
 
-    def step(s: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
+    def step(s, a):
         after = torch.sin(s.float() + a.float()).to(s.dtype)
         return after, after[:, 0]
 
@@ -68,10 +65,10 @@ def test_wide_step_that_aliases_is_not_the_best() -> None:
     assert (gap <= SAFETY * differences.error).all()
 
 
-def test_errors_of_blocks_in_units_a_million_times_apart_are_those_of_rounding() -> None:
+def test_errors_of_blocks_in_units_a_million_times_apart_are_those_of_rounding():
     """s1′ has ∂/∂a of 1e-9 of its ∂/∂s in spreads: what differences make of it says nothing."""
 
-    def step(s: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
+    def step(s, a):
         return torch.stack([0.9 * s[:, 0], 1e6 * s[:, 1] + 1e-3 * a[:, 0]], 1), -(s[:, 0] ** 2)
 
     certificate = gradlab.certify(from_function(step, 2, 1), samples=256)

@@ -1,13 +1,9 @@
 """Forty mistakes that a certificate has to find, each first shown to be one by direct means."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 
-from gradlab.tasks import Task
 from tests.certification.directly import by_linearize, largest_errors, outputs, visited
-from tests.certification.faults.fault import Fault
 from tests.certification.faults.planted import FAULTS
 
 EXACT = [fault for fault in FAULTS if fault.blocks and fault.kinds != ("single precision",)]
@@ -15,18 +11,18 @@ BEHAVIOUR = {fault.name: fault for fault in FAULTS if not fault.blocks}
 THRESHOLD = 1e-3
 
 
-def test_forty_faults_have_names_of_their_own() -> None:
+def test_forty_faults_have_names_of_their_own():
     assert len({fault.name for fault in FAULTS}) == len(FAULTS) == 40
 
 
 @pytest.mark.parametrize("fault", EXACT, ids=lambda fault: fault.name)
-def test_fault_breaks_the_blocks_that_it_names_and_no_other(fault: Fault) -> None:
+def test_fault_breaks_the_blocks_that_it_names_and_no_other(fault):
     task = fault.task()
     errors = largest_errors(task.simulator, *visited(task))
     assert {name for name, error in errors.items() if error > THRESHOLD} == set(fault.blocks)
 
 
-def test_cancellation_breaks_the_reward_in_single_precision_alone() -> None:
+def test_cancellation_breaks_the_reward_in_single_precision_alone():
     (fault,) = [fault for fault in FAULTS if fault.kinds == ("single precision",)]
     task = fault.task()
     double = visited(task)
@@ -38,7 +34,7 @@ def test_cancellation_breaks_the_reward_in_single_precision_alone() -> None:
     torch.testing.assert_close(wide["r_s"][:, 0], exact, atol=1e-8, rtol=1e-8)
 
 
-def _repeated(task: Task, reseeded: bool) -> bool:
+def _repeated(task, reseeded):
     """Whether the same call gives the same bits after another call."""
     inputs = visited(task)
     torch.manual_seed(0)
@@ -50,17 +46,17 @@ def _repeated(task: Task, reseeded: bool) -> bool:
 
 
 @pytest.mark.parametrize("name", ("stale buffer", "parameter buffer mutated"))
-def test_stale_systems_depend_on_earlier_calls(name: str) -> None:
+def test_stale_systems_depend_on_earlier_calls(name):
     assert not _repeated(BEHAVIOUR[name].task(), reseeded=True)
 
 
-def test_hidden_randomness_depends_on_the_seed_alone() -> None:
+def test_hidden_randomness_depends_on_the_seed_alone():
     assert not _repeated(BEHAVIOUR["hidden randomness"].task(), reseeded=False)
     assert _repeated(BEHAVIOUR["hidden randomness"].task(), reseeded=True)
 
 
 @pytest.mark.parametrize("name", ("batch mean leaks across rows", "batch-dependent scale"))
-def test_mixed_rows_depend_on_their_batch(name: str) -> None:
+def test_mixed_rows_depend_on_their_batch(name):
     task = BEHAVIOUR[name].task()
     s, a, noise = visited(task)
     alone = outputs(task.simulator, s[:1], a[:1], noise[:1])

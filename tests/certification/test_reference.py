@@ -2,31 +2,30 @@
 
 import pytest
 import torch
-from torch import Tensor
 
 from gradlab import tasks
 from gradlab.systems import from_function
-from gradlab.tools.certify.evaluation import Points, Reference, precision_of, reference
+from gradlab.tools.certify.evaluation import Points, precision_of, reference
 
 DOUBLE = torch.finfo(torch.float64).eps
 SINGLE = torch.finfo(torch.float32).eps
 
 
-def differenced(step: object, z: Tensor, epsilon: float = DOUBLE) -> Reference:
-    system = from_function(step, 1, 1)  # type: ignore[arg-type]
+def differenced(step, z, epsilon=DOUBLE):
+    system = from_function(step, 1, 1)
     return reference(system, Points(z, None), torch.ones(2, dtype=z.dtype), 1e-3, epsilon)
 
 
-def line(n: int = 50) -> Tensor:
+def line(n=50):
     x = torch.linspace(-2, 2, n, dtype=torch.float64)
     return torch.stack([x, 0.5 * x.flip(0)], 1)
 
 
-def smooth(s: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
+def smooth(s, a):
     return torch.exp(s) * torch.sin(3 * a), (s**3 * a)[:, 0]
 
 
-def exact(z: Tensor) -> Tensor:
+def exact(z):
     """∂(s', r)/∂(s, a) of `smooth`."""
     s, a = z.unbind(1)
     after = torch.stack([s.exp() * (3 * a).sin(), 3 * s.exp() * (3 * a).cos()], 1)
@@ -34,59 +33,50 @@ def exact(z: Tensor) -> Tensor:
     return torch.stack([after, reward], 1)
 
 
-def in_float32(s: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
+def in_float32(s, a):
     after, reward = smooth(s.float(), a.float())
     return after.double(), reward.double()
 
 
 @pytest.mark.parametrize(("step", "epsilon"), [(smooth, DOUBLE), (in_float32, SINGLE)])
-def test_errors_hold_the_distance_from_the_closed_form(step: object, epsilon: float) -> None:
+def test_errors_hold_the_distance_from_the_closed_form(step, epsilon):
     z = line()
     made = differenced(step, z, epsilon)
-
     wrong = (made.D - exact(z)).abs()
     assert bool((wrong <= 5 * made.error).all())
     assert not made.kink.any()
     assert float(made.error.median()) < (1e-8 if epsilon == DOUBLE else 1e-2)
 
 
-def test_a_kink_is_seen_at_its_place_alone() -> None:
+def test_a_kink_is_seen_at_its_place_alone():
     z = torch.tensor([[0.0, 0.3], [1e-3, 0.3], [0.3, 0.0]], dtype=torch.float64)
-
     made = differenced(lambda s, a: (s.abs() + a, s[:, 0]), z)
-
     assert made.kink.tolist() == [[True, False], [False, False], [False, False]]
     assert made.D[1, 0, 0] == pytest.approx(1.0)
 
 
-def test_a_jump_leaves_no_certain_difference() -> None:
+def test_a_jump_leaves_no_certain_difference():
     z = torch.zeros(1, 2, dtype=torch.float64)
-
     made = differenced(lambda s, a: ((s > 0).to(s) + 0 * a, s[:, 0]), z)
-
     assert bool(made.kink[0, 0]) or float(made.error[0, 0, 0]) > 0.1 * float(made.D[0, 0, 0].abs())
 
 
-def test_a_kink_beside_a_state_is_stepped_over_by_smaller_steps() -> None:
+def test_a_kink_beside_a_state_is_stepped_over_by_smaller_steps():
     z = torch.tensor([[3e-6, 0.3]], dtype=torch.float64)
-
     made = differenced(lambda s, a: (s.abs() + a, s[:, 0]), z)
-
     assert made.D[0, 0, 0] == pytest.approx(1.0) and float(made.error[0, 0, 0]) < 1e-4
 
 
-def test_the_precision_of_values_is_recognised() -> None:
+def test_the_precision_of_values_is_recognised():
     values = torch.linspace(0, 1, 40, dtype=torch.float64)[:, None]
-
     assert precision_of(values.sin()) == DOUBLE
     assert precision_of(values.sin().float().double()) == SINGLE
     assert precision_of(values.round()) == DOUBLE
 
 
-def test_contacts_of_a_hopper_on_the_ground_and_in_the_air() -> None:
+def test_contacts_of_a_hopper_on_the_ground_and_in_the_air():
     hopper = tasks.mujoco("Hopper-v5")
     state = hopper.starts(2, torch.Generator().manual_seed(0))
     system = hopper.simulator
     state[:, 0] += torch.tensor([-0.1, 1.0], dtype=torch.float64)  # height of the torso
-
-    assert system.contacts(state).tolist() == [True, False]  # type: ignore[attr-defined]
+    assert system.contacts(state).tolist() == [True, False]

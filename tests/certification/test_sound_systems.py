@@ -1,7 +1,5 @@
 """Two hundred systems without a mistake, shown by direct means."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 
@@ -17,13 +15,13 @@ DOUBLE = [name for name in SOUND if "float32" not in name]
 SINGLE = dict(computed_in_single_precision())
 
 
-def test_there_are_two_hundred() -> None:
+def test_there_are_two_hundred():
     assert len(SOUND) >= 200
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", DOUBLE)
-def test_derivative_is_that_of_the_step(name: str) -> None:
+def test_derivative_is_that_of_the_step(name):
     task = SOUND[name]
     errors = largest_errors(task.simulator, *visited(task))
     assert max(errors.values()) < 2e-3, errors
@@ -31,7 +29,7 @@ def test_derivative_is_that_of_the_step(name: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SINGLE)
-def test_derivative_in_single_precision_is_that_in_double(name: str) -> None:
+def test_derivative_in_single_precision_is_that_in_double(name):
     task = SINGLE[name]
     inputs = [x.float().double() for x in visited(task)]
     exact = by_linearize(task.simulator, *inputs)

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from gradlab.systems import from_function
 from gradlab.tasks import Task
+from tests.checks.planted_faults import draws
 
 PUSH = 0.3
 
@@ -43,10 +44,6 @@ def world(reward=cost, push: float = PUSH):
         return torch.cat([s[:, :1] + 0.2 * speed, 0.9 * speed], 1), reward(s, a)
 
     return from_function(step, 2, 1)
-
-
-def draws(n: int, generator: torch.Generator) -> Tensor:
-    return torch.randn(n, 2, generator=generator, dtype=torch.float64)
 
 
 def task(reward=cost, push: float = PUSH, model: float = 0.8, starts=draws) -> Task:

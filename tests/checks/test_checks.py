@@ -1,18 +1,14 @@
 """Each check passes where all is well, and catches the fault that it is there for."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
 from dataclasses import replace
 from importlib import import_module
 
 import pytest
 import torch
-from torch import Tensor
 
 import gradlab
 from gradlab.networks.policies import GaussianPolicy
-from gradlab.systems import Linearization, Transition, from_function
+from gradlab.systems import from_function
 from tests.checks.planted_faults import (
     DISCOUNT,
     Linear,
@@ -39,20 +35,16 @@ class Wrong:
 
     state_dim, noise_dim, differentiable = 2, 0, True
 
-    def __init__(self, spoil: Callable[[Linearization], Linearization], actions: int = 1) -> None:
+    def __init__(self, spoil, actions=1):
         self.inner, self.spoil, self.action_dim = from_function(step, 2, actions), spoil, actions
 
-    def step(self, state: Tensor, action: Tensor, noise: Tensor | None = None) -> Transition:
+    def step(self, state, action, noise=None):
         return self.inner.step(state, action, noise)
 
-    def linearize(
-        self, state: Tensor, action: Tensor, noise: Tensor | None = None
-    ) -> Linearization:
+    def linearize(self, state, action, noise=None):
         return self.spoil(self.inner.linearize(state, action, noise))
 
-    def sample_noise(
-        self, n: int, generator: torch.Generator, dtype: torch.dtype = torch.float64
-    ) -> Tensor:
+    def sample_noise(self, n, generator, dtype=torch.float64):
         return torch.zeros(n, 0, dtype=dtype)
 
 
@@ -77,7 +69,7 @@ def test_a_dead_control_is_told_from_a_vanishing_one():
     assert "∂f/∂a of action 1 is exactly 0 in 100% of" in dead.result
     assert "∂r/∂a" not in dead.result  # the reward still sees it
 
-    def faint(s: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
+    def faint(s, a):
         after, reward = step(s, a)
         return after + 1e-14 * a[:, 1:], reward
 
@@ -87,7 +79,7 @@ def test_a_dead_control_is_told_from_a_vanishing_one():
 
 
 def test_an_action_without_effect_on_any_reward_is_named():
-    def idle(s: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
+    def idle(s, a):
         after, _ = step(s, a[:, :1])
         return after, -(s**2).sum(1) - 0.1 * a[:, 0] ** 2
 
@@ -104,14 +96,14 @@ def test_an_action_without_effect_on_any_reward_is_named():
 def test_what_is_not_finite_is_counted_and_located(where):
     """Only one start gets to where the second coordinate, or its derivative, is NaN."""
 
-    def holed(s: Tensor) -> Tensor:
+    def holed(s):
         return torch.where((s[:, 0] > 50) & (s[:, 0] < 60), torch.nan, 1.0)
 
-    def broken(s: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
+    def broken(s, a):
         after, reward = step(s, a)
         return torch.stack([after[:, 0], after[:, 1] * holed(s)], 1), reward
 
-    def spoil(out: Linearization) -> Linearization:
+    def spoil(out):
         rows = torch.where(out.r_s[:, 0] / -2 > 50, torch.nan, 1.0)
         return replace(out, A=torch.stack([out.A[:, 0], out.A[:, 1] * rows[:, None]], 1))
 
@@ -125,11 +117,11 @@ def test_what_is_not_finite_is_counted_and_located(where):
 
 
 def test_gradients_that_are_exactly_zero_are_counted():
-    def clipped(s: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
+    def clipped(s, a):
         return step(s, a.clamp(-0.1, 0.1))
 
     class Clipped(Quadratic):
-        def forward(self, state: Tensor, action: Tensor) -> Tensor:
+        def forward(self, state, action):
             return super().forward(state, action.clamp(-0.1, 0.1))
 
     system = from_function(clipped, 2, 1)
@@ -140,7 +132,7 @@ def test_gradients_that_are_exactly_zero_are_counted():
 
 @pytest.mark.slow
 def test_episodes_that_end_at_once_are_pointed_out_under_mask():
-    def near(s: Tensor) -> Tensor:
+    def near(s):
         return s.abs().amax(dim=1) < 0.3
 
     system = from_function(step, 2, 1, alive=near)
@@ -162,7 +154,7 @@ def test_a_check_that_cannot_run_is_a_finding_and_stops_nothing(monkeypatch):
     monkeypatch.setattr(import_module("gradlab.checks.jacobians"), "STATES", 95)
 
     class Fragile(Wrong):
-        def step(self, state: Tensor, action: Tensor, noise: Tensor | None = None) -> Transition:
+        def step(self, state, action, noise=None):
             if len(state) == 95 * 6:  # only the differences ask for so many rows
                 raise RuntimeError("too many rows")
             return super().step(state, action, noise)

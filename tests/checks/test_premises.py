@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import Tensor
 
 import gradlab
 from gradlab import choose, cli
@@ -176,7 +175,7 @@ def test_what_was_said_is_left_out_of_what_follows():
 def test_a_critic_is_not_judged_where_a_policy_has_settled():
     """There returns are small, and so is what the critic is wrong by."""
 
-    def settling(s: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
+    def settling(s, a):
         return 0.3 * s + 0.01 * a, cost(s, a)
 
     simulator = from_function(settling, 2, 1)

@@ -15,6 +15,7 @@ from gradlab.runs.check_results import ALIVE, SEEN
 from gradlab.systems import from_function
 from gradlab.systems.learned import LearnedSystem, TwoModels
 from gradlab.tasks import Task
+from tests.checks.planted_faults import Quadratic
 
 DISCOUNT = 0.9
 
@@ -25,11 +26,6 @@ def step(s, a):
 
 def draws(n, generator):
     return 1 + 0.1 * torch.randn(n, 2, generator=generator, dtype=torch.float64)
-
-
-class Quadratic(nn.Module):
-    def forward(self, s, a):
-        return -(s**2).sum(dim=1) - (a**2).sum(dim=1)
 
 
 def policy():

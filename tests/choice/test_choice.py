@@ -14,16 +14,9 @@ from gradlab.choice.candidates import candidates
 from gradlab.cli.program import main
 from gradlab.cli.terminal.answer import print_choice
 from gradlab.errors import InputError
-from gradlab.runs.profile import Profile
 from gradlab.verdicts.choice.sentences import cells_words, statements
 from tests.choice.planted_gradients import P, explicit, noisy, planted, world
-from tests.measurement.scalar import (
-    ONE,
-    Quadratic,
-    known_biases,
-    scalar_policy,
-    scalar_task,
-)
+from tests.measurement.scalar import ONE, Quadratic, known_biases, scalar_policy, scalar_task
 
 # The horizon
 
@@ -210,7 +203,7 @@ def test_numbers_out_of_range_are_refused(given):
 
 
 @pytest.fixture(scope="module")
-def quadratic() -> Profile:
+def quadratic():
     task = scalar_task(prior=(0.8 * ONE, 0.6 * ONE), noise=0.0)
     return gradlab.measure(task, scalar_policy(), Quadratic(), horizon=6, starts=1000, law="start")
 

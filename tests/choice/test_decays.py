@@ -1,14 +1,11 @@
 """Error over the temporal decay: bias against variance, and which α may be best."""
 
-from __future__ import annotations
-
 from functools import cache
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 import gradlab
 from gradlab import figures
@@ -18,11 +15,11 @@ from gradlab.errors import InputError
 ALPHAS = [0, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99, 1]
 
 
-def critic(s: Tensor, u: Tensor) -> Tensor:
+def critic(s, u):
     return -(2 * s[:, 0] ** 2 + 1.5 * u[:, 0] ** 2 + 0.8 * s[:, 0] * u[:, 0])
 
 
-def measured(horizon: int, starts: int, *also: str) -> gradlab.Profile:
+def measured(horizon, starts, *also):
     """Of a scalar system that grows, whose noise makes long gradients noisy."""
     task = gradlab.tasks.linear_quadratic(
         A=[[1.1]], B=[[0.5]], Q=[[1.0]], R=[[0.1]], noise_covariance=[[0.5]], start_mean=[0.0],
@@ -37,24 +34,21 @@ def measured(horizon: int, starts: int, *also: str) -> gradlab.Profile:
 
 
 @cache
-def profile() -> gradlab.Profile:
+def profile():
     return measured(12, 128, "decay")
 
 
-def test_every_decay_has_its_alpha_and_the_full_gradient_is_1() -> None:
+def test_every_decay_has_its_alpha_and_an_error_of_bias_and_variance():
     found = decays_of(profile())
     assert list(found.values()) == ALPHAS
     assert list(found)[-1] == "true_dynamics_all"
-
-
-def test_the_error_is_bias_and_variance_and_one_ends_where_the_other_begins() -> None:
     table = decay_table(profile()).pivot(index="alpha", columns="quantity", values="value")
     assert np.allclose(table["mse"], table["bias2"] + table["variance"])
     # Less of the way through the state: more bias, less variance, in this world at every step.
     assert (np.diff(table["bias2"]) < 0).all() and (np.diff(table["variance"]) > 0).all()
 
 
-def test_a_small_batch_wants_a_decay_and_a_large_one_none() -> None:
+def test_a_small_batch_wants_a_decay_and_a_large_one_none():
     kept = {
         batch: set(table.loc[table["kept"], "alpha"])
         for batch in (1, 4096)
@@ -66,7 +60,7 @@ def test_a_small_batch_wants_a_decay_and_a_large_one_none() -> None:
     assert least["alpha"].iloc[0] in kept[1]
 
 
-def test_another_horizon_and_its_figure() -> None:
+def test_another_horizon_and_its_figure():
     table = decay_table(profile(), horizon=3)
     assert set(table["horizon"]) == {3}
     ax = figures.decay(table)
@@ -75,7 +69,7 @@ def test_another_horizon_and_its_figure() -> None:
     plt.close(ax.figure)
 
 
-def test_a_profile_without_decays_says_how_to_measure_them() -> None:
+def test_a_profile_without_decays_says_how_to_measure_them():
     with pytest.raises(InputError, match=r"0 temporal decays.*also="):
         decay_table(measured(1, 16))
     with pytest.raises(InputError, match=r"horizon is 99, expected one of"):

@@ -1,7 +1,6 @@
 """`gradlab audit` takes a user's file, and its exit code is the verdict."""
 
 import json
-from pathlib import Path
 
 import pytest
 
@@ -41,22 +40,20 @@ def short():
 
 
 @pytest.fixture
-def mine(tmp_path: Path) -> Path:
+def mine(tmp_path):
     path = tmp_path / "mine.py"
     path.write_text(FILE)
     return path
 
 
-def test_sound_loss_exits_with_zero(mine: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_sound_loss_exits_with_zero(mine, capsys):
     assert cli.main(["audit", f"{mine}:sound"]) == 0
     out = capsys.readouterr().out
     assert out.startswith("The actor's gradient is whole") and "chatter" not in out
     assert "weight" in out and "critic" in out
 
 
-def test_lost_path_exits_with_one_and_names_the_line(
-    mine: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_lost_path_exits_with_one_and_names_the_line(mine, capsys):
     assert cli.main(["audit", f"{mine}:cut", "--json"]) == 1
     document = json.loads(capsys.readouterr().out)
     assert document["passed"] is False
@@ -65,7 +62,7 @@ def test_lost_path_exits_with_one_and_names_the_line(
     assert {row["path"] for row in document["table"]} == {"critic", "neither"}
 
 
-def test_lengths_are_handed_to_the_loss(mine: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_lengths_are_handed_to_the_loss(mine, capsys):
     assert cli.main(["audit", f"{mine}:sound", "--lengths", "4", "8", "--json"]) == 0
     (scale,) = json.loads(capsys.readouterr().out)["scales"]
     assert scale["role"] == "actor" and scale["ratio"] == pytest.approx(2.0)
@@ -83,9 +80,7 @@ def test_lengths_are_handed_to_the_loss(mine: Path, capsys: pytest.CaptureFixtur
         ("missing.py:f", "missing.py: no such file"),
     ],
 )
-def test_bad_file_is_refused_in_one_line(
-    words: str, message: str, mine: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_bad_file_is_refused_in_one_line(words, message, mine, capsys):
     assert cli.main(["audit", words.format(file=mine)]) == 2
     err = capsys.readouterr().err
     assert message in err and len(err.splitlines()) == 1

@@ -1,7 +1,6 @@
 """`gradlab certify`: its document, its files and its exit codes."""
 
 import json
-from pathlib import Path
 
 import pytest
 
@@ -27,32 +26,29 @@ FEW = ("--samples", "64")
 
 
 @pytest.fixture
-def own(tmp_path: Path) -> str:
+def own(tmp_path):
     path = tmp_path / "own.py"
     path.write_text(SYSTEMS)
     return str(path)
 
 
-def test_a_sound_system_ends_with_0_and_its_files(own: str, tmp_path: Path) -> None:
+def test_a_sound_system_ends_with_0_and_its_files(own, tmp_path):
     page, record = tmp_path / "page.html", tmp_path / "certificate.json"
-
     words = ["certify", f"{own}:sound", *FEW, "--html", str(page), "--output", str(record)]
     assert cli.main(words) == 0
-
     assert "<html" in page.read_text()
     document = json.loads(record.read_text())
     assert document["passed"] and document["system"] == "own.py:sound"
 
 
-def test_a_wrong_derivative_ends_with_1(own: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_wrong_derivative_ends_with_1(own, capsys):
     assert cli.main(["certify", f"{own}:wrong", *FEW, "--json"]) == 1
-
     document = json.loads(capsys.readouterr().out)
     assert not document["passed"]
     assert [each["block"] for each in document["findings"] if each["severity"] == "wrong"] == ["A"]
 
 
-def test_fail_above_is_what_may_be_wrong(own: str) -> None:
+def test_fail_above_is_what_may_be_wrong(own):
     assert cli.main(["certify", f"{own}:wrong", *FEW, "--fail-above", "0.5"]) == 0
 
 
@@ -66,14 +62,7 @@ def test_fail_above_is_what_may_be_wrong(own: str) -> None:
         ("sound", ("--samples", "1"), "samples"),
     ],
 )
-def test_bad_input_ends_with_2_and_one_line(
-    own: str,
-    simulator: str,
-    words: tuple[str, ...],
-    message: str,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_bad_input_ends_with_2_and_one_line(own, simulator, words, message, capsys):
     assert cli.main(["certify", f"{own}:{simulator}", *words]) == 2
-
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("gradlab")]
     assert len(lines) == 1 and message in lines[0]

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from gradlab import cli
-from gradlab.data import minari_datasets, trajectories
+from gradlab.data import trajectories
 from gradlab.fitting.collection import collect
 from gradlab.networks import checkpoint, spectral
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble
@@ -17,20 +17,18 @@ from gradlab.tasks import double_integrator, pendulum
 SMALL = ("--members", "2", "--hidden", "8", "8", "--epochs", "2", "--json")
 
 
-def fit(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, object]:
+def fit(capsys, *words):
     assert cli.main(["fit", *words, *SMALL]) == 0
     found: dict[str, object] = json.loads(capsys.readouterr().out)
     return found
 
 
-def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+def refused(capsys, *words):
     assert cli.main(["fit", *words, *SMALL]) == 2
     return capsys.readouterr().err
 
 
-def test_a_model_its_curves_and_its_data_are_kept(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_model_its_curves_and_its_data_are_kept(tmp_path, capsys):
     model = tmp_path / "m.safetensors"
     words = ("pendulum", "--rows", "200", "--spectral", "all_but_last", "--output", str(model))
     document = fit(capsys, *words)
@@ -41,16 +39,14 @@ def test_a_model_its_curves_and_its_data_are_kept(
     assert curves.groups["curves"]["held_out"].values.shape == (2, 2)
     assert curves.groups["norms"]["normalised"].values.tolist() == [True, True, False]
     assert len(trajectories.load(tmp_path / "m.data.h5")) == 200
-    text = " ".join(str(each["text"]) for each in document["verdict"])  # type: ignore[attr-defined]
+    text = " ".join(str(each["text"]) for each in document["verdict"])
     assert "recorded 200 transitions with random actions" in text
     assert "layer 1 1, layer 2 1, layer 3" in text and "change of θ [rad]" in text
     assert not list(tmp_path.glob("*.resume.*"))
     assert "exists" in refused(capsys, *words)
 
 
-def test_sentences_are_decided_where_the_data_decide(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_sentences_are_decided_where_the_data_decide(tmp_path, capsys):
     decided = {}
     for task, rows in (("pendulum", "3000"), ("double_integrator", "1500")):
         place = ("--output", str(tmp_path / f"{task}.safetensors"), "--neighbours", "3")
@@ -69,9 +65,7 @@ def test_sentences_are_decided_where_the_data_decide(
     assert "are not shown to help or to harm with the reward's" in text
 
 
-def test_elites_are_the_members_with_the_lowest_held_out_loss(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_elites_are_the_members_with_the_lowest_held_out_loss(tmp_path, capsys):
     shared = ("pendulum", "--rows", "150", "--members", "3", "--output")
     words = ("--hidden", "8", "--epochs", "2", "--json")
     kept = []
@@ -80,7 +74,6 @@ def test_elites_are_the_members_with_the_lowest_held_out_loss(
         assert cli.main(["fit", *shared, str(model), *words, *more]) == 0
         kept.append(checkpoint.load(model))
     every, few = kept
-    assert isinstance(every, GaussianEnsemble) and isinstance(few, GaussianEnsemble)
     losses = records.read(tmp_path / "all.h5").groups["members"]["held_out_loss"].values
     best = sorted(losses.argsort()[:2].tolist())
     for name, value in few.state_dict().items():
@@ -90,21 +83,7 @@ def test_elites_are_the_members_with_the_lowest_held_out_loss(
     assert "--elites is 3, expected 1 to the 2" in refused(capsys, "pendulum", *place)
 
 
-@pytest.mark.parametrize("loss", ["nll", "mse", "dd", "multistep", "sobolev"])
-def test_every_loss_can_be_asked_for(
-    loss: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    data = tmp_path / "data.h5"
-    collect(pendulum(), 120).save(data)
-    words = ("--data", str(data), "--loss", loss, "--output", str(tmp_path / "m.safetensors"))
-    document = fit(capsys, "pendulum", *words, "--neighbours", "3", "--steps", "2")
-    assert document["data"] == str(data)
-    assert records.read(tmp_path / "m.h5").attributes["loss"] == loss
-
-
-def test_a_loss_of_ones_own_fits_as_the_same_one_of_the_table(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_loss_of_ones_own_fits_as_the_same_one_of_the_table(tmp_path, capsys):
     data, own = tmp_path / "data.h5", tmp_path / "mine.py"
     collect(pendulum(), 120).save(data)
     own.write_text("def squared(m, v, y):\n    return (m - y).square().mean(dim=(1, 2))\n")
@@ -121,48 +100,10 @@ def test_a_loss_of_ones_own_fits_as_the_same_one_of_the_table(
     assert "no function 'huber'" in refused(capsys, "pendulum", *words, "--loss", f"{own}:huber")
 
 
-NETWORKS = """
-import torch
-from gradlab.networks.mlp import Policy, QCritic
-def policy():
-    torch.manual_seed(0)
-    return Policy(2, 1, ())
-def critic():
-    return QCritic(2, 1, (4,))
-"""
-
-
-@pytest.mark.slow
-def test_measure_and_jacobians_take_the_model_in_the_place_of_the_prior(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    model, networks = tmp_path / "m.safetensors", tmp_path / "networks.py"
-    networks.write_text(NETWORKS)
-    fit(capsys, "double_integrator", "--rows", "200", "--output", str(model))
-    shared = ("--model", str(model), "--policy", f"{networks}:policy", "--horizon", "2")
-    measured = (*shared, "--critic", f"{networks}:critic", "--starts", "64", "--batch", "8")
-    tables = []
-    for name, words in (("learned", measured), ("given", measured[2:])):
-        words = (*words, "--output", str(tmp_path / f"{name}.h5"), "--no-report", "--json")
-        assert cli.main(["measure", "double_integrator", *words]) == 0
-        tables.append(json.loads(capsys.readouterr().out)["table"])
-    apart = {row["estimator"] for row, other in zip(*tables, strict=True) if row != other}
-    assert apart == {"model", "mixed", "model_all", "mixed_all"}
-    words = (*shared, "--starts", "64", "--output", str(tmp_path / "j.h5"), "--no-report", "--json")
-    assert cli.main(["jacobians", "double_integrator", *words]) == 0
-    assert "model" in capsys.readouterr().out
-    assert "prior has state_dim 2, but the simulator has 6" in refused_measure(capsys, str(model))
-
-
-def refused_measure(capsys: pytest.CaptureFixture[str], model: str) -> str:
-    assert cli.main(["measure", "path_tracking", "--model", model, "--no-report"]) == 2
-    return capsys.readouterr().err
-
-
 @pytest.mark.slow
 def test_measure_holds_the_networks_that_it_makes_at_norm_one_where_asked(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+    tmp_path, capsys, monkeypatch
+):
     from gradlab.fitting import critics, policies
 
     for module in (critics, policies):
@@ -182,9 +123,7 @@ def test_measure_holds_the_networks_that_it_makes_at_norm_one_where_asked(
     assert "--spectral policy, but the policy is given" in capsys.readouterr().err
 
 
-def test_minari_datasets_are_taken_and_given(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_minari_datasets_are_taken_and_given(tmp_path, capsys):
     dataset = str(tmp_path / "dataset")
     first, again = (str(tmp_path / f"{name}.safetensors") for name in ("first", "again"))
     words = ("pendulum", "--rows", "120", "--output", first, "--export", dataset)
@@ -195,9 +134,7 @@ def test_minari_datasets_are_taken_and_given(
     assert Path(first).read_bytes() == Path(again).read_bytes()
 
 
-def test_an_interrupted_fit_goes_on_to_the_same_model(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupted_fit_goes_on_to_the_same_model(tmp_path, capsys, monkeypatch):
     from gradlab.fitting import models
     from gradlab.fitting.fitted import Descent
 
@@ -206,7 +143,7 @@ def test_an_interrupted_fit_goes_on_to_the_same_model(
     monkeypatch.setattr(models, "SAVE_AFTER", 0.0)
     run_epoch = Descent.run_epoch
 
-    def stopped(descent: Descent) -> None:
+    def stopped(descent):
         if descent.epoch == 1:
             raise KeyboardInterrupt
         run_epoch(descent)
@@ -222,15 +159,10 @@ def test_an_interrupted_fit_goes_on_to_the_same_model(
     assert whole.read_bytes() == half.read_bytes()
 
 
-def test_data_of_another_task_and_wrong_names_are_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_places_that_are_taken_or_missing_are_refused(tmp_path, capsys):
     data = tmp_path / "data.h5"
     collect(double_integrator(), 50).save(data)
-    assert "states of width 2, expected 6" in refused(capsys, "path_tracking", "--data", str(data))
-    minari_datasets.write(trajectories.load(data), tmp_path / "dataset")
-    words = ("path_tracking", "--data", str(tmp_path / "dataset"))
-    assert "states of width 2, expected 6" in refused(capsys, *words)
+    (tmp_path / "dataset").write_text("")
     exported = ("double_integrator", "--data", str(data), "--export", str(tmp_path / "dataset"))
     assert "exists" in refused(capsys, *exported, "--output", str(tmp_path / "x.safetensors"))
     assert "ends in .safetensors" in refused(capsys, "pendulum", "--output", "model.h5")

@@ -21,11 +21,11 @@ COLUMNS = 80
 
 
 @pytest.fixture(autouse=True)
-def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+def terminal(monkeypatch):
     monkeypatch.setenv("COLUMNS", str(COLUMNS))
 
 
-def page(capsys: pytest.CaptureFixture[str], *words: str) -> list[str]:
+def page(capsys, *words):
     with pytest.raises(SystemExit) as end:
         cli.main([*words, "--help"])
     assert end.value.code == 0
@@ -33,9 +33,7 @@ def page(capsys: pytest.CaptureFixture[str], *words: str) -> list[str]:
 
 
 @pytest.mark.parametrize("name", CLASSES)
-def test_help_begins_with_a_question_and_ends_with_two_examples(
-    name: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_help_begins_with_a_question_and_ends_with_two_examples(name, capsys):
     lines = page(capsys, name)
     assert max(map(len, lines)) <= COLUMNS
     assert re.fullmatch(r"[A-Z][^.?]*\?", lines[0]), lines[0]
@@ -48,7 +46,7 @@ def test_help_begins_with_a_question_and_ends_with_two_examples(
         assert type(program.parsed(words[1:])) is CLASSES[name]
 
 
-def test_every_option_and_its_default_are_in_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_option_and_its_default_are_in_the_help(capsys):
     text = " ".join(" ".join(page(capsys, "measure")).split())
     for option in ("--set NAME=VALUE", "--truth {objective,matched}", "--judges INT", "--json"):
         assert f"{option} " in text
@@ -57,9 +55,7 @@ def test_every_option_and_its_default_are_in_the_help(capsys: pytest.CaptureFixt
     assert "usage: gradlab logs DATA --policy FILE [options]" in page(capsys, "logs")
 
 
-def test_the_programs_help_has_every_command_with_its_question(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_the_programs_help_has_every_command_with_its_question(capsys):
     lines = page(capsys)
     assert max(map(len, lines)) <= COLUMNS
     text = " ".join(" ".join(lines).split())
@@ -67,9 +63,7 @@ def test_the_programs_help_has_every_command_with_its_question(
         assert f" {name} {page(capsys, name)[0]}" in text
 
 
-def test_lists_fit_a_terminal_and_mark_what_is_taken_by_default(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_lists_fit_a_terminal_and_mark_what_is_taken_by_default(capsys):
     assert cli.main(["list"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= COLUMNS
@@ -81,9 +75,7 @@ def test_lists_fit_a_terminal_and_mark_what_is_taken_by_default(
     assert any(line.startswith(f"  {named.mpg.__name__} ") for line in lines)
 
 
-def test_options_of_a_training_stand_in_groups_with_the_defaults_of_its_algorithm(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_options_of_a_training_stand_in_groups_with_the_defaults_of_its_algorithm(capsys):
     lines, own = page(capsys, "train"), page(capsys, "train", "td3")
     grouped = [name for names in Train.GROUPS.values() for name in names]
     fields = {field.name for field in dataclasses.fields(Train)}

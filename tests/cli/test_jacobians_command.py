@@ -1,8 +1,6 @@
 """`gradlab jacobians`: a run, its page, and wrong usage."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -11,9 +9,9 @@ from gradlab import cli
 from gradlab.systems.linear import LinearQuadratic
 from gradlab.tools.jacobians.findings import verdict
 from gradlab.tools.jacobians.result import load
+from tests.own_files import LQR, OWN
 
-OWN = """
-import torch
+MODELS = """
 from gradlab.systems.linear import LinearQuadratic
 def wrong():
     eye = torch.eye(1, dtype=torch.float64)
@@ -23,19 +21,13 @@ def wide():
     return LinearQuadratic(0.8 * eye, 0.5 * eye, eye, eye, 0.01 * eye)
 def nothing():
     return 3
-def policy():
-    network = torch.nn.Linear(1, 1, bias=False, dtype=torch.float64)
-    torch.nn.init.constant_(network.weight, -0.3)
-    return network
 """
-LQR = ["linear_quadratic", "--set", "A=[[0.9]]", "B=[[0.5]]", "Q=[[1]]", "R=[[1]]"]
-LQR += ["noise_covariance=[[0.01]]", "start_mean=[0]", "start_covariance=[[1]]", "discount=0.9"]
 
 
 @pytest.fixture
 def own(tmp_path):
     path = tmp_path / "own.py"
-    path.write_text(OWN)
+    path.write_text(OWN + MODELS)
     return path
 
 
@@ -95,14 +87,6 @@ def test_without_a_model_the_tasks_own_prior_is_compared(own, tmp_path, capsys):
     assert errors["value"].iloc[0] == pytest.approx(1 / 9)
     verdict = json.loads(capsys.readouterr().out)["verdict"]
     assert any("the task's own prior" in each["text"] for each in verdict)
-
-
-def test_the_command_explains_itself():
-    done = subprocess.run(
-        [sys.executable, "-m", "gradlab", "jacobians", "--help"], capture_output=True, text=True
-    )
-    assert done.returncode == 0
-    assert "--model" in done.stdout
 
 
 @pytest.mark.slow

@@ -21,20 +21,20 @@ PLAN = (
 class Clock:
     """A clock that the test turns."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         self.now = 0.0
 
-    def __call__(self) -> float:
+    def __call__(self):
         return self.now
 
 
-def shown(*, every: float = 15.0) -> tuple[Lines, Clock, list[str]]:
+def shown(*, every=15.0):
     written: list[str] = []
     clock = Clock()
     return Lines(written.append, clock, every), clock, written
 
 
-def test_a_stage_writes_one_line_when_it_begins_and_one_when_it_ends() -> None:
+def test_a_stage_writes_one_line_when_it_begins_and_one_when_it_ends():
     lines, clock, written = shown()
     lines.plan(PLAN)
     assert len(written) == 1 + len(PLAN)
@@ -49,7 +49,7 @@ def test_a_stage_writes_one_line_when_it_begins_and_one_when_it_ends() -> None:
     ]
 
 
-def test_the_next_stage_ends_the_one_before() -> None:
+def test_the_next_stage_ends_the_one_before():
     lines, clock, written = shown()
     lines("estimators", 0, 4)
     clock.now = 3.0
@@ -61,7 +61,7 @@ def test_the_next_stage_ends_the_one_before() -> None:
     ]
 
 
-def test_a_long_stage_writes_every_quarter_of_a_minute_whether_it_reports_or_not() -> None:
+def test_a_long_stage_writes_every_quarter_of_a_minute_whether_it_reports_or_not():
     lines, clock, written = shown()
     lines("truth", 100, 400)
     for clock.now in range(1, 41):
@@ -82,18 +82,16 @@ def test_a_long_stage_writes_every_quarter_of_a_minute_whether_it_reports_or_not
 @pytest.mark.parametrize(
     ("stage", "left"), [("truth", 25.0), ("estimators", 5.0), ("checks", 0.0), ("other", nan)]
 )
-def test_what_is_left_is_the_price_of_the_stages_after(stage: str, left: float) -> None:
+def test_what_is_left_is_the_price_of_the_stages_after(stage, left):
     assert left_after(PLAN, stage) == pytest.approx(left, nan_ok=True)
 
 
-def test_what_is_left_is_unknown_where_a_price_is() -> None:
+def test_what_is_left_is_unknown_where_a_price_is():
     assert left_after((*PLAN, Price("realised")), "checks") != left_after(PLAN, "checks")
     assert left_after((*PLAN, Price("realised")), "realised") == 0.0
 
 
-def test_a_stage_that_reports_nothing_is_seen_without_a_terminal(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_a_stage_that_reports_nothing_is_seen_without_a_terminal(capsys):
     with bars(every=0.3) as progress:
         progress("truth", 0, 1)
         time.sleep(0.8)
@@ -105,7 +103,7 @@ def test_a_stage_that_reports_nothing_is_seen_without_a_terminal(
     assert last.startswith("truth: ended after")
 
 
-def test_nothing_fails_once_the_reader_of_the_lines_has_gone() -> None:
+def test_nothing_fails_once_the_reader_of_the_lines_has_gone():
     script = (
         "import sys\nfrom gradlab.cli.terminal.progress_bars import bars\n"
         "with bars() as progress:\n"

@@ -1,7 +1,6 @@
 """A file that a command cannot read: no message recommends a command that refuses it, too."""
 
 import re
-from pathlib import Path
 
 import pytest
 
@@ -23,17 +22,12 @@ READERS = {
 }
 
 
-def test_the_kinds_that_report_is_recommended_for_are_those_that_it_shows() -> None:
+def test_the_kinds_that_report_is_recommended_for_are_those_that_it_shows():
     assert set(SHOWN) == set(KINDS)
 
 
 @pytest.mark.parametrize("name", READERS)
-def test_no_refusal_recommends_a_command_that_refuses_the_file(
-    name: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_no_refusal_recommends_a_command_that_refuses_the_file(name, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     for kind in (*OTHERS, *KINDS):
         file = f"{kind.replace(' ', '-')}.h5"

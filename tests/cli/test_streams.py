@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -14,13 +13,7 @@ from gradlab.cli import main
 from gradlab.cli.terminal import streams
 from gradlab.fitting import policies
 
-ENDS = {
-    "| head -c 1": 0,
-    ">&-": 0,
-    "> /dev/full": 1,
-    "2> /dev/full": 0,
-    "<&- >&- 2>&-": 0,
-}
+ENDS = {"| head -c 1": 0, ">&-": 0, "> /dev/full": 1, "2> /dev/full": 0, "<&- >&- 2>&-": 0}
 # What a terminal without UTF-8 gives Python; LANG=C alone is mended by Python itself.
 ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 
@@ -28,11 +21,11 @@ ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 class Full(io.StringIO):
     """Standard output on a full disk."""
 
-    def flush(self) -> None:
+    def flush(self):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def shell(line: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def shell(line, **environment):
     line = line.replace("gradlab", f"{sys.executable} -m gradlab", 1)
     return subprocess.run(
         ["bash", "-c", f"{line}; exit ${{PIPESTATUS[0]}}"],
@@ -43,7 +36,7 @@ def shell(line: str, **environment: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("end", ENDS)
-def test_a_stream_that_closes_or_is_full_leaves_no_traceback(end: str):
+def test_a_stream_that_closes_or_is_full_leaves_no_traceback(end):
     found = shell(f"gradlab --help {end}")
     assert "Traceback" not in found.stderr and "Exception" not in found.stderr
     assert found.returncode == ENDS[end]
@@ -55,7 +48,7 @@ def test_a_stream_that_closes_or_is_full_leaves_no_traceback(end: str):
 @pytest.mark.parametrize(
     ("words", "end"), [("measure nowhere", ">&-"), ("nonsense", "2>&1 | head -c 1")]
 )
-def test_wrong_usage_keeps_its_exit_code(words: str, end: str):
+def test_wrong_usage_keeps_its_exit_code(words, end):
     found = shell(f"gradlab {words} {end}")
     assert found.returncode == 2 and "Traceback" not in found.stderr
 
@@ -69,9 +62,7 @@ def test_signs_are_escaped_where_the_terminal_has_ascii_alone():
 
 
 @pytest.mark.slow
-def test_json_keeps_every_sign_where_the_terminal_has_ascii_alone(
-    capsys: pytest.CaptureFixture[str],
-):
+def test_json_keeps_every_sign_where_the_terminal_has_ascii_alone(capsys):
     plain = shell("gradlab list --json", **ASCII).stdout
     assert main(["list", "--json"]) == 0
     full = capsys.readouterr().out
@@ -87,9 +78,7 @@ def test_an_argument_that_is_no_utf8_can_be_named_in_an_answer():
     assert out.buffer.getvalue() == "run: caf\\udce9 θ".encode()
 
 
-def test_a_run_is_saved_although_its_answer_cannot_be_printed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-):
+def test_a_run_is_saved_although_its_answer_cannot_be_printed(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(policies, "UPDATES", 20)
     words = ["jacobians", "double_integrator", "--starts", "8", "--output", "run.h5", "--no-report"]

@@ -17,12 +17,10 @@ def row(**options):
     return Train("mpg-v2", "double_integrator", **options)._row("double_integrator")
 
 
-def test_a_prior_is_used_unless_a_model_is_asked_for():
+def test_a_prior_is_used_unless_a_model_is_asked_for_or_the_algorithm_learns_one():
     plain = row()
     assert plain.model is None and plain.policy_spectral is None
 
-
-def test_an_algorithm_that_learns_its_model_does_so_unless_the_prior_is_asked_for():
     def model(name, **options):
         return Train(name, "double_integrator", **options)._row("double_integrator").model
 

@@ -3,8 +3,6 @@
 import json
 import os
 import sys
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -26,36 +24,31 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:minari")
 
 
 @pytest.fixture(autouse=True)
-def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def database(tmp_path, monkeypatch):
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "database"))
     return tmp_path / "database"
 
 
-def recorded() -> Trajectories:
+def recorded():
     """Episode 0 terminates, 1 is truncated, 2 is both at once."""
     generator = torch.Generator().manual_seed(0)
-    parts: list[dict[str, torch.Tensor]] = []
+    parts = []
     for k, length in enumerate(LENGTHS):
         seen = torch.randn(length + 1, 2, generator=generator, dtype=torch.float64)
         last = torch.arange(length) == length - 1
-        parts.append(
-            {
-                "trajectory": torch.full((length,), k),
-                "step": torch.arange(length),
-                "state": seen[:-1],
-                "action": torch.randn(length, 1, generator=generator, dtype=torch.float64),
-                "reward": torch.randn(length, generator=generator, dtype=torch.float64),
-                "next_state": seen[1:],
-                "terminated": last & (k != 1),
-                "truncated": last & (k != 0),
-            }
-        )
+        parts.append({
+            "trajectory": torch.full((length,), k), "step": torch.arange(length),
+            "state": seen[:-1], "next_state": seen[1:],
+            "action": torch.randn(length, 1, generator=generator, dtype=torch.float64),
+            "reward": torch.randn(length, generator=generator, dtype=torch.float64),
+            "terminated": last & (k != 1), "truncated": last & (k != 0),
+        })  # fmt: skip
     columns = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     return Trajectories(**columns, state_names=("x [m]", "θ [rad]"))
 
 
 @pytest.mark.parametrize("name", ["minari:robots/arm-v2", "folder"])
-def test_a_record_comes_back_bit_for_bit(name: str, tmp_path: Path) -> None:
+def test_a_record_comes_back_bit_for_bit(name, tmp_path):
     name = name if name.startswith("minari:") else str(tmp_path / name)
     record = recorded()
     minari_datasets.write(record, name)
@@ -67,7 +60,7 @@ def test_a_record_comes_back_bit_for_bit(name: str, tmp_path: Path) -> None:
         minari_datasets.write(record, name)
 
 
-def test_minari_reads_what_gradlab_wrote() -> None:
+def test_minari_reads_what_gradlab_wrote():
     record = recorded()
     minari_datasets.write(record, "minari:robots/arm-v2")
     assert list(minari.list_local_datasets()) == ["robots/arm-v2"]
@@ -81,20 +74,14 @@ def test_minari_reads_what_gradlab_wrote() -> None:
     assert not first.truncations.any()
 
 
-def made(identifier: str, buffers: list[EpisodeBuffer], *spaces: Space[Any]) -> None:
+def made(identifier, buffers, *spaces):
     minari.create_dataset_from_buffers(
-        identifier,
-        buffers,
-        observation_space=spaces[0],
-        action_space=spaces[1],
-        algorithm_name="none",
-        author="nobody",
-        author_email="nobody",
-        code_permalink="none",
-    )
+        identifier, buffers, observation_space=spaces[0], action_space=spaces[1],
+        algorithm_name="none", author="nobody", author_email="nobody", code_permalink="none",
+    )  # fmt: skip
 
 
-def walked(steps: int) -> EpisodeBuffer:
+def walked(steps):
     """Gymnasium's Hopper under random actions; the record breaks off."""
     env = gymnasium.make("Hopper-v5")
     env.action_space.seed(0)
@@ -115,7 +102,7 @@ def walked(steps: int) -> EpisodeBuffer:
     )
 
 
-def test_observations_of_gymnasiums_hopper_are_states_of_gradlabs() -> None:
+def test_observations_of_gymnasiums_hopper_are_states_of_gradlabs():
     made("hopper/random-v0", [walked(12)], Box(-np.inf, np.inf, (11,)), Box(-1, 1, (3,)))
     record = minari_datasets.read("minari:hopper/random-v0")
     out = mujoco("Hopper-v5").simulator.step(record.state, record.action)
@@ -127,7 +114,7 @@ def test_observations_of_gymnasiums_hopper_are_states_of_gradlabs() -> None:
     assert not record.terminated.any()
 
 
-def buffer(observations: Any, actions: Any) -> EpisodeBuffer:
+def buffer(observations, actions):
     return EpisodeBuffer(
         observations=observations,
         actions=actions,
@@ -164,67 +151,57 @@ FOREIGN: dict[str, tuple[EpisodeBuffer, Space[Any], Space[Any], str]] = {
 
 
 @pytest.mark.parametrize("how", FOREIGN)
-def test_what_is_no_record_of_vectors_is_refused(how: str) -> None:
+def test_what_is_no_record_of_vectors_is_refused(how):
     *given, message = FOREIGN[how]
     made("xx/foreign-v0", [given[0]], *given[1:])
     with pytest.raises(InputError, match=message):
         minari_datasets.read("minari:xx/foreign-v0")
 
 
-def truncate(place: Path) -> None:
+def truncate(place):
     file = place / "main_data.hdf5"
     file.write_bytes(file.read_bytes()[:-200])
 
 
-def no_json(place: Path) -> None:
-    (place / "metadata.json").write_text("{")
-
-
-def no_rewards(place: Path) -> None:
+def no_rewards(place):
     with h5py.File(place / "main_data.hdf5", "a") as file:
         del file["episode_0/rewards"]
 
 
-def environment_instead_of_spaces(place: Path) -> None:
-    """Minari would make the environment, from whatever module the file names."""
-    file = place / "metadata.json"
-    metadata = json.loads(file.read_text())
-    del metadata["observation_space"]
-    (place / "hostile.py").write_text("import os\nos.environ['HOSTILE'] = 'ran'\n")
-    spec = {"id": "X-v0", "entry_point": "hostile:X", "kwargs": {}, "additional_wrappers": []}
-    file.write_text(json.dumps(metadata | {"env_spec": json.dumps(spec)}))
+def told(**changes):
+    """Changes the metadata; what is None is left out."""
+
+    def change(place):
+        file = place / "metadata.json"
+        metadata = json.loads(file.read_text()) | changes
+        file.write_text(json.dumps({k: v for k, v in metadata.items() if v is not None}))
+
+    return change
 
 
-def other_format(place: Path) -> None:
-    file = place / "metadata.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"data_format": "stone"}))
-
-
-def other_version(place: Path) -> None:
-    file = place / "metadata.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"minari_version": "9.0.0"}))
-
-
-DAMAGES: tuple[Callable[[Path], None], ...] = (
-    *(truncate, no_json, no_rewards),
-    *(environment_instead_of_spaces, other_format, other_version),
-)
+# Minari would make the environment, from whatever module the file names.
+SPEC = {"id": "X-v0", "entry_point": "hostile:X", "kwargs": {}, "additional_wrappers": []}
+DAMAGES = {
+    "truncated": truncate, "no rewards": no_rewards,
+    "no JSON": lambda place: (place / "metadata.json").write_text("{"),
+    "an environment": told(observation_space=None, env_spec=json.dumps(SPEC)),
+    "another format": told(data_format="stone"), "another version": told(minari_version="9.0.0"),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_dataset_is_refused_in_one_line(
-    damage: Callable[[Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_damaged_dataset_is_refused_in_one_line(damage, tmp_path, monkeypatch):
     folder = minari_datasets.write(recorded(), tmp_path / "made")
+    (folder / "data" / "hostile.py").write_text("import os\nos.environ['HOSTILE'] = 'ran'\n")
     monkeypatch.syspath_prepend(str(folder / "data"))
-    damage(folder / "data")
+    DAMAGES[damage](folder / "data")
     with pytest.raises(InputError) as caught:
         minari_datasets.read(folder)
     assert str(folder) in str(caught.value) and "\n" not in str(caught.value)
     assert "HOSTILE" not in os.environ
 
 
-def test_a_dataset_that_is_not_there_and_a_name_that_cannot_be_are_refused(tmp_path: Path) -> None:
+def test_a_dataset_that_is_not_there_and_a_name_that_cannot_be_are_refused(tmp_path):
     with pytest.raises(InputError, match="get it by `minari download mujoco/hopper-v0`"):
         minari_datasets.read("minari:mujoco/hopper-v0")
     with pytest.raises(InputError, match="expected minari:NAME-vVERSION"):
@@ -234,9 +211,7 @@ def test_a_dataset_that_is_not_there_and_a_name_that_cannot_be_are_refused(tmp_p
         minari_datasets.write(recorded(), tmp_path / "file")
 
 
-def test_without_the_extra_its_name_is_told(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_without_the_extra_its_name_is_told(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "minari", None)
     with pytest.raises(InputError, match=r"gradlab\[minari\]"):
         minari_datasets.read(tmp_path)

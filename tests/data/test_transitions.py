@@ -1,7 +1,5 @@
 """Rows of experience as a record: with and without episodes, and what is refused."""
 
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -14,15 +12,12 @@ ACTION, REWARD = torch.ones(6, 1), torch.arange(6.0)
 ENDED = torch.tensor([False, False, True, False, False, False])
 
 
-def test_rows_without_episodes_do_not_follow_one_another() -> None:
+def test_rows_follow_one_another_within_an_episode_alone():
     record = trajectories.from_rows(STATE, ACTION, REWARD, NEXT, ENDED)
     assert record.step.tolist() == [0] * 6
     assert torch.equal(record.truncated, ~ENDED)
     with pytest.raises(InputError, match="longest trajectory has 1"):
         trajectories.segments(record, 2)
-
-
-def test_rows_of_an_episode_follow_one_another() -> None:
     record = trajectories.from_rows(
         STATE, ACTION, REWARD, NEXT, ENDED, torch.tensor([4, 4, 4, 9, 9, 9])
     )
@@ -31,14 +26,14 @@ def test_rows_of_an_episode_follow_one_another() -> None:
     assert trajectories.segments(record, 3).states.shape == (4, 2, 2)
 
 
-def test_records_survive_the_disk(tmp_path: Path) -> None:
+def test_records_survive_the_disk(tmp_path):
     record = trajectories.from_rows(STATE, ACTION, REWARD, NEXT, ENDED)
     again = trajectories.load(record.save(tmp_path / "data.h5"))
     for name in trajectories.DIMS:
         assert torch.equal(getattr(again, name), getattr(record, name))
 
 
-def test_joined_records_keep_their_trajectories_apart() -> None:
+def test_joined_records_keep_their_trajectories_apart():
     episode = torch.tensor([0, 0, 0, 1, 1, 1])
     one = trajectories.from_rows(STATE, ACTION, REWARD, NEXT, ENDED, episode)
     both = trajectories.joined([one, one])
@@ -47,7 +42,7 @@ def test_joined_records_keep_their_trajectories_apart() -> None:
     assert len(cut) == 5 and bool(cut.truncated[-1]) and not bool(cut.terminated[-1])
 
 
-def test_what_is_wrong_is_named() -> None:
+def test_what_is_wrong_is_named():
     broken = STATE.clone()
     broken[3, 1] = torch.nan
     with pytest.raises(InputError, match=r"state is not finite in 1 rows \(first: row 3\)"):

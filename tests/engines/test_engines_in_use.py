@@ -1,30 +1,22 @@
-"""An engine's System as a simulator and as a model: measured, compared and trained on.
-
-Every number is to be that of the same system written in torch. An engine that is not installed
-is skipped.
-"""
-
-from pathlib import Path
+"""An engine's System, as a simulator and as a model, gives the numbers of the same one in torch."""
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 import gradlab
 from gradlab.storage.journal import read
-from gradlab.systems import System
 from tests.engines import worlds
-from tests.engines.worlds import World
 
 
 @pytest.fixture(scope="module", params=worlds.ALL, ids=lambda world: world.__name__)
-def world(request: pytest.FixtureRequest) -> World:
+def world(request):
     return request.param()
 
 
-def task(simulator: System, model: System) -> gradlab.Task:
-    def starts(n: int, generator: torch.Generator) -> Tensor:
+def task(simulator, model):
+    def starts(n, generator):
         return 0.3 * torch.randn(n, simulator.state_dim, generator=generator, dtype=torch.float64)
 
     limits, exploration = (1.0,) * simulator.action_dim, (0.1,) * simulator.action_dim
@@ -33,7 +25,7 @@ def task(simulator: System, model: System) -> gradlab.Task:
     )
 
 
-def policy(system: System) -> nn.Module:
+def policy(system):
     linear = nn.Linear(system.state_dim, system.action_dim).double()
     with torch.no_grad():
         linear.weight.copy_(torch.linspace(-0.5, 0.5, linear.weight.numel()).view_as(linear.weight))
@@ -41,11 +33,11 @@ def policy(system: System) -> nn.Module:
     return linear
 
 
-def critic(state: Tensor, action: Tensor) -> Tensor:
+def critic(state, action):
     return -2 * state.square().sum(1) - action.square().sum(1)
 
 
-def measured(simulator: System, model: System) -> dict[tuple[str, int], float]:
+def measured(simulator, model):
     profile = gradlab.measure(
         task(simulator, model), policy(model), critic, horizon=3, starts=16, batch=16
     )
@@ -53,7 +45,7 @@ def measured(simulator: System, model: System) -> dict[tuple[str, int], float]:
     return {(r.estimator, r.horizon): r.value for r in rows.itertuples()}
 
 
-def trained(algorithm: str, system: System, path: Path) -> list[float]:
+def trained(algorithm, system, path):
     """Returns before and after three updates, with norms of the first and the last."""
     record = read(
         gradlab.train(
@@ -68,14 +60,14 @@ def trained(algorithm: str, system: System, path: Path) -> list[float]:
     return [*returns, norms[0], norms[-1]]
 
 
-def test_a_measurement_is_that_of_the_same_system_in_torch(world: World) -> None:
+def test_a_measurement_is_that_of_the_same_system_in_torch(world):
     system, truth, error = world
     ours, theirs = measured(system, truth), measured(truth, truth)
     assert ours.keys() == theirs.keys() and ("true_dynamics", 3) in ours
     assert list(ours.values()) == pytest.approx(list(theirs.values()), rel=error)
 
 
-def test_jacobians_are_those_of_the_same_system_in_torch(world: World) -> None:
+def test_jacobians_are_those_of_the_same_system_in_torch(world):
     system, truth, error = world
     first = task(truth, truth).starts(16, torch.Generator().manual_seed(0))
     compared = gradlab.compare_jacobians(system, truth, first, policy(truth), horizon=3)
@@ -83,14 +75,14 @@ def test_jacobians_are_those_of_the_same_system_in_torch(world: World) -> None:
     assert len(errors) and (errors < error).all()
 
 
-def test_training_through_an_engine_is_training_through_torch(world: World, tmp_path: Path) -> None:
+def test_training_through_an_engine_is_training_through_torch(world, tmp_path):
     """MPG-v2 with the engine as simulator and as the model through which gradients flow."""
     system, truth, error = world
     ours, theirs = (trained("mpg-v2", s, tmp_path / "run.h5") for s in (system, truth))
     assert ours == pytest.approx(theirs, rel=error)
 
 
-def test_a_model_is_learned_on_an_engines_transitions(tmp_path: Path) -> None:
+def test_a_model_is_learned_on_an_engines_transitions(tmp_path):
     """SVG(∞) fits a model of its own: no number of it is known."""
     before, after, *norms = trained("svg-inf", worlds.jax()[0], tmp_path / "run.h5")
     assert np.isfinite([before, after, *norms]).all()

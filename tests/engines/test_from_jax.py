@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import pytest
 import torch
-from torch import Tensor
 
 from gradlab.errors import InputError
 from gradlab.systems import Pendulum, from_jax
@@ -20,7 +19,7 @@ def pendulum(state, action):
     return jnp.stack([angle + 0.05 * speed, speed]), -cost
 
 
-def inputs(n: int) -> tuple[Tensor, Tensor]:
+def inputs(n):
     draws = torch.randn(n, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     return draws[:, :2] * torch.tensor([1.0, 4.0]), 1.5 * draws[:, 2:]
 
@@ -29,18 +28,16 @@ SYSTEM = from_jax(pendulum, 2, 1, rows=64)
 
 
 @pytest.mark.parametrize("n", [1, 100])
-def test_step_and_both_modes_are_those_of_the_same_system_in_torch(n: int) -> None:
+def test_step_and_both_modes_are_those_of_the_same_system_in_torch(n):
     truth = Pendulum()
     ours, theirs = SYSTEM.step(*inputs(n)), truth.step(*inputs(n))
     torch.testing.assert_close(ours.state, theirs.state, rtol=0, atol=1e-13)
     torch.testing.assert_close(ours.reward, theirs.reward, rtol=0, atol=1e-13)
-
     linear, expected = SYSTEM.linearize(*inputs(n)), truth.linearize(*inputs(n))
     for block in BLOCKS:
         torch.testing.assert_close(
             getattr(linear, block), getattr(expected, block), rtol=0, atol=1e-12
         )
-
     s, a = (x.requires_grad_() for x in inputs(n))
     out = SYSTEM.step(s, a)
     by_s, by_a = torch.autograd.grad(out.state[:, 1].sum() + 2 * out.reward.sum(), (s, a))
@@ -48,13 +45,13 @@ def test_step_and_both_modes_are_those_of_the_same_system_in_torch(n: int) -> No
     torch.testing.assert_close(by_a, expected.B[:, 1] + 2 * expected.r_a, rtol=0, atol=1e-12)
 
 
-def test_jax_outside_keeps_its_precision_and_float32_stays_float32() -> None:
+def test_jax_outside_keeps_its_precision_and_float32_stays_float32():
     s, a = (x.float() for x in inputs(3))
     assert SYSTEM.step(s, a).state.dtype == SYSTEM.linearize(s, a).A.dtype == torch.float32
     assert jnp.zeros(2).dtype == jnp.float32
 
 
-def test_a_row_does_not_depend_on_its_batch_and_results_own_their_memory() -> None:
+def test_a_row_does_not_depend_on_its_batch_and_results_own_their_memory():
     s, a = inputs(100)
     whole = SYSTEM.step(s, a).state
     assert torch.equal(SYSTEM.step(s[37:40], a[37:40]).state, whole[37:40])
@@ -63,7 +60,7 @@ def test_a_row_does_not_depend_on_its_batch_and_results_own_their_memory() -> No
     assert torch.equal(s, inputs(100)[0])
 
 
-def test_noise_and_termination() -> None:
+def test_noise_and_termination():
     system = from_jax(
         lambda s, a, xi: (s + xi, s[0] * a[0]), 2, 1, 2, lambda after: after[0] < 0.0, rows=8
     )
@@ -93,13 +90,13 @@ def endless(state, action):
         (lambda s: (s, 0.0), "step takes \\(state, action\\)"),
     ],
 )  # fmt: skip
-def test_bad_steps_end_in_one_line(step, message: str) -> None:
+def test_bad_steps_end_in_one_line(step, message):
     with pytest.raises(InputError, match=message) as caught:
         from_jax(step, 2, 1)
     assert "\n" not in str(caught.value)
 
 
-def test_a_loop_of_unknown_length_has_forward_mode_only() -> None:
+def test_a_loop_of_unknown_length_has_forward_mode_only():
     system = from_jax(endless, 2, 1, rows=8)
     s, a = (x.requires_grad_() for x in inputs(3))
     assert system.linearize(s, a).A.shape == (3, 2, 2)

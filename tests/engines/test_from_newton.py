@@ -3,45 +3,44 @@
 import newton
 import pytest
 import torch
-from torch import Tensor
 
 from gradlab.errors import InputError
-from gradlab.systems import System, from_newton
+from gradlab.systems import from_newton
 
 DT, SUBSTEPS, GRAVITY, RADIUS = 1 / 60, 4, 9.81, 0.1
 STIFFNESS = dict(ke=1e3, kf=0.0, kd=10.0, mu=0.2)
 
 
-def ball() -> newton.ModelBuilder:
+def ball():
     world = newton.ModelBuilder(up_axis=newton.Axis.Z, gravity=(0.0, 0.0, -GRAVITY))
     world.add_particle(pos=(0.0, 0.0, 1.0), vel=(0.0, 0.0, 0.0), mass=2.0, radius=RADIUS)
     world.add_ground_plane(cfg=newton.ModelBuilder.ShapeConfig(**STIFFNESS))
     return world
 
 
-def stiff(model: newton.Model) -> None:
+def stiff(model):
     for name, value in STIFFNESS.items():
         setattr(model, f"soft_contact_{name}", value)
 
 
-def reward(state: Tensor, action: Tensor, after: Tensor) -> Tensor:
+def reward(state, action, after):
     assert after.dtype == torch.float32
     return -after[:, 2].square() - 0.1 * action.square().sum(1)
 
 
 @pytest.fixture(scope="module")
-def system() -> System:
+def system():
     return from_newton(ball(), reward, DT, SUBSTEPS, stiff, rows=16)
 
 
-def inputs(height: float) -> tuple[Tensor, Tensor]:
+def inputs(height):
     draws = torch.randn(20, 9, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     state = draws[:, :6]
     state[:, 2] = height
     return state, draws[:, 6:]
 
 
-def test_free_flight_is_its_closed_form(system: System) -> None:
+def test_free_flight_is_its_closed_form(system):
     s, a = inputs(2.0)
     h, force = DT / SUBSTEPS, a / 2.0 - torch.tensor([0.0, 0.0, GRAVITY])
     fallen = h**2 * SUBSTEPS * (SUBSTEPS + 1) / 2
@@ -58,7 +57,7 @@ def test_free_flight_is_its_closed_form(system: System) -> None:
     )
 
 
-def test_contact_is_differentiated_as_differences_do(system: System) -> None:
+def test_contact_is_differentiated_as_differences_do(system):
     s, a = inputs(0.5 * RADIUS)
     s[:, 5] = -0.3 + 0.01 * s[:, 5]  # moving into the ground in every substep
     linear, h = system.linearize(s, a), 4e-3
@@ -68,7 +67,7 @@ def test_contact_is_differentiated_as_differences_do(system: System) -> None:
         torch.testing.assert_close(linear.A[:, :, i], difference, rtol=1e-3, atol=5e-3)
 
 
-def test_wrong_worlds_are_one_line() -> None:
+def test_wrong_worlds_are_one_line():
     rigid = newton.ModelBuilder()
     rigid.add_body(mass=1.0)
     with pytest.raises(InputError, match=r"^world has 0 particles and 1 bodies"):

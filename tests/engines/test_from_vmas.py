@@ -2,19 +2,18 @@
 
 import pytest
 import torch
-from torch import Tensor
 
 from gradlab.errors import InputError
-from gradlab.systems import System, from_vmas
+from gradlab.systems import from_vmas
 from gradlab.systems.system import BLOCKS
 
 
-def random(n: int, width: int, seed: int) -> Tensor:
+def random(n, width, seed):
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(n, width, generator=generator, dtype=torch.float64)
 
 
-def test_a_lone_agent_moves_as_its_closed_form() -> None:
+def test_a_lone_agent_moves_as_its_closed_form():
     """v' = (1 - 0.25) v + a dt, x' = x + v' dt, dt = 0.1; turning likewise, without a torque."""
     system = from_vmas("simple")
     s, a = random(40, 6, 0), random(40, 2, 1).clamp(-0.9, 0.9)
@@ -23,7 +22,6 @@ def test_a_lone_agent_moves_as_its_closed_form() -> None:
     velocity, turn = drag * s[:, 2:4] + dt * a, drag * s[:, 5:]
     want = torch.cat([s[:, :2] + dt * velocity, velocity, s[:, 4:5] + dt * turn, turn], 1)
     torch.testing.assert_close(out.state, want, rtol=0, atol=1e-14)
-
     eye = torch.eye(2, dtype=s.dtype)
     moving = torch.tensor([[1.0, dt * drag], [0.0, drag]], dtype=s.dtype)
     A = torch.block_diag(torch.kron(moving, eye), moving)
@@ -37,16 +35,16 @@ def test_a_lone_agent_moves_as_its_closed_form() -> None:
     torch.testing.assert_close(goal, goal[:1].expand(40, 2), rtol=0, atol=1e-12)
 
 
-def two_balls_and_goal(state: Tensor, action: Tensor, after: Tensor) -> Tensor:
+def two_balls_and_goal(state, action, after):
     return -after[:, :2].square().sum(1) - 0.1 * action.square().sum(1)
 
 
 @pytest.fixture(scope="module")
-def package() -> System:
+def package():
     return from_vmas("transport", two_balls_and_goal, n_agents=2)
 
 
-def test_contact_is_differentiated_as_differences_do(package: System) -> None:
+def test_contact_is_differentiated_as_differences_do(package):
     assert (package.state_dim, package.action_dim) == (16, 4)
     s, a = 0.05 * random(60, 16, 2), random(60, 4, 3)
     linear = package.linearize(s, a)
@@ -60,14 +58,14 @@ def test_contact_is_differentiated_as_differences_do(package: System) -> None:
         assert (error < 1e-6 * scale).all()
 
 
-def test_a_row_does_not_depend_on_its_batch(package: System) -> None:
+def test_a_row_does_not_depend_on_its_batch(package):
     s, a = 0.05 * random(20, 16, 4), random(20, 4, 5)
     whole, part = package.linearize(s, a), package.linearize(s[3:5], a[3:5])
     for block in BLOCKS:
         torch.testing.assert_close(getattr(part, block), getattr(whole, block)[3:5])
 
 
-def test_wrong_scenarios_are_one_line() -> None:
+def test_wrong_scenarios_are_one_line():
     with pytest.raises(InputError, match=r"^VMAS cannot make 'no_such_scenario'"):
         from_vmas("no_such_scenario")
     with pytest.raises(InputError, match=r"^reward is 1, expected a function"):

@@ -3,7 +3,6 @@
 import pytest
 import torch
 import warp as wp
-from torch import Tensor
 
 from gradlab.errors import InputError
 from gradlab.systems import from_function, from_warp
@@ -25,17 +24,17 @@ def pushed(
 MIDDLE = [wp.zeros((16, 2), dtype=wp.float64, device="cpu", requires_grad=True) for _ in range(2)]
 
 
-def twice(state, action, after) -> None:
+def twice(state, action, after):
     """Two substeps, through an array that every call writes."""
     wp.launch(pushed, 16, [state, action], [MIDDLE[0]], device="cpu")
     wp.launch(pushed, 16, [MIDDLE[0], action], [after], device="cpu")
 
 
-def reward(s: Tensor, a: Tensor, after: Tensor) -> Tensor:
+def reward(s, a, after):
     return -after.square().sum(1) - s[:, 0] * a[:, 0]
 
 
-def in_torch(s: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
+def in_torch(s, a):
     x, speed = s[:, 0], s[:, 1]
     for _ in range(2):
         speed = speed + 0.1 * (x.sin() + a[:, 0])
@@ -44,12 +43,12 @@ def in_torch(s: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
     return after, reward(s, a, after)
 
 
-def inputs(n: int) -> tuple[Tensor, Tensor]:
+def inputs(n):
     draws = torch.randn(n, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     return draws[:, :2], draws[:, 2:]
 
 
-def test_steps_and_jacobians_are_those_of_torch_call_after_call() -> None:
+def test_steps_and_jacobians_are_those_of_torch_call_after_call():
     system = from_warp(twice, 2, 1, reward, dtype="float64", rows=16)
     truth = from_function(in_torch, 2, 1)
     for n in (5, 40):  # arrays between the kernels keep nothing from call to call
@@ -63,7 +62,7 @@ def test_steps_and_jacobians_are_those_of_torch_call_after_call() -> None:
             )
 
 
-def test_wrong_arguments_are_one_line() -> None:
+def test_wrong_arguments_are_one_line():
     with pytest.raises(InputError, match=r"^dtype is 'half', expected one of float32, float64"):
         from_warp(twice, 2, 1, reward, dtype="half")
     with pytest.raises(InputError, match=r"^device is 'cuda:7', which this machine does not have"):

@@ -1,6 +1,5 @@
 """Waterfalls, maps and curves draw what an attribution says, negatives and nothing included."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -16,15 +15,10 @@ from gradlab.runs.attribution import (
     Spread,
     StepShare,
 )
+from tests.figures.drawn import texts
 
 ALL = (figures.ledger, figures.entries, figures.error_steps, figures.variance_sources)
 SHARES = {"states": -3.0, "A": 4.0, "B": 0.5, "reward": 0.0, "critic_s": -0.75, "critic_a": 0.25}
-
-
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    plt.close("all")
 
 
 def part(name, value, total, lost=False):
@@ -61,10 +55,6 @@ def table(*accounts):
         "model", 3, part("total", 2.0, 2.0), tuple(part(s, 0.5, 2.0) for s in SOURCES), None
     )
     return Attribution(accounts, (spread,), {}, 64, "", ("$x$", "v"), ("push",)).table()
-
-
-def texts(ax):
-    return " ".join(text.get_text() for text in ax.texts)
 
 
 def test_a_waterfall_goes_down_for_negative_shares_and_ends_at_the_total():

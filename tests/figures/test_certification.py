@@ -8,7 +8,7 @@ import pytest
 from gradlab import figures
 
 
-def table(**changed: object) -> pd.DataFrame:
+def table(**changed):
     row = {
         "source": "step", "block": "A", "stratum": "free", "states": 9, "judged": 1.0,
         "median": 1e-9, "p95": 1e-8, "largest": 1e-2, "flagged": 0.1,
@@ -18,9 +18,8 @@ def table(**changed: object) -> pd.DataFrame:
     return pd.DataFrame([row, worse, other]).assign(**changed)
 
 
-def test_the_worse_of_two_sources_is_drawn_from_its_median_to_its_largest_error() -> None:
+def test_the_worse_of_two_sources_is_drawn_from_its_median_to_its_largest_error():
     ax = figures.certified_errors(table(), fail_above=1e-3)
-
     lines = [np.asarray(line.get_xdata()) for line in ax.lines]
     assert any(np.array_equal(x, [1e-9, 0.5]) for x in lines)
     assert any(np.array_equal(x, [1e-3, 1e-3]) for x in lines)
@@ -30,8 +29,7 @@ def test_the_worse_of_two_sources_is_drawn_from_its_median_to_its_largest_error(
 
 
 @pytest.mark.parametrize("shown", [table(median=np.nan, p95=np.nan, largest=np.nan), table()[:0]])
-def test_a_table_without_judged_states_says_so(shown: pd.DataFrame) -> None:
+def test_a_table_without_judged_states_says_so(shown):
     ax = figures.certified_errors(shown)
-
     assert "no state could be judged" in [text.get_text() for text in ax.texts]
     plt.close("all")

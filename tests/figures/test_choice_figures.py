@@ -1,6 +1,5 @@
 """Figures of a choice show its tables: rings, shares, settings."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
@@ -13,12 +12,6 @@ from tests.choice.planted_gradients import planted, world
 def found():
     profile = planted(*world(3, N=60))
     return profile, choose(profile)
-
-
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    plt.close("all")
 
 
 def drawn(ax, **traits):

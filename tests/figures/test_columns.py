@@ -1,11 +1,8 @@
 """Figures for a paper: the column's width, text of 7 or 8 points, nothing cut off or covered."""
 
 import inspect
-from collections.abc import Callable, Iterator
 
-import matplotlib.pyplot as plt
 import pytest
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
@@ -14,13 +11,7 @@ from gradlab.errors import InputError
 from tests import planted
 
 
-@pytest.fixture(autouse=True)
-def close_figures() -> Iterator[None]:
-    yield
-    plt.close("all")
-
-
-def test_every_figure_takes_axes_and_returns_them() -> None:
+def test_every_figure_takes_axes_and_returns_them():
     for name in set(figures.__all__) - {"column"}:
         signature = inspect.signature(getattr(figures, name))
         assert signature.parameters["ax"].default is None, name
@@ -29,9 +20,7 @@ def test_every_figure_takes_axes_and_returns_them() -> None:
 
 @pytest.mark.parametrize("draw", [figures.bias_variance, figures.mse, figures.cosine])
 @pytest.mark.parametrize(("width", "inches"), [("single", 3.25), ("text", 5.5), ("double", 6.75)])
-def test_a_figure_fits_a_column_with_readable_text(
-    draw: Callable[..., Axes], width: str, inches: float
-) -> None:
+def test_a_figure_fits_a_column_with_readable_text(draw, width, inches):
     ax = draw(planted.table())
     drawn = len(ax.lines)
     assert figures.column(ax, width, title=width == "text") is ax
@@ -53,9 +42,9 @@ def test_a_figure_fits_a_column_with_readable_text(
     assert len(ax.lines) == drawn and bool(ax.get_title(loc="left")) == (width == "text")
 
 
-def test_a_wrong_width_or_no_axes_are_refused() -> None:
+def test_a_wrong_width_or_no_axes_are_refused():
     ax = figures.mse(planted.table())
     with pytest.raises(InputError, match="width is 'wide', expected one of single, text, double"):
-        figures.column(ax, "wide")  # type: ignore[arg-type]
+        figures.column(ax, "wide")
     with pytest.raises(InputError, match="ax is"):
-        figures.column(planted.table())  # type: ignore[arg-type]
+        figures.column(planted.table())

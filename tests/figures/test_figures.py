@@ -1,7 +1,7 @@
 """What is drawn is what the table says, and what cannot be drawn is said."""
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -9,12 +9,12 @@ import pandas as pd
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from gradlab import figures
 from gradlab.figures import style
 from gradlab.runs.identity import by_known_name
 from tests import planted
+from tests.figures.drawn import check_texts, line, texts
 
 ALL: tuple[Callable[..., Axes], ...] = (
     figures.bias_variance,
@@ -25,27 +25,12 @@ ALL: tuple[Callable[..., Axes], ...] = (
 )
 
 
-@pytest.fixture(autouse=True)
-def close_figures() -> Iterator[None]:
-    yield
-    plt.close("all")
-
-
-def line(ax: Axes, label: str) -> Line2D:
-    (found,) = [each for each in ax.lines if str(each.get_label()).startswith(label)]
-    return found
-
-
-def texts(ax: Axes) -> str:
-    return " ".join(text.get_text() for text in ax.texts)
-
-
-def values(table: pd.DataFrame, estimator: str, quantity: str) -> np.ndarray:
+def values(table, estimator, quantity):
     chosen = (table["estimator"] == estimator) & (table["quantity"] == quantity)
     return table[chosen].sort_values("horizon")["value"].to_numpy()
 
 
-def test_bias_variance_and_their_sum_are_drawn_as_they_are() -> None:
+def test_bias_variance_and_their_sum_are_drawn_as_they_are():
     table = planted.table()
     ax = figures.bias_variance(table.sample(frac=1, random_state=0), estimator="model", batch=64)
     np.testing.assert_array_equal(line(ax, "squared bias").get_xdata(), np.arange(26))
@@ -59,7 +44,7 @@ def test_bias_variance_and_their_sum_are_drawn_as_they_are() -> None:
     assert ax.get_yscale() == "log"
 
 
-def test_the_smallest_error_is_marked() -> None:
+def test_the_smallest_error_is_marked():
     table = planted.table()
     best = int(values(table, "model", "mse").argmin())
     star = line(figures.bias_variance(table), "smallest MSE")
@@ -67,7 +52,7 @@ def test_the_smallest_error_is_marked() -> None:
     assert str(star.get_label()).endswith(f"h* = {best}")
 
 
-def test_a_bias_that_is_not_positive_is_drawn_at_the_end_of_its_interval() -> None:
+def test_a_bias_that_is_not_positive_is_drawn_at_the_end_of_its_interval():
     table = planted.table()
     rows = table[(table["estimator"] == "true_dynamics") & (table["quantity"] == "bias2")]
     below = rows[rows["value"] <= 0]
@@ -82,7 +67,7 @@ def test_a_bias_that_is_not_positive_is_drawn_at_the_end_of_its_interval() -> No
 
 
 @pytest.mark.parametrize("draw", ALL)
-def test_data_is_a_level_over_every_horizon(draw: Callable[..., Axes]) -> None:
+def test_data_is_a_level_over_every_horizon(draw):
     ax = draw(planted.table())
     (level,) = [each for each in ax.lines if "data (critic only)" in str(each.get_label())]
     x, y = np.asarray(level.get_xdata()), np.asarray(level.get_ydata())
@@ -91,7 +76,7 @@ def test_data_is_a_level_over_every_horizon(draw: Callable[..., Axes]) -> None:
 
 
 @pytest.mark.parametrize("draw", ALL)
-def test_figures_draw_on_the_axes_they_are_given(draw: Callable[..., Axes]) -> None:
+def test_figures_draw_on_the_axes_they_are_given(draw):
     _, ax = plt.subplots()
     assert draw(planted.table(), ax) is ax
     assert plt.get_fignums() == [1]
@@ -99,30 +84,13 @@ def test_figures_draw_on_the_axes_they_are_given(draw: Callable[..., Axes]) -> N
 
 @pytest.mark.parametrize("draw", ALL)
 @pytest.mark.parametrize("horizon", [0, 1, 25])
-def test_no_text_covers_another_and_none_is_cut_off(
-    draw: Callable[..., Axes], horizon: int
-) -> None:
+def test_no_text_covers_another_and_none_is_cut_off(draw, horizon):
     own = ("the longest name that a careful user would give to one",)
     ax = draw(planted.table(horizon, own=own))
-    figure = ax.figure
-    figure.canvas.draw()
-    legend = ax.get_legend()
-    assert legend is not None
-    assert not legend.get_window_extent().overlaps(ax.get_window_extent())
-    page = figure.bbox
-    parts = [ax.title, ax._left_title, ax.xaxis.label, ax.yaxis.label, *legend.get_texts()]
-    parts += [t for t in ax.texts if t.get_text()]
-    shown = [part for part in parts if part.get_text()]
-    boxes = [part.get_window_extent() for part in shown]
-    for part, box in zip(shown, boxes, strict=True):
-        assert page.x0 - 1 <= box.x0 and box.x1 <= page.x1 + 1, part.get_text()
-        assert page.y0 - 1 <= box.y0 and box.y1 <= page.y1 + 1, part.get_text()
-    for i, box in enumerate(boxes):
-        for j in range(i):
-            assert not box.overlaps(boxes[j]), (shown[i].get_text(), shown[j].get_text())
+    check_texts(ax)
 
 
-def test_without_a_truth_the_figures_show_what_is_left_and_say_so() -> None:
+def test_without_a_truth_the_figures_show_what_is_left_and_say_so():
     table = planted.table(truth=False)
     ax = figures.bias_variance(table)
     assert "no admissible truth" in texts(ax)
@@ -133,7 +101,7 @@ def test_without_a_truth_the_figures_show_what_is_left_and_say_so() -> None:
     assert line(figures.snr(table), "model")
 
 
-def test_signs_are_drawn_with_chance_beside_them() -> None:
+def test_signs_are_drawn_with_chance_beside_them():
     table = planted.table()
     ax = figures.sign_agreement(table)
     drawn = line(ax, "model").get_ydata()
@@ -143,7 +111,7 @@ def test_signs_are_drawn_with_chance_beside_them() -> None:
     assert "no sign agreement" in texts(figures.sign_agreement(without))
 
 
-def test_the_truths_own_error_is_shaded_where_there_is_a_truth() -> None:
+def test_the_truths_own_error_is_shaded_where_there_is_a_truth():
     ax = figures.bias_variance(planted.table(), truth_error2=1e-3)
     shade = [each for each in ax.patches if "truth" in str(each.get_label())]
     assert len(shade) == 1 and shade[0].get_y() + shade[0].get_height() == pytest.approx(1e-3)
@@ -151,18 +119,18 @@ def test_the_truths_own_error_is_shaded_where_there_is_a_truth() -> None:
     assert not figures.bias_variance(planted.table(truth=False), truth_error2=1e-3).patches
 
 
-def test_a_cosine_above_one_is_shown_at_one() -> None:
+def test_a_cosine_above_one_is_shown_at_one():
     table = planted.table()
     table.loc[(table["estimator"] == "model") & (table["quantity"] == "cosine"), "value"] = 1.02
     assert set(line(figures.cosine(table), "model").get_ydata()) == {1.0}
 
 
-def test_the_error_of_not_moving_is_a_level() -> None:
+def test_the_error_of_not_moving_is_a_level():
     ax = figures.bias_variance(planted.table(), truth_norm2=1.96)
     assert set(line(ax, "zero gradient").get_ydata()) == {1.96}
 
 
-def test_estimators_differ_in_more_than_colour() -> None:
+def test_estimators_differ_in_more_than_colour():
     own = ("one", "two", "three", "four", "five")
     ax = figures.snr(planted.table(own=own))
     lines = [each for each in ax.lines if not str(each.get_label()).startswith("_child")]
@@ -173,7 +141,7 @@ def test_estimators_differ_in_more_than_colour() -> None:
 
 
 @pytest.mark.parametrize("draw", ALL)
-def test_hostile_names_and_missing_numbers_do_not_stop_a_figure(draw: Callable[..., Axes]) -> None:
+def test_hostile_names_and_missing_numbers_do_not_stop_a_figure(draw):
     table = planted.table(own=(r"$\frac{$", "_hidden", "<b>&amp;", "", "x" * 300, "two\nlines"))
     table.loc[table["horizon"] == 3, ["value", "ci_low", "ci_high"]] = np.nan
     table.loc[table["horizon"] == 4, "ci_high"] = np.inf
@@ -182,13 +150,13 @@ def test_hostile_names_and_missing_numbers_do_not_stop_a_figure(draw: Callable[.
 
 
 @pytest.mark.parametrize("draw", ALL)
-def test_an_empty_table_gives_an_empty_figure(draw: Callable[..., Axes]) -> None:
+def test_an_empty_table_gives_an_empty_figure(draw):
     ax = draw(planted.table().iloc[:0])
     ax.figure.savefig(io.BytesIO(), format="png")
     assert texts(ax).strip()
 
 
-def test_slices_are_drawn_as_they_are() -> None:
+def test_slices_are_drawn_as_they_are():
     steps = np.linspace(-1.0, 1.0, 21)
     rows = [
         pd.DataFrame(dict(direction=name, alpha=steps, value=k * steps)).assign(
@@ -202,7 +170,7 @@ def test_slices_are_drawn_as_they_are() -> None:
     assert "no slices" in figures.loss_slices(pd.concat(rows).iloc[:0]).texts[0].get_text()
 
 
-def test_the_size_of_a_sample_holds_mean_and_variance() -> None:
+def test_the_size_of_a_sample_holds_mean_and_variance():
     table = planted.table(5)
     axes = figures.sample_norm(table, exponent=0.1)
     model = next(line for line in axes.lines if line.get_label() == "model")
@@ -212,7 +180,7 @@ def test_the_size_of_a_sample_holds_mean_and_variance() -> None:
     assert any("1.11 per step" in str(line.get_label()) for line in axes.lines)  # e^0.1
 
 
-def test_contenders_without_a_known_error_are_named_and_not_drawn() -> None:
+def test_contenders_without_a_known_error_are_named_and_not_drawn():
     table = pd.DataFrame(
         dict(chooser=["best single", "MPG rule, iteration 0 of 9000"], mse=[2.0, -1.0],
              mse_low=[1.0, -2.0], mse_high=[3.0, 1.0], cosine=[0.9, np.nan])
@@ -224,7 +192,7 @@ def test_contenders_without_a_known_error_are_named_and_not_drawn() -> None:
     assert points == [2.0]
 
 
-def gains(low: float = -0.1, high: float = 0.9) -> pd.DataFrame:
+def gains(low=-0.1, high=0.9):
     """Gains of a model's gradients with θ in the first action and in all."""
     rows = [
         (name, h, "gain", 0.4, low, high) for name in ("model", "model_all") for h in range(1, 6)
@@ -233,13 +201,13 @@ def gains(low: float = -0.1, high: float = 0.9) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def bands(axes: Axes) -> int:
+def bands(axes):
     """Areas that are filled between two curves."""
     return sum(len(path.vertices) > 0 for band in axes.collections for path in band.get_paths())
 
 
 @pytest.mark.parametrize("quantity", ["gain", "cosine"])
-def test_unknown_intervals_have_no_band_and_the_figure_says_so(quantity: str) -> None:
+def test_unknown_intervals_have_no_band_and_the_figure_says_so(quantity):
     draw = {"gain": figures.gain, "cosine": figures.cosine}[quantity]
     known, unknown = (
         draw(table.assign(quantity=quantity), ax=Figure().add_subplot())
@@ -250,7 +218,7 @@ def test_unknown_intervals_have_no_band_and_the_figure_says_so(quantity: str) ->
     assert said == [False, True]
 
 
-def test_a_gradient_has_the_same_colour_in_the_figure_of_gains_and_in_all_others() -> None:
+def test_a_gradient_has_the_same_colour_in_the_figure_of_gains_and_in_all_others():
     axes = figures.gain(gains(), ax=Figure().add_subplot())
     names = ["model", "model_all"]
     looks = style.looks(names, by_known_name(names))

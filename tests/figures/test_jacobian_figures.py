@@ -26,12 +26,6 @@ def run():
     return compared()
 
 
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    plt.close("all")
-
-
 @pytest.mark.parametrize("draw", FIGURES)
 def test_figures_draw_the_table_on_the_axes_they_are_given(draw, run):
     _, ax = plt.subplots(layout="constrained")

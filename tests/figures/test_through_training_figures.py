@@ -1,6 +1,5 @@
 """Figures through training draw what the table says, crossings included."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,14 +9,9 @@ from gradlab.figures.through_training import (
     errors_through_training,
     weights_through_training,
 )
+from tests.figures.drawn import line, texts
 
 STEPS = (0, 1000, 2000, 5000)
-
-
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    plt.close("all")
 
 
 def rows(estimator, quantity, values, steps=STEPS):
@@ -40,15 +34,6 @@ def table():
     )
 
 
-def notes(ax):
-    return " ".join(text.get_text() for text in ax.texts)
-
-
-def line(ax, label):
-    (found,) = [each for each in ax.lines if str(each.get_label()).startswith(label)]
-    return found
-
-
 def test_both_errors_are_drawn_as_they_are_in_order_of_iteration(table):
     ax = errors_through_training(table.sample(frac=1, random_state=0))
     np.testing.assert_array_equal(line(ax, "data").get_xdata(), STEPS)
@@ -57,15 +42,12 @@ def test_both_errors_are_drawn_as_they_are_in_order_of_iteration(table):
     assert ax.get_yscale() == "log"
 
 
-def test_the_crossing_is_where_the_logarithms_meet(table):
+def test_the_crossing_is_where_the_logarithms_meet_or_said_to_be_none(table):
     # From log(2/4) at 1000 to log(e) at 2000.
     at = 1000 + 1000 * np.log(2) / (np.log(2) + 1)
-    assert f"iteration {at:.0f}" in notes(errors_through_training(table))
-
-
-def test_errors_that_never_cross_are_said_not_to(table):
+    assert f"iteration {at:.0f}" in texts(errors_through_training(table))
     above = table.assign(value=table["value"].where(table["estimator"] == "data", 100.0))
-    assert "none of the checkpoints" in notes(errors_through_training(above))
+    assert "none of the checkpoints" in texts(errors_through_training(above))
 
 
 def test_crossings_count_only_rises_through_zero():
@@ -78,17 +60,14 @@ def test_weights_are_drawn_with_the_rule_and_its_half(table):
     ax = weights_through_training(table)
     np.testing.assert_array_equal(line(ax, "measured, least MSE").get_ydata(), [0.9, 0.8, 0.4, 0.1])
     assert len(line(ax, "by the rule").get_xdata()) == 51
-    assert "gives up half at iteration 2500" in notes(ax)
+    assert "gives up half at iteration 2500" in texts(ax)
     assert [tick.get_text() for tick in ax.get_xticklabels()] == ["0", "1000", "2000", "5000"]
 
 
-def test_a_bias_below_zero_is_an_upper_bound(table):
+def test_a_bias_below_zero_is_an_upper_bound_and_nothing_measured_is_said(table):
     hidden = (table["estimator"] == "data") & (table["iteration"] == 5000)
     table = table.assign(value=table["value"].mask(hidden, -1.0), ci_low=0.0)
     ax = errors_through_training(table)
     assert np.isnan(line(ax, "data").get_ydata()[-1])
-
-
-def test_nothing_measured_is_said(table):
-    assert "not measured" in notes(errors_through_training(table, quantity="mse"))
-    assert "no weights" in notes(weights_through_training(table[table["estimator"] == "data"]))
+    assert "not measured" in texts(errors_through_training(table, quantity="mse"))
+    assert "no weights" in texts(weights_through_training(table[table["estimator"] == "data"]))

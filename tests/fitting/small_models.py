@@ -16,12 +16,7 @@ def random(*shape: int, seed: int = 0) -> Tensor:
 def rows_of(record: Trajectories, residual: bool = True, reward: bool = True) -> StandardisedRows:
     everyone = torch.arange(len(record))
     return standardised(
-        record,
-        everyone,
-        residual=residual,
-        reward=reward,
-        dtype=torch.float64,
-        device="cpu",
+        record, everyone, residual=residual, reward=reward, dtype=torch.float64, device="cpu"
     )[0]
 
 

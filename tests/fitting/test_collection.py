@@ -5,18 +5,17 @@ from dataclasses import replace
 import pytest
 import torch
 
-from gradlab.data.trajectories import Trajectories
 from gradlab.errors import InputError
 from gradlab.fitting.collection import Exploring, collect, exploring
 from gradlab.networks.mlp import Policy
-from gradlab.tasks import Task, inverted_pendulum, linear_quadratic, pendulum
+from gradlab.tasks import inverted_pendulum, linear_quadratic, pendulum
 
 
-def same(one: Trajectories, other: Trajectories) -> bool:
+def same(one, other):
     return torch.equal(one.next_state, other.next_state) and torch.equal(one.action, other.action)
 
 
-def test_rows_are_the_simulators_own_transitions() -> None:
+def test_rows_are_the_simulators_own_transitions():
     task = pendulum()
     record = collect(task, 130, length=40)
     assert len(record) == 130 and len(torch.unique(record.trajectory)) == 4
@@ -25,27 +24,20 @@ def test_rows_are_the_simulators_own_transitions() -> None:
     assert torch.equal(again.reward, record.reward)
 
 
-def test_random_actions_fill_the_limits_evenly() -> None:
+def test_random_actions_fill_the_limits_evenly_and_a_seed_repeats_them():
     action = collect(pendulum(), 4000).action
     assert action.abs().max() <= 2
     assert abs(float(action.std()) - 2 / 3**0.5) < 0.03
-
-
-def test_a_seed_repeats_a_record_and_another_does_not() -> None:
     task = pendulum()
     assert same(collect(task, 50, seed=3), collect(task, 50, seed=3))
     assert not same(collect(task, 50, seed=3), collect(task, 50, seed=4))
 
 
-def test_trajectories_end_where_the_task_does() -> None:
+def test_trajectories_end_where_the_task_does_and_share_no_start_or_noise():
     task = inverted_pendulum(engine="analytic", slider="wide")
     record = collect(task, 300)
     assert record.terminated.any()
     assert torch.equal(record.terminated, record.next_state[:, 1].abs() > 0.2)
-
-
-def test_no_two_trajectories_share_starts_or_noise() -> None:
-    """Short episodes are recorded in several turns."""
     record = collect(inverted_pendulum(engine="analytic", slider="wide"), 500, length=20)
     first = record.step == 0
     count = int(first.sum())
@@ -54,10 +46,9 @@ def test_no_two_trajectories_share_starts_or_noise() -> None:
         assert len(torch.unique(values, dim=0)) == count
 
 
-def test_exploration_is_the_tasks_own_a_tenth_of_its_limits_or_a_tenth() -> None:
-    def std(task: Task) -> tuple[float, ...]:
+def test_exploration_is_the_tasks_own_a_tenth_of_its_limits_or_a_tenth():
+    def std(task):
         policy = exploring(task, Policy(task.simulator.state_dim, task.simulator.action_dim))
-        assert isinstance(policy, Exploring)
         return policy.std
 
     task = replace(pendulum(), exploration=None, action_limit=(3.0,))
@@ -66,11 +57,11 @@ def test_exploration_is_the_tasks_own_a_tenth_of_its_limits_or_a_tenth() -> None
     assert std(replace(task, action_limit=None)) == pytest.approx((0.1,))
 
 
-def test_exploration_noise_is_none_of_the_policys_own() -> None:
+def test_exploration_noise_is_none_of_the_policys_own():
     class Noisy(torch.nn.Module):
         noise_dim = 1
 
-        def forward(self, state: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        def forward(self, state, noise):
             return noise
 
     policy = Exploring(Noisy(), (10.0,), None)
@@ -79,13 +70,13 @@ def test_exploration_noise_is_none_of_the_policys_own() -> None:
     assert policy(torch.zeros(2, 1), noise).tolist() == [[21.0], [43.0]]
 
 
-def test_explored_actions_are_recorded_as_applied() -> None:
+def test_explored_actions_are_recorded_as_applied():
     task = pendulum()
     policy = exploring(task, Policy(2, 1, hidden=()).double(), std=(5.0,))
     assert collect(task, 200, policy).action.abs().max() == 2
 
 
-def test_what_cannot_be_recorded_is_refused() -> None:
+def test_what_cannot_be_recorded_is_refused():
     task = linear_quadratic([[9.0]], [[1.0]], [[1.0]], [[1.0]])
     with pytest.raises(InputError, match="leaves the finite numbers"):
         collect(task, 500, length=400)

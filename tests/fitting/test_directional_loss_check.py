@@ -5,7 +5,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from gradlab.errors import InputError
 from gradlab.fitting.collection import collect
@@ -21,18 +20,22 @@ from gradlab.fitting.model_settings import ModelSettings
 from gradlab.fitting.models import fit_model
 from gradlab.networks.ensemble_jacobians import mean_jacobians
 from gradlab.tasks import linear_quadratic
+from tests.fitting.small_models import random
 
 A, B = [[0.9, 0.2], [-0.1, 0.8]], [[0.3], [0.5]]
 SETTINGS = ModelSettings(members=2, hidden=(16,), epochs=8, held_out=0.3, precision="float64")
 
 
-def random(*shape: int, seed: int = 0) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(*shape, generator=generator, dtype=torch.float64)
+@pytest.fixture(scope="module")
+def quiet():
+    """Transitions without noise, and a poor model of their states."""
+    task = linear_quadratic(A, B, torch.eye(2), [[1.0]], noise_covariance=torch.zeros(2, 2))
+    data = collect(task, 1500, length=20)
+    return data, fit_model(data, replace(SETTINGS, reward=False), OneStepError("mse"))
 
 
 @pytest.mark.parametrize("divided", [False, True])
-def test_target_errors_of_a_noisy_linear_map_are_twice_the_noise(divided: bool) -> None:
+def test_target_errors_of_a_noisy_linear_map_are_twice_the_noise(divided):
     v, J = random(3000, 16, 4), random(3, 4, seed=1)
     noise = 0.3 * random(3000, 17, 3, seed=2)
     change = v @ J.T + noise[:, 1:] - noise[:, :1]
@@ -42,7 +45,7 @@ def test_target_errors_of_a_noisy_linear_map_are_twice_the_noise(divided: bool) 
     assert wanted * 0.9 < found < wanted * 1.35
 
 
-def test_target_errors_of_a_curved_map_are_its_curvature_or_a_little_more() -> None:
+def test_target_errors_of_a_curved_map_are_its_curvature_or_a_little_more():
     # y = x², Δy − J v = v² whatever x. A symmetric neighbourhood hides none of it from the
     # regression, and studentising, which noise needs, adds to it.
     half = random(3000, 8, 1)
@@ -52,15 +55,12 @@ def test_target_errors_of_a_curved_map_are_its_curvature_or_a_little_more() -> N
     assert 1 < found / v.pow(4).mean() < 1.35
 
 
-def test_the_loss_can_help_a_poor_model_of_a_noiseless_system() -> None:
-    quiet = linear_quadratic(A, B, torch.eye(2), [[1.0]], noise_covariance=torch.zeros(2, 2))
-    data = collect(quiet, 1500, length=20)
-    short = fit_model(data, replace(SETTINGS, reward=False), OneStepError("mse"))
-    found = loss_check(data, short, neighbours=5)
+def test_the_loss_can_help_a_poor_model_of_a_noiseless_system(quiet):
+    found = loss_check(*quiet, neighbours=5)
     assert found.verdict == "can help" and found.target_error < 1e-20 < found.model_error
 
 
-def test_the_loss_cannot_help_where_noise_drowns_the_differences() -> None:
+def test_the_loss_cannot_help_where_noise_drowns_the_differences():
     noisy = linear_quadratic(A, B, torch.eye(2), [[1.0]], noise_covariance=torch.eye(2))
     data = collect(noisy, 1500, length=20)
     fit = fit_model(data, replace(SETTINGS, epochs=20, reward=False), OneStepError("mse"))
@@ -70,10 +70,9 @@ def test_the_loss_cannot_help_where_noise_drowns_the_differences() -> None:
     assert found.target_error > found.model_error
 
 
-def test_states_and_reward_are_asked_apart() -> None:
+def test_states_and_reward_are_asked_apart(quiet):
     """A reward of noise alone: its derivatives cannot be helped, those of the states can."""
-    quiet = linear_quadratic(A, B, torch.eye(2), [[1.0]], noise_covariance=torch.zeros(2, 2))
-    data = collect(quiet, 1500, length=20)
+    data, _ = quiet
     loud = replace(data, reward=random(len(data), seed=5))
     fit = fit_model(loud, SETTINGS, OneStepError("mse"))
     found = by_group(loud, fit, neighbours=5)
@@ -91,11 +90,9 @@ def test_states_and_reward_are_asked_apart() -> None:
         loss_check(loud, headless, neighbours=5, outputs="reward")
 
 
-def test_the_models_own_error_is_that_of_its_jacobian() -> None:
+def test_the_models_own_error_is_that_of_its_jacobian(quiet):
     """D − T against ‖(J − J_m) v‖² / ‖v‖² with the true Jacobian."""
-    quiet = linear_quadratic(A, B, torch.eye(2), [[1.0]], noise_covariance=torch.zeros(2, 2))
-    data = collect(quiet, 1500, length=20)
-    fit = fit_model(data, replace(SETTINGS, reward=False), OneStepError("mse"))
+    data, fit = quiet
     ensemble, true = fit.ensemble, torch.cat([torch.tensor(A), torch.tensor(B)], dim=1).double()
     _, held = split(data, SETTINGS.held_out, SETTINGS.seed)
     d, f = ensemble.input_std[0, 0], ensemble.target_std[0, 0]
@@ -116,7 +113,7 @@ def test_the_models_own_error_is_that_of_its_jacobian() -> None:
 @pytest.mark.parametrize(
     ("shift", "verdict"), [(0.0, "undecided"), (1.0, "can help"), (-1.0, "cannot help")]
 )
-def test_the_answer_is_undecided_where_the_interval_holds_zero(shift: float, verdict: str) -> None:
+def test_the_answer_is_undecided_where_the_interval_holds_zero(shift, verdict):
     """Planted: D = 2 T + shift ± 1, so that the gain is shift, ± 1 by row."""
     sign = torch.tensor([1.0, -1.0]).double().repeat(50)[:, None]
     target = torch.full_like(sign, 3.0)
@@ -128,7 +125,7 @@ def test_the_answer_is_undecided_where_the_interval_holds_zero(shift: float, ver
     assert found.gain[2] - found.gain[1] == pytest.approx(2 * half, rel=0.05)
 
 
-def test_too_few_points_are_refused() -> None:
+def test_too_few_points_are_refused():
     task = linear_quadratic(A, B, torch.eye(2), [[1.0]])
     data = collect(task, 12, length=2)
     fit = fit_model(data, replace(SETTINGS, epochs=1))

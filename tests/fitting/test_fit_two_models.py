@@ -1,7 +1,6 @@
 """`gradlab fit --two-model`: DDPPO's pair, made, gone on with, and used."""
 
 import json
-from pathlib import Path
 
 import pytest
 import torch
@@ -33,25 +32,22 @@ def critic():
 """
 
 
-def fit(model: Path, data: Path, *more: str) -> int:
+def fit(model, data, *more):
     words = ("--output", str(model), "--data", str(data), "--hidden", "8")
     return cli.main(["fit", "double_integrator", *words, *WORDS, *more])
 
 
 @pytest.fixture
-def data(tmp_path: Path) -> Path:
+def data(tmp_path):
     return collect(double_integrator(), 150).save(tmp_path / "data.h5")
 
 
-def same(one: object, other: object) -> bool:
-    assert isinstance(one, GaussianEnsemble) and isinstance(other, GaussianEnsemble)
+def same(one, other):
     pairs = zip(one.state_dict().values(), other.state_dict().values(), strict=True)
     return all(torch.equal(a, b) for a, b in pairs)
 
 
-def test_two_checkpoints_are_those_of_ddppos_recipe(
-    tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_two_checkpoints_are_those_of_ddppos_recipe(tmp_path, data, capsys):
     assert fit(tmp_path / "m.safetensors", data) == 0
     document = json.loads(capsys.readouterr().out)
     settings = ModelSettings(members=2, hidden=(8,), epochs=2)
@@ -70,9 +66,7 @@ def test_two_checkpoints_are_those_of_ddppos_recipe(
 
 
 @pytest.mark.parametrize("epoch", [1, 3])
-def test_a_pair_that_was_interrupted_goes_on_to_the_same_models(
-    epoch: int, tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_pair_that_was_interrupted_goes_on_to_the_same_models(epoch, tmp_path, data, monkeypatch):
     """In the first model's second epoch, and in the second model's."""
     from gradlab.fitting import models
 
@@ -81,7 +75,7 @@ def test_a_pair_that_was_interrupted_goes_on_to_the_same_models(
     monkeypatch.setattr(models, "SAVE_AFTER", 0.0)
     run_epoch, begun = Descent.run_epoch, [0]
 
-    def stopped(descent: Descent) -> None:
+    def stopped(descent):
         if begun[0] == epoch:
             raise KeyboardInterrupt
         begun[0] += 1
@@ -98,9 +92,7 @@ def test_a_pair_that_was_interrupted_goes_on_to_the_same_models(
 
 
 @pytest.mark.slow
-def test_measure_and_jacobians_take_both(
-    tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_measure_and_jacobians_take_one_and_both_in_the_place_of_the_prior(tmp_path, data, capsys):
     networks = tmp_path / "networks.py"
     networks.write_text(NETWORKS)
     assert fit(tmp_path / "m.safetensors", data) == 0
@@ -109,18 +101,17 @@ def test_measure_and_jacobians_take_both(
     shared = ("double_integrator", "--policy", f"{networks}:policy", "--no-report", "--json")
     shared = (*shared, "--horizon", "2", "--starts", "64")
     tables = {}
-    for name, models in (("one", ()), ("two", ("--gradient-model", second))):
+    one = ("--model", first)
+    for name, models in (("prior", ()), ("one", one), ("two", (*one, "--gradient-model", second))):
         words = ("measure", *shared, "--critic", f"{networks}:critic", "--batch", "8", *models)
-        place = ("--model", first, "--output", str(tmp_path / f"{name}.h5"))
-        assert cli.main([*words, *place]) == 0
+        assert cli.main([*words, "--output", str(tmp_path / f"{name}.h5")]) == 0
         tables[name] = json.loads(capsys.readouterr().out)["table"]
-    pairs = zip(tables["one"], tables["two"], strict=True)
-    assert {row["estimator"] for row, other in pairs if row != other} == {
-        "model",
-        "mixed",
-        "model_all",
-        "mixed_all",
-    }
+    for other in ("prior", "two"):
+        pairs = zip(tables["one"], tables[other], strict=True)
+        apart = {row["estimator"] for row, of_other in pairs if row != of_other}
+        assert apart == {"model", "mixed", "model_all", "mixed_all"}
+    assert cli.main(["measure", "path_tracking", *one, "--no-report"]) == 2
+    assert "prior has state_dim 2, but the simulator has 6" in capsys.readouterr().err
     # What is compared with the simulator's Jacobians is the gradient model's, at its mean.
     found = []
     for states in (first, second):
@@ -132,7 +123,7 @@ def test_measure_and_jacobians_take_both(
     assert found[0] and found[0] == found[1]
 
 
-def test_the_named_pair_is_one_system(tmp_path: Path) -> None:
+def test_the_named_pair_is_one_system(tmp_path):
     task = pendulum()
     for seed, name in enumerate(("p", "g")):
         with torch.random.fork_rng(devices=[]):
@@ -141,7 +132,7 @@ def test_the_named_pair_is_one_system(tmp_path: Path) -> None:
     first, second = (str(tmp_path / f"{name}.safetensors") for name in ("p", "g"))
     system = model_option(task, first, second)
     assert isinstance(system, TwoModels) and isinstance(system.prediction, LearnedSystem)
-    assert same(system.gradient.ensemble, checkpoint.load(second))  # type: ignore[attr-defined]
+    assert same(system.gradient.ensemble, checkpoint.load(second))
     assert model_option(task, None) is None
     with pytest.raises(InputError, match="--gradient-model needs --model"):
         model_option(task, None, second)

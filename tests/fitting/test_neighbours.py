@@ -9,11 +9,11 @@ from gradlab.fitting.derivative_losses import Neighbours
 SCALE = np.array([1.0, 0.5, 2.0])
 
 
-def points(count: int, seed: int = 0) -> np.ndarray:
+def points(count, seed=0):
     return np.random.default_rng(seed).normal(size=(count, 3))
 
 
-def by_hand(rows: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+def by_hand(rows, count):
     scaled = rows / SCALE
     distance = np.linalg.norm(scaled[:, None] - scaled[None], axis=2)
     np.fill_diagonal(distance, np.inf)
@@ -22,7 +22,7 @@ def by_hand(rows: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("cuts", [[], [1, 2, 3, 4], [100], [10, 30, 70, 150, 151]])
-def test_neighbours_are_the_nearest_however_the_points_came(cuts: list[int]) -> None:
+def test_neighbours_are_the_nearest_however_the_points_came(cuts):
     rows, near = points(200), Neighbours(5, SCALE)
     for part in np.split(rows, cuts):
         near.add(part)
@@ -31,14 +31,14 @@ def test_neighbours_are_the_nearest_however_the_points_came(cuts: list[int]) -> 
     np.testing.assert_allclose(near.distance, distance, rtol=1e-12)
 
 
-def test_trees_stay_few_while_points_come_one_by_one() -> None:
+def test_trees_stay_few_while_points_come_one_by_one():
     near = Neighbours(2, SCALE)
     for row in points(300):
         near.add(row[None])
     assert len(near._trees) <= 10
 
 
-def test_repeated_points_are_counted_and_no_ones_neighbour_at_distance_zero() -> None:
+def test_repeated_points_are_counted_and_no_ones_neighbour_at_distance_zero():
     rows = points(50)
     near = Neighbours(3, SCALE)
     near.add(np.concatenate([rows, rows[[4, 4, 7]]]))
@@ -50,7 +50,7 @@ def test_repeated_points_are_counted_and_no_ones_neighbour_at_distance_zero() ->
     np.testing.assert_allclose(near.distance[50:], distance[[4, 4, 7, 9]])
 
 
-def test_what_cannot_be_searched_is_refused() -> None:
+def test_what_cannot_be_searched_is_refused():
     near = Neighbours(3, SCALE)
     near.add(np.concatenate([points(3), points(3)]))
     with pytest.raises(InputError, match=r"data has 3 different \(s, a\)"):

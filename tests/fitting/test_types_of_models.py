@@ -7,12 +7,11 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 import gradlab
 from gradlab.cli.models import named_model
 from gradlab.cli.program import main
-from gradlab.data.trajectories import Trajectories
 from gradlab.errors import InputError
 from gradlab.fitting import collect, fit_model
 from gradlab.fitting.derivative_losses import LOSSES
@@ -49,18 +48,18 @@ SETTINGS = ModelSettings(members=2, hidden=(24, 24), epochs=4, precision="float6
 
 
 @pytest.fixture
-def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+def own(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.py").write_text(OWN)
     return "mine.py:Net"
 
 
 @pytest.fixture(scope="module")
-def rows() -> Trajectories:
+def rows():
     return collect(gradlab.tasks.pendulum(), 300, seed=1)
 
 
-def same_as_gaussian(inputs: int, outputs: int) -> nn.Module:
+def same_as_gaussian(inputs, outputs):
     """What every member of `SETTINGS` is, as a network of one's own."""
     return mlp([inputs, 24, 24, 2 * outputs], "silu")
 
@@ -84,28 +83,22 @@ def test_own_copy_of_the_gaussian_type_is_fitted_alike(loss, rows):
         torch.testing.assert_close(getattr(ours, name), getattr(theirs, name))
 
 
-@pytest.mark.parametrize("outputs", [1, 2], ids=["deterministic", "gaussian"])
-def test_jacobians_of_own_networks_are_those_of_their_steps(outputs):
-    def make(inputs: int, targets: int) -> nn.Module:
-        return nn.Sequential(nn.Linear(inputs, 9), nn.Softplus(), nn.Linear(9, outputs * targets))
-
-    torch.manual_seed(0)
-    ensemble = GaussianEnsemble(3, 2, 4, network=OwnNetwork("here", make)).double()
-    check_linearization(LearnedSystem(ensemble, elites=(0, 2, 3)))
-
-
-def test_jacobians_of_deterministic_models_are_those_of_their_steps():
-    torch.manual_seed(0)
-    ensemble = GaussianEnsemble(3, 2, 4, (8, 8), network="deterministic").double()
-    check_linearization(LearnedSystem(ensemble))
-
-
-def check_linearization(system: LearnedSystem) -> None:
+@pytest.mark.parametrize("kind", ["deterministic", "own deterministic", "own gaussian"])
+def test_jacobians_are_those_of_steps(kind):
     """Against central differences, with noise and without."""
+
+    def make(inputs, targets):
+        outputs = targets * (1 + (kind == "own gaussian"))
+        return nn.Sequential(nn.Linear(inputs, 9), nn.Softplus(), nn.Linear(9, outputs))
+
+    torch.manual_seed(0)
+    network = OwnNetwork("here", make) if kind.startswith("own") else kind
+    ensemble = GaussianEnsemble(3, 2, 4, (8, 8), network=network).double()
+    system = LearnedSystem(ensemble, elites=(0, 2, 3))
     state, action = torch.randn(5, 3).double(), torch.randn(5, 2).double()
     for noise in (None, system.sample_noise(5, torch.Generator().manual_seed(1))):
 
-        def outcome(x: Tensor, noise: Tensor | None = noise) -> Tensor:
+        def outcome(x, noise=noise):
             after = system.step(x[:, :3], x[:, 3:], noise)
             return torch.cat([after.state, after.reward[:, None]], 1)
 
@@ -149,7 +142,6 @@ def test_own_types_and_losses_from_one_file(own, rows, capsys):
     Path("lr=0.1").mkdir()  # as folders of sweeps are called
     Path("m.safetensors").rename("lr=0.1/m.safetensors")
     loaded = checkpoint.load(f"{own}=lr=0.1/m.safetensors")
-    assert isinstance(loaded, GaussianEnsemble)
     task = gradlab.tasks.pendulum()
     system = LearnedSystem(loaded.double())
     state = task.starts(4, torch.Generator().manual_seed(0))
@@ -170,7 +162,7 @@ def test_a_function_in_a_folder_with_an_equals_sign_is_no_checkpoint(tmp_path):
 def test_training_with_an_own_copy_of_the_gaussian_type(tmp_path):
     """Two fits and the updates between them, with the built-in type's numbers to rounding."""
 
-    def make(inputs: int, outputs: int) -> nn.Module:
+    def make(inputs, outputs):
         return mlp([inputs, 8, 8, 2 * outputs], "silu")
 
     explained = []

@@ -1,12 +1,10 @@
 """The libraries of others, imported by the tests that need them: collection does not pay for it."""
 
-from typing import Any
-
 import pytest
 
 
 @pytest.fixture(scope="session")
-def trainers() -> Any:
+def trainers():
     """Trainers of TorchRL, which takes two seconds to import."""
     from tests.integrations import torchrl_trainers
 
@@ -14,7 +12,7 @@ def trainers() -> Any:
 
 
 @pytest.fixture(scope="session")
-def sb3() -> Any:
+def sb3():
     """Models of Stable-Baselines3, which takes half a second to import."""
     from tests.integrations import sb3_models
 

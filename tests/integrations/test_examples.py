@@ -1,11 +1,7 @@
 """The example scripts run on their real tasks, and CleanRL's loop computes the same bits."""
 
-from __future__ import annotations
-
 import csv
 from contextlib import nullcontext
-from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -30,17 +26,17 @@ class Nothing:
 
     spent, alarms = 0.0, ()
 
-    def __init__(self, *_: Any, **__: Any) -> None:
+    def __init__(self, *_, **__):
         pass
 
-    def __call__(self, step: int) -> Any:
+    def __call__(self, step):
         return nullcontext()
 
-    def close(self) -> None:
+    def close(self):
         pass
 
 
-def cleanrl(log: Path | None, updates: int) -> dict[str, Any]:
+def cleanrl(log, updates):
     script, world = example("cleanrl_td3"), Integrator()
     args = script.Args(
         steps=updates + 25, log=log and str(log), width=8, batch_size=16, buffer_size=2000,
@@ -57,16 +53,14 @@ def cleanrl(log: Path | None, updates: int) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("updates", [240, pytest.param(1000, marks=pytest.mark.slow)])
-def test_cleanrls_loop_computes_the_same_bits_with_its_two_lines(
-    updates: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_cleanrls_loop_computes_the_same_bits_with_its_two_lines(updates, tmp_path, monkeypatch):
     log, Probe = tmp_path / "run.h5", gradlab.Probe
     with monkeypatch.context() as patched:
         patched.setattr(gradlab, "Probe", Nothing)
         without = cleanrl(None, updates)
     given = often(monkeypatch, updates // 4)
 
-    def always(*parts: Any, overhead_budget: float, **more: Any) -> gradlab.Probe:
+    def always(*parts, overhead_budget, **more):
         return Probe(*parts, **more, **given)
 
     monkeypatch.setattr(gradlab, "Probe", always)
@@ -78,14 +72,14 @@ def test_cleanrls_loop_computes_the_same_bits_with_its_two_lines(
 
 
 @pytest.fixture
-def once(monkeypatch: pytest.MonkeyPatch) -> None:
+def once(monkeypatch):
     """The sampled tier of every probe looks once at the task, at fewer starts and horizons."""
     often(monkeypatch, RARELY)
     monkeypatch.setattr(measured, "STARTS", 16)
     monkeypatch.setattr(task_question, "LONGEST", 3)
 
 
-def check_written(log: Path) -> None:
+def check_written(log):
     groups = journal.read(log).groups
     assert groups["measured"]["lyapunov"].values.shape == (1,)
     assert (groups["measured"]["variance"].values[0, 3] > 0).all()  # true dynamics
@@ -93,7 +87,7 @@ def check_written(log: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_callback_runs_on_the_inverted_pendulum(tmp_path: Path, once: None) -> None:
+def test_the_callback_runs_on_the_inverted_pendulum(tmp_path, once):
     script = example("stable_baselines3_td3")
     args = script.Args(steps=160, log=str(tmp_path / "a.h5"), learning_starts=20, verbose=0)
     script.main(args)
@@ -101,7 +95,7 @@ def test_the_callback_runs_on_the_inverted_pendulum(tmp_path: Path, once: None) 
 
 
 @pytest.mark.slow
-def test_cleanrls_lines_run_on_the_inverted_pendulum(tmp_path: Path, once: None) -> None:
+def test_cleanrls_lines_run_on_the_inverted_pendulum(tmp_path, once):
     script = example("cleanrl_td3")
     script.main(script.Args(steps=160, log=str(tmp_path / "a.h5"), learning_starts=20))
     check_written(tmp_path / "a.h5")
@@ -109,13 +103,13 @@ def test_cleanrls_lines_run_on_the_inverted_pendulum(tmp_path: Path, once: None)
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
-def test_the_hook_runs_on_the_inverted_pendulum(tmp_path: Path, once: None) -> None:
+def test_the_hook_runs_on_the_inverted_pendulum(tmp_path, once):
     script = example("torchrl_ddpg")
     script.main(script.Args(steps=150, log=str(tmp_path / "a.h5")))
     check_written(tmp_path / "a.h5")
 
 
-def test_rows_go_anywhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_rows_go_anywhere(tmp_path, capsys):
     example("anywhere").main(tmp_path, steps=250)
     vitals = journal.read(tmp_path / "run.h5").groups["vitals"]
     with open(tmp_path / "norms.csv") as file:

@@ -1,10 +1,7 @@
 """`pytest --gradlab-certify` in a repository that knows nothing of gradlab but its command."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
-from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
@@ -39,7 +36,7 @@ def number():
 """
 
 
-def ran(folder: Path, factor: float, *words: str) -> tuple[subprocess.CompletedProcess[str], Path]:
+def ran(folder, factor, *words):
     (folder / "engine.py").write_text(ENGINE.replace("FACTOR", str(factor)))
     (folder / "test_own.py").write_text("def test_own():\n    pass\n")
     report = folder / "out.xml"
@@ -48,14 +45,14 @@ def ran(folder: Path, factor: float, *words: str) -> tuple[subprocess.CompletedP
     return subprocess.run(command, cwd=folder, capture_output=True, text=True), report
 
 
-def entries(report: Path) -> dict[str, bool]:
+def entries(report):
     """Whether each has failed, by its name."""
     cases = ElementTree.parse(report).iter("testcase")
     return {str(case.get("name")): case.find("failure") is not None for case in cases}
 
 
 @pytest.mark.slow
-def test_a_sound_simulator_is_a_row_of_passing_tests(tmp_path: Path) -> None:
+def test_a_sound_simulator_is_a_row_of_passing_tests(tmp_path):
     done, report = ran(tmp_path, 2.0)
     assert done.returncode == 0, done.stdout
     found = entries(report)
@@ -65,7 +62,7 @@ def test_a_sound_simulator_is_a_row_of_passing_tests(tmp_path: Path) -> None:
     assert "95" in report.read_text()
 
 
-def test_a_wrong_block_is_a_failing_test_of_its_own(tmp_path: Path) -> None:
+def test_a_wrong_block_is_a_failing_test_of_its_own(tmp_path):
     done, report = ran(tmp_path, 2.2)
     assert done.returncode == 1
     found = entries(report)
@@ -81,13 +78,13 @@ def test_a_wrong_block_is_a_failing_test_of_its_own(tmp_path: Path) -> None:
         pytest.param("nowhere.py:step", "no such file", marks=pytest.mark.slow),
     ],
 )
-def test_what_is_no_simulator_is_wrong_usage(target: str, words: str, tmp_path: Path) -> None:
+def test_what_is_no_simulator_is_wrong_usage(target, words, tmp_path):
     done, _ = ran(tmp_path, 2.0, "--gradlab-certify", target)
     assert done.returncode == 4
     assert words in done.stderr
 
 
-def test_without_the_option_nothing_is_added(tmp_path: Path) -> None:
+def test_without_the_option_nothing_is_added(tmp_path):
     done, report = ran(tmp_path, 2.0, "-p", "no:cacheprovider")
     assert done.returncode == 0
     assert entries(report) == {"test_own": False}

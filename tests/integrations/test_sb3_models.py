@@ -1,7 +1,5 @@
 """What the callback takes a model of Stable-Baselines3 for, and which models it refuses."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -19,17 +17,17 @@ from tests.integrations.bits import Integrator, integrator_task
 KINDS = ("TD3", "DDPG", "SAC", "A2C", "PPO")
 
 
-def doubled(module: Any) -> Any:
+def doubled(module):
     return copy.deepcopy(module).double()
 
 
-def states(n: int = 5) -> np.ndarray[Any, Any]:
+def states(n=5):
     return np.random.default_rng(0).normal(size=(n, 2)).astype(np.float32)
 
 
 @pytest.mark.parametrize("normalised", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_policy_is_what_the_model_predicts(sb3: Any, kind: str, normalised: bool) -> None:
+def test_the_policy_is_what_the_model_predicts(sb3, kind, normalised):
     model = sb3.made(kind, normalised).learn(60)
     policy, s = doubled(sb3.parts_of(model).policy), states()
     shown = model.get_vec_normalize_env().normalize_obs(s) if normalised else s
@@ -41,7 +39,7 @@ def test_the_policy_is_what_the_model_predicts(sb3: Any, kind: str, normalised: 
     assert np.abs(found - expected).max() < 1e-5 and np.abs(expected).max() > 1e-3
 
 
-def test_sacs_noise_is_that_of_its_distribution(sb3: Any) -> None:
+def test_sacs_noise_is_that_of_its_distribution(sb3):
     model, s = sb3.made("SAC"), torch.as_tensor(states(7))
     torch.manual_seed(3)
     expected = 2 * model.actor(s)  # limits are ±2
@@ -50,7 +48,7 @@ def test_sacs_noise_is_that_of_its_distribution(sb3: Any) -> None:
     assert torch.allclose(found, expected, atol=1e-6)
 
 
-def test_ppos_noise_is_that_of_its_distribution(sb3: Any) -> None:
+def test_ppos_noise_is_that_of_its_distribution(sb3):
     model, s = sb3.made("PPO"), torch.as_tensor(states(7))
     torch.manual_seed(3)
     expected = model.policy(s)[0].clamp(-2, 2)
@@ -59,7 +57,7 @@ def test_ppos_noise_is_that_of_its_distribution(sb3: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", ["TD3", "SAC"])
-def test_the_critic_has_the_environments_units(sb3: Any, kind: str) -> None:
+def test_the_critic_has_the_environments_units(sb3, kind):
     """Normalised observations and rewards, scaled actions: Q in units of the true reward."""
     model, s = sb3.made(kind, True).learn(60), states()
     a = np.linspace(-2, 2, 5)[:, None].astype(np.float32)
@@ -77,11 +75,11 @@ def test_the_critic_has_the_environments_units(sb3: Any, kind: str) -> None:
     ("kind", "alone"),
     [("TD3", True), ("DDPG", True), ("SAC", True), ("PPO", False), ("A2C", False)],
 )
-def test_off_policy_actors_follow_the_critic_alone(sb3: Any, kind: str, alone: bool) -> None:
+def test_off_policy_actors_follow_the_critic_alone(sb3, kind, alone):
     assert sb3.parts_of(sb3.made(kind)).critic_alone is alone
 
 
-def test_only_what_actions_depend_on_is_watched(sb3: Any) -> None:
+def test_only_what_actions_depend_on_is_watched(sb3):
     names = {k: {n for n, _ in sb3.parts_of(sb3.made(k)).policy.named_parameters()} for k in KINDS}
     assert names["TD3"] == {"mu.0.weight", "mu.0.bias", "mu.2.weight", "mu.2.bias"} == names["DDPG"]
     assert names["SAC"] == {
@@ -104,15 +102,13 @@ REFUSED: list[tuple[str, Callable[[Any], Any], gradlab.Task | None]] = [
 
 
 @pytest.mark.parametrize("words, model, task", REFUSED)
-def test_what_cannot_be_done_is_said_before_training(
-    sb3: Any, words: str, model: Any, task: Any
-) -> None:
+def test_what_cannot_be_done_is_said_before_training(sb3, words, model, task):
     with pytest.raises(InputError, match=words) as caught:
         model(sb3).learn(10, callback=sb3.ProbeCallback(task=task))
     assert "\n" not in str(caught.value)
 
 
-def test_policies_of_another_make_are_refused(sb3: Any) -> None:
+def test_policies_of_another_make_are_refused(sb3):
     other, own = sb3.made("A2C"), sb3.made("A2C")
     other.__class__ = type("TRPO", (sb3.OnPolicyAlgorithm,), {})
     with pytest.raises(InputError, match="model is a TRPO, expected"):
@@ -122,7 +118,7 @@ def test_policies_of_another_make_are_refused(sb3: Any) -> None:
         sb3.parts_of(own)
 
 
-def test_observations_of_several_parts_are_no_state(sb3: Any) -> None:
+def test_observations_of_several_parts_are_no_state(sb3):
     parts = gymnasium.spaces.Dict({"camera": Integrator.observation_space})
     model = SimpleNamespace(observation_space=parts, action_space=Integrator.action_space)
     with pytest.raises(InputError, match="observations are Dict: leave the task out"):

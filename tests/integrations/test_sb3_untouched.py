@@ -1,8 +1,5 @@
 """A model of Stable-Baselines3 learns the same bits with a probe as without one."""
 
-from __future__ import annotations
-
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,7 +19,7 @@ CASES: dict[str, tuple[dict[str, Any], int, bool]] = {
 }
 
 
-def left(model: Any) -> dict[str, Any]:
+def left(model):
     """All that a run leaves: networks, optimisers, buffers, environment, streams."""
     stored = getattr(model, "replay_buffer", None) or model.rollout_buffer
     arrays = {k: v for k, v in vars(stored).items() if isinstance(v, np.ndarray | int | bool)}
@@ -43,7 +40,7 @@ def left(model: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def learned(sb3: Any, name: str, updates: int, callback: Any) -> dict[str, Any]:
+def learned(sb3, name, updates, callback):
     settings, beside, normalised = CASES[name]
     steps = beside + (64 * (updates // 40) if name == "PPO" else updates)
     model = sb3.model_of(name, settings, normalised=normalised)
@@ -53,9 +50,7 @@ def learned(sb3: Any, name: str, updates: int, callback: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("updates", [240, pytest.param(1000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", list(CASES))
-def test_a_model_learns_the_same_bits_with_a_probe(
-    sb3: Any, name: str, updates: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_model_learns_the_same_bits_with_a_probe(sb3, name, updates, tmp_path, monkeypatch):
     often_enough = often(monkeypatch, updates // 4)
     callback = sb3.ProbeCallback(tmp_path / "run.h5", integrator_task(), **often_enough)
     without = learned(sb3, name, updates, None)

@@ -1,10 +1,6 @@
 """TensorBoard gets the rows that a function gets, and the loop does not notice."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
 from math import isfinite
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,39 +13,31 @@ from gradlab.integrations.states import headline
 from gradlab.integrations.tensorboard import log_to
 from gradlab.probe.alarms.catalogue import Alarm
 from gradlab.probe.row_sinks import AlarmLog, FunctionSink
-from tests.integrations.bits import (
-    integrator_task,
-    often,
-    same,
-    seeded,
-    streams,
-    tables,
-    trained,
-)
+from tests.integrations.bits import integrator_task, often, same, seeded, streams, tables, trained
 
 
-def writer_to(folder: Path) -> Any:
+def writer_to(folder):
     from torch.utils.tensorboard import SummaryWriter  # takes a second
 
     return SummaryWriter(folder)
 
 
-def events_in(folder: Path) -> Any:
+def events_in(folder):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     return EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
 
 
 class Critic(nn.Module):
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.layer = nn.Linear(3, 1)
 
-    def forward(self, state: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
+    def forward(self, state, action):
         return self.layer(torch.cat([state, action], 1))[:, 0]
 
 
-def climbed(logs: Sequence[Any], updates: int, **given: Any) -> dict[str, Any]:
+def climbed(logs, updates, **given):
     """A plain loop, and all that it leaves; without logs there is no probe."""
     seeded()
     policy = nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 1), nn.Tanh())
@@ -80,9 +68,7 @@ def climbed(logs: Sequence[Any], updates: int, **given: Any) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-def test_a_loop_computes_the_same_bits_while_tensorboard_is_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_loop_computes_the_same_bits_while_tensorboard_is_written(tmp_path, monkeypatch):
     without = climbed((), 1000)
     rows: list[dict[str, Any]] = []
     with writer_to(tmp_path) as writer:
@@ -100,8 +86,8 @@ def test_a_loop_computes_the_same_bits_while_tensorboard_is_written(
 
 
 def test_names_are_what_tensorboard_takes_steps_never_fall_and_nan_is_left_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    tmp_path, monkeypatch
+):
     rows: list[dict[str, Any]] = []
     with writer_to(tmp_path) as writer:
         climbed((log_to(writer), rows.append), 120, **often(monkeypatch, 50))
@@ -122,29 +108,29 @@ def test_names_are_what_tensorboard_takes_steps_never_fall_and_nan_is_left_out(
 class Remembering:
     """A writer that only remembers."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         self.said: list[tuple[Any, ...]] = []
 
-    def add_scalar(self, *given: Any) -> None:
+    def add_scalar(self, *given):
         self.said.append(given)
 
-    def add_text(self, *given: Any) -> None:
+    def add_text(self, *given):
         self.said.append(given)
 
 
-def test_alarms_are_text() -> None:
+def test_alarms_are_text():
     writer = Remembering()
     log = AlarmLog(FunctionSink(log_to(writer, "mine"), ()), ())
     log.report(Alarm("dead path", "look for a detach"), 3, 40)
     assert writer.said == [("mine/alarms/dead path", "look for a detach", 40)]
 
 
-def test_what_cannot_write_is_refused_with_the_remedy() -> None:
+def test_what_cannot_write_is_refused_with_the_remedy():
     with pytest.raises(InputError, match=r"writer is a str, .*pip install 'gradlab\[tensorboard\]"):
-        log_to("runs/mine")  # type: ignore[arg-type]
+        log_to("runs/mine")
 
 
-def test_headlines_are_finite_and_few() -> None:
+def test_headlines_are_finite_and_few():
     row = {
         "step": 3,
         "vitals/grad_norm": 0.5,

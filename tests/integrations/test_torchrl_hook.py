@@ -1,10 +1,7 @@
 """TorchRL's trainers with the hook: the same bits, the right network, what is refused."""
 
-from __future__ import annotations
-
 import sys
 import warnings
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,9 +21,7 @@ SLOW = [pytest.param(kind, 1040, marks=pytest.mark.slow) for kind in ("DDPG", "S
 
 
 @pytest.mark.parametrize(("kind", "updates"), [("DDPG", 240), *SLOW])
-def test_a_trainer_learns_the_same_bits_with_a_hook(
-    trainers: Any, kind: str, updates: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_trainer_learns_the_same_bits_with_a_hook(trainers, kind, updates, tmp_path, monkeypatch):
     often_enough = often(monkeypatch, updates // 4)
     hook = trainers.ProbeHook(tmp_path / "run.h5", integrator_task(), **often_enough)
     assert same(trainers.run(kind, None, updates), trainers.run(kind, hook, updates))
@@ -37,7 +32,7 @@ def test_a_trainer_learns_the_same_bits_with_a_hook(
 
 
 @KINDS
-def test_policy_and_critic_are_those_of_the_loss(kind: str, trainers: Any) -> None:
+def test_policy_and_critic_are_those_of_the_loss(kind, trainers):
     trainer = trainers.trainer_of(kind)
     trainer.train()
     loss, parts = trainer.loss_module, trainers.parts_of(trainer)
@@ -50,9 +45,7 @@ def test_policy_and_critic_are_those_of_the_loss(kind: str, trainers: Any) -> No
 
 
 @KINDS
-def test_rows_tell_of_gradients_before_clipping_saturation_and_frames(
-    trainers: Any, kind: str
-) -> None:
+def test_rows_tell_of_gradients_before_clipping_saturation_and_frames(trainers, kind):
     rows: list[dict[str, Any]] = []
     trainers.run(kind, trainers.ProbeHook(rows.append, **ALWAYS), 120)
     vitals = next(row for row in rows if "vitals/looked" in row)
@@ -62,7 +55,7 @@ def test_rows_tell_of_gradients_before_clipping_saturation_and_frames(
 
 
 @KINDS
-def test_the_critics_loss_stands_beside_the_gradients(trainers: Any, kind: str) -> None:
+def test_the_critics_loss_stands_beside_the_gradients(trainers, kind):
     rows: list[dict[str, Any]] = []
     trainer = trainers.trainer_of(kind)
     trainers.ProbeHook(log=rows.append, **ALWAYS).register(trainer)
@@ -71,7 +64,7 @@ def test_the_critics_loss_stands_beside_the_gradients(trainers: Any, kind: str) 
     assert losses and all(loss > 0 for loss in losses)
 
 
-def test_headlines_reach_the_trainers_logger(trainers: Any) -> None:
+def test_headlines_reach_the_trainers_logger(trainers):
     trainer, hook = trainers.trainer_of("DDPG", 120), trainers.ProbeHook(**ALWAYS)
     hook.register(trainer)
     trainer.train()
@@ -80,7 +73,7 @@ def test_headlines_reach_the_trainers_logger(trainers: Any) -> None:
     assert not any(m._forward_hooks for m in trainer.loss_module.actor_network.modules())
 
 
-def test_a_trainer_is_saved_and_loaded_with_a_hook(trainers: Any) -> None:
+def test_a_trainer_is_saved_and_loaded_with_a_hook(trainers):
     trainer, other = trainers.trainer_of("DDPG"), trainers.trainer_of("DDPG")
     trainers.ProbeHook().register(trainer), trainers.ProbeHook().register(other)
     trainer.optim_steps(trainer.stored.extend(next(iter(trainer.collector))))
@@ -89,7 +82,7 @@ def test_a_trainer_is_saved_and_loaded_with_a_hook(trainers: Any) -> None:
     assert same(trained(other.loss_module)[0][0], trained(trainer.loss_module)[0][0])
 
 
-def test_a_step_is_held_against_the_simulator(trainers: Any) -> None:
+def test_a_step_is_held_against_the_simulator(trainers):
     with warnings.catch_warnings():
         warnings.simplefilter("error", RuntimeWarning)
         trainers.run("DDPG", trainers.ProbeHook(task=integrator_task()), 40)
@@ -97,7 +90,7 @@ def test_a_step_is_held_against_the_simulator(trainers: Any) -> None:
         trainers.run("DDPG", trainers.ProbeHook(task=integrator_task(1.5)), 40)
 
 
-def test_the_losss_discount_is_the_tasks(trainers: Any) -> None:
+def test_the_losss_discount_is_the_tasks(trainers):
     hook = trainers.ProbeHook(task=integrator_task())
     trainer = trainers.trainer_of("DDPG")
     trainer.loss_module.make_value_estimator(gamma=0.7)
@@ -111,14 +104,14 @@ def test_the_losss_discount_is_the_tasks(trainers: Any) -> None:
     ("trainer has no optimizer that steps its loss's actor_network", "without_an_optimizer"),
     ("task is given, but the actor sees observation, pixels", "with_two_inputs"),
 ])  # fmt: skip
-def test_what_cannot_be_watched_is_said(trainers: Any, words: str, trainer: str) -> None:
+def test_what_cannot_be_watched_is_said(trainers, words, trainer):
     made = getattr(trainers, trainer)()
     trainers.ProbeHook(task=integrator_task()).register(made)
     with pytest.raises(InputError, match="^" + words):
         made.train()
 
 
-def test_a_hook_has_one_trainer_and_that_learns_here(trainers: Any) -> None:
+def test_a_hook_has_one_trainer_and_that_learns_here(trainers):
     hook, trainer = trainers.ProbeHook(), trainers.trainer_of("DDPG")
     hook.register(trainer)
     with pytest.raises(InputError, match=r"^hook is registered already"):
@@ -128,7 +121,7 @@ def test_a_hook_has_one_trainer_and_that_learns_here(trainers: Any) -> None:
         trainers.ProbeHook().register(trainer)
 
 
-def test_a_plain_loop_marks_its_backward_pass(trainers: Any) -> None:
+def test_a_plain_loop_marks_its_backward_pass(trainers):
     """TorchRL without a Trainer: two lines, as in any other loop."""
     seeded()
     loss, rows = trainers.loss_of("DDPG", trainers.action_spec()), []
@@ -144,7 +137,7 @@ def test_a_plain_loop_marks_its_backward_pass(trainers: Any) -> None:
     assert found.pop("checks") and found == {"vitals": 1, "successive": 2} and not probe.off
 
 
-def test_without_the_package_the_remedy_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_package_the_remedy_is_said(monkeypatch):
     for name in [k for k in sys.modules if k.startswith("gradlab.integrations.torchrl")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "torchrl.trainers", None)

@@ -1,8 +1,4 @@
-"""Small trainers of TorchRL on the integrator, with and without the hook.
-
-TorchRL takes seconds to import: tests import this module where they run, not where they are
-collected.
-"""
+"""Small trainers of TorchRL, which takes seconds to import: tests import this where they run."""
 
 from __future__ import annotations
 

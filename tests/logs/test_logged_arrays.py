@@ -10,7 +10,7 @@ from tests.logs.carts import recorded
 from tests.logs.columns import arrays
 
 
-def test_arrays_are_read_as_they_were(tmp_path) -> None:
+def test_arrays_are_read_as_they_were(tmp_path):
     data, found = recorded(60, 12), read(arrays(tmp_path / "logs.npz"))
     for name in ("state", "action", "reward", "next_state", "trajectory", "step"):
         assert torch.equal(getattr(found, name), getattr(data, name)), name
@@ -26,12 +26,12 @@ def test_arrays_are_read_as_they_were(tmp_path) -> None:
         ({"state": np.array([object()])}, "no readable .npz"),
     ],
 )
-def test_broken_arrays_are_refused(tmp_path, changed, says) -> None:
+def test_broken_arrays_are_refused(tmp_path, changed, says):
     with pytest.raises(InputError, match=says):
         read(arrays(tmp_path / "logs.npz", **changed))
 
 
-def test_files_that_hold_something_else_are_refused(tmp_path) -> None:
+def test_files_that_hold_something_else_are_refused(tmp_path):
     np.savez(tmp_path / "part.npz", state=np.zeros((3, 2)))
     with pytest.raises(InputError, match=r"part.npz has no action"):
         read(tmp_path / "part.npz")

@@ -4,21 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from gradlab.data.path import Path
-from gradlab.data.trajectories import Trajectories, segments
+from gradlab.data.trajectories import segments
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.named import rp_dr
 from gradlab.gradients.tail import Tail
-from gradlab.networks.policies import Gaussian
 from gradlab.systems.system import Recorded
 from gradlab.tools.logs import gradients
-from gradlab.tools.logs.gradients import (
-    WindowGradients,
-    baselines,
-    model_source,
-    products,
-    score_source,
-)
+from gradlab.tools.logs.gradients import baselines, model_source, products, score_source
 from gradlab.tools.logs.windows import windows
 from gradlab.truth.lqr import ExactCritic
 from tests.logs.carts import fallen, noisy, recorded, task, true_gradient
@@ -26,20 +18,18 @@ from tests.logs.carts import fallen, noisy, recorded, task, true_gradient
 DISCOUNT = task().discount
 
 
-def score(
-    path: Path, policy: Gaussian, horizons: tuple[int, ...], critic=None, **how
-) -> WindowGradients:
+def score(path, policy, horizons, critic=None, **how):
     width = path.states.shape[2]
     tail = Tail(max(horizons), critic, DISCOUNT)
     estimator = Estimator(Recorded(width, 1), None, "score", tail)
     return score_source(estimator, policy, path.cut(max(horizons)), horizons, 0, **how)
 
 
-def explicit(source: WindowGradients, count: int, k: int) -> torch.Tensor:
+def explicit(source, count, k):
     return gradients.gram.path_gradients(*source.rows(slice(0, count)).until_end(k))
 
 
-def by_autograd(data: Trajectories, policy: Gaussian, steps: int) -> torch.Tensor:
+def by_autograd(data, policy, steps):
     """Σ_t γᵗ ∇ log π(a_t|s_t) Σ_{k≥t} γ^{k−t} r_k of every trajectory, [N, P]."""
     rows = []
     for which in range(int(data.trajectory.max()) + 1):
@@ -52,20 +42,17 @@ def by_autograd(data: Trajectories, policy: Gaussian, steps: int) -> torch.Tenso
     return torch.stack(rows)
 
 
-def test_a_score_is_that_of_autograd() -> None:
+def test_a_score_is_that_of_autograd_and_stops_where_its_trajectory_fell():
     data, policy = recorded(8, 6), noisy()
     found = explicit(score(windows(data, 6).path, policy, (6,), baseline=False), 8, 0)
     torch.testing.assert_close(found, by_autograd(data, policy, 6), rtol=1e-10, atol=1e-12)
-
-
-def test_a_score_stops_where_its_trajectory_fell() -> None:
     data, policy = fallen()
     found = explicit(score(windows(data, 6).path, policy, (6,), baseline=False), 40, 0)
     torch.testing.assert_close(found, by_autograd(data, policy, 6), rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("baseline", [True, False])
-def test_the_mean_score_is_the_gradient_of_the_recorded_return(baseline) -> None:
+def test_the_mean_score_is_the_gradient_of_the_recorded_return(baseline):
     path, horizons = windows(recorded(3000, 6), 6).path, (1, 3, 6)
     source = score(path, noisy(), horizons, baseline=baseline)
     for k, n in enumerate(horizons):
@@ -74,7 +61,7 @@ def test_the_mean_score_is_the_gradient_of_the_recorded_return(baseline) -> None
         assert error.abs().max() < 4, n
 
 
-def test_a_baseline_takes_away_noise_and_nothing_else() -> None:
+def test_a_baseline_takes_away_noise_and_nothing_else():
     path = windows(recorded(1000, 6), 6).path
     with_, without = (
         explicit(score(path, noisy(), (6,), baseline=each), 1000, 0) for each in (True, False)
@@ -84,7 +71,7 @@ def test_a_baseline_takes_away_noise_and_nothing_else() -> None:
     assert (less.mean(dim=0).abs() < 4 * less.std(dim=0) / 1000**0.5).all()
 
 
-def test_no_trajectory_has_a_share_in_its_own_baseline() -> None:
+def test_no_trajectory_has_a_share_in_its_own_baseline():
     path = windows(recorded(40, 6), 6).path
     returns = torch.randn(2, 7, 40, generator=torch.Generator().manual_seed(0)).double()
     returns[0, 4:] = 0.0  # horizon 3 ends there
@@ -95,7 +82,7 @@ def test_no_trajectory_has_a_share_in_its_own_baseline() -> None:
     assert not torch.isclose(before[:, 0, 8], after[:, 0, 8]).any()
 
 
-def test_a_quadratic_value_is_fitted_exactly() -> None:
+def test_a_quadratic_value_is_fitted_exactly():
     world, policy = task(), noisy()
     path = windows(recorded(200, 6), 6).path
     critic = ExactCritic(world.simulator, policy.policy.network[0].weight, DISCOUNT)
@@ -108,7 +95,7 @@ def test_a_quadratic_value_is_fitted_exactly() -> None:
     torch.testing.assert_close(found, returns, rtol=1e-4, atol=1e-4)
 
 
-def test_the_model_gradient_is_rp_dr() -> None:
+def test_the_model_gradient_is_rp_dr():
     world, policy, data = task(0.6), noisy(), recorded(12, 6)
     critic = ExactCritic(world.simulator, policy.policy.network[0].weight, DISCOUNT)
     path = windows(data, 6).path
@@ -121,12 +108,12 @@ def test_the_model_gradient_is_rp_dr() -> None:
         torch.testing.assert_close(explicit(source, 12, k), known, rtol=1e-10, atol=1e-12)
 
 
-def _begin(data: Trajectories) -> Path:
+def _begin(data):
     return segments(data, 6).cut(1)
 
 
 @pytest.mark.parametrize("numbers", [1 << 24, 40])
-def test_products_are_those_of_explicit_gradients(monkeypatch, numbers) -> None:
+def test_products_are_those_of_explicit_gradients(monkeypatch, numbers):
     monkeypatch.setattr(gradients, "NUMBERS", numbers)
     monkeypatch.setattr(gradients, "EXPLICIT", 6)
     path, policy = windows(recorded(7, 10), 4, every=3).path, noisy()

@@ -21,7 +21,7 @@ from gradlab.tools.logs import page as logs_page
 from gradlab.tools.logs.arguments import of_each_action
 from gradlab.tools.logs.compute import measure_logs
 from gradlab.tools.logs.findings import verdict
-from gradlab.tools.logs.result import LogsRun, agreements, load, numbers, supported
+from gradlab.tools.logs.result import agreements, load, numbers, supported
 from gradlab.truth.lqr import ExactCritic
 from tests.first_screens import check_first_screen
 from tests.logs.carts import STD, WEIGHT, fallen, falling, linear, noisy, recorded, task
@@ -50,18 +50,18 @@ def critics():
 
 
 @pytest.fixture(scope="module")
-def run() -> LogsRun:
+def run():
     """Of a wrong model and two critics."""
     return measure_logs(
         recorded(300, 40), noisy(), task(0.4).prior, critics(), discount=DISCOUNT, horizon=8
     )
 
 
-def told(run: LogsRun, about: str) -> list[str]:
+def told(run, about):
     return [each.text for each in verdict(run) if each.about == about]
 
 
-def test_the_exact_model_is_supported_and_a_wrong_one_refuted() -> None:
+def test_the_exact_model_is_supported_and_a_wrong_one_refuted():
     for push, right in ((1.0, True), (0.1, False)):
         model = task(push).prior
         found = measure_logs(recorded(600, 8), noisy(), model, discount=DISCOUNT, horizon=6)
@@ -72,18 +72,15 @@ def test_the_exact_model_is_supported_and_a_wrong_one_refuted() -> None:
         assert words in told(found, "support")[0]
 
 
-def test_at_horizon_0_no_model_can_be_wrong(run) -> None:
+def test_at_horizon_0_no_model_can_be_wrong_and_whole_returns_need_long_horizons(run):
     assert agreements(run, "same")[0].status != "disagree"
     assert not told(run, "control")
-
-
-def test_whole_returns_need_long_enough_horizons(run) -> None:
     whole = {each.horizon: each.gap.value for each in agreements(run, "whole")}
     assert run.config["reach"] == 40 and whole[8] < whole[1]
     assert "γ^40" in told(run, "whole")[0]
 
 
-def test_every_sentence_has_its_interval_and_number(run) -> None:
+def test_every_sentence_has_its_interval_and_number(run):
     found = verdict(run)
     assert {each.about for each in found} >= {
         "policy", "support", "whole", "score", "noise", "disagreement", "critic", "direction",
@@ -94,14 +91,14 @@ def test_every_sentence_has_its_interval_and_number(run) -> None:
         assert "N = " in each.text or "rows" in each.text, each.text
 
 
-def test_too_few_trajectories_are_told_how_many_more() -> None:
+def test_too_few_trajectories_are_told_how_many_more():
     found = measure_logs(recorded(12, 8), noisy(), task().prior, discount=DISCOUNT, horizon=6)
     text = " ".join(told(found, "support"))
     assert "undecided" in text
     assert "more trajectories would" in text or "no affordable" in text
 
 
-def test_a_file_gives_back_what_was_found(run, tmp_path) -> None:
+def test_a_file_gives_back_what_was_found(run, tmp_path):
     path = run.save(tmp_path / "logs.h5")
     again = load(path)
     for name, values in run.columns.items():
@@ -114,14 +111,14 @@ def test_a_file_gives_back_what_was_found(run, tmp_path) -> None:
         load(tmp_path / "none.h5")
 
 
-def test_figures_without_numbers_say_so(run) -> None:
+def test_figures_without_numbers_say_so(run):
     empty = run.table().iloc[:0]
     for name in ("agreement", "referee", "noise", "critics", "direction", "prediction"):
         ax = getattr(figures, f"logged_{name}")(empty)
         assert ax.texts, name
 
 
-def test_results_do_not_depend_on_the_global_stream() -> None:
+def test_results_do_not_depend_on_the_global_stream():
     data, model = recorded(20, 8), task().prior
     before = torch.random.get_rng_state()
     tables = []
@@ -133,7 +130,7 @@ def test_results_do_not_depend_on_the_global_stream() -> None:
     assert tables[0].equals(tables[1])
 
 
-def test_a_deterministic_record_has_no_score_but_the_rest() -> None:
+def test_a_deterministic_record_has_no_score_but_the_rest():
     world = task()
     data = recorded(60, 12, policy=linear())
     found = measure_logs(data, linear(), world.prior, critics(), discount=DISCOUNT, horizon=5)
@@ -145,25 +142,25 @@ def test_a_deterministic_record_has_no_score_but_the_rest() -> None:
         measure_logs(recorded(60, 8), linear(), world.prior, discount=DISCOUNT)
 
 
-def test_known_noise_makes_a_deterministic_policy_stochastic() -> None:
+def test_known_noise_makes_a_deterministic_policy_stochastic():
     data, model = recorded(60, 8), task().prior
     one = measure_logs(data, linear(), model, discount=DISCOUNT, horizon=3, noise_std=STD)
     two = measure_logs(data, noisy(), model, discount=DISCOUNT, horizon=3)
     assert one.table().equals(two.table())
 
 
-def test_one_number_is_the_noise_of_every_action() -> None:
+def test_one_number_is_the_noise_of_every_action():
     assert of_each_action((0.3,), 3) == of_each_action(0.3, 3) == [0.3, 0.3, 0.3]
     assert of_each_action((0.1, 0.2, 0.3), 3) == [0.1, 0.2, 0.3]
 
 
-def test_an_end_that_actions_move_is_told() -> None:
+def test_an_end_that_actions_move_is_told():
     data, policy = fallen()
     found = measure_logs(data, policy, falling(), discount=DISCOUNT, horizon=5)
     assert "actions move the end" in told(found, "episodes")[0]
 
 
-def test_long_trajectories_are_cut_into_windows() -> None:
+def test_long_trajectories_are_cut_into_windows():
     data = recorded(8, 60)
     found = measure_logs(data, noisy(), task().prior, discount=DISCOUNT, horizon=5, every=5)
     assert found.config["windows"] == 8 * 12 and found.config["trajectories"] == 8
@@ -188,14 +185,14 @@ def test_long_trajectories_are_cut_into_windows() -> None:
         ({"data": recorded(6, 4)}, "of which 0 have 5 steps"),
     ],
 )
-def test_what_cannot_be_judged_is_refused_by_name(changed, says) -> None:
+def test_what_cannot_be_judged_is_refused_by_name(changed, says):
     known = {"data": recorded(6, 8), "policy": noisy(), "model": task().prior, "critic": None}
     arguments = known | {"discount": DISCOUNT, "horizon": 5} | changed
     with pytest.raises(InputError, match=says):
         measure_logs(**arguments)
 
 
-def test_broken_episodes_are_refused_where_they_are_made() -> None:
+def test_broken_episodes_are_refused_where_they_are_made():
     data = recorded(6, 8)
     wrong = data.state.clone()
     wrong[3] += 1.0
@@ -206,14 +203,14 @@ def test_broken_episodes_are_refused_where_they_are_made() -> None:
         replace(data, state=wrong)
 
 
-def test_lengths_that_differ_are_told(run) -> None:
+def test_lengths_that_differ_are_told(run):
     data = first(recorded(40, 8), 40 * 8 - 5)
     found = measure_logs(data, noisy(), task().prior, discount=DISCOUNT, horizon=5)
     assert found.notes["left_out"] == 1
     assert "1 shorter than" in told(found, "episodes")[0]
 
 
-def test_the_command_writes_a_run(tmp_path, capsys) -> None:
+def test_the_command_writes_a_run(tmp_path, capsys):
     (tmp_path / "own.py").write_text(OWN)
     checkpoint.save(noisy(), tmp_path / "policy.safetensors")
     words = [
@@ -228,7 +225,7 @@ def test_the_command_writes_a_run(tmp_path, capsys) -> None:
     assert load(document["run"]).config["horizon"] == 4
 
 
-def test_a_report_shows_every_figure_and_says_the_verdict(run, tmp_path, capsys) -> None:
+def test_a_report_shows_every_figure_and_says_the_verdict(run, tmp_path, capsys):
     path = run.save(tmp_path / "logs.h5")
     assert main(["report", str(path), "--explain"]) == 0
     assert "recorded actions" in " ".join(capsys.readouterr().out.split())
@@ -248,7 +245,7 @@ def test_a_report_shows_every_figure_and_says_the_verdict(run, tmp_path, capsys)
         (("--task", "path_tracking", "--noise-std", "0.3"), "width"),
     ],
 )
-def test_wrong_usage_is_told_and_exits_with_2(tmp_path, capsys, words, says) -> None:
+def test_wrong_usage_is_told_and_exits_with_2(tmp_path, capsys, words, says):
     (tmp_path / "own.py").write_text(OWN)
     data, policy = arrays(tmp_path / "logs.npz"), f"{tmp_path / 'own.py'}:policy"
     output = ("--output", str(tmp_path / "run.h5"))
@@ -258,7 +255,7 @@ def test_wrong_usage_is_told_and_exits_with_2(tmp_path, capsys, words, says) -> 
 
 
 @pytest.mark.slow
-def test_the_example_runs(tmp_path, monkeypatch, capsys) -> None:
+def test_the_example_runs(tmp_path, monkeypatch, capsys):
     script = Path(__file__).parents[2] / "examples" / "logs_and_a_model.py"
     monkeypatch.setattr(sys, "argv", [str(script), str(tmp_path)])
     runpy.run_path(str(script), run_name="__main__")
@@ -266,7 +263,7 @@ def test_the_example_runs(tmp_path, monkeypatch, capsys) -> None:
     assert (tmp_path / "logs.html").is_file() and (tmp_path / "judged.npz").is_file()
 
 
-def test_a_refuted_model_is_refused_on_the_first_screen(run, tab, tmp_path) -> None:
+def test_a_refuted_model_is_refused_on_the_first_screen(run, tab, tmp_path):
     found = logs_page.page(run)
     check_first_screen(tab, found, tmp_path)
     assert found.screen.headline.startswith("Do not use this model's gradient")

@@ -31,7 +31,7 @@ from tests.logs.carts import STD, fallen, linear, noisy, recorded, task
 DISCOUNT = task().discount
 
 
-def planted(G: dict[str, torch.Tensor]) -> Products:
+def planted(G):
     """Products of explicit gradients [N, P], one group each."""
     cells = {name: (name, 1) for name in G}
     pairs = {
@@ -43,18 +43,18 @@ def planted(G: dict[str, torch.Tensor]) -> Products:
     return Products(np.ones(len(next(iter(G.values())))), squares, pairs)
 
 
-def draws(n: int, mean: float, seed: int, dims: int = 3) -> torch.Tensor:
+def draws(n, mean, seed, dims=3):
     noise = torch.randn(n, dims, generator=stream(seed, "planted"), dtype=torch.float64)
     return mean + noise
 
 
-def u_statistic(X: torch.Tensor) -> float:
+def u_statistic(X):
     """Mean inner product of different rows, by the double sum."""
     n = len(X)
     return float(((X @ X.T).sum() - (X * X).sum()) / (n * (n - 1)))
 
 
-def test_numbers_are_u_statistics_of_explicit_gradients() -> None:
+def test_numbers_are_u_statistics_of_explicit_gradients():
     M, S = draws(30, 0.5, 0), draws(30, 0.2, 1)
     found = planted({"model": M, "score": S})
     told = {e.quantity: e.estimate.value for e in agreement(found, ("model", 1), ("score", 1))}
@@ -66,7 +66,7 @@ def test_numbers_are_u_statistics_of_explicit_gradients() -> None:
     assert told["variance_ratio"] == pytest.approx(traces[0] / traces[1], rel=1e-10)
 
 
-def test_a_mean_of_noise_says_nothing_of_what_it_estimates() -> None:
+def test_a_mean_of_noise_says_nothing_of_what_it_estimates():
     norms, cosines = [], []
     for seed in range(100):
         found = {e.quantity: e for e in noise_of(planted({"x": draws(20, 0.0, seed)}), ("x", 1))}
@@ -84,7 +84,7 @@ def test_a_mean_of_noise_says_nothing_of_what_it_estimates() -> None:
     assert all(each.interval.high > 0 for each in cosines)
 
 
-def test_a_norm_has_the_ends_of_its_square() -> None:
+def test_a_norm_has_the_ends_of_its_square():
     X = draws(12, 0.0, 3)
     found = {e.quantity: e for e in noise_of(planted({"x": X}), ("x", 1))}
     rows = torch.arange(12)
@@ -107,14 +107,14 @@ def test_a_norm_has_the_ends_of_its_square() -> None:
         ((1, 3), (0.1, 9), (np.nan, np.nan), False, "disagree"),
     ],
 )
-def test_a_status_is_given_by_the_ends_of_intervals(excess, bias2, gap, known, status) -> None:
+def test_a_status_is_given_by_the_ends_of_intervals(excess, bias2, gap, known, status):
     def number(ends):
         return Number(float(np.mean(ends)), *ends, n=9, se=1.0)
 
     assert _status(number(excess), number(bias2), number(gap), known) == status
 
 
-def test_the_cosine_of_a_mean_is_that_with_its_expectation() -> None:
+def test_the_cosine_of_a_mean_is_that_with_its_expectation():
     mean, n = 0.4, 50
     found = {e.quantity: e for e in noise_of(planted({"x": draws(n, mean, 3)}), ("x", 1))}
     known = [
@@ -127,7 +127,7 @@ def test_the_cosine_of_a_mean_is_that_with_its_expectation() -> None:
     assert span.low < np.sqrt(np.mean(np.square(known))) < span.high
 
 
-def test_critics_differ_by_what_their_means_differ() -> None:
+def test_critics_differ_by_what_their_means_differ():
     one, two, three = draws(2000, 0.5, 0), draws(2000, 0.5, 0) + 0.3, draws(2000, 0.5, 0) - 0.1
     found = planted({"a": one, "b": two, "c": three})
     told = {e.quantity: e for e in noise_of(found, ("a", 1), (("b", 1), ("c", 1)))}
@@ -135,7 +135,7 @@ def test_critics_differ_by_what_their_means_differ() -> None:
     assert told["variance_critics"].estimate.value == pytest.approx(3 * shifts.var(ddof=1))
 
 
-def test_the_policy_that_recorded_passes_and_others_do_not() -> None:
+def test_the_policy_that_recorded_passes_and_others_do_not():
     data = recorded(300, 12)
     found = residuals(noisy(), data.state, data.action)
     assert found is not None and found.on_policy and not found.far
@@ -154,17 +154,16 @@ def test_the_policy_that_recorded_passes_and_others_do_not() -> None:
     assert residuals(linear(), data.state, data.action) is None
 
 
-def test_own_noise_is_called_foreign_no_oftener_than_it_says() -> None:
+def test_own_noise_is_called_foreign_no_oftener_than_it_says():
     known = torch.cat([torch.ones(500, 1), draws(500, 0.0, 9)], dim=1).numpy()
     p = [described(draws(500, 0.0, k, 2).numpy(), known).p_value for k in range(400)]
     assert np.mean(np.array(p) < 0.05) < 0.08
     assert np.mean(np.array(p) < LEVEL) < 0.01
 
 
-def test_derivatives_are_as_wrong_as_neighbours_say() -> None:
+def test_derivatives_are_as_wrong_as_neighbours_say():
     data = recorded(300, 30)
     right, wrong = (directional(data, each) for each in (task().simulator, task(0.6).prior))
-    assert right is not None and wrong is not None
     (ratio, span), (known, ends) = right.error[-1], wrong.error[1]
     assert span.low < 0 < span.high and abs(ratio.value) < 0.05
     # Only the push moves the velocity: (1 − 0.6)² of its derivative.
@@ -172,7 +171,7 @@ def test_derivatives_are_as_wrong_as_neighbours_say() -> None:
     assert 0.3 < wrong.noise[1][0].value < 0.9 and known.value > 0
 
 
-def test_neighbours_are_the_nearest_of_other_trajectories() -> None:
+def test_neighbours_are_the_nearest_of_other_trajectories():
     unit, number = draws(60, 0.0, 4), torch.arange(60) // 6
     rows = torch.tensor([0, 17, 59])
     index, distance = nearest_rows(unit, number, rows, 5)
@@ -187,11 +186,11 @@ def test_neighbours_are_the_nearest_of_other_trajectories() -> None:
         torch.testing.assert_close(far, torch.tensor([each for each, _ in best]).double())
 
 
-def test_too_few_trajectories_have_no_neighbourhood() -> None:
+def test_too_few_trajectories_have_no_neighbourhood():
     assert directional(recorded(5, 40), task().simulator) is None
 
 
-def test_the_exact_model_predicts_up_to_its_noise() -> None:
+def test_the_exact_model_predicts_up_to_its_noise():
     path = windows(recorded(50, 12), 12).path
     exact, none = prediction(path, task().simulator), prediction(path, task(0.0).prior)
     assert exact.lost is None and (exact.error.value < 0.2).all()
@@ -201,16 +200,16 @@ def test_the_exact_model_predicts_up_to_its_noise() -> None:
 class Shifted(nn.Module):
     """A critic, scaled and shifted."""
 
-    def __init__(self, critic: nn.Module, scale: float, shift: float) -> None:
+    def __init__(self, critic, scale, shift):
         super().__init__()
         self.critic, self.scale, self.shift = critic, scale, shift
 
-    def forward(self, state: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
+    def forward(self, state, action):
         value: torch.Tensor = self.critic(state, action)
         return self.scale * value + self.shift
 
 
-def test_a_critic_is_judged_by_its_equation_and_by_returns() -> None:
+def test_a_critic_is_judged_by_its_equation_and_by_returns():
     world, path = task(), windows(recorded(300, 60), 60).path
     weight = linear().network[0].weight
     exact = ExactCritic(world.simulator, weight, DISCOUNT)
@@ -228,7 +227,7 @@ def test_a_critic_is_judged_by_its_equation_and_by_returns() -> None:
     assert judged(Shifted(exact, 1.0, 1e4), path, DISCOUNT)["beyond"][0].value == 1.0
 
 
-def test_targets_of_refitted_critics_are_returns_of_the_recorded_actions() -> None:
+def test_targets_of_refitted_critics_are_returns_and_stop_where_a_trajectory_fell():
     data = recorded(4, 30)
     found, number = evaluation(data, DISCOUNT)
     assert len(found.returns) == 4 * 29 and number.tolist() == [
@@ -242,9 +241,6 @@ def test_targets_of_refitted_critics_are_returns_of_the_recorded_actions() -> No
     )
     torch.testing.assert_close(found.returns.reshape(4, 29)[:, 28], reward[:, 28])
     assert float(found.bootstrap[2]) == pytest.approx(DISCOUNT**25)
-
-
-def test_targets_stop_where_a_trajectory_fell() -> None:
     data, _ = fallen()
     found, number = evaluation(data, DISCOUNT)
     which = int(data.trajectory[data.terminated][0])
@@ -256,7 +252,7 @@ def test_targets_stop_where_a_trajectory_fell() -> None:
 
 
 @pytest.mark.slow
-def test_refitted_critics_differ_and_leave_half_of_the_data(monkeypatch) -> None:
+def test_refitted_critics_differ_and_leave_half_of_the_data(monkeypatch):
     monkeypatch.setattr(fitting, "UPDATES", 30)
     data = recorded(20, 10)
     found = measure_logs(data, noisy(), task().prior, discount=DISCOUNT, horizon=3, fit_critics=2)

@@ -9,7 +9,7 @@ from gradlab.tools.logs.windows import windows
 from tests.logs.carts import fallen, recorded
 
 
-def test_windows_of_whole_trajectories_are_segments() -> None:
+def test_windows_of_whole_trajectories_are_segments():
     data = recorded(6, 5)
     cut, known = windows(data, 5).path, segments(data, 5)
     for name in ("states", "rewards", "alive", "group"):
@@ -18,7 +18,7 @@ def test_windows_of_whole_trajectories_are_segments() -> None:
     assert cut.actions[-1].isnan().all()
 
 
-def test_a_fallen_trajectory_goes_on_dead_and_without_reward() -> None:
+def test_a_fallen_trajectory_goes_on_dead_and_its_return_is_that_of_the_rows():
     data, _ = fallen()
     lengths = torch.bincount(data.trajectory)
     early = int((lengths < 4).nonzero()[0])
@@ -32,22 +32,18 @@ def test_a_fallen_trajectory_goes_on_dead_and_without_reward() -> None:
     assert torch.equal(cut.path.states[n:, column], last.expand(7 - n, -1))
     ended = float(data.terminated.sum()) / 40
     assert cut.ended == pytest.approx(ended)
-
-
-def test_a_return_is_that_of_the_rows_however_it_ended() -> None:
-    data, _ = fallen()
     rewards = windows(data, 6).path.rewards.sum(dim=0)
     known = torch.zeros(40, dtype=torch.float64).index_add_(0, data.trajectory, data.reward)
     torch.testing.assert_close(rewards, known)
 
 
-def test_a_trajectory_that_merely_stops_is_left_out() -> None:
+def test_a_trajectory_that_merely_stops_is_left_out():
     short = first(recorded(6, 5), 28)  # the last has 3 steps
     assert windows(short, 5).left_out == 1
     assert windows(short, 3).left_out == 0
 
 
-def test_windows_begin_every_so_many_steps() -> None:
+def test_windows_begin_every_so_many_steps():
     cut = windows(recorded(5, 10), 4, every=3)
     assert cut.path.group.tolist() == [k for k in range(5) for _ in range(3)]
     first_rows = recorded(5, 10).state.reshape(5, 10, 2)[:, [0, 3, 6]].reshape(15, 2)
@@ -63,6 +59,6 @@ def test_windows_begin_every_so_many_steps() -> None:
         (6, 5, 0, "every is 0"),
     ],
 )
-def test_too_little_is_refused_with_numbers(count, steps, every, told) -> None:
+def test_too_little_is_refused_with_numbers(count, steps, every, told):
     with pytest.raises(InputError, match=told):
         windows(recorded(count, 5), steps, every)

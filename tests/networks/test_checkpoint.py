@@ -1,8 +1,6 @@
 """A network comes back as it was; anything else ends in one line."""
 
 import json
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -11,7 +9,7 @@ from safetensors.torch import save_file
 from gradlab.errors import InputError
 from gradlab.networks import checkpoint
 from gradlab.networks.checkpoint import build
-from gradlab.networks.mlp import ACTIVATIONS, Policy, QCritic, mlp
+from gradlab.networks.mlp import Policy, QCritic, mlp
 from gradlab.networks.policies import Gaussian, GaussianPolicy
 
 STATE, ACTION = torch.randn(5, 3, dtype=torch.float64), torch.randn(5, 2, dtype=torch.float64)
@@ -19,9 +17,7 @@ STATE, ACTION = torch.randn(5, 3, dtype=torch.float64), torch.randn(5, 2, dtype=
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("hidden", [(), (16, 8)])
-def test_a_network_comes_back_bit_for_bit(
-    tmp_path: Path, dtype: torch.dtype, hidden: tuple[int, ...]
-) -> None:
+def test_a_network_comes_back_bit_for_bit(tmp_path, dtype, hidden):
     state, action = STATE.to(dtype), ACTION.to(dtype)
     policy = Policy(3, 2, hidden, "tanh", scale=[1.0, 0.1, 1 / 3]).to(dtype)
     critic = QCritic(3, 2, hidden, "silu", scale=None, bias=False).to(dtype)
@@ -39,9 +35,7 @@ def test_a_network_comes_back_bit_for_bit(
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("kind", ["plain", "squashed", "limits", "one std", "stds"])
-def test_a_stochastic_policy_comes_back_bit_for_bit(
-    tmp_path: Path, dtype: torch.dtype, kind: str
-) -> None:
+def test_a_stochastic_policy_comes_back_bit_for_bit(tmp_path, dtype, kind):
     limits = {"plain": None, "squashed": 0.3, "limits": (0.3, 2.0)}
     if kind in limits:
         squash = kind != "plain"
@@ -59,12 +53,7 @@ def test_a_stochastic_policy_comes_back_bit_for_bit(
     assert torch.equal(again(state, noise), policy(state, noise))
 
 
-def test_shapes_are_those_of_the_protocol() -> None:
-    assert Policy(3, 2).double()(STATE).shape == (5, 2)
-    assert QCritic(3, 2).double()(STATE, ACTION).shape == (5,)
-
-
-def test_the_scale_is_the_first_layer_and_no_parameter() -> None:
+def test_the_scale_is_the_first_layer_and_no_parameter():
     scale = [2.0, 0.5, 4.0]
     scaled, plain = Policy(3, 1, (8,), scale=scale), Policy(3, 1, (8,))
     layers = scaled.network[1:].state_dict().values()
@@ -72,13 +61,6 @@ def test_the_scale_is_the_first_layer_and_no_parameter() -> None:
     state = STATE.float()
     assert torch.equal(scaled(state), plain(state * torch.tensor(scale)))
     assert len(list(scaled.parameters())) == len(list(plain.parameters()))
-
-
-def test_an_architecture_is_json_and_builds_an_equal_network() -> None:
-    for network in (Policy(3, 2, (4,), "relu", scale=(1, 2, 3)), QCritic(3, 1)):
-        again = build(json.loads(json.dumps(network.architecture)))
-        assert again.architecture == network.architecture
-        assert str(again) == str(network)
 
 
 @pytest.mark.parametrize(
@@ -94,15 +76,9 @@ def test_an_architecture_is_json_and_builds_an_equal_network() -> None:
         GaussianPolicy(3, 1).architecture | {"action_dim": "two"},
     ],
 )
-def test_an_architecture_of_no_stochastic_policy_is_refused(architecture: dict[str, Any]) -> None:
+def test_an_architecture_of_no_stochastic_policy_is_refused(architecture):
     with pytest.raises(InputError):
         build(architecture)
-
-
-@pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_networks_treat_rows_alone(activation: str) -> None:
-    network = mlp([3, 16, 16, 2], activation).double()
-    torch.testing.assert_close(network(STATE)[2:3], network(STATE[2:3]), rtol=0, atol=1e-14)
 
 
 @pytest.mark.parametrize(
@@ -114,9 +90,9 @@ def test_networks_treat_rows_alone(activation: str) -> None:
         (([3, 1], "elu", [1.0]), "scale has 1"),
     ],
 )
-def test_a_wrong_network_is_named(arguments: tuple[object, ...], message: str) -> None:
+def test_a_wrong_network_is_named(arguments, message):
     with pytest.raises(InputError, match=message):
-        mlp(*arguments)  # type: ignore[arg-type]
+        mlp(*arguments)
 
 
 HOSTILE = (
@@ -126,7 +102,7 @@ HOSTILE = (
 )
 
 
-def hostile(path: Path, how: str) -> None:
+def hostile(path, how):
     policy = Policy(3, 1, (4,))
     tensors, architecture = policy.state_dict(), dict(policy.architecture)
     if how == "text":
@@ -154,7 +130,7 @@ def hostile(path: Path, how: str) -> None:
 
 
 @pytest.mark.parametrize("how", HOSTILE)
-def test_a_hostile_checkpoint_is_refused_in_one_line(tmp_path: Path, how: str) -> None:
+def test_a_hostile_checkpoint_is_refused_in_one_line(tmp_path, how):
     path = tmp_path / "policy.safetensors"
     hostile(path, how)
     with pytest.raises(InputError) as caught:
@@ -173,22 +149,18 @@ def bad():
 """
 
 
-def test_a_network_of_ones_own_is_called_by_name(tmp_path: Path) -> None:
+def test_a_network_of_ones_own_is_called_by_name(tmp_path):
     file = tmp_path / "mine.py"
     file.write_text(OWN)
     assert checkpoint.load(f"{file}:policy")(STATE.float()).shape == (5, 2)
-    for name, message in (
-        ("nothing", "no function"),
-        ("no", "returned 3"),
-        ("bad", "returned "),
-    ):
+    for name, message in (("nothing", "no function"), ("no", "returned 3"), ("bad", "returned ")):
         with pytest.raises(InputError, match=message):
             checkpoint.load(f"{file}:{name}")
     with pytest.raises(InputError, match="no such file"):
         checkpoint.load(f"{tmp_path}/absent.py:policy")
 
 
-def test_a_foreign_module_cannot_be_saved_and_says_how_to_keep_it(tmp_path: Path) -> None:
+def test_a_foreign_module_cannot_be_saved_and_says_how_to_keep_it(tmp_path):
     for module in (torch.nn.Linear(1, 1), Gaussian(torch.nn.Linear(1, 1), 0.1)):
         with pytest.raises(InputError, match=r"file\.py:function"):
             checkpoint.save(module, tmp_path / "x.safetensors")

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 import gradlab
 from gradlab.errors import InputError
@@ -20,29 +20,29 @@ TASK = gradlab.tasks.linear_quadratic(
 STATES = torch.linspace(-1, 1, 16, dtype=torch.float64).reshape(8, 2)
 
 
-def network(dtype: torch.dtype = torch.float64) -> nn.Module:
+def network(dtype=torch.float64):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 1)).to(dtype)
 
 
-def policy() -> nn.Module:
+def policy():
     with torch.random.fork_rng():
         torch.manual_seed(1)
         return nn.Linear(2, 1, dtype=torch.float64)
 
 
 class Row(nn.Module):
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.net = network()
 
-    def forward(self, state: Tensor, action: Tensor) -> Tensor:
+    def forward(self, state, action):
         return self.net(torch.cat([state, action], 1))[:, 0]
 
 
 class Column(Row):
-    def forward(self, state: Tensor, action: Tensor) -> Tensor:
+    def forward(self, state, action):
         return self.net(torch.cat([state, action], 1))
 
 
@@ -56,13 +56,15 @@ SHAPES = {
 }
 
 
-def tail(critic: object, **more: object) -> gradlab.Estimator:
+def tail(critic, **more):
     system = TASK.simulator
     return gradlab.Estimator(system, system, "all", gradlab.Tail(2, critic, 0.8, **more))
 
 
-def measured(critic: object, **more: object) -> np.ndarray:
-    found = gradlab.measure(TASK, policy(), critic, horizon=2, starts=8, batch=8, judges=8, **more)
+def measured(critic, **more):
+    found = gradlab.measure(
+        TASK, policy(), critic, horizon=2, starts=8, batch=8, judges=8, rehearse=False, **more
+    )
     return found.table()["value"].to_numpy()
 
 

@@ -4,17 +4,12 @@ import itertools
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.utils import parametrize
 
 from gradlab.errors import InputError
 from gradlab.networks import layers as layers_module
-from gradlab.networks.ensemble_jacobians import (
-    along,
-    averaged_jacobians,
-    jacobians,
-    mean_jacobians,
-)
+from gradlab.networks.ensemble_jacobians import along, averaged_jacobians, jacobians, mean_jacobians
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble, MemberMLP, predict
 from gradlab.networks.mlp import ACTIVATIONS, mlp
 
@@ -30,13 +25,7 @@ every_shape = pytest.mark.parametrize(
 )
 
 
-def ensemble(
-    activation: str = "silu",
-    hidden: tuple[int, ...] = (16, 12),
-    reward: bool = True,
-    residual: bool = True,
-    spread: float = 1.0,
-) -> GaussianEnsemble:
+def ensemble(activation="silu", hidden=(16, 12), reward=True, residual=True, spread=1.0):
     """Three members with parameters far from their start and normalisers of their own."""
     torch.manual_seed(0)
     made = GaussianEnsemble(DS, DA, 3, hidden, activation, residual, reward).double()
@@ -50,8 +39,8 @@ def ensemble(
     return made
 
 
-def by_jacrev(made: GaussianEnsemble, state: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
-    def one(x: Tensor) -> tuple[Tensor, Tensor]:
+def by_jacrev(made, state, action):
+    def one(x):
         found = predict(made.numbers(x), x[None])
         return found.mean[:, 0], found.std[:, 0]
 
@@ -62,9 +51,7 @@ def by_jacrev(made: GaussianEnsemble, state: Tensor, action: Tensor) -> tuple[Te
 
 @every_shape
 @every_activation
-def test_closed_forms_are_those_of_torch_func(
-    activation: str, hidden: tuple[int, ...], reward: bool, residual: bool
-) -> None:
+def test_closed_forms_are_those_of_torch_func(activation, hidden, reward, residual):
     made = ensemble(activation, hidden, reward, residual)
     mean, std = by_jacrev(made, STATE, ACTION)
     assert mean.shape == (3, N, DS + reward, DS + DA) and std.abs().max() > 1e-3
@@ -77,7 +64,7 @@ def test_closed_forms_are_those_of_torch_func(
 
 
 @every_activation
-def test_slopes_hold_far_out_where_functions_saturate(activation: str) -> None:
+def test_slopes_hold_far_out_where_functions_saturate(activation):
     z = torch.tensor([-800.0, -40.0, -1e-9, 1e-9, 19.9, 20.1, 40.0, 800.0], dtype=torch.float64)
     value, slope = layers_module.SLOPES[activation](z)
     want, derivative = torch.func.jvp(ACTIVATIONS[activation](), (z,), (torch.ones_like(z),))
@@ -86,7 +73,7 @@ def test_slopes_hold_far_out_where_functions_saturate(activation: str) -> None:
 
 
 @every_activation
-def test_directional_derivatives_are_jacobians_times_directions(activation: str) -> None:
+def test_directional_derivatives_are_jacobians_times_directions(activation):
     made = ensemble(activation)
     both, found = jacobians(made, STATE, ACTION), made(STATE, ACTION)
     shared = torch.randn(N, 3, DS + DA, dtype=torch.float64)
@@ -101,11 +88,11 @@ def test_directional_derivatives_are_jacobians_times_directions(activation: str)
         torch.testing.assert_close(got.prediction.std, found.std)
 
 
-def test_a_loss_on_directional_derivatives_has_the_gradient_of_double_backpropagation() -> None:
+def test_a_loss_on_directional_derivatives_has_the_gradient_of_double_backpropagation():
     made = ensemble("tanh")
     direction = torch.randn(N, 1, DS + DA, dtype=torch.float64)
 
-    def automatic() -> Tensor:
+    def automatic():
         moved = tuple(direction[:, 0].split([DS, DA], dim=1))
         outputs = lambda s, a: torch.cat([made(s, a).mean, made(s, a).std], -1)  # noqa: E731
         return torch.func.jvp(outputs, (STATE, ACTION), moved)[1].square().sum()
@@ -120,10 +107,10 @@ def test_a_loss_on_directional_derivatives_has_the_gradient_of_double_backpropag
         torch.testing.assert_close(mine, other, rtol=1e-9, atol=1e-9)
 
 
-def test_results_do_not_depend_on_the_size_of_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_results_do_not_depend_on_the_size_of_blocks(monkeypatch):
     made, directions = ensemble(), torch.randn(N, 2, DS + DA, dtype=torch.float64)
 
-    def everything() -> list[Tensor]:
+    def everything():
         both, average = jacobians(made, STATE, ACTION), averaged_jacobians(made, STATE, ACTION)
         moved = along(made, STATE, ACTION, directions)
         means = mean_jacobians(made, STATE, ACTION)
@@ -136,7 +123,7 @@ def test_results_do_not_depend_on_the_size_of_blocks(monkeypatch: pytest.MonkeyP
             torch.testing.assert_close(got, want, rtol=1e-13, atol=1e-13)
 
 
-def test_members_may_see_inputs_of_their_own() -> None:
+def test_members_may_see_inputs_of_their_own():
     made = ensemble()
     state, action = torch.randn(3, N, DS).double(), torch.randn(3, N, DA).double()
     together, own = made(state, action), jacobians(made, state, action)
@@ -147,7 +134,7 @@ def test_members_may_see_inputs_of_their_own() -> None:
 
 
 @pytest.mark.parametrize("bias", [True, False])
-def test_members_are_the_networks_that_one_seed_makes_one_after_another(bias: bool) -> None:
+def test_members_are_the_networks_that_one_seed_makes_one_after_another(bias):
     sizes, scale = [DS, 8, 8, 3], [1.0, 0.5, 2.0, 3.0]
     torch.manual_seed(3)
     apart = [mlp(sizes, "elu", scale, bias) for _ in range(5)]
@@ -164,7 +151,7 @@ def test_members_are_the_networks_that_one_seed_makes_one_after_another(bias: bo
     assert torch.equal(again(x), together(x))
 
 
-def test_training_together_is_training_apart() -> None:
+def test_training_together_is_training_apart():
     sizes, target = [DS, 8, 1], STATE[:, :1].sin()
     together = MemberMLP(3, sizes, "silu").double()
     apart = [together.member(k) for k in range(3)]
@@ -181,11 +168,11 @@ def test_training_together_is_training_apart() -> None:
 
 
 class Halved(nn.Module):
-    def forward(self, weight: Tensor) -> Tensor:
+    def forward(self, weight):
         return weight / 2
 
 
-def test_a_parametrised_weight_reaches_the_closed_forms() -> None:
+def test_a_parametrised_weight_reaches_the_closed_forms():
     made = ensemble(spread=2.0)
     before = mean_jacobians(made, STATE, ACTION)
     parametrize.register_parametrization(made.network.linear[1], "weight", Halved())
@@ -194,7 +181,7 @@ def test_a_parametrised_weight_reaches_the_closed_forms() -> None:
     assert (after - before).abs().max() > 1e-2
 
 
-def test_noise_scales_stay_within_their_bounds() -> None:
+def test_noise_scales_stay_within_their_bounds():
     made = ensemble(residual=False)
     made.set_normalisers(*(torch.full((w,), fill) for w, fill in ((6, 0.0), (6, 1.0))), *unit(5))
     with torch.no_grad():
@@ -207,11 +194,11 @@ def test_noise_scales_stay_within_their_bounds() -> None:
             assert (log_std >= -2).all() and (log_std <= 0.5 + 0.005).all()
 
 
-def unit(width: int) -> tuple[Tensor, Tensor]:
+def unit(width):
     return torch.zeros(width), torch.ones(width)
 
 
-def test_standardised_outputs_are_the_prediction_in_units_of_the_targets() -> None:
+def test_standardised_outputs_are_the_prediction_in_units_of_the_targets():
     made = ensemble()
     raw, found = made.standardised(STATE, ACTION), made(STATE, ACTION)
     state = torch.cat([STATE, torch.zeros(N, 1).double()], 1)
@@ -229,9 +216,7 @@ def test_standardised_outputs_are_the_prediction_in_units_of_the_targets() -> No
         ({2: torch.full((3, 5), torch.inf)}, "target_mean of dimension 0 is inf"),
     ],
 )
-def test_a_wrong_normaliser_is_named_and_changes_nothing(
-    change: dict[int, Tensor], message: str
-) -> None:
+def test_a_wrong_normaliser_is_named_and_changes_nothing(change, message):
     made = ensemble()
     before = made(STATE, ACTION).mean
     arguments = dict(enumerate((*unit(6), *unit(5)))) | change
@@ -250,12 +235,12 @@ def test_a_wrong_normaliser_is_named_and_changes_nothing(
         ({"activation": "step"}, "activation is 'step'"),
     ],
 )
-def test_a_wrong_ensemble_is_named(arguments: dict[str, object], message: str) -> None:
+def test_a_wrong_ensemble_is_named(arguments, message):
     with pytest.raises(InputError, match=message):
-        GaussianEnsemble(**({"state_dim": 2, "action_dim": 1} | arguments))  # type: ignore[arg-type]
+        GaussianEnsemble(**({"state_dim": 2, "action_dim": 1} | arguments))
 
 
-def test_shapes_of_every_form_agree() -> None:
+def test_shapes_of_every_form_agree():
     made = ensemble()
     for n, k in itertools.product((1, 2), (1, 2)):
         state, action = STATE[:n], ACTION[:n]

@@ -24,22 +24,22 @@ class Own(nn.Module):
 
     noise_dim = DA
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.inner = GaussianPolicy(DS, DA, (8,), "tanh", squash=True)
 
-    def forward(self, state: Tensor, noise: Tensor) -> Tensor:
+    def forward(self, state, noise):
         action: Tensor = self.inner(state, noise)
         return action
 
-    def log_prob(self, state: Tensor, action: Tensor) -> Tensor:
+    def log_prob(self, state, action):
         return self.inner.log_prob(state, action)
 
-    def infer_noise(self, state: Tensor, action: Tensor) -> Tensor:
+    def infer_noise(self, state, action):
         return self.inner.infer_noise(state, action)
 
 
-def make(kind: str) -> nn.Module:
+def make(kind):
     torch.manual_seed(3)
     if kind == "wrapped":
         return Gaussian(Policy(DS, DA, (8,), "tanh"), 0.4).double()
@@ -48,23 +48,26 @@ def make(kind: str) -> nn.Module:
     return GaussianPolicy(DS, DA, (8, 8), "tanh", squash=kind == "squashed").double()
 
 
-def inputs() -> tuple[Tensor, Tensor]:
+def inputs():
     generator = torch.Generator().manual_seed(0)
     draws = torch.randn(N, DS + DA, generator=generator, dtype=torch.float64)
     return draws[:, :DS].clone(), draws[:, DS:].clone()
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_last_action_is_the_log_probability_of_the_others(kind: str) -> None:
+def test_the_last_action_is_the_log_probability_of_the_others(kind):
     policy, (state, noise) = make(kind), inputs()
     augmented = WithLogProb(policy)(state, noise)
     assert torch.equal(augmented[:, :-1], policy(state, noise))
     expected = policy.log_prob(state, augmented[:, :-1])
     torch.testing.assert_close(augmented[:, -1], expected, rtol=1e-10, atol=1e-10)
+    both = zip(WithLogProb(policy).parameters(), policy.parameters(), strict=True)
+    assert all(left is right for left, right in both), "in the same order"
+    assert WithLogProb(policy).noise_dim == DA
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_derivatives_are_total_through_the_action(kind: str) -> None:
+def test_derivatives_are_total_through_the_action(kind):
     policy, (state, noise) = make(kind), inputs()
     state.requires_grad_()
     weight = torch.arange(1.0, N + 1, dtype=torch.float64)
@@ -73,27 +76,14 @@ def test_derivatives_are_total_through_the_action(kind: str) -> None:
     got = (WithLogProb(policy)(state, noise)[:, -1] * weight).sum()
     if not got.requires_grad:  # a fixed std has a constant entropy
         got = got + 0 * sum(leaf.sum() for leaf in leaves)
-    pairs = zip(
-        torch.autograd.grad(got, leaves, materialize_grads=True),
-        torch.autograd.grad(expected, leaves, materialize_grads=True),
-        strict=True,
+    left, right = (
+        torch.autograd.grad(each, leaves, materialize_grads=True) for each in (got, expected)
     )
-    for left, right in pairs:
-        torch.testing.assert_close(left, right, rtol=1e-9, atol=1e-9)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_parameters_are_the_policys_in_the_same_order(kind: str) -> None:
-    policy = make(kind)
-    both = zip(WithLogProb(policy).parameters(), policy.parameters(), strict=True)
-    assert all(left is right for left, right in both)
-    assert WithLogProb(policy).noise_dim == DA
+    torch.testing.assert_close(left, right, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("kind", ["plain", "squashed", "wrapped"])
-def test_the_augmented_policy_takes_the_fast_path(
-    kind: str, recwarn: pytest.WarningsRecorder
-) -> None:
+def test_the_augmented_policy_takes_the_fast_path(kind, recwarn):
     policy, (state, _) = WithLogProb(make(kind)), inputs()
     check_policy(policy, state, DA + 1)
     critic = SoftCritic(QCritic(DS, DA, (8,), "tanh").double(), 0.3)
@@ -107,7 +97,7 @@ def test_the_augmented_policy_takes_the_fast_path(
     torch.testing.assert_close(rows.sum(dim=0), flat, rtol=1e-10, atol=1e-12)
 
 
-def test_a_soft_critic_charges_alpha_per_nat() -> None:
+def test_a_soft_critic_charges_alpha_per_nat():
     critic, (state, noise) = QCritic(DS, DA, (8,)).double(), inputs()
     soft = SoftCritic(critic, 0.3)
     check_critic(soft, "Q", state, DA + 1)
@@ -116,9 +106,9 @@ def test_a_soft_critic_charges_alpha_per_nat() -> None:
     torch.testing.assert_close(soft(state, augmented), critic(state, noise) - 0.3 * log_prob)
 
 
-def test_entropy_needs_a_density_and_a_temperature() -> None:
+def test_entropy_needs_a_density_and_a_temperature():
     with pytest.raises(InputError, match="wrap it"):
         WithLogProb(Policy(DS, DA))
     for alpha in (-0.1, float("nan"), float("inf"), "0.1"):
         with pytest.raises(InputError, match="alpha"):
-            SoftCritic(QCritic(DS, DA), alpha)  # type: ignore[arg-type]
+            SoftCritic(QCritic(DS, DA), alpha)

@@ -1,13 +1,9 @@
 """Forward and backward by hand against autograd's, and against finite differences."""
 
-from __future__ import annotations
-
 import itertools
-from collections.abc import Iterator
 
 import pytest
 import torch
-from torch import Tensor
 
 from gradlab.networks import products
 from gradlab.networks.layers import Layers
@@ -18,17 +14,17 @@ SHAPES = ((5, 7, 7, 1), (5, 7, 3), (5, 1), (5, 2), (3, 1, 4))
 
 
 @pytest.fixture(params=[False, True], ids=["batched", "separate"])
-def apart(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[bool]:
+def apart(request, monkeypatch):
     """Products of both kinds, however small they are."""
     monkeypatch.setattr(products, "LARGE", 1)
     with fast_products(apart=request.param):
         yield request.param
 
 
-def made(sizes: tuple[int, ...], activation: str, members: int = 3) -> tuple[Layers, Tensor]:
+def made(sizes, activation, members=3):
     generator = torch.Generator().manual_seed(0)
 
-    def normal(*shape: int) -> Tensor:
+    def normal(*shape):
         return torch.randn(*shape, generator=generator, dtype=torch.float64).requires_grad_()
 
     pairs = list(itertools.pairwise(sizes))
@@ -37,19 +33,17 @@ def made(sizes: tuple[int, ...], activation: str, members: int = 3) -> tuple[Lay
     return Layers(weights, biases, activation), normal(members, 11, sizes[0])
 
 
-def inputs(layers: Layers, x: Tensor) -> list[Tensor]:
+def inputs(layers, x):
     return [x, *layers.weights, *(bias for bias in layers.biases if bias is not None)]
 
 
-def loss(y: Tensor) -> Tensor:
+def loss(y):
     return (y.sin() * torch.arange(1.0, y.numel() + 1).view_as(y)).sum()
 
 
 @pytest.mark.parametrize("sizes", SHAPES)
 @pytest.mark.parametrize("activation", IN_PLACE)
-def test_values_and_gradients_are_those_of_autograd(
-    apart: bool, activation: str, sizes: tuple[int, ...]
-) -> None:
+def test_values_and_gradients_are_those_of_autograd(apart, activation, sizes):
     layers, x = made(sizes, activation)
     ours, theirs = perceptron(layers, x), layers(x)
     torch.testing.assert_close(ours, theirs, rtol=1e-13, atol=1e-13)
@@ -59,12 +53,10 @@ def test_values_and_gradients_are_those_of_autograd(
 
 
 @pytest.mark.parametrize("activation", IN_PLACE)
-def test_gradients_of_first_and_second_order_are_finite_differences(
-    apart: bool, activation: str
-) -> None:
+def test_gradients_of_first_and_second_order_are_finite_differences(apart, activation):
     layers, x = made((3, 4, 4, 2), activation, members=2)
 
-    def of(x: Tensor, *numbers: Tensor) -> Tensor:
+    def of(x, *numbers):
         depth = len(layers.weights)
         return perceptron(Layers(numbers[:depth], numbers[depth:], activation), x)
 
@@ -72,7 +64,7 @@ def test_gradients_of_first_and_second_order_are_finite_differences(
     assert torch.autograd.gradgradcheck(of, inputs(layers, x))
 
 
-def test_only_what_was_asked_for_is_computed() -> None:
+def test_only_what_was_asked_for_is_computed():
     layers, x = made((5, 7, 7, 1), "elu")
     frozen = Layers(
         tuple(w.detach() for w in layers.weights),
@@ -85,7 +77,7 @@ def test_only_what_was_asked_for_is_computed() -> None:
     assert not perceptron(frozen, x.detach()).requires_grad
 
 
-def test_arguments_are_left_as_they_are(apart: bool) -> None:
+def test_arguments_are_left_as_they_are(apart):
     layers, x = made((5, 7, 7, 1), "relu")
     before = [tensor.detach().clone() for tensor in inputs(layers, x)]
     y = perceptron(layers, x)
@@ -95,7 +87,7 @@ def test_arguments_are_left_as_they_are(apart: bool) -> None:
     assert torch.equal(outer, torch.ones_like(y))
 
 
-def test_parameters_changed_on_the_way_are_refused() -> None:
+def test_parameters_changed_on_the_way_are_refused():
     layers, x = made((5, 7, 1), "tanh")
     y = perceptron(layers, x).sum()
     with torch.no_grad():

@@ -8,16 +8,15 @@ from gradlab.fitting.fitted import Descent
 from gradlab.fitting.model_settings import ModelSettings
 from gradlab.fitting.models import fit_model
 from gradlab.networks import products
-from gradlab.networks.gaussian_ensemble import GaussianEnsemble
 from gradlab.tasks import pendulum
 
 
 @pytest.fixture(autouse=True)
-def highest() -> None:
+def highest():
     assert torch.get_float32_matmul_precision() == "highest"
 
 
-def test_products_inside_are_accurate() -> None:
+def test_products_inside_are_accurate():
     generator = torch.Generator().manual_seed(1)
     a, b = (torch.randn(7, 256, 200, generator=generator).double() for _ in range(2))
     with products.fast_products():
@@ -25,25 +24,20 @@ def test_products_inside_are_accurate() -> None:
     assert (found - a @ b.mT).norm() / (a @ b.mT).norm() < products.ACCURATE
 
 
-def test_inaccurate_ones_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_inaccurate_ones_are_not_used_and_the_setting_is_put_back(monkeypatch):
+    with pytest.raises(KeyboardInterrupt), products.fast_products():
+        raise KeyboardInterrupt
+    assert torch.get_float32_matmul_precision() == "highest"
     monkeypatch.setattr(products, "product_error", lambda device: 1e-3)
     with products.fast_products():
         assert torch.get_float32_matmul_precision() == "highest"
 
 
-def test_the_setting_is_put_back_whatever_happens() -> None:
-    with pytest.raises(KeyboardInterrupt), products.fast_products():
-        raise KeyboardInterrupt
-    assert torch.get_float32_matmul_precision() == "highest"
-
-
 @pytest.mark.parametrize(("slower", "chosen"), [("bmm", "separate"), ("mm", "batched")])
-def test_products_are_made_as_is_faster(
-    monkeypatch: pytest.MonkeyPatch, slower: str, chosen: str
-) -> None:
+def test_products_are_made_as_is_faster(monkeypatch, slower, chosen):
     product = getattr(torch, slower)
 
-    def repeated(*given: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
+    def repeated(*given, out):
         for _ in range(5):
             product(*given, out=out)
         return out
@@ -52,14 +46,14 @@ def test_products_are_made_as_is_faster(
     assert products.faster_products.__wrapped__("cpu") == chosen
 
 
-def test_products_nearly_equally_fast_are_made_as_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_products_nearly_equally_fast_are_made_as_a_batch(monkeypatch):
     taken = iter([1.0, 0.9] * products.TURNS)
     monkeypatch.setattr(products, "_seconds", lambda work: next(taken))
     assert products.faster_products.__wrapped__("cpu") == "batched"
     assert products.faster_products.__wrapped__("cuda") == "batched"
 
 
-def test_large_products_alone_are_taken_apart() -> None:
+def test_large_products_alone_are_taken_apart():
     large, small = torch.zeros(2, 256, 256), torch.zeros(2, 64, 64)
     assert not products.separate(large, large)
     with products.fast_products(apart=True):
@@ -69,15 +63,15 @@ def test_large_products_alone_are_taken_apart() -> None:
     assert not products.separate(large, large)
 
 
-def test_a_fit_descends_with_them_and_is_judged_without(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fit_descends_with_them_and_is_judged_without(monkeypatch):
     monkeypatch.setattr(products, "product_error", lambda device: 0.0)
     seen, run_epoch = [], Descent.run_epoch
 
-    def watched(descent: Descent) -> None:
+    def watched(descent):
         seen.append(torch.get_float32_matmul_precision())
         run_epoch(descent)
 
-    def after(epoch: int, ensemble: GaussianEnsemble) -> None:
+    def after(epoch, ensemble):
         seen.append(torch.get_float32_matmul_precision())
 
     monkeypatch.setattr(Descent, "run_epoch", watched)

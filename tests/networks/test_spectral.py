@@ -16,11 +16,11 @@ from gradlab.networks.interface import check_policy
 from gradlab.networks.mlp import Policy, QCritic
 
 
-def x(*shape: int) -> Tensor:
+def x(*shape):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 
 
-def held(network: nn.Module) -> list[bool]:
+def held(network):
     """Which layers have norm 1, by numpy's decomposition."""
     return [
         all(abs(value - 1) < 1e-9 for value in layer.values) for layer in spectral.norms(network)
@@ -35,7 +35,7 @@ def held(network: nn.Module) -> list[bool]:
         ("hidden", [False, True, True, False]),
     ],
 )
-def test_the_chosen_layers_have_norm_one(which: spectral.Which, wanted: list[bool]) -> None:
+def test_the_chosen_layers_have_norm_one(which, wanted):
     for network in (Policy(3, 2, (8, 9, 7)), QCritic(3, 2, (8, 9, 7))):
         network.double()
         spectral.normalise(network, which)
@@ -47,7 +47,7 @@ def test_the_chosen_layers_have_norm_one(which: spectral.Which, wanted: list[boo
     assert len(spectral.norms(ensemble)[0].values) == 3
 
 
-def test_power_iterations_agree_with_torchs() -> None:
+def test_power_iterations_agree_with_torchs():
     torch.manual_seed(0)
     ours = Policy(3, 2, (40, 40)).double()
     theirs = [nn.Linear(3, 40), nn.Linear(40, 40), nn.Linear(40, 2)]
@@ -62,7 +62,7 @@ def test_power_iterations_agree_with_torchs() -> None:
         torch.testing.assert_close(own, other, rtol=1e-6, atol=1e-8)
 
 
-def test_gradients_in_train_and_eval_mode_agree_once_settled() -> None:
+def test_gradients_in_train_and_eval_mode_agree_once_settled():
     torch.manual_seed(0)
     policy = Policy(3, 2, (6,)).double()
     spectral.normalise(policy, "all")
@@ -76,26 +76,23 @@ def test_gradients_in_train_and_eval_mode_agree_once_settled() -> None:
         torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-9)
 
 
-def test_closed_form_jacobians_are_those_of_the_normalised_model() -> None:
+def test_closed_form_jacobians_are_those_of_the_normalised_model():
     torch.manual_seed(0)
     ensemble = GaussianEnsemble(3, 2, 2, (8, 8)).double()
     spectral.normalise(ensemble, "all_but_last", bound=1.5)
     ensemble.eval()
     state, action = x(6, 3), x(6, 2)
 
-    def mean(s: Tensor, a: Tensor) -> Tensor:
+    def mean(s, a):
         return ensemble(s[None], a[None]).mean[:, 0]
 
     by_state, by_action = vmap(jacrev(mean, (0, 1)))(state, action)
     wanted = torch.cat([by_state, by_action], dim=-1).transpose(0, 1)
     torch.testing.assert_close(mean_jacobians(ensemble, state, action), wanted)
-    torch.testing.assert_close(
-        mean_jacobians(spectral.baked(ensemble), state, action),
-        wanted,  # type: ignore[arg-type]
-    )
+    torch.testing.assert_close(mean_jacobians(spectral.baked(ensemble), state, action), wanted)
 
 
-def test_a_baked_network_survives_the_disk(tmp_path: Path) -> None:
+def test_a_baked_network_survives_the_disk(tmp_path):
     for network in (Policy(3, 2, (8, 8)), GaussianEnsemble(3, 2, 2, (8, 8)), QCritic(3, 2)):
         spectral.normalise(network, "all_but_last")
         network.eval()
@@ -112,11 +109,11 @@ def test_a_baked_network_survives_the_disk(tmp_path: Path) -> None:
         assert [layer.normalised for layer in spectral.norms(again)] == [False] * 3
 
 
-def _all(output: object) -> list[Tensor]:
-    return [output] if isinstance(output, Tensor) else [output.mean, output.std]  # type: ignore[attr-defined]
+def _all(output):
+    return [output] if isinstance(output, Tensor) else [output.mean, output.std]
 
 
-def test_a_policy_that_changes_while_it_is_measured_is_refused() -> None:
+def test_a_policy_that_changes_while_it_is_measured_is_refused():
     policy = Policy(3, 2).double()
     spectral.normalise(policy, "hidden")
     with pytest.raises(InputError, match=r"SpectralNorm in train mode.*eval"):
@@ -124,13 +121,13 @@ def test_a_policy_that_changes_while_it_is_measured_is_refused() -> None:
     check_policy(policy.eval(), x(4, 3), 2)
 
 
-def test_what_cannot_be_normalised_is_refused() -> None:
+def test_what_cannot_be_normalised_is_refused():
     with pytest.raises(InputError, match="no such layer"):
         spectral.normalise(Policy(3, 2, ()), "hidden")
     with pytest.raises(InputError, match="expected one of all"):
-        spectral.normalise(Policy(3, 2), "some")  # type: ignore[arg-type]
+        spectral.normalise(Policy(3, 2), "some")
     with pytest.raises(InputError, match="expected one of all"):  # it has no hash
-        spectral.normalise(Policy(3, 2), torch.ones(1))  # type: ignore[arg-type]
+        spectral.normalise(Policy(3, 2), torch.ones(1))
     policy = Policy(3, 2)
     spectral.normalise(policy, "all")
     with pytest.raises(InputError, match="already"):
@@ -139,7 +136,7 @@ def test_what_cannot_be_normalised_is_refused() -> None:
         spectral.normalise(Policy(3, 2), "all", bound=0.0)
 
 
-def test_the_example_of_the_page_on_models_runs() -> None:
+def test_the_example_of_the_page_on_models_runs():
     page = (Path(__file__).parents[2] / "docs/howto/models.md").read_text()
     printed = next(part for part in page.split("```") if "spectral.normalise(policy" in part)
     names = {"policy": Policy(3, 2, (8, 8))}

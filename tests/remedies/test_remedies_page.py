@@ -1,11 +1,7 @@
 """The page of a test of remedies: its verdict, tables and hostile names."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -14,23 +10,17 @@ from gradlab.reporting.numbers import number
 from gradlab.tools.remedies import page as remedies_page
 from gradlab.tools.remedies.findings import verdict
 from tests.first_screens import check_first_screen, opened
-from tests.planted_remedies import (
-    ARMS,
-    LEVELS,
-    RUN,
-    TABLE,
-    planted,
-)
+from tests.planted_remedies import ARMS, LEVELS, RUN, TABLE, planted
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def page(tmp_path_factory):
     path = tmp_path_factory.mktemp("remedies") / "run.html"
     path.write_text(render(remedies_page.page(RUN)), encoding="utf-8")
     return path
 
 
-def test_the_page_opens_with_the_verdict_and_asks_for_nothing(tab: Any, page: Path) -> None:
+def test_the_page_opens_with_the_verdict_and_asks_for_nothing(tab, page):
     seen = opened(tab, page)
     tab.wait_for_load_state("networkidle")
     told = tab.locator("#why").text_content()
@@ -45,7 +35,7 @@ def test_the_page_opens_with_the_verdict_and_asks_for_nothing(tab: Any, page: Pa
         assert fact in " ".join(header)
 
 
-def test_every_number_of_both_tables_is_on_the_page_and_sorts(tab: Any, page: Path) -> None:
+def test_every_number_of_both_tables_is_on_the_page_and_sorts(tab, page):
     text = page.read_text(encoding="utf-8")
     shown = re.findall(r'data-v="([^"]+)"', text)
     for value in (*TABLE["ratio"].dropna(), *TABLE["ci_high"].dropna(), *LEVELS["value"]):
@@ -63,7 +53,7 @@ def test_every_number_of_both_tables_is_on_the_page_and_sorts(tab: Any, page: Pa
     assert cells[0].inner_text() == number(found[0])
 
 
-def test_a_hostile_task_is_text(tab: Any, tmp_path: Path) -> None:
+def test_a_hostile_task_is_text(tab, tmp_path):
     attack = "</title><script>document.title='broken'</script><img src=x onerror=alert(1)>"
     notes = {
         "trials": [{"trial": 0, "truth": {"status": attack, "reason": attack}, attack: attack}]
@@ -78,7 +68,7 @@ def test_a_hostile_task_is_text(tab: Any, tmp_path: Path) -> None:
     assert tab.locator("script").count() == 1 and len(seen) == 1
 
 
-def test_the_first_screen_names_action_price_and_more_samples(tab: Any, tmp_path: Path) -> None:
+def test_the_first_screen_names_action_price_and_more_samples(tab, tmp_path):
     found = remedies_page.page(RUN)
     check_first_screen(tab, found, tmp_path)
     assert found.screen.headline.startswith("Take spectral normalisation")
@@ -86,7 +76,7 @@ def test_the_first_screen_names_action_price_and_more_samples(tab: Any, tmp_path
     assert "4× the batch" in found.screen.numbers[2].label
 
 
-def test_fits_that_were_added_after_a_look_are_named() -> None:
+def test_fits_that_were_added_after_a_look_are_named():
     told = [{**each, "planned": 4} for each in RUN.notes["trials"]]
     notes = {"trials": [{**told[0], "planned": 2}, *told[1:]]}
     screen = remedies_page.page(replace(RUN, notes=notes)).screen

@@ -1,60 +1,36 @@
 """What remedies gain with larger batches, from the pieces of the error."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from gradlab.tools.remedies.result import BASELINE, Key, ModelValue, extended, larger_batches
-from tests.planted_remedies import (
-    BATCH,
-    RUN,
-    H,
-    values,
-)
+from tests.planted_remedies import BATCH, RUN, H, values
 
 
-def test_a_larger_batch_leaves_the_bias_and_divides_the_variance_exactly() -> None:
+def test_a_larger_batch_leaves_the_bias_and_divides_the_variance_exactly():
     found = larger_batches(RUN).set_index(["arm", "quantity", "at"])
+    trials = [{v.key: v.value for v in values(BASELINE, 1.0, t)} for t in range(4)]
+    bias, spread = (
+        np.array([[of[Key(name, at=h)] for h in range(1, H + 1)] for of in trials])
+        for name in ("bias2", "variance")
+    )
     for k in (2, 4):
+        errors = bias + spread / (k * BATCH)
         for h in range(1, H + 1):
-            bias = [
-                v.value
-                for t in range(4)
-                for v in values(BASELINE, 1.0, t)
-                if v.key == Key("bias2", at=h)
-            ]
-            spread = [
-                v.value
-                for t in range(4)
-                for v in values(BASELINE, 1.0, t)
-                if v.key == Key("variance", at=h)
-            ]
             row = found.loc[(f"batch × {k}", "mse", h)]
-            assert row["second"] == pytest.approx(np.mean(bias) + np.mean(spread) / (k * BATCH))
-            assert row["first"] == pytest.approx(np.mean(bias) + np.mean(spread) / BATCH)
+            assert row["second"] == pytest.approx(errors[:, h - 1].mean())
+            assert row["first"] == pytest.approx((bias + spread / BATCH)[:, h - 1].mean())
             assert row["ratio_low"] <= row["ratio"] <= row["ratio_high"]
             assert found.loc[(f"batch × {k}", "variance", h), "ratio"] == 1 / k
             assert found.loc[(f"batch × {k}", "bias2", h), "ratio"] == 1.0
         least = found.loc[(f"batch × {k}", "least_mse", np.nan)].squeeze()
-        known = [
-            min(
-                b.value + v.value / (k * BATCH)
-                for b, v in zip(
-                    [x for x in values(BASELINE, 1.0, t) if x.key.quantity == "bias2"],
-                    [x for x in values(BASELINE, 1.0, t) if x.key.quantity == "variance"],
-                    strict=True,
-                )
-            )
-            for t in range(4)
-        ]
-        assert least["second"] == pytest.approx(np.mean(known))
+        assert least["second"] == pytest.approx(errors.min(axis=1).mean())
         assert found.loc[(f"batch × {k}", "step_cost", np.nan)].squeeze()["second"] == k
 
 
-def test_of_a_single_trial_larger_batches_have_intervals_over_its_starts() -> None:
+def test_of_a_single_trial_larger_batches_have_intervals_over_its_starts():
     rng = np.random.default_rng(0)
     left = 1 + 0.01 * rng.normal(size=(2, 2, 16))
     numbers = [
@@ -72,17 +48,16 @@ def test_of_a_single_trial_larger_batches_have_intervals_over_its_starts() -> No
     assert least["second"] == pytest.approx(known)
 
 
-def test_the_least_error_is_that_of_each_trial_wherever_it_lies() -> None:
+def test_the_least_error_is_that_of_each_trial_wherever_it_lies():
     cells = None
     for trial, errors in enumerate([(3.0, 5.0), (6.0, 4.0)]):
         numbers = [ModelValue(BASELINE, Key("mse", at=h), e) for h, e in enumerate(errors, 1)]
         numbers += [ModelValue(BASELINE, Key("variance", at=h), float(BATCH)) for h in (1, 2)]
         cells = extended(cells, trial, numbers)
-    assert cells is not None
     found = larger_batches(replace(RUN, cells=cells, pairs=())).set_index(["arm", "quantity", "at"])
     assert found.loc[("batch × 2", "least_mse", np.nan)].squeeze()["second"] == pytest.approx(3.0)
 
 
-def test_without_errors_there_is_nothing_to_say_of_batches() -> None:
+def test_without_errors_there_is_nothing_to_say_of_batches():
     cells = extended(None, 0, [ModelValue(BASELINE, Key("held_out_mse"), 1.0)])
     assert larger_batches(replace(RUN, cells=cells)).empty

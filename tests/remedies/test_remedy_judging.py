@@ -1,7 +1,5 @@
 """Planted models: what is measured of them is what their closed forms say."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np
@@ -17,7 +15,6 @@ from gradlab.tools.remedies.result import CLIPPED, SMOOTH, TIME, Key, ModelPair,
 
 A, B, GAIN, Q, R, DISCOUNT = 0.9, 0.4, -0.5, 1.0, 0.3, 0.9
 BAD, BETTER = (0.6, 0.8), (0.85, 0.44)  # (A, B) of two models
-KEYS = ("prediction_error", "jacobian_error", "lyapunov")
 
 
 def scalar(a, b):
@@ -26,19 +23,15 @@ def scalar(a, b):
     )
 
 
-class Proportional(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.layer = torch.nn.Linear(1, 1, bias=False, dtype=torch.float64)
-        torch.nn.init.constant_(self.layer.weight, GAIN)
-
-    def forward(self, state):
-        return self.layer(state)
+def proportional():
+    policy = torch.nn.Linear(1, 1, bias=False, dtype=torch.float64)
+    torch.nn.init.constant_(policy.weight, GAIN)
+    return policy
 
 
 @pytest.fixture(scope="module")
 def world():
-    truth = shared_truth(scalar(A, B), Proportional(), starts=40, horizon=4, batch=64, seed=3)
+    truth = shared_truth(scalar(A, B), proportional(), starts=40, horizon=4, batch=64, seed=3)
     return model_values.bench(truth, None)
 
 

@@ -1,7 +1,5 @@
 """What a remedy costs, as the fit itself and its clock told it."""
 
-from __future__ import annotations
-
 import pytest
 
 import gradlab

@@ -1,7 +1,5 @@
 """Whole tests of remedies, small: paired, resumed to the bit, refused where they must be."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch
@@ -198,12 +196,6 @@ def test_an_arm_that_diverges_is_named(networks, tmp_path):
     )
     with pytest.raises(Failure, match=r"^arm dd: all 1 members left the finite numbers"):
         compared(networks, tmp_path / "run.h5", settings=wild)
-
-
-def test_data_that_do_not_suit_an_arm_are_refused_by_its_name(networks, tmp_path):
-    few = collect(TASK, 11)
-    with pytest.raises(InputError, match=r"^arm dd: .*neighbours"):
-        compared(networks, tmp_path / "run.h5", data=few)
 
 
 def test_columns_that_never_change_are_told(networks, tmp_path):

@@ -1,7 +1,5 @@
 """Numbers of trials become paired differences and ratios; a file gives them back bit for bit."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from scipy import stats

@@ -1,6 +1,6 @@
 """Which remedy to take, in words: planted trials with known ratios."""
 
-from __future__ import annotations
+from dataclasses import replace
 
 import numpy as np
 
@@ -34,15 +34,16 @@ def planted(
         rng, values = np.random.default_rng(k), []
         for model, factor in scale.items():
             for h in range(1, H + 1):
-                size = NOISE[k] * factor * h * np.exp(noise * rng.normal())
+                of_h = factor(h) if callable(factor) else factor
+                size = NOISE[k] * of_h * h * np.exp(noise * rng.normal())
                 numbers = {"mse": size, "variance": 100 * size, "bias2": 0.5 * size}
                 kept = numbers if truth else {"variance": numbers["variance"]}
                 values += [ModelValue(model, Key(name, at=h), v) for name, v in kept.items()]
-                values.append(ModelValue(model, Key("prediction_error", at=h), 0.1 * factor**-0.5))
+                values.append(ModelValue(model, Key("prediction_error", at=h), 0.1 * of_h**-0.5))
             least = [v for v in values if v.model == model and v.key == Key("mse", at=1)]
             values += [ModelValue(model, Key("least_mse"), each.value) for each in least]
             for region in (SMOOTH, CLIPPED) if clipped else (SMOOTH,):
-                values.append(ModelValue(model, Key("jacobian_error", "A", region=region), factor))
+                values.append(ModelValue(model, Key("jacobian_error", "A", region=region), of_h))
         cells = extended(cells, k, values)
     pairs = [
         pair
@@ -85,6 +86,20 @@ def test_gains_and_prices_stand_in_one_sentence():
         "∂f/∂s 0.25× (CI 0.25–0.25) away from clips"
         in texts(planted({"dd": 0.25}, clipped=True))[1]
     )
+
+
+def test_a_remedy_that_helps_far_and_harms_near_is_said_so():
+    text = texts(planted({"dd": lambda h: 0.2 if h > 1 else 1.5}))[1]
+    assert "better at h = 2–3, worse at h = 1" in text
+    assert "the least error over the horizons is 1.5× (CI" in text
+
+
+def test_a_variance_of_nothing_has_a_difference_and_no_factor():
+    run = planted({"dd": 0.25})
+    columns = {name: column.copy() for name, column in run.cells.columns.items()}
+    columns["value"][(columns["model"] == "dd") & (columns["quantity"] == "variance")] = 0.0
+    text = texts(replace(run, cells=replace(run.cells, columns=columns)))[1]
+    assert text.startswith("The directional-derivative loss (dd) changes the variance by -")
 
 
 def test_the_ceiling_is_told_and_never_taken():

@@ -43,9 +43,7 @@ ALLOWED = frozenset(OUTCOMES[:3])
 PATIENCE = 60.0  # seconds for one read, a start of torch included
 TABLES = {
     "updates": Table(
-        "iteration",
-        {"loss": Column(("seed",), "reward²"), "rate": Column()},
-        {"seed": (0, 1, 2)},
+        "iteration", {"loss": Column(("seed",), "reward²"), "rate": Column()}, {"seed": (0, 1, 2)}
     ),
     "events": Table("number", {"message": Column(text=True)}),
 }
@@ -323,9 +321,7 @@ KINDS: dict[str, Kind] = {
 
 
 # What a forged file says is what it says: it may be read as anything, and crash nobody.
-FORGED: dict[str, Kind] = {
-    "forged run": (_make_run, _read_forged),
-}
+FORGED: dict[str, Kind] = {"forged run": (_make_run, _read_forged)}
 
 
 def table(count: int, seed: int = 0) -> str:

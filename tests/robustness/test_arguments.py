@@ -4,7 +4,6 @@ import random
 from collections import Counter
 from functools import partial
 from itertools import islice
-from pathlib import Path
 
 import pytest
 from torch import nn
@@ -18,14 +17,14 @@ DRAWN = 100
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory):
     made = tmp_path_factory.mktemp("hostile")
     arguments.prepared(made)
     return made
 
 
 @pytest.mark.parametrize("name", sorted({one.words[0] for one in arguments.commands().values()}))
-def test_what_no_run_can_hold_is_refused_before_any_work(name: str, folder: Path) -> None:
+def test_what_no_run_can_hold_is_refused_before_any_work(name, folder):
     wrong = []
     for words in arguments.grid():
         if words[0] == name:
@@ -35,7 +34,7 @@ def test_what_no_run_can_hold_is_refused_before_any_work(name: str, folder: Path
     assert wrong == []
 
 
-def test_drawn_arguments_are_refused_or_taken(folder: Path) -> None:
+def test_drawn_arguments_are_refused_or_taken(folder):
     found: Counter[str] = Counter()
     wrong = []
     for words in islice(arguments.draws(random.Random(0)), DRAWN):
@@ -47,7 +46,7 @@ def test_drawn_arguments_are_refused_or_taken(folder: Path) -> None:
     assert found["refused"] > DRAWN / 2
 
 
-def test_no_output_takes_the_place_of_a_device(folder: Path) -> None:
+def test_no_output_takes_the_place_of_a_device(folder):
     """A file moved onto a device would replace it for everybody on the machine."""
     profile = gradlab.load(folder / "run.h5")
     for name in ("pipe.h5", "zero.h5"):
@@ -78,13 +77,13 @@ IN_STEPS = {
 
 
 @pytest.mark.parametrize("name", OF_A_TASK)
-def test_what_is_no_task_is_refused(name: str) -> None:
+def test_what_is_no_task_is_refused(name):
     for wrong in WRONG:
         with pytest.raises(InputError, match=r"^task is .*, expected a gradlab\.Task$"):
             OF_A_TASK[name](wrong)
 
 
 @pytest.mark.parametrize("name", IN_STEPS)
-def test_a_progress_that_cannot_be_called_is_refused(name: str) -> None:
+def test_a_progress_that_cannot_be_called_is_refused(name):
     with pytest.raises(InputError, match=r"^progress is 3, expected a function of stage, done"):
         IN_STEPS[name](progress=3)

@@ -6,7 +6,7 @@ from tests.robustness.flips import ALLOWED, FORGED, KINDS, flip_outcomes
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_flipped_bit_is_refused_or_noticed(kind: str) -> None:
+def test_a_flipped_bit_is_refused_or_noticed(kind):
     found = flip_outcomes(kind, 40)
     assert found.total() == 40
     assert set(found) <= ALLOWED, found
@@ -14,13 +14,13 @@ def test_a_flipped_bit_is_refused_or_noticed(kind: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
-def test_ten_thousand_flipped_bits_are_refused_or_noticed(kind: str) -> None:
+def test_ten_thousand_flipped_bits_are_refused_or_noticed(kind):
     found = flip_outcomes(kind, -(-10_000 // len(KINDS)), seed=1)
     assert set(found) <= ALLOWED, found
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", FORGED)
-def test_a_forged_file_ends_a_child_process_at_worst(kind: str) -> None:
+def test_a_forged_file_ends_a_child_process_at_worst(kind):
     found = flip_outcomes(kind, 300)
     assert set(found) <= {*ALLOWED, "silent"}, found

@@ -7,9 +7,7 @@ from gradlab.storage.journal_tables import Column, Table
 
 TABLES = {
     "updates": Table(
-        "iteration",
-        {"loss": Column(("seed",), "reward²"), "rate": Column()},
-        {"seed": (0, 1, 2)},
+        "iteration", {"loss": Column(("seed",), "reward²"), "rate": Column()}, {"seed": (0, 1, 2)}
     ),
     "events": Table("number", {"message": Column(text=True)}),
 }
@@ -18,6 +16,14 @@ ABOUT = {"kind": "training", "seed": 0}
 
 def row(k):
     return {"iteration": k, "loss": np.array([k, k + 0.25, -k]), "rate": 1 / (k + 1)}
+
+
+def writing(path, *span):
+    """The journal of a run, open behind the rows of a range."""
+    writer = Journal(path, TABLES, ABOUT)
+    for k in range(*span):
+        writer.append("updates", row(k))
+    return writer
 
 
 def check(path, count):
@@ -31,10 +37,5 @@ def check(path, count):
 
 def closed_and_going_on(path, begin=0):
     """A run whose file holds ten rows, and its journal, of a killed writer, ten more."""
-    with Journal(path, TABLES, ABOUT) as writer:
-        for k in range(begin, begin + 10):
-            writer.append("updates", row(k))
-    writer = Journal(path, TABLES, ABOUT)
-    for k in range(begin + 10, begin + 20):
-        writer.append("updates", row(k))
-    writer._file.close()
+    writing(path, begin, begin + 10).close()
+    writing(path, begin + 10, begin + 20)._file.close()

@@ -1,11 +1,9 @@
 """Dataclasses as groups of a record: what a field says of its place, and what comes back."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import pytest
@@ -17,8 +15,6 @@ from gradlab.storage.codec import content_of, described, header, scalar, stored
 from gradlab.storage.records import Array, Record
 
 Floats = NDArray[np.float64]
-Cells = tuple[tuple[str, int], ...]
-Sizes = Mapping[str, float]
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +43,7 @@ class Flight:
     note: str = "the caller's"
 
 
-def flight() -> Flight:
+def flight():
     return Flight(
         cells=(("a", 0), ("b", 5)), words=("up", "down"),
         values=np.array([[1.0, np.nan, 3.0], [4.0, 5.0, 6.0]]), extra=np.arange(3.0),
@@ -56,7 +52,7 @@ def flight() -> Flight:
     )  # fmt: skip
 
 
-def on_disk(value: Any, folder: Path) -> Mapping[str, Array]:
+def on_disk(value, folder):
     path = folder / "run.h5"
     records.write(path, Record({}, {"flight": codec.arrays(value)}), overwrite=True)
     return records.read(path).groups["flight"]

@@ -11,14 +11,13 @@ from gradlab.errors import Doubtful, InputError
 from gradlab.storage import journal, records, seals
 from gradlab.storage.journal import Journal, journal_of, read
 from gradlab.storage.journal_tables import RUN, Column
-from tests.storage.planted_journals import ABOUT, TABLES, check, closed_and_going_on, row
+from tests.storage.planted_journals import ABOUT, TABLES, check, closed_and_going_on, row, writing
 
 
 def test_rows_come_back_before_and_after_closing(tmp_path):
     path = tmp_path / "run.h5"
-    with Journal(path, TABLES, ABOUT) as writer:
+    with writing(path, 50) as writer:
         for k in range(50):
-            writer.append("updates", row(k))
             writer.append("events", {"number": k, "message": f"über {k}"})
         assert not path.exists()
         check(path, 50)
@@ -52,9 +51,7 @@ def test_a_column_left_out_is_not_a_number(tmp_path):
 
 def test_a_row_written_again_replaces_the_first(tmp_path):
     path = tmp_path / "run.h5"
-    with Journal(path, TABLES, ABOUT) as writer:
-        for k in range(10):
-            writer.append("updates", row(k))
+    writing(path, 10).close()
     with Journal(path, TABLES, ABOUT) as writer:
         for k in range(7, 12):
             writer.append("updates", row(k) | {"rate": -1.0})
@@ -90,13 +87,9 @@ def without_id(path):
 
 def test_an_older_file_goes_on_and_a_newer_journal_takes_no_other_one(tmp_path):
     path = tmp_path / "run.h5"
-    with Journal(path, TABLES, ABOUT) as writer:
-        for k in range(10):
-            writer.append("updates", row(k))
+    writing(path, 10).close()
     without_id(path)
-    with Journal(path, TABLES, ABOUT) as writer:
-        for k in range(10, 20):
-            writer.append("updates", row(k))
+    with writing(path, 10, 20):
         assert len(check(path, 20)["iteration"].values) == 20
     assert RUN in read(path).attributes
     closed_and_going_on(path, begin=20)
@@ -173,10 +166,7 @@ def test_a_column_of_another_shape_is_refused(tmp_path, folded):
     ],
 )
 def test_bad_rows_are_refused(tmp_path, table, bad, message):
-    with (
-        Journal(tmp_path / "run.h5", TABLES, ABOUT) as writer,
-        pytest.raises(InputError, match=message),
-    ):
+    with writing(tmp_path / "run.h5", 0) as writer, pytest.raises(InputError, match=message):
         writer.append(table, bad)
 
 
@@ -198,9 +188,7 @@ def test_a_module_beside_a_run_is_not_executed(tmp_path, monkeypatch, long_run):
     (tmp_path / "h5py.py").write_text("open('executed', 'w'); raise SystemExit(0)")
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("PYTHONPATH", raising=False)
-    with Journal("run.h5", TABLES, ABOUT) as writer:
-        for k in range(10):
-            writer.append("updates", row(k))
+    writing("run.h5", 10).close()
     assert not journal_of(tmp_path / "run.h5").exists()
     foreign = tmp_path / "foreign.h5"  # a run of others is read in a child process
     foreign.write_bytes((tmp_path / "run.h5").read_bytes()[: -seals.SIZE])
@@ -213,8 +201,6 @@ def test_a_fold_is_believed_for_the_rows_that_it_folded(tmp_path, monkeypatch, l
     path = tmp_path / "run.h5"
     does_nothing = [sys.executable, "-P", "-c", ""]
     monkeypatch.setattr("gradlab.storage.journal.python_module", lambda *words: does_nothing)
-    with Journal(path, TABLES, ABOUT) as writer:
-        for k in range(10):
-            writer.append("updates", row(k))
+    writing(path, 10).close()
     assert journal_of(path).exists()
     check(path, 10)

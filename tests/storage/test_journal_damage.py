@@ -10,16 +10,13 @@ import pytest
 from gradlab.errors import Doubtful, InputError
 from gradlab.storage import journal_frames
 from gradlab.storage.journal import Journal, journal_of, read
-from tests.storage.planted_journals import ABOUT, TABLES, check, row
+from tests.storage.planted_journals import ABOUT, TABLES, check, row, writing
 
 
 @pytest.mark.parametrize("cut", [1, 7, 40])
 def test_a_torn_tail_costs_one_row(tmp_path, cut):
     path = tmp_path / "run.h5"
-    writer = Journal(path, TABLES, ABOUT)
-    for k in range(20):
-        writer.append("updates", row(k))
-    writer._file.close()
+    writing(path, 20)._file.close()
     place = journal_of(path)
     place.write_bytes(place.read_bytes()[:-cut])
     assert len(check(path, 19)["iteration"].values) == 19
@@ -30,10 +27,7 @@ def test_a_torn_tail_costs_one_row(tmp_path, cut):
 
 def test_a_flipped_byte_costs_the_frame_it_is_in(tmp_path):
     path = tmp_path / "run.h5"
-    writer = Journal(path, TABLES, ABOUT)
-    for k in range(20):
-        writer.append("updates", row(k))
-    writer._file.close()
+    writing(path, 20)._file.close()
     place, whole = journal_of(path), journal_of(path).read_bytes()
     opening = next(journal_frames.decode(whole))[0]
     generator = np.random.default_rng(0)
@@ -52,10 +46,7 @@ def test_a_flipped_byte_costs_the_frame_it_is_in(tmp_path):
 
 def test_a_damaged_last_frame_is_still_counted_when_the_run_goes_on(tmp_path):
     path = tmp_path / "run.h5"
-    writer = Journal(path, TABLES, ABOUT)
-    for k in range(20):
-        writer.append("updates", row(k))
-    writer._file.close()
+    writing(path, 20)._file.close()
     place = journal_of(path)
     spoiled = bytearray(place.read_bytes())
     spoiled[-1] ^= 1

@@ -3,19 +3,16 @@
 import fcntl
 import os
 import shutil
-import signal
 import subprocess
-import sys
 import tempfile
 import time
 
-import numpy as np
 import pytest
 
 from gradlab.errors import Failure
 from gradlab.storage import journal, journal_frames
 from gradlab.storage.journal import Journal, journal_of, read
-from tests.storage.planted_journals import ABOUT, TABLES, check, closed_and_going_on, row
+from tests.storage.planted_journals import ABOUT, TABLES, check, closed_and_going_on, row, writing
 
 
 @pytest.mark.slow
@@ -80,9 +77,7 @@ def test_a_folder_moved_away_is_noticed_by_the_next_row(tmp_path):
 
 def test_a_full_disk_costs_the_row_that_did_not_fit(tmp_path, monkeypatch):
     path = tmp_path / "run.h5"
-    writer = Journal(path, TABLES, ABOUT)
-    for k in range(5):
-        writer.append("updates", row(k))
+    writer = writing(path, 5)
     write = os.write
 
     def full(descriptor, data):
@@ -108,9 +103,7 @@ class Finished:
 
 def half_folded(path):
     """A writer of twenty rows of which a child has folded ten, and the number of the tenth."""
-    writer = Journal(path, TABLES, ABOUT)
-    for k in range(10):
-        writer.append("updates", row(k))
+    writer = writing(path, 10)
     writer._folding, tenth = journal_of(path).stat().st_size, writer._sequence
     writer._through = tenth
     writer._child = Finished()
@@ -156,9 +149,7 @@ def test_without_space_the_journal_stays(tmp_path, monkeypatch):
     path = tmp_path / "run.h5"
     usage = type("Usage", (), {"free": 10})()
     monkeypatch.setattr(journal.shutil, "disk_usage", lambda _: usage)
-    with Journal(path, TABLES, ABOUT) as writer:
-        for k in range(5):
-            writer.append("updates", row(k))
+    writing(path, 5).close()
     assert journal_of(path).exists() and not path.exists()
     check(path, 5)
 
@@ -169,9 +160,8 @@ def test_the_only_fold_of_a_short_run_needs_no_process(tmp_path, monkeypatch, pr
     monkeypatch.setattr(subprocess, "Popen", lambda *a, **b: begun.append(a) or popen(*a, **b))
     if processes:
         monkeypatch.setattr(journal, "SMALLEST", 1000)
-    with Journal(tmp_path / "run.h5", TABLES, ABOUT) as writer:
-        for k in range(20):
-            writer.append("updates", row(k))
+    with writing(tmp_path / "run.h5", 20) as writer:
+        pass
     assert len(begun) == processes and not journal_of(writer.path).exists()
     assert len(check(writer.path, 20)["iteration"].values) == 20
 
@@ -195,41 +185,3 @@ def test_where_the_last_fold_fails_the_journal_stays(tmp_path, monkeypatch, erro
         writer.append("updates", row(5))
     assert not journal_of(path).exists()
     assert len(check(path, 6)["iteration"].values) == 6
-
-
-WRITER = """
-import sys, numpy as np
-from gradlab.storage import journal
-from gradlab.storage.journal_tables import Column, Table
-journal.SMALLEST, journal.SYNC = 4000, 0.01
-tables = {"updates": Table(
-    "iteration",
-    {"loss": Column(("seed",), "reward²"), "rate": Column()},
-    {"seed": (0, 1, 2)},
-)}
-with journal.Journal(sys.argv[1], tables, {}) as writer:
-    for k in range(int(sys.argv[2]), 10**9):
-        loss = np.array([k, k + 0.25, -k])
-        writer.append("updates", {"iteration": k, "loss": loss, "rate": 1 / (k + 1)})
-        sys.stdout.write(f"{k}\\n")
-        sys.stdout.flush()
-"""
-
-
-@pytest.mark.slow
-def test_a_hundred_kills_at_full_speed_lose_nothing(tmp_path):
-    path, generator, done = tmp_path / "run.h5", np.random.default_rng(1), 0
-    for _ in range(100):
-        child = subprocess.Popen(
-            [sys.executable, "-c", WRITER, str(path), str(done)], stdout=subprocess.PIPE, text=True
-        )
-        assert child.stdout is not None
-        child.stdout.readline()
-        time.sleep(float(generator.uniform(0, 0.1)))
-        os.kill(child.pid, signal.SIGKILL)
-        lines = child.stdout.read().split("\n")
-        child.wait()
-        numbers = [int(line) for line in lines[:-1] if line]
-        done = (numbers[-1] if numbers else done) + 1
-        check(path, done)
-    assert done > 1000

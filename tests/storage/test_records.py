@@ -13,7 +13,7 @@ from gradlab.storage.records import Array, Record
 from tests.storage.planted_records import planted
 
 
-def test_a_record_comes_back_bit_for_bit_and_in_order(tmp_path: Path) -> None:
+def test_a_record_comes_back_bit_for_bit_and_in_order(tmp_path):
     record = planted()
     records.write(tmp_path / "run.h5", record)
     again = records.read(tmp_path / "run.h5")
@@ -35,7 +35,7 @@ def test_a_record_comes_back_bit_for_bit_and_in_order(tmp_path: Path) -> None:
                 assert got.values.tobytes() == array.values.tobytes()
 
 
-def test_other_readers_find_named_scales_and_units(tmp_path: Path) -> None:
+def test_other_readers_find_named_scales_and_units(tmp_path):
     records.write(tmp_path / "run.h5", planted())
     with h5py.File(tmp_path / "run.h5") as file:
         value = file["zeta/value"]
@@ -46,7 +46,7 @@ def test_other_readers_find_named_scales_and_units(tmp_path: Path) -> None:
         assert file["run"].attrs["schema"] == "gradlab"
 
 
-def test_an_output_that_exists_is_kept_unless_overwriting_is_allowed(tmp_path: Path) -> None:
+def test_an_output_that_exists_is_kept_unless_overwriting_is_allowed(tmp_path):
     path = tmp_path / "run.h5"
     path.write_text("mine")
     for refused in (lambda: records.check_output(path), lambda: records.write(path, planted())):
@@ -57,30 +57,25 @@ def test_an_output_that_exists_is_kept_unless_overwriting_is_allowed(tmp_path: P
     assert records.read(path).attributes["seed"] == 7
 
 
-def test_missing_folders_are_made_and_impossible_ones_named(tmp_path: Path) -> None:
+def test_missing_folders_are_made_and_impossible_ones_named(tmp_path):
     records.write(tmp_path / "a/b/run.h5", planted())
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="cannot be written"):
+    with pytest.raises(InputError, match=r"cannot be written.*choose another output folder"):
         records.check_output(tmp_path / "file/run.h5")
     with pytest.raises(InputError, match="is a folder"):
         records.check_output(tmp_path)
-
-
-def test_a_folder_without_write_permission_is_named(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     closed = Path("/proc") if os.getuid() == 0 else tmp_path  # root may write in any other folder
     with pytest.raises(InputError, match="cannot be written"):
         records.check_output(closed / "run.h5")
 
 
-def test_a_failed_write_leaves_what_was_there_and_nothing_else(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_write_leaves_what_was_there_and_nothing_else(tmp_path, monkeypatch):
     path = tmp_path / "run.h5"
     records.write(path, planted())
     before = path.read_bytes()
 
-    def fail(*_: object) -> None:
+    def fail(*_):
         raise OSError("disk full")
 
     monkeypatch.setattr(os, "fsync", fail)
@@ -90,7 +85,7 @@ def test_a_failed_write_leaves_what_was_there_and_nothing_else(
     assert os.listdir(tmp_path) == ["run.h5"]
 
 
-def test_a_file_respects_the_umask(tmp_path: Path) -> None:
+def test_a_file_respects_the_umask(tmp_path):
     old = os.umask(0o022)
     try:
         records.write(tmp_path / "run.h5", planted())
@@ -114,15 +109,13 @@ def test_a_file_respects_the_umask(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_an_inconsistent_record_is_not_written(
-    tmp_path: Path, arrays: dict[str, Array], message: str
-) -> None:
+def test_an_inconsistent_record_is_not_written(tmp_path, arrays, message):
     with pytest.raises(InputError, match=message):
         records.write(tmp_path / "run.h5", Record({}, {"g": arrays}))
     assert not list(tmp_path.iterdir())
 
 
-def test_attributes_alone_are_those_of_the_whole_and_refuse_alike(tmp_path: Path) -> None:
+def test_attributes_alone_are_those_of_the_whole_and_refuse_alike(tmp_path):
     path = tmp_path / "run.h5"
     array = Array(np.arange(3), ("row",))
     records.write(path, Record({"kind": "training", "seed": 3}, {"table": {"row": array}}))

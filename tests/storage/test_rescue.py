@@ -3,8 +3,6 @@
 import errno
 import os
 import tempfile
-from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -14,14 +12,15 @@ from gradlab.errors import Failure, InputError
 from gradlab.reporting.output import check_page
 from gradlab.storage import records, seals, whole_files
 from gradlab.storage.whole_files import keep
+from tests.own_files import LQR, OWN
 
 
-def full(*_: Any) -> None:
+def full(*_):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 @pytest.fixture
-def spare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def spare(tmp_path, monkeypatch):
     """The temporary folder, in which work is rescued."""
     place = tmp_path / "spare"
     place.mkdir()
@@ -29,13 +28,13 @@ def spare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return place
 
 
-def test_what_has_its_place_goes_there(tmp_path: Path, spare: Path) -> None:
+def test_what_has_its_place_goes_there(tmp_path, spare):
     keep({tmp_path / name: lambda path: path.write_text("done") for name in "ab"})
     assert (tmp_path / "a").read_text() == (tmp_path / "b").read_text() == "done"
     assert not list(spare.iterdir())
 
 
-def test_all_parts_are_kept_together_where_one_has_no_place(tmp_path: Path, spare: Path) -> None:
+def test_all_parts_are_kept_together_where_one_has_no_place(tmp_path, spare):
     parts = {path: lambda path: path.write_text("done") for path in (tmp_path / "a", tmp_path)}
     with pytest.raises(Failure, match=rf"{tmp_path} cannot be written \(Is a dir.*kept in {spare}"):
         keep(parts)
@@ -43,41 +42,27 @@ def test_all_parts_are_kept_together_where_one_has_no_place(tmp_path: Path, spar
     assert sorted(each.name for each in folder.iterdir()) == sorted(["a", tmp_path.name])
 
 
-def test_where_no_place_takes_the_work_it_says_so(tmp_path: Path, spare: Path) -> None:
+def test_where_no_place_takes_the_work_it_says_so(tmp_path, spare):
     with pytest.raises(Failure, match=r"No space left.*no other folder takes it"):
         keep({tmp_path / "a": full})
 
 
-OWN = """
-import torch
-def policy():
-    return torch.nn.Linear(1, 1, bias=False, dtype=torch.float64)
-class Critic(torch.nn.Module):
-    def forward(self, s, a):
-        return -(s[:, 0] ** 2 + a[:, 0] ** 2)
-def critic():
-    return Critic()
-"""
-MEASURE = (
-    *("measure", "linear_quadratic", "--set", "A=[[0.9]]", "B=[[0.5]]", "Q=[[1.0]]", "R=[[1.0]]"),
-    *("noise_covariance=[[0.01]]", "start_mean=[0.0]", "start_covariance=[[1.0]]", "discount=0.9"),
-    *("--starts", "16", "--horizon", "2", "--no-report"),
-)
+FEW = ("--starts", "16", "--horizon", "2", "--no-report")
 
 
 def test_a_measurement_that_meets_a_full_disk_is_saved_elsewhere(
-    tmp_path: Path, spare: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+    tmp_path, spare, monkeypatch, capsys
+):
     sync = whole_files.sync
     there, own = tmp_path / "runs", tmp_path / "own.py"
     own.write_text(OWN)
     given = ("--policy", f"{own}:policy", "--critic", f"{own}:critic")
 
-    def filled(path: Path) -> None:
+    def filled(path):
         full() if there in path.parents else sync(path)
 
     monkeypatch.setattr(whole_files, "sync", filled)
-    assert main([*MEASURE, *given, "--output", str(there / "run.h5")]) == 1
+    assert main(["measure", *LQR, *FEW, *given, "--output", str(there / "run.h5")]) == 1
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert "No space left" in error and str(spare) in error
     (kept,) = spare.glob("gradlab-*/*")
@@ -85,9 +70,7 @@ def test_a_measurement_that_meets_a_full_disk_is_saved_elsewhere(
     assert not list(there.iterdir())
 
 
-def test_a_note_about_an_older_file_is_one_line_of_the_command(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_note_about_an_older_file_is_one_line_of_the_command(tmp_path, capfd):
     path = tmp_path / "run.h5"
     records.write(path, records.Record({"kind": "x"}, {}))
     path.write_bytes(path.read_bytes()[: -seals.SIZE])
@@ -97,34 +80,30 @@ def test_a_note_about_an_older_file_is_one_line_of_the_command(
     assert error.startswith("gradlab: error: ")
 
 
-def test_a_page_that_has_no_place_is_refused_before_it_is_drawn(tmp_path: Path) -> None:
+def test_a_page_that_has_no_place_is_refused_before_it_is_drawn(tmp_path):
     (tmp_path / "run.html").mkdir()
     with pytest.raises(InputError, match=r"the page run\.html has no place.*or copy the run"):
         check_page(tmp_path / "run.h5")
 
 
 @pytest.mark.parametrize("name", ["ü" * 110 + ".h5", "x" * 300 + ".h5", "a/" * 2100 + "run.h5"])
-def test_a_name_that_is_too_long_for_what_stands_beside_it_is_refused(
-    tmp_path: Path, name: str
-) -> None:
+def test_a_name_that_is_too_long_for_what_stands_beside_it_is_refused(tmp_path, name):
     with pytest.raises(InputError, match=r"is too long.*choose a shorter one") as caught:
         records.check_output(tmp_path / name)
     assert len(str(caught.value)) < 250
 
 
-def test_the_longest_name_that_is_taken_has_room_beside_it(tmp_path: Path) -> None:
+def test_the_longest_name_that_is_taken_has_room_beside_it(tmp_path):
     path = tmp_path / ("x" * (records.NAME - records.BESIDE - 3) + ".h5")
     records.check_output(path)
     records.write(path, records.Record({"kind": "x"}, {}))
     assert records.attributes(path) == {"kind": "x"}
 
 
-def test_a_folder_without_space_is_refused_before_the_work(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_folder_without_space_is_refused_before_the_work(tmp_path, monkeypatch):
     opened = tempfile.TemporaryFile
 
-    def crowded(**arguments: Any) -> Any:
+    def crowded(**arguments):
         file = opened(**arguments)
         os.close(file.fileno())
         os.open("/dev/full", os.O_WRONLY)  # takes the number that has become free
@@ -133,9 +112,3 @@ def test_a_folder_without_space_is_refused_before_the_work(
     monkeypatch.setattr(tempfile, "TemporaryFile", crowded)
     with pytest.raises(InputError, match=r"No space left.*choose another output folder"):
         records.check_output(tmp_path / "run.h5")
-
-
-def test_a_file_in_the_place_of_a_folder_is_refused_before_the_work(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match=r"cannot be written.*choose another output folder"):
-        records.check_output(tmp_path / "file" / "run.h5")

@@ -7,7 +7,6 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,14 +32,14 @@ ROWS: dict[str, Any] = {
 
 
 @pytest.fixture(autouse=True)
-def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def fake(monkeypatch, tmp_path):
     """Runs without torch, in a folder of their own."""
     monkeypatch.setattr(command, "RUNNER", "tests.sweeps.held:Fake")
     monkeypatch.syspath_prepend(str(Path(__file__).parents[2]))
     monkeypatch.chdir(tmp_path)
 
 
-def toml(table: dict[str, Any], path: Path) -> str:
+def toml(table, path):
     """The file of a table whose values JSON writes as TOML does."""
     parts = [f'command = "{table["command"]}"', "[settings]"]
     parts += [f"{key} = {json.dumps(value)}" for key, value in table["settings"].items()]
@@ -51,7 +50,7 @@ def toml(table: dict[str, Any], path: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def swept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, int, str]]:
+def swept(tmp_path_factory):
     """A folder after a sweep with every kind of ending, its exit code and what was printed."""
     folder = tmp_path_factory.mktemp("swept")
     patched = pytest.MonkeyPatch()
@@ -65,7 +64,7 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, int,
     patched.undo()
 
 
-def test_a_failure_is_kept_and_the_others_go_on(swept: tuple[Path, int, str]) -> None:
+def test_a_failure_is_kept_and_the_others_go_on(swept):
     folder, code, errors = swept
     rows = {row.name: row for row in index.load(folder).rows}
     assert code == 1
@@ -80,9 +79,7 @@ def test_a_failure_is_kept_and_the_others_go_on(swept: tuple[Path, int, str]) ->
     assert "5 of 5: " in errors and "bad: failed" in errors
 
 
-def test_a_worker_serves_run_after_run_and_a_retry_may_replace(
-    swept: tuple[Path, int, str],
-) -> None:
+def test_a_worker_serves_run_after_run_and_a_retry_may_replace(swept):
     folder = swept[0]
     first, second = ((folder / f"{name}.log").read_text() for name in ("plain", "bad"))
     assert first.split(":")[0] == second.split(":")[0]
@@ -90,9 +87,7 @@ def test_a_worker_serves_run_after_run_and_a_retry_may_replace(
     assert (folder / "unlucky.log").read_text().splitlines()[1].endswith("--overwrite")
 
 
-def test_the_page_has_a_row_per_run_and_escapes_what_stands_in_them(
-    swept: tuple[Path, int, str], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_page_has_a_row_per_run_and_escapes_what_stands_in_them(swept, capsys):
     folder = swept[0]
     (folder / "plain.html").touch()
     assert cli.main(["report", str(folder), "--json"]) == 0
@@ -104,7 +99,7 @@ def test_the_page_has_a_row_per_run_and_escapes_what_stands_in_them(
     assert "No space left on device" in page and "gradlab sweep" in page
 
 
-def test_resume_does_what_is_missing_and_nothing_else(swept: tuple[Path, int, str]) -> None:
+def test_resume_does_what_is_missing_and_nothing_else(swept):
     folder = swept[0].with_name("again")
     folder.mkdir()
     for name in ("sweep.json", "plain.h5"):
@@ -123,9 +118,7 @@ def test_resume_does_what_is_missing_and_nothing_else(swept: tuple[Path, int, st
         gradlab.sweep(ROWS, folder)
 
 
-def test_control_c_lets_runs_save_and_leaves_the_rest_to_resume(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_control_c_lets_runs_save_and_leaves_the_rest_to_resume(tmp_path, capsys):
     rows = [{"name": "long", "critic": "sleeps"}, {"name": "later"}]
     file = toml({**ROWS, "run": rows}, tmp_path / "t.toml")
     words = ["sweep", file, "--workers", "1", "--output", "out"]
@@ -146,16 +139,14 @@ def test_control_c_lets_runs_save_and_leaves_the_rest_to_resume(
     assert (tmp_path / "out/long.log").read_text().splitlines()[1].endswith("--overwrite")
 
 
-def press(started: Path) -> None:
+def press(started):
     """Ctrl-C once the run has begun."""
     while not started.exists():
         time.sleep(0.05)
     os.kill(os.getpid(), signal.SIGINT)
 
 
-def test_two_sweeps_into_one_folder_and_an_index_that_cannot_be_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_two_sweeps_into_one_folder_and_an_index_that_cannot_be_written(tmp_path, monkeypatch):
     folder = tmp_path / "out"
     folder.mkdir()
     with (
@@ -165,7 +156,7 @@ def test_two_sweeps_into_one_folder_and_an_index_that_cannot_be_written(
         gradlab.sweep({**ROWS, "run": [{"name": "plain"}]}, folder)
     write, calls = whole_files.write, []
 
-    def full(path: Path, content: Any) -> None:
+    def full(path, content):
         calls.append(path)
         if len(calls) == 3:
             raise OSError(28, "No space left on device")
@@ -177,9 +168,7 @@ def test_two_sweeps_into_one_folder_and_an_index_that_cannot_be_written(
     assert (folder / "plain.h5").exists()
 
 
-def test_arguments_that_are_wrong_and_more_workers_than_processors_are_a_line(
-    tmp_path: Path,
-) -> None:
+def test_arguments_that_are_wrong_and_more_workers_than_processors_are_a_line(tmp_path):
     cores = processors()
     with pytest.warns(UserWarning, match=f"{cores + 1} workers share {cores} processors"):
         gradlab.sweep({**ROWS, "run": [{"name": "plain"}]}, tmp_path / "out", workers=cores + 1)
@@ -194,7 +183,7 @@ def test_arguments_that_are_wrong_and_more_workers_than_processors_are_a_line(
 
 
 @pytest.mark.ray
-def test_a_sweep_on_ray_ends_as_on_processes_of_this_machine(tmp_path: Path) -> None:
+def test_a_sweep_on_ray_ends_as_on_processes_of_this_machine(tmp_path):
     pytest.importorskip("ray")
     runs = gradlab.sweep(ROWS, tmp_path / "out", workers=2, ray="local")
     states = {row.name: row.state for row in runs.rows}
@@ -218,18 +207,14 @@ def test_a_sweep_on_ray_ends_as_on_processes_of_this_machine(tmp_path: Path) -> 
         ({"settings": {"task": "pendulum", "policy": "a\0b"}}, "NUL"),
     ],
 )
-def test_every_run_is_parsed_before_the_first_begins(
-    tmp_path: Path, changes: dict[str, Any], message: str
-) -> None:
+def test_every_run_is_parsed_before_the_first_begins(tmp_path, changes, message):
     with pytest.raises(InputError, match=message):
         gradlab.sweep({**ROWS, "run": [{}], **changes}, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("change", [{"file": "../../etc/passwd"}, {"state": "odd"}, {"more": 1}])
-def test_an_index_of_somebody_else_is_no_way_out_of_its_folder(
-    tmp_path: Path, change: dict[str, Any]
-) -> None:
+def test_an_index_of_somebody_else_is_no_way_out_of_its_folder(tmp_path, change):
     row = {"name": "a", "file": "a.h5", "words": ["measure"], "differs": {}}
     whole_files.write(tmp_path / "sweep.json", {"version": 1, "command": "", "rows": [row]})
     assert index.load(tmp_path).rows[0].state == "waiting"
@@ -240,9 +225,7 @@ def test_an_index_of_somebody_else_is_no_way_out_of_its_folder(
 
 
 @pytest.mark.parametrize("log", ["run.log", "/dev/full"])
-def test_a_command_in_a_worker_has_its_error_also_where_its_log_is_full(
-    tmp_path: Path, log: str
-) -> None:
+def test_a_command_in_a_worker_has_its_error_also_where_its_log_is_full(tmp_path, log):
     code, sentence, error = Runner(".").run(["report", "absent.h5"], log)
     assert code == 2 and sentence == ""
     assert "absent.h5" in error and not error.startswith("gradlab")
@@ -252,14 +235,12 @@ def test_a_command_in_a_worker_has_its_error_also_where_its_log_is_full(
 
 @pytest.mark.ray
 @pytest.mark.parametrize("interrupted", [False, True])
-def test_a_dead_raylet_ends_the_sweep_and_what_is_done_stands(
-    tmp_path: Path, interrupted: bool
-) -> None:
+def test_a_dead_raylet_ends_the_sweep_and_what_is_done_stands(tmp_path, interrupted):
     ray = pytest.importorskip("ray")
     rows = [{"name": "plain"}, {"name": "long", "critic": "sleeps"}, {"name": "later"}]
     killed: list[float] = []
 
-    def kill() -> None:
+    def kill():
         while not (tmp_path / "out/long.tried").exists():
             time.sleep(0.05)
         time.sleep(1.0)  # the first run is noted

@@ -56,7 +56,7 @@ critic = "own.py:good"
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("swept")
     (folder / "own.py").write_text(OWN)
     (folder / "table.toml").write_text(TABLE)
@@ -67,9 +67,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-def test_a_run_in_a_worker_has_the_numbers_of_the_plain_command(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_in_a_worker_has_the_numbers_of_the_plain_command(folder, monkeypatch):
     monkeypatch.chdir(folder)
     row = index.load(Path("out")).rows[1]
     assert cli.main([*row.words, "--output", "plain.h5"]) == 0
@@ -82,16 +80,14 @@ def test_a_run_in_a_worker_has_the_numbers_of_the_plain_command(
                 assert np.array_equal(array.values, other, equal_nan=True), (group, name)
 
 
-def test_a_log_and_a_sentence_stand_for_each_run(folder: Path) -> None:
+def test_a_log_and_a_sentence_stand_for_each_run(folder):
     for row in index.load(folder / "out").rows:
         assert row.state == "done" and row.sentence.endswith(".")
         log = (folder / f"out/{row.name}.log").read_text()
         assert "estimators: ended" in log and f"run:    {Path('out') / row.file}" in log
 
 
-def test_measurements_of_a_folder_are_each_compared_with_the_first(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_measurements_of_a_folder_are_each_compared_with_the_first(folder, capsys):
     page = folder / "compared.html"
     assert cli.main(["compare", str(folder / "out"), "--output", str(page), "--json"]) == 0
     document = json.loads(capsys.readouterr().out)

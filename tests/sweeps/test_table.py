@@ -30,7 +30,7 @@ trim_starts = 0.1
 """
 
 
-def test_every_run_is_combined_with_every_point_of_the_grid(tmp_path: Path) -> None:
+def test_every_run_is_combined_with_every_point_of_the_grid(tmp_path):
     path = tmp_path / "table.toml"
     path.write_text(TOML)
     runs = planned(table.read(path), COMMANDS)
@@ -45,12 +45,12 @@ def test_every_run_is_combined_with_every_point_of_the_grid(tmp_path: Path) -> N
     assert runs[4].name == "spectral-policy-critic-trim_starts-0.1-seed-0-mass-0.5"
 
 
-def words(command: str = "train", **settings: Any) -> tuple[str, ...]:
+def words(command="train", **settings):
     (run,) = planned({"command": command, "settings": settings}, COMMANDS)
     return run.words
 
 
-def test_values_become_the_words_that_a_user_would_type() -> None:
+def test_values_become_the_words_that_a_user_would_type():
     given = dict(algorithm="td3", task="a.py:task", seeds=2, horizons=[0, 5], published=True)
     assert words(**given) == (
         "train", "td3", "a.py:task", "--seeds", "2", "--horizons", "0", "5", "--published",
@@ -61,7 +61,7 @@ def test_values_become_the_words_that_a_user_would_type() -> None:
     assert parameters[2:] == ("--set", "a=red", 'b="1"', "c=[1, 2]", "d=true")
 
 
-def test_names_are_distinct_and_short_and_leave_the_sweeps_own_alone() -> None:
+def test_names_are_distinct_and_short_and_leave_the_sweeps_own_alone():
     runs: list[dict[str, Any]] = [{"name": "a/b"}, {"name": "A b"}, {"name": "sweep"}]
     runs += [{"name": "x" * 300}, {"policy": "../../p.safetensors"}]
     rows = planned({"command": "measure", "settings": {"task": "t"}, "run": runs}, COMMANDS)
@@ -69,7 +69,7 @@ def test_names_are_distinct_and_short_and_leave_the_sweeps_own_alone() -> None:
     assert names == ["a-b", "run-2", "run-3", "run-4", "policy-..-..-p.safetensors"]
 
 
-def bad(**parts: Any) -> dict[str, Any]:
+def bad(**parts):
     return {"command": "measure", "settings": {"task": "pendulum"}, **parts}
 
 
@@ -99,13 +99,13 @@ def bad(**parts: Any) -> dict[str, Any]:
         ({"run": [{"name": 3}]}, "name of a run is 3"),
     ],
 )
-def test_a_table_that_is_wrong_is_refused_in_one_line(parts: dict[str, Any], message: str) -> None:
+def test_a_table_that_is_wrong_is_refused_in_one_line(parts, message):
     with pytest.raises(InputError, match=message) as caught:
         planned(bad(**parts), COMMANDS)
     assert "\n" not in str(caught.value)
 
 
-def test_a_file_that_is_no_toml_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_no_toml_is_refused(tmp_path):
     path = tmp_path / "t.toml"
     with pytest.raises(InputError, match=r"t\.toml cannot be read"):
         table.read(path)
@@ -117,7 +117,7 @@ def test_a_file_that_is_no_toml_is_refused(tmp_path: Path) -> None:
         table.read(path)
 
 
-def test_the_table_of_the_page_is_one() -> None:
+def test_the_table_of_the_page_is_one():
     text = (Path(__file__).parents[2] / "docs/sweep.md").read_text()
     (block,) = re.findall(r"```toml\n(command.*?)```", text, re.DOTALL)
     assert len(planned(tomllib.loads(block), COMMANDS)) == 12

@@ -1,16 +1,11 @@
 """The quadrotor of `examples/`: its physics, its pillar, and a prior that is wrong."""
 
-import importlib.util
-from pathlib import Path
-
 import pytest
 import torch
 
-PATH = Path(__file__).parents[2] / "examples/quadrotor.py"
-SPEC = importlib.util.spec_from_file_location("quadrotor", PATH)
-assert SPEC is not None and SPEC.loader is not None
-quadrotor = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(quadrotor)
+from tests.integrations.bits import example
+
+quadrotor = example("quadrotor")
 
 
 def stepped(system, state, action):
@@ -19,7 +14,7 @@ def stepped(system, state, action):
     return out.state[0], float(out.reward)
 
 
-def test_it_hovers_falls_and_turns() -> None:
+def test_it_hovers_falls_and_turns():
     simulator, dt = quadrotor.make_task().simulator, quadrotor.DT
     home = [0.0] * 6
     state, reward = stepped(simulator, home, [0.0, 0.0])
@@ -32,7 +27,7 @@ def test_it_hovers_falls_and_turns() -> None:
     assert float(state[4]) == pytest.approx(0, abs=1e-12)
 
 
-def test_near_the_pillar_it_pays_and_no_derivative_sees_it() -> None:
+def test_near_the_pillar_it_pays_and_no_derivative_sees_it():
     with_pillar = quadrotor.make_task_with_collision().simulator
     without = quadrotor.make_task().simulator
     inside, outside = [-1.0, 0.3, 0, 0, 0, 0], [-1.0, 0.6, 0, 0, 0, 0]
@@ -44,7 +39,7 @@ def test_near_the_pillar_it_pays_and_no_derivative_sees_it() -> None:
         torch.testing.assert_close(*slopes)
 
 
-def test_the_prior_answers_less_to_the_rotors() -> None:
+def test_the_prior_answers_less_to_the_rotors():
     task = quadrotor.make_task()
     rows = torch.zeros(1, 6, dtype=torch.float64), torch.zeros(1, 2, dtype=torch.float64)
     true, believed = (system.linearize(*rows).B[0] for system in (task.simulator, task.prior))

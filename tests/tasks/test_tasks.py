@@ -2,7 +2,6 @@
 
 import json
 import math
-from pathlib import Path
 
 import gymnasium
 import pytest
@@ -26,7 +25,7 @@ every_task = pytest.mark.parametrize("name", TASKS)
 
 
 @every_task
-def test_starts_are_float64_and_depend_on_their_generator_alone(name: str) -> None:
+def test_starts_are_float64_and_depend_on_their_generator_alone(name):
     task = TASKS[name]()
     starts = draw(task, 5)
     assert starts.shape == (5, task.simulator.state_dim) and starts.dtype == torch.float64
@@ -38,7 +37,7 @@ def test_starts_are_float64_and_depend_on_their_generator_alone(name: str) -> No
 
 
 @every_task
-def test_parameters_rebuild_the_task(name: str) -> None:
+def test_parameters_rebuild_the_task(name):
     task = TASKS[name]()
     again = task_from_name(name, json.loads(json.dumps(task.parameters)))
     assert again.parameters == task.parameters
@@ -53,7 +52,7 @@ def test_parameters_rebuild_the_task(name: str) -> None:
         assert torch.equal(same, task.prior.step(state, action).state)
 
 
-def test_parameters_hold_the_weights_that_were_given() -> None:
+def test_parameters_hold_the_weights_that_were_given():
     given = {
         "forward_reward_weight": 2.0,
         "ctrl_cost_weight": 0.5,
@@ -69,7 +68,7 @@ def test_parameters_hold_the_weights_that_were_given() -> None:
     }
 
 
-def test_path_tracking_starts_follow_the_papers_law() -> None:
+def test_path_tracking_starts_follow_the_papers_law():
     du, v, r, dy, dphi, x = draw(path_tracking(), 100_000).unbind(1)
     slip = (v / (du + 20)).atan()
     for value, std in ((slip, 0.15), (r, 0.3), (dy, 1.0), (dphi, math.pi / 9)):
@@ -82,7 +81,7 @@ def test_path_tracking_starts_follow_the_papers_law() -> None:
     assert correlation.abs().max() < 0.02
 
 
-def test_pendulum_starts_are_uniform_around_upright() -> None:
+def test_pendulum_starts_are_uniform_around_upright():
     starts = draw(inverted_pendulum("analytic"), 100_000)
     assert starts.abs().max() <= 0.05
     torch.testing.assert_close(
@@ -90,7 +89,7 @@ def test_pendulum_starts_are_uniform_around_upright() -> None:
     )
 
 
-def test_choices_reach_the_systems() -> None:
+def test_choices_reach_the_systems():
     assert path_tracking().simulator == VehicleSimulator(TABLE3)
     assert path_tracking("code").prior == VehicleModel(PUBLISHED_CODE)
     task = inverted_pendulum(slider="wide", reward="post_step")
@@ -101,7 +100,7 @@ def test_choices_reach_the_systems() -> None:
 
 
 @pytest.mark.parametrize("env_id", ["Hopper-v5", "Ant-v5"])
-def test_mujoco_starts_follow_the_environments_reset(env_id: str) -> None:
+def test_mujoco_starts_follow_the_environments_reset(env_id):
     task, environment = mujoco(env_id), gymnasium.make(env_id).unwrapped
     model, n = environment.model, 4000
     root = model.nq + model.nv - task.simulator.state_dim
@@ -122,7 +121,7 @@ def test_mujoco_starts_follow_the_environments_reset(env_id: str) -> None:
     assert ((top[0] > 2) == (top[1] > 2)).all()
 
 
-def test_mujoco_weights_reach_the_reward() -> None:
+def test_mujoco_weights_reach_the_reward():
     stock, heavy = mujoco("Hopper-v5"), mujoco("Hopper-v5", 2.0, 0.5, 3.0, False)
     state, action = draw(stock, 4), torch.full((4, 3), 0.5, dtype=torch.float64)
     state[1, 0] = 0.3  # fallen
@@ -136,14 +135,14 @@ def test_mujoco_weights_reach_the_reward() -> None:
 
 
 @pytest.mark.parametrize("name", ["Hopper-v4", "Pendulum-v1", "Reacher", "", None, 5])
-def test_an_unknown_environment_is_answered_with_all_there_are(name: object) -> None:
+def test_an_unknown_environment_is_answered_with_all_there_are(name):
     with pytest.raises(InputError, match=r"InvertedPendulum-v5, Hopper-v5, .*Humanoid-v5; other"):
-        mujoco(name)  # type: ignore[arg-type]
+        mujoco(name)
     with pytest.raises(InputError, match="'Swimmer-v5'"):
         view("Swimmer-v5")
 
 
-def test_three_lines_make_a_task_of_ones_own() -> None:
+def test_three_lines_make_a_task_of_ones_own():
     simulator = from_function(lambda s, a: (s + a, -(s[:, 0] ** 2)), state_dim=1, action_dim=1)
     starts = lambda n, generator: torch.randn(n, 1, generator=generator).double()  # noqa: E731
     task = Task("mine", simulator, None, starts, discount=0.9, horizon=5)
@@ -161,7 +160,7 @@ def test_three_lines_make_a_task_of_ones_own() -> None:
         ({"action_limit": (1.0, 2.0)}, "action_limit has 2 entries"),
     ],
 )
-def test_a_task_checks_its_parts(change: dict[str, object], message: str) -> None:
+def test_a_task_checks_its_parts(change, message):
     simulator = from_function(lambda s, a: (s + a, -(s[:, 0] ** 2)), state_dim=1, action_dim=1)
     parts = {
         "name": "mine",
@@ -172,7 +171,7 @@ def test_a_task_checks_its_parts(change: dict[str, object], message: str) -> Non
         "horizon": 5,
     }
     with pytest.raises(InputError, match=message):
-        Task(**(parts | change))  # type: ignore[arg-type]
+        Task(**(parts | change))
 
 
 @pytest.mark.parametrize(
@@ -200,14 +199,12 @@ def test_a_task_checks_its_parts(change: dict[str, object], message: str) -> Non
         ("missing.py:make", {}, "missing.py: no such file"),
     ],
 )
-def test_wrong_names_and_settings_are_answered_with_the_right_ones(
-    name: str, settings: dict[str, object], message: str
-) -> None:
+def test_wrong_names_and_settings_are_answered_with_the_right_ones(name, settings, message):
     with pytest.raises(InputError, match=message):
         task_from_name(name, settings)
 
 
-def test_a_file_of_ones_own_makes_a_task(tmp_path: Path) -> None:
+def test_a_file_of_ones_own_makes_a_task(tmp_path):
     file = tmp_path / "own.py"
     file.write_text(
         "from __future__ import annotations\n"

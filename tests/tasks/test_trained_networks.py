@@ -11,7 +11,7 @@ from gradlab.tasks.environments import TRAINED, trained_networks
 
 
 @pytest.mark.parametrize("env_id", TRAINED)
-def test_trained_networks_act_on_their_task(env_id: str) -> None:
+def test_trained_networks_act_on_their_task(env_id):
     task = mujoco(env_id)
     files = trained_networks(task)
     assert all(file.stat().st_size < 1e6 for file in files.values())
@@ -30,6 +30,6 @@ def test_trained_networks_act_on_their_task(env_id: str) -> None:
     assert alive.float().mean() > 0.9
 
 
-def test_other_tasks_have_none() -> None:
+def test_other_tasks_have_none():
     assert not trained_networks(pendulum())
     assert not trained_networks(mujoco("Hopper-v5", healthy_reward=2.0))

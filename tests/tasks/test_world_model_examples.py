@@ -1,28 +1,17 @@
 """The world models of `examples/`: what they are for gradlab, and what their losses teach."""
 
 import copy
-import importlib.util
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
-PATH = Path(__file__).parents[2] / "examples/world_models.py"
-
-
-def example() -> Any:
-    spec = importlib.util.spec_from_file_location("world_models", PATH)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+from tests.integrations.bits import example
 
 
 @pytest.mark.parametrize("kind", ["tdmpc", "dreamer", "jepa"])
-def test_a_loss_moves_every_part(kind: str) -> None:
+def test_a_loss_moves_every_part(kind):
     torch.manual_seed(0)
-    module = example()
+    module = example("world_models")
     model = module.KINDS[kind](3, (2.0,), 0.97)
     target = copy.deepcopy(model).requires_grad_(False)
     o, a, r = torch.randn(6, 32, 3), torch.randn(5, 32, 1), torch.randn(5, 32)
@@ -34,8 +23,8 @@ def test_a_loss_moves_every_part(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["tdmpc", "dreamer", "jepa"])
-def test_a_checkpoint_is_a_task_with_its_latents(kind: str, tmp_path: Path) -> None:
-    module, file = example(), tmp_path / "world.pt"
+def test_a_checkpoint_is_a_task_with_its_latents(kind, tmp_path):
+    module, file = example("world_models"), tmp_path / "world.pt"
     model = module.KINDS[kind](5, (1.0,), 0.95)
     torch.save({"kind": kind, "task": "cart-pole", "model": model.state_dict()}, file)
     task, policy, critic = module.loaded(str(file))
@@ -50,8 +39,8 @@ def test_a_checkpoint_is_a_task_with_its_latents(kind: str, tmp_path: Path) -> N
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["tdmpc", "dreamer"])
-def test_it_learns_to_swing_the_pendulum_up(kind: str) -> None:
+def test_it_learns_to_swing_the_pendulum_up(kind):
     said: list[str] = []
-    for _ in example().train(kind, "pendulum", 16_000, report=said.append):
+    for _ in example("world_models").train(kind, "pendulum", 16_000, report=said.append):
         pass
     assert max(float(line.split()[-1]) for line in said) > -400  # at random about −1,100

@@ -1,13 +1,10 @@
 """World models with latents of their own, against autograd through loops as their users write."""
 
-from __future__ import annotations
-
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 import gradlab
 from gradlab import Estimator, Tail
@@ -20,58 +17,58 @@ from gradlab.runs.identity import by_known_name, competing
 from tests.tasks.test_policies_with_memory import GAMMA, HORIZON, cart, pushed
 
 
-def see(state: Tensor) -> Tensor:
+def see(state):
     return torch.cat([state[:, :1].sin(), state[:, :1].cos(), state[:, 1:]], 1)
 
 
-def net(inputs: int, outputs: int) -> nn.Module:
+def net(inputs, outputs):
     return nn.Sequential(nn.Linear(inputs, 8), nn.Tanh(), nn.Linear(8, outputs))
 
 
 class Latent(nn.Module):
     """Latent step, reward and policy."""
 
-    def __init__(self, encoded: int, critic: int) -> None:
+    def __init__(self, encoded, critic):
         super().__init__()
         self.latent_dim, self.policy = 4, net(4, 1)
         self.encoder, self.dynamics = net(encoded, 4), net(5, 4)
         self.paid, self.critic = net(5, 1), net(critic, 1)
 
-    def step(self, z: Tensor, a: Tensor) -> Tensor:
+    def step(self, z, a):
         return z + self.dynamics(torch.cat([z, a], 1))
 
-    def reward(self, z: Tensor, a: Tensor) -> Tensor:
+    def reward(self, z, a):
         return self.paid(torch.cat([z, a], 1))
 
 
 class World(Latent):
     """Like TD-MPC2: an encoder and Q."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__(3, 5)
 
-    def encode(self, seen: Tensor) -> Tensor:
+    def encode(self, seen):
         return self.encoder(seen)
 
-    def q(self, z: Tensor, a: Tensor) -> Tensor:
+    def q(self, z, a):
         return self.critic(torch.cat([z, a], 1))
 
 
 class Filter(Latent):
     """Like a recurrent state-space model's posterior, and a value as Dreamer's."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__(8, 4)
 
-    def encode(self, seen: Tensor, z: Tensor, a: Tensor) -> Tensor:
+    def encode(self, seen, z, a):
         return self.encoder(torch.cat([seen, z, a], 1))
 
-    def value(self, z: Tensor) -> Tensor:
+    def value(self, z):
         return self.critic(z)
 
 
 class Mixing(World):
-    def encode(self, seen: Tensor) -> Tensor:
+    def encode(self, seen):
         return self.encoder(seen) - self.encoder(seen).mean(0)
 
 
@@ -79,27 +76,26 @@ class Valueless(Latent):
     encode = World.encode
 
 
-def made(kind: type[World | Filter]) -> tuple[Any, gradlab.Task, nn.Module, nn.Module, Tensor]:
+def made(kind):
     torch.manual_seed(0)
     model = kind().double()
     task, policy, critic = gradlab.tasks.with_world_model(cart(), model, see)
-    assert critic is not None
     return model, task, policy, critic, task.starts(8, torch.Generator().manual_seed(1))
 
 
-def first_latent(model: Any, state: Tensor) -> Tensor:
+def first_latent(model, state):
     if isinstance(model, Filter):
         return model.encode(see(state), torch.zeros(8, 4).double(), torch.zeros(8, 1).double())
     return model.encode(see(state))
 
 
-def gradient(total: Tensor, policy: nn.Module) -> Tensor:
+def gradient(total, policy):
     rows = torch.autograd.grad(total, list(policy.parameters()))
     return torch.cat([g.flatten() for g in rows])
 
 
 @pytest.mark.parametrize("kind", [World, Filter])
-def test_imagined_gradients_are_those_of_the_loop_in_the_latent(kind: type[World | Filter]) -> None:
+def test_imagined_gradients_are_those_of_the_loop_in_the_latent(kind):
     model, task, policy, critic, begin = made(kind)
     z, total = first_latent(model, begin[:, :2]).detach(), torch.zeros(8).double()
     torch.testing.assert_close(begin[:, 2:], z)
@@ -120,7 +116,7 @@ def test_imagined_gradients_are_those_of_the_loop_in_the_latent(kind: type[World
 
 
 @pytest.mark.parametrize("kind", [World, Filter])
-def test_the_environments_gradient_passes_through_the_encoder(kind: type[World | Filter]) -> None:
+def test_the_environments_gradient_passes_through_the_encoder(kind):
     model, task, policy, _, begin = made(kind)
     s, total = begin[:, :2], torch.zeros(8).double()
     z = first_latent(model, s)
@@ -134,7 +130,7 @@ def test_the_environments_gradient_passes_through_the_encoder(kind: type[World |
     torch.testing.assert_close(got, gradient(total.mean(), model.policy), rtol=1e-9, atol=1e-12)
 
 
-def test_scores_of_a_gaussian_policy_are_those_of_the_loop_in_the_latent() -> None:
+def test_scores_of_a_gaussian_policy_are_those_of_the_loop_in_the_latent():
     """REINFORCE in imagination (Dreamer): Σ_t ∇log π_t · what is paid from t on."""
     torch.manual_seed(0)
     model = World().double()
@@ -162,7 +158,7 @@ def test_scores_of_a_gaussian_policy_are_those_of_the_loop_in_the_latent() -> No
     )
 
 
-def test_a_policy_with_a_density_is_measured_by_its_scores_in_the_latent_too() -> None:
+def test_a_policy_with_a_density_is_measured_by_its_scores_in_the_latent_too():
     torch.manual_seed(0)
     model = World().double()
     plain, density = model.policy, GaussianPolicy(4, 1, (8,), squash=True, limit=2.0).double()
@@ -183,7 +179,7 @@ def test_a_policy_with_a_density_is_measured_by_its_scores_in_the_latent_too() -
 
 
 @pytest.mark.slow
-def test_a_world_model_is_measured_against_what_the_environment_pays() -> None:
+def test_a_world_model_is_measured_against_what_the_environment_pays():
     _, task, policy, critic, _ = made(World)
     profile = gradlab.measure(task, policy, critic, horizon=3, starts=64, rehearse=False)
     table = profile.table().set_index(["estimator", "quantity", "horizon"])
@@ -195,9 +191,9 @@ def test_a_world_model_is_measured_against_what_the_environment_pays() -> None:
 
 
 @pytest.mark.parametrize("name", ["encode", "step", "reward", "policy"])
-def test_what_a_model_lacks_is_named_with_its_signature(name: str) -> None:
+def test_what_a_model_lacks_is_named_with_its_signature(name):
     class Model(nn.Module):
-        def __init__(self) -> None:
+        def __init__(self):
             super().__init__()
             whole = World()
             for part in {"encode", "step", "reward", "policy", "q"} - {name}:
@@ -207,13 +203,10 @@ def test_what_a_model_lacks_is_named_with_its_signature(name: str) -> None:
         gradlab.tasks.with_world_model(cart(), Model(), see)
 
 
-def test_a_model_of_other_observations_or_without_a_value_is_refused() -> None:
+def test_models_of_other_observations_without_a_value_or_that_mix_rows_are_refused():
     with pytest.raises(InputError, match=r"model.encode .*shapes"):
         gradlab.tasks.with_world_model(cart(), World())
     with pytest.raises(InputError, match=r"no q\(latent, action\), or value\(z\)"):
         gradlab.tasks.with_world_model(cart(), Valueless(3, 5), see)
-
-
-def test_an_encoder_that_mixes_rows_is_refused() -> None:
     with pytest.raises(InputError, match=r"model.encode mixes the rows"):
         gradlab.tasks.with_world_model(cart(), Mixing(), see)

@@ -1,16 +1,11 @@
 """Differentiable maps that are no simulators, with derivatives that are theirs and that are not."""
 
-from __future__ import annotations
-
 import json
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from gradlab.cli.program import main
 from gradlab.errors import InputError
@@ -19,7 +14,7 @@ from gradlab.tools.certify.functions import certify_function
 Q = torch.tensor([[2.0, 0.3], [0.3, 1.0]], dtype=torch.float64)
 
 
-def solved(x: Tensor, steps: int = 200, through: int | None = None) -> Tensor:
+def solved(x, steps=200, through=None):
     """argmin_y ½ yᵀ Q y − xᵀ y by descent, differentiated through the last `through` steps."""
     y = torch.zeros_like(x)
     for k in range(steps):
@@ -29,18 +24,18 @@ def solved(x: Tensor, steps: int = 200, through: int | None = None) -> Tensor:
     return y
 
 
-def shaded(x: Tensor) -> Tensor:
+def shaded(x):
     """A renderer of one soft edge."""
     pixels = torch.linspace(-1, 1, 5, dtype=torch.float64)
     return torch.sigmoid((pixels - x[:, :1]) * (4 + x[:, 1:] ** 2))
 
 
-def inputs(n: int = 64) -> Tensor:
+def inputs(n=64):
     return torch.randn(n, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
 
 @pytest.mark.parametrize("function", [solved, shaded])
-def test_sound_maps_are_sound(function: Callable[[Tensor], Tensor]) -> None:
+def test_sound_maps_are_sound(function):
     certificate = certify_function(function, inputs())
     assert certificate.passed, certificate.sentences
     assert set(certificate.table()["block"]) == {"y"}
@@ -50,28 +45,26 @@ class Outside(torch.autograd.Function):
     """Q⁻¹ x by NumPy, as layers of convex solvers are: no batches of cotangents pass through it."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, share: float) -> Tensor:
+    def forward(ctx, x, share):
         ctx.share = share
         return torch.from_numpy(np.linalg.solve(Q.numpy(), x.detach().numpy().T).T.copy())
 
     @staticmethod
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx, g):
         return ctx.share * torch.from_numpy(
             np.linalg.solve(Q.numpy().T, g.numpy().T).T.copy()
         ), None
 
 
 @pytest.mark.parametrize(("share", "sound"), [(1.0, True), (0.99, False)])
-def test_a_solver_outside_of_torch_is_certified_and_has_its_page(
-    share: float, sound: bool, tmp_path: Path
-) -> None:
+def test_a_solver_outside_of_torch_is_certified_and_has_its_page(share, sound, tmp_path):
     certificate = certify_function(lambda x: Outside.apply(x, share), inputs())
     assert certificate.passed == sound, certificate.sentences
     page = certificate.save(tmp_path / "solver.html").read_text()
     assert "∂y/∂x" in page and "∂s" not in page and "inputs examined" in page
 
 
-def test_a_gradient_through_the_last_step_of_a_solver_is_no_derivative() -> None:
+def test_a_gradient_through_the_last_step_of_a_solver_is_no_derivative():
     certificate = certify_function(lambda x: solved(x, through=1), inputs(), name="mpc")
     assert not certificate.passed
     wrong = [each for each in certificate.findings if each.severity == "wrong"]
@@ -89,13 +82,13 @@ BAD: dict[str, tuple[Any, Any, str]] = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_what_is_no_map_is_refused(case: str) -> None:
+def test_what_is_no_map_is_refused(case):
     function, x, words = BAD[case]
     with pytest.raises(InputError, match=words):
         certify_function(function, x)
 
 
-def test_a_file_s_map_is_certified(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_s_map_is_certified(tmp_path, capsys):
     file = tmp_path / "layer.py"
     file.write_text("import torch\ndef made():\n    return torch.tanh, torch.randn(32, 3)\n")
     assert main(["certify", f"{file}:made", "--function", "--json"]) == 0

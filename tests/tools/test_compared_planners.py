@@ -1,15 +1,12 @@
 """Plans in a model, against closed forms, differences, loops written out, and planted faults."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 import gradlab
 from gradlab.data.noise import stream
@@ -23,19 +20,19 @@ GAMMA, A, B = 0.9, 0.95, 0.4
 STEPS = 6
 
 
-def line(state: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+def line(state, action):
     """s' = A s + B a, paid −s² − .1 a² a step."""
     after = A * state + B * action
     return after, -(state[:, 0] ** 2) - 0.1 * action[:, 0] ** 2
 
 
-def turned(state: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+def turned(state, action):
     """A model that has the sign of the action wrong."""
     after, reward = line(state, -action)
     return after, reward
 
 
-def task(model: Any = line, **changes: Any) -> gradlab.Task:
+def task(model=line, **changes):
     made = gradlab.Task(
         "line", from_function(line, 1, 1), from_function(model, 1, 1),
         lambda n, generator: 2 + torch.rand(n, 1, generator=generator, dtype=torch.float64),
@@ -44,7 +41,7 @@ def task(model: Any = line, **changes: Any) -> gradlab.Task:
     return replace(made, **changes)
 
 
-def optimal(start: float, horizon: int) -> float:
+def optimal(start, horizon):
     """The best return of `horizon` actions: the least squares of their quadratic."""
     powers = A ** np.arange(horizon)
     reach = np.array([[B * A ** (t - 1 - k) if k < t else 0.0 for k in range(horizon)]
@@ -57,13 +54,13 @@ def optimal(start: float, horizon: int) -> float:
     return float(-(states @ weight @ states) - 0.1 * actions @ weight @ actions)
 
 
-def row(found: Any, planner: str, horizon: int = STEPS) -> Any:
+def row(found, planner, horizon=STEPS):
     table = found.table()
     return table[(table.planner == planner) & (table.horizon == horizon)].iloc[0]
 
 
 @pytest.mark.parametrize("name", ["gradient", "cem", "mppi"])
-def test_plans_in_the_true_model_gain_what_the_best_actions_gain(name: str) -> None:
+def test_plans_in_the_true_model_gain_what_the_best_actions_gain(name):
     """Closed form; what the model promises is what the simulator pays, to the last digits."""
     own = task()
     found = compare_planners(own, horizons=(STEPS,), planners=(name,), rollouts=4096)
@@ -76,11 +73,11 @@ def test_plans_in_the_true_model_gain_what_the_best_actions_gain(name: str) -> N
     assert got.share_above == 1.0 and found.screen().light == "act"
 
 
-def starts_of(own: gradlab.Task, n: int, seed: int = 0) -> list[float]:
+def starts_of(own, n, seed=0):
     return own.starts(n, stream(seed, "plan"))[:, 0].tolist()
 
 
-def test_a_model_of_the_wrong_sign_is_advised_against() -> None:
+def test_a_model_of_the_wrong_sign_is_advised_against():
     found = compare_planners(task(turned), horizons=(2, STEPS))
     assert found.best is None
     assert found.recommendation.startswith("Do not plan with this model: every planner lowers")
@@ -90,12 +87,12 @@ def test_a_model_of_the_wrong_sign_is_advised_against() -> None:
     assert any("lowers it at 2, 6" in each.text for each in found.screen().rest)
 
 
-def test_the_slope_of_a_score_is_that_of_differences() -> None:
+def test_the_slope_of_a_score_is_that_of_differences():
     torch.manual_seed(0)
     policy, critic = nn.Linear(1, 1).double(), nn.Bilinear(1, 1, 1).double()
     noise = torch.randn(3, 4, 2, 1).double()
 
-    def noisy(state: Tensor, action: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    def noisy(state, action, noise):
         return torch.sin(state) + action + 0.1 * noise, torch.cos(state + action)[:, 0]
 
     unit = torch.ones(1).double()
@@ -111,11 +108,11 @@ def test_the_slope_of_a_score_is_that_of_differences() -> None:
 
 
 @pytest.mark.parametrize("name", list(SEARCHES))
-def test_no_planner_takes_more_roll_outs_than_the_others(name: str) -> None:
+def test_no_planner_takes_more_roll_outs_than_the_others(name):
     """Rows that the model steps, and three for each that is differentiated."""
     rows = 0.0
 
-    def counted(state: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+    def counted(state, action):
         nonlocal rows
         rows += len(state) * (3.0 if action.requires_grad else 1.0)
         return line(state, action)
@@ -129,7 +126,7 @@ def test_no_planner_takes_more_roll_outs_than_the_others(name: str) -> None:
     assert 0.95 * 480 <= rows / (5 * 4) <= 1.01 * 480
 
 
-def test_a_plan_is_made_again_where_its_first_actions_led() -> None:
+def test_a_plan_is_made_again_where_its_first_actions_led():
     """One step of two is executed: the loop written out, with the best actions of each plan."""
     own = task()
     found = compare_planners(
@@ -146,10 +143,10 @@ def test_a_plan_is_made_again_where_its_first_actions_led() -> None:
     np.testing.assert_allclose(row(found, "gradient", 2)["return"], np.mean(totals), rtol=2e-3)
 
 
-def test_actions_stay_within_their_limits() -> None:
+def test_actions_stay_within_their_limits():
     reached: list[float] = []
 
-    def seen(state: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+    def seen(state, action):
         if not action.requires_grad:
             reached.append(float(action.abs().max()))
         return line(state, action)
@@ -159,10 +156,10 @@ def test_actions_stay_within_their_limits() -> None:
     assert max(reached) <= 0.3 and set(found.planned.planner) == set(SEARCHES)
 
 
-def test_what_comes_after_an_end_is_not_paid() -> None:
+def test_what_comes_after_an_end_is_not_paid():
     """A step ends the episode where s > 2.5; a plan that survives has all rewards."""
 
-    def paid(state: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+    def paid(state, action):
         return state + action, torch.ones_like(state[:, 0])
 
     ending = from_function(paid, 1, 1, alive=lambda state: state[:, 0] < 2.5)
@@ -175,27 +172,27 @@ def test_what_comes_after_an_end_is_not_paid() -> None:
     np.testing.assert_allclose(row(found, "cem", 4)["return"], whole, rtol=1e-9)
 
 
-def test_a_world_model_is_planned_in_its_latents() -> None:
+def test_a_world_model_is_planned_in_its_latents():
     _, wide, policy, critic, _ = made(World)
     found = compare_planners(wide, policy, critic, horizons=(2,), rollouts=48, starts=4, length=4)
     assert found.planned.gain.notna().all() and len(found.planned) == len(SEARCHES) - 1
 
 
-def test_the_same_seed_gives_the_same_numbers() -> None:
+def test_the_same_seed_gives_the_same_numbers():
     one, other = (compare_planners(task(), horizons=(2,), starts=8) for _ in range(2))
     np.testing.assert_array_equal(one.frame.gain, other.frame.gain)
 
 
-def test_a_model_that_is_not_differentiable_is_planned_in_by_samples() -> None:
+def test_a_model_that_is_not_differentiable_is_planned_in_by_samples():
     model = from_function(line, 1, 1)
 
     class Rough:
         state_dim, action_dim, noise_dim, differentiable = 1, 1, 0, False
 
-        def __getattr__(self, name: str) -> Any:
+        def __getattr__(self, name):
             return getattr(model, name)
 
-        def step(self, state: Tensor, action: Tensor, noise: Tensor | None = None) -> Any:
+        def step(self, state, action, noise=None):
             with torch.no_grad():
                 return model.step(state, action, noise)
 
@@ -206,7 +203,7 @@ def test_a_model_that_is_not_differentiable_is_planned_in_by_samples() -> None:
 
 
 class _Memory(nn.Module):
-    def forward(self, seen: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, seen, memory):
         return seen + memory, memory
 
 
@@ -222,12 +219,12 @@ class _Memory(nn.Module):
     ({"length": 2}, "length is 2"),
     ({"model": "m"}, "model"),
 ])  # fmt: skip
-def test_what_cannot_be_planned_is_said(given: dict[str, Any], words: str) -> None:
+def test_what_cannot_be_planned_is_said(given, words):
     with pytest.raises(InputError, match=f"^{words}"):
         compare_planners(task(), **given)
 
 
-def test_a_policy_with_memory_or_no_model_is_refused() -> None:
+def test_a_policy_with_memory_or_no_model_is_refused():
     remembering = gradlab.tasks.with_memory(task(), _Memory().double(), 1)
     with pytest.raises(InputError, match=r"^policy has a memory"):
         compare_planners(remembering.task, remembering.policy)
@@ -235,16 +232,14 @@ def test_a_policy_with_memory_or_no_model_is_refused() -> None:
         compare_planners(task(prior=None))
 
 
-def test_a_policy_that_leaves_the_finite_numbers_is_named() -> None:
+def test_a_policy_that_leaves_the_finite_numbers_is_named():
     policy = nn.Linear(1, 1).double()
     nn.init.constant_(policy.weight, 1e160)
     with pytest.raises(InputError, match=r"^policy has returns that are not finite in 32 of 32"):
         compare_planners(task(), policy, horizons=(1,))
 
 
-def test_the_command_prints_what_the_function_finds(
-    tmp_path: Any, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command_prints_what_the_function_finds(tmp_path, capsys):
     from gradlab.cli.program import main
 
     given = ["plan", "path_tracking", "--no-policy", "--horizons", "2", "--starts", "8"]

@@ -10,19 +10,11 @@ import pytest
 
 import gradlab
 from gradlab.cli import program
+from tests.own_files import OWN
 
 HOME = Path(gradlab.__file__).parent
 TOOLS = sorted(path.parent.name for path in (HOME / "tools").glob("*/__init__.py"))
 ROWS = {name: row for name, row in program._ROWS.items() if isinstance(row, str)}
-OWN = """
-import torch
-def policy():
-    network = torch.nn.Linear(1, 1, bias=False, dtype=torch.float64)
-    torch.nn.init.constant_(network.weight, -0.3)
-    return network
-def critic(s, a):
-    return -(2 * s[:, 0] ** 2 + 1.5 * a[:, 0] ** 2 + 0.8 * s[:, 0] * a[:, 0])
-"""
 CHILD = """
 import contextlib, io, sys
 from pathlib import Path
@@ -57,7 +49,7 @@ assert screen_of(next(Path("runs").glob("*.h5"))).numbers
 """
 
 
-def home(tool: str) -> str:
+def home(tool):
     return f"gradlab.tools.{tool}."
 
 
@@ -66,7 +58,7 @@ def home(tool: str) -> str:
     [TOOLS, *(pytest.param([tool], marks=pytest.mark.slow) for tool in TOOLS)],
     ids=" ".join,
 )
-def test_the_core_works_without_a_tools_folder(tools: list[str], tmp_path: Path) -> None:
+def test_the_core_works_without_a_tools_folder(tools, tmp_path):
     shutil.copytree(HOME, tmp_path / "gradlab")
     for tool in tools:
         shutil.rmtree(tmp_path / "gradlab" / "tools" / tool)

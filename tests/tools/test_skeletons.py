@@ -1,7 +1,5 @@
 """Files of one's own: as they are written, and with a mistake in them."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 
@@ -17,13 +15,13 @@ from gradlab.user_code.loading import load_made
 LONGEST = {"env": 25, "model": 30, "worldmodel": 40}
 
 
-def written(kind: str, folder: Path) -> Path:
+def written(kind, folder):
     file = folder / f"{kind}.py"
     assert main(["init", kind, str(file)]) == 0
     return file
 
 
-def states(file: Path, name: str = "") -> dict[str, str]:
+def states(file, name=""):
     """What is missing, by what it is about."""
     lines, _ = checked(str(file), name)
     found: dict[str, str] = {}
@@ -34,7 +32,7 @@ def states(file: Path, name: str = "") -> dict[str, str]:
 
 
 @pytest.mark.parametrize("kind", LONGEST)
-def test_a_skeleton_is_short_and_lacks_nothing(kind: str, tmp_path: Path) -> None:
+def test_a_skeleton_is_short_and_lacks_nothing(kind, tmp_path):
     file = written(kind, tmp_path)
     assert len(file.read_text().splitlines()) <= LONGEST[kind]
     assert main(["check", str(file)]) == 0
@@ -43,9 +41,7 @@ def test_a_skeleton_is_short_and_lacks_nothing(kind: str, tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
-def test_what_check_prints_is_measured(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_check_prints_is_measured(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     files = [written(kind, Path()) for kind in LONGEST]
     capsys.readouterr()
@@ -58,7 +54,7 @@ def test_what_check_prints_is_measured(
 
 
 @pytest.mark.slow
-def test_the_networks_that_check_finds_are_measured(tmp_path: Path) -> None:
+def test_the_networks_that_check_finds_are_measured(tmp_path):
     file = written("worldmodel", tmp_path)
     task, policy, critic = (load_made(f"{file}:make_{x}") for x in ("task", "policy", "critic"))
     profile = gradlab.measure(
@@ -68,7 +64,7 @@ def test_the_networks_that_check_finds_are_measured(tmp_path: Path) -> None:
     assert {"data", "model", "mixed"} <= set(profile.table()["estimator"])
 
 
-def test_a_model_of_ones_own_is_a_model_of_the_task(tmp_path: Path) -> None:
+def test_a_model_of_ones_own_is_a_model_of_the_task(tmp_path):
     env, model = written("env", tmp_path), written("model", tmp_path)
     task = load_made(f"{env}:make_task")
     system = named_model(f"{model}:step", task)
@@ -103,7 +99,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_is_named(mistake: str, tmp_path: Path) -> None:
+def test_a_mistake_is_named(mistake, tmp_path):
     old, new, about, words = MISTAKES[mistake]
     file = written("env", tmp_path)
     text = file.read_text()
@@ -117,7 +113,7 @@ def test_a_mistake_is_named(mistake: str, tmp_path: Path) -> None:
     assert main(["check", str(file)]) == 1
 
 
-def test_derivatives_that_are_not_those_of_the_step(tmp_path: Path) -> None:
+def test_derivatives_that_are_not_those_of_the_step(tmp_path):
     file = tmp_path / "wrong.py"
     file.write_text(
         "import torch, gradlab\n"
@@ -132,7 +128,7 @@ def test_derivatives_that_are_not_those_of_the_step(tmp_path: Path) -> None:
     assert "by the state is not that of its step at 8 of 8" in states(file)["make_task.simulator"]
 
 
-def test_a_function_that_mixes_rows(tmp_path: Path) -> None:
+def test_a_function_that_mixes_rows(tmp_path):
     file = tmp_path / "mean.py"
     file.write_text(
         "import torch, gradlab\n"
@@ -147,7 +143,7 @@ def test_a_function_that_mixes_rows(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("lacks", "words"), [("q", "value(latent)"), ("reward", "reward(latent")])
-def test_a_world_model_without_a_head(lacks: str, words: str, tmp_path: Path) -> None:
+def test_a_world_model_without_a_head(lacks, words, tmp_path):
     file = written("worldmodel", tmp_path)
     text = file.read_text().partition("def made")[0]
     file.write_text(
@@ -156,7 +152,7 @@ def test_a_world_model_without_a_head(lacks: str, words: str, tmp_path: Path) ->
     assert words in states(file, "make_world")["make_world"]
 
 
-def test_parts_of_what_a_function_returns_get_names(tmp_path: Path) -> None:
+def test_parts_of_what_a_function_returns_get_names(tmp_path):
     file = written("worldmodel", tmp_path)
     file.write_text(file.read_text().partition("make_task,")[0] + "make_all = made\n")
     lines, command = checked(str(file))
@@ -165,13 +161,13 @@ def test_parts_of_what_a_function_returns_get_names(tmp_path: Path) -> None:
     assert command == ""
 
 
-def test_a_gymnasium_environment_is_for_the_probe(tmp_path: Path) -> None:
+def test_a_gymnasium_environment_is_for_the_probe(tmp_path):
     file = tmp_path / "gym.py"
     file.write_text("import gymnasium\ndef make_env():\n    return gymnasium.make('Pendulum-v1')\n")
     assert "gradlab.Probe" in states(file)["make_env"]
 
 
-def test_networks_of_other_widths_are_neither(tmp_path: Path) -> None:
+def test_networks_of_other_widths_are_neither(tmp_path):
     file = written("env", tmp_path)
     file.write_text(
         file.read_text() + "\n\nmake_policy = lambda: torch.nn.Linear(2, 1)\n"
@@ -185,7 +181,7 @@ def test_networks_of_other_widths_are_neither(tmp_path: Path) -> None:
     assert command.endswith(f"--policy {file}:make_policy")
 
 
-def test_a_straight_through_latent_is_a_surrogate_and_nothing_is_missing(tmp_path: Path) -> None:
+def test_a_straight_through_latent_is_a_surrogate_and_nothing_is_missing(tmp_path):
     """One-hot latents whose derivative is the softmax's: by differences they do not move."""
     file = written("worldmodel", tmp_path)
     text = file.read_text().replace(

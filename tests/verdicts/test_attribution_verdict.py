@@ -1,7 +1,5 @@
 """The sentence about the source of the squared bias."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from gradlab.runs.attribution import CAUSES, Account, Attribution, BlockEntry, Part, Replacement
@@ -9,13 +7,13 @@ from gradlab.verdicts.measurement.sources import source
 from tests.verdicts.planted_profiles import FLAT, said
 
 
-def part(name: str, value: float, spread: float = 0.02, total: float = 1.0) -> Part:
+def part(name, value, spread=0.02, total=1.0):
     low, high = value - spread, value + spread
     shares = (each / total for each in (value, low, high))
     return Part(name, value, spread / 2, low, high, *shares)
 
 
-def attribution(shares: dict[str, float], spread: float = 0.02, **changed) -> Attribution:
+def attribution(shares, spread=0.02, **changed):
     """One account of the model at h = 5 with entries of ∂f/∂a."""
     found = tuple(part(name, shares.get(name, 0.0), spread) for name in CAUSES)
     entries = (
@@ -30,7 +28,7 @@ def attribution(shares: dict[str, float], spread: float = 0.02, **changed) -> At
     return Attribution((replace(account, **changed),), (), {}, 256, "grid", (), ())
 
 
-def source_text(attribution: Attribution | None) -> str:
+def source_text(attribution):
     (sentence,) = source(FLAT, attribution, "model")
     return sentence.text
 

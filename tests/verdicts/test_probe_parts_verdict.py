@@ -1,9 +1,5 @@
 """The headline names the cause that a check has proved; without a look there is no green light."""
 
-from __future__ import annotations
-
-from pathlib import Path
-
 import pytest
 
 from gradlab.probe.alarms.evidence import DESCENT, FROZEN, STORED
@@ -15,7 +11,7 @@ from tests.probe.planted_probe import alarm, burst, window, written
 WORDS = "the critic's targets have not moved for 500 updates: are the target networks updated?"
 
 
-def test_the_cause_comes_before_the_symptom(tmp_path: Path) -> None:
+def test_the_cause_comes_before_the_symptom(tmp_path):
     cause = alarm(1, 600, FROZEN) | {"message": WORDS}
     rows = {"vitals": [window(1)], "alarms": [alarm(0, 500, "exploding critic"), cause]}
     first = screen(load(written(tmp_path / "run.h5", rows)))
@@ -24,9 +20,7 @@ def test_the_cause_comes_before_the_symptom(tmp_path: Path) -> None:
     assert first.light == "none" and first.sure == "2 alarms in 600 updates"
 
 
-def test_of_two_causes_the_one_upstream_comes_first_and_what_is_lost_is_the_symptom(
-    tmp_path: Path,
-) -> None:
+def test_of_two_causes_the_one_upstream_comes_first_and_what_is_lost_is_the_symptom(tmp_path):
     dies = "the loop died at update 900 (ValueError): parameters are NaN (w) since its step"
     told = [(500, "learning rate too large"), (600, DESCENT), (700, STORED), (800, "dead path")]
     rows = [alarm(k, at, kind) | {"message": f"{kind}: look?"} for k, (at, kind) in enumerate(told)]
@@ -45,9 +39,7 @@ def test_of_two_causes_the_one_upstream_comes_first_and_what_is_lost_is_the_symp
     assert text == f"T{dies[1:]}. 1 more kind of alarm."
 
 
-def test_a_symptom_without_a_cause_says_what_to_look_at_and_what_has_not_looked(
-    tmp_path: Path,
-) -> None:
+def test_a_symptom_without_a_cause_says_what_to_look_at_and_what_has_not_looked(tmp_path):
     symptom = alarm(0, 500, "exploding critic") | {"message": "it grows: look at the rewards"}
     off = {"update": 100, "step": 99, "number": 0, "check": "targets follow", "state": "off",
            "proof": "none", "value": 0.0, "threshold": 0.0, "looks": 0, "seconds": 0.0}  # fmt: skip
@@ -59,14 +51,14 @@ def test_a_symptom_without_a_cause_says_what_to_look_at_and_what_has_not_looked(
 
 
 @pytest.mark.parametrize("share", [0.03, 0.4, 0.97])
-def test_no_alarm_is_amber_and_says_what_is_not_known(tmp_path: Path, share: float) -> None:
+def test_no_alarm_is_amber_and_says_what_is_not_known(tmp_path, share):
     rows = {"vitals": [window(1)], "successive": [burst(40 * k, share) for k in range(1, 9)]}
     first = screen(load(written(tmp_path / "run.h5", rows, horizon=None, task="")))
     assert first.light == "choose" and "batches" not in first.headline
     assert "Whether a step helps is not known" in first.headline
 
 
-def test_every_check_has_a_line_with_its_proof_and_its_cost(tmp_path: Path) -> None:
+def test_every_check_has_a_line_with_its_proof_and_its_cost(tmp_path):
     about = {"update": 100, "step": 99, "threshold": 0.5}
     rows = {
         "vitals": [window(1)],

@@ -1,8 +1,5 @@
 """A probe says first what leaves nothing to decide, and recommends nothing from it."""
 
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pytest
 
@@ -20,7 +17,7 @@ from tests.probe.planted_probe import everything, measurement, written
         ({"truth_norm": 0.0}, "The true gradient is exactly 0"),
     ],
 )
-def test_it_is_the_first_sentence(changes: dict[str, Any], first: str, tmp_path: Path) -> None:
+def test_it_is_the_first_sentence(changes, first, tmp_path):
     rows = {k: v for k, v in everything().items() if k != "alarms"}
     rows["measured"] = [measurement(900, **changes)]
     run = load(written(tmp_path / "run.h5", rows))
@@ -32,7 +29,7 @@ def test_it_is_the_first_sentence(changes: dict[str, Any], first: str, tmp_path:
     assert not {"gain", "horizon", "rivals", "weights", "source"} & {each.about for each in told}
 
 
-def test_a_sound_run_has_no_such_sentence(tmp_path: Path) -> None:
+def test_a_sound_run_has_no_such_sentence(tmp_path):
     rows = everything()
     assert void(load(written(tmp_path / "run.h5", rows))) == ()
     exact = measurement(1, error=1e-12)["bias2"]

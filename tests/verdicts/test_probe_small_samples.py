@@ -1,9 +1,5 @@
 """A probe with fewer starts than intervals were tested with decides nothing from them."""
 
-from __future__ import annotations
-
-from pathlib import Path
-
 import pytest
 
 from gradlab.probe.alarms.evidence import FEWEST
@@ -14,7 +10,7 @@ from tests.probe.planted_probe import measurement, written
 
 
 @pytest.mark.parametrize("starts", [FEWEST // 2, FEWEST])
-def test_sentences_on_intervals_decide_from_enough_starts_only(tmp_path: Path, starts: int) -> None:
+def test_sentences_on_intervals_decide_from_enough_starts_only(tmp_path, starts):
     rows = [measurement(400, starts=starts)]
     sentences = verdict(load(written(tmp_path / "run.h5", {"measured": rows})))
     resting = [each for each in sentences if each.about in OF_INTERVALS]

@@ -199,14 +199,11 @@ def test_nothing_that_helps_says_what_is_safe_meanwhile():
     assert harmful.light == "none" and "All of them lower it" in harmful.headline
 
 
-def test_without_a_model_the_simulator_itself_is_what_may_be_unrolled():
+def test_what_is_unrolled_is_named():
     found = screen(
         {"data": [0.2], "true_dynamics": [0.2] * 6, "true_dynamics_all": PAPER["model_all"]}
     )
     assert "through the simulator (BPTT)" in found.headline
-
-
-def test_own_estimators_are_recommended_in_the_words_of_all():
     found = screen({"data": [0.1], "mine": [0.1, 0.2, 0.9, 0.9, 0.9, 0.2]})
     assert found.headline.startswith("Backpropagate 2–4 steps through your model")
 

@@ -1,7 +1,5 @@
 """Sentences about measured weights and about a series of checkpoints."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np
@@ -12,14 +10,14 @@ from gradlab.statistics.mixing import Weights
 from gradlab.verdicts.measurement.sources import weights
 
 
-def contender(name: str, mse: float, saved=None, against=(0.5, 0.7)) -> Contender:
+def contender(name, mse, saved=None, against=(0.5, 0.7)):
     ends = Interval(0.9 * mse, 1.1 * mse, mse / 20, "planted")
     logs = None if against is None else Interval(*np.log(against), 0.1, "planted")
     kept = None if saved is None else Interval(*np.log(saved), 0.1, "planted")
     return Contender(name, np.array([0.3, 0.7]), mse, ends, 0.9, ends, logs, ends, kept)
 
 
-def choice(*contenders: Contender) -> Choice:
+def choice(*contenders):
     w = Weights(np.array([0.31, 0.69]), np.array([0.2, 0.6]), np.array([0.4, 0.8]), 1.0, 1.0, 1.0)
     pair = Mixing((("data", 0), ("model", 5)), w, w, contenders, 128)
     return Choice(("data", "model"), {}, 256, 256, True, pair=pair)

@@ -52,17 +52,11 @@ RAISED, LOWERED = steps({BEST: 0.7, CRITIC: -0.9}), steps({BEST: -0.7, CRITIC: -
 NOTHING = steps({BEST: 0.0, CRITIC: -0.9})
 
 
-def test_a_step_that_was_never_taken_is_no_green_light():
+def test_a_light_is_green_where_a_step_was_taken_and_raised_the_return():
     advice = advise(read())
     assert (advice.cell, advice.light, advice.missing) == (BEST, "choose", "step")
-
-
-def test_a_step_that_raised_the_return_is_green_without_a_rehearsal():
     advice = advise(read(realised=RAISED))
     assert (advice.cell, advice.light, advice.updates) == (BEST, "act", None)
-
-
-def test_a_step_that_lowers_the_return_at_its_length_is_not_advised():
     found = read(realised=LOWERED)
     found = replace(found, disagreements=())
     assert advise(found).cell is None
@@ -150,18 +144,19 @@ def test_a_step_of_four_percent_is_no_update_of_an_assumed_rate():
     assert any("by one update on fresh" in label for label in labels)
 
 
-def test_the_gradient_that_leads_highest_goes_before_the_one_that_gains_most_in_one_step():
+def test_of_rehearsals_the_higher_return_is_followed_and_not_the_larger_gain_of_one_step():
     found = read(realised=RAISED, rehearsal=rehearsed({BEST: PASSES, SHORT: RISES}))
+    assert (advise(found).cell, advise(found).updates) == (SHORT, 25)
+    near = tuple(0.97 * each for each in RISES)
+    found = read(realised=RAISED, rehearsal=rehearsed({SHORT: RISES, BEST: near}, noise=5.0))
+    assert found.rehearsal.best.cell == SHORT and BEST in found.rehearsal.not_excluded()
     assert (advise(found).cell, advise(found).updates) == (SHORT, 25)
 
 
-def test_where_every_rehearsal_falls_the_policy_is_kept_whatever_one_step_gains():
+def test_where_rehearsals_fall_or_tell_nothing_the_policy_is_kept():
     found = read(realised=RAISED, rehearsal=rehearsed({BEST: FALLS, CRITIC: FALLS}))
     assert advise(found).cell is None
     assert recommendation(found).light == "none"
-
-
-def test_where_a_rehearsal_tells_nothing_the_policy_is_kept_and_the_best_guess_is_named():
     found = read(realised=RAISED, rehearsal=rehearsed({BEST: RISES, CRITIC: FALLS}, noise=300.0))
     screen = recommendation(found)
     assert advise(found).cell is None and screen.light == "none"
@@ -193,13 +188,6 @@ def test_gradients_of_another_problem_are_believed_by_nobody():
     found = read(realised=steps({BEST: 0.1, CRITIC: 0.1}, norm=5.0))
     assert any(each.cell == TRUE_CELL and each.reason == "law" for each in found.disagreements)
     assert recommendation(found).headline.startswith("Believe no gain here yet")
-
-
-def test_of_rehearsals_the_higher_return_is_followed_and_not_the_larger_gain_of_one_step():
-    near = tuple(0.97 * each for each in RISES)
-    found = read(realised=RAISED, rehearsal=rehearsed({SHORT: RISES, BEST: near}, noise=5.0))
-    assert found.rehearsal.best.cell == SHORT and BEST in found.rehearsal.not_excluded()
-    assert (advise(found).cell, advise(found).updates) == (SHORT, 25)
 
 
 def test_where_a_premise_of_gains_fails_returns_alone_decide_and_never_in_green():

@@ -21,21 +21,17 @@ def trained(tmp_path_factory):
     return Watcher(grown.trained(tmp_path_factory.mktemp("state") / "run.h5")).state()
 
 
-def test_the_recommendation_is_that_of_the_report(trained):
+def test_a_view_has_the_reports_recommendation_the_rows_pace_and_events_and_is_json(trained):
     assert trained.view.screen.headline.startswith("mpg-v2 learns pendulum: return -1")
     assert trained.view.screen.numbers[0].text == "-62"
-
-
-def test_pace_and_time_left_are_the_rows(trained):
     progress = trained.view.progress
     assert (progress.done, progress.total, progress.rate) == (400, 1000, 20.0)
     assert progress.left == 30.0 and progress.share == 0.4 and progress.beat == 0.5
     assert _paced("iteration", 10, np.array([5]), np.array([1.0])).left is None
     assert Progress("iteration", 12, 10).share == 1.0
-
-
-def test_an_event_stands_at_its_iteration(trained):
     assert trained.view.events == [Event(300, "", "pendulum diverged")]
+    found = json.loads(json.dumps(document(trained), allow_nan=False))
+    assert found["title"] == trained.view.title and found["sure"].startswith("◐ Choose")
 
 
 def test_before_the_first_evaluation_the_progress_is_shown(tmp_path):
@@ -75,8 +71,7 @@ def test_alarms_of_a_probe_inside_training_name_their_seed(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "broken",
-    [{"iterations": 1e400}, {"iterations": "many"}, {"iterations": None}],
+    "broken", [{"iterations": 1e400}, {"iterations": "many"}, {"iterations": None}]
 )
 def test_a_foreign_configuration_is_told_and_stops_nothing(tmp_path, broken):
     about = grown.training_attributes()
@@ -88,11 +83,6 @@ def test_a_foreign_configuration_is_told_and_stops_nothing(tmp_path, broken):
         writer.append("updates", grown.update_row(1))
     state = Watcher(writer.path).state()
     assert state.phase == "unreadable" and "not a complete" in state.told
-
-
-def test_the_document_is_json(trained):
-    found = json.loads(json.dumps(document(trained), allow_nan=False))
-    assert found["title"] == trained.view.title and found["sure"].startswith("◐ Choose")
 
 
 def test_looks_rest_for_twenty_times_as_long_as_they_take(tmp_path, monkeypatch):

@@ -1,15 +1,12 @@
 """The same tests on every kind of worker; those on Ray run with `make ray`."""
 
-from collections.abc import Iterator
-
 import pytest
 
-from gradlab.workers import Pool
 from gradlab.workers.local import LocalPool
 
 
 @pytest.fixture(scope="module", params=["local", pytest.param("cluster", marks=pytest.mark.ray)])
-def pool(request: pytest.FixtureRequest) -> Iterator[Pool]:
+def pool(request):
     if request.param == "local":
         with LocalPool() as local:
             yield local

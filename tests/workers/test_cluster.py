@@ -4,10 +4,8 @@ import importlib.metadata
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
@@ -20,7 +18,7 @@ SMALL = {"object_store_memory": cluster.LEAST, "include_dashboard": False}
 
 
 @pytest.fixture(scope="module")
-def two_nodes() -> Iterator[Any]:
+def two_nodes():
     """Two nodes on this machine, with a processor each."""
     pytest.importorskip("ray")
     cluster.imported()
@@ -32,7 +30,7 @@ def two_nodes() -> Iterator[Any]:
     nodes.shutdown()
 
 
-def test_a_missing_ray_is_one_line_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_ray_is_one_line_with_the_command(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(InputError, match=r"ray is not installed: pip install 'gradlab\[ray\]'"):
         cluster.ClusterPool("local")
@@ -48,7 +46,7 @@ def test_a_missing_ray_is_one_line_with_the_command(monkeypatch: pytest.MonkeyPa
         ("no-such-host.invalid:6379", "nothing answers at ray=no-such-host"),
     ],
 )
-def test_an_address_where_nothing_answers_is_refused(address: str, message: str) -> None:
+def test_an_address_where_nothing_answers_is_refused(address, message):
     pytest.importorskip("ray")
     begun = time.monotonic()
     with pytest.raises(InputError, match=message):
@@ -57,7 +55,7 @@ def test_an_address_where_nothing_answers_is_refused(address: str, message: str)
 
 
 @pytest.mark.ray
-def test_another_program_at_the_address_is_no_cluster() -> None:
+def test_another_program_at_the_address_is_no_cluster():
     pytest.importorskip("ray")
     server = ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -67,10 +65,10 @@ def test_another_program_at_the_address_is_no_cluster() -> None:
 
 
 @pytest.mark.parametrize("answer", ["dead", "none"])
-def test_a_node_that_is_lost_ends_all_waiting(monkeypatch: pytest.MonkeyPatch, answer: str) -> None:
+def test_a_node_that_is_lost_ends_all_waiting(monkeypatch, answer):
     """Ray in miniature: calls that never end, on a node that is dead or silent."""
 
-    def nodes() -> list[dict[str, Any]]:
+    def nodes():
         if answer == "none":
             raise TimeoutError
         return [{"NodeID": "here", "Alive": False}, {"NodeID": "there", "Alive": True}]
@@ -100,16 +98,14 @@ def test_a_node_that_is_lost_ends_all_waiting(monkeypatch: pytest.MonkeyPatch, a
 
 
 @pytest.mark.ray
-def test_a_store_that_is_too_small_says_how_much_is_needed() -> None:
+def test_a_store_that_is_too_small_says_how_much_is_needed():
     pytest.importorskip("ray")
     with pytest.raises(InputError, match=r"store is 1048576 bytes, .*at least \d+ \(79 MiB\)"):
         cluster.ClusterPool("local", store=1 << 20)
 
 
 @pytest.mark.ray
-def test_another_version_on_a_node_is_named(
-    two_nodes: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_another_version_on_a_node_is_named(two_nodes, monkeypatch):
     real = importlib.metadata.version
     monkeypatch.setattr(
         importlib.metadata, "version", lambda name: "1.0" if name == "torch" else real(name)
@@ -119,7 +115,7 @@ def test_another_version_on_a_node_is_named(
 
 
 @pytest.mark.ray
-def test_two_nodes_share_the_workers_and_one_outlives_the_other(two_nodes: Any) -> None:
+def test_two_nodes_share_the_workers_and_one_outlives_the_other(two_nodes):
     with cluster.ClusterPool(two_nodes.address) as pool:
         assert pool.cores == 2
         workers = [pool.start(COUNTER, k) for k in range(2)]

@@ -25,7 +25,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-def test_a_death_says_how_and_a_value_that_cannot_be_pickled_is_an_error() -> None:
+def test_a_death_says_how_and_a_value_that_cannot_be_pickled_is_an_error():
     with LocalPool() as pool:
         worker = pool.start(COUNTER)
         with pytest.raises(CallFailed, match="cannot be pickled"):
@@ -41,7 +41,7 @@ def test_a_death_says_how_and_a_value_that_cannot_be_pickled_is_an_error() -> No
             worker.call("end", 3).result()
 
 
-def test_closing_ends_idle_and_busy_workers() -> None:
+def test_closing_ends_idle_and_busy_workers():
     with LocalPool() as pool:
         idle, busy = pool.start(COUNTER), pool.start(COUNTER)
         assert idle.call("add", 1).result() == 1
@@ -53,14 +53,14 @@ def test_closing_ends_idle_and_busy_workers() -> None:
 
 
 @pytest.mark.slow
-def test_a_busy_worker_ends_after_its_parent_and_never_runs_the_parents_script() -> None:
+def test_a_busy_worker_ends_after_its_parent_and_never_runs_the_parents_script():
     done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True)
     assert done.returncode == -signal.SIGKILL, done.stderr
     (pid,) = done.stdout.split()
     assert gone(int(pid), 20.0)
 
 
-def gone(pid: int, seconds: float) -> bool:
+def gone(pid, seconds):
     """Whether the process has ended, within so many seconds."""
     deadline = time.monotonic() + seconds
     while True:

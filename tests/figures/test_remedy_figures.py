@@ -1,34 +1,18 @@
 """Figures of a test of remedies draw its tables."""
 
-from __future__ import annotations
-
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
-from matplotlib.lines import Line2D
 
 from gradlab import figures
 from gradlab.figures.style import PAPER
 from gradlab.tools.remedies import page as remedies_page
 from gradlab.tools.remedies.result import CLIPPED, SIMULATOR, STEPS, TIME
-from tests.planted_remedies import (
-    ARMS,
-    LEVELS,
-    RUN,
-    TABLE,
-    H,
-)
-
-
-@pytest.fixture(autouse=True)
-def close_figures() -> Iterator[None]:
-    yield
-    plt.close("all")
-
+from tests.figures.drawn import check_texts, line, texts
+from tests.planted_remedies import ARMS, LEVELS, RUN, TABLE, H
 
 ALL: tuple[Callable[..., Axes], ...] = (
     lambda ax=None: figures.remedy_effects(TABLE, ax),
@@ -43,7 +27,7 @@ ALL: tuple[Callable[..., Axes], ...] = (
 )
 
 
-def marks(ax: Axes, filled: bool) -> dict[float, float]:
+def marks(ax, filled):
     """Row → value of the markers that are filled, or open."""
     found = [
         m for m in ax.lines if m.get_marker() not in ("", "None", None) and len(m.get_xdata()) == 1
@@ -52,36 +36,24 @@ def marks(ax: Axes, filled: bool) -> dict[float, float]:
     return {round(float(m.get_ydata()[0])): float(m.get_xdata()[0]) for m in mine}
 
 
-def drawn(ax: Axes, label: str) -> Line2D:
-    (found,) = [each for each in ax.lines if str(each.get_label()).startswith(label)]
-    return found
-
-
-def texts(ax: Axes) -> str:
-    return " ".join(text.get_text() for text in ax.texts)
-
-
-def ratios(quantity: str, budget: str, **where: Any) -> list[float]:
+def ratios(quantity, budget, **where):
     rows = TABLE[(TABLE["quantity"] == quantity) & (TABLE["budget"] == budget)]
     for name, wanted in where.items():
         rows = rows[rows[name] == wanted]
     return [float(x) for x in rows["ratio"]]
 
 
-def test_a_row_per_remedy_has_its_ratio_at_equal_time_filled_and_at_equal_steps_open() -> None:
+def test_a_row_per_remedy_has_its_ratio_filled_at_equal_time_open_at_equal_steps_and_its_price():
     ax = figures.remedy_effects(TABLE)
     assert [t.get_text() for t in ax.get_yticklabels()] == list(ARMS)
     assert list(marks(ax, filled=True).values()) == pytest.approx(ratios("least_mse", TIME))
     assert list(marks(ax, filled=False).values()) == pytest.approx(ratios("least_mse", STEPS))
     assert ratios("least_mse", TIME) != pytest.approx(ratios("least_mse", STEPS))
     assert ax.get_xscale() == "log"
-
-
-def test_the_price_stands_at_the_right_of_the_gain() -> None:
     assert texts(figures.remedy_effects(TABLE)).split().count("1.6×") == 1
 
 
-def test_a_quantity_of_one_horizon_is_that_of_this_horizon() -> None:
+def test_a_quantity_of_one_horizon_is_that_of_this_horizon():
     ax = figures.remedy_effects(TABLE, quantity="variance", at=3)
     known = ratios("variance", TIME, at=3.0)
     assert list(marks(ax, filled=True).values()) == pytest.approx(known)
@@ -89,16 +61,13 @@ def test_a_quantity_of_one_horizon_is_that_of_this_horizon() -> None:
     assert "at horizon 3" in ax.get_title(loc="left")
 
 
-def test_a_ratio_that_is_not_known_is_said_in_words() -> None:
+def test_a_ratio_that_is_not_known_or_beyond_the_axis_is_said():
     lost = TABLE.copy()
     lost.loc[lost["arm"] == "dd", ["ratio", "ratio_low", "ratio_high"]] = np.nan
     assert "not clearly above 0" in texts(figures.remedy_effects(lost))
     assert "not clearly above 0" not in texts(figures.remedy_effects(TABLE))
     lost["ratio"] = np.nan
     assert "not known to be above 0" in texts(figures.remedy_effects(lost))
-
-
-def test_what_is_beyond_the_axis_is_drawn_at_its_end_and_said() -> None:
     far = TABLE.copy()
     far.loc[far["arm"] == "dd", ["ratio", "ratio_low", "ratio_high"]] = (1.0, 1e-9, 1e9)
     ax = figures.remedy_effects(far)
@@ -106,7 +75,7 @@ def test_what_is_beyond_the_axis_is_drawn_at_its_end_and_said() -> None:
     assert "drawn there" not in texts(figures.remedy_effects(TABLE))
 
 
-def test_jacobians_on_clips_stand_apart_from_smooth_ones() -> None:
+def test_jacobians_on_clips_stand_apart_from_smooth_ones():
     ax = figures.remedy_jacobians(TABLE)
     names = [t.get_text() for t in ax.get_yticklabels()]
     assert names[:2] == ["∂s′/∂s, smooth", "∂s′/∂s, contact or clip"] and len(names) == 8
@@ -118,30 +87,29 @@ def test_jacobians_on_clips_stand_apart_from_smooth_ones() -> None:
     assert names == ["∂s′/∂s", "∂s′/∂a", "∂r/∂s", "∂r/∂a"]
 
 
-def test_a_ratio_over_the_horizon_is_the_tables() -> None:
+def test_a_ratio_over_the_horizon_is_the_tables():
     ax = figures.remedy_horizons(TABLE, quantity="variance", budget=STEPS)
-    line = drawn(ax, "spectral")
-    np.testing.assert_array_equal(line.get_xdata(), np.arange(1, H + 1))
-    assert list(line.get_ydata()) == pytest.approx(ratios("variance", STEPS, arm="spectral"))
+    spectral = line(ax, "spectral")
+    np.testing.assert_array_equal(spectral.get_xdata(), np.arange(1, H + 1))
+    assert list(spectral.get_ydata()) == pytest.approx(ratios("variance", STEPS, arm="spectral"))
 
 
-def test_levels_are_of_the_models_at_equal_steps_and_the_baseline() -> None:
+def test_levels_are_of_models_at_equal_steps_and_in_sight_whatever_diverges():
     ax = figures.remedy_levels(LEVELS, quantity="relative_mse", one="zero gradient")
     labels = {str(line.get_label()) for line in ax.lines}
     assert {"nll (baseline)", *ARMS, "zero gradient"} <= labels
     assert not [each for each in labels if "as long" in each]
-
-
-def test_the_level_that_means_something_is_in_sight() -> None:
     far = LEVELS.copy()
     far[["value", "ci_low", "ci_high"]] *= 1e4
     ax = figures.remedy_levels(far, quantity="relative_mse", one="zero gradient")
     assert ax.get_ylim()[0] < 1 < ax.get_ylim()[1]
+    wild = LEVELS.copy()
+    wild.loc[wild["model"] == "dd", "value"] *= 1e30
+    ax = figures.remedy_levels(wild, quantity="relative_mse")
+    assert ax.get_ylim()[1] < 1e6 and "drawn there" in texts(ax)
 
 
-def test_where_the_size_of_the_truth_is_lost_the_page_shows_plain_errors(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_where_the_size_of_the_truth_is_lost_the_page_shows_plain_errors(monkeypatch):
     shown: list[str] = []
     monkeypatch.setattr(remedies_page, "panel", lambda name, section, caption, draw: draw())
     monkeypatch.setattr(figures, "remedy_horizons", lambda table, quantity: None)
@@ -153,50 +121,29 @@ def test_where_the_size_of_the_truth_is_lost_the_page_shows_plain_errors(
     assert shown == ["relative_mse", "mse"]
 
 
-def test_a_model_that_diverges_does_not_press_the_others_into_one_line() -> None:
-    wild = LEVELS.copy()
-    wild.loc[wild["model"] == "dd", "value"] *= 1e30
-    ax = figures.remedy_levels(wild, quantity="relative_mse")
-    assert ax.get_ylim()[1] < 1e6 and "drawn there" in texts(ax)
-
-
-def test_marks_are_of_every_model_with_the_simulators_value_as_a_line() -> None:
+def test_marks_are_of_every_model_with_the_simulators_value_as_a_line():
     ax = figures.remedy_marks(LEVELS, quantity="lyapunov", unit="λ per step")
     names = [t.get_text() for t in ax.get_yticklabels()]
     assert names == [m for m in RUN.cells.models if m != SIMULATOR]
     rows = LEVELS[LEVELS["quantity"] == "lyapunov"].set_index("model")["value"]
     shown = marks(ax, filled=True) | marks(ax, filled=False)
     assert [shown[k] for k in range(len(names))] == pytest.approx([rows[name] for name in names])
-    assert drawn(ax, "simulator").get_xdata()[0] == pytest.approx(rows[SIMULATOR])
+    assert line(ax, "simulator").get_xdata()[0] == pytest.approx(rows[SIMULATOR])
 
 
 @pytest.mark.parametrize("draw", ALL)
-def test_no_text_covers_another_and_none_is_cut_off(draw: Callable[..., Axes]) -> None:
-    ax = draw()
-    figure = ax.figure
-    figure.canvas.draw()
-    legend = ax.get_legend()
-    assert legend is not None and not legend.get_window_extent().overlaps(ax.get_window_extent())
-    parts = [ax._left_title, ax.xaxis.label, ax.yaxis.label, *legend.get_texts(), *ax.texts]
-    shown = [part for part in parts if part.get_text()]
-    boxes = [part.get_window_extent() for part in shown]
-    page = figure.bbox
-    for part, box in zip(shown, boxes, strict=True):
-        assert page.x0 - 1 <= box.x0 and box.x1 <= page.x1 + 1, part.get_text()
-        assert page.y0 - 1 <= box.y0 and box.y1 <= page.y1 + 1, part.get_text()
-    for i, box in enumerate(boxes):
-        for j in range(i):
-            assert not box.overlaps(boxes[j]), (shown[i].get_text(), shown[j].get_text())
+def test_no_text_covers_another_and_none_is_cut_off(draw):
+    check_texts(draw())
 
 
 @pytest.mark.parametrize("draw", ALL)
-def test_figures_draw_on_the_axes_they_are_given(draw: Callable[..., Axes]) -> None:
+def test_figures_draw_on_the_axes_they_are_given(draw):
     _, ax = plt.subplots()
     assert draw(ax) is ax
     assert plt.get_fignums() == [1]
 
 
-def test_empty_tables_say_so() -> None:
+def test_empty_tables_say_so():
     none, nothing = TABLE.iloc[:0], LEVELS.iloc[:0]
     for ax in (
         figures.remedy_effects(none),
@@ -208,7 +155,7 @@ def test_empty_tables_say_so() -> None:
         assert "no" in texts(ax)
 
 
-def test_names_that_nobody_knows_are_drawn_and_hostile_ones_are_text() -> None:
+def test_names_that_nobody_knows_are_drawn_and_hostile_ones_are_text():
     strange = TABLE.assign(arm=TABLE["arm"].replace("dd", "$x_$ " + "long " * 20))
     for draw in (figures.remedy_effects, figures.remedy_horizons, figures.remedy_jacobians):
         draw(strange).figure.canvas.draw()
