@@ -47,11 +47,11 @@ def pytest_collection_modifyitems(
 def _certificate(target: str, config: pytest.Config) -> Any:
     simulator_of = imported("gradlab.tools.certify.arguments:simulator_of")
     certify = imported("gradlab.tools.certify.compute:certify")
-    return certify(
-        simulator_of(target),
-        samples=config.getoption("--gradlab-samples"),
-        fail_above=config.getoption("--gradlab-fail-above"),
-    )
+    anew = imported("gradlab.tools.certify.anew:certified_anew")
+    system = simulator_of(target)
+    options = {name: config.getoption(f"--gradlab-{name.replace('_', '-')}")
+               for name in ("samples", "fail_above")}  # fmt: skip
+    return anew(system, 0, lambda: certify(system, **options))
 
 
 class _Certificate(pytest.Collector):

@@ -107,6 +107,8 @@ class FunctionSystem:
                 each = [torch.autograd.grad(outputs, (s, a), c, retain_graph=True)
                         for c in cotangents]  # fmt: skip
                 sweeps = tuple(torch.stack(rows) for rows in zip(*each, strict=True))
+            if not all(bool(torch.isfinite(rows).all()) for rows in sweeps):
+                sweeps = self._apart(s, a, noise)
         by_state, by_action = (columns.transpose(0, 1) for columns in sweeps)
         return Linearization(
             A=by_state[:, :-1],
@@ -115,6 +117,17 @@ class FunctionSystem:
             r_a=by_action[:, -1],
             certificate=Certificate.exact(state),
         )
+
+    def _apart(self, s: Tensor, a: Tensor, noise: Tensor | None) -> tuple[Tensor, ...]:
+        """Sweeps of next state and reward apart: 0 times an infinite slope of the one would be NaN
+        in the other."""
+        after, reward = self._call(s, a, noise)
+        unused = 0 * (s.sum() + a.sum())
+        each = [
+            torch.autograd.grad(column.sum() + unused, (s, a), retain_graph=True)
+            for column in (*after.unbind(1), reward)
+        ]
+        return tuple(torch.stack(rows) for rows in zip(*each, strict=True))
 
     def sample_noise(
         self, n: int, generator: torch.Generator, dtype: torch.dtype = torch.float64

@@ -11,6 +11,7 @@ import multiprocessing
 import sys
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from gradlab.systems.system import System
 from gradlab.tasks.task import Task
 from gradlab.tools.certify.evaluation import Points, at_once
 from gradlab.tools.certify.repeats import gap, kept_from_calls
-from gradlab.tools.certify.result import Finding
+from gradlab.tools.certify.result import Certification, Finding
 from gradlab.tools.certify.sampling import labelled, law
 
 _LONGEST = 20.0  # s of a process
@@ -29,7 +30,7 @@ _THREADED = ("jax", "warp")  # whose threads a process that branches off would w
 Calls = tuple[Tensor, Tensor]
 
 
-def first_calls(made: System | Task, seed: int) -> Calls | str:
+def _first_calls(made: System | Task, seed: int) -> Calls | str:
     """y of the same points as a first call and after another one, or why that was not tried."""
     threaded = [name for name in _THREADED if name in sys.modules]
     if threaded or torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
@@ -52,15 +53,25 @@ def first_calls(made: System | Task, seed: int) -> Calls | str:
         return f"not tried: {str(error).splitlines()[0][:90]}"
 
 
-def first_call_findings(calls: Calls | str, epsilon: float) -> list[Finding]:
-    """What a first call leaves behind; epsilon: precision of the step."""
+def certified_anew(
+    made: System | Task, seed: int, examine: Callable[[], Certification]
+) -> Certification:
+    """What `examine` finds, and whether a first call leaves something behind, which is tried
+    before anything is called."""
+    calls = _first_calls(made, seed)
+    certificate = examine()
     size = 0.0 if isinstance(calls, str) else gap(*calls)
-    if not kept_from_calls(size, epsilon):
-        return []
-    text = (
-        f"The step depends on its first call (by {size:.2g} of its size): what that one had is kept"
+    findings = list(certificate.findings)
+    if kept_from_calls(size, certificate.facts["precision"]):
+        text = (
+            f"The step depends on its first call (by {size:.2g} of its size): what it had is kept"
+        )
+        found = Finding("stale", None, None, None, None, max(size, 1.0), None, "wrong", f"{text}.")
+        findings.insert(0, found)
+    tried = calls if isinstance(calls, str) else "tried"
+    return replace(
+        certificate, findings=tuple(findings), facts={**certificate.facts, "first call": tried}
     )
-    return [Finding("stale", None, None, None, None, max(size, 1.0), None, "wrong", f"{text}.")]
 
 
 def _apart(work: Callable[[], Tensor]) -> Tensor:

@@ -51,6 +51,9 @@ class Certify:
     """Number of states at which derivatives are compared with differences."""
     fail_above: float = 1e-3
     """Relative error from which a derivative is wrong."""
+    horizon: int | None = None
+    """Steps over which Jacobians are chained: until which step are the product, and the sign of the
+    return's derivative, right? Default: the task's, up to 25; of a bare system 16."""
     seed: arguments.Seed = 0
     html: Annotated[Path | None, arg(metavar="FILE.html")] = None
     """Where the page is written. Default: none."""
@@ -64,7 +67,7 @@ class Certify:
         """Certify, and write what was asked for; `passed` decides the exit code."""
         with undisturbed():
             from gradlab.tasks import Task
-            from gradlab.tools.certify.anew import first_call_findings, first_calls
+            from gradlab.tools.certify.anew import certified_anew
             from gradlab.tools.certify.arguments import simulator_of
             from gradlab.tools.certify.compute import certify
 
@@ -94,24 +97,21 @@ class Certify:
             system = arguments.named_task(self.simulator, self.settings)
         else:
             system = simulator_of(self.simulator)
-        calls = first_calls(system, self.seed)  # before anything is called
         given = arguments.networks(policy=self.policy)
         with bars() as progress:
-            certificate = certify(
+            certificate = certified_anew(
                 system,
-                policy=given.get("policy"),
-                samples=self.samples,
-                seed=self.seed,
-                fail_above=self.fail_above,
-                progress=progress,
+                self.seed,
+                lambda: certify(
+                    system,
+                    policy=given.get("policy"),
+                    samples=self.samples,
+                    horizon=self.horizon,
+                    seed=self.seed,
+                    fail_above=self.fail_above,
+                    progress=progress,
+                ),
             )
-        findings = first_call_findings(calls, certificate.facts["precision"])
-        tried = calls if isinstance(calls, str) else "tried"
-        certificate = replace(
-            certificate,
-            findings=(*findings, *certificate.findings),
-            facts={**certificate.facts, "first call": tried},
-        )
         if not isinstance(system, Task):  # its class has no name that readers know it by
             certificate = replace(certificate, system=Path(self.simulator).name)
         return self._written(certificate)
@@ -123,6 +123,7 @@ class Certify:
         words += ["--function"] if self.function else []
         words += ["--policy", self.policy] if self.policy else []
         words += ["--samples", str(self.samples), "--fail-above", f"{self.fail_above:g}"]
+        words += ["--horizon", str(self.horizon)] if self.horizon is not None else []
         facts = {**certificate.facts, "command": shlex.join([*words, "--seed", str(self.seed)])}
         certificate = replace(certificate, facts=facts)
         written = {

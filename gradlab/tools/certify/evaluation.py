@@ -155,17 +155,21 @@ def _swept(system: System, points: Points) -> Tensor:
         noise = None if points.noise is None else points.noise.clone()
         with running("step", lambda _: ": its rows are to be differentiable tensors"):
             out = system.step(z[:, :ds], z[:, ds:], noise)
-        y = torch.cat([out.state, out.reward[:, None]], 1)
-        if not y.requires_grad:
+        y = (*out.state.unbind(1), out.reward)
+        if not any(column.requires_grad for column in y):
             raise InputError(
                 "step is not differentiable: its next state and reward carry no graph; compute "
                 "them with torch operations, without detach() and torch.no_grad(), or set "
                 "differentiable = False"
             )
         rows = []
-        for i in range(ds + 1):
-            with running("the backward pass of step"):
-                (row,) = torch.autograd.grad(y[:, i].sum(), z, retain_graph=True, allow_unused=True)
+        for column in y:  # apart: 0 times an infinite slope of the one would be NaN in another
+            row = None
+            if column.requires_grad:
+                with running("the backward pass of step"):
+                    (row,) = torch.autograd.grad(
+                        column.sum(), z, retain_graph=True, allow_unused=True
+                    )
             rows.append(torch.zeros_like(z) if row is None else row)
     return torch.stack(rows, 1).detach()
 

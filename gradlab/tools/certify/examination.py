@@ -19,7 +19,7 @@ from gradlab.data.noise import stream
 from gradlab.errors import InputError
 from gradlab.progress import Progress
 from gradlab.systems.system import System
-from gradlab.tools.certify import arguments, comparison, parameters, repeats, sentences
+from gradlab.tools.certify import arguments, comparison, modes, parameters, repeats, sentences
 from gradlab.tools.certify.arguments import CertifiedSubject
 from gradlab.tools.certify.comparison import Units, compared
 from gradlab.tools.certify.evaluation import (
@@ -195,16 +195,22 @@ def examined(
             continue
         findings += comparison.findings(judged)
         findings += repeats.derivative_findings(
-            name, system, derivative, points, about.names, epsilon, tolerance,
+            name, system, derivative, points, about.names, epsilon, tolerance, difference.J,
             any(each.kind == "rows mix" for each in behaviour),
         )  # fmt: skip
         if k == 0:
             more, numbers = _once(ahead, name, derivative, label, about)
             findings += more
             facts |= numbers
+        if name == "step":
+            findings = [_traced(each, system, points, difference.lost) for each in findings]
+            more, facts["modes"] = modes.mode_findings(
+                system, _smooth(points, label), tolerance, settings.drawn.seed
+            )
+            findings += more
     progress("derivatives", len(ways), len(ways))
     if not wrong_behaviour:
-        findings += repeats.later_findings(system, begun, before, epsilon)
+        findings += repeats.later_findings(system, begun, before, epsilon, tolerance)
     if settings.parameters is not None and not wrong_behaviour:
         wrong, facts["parameters"] = parameters.findings(
             system, points, settings.parameters, tolerance, epsilon
@@ -252,6 +258,33 @@ def _once(
         "signs that agree": sign.agree, "smoothed": gap,
     }  # fmt: skip
     return [*single, *turning, *kinks], numbers
+
+
+def _smooth(points: Points, label: Tensor) -> Points:
+    """A few points away from onsets and limits."""
+    free = (label == STRATA.index("free")).nonzero().flatten()
+    rows = free if len(free) else torch.arange(len(label))
+    return points.at(rows[evenly(len(rows), modes.FEW)])
+
+
+def _traced(finding: Finding, system: System, points: Points, lost: Tensor) -> Finding:
+    """A derivative that is not finite with its first row and the operation that made it so."""
+    if finding.kind != "not finite" or finding.severity != "wrong" or not bool(lost.any()):
+        return finding
+    reward = finding.block in ("r_s", "r_a")
+    rows = lost[:, -1:] if reward else lost[:, :-1]
+    first = int(rows.flatten(1).any(1).nonzero()[0])
+    here, ds = points.at(slice(first, first + 1)), system.state_dim
+
+    def output(z: Tensor) -> Tensor:
+        out = system.step(z[:, :ds], z[:, ds:], here.noise)
+        return out.reward if reward else out.state
+
+    origin = modes.nan_origin(output, here.z)
+    row = ", ".join(f"{x:.3g}" for x in here.z[0].tolist())
+    by = f"the derivative of {origin} is the first that is not finite" if origin else "in"
+    text = f"{finding.sentence[:-1]}; {by}, at row {first}: ({row})."
+    return replace(finding, sentence=text.replace("; in, at", "; at"))
 
 
 def _ranges(z: Tensor, about: CertifiedSubject) -> list[dict[str, Any]]:

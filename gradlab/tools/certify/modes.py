@@ -27,7 +27,7 @@ FEW = 64  # points
 _STEPS = (1e-4, 3e-5)  # of the points' size, of second differences
 _SAFETY = 10.0  # their difference, times this, is no error
 _REFUSED = (RuntimeError, TypeError, InputError)
-_OURS = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+)')
+_PLACE = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+)')
 
 
 def mode_findings(
@@ -97,15 +97,13 @@ def _second(system: System, points: Points, seed: int) -> float:
         ends = [_swept(system, points.z + sign * h * w, points.noise, v) for sign in (1.0, -1.0)]
         differences.append(((ends[0] - ends[1]) / (2 * h) * u).sum(1))
     known, given = differences[1], (second * w).sum(1)
-    size = (
-        known.abs()
-        .square()
-        .mean()
-        .sqrt()
-        .clamp_min(1e-6 * float(first.detach().norm(dim=1).mean()))
-    )
+    least = 1e-6 * float(first.detach().norm(dim=1).mean())
+    size = known.abs().square().mean().sqrt().clamp_min(least)
     error = (given - known).abs() - _SAFETY * (differences[0] - known).abs()
-    return float((error.clamp_min(0) / torch.maximum(known.abs(), size)).quantile(0.95))
+    share = float((error.clamp_min(0) / torch.maximum(known.abs(), size)).quantile(0.95))
+    if share > 0 and not first.requires_grad:
+        raise RuntimeError("the backward pass carries no graph")
+    return share
 
 
 def _product(system: System, z: Tensor, noise: Tensor | None, seed: int) -> tuple[Tensor, Tensor]:
@@ -147,25 +145,27 @@ _MODES: tuple[tuple[Kind, Callable[[System, Points, int], float], str], ...] = (
 )
 
 
-def nan_origin(call: Callable[[], Tensor]) -> str:
+def nan_origin(output: Callable[[Tensor], Tensor], z: Tensor) -> str:
     """The operation whose derivative first leaves the finite numbers, with its line; "" unknown.
 
     Args:
-        call: outputs that carry a graph, of the rows where a derivative is not finite.
+        output: z → outputs that carry a graph, at rows where a derivative is not finite.
     """
     with warnings.catch_warnings(record=True) as said, torch.enable_grad():
         warnings.simplefilter("always")
-        try:
-            with torch.autograd.detect_anomaly(check_nan=True):
-                call().sum().backward()
-        except RuntimeError as error:
-            name = re.search(r"'(\w+?)(?:Backward\d*)?' returned nan", str(error))
-            places = [
-                match for each in said for match in _OURS.finditer(str(each.message))
-                if "/torch/" not in match["file"] and "/gradlab/" not in match["file"]
-            ]  # fmt: skip
-            where = (
-                f" ({places[-1]['file'].rsplit('/', 1)[-1]}:{places[-1]['line']})" if places else ""
-            )
-            return f"{name[1].lower()}{where}" if name else ""
+        for columns in range(output(z).numel()):
+            try:
+                with torch.autograd.detect_anomaly(check_nan=True):
+                    values = output(z.detach().clone().requires_grad_()).flatten()
+                    if values[columns].requires_grad:
+                        values[columns].backward()  # type: ignore[no-untyped-call]
+            except RuntimeError as error:
+                name = re.search(r"'(\w+?)(?:Backward\d*)?' returned nan", str(error))
+                places = [
+                    match for each in said for match in _PLACE.finditer(str(each.message))
+                    if "/torch/" not in match["file"] and "/gradlab/" not in match["file"]
+                ]  # fmt: skip
+                file = places[-1]["file"].rsplit("/", 1)[-1] if places else ""
+                where = f" ({file}:{places[-1]['line']})" if places else ""
+                return f"{name[1].lower()}{where}" if name else ""
     return ""

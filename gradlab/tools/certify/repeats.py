@@ -68,16 +68,19 @@ def step_findings(system: System, points: Points, epsilon: float, tolerance: flo
     lowest = getattr(torch, (*precisions_inside(system, points), "float64")[0])
     # Sums in an order that changes from call to call are no randomness.
     sums = _EQUAL * max(epsilon, torch.finfo(lowest).eps)
-    kind, size = _dependence(calls, _EQUAL * epsilon, {"random": sums})
+    kind, size = _dependence(
+        calls, _EQUAL * epsilon, {"random": sums, "stale": sums, "rows mix": sums}
+    )
     if kind == "random":
         raise InputError(
             "step has hidden randomness: two calls with the same arguments differ by "
             f"{size:.2g}; pass its noise as the third argument (noise_dim)"
         )
     found = [] if kind is None else [_finding(kind, None, size, "")]
-    noise = size if kind in (None, "rows mix") else 0.0
-    if kind == "rows mix" and size <= _OF_VALUES * tolerance:
-        text = f"{found[0].sentence[:-1]}, as within a solver's tolerance."
+    noise = size if kind in (None, "rows mix", "stale") else 0.0
+    if kind is not None and size <= _OF_VALUES * tolerance:
+        why = "as within a solver's tolerance" if kind == "rows mix" else "which is tolerated"
+        text = f"{found[0].sentence[:-1]}, {why}."
         found = [replace(found[0], size=size, severity="note", sentence=text)]
     ds = system.state_dim
     given = {"state": few.z[:, :ds].clone(), "action": few.z[:, ds:].clone()}
@@ -97,16 +100,19 @@ def derivative_findings(
     names: Names,
     epsilon: float,
     tolerance: float,
+    J: Tensor,
     coupled: bool = False,
 ) -> list[Finding]:
     """Of one source of derivatives, block by block.
 
     Args:
+        J: of all points, in large batches: what is kept for a batch's size is that of other rows.
         coupled: rows of the step mix within a solver's tolerance; their derivatives may then mix
             up to the tolerated error.
     """
     few = points.at(evenly(len(points), SMALL))
-    calls = _calls(lambda given: derivative(system, given), few)
+    _, *others = _calls(lambda given: derivative(system, given), few)
+    calls = (J[evenly(len(points), SMALL)], *others)
     found = []
     least = max(_EQUAL * epsilon, _OF_DERIVATIVES * tolerance)
     allowed: dict[Kind, float] = {"rows mix": tolerance} if coupled else {}
@@ -197,18 +203,20 @@ def kept_from_calls(size: float, epsilon: float) -> bool:
     return size > _EQUAL * epsilon
 
 
-def later_findings(system: System, few: Points, before: Tensor, epsilon: float) -> list[Finding]:
+def later_findings(
+    system: System, few: Points, before: Tensor, epsilon: float, tolerance: float
+) -> list[Finding]:
     """Of the step after all other calls and up to `_CALLS` more, for `_SECONDS` at most: a counter,
     or a cache that fills.
 
     Args:
         before: y of the points when nothing else had been called.
     """
-    until, calls, later = time.monotonic() + _SECONDS, 0, before
+    until, calls, size = time.monotonic() + _SECONDS, 0, 0.0
     while calls < _CALLS and (calls == 0 or time.monotonic() < until):
-        later, calls = at_once(system, few), calls + 1
-    size = gap(before, later)
-    return [_finding("stale", None, size, "")] if kept_from_calls(size, epsilon) else []
+        size, calls = max(size, gap(before, at_once(system, few))), calls + 1
+    kept = kept_from_calls(size, epsilon) and size > _OF_VALUES * tolerance
+    return [_finding("stale", None, size, "")] if kept else []
 
 
 def _finding(kind: Kind, block: str | None, size: float, detail: str) -> Finding:

@@ -79,7 +79,7 @@ def not_finite(block: str, row: str, column: str, stratum: str, states: _Counted
     """NaN or infinite derivatives of finite outputs; `step` of a rollout, −1 where it is none."""
     first = f"first at step {step}, {row} by {column}" if step >= 0 else f"first {row} by {column}"
     return (
-        f"{SYMBOLS[block]} is not finite{_WHERE[stratum]} where the step is "
+        f"{SYMBOLS[block]} is not finite{_WHERE[stratum]}, though the step's values are "
         f"({states[0]} of {states[1]} states; {first})."
     )
 
