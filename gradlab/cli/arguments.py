@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from gradlab.data.trajectories import Trajectories
     from gradlab.tasks import Task
 
-LONGEST, DEEPEST = 100_000, 8  # characters of one --set, brackets within brackets
+_LONGEST, _DEEPEST = 100_000, 8  # characters of one --set, brackets within brackets
 
 Document = dict[str, object]
-Groups = tuple[tuple[str, ...], ...]
+_Groups = tuple[tuple[str, ...], ...]
 
 TaskName = Annotated[
     Positional[str],
@@ -36,7 +36,7 @@ TaskName = Annotated[
     ),
 ]
 Settings = Annotated[
-    UseAppendAction[Groups],
+    UseAppendAction[_Groups],
     arg(
         name="set",
         metavar="NAME=VALUE [NAME=VALUE ...]",
@@ -78,7 +78,7 @@ Explain = Annotated[bool, arg(help="Print every sentence below the recommendatio
 NoReport = Annotated[bool, arg(help="Write no HTML report next to the run.")]
 
 
-def named_task(name: str, settings: Groups) -> Task:
+def named_task(name: str, settings: _Groups) -> Task:
     """The task of that name with its parameters."""
     with undisturbed():
         from gradlab.tasks import task_from_name
@@ -96,10 +96,10 @@ def named_task(name: str, settings: Groups) -> Task:
 
 def _value(name: str, text: str) -> object:
     """JSON where it parses, else the text itself."""
-    if len(text) > LONGEST:
-        raise InputError(f"--set {name} has {len(text)} characters, expected at most {LONGEST}")
-    if text.count("[") + text.count("{") > 1 and _depth(text) > DEEPEST:
-        raise InputError(f"--set {name} is nested {_depth(text)} deep, expected {DEEPEST} at most")
+    if len(text) > _LONGEST:
+        raise InputError(f"--set {name} has {len(text)} characters, expected at most {_LONGEST}")
+    if text.count("[") + text.count("{") > 1 and _depth(text) > _DEEPEST:
+        raise InputError(f"--set {name} is nested {_depth(text)} deep, expected {_DEEPEST} at most")
     try:
         value = json.loads(text, parse_constant=lambda word: float(word.replace("Infinity", "inf")))
     except ValueError:

@@ -10,7 +10,6 @@ from gradlab.wording import two
 
 if TYPE_CHECKING:
     from gradlab.data.trajectories import Trajectories
-    from gradlab.fitting.directional_loss_check import LossCheck
     from gradlab.fitting.fitted import Fit
     from gradlab.networks.spectral import LayerNorm
     from gradlab.tasks import Task
@@ -95,18 +94,18 @@ def nearness_sentences(
         checks = by_group(data, fit, neighbours, divided, seed)
     except InputError:  # too few points for an answer
         return []
-    return [_helped(group, check, neighbours) for group, check in checks.items()]
-
-
-def _helped(group: str, check: LossCheck, neighbours: int) -> tuple[bool, str]:
-    what = "the states' derivatives" if group == "state" else "the reward's derivatives"
-    decided = check.verdict != "undecided"
-    whether = check.verdict if decided else "are not shown to help or to harm"
-    gain, low, high = map(two, check.gain)
-    return decided, (
-        f"Directional derivatives (--loss dd) {whether} with {what}: along {neighbours} "
-        f"neighbours, {two(check.distance)} deviations away in the median, the model misses by "
-        f"{two(check.model_error)} and differences of the data by {two(check.target_error)} "
-        f"(squared, standardised; gain {gain}, 95% [{low}, {high}], {check.rows} held-out rows). "
-        f"Whether the policy gradient gains: `gradlab remedies`."
-    )
+    sentences: _Sentences = []
+    for group, check in checks.items():
+        what = "the states' derivatives" if group == "state" else "the reward's derivatives"
+        decided = check.verdict != "undecided"
+        whether = check.verdict if decided else "are not shown to help or to harm"
+        gain, low, high = map(two, check.gain)
+        text = (
+            f"Directional derivatives (--loss dd) {whether} with {what}: along {neighbours} "
+            f"neighbours, {two(check.distance)} deviations away in the median, the model misses by "
+            f"{two(check.model_error)} and differences of the data by {two(check.target_error)} "
+            f"(squared, standardised; gain {gain}, 95% [{low}, {high}], {check.rows} held-out "
+            f"rows). Whether the policy gradient gains: `gradlab remedies`."
+        )
+        sentences.append((decided, text))
+    return sentences

@@ -169,7 +169,8 @@ class Measure:
                     command=command,
                 )
             except Interrupted as stop:
-                profile, run = stop.profile, _incomplete(run)
+                # Kept beside the run: never in the place of a complete one.
+                profile, run = stop.profile, run.with_name(f"{run.stem}.partial{run.suffix}")
             except KeyboardInterrupt:
                 raise KeyboardInterrupt(_NOTHING) from None
         stopped = "interrupted" in profile.config
@@ -284,8 +285,3 @@ class Measure:
                 progress=progress,
             )
         return made
-
-
-def _incomplete(run: Path) -> Path:
-    """Where an interrupted measurement is kept: never in the place of a complete one."""
-    return run.with_name(f"{run.stem}.partial{run.suffix}")

@@ -37,7 +37,7 @@ from gradlab.cli.train import Train
 from gradlab.cli.watch import Watch
 from gradlab.errors import Failure, InputError, as_options, imported
 
-INTERRUPTED, TERMINATED = 130, 143
+_INTERRUPTED, _TERMINATED = 130, 143
 _LONGEST = 1000  # characters of a refusal
 
 
@@ -118,7 +118,29 @@ def main(arguments: Sequence[str] | None = None, answer: _Answer = answer) -> in
             raise SystemExit(streams.said(lambda: None, int(end.code or 0))) from None
         except OSError as error:
             return streams.unsaid(error, 0)
-        return _executed(command, words, answer)
+        with terminable() as received, progress_bars.in_one_line():
+            try:
+                # Output of a simulator or a user's file must not mix with the document.
+                with contextlib.redirect_stdout(sys.stderr):
+                    refusals.check(command)
+                    document = command.run(shlex.join(["gradlab", *words]))
+            except InputError as error:
+                return _refused(error)
+            except Failure as error:
+                standard_error(f"gradlab: failed: {_line(error)}")
+                return 1
+            except OSError as error:  # a disk, folder or device that fails where nobody expects it
+                standard_error(f"gradlab: failed: {' '.join(str(error).split())}")
+                return 1
+            except KeyboardInterrupt as stop:
+                word = "terminated" if received else "interrupted"
+                standard_error(f"gradlab: {word}; {_line(stop) or 'no file was left half-written'}")
+                return _TERMINATED if received else _INTERRUPTED
+        code = 0 if document.get("passed", True) else 1
+        if "interrupted" in document:
+            code = _TERMINATED if received else _INTERRUPTED
+        explain = getattr(command, "explain", False)
+        return streams.said(lambda: answer(document, command.json, explain), code)
 
 
 def parsed(words: Sequence[str]) -> _Command:
@@ -127,32 +149,6 @@ def parsed(words: Sequence[str]) -> _Command:
         command_of(words[0])
     command: _Command = usage.parsed(Command, words)
     return command
-
-
-def _executed(command: _Command, words: Sequence[str], answer: _Answer) -> int:
-    with terminable() as received, progress_bars.in_one_line():
-        try:
-            # Output of a simulator or a user's file must not mix with the document.
-            with contextlib.redirect_stdout(sys.stderr):
-                refusals.check(command)
-                document = command.run(shlex.join(["gradlab", *words]))
-        except InputError as error:
-            return _refused(error)
-        except Failure as error:
-            standard_error(f"gradlab: failed: {_line(error)}")
-            return 1
-        except OSError as error:  # a disk, folder or device that fails where nobody expects it
-            standard_error(f"gradlab: failed: {' '.join(str(error).split())}")
-            return 1
-        except KeyboardInterrupt as stop:
-            word = "terminated" if received else "interrupted"
-            standard_error(f"gradlab: {word}; {_line(stop) or 'no file was left half-written'}")
-            return TERMINATED if received else INTERRUPTED
-    code = 0 if document.get("passed", True) else 1
-    if "interrupted" in document:
-        code = TERMINATED if received else INTERRUPTED
-    explain = getattr(command, "explain", False)
-    return streams.said(lambda: answer(document, command.json, explain), code)
 
 
 def _refused(error: InputError) -> int:

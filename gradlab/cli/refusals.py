@@ -61,22 +61,22 @@ def check(command: Any) -> None:
         elif isinstance(value, float) and not math.isfinite(value):
             raise InputError(f"{option} is {value}, expected a finite number")
         elif isinstance(value, Path) or name in _FILES:
-            _check_path(option, str(value))
-
-
-def _check_path(option: str, value: str) -> None:
-    path = Path(value.rpartition(":")[0] if is_user_function(value) else value)
-    if not value or path.name in ("", ".."):
-        raise InputError(f"{option} is {value!r}, expected the name of a file")
-    longest = max(len(part.encode()) for part in path.parts)
-    if longest > _LONGEST:
-        raise InputError(f"{option} has a name of {longest} bytes: at most {_LONGEST} are possible")
-    try:
-        mode = os.stat(path).st_mode
-    except FileNotFoundError:
-        return
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"{option} is {value!r}, which cannot be reached ({reason})") from None
-    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-        raise InputError(f"{option} is {value}, a device or pipe: name a file")
+            text = str(value)
+            path = Path(text.rpartition(":")[0] if is_user_function(text) else text)
+            if not text or path.name in ("", ".."):
+                raise InputError(f"{option} is {text!r}, expected the name of a file")
+            longest = max(len(part.encode()) for part in path.parts)
+            if longest > _LONGEST:
+                most = f"at most {_LONGEST} are possible"
+                raise InputError(f"{option} has a name of {longest} bytes: {most}")
+            try:
+                mode = os.stat(path).st_mode
+            except FileNotFoundError:
+                continue
+            except (OSError, ValueError) as error:
+                reason = getattr(error, "strerror", None) or error
+                raise InputError(
+                    f"{option} is {text!r}, which cannot be reached ({reason})"
+                ) from None
+            if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+                raise InputError(f"{option} is {text}, a device or pipe: name a file")

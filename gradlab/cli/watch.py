@@ -15,7 +15,9 @@ from gradlab.cli.terminal.streams import undisturbed
 from gradlab.errors import InputError
 
 if TYPE_CHECKING:
-    pass
+    from rich.console import Console
+
+    from gradlab.watching.state import Watcher
 
 _LEFT = "gradlab: the view has ended, the run has not been touched"
 
@@ -58,7 +60,7 @@ class Watch:
         with undisturbed():
             from rich.console import Console
 
-            from gradlab.watching import showing
+            from gradlab.watching.showing import screen
             from gradlab.watching.state import Watcher, document
 
         watcher = Watcher(self.file)
@@ -73,17 +75,22 @@ class Watch:
             sys.__stdout__.reconfigure(errors="replace")
         if self.once:
             with console.capture() as captured:  # without regard to the height of the screen
-                console.print(showing.screen(watcher.state(), watcher.clock(), console.width))
+                console.print(screen(watcher.state(), watcher.clock(), console.width))
             return {"text": captured.get().rstrip("\n")}
         try:
-            if self.web:
-                showing.page(watcher, self.port or 0, self.open, console)
-            elif console.is_terminal:
-                showing.redraw(watcher, console)
-            else:
-                showing.lines(watcher, console.file)
+            self._follow(watcher, console)
         except KeyboardInterrupt:
             return {"text": _LEFT}
         except BrokenPipeError:  # the reader of a pipe, such as `head`, has seen enough
             sys.__stdout__ = None  # type: ignore[misc]
         return {}
+
+    def _follow(self, watcher: Watcher, console: Console) -> None:
+        from gradlab.watching import showing
+
+        if self.web:
+            showing.page(watcher, self.port or 0, self.open, console)
+        elif console.is_terminal:
+            showing.redraw(watcher, console)
+        else:
+            showing.lines(watcher, console.file)

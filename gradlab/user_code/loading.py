@@ -42,8 +42,15 @@ def load_object(name: str) -> Any:
     module = importlib.util.module_from_spec(spec)
     # Dataclasses in the file look their module up here.
     sys.modules[spec.name] = module
-    with failing(file), _importable(str(path.parent)):
-        spec.loader.exec_module(module)
+    folder = str(path.parent)
+    with failing(file):
+        sys.path.insert(0, folder)
+        try:
+            spec.loader.exec_module(module)
+        finally:
+            sys.path.remove(folder)
+            if folder not in sys.path:
+                sys.path.append(folder)
     if not hasattr(module, wanted):
         there = [each for each in vars(module) if not each.startswith("_")]
         raise InputError(f"{file} has no function {wanted!r}: it has {', '.join(there) or 'none'}")
@@ -120,14 +127,3 @@ def _place(error: BaseException, file: str) -> str:
         and Path(__file__).parent not in Path(each.filename).parents
     ]
     return f"{inner[-1].filename}, line {inner[-1].lineno}" if inner else file
-
-
-@contextlib.contextmanager
-def _importable(folder: str) -> Iterator[None]:
-    sys.path.insert(0, folder)
-    try:
-        yield
-    finally:
-        sys.path.remove(folder)
-        if folder not in sys.path:
-            sys.path.append(folder)

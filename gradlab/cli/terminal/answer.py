@@ -227,19 +227,17 @@ def _print_lists(document: Document) -> None:
             print(f"\n{heading}")
             for name, entry in entries.items():
                 mark = "*" if name in taken.get(kind, ()) else " "
-                print(_entry(f"{mark} {name:{NAMES}}", entry))
-
-
-def _entry(name: str, entry: str | dict[str, str]) -> str:
-    """A name with its line; an algorithm with its source, and below it its parts."""
-    if isinstance(entry, str):
-        return _filled(f"{name} {entry}")
-    parts = (
-        f"{entry['policy']}; {entry['gradient']}; target: {entry['target']}",
-        f"{entry['model']}; data: {entry['data']}",
-    )
-    lines = (_filled(f"{'':{NAMES + 2}} {part}") for part in parts)
-    return "\n".join([_filled(f"{name} {entry['source']}"), *lines])
+                first = f"{mark} {name:{NAMES}}"
+                if isinstance(entry, str):
+                    print(_filled(f"{first} {entry}"))
+                    continue
+                # An algorithm with its source, and below it its parts.
+                print(_filled(f"{first} {entry['source']}"))
+                for part in (
+                    f"{entry['policy']}; {entry['gradient']}; target: {entry['target']}",
+                    f"{entry['model']}; data: {entry['data']}",
+                ):
+                    print(_filled(f"{'':{NAMES + 2}} {part}"))
 
 
 def _filled(text: str) -> str:

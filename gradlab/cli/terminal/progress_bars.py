@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 EVERY = 15.0  # seconds between two lines of a long stage
 
 
-class Shown(Protocol):
+class _Shown(Protocol):
     """A `gradlab.progress.Progress` that also takes the predicted prices of the stages to come."""
 
     def __call__(self, stage: str, done: int, total: int) -> None: ...
@@ -39,7 +39,7 @@ class Shown(Protocol):
 
 
 @contextmanager
-def bars(every: float = EVERY) -> Iterator[Shown]:
+def bars(every: float = EVERY) -> Iterator[_Shown]:
     """Yields progress(stage, done, total): a bar for each stage, or lines.
 
     Args:
@@ -49,9 +49,19 @@ def bars(every: float = EVERY) -> Iterator[Shown]:
         with _drawn() as drawn:
             yield _Drawn(drawn)
         return
-    lines = Lines(standard_error, every=every)
-    with _heartbeat(lines, min(every, 1.0)):
+    lines, ended = Lines(standard_error, every=every), threading.Event()
+
+    def beat() -> None:
+        while not ended.wait(min(every, 1.0)):
+            lines.beat()
+
+    thread = threading.Thread(target=beat, name="progress", daemon=True)
+    thread.start()
+    try:
         yield lines
+    finally:
+        ended.set()
+        thread.join()
     lines.close()
 
 
@@ -148,24 +158,6 @@ def _planned(prices: Sequence[Price]) -> list[str]:
     beside = f", and {', '.join(unknown)}" if unknown else ""
     total = f"plan: about {duration(known)}{beside}"
     return [total, *(f"  {each.stage}: {each}" for each in prices)]
-
-
-@contextmanager
-def _heartbeat(lines: Lines, seconds: float) -> Iterator[None]:
-    """Call `lines.beat` every so many seconds from a thread, until the work has ended."""
-    ended = threading.Event()
-
-    def run() -> None:
-        while not ended.wait(seconds):
-            lines.beat()
-
-    thread = threading.Thread(target=run, name="progress", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
 
 
 @final

@@ -23,7 +23,7 @@ from tyro.conf import FlagCreatePairsOff
 from gradlab.cli.terminal.answer import bold
 from gradlab.errors import InputError
 
-WIDEST, NARROWEST, COLUMN = 80, 48, 20  # columns; where explanations begin
+_WIDEST, _NARROWEST, _COLUMN = 80, 48, 20  # columns; where explanations begin
 _TITLES = {"positional arguments": "Arguments", "options": "Options"}
 _FRAME = re.compile(r"^[─\-+╭╮╰╯]+$")
 _DEFAULT = re.compile(r" ?\((default|repeatable|required)(?:: ?(.*))?\)$")
@@ -34,15 +34,6 @@ _END = (
     "`gradlab COMMAND --help` shows the options of a command and two examples, "
     "`gradlab --version` the version."
 )
-
-
-def _of_program(commands: Mapping[str, type]) -> Iterator[str]:
-    """Lines of `gradlab --help`: every command with its question."""
-    yield _QUESTION
-    yield from ("", "usage: gradlab COMMAND [options]", "", "Commands:")
-    for name, command in commands.items():
-        yield from _row(name, _paragraphs(command)[0], 11)
-    yield from ("", *_wrapped(_END))
 
 
 def _of_command(name: str, command: type, page: str, about: str) -> Iterator[str]:
@@ -68,7 +59,7 @@ def _of_command(name: str, command: type, page: str, about: str) -> Iterator[str
     for title, rows in sections.items():
         yield from ("", f"{title}:")
         for invocation, text in rows:
-            yield from _row(invocation, text, COLUMN)
+            yield from _row(invocation, text, _COLUMN)
     yield from ("", "Examples:", *(f"  {each}" for each in examples(command)))
 
 
@@ -161,7 +152,7 @@ def _row(name: str, text: str, column: int) -> list[str]:
 
 def _wrapped(text: str, indent: str = "") -> list[str]:
     columns = shutil.get_terminal_size().columns
-    width = max(NARROWEST, min(WIDEST, columns))
+    width = max(_NARROWEST, min(_WIDEST, columns))
     return textwrap.wrap(
         text, width, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False,
         break_long_words=False,
@@ -197,11 +188,13 @@ def parsed(commands: Any, words: Sequence[str]) -> Any:
                 mark.name: row.__origin__ for row in get_args(commands) for mark in row.__metadata__
             }
             command = by_name.get(word)
-            first, *others = (
-                _of_command(word, command, page.getvalue(), about)
-                if command
-                else _of_program(by_name)
-            )
+            if command:
+                first, *others = _of_command(word, command, page.getvalue(), about)
+            else:  # every command with its question
+                first, others = _QUESTION, ["", "usage: gradlab COMMAND [options]", "", "Commands:"]
+                for name, each in by_name.items():
+                    others += _row(name, _paragraphs(each)[0], 11)
+                others += ["", *_wrapped(_END)]
             bold(first)
             print("\n".join(others))
             raise

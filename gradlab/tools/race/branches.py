@@ -135,7 +135,16 @@ class SharedNetworks:
         total = torch.zeros(1, dtype=torch.float64)
         seed = child(self.seed, f"race update {update}")
         for weight, part in branch.parts:
-            own = self._replaced(part, branch)
+            # The estimator has the branch's own critic and model.
+            tail = part.tail
+            if tail.critic is not None and tail.critic is self.critic:
+                tail = replace(tail, critic=branch.critic)
+            systems: dict[str, Any] = {
+                name: branch.model
+                for name in ("states", "jacobians")
+                if self.model is not None and getattr(part, name) is self.model
+            }
+            own = replace(part, tail=tail, **systems)
             if own.way.every and isinstance(self.world, TaskWorld):
                 at = self.world.starts(self.batch, update)
             else:
@@ -155,18 +164,6 @@ class SharedNetworks:
         drawn = states.states[rows].to(next(branch.policy.parameters()))
         return Starts(drawn, states.weight[rows], torch.arange(self.batch))
 
-    def _replaced(self, part: Estimator, branch: Branch) -> Estimator:
-        """The estimator with the branch's own critic and model."""
-        tail = part.tail
-        if tail.critic is not None and tail.critic is self.critic:
-            tail = replace(tail, critic=branch.critic)
-        systems: dict[str, Any] = {
-            name: branch.model
-            for name in ("states", "jacobians")
-            if self.model is not None and getattr(part, name) is self.model
-        }
-        return replace(part, tail=tail, **systems)
-
 
 def branch_of(name: str, candidate: object, policy: nn.Module, optimizer: Optimizer) -> Branch:
     """The branch of one candidate, whose policy is a copy: float64 for estimators.
@@ -176,8 +173,15 @@ def branch_of(name: str, candidate: object, policy: nn.Module, optimizer: Optimi
     """
     if isinstance(candidate, Estimator):
         candidate = ((1.0, candidate),)
-    if _is_mixture(candidate):
-        parts = tuple((float(weight), each) for weight, each in candidate)  # type: ignore[attr-defined]
+    if (
+        isinstance(candidate, Sequence)
+        and candidate
+        and all(
+            isinstance(part, Sequence) and len(part) == 2 and isinstance(part[1], Estimator)
+            for part in candidate
+        )
+    ):
+        parts = tuple((float(weight), each) for weight, each in candidate)
         own = double_copy("policy", policy)
         return Branch(name, own, optimizer(own.parameters()), parts)
     loss, rule = candidate if isinstance(candidate, tuple) else (candidate, optimizer)
@@ -188,15 +192,6 @@ def branch_of(name: str, candidate: object, policy: nn.Module, optimizer: Optimi
         )
     own = copy.deepcopy(policy)
     return Branch(name, own, rule(own.parameters()), loss=loss)
-
-
-def _is_mixture(candidate: object) -> bool:
-    if not isinstance(candidate, Sequence) or not candidate:
-        return False
-    return all(
-        isinstance(part, Sequence) and len(part) == 2 and isinstance(part[1], Estimator)
-        for part in candidate
-    )
 
 
 def candidates_of(
@@ -224,26 +219,25 @@ def candidates_of(
             name: replace(each, tail=replace(each.tail, critic=own))
             for name, each in estimators_at(task, critic, None, H, every=True).items()
         }
-        names = _default_names(task, H) if given is None else list(given)
-        given = {name: _named(name, every, H) for name in names}
+        if given is None:
+            no_model = task.prior is None or task.prior is task.simulator
+            model = "true_dynamics_all" if no_model else "model_all"
+            names = ["data", *(f"{model}:{h}" for h in sorted({*_SHOTS, H}) if h <= H)]
+        else:
+            names = list(given)
+        found: dict[str, Estimator] = {}
+        for name in names:
+            base, colon, steps = name.partition(":")
+            if base not in every or (colon and not steps.isdigit()):
+                known = ", ".join(every)
+                raise InputError(
+                    f"candidate {name!r} is unknown: write NAME:STEPS with one of {known}"
+                )
+            found[name] = at_horizon(every[base], int(steps)) if colon else every[base]
+        given = found
     if len(given) < 2:
         raise InputError(f"candidates are {list(given)}: a race needs at least two")
     return dict(given)
-
-
-def _default_names(task: Task, horizon: int) -> list[str]:
-    no_model = task.prior is None or task.prior is task.simulator
-    model = "true_dynamics_all" if no_model else "model_all"
-    return ["data", *(f"{model}:{h}" for h in sorted({*_SHOTS, horizon}) if h <= horizon)]
-
-
-def _named(name: str, every: Mapping[str, Estimator], horizon: int) -> Estimator:
-    base, colon, steps = name.partition(":")
-    if base not in every or (colon and not steps.isdigit()):
-        raise InputError(
-            f"candidate {name!r} is unknown: write NAME:STEPS with one of {', '.join(every)}"
-        )
-    return at_horizon(every[base], int(steps)) if colon else every[base]
 
 
 def estimators_in(candidate: object) -> list[Estimator]:

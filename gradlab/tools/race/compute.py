@@ -153,7 +153,10 @@ def race(
         raise InputError(f"refit_critic is {shown}, expected True, False or a function")
     rule = Update() if update is None else update
     path = None if output is None else Path(output)
-    _check_place(path, resume, overwrite)
+    if resume and path is None:
+        raise InputError("resume is True without an output: name the file of the race")
+    if path is not None and not resume:
+        records.check_output(path, overwrite)
     contest = _contest(
         task, policy, critic, candidates, updates, rule, batch, starts, horizon, length, discount,
         termination, refit_critic, refit_model, seed, path,
@@ -248,7 +251,17 @@ class _Contest:
             self._drop([branch for branch in live if not branch.dropped], k)
         if self.path is not None:
             self.found("").save(self.path, overwrite=True)
-            self._keep(k)
+            # The state beside the file is replaced in one step.
+            beside = state_file(self.path)
+            temporary = beside.with_name(f".{beside.name}.tmp")
+            state = {
+                "config": self._asked(),
+                "done": k,
+                "change": self.change,
+                "branches": [branch.state() for branch in self.branches],
+            }
+            torch.save(state, temporary)
+            os.replace(temporary, beside)
 
     def _drop(self, live: Sequence[Branch], k: int) -> None:
         """Those whose interval excludes the best, the worst first, at most half of them."""
@@ -304,20 +317,6 @@ class _Contest:
             f"{len(live)} branches × {last - done} updates of {self.parts.batch} states, {looks} "
         )
         return (Price("race", f"{work}looks at {len(self.before)} starts", seconds, at_most=True),)
-
-    def _keep(self, done: int) -> None:
-        """The state beside the file, replaced in one step."""
-        assert self.path is not None
-        place = state_file(self.path)
-        state = {
-            "config": self._asked(),
-            "done": done,
-            "change": self.change,
-            "branches": [branch.state() for branch in self.branches],
-        }
-        temporary = place.with_name(f".{place.name}.tmp")
-        torch.save(state, temporary)
-        os.replace(temporary, place)
 
     def restore(self) -> int:
         """Branches and what was found as they were kept; returns the updates that were made.
@@ -377,7 +376,8 @@ def _contest(
     chosen = {name: with_copies(each, critic, own) for name, each in given.items()}
     world: World
     if is_task:
-        steps = _length(task, length)
+        longest = effective_horizon(task.discount) if task.discount < 1 else _LONGEST
+        steps = min(longest, _LONGEST) if length is None else length
         begin = double_copy("policy", policy)
         drawn = task.starts(starts or _JUDGES, stream(seed, "race returns")).double()
         judging = Setting(
@@ -422,7 +422,10 @@ def _contest(
         "policy_hash": provenance.network_hash(policy),
     }
     rungs = tuple(sorted({updates // part for part in _RUNGS if updates // part >= rule.refit}))
-    marks = tuple(sorted({*_marks(updates), *rungs}))
+    spread = {round(updates * part / _CURVE) for part in range(1, _CURVE + 1)}
+    early = {k for k in LENGTHS if k <= min(updates, 10)}
+    # Updates after which returns are looked at.
+    marks = tuple(sorted((early | spread) - {0} | {*rungs}))
     change = torch.full((len(branches), len(marks), len(before)), torch.nan, dtype=torch.float64)
     return _Contest(
         world, parts, branches, marks, rungs, rule, rate, refit, refit_model, before, change,
@@ -481,22 +484,3 @@ def _rate(
 def _optimizer(rule: Update, rate: float) -> Optimizer:
     kinds: dict[str, Any] = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}
     return lambda parameters: kinds[rule.optimizer](parameters, lr=rate, foreach=False)
-
-
-def _marks(updates: int) -> tuple[int, ...]:
-    """Updates after which returns are looked at."""
-    spread = {round(updates * part / _CURVE) for part in range(1, _CURVE + 1)}
-    return tuple(sorted(({k for k in LENGTHS if k <= min(updates, 10)} | spread) - {0}))
-
-
-def _length(task: Task, length: int | None) -> int:
-    if length is not None:
-        return length
-    return min(effective_horizon(task.discount), _LONGEST) if task.discount < 1 else _LONGEST
-
-
-def _check_place(path: Path | None, resume: bool, overwrite: bool) -> None:
-    if resume and path is None:
-        raise InputError("resume is True without an output: name the file of the race")
-    if path is not None and not resume:
-        records.check_output(path, overwrite)

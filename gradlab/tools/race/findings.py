@@ -27,20 +27,17 @@ def screen(race: Race) -> Screen:
         sure = f"{count} not excluded" if others else "shown (95%)"
         how = f"J(θ_k) − J(θ_0) from the same {results.judges} starts; place and candidate chosen."
         gain, one = best.gain, race.after_one(best.cell[0])
+        assumed = ", assumed" if results.assumed else ""
+        rule = f" ({results.optimizer} at {results.rate:.2g}{assumed})"
+        if results.rate != results.rate:  # all candidates bring their own
+            rule = ""
         facts = (
-            _fact(f"after {updates(best.updates)}{_rate(race)}", gain, how),
+            _fact(f"after {updates(best.updates)}{rule}", gain, how),
             _fact("after its first update", one, "What one step had promised."),
         )
     rest = tuple(Sentence("race", True, f"{topic}: {text}") for topic, text in race.notes.items())
     notice = f"Stopped {stopped}: what comes from there on is missing." if stopped else ""
     return Screen(race.recommendation, light, sure, facts, FIGURE, rest, notice)
-
-
-def _rate(race: Race) -> str:
-    """The rule of the candidates' updates; "" where all bring their own."""
-    rule = race.results
-    assumed = ", assumed" if rule.assumed else ""
-    return f" ({rule.optimizer} at {rule.rate:.2g}{assumed})" if rule.rate == rule.rate else ""
 
 
 def _fact(label: str, change: Number, how: str) -> Fact:

@@ -41,12 +41,8 @@ def page(race: Race, source: PageSource = NOWHERE, name: str = "") -> Page:
     )
     title = str(race.config.get("task") or name)
     question = "Which gradient leads farthest?"
-    return Page(title, question, _facts(race), screen(race), drawn, sections, source)
-
-
-def _facts(race: Race) -> dict[str, object]:
     config = race.config
-    return {
+    facts = {
         "task": config.get("task"),
         "candidates": len(race.names),
         "updates": config.get("updates"),
@@ -58,6 +54,7 @@ def _facts(race: Race) -> dict[str, object]:
         "policy": shell.short(config.get("policy_hash")),
         "seed": config.get("seed"),
     }
+    return Page(title, question, facts, screen(race), drawn, sections, source)
 
 
 KIND = Kind(load, page, screen)

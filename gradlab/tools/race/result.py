@@ -22,7 +22,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from gradlab.runs.realised import Cell
 from gradlab.runs.rehearsal import Rehearsal
 from gradlab.statistics.number import Decision, Number, decide
 from gradlab.storage import codec, records
@@ -69,7 +68,8 @@ class Race:
 
     def after_one(self, name: str) -> Number:
         """What one step had promised: the change of the return after the first update."""
-        return self.results.after(self._cell(name), self.results.lengths[0])
+        cell = self.results.cells[self.names.index(name)]
+        return self.results.after(cell, self.results.lengths[0])
 
     def may_be_best(self) -> tuple[str, ...]:
         """Candidates that are not excluded as the best, with 95% together."""
@@ -102,26 +102,19 @@ class Race:
         return table.assign(dropped=table["candidate"].map(dropped))
 
     def __str__(self) -> str:
-        return "\n".join([self.recommendation, *(f"  {line}" for line in self._lines())])
+        width = max(len(name) for name in self.names)
+        lines = [self.recommendation]
+        for cell, at in zip(self.results.cells, self.dropped, strict=True):
+            peak = self.results.peak_of(cell)
+            outcome = "lost"
+            if peak is not None:
+                outcome = f"highest after {peak.updates}: {_with_ends(peak.gain)}"
+            dropped = f", dropped after {at}" if at else ""
+            one = _with_ends(self.after_one(cell[0]))
+            lines.append(f"  {cell[0]:<{width}}  {outcome}{dropped}; one update: {one}")
+        return "\n".join(lines)
 
     __repr__ = __str__
-
-    def _lines(self) -> list[str]:
-        width = max(len(name) for name in self.names)
-        return [
-            f"{cell[0]:<{width}}  {self._outcome(cell)}{f', dropped after {at}' if at else ''}; "
-            f"one update: {_with_ends(self.after_one(cell[0]))}"
-            for cell, at in zip(self.results.cells, self.dropped, strict=True)
-        ]
-
-    def _outcome(self, cell: Cell) -> str:
-        peak = self.results.peak_of(cell)
-        if peak is None:
-            return "lost"
-        return f"highest after {peak.updates}: {_with_ends(peak.gain)}"
-
-    def _cell(self, name: str) -> Cell:
-        return self.results.cells[self.names.index(name)]
 
     def save(self, path: str | Path, overwrite: bool = False) -> Path:
         """Write one HDF5 file, complete or not at all.

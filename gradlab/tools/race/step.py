@@ -14,8 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from gradlab import validation
 from gradlab.data.episodes import LONGEST, Actor, Episode, begin, made, play, takes_seed, width
@@ -23,7 +22,7 @@ from gradlab.data.noise import child
 from gradlab.errors import InputError
 from gradlab.probe.isolation import copied, undisturbed
 from gradlab.progress import Progress, check_progress, silent
-from gradlab.statistics.number import Number, decide
+from gradlab.statistics.number import decide
 from gradlab.statistics.paired import difference_of_means, level_of, student_mean
 from gradlab.tools.race.result import POLICIES, Step
 from gradlab.tools.race.worlds import UNPAIRED
@@ -97,7 +96,11 @@ def _found(
     reason = "" if episodes(actors[0], 0) == episodes(actors[0], 0) else _UNSTEADY
     reason = reason if seeded else _NO_SEED
     side, more = width(environment), UNPAIRED if reason else 1
-    looks = _looks(-(-starts * more // side), max(-(-at_most * more // side), 1))
+    # Batches of starts after which is decided: doubled up to the most.
+    most = max(-(-at_most * more // side), 1)
+    looks = [-(-starts * more // side)]
+    while looks[-1] < most:
+        looks.append(min(2 * looks[-1], most))
     level = level_of(len(looks))
     played: list[list[list[Episode]]] = [[] for _ in POLICIES]
     for look in looks:
@@ -106,15 +109,14 @@ def _found(
                 played[policy].append(episodes(actor, k))
             progress("step", (k + 1) * side * len(POLICIES), looks[-1] * side * len(POLICIES))
         returns = np.array([[e.total for batch in each for e in batch] for each in played])
-        after, opposite = (_change(returns[k], returns[0], not reason, level) for k in (1, 2))
+        after, opposite = (
+            difference_of_means(returns[k], returns[0], level)
+            if reason
+            else student_mean(returns[k] - returns[0], level)  # of width 0 where all starts are one
+            for k in (1, 2)
+        )
         if all(decide(each, 0.0).decided for each in (after, opposite)):
             break
-    return Step(returns, after, opposite, not reason, updates, _notes(reason, played, returns))
-
-
-def _notes(
-    reason: str, played: list[list[list[Episode]]], returns: NDArray[np.float64]
-) -> dict[str, str]:
     notes = {}
     if reason:
         notes["pairing"] = (
@@ -127,24 +129,7 @@ def _notes(
         notes["lost"] = f"actions were not finite in {lost} of {returns.shape[1]} starts"
     elif cut:
         notes["length"] = f"{len(cut)} episodes did not end and were cut at {LONGEST:,} steps"
-    return notes
-
-
-def _looks(first: int, most: int) -> list[int]:
-    """Batches of starts after which is decided: doubled up to the most."""
-    looks = [first]
-    while looks[-1] < most:
-        looks.append(min(2 * looks[-1], most))
-    return looks
-
-
-def _change(
-    moved: NDArray[np.float64], still: NDArray[np.float64], paired: bool, level: float
-) -> Number:
-    if not paired:
-        return difference_of_means(moved, still, level)
-    change = moved - still
-    return student_mean(change, level)  # a width of 0 where all starts are one
+    return Step(returns, after, opposite, not reason, updates, notes)
 
 
 def _policies(before: nn.Module, after: nn.Module) -> list[nn.Module]:
@@ -170,12 +155,8 @@ def _policies(before: nn.Module, after: nn.Module) -> list[nn.Module]:
     own = [copied(before), copied(after), copied(before)]
     with torch.no_grad():
         for opposite, moved in zip(own[2].parameters(), own[1].parameters(), strict=True):
-            opposite.copy_(_mirrored(opposite, moved))
+            opposite.copy_(2 * opposite - moved.to(opposite))
     return own
-
-
-def _mirrored(begin: Tensor, moved: Tensor) -> Tensor:
-    return 2 * begin - moved.to(begin)
 
 
 def _differing(before: dict[str, tuple[int, ...]], after: dict[str, tuple[int, ...]]) -> str:

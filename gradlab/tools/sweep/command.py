@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from gradlab.tools.sweep.result import Row
     from gradlab.tools.sweep.result import Sweep as Runs
     from gradlab.tools.sweep.running import SweepProgress
-    from gradlab.tools.sweep.table import Command, Planned
+    from gradlab.tools.sweep.table import Command
     from gradlab.workers import Pool
 
 RUNNER = "gradlab.tools.sweep.runner:Runner"
@@ -130,7 +130,9 @@ def _executed(
     note: Callable[[str], object],
 ) -> tuple[Runs, bool]:
     """The sweep after its runs, and whether it was interrupted."""
-    from gradlab.tools.sweep.commands import COMMANDS
+    from gradlab.cli import refusals
+    from gradlab.cli.terminal import usage
+    from gradlab.tools.sweep.commands import COMMANDS, Swept
     from gradlab.tools.sweep.running import Folder, Running
     from gradlab.tools.sweep.table import planned
 
@@ -140,7 +142,13 @@ def _executed(
         validation.instance("ray", ray, str, '"local" or HOST:PORT of a cluster')
     runs = planned(table, COMMANDS)
     swept = COMMANDS[table["command"]]
-    _check(runs, swept, folder)
+    for run in runs:  # parsed before the first one begins
+        try:
+            words = [*run.words, *swept.outputs(folder / (run.name + swept.suffix))]
+            refusals.check_words(words)
+            refusals.check(usage.parsed(Swept, words))
+        except InputError as error:
+            raise InputError(f"run {run.name} of the sweep: {error}") from None
     # The pool first: a cluster that cannot be used must not leave a folder to resume.
     with (
         _pool(ray, workers) as pool,
@@ -155,21 +163,6 @@ def _executed(
         )  # fmt: skip
         interrupted = running.go()
         return kept.sweep, interrupted
-
-
-def _check(runs: list[Planned], swept: Command, folder: Path) -> None:
-    """Parse every run before the first one begins."""
-    from gradlab.cli import refusals
-    from gradlab.cli.terminal import usage
-    from gradlab.tools.sweep.commands import Swept
-
-    for run in runs:
-        try:
-            words = [*run.words, *swept.outputs(folder / (run.name + swept.suffix))]
-            refusals.check_words(words)
-            refusals.check(usage.parsed(Swept, words))
-        except InputError as error:
-            raise InputError(f"run {run.name} of the sweep: {error}") from None
 
 
 def _words(swept: Command, folder: Path, row: Row, again: bool) -> list[str]:

@@ -39,11 +39,6 @@ def _compared(run: Path) -> list[str]:
     return ["--resume"] if begun(run) else _anew(run)
 
 
-def _replaced(run: Path) -> list[str]:
-    """A certificate replaces an earlier one."""
-    return []
-
-
 def _of(
     name: str, command: type, files: dict[str, str], again: _Again, *positional: str
 ) -> Command:
@@ -58,7 +53,14 @@ _ROWS: tuple[tuple[str, type | str, dict[str, str], _Again, tuple[str, ...]], ..
     ("measure", Measure, _RUN, _anew, ("task",)),
     ("train", Train, _RUN, _trained, ("algorithm", "task")),
     ("remedies", "gradlab.tools.remedies.command:RemediesCommand", _RUN, _compared, ("task",)),
-    ("certify", "gradlab.tools.certify.command:Certify", _CERTIFICATE, _replaced, ("simulator",)),
+    # A certificate replaces an earlier one.
+    (
+        "certify",
+        "gradlab.tools.certify.command:Certify",
+        _CERTIFICATE,
+        lambda run: [],
+        ("simulator",),
+    ),
 )
 COMMANDS: dict[str, Command] = {}
 _classes: list[Any] = []

@@ -29,9 +29,9 @@ def lines() -> Iterator[SweepProgress]:
         from rich.live import Live
 
         with Live(console=Console(stderr=True), transient=True, auto_refresh=False) as live:
-            yield LiveLines(live)
+            yield _LiveLines(live)
         return
-    yield SweepLines()
+    yield _SweepLines()
 
 
 def _ending(row: Row) -> str:
@@ -53,7 +53,7 @@ class Silent:
 
 
 @final
-class SweepLines:
+class _SweepLines:
     """A line for each run that ends, and every 15 s one for each run at work."""
 
     def __init__(self) -> None:
@@ -74,7 +74,7 @@ class SweepLines:
 
 
 @final
-class LiveLines:
+class _LiveLines:
     """Runs that ended stay above; below them a line for each run at work, and the count."""
 
     def __init__(self, live: Live) -> None:

@@ -23,9 +23,22 @@ from gradlab.wording import duration
 
 def page(sweep: Sweep) -> Page:
     """What the page of a sweep shows."""
+    commands = escape("\n".join(shlex.join(["gradlab", *row.words]) for row in sweep.rows))
+    how = f"{shell.reproduce(sweep.command)}<h3>Every run</h3><pre>{commands}</pre>"
+    fields = list(dict.fromkeys(name for row in sweep.rows for name in row.differs))
+    headings = ("run", *fields, "state", "seconds", "result")
+    head = "".join(
+        f'<th scope="col"><button type="button">{escape(name)}</button></th>' for name in headings
+    )
+    body = "\n".join(f"<tr>{''.join(_cells(sweep, row, fields))}</tr>" for row in sweep.rows)
+    table = (
+        '<p>Click a heading to sort, a run for its page.</p><div class="wide">'
+        f'<table class="sortable"><thead><tr>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
+    )
     sections = (
-        Section("Runs", body=_runs(sweep), opened=True),
-        Section("How this was computed", body=_method(sweep), name="method"),
+        Section("Runs", body=table, opened=True),
+        Section("How this was computed", body=how, name="method"),
     )
     source = PageSource(str(sweep.folder / INDEX), sweep.command)
     title = f"{sweep.folder.name}: {len(sweep.rows)} runs"
@@ -37,22 +50,11 @@ def page(sweep: Sweep) -> Page:
                 apart=False)  # fmt: skip
 
 
-def _runs(sweep: Sweep) -> str:
-    fields = list(dict.fromkeys(name for row in sweep.rows for name in row.differs))
-    headings = ("run", *fields, "state", "seconds", "result")
-    head = "".join(
-        f'<th scope="col"><button type="button">{escape(name)}</button></th>' for name in headings
-    )
-    body = "\n".join(f"<tr>{''.join(_cells(sweep, row, fields))}</tr>" for row in sweep.rows)
-    return (
-        '<p>Click a heading to sort, a run for its page.</p><div class="wide">'
-        f'<table class="sortable"><thead><tr>{head}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div>"
-    )
-
-
 def _cells(sweep: Sweep, row: Row, fields: list[str]) -> Iterator[str]:
-    yield f"<td>{_linked(sweep, row)}</td>"
+    link = escape(row.name)
+    if (sweep.folder / f"{row.name}.html").is_file():
+        link = f'<a href="{escape(row.name)}.html">{link}</a>'
+    yield f"<td>{link}</td>"
     for name in fields:
         yield _cell(row.differs.get(name, ""))
     again = f", {row.attempts} attempts" if row.attempts > 1 else ""
@@ -61,25 +63,11 @@ def _cells(sweep: Sweep, row: Row, fields: list[str]) -> Iterator[str]:
     yield f'<td class="words long">{escape(row.sentence or row.error)}</td>'
 
 
-def _linked(sweep: Sweep, row: Row) -> str:
-    """The run's name, which leads to its page where there is one."""
-    file = f"{row.name}.html"
-    name = escape(row.name)
-    if not (sweep.folder / file).is_file():
-        return name
-    return f'<a href="{escape(file)}">{name}</a>'
-
-
 def _cell(value: object) -> str:
     if isinstance(value, int | float) and not isinstance(value, bool):
         return f'<td data-v="{value!r}">{number(value)}</td>'
     text = json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else str(value)
     return f'<td class="words">{escape(text)}</td>'
-
-
-def _method(sweep: Sweep) -> str:
-    commands = "\n".join(shlex.join(["gradlab", *row.words]) for row in sweep.rows)
-    return f"{shell.reproduce(sweep.command)}<h3>Every run</h3><pre>{escape(commands)}</pre>"
 
 
 _SURE: dict[Light, str] = {
@@ -99,31 +87,22 @@ def screen(sweep: Sweep) -> Screen:
     elif missing:
         text += " `--resume` does what is missing."
     light: Light = "none" if failed else "choose" if missing else "act"
-    return Screen(text.replace("`", ""), light, _SURE[light], _facts(sweep), None, _rest(sweep))
+    # The results of the others are in the table of runs.
+    lost = [f"{row.name} failed: {row.error}" for row in sweep.rows if row.state == "failed"]
+    rest = tuple(Sentence("run", True, each) for each in lost)
+    seconds = [row.seconds for row in sweep.rows if row.state == "done" and row.seconds is not None]
+    facts: tuple[Fact, ...] = ()
+    if seconds:
+        how = "wall time between a run's start in its worker and its end"
+        facts = (
+            Fact("a run, the median", duration(median(seconds)), how),
+            Fact("all runs, one after another", duration(sum(seconds)), f"Sum of the {how}."),
+        )
+    return Screen(text.replace("`", ""), light, _SURE[light], facts, None, rest)
 
 
 def runs(count: int) -> str:
     return "1 run" if count == 1 else f"{count} runs"
-
-
-def _facts(sweep: Sweep) -> tuple[Fact, ...]:
-    seconds = [row.seconds for row in sweep.rows if row.state == "done" and row.seconds is not None]
-    if not seconds:
-        return ()
-    how = "wall time between a run's start in its worker and its end"
-    return (
-        Fact("a run, the median", duration(median(seconds)), how),
-        Fact("all runs, one after another", duration(sum(seconds)), f"Sum of the {how}."),
-    )
-
-
-def _rest(sweep: Sweep) -> tuple[Sentence, ...]:
-    """A sentence per run that failed; the results of the others are in the table of runs."""
-    return tuple(
-        Sentence("run", True, f"{row.name} failed: {row.error}")
-        for row in sweep.rows
-        if row.state == "failed"
-    )
 
 
 KIND = Kind(load, lambda sweep, *_: page(sweep), screen)

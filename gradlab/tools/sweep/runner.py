@@ -55,18 +55,15 @@ class Runner:
                 traceback.print_exc()
                 raise
         if documents:
-            return code, _first_sentence(documents[0]), ""
+            # The recommendation, or else the first sentence of the verdict.
+            document = documents[0]
+            verdict: Any = document.get("verdict") or [{"text": ""}]
+            return code, str(document.get("recommendation") or verdict[0]["text"]), ""
         return code, "", output.error(code) if code else ""
 
 
-def _first_sentence(document: Document) -> str:
-    """The recommendation of a document, or else the first sentence of its verdict."""
-    verdict: Any = document.get("verdict") or [{"text": ""}]
-    return str(document.get("recommendation") or verdict[0]["text"])
-
-
 @final
-class Log(io.TextIOBase):
+class _Log(io.TextIOBase):
     """A stream into a file that keeps its last characters, also where the disk is full."""
 
     def __init__(self, file: io.TextIOWrapper) -> None:
@@ -89,11 +86,11 @@ class Log(io.TextIOBase):
 
 
 @contextlib.contextmanager
-def _logged(log: str) -> Iterator[Log]:
+def _logged(log: str) -> Iterator[_Log]:
     """Inside, both standard streams go to a file, those of C libraries and of children, too."""
     file = open(log, "a", encoding="utf-8", errors="replace")  # noqa: SIM115 (closed below)
     before = [os.dup(number) for number in (1, 2)]
-    output = Log(file)
+    output = _Log(file)
     try:
         for number in (1, 2):
             os.dup2(file.fileno(), number)

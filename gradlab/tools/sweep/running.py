@@ -103,15 +103,14 @@ def _begun(
                 f"output folder"
             )
     kept = [earlier.pop(row.name, row) for row in fresh]
-    rows = [_missing(path, row) for row in kept] + list(earlier.values())
+    # What is not done, or whose file is gone, waits again.
+    rows = [
+        row
+        if row.state == "done" and (path / row.file).is_file()
+        else replace(row, state="waiting", error="", seconds=None, sentence="")
+        for row in kept
+    ] + list(earlier.values())
     return Sweep(path, before.command or command, tuple(rows))
-
-
-def _missing(path: Path, row: Row) -> Row:
-    """A row as it is resumed: what is not done, or whose file is gone, waits again."""
-    if row.state == "done" and (path / row.file).is_file():
-        return row
-    return replace(row, state="waiting", error="", seconds=None, sentence="")
 
 
 _ATTEMPTS = 3  # of a run whose workers die
@@ -186,9 +185,25 @@ class Running:
                 while (self._waiting or self._busy) and not received:
                     self._fill()
                     self._collect(_POLL)
-                self._stop(received)
-            except Failure:
-                self._interrupt()
+                # Runs at work are interrupted once, and save what they have; a second Ctrl-C kills
+                # them.
+                self._stopped = True
+                for each in self._busy:
+                    each.worker.interrupt()
+                while self._busy:
+                    if len(received) > 1:
+                        for each in self._busy:
+                            each.worker.kill()
+                    self._collect(_POLL)
+            except Failure:  # the index has what they save where it can be written
+                self._stopped = True
+                for each in self._busy:
+                    each.worker.interrupt()
+                with contextlib.suppress(Failure):
+                    self._collect(10 * _POLL)
+                with contextlib.suppress(Failure):
+                    for each in self._busy:
+                        self._folder.put(replace(each.row, state="interrupted"))
                 raise
             return bool(received)
 
@@ -197,79 +212,51 @@ class Running:
             row = self._waiting.popleft()
             again = row.attempts > 0
             row = replace(row, state="running", attempts=row.attempts + 1)
-            worker = self._idle.pop() if self._idle else self._started()
+            worker = (
+                self._idle.pop() if self._idle else self._pool.start(self._runner, *self._arguments)
+            )
             # Its row is written first: a run that nobody knows of must not be at work.
             self._folder.put(row)
             log = str(_log_of(self._folder.sweep, row))
             call = worker.call("run", self._words(row, again), log)
             self._busy.append(_Busy(row, worker, call, time.monotonic()))
 
-    def _started(self) -> Worker:
-        return self._pool.start(self._runner, *self._arguments)
-
     def _collect(self, timeout: float) -> None:
         """Take what has ended; show what is at work."""
         ended = self._pool.wait([each.call for each in self._busy], timeout)
         for busy in [each for each in self._busy if each.call in ended]:
             self._busy.remove(busy)
-            self._end(busy)
+            row = replace(busy.row, seconds=time.monotonic() - busy.begun)
+            try:
+                code, sentence, error = busy.call.result()
+                state: State = (
+                    "interrupted" if code in _INTERRUPTED else "failed" if error else "done"
+                )
+                row = replace(row, state=state, sentence=sentence, error=error)
+                self._idle.append(busy.worker)
+            except WorkerDied as death:
+                # It waits again, unless it was tried often enough.
+                self._deaths[row.name] += 1
+                if self._stopped:
+                    row = replace(row, state="interrupted", error=str(death))
+                elif self._deaths[row.name] < _ATTEMPTS:
+                    row = replace(row, state="waiting", seconds=None, error=str(death))
+                    self._waiting.append(row)
+                else:
+                    row = replace(row, state="failed", error=f"{death} ({_ATTEMPTS} attempts)")
+            except (CallFailed, InputError) as failed:
+                stopped = getattr(failed, "kind", "") == KeyboardInterrupt.__name__
+                row = replace(row, state="interrupted" if stopped else "failed", error=str(failed))
+                self._idle.append(busy.worker)
+            self._folder.put(row)
+            if row.state != "waiting":
+                self._shown.ended(row, self._done(), len(self._folder.sweep.rows))
         sweep = self._folder.sweep
         lines = {each.row.name: _last_line(_log_of(sweep, each.row)) for each in self._busy}
         self._shown.at_work(lines, self._done(), len(sweep.rows))
 
-    def _end(self, busy: _Busy) -> None:
-        row = replace(busy.row, seconds=time.monotonic() - busy.begun)
-        try:
-            code, sentence, error = busy.call.result()
-            state: State = "interrupted" if code in _INTERRUPTED else "failed" if error else "done"
-            row = replace(row, state=state, sentence=sentence, error=error)
-            self._idle.append(busy.worker)
-        except WorkerDied as death:
-            row = self._after(death, row)
-        except (CallFailed, InputError) as failed:
-            stopped = getattr(failed, "kind", "") == KeyboardInterrupt.__name__
-            row = replace(row, state="interrupted" if stopped else "failed", error=str(failed))
-            self._idle.append(busy.worker)
-        self._folder.put(row)
-        if row.state != "waiting":
-            self._shown.ended(row, self._done(), len(self._folder.sweep.rows))
-
-    def _after(self, death: WorkerDied, row: Row) -> Row:
-        """The row of a worker that died: it waits again, unless it was tried often enough."""
-        self._deaths[row.name] += 1
-        if self._stopped:
-            return replace(row, state="interrupted", error=str(death))
-        if self._deaths[row.name] < _ATTEMPTS:
-            row = replace(row, state="waiting", seconds=None, error=str(death))
-            self._waiting.append(row)
-            return row
-        return replace(row, state="failed", error=f"{death} ({_ATTEMPTS} attempts)")
-
     def _done(self) -> int:
         return self._folder.sweep.count("done", "failed", "interrupted")
-
-    def _stop(self, received: list[int]) -> None:
-        """Interrupt the runs at work once and wait until they have saved what they have; a second
-        Ctrl-C kills them."""
-        self._stopped = True
-        for each in self._busy:
-            each.worker.interrupt()
-        while self._busy:
-            if len(received) > 1:
-                for each in self._busy:
-                    each.worker.kill()
-            self._collect(_POLL)
-
-    def _interrupt(self) -> None:
-        """Let the runs at work save what they have; the index has it where it can be written."""
-        self._stopped = True
-        for each in self._busy:
-            each.worker.interrupt()
-        with contextlib.suppress(Failure):
-            self._collect(10 * _POLL)
-        with contextlib.suppress(Failure):
-            for each in self._busy:
-                self._folder.put(replace(each.row, state="interrupted"))
 
 
 def _log_of(sweep: Sweep, row: Row) -> Path:

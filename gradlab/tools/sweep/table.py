@@ -132,22 +132,17 @@ def _text(name: str, value: object, place: str) -> str:
 
 def _json(value: object) -> str:
     """A parameter's value as --set takes it: text stays as it is unless it would be a number."""
-    if isinstance(value, str) and not _is_json(value):
-        return value
+    if isinstance(value, str):
+        try:
+            json.loads(value)
+        except ValueError:
+            return value
     try:
         return json.dumps(value)
     except TypeError:
         raise InputError(
             f"{PARAMETERS} has {shown(value)}, expected text, a number or a list"
         ) from None
-
-
-def _is_json(text: str) -> bool:
-    try:
-        json.loads(text)
-    except ValueError:
-        return False
-    return True
 
 
 def known(names: Sequence[str], got: object) -> str:
@@ -210,10 +205,23 @@ def planned(table: Mapping[str, Any], commands: Mapping[str, Command]) -> list[P
     Raises:
         InputError: names the part of the table, what it has and what is expected.
     """
-    _check_parts(table)
+    if not isinstance(table, Mapping):
+        raise InputError(f"the sweep is {shown(table)}, expected a table with {', '.join(_PARTS)}")
+    for name in table:
+        if name not in _PARTS:
+            near = difflib.get_close_matches(str(name), _PARTS, n=1)
+            hint = f" (nearest: {near[0]})" if near else ": fields of the command go to [settings]"
+            raise InputError(f"the sweep has {name!r}, expected {', '.join(_PARTS)}{hint}")
     command = commands[known(tuple(commands), table.get("command"))]
     settings = _fields(table.get("settings", {}), "[settings]", command)
-    axes = _axes(_fields(table.get("grid", {}), "[grid]", command))
+    grid = _fields(table.get("grid", {}), "[grid]", command)
+    for axis, values in grid.items():
+        if not isinstance(values, list | tuple) or not values:
+            raise InputError(
+                f"[grid] has {axis} = {shown(values)}, expected a list of values; a single one "
+                f"goes to [settings]"
+            )
+    axes = list(grid.items())
     runs = [
         (name, _fields(values, f"[[run]] {k}", command))
         for k, (name, values) in enumerate(_runs(table.get("run", [{}])), 1)
@@ -223,22 +231,19 @@ def planned(table: Mapping[str, Any], commands: Mapping[str, Command]) -> list[P
         raise InputError(f"the sweep has {count} runs, expected 1 to {_MOST}")
     points = [dict(zip([n for n, _ in axes], at, strict=True))
               for at in product(*(values for _, values in axes))]  # fmt: skip
-    rows = [(_title(name, values, at), {**values, **at}) for name, values in runs for at in points]
-    names = _distinct([title or command.name for title, _ in rows])
+    titles, rows = [], []
+    for (own, values), at in product(runs, points):
+        # A run's name, or else its values, and those of the grid.
+        parts = [own] if own else [f"{key}-{value}" for key, value in values.items()]
+        parts += [f"{key.removeprefix('set.')}-{value}" for key, value in at.items()]
+        title = re.sub(r"[^\w.+]+", "-", "-".join(parts), flags=re.ASCII).strip("-.")
+        titles.append(title or command.name)
+        rows.append({**values, **at})
+    names = _distinct(titles)
     return [
         Planned(name, differs, tuple(command.words(_joined(settings, differs), f"run {name}")))
-        for name, (_, differs) in zip(names, rows, strict=True)
+        for name, differs in zip(names, rows, strict=True)
     ]
-
-
-def _check_parts(table: object) -> None:
-    if not isinstance(table, Mapping):
-        raise InputError(f"the sweep is {shown(table)}, expected a table with {', '.join(_PARTS)}")
-    for name in table:
-        if name not in _PARTS:
-            near = difflib.get_close_matches(str(name), _PARTS, n=1)
-            hint = f" (nearest: {near[0]})" if near else ": fields of the command go to [settings]"
-            raise InputError(f"the sweep has {name!r}, expected {', '.join(_PARTS)}{hint}")
 
 
 def _runs(runs: object) -> list[tuple[str, Mapping[str, Any]]]:
@@ -271,16 +276,6 @@ def _fields(values: object, place: str, command: Command) -> _Values:
     return flat
 
 
-def _axes(grid: _Values) -> list[tuple[str, Sequence[Any]]]:
-    for name, values in grid.items():
-        if not isinstance(values, list | tuple) or not values:
-            raise InputError(
-                f"[grid] has {name} = {shown(values)}, expected a list of values; a single one "
-                f"goes to [settings]"
-            )
-    return list(grid.items())
-
-
 def _joined(settings: _Values, differs: _Values) -> _Values:
     """All fields of a row, parameters of the task as one table again."""
     values = {**settings, **differs}
@@ -290,13 +285,6 @@ def _joined(settings: _Values, differs: _Values) -> _Values:
         name.removeprefix(marked): value for name, value in values.items() if name not in plain
     }
     return plain | ({PARAMETERS: parameters} if parameters else {})
-
-
-def _title(name: str, values: _Values, at: _Values) -> str:
-    """A run's name, or else its values, and those of the grid."""
-    parts = [name] if name else [f"{key}-{value}" for key, value in values.items()]
-    parts += [f"{key.removeprefix('set.')}-{value}" for key, value in at.items()]
-    return re.sub(r"[^\w.+]+", "-", "-".join(parts), flags=re.ASCII).strip("-.")
 
 
 def _distinct(titles: Sequence[str]) -> list[str]:
