@@ -37,21 +37,16 @@ def pytest_collection_modifyitems(
     """Certify, and add an item for every block and stratum."""
     for target in config.getoption("--gradlab-certify"):
         try:
-            certificate = _certificate(target, config)
+            simulator_of = imported("gradlab.tools.certify.arguments:simulator_of")
+            certificate = imported("gradlab.tools.certify.compute:certify")(
+                simulator_of(target),
+                samples=config.getoption("--gradlab-samples"),
+                fail_above=config.getoption("--gradlab-fail-above"),
+            )
         except (InputError, Failure) as error:
             raise pytest.UsageError(f"--gradlab-certify {target}: {error}") from None
         whole = _Certificate.from_parent(session, name=target, nodeid=target)
         items += _entries(whole, certificate)
-
-
-def _certificate(target: str, config: pytest.Config) -> Any:
-    simulator_of = imported("gradlab.tools.certify.arguments:simulator_of")
-    certify = imported("gradlab.tools.certify.compute:certify")
-    return certify(
-        simulator_of(target),
-        samples=config.getoption("--gradlab-samples"),
-        fail_above=config.getoption("--gradlab-fail-above"),
-    )
 
 
 class _Certificate(pytest.Collector):
