@@ -167,7 +167,11 @@ def _data_against(profile: Profile, name: str) -> list[Sentence]:
     decision = ratio.against(int(profile.config["starts"]))
     if decision.kind == "above":
         text = f"{capital(who)} {at} is {ratio_of(ratio)} more accurate than the data gradient"
-        return [Sentence(_ABOUT, True, f"{text} ({numbers}).{_poor_critic(profile, data)}")]
+        text += f" ({numbers})."
+        if interval("relative_mse", profile.estimate(data, "relative_mse", 0)).low > 1:
+            text += " The data gradient is worse than a zero gradient here, so this says more of "
+            text += "the critic."
+        return [Sentence(_ABOUT, True, text)]
     if decision.kind == "below":
         turned = inverse(ratio)
         text = (
@@ -181,14 +185,6 @@ def _data_against(profile: Profile, name: str) -> list[Sentence]:
         f"{missing(decision)} separate them."
     )
     return [Sentence(_ABOUT, False, text)]
-
-
-def _poor_critic(profile: Profile, data: str) -> str:
-    """A warning where J_0 itself is worse than none: the comparison then speaks of the critic."""
-    ends = interval("relative_mse", profile.estimate(data, "relative_mse", 0))
-    if not ends.low > 1:
-        return ""
-    return " The data gradient is worse than a zero gradient here, so this says more of the critic."
 
 
 def lost(profile: Profile, name: str) -> list[Sentence]:
