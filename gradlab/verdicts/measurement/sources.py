@@ -168,16 +168,12 @@ def _raised(account: Account) -> str:
     top = max(account.shapley, key=lambda part: part.value)
     of_interest = {top.name, *(best.causes if best else ()), *account.cancelling}
     raised = [
-        f"{CAUSES[part.name]} alone raises it by {_share(_negative(part))}"
+        f"{CAUSES[part.name]} alone raises it by {_percent(-part.fraction)} (CI "
+        f"{_ends(-part.fraction_high, -part.fraction_low, True)})"
         for part in account.first
         if part.name in of_interest and part.high < 0
     ]
     return f"; {' and '.join(raised)}" if raised else ""
-
-
-def _negative(part: Part) -> Part:
-    ends = -part.fraction, -part.fraction_high, -part.fraction_low
-    return Part(part.name, -part.value, part.se, -part.high, -part.low, *ends)
 
 
 def causes_text(causes: Sequence[str]) -> str:

@@ -334,8 +334,14 @@ def verdict(profile: Profile, found: Evidence | None = None) -> tuple[Sentence, 
     name = judged_estimator(profile)
     known = evidence(profile) if found is None else found
     void = premises(profile)
-    sentences = void + jumps(profile) + _of_truth(profile, name)
-    sentences += health(profile) + checks(profile)
+    # What every bias is measured against, or why it is not.
+    if not profile.truth["admissible"]:
+        truth = Sentence("truth", False, no_truth(profile))
+    elif profile.truth["status"] == "imprecise":
+        truth = Sentence("truth", False, imprecise_truth(profile, name))
+    else:
+        truth = Sentence("truth", True, admissible_truth(profile, name))
+    sentences = [*void, *jumps(profile), truth, *health(profile), *checks(profile)]
     if name is not None:
         # Errors against a truth of 0, or of another model or critic than is meant, decide nothing.
         sentences += [] if void else _of_errors(profile, known, name)
@@ -370,15 +376,6 @@ def first_screen(profile: Profile, found: Evidence | None = None) -> Screen:
     known = evidence(profile) if found is None else found
     screen = recommendation(known.facts or facts(profile), verdict(profile, known))
     return replace(screen, notice=notice(profile.config))
-
-
-def _of_truth(profile: Profile, name: str | None) -> list[Sentence]:
-    """What every bias is measured against, or why it is not."""
-    if not profile.truth["admissible"]:
-        return [Sentence("truth", False, no_truth(profile))]
-    if profile.truth["status"] == "imprecise":
-        return [Sentence("truth", False, imprecise_truth(profile, name))]
-    return [Sentence("truth", True, admissible_truth(profile, name))]
 
 
 def _of_errors(profile: Profile, known: Evidence, name: str) -> list[Sentence]:
