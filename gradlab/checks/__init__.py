@@ -74,7 +74,11 @@ def examine(subject: Subject) -> tuple[CheckResult, ...]:
     names = {id(task.simulator): "simulator"}
     if task.prior is not None:
         names.setdefault(id(task.prior), "prior model")
-    few = begin.block(slice(0, min(_affordable(task, chosen), len(begin.states))))
+    # Fewer starts are looked at where Jacobians are dear.
+    steps = max(estimator.tail.horizon for estimator in chosen.values())
+    price = steps * linearization_price(task.simulator)
+    affordable = min(max(int(SECONDS / price), FEWEST), FEW) if price else FEW
+    few = begin.block(slice(0, min(affordable, len(begin.states))))
     setting = replace(subject.setting, starts=few)
     inspected = Inspection(chosen, setting, names, task.action_names, task.action_limit)
     systems = {inspected.name(system): system for system in _systems(inspected)}
@@ -88,14 +92,15 @@ def examine(subject: Subject) -> tuple[CheckResult, ...]:
         "switches": partial(switches, inspected),
         "states": partial(states, inspected, at, task.state_names),
     }
-    return tuple(result for name, check in checks.items() for result in _run(name, check))
-
-
-def _affordable(task: Task, chosen: Mapping[str, Estimator]) -> int:
-    """How many starts are looked at: fewer where Jacobians are dear."""
-    steps = max(estimator.tail.horizon for estimator in chosen.values())
-    price = steps * linearization_price(task.simulator)
-    return min(max(int(SECONDS / price), FEWEST), FEW) if price else FEW
+    results: list[CheckResult] = []
+    for name, check in checks.items():
+        try:
+            results += check()
+        except (RuntimeError, ValueError, ArithmeticError, InputError, AssertionError) as error:
+            reason = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
+            tried = f"could not be tried: {reason}"
+            results.append(CheckResult(name, tried, "look at this first", False))
+    return tuple(results)
 
 
 def _systems(inspected: Inspection) -> list[System]:
@@ -108,11 +113,3 @@ def _systems(inspected: Inspection) -> list[System]:
     ]
     plain = [system.system if isinstance(system, Entropic) else system for system in systems]
     return [system for system in plain if not isinstance(system, Recorded)]
-
-
-def _run(name: str, check: Callable[[], list[CheckResult]]) -> list[CheckResult]:
-    try:
-        return check()
-    except (RuntimeError, ValueError, ArithmeticError, InputError, AssertionError) as error:
-        reason = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
-        return [CheckResult(name, f"could not be tried: {reason}", "look at this first", False)]

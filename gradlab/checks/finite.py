@@ -19,7 +19,7 @@ from gradlab.runs.check_results import EFFECT, FINITE, CheckResult
 from gradlab.statistics.moments import Moments
 
 _FLOAT32 = 3.4e38
-LARGE = 1e30
+_LARGE = 1e30
 
 
 def finite(
@@ -139,7 +139,7 @@ def _growth(name: str, estimator: Estimator, inspected: Inspection) -> CheckResu
     check = f"sensitivities ∂s_t/∂a_0 of {name}"
     rate = float((norms[-1] / norms[0]).log10()) / (h - 1)
     result = f"largest norm {float(norms[0]):.2g} at t = 1, {float(norms[-1]):.2g} at t = {h}"
-    for limit, words in ((_FLOAT32, "the range of float32"), (LARGE, f"{LARGE:g}")):
+    for limit, words in ((_FLOAT32, "the range of float32"), (_LARGE, f"{_LARGE:g}")):
         beyond = (norms > limit).nonzero().flatten()
         if len(beyond):
             result += f"; beyond {words} from t = {int(beyond[0]) + 1} on"

@@ -63,7 +63,10 @@ class Inspection:
             assert system is not None
             on_own_states = estimator.states is system
             if on_own_states or id(system) not in paths:
-                paths[id(system)] = _plain(system, self.along(estimator).path)
+                place, path = id(system), self.along(estimator).path
+                if isinstance(system, Entropic):  # without the action log π that entropy adds
+                    system, path = system.system, replace(path, actions=path.actions[..., :-1])
+                paths[place] = system, path
         return {self.name(system): (system, path) for system, path in paths.values()}
 
     def name(self, system: System) -> str:
@@ -76,10 +79,3 @@ class Inspection:
         if j < len(self.action_names):
             return f"{self.action_names[j]} (action {j})"
         return f"action {j}"
-
-
-def _plain(system: System, path: Path) -> tuple[System, Path]:
-    """Without the action log π that entropy adds."""
-    if not isinstance(system, Entropic):
-        return system, path
-    return system.system, replace(path, actions=path.actions[..., :-1])

@@ -65,7 +65,10 @@ def _differences(name: str, system: System, path: Path) -> CheckResult:
             check, "no finite state to look at", "its rollouts overflow at once", False
         )
     linear = linearize_running(system, s, a)
-    raw, errors = _errors(system, linear, s, a)
+    # Per state and block, [M, 4], by the better of two step sizes: as it is, and beyond what the
+    # rounding of the differences explains.
+    sizes = [_relative(linear, *_central(system, s, a, step)) for step in _STEPS]
+    raw, errors = (torch.minimum(*each) for each in zip(*sizes, strict=True))
     trusted = ~linear.certificate.flags
     off = (errors > _TOLERANCE).any(dim=1)
     wrong, flagged = int((off & trusted).sum()), int((~trusted).sum())
@@ -86,15 +89,6 @@ def _differences(name: str, system: System, path: Path) -> CheckResult:
 
 
 _LABELS = {"A": "∂f/∂s", "B": "∂f/∂a", "r_s": "∂r/∂s", "r_a": "∂r/∂a"}
-
-
-def _errors(system: System, linear: Linearization, s: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
-    """Relative error per state and block, [M, 4], by the better of two step sizes: as it is, and
-    beyond what the rounding of the differences explains."""
-    raw, beyond = zip(
-        *(_relative(linear, *_central(system, s, a, step)) for step in _STEPS), strict=True
-    )
-    return torch.minimum(*raw), torch.minimum(*beyond)
 
 
 def _central(system: System, s: Tensor, a: Tensor, step: float) -> tuple[Tensor, Tensor]:
@@ -152,18 +146,17 @@ def _columns(name: str, system: System, path: Path, inspected: Inspection) -> li
         reward = ", ".join(inspected.action(j) for j in dead["reward"])
         result += f"; ∂r/∂a is 0 everywhere for {reward}" if reward else ""
         return [CheckResult(check, result, what, bool(clipped < 0.5))]
-    words = [_dead(inspected.action(j), j in dead["reward"], len(s)) for j in dead["dynamics"]]
+    words = [
+        f"∂f/∂a of {inspected.action(j)} is exactly 0 in 100% of {len(s)} states"
+        + (", and so is ∂r/∂a" if j in dead["reward"] else "")
+        for j in dead["dynamics"]
+    ]
     words += [
         f"∂f/∂a of {inspected.action(int(j))} is under {_VANISHING:g} of the largest: vanishing"
         for j in faint.nonzero().flatten()
     ]
     meaning = "a dead path: a wrong control, a detached tensor, or a state that never reaches it"
     return [CheckResult(check, "; ".join(words), meaning, False)]
-
-
-def _dead(action: str, without_reward: bool, states: int) -> str:
-    more = ", and so is ∂r/∂a" if without_reward else ""
-    return f"∂f/∂a of {action} is exactly 0 in 100% of {states} states{more}"
 
 
 def switches(inspected: Inspection) -> list[CheckResult]:

@@ -68,9 +68,13 @@ def _shared(
     shared = [p for critic in critics for p in critic.parameters() if p.data_ptr() in addresses]
     values = {name: partial(_stepped, system, s, a) for name, system in systems.items()}
     values |= {f"critic {k}": partial(_valued, critic, s, a) for k, critic in enumerate(critics, 1)}
-    before = {name: value() for name, value in values.items()}
+    before = {name: value().nan_to_num() for name, value in values.items()}
     with _moved(policy):
-        changed = [n for n, value in values.items() if not _equal(value(), before[n])]
+        changed = [
+            name
+            for name, value in values.items()
+            if not torch.equal(value().nan_to_num(), before[name])
+        ]
     check = "θ leaks into the critic or a system"
     if not changed and not shared:
         what = "critics and systems do not change with θ; they share no parameter with the policy"
@@ -109,10 +113,6 @@ def _valued(critic: nn.Module, s: Tensor, a: Tensor) -> Tensor:
             return judge(critic, "Q", s, a)
         except TypeError:  # a critic of states alone
             return judge(critic, "V", s, a)
-
-
-def _equal(one: Tensor, other: Tensor) -> bool:
-    return torch.equal(one.nan_to_num(), other.nan_to_num())
 
 
 @contextmanager
@@ -155,22 +155,18 @@ def _documented(name: str, estimator: Estimator, inspected: Inspection) -> Check
     check = f"θ of {name} sits {estimator.way.words}{tail}"
     result = f"differs from differences by at most {off:.1g} of its size (h = {n})"
     if bool((gap <= allowed).all()):
-        return CheckResult(check, result, f"{_road(estimator, inspected)}; as documented", True)
+        system, critic = estimator.jacobians, estimator.tail.critic
+        assert system is not None
+        ends = "no critic" if critic is None else f"a frozen {estimator.tail.value} critic at s_n"
+        road = (
+            f"states of the {inspected.name(estimator.states)}, Jacobians of the "
+            f"{inspected.name(system)}, {ends}"
+        )
+        return CheckResult(check, result, f"{road}; as documented", True)
     meaning = (
         "θ is counted where it should not be, or a Jacobian is wrong: see the differences above"
     )
     return CheckResult(check, result, meaning, False)
-
-
-def _road(estimator: Estimator, inspected: Inspection) -> str:
-    """The computational path in words."""
-    tail, jacobians = estimator.tail, estimator.jacobians
-    assert jacobians is not None
-    critic = "no critic" if tail.critic is None else f"a frozen {tail.value} critic at s_n"
-    return (
-        f"states of the {inspected.name(estimator.states)}, Jacobians of the "
-        f"{inspected.name(jacobians)}, {critic}"
-    )
 
 
 def _directions(policy: nn.Module) -> Tensor:
@@ -186,7 +182,7 @@ def _differences(
     estimator: Estimator, inspected: Inspection, directions: Tensor, scale: float
 ) -> Tensor:
     """Central differences of the n-step return with its tail along each direction."""
-    epsilon = scale * 1e-4 * _reach(inspected.setting.policy)
+    epsilon = scale * 1e-4 * max(float(flat_parameters(inspected.setting.policy).norm()), 1e-3)
     plus, minus = (
         [
             _return(estimator, inspected, perturbed(inspected.setting.policy, sign * epsilon * v))
@@ -195,11 +191,6 @@ def _differences(
         for sign in (1.0, -1.0)
     )
     return (torch.stack(plus) - torch.stack(minus)) / (2 * epsilon)
-
-
-def _reach(policy: nn.Module) -> float:
-    theta = flat_parameters(policy)
-    return max(float(theta.norm()), 1e-3)
 
 
 def _return(estimator: Estimator, inspected: Inspection, moved: nn.Module) -> Tensor:

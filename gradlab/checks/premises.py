@@ -13,7 +13,7 @@ beside, and gradients through it compete.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -30,7 +30,6 @@ from gradlab.networks.interface import act
 from gradlab.networks.mlp import judge
 from gradlab.progress import silent
 from gradlab.runs.check_results import PREMISE, CheckResult
-from gradlab.statistics.intervals import Interval
 from gradlab.statistics.moments import Estimate, combine, sample_mean
 from gradlab.statistics.paired import ratio_of_means
 from gradlab.systems.entropy import Entropic
@@ -77,7 +76,16 @@ def premises(
         results = [reward] if reward is not None else critics
     result = "returns differ, θ moves them, the critic is of their size"
     sound = CheckResult(PREMISE, result, "gains and horizons have a meaning", True)
-    return [*(results or [sound]), *_exact_models(inspected, task)]
+    results = results or [sound]
+    for name, (system, path) in inspected.differentiated().items():
+        if system is not task.simulator and _identical(task.simulator, system, *sampled(path)):
+            result = f"the {name} does exactly what the simulator does, in steps and derivatives"
+            meaning = (
+                "it has no error to judge, what error is left is the critic's; was it meant to be "
+                "the model that you train with?"
+            )
+            results.append(CheckResult("errors of a model", result, meaning, False))
+    return results
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +104,10 @@ class _Measured:
 
 def _measured(inspected: Inspection, task: Task, begin: Starts, at: Starts) -> _Measured:
     steps = min(effective_horizon(task.discount, _LEFT), AT_MOST)
-    some = _some((begin,) if at is begin else (begin, at), _affordable(task.simulator, steps))
+    price = linearization_price(task.simulator)
+    price /= 2 * (task.simulator.state_dim + task.simulator.action_dim + 1)
+    most = min(max(int(_SECONDS / (2 * steps * price)), LEAST), MOST) if price else MOST
+    some = _some((begin,) if at is begin else (begin, at), most)
     here = inspected.setting
     setting = Setting(
         task.simulator, here.policy, some, task.discount, steps, here.termination,
@@ -104,11 +115,6 @@ def _measured(inspected: Inspection, task: Task, begin: Starts, at: Starts) -> _
     )  # fmt: skip
     returns = Rolling(setting, silent).returns(some, [_step(here.policy)], "checks").returns
     return _Measured(some, returns[0], returns[1], steps)
-
-
-def _affordable(system: System, steps: int) -> int:
-    price = linearization_price(system) / (2 * (system.state_dim + system.action_dim + 1))
-    return min(max(int(_SECONDS / (2 * steps * price)), LEAST), MOST) if price else MOST
 
 
 def _some(laws: Sequence[Starts], most: int) -> Starts:
@@ -168,19 +174,6 @@ def _reward(measured: _Measured, truth: Truth) -> CheckResult | None:
     return None
 
 
-def _exact_models(inspected: Inspection, task: Task) -> Iterator[CheckResult]:
-    """Other systems than the simulator that predict exactly what it does."""
-    for name, (system, path) in inspected.differentiated().items():
-        if system is not task.simulator and _identical(task.simulator, system, *sampled(path)):
-            yield CheckResult(
-                "errors of a model",
-                f"the {name} does exactly what the simulator does, in steps and derivatives",
-                "it has no error to judge, what error is left is the critic's; was it meant to be "
-                "the model that you train with?",
-                False,
-            )
-
-
 def _identical(simulator: System, model: System, s: Tensor, a: Tensor) -> bool:
     if not len(s):
         return False
@@ -233,7 +226,8 @@ def _off(means: list[Estimate], where: str) -> CheckResult | None:
     together, own = combine(_covariance, qr, q, r), combine(_covariance, qq, q, q)
     rise = ratio_of_means(together, own)
     follows = rise is not None and rise.low > 1 / _FACTOR and rise.high < _FACTOR
-    if ratio is not None and not follows and _beyond(ratio):
+    apart = ratio is not None and (ratio.high < 1 / _FACTOR or ratio.low > _FACTOR)
+    if ratio is not None and apart and not follows:
         size = f"{two(q.value / r.value)} times the discounted returns measured there"
         result = f"the critic's values are {size} (CI {span(ratio.low, ratio.high)}, {where})"
         meaning = (
@@ -250,10 +244,6 @@ def _off(means: list[Estimate], where: str) -> CheckResult | None:
         meaning = "the critic does not follow the return, so nothing can be decided: refit it"
         return CheckResult(f"{PREMISE}, critic", result, meaning, False)
     return None
-
-
-def _beyond(ratio: Interval) -> bool:
-    return ratio.high < 1 / _FACTOR or ratio.low > _FACTOR
 
 
 def _covariance(product: _Floats, one: _Floats, other: _Floats) -> _Floats:

@@ -36,9 +36,15 @@ def states(inspected: Inspection, at: Starts, names: tuple[str, ...]) -> list[Ch
         names: of the state's coordinates; empty where the task has none.
     """
     results = [_alive(at)] if inspected.setting.termination == "mask" else []
-    x = _inputs(inspected, at)
+    noise = at.policy_noise(inspected.setting.policy, inspected.setting.seed, 0)
+    kept = at.weight != 0
+    with torch.no_grad():
+        action = act(inspected.setting.policy, at.states[kept], noise[kept])
+    x = torch.cat([at.states[kept], action], dim=1)  # as the models are asked for them
     for name, ensemble in _learned(inspected).items():
-        if _standardised(ensemble) and len(x):
+        # A fresh ensemble, which knows no data, has mean 0 and deviation 1 in every column.
+        untouched = (ensemble.input_mean == 0).all() and (ensemble.input_std == 1).all()
+        if not untouched and len(x):
             results.append(_seen(name, ensemble, x, names, inspected))
     return results
 
@@ -50,15 +56,6 @@ def _alive(at: Starts) -> CheckResult:
     few = alive < _FEW_ALIVE * n
     meaning = "the policy leaves the task early: gradients rest on few states, take more starts"
     return CheckResult(ALIVE, result, meaning if few else "enough states carry gradients", not few)
-
-
-def _inputs(inspected: Inspection, at: Starts) -> Tensor:
-    """[s, a] of the states that weigh anything, as the models are asked for them."""
-    noise = at.policy_noise(inspected.setting.policy, inspected.setting.seed, 0)
-    kept = at.weight != 0
-    with torch.no_grad():
-        action = act(inspected.setting.policy, at.states[kept], noise[kept])
-    return torch.cat([at.states[kept], action], dim=1)
 
 
 def _seen(
@@ -73,7 +70,8 @@ def _seen(
     share = float(unseen.double().mean())
     row, column = divmod(int(far.argmax()), far.shape[1])
     ds = ensemble.state_dim
-    which = _coordinate(column, names) if column < ds else inspected.action(column - ds)
+    known = names[column] if column < len(names) else f"coordinate {column}"
+    which = known if column < ds else inspected.action(column - ds)
     result = (
         f"{share:.1%} of {len(x)} states lie more than {_FAR:g} deviations from the data of the "
         f"model (furthest: {which}, {float(far[row, column]):.2g} deviations)"
@@ -82,10 +80,6 @@ def _seen(
         return CheckResult(f"{SEEN}, {name}", result, "the model has seen states like these", True)
     meaning = "the model extrapolates there: fit it on data of this policy, or trust it elsewhere"
     return CheckResult(f"{SEEN}, {name}", result, meaning, False)
-
-
-def _coordinate(column: int, names: tuple[str, ...]) -> str:
-    return names[column] if column < len(names) else f"coordinate {column}"
 
 
 def _learned(inspected: Inspection) -> dict[str, GaussianEnsemble]:
@@ -111,9 +105,3 @@ def _parts(system: object) -> Iterator[LearnedSystem]:
         yield from _parts(plain.gradient)
     elif isinstance(plain, LearnedSystem):
         yield plain
-
-
-def _standardised(ensemble: GaussianEnsemble) -> bool:
-    """Does it know its data? A fresh ensemble has mean 0 and deviation 1 in every column."""
-    untouched = (ensemble.input_mean == 0).all() and (ensemble.input_std == 1).all()
-    return not bool(untouched)

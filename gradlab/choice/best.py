@@ -89,18 +89,16 @@ def _anew(profile: Profile, cell: Cell, batch: int, measured: Singles) -> dict[s
     if cell in measured:
         cosine = estimates(measured[cell], batch)["cosine_batch"]
     elif measured:
-        cosine = _led(profile, cell, batch)
+        # Of one batch at another size, without the variance along the truth.
+        now, snr = (profile.estimate(cell[0], name, cell[1]) for name in ("cosine_batch", "snr"))
+        N = profile.batch
+        cosine = combine(
+            lambda c, s: c * np.sqrt((1 + 1 / (N * s)) / (1 + 1 / (batch * s))), now, snr
+        )
     else:
         cosine = Estimate(np.nan, np.full_like(mse.left_out, np.nan))
     scaled = combine(lambda e, m, r: e * r / m, error, mse, relative)
     return {"mse": error, "relative_mse": scaled, "cosine_batch": cosine}
-
-
-def _led(profile: Profile, cell: Cell, batch: int) -> Estimate:
-    """The cosine of one batch at another size, without the variance along the truth."""
-    cosine, snr = (profile.estimate(cell[0], name, cell[1]) for name in ("cosine_batch", "snr"))
-    N = profile.batch
-    return combine(lambda c, s: c * np.sqrt((1 + 1 / (N * s)) / (1 + 1 / (batch * s))), cosine, snr)
 
 
 _SAME = 1e-9  # share of a value below which a difference is rounding
@@ -112,7 +110,10 @@ def best(profile: Profile, among: Candidates, criterion: Criterion) -> Best | No
     if not any(is_finite(profile, cell, quantity) for cell in cells):
         return None
     ranks = _ranked(profile, cells, criterion)
-    winner = _winner(profile, cells, criterion, ranks)
+    winner = cells[ranks.best]
+    if criterion == "gain":  # one that is shown to be one, where there is such
+        gains = _gains_of(profile, cells)
+        winner = best_shown(gains, list(gains)) or winner
     value = profile.estimate(winner[0], quantity, winner[1])
     return Best(
         criterion=criterion,
@@ -124,18 +125,12 @@ def best(profile: Profile, among: Candidates, criterion: Criterion) -> Best | No
         kept=tuple(each for each in cells if each == winner or each in _members(cells, ranks)),
         horizons={name: _alone(profile, among, name, criterion) for name in among.names},
         unknown=tuple(cell for cell, lost in zip(cells, ranks.unknown, strict=True) if lost),
-        partings=_partings(cells, ranks, int(profile.config["starts"])),
+        partings=tuple(
+            Parting(cells[each.member], cells[each.contender], each.more)
+            for each in separations(ranks, int(profile.config["starts"]))
+            if ranks.gap[each.member] > _SAME * abs(ranks.value[each.member])  # else of rounding
+        ),
     )
-
-
-def _winner(
-    profile: Profile, cells: tuple[Cell, ...], criterion: Criterion, ranks: RankSet
-) -> Cell:
-    """The best estimate; of gains one that is shown to be one, where there is such."""
-    if criterion != "gain":
-        return cells[ranks.best]
-    gains = _gains_of(profile, cells)
-    return best_shown(gains, list(gains)) or cells[ranks.best]
 
 
 def _gains_of(profile: Profile, cells: Iterable[Cell]) -> dict[Cell, Number]:
@@ -196,15 +191,6 @@ def steps(profile: Profile, among: Candidates) -> Steps:
         for wanted in (1, -1)
     )
     return Steps(up, down, realised=False)
-
-
-def _partings(cells: tuple[Cell, ...], ranks: RankSet, samples: int) -> tuple[Parting, ...]:
-    """What more samples would tell apart; differences of rounding are none."""
-    return tuple(
-        Parting(cells[each.member], cells[each.contender], each.more)
-        for each in separations(ranks, samples)
-        if ranks.gap[each.member] > _SAME * abs(ranks.value[each.member])
-    )
 
 
 def _members(cells: tuple[Cell, ...], ranks: RankSet) -> tuple[Cell, ...]:

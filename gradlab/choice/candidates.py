@@ -15,7 +15,7 @@ from gradlab.choice.values import Cell
 from gradlab.errors import InputError
 from gradlab.runs.competing import is_data_again
 from gradlab.runs.decision_rules import horizons_of, judged_estimator
-from gradlab.runs.identity import Identity, competing
+from gradlab.runs.identity import competing
 from gradlab.runs.profile import Profile
 from gradlab.statistics.grams import Kernels
 
@@ -72,12 +72,14 @@ def candidates(profile: Profile, estimators: Collection[str] | None) -> Candidat
         long = [name for name in names if max(horizons_of(profile, name), default=0) > 0]
         judged = long[0] if long else None
     kernels = [each for each in profile.kernels if each.kind == kind]
+    among = {name: profile.identities[name] for name in names}
+    cells = ((name, h) for name in names for h in horizons_of(profile, name))
     return Candidates(
         kind,
         tuple(names),
         excluded,
         judged,
-        _cells(profile, names),
+        tuple(cell for cell in cells if not is_data_again(among, cell)),  # each gradient once
         kernels[0] if kernels else None,
     )
 
@@ -122,22 +124,10 @@ def _everybody(profile: Profile) -> tuple[list[str], dict[str, str]]:
     }
     names = [name for name in profile.estimators if name not in excluded]
     among = competing({name: profile.identities[name] for name in names})
-    excluded |= {
-        name: f"{_needs(profile.identities[name])}; name it among the estimators to let it compete"
-        for name in names
-        if name not in among
-    }
+    for name in names:
+        if name not in among:
+            needs = "it needs the simulator's states"
+            if profile.identities[name].control:
+                needs = "a control arm that needs a differentiable simulator"
+            excluded[name] = f"{needs}; name it among the estimators to let it compete"
     return list(among), excluded
-
-
-def _needs(identity: Identity) -> str:
-    if identity.control:
-        return "a control arm that needs a differentiable simulator"
-    return "it needs the simulator's states"
-
-
-def _cells(profile: Profile, names: list[str]) -> tuple[Cell, ...]:
-    """Each gradient once."""
-    among = {name: profile.identities[name] for name in names}
-    cells = ((name, h) for name in names for h in horizons_of(profile, name))
-    return tuple(cell for cell in cells if not is_data_again(among, cell))

@@ -26,7 +26,6 @@ from gradlab.choice.values import (
     Choice,
     Criterion,
     DirectionCosine,
-    Mixing,
     Steps,
     Trial,
     Tried,
@@ -69,7 +68,7 @@ def _tried(profile: Profile, among: Candidates) -> tuple[Steps, Tried] | None:
     )
 
 
-def agreement(profile: Profile, among: Candidates) -> tuple[DirectionCosine, ...]:
+def _agreements(profile: Profile, among: Candidates) -> tuple[DirectionCosine, ...]:
     """Of every pair of competitors, and of gradients along the simulator's states, at horizons 1,
     the middle and the longest that both have."""
     if among.kernels is None:
@@ -232,7 +231,7 @@ def _without_truth(profile: Profile, among: Candidates) -> Choice:
         truth=False,
         identities=profile.identities,
         alpha=alpha_order(profile),
-        agreement=agreement(profile, among),
+        agreement=_agreements(profile, among),
         notes=(why, *_notes(profile, among)),
     )
 
@@ -250,6 +249,10 @@ def _with_truth(
     two = pair_cells(profile, among)
     pair = mixing(profile, among, two, times)
     grams = among.kernels.grams(two) if among.kernels is not None and len(two) == 2 else None
+    judged, truth, usable = among.judged, profile.truth, None
+    imprecise = truth.get("status") == "imprecise"
+    if judged is not None and not imprecise:  # which leaves cosines in doubt
+        usable = Usable(judged, usable_horizons(profile, judged))
     return Choice(
         estimators=among.names,
         excluded=among.excluded,
@@ -262,31 +265,15 @@ def _with_truth(
         mse=every["mse"],
         direction=every["direction"],
         steps=steps(profile, among) if every.get("gain") is not None else None,
-        usable=_usable(profile, among.judged),
+        usable=usable,
         pair=pair,
-        several=_several(profile, among, best, times),
+        several=mixing(profile, among, several_cells(profile, among, best.cell), times),
         alpha=alpha_order(profile),
         what_if=_what_if(profile, among, measured, grams, "mse" if by == "mse" else "direction"),
-        carried=_carried(profile),
+        carried=imprecise and bool(truth.get("carried_by_few", False)),
         beyond=beyond(profile, every.get("gain")),
         notes=_notes(profile, among),
     )
-
-
-def _carried(profile: Profile) -> bool:
-    truth = profile.truth
-    return truth.get("status") == "imprecise" and bool(truth.get("carried_by_few", False))
-
-
-def _usable(profile: Profile, judged: str | None) -> Usable | None:
-    """None where an imprecise truth leaves cosines in doubt."""
-    if judged is None or profile.truth.get("status") == "imprecise":
-        return None
-    return Usable(judged, usable_horizons(profile, judged))
-
-
-def _several(profile: Profile, among: Candidates, best: Best, times: Times) -> Mixing | None:
-    return mixing(profile, among, several_cells(profile, among, best.cell), times)
 
 
 def _notes(profile: Profile, among: Candidates) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from gradlab.runs.decision_rules import horizons_of
 from gradlab.runs.identity import data_of
 from gradlab.runs.profile import Profile
 from gradlab.statistics.comparison import difference, log_ratio
-from gradlab.statistics.grams import FEWEST, Grams, only
+from gradlab.statistics.grams import FEWEST, only
 from gradlab.statistics.intervals import Interval, interval, jackknife_se, skewness_corrected
 from gradlab.statistics.mixing import (
     Contestant,
@@ -86,19 +86,6 @@ def mixing(profile: Profile, among: Candidates, cells: list[Cell], times: Times)
     if min(np.bincount(grams.fold, minlength=2)) < FEWEST:
         return None
     unseen = only(grams, [_UNSEEN])
-    return Mixing(
-        cells=tuple(cells),
-        mse=mse_weights(grams, batch),
-        direction=direction_weights(grams, batch),
-        contenders=_contenders(grams, batch, unseen, _rules(among, cells, times), among.of_return),
-        unseen=round(float(unseen.size.sum() / grams.size.sum()) * int(profile.config["starts"])),
-        gain=gain_weights(grams, batch) if among.of_return else None,
-    )
-
-
-def _contenders(
-    grams: Grams, batch: int, unseen: Grams, rules: dict[str, Array], of_return: bool
-) -> tuple[Contender, ...]:
     found = judged(grams, batch, _UNSEEN)
     everyone = {
         "best single": found.single,
@@ -106,10 +93,20 @@ def _contenders(
         "mse": found.mixture,
         "direction": found.scaled_mixture,
     }
-    if of_return:
+    if among.of_return:
         everyone |= {"best single by gain": found.gain_single, "gain": found.gain_mixture}
+    rules = _rules(among, cells, times)
     everyone |= {name: contestant(unseen, w, batch) for name, w in rules.items()}
-    return tuple(_contender(name, each, found, of_return) for name, each in everyone.items())
+    return Mixing(
+        cells=tuple(cells),
+        mse=mse_weights(grams, batch),
+        direction=direction_weights(grams, batch),
+        contenders=tuple(
+            _contender(name, each, found, among.of_return) for name, each in everyone.items()
+        ),
+        unseen=round(float(unseen.size.sum() / grams.size.sum()) * int(profile.config["starts"])),
+        gain=gain_weights(grams, batch) if among.of_return else None,
+    )
 
 
 def _contender(name: str, each: Contestant, among: JudgedMixtures, of_return: bool) -> Contender:
@@ -189,11 +186,8 @@ def alpha_order(profile: Profile) -> AlphaOrder | None:
         v1, v0 = (profile.estimate(name, "variance", h) for name in (first, zeroth))
         alpha = combine(lambda a, b: b / (a + b), v1, v0)
         if np.isfinite(alpha.value) and np.isfinite(alpha.left_out).all():
-            return AlphaOrder(first, zeroth, h, alpha.value, _share(alpha))
+            low, high = np.clip(skewness_corrected(alpha), 0.0, 1.0)
+            se = jackknife_se(alpha.left_out)
+            ends = Interval(float(low), float(high), se, "jackknife with skewness")
+            return AlphaOrder(first, zeroth, h, alpha.value, ends)
     return None
-
-
-def _share(alpha: Estimate) -> Interval:
-    low, high = np.clip(skewness_corrected(alpha), 0.0, 1.0)
-    se = jackknife_se(alpha.left_out)
-    return Interval(float(low), float(high), se, "jackknife with skewness")

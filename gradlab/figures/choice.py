@@ -6,7 +6,6 @@ them smaller, never the other way round.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
@@ -53,17 +52,6 @@ def choice_horizon(
         shown = line if criterion == "mse" else line.clipped(-1.0, 1.0)
         drawing.curve_or_level(ax, shown, looks[name], end, floor)
     kept = table[table[f"kept_{criterion}"]]
-    _rings(ax, kept, looks)
-    if criterion == "mse":
-        ax.set_yscale("log")
-        ax.set_ylim(bottom=floor)
-    if not any(line is not None for line in lines.values()):
-        drawing.nothing(ax, "no admissible truth: nothing to choose by")
-    note = f"ring: may be best ({len(kept)} of the joint 95 % set); open marker: at most this"
-    return style.dress(ax, _TITLE[criterion], _LABEL[criterion], [note])
-
-
-def _rings(ax: Axes, kept: pd.DataFrame, looks: Mapping[str, Look]) -> None:
     for name, rows in kept.groupby("estimator", sort=False):
         value = np.where(rows["value"] > 0, rows["value"], rows["ci_high"])
         ax.plot(
@@ -77,6 +65,13 @@ def _rings(ax: Axes, kept: pd.DataFrame, looks: Mapping[str, Look]) -> None:
             markeredgewidth=1.6,
             zorder=6,
         )
+    if criterion == "mse":
+        ax.set_yscale("log")
+        ax.set_ylim(bottom=floor)
+    if not any(line is not None for line in lines.values()):
+        drawing.nothing(ax, "no admissible truth: nothing to choose by")
+    note = f"ring: may be best ({len(kept)} of the joint 95 % set); open marker: at most this"
+    return style.dress(ax, _TITLE[criterion], _LABEL[criterion], [note])
 
 
 def choice_weights(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
@@ -86,7 +81,9 @@ def choice_weights(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
         table: `weight_table` of a mixture.
     """
     ax = style.new_axes() if ax is None else ax
-    cells = _shown_cells(table)
+    # With a share worth showing by somebody, in the table's order.
+    largest = table.groupby(["estimator", "horizon"], sort=False)[["value"]].max()["value"]
+    cells = [(str(name), int(h)) for name, h in largest[largest >= LEAST_SHARE].index]
     looks = _choosers(list(dict.fromkeys(table["chooser"])))
     step = 0.8 / max(len(looks), 1)
     for k, (chooser, look) in enumerate(looks.items()):
@@ -119,12 +116,6 @@ def choice_weights(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax.set_xlim(-0.5, len(cells) - 0.5)
     ax.set_xlabel("")  # two lines of names say it
     return ax
-
-
-def _shown_cells(table: pd.DataFrame) -> list[tuple[str, int]]:
-    """Cells with a share worth showing by somebody, in the table's order."""
-    largest = table.groupby(["estimator", "horizon"], sort=False)[["value"]].max()["value"]
-    return [(str(name), int(h)) for name, h in largest[largest >= LEAST_SHARE].index]
 
 
 def _choosers(names: list[str]) -> dict[str, Look]:
@@ -164,7 +155,8 @@ def what_if_grid(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax.plot(shown[lost], rows[lost], "o", color=BLUE, markerfacecolor=PAPER, markersize=6)
     places = zip(table["estimator"], table["horizon"], table["cosine"], high, strict=True)
     for row, (name, horizon, cosine, end) in enumerate(places):
-        text = f"{_cell(str(name), int(horizon))}, cos {min(float(cosine), 1.0):.2g}"
+        cell = f"{style.plain(str(name))}, h = {int(horizon)}"
+        text = f"{cell}, cos {min(float(cosine), 1.0):.2g}"
         ax.annotate(text, (end, row), (6, 0), textcoords="offset points", va="center",
                     fontsize=8, color=INK)  # fmt: skip
     notes = ["bar: 95 % interval; beside it the best and its cosine of one batch"]
@@ -181,10 +173,6 @@ def what_if_grid(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def _cell(name: str, horizon: int) -> str:
-    return f"{style.plain(name)}, h = {horizon}"
-
-
 def contest(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """MSE of every contender with its interval, the cosine of one batch at the right."""
     ax = style.new_axes() if ax is None else ax
@@ -195,7 +183,8 @@ def contest(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     known = np.isfinite(value) & (value > 0)
     floor = float(value[known].min()) / 3 if known.any() else 0.1
     for place, name in enumerate(names):
-        colour, marker = _contender_look(name)
+        rule = (VERMILION, "s") if "rule" in name else (INK, "D")
+        colour, marker = _MEASURED.get(name, rule)
         if known[place]:
             ends = [max(low[place], floor), high[place]]
             ax.plot(ends, [place, place], color=colour, lw=2.2)
@@ -211,21 +200,12 @@ def contest(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
         drawing.nothing(ax, "no contender has a known error")
     style.dress(ax, "Contest: error at equal samples", "", notes)
     ax.set_xlabel("MSE [(return / parameter)²]", color=INK)
-    ax.set_yticks(range(len(names)), [_contender_name(each) for each in names])
+    ticks = [_CONTENDERS.get(each, each).replace("iteration ", "") for each in names]
+    ax.set_yticks(range(len(names)), [style.plain(each) for each in ticks])
     ax.grid(True, axis="x", color=style.GRID, linewidth=0.8)
     ax.grid(False, axis="y")
     _plain_decades(ax)
     return ax
-
-
-def _contender_look(name: str) -> tuple[str, str]:
-    if name in _MEASURED:
-        return _MEASURED[name]
-    return (VERMILION, "s") if "rule" in name else (INK, "D")
-
-
-def _contender_name(name: str) -> str:
-    return style.plain(_CONTENDERS.get(name, name).replace("iteration ", ""))
 
 
 def _plain_decades(ax: Axes) -> None:

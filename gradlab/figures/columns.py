@@ -60,7 +60,14 @@ def column(ax: Axes, width: _Width = "single", title: bool = False) -> Axes:
     for line in ax.lines:
         line.set_linewidth(0.75 * line.get_linewidth())
         line.set_markersize(0.7 * line.get_markersize())
-    _legend(ax, figure, columns)
+    if (legend := ax.get_legend()) is not None:  # below the axes, where the layout keeps room
+        legend.remove()
+        handles, labels = ax.get_legend_handles_labels()
+        figure.legend(
+            handles, labels, loc="outside lower center", ncols=columns, frameon=False,
+            fontsize=TICKS, labelcolor=INK, handlelength=2.6, columnspacing=1.2, borderaxespad=0.2,
+            labelspacing=0.3,
+        )  # fmt: skip
     return ax
 
 
@@ -83,15 +90,3 @@ def _filled(text: str, inches: float, size: float) -> str:
 def _above(text: Text) -> bool:
     """Is it a note of `style.dress`, in points above the axes' upper left corner?"""
     return getattr(text, "xy", None) == (0, 1) and getattr(text, "xycoords", "") == "axes fraction"
-
-
-def _legend(ax: Axes, figure: Figure, columns: int) -> None:
-    """Below the axes, where the layout keeps room for it."""
-    if (legend := ax.get_legend()) is None:
-        return
-    legend.remove()
-    handles, labels = ax.get_legend_handles_labels()
-    figure.legend(
-        handles, labels, loc="outside lower center", ncols=columns, frameon=False, fontsize=TICKS,
-        labelcolor=INK, handlelength=2.6, columnspacing=1.2, borderaxespad=0.2, labelspacing=0.3,
-    )  # fmt: skip

@@ -77,17 +77,9 @@ def _drawn(
     ax = style.new_axes() if ax is None else ax
     looks, end = drawing.looks(table), drawing.last_horizon(table)
     for name, look in looks.items():
-        line = _curve(table, name, quantity, columns)
-        if line is None:
-            continue
-        drawing.curve_or_level(ax, line, look, end, band=0.12)
+        chosen = (table["estimator"] == name) & (table["quantity"] == quantity)
+        rows = table[chosen].sort_values("horizon")
+        line = Curve(*(rows[each].to_numpy(float) for each in ("horizon", *columns)))
+        if np.isfinite(line.value).any():
+            drawing.curve_or_level(ax, line, look, end, band=0.12)
     return ax
-
-
-def _curve(
-    table: pd.DataFrame, estimator: str, quantity: str, columns: tuple[str, str, str]
-) -> Curve | None:
-    chosen = (table["estimator"] == estimator) & (table["quantity"] == quantity)
-    rows = table[chosen].sort_values("horizon")
-    line = Curve(*(rows[name].to_numpy(float) for name in ("horizon", *columns)))
-    return line if np.isfinite(line.value).any() else None

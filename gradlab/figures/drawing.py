@@ -111,7 +111,13 @@ def draw(
     if floor is not None:
         value = np.where(value > 0, value, np.nan)
         low = np.maximum(low, floor)
-        _at_most(ax, line, look)
+        # `annotate` points from its text to the point; here the point is where the arrow begins.
+        arrow = dict(color=look.colour, arrowstyle="<-", linewidth=1.1, shrinkA=0, shrinkB=3)
+        bound = (line.value <= 0) & (line.high > 0) & np.isfinite(line.high)
+        for x, y in zip(line.horizon[bound], line.high[bound], strict=True):
+            ax.annotate("", (x, y), (0, -15), textcoords="offset points", arrowprops=arrow)
+            ax.plot(x, y, marker=look.marker or "o", markersize=5, color=look.colour,
+                    markerfacecolor=PAPER)  # fmt: skip
     ax.plot(
         line.horizon,
         value,
@@ -131,17 +137,6 @@ def draw(
 def _band(ax: Axes, x: Numbers, low: Numbers, high: Numbers, look: Look, alpha: float) -> None:
     shown = np.isfinite(low) & np.isfinite(high) & (high > low)
     ax.fill_between(x, low, high, where=shown, color=look.colour, alpha=alpha, linewidth=0)
-
-
-def _at_most(ax: Axes, line: Curve, look: Look) -> None:
-    bound = (line.value <= 0) & (line.high > 0) & np.isfinite(line.high)
-    # `annotate` points from its text to the point; here the point is where the arrow begins.
-    arrow = {"color": look.colour, "arrowstyle": "<-", "linewidth": 1.1, "shrinkA": 0, "shrinkB": 3}
-    for x, y in zip(line.horizon[bound], line.high[bound], strict=True):
-        ax.annotate("", (x, y), (0, -15), textcoords="offset points", arrowprops=arrow)
-        ax.plot(
-            x, y, marker=look.marker or "o", markersize=5, color=look.colour, markerfacecolor=PAPER
-        )
 
 
 def has_bounds(lines: Sequence[Curve | None]) -> bool:

@@ -65,7 +65,11 @@ def bias_variance(
         if line is not None:
             drawing.draw(ax, line, look, floor, width=3.2 if look is style.MSE else 1.8)
     if error is not None:
-        _mark_set(ax, error, kept)
+        here = np.isin(error.horizon, list(kept)) & (error.value > 0)
+        if here.sum() > 1:
+            ax.plot(error.horizon[here], error.value[here], "o", color=INK, markersize=11,
+                    markerfacecolor="none", markeredgewidth=1.1, label="95% set of h*",
+                    zorder=4)  # fmt: skip
         _mark_minimum(ax, error)
     if data is not None and not (estimator in known and known[estimator].data):
         what = "MSE" if error is not None else "variance / N′"
@@ -149,15 +153,6 @@ def _data_level(table: pd.DataFrame, data: str | None, with_mse: bool, batch: in
     return None if variance is None else variance.scaled(1 / batch)
 
 
-def _mark_set(ax: Axes, line: Curve, kept: Collection[int]) -> None:
-    """Rings around the horizons that may be best."""
-    here = np.isin(line.horizon, list(kept)) & (line.value > 0)
-    if here.sum() > 1:
-        x, y = line.horizon[here], line.value[here]
-        ax.plot(x, y, "o", color=INK, markersize=11, markerfacecolor="none", markeredgewidth=1.1,
-                label="95% set of h*", zorder=4)  # fmt: skip
-
-
 def _mark_minimum(ax: Axes, line: Curve, colour: str = INK, label: bool = True) -> None:
     best = int(np.nanargmin(line.value))
     if line.value[best] <= 0:
@@ -197,7 +192,7 @@ def _finish(ax: Axes, floor: float, truth_norm2: float | None, truth_error2: flo
 
 
 _USABLE = 0.7
-WIDE = 1.0  # an interval of a cosine that is wider says next to nothing
+_WIDE = 1.0  # an interval of a cosine that is wider says next to nothing
 
 
 def cosine(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
@@ -213,9 +208,9 @@ def cosine(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
         ax.axhline(0, color=MUTED, lw=0.8)
     if not ax.lines:
         drawing.nothing(ax, "no cosine: the truth or its norm is not known")
-    notes = [f"no band: the interval is wider than {WIDE:g}"]
+    notes = [f"no band: the interval is wider than {_WIDE:g}"]
     lines = [drawing.curve(table, name, "cosine") for name in drawing.estimators(table)]
-    unknown = any(line.clipped(-1.0, 1.0).known(WIDE)[1] for line in lines if line is not None)
+    unknown = any(line.clipped(-1.0, 1.0).known(_WIDE)[1] for line in lines if line is not None)
     title = "Direction: cosine with the true gradient"
     return style.dress(ax, title, "cosine", notes if unknown else [])
 
@@ -239,7 +234,7 @@ def _drawn(ax: Axes, table: pd.DataFrame, quantity: str, low: float, high: float
         line = drawing.curve(table, name, quantity)
         if line is None:
             continue
-        line, _ = line.clipped(low, high).known(WIDE)
+        line, _ = line.clipped(low, high).known(_WIDE)
         drawing.curve_or_level(ax, line, look, end)
         lowest = min(lowest, float(np.nanmin([line.value, line.low])))
     return lowest

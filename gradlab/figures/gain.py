@@ -97,7 +97,7 @@ def realised_gains(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
 
 
 LOW, HIGH = -112.0, 112.0
-WIDE = 100.0  # points, beyond which an interval says next to nothing
+_WIDE = 100.0  # points, beyond which an interval says next to nothing
 _APART = 13.0  # % between labels at the ends of lines
 _MARKS = {("simulator", "model"): "s", ("simulator", "simulator"): "^"}
 _SIGNS = {"s": "■ ", "^": "▲ "}  # of the marks, beside the names at the ends of lines
@@ -129,8 +129,11 @@ def gain(
         return style.dress(ax, "Gain of one step", "")
     end = drawing.last_horizon(table[table["estimator"].isin(names)])
     ends = {name: _line(ax, table, name, looks[name], end, name == best) for name in names}
-    unknown = any(_is_unknown(table, name) for name in names)
-    _zones(ax, end)
+    lines = [_curve(table, name) for name in names]
+    unknown = any(line is not None and line.known(_WIDE)[1] for line in lines)
+    # A line at 0 as far as the curves go, so that it crosses no label, and shade below.
+    ax.plot([-0.03 * max(end, 1), end], [0.0, 0.0], color=INK, lw=1.1, zorder=1.5)
+    ax.axhspan(LOW, 0.0, color=MUTED, alpha=0.07, lw=0, zorder=0)
     if chosen is not None:
         _mark(ax, table, chosen)
     if realised is not None:
@@ -140,7 +143,7 @@ def gain(
     grey = "; grey: needs the simulator" if beyond else ""
     notes = [f"lines: to first order, 95% bands (solid: BPTT, dashed: first action){grey}"]
     if unknown:
-        notes.append(f"no band: the interval is wider than {WIDE:.0f} points")
+        notes.append(f"no band: the interval is wider than {_WIDE:.0f} points")
     if realised is not None:
         notes.append("dots: your update taken, fresh starts, 95% bars (open: first action)")
     style.dress(ax, "Gain of one step", "harms  ←  % of the best possible step  →  helps", notes)
@@ -162,16 +165,11 @@ def _curve(table: pd.DataFrame, name: str) -> Curve | None:
     return None if line is None else line.clipped(-1.0, 1.0).scaled(100.0)
 
 
-def _is_unknown(table: pd.DataFrame, name: str) -> bool:
-    line = _curve(table, name)
-    return line is not None and line.known(WIDE)[1]
-
-
 def _line(ax: Axes, table: pd.DataFrame, name: str, look: Look, end: float, strong: bool) -> float:
     """Draws one estimator; returns the height of its end. The critic alone is one level."""
     line = _curve(table, name)
     assert line is not None
-    line, _ = line.known(WIDE)
+    line, _ = line.known(_WIDE)
     if len(line.horizon) == 1:
         drawing.level(ax, line, look, end)
         return float(line.value[0])
@@ -216,12 +214,6 @@ def _short(own: Identity) -> str:
     if own.systems not in _SHORT or own.actions not in _ACTIONS or own.cut:
         return ""
     return f"{_SHORT[own.systems]}, {_ACTIONS[own.actions]}"
-
-
-def _zones(ax: Axes, end: float) -> None:
-    """A line at 0 as far as the curves go, so that it crosses no label, and shade below."""
-    ax.plot([-0.03 * max(end, 1), end], [0.0, 0.0], color=INK, lw=1.1, zorder=1.5)
-    ax.axhspan(LOW, 0.0, color=MUTED, alpha=0.07, lw=0, zorder=0)
 
 
 def _mark(ax: Axes, table: pd.DataFrame, chosen: tuple[str, Sequence[int]]) -> None:

@@ -44,7 +44,7 @@ def several_returns(
         for goal in goals:
             if goal > low:
                 ax.axhline(goal, color=MUTED, linewidth=0.6, linestyle=(0, (2, 2)))
-        behind(ax, {other: of_run[other] for other in names if other != name}, over)
+        _behind(ax, {other: of_run[other] for other in names if other != name}, over)
         seeds_of(ax, of_run[name], over)
         _dress_cell(ax, name)
     bend_returns(cells[0], rows)
@@ -142,7 +142,7 @@ def seeds_of(ax: Axes, rows: pd.DataFrame, over: str = "iteration", colour: str 
     ax.plot(x, together["value"].to_numpy(float), color=colour, linewidth=1.9)
 
 
-def behind(ax: Axes, others: Mapping[str, pd.DataFrame], over: str = "iteration") -> None:
+def _behind(ax: Axes, others: Mapping[str, pd.DataFrame], over: str = "iteration") -> None:
     """The medians of the other runs, in grey."""
     for rows in others.values():
         ax.plot(*_median(rows, over), color=MUTED, linewidth=0.7, alpha=0.45, zorder=1)

@@ -58,7 +58,7 @@ def probe_curve(
     ax = ax or style.new_axes()
     lines = _curves_of(table, quantity)
     if not lines:
-        return empty(ax, title, "not measured")
+        return _empty(ax, title, "not measured")
     floor = drawing.log_floor(lines) if log else None
     if level is not None:
         ax.axhline(level[0], color=MUTED, lw=1.2, ls=(0, (2, 2)), label=level[1])
@@ -82,9 +82,11 @@ def gradient_norms(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
         "grad_norm_max": Look("largest of a window", style.VERMILION, (0, (1.2, 1.4)), "^"),
         "grad_norm": Look("mean of a window", style.BLUE, "-", "o"),
     }
-    drawn = {name: _positive(_curves_of(table, name)) for name in looks}
+    drawn = {
+        name: [line for line in _curves_of(table, name) if (line.value > 0).any()] for name in looks
+    }
     if not any(drawn.values()):
-        return empty(ax, "Norm of the gradient", "no gradient that is finite and not 0")
+        return _empty(ax, "Norm of the gradient", "no gradient that is finite and not 0")
     for name, look in looks.items():
         _draw_seeds(ax, drawn[name], look, None)
     ax.set_yscale("log")
@@ -105,7 +107,7 @@ def layer_norms(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     wide = rows.groupby(["place", "step"], sort=False)["value"].mean().unstack("step")
     values = wide.to_numpy(float)
     if not (values > 0).any():
-        return empty(ax, title, "no norm that is finite and not 0")
+        return _empty(ax, title, "no norm that is finite and not 0")
     _map(ax, values, wide.columns.to_numpy(float))
     names = [style.plain(str(name)) for name in wide.index]
     keep = range(0, len(names), 1 + (len(names) - 1) // _NAMED)
@@ -125,7 +127,7 @@ def lost_gradients(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     title = "Gradients that are not finite"
     share = (lost / looked).dropna()
     if not (share > 0).any():
-        return empty(ax, title, f"none of {looked.sum():,.0f} examined")
+        return _empty(ax, title, f"none of {looked.sum():,.0f} examined")
     hit = share[share > 0]
     step = hit.index.to_numpy(float)
     ax.vlines(step, 0, hit.to_numpy(float), color=style.VERMILION, lw=2)
@@ -145,7 +147,7 @@ def action_shares(
     places = list(dict.fromkeys(table[table["quantity"] == quantity]["place"]))
     drawn = {str(place): _curves_of(table, quantity, place) for place in places}
     if not any(drawn.values()):
-        return empty(ax, title, "no limit of the actions is known")
+        return _empty(ax, title, "no limit of the actions is known")
     ax.axhline(0.5, color=MUTED, lw=1.2, ls=(0, (2, 2)))
     for k, (place, lines) in enumerate([*drawn.items()][:_MOST_ACTIONS]):
         _draw_seeds(ax, lines, replace(_ACTIONS[k % len(_ACTIONS)], label=place), None)
@@ -163,7 +165,7 @@ def probe_cost(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     rows = rows[np.isfinite(rows["value"])]
     budget = table[table["quantity"] == "budget"]["value"]
     if rows.empty:
-        return empty(ax, "What the probe took", "no row yet")
+        return _empty(ax, "What the probe took", "no row yet")
     below = np.zeros(rows["step"].nunique())
     for place, colour in zip(dict.fromkeys(rows["place"]), _TIERS, strict=True):
         mine = rows[rows["place"] == place].sort_values("step")
@@ -197,7 +199,7 @@ def _over_steps(ax: Axes, title: str, unit: str, notes: Sequence[str] = ()) -> A
     return ax
 
 
-def empty(ax: Axes, title: str, why: str) -> Axes:
+def _empty(ax: Axes, title: str, why: str) -> Axes:
     """No data, and why."""
     drawing.nothing(ax, why)
     _over_steps(ax, title, "").set_xlabel("")
@@ -215,10 +217,6 @@ def _curves_of(table: pd.DataFrame, quantity: str, place: str = "") -> list[Curv
         columns = (own[name].to_numpy(float) for name in ("step", "value", "ci_low", "ci_high"))
         found.append(Curve(*columns))
     return found
-
-
-def _positive(lines: Sequence[Curve]) -> list[Curve]:
-    return [line for line in lines if (line.value > 0).any()]
 
 
 def _seed_notes(lines: Sequence[Curve]) -> list[str]:
@@ -275,7 +273,7 @@ def moved_profiles(
     chosen = (profiles["estimator"] == estimator) & (profiles["quantity"] == quantity)
     rows = profiles[chosen]
     if rows.empty:
-        return empty(ax, title, "not measured: no admissible truth")
+        return _empty(ax, title, "not measured: no admissible truth")
     floor = drawing.log_floor([_curve(own) for _, own in rows.groupby("step")])
     notes = _draw_moved(ax, rows, floor)
     ax.set_yscale("log")
@@ -288,7 +286,7 @@ def moved_chains(chains: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax = ax or style.new_axes()
     title = "Growth of the closed loop's chained Jacobians"
     if chains.empty:
-        return empty(ax, title, "not measured")
+        return _empty(ax, title, "not measured")
     ax.axhline(0, color=MUTED, lw=0.9)
     notes = _draw_moved(ax, chains, None)
     style.dress(ax, title, "log₁₀ |∂s_t / ∂s_0|, mean over starts", notes)
@@ -315,7 +313,7 @@ def chosen_horizons(
     ax = ax or style.new_axes()
     title = "Which gradient has the smallest error?"
     if choices.empty:
-        return empty(ax, title, "nothing could be chosen: no admissible truth")
+        return _empty(ax, title, "nothing could be chosen: no admissible truth")
     names = [str(name) for name in dict.fromkeys(choices["estimator"])]
     for k, (name, look) in enumerate(style.looks(names, drawing.identities(choices)).items()):
         mine = choices[choices["estimator"] == name]
@@ -341,7 +339,7 @@ def growth_rates(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     }
     drawn = {name: _curves_of(table, name) for name in looks}
     if not any(drawn.values()):
-        return empty(ax, "Growth per step of the horizon", "not measured")
+        return _empty(ax, "Growth per step of the horizon", "not measured")
     ax.axhline(0, color=MUTED, lw=0.9)
     for name, look in looks.items():
         _draw_seeds(ax, drawn[name], look, None)
@@ -354,7 +352,7 @@ def critic_values(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax = ax or style.new_axes()
     lines = _curves_of(table, "value")
     if not lines:
-        return empty(ax, "Critic against the bound of its return", "no critic was given")
+        return _empty(ax, "Critic against the bound of its return", "no critic was given")
     for k, bound in enumerate(_curves_of(table, "return_bound")):
         label = "± largest |reward| so far / (1 − γ)" if k == 0 else ""
         for side, text in ((1, label), (-1, "")):
@@ -372,7 +370,7 @@ def dead_columns(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     lines, of = _curves_of(table, "dead_columns"), _curves_of(table, "columns")
     title = "Columns of weights without a gradient"
     if not lines:
-        return empty(ax, title, "no burst of successive gradients yet")
+        return _empty(ax, title, "no burst of successive gradients yet")
     _draw_seeds(ax, lines, Look("", style.VERMILION, "-", "o"), None)
     ax.set_ylim(0, 1.1 * max(1.0, *(float(line.value.max()) for line in lines)))
     ax.yaxis.set_major_locator(MaxNLocator(integer=True))

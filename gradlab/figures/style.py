@@ -164,7 +164,12 @@ def dress(ax: Axes, title: str, ylabel: str, notes: Sequence[str] = ()) -> Axes:
         _label_decades(ax)
     for spine in ax.spines.values():
         spine.set_color(MUTED)
-    _legend(ax)
+    handles, labels = ax.get_legend_handles_labels()
+    if handles:
+        ax.legend(
+            handles, labels, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2,
+            frameon=False, fontsize=9, labelcolor=INK, handlelength=3.2, columnspacing=1.6,
+        )  # fmt: skip
     return ax
 
 
@@ -201,21 +206,3 @@ def _label_decades(ax: Axes) -> None:
         ax.yaxis.set_minor_formatter(label)
     else:
         ax.yaxis.set_minor_formatter(NullFormatter())
-
-
-def _legend(ax: Axes) -> None:
-    handles, labels = ax.get_legend_handles_labels()
-    if not handles:
-        return
-    ax.legend(
-        handles,
-        labels,
-        loc="upper center",
-        bbox_to_anchor=(0.5, -0.16),
-        ncols=2,
-        frameon=False,
-        fontsize=9,
-        labelcolor=INK,
-        handlelength=3.2,
-        columnspacing=1.6,
-    )

@@ -53,7 +53,13 @@ def errors_through_training(
     data, model = lines
     notes = ["95% intervals over the starts"]
     if data is not None and model is not None:
-        notes.insert(0, _mark_crossings(ax, *_log_ratio(model, data)))
+        common, i, j = np.intersect1d(model.horizon, data.horizon, return_indices=True)
+        pair = np.stack([model.value[i], data.value[j]])
+        logs = np.log(np.where(pair > 0, pair, np.nan))
+        places = crossings(common, logs[0] - logs[1])
+        for each in places:
+            ax.axvline(each, color=MUTED, linewidth=0.9, linestyle=(0, (2, 2)))
+        notes.insert(0, f"J_H's estimate passes J_0's at {_words(places)}")
     name = _NAMES[quantity.removeprefix("relative_")]
     unit = "over |truth|²  (1: a zero gradient)" if relative else "in squared reward units"
     dress(ax, f"{name} through training", unit, notes)
@@ -108,21 +114,6 @@ def _bars(ax: Axes, line: Curve, look: Look, floor: float) -> None:
     shown &= line.value >= floor
     low, high = np.maximum(line.low[shown], floor), line.high[shown]
     ax.vlines(line.horizon[shown], low, high, color=look.colour, linewidth=4.5, alpha=0.35)
-
-
-def _log_ratio(first: Curve, second: Curve) -> tuple[Numbers, Numbers]:
-    """Iterations that both have, and log(first/second) there; NaN where one is not positive."""
-    common, i, j = np.intersect1d(first.horizon, second.horizon, return_indices=True)
-    pair = np.stack([first.value[i], second.value[j]])
-    logs = np.log(np.where(pair > 0, pair, np.nan))
-    return common, logs[0] - logs[1]
-
-
-def _mark_crossings(ax: Axes, iteration: Numbers, gap: Numbers) -> str:
-    places = crossings(iteration, gap)
-    for each in places:
-        ax.axvline(each, color=MUTED, linewidth=0.9, linestyle=(0, (2, 2)))
-    return f"J_H's estimate passes J_0's at {_words(places)}"
 
 
 def _words(crossing: Numbers) -> str:

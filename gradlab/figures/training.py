@@ -257,7 +257,14 @@ def update_times(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
         return ax
     for k, rows in enumerate(groups.values()):
         for shift, (part, look) in enumerate(_PARTS.items()):
-            _box(ax, rows[rows["part"] == part]["milliseconds"], k + 0.27 * (shift - 1), look)
+            values = rows[rows["part"] == part]["milliseconds"]
+            if len(values):
+                ax.boxplot(
+                    [values.to_numpy()], positions=[k + 0.27 * (shift - 1)], widths=0.22,
+                    whis=(5, 95), showfliers=False, orientation="horizontal", patch_artist=True,
+                    manage_ticks=False, medianprops={"color": INK},
+                    boxprops={"facecolor": look.colour, "alpha": 0.45},
+                )  # fmt: skip
     for look in _PARTS.values():
         ax.fill_between([], [], color=look.colour, alpha=0.45, label=look.label)
     notes = ["boxes: quartiles over rows of the record, whiskers: 5% and 95%"]
@@ -270,15 +277,6 @@ def update_times(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax.invert_yaxis()
     ax.set_xlabel("milliseconds, all seeds together")
     return ax
-
-
-def _box(ax: Axes, values: pd.Series[float], place: float, look: Look) -> None:
-    if len(values):
-        ax.boxplot(
-            [values.to_numpy()], positions=[place], widths=0.22, whis=(5, 95), showfliers=False,
-            orientation="horizontal", patch_artist=True, manage_ticks=False,
-            medianprops={"color": INK}, boxprops={"facecolor": look.colour, "alpha": 0.45},
-        )  # fmt: skip
 
 
 def _curves(ax: Axes, rows: pd.DataFrame, over: Over) -> None:

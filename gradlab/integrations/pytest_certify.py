@@ -8,6 +8,7 @@ A plugin of pytest's by an entry point of this package; without the option it do
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -37,21 +38,19 @@ def pytest_collection_modifyitems(
     """Certify, and add an item for every block and stratum."""
     for target in config.getoption("--gradlab-certify"):
         try:
-            certificate = _certificate(target, config)
+            system = imported("gradlab.tools.certify.arguments:simulator_of")(target)
+            examine = functools.partial(
+                imported("gradlab.tools.certify.compute:certify"),
+                system,
+                samples=config.getoption("--gradlab-samples"),
+                fail_above=config.getoption("--gradlab-fail-above"),
+            )
+            anew = imported("gradlab.tools.certify.anew:certified_anew")
+            certificate = anew(system, 0, examine)
         except (InputError, Failure) as error:
             raise pytest.UsageError(f"--gradlab-certify {target}: {error}") from None
         whole = _Certificate.from_parent(session, name=target, nodeid=target)
         items += _entries(whole, certificate)
-
-
-def _certificate(target: str, config: pytest.Config) -> Any:
-    simulator_of = imported("gradlab.tools.certify.arguments:simulator_of")
-    certify = imported("gradlab.tools.certify.compute:certify")
-    anew = imported("gradlab.tools.certify.anew:certified_anew")
-    system = simulator_of(target)
-    options = {name: config.getoption(f"--gradlab-{name.replace('_', '-')}")
-               for name in ("samples", "fail_above")}  # fmt: skip
-    return anew(system, 0, lambda: certify(system, **options))
 
 
 class _Certificate(pytest.Collector):

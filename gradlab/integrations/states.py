@@ -125,7 +125,7 @@ class LoopParts:
 
 _PART = 0.01  # of the way that the state went
 _ROUNDING = 1e-5
-Transition = tuple[Any, Any, Any]
+_Transition = tuple[Any, Any, Any]
 
 
 def check_widths(task: Task, observation: tuple[int, ...], action: tuple[int, ...]) -> None:
@@ -143,7 +143,7 @@ def check_widths(task: Task, observation: tuple[int, ...], action: tuple[int, ..
             )
 
 
-def compare(task: Task, transition: Callable[[], Transition | None]) -> None:
+def compare(task: Task, transition: Callable[[], _Transition | None]) -> None:
     """Warns in one line where the task's simulator goes elsewhere than the loop's environment.
 
     Args:

@@ -93,7 +93,10 @@ def parts_of(trainer: Any) -> LoopParts:
     keys = list(cast(Any, actor).in_keys)
     policy = _Acting(actor, keys[0], action_key(loss))
     critic = _critic(loss, keys[0]) if len(keys) == 1 else None
-    valued = _stepping(trainer, _critic_parameters(loss))
+    # Of the networks that value actions, as the loss holds them for its optimiser.
+    networks = ("qvalue_network", "value_network")
+    theirs = [p for name, p in loss.named_parameters() if name.startswith(networks)]
+    valued = _stepping(trainer, theirs)
     alone = isinstance(loss, DDPGLoss | TD3Loss | SACLoss)
     watched = _watched(actor)
     return LoopParts(
@@ -143,12 +146,6 @@ def _stepping(trainer: Any, parameters: Iterable[nn.Parameter]) -> torch.optim.O
         ):
             return each
     return None
-
-
-def _critic_parameters(loss: Any) -> list[nn.Parameter]:
-    """Of the networks that value actions, as the loss holds them for its optimiser."""
-    named = loss.named_parameters()
-    return [p for name, p in named if name.startswith(("qvalue_network", "value_network"))]
 
 
 def _critic(loss: Any, observed: Any) -> nn.Module | None:

@@ -53,8 +53,9 @@ def copied(module: nn.Module) -> nn.Module:
     for each in twin.modules():
         for name in _HOOKS:
             hooks = getattr(each, name)
-            for key in [k for k, hook in hooks.items() if not _essential(hook)]:
-                del hooks[key]
+            for key, hook in list(hooks.items()):
+                if not (getattr(type(hook), "__module__", "") or "").startswith(_ESSENTIAL):
+                    del hooks[key]
     twin.zero_grad(set_to_none=True)
     return twin
 
@@ -81,7 +82,3 @@ def unwrapped(module: nn.Module) -> nn.Module:
         module = module.module
     original: nn.Module = getattr(module, "_orig_mod", module)
     return original
-
-
-def _essential(hook: object) -> bool:
-    return (getattr(type(hook), "__module__", "") or "").startswith(_ESSENTIAL)

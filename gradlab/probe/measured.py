@@ -40,9 +40,8 @@ from gradlab.gradients.rollout import (
     rollout_with_jacobians,
 )
 from gradlab.gradients.start_laws import visitation
-from gradlab.gradients.starts import Starts
 from gradlab.measurement.arguments import estimators_at
-from gradlab.measurement.assembly import SharedTruth, shared_truth
+from gradlab.measurement.assembly import shared_truth
 from gradlab.measurement.problem import starts_of
 from gradlab.networks.mlp import judge
 from gradlab.probe.isolation import doubled, undisturbed
@@ -53,13 +52,12 @@ from gradlab.runs.probe.schema import ESTIMATORS
 from gradlab.statistics import chains, over_groups
 from gradlab.statistics.intervals import jackknife_se
 from gradlab.statistics.moments import Array
-from gradlab.systems.system import System
 from gradlab.tasks import Task
 
 _Flags = NDArray[np.bool_]
 
 
-def lost(linear: LinearizedPath, simulator_flags: Tensor) -> dict[str, Any]:
+def _lost(linear: LinearizedPath, simulator_flags: Tensor) -> dict[str, Any]:
     """Counts over all states of the path, and the first loss in words.
 
     Args:
@@ -89,13 +87,12 @@ def _where(states: Array, J: Array, bad: _Flags, flagged: _Flags) -> str:
         coordinate = int(np.flatnonzero(~np.isfinite(states[step, start]))[0])
         return f"{place}, where coordinate {coordinate} of the state itself is not finite"
     entry = np.argwhere(~np.isfinite(J[step, start]))
-    what = f"∂s′{entry[0][0]}/∂{_input(entry[0][1], J.shape[2])}" if len(entry) else "∂r"
+    what, ds = "∂r", J.shape[2]
+    if len(entry):
+        row, column = entry[0]
+        what = f"∂s′{row}/∂{f's{column}' if column < ds else f'a{column - ds}'}"
     contact = ", its certificate flagged (contact or limit)" if flagged[step, start] else ""
     return f"{place}, {what}{contact}{_nearest(states, bad, step, start)}"
-
-
-def _input(column: int, ds: int) -> str:
-    return f"s{column}" if column < ds else f"a{column - ds}"
 
 
 def _nearest(states: Array, bad: _Flags, step: int, start: int) -> str:
@@ -117,11 +114,6 @@ def _nearest(states: Array, bad: _Flags, step: int, start: int) -> str:
 _FLOAT32 = float(np.log(np.finfo(np.float32).max))
 
 
-def _fresh_path(task: Task, policy: nn.Module, begin: Starts, seed: int) -> LinearizedPath:
-    path, K = rollout_with_jacobians(task.simulator, policy, begin, STEPS, seed)
-    return linearize_path(path, task.simulator, K, path.dynamics_noise)
-
-
 def _along(
     task: Task, linear: LinearizedPath, critic: nn.Module | None, reward_max: float, scale: Array
 ) -> dict[str, Any]:
@@ -134,15 +126,24 @@ def _along(
     """
     A, B, K = (each.numpy() for each in (linear.A, linear.B, linear.K[:-1]))
     skip = linear.flags.numpy() | ~np.isfinite(A).all((2, 3)) | ~np.isfinite(B).all((2, 3))
-    row = _growth(A + B @ K, skip) | _rewards(linear, reward_max, task.discount)
+    rewards = linear.path.rewards.abs().nan_to_num(nan=torch.inf)
+    largest = max(reward_max, float(rewards.max()))
+    row = _growth(A + B @ K, skip)
+    row |= {"reward_max": largest, "return_bound": largest / (1 - task.discount)}
     model = linear
     if task.prior is not None:
-        model = _of_model(linear, task.simulator, task.prior)
+        # Along the simulator's path, at the noise that explains it.
+        noise = jacobian_noise(task.simulator, task.prior, linear.path)
+        model = linearize_path(linear.path, task.prior, linear.K, noise)
         row |= _error(linear, model, skip, scale)
-    return row | lost(model, linear.flags) | _dead(model) | _value(linear, critic)
+    # Actions that move neither state nor reward, at any state of the path.
+    moved = (model.B != 0).any(dim=2).any(dim=0).any(dim=0)
+    paid = (model.r_a != 0).any(dim=0).any(dim=0)
+    row |= _lost(model, linear.flags) | {"dead_action": (~(moved | paid)).double().numpy()}
+    return row | _value(linear, critic)
 
 
-def units(linear: LinearizedPath) -> Array:
+def _units(linear: LinearizedPath) -> Array:
     """Every state and action in its standard deviations along the path, [ds, ds + da]."""
     states, actions = (
         values[:-1].flatten(0, 1).numpy().std(0)
@@ -150,12 +151,6 @@ def units(linear: LinearizedPath) -> Array:
     )
     rows, columns = (np.where(x > 0, x, 1.0) for x in (states, np.concatenate([states, actions])))
     return np.asarray(columns / rows[:, None])
-
-
-def _of_model(linear: LinearizedPath, simulator: System, model: System) -> LinearizedPath:
-    """The model's Jacobians along the simulator's path, at the noise that explains it."""
-    noise = jacobian_noise(simulator, model, linear.path)
-    return linearize_path(linear.path, model, linear.K, noise)
 
 
 def _growth(M: Array, skip: chains.Flags) -> dict[str, Any]:
@@ -177,12 +172,6 @@ def _growth(M: Array, skip: chains.Flags) -> dict[str, Any]:
     }
 
 
-def _rewards(linear: LinearizedPath, reward_max: float, discount: float) -> dict[str, float]:
-    rewards = linear.path.rewards.abs().nan_to_num(nan=torch.inf)
-    largest = max(reward_max, float(rewards.max()))
-    return {"reward_max": largest, "return_bound": largest / (1 - discount)}
-
-
 def _error(
     true: LinearizedPath, guess: LinearizedPath, skip: chains.Flags, scale: Array
 ) -> dict[str, Any]:
@@ -198,13 +187,6 @@ def _error(
         return {"jacobian_error": -np.inf, "jacobian_error_se": 0.0}
     se = float(ratio.se[0]) / value
     return {"jacobian_error": float(np.log(value)), "jacobian_error_se": se}
-
-
-def _dead(linear: LinearizedPath) -> dict[str, Any]:
-    """Actions that move neither state nor reward, at any state of the path."""
-    moved = (linear.B != 0).any(dim=2).any(dim=0).any(dim=0)
-    paid = (linear.r_a != 0).any(dim=0).any(dim=0)
-    return {"dead_action": (~(moved | paid)).double().numpy()}
 
 
 def _value(linear: LinearizedPath, critic: nn.Module | None) -> dict[str, Any]:
@@ -242,16 +224,13 @@ def measured(
                 task, copy, states, question.horizon, batch, seed=seed, check=past.checks
             )
             sound = truth.reference.status in _SOUND
-            row |= _of_gradients(truth, critic, question.horizon, past.checks)
-        linear = _fresh_path(task, copy, starts_of(task, STARTS, seed), seed)
-        scale = units(linear) if past.scale is None else past.scale
+            chosen = estimators_at(truth.task, critic, None, question.horizon)
+            row |= gradients(truth, chosen, ESTIMATORS)
+            if past.checks:
+                row |= rounding(truth, chosen)
+        starts = starts_of(task, STARTS, seed)
+        path, K = rollout_with_jacobians(task.simulator, copy, starts, STEPS, seed)
+        linear = linearize_path(path, task.simulator, K, path.dynamics_noise)
+        scale = _units(linear) if past.scale is None else past.scale
         row |= _along(task, linear, critic, past.reward_max, scale)
         return row, Past(row["reward_max"], scale, past.count + 1, sound)
-
-
-def _of_gradients(
-    truth: SharedTruth, critic: nn.Module, horizon: int, thorough: bool
-) -> dict[str, Any]:
-    chosen = estimators_at(truth.task, critic, None, horizon)
-    row = gradients(truth, chosen, ESTIMATORS)
-    return row | rounding(truth, chosen) if thorough else row

@@ -38,16 +38,41 @@ def gradients(
         names: of the estimators, the first axis of cells.
     """
     profile = truth.profile(chosen, kernels=True)
-    H, batch = truth.setting.horizon, truth.batch
+    name, H, batch = judged_estimator(profile), truth.setting.horizon, truth.batch
     row = _cells(profile, names, H) | {
         "truth_norm": float(profile.truth.get("norm", np.nan)),
         "truth_checked": int(truth.reference.checked),
     }
-    row |= _growth(profile) | _sampling(profile, H, batch)
+    fit = None if name is None else growth_of(profile, name)
+    if fit is not None:
+        row["growth"], row["growth_se"] = fit.slope, (fit.high - fit.low) / (2 * Z)
+        row["growth_evidence"] = fit.evidence
+    if name is not None:
+        variance, norm = (profile.estimate(name, q, H).value for q in ("variance", "mean_norm"))
+        # Standard error of one batch's gradient over its norm, at the longest horizon.
+        row |= {"sampling_error": float(np.sqrt(variance / batch) / norm)} if norm > 0 else {}
     if not profile.truth["admissible"]:
         return row
-    row |= _chosen(profile, names, H, batch) | _critic_gap(profile, H)
-    return row | _sign(profile) | _over_data(profile, H)
+    row |= _chosen(profile, names, H, batch)
+    if "model" in profile.estimators:
+        # Excess of the critic's bias over half of the model gradient's, paired.
+        critic, model = (profile.estimate(each, "bias2", H) for each in ("true_dynamics", "model"))
+        gap = combine(lambda of_critic, whole: of_critic - whole / 2, critic, model)
+        row |= {"critic_gap": gap.value, "critic_gap_se": jackknife_se(gap.left_out)}
+    if name is None:
+        return row
+    # The longest horizon up to which every interval of the cosine is above 0.
+    e, q = profile.estimators.index(name), profile.quantities.index("cosine")
+    over = [h for h in horizons_of(profile, name) if h > 0]
+    sound = np.append(profile.columns["ci_low"][e, q, over] > 0, False)
+    row["sign_reliable"] = int(sound.argmin())
+    if "data" in profile.estimators and H > 0:
+        # Loss of the longest horizon against no derivative of any dynamics, paired.
+        whole, data = profile.estimate(name, "mse", H), profile.estimate("data", "mse", 0)
+        if (ratio := log_ratio(whole, data)) is not None:
+            loss = float(np.log(whole.value / data.value))
+            row |= {"over_data": loss, "over_data_se": ratio.se}
+    return row
 
 
 def rounding(truth: SharedTruth, chosen: Mapping[str, Estimator]) -> dict[str, float]:
@@ -65,19 +90,15 @@ def _cells(profile: Profile, names: Sequence[str], horizon: int) -> dict[str, An
     row: dict[str, Any] = {}
     for quantity in CELLS:
         defined = profile.truth["admissible"] or quantity in _WITHOUT_TRUTH
-        for column, source in _sources(quantity):
+        sources = [(quantity, "value"), *((f"{quantity}_{end}", f"ci_{end}") for end in ENDS)]
+        sources += [(f"{quantity}_se", "se")] if quantity in ("bias2", "cosine") else []
+        for column, source in sources:
             row[column] = np.full((len(names), horizon + 1), np.nan)
             for e, name in enumerate(names):
                 if defined and name in profile.estimators:
                     at = profile.estimators.index(name), profile.quantities.index(quantity)
                     row[column][e] = profile.columns[source][at]
     return row
-
-
-def _sources(quantity: str) -> list[tuple[str, str]]:
-    """Columns of the row and of the profile."""
-    columns = [(quantity, "value"), *((f"{quantity}_{end}", f"ci_{end}") for end in ENDS)]
-    return [*columns, (f"{quantity}_se", "se")] if quantity in ("bias2", "cosine") else columns
 
 
 def _chosen(profile: Profile, names: Sequence[str], horizon: int, batch: int) -> dict[str, Any]:
@@ -129,60 +150,3 @@ def _mixture(profile: Profile, among: Candidates, best_cell: Cell, batch: int) -
         row[name] = np.full(len(profile.horizons), np.nan)
         row[name][[h for _, h in several]] = values
     return row
-
-
-def _growth(profile: Profile) -> dict[str, Any]:
-    name = judged_estimator(profile)
-    fit = None if name is None else growth_of(profile, name)
-    if fit is None:
-        return {}
-    return {
-        "growth": fit.slope,
-        "growth_se": (fit.high - fit.low) / (2 * Z),
-        "growth_evidence": fit.evidence,
-    }
-
-
-def _sampling(profile: Profile, horizon: int, batch: int) -> dict[str, float]:
-    """Standard error of one batch's gradient over its norm, at the longest horizon."""
-    name = judged_estimator(profile)
-    if name is None:
-        return {}
-    variance, norm = (
-        profile.estimate(name, each, horizon).value for each in ("variance", "mean_norm")
-    )
-    return {"sampling_error": float(np.sqrt(variance / batch) / norm)} if norm > 0 else {}
-
-
-def _critic_gap(profile: Profile, horizon: int) -> dict[str, Any]:
-    """Excess of the critic's bias over half of the model gradient's, paired."""
-    if "model" not in profile.estimators:
-        return {}
-    critic, model = (
-        profile.estimate(name, "bias2", horizon) for name in ("true_dynamics", "model")
-    )
-    gap = combine(lambda of_critic, whole: of_critic - whole / 2, critic, model)
-    return {"critic_gap": gap.value, "critic_gap_se": jackknife_se(gap.left_out)}
-
-
-def _sign(profile: Profile) -> dict[str, int]:
-    """The longest horizon up to which every interval of the cosine is above 0."""
-    name = judged_estimator(profile)
-    if name is None:
-        return {}
-    e, q = profile.estimators.index(name), profile.quantities.index("cosine")
-    over = [h for h in horizons_of(profile, name) if h > 0]
-    sound = np.append(profile.columns["ci_low"][e, q, over] > 0, False)
-    return {"sign_reliable": int(sound.argmin())}
-
-
-def _over_data(profile: Profile, horizon: int) -> dict[str, float]:
-    """Loss of the longest horizon against no derivative of any dynamics, paired."""
-    name = judged_estimator(profile)
-    if name is None or "data" not in profile.estimators or horizon == 0:
-        return {}
-    model, data = profile.estimate(name, "mse", horizon), profile.estimate("data", "mse", 0)
-    ratio = log_ratio(model, data)
-    if ratio is None:
-        return {}
-    return {"over_data": float(np.log(model.value / data.value)), "over_data_se": ratio.se}

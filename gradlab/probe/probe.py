@@ -336,26 +336,20 @@ class Probe:
             handles.append(optimizer.register_step_pre_hook(self._before_step))
             handles.append(optimizer.register_step_post_hook(self._after_step))
         self._parts.attach()
-        return handles + self._attached_to_critic()
+        (module, optimizer), critic = self._critics, self._updates.critic
+        if critic is not None and optimizer is not None:
+            handles.append(optimizer.register_step_pre_hook(self._before_critic))
+            handles.append(optimizer.register_step_post_hook(self._after_critic))
+            if isinstance(module, nn.Module):
+                handles.append(module.register_forward_hook(critic.passes))
+                self._parts.hooked = {module: critic.passes}
+        return handles
 
     def _guard(self, optimizer: Any) -> None:
         self._attempt(self._updates.guard, optimizer)
 
     def _now(self) -> tuple[int, int]:
         return self._updates.count, self._updates.step
-
-    def _attached_to_critic(self) -> list[Any]:
-        (module, optimizer), critic = self._critics, self._updates.critic
-        if critic is None or optimizer is None:
-            return []
-        handles = [
-            optimizer.register_step_pre_hook(self._before_critic),
-            optimizer.register_step_post_hook(self._after_critic),
-        ]
-        if isinstance(module, nn.Module):
-            handles.append(module.register_forward_hook(critic.passes))
-            self._parts.hooked = {module: critic.passes}
-        return handles
 
     def _before_critic(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         self._attempt(self._updates.before_critic)

@@ -41,10 +41,21 @@ class Notes:
     def row(self) -> tuple[dict[str, float], list[dict[str, Any]]]:
         """Means of what is finite, of those that were noted, and a row of every episode; begins the
         next window."""
-        taken = {name: list(_numbers(kept)) for name, kept in self._kept.items() if kept}
+        taken = {
+            name: [
+                (update, step, float(value))
+                for update, step, held in kept
+                for value in np.ravel(held.cpu().numpy() if isinstance(held, Tensor) else held)
+            ]
+            for name, kept in self._kept.items()
+            if kept
+        }
         for kept in self._kept.values():
             kept.clear()
-        means = {name: _mean([value for *_, value in each]) for name, each in taken.items()}
+        means: dict[str, float] = {}
+        for name, each in taken.items():
+            finite = [value for *_, value in each if np.isfinite(value)]
+            means[name] = float(np.mean(finite)) if finite else float("nan")
         episodes = [
             {"update": update, "step": step, "value": value}
             for update, step, value in taken.get(RETURN, ())
@@ -57,18 +68,6 @@ def is_finite(value: Any) -> bool:
     if isinstance(value, Tensor):
         return not value.is_cpu or bool(torch.isfinite(value.detach()).all())
     return bool(np.isfinite(np.asarray(value, dtype=float)).all())
-
-
-def _numbers(kept: list[tuple[int, int, Any]]) -> Iterator[tuple[int, int, float]]:
-    for update, step, held in kept:
-        values = held.cpu().numpy() if isinstance(held, Tensor) else held
-        for value in np.ravel(values):
-            yield update, step, float(value)
-
-
-def _mean(values: list[float]) -> float:
-    finite = [x for x in values if np.isfinite(x)]
-    return float(np.mean(finite)) if finite else float("nan")
 
 
 _PLACES = ("gymnasium.wrappers.common", "gymnasium.wrappers.vector.common")

@@ -35,7 +35,7 @@ from gradlab.runs.probe.schema import Row, flat, tables
 from gradlab.storage import journal
 from gradlab.storage.journal import Journal, journal_of
 from gradlab.storage.journal_tables import plain
-from gradlab.storage.records import Attribute, Record, check_output
+from gradlab.storage.records import Attribute, check_output
 
 _NEW = "log to a new file"
 
@@ -74,7 +74,8 @@ def _earlier(path: Path, head: Mapping[str, Attribute], horizon: int | None) -> 
         raise InputError(f"log is {path}, measured up to h = {run.horizon}, not {horizon}: {_NEW}")
     expected = tables(len(run.parameters), actions, horizon)
     now = {name: plain(each) for name, each in expected.items()}
-    if _tables(record) != json.loads(json.dumps(now)):
+    theirs = json.loads(str(record.attributes.get("tables", "{}")))
+    if theirs != json.loads(json.dumps(now)):
         raise InputError(f"log is {path}, whose tables are another version's: {_NEW}")
     reported = int(run.alarms["number"][-1]) + 1 if run.alarms else 0
     own, elapsed = (last(run.vitals, "own_seconds"), run.seconds) if run.vitals else (0.0, 0.0)
@@ -101,10 +102,6 @@ def _check(run: ProbeRun, path: Path, head: Mapping[str, Attribute]) -> None:
     law = json.loads(str(head["config"]))["law"]
     if run.config.get("law") != law:
         raise InputError(f"log is {path}, measured by another version at other states: {_NEW}")
-
-
-def _tables(record: Record) -> object:
-    return json.loads(str(record.attributes.get("tables", "{}")))
 
 
 def _shown(names: tuple[str, ...]) -> str:
@@ -296,7 +293,13 @@ class AlarmLog:
         """
         self.sink.write(table, row)
         for seed, one in ({0: row} if tested is None else tested).items():
-            self._test(table, one, seed)
+            rows = self.rows[seed].setdefault(table, deque(maxlen=_KEPT))
+            rows.append(one)
+            self._counts[seed][table] += 1
+            count = self._counts[seed][table]
+            evidence = AlarmEvidence(list(rows), count, self.names, self.critic_alone)
+            for alarm in examine(table, evidence):
+                self.report(alarm, int(one["update"]), int(one["step"]), seed)
 
     def due(self, kind: str, update: int, seed: int | None = 0) -> bool:
         """Whether an alarm of this kind would be reported."""
@@ -332,13 +335,3 @@ class AlarmLog:
 
     def close(self) -> None:
         self.sink.close()
-
-    def _test(self, table: str, row: Row, seed: int) -> None:
-        rows = self.rows[seed].setdefault(table, deque(maxlen=_KEPT))
-        rows.append(row)
-        self._counts[seed][table] += 1
-        evidence = AlarmEvidence(
-            list(rows), self._counts[seed][table], self.names, self.critic_alone
-        )
-        for alarm in examine(table, evidence):
-            self.report(alarm, int(row["update"]), int(row["step"]), seed)

@@ -73,7 +73,11 @@ class Bursts:
     def commit(self) -> dict[str, Any] | None:
         """The update is over; a row, where a burst is."""
         if self._burst is None:
-            self._begin()
+            if self._price is None:
+                if self.budget.allows(0.0):
+                    self._burst = self._of(FIRST)
+            elif self.budget.allows_burst(self._price * PAIRS, self._part):
+                self._burst = self._of(PAIRS)
             return None
         with self.budget.paying(burst=True) as price:
             self._burst.commit()
@@ -96,13 +100,6 @@ class Bursts:
             return None
         price = 0.0 if self._price is None else self._price * PAIRS
         return Due("signal", "burst", True, price, self.budget.until(price), True)
-
-    def _begin(self) -> None:
-        if self._price is None:
-            if self.budget.allows(0.0):
-                self._burst = self._of(FIRST)
-        elif self.budget.allows_burst(self._price * PAIRS, self._part):
-            self._burst = self._of(PAIRS)
 
     def _of(self, pairs: int) -> Burst | None:
         """A burst of what is trained now."""

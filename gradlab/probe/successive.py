@@ -118,7 +118,10 @@ class Burst:
         self.parameters, self.names, self.pairs = list(parameters), tuple(names), pairs
         self.seconds = 0.0
         size = sum(p.numel() for p in self.parameters)
-        self._new, self._old = (self._empty(size) for _ in range(2))
+        device = self.parameters[0].device
+        self._new, self._old = (
+            torch.zeros(size, dtype=torch.float64, device=device) for _ in range(2)
+        )
         self._squares: list[Tensor] = []
         self._products: list[Tensor] = []
         self._dead: list[Tensor] = []
@@ -170,16 +173,14 @@ class Burst:
         estimate = signal(np.asarray(x), np.asarray(y), kept, again.distinct)
         self._new = self._old
         dead = [a & b for a, b in zip(self._dead, self._zero_columns(), strict=True)]
+        layers = [name for name, p in zip(self.names, self.parameters, strict=True) if p.ndim == 2]
         return {
             **columns_of(estimate),
             "pairs": len(x),
             "overlap": float(again.overlap[kept].mean()),
             "distinct": again.distinct,
-            **columns_dead(dead, self._layers()),
+            **columns_dead(dead, layers),
         }
-
-    def _empty(self, size: int) -> Tensor:
-        return torch.zeros(size, dtype=torch.float64, device=self.parameters[0].device)
 
     def _zero_columns(self) -> list[Tensor]:
         """Inputs of each linear layer that the gradient does not reach."""
@@ -189,6 +190,3 @@ class Burst:
                 columns.append((self._new[at : at + p.numel()].view_as(p) == 0).all(dim=0))
             at += p.numel()
         return columns
-
-    def _layers(self) -> list[str]:
-        return [name for name, p in zip(self.names, self.parameters, strict=True) if p.ndim == 2]

@@ -54,7 +54,10 @@ def _norms(tensors: Sequence[Tensor]) -> Numbers:
         return []
     if any(each.dtype in _HALF for each in tensors):
         # One by one: float64 among them cannot be summed up in float32.
-        results = [torch.linalg.vector_norm(x, dtype=_sum_type(x)) for x in tensors]
+        results = [
+            torch.linalg.vector_norm(x, dtype=torch.float32 if x.dtype in _HALF else None)
+            for x in tensors
+        ]
     else:
         results = list(torch._foreach_norm(list(tensors), 2))
     return [each.item() for each in results] if tensors[0].is_cpu else results
@@ -133,7 +136,11 @@ class UpdateStatistics:
     def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
         self.parameters = list(parameters)
         self._lengths = StepLengths(self._theta, _norms)
-        self._pulse = _pulse_of(self.parameters)
+        # The first tensor that is trained and costs little: it lies behind all others in a backward
+        # pass, and has many entries, so that its size is the whole gradient's but for a factor.
+        trained = [p for p in self.parameters if p.requires_grad]
+        first = trained[0] if trained else None
+        self._pulse = next((p for p in trained if p.numel() <= _CHEAP), first)
         self._empty()
 
     def gradient(self, scale: Tensor | None = None) -> Numbers:
@@ -225,13 +232,6 @@ class UpdateStatistics:
         return [k for k, p in enumerate(self.parameters) if p.requires_grad]
 
 
-def _pulse_of(parameters: Sequence[nn.Parameter]) -> nn.Parameter | None:
-    """The first tensor that is trained and costs little: it lies behind all others in a backward
-    pass, and has many entries, so that its size is the whole gradient's but for a factor."""
-    trained = [p for p in parameters if p.requires_grad]
-    return next((p for p in trained if p.numel() <= _CHEAP), trained[0] if trained else None)
-
-
 def _gathered(kept: Sequence[Numbers], shape: tuple[int, ...]) -> Array:
     """[updates, …], what an accelerator holds in one transfer for the whole window."""
     numbers: list[Any] = [x for each in kept for x in each]
@@ -250,10 +250,6 @@ def _divided(sizes: Numbers, scale: Tensor | None) -> Numbers:
         return list(torch._foreach_div(sizes, scale.to(sizes[0].device)))
     factor = scale.item() or nan  # a scale that has fallen to 0 leaves no number
     return [x / factor for x in sizes]
-
-
-def _sum_type(x: Tensor) -> torch.dtype | None:
-    return torch.float32 if x.dtype in _HALF else None
 
 
 def _alike(kept: Sequence[Tensor], theta: Sequence[Tensor]) -> bool:

@@ -188,7 +188,14 @@ class Updates:
         if self.critic is not None and self.critic.shared and self._turns.mine():
             self._look_at(self.critic)
         if marked:
-            self._mark(finder)
+            self.models.after()
+            if finder is not None and finder.found:
+                self._report(_OPERATION, f"{finder.found}, in the pass that was marked")
+            self._waiting += 1
+            if self._thrown == THROWN:
+                self.log.report(thrown_away(THROWN), self.count, self.step)
+            if self._waiting == PATIENCE:
+                say(_ENDLESS)
         self.budget.pay(begun)
         self._bursts.see(scale, self.watch.inputs)
 
@@ -292,21 +299,23 @@ class Updates:
         self._growth.add(size)
         return size
 
-    def _stretch(self) -> None:
-        """A stretch of updates is over, measured or not."""
-        for each in (self._growth, None if self.critic is None else self.critic.growth):
-            alarm = None if each is None else each.stretch()
-            if alarm is not None:
-                self.log.report(alarm, self.count, self.step)
-
     def over(self) -> None:
         """The update is over: count it, and ask for more if there is time."""
         if self._rest:
-            self._pass_over()
+            self._seen, self._waiting, self._thrown = False, 0, 0
+            self.count, self._rest = self.count + 1, self._rest - 1
+            if not self._rest:
+                self._due = self.watch.on = self.budget.look()
         else:
-            self._end()
+            self._count()
+            self._sampled("successive", self._bursts.commit())
+            if self.measurements is not None:
+                self._sampled("measured", self._measurement(self.measurements))
         if self.count % STRETCH == 0:
-            self._stretch()
+            for each in (self._growth, None if self.critic is None else self.critic.growth):
+                alarm = None if each is None else each.stretch()
+                if alarm is not None:
+                    self.log.report(alarm, self.count, self.step)
         if self.count % _POLL == 0 or self._seeks():
             self._record()
         if self.looks is not None and self.looks.due(self.count):
@@ -351,22 +360,6 @@ class Updates:
         if alarm is not None:
             self.log.report(alarm, self.count, self.step)
 
-    def _end(self) -> None:
-        self._count()
-        self._sampled("successive", self._bursts.commit())
-        if self.measurements is not None:
-            self._sampled("measured", self._measurement(self.measurements))
-
-    def _mark(self, finder: Finder | None) -> None:
-        self.models.after()
-        if finder is not None and finder.found:
-            self._report(_OPERATION, f"{finder.found}, in the pass that was marked")
-        self._waiting += 1
-        if self._thrown == THROWN:
-            self.log.report(thrown_away(THROWN), self.count, self.step)
-        if self._waiting == PATIENCE:
-            say(_ENDLESS)
-
     def _count(self) -> None:
         begun = self.budget.clock()
         if self._open is not None:
@@ -385,19 +378,10 @@ class Updates:
         self._due = self.watch.on = self.budget.look()
         self.watch.counting = self._looks % STRIDE == 0
         if not (self._due or self._bursts.open or self._watching):
-            self._rest = self._wait()
-
-    def _wait(self) -> int:
-        """Updates until there is time to look again, which are counted and nothing else."""
-        elapsed = self.budget.elapsed
-        updates = self.budget.wait * self.count / elapsed if elapsed > 0 else 0.0
-        return min(max(int(updates), 0), ROW)
-
-    def _pass_over(self) -> None:
-        self._seen, self._waiting, self._thrown = False, 0, 0
-        self.count, self._rest = self.count + 1, self._rest - 1
-        if not self._rest:
-            self._due = self.watch.on = self.budget.look()
+            # Updates until there is time to look again, which are counted and nothing else.
+            elapsed = self.budget.elapsed
+            updates = self.budget.wait * self.count / elapsed if elapsed > 0 else 0.0
+            self._rest = min(max(int(updates), 0), ROW)
 
     def file_vitals(self, ended: bool = False) -> None:
         """The window's row; `ended`: no more updates come."""

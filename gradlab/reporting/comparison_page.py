@@ -40,7 +40,7 @@ _HEADINGS = {
 }
 
 
-def panels(comparison: Comparison) -> list[Panel]:
+def _panels(comparison: Comparison) -> list[Panel]:
     """Errors first, then bias, variance and direction."""
     table, names = comparison.table(), comparison.names
     drawn = {
@@ -69,7 +69,8 @@ def of_files(paths: Sequence[str | Path]) -> tuple[Page, pd.DataFrame]:
     """
     if len(paths) < 2:
         raise InputError(f"compare got {len(paths)} measurements, expected two or more")
-    first, *others = _names_of([Path(path) for path in paths])
+    stems = [Path(path).stem for path in paths]  # without folders where these are distinct
+    first, *others = stems if len(set(stems)) == len(stems) else [str(Path(p)) for p in paths]
     profile, pairs, refused = load(paths[0]), [], {}
     for name, path in zip(others, paths[1:], strict=True):
         try:
@@ -86,12 +87,6 @@ def of_files(paths: Sequence[str | Path]) -> tuple[Page, pd.DataFrame]:
     return _several(pairs, refused), table
 
 
-def _names_of(paths: Sequence[Path]) -> list[str]:
-    """Names of files without folders where these are distinct."""
-    stems = [path.stem for path in paths]
-    return stems if len(set(stems)) == len(stems) else [str(path) for path in paths]
-
-
 def _several(pairs: Sequence[Comparison], refused: Mapping[str, str]) -> Page:
     """What the page of several measurements shows, each compared with the first.
 
@@ -99,7 +94,12 @@ def _several(pairs: Sequence[Comparison], refused: Mapping[str, str]) -> Page:
         refused: name → why that measurement cannot be compared.
     """
     first = pairs[0].names[0]
-    sections = [_pair(pair) for pair in pairs]
+    sections = []
+    for pair in pairs:  # sentences, and every number folded
+        against = screen(pair)
+        texts = [against.headline, *unsaid([each.text for each in against.rest], against.headline)]
+        lines = tuple(text for text in texts if text)
+        sections.append(Section(pair.names[1], lines, _tables(pair.table()), against.sure))
     if refused:
         lines = tuple(f"{name}: {why}" for name, why in refused.items())
         sections.append(Section("Not compared", lines, opened=True))
@@ -116,57 +116,40 @@ def _several(pairs: Sequence[Comparison], refused: Mapping[str, str]) -> Page:
                 tuple(sections))  # fmt: skip
 
 
-def _pair(comparison: Comparison) -> Section:
-    """One measurement against the first: sentences, and every number folded."""
-    against = screen(comparison)
-    texts = [against.headline, *unsaid([each.text for each in against.rest], against.headline)]
-    lines = tuple(text for text in texts if text)
-    return Section(comparison.names[1], lines, _tables(comparison.table()), against.sure)
-
-
 def _page(comparison: Comparison, title: str, source: PageSource = NOWHERE) -> Page:
     """What the page of two measurements shows."""
     A, B = (escape(each) for each in comparison.names)
-    drawn = tuple(panels(comparison))
+    drawn = tuple(_panels(comparison))
     numbers = (
         f"<p>Click a heading to sort. first: {A}, second: {B}; difference: second less first.</p>"
         + _tables(comparison.table())
     )
+    measured = comparison.first, comparison.second
+    columns = "".join(
+        f"<div><h3>{escape(name)}</h3>{shell.reproduce(profile.config.get('command'))}"
+        f"{shell.definitions({k: v for k, v in profile.config.items() if k != 'command'})}</div>"
+        for name, profile in zip(comparison.names, measured, strict=True)
+    )
+    method = f'<div class="columns">{columns}</div>'
     sections = (
         *folded("Figures", drawn),
         Section("Every number", body=numbers),
-        _method(comparison),
+        Section("How both were measured", body=method, name="method"),
     )
-    question = "What did the change do?"
-    return Page(title, question, _facts(comparison), screen(comparison), drawn, sections, source)
-
-
-def _facts(comparison: Comparison) -> dict[str, object]:
-    first, second = comparison.first.config, comparison.second.config
-    starts = [each.get("starts") for each in (first, second)]
-    return {
-        "task": first.get("task"),
-        "policy": shell.short(first.get("policy_hash")),
+    first, second = (each.config.get("starts") for each in measured)
+    facts = {
+        "task": comparison.first.config.get("task"),
+        "policy": shell.short(comparison.first.config.get("policy_hash")),
         "first": comparison.names[0],
         "second": comparison.names[1],
-        "gradients": starts[0] if starts[0] == starts[1] else f"{starts[0]} and {starts[1]}",
+        "gradients": first if first == second else f"{first} and {second}",
         "paired": "no" if comparison.unpaired else "yes",
     }
+    question = "What did the change do?"
+    return Page(title, question, facts, screen(comparison), drawn, sections, source)
 
 
 def _tables(table: pd.DataFrame) -> str:
     return "\n".join(
         quantity(str(name), rows, _HEADINGS) for name, rows in table.groupby("quantity", sort=False)
     )
-
-
-def _method(comparison: Comparison) -> Section:
-    columns = "".join(
-        f"<div><h3>{escape(name)}</h3>{shell.reproduce(profile.config.get('command'))}"
-        f"{shell.definitions({k: v for k, v in profile.config.items() if k != 'command'})}</div>"
-        for name, profile in zip(
-            comparison.names, (comparison.first, comparison.second), strict=True
-        )
-    )
-    body = f'<div class="columns">{columns}</div>'
-    return Section("How both were measured", body=body, name="method")

@@ -46,7 +46,9 @@ def drawn(figure: Figure) -> pd.DataFrame:
 
 def _of_axes(ax: Axes) -> Iterator[_Row]:
     title = " ".join((ax.get_title(loc="left") or ax.get_title()).split())
-    names = _series(ax)
+    handles, labels = ax.get_legend_handles_labels()
+    pairs = reversed([*zip(map(_colour, handles), labels, strict=True)])
+    names = {colour: label.strip() for colour, label in pairs if colour}
     x_names, y_names = _tick_names(ax.xaxis), _tick_names(ax.yaxis)
     for artist, kind, numbers in _artists(ax):
         label = str(artist.get_label())
@@ -150,13 +152,6 @@ def _cells(values: Any, x: Any, y: Any) -> list[dict[str, float]]:
         for j in range(values.shape[0])
         for k in range(values.shape[1])
     ]
-
-
-def _series(ax: Axes) -> dict[str, str]:
-    """The legend's name of each colour."""
-    handles, labels = ax.get_legend_handles_labels()
-    pairs = reversed([*zip(map(_colour, handles), labels, strict=True)])
-    return {colour: label.strip() for colour, label in pairs if colour}
 
 
 def _colour(artist: Any) -> str:

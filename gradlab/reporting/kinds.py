@@ -83,7 +83,11 @@ def page_of(path: Path) -> Page:
     """
     kind = _kind(path)
     run = kind.load(path)
-    return kind.page(run, PageSource(str(path), _command(run)), path.stem)
+    config = getattr(run, "config", {})
+    attributes = getattr(run, "attributes", {})
+    # The command that makes the run again; empty where the file does not know it.
+    command = str(config.get("command") or attributes.get("command") or "")
+    return kind.page(run, PageSource(str(path), command), path.stem)
 
 
 def screen_of(path: Path) -> Screen:
@@ -141,10 +145,3 @@ def _row(name: str) -> Kind:
     row = KINDS[name]
     kind: Kind = imported(row) if isinstance(row, str) else row
     return kind
-
-
-def _command(run: Any) -> str:
-    """The command that makes the run again; empty where the file does not know it."""
-    config = getattr(run, "config", {})
-    attributes = getattr(run, "attributes", {})
-    return str(config.get("command") or attributes.get("command") or "")

@@ -94,7 +94,11 @@ def write(target: Path, page: Page, progress: Progress = silent) -> Path:
     try:
         if page.apart:
             folder = target.with_name(f"{target.stem}_figures")
-            _save_figures(page.panels, folder, progress)
+            folder.mkdir(exist_ok=True)
+            for number, panel in enumerate(page.panels, 1):  # for slides, and what they show
+                panel.figure.savefig(folder / f"{panel.name}.png", dpi=160, facecolor="white")
+                drawn_data(panel.figure).to_csv(folder / f"{panel.name}.csv", index=False)
+                progress("figures", number, len(page.panels))
             if page.pdf:
                 _save_pdf(page.panels, folder, progress)
         with placed(target) as temporary:
@@ -128,15 +132,6 @@ def _is_ours(page: Path) -> bool:
             return GENERATOR in file.read(4000)
     except (OSError, UnicodeDecodeError):
         return False
-
-
-def _save_figures(drawn: Sequence[Panel], folder: Path, progress: Progress) -> None:
-    """As images for slides, and what they show as CSV."""
-    folder.mkdir(exist_ok=True)
-    for number, panel in enumerate(drawn, 1):
-        panel.figure.savefig(folder / f"{panel.name}.png", dpi=160, facecolor="white")
-        drawn_data(panel.figure).to_csv(folder / f"{panel.name}.csv", index=False)
-        progress("figures", number, len(drawn))
 
 
 def _save_pdf(drawn: Sequence[Panel], folder: Path, progress: Progress) -> None:

@@ -15,8 +15,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from matplotlib.figure import Figure
-
 from gradlab.figures.style import SIZE
 from gradlab.reporting import first_fold, shell
 from gradlab.reporting.glossary import with_commands
@@ -78,19 +76,20 @@ def lay_out(page: Page) -> Panel | None:
     Returns:
         The panel of the first screen, made small, so that its words stay readable on a phone.
     """
-    first = _first(page)
+    first = None
+    if page.screen.figure is not None and page.panels:
+        # The one that the screen names, else, where the run has no numbers for it, the first.
+        named = (each for each in page.panels if each.name == page.screen.figure)
+        first = next(named, page.panels[0])
     if page.compact and first is not None and tuple(first.figure.get_size_inches()) == SIZE:
         first.figure.set_size_inches(*_FIRST)
     for panel in page.panels:
-        _lay_out(panel.figure)
+        engine = panel.figure.get_layout_engine()
+        if engine is not None:
+            engine.execute(panel.figure)
+        # "none" leaves an engine, for which every save draws twice.
+        panel.figure.set_layout_engine(None)
     return first
-
-
-def _lay_out(figure: Figure) -> None:
-    engine = figure.get_layout_engine()
-    if engine is not None:
-        engine.execute(figure)
-    figure.set_layout_engine(None)  # "none" leaves an engine, for which every save draws twice
 
 
 def render(page: Page, live: str = "") -> str:
@@ -101,15 +100,10 @@ def render(page: Page, live: str = "") -> str:
     facts = {**page.facts, "file": page.source.file}
     parts = [first_fold.screen(page.screen, figure, page.source), shell.facts(facts)]
     parts += [first_fold.sentences(page.screen)]
-    parts += [_section(each, numbered) for each in _complete(page)]
+    named = {each.title for each in page.sections}
+    rest = [each for each in folded("Figures", page.panels) if each.title not in named]
+    parts += [_section(each, numbered) for each in (*page.sections, *rest)]
     return shell.document(page.title, page.question, "\n".join(parts), live)
-
-
-def _first(page: Page) -> Panel | None:
-    """The panel that the screen names, else, where the run has no numbers for it, the first."""
-    if page.screen.figure is None or not page.panels:
-        return None
-    return next((each for each in page.panels if each.name == page.screen.figure), page.panels[0])
 
 
 def folded(title: str, panels: Iterable[Panel]) -> tuple[Section, ...]:
@@ -139,17 +133,13 @@ def method_of(
     return method(config.get("command"), columns | {"Versions and machine": environment}, more)
 
 
-def _complete(page: Page) -> list[Section]:
-    """The page's sections, and one for panels whose section it does not name."""
-    named = {each.title for each in page.sections}
-    return [*page.sections, *(each for each in folded("Figures", page.panels)
-                              if each.title not in named)]  # fmt: skip
-
-
 def _section(section: Section, panels: Sequence[tuple[int, Panel]]) -> str:
     mine = [(k, each) for k, each in panels if each.section == section.title]
     if not mine and not section.lines and not section.body:
-        return _absent(section)
+        if not section.missing:  # nobody says how to fill it
+            return ""
+        line = with_commands(section.missing)
+        return f'<p class="absent"{_id(section)}><b>{escape(section.title)}</b> {line}</p>'
     pictures = "\n".join(shell.figure(k, each) for k, each in mine)
     figures = f'<div class="figures">{pictures}</div>' if mine else ""
     note = f" <small>{escape(section.note)}</small>" if section.note else ""
@@ -158,14 +148,6 @@ def _section(section: Section, panels: Sequence[tuple[int, Panel]]) -> str:
         f"<summary><h2>{escape(section.title)}</h2>{note}</summary>"
         f'<div class="inside">{figures}{shell.listed(section.lines)}{section.body}</div></details>'
     )
-
-
-def _absent(section: Section) -> str:
-    """One line; nothing where nobody says how to fill it."""
-    if not section.missing:
-        return ""
-    line = with_commands(section.missing)
-    return f'<p class="absent"{_id(section)}><b>{escape(section.title)}</b> {line}</p>'
 
 
 def _id(section: Section) -> str:

@@ -27,9 +27,20 @@ def page(run: ProbeRun, source: PageSource = NOWHERE, name: str = "") -> Page:
     )
     question, drawn = "Are the gradients of this loop any good?", tuple(panels(run))
     source = replace(source, command="")  # a loop of the user's: no command makes it again
-    return Page(
-        run.task or name, question, _facts(run), screen(run), drawn, sections, source, apart=False
-    )
+    spent = run.spent
+    facts = {
+        "task": run.task or "none given",
+        "step": f"{run.step:,}",
+        "updates": f"{run.updates:,}",
+        "budget": f"{run.budget:.2g} of the time",
+        "spent": f"{spent:.2%}" if np.isfinite(spent) else "",
+        "due": "" if run.abandoned else run.due,
+        "wall time": shell.seconds(run.seconds) if np.isfinite(run.seconds) else "",
+        "policy": f"{len(run.parameters)} tensors",
+        "seed": run.attributes.get("seed"),
+    }
+    title = run.task or name
+    return Page(title, question, facts, screen(run), drawn, sections, source, apart=False)
 
 
 def _alarms(run: ProbeRun) -> Section:
@@ -49,21 +60,6 @@ def _alarms(run: ProbeRun) -> Section:
         for kind, own in rows.items()
     ]
     return Section("Alarms", body=shell.alarms(about, raised), name="alarms", opened=True)
-
-
-def _facts(run: ProbeRun) -> dict[str, object]:
-    spent = run.spent
-    return {
-        "task": run.task or "none given",
-        "step": f"{run.step:,}",
-        "updates": f"{run.updates:,}",
-        "budget": f"{run.budget:.2g} of the time",
-        "spent": f"{spent:.2%}" if np.isfinite(spent) else "",
-        "due": "" if run.abandoned else run.due,
-        "wall time": shell.seconds(run.seconds) if np.isfinite(run.seconds) else "",
-        "policy": f"{len(run.parameters)} tensors",
-        "seed": run.attributes.get("seed"),
-    }
 
 
 def _method(run: ProbeRun) -> Section:

@@ -96,8 +96,21 @@ def several(runs: Mapping[str, ProbeRun]) -> list[Panel]:
     ]
     alone = next(iter(runs.values())) if len(runs) == 1 else None
     drawn += _errors(alone) if alone is not None else []
-    drawn += [*_choices(runs), *_having(_ERROR, table, _weights(runs, table)), *_drift(table)]
-    drawn += _chains(alone) if alone is not None else []
+    weights = partial(
+        figures.probe_curve, table, quantity="weight_zero", unit="weight", level=(0.5, "half"),
+        title=f"Measured weight of horizon 0 beside horizon {next(iter(runs.values())).horizon}",
+    )  # fmt: skip
+    jacobians = partial(
+        figures.probe_curve, table, quantity="jacobian_ratio", log=True,
+        title="Error of the model's Jacobians", unit="× the first measurement's",
+        level=(1.0, "as at first"),
+    )  # fmt: skip
+    drift = {"jacobian_ratio": jacobians, "lyapunov": partial(figures.growth_rates, table)}
+    drawn += [*_choices(runs), *_having(_ERROR, table, {"weight_zero": weights})]
+    drawn += _having(DRIFT, table, drift)
+    if alone is not None and not (rows := chains(alone)).empty:
+        chain = partial(figures.moved_chains, rows)
+        drawn.append(panel("chain", DRIFT, CAPTIONS["chain"], chain))
     return [*drawn, *_having(_COST, table, {"share": partial(figures.probe_cost, table)})]
 
 
@@ -138,21 +151,17 @@ def _known_once(table: pd.DataFrame, section: str) -> list[str]:
     """One line of what is known at a single step, which a curve over time cannot show."""
     known = table[np.isfinite(table["value"])]
     rows = {name: known[known["quantity"] == name] for name in _ONCE.get(section, ())}
-    values = [
-        f"{WORDS[name]} {_with_ends(row.iloc[0])}, step {row['step'].iloc[0]:,.0f}"
-        for name, row in rows.items()
-        if len(row) == 1
-    ]
+    values = []
+    for name, few in rows.items():
+        if len(few) == 1:
+            row = few.iloc[0]
+            text = f"{WORDS[name]} {two(row['value'])}"
+            if np.isfinite([row["ci_low"], row["ci_high"]]).all():
+                text += f" (CI {span(row['ci_low'], row['ci_high'])})"
+            values.append(f"{text}, step {row['step']:,.0f}")
     return (
         [f"Known at one step, drawn over time from two on: {'; '.join(values)}."] if values else []
     )
-
-
-def _with_ends(row: pd.Series) -> str:
-    """0.4 (CI 0.36–0.44)"""
-    if not np.isfinite([row["ci_low"], row["ci_high"]]).all():
-        return two(row["value"])
-    return f"{two(row['value'])} (CI {span(row['ci_low'], row['ci_high'])})"
 
 
 def _sound(run: ProbeRun) -> list[str]:
@@ -303,34 +312,6 @@ def _choices(runs: Mapping[str, ProbeRun]) -> list[Panel]:
     draw = partial(figures.chosen_horizons, rows, longest=longest)
     several_steps = rows["step"].nunique() > 1
     return [panel("chosen", _ERROR, CAPTIONS["chosen"], draw)] if several_steps else []
-
-
-def _weights(runs: Mapping[str, ProbeRun], table: pd.DataFrame) -> dict[str, Callable[..., Axes]]:
-    longest = next(iter(runs.values())).horizon
-    draw = partial(
-        figures.probe_curve, table, quantity="weight_zero", unit="weight", level=(0.5, "half"),
-        title=f"Measured weight of horizon 0 beside horizon {longest}",
-    )  # fmt: skip
-    return {"weight_zero": draw}
-
-
-def _drift(table: pd.DataFrame) -> list[Panel]:
-    jacobians = partial(
-        figures.probe_curve, table, quantity="jacobian_ratio", log=True,
-        title="Error of the model's Jacobians", unit="× the first measurement's",
-        level=(1.0, "as at first"),
-    )  # fmt: skip
-    drawn = {
-        "jacobian_ratio": jacobians,
-        "lyapunov": partial(figures.growth_rates, table),
-    }
-    return _having(DRIFT, table, drawn)
-
-
-def _chains(run: ProbeRun) -> list[Panel]:
-    rows = chains(run)
-    draw = partial(figures.moved_chains, rows)
-    return [] if rows.empty else [panel("chain", DRIFT, CAPTIONS["chain"], draw)]
 
 
 def _over_time(table: pd.DataFrame) -> set[str]:

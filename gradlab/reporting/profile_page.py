@@ -52,9 +52,15 @@ def shown(
         "<p>Click a heading to sort. Values are for the gradient in the policy's parameters.</p>"
         + tables(profile.table())
     )
+    said: dict[str, tuple[str, ...]] = {}
+    if evidence.choice is not None:
+        said[panels.CONTEST] = tuple(each.text for each in statements(evidence.choice))
     sections = (
         _sanity(checks),
-        *(_section(name, absent.get(name, ""), evidence) for name in panels.ORDER),
+        *(
+            Section(name, lines=said.get(name, ()), missing=absent.get(name, ""))
+            for name in panels.ORDER
+        ),
         Section("Every number", body=numbers),
         _method(profile),
     )
@@ -63,19 +69,12 @@ def shown(
     return Page(title, question, facts, first, drawn, sections, source, compact=False)
 
 
-def _section(name: str, missing: str, evidence: Evidence) -> Section:
-    lines: tuple[str, ...] = ()
-    if name == panels.CONTEST and evidence.choice is not None:
-        lines = tuple(each.text for each in statements(evidence.choice))
-    return Section(name, lines=lines, missing=missing)
-
-
 def _facts(profile: Profile) -> dict[str, object]:
     """The header line: what was measured, on how much, how exactly."""
     config, environment, truth = profile.config, profile.environment, profile.truth
-    error = _float(truth.get("relative_se"))
+    error = truth.get("relative_se")
     method = str(truth.get("method", ""))
-    if error is not None:
+    if isinstance(error, int | float):
         method += f" ± {error:.1%}" if math.isfinite(error) else ", lost in its own noise"
     return {
         "task": config.get("task"),
@@ -118,10 +117,6 @@ def _method(profile: Profile) -> Section:
     return method(profile.config.get("command"), columns, why)
 
 
-def _float(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) else None
-
-
 _SANITY = "Sanity"
 _CHECK_HEADINGS = ("check", "result", "what it means", "")
 
@@ -133,25 +128,17 @@ def _sanity(results: Sequence[CheckResult] | None) -> Section:
         return Section(_SANITY, name="sanity", missing=missing)
     attention = [each for each in results if not each.passed]
     passed = [each for each in results if each.passed]
-    body = (
-        f"{_check_headline(len(attention), len(results))}"
-        f"{_check_table(attention) if attention else ''}{_folded_checks(passed) if passed else ''}"
-    )
+    body = f'<p><span class="tag pass">pass</span> All {len(results)} checks passed.</p>'
+    if attention:
+        asks = "asks" if len(attention) == 1 else "ask"
+        text = f"{len(attention)} of {len(results)} checks {asks} for attention before the rest is "
+        body = f'<p><span class="tag attention">attention</span> {text}believed.</p>'
+        body += _check_table(attention)
+    if passed:
+        count = f"{len(passed)} checks" if len(passed) > 1 else "1 check"
+        body += f"<details><summary>{count} passed</summary>{_check_table(passed)}</details>"
     note = f"{len(passed)} of {len(results)} passed"
     return Section(_SANITY, body=body, note=note, name="sanity", opened=bool(attention))
-
-
-def _check_headline(attention: int, total: int) -> str:
-    if not attention:
-        return f'<p><span class="tag pass">pass</span> All {total} checks passed.</p>'
-    asks = "asks" if attention == 1 else "ask"
-    text = f"{attention} of {total} checks {asks} for attention before the rest is believed."
-    return f'<p><span class="tag attention">attention</span> {text}</p>'
-
-
-def _folded_checks(results: Sequence[CheckResult]) -> str:
-    count = f"{len(results)} checks" if len(results) > 1 else "1 check"
-    return f"<details><summary>{count} passed</summary>{_check_table(results)}</details>"
 
 
 def _check_table(results: Sequence[CheckResult]) -> str:

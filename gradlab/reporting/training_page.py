@@ -48,6 +48,8 @@ def panels(runs: Mapping[str, Training]) -> list[Panel]:
     """Returns first, then what the policy reaches, then what drives it."""
     rows, first = table(runs), next(iter(runs.values()))
     goals = GOALS.get(first.task, ())
+    names = first.config.get("state_names") or [f"s{k}" for k in range(first.rms.shape[2])]
+    coordinates = {f"rms {k}": str(name) for k, name in enumerate(names)}
     drawn_panels = [
         _returns("returns", "Dotted: goals of MPG's Table I.", rows, "iteration", goals),
         _cells("value", LEARNING, rows, _VALUED, "Return, critic's value, gains",
@@ -55,7 +57,7 @@ def panels(runs: Mapping[str, Training]) -> list[Panel]:
                "compare how both move. A critic that rises while the return falls misleads. "
                "Gain: of the return since the evaluation before."),
         _returns("returns-time", "The same over time on this machine.", rows, "seconds", goals),
-        _cells("tracking", _TRACKING, rows, _coordinates(first), "Root mean square of the state",
+        _cells("tracking", _TRACKING, rows, coordinates, "Root mean square of the state",
                "Over all states of the evaluation episodes."),
     ]  # fmt: skip
     if len(runs) == 1 and len(first.horizons) > 1:
@@ -100,11 +102,6 @@ def _cells(
     return Panel(name, section, caption, figure)
 
 
-def _coordinates(run: Training) -> dict[str, str]:
-    names = run.config.get("state_names") or [f"s{k}" for k in range(run.rms.shape[2])]
-    return {f"rms {k}": str(name) for k, name in enumerate(names)}
-
-
 def _measured(run: Training) -> list[Panel]:
     """What measurements put in force, beside the rule, and what it was worth."""
     table = measured_weights.table(run)
@@ -129,8 +126,15 @@ def _learned(runs: Mapping[str, Training], rows: pd.DataFrame) -> list[Panel]:
     drawn_panels, first = [], next(iter(runs.values()))
     horizons = sorted({int(run.gradients["horizon"][-1]) for run in runs.values() if run.gradients})
     where = f"h = {horizons[-1]}" if len(horizons) == 1 else "the longest horizon"
-    for start, whose in _gradient_kinds(runs) if horizons else ():
-        caption = _DYNAMICS if start else _truth(runs)
+    # At which states the truth is taken, where the runs agree.
+    laws = {str(run.config.get("gradient_law", "the task's starts")) for run in runs.values()}
+    states = laws.pop() if len(laws) == 1 else "the states that each run starts from"
+    # Errors of the gradient, and of what the model makes of it where one takes part.
+    of_model = [run.gradients["dynamics_mse"] for run in runs.values() if run.gradients]
+    through = any(np.isfinite(values).any() for values in of_model)
+    kinds = [("", ""), ("dynamics_", ", the model's part")][: 1 + through]
+    for start, whose in kinds if horizons else ():
+        caption = _DYNAMICS if start else f"{_TRUTH}, at {states}."
         title = f"Error of the gradient at {where}{whose}"
         if len(runs) == 1:
             drawn = partial(
@@ -156,20 +160,6 @@ def _learned(runs: Mapping[str, Training], rows: pd.DataFrame) -> list[Panel]:
         caption = "One step, mean over next state and reward, after every fit."
         drawn_panels.append(panel(f"model-{role}", _ERRORS, caption, drawn))
     return drawn_panels
-
-
-def _gradient_kinds(runs: Mapping[str, Training]) -> list[tuple[str, str]]:
-    """Errors of the gradient, and of what the model makes of it where one takes part."""
-    of_model = [run.gradients["dynamics_mse"] for run in runs.values() if run.gradients]
-    through = any(np.isfinite(values).any() for values in of_model)
-    return [("", ""), ("dynamics_", ", the model's part")][: 1 + through]
-
-
-def _truth(runs: Mapping[str, Training]) -> str:
-    """At which states the truth is taken, where the runs agree."""
-    laws = {str(run.config.get("gradient_law", "the task's starts")) for run in runs.values()}
-    where = laws.pop() if len(laws) == 1 else "the states that each run starts from"
-    return f"{_TRUTH}, at {where}."
 
 
 def page(run: Training, source: PageSource = NOWHERE, name: str = "") -> Page:

@@ -36,23 +36,18 @@ def panels(run: Training) -> list[Panel]:
         )
         for each in probe_panels.several(watched)
     ]  # fmt: skip
-    return drawn + _paths(run)
+    if not run.paths.empty:  # the model's, where they can end
+        longest = max(run.horizons)
+        draw = partial(
+            figures.probe_curve, run.paths, quantity="lasted", title="How long the model's paths "
+            "last", unit="steps, mean", level=(float(longest), f"asked for: {longest}"),
+        )  # fmt: skip
+        drawn.append(panel("probe-paths", _section(probe_panels.HEALTH), _PATHS, draw))
+    return drawn
 
 
 def _section(question: str) -> str:
     return f"{_SECTION}: {question[0].lower()}{question[1:]}"
-
-
-def _paths(run: Training) -> list[Panel]:
-    """How long the model's paths lasted, where they can end."""
-    if run.paths.empty:
-        return []
-    longest = max(run.horizons)
-    draw = partial(
-        figures.probe_curve, run.paths, quantity="lasted", title="How long the model's paths last",
-        unit="steps, mean", level=(float(longest), f"asked for: {longest}"),
-    )  # fmt: skip
-    return [panel("probe-paths", _section(probe_panels.HEALTH), _PATHS, draw)]
 
 
 def alarms(runs: Mapping[str, Training]) -> Section:

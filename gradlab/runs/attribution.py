@@ -31,7 +31,7 @@ from gradlab.runs.profile import Profile, check_profile
 from gradlab.runs.substitutions import Label, SubstitutionResults
 from gradlab.statistics.intervals import LEVEL, interval
 from gradlab.statistics.moments import Estimate
-from gradlab.statistics.selection import BestReplacement, best_replacement
+from gradlab.statistics.selection import best_replacement
 from gradlab.statistics.shapley import fraction_interval, share_interval, shares
 
 _Place = tuple[str, str, str, str]
@@ -265,20 +265,16 @@ def _bias_rows(account: Account, grid: Sequence[_Place]) -> Iterator[_Row]:
     for kind, parts in (("output", account.outputs), ("input", account.inputs)):
         for part in parts:
             yield _row("bias", kind, *at, part)
+    ends = (np.nan, -np.inf, np.inf) if account.lost else (0.0, 0.0, 0.0)
+    nothing = Part("entry", 0.0, 0.0, 0.0, 0.0, *ends)
     part_at = {(e.cause, e.block, e.output, e.input): e.part for e in account.entries}
     for place in dict.fromkeys((*grid, *part_at)):
         names: _Row = dict(zip(("cause", "block", "output", "input"), place, strict=True))
-        yield _row("bias", "entry", *at, part_at.get(place, _nothing(account))) | names
+        yield _row("bias", "entry", *at, part_at.get(place, nothing)) | names
     for step in account.steps:
         yield _row("bias", "step", *at, step.part) | {"cause": step.cause, "step": step.step}
     if account.replacement is not None:
         yield _row("bias", "replacement", *at, account.replacement.part)
-
-
-def _nothing(account: Account) -> Part:
-    """A part that is exactly 0."""
-    ends = (np.nan, -np.inf, np.inf) if account.lost else (0.0, 0.0, 0.0)
-    return Part("entry", 0.0, 0.0, 0.0, 0.0, *ends)
 
 
 def _variance_rows(spread: Spread) -> Iterator[_Row]:
@@ -362,6 +358,10 @@ def _account(results: SubstitutionResults, cell: int) -> Account:
         (*_coordinates(results, label), label, share) for label, share in rows if label.block
     ]
     dynamics = [each for each in entries if each[2].cause != "states"]
+    best, replacement = best_replacement(game), None
+    if best is not None:
+        taken = _part(" + ".join(best.players), best.taken_off, split.total, best.level)
+        replacement = Replacement(best.players, taken, best.rivals)
     return Account(
         estimator=estimator,
         horizon=horizon,
@@ -386,15 +386,8 @@ def _account(results: SubstitutionResults, cell: int) -> Account:
             for each in shapley
             if each.clear and abs(each.value) > CANCELLING * whole.high
         ),
-        replacement=_replacement(best_replacement(game), split.total),
+        replacement=replacement,
     )
-
-
-def _replacement(best: BestReplacement | None, total: Estimate) -> Replacement | None:
-    if best is None:
-        return None
-    name = " + ".join(best.players)
-    return Replacement(best.players, _part(name, best.taken_off, total, best.level), best.rivals)
 
 
 def _spread(profile: Profile, results: SubstitutionResults, cell: int) -> Spread:

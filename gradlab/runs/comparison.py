@@ -8,7 +8,7 @@ error; otherwise the errors of both add. Biases are compared under one truth onl
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import exp, nan
 from typing import Any
@@ -74,17 +74,16 @@ class Comparison:
 
         Ratios are NaN where a value is not known to be above 0.
         """
-        return pd.DataFrame(list(self._rows()))
-
-    def _rows(self) -> Iterator[dict[str, object]]:
         method = "jackknife of both samples" if self.unpaired else "paired jackknife"
+        rows: list[dict[str, object]] = []
         for name in self.estimators:
             for quantity in self.quantities:
                 for h in self.measured(name, quantity):
                     cell = {"estimator": name, "horizon": h, "quantity": quantity}
                     numbers = _numbers(*self.estimates(name, quantity, h), quantity in _RATIOS)
                     n = min(_n(p, name, quantity, h) for p in (self.first, self.second))
-                    yield {**cell, **numbers, "n": n, "method": method}
+                    rows.append({**cell, **numbers, "n": n, "method": method})
+        return pd.DataFrame(rows)
 
 
 def compared(first: Profile, second: Profile, names: tuple[str, str] = ("A", "B")) -> Comparison:
@@ -193,17 +192,15 @@ def _changed(first: Profile, second: Profile) -> dict[str, tuple[Any, Any]]:
     models = sorted(each for each in set(ours) | set(theirs) if each.startswith(_PRIOR))
     pairs |= {each: (ours.get(each), theirs.get(each)) for each in models}
     apart: dict[str, tuple[Any, Any]] = {}
-    for key, pair in pairs.items():
-        apart |= _entries(key, *pair) if pair[0] != pair[1] else {}
+    for key, (a, b) in pairs.items():
+        if a == b:
+            continue
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            names = [name for name in {**a, **b} if a.get(name) != b.get(name)]
+            apart |= {f"{key} of {name}": (a.get(name), b.get(name)) for name in names}
+        else:
+            apart[key] = (a, b)
     return apart
-
-
-def _entries(key: str, one: Any, other: Any) -> dict[str, tuple[Any, Any]]:
-    """The entries in which two dictionaries differ; other values as they are."""
-    if not isinstance(one, Mapping) or not isinstance(other, Mapping):
-        return {key: (one, other)}
-    names = [name for name in {**one, **other} if one.get(name) != other.get(name)]
-    return {f"{key} of {name}": (one.get(name), other.get(name)) for name in names}
 
 
 def _numbers(first: Estimate, second: Estimate, with_ratio: bool) -> dict[str, float]:

@@ -17,7 +17,6 @@ from typing import Literal
 
 States = Literal["simulator", "model", "recorded"]
 Jacobians = Literal["none", "simulator", "model"]
-Tail = Literal["Q", "V", "none"]
 
 
 _COUNTED = ("decay", "stop")  # cuts that a number goes with
@@ -43,7 +42,7 @@ class Identity:
     states: States
     jacobians: Jacobians
     actions: str
-    tail: Tail = "Q"
+    tail: Literal["Q", "V", "none"] = "Q"
     control: bool = False
     gradient_model: bool = False
     cut: str = ""

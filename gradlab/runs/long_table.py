@@ -23,7 +23,7 @@ from gradlab.storage.records import Record
 
 _LABELS = ("section", "block", "output", "input")
 _NUMBERS = ("step", "x", "value", "se", "ci_low", "ci_high")
-COLUMNS = (*_LABELS, "step", "x", "quantity", "value", "se", "ci_low", "ci_high", "n", "method")
+_COLUMNS = (*_LABELS, "step", "x", "quantity", "value", "se", "ci_low", "ci_high", "n", "method")
 
 _Columns = Mapping[str, NDArray[Any]]
 
@@ -53,7 +53,7 @@ class LongTable:
 
     def table(self) -> pd.DataFrame:
         """One row per number; see the module of its kind for the sections."""
-        return pd.DataFrame({name: self.columns[name] for name in COLUMNS})
+        return pd.DataFrame({name: self.columns[name] for name in _COLUMNS})
 
     def rows(self, section: str, **where: object) -> pd.DataFrame:
         """The rows of one section, where columns have given values."""
@@ -71,7 +71,7 @@ class LongTable:
         """
         names = ("state_names", "action_names")
         coordinates = {name: codec.labels(getattr(self, name), name) for name in names}
-        table = codec.by_column({name: self.columns[name] for name in COLUMNS}, self.units)
+        table = codec.by_column({name: self.columns[name] for name in _COLUMNS}, self.units)
         attributes = header(self.kind, self.config, self.environment, notes=self.notes)
         groups = {self.kind: table, "coordinates": coordinates}
         records.write(path, Record(attributes, groups), overwrite)
@@ -94,17 +94,15 @@ class LongTable:
             if any(len(set(each)) < len(each) for each in names.values()):
                 raise ValueError("names of coordinates repeat")
             return cls(
-                columns={name: _column(name, table[name]) for name in COLUMNS},
+                columns={name: np.asarray(table[name], dtype=_kind(name)) for name in _COLUMNS},
                 state_names=names["state_names"],
                 action_names=names["action_names"],
                 **described(record, "notes"),
             )
 
 
-def _column(name: str, values: NDArray[Any]) -> NDArray[Any]:
-    if name == "n":
-        return np.asarray(values, dtype=np.int64)
-    return np.asarray(values, dtype=np.float64 if name in _NUMBERS else object)
+def _kind(name: str) -> Any:
+    return np.int64 if name == "n" else np.float64 if name in _NUMBERS else object
 
 
 _Label = str | Sequence[str] | NDArray[np.object_]
@@ -148,19 +146,19 @@ class RowCollector:
             "method": estimates.method,
         }
         rows = len(estimates.value)
-        self.parts.append({name: _repeated(name, values[name], rows) for name in COLUMNS})
+        self.parts.append(
+            {
+                name: np.broadcast_to(np.asarray(values[name], dtype=_kind(name)), (rows,)).copy()
+                for name in _COLUMNS
+            }
+        )
 
     @property
     def columns(self) -> dict[str, NDArray[Any]]:
-        return {name: np.concatenate([part[name] for part in self.parts]) for name in COLUMNS}
+        return {name: np.concatenate([part[name] for part in self.parts]) for name in _COLUMNS}
 
 
 def number(value: float, low: float, high: float, n: int, method: str) -> Estimates:
     """A single number with its interval, where it has one."""
     centre, se, lower, upper = (np.array([float(x)]) for x in (value, np.nan, low, high))
     return Estimates(centre, se, lower, upper, np.array([n]), method)
-
-
-def _repeated(name: str, value: object, rows: int) -> NDArray[Any]:
-    kind: Any = np.int64 if name == "n" else np.float64 if name in _NUMBERS else object
-    return np.broadcast_to(np.asarray(value, dtype=kind), (rows,)).copy()

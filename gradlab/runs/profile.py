@@ -108,7 +108,20 @@ class Profile:
 
     def __repr__(self) -> str:
         """What helps, what was measured and where it is, in a few lines."""
-        return summary(self)
+        config = self.config
+        sizes = (
+            f"{len(self.estimators)} gradients, h = {horizons(self.horizons)}, "
+            f"{len(self.quantities)} quantities, {config.get('starts')} starts"
+        )
+        return "\n".join(
+            [
+                f"<Profile of {config.get('task', 'a task')}: {sizes}",
+                f"  gradients: {', '.join(self.estimators)}",
+                f"  {_best(self)}",
+                f"  file: {self.file or 'not saved: profile.save(path)'}",
+                "  every number: .table(); a page to decide from: gradlab.report(path)>",
+            ]
+        )
 
     @property
     def batch(self) -> int:
@@ -211,7 +224,28 @@ def load(path: str | Path) -> Profile:
         InputError: the file is missing, foreign, damaged, or not of a measurement.
     """
     path = validation.path("path", path)
-    return _from_record(records.read(path), path)
+    record = records.read(path)
+    with content_of(record, path, "profile", "measurement"):
+        groups = record.groups
+        table, jackknife = groups["profile"], groups["jackknife"]
+        fields = codec.fields(Profile, table)
+        shape = fields["count"].shape
+        # None in files of older versions.
+        named = codec.rows(Identity, groups["identities"]) if "identities" in groups else ()
+        return Profile(
+            **fields,
+            **described(record, "truth"),
+            columns={name: _floats(table[name], shape) for name in COLUMNS},
+            left_out=_floats(jackknife["left_out"], (*shape, len(jackknife["group"].values))),
+            sanity=codec.rows(CheckResult, groups["sanity"]) if "sanity" in groups else None,
+            kernels=kernels_from_groups(groups),
+            attribution=substitutions_from_groups(groups),
+            realised=_part(groups, "realised", Realised),
+            jumps=_part(groups, "jumps", Jumps),
+            rehearsal=_part(groups, "rehearsal", Rehearsal),
+            file=path,
+            identities={each.name: each for each in named},
+        )
 
 
 def _to_record(profile: Profile) -> Record:
@@ -238,59 +272,12 @@ def _to_record(profile: Profile) -> Record:
     return Record(attributes, groups)
 
 
-def _from_record(record: Record, path: Path) -> Profile:
-    with content_of(record, path, "profile", "measurement"):
-        groups = record.groups
-        table, jackknife = groups["profile"], groups["jackknife"]
-        fields = codec.fields(Profile, table)
-        shape = fields["count"].shape
-        return Profile(
-            **fields,
-            **described(record, "truth"),
-            columns={name: _floats(table[name], shape) for name in COLUMNS},
-            left_out=_floats(jackknife["left_out"], (*shape, len(jackknife["group"].values))),
-            sanity=codec.rows(CheckResult, groups["sanity"]) if "sanity" in groups else None,
-            kernels=kernels_from_groups(groups),
-            attribution=substitutions_from_groups(groups),
-            realised=_part(groups, "realised", Realised),
-            jumps=_part(groups, "jumps", Jumps),
-            rehearsal=_part(groups, "rehearsal", Rehearsal),
-            file=path,
-            identities=_identities(groups),
-        )
-
-
-def _identities(groups: Mapping[str, codec.Group]) -> dict[str, Identity]:
-    """None in files of older versions."""
-    if "identities" not in groups:
-        return {}
-    return {each.name: each for each in codec.rows(Identity, groups["identities"])}
-
-
 def _part(groups: Mapping[str, codec.Group], name: str, of: type[T]) -> T | None:
     return codec.decoded(of, groups[name]) if name in groups else None
 
 
 def _floats(array: Array, shape: tuple[int, ...]) -> _Floats:
     return np.asarray(array.values, dtype=np.float64).reshape(shape)
-
-
-def summary(profile: Profile) -> str:
-    """Name, size, the best gain, and where all numbers are."""
-    config = profile.config
-    sizes = (
-        f"{len(profile.estimators)} gradients, h = {horizons(profile.horizons)}, "
-        f"{len(profile.quantities)} quantities, {config.get('starts')} starts"
-    )
-    return "\n".join(
-        [
-            f"<Profile of {config.get('task', 'a task')}: {sizes}",
-            f"  gradients: {', '.join(profile.estimators)}",
-            f"  {_best(profile)}",
-            f"  file: {profile.file or 'not saved: profile.save(path)'}",
-            "  every number: .table(); a page to decide from: gradlab.report(path)>",
-        ]
-    )
 
 
 def _best(profile: Profile) -> str:
@@ -352,7 +339,19 @@ def _dataset(profile: Profile) -> xarray.Dataset:
         ),
         "ci_bound": ("ci_bound", ["lower", "upper"], {"long_name": f"ends of the {_INTERVAL}"}),
     }  # fmt: skip
-    return xarray.Dataset(variables, coordinates, _attributes(profile))
+    config, environment = profile.config, profile.environment
+    attributes = {  # what was measured and by what, as text and numbers, which netCDF takes
+        "title": f"policy gradients on {config.get('task', 'a task')}",
+        "inference_library": "gradlab",
+        "inference_library_version": environment.get("gradlab", ""),
+        "created_at": environment.get("created", ""),
+        "batch": profile.batch,
+        "seed": int(config.get("seed", 0)),
+        "command": str(config.get("command", "")),
+        "config": json.dumps(dict(config), default=str),
+        "truth": json.dumps(dict(profile.truth), default=str),
+    }
+    return xarray.Dataset(variables, coordinates, attributes)
 
 
 def _variables(profile: Profile, name: str, place: int) -> dict[str, Any]:
@@ -376,20 +375,4 @@ def _variables(profile: Profile, name: str, place: int) -> dict[str, Any]:
         f"{name}_se": (_DIMS, se, {"long_name": f"{title}, standard error", **units}),
         f"{name}_ci": ((*_DIMS, "ci_bound"), np.stack([low, high], axis=-1), interval),
         f"{name}_n": (_DIMS, profile.count[:, place], count),
-    }
-
-
-def _attributes(profile: Profile) -> dict[str, Any]:
-    """What was measured and by what, as text and numbers, which netCDF takes."""
-    config, environment = profile.config, profile.environment
-    return {
-        "title": f"policy gradients on {config.get('task', 'a task')}",
-        "inference_library": "gradlab",
-        "inference_library_version": environment.get("gradlab", ""),
-        "created_at": environment.get("created", ""),
-        "batch": profile.batch,
-        "seed": int(config.get("seed", 0)),
-        "command": str(config.get("command", "")),
-        "config": json.dumps(dict(config), default=str),
-        "truth": json.dumps(dict(profile.truth), default=str),
     }

@@ -43,14 +43,6 @@ UNIT = "discounted return"
 _LINEAR = 0.1  # largest even part of the return's change over its odd part
 
 
-def _share_columns(share: _Share | None) -> dict[str, float]:
-    """Of a table: the share of the truth's gain and its interval, NaN where it is unknown."""
-    value, low, high = np.nan, np.nan, np.nan
-    if share is not None:
-        value, low, high = share[0], share[1].low, share[1].high
-    return {"share": value, "share_low": low, "share_high": high}
-
-
 _Floats = NDArray[np.float64]
 Status = Literal["stepped", "zero", "not finite", "lost"]
 _Reason = Literal["step", "jump", "boundary", "law"]
@@ -58,7 +50,7 @@ _PRECISE = 0.9  # least κ of a truth whose own gain says what is possible
 # A truth's own gain may miss its norm by what its standard error may be: shares, of its direction
 # alone, hold all the same.
 _SCALE = 0.25
-GROUPS = 64  # behind intervals of predictions, whose own number a table does not hold
+_GROUPS = 64  # behind intervals of predictions, whose own number a table does not hold
 
 
 @dataclass(frozen=True)
@@ -298,7 +290,7 @@ class Realised:
             if cell in self.stepped and np.isfinite(values).all():
                 value, low, high = (self.kept_of(cell) * float(each) for each in values)
                 shares[cell] = value, low, high
-        wider = student(GROUPS, level_of(len(shares))) / student(GROUPS)
+        wider = student(_GROUPS, level_of(len(shares))) / student(_GROUPS)
         return {
             cell: (value, (value + wider * (low - value), value + wider * (high - value)))
             for cell, (value, low, high) in shares.items()
@@ -371,12 +363,12 @@ class Realised:
     def _row(self, cell: Cell, length: int) -> dict[str, object]:
         status: str = self.status_of(cell)
         ends = Interval(np.nan, np.nan, np.nan, "")
-        value, share = np.nan, None
+        value, share = np.nan, (np.nan, ends)
         if status == "stepped" and not self.taken(cell, length):
             status = "not taken"
         if status == "stepped":
             value, ends = self.change(cell, length).value, self.ends(cell, length)
-            share = self.share(cell, length)
+            share = self.share(cell, length) or share
         return {
             "estimator": cell[0],
             "horizon": cell[1],
@@ -387,7 +379,9 @@ class Realised:
             "value": value,
             "ci_low": ends.low,
             "ci_high": ends.high,
-            **_share_columns(share),
+            "share": share[0],
+            "share_low": share[1].low,
+            "share_high": share[1].high,
             "n": self.judges,
         }
 

@@ -263,7 +263,16 @@ def _columns(field: _Stored) -> list[_Column]:
     """The arrays of a field."""
     place, entry = field.place, _entry(field.hint)
     if members := _members(entry):
-        return [_column_of_rows(place, member) for member in members]
+        return [
+            _Column(
+                (member.place.names or (member.name,))[0],
+                place.dims + member.place.dims,
+                "".join(member.place.units),
+                member.hint,
+                member.default,
+            )
+            for member in members
+        ]
     hints = _parts(field.hint) or (entry or field.hint,)
     names, units = place.names or (field.name,), place.units or ("",) * len(hints)
     return [
@@ -281,22 +290,13 @@ def _members(cls: Any) -> list[_Stored]:
     else:
         return []
     hints = get_type_hints(cls, include_extras=True)
-    return [_Stored(name, *_annotated(hints[name]), default) for name, default in defaults.items()]
-
-
-def _annotated(hint: Any) -> tuple[_Place, Any]:
-    """Place and type of a field."""
-    if get_origin(hint) is not Annotated:
-        return _NOWHERE, hint
-    plain, place = get_args(hint)
-    return place, plain
-
-
-def _column_of_rows(place: _Place, member: _Stored) -> _Column:
-    """The array of one field of a dataclass that is an entry of a tuple."""
-    inner = member.place
-    name, unit = (inner.names or (member.name,))[0], "".join(inner.units)
-    return _Column(name, place.dims + inner.dims, unit, member.hint, member.default)
+    found = []
+    for name, default in defaults.items():
+        hint, place = hints[name], _NOWHERE
+        if get_origin(hint) is Annotated:
+            hint, place = get_args(hint)
+        found.append(_Stored(name, place, hint, default))
+    return found
 
 
 def _entry(hint: Any) -> Any:
@@ -370,7 +370,8 @@ def _column(column: _Column, group: Group) -> Any:
     if get_origin(column.hint) is np.ndarray:
         return np.asarray(values, dtype=_dtype(column.hint))
     if get_origin(column.hint) is Literal:
-        return [_known(each, get_args(column.hint)) for each in values]
+        words = get_args(column.hint)
+        return [words[words.index(str(each))] for each in values]  # as they write them
     return [column.hint(each) for each in values]
 
 
@@ -380,8 +381,3 @@ def _along(group: Group, name: str, dims: tuple[str, ...]) -> NDArray[Any]:
     if array.dims != dims:
         raise ValueError(f"{name} has dims {array.dims}, expected {dims}")
     return array.values
-
-
-def _known(word: object, words: tuple[str, ...]) -> str:
-    """One of `words`, as they write it."""
-    return words[words.index(str(word))]

@@ -84,7 +84,12 @@ def as_hdf5(record: Record) -> bytes:
 
 def _write_group(group: Any, arrays: Mapping[str, Array]) -> None:
     for name, array in arrays.items():
-        dataset = group.create_dataset(name, data=_storable(array.values))
+        values = array.values
+        if values.dtype.kind in "OU":
+            values = values.astype(h5py.string_dtype("utf-8"))
+        else:
+            values = np.ascontiguousarray(values).reshape(values.shape)
+        dataset = group.create_dataset(name, data=values)
         dataset.attrs["unit"] = array.unit
         if array.dims == (name,):
             dataset.make_scale(name)
@@ -93,12 +98,6 @@ def _write_group(group: Any, arrays: Mapping[str, Array]) -> None:
             group[name].dims[axis].label = dim
             if array.dims != (name,):  # HDF5 lets no scale have a scale
                 group[name].dims[axis].attach_scale(group[dim])
-
-
-def _storable(values: NDArray[Any]) -> NDArray[Any]:
-    if values.dtype.kind in "OU":
-        return values.astype(h5py.string_dtype("utf-8"))
-    return np.ascontiguousarray(values).reshape(values.shape)
 
 
 def check_record(record: Record) -> None:

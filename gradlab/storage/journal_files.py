@@ -97,15 +97,10 @@ def is_held(inode: int, table: Path = _LOCKS) -> bool | None:
         lines = table.read_text().splitlines()
     except OSError:
         return None
-    return any(_holds(line.split(), inode) for line in lines)
-
-
-def _holds(words: list[str], inode: int) -> bool:
-    """A line is "7: FLOCK ADVISORY WRITE 617 fe:00:2146306 0 EOF": a process that holds a lock.
-
-    Devices are not compared, since some file systems show another one to their users.
-    """
-    return "->" not in words and any(word.endswith(f":{inode}") for word in words[1:])
+    # A line is "7: FLOCK ADVISORY WRITE 617 fe:00:2146306 0 EOF", with "->" of a process that
+    # waits. Devices are not compared, since some file systems show another one to their users.
+    held = [words[1:] for line in lines if "->" not in (words := line.split())]
+    return any(word.endswith(f":{inode}") for words in held for word in words)
 
 
 def abandoned(path: str | Path) -> bool:

@@ -44,7 +44,15 @@ def check_output(path: str | Path, overwrite: bool = False) -> None:
             beside it, or its folder cannot be written or is full.
     """
     path = Path(path)
-    _check_length(path)
+    # Names in a path, in bytes, as file systems count them.
+    longest = max((len(os.fsencode(part)) for part in path.parts), default=0)
+    name_length, path_length = len(os.fsencode(path.name)), len(os.fsencode(path.absolute()))
+    if name_length + BESIDE > NAME or longest > NAME or path_length + BESIDE > PATH:
+        shown = str(path) if path_length < 100 else f"{str(path)[:40]}…{str(path)[-40:]}"
+        raise InputError(
+            f"output {shown} is too long: names take up to {NAME - BESIDE} bytes here, paths "
+            f"{PATH - BESIDE}; choose a shorter one"
+        )
     try:
         path = real(path)
         if path.is_dir():
@@ -61,18 +69,6 @@ def check_output(path: str | Path, overwrite: bool = False) -> None:
         reason = error.strerror or error
         message = f"{path.parent} cannot be written ({reason}): choose another output folder"
         raise InputError(message) from error
-
-
-def _check_length(path: Path) -> None:
-    """Of the names in a path, in bytes, as file systems count them."""
-    longest = max((len(os.fsencode(part)) for part in path.parts), default=0)
-    name_length, path_length = len(os.fsencode(path.name)), len(os.fsencode(path.absolute()))
-    if name_length + BESIDE > NAME or longest > NAME or path_length + BESIDE > PATH:
-        shown = str(path) if path_length < 100 else f"{str(path)[:40]}…{str(path)[-40:]}"
-        raise InputError(
-            f"output {shown} is too long: names take up to {NAME - BESIDE} bytes here, paths "
-            f"{PATH - BESIDE}; choose a shorter one"
-        )
 
 
 def write(path: str | Path, record: Record, overwrite: bool = False) -> None:

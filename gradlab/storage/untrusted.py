@@ -23,7 +23,6 @@ from gradlab.errors import Doubtful, InputError
 from gradlab.machine import python_module
 from gradlab.storage import journal_frames, seals
 from gradlab.storage.hdf5 import Array, Record, read_here
-from gradlab.storage.journal_frames import Frame
 
 UNSEALED = "{path} has no checksum (an older file, or changed since): damage would go unnoticed"
 PATIENCE, SPEED = 60.0, 5e6  # seconds for any file, and bytes a second that a slow disk reads
@@ -57,7 +56,18 @@ def record(path: Path) -> Record:
         raise InputError(f"{path} is not a readable HDF5 file: damaged or foreign")
     if "refused" in frames[-1].header:
         raise InputError(str(frames[-1].header["refused"]))
-    return _from_frames(frames)
+    groups: dict[str, dict[str, Array]] = {}
+    for frame in frames[1:-1]:
+        about, arrays = frame.header, groups.setdefault(frame.header["group"], {})
+        if about["kind"] == "array":
+            if "text" in about:
+                flat = np.empty(len(about["text"]), dtype=object)
+                flat[:] = about["text"]
+                values = flat.reshape(about["shape"])
+            else:
+                values = frame.arrays["values"].copy()
+            arrays[about["name"]] = Array(values, tuple(about["dims"]), about["unit"])
+    return Record(frames[0].header["attributes"], groups)
 
 
 @contextlib.contextmanager
@@ -105,22 +115,6 @@ def _frames_of(run: Record) -> Iterator[bytes]:
                 yield journal_frames.encode({"kind": "array", **about, **text}, {})
             else:
                 yield journal_frames.encode({"kind": "array", **about}, {"values": array.values})
-
-
-def _from_frames(frames: list[Frame]) -> Record:
-    groups: dict[str, dict[str, Array]] = {}
-    for frame in frames[1:-1]:
-        about, arrays = frame.header, groups.setdefault(frame.header["group"], {})
-        if about["kind"] == "array":
-            values = _texts(about) if "text" in about else frame.arrays["values"].copy()
-            arrays[about["name"]] = Array(values, tuple(about["dims"]), about["unit"])
-    return Record(frames[0].header["attributes"], groups)
-
-
-def _texts(about: Any) -> Any:
-    values = np.empty(len(about["text"]), dtype=object)
-    values[:] = about["text"]
-    return values.reshape(about["shape"])
 
 
 def _pass_on(path: Path) -> None:

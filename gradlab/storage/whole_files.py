@@ -43,7 +43,10 @@ def keep(parts: Mapping[Path, Save]) -> None:
     except _REFUSED as error:
         folder = elsewhere(parts)
         kept = "no other folder takes it" if folder is None else f"kept in {folder}: move it"
-        raise Failure(f"{_reason(error, path)}; what was finished is {kept}") from error
+        reason = str(error)
+        if isinstance(error, OSError):
+            reason = f"{path} cannot be written ({error.strerror or error})"
+        raise Failure(f"{reason}; what was finished is {kept}") from error
 
 
 def elsewhere(parts: Mapping[Path, Save]) -> Path | None:
@@ -55,12 +58,6 @@ def elsewhere(parts: Mapping[Path, Save]) -> Path | None:
                 save(folder / path.name)
             return folder
     return None
-
-
-def _reason(error: Exception, path: Path) -> str:
-    if isinstance(error, OSError):
-        return f"{path} cannot be written ({error.strerror or error})"
-    return str(error)
 
 
 @contextlib.contextmanager

@@ -152,6 +152,8 @@ def facts(profile: Profile) -> Facts:
         beyond = better_beyond(
             best, others, lambda each: profile.estimate(each[0], "gain", each[1])
         )
+    void = failed_premises(profile.sanity)
+    premise = void[0].meaning.replace(", so nothing can be decided", "") if void else ""
     realised = profile.realised
     table = profile.table()
     # Files of older versions do not know; a truth that is precise or cut is carried by many.
@@ -175,19 +177,13 @@ def facts(profile: Profile) -> Facts:
         realised=realised,
         disagreements=() if realised is None else realised.disagreements(table, profile.jumps),
         failed=tuple(each.check for each in profile.sanity or () if not each.passed),
-        void=tuple(each.sentence for each in failed_premises(profile.sanity)),
-        premise=_premise(profile),
+        void=tuple(each.sentence for each in void),
+        premise=f"{premise[:1].upper()}{premise[1:]}." if premise else "",
         beyond=beyond,
         carried=float(profile.truth.get("concentration", 0.0)) if few else 0.0,
         rehearsal=profile.rehearsal,
         jumps=profile.jumps,
     )
-
-
-def _premise(profile: Profile) -> str:
-    failed = failed_premises(profile.sanity)
-    text = failed[0].meaning.replace(", so nothing can be decided", "") if failed else ""
-    return f"{text[:1].upper()}{text[1:]}." if text else ""
 
 
 def _numbers(profile: Profile, quantity: str) -> dict[Cell, Number]:

@@ -27,7 +27,7 @@ from gradlab.watching.state import (
 )
 
 _EVERY = 1.0  # seconds between two readings
-LINES = 10.0  # seconds between two lines
+_LINES = 10.0  # seconds between two lines
 _FOOT = "Ctrl-C ends this view, not the run."
 _OVER = ("ended", "stopped")
 _STYLES = {"running": "bold green", "silent": "bold yellow", "stopped": "bold red",
@@ -98,22 +98,16 @@ def lines(watcher: Watcher, out: IO[str], sleep: Callable[[float], None] = time.
     shown, printed, due = "", 0, 0.0
     while True:
         state, now = watcher.state(), watcher.clock()
-        printed = _events(state, printed, out)
+        for event in state.view.events[printed:]:
+            print(f"  {event_line(state, event)}", file=out, flush=True)
+        printed = len(state.view.events)
         if state.phase != shown or (now >= due and state.phase == "running"):
             print(f"{time.strftime('%H:%M:%S', time.localtime(now))} {line(state, now)}",
                   file=out, flush=True)  # fmt: skip
-            shown, due = state.phase, now + LINES
+            shown, due = state.phase, now + _LINES
         if state.phase in _OVER:
             return
         sleep(max(_EVERY, watcher.rest))
-
-
-def _events(state: State, printed: int, out: IO[str]) -> int:
-    """Print new events; returns the number of all."""
-    events = state.view.events
-    for event in events[printed:]:
-        print(f"  {event_line(state, event)}", file=out, flush=True)
-    return len(events)
 
 
 def page(watcher: Watcher, port: int, opened: bool, console: Console) -> None:

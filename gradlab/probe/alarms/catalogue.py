@@ -1,22 +1,57 @@
 """The alarms of the probe's tables, in the order in which a row is tested.
 
-Each is one `AlarmTest`, beside its formula in `gradients`, `steps`, `policy`, `task` or
-`paths`. An alarm
-that chance could raise has a false-alarm rate of at most `ALPHA` over a whole run (`evidence`),
-which `analyses.alarms.alarm_rates` has tried, with the power against known faults; sizes are exact.
+Each is one `AlarmTest`, beside its formula in `gradients`, `steps`, `policy`, `task` or here:
+
+ends early    share that reaches the longest horizon + √(ln(1/level) / 2n) < ½
+              (paths of a mixture of horizons in gradlab's own training loop; Hoeffding's
+              inequality, n paths as independent)
+
+An alarm that chance could raise has a false-alarm rate of at most `ALPHA` over a whole run
+(`evidence`), which `analyses.alarms.alarm_rates` has tried, with the power against known faults;
+sizes are exact.
 Alarms of single events, such as the origin of a NaN, are raised where the event is detected.
 """
 
 from __future__ import annotations
 
-from gradlab.probe.alarms import gradients, paths, policy, steps, task
+from math import log, sqrt
+
+import numpy as np
+
+from gradlab.probe.alarms import gradients, policy, steps, task
 from gradlab.probe.alarms.evidence import ALPHA, Alarm, AlarmEvidence, AlarmTest
 from gradlab.probe.alarms.gradients import NOISE
 from gradlab.probe.alarms.policy import HALF
 
 __all__ = ["ALARMS", "ALPHA", "HALF", "NOISE", "Alarm", "AlarmEvidence", "AlarmTest", "examine"]
 
-ALARMS = (*gradients.ALARMS, *steps.ALARMS, *policy.ALARMS, *task.ALARMS, *paths.ALARMS)
+
+def _ended_early(evidence: AlarmEvidence) -> str | None:
+    """Most paths end before the longest horizon."""
+    share = float(np.asarray(evidence.new["reached"]).reshape(-1)[-1])
+    n = int(evidence.new["starts"])
+    if not n or not share + sqrt(log(1 / evidence.level) / (2 * n)) < 0.5:
+        return None
+    return (
+        f"{share:.0%} of the model's paths last for the horizon {evidence.at('longest'):.0f} that "
+        f"is asked for ({n} paths; certainly fewer than half), the mean one "
+        f"{evidence.at('lasted'):.2g} steps: what is followed is a shorter horizon's gradient; "
+        f"shorten it, or value states beyond terminal ones"
+    )
+
+
+ALARMS = (
+    *gradients.ALARMS,
+    *steps.ALARMS,
+    *policy.ALARMS,
+    *task.ALARMS,
+    AlarmTest(
+        "model paths end early",
+        "horizons",
+        ("reached", "lasted", "longest", "starts"),
+        _ended_early,
+    ),
+)
 
 
 def examine(table: str, evidence: AlarmEvidence) -> list[Alarm]:

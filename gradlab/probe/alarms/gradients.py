@@ -33,7 +33,7 @@ from gradlab.statistics.successive import Signal, pooled
 
 STRETCH = 20  # updates of the policy
 LAG, FOURFOLD, OF_A_CRITIC, OF_A_POLICY = 3, 4.0, 5, 8
-KEPT = 12  # stretches; of older ones the largest is enough
+_KEPT = 12  # stretches; of older ones the largest is enough
 
 
 @final
@@ -66,7 +66,7 @@ class GradientGrowth:
             return None
         self._sizes.append((self._stretches, exp(sum(self._logs) / len(self._logs))))
         self._logs = []
-        if len(self._sizes) > KEPT:
+        if len(self._sizes) > _KEPT:
             self._largest = max(self._largest, self._sizes.pop(0)[1])
         last = self._sizes[-self._in_a_row :]
         if len(last) < self._in_a_row or not all(self._grown(*each) for each in last):
@@ -97,7 +97,7 @@ NONFINITE, ENDED = "non-finite gradient", "non-finite at the end"
 ORIGIN, LOST_CRITIC = "origin of a non-finite gradient", "non-finite critic gradient"
 
 
-def nonfinite(evidence: AlarmEvidence) -> str | None:
+def _nonfinite(evidence: AlarmEvidence) -> str | None:
     """A gradient that is not finite."""
     lost = int(evidence.new["nonfinite_updates"])
     if not lost:
@@ -158,20 +158,19 @@ def noise(evidence: AlarmEvidence) -> str | None:
     top = signal.share + evidence.reach(signal.pairs - 1) * signal.se
     if not top < NOISE:
         return None
+    share = evidence.at("overlap")
+    overlap = f", batches that share {share:.0%} of their samples" if share > _SHARED else ""
+    less = "larger batches, a smaller learning rate or a shorter horizon"
+    if evidence.critic_alone:
+        less = "larger batches or a smaller learning rate"
     return (
         f"successive gradients have at most {max(top, 0.0):.2%} of their squared norm in common "
-        f"({signal.share:.2%} ± {signal.se:.2%}, {signal.pairs} pairs{_overlap(evidence)}): each "
-        f"is mostly noise, or undoes the step before; use {_less_noise(evidence.critic_alone)}"
+        f"({signal.share:.2%} ± {signal.se:.2%}, {signal.pairs} pairs{overlap}): each is mostly "
+        f"noise, or undoes the step before; use {less}"
     )
 
 
-def _less_noise(critic_alone: bool) -> str:
-    if critic_alone:
-        return "larger batches or a smaller learning rate"
-    return "larger batches, a smaller learning rate or a shorter horizon"
-
-
-def dead_inputs(evidence: AlarmEvidence) -> str | None:
+def _dead_inputs(evidence: AlarmEvidence) -> str | None:
     """Inputs of the first layer whose weights have had no gradient in several bursts.
 
     Hidden units that never fire are counted in the rows, but a few of them are no alarm.
@@ -188,11 +187,6 @@ def dead_inputs(evidence: AlarmEvidence) -> str | None:
     )
 
 
-def _overlap(evidence: AlarmEvidence) -> str:
-    share = evidence.at("overlap")
-    return f", batches that share {share:.0%} of their samples" if share > _SHARED else ""
-
-
 def signal_of(row: Row) -> Signal:
     """The signal of a row of "successive"."""
     return Signal(int(row.get("fresh", row["pairs"])), *(float(row[name]) for name in _PRODUCTS))
@@ -200,8 +194,8 @@ def signal_of(row: Row) -> Signal:
 
 _PRODUCTS = ("energy", "signal", "root_squares", "signal_share", "share_se")
 ALARMS = (
-    AlarmTest(NONFINITE, "vitals", ("looked", "nonfinite", "nonfinite_updates"), nonfinite),
+    AlarmTest(NONFINITE, "vitals", ("looked", "nonfinite", "nonfinite_updates"), _nonfinite),
     AlarmTest("dead path", "vitals", ("looked", "zero"), _dead_parameters),
     AlarmTest("gradient no better than noise", "successive", ("pairs", *_PRODUCTS), noise),
-    AlarmTest("dead inputs", "successive", ("dead_inputs",), dead_inputs),
+    AlarmTest("dead inputs", "successive", ("dead_inputs",), _dead_inputs),
 )

@@ -118,7 +118,7 @@ def thrown_away(passes: int) -> Alarm:
     )
 
 
-def critic_still(evidence: AlarmEvidence) -> str | None:
+def _critic_still(evidence: AlarmEvidence) -> str | None:
     """A critic that none of its optimiser's steps has changed."""
     stepped = evidence.at("critic_stepped")
     if evidence.at("critic_steps") == 0:
@@ -141,7 +141,7 @@ def _actor_rate(evidence: AlarmEvidence) -> str | None:
     return _too_long(evidence.at("update_ratio"), evidence.at("learning_rate"), "policy")
 
 
-def critic_rate(evidence: AlarmEvidence) -> str | None:
+def _critic_rate(evidence: AlarmEvidence) -> str | None:
     """The same of the critic."""
     return _too_long(evidence.at("critic_ratio"), evidence.at("critic_rate"), "critic")
 
@@ -167,10 +167,10 @@ ALARMS = (
         "critic does not move",
         "vitals",
         ("looked", "critic_steps", "critic_stepped", "critic_still", "critic_norm", "critic_rate"),
-        critic_still,
+        _critic_still,
     ),
     AlarmTest("learning rate too large", "vitals", ("update_ratio", "learning_rate"), _actor_rate),
     AlarmTest(
-        "critic's learning rate too large", "vitals", ("critic_ratio", "critic_rate"), critic_rate
+        "critic's learning rate too large", "vitals", ("critic_ratio", "critic_rate"), _critic_rate
     ),
 )

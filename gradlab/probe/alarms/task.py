@@ -67,10 +67,8 @@ def _diverging(evidence: AlarmEvidence) -> str | None:
 
 def _wrong_direction(evidence: AlarmEvidence) -> str | None:
     """The gradient that the loop follows points away from the true one."""
-    return _critic_away(evidence) if evidence.critic_alone else _model_away(evidence)
-
-
-def _critic_away(evidence: AlarmEvidence) -> str | None:
+    if not evidence.critic_alone:
+        return _model_away(evidence)
     cosine, top = (float(each[DATA, 0]) for each in _tops(evidence))
     if not top < 0:
         return None

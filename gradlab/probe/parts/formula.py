@@ -105,7 +105,14 @@ class OwnFormula:
             return
         reason = _reason(optimizer)
         self._reason = reason or "no gradient was there before a step that it left as it was"
-        known = [] if reason else _known(optimizer)
+        tensors = [] if reason else held(optimizer)
+        places = Counter(p.data_ptr() for p in tensors)  # what is held twice is moved twice
+        known = [
+            (k, p, p.grad) for k, p in enumerate(tensors)
+            if p.grad is not None and p.grad.layout == torch.strided and p.dtype in _KINDS
+            and p.numel() and places[p.data_ptr()] == 1
+            and not (p.is_cpu and p.is_shared())  # type: ignore[no-untyped-call]
+        ]  # fmt: skip
         if not known or (key := (id(optimizer), known[0][0])) in self._seen:
             return
         self._seen.add(key)
@@ -167,18 +174,6 @@ class OwnFormula:
             return CheckAnswer("waiting", f"{looked}, of {_FEWEST}", looks=self._looks)
         proof = f"at most {self._worst:.2g} of what rounding allows"
         return CheckAnswer("sound", proof, self._worst, 1.0, self._looks)
-
-
-def _known(optimizer: Any) -> list[tuple[int, Tensor, Tensor]]:
-    """Places, tensors that it moves, and their gradients."""
-    tensors = held(optimizer)
-    places = Counter(p.data_ptr() for p in tensors)  # what is held twice is moved twice
-    return [
-        (k, p, p.grad) for k, p in enumerate(tensors)
-        if p.grad is not None and p.grad.layout == torch.strided and p.dtype in _KINDS
-        and p.numel() and places[p.data_ptr()] == 1
-        and not (p.is_cpu and p.is_shared())  # type: ignore[no-untyped-call]
-    ]  # fmt: skip
 
 
 def _compared(

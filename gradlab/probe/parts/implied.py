@@ -26,7 +26,7 @@ from gradlab.probe.parts.rows import Matched
 
 FIRST, APART, TIMES = 200, 100, 3  # updates: before the first verdict, and between two; in a row
 LOW, RISES = 0.3, 0.05  # b, below which nothing is sound; rise from the first to the last
-NOTHING = 0.02  # b, above which a critic, however slow, has learnt something of it
+_NOTHING = 0.02  # b, above which a critic, however slow, has learnt something of it
 _SCALED = 0.05  # s, from which it is one
 _BATCHES, _EARLIER = 10, 100  # of a verdict, looks; updates before the first one
 
@@ -107,21 +107,21 @@ class Implied:
         if not self._looks:
             return off(self._reason)
         share = self._share
-        proof = f"b = {share:.2f} (fault: under {NOTHING} in {TIMES} looks, not rising)"
+        proof = f"b = {share:.2f} (fault: under {_NOTHING} in {TIMES} looks, not rising)"
         if not self._verdicts:
-            return CheckAnswer("waiting", f"{proof}; asked from update {FIRST} on", share, NOTHING)
+            return CheckAnswer("waiting", f"{proof}; asked from update {FIRST} on", share, _NOTHING)
         first, last = self._verdicts[0], self._verdicts[-1]
         rests = last < first + RISES or max(self._verdicts) < -LOW
-        if len(self._verdicts) == TIMES and max(self._verdicts) < NOTHING and rests:
+        if len(self._verdicts) == TIMES and max(self._verdicts) < _NOTHING and rests:
             words = "the opposite of" if share < -LOW else "next to nothing of"
             return CheckAnswer(
-                "fault", proof, share, NOTHING, self._looks, IMPLIED,
+                "fault", proof, share, _NOTHING, self._looks, IMPLIED,
                 f"the critic has learnt {words} the reward that the environment pays: which reward "
                 f"is in its targets, and does its loss have the right sign?",
             )  # fmt: skip
         if last < LOW:
-            return CheckAnswer("waiting", proof, share, NOTHING, self._looks)
-        return CheckAnswer("sound", proof, share, NOTHING, self._looks)
+            return CheckAnswer("waiting", proof, share, _NOTHING, self._looks)
+        return CheckAnswer("sound", proof, share, _NOTHING, self._looks)
 
 
 def _flat(values: Any) -> NDArray[np.float64]:

@@ -153,41 +153,30 @@ class Targets:
         for each in self._followed:
             rest = self._count - each.since
             if each.rested >= _LOOKS and rest >= period:
-                return _frozen(each, rest)
+                return CheckAnswer(
+                    "fault", f"Δ = 0 in {each.rested} looks over {rest} updates, with a gap to "
+                    "close", 0.0, 0.0, each.rested, FROZEN,
+                    f"the {each.whose}'s targets have not moved for {rest} updates: are the "
+                    "target networks updated?",
+                )  # fmt: skip
             fast = len(each.shares) == _LOOKS and min(each.shares) > _FAST
             if fast and networks.period != 1:
-                return _swapped(each)
+                return CheckAnswer(
+                    "fault", f"τ̂ above {_FAST} in {_LOOKS} looks in a row", each.share, _FAST,
+                    _LOOKS, SWAPPED,
+                    f"the {each.whose}'s targets take {each.share:.3g} of the network at each "
+                    f"step: are τ and 1 − τ exchanged, or is the copy made at every step?",
+                )  # fmt: skip
         shares = [each.share for each in self._followed]
         if self._looks < _FEWEST or min(shares) == 0:
             text = f"no move was seen in {self._looks} looks" if self._looks else "no look yet"
             return CheckAnswer("waiting", text, looks=self._looks)
+        ends = f"{min(shares):.2g}", f"{max(shares):.2g}"
         proof = (
-            f"a move closes {_span(min(shares), max(shares))} of the gap (fault: 0 in {_LOOKS} "
+            f"a move closes {' to '.join(dict.fromkeys(ends))} of the gap (fault: 0 in {_LOOKS} "
             f"looks and {period} updates, or above {_FAST} in {_LOOKS} looks)"
         )
         return CheckAnswer("sound", proof, float(min(shares)), _FAST, self._looks)
-
-
-def _span(low: float, high: float) -> str:
-    one, other = f"{low:.2g}", f"{high:.2g}"
-    return one if one == other else f"{one} to {other}"
-
-
-def _frozen(each: _Followed, rest: int) -> CheckAnswer:
-    return CheckAnswer(
-        "fault", f"Δ = 0 in {each.rested} looks over {rest} updates, with a gap to close",
-        0.0, 0.0, each.rested, FROZEN,
-        f"the {each.whose}'s targets have not moved for {rest} updates: are the target networks "
-        f"updated?",
-    )  # fmt: skip
-
-
-def _swapped(each: _Followed) -> CheckAnswer:
-    return CheckAnswer(
-        "fault", f"τ̂ above {_FAST} in {_LOOKS} looks in a row", each.share, _FAST, _LOOKS, SWAPPED,
-        f"the {each.whose}'s targets take {each.share:.3g} of the network at each step: are τ and "
-        f"1 − τ exchanged, or is the copy made at every step?",
-    )  # fmt: skip
 
 
 @final
@@ -404,8 +393,11 @@ class TrainedByLoop:
     def see(self, optimizer: Any) -> None:
         """An optimiser has stepped."""
         self._looks += 1
-        if self._looks % _LAYERS == 0 and not self._same():
-            self.replaced = "the policy's layers were replaced: make a new probe when they are"
+        if self._looks % _LAYERS == 0:
+            now = [*self._policy.parameters()]
+            pairs = zip(now, self._tensors, strict=True)
+            if len(now) != len(self._tensors) or any(a is not b for a, b in pairs):
+                self.replaced = "the policy's layers were replaced: make a new probe when they are"
         if optimizer is self._actor:
             if self._steps:
                 self._longest = max(self._longest, *self._steps.values())
@@ -428,12 +420,6 @@ class TrainedByLoop:
                 self.replaced = text
             else:
                 say(f"sees that {text}")
-
-    def _same(self) -> bool:
-        now = [*self._policy.parameters()]
-        return len(now) == len(self._tensors) and all(
-            a is b for a, b in zip(now, self._tensors, strict=True)
-        )
 
     def _words(self, optimizer: Any) -> str:
         mine, its = ({id(p): p.shape for p in held(each)} for each in (self._actor, optimizer))

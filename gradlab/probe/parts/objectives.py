@@ -11,7 +11,7 @@ test (Biometrika 41, 1954), as soon as the newest looks are e¹⁰ times likelie
 
     S ← max(S + log p(look | .16) − log p(look | .60), 0) > 10      14 falls in a row, or 25 at .16
 
-A look in which the loss itself fits to 1% and has the wrong sign counts `FITTED`, four falls: a
+A look in which the loss itself fits to 1% and has the wrong sign counts `_FITTED`, four falls: a
 wrong sign of the entropy drives actions to their limits, where nothing is seen, in 100 updates.
 """
 
@@ -35,7 +35,7 @@ _ROWS = 64  # of the batch
 REFIT = 4  # looks to one in which the loss's terms are weighed, which costs as much again
 LOOKS, LEAST = 50, 0.35  # fewer than this share of so many looks positive: the sign is wrong
 SOUND, WRONG, SURE = 0.6, 0.16, 10.0  # shares of looks, and log of their odds: the same, sooner
-FITTED = 3.0  # log odds of a wrong sign that is read from the loss: no one fit is enough
+_FITTED = 3.0  # log odds of a wrong sign that is read from the loss: no one fit is enough
 _EARLY = 25  # looks, before which nothing is called sound
 _DRAWN = (0.3, 0.7, 1.4)  # |mean| and standard deviations of what passes for standard noise
 FITS, HALF = 3, 0.5  # of the terms of a loss, and how many of them are enough
@@ -51,7 +51,7 @@ _NO_CALL = (
 
 
 @dataclass
-class PolicyCall:
+class _PolicyCall:
     """One of a module of the policy.
 
     Attributes:
@@ -71,11 +71,11 @@ class Pass:
     """The actor's last differentiated pass: calls of the policy, or of its parts, one feeding the
     next, and those of the critics after it."""
 
-    calls: list[PolicyCall] = field(default_factory=list)
+    calls: list[_PolicyCall] = field(default_factory=list)
     values: list[tuple[nn.Module, tuple[Tensor, ...]]] = field(default_factory=list)
 
     @property
-    def ends(self) -> list[tuple[PolicyCall, int]]:
+    def ends(self) -> list[tuple[_PolicyCall, int]]:
         """Outputs that feed no other call."""
         fed = {x.data_ptr() for call in self.calls for x in call.args}
         return [
@@ -189,7 +189,7 @@ class ActorObjective:
         calls = [call for call in before if call.module not in inner]
         made = {x.data_ptr() for call in calls for x in call.outputs}
         loose = any(x.requires_grad and x.data_ptr() not in made for x in args)
-        call = PolicyCall(module, _alone(args), _alone(outputs), loose)
+        call = _PolicyCall(module, _alone(args), _alone(outputs), loose)
         for k, each in enumerate(outputs):
             if each.requires_grad:
                 each.register_hook(_keeper(call.arrived, k))
@@ -256,7 +256,7 @@ class ActorObjective:
 
     def _count(self, rose: bool, exact: bool = False) -> None:
         self._rises.append(rose)
-        fell = FITTED if exact else log((1 - WRONG) / (1 - SOUND))
+        fell = _FITTED if exact else log((1 - WRONG) / (1 - SOUND))
         step = log(WRONG / SOUND) if rose else fell
         self._odds = min(max(self._odds + step, 0.0), 2 * SURE)
 

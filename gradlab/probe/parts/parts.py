@@ -62,8 +62,8 @@ FIRST, LOAN = 60, 2.4  # looks by which there is an answer: a loan of up to so m
 _LEAVES = 0.8  # of what the probe may take: later looks starve no measurement
 _SEARCH = 5  # updates in which all modules are hooked, to find targets
 _AGAIN = (0, 100, 1000)  # updates at which they are looked for, while none is found
-LONGEST = 64  # steps of a window
-ROW = 100  # updates between two looks at the answers
+_LONGEST = 64  # steps of a window
+_ROW = 100  # updates between two looks at the answers
 
 
 class _Check(Protocol):
@@ -130,7 +130,7 @@ class Parts:
         self._passes: dict[str, ForwardHook] = {}  # of what is trained
         self.hooked: dict[nn.Module, ForwardHook] = {}  # by others: a pass is kept once
         self._new, self._handed = True, False  # no batch has been handed over
-        self._file, self._next = ROW, _EVERY
+        self._file, self._next = _ROW, _EVERY
 
     def attach(self) -> None:
         """Hear of the steps of all optimisers from now on."""
@@ -278,7 +278,7 @@ class Parts:
         if self._open is not None and self._before is not None:
             with self._paying():
                 self._open.append(self._step(optimizer))
-                if len(self._open) > LONGEST:
+                if len(self._open) > _LONGEST:
                     self._open = None
         for each in self._passes.values():
             each.release()
@@ -326,7 +326,7 @@ class Parts:
             if _compiled() == self._frames:
                 self._ask(self.cleared, self.cleared.begin)
         if self._count >= self._file:
-            self._file = self._count - self._count % ROW + ROW
+            self._file = self._count - self._count % _ROW + _ROW
             self.file()
 
     def _close(self, steps: Sequence[SampledStep]) -> None:
@@ -371,7 +371,7 @@ class Parts:
         """Hook all modules for a few updates, as long as no target is found."""
         if self._searching is not None:
             calls, handle = self._searching
-            if self._count % ROW >= _SEARCH:
+            if self._count % _ROW >= _SEARCH:
                 handle.remove()
                 self._searching = None
                 self.networks.find(calls.outermost())
@@ -452,7 +452,7 @@ class Parts:
     def file(self, ended: bool = False) -> None:
         """Rows of the checks whose state has changed; all of them at twice as many updates."""
         count, step = self.now()
-        hundreds = self._count // ROW
+        hundreds = self._count // _ROW
         everything = ended or hundreds & (hundreds - 1) == 0
         for number, check in enumerate(self.checks):
             answer = self._answer(check)

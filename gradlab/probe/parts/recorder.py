@@ -62,7 +62,7 @@ _FINAL = ("final_obs", "final_observation")
 _Step = tuple[int, Any, float, int, tuple[bool, bool], int]
 
 
-def key(observation: Any) -> int:
+def _key(observation: Any) -> int:
     """A number of an observation's bytes; −0 is 0."""
     return keys(np.asarray(observation, dtype=np.float32)[None])[0]
 
@@ -143,7 +143,7 @@ class Episodes:
                 continue
             over = any(ended)
             first = end if over and finals is not None and finals[n] is not None else None
-            end = end if first is None else key(finals[n])
+            end = end if first is None else _key(finals[n])
             made.append((begun, action, reward, end, ended, self._before[n]))
             self._before[n], self.begun[n] = number + len(made) - 1, None if over else end
             if first is not None:

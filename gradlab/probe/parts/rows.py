@@ -33,7 +33,7 @@ TRANSFORMED = (
     "observations are transformed: fewer than half of the stored ones were seen; record the "
     "environment outside of what transforms them, env = probe.record(Normalise(env))"
 )
-ROWS = 64  # of a batch, beside those that end
+_ROWS = 64  # of a batch, beside those that end
 _REPEATED = 3  # looks in a row at one and the same batch
 ENOUGH, ENDS = 100, 5  # rows that a check needs, and ended ones
 _HALF = 0.5
@@ -76,7 +76,7 @@ def matched(ring: Ring, given: Mapping[str, NDArray[Any]]) -> tuple[Matched, int
     ends = np.zeros(len(observation), dtype=bool)
     if "terminated" in given:
         ends |= given["terminated"].reshape(len(ends), -1).any(1)
-    rows = np.union1d(np.arange(min(ROWS, len(observation))), np.flatnonzero(ends))
+    rows = np.union1d(np.arange(min(_ROWS, len(observation))), np.flatnonzero(ends))
     begun = keys(observation)
     ending = ring.ending
     last = [k for k, each in enumerate(begun[len(rows) :], len(rows)) if each in ending]
@@ -181,7 +181,10 @@ class Drawn:
 def _rewards(rows: Matched) -> tuple[int, Mapping[str, int]]:
     """By the correlation over the batch: a scale or a constant that is added is no fault."""
     paid, stored = rows.found.reward, rows.reward
-    one = _one_step(rows)
+    one = np.ones(len(rows.begun), dtype=bool)
+    if rows.following is not None:  # rows whose next observation is the one after one step
+        known = (rows.following == rows.found.following) | (rows.following == rows.begun)
+        one = known | rows.ended if known.mean() > _HALF else _one_reward(rows)
     if stored is None or one.sum() < 8 or not paid[one].any():
         return 0, {}
     paid, stored, earlier = paid[one], stored[one], rows.found.earlier[one]
@@ -240,7 +243,7 @@ def _truncated(rows: Matched) -> tuple[int, Mapping[str, int]]:
     return int(cut.sum()), {"ended": int((cut & (stored > 0)).sum())}
 
 
-def actions(low: _Array | None, high: _Array | None) -> _Count:
+def _actions(low: _Array | None, high: _Array | None) -> _Count:
     """Stored actions against those that were sent, within the limits of the environment."""
 
     def count(rows: Matched) -> tuple[int, Mapping[str, int]]:
@@ -267,14 +270,6 @@ def _one_reward(rows: Matched) -> NDArray[np.bool_]:
         return np.zeros(len(rows.begun), dtype=bool)
     slope = float(paid @ stored / (paid @ paid))
     return np.asarray(np.abs(stored - slope * paid) <= _SAME * size * max(abs(slope), _SAME))
-
-
-def _one_step(rows: Matched) -> NDArray[np.bool_]:
-    """Rows whose next observation is the one after one step; all where none was handed over."""
-    if rows.following is None:
-        return np.ones(len(rows.begun), dtype=bool)
-    known = (rows.following == rows.found.following) | (rows.following == rows.begun)
-    return known | rows.ended if known.mean() > _HALF else _one_reward(rows)
 
 
 def questions(low: _Array | None, high: _Array | None) -> list[Rows]:
@@ -306,7 +301,7 @@ def questions(low: _Array | None, high: _Array | None) -> list[Rows]:
             "ended": "steps that a time limit cut are stored as terminated: is "
             "`terminated or truncated` stored where `terminated` is meant?",
         }, ENDS),
-        Rows("actions are stored as sent", "action", actions(low, high), {
+        Rows("actions are stored as sent", "action", _actions(low, high), {
             "others": "the stored actions are not those that the environment was given: is the "
             "noise, the clip or the order of steps between the two?",
         }),

@@ -390,6 +390,8 @@ def _weights(
     """
     found: list[tuple[tuple[bool, float], Tensor, Tensor]] = []
     read = ~(actions[:, None] == limits).any(1)
+    whole = np.array_equal(actions, np.round(actions)) and bool((actions >= 0).all())
+    discrete = whole and actions.shape[1] == 1
     for k, output in enumerate(made.outputs):
         gradient = made.arrived.get(k)
         if gradient is None or output.ndim != 2:
@@ -401,23 +403,12 @@ def _weights(
             near = actions - np.fmin(np.fmax(mean.numpy(), limits[0]), limits[1])
             same = bool((mean == mean[0]).all())
             found.append(((same, float((near**2).mean())), g, score))
-        elif actions.shape[1] == 1 and mean.shape[1] > 1 and _places(actions, mean.shape[1]):
+        elif discrete and mean.shape[1] > 1 and bool((actions < mean.shape[1]).all()):
             chosen = torch.nn.functional.one_hot(torch.as_tensor(actions[:, 0]).long(), len(g[0]))
             found.append(((False, 0.0), g, chosen - mean.softmax(1)))
     if not found:
         return None
     _, g, score = min(found, key=lambda each: each[0])
-    return _slope(g, score), read.any(1)
-
-
-def _places(actions: _Array, width: int) -> bool:
-    """Are these numbers of discrete actions?"""
-    whole = np.array_equal(actions, np.round(actions))
-    return whole and bool((actions >= 0).all() and (actions < width).all())
-
-
-def _slope(gradient: Tensor, score: Tensor) -> _Array:
-    """−dL/dlog π of every row, by least squares of its gradient on that of log π."""
-    size = (score**2).sum(1).clamp_min(1e-12)
-    slope: _Array = (-(gradient * score).sum(1) / size).numpy()
-    return slope
+    # −dL/dlog π of every row, by least squares of its gradient on that of log π.
+    slope = -(g * score).sum(1) / (score**2).sum(1).clamp_min(1e-12)
+    return slope.numpy(), read.any(1)

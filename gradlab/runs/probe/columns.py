@@ -98,7 +98,7 @@ class ProbeColumn:
         return Column(dims, self.unit, self.text)
 
 
-def mean(values: Array) -> float:
+def _mean(values: Array) -> float:
     return float(values.mean()) if len(values) else float("nan")
 
 
@@ -126,7 +126,7 @@ VITALS: Mapping[str, ProbeColumn] = {
     "looked": ProbeColumn(unit="updates", shared=True, formula=lambda w: len(w.sizes)),
     "grad_norm": ProbeColumn(
         unit="loss per parameter unit, before clipping, window mean",
-        formula=lambda w: mean(w.norms),
+        formula=lambda w: _mean(w.norms),
     ),
     "grad_norm_max": ProbeColumn(
         unit="loss per parameter unit",
@@ -137,7 +137,7 @@ VITALS: Mapping[str, ProbeColumn] = {
     ),
     "update_ratio": ProbeColumn(
         unit="|Δθ| / |θ|, mean over every fourth update of the window",
-        formula=lambda w: mean(w.ratios),
+        formula=lambda w: _mean(w.ratios),
     ),
     "learning_rate": ProbeColumn(unit="the largest of the policy's parameters"),
     "layer_norm": ProbeColumn(

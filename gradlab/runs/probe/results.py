@@ -19,7 +19,7 @@ from gradlab.runs.probe.schema import KIND, tables
 from gradlab.storage import journal
 from gradlab.storage.codec import content_of, described
 from gradlab.storage.journal_files import abandoned
-from gradlab.storage.journal_tables import Column, Table
+from gradlab.storage.journal_tables import Table
 from gradlab.storage.records import Record
 
 Columns = Mapping[str, NDArray[Any]]
@@ -114,7 +114,11 @@ def from_record(record: Record, path: Path) -> ProbeRun:
     """As `load`, from what was read at `path`."""
     with content_of(record, path, KIND, "run of gradlab.Probe"):
         parts, parameters, estimators = described(record), *names(record)
-        scales = {name: _scale(record, name) for name in ("action", "horizon")}
+        groups = record.groups.values()
+        scales = {  # how many entries a dimension has; 0 where no table has it
+            name: max((len(group[name].values) for group in groups if name in group), default=0)
+            for name in ("action", "horizon")
+        }
         horizon = scales["horizon"] - 1 if scales["horizon"] else None
         schema = tables(len(parameters), scales["action"], horizon)
         run = ProbeRun(
@@ -170,12 +174,6 @@ def share(value: Any) -> float:
     return budget
 
 
-def _scale(record: Record, name: str) -> int:
-    """How many entries a dimension has; 0 where no table has it."""
-    arrays = (group[name] for group in record.groups.values() if name in group)
-    return max((len(array.values) for array in arrays), default=0)
-
-
 def _columns(record: Record, name: str, layout: Table | None) -> Columns:
     """A table by column, or nothing where it has no rows.
 
@@ -188,8 +186,9 @@ def _columns(record: Record, name: str, layout: Table | None) -> Columns:
     index = arrays[layout.index].values
     columns = {layout.index: index}
     for key, column in layout.columns.items():
-        missing = _unknown(column, (len(index), *layout.shape(key)))
-        columns[key] = arrays[key].values if key in arrays else missing
+        shape = (len(index), *layout.shape(key))
+        unknown = np.full(shape, "", dtype=object) if column.text else np.full(shape, np.nan)
+        columns[key] = arrays[key].values if key in arrays else unknown
     check_shapes(name, columns, layout)
     return columns
 
@@ -201,10 +200,6 @@ def check_shapes(name: str, columns: Columns, table: Table) -> None:
         values, text = columns[key], table.columns[key].text
         if values.shape != (rows, *table.shape(key)) or (values.dtype.kind in "OU") != text:
             raise ValueError(f"{name}/{key} is {values.dtype} {values.shape}")
-
-
-def _unknown(column: Column, shape: tuple[int, ...]) -> NDArray[Any]:
-    return np.full(shape, "", dtype=object) if column.text else np.full(shape, np.nan)
 
 
 def last(columns: Columns, name: str) -> float:

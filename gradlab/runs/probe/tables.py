@@ -63,13 +63,13 @@ def curves(runs: Mapping[str, ProbeRun]) -> pd.DataFrame:
     Returns:
         seed, step, quantity, place, value, ci_low, ci_high (NaN: no interval).
     """
-    parts = [rows.assign(seed=seed) for seed, run in runs.items() for rows in _curves(apart(run))]
+    parts = [
+        rows.assign(seed=seed)
+        for seed, run in runs.items()
+        for part in (_returns, _vitals, _successive, _measured)
+        for rows in part(apart(run))
+    ]
     return _together(parts, ["seed", "step", "quantity", "place", *_NUMBERS])
-
-
-def _curves(run: ProbeRun) -> Iterator[pd.DataFrame]:
-    for part in (_returns, _vitals, _successive, _measured):
-        yield from part(run)
 
 
 def apart(run: ProbeRun) -> ProbeRun:

@@ -80,7 +80,10 @@ class Pair:
 def pairs(first: Training, second: Training) -> list[Pair]:
     """What is paired, quantity by quantity; nothing where too few seeds are shared."""
     seeds = [seed for seed in first.seeds if seed in second.seeds]
-    one, other = (_columns(run, seeds) for run in (first, second))
+    one, other = (
+        np.array([int(np.flatnonzero(run.seeds == seed)[0]) for seed in seeds], dtype=np.int64)
+        for run in (first, second)
+    )
     shared = np.intersect1d(first.iteration, second.iteration)
     ours, theirs = (
         run.returns[np.isin(run.iteration, shared)][:, at]
@@ -109,10 +112,6 @@ def table(runs: Mapping[str, Training]) -> pd.DataFrame:
         for pair in pairs(runs[base], runs[name])
     ]
     return pd.DataFrame(rows)
-
-
-def _columns(run: Training, seeds: list[int]) -> NDArray[np.int64]:
-    return np.array([int(np.flatnonzero(run.seeds == seed)[0]) for seed in seeds], dtype=np.int64)
 
 
 def _mean(returns: Floats, iteration: NDArray[np.int64]) -> Floats:

@@ -57,15 +57,17 @@ def _of_seed(record: Record, k: int) -> ProbeRun:
     parts, (parameters, estimators) = described(record), results.names(record)
     settings = parts["config"]["settings"]
     tables = {name: _columns(record, name, k) for name in ("vitals", "successive", "measured")}
-    budget = results.share(settings["probe_budget"])
+    budget, seed = results.share(settings["probe_budget"]), settings["first_seed"] + k
+    raised = {name: array.values for name, array in record.groups[f"{PREFIX}alarms"].items()}
+    own = (raised["seed"] == seed) | np.isnan(raised["seed"])  # and those about the run
     run = ProbeRun(
         attributes=record.attributes,
-        config={"seed": settings["first_seed"] + k, "overhead_budget": budget},
+        config={"seed": seed, "overhead_budget": budget},
         environment=parts["environment"],
         parameters=parameters,
         estimators=estimators,
         horizon=int(record.groups[f"{PREFIX}measured"]["horizon"].values[-1]),
-        alarms=_alarms(record, settings["first_seed"] + k),
+        alarms={name: values[own] for name, values in raised.items()} if own.any() else {},
         abandoned=False,
         **tables,
     )
@@ -88,13 +90,6 @@ def _columns(record: Record, table: str, k: int) -> Columns:
         found = {name: v[own] if name in rows else v for name, v in found.items()}
         found["seconds"] = np.diff(spent, prepend=0.0)
     return found if len(found["update"]) else {}
-
-
-def _alarms(record: Record, seed: int) -> Columns:
-    """Those about this seed, and those about the run."""
-    group = {name: array.values for name, array in record.groups[f"{PREFIX}alarms"].items()}
-    own = (group["seed"] == seed) | np.isnan(group["seed"])
-    return {name: values[own] for name, values in group.items()} if own.any() else {}
 
 
 def paths(record: Record) -> pd.DataFrame:

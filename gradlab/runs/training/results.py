@@ -217,15 +217,13 @@ def _rows(name: str, run: Training) -> pd.DataFrame:
     for k, horizon in enumerate(run.horizons):
         found[f"weight {horizon}"] = at, seconds, run.updates["weight"][:, k : k + 1]
     parts = [_long(quantity, *columns, run.seeds) for quantity, columns in found.items()]
-    parts += [*_model_rows(run), *_gradient_rows(run)]
-    return pd.concat(parts, ignore_index=True).assign(run=name)
-
-
-def _model_rows(run: Training) -> Iterator[pd.DataFrame]:
     for role in run.config.get("model_losses", {}) if run.model else ():
         unexplained = 1 - run.model[f"{role}_explained"].mean(axis=2)
         at = run.model["iteration"]
-        yield _long(f"{role} unexplained", at, np.full(len(at), np.nan), unexplained, run.seeds)
+        nowhen = np.full(len(at), np.nan)
+        parts.append(_long(f"{role} unexplained", at, nowhen, unexplained, run.seeds))
+    parts += _gradient_rows(run)
+    return pd.concat(parts, ignore_index=True).assign(run=name)
 
 
 def _gradient_rows(run: Training) -> Iterator[pd.DataFrame]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from gradlab.runs.attribution import CANCELLING, CAUSES, SOURCES, Account, Attribution, Part, Spread
+from gradlab.runs.attribution import CANCELLING, CAUSES, SOURCES, Account, Attribution, Part
 from gradlab.runs.check_results import no_gradient
 from gradlab.runs.decision_rules import judged_estimator
 from gradlab.runs.profile import Profile
@@ -25,7 +25,11 @@ def sentences(attribution: Attribution, profile: Profile) -> list[Sentence]:
     names = dict.fromkeys(each.estimator for each in attribution.bias)
     texts = [sentence for name in names for sentence in source(profile, attribution, name)]
     texts += [Sentence(_ABOUT, True, text) for text in _elsewhere(attribution, profile)]
-    for each in _least(attribution, profile):
+    quantity = "mse" if profile.truth["admissible"] else "variance"
+    for name in dict.fromkeys(each.estimator for each in attribution.variance):
+        mine = [each for each in attribution.variance if each.estimator == name]
+        values = [profile.estimate(name, quantity, each.horizon).value for each in mine]
+        each = mine[values.index(min(values))]
         where = f"{gradient(profile.identities[each.estimator])} at h = {each.horizon}"
         clear = [f"{_fraction(p)} from {SOURCES[p.name]}" for p in each.sources if p.clear]
         still = [SOURCES[p.name] for p in each.sources if p.value == 0 and p.se == 0]
@@ -53,19 +57,6 @@ def _elsewhere(attribution: Attribution, profile: Profile) -> Iterator[str]:
                 f"Causes cancel in {whose} at h = {cancelling}: a share is more than "
                 f"{CANCELLING:g}× the squared bias, and others undo it."
             )
-
-
-def _least(attribution: Attribution, profile: Profile) -> list[Spread]:
-    """One account of each estimator: where its MSE, or without a truth its variance, is least."""
-    quantity = "mse" if profile.truth["admissible"] else "variance"
-
-    def error(spread: Spread) -> float:
-        return profile.estimate(spread.estimator, quantity, spread.horizon).value
-
-    names = dict.fromkeys(each.estimator for each in attribution.variance)
-    return [
-        min((s for s in attribution.variance if s.estimator == name), key=error) for name in names
-    ]
 
 
 def _fraction(part: Part) -> str:

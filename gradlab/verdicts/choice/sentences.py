@@ -29,14 +29,42 @@ def statements(choice: Choice) -> tuple[Sentence, ...]:
     every = sorted(
         (choice.gain, choice.mse, choice.direction), key=lambda each: each is not choice.best
     )
-    found = _tried(choice) + [_best(choice, each) for each in every if each is not None]
-    found += _beyond(choice) + _steps(choice) + _criteria(choice) + _usable(choice)
+    n = f"N = {choice.samples}"
+    found: list[Sentence] = []
+    if (tried := choice.tried) is not None:  # without a truth: what realised gains say
+        text = (
+            f"Most return gained by a step along {cell_words(tried.cell)}: {tried.value:.2g} (CI "
+            f"{span(tried.interval.low, tried.interval.high)}), the best possible is unknown; the "
+            f"95% set is {cells_words(tried.kept)}."
+        )
+        found.append(Sentence("realised", tried.kept == (tried.cell,), text))
+    found += [_best(choice, each) for each in every if each is not None]
+    if choice.beyond is not None:  # does not compete, and is better
+        gain = choice.beyond.gain
+        text = (
+            f"With the simulator's states {cell_words(choice.beyond.cell)} gains more: "
+            f"{cosine(gain.clipped)} (CI {span(gain.low, gain.high)}), {n}; it does not compete."
+        )
+        found.append(Sentence("beyond", True, text))
+    found += _steps(choice) + _criteria(choice)
+    if choice.usable is not None:
+        usable = choice.usable.horizons
+        rule = f"cosine ≥ {COSINE:g} and at most {times(EXCESS)} the least error; {n}"
+        text = usable_text(choice.usable.estimator, usable, rule)
+        found.append(Sentence("usable", usable.decided, f"{text}."))
     for about, each in (("pair", choice.pair), ("several", choice.several)):
         if each is not None and choice.by == "gain" and each.gain is not None:
             found.append(_weights_by_gain(about, each, each.gain, outside(choice, each)))
         elif each is not None:
             found.append(_weights_by_error(about, each))
-    found += _alpha(choice) + _agreement(choice)
+    if (alpha := choice.alpha) is not None:
+        text = (
+            f"α-order weight of {alpha.first} against {alpha.zeroth} at h = {alpha.horizon}, least "
+            f"variance: {alpha.alpha:.2g} (CI {span(alpha.interval.low, alpha.interval.high)}, "
+            f"{n})."
+        )
+        found.append(Sentence("α-order", True, text))
+    found += _agreement(choice)
     found += [] if choice.what_if is None else _what_if(choice, choice.what_if)
     return (*found, *(Sentence("note", True, each) for each in choice.notes))
 
@@ -80,18 +108,6 @@ def _best(choice: Choice, best: Best) -> Sentence:
     return Sentence(best.criterion, False, f"{text}. {more}.")
 
 
-def _beyond(choice: Choice) -> list[Sentence]:
-    """A gradient that does not compete and is better."""
-    if choice.beyond is None:
-        return []
-    cell, gain = choice.beyond.cell, choice.beyond.gain
-    text = (
-        f"With the simulator's states {cell_words(cell)} gains more: {cosine(gain.clipped)} (CI "
-        f"{span(gain.low, gain.high)}), N = {choice.samples}; it does not compete."
-    )
-    return [Sentence("beyond", True, text)]
-
-
 def _steps(choice: Choice) -> list[Sentence]:
     """Which steps lower the return, and which raise it."""
     if choice.steps is None:
@@ -105,19 +121,6 @@ def _steps(choice: Choice) -> list[Sentence]:
     said = "; ".join(parts) if parts else "none is shown to raise or to lower it"
     text = f"Steps and the return ({how}, N = {choice.samples}, 95% for all together): {said}."
     return [Sentence("steps", bool(parts), text)]
-
-
-def _tried(choice: Choice) -> list[Sentence]:
-    """Without a truth: what realised gains say."""
-    tried = choice.tried
-    if tried is None:
-        return []
-    ends = span(tried.interval.low, tried.interval.high)
-    text = (
-        f"Most return gained by a step along {cell_words(tried.cell)}: {tried.value:.2g} (CI "
-        f"{ends}), the best possible is unknown; the 95% set is {cells_words(tried.kept)}."
-    )
-    return [Sentence("realised", tried.kept == (tried.cell,), text)]
 
 
 def _criteria(choice: Choice) -> list[Sentence]:
@@ -137,15 +140,6 @@ def _criteria(choice: Choice) -> list[Sentence]:
             f"optimisers that drop the scale, as Adam, {cell_words(direction.cell)}."
         )
     return [Sentence("criteria", not both or mse.cell == direction.cell, text)]
-
-
-def _usable(choice: Choice) -> list[Sentence]:
-    if choice.usable is None:
-        return []
-    usable = choice.usable.horizons
-    rule = f"cosine ≥ {COSINE:g} and at most {times(EXCESS)} the least error; N = {choice.samples}"
-    text = usable_text(choice.usable.estimator, usable, rule)
-    return [Sentence("usable", usable.decided, f"{text}.")]
 
 
 def outside(choice: Choice, mixing: Mixing) -> str:
@@ -239,18 +233,6 @@ def _rules(mixing: Mixing) -> str:
 
 def _exp(logarithm: Interval) -> str:
     return span(exp(logarithm.low), exp(logarithm.high))
-
-
-def _alpha(choice: Choice) -> list[Sentence]:
-    if choice.alpha is None:
-        return []
-    alpha = choice.alpha
-    text = (
-        f"α-order weight of {alpha.first} against {alpha.zeroth} at h = {alpha.horizon}, least "
-        f"variance: {alpha.alpha:.2g} (CI {span(alpha.interval.low, alpha.interval.high)}, "
-        f"N = {choice.samples})."
-    )
-    return [Sentence("α-order", True, text)]
 
 
 def _agreement(choice: Choice) -> list[Sentence]:

@@ -136,7 +136,11 @@ def imprecise_truth(profile: Profile, name: str | None) -> str:
         return f"Undecided: {truth['reason']}."
     error, norm = float(truth["standard_error"]), float(truth["norm"])
     size = f"its norm ({norm:.2g})" if norm > 0 else "its norm, which is lost in it"
-    bias = "" if name is None else _against_bias(profile, name, error)
+    bias = ""
+    if name is not None and (over := judged_horizons(profile, name)):
+        at = min(over, key=lambda h: profile.estimate(name, "mse", h).value)
+        least = max(profile.estimate(name, "bias2", at).value, 0.0) ** 0.5
+        bias = f" or the bias ({least:.2g} at h = {at})" if error > least / 4 else ""
     missing, starts = int(truth["missing"]), int(config["starts"])
     cost = ""
     if missing > 0:
@@ -150,16 +154,6 @@ def imprecise_truth(profile: Profile, name: str | None) -> str:
     )
 
 
-def _against_bias(profile: Profile, name: str, error: float) -> str:
-    """The bias at the smallest error, mentioned where the truth's error is not small beside it."""
-    over = judged_horizons(profile, name)
-    if not over:
-        return ""
-    at = min(over, key=lambda h: profile.estimate(name, "mse", h).value)
-    bias = max(profile.estimate(name, "bias2", at).value, 0.0) ** 0.5
-    return f" or the bias ({bias:.2g} at h = {at})" if error > bias / 4 else ""
-
-
 _FAR = 2.0  # times more accurate, at least, before another estimator is recommended
 
 
@@ -167,24 +161,15 @@ def horizon(profile: Profile, name: str) -> list[Sentence]:
     """The usable horizons, the set of the best, and the price of the user's own."""
     usable = usable_horizons(profile, name)
     rule = f"each by its own 95% intervals; {samples(profile.config)}"
-    text = usable_text(gradient(profile.identities[name]), usable, rule) + _below(
-        profile, name, usable
-    )
+    text = usable_text(gradient(profile.identities[name]), usable, rule)
+    ranges = (*usable.usable, *usable.undecided)
+    if usable.measured and not any(low == usable.measured[0] for low, _ in ranges):
+        joint, shortest = ", not below" if ranges else "", usable.measured[0]
+        text += f"{joint}: at h = {shortest} {_obstacle(profile, name, shortest)}"
     if not usable.decided:
         text += f"; {_more_for_horizon(profile, name, usable)} decide"
     text += f"; {_best(profile, name)}.{_yours(profile, name)}{_rival(profile, name)}"
     return [Sentence("horizon", usable.decided, text)]
-
-
-def _below(profile: Profile, name: str, usable: UsableHorizons) -> str:
-    """Why the shortest horizon is not usable, where it is not."""
-    if not usable.measured:
-        return ""
-    shortest = usable.measured[0]
-    if any(low == shortest for low, _ in (*usable.usable, *usable.undecided)):
-        return ""
-    joint = ", not below" if usable.usable or usable.undecided else ""
-    return f"{joint}: at h = {shortest} {_obstacle(profile, name, shortest)}"
 
 
 def paired_horizon(profile: Profile, name: str) -> list[Sentence]:

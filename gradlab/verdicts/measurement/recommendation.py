@@ -70,7 +70,18 @@ def recommendation(facts: Facts, rest: tuple[Sentence, ...] = ()) -> Screen:
     if advice.cell is not None:
         return _use(facts, advice, advice.cell, rest)
     if facts.best is None and (facts.realised is None or not facts.realised.stepped):
-        return Screen(_nothing(facts), "none", "no truth", (), None, rest)
+        # Neither gains nor steps: what was judged, and how to get an answer.
+        why = f" ({facts.why})" if len(facts.why.split()) < 30 and facts.why else ""
+        text = (
+            f"Keep the policy: no gain can be measured here{why}. Variance, growth and agreement "
+            f"of the gradients follow."
+        )
+        if facts.law != "visited":
+            text = (
+                "Nothing is shown at these states: more of them are needed. Whether a step raises "
+                "the return was not measured: leave the start law out for that."
+            )
+        return Screen(text, "none", "no truth", (), None, rest)
     return _keep(facts, rest)
 
 
@@ -442,17 +453,3 @@ def _lowered(facts: Facts, harmful: Sequence[str]) -> str:
         return ""
     text = " and ".join(named(facts.identities[name]) for name in harmful[:2])
     return f"{_capital(text)} {'lower' if len(harmful) > 1 else 'lowers'} it."
-
-
-def _nothing(facts: Facts) -> str:
-    """Neither gains nor steps: what was judged, and how to get an answer."""
-    if facts.law != "visited":
-        return (
-            "Nothing is shown at these states: more of them are needed. Whether a step raises the "
-            "return was not measured: leave the start law out for that."
-        )
-    why = f" ({facts.why})" if len(facts.why.split()) < 30 and facts.why else ""
-    return (
-        f"Keep the policy: no gain can be measured here{why}. Variance, growth and agreement of "
-        f"the gradients follow."
-    )

@@ -29,8 +29,14 @@ def weights(choice: Choice | None) -> list[Sentence]:
     if choice.by == "gain" and choice.pair.gain is not None:
         return [_by_gain(choice.pair, choice.pair.gain, outside(choice, choice.pair))]
     pair, named = choice.pair, _named(choice.pair, choice.pair.mse)
-    ratios = [_over_rule(pair), _over_single(pair.contender("mse").against)]
-    finite = [each for each in ratios if each is not None]
+    over_rule, against = _over_rule(pair), pair.contender("mse").against
+    finite = [] if over_rule is None else [over_rule]
+    if against is not None:  # the best single gradient at its best scale: more than shrinkage?
+        ends = span(exp(against.low), exp(against.high))
+        words = f"{ends}× (95% CI) that of the best scaled single gradient"
+        if against.low > log(SAME):
+            words += "; one gradient at a smaller scale does better"
+        finite.append((_clear(against), words))
     if not finite:
         return [Sentence("weights", False, f"Undecided: {named}; their error is {ZERO}.")]
     decided = any(each for each, _ in finite)
@@ -82,16 +88,6 @@ def _over_rule(pair: Mixing) -> tuple[bool, str] | None:
     which = f"the {rule.name}" if len(measured) == 1 else f"the best of {len(measured)} rules"
     which += "" if len(measured) == 1 else f" ({rule.name})"
     return _clear(saved), f"{numbers} that of {which}"
-
-
-def _over_single(against: Interval | None) -> tuple[bool, str] | None:
-    """The same against the best single gradient at its best scale: more than shrinkage?"""
-    if against is None:
-        return None
-    ends = span(exp(against.low), exp(against.high))
-    words = f"{ends}× (95% CI) that of the best scaled single gradient"
-    better = "; one gradient at a smaller scale does better" if against.low > log(SAME) else ""
-    return _clear(against), words + better
 
 
 def _clear(ratio: Interval) -> bool:
@@ -172,16 +168,12 @@ def _raised(account: Account) -> str:
     top = max(account.shapley, key=lambda part: part.value)
     of_interest = {top.name, *(best.causes if best else ()), *account.cancelling}
     raised = [
-        f"{CAUSES[part.name]} alone raises it by {_share(_negative(part))}"
+        f"{CAUSES[part.name]} alone raises it by {_percent(-part.fraction)} (CI "
+        f"{_ends(-part.fraction_high, -part.fraction_low, True)})"
         for part in account.first
         if part.name in of_interest and part.high < 0
     ]
     return f"; {' and '.join(raised)}" if raised else ""
-
-
-def _negative(part: Part) -> Part:
-    ends = -part.fraction, -part.fraction_high, -part.fraction_low
-    return Part(part.name, -part.value, part.se, -part.high, -part.low, *ends)
 
 
 def causes_text(causes: Sequence[str]) -> str:

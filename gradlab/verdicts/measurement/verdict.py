@@ -167,7 +167,11 @@ def _data_against(profile: Profile, name: str) -> list[Sentence]:
     decision = ratio.against(int(profile.config["starts"]))
     if decision.kind == "above":
         text = f"{capital(who)} {at} is {ratio_of(ratio)} more accurate than the data gradient"
-        return [Sentence(_ABOUT, True, f"{text} ({numbers}).{_poor_critic(profile, data)}")]
+        text += f" ({numbers})."
+        if interval("relative_mse", profile.estimate(data, "relative_mse", 0)).low > 1:
+            text += " The data gradient is worse than a zero gradient here, so this says more of "
+            text += "the critic."
+        return [Sentence(_ABOUT, True, text)]
     if decision.kind == "below":
         turned = inverse(ratio)
         text = (
@@ -181,14 +185,6 @@ def _data_against(profile: Profile, name: str) -> list[Sentence]:
         f"{missing(decision)} separate them."
     )
     return [Sentence(_ABOUT, False, text)]
-
-
-def _poor_critic(profile: Profile, data: str) -> str:
-    """A warning where J_0 itself is worse than none: the comparison then speaks of the critic."""
-    ends = interval("relative_mse", profile.estimate(data, "relative_mse", 0))
-    if not ends.low > 1:
-        return ""
-    return " The data gradient is worse than a zero gradient here, so this says more of the critic."
 
 
 def lost(profile: Profile, name: str) -> list[Sentence]:
@@ -338,8 +334,14 @@ def verdict(profile: Profile, found: Evidence | None = None) -> tuple[Sentence, 
     name = judged_estimator(profile)
     known = evidence(profile) if found is None else found
     void = premises(profile)
-    sentences = void + jumps(profile) + _of_truth(profile, name)
-    sentences += health(profile) + checks(profile)
+    # What every bias is measured against, or why it is not.
+    if not profile.truth["admissible"]:
+        truth = Sentence("truth", False, no_truth(profile))
+    elif profile.truth["status"] == "imprecise":
+        truth = Sentence("truth", False, imprecise_truth(profile, name))
+    else:
+        truth = Sentence("truth", True, admissible_truth(profile, name))
+    sentences = [*void, *jumps(profile), truth, *health(profile), *checks(profile)]
     if name is not None:
         # Errors against a truth of 0, or of another model or critic than is meant, decide nothing.
         sentences += [] if void else _of_errors(profile, known, name)
@@ -374,15 +376,6 @@ def first_screen(profile: Profile, found: Evidence | None = None) -> Screen:
     known = evidence(profile) if found is None else found
     screen = recommendation(known.facts or facts(profile), verdict(profile, known))
     return replace(screen, notice=notice(profile.config))
-
-
-def _of_truth(profile: Profile, name: str | None) -> list[Sentence]:
-    """What every bias is measured against, or why it is not."""
-    if not profile.truth["admissible"]:
-        return [Sentence("truth", False, no_truth(profile))]
-    if profile.truth["status"] == "imprecise":
-        return [Sentence("truth", False, imprecise_truth(profile, name))]
-    return [Sentence("truth", True, admissible_truth(profile, name))]
 
 
 def _of_errors(profile: Profile, known: Evidence, name: str) -> list[Sentence]:

@@ -58,9 +58,16 @@ def facts_of(run: ProbeRun) -> Facts | None:
     own = competing(known)
     best = best_shown(gains, [cell for cell in gains if cell[0] in own])
     kept: tuple[Cell, ...] = ()
-    if best is not None:  # cells whose interval reaches that of the best: a row keeps no pairs
-        reach = gains[best].low
-        kept = tuple(cell for cell in gains if cell[0] in own and gains[cell].high >= reach)
+    chosen = None
+    if best is not None:
+        gain = gains[best]
+        # Cells whose interval reaches that of the best: a row keeps nothing that is paired. Its own
+        # interval holds for all that may be best at once (Šidák), as if independent.
+        kept = tuple(cell for cell in gains if cell[0] in own and gains[cell].high >= gain.low)
+        wider = scipy.stats.norm.ppf((1 + COVERAGE ** (1 / len(kept))) / 2) / Z
+        low = gain.value - wider * (gain.value - gain.low)
+        high = gain.value + wider * (gain.high - gain.value)
+        chosen = replace(gain, low=max(low, -1.0), high=min(high, 1.0))
     return Facts(
         samples=starts,
         seconds=nan,
@@ -75,21 +82,12 @@ def facts_of(run: ProbeRun) -> Facts | None:
         errors={},
         cosines=gains,
         best=best,
-        chosen=None if best is None else _chosen(gains[best], len(kept)),
+        chosen=chosen,
         kept=kept,
         realised=None,
         disagreements=(),
         failed=(),
     )
-
-
-def _chosen(gain: Number, among: int) -> Number:
-    """Its interval at the level that holds for all that may be best at once (Šidák), as if
-    independent: a row keeps nothing that is paired."""
-    wider = scipy.stats.norm.ppf((1 + COVERAGE ** (1 / among)) / 2) / Z
-    low = gain.value - wider * (gain.value - gain.low)
-    high = gain.value + wider * (gain.high - gain.value)
-    return replace(gain, low=max(low, -1.0), high=min(high, 1.0))
 
 
 def void(run: ProbeRun) -> tuple[str, ...]:

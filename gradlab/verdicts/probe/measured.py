@@ -50,19 +50,15 @@ def on_the_task(run: ProbeRun) -> list[Sentence]:
             else each
             for each in sentences
         ]
-    return [*sentences, *_rare(run)]
-
-
-def _rare(run: ProbeRun) -> list[Sentence]:
-    """What no probe looks for: a pilot of many starts may be dearer than its budget."""
-    if not np.isfinite(run.measured["variance"][-1]).any():
-        return []
-    text = (
-        f"Starts rarer than 1 in {2 * _count(run)} are not looked for here (`gradlab measure` does "
-        f"it): where the law of the starts has tails, variances and errors are larger than these "
-        f"({_starts(run)})."
-    )
-    return [Sentence("tails", True, text)]
+    if np.isfinite(run.measured["variance"][-1]).any():
+        # What no probe looks for: a pilot of many starts may be dearer than its budget.
+        text = (
+            f"Starts rarer than 1 in {2 * _count(run)} are not looked for here (`gradlab measure` "
+            f"does it): where the law of the starts has tails, variances and errors are larger "
+            f"than these ({_starts(run)})."
+        )
+        sentences.append(Sentence("tails", True, text))
+    return sentences
 
 
 def too_few(run: ProbeRun) -> bool:

@@ -45,22 +45,18 @@ def causes(run: ProbeRun) -> list[_Cause]:
 
 def checked(run: ProbeRun) -> list[Sentence]:
     """A sentence for every check: its answer, its proof, on how many looks, and what it cost."""
-    rows = run.checks
-    return [_sentence(rows, k, run.seconds) for k in range(len(rows.get("number", ())))]
+    found = []
+    for k in range(len(run.checks.get("number", ()))):
+        row = {name: str(column[k]) for name, column in run.checks.items()}
+        state, looks = row["state"], int(float(row["looks"]))
+        text = f"{capital(row['check'])}: {_WORDS.get(state, 'yes')}, {row['proof']}"
+        share = float(row["seconds"]) / run.seconds if run.seconds > 0 else np.nan
+        if looks and np.isfinite(share):
+            text += f"; {looks} looks, {percent(share)} of the time"
+        found.append(Sentence("part", state in ("sound", "fault"), f"{text}."))
+    return found
 
 
 def unchecked(run: ProbeRun) -> int:
     """How many checks are off, or have no answer yet."""
     return sum(str(each) in ("off", "waiting") for each in run.checks.get("state", ()))
-
-
-def _sentence(rows: object, k: int, elapsed: float) -> Sentence:
-    def of(name: str) -> str:
-        return str(rows[name][k])  # type: ignore[index]
-
-    state, looks = of("state"), int(float(of("looks")))
-    text = f"{capital(of('check'))}: {_WORDS.get(state, 'yes')}, {of('proof')}"
-    share = float(of("seconds")) / elapsed if elapsed > 0 else np.nan
-    if looks and np.isfinite(share):
-        text += f"; {looks} looks, {percent(share)} of the time"
-    return Sentence("part", state in ("sound", "fault"), f"{text}.")

@@ -106,7 +106,7 @@ def _cost(watched: Mapping[str, ProbeRun], name: str) -> Sentence:
     return Sentence("cost", True, f"{text}.")
 
 
-def stale(run: Training, name: str) -> list[Sentence]:
+def _stale(run: Training, name: str) -> list[Sentence]:
     """One sentence of a run in several processes."""
     found = asynchrony(run)
     if found is None:
@@ -149,7 +149,7 @@ def verdict(run: Training, name: str = "") -> list[Sentence]:
         *row_gradient(run, name),
         *_model(run, name),
         *_probed(run, name),
-        *stale(run, name),
+        *_stale(run, name),
         *events,
     ]
 
