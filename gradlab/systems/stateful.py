@@ -63,7 +63,13 @@ def from_environment(
     functions = {"read": read, "write": write, "env.step": env.step}
     for name, function in (functions | ({} if observe is None else {"observe": observe})).items():
         validation.function(name, function, "as in its docstring")
-    system = EnvironmentSystem(env, read, write, _width(env, action_dim), alive, observe)
+    if action_dim is None:
+        shape = getattr(getattr(env, "action_space", None), "shape", None)
+        if not shape:
+            raise InputError("env has no action_space with a shape: give action_dim")
+        action_dim = int(shape[-1])
+    validation.whole("action_dim", action_dim, 1)
+    system = EnvironmentSystem(env, read, write, action_dim, alive, observe)
     system.try_out()
     return system
 
@@ -120,10 +126,13 @@ class EnvironmentSystem:
         if not _alike(self._state(), state):
             raise InputError("write does not set what read gives: a state is read back otherwise")
         with torch.random.fork_rng(devices=[]):
-            torchs, numpys = torch.get_rng_state(), np.random.get_state()
+            torchs = torch.get_rng_state()
+            numpys: Any = np.random.get_state()
             first, *more = (self._stepped(state, action)[:2] for _ in range(_STEPS))
             drawn = [] if torch.equal(torchs, torch.get_rng_state()) else ["torch"]
-            drawn += [] if _equal(numpys, np.random.get_state()) else ["numpy"]
+            now: Any = np.random.get_state()
+            same = np.array_equal(numpys[1], now[1]) and bool(numpys[2:] == now[2:])
+            drawn += [] if same else ["numpy"]
             np.random.set_state(numpys)
         if not all(_alike(x, y) for again in more for x, y in zip(first, again, strict=True)):
             why = (
@@ -185,7 +194,8 @@ class EnvironmentSystem:
         reward, n = returned[1], len(state)
         if not isinstance(reward, Tensor) or reward.numel() != n:
             raise InputError(f"env.step gave the reward {validation.shown(reward)}, expected [{n}]")
-        ends = [torch.as_tensor(flag).reshape(-1) != 0 for flag in returned[2:4] if _flags(flag, n)]
+        given = [torch.as_tensor(x).reshape(-1) for x in returned[2:4] if not isinstance(x, dict)]
+        ends = [flag != 0 for flag in given if flag.numel() == n]
         if len(ends) == 2 and bool(ends[1].any()):
             raise InputError(
                 "env.step cut an episode (truncated) although its state was just written: let "
@@ -195,28 +205,9 @@ class EnvironmentSystem:
         return self._state(), reward.reshape(n), alive
 
 
-def _flags(value: object, n: int) -> bool:
-    return not isinstance(value, dict) and torch.as_tensor(value).numel() == n
-
-
-def _width(env: Any, action_dim: int | None) -> int:
-    if action_dim is None:
-        shape = getattr(getattr(env, "action_space", None), "shape", None)
-        if not shape:
-            raise InputError("env has no action_space with a shape: give action_dim")
-        action_dim = int(shape[-1])
-    validation.whole("action_dim", action_dim, 1)
-    return action_dim
-
-
 def _repeated(x: Tensor) -> Tensor:
     """The first row in the place of every other."""
     return x[:1].expand_as(x).clone()
-
-
-def _equal(one: Any, other: Any) -> bool:
-    """Two states of numpy's random stream."""
-    return np.array_equal(one[1], other[1]) and bool(one[2:] == other[2:])
 
 
 def _alike(x: Tensor, y: Tensor) -> bool:
