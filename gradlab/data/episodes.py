@@ -82,11 +82,6 @@ def width(environment: Any) -> int:
     return int(getattr(environment, "num_envs", 1))
 
 
-def _is_batched(environment: Any) -> bool:
-    """Have its observations, rewards and actions an axis of their own for these?"""
-    return hasattr(environment, "num_envs")
-
-
 def takes_seed(environment: Any) -> bool:
     """Does its reset take a seed?"""
     try:
@@ -156,7 +151,8 @@ class Actor:
     """
 
     def __init__(self, policy: nn.Module, environment: Any) -> None:
-        self.policy, self.batched = policy, _is_batched(environment)
+        # Observations, rewards and actions of several environments have an axis for these.
+        self.policy, self.batched = policy, hasattr(environment, "num_envs")
         name = "single_action_space" if hasattr(environment, "single_action_space") else ""
         self.space = getattr(environment, name or "action_space", None)
         floating = (p for p in policy.parameters() if p.is_floating_point())
@@ -170,7 +166,9 @@ class Actor:
     def __call__(self, observation: Any, t: int) -> Any:
         """Actions at the observations of step t; at t = 0 the hidden state begins anew."""
         if t == 0:
-            self._begin()
+            self._hidden = None
+            if self._resets:
+                self.policy.reset()  # type: ignore[operator]
         inputs = rows(observation, self.like, self.batched)
         with torch.no_grad():
             out = self._forward(inputs)
@@ -210,11 +208,6 @@ class Actor:
                 torch.manual_seed(seed)
                 found.append(_array(self(observation, 0)))
         return found
-
-    def _begin(self) -> None:
-        self._hidden = None
-        if self._resets:
-            self.policy.reset()  # type: ignore[operator]
 
     def _forward(self, inputs: Any) -> Any:
         if width_ := noise_dim(self.policy):

@@ -75,7 +75,16 @@ def read(name: str | Path) -> Trajectories:
                 raise InputError("its metadata are damaged: export it again")
             dataset = minari.MinariDataset(place)
             for kind in _SPACES:
-                _check_space(name, kind, getattr(dataset, kind))
+                space = getattr(dataset, kind)
+                shape = getattr(space, "shape", None)
+                if shape is None or len(shape) != 1 or space.dtype.kind != "f":
+                    what, got = kind.partition("_")[0], type(space).__name__
+                    got += "" if shape is None else str(tuple(shape))
+                    raise InputError(
+                        f"its {what}s are {got} of {space.dtype}, expected vectors of numbers: "
+                        f"dictionaries, images and discrete {what}s are no states or actions of a "
+                        f"model"
+                    )
             episodes = [_rows(episode) for episode in dataset.iterate_episodes()]
         if not episodes:
             raise InputError("it holds no episodes")
@@ -84,7 +93,9 @@ def read(name: str | Path) -> Trajectories:
         }
         lengths = torch.tensor([len(episode["reward"]) for episode in episodes])
         columns["trajectory"] = torch.arange(len(lengths)).repeat_interleave(lengths)
-        return Trajectories(**columns | _names(metadata))
+        for key in _NAMES:
+            columns[key] = tuple(str(word) for word in metadata.get(key, ()))
+        return Trajectories(**columns)
     except ImportError as error:
         raise InputError(f"{name} cannot be read: {error}") from error
     except _DAMAGED as error:
@@ -198,21 +209,6 @@ def _seal(place: Path) -> None:
 def _checksum(metadata: Mapping[str, Any]) -> str:
     """Checksum of all metadata but itself."""
     return whole_files.checksum({key: metadata[key] for key in metadata if key != _CHECK})
-
-
-def _names(metadata: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
-    return {key: tuple(str(word) for word in metadata.get(key, ())) for key in _NAMES}
-
-
-def _check_space(name: str | Path, kind: str, space: Any) -> None:
-    shape = getattr(space, "shape", None)
-    if shape is None or len(shape) != 1 or space.dtype.kind != "f":
-        what = kind.partition("_")[0]
-        got = type(space).__name__ if shape is None else f"{type(space).__name__}{tuple(shape)}"
-        raise InputError(
-            f"its {what}s are {got} of {space.dtype}, expected vectors of numbers: dictionaries, "
-            f"images and discrete {what}s are no states or actions of a model"
-        )
 
 
 def _rows(episode: Any) -> dict[str, Tensor]:

@@ -169,7 +169,8 @@ def segments(trajectories: Trajectories, horizon: int) -> Path:
     if not isinstance(horizon, int) or horizon < 0:
         raise InputError(f"horizon is {horizon!r}, expected an integer ≥ 0")
     t = trajectories
-    last = _last_rows(t)
+    _, counts = torch.unique_consecutive(t.trajectory, return_counts=True)
+    last = (counts.cumsum(0) - 1).repeat_interleave(counts)  # of each row's trajectory
     row = torch.arange(len(t), device=t.step.device)
     begin = row[row + max(horizon, 1) - 1 <= last]
     if not len(begin):
@@ -195,13 +196,6 @@ def segments(trajectories: Trajectories, horizon: int) -> Path:
         weight=t.reward.new_ones(n),
         group=t.trajectory[begin],
     )
-
-
-def _last_rows(t: Trajectories) -> Tensor:
-    """[M], the last row of each row's trajectory."""
-    _, counts = torch.unique_consecutive(t.trajectory, return_counts=True)
-    ends: Tensor = counts.cumsum(0) - 1
-    return ends.repeat_interleave(counts)
 
 
 def _check_types(t: Trajectories) -> None:

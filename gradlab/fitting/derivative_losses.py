@@ -130,7 +130,11 @@ class Neighbours:
         for first, other in [*self._trees, (old, tree)]:
             self._search(slice(old, None), first, other)
         self._trees.append((old, tree))
-        self._merge()
+        while len(self._trees) > 1:  # the last two are merged while their sizes are similar
+            (first, before), (_, last) = self._trees[-2:]
+            if before.n > 2 * last.n:
+                break
+            self._trees[-2:] = [(first, cKDTree(self._points[first:]))]
 
     def _enter(self, points: _Floats) -> _Floats:
         """Give every row its point; those that are new, in order of appearance."""
@@ -168,14 +172,6 @@ class Neighbours:
         order = np.argsort(distance, axis=1, kind="stable")[:, : self.count]
         self._distance[rows] = np.take_along_axis(distance, order, axis=1)
         self._near[rows] = np.take_along_axis(near, order, axis=1)
-
-    def _merge(self) -> None:
-        """Merge the last two trees while their sizes are similar."""
-        while len(self._trees) > 1:
-            (first, before), (_, last) = self._trees[-2:]
-            if before.n > 2 * last.n:
-                return
-            self._trees[-2:] = [(first, cKDTree(self._points[first:]))]
 
 
 _ROWS = 1024  # states linearized at once
@@ -252,7 +248,10 @@ class DirectionalDerivative:
         period = len(rows.inputs) // seeds
 
         def value(ensemble: GaussianEnsemble, at: Tensor, turn: int) -> Tensor:
-            column = self._columns(at % period, turn)
+            # Each row uses all of its neighbours in turn.
+            count = self.neighbours if self.directions is None else self.directions
+            offset = torch.arange(count, device=at.device) + turn * count
+            column = ((at % period)[..., None] + offset) % self.neighbours
             other = index[at].gather(2, column)
             here, target = rows.inputs[at], rows.targets[at]
             directions = rows.inputs[other] - here[:, :, None]
@@ -266,12 +265,6 @@ class DirectionalDerivative:
             return base + self.weight * error.mean(dim=(1, 2, 3))
 
         return Bound(used, value, repeated)
-
-    def _columns(self, at: Tensor, turn: int) -> Tensor:
-        """Which neighbours [E, N, K] a step uses; each row uses all of them in turn."""
-        count = self.neighbours if self.directions is None else self.directions
-        offset = torch.arange(count, device=at.device) + turn * count
-        return (at[..., None] + offset) % self.neighbours
 
 
 @dataclass(frozen=True, eq=False)

@@ -56,7 +56,14 @@ class Descent:
             weight_decay=settings.weight_decay,
             fused=True,
         )
-        self.sample = self._bootstrapped() if settings.bootstrap else self._everyone()
+        own = self.training.rows
+        self.sample = own.expand(len(self.members), -1)
+        if settings.bootstrap:  # drawn with replacement
+            drawn = [
+                torch.randint(len(own), (len(own),), generator=self._stream(member, "bootstrap"))
+                for member in self.members
+            ]
+            self.sample = own[torch.stack(drawn).to(own.device)]
         count = len(self.members)
         self.epoch = 0
         self.best_loss = torch.full((count,), math.inf, dtype=torch.float64)
@@ -73,7 +80,12 @@ class Descent:
     def run_epoch(self) -> None:
         """One pass over every member's rows, in batches."""
         self.ensemble.train()
-        order = self._orders()
+        count = self.sample.shape[1]
+        drawn = [
+            torch.randperm(count, generator=self._stream(member, "order", self.epoch))
+            for member in self.members
+        ]
+        order = self.sample.gather(1, torch.stack(drawn).to(self.sample.device))
         sums = torch.zeros(len(self.members), dtype=torch.float64)
         parts = torch.split(order, self.batch, dim=1)
         for turn, at in enumerate(parts):
@@ -140,10 +152,13 @@ class Descent:
                 for name, value in target.items():
                     value.copy_(state[prefix + name])
             for k, parameter in enumerate(self.adam.param_groups[0]["params"]):
-                moments = _under(state, f"adam.{k}.")
+                begin = f"adam.{k}."
                 self.adam.state[parameter] = {
-                    key: value.clone() if key == "step" else value.clone().to(parameter)
-                    for key, value in moments.items()
+                    key.removeprefix(begin): value.clone()
+                    if key == f"{begin}step"
+                    else value.clone().to(parameter)
+                    for key, value in state.items()
+                    if key.startswith(begin)
                 }
             for name in ("best_loss", "best_epoch", "diverged", "stopped"):
                 getattr(self, name).copy_(state[name])
@@ -152,33 +167,8 @@ class Descent:
         except (KeyError, RuntimeError, TypeError) as error:
             raise InputError(f"saved state is of another fit: {error}") from error
 
-    def _bootstrapped(self) -> Tensor:
-        """[E, m], rows drawn with replacement."""
-        rows = self.training.rows
-        drawn = [
-            torch.randint(len(rows), (len(rows),), generator=self._stream(member, "bootstrap"))
-            for member in self.members
-        ]
-        return rows[torch.stack(drawn).to(rows.device)]
-
-    def _everyone(self) -> Tensor:
-        return self.training.rows.expand(len(self.members), -1)
-
-    def _orders(self) -> Tensor:
-        """[E, m], this epoch's order of every member's rows."""
-        count = self.sample.shape[1]
-        drawn = [
-            torch.randperm(count, generator=self._stream(member, "order", self.epoch))
-            for member in self.members
-        ]
-        return self.sample.gather(1, torch.stack(drawn).to(self.sample.device))
-
     def _stream(self, member: int, name: str, step: int = 0) -> torch.Generator:
         return stream(child(self.seed, f"member {member}"), name, step)
-
-
-def _under(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name[len(prefix) :]: value for name, value in state.items() if name.startswith(prefix)}
 
 
 _LEAST_VARIANCE = 1e-12  # of standardised targets

@@ -182,24 +182,21 @@ class MultiStep:
         """Batches name the first rows of windows that stay within a trajectory and one part."""
 
         def value(ensemble: GaussianEnsemble, at: Tensor, turn: int) -> Tensor:
-            return self._along(ensemble, rows, at)
+            record, numbers = rows.record, ensemble.numbers(rows.inputs)
+            state, total = record.state[at], rows.inputs.new_zeros(len(at))
+            for step in range(self.steps):
+                row = at + step
+                mean = predict(numbers, torch.cat([state, record.action[row]], dim=2)).mean
+                state = mean[..., : state.shape[2]]
+                wanted = record.next_state[row]
+                if ensemble.reward:
+                    wanted = torch.cat([wanted, record.reward[row][..., None]], dim=2)
+                error = (mean - wanted) / numbers.target_std
+                total = total + error.square().mean(dim=(1, 2)) / self.steps
+            return total
 
         parts = [windows(rows.record, part, self.steps) for part in (training, held_out)]
         return Bound(parts[0], value), Bound(parts[1], value)
-
-    def _along(self, ensemble: GaussianEnsemble, rows: StandardisedRows, at: Tensor) -> Tensor:
-        record, numbers = rows.record, ensemble.numbers(rows.inputs)
-        state, total = record.state[at], rows.inputs.new_zeros(len(at))
-        for step in range(self.steps):
-            row = at + step
-            mean = predict(numbers, torch.cat([state, record.action[row]], dim=2)).mean
-            state = mean[..., : state.shape[2]]
-            wanted = record.next_state[row]
-            if ensemble.reward:
-                wanted = torch.cat([wanted, record.reward[row][..., None]], dim=2)
-            error = (mean - wanted) / numbers.target_std
-            total = total + error.square().mean(dim=(1, 2)) / self.steps
-        return total
 
 
 def outputs(ensemble: GaussianEnsemble, inputs: Tensor) -> tuple[Tensor, Tensor]:

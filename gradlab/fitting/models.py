@@ -25,7 +25,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -122,9 +121,20 @@ def fit_model(
     progress = check_progress(progress)
     loss = OneStepError() if loss is None else loss
     descent, constant = prepared(data, settings, loss, start)
+    # As JSON returns it; budgets may change between a fit and its resumption.
+    fixed = {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in settings.plain().items()
+        if name not in ("epochs", "seconds", "patience")
+    }
+    plain = {
+        name: value
+        for name, value in vars(loss).items()
+        if value is None or isinstance(value, str | int | float | bool)
+    }
     config = {
-        "settings": _plain(settings.plain()),
-        "loss": _named(loss),
+        "settings": fixed,
+        "loss": {"name": loss.name} | plain,
         "data": tensors_hash(data.state, data.action, data.reward, data.next_state),
     }
     if resume:
@@ -208,25 +218,6 @@ def _descend(
             return
     if saved is not None:
         write_state(saved, descent.state(), config)
-
-
-def _named(loss: Loss) -> dict[str, object]:
-    plain = {name: value for name, value in vars(loss).items() if _is_plain(value)}
-    return {"name": loss.name} | plain
-
-
-def _is_plain(value: object) -> bool:
-    return value is None or isinstance(value, str | int | float | bool)
-
-
-def _plain(settings: dict[str, Any]) -> dict[str, Any]:
-    """The configuration as JSON returns it; budgets may change between a fit and its resumption."""
-    free = ("epochs", "seconds", "patience")
-    return {
-        name: list(value) if isinstance(value, tuple) else value
-        for name, value in settings.items()
-        if name not in free
-    }
 
 
 _GRADIENT_LOSS = DirectionalDerivative()

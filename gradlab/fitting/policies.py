@@ -149,7 +149,9 @@ def distil(
         optimizer.step()
         schedule.step()
         progress("policy", update + 1, UPDATES)
-    return _freeze(policy)
+    policy.eval()
+    nn.Module.zero_grad(policy, set_to_none=True)
+    return baked(policy)
 
 
 def taught_steps(task: Task) -> int:
@@ -171,13 +173,6 @@ def visited_states(task: Task, gain: Tensor, reference: Tensor, seed: int) -> Te
     inside = torch.cat(visited)
     inside = inside[torch.isfinite(inside).all(dim=1)]
     return torch.cat([reference + scale * (inside - reference) for scale in _SPREAD])
-
-
-def _freeze(network: Policy) -> Policy:
-    """The finished network with plain weights, in eval mode, without gradients left on it."""
-    network.eval()
-    nn.Module.zero_grad(network, set_to_none=True)
-    return baked(network)
 
 
 # Held over a control step of 0.05 s, damping of 0.1 makes HalfCheetah chatter between the limits

@@ -174,21 +174,17 @@ def check_networks(
         original = double_copy("policy", policy)
         check_policy(original, probe, da)
         if trained:
-            _check_attached(policy, original, probe)
+            check_trainable(policy)
+            noise = torch.zeros(len(probe), noise_dim(policy), dtype=torch.float64)
+            with torch.enable_grad():
+                attached = act(original, probe.double(), noise).requires_grad
+            if not attached:
+                raise InputError(
+                    "policy has no gradient in its parameters: its actions are detached; remove "
+                    "no_grad, detach, rounding or numpy between them"
+                )
     if critic is not None:
         check_critic(double_copy("critic", as_critic(critic)), "Q", probe, da)
-
-
-def _check_attached(policy: nn.Module, original: nn.Module, probe: Tensor) -> None:
-    check_trainable(policy)
-    noise = torch.zeros(len(probe), noise_dim(policy), dtype=torch.float64)
-    with torch.enable_grad():
-        attached = act(original, probe.double(), noise).requires_grad
-    if not attached:
-        raise InputError(
-            "policy has no gradient in its parameters: its actions are detached; remove no_grad, "
-            "detach, rounding or numpy between them"
-        )
 
 
 def check_estimator(name: str, estimator: Estimator, task: Task, begin: Starts, truth: str) -> None:
@@ -251,7 +247,7 @@ def stepped(system: System, state: Tensor, action: Tensor) -> Tensor:
 
 _CUTS = {f"cut_{edge}": Cut((edge,)) for edge in EDGES}
 _DENSITIES = tuple(name for name, way in WAYS.items() if not way.pathwise)
-DECAYS = ("decay_0", "decay_0.5", "decay_0.7", "decay_0.8", "decay_0.9", "decay_0.95", "decay_0.99")
+_DECAYS = tuple(f"decay_{alpha}" for alpha in (0, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99))
 _IMAGINED = ("score", "ivw")  # by default, in a world model's latent
 ALSO = (*_DENSITIES, *_CUTS, "decay", "replayed")
 
@@ -339,11 +335,17 @@ def estimators_at(
         validation.instance("estimators", given, Mapping, "a dictionary of Estimators by name")
         if not given:
             raise InputError("estimators is empty: name at least one, or leave it out")
+        lengthened = {}
         for name, estimator in given.items():
             if not isinstance(estimator, Estimator):
                 got = type(estimator).__name__
                 raise InputError(f"estimator {name!r} is a {got}: measure its parts, Estimators")
-        return {name: _lengthened(estimator, horizon) for name, estimator in given.items()}
+            own = estimator.tail.critic
+            copied = None if own is None else copy.deepcopy(own).double()
+            of_critic = estimator.jacobians is None and estimator.way.differentiates
+            tail = replace(estimator.tail, critic=copied, horizon=0 if of_critic else horizon)
+            lengthened[name] = replace(estimator, tail=tail)
+        return lengthened
     if critic is None:
         raise InputError("critic is None: give a critic, or estimators with tails of their own")
     tail = Tail(horizon, double_copy("critic", as_critic(critic)), task.discount)
@@ -358,7 +360,7 @@ def estimators_at(
         chosen |= {f"{name}_all": replace(e, actions="all") for name, e in unrolled.items()}
     if "decay" in also:  # whose curve ends at α = 1
         chosen["true_dynamics_all"] = replace(unrolled["true_dynamics"], actions="all")
-    several = (x for name in also for x in (DECAYS if name == "decay" else (name,)))
+    several = (x for name in also for x in (_DECAYS if name == "decay" else (name,)))
     for name in dict.fromkeys(several):
         imagined = prior if isinstance(prior, Imagined) and name in _DENSITIES else None
         of_model = imagined is not None or (prior is not None and name == "replayed")
@@ -405,10 +407,3 @@ def _beside(name: str, task: Task, tail: Tail, system: System) -> Estimator:
         return Estimator(own, own, "replayed", tail, replay=simulator)
     model = system if WAYS[name].differentiates else None
     return Estimator(system, model, cast(Name, name), tail)
-
-
-def _lengthened(estimator: Estimator, horizon: int) -> Estimator:
-    given = estimator.tail.critic
-    critic = None if given is None else copy.deepcopy(given).double()
-    longest = 0 if estimator.jacobians is None and estimator.way.differentiates else horizon
-    return replace(estimator, tail=replace(estimator.tail, critic=critic, horizon=longest))

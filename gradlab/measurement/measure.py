@@ -137,7 +137,8 @@ def measure(
         task, policy, critic, estimators, horizon, starts, batch, truth, termination, law, seed,
         trim_starts, also,
     )  # fmt: skip
-    posed = problem(given, _undivided(attribute))
+    whole = "attribute substitutes at single starts" if attribute is not False else ""
+    posed = problem(given, whole)
     check_horizons(attribute, posed.setting.horizon)
     check_judges(judges)
     update = Update() if update is None else update
@@ -222,11 +223,6 @@ class _Found:
         return replace(profile, attribution=attributed(profile, world, self.progress))
 
 
-def _undivided(attribute: bool | Sequence[int]) -> str:
-    """What needs all starts at once."""
-    return "attribute substitutes at single starts" if attribute is not False else ""
-
-
 def _found(posed: Problem, update: Update, progress: Progress) -> _Found:
     progress("truth", 0, AT_MOST)
     if posed.division is not None:
@@ -263,13 +259,20 @@ def _profile(posed: Problem, found: _Found, command: str, also: Sequence[str]) -
     config = configuration(
         posed.task, posed.setting, posed.original, posed.critic, posed.batch, posed.truth, command,
     )  # fmt: skip
+    update, setting, along = found.update, posed.setting, found.along
     config |= {
         "model": predictions(posed.task),
         "law": posed.law,
         "starts_used": found.measured.starts,
         "visits": found.measured.visits,
         "critics": posed.several,
-        "update": _update(posed, found),
+        "update": {
+            "optimizer": update.optimizer,
+            "rate": update.rate_for(setting, along),
+            "refit": update.refit,
+            "move": update.move(setting, along),
+            "assumed": update.rate is None,
+        },
         "entropy": posed.alpha,
         "actions": {name: estimator.actions for name, estimator in posed.chosen.items()},
         "jacobian_noise": {
@@ -299,15 +302,3 @@ def _profile(posed: Problem, found: _Found, command: str, also: Sequence[str]) -
         identities=posed.identities,
         jumps=found.tried.jumps,
     )
-
-
-def _update(posed: Problem, found: _Found) -> dict[str, object]:
-    """The user's update, or the one that was assumed."""
-    update, setting, along = found.update, posed.setting, found.along
-    return {
-        "optimizer": update.optimizer,
-        "rate": update.rate_for(setting, along),
-        "refit": update.refit,
-        "move": update.move(setting, along),
-        "assumed": update.rate is None,
-    }

@@ -133,7 +133,10 @@ def division(asked: MemoryRequest, undivided: str = "") -> Division | None:
         return None
     if why := undivided or _undivided(asked):
         _refuse(needed, H, n, why)
-    found = _divided(asked)
+    group = -(-n // GROUPS)
+    block = group * max(1, int(BLOCK / (group * _per_start(asked))))
+    found = Division(n, group, min(block, n))
+    found = replace(found, peak=peak(asked, found))
     _refuse(found.peak, H, n, "even in blocks of one group of starts")
     return found
 
@@ -150,14 +153,6 @@ def _undivided(asked: MemoryRequest) -> str:
         if estimator.way.mixed or isinstance(estimator.states, Recorded):
             return f"{name} is measured whole"
     return ""
-
-
-def _divided(asked: MemoryRequest) -> Division:
-    n = len(asked.starts.states)
-    group = -(-n // GROUPS)
-    block = group * max(1, int(BLOCK / (group * _per_start(asked))))
-    found = Division(n, group, min(block, n))
-    return replace(found, peak=peak(asked, found))
 
 
 def _refuse(needed: float, horizon: int, starts: int, why: str) -> None:

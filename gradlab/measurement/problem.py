@@ -156,9 +156,10 @@ def problem(given: Given, undivided: str = "") -> Problem:
         check_estimator(name, estimator, task, begin, truth)
         check_density(estimator.way, original)
     check_steps(task, original, plain, begin)
-    division = memory.division(
-        memory.MemoryRequest(task, original, plain, H, begin, truth), undivided or _several(critics)
-    )
+    if not undivided and len(critics) > 1:
+        undivided = "the variance across critics is measured whole"
+    asked = memory.MemoryRequest(task, original, plain, H, begin, truth)
+    division = memory.division(asked, undivided)
     alpha = _entropy(plain)
     augment = augmenting(alpha) if alpha else _as_it_is
     policy = WithLogProb(original) if alpha else original
@@ -189,10 +190,6 @@ def problem(given: Given, undivided: str = "") -> Problem:
         batch=given.batch,
         division=division,
     )
-
-
-def _several(critics: Sequence[nn.Module]) -> str:
-    return "the variance across critics is measured whole" if len(critics) > 1 else ""
 
 
 def _as_it_is(system: System) -> System:
@@ -229,7 +226,14 @@ def judged_at(
             check_alive(as_starts(starts, task.simulator.state_dim))
     begin = starts_of(task, starts, seed)
     if isinstance(starts, Tensor):
-        return _different(begin)
+        different = distinct(begin)
+        if len(different.states) < FEWEST:
+            raise InputError(
+                f"starts has {len(different.states)} different rows of {len(begin.states)}, "
+                f"expected at least {FEWEST}: equal rows are one start; give different states, or "
+                f"a number of them"
+            )
+        return different
     if not isinstance(starts, int) or noise_dim(policy) or task.simulator.noise_dim:
         return begin
     # Without noise a state that is drawn twice gives the same sample twice.
@@ -249,38 +253,21 @@ def _rows(starts: int | Tensor | Path) -> int:
     return len(starts.weight) if isinstance(starts, Path) else len(starts)
 
 
-def _different(begin: Starts) -> Starts:
-    """Equal rows of a tensor as one start."""
-    different = distinct(begin)
-    if len(different.states) < FEWEST:
-        raise InputError(
-            f"starts has {len(different.states)} different rows of {len(begin.states)}, expected "
-            f"at least {FEWEST}: equal rows are one start; give different states, or a number of "
-            f"them"
-        )
-    return different
-
-
 def starts_of(task: Task, starts: int | Tensor | Path, seed: int) -> Starts:
     """Float64 starts, drawn from the task's law where only their number is given."""
     if isinstance(starts, int):
         starts = task.starts(starts, stream(seed, "starts"))
-    if isinstance(starts, Path):
-        begin = as_starts(starts, task.simulator.state_dim)
-    else:
-        begin = as_starts(_numbers(starts), task.simulator.state_dim)
+    if not isinstance(starts, Path):
+        expected = "a number of starts, a tensor [N, ds] or a Path"
+        validation.instance("starts", starts, (Tensor, np.ndarray, list, tuple), expected)
+        try:
+            starts = torch.as_tensor(starts).double()
+        except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+            raise InputError(f"starts is no tensor [N, ds] of numbers: {error}") from None
+    begin = as_starts(starts, task.simulator.state_dim)
     path = None if begin.path is None else begin.path.double()
     begin = Starts(begin.states.double(), begin.weight.double(), begin.group, path=path)
     groups = group_count(begin.group)
     if groups < FEWEST:
         raise InputError(f"starts has {groups} groups, expected at least {FEWEST} independent ones")
     return begin
-
-
-def _numbers(starts: Tensor | Sequence[object]) -> Tensor:
-    expected = "a number of starts, a tensor [N, ds] or a Path"
-    validation.instance("starts", starts, (Tensor, np.ndarray, list, tuple), expected)
-    try:
-        return torch.as_tensor(starts).double()
-    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
-        raise InputError(f"starts is no tensor [N, ds] of numbers: {error}") from None

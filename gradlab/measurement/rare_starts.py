@@ -245,7 +245,9 @@ def _result(pilot: Pilot, truth: Truth, cells: Cells, n: int) -> CheckResult:
             f"episodes end in 1 of {1 / pilot.ends:.0f} starts: variance, error and SNR need "
             f"N ≥ {needed:,}"
         )
-    carried = _carried(cells)
+    squares = {key: cell.squares for key, cell in cells.items()}
+    known = {key: x for key, x in squares.items() if np.isfinite(x).all() and x.any()}
+    carried = {key: largest_share(x) for key, x in known.items()}
     if carried:
         name, h = max(carried, key=lambda key: carried[key])
         if carried[name, h] > HEAVY:
@@ -270,13 +272,6 @@ def _result(pilot: Pilot, truth: Truth, cells: Cells, n: int) -> CheckResult:
     sampled = "" if pilot.strata is None else f", {len(pilot.strata.times)} strata"
     result = f"1 in 100 of {pilot.size:,} starts carries {pilot.tail:.0%} of their score{sampled}"
     return CheckResult(RARE, result, f"{n} starts measure variances and errors", True)
-
-
-def _carried(cells: Cells) -> dict[tuple[str, int], float]:
-    """Share of E |G|² that 1 measured start in 100 carries, of every cell that is finite."""
-    squares = {key: cell.squares for key, cell in cells.items()}
-    known = {key: x for key, x in squares.items() if np.isfinite(x).all() and x.any()}
-    return {key: largest_share(x) for key, x in known.items()}
 
 
 def _undrawn(why: str, measured: Measured) -> CheckResult:

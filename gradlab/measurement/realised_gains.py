@@ -36,7 +36,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from torch import Tensor
 
 from gradlab.data.noise import child, stream
@@ -131,7 +130,12 @@ def chosen_cells(
         if max(horizons)
     }
     if gains is None or not np.isfinite(gains["value"]).any():
-        return tuple(dict.fromkeys([*data, *_grid(over)]))[:most]
+        spread = []
+        for place in (2, 0, 3, 4, 1):
+            for name, horizons in over.items():
+                wanted = (*_GRID, horizons[-1])[place]
+                spread.append((name, min(horizons, key=lambda h: abs(h - wanted))))
+        return tuple(dict.fromkeys([*data, *spread]))[:most]
     chosen = [_telling(name, horizons, gains) for name, horizons in over.items()]
     judged = [cells for name, cells in zip(over, chosen, strict=True) if name not in controls]
     control = [cells for name, cells in zip(over, chosen, strict=True) if name in controls]
@@ -169,15 +173,6 @@ def _telling(
     over, harming = rows["horizon"].to_numpy(), rows["ci_high"].to_numpy() < 0
     best = int(over[int(rows["value"].to_numpy().argmax())])
     return (name, best), (name, int(over[harming][0])) if harming.any() else None
-
-
-def _grid(over: dict[str, list[int]]) -> list[Cell]:
-    spread = []
-    for place in (2, 0, 3, 4, 1):
-        for name, horizons in over.items():
-            wanted = (*_GRID, horizons[-1])[place]
-            spread.append((name, min(horizons, key=lambda h: abs(h - wanted))))
-    return spread
 
 
 STREAM = "judges"
@@ -225,7 +220,11 @@ def realise(
     unit = {cell: directions[cell].mean / directions[cell].mean.norm() for cell in sound}
     rolling = Rolling(replace(setting, seed=child(setting.seed, STREAM)), progress)
     judging = setting.starts
-    lengths = _lengths(rolling.setting, unit, move)
+    along = [unit[TRUE_CELL]] if TRUE_CELL in unit else list(unit.values())
+    policy = setting.policy
+    noise = judging.policy_noise(policy, rolling.setting.seed, 0)
+    sizes = [own_size(policy, judging.states, noise, u[None], judging.weight) for u in along]
+    lengths = min(sizes, default=0.0) * move * np.array(MOVES)
     taken = [
         (cell, k) for cell in sound for k in range(len(MOVES)) if k == UPDATE or cell not in once
     ]
@@ -265,18 +264,6 @@ def _status(direction: Tensor) -> Status:
     if not np.isfinite(norm):
         return "not finite"
     return "stepped" if norm > 0 else "zero"
-
-
-def _lengths(setting: Setting, unit: Mapping[Cell, Tensor], move: float) -> NDArray[np.float64]:
-    """η of the steps in θ, [S]."""
-    along = [unit[TRUE_CELL]] if TRUE_CELL in unit else list(unit.values())
-    policy, judging = setting.policy, setting.starts
-    noise = judging.policy_noise(policy, setting.seed, 0)
-    sizes = [
-        own_size(policy, judging.states, noise, direction[None], judging.weight)
-        for direction in along
-    ]
-    return min(sizes, default=0.0) * move * np.array(MOVES)
 
 
 _SHARE = 0.15  # of the measurement
@@ -325,14 +312,19 @@ def realised_gains(
     horizons: tuple[int, ...] = (truth.horizon,)
     if true is None and truth.status != "jumps":
         horizons = tuple(effective_horizon(task.discount, left) for left in (0.01, LEAST_LEFT))
-    cells = chosen_cells(means, gains, _controls(stepping))
-    first = first_cells(cells, gains, _families(stepping))
+    simulator, controls = stepping.setting.simulator, _controls(stepping)
+    modelled = [name for name, one in stepping.chosen.items() if one.states is not simulator]
+    unlike_truth = [name for name in stepping.chosen if name not in controls]
+    cells = chosen_cells(means, gains, controls)
+    first = first_cells(cells, gains, [modelled, unlike_truth])
     plan = planned(
         first, [cell for cell in cells if cell not in first], horizons,
         _SHARE * measured_steps(stepping), judges or len(stepping.setting.starts.states),
         len(references),
     )  # fmt: skip
-    norms = _norms(stepping.table)
+    rows = stepping.table[stepping.table["quantity"] == "mean_norm"]  # noise-corrected
+    columns = (rows[name] for name in ("estimator", "horizon", "value"))
+    norms = {(str(name), int(h)): float(value) for name, h, value in zip(*columns, strict=True)}
     directions = references | {cell: Direction(means[cell], norms[cell]) for cell in plan.cells}
     judging = judging_starts(task, plan.judges, stepping.setting.seed)
     setting = replace(stepping.setting, starts=judging, horizon=plan.horizon)
@@ -345,13 +337,6 @@ def _norm_of(truth: TrueGradient, starts: Starts) -> float:
     if len(truth.gradients) != len(starts.states):
         return truth.norm
     return precision_of(truth.gradients, starts).norm.item()
-
-
-def _families(stepping: Stepping) -> list[list[str]]:
-    """Estimators that need nothing of the simulator, and all that are not made like the truth."""
-    simulator, controls = stepping.setting.simulator, _controls(stepping)
-    modelled = [name for name, one in stepping.chosen.items() if one.states is not simulator]
-    return [modelled, [name for name in stepping.chosen if name not in controls]]
 
 
 def jacobian_steps(system: System) -> int:
@@ -392,10 +377,3 @@ def check_judges(judges: int | None) -> None:
     """
     if judges is not None and (not isinstance(judges, int) or judges < _FEWEST):
         raise InputError(f"judges is {judges!r}, expected an integer ≥ {_FEWEST}, or None")
-
-
-def _norms(table: pd.DataFrame) -> dict[Cell, float]:
-    """Noise-corrected norms of the mean gradients."""
-    rows = table[table["quantity"] == "mean_norm"]
-    columns = (rows[name] for name in ("estimator", "horizon", "value"))
-    return {(str(name), int(h)): float(value) for name, h, value in zip(*columns, strict=True)}

@@ -253,7 +253,8 @@ def rehearsal(
         tried.append(found)
         if not found.too_long:
             break
-    best = max(tried, key=lambda each: (not each.hold, _highest(each)))
+    gain = [-np.inf if each.best is None else each.best.gain.value for each in tried]
+    best = tried[max(range(len(tried)), key=lambda k: (not tried[k].hold, gain[k]))]
     found = replace(best if not best.hold else found, steps=len(tried) * plan.steps)
     chosen = found.choice(cells[0])
     if chosen is None:
@@ -265,10 +266,6 @@ def rehearsal(
 def _drawn(task: Task, n: int, seed: int, name: str) -> Starts:
     """Fresh starts of a stream of their own."""
     return as_starts(task.starts(n, stream(seed, name)).double(), task.simulator.state_dim)
-
-
-def _highest(found: Rehearsal) -> float:
-    return -np.inf if found.best is None else found.best.gain.value
 
 
 def _again(

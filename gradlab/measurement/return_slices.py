@@ -104,10 +104,17 @@ def slices(
         raise InputError(
             f"actions is {estimator.actions!r}, which moves no action: use 'first' or 'all'"
         )
+    noise = begin.policy_noise(policy, seed, 0)
+    theta = max(float(flat_parameters(policy).norm()), 1.0)
     lines = {}
     for done, (name, direction) in enumerate(directions.items(), 1):
-        unit = _unit(name, direction)
-        length = _reach(policy, begin, unit, seed)
+        norm = direction.norm()
+        if not (torch.isfinite(norm) and norm > 0):
+            raise InputError(f"direction {name!r} has norm {float(norm):g}: it leads nowhere")
+        unit: Tensor = direction / norm
+        # Moves the first actions by REACH of their size, θ by no more than its own (or 1).
+        moved = REACH * own_size(policy, begin.states, noise, unit[None])
+        length = min(moved, theta)
         values = _returns(estimator, policy, begin, length * unit, seed, termination)
         label, size = grouping(begin)
         lines[name] = Slice(length, by_group(values, label), size)
@@ -133,21 +140,6 @@ def random_direction(policy: nn.Module, seed: int = 0) -> Tensor:
         weight = float(p.detach().norm()) * p.requires_grad
         parts.append(weight * drawn / drawn.norm())
     return nn.functional.normalize(torch.cat(parts), dim=0)
-
-
-def _reach(policy: nn.Module, begin: Starts, unit: Tensor, seed: int) -> float:
-    """l: moves the first actions by `REACH` of their size, θ by no more than its own (or 1)."""
-    noise = begin.policy_noise(policy, seed, 0)
-    theta = float(flat_parameters(policy).norm())
-    return min(REACH * own_size(policy, begin.states, noise, unit[None]), max(theta, 1.0))
-
-
-def _unit(name: str, direction: Tensor) -> Tensor:
-    norm = direction.norm()
-    if not (torch.isfinite(norm) and norm > 0):
-        raise InputError(f"direction {name!r} has norm {float(norm):g}: it leads nowhere")
-    unit: Tensor = direction / norm
-    return unit
 
 
 def _returns(

@@ -90,11 +90,6 @@ def _policy() -> nn.Linear:
     return policy
 
 
-def _exactly(name: str, exact: float, measured: float, relative: float) -> Check:
-    room = relative * max(abs(exact), 1e-300)
-    return Check(name, exact, measured, measured - room, measured + room)
-
-
 def _biases() -> list[Check]:
     """Squared biases of J_n against second moments in closed form."""
     profile = measure(_task(), _policy(), _Quadratic(), horizon=4, starts=2048, law="start")
@@ -154,7 +149,8 @@ def _theorem_one() -> Check:
     for k in range(n + 1):
         total += GAMMA**k * float(named.unified(system, critic, GAMMA, n - k).gradients(policy, s))
         s = system.step(s, policy(s).detach()).state
-    return _exactly("full gradient as sum of unified ones", total, full, 1e-10)
+    room = 1e-10 * max(abs(total), 1e-300)
+    return Check("full gradient as sum of unified ones", total, full, full - room, full + room)
 
 
 def _oracles() -> list[Check]:

@@ -70,10 +70,12 @@ class Update:
             return _MOVE
         moved = self.rate * _moved(setting, self.first_step(gradient))
         if moved > most:
+            allowed = self.rate / moved
+            unit = 10.0 ** floor(log10(allowed))  # rounded down: what is advised is not refused
             raise InputError(
                 f"lr is {self.rate:g}: the first step of {self.optimizer} moves the actions by "
                 f"{moved:.0%} of their size, expected at most 100%; try lr "
-                f"{_rounded_down(self.rate / moved):g}"
+                f"{floor(allowed / unit) * unit:g}"
             )
         return moved
 
@@ -108,12 +110,6 @@ class Update:
         if self.optimizer == "adam":
             return torch.optim.Adam([theta], lr=rate, foreach=False)
         return torch.optim.SGD([theta], lr=rate, foreach=False)
-
-
-def _rounded_down(x: float) -> float:
-    """To one digit: a rate that is advised must not be refused."""
-    unit = 10.0 ** floor(log10(x))
-    return floor(x / unit) * unit
 
 
 def _moved(setting: Setting, step: Tensor) -> float:

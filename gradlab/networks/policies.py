@@ -42,7 +42,7 @@ _Scalars = float | tuple[float, ...]  # one number for all actions, or one per a
 
 
 @runtime_checkable
-class HasDensity(Protocol):
+class _HasDensity(Protocol):
     """Methods that a score needs of a policy, beside `forward(state, noise)`."""
 
     noise_dim: int
@@ -81,7 +81,12 @@ class GaussianPolicy(nn.Module):
             raise InputError("limit is given but squash is False: only a squashed policy has one")
         bound = 1.0 if limit is None else limit
         self.limit = _positive("limit", bound, action_dim) if squash else None
-        self.log_std_bounds = _bounds(log_std_bounds)
+        bounds = tuple(float(x) for x in log_std_bounds)
+        if len(bounds) != 2 or not -math.inf < bounds[0] < bounds[1] < math.inf:
+            raise InputError(
+                f"log_std_bounds is {log_std_bounds}, expected two numbers, low < high"
+            )
+        self.log_std_bounds = bounds[0], bounds[1]
         self.noise_dim = action_dim
         self.network = mlp([state_dim, *hidden, 2 * action_dim], activation, scale)
         self.architecture = {
@@ -187,7 +192,15 @@ class Gaussian(nn.Module):
         super().__init__()
         if noise_dim(policy):
             raise InputError("policy is stochastic already: Gaussian wraps a deterministic one")
-        width = _action_dim(policy) if isinstance(std, int | float) else len(std)
+        if isinstance(std, int | float):  # `mean_action` checks the width against the actions
+            linear = [module for module in policy.modules() if isinstance(module, nn.Linear)]
+            if not linear:
+                raise InputError(
+                    "std is one number for a policy of unknown width: give one per action"
+                )
+            width = linear[-1].out_features
+        else:
+            width = len(std)
         self.std = _positive("std", std, width)
         self.noise_dim = width
         self.policy = policy
@@ -235,9 +248,9 @@ class Gaussian(nn.Module):
         return mean
 
 
-def is_stochastic(policy: nn.Module) -> TypeGuard[HasDensity]:
+def is_stochastic(policy: nn.Module) -> TypeGuard[_HasDensity]:
     """Whether the policy has noise and a density: `noise_dim` > 0, `log_prob` and `infer_noise`?"""
-    return noise_dim(policy) > 0 and isinstance(policy, HasDensity)
+    return noise_dim(policy) > 0 and isinstance(policy, _HasDensity)
 
 
 def check_stochastic(policy: nn.Module) -> None:
@@ -309,21 +322,6 @@ def _positive(name: str, value: float | Sequence[float], width: int) -> _Scalars
     if not entries or not all(0 < x < math.inf for x in entries):
         raise InputError(f"{name} is {value}, expected positive numbers")
     return entries[0] if isinstance(value, int | float) else entries
-
-
-def _bounds(bounds: Sequence[float]) -> tuple[float, float]:
-    values = tuple(float(x) for x in bounds)
-    if len(values) != 2 or not -math.inf < values[0] < values[1] < math.inf:
-        raise InputError(f"log_std_bounds is {bounds}, expected two numbers, low < high")
-    return values[0], values[1]
-
-
-def _action_dim(policy: nn.Module) -> int:
-    """Outputs of the last linear layer; `Gaussian.mean_action` checks it against the actions."""
-    linear = [module for module in policy.modules() if isinstance(module, nn.Linear)]
-    if not linear:
-        raise InputError("std is one number for a policy of unknown width: give one per action")
-    return linear[-1].out_features
 
 
 @final

@@ -7,7 +7,7 @@ One extra pair along a random direction d at ε/10 detects it: a sample is flagg
 |J d - D_d| > 3e-3 max|J|. Flagged samples are differenced again at ε/10, ε/100 and ε/1000, which
 reach less of a switch. A sample that is flagged at every step keeps its flag and the Jacobian of
 the first step, in which a jump weighs least (jump/2ε). States on curved spaces (quaternions) move
-along tangents: z + ε e_i and the difference are then those of a `Displacements`.
+along tangents: z + ε e_i and the difference are then those of a `_Displacements`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ MOST_ROWS = 8192  # perturbed rows held at once
 _DIRECTION_SEED = 20210611
 
 
-class Displacements(Protocol):
+class _Displacements(Protocol):
     """How states move: s ⊕ δ, and what lies between two states, s' ⊖ s.
 
     `tangent_dim` is the width of δ; `between` may be wider, with its last entries in δ's order.
@@ -46,7 +46,7 @@ class Displacements(Protocol):
 
 
 @dataclass(frozen=True)
-class Flat:
+class _Flat:
     """Plain vectors."""
 
     tangent_dim: int
@@ -100,7 +100,7 @@ def certified_jacobian(
     low: _Array,
     high: _Array,
     epsilon: float,
-    moves: Displacements | None = None,
+    moves: _Displacements | None = None,
 ) -> CertifiedJacobian:
     """Jacobians of `step(state [M, ds], action [M, da]) -> [M, ds]`, whose rows are independent.
 
@@ -110,7 +110,7 @@ def certified_jacobian(
         epsilon: step of the central differences.
         moves: of the state; None: plain vectors, where dt = out = ds.
     """
-    moves = Flat(state.shape[1]) if moves is None else moves
+    moves = _Flat(state.shape[1]) if moves is None else moves
     samples = max(1, MOST_ROWS // (2 * (moves.tangent_dim + action.shape[1] + 1)))
     blocks = range(0, len(state), samples) or range(1)
     parts = [
@@ -133,7 +133,7 @@ def _retried(
     low: _Array,
     high: _Array,
     epsilon: float,
-    moves: Displacements,
+    moves: _Displacements,
 ) -> CertifiedJacobian:
     certified = _differences(step, state, action, low, high, epsilon, moves)
     for smaller in _RETRIES:
@@ -156,7 +156,7 @@ def tested(
     low: _Array,
     high: _Array,
     epsilon: float,
-    moves: Displacements,
+    moves: _Displacements,
 ) -> CertifiedJacobian:
     """The certificate of Jacobians J [N, out, dt + da] that were made otherwise.
 
@@ -179,11 +179,14 @@ def _differences(
     low: _Array,
     high: _Array,
     epsilon: float,
-    moves: Displacements,
+    moves: _Displacements,
 ) -> CertifiedJacobian:
     width = moves.tangent_dim
     direction = _directions(action, low, high, epsilon, width)
-    shift = _stencil(epsilon, direction)
+    # ε e_i for every coordinate i, then ε/10 d of each sample, [width + da + 1, N, width + da].
+    n, every = direction.shape
+    axes = np.broadcast_to(np.eye(every)[:, None], (every, n, every))
+    shift = np.concatenate([epsilon * axes, 0.1 * epsilon * direction[None]])
     states = [moves.displaced(state, sign * shift[..., :width]) for sign in (1, -1)]
     actions = [(action + sign * shift[..., width:]).clip(low, high) for sign in (1, -1)]
 
@@ -206,14 +209,6 @@ def _diagonal(apart: _Array) -> _Array:
     return np.diagonal(apart, axis1=0, axis2=2)
 
 
-def _stencil(epsilon: float, direction: _Array) -> _Array:
-    """ε e_i for every coordinate i, then ε/10 d of each sample. [width + 1, N, width]."""
-    n, width = direction.shape
-    axes = np.broadcast_to(np.eye(width)[:, None], (width, n, width))
-    shifts: _Array = np.concatenate([epsilon * axes, 0.1 * epsilon * direction[None]])
-    return shifts
-
-
 def _certify(
     J: _Array, along: _Array, direction: _Array, width: int, epsilon: float
 ) -> CertifiedJacobian:
@@ -227,11 +222,7 @@ def _certify(
 def _directions(action: _Array, low: _Array, high: _Array, epsilon: float, width: int) -> _Array:
     """d of each sample, [N, width + da], without the actions whose stencil leaves the limits."""
     inside = (action - epsilon >= low) & (action + epsilon <= high)
-    direction = np.tile(_direction(width + action.shape[1]), (len(action), 1))
+    drawn = np.random.default_rng(_DIRECTION_SEED).standard_normal(width + action.shape[1])
+    direction = np.tile(drawn / np.linalg.norm(drawn), (len(action), 1))
     direction[:, width:] *= inside
     return direction
-
-
-def _direction(width: int) -> _Array:
-    direction = np.random.default_rng(_DIRECTION_SEED).standard_normal(width)
-    return direction / np.linalg.norm(direction)

@@ -37,7 +37,7 @@ from gradlab.systems.system import Certificate, Linearization, System, Transitio
 _STEP = 1e-4
 
 
-class StepRecord:
+class _StepRecord:
     """One step of a batch: where it was, and its Jacobians once they were needed.
 
     Attributes:
@@ -53,20 +53,17 @@ class StepRecord:
 
     def linearized(self, state: Tensor, action: Tensor) -> Linearization:
         """Jacobians at these rows; those of the last call where it was of the same."""
-        if self._linear is None or self._of is None or not _equal(self._of, (state, action)):
+        last, given = self._of, (state, action)
+        same = last is not None and all(map(torch.equal, last, given))
+        if self._linear is None or not same:
             self._of = state.detach().clone(), action.detach().clone()
             self._linear = self.system.linearize(*self._of)
         return self._linear
 
 
-def _differentiated(record: StepRecord, state: Tensor, action: Tensor) -> Any:
-    """s', r, alive with the derivatives above."""
-    return _Step.apply(record, state, action)  # type: ignore[no-untyped-call]
-
-
 class _Step(torch.autograd.Function):
     @staticmethod
-    def forward(record: StepRecord, state: Tensor, action: Tensor) -> tuple[Tensor, ...]:
+    def forward(record: _StepRecord, state: Tensor, action: Tensor) -> tuple[Tensor, ...]:
         after = record.system.step(state, action)
         record.at = state.detach().clone(), action.detach().clone()
         return after.state, after.reward, after.alive
@@ -95,7 +92,7 @@ class _Step(torch.autograd.Function):
         )
 
     @staticmethod
-    def vmap(info: Any, dims: tuple[int | None, ...], record: StepRecord, *inputs: Tensor) -> Any:
+    def vmap(info: Any, dims: tuple[int | None, ...], record: _StepRecord, *inputs: Tensor) -> Any:
         out = _Step.apply(record, *_more_rows(info, dims[1:], inputs))  # type: ignore[no-untyped-call]
         axes = (-2, -1, -1)
         return tuple(_apart(info, x, axis) for x, axis in zip(out, axes, strict=True)), (0, 0, 0)
@@ -105,7 +102,7 @@ class _Pullback(torch.autograd.Function):
     """g_s, g_a of cotangents [..., N, ds] and [..., N] at states and actions of N rows."""
 
     @staticmethod
-    def forward(record: StepRecord, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(record: _StepRecord, *inputs: Tensor) -> tuple[Tensor, Tensor]:
         state, action, by_state, by_reward = inputs
         return _pulled_back(record.linearized(state, action), by_state, by_reward)
 
@@ -129,7 +126,7 @@ class _Pullback(torch.autograd.Function):
         return None, by_s, by_a, onward, gained
 
     @staticmethod
-    def vmap(info: Any, dims: tuple[int | None, ...], record: StepRecord, *inputs: Tensor) -> Any:
+    def vmap(info: Any, dims: tuple[int | None, ...], record: _StepRecord, *inputs: Tensor) -> Any:
         """Cotangents of the same states share their Jacobians; other states are further rows."""
         state, action, *cotangents = inputs
         if dims[1] is None and dims[2] is None:
@@ -144,7 +141,7 @@ class _Second(torch.autograd.Function):
     """Gradients of uᵀ g in s, a, λ and ρ; 0 for s and a unless `curved`."""
 
     @staticmethod
-    def forward(record: StepRecord, curved: bool, *inputs: Tensor) -> tuple[Tensor, ...]:
+    def forward(record: _StepRecord, curved: bool, *inputs: Tensor) -> tuple[Tensor, ...]:
         state, action, by_state, by_reward, u_s, u_a = inputs
         linear = record.linearized(state, action)
         onward = torch.einsum("nij,...nj->...ni", linear.A, u_s)
@@ -165,7 +162,7 @@ class _Second(torch.autograd.Function):
         raise InputError("a step is differentiated a third time: at most second derivatives exist")
 
     @staticmethod
-    def vmap(info: Any, dims: Any, record: StepRecord, curved: bool, *inputs: Tensor) -> Any:
+    def vmap(info: Any, dims: Any, record: _StepRecord, curved: bool, *inputs: Tensor) -> Any:
         rows = _more_rows(info, dims[2:], inputs)
         out = _Second.apply(record, curved, *rows)  # type: ignore[no-untyped-call]
         axes = (-2, -2, -2, -1)
@@ -223,11 +220,7 @@ def _apart(info: Any, x: Tensor, axis: int) -> Tensor:
     return x.reshape(shape).movedim(axis - 1, 0)
 
 
-def _equal(some: tuple[Tensor, Tensor], others: tuple[Tensor, Tensor]) -> bool:
-    return all(torch.equal(x, y) for x, y in zip(some, others, strict=True))
-
-
-class HasSimulator(Protocol):
+class _HasSimulator(Protocol):
     """A `gradlab.Task`."""
 
     @property
@@ -235,7 +228,7 @@ class HasSimulator(Protocol):
 
 
 def differentiable(
-    environment: str | Environment | MujocoEnvironment | HasSimulator,
+    environment: str | Environment | MujocoEnvironment | _HasSimulator,
     batch: int | None = None,
     second_order: bool = False,
     jacobians: str = "exact",
@@ -291,7 +284,7 @@ class DifferentiableEnvironment:
     system: MujocoEnvironment
     batch: int | None = None
     second_order: bool = False
-    _last: StepRecord | None = field(default=None, init=False, repr=False)
+    _last: _StepRecord | None = field(default=None, init=False, repr=False)
 
     @cached_property
     def _exact(self) -> MujocoEnvironment:
@@ -333,8 +326,9 @@ class DifferentiableEnvironment:
                 f"state has {len(state)} rows, expected batch={self.batch}: batch=None takes any "
                 f"number"
             )
-        self._last = StepRecord(self.system, self._exact if self.second_order else None)
-        return Transition(*_differentiated(self._last, state, action))
+        self._last = _StepRecord(self.system, self._exact if self.second_order else None)
+        stepped = _Step.apply(self._last, state, action)  # type: ignore[no-untyped-call]
+        return Transition(*stepped)
 
     def linearize(
         self, state: Tensor, action: Tensor, noise: Tensor | None = None

@@ -23,14 +23,14 @@ class GymnasiumModel:
 
     physics: BatchedPhysics
     chart: Chart
-    limits: JointLimits
+    limits: _JointLimits
     qpos: _Array
     qvel: _Array
     reset_scale: float
 
 
 @dataclass(frozen=True, eq=False)
-class JointLimits:
+class _JointLimits:
     """Limits of the slides and hinges that have them: columns of qpos, lowest and highest [L]."""
 
     names: tuple[str, ...]
@@ -39,14 +39,14 @@ class JointLimits:
     high: _Array
 
     @staticmethod
-    def of(model: mujoco.MjModel) -> JointLimits:
+    def of(model: mujoco.MjModel) -> _JointLimits:
         straight = [int(mujoco.mjtJoint.mjJNT_SLIDE), int(mujoco.mjtJoint.mjJNT_HINGE)]
         limited = [
             j for j in range(model.njnt) if model.jnt_limited[j] and model.jnt_type[j] in straight
         ]
         names = tuple(str(model.joint(j).name) for j in limited)
         low, high = model.jnt_range[limited].reshape(-1, 2).T
-        return JointLimits(names, model.jnt_qposadr[limited].astype(np.int64), low, high)
+        return _JointLimits(names, model.jnt_qposadr[limited].astype(np.int64), low, high)
 
     def excess(self, qpos: _Array) -> _Array:
         """How far each joint is beyond its limits, [N, L]; at most 0 inside."""
@@ -81,19 +81,6 @@ def load(env_id: str, root: int) -> GymnasiumModel:
     if missing:
         raise InputError(f"{env_id} has no {missing[0]}: it is not a Gymnasium MuJoCo environment")
     model = without_restart(environment.model)
-    _check_settable(env_id, model)
-    return GymnasiumModel(
-        physics=BatchedPhysics(model, environment.frame_skip),
-        chart=Chart.of(model, root),
-        limits=JointLimits.of(model),
-        qpos=environment.init_qpos.copy(),
-        qvel=environment.init_qvel.copy(),
-        reset_scale=float(environment._reset_noise_scale),
-    )
-
-
-def _check_settable(env_id: str, model: mujoco.MjModel) -> None:
-    """Is (qpos, qvel) all the state there is?"""
     hidden = {
         "actuator activations": model.na,
         "motion-capture bodies": model.nmocap,
@@ -107,3 +94,11 @@ def _check_settable(env_id: str, model: mujoco.MjModel) -> None:
             f"{env_id}: its state cannot be set exactly, the model has {', '.join(unsettable)} "
             f"beside positions and velocities"
         )
+    return GymnasiumModel(
+        physics=BatchedPhysics(model, environment.frame_skip),
+        chart=Chart.of(model, root),
+        limits=_JointLimits.of(model),
+        qpos=environment.init_qpos.copy(),
+        qvel=environment.init_qvel.copy(),
+        reset_scale=float(environment._reset_noise_scale),
+    )

@@ -85,7 +85,10 @@ class ImplicitJacobians:
         else:
             model.opt.enableflags |= mujoco.mjtEnableBit.mjENBL_INVDISCRETE
         self.inverse, self.h = model, float(model.opt.timestep)
-        self.gears = _gears(model)
+        self.gears = np.zeros((model.nv, model.nu))  # generalised force per control
+        dofs = model.jnt_dofadr[model.actuator_trnid[:, 0]]
+        gains = model.actuator_gear[:, 0] * model.actuator_gainprm[:, 0]
+        self.gears[dofs, range(model.nu)] = gains
         self.substep = BatchedPhysics(physics.model, 1)
 
     def certified(
@@ -185,14 +188,6 @@ class ImplicitJacobians:
         by_a = slopes[:, :, : 2 * nv] @ d
         by_a[:, :, d.shape[2] - nu :] += slopes[:, :, 2 * nv :]
         return np.concatenate([d[:, nv:], by_a], 1)
-
-
-def _gears(model: mujoco.MjModel) -> _Array:
-    """Generalised force per control, [nv, nu]."""
-    gears = np.zeros((model.nv, model.nu))
-    dofs = model.jnt_dofadr[model.actuator_trnid[:, 0]]
-    gears[dofs, range(model.nu)] = model.actuator_gear[:, 0] * model.actuator_gainprm[:, 0]
-    return gears
 
 
 def _in_threads(function: Callable[[range], None], n: int) -> None:

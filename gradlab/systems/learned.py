@@ -171,8 +171,13 @@ class LearnedSystem:
         x = torch.cat([state, action], dim=1)
         if noise is None:
             outputs = predict(self.ensemble.numbers(x, self.chosen), x).mean.mean(dim=0)
-        else:
-            outputs = self._outputs(x, noise)
+        else:  # μ_k + σ_k ξ, every row by its own member
+            parts, order = [], []
+            for member, rows in self._by_member(noise):
+                predicted = predict(self.ensemble.numbers(x, [member]), x[rows])
+                parts.append(predicted.mean[0] + predicted.std[0] * noise[rows, :-1])
+                order.append(rows)
+            outputs = torch.cat(parts)[torch.cat(order).argsort()]
         after = outputs[:, : self.state_dim]
         rated = outputs[:, -1] if self.reward is None else self._rated(state, action, after)
         return Transition(after, rated, survivors(self.alive, after))
@@ -235,17 +240,8 @@ class LearnedSystem:
         inferred[:, -1] = (index.to(state) + 0.5) / len(self.chosen)
         return inferred
 
-    def _outputs(self, x: Tensor, noise: Tensor) -> Tensor:
-        """μ_k + σ_k ξ [N, out], every row by its own member."""
-        parts, order = [], []
-        for member, rows in self._by_member(noise):
-            predicted = predict(self.ensemble.numbers(x, [member]), x[rows])
-            parts.append(predicted.mean[0] + predicted.std[0] * noise[rows, :-1])
-            order.append(rows)
-        return torch.cat(parts)[torch.cat(order).argsort()]
-
     def _jacobian(self, x: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """The same with its Jacobian [N, out, ds + da]; without the head where it is not used."""
+        """μ_k + σ_k ξ and its Jacobian [N, out, ds + da]; without the head where it is not used."""
         outputs = self._used()
         value, jacobian = x.new_empty(len(x), outputs), x.new_empty(len(x), outputs, x.shape[1])
         for member, rows in self._by_member(noise):

@@ -119,7 +119,10 @@ class MujocoEnvironment:
         """
         before, control = self._checked(state, action, noise)
         after = self.physics.step(before, control)
-        after[self._unphysical(after)] = np.nan
+        diverged = ~(np.abs(after) <= mujoco.mjMAXVAL)
+        limits = self.built.limits
+        diverged[:, limits.columns] |= limits.far(after)
+        after[diverged] = np.nan
         lost = ~np.isfinite(after).all(1)
         healthy = self._healthy(after) & ~lost
         reward = self._reward(before, control, after, healthy)
@@ -148,7 +151,9 @@ class MujocoEnvironment:
         """
         before, control = self._checked(state, action, noise)
         differences, root = self._differences(before, control), self.chart.root
-        after = self._after(before, control)
+        # The next state matters where E or the rewarded position's gradient depend on it.
+        constant = not self.chart.turns and self.environment.position in (standing_still, root_x)
+        after = before if constant else self._precise.step(before, control)
         E, T = self.chart.lift(after), self.chart.drop(before)
         r_d, by_a, residual = self._reward_gradients(before, control, after, differences)
         by_s = (r_d[:, None] @ T)[:, 0]
@@ -236,13 +241,6 @@ class MujocoEnvironment:
                 )
         return before, control
 
-    def _unphysical(self, after: Array) -> NDArray[np.bool_]:
-        """Entries that a diverging simulation left where no state is, [N, nq + nv]."""
-        wrong: NDArray[np.bool_] = ~(np.abs(after) <= mujoco.mjMAXVAL)
-        limits = self.built.limits
-        wrong[:, limits.columns] |= limits.far(after)
-        return wrong
-
     def _healthy(self, physical: Array) -> NDArray[np.bool_]:
         holds = [interval.holds(physical) for interval in self.environment.healthy]
         return np.asarray(np.logical_and.reduce([np.isfinite(physical).all(1), *holds]))
@@ -275,11 +273,6 @@ class MujocoEnvironment:
         if self.implicit:
             return self._implicit.certified(before, control, low, high, epsilon)
         return certified_jacobian(step, before, control, low, high, epsilon, self.chart)
-
-    def _after(self, before: Array, control: Array) -> Array:
-        """The next state, where E or the rewarded position's gradient depend on it."""
-        constant = not self.chart.turns and self.environment.position in (standing_still, root_x)
-        return before if constant else self._precise.step(before, control)
 
 
 def _uniform(*shape: int, generator: torch.Generator, dtype: torch.dtype) -> Tensor:

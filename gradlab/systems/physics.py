@@ -35,7 +35,7 @@ _TORCH_DEFAULT = torch.get_num_threads()  # before anybody asks for another coun
 LINEARIZE_TOLERANCE = 1e-12
 
 
-class CaughtWarnings:
+class _CaughtWarnings:
     """A context without MuJoCo's warnings: a row that diverged is NaN, which says the same.
 
     The handler belongs to the whole process: the last context to end restores the former one.
@@ -60,7 +60,7 @@ class CaughtWarnings:
                 mujoco.set_mju_user_warning(self._former)
 
 
-warnings_caught = CaughtWarnings()
+warnings_caught = _CaughtWarnings()
 
 
 class BatchedPhysics:

@@ -67,7 +67,12 @@ def from_environment(
     if not callable(getattr(env, "step", None)):
         given = validation.shown(env)
         raise InputError(f"env is {given}, expected an object with step(action [n, da])")
-    width = _width(env, action_dim)
+    if action_dim is None:
+        shape = getattr(getattr(env, "action_space", None), "shape", None)
+        if not shape:
+            raise InputError("env has no action_space with a shape: give action_dim")
+        action_dim = int(shape[-1])
+    width = validation.whole("action_dim", action_dim, 1)
     if read is None and write is None:
         read, write = _state_functions(env, width)
     for name, function, like in (
@@ -140,7 +145,8 @@ class EnvironmentSystem:
                 "back otherwise"
             )
         with torch.random.fork_rng(devices=[]):
-            torchs, numpys = torch.get_rng_state(), np.random.get_state()
+            torchs = torch.get_rng_state()
+            numpys: Any = np.random.get_state()
             first, elsewhere, begun = self._stepped(state, action)[:2], 0, time.monotonic()
             for k in range(1, _STEPS):
                 again = self._stepped(state, action)[:2]
@@ -150,7 +156,9 @@ class EnvironmentSystem:
                 if k > 2 and time.monotonic() - begun > _SECONDS:
                     break
             drawn = [] if torch.equal(torchs, torch.get_rng_state()) else ["torch"]
-            drawn += [] if _equal(numpys, np.random.get_state()) else ["numpy"]
+            now: Any = np.random.get_state()
+            same = np.array_equal(numpys[1], now[1]) and bool(numpys[2:] == now[2:])
+            drawn += [] if same else ["numpy"]
             np.random.set_state(numpys)
         if elsewhere:
             left = ", ".join(f"env.{name}" for name in self._left_by_write(state, action))
@@ -230,7 +238,8 @@ class EnvironmentSystem:
         reward, n = returned[1], len(state)
         if not isinstance(reward, Tensor) or reward.numel() != n:
             raise InputError(f"env.step gave the reward {validation.shown(reward)}, expected [{n}]")
-        ends = [torch.as_tensor(flag).reshape(-1) != 0 for flag in returned[2:4] if _flags(flag, n)]
+        given = [torch.as_tensor(x).reshape(-1) for x in returned[2:4] if not isinstance(x, dict)]
+        ends = [flag != 0 for flag in given if flag.numel() == n]
         if len(ends) == 2 and bool(ends[1].any()):
             raise InputError(
                 "env.step cut an episode (truncated) although its state was just written: let "
@@ -319,24 +328,9 @@ def _state_functions(env: Any, width: int) -> tuple[Read, Write]:
     return read, write
 
 
-def _width(env: Any, action_dim: int | None) -> int:
-    if action_dim is None:
-        shape = getattr(getattr(env, "action_space", None), "shape", None)
-        if not shape:
-            raise InputError("env has no action_space with a shape: give action_dim")
-        action_dim = int(shape[-1])
-    validation.whole("action_dim", action_dim, 1)
-    return action_dim
-
-
 def _repeated(x: Tensor) -> Tensor:
     """The first row in the place of every other."""
     return x[:1].expand_as(x).clone()
-
-
-def _equal(one: Any, other: Any) -> bool:
-    """Two states of numpy's random stream."""
-    return np.array_equal(one[1], other[1]) and bool(one[2:] == other[2:])
 
 
 def _alike(x: Tensor, y: Tensor) -> bool:

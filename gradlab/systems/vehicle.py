@@ -92,7 +92,7 @@ def _tires(p: VehicleParameters, T: float) -> _Tires:
 
 
 @dataclass(frozen=True)
-class VelocityJacobian:
+class _VelocityJacobian:
     """(u⁺, v⁺, r⁺) and its nonzero derivatives, each [N]; `free` is 0 where u⁺ is clipped.
 
     u⁺: (free, T r free, T v free; 0, T free), v⁺: (v_u, v_v, v_r; v_steer, 0), r⁺ likewise.
@@ -114,7 +114,7 @@ class VelocityJacobian:
 
 def _velocity_jacobian(
     p: VehicleParameters, T: float, u: Tensor, v: Tensor, r: Tensor, steer: Tensor, acc: Tensor
-) -> VelocityJacobian:
+) -> _VelocityJacobian:
     c = _tires(p, T)
     over_v, over_r = 1 / (u - c.drag_v), 1 / (u - c.drag_r)
     curve = T * (u * r)
@@ -124,7 +124,7 @@ def _velocity_jacobian(
     v_v, r_r = u * over_v, u * over_r
     faster = u + T * (acc + v * r)
     clipped = faster.clamp(*_SPEED_RANGE)
-    return VelocityJacobian(
+    return _VelocityJacobian(
         u=clipped,
         v=slip,
         r=yaw,
@@ -359,7 +359,7 @@ def _path_jacobians(p: VehicleParameters, state: Tensor, applied: Tensor) -> tup
 
 
 def _advance_velocity_columns(
-    d: VelocityJacobian, T: float, u: Tensor, v: Tensor, r: Tensor, V: Tensor
+    d: _VelocityJacobian, T: float, u: Tensor, v: Tensor, r: Tensor, V: Tensor
 ) -> Tensor:
     """∂(u, v, r)⁺ = J ∂(u, v, r) + direct effect of (steer, acc). [3, 6, N]."""
     free = T * d.free

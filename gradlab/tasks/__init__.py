@@ -61,7 +61,9 @@ def task_from_name(name: str, settings: Mapping[str, object]) -> Task:
         settings: arguments of the factory.
     """
     mine = is_user_function(name)
-    factory = load_object(name) if mine else _named_factory(name)
+    if not mine and name not in TASKS:
+        raise InputError(f"no task is called {name!r}{nearest(name, TASKS)}")
+    factory = load_object(name) if mine else TASKS[name]
     if isinstance(factory, Task) and not settings:
         return factory
     if not callable(factory):
@@ -82,9 +84,3 @@ def task_from_name(name: str, settings: Mapping[str, object]) -> Task:
             f"gradlab.Task(name, simulator, prior, starts, discount, horizon) makes one"
         )
     return task
-
-
-def _named_factory(name: str) -> Callable[..., object]:
-    if name not in TASKS:
-        raise InputError(f"no task is called {name!r}{nearest(name, TASKS)}")
-    return TASKS[name]

@@ -91,12 +91,12 @@ def mujoco(
         healthy_reward=_weight("healthy_reward", healthy_reward, row.healthy_reward),
         terminates=terminate_when_unhealthy,
     )
-    return _task(MujocoEnvironment(row))
-
-
-def _task(system: MujocoEnvironment) -> Task:
-    row, model, chart, built = system.environment, system.physics.model, system.chart, system.built
+    system = MujocoEnvironment(row)
+    model, chart, built = system.physics.model, system.chart, system.built
     limit = np.abs(model.actuator_ctrlrange).min(1)
+    # An actuator's name, or its joint's; controls have no unit, the gear gives them one.
+    joints = [model.joint(int(joint)).name for joint in model.actuator_trnid[:, 0]]
+    actions = [model.actuator(i).name or f"{joint} control" for i, joint in enumerate(joints)]
     return Task(
         name=row.env_id,
         simulator=system,
@@ -105,7 +105,7 @@ def _task(system: MujocoEnvironment) -> Task:
         discount=_DISCOUNT,
         horizon=_HORIZON,
         state_names=_state_names(model, chart),
-        action_names=tuple(_action_name(model, i) for i in range(model.nu)),
+        action_names=tuple(str(name) for name in actions),
         reference_state=tuple(np.concatenate([built.qpos[chart.root :], built.qvel]).tolist()),
         exploration=tuple((_EXPLORATION * limit).tolist()),
         action_limit=tuple(limit.tolist()),
@@ -171,12 +171,6 @@ def _state_names(model: engine.MjModel, chart: Chart) -> tuple[str, ...]:
             positions.append(f"{name} [{unit}]")
             speeds.append(f"{name} rate [{unit}/s]")
     return (*positions[chart.root :], *speeds)
-
-
-def _action_name(model: engine.MjModel, i: int) -> str:
-    """The actuator's name, or its joint's; controls have no unit, the gear gives them one."""
-    joint = model.joint(int(model.actuator_trnid[i, 0])).name
-    return str(model.actuator(i).name or f"{joint} control")
 
 
 def _factory(env_id: str) -> Callable[..., Task]:

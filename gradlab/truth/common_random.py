@@ -74,7 +74,9 @@ def common_random_differences(
     draw = torch.randn(_DIRECTIONS, len(theta), generator=stream(seed, "directions")).to(theta)
     trained = torch.cat([p.new_full((p.numel(),), p.requires_grad) for p in policy.parameters()])
     directions = nn.functional.normalize(draw * trained, dim=1)
-    epsilon = _step_size(policy, few.states, few.policy_noise(policy, seed, 0), directions)
+    size = own_size(policy, few.states, few.policy_noise(policy, seed, 0), directions)
+    # θ, where s_0 has no say, moves by a hundredth.
+    epsilon = min(1e-3 * size, 1e-2 * max(float(theta.norm()), 1.0))
 
     def rolled(rows: Starts, *steps: float) -> tuple[Tensor, Tensor]:
         """Weighted discounted rewards and alive, [horizon, directions, len(steps), rows]."""
@@ -92,16 +94,12 @@ def common_random_differences(
     if setting.termination == "mask":
         more = starts.block(slice(0, min(_MORE * n, len(starts.states))))
         wide = _WIDER * epsilon
-        boundary = _boundary_term(*rolled(more, wide, -wide, 0.0)) / (2 * wide)
+        paid, going = rolled(more, wide, -wide, 0.0)
+        ends = going.to(paid.dtype) - going[:, :, 2:].to(paid.dtype)
+        up, down, _ = torch.where(ends == 0, 0.0, paid * ends).unbind(dim=2)
+        boundary = (up - down).cumsum(dim=0) / (2 * wide)
     narrow, wider = (plus - minus) / (2 * epsilon), (plus2 - minus2) / (4 * epsilon)
     return Differences(narrow, wider, boundary, directions)
-
-
-def _boundary_term(rewards: Tensor, alive: Tensor) -> Tensor:
-    """Returns at steps (+, −) under their own ends less those under the unperturbed ends."""
-    ends = alive.to(rewards.dtype) - alive[:, :, 2:].to(rewards.dtype)
-    up, down, _ = torch.where(ends == 0, 0.0, rewards * ends).unbind(dim=2)
-    return (up - down).cumsum(dim=0)
 
 
 @dataclass(frozen=True)
@@ -146,12 +144,6 @@ def perturbed_rollout(
         state = out.state
         progress(stage, t + 1, horizon)
     return Perturbed(rewards, torch.stack(alive), state, choose(horizon))
-
-
-def _step_size(policy: nn.Module, states: Tensor, noise: Tensor, directions: Tensor) -> float:
-    """Moves actions by a thousandth of their size, and θ, where s_0 has no say, by a hundredth."""
-    theta = float(flat_parameters(policy).norm())
-    return min(1e-3 * own_size(policy, states, noise, directions), 1e-2 * max(theta, 1.0))
 
 
 def own_size(

@@ -117,7 +117,12 @@ def costs_to_go(
     K, F, _ = _closed_loop(system, weight, None)
     cost = system.Q.double() + K.T @ system.R.double() @ K
     if horizon is None:
-        _check_stable(discount**0.5 * F)
+        radius = float(torch.linalg.eigvals(discount**0.5 * F).abs().max())
+        if radius >= 1:
+            raise InputError(
+                f"√γ(A + BW) is unstable, its spectral radius is {radius:.4g}: no gradient exists "
+                f"without a horizon; give one, or a stabilising weight"
+            )
         P = _lyapunov(discount**0.5 * F.T, cost)
         return torch.stack([P, P])
     if not isinstance(horizon, int) or horizon < 1:
@@ -152,15 +157,6 @@ def _closed_loop(
     if action_covariance is not None:
         noise = noise + B @ action_covariance.double() @ B.T
     return K, A - B @ K, noise
-
-
-def _check_stable(F: Tensor) -> None:
-    radius = float(torch.linalg.eigvals(F).abs().max())
-    if radius >= 1:
-        raise InputError(
-            f"√γ(A + BW) is unstable, its spectral radius is {radius:.4g}: no gradient exists "
-            f"without a horizon; give one, or a stabilising weight"
-        )
 
 
 def _lyapunov(F: Tensor, S: Tensor) -> Tensor:

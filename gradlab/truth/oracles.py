@@ -221,7 +221,10 @@ def _judged(
     ratio = (lyapunov + float(np.log(discount))).exp()
     latest = term[-_RECENT:].norm(dim=2).amax(dim=0)
     left = torch.where(ratio < 1, latest * ratio / (1 - ratio), torch.inf)
-    remainder = (_reach(jacobian) * left * weight).mean()
+    eye = torch.eye(jacobian.action_dim, dtype=jacobian.factors[0].signals.dtype)
+    rows = eye[:, None].expand(-1, jacobian.samples, -1)
+    reach = gram.squared_norms(jacobian, rows).sum(dim=0).sqrt()  # in θ, of an action gradient of 1
+    remainder = (reach * left * weight).mean()
     g = gradients[-1:] * weight[:, None]
     norm = gram.mean_gradients(jacobian, g).norm()
     error = (gram.squared_norms(jacobian, g)[0].mean() / len(weight)).sqrt()
@@ -265,13 +268,6 @@ def _log_norm(D: Tensor) -> Tensor:
     """log |D| of each step and start; a chain that left the finite numbers counts as largest."""
     norm: Tensor = D.flatten(2).norm(dim=2).nan_to_num(nan=torch.inf)
     return norm.log().clamp(-_LARGEST_LOG, _LARGEST_LOG)
-
-
-def _reach(jacobian: PolicyJacobian) -> Tensor:
-    """Frobenius norm of J_i, [N]: how far an action gradient of 1 reaches in θ."""
-    eye = torch.eye(jacobian.action_dim, dtype=jacobian.factors[0].signals.dtype)
-    rows = eye[:, None].expand(-1, jacobian.samples, -1)
-    return gram.squared_norms(jacobian, rows).sum(dim=0).sqrt()
 
 
 def unroll_all_actions(setting: Setting) -> Tensor:

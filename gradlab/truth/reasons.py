@@ -57,7 +57,11 @@ def reason(status: Status, outcome: TruthOutcome) -> str:
         worst = max(outcome.references, key=lambda reference: reference.boundary)
         text = _standing(status, outcome) + _missed(worst)
     text += _beyond(status, outcome.horizon, outcome.sweep)
-    text += _untried(outcome.scouted) if not outcome.whole else ""
+    scouted = outcome.scouted
+    if not outcome.whole and scouted.at_most < AT_MOST:
+        text += (
+            f"; more than {scouted.at_most} steps were not tried: they take {scouted.whole:.0f} s"
+        )
     share = outcome.flagged
     return text + (f"; {share:.2%} of its Jacobians are flagged" if share else "")
 
@@ -146,13 +150,6 @@ def _beyond(status: Status, T: int, sweep: Judged | None) -> str:
     )
 
 
-def _untried(scouted: Plan) -> str:
-    """What was not tried, and its price."""
-    if scouted.at_most >= AT_MOST:
-        return ""
-    return f"; more than {scouted.at_most} steps were not tried: they take {scouted.whole:.0f} s"
-
-
 def _missed(reference: TrueGradient) -> str:
     """What is said of the boundary term beside a truth that stands."""
     if np.isnan(reference.boundary):
@@ -175,14 +172,6 @@ def _concentration(outcome: TruthOutcome) -> float:
     return max((share for share in shares if np.isfinite(share)), default=float("nan"))
 
 
-def _few(outcome: TruthOutcome) -> str:
-    """That few starts carry it at the longest truncation, where they do."""
-    share = _concentration(outcome)
-    if not share > SPREAD:
-        return ""
-    return f", and at {outcome.horizon} steps 1% of the starts carry {share:.0%} of its square"
-
-
 def _obstacle(outcome: TruthOutcome) -> str:
     """Why there is no truth."""
     unrolled, exponents = outcome.unrolled, outcome.exponents
@@ -192,7 +181,13 @@ def _obstacle(outcome: TruthOutcome) -> str:
             f"{unrolled.lost} starts, first at step {unrolled.lost_at} ({exponents})"
         )
     if not unrolled.converged:
-        return f"{exponents}, the unrolled gradient does not converge{_few(outcome)}"
+        text = f"{exponents}, the unrolled gradient does not converge"
+        share = _concentration(outcome)
+        if share > SPREAD:
+            text += (
+                f", and at {outcome.horizon} steps 1% of the starts carry {share:.0%} of its square"
+            )
+        return text
     worst = max(outcome.references, key=lambda reference: reference.discrepancy)
     if worst.boundary > ERRORS * worst.boundary_se:
         return f"the unrolled gradient misses {_boundary(worst)}"

@@ -50,13 +50,11 @@ def reference_gradients(
             tail_policy = frozen
         a = act(tail_policy, s, path.policy_noise[horizon])
         total = total + discounting * mask * judge(tail.critic, tail.value, s, a)
-    parameters = list(policy.parameters())
-    return torch.stack([_flat_gradient(term, parameters) for term in total * starts.weight])
-
-
-def _flat_gradient(output: Tensor, parameters: list[nn.Parameter]) -> Tensor:
-    """Zeros for frozen and unused parameters."""
+    parameters, gradients = list(policy.parameters()), []
     trained = [p for p in parameters if p.requires_grad]
-    grads = torch.autograd.grad(output, trained, retain_graph=True, allow_unused=True)
-    given = {id(p): g for p, g in zip(trained, grads, strict=True) if g is not None}
-    return torch.cat([given.get(id(p), torch.zeros_like(p)).flatten() for p in parameters])
+    for term in total * starts.weight:  # zeros for frozen and unused parameters
+        grads = torch.autograd.grad(term, trained, retain_graph=True, allow_unused=True)
+        given = {id(p): g for p, g in zip(trained, grads, strict=True) if g is not None}
+        flat = [given.get(id(p), torch.zeros_like(p)).flatten() for p in parameters]
+        gradients.append(torch.cat(flat))
+    return torch.stack(gradients)

@@ -215,10 +215,12 @@ def _followed(
     def divided(parts: list[Tensor]) -> Tensor:
         return torch.stack(parts).view(len(parts), n, 2 * pairs, *parts[0].shape[1:])
 
-    return _Paths(
-        divided(states), divided(noises), divided(_to_go(rewards, setting.discount, early)),
-        divided(lives),
-    )  # fmt: skip
+    total, sums = torch.zeros_like(rewards[0]), []
+    for reward in reversed(rewards):
+        total = reward + setting.discount * total
+        sums.append(total)
+    to_go = divided(sums[::-1][:early])
+    return _Paths(divided(states), divided(noises), to_go, divided(lives))
 
 
 def _stepped(
@@ -246,15 +248,6 @@ def _acted(policy: Any, state: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         return action, density
     action = policy(state, noise)
     return action, policy.log_prob(state, action)
-
-
-def _to_go(rewards: list[Tensor], discount: float, early: int) -> list[Tensor]:
-    """G_t of the first steps, from all rewards."""
-    total, sums = torch.zeros_like(rewards[0]), []
-    for reward in reversed(rewards):
-        total = reward + discount * total
-        sums.append(total)
-    return sums[::-1][:early]
 
 
 class _LogProb(nn.Module):

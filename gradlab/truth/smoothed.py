@@ -34,7 +34,7 @@ from gradlab.gradients.tail import Setting
 from gradlab.networks.interface import act
 from gradlab.progress import Progress, silent
 from gradlab.systems.system import standard_normal, step_running
-from gradlab.truth.agreement import TrueGradient, precision_of, sweep_precision, unchecked
+from gradlab.truth.agreement import precision_of, sweep_precision, unchecked
 from gradlab.truth.oracles import piece
 from gradlab.truth.score_actions import advantage
 from gradlab.truth.truth import Truth
@@ -98,7 +98,10 @@ def smoothed_truth(setting: Setting, smoothing: Smoothing, progress: Progress = 
     weights = _weights(paths, slopes, smoothing)
     first, every = None, None
     if smoothing.actions == "first":
-        first = _reference_first(setting, weights)
+        g, begin = weights[0].mean(dim=1), setting.starts  # over a start's paths
+        noise = begin.policy_noise(setting.policy, setting.seed, 0)
+        jacobian = policy_jacobian(setting.policy, begin.states, noise)
+        first = unchecked(g, sweep_precision(g[None], jacobian, begin))
     else:
         G = _in_every_action(setting, paths, weights)
         every = unchecked(G, precision_of(G, setting.starts))
@@ -143,15 +146,20 @@ def _followed(setting: Setting, smoothing: Smoothing, progress: Progress) -> _Pa
     states, noises, moves, rewards, lives = [], [], [], [], []
     for t in range(setting.horizon):
         smooths = t == 0 or smoothing.actions == "all"
-        u = sign * _drawn(setting, smoothing, t) * float(smooths)
+        generator = stream(setting.seed, "smoothed truth", t)
+        drawn = standard_normal(n * smoothing.pairs, setting.simulator.action_dim, generator)
+        u = sign * drawn.to(begin).repeat_interleave(2, dim=0) * float(smooths)
         noise = _policy_noise(setting, smoothing, t)
+        generator = stream(child(setting.seed, "smoothed truth"), "dynamics", t)
+        drawn = setting.simulator.sample_noise(n * smoothing.pairs, generator, begin.dtype)
+        shocks = drawn.to(begin).repeat_interleave(2, dim=0)
         states.append(state)
         noises.append(noise)
         moves.append(u / sigma)
         lives.append(alive)
         with torch.no_grad():
             action = act(setting.policy, state, noise) + sigma * u
-            out = step_running(setting.simulator, state, action, _dynamics(setting, smoothing, t))
+            out = step_running(setting.simulator, state, action, shocks)
         paid = torch.where(alive, out.reward, 0.0) if masked else out.reward
         rewards.append(setting.discount**t * paid)
         alive, state = (alive & out.alive if masked else alive), out.state
@@ -166,13 +174,6 @@ def _followed(setting: Setting, smoothing: Smoothing, progress: Progress) -> _Pa
     return _Paths(divided(states), divided(noises), divided(moves), to_go, divided(lives))
 
 
-def _drawn(setting: Setting, smoothing: Smoothing, t: int) -> Tensor:
-    """u of every path but for its sign, [N · R, da]."""
-    n, da = len(setting.starts.states) * smoothing.pairs, setting.simulator.action_dim
-    u = standard_normal(n, da, stream(setting.seed, "smoothed truth", t))
-    return u.to(setting.starts.states).repeat_interleave(2, dim=0)
-
-
 def _policy_noise(setting: Setting, smoothing: Smoothing, t: int) -> Tensor:
     """ε of every path: the measurement's in the first action where only that one is smoothed."""
     starts, policy, n = setting.starts, setting.policy, len(setting.starts.states)
@@ -183,13 +184,6 @@ def _policy_noise(setting: Setting, smoothing: Smoothing, t: int) -> Tensor:
     seed = child(setting.seed, "smoothed truth")
     drawn = policy_noise_at(policy, n * smoothing.pairs, seed, t, starts.states)
     return drawn.repeat_interleave(2, dim=0)
-
-
-def _dynamics(setting: Setting, smoothing: Smoothing, t: int) -> Tensor:
-    n = len(setting.starts.states) * smoothing.pairs
-    generator = stream(child(setting.seed, "smoothed truth"), "dynamics", t)
-    drawn = setting.simulator.sample_noise(n, generator, setting.starts.states.dtype)
-    return drawn.to(setting.starts.states).repeat_interleave(2, dim=0)
 
 
 def _slopes(setting: Setting, smoothing: Smoothing) -> Tensor:
@@ -212,14 +206,6 @@ def _weights(paths: _Paths, slopes: Tensor, smoothing: Smoothing) -> Tensor:
     left = torch.stack([advantage(of_step) for of_step in residual])
     weights = slopes[:, :, None] + paths.moved * left[..., None]
     return weights * paths.alive[..., None]
-
-
-def _reference_first(setting: Setting, weights: Tensor) -> TrueGradient:
-    """Mean over a start's paths, in the action [N, da]."""
-    g = weights[0].mean(dim=1)
-    noise = setting.starts.policy_noise(setting.policy, setting.seed, 0)
-    jacobian = policy_jacobian(setting.policy, setting.starts.states, noise)
-    return unchecked(g, sweep_precision(g[None], jacobian, setting.starts))
 
 
 def _in_every_action(setting: Setting, paths: _Paths, weights: Tensor) -> Tensor:

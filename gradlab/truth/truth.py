@@ -263,7 +263,9 @@ def _cut(
     if sweep is not None:
         halves = halves_of_sweep(sweep, question.jacobian(), question.setting.starts)
         good = halves.chosen(sweep)
-        T = reach if sweep.at(reach).good else _chosen(sweep, halves, question.setting.horizon)
+        if not sweep.at(reach).good:  # what one half of the starts chooses, if the other agrees
+            T = _truncation(good, question.setting.horizon)
+            T = T if halves.at(sweep, T).good else len(sweep.gradients)
     whole = reach == T
     cut = _Cut(T, None, None, unrolled.converged and whole, unrolled.remainder)
     if pieces is not None:
@@ -274,12 +276,6 @@ def _cut(
     if cut.horizon < reach:
         return replace(cut, first=halves.at(sweep, cut.horizon))
     return replace(cut, first=sweep.at(reach))
-
-
-def _chosen(sweep: Judged, halves: _Halves, horizon: int) -> int:
-    """The T that one half of the starts chooses, where the other agrees; else all of it."""
-    T = _truncation(halves.chosen(sweep), horizon)
-    return T if halves.at(sweep, T).good else len(sweep.gradients)
 
 
 def _concluded(setting: Setting, outcome: TruthOutcome, cut: _Cut) -> Truth:

@@ -44,12 +44,9 @@ def _answer(holder: Holder, request: bytes) -> bytes:
     try:
         return pickle.dumps(outcome, pickle.HIGHEST_PROTOCOL)
     except Exception as error:
-        return pickle.dumps(Outcome(None, *_unpickled(error)), pickle.HIGHEST_PROTOCOL)
-
-
-def _unpickled(error: Exception) -> tuple[str, str, str]:
-    broken = failed(error)
-    return broken.kind, f"its value cannot be pickled: {broken.message}", broken.where
+        broken = failed(error)
+        why = f"its value cannot be pickled: {broken.message}"
+        return pickle.dumps(Outcome(None, broken.kind, why, broken.where), pickle.HIGHEST_PROTOCOL)
 
 
 def _end_after(parent: int) -> None:

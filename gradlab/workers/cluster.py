@@ -187,7 +187,12 @@ class ClusterPool:
         if ended:
             ended, _ = self._ray.wait(listed, num_returns=len(listed), timeout=0)
         elif time.monotonic() - self._seen > SILENT:
-            self._give_up()
+            for worker in self._workers:
+                worker.lost()
+            raise Failure(
+                "the node of Ray that this program is on has died or does not answer: what was at "
+                "work is lost; start Ray again, and go on with --resume (resume=True)"
+            )
         return [by_reference[reference] for reference in ended]
 
     def _watch(self) -> None:
@@ -200,18 +205,6 @@ class ClusterPool:
             with contextlib.suppress(Exception):
                 nodes = {node["NodeID"]: node["Alive"] for node in self._ray.nodes()}
                 self._seen = time.monotonic() if nodes.get(self._node) else -SILENT
-
-    def _give_up(self) -> None:
-        """
-        Raises:
-            Failure: always; nothing that is at work can be reached any more.
-        """
-        for worker in self._workers:
-            worker.lost()
-        raise Failure(
-            "the node of Ray that this program is on has died or does not answer: what was at work "
-            "is lost; start Ray again, and go on with --resume (resume=True)"
-        )
 
     def close(self) -> None:
         if hasattr(self, "_closed"):

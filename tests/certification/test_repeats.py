@@ -1,5 +1,8 @@
 """Steps that depend on more than the row of their arguments."""
 
+import itertools
+from typing import ClassVar
+
 import pytest
 import torch
 from torch import Tensor
@@ -7,7 +10,7 @@ from torch import Tensor
 import gradlab
 from gradlab.cli.program import command_of
 from gradlab.systems import from_function
-from gradlab.tools.certify.anew import first_call_findings, first_calls
+from gradlab.tools.certify.anew import certified_anew
 
 
 def certified(step):
@@ -105,6 +108,53 @@ def test_what_a_first_call_leaves_behind_is_found_by_another_process(tmp_path, s
 
 def test_a_first_call_that_fails_elsewhere_is_no_finding():
     system = from_function(lambda s, a: (s[:, :1], s[:, 0]), 2, 2)
-    calls = first_calls(system, 0)
-    assert isinstance(calls, str) and calls.startswith("not tried: step returned")
-    assert first_call_findings(calls, 1e-16) == []
+    sound = certified(smooth)
+    found = certified_anew(system, 0, lambda: sound)
+    assert found.findings == sound.findings
+    assert found.facts["first call"].startswith("not tried: step returned")
+
+
+class Memo(torch.autograd.Function):
+    """sin, whose derivative is kept for a batch's size."""
+
+    kept: ClassVar[dict[int, Tensor]] = {}
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return torch.sin(x)
+
+    @staticmethod
+    def backward(ctx, *gradients):
+        (x,) = ctx.saved_tensors
+        return gradients[0] * Memo.kept.setdefault(len(x), x.cos())
+
+
+def test_a_derivative_that_is_kept_for_a_batch_size_is_found():
+    step = from_function(lambda s, a: (Memo.apply(s) + 0.1 * a, -s.square().sum(1)), 2, 2)
+    certificate = gradlab.certify(step, samples=512)
+    assert {(each.kind, each.block) for each in certificate.findings} >= {("stale", "A")}
+
+
+@pytest.mark.parametrize("every", [50, 400])
+def test_a_step_that_is_another_one_now_and_then_is_found(every):
+    calls = itertools.count(1)
+
+    def step(s, a):
+        after, reward = smooth(s, a)
+        return after * (1.01 if next(calls) % every == 0 else 1.0), reward
+
+    assert not certified(step).passed
+
+
+@pytest.mark.parametrize("size", [3e-7, 1e-3])
+def test_sums_in_another_order_are_no_fault_in_float32(size):
+    """As of a GPU's atomic additions: the order is another one at each call."""
+    signs = itertools.cycle([1.0, -1.0, 0.0])
+
+    def step(s, a):
+        after, reward = smooth(s, a)
+        single = after.float() * (1 + size * next(signs))
+        return single.double(), reward
+
+    assert certified(step).passed is (size < 1e-6)

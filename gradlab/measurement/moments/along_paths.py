@@ -130,10 +130,13 @@ def _products(
         total = sums if total is None else total + sums
         squares.append(path_squared_norms(part.jacobian, part.costates).clamp_min(0.0))
         J = jacobian_sketch(sketch, part.jacobian)
-        J = J.reshape(*part.costates.shape[1:3], *J.shape[1:])
+        steps = part.costates.shape[1:3]
+        J = J.reshape(*steps, *J.shape[1:])
         sketches.append(torch.einsum("ktna,tnas->kns", part.costates, J))
         if T is not None and true is not None:
-            truths.append(_with_truth(part, T[block], true))
+            everybody = gram.along(part.jacobian, true[None])[0].reshape(*steps, -1)
+            along = torch.stack([gram.along_own(part.jacobian, T[block]), everybody])
+            truths.append(torch.einsum("ktna,dtna->dkn", part.costates, along))
     assert total is not None
     whole = total.sum(dim=0)
     own = torch.cat([_with_total(rows(block), whole) for block in blocks], dim=1)
@@ -171,15 +174,6 @@ def _with_shifts(part: Carried, m: Tensor, strata: Strata, block: slice) -> Tens
         if isinstance(rows, Tensor) and len(rows):
             result[:, rows] = _with_total(some_starts(part, rows), of_stratum)
     return result
-
-
-def _with_truth(part: Carried, T: Tensor, true: Tensor) -> Tensor:
-    """G_i · T_i and G_i · Σ_j T_j, [2, K, n]."""
-    steps = part.costates.shape[1:3]
-    own = gram.along_own(part.jacobian, T)
-    everybody = gram.along(part.jacobian, true[None])[0].reshape(*steps, -1)
-    J = torch.stack([own, everybody])
-    return torch.einsum("ktna,dtna->dkn", part.costates, J)
 
 
 def _with_total(part: Carried, total: Tensor) -> Tensor:

@@ -299,22 +299,19 @@ class _Sums:
         for part in parts:
             for cell, k, repeats in self._kept(part):
                 U[:, k] = repeats * part.X[:, cell]
-            self._multiply(groups, part)
+            cells, weight = self.cells_of(part), self.world.samples if part.visits else 1
+            total, true = self.total[cells], weight * self.truth.sum(dim=0)
+            for g, X in enumerate(part.X, groups.start):
+                t = weight * self.truth[g]
+                Y = X - t
+                products = (
+                    (X * X).sum(dim=1), (X * total).sum(dim=1), (Y * Y).sum(dim=1),
+                    (Y * (total - true)).sum(dim=1), X @ t, X @ true, total @ t,
+                )  # fmt: skip
+                self.pairs[:, cells, g] = torch.stack(products).numpy()
         self.own[groups] = (U @ U.transpose(1, 2)).numpy()
         for f, sums in enumerate(self.folds):
             self.products[f, groups] = (U @ sums.T).numpy()
-
-    def _multiply(self, groups: slice, part: _Summed) -> None:
-        cells, weight = self.cells_of(part), self.world.samples if part.visits else 1
-        total, true = self.total[cells], weight * self.truth.sum(dim=0)
-        for g, X in enumerate(part.X, groups.start):
-            t = weight * self.truth[g]
-            Y = X - t
-            products = (
-                (X * X).sum(dim=1), (X * total).sum(dim=1), (Y * Y).sum(dim=1),
-                (Y * (total - true)).sum(dim=1), X @ t, X @ true, total @ t,
-            )  # fmt: skip
-            self.pairs[:, cells, g] = torch.stack(products).numpy()
 
 
 def blocked_moments(

@@ -217,10 +217,10 @@ def _joined(
     part: slice,
 ) -> Tensor:
     """Some parameters of the gradients of every cell, and of the truth's, [n, M, p]."""
-    parts = [
-        _explicit(terms, part) * (1 if source.visits else repeats)
-        for source, terms in zip(sources, carried, strict=True)
-    ]
+    parts = []
+    for source, terms in zip(sources, carried, strict=True):
+        each = [gram.path_gradients(*terms.until_end(k), part) for k in range(len(terms.costates))]
+        parts.append(torch.stack(each, dim=1) * (1 if source.visits else repeats))
     if truth is not None:
         parts.append(repeats * truth[:, None, part])
     return torch.cat(parts, dim=1)
@@ -238,12 +238,6 @@ def _among_visits(inner: Tensor, sources: Sequence[GramSource], carried: Sequenc
     theta = gram.diagonal(carried[visiting[0]].jacobian)
     theta = theta.reshape(*x.shape[1:3], *theta.shape[1:])
     inner[:, place, place] = torch.einsum("ktna,tnab,ltnb->nkl", x, theta, x)
-
-
-def _explicit(terms: Carried, part: slice) -> Tensor:
-    """Some parameters of the gradients, [n, K, p]."""
-    each = [gram.path_gradients(*terms.until_end(k), part) for k in range(len(terms.costates))]
-    return torch.stack(each, dim=1)
 
 
 def some_starts(terms: Carried, rows: Tensor) -> Carried:

@@ -60,7 +60,6 @@ from gradlab.measurement.moments.sketches import (
 )
 from gradlab.progress import Progress, silent
 from gradlab.statistics.moments import Moments, PairSums
-from gradlab.statistics.strata import Strata
 from gradlab.truth.scout import linearization_price
 from gradlab.truth.truth import Truth
 
@@ -100,7 +99,10 @@ def objective_moments(
     if visiting:
         there = gradients_at(visiting, setting, visited(setting, truth, samples), progress)
         at, mean = there.at, gram.mean_gradients(there.jacobian, there.G)
-        targets = None if T is None else _targets(T, begin, samples)
+        targets = None
+        if T is not None:  # of each group the sum of what its samples are paired with, [G, P]
+            label, size = grouping(begin)
+            targets = T.new_zeros(len(size), T.shape[1]).index_add_(0, label, samples * T)
         moments = _sketched(_moments(there, targets, mean), there, setting.policy, targets)
         cells |= dict(zip(there.keys, moments, strict=True))
         means |= dict(zip(there.keys, mean, strict=True))
@@ -199,17 +201,26 @@ def _moments(there: Visits, targets: Tensor | None, mean: Tensor) -> list[Moment
     gradient = pair_sums(G, total, within, G, total, label)
     if strata is not None:
         squares = squares / strata.weight
-        shifts = _shifts(there, strata)
+        sums = torch.stack([
+            gram.mean_gradients(jacobian.rows(rows), G[:, rows]) * len(G[0, rows])
+            for rows in there.stratum_rows
+        ])  # fmt: skip
+        # m_h of the K gradients, [K, H, P].
+        shifts = torch.einsum("hj,jkp->khp", torch.from_numpy(strata.shift), sums)
         f, moved = strata.stretch[strata.label], shifts.square().sum(dim=2).numpy()
-        along = by_group((G * _along_shifts(there, shifts)).sum(dim=2), label)
-        own = f**2 * gradient.own + 2 * f * along + moved[:, strata.label]
+        along = torch.zeros_like(G)  # J_i m_h for each visit i of a start in h
+        for h, rows in enumerate(there.stratum_rows):
+            along[:, rows] = gram.along(jacobian.rows(rows), shifts[:, h])
+        mixed = by_group((G * along).sum(dim=2), label)
+        own = f**2 * gradient.own + 2 * f * mixed + moved[:, strata.label]
         left = strata.exchangeable(gradient.left.T).T
         gradient = PairSums(own, left, left)
     if targets is None:
         return [Moments(size, squares[k], row(gradient, k), strata=strata) for k in range(len(G))]
     if strata is not None:
         targets = exchangeable(targets, strata)
-    reference = _explicit(targets, targets.sum(dim=0))
+    side = _array(targets @ targets.sum(dim=0))
+    reference = PairSums(_array(targets.square().sum(dim=1)), side, side)
     cross = _cross(G, jacobian, targets, label, mean)
     if strata is not None:
         own = f * cross.own + (shifts @ targets.T).numpy()[:, strata.label, range(len(f))]
@@ -222,23 +233,6 @@ def _moments(there: Visits, targets: Tensor | None, mean: Tensor) -> list[Moment
         )
         for k in range(len(G))
     ]  # fmt: skip
-
-
-def _shifts(there: Visits, strata: Strata) -> Tensor:
-    """m_h of the K gradients, [K, H, P]."""
-    sums = torch.stack([
-        gram.mean_gradients(there.jacobian.rows(rows), there.G[:, rows]) * len(there.G[0, rows])
-        for rows in there.stratum_rows
-    ])  # fmt: skip
-    return torch.einsum("hj,jkp->khp", torch.from_numpy(strata.shift), sums)
-
-
-def _along_shifts(there: Visits, shifts: Tensor) -> Tensor:
-    """J_i m_h of the K gradients for each visit i of a start in h, [K, N, da]."""
-    along = torch.zeros_like(there.G)
-    for h, rows in enumerate(there.stratum_rows):
-        along[:, rows] = gram.along(there.jacobian.rows(rows), shifts[:, h])
-    return along
 
 
 def _sketched(
@@ -257,17 +251,6 @@ def _sketched(
         tails, signs = tails_and_signs(sums, size, truth, strata)
         sketched.append(replace(plain, tails=tails, signs=signs))
     return sketched
-
-
-def _targets(every: Tensor, begin: Starts, samples: int) -> Tensor:
-    """Sums over the samples of each group of the truths that they are paired with, [G, P]."""
-    label, size = grouping(begin)
-    return every.new_zeros(len(size), every.shape[1]).index_add_(0, label, samples * every)
-
-
-def _explicit(targets: Tensor, total: Tensor) -> PairSums:
-    own, side = _array(targets.square().sum(dim=1)), _array(targets @ total)
-    return PairSums(own, side, side)
 
 
 def _cross(

@@ -189,13 +189,13 @@ def _by_blocks(
     out = [inputs[0].new_empty(n, *shape) for shape in shapes]
     for first in range(0, n, rows):
         here = slice(first, min(first + rows, n))
-        block = [_filled(x[here], rows) for x in inputs]
+        last, missing = slice(here.stop - 1, here.stop), rows - (here.stop - first)
+        block = [
+            torch.cat([x[here], x[last].expand(missing, *x.shape[1:])])
+            if missing
+            else x[here].contiguous()
+            for x in inputs
+        ]
         for whole, part in zip(out, function(block), strict=True):
             whole[here] = part[: here.stop - first]
     return out
-
-
-def _filled(x: Tensor, rows: int) -> Tensor:
-    """Contiguous [rows, …], the last row repeated."""
-    missing = rows - len(x)
-    return torch.cat([x, x[-1:].expand(missing, *x.shape[1:])]) if missing else x.contiguous()

@@ -210,7 +210,7 @@ def examined(
             findings += more
     progress("derivatives", len(ways), len(ways))
     if not wrong_behaviour:
-        findings += repeats.later_findings(system, begun, before, epsilon, tolerance)
+        findings += repeats.later_findings(system, begun, before, epsilon)
     if settings.parameters is not None and not wrong_behaviour:
         wrong, facts["parameters"] = parameters.findings(
             system, points, settings.parameters, tolerance, epsilon

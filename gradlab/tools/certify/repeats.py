@@ -77,10 +77,9 @@ def step_findings(system: System, points: Points, epsilon: float, tolerance: flo
             f"{size:.2g}; pass its noise as the third argument (noise_dim)"
         )
     found = [] if kind is None else [_finding(kind, None, size, "")]
-    noise = size if kind in (None, "rows mix", "stale") else 0.0
-    if kind is not None and size <= _OF_VALUES * tolerance:
-        why = "as within a solver's tolerance" if kind == "rows mix" else "which is tolerated"
-        text = f"{found[0].sentence[:-1]}, {why}."
+    noise = size if kind in (None, "rows mix") else 0.0
+    if kind == "rows mix" and size <= _OF_VALUES * tolerance:
+        text = f"{found[0].sentence[:-1]}, as within a solver's tolerance."
         found = [replace(found[0], size=size, severity="note", sentence=text)]
     ds = system.state_dim
     given = {"state": few.z[:, :ds].clone(), "action": few.z[:, ds:].clone()}
@@ -111,8 +110,8 @@ def derivative_findings(
             up to the tolerated error.
     """
     few = points.at(evenly(len(points), SMALL))
-    _, *others = _calls(lambda given: derivative(system, given), few)
-    calls = (J[evenly(len(points), SMALL)], *others)
+    calls = _calls(lambda given: derivative(system, given), few)
+    large = J[evenly(len(points), SMALL)]
     found = []
     least = max(_EQUAL * epsilon, _OF_DERIVATIVES * tolerance)
     allowed: dict[Kind, float] = {"rows mix": tolerance} if coupled else {}
@@ -120,6 +119,9 @@ def derivative_findings(
         rows, columns = names.block(block)
         values = [J[:, rows, columns].flatten(1) for J in calls]
         kind, size = _dependence(values, least, allowed)
+        if kind is None:
+            size = gap(large[:, rows, columns].flatten(1), values[0])
+            kind = "stale" if size > (tolerance if coupled else least) else None
         if kind is not None:
             found.append(_finding(kind, block, size, name))
     return found
@@ -203,9 +205,7 @@ def kept_from_calls(size: float, epsilon: float) -> bool:
     return size > _EQUAL * epsilon
 
 
-def later_findings(
-    system: System, few: Points, before: Tensor, epsilon: float, tolerance: float
-) -> list[Finding]:
+def later_findings(system: System, few: Points, before: Tensor, epsilon: float) -> list[Finding]:
     """Of the step after all other calls and up to `_CALLS` more, for `_SECONDS` at most: a counter,
     or a cache that fills.
 
@@ -215,8 +215,7 @@ def later_findings(
     until, calls, size = time.monotonic() + _SECONDS, 0, 0.0
     while calls < _CALLS and (calls == 0 or time.monotonic() < until):
         size, calls = max(size, gap(before, at_once(system, few))), calls + 1
-    kept = kept_from_calls(size, epsilon) and size > _OF_VALUES * tolerance
-    return [_finding("stale", None, size, "")] if kept else []
+    return [_finding("stale", None, size, "")] if kept_from_calls(size, epsilon) else []
 
 
 def _finding(kind: Kind, block: str | None, size: float, detail: str) -> Finding:
