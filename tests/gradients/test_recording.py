@@ -30,7 +30,7 @@ def falling() -> System:
     return systems.from_function(step, 1, 1, alive=lambda s: s[:, 0] < 1)
 
 
-def test_inferred_noise_replays_what_was_recorded() -> None:
+def test_inferred_noise_replays_what_was_recorded():
     system, policy = linear(), GaussianPolicy(2, 1, (8,), squash=True, limit=0.8).double()
     data = record(system, policy, starts(), horizon=9, seed=3)
     assert len(data) == 54
@@ -46,7 +46,7 @@ def test_inferred_noise_replays_what_was_recorded() -> None:
     assert torch.equal(whole.states[0], starts())
 
 
-def test_a_trajectory_ends_where_it_terminates() -> None:
+def test_a_trajectory_ends_where_it_terminates():
     class Constant(torch.nn.Module):
         def forward(self, state: Tensor) -> Tensor:
             return torch.full_like(state, 0.4)
@@ -60,7 +60,7 @@ def test_a_trajectory_ends_where_it_terminates() -> None:
     assert data.truncated.nonzero()[:, 0].tolist() == ends[2:]
 
 
-def test_a_recording_and_a_measurement_at_one_seed_share_no_noise() -> None:
+def test_a_recording_and_a_measurement_at_one_seed_share_no_noise():
     system, policy = linear(), Gaussian(Policy(2, 1, (8,)).double(), 0.3)
     data = record(system, policy, starts(), horizon=3, seed=0)
     path = rollout(system, policy, as_starts(starts(), 2), 3, seed=0)
@@ -68,7 +68,7 @@ def test_a_recording_and_a_measurement_at_one_seed_share_no_noise() -> None:
     assert not torch.isclose(segments(data, 3).states[1:], path.states[1:]).any()
 
 
-def test_a_seed_makes_the_same_record_and_spares_the_global_stream() -> None:
+def test_a_seed_makes_the_same_record_and_spares_the_global_stream():
     system, policy = linear(), Gaussian(Policy(2, 1, (8,)).double(), 0.3)
     before = torch.random.get_rng_state()
     first, second, other = (record(system, policy, starts(), 4, seed) for seed in (1, 1, 2))
@@ -77,7 +77,7 @@ def test_a_seed_makes_the_same_record_and_spares_the_global_stream() -> None:
     assert not torch.equal(first.next_state, other.next_state)
 
 
-def test_wrong_arguments_are_named() -> None:
+def test_wrong_arguments_are_named():
     policy = Policy(2, 1, (8,)).double()
     with pytest.raises(InputError, match="horizon is 0"):
         record(linear(), policy, starts(), 0)

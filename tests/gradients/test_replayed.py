@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import nn
 
 import gradlab
 from gradlab import Estimator, Tail
@@ -12,15 +11,13 @@ from gradlab.data.noise import stream
 from gradlab.errors import InputError
 from gradlab.truth.lqr import lqr_gradient
 from tests.gradients.worlds import Critic
+from tests.truth.linear_policies import feedback
 
 GAMMA = 0.8
 
 
 def world():
-    task = gradlab.tasks.linear_quadratic(discount=GAMMA)
-    policy = nn.Linear(2, 1, bias=False).double()
-    policy.weight.data = torch.tensor([[-0.6, -0.9]]).double()
-    return task, policy
+    return gradlab.tasks.linear_quadratic(discount=GAMMA), feedback(0.6, 0.9)
 
 
 def visited_moment(task, W):

@@ -64,9 +64,7 @@ def z_scores(path: Path, expected: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("per_trajectory", [1, 4])
-def test_the_second_moment_under_visitation_is_the_discounted_lyapunov_solution(
-    per_trajectory: int,
-) -> None:
+def test_the_second_moment_under_visitation_is_the_discounted_lyapunov_solution(per_trajectory):
     _, expected = second_moments()
     path = visitation(task(), feedback(), 20_000, per_trajectory=per_trajectory)
     assert z_scores(path, expected).abs().max() < 4
@@ -74,14 +72,14 @@ def test_the_second_moment_under_visitation_is_the_discounted_lyapunov_solution(
 
 
 @pytest.mark.parametrize("beta", [0.0, 0.25, 1.0])
-def test_a_mixture_has_the_mixed_second_moment(beta: float) -> None:
+def test_a_mixture_has_the_mixed_second_moment(beta):
     begin, visited = second_moments()
     path = mixture(task(), feedback(), 20_000, beta, seed=1)
     assert z_scores(path, beta * visited + (1 - beta) * begin).abs().max() < 4
     assert z_scores(path, (1 - beta) * visited + beta * begin).abs().max() > 10
 
 
-def test_beta_zero_is_the_tasks_own_starts_and_beta_one_the_visitation() -> None:
+def test_beta_zero_is_the_tasks_own_starts_and_beta_one_the_visitation():
     own = task().starts(50, stream(7, "starts"))
     assert torch.equal(initial(task(), 50, seed=7).states[0], own)
     assert torch.equal(mixture(task(), feedback(), 50, 0.0, seed=7).states[0], own)
@@ -91,7 +89,7 @@ def test_beta_zero_is_the_tasks_own_starts_and_beta_one_the_visitation() -> None
     assert abs(float(share) - DISCOUNT) < 0.15
 
 
-def test_a_larger_beta_moves_starts_to_the_visitation_and_none_back() -> None:
+def test_a_larger_beta_moves_starts_to_the_visitation_and_none_back():
     zeta, few, many, nu = (
         mixture(task(), feedback(), 400, beta, seed=2).states[0] for beta in (0.0, 0.3, 0.6, 1.0)
     )
@@ -116,7 +114,7 @@ def counter(end: float = math.inf) -> Task:
 
 
 @pytest.mark.parametrize("per_trajectory", [1, 5])
-def test_the_time_of_a_state_is_geometric(per_trajectory: int) -> None:
+def test_the_time_of_a_state_is_geometric(per_trajectory):
     n = 50_000
     policy = Policy(1, 1, ())
     path = visitation(counter(), policy, n, per_trajectory=per_trajectory)
@@ -130,7 +128,7 @@ def test_the_time_of_a_state_is_geometric(per_trajectory: int) -> None:
         assert abs(np.corrcoef(times[:, 0], times[:, 1])[0, 1]) < 4 / math.sqrt(len(times))
 
 
-def test_states_past_the_end_weigh_nothing_under_mask_and_are_simulated_under_ignore() -> None:
+def test_states_past_the_end_weigh_nothing_under_mask_and_are_simulated_under_ignore():
     policy = Policy(1, 1, ())
     masked = visitation(counter(end=3), policy, 2000, termination="mask")
     ignored = visitation(counter(end=3), policy, 2000)
@@ -141,14 +139,14 @@ def test_states_past_the_end_weigh_nothing_under_mask_and_are_simulated_under_ig
     assert float(masked.states.max()) == 3
 
 
-def test_values_do_not_depend_on_how_rows_are_blocked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_values_do_not_depend_on_how_rows_are_blocked(monkeypatch):
     whole = visitation(task(), feedback(), 300, seed=5, per_trajectory=3)
     monkeypatch.setattr(rollouts, "ROWS", 7)
     blocked = visitation(task(), feedback(), 300, seed=5, per_trajectory=3)
     torch.testing.assert_close(blocked.states, whole.states, rtol=1e-12, atol=1e-12)
 
 
-def test_a_seed_makes_the_same_starts_and_spares_the_global_stream() -> None:
+def test_a_seed_makes_the_same_starts_and_spares_the_global_stream():
     policy, before = feedback(), torch.random.get_rng_state()
     first, second, other = (visitation(task(), policy, 100, seed) for seed in (1, 1, 2))
     assert torch.equal(torch.random.get_rng_state(), before)
@@ -156,7 +154,7 @@ def test_a_seed_makes_the_same_starts_and_spares_the_global_stream() -> None:
     assert not torch.isclose(first.states, other.states).any()
 
 
-def test_rollouts_from_the_visitation_see_other_noise_than_led_there() -> None:
+def test_rollouts_from_the_visitation_see_other_noise_than_led_there():
     """Noise reused would correlate s_T with the ε that follows at the same seed."""
     policy, n = feedback(), 20_000
     path = visitation(task(), policy, n, seed=0)
@@ -166,13 +164,13 @@ def test_rollouts_from_the_visitation_see_other_noise_than_led_there() -> None:
         assert np.abs(correlation).max() < 4 / math.sqrt(n)
 
 
-def test_a_policy_keeps_its_dtype_and_gradients() -> None:
+def test_a_policy_keeps_its_dtype_and_gradients():
     policy = Policy(2, 1, (4,))
     assert visitation(task(), policy, 4).states.dtype == torch.float64
     assert all(p.dtype == torch.float32 and p.grad is None for p in policy.parameters())
 
 
-def test_repeated_starts_share_a_group() -> None:
+def test_repeated_starts_share_a_group():
     states = torch.tensor([[1.0], [2.0]], dtype=torch.float64)
     path = repeated(states, 3)
     assert path.states[0, :, 0].tolist() == [1, 1, 1, 2, 2, 2]
@@ -192,7 +190,7 @@ def test_repeated_starts_share_a_group() -> None:
     assert len(set(noise.tolist())) == 6
 
 
-def test_wrong_arguments_are_named() -> None:
+def test_wrong_arguments_are_named():
     policy = feedback()
     cases = (
         (lambda: visitation(task(), policy, 10, per_trajectory=3), "multiple of per_trajectory"),

@@ -6,10 +6,11 @@ import torch
 from torch import nn
 
 import gradlab
-from gradlab.gradients.start_laws import repeated
+from gradlab.gradients.start_laws import repeated, visits
 from gradlab.gradients.starts import Starts
 from gradlab.gradients.tail import Setting
 from gradlab.measurement.moments.inner_products import estimator_moments
+from gradlab.measurement.moments.visited import SAMPLES
 from gradlab.networks.policies import Gaussian
 from gradlab.truth.truth import matched_truth
 from tests.gradients.worlds import Critic, nonlinear
@@ -17,6 +18,13 @@ from tests.gradients.worlds import Critic, nonlinear
 N, H, GAMMA = 14, 3, 0.8
 ALONE = torch.arange(N).roll(5).flip(0)  # labels in no order
 APART = torch.tensor([4, 7, 7, 4, 9, 1, 1, 1, 2, 3, 9, 5, 6, 8])  # in any order, sizes 1 to 3
+
+
+def at_visits(setting, horizon):
+    """Visited states of so many steps, and a path of their own from them."""
+    at = visits(dataclasses.replace(setting, horizon=horizon), SAMPLES)
+    path = dataclasses.replace(repeated(at.states, 1), weight=at.weight, group=at.group)
+    return at, path
 
 
 class World:

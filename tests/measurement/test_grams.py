@@ -9,14 +9,13 @@ import torch
 from gradlab.errors import InputError
 from gradlab.gradients import gram
 from gradlab.gradients.policy_jacobian import policy_jacobian
-from gradlab.gradients.start_laws import repeated, visits
 from gradlab.measurement.moments import explicit, grams
 from gradlab.measurement.moments.grams import kept_horizons
 from gradlab.measurement.moments.inner_products import estimator_moments
 from gradlab.measurement.moments.visited import SAMPLES, objective_moments
 from gradlab.statistics.grams import explicit_grams, mixture_moments
 from gradlab.statistics.moments import estimates
-from tests.measurement.gram_world import ALONE, APART, World
+from tests.measurement.gram_world import ALONE, APART, World, at_visits
 
 NAMES = ("size", "own", "within", "total")
 
@@ -70,8 +69,7 @@ def test_means_under_one_truth_are_taken_where_the_gradients_are():
     world = World(APART)
     truth = world.truth(("all",))
     found = objective_moments(world.first | world.every, world.setting, truth)
-    at = visits(dataclasses.replace(world.setting, horizon=truth.horizon), SAMPLES)
-    path = dataclasses.replace(repeated(at.states, 1), weight=at.weight, group=at.group)
+    _, path = at_visits(world.setting, truth.horizon)
     assert list(found.means) == list(found.cells)
     for cell, mean in found.means.items():
         want = world.gradients(*cell, path if cell[0] in world.first else None).mean(dim=0)
@@ -87,8 +85,7 @@ def test_under_one_truth_all_kinds_share_their_inner_products(group, monkeypatch
     chosen = world.every | world.first
     (found,) = objective_moments(chosen, world.setting, truth).kernels
     assert found.kind == "objective"
-    at = visits(dataclasses.replace(world.setting, horizon=truth.horizon), SAMPLES)
-    path = dataclasses.replace(repeated(at.states, 1), weight=at.weight, group=at.group)
+    at, path = at_visits(world.setting, truth.horizon)
 
     def each_visit(name, n):
         if name in world.first:
@@ -128,10 +125,7 @@ def test_without_a_truth_another_cell_takes_its_place():
 
 
 def test_kept_horizons_are_spread_and_few():
-    assert kept_horizons(50, 1)[0] == 0
-    assert kept_horizons(50, 1)[-1] == 50
-    assert len(kept_horizons(50, 1)) == 8
-    assert len(kept_horizons(50, 8)) == 4
-    assert kept_horizons(3, 1) == [0, 1, 2, 3]
-    assert kept_horizons(0, 9) == [0]
-    assert np.diff(kept_horizons(50, 1)).max() <= 8
+    many = kept_horizons(50, 1)
+    assert (many[0], many[-1], len(many), len(kept_horizons(50, 8))) == (0, 50, 8, 4)
+    assert np.diff(many).max() <= 8
+    assert kept_horizons(3, 1) == [0, 1, 2, 3] and kept_horizons(0, 9) == [0]

@@ -59,7 +59,7 @@ def measured(**rest: object) -> Profile:
 
 
 @pytest.mark.parametrize("stage", ["checks", "rehearsal"])
-def test_what_was_measured_before_stands_in_the_file(stage: str, tmp_path: Path) -> None:
+def test_what_was_measured_before_stands_in_the_file(stage, tmp_path):
     whole = measured()
     kept = load(stopped_at(stage).save(tmp_path / "run.h5"))
     assert kept.config["interrupted"] == stage and "interrupted" not in whole.config
@@ -69,13 +69,13 @@ def test_what_was_measured_before_stands_in_the_file(stage: str, tmp_path: Path)
 
 
 @pytest.mark.parametrize("stage", ["truth", "estimators"])
-def test_before_the_estimators_there_is_nothing_to_keep(stage: str) -> None:
+def test_before_the_estimators_there_is_nothing_to_keep(stage):
     with pytest.raises(KeyboardInterrupt) as stop:
         stopped_at(stage)
     assert not isinstance(stop.value, Interrupted)
 
 
-def test_other_errors_of_a_stage_pass() -> None:
+def test_other_errors_of_a_stage_pass():
     def fail(profile: Profile) -> Profile:
         raise InputError("a stage that fails")
 
@@ -83,9 +83,7 @@ def test_other_errors_of_a_stage_pass() -> None:
         completed(stopped_at("checks"), {"checks": fail}, 0.0)
 
 
-def test_the_page_and_the_terminal_begin_with_the_interruption(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_page_and_the_terminal_begin_with_the_interruption(tmp_path, monkeypatch):
     from gradlab.cli.terminal.answer import of_run
     from gradlab.reporting import panels, report
 
@@ -99,9 +97,7 @@ def test_the_page_and_the_terminal_begin_with_the_interruption(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_killed_command_leaves_a_readable_run(
-    number: signal.Signals, code: int, tmp_path: Path
-) -> None:
+def test_a_killed_command_leaves_a_readable_run(number, code, tmp_path):
     own, run = tmp_path / "own.py", tmp_path / "run.h5"
     own.write_text(OWN)
     records.write(run, records.Record({"complete": True}, {}))
@@ -117,7 +113,7 @@ def test_a_killed_command_leaves_a_readable_run(
 
 
 @pytest.mark.slow
-def test_a_command_that_is_killed_early_writes_nothing(tmp_path: Path) -> None:
+def test_a_command_that_is_killed_early_writes_nothing(tmp_path):
     runs = tmp_path / "runs"
     words = ["measure", *WORDS, "--output", str(runs / "run.h5")]
     out, lines = ended(words, signal.SIGTERM, "policy: begins", 143, tmp_path)

@@ -8,6 +8,7 @@ from gradlab.errors import InputError
 from gradlab.gradients.start_laws import initial
 from gradlab.measurement.arguments import resolved
 from gradlab.truth.lqr import ExactCritic
+from tests.measurement.turned import feedback
 
 TENSOR = torch.zeros(8, 2, dtype=torch.float64)
 
@@ -48,24 +49,14 @@ def test_a_path_is_a_law_of_its_own():
         resolved(initial(task, 8), "visited", None)
 
 
-def test_a_gain_is_reported_within_its_range_and_its_interval():
+def test_a_gain_is_within_its_range_and_its_interval_and_what_was_used_is_recorded():
     A, B = [[0.9, 0.2], [0.0, 0.8]], [[0.0], [0.5]]
     task = gradlab.tasks.linear_quadratic(A, B, start_mean=[1.0, 1.0], discount=0.9)
-    policy = torch.nn.Linear(2, 1, bias=False).double()
-    policy.weight.data = torch.tensor([[-0.1, -0.2]], dtype=torch.float64)
+    policy = feedback(torch.tensor([[-0.1, -0.2]], dtype=torch.float64))
     critic = ExactCritic(task.simulator, policy.weight.data, 0.9)
-    profile = gradlab.measure(task, policy, critic, horizon=3, starts=16)
+    profile = gradlab.measure(task, policy, critic, horizon=3, starts=8, judges=4)
     gains = profile.table().query("quantity == 'gain'")
-    assert (gains["value"] <= 1).all() and (gains["value"] >= -1).all()
-    assert (gains["ci_low"] <= gains["value"]).all()
-    assert (gains["value"] <= gains["ci_high"]).all()
-
-
-def test_the_starts_and_visits_that_were_used_are_recorded():
-    A, B = [[0.9, 0.2], [0.0, 0.8]], [[0.0], [0.5]]
-    task = gradlab.tasks.linear_quadratic(A, B, start_mean=[1.0, 1.0], discount=0.9)
-    policy = torch.nn.Linear(2, 1, bias=False).double()
-    policy.weight.data = torch.tensor([[-0.1, -0.2]], dtype=torch.float64)
-    critic = ExactCritic(task.simulator, policy.weight.data, 0.9)
-    config = gradlab.measure(task, policy, critic, horizon=1, starts=8, judges=4).config
+    assert len(gains) and gains["value"].between(-1, 1).all()
+    assert gains["value"].between(gains["ci_low"], gains["ci_high"]).all()
+    config = profile.config
     assert (config["starts"], config["starts_used"], config["visits"]) == (8, 8, 8)

@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+from gradlab.tasks import linear_quadratic
 from tests.gradients.worlds import matrix
 
 GAMMA, STD = 0.9, 0.4
@@ -50,3 +51,16 @@ def known_first(states, jacobians, weight, critic, moment, n):
 def turned(angle):
     angle = torch.tensor(angle)
     return matrix((angle.cos(), -angle.sin()), (angle.sin(), angle.cos()))
+
+
+TWO = torch.eye(2, dtype=torch.float64)
+MEAN, SPREAD = torch.tensor([0.6, -0.3], dtype=torch.float64), 0.5 * TWO
+
+
+def world(angle, noise=0.1, discount=GAMMA):
+    """The prior's actions push `angle` radians beside those of the simulator."""
+    return linear_quadratic(
+        A=0.9 * turned(0.3), B=0.5 * TWO, Q=TWO, R=0.1 * TWO, noise_covariance=noise * TWO,
+        start_mean=MEAN, start_covariance=SPREAD, discount=discount,
+        prior=(0.9 * turned(0.3), 0.5 * turned(angle)),
+    )  # fmt: skip

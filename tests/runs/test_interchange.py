@@ -38,7 +38,7 @@ def profile() -> Profile:
     )  # fmt: skip
 
 
-def test_the_tables_columns_are_those_that_its_docstring_promises(profile: Profile) -> None:
+def test_the_tables_columns_are_those_that_its_docstring_promises(profile):
     table = profile.table()
     assert list(table.columns) == list(PROMISED)
     for name, kind in PROMISED.items():
@@ -48,7 +48,7 @@ def test_the_tables_columns_are_those_that_its_docstring_promises(profile: Profi
     assert set(table["quantity"]) <= set(QUANTITIES)
 
 
-def test_the_dataset_has_every_number_of_the_table_under_its_labels(profile: Profile) -> None:
+def test_the_dataset_has_every_number_of_the_table_under_its_labels(profile):
     pytest.importorskip("xarray")
     data, table = profile.to_xarray(), profile.table()
     for row in table.to_dict("records"):
@@ -70,9 +70,7 @@ def test_the_dataset_has_every_number_of_the_table_under_its_labels(profile: Pro
     assert all(isinstance(each, str | int | float) for each in data.attrs.values())
 
 
-def test_without_xarray_the_error_names_the_extra(
-    profile: Profile, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_xarray_the_error_names_the_extra(profile, monkeypatch):
     monkeypatch.setitem(sys.modules, "xarray", None)
     with pytest.raises(InputError, match=r"xarray is not installed: .*gradlab\[xarray\]"):
         profile.to_xarray()

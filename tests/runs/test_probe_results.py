@@ -40,7 +40,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> ProbeRun:
     return load(written(tmp_path_factory.mktemp("probe") / "run.h5", everything()))
 
 
-def test_every_row_comes_back_with_what_is_known_of_the_run(run: ProbeRun) -> None:
+def test_every_row_comes_back_with_what_is_known_of_the_run(run):
     assert (run.task, run.budget, run.parameters, run.horizon) == ("planted", 0.05, NAMES, 4)
     assert (run.updates, run.step, run.seconds) == (3000, 2999, 3000.0)
     assert run.spent == pytest.approx(0.04)
@@ -52,7 +52,7 @@ def test_every_row_comes_back_with_what_is_known_of_the_run(run: ProbeRun) -> No
     assert run.alarms["alarm"].tolist() == ["dead inputs", "dead inputs", "saturated actor"]
 
 
-def test_a_run_that_is_being_written_reads_like_a_finished_one(tmp_path: Path) -> None:
+def test_a_run_that_is_being_written_reads_like_a_finished_one(tmp_path):
     rows = everything()
     with opened(tmp_path / "run.h5") as writer:
         append(writer, rows)
@@ -65,7 +65,7 @@ def test_a_run_that_is_being_written_reads_like_a_finished_one(tmp_path: Path) -
             np.testing.assert_array_equal(getattr(now, name)[key], values)
 
 
-def test_a_journal_cut_anywhere_gives_the_rows_before_the_cut(tmp_path: Path) -> None:
+def test_a_journal_cut_anywhere_gives_the_rows_before_the_cut(tmp_path):
     writer = opened(tmp_path / "run.h5")
     begun = journal_of(tmp_path / "run.h5").stat().st_size
     for k in range(1, 6):
@@ -83,7 +83,7 @@ def test_a_journal_cut_anywhere_gives_the_rows_before_the_cut(tmp_path: Path) ->
     writer.close()
 
 
-def test_an_empty_run_has_empty_tables(tmp_path: Path) -> None:
+def test_an_empty_run_has_empty_tables(tmp_path):
     found = load(written(tmp_path / "run.h5", {}))
     assert not found.vitals and not found.measured and found.updates == 0
     assert np.isnan(found.spent) and np.isnan(found.seconds)
@@ -91,7 +91,7 @@ def test_an_empty_run_has_empty_tables(tmp_path: Path) -> None:
     assert choices({"": found}).empty
 
 
-def test_a_file_of_an_older_version_has_unknowns_where_columns_came_later(tmp_path: Path) -> None:
+def test_a_file_of_an_older_version_has_unknowns_where_columns_came_later(tmp_path):
     path = written(tmp_path / "run.h5", everything(), without=("over_data", "kept"))
     found = load(path).measured
     assert np.isnan(found["over_data"]).all() and np.isfinite(found["bias2"][:, 1]).all()
@@ -117,7 +117,7 @@ def changed(path: Path, **attributes: Any) -> Path:
         {"parameters": "[" * 100_000},
     ],
 )
-def test_a_foreign_file_is_refused_in_one_sentence(tmp_path: Path, broken: dict[str, str]) -> None:
+def test_a_foreign_file_is_refused_in_one_sentence(tmp_path, broken):
     with pytest.raises(InputError, match=r"run\.h5 is not a complete run of gradlab.Probe"):
         load(changed(tmp_path / "run.h5", **broken))
 
@@ -127,13 +127,13 @@ def test_a_foreign_file_is_refused_in_one_sentence(tmp_path: Path, broken: dict[
     [{"starts": np.nan}, {"step": np.inf}, {"chosen_estimator": 9}, {"kept_low": np.nan},
      {"kept_high": -1}, {"chosen_horizon": 99}],
 )  # fmt: skip
-def test_numbers_that_no_probe_writes_are_refused(tmp_path: Path, broken: dict[str, Any]) -> None:
+def test_numbers_that_no_probe_writes_are_refused(tmp_path, broken):
     path = written(tmp_path / "run.h5", {"measured": [measurement(400, **broken)]})
     with pytest.raises(InputError, match="is not a complete run of gradlab"):
         load(path)
 
 
-def test_another_kind_is_refused_by_name(tmp_path: Path) -> None:
+def test_another_kind_is_refused_by_name(tmp_path):
     path = changed(tmp_path / "run.h5", kind="profile")
     assert journal.kind(path) == "profile"
     with pytest.raises(InputError, match=r"'profile', expected a run of gradlab\.Probe"):
@@ -142,7 +142,7 @@ def test_another_kind_is_refused_by_name(tmp_path: Path) -> None:
         journal.kind(tmp_path / "nothing.h5")
 
 
-def test_the_kind_of_a_run_is_told_by_file_and_by_journal(tmp_path: Path) -> None:
+def test_the_kind_of_a_run_is_told_by_file_and_by_journal(tmp_path):
     writer = opened(tmp_path / "a.h5", kind="training")
     assert journal.kind(tmp_path / "a.h5") == "training"
     writer.close()
@@ -155,7 +155,7 @@ def test_the_kind_of_a_run_is_told_by_file_and_by_journal(tmp_path: Path) -> Non
         journal.kind(tmp_path / "b.h5")
 
 
-def test_windows_are_put_together_by_updates() -> None:
+def test_windows_are_put_together_by_updates():
     size = np.array([1.0, 3.0, np.nan, 5.0])
     found = windows(
         {"step": np.arange(4), "looked": np.array([10, 30, 20, 40.0]), "grad_norm": size,
@@ -168,7 +168,7 @@ def test_windows_are_put_together_by_updates() -> None:
     np.testing.assert_allclose(found["step"], [1, 3])
 
 
-def test_tiers_add_up_to_what_the_probe_took(run: ProbeRun) -> None:
+def test_tiers_add_up_to_what_the_probe_took(run):
     parts = shares(run)
     np.testing.assert_allclose(sum(parts.values()), run.vitals["spent"])
     assert parts["measurements"][3] == 0 < parts["measurements"][4]
@@ -176,7 +176,7 @@ def test_tiers_add_up_to_what_the_probe_took(run: ProbeRun) -> None:
     assert parts["successive gradients"][-1] == pytest.approx(12 * 0.5 / 3000)
 
 
-def test_intervals_of_curves_are_those_of_the_columns(run: ProbeRun) -> None:
+def test_intervals_of_curves_are_those_of_the_columns(run):
     table = curves({"": run})
     growth = table[table["quantity"] == "growth"]
     np.testing.assert_allclose(growth["ci_high"] - growth["value"], Z * 0.01)
@@ -189,7 +189,7 @@ def test_intervals_of_curves_are_those_of_the_columns(run: ProbeRun) -> None:
     np.testing.assert_allclose(layer["value"], np.arange(1, 31) + 2)
 
 
-def test_jacobians_are_compared_with_the_first_that_are_known(run: ProbeRun) -> None:
+def test_jacobians_are_compared_with_the_first_that_are_known(run):
     value, low, high = jacobian_ratio(run.measured)
     np.testing.assert_allclose(value, [1, 2, 3])
     assert np.isnan(low[0]) and np.isnan(high[0])
@@ -198,7 +198,7 @@ def test_jacobians_are_compared_with_the_first_that_are_known(run: ProbeRun) -> 
     assert jacobian_ratio(unknown)[0][2] == 1
 
 
-def test_many_bursts_are_pooled_and_those_that_are_lost_left_out(tmp_path: Path) -> None:
+def test_many_bursts_are_pooled_and_those_that_are_lost_left_out(tmp_path):
     rows = [burst(40 * k, share=0.2 if k % 2 else 0.6) for k in range(1, 242)]
     rows[7] |= {"energy": np.nan, "signal_share": np.nan, "share_se": np.nan}
     table = curves({"": load(written(tmp_path / "run.h5", {"successive": rows}))})
@@ -207,14 +207,14 @@ def test_many_bursts_are_pooled_and_those_that_are_lost_left_out(tmp_path: Path)
     np.testing.assert_allclose(share["ci_high"].iloc[-1] - 0.4, Z * 0.02 / 2)
 
 
-def test_of_choices_the_set_and_the_best_are_kept_apart(run: ProbeRun) -> None:
+def test_of_choices_the_set_and_the_best_are_kept_apart(run):
     rows = choices({"0": run})
     newest = rows[rows["step"] == 1199]
     assert newest["horizon"].tolist() == [2, 3] and newest["chosen"].tolist() == [True, False]
     assert set(newest["estimator"]) == {"model"}
 
 
-def test_profiles_leave_out_what_was_not_measured(tmp_path: Path) -> None:
+def test_profiles_leave_out_what_was_not_measured(tmp_path):
     lost = measurement(10, bias2=np.full((4, 5), np.nan), mse=np.full((4, 5), np.nan))
     rows = profiles(load(written(tmp_path / "run.h5", {"measured": [lost]})))
     assert set(rows["quantity"]) == {"variance", "cosine"}

@@ -24,7 +24,7 @@ def found(g: NDArray[np.float64]) -> Signal:
 
 
 @pytest.mark.parametrize("size", [0.0, 1.0, 4.0])
-def test_products_of_successive_gradients_estimate_the_squared_mean(size: float) -> None:
+def test_products_of_successive_gradients_estimate_the_squared_mean(size):
     each = [found(g) for g in draws(size, 0)]
     centre = np.array([x.signal for x in each])
     energy = np.array([x.energy for x in each])
@@ -33,27 +33,27 @@ def test_products_of_successive_gradients_estimate_the_squared_mean(size: float)
 
 
 @pytest.mark.parametrize("size", [0.0, 1.0, 4.0])
-def test_the_share_of_the_signal_is_covered_by_its_error(size: float) -> None:
+def test_the_share_of_the_signal_is_covered_by_its_error(size):
     true = size**2 / (size**2 + D)
     each = [found(g) for g in draws(size, 1)]
     inside = np.mean([abs(x.share - true) < 1.96 * x.se for x in each])
     assert 0.9 <= inside <= 0.98
 
 
-def test_without_a_signal_z_is_standard_normal() -> None:
+def test_without_a_signal_z_is_standard_normal():
     z = np.array([found(g).z for g in draws(0.0, 2)])
     assert abs(z.mean()) < 0.12 and 0.9 < z.std() < 1.1
     assert 0.02 < (abs(z) > 1.96).mean() < 0.08
 
 
-def test_snr_and_noise_scale_are_those_of_one_batch() -> None:
+def test_snr_and_noise_scale_are_those_of_one_batch():
     each = pooled([found(g) for g in draws(4.0, 3)])
     assert each.snr == pytest.approx(16 / D, rel=0.02)
     assert each.noise_scale == pytest.approx(D / 16, rel=0.02)
     assert each.cosine == pytest.approx((16 / (16 + D)) ** 0.5, rel=0.02)
 
 
-def test_pooled_bursts_have_the_error_of_all_of_them() -> None:
+def test_pooled_bursts_have_the_error_of_all_of_them():
     each = [found(g) for g in draws(1.0, 4)]
     spread = np.std([x.share for x in each])
     together = pooled(each)
@@ -61,6 +61,6 @@ def test_pooled_bursts_have_the_error_of_all_of_them() -> None:
     assert together.se == pytest.approx(spread / TRIALS**0.5, rel=0.15)
 
 
-def test_a_gradient_of_zero_has_no_signal_and_no_error() -> None:
+def test_a_gradient_of_zero_has_no_signal_and_no_error():
     one = signal(np.zeros(8), np.zeros(9))
     assert one.share == 0 and np.isnan(one.se) and one.z == 0

@@ -9,17 +9,9 @@ from gradlab.systems import CartPoleModel, CartPoleParameters, CartPoleSimulator
 from gradlab.systems.cartpole import TABLE4, alive, derivative
 
 TILTED = CartPoleParameters(
-    cart_mass=3.0,
-    pole_mass=2.0,
-    half_length=0.4,
-    inertia=0.2,
-    gravity=9.0,
-    gear=10.0,
-    damping=0.0,
-    offset=0.1,
-    timestep=0.02,
-    substeps=2,
-)
+    cart_mass=3.0, pole_mass=2.0, half_length=0.4, inertia=0.2, gravity=9.0, gear=10.0,
+    damping=0.0, offset=0.1, timestep=0.02, substeps=2,
+)  # fmt: skip
 
 
 def inputs(n: int = 50) -> tuple[torch.Tensor, torch.Tensor]:
@@ -28,7 +20,7 @@ def inputs(n: int = 50) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.tensor(state), torch.tensor(rng.normal(size=(n, 1)) * 3)
 
 
-def test_mean_next_state_of_the_prior_solves_the_mass_matrix() -> None:
+def test_mean_next_state_of_the_prior_solves_the_mass_matrix():
     state, action = inputs()
     M, m, length, g, T = 9.42, 4.89, 0.6, 9.81, 0.04
     want = []
@@ -43,7 +35,7 @@ def test_mean_next_state_of_the_prior_solves_the_mass_matrix() -> None:
 
 
 @pytest.mark.parametrize("parameters", [TABLE4, TILTED])
-def test_power_is_force_times_speed(parameters: CartPoleParameters) -> None:
+def test_power_is_force_times_speed(parameters):
     p = parameters
     state, action = inputs()
 
@@ -60,7 +52,7 @@ def test_power_is_force_times_speed(parameters: CartPoleParameters) -> None:
     torch.testing.assert_close(power, p.gear * action[:, 0] * state[:, 2], atol=1e-10, rtol=1e-10)
 
 
-def test_runge_kutta_converges_with_order_four() -> None:
+def test_runge_kutta_converges_with_order_four():
     state, action = (value[:8] for value in inputs())
 
     def after(substeps: int) -> torch.Tensor:
@@ -73,7 +65,7 @@ def test_runge_kutta_converges_with_order_four() -> None:
     assert slopes == pytest.approx([-4, -4], abs=0.3)
 
 
-def test_noise_moves_x_with_standard_deviation_one_half() -> None:
+def test_noise_moves_x_with_standard_deviation_one_half():
     state, action = inputs(3)
     noise = torch.tensor([[0.0], [1.0], [-2.0]], dtype=torch.float64)
     moved = (
@@ -84,7 +76,7 @@ def test_noise_moves_x_with_standard_deviation_one_half() -> None:
     torch.testing.assert_close(moved, want, atol=1e-14, rtol=0)
 
 
-def test_rewards_are_equation_18_before_or_after_the_step() -> None:
+def test_rewards_are_equation_18_before_or_after_the_step():
     state, action = inputs(5)
     weights = {CartPoleModel: [0.01, 1.0, 0.001, 0.001], CartPoleSimulator: [0.01, 1.0, 0.1, 0.1]}
     for timing in ("pre_step", "post_step"):
@@ -95,7 +87,7 @@ def test_rewards_are_equation_18_before_or_after_the_step() -> None:
             torch.testing.assert_close(out.reward, -(w * rated**2).sum(1))
 
 
-def test_only_the_simulator_clips_the_action() -> None:
+def test_only_the_simulator_clips_the_action():
     state, action = inputs(5)
     at_limit, beyond = torch.full_like(action, 3.0), torch.full_like(action, 5.0)
     simulator, model = CartPoleSimulator(TILTED), CartPoleModel()
@@ -105,11 +97,11 @@ def test_only_the_simulator_clips_the_action() -> None:
     assert not torch.equal(model.step(state, beyond).state, model.step(state, at_limit).state)
 
 
-def test_the_terminal_set_is_a_short_rail_and_a_small_angle() -> None:
+def test_the_terminal_set_is_a_short_rail_and_a_small_angle():
     state = torch.tensor([[1.99, 0.2], [2.0, 0.0], [-2.1, 0.0], [0.0, -0.21], [0.0, torch.nan]])
     assert alive(torch.cat([state, 0 * state], 1)).tolist() == [True, False, False, False, False]
 
 
-def test_an_unknown_reward_timing_is_refused() -> None:
+def test_an_unknown_reward_timing_is_refused():
     with pytest.raises(InputError, match="reward is 'late', expected one of"):
         CartPoleModel("late")  # type: ignore[arg-type]

@@ -24,7 +24,7 @@ def exact(s: np.ndarray, a: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return A, np.stack([2 * slope, growth], 1)[:, :, None]
 
 
-def test_differences_converge_with_order_two() -> None:
+def test_differences_converge_with_order_two():
     s, a = points()
     A, B = exact(s, a)
     errors = []
@@ -34,7 +34,7 @@ def test_differences_converge_with_order_two() -> None:
     assert np.diff(np.log2(errors), axis=0) == pytest.approx(np.full((2, 2), -2), abs=0.02)
 
 
-def test_estimated_error_bounds_the_true_one_of_most_states() -> None:
+def test_estimated_error_bounds_the_true_one_of_most_states():
     s, a = points(400)
     A, _ = exact(s, a)
     got = certified_jacobian(smooth, s, a, *FREE, 1e-3)
@@ -42,7 +42,7 @@ def test_estimated_error_bounds_the_true_one_of_most_states() -> None:
     assert np.median(got.error_A / true) > 0.5
 
 
-def test_a_jump_inside_the_stencil_is_flagged_and_outside_it_is_not() -> None:
+def test_a_jump_inside_the_stencil_is_flagged_and_outside_it_is_not():
     def jump(s: np.ndarray, a: np.ndarray) -> np.ndarray:
         return s + a + 1e-4 * (s[:, :1] > 0)
 
@@ -56,13 +56,13 @@ def test_a_jump_inside_the_stencil_is_flagged_and_outside_it_is_not() -> None:
     assert got.A[0, 0, 0] == pytest.approx(51, rel=1e-3)
 
 
-def test_a_step_that_returns_nan_is_flagged() -> None:
+def test_a_step_that_returns_nan_is_flagged():
     s = np.ones((2, 1))
     got = certified_jacobian(lambda s, a: np.where(a > 0, np.nan, s), s, 0 * s, *FREE, 1e-6)
     assert got.flags.all()
 
 
-def test_limits_give_the_inside_derivative_on_them_and_zero_beyond() -> None:
+def test_limits_give_the_inside_derivative_on_them_and_zero_beyond():
     def clipped(s: np.ndarray, a: np.ndarray) -> np.ndarray:
         return s + np.clip(a, -1, 2) ** 2
 

@@ -23,7 +23,7 @@ EXACT_REWARD = ("InvertedPendulum-v5", "Hopper-v5", "Walker2d-v5", "HalfCheetah-
 
 
 @pytest.mark.parametrize("env_id", EXACT_REWARD)
-def test_steps_are_gymnasiums_to_the_last_bit(env_id: str) -> None:
+def test_steps_are_gymnasiums_to_the_last_bit(env_id):
     state, action = visited(env_id, 100, scale=1.5)
     reference = Gymnasium(env_id, sharp=False)
     want = np.stack([reference.step(*z) for z in zip(state.numpy(), action.numpy(), strict=True)])
@@ -36,7 +36,7 @@ def test_steps_are_gymnasiums_to_the_last_bit(env_id: str) -> None:
 
 
 @pytest.mark.parametrize("env_id", EXACT_REWARD)
-def test_gradients_are_differences_of_gymnasiums_step(env_id: str) -> None:
+def test_gradients_are_differences_of_gymnasiums_step(env_id):
     state, action = smooth(env_id, 3)
     reference, env = Gymnasium(env_id), differentiable(env_id)
     weight = np.random.default_rng(0).standard_normal((3, state.shape[1] + 1))
@@ -62,7 +62,7 @@ def test_gradients_are_differences_of_gymnasiums_step(env_id: str) -> None:
         assert min(misses) < 1e-5, misses
 
 
-def test_several_steps_chain_to_the_derivative_of_gymnasiums_return() -> None:
+def test_several_steps_chain_to_the_derivative_of_gymnasiums_return():
     """Five steps under a policy with parameters, against differences along one direction."""
     env, reference = differentiable("Hopper-v5"), Gymnasium("Hopper-v5")
     state = smooth("Hopper-v5", 4)[0]
@@ -94,7 +94,7 @@ def test_several_steps_chain_to_the_derivative_of_gymnasiums_return() -> None:
     assert min(misses) < 1e-5, misses
 
 
-def test_flagged_rows_keep_their_jacobian_and_rows_without_weight_add_nothing() -> None:
+def test_flagged_rows_keep_their_jacobian_and_rows_without_weight_add_nothing():
     state = torch.zeros(2, 11, dtype=torch.float64)
     state[:, 0], state[:, 2], state[:, 3], state[:, 10] = 2.0, -0.5, -0.5, 2.0
     state[:, 4] = torch.tensor([np.deg2rad(45.0), 0.1])
@@ -113,7 +113,7 @@ def test_flagged_rows_keep_their_jacobian_and_rows_without_weight_add_nothing() 
     assert (s.grad[0] == 0).all() and s.grad[1].abs().max() > 0
 
 
-def test_dtypes_empty_batches_copies_and_other_ways_to_name_the_task() -> None:
+def test_dtypes_empty_batches_copies_and_other_ways_to_name_the_task():
     state, action = smooth("Hopper-v5", 2)
     task = gradlab.tasks.mujoco("Hopper-v5", ctrl_cost_weight=0.0)
     for given in (task, task.simulator, task.simulator.environment):
@@ -132,7 +132,7 @@ def test_dtypes_empty_batches_copies_and_other_ways_to_name_the_task() -> None:
 
 
 @pytest.mark.parametrize("env_id", ["Ant-v5", "Humanoid-v5"])
-def test_what_is_left_out_of_a_reward_is_a_warning(env_id: str) -> None:
+def test_what_is_left_out_of_a_reward_is_a_warning(env_id):
     with pytest.warns(UserWarning, match="left out here: the cost of contact forces"):
         env = differentiable(env_id, batch=1)
     state, action = visited(env_id, 1)
@@ -141,7 +141,7 @@ def test_what_is_left_out_of_a_reward_is_a_warning(env_id: str) -> None:
     assert torch.equal(s.grad, SYSTEMS[env_id].linearize(state, action).r_s)
 
 
-def test_bad_input_is_one_line() -> None:
+def test_bad_input_is_one_line():
     env = differentiable("Hopper-v5", batch=2)
     state, action = torch.zeros(2, 11).double(), torch.zeros(2, 3).double()
     far, nan = state.clone(), state.clone()
@@ -171,7 +171,7 @@ def small_policy() -> nn.Module:
 
 
 @pytest.mark.parametrize("actions", ["first", "all"])
-def test_estimators_with_it_are_those_with_its_simulator(actions: str) -> None:
+def test_estimators_with_it_are_those_with_its_simulator(actions):
     starts, policy = smooth("Hopper-v5", 4)[0], small_policy().double()
     tail = gradlab.Tail(3, None, 0.99)
     gradients = [
@@ -182,7 +182,7 @@ def test_estimators_with_it_are_those_with_its_simulator(actions: str) -> None:
 
 
 @pytest.mark.slow
-def test_it_is_measured_as_its_simulator() -> None:
+def test_it_is_measured_as_its_simulator():
     task = gradlab.tasks.mujoco("Hopper-v5")
     mine, judge = replace(task, simulator=gradlab.differentiable(task)), nn.Linear(14, 1).double()
     profiles = [
@@ -196,7 +196,7 @@ def test_it_is_measured_as_its_simulator() -> None:
     assert np.allclose(*values, rtol=1e-9, equal_nan=True)
 
 
-def test_a_certificate_reads_both_of_its_derivatives() -> None:
+def test_a_certificate_reads_both_of_its_derivatives():
     state, action = smooth("Hopper-v5", 3)
     system = differentiable("Hopper-v5")
     points = Points(torch.cat([state, action], 1), None)
@@ -205,11 +205,11 @@ def test_a_certificate_reads_both_of_its_derivatives() -> None:
 
 
 @pytest.mark.slow
-def test_its_derivatives_are_certified() -> None:
+def test_its_derivatives_are_certified():
     assert gradlab.certify(differentiable("Hopper-v5"), *smooth("Hopper-v5", 16)).passed
 
 
-def test_the_examples_of_the_docs_run() -> None:
+def test_the_examples_of_the_docs_run():
     page = Path(__file__).parents[2] / "docs" / "differentiable.md"
     loss, cut = re.findall(r"```python\n(.*?)```", page.read_text(), flags=re.S)
     names: dict[str, object] = {}

@@ -35,7 +35,7 @@ def others(x: torch.Tensor, dim: int = 0) -> torch.Tensor:
     return x.index_select(dim, torch.tensor(kept))
 
 
-def test_a_rollout_goes_on_with_the_others_bit_for_bit() -> None:
+def test_a_rollout_goes_on_with_the_others_bit_for_bit():
     policy = linear_policy()
     path, K = rollout_with_jacobians(TASK.simulator, policy, as_starts(starts(), 17), 4)
     alone, K_alone = rollout_with_jacobians(
@@ -50,7 +50,7 @@ def test_a_rollout_goes_on_with_the_others_bit_for_bit() -> None:
     torch.testing.assert_close(others(got.A, 1), want.A, atol=1e-6, rtol=1e-6)
 
 
-def test_ended_rows_are_nan_flagged_and_not_alive() -> None:
+def test_ended_rows_are_nan_flagged_and_not_alive():
     system, state = TASK.simulator, starts(4)
     action = torch.zeros(4, 6, dtype=torch.float64)
     state[LOST, 0] = torch.nan
@@ -64,7 +64,7 @@ def test_ended_rows_are_nan_flagged_and_not_alive() -> None:
         assert getattr(jacobian, block)[LOST].isnan().all()
 
 
-def test_a_measurement_says_which_sample_left_when_and_in_which_output() -> None:
+def test_a_measurement_says_which_sample_left_when_and_in_which_output():
     simulator = TASK.simulator
     critic = gradlab.networks.mlp.QCritic(17, 6, hidden=(8,)).double()
     estimator = Estimator(simulator, simulator, "first", Tail(3, critic, TASK.discount))
@@ -80,7 +80,7 @@ def test_a_measurement_says_which_sample_left_when_and_in_which_output() -> None
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
-def test_a_system_itself_still_refuses_what_is_not_finite(value: float) -> None:
+def test_a_system_itself_still_refuses_what_is_not_finite(value):
     state = starts(4)
     state[1] = value
     with pytest.raises(gradlab.errors.InputError, match="state row 1"):

@@ -1,7 +1,6 @@
 """A step that another engine computes, here NumPy with derivatives by hand, as a System."""
 
 import sys
-from pathlib import Path
 
 import mujoco
 import numpy as np
@@ -78,7 +77,7 @@ def inputs(n: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("n", SIZES)
-def test_any_number_of_rows_is_stepped_in_blocks(n: int) -> None:
+def test_any_number_of_rows_is_stepped_in_blocks(n):
     ours, truth = bridged().step(*inputs(n)), TRUTH.step(*inputs(n))
     torch.testing.assert_close(ours.state, truth.state, rtol=1e-14, atol=1e-14)
     torch.testing.assert_close(ours.reward, truth.reward, rtol=1e-14, atol=1e-14)
@@ -87,7 +86,7 @@ def test_any_number_of_rows_is_stepped_in_blocks(n: int) -> None:
 
 @pytest.mark.parametrize("forward", [True, False])
 @pytest.mark.parametrize("n", SIZES)
-def test_jacobians_are_those_of_torch(n: int, forward: bool) -> None:
+def test_jacobians_are_those_of_torch(n, forward):
     ours, truth = bridged(forward).linearize(*inputs(n)), TRUTH.linearize(*inputs(n))
     for block in ("A", "B", "r_s", "r_a"):
         got, want = getattr(ours, block), getattr(truth, block)
@@ -102,7 +101,7 @@ def three_steps(system: System, s: Tensor, a: Tensor, xi: Tensor) -> Tensor:
     return total.sum() + s.square().sum()
 
 
-def test_gradients_pass_through_several_steps_to_every_input() -> None:
+def test_gradients_pass_through_several_steps_to_every_input():
     z = [x.clone().requires_grad_() for x in inputs(21)]
     ours, truth = (torch.autograd.grad(three_steps(s, *z), z) for s in (bridged(), TRUTH))
     for got, want in zip(ours, truth, strict=True):
@@ -110,7 +109,7 @@ def test_gradients_pass_through_several_steps_to_every_input() -> None:
 
 
 @pytest.mark.parametrize("way", ["is_grads_batched", "torch.func"])
-def test_many_cotangents_at_once(way: str) -> None:
+def test_many_cotangents_at_once(way):
     s, a, xi = inputs(5)
     truth = TRUTH.linearize(s, a, xi).A
     if way == "torch.func":
@@ -124,7 +123,7 @@ def test_many_cotangents_at_once(way: str) -> None:
     torch.testing.assert_close(got, truth, rtol=1e-14, atol=1e-14)
 
 
-def test_second_derivatives_are_refused_not_zero() -> None:
+def test_second_derivatives_are_refused_not_zero():
     s, a, xi = (x.requires_grad_() for x in inputs(3))
     out = bridged().step(s, a, xi).reward.sum()
     (first,) = torch.autograd.grad(out, a, create_graph=True)
@@ -132,7 +131,7 @@ def test_second_derivatives_are_refused_not_zero() -> None:
         torch.autograd.grad(first.sum(), a)
 
 
-def test_a_wrong_width_names_the_argument() -> None:
+def test_a_wrong_width_names_the_argument():
     s, _, xi = inputs(3)
     with pytest.raises(InputError, match=r"^action has shape \(3, 2\), expected \[3, 1\]"):
         bridged().step(s, s, xi)
@@ -140,9 +139,7 @@ def test_a_wrong_width_names_the_argument() -> None:
         EngineSystem(bridged().engine, 0, 1, 0, None)
 
 
-def test_an_engine_that_is_not_installed_is_one_line_with_its_command(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_an_engine_that_is_not_installed_is_one_line_with_its_command(monkeypatch):
     for name in ("jax", "mujoco.mjx", "warp", "newton", "vmas", "mujoco_torch"):
         monkeypatch.setitem(sys.modules, name, None)
     ball = "<mujoco><worldbody><body><joint/><geom size='1'/></body></worldbody></mujoco>"
@@ -168,9 +165,7 @@ def test_an_engine_that_is_not_installed_is_one_line_with_its_command(
         from_mujoco_torch(model, pay)
 
 
-def test_mujoco_torch_beside_a_mujoco_that_it_does_not_know_is_one_line(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_mujoco_torch_beside_a_mujoco_that_it_does_not_know_is_one_line(monkeypatch, tmp_path):
     (tmp_path / "mujoco_torch.py").write_text("import mujoco\nmujoco.no_more\n")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "mujoco_torch", raising=False)

@@ -23,7 +23,7 @@ def draws(*widths: int) -> list[Tensor]:
     return [torch.randn(5, width, generator=generator, dtype=torch.float64) for width in widths]
 
 
-def test_the_reward_is_less_alpha_log_pi_and_nothing_else_changes() -> None:
+def test_the_reward_is_less_alpha_log_pi_and_nothing_else_changes():
     system, soft = plain(), Entropic(plain(), ALPHA)
     state, action, log_prob, noise = draws(2, 1, 1, 2)
     hard = system.step(state, action, noise)
@@ -35,7 +35,7 @@ def test_the_reward_is_less_alpha_log_pi_and_nothing_else_changes() -> None:
     assert (soft.state_dim, soft.action_dim, soft.noise_dim) == (2, 2, 2)
 
 
-def test_jacobians_are_those_of_automatic_differentiation() -> None:
+def test_jacobians_are_those_of_automatic_differentiation():
     soft = Entropic(plain(), ALPHA)
     by_autodiff = systems.from_function(
         lambda s, a, xi: (lambda out: (out.state, out.reward))(soft.step(s, a, xi)), 2, 2, 2
@@ -46,7 +46,7 @@ def test_jacobians_are_those_of_automatic_differentiation() -> None:
         torch.testing.assert_close(getattr(got, block), getattr(expected, block))
 
 
-def test_noise_is_the_systems_own() -> None:
+def test_noise_is_the_systems_own():
     system, soft = plain(), Entropic(plain(), ALPHA)
     first, second = (torch.Generator().manual_seed(1) for _ in range(2))
     assert torch.equal(soft.sample_noise(3, first), system.sample_noise(3, second))
@@ -55,7 +55,7 @@ def test_noise_is_the_systems_own() -> None:
     torch.testing.assert_close(soft.infer_noise(state, action, after), noise)
 
 
-def test_noise_that_cannot_be_inferred_stays_so() -> None:
+def test_noise_that_cannot_be_inferred_stays_so():
     def step(s: Tensor, a: Tensor, xi: Tensor) -> tuple[Tensor, Tensor]:
         return s + a + xi, s[:, 0]
 
@@ -64,12 +64,12 @@ def test_noise_that_cannot_be_inferred_stays_so() -> None:
 
 
 @pytest.mark.parametrize("alpha", [-1.0, float("nan"), float("inf")])
-def test_a_wrong_temperature_is_named(alpha: float) -> None:
+def test_a_wrong_temperature_is_named(alpha):
     with pytest.raises(InputError, match="alpha"):
         Entropic(plain(), alpha)
 
 
-def test_an_action_without_log_pi_is_refused() -> None:
+def test_an_action_without_log_pi_is_refused():
     state, action = draws(2, 1)
     with pytest.raises(InputError, match=r"action has shape \(5, 1\), expected \[5, 2\]"):
         Entropic(plain(), ALPHA).step(state, action)

@@ -35,12 +35,12 @@ def misses(env_id: str, state: Tensor, action: Tensor) -> dict[str, Tensor]:
 
 
 @every
-def test_they_are_the_central_differences_of_whole_steps(env_id: str) -> None:
+def test_they_are_the_central_differences_of_whole_steps(env_id):
     for miss in misses(env_id, *visited(env_id, 100, scale=1.5)).values():
         assert miss.median() < 3e-6 and miss.max() < 2e-4
 
 
-def test_they_are_derivatives_of_gymnasiums_step() -> None:
+def test_they_are_derivatives_of_gymnasiums_step():
     state, action = visited("Walker2d-v5", 40, scale=0.9)
     reference, system = Gymnasium("Walker2d-v5"), replace(SYSTEMS["Walker2d-v5"], implicit=True)
     state, action = state[8::10], action[8::10]
@@ -57,7 +57,7 @@ def test_they_are_derivatives_of_gymnasiums_step() -> None:
         assert best < 1e-5
 
 
-def test_control_limits_and_onsets_are_those_of_the_exact_route() -> None:
+def test_control_limits_and_onsets_are_those_of_the_exact_route():
     """What fails its test is the exact Jacobian with its flag, bit for bit."""
     exact = SYSTEMS["Hopper-v5"]
     state = torch.zeros(3, 11, dtype=torch.float64)
@@ -71,7 +71,7 @@ def test_control_limits_and_onsets_are_those_of_the_exact_route() -> None:
     torch.testing.assert_close(got.B[2], want.B[2], atol=1e-5, rtol=1e-5)
 
 
-def test_a_wrong_slope_is_caught_and_mended(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_slope_is_caught_and_mended(monkeypatch):
     state, action = visited("Hopper-v5", 20, scale=0.9)
     right = implicit_jacobians.ImplicitJacobians._slopes
     monkeypatch.setattr(
@@ -80,7 +80,7 @@ def test_a_wrong_slope_is_caught_and_mended(monkeypatch: pytest.MonkeyPatch) -> 
     assert max(miss.max() for miss in misses("Hopper-v5", state, action).values()) < 1e-6
 
 
-def test_threads_and_batches_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_and_batches_change_nothing(monkeypatch):
     state, action = visited("HalfCheetah-v5", 7, scale=0.9)
     system = replace(SYSTEMS["HalfCheetah-v5"], implicit=True)
     whole = system.linearize(state, action)
@@ -90,7 +90,7 @@ def test_threads_and_batches_change_nothing(monkeypatch: pytest.MonkeyPatch) -> 
     assert system.linearize(state[:0], action[:0]).A.shape == (0, 17, 17)
 
 
-def test_models_that_it_does_not_know_are_named() -> None:
+def test_models_that_it_does_not_know_are_named():
     model = gymnasium.make("Hopper-v5").unwrapped.model
     assert unsupported(model) is None
     model.opt.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
@@ -101,7 +101,7 @@ def test_models_that_it_does_not_know_are_named() -> None:
     assert "quaternions" in unsupported(SYSTEMS["Ant-v5"].physics.model)
 
 
-def test_the_fast_route_is_taken_where_fewer_operations_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_fast_route_is_taken_where_fewer_operations_do(monkeypatch):
     chosen = {
         env_id: gradlab.differentiable(env_id, jacobians="fast").system.implicit
         for env_id in SUPPORTED
@@ -119,7 +119,7 @@ def test_the_fast_route_is_taken_where_fewer_operations_do(monkeypatch: pytest.M
         gradlab.differentiable("Hopper-v5", jacobians="quick")
 
 
-def test_second_derivatives_are_differences_of_exact_jacobians() -> None:
+def test_second_derivatives_are_differences_of_exact_jacobians():
     state, action = visited("Hopper-v5", 20, scale=0.9)
     products = []
     for jacobians in ("exact", "fast"):

@@ -1,7 +1,6 @@
 """A learned ensemble in the place of a simulator or a prior. Laws: test_system_laws.py."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -26,7 +25,7 @@ def noise_of(system: LearnedSystem, n: int = N) -> Tensor:
     return system.sample_noise(n, torch.Generator().manual_seed(3))
 
 
-def test_noise_chooses_the_member_and_moves_its_mean_by_its_deviations() -> None:
+def test_noise_chooses_the_member_and_moves_its_mean_by_its_deviations():
     made = model()
     system, found = LearnedSystem(made, elites=(3, 1)), made(STATE, ACTION)
     noise = noise_of(system)
@@ -39,7 +38,7 @@ def test_noise_chooses_the_member_and_moves_its_mean_by_its_deviations() -> None
     assert 5 < chosen.sum() < N - 5
 
 
-def test_draws_are_standard_normal_and_the_member_uniform() -> None:
+def test_draws_are_standard_normal_and_the_member_uniform():
     system = LearnedSystem(model(), elites=(0, 2, 3))
     noise = noise_of(system, 30_000)
     assert noise.shape == (30_000, DS + 2) and system.noise_dim == DS + 2
@@ -52,7 +51,7 @@ def test_draws_are_standard_normal_and_the_member_uniform() -> None:
     assert torch.equal(narrow, wide.float())
 
 
-def test_a_member_column_that_rounds_to_one_is_the_last_elite() -> None:
+def test_a_member_column_that_rounds_to_one_is_the_last_elite():
     system = LearnedSystem(model())
     noise = torch.zeros(1, system.noise_dim).double()
     ends = [noise.clone().index_fill_(1, torch.tensor([4]), u) for u in (0.99, 1.0)]
@@ -64,7 +63,7 @@ def test_a_member_column_that_rounds_to_one_is_the_last_elite() -> None:
             system.step(STATE[:1], ACTION[:1], noise)
 
 
-def test_no_noise_is_the_mean_over_members_and_its_jacobian() -> None:
+def test_no_noise_is_the_mean_over_members_and_its_jacobian():
     made = model()
     found, average = made(STATE, ACTION), averaged_jacobians(made, STATE, ACTION)
     system = LearnedSystem(made)
@@ -77,7 +76,7 @@ def test_no_noise_is_the_mean_over_members_and_its_jacobian() -> None:
     torch.testing.assert_close(elites.state, found.mean[1:3, :, :DS].mean(0))
 
 
-def test_the_realised_jacobian_is_the_means_plus_the_noise_times_the_scales() -> None:
+def test_the_realised_jacobian_is_the_means_plus_the_noise_times_the_scales():
     made = model()
     system, each = LearnedSystem(made), jacobians(made, STATE, ACTION)
     noise = noise_of(system)
@@ -88,7 +87,7 @@ def test_the_realised_jacobian_is_the_means_plus_the_noise_times_the_scales() ->
     torch.testing.assert_close(torch.cat([got.r_s, got.r_a], 1), want[:, DS])
 
 
-def test_a_reward_function_takes_the_place_of_the_head_and_sees_the_next_state() -> None:
+def test_a_reward_function_takes_the_place_of_the_head_and_sees_the_next_state():
     def rated(s: Tensor, a: Tensor, after: Tensor) -> Tensor:
         return after[:, 0] * s[:, 1] - a[:, 1] ** 2
 
@@ -107,7 +106,7 @@ def test_a_reward_function_takes_the_place_of_the_head_and_sees_the_next_state()
     assert not constant.linearize(STATE, ACTION).r_s.any()
 
 
-def test_termination_is_the_tasks() -> None:
+def test_termination_is_the_tasks():
     system = LearnedSystem(model(), alive=lambda after: after[:, 0] > 0)
     out = system.step(STATE, ACTION, noise_of(system))
     assert torch.equal(out.alive, out.state[:, 0] > 0) and out.alive.any() and not out.alive.all()
@@ -116,7 +115,7 @@ def test_termination_is_the_tasks() -> None:
         wrong.step(STATE, ACTION)
 
 
-def test_noise_is_inferred_for_the_likeliest_or_the_given_member() -> None:
+def test_noise_is_inferred_for_the_likeliest_or_the_given_member():
     made = model()
     system = LearnedSystem(made, elites=(2, 0, 3))
     noise = 0.1 * noise_of(system)
@@ -139,7 +138,7 @@ def test_noise_is_inferred_for_the_likeliest_or_the_given_member() -> None:
         system.infer_noise(STATE, ACTION, after, 1)
 
 
-def test_noise_of_many_transitions_is_inferred_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_noise_of_many_transitions_is_inferred_in_blocks(monkeypatch):
     system = LearnedSystem(model())
     after = system.step(STATE, ACTION, noise_of(system)).state
     whole = system.infer_noise(STATE, ACTION, after)
@@ -147,7 +146,7 @@ def test_noise_of_many_transitions_is_inferred_in_blocks(monkeypatch: pytest.Mon
     torch.testing.assert_close(system.infer_noise(STATE, ACTION, after), whole)
 
 
-def test_estimators_differentiate_a_learned_system_as_autograd_does() -> None:
+def test_estimators_differentiate_a_learned_system_as_autograd_does():
     """Own paths, and the simulator's with inferred noise."""
     torch.manual_seed(0)
     prior = LearnedSystem(model(2, 1), elites=(0, 2))
@@ -185,27 +184,25 @@ def broken(name: str, value: float, member: int = 2) -> GaussianEnsemble:
         ({"ensemble": broken("high", torch.inf)}, r"parameter high .* members \[2\]"),
     ],
 )
-def test_a_wrong_learned_system_is_named(arguments: dict[str, object], message: str) -> None:
+def test_a_wrong_learned_system_is_named(arguments, message):
     with pytest.raises(InputError, match=message):
         LearnedSystem(**({"ensemble": model()} | arguments))  # type: ignore[arg-type]
 
 
-def test_a_diverged_member_may_be_left_out() -> None:
+def test_a_diverged_member_may_be_left_out():
     made = broken("network.linear.0.weight", torch.nan)
     out = LearnedSystem(made, elites=(0, 1, 3)).step(STATE, ACTION)
     assert torch.isfinite(out.state).all()
 
 
-def test_a_wrong_reward_shape_is_named() -> None:
+def test_a_wrong_reward_shape_is_named():
     system = LearnedSystem(model(), lambda s, a, after: after[:, :1])
     with pytest.raises(InputError, match=r"reward returned \[40, 1\], expected \[40\]"):
         system.step(STATE, ACTION)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_an_ensemble_comes_back_from_its_file_bit_for_bit(
-    tmp_path: Path, dtype: torch.dtype
-) -> None:
+def test_an_ensemble_comes_back_from_its_file_bit_for_bit(tmp_path, dtype):
     made = model().to(dtype)
     path = tmp_path / "model.safetensors"
     checkpoint.save(made, path)
@@ -218,7 +215,7 @@ def test_an_ensemble_comes_back_from_its_file_bit_for_bit(
     assert torch.equal(got.state, want.state) and torch.equal(got.reward, want.reward)
 
 
-def test_a_stored_normaliser_without_scale_is_refused(tmp_path: Path) -> None:
+def test_a_stored_normaliser_without_scale_is_refused(tmp_path):
     made = model()
     made.input_std[1, 0, 3] = 0.0
     checkpoint.save(made, tmp_path / "model.safetensors")

@@ -14,7 +14,7 @@ from gradlab.tasks import TASKS, linear_quadratic, pendulum, with_learned_prior
 from tests.systems.ensembles import model, random
 
 
-def test_measure_takes_a_learned_prior_and_leaves_the_random_stream_alone() -> None:
+def test_measure_takes_a_learned_prior_and_leaves_the_random_stream_alone():
     task = replace(linear_quadratic(), prior=LearnedSystem(model(2, 1).float()))
     torch.manual_seed(0)
     policy, critic = Policy(2, 1, ()), QCritic(2, 1, (8,))
@@ -34,7 +34,7 @@ def test_measure_takes_a_learned_prior_and_leaves_the_random_stream_alone() -> N
     "name",
     ["path_tracking", "inverted_pendulum", "pendulum", "Hopper-v5", "Walker2d-v5", "Humanoid-v5"],
 )
-def test_a_learned_prior_ends_where_the_task_ends(name: str) -> None:
+def test_a_learned_prior_ends_where_the_task_ends(name):
     """On states that its simulator made, some of them terminal."""
     task = TASKS[name]()
     simulator = task.simulator
@@ -55,7 +55,7 @@ def test_a_learned_prior_ends_where_the_task_ends(name: str) -> None:
     assert name == "pendulum" or not torch.stack(alive).all()
 
 
-def test_a_model_of_other_dimensions_than_the_simulators_is_named() -> None:
+def test_a_model_of_other_dimensions_than_the_simulators_is_named():
     for made, message in (
         (model(3, 1), "prior has state_dim 3, but the simulator has 2"),
         (model(2, 2), "prior has action_dim 2, but the simulator has 1"),

@@ -33,12 +33,12 @@ def tangents(n: int = 20, size: float = 1.0) -> np.ndarray:
     return size * np.random.default_rng(1).normal(size=(n, CHART.tangent_dim))
 
 
-def test_free_and_ball_joints_hold_the_quaternions() -> None:
+def test_free_and_ball_joints_hold_the_quaternions():
     assert CHART.turns == ((3, 3), (7, 6))
     assert (CHART.state_dim, CHART.tangent_dim) == (12 - 2 + 10, 18)
 
 
-def test_moves_are_those_of_mujoco() -> None:
+def test_moves_are_those_of_mujoco():
     x, delta = unit(points()), tangents()
     moved = CHART.displaced(x, delta)
     for i in range(len(x)):
@@ -51,12 +51,12 @@ def test_moves_are_those_of_mujoco() -> None:
     assert moved[:, 12:] == pytest.approx(x[:, 12:] + delta[:, 8:])
 
 
-def test_between_undoes_a_move_of_less_than_half_a_turn() -> None:
+def test_between_undoes_a_move_of_less_than_half_a_turn():
     x, delta = points(), tangents(size=0.5)
     assert CHART.between(CHART.displaced(x, delta), x)[:, 2:] == pytest.approx(delta, abs=1e-13)
 
 
-def test_drop_undoes_lift_and_lift_after_drop_projects_on_the_sphere() -> None:
+def test_drop_undoes_lift_and_lift_after_drop_projects_on_the_sphere():
     x = unit(points())
     E, T = CHART.lift(x), CHART.drop(x)
     assert pytest.approx(np.broadcast_to(np.eye(18), (20, 18, 18)), abs=1e-14) == T @ E
@@ -69,7 +69,7 @@ def test_drop_undoes_lift_and_lift_after_drop_projects_on_the_sphere() -> None:
     assert np.linalg.matrix_rank(P).tolist() == [18] * 20
 
 
-def test_lift_is_the_derivative_of_a_move_and_drop_that_of_between() -> None:
+def test_lift_is_the_derivative_of_a_move_and_drop_that_of_between():
     x, h = unit(points()), 1e-6
     E = CHART.lift(x)
     for k in range(CHART.tangent_dim):

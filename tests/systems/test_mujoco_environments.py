@@ -3,7 +3,6 @@ differences taken elsewhere."""
 
 import copy
 import pickle
-from pathlib import Path
 
 import gymnasium
 import mujoco
@@ -43,7 +42,7 @@ def gymnasium_steps(env_id: str, state: Tensor, action: Tensor, at: float = 0.0)
 
 
 @every
-def test_a_thousand_steps_are_gymnasiums_to_the_last_bit(env_id: str) -> None:
+def test_a_thousand_steps_are_gymnasiums_to_the_last_bit(env_id):
     # A third of the actions are beyond the limits.
     state, action = visited(env_id, 1000, scale=1.5)
     want = gymnasium_steps(env_id, state, action)
@@ -57,7 +56,7 @@ def test_a_thousand_steps_are_gymnasiums_to_the_last_bit(env_id: str) -> None:
 
 
 @every
-def test_episodes_end_where_gymnasiums_do(env_id: str) -> None:
+def test_episodes_end_where_gymnasiums_do(env_id):
     """States on both sides of every edge of the healthy ranges, and just beside it."""
     system, generator = SYSTEMS[env_id], torch.Generator().manual_seed(0)
     state, action = visited(env_id, 160)
@@ -81,7 +80,7 @@ def test_episodes_end_where_gymnasiums_do(env_id: str) -> None:
 
 
 @pytest.mark.parametrize("env_id", STALE_REWARD)
-def test_rewards_of_stale_positions_differ_by_what_is_said(env_id: str) -> None:
+def test_rewards_of_stale_positions_differ_by_what_is_said(env_id):
     state, action = visited(env_id, 1000)
     got = SYSTEMS[env_id].step(state, action).reward.numpy()
     want = gymnasium_steps(env_id, state, action)
@@ -93,7 +92,7 @@ def test_rewards_of_stale_positions_differ_by_what_is_said(env_id: str) -> None:
 
 
 @every
-def test_a_root_elsewhere_changes_a_step_by_rounding_alone(env_id: str) -> None:
+def test_a_root_elsewhere_changes_a_step_by_rounding_alone(env_id):
     state, action = visited(env_id, 40)
     got, want = SYSTEMS[env_id].step(state, action), gymnasium_steps(env_id, state, action, at=3.7)
     scale = np.abs(want["state"]).max()
@@ -103,7 +102,7 @@ def test_a_root_elsewhere_changes_a_step_by_rounding_alone(env_id: str) -> None:
 
 
 @pytest.mark.parametrize("env_id", ["Hopper-v5", "Ant-v5"])
-def test_chunks_and_neighbours_change_no_bit(env_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunks_and_neighbours_change_no_bit(env_id, monkeypatch):
     state, action = visited(env_id, 40)
     whole = MujocoEnvironment(ENVIRONMENTS[env_id])
     after, jacobian = whole.step(state, action), whole.linearize(state, action)
@@ -119,7 +118,7 @@ def test_chunks_and_neighbours_change_no_bit(env_id: str, monkeypatch: pytest.Mo
     torch.testing.assert_close(one.A[0], jacobian.A[3], atol=1e-12, rtol=1e-12)
 
 
-def test_systems_are_copied_and_sent_to_other_processes() -> None:
+def test_systems_are_copied_and_sent_to_other_processes():
     system = SYSTEMS["Ant-v5"]
     state, action = visited("Ant-v5", 3)
     assert isinstance(system, System)
@@ -129,9 +128,7 @@ def test_systems_are_copied_and_sent_to_other_processes() -> None:
     assert torch.equal(fresh.step(state, action).state, system.step(state, action).state)
 
 
-def test_what_mujoco_cannot_take_is_refused_in_silence(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_what_mujoco_cannot_take_is_refused_in_silence(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     system = MujocoEnvironment(ENVIRONMENTS["HalfCheetah-v5"])  # its XML makes MuJoCo warn
     state, action = visited("HalfCheetah-v5", 4)
@@ -149,16 +146,14 @@ def test_what_mujoco_cannot_take_is_refused_in_silence(
     assert capfd.readouterr() == ("", "") and not list(tmp_path.iterdir())
 
 
-def test_a_quaternion_without_a_rotation_is_refused() -> None:
+def test_a_quaternion_without_a_rotation_is_refused():
     state, action = visited("Ant-v5", 2)
     state[1, 1:5] = 0.0
     with pytest.raises(InputError, match=r"row 1: the quaternion in columns 1 … 4 has norm 0"):
         SYSTEMS["Ant-v5"].step(state, action)
 
 
-def test_a_diverging_simulation_ends_its_own_row_in_silence(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_diverging_simulation_ends_its_own_row_in_silence(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     for env_id in ("HalfCheetah-v5", "Ant-v5"):
         system = SYSTEMS[env_id]
@@ -188,7 +183,7 @@ class Activated(gymnasium.Env):
         self.action_space = self.observation_space = gymnasium.spaces.Box(-1, 1, (1,))
 
 
-def test_environments_that_cannot_be_set_exactly_are_refused() -> None:
+def test_environments_that_cannot_be_set_exactly_are_refused():
     gymnasium.register("Activated-v0", entry_point=Activated)
 
     def system(env_id: str) -> MujocoEnvironment:

@@ -18,7 +18,7 @@ from gradlab.systems.system import BLOCKS
 from tests.systems.mujoco_states import SYSTEMS, every, visited
 
 
-def test_differences_are_taken_at_a_sharper_tolerance_than_steps() -> None:
+def test_differences_are_taken_at_a_sharper_tolerance_than_steps():
     system = MujocoEnvironment(ENVIRONMENTS["Walker2d-v5"])
     assert system._precise.model.opt.tolerance == 1e-12
     assert system.physics.model.opt.tolerance == 1e-8
@@ -53,7 +53,7 @@ def five_point(system: MujocoEnvironment, state: Tensor, action: Tensor, h: floa
 
 
 @every
-def test_jacobians_are_those_of_the_step_in_every_number_of_the_state(env_id: str) -> None:
+def test_jacobians_are_those_of_the_step_in_every_number_of_the_state(env_id):
     """Along a quaternion's own direction, too, where the step does not change."""
     system, ds = SYSTEMS[env_id], SYSTEMS[env_id].state_dim
     state, action = visited(env_id, 30, scale=0.9)
@@ -86,7 +86,7 @@ CHAINS = {
 
 @pytest.mark.slow
 @every
-def test_ten_chained_jacobians_are_the_derivative_of_ten_steps(env_id: str) -> None:
+def test_ten_chained_jacobians_are_the_derivative_of_ten_steps(env_id):
     system = SYSTEMS[env_id]
     state, action = visited(env_id, 200, scale=0.5)
     state, action = state[5::20], action[5::20]
@@ -114,7 +114,7 @@ def test_ten_chained_jacobians_are_the_derivative_of_ten_steps(env_id: str) -> N
     assert best.median() < CHAINS[env_id]
 
 
-def test_physics_jacobians_are_muJoCos_own_chained_over_the_substeps() -> None:
+def test_physics_jacobians_are_muJoCos_own_chained_over_the_substeps():
     """`mjd_transitionFD` covers one Euler substep: five of them make a HalfCheetah step."""
     system = SYSTEMS["HalfCheetah-v5"]
     state, action = visited("HalfCheetah-v5", 60, scale=0.9)
@@ -142,7 +142,7 @@ def test_physics_jacobians_are_muJoCos_own_chained_over_the_substeps() -> None:
     assert compared >= 4
 
 
-def test_a_rewarded_position_that_bends_with_the_body_is_followed_to_the_next_state() -> None:
+def test_a_rewarded_position_that_bends_with_the_body_is_followed_to_the_next_state():
     """Hopper has no quaternion, for which the next state would be asked anyway."""
     row = replace(ENVIRONMENTS["Hopper-v5"], position=mass_centre_x)
     system = MujocoEnvironment(row)
@@ -158,7 +158,7 @@ def test_a_rewarded_position_that_bends_with_the_body_is_followed_to_the_next_st
     torch.testing.assert_close(found.r_s, (ends[0] - ends[1]) / (2 * h), atol=1e-3, rtol=1e-4)
 
 
-def test_a_policys_view_is_gymnasiums_observation_and_its_clip_is_in_no_jacobian() -> None:
+def test_a_policys_view_is_gymnasiums_observation_and_its_clip_is_in_no_jacobian():
     for env_id in ("Hopper-v5", "Walker2d-v5", "HalfCheetah-v5"):
         system, environment = SYSTEMS[env_id], gymnasium.make(env_id).unwrapped
         state, _ = visited(env_id, 50)
@@ -171,7 +171,7 @@ def test_a_policys_view_is_gymnasiums_observation_and_its_clip_is_in_no_jacobian
         assert (seen != state).any() == (env_id != "HalfCheetah-v5")
 
 
-def test_at_the_velocity_clip_jacobians_are_those_of_the_unclipped_state() -> None:
+def test_at_the_velocity_clip_jacobians_are_those_of_the_unclipped_state():
     system = SYSTEMS["Hopper-v5"]
     state, action = visited("Hopper-v5", 20, scale=0.5)
     state, action = state[15:18], action[15:18]
@@ -184,7 +184,7 @@ def test_at_the_velocity_clip_jacobians_are_those_of_the_unclipped_state() -> No
     assert (~got.certificate.flags).sum() >= 2
 
 
-def test_at_a_control_limit_the_inside_derivative_is_taken_and_beyond_it_none() -> None:
+def test_at_a_control_limit_the_inside_derivative_is_taken_and_beyond_it_none():
     system = SYSTEMS["Hopper-v5"]
     state, action = visited("Hopper-v5", 40, scale=0.9)
     state, action = state[3::20], action[3::20]
@@ -218,7 +218,7 @@ def touching(system: MujocoEnvironment, state: Tensor, action: Tensor) -> Tensor
     return torch.cat([torch.tensor([(low + high) / 2], dtype=torch.float64), state[1:]])
 
 
-def test_contact_onset_inside_the_stencil_is_flagged() -> None:
+def test_contact_onset_inside_the_stencil_is_flagged():
     system = SYSTEMS["Hopper-v5"]
     state = torch.zeros(11, dtype=torch.float64)
     state[2:4] = -0.3  # no joint on its limit
@@ -237,7 +237,7 @@ def test_contact_onset_inside_the_stencil_is_flagged() -> None:
     assert (found.A[0] - far[0]).abs().max() > 1e3
 
 
-def test_a_joint_limit_inside_the_stencil_is_flagged() -> None:
+def test_a_joint_limit_inside_the_stencil_is_flagged():
     system = SYSTEMS["Hopper-v5"]
     rows = torch.zeros(3, 11, dtype=torch.float64)
     rows[:, 0], rows[:, 2], rows[:, 3] = 2.0, -0.5, -0.5
@@ -251,7 +251,7 @@ def test_a_joint_limit_inside_the_stencil_is_flagged() -> None:
     assert system.beyond_limits(rows).tolist() == [False, False, True]
 
 
-def test_physics_jacobians_of_a_free_body_are_differences_by_mujocos_own_tangents() -> None:
+def test_physics_jacobians_of_a_free_body_are_differences_by_mujocos_own_tangents():
     """Every degree of freedom, the root's translation included, by mj_integratePos and back."""
     system = SYSTEMS["Ant-v5"]
     state, action = visited("Ant-v5", 30, scale=0.9)
@@ -282,7 +282,7 @@ def test_physics_jacobians_of_a_free_body_are_differences_by_mujocos_own_tangent
             assert got == pytest.approx(want, abs=1e-6 * np.abs(A[i]).max()), k
 
 
-def test_the_states_jacobian_is_the_physics_one_between_its_two_maps() -> None:
+def test_the_states_jacobian_is_the_physics_one_between_its_two_maps():
     for env_id in ("Hopper-v5", "Humanoid-v5"):
         system = SYSTEMS[env_id]
         state, action = visited(env_id, 2, scale=0.9)

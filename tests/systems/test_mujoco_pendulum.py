@@ -24,7 +24,7 @@ def inputs(n: int = 320) -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("slider", ["stock", "wide"])
-def test_next_state_is_gymnasiums_to_the_last_bit(slider: str, tmp_path: Path) -> None:
+def test_next_state_is_gymnasiums_to_the_last_bit(slider, tmp_path):
     xml = ASSETS
     if slider == "wide":
         xml = tmp_path / "wide.xml"
@@ -43,7 +43,7 @@ def test_next_state_is_gymnasiums_to_the_last_bit(slider: str, tmp_path: Path) -
         assert np.array_equal(system.step(state, action).state.numpy(), np.array(want))
 
 
-def test_analytic_twin_is_the_same_simulator() -> None:
+def test_analytic_twin_is_the_same_simulator():
     state, action = inputs()
     for reward in ("pre_step", "post_step"):
         mujoco, twin = (
@@ -62,7 +62,7 @@ def test_analytic_twin_is_the_same_simulator() -> None:
         assert not numeric.certificate.flags.any()
 
 
-def test_estimated_errors_are_above_the_true_ones_but_not_idle() -> None:
+def test_estimated_errors_are_above_the_true_ones_but_not_idle():
     state, action = inputs()
     mujoco, twin = MujocoPendulum("wide"), CartPoleSimulator(pendulum_parameters())
     numeric, exact = mujoco.linearize(state, action), twin.linearize(state, action)
@@ -74,7 +74,7 @@ def test_estimated_errors_are_above_the_true_ones_but_not_idle() -> None:
         assert estimate.max() < 1e-6
 
 
-def test_on_the_action_limit_the_derivative_is_the_inside_one_and_beyond_it_zero() -> None:
+def test_on_the_action_limit_the_derivative_is_the_inside_one_and_beyond_it_zero():
     state = inputs(3)[0]
     action = torch.tensor([[3.0], [-3.0], [3.0 + 1e-9]], dtype=torch.float64)
     B = MujocoPendulum("wide").linearize(state, action).B
@@ -83,7 +83,7 @@ def test_on_the_action_limit_the_derivative_is_the_inside_one_and_beyond_it_zero
     assert not B[2].any()
 
 
-def test_a_stop_inside_the_stencil_is_flagged_or_retried() -> None:
+def test_a_stop_inside_the_stencil_is_flagged_or_retried():
     # The cart is on its stop, meets it within ±1e-8, within ±1e-6, and not at all.
     state = torch.zeros(4, 4, dtype=torch.float64)
     state[:, 0] = 1 - torch.tensor([0.0, 5e-9, 5e-7, 1e-2], dtype=torch.float64)
@@ -98,7 +98,7 @@ def test_a_stop_inside_the_stencil_is_flagged_or_retried() -> None:
     assert not MujocoPendulum("wide").linearize(state, action).certificate.flags.any()
 
 
-def test_linearize_draws_from_nobodys_random_stream() -> None:
+def test_linearize_draws_from_nobodys_random_stream():
     state, action = inputs(4)
     before = torch.get_rng_state(), repr(np.random.get_state())
     MujocoPendulum().linearize(state, action)
@@ -106,7 +106,7 @@ def test_linearize_draws_from_nobodys_random_stream() -> None:
     assert repr(np.random.get_state()) == before[1]
 
 
-def test_chunks_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunks_change_no_bit(monkeypatch):
     state, action = inputs(100)
     whole = MujocoPendulum()
     after, jacobian = whole.step(state, action), whole.linearize(state, action)
@@ -116,9 +116,7 @@ def test_chunks_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
     assert torch.equal(pieces.linearize(state, action).A, jacobian.A)
 
 
-def test_numbers_that_mujoco_cannot_take_are_refused_in_silence(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_numbers_that_mujoco_cannot_take_are_refused_in_silence(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     state, action = inputs(3)
     system = MujocoPendulum()
@@ -133,9 +131,7 @@ def test_numbers_that_mujoco_cannot_take_are_refused_in_silence(
     assert capfd.readouterr().err == "" and not list(tmp_path.iterdir())
 
 
-def test_a_diverging_step_is_nan_and_not_a_restart(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_diverging_step_is_nan_and_not_a_restart(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # MuJoCo logs the divergence there
     state = torch.tensor([[0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 1e9, 1e9]], dtype=torch.float64)
     out = MujocoPendulum().step(state, state[:, :1])
@@ -143,11 +139,11 @@ def test_a_diverging_step_is_nan_and_not_a_restart(
     assert out.alive.tolist() == [True, False]
 
 
-def test_no_rows_are_no_work() -> None:
+def test_no_rows_are_no_work():
     state, action = (value[:0] for value in inputs())
     assert MujocoPendulum().step(state, action).state.shape == (0, 4)
 
 
-def test_an_unknown_slider_is_refused() -> None:
+def test_an_unknown_slider_is_refused():
     with pytest.raises(InputError, match="slider is 'long', expected one of stock, wide"):
         MujocoPendulum("long")  # type: ignore[arg-type]

@@ -23,7 +23,7 @@ def row(*values: float) -> Tensor:
     return torch.tensor([values], dtype=torch.float64)
 
 
-def test_every_step_is_gymnasiums() -> None:
+def test_every_step_is_gymnasiums():
     """1,000 states around the whole circle and beyond, on both sides of every clip."""
     env = gymnasium.make("Pendulum-v1").unwrapped
     env.reset(seed=0)
@@ -43,7 +43,7 @@ def test_every_step_is_gymnasiums() -> None:
     assert got.alive.all()
 
 
-def test_points_on_the_velocity_clip_are_flagged_and_lose_their_derivative() -> None:
+def test_points_on_the_velocity_clip_are_flagged_and_lose_their_derivative():
     system, quiet = Pendulum(), row(0.0)
     near = STENCIL / 2
     for spin, flagged, slope in ((7.9, False, 1.0), (8 - near, True, 1.0), (8.1, True, 0.0)):
@@ -57,7 +57,7 @@ def test_points_on_the_velocity_clip_are_flagged_and_lose_their_derivative() -> 
     assert system.linearize(row(math.pi / 2, 7.5), quiet).certificate.flags
 
 
-def test_the_motor_is_clipped_with_the_inner_derivative_at_its_limit() -> None:
+def test_the_motor_is_clipped_with_the_inner_derivative_at_its_limit():
     system, state = Pendulum(), row(0.3, 0.1)
     assert torch.equal(system.step(state, row(5.0)).state, system.step(state, row(2.0)).state)
     assert system.step(state, row(5.0)).reward == system.step(state, row(2.0)).reward
@@ -66,7 +66,7 @@ def test_the_motor_is_clipped_with_the_inner_derivative_at_its_limit() -> None:
     assert not beyond.B.any() and not beyond.r_a.any() and at.r_a.item() == pytest.approx(-0.004)
 
 
-def test_states_a_turn_apart_have_the_same_reward_and_jacobians() -> None:
+def test_states_a_turn_apart_have_the_same_reward_and_jacobians():
     system, turn = Pendulum(), row(2 * math.pi, 0.0)
     state, action = row(2.9, -0.7), row(0.4)
     here, there = system.linearize(state, action), system.linearize(state + turn, action)
@@ -77,7 +77,7 @@ def test_states_a_turn_apart_have_the_same_reward_and_jacobians() -> None:
     torch.testing.assert_close(moved.state - turn, system.step(state, action).state)
 
 
-def test_a_heavier_or_longer_rod_is_the_prior_where_asked_for() -> None:
+def test_a_heavier_or_longer_rod_is_the_prior_where_asked_for():
     assert pendulum().prior is None
     assert pendulum(prior_mass=1.5).prior == Pendulum(mass=1.5)
     assert pendulum(prior_length=0.8).prior == Pendulum(length=0.8)
@@ -88,14 +88,14 @@ def test_a_heavier_or_longer_rod_is_the_prior_where_asked_for() -> None:
     assert again.prior == Pendulum(mass=1.5) and again.parameters["prior_mass"] == 1.5
 
 
-def test_starts_follow_gymnasiums_law() -> None:
+def test_starts_follow_gymnasiums_law():
     starts = pendulum().starts(100_000, torch.Generator().manual_seed(0))
     bound = torch.tensor([math.pi, 1.0], dtype=torch.float64)
     assert (starts.abs() <= bound).all()
     torch.testing.assert_close(starts.std(0), bound / 3**0.5, rtol=0.02, atol=0)
 
 
-def test_a_policy_behind_the_circle_sees_gymnasiums_observation_and_turns_with_it() -> None:
+def test_a_policy_behind_the_circle_sees_gymnasiums_observation_and_turns_with_it():
     env = gymnasium.make("Pendulum-v1").unwrapped
     state = torch.tensor([[2.5, -0.4], [-7.0, 3.0]], dtype=torch.float64)
     for row_ in state:
@@ -114,6 +114,6 @@ def test_a_policy_behind_the_circle_sees_gymnasiums_observation_and_turns_with_i
 
 
 @pytest.mark.parametrize("settings", [{"prior_mass": 0.0}, {"prior_mass": "heavy"}])
-def test_an_impossible_rod_is_refused(settings: dict[str, object]) -> None:
+def test_an_impossible_rod_is_refused(settings):
     with pytest.raises(InputError, match=r"mass is .*, expected a positive number"):
         task_from_name("pendulum", settings)

@@ -197,7 +197,7 @@ def test_gradients_through_it_are_those_through_the_function():
     )
 
 
-def test_what_a_policy_sees_comes_with_the_environment() -> None:
+def test_what_a_policy_sees_comes_with_the_environment():
     env = Env()
     system = from_environment(env, read, write, action_dim=1, observe=lambda state: state[:, :1])
     task = gradlab.Task("pushed", system, None, lambda n: torch.randn(n, 2), 0.95, 4)

@@ -11,7 +11,7 @@ from tests.systems.gymnasium_steps import Gymnasium, smooth
 from tests.systems.mujoco_states import SYSTEMS
 
 
-def test_torch_func_and_batched_cotangents_give_the_certified_jacobians() -> None:
+def test_torch_func_and_batched_cotangents_give_the_certified_jacobians():
     state, action = smooth("Hopper-v5", 3)
     env = differentiable("Hopper-v5")
     want = SYSTEMS["Hopper-v5"].linearize(state, action)
@@ -34,7 +34,7 @@ def test_torch_func_and_batched_cotangents_give_the_certified_jacobians() -> Non
         torch.func.jvp(lambda a: env.step(state, a).reward, (action,), (action,))
 
 
-def test_jacobians_are_made_when_they_are_needed_and_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_jacobians_are_made_when_they_are_needed_and_once(monkeypatch):
     env, calls = differentiable("Hopper-v5"), []
     linearize = type(env.system).linearize
     monkeypatch.setattr(
@@ -52,7 +52,7 @@ def test_jacobians_are_made_when_they_are_needed_and_once(monkeypatch: pytest.Mo
     assert len(calls) == 1 and env.flagged.shape == (2,) and len(calls) == 1
 
 
-def test_second_derivatives_on_request() -> None:
+def test_second_derivatives_on_request():
     """InvertedPendulum is smooth: uᵀH by differences of Gymnasium's step, twice as coarse."""
     state, action = smooth("InvertedPendulum-v5", 4)
     env = differentiable("InvertedPendulum-v5", second_order=True)
@@ -81,7 +81,7 @@ def test_second_derivatives_on_request() -> None:
     assert (again - product).norm() < 1e-4 * product.norm()
 
 
-def test_a_second_backward_without_asking_and_a_third_are_refused() -> None:
+def test_a_second_backward_without_asking_and_a_third_are_refused():
     state, action = smooth("Hopper-v5", 2)
     for asked, words in ((False, "second_order=True"), (True, "third time")):
         env, a = differentiable("Hopper-v5", second_order=asked), action.clone().requires_grad_()

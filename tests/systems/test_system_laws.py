@@ -149,7 +149,7 @@ def smooth_inputs(system: System, n: int = 20) -> tuple[Tensor, Tensor, Tensor]:
 
 
 @every_differentiable
-def test_linearize_is_the_derivative_of_step(system: System) -> None:
+def test_linearize_is_the_derivative_of_step(system):
     state, action, noise = inputs(system)
     got, want = system.linearize(state, action, noise), autodiff(system, state, action, noise)
     for block in BLOCKS:
@@ -158,9 +158,7 @@ def test_linearize_is_the_derivative_of_step(system: System) -> None:
 
 
 @every_differentiable
-def test_central_differences_converge_to_linearize_with_the_square_of_their_step(
-    system: System,
-) -> None:
+def test_central_differences_converge_to_linearize_with_the_square_of_their_step(system):
     inputs_ = smooth_inputs(system)
     exact = system.linearize(*inputs_)
     steps = [2.0**-k for k in (4, 5, 6, 7)]
@@ -176,7 +174,7 @@ def test_central_differences_converge_to_linearize_with_the_square_of_their_step
 
 
 @every_differentiable
-def test_backpropagation_through_step_agrees_with_linearize(system: System) -> None:
+def test_backpropagation_through_step_agrees_with_linearize(system):
     state, action, noise = inputs(system)
     state.requires_grad_()
     system.step(state, action, noise).state.sum().backward()
@@ -185,7 +183,7 @@ def test_backpropagation_through_step_agrees_with_linearize(system: System) -> N
 
 
 @every_system
-def test_float32_stays_float32_and_close(system: System) -> None:
+def test_float32_stays_float32_and_close(system):
     state, action, noise = inputs(system)
     # At a clip or a wrap the two precisions may take different sides.
     state, action = 0.05 * state.float().double(), 0.1 * action.float().double()
@@ -202,7 +200,7 @@ def test_float32_stays_float32_and_close(system: System) -> None:
 
 
 @every_noisy
-def test_no_noise_is_the_mean_of_the_noise(system: System) -> None:
+def test_no_noise_is_the_mean_of_the_noise(system):
     state, action, noise = inputs(system)
     state = 0.1 * state
     pair = [system.step(state, action, sign * noise).state for sign in (1, -1)]
@@ -211,7 +209,7 @@ def test_no_noise_is_the_mean_of_the_noise(system: System) -> None:
 
 
 @every_invertible
-def test_inferred_noise_makes_the_same_step(system: System) -> None:
+def test_inferred_noise_makes_the_same_step(system):
     state, action, noise = inputs(system)
     after = system.step(state, action, noise).state
     inferred = system.infer_noise(state, action, after)  # type: ignore[attr-defined]
@@ -219,7 +217,7 @@ def test_inferred_noise_makes_the_same_step(system: System) -> None:
     torch.testing.assert_close(system.step(state, action, inferred).state, after)
 
 
-def test_inferred_noise_is_the_noise_where_it_is_unique() -> None:
+def test_inferred_noise_is_the_noise_where_it_is_unique():
     for system in (linear(), VehicleModel(), CartPoleModel()):
         state, action, noise = inputs(system)
         after = system.step(state, action, noise).state
@@ -229,7 +227,7 @@ def test_inferred_noise_is_the_noise_where_it_is_unique() -> None:
 
 
 @every_system
-def test_rows_do_not_depend_on_their_batch(system: System) -> None:
+def test_rows_do_not_depend_on_their_batch(system):
     state, action, noise = inputs(system)
     whole, part = system.step(state, action, noise), slice(20, 33)
     piece = system.step(state[part], action[part], noise[part])
@@ -241,7 +239,7 @@ def test_rows_do_not_depend_on_their_batch(system: System) -> None:
 
 
 @every_system
-def test_a_used_system_can_be_copied(system: System) -> None:
+def test_a_used_system_can_be_copied(system):
     state, action, noise = inputs(system)
     want = system.linearize(state, action, noise).A
     copied = copy.deepcopy(system)
@@ -249,7 +247,7 @@ def test_a_used_system_can_be_copied(system: System) -> None:
 
 
 @every_system
-def test_inputs_are_left_alone(system: System) -> None:
+def test_inputs_are_left_alone(system):
     state, action, noise = inputs(system)
     copies = state.clone(), action.clone(), noise.clone()
     system.step(state, action, noise)
@@ -259,7 +257,7 @@ def test_inputs_are_left_alone(system: System) -> None:
 
 
 @every_system
-def test_a_system_follows_the_protocol(system: System) -> None:
+def test_a_system_follows_the_protocol(system):
     assert isinstance(system, System)
     n = 4
     state, action, noise = (value[:n] for value in inputs(system))
@@ -275,7 +273,7 @@ def test_a_system_follows_the_protocol(system: System) -> None:
 
 
 @every_system
-def test_wrong_shapes_are_named_at_the_door(system: System) -> None:
+def test_wrong_shapes_are_named_at_the_door(system):
     state, action, noise = inputs(system)
     for call in (system.step, system.linearize):
         with pytest.raises(InputError, match="state has shape"):

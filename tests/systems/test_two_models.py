@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import Tensor
 
 import gradlab
 from gradlab import Estimator, Tail
@@ -16,17 +15,13 @@ from gradlab.systems import LearnedSystem, MujocoPendulum, System
 from gradlab.systems.learned import TwoModels
 from gradlab.tasks import linear_quadratic, pendulum
 from gradlab.truth.reference import reference_gradients
+from tests.systems.ensembles import random
 
 
 def model(seed: int) -> LearnedSystem:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return LearnedSystem(GaussianEnsemble(2, 1, 3, (8, 8)).double())
-
-
-def random(*shape: int, seed: int = 0) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
 
 PREDICTION, GRADIENT = model(1), model(2)
@@ -36,7 +31,7 @@ NOISE = BOTH.sample_noise(20, torch.Generator().manual_seed(0))
 
 
 @pytest.mark.parametrize("noise", [None, NOISE])
-def test_states_are_of_the_one_and_jacobians_of_the_other(noise: Tensor | None) -> None:
+def test_states_are_of_the_one_and_jacobians_of_the_other(noise):
     stepped, alone = BOTH.step(STATE, ACTION, noise), PREDICTION.step(STATE, ACTION, noise)
     torch.testing.assert_close(stepped.state, alone.state, rtol=0, atol=1e-15)
     torch.testing.assert_close(stepped.reward, alone.reward, rtol=0, atol=1e-15)
@@ -45,14 +40,14 @@ def test_states_are_of_the_one_and_jacobians_of_the_other(noise: Tensor | None) 
         assert torch.equal(getattr(found, block), getattr(wanted, block))
 
 
-def test_states_end_where_the_prediction_model_says() -> None:
+def test_states_end_where_the_prediction_model_says():
     ends = LearnedSystem(PREDICTION.ensemble, alive=lambda state: state[:, 0] > 0)
     never = LearnedSystem(GRADIENT.ensemble, alive=lambda state: state[:, 0] < torch.inf)
     found = TwoModels(ends, never).step(STATE, ACTION, NOISE)
     assert torch.equal(found.alive, found.state[:, 0] > 0) and not found.alive.all()
 
 
-def test_autodiff_through_a_step_gives_the_gradient_models_jacobians() -> None:
+def test_autodiff_through_a_step_gives_the_gradient_models_jacobians():
     leaves = [STATE.clone().requires_grad_(), ACTION.clone().requires_grad_()]
     out = BOTH.step(*leaves, NOISE)
     wanted = BOTH.linearize(STATE, ACTION, NOISE)
@@ -65,7 +60,7 @@ def test_autodiff_through_a_step_gives_the_gradient_models_jacobians() -> None:
     torch.testing.assert_close(by_action, wanted.r_a)
 
 
-def test_one_system_is_the_estimator_with_its_two_parts() -> None:
+def test_one_system_is_the_estimator_with_its_two_parts():
     torch.manual_seed(0)
     policy, critic = Policy(2, 1, (6,)).double(), QCritic(2, 1, (6,)).double()
     tail = Tail(3, critic, 0.95)
@@ -81,7 +76,7 @@ def test_one_system_is_the_estimator_with_its_two_parts() -> None:
 
 
 @pytest.mark.slow
-def test_measurements_take_it_for_a_prior() -> None:
+def test_measurements_take_it_for_a_prior():
     torch.manual_seed(0)
     policy, critic = Policy(2, 1, (6,)).double(), QCritic(2, 1, (6,)).double()
     task = replace(pendulum(), prior=BOTH)
@@ -90,7 +85,7 @@ def test_measurements_take_it_for_a_prior() -> None:
     assert isinstance(BOTH, System) and BOTH.member_column == 3
 
 
-def test_models_that_do_not_fit_are_refused() -> None:
+def test_models_that_do_not_fit_are_refused():
     other = linear_quadratic([[0.9]], [[1.0]], [[1.0]], [[1.0]]).simulator
     with pytest.raises(InputError, match="gradient has state_dim 1, prediction has 2"):
         TwoModels(PREDICTION, other)

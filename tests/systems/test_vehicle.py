@@ -98,7 +98,7 @@ def inputs() -> tuple[Tensor, Tensor]:
 
 
 @SETS
-def test_simulator_is_twenty_substeps_along_the_curved_path(numbers, parameters) -> None:
+def test_simulator_is_twenty_substeps_along_the_curved_path(numbers, parameters):
     state, action = inputs()
     want = [simulate(numbers, s, a) for s, a in zip(state.tolist(), action.tolist(), strict=True)]
     got = VehicleSimulator(parameters).step(state, action).state
@@ -110,7 +110,7 @@ def test_simulator_is_twenty_substeps_along_the_curved_path(numbers, parameters)
 
 
 @SETS
-def test_model_is_one_step_along_a_straight_path_with_biased_noise(numbers, parameters) -> None:
+def test_model_is_one_step_along_a_straight_path_with_biased_noise(numbers, parameters):
     state, action = inputs()
     model = VehicleModel(parameters)
     noise = model.sample_noise(len(state), torch.Generator().manual_seed(0))
@@ -119,7 +119,7 @@ def test_model_is_one_step_along_a_straight_path_with_biased_noise(numbers, para
     torch.testing.assert_close(model.step(state, action, noise).state, want, atol=1e-11, rtol=0)
 
 
-def test_reward_is_equation_16_of_the_applied_action() -> None:
+def test_reward_is_equation_16_of_the_applied_action():
     state = torch.tensor([[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]], dtype=torch.float64)
     action = torch.tensor([[1.0, 10.0]], dtype=torch.float64)
     before = 0.01 * 1 + 0.04 * 16 + 0.1 * 25 + 0.02 * 9
@@ -128,21 +128,21 @@ def test_reward_is_equation_16_of_the_applied_action() -> None:
     assert VehicleModel().step(state, action).reward.item() == pytest.approx(-before - 5 - 5)
 
 
-def test_beyond_the_actuator_nothing_depends_on_the_simulators_action() -> None:
+def test_beyond_the_actuator_nothing_depends_on_the_simulators_action():
     state, action = inputs()
     jacobian = VehicleSimulator().linearize(state, torch.full_like(action, 4.0))
     assert not jacobian.B.any() and not jacobian.r_a.any()
     assert VehicleModel().linearize(state, torch.full_like(action, 4.0)).B.any()
 
 
-def test_the_terminal_set_is_the_papers() -> None:
+def test_the_terminal_set_is_the_papers():
     edge = torch.zeros(6, 6, dtype=torch.float64)
     edge[1, 3], edge[2, 4], edge[3, 0], edge[4, 2] = -3.01, 0.79, -18.01, -0.81
     edge[5] = torch.tensor([-18, 9, 0.8, 3, -math.pi / 4, 0], dtype=torch.float64)
     assert alive(edge).tolist() == [True, False, False, False, False, True]
 
 
-def test_angles_wrap_to_the_half_open_interval() -> None:
+def test_angles_wrap_to_the_half_open_interval():
     angles = torch.tensor([math.pi, -math.pi, 0.3, 3.5, -3.5, 9.5], dtype=torch.float64)
     want = [into_half_open(angle) for angle in angles.tolist()]
     torch.testing.assert_close(wrap_angle(angles), torch.tensor(want, dtype=torch.float64))

@@ -1,6 +1,7 @@
 """Truths that are cut or refused, and the boundary term of termination."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from gradlab.truth import oracles
 from gradlab.truth.common_random import common_random_differences, mean_and_error
 from gradlab.truth.truth import matched_truth
 from tests.gradients.worlds import linear
-from tests.truth.linear_policies import feedback, gaussian_starts
+from tests.truth.linear_policies import Relinearized, feedback, gaussian_starts
 
 
 def test_an_unstable_loop_has_no_truth_or_a_cut_one():
@@ -56,21 +57,8 @@ def test_chaos_is_cut_before_the_chain_is_lost_or_refused(kind):
 
 
 def test_a_wrong_jacobian_is_caught_by_the_differences():
-    class Wrong:
-        """A simulator whose B is 5% off."""
-
-        def __init__(self, inner):
-            self.inner = inner
-
-        def __getattr__(self, name):
-            return getattr(self.inner, name)
-
-        def linearize(self, state, action, noise=None):
-            out = self.inner.linearize(state, action, noise)
-            return type(out)(out.A, 1.05 * out.B, out.r_s, out.r_a, out.certificate)
-
-    starts = gaussian_starts(256, 2)
-    truth = matched_truth(Setting(Wrong(linear()), feedback(1.2, 1.4), starts, 0.95, 10))
+    wrong = Relinearized(linear(), lambda _, out: replace(out, B=1.05 * out.B))
+    truth = matched_truth(Setting(wrong, feedback(1.2, 1.4), gaussian_starts(256, 2), 0.95, 10))
     assert truth.status == "none"
     assert "differs from finite differences" in truth.reason
 
@@ -79,40 +67,21 @@ def test_a_wrong_jacobian_is_caught_by_the_differences():
 def test_the_objective_is_cut_where_a_wrong_jacobian_sets_in(kind):
     """∂f/∂s is off from step 5 on: it first enters the reward of step 6, so T = 6 is the last."""
 
-    class LateError:
-        def __init__(self, inner):
-            self.inner = inner
-
-        def __getattr__(self, name):
-            return getattr(self.inner, name)
-
-        def linearize(self, state, action, noise=None):
-            out = self.inner.linearize(state, action, noise)
-            A = torch.where(state[:, 1, None, None] >= 5, 1.5 * out.A, out.A)
-            return type(out)(A, out.B, out.r_s, out.r_a, out.certificate)
+    def late(state, out):
+        return replace(out, A=torch.where(state[:, 1, None, None] >= 5, 1.5 * out.A, out.A))
 
     def step(s, a):
         after = torch.cat([0.9 * s[:, :1] + 0.5 * a, s[:, 1:] + 1], dim=1)
         return after, -(s[:, 0] ** 2) - a[:, 0] ** 2
 
-    class Sighted(nn.Module):
-        """a = −0.2 x, blind to the clock."""
-
-        def __init__(self):
-            super().__init__()
-            self.gain = feedback(0.2)
-
-        def forward(self, s):
-            return self.gain(s[:, :1])
-
     generator = torch.Generator().manual_seed(0)
     states = torch.zeros(128, 2, dtype=torch.float64)
     states[:, 0] = 1 + 0.1 * torch.randn(128, generator=generator, dtype=torch.float64)
-    system = LateError(systems.from_function(step, 2, 1))
-    truth = matched_truth(Setting(system, Sighted(), as_starts(states, 2), 0.9, 2), kinds=(kind,))
+    system, policy = Relinearized(systems.from_function(step, 2, 1), late), feedback(0.2, 0.0)
+    truth = matched_truth(Setting(system, policy, as_starts(states, 2), 0.9, 2), kinds=(kind,))
     assert truth.status == "cut"
     assert truth.horizon == 6 if kind == "first" else 3 <= truth.horizon <= 6
-    assert matched_truth(Setting(system, Sighted(), as_starts(states, 2), 0.9, 10)).status == "none"
+    assert matched_truth(Setting(system, policy, as_starts(states, 2), 0.9, 10)).status == "none"
     if kind == "first":
         assert "; at 7 steps it is " in truth.reason and "times what is allowed" in truth.reason
 
@@ -243,11 +212,8 @@ def test_the_boundary_term_reaches_the_profile():
 
     task = Task("edge", system, None, lambda n, g: starts.states[:n], discount=0.9, horizon=2)
     critic = nn.Bilinear(1, 1, 1).double()
-
-    class Critic(nn.Module):
-        def forward(self, s, a):
-            return critic(s, a)[:, 0]
-
-    profile = measure(task, policy, Critic(), starts=starts.states, termination="mask")
+    profile = measure(
+        task, policy, lambda s, a: critic(s, a)[:, 0], starts=starts.states, termination="mask"
+    )
     assert profile.truth["boundary"] > 3 * profile.truth["boundary_se"] > 0
     assert not profile.truth["admissible"]

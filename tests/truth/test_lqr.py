@@ -5,11 +5,9 @@ import math
 import pytest
 import scipy.linalg
 import torch
-from torch import nn
 
 from gradlab.errors import InputError
 from gradlab.gradients import named
-from gradlab.gradients.starts import as_starts
 from gradlab.gradients.tail import Setting
 from gradlab.networks.policies import Gaussian
 from gradlab.systems.linear import LinearQuadratic
@@ -17,6 +15,7 @@ from gradlab.truth import oracles
 from gradlab.truth.common_random import common_random_differences, mean_and_error
 from gradlab.truth.lqr import ExactCritic, costs_to_go, lqr_gradient, lqr_return, second_moment
 from tests.gradients.worlds import linear, matrix
+from tests.truth.linear_policies import feedback, gaussian_starts
 
 GAMMA, STD = 0.95, 0.6
 W = -matrix((0.4, 0.6))
@@ -187,10 +186,7 @@ KINDS.append(("score", "all"))
 
 
 def gaussian(n):
-    layer = nn.Linear(2, 1, bias=False).double()
-    layer.weight.data = W.clone()
-    states = torch.randn(n, 2, generator=torch.Generator().manual_seed(5)).double() + 0.5
-    return Gaussian(layer, STD), as_starts(states, 2)
+    return Gaussian(feedback(0.4, 0.6), STD), gaussian_starts(n, 2)
 
 
 @pytest.mark.parametrize("noise", NOISES)
@@ -218,20 +214,9 @@ def test_without_noise_unrolled_and_differences_are_the_closed_form_start_by_sta
     policy = stochastic.policy
     each = starts.states[:, :, None] * starts.states[:, None, :]
     exact = lqr_gradient(world, W, each, GAMMA, actions, horizon)
-    found = common_random_differences(
-        Setting(world, policy, starts, GAMMA, horizon), actions=actions
-    )
-    torch.testing.assert_close(
-        found.narrow[-1],
-        found.directions @ exact.T,
-        rtol=1e-4,
-        atol=1e-4 * float(exact.abs().max()),
-    )
-    if actions == "all":
-        G = oracles.unroll_all_actions(Setting(world, policy, starts, GAMMA, horizon))
-    else:
-        sweep = oracles.unroll_first_action(Setting(world, policy, starts, GAMMA)).gradients[
-            horizon - 1
-        ]
-        G = (sweep[:, :, None] * starts.states[:, None]).flatten(1)
+    setting, size = Setting(world, policy, starts, GAMMA, horizon), float(exact.abs().max())
+    found = common_random_differences(setting, actions=actions)
+    want = found.directions @ exact.T
+    torch.testing.assert_close(found.narrow[-1], want, rtol=1e-4, atol=1e-4 * size)
+    G = unrolled(world, policy, starts, horizon, actions)
     torch.testing.assert_close(G, exact, rtol=1e-11, atol=1e-11)

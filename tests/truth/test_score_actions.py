@@ -64,23 +64,27 @@ def test_the_soft_gradient_agrees_with_the_unrolled_one(count):
 
 
 def test_nothing_counts_beyond_an_end_under_mask():
-    """The first step pays and ends all; a reward of 100 a step lies beyond."""
+    """The first step pays and ends all; a reward of 100 a step lies beyond. θ in every action, too:
+    it moves the only one of a path that ends at once."""
 
     def step(s, a):
         return s + 1, torch.where(s[:, 0] < 0.5, -((a[:, 0] - 2) ** 2), 100 * a[:, 0])
 
     system = from_function(step, state_dim=1, action_dim=1, alive=lambda s: s[:, 0] < 0.5)
     policy = Gaussian(torch.nn.Linear(1, 1, bias=True).double(), 0.5)
-    policy.policy.weight.data.zero_()
-    policy.policy.bias.data.zero_()
+    torch.nn.init.zeros_(policy.policy.weight)
+    torch.nn.init.zeros_(policy.policy.bias)
     starts = as_starts(torch.zeros(200, 1, dtype=torch.float64), 1)
-    by_end = {
+    bias = {
         end: score_truth(Setting(system, policy, starts, 0.5, termination=end), [2]).gradients(2)
         for end in ("mask", "ignore")
     }
-    bias = {end: float(G[:, 1].mean()) for end, G in by_end.items()}
-    assert bias["mask"] == pytest.approx(4.0, rel=0.1)
-    assert bias["ignore"] == pytest.approx(4.0 + 50.0, rel=0.1)
+    setting = Setting(system, policy, starts, 0.5, horizon=3, termination="mask")
+    bias["all"] = score_gradients(setting)
+    means = {end: float(G[:, 1].mean()) for end, G in bias.items()}
+    assert means["mask"] == pytest.approx(4.0, rel=0.1)
+    assert means["all"] == pytest.approx(4.0, rel=0.1)
+    assert means["ignore"] == pytest.approx(4.0 + 50.0, rel=0.1)
 
 
 def test_a_gradient_lost_in_noise_is_imprecise_and_a_lost_path_has_none():
@@ -132,18 +136,3 @@ def test_a_linear_baseline_needs_fewer_starts_than_the_other_paths_alone(monkeyp
     fitted = relative_error(score_gradients(setting, pairs=2))
     monkeypatch.setattr(score_actions, "_baselines", lambda _, paths: torch.zeros_like(paths.to_go))
     assert fitted < 0.9 * relative_error(score_gradients(setting, pairs=2))
-
-
-def test_gradients_with_theta_in_every_action_know_the_end_of_an_episode():
-    """θ moves the only action of a path that ends at once; a reward of 100 lies beyond."""
-
-    def step(s, a):
-        return s + 1, torch.where(s[:, 0] < 0.5, -((a[:, 0] - 2) ** 2), 100 * a[:, 0])
-
-    system = from_function(step, state_dim=1, action_dim=1, alive=lambda s: s[:, 0] < 0.5)
-    policy = Gaussian(torch.nn.Linear(1, 1, bias=True).double(), 0.5)
-    torch.nn.init.zeros_(policy.policy.weight)
-    torch.nn.init.zeros_(policy.policy.bias)
-    starts = as_starts(torch.zeros(200, 1, dtype=torch.float64), 1)
-    setting = Setting(system, policy, starts, 0.5, horizon=3, termination="mask")
-    assert float(score_gradients(setting)[:, 1].mean()) == pytest.approx(4.0, rel=0.1)

@@ -32,7 +32,7 @@ def soft_return(
 
 @pytest.mark.parametrize("squash", [False, True])
 @pytest.mark.parametrize("horizon", [0, 1, 3])
-def test_entropic_gradients_are_those_of_the_soft_return(horizon: int, squash: bool) -> None:
+def test_entropic_gradients_are_those_of_the_soft_return(horizon, squash):
     torch.manual_seed(0)
     policy = GaussianPolicy(2, 2, (8, 8), "tanh", squash=squash).double()
     critic = Critic(4)

@@ -1,6 +1,7 @@
 """Oracles against one another, and the rules that say where there is a truth."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ from gradlab.truth.lqr import lqr_gradient
 from gradlab.truth.reference import reference_gradients
 from gradlab.truth.truth import matched_truth
 from tests.gradients.worlds import linear, network
-from tests.truth.linear_policies import feedback, gaussian_starts
+from tests.truth.linear_policies import Relinearized, feedback, gaussian_starts
 
 
 @pytest.mark.parametrize("actions", ["first", "all"])
@@ -29,12 +30,9 @@ def test_unrolled_truth_agrees_with_the_lqr_closed_form_within_its_error(actions
     assert truth.status == "converged"
     moment = starts.states.T @ starts.states / n  # of these starts: only process noise is left
     exact = lqr_gradient(system, policy.weight.data, moment, 0.95, actions)
+    samples = truth.every.gradients
     if actions == "first":
-        assert truth.first is not None
-        samples = truth.first.gradients[:, :, None] * starts.states[:, None]
-        samples = samples.flatten(1)
-    else:
-        samples = truth.every.gradients
+        samples = (truth.first.gradients[:, :, None] * starts.states[:, None]).flatten(1)
     error = samples.std(dim=0) / math.sqrt(n)
     assert ((samples.mean(dim=0) - exact).abs() < 3.5 * error).all()
     assert truth.first.relative_se < 0.25
@@ -74,23 +72,12 @@ def test_few_starts_are_imprecise_and_the_missing_ones_are_enough():
 
 
 def test_a_truth_counts_its_flagged_jacobians():
-    class Flagged:
-        """Every fourth Jacobian fails its certificate."""
+    def every_fourth(state, out):
+        flags = torch.arange(len(state)) % 4 == 0
+        return replace(out, certificate=replace(out.certificate, flags=flags))
 
-        def __init__(self, inner):
-            self.inner = inner
-
-        def __getattr__(self, name):
-            return getattr(self.inner, name)
-
-        def linearize(self, state, action, noise=None):
-            out = self.inner.linearize(state, action, noise)
-            flags = torch.arange(len(state)) % 4 == 0
-            certificate = type(out.certificate)(flags, out.certificate.error)
-            return type(out)(out.A, out.B, out.r_s, out.r_a, certificate)
-
-    starts = gaussian_starts(256, 2)
-    truth = matched_truth(Setting(Flagged(linear()), feedback(1.2, 1.4), starts, 0.95, 10))
+    flagged, starts = Relinearized(linear(), every_fourth), gaussian_starts(256, 2)
+    truth = matched_truth(Setting(flagged, feedback(1.2, 1.4), starts, 0.95, 10))
     assert truth.flagged == 0.25
     assert truth.reason.endswith("; 25.00% of its Jacobians are flagged")
 
