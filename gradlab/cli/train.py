@@ -425,7 +425,7 @@ class Train:
                 raise InputError(f"{option} is {value}, but the loss is {loss.name}: take {kind}")
         return replace(
             default,
-            loss=replace(loss, **{name: value for name, (_, value, _) in given.items()}),
+            loss=replace(loss, **{name: value for name, (_, value, _) in given.items()}),  # type: ignore[type-var]
             two_models=self.two_model or default.two_models,
             spectral="all_but_last" if spectral else default.spectral,
             members=default.members if self.members is None else self.members,

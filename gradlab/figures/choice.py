@@ -52,7 +52,7 @@ def choice_horizon(
         shown = line if criterion == "mse" else line.clipped(-1.0, 1.0)
         drawing.curve_or_level(ax, shown, looks[name], end, floor)
     kept = table[table[f"kept_{criterion}"]]
-    for name, rows in kept.groupby("estimator", sort=False):
+    for estimator, rows in kept.groupby("estimator", sort=False):
         value = np.where(rows["value"] > 0, rows["value"], rows["ci_high"])
         ax.plot(
             rows["horizon"],
@@ -61,7 +61,7 @@ def choice_horizon(
             marker="o",
             markersize=11 if len(kept) <= _MANY else 7.5,
             markerfacecolor="none",
-            markeredgecolor=looks[str(name)].colour,
+            markeredgecolor=looks[str(estimator)].colour,
             markeredgewidth=1.6,
             zorder=6,
         )

@@ -177,10 +177,10 @@ class EnvironmentSystem:
                 raise InputError(
                     _MIXES.format("turned by one, they end elsewhere, as with noise for each row")
                 )
-            begun = first[0].detach()  # where rows differ, though they begin alike
+            ahead = first[0].detach()  # where rows differ, though they begin alike
             beside, alone = (
                 self._stepped(s, a)
-                for s, a in ((begun, action), (_repeated(begun), _repeated(action)))
+                for s, a in ((ahead, action), (_repeated(ahead), _repeated(action)))
             )
             goes_on = bool(beside[2].all() and alone[2].all())  # without a reset inside a step
             pairs = zip(beside[:2], alone[:2], strict=True)
@@ -322,7 +322,7 @@ def _state_functions(env: Any, width: int) -> tuple[Read, Write]:
         return torch.cat([getattr(env, name).reshape(n, -1) for name in names], 1)
 
     def write(env: Any, state: Tensor) -> None:
-        for name, part, shape in zip(names, state.split(sizes, 1), shapes, strict=True):
+        for name, part, shape in zip(names, torch.split(state, sizes, 1), shapes, strict=True):
             setattr(env, name, part.reshape(n, *shape))
 
     return read, write

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from gradlab.tools.audit.compute import audit
+from tests.auditing import sound
 from tests.auditing.networks import Deterministic, Dynamics, Q, states
 
 

@@ -17,7 +17,7 @@ from gradlab.runs.training.results import GOALS, load, loaded, table
 from gradlab.tasks import TASKS
 from gradlab.tools.papers import published, reproduction
 from gradlab.tools.papers.figures import chosen, convergence
-from gradlab.tools.papers.published import ITEMS, Item, Part, find, hours, narrowed
+from gradlab.tools.papers.published import ITEMS, Item, ItemPart, find, hours, narrowed
 from gradlab.training.algorithms import ALGORITHMS
 
 RUNS = Path(__file__).parents[2] / "reports" / "mpg-table-1" / "runs"
@@ -113,7 +113,7 @@ def test_prices_are_those_of_the_runs_that_were_made() -> None:
 
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    part = Part(
+    part = ItemPart(
         "double_integrator", ("td3",), iterations=40, columns=("return",),
         printed={"td3": ("-1.0 ± 0.5",)},
     )  # fmt: skip

@@ -68,10 +68,10 @@ def _forward(system: System, points: Points, seed: int) -> float:
     u = _random(points.z, seed)
     ds, z = system.state_dim, points.z
     with forward_ad.dual_level():
-        dual = forward_ad.make_dual(z, u)
+        dual = forward_ad.make_dual(z, u)  # type: ignore[no-untyped-call]
         out = system.step(dual[:, :ds], dual[:, ds:], points.noise)
         y = torch.cat([out.state, out.reward[:, None]], 1)
-        tangent = forward_ad.unpack_dual(y).tangent
+        tangent = forward_ad.unpack_dual(y).tangent  # type: ignore[no-untyped-call]
     if tangent is None:
         raise RuntimeError("the step's outputs have no tangent")
     v = _random(tangent, seed + 1)

@@ -213,11 +213,11 @@ def products(
     progress("gradients", 1, 1)
     joined = {cell: np.concatenate(blocks) for cell, blocks in squares.items()}
     names = ("own", "left", "right")
-    sums = {
+    products = {
         pair: PairSums(*(np.concatenate([getattr(part, name) for part in each]) for name in names))
         for pair, each in parts.items()
     }
-    return Products(counts, joined, sums)
+    return Products(counts, joined, products)
 
 
 def weighted(terms: Sequence[tuple[float, PairSums]]) -> PairSums:

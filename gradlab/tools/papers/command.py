@@ -15,8 +15,8 @@ from gradlab.cli.terminal.streams import undisturbed
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-    from gradlab.tools.papers.published import Part
-    from gradlab.tools.papers.reproduction import Due
+    from gradlab.tools.papers.published import ItemPart
+    from gradlab.tools.papers.reproduction import ItemRun
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def _hours(hours: float) -> str:
     return f"{60 * hours:.0f} min" if hours < 2 else f"{hours:.0f} h"
 
 
-def _priced(each: Due) -> str:
+def _priced(each: ItemRun) -> str:
     price = "is there" if each.done >= each.iterations else f"about {_hours(each.hours)}"
     return (
         f"{each.row} on {each.part.task}: {each.iterations:,} iterations, {each.transitions:,} "
@@ -140,7 +140,7 @@ def _priced(each: Due) -> str:
     )
 
 
-def _row(each: Due) -> dict[str, object]:
+def _row(each: ItemRun) -> dict[str, object]:
     return {
         "row": each.row, "task": each.part.task, "iterations": each.iterations,
         "transitions": each.transitions, "seeds": each.seeds, "done": each.done,
@@ -148,7 +148,7 @@ def _row(each: Due) -> dict[str, object]:
     }  # fmt: skip
 
 
-def _written(part: Part, table: DataFrame, folder: Path, title: str) -> list[str]:
+def _written(part: ItemPart, table: DataFrame, folder: Path, title: str) -> list[str]:
     """The table as Markdown, LaTeX and CSV."""
     from gradlab.tools.papers.reproduction import latex, markdown
 
@@ -161,7 +161,7 @@ def _written(part: Part, table: DataFrame, folder: Path, title: str) -> list[str
     return [str(target.with_suffix(suffix)) for suffix in (".csv", ".md", ".tex")]
 
 
-def _drawn(names: tuple[str, ...], part: Part, paths: list[Path], folder: Path) -> list[str]:
+def _drawn(names: tuple[str, ...], part: ItemPart, paths: list[Path], folder: Path) -> list[str]:
     """The item's figures, and the page of the runs where there are several."""
     from gradlab.reporting.output import compare
     from gradlab.tools.papers.figures import chosen, save

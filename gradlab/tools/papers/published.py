@@ -26,7 +26,7 @@ _ITERATION = {
 
 
 @dataclass(frozen=True)
-class Part:
+class ItemPart:
     """One task of an item.
 
     Attributes:
@@ -49,11 +49,11 @@ class Item:
     """A table or a figure of a paper: its parts, and the figures that are drawn of their runs."""
 
     title: str
-    parts: tuple[Part, ...]
+    parts: tuple[ItemPart, ...]
     figures: tuple[str, ...] = ("returns",)
 
 
-_PATH = Part(
+_PATH = ItemPart(
     "path_tracking", _MPG, iterations=100_000,
     columns=("return", "to -100", "to -30", "to -10", "to -5"),
     printed={
@@ -65,7 +65,7 @@ _PATH = Part(
         "sac": ("-33.18 ± 19.97", "17000", "29000", "–", "–"),
     },
 )  # fmt: skip
-_PENDULUM = Part(
+_PENDULUM = ItemPart(
     "inverted_pendulum", _MPG, ("engine=mujoco", "slider=wide"), iterations=100_000,
     columns=("return", "to -20", "to -2", "to -0.1", "to -0.01"),
     printed={
@@ -79,9 +79,9 @@ _PENDULUM = Part(
 )  # fmt: skip
 
 
-def _on(rows: tuple[str, ...], **transitions: int) -> tuple[Part, ...]:
+def _on(rows: tuple[str, ...], **transitions: int) -> tuple[ItemPart, ...]:
     """The same rows on several MuJoCo environments."""
-    return tuple(Part(f"{name}-v5", rows, transitions=n) for name, n in transitions.items())
+    return tuple(ItemPart(f"{name}-v5", rows, transitions=n) for name, n in transitions.items())
 
 
 # Transitions of DDPPO's figures: epochs of its Table 1 times 1,000; of MAAC's and RP-PGM's: the

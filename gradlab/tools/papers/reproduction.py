@@ -16,7 +16,7 @@ from gradlab.progress import Progress, silent
 from gradlab.runs.training.results import GOALS, Training, first_reached, load
 from gradlab.storage import journal
 from gradlab.tasks import task_from_name
-from gradlab.tools.papers.published import Item, Part, hours
+from gradlab.tools.papers.published import Item, ItemPart, hours
 from gradlab.training.algorithms import find
 from gradlab.training.checkpoints import resume_file
 from gradlab.training.loop import settings_of, train
@@ -25,14 +25,14 @@ _BYTES = 8  # of a number in replay, its copy while a state is saved included
 
 
 @dataclass(frozen=True)
-class Due:
+class ItemRun:
     """One run of an item: one row on one task, all of its seeds.
 
     Attributes:
         transitions: per seed; hours: of one core, for what is missing; done: iterations made.
     """
 
-    part: Part
+    part: ItemPart
     row: str
     path: Path
     seeds: int
@@ -45,7 +45,7 @@ class Due:
         return hours(self.row, self.iterations - self.done, self.seeds)
 
 
-def planned(item: Item, folder: Path, seeds: int, share: float) -> list[Due]:
+def planned(item: Item, folder: Path, seeds: int, share: float) -> list[ItemRun]:
     """Every run of the item, cheapest first within a task.
 
     Args:
@@ -65,7 +65,7 @@ def planned(item: Item, folder: Path, seeds: int, share: float) -> list[Due]:
     return due
 
 
-def _due(part: Part, row: str, folder: Path, seeds: int, share: float) -> Due:
+def _due(part: ItemPart, row: str, folder: Path, seeds: int, share: float) -> ItemRun:
     task = task_from_name(part.task, _settings(part))
     chosen = settings_of(find(row), task, None, {})
     each = chosen.agents / chosen.interval  # transitions an iteration
@@ -82,14 +82,14 @@ def _due(part: Part, row: str, folder: Path, seeds: int, share: float) -> Due:
                 f"{iterations} and {seeds}: name another --folder, or the --share and --seeds of it"
             )
         done = int(run.iteration[-1]) if len(run.iteration) else 0
-    return Due(part, row, path, seeds, iterations, round(iterations * each), done)
+    return ItemRun(part, row, path, seeds, iterations, round(iterations * each), done)
 
 
-def _settings(part: Part) -> dict[str, str]:
+def _settings(part: ItemPart) -> dict[str, str]:
     return dict(pair.split("=", 1) for pair in part.settings)
 
 
-def check_disk(due: Sequence[Due], folder: Path) -> None:
+def check_disk(due: Sequence[ItemRun], folder: Path) -> None:
     """Raises InputError where the states from which runs go on would not fit on the disk."""
     largest = 0.0
     for each in due:
@@ -107,11 +107,11 @@ def check_disk(due: Sequence[Due], folder: Path) -> None:
 
 
 def run_missing(
-    due: Sequence[Due],
+    due: Sequence[ItemRun],
     most_hours: float | None = None,
     command: str = "",
     progress: Progress = silent,
-) -> list[Due]:
+) -> list[ItemRun]:
     """Trains what is missing, one run after the other; a run that was begun goes on.
 
     Args:
@@ -138,7 +138,7 @@ def run_missing(
     return left
 
 
-def comparison(part: Part, folder: Path) -> pd.DataFrame:
+def comparison(part: ItemPart, folder: Path) -> pd.DataFrame:
     """Ours beside the paper's, a row for every algorithm whose run is there.
 
     Returns:
@@ -170,7 +170,7 @@ def _to(run: Training, goal: float) -> str:
     return f"{np.median(met):.0f} ({len(met)} of {len(first)})" if len(met) else "–"
 
 
-def runs_of(part: Part, folder: Path) -> list[Path]:
+def runs_of(part: ItemPart, folder: Path) -> list[Path]:
     """Files of the part's runs that hold an evaluation."""
     paths = [folder / f"{row}-{part.task}.h5" for row in part.rows]
     return [path for path in paths if path.exists() and _holds(path)]
