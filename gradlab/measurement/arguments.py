@@ -260,7 +260,7 @@ def check_also(also: Sequence[str], given: object) -> None:
     validation.instance("also", also, (tuple, list), "a tuple of names, such as ('ivw',)")
     for name in also:
         if _own_cut(name) is None:
-            validation.word("also", name, (*ALSO, "decay_0.9", "stop_5"))
+            validation.word("also", name, (*ALSO, "decay_α (0 ≤ α < 1)", "stop_k (k ≥ 1)"))
     if also and given is not None:
         raise InputError(
             f"also names {', '.join(also)}, which stand beside the default estimators: put them "

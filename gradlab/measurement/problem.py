@@ -134,7 +134,10 @@ def problem(given: Given, undivided: str = "") -> Problem:
         InputError: names the argument, what it got and what to do.
     """
     task, termination, seed = given.task, given.termination, given.seed
-    validation.instance("task", task, Task, "a gradlab.Task")
+    validation.instance(
+        "task", task, Task, "a gradlab.Task; of an environment that holds its state in tensors, "
+        "gradlab.systems.from_environment(env) makes the task's simulator"
+    )  # fmt: skip
     validation.instance("policy", given.policy, nn.Module, "a torch.nn.Module")
     validation.whole("seed", seed)
     starts = int(given.starts) if isinstance(given.starts, np.integer) else given.starts

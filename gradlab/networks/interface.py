@@ -209,7 +209,8 @@ def _check_sound(name: str, module: nn.Module, state: Tensor) -> None:
     if not isinstance(module, nn.Module):
         raise InputError(f"{name} is {validation.shown(module)}, expected a torch.nn.Module")
     for child in module.modules():
-        if child.training and isinstance(child, _UNSTEADY):
+        still = getattr(child, "p", 1.0) == 0.0  # dropout of nothing, as in a transformer's layers
+        if child.training and isinstance(child, _UNSTEADY) and not still:
             raise InputError(
                 f"{name} has {type(child).__name__} in train mode, which makes its gradient "
                 f"random, unsteady or mixes samples: call {name}.eval() first"

@@ -38,6 +38,9 @@ _INPUTS = (
     "; of one input, critic=lambda s, a: net(torch.cat([s, a], 1)); a critic of states alone needs "
     "Tail(value='V')"
 )
+_MEMORY = (
+    "; of a policy that remembers, task, policy, critic = gradlab.tasks.with_memory(task, policy)"
+)
 _LEAST = "choose, critic=lambda s, a: torch.minimum(*critics(s, a))"
 
 
@@ -76,7 +79,7 @@ def check_steady(name: str, module: nn.Module, *inputs: Tensor) -> None:
     if name == "policy":
         raise InputError(
             f"policy gives other actions at the same states: it draws inside forward. Its noise "
-            f"must be an argument: {_NOISE}"
+            f"must be an argument: {_NOISE}{_MEMORY}"
         )
     raise InputError(
         f"{name} gives other values for the same rows: it draws inside. Call {name}.eval() first, "
@@ -135,14 +138,18 @@ def _cure(name: str, error: Exception, inputs: tuple[Tensor, ...]) -> str:
     if name == "critic":
         explained = isinstance(error, TypeError | NotImplementedError) or "shape" in words
         return _INPUTS if explained else ""
-    if "positional argument" in words and len(inputs) == 2:
-        return "; with noise_dim it is called as policy(state, noise)"
+    if "positional argument" in words:
+        noisy = "; with noise_dim it is called as policy(state, noise)"
+        return noisy if len(inputs) == 2 else _MEMORY
     return ""
 
 
 def _wanted(name: str, out: object) -> str:
     several = isinstance(out, tuple | list)
     if name == "policy":
+        if several and any(isinstance(x, tuple) or (isinstance(x, Tensor) and x.ndim != 2)
+                           or len(out) != 2 or out[0].shape != x.shape for x in out):  # fmt: skip
+            return f"return the actions [N, da] alone{_MEMORY}"
         pair = several or isinstance(out, Distribution)
         return _PAIR if pair else "return the actions [N, da]"
     return _LEAST if several else "return [N], computed from state and action with torch"

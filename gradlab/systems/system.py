@@ -145,7 +145,8 @@ def check_system(name: str, system: object) -> None:
     without = f" without {', '.join(lacking)}" if 0 < len(lacking) < len(_MEMBERS) else ""
     raise InputError(
         f"{name} is {validation.shown(system)}{without}, expected a System: "
-        f"systems.from_function(step, state_dim, action_dim) makes one"
+        f"systems.from_function(step, state_dim, action_dim) makes one, "
+        f"tasks.with_world_model(task, model) a task of a model with latents"
     )
 
 

@@ -174,7 +174,10 @@ class Task:
             for name, width in (("state_dim", ds), ("action_dim", da)):
                 if getattr(self.prior, name) != width:
                     got = f"{name} {getattr(self.prior, name)}"
-                    raise InputError(f"prior has {got}, but the simulator has {width}")
+                    raise InputError(
+                        f"prior has {got}, but the simulator has {width}: a model with latents of "
+                        f"its own goes by gradlab.tasks.with_world_model(task, model)"
+                    )
         # Settings may come from a command line: types are not certain.
         if not 0 < validation.number("discount", self.discount, _BETWEEN) < 1:
             raise InputError(f"discount is {self.discount!r}, expected {_BETWEEN}")

@@ -99,11 +99,34 @@ def with_world_model(task: Task, model: nn.Module, observe: Observe | None = Non
     )
     critic = _Critic(double, ds, task.discount)
     state, action = torch.cat([begin, first], 1), begin.new_zeros(2, da)
+    for name, call, shape in (
+        ("encode", lambda: filtered(begin, *empty), (2, dz)),
+        ("step", lambda: prior.step(state, action, None).state[:, ds:], (2, dz)),
+        ("reward", lambda: prior.step(state, action, None).reward, (2,)),
+        ("q" if hasattr(model, "q") else "value", lambda: critic(state, action).reshape(-1), (2,)),
+    ):
+        _check_steady(f"model.{name}", call, shape)
     check_policy(copy.deepcopy(policy).double(), state, da)
     check_critic(critic, "Q", state, da)
     check_rows("model.encode", filtered, begin, *empty)
     check_rows("model.step", lambda s, a: prior.step(s, a, None).state, state, action)
     return WithMemory(wide, policy, critic)
+
+
+def _check_steady(name: str, call: Callable[[], Tensor], shape: tuple[int, ...]) -> None:
+    """
+    Raises:
+        InputError: another shape, or another value at the second call.
+    """
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        one, again = call(), call()
+    if one.shape != shape:
+        raise InputError(f"{name} gave {list(one.shape)} for 2 rows, expected {list(shape)}")
+    if not torch.equal(one.nan_to_num(), again.nan_to_num()):
+        raise InputError(
+            f"{name} gives other values at each call: it draws inside, as dropout that is always "
+            f"on does; switch it off, or let step take its noise as third argument, with noise_dim"
+        )
 
 
 def is_world_model(model: object) -> bool:
@@ -150,7 +173,7 @@ class _Filter:
 
     def __call__(self, state: Tensor, latent: Tensor, action: Tensor) -> Tensor:
         seen = observed(self.observe, state)
-        with running("model.encode"):
+        with running("model.encode", lambda _: _seen(seen)):
             found = self.model.encode(seen, *((latent, action) if self.width else ()))
         if not isinstance(found, Tensor) or found.ndim != 2 or len(found) != len(state):
             raise InputError(
@@ -158,6 +181,11 @@ class _Filter:
                 f"expected a latent [{len(state)}, dz]"
             )
         return found
+
+
+def _seen(observation: Any) -> str:
+    shape = list(observation.shape) if isinstance(observation, Tensor) else "of another kind"
+    return f": it was given observations {shape}; observe=state → observation makes its own"
 
 
 def _begun(task: Task, filtered: _Filter) -> Callable[[int, torch.Generator], Tensor]:

@@ -204,9 +204,28 @@ def test_what_a_model_lacks_is_named_with_its_signature(name):
 
 
 def test_models_of_other_observations_without_a_value_or_that_mix_rows_are_refused():
-    with pytest.raises(InputError, match=r"model.encode .*shapes"):
+    with pytest.raises(
+        InputError, match=r"model.encode .*shapes.*observations \[2, 2\]; observe=state"
+    ):
         gradlab.tasks.with_world_model(cart(), World())
     with pytest.raises(InputError, match=r"no q\(latent, action\), or value\(z\)"):
         gradlab.tasks.with_world_model(cart(), Valueless(3, 5), see)
     with pytest.raises(InputError, match=r"model.encode mixes the rows"):
         gradlab.tasks.with_world_model(cart(), Mixing(), see)
+
+
+@pytest.mark.parametrize(
+    ("part", "change", "words"),
+    [
+        ("encode", lambda x: nn.functional.dropout(x, 0.5), r"model\.encode gives other values"),
+        ("step", lambda x: x + torch.randn_like(x), r"model\.step gives other values"),
+        ("reward", lambda x: x.repeat(1, 2), r"reward"),
+        ("q", lambda x: x + torch.randn_like(x), r"q gives other values"),
+    ],
+)
+def test_parts_that_draw_inside_or_have_another_shape_are_refused(part, change, words):
+    whole = getattr(World, part)
+    changed = type("Changed", (World,), {part: lambda self, *given: change(whole(self, *given))})
+    model = changed()
+    with pytest.raises(InputError, match=words):
+        gradlab.tasks.with_world_model(cart(), model, see)

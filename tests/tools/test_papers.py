@@ -140,7 +140,7 @@ def test_an_item_is_trained_once_and_stands_beside_the_paper(
     capsys.readouterr()
     assert main([*words[:4], "0.2", *words[5:], *folder]) == 2
     said = capsys.readouterr().err
-    assert "4 iterations and 2 seeds, expected 8 and 2" in said and "--folder" in said
+    assert "4 iterations and 2 seeds, expected 8 and 2" in said and "name another folder" in said
 
 
 def test_time_and_disk_are_asked_for_before_anything_runs(

@@ -128,6 +128,23 @@ def test_derivatives_that_are_not_those_of_the_step(tmp_path):
     assert "by the state is not that of its step at 8 of 8" in states(file)["make_task.simulator"]
 
 
+@pytest.mark.parametrize(("share", "sound"), [(1.0, True), (0.5, False)])
+def test_a_step_in_float32_is_judged_by_its_precision(share, sound, tmp_path):
+    file = tmp_path / "single.py"
+    file.write_text(
+        "import torch, gradlab\n"
+        "def step(s, a):\n"
+        f"    cut = (s.detach() + {share} * (s - s.detach())).float()\n"
+        "    after = torch.sin(cut) + a.float()\n"
+        "    return after.double(), -(after[:, 0] ** 2).double()\n"
+        "starts = lambda n: torch.randn(n, 1, dtype=torch.float64)\n"
+        "def make_task():\n"
+        "    system = gradlab.systems.from_function(step, state_dim=1, action_dim=1)\n"
+        "    return gradlab.Task('single', system, None, starts, discount=0.9, horizon=5)\n"
+    )
+    assert ("make_task.simulator" not in states(file)) is sound
+
+
 def test_a_function_that_mixes_rows(tmp_path):
     file = tmp_path / "mean.py"
     file.write_text(

@@ -79,7 +79,7 @@ def _due(part: ItemPart, row: str, folder: Path, seeds: int, share: float) -> It
         if (asked, trained) != (iterations, seeds):
             raise InputError(
                 f"folder has {path}, a run of {asked} iterations and {trained} seeds, expected "
-                f"{iterations} and {seeds}: name another --folder, or the --share and --seeds of it"
+                f"{iterations} and {seeds}: name another folder, or the share and seeds of that run"
             )
         done = int(run.iteration[-1]) if len(run.iteration) else 0
     return ItemRun(part, row, path, seeds, iterations, round(iterations * each), done)
@@ -102,7 +102,7 @@ def check_disk(due: Sequence[ItemRun], folder: Path) -> None:
     if need > free:
         raise InputError(
             f"folder is on a disk with {free / 1e9:.1f} GB free, and runs need up to "
-            f"{need / 1e9:.1f} GB while they go on: free some, or name another --folder"
+            f"{need / 1e9:.1f} GB while they go on: free some, or name another folder"
         )
 
 

@@ -30,6 +30,7 @@ from gradlab.user_code.calls import running
 from gradlab.user_code.loading import called, load_object, needs_nothing
 
 ROWS, STEP, CLOSE = 8, 1e-5, 1e-3  # states; of a central difference; its relative error
+ROUGH = 1e-2  # both of them, of a step that computes in float32
 FLAT = 1e-12  # a derivative that is 0
 _STILL = 1e-8  # the same by differences, rounded
 _MAKERS = "make"  # what functions that are called begin with
@@ -183,27 +184,30 @@ def _of_derivatives(
         yield _Line("missing", name, str(error))
         return
     generator, sound = torch.Generator().manual_seed(1), True
+    values = _stepped(system, state, action)
+    single = torch.equal(values.float().to(values), values)
+    step, close = (ROUGH, ROUGH) if single else (STEP, CLOSE)
     for k, (of, by, paid) in enumerate(
         ((state, found.A, found.r_s), (action, found.B, found.r_a)),
     ):
         u = torch.randn(of.shape, generator=generator, dtype=of.dtype)
         up, down = (
             _stepped(system, *(x + h * u if x is of else x for x in (state, action)))
-            for h in (STEP, -STEP)
+            for h in (step, -step)
         )
-        wanted = (up - down).detach() / (2 * STEP)
+        wanted = (up - down).detach() / (2 * step)
         blocks = {
             "next state": (torch.einsum("nij,nj->ni", by, u), wanted[:, :-1]),
             "reward": ((paid * u).sum(1, keepdim=True), wanted[:, -1:]),
         }
         for what, (mine, its) in blocks.items():
-            wrong = (mine - its).abs().amax(1) > CLOSE * its.abs().amax(1).clamp_min(1.0)
+            wrong = (mine - its).abs().amax(1) > close * its.abs().amax(1).clamp_min(1.0)
             if 2 * int(wrong.sum()) > len(wrong):
                 about = f"its {what}'s derivative by the {('state', 'action')[k]}"
                 constant = (
                     its.abs().amax(0) <= _STILL
                 )  # coordinates that do not follow a small step
-                beside = (mine - its)[:, ~constant].abs() <= CLOSE * its.abs().max().clamp_min(1.0)
+                beside = (mine - its)[:, ~constant].abs() <= close * its.abs().max().clamp_min(1.0)
                 own = constant & (mine.abs().amax(0) > _STILL)
                 if own.any() and beside.all():
                     text = (
