@@ -100,3 +100,22 @@ def test_kinks_of_a_clip_are_no_surrogate(clip: float) -> None:
         torch.manual_seed(seed)
         arguments = sound.ppo(clip, moved=0.3)
         assert surrogates(audit(**arguments)) == [], seed
+
+
+def test_a_value_loss_beside_a_score_is_a_note():
+    torch.manual_seed(0)
+    result = audit(**sound.ppo(value_loss=0.5))
+    assert result.passed
+    assert [each.severity for each in result.findings if each.kind == "dead path"] == ["note"]
+
+
+def test_a_critic_that_is_normalised_by_its_own_numbers_is_not_missing():
+    torch.manual_seed(0)
+    actor, critic = Deterministic(), Q()
+
+    def loss(s):
+        q = critic(s, actor(s))
+        return -((q - q.mean().detach()) / q.std().detach()).mean()
+
+    result = audit(loss, actor, critic, inputs=states())
+    assert not [each for each in result.findings if each.kind == "detached"]

@@ -36,7 +36,7 @@ from gradlab.tools.audit.gradients import (
     scale_findings,
     scales,
 )
-from gradlab.tools.audit.scores import score_findings, value_findings, weighed
+from gradlab.tools.audit.scores import beside_a_score, score_findings, value_findings, weighed
 from gradlab.tools.audit.zeros import surrogate_kind, zero_findings
 from gradlab.user_code.calls import differentiating
 from gradlab.wording import listed, percent, two
@@ -347,8 +347,9 @@ def _audit(given: Audited, directions: int, surrogate: bool) -> Audit:
     if evaluation.calls.densities:
         redrawn = evaluated(replace(given, seed=given.seed + 1), first)
         findings = score_findings(weighed(evaluation, redrawn), findings)
+        findings = beside_a_score(evaluation, findings)
     findings = _without_zero_layers(findings, given, first)
-    if not findings:
+    if all(finding.kind == "dead path" and finding.severity == "note" for finding in findings):
         findings += value_findings(given, evaluation, total, first)
     findings += _leaks(given, evaluation.loss, total)
     compared: list[StepWeight] = []

@@ -17,12 +17,12 @@ wants the action detached.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from gradlab.tools.audit.calls import JUDGES, Density
+from gradlab.tools.audit.calls import JUDGES, Density, closed
 from gradlab.tools.audit.evaluation import Audited, LossEvaluation, evaluated
 from gradlab.tools.audit.findings import AuditFinding
 from gradlab.tools.audit.gradients import Gradients, gradient
@@ -53,6 +53,11 @@ def value_findings(
     for role in JUDGES:
         if not here.calls.counts.get(role):
             continue
+        with closed(here.calls.outlets[role]):
+            apart = gradient(here.loss, here.theta)
+        if not all(x is y or (x is not None and y is not None and torch.equal(x, y))
+                   for x, y in zip(total, apart, strict=True)):  # fmt: skip
+            continue  # a part of the gradient comes through it
         raised = evaluated(audited, length, role)
         by = float((raised.loss - here.loss).detach().abs())
         again = gradient(raised.loss, raised.theta)
@@ -66,6 +71,25 @@ def value_findings(
             )
             found.append(AuditFinding("detached", "wrong", text, path=role))
     return found
+
+
+def beside_a_score(
+    evaluation: LossEvaluation, findings: Sequence[AuditFinding]
+) -> list[AuditFinding]:
+    """The findings, with a critic apart from θ as a note where advantages, numbers of both signs,
+    weigh log π: PPO's value loss stands in one sum with its surrogate."""
+    signed = any(
+        w is not None and bool((w > 0).any()) and bool((w < 0).any()) for w in _weights(evaluation)
+    )
+    text = (
+        "The critic moves the loss apart from the actor, beside a score: right if that is its own "
+        "loss"
+    )
+    return [
+        replace(each, severity="note", sentence=text)
+        if signed and each.kind == "dead path" and each.path == "critic" else each
+        for each in findings
+    ]  # fmt: skip
 
 
 def weighed(here: LossEvaluation, there: LossEvaluation) -> list[_Weighed]:
