@@ -147,9 +147,10 @@ def _cure(name: str, error: Exception, inputs: tuple[Tensor, ...]) -> str:
 def _wanted(name: str, out: object) -> str:
     several = isinstance(out, tuple | list)
     if name == "policy":
-        if several and any(isinstance(x, tuple) or (isinstance(x, Tensor) and x.ndim != 2)
-                           or len(out) != 2 or out[0].shape != x.shape for x in out):  # fmt: skip
-            return f"return the actions [N, da] alone{_MEMORY}"
+        if isinstance(out, tuple | list):
+            shapes = [getattr(x, "shape", None) for x in out]
+            if None in shapes or len(set(map(str, shapes))) > 1:  # no mean with its σ
+                return f"return the actions [N, da] alone{_MEMORY}"
         pair = several or isinstance(out, Distribution)
         return _PAIR if pair else "return the actions [N, da]"
     return _LEAST if several else "return [N], computed from state and action with torch"

@@ -206,7 +206,7 @@ def score_through_model(actor, model, s):
     return -(scores * returns).mean()
 
 
-def ppo(clip: float = 0.2, moved: float = 0.0, value_loss: float = 0.0) -> Arguments:
+def ppo(clip: float = 0.2, moved: float = 0.0) -> Arguments:
     actor, value = Gaussian(), Value()
     old = copy.deepcopy(actor)
     for p in actor.parameters():
@@ -216,14 +216,12 @@ def ppo(clip: float = 0.2, moved: float = 0.0, value_loss: float = 0.0) -> Argum
         with torch.no_grad():
             a, before, _ = old.get_action(s)
             advantage = a.sum(1) - value(s)[:, 0]
-            advantage = advantage - advantage.mean()
         mean, log_std = actor(s)
         normal = Normal(mean, log_std.exp())
         ratio = (normal.log_prob(a).sum(1) - before[:, 0]).exp()
         clipped = torch.clamp(ratio, 1 - clip, 1 + clip)
         surrogate = torch.min(ratio * advantage, clipped * advantage).mean()
-        fitted = value_loss * (value(s)[:, 0] - a.sum(1)).square().mean() if value_loss else 0.0
-        return fitted - surrogate - 0.01 * normal.entropy().sum(1).mean()
+        return -surrogate - 0.01 * normal.entropy().sum(1).mean()
 
     return dict(loss=loss, actor=actor, critic=value, inputs=states())
 

@@ -103,9 +103,22 @@ def test_kinks_of_a_clip_are_no_surrogate(clip: float) -> None:
 
 
 def test_a_value_loss_beside_a_score_is_a_note():
+    """PPO's combined loss, in its first epoch."""
     torch.manual_seed(0)
-    result = audit(**sound.ppo(value_loss=0.5))
-    assert result.passed
+    actor, value = Deterministic(), nn.Linear(3, 1)
+    s = states()
+    a = actor(s).detach() + 0.1 * torch.randn(len(s), 2)
+    returns = torch.randn(len(s))
+
+    def loss(s):
+        density = torch.distributions.Normal(actor(s), 0.1).log_prob(a).sum(1)
+        advantage = returns - returns.mean()
+        ratio = (density - density.detach()).exp()
+        surrogate = torch.min(ratio * advantage, ratio.clamp(0.8, 1.2) * advantage).mean()
+        return 0.5 * (value(s)[:, 0] - returns).square().mean() - surrogate
+
+    result = audit(loss, actor, value, inputs=s)
+    assert result.passed, result
     assert [each.severity for each in result.findings if each.kind == "dead path"] == ["note"]
 
 
