@@ -31,6 +31,7 @@ from gradlab.networks import checkpoint
 from gradlab.reporting.output import compare
 from gradlab.runs.training.results import GOALS, Training, first_reached, load
 from gradlab.tasks import Task
+from gradlab.tools.papers.published import ITEMS
 from gradlab.training.algorithms import find
 from gradlab.training.collection import evaluate
 
@@ -56,18 +57,9 @@ PENDULUMS = {
 }
 # As printed: final return ± 95% interval, and iterations to the goals (−: never).
 PAPER = {
-    ("path_tracking", "mpg-v1"): ("-3.73 ± 1.16", "3000", "9000", "11000", "18000"),
-    ("path_tracking", "mpg-v2"): ("-4.60 ± 1.40", "3000", "6000", "11000", "31000"),
-    ("path_tracking", "n-step-dpg"): ("-21.89 ± 47.87", "30000", "32000", "41000", "–"),
-    ("path_tracking", "n-step-adp"): ("-56.83 ± 7.44", "17000", "–", "–", "–"),
-    ("path_tracking", "td3"): ("-13.30 ± 26.50", "38000", "49000", "58000", "–"),
-    ("path_tracking", "sac"): ("-33.18 ± 19.97", "17000", "29000", "–", "–"),
-    ("inverted_pendulum", "mpg-v1"): ("fails", "–", "–", "–", "–"),
-    ("inverted_pendulum", "mpg-v2"): ("-0.08 ± 0.16", "3000", "14000", "15000", "17000"),
-    ("inverted_pendulum", "n-step-dpg"): ("fails", "–", "–", "–", "–"),
-    ("inverted_pendulum", "n-step-adp"): ("-8.22 ± 7.64", "4000", "–", "–", "–"),
-    ("inverted_pendulum", "td3"): ("-0.48 ± 1.35", "11000", "23000", "52000", "–"),
-    ("inverted_pendulum", "sac"): ("-0.09 ± 0.12", "28000", "29000", "33000", "48000"),
+    (part.task, row): cells
+    for part in ITEMS["mpg"]["table-1"].parts
+    for row, cells in part.printed.items()
 }
 
 

@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gradlab import figures
-from gradlab.choice.decays import FEWEST, decay_table, decays_of
+from gradlab.choice.decays import decay_table
 from gradlab.choice.tables import contender_table, trial_table, weight_table
 from gradlab.figures.choice import choice_weights, what_if_grid
 from gradlab.figures.style import SIZE
@@ -25,7 +25,7 @@ from gradlab.verdicts.advice import advise
 from gradlab.verdicts.choice.sentences import cells_words
 from gradlab.verdicts.facts import Facts
 from gradlab.verdicts.gains import named
-from gradlab.verdicts.measurement.verdict import Evidence
+from gradlab.verdicts.measurement.verdict import Evidence, decays
 from gradlab.wording import steps
 
 _GAIN = "Gain of a step"
@@ -170,17 +170,8 @@ def _error(profile: Profile, table: pd.DataFrame, evidence: Evidence) -> list[Pa
 
 def _decay(profile: Profile) -> list[Panel]:
     """The error over the temporal decay, where several were measured."""
-    if len(decays_of(profile)) < FEWEST or "mse" not in profile.quantities:
-        return []
-    table = decay_table(profile)
-    error = table[table["quantity"] == "mse"].sort_values("value")
-    kept = sorted(table.loc[table["kept"], "alpha"].unique())
-    among = f"{kept[0]:g} to {kept[-1]:g}" if len(kept) > 1 else "no other"
-    caption = (
-        f"α = {error['alpha'].iloc[0]:g} has the smallest error; {among} may have it (95%). A "
-        f"smaller α shortens the way through the states: less variance, more bias."
-    )
-    return [panel("decay", _ERROR, caption, partial(figures.decay, table))]
+    drawn = [(each.text, decay_table(profile)) for each in decays(profile)]
+    return [panel("decay", _ERROR, text, partial(figures.decay, table)) for text, table in drawn]
 
 
 def _direction(profile: Profile, table: pd.DataFrame) -> list[Panel]:

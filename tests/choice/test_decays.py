@@ -11,6 +11,7 @@ import gradlab
 from gradlab import figures
 from gradlab.choice.decays import decay_table, decays_of
 from gradlab.errors import InputError
+from gradlab.verdicts.measurement.verdict import verdict
 
 ALPHAS = [0, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99, 1]
 
@@ -74,3 +75,13 @@ def test_a_profile_without_decays_says_how_to_measure_them():
         decay_table(measured(1, 16))
     with pytest.raises(InputError, match=r"horizon is 99, expected one of"):
         decay_table(profile(), horizon=99)
+
+
+def test_the_best_decay_and_its_set_are_said():
+    (said,) = [each.text for each in verdict(profile()) if each.about == "decay"]
+    table = decay_table(profile())
+    errors = table[table["quantity"] == "mse"]
+    least = errors.loc[errors["value"].idxmin(), "alpha"]
+    assert f"α = {least:g} has the smallest error" in said
+    kept = sorted(set(table.loc[table["kept"], "alpha"]))
+    assert len(kept) == 1 or f"{kept[0]:g} to {kept[-1]:g} may have it" in said

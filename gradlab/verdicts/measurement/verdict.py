@@ -24,6 +24,7 @@ from math import log
 import numpy as np
 
 from gradlab.choice import Choice, choice_of
+from gradlab.choice.decays import FEWEST, decay_table, decays_of
 from gradlab.errors import InputError
 from gradlab.runs.attribution import Attribution, attribute
 from gradlab.runs.check_results import (
@@ -187,6 +188,21 @@ def _data_against(profile: Profile, name: str) -> list[Sentence]:
     return [Sentence(_ABOUT, False, text)]
 
 
+def decays(profile: Profile) -> list[Sentence]:
+    """The temporal decay of the smallest error, and those that may have it."""
+    if len(decays_of(profile)) < FEWEST or "mse" not in profile.quantities:
+        return []
+    table = decay_table(profile)
+    error = table[table["quantity"] == "mse"].sort_values("value")
+    kept = sorted(table.loc[table["kept"], "alpha"].unique())
+    among = f"{kept[0]:g} to {kept[-1]:g} may have it" if len(kept) > 1 else "no other has it"
+    text = (
+        f"Temporal decay: α = {error['alpha'].iloc[0]:g} has the smallest error; {among} (95%). A "
+        f"smaller α shortens the way through the states: less variance, more bias."
+    )
+    return [Sentence("decay", len(kept) == 1, text)]
+
+
 def lost(profile: Profile, name: str) -> list[Sentence]:
     """Where the mean gradient stops being finite, if it does."""
     e, q = profile.estimators.index(name), profile.quantities.index("variance")
@@ -286,9 +302,9 @@ SHOWN = 6  # sentences that a reader sees before the fold
 # What stops everything, what to set now, what to mend, then why.
 ORDER = (
     "starts", "health", "agreement", "horizon", "source", "weights", "samples", _ABOUT,
-    "sanity", "variance", "jumps", "truth", "tails",
+    "sanity", "decay", "variance", "jumps", "truth", "tails",
 )  # fmt: skip
-_OF_VARIANCE = ("horizon", "samples", "variance", "weights", _ABOUT)
+_OF_VARIANCE = ("horizon", "samples", "decay", "variance", "weights", _ABOUT)
 _QUIET = ("source", "weights", "variance")  # undecided: nothing to do
 
 
@@ -347,6 +363,7 @@ def verdict(profile: Profile, found: Evidence | None = None) -> tuple[Sentence, 
         sentences += [] if void else _of_errors(profile, known, name)
         sentences += lost(profile, name) or variance(profile, name)
         sentences += tails(profile, name)
+    sentences += [] if void else decays(profile)
     if starts := trimming(profile.config):
         sentences.append(Sentence("starts", True, starts))
     sentences = sorted(sentences, key=lambda each: _place(profile, each))
