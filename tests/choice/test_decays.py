@@ -11,7 +11,7 @@ import gradlab
 from gradlab import figures
 from gradlab.choice.decays import decay_table, decays_of
 from gradlab.errors import InputError
-from gradlab.verdicts.measurement.verdict import verdict
+from gradlab.verdicts.measurement.verdict import decays
 
 ALPHAS = [0, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99, 1]
 
@@ -78,7 +78,7 @@ def test_a_profile_without_decays_says_how_to_measure_them():
 
 
 def test_the_best_decay_and_its_set_are_said():
-    (said,) = [each.text for each in verdict(profile()) if each.about == "decay"]
+    (said,) = [each.text for each in decays(profile())]
     table = decay_table(profile())
     errors = table[table["quantity"] == "mse"]
     least = errors.loc[errors["value"].idxmin(), "alpha"]
