@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from gradlab.errors import InputError
 from gradlab.tools.audit.compute import audit
 from tests.auditing import sound
 from tests.auditing.networks import Deterministic, Dynamics, Q, states
@@ -132,3 +133,21 @@ def test_a_critic_that_is_normalised_by_its_own_numbers_is_not_missing():
 
     result = audit(loss, actor, critic, inputs=states())
     assert not [each for each in result.findings if each.kind == "detached"]
+
+
+def test_a_loss_that_draws_from_its_own_generator_is_not_called_whole():
+    torch.manual_seed(0)
+    actor, critic, own = Deterministic(), Q(), torch.Generator().manual_seed(0)
+
+    def loss(s):
+        a = actor(s)
+        return -critic(s, a + 0.1 * torch.randn(a.shape, generator=own)).mean()
+
+    result = audit(loss, actor, critic, inputs=states())
+    assert "own draws" in [each.kind for each in result.findings] and result.passed
+    assert str(result).startswith("No finding is wrong, as far as the loss could be compared.")
+
+
+def test_surrogate_is_true_or_false():
+    with pytest.raises(InputError, match="surrogate is 'yes', expected True or False"):
+        audit(lambda s: s.sum(), Deterministic(), inputs=states(), surrogate="yes")

@@ -22,8 +22,14 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from gradlab import validation
+from gradlab.errors import InputError
 from gradlab.tools.audit.calls import Role
-from gradlab.tools.audit.differences import Differenced, differenced, surrogate_findings
+from gradlab.tools.audit.differences import (
+    REDRAWN,
+    Differenced,
+    differenced,
+    surrogate_findings,
+)
 from gradlab.tools.audit.evaluation import Audited, audited, differentiable, evaluated
 from gradlab.tools.audit.findings import AuditFinding, Kind
 from gradlab.tools.audit.gradients import (
@@ -278,6 +284,8 @@ class Audit:
         verdict = f"The actor's loss has {faults}."
         if not wrong:
             verdict = "The actor's gradient is whole: no finding is wrong."
+            if any(each.kind == "own draws" for each in shown):
+                verdict = "No finding is wrong, as far as the loss could be compared."
             if self.derivative is not None and self.derivative.surrogate:
                 why = self.surrogate or "it has a backward pass of its own"
                 verdict = (
@@ -335,6 +343,8 @@ def audit(
     """
     given = audited(loss, actor, critic, model, inputs, optimizer, lengths, seed)
     validation.whole("directions", directions)
+    if not isinstance(surrogate, bool):
+        raise InputError(f"surrogate is {validation.shown(surrogate)}, expected True or False")
     with differentiable(given):
         return _audit(given, directions, surrogate)
 
@@ -360,6 +370,14 @@ def _audit(given: Audited, directions: int, surrogate: bool) -> Audit:
     found, kind = None, ""
     if directions and not any(finding.severity == "wrong" for finding in findings):
         found = differenced(given, total, directions, first)
+        if found is REDRAWN:
+            found = None
+            text = (
+                "The loss has another value at each call although every random stream begins "
+                "alike: it draws from a generator of its own, or moves on, and its gradient could "
+                "not be compared with differences; hand it the draws as inputs"
+            )
+            findings.append(AuditFinding("own draws", "note", text))
         kind = surrogate_kind(evaluation)
         findings += surrogate_findings(found, bool(kind), surrogate)
     return Audit(

@@ -12,6 +12,7 @@ estimate, a backward pass of its own such as a temporal decay.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -51,11 +52,14 @@ class Differenced:
         return self.off >= 0.5 and self.missing >= _MISSING
 
 
+REDRAWN = Differenced(0.0, 1.0, 0.0)  # nothing to compare: another value at each call
+
+
 def differenced(
     audited: Audited, total: Gradients, directions: int, length: int | None
 ) -> Differenced | None:
-    """The comparison; None where the loss is another one at each call, or differences are lost in
-    rounding.
+    """The comparison; `REDRAWN` where the loss is another one at each call, None where differences
+    are lost in rounding.
 
     Args:
         total: the gradient of the loss in θ.
@@ -67,8 +71,10 @@ def differenced(
         return float(evaluated(audited, length).loss.detach())
 
     here = loss()
-    if loss() != here or not torch.isfinite(torch.tensor(here)):
+    if not math.isfinite(here):
         return None
+    if loss() != here:
+        return REDRAWN
     g = [
         torch.zeros_like(p) if x is None else x.detach() for p, x in zip(theta, total, strict=True)
     ]

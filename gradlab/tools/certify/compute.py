@@ -160,7 +160,14 @@ def certify(
     discount = _DISCOUNT if about.task is None else about.task.discount
     drawn = law(about.system, about.task, about.policy, about.states, seed)
     settings = ExaminationSettings(drawn, tolerance, discount, steps, width, varied)
-    result = examined(about, *_samples(about, drawn, samples), settings, progress)
+    try:
+        result = examined(about, *_samples(about, drawn, samples), settings, progress)
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, MemoryError) or "allocate" in str(error):
+            raise InputError(
+                f"samples is {samples}, which does not fit into memory: lower it"
+            ) from error
+        raise
     asked = {"samples": samples, "seed": seed, "fail_above": tolerance, "horizon": steps}
     made = {
         "command": arguments.call(asked), "seed": seed, "starts": arguments.starts(about),

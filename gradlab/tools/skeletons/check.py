@@ -275,7 +275,8 @@ def _of_environment(name: str, env: Any) -> Iterator[_Line]:
         return
     text = (
         f"def make_task(): return gradlab.Task(name, simulator, None, starts, discount, horizon), "
-        f"simulator = gradlab.systems.from_environment({name}, read, write, action_dim); "
+        f"simulator = gradlab.systems.from_environment({name}, action_dim=…), which finds its "
+        f"state, or takes read and write; "
         f"`gradlab init env` writes one"
     )
     yield _Line("missing", "make_task", text)
