@@ -151,3 +151,30 @@ def test_a_loss_that_draws_from_its_own_generator_is_not_called_whole():
 def test_surrogate_is_true_or_false():
     with pytest.raises(InputError, match="surrogate is 'yes', expected True or False"):
         audit(lambda s: s.sum(), Deterministic(), inputs=states(), surrogate="yes")
+
+
+@pytest.mark.parametrize("alpha", [0.6, 0.9])
+def test_what_a_decay_leaves_of_each_step_is_said(alpha):
+    """Four steps s ← D(s) + a_t of actions that do not see s: α^(3 − t) of ∂L/∂a_t is left."""
+    torch.manual_seed(0)
+    actor, inputs = Deterministic(), [states(k) for k in range(4)]
+
+    def loss(s):
+        s = torch.zeros(len(s), 2)
+        for x in inputs:
+            s = Decay.apply(s, alpha) + actor(x)
+        return (s**2).sum(1).mean()
+
+    result = audit(loss, actor, inputs=inputs[0], surrogate=True)
+    assert result.derivative.steps == pytest.approx([alpha**k for k in (3, 2, 1, 0)], rel=2e-2)
+    shares = ", ".join(f"{100 * alpha**k:.0f}%" for k in (3, 2, 1, 0))
+    assert f"by the action of each step it has {shares}" in str(result).replace("\n", " ")
+
+
+def test_an_output_that_the_loss_does_not_move_with_is_noted():
+    torch.manual_seed(0)
+    actor, critic = Deterministic(), nn.Linear(4, 1)
+    result = audit(lambda s: -critic(torch.cat([s, actor(s)[:, :1]], 1)).mean(), actor, critic,
+                   inputs=states())  # fmt: skip
+    notes = [each for each in result.findings if each.kind == "dead rows"]
+    assert [each.severity for each in notes] == ["note"] and "Row 1 of " in notes[0].sentence

@@ -153,19 +153,21 @@ class Watching:
         owners: Mapping[int, Role],
         parameters: Sequence[nn.Parameter],
         raised: Role | None = None,
+        shift: tuple[int, Tensor] | None = None,
     ) -> None:
         """
         Args:
             owners: roles by the id of each object, submodules included.
             parameters: θ.
             raised: model or critic, whose values of what depends on θ are larger than they are.
+            shift: a call of the actor, and what is added to its first result.
         """
         roles = dict.fromkeys(owners.values())
         self.calls = LossCalls(
             inlets={role: _Gate() for role in roles}, outlets={role: _Gate() for role in roles}
         )
         self.tags = Tags(parameters, self._kept)
-        self._owners, self._raised = owners, raised
+        self._owners, self._raised, self._shift = owners, raised, shift
         self._stack: list[Role] = []
         self._inside = 0  # log_probs, one of which may call another's
 
@@ -233,6 +235,9 @@ class Watching:
             call = self.calls.counts.get(role, 0)
             self.calls.counts[role] = call + 1
             order = iter(range(10**9))
+            if role == "actor" and self._shift is not None and call == self._shift[0]:
+                moved = iter([self._shift[1]])
+                result = mapped(result, lambda x: x + next(moved, 0.0))
             result = mapped(result, lambda x: self._leaving(x, role, call, next(order)))
         for x in tensors(result):
             # Results also of code that torch functions do not show: extensions, custom derivatives.

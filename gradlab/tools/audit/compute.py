@@ -27,6 +27,7 @@ from gradlab.tools.audit.calls import Role
 from gradlab.tools.audit.differences import (
     REDRAWN,
     Differenced,
+    by_step,
     differenced,
     surrogate_findings,
 )
@@ -59,6 +60,7 @@ _ROWS = 14  # parameters, above which they are summed up by module
 _TITLES = {
     "model": "model", "critic": "critic", "model and critic": "both", "neither": "neither",
 }  # fmt: skip
+_FOLDED: tuple[Kind, ...] = ("left behind", "dead rows")
 _MARKS = {"wrong": "×", "note": "·"}
 
 _Norms = Mapping[str, Mapping[str, Sequence[float]]]
@@ -277,8 +279,8 @@ class Audit:
         return pd.DataFrame(rows, columns=["term", "path", "parameter", "norm"])
 
     def __str__(self) -> str:
-        # What most sound losses do, and their critic's optimiser clears, is left to `findings`.
-        shown = tuple(each for each in self.findings if each.kind != "left behind")
+        # What many sound losses do is left to `findings`.
+        shown = tuple(each for each in self.findings if each.kind not in _FOLDED)
         wrong = sum(each.severity == "wrong" for each in shown)
         faults = "a fault" if wrong == 1 else f"{wrong} faults"
         verdict = f"The actor's loss has {faults}."
@@ -291,7 +293,7 @@ class Audit:
                 verdict = (
                     f"No finding is wrong. The gradient is that of a surrogate ({why}): about "
                     f"{percent(self.derivative.missing)} of the loss's derivative is not in it, by "
-                    f"differences."
+                    f"differences{self.derivative.words}."
                 )
             verdict = _filled(verdict, "")
         marked = [_filled(f"{each.sentence}.", f"{_MARKS[each.severity]} ") for each in shown]
@@ -378,6 +380,8 @@ def _audit(given: Audited, directions: int, surrogate: bool) -> Audit:
                 "not be compared with differences; hand it the draws as inputs"
             )
             findings.append(AuditFinding("own draws", "note", text))
+        if found is not None and found.surrogate:
+            found = replace(found, steps=by_step(given, evaluation, first))
         kind = surrogate_kind(evaluation)
         findings += surrogate_findings(found, bool(kind), surrogate)
     return Audit(

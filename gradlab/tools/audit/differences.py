@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from gradlab.data.noise import stream
-from gradlab.tools.audit.evaluation import Audited, evaluated
+from gradlab.tools.audit.evaluation import Audited, LossEvaluation, evaluated
 from gradlab.tools.audit.findings import AuditFinding
 from gradlab.tools.audit.gradients import Gradients
 from gradlab.wording import percent
@@ -30,6 +30,7 @@ from gradlab.wording import percent
 _STEPS = (2e-2, 1e-2, 5e-3, 2e-3, 5e-4)  # of the size of every tensor
 _ROUNDING = 8.0  # units of ε in a value of the loss
 _SAFETY, _LEAST = 4.0, 0.02  # errors of D, and a share of it, that are no difference
+_CALLS = 64  # of the actor, whose steps are told apart
 _MISSING = 0.05  # of the derivative, from which it is named
 
 
@@ -40,16 +41,51 @@ class Differenced:
         missing: share of the derivative that the gradient has not, over the random directions.
         change: D_u over g · u along the gradient; 1 where g is the derivative.
         off: share of the directions, the gradient's among them, in which they differ.
+        steps: share of ∂L/∂a_t that the gradient has, for the actions of every call of the actor;
+            NaN where differences do not decide. Empty where it is called once.
     """
 
     missing: float
     change: float
     off: float
+    steps: tuple[float, ...] = ()
+
+    @property
+    def words(self) -> str:
+        """The shares by step."""
+        known = [f"{100 * x:.0f}%" for x in self.steps if math.isfinite(x)]
+        if len(known) < 2:
+            return ""
+        return f"; of the loss's derivative by the action of each step it has {', '.join(known)}"
 
     @property
     def surrogate(self) -> bool:
         """Is the gradient another one than the derivative?"""
         return self.off >= 0.5 and self.missing >= _MISSING
+
+
+def by_step(audited: Audited, here: LossEvaluation, length: int | None) -> tuple[float, ...]:
+    """`Differenced.steps`: the action of one call moved along its own gradient."""
+    outputs = [x for x in here.calls.outputs if x.role == "actor" and x.position == 0]
+    if not 2 <= len(outputs) <= _CALLS:
+        return ()
+    values = [output.value for output in outputs]
+    slopes = torch.autograd.grad(here.loss, values, retain_graph=True, allow_unused=True)
+    shares = []
+    for output, slope in zip(outputs, slopes, strict=True):
+        g = torch.zeros_like(output.value) if slope is None else slope.detach()
+        u = g if bool(g.any()) else torch.ones_like(g)
+        u = u / u.square().mean().sqrt() * output.value.detach().square().mean().sqrt()
+        by = []
+        for h in _STEPS[1:3]:
+            ends = (
+                float(evaluated(audited, length, shift=(output.call, sign * h * u)).loss.detach())
+                for sign in (1.0, -1.0)
+            )
+            by.append((next(ends) - next(ends)) / (2 * h))
+        certain = abs(by[1]) > _SAFETY * abs(by[0] - by[1])
+        shares.append(float((g * u).sum()) / by[1] if certain else math.nan)
+    return tuple(shares)
 
 
 REDRAWN = Differenced(0.0, 1.0, 0.0)  # nothing to compare: another value at each call
@@ -133,7 +169,7 @@ def surrogate_findings(
     text = (
         f"The gradient is not the derivative of the loss: about {percent(found.missing)} of it is "
         f"missing or added, and along the gradient the loss changes {found.change:.2g} times as "
-        f"much as it says"
+        f"much as it says{found.words}"
     )
     if not declared:
         text += (

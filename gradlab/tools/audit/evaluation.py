@@ -51,20 +51,24 @@ class LossEvaluation:
 
 
 def evaluated(
-    audited: Audited, length: int | None = None, raised: Role | None = None
+    audited: Audited,
+    length: int | None = None,
+    raised: Role | None = None,
+    shift: tuple[int, Tensor] | None = None,
 ) -> LossEvaluation:
     """The loss with its calls.
 
     Args:
         length: of the segment, handed to the loss as `length=`; None: not handed.
         raised: model or critic, whose values of what depends on θ are larger than they are.
+        shift: a call of the actor, and what is added to its first result.
 
     Raises:
         InputError: the loss fails, or returns no scalar tensor.
     """
     more = {} if length is None else {"length": length}
     theta = list(audited.actor.values())
-    watching = Watching(audited.owners, theta, raised)
+    watching = Watching(audited.owners, theta, raised, shift)
     with _unchanged(audited.modules), _seeded(audited.seed), running("loss"):
         with watching.over(audited.objects), torch.enable_grad():
             value = audited.loss(*audited.inputs, **more)

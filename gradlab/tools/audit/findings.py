@@ -8,7 +8,7 @@ from typing import Literal
 Kind = Literal[
     "dead actor", "dead path", "dead parameter", "not reparameterised", "detached", "truncated",
     "leak", "left behind", "not stepped", "shared", "scale", "not finite", "zero layer",
-    "surrogate", "idle score", "own draws",
+    "surrogate", "idle score", "own draws", "dead rows",
 ]  # fmt: skip
 
 

@@ -248,6 +248,16 @@ def _dead_parameters(
             f"clamp, or a layer behind it that passes nothing"
         )
         findings.append(AuditFinding("dead parameter", "wrong", text, tuple(zero)))
+    # Of the last layer: outputs of the actor's with which the loss does not move.
+    last = [(name, g) for name, g in pairs if g is not None and g.ndim == 2][-1:]
+    for name, g in last:
+        rows = [str(k) for k, row in enumerate(g) if not moves(row)]
+        if rows and moves(g):
+            text = (
+                f"{'Row' if len(rows) == 1 else 'Rows'} {listed(rows, _MOST)} of {name} get a "
+                f"gradient of exactly zero: the loss does not move with that output of the actor"
+            )
+            findings.append(AuditFinding("dead rows", "note", text, (name,)))
     return findings
 
 
