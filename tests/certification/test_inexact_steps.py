@@ -14,7 +14,7 @@ from gradlab.systems import from_function
 from gradlab.tools.certify.page import screen
 from tests.certification.inexact_steps import DA, DS, INEXACT, adaptive, cost, network
 
-USUAL = ("float32 tanh (64, 64)", "torch.bfloat16 tanh × 0.01", "adaptive 1e-07 shared",
+USUAL = ("float32 tanh (64, 64)", "torch.bfloat16 tanh × 0.01", "adaptive 1e-05 shared",
          "implicit 1e-06 Newton", "GRUCell torch.float32", "reward in float32")  # fmt: skip
 ROUGH = ("relu", "linear", "by row")
 
