@@ -32,6 +32,7 @@ from gradlab.reporting.output import compare
 from gradlab.runs.training.results import GOALS, Training, first_reached, load
 from gradlab.tasks import Task
 from gradlab.tools.papers.published import ITEMS
+from gradlab.tools.papers.reproduction import reached
 from gradlab.training.algorithms import find
 from gradlab.training.collection import evaluate
 
@@ -175,7 +176,7 @@ def page(task: str, runs: Sequence[Training]) -> str:
     lines = [" | ".join(heads), " | ".join(["---"] * len(heads))]
     for name in ROWS:
         for run in sorted((r for r in runs if r.name.startswith(name)), key=lambda r: r.name):
-            printed, *reached = PAPER[task, name]
+            printed, *theirs = PAPER[task, name]
             last = run.returns[-1]
             cells = [
                 run.name,
@@ -185,19 +186,10 @@ def page(task: str, runs: Sequence[Training]) -> str:
                 printed,
                 f"{int(run.iteration[-1])}, {run.seconds[-1] / 60:.0f} min",
             ]
-            pairs = zip(goals, reached, strict=True)
-            cells += [f"{_reached(run, goal)} / {theirs}" for goal, theirs in pairs]
+            pairs = zip(goals, theirs, strict=True)
+            cells += [f"{reached(run, goal)} / {paper}" for goal, paper in pairs]
             lines.append(" | ".join(cells))
     return "\n".join(lines) + "\n"
-
-
-def _reached(run: Training, goal: float) -> str:
-    """Median over the seeds that reached it, with their number; – for none."""
-    first = first_reached(run, goal)
-    there = np.isfinite(first)
-    if not there.any():
-        return "–"
-    return f"{np.median(first[there]):.0f} ({there.sum()} of {len(first)})"
 
 
 def main() -> None:

@@ -22,7 +22,7 @@ from gradlab.figures.style import INK
 
 _Width = Literal["single", "text", "double"]
 # ICML's column, NeurIPS' and ICLR's text, ICML's two columns; IEEE's 3.5 and 7.16 have room.
-_INCHES = {"single": 3.25, "text": 5.5, "double": 6.75}
+INCHES = {"single": 3.25, "text": 5.5, "double": 6.75}
 _HEIGHTS = {"single": 2.0, "text": 2.3, "double": 2.5}  # inches of the figure without its legend
 LABELS, TICKS = 8.0, 7.0  # points
 _LETTER = 0.56  # mean width of a letter, in heights of the text
@@ -43,11 +43,11 @@ def column(ax: Axes, width: _Width = "single", title: bool = False) -> Axes:
         InputError: no axes, axes in a subfigure, or another width.
     """
     validation.instance("ax", ax, Axes, "matplotlib Axes, as a function of gradlab.figures returns")
-    validation.word("width", width, tuple(_INCHES))
+    validation.word("width", width, tuple(INCHES))
     figure = ax.figure
     if not isinstance(figure, Figure):
         raise InputError("ax lies in a subfigure: draw it in a figure of its own")
-    inches, height, columns = _INCHES[width], _HEIGHTS[width], 1 if width == "single" else 2
+    inches, height, columns = INCHES[width], _HEIGHTS[width], 1 if width == "single" else 2
     entries = -(-len(ax.get_legend_handles_labels()[0]) // columns) if ax.get_legend() else 0
     figure.set_size_inches(inches, height + entries * 1.45 * TICKS / 72)
     figure.set_layout_engine("constrained")

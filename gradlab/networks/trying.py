@@ -9,6 +9,8 @@ detached     results that move with the inputs, but have no gradient in them
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
@@ -65,8 +67,13 @@ def tried(name: str, module: nn.Module, *inputs: Tensor) -> Tensor:
     raise InputError(f"{name} returns {_described(out)}, expected one tensor: {_wanted(name, out)}")
 
 
-def check_steady(name: str, module: nn.Module, *inputs: Tensor) -> None:
+def check_steady(
+    name: str, module: Callable[..., Tensor], *inputs: Tensor, remedy: str = ""
+) -> None:
     """Refuse a module that draws inside: its noise could be neither repeated nor differentiated.
+
+    Args:
+        remedy: in the place of that for a network.
 
     Raises:
         InputError: two calls differ.
@@ -82,8 +89,8 @@ def check_steady(name: str, module: nn.Module, *inputs: Tensor) -> None:
             f"must be an argument: {_NOISE}{_MEMORY}"
         )
     raise InputError(
-        f"{name} gives other values for the same rows: it draws inside. Call {name}.eval() first, "
-        f"or leave the draw out"
+        f"{name} gives other values for the same rows: it draws inside"
+        f"{remedy or f'. Call {name}.eval() first, or leave the draw out'}"
     )
 
 

@@ -285,11 +285,13 @@ def _state_functions(env: Any, width: int) -> tuple[Read, Write]:
     rows = {name: x for name, x in rows.items() if len(x) == n}
     generator = torch.Generator().manual_seed(0)
 
+    def push(x: Tensor) -> Tensor:
+        return 1e-2 * torch.randn(x.shape, generator=torch.Generator().manual_seed(1)).to(x)
+
     def stepped(moved: str = "") -> dict[str, Tensor]:
         """The tensors after one step, and the reward; one tensor moved a little before."""
         for name, x in rows.items():
-            push = torch.randn(x.shape, generator=torch.Generator().manual_seed(1)).to(x)
-            setattr(env, name, x + 1e-2 * push if name == moved else x.clone())
+            setattr(env, name, x + push(x) if name == moved else x.clone())
         with running("env.step"), torch.random.fork_rng(devices=[]):
             returned = env.step(action)
         after = {name: getattr(env, name) for name in rows}

@@ -31,6 +31,7 @@ from torch.nn.functional import pad
 from gradlab import validation
 from gradlab.errors import InputError
 from gradlab.networks.interface import check_critic, check_policy, check_rows
+from gradlab.networks.trying import check_steady
 from gradlab.systems.function import FunctionSystem, from_function, survivors
 from gradlab.systems.stateful import Observe
 from gradlab.systems.system import Linearization, System, Transition, check_step
@@ -44,6 +45,10 @@ _NEEDS = {
     "reward": "reward(latent, action) → [N]",
     "policy": "policy, a torch.nn.Module latent → action",
 }
+_DRAWS = (
+    ", as dropout that is always on does; switch it off, or let step take its noise as third "
+    "argument, with noise_dim"
+)
 
 
 def with_world_model(task: Task, model: nn.Module, observe: Observe | None = None) -> WithMemory:
@@ -99,34 +104,18 @@ def with_world_model(task: Task, model: nn.Module, observe: Observe | None = Non
     )
     critic = _Critic(double, ds, task.discount)
     state, action = torch.cat([begin, first], 1), begin.new_zeros(2, da)
-    for name, call, shape in (
-        ("encode", lambda: filtered(begin, *empty), (2, dz)),
-        ("step", lambda: prior.step(state, action, None).state[:, ds:], (2, dz)),
-        ("reward", lambda: prior.step(state, action, None).reward, (2,)),
-        ("q" if hasattr(model, "q") else "value", lambda: critic(state, action).reshape(-1), (2,)),
+    for name, part, inputs in (
+        ("encode", filtered, (begin, *empty)),
+        ("step", lambda s, a: prior.step(s, a, None).state, (state, action)),
+        ("reward", lambda s, a: prior.step(s, a, None).reward, (state, action)),
+        ("q" if hasattr(model, "q") else "value", critic, (state, action)),
     ):
-        _check_steady(f"model.{name}", call, shape)
+        check_steady(f"model.{name}", part, *inputs, remedy=_DRAWS)
     check_policy(copy.deepcopy(policy).double(), state, da)
     check_critic(critic, "Q", state, da)
     check_rows("model.encode", filtered, begin, *empty)
     check_rows("model.step", lambda s, a: prior.step(s, a, None).state, state, action)
     return WithMemory(wide, policy, critic)
-
-
-def _check_steady(name: str, call: Callable[[], Tensor], shape: tuple[int, ...]) -> None:
-    """
-    Raises:
-        InputError: another shape, or another value at the second call.
-    """
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        one, again = call(), call()
-    if one.shape != shape:
-        raise InputError(f"{name} gave {list(one.shape)} for 2 rows, expected {list(shape)}")
-    if not torch.equal(one.nan_to_num(), again.nan_to_num()):
-        raise InputError(
-            f"{name} gives other values at each call: it draws inside, as dropout that is always "
-            f"on does; switch it off, or let step take its noise as third argument, with noise_dim"
-        )
 
 
 def is_world_model(model: object) -> bool:

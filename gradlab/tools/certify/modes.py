@@ -66,25 +66,25 @@ _SECOND = (
 def _forward(system: System, points: Points, seed: int) -> float:
     """Largest error of J u, over its usual size; u random."""
     u = _random(points.z, seed)
-    ds, z = system.state_dim, points.z
     with forward_ad.dual_level():
-        dual = forward_ad.make_dual(z, u)  # type: ignore[no-untyped-call]
-        out = system.step(dual[:, :ds], dual[:, ds:], points.noise)
-        y = torch.cat([out.state, out.reward[:, None]], 1)
+        dual = forward_ad.make_dual(points.z, u)  # type: ignore[no-untyped-call]
+        y = _outputs(system, dual, points.noise)
         tangent = forward_ad.unpack_dual(y).tangent  # type: ignore[no-untyped-call]
     if tangent is None:
         raise RuntimeError("the step's outputs have no tangent")
     v = _random(tangent, seed + 1)
-    reverse = _swept(system, points.z, points.noise, v)
+    reverse, _ = _swept(system, points.z, points.noise, v)
     size = (v * tangent).sum(1)
-    return _largest(size - (reverse * u).sum(1), size)
+    usual = size.square().mean().sqrt().clamp_min(1e-300)
+    error = (size - (reverse * u).sum(1)).abs()
+    return float((error / torch.maximum(size.abs(), usual)).quantile(0.95))
 
 
 def _second(system: System, points: Points, seed: int) -> float:
     """Largest error of ∂/∂z (vᵀ J) u beyond that of the difference, over its usual size."""
     u, scale = _random(points.z, seed), points.z.std().clamp_min(1e-2)
-    z = points.z.detach().clone().requires_grad_()
-    first, v = _product(system, z, points.noise, seed)
+    v = _random(torch.empty(len(points), system.state_dim + 1).to(points.z), seed + 1)
+    first, z = _swept(system, points.z, points.noise, v, again=True)
     if first.requires_grad:
         (second,) = torch.autograd.grad((first * u).sum(), z, allow_unused=True)
     else:
@@ -94,7 +94,7 @@ def _second(system: System, points: Points, seed: int) -> float:
     differences = []
     for step in _STEPS:
         h = step * scale
-        ends = [_swept(system, points.z + sign * h * w, points.noise, v) for sign in (1.0, -1.0)]
+        ends = [_swept(system, points.z + sign * h * w, points.noise, v)[0] for sign in (1.0, -1.0)]
         differences.append(((ends[0] - ends[1]) / (2 * h) * u).sum(1))
     known, given = differences[1], (second * w).sum(1)
     least = 1e-6 * float(first.detach().norm(dim=1).mean())
@@ -106,37 +106,27 @@ def _second(system: System, points: Points, seed: int) -> float:
     return share
 
 
-def _product(system: System, z: Tensor, noise: Tensor | None, seed: int) -> tuple[Tensor, Tensor]:
-    """vᵀ J with its graph, and the random v."""
-    ds = system.state_dim
-    out = system.step(z[:, :ds], z[:, ds:], noise)
-    y = torch.cat([out.state, out.reward[:, None]], 1)
-    v = _random(y.detach(), seed + 1)
-    (first,) = torch.autograd.grad((v * y).sum(), z, create_graph=True)
-    return first, v
+def _outputs(system: System, z: Tensor, noise: Tensor | None) -> Tensor:
+    """[s', r] in the graph of z."""
+    out = system.step(z[:, : system.state_dim], z[:, system.state_dim :], noise)
+    return torch.cat([out.state, out.reward[:, None]], 1)
 
 
-def _swept(system: System, z: Tensor, noise: Tensor | None, v: Tensor) -> Tensor:
-    """vᵀ J by one reverse sweep."""
-    ds = system.state_dim
+def _swept(
+    system: System, z: Tensor, noise: Tensor | None, v: Tensor, again: bool = False
+) -> tuple[Tensor, Tensor]:
+    """vᵀ J by one reverse sweep, with its own graph where it is swept `again`; and its z."""
     with torch.enable_grad():
         z = z.detach().clone().requires_grad_()
-        out = system.step(z[:, :ds], z[:, ds:], noise)
-        y = torch.cat([out.state, out.reward[:, None]], 1)
-        (found,) = torch.autograd.grad((v * y).sum(), z)
-    return found
+        y = _outputs(system, z, noise)
+        (found,) = torch.autograd.grad((v * y).sum(), z, create_graph=again)
+    return found, z
 
 
 def _random(like: Tensor, seed: int) -> Tensor:
     return torch.randn(like.shape, generator=stream(seed, "certify modes"), dtype=torch.float64).to(
         like
     )
-
-
-def _largest(error: Tensor, size: Tensor) -> float:
-    """95th percentile of |error| over |size|, or its usual value where that is larger."""
-    usual = size.square().mean().sqrt().clamp_min(1e-300)
-    return float((error.abs() / torch.maximum(size.abs(), usual)).quantile(0.95))
 
 
 _MODES: tuple[tuple[Kind, Callable[[System, Points, int], float], str], ...] = (

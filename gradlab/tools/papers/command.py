@@ -114,11 +114,12 @@ class ReproduceCommand:
             left = made.run_missing(due, self.hours, command, progress)
         tables, files, text = {}, [], []
         for part in item.parts:
-            table = made.comparison(part, folder)
+            runs = made.runs_of(part, folder)
+            table = made.comparison(part, runs.values())
             tables[part.task] = table.to_dict("records")
             text.append(made.markdown(table))
             files += _written(part, table, folder, item.title)
-            files += _drawn(item.figures, part, made.runs_of(part, folder), folder)
+            files += _drawn(item.figures, part, list(runs), folder)
         done = f"{item.title}: {len(due) - len(left)} of {len(due)} runs are there"
         if left:
             done += f"; about {_hours(sum(each.hours for each in left))} for the rest"

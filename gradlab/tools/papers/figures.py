@@ -11,15 +11,17 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from gradlab import validation
 from gradlab.errors import InputError
 from gradlab.figures import style
-from gradlab.figures.columns import column
+from gradlab.figures.columns import INCHES, column
 from gradlab.reporting import kinds
 from gradlab.reporting.figure_data import drawn as data_of
 from gradlab.reporting.panels import Panel, panel
 from gradlab.runs.training.results import GOALS, KIND, Training, first_reached, load, loaded
 from gradlab.storage import journal, records
 
+_SPEEDS = "convergence"
 FORMATS = (".png", ".pdf", ".svg")
 # Panels that a run has only where it was asked for them.
 OPTIONS = {
@@ -31,7 +33,7 @@ OPTIONS = {
     "model-prediction": "an algorithm with a learned model, such as ddppo",
     "model-gradient": "gradlab train --two-model",
     "return_over_updates": "gradlab measure, without --no-rehearsal",
-    "decay": "gradlab measure --decays",
+    "decay": "gradlab measure --also decay",
 }  # fmt: skip
 
 
@@ -67,20 +69,6 @@ def convergence(runs: dict[str, Training], ax: Axes | None = None) -> Axes:
     return ax
 
 
-def panels_of(paths: Sequence[Path]) -> list[Panel]:
-    """What the page of one run, or of several side by side, draws, and convergence speeds."""
-    page = kinds.page_of(paths[0]) if len(paths) == 1 else kinds.compared(paths)[0]
-    drawn = list(page.panels)
-    if all(path.is_file() and journal.kind(path) == KIND for path in paths):
-        runs = loaded(paths) if len(paths) > 1 else {(run := load(paths[0])).name: run}
-        if next(iter(runs.values())).task in GOALS:
-            caption = "A point is a seed, a line their median."
-            drawn.append(
-                panel("convergence", "Does it learn?", caption, lambda ax: convergence(runs, ax))
-            )
-    return drawn
-
-
 def chosen(name: str, paths: Sequence[Path]) -> Panel:
     """The figure called `name`, with a note where the runs are of several commits.
 
@@ -89,11 +77,15 @@ def chosen(name: str, paths: Sequence[Path]) -> Panel:
     """
     if not paths:
         raise InputError("runs are missing: name at least one RUN.h5")
-    every = {each.name: each for each in panels_of(paths)}
-    if name not in every:
-        how = f"; {name} needs {OPTIONS[name]}" if name in OPTIONS else ""
-        raise InputError(f"name is {name!r}, but these runs have {', '.join(every)}{how}")
-    found = every[name]
+    found = _speeds(paths) if name == _SPEEDS else None
+    if found is None:
+        page = kinds.page_of(paths[0]) if len(paths) == 1 else kinds.compared(paths)[0]
+        every = {each.name: each for each in page.panels}
+        if name not in every:
+            names = [*every, *([_SPEEDS] if _speeds(paths) is not None else [])]
+            how = f"; {name} needs {OPTIONS[name]}" if name in OPTIONS else ""
+            raise InputError(f"name is {name!r}, but these runs have {', '.join(names)}{how}")
+        found = every[name]
     files = [records.attributes(path) for path in paths if path.is_file()]
     commits = sorted({str(each["commit"]) for each in files if each.get("commit")})
     if len(commits) > 1:
@@ -104,6 +96,17 @@ def chosen(name: str, paths: Sequence[Path]) -> Panel:
     return found
 
 
+def _speeds(paths: Sequence[Path]) -> Panel | None:
+    """Convergence speeds of training runs of a task with goals; None of others."""
+    if not all(path.is_file() and journal.kind(path) == KIND for path in paths):
+        return None
+    runs = loaded(paths) if len(paths) > 1 else {(run := load(paths[0])).name: run}
+    if next(iter(runs.values())).task not in GOALS:
+        return None
+    caption = "A point is a seed, a line their median."
+    return panel(_SPEEDS, "Does it learn?", caption, lambda ax: convergence(runs, ax))
+
+
 def sized(figure: Figure, width: str | None) -> None:
     """At the width of a paper's column; None: of a page. A figure of several axes is only scaled.
 
@@ -112,14 +115,12 @@ def sized(figure: Figure, width: str | None) -> None:
     """
     if width is None:
         return
-    if width not in ("single", "text", "double"):
-        raise InputError(f"width is {width!r}, expected single, text or double")
+    validation.word("width", width, tuple(INCHES))
     if len(figure.axes) == 1:
         column(figure.axes[0], width)  # type: ignore[arg-type]
     else:
-        inches = {"single": 3.25, "text": 5.5, "double": 6.75}[width]
         wide, high = figure.get_size_inches()
-        figure.set_size_inches(inches, high * inches / wide)
+        figure.set_size_inches(INCHES[width], high * INCHES[width] / wide)
 
 
 def save(figure: Figure, target: Path) -> pd.DataFrame:

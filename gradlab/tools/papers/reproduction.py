@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,8 +14,7 @@ import pandas as pd
 from gradlab.errors import InputError
 from gradlab.progress import Progress, silent
 from gradlab.runs.training.results import GOALS, Training, first_reached, load
-from gradlab.storage import journal
-from gradlab.tasks import task_from_name
+from gradlab.tasks import Task, task_from_name
 from gradlab.tools.papers.published import Item, ItemPart, hours
 from gradlab.training.algorithms import find
 from gradlab.training.checkpoints import resume_file
@@ -33,6 +32,7 @@ class ItemRun:
     """
 
     part: ItemPart
+    task: Task
     row: str
     path: Path
     seeds: int
@@ -60,18 +60,18 @@ def planned(item: Item, folder: Path, seeds: int, share: float) -> list[ItemRun]
         raise InputError(f"seeds is {seeds!r}, expected an integer from 1")
     due = []
     for part in item.parts:
-        own = [_due(part, row, folder, seeds, share) for row in part.rows]
+        task = task_from_name(part.task, dict(pair.split("=", 1) for pair in part.settings))
+        own = [_due(part, task, row, folder, seeds, share) for row in part.rows]
         due += sorted(own, key=lambda each: hours(each.row, each.iterations, seeds))
     return due
 
 
-def _due(part: ItemPart, row: str, folder: Path, seeds: int, share: float) -> ItemRun:
-    task = task_from_name(part.task, _settings(part))
+def _due(part: ItemPart, task: Task, row: str, folder: Path, seeds: int, share: float) -> ItemRun:
     chosen = settings_of(find(row), task, None, {})
     each = chosen.agents / chosen.interval  # transitions an iteration
     whole = part.iterations or round((part.transitions or 0) / each)
     iterations = max(1, round(share * whole))
-    path = folder / f"{row}-{part.task}.h5"
+    path = _path(part, row, folder)
     done = 0
     if path.exists():
         run = load(path)
@@ -82,19 +82,18 @@ def _due(part: ItemPart, row: str, folder: Path, seeds: int, share: float) -> It
                 f"{iterations} and {seeds}: name another folder, or the share and seeds of that run"
             )
         done = int(run.iteration[-1]) if len(run.iteration) else 0
-    return ItemRun(part, row, path, seeds, iterations, round(iterations * each), done)
+    return ItemRun(part, task, row, path, seeds, iterations, round(iterations * each), done)
 
 
-def _settings(part: ItemPart) -> dict[str, str]:
-    return dict(pair.split("=", 1) for pair in part.settings)
+def _path(part: ItemPart, row: str, folder: Path) -> Path:
+    return folder / f"{row}-{part.task}.h5"
 
 
 def check_disk(due: Sequence[ItemRun], folder: Path) -> None:
     """Raises InputError where the states from which runs go on would not fit on the disk."""
     largest = 0.0
     for each in due:
-        system = task_from_name(each.part.task, _settings(each.part))
-        width = 2 * len(system.state_names) + system.simulator.action_dim + 3
+        width = 2 * len(each.task.state_names) + each.task.simulator.action_dim + 3
         largest = max(largest, _BYTES * width * each.seeds * min(each.transitions, 500_000))
     place = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
     free = shutil.disk_usage(place).free
@@ -131,53 +130,48 @@ def run_missing(
         each.path.parent.mkdir(parents=True, exist_ok=True)
         resume = resume_file(each.path).exists()
         train(
-            each.row, task_from_name(each.part.task, _settings(each.part)), each.path,
+            each.row, each.task, each.path,
             resume=resume, overwrite=each.path.exists() and not resume, command=command,
             progress=progress, seeds=each.seeds, iterations=each.iterations,
         )  # fmt: skip
     return left
 
 
-def comparison(part: ItemPart, folder: Path) -> pd.DataFrame:
-    """Ours beside the paper's, a row for every algorithm whose run is there.
+def runs_of(part: ItemPart, folder: Path) -> dict[Path, Training]:
+    """The part's runs that hold an evaluation, in the order of its rows."""
+    paths = [path for row in part.rows if (path := _path(part, row, folder)).exists()]
+    runs = {path: load(path) for path in paths}
+    return {path: run for path, run in runs.items() if len(run.iteration)}
+
+
+def comparison(part: ItemPart, runs: Iterable[Training]) -> pd.DataFrame:
+    """Ours beside the paper's, a row for every run.
 
     Returns:
         row, iterations, seeds, hours; median and every seed's last return; iterations to each goal
         (median of the seeds that reach it, and how many do); the paper's cells as "paper: …".
     """
     rows = []
-    for row in part.rows:
-        path = folder / f"{row}-{part.task}.h5"
-        if not path.exists() or not len((run := load(path)).iteration):
-            continue
+    for run in runs:
         last = np.sort(run.returns[-1])[::-1]
         found: dict[str, object] = {
-            "row": row, "iterations": int(run.iteration[-1]), "seeds": len(run.seeds),
+            "row": run.name, "iterations": int(run.iteration[-1]), "seeds": len(run.seeds),
             "hours": round(float(run.seconds[-1]) / 3600, 2),
             "return": f"{np.median(last):.3g}",
             "every seed": ", ".join(f"{value:.3g}" for value in last),
         }  # fmt: skip
         for goal in GOALS.get(run.task, ()):
-            found[f"to {goal:g}"] = _to(run, goal)
-        printed = zip(part.columns, part.printed.get(row, ()), strict=True)
+            found[f"to {goal:g}"] = reached(run, goal)
+        printed = zip(part.columns, part.printed.get(run.name, ()), strict=True)
         rows.append(found | {f"paper: {name}": cell for name, cell in printed})
     return pd.DataFrame(rows)
 
 
-def _to(run: Training, goal: float) -> str:
+def reached(run: Training, goal: float) -> str:
+    """Median iteration over the seeds that reach the goal, with their number; – for none."""
     first = first_reached(run, goal)
     met = first[np.isfinite(first)]
     return f"{np.median(met):.0f} ({len(met)} of {len(first)})" if len(met) else "–"
-
-
-def runs_of(part: ItemPart, folder: Path) -> list[Path]:
-    """Files of the part's runs that hold an evaluation."""
-    paths = [folder / f"{row}-{part.task}.h5" for row in part.rows]
-    return [path for path in paths if path.exists() and _holds(path)]
-
-
-def _holds(path: Path) -> bool:
-    return journal.kind(path) == "training" and len(load(path).iteration) > 0
 
 
 def markdown(table: pd.DataFrame) -> str:
