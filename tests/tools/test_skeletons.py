@@ -179,7 +179,7 @@ def test_parts_of_what_a_function_returns_get_names(tmp_path):
 
 
 def test_a_gymnasium_environment_is_for_the_probe(tmp_path):
-    file = tmp_path / "gym.py"
+    file = tmp_path / "pendulum_for_the_probe.py"
     file.write_text("import gymnasium\ndef make_env():\n    return gymnasium.make('Pendulum-v1')\n")
     assert "gradlab.Probe" in states(file)["make_env"]
 
