@@ -4,29 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from gradlab.choice.values import CRITERIA, QUANTITY, Best, Choice, Contender, Mixing
-from gradlab.runs.profile import Profile
-
-
-def error_table(choice: Choice, profile: Profile) -> pd.DataFrame:
-    """The measured rows of all competitors, with who may be best by each criterion.
-
-    Args:
-        profile: as measured; its batch size must be the choice's.
-
-    Returns:
-        The columns of `Profile.table`, and `kept_gain`, `kept_mse`, `kept_direction`.
-    """
-    table = profile.table()
-    table = table[table["estimator"].isin(choice.estimators)].reset_index(drop=True)
-    for criterion in CRITERIA:
-        best: Best | None = getattr(choice, criterion)
-        kept = set() if best is None else set(best.kept)
-        rows = zip(table["estimator"], table["horizon"], table["quantity"], strict=True)
-        table[f"kept_{criterion}"] = [
-            (name, h) in kept and quantity == QUANTITY[criterion] for name, h, quantity in rows
-        ]
-    return table
+from gradlab.choice.values import Choice, Contender, Mixing
 
 
 def best_table(choice: Choice) -> pd.DataFrame:

@@ -36,10 +36,11 @@ class Compare:
 
     def run(self, command: str) -> Document:
         """Write the page and return its first screen."""
-        from gradlab.reporting.output import named, side_by_side, write
+        from gradlab.reporting.kinds import compared
+        from gradlab.reporting.output import named, write
 
         target = named(self.output)
-        page, table = side_by_side(self.files)
+        page, table = compared(self.files)
         with bars() as progress:
             write(target, page, progress)
         differences = {"table": table.to_dict("records"), "report": str(target)}

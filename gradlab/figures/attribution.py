@@ -1,4 +1,4 @@
-"""Where an error comes from: shares as a waterfall, entries as a map, steps as curves.
+"""Where an error comes from: shares as a waterfall, entries as a map.
 
 Each figure takes the long table of an attribution (`runs.attribution.Attribution`). Shares may be
 negative; a waterfall of one horizon goes down there, and ends at the total. Its unit is the sum
@@ -18,7 +18,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from gradlab.figures import drawing, style
-from gradlab.figures.drawing import Curve, Numbers
+from gradlab.figures.drawing import Numbers
 from gradlab.figures.style import INK, MUTED, PAPER, Look
 
 # A cause's marker stands for its hatch where it is a bar.
@@ -29,12 +29,6 @@ _CAUSES: Mapping[str, Look] = {
     "reward": Look("reward gradient", style.GREEN, (0, (1.2, 1.4)), "^"),
     "critic_s": Look("critic ∇_s", style.PURPLE, (0, (6, 1.5, 1.2, 1.5)), "D"),
     "critic_a": Look("critic ∇_a", style.OCHRE, (0, (3, 1.2, 1, 1.2)), "P"),
-}
-_SOURCES: Mapping[str, Look] = {
-    "start": Look("start states", style.BLUE, "-", "o"),
-    "policy": Look("policy noise", style.VERMILION, (0, (5, 1.6)), "s"),
-    "dynamics": Look("dynamics noise", style.GREEN, (0, (1.2, 1.4)), "^"),
-    "member": Look("ensemble members", style.PURPLE, (0, (6, 1.5, 1.2, 1.5)), "D"),
 }
 _HATCHES = ("", "////", "....", "\\\\\\\\", "xxxx", "----")
 _ENDS = ("value", "ci_low", "ci_high")
@@ -48,39 +42,20 @@ _WORDY = 120  # cells up to which each shows its number
 
 def ledger(table: pd.DataFrame, ax: Axes | None = None, *, estimator: str = "model") -> Axes:
     """Shapley shares of one estimator's squared bias at every attributed horizon."""
-    return _waterfall(table, ax, estimator, "bias", _CAUSES)
-
-
-def variance_sources(
-    table: pd.DataFrame, ax: Axes | None = None, *, estimator: str = "model"
-) -> Axes:
-    """What starts and every kind of noise add to one estimator's variance."""
-    return _waterfall(table, ax, estimator, "variance", _SOURCES)
-
-
-def _waterfall(
-    table: pd.DataFrame,
-    ax: Axes | None,
-    estimator: str,
-    account: str,
-    looks: Mapping[str, Look],
-) -> Axes:
     ax = style.new_axes() if ax is None else ax
-    rows = table[(table["account"] == account) & (table["estimator"] == estimator)]
-    kind = "shapley" if account == "bias" else "source"
-    what = "squared bias" if account == "bias" else "variance"
-    title = f"Where the {what} comes from"
+    rows = table[(table["account"] == "bias") & (table["estimator"] == estimator)]
+    title = "Where the squared bias comes from"
     horizons = sorted(rows["horizon"].unique())
     if not horizons:
         drawing.nothing(ax, f"nothing attributed for the estimator {style.plain(estimator)}")
         return style.dress(ax, title, "")
     lost = []
-    for look, hatch in zip(looks.values(), _HATCHES, strict=False):  # the legend, never faint
+    for look, hatch in zip(_CAUSES.values(), _HATCHES, strict=True):  # the legend, never faint
         ax.bar(0, 0, color=look.colour, edgecolor=PAPER, hatch=hatch, label=look.label)
     for place, horizon in enumerate(horizons):
         at = rows[rows["horizon"] == horizon]
-        total, parts = at[at["kind"] == "total"].iloc[0], at[at["kind"] == kind]
-        _fall(ax, place, parts.set_index("cause"), total, looks)
+        total, parts = at[at["kind"] == "total"].iloc[0], at[at["kind"] == "shapley"]
+        _fall(ax, place, parts.set_index("cause"), total)
         if not total["ci_low"] > 0:
             lost.append(str(horizon))
     notes = [_named(estimator), _UNIT] + (
@@ -93,15 +68,13 @@ def _waterfall(
     return ax
 
 
-def _fall(
-    ax: Axes, place: int, parts: pd.DataFrame, total: pd.Series, looks: Mapping[str, Look]
-) -> None:
+def _fall(ax: Axes, place: int, parts: pd.DataFrame, total: pd.Series) -> None:
     """The bars of one horizon, each beginning where the one before it ends."""
     size = float(parts["value"].abs().sum())
     scale = size if size > 0 else 1.0
-    width, base = 0.86 / len(looks), 0.0
+    width, base = 0.86 / len(_CAUSES), 0.0
     faint = 1.0 if total["ci_low"] > 0 else 0.4
-    for k, (cause, look) in enumerate(looks.items()):
+    for k, (cause, look) in enumerate(_CAUSES.items()):
         value, *ends = (float(x) for x in parts.loc[cause, list(_ENDS)].to_numpy(float))
         x, height = place - 0.43 + (k + 0.5) * width, value / scale
         ax.bar(
@@ -112,7 +85,7 @@ def _fall(
         if np.isfinite(high - low) and high > low:
             ax.plot([x, x], [low, high], color=INK, linewidth=1.0, alpha=faint)
         base += height
-        if k + 1 < len(looks):
+        if k + 1 < len(_CAUSES):
             ax.plot([x, x + width], [base, base], color=MUTED, linewidth=0.6, alpha=faint)
     mark = float(total["value"]) / scale
     ax.plot([place - 0.47, place + 0.47], [mark, mark], color=INK, linewidth=1.8, alpha=faint)
@@ -157,39 +130,6 @@ def entries(
     ax.grid(False)
     ax.tick_params(axis="x", rotation=45 if len(inputs) > 5 else 0, length=0)
     ax.tick_params(axis="y", length=0)
-    return ax
-
-
-def error_steps(
-    table: pd.DataFrame,
-    ax: Axes | None = None,
-    *,
-    estimator: str = "model",
-    horizon: int | None = None,
-) -> Axes:
-    """At which step of the rollout each cause makes its share.
-
-    Args:
-        horizon: as in `entries`.
-    """
-    ax = style.new_axes() if ax is None else ax
-    at = _account(table, estimator, horizon)
-    rows = at[at["kind"] == "step"]
-    title = "When the squared bias is made"
-    if rows.empty:
-        drawing.nothing(ax, f"nothing attributed for the estimator {style.plain(estimator)}")
-        return style.dress(ax, title, "")
-    column, unit = _unit(at)
-    ends = ("fraction_low", "fraction_high") if column == "fraction" else ("ci_low", "ci_high")
-    for cause, look in _CAUSES.items():
-        mine = rows[rows["cause"] == cause].sort_values("step")
-        if len(mine):
-            line = Curve(*(mine[name].to_numpy(float) for name in ("step", column, *ends)))
-            drawing.draw(ax, line, look)
-    ax.axhline(0, color=MUTED, linewidth=0.8)
-    notes = [f"{_named(estimator)}, h = {int(at['horizon'].iloc[0])}", unit]
-    style.dress(ax, title, "share" if column == "fraction" else "squared gradient norm", notes)
-    ax.set_xlabel("step t", color=INK)
     return ax
 
 

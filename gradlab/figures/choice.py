@@ -1,12 +1,9 @@
-"""A choice as figures: who may be best, how to weigh, and what would be best elsewhere.
+"""Weights of a choice as figures: measured and by the papers' rules, and their errors.
 
-The tables are those of `gradlab.choice.tables`; the sets are 95% sets, so that more samples make
-them smaller, never the other way round.
+The tables are those of `gradlab.choice.tables`.
 """
 
 from __future__ import annotations
-
-from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -14,13 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import NullFormatter
 
 from gradlab.figures import drawing, style
-from gradlab.figures.style import BLUE, GREEN, INK, MUTED, PAPER, PURPLE, TICKS, VERMILION, Look
+from gradlab.figures.style import BLUE, GREEN, INK, MUTED, PAPER, PURPLE, VERMILION, Look
 
-_QUANTITY = {"mse": "mse", "direction": "cosine_batch"}
-_LABEL = {"mse": "MSE [(return / parameter)²]", "direction": "cosine of one batch with the truth"}
-_TITLE = {"mse": "Error, and who may be best", "direction": "Direction, and who may be best"}
 LEAST_SHARE = 0.02  # of a weight, below which its cell, or a rule's point, is not shown
-_MANY = 12  # rings, which then are smaller
 _CONTENDERS = {
     "best single": "best single gradient",
     "best scaled single": "the same, best scale",
@@ -28,50 +21,6 @@ _CONTENDERS = {
     "direction": "measured weights, direction",
 }
 _MEASURED = {"mse": (BLUE, "o"), "direction": (GREEN, "^")}
-
-
-def choice_horizon(
-    table: pd.DataFrame,
-    ax: Axes | None = None,
-    *,
-    criterion: Literal["mse", "direction"] = "mse",
-) -> Axes:
-    """Every competitor over the horizon; members of the joint 95% set are ringed.
-
-    Args:
-        table: `error_table` of a choice.
-    """
-    ax = style.new_axes() if ax is None else ax
-    quantity, names = _QUANTITY[criterion], drawing.estimators(table)
-    lines = {name: drawing.curve(table, name, quantity) for name in names}
-    floor = drawing.log_floor(list(lines.values())) if criterion == "mse" else None
-    looks, end = drawing.looks(table), drawing.last_horizon(table)
-    for name, line in lines.items():
-        if line is None:
-            continue
-        shown = line if criterion == "mse" else line.clipped(-1.0, 1.0)
-        drawing.curve_or_level(ax, shown, looks[name], end, floor)
-    kept = table[table[f"kept_{criterion}"]]
-    for estimator, rows in kept.groupby("estimator", sort=False):
-        value = np.where(rows["value"] > 0, rows["value"], rows["ci_high"])
-        ax.plot(
-            rows["horizon"],
-            np.minimum(value, 1.0) if (rows["quantity"] == "cosine_batch").all() else value,
-            linestyle="none",
-            marker="o",
-            markersize=11 if len(kept) <= _MANY else 7.5,
-            markerfacecolor="none",
-            markeredgecolor=looks[str(estimator)].colour,
-            markeredgewidth=1.6,
-            zorder=6,
-        )
-    if criterion == "mse":
-        ax.set_yscale("log")
-        ax.set_ylim(bottom=floor)
-    if not any(line is not None for line in lines.values()):
-        drawing.nothing(ax, "no admissible truth: nothing to choose by")
-    note = f"ring: may be best ({len(kept)} of the joint 95 % set); open marker: at most this"
-    return style.dress(ax, _TITLE[criterion], _LABEL[criterion], [note])
 
 
 def choice_weights(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
@@ -131,46 +80,6 @@ def _choosers(names: list[str]) -> dict[str, Look]:
         for k, name in enumerate(rules)
     }
     return {name: named[name] for name in named if name in names} | own
-
-
-def what_if_grid(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """MSE and cosine at the best cell of every setting that was not measured.
-
-    Args:
-        table: `trial_table` of a choice: its batch sizes.
-    """
-    ax = style.new_axes() if ax is None else ax
-    if not len(table):
-        drawing.nothing(ax, "nothing to vary")
-        return style.dress(ax, "What if", "")
-    rows = np.arange(len(table))
-    value, low, high = (table[name].to_numpy(float) for name in ("mse", "mse_low", "mse_high"))
-    floor = drawing.log_floor([drawing.Curve(rows.astype(np.float64), value, low, high)])
-    shown = np.where(value > 0, value, high)
-    ends = np.maximum([shown - np.maximum(low, floor), high - shown], 0.0)
-    ax.errorbar(
-        shown, rows, xerr=ends, fmt="o", color=BLUE, markersize=6, elinewidth=1.4, capsize=2.5
-    )
-    lost = value <= 0
-    ax.plot(shown[lost], rows[lost], "o", color=BLUE, markerfacecolor=PAPER, markersize=6)
-    places = zip(table["estimator"], table["horizon"], table["cosine"], high, strict=True)
-    for row, (name, horizon, cosine, end) in enumerate(places):
-        cell = f"{style.plain(str(name))}, h = {int(horizon)}"
-        text = f"{cell}, cos {min(float(cosine), 1.0):.2g}"
-        ax.annotate(text, (end, row), (6, 0), textcoords="offset points", va="center",
-                    fontsize=8, color=INK)  # fmt: skip
-    notes = ["bar: 95 % interval; beside it the best and its cosine of one batch"]
-    notes += ["open: estimate not above 0, upper end of its interval"] if lost.any() else []
-    style.dress(ax, "What if: least error, and where", "", notes)
-    ax.set_xscale("log")
-    # Plain text: a formula would not survive as text in an SVG.
-    ax.xaxis.set_major_formatter(TICKS)
-    ax.set_xlim(floor, float(np.nanmax(high)) * 30)
-    ax.set_yticks(rows, [str(each) for each in table["change"]], fontsize=8)
-    ax.invert_yaxis()
-    ax.set_xlabel(_LABEL["mse"], color=INK)
-    ax.grid(True, axis="x", color=style.GRID, linewidth=0.8)
-    return ax
 
 
 def contest(table: pd.DataFrame, ax: Axes | None = None) -> Axes:

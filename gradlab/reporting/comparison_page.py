@@ -14,9 +14,8 @@ import pandas as pd
 from gradlab.errors import InputError
 from gradlab.figures import comparison as figures
 from gradlab.reporting import shell
-from gradlab.reporting.first_fold import NOWHERE, PageSource
 from gradlab.reporting.numbers import quantity
-from gradlab.reporting.page import Page, Section, folded
+from gradlab.reporting.page import NOWHERE, Page, PageSource, Section, folded
 from gradlab.reporting.panels import Panel, panel
 from gradlab.runs.comparison import Comparison, compared
 from gradlab.runs.profile import load

@@ -21,8 +21,7 @@ from gradlab.reporting import (
     profile_page,
     training_page,
 )
-from gradlab.reporting.first_fold import PageSource
-from gradlab.reporting.page import Page
+from gradlab.reporting.page import Page, PageSource
 from gradlab.runs.probe import results as probe_results
 from gradlab.runs.probe.schema import KIND as PROBE
 from gradlab.runs.profile import load as load_profile

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import matplotlib
-import pandas as pd
 
 from gradlab import validation
 from gradlab.errors import InputError
 from gradlab.progress import Progress, silent
 from gradlab.reporting import kinds
-from gradlab.reporting.figure_data import drawn as drawn_data
+from gradlab.reporting.figure_data import drawn
 from gradlab.reporting.page import Page, lay_out, render
-from gradlab.reporting.panels import Panel
 from gradlab.reporting.shell import GENERATOR
 from gradlab.storage.records import check_output
 from gradlab.storage.whole_files import placed
@@ -52,23 +49,13 @@ def report(path: str | Path, figures: bool = False, pdf: bool = False, quiet: bo
 
 
 def compare(paths: Sequence[str | Path], page: str | Path) -> Path:
-    """Writes one page of several training runs, or of two measurements, and its figures beside it.
+    """Writes one page of several training runs, or of measurements, and its figures beside it.
 
     Raises:
         InputError: runs of different kinds, tasks, policies or truths, the wrong number of them,
             or a file that cannot be written.
     """
-    target = named(page)
-    return write(target, side_by_side(paths)[0])
-
-
-def side_by_side(paths: Sequence[str | Path]) -> tuple[Page, pd.DataFrame]:
-    """The page of several training runs, or of two measurements, and the table of differences.
-
-    Raises:
-        InputError: as `compare`.
-    """
-    return kinds.compared(paths)
+    return write(named(page), kinds.compared(paths)[0])
 
 
 def named(page: str | Path) -> Path:
@@ -97,10 +84,12 @@ def write(target: Path, page: Page, progress: Progress = silent) -> Path:
             folder.mkdir(exist_ok=True)
             for number, panel in enumerate(page.panels, 1):  # for slides, and what they show
                 panel.figure.savefig(folder / f"{panel.name}.png", dpi=160, facecolor="white")
-                drawn_data(panel.figure).to_csv(folder / f"{panel.name}.csv", index=False)
+                drawn(panel.figure).to_csv(folder / f"{panel.name}.csv", index=False)
+                if page.pdf:
+                    with matplotlib.rc_context({"pdf.fonttype": 42}):  # text that can be edited
+                        path = folder / f"{panel.name}.pdf"
+                        panel.figure.savefig(path, metadata={"CreationDate": None})
                 progress("figures", number, len(page.panels))
-            if page.pdf:
-                _save_pdf(page.panels, folder, progress)
         with placed(target) as temporary:
             temporary.write_text(render(page), encoding="utf-8", errors="replace")
     except OSError as error:
@@ -132,18 +121,3 @@ def _is_ours(page: Path) -> bool:
             return GENERATOR in file.read(4000)
     except (OSError, UnicodeDecodeError):
         return False
-
-
-def _save_pdf(drawn: Sequence[Panel], folder: Path, progress: Progress) -> None:
-    """As PDF with text that can be edited."""
-    from gradlab.reporting.fonts import cut_down  # a fifth of a second, for these alone
-
-    figures = [panel.figure for panel in drawn]
-    with (
-        matplotlib.rc_context({"pdf.fonttype": 42}),
-        tempfile.TemporaryDirectory() as fonts,
-        cut_down(figures, Path(fonts)),
-    ):
-        for number, panel in enumerate(drawn, 1):
-            panel.figure.savefig(folder / f"{panel.name}.pdf", metadata={"CreationDate": None})
-            progress("as PDF", number, len(drawn))

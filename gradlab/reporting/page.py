@@ -16,12 +16,22 @@ from dataclasses import dataclass
 from html import escape
 
 from gradlab.figures.style import SIZE
-from gradlab.reporting import first_fold, shell
-from gradlab.reporting.glossary import with_commands
+from gradlab.reporting import shell
 from gradlab.reporting.panels import Panel
-from gradlab.verdicts.screen import Screen
+from gradlab.verdicts.screen import LIGHTS, Fact, Screen, unsaid
 
 _FIRST = (5.3, 3.6)  # inches of the first screen's figure
+
+
+@dataclass(frozen=True)
+class PageSource:
+    """Where a page's numbers come from; empty where nobody knows."""
+
+    file: str = ""
+    command: str = ""
+
+
+NOWHERE = PageSource()
 
 
 @dataclass(frozen=True)
@@ -64,7 +74,7 @@ class Page:
     screen: Screen
     panels: tuple[Panel, ...] = ()
     sections: tuple[Section, ...] = ()
-    source: first_fold.PageSource = first_fold.NOWHERE
+    source: PageSource = NOWHERE
     compact: bool = True
     apart: bool = True
     pdf: bool = False
@@ -98,8 +108,8 @@ def render(page: Page, live: str = "") -> str:
     numbered = [(k, each) for k, each in enumerate(page.panels) if each is not first]
     figure = "" if first is None else shell.figure(page.panels.index(first), first)
     facts = {**page.facts, "file": page.source.file}
-    parts = [first_fold.screen(page.screen, figure, page.source), shell.facts(facts)]
-    parts += [first_fold.sentences(page.screen)]
+    parts = [_screen(page.screen, figure, page.source), shell.facts(facts)]
+    parts += [_sentences(page.screen)]
     named = {each.title for each in page.sections}
     rest = [each for each in folded("Figures", page.panels) if each.title not in named]
     parts += [_section(each, numbered) for each in (*page.sections, *rest)]
@@ -138,7 +148,7 @@ def _section(section: Section, panels: Sequence[tuple[int, Panel]]) -> str:
     if not mine and not section.lines and not section.body:
         if not section.missing:  # nobody says how to fill it
             return ""
-        line = with_commands(section.missing)
+        line = shell.with_commands(section.missing)
         return f'<p class="absent"{_id(section)}><b>{escape(section.title)}</b> {line}</p>'
     pictures = "\n".join(shell.figure(k, each) for k, each in mine)
     figures = f'<div class="figures">{pictures}</div>' if mine else ""
@@ -152,3 +162,45 @@ def _section(section: Section, panels: Sequence[tuple[int, Panel]]) -> str:
 
 def _id(section: Section) -> str:
     return f' id="{escape(section.name)}"' if section.name else ""
+
+
+def _screen(first: Screen, figure: str, source: PageSource) -> str:
+    """<section> with everything above the fold; `figure` is HTML, or empty."""
+    numbers = "".join(_fact(each, source) for each in first.numbers)
+    listed = f'<div class="numbers">{numbers}</div>' if numbers else ""
+    notice = f'<p class="notice" role="status">{escape(first.notice)}</p>' if first.notice else ""
+    return (
+        f'<section id="verdict" class="light-{first.light}" aria-label="Recommendation">'
+        f"{notice}"
+        f'<p class="headline">{shell.marked(first.headline)}</p>'
+        f'<p class="light"><span class="dot" aria-hidden="true"></span>'
+        f"<b>{escape(first.word or LIGHTS[first.light])}</b> · {shell.marked(first.sure)}</p>"
+        f'<div class="first">{figure}{listed}</div></section>'
+    )
+
+
+def _sentences(first: Screen) -> str:
+    """Every sentence of the verdict that is not above the fold, one click away."""
+    texts = unsaid([each.text for each in first.rest], f"{first.notice} {first.headline}")
+    items = [
+        f'<li class="{"decided" if each.decided else "undecided"}">{shell.marked(text)}</li>'
+        for each, text in zip(first.rest, texts, strict=True)
+        if text
+    ]
+    if not items:
+        return ""
+    count = "1 sentence" if len(items) == 1 else f"{len(items)} sentences"
+    return (
+        f'<details class="section" id="why"><summary><h2>Why</h2> <small>{count}</small></summary>'
+        f'<ul class="inside">{"".join(items)}</ul></details>'
+    )
+
+
+def _fact(fact: Fact, source: PageSource) -> str:
+    lines = [f"<p>{escape(fact.how)}</p>"] if fact.how else []
+    lines += [f"<p>File: <code>{escape(source.file)}</code></p>"] if source.file else []
+    lines += [f"<p>Again: <code>{escape(source.command)}</code></p>"] if source.command else []
+    return (
+        f'<details class="number"><summary><span class="value">{escape(fact.text)}</span> '
+        f"<span>{shell.marked(fact.label)}</span></summary>{''.join(lines)}</details>"
+    )

@@ -16,16 +16,15 @@ from matplotlib.figure import Figure
 
 from gradlab import figures
 from gradlab.choice.decays import decay_table
-from gradlab.choice.tables import contender_table, trial_table, weight_table
-from gradlab.figures.choice import choice_weights, what_if_grid
+from gradlab.choice.tables import contender_table, weight_table
 from gradlab.figures.style import SIZE
 from gradlab.gradients.ways import WAYS
 from gradlab.runs.profile import Profile
 from gradlab.verdicts.advice import advise
 from gradlab.verdicts.choice.sentences import cells_words
 from gradlab.verdicts.facts import Facts
-from gradlab.verdicts.gains import named
 from gradlab.verdicts.measurement.verdict import Evidence, decays
+from gradlab.verdicts.phrases import named
 from gradlab.wording import steps
 
 _GAIN = "Gain of a step"
@@ -218,7 +217,7 @@ def _growth(profile: Profile, table: pd.DataFrame) -> list[Panel]:
 
 
 def _contest(evidence: Evidence) -> list[Panel]:
-    """Contenders and weights of MPG's pair, then what would be best elsewhere."""
+    """Contenders and weights of MPG's pair."""
     if evidence.choice is None or evidence.choice.pair is None:
         return []
     pair = evidence.choice.pair
@@ -228,11 +227,9 @@ def _contest(evidence: Evidence) -> list[Panel]:
         "shown at several times of their ramp T."
     )
     shares = "Weights from all starts with their 95% intervals, beside those of the papers' rules."
-    trials = "From the same samples, to first order: nothing was measured again."
     drawn = {
         "contest": (contenders, partial(figures.contest, contender_table(pair))),
-        "weights": (shares, partial(choice_weights, weight_table(pair))),
-        "what_if": (trials, partial(what_if_grid, trial_table(evidence.choice))),
+        "weights": (shares, partial(figures.choice_weights, weight_table(pair))),
     }
     return [panel(name, CONTEST, caption, draw) for name, (caption, draw) in drawn.items()]
 

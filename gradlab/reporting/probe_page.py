@@ -10,8 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from gradlab.reporting import shell
-from gradlab.reporting.first_fold import NOWHERE, PageSource
-from gradlab.reporting.page import Page, Section, method
+from gradlab.reporting.page import NOWHERE, Page, PageSource, Section, method
 from gradlab.reporting.probe_panels import ORDER, absent, panels
 from gradlab.runs.probe.results import ProbeRun
 from gradlab.verdicts.probe.first_screen import screen

@@ -8,17 +8,15 @@ from html import escape
 from typing import Any
 
 from gradlab.reporting import panels, shell
-from gradlab.reporting.first_fold import NOWHERE, PageSource
 from gradlab.reporting.numbers import tables
-from gradlab.reporting.page import Page, Section, method
+from gradlab.reporting.page import NOWHERE, Page, PageSource, Section, method
 from gradlab.runs.check_results import CheckResult
-from gradlab.runs.derived_checks import derived_checks
 from gradlab.runs.profile import Profile
 from gradlab.runs.trimmed_starts import central, trimmed_share
-from gradlab.verdicts.advice import advise
 from gradlab.verdicts.choice.sentences import statements
 from gradlab.verdicts.measurement.verdict import Evidence, evidence, first_screen
 from gradlab.verdicts.screen import Screen
+from gradlab.wording import percent
 
 _LAWS = {"visited": "visited states, by the gradient of the return", "start": "the given starts"}
 
@@ -26,10 +24,9 @@ _LAWS = {"visited": "visited states, by the gradient of the return", "start": "t
 def page(profile: Profile, source: PageSource = NOWHERE, name: str = "") -> Page:
     """What the page of a measurement shows; `name` is its title where no task is known."""
     evident = evidence(profile)
-    read = derived_checks(profile, None if evident.facts is None else advise(evident.facts).cell)
     first = first_screen(profile, evident)
     title = str(profile.config.get("task") or name)
-    return shown(profile, first, title, evident, read, source)
+    return shown(profile, first, title, evident, source)
 
 
 def shown(
@@ -37,17 +34,16 @@ def shown(
     first: Screen,
     title: str,
     evidence: Evidence = panels.NOTHING,
-    read: tuple[CheckResult, ...] = (),
     source: PageSource = NOWHERE,
 ) -> Page:
     """The page of a measurement whose first screen is known.
 
     Args:
-        evidence: choice and attribution of the profile; read: checks read from its numbers.
+        evidence: choice and attribution of the profile.
     """
     drawn = tuple(panels.panels(profile, evidence))
     absent = panels.absent(profile, evidence)
-    checks = None if profile.sanity is None else (*profile.sanity, *read)
+    checks = None if profile.sanity is None else (*profile.sanity, *_taken(profile))
     numbers = (
         "<p>Click a heading to sort. Values are for the gradient in the policy's parameters.</p>"
         + tables(profile.table())
@@ -115,6 +111,33 @@ def _method(profile: Profile) -> Section:
         "Versions and machine": profile.environment,
     }
     return method(profile.config.get("command"), columns, why)
+
+
+_WHY = {
+    "step": "the return bends within the step: no error of the gradients",
+    "jump": "the return jumps within the step, which derivatives along a path do not see",
+    "boundary": "episodes end, which derivatives along a path do not see",
+    "law": "gradients and returns are of different problems: look at law and truth first",
+}
+
+
+def _taken(profile: Profile) -> tuple[CheckResult, ...]:
+    """Whether realised gains are those to first order, within their intervals."""
+    taken = profile.realised
+    if taken is None or not taken.best_is_known:
+        return ()
+    check, n = "realised gains against first order", f"{taken.judges} fresh starts"
+    apart = taken.disagreements(profile.table(), profile.jumps)
+    if not apart:
+        shown = f"agree at {len(taken.stepped)} gradients ({n})"
+        return (CheckResult(check, shown, "a step does what its direction promises", True),)
+    worst = max(apart, key=lambda each: abs(each.realised - each.predicted))
+    result = (
+        f"differ at {len(apart)} of {len(taken.stepped)}: {worst.cell[0]} at h = {worst.cell[1]} "
+        f"realised {percent(worst.realised)}, expected {percent(worst.predicted)} ({n})"
+    )
+    bent = all(each.reason == "step" for each in apart)
+    return (CheckResult(check, result, _WHY[worst.reason], bent),)
 
 
 _SANITY = "Sanity"

@@ -15,8 +15,7 @@ from matplotlib.figure import Figure
 from gradlab import figures
 from gradlab.figures.multiples import Over, several_quantities, several_returns
 from gradlab.reporting import numbers, shell, training_probe
-from gradlab.reporting.first_fold import NOWHERE, PageSource
-from gradlab.reporting.page import Page, Section, folded, method
+from gradlab.reporting.page import NOWHERE, Page, PageSource, Section, folded, method
 from gradlab.reporting.panels import Panel, panel
 from gradlab.runs.training import measured_weights, pairs
 from gradlab.runs.training.asynchrony import Asynchrony, asynchrony

@@ -1,12 +1,15 @@
-"""Ratios, missing samples and ends of intervals, as every form of the verdict says them."""
+"""Gains, ratios, missing samples and gradients, as every form of the verdict says them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import exp, log
 
 from gradlab.runs.decision_rules import LogRatio, Range, UsableHorizons
-from gradlab.statistics.number import Decision
-from gradlab.wording import horizons, rounded_up, span, times
+from gradlab.runs.identity import Identity
+from gradlab.runs.realised import Realised
+from gradlab.statistics.number import Decision, Number
+from gradlab.wording import describe, gradient, horizons, rounded_up, span, steps, times
 
 ZERO = "not distinguishable from zero"
 SAME = 1.05  # errors within 5% of one another are called the same
@@ -66,3 +69,73 @@ def usable_text(who: str, usable: UsableHorizons, rule: str) -> str:
 def _listed(ranges: tuple[Range, ...]) -> str:
     """1–3, 7"""
     return ", ".join(str(low) if low == high else f"{low}–{high}" for low, high in ranges)
+
+
+_FULL = 0.985  # from which on both ends round to 99%
+_WIDE = 0.5  # both ends beyond this say nothing
+
+
+def share(value: float) -> str:
+    """A share of the possible gain in whole percent, never rounded to all or nothing of it."""
+    value = max(-1.0, min(value, 1.0))
+    if abs(value) >= 0.995:
+        return "over 99%" if value > 0 else "under −99%"
+    return f"{round(100 * value)}%".replace("-", "−")
+
+
+def gain_text(gain: Number) -> str:
+    """77% (CI 74–80%); unknown where anything between harm and help is possible."""
+    if gain.low < -_WIDE and gain.high > _WIDE:
+        return f"unknown ({gain.n} starts)"
+    if gain.low >= _FULL:
+        return "over 99%"
+    low, high = share(gain.low), share(gain.high)
+    joint = " to " if gain.low < 0 else "–"
+    low = low.removesuffix("%") if joint == "–" else low
+    return f"{share(gain.clipped)} (CI {low}{joint}{high})"
+
+
+def change(
+    taken: Realised, cell: tuple[str, int], length: int | None = None, chosen: bool = False
+) -> str:
+    """+0.31 (CI 0.25–0.37), in units of return, by the user's update or another length.
+
+    Args:
+        chosen: whether the cell is mentioned because its gain is among the largest.
+    """
+    ends = taken.chosen_ends(cell) if chosen else taken.ends(cell, length)
+    value = taken.change(cell, length).value
+    return f"{value:+.2g} (CI {span(ends.low, ends.high)})".replace("-", "−")
+
+
+def _range_text(over: Sequence[int]) -> str:
+    """10–25 steps"""
+    return steps(over[0]) if len(over) == 1 else f"{horizons(over)} steps"
+
+
+def named(identity: Identity) -> str:
+    """What an estimator differentiates, and how, as a reader would say it: your model (BPTT)."""
+    who, how = describe(identity)
+    return f"{who} ({how})" if how else who
+
+
+def step_along(identity: Identity, over: Sequence[int], small: bool = False) -> str:
+    """Backpropagate 10–25 steps through your model (BPTT)"""
+    if identity.data:
+        return named(identity) if small else f"Use {named(identity)} (h = 0)"
+    if identity.jacobians == "none":
+        use = "use" if small else "Use"
+        return f"{use} {gradient(identity)}, {_range_text(over)}"
+    if list(over) == [0]:
+        return f"{'use' if small else 'Use'} the critic alone at the start states (h = 0)"
+    verb = "backpropagate" if small else "Backpropagate"
+    return f"{verb} {_range_text(over)} through {named(identity)}"
+
+
+def alone(data: Number) -> str:
+    """What the critic by itself is worth."""
+    if data.high < 0:
+        return f"The critic alone (h = 0) points away from ∇J: {share(data.clipped)}."
+    if data.low > 0:
+        return f"The critic alone gains {share(data.clipped)}."
+    return "The critic alone is not shown to help."

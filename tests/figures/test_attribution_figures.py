@@ -17,7 +17,7 @@ from gradlab.runs.attribution import (
 )
 from tests.figures.drawn import texts
 
-ALL = (figures.ledger, figures.entries, figures.error_steps, figures.variance_sources)
+ALL = (figures.ledger, figures.entries)
 SHARES = {"states": -3.0, "A": 4.0, "B": 0.5, "reward": 0.0, "critic_s": -0.75, "critic_a": 0.25}
 
 
@@ -77,13 +77,6 @@ def test_the_map_has_every_coordinate_and_the_signs():
     assert len(ax.patches) == 1  # the negative cell is hatched
     lost = figures.entries(table(account(5, lost=True)))
     assert "not distinguishable from zero" in texts(lost) and "+4" in texts(lost)
-
-
-def test_steps_are_drawn_where_they_are_and_sources_of_variance_pile_up():
-    ax = figures.error_steps(table(account(4)))
-    np.testing.assert_array_equal(ax.lines[0].get_ydata(), [0.0, 1.0, 2.0, 3.0])
-    ax = figures.variance_sources(table(account(4)))
-    assert [label.get_text() for label in ax.get_xticklabels()] == ["3"]
 
 
 @pytest.mark.parametrize("figure", ALL)

@@ -17,7 +17,7 @@ import gradlab
 from gradlab import cli, figures
 from gradlab.errors import InputError
 from gradlab.reporting import output, probe_page, probe_panels, render
-from gradlab.reporting.first_fold import PageSource
+from gradlab.reporting.page import PageSource
 from gradlab.reporting.panels import Panel
 from gradlab.runs.probe.results import ProbeRun, load
 from gradlab.runs.probe.schema import VITALS

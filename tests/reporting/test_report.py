@@ -272,9 +272,3 @@ def test_sentences_beyond_the_fold_are_one_click_away(tab: Any, tmp_path: Path) 
     assert not box.get_by_text("Sentence number 7.").is_visible()
     box.locator("summary").click()
     assert box.get_by_text("Sentence number 7.").is_visible()
-
-
-def test_checks_read_from_the_numbers_stand_among_the_others() -> None:
-    found = CheckResult("signs of the model gradient", "reliable up to h = 7", "then not", False)
-    text = shown(planted.Profile(), (), "t", "mse", read=(found,))
-    assert "2 of 4 checks ask for attention" in text and "reliable up to h = 7" in text

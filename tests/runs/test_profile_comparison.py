@@ -14,7 +14,7 @@ from gradlab.cli import main
 from gradlab.errors import InputError
 from gradlab.figures import comparison as figures
 from gradlab.reporting import render
-from gradlab.reporting.output import side_by_side
+from gradlab.reporting.kinds import compared as side_by_side
 from gradlab.runs.comparison import compared
 from gradlab.runs.profile import Profile
 from gradlab.statistics.comparison import difference, on_joint_groups

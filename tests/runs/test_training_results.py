@@ -12,7 +12,7 @@ from gradlab import figures
 from gradlab.cli import main
 from gradlab.errors import InputError
 from gradlab.reporting import training_page
-from gradlab.reporting.output import side_by_side
+from gradlab.reporting.kinds import compared as side_by_side
 from gradlab.runs.training.results import first_reached, load, loaded, table, times
 from tests.first_screens import check_first_screen
 from tests.runs.planted_training import RETURNS, written

@@ -14,7 +14,7 @@ from gradlab.networks import checkpoint
 from gradlab.networks.mlp import Policy, QCritic, VCritic
 from gradlab.networks.policies import GaussianPolicy
 from gradlab.reporting import training_page
-from gradlab.reporting.output import side_by_side
+from gradlab.reporting.kinds import compared as side_by_side
 from gradlab.runs.training.results import load
 from gradlab.storage.journal import read
 from gradlab.training.asynchronous.choice import Asynchronous

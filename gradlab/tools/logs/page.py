@@ -6,10 +6,9 @@ from functools import partial
 
 from gradlab import figures
 from gradlab.reporting import shell
-from gradlab.reporting.first_fold import NOWHERE, PageSource
 from gradlab.reporting.kinds import Kind
 from gradlab.reporting.numbers import by_section
-from gradlab.reporting.page import Page, Section, folded, method_of
+from gradlab.reporting.page import NOWHERE, Page, PageSource, Section, folded, method_of
 from gradlab.reporting.panels import Panel, panel
 from gradlab.tools.logs.findings import screen
 from gradlab.tools.logs.result import LogsRun

@@ -12,10 +12,9 @@ from html import escape
 from statistics import median
 
 from gradlab.reporting import shell
-from gradlab.reporting.first_fold import PageSource
 from gradlab.reporting.kinds import Kind
 from gradlab.reporting.numbers import number
-from gradlab.reporting.page import Page, Section
+from gradlab.reporting.page import Page, PageSource, Section
 from gradlab.tools.sweep.result import INDEX, Row, Sweep, load
 from gradlab.verdicts.screen import Fact, Light, Screen, Sentence
 from gradlab.wording import duration

@@ -21,9 +21,8 @@ from gradlab.statistics.quantities import QUANTITIES
 from gradlab.verdicts.advice import advise
 from gradlab.verdicts.choice.sentences import CALLED, cell_words, cells_words, statements
 from gradlab.verdicts.facts import facts
-from gradlab.verdicts.gains import gain_text
 from gradlab.verdicts.measurement.recommendation import recommendation
-from gradlab.verdicts.phrases import further
+from gradlab.verdicts.phrases import further, gain_text
 from gradlab.verdicts.screen import Fact, Light, Screen, Sentence
 from gradlab.wording import cosine, cosines, span, two
 

@@ -10,8 +10,7 @@ from gradlab.choice.values import Best, Cell, Choice, Mixing, Trial, WhatIf
 from gradlab.runs.decision_rules import COSINE, EXCESS
 from gradlab.statistics.intervals import Interval
 from gradlab.statistics.mixing import Weights
-from gradlab.verdicts.gains import gain_text
-from gradlab.verdicts.phrases import SAME, ZERO, capital, further, usable_text
+from gradlab.verdicts.phrases import SAME, ZERO, capital, further, gain_text, usable_text
 from gradlab.verdicts.screen import Sentence
 from gradlab.wording import batches, cosine, horizons, span, times
 

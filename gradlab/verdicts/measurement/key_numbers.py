@@ -21,7 +21,7 @@ from gradlab.runs.identity import same_as
 from gradlab.runs.realised import TRUE_CELL
 from gradlab.statistics.number import Number
 from gradlab.verdicts.facts import Cell, Facts
-from gradlab.verdicts.gains import change, gain_text, named, share
+from gradlab.verdicts.phrases import change, gain_text, named, share
 from gradlab.verdicts.screen import FACTS, Fact
 from gradlab.wording import span, updates
 

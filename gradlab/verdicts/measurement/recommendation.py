@@ -31,9 +31,9 @@ from gradlab.verdicts.advice import (
     lowers_at_once,
 )
 from gradlab.verdicts.facts import Cell, Facts
-from gradlab.verdicts.gains import alone, change, gain_text, named, share, step_along
 from gradlab.verdicts.measurement import key_numbers
 from gradlab.verdicts.measurement.key_numbers import HeadlinePart, first_to_fix
+from gradlab.verdicts.phrases import alone, change, gain_text, named, share, step_along
 from gradlab.verdicts.screen import NOTHING, NUMBERS, WORDS, Fact, Screen, Sentence, counted
 from gradlab.wording import cosine, duration, horizons, rounded_up, span, steps, two, updates
 
