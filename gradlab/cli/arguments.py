@@ -95,7 +95,6 @@ def named_task(name: str, settings: _Groups) -> Task:
 
 
 def _value(name: str, text: str) -> object:
-    """JSON where it parses, else the text itself."""
     if len(text) > _LONGEST:
         raise InputError(f"--set {name} has {len(text)} characters, expected at most {_LONGEST}")
     if text.count("[") + text.count("{") > 1 and _depth(text) > _DEEPEST:
@@ -113,8 +112,7 @@ def _value(name: str, text: str) -> object:
 
 
 def _depth(text: str) -> int:
-    """Depth of brackets; those within strings count, too."""
-    steps = ((c in "[{") - (c in "]}") for c in text)
+    steps = ((c in "[{") - (c in "]}") for c in text)  # brackets within strings count, too
     return max(accumulate(steps), default=0)
 
 
@@ -145,11 +143,7 @@ def networks(**files: str | None) -> dict[str, nn.Module]:
 
 
 def named_data(name: str, task: Task) -> Trajectories:
-    """Recorded transitions: a file of gradlab's own, or a Minari dataset as `minari:ID` or folder.
-
-    Raises:
-        InputError: there is none, it is damaged, or its states or actions have another width.
-    """
+    """Recorded transitions: a file of gradlab, or a Minari dataset as `minari:ID` or folder."""
     from gradlab.data import minari_datasets, trajectories
 
     is_minari = minari_datasets.is_dataset(name)
@@ -159,12 +153,12 @@ def named_data(name: str, task: Task) -> Trajectories:
 
 
 def beside(run: Path, kind: str) -> Path:
-    """The file of a network that a command fits."""
+    """The file of a fitted network."""
     return run.with_name(f"{run.stem}.{kind}.safetensors")
 
 
 def check_outputs(run: Path, made: tuple[str, ...], overwrite: bool, page: bool) -> None:
-    """Check the files to be written before the long work begins."""
+    """Refuses, before the long work, what cannot be written."""
     if run.suffix not in (".h5", ".hdf5"):
         raise InputError(f"--output is {run}: name a file that ends in .h5")
     records.check_output(run, overwrite)

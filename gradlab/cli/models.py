@@ -13,12 +13,7 @@ if TYPE_CHECKING:
 
 
 def model_option(task: Task, model: str | None, gradient_model: str | None = None) -> System | None:
-    """The system of --model and --gradient-model: one model, or two as one; None without either.
-
-    Raises:
-        InputError: a file holds no model of a step, "prior" where the task has none, or a gradient
-            model without a model whose states it goes with.
-    """
+    """The system of --model and --gradient-model: one model, or two as one; None without either."""
     from gradlab.systems.learned import TwoModels
 
     if model is None:
@@ -37,11 +32,7 @@ def model_option(task: Task, model: str | None, gradient_model: str | None = Non
 
 
 def named_model(name: str, task: Task | None, option: str = "--model") -> System:
-    """A learned model from a checkpoint, or the return value of a user's function.
-
-    Raises:
-        InputError: the file holds no model of a step.
-    """
+    """A learned model from a checkpoint, or the return value of a user's function."""
     from gradlab.networks.checkpoint import OF_OWN, load
     from gradlab.networks.gaussian_ensemble import GaussianEnsemble
     from gradlab.systems.function import from_function

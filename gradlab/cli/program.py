@@ -78,11 +78,7 @@ _ROWS: Mapping[str, type[_Command] | str] = {
 
 
 def command_of(name: str) -> type[_Command]:
-    """The class of a command.
-
-    Raises:
-        InputError: its tool is not installed.
-    """
+    """The class of a command."""
     row = _ROWS[name]
     found: type[_Command] = imported(row) if isinstance(row, str) else row
     return found

@@ -29,10 +29,6 @@ _FILES = (
 
 
 def check_words(words: Sequence[str]) -> None:
-    """
-    Raises:
-        InputError: a word is not text that a file can keep.
-    """
     for k, word in enumerate(words, 1):
         try:
             word.encode()
@@ -43,11 +39,7 @@ def check_words(words: Sequence[str]) -> None:
 
 
 def check(command: Any) -> None:
-    """Check the fields of a command, whatever their use.
-
-    Raises:
-        InputError: names the option, what it got and what is possible.
-    """
+    """Check the fields of a command, whatever their use."""
     given = ((field.name, getattr(command, field.name)) for field in fields(command))
     singly = (
         (n, x) for n, value in given for x in (value if isinstance(value, tuple) else [value])

@@ -31,11 +31,7 @@ _DIFFERENCE = ("difference", "ci_low", "ci_high")
 def ratio(
     table: pd.DataFrame, ax: Axes | None = None, *, quantity: str = "mse", names: tuple[str, str]
 ) -> Axes:
-    """B over A of every estimator, with its band; 1 is no change.
-
-    Raises:
-        InputError: the quantity is unknown.
-    """
+    """B over A of every estimator, with its band; 1 is no change."""
     ax = _drawn(table, ax, quantity, _RATIO)
     A, B = (style.plain(each) for each in names)
     title = f"{_NAMES[quantity].capitalize()}: {B} over {A}"
@@ -50,11 +46,7 @@ def difference(
     quantity: str = "bias2",
     names: tuple[str, str],
 ) -> Axes:
-    """B less A of every estimator, with its band; 0 is no change.
-
-    Raises:
-        InputError: the quantity is unknown.
-    """
+    """B less A of every estimator, with its band; 0 is no change."""
     ax = _drawn(table, ax, quantity, _DIFFERENCE)
     A, B = (style.plain(each) for each in names)
     notes = [f"above 0: {B} is larger; band: 95%"]

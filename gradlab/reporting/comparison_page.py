@@ -5,6 +5,7 @@ changed by how much, every number.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from html import escape
 from pathlib import Path
@@ -15,7 +16,7 @@ from gradlab.errors import InputError
 from gradlab.figures import comparison as figures
 from gradlab.reporting import shell
 from gradlab.reporting.numbers import quantity
-from gradlab.reporting.page import NOWHERE, Page, PageSource, Section, folded
+from gradlab.reporting.page import Page, Section, folded, method
 from gradlab.reporting.panels import Panel, panel
 from gradlab.runs.comparison import Comparison, compared
 from gradlab.runs.profile import load
@@ -61,11 +62,7 @@ def _panels(comparison: Comparison) -> list[Panel]:
 
 
 def of_files(paths: Sequence[str | Path]) -> tuple[Page, pd.DataFrame]:
-    """The page of two measurements, or of several, each with the first, and the table behind it.
-
-    Raises:
-        InputError: fewer than two measurements, or none that can be compared with the first.
-    """
+    """The page of two measurements, or of several, each with the first, and the table behind it."""
     if len(paths) < 2:
         raise InputError(f"compare got {len(paths)} measurements, expected two or more")
     stems = [Path(path).stem for path in paths]  # without folders where these are distinct
@@ -80,72 +77,62 @@ def of_files(paths: Sequence[str | Path]) -> tuple[Page, pd.DataFrame]:
             refused[name] = str(error)
     if not pairs:
         raise InputError(f"no run can be compared with {first}: {next(iter(refused.values()))}")
-    if len(others) == 1:
-        return _page(pairs[0], f"{first} and {others[0]}"), pairs[0].table()
     table = pd.concat([pair.table().assign(run=pair.names[1]) for pair in pairs])
+    if len(others) == 1:
+        return _two(pairs[0]), table.drop(columns="run")
     return _several(pairs, refused), table
 
 
 def _several(pairs: Sequence[Comparison], refused: Mapping[str, str]) -> Page:
-    """What the page of several measurements shows, each compared with the first.
+    """Each pair in a section of its own: sentences, and every number.
 
     Args:
         refused: name → why that measurement cannot be compared.
     """
-    first = pairs[0].names[0]
-    sections = []
-    for pair in pairs:  # sentences, and every number folded
+    first, sections = pairs[0].names[0], []
+    for pair in pairs:
         against = screen(pair)
         texts = [against.headline, *unsaid([each.text for each in against.rest], against.headline)]
-        lines = tuple(text for text in texts if text)
+        lines = tuple(filter(None, texts))
         sections.append(Section(pair.names[1], lines, _tables(pair.table()), against.sure))
     if refused:
         lines = tuple(f"{name}: {why}" for name, why in refused.items())
         sections.append(Section("Not compared", lines, opened=True))
-    facts = {
-        "task": pairs[0].first.config.get("task"),
-        "policy": shell.short(pairs[0].first.config.get("policy_hash")),
-        "first": first,
-        "compared with it": len(pairs),
-        "not compared": len(refused) or None,
-    }
-    question = "Which change did what?"
+    counts = {"compared with it": len(pairs), "not compared": len(refused) or None}
     others = pairs[0].names[1] if len(pairs) == 1 else f"{len(pairs)} others"
-    return Page(f"{first} and {others}", question, facts, each_with_first(pairs), (),
-                tuple(sections))  # fmt: skip
+    return Page(
+        f"{first} and {others}", "Which change did what?", _facts(pairs[0]) | counts,
+        each_with_first(pairs), sections=tuple(sections),
+    )  # fmt: skip
 
 
-def _page(comparison: Comparison, title: str, source: PageSource = NOWHERE) -> Page:
-    """What the page of two measurements shows."""
-    A, B = (escape(each) for each in comparison.names)
-    drawn = tuple(_panels(comparison))
+def _two(pair: Comparison) -> Page:
+    A, B = (escape(each) for each in pair.names)
+    drawn = tuple(_panels(pair))
     numbers = (
         f"<p>Click a heading to sort. first: {A}, second: {B}; difference: second less first.</p>"
-        + _tables(comparison.table())
+        + _tables(pair.table())
     )
-    measured = comparison.first, comparison.second
-    columns = "".join(
-        f"<div><h3>{escape(name)}</h3>{shell.reproduce(profile.config.get('command'))}"
-        f"{shell.definitions({k: v for k, v in profile.config.items() if k != 'command'})}</div>"
-        for name, profile in zip(comparison.names, measured, strict=True)
-    )
-    method = f'<div class="columns">{columns}</div>'
+    measured = dict(zip(pair.names, (pair.first.config, pair.second.config), strict=True))
     sections = (
         *folded("Figures", drawn),
         Section("Every number", body=numbers),
-        Section("How both were measured", body=method, name="method"),
+        replace(method(None, measured), title="How both were measured"),
     )
-    first, second = (each.config.get("starts") for each in measured)
-    facts = {
-        "task": comparison.first.config.get("task"),
-        "policy": shell.short(comparison.first.config.get("policy_hash")),
-        "first": comparison.names[0],
-        "second": comparison.names[1],
+    first, second = (config.get("starts") for config in measured.values())
+    counts = {
+        "second": pair.names[1],
         "gradients": first if first == second else f"{first} and {second}",
-        "paired": "no" if comparison.unpaired else "yes",
+        "paired": "no" if pair.unpaired else "yes",
     }
-    question = "What did the change do?"
-    return Page(title, question, facts, screen(comparison), drawn, sections, source)
+    title, question = " and ".join(pair.names), "What did the change do?"
+    return Page(title, question, _facts(pair) | counts, screen(pair), drawn, sections)
+
+
+def _facts(pair: Comparison) -> dict[str, object]:
+    config = pair.first.config
+    policy = shell.short(config.get("policy_hash"))
+    return {"task": config.get("task"), "policy": policy, "first": pair.names[0]}
 
 
 def _tables(table: pd.DataFrame) -> str:

@@ -75,11 +75,7 @@ _FOLDER = "gradlab.tools.sweep.page:KIND"  # of a sweep's runs
 
 
 def page_of(path: Path) -> Page:
-    """The page of the run at `path`, or of the sweep in that folder.
-
-    Raises:
-        InputError: the run cannot be read, or is of a kind that has no page.
-    """
+    """The page of the run at `path`, or of the sweep in that folder."""
     kind = _kind(path)
     run = kind.load(path)
     config = getattr(run, "config", {})
@@ -90,11 +86,7 @@ def page_of(path: Path) -> Page:
 
 
 def screen_of(path: Path) -> Screen:
-    """The first screen of the run at `path`.
-
-    Raises:
-        InputError: as `page_of`.
-    """
+    """The first screen of the run at `path`."""
     kind = _kind(path)
     return kind.screen(kind.load(path))
 
@@ -103,9 +95,6 @@ def compared(paths: Sequence[str | Path]) -> tuple[Page, pd.DataFrame]:
     """The page of several runs of one kind, and the table of their differences.
 
     A folder stands for the runs of its sweep that are done.
-
-    Raises:
-        InputError: names two files of different kinds, or a kind that is not compared.
     """
     paths = [file for path in paths for file in _files(Path(path))]
     words = {str(path): journal.kind(path) for path in paths}

@@ -87,11 +87,7 @@ class Comparison:
 
 
 def compared(first: Profile, second: Profile, names: tuple[str, str] = ("A", "B")) -> Comparison:
-    """Two profiles side by side.
-
-    Raises:
-        InputError: they are of different tasks, policies or truths, or have nothing in common.
-    """
+    """Two profiles side by side."""
     _same_task(first, second, names)
     _same_truth(first, second, names)
     horizons = tuple(h for h in first.horizons if h in second.horizons)

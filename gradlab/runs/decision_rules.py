@@ -1,19 +1,15 @@
 """The numbers that a verdict turns into words: judged horizons, ratios of errors, growth.
 
-Intervals over horizons come from one multiplier bootstrap over groups of starts: θ* = θ +
-mean_g (ω_g − 1) ψ_g with the jackknife's pseudo-values ψ, the same ω for every horizon, so that
-what is common to all horizons cancels.
-
-At which horizons one may unroll: those with a good direction and a small error.
+Intervals over horizons come from one multiplier bootstrap over groups of starts, the same ω for
+every horizon: θ* = θ + mean_g (ω_g − 1) ψ_g with the jackknife's pseudo-values ψ.
 
     usable       cosine with the truth ≥ 0.7 and MSE ≤ 2 × the smallest, by whole 95% intervals
     not usable   one of the two intervals lies on the other side
     undecided    neither
 
-Each horizon h ≥ 1 is judged by its own two intervals, without a correction for how many there are.
-The smallest MSE is that over all horizons, 0 (the data gradient) included; its ratio is paired, and
-each bootstrap replicate selects its own smallest one. Usable horizons need not begin at h = 1:
-errors of a model may cancel beyond the first steps.
+Each h ≥ 1 is judged by its own two intervals; the smallest MSE is over all horizons, 0 included,
+and each bootstrap replicate selects its own. Usable horizons need not begin at h = 1: errors of a
+model may cancel beyond the first steps.
 """
 
 from __future__ import annotations
@@ -81,11 +77,8 @@ def judged_horizons(profile: Profile, name: str) -> list[int]:
 
 
 def heavy_horizons(profile: Profile, name: str) -> list[int]:
-    """Horizons at which the tail index says that a few starts carry much of what was measured.
-
-    There intervals of variance and error may cover less than they say; none where the index was
-    not measured (files of older versions).
-    """
+    """Horizons at which a few starts carry so much, by the tail index, that intervals of variance
+    and error may cover less than they say."""
     if "tail_index" not in profile.quantities:
         return []
     over = horizons_of(profile, name)
@@ -103,7 +96,7 @@ def _bootstrap(estimates: list[Estimate]) -> Array:
 
 @dataclass(frozen=True)
 class LogRatio:
-    """Logarithm of a ratio of mean squared errors, its interval and standard error."""
+    """Logarithm of a ratio of mean squared errors."""
 
     value: float
     low: float
@@ -133,8 +126,7 @@ def ratio_to_best(
 
 
 def _ratios_to_smallest(profile: Profile, name: str, over: list[int]) -> list[LogRatio | None]:
-    """log(MSE at h / smallest MSE over `over`) of every h in it; None where one of them is not
-    known to be above 0."""
+    """log(MSE at h / smallest MSE over `over`); None where one is not known to be above 0."""
     errors = [profile.estimate(name, "mse", h) for h in over]
     if not all((error.left_out > 0).all() for error in errors):
         return [None] * len(over)
@@ -151,10 +143,9 @@ def _ratios_to_smallest(profile: Profile, name: str, over: list[int]) -> list[Lo
 
 
 def least_ratio(above: list[Estimate], below: list[Estimate]) -> LogRatio | None:
-    """log(smallest of `above` / smallest of `below`), all on the same groups.
+    """log(smallest of `above` / smallest of `below`), where all are known to be above 0.
 
-    Each bootstrap replicate selects its own smallest ones, so that the interval pays for the
-    choice. None where one of them is not known to be above 0.
+    Each bootstrap replicate selects its own smallest ones: the interval pays for the choice.
     """
     if not above or not below or not all((each.left_out > 0).all() for each in (*above, *below)):
         return None

@@ -1,11 +1,7 @@
 """Who an estimator is: whose states, whose Jacobians, which actions carry θ, which tail.
 
-    states × jacobians × actions × tail       as of `gradients.estimator`, in words
-
 Made once from the objects that are measured (`measurement.arguments.identify`) and stored with
-every number; whatever decides, says or draws something reads these fields. A name is a label:
-renaming estimators permutes rows and changes no number, no light and no decision. Read without
-torch.
+every number; whatever decides, says or draws reads these fields, never a name. Without torch.
 """
 
 from __future__ import annotations
@@ -24,8 +20,7 @@ _COUNTED = ("decay", "stop")  # cuts that a number goes with
 
 @dataclass(frozen=True)
 class Identity:
-    """See above.
-
+    """
     Attributes:
         name: a label that nothing reads.
         states: whose; any system that is not the task's simulator is a model.
@@ -98,13 +93,8 @@ _BESIDE = "true_dynamics_"  # of the simulator, beside the default ones
 def by_default(
     names: Sequence[str], actions: Mapping[str, str] | None = None
 ) -> dict[str, Identity]:
-    """The identities behind the default names, for what stores nothing but names.
-
-    A name that is none of these is a model's.
-
-    Args:
-        actions: which actions carry θ, by name, where that is known.
-    """
+    """The identities behind the default names, for what stores nothing but names; any other name
+    is a model's. `actions`: which actions carry θ, by name, where that is known."""
     carry = {name: str((actions or {}).get(name, "")) for name in names}
     known = by_known_name(names)
     found = [

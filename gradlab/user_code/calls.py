@@ -40,9 +40,6 @@ def running(name: str, remedy: Callable[[str], str] | None = None) -> Iterator[N
 
     Args:
         name: its role, as "step"; remedy: advice, from the error's words.
-
-    Raises:
-        InputError: the function failed.
     """
     try:
         yield

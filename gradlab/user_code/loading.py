@@ -28,9 +28,6 @@ def load_object(name: str) -> Any:
 
     The file's folder is importable: first while the file is executed and last from then on, so
     that no file in it hides an installed package.
-
-    Raises:
-        InputError: there is no such file, it fails, or it has nothing of that name.
     """
     file, _, wanted = name.rpartition(":")
     path = Path(file).absolute()
@@ -58,11 +55,7 @@ def load_object(name: str) -> Any:
 
 
 def load_made(name: str) -> Any:
-    """The object that "PATH.py:NAME" returns, if it needs no arguments, else the object itself.
-
-    Raises:
-        InputError: as `load_object`, or the function fails.
-    """
+    """The object that "PATH.py:NAME" returns, if it needs no arguments, else the object itself."""
     target = load_object(name)
     if not (inspect.isroutine(target) or inspect.isclass(target)):
         return target
@@ -85,11 +78,7 @@ def needs_nothing(function: Callable[..., Any]) -> bool:
 
 
 def called(name: str, function: Callable[..., Any], **settings: object) -> Any:
-    """The return value of a function of "PATH.py:NAME".
-
-    Raises:
-        InputError: it fails.
-    """
+    """The return value of a function of "PATH.py:NAME"."""
     with failing(name.rpartition(":")[0]):
         return function(**settings)
 

@@ -54,7 +54,6 @@ class Advice:
 
 
 def advise(facts: Facts) -> Advice:
-    """The decision of a measurement at visited states."""
     facts = believed(facts)
     cell, updates = _chosen(facts)
     # Gradient and returns are of different problems: that an update bends, or jumps, is said by
@@ -75,7 +74,6 @@ def advise(facts: Facts) -> Advice:
 
 
 def believed(facts: Facts) -> Facts:
-    """The facts without gains where a premise of every gain fails."""
     if not facts.void:
         return facts
     nothing: dict[Cell, Number] = {}
@@ -126,7 +124,6 @@ def lowers(facts: Facts, cell: Cell) -> bool:
 
 
 def lowers_at_once(facts: Facts, cell: Cell) -> bool:
-    """Does one plain step of the update's length lower the return?"""
     taken, rehearsed = facts.realised, facts.rehearsal
     if taken is not None and cell in taken.stepped and taken.harms(cell):
         return True
@@ -134,8 +131,7 @@ def lowers_at_once(facts: Facts, cell: Cell) -> bool:
 
 
 def in_vain(facts: Facts, cell: Cell) -> bool:
-    """Were steps of the update's length taken along it, none of which is shown to raise the
-    return?"""
+    """Were steps of the update's length taken, and none is shown to raise the return?"""
     taken, rehearsed = facts.realised, facts.rehearsal
     stepped = taken is not None and cell in taken.stepped
     repeated = rehearsed is not None and rehearsed.repeated(cell)
@@ -146,7 +142,6 @@ def in_vain(facts: Facts, cell: Cell) -> bool:
 
 
 def _falls(facts: Facts, cell: Cell) -> bool:
-    """Is the highest return of its rehearsal below the present one?"""
     rehearsed = facts.rehearsal
     if rehearsed is None or cell not in rehearsed.cells:
         return False

@@ -17,7 +17,7 @@ from gradlab.verdicts.phrases import SAME, ZERO, capital, missing, ratio_of, rat
 from gradlab.verdicts.screen import NOTHING, Fact, Light, Screen, Sentence
 from gradlab.wording import gradient, horizons, known, listed, percent, two
 
-SHOWN, LEAD = 36, 8  # characters of a value, and of what it shares with the other
+_SHOWN, _LEAD = 36, 8  # characters of a value, and of what it shares with the other
 _PARTS = {
     "bias2": "squared bias",
     "variance": "variance",
@@ -97,22 +97,20 @@ def _least(comparison: Comparison, name: str) -> LogRatio | None:
 
 
 def comparison_verdict(comparison: Comparison) -> tuple[Sentence, ...]:
-    """Whether B is better than A, estimator by estimator, and in what."""
+    """What was changed, then estimator by estimator whether B is better than A, and in what."""
     sentences = [_asked(comparison)]
     for name in comparison.estimators:
         error, parts = _error(comparison, name), _parts(comparison, name)
-        if error is None and parts:
-            sentences.append(
-                Sentence("parts", True, f"{capital(_gradient(comparison, name))}: {parts}.")
-            )
-        elif error is not None:
+        if error is not None:
             decided, text = error
             sentences.append(Sentence("error", decided, f"{text}{f': {parts}' if parts else ''}."))
+        elif parts:
+            text = f"{capital(_gradient(comparison, name))}: {parts}."
+            sentences.append(Sentence("parts", True, text))
     return tuple(sentences)
 
 
 def _asked(comparison: Comparison) -> Sentence:
-    """What was changed, and how sharp the comparison is."""
     A, B = comparison.names
     settings = [
         f"{key.replace('_', ' ')} ({' → '.join(_short(one, other))})"
@@ -190,14 +188,12 @@ def _samples(comparison: Comparison) -> str:
 def _short(one: object, other: object) -> tuple[str, str]:
     """Two values; of long ones what is around their first difference."""
     texts = ["none" if each in (None, "") else str(each) for each in (one, other)]
-    same = takewhile(lambda pair: pair[0] == pair[1], zip(*texts, strict=False))
-    begin = sum(1 for _ in same) - LEAD
+    alike = takewhile(lambda pair: pair[0] == pair[1], zip(*texts, strict=False))
+    begin = sum(1 for _ in alike) - _LEAD
     return _around(texts[0], begin), _around(texts[1], begin)
 
 
 def _around(text: str, begin: int) -> str:
-    if len(text) <= SHOWN:
-        return text
-    begin = max(min(begin, len(text) - SHOWN), 0)
-    end = begin + SHOWN
-    return f"{'…' * (begin > 0)}{text[begin:end]}{'…' * (end < len(text))}"
+    begin = max(min(begin, len(text) - _SHOWN), 0)
+    shown = text[begin : begin + _SHOWN]
+    return f"{'…' * (begin > 0)}{shown}{'…' * (begin + _SHOWN < len(text))}"

@@ -5,9 +5,7 @@
             none     no truth, or checks that failed
 
 Page and terminal show the same `Screen`; what it leaves out is in `rest`, one click or `--explain`
-away. A reader takes in so many words and numbers before the figure: `WORDS` and `NUMBERS`.
-
-One sentence of a verdict.
+away. `WORDS` and `NUMBERS` is what a reader takes in before the figure.
 """
 
 from __future__ import annotations
@@ -45,7 +43,7 @@ _END = re.compile(r"(?<=[.!?]) (?=[^a-z])")
 
 @dataclass(frozen=True)
 class Fact:
-    """One number of the first screen: what it is, its text, its formula and where it comes from."""
+    """One number of the first screen: what it is, its text, its formula and source."""
 
     label: str
     text: str

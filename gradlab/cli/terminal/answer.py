@@ -1,10 +1,4 @@
-"""A command's document on standard output: sentences and tables, or one JSON document.
-
-Tables of a command's document on the terminal: checks, attribution, choice.
-
-selftest      one row per check            attribute     causes down, horizons across
-choose        candidates on unseen starts, and what-if settings
-"""
+"""A command's document on standard output: sentences and tables, or one JSON document."""
 
 from __future__ import annotations
 
@@ -20,7 +14,7 @@ from gradlab.cli.arguments import Document
 from gradlab.cli.terminal.progress_bars import bars
 from gradlab.cli.terminal.streams import utf8
 from gradlab.errors import Failure, InputError
-from gradlab.wording import percent, span, two
+from gradlab.wording import percent, two
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -46,7 +40,6 @@ def _print_checks(checks: list[dict[str, Any]]) -> None:
 
 
 def _print_attribution(rows: _Rows) -> None:
-    """Shares of the squared bias, then of the variance, one table for each estimator."""
     from rich.console import Console
     from rich.table import Table
 
@@ -75,7 +68,6 @@ def _print_attribution(rows: _Rows) -> None:
 
 
 def _with_interval(row: Mapping[str, Any]) -> str:
-    """A number with its interval."""
     value, low, high = (two(row[name]) for name in ("value", "ci_low", "ci_high"))
     return f"{value}\n[{low}, {high}]"
 
@@ -93,47 +85,7 @@ def _share(row: Mapping[str, Any], total: Mapping[str, Any]) -> str:
 
 
 def _percent(share: float) -> str:
-    """Per cent as in a sentence; a share of rounding size is 0."""
-    return "0%" if abs(share) < 5e-5 else percent(share)
-
-
-def print_choice(document: Mapping[str, Any]) -> None:
-    """Candidates evaluated on starts that did not choose them, then the what-if settings."""
-    for name in ("pair", "several"):
-        rows = document.get(f"contenders of {name}")
-        if rows:
-            print(f"weights of {name}, judged on unseen starts:")
-            head = ["chosen by", "MSE", "95% CI", "cosine", "95% CI"]
-            _aligned(head, [[row["chooser"], *_error_and_cosine(row)] for row in rows])
-    trials = document.get("what if")
-    if trials:
-        print("what if:")
-        head = ["change", "best", "may be best", "MSE", "95% CI", "cosine", "95% CI"]
-        rows = []
-        for row in trials:
-            best, kept = f"{row['estimator']}, h = {row['horizon']}", str(row["kept"] or "–")
-            rows.append([row["change"], best, kept, *_error_and_cosine(row)])
-        _aligned(head, rows)
-
-
-def _error_and_cosine(row: dict[str, Any]) -> list[str]:
-    texts = []
-    for name in ("mse", "cosine"):
-        at_most = name == "mse" and row[name] <= 0  # a noise-corrected error that is not above 0
-        shown = (
-            f"≤ {row['mse_high']:.3g}"
-            if at_most
-            else (f"{row[name]:.3g}" if math.isfinite(row[name]) else "–")
-        )
-        texts += [shown, span(row[f"{name}_low"], row[f"{name}_high"])]
-    return texts
-
-
-def _aligned(head: list[str], rows: list[list[str]]) -> None:
-    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-    for row in [head, *rows]:
-        cells = [f"{text:<{width}}" for text, width in zip(row, widths, strict=True)]
-        print("  " + "  ".join(cells).rstrip())
+    return "0%" if abs(share) < 5e-5 else percent(share)  # of rounding size
 
 
 WIDTH, NAMES = 80, 20  # columns of a list, and those of its names
@@ -185,11 +137,7 @@ def of_run(run: Path, page: bool, more: Sequence[Document] = ()) -> Document:
 
 
 def answer(document: Document, as_json: bool, explain: bool = False) -> None:
-    """Print the document of a command on standard output.
-
-    Args:
-        explain: print what stands below the recommendation, too.
-    """
+    """Print a command's document; `explain`: what stands below the recommendation, too."""
     if as_json:
         print(json.dumps(_plain(document), allow_nan=False, ensure_ascii=not utf8()))
         return
@@ -207,8 +155,6 @@ def answer(document: Document, as_json: bool, explain: bool = False) -> None:
             _print_checks(checks)
         if isinstance(shares, list):
             _print_attribution(shares)
-        if "what if" in document:
-            print_choice(document)
     for kind in ("run", "report"):
         if kind in document:
             print(f"{kind + ':':8}{document[kind]}")
@@ -241,13 +187,11 @@ def _print_lists(document: Document) -> None:
 
 
 def _filled(text: str) -> str:
-    """A text in columns after the names."""
     indent = " " * (NAMES + 3)
     return textwrap.fill(text, WIDTH, subsequent_indent=indent, break_on_hyphens=False)
 
 
 def _print_screen(document: Document) -> None:
-    """The recommendation, how sure it is, and its numbers."""
     from gradlab.verdicts.screen import light_line
 
     console = _console()
@@ -266,7 +210,6 @@ def _print_screen(document: Document) -> None:
 
 
 def bold(sentence: str) -> None:
-    """Print the first sentence of an answer, which says what was found."""
     _console().print(sentence, style="bold")
 
 
@@ -274,9 +217,7 @@ def _console() -> Console:
     from rich.console import Console
 
     class Piped(Console):
-        def on_broken_pipe(self) -> None:
-            """Raise, where rich would exit with 1: a closed pipe (`| head`) is no failure, see
-            `main`."""
+        def on_broken_pipe(self) -> None:  # where rich would exit with 1
             raise BrokenPipeError
 
     return Piped(soft_wrap=False, highlight=False, markup=False)

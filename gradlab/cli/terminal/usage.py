@@ -171,10 +171,6 @@ def parsed(commands: Any, words: Sequence[str]) -> Any:
 
     Args:
         commands: a union of dataclasses, each under the name of its subcommand.
-
-    Raises:
-        InputError: the words are none of them.
-        SystemExit: after --help, which is printed.
     """
     box, page = io.StringIO(), io.StringIO()
     config = (FlagCreatePairsOff,)
