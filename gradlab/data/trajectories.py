@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gradlab import validation
 from gradlab.data.path import Path
 from gradlab.errors import InputError
 from gradlab.storage import records
@@ -166,8 +167,7 @@ def segments(trajectories: Trajectories, horizon: int) -> Path:
     Raises:
         InputError: no trajectory is as long as `horizon`.
     """
-    if not isinstance(horizon, int) or horizon < 0:
-        raise InputError(f"horizon is {horizon!r}, expected an integer ≥ 0")
+    validation.whole("horizon", horizon)
     t = trajectories
     _, counts = torch.unique_consecutive(t.trajectory, return_counts=True)
     last = (counts.cumsum(0) - 1).repeat_interleave(counts)  # of each row's trajectory

@@ -16,6 +16,7 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
+from gradlab import validation
 from gradlab.errors import InputError
 from gradlab.networks.policies import log_normal, log_tanh_slope
 
@@ -69,10 +70,9 @@ class Reparameterised(nn.Module):
         bias: Tensor | None,
     ) -> None:
         super().__init__()
-        if not isinstance(actor, nn.Module):
-            raise InputError(f"actor is a {type(actor).__name__}, expected a torch.nn.Module")
-        if log_std is not None and not isinstance(log_std, Tensor):
-            raise InputError(f"log_std is {log_std!r}, expected a tensor, log σ of every action")
+        validation.instance("actor", actor, nn.Module, "a torch.nn.Module")
+        kinds = (Tensor, type(None))
+        validation.instance("log_std", log_std, kinds, "a tensor, log σ of every action")
         self.actor = actor
         if isinstance(log_std, nn.Parameter):
             self.log_std: Tensor | None = log_std

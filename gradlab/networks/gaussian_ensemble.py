@@ -28,6 +28,7 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
+from gradlab import validation
 from gradlab.errors import InputError
 from gradlab.networks.layers import Layers, Modules, pick, softplus
 from gradlab.networks.mlp import Scale, mlp
@@ -64,8 +65,7 @@ class MemberMLP(nn.Module):
         bias: bool = True,
     ) -> None:
         super().__init__()
-        if not isinstance(members, int) or members < 1:
-            raise InputError(f"members is {members!r}, expected a positive integer")
+        validation.whole("members", members, 1)
         networks = [mlp(sizes, activation, scale, bias) for _ in range(members)]
         linear = [[module for module in net if isinstance(module, nn.Linear)] for net in networks]
         self.members, self.activation = members, activation
@@ -281,8 +281,7 @@ class GaussianEnsemble(nn.Module):
         super().__init__()
         check_network(network)
         for name, value in (("state_dim", state_dim), ("action_dim", action_dim)):
-            if not isinstance(value, int) or value < 1:
-                raise InputError(f"{name} is {value!r}, expected a positive integer")
+            validation.whole(name, value, 1)
         self.state_dim, self.action_dim = state_dim, action_dim
         self.residual, self.reward = bool(residual), bool(reward)
         inputs, outputs = state_dim + action_dim, state_dim + int(self.reward)

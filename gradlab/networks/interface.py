@@ -3,12 +3,8 @@
 policy(state) → [N, da], or policy(state, noise) where it has an attribute `noise_dim`
 critic(state, action) → [N] (a Q critic), or critic(state) → [N] (a V critic); [N, 1] is taken, too
 
-Test that a function treats the rows of a batch independently: row 0 beside two neighbours.
-
-A batch mean, a softmax over dim 0 or batch statistics make a row's result depend on the others:
-then a gradient "per sample" belongs to no sample, and every variance is wrong.
-
-First layers of a policy, as views of the state. Fixed, without parameters, differentiable.
+Rows are independent: with a batch mean, a softmax over dim 0 or batch statistics a gradient "per
+sample" belongs to no sample, and every variance is wrong. `check_rows` tries it.
 """
 
 from __future__ import annotations
@@ -45,19 +41,6 @@ class ClippedVelocities(nn.Module):
         return torch.cat([positions, velocities.clamp(-self.limit, self.limit)], dim=1)
 
 
-@final
-class Circle(nn.Module):
-    """An angle (the first column) as its cosine and sine, the other columns after them.
-
-    Before the first layer it makes a policy or critic periodic, and shows Pendulum-v1's state
-    (θ, θ̇) as Gymnasium does: (cos θ, sin θ, θ̇).
-    """
-
-    def forward(self, state: Tensor) -> Tensor:
-        angle, others = state[:, :1], state[:, 1:]
-        return torch.cat([angle.cos(), angle.sin(), others], dim=1)
-
-
 _MOVE = 0.01  # of the neighbour: far beyond rounding, and hardly out of its range
 _ROUNDING = 1e4  # units of machine epsilon, relative to the largest output
 
@@ -77,9 +60,13 @@ def check_rows(name: str, function: Callable[..., Tensor], *inputs: Tensor) -> N
     if len(pair[0]) < 2:
         return
     moved = [torch.cat([x[:1], x[1:] * (1 + _MOVE) + _MOVE]) for x in pair]
+
+    def first(inputs: list[Tensor]) -> Tensor:
+        return function(*(x.clone() for x in inputs))[0].nan_to_num()
+
     try:
         with torch.no_grad():
-            alone, again, other = (_first(function, one) for one in (pair, pair, moved))
+            alone, again, other = map(first, (pair, pair, moved))
     except (RuntimeError, ValueError, ArithmeticError, IndexError, InputError):
         return
     if torch.equal(alone, again) and not _same(alone, other):
@@ -88,10 +75,6 @@ def check_rows(name: str, function: Callable[..., Tensor], *inputs: Tensor) -> N
             f"row. Every row must depend on its own inputs only; look for a mean or softmax over "
             f"dim 0, batch statistics, or a reshape"
         )
-
-
-def _first(function: Callable[..., Tensor], inputs: list[Tensor]) -> Tensor:
-    return function(*(x.clone() for x in inputs))[0].nan_to_num()
 
 
 def _same(one: Tensor, other: Tensor) -> bool:
@@ -206,8 +189,7 @@ def double_copy(name: str, module: nn.Module) -> nn.Module:
 
 
 def _check_sound(name: str, module: nn.Module, state: Tensor) -> None:
-    if not isinstance(module, nn.Module):
-        raise InputError(f"{name} is {validation.shown(module)}, expected a torch.nn.Module")
+    validation.instance(name, module, nn.Module, "a torch.nn.Module")
     for child in module.modules():
         still = getattr(child, "p", 1.0) == 0.0  # dropout of nothing, as in a transformer's layers
         if child.training and isinstance(child, _UNSTEADY) and not still:

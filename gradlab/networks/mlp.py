@@ -22,6 +22,7 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
+from gradlab import validation
 from gradlab.errors import InputError
 
 CriticLike = nn.Module | Callable[..., Tensor]
@@ -130,8 +131,7 @@ def mlp(
     """
     if len(sizes) < 2 or any(not isinstance(size, int) or size < 1 for size in sizes):
         raise InputError(f"sizes are {list(sizes)}, expected two or more positive integers")
-    if activation not in ACTIVATIONS:
-        raise InputError(f"activation is {activation!r}, expected one of {', '.join(ACTIVATIONS)}")
+    validation.word("activation", activation, ACTIVATIONS)
     if scale is not None and len(scale) != sizes[0]:
         raise InputError(f"scale has {len(scale)} entries, expected {sizes[0]}")
     layers: list[nn.Module] = [] if scale is None else [Scale(scale)]

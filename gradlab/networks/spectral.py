@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from gradlab import validation
 from gradlab.errors import InputError
 from gradlab.networks.gaussian_ensemble import MemberLinear
 
@@ -89,8 +90,7 @@ def normalise(network: nn.Module, which: Which = "all_but_last", bound: float = 
     Raises:
         InputError: an unknown choice, a choice without layers, one that is normalised already.
     """
-    if not isinstance(which, str) or which not in CHOICES:
-        raise InputError(f"spectral is {which!r}, expected one of {', '.join(CHOICES)}")
+    validation.word("spectral", which, CHOICES)
     if not 0 < bound < float("inf"):
         raise InputError(f"bound is {bound!r}, expected a positive number")
     chosen = [layer for _, layer in linear_layers(network)][CHOICES[which]]

@@ -13,7 +13,7 @@ states of that system are off by up to 48, so the rigid-body equations above are
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -25,7 +25,7 @@ from gradlab.systems.system import (
     Transition,
     check_step,
     constant,
-    standard_normal,
+    sample_normal,
 )
 
 ACTION_LIMIT = 3.0
@@ -36,11 +36,6 @@ SIMULATOR_WEIGHTS = (0.01, 1.0, 0.1, 0.1)
 MODEL_WEIGHTS = (0.01, 1.0, 1e-3, 1e-3)
 
 Timing = Literal["pre_step", "post_step"]
-_TIMINGS = ("pre_step", "post_step")
-
-
-def check_timing(reward: str) -> None:
-    validation.word("reward", reward, _TIMINGS)
 
 
 @dataclass(frozen=True)
@@ -116,7 +111,7 @@ class CartPoleModel:
     reward: Timing = "pre_step"
 
     def __post_init__(self) -> None:
-        check_timing(self.reward)
+        validation.word("reward", self.reward, get_args(Timing))
 
     @property
     def _reward(self) -> PendulumReward:
@@ -138,10 +133,7 @@ class CartPoleModel:
         r_s, r_a = self._reward.gradients(state, after, A, B)
         return Linearization(A, B, r_s, r_a, Certificate.exact(state))
 
-    def sample_noise(
-        self, n: int, generator: torch.Generator, dtype: torch.dtype = torch.float64
-    ) -> Tensor:
-        return standard_normal(n, 1, generator, dtype)
+    sample_noise = sample_normal
 
     def infer_noise(self, state: Tensor, action: Tensor, next_state: Tensor) -> Tensor:
         """[N, 1], the noise that moves x where `next_state` has it."""
@@ -166,7 +158,7 @@ class CartPoleSimulator:
     reward: Timing = "pre_step"
 
     def __post_init__(self) -> None:
-        check_timing(self.reward)
+        validation.word("reward", self.reward, get_args(Timing))
 
     @property
     def _reward(self) -> PendulumReward:
@@ -193,10 +185,7 @@ class CartPoleSimulator:
         r_s, r_a = self._reward.gradients(state, after, A, B)
         return Linearization(A, B, r_s, r_a, Certificate.exact(state))
 
-    def sample_noise(
-        self, n: int, generator: torch.Generator, dtype: torch.dtype = torch.float64
-    ) -> Tensor:
-        return standard_normal(n, 0, generator, dtype)
+    sample_noise = sample_normal
 
 
 def alive(state: Tensor) -> Tensor:

@@ -59,17 +59,17 @@ def _between(end: _Array, begin: _Array) -> _Array:
     return np.asarray(slope * vector)
 
 
-def lift(q: _Array) -> _Array:
+def _lift(q: _Array) -> _Array:
     """E(q) [..., 4, 3] of unit quaternions: how q moves per unit of δ. 4 Eᵀ E = 1."""
     w, x, y, z = np.moveaxis(q, -1, 0)
     rows = ((-x, -y, -z), (w, -z, y), (z, w, -x), (-y, x, w))
     return 0.5 * np.stack([np.stack(row, -1) for row in rows], -2)
 
 
-def drop(q: _Array) -> _Array:
+def _drop(q: _Array) -> _Array:
     """4 E(q/|q|)ᵀ/|q| [..., 3, 4]: the δ of a move of q; 0 along q itself."""
     size = np.linalg.norm(q, axis=-1, keepdims=True)
-    return np.asarray(4 * np.swapaxes(lift(q / size), -1, -2) / size[..., None])
+    return np.asarray(4 * np.swapaxes(_lift(q / size), -1, -2) / size[..., None])
 
 
 _Array = NDArray[np.float64]
@@ -144,7 +144,7 @@ class Chart:
         for column, dof in self.turns:
             q = physical[:, column : column + 4]
             unit = q / np.linalg.norm(q, axis=1, keepdims=True)
-            E[:, *self._block(column, dof)] = lift(unit)
+            E[:, *self._block(column, dof)] = _lift(unit)
         return E
 
     def drop(self, physical: _Array) -> _Array:
@@ -154,7 +154,7 @@ class Chart:
         T[:, moves, columns - self.root] = 1.0
         for column, dof in self.turns:
             rows = self._block(column, dof)[::-1]
-            T[:, *rows] = drop(physical[:, column : column + 4])
+            T[:, *rows] = _drop(physical[:, column : column + 4])
         return T
 
     def _block(self, column: int, dof: int) -> tuple[slice, slice]:

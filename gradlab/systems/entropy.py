@@ -8,14 +8,13 @@ maximum-entropy methods, so that every estimator and every oracle of plain retur
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from gradlab.errors import InputError
+from gradlab.networks.policies import temperature
 from gradlab.systems.system import Linearization, System, Transition, check_step
 
 _Inference = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -33,8 +32,7 @@ class Entropic:
     alpha: float
 
     def __post_init__(self) -> None:
-        if not isinstance(self.alpha, int | float) or not 0 <= self.alpha < math.inf:
-            raise InputError(f"alpha is {self.alpha!r}, expected a number from 0")
+        temperature(self.alpha)
 
     @property
     def state_dim(self) -> int:

@@ -30,7 +30,7 @@ from gradlab.systems.system import (
     System,
     Transition,
     check_step,
-    standard_normal,
+    sample_normal,
 )
 from gradlab.user_code.calls import running
 
@@ -78,9 +78,9 @@ class FunctionSystem:
     def __post_init__(self) -> None:
         for name, least in (("state_dim", 1), ("action_dim", 1), ("noise_dim", 0)):
             validation.whole(name, getattr(self, name), least)
-        for name, value in (("step", self.function), ("alive", self.alive)):
-            if not callable(value) and (value is not None or name == "step"):
-                raise InputError(f"{name} is {validation.shown(value)}, expected a function")
+        validation.function("step", self.function, "(state, action[, noise])")
+        if self.alive is not None:
+            validation.function("alive", self.alive, "next_state [N, ds]")
 
     def step(self, state: Tensor, action: Tensor, noise: Tensor | None = None) -> Transition:
         check_step(self, state, action, noise)
@@ -129,10 +129,7 @@ class FunctionSystem:
         ]
         return tuple(torch.stack(rows) for rows in zip(*each, strict=True))
 
-    def sample_noise(
-        self, n: int, generator: torch.Generator, dtype: torch.dtype = torch.float64
-    ) -> Tensor:
-        return standard_normal(n, self.noise_dim, generator, dtype)
+    sample_noise = sample_normal
 
     def _outputs(self, state: Tensor, action: Tensor, noise: Tensor | None) -> Tensor:
         """[s', r], [N, ds + 1]."""

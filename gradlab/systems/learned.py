@@ -23,6 +23,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from gradlab import validation
 from gradlab.errors import InputError
 from gradlab.networks.ensemble_jacobians import realised
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble, check_numbers, predict
@@ -127,9 +128,7 @@ class LearnedSystem:
     elites: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.ensemble, GaussianEnsemble):
-            kind = type(self.ensemble).__name__
-            raise InputError(f"ensemble is a {kind}, expected a GaussianEnsemble")
+        validation.instance("ensemble", self.ensemble, GaussianEnsemble, "a GaussianEnsemble")
         if self.reward is None and not self.ensemble.reward:
             raise InputError(
                 "the ensemble has no reward head: give reward=(state, action, next_state) -> [N]"

@@ -19,7 +19,7 @@ from gradlab.systems.system import (
     Linearization,
     Transition,
     check_step,
-    standard_normal,
+    sample_normal,
 )
 
 
@@ -90,10 +90,7 @@ class LinearQuadratic:
             certificate=Certificate.exact(state),
         )
 
-    def sample_noise(
-        self, n: int, generator: torch.Generator, dtype: torch.dtype = torch.float64
-    ) -> Tensor:
-        return standard_normal(n, self.noise_dim, generator, dtype)
+    sample_noise = sample_normal
 
     def infer_noise(self, state: Tensor, action: Tensor, next_state: Tensor) -> Tensor:
         """[N, ds], the smallest ξ that explains the transition (its projection if none does)."""

@@ -14,8 +14,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import gymnasium
 import mujoco
 import numpy as np
 import torch
@@ -26,18 +27,112 @@ from gradlab.errors import InputError
 from gradlab.systems.chart import Chart
 from gradlab.systems.differences import CertifiedJacobian, certified_jacobian, relative
 from gradlab.systems.environments import Environment, root_x, standing_still
-from gradlab.systems.gymnasium_model import GymnasiumModel, load
 from gradlab.systems.implicit_jacobians import ImplicitJacobians, price
-from gradlab.systems.physics import SECONDS, Array, BatchedPhysics, check_physical, to_array
+from gradlab.systems.physics import (
+    SECONDS,
+    Array,
+    BatchedPhysics,
+    check_physical,
+    to_array,
+    warnings_caught,
+    without_restart,
+)
 from gradlab.systems.system import (
     Certificate,
     Linearization,
     Transition,
     check_step,
-    standard_normal,
+    sample_normal,
 )
 
 _SMALLEST_NORM = 1e-3  # of a quaternion that still says how a body is turned
+
+
+@dataclass(frozen=True, eq=False)
+class _GymnasiumModel:
+    """Physics, chart of the state, and the reset around (qpos, qvel) with its noise's scale."""
+
+    physics: BatchedPhysics
+    chart: Chart
+    limits: _JointLimits
+    qpos: Array
+    qvel: Array
+    reset_scale: float
+
+
+@dataclass(frozen=True, eq=False)
+class _JointLimits:
+    """Limits of the slides and hinges that have them: columns of qpos, lowest and highest [L]."""
+
+    names: tuple[str, ...]
+    columns: NDArray[np.int64]
+    low: Array
+    high: Array
+
+    @staticmethod
+    def of(model: mujoco.MjModel) -> _JointLimits:
+        straight = [int(mujoco.mjtJoint.mjJNT_SLIDE), int(mujoco.mjtJoint.mjJNT_HINGE)]
+        limited = [
+            j for j in range(model.njnt) if model.jnt_limited[j] and model.jnt_type[j] in straight
+        ]
+        names = tuple(str(model.joint(j).name) for j in limited)
+        low, high = model.jnt_range[limited].reshape(-1, 2).T
+        return _JointLimits(names, model.jnt_qposadr[limited].astype(np.int64), low, high)
+
+    def excess(self, qpos: Array) -> Array:
+        """How far each joint is beyond its limits, [N, L]; at most 0 inside."""
+        q = qpos[:, self.columns]
+        return np.maximum(self.low - q, q - self.high)
+
+    def far(self, qpos: Array) -> NDArray[np.bool_]:
+        """Beyond by more than the whole range, [N, L]: no simulation comes there by itself."""
+        return self.excess(qpos) > self.high - self.low
+
+
+def _load(env_id: str, root: int) -> _GymnasiumModel:
+    """The environment as Gymnasium makes it.
+
+    Args:
+        root: leading translations that the state leaves out.
+
+    Raises:
+        InputError: Gymnasium does not know it, it is not a MuJoCo environment, or its state is
+            more than positions and velocities.
+    """
+    with warnings_caught:
+        try:
+            environment: Any = gymnasium.make(env_id).unwrapped
+        except gymnasium.error.Error as error:
+            raise InputError(f"Gymnasium cannot make {env_id!r}: {error}") from None
+    missing = [
+        name
+        for name in ("model", "frame_skip", "init_qpos", "init_qvel", "_reset_noise_scale")
+        if not hasattr(environment, name)
+    ]
+    if missing:
+        raise InputError(f"{env_id} has no {missing[0]}: it is not a Gymnasium MuJoCo environment")
+    model = without_restart(environment.model)
+    hidden = {
+        "actuator activations": model.na,
+        "motion-capture bodies": model.nmocap,
+        "plugin states": model.npluginstate,
+        "user data": model.nuserdata,
+        "delayed controls or sensors": model.nhistory,
+    }
+    unsettable = [f"{count} {name}" for name, count in hidden.items() if count]
+    if unsettable:
+        raise InputError(
+            f"{env_id}: its state cannot be set exactly, the model has {', '.join(unsettable)} "
+            f"beside positions and velocities"
+        )
+    return _GymnasiumModel(
+        physics=BatchedPhysics(model, environment.frame_skip),
+        chart=Chart.of(model, root),
+        limits=_JointLimits.of(model),
+        qpos=environment.init_qpos.copy(),
+        qvel=environment.init_qvel.copy(),
+        reset_scale=float(environment._reset_noise_scale),
+    )
 
 
 @dataclass(frozen=True)
@@ -74,8 +169,8 @@ class MujocoEnvironment:
         return int(self.physics.model.nu)
 
     @cached_property
-    def built(self) -> GymnasiumModel:
-        return load(self.environment.env_id, self.environment.root)
+    def built(self) -> _GymnasiumModel:
+        return _load(self.environment.env_id, self.environment.root)
 
     @property
     def physics(self) -> BatchedPhysics:
@@ -172,20 +267,6 @@ class MujocoEnvironment:
         )
         return Linearization(A, B, r_s, r_a, certificate)
 
-    def physical_jacobians(self, state: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
-        """∂δ'/∂δ [N, 2 nv, 2 nv] and ∂δ'/∂a [N, 2 nv, da] in MuJoCo's tangent space.
-
-        Quaternions as in `mj_differentiatePos`. The physics do not depend on the root's
-        translation: its columns are those of the identity.
-        """
-        before, control = self._checked(state, action, None)
-        differences = self._differences(before, control)
-        n, root = len(before), self.chart.root
-        columns = np.zeros((n, differences.A.shape[1], root))
-        columns[:, range(root), range(root)] = 1.0
-        A = np.concatenate([columns, differences.A], 2)
-        return torch.as_tensor(A).to(state), torch.as_tensor(differences.B).to(state)
-
     def beyond_limits(self, state: Tensor) -> Tensor:
         """Is a joint beyond its (soft) limits? [N] bool."""
         return torch.as_tensor(
@@ -197,10 +278,7 @@ class MujocoEnvironment:
         touching = self.physics.contacts(self.chart.physical(to_array(state)))
         return torch.as_tensor(touching).to(state.device)
 
-    def sample_noise(
-        self, n: int, generator: torch.Generator, dtype: torch.dtype = torch.float64
-    ) -> Tensor:
-        return standard_normal(n, 0, generator, dtype)
+    sample_noise = sample_normal
 
     def sample_starts(self, n: int, generator: torch.Generator) -> Tensor:
         """Gymnasium's reset law, float64 [n, ds]. Its quaternions are not normalised."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
 import gymnasium
 import mujoco
@@ -24,7 +24,6 @@ from gradlab.systems.cartpole import (
     PendulumReward,
     Timing,
     alive,
-    check_timing,
 )
 from gradlab.systems.differences import CertifiedJacobian, certified_jacobian
 from gradlab.systems.physics import BatchedPhysics, check_physical, to_array, without_restart
@@ -33,11 +32,10 @@ from gradlab.systems.system import (
     Linearization,
     Transition,
     check_step,
-    standard_normal,
+    sample_normal,
 )
 
 Slider = Literal["stock", "wide"]
-_SLIDERS = ("stock", "wide")
 
 _FRAME_SKIP = 2
 _EPSILON = 1e-6
@@ -63,8 +61,8 @@ class MujocoPendulum:
     reward: Timing = "pre_step"
 
     def __post_init__(self) -> None:
-        check_timing(self.reward)
-        _check_slider(self.slider)
+        validation.word("reward", self.reward, get_args(Timing))
+        validation.word("slider", self.slider, get_args(Slider))
 
     @cached_property
     def physics(self) -> BatchedPhysics:
@@ -105,10 +103,7 @@ class MujocoPendulum:
         r_s, r_a = self._reward.gradients(state, after, A, B)
         return Linearization(A, B, r_s, r_a, self._certificate(jacobian, state))
 
-    def sample_noise(
-        self, n: int, generator: torch.Generator, dtype: torch.dtype = torch.float64
-    ) -> Tensor:
-        return standard_normal(n, 0, generator, dtype)
+    sample_noise = sample_normal
 
     def _certificate(self, jacobian: CertifiedJacobian, state: Tensor) -> Certificate:
         error_A = torch.as_tensor(jacobian.error_A).to(state)
@@ -127,7 +122,6 @@ def _pendulum_model(slider: Slider) -> mujoco.MjModel:
 
     A diverging step yields NaN, where Gymnasium's would silently restart upright.
     """
-    _check_slider(slider)
     assets = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets"
     spec = mujoco.MjSpec.from_file(str(assets / "inverted_pendulum.xml"))
     if slider == "wide":
@@ -158,7 +152,3 @@ def pendulum_parameters() -> CartPoleParameters:
         timestep=float(model.opt.timestep),
         substeps=_FRAME_SKIP,
     )
-
-
-def _check_slider(slider: str) -> None:
-    validation.word("slider", slider, _SLIDERS)

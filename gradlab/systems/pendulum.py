@@ -27,7 +27,7 @@ from gradlab.systems.system import (
     Linearization,
     Transition,
     check_step,
-    standard_normal,
+    sample_normal,
 )
 
 TORQUE_LIMIT = 2.0  # N m
@@ -88,10 +88,7 @@ class Pendulum:
             certificate=Certificate(faster.abs() > SPEED_LIMIT - STENCIL, certificate.error),
         )
 
-    def sample_noise(
-        self, n: int, generator: torch.Generator, dtype: torch.dtype = torch.float64
-    ) -> Tensor:
-        return standard_normal(n, 0, generator, dtype)
+    sample_noise = sample_normal
 
     def _gains(self) -> tuple[float, float]:
         """Angular acceleration per sin θ and per torque."""

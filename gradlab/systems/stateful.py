@@ -22,7 +22,13 @@ from torch import Tensor
 from gradlab import validation
 from gradlab.errors import InputError
 from gradlab.systems.function import AliveFunction, from_function, survivors
-from gradlab.systems.system import Linearization, System, Transition, check_step
+from gradlab.systems.system import (
+    Linearization,
+    System,
+    Transition,
+    check_step,
+    sample_normal,
+)
 from gradlab.user_code.calls import running
 
 Read = Callable[[Any], Tensor]
@@ -122,10 +128,7 @@ class EnvironmentSystem:
 
         return from_function(step, self.state_dim, self.action_dim).linearize(state, action, noise)
 
-    def sample_noise(
-        self, n: int, generator: torch.Generator, dtype: torch.dtype = torch.float64
-    ) -> Tensor:
-        return torch.zeros(n, 0, dtype=dtype)
+    sample_noise = sample_normal
 
     def try_out(self) -> None:
         """
@@ -247,10 +250,6 @@ class EnvironmentSystem:
             )
         alive = ~ends[0] if ends else torch.ones(n, dtype=torch.bool)
         return self._state(), reward.reshape(n), alive
-
-
-def _flags(value: object, n: int) -> bool:
-    return not isinstance(value, dict) and torch.as_tensor(value).numel() == n
 
 
 def _numbers(env: Any) -> dict[str, Tensor]:

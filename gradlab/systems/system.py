@@ -134,6 +134,13 @@ def standard_normal(
     return torch.randn(n, dim, generator=generator, dtype=torch.float64).to(dtype)
 
 
+def sample_normal(
+    self: System, n: int, generator: torch.Generator, dtype: torch.dtype = torch.float64
+) -> Tensor:
+    """`System.sample_noise` of systems whose noise is all standard normal, or that have none."""
+    return standard_normal(n, self.noise_dim, generator, dtype)
+
+
 def check_system(name: str, system: object) -> None:
     """
     Raises:

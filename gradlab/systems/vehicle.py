@@ -31,7 +31,7 @@ from gradlab.systems.system import (
     Transition,
     check_step,
     constant,
-    standard_normal,
+    sample_normal,
 )
 
 _SPEED_RANGE = (1.0, 35.0)
@@ -197,10 +197,7 @@ class VehicleSimulator:
         r_s, r_a = _reward_gradients(state, applied)
         return Linearization(A, B * free[:, None], r_s, r_a * free, Certificate.exact(state))
 
-    def sample_noise(
-        self, n: int, generator: torch.Generator, dtype: torch.dtype = torch.float64
-    ) -> Tensor:
-        return standard_normal(n, 0, generator, dtype)
+    sample_noise = sample_normal
 
 
 @dataclass(frozen=True)
@@ -245,10 +242,7 @@ class VehicleModel:
         r_s, r_a = _reward_gradients(state, action)
         return Linearization(A, B, r_s, r_a, Certificate.exact(state))
 
-    def sample_noise(
-        self, n: int, generator: torch.Generator, dtype: torch.dtype = torch.float64
-    ) -> Tensor:
-        return standard_normal(n, 1, generator, dtype)
+    sample_noise = sample_normal
 
     def infer_noise(self, state: Tensor, action: Tensor, next_state: Tensor) -> Tensor:
         """[N, 1], the noise that moves y where `next_state` has it."""

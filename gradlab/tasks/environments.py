@@ -81,9 +81,7 @@ def mujoco(
         InputError: an unknown environment, or a wrong weight.
     """
     row = _row(env_id)
-    if not isinstance(terminate_when_unhealthy, bool):
-        got = repr(terminate_when_unhealthy)
-        raise InputError(f"terminate_when_unhealthy is {got}, expected True or False")
+    validation.instance("terminate_when_unhealthy", terminate_when_unhealthy, bool, "True or False")
     row = replace(
         row,
         forward_weight=_weight("forward_reward_weight", forward_reward_weight, row.forward_weight),

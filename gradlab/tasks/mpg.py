@@ -12,6 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from gradlab import validation
 from gradlab.systems.cartpole import (
     ACTION_LIMIT,
     CartPoleModel,
@@ -31,19 +32,18 @@ from gradlab.systems.vehicle import (
     VehicleSimulator,
 )
 from gradlab.systems.vehicle import alive as vehicle_alive
-from gradlab.tasks.task import Task, check_choice
+from gradlab.tasks.task import Task
 
 DISCOUNT = 0.98
 HORIZON = 25
 EXPLORATION = 0.1  # standard deviation, in units of the actuator's limit
 
 _VEHICLES = {"table3": TABLE3, "code": PUBLISHED_CODE}
-_ENGINES = ("mujoco", "analytic")
 
 
 def path_tracking(parameters: Literal["table3", "code"] = "table3") -> Task:
     """MPG's path tracking. parameters: "table3" as printed, "code" as in its experiments."""
-    check_choice("parameters", parameters, _VEHICLES)
+    validation.word("parameters", parameters, _VEHICLES)
     vehicle = _VEHICLES[parameters]
     limit = (STEER_LIMIT, ACCELERATION_LIMIT)
     return Task(
@@ -85,7 +85,7 @@ def inverted_pendulum(
         slider: "stock" stops the cart at ±1 m, "wide" never (always so for the analytic engine).
         reward: eq. 18 on the state "pre_step" or, as in the published code, "post_step".
     """
-    check_choice("engine", engine, _ENGINES)
+    validation.word("engine", engine, ("mujoco", "analytic"))
     simulator: System = MujocoPendulum(slider, reward)
     if engine == "analytic":
         simulator = CartPoleSimulator(pendulum_parameters(), reward)

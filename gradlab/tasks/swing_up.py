@@ -13,11 +13,12 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from gradlab import validation
 from gradlab.systems.cartpole import CartPoleParameters, CartPoleSimulator
 from gradlab.systems.function import from_function, on_circle, to_circle
 from gradlab.systems.pendulum import SPEED_LIMIT, TORQUE_LIMIT, Pendulum
 from gradlab.tasks.mpg import DISCOUNT, EXPLORATION, HORIZON
-from gradlab.tasks.task import Task, check_choice
+from gradlab.tasks.task import Task
 
 _Coordinates = Literal["angle", "circle"]
 _LENGTH = 0.6  # m
@@ -50,7 +51,7 @@ def pendulum(
         discount: γ in (0, 1).
         coordinates: "angle", or "circle" for what Gymnasium shows, (cos θ, sin θ, θ̇).
     """
-    check_choice("coordinates", coordinates, get_args(_Coordinates))
+    validation.word("coordinates", coordinates, get_args(_Coordinates))
     wrong = prior_mass is not None or prior_length is not None
     prior = Pendulum(
         mass=1.0 if prior_mass is None else prior_mass,

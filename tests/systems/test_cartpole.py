@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-from gradlab.errors import InputError
 from gradlab.systems import CartPoleModel, CartPoleParameters, CartPoleSimulator
 from gradlab.systems.cartpole import TABLE4, alive, derivative
 
@@ -100,8 +99,3 @@ def test_only_the_simulator_clips_the_action():
 def test_the_terminal_set_is_a_short_rail_and_a_small_angle():
     state = torch.tensor([[1.99, 0.2], [2.0, 0.0], [-2.1, 0.0], [0.0, -0.21], [0.0, torch.nan]])
     assert alive(torch.cat([state, 0 * state], 1)).tolist() == [True, False, False, False, False]
-
-
-def test_an_unknown_reward_timing_is_refused():
-    with pytest.raises(InputError, match="reward is 'late', expected one of"):
-        CartPoleModel("late")  # type: ignore[arg-type]

@@ -14,7 +14,6 @@ from gradlab.errors import InputError
 from gradlab.systems import implicit_jacobians
 from gradlab.systems.implicit_jacobians import price, unsupported
 from gradlab.systems.system import BLOCKS
-from tests.systems.gymnasium_steps import Gymnasium
 from tests.systems.mujoco_states import SYSTEMS, visited
 
 SUPPORTED = ("InvertedPendulum-v5", "Hopper-v5", "Walker2d-v5", "HalfCheetah-v5")
@@ -38,23 +37,6 @@ def misses(env_id: str, state: Tensor, action: Tensor) -> dict[str, Tensor]:
 def test_they_are_the_central_differences_of_whole_steps(env_id):
     for miss in misses(env_id, *visited(env_id, 100, scale=1.5)).values():
         assert miss.median() < 3e-6 and miss.max() < 2e-4
-
-
-def test_they_are_derivatives_of_gymnasiums_step():
-    state, action = visited("Walker2d-v5", 40, scale=0.9)
-    reference, system = Gymnasium("Walker2d-v5"), replace(SYSTEMS["Walker2d-v5"], implicit=True)
-    state, action = state[8::10], action[8::10]
-    got, ds = system.linearize(state, action), state.shape[1]
-    for i, (s, a) in enumerate(zip(state.numpy(), action.numpy(), strict=True)):
-        best, move = np.inf, np.random.default_rng(i).standard_normal(ds + len(a))
-        along = torch.from_numpy(move)
-        for h in (1e-6, 1e-7):
-            ends = [reference.step(s + t * move[:ds], a + t * move[ds:]) for t in (h, -h)]
-            want = torch.from_numpy(ends[0] - ends[1]) / (2 * h)
-            after = got.A[i] @ along[:ds] + got.B[i] @ along[ds:]
-            reward = got.r_s[i] @ along[:ds] + got.r_a[i] @ along[ds:]
-            best = min(best, float((torch.cat([after, reward[None]]) - want).norm() / want.norm()))
-        assert best < 1e-5
 
 
 def test_control_limits_and_onsets_are_those_of_the_exact_route():

@@ -6,11 +6,10 @@ import pytest
 import torch
 
 import gradlab
-from gradlab.errors import InputError
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble
 from gradlab.networks.mlp import Policy, QCritic
 from gradlab.systems import LearnedSystem
-from gradlab.tasks import TASKS, linear_quadratic, pendulum, with_learned_prior
+from gradlab.tasks import TASKS, linear_quadratic, with_learned_prior
 from tests.systems.ensembles import model, random
 
 
@@ -22,12 +21,10 @@ def test_measure_takes_a_learned_prior_and_leaves_the_random_stream_alone():
         policy.network[-1].weight.copy_(torch.tensor([[-1.0, -1.5]]))
         policy.network[-1].bias.zero_()
     before = torch.get_rng_state()
-    table = gradlab.measure(task, policy, critic, horizon=3, starts=64).table()
+    table = gradlab.measure(task, policy, critic, horizon=1, starts=16, rehearse=False).table()
     assert torch.equal(torch.get_rng_state(), before)
     model_rows = table[(table.estimator == "model") & (table.quantity == "variance")]
-    assert (model_rows.value > 0).all() and len(model_rows) == 4
-    unrolled = {"model", "mixed", "true_dynamics"}
-    assert set(table.estimator) == {"data"} | unrolled | {f"{name}_all" for name in unrolled}
+    assert (model_rows.value > 0).all() and len(model_rows) == 2
 
 
 @pytest.mark.parametrize(
@@ -53,12 +50,3 @@ def test_a_learned_prior_ends_where_the_task_ends(name):
         state = torch.where(want[:, None], state, task.starts(64, torch.Generator().manual_seed(t)))
     assert torch.stack(alive).any()
     assert name == "pendulum" or not torch.stack(alive).all()
-
-
-def test_a_model_of_other_dimensions_than_the_simulators_is_named():
-    for made, message in (
-        (model(3, 1), "prior has state_dim 3, but the simulator has 2"),
-        (model(2, 2), "prior has action_dim 2, but the simulator has 1"),
-    ):
-        with pytest.raises(InputError, match=message):
-            replace(pendulum(), prior=LearnedSystem(made))

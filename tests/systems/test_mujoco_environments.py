@@ -42,9 +42,9 @@ def gymnasium_steps(env_id: str, state: Tensor, action: Tensor, at: float = 0.0)
 
 
 @every
-def test_a_thousand_steps_are_gymnasiums_to_the_last_bit(env_id):
+def test_steps_are_gymnasiums_to_the_last_bit(env_id):
     # A third of the actions are beyond the limits.
-    state, action = visited(env_id, 1000, scale=1.5)
+    state, action = visited(env_id, 300, scale=1.5)
     want = gymnasium_steps(env_id, state, action)
     system = SYSTEMS[env_id]
     system.step(state.flip(0), action)  # what was simulated before must leave no trace
@@ -81,7 +81,7 @@ def test_episodes_end_where_gymnasiums_do(env_id):
 
 @pytest.mark.parametrize("env_id", STALE_REWARD)
 def test_rewards_of_stale_positions_differ_by_what_is_said(env_id):
-    state, action = visited(env_id, 1000)
+    state, action = visited(env_id, 300)
     got = SYSTEMS[env_id].step(state, action).reward.numpy()
     want = gymnasium_steps(env_id, state, action)
     contact = np.array([info["reward_contact"] for info in want["info"]])
@@ -103,10 +103,10 @@ def test_a_root_elsewhere_changes_a_step_by_rounding_alone(env_id):
 
 @pytest.mark.parametrize("env_id", ["Hopper-v5", "Ant-v5"])
 def test_chunks_and_neighbours_change_no_bit(env_id, monkeypatch):
-    state, action = visited(env_id, 40)
+    state, action = visited(env_id, 12)
     whole = MujocoEnvironment(ENVIRONMENTS[env_id])
     after, jacobian = whole.step(state, action), whole.linearize(state, action)
-    monkeypatch.setattr(physics, "MOST_ROWS", 17)
+    monkeypatch.setattr(physics, "MOST_ROWS", 5)
     monkeypatch.setattr(differences, "MOST_ROWS", 200)
     pieces = MujocoEnvironment(ENVIRONMENTS[env_id])
     assert torch.equal(pieces.step(state, action).state, after.state)
@@ -160,12 +160,14 @@ def test_a_diverging_simulation_ends_its_own_row_in_silence(tmp_path, monkeypatc
         state, action = visited(env_id, 6)
         want = system.step(state, action)
         state[4, -3:] = 1e9
-        got, jacobian = system.step(state, action), system.linearize(state, action)
+        got = system.step(state, action)
         assert not torch.isfinite(got.state[4]).all() and got.reward[4].isnan()
         assert got.alive.tolist() == [bool(x) and i != 4 for i, x in enumerate(want.alive)]
         others = [0, 1, 2, 3, 5]
         assert torch.equal(got.state[others], want.state[others])
-        assert jacobian.certificate.flags[4] and not jacobian.certificate.flags[others].all()
+    state, action = visited("HalfCheetah-v5", 3)
+    state[1, -3:] = 1e9
+    assert SYSTEMS["HalfCheetah-v5"].linearize(state, action).certificate.flags[1]
     assert capfd.readouterr() == ("", "") and not list(tmp_path.iterdir())
 
 

@@ -57,7 +57,8 @@ def test_jacobians_are_those_of_the_step_in_every_number_of_the_state(env_id):
     """Along a quaternion's own direction, too, where the step does not change."""
     system, ds = SYSTEMS[env_id], SYSTEMS[env_id].state_dim
     state, action = visited(env_id, 30, scale=0.9)
-    state, action = state[7::10], action[7::10]
+    rows = slice(7, None, 10 if ds < 20 else 20)  # quaternions' long states take long
+    state, action = state[rows], action[rows]
     got = system.linearize(state, action)
     assert not got.certificate.flags.any()
     for i in range(len(state)):
@@ -114,13 +115,12 @@ def test_ten_chained_jacobians_are_the_derivative_of_ten_steps(env_id):
     assert best.median() < CHAINS[env_id]
 
 
-def test_physics_jacobians_are_muJoCos_own_chained_over_the_substeps():
+def test_jacobians_are_mujocos_own_chained_over_the_substeps():
     """`mjd_transitionFD` covers one Euler substep: five of them make a HalfCheetah step."""
     system = SYSTEMS["HalfCheetah-v5"]
     state, action = visited("HalfCheetah-v5", 60, scale=0.9)
     state, action = state[5::10], action[5::10]
-    A, B = system.physical_jacobians(state, action)
-    flags = system.linearize(state, action).certificate.flags
+    linear = system.linearize(state, action)
     model = copy.copy(system.physics.model)
     model.opt.tolerance = 1e-12
     data, nv = mujoco.MjData(model), model.nv
@@ -134,10 +134,11 @@ def test_physics_jacobians_are_muJoCos_own_chained_over_the_substeps():
             mujoco.mjd_transitionFD(model, data, 1e-7, True, a, b, None, None)
             whole, by_control = a @ whole, a @ by_control + b
             mujoco.mj_step(model, data)
-        if flags[i]:
+        if linear.certificate.flags[i]:
             continue
         compared += 1
-        for got, want in ((A[i], whole), (B[i], by_control)):
+        # The state has no place of the root, on which nothing depends.
+        for got, want in ((linear.A[i], whole[1:, 1:]), (linear.B[i], by_control[1:])):
             assert np.abs(got.numpy() - want).max() < 1e-5 * np.abs(want).max()
     assert compared >= 4
 
@@ -249,50 +250,3 @@ def test_a_joint_limit_inside_the_stencil_is_flagged():
     assert certificate.step.tolist() == pytest.approx([1e-7, 1e-9, 1e-7])
     rows[2, 4] = top + 0.01
     assert system.beyond_limits(rows).tolist() == [False, False, True]
-
-
-def test_physics_jacobians_of_a_free_body_are_differences_by_mujocos_own_tangents():
-    """Every degree of freedom, the root's translation included, by mj_integratePos and back."""
-    system = SYSTEMS["Ant-v5"]
-    state, action = visited("Ant-v5", 30, scale=0.9)
-    state, action = state[8::11], action[8::11]
-    model = copy.copy(system.physics.model)
-    model.opt.tolerance = physics.LINEARIZE_TOLERANCE
-    data, nq, nv, h = mujoco.MjData(model), model.nq, model.nv, 1e-6
-    A, B = (each.numpy() for each in system.physical_jacobians(state, action))
-    assert A.shape == (len(state), 2 * nv, 2 * nv) and B.shape == (len(state), 2 * nv, model.nu)
-
-    def step(x: np.ndarray, delta: np.ndarray, u: np.ndarray) -> np.ndarray:
-        mujoco.mj_resetData(model, data)
-        q = x[:nq].copy()
-        mujoco.mj_integratePos(model, q, delta[:nv], 1.0)
-        data.qpos[:], data.qvel[:], data.ctrl[:] = q, x[nq:] + delta[nv:], u
-        mujoco.mj_step(model, data, nstep=system.physics.frame_skip)
-        return np.concatenate([data.qpos, data.qvel])
-
-    for i, x in enumerate(system.chart.physical(state.numpy())):
-        for k in range(2 * nv + model.nu):
-            delta, push = np.zeros(2 * nv), np.zeros(model.nu)
-            (delta if k < 2 * nv else push)[k if k < 2 * nv else k - 2 * nv] = h
-            ends = [step(x, s * delta, action[i].numpy() + s * push) for s in (1, -1)]
-            turn = np.empty(nv)
-            mujoco.mj_differentiatePos(model, turn, 1.0, ends[1][:nq], ends[0][:nq])
-            want = np.concatenate([turn, ends[0][nq:] - ends[1][nq:]]) / (2 * h)
-            got = A[i][:, k] if k < 2 * nv else B[i][:, k - 2 * nv]
-            assert got == pytest.approx(want, abs=1e-6 * np.abs(A[i]).max()), k
-
-
-def test_the_states_jacobian_is_the_physics_one_between_its_two_maps():
-    for env_id in ("Hopper-v5", "Humanoid-v5"):
-        system = SYSTEMS[env_id]
-        state, action = visited(env_id, 2, scale=0.9)
-        got = system.linearize(state, action)
-        A, B = system.physical_jacobians(state, action)
-        root = system.chart.root
-        after = system._precise.step(system.chart.physical(state.numpy()), action.numpy())
-        E = torch.from_numpy(system.chart.lift(after))
-        T = torch.from_numpy(system.chart.drop(system.chart.physical(state.numpy())))
-        torch.testing.assert_close(got.A, E @ A[:, root:, root:] @ T, atol=1e-12, rtol=1e-12)
-        torch.testing.assert_close(got.B, E @ B[:, root:], atol=1e-12, rtol=1e-12)
-        # The root's own velocity moves the root, and nothing is moved by the root's place.
-        assert (A[:, root:, :root] == 0).all() and (A[:, 0, system.chart.nv] > 1e-3).all()

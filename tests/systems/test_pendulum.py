@@ -6,17 +6,11 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-import gradlab
-from gradlab.errors import InputError
-from gradlab.gradients.starts import as_starts
-from gradlab.networks.interface import Circle
-from gradlab.networks.mlp import Policy
 from gradlab.systems import Pendulum
 from gradlab.systems.pendulum import STENCIL
 from gradlab.tasks import pendulum, task_from_name
-from gradlab.truth.reference import reference_gradients
 
 
 def row(*values: float) -> Tensor:
@@ -93,27 +87,3 @@ def test_starts_follow_gymnasiums_law():
     bound = torch.tensor([math.pi, 1.0], dtype=torch.float64)
     assert (starts.abs() <= bound).all()
     torch.testing.assert_close(starts.std(0), bound / 3**0.5, rtol=0.02, atol=0)
-
-
-def test_a_policy_behind_the_circle_sees_gymnasiums_observation_and_turns_with_it():
-    env = gymnasium.make("Pendulum-v1").unwrapped
-    state = torch.tensor([[2.5, -0.4], [-7.0, 3.0]], dtype=torch.float64)
-    for row_ in state:
-        env.state = row_.numpy()  # type: ignore[attr-defined]
-        seen = torch.from_numpy(env._get_obs())  # type: ignore[attr-defined]
-        assert torch.equal(Circle()(row_[None].double())[0].float(), seen)
-    torch.manual_seed(0)
-    policy = nn.Sequential(Circle(), Policy(3, 1, (8,))).double()
-    turned = state + torch.tensor([2 * math.pi, 0.0])
-    torch.testing.assert_close(policy(turned), policy(state))
-    system, starts = Pendulum(), as_starts(state, 2)
-    for actions in ("first", "all"):
-        estimator = gradlab.Estimator(system, system, actions, gradlab.Tail(4, None, 0.9))
-        want = reference_gradients(estimator, policy, starts)
-        torch.testing.assert_close(estimator.gradients(policy, state), want)
-
-
-@pytest.mark.parametrize("settings", [{"prior_mass": 0.0}, {"prior_mass": "heavy"}])
-def test_an_impossible_rod_is_refused(settings):
-    with pytest.raises(InputError, match=r"mass is .*, expected a positive number"):
-        task_from_name("pendulum", settings)

@@ -26,7 +26,7 @@ from gradlab.systems.system import (
     Linearization,
     Transition,
     check_step,
-    standard_normal,
+    sample_normal,
 )
 
 _Block = Callable[[list[Tensor]], Sequence[Tensor]]
@@ -88,10 +88,7 @@ class EngineSystem:
         A, B, r_s, r_a = J[:, :-1, :ds], J[:, :-1, ds:], J[:, -1, :ds], J[:, -1, ds:]
         return Linearization(A, B, r_s, r_a, Certificate.exact(state))
 
-    def sample_noise(
-        self, n: int, generator: torch.Generator, dtype: torch.dtype = torch.float64
-    ) -> Tensor:
-        return standard_normal(n, self.noise_dim, generator, dtype)
+    sample_noise = sample_normal
 
     def _inputs(self, state: Tensor, action: Tensor, noise: Tensor | None) -> list[Tensor]:
         inputs = [state, action]

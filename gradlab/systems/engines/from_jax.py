@@ -49,9 +49,9 @@ def from_jax(
             cannot be traced or returns something else; later, it cannot be differentiated.
     """
     jax = _jax()
-    for name, value in (("step", step), ("alive", alive)):
-        if not callable(value) and (value is not None or name == "step"):
-            raise InputError(f"{name} is {validation.shown(value)}, expected a function")
+    validation.function("step", step, "(state, action[, noise])")
+    if alive is not None:
+        validation.function("alive", alive, "next_state [ds]")
     for name, width, least in (
         ("state_dim", state_dim, 1), ("action_dim", action_dim, 1), ("noise_dim", noise_dim, 0),
     ):  # fmt: skip

@@ -34,10 +34,7 @@ def checked(model: Any, reward: Any, frame_skip: Any, iterations: Any) -> mujoco
     validation.instance("model", model, mujoco.MjModel, "a mujoco.MjModel")
     validation.whole("frame_skip", frame_skip, 1)
     validation.whole("iterations", iterations, 1)
-    if not callable(reward):
-        raise InputError(
-            f"reward is {validation.shown(reward)}, expected a function (state, action, next_state)"
-        )
+    validation.function("reward", reward, "(state, action, next_state)")
     for name, count in {"activations": model.na, "motion-capture bodies": model.nmocap}.items():
         if count:
             raise InputError(

@@ -44,10 +44,8 @@ def from_vmas(
         InputError: VMAS is not installed, there is no such scenario, its agents talk or have a
             state of their own, or an argument is wrong.
     """
-    if reward is not None and not callable(reward):
-        raise InputError(
-            f"reward is {validation.shown(reward)}, expected a function (state, action, next_state)"
-        )
+    if reward is not None:
+        validation.function("reward", reward, "(state, action, next_state)")
     validation.whole("seed", seed)
     try:
         import vmas

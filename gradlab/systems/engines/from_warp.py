@@ -53,8 +53,7 @@ def from_warp(
             later, `step` fails.
     """
     for name, value in (("step", step), ("reward", reward)):
-        if not callable(value):
-            raise InputError(f"{name} is {validation.shown(value)}, expected a function")
+        validation.function(name, value, "(state, action, next_state)")
     validation.word("dtype", dtype, _PRECISIONS)
     wp = warp_on(device)
     engine = _engine(wp, step, state_dim, _PRECISIONS[dtype], device, rows)

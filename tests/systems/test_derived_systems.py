@@ -1,0 +1,178 @@
+"""Systems made of others: with entropy, of two models, on the circle. Laws: test_system_laws.py."""
+
+from dataclasses import replace
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+
+from gradlab import Estimator, Tail, tasks
+from gradlab.errors import InputError
+from gradlab.gradients.starts import as_starts
+from gradlab.networks.gaussian_ensemble import GaussianEnsemble
+from gradlab.networks.mlp import Policy, QCritic
+from gradlab.systems import LearnedSystem, MujocoPendulum, Pendulum, TwoModels, from_function
+from gradlab.systems.entropy import Entropic
+from gradlab.systems.function import off_circle, on_circle, to_circle
+from gradlab.systems.linear import LinearQuadratic
+from gradlab.truth.reference import reference_gradients
+from tests.systems.ensembles import random
+
+# With entropy
+
+ALPHA, EYE = 0.25, torch.eye(2, dtype=torch.float64)
+PLAIN = LinearQuadratic(0.9 * EYE, EYE[:, :1], EYE, EYE[:1, :1], 0.1 * EYE)
+SOFT = Entropic(PLAIN, ALPHA)
+
+
+def test_the_reward_is_less_alpha_log_pi_and_nothing_else_changes():
+    state, action, log_prob, noise = random(5, 2), *(random(5, k, seed=k) for k in (1, 1, 2))
+    hard = PLAIN.step(state, action, noise)
+    got = SOFT.step(state, torch.cat([action, log_prob], 1), noise)
+    assert torch.equal(got.state, hard.state) and torch.equal(got.alive, hard.alive)
+    torch.testing.assert_close(got.reward, hard.reward - ALPHA * log_prob[:, 0])
+    first, second = (torch.Generator().manual_seed(1) for _ in range(2))
+    assert torch.equal(SOFT.sample_noise(3, first), PLAIN.sample_noise(3, second))
+
+
+def test_noise_that_cannot_be_inferred_stays_so():
+    noisy = from_function(lambda s, a, xi: (s + a + xi, s[:, 0]), 1, 1, 1)
+    assert getattr(Entropic(noisy, ALPHA), "infer_noise", None) is None
+
+
+@pytest.mark.parametrize("alpha", [-1.0, float("nan"), float("inf"), "0.1"])
+def test_a_wrong_temperature_is_named(alpha):
+    with pytest.raises(InputError, match="alpha"):
+        Entropic(PLAIN, alpha)
+
+
+# States of one model with Jacobians of another
+
+
+def model(seed: int) -> LearnedSystem:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return LearnedSystem(GaussianEnsemble(2, 1, 3, (8, 8)).double())
+
+
+PREDICTION, GRADIENT = model(1), model(2)
+BOTH = TwoModels(PREDICTION, GRADIENT)
+STATE, ACTION = random(20, 2), random(20, 1, seed=1)
+NOISE = BOTH.sample_noise(20, torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("noise", [None, NOISE])
+def test_states_are_of_the_one_and_jacobians_of_the_other(noise):
+    stepped, alone = BOTH.step(STATE, ACTION, noise), PREDICTION.step(STATE, ACTION, noise)
+    torch.testing.assert_close(stepped.state, alone.state, rtol=0, atol=1e-15)
+    torch.testing.assert_close(stepped.reward, alone.reward, rtol=0, atol=1e-15)
+    found, wanted = BOTH.linearize(STATE, ACTION, noise), GRADIENT.linearize(STATE, ACTION)
+    for block in ("A", "B", "r_s", "r_a"):
+        assert torch.equal(getattr(found, block), getattr(wanted, block))
+
+
+def test_states_end_where_the_prediction_model_says():
+    ends = LearnedSystem(PREDICTION.ensemble, alive=lambda state: state[:, 0] > 0)
+    never = LearnedSystem(GRADIENT.ensemble, alive=lambda state: state[:, 0] < torch.inf)
+    found = TwoModels(ends, never).step(STATE, ACTION, NOISE)
+    assert torch.equal(found.alive, found.state[:, 0] > 0) and not found.alive.all()
+
+
+def test_autodiff_through_a_step_gives_the_gradient_models_jacobians():
+    leaves = [STATE.clone().requires_grad_(), ACTION.clone().requires_grad_()]
+    out, wanted = BOTH.step(*leaves, NOISE), BOTH.linearize(STATE, ACTION, NOISE)
+    for value, by_state, by_action in (
+        (out.state[:, 0], wanted.A[:, 0], wanted.B[:, 0]),
+        (out.state[:, 1], wanted.A[:, 1], wanted.B[:, 1]),
+        (out.reward, wanted.r_s, wanted.r_a),
+    ):
+        found = torch.autograd.grad(value.sum(), leaves, retain_graph=True)
+        torch.testing.assert_close(found, (by_state, by_action))
+
+
+def test_one_system_is_the_estimator_with_its_two_parts():
+    torch.manual_seed(0)
+    policy, critic = Policy(2, 1, (6,)).double(), QCritic(2, 1, (6,)).double()
+    whole = Estimator(BOTH, BOTH, "all", Tail(3, critic, 0.95))
+    found = whole.gradients(policy, STATE)
+    wanted = reference_gradients(whole, policy, as_starts(STATE, 2))
+    torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-10)
+    # By hand, without BOTH's own splice: the gradient model has no noise to infer.
+    mean = replace(whole, states=PREDICTION, jacobians=TwoModels(GRADIENT, GRADIENT))
+    torch.testing.assert_close(found, mean.gradients(policy, STATE))
+    plain = replace(whole, states=PREDICTION, jacobians=PREDICTION).gradients(policy, STATE)
+    assert not torch.allclose(found, plain)
+
+
+def test_models_that_do_not_fit_are_refused():
+    other = tasks.linear_quadratic([[0.9]], [[1.0]], [[1.0]], [[1.0]]).simulator
+    with pytest.raises(InputError, match="gradient has state_dim 1, prediction has 2"):
+        TwoModels(PREDICTION, other)
+    with pytest.raises(InputError, match="not differentiable"):
+        TwoModels(MujocoPendulum("stock"), MujocoPendulum("stock"))
+
+
+# On the circle
+
+
+def test_points_on_the_circle_are_angles_within_a_turn():
+    state = random(50, 3)
+    there = to_circle(state, [1])
+    torch.testing.assert_close(there[:, 1] ** 2 + there[:, 2] ** 2, torch.ones(50).double())
+    turns = (off_circle(there, [1]) - state) / (2 * torch.pi)
+    torch.testing.assert_close(turns, turns.round(), rtol=0, atol=1e-12)
+
+
+def test_an_episode_of_the_pendulum_on_the_circle_is_gymnasiums_step_by_step():
+    environment, task = gymnasium.make("Pendulum-v1"), tasks.pendulum(coordinates="circle")
+    observation, _ = environment.reset(seed=3)
+    state = torch.tensor(observation, dtype=torch.float64)[None]
+    np.testing.assert_array_equal(environment.action_space.high, task.action_limit)
+    torques = 2.5 * np.random.default_rng(0).uniform(-1, 1, 200)  # some beyond the limit
+    for t, torque in enumerate(torques):
+        observation, reward, terminated, truncated, _ = environment.step(np.array([torque]))
+        after = task.simulator.step(state, torch.tensor([[torque]], dtype=torch.float64))
+        np.testing.assert_allclose(after.state[0].numpy(), observation, atol=1e-4)
+        assert float(after.reward) == pytest.approx(float(reward), abs=1e-3)
+        assert not terminated and bool(after.alive) and truncated == (t == 199)
+        state = after.state
+
+
+def test_jacobians_are_zero_along_the_radius():
+    state = to_circle(random(8, 2), [0])
+    found = on_circle(Pendulum(), [0]).linearize(state, 0.5 * random(8, 1))
+    radial = torch.einsum("nij,nj->ni", found.A[:, :, :2], state[:, :2])
+    torch.testing.assert_close(radial, torch.zeros_like(radial), rtol=0, atol=1e-12)
+
+
+def test_the_cart_pole_keeps_its_energy_but_for_friction_and_earns_most_upright():
+    task = tasks.cart_pole_swing_up()
+    state = task.starts(4, torch.Generator().manual_seed(1))
+    assert (state[:, 1] < -0.9).all()
+    rest = torch.zeros(4, 1, dtype=torch.float64)
+    before, moved = energy(state), state
+    for _ in range(10):
+        moved = task.simulator.step(moved, rest).state
+        after = energy(moved)
+        assert (after < before).all() and (after > before - 0.02).all()
+        before = after
+    hung = task.simulator.step(state[:1], rest[:1]).reward
+    assert -0.85 < float(hung) < -0.65  # e^{-1.44} - 1 where it hangs at rest
+    upright = to_circle(torch.zeros(1, 4, dtype=torch.float64), [1])
+    assert float(task.simulator.step(upright, rest[:1]).reward) == 0
+
+
+def energy(state):
+    """Of cart and rod, 0.5 kg each, 0.6 m, in J."""
+    _, cos, sin, v, w = state.unbind(dim=1)
+    across, up = v + 0.3 * w * cos, -0.3 * w * sin
+    kinetic = 0.25 * v**2 + 0.25 * (across**2 + up**2) + 0.5 * (0.5 * 0.36 / 12) * w**2
+    return kinetic + 0.5 * 9.82 * 0.3 * cos
+
+
+def test_angles_are_coordinates_of_a_differentiable_system():
+    with pytest.raises(InputError, match=r"angles are \(2,\), expected coordinates from 0 to 1"):
+        on_circle(Pendulum(), [2])
+    with pytest.raises(InputError, match="system is not differentiable"):
+        on_circle(MujocoPendulum("wide", "pre_step"), [1])
