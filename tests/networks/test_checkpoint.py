@@ -9,48 +9,45 @@ from safetensors.torch import save_file
 from gradlab.errors import InputError
 from gradlab.networks import checkpoint
 from gradlab.networks.checkpoint import build
-from gradlab.networks.mlp import Policy, QCritic, mlp
+from gradlab.networks.gaussian_ensemble import GaussianEnsemble
+from gradlab.networks.mlp import Policy, QCritic, VCritic, mlp
 from gradlab.networks.policies import Gaussian, GaussianPolicy
 
 STATE, ACTION = torch.randn(5, 3, dtype=torch.float64), torch.randn(5, 2, dtype=torch.float64)
 
 
+SCALE, LIMITS = (1.0, 0.1, 1 / 3), (0.3, 2.0)
+NETWORKS = {
+    "policy": lambda: Policy(3, 2, (16, 8), "tanh", SCALE),
+    "linear policy": lambda: Policy(3, 2, (), limit=LIMITS),
+    "Q": lambda: QCritic(3, 2, (16, 8), "silu", scale=None, bias=False),
+    "V": lambda: VCritic(3, (8,), "relu"),
+    "gaussian": lambda: GaussianPolicy(3, 2, (8,), "silu", SCALE, False, None, (-4.0, 1.0)),
+    "squashed": lambda: GaussianPolicy(3, 2, (8,), squash=True, limit=LIMITS),
+    "one std": lambda: Gaussian(Policy(3, 2, (8,), bias=False), 0.1),
+    "stds": lambda: Gaussian(Policy(3, 2, (8,)), (0.1, 0.3)),
+    "ensemble": lambda: GaussianEnsemble(3, 2, 4, (8, 8), reward=False),
+    "deterministic ensemble": lambda: GaussianEnsemble(3, 2, 2, (8,), network="deterministic"),
+}
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("hidden", [(), (16, 8)])
-def test_a_network_comes_back_bit_for_bit(tmp_path, dtype, hidden):
-    state, action = STATE.to(dtype), ACTION.to(dtype)
-    policy = Policy(3, 2, hidden, "tanh", scale=[1.0, 0.1, 1 / 3]).to(dtype)
-    critic = QCritic(3, 2, hidden, "silu", scale=None, bias=False).to(dtype)
-    checkpoint.save(policy, tmp_path / "p.safetensors")
-    checkpoint.save(critic, tmp_path / "q.safetensors")
-    again = checkpoint.load(tmp_path / "p.safetensors")
-    assert torch.equal(again(state), policy(state))
-    assert again(state).dtype == dtype
-    assert torch.equal(
-        checkpoint.load(tmp_path / "q.safetensors")(state, action), critic(state, action)
-    )
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_a_network_comes_back_bit_for_bit(tmp_path, dtype, kind):
+    network = NETWORKS[kind]().to(dtype)
+    checkpoint.save(network, tmp_path / "n.safetensors")
+    again = checkpoint.load(tmp_path / "n.safetensors")
+    assert type(again) is type(network)
     assert all(p.requires_grad for p in again.parameters())
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["p.safetensors", "q.safetensors"]
+    assert [p.name for p in tmp_path.iterdir()] == ["n.safetensors"]
+    alone = kind in ("policy", "linear policy", "V")
+    inputs = (STATE.to(dtype),) if alone else (STATE.to(dtype), ACTION.to(dtype))
+    found, wanted = (_outputs(one(*inputs)) for one in (again, network))
+    assert found[0].dtype == dtype and all(map(torch.equal, found, wanted))
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("kind", ["plain", "squashed", "limits", "one std", "stds"])
-def test_a_stochastic_policy_comes_back_bit_for_bit(tmp_path, dtype, kind):
-    limits = {"plain": None, "squashed": 0.3, "limits": (0.3, 2.0)}
-    if kind in limits:
-        squash = kind != "plain"
-        policy: torch.nn.Module = GaussianPolicy(
-            3, 2, (8,), "silu", (1.0, 0.1, 2.0), squash, limits[kind], (-4.0, 1.0)
-        )
-    else:
-        policy = Gaussian(Policy(3, 2, (8,), bias=False), 0.1 if kind == "one std" else (0.1, 0.3))
-    policy.to(dtype)
-    checkpoint.save(policy, tmp_path / "p.safetensors")
-    again = checkpoint.load(tmp_path / "p.safetensors")
-    assert type(again) is type(policy)
-    assert again.noise_dim == 2
-    state, noise = STATE.to(dtype), ACTION.to(dtype)
-    assert torch.equal(again(state, noise), policy(state, noise))
+def _outputs(found):
+    return [found] if isinstance(found, torch.Tensor) else [found.mean, found.std]
 
 
 def test_the_scale_is_the_first_layer_and_no_parameter():

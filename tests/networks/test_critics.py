@@ -3,7 +3,6 @@
 import copy
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -61,38 +60,13 @@ def tail(critic, **more):
     return gradlab.Estimator(system, system, "all", gradlab.Tail(2, critic, 0.8, **more))
 
 
-def measured(critic, **more):
-    found = gradlab.measure(
-        TASK, policy(), critic, horizon=2, starts=8, batch=8, judges=8, rehearse=False, **more
-    )
-    return found.table()["value"].to_numpy()
-
-
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_critic_of_any_shape_gives_the_same_numbers(shape):
     plain, other = (tail(SHAPES[name]).gradients(policy(), STATES) for name in ("row", shape))
     assert torch.equal(plain, other)
-    for entropy in (0.1,):
-        soft = [replace(tail(SHAPES[name]), entropy=entropy) for name in ("row", shape)]
-        drawn = gradlab.networks.policies.Gaussian(policy(), 0.1)
-        assert torch.equal(*(each.mean_gradient(drawn, STATES) for each in soft))
-
-
-def test_measure_takes_every_shape():
-    plain = measured(SHAPES["row"])
-    for shape in ("column", "column function"):
-        assert np.array_equal(measured(SHAPES[shape]), plain, equal_nan=True)
-    several = dict(law="start", truth="matched")
-    both = measured([SHAPES["row"], SHAPES["function"]], **several)
-    assert len(both) > len(measured(SHAPES["row"], **several)), "variance across critics"
-
-
-@pytest.mark.parametrize(
-    "value", [lambda s: -(s**2).sum(1), lambda s: -(s**2).sum(1, keepdim=True)]
-)
-def test_a_critic_of_states_alone_may_be_a_function_too(value):
-    plain = tail(lambda s: -(s**2).sum(1), value="V").gradients(policy(), STATES)
-    assert torch.equal(tail(value, value="V").gradients(policy(), STATES), plain)
+    soft = [replace(tail(SHAPES[name]), entropy=0.1) for name in ("row", shape)]
+    drawn = gradlab.networks.policies.Gaussian(policy(), 0.1)
+    assert torch.equal(*(each.mean_gradient(drawn, STATES) for each in soft))
 
 
 def test_a_function_of_a_float32_network_is_evaluated_in_its_precision_and_says_so():
@@ -119,25 +93,6 @@ def test_networks_and_starts_of_two_precisions_meet_in_float64():
     assert tail(critic).gradients(single, states).dtype == torch.float32
 
 
-def test_a_probe_takes_a_function():
-    learner = policy()
-    optimizer = torch.optim.SGD(learner.parameters(), 1e-3)
-    probe = gradlab.Probe(
-        learner,
-        optimizer,
-        task=TASK,
-        critic=SHAPES["column function"],
-        overhead_budget=1.0,
-        clock=lambda: 0.0,
-    )
-    for update in range(3):
-        with probe(update):
-            (learner(STATES) ** 2).mean().backward()
-        optimizer.step()
-    probe.close()
-    assert probe.alarm_log.rows[0].get("measured")
-
-
 @pytest.mark.parametrize(
     ("critic", "words"),
     [
@@ -154,9 +109,9 @@ def test_a_probe_takes_a_function():
     ],
 )
 def test_a_critic_that_does_not_fit_is_named_with_the_remedy(critic, words):
-    for call in (lambda: measured(critic), lambda: tail(critic).gradients(policy(), STATES)):
+    for call in (gradlab.measure, lambda *given: tail(critic).gradients(policy(), STATES)):
         with pytest.raises(InputError) as error:
-            call()
+            call(TASK, policy(), critic)
         assert words in str(error.value) and "\n" not in str(error.value)
 
 

@@ -1,7 +1,5 @@
 """Members never meet; closed-form derivatives are those of automatic differentiation."""
 
-import itertools
-
 import pytest
 import torch
 from torch import nn
@@ -238,12 +236,3 @@ def test_a_wrong_normaliser_is_named_and_changes_nothing(change, message):
 def test_a_wrong_ensemble_is_named(arguments, message):
     with pytest.raises(InputError, match=message):
         GaussianEnsemble(**({"state_dim": 2, "action_dim": 1} | arguments))
-
-
-def test_shapes_of_every_form_agree():
-    made = ensemble()
-    for n, k in itertools.product((1, 2), (1, 2)):
-        state, action = STATE[:n], ACTION[:n]
-        moved = along(made, state, action, torch.ones(n, k, DS + DA).double())
-        assert moved.mean.shape == moved.std.shape == (3, n, k, DS + 1)
-        assert averaged_jacobians(made, state, action).std.shape == (n, DS + 1, DS + DA)

@@ -46,13 +46,6 @@ def test_products_are_made_as_is_faster(monkeypatch, slower, chosen):
     assert products.faster_products.__wrapped__("cpu") == chosen
 
 
-def test_products_nearly_equally_fast_are_made_as_a_batch(monkeypatch):
-    taken = iter([1.0, 0.9] * products.TURNS)
-    monkeypatch.setattr(products, "_seconds", lambda work: next(taken))
-    assert products.faster_products.__wrapped__("cpu") == "batched"
-    assert products.faster_products.__wrapped__("cuda") == "batched"
-
-
 def test_large_products_alone_are_taken_apart():
     large, small = torch.zeros(2, 256, 256), torch.zeros(2, 64, 64)
     assert not products.separate(large, large)
