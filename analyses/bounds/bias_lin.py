@@ -5,7 +5,7 @@
     paper       DDPPO, Theorem 1 (7), Appendix C.1 (33)
     criterion   one error at a time: slope of log bias on log ε 1.0 ± 0.1 at small ε, h ≤ 10;
                 10 × ε_f^g at fixed ε_f: bias × 5 or more; no violation of the bound (as it follows
-                from (33), `bounds_ddppo`); its tightness printed
+                from (33), `harness.bounds`); its tightness printed
 
     python -m analyses.bounds.bias_lin [--small] [--output reports/bounds]
 
@@ -27,6 +27,11 @@ import torch
 from torch import Tensor
 
 from analyses.bounds.wrong_models import SOURCES, Wrong, direction, scaled
+from analyses.harness.bounds import (
+    DDPPOConstants,
+    ddppo_bias,
+    ddppo_printed_coefficients,
+)
 from analyses.harness.systems import linear_policy
 from analyses.harness.verdicts import Verdict, study
 from gradlab import tasks
@@ -35,11 +40,6 @@ from gradlab.fitting.policies import riccati_gain
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.tail import Tail
 from gradlab.networks.mlp import Policy
-from gradlab.statistics.bounds.improvement import (
-    DDPPOConstants,
-    ddppo_bias,
-    ddppo_printed_coefficients,
-)
 from gradlab.systems.linear import LinearQuadratic
 from gradlab.systems.system import System
 

@@ -26,9 +26,9 @@ import torch
 from torch import Tensor
 
 from analyses.bounds.tailed_gradients import Dynamics, Setting, exact_critic, tailed_gradient
+from analyses.harness.bounds import MAACConstants, maac_error
 from analyses.harness.verdicts import Verdict, study
 from gradlab.data.noise import stream
-from gradlab.statistics.bounds.improvement import MAACConstants, maac_error
 from gradlab.systems.linear import LinearQuadratic
 from gradlab.truth.lqr import costs_to_go, lqr_gradient, lqr_return
 

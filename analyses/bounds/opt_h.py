@@ -33,9 +33,9 @@ from torch import Tensor
 
 from analyses.bounds.tailed_gradients import Dynamics, Setting, tailed_gradient
 from analyses.bounds.wrong_quadratics import World, make_world
+from analyses.harness.bounds import rp_optimal_horizon
 from analyses.harness.verdicts import Verdict, study
 from gradlab.data.noise import stream
-from gradlab.statistics.bounds.rp import rp_optimal_horizon
 
 FOLDER = Path("reports/horizon-claims")
 RATIOS = (0.1, 1.0, 10.0, 100.0, 1000.0)

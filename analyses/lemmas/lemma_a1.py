@@ -10,7 +10,7 @@ One trajectory per system, so that the constants are as small as they can be: L_
 bound the derivatives along it (model and simulator), K with |d(s_t, a_t)/dθ| ≤ Kᵗ, θ scaled so that
 |∂π/∂θ| ≤ 1. The proof speaks of derivatives on common states, the statement of each along its own;
 every model also has a constant offset, which moves its states and none of its derivatives. c1 is
-the repaired one of `gradlab.statistics.bounds.improvement`; the printed one stands beside it. D_TV
+the repaired one of `analyses.harness.bounds`; the printed one stands beside it. D_TV
 is that of Gaussian policies after one step of both gradients, largest over the visited states, c3
 from their Fisher information.
 """
@@ -26,13 +26,13 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from analyses.harness.bounds import MAACConstants, maac_c1, maac_c2
 from analyses.harness.systems import Around, linear_policy
 from analyses.harness.verdicts import Verdict, study
 from gradlab.data.noise import stream
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.tail import Tail
 from gradlab.networks.mlp import Policy
-from gradlab.statistics.bounds.improvement import MAACConstants, maac_c1, maac_c2
 from gradlab.systems.linear import LinearQuadratic
 from gradlab.systems.system import System, Transition
 

@@ -1,9 +1,9 @@
 import pytest
 import torch
 
+from analyses.harness.bounds import MAACConstants
 from analyses.harness.verdicts import save
 from analyses.lemmas import lemma_a1
-from gradlab.statistics.bounds.improvement import MAACConstants
 
 pytestmark = pytest.mark.slow  # what a finished study computes anew
 

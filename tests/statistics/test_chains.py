@@ -24,14 +24,6 @@ def test_commuting_diagonal_products_have_the_sums_of_their_logarithms():
     np.testing.assert_allclose(found[1:], expected, atol=1e-12)
 
 
-def test_rotations_change_nothing_and_scales_add_up():
-    rng = np.random.default_rng(2)
-    scale = rng.normal(size=(500, 3))
-    M = np.exp(scale)[..., None, None] * rotations(rng.uniform(0, 6, (500, 3)))
-    expected = np.cumsum(scale, 0)[..., None].repeat(2, -1)
-    np.testing.assert_allclose(log_singular_values(M)[1:], expected, atol=1e-10)
-
-
 @pytest.mark.parametrize("d", [1, 2, 5, 12])
 def test_they_are_the_singular_values_of_the_product(d):
     M = np.random.default_rng(3).standard_normal((8, 6, d, d))

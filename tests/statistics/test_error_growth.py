@@ -15,28 +15,18 @@ def distances(law, starts=128, seed=0):
 
 
 @pytest.mark.parametrize(
-    ("law", "name", "words"),
+    ("law", "name"),
     [
-        (lambda i: 0.3 * i, "linear", "holds: exponent 1.0"),
-        (lambda i: 0.3 * np.exp(0.2 * i), "exponential", "violated: exponential, 0.20"),
-        (lambda i: 0.3 * i**2, "faster", "violated: exponent 2.0"),
-        (lambda i: 0.3 * np.sqrt(i), "slower", "not linear but slower: exponent 0.5"),
-        (lambda i: 3 * np.exp(-0.2 * i), "slower", "not linear but slower"),
+        (lambda i: 0.3 * i, "linear"),
+        (lambda i: 0.3 * np.exp(0.2 * i), "exponential"),
+        (lambda i: 0.3 * i**2, "faster"),
+        (lambda i: 0.3 * np.sqrt(i), "slower"),
+        (lambda i: 3 * np.exp(-0.2 * i), "slower"),  # one that only shrinks is no violation
+        (lambda i: 10 + 0.1 * i, "slower"),  # a line far from the origin
     ],
 )
-def test_the_law_of_growth_is_recognised(law, name, words):
-    found = error_growth(distances(law))
-    assert found.law == name
-    assert found.condition.startswith(words)
-
-
-def test_a_line_far_from_the_origin_is_not_called_linear_growth():
-    found = error_growth(distances(lambda i: 10 + 0.1 * i))
-    assert found.law == "slower"
-
-
-def test_an_exponential_that_only_shrinks_is_no_violation():
-    assert error_growth(distances(lambda i: np.exp(-0.5 * i))).law != "exponential"
+def test_the_law_of_growth_is_recognised(law, name):
+    assert error_growth(distances(law)).law == name
 
 
 def test_a_poor_fit_leaves_the_question_open():

@@ -88,13 +88,13 @@ def test_cosines_of_products_of_states_are_covered_and_missed_on_either_side():
         mean, rng = lq.mean_of(world, M[name]), np.random.default_rng(k)
         known = mean @ true / np.linalg.norm(mean) / np.linalg.norm(true)
         assert 0.5 < abs(known) < 0.98
-        for _ in range(300):
+        for _ in range(200):
             data = lq.drawn(world, {"G": M[name], "T": M["truth"]}, 64, rng)
             found = interval("gain", estimates(moments(data["G"], data["T"]), 64)["gain"])
             better, worse = found.low > known, found.high < known
             missed.append((better, worse) if known > 0 else (worse, better))
     too_good, too_bad = np.mean(missed, axis=0)
-    assert too_good + too_bad < 0.055  # 1200 repetitions: 0.05 and 0.8 standard errors
+    assert too_good + too_bad < 0.056  # 800 repetitions: 0.05 and 0.8 standard errors
     assert 0 < too_bad < 0.035
     assert 0 < too_good < 0.045
 
@@ -115,14 +115,3 @@ def test_the_sign_of_a_cosine_is_known_where_its_size_is_lost(side):
     assert lost > 0
     assert np.mean(known) > 0.95
     assert np.mean(decided) > 0.9
-
-
-def test_intervals_draw_from_nobodys_random_stream():
-    data = planted(np.random.default_rng(2), 32)
-    np.random.seed(3)
-    estimate = estimates(moments(data.G, data.T), batch=32)["variance"]
-    first = interval("variance", estimate)
-    after = np.random.rand()
-    np.random.seed(3)
-    assert np.random.rand() == after
-    assert interval("variance", estimate) == first

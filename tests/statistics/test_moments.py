@@ -48,11 +48,11 @@ def test_estimates_are_unbiased_with_and_without_groups():
     for group in (None, np.repeat(np.arange(8), [1, 2, 3, 4, 1, 2, 3, 4])):
         n = 20
         found = []
-        for _ in range(600):
+        for _ in range(300):
             data = planted(rng, n, ratio=2.0)
             all_of_it = estimates(moments(data.G, data.T, group), batch=n)
             found.append([all_of_it[name].value for name in ("bias2", "variance")])
-        mean, error = np.mean(found, axis=0), np.std(found, axis=0) / np.sqrt(600)
+        mean, error = np.mean(found, axis=0), np.std(found, axis=0) / np.sqrt(300)
         known = np.array([data.known["bias2"], data.known["variance"]])
         assert (abs(mean - known) < 4 * error).all()
 

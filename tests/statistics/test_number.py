@@ -34,12 +34,6 @@ def test_an_interval_decides_what_it_excludes(number, kind, guess):
     assert mirror.more == found.more
 
 
-def test_a_shift_of_number_and_threshold_changes_nothing():
-    for value, low, high in ((0.4, -0.2, 0.8), (0.3, 0.1, 0.5)):
-        moved = Number(value + 7, low + 7, high + 7, 100)
-        assert decide(moved, 7.0) == decide(Number(value, low, high, 100), 0.0)
-
-
 def test_the_promised_samples_decide_in_the_promised_share_of_repetitions():
     rng, mean, n, z = np.random.default_rng(0), 0.2, 64, stats.norm.ppf(0.975)
 

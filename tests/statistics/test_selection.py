@@ -116,13 +116,6 @@ def test_the_same_estimate_twice_stays_twice_or_goes_twice():
     assert found.kept.tolist() == [False, True, False, False, True, False]
 
 
-def test_neither_order_nor_unit_nor_a_common_constant_matters():
-    candidates = drawn(np.random.default_rng(7), JAGGED, 64)
-    kept = smallest(candidates).kept
-    other = [Estimate(5 * e.value - 3, 5 * e.left_out - 3) for e in reversed(candidates)]
-    assert (smallest(other).kept[::-1] == kept).all()
-
-
 def test_the_largest_cosine_is_the_smallest_of_its_negative():
     candidates = drawn(np.random.default_rng(8), JAGGED, 64)
     turned = [Estimate(-e.value, -e.left_out) for e in candidates]

@@ -113,11 +113,6 @@ def test_a_link_stays_a_link_and_admits_no_second_writer(tmp_path):
     assert link.is_symlink() and not path.exists()
 
 
-def test_a_run_has_one_writer(tmp_path):
-    with Journal(tmp_path / "run.h5", TABLES, ABOUT), pytest.raises(InputError, match="another"):
-        Journal(tmp_path / "run.h5", TABLES, ABOUT)
-
-
 def test_other_tables_are_refused(tmp_path):
     path = tmp_path / "run.h5"
     writer = Journal(path, TABLES, ABOUT)

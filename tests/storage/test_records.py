@@ -8,20 +8,26 @@ import numpy as np
 import pytest
 
 from gradlab.errors import Failure, InputError
-from gradlab.storage import records
+from gradlab.storage import records, seals
 from gradlab.storage.records import Array, Record
 from tests.storage.planted_records import planted
 
 
-def test_a_record_comes_back_bit_for_bit_and_in_order(tmp_path):
-    record = planted()
-    records.write(tmp_path / "run.h5", record)
-    again = records.read(tmp_path / "run.h5")
+@pytest.mark.parametrize("whose", ["own", "foreign"])
+def test_a_record_comes_back_bit_for_bit_and_in_order(tmp_path, monkeypatch, whose):
+    """One from elsewhere by a child process, never by this one."""
+    record, path = planted(), tmp_path / "run.h5"
+    with monkeypatch.context() as writer:
+        if whose == "foreign":
+            writer.setattr(seals, "_own_key", lambda: b"of another machine")
+        records.write(path, record)
+    if whose == "foreign":
+        monkeypatch.setattr(h5py, "File", None)
+    again = records.read(path)
+    assert records.attributes(path) == again.attributes
     assert list(again.attributes.items()) == list(record.attributes.items())
-    assert [type(v) for v in again.attributes.values()] == [
-        type(v) for v in record.attributes.values()
-    ]
-    assert list(again.groups) == ["zeta", "alpha"]
+    kinds = [[type(v) for v in one.attributes.values()] for one in (again, record)]
+    assert kinds[0] == kinds[1] and list(again.groups) == ["zeta", "alpha"]
     for name, arrays in record.groups.items():
         assert list(again.groups[name]) == list(arrays)
         for key, array in arrays.items():

@@ -121,33 +121,6 @@ def test_a_file_that_is_never_read_to_its_end_is_given_up(tmp_path, monkeypatch)
         records.read(path)
 
 
-def test_a_file_from_elsewhere_is_read_bit_for_bit_and_never_by_this_process(tmp_path, monkeypatch):
-    arrays = {
-        "row": Array(np.array(["a", "größer ∂f/∂a", ""], dtype=object), ("row",)),
-        "x": Array(np.array([np.nan, -0.0, np.inf]), ("row",), "reward"),
-        "alive": Array(np.array([True, False, True]), ("row",)),
-        "none": Array(np.zeros(0, dtype=np.float32), ("none",)),
-        "total": Array(np.array(0.1), ()),
-    }
-    told: dict[str, records.Attribute] = {"kind": "x", "seed": 2**62, "wall": 0.1 + 0.2, "ok": True}
-    path = tmp_path / "run.h5"
-    with monkeypatch.context() as theirs:
-        theirs.setattr(seals, "_own_key", lambda: b"of another machine")
-        records.write(path, Record(told, {"table": arrays, "empty": {}}))
-    monkeypatch.setattr(h5py, "File", None)
-    found = records.read(path)
-    assert found.attributes == told and records.attributes(path) == told
-    assert list(found.groups) == ["table", "empty"] and list(found.groups["table"]) == list(arrays)
-    for name, array in arrays.items():
-        again = found.groups["table"][name]
-        assert (again.dims, again.unit) == (array.dims, array.unit)
-        assert (again.values.dtype, again.values.shape) == (array.values.dtype, array.values.shape)
-        if array.values.dtype == object:
-            assert again.values.tolist() == array.values.tolist()
-        else:
-            assert again.values.tobytes() == array.values.tobytes()
-
-
 def test_older_networks_and_plans_are_read_with_a_word(tmp_path):
     policy, path = Policy(3, 1, (4,)), tmp_path / "policy.safetensors"
     checkpoint.save(policy, path)

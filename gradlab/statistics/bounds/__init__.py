@@ -1,1 +1,0 @@
-"""Error bounds of the papers, and the constants that they need."""
