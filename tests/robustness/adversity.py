@@ -261,9 +261,3 @@ ADVERSITIES: Mapping[str, tuple[Callable[[int, int], Counter[str]], int]] = {
     "three writers of one run": (two_writers, 10),
     "a clock set back": (clocks_set_back, 100),
 }
-
-
-if __name__ == "__main__":
-    for name, (work, size) in ADVERSITIES.items():
-        begun = time.monotonic()
-        print(name, dict(work(size, 0)), f"{time.monotonic() - begun:.0f} s", flush=True)

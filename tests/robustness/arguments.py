@@ -203,8 +203,7 @@ def commands() -> Mapping[str, Command]:
         ),
         "sweep": Command(("sweep", "runs.toml"), ("workers",), (), ("ray",)),
         "watch": Command(("watch", "run.h5", "--once"), ("port",)),
-        "compare": Command(("compare", "run.h5", "run.h5"), ("iterations", "ramp"), (), (), (),
-                           "new.html"),
+        "compare": Command(("compare", "run.h5", "run.h5"), output="new.html"),
         "choose": Command(
             ("choose", "run.h5"), ("batch", "iteration", "ramp"), (), ("estimator", "by"),
         ),

@@ -16,7 +16,6 @@ import inspect
 import io
 import math
 import signal
-import sys
 import tempfile
 import time
 import traceback
@@ -411,24 +410,3 @@ def call_outcomes(count: int, seed: int = 0, told: list[str] | None = None) -> C
 
     run()
     return found
-
-
-def every_outcome(told: list[str]) -> Counter[str]:
-    """Each argument of each call replaced by each hostile value, one at a time."""
-    found: Counter[str] = Counter()
-    for name, (_, valid) in calls().items():
-        if name.startswith("figures") and "-f" not in sys.argv:
-            continue
-        for argument in valid:
-            for make in HOSTILE:
-                kind, words = outcome(name, {argument: make()})
-                found[kind] += 1
-                if words:
-                    told.append(words)
-    return found
-
-
-if __name__ == "__main__":
-    begun, words = time.monotonic(), []
-    print(every_outcome(words), f"{time.monotonic() - begun:.0f} s")
-    print("\n".join(words))

@@ -1,27 +1,21 @@
 """Single flipped bits in every kind of file that gradlab writes, read in processes that may die.
 
-    refused      InputError or Failure, in one line
-    noticed      read with a word: a warning, or a count of damaged frames
-    unchanged    read without a word, and nothing differs
-    silent       read without a word, as other values
-    traceback    any other exception
-    crash, hang  the reader died of a signal, or did not return
-
-`python -m tests.robustness.flips --n 10000` prints the table; what is never seen in it is a crash,
-a hang, a traceback or a silent change.
+refused      InputError or Failure, in one line
+noticed      read with a word: a warning, or a count of damaged frames
+unchanged    read without a word, and nothing differs
+silent       read without a word, as other values
+traceback    any other exception
+crash, hang  the reader died of a signal, or did not return
 """
 
 from __future__ import annotations
 
-import argparse
 import faulthandler
 import io
 import os
 import select
 import signal
-import sys
 import tempfile
-import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -322,26 +316,3 @@ KINDS: dict[str, Kind] = {
 
 # What a forged file says is what it says: it may be read as anything, and crash nobody.
 FORGED: dict[str, Kind] = {"forged run": (_make_run, _read_forged)}
-
-
-def table(count: int, seed: int = 0) -> str:
-    """Outcomes by kind of file as Markdown, of `count` flips in all."""
-    lines = [f"| file | flips | {' | '.join(OUTCOMES)} |", "|---|" + "---:|" * (1 + len(OUTCOMES))]
-    each = -(-count // len(KINDS))
-    for kind in KINDS:
-        began, found = time.monotonic(), flip_outcomes(kind, each, seed)
-        lines.append(f"| {kind} | {each} | {' | '.join(str(found[o]) for o in OUTCOMES)} |")
-        print(f"{lines[-1]} {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
-    return "\n".join(lines)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--n", type=int, default=10_000)
-    parser.add_argument("--seed", type=int, default=0)
-    asked = parser.parse_args()
-    print(table(asked.n, asked.seed))
-
-
-if __name__ == "__main__":
-    main()

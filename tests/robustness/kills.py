@@ -132,8 +132,3 @@ def _outcome(path: Path, count: int) -> str:
         and np.array_equal(table["rate"].values[:count], 1 / (k + 1))
     )
     return "kept" if there else "lost"
-
-
-if __name__ == "__main__":
-    begun = time.monotonic()
-    print(kill_outcomes(int(sys.argv[1])), f"{time.monotonic() - begun:.0f} s")
