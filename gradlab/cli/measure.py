@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import arg
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from torch import nn
 
     from gradlab.progress import Progress
-    from gradlab.systems.system import System
     from gradlab.tasks import Task
 
 
@@ -119,7 +118,7 @@ class Measure:
             from gradlab.measurement.memory import check_size, check_starts
             from gradlab.measurement.realised_gains import check_judges
             from gradlab.measurement.update import Update
-            from gradlab.networks import checkpoint
+            from gradlab.networks import checkpoint, spectral
             from gradlab.runs.stages import Interrupted
 
         task = arguments.named_task(self.task, self.settings)
@@ -135,39 +134,31 @@ class Measure:
         check_size(task, horizon, self.judges or 0)
         narrowed(task, self.trim_starts, self.starts)
         made = tuple(kind for kind, file in files.items() if file is None)
-        self._check_spectral(made)
+        for kind in set(self.spectral) - set(made):
+            raise InputError(f"--spectral {kind}, but the {kind} is given: normalise that")
         arguments.check_outputs(run, made, self.overwrite, page=not self.no_report)
         given = arguments.networks(**files)
         check_densities(self.also, given.get("policy"))
         model = model_option(task, self.model, self.gradient_model)
-        judged = task if model is None else self._with(task, model)
+        judged = task
+        if model is not None:  # its files are kept with the run
+            named = " + ".join(filter(None, (self.model, self.gradient_model)))
+            parameters = {**task.parameters, "prior_file": named}
+            judged = replace(task, prior=model, parameters=parameters)
         check_networks(judged, given.get("policy"), given.get("critic"))
         with bars() as progress:
             prices = self._plan(judged, given, made, horizon, truth == "objective")
             progress.plan(prices, self._memory(judged, given, horizon, truth))
             networks = given | self._made(task, given, termination, progress)
+            names = "starts", "batch", "seed", "attribute", "judges", "trim_starts", "also"
+            settings: dict[str, Any] = {name: getattr(self, name) for name in names}
+            settings |= {"truth": truth, "law": law, "termination": termination}
+            settings |= {"strata": None if self.strata else False, "update": update}
             try:
                 profile = measure(
-                    judged,
-                    networks["policy"],
-                    networks["critic"],
-                    horizon=horizon,
-                    starts=self.starts,
-                    batch=self.batch,
-                    truth=truth,
-                    termination=termination,
-                    law=law,
-                    seed=self.seed,
-                    attribute=self.attribute,
-                    judges=self.judges,
-                    trim_starts=self.trim_starts,
-                    strata=None if self.strata else False,
-                    also=self.also,
-                    update=update,
-                    rehearse=not self.no_rehearsal,
-                    progress=progress,
-                    command=command,
-                )
+                    judged, networks["policy"], networks["critic"], horizon=horizon,
+                    rehearse=not self.no_rehearsal, progress=progress, command=command, **settings,
+                )  # fmt: skip
             except Interrupted as stop:
                 # Kept beside the run: never in the place of a complete one.
                 profile, run = stop.profile, run.with_name(f"{run.stem}.partial{run.suffix}")
@@ -178,7 +169,12 @@ class Measure:
             {arguments.beside(run, k): partial(checkpoint.save, networks[k]) for k in sorted(made)}
             | {run: partial(profile.save, overwrite=self.overwrite or stopped)}
         )
-        document = of_run(run, page=not self.no_report, more=self._norms(networks))
+        norms = {kind: listed_norms(spectral.norms(networks[kind])) for kind in self.spectral}
+        more: list[Document] = [
+            {"text": f"Spectral norms of the fitted {kind}: {text}.", "decided": True}
+            for kind, text in norms.items()
+        ]
+        document = of_run(run, page=not self.no_report, more=more)
         if origin:
             document["networks"] = origin
         if stopped:
@@ -214,7 +210,6 @@ class Measure:
         horizon: int,
         visited: bool,
     ) -> tuple[Price, ...]:
-        """The predicted price of each stage."""
         with undisturbed():
             from gradlab.measurement.machine_rates import prices
 
@@ -227,32 +222,12 @@ class Measure:
     def _memory(
         self, task: Task, given: Mapping[str, nn.Module], horizon: int, truth: str
     ) -> list[str]:
-        """The predicted memory, where starts are measured in blocks."""
         from gradlab.measurement import memory
 
         if truth != "objective" or self.attribute:
             return []
         divided = memory.planned(task, given.get("policy"), horizon, self.starts, self.also)
         return [] if divided is None else [memory.in_words(divided)]
-
-    def _with(self, task: Task, model: System) -> Task:
-        """The task with another model, whose files are kept with the run."""
-        files = " + ".join(filter(None, (self.model, self.gradient_model)))
-        return replace(task, prior=model, parameters={**task.parameters, "prior_file": files})
-
-    def _check_spectral(self, made: tuple[str, ...]) -> None:
-        for kind in self.spectral:
-            if kind not in made:
-                raise InputError(f"--spectral {kind}, but the {kind} is given: normalise that")
-
-    def _norms(self, networks: Mapping[str, nn.Module]) -> list[Document]:
-        from gradlab.networks import spectral
-
-        texts = {kind: listed_norms(spectral.norms(networks[kind])) for kind in self.spectral}
-        return [
-            {"text": f"Spectral norms of the fitted {kind}: {text}.", "decided": True}
-            for kind, text in texts.items()
-        ]
 
     def _made(
         self,
@@ -266,22 +241,16 @@ class Measure:
         if "policy" not in given:
             from gradlab.fitting.policies import stabilising_policy
 
+            held = "all" if "policy" in self.spectral else None
             made["policy"] = stabilising_policy(
-                task,
-                spectral="all" if "policy" in self.spectral else None,
-                seed=self.seed,
-                progress=progress,
+                task, spectral=held, seed=self.seed, progress=progress
             )
         if "critic" not in given:
             from gradlab.fitting.critics import fit_critic
 
-            policy = given.get("policy") or made["policy"]
+            policy, held = given.get("policy") or made["policy"], "critic" in self.spectral
             made["critic"] = fit_critic(
-                task,
-                policy,
-                termination=termination,
-                spectral="all_but_last" if "critic" in self.spectral else None,
-                seed=self.seed,
-                progress=progress,
-            )
+                task, policy, termination=termination, seed=self.seed, progress=progress,
+                spectral="all_but_last" if held else None,
+            )  # fmt: skip
         return made

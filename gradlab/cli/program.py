@@ -1,8 +1,6 @@
 """The program: arguments become one command, its document is printed, an exit code returned.
 
-Exit codes: 0 done, 1 failed, 2 wrong usage (one line says what to change), 130 interrupted, 143
-terminated. With --json, standard output is one JSON document; progress and messages go to standard
-error.
+Exit codes: 0 done, 1 failed, 2 wrong usage (one line), 130 interrupted, 143 terminated.
 """
 
 from __future__ import annotations
@@ -78,7 +76,6 @@ _ROWS: Mapping[str, type[_Command] | str] = {
 
 
 def command_of(name: str) -> type[_Command]:
-    """The class of a command."""
     row = _ROWS[name]
     found: type[_Command] = imported(row) if isinstance(row, str) else row
     return found

@@ -1,14 +1,7 @@
-"""Checks of every command's arguments: values that no file, generator or folder can hold.
-
-words      UTF-8 text without NUL; a command is kept in the run that it makes
-integers   of 64 bits, seeds from 0
-floats     finite
-paths      not empty, no name of more than 200 bytes, and no device or pipe
-"""
+"""Arguments of every command that no file, generator or folder can hold are refused here."""
 
 from __future__ import annotations
 
-import math
 import os
 import stat
 from collections.abc import Sequence
@@ -50,13 +43,13 @@ def check(command: Any) -> None:
             continue
         if isinstance(value, int):
             validation.whole(option, value, 0 if name in _SEEDS else -validation.LARGEST)
-        elif isinstance(value, float) and not math.isfinite(value):
-            raise InputError(f"{option} is {value}, expected a finite number")
+        elif isinstance(value, float):
+            validation.number(option, value)
         elif isinstance(value, Path) or name in _FILES:
             text = str(value)
             path = Path(text.rpartition(":")[0] if is_user_function(text) else text)
             if not text or path.name in ("", ".."):
-                raise InputError(f"{option} is {text!r}, expected the name of a file")
+                raise validation.expected(option, text, "the name of a file")
             longest = max(len(part.encode()) for part in path.parts)
             if longest > _LONGEST:
                 most = f"at most {_LONGEST} are possible"

@@ -11,7 +11,7 @@ end of its interval.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from math import exp
 
 import numpy as np
@@ -75,7 +75,8 @@ def bias_variance(
         drawing.level(
             ax, data, Look(f"{what} of data (critic only)", MUTED, (0, (7, 2.5)), ""), end, floor
         )
-    notes = _notes([bias, error, data], missing=bias is None or error is None)
+    notes = [_NO_TRUTH] if bias is None or error is None else []
+    notes += _notes([bias, error, data])
     _finish(ax, floor, truth_norm2, truth_error2 if error is not None else None)
     if bias is variance is error is None:
         drawing.nothing(ax, f"no rows for the estimator {style.plain(estimator)}")
@@ -92,24 +93,17 @@ def mse(
 ) -> Axes:
     """The MSE of every estimator over the horizon, each one's smallest marked."""
     ax = style.new_axes() if ax is None else ax
-    names = drawing.estimators(table)
-    lines = {name: drawing.curve(table, name, "mse") for name in names}
-    floor, end = drawing.log_floor(list(lines.values())), drawing.last_horizon(table)
-    looks = drawing.looks(table)
+    lines, looks = _lines(table, "mse"), drawing.looks(table)
+    floor = _every(ax, table, lines, logarithmic=True)
     for name, line in lines.items():
-        if line is None:
-            continue
-        drawing.curve_or_level(ax, line, looks[name], end, floor)
         if len(line.horizon) > 1:
             _mark_minimum(ax, line, looks[name].colour, label=False)
-    shown = [line for line in lines.values() if line is not None]
-    notes = _notes(shown, missing=False)
-    if shown:
-        notes = ["star: smallest MSE of each estimator", *notes]
-    _finish(ax, floor, truth_norm2, truth_error2 if shown else None)
-    if not shown:
+    notes = ["star: smallest MSE of each estimator", *_notes([*lines.values()])]
+    _finish(ax, floor, truth_norm2, truth_error2 if lines else None)
+    if not lines:
         drawing.nothing(ax, _NO_TRUTH)
-    return style.dress(ax, "Error of every gradient", f"MSE {UNIT}", notes)
+    title = "Error of every gradient"
+    return style.dress(ax, title, f"MSE {UNIT}", notes if lines else [])
 
 
 def decay(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
@@ -173,9 +167,27 @@ def _mark_minimum(ax: Axes, line: Curve, colour: str = INK, label: bool = True) 
     ax.add_line(star)
 
 
-def _notes(lines: Sequence[Curve | None], missing: bool) -> list[str]:
-    notes = [_AT_MOST] if drawing.has_bounds(lines) else []
-    return [_NO_TRUTH, *notes] if missing else notes
+def _lines(table: pd.DataFrame, quantity: str) -> dict[str, Curve]:
+    """The curve of every estimator that has the quantity."""
+    found = {name: drawing.curve(table, name, quantity) for name in drawing.estimators(table)}
+    return {name: line for name, line in found.items() if line is not None}
+
+
+def _every(
+    ax: Axes, table: pd.DataFrame, lines: Mapping[str, Curve], logarithmic: bool = False
+) -> float:
+    """Draws the curves or levels of all estimators; the floor of a logarithmic axis."""
+    looks, end = drawing.looks(table), drawing.last_horizon(table)
+    floor = drawing.log_floor([*lines.values()])
+    for name, line in lines.items():
+        drawing.curve_or_level(ax, line, looks[name], end, floor if logarithmic else None)
+    if logarithmic:
+        ax.set_yscale("log")
+    return floor
+
+
+def _notes(lines: Sequence[Curve | None]) -> list[str]:
+    return [_AT_MOST] if drawing.has_bounds(lines) else []
 
 
 def _finish(ax: Axes, floor: float, truth_norm2: float | None, truth_error2: float | None) -> None:
@@ -184,8 +196,7 @@ def _finish(ax: Axes, floor: float, truth_norm2: float | None, truth_error2: flo
         label = "the truth's own squared error"
         ax.axhspan(floor, truth_error2, color=MUTED, alpha=0.16, lw=0, label=label, zorder=0)
     if truth_norm2 is not None and truth_norm2 > 0:
-        label = "zero gradient: worse than none above"
-        ax.axhline(truth_norm2, color=style.PURPLE, lw=1.2, ls=(0, (2, 2)), label=label)
+        _threshold(ax, truth_norm2, "zero gradient: worse than none above")
     ax.set_yscale("log")
     ax.set_ylim(bottom=floor)
 
@@ -197,46 +208,47 @@ _WIDE = 1.0  # an interval of a cosine that is wider says next to nothing
 def cosine(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Cosine of the mean gradient with the true one, every estimator."""
     ax = style.new_axes() if ax is None else ax
-    lowest = _drawn(ax, table, "cosine", -1.0, 1.0)
+    lowest, unknown = _bounded(ax, table, "cosine", -1.0, 1.0)
     span = max(1 - lowest, 0.05)
     ax.set_ylim(1 - 1.06 * span, 1 + 0.06 * span)
     if lowest < _USABLE:
-        label = f"usable from {_USABLE}"
-        ax.axhline(_USABLE, color=style.PURPLE, lw=1.2, ls=(0, (2, 2)), label=label)
+        _threshold(ax, _USABLE, f"usable from {_USABLE}")
     if lowest < 0:
         ax.axhline(0, color=MUTED, lw=0.8)
     if not ax.lines:
         drawing.nothing(ax, "no cosine: the truth or its norm is not known")
-    notes = [f"no band: the interval is wider than {_WIDE:g}"]
-    lines = [drawing.curve(table, name, "cosine") for name in drawing.estimators(table)]
-    unknown = any(line.clipped(-1.0, 1.0).known(_WIDE)[1] for line in lines if line is not None)
-    title = "Direction: cosine with the true gradient"
-    return style.dress(ax, title, "cosine", notes if unknown else [])
+    notes = [f"no band: the interval is wider than {_WIDE:g}"] if unknown else []
+    return style.dress(ax, "Direction: cosine with the true gradient", "cosine", notes)
 
 
 def sign_agreement(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Share of parameters whose step has the true sign, every estimator; ½ is chance."""
     ax = style.new_axes() if ax is None else ax
-    lowest = min(0.5, _drawn(ax, table, "sign_agreement", 0.0, 1.0))
+    lowest = min(0.5, _bounded(ax, table, "sign_agreement", 0.0, 1.0)[0])
     if ax.lines:
-        ax.axhline(0.5, color=style.PURPLE, lw=1.2, ls=(0, (2, 2)), label="chance: ½")
+        _threshold(ax, 0.5, "chance: ½")
     else:
         drawing.nothing(ax, "no sign agreement in this table")
     ax.set_ylim(max(lowest - 0.04, -0.02), 1.02)
     return style.dress(ax, "Direction: signs that agree with the truth", "share of parameters")
 
 
-def _drawn(ax: Axes, table: pd.DataFrame, quantity: str, low: float, high: float) -> float:
-    """Every estimator's curve, clipped to what the quantity can be; the lowest point drawn."""
-    end, lowest = drawing.last_horizon(table), high
-    for name, look in drawing.looks(table).items():
-        line = drawing.curve(table, name, quantity)
-        if line is None:
-            continue
-        line, _ = line.clipped(low, high).known(_WIDE)
-        drawing.curve_or_level(ax, line, look, end)
-        lowest = min(lowest, float(np.nanmin([line.value, line.low])))
-    return lowest
+def _bounded(
+    ax: Axes, table: pd.DataFrame, quantity: str, low: float, high: float
+) -> tuple[float, bool]:
+    """Every curve, clipped to what the quantity can be; the lowest point drawn, and whether an
+    interval was too wide to be drawn."""
+    cut = {
+        name: line.clipped(low, high).known(_WIDE) for name, line in _lines(table, quantity).items()
+    }
+    lines = {name: line for name, (line, _) in cut.items()}
+    _every(ax, table, lines)
+    lowest = (float(np.nanmin([line.value, line.low])) for line in lines.values())
+    return min(lowest, default=high), any(unknown for _, unknown in cut.values())
+
+
+def _threshold(ax: Axes, at: float, label: str) -> None:
+    ax.axhline(at, color=style.PURPLE, lw=1.2, ls=(0, (2, 2)), label=label)
 
 
 def snr(table: pd.DataFrame, ax: Axes | None = None, *, batch: int | None = None) -> Axes:
@@ -246,26 +258,16 @@ def snr(table: pd.DataFrame, ax: Axes | None = None, *, batch: int | None = None
         batch: N′; a line at 1 / N′ then shows where the mean of one batch is half noise.
     """
     ax = style.new_axes() if ax is None else ax
-    names = drawing.estimators(table)
-    lines = {name: drawing.curve(table, name, "snr") for name in names}
-    floor, end = drawing.log_floor(list(lines.values())), drawing.last_horizon(table)
-    looks = drawing.looks(table)
-    for name, line in lines.items():
-        if line is None:
-            continue
-        drawing.curve_or_level(ax, line, looks[name], end, floor)
+    lines = _lines(table, "snr")
+    floor = _every(ax, table, lines, logarithmic=True)
     if batch:
-        label = f"1 / N′, N′ = {batch}: a batch is half noise"
-        ax.axhline(1 / batch, color=style.PURPLE, lw=1.2, ls=(0, (2, 2)), label=label)
+        _threshold(ax, 1 / batch, f"1 / N′, N′ = {batch}: a batch is half noise")
         floor = min(floor, 0.5 / batch)
-    ax.set_yscale("log")
     ax.set_ylim(bottom=floor)
-    if not any(lines.values()):
+    if not lines:
         drawing.nothing(ax, "no signal-to-noise ratio in this table")
-    notes = [_AT_MOST] if drawing.has_bounds(list(lines.values())) else []
-    return style.dress(
-        ax, "Noise: signal-to-noise ratio of one sample", "‖mean‖² / variance", notes
-    )
+    title, notes = "Noise: signal-to-noise ratio of one sample", _notes([*lines.values()])
+    return style.dress(ax, title, "‖mean‖² / variance", notes)
 
 
 _LARGEST = 3.4e38  # in float32
@@ -280,33 +282,28 @@ def sample_norm(
         exponent: λ + ln γ per step; drawn as a line through the judged estimator's last point.
     """
     ax = style.new_axes() if ax is None else ax
-    looks, end = drawing.looks(table), drawing.last_horizon(table)
-    lines = {name: _norm(table, name) for name in looks}
-    drawn = {name: line for name, line in lines.items() if line is not None}
-    floor = drawing.log_floor(list(drawn.values()))
-    for name, line in drawn.items():
-        drawing.curve_or_level(ax, line, looks[name], end, floor)
-    judged = next((line for line in drawn.values() if line.horizon.max() > 0), None)
+    lines = _norms(table)
+    _every(ax, table, lines, logarithmic=True)
+    judged = next((line for line in lines.values() if line.horizon.max() > 0), None)
     if exponent is not None and judged is not None:
         _predicted(ax, judged, exponent)
-    ax.set_yscale("log")
-    if not drawn:
+    if not lines:
         drawing.nothing(ax, "no norms in this table")
     elif ax.get_ylim()[1] > _LARGEST:
-        ax.axhline(_LARGEST, color=style.PURPLE, lw=1.2, ls=(0, (2, 2)), label="range of float32")
+        _threshold(ax, _LARGEST, "range of float32")
     title = "Growth: size of one sample's gradient"
     return style.dress(ax, title, "root mean square norm [return / parameter]")
 
 
-def _norm(table: pd.DataFrame, name: str) -> Curve | None:
+def _norms(table: pd.DataFrame) -> dict[str, Curve]:
     """From variance and mean; the interval is the variance's, which dominates where it matters."""
-    variance = drawing.curve(table, name, "variance")
-    mean = drawing.curve(table, name, "mean_norm")
-    if variance is None or mean is None:
-        return None
-    size = np.where(np.isfinite(mean.value), mean.value, 0.0) ** 2
-    parts = (np.maximum(each, 0.0) for each in (variance.value, variance.low, variance.high))
-    return Curve(variance.horizon, *(np.sqrt(each + size) for each in parts))
+    means, found = _lines(table, "mean_norm"), {}
+    for name, each in _lines(table, "variance").items():
+        if name in means:
+            size = np.nan_to_num(means[name].value, posinf=0.0) ** 2
+            parts = (np.maximum(part, 0.0) for part in (each.value, each.low, each.high))
+            found[name] = Curve(each.horizon, *(np.sqrt(part + size) for part in parts))
+    return found
 
 
 def _predicted(ax: Axes, line: Curve, exponent: float) -> None:

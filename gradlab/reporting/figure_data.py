@@ -68,70 +68,50 @@ def _artists(ax: Axes) -> Iterator[tuple[Any, str, list[dict[str, float]]]]:
     for line in ax.lines:
         yield line, *_line(ax, line)
     for collection in ax.collections:
-        yield from _collection(collection)
+        yield collection, *_collection(collection)
     for patch in ax.patches:
         if isinstance(patch, Rectangle):
             yield patch, *_rectangle(ax, patch)
     for image in ax.images:
-        cells: Any = np.ma.filled(np.ma.asarray(image.get_array(), dtype=float), nan)
-        if cells.ndim == 2:
-            yield image, "cell", _cells(cells, np.arange(cells.shape[1]), np.arange(len(cells)))
+        values = _filled(image.get_array())
+        if values.ndim == 2:
+            yield image, "cell", _cells(values, np.arange(values.shape[1]), np.arange(len(values)))
 
 
 def _line(ax: Axes, line: Line2D) -> tuple[str, list[dict[str, float]]]:
     across, up = line.get_transform().contains_branch_seperately(ax.transData)
     x, y = (np.asarray(each, dtype=float) for each in line.get_data())
     if across and up:
-        return "line" if len(x) > 1 else "point", [
-            {"x": float(at), "y": float(height)} for at, height in zip(x, y, strict=True)
-        ]
-    return "level", [
-        {"x": float(x[0])} if across else {"y": float(y[0])} for _ in range(across | up)
-    ]
+        points = [{"x": float(at), "y": float(to)} for at, to in zip(x, y, strict=True)]
+        return "line" if len(x) > 1 else "point", points
+    return "level", [{"x": float(x[0])}] if across else [{"y": float(y[0])}] if up else []
 
 
-def _collection(collection: Collection) -> Iterator[tuple[Any, str, list[dict[str, float]]]]:
-    if isinstance(collection, QuadMesh):
-        edges = np.asarray(collection.get_coordinates())
+def _collection(drawn: Collection) -> tuple[str, list[dict[str, float]]]:
+    if isinstance(drawn, QuadMesh):
+        edges = np.asarray(drawn.get_coordinates())
         x, y = (edges[0, :, 0], edges[:, 0, 1])
-        values: Any = np.ma.filled(np.ma.asarray(collection.get_array(), dtype=float), nan)
-        cells = values.reshape(len(y) - 1, len(x) - 1)
-        yield collection, "cell", _cells(cells, (x[1:] + x[:-1]) / 2, (y[1:] + y[:-1]) / 2)
-    elif isinstance(collection, LineCollection):
-        ends = [np.asarray(each) for each in collection.get_segments() if len(each) > 1]
-        yield (
-            collection,
-            "interval",
-            [
-                {
-                    "x": float(e[:, 0].mean()),
-                    "low": float(e[:, 1].min()),
-                    "high": float(e[:, 1].max()),
-                }
-                if np.ptp(e[:, 0]) == 0
-                else {
-                    "y": float(e[0, 1]),
-                    "low": float(e[:, 0].min()),
-                    "high": float(e[:, 0].max()),
-                }
-                for e in ends
-            ],
-        )
-    elif isinstance(collection, PolyCollection):
-        yield (
-            collection,
-            "band",
-            [
-                {"x": float(at), "low": float(y.min()), "high": float(y.max())}
-                for path in collection.get_paths()
-                for corners in [np.asarray(path.vertices)]
-                for at in np.unique(corners[:, 0])
-                for y in [corners[corners[:, 0] == at, 1]]
-            ],
-        )
-    elif isinstance(collection, PathCollection):
-        offsets: Any = np.ma.filled(np.ma.asarray(collection.get_offsets(), dtype=float), nan)
-        yield collection, "point", [{"x": float(x), "y": float(y)} for x, y in offsets]
+        values = _filled(drawn.get_array()).reshape(len(y) - 1, len(x) - 1)
+        return "cell", _cells(values, (x[1:] + x[:-1]) / 2, (y[1:] + y[:-1]) / 2)
+    if isinstance(drawn, LineCollection):
+        ends = [np.asarray(each) for each in drawn.get_segments() if len(each) > 1]
+        return "interval", [_interval(each) for each in ends]
+    if isinstance(drawn, PolyCollection):
+        corners = [np.asarray(path.vertices) for path in drawn.get_paths()]
+        over = [(each[each[:, 0] == at, 1], at) for each in corners for at in np.unique(each[:, 0])]
+        return "band", [
+            {"x": float(at), "low": float(y.min()), "high": float(y.max())} for y, at in over
+        ]
+    if isinstance(drawn, PathCollection):
+        points = _filled(drawn.get_offsets())
+        return "point", [{"x": float(x), "y": float(y)} for x, y in points]
+    return "", []
+
+
+def _interval(ends: Any) -> dict[str, float]:
+    along = 1 if np.ptp(ends[:, 0]) == 0 else 0
+    low, high = float(ends[:, along].min()), float(ends[:, along].max())
+    return {"yx"[along]: float(ends[0, 1 - along]), "low": low, "high": high}
 
 
 def _rectangle(ax: Axes, patch: Rectangle) -> tuple[str, list[dict[str, float]]]:
@@ -148,10 +128,13 @@ def _rectangle(ax: Axes, patch: Rectangle) -> tuple[str, list[dict[str, float]]]
 
 def _cells(values: Any, x: Any, y: Any) -> list[dict[str, float]]:
     return [
-        {"x": float(x[k]), "y": float(y[j]), "value": float(values[j, k])}
-        for j in range(values.shape[0])
-        for k in range(values.shape[1])
+        {"x": float(x[k]), "y": float(y[j]), "value": float(value)}
+        for (j, k), value in np.ndenumerate(values)
     ]
+
+
+def _filled(values: Any) -> Any:
+    return np.ma.filled(np.ma.asarray(values, dtype=float), nan)
 
 
 def _colour(artist: Any) -> str:

@@ -1,10 +1,7 @@
 """Progress of long work on standard error: bars on a terminal, lines where there is none.
 
-Lines are for logs: one when a stage begins, with its predicted price; one when it ends, with its
-time and the rest of the plan; one every 15 s in between. These come from a thread of their own, so
-that a stage which reports nothing for minutes is still seen to be at work.
-
-Warnings of gradlab as one line, like every other message.
+Lines are for logs: one when a stage begins, with its predicted price; one when it ends; one every
+15 s in between, from a thread, so that a stage which reports nothing is seen to be at work.
 """
 
 from __future__ import annotations
@@ -40,11 +37,7 @@ class _Shown(Protocol):
 
 @contextmanager
 def bars(every: float = EVERY) -> Iterator[_Shown]:
-    """Yields progress(stage, done, total): a bar for each stage, or lines.
-
-    Args:
-        every: seconds between two lines of a long stage.
-    """
+    """Yields progress(stage, done, total): a bar for each stage, or lines every so many seconds."""
     if sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
         with _drawn() as drawn:
             yield _Drawn(drawn)
@@ -94,7 +87,6 @@ class Lines:
         self._lock = threading.RLock()
 
     def plan(self, prices: Sequence[Price], notes: Sequence[str] = ()) -> None:
-        """Write what the stages to come will cost, and notes beside it."""
         with self._lock:
             self._prices = tuple(prices)
             for text in (*_planned(prices), *notes):
@@ -116,7 +108,6 @@ class Lines:
                 self.beat()
 
     def beat(self) -> None:
-        """Write the progress, if the last line is older than `every` seconds."""
         with self._lock:
             if self._clock() - self._written < self._every:
                 return
@@ -134,7 +125,6 @@ class Lines:
             self._line(text)
 
     def close(self) -> None:
-        """The stage that is under way has ended."""
         with self._lock:
             if self._stage is None:
                 return
@@ -152,7 +142,6 @@ class Lines:
 
 
 def _planned(prices: Sequence[Price]) -> list[str]:
-    """The plan in words, a line per stage and one for all of them."""
     known = sum(each.seconds for each in prices if isfinite(each.seconds))
     unknown = [each.stage for each in prices if not isfinite(each.seconds)]
     beside = f", and {', '.join(unknown)}" if unknown else ""
@@ -200,14 +189,10 @@ def _drawn() -> Iterator[Bars]:
             return Text("" if task.speed is None else f"{task.speed:.3g}/s")
 
     columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=28),
-        MofNCompleteColumn(),
-        Rate(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
+        TextColumn("{task.description}", markup=False), BarColumn(bar_width=28),
+        MofNCompleteColumn(), Rate(), TimeElapsedColumn(), TextColumn("left"),
         TimeRemainingColumn(),
-    )
+    )  # fmt: skip
     with Bars(*columns, console=Console(stderr=True)) as shown:
         yield shown
 

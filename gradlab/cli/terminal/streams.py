@@ -6,11 +6,7 @@ reader gone (`| head -1`)      the rest is dropped, the exit code is that of the
 standard output full           one line on standard error, exit code 1; what is saved stays
 standard error full or gone    messages are dropped, the work goes on
 no UTF-8 (`LANG=C`)            a sign that it lacks is escaped: θ is \u03b8
-
-Ctrl-C and SIGTERM, which both end a command by KeyboardInterrupt.
-
-Finished work is saved and no file is left half-written. Exit codes are 130 and 143 (128 + the
-signal's number).
+Ctrl-C, SIGTERM                KeyboardInterrupt: finished work is saved, exit code 130 or 143
 """
 
 from __future__ import annotations
@@ -46,8 +42,7 @@ def terminable() -> Iterator[list[int]]:
 
 @contextlib.contextmanager
 def undisturbed() -> Iterator[None]:
-    """Inside, both signals wait: C extensions that are interrupted while imported fail
-    strangely."""
+    """Inside, both signals wait: a C extension that is interrupted while imported fails oddly."""
     pressed: list[int] = []
     before = [signal.signal(each, lambda number, _: pressed.append(number)) for each in _ENDING]
     try:
@@ -93,11 +88,7 @@ def lasting() -> Iterator[None]:
 
 
 def said(work: Callable[[], None], code: int) -> int:
-    """The exit code after the output of `work`.
-
-    Args:
-        code: the exit code where the output succeeds or its pipe is closed.
-    """
+    """The exit code after the output of `work`: `code` where it succeeds or its pipe is closed."""
     try:
         work()
         sys.stdout.flush()
@@ -117,7 +108,6 @@ def unsaid(error: OSError, code: int) -> int:
 
 
 def utf8() -> bool:
-    """Whether standard output takes every Unicode sign."""
     name = getattr(sys.stdout, "encoding", None) or "utf-8"
     return codecs.lookup(name).name.startswith("utf")
 

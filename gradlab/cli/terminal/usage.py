@@ -1,9 +1,7 @@
 """From words of a command line to a command; an error of the parser is one line of text.
 
-`--help`: the question that a command answers, its usage, arguments, options and two examples.
-
-Question, remarks and examples (its indented lines) are the docstring of the command's class; the
-rows of arguments are tyro's, wrapped again so that no line is longer than 80 columns.
+`--help` is a question, usage, arguments, options and two examples: the docstring of the command's
+class (examples are its indented lines) and tyro's rows of arguments, wrapped to 80 columns.
 """
 
 from __future__ import annotations
@@ -37,12 +35,7 @@ _END = (
 
 
 def _of_command(name: str, command: type, page: str, about: str) -> Iterator[str]:
-    """Lines of `gradlab NAME --help`.
-
-    Args:
-        page: what tyro prints.
-        about: the word after the command, whose own defaults it may know.
-    """
+    """Lines of `gradlab NAME --help`; `page` is tyro's, `about` the word after the command."""
     question, *remarks = _paragraphs(command)
     defaults = command.defaults(about) if hasattr(command, "defaults") else {}
     sections = _grouped(_sections(page), getattr(command, "GROUPS", {}), defaults)
