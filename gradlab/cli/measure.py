@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from tyro.conf import arg
 
 from gradlab.cli import arguments
-from gradlab.cli.arguments import Document
+from gradlab.cli.arguments import Document, model_option
 from gradlab.cli.fit_words import listed_norms
-from gradlab.cli.models import model_option
 from gradlab.cli.terminal.answer import of_run
 from gradlab.cli.terminal.progress_bars import bars
 from gradlab.cli.terminal.streams import undisturbed

@@ -19,14 +19,10 @@ from tyro.conf import subcommand
 import gradlab
 from gradlab.cli import refusals
 from gradlab.cli.arguments import Document
-from gradlab.cli.attribute import Attribute
-from gradlab.cli.choose import Choose
-from gradlab.cli.compare import Compare
 from gradlab.cli.fit import FitCommand
-from gradlab.cli.listing import List
+from gradlab.cli.listing import List, Selftest
 from gradlab.cli.measure import Measure
-from gradlab.cli.report import Report
-from gradlab.cli.selftest import Selftest
+from gradlab.cli.reading import Attribute, Choose, Compare, Report
 from gradlab.cli.terminal import progress_bars, streams, usage
 from gradlab.cli.terminal.answer import answer
 from gradlab.cli.terminal.progress_bars import standard_error

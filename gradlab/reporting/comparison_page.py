@@ -16,8 +16,7 @@ from gradlab.errors import InputError
 from gradlab.figures import comparison as figures
 from gradlab.reporting import shell
 from gradlab.reporting.numbers import quantity
-from gradlab.reporting.page import Page, Section, folded, method
-from gradlab.reporting.panels import Panel, panel
+from gradlab.reporting.page import Page, Panel, Section, folded, method, panel
 from gradlab.runs.comparison import Comparison, compared
 from gradlab.runs.profile import load
 from gradlab.verdicts.comparison import each_with_first, screen

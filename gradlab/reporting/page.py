@@ -11,13 +11,15 @@ Text of a run is hostile and escaped without exception; a section's `body` is HT
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
 from gradlab.figures.style import SIZE
 from gradlab.reporting import shell
-from gradlab.reporting.panels import Panel
 from gradlab.verdicts.screen import LIGHTS, Fact, Screen, unsaid
 
 _FIRST = (5.3, 3.6)  # inches of the first screen's figure
@@ -53,6 +55,23 @@ class Section:
     name: str = ""
     missing: str = ""
     opened: bool = False
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One figure: file name, section, caption."""
+
+    name: str
+    section: str
+    caption: str
+    figure: Figure
+
+
+def panel(name: str, section: str, caption: str, draw: Callable[..., Axes]) -> Panel:
+    """The panel of what `draw(ax=…)` draws."""
+    figure = Figure(figsize=SIZE, layout="constrained")
+    draw(ax=figure.add_subplot())
+    return Panel(name, section, caption, figure)
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,7 +125,7 @@ def render(page: Page, live: str = "") -> str:
     """The whole page as text; `live` is of a run in progress, as `shell.document` has it."""
     first = lay_out(page)
     numbered = [(k, each) for k, each in enumerate(page.panels) if each is not first]
-    figure = "" if first is None else shell.figure(page.panels.index(first), first)
+    figure = "" if first is None else _figure(page.panels.index(first), first)
     facts = {**page.facts, "file": page.source.file}
     parts = [_screen(page.screen, figure, page.source), shell.facts(facts)]
     parts += [_sentences(page.screen)]
@@ -150,7 +169,7 @@ def _section(section: Section, panels: Sequence[tuple[int, Panel]]) -> str:
             return ""
         line = shell.with_commands(section.missing)
         return f'<p class="absent"{_id(section)}><b>{escape(section.title)}</b> {line}</p>'
-    pictures = "\n".join(shell.figure(k, each) for k, each in mine)
+    pictures = "\n".join(_figure(k, each) for k, each in mine)
     figures = f'<div class="figures">{pictures}</div>' if mine else ""
     note = f" <small>{escape(section.note)}</small>" if section.note else ""
     return (
@@ -204,3 +223,9 @@ def _fact(fact: Fact, source: PageSource) -> str:
         f'<details class="number"><summary><span class="value">{escape(fact.text)}</span> '
         f"<span>{shell.marked(fact.label)}</span></summary>{''.join(lines)}</details>"
     )
+
+
+def _figure(number: int, panel: Panel) -> str:
+    """The figure with its caption; ids in it begin with its number."""
+    image = shell.inline(panel.figure, f"f{number}-", panel.caption)
+    return f"<figure>{image}<figcaption>{shell.marked(panel.caption)}</figcaption></figure>"

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from gradlab import figures
 from gradlab.figures.style import SIZE
-from gradlab.reporting.panels import Panel, panel
+from gradlab.reporting.page import Panel, panel
 from gradlab.runs.probe.results import ProbeRun
 from gradlab.runs.probe.tables import WORDS, chains, choices, curves, profiles
 from gradlab.wording import span, two

@@ -25,7 +25,6 @@ from matplotlib.figure import Figure
 
 from gradlab.figures.style import COLOURS
 from gradlab.reporting.numbers import number
-from gradlab.reporting.panels import Panel
 
 _TAG = re.compile(r"<[^<>]*>")
 _NUMBER = re.compile(r"-?\d+\.\d{3,}")
@@ -35,7 +34,7 @@ _ABOUT = re.compile(r"<metadata>.*?</metadata>|<style[^>]*>.*?</style>", re.DOTA
 _ADDRESS = re.compile(r'\s(xmlns(:\w+)?|version|width|height)="[^"]*"')
 
 
-def _inline(figure: Figure, prefix: str, label: str) -> str:
+def inline(figure: Figure, prefix: str, label: str) -> str:
     """`figure` as an <svg> element; ids begin with `prefix`, screen readers say `label`."""
     buffer = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": prefix}):
@@ -123,12 +122,6 @@ def alarms(about: str, raised: Sequence[tuple[str, str, str, Sequence[str], str]
             f"{with_commands(message)}</dd>"
         )
     return f'<p>{about}</p><dl class="list">{"".join(items)}</dl>'
-
-
-def figure(number: int, panel: Panel) -> str:
-    """The figure with its caption; ids in it begin with its number."""
-    image = _inline(panel.figure, f"f{number}-", panel.caption)
-    return f"<figure>{image}<figcaption>{marked(panel.caption)}</figcaption></figure>"
 
 
 def facts(values: Mapping[str, object]) -> str:

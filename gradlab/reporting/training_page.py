@@ -15,8 +15,7 @@ from matplotlib.figure import Figure
 from gradlab import figures
 from gradlab.figures.multiples import Over, several_quantities, several_returns
 from gradlab.reporting import numbers, shell, training_probe
-from gradlab.reporting.page import NOWHERE, Page, PageSource, Section, folded, method
-from gradlab.reporting.panels import Panel, panel
+from gradlab.reporting.page import NOWHERE, Page, PageSource, Panel, Section, folded, method, panel
 from gradlab.runs.training import measured_weights, pairs
 from gradlab.runs.training.asynchrony import Asynchrony, asynchrony
 from gradlab.runs.training.results import GOALS, Training, first_reached, loaded, table, times

@@ -8,8 +8,7 @@ from functools import partial
 
 from gradlab import figures
 from gradlab.reporting import probe_panels, shell
-from gradlab.reporting.page import Section
-from gradlab.reporting.panels import Panel, panel
+from gradlab.reporting.page import Panel, Section, panel
 from gradlab.runs.training.results import Training
 
 _SECTION = "Gradients while it trained"

@@ -11,7 +11,7 @@ from gradlab import choose, cli
 from gradlab.cli.terminal.answer import answer, of_screen
 from gradlab.errors import InputError
 from gradlab.gradients.starts import as_starts, distinct
-from gradlab.reporting import panels
+from gradlab.reporting import profile_page
 from gradlab.reporting.page import render
 from gradlab.reporting.profile_page import page
 from gradlab.systems import from_function
@@ -36,7 +36,7 @@ def profiles():
 def pages(profiles):
     """The words of every page; its figures, which take the time, are left out."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(panels, "panels", lambda *_: [])
+        patch.setattr(profile_page, "panels", lambda *_: [])
         return {name: words_of(render(page(profile))) for name, profile in profiles.items()}
 
 
@@ -100,7 +100,7 @@ def test_the_command_line_begins_with_it_and_chooses_nothing(name, tmp_path, cap
 
 @pytest.mark.slow
 def test_a_sound_measurement_is_decided_from(monkeypatch):
-    monkeypatch.setattr(panels, "panels", lambda *_: [])
+    monkeypatch.setattr(profile_page, "panels", lambda *_: [])
     profile = gradlab.measure(task(), Linear(), Quadratic(), starts=64, judges=4)
     assert [each.passed for each in profile.sanity if "premises" in each.check] == [True]
     assert first_screen(profile).headline.startswith("Backpropagate")

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from gradlab import cli
-from gradlab.cli.models import model_option
+from gradlab.cli.arguments import model_option
 from gradlab.data import trajectories
 from gradlab.errors import InputError
 from gradlab.fitting.collection import collect

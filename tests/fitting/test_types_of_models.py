@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import gradlab
-from gradlab.cli.models import named_model
+from gradlab.cli.arguments import named_model
 from gradlab.cli.program import main
 from gradlab.errors import InputError
 from gradlab.fitting import collect, fit_model

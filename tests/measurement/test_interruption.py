@@ -85,9 +85,9 @@ def test_other_errors_of_a_stage_pass():
 
 def test_the_page_and_the_terminal_begin_with_the_interruption(tmp_path, monkeypatch):
     from gradlab.cli.terminal.answer import of_run
-    from gradlab.reporting import panels, report
+    from gradlab.reporting import profile_page, report
 
-    monkeypatch.setattr(panels, "panels", lambda *_: [])  # figures take the time
+    monkeypatch.setattr(profile_page, "panels", lambda *_: [])  # figures take the time
     run = stopped_at("checks").save(tmp_path / "run.h5")
     document = of_run(run, page=False)
     assert next(iter(document)) == "notice" and "checks" in str(document["notice"])

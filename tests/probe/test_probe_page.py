@@ -17,8 +17,7 @@ import gradlab
 from gradlab import cli, figures
 from gradlab.errors import InputError
 from gradlab.reporting import output, probe_page, probe_panels, render
-from gradlab.reporting.page import PageSource
-from gradlab.reporting.panels import Panel
+from gradlab.reporting.page import PageSource, Panel
 from gradlab.runs.probe.results import ProbeRun, load
 from gradlab.runs.probe.schema import VITALS
 from gradlab.runs.probe.tables import chains, choices, curves, profiles

@@ -104,7 +104,7 @@ WORK = (
     "gradlab.tools.remedies.compute.compare_remedies",
     "gradlab.training.loop.train", "gradlab.cli.watch.Watch._follow",
     "gradlab.measurement.selftest.selftest", "gradlab.reporting.output.write",
-    "gradlab.cli.attribute._again", "gradlab.tools.sweep.running.Running.go",
+    "gradlab.cli.reading._again", "gradlab.tools.sweep.running.Running.go",
 )  # fmt: skip
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import gradlab
-from gradlab.cli.models import named_model
+from gradlab.cli.arguments import named_model
 from gradlab.cli.program import main
 from gradlab.tools.skeletons.check import checked
 from gradlab.user_code.loading import load_made

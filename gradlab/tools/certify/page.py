@@ -12,8 +12,7 @@ import pandas as pd
 from gradlab import figures
 from gradlab.reporting.numbers import folded
 from gradlab.reporting.output import named, write
-from gradlab.reporting.page import Page, Section, method
-from gradlab.reporting.panels import panel
+from gradlab.reporting.page import Page, Section, method, panel
 from gradlab.verdicts.screen import Fact, Light, Screen
 
 _HEADINGS = {

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from tyro.conf import arg
 
 from gradlab.cli import arguments
-from gradlab.cli.arguments import Document, named_data
-from gradlab.cli.models import model_option
+from gradlab.cli.arguments import Document, model_option, named_data
 from gradlab.cli.terminal.answer import of_run
 from gradlab.cli.terminal.progress_bars import bars
 from gradlab.cli.terminal.streams import undisturbed

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from tyro.conf import Positional, UseAppendAction, arg
 
 from gradlab.cli import arguments
-from gradlab.cli.arguments import Document
-from gradlab.cli.models import model_option, named_model
+from gradlab.cli.arguments import Document, model_option, named_model
 from gradlab.cli.terminal.answer import of_run
 from gradlab.cli.terminal.progress_bars import bars
 from gradlab.cli.terminal.streams import undisturbed

@@ -8,8 +8,16 @@ from gradlab import figures
 from gradlab.reporting import shell
 from gradlab.reporting.kinds import Kind
 from gradlab.reporting.numbers import by_section
-from gradlab.reporting.page import NOWHERE, Page, PageSource, Section, folded, method_of
-from gradlab.reporting.panels import Panel, panel
+from gradlab.reporting.page import (
+    NOWHERE,
+    Page,
+    PageSource,
+    Panel,
+    Section,
+    folded,
+    method_of,
+    panel,
+)
 from gradlab.tools.logs.findings import screen
 from gradlab.tools.logs.result import LogsRun
 

@@ -17,7 +17,7 @@ from gradlab.figures import style
 from gradlab.figures.columns import INCHES, column
 from gradlab.reporting import kinds
 from gradlab.reporting.figure_data import drawn as data_of
-from gradlab.reporting.panels import Panel, panel
+from gradlab.reporting.page import Panel, panel
 from gradlab.runs.training.results import GOALS, KIND, Training, first_reached, load, loaded
 from gradlab.storage import journal, records
 

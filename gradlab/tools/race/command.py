@@ -13,8 +13,7 @@ from typing import Annotated, Literal
 from tyro.conf import Positional, arg
 
 from gradlab.cli import arguments
-from gradlab.cli.arguments import Document
-from gradlab.cli.models import model_option
+from gradlab.cli.arguments import Document, model_option
 from gradlab.cli.terminal.answer import of_run, of_screen
 from gradlab.cli.terminal.progress_bars import bars
 from gradlab.cli.terminal.streams import undisturbed

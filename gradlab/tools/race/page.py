@@ -8,8 +8,7 @@ from gradlab import figures
 from gradlab.reporting import shell
 from gradlab.reporting.kinds import Kind
 from gradlab.reporting.numbers import folded as table_of
-from gradlab.reporting.page import NOWHERE, Page, PageSource, Section, folded, method_of
-from gradlab.reporting.panels import panel
+from gradlab.reporting.page import NOWHERE, Page, PageSource, Section, folded, method_of, panel
 from gradlab.tools.race.findings import FIGURE, screen
 from gradlab.tools.race.result import Race, load
 

@@ -14,8 +14,16 @@ from gradlab.figures.style import SIZE
 from gradlab.reporting import shell
 from gradlab.reporting.kinds import Kind
 from gradlab.reporting.numbers import folded as table_of
-from gradlab.reporting.page import NOWHERE, Page, PageSource, Section, folded, method_of
-from gradlab.reporting.panels import Panel, panel
+from gradlab.reporting.page import (
+    NOWHERE,
+    Page,
+    PageSource,
+    Panel,
+    Section,
+    folded,
+    method_of,
+    panel,
+)
 from gradlab.tools.remedies.findings import screen
 from gradlab.tools.remedies.result import ABOUT, Remedies, larger_batches, load
 

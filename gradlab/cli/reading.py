@@ -1,0 +1,225 @@
+"""Commands that read runs: `gradlab report`, `compare`, `choose` and `attribute`."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction, arg
+
+from gradlab.cli import arguments
+from gradlab.cli.arguments import Document, model_option
+from gradlab.cli.measure import Measure
+from gradlab.cli.terminal.answer import of_screen
+from gradlab.cli.terminal.progress_bars import bars
+from gradlab.cli.terminal.streams import undisturbed
+from gradlab.errors import InputError
+from gradlab.storage.records import check_output
+from gradlab.storage.whole_files import keep
+
+if TYPE_CHECKING:
+    from gradlab.runs.profile import Profile
+
+
+@dataclass(frozen=True)
+class Report:
+    """What does a run, or a whole sweep, show?
+
+    Writes one HTML page to decide from, and its figures with their data.
+
+        gradlab report runs/inverted_pendulum.h5
+        gradlab report runs/table
+    """
+
+    file: Annotated[Positional[Path], arg(metavar="RUN.h5|FOLDER")]
+    """The run, RUN.h5, or the folder of a sweep."""
+    figures: bool = False
+    """Write the figures of a probe's run as files, too, as those of every other run."""
+    pdf: bool = False
+    """Write the figures as PDF, too, with text that can be edited: about a second for each."""
+    explain: arguments.Explain = False
+    json: bool = False
+    """Print one JSON document: recommendation, verdict and paths."""
+
+    def run(self, command: str) -> Document:
+        """Write the page and return its first screen."""
+        from gradlab.reporting.kinds import page_of
+        from gradlab.reporting.output import check_page, write
+
+        target, page = check_page(self.file), page_of(self.file)
+        apart = page.apart or self.figures or self.pdf
+        shown = replace(page, apart=apart, pdf=self.pdf)
+        with bars() as progress:
+            write(target, shown, progress)
+        return of_screen(page.screen) | {"report": str(target)}
+
+
+@dataclass(frozen=True)
+class Compare:
+    """How do measurements of one policy, or training runs of one task, differ?
+
+    Training runs with the same seeds are paired with the first, seed by seed: differences of return
+    and ratios of the gradient's error.
+
+        gradlab compare runs/nll.h5 runs/dd.h5
+        gradlab compare runs/mpg-v2.h5 runs/td3.h5 --output runs/returns.html
+    """
+
+    files: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN.h5|FOLDER")]
+    """Measurements (each is compared with the first), or training runs; two or more. The folder of
+    a sweep stands for its runs that are done."""
+    output: Annotated[Path, arg(metavar="PAGE.html")] = Path("runs/comparison.html")
+    """Where the page is written."""
+    explain: arguments.Explain = False
+    json: bool = False
+    """Print one JSON document: recommendation, verdict, path, and the table of differences."""
+
+    def run(self, command: str) -> Document:
+        """Write the page and return its first screen."""
+        from gradlab.reporting.kinds import compared
+        from gradlab.reporting.output import named, write
+
+        target = named(self.output)
+        page, table = compared(self.files)
+        with bars() as progress:
+            write(target, page, progress)
+        differences = {"table": table.to_dict("records"), "report": str(target)}
+        return of_screen(page.screen) | differences
+
+
+@dataclass(frozen=True)
+class Choose:
+    """Which horizon, estimator and weights suit an update, and how sure is that?
+
+    Reads the file of a measurement and computes nothing again.
+
+        gradlab choose runs/inverted_pendulum.h5 --batch 64
+        gradlab choose run.h5 --estimator model --estimator data --by mse
+    """
+
+    file: Annotated[Positional[Path], arg(metavar="RUN.h5")]
+    """The run, RUN.h5, of `gradlab measure`."""
+    batch: Annotated[int | None, arg(metavar="N")] = None
+    """N′, the samples that one update of your algorithm averages. Default: the run's."""
+    estimator: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="NAME")] = ()
+    """A candidate; may be repeated. Default: all that need neither states nor derivatives of the
+    simulator, where there are such."""
+    by: Literal["gain", "mse", "direction"] | None = None
+    """Criterion: the gain of one small step along the mean gradient, the mean squared error, or
+    the expected cosine of one batch. Default: gain where the truth is the gradient of the return,
+    else mse."""
+    iteration: Annotated[int | None, arg(metavar="K")] = None
+    """Iteration of training at which the papers' rule-based weights are shown. Default: at the
+    start, in the middle and at the end of their ramp."""
+    ramp: Annotated[int | None, arg(metavar="T")] = None
+    """Length of that ramp, in iterations. Default: 9000."""
+    explain: arguments.Explain = False
+    json: bool = False
+    """Print one JSON document: sentences and tables."""
+
+    def run(self, command: str) -> Document:
+        """Choose from the file alone."""
+        from gradlab.choice.tables import best_table, contender_table, trial_table, weight_table
+        from gradlab.runs.profile import load
+        from gradlab.verdicts.choice.choosing import chosen
+
+        choice, screen = chosen(
+            load(self.file),
+            self.batch,
+            self.estimator or None,
+            self.by,
+            self.iteration,
+            self.ramp,
+        )
+        document: Document = of_screen(screen) | {
+            "best": best_table(choice).to_dict("records"),
+            "what if": trial_table(choice).to_dict("records"),
+            "run": str(self.file),
+        }
+        for name, mixing in (("pair", choice.pair), ("several", choice.several)):
+            if mixing is not None:
+                document[f"weights of {name}"] = weight_table(mixing).to_dict("records")
+                document[f"contenders of {name}"] = contender_table(mixing).to_dict("records")
+        return document
+
+
+_AGAIN = (
+    "The run holds no substitutions: they were computed again from its task, policy and critic "
+    "(--keep stores them; `gradlab measure --attribute` computes them at once)."
+)
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """What causes the bias of a run's gradients, and what their variance?
+
+    Reads the substitutions of `gradlab measure --attribute`; without them they are computed again.
+
+        gradlab attribute runs/inverted_pendulum.h5
+        gradlab attribute runs/inverted_pendulum.h5 --keep --explain
+    """
+
+    file: Annotated[Positional[Path], arg(metavar="RUN.h5")]
+    """The run, RUN.h5. Without `gradlab measure --attribute` its substitutions are computed
+    again."""
+    keep: bool = False
+    """Store substitutions that were computed again in RUN.h5: the next attribution takes
+    seconds."""
+    explain: arguments.Explain = False
+    json: bool = False
+    """Print one JSON document: sentences and the attribution's table."""
+
+    def run(self, command: str) -> Document:
+        """Read or compute the substitutions and attribute the error to them."""
+        from gradlab.runs.attribution import attribute
+        from gradlab.runs.profile import load
+        from gradlab.verdicts.attribution.first_screen import screen, sentences
+        from gradlab.verdicts.screen import Sentence
+
+        profile = load(self.file)
+        again = profile.attribution is None
+        if again:
+            if self.keep:
+                check_output(self.file, overwrite=True)
+            profile = _again(profile, self.file)
+            if self.keep:
+                keep({self.file: partial(profile.save, overwrite=True)})
+        attribution = attribute(profile)
+        verdict = sentences(attribution, profile)
+        if again:
+            verdict = [*verdict, Sentence("source", True, _AGAIN)]
+        return of_screen(screen(profile, attribution, verdict)) | {
+            "ledger": attribution.table().to_dict("records"),
+            "made_again": again,
+            "run": str(self.file),
+        }
+
+
+def _again(profile: Profile, run: Path) -> Profile:
+    """The profile with substitutions, computed from the task, policy and critic of its command."""
+    with undisturbed():
+        from gradlab.measurement.attribution.attribution import attributed_again
+
+    words = shlex.split(str(profile.config.get("command", "")))
+    if words[:2] != ["gradlab", "measure"]:
+        raise InputError(
+            f"{run} holds no substitutions and was not made by `gradlab measure`, whose command "
+            f"names task, policy and critic: measure again with attribute=True"
+        )
+    made = tyro.cli(Measure, args=words[2:], config=(FlagCreatePairsOff,))
+    files = {
+        kind: getattr(made, kind) or str(arguments.beside(run, kind))
+        for kind in ("policy", "critic")
+    }
+    task = arguments.named_task(made.task, made.settings)
+    model = model_option(task, made.model, made.gradient_model)
+    task = task if model is None else replace(task, prior=model)
+    networks = arguments.networks(**files)
+    with bars() as progress:
+        return attributed_again(
+            profile, task, networks["policy"], networks["critic"], progress=progress
+        )
