@@ -240,16 +240,16 @@ class Measure:
         if "policy" not in given:
             from gradlab.fitting.policies import stabilising_policy
 
-            held = "all" if "policy" in self.spectral else None
             made["policy"] = stabilising_policy(
-                task, spectral=held, seed=self.seed, progress=progress
-            )
+                task, seed=self.seed, progress=progress,
+                spectral="all" if "policy" in self.spectral else None,
+            )  # fmt: skip
         if "critic" not in given:
             from gradlab.fitting.critics import fit_critic
 
-            policy, held = given.get("policy") or made["policy"], "critic" in self.spectral
+            policy = given.get("policy") or made["policy"]
             made["critic"] = fit_critic(
                 task, policy, termination=termination, seed=self.seed, progress=progress,
-                spectral="all_but_last" if held else None,
+                spectral="all_but_last" if "critic" in self.spectral else None,
             )  # fmt: skip
         return made
