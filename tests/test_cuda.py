@@ -11,10 +11,10 @@ from gradlab.gradients.bptt import horizon_gradients
 from gradlab.gradients.gram import path_mean_gradients, path_squared_norms
 from gradlab.gradients.policy_jacobian import Factor, PolicyJacobian, policy_jacobian
 from gradlab.gradients.starts import as_starts, by_group, group_sums, grouping
-from gradlab.networks.ensemble_jacobians import along, jacobians, mean_jacobians
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble
 from gradlab.networks.mlp import Policy, QCritic
 from gradlab.networks.policies import Gaussian
+from gradlab.systems import LearnedSystem
 from gradlab.training.loop import train
 from tests.training.small_runs import SMALL, numbers, row, task
 
@@ -93,13 +93,12 @@ def test_sums_over_groups_are_the_same():
 def test_jacobians_of_an_ensemble_are_the_same():
     torch.manual_seed(0)
     ensemble = GaussianEnsemble(4, 2, members=3, hidden=(32, 32)).double().requires_grad_(False)
-    s, a, v = (torch.randn(*shape).double() for shape in ((N, 4), (N, 2), (N, 1, 6)))
+    s, a, noise = (torch.randn(*shape).double() for shape in ((N, 4), (N, 2), (N, 6)))
+    noise[:, -1] = torch.rand(N).double()  # chooses the member
     found = []
-    for network, state, action, direction in both(ensemble, s, a, v):
-        every, one = jacobians(network, state, action), along(network, state, action, direction)
-        found.append([
-            mean_jacobians(network, state, action), every.mean, every.std, one.mean, one.std,
-        ])  # fmt: skip
+    for network, state, action, xi in both(ensemble, s, a, noise):
+        linear = LearnedSystem(network).linearize(state, action, xi)
+        found.append([linear.A, linear.B, linear.r_s, linear.r_a])
     for here, there in zip(*found, strict=True):
         equal(there, here)
 

@@ -176,10 +176,8 @@ class Actor:
         return action if isinstance(observation, Tensor) else action.cpu().numpy()
 
     def check(self, observation: Any) -> None:
-        """
-        Raises:
-            InputError: it cannot take the observation, draws inside, or keeps a state that is not
-                begun anew with an episode.
+        """Raises InputError: it cannot take the observation, draws inside, or keeps a state that is
+        not begun anew with an episode.
         """
         inputs = rows(observation, self.like, self.batched)
         if isinstance(inputs, Tensor) and not self.recurrent and not noise_dim(self.policy):

@@ -152,10 +152,7 @@ class Replay:
         return {"rows": self.rows[:, : len(self)], "added": torch.tensor(self.added)}
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """
-        Raises:
-            InputError: the numbers do not fit this replay.
-        """
+        """Raises InputError: the numbers do not fit this replay."""
         stored, added = state["rows"], int(state["added"])
         members, capacity, width = self.rows.shape
         if stored.shape != (members, min(added, capacity), width):

@@ -335,10 +335,7 @@ def _with(record: Trajectories, columns: dict[str, Tensor]) -> Trajectories:
 
 
 def check_widths(record: Trajectories, state_dim: int, action_dim: int) -> None:
-    """
-    Raises:
-        InputError: the record's states or actions have another width.
-    """
+    """Raises InputError: the record's states or actions have another width."""
     for name, width in (("state", state_dim), ("action", action_dim)):
         got = getattr(record, name).shape[1]
         if got != width:

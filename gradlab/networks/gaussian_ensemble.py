@@ -427,10 +427,7 @@ def named_network(name: str) -> str | OwnNetwork:
 
 
 def check_network(network: object) -> None:
-    """
-    Raises:
-        InputError: it is no type of model.
-    """
+    """Raises InputError: it is no type of model."""
     if not isinstance(network, OwnNetwork) and network not in NETWORKS:
         names = ", ".join(NETWORKS)
         raise InputError(f"network is {network!r}, expected one of {names}, or file.py:Net")
@@ -444,10 +441,8 @@ def bounded(numbers: Numbers, raw: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def check_numbers(ensemble: GaussianEnsemble, members: Sequence[int]) -> None:
-    """
-    Raises:
-        InputError: a parameter of these members is not finite, or a normaliser's deviation is not
-            positive.
+    """Raises InputError: a parameter of these members is not finite, or a normaliser's deviation is
+    not positive.
     """
     for name, parameter in ensemble.named_parameters():
         broken = [k for k in members if not torch.isfinite(parameter[k]).all()]

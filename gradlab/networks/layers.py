@@ -3,10 +3,9 @@
     z_l = h_{l−1} W_l + b_l,   h_l = σ(z_l),   S_l = diag σ'(z_l)      W [E, in, out], b [E, 1, out]
     ∂y/∂x = W_1 S_1 W_2 S_2 … S_{L−1} W_L                        (rows: inputs, columns: outputs)
 
-The product is taken from the right (`pull_back`, a row per output) or from the left
-(`push_forward`, a row per input): as many matrix products between hidden layers as a forward pass
-has, times the number of rows. Directions (`tangents`) pass beside the values, form no Jacobian and
-stay differentiable in the parameters.
+The product is taken from the right (`pull_back`, a row per output): as many matrix products
+between hidden layers as a forward pass has, times the number of rows. Directions (`tangents`) pass
+beside the values, form no Jacobian and stay differentiable in the parameters.
 """
 
 from __future__ import annotations
@@ -123,15 +122,6 @@ def pull_back(layers: Layers, slopes: Sequence[Tensor], rows: Tensor) -> Tensor:
     for slope, weight in zip(reversed(slopes), reversed(layers.weights[:-1]), strict=True):
         rows = rows * slope[:, :, None]
         rows = _product(rows, weight.mT)
-    return rows
-
-
-def push_forward(layers: Layers, slopes: Sequence[Tensor]) -> Tensor:
-    """Derivatives of the outputs by every input, [E, N, in, out]."""
-    rows = layers.weights[0][:, None]
-    for slope, weight in zip(slopes, layers.weights[1:], strict=True):
-        rows = rows * slope[:, :, None]
-        rows = _product(rows, weight)
     return rows
 
 

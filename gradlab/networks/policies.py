@@ -254,10 +254,7 @@ def is_stochastic(policy: nn.Module) -> TypeGuard[_HasDensity]:
 
 
 def check_stochastic(policy: nn.Module) -> None:
-    """
-    Raises:
-        InputError: the policy is deterministic, or has noise but no density.
-    """
+    """Raises InputError: the policy is deterministic, or has noise but no density."""
     if noise_dim(policy) == 0:
         raise InputError(
             "a score needs a stochastic policy: wrap it, "
@@ -364,10 +361,7 @@ class SoftCritic(nn.Module):
 
 
 def temperature(alpha: float) -> float:
-    """
-    Raises:
-        InputError: α is no finite number from 0.
-    """
+    """Raises InputError: α is no finite number from 0."""
     if not isinstance(alpha, int | float) or not 0 <= alpha < math.inf:
         raise InputError(f"alpha is {alpha!r}, expected a number from 0 (reward units per nat)")
     return float(alpha)

@@ -9,9 +9,7 @@ noise), Y_i = G_i − T_i, and X_g the sum of X over group g,
 so neither needs a parameter-sized vector, and deleting a group changes only sums already at hand:
     U_X(−g) = (|S|² − 2 X_g·S + 2|X_g|² − Σ|X_g|²) / ((N − n_g)² − (Σ n² − n_g²)).
 
-A truth from starts of its own (`unpaired`) has groups of its own; without pairs
-    |E Y|²   ←  U_G + U_T − 2 Ḡ·T̄ = |Ḡ − T̄|² − tr S_G/N − tr S_T/M
-and each group of either sample is left out in turn. Of a stratified sample the X_g are exchangeable
+Of a stratified sample the X_g are exchangeable
 groups (`statistics.strata`), and means over its samples count each with its weight.
 
 The cosine that one batch of gradients can be expected to have with the truth.
@@ -143,8 +141,7 @@ class Moments:
         squares: Σ_{i∈g} |G_i|², of a stratified sample with the weight of g.
         gradient, truth, difference: pair sums of G with G, T with T, Y with Y.
         cross: pair sums of G with T.
-        Without a truth these three are None; without pairs, so is the difference.
-        truth_size: samples of the truth in each group, where they are not those of the estimator.
+        Without a truth these three are None.
         critics: pair sums of G_i(critic) − their mean over C critics, summed over the critics and
             divided by C − 1.
         signs: agreement of signs (`statistics.grams`); tails: index (`statistics.tails`).
@@ -157,7 +154,6 @@ class Moments:
     truth: PairSums | None = None
     difference: PairSums | None = None
     cross: PairSums | None = None
-    truth_size: Array | None = None
     critics: PairSums | None = None
     signs: Estimate | None = None
     tails: Estimate | None = None
@@ -169,41 +165,26 @@ class Moments:
         return self.squares if self.strata is None else self.strata.exchangeable(self.squares)
 
 
-def pair_mean(sums: PairSums, size: Array, other: Array | None = None) -> Estimate:
-    """E X · E Z without the bias of a plug-in: pairs of different groups only.
-
-    Args:
-        size: samples of X in each group, [G]; other: samples of Z, where they are not the same.
-    """
-    other = size if other is None else other
-    n, m, both = size.sum(), other.sum(), size * other
+def pair_mean(sums: PairSums, size: Array) -> Estimate:
+    """E X · E Z without the bias of a plug-in: pairs of different groups, of `size` [G], only."""
+    n, squares = size.sum(), size * size
     whole, own = sums.left.sum(), sums.own.sum()
     left_out = (whole - own - sums.left - sums.right + 2 * sums.own) / (
-        (n - size) * (m - other) - (both.sum() - both)
+        (n - size) * (n - size) - (squares.sum() - squares)
     )
-    return Estimate(float((whole - own) / (n * m - both.sum())), left_out)
+    return Estimate(float((whole - own) / (n * n - squares.sum())), left_out)
 
 
 def squared_norm(sums: PairSums, size: Array) -> Estimate:
     """|E X|², with what its interval needs to know of the sample's mean."""
-    n = size.sum()
-    mean = _sample_mean_of((sums.left / n, size))
-    return replace(pair_mean(sums, size), mean=mean)
-
-
-def _sample_mean_of(*samples: tuple[Array, Array]) -> SampleMean:
-    """From X_g · X̄ and n_g of every sample that X̄ is a sum of means over."""
+    n, groups = size.sum(), (size > 0).sum()
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        square = sum(float(along.sum() / size.sum()) for along, size in samples)
-        spread = sum(_variance_of_mean(along, size) for along, size in samples)
-        return SampleMean(square, float(np.float64(spread) / np.float64(square)))
-
-
-def _variance_of_mean(values: Array, size: Array) -> float:
-    """Of Σ x_g / Σ n_g, from groups that are not empty."""
-    groups = (size > 0).sum()
-    away = values - size * (values.sum() / size.sum())
-    return float((away**2).sum() / size.sum() ** 2 * groups / (groups - 1))
+        along = sums.left / n  # X_g · X̄
+        square = along.sum() / n
+        away = along - size * square
+        spread = (away**2).sum() / n**2 * groups / (groups - 1)
+        mean = SampleMean(float(square), float(np.float64(spread) / np.float64(square)))
+    return replace(pair_mean(sums, size), mean=mean)
 
 
 def second_moment(moments: Moments) -> Estimate:
@@ -251,10 +232,11 @@ def estimates(moments: Moments, batch: int) -> Mapping[str, Estimate]:
         result["variance_critics"] = squared_norm(moments.critics, moments.size)
     if moments.tails is not None:
         result["tail_index"] = moments.tails
-    if moments.truth is not None and moments.cross is not None:
+    truth, cross, difference = moments.truth, moments.cross, moments.difference
+    if truth is not None and cross is not None and difference is not None:
         if moments.signs is not None:
             result["sign_agreement"] = moments.signs
-        result |= _against_truth(moments, moments.truth, moments.cross, norm2, variance, batch)
+        result |= _against_truth(moments, truth, cross, difference, norm2, variance, batch)
     if moments.strata is None:
         return result
     return {name: replace(estimate, stratified=True) for name, estimate in result.items()}
@@ -264,17 +246,13 @@ def _against_truth(
     moments: Moments,
     truth: PairSums,
     crossed: PairSums,
+    difference: PairSums,
     norm2: Estimate,
     variance: Estimate,
     batch: int,
 ) -> dict[str, Estimate]:
-    truth2 = pair_mean(truth, moments.size if moments.truth_size is None else moments.truth_size)
-    cross = pair_mean(crossed, moments.size, moments.truth_size)
-    if moments.difference is None:
-        bias2 = combine(lambda u, t, c: u + t - 2 * c, norm2, truth2, cross)
-        bias2 = replace(bias2, mean=_mean_difference(moments, truth, crossed))
-    else:
-        bias2 = squared_norm(moments.difference, moments.size)
+    truth2, cross = pair_mean(truth, moments.size), pair_mean(crossed, moments.size)
+    bias2 = squared_norm(difference, moments.size)
     mse = combine(lambda b, v: b + v / batch, bias2, variance)
     along = _variance_along(moments, crossed, truth)
     parts = CosineParts(cross, norm2, truth2)
@@ -292,16 +270,6 @@ def _against_truth(
     }  # fmt: skip
 
 
-def _mean_difference(moments: Moments, truth: PairSums, crossed: PairSums) -> SampleMean | None:
-    """Ḡ − T̄ of a truth from starts of its own."""
-    if moments.truth_size is None:
-        return None
-    n, m = moments.size.sum(), moments.truth_size.sum()
-    along_gradient = moments.gradient.left / n - crossed.left / m
-    along_truth = truth.left / m - crossed.right / n
-    return _sample_mean_of((along_gradient, moments.size), (along_truth, moments.truth_size))
-
-
 def _variance_along(moments: Moments, crossed: PairSums, truth: PairSums) -> Estimate:
     """Variance per sample of G along the mean truth, from the projections G_g · Σ T."""
     size, p, norm2 = moments.size, crossed.left, truth.left.sum()
@@ -316,42 +284,3 @@ def _variance_along(moments: Moments, crossed: PairSums, truth: PairSums) -> Est
         parts = (size, size**2, squares, size * p, p)
         value = variance(*(part.sum() for part in parts))
         return Estimate(float(value), variance(*(part.sum() - part for part in parts)))
-
-
-def unpaired(
-    estimator: Moments,
-    truth: Moments,
-    left: Array,
-    right: Array,
-    signs: Estimate | None = None,
-    tails: Estimate | None = None,
-) -> Moments:
-    """Moments of an estimator against a truth from starts of its own.
-
-    Args:
-        estimator: without a truth, on G groups; truth: likewise, of the true gradients, M groups.
-        left: [G], G_g · Σ T; right: [M], T_h · Σ G.
-        signs, tails: over all G + M groups.
-    """
-    none_g, none_t = np.zeros(len(estimator.size)), np.zeros(len(truth.size))
-
-    def first(x: Array) -> Array:
-        return np.concatenate([x, none_t])
-
-    def second(x: Array) -> Array:
-        return np.concatenate([none_g, x])
-
-    def spread(sums: PairSums, place: Callable[[Array], Array]) -> PairSums:
-        return PairSums(place(sums.own), place(sums.left), place(sums.right))
-
-    return Moments(
-        size=first(estimator.size),
-        squares=first(estimator.squares),
-        gradient=spread(estimator.gradient, first),
-        truth=spread(truth.gradient, second),
-        cross=PairSums(np.zeros(len(left) + len(right)), first(left), second(right)),
-        truth_size=second(truth.size),
-        critics=None if estimator.critics is None else spread(estimator.critics, first),
-        signs=signs,
-        tails=tails,
-    )

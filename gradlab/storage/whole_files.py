@@ -90,9 +90,8 @@ def sweep(path: Path) -> None:
 
 
 def check_plain(path: Path) -> None:
-    """
-    Raises:
-        InputError: what stands at `path` is no file: a device would be replaced for everybody.
+    """Raises InputError: what stands at `path` is no file: a device would be replaced for
+    everybody.
     """
     if path.exists() and not path.is_file():
         raise InputError(f"{path} is a folder, device or pipe: name a file")

@@ -4,7 +4,12 @@
 
 Noise [N, out + 1] holds out = ds (ds + 1 with a reward head) standard normal columns ξ, and a last
 column u, uniform in [0, 1), that chooses the member, elites[⌊u · number of elites⌋]. Without noise:
-the elites' mean transition, and its Jacobian.
+the elites' mean transition, and its Jacobian. In closed form through gradlab's own layers, one row
+per output, since μ and σ share the product's left factor:
+
+    ∂μ/∂x = [I, 0] + f ∂m/∂x̂ / d,     ∂σ/∂x = σ/2 · (∂log v/∂raw) ∂raw/∂x̂ / d,     x = [s, a]
+
+Those of networks of one's own are differentiated automatically.
 
 States of one model, Jacobians of another, as one System (DDPPO section 4.2, appendix B.1.2).
 
@@ -25,8 +30,16 @@ from torch import Tensor
 
 from gradlab import validation
 from gradlab.errors import InputError
-from gradlab.networks.ensemble_jacobians import realised
-from gradlab.networks.gaussian_ensemble import GaussianEnsemble, check_numbers, predict
+from gradlab.networks.gaussian_ensemble import (
+    GaussianEnsemble,
+    Numbers,
+    bounded,
+    check_numbers,
+    predict,
+    scaled,
+    standardised_inputs,
+)
+from gradlab.networks.layers import Modules, blocks, pull_back, trace
 from gradlab.systems.function import AliveFunction, survivors
 from gradlab.systems.system import Certificate, Linearization, System, Transition, check_step
 
@@ -245,7 +258,9 @@ class LearnedSystem:
         value, jacobian = x.new_empty(len(x), outputs), x.new_empty(len(x), outputs, x.shape[1])
         for member, rows in self._by_member(noise):
             numbers = self.ensemble.numbers(x, [member])
-            value[rows], jacobian[rows] = realised(numbers, x[rows], noise[rows, :outputs], outputs)
+            value[rows], jacobian[rows] = _realised(
+                numbers, x[rows], noise[rows, :outputs], outputs
+            )
         return value, jacobian
 
     def _mean_jacobian(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -254,7 +269,7 @@ class LearnedSystem:
         zero = x.new_zeros(len(x), outputs)
         value, jacobian = zero.clone(), x.new_zeros(len(x), outputs, x.shape[1])
         for member in self.chosen:
-            linear = realised(self.ensemble.numbers(x, [member]), x, zero, outputs)
+            linear = _realised(self.ensemble.numbers(x, [member]), x, zero, outputs)
             value += share * linear[0]
             jacobian += share * linear[1]
         return value, jacobian
@@ -297,3 +312,57 @@ class LearnedSystem:
         )
         r_s = by_state + torch.einsum("ni,nij->nj", pull, A)
         return r_s, by_action + torch.einsum("ni,nij->nj", pull, B)
+
+
+@torch.no_grad()
+def _realised(numbers: Numbers, x: Tensor, noise: Tensor, outputs: int) -> tuple[Tensor, Tensor]:
+    """μ + σ ξ [N, outputs] and its Jacobian [N, outputs, ds + da].
+
+    Args:
+        numbers: of one member.
+        x: [s, a], [N, ds + da].
+        noise: ξ [N, outputs].
+        outputs: how many of the outputs, from the first.
+    """
+    value, jacobian = x.new_empty(len(x), outputs), x.new_empty(len(x), outputs, x.shape[1])
+    for rows in blocks(numbers.layers, len(x), outputs):
+        value[rows], jacobian[rows] = _of_block(numbers, x[None, rows], noise[rows])
+    return value, jacobian
+
+
+def _of_block(numbers: Numbers, x: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    k = noise.shape[1]
+    if isinstance(numbers.layers, Modules):
+
+        def outcome(x: Tensor) -> Tensor:
+            predicted = predict(numbers, x)
+            return predicted.mean[..., :k] + predicted.std[..., :k] * noise
+
+        value, jacobian = _differentiated(outcome, x)
+        return value[0], jacobian[0]
+    raw, slopes = trace(numbers.layers, standardised_inputs(numbers, x))
+    prediction = scaled(numbers, x, raw)
+    spread = prediction.std[..., :k] * noise
+    # A transposed view would hand its strides on to every product with it, and each be copied.
+    weights = numbers.layers.weights[-1].mT.contiguous()
+    rows = numbers.target_std[..., :k, None] * weights[:, None, :k]
+    if not numbers.deterministic:
+        by_raw = 0.5 * spread * bounded(numbers, raw.chunk(2, dim=-1)[1])[1][..., :k]
+        rows = rows + by_raw[..., None] * weights.chunk(2, 1)[1][:, None, :k]
+    jacobian = (
+        pull_back(numbers.layers, slopes, rows) / numbers.input_std[:, :, None]
+        + numbers.residual[:k]
+    )
+    return (prediction.mean[..., :k] + spread)[0], jacobian[0]
+
+
+def _differentiated(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
+    """Outputs [E, N, K] of rows [E, N, in], and their Jacobian [E, N, K, in], by autograd."""
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        y = function(x)
+        rows = [
+            torch.autograd.grad(each.sum(), x, retain_graph=True, materialize_grads=True)[0]
+            for each in y.unbind(dim=-1)
+        ]
+    return y.detach(), torch.stack(rows, dim=-2)

@@ -94,10 +94,6 @@ def _load(env_id: str, root: int) -> _GymnasiumModel:
 
     Args:
         root: leading translations that the state leaves out.
-
-    Raises:
-        InputError: Gymnasium does not know it, it is not a MuJoCo environment, or its state is
-            more than positions and velocities.
     """
     with warnings_caught:
         try:

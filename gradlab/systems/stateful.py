@@ -131,10 +131,7 @@ class EnvironmentSystem:
     sample_noise = sample_normal
 
     def try_out(self) -> None:
-        """
-        Raises:
-            InputError: what `from_environment` says.
-        """
+        """Raises InputError: what `from_environment` says."""
         state = self._state().detach().clone()
         generator = torch.Generator().manual_seed(0)
         draw = torch.rand(len(state), self.action_dim, generator=generator, dtype=torch.float64)
@@ -269,11 +266,7 @@ def _numbers(env: Any) -> dict[str, Tensor]:
 
 
 def _state_functions(env: Any, width: int) -> tuple[Read, Write]:
-    """read and write of the tensors that a step changes and depends on.
-
-    Raises:
-        InputError: there are none.
-    """
+    """read and write of the tensors that a step changes and depends on."""
     rows = {
         name: x.detach().clone()
         for name, x in getattr(env, "__dict__", {}).items()

@@ -142,10 +142,7 @@ def sample_normal(
 
 
 def check_system(name: str, system: object) -> None:
-    """
-    Raises:
-        InputError: it is no System; says what it lacks.
-    """
+    """Raises InputError: it is no System; says what it lacks."""
     if isinstance(system, System) and not isinstance(system, type):
         return
     lacking = [name for name in _MEMBERS if not hasattr(system, name)]

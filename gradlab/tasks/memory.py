@@ -302,10 +302,7 @@ def observed(observe: Observe | None, state: Tensor) -> Tensor:
 
 
 def _try_out(policy: Remembering, task: Task) -> None:
-    """
-    Raises:
-        InputError: what `with_memory` says.
-    """
+    """Raises InputError: what `with_memory` says."""
     state = pad(task.starts(2, torch.Generator().manual_seed(0)), (0, policy.memory_dim))
     parameter = next(policy.parameters(), state)
     noise = state.new_zeros(2, noise_dim(policy)).to(parameter)

@@ -74,10 +74,7 @@ class _StartLaw:
 
 
 def _start_law(function: Callable[..., Any], state_dim: int) -> _StartLaw:
-    """
-    Raises:
-        InputError: the function takes neither (n, generator) nor (n).
-    """
+    """Raises InputError: the function takes neither (n, generator) nor (n)."""
     if isinstance(function, _StartLaw):
         return function
     try:

@@ -18,9 +18,9 @@ from gradlab.fitting.directional_loss_check import (
 from gradlab.fitting.losses import OneStepError, split
 from gradlab.fitting.model_settings import ModelSettings
 from gradlab.fitting.models import fit_model
-from gradlab.networks.ensemble_jacobians import mean_jacobians
 from gradlab.tasks import linear_quadratic
 from tests.fitting.small_models import random
+from tests.systems.ensembles import by_jacrev
 
 A, B = [[0.9, 0.2], [-0.1, 0.8]], [[0.3], [0.5]]
 SETTINGS = ModelSettings(members=2, hidden=(16,), epochs=8, held_out=0.3, precision="float64")
@@ -100,7 +100,7 @@ def test_the_models_own_error_is_that_of_its_jacobian(quiet):
     distance = torch.cdist(x[held], x)
     distance[torch.arange(len(held)), held] = torch.inf
     v = x[distance.topk(5, largest=False).indices] - x[held][:, None]
-    wrong = mean_jacobians(ensemble, data.state[held], data.action[held]) - true
+    wrong = by_jacrev(ensemble, data.state[held], data.action[held])[0] - true
     moved = torch.einsum("eroi,rni->erno", wrong * d / f[:, None], v)
     for divided in (True, False):
         square = v.square().sum(dim=2) if divided else torch.ones_like(v[..., 0])

@@ -7,9 +7,11 @@ from torch.nn.utils import parametrize
 
 from gradlab.errors import InputError
 from gradlab.networks import layers as layers_module
-from gradlab.networks.ensemble_jacobians import along, averaged_jacobians, jacobians, mean_jacobians
-from gradlab.networks.gaussian_ensemble import GaussianEnsemble, MemberMLP, predict
+from gradlab.networks.gaussian_ensemble import GaussianEnsemble, MemberMLP
+from gradlab.networks.layers import tangents
 from gradlab.networks.mlp import ACTIVATIONS, mlp
+from gradlab.systems import LearnedSystem
+from tests.systems.ensembles import by_jacrev
 
 DS, DA, N = 4, 2, 11
 STATE, ACTION = torch.randn(N, DS, dtype=torch.float64), torch.randn(N, DA, dtype=torch.float64)
@@ -37,14 +39,15 @@ def ensemble(activation="silu", hidden=(16, 12), reward=True, residual=True, spr
     return made
 
 
-def by_jacrev(made, state, action):
-    def one(x):
-        found = predict(made.numbers(x), x[None])
-        return found.mean[:, 0], found.std[:, 0]
-
-    x = torch.cat([state, action], 1)
-    mean, std = torch.func.vmap(torch.func.jacrev(one), out_dims=1)(x)
-    return mean.detach(), std.detach()
+def rows_of(made, noise=None, **more):
+    """Jacobians of a learned system, reward and all where it has a head."""
+    system = LearnedSystem(made, None if made.reward else lambda s, a, after: s[:, 0], **more)
+    if noise is not None:
+        noise = torch.cat([noise, torch.zeros(N, 1).double()], 1)
+    linear = system.linearize(STATE, ACTION, noise)
+    rows = torch.cat([linear.A, linear.B], 2)
+    last = torch.cat([linear.r_s, linear.r_a], 1)[:, None]
+    return torch.cat([rows, last], 1) if made.reward else rows
 
 
 @every_shape
@@ -53,12 +56,13 @@ def test_closed_forms_are_those_of_torch_func(activation, hidden, reward, residu
     made = ensemble(activation, hidden, reward, residual)
     mean, std = by_jacrev(made, STATE, ACTION)
     assert mean.shape == (3, N, DS + reward, DS + DA) and std.abs().max() > 1e-3
-    both, average = jacobians(made, STATE, ACTION), averaged_jacobians(made, STATE, ACTION)
-    torch.testing.assert_close(mean_jacobians(made, STATE, ACTION), mean, **EXACT)
-    torch.testing.assert_close(both.mean, mean, **EXACT)
-    torch.testing.assert_close(both.std, std, **EXACT)
-    torch.testing.assert_close(average.mean, mean.mean(0), **EXACT)
-    torch.testing.assert_close(average.std, std.mean(0), **EXACT)
+    noise = torch.randn(N, DS + reward, dtype=torch.float64)
+    for k in range(3):
+        found = rows_of(made, noise, elites=(k,))
+        wanted = mean[k] + noise[..., None] * std[k]
+        torch.testing.assert_close(found, wanted[:, : found.shape[1]], **EXACT)
+    found = rows_of(made)
+    torch.testing.assert_close(found, mean.mean(0)[:, : found.shape[1]], **EXACT)
 
 
 @every_activation
@@ -71,64 +75,40 @@ def test_slopes_hold_far_out_where_functions_saturate(activation):
 
 
 @every_activation
-def test_directional_derivatives_are_jacobians_times_directions(activation):
+def test_tangents_are_directional_derivatives_of_any_order(activation):
+    """Values, and the gradient of a loss on them, are those of torch.func."""
     made = ensemble(activation)
-    both, found = jacobians(made, STATE, ACTION), made(STATE, ACTION)
-    shared = torch.randn(N, 3, DS + DA, dtype=torch.float64)
-    own = torch.randn(3, N, 2, DS + DA, dtype=torch.float64)
-    for directions in (shared, own):
-        got = along(made, STATE, ACTION, directions)
-        each = directions.expand(3, *directions.shape[-3:])
-        for value, jacobian in ((got.mean, both.mean), (got.std, both.std)):
-            want = torch.einsum("enoi,enki->enko", jacobian, each)
-            torch.testing.assert_close(value.detach(), want, **EXACT)
-        torch.testing.assert_close(got.prediction.mean, found.mean)
-        torch.testing.assert_close(got.prediction.std, found.std)
+    x, v = torch.randn(3, N, DS + DA).double(), torch.randn(3, N, 2, DS + DA).double()
 
+    def automatic(k):
+        return torch.func.jvp(lambda x: made.network.layers()(x), (x,), (v[:, :, k],))
 
-def test_a_loss_on_directional_derivatives_has_the_gradient_of_double_backpropagation():
-    made = ensemble("tanh")
-    direction = torch.randn(N, 1, DS + DA, dtype=torch.float64)
-
-    def automatic():
-        moved = tuple(direction[:, 0].split([DS, DA], dim=1))
-        outputs = lambda s, a: torch.cat([made(s, a).mean, made(s, a).std], -1)  # noqa: E731
-        return torch.func.jvp(outputs, (STATE, ACTION), moved)[1].square().sum()
-
-    got = along(made, STATE, ACTION, direction)
-    closed = got.mean.square().sum() + got.std.square().sum()
-    for mine, other in zip(
-        torch.autograd.grad(closed, list(made.parameters())),
-        torch.autograd.grad(automatic(), list(made.parameters())),
-        strict=True,
-    ):
-        torch.testing.assert_close(mine, other, rtol=1e-9, atol=1e-9)
+    value, moved = tangents(made.network.layers(), x, v)
+    wanted = [automatic(k) for k in range(2)]
+    torch.testing.assert_close(value, wanted[0][0], **EXACT)
+    torch.testing.assert_close(moved, torch.stack([each[1] for each in wanted], 2), **EXACT)
+    parameters = list(made.network.parameters())
+    losses = moved.square().sum(), sum(each[1].square().sum() for each in wanted)
+    ours, theirs = (torch.autograd.grad(x, parameters, materialize_grads=True) for x in losses)
+    torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
 
 
 def test_results_do_not_depend_on_the_size_of_blocks(monkeypatch):
-    made, directions = ensemble(), torch.randn(N, 2, DS + DA, dtype=torch.float64)
-
-    def everything():
-        both, average = jacobians(made, STATE, ACTION), averaged_jacobians(made, STATE, ACTION)
-        moved = along(made, STATE, ACTION, directions)
-        means = mean_jacobians(made, STATE, ACTION)
-        return [means, both.mean, both.std, average.mean, average.std, moved.mean, moved.std]
-
-    whole = everything()
+    made, noise = ensemble(), torch.randn(N, DS + 1, dtype=torch.float64)
+    whole = rows_of(made, noise), rows_of(made)
     for size in (1, 3 * 10 * 16 * 8):
         monkeypatch.setattr(layers_module, "CACHE", size)
-        for got, want in zip(everything(), whole, strict=True):
-            torch.testing.assert_close(got, want, rtol=1e-13, atol=1e-13)
+        torch.testing.assert_close(
+            (rows_of(made, noise), rows_of(made)), whole, rtol=1e-13, atol=1e-13
+        )
 
 
 def test_members_may_see_inputs_of_their_own():
     made = ensemble()
     state, action = torch.randn(3, N, DS).double(), torch.randn(3, N, DA).double()
-    together, own = made(state, action), jacobians(made, state, action)
+    together = made(state, action)
     for k in range(3):
-        alone = made(state[k], action[k])
-        torch.testing.assert_close(together.mean[k], alone.mean[k])
-        torch.testing.assert_close(own.std[k], jacobians(made, state[k], action[k]).std[k])
+        torch.testing.assert_close(together.mean[k], made(state[k], action[k]).mean[k])
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -172,10 +152,10 @@ class Halved(nn.Module):
 
 def test_a_parametrised_weight_reaches_the_closed_forms():
     made = ensemble(spread=2.0)
-    before = mean_jacobians(made, STATE, ACTION)
+    before = rows_of(made)
     parametrize.register_parametrization(made.network.linear[1], "weight", Halved())
-    after = mean_jacobians(made, STATE, ACTION)
-    torch.testing.assert_close(after, by_jacrev(made, STATE, ACTION)[0], **EXACT)
+    after = rows_of(made)
+    torch.testing.assert_close(after, by_jacrev(made, STATE, ACTION)[0].mean(0), **EXACT)
     assert (after - before).abs().max() > 1e-2
 
 

@@ -8,7 +8,7 @@ import scipy
 
 from analyses.coverage.synthetic import moments, pairs, planted
 from gradlab.statistics.intervals import interval, noncentral_ends, noncentrality
-from gradlab.statistics.moments import Moments, estimates, squared_norm, unpaired
+from gradlab.statistics.moments import estimates, squared_norm
 
 
 def test_the_noncentrality_is_that_of_scipys_distribution():
@@ -39,18 +39,6 @@ def test_the_variance_along_the_mean_is_that_of_the_samples():
     assert mean.square == pytest.approx(centre @ centre)
     along = centre @ np.cov(Y.T) @ centre / 50 / (centre @ centre)
     assert mean.variance_along == pytest.approx(along)
-
-
-def test_a_truth_from_starts_of_its_own_adds_its_variance():
-    rng = np.random.default_rng(1)
-    G, T = rng.normal(size=(40, 3)) + 1, 2 * rng.normal(size=(70, 3))
-    parts = [Moments(np.ones(len(X)), (X**2).sum(axis=1), pairs(X, X)) for X in (G, T)]
-    both = unpaired(*parts, G @ T.sum(axis=0), T @ G.sum(axis=0))
-    mean = estimates(both, batch=40)["bias2"].mean
-    centre = G.mean(axis=0) - T.mean(axis=0)
-    covariance = np.cov(G.T) / 40 + np.cov(T.T) / 70
-    assert mean.square == pytest.approx(centre @ centre)
-    assert mean.variance_along == pytest.approx(centre @ covariance @ centre / (centre @ centre))
 
 
 def test_without_the_mean_or_its_error_there_are_no_ends():

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from gradlab.networks.gaussian_ensemble import GaussianEnsemble
+from gradlab.networks.gaussian_ensemble import GaussianEnsemble, predict
 
 N, DS, DA = 40, 3, 2
 
@@ -27,3 +27,15 @@ def model(
         random(width, seed=3).abs() + 0.1,
     )
     return made
+
+
+def by_jacrev(ensemble: GaussianEnsemble, state: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+    """∂μ_k/∂[s, a] and ∂σ_k/∂[s, a], [E, N, out, ds + da], by torch.func."""
+
+    def one(x: Tensor) -> tuple[Tensor, Tensor]:
+        found = predict(ensemble.numbers(x), x[None])
+        return found.mean[:, 0], found.std[:, 0]
+
+    x = torch.cat([state, action], 1)
+    mean, std = torch.func.vmap(torch.func.jacrev(one), out_dims=1)(x)
+    return mean.detach(), std.detach()

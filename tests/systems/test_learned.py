@@ -10,13 +10,12 @@ import gradlab
 from gradlab.errors import InputError
 from gradlab.gradients.starts import as_starts
 from gradlab.networks import checkpoint
-from gradlab.networks.ensemble_jacobians import averaged_jacobians, jacobians
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble
 from gradlab.networks.mlp import Policy, QCritic
 from gradlab.systems import LearnedSystem
 from gradlab.tasks import linear_quadratic
 from gradlab.truth.reference import reference_gradients
-from tests.systems.ensembles import DA, DS, N, model, random
+from tests.systems.ensembles import DA, DS, N, by_jacrev, model, random
 
 STATE, ACTION = random(N, DS), random(N, DA, seed=1)
 
@@ -65,26 +64,15 @@ def test_a_member_column_that_rounds_to_one_is_the_last_elite():
 
 def test_no_noise_is_the_mean_over_members_and_its_jacobian():
     made = model()
-    found, average = made(STATE, ACTION), averaged_jacobians(made, STATE, ACTION)
+    found, average = made(STATE, ACTION), by_jacrev(made, STATE, ACTION)[0].mean(0)
     system = LearnedSystem(made)
     out, linear = system.step(STATE, ACTION), system.linearize(STATE, ACTION)
     torch.testing.assert_close(out.state, found.mean[..., :DS].mean(0))
     torch.testing.assert_close(out.reward, found.mean[..., DS].mean(0))
-    torch.testing.assert_close(torch.cat([linear.A, linear.B], 2), average.mean[:, :DS])
-    torch.testing.assert_close(torch.cat([linear.r_s, linear.r_a], 1), average.mean[:, DS])
+    torch.testing.assert_close(torch.cat([linear.A, linear.B], 2), average[:, :DS])
+    torch.testing.assert_close(torch.cat([linear.r_s, linear.r_a], 1), average[:, DS])
     elites = LearnedSystem(made, elites=(1, 2)).step(STATE, ACTION)
     torch.testing.assert_close(elites.state, found.mean[1:3, :, :DS].mean(0))
-
-
-def test_the_realised_jacobian_is_the_means_plus_the_noise_times_the_scales():
-    made = model()
-    system, each = LearnedSystem(made), jacobians(made, STATE, ACTION)
-    noise = noise_of(system)
-    member, row = (noise[:, -1] * 4).long(), torch.arange(N)
-    want = each.mean[member, row] + noise[:, :-1, None] * each.std[member, row]
-    got = system.linearize(STATE, ACTION, noise)
-    torch.testing.assert_close(torch.cat([got.A, got.B], 2), want[:, :DS])
-    torch.testing.assert_close(torch.cat([got.r_s, got.r_a], 1), want[:, DS])
 
 
 def test_a_reward_function_takes_the_place_of_the_head_and_sees_the_next_state():
