@@ -30,12 +30,12 @@ import pandas as pd
 import tyro
 from scipy.linalg import solve_discrete_are, solve_discrete_lyapunov
 
-from analyses.coverage.synthetic import moments
+from analyses.coverage.synthetic import explicit_grams, moments
 from analyses.harness.verdicts import Verdict, save
 from gradlab import choose
 from gradlab.measurement.assembly import assembled
 from gradlab.runs.profile import Profile
-from gradlab.statistics.grams import GroupProducts, Kernels, explicit_grams
+from gradlab.statistics.grams import GroupProducts, Kernels
 from gradlab.statistics.intervals import skewness_corrected
 from gradlab.statistics.moments import Array, Estimate
 

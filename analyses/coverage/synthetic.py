@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gradlab.statistics.grams import sign_agreement, soft_signs
+from gradlab.statistics.grams import Grams, sign_agreement, soft_signs
 from gradlab.statistics.moments import Estimate, Moments, PairSums
 from gradlab.statistics.tails import DIRECTIONS, heavier, tail_index
 
@@ -112,3 +112,18 @@ def tails_of(sums, size) -> Estimate:
 
 def pairs(X, Z) -> PairSums:
     return PairSums((X * Z).sum(axis=1), X @ Z.sum(axis=0), Z @ X.sum(axis=0))
+
+
+def explicit_grams(gradients: np.ndarray, group: np.ndarray | None = None, folds: int = 2) -> Grams:
+    """Grams of explicit gradients [N, K + 1, P], the truth's last; groups take folds in turn."""
+    n = len(gradients)
+    labels, index = np.unique(np.arange(n) if group is None else group, return_inverse=True)
+    X = np.zeros((len(labels), *gradients.shape[1:]))
+    np.add.at(X, index, gradients)
+    within = np.zeros((len(labels), gradients.shape[1], gradients.shape[1]))
+    np.add.at(within, index, gradients @ gradients.swapaxes(1, 2))
+    fold = np.arange(len(labels)) % folds
+    S = np.stack([X[fold == f].sum(axis=0) for f in range(folds)])
+    total = np.stack([X @ s.T for s in S])
+    size = np.bincount(index).astype(np.float64)
+    return Grams(size, X @ X.swapaxes(1, 2), within, total, fold)

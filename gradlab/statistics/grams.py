@@ -146,23 +146,6 @@ class Grams:
         return int(self.own.shape[1]) - 1
 
 
-def explicit_grams(
-    gradients: Array, group: NDArray[np.int64] | None = None, folds: int = 2
-) -> Grams:
-    """Grams of explicit gradients [N, K + 1, P], the truth's last; groups take folds in turn."""
-    n = len(gradients)
-    labels, index = np.unique(np.arange(n) if group is None else group, return_inverse=True)
-    X = np.zeros((len(labels), *gradients.shape[1:]))
-    np.add.at(X, index, gradients)
-    within = np.zeros((len(labels), gradients.shape[1], gradients.shape[1]))
-    np.add.at(within, index, gradients @ gradients.swapaxes(1, 2))
-    fold = np.arange(len(labels)) % folds
-    S = np.stack([X[fold == f].sum(axis=0) for f in range(folds)])
-    total = np.stack([X @ s.T for s in S])
-    size = np.bincount(index).astype(np.float64)
-    return Grams(size, X @ X.swapaxes(1, 2), within, total, fold)
-
-
 def only(grams: Grams, folds: Sequence[int]) -> Grams:
     """The groups of some folds.
 

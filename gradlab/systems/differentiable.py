@@ -31,7 +31,7 @@ from gradlab.systems.environments import ENVIRONMENTS, Environment
 from gradlab.systems.implicit_jacobians import price, unsupported
 from gradlab.systems.mujoco import MujocoEnvironment
 from gradlab.systems.physics import thread_count
-from gradlab.systems.system import Certificate, Linearization, System, Transition, check_step
+from gradlab.systems.system import Certificate, Linearization, System, Transition, check_step, inner
 
 # Of |u|: first derivatives of MuJoCo steps are known to about 1e-8, so second ones to about 1e-4.
 _STEP = 1e-4
@@ -286,23 +286,15 @@ class DifferentiableEnvironment:
     second_order: bool = False
     _last: _StepRecord | None = field(default=None, init=False, repr=False)
 
+    state_dim = inner("state_dim")
+    action_dim = inner("action_dim")
+    linearization_price = inner("linearization_price")
+    sample_noise = inner("sample_noise")
+
     @cached_property
     def _exact(self) -> MujocoEnvironment:
         """Whose Jacobians are differenced: errors of fast ones would be multiplied."""
         return _exact(self.system)
-
-    @property
-    def state_dim(self) -> int:
-        return self.system.state_dim
-
-    @property
-    def action_dim(self) -> int:
-        return self.system.action_dim
-
-    @property
-    def linearization_price(self) -> float:
-        """As in `MujocoEnvironment`."""
-        return self.system.linearization_price
 
     def step(self, state: Tensor, action: Tensor, noise: Tensor | None = None) -> Transition:
         """s', r, alive of states [N, ds] and actions [N, da], also by `s, r, alive = env.step(…)`.
@@ -352,11 +344,6 @@ class DifferentiableEnvironment:
         """bool [N]: rows of the last step where a contact or a limit switched within the stencil,
         and the Jacobian is a jump over a step instead of a derivative."""
         return self.certificate.flags
-
-    def sample_noise(
-        self, n: int, generator: torch.Generator, dtype: torch.dtype = torch.float64
-    ) -> Tensor:
-        return self.system.sample_noise(n, generator, dtype)
 
     def sample_starts(self, n: int, generator: torch.Generator) -> Tensor:
         """Gymnasium's reset law, float64 [n, ds]."""

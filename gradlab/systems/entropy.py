@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from gradlab.networks.policies import temperature
-from gradlab.systems.system import Linearization, System, Transition, check_step
+from gradlab.systems.system import Linearization, System, Transition, check_step, inner
 
 _Inference = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -31,36 +31,19 @@ class Entropic:
     system: System
     alpha: float
 
+    state_dim = inner("state_dim")
+    noise_dim = inner("noise_dim")
+    differentiable = inner("differentiable")
+    member_column = inner("member_column")
+    linearization_price = inner("linearization_price")
+    sample_noise = inner("sample_noise")
+
     def __post_init__(self) -> None:
         temperature(self.alpha)
 
     @property
-    def state_dim(self) -> int:
-        return self.system.state_dim
-
-    @property
     def action_dim(self) -> int:
         return self.system.action_dim + 1
-
-    @property
-    def noise_dim(self) -> int:
-        return self.system.noise_dim
-
-    @property
-    def member_column(self) -> int | None:
-        """Where the system's noise chooses an ensemble member, as in `LearnedSystem`."""
-        column: int | None = getattr(self.system, "member_column", None)
-        return column
-
-    @property
-    def linearization_price(self) -> float:
-        """As in `MujocoEnvironment`; 0 where the system counts none."""
-        price: float = getattr(self.system, "linearization_price", 0.0)
-        return price
-
-    @property
-    def differentiable(self) -> bool:
-        return self.system.differentiable
 
     @property
     def infer_noise(self) -> _Inference:
@@ -84,8 +67,3 @@ class Entropic:
             B=torch.nn.functional.pad(plain.B, (0, 1)),
             r_a=torch.cat([plain.r_a, price], dim=1),
         )
-
-    def sample_noise(
-        self, n: int, generator: torch.Generator, dtype: torch.dtype = torch.float64
-    ) -> Tensor:
-        return self.system.sample_noise(n, generator, dtype)

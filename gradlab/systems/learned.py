@@ -41,7 +41,7 @@ from gradlab.networks.gaussian_ensemble import (
 )
 from gradlab.networks.layers import Modules, blocks, pull_back, trace
 from gradlab.systems.function import AliveFunction, survivors
-from gradlab.systems.system import Certificate, Linearization, System, Transition, check_step
+from gradlab.systems.system import Certificate, Linearization, System, Transition, check_step, inner
 
 _Inference = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -60,6 +60,13 @@ class TwoModels:
     prediction: System
     gradient: System
 
+    sample_noise = inner("sample_noise", "prediction")
+    state_dim = inner("state_dim", "prediction")
+    action_dim = inner("action_dim", "prediction")
+    noise_dim = inner("noise_dim", "prediction")
+    member_column = inner("member_column", "prediction")
+    infer_noise = inner("infer_noise", "prediction")
+
     def __post_init__(self) -> None:
         for name in ("state_dim", "action_dim"):
             ours, theirs = getattr(self.prediction, name), getattr(self.gradient, name)
@@ -67,30 +74,6 @@ class TwoModels:
                 raise InputError(f"gradient has {name} {theirs}, prediction has {ours}")
         if not self.gradient.differentiable:
             raise InputError("gradient is not differentiable: give a model that torch can follow")
-
-    @property
-    def state_dim(self) -> int:
-        return self.prediction.state_dim
-
-    @property
-    def action_dim(self) -> int:
-        return self.prediction.action_dim
-
-    @property
-    def noise_dim(self) -> int:
-        return self.prediction.noise_dim
-
-    @property
-    def member_column(self) -> int | None:
-        """Where the prediction's noise chooses an ensemble member, as in `LearnedSystem`."""
-        column: int | None = getattr(self.prediction, "member_column", None)
-        return column
-
-    @property
-    def infer_noise(self) -> _Inference:
-        """The prediction's; AttributeError where it has none. No Jacobian here depends on it."""
-        infer: _Inference = self.prediction.infer_noise  # type: ignore[attr-defined]
-        return infer
 
     def step(self, state: Tensor, action: Tensor, noise: Tensor | None = None) -> Transition:
         check_step(self, state, action, noise)
@@ -110,11 +93,6 @@ class TwoModels:
     ) -> Linearization:
         check_step(self, state, action, noise)
         return self.gradient.linearize(state, action)
-
-    def sample_noise(
-        self, n: int, generator: torch.Generator, dtype: torch.dtype = torch.float64
-    ) -> Tensor:
-        return self.prediction.sample_noise(n, generator, dtype)
 
 
 ROWS = 4096  # transitions whose noise is inferred at once, under every member

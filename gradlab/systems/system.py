@@ -23,10 +23,11 @@ the model's noise inferred from each transition (RP-DR, SVG).
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import NoReturn, Protocol, runtime_checkable
+from typing import Any, NoReturn, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -139,6 +140,11 @@ def sample_normal(
 ) -> Tensor:
     """`System.sample_noise` of systems whose noise is all standard normal, or that have none."""
     return standard_normal(n, self.noise_dim, generator, dtype)
+
+
+def inner(name: str, of: str = "system") -> Any:
+    """An attribute of the system inside another one, and none where that has none."""
+    return property(operator.attrgetter(f"{of}.{name}"))
 
 
 def check_system(name: str, system: object) -> None:

@@ -29,7 +29,7 @@ from gradlab.networks.interface import noise_dim
 from gradlab.networks.policies import is_stochastic
 from gradlab.networks.trying import tried
 from gradlab.systems.stateful import Observe
-from gradlab.systems.system import Linearization, System, Transition, check_step
+from gradlab.systems.system import Linearization, System, Transition, check_step, inner
 from gradlab.tasks.task import Task
 from gradlab.user_code.calls import running
 
@@ -210,6 +210,11 @@ class SystemWithMemory:
     system: System
     memory_dim: int
 
+    sample_noise = inner("sample_noise")
+    noise_dim = inner("noise_dim")
+    differentiable = inner("differentiable")
+    linearization_price = inner("linearization_price")
+
     @property
     def state_dim(self) -> int:
         return self.system.state_dim + self.memory_dim
@@ -217,20 +222,6 @@ class SystemWithMemory:
     @property
     def action_dim(self) -> int:
         return self.system.action_dim + self.memory_dim
-
-    @property
-    def noise_dim(self) -> int:
-        return self.system.noise_dim
-
-    @property
-    def linearization_price(self) -> float:
-        """As in `MujocoEnvironment`; 0 where the system counts none."""
-        price: float = getattr(self.system, "linearization_price", 0.0)
-        return price
-
-    @property
-    def differentiable(self) -> bool:
-        return self.system.differentiable
 
     def step(self, state: Tensor, action: Tensor, noise: Tensor | None = None) -> Transition:
         check_step(self, state, action, noise)
@@ -250,11 +241,6 @@ class SystemWithMemory:
             pad(plain.A, (0, dm, 0, dm)), B, pad(plain.r_s, (0, dm)), pad(plain.r_a, (0, dm)),
             plain.certificate,
         )  # fmt: skip
-
-    def sample_noise(
-        self, n: int, generator: torch.Generator, dtype: torch.dtype = torch.float64
-    ) -> Tensor:
-        return self.system.sample_noise(n, generator, dtype)
 
 
 def _with_memory(task: Task, width: int) -> Task:

@@ -34,7 +34,7 @@ from gradlab.networks.interface import check_critic, check_policy, check_rows
 from gradlab.networks.trying import check_steady
 from gradlab.systems.function import FunctionSystem, from_function, survivors
 from gradlab.systems.stateful import Observe
-from gradlab.systems.system import Linearization, System, Transition, check_step
+from gradlab.systems.system import Linearization, System, Transition, check_step, inner
 from gradlab.tasks.memory import WithMemory, observed, remembering
 from gradlab.tasks.task import Task
 from gradlab.user_code.calls import running
@@ -198,27 +198,15 @@ class Encoded:
     filtered: _Filter
     latent_dim: int
 
+    sample_noise = inner("sample_noise")
+    action_dim = inner("action_dim")
+    noise_dim = inner("noise_dim")
+    differentiable = inner("differentiable")
+    linearization_price = inner("linearization_price")
+
     @property
     def state_dim(self) -> int:
         return self.system.state_dim + self.latent_dim
-
-    @property
-    def action_dim(self) -> int:
-        return self.system.action_dim
-
-    @property
-    def noise_dim(self) -> int:
-        return self.system.noise_dim
-
-    @property
-    def linearization_price(self) -> float:
-        """As in `MujocoEnvironment`; 0 where the system counts none."""
-        price: float = getattr(self.system, "linearization_price", 0.0)
-        return price
-
-    @property
-    def differentiable(self) -> bool:
-        return self.system.differentiable
 
     def step(self, state: Tensor, action: Tensor, noise: Tensor | None = None) -> Transition:
         check_step(self, state, action, noise)
@@ -250,11 +238,6 @@ class Encoded:
             pad(plain.r_s, (0, dz)), plain.r_a, plain.certificate,
         )  # fmt: skip
 
-    def sample_noise(
-        self, n: int, generator: torch.Generator, dtype: torch.dtype = torch.float64
-    ) -> Tensor:
-        return self.system.sample_noise(n, generator, dtype)
-
 
 @final
 @dataclass(frozen=True, eq=False)
@@ -266,17 +249,13 @@ class Imagined:
     system: FunctionSystem
     width: int
 
+    sample_noise = inner("sample_noise")
+    action_dim = inner("action_dim")
+    noise_dim = inner("noise_dim")
+
     @property
     def state_dim(self) -> int:
         return self.system.state_dim + self.width
-
-    @property
-    def action_dim(self) -> int:
-        return self.system.action_dim
-
-    @property
-    def noise_dim(self) -> int:
-        return self.system.noise_dim
 
     def step(self, state: Tensor, action: Tensor, noise: Tensor | None = None) -> Transition:
         check_step(self, state, action, noise)
@@ -291,11 +270,6 @@ class Imagined:
         A, wide = pad(own.A, (self.width, 0, self.width, 0)), (self.width, 0)
         A[:, : self.width, : self.width] = torch.eye(self.width, dtype=A.dtype, device=A.device)
         return replace(own, A=A, B=pad(own.B, (0, 0, *wide)), r_s=pad(own.r_s, wide))
-
-    def sample_noise(
-        self, n: int, generator: torch.Generator, dtype: torch.dtype = torch.float64
-    ) -> Tensor:
-        return self.system.sample_noise(n, generator, dtype)
 
 
 def _latent_system(model: Any, latent_dim: int, action_dim: int) -> FunctionSystem:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from analyses.coverage.synthetic import explicit_grams
 from gradlab.errors import InputError
 from gradlab.gradients import gram
 from gradlab.gradients.policy_jacobian import policy_jacobian
@@ -13,7 +14,7 @@ from gradlab.measurement.moments import explicit, grams
 from gradlab.measurement.moments.grams import kept_horizons
 from gradlab.measurement.moments.inner_products import estimator_moments
 from gradlab.measurement.moments.visited import SAMPLES, objective_moments
-from gradlab.statistics.grams import explicit_grams, mixture_moments
+from gradlab.statistics.grams import mixture_moments
 from gradlab.statistics.moments import estimates
 from tests.measurement.gram_world import ALONE, APART, World, at_visits
 

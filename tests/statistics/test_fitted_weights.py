@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
+from analyses.coverage.synthetic import explicit_grams
 from gradlab.errors import InputError
 from gradlab.statistics.comparison import difference
-from gradlab.statistics.grams import Grams, error_matrix, explicit_grams, mixture_moments, only
+from gradlab.statistics.grams import Grams, error_matrix, mixture_moments, only
 from gradlab.statistics.mixing import (
     direction_weights,
     judged,

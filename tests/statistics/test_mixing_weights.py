@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from analyses.coverage.synthetic import moments
-from gradlab.statistics.grams import error_matrix, explicit_grams, mixture_moments, only
+from analyses.coverage.synthetic import explicit_grams, moments
+from gradlab.statistics.grams import error_matrix, mixture_moments, only
 from gradlab.statistics.mixing import (
     direction_weights,
     gain_shares,

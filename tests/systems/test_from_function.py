@@ -24,14 +24,6 @@ def test_jacobians_of_a_scalar_system_by_hand():
     assert torch.equal(jacobian.r_a, -12 * STATE)
 
 
-def test_functions_may_branch_on_their_batch():
-    def branching(s: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
-        return (s * a if bool((s > 0).any()) else s), a[:, 0]
-
-    jacobian = from_function(branching, 1, 1).linearize(STATE, 3 * STATE)
-    assert torch.equal(jacobian.B[:, 0], STATE)
-
-
 def test_without_noise_a_noisy_function_is_called_with_zeros():
     system = from_function(lambda s, a, xi: (s + a + xi, s[:, 0]), 1, 1, noise_dim=1)
     assert torch.equal(system.step(STATE, STATE).state, 2 * STATE)
@@ -81,12 +73,6 @@ def test_a_column_of_rewards_and_of_survivors_is_taken_as_rows():
     for block in ("A", "B", "r_s", "r_a"):
         ours, theirs = (getattr(x.linearize(STATE, 0 * STATE), block) for x in (column, plain))
         assert torch.equal(ours, theirs)
-
-
-def test_a_reward_of_integers_is_a_number():
-    system = from_function(lambda s, a: (s, torch.ones(len(s), dtype=torch.int64)), 1, 1)
-    assert system.step(STATE, STATE).reward.dtype == STATE.dtype
-    assert torch.equal(system.linearize(STATE, STATE).r_s, 0 * STATE)
 
 
 @pytest.mark.parametrize(

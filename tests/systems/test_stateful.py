@@ -128,11 +128,6 @@ def test_a_state_that_cannot_be_written_is_refused():
         from_environment(Env(), read, lambda env, state: write(env, 2 * state), 1)
 
 
-def test_a_write_that_does_nothing_is_refused():
-    with pytest.raises(InputError, match="write does not set what read gives: after a step"):
-        from_environment(Env(), read, lambda env, state: None, 1)
-
-
 class Parts:
     """The point mass in two tensors, beside others that are no state: drawn, fixed, for display."""
 
@@ -182,19 +177,6 @@ def test_the_random_stream_of_the_user_stays_as_it_is():
     before = torch.get_rng_state()
     from_environment(Env(), read, write, 1)
     assert torch.equal(before, torch.get_rng_state())
-
-
-def test_gradients_through_it_are_those_through_the_function():
-    torch.manual_seed(0)
-    policy, (starts, _) = nn.Linear(2, 1).double(), batch(7)
-
-    def gradient(system: Any) -> Tensor:
-        tail = gradlab.Tail(6, None, 0.9)
-        return gradlab.Estimator(system, system, "all", tail).mean_gradient(policy, starts, seed=0)
-
-    torch.testing.assert_close(
-        gradient(from_environment(Env(), read, write, 1)), gradient(from_function(pushed, 2, 1))
-    )
 
 
 def test_what_a_policy_sees_comes_with_the_environment():

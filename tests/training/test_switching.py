@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from gradlab.statistics.grams import explicit_grams, mixture_moments
+from analyses.coverage.synthetic import explicit_grams
+from gradlab.statistics.grams import mixture_moments
 from gradlab.statistics.moments import estimates
 from gradlab.training.measured.switching import (
     ALPHA,
