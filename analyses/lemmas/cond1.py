@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
@@ -110,10 +111,12 @@ def _values(found: ErrorGrowth) -> dict[str, object]:
     for name in ("exponent", "rate", "evidence"):
         fitted = getattr(found, name)
         values |= {name: fitted.value, f"{name}_low": fitted.low, f"{name}_high": fitted.high}
-    values |= {"power_fit": found.power_fit, "exponential_fit": found.exponential_fit}
+    steps = np.arange(1, STEPS + 1)
+    fit = float(np.corrcoef(steps, np.log(found.errors))[0, 1] ** 2)
+    values |= {"power_fit": found.power_fit, "exponential_fit": fit}
     return (
         values
-        | {"c_m": found.steepest}
+        | {"c_m": float((found.errors / steps).max())}
         | {f"error_{i}": float(found.errors[i - 1]) for i in range(1, STEPS + 1)}
     )
 

@@ -151,18 +151,15 @@ class ErrorGrowth:
     Attributes:
         errors: E_i of steps 1 … H, [H].
         exponent: k; rate: b per step.
-        power_fit, exponential_fit: R² of each line on the logarithmic scale.
+        power_fit: R² of the power law on the logarithmic scale.
         evidence: AIC of the power law less that of the exponential; above 0 speaks for the latter.
-        steepest: smallest c_m with E_i ≤ c_m i.
     """
 
     errors: Array
     exponent: _Fitted
     rate: _Fitted
     power_fit: float
-    exponential_fit: float
     evidence: _Fitted
-    steepest: float
 
     @property
     def law(self) -> _Law:
@@ -220,9 +217,7 @@ def error_growth(distances: Array) -> ErrorGrowth | None:
         exponent=_fitted(k),
         rate=_fitted(b),
         power_fit=float(1 - power_residual[0] / spread),
-        exponential_fit=float(1 - exponential_residual[0] / spread),
         evidence=_fitted(evidence),
-        steepest=float((curves[0] / steps).max()),
     )
 
 

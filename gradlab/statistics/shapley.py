@@ -58,22 +58,16 @@ class _Shares:
 
     Attributes:
         total: v(∅).
-        remaining: v(all), which no player explains; 0 where all of them together are the truth.
-        shapley: φ_i of each player; with `remaining` they sum to the total.
+        shapley: φ_i of each player; with v(all), which no player explains, they sum to the total.
         first: v(∅) − v({i}), what curing i alone would do.
         last: v(all others) − v(all), what i alone is worth once everything else is cured.
     """
 
     players: tuple[str, ...]
     total: Estimate
-    remaining: Estimate
     shapley: tuple[Estimate, ...]
     first: tuple[Estimate, ...]
     last: tuple[Estimate, ...]
-
-    def fractions(self) -> tuple[Estimate, ...]:
-        """φ_i / v(∅)."""
-        return tuple(fraction(share, self.total) for share in self.shapley)
 
 
 def squared_norms(players: Sequence[str], sums: PairSums, size: Array) -> Game:
@@ -107,7 +101,6 @@ def shares(game: Game) -> _Shares:
     return _Shares(
         players=game.players,
         total=Estimate(float(game.value[0]), game.left_out[0]),
-        remaining=Estimate(float(game.value[everybody]), game.left_out[everybody]),
         shapley=tuple(_taken_off(game, i, without(k, i)) for i in range(k)),
         first=tuple(_taken_off(game, i, sets) for i, sets in enumerate(first)),
         last=tuple(_taken_off(game, i, sets) for i, sets in enumerate(last)),
