@@ -7,6 +7,7 @@ from torch import nn
 
 import gradlab
 from gradlab.storage.journal import read
+from gradlab.systems.system import BLOCKS
 from tests.engines import worlds
 
 
@@ -58,6 +59,25 @@ def trained(algorithm, system, path):
     norms = record.groups["updates"]["policy_norm"].values.ravel()
     assert returns[0] != returns[-1]
     return [*returns, norms[0], norms[-1]]
+
+
+def test_steps_and_both_modes_are_those_of_the_closed_form(world):
+    system, truth, error = world
+    for n in (5, 70):  # arrays between kernels keep nothing from call to call
+        generator = torch.Generator().manual_seed(n)
+        widths = system.state_dim, system.action_dim
+        s, a = (torch.randn(n, k, generator=generator, dtype=torch.float64) for k in widths)
+        a = a.clamp(-0.9, 0.9)
+        out, want = system.step(s, a), truth.step(s, a)
+        torch.testing.assert_close(out.state, want.state, rtol=error, atol=error)
+        torch.testing.assert_close(out.reward, want.reward, rtol=error, atol=10 * error)
+        linear, expected = system.linearize(s, a), truth.linearize(s, a)
+        for block in BLOCKS:
+            got, wanted = getattr(linear, block), getattr(expected, block)
+            torch.testing.assert_close(got, wanted, rtol=error, atol=10 * error)
+        x = s.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(system.step(x, a).state[:, -1].sum(), x)
+        torch.testing.assert_close(gradient, expected.A[:, -1], rtol=error, atol=10 * error)
 
 
 def test_a_measurement_is_that_of_the_same_system_in_torch(world):

@@ -1,4 +1,4 @@
-"""VMAS worlds as Systems: closed form without contact, differences with it."""
+"""VMAS worlds in contact, against differences. Their closed form: test_engines_in_use.py."""
 
 import pytest
 import torch
@@ -11,28 +11,6 @@ from gradlab.systems.system import BLOCKS
 def random(n, width, seed):
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(n, width, generator=generator, dtype=torch.float64)
-
-
-def test_a_lone_agent_moves_as_its_closed_form():
-    """v' = (1 - 0.25) v + a dt, x' = x + v' dt, dt = 0.1; turning likewise, without a torque."""
-    system = from_vmas("simple")
-    s, a = random(40, 6, 0), random(40, 2, 1).clamp(-0.9, 0.9)
-    drag, dt = 0.75, 0.1
-    out = system.step(s, a)
-    velocity, turn = drag * s[:, 2:4] + dt * a, drag * s[:, 5:]
-    want = torch.cat([s[:, :2] + dt * velocity, velocity, s[:, 4:5] + dt * turn, turn], 1)
-    torch.testing.assert_close(out.state, want, rtol=0, atol=1e-14)
-    eye = torch.eye(2, dtype=s.dtype)
-    moving = torch.tensor([[1.0, dt * drag], [0.0, drag]], dtype=s.dtype)
-    A = torch.block_diag(torch.kron(moving, eye), moving)
-    linear = system.linearize(s, a)
-    torch.testing.assert_close(linear.A, A.expand(40, 6, 6), rtol=0, atol=1e-14)
-    torch.testing.assert_close(linear.B[:, 2:4], (dt * eye).expand(40, 2, 2), rtol=0, atol=1e-14)
-    # The reward is -|x' - goal|^2, so that its gradient gives the goal's distance.
-    distance = linear.r_s[:, :2] / -2
-    torch.testing.assert_close(out.reward, -distance.square().sum(1), rtol=1e-12, atol=0)
-    goal = out.state[:, :2] - distance
-    torch.testing.assert_close(goal, goal[:1].expand(40, 2), rtol=0, atol=1e-12)
 
 
 def two_balls_and_goal(state, action, after):
