@@ -84,7 +84,7 @@ def test_a_cut_gradient_is_that_of_the_detached_loop(cut, actions):
 
 def test_one_cut_leaves_the_estimators_beside_it_whole():
     """Paths and Jacobians are shared in a measurement; what is cut is not."""
-    task = gradlab.tasks.linear_quadratic()
+    task = gradlab.tasks.linear_quadratic(discount=0.8)
     policy = nn.Linear(2, 1).double()
     policy.weight.data = torch.tensor([[-0.6, -0.9]]).double()
     whole = named.bptt(task.simulator, task.discount, 4)
@@ -92,7 +92,9 @@ def test_one_cut_leaves_the_estimators_beside_it_whole():
     cut = Cut(("transition",))
     chosen = {"whole": whole, "cut": replace(whole, cut=cut), "all": replace(whole)}
     chosen |= {"first": first, "first cut": replace(first, cut=cut), "one": replace(first)}
-    profile = gradlab.measure(task, policy, None, chosen, horizon=4, starts=64)
+    profile = gradlab.measure(
+        task, policy, None, chosen, horizon=4, starts=64, judges=4, rehearse=False
+    )
     norm = profile.table().set_index(["estimator", "quantity", "horizon"]).value
     assert norm["whole", "mean_norm", 4] == norm["all", "mean_norm", 4]
     assert norm["first", "mean_norm", 4] == norm["one", "mean_norm", 4]
@@ -125,7 +127,7 @@ def test_a_soft_gradient_is_cut_at_the_density_of_later_actions_too():
 
 
 def test_decay_has_a_name_of_its_own_beside_the_default_estimators():
-    task = gradlab.tasks.linear_quadratic()
+    task = gradlab.tasks.linear_quadratic(discount=0.8)
     chosen = estimators_at(task, lambda s, a: -(s**2).sum(1), None, 4, also=("decay_0.9",))
     decayed = chosen["true_dynamics_decay_0.9"]
     assert decayed.cut == Cut(decay=0.9) and decayed.actions == "all"

@@ -23,7 +23,7 @@ def mixing(actions):
 
 
 def test_a_measurement_compares_them_beside_the_others():
-    task = gradlab.tasks.linear_quadratic()
+    task = gradlab.tasks.linear_quadratic(discount=0.8)
     policy = Gaussian(nn.Linear(2, 1).double(), 0.3)
     policy.policy.weight.data = torch.tensor([[-0.6, -0.9]]).double()
     sim = task.simulator
@@ -34,7 +34,9 @@ def test_a_measurement_compares_them_beside_the_others():
         "ddcg": named.ddcg(sim, None, task.discount, 2),
         "total": named.total_propagation(sim, None, task.discount, 2),
     }
-    table = gradlab.measure(task, policy, None, chosen, horizon=2, starts=256).table()
+    table = gradlab.measure(
+        task, policy, None, chosen, horizon=2, starts=256, judges=4, rehearse=False
+    ).table()
     variance = table[table.quantity == "variance"].set_index(["estimator", "horizon"]).value
     for name in ("ivw", "ddcg", "total"):
         assert variance[name, 2] < 1.5 * variance["all", 2] < 0.1 * variance["score", 2]
@@ -94,10 +96,10 @@ def test_the_list_has_every_name_beside_the_default_estimators():
 
 
 def test_names_beside_the_default_estimators():
-    task = gradlab.tasks.linear_quadratic()
+    task = gradlab.tasks.linear_quadratic(discount=0.8)
     policy = Gaussian(nn.Linear(2, 1).double(), 0.3)
     policy.policy.weight.data = torch.tensor([[-0.6, -0.9]]).double()
-    critic, few = Critic(3), dict(horizon=1, starts=32, judges=4)
+    critic, few = Critic(3), dict(horizon=1, starts=32, judges=4, rehearse=False)
     profile = gradlab.measure(task, policy, critic, **few, also=ALSO)
     table = profile.table().set_index(["estimator", "quantity", "horizon"]).value
     for name in ALSO:

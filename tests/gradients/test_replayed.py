@@ -59,7 +59,14 @@ def test_without_steps_it_is_the_data_gradient():
     """In a measurement, at horizon 0, of visited states too, and over 1 − γ."""
     task, policy = world()
     profile = gradlab.measure(
-        task, policy, Critic(3), horizon=1, starts=128, judges=4, also=("replayed",)
+        task,
+        policy,
+        Critic(3),
+        horizon=1,
+        starts=128,
+        judges=4,
+        rehearse=False,
+        also=("replayed",),
     )
     table = profile.table().set_index(["estimator", "quantity", "horizon"])
     norm = table.loc[(slice(None), "mean_norm", 0), ["ci_low", "ci_high"]].droplevel([1, 2])
