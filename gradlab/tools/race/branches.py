@@ -200,11 +200,12 @@ def candidates_of(
     own: nn.Module | None,
     given: Mapping[str, Candidate] | Sequence[str] | None,
     horizon: int | None,
+    fewest: int = 2,
 ) -> dict[str, Any]:
     """Candidates by name, those that were named with the race's own critic.
 
     Raises:
-        InputError: fewer than two, an unknown name, or none that an environment could have.
+        InputError: fewer than so many, an unknown name, or none that an environment could have.
     """
     names_given = isinstance(given, list | tuple) and all(isinstance(n, str) for n in given)
     if not (given is None or isinstance(given, Mapping) or names_given):
@@ -235,7 +236,7 @@ def candidates_of(
                 )
             found[name] = at_horizon(every[base], int(steps)) if colon else every[base]
         given = found
-    if len(given) < 2:
+    if len(given) < fewest:
         raise InputError(f"candidates are {list(given)}: a race needs at least two")
     return dict(given)
 

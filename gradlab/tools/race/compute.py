@@ -96,6 +96,7 @@ def race(
     termination: str = "ignore",
     refit_critic: bool | _RefitCritic = True,
     refit_model: _RefitModel | None = None,
+    drop: bool = True,
     seed: int = 0,
     output: str | Path | None = None,
     resume: bool = False,
@@ -130,6 +131,8 @@ def race(
             fit) → critic. One without parameters is kept.
         refit_model: a function (policy, model, fit) → model that replaces the task's prior where
             candidates use it; None: it is kept.
+        drop: leave branches behind that cannot be best; False: each goes on to the end, and one
+            candidate may go alone.
         output: file of the race, written at every evaluation; its state stands beside it.
         resume: go on from that state; overwrite: replace an earlier race.
         announce: called with the predicted price before the first update.
@@ -159,7 +162,7 @@ def race(
         records.check_output(path, overwrite)
     contest = _contest(
         task, policy, critic, candidates, updates, rule, batch, starts, horizon, length, discount,
-        termination, refit_critic, refit_model, seed, path,
+        termination, refit_critic, refit_model, drop, seed, path,
     )  # fmt: skip
     contest.config["command"] = command
     done = contest.restore() if resume else 0
@@ -366,13 +369,14 @@ def _contest(
     termination: str,
     refit_critic: bool | _RefitCritic,
     refit_model: _RefitModel | None,
+    drop: bool,
     seed: int,
     path: Path | None,
 ) -> _Contest:
     """The race at its start: branches of one policy, and its returns."""
     is_task = isinstance(task, Task)
     own = None if critic is None else double_copy("critic", as_critic(critic))
-    given = candidates_of(task, critic, own, candidates, horizon)
+    given = candidates_of(task, critic, own, candidates, horizon, 2 if drop else 1)
     chosen = {name: with_copies(each, critic, own) for name, each in given.items()}
     world: World
     if is_task:
@@ -426,6 +430,7 @@ def _contest(
     early = {k for k in LENGTHS if k <= min(updates, 10)}
     # Updates after which returns are looked at.
     marks = tuple(sorted((early | spread) - {0} | {*rungs}))
+    rungs = rungs if drop else ()
     change = torch.full((len(branches), len(marks), len(before)), torch.nan, dtype=torch.float64)
     return _Contest(
         world, parts, branches, marks, rungs, rule, rate, refit, refit_model, before, change,

@@ -1,0 +1,243 @@
+"""From the cells of the board: what predicts the return after K updates, and who may be trusted.
+
+python -m analyses.lasting              # reports/board/cells → reports/lasting/table.csv, .png
+python -m analyses.lasting --judge      # the rule on the tasks that did not shape it: verdict
+
+regret    (best − chosen) / best     best: the largest change of the return after K updates in a
+                                     group, of any estimator; chosen: that of the estimator with
+                                     the largest prediction, or 0 where it says to hold
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import tyro
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from scipy import stats
+
+from gradlab.tools.board.result import Cell, Group, load
+
+CHOOSE = ("lq_stable", "path_tracking", "cart_pole", "quadrotor")
+JUDGE = ("lq_growing", "pendulum", "quadrotor_pillar", "hopper")
+LENGTHS = (5, 25, 100)
+REHEARSED = (5, 25, 100)
+DRAWS = 4000  # of the bootstrap over task × seed
+Cells = Mapping[str, Cell]  # of one group, by estimator
+# The estimator that a predictor takes, None: it holds.
+Predictor = Callable[[Cells], str | None]
+
+
+def _largest(
+    cells: Cells, value: Callable[[Cell], float], holds: Callable[[Cell], bool]
+) -> str | None:
+    there = {name: value(cell) for name, cell in cells.items() if np.isfinite(value(cell))}
+    if not there:
+        return None
+    name = max(there, key=lambda each: there[each])
+    return None if holds(cells[name]) else name
+
+
+def gain(cells: Cells) -> str | None:
+    """The largest change by the first update, where it is above 0."""
+    return _largest(cells, lambda c: c.after(1).value, lambda c: not c.after(1).value > 0)
+
+
+def rehearsal(updates: int) -> Predictor:
+    """The largest change after so many rehearsed updates, where its interval is above 0."""
+
+    def predicted(cells: Cells) -> str | None:
+        return _largest(
+            cells,
+            lambda c: c.after(updates, True).value,
+            lambda c: not c.after(updates, True).low > 0,
+        )
+
+    return predicted
+
+
+def followed_five(cells: Cells) -> str | None:
+    """The largest change after five updates that were made, where its interval is above 0."""
+    return _largest(cells, lambda c: c.after(5).value, lambda c: not c.after(5).low > 0)
+
+
+def snr(cells: Cells) -> str | None:
+    """The largest signal-to-noise ratio of one batch; it never holds."""
+    return _largest(cells, lambda c: float("nan") if c.snr is None else c.snr, lambda c: False)
+
+
+def fixed(name: str) -> Predictor:
+    """One estimator whatever was measured; where it is empty, nothing is done."""
+    return lambda cells: name if name in cells else None
+
+
+PREDICTORS: Mapping[str, Predictor] = {
+    "gain": gain,
+    **{f"rehearsed {k}": rehearsal(k) for k in REHEARSED},
+    "followed 5": followed_five,
+    "signal-to-noise": snr,
+}
+
+
+def groups(folder: Path, tasks: Sequence[str]) -> dict[Group, Cells]:
+    """Cells that are not empty, by group, of some tasks."""
+    found: dict[Group, dict[str, Cell]] = {}
+    for cell in load(folder).cells:
+        if cell.task in tasks and cell.followed:
+            found.setdefault(cell.group, {})[cell.estimator] = cell
+    return {group: cells for group, cells in found.items() if len(cells) > 1}
+
+
+def regret(cells: Cells, updates: int, predictor: Predictor | None) -> float:
+    """Share of the best that a predictor leaves; NaN where no estimator is shown to raise the
+    return. None: chance, the mean over the estimators."""
+    changes = {name: cell.after(updates) for name, cell in cells.items()}
+    best = max(changes.values(), key=lambda each: np.nan_to_num(each.value, nan=-np.inf))
+    if not best.low > 0:
+        return float("nan")
+
+    def left(name: str | None) -> float:
+        if name is None:
+            return 1.0
+        value = changes[name].value
+        return (best.value - value) / best.value if np.isfinite(value) else 2.0  # lost
+
+    if predictor is None:
+        return float(np.mean([min(left(name), 2.0) for name in cells]))
+    return min(left(predictor(cells)), 2.0)
+
+
+def best_fixed(found: Iterable[Cells], updates: int) -> str:
+    """The estimator with the smallest mean regret over groups that have it."""
+    every = list(found)
+    names = sorted({name for cells in every for name in cells})
+    mean = {
+        name: np.nanmean([regret(cells, updates, fixed(name)) for cells in every]) for name in names
+    }
+    return min(mean, key=lambda name: mean[name])
+
+
+def interval(values: NDArray[np.float64], clusters: Sequence[object]) -> tuple[float, float, float]:
+    """Mean with its 95% interval, by bootstrap over clusters (task × seed)."""
+    keep = np.isfinite(values)
+    if not keep.any():
+        return (float("nan"),) * 3
+    frame = pd.DataFrame(
+        {"value": values[keep], "of": [str(c) for c, k in zip(clusters, keep, strict=True) if k]}
+    )
+    sums = frame.groupby("of")["value"].agg(["sum", "count"]).to_numpy()
+    drawn = np.random.default_rng(0).integers(len(sums), size=(DRAWS, len(sums)))
+    means = sums[drawn, 0].sum(1) / sums[drawn, 1].sum(1)
+    low, high = np.quantile(means, [0.025, 0.975])
+    return float(frame["value"].mean()), float(low), float(high)
+
+
+def compared(found: Mapping[Group, Cells]) -> pd.DataFrame:
+    """One row per length and predictor: mean regret, its interval, its difference to gain's."""
+    clusters = [(group.task, group.seed) for group in found]
+    rows = []
+    for updates in LENGTHS:
+        name = best_fixed(found.values(), updates)
+        every: dict[str, Predictor | None] = {
+            **{
+                each: predictor
+                for each, predictor in PREDICTORS.items()
+                if not each.startswith("rehearsed") or int(each.split()[1]) <= updates
+            },
+            f"fixed: {name}": fixed(name), "chance": None,
+        }  # fmt: skip
+        of_gain = np.array([regret(cells, updates, gain) for cells in found.values()])
+        for each, predictor in every.items():
+            own = np.array([regret(cells, updates, predictor) for cells in found.values()])
+            mean, low, high = interval(own, clusters)
+            less, less_low, less_high = interval(own - of_gain, clusters)
+            rows.append(
+                {
+                    "updates": updates, "predictor": each, "regret": mean, "low": low, "high": high,
+                    "less gain": less, "less low": less_low, "less high": less_high,
+                    "groups": int(np.isfinite(own).sum()),
+                }
+            )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def lasting(found: Mapping[Group, Cells]) -> pd.DataFrame:
+    """Rank correlation of the first update's change with that after K, mean over groups."""
+    clusters = [(group.task, group.seed) for group in found]
+    rows = []
+    for updates in LENGTHS:
+        values = []
+        for cells in found.values():
+            pairs = np.array([[c.after(1).value, c.after(updates).value] for c in cells.values()])
+            pairs = np.nan_to_num(pairs, nan=-np.inf)
+            constant = len(pairs) < 3 or np.ptp(pairs[:, 0]) == 0 or np.ptp(pairs[:, 1]) == 0
+            values.append(float("nan") if constant else float(stats.spearmanr(pairs).statistic))
+        mean, low, high = interval(np.array(values), clusters)
+        rows.append({"updates": updates, "correlation": mean, "low": low, "high": high})
+    return pd.DataFrame(rows)
+
+
+def drawn(table: pd.DataFrame) -> Figure:
+    """Mean regret of every predictor, one panel for each length."""
+    figure = Figure(figsize=(9, 3.2), layout="constrained")
+    axes = figure.subplots(1, len(LENGTHS), sharex=True)
+    for ax, updates in zip(axes, LENGTHS, strict=True):
+        rows = table[table["updates"] == updates].iloc[::-1]
+        names = list(rows["predictor"])
+        places = np.arange(len(names))
+        ax.hlines(places, rows["low"], rows["high"], color="0.35", linewidth=1.5)
+        ax.plot(rows["regret"], places, "o", color="black", markersize=5)
+        ax.set_yticks(places, names, fontsize=8)
+        ax.set_title(f"after {updates} updates", fontsize=9)
+        ax.set_xlabel("regret (0: the best, 1: no update)", fontsize=8)
+        ax.axvline(1.0, color="0.7", linewidth=0.8)
+        ax.set_xlim(left=0)
+    return figure
+
+
+def verdict(choose: pd.DataFrame, judge: pd.DataFrame) -> str:
+    """The rule by the tasks to choose on, and what the others say of it."""
+    lines = []
+    for updates in (25, 100):
+        rows = choose[choose["updates"] == updates]
+        rule = str(rows.loc[rows["regret"].idxmin(), "predictor"])
+        there = judge[(judge["updates"] == updates) & (judge["predictor"] == rule)]
+        if there.empty:
+            lines.append(f"K = {updates}: {rule} is not among the predictors judged: undecided")
+            continue
+        row = there.iloc[0]
+        word = (
+            "holds" if row["less high"] < 0 else "refuted" if row["less low"] > 0 else "undecided"
+        )
+        lines.append(
+            f"K = {updates}: {rule}, regret {row['regret']:.2f}, less gain's {row['less gain']:+.2f} "
+            f"[{row['less low']:+.2f}, {row['less high']:+.2f}] in {row['groups']} groups: {word}"
+        )
+    return "\n".join(lines)
+
+
+def main(
+    judge: bool = False, board: Path = Path("reports/board"), output: Path = Path("reports/lasting")
+) -> None:
+    """Compare predictors on the tasks to choose on; with --judge, the rule on the others."""
+    output.mkdir(parents=True, exist_ok=True)
+    chosen = groups(board, CHOOSE)
+    table = compared(chosen)
+    table.to_csv(output / "table.csv", index=False, float_format="%.4g")
+    lasting(chosen).to_csv(output / "lasting.csv", index=False, float_format="%.4g")
+    drawn(table).savefig(output / "regret.png", dpi=150)
+    print(table.to_string(index=False), lasting(chosen).to_string(index=False), sep="\n\n")
+    if judge:
+        others = compared(groups(board, JUDGE))
+        others.to_csv(output / "judged.csv", index=False, float_format="%.4g")
+        text = verdict(table, others)
+        (output / "verdict.txt").write_text(text + "\n", encoding="utf-8")
+        print(f"\n{text}")
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

@@ -1,0 +1,107 @@
+"""The page of a board: a row per task, stage and estimator, to be sorted."""
+
+from __future__ import annotations
+
+import math
+from html import escape
+
+from gradlab.reporting.first_fold import PageSource
+from gradlab.reporting.page import Page, Section
+from gradlab.tools.board.result import Board
+from gradlab.verdicts.screen import Fact, Screen
+from gradlab.wording import duration
+
+_HEADINGS = (
+    "task", "stage", "estimator", "first update, % of the best", "lasts, updates",
+    "at the end, % of the best", "ms a gradient", "SNR of a batch", "seeds",
+)  # fmt: skip
+
+
+def page(board: Board, command: str = "") -> Page:
+    """What the page of a board shows."""
+    table = board.table()
+    head = "".join(
+        f'<th scope="col"><button type="button">{escape(name)}</button></th>' for name in _HEADINGS
+    )
+    body = "\n".join(f"<tr>{_row(row)}</tr>" for row in table.to_dict("records"))
+    shown = (
+        "<p>Click a heading to sort. Medians over seeds; in brackets the range that holds "
+        'the median of all seeds.</p><div class="wide"><table class="sortable">'
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
+    how = (
+        "<p><b>First update</b>: change of the return by the first update of the task's own rule, "
+        "as a share of the largest in its group (one policy, critic and model); below 0 it lowers "
+        "the return. <b>Lasts</b>: updates after which the return is highest, the critic fitted "
+        "again on the way; 0: none is shown to raise it. <b>At the end</b>: as the first, after "
+        "all updates. Returns are of the same starts and noise for every estimator of a group.</p>"
+        f"<pre>gradlab board {escape(str(board.folder))}</pre>"
+    )
+    sections = (
+        Section("Every estimator", body=shown, opened=True),
+        Section("How this was computed", body=how, name="method"),
+    )
+    empty = sum(1 for cell in board.cells if cell.reason)
+    facts = {
+        "tasks": len({cell.task for cell in board.cells}),
+        "groups": len({cell.group for cell in board.cells}),
+        "cells": len(board.cells),
+        "empty": empty or None,
+        "commits": len({cell.commit for cell in board.cells}) or None,
+    }
+    question = "What is each gradient worth, and how long does it last?"
+    source = PageSource(str(board.folder), command)
+    return Page("The board", question, facts, screen(board), (), sections, source, apart=False)
+
+
+def _row(row: dict[str, object]) -> str:
+    words = "".join(
+        f'<td class="words">{escape(str(row[name]))}</td>'
+        for name in ("task", "stage", "estimator")
+    )
+    if not row["seeds"]:
+        return words + f'<td class="words long" colspan="6">{escape(str(row["reason"]))}</td>'
+    numbers = (
+        _ranged(row, "gain", 100.0), _ranged(row, "lasts", 1.0), _ranged(row, "kept", 100.0),
+        _plain(row["seconds"], 1e3), _plain(row["snr"], 1.0),
+    )  # fmt: skip
+    older = "" if row["commits"] == 1 else f" ({row['commits']} versions)"
+    return words + "".join(numbers) + f'<td data-v="{row["seeds"]}">{row["seeds"]}{older}</td>'
+
+
+def _ranged(row: dict[str, object], name: str, scale: float) -> str:
+    value, low, high = (scale * float(str(row[n])) for n in (name, f"{name}_low", f"{name}_high"))
+    if math.isnan(value):
+        return '<td class="words">–</td>'
+    ends = f" [{_whole(low)}, {_whole(high)}]" if not math.isnan(low) else ""
+    return f'<td data-v="{value!r}">{_whole(value)}{ends}</td>'
+
+
+def _whole(value: float) -> str:
+    return "lost" if math.isinf(value) or math.isnan(value) else f"{value:.0f}".replace("-", "−")
+
+
+def _plain(value: object, scale: float) -> str:
+    number = scale * float(str(value))
+    if math.isnan(number):
+        return '<td class="words">–</td>'
+    return f'<td data-v="{number!r}">{number:.2g}</td>'
+
+
+def screen(board: Board) -> Screen:
+    """Which estimator leads most often, and whether its first update tells."""
+    table = board.table()
+    if table.empty or not table["seeds"].any():
+        return Screen("No cell is computed yet.", "choose", "`gradlab board` computes them", ())
+    there = table[table["kept"].notna()]
+    places = there.groupby(["task", "stage"])
+    ends = there.loc[places["kept"].idxmax(), "estimator"].value_counts()
+    begins = there.loc[places["gain"].idxmax(), "estimator"].value_counts()
+    name, count = str(ends.index[0]), int(ends.iloc[0])
+    text = (
+        f"{name} ends highest in {count} of {len(places)} stages; "
+        f"{begins.index[0]} has the best first update in {int(begins.iloc[0])}."
+    )
+    wall = sum(cell.wall for cell in board.cells)
+    facts = (Fact("all cells", duration(wall), "Sum of their wall times."),)
+    return Screen(text, "act", "medians over seeds; see the intervals of each row", facts)

@@ -1,0 +1,63 @@
+"""Policies at the stages of a training through the simulator, for the files of a board's tasks."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+import gradlab
+from gradlab.data.noise import child, stream
+from gradlab.networks.mlp import Policy
+from gradlab.tasks import Task
+
+_STARTS, _STEPS, _NORM = 64, 40, 10.0  # of one update
+
+
+def train_stages(
+    task: Task,
+    updates: Mapping[str, int],
+    seed: int,
+    rate: float = 3e-3,
+    hidden: tuple[int, ...] = (32, 32),
+    name: str = "board",
+) -> dict[str, Policy]:
+    """Copies of a policy after some updates of Adam along the simulator's own gradient.
+
+    Args:
+        updates: of each stage, rising.
+        hidden: units of the tanh policy; (): a linear one without bias.
+        name: of the noise that it begins and trains with.
+
+    Returns:
+        The policy of each stage, float64.
+    """
+    simulator = task.simulator
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(child(seed, f"{name} policy") >> 1)
+        policy = Policy(
+            simulator.state_dim, simulator.action_dim, hidden, "tanh",
+            task.observation_scale, limit=task.action_limit, bias=bool(hidden),
+        ).double()  # fmt: skip
+    with torch.no_grad():  # begins with small actions
+        last = [m for m in policy.modules() if isinstance(m, nn.Linear)][-1]
+        last.weight.mul_(0.1)
+    along = gradlab.Estimator(
+        simulator, simulator, "all", gradlab.Tail(_STEPS, None, task.discount)
+    )
+    optimizer = torch.optim.Adam(policy.parameters(), rate)
+    stages = {at: stage for stage, at in updates.items()}
+    kept = {}
+    for update in range(max(stages)):
+        starts = task.starts(_STARTS, stream(seed, f"{name} training", update))
+        gradient = along.mean_gradient(policy, starts, seed=update)
+        gradient = gradient * min(1.0, _NORM / float(gradient.norm().clamp_min(1e-12)))
+        sizes = [p.numel() for p in policy.parameters()]
+        for p, part in zip(policy.parameters(), gradient.split(sizes), strict=True):
+            p.grad = -part.reshape(p.shape)
+        optimizer.step()
+        if update + 1 in stages:
+            kept[stages[update + 1]] = copy.deepcopy(policy)
+    return kept

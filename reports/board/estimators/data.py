@@ -1,0 +1,7 @@
+"""The critic alone, at visited states (DPG, h = 0)."""
+
+from gradlab import Estimator, Tail
+
+
+def make(task, critic):
+    return Estimator(task.simulator, None, "first", Tail(0, critic, task.discount))

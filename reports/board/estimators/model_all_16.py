@@ -1,0 +1,9 @@
+"""Through the model, 16 steps, θ in every action (BPTT, MPG eq. 5)."""
+
+from gradlab import Estimator, Tail
+
+
+def make(task, critic):
+    if task.prior is None:
+        return "the task has no model"
+    return Estimator(task.prior, task.prior, "all", Tail(16, critic, task.discount))

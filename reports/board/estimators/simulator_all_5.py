@@ -1,0 +1,7 @@
+"""Through the simulator, 5 steps, θ in every action (BPTT)."""
+
+from gradlab import Estimator, Tail
+
+
+def make(task, critic):
+    return Estimator(task.simulator, task.simulator, "all", Tail(5, critic, task.discount))

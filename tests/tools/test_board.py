@@ -1,0 +1,136 @@
+"""The board: cells against closed forms, one by one, and what a kill or a bad file leaves."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gradlab.errors import InputError
+from gradlab.tools.board import compute
+from gradlab.tools.board.page import page, screen
+from gradlab.tools.board.result import Cell, Group, cells_of, load
+
+TASK = """
+import torch, gradlab
+from gradlab.measurement.update import Update
+
+STAGES = {"only": 0}
+SEEDS, STARTS, UPDATES, UPDATE = (0,), 64, 4, Update("sgd", 0.05)
+
+
+class Q(torch.nn.Module):
+    def forward(self, s, a):
+        return -2.0 * s[:, 0] ** 2 - a[:, 0] ** 2
+
+
+def make(stage, seed):
+    task = gradlab.tasks.linear_quadratic(
+        [[0.9]], [[0.5]], [[1.0]], [[0.1]], noise_covariance=[[0.0]], start_mean=[1.0],
+        start_covariance=[[0.0]], discount=0.9,
+    )
+    policy = torch.nn.Linear(1, 1, bias=False, dtype=torch.float64)
+    torch.nn.init.constant_(policy.weight, -0.3)
+    return task, policy, Q()
+"""
+ESTIMATORS = {
+    "simulator": 'Estimator(task.simulator, task.simulator, "all", Tail(60, None, task.discount))',
+    "data": 'Estimator(task.simulator, None, "first", Tail(0, critic, task.discount))',
+    "none": '"no such model"',
+    "wrong": "1 / 0",
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "estimators").mkdir()
+    (tmp_path / "tasks" / "line.py").write_text(TASK)
+    for name, made in ESTIMATORS.items():
+        text = f"from gradlab import Estimator, Tail\ndef make(task, critic):\n    return {made}\n"
+        (tmp_path / "estimators" / f"{name}.py").write_text(text)
+    return tmp_path
+
+
+def value(k: float) -> tuple[float, float]:
+    """J(k) of u = −k s from s₀ = 1 and its derivative, in closed form: M = (.9 − .5 k)²."""
+    m, gamma = 0.9 - 0.5 * k, 0.9
+    cost, rest = 1 + 0.1 * k * k, 1 - gamma * m * m
+    return -cost / rest, -(0.2 * k * rest - cost * gamma * 2 * m * 0.5) / rest**2
+
+
+def build(folder: Path, *names: str) -> dict[str, Cell]:
+    compute.Builder(str(folder), str(Path.cwd())).build(Group("line", "only", 0), names)
+    return {cell.estimator: cell for cell in cells_of(folder / "cells" / "line-only-0.jsonl")}
+
+
+def test_updates_along_the_exact_gradient_change_the_return_as_the_closed_form(
+    folder: Path,
+) -> None:
+    cell = build(folder, "simulator")["simulator"]
+    k, before = 0.3, value(0.3)[0]
+    for made in (1, 2):  # plain steps along dJ/dk
+        k += 0.05 * value(k)[1]
+        assert cell.after(made).value == pytest.approx(value(k)[0] - before, rel=1e-6)
+    assert cell.rehearsed == cell.followed  # no critic to fit again
+
+
+def test_a_cell_does_not_depend_on_what_is_computed_beside_it(folder: Path) -> None:
+    alone = build(folder, "data")["data"]
+    (folder / "cells" / "line-only-0.jsonl").unlink()
+    beside = build(folder, "simulator", "data")["data"]
+    assert alone.followed == beside.followed and alone.snr == beside.snr
+
+
+def test_what_fails_is_an_empty_cell_with_its_reason(folder: Path) -> None:
+    cells = build(folder, "none", "wrong")
+    assert cells["none"].reason == "no such model" and not cells["none"].followed
+    assert "ZeroDivisionError" in cells["wrong"].reason
+    assert "ZeroDivisionError" in page(load(folder)).sections[0].body
+
+
+def test_a_line_cut_short_is_computed_again_and_a_foreign_one_is_named(folder: Path) -> None:
+    build(folder, "none", "wrong")
+    file = folder / "cells" / "line-only-0.jsonl"
+    file.write_text(file.read_text()[:-20])
+    (left,) = compute.missing(folder).values()
+    assert left == ("data", "simulator", "wrong")
+    assert set(build(folder, "data")) == {"none", "data"}  # after the torn line
+    file.write_text("{}\n" + file.read_text())
+    with pytest.raises(InputError, match=r"line-only-0.jsonl:1 is no cell"):
+        load(folder)
+
+
+def test_only_chooses_by_name_and_refuses_an_unknown_one(folder: Path) -> None:
+    ((group, names),) = compute.missing(folder, ["only", "estimator=data"]).items()
+    assert group == Group("line", "only", 0) and names == ("data",)
+    with pytest.raises(InputError, match="only is 'late'"):
+        compute.missing(folder, ["late"])
+    with pytest.raises(InputError, match="is no board"):
+        load(folder / "tasks")
+
+
+def test_shares_are_of_the_best_of_a_group_and_lost_branches_are_said(tmp_path: Path) -> None:
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "cells").mkdir()
+    outcomes = {
+        "good": [(1, 2.0, 1.0, 3.0), (5, 4.0, 3.0, 5.0)],
+        "half": [(1, 1.0, 0.5, 1.5), (5, 6.0, 5.0, 7.0)],
+        "lost": [(1, 0.5, 0.1, 0.9), (5, np.nan, np.nan, np.nan)],
+        "harm": [(1, -1.0, -2.0, -0.5), (5, -3.0, -4.0, -2.0)],
+    }
+    lines = [
+        json.dumps({**vars(Cell("t", "s", 0, name)), "followed": rows, "rehearsed": rows})
+        for name, rows in outcomes.items()
+    ]
+    (tmp_path / "cells" / "t-s-0.jsonl").write_text("\n".join(lines) + "\n")
+    table = load(tmp_path).table().set_index("estimator")
+    assert table["gain"].to_dict() == {"good": 1.0, "half": 0.5, "lost": 0.25, "harm": -0.5}
+    assert table["lasts"].to_dict() == {"good": 5.0, "half": 5.0, "lost": 1.0, "harm": 0.0}
+    assert table.loc["good", "kept"] == pytest.approx(4 / 6)
+    assert not np.isfinite(table.loc["lost", "kept"])
+    assert screen(load(tmp_path)).headline.startswith("half ends highest in 1 of 1 stages")
+    body = page(load(tmp_path)).sections[0].body
+    assert "lost" in body and "nan" not in body.lower().replace('data-v="nan"', "")
