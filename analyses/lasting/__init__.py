@@ -1,1 +1,1 @@
-"""How long does a gradient's quality last? From the cells of the board to a rule and its verdict."""
+"""How long does a gradient's quality last? From the board's cells to a rule and its verdict."""

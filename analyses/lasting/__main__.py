@@ -214,8 +214,8 @@ def verdict(choose: pd.DataFrame, judge: pd.DataFrame) -> str:
             "holds" if row["less high"] < 0 else "refuted" if row["less low"] > 0 else "undecided"
         )
         lines.append(
-            f"K = {updates}: {rule}, regret {row['regret']:.2f}, less gain's {row['less gain']:+.2f} "
-            f"[{row['less low']:+.2f}, {row['less high']:+.2f}] in {row['groups']} groups: {word}"
+            f"K = {updates}: {rule}, regret {row['regret']:.2f}, "
+            f"less gain's {row['less gain']:+.2f} [{row['less low']:+.2f}, {row['less high']:+.2f}] in {row['groups']} groups: {word}"
         )
     return "\n".join(lines)
 
