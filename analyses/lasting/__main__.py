@@ -215,7 +215,8 @@ def verdict(choose: pd.DataFrame, judge: pd.DataFrame) -> str:
         )
         lines.append(
             f"K = {updates}: {rule}, regret {row['regret']:.2f}, "
-            f"less gain's {row['less gain']:+.2f} [{row['less low']:+.2f}, {row['less high']:+.2f}] in {row['groups']} groups: {word}"
+            f"less gain's {row['less gain']:+.2f} [{row['less low']:+.2f}, "
+            f"{row['less high']:+.2f}] in {row['groups']} groups: {word}"
         )
     return "\n".join(lines)
 
