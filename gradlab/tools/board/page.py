@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from html import escape
 
-from gradlab.reporting.first_fold import PageSource
-from gradlab.reporting.page import Page, Section
+from gradlab.reporting.page import Page, PageSource, Section
 from gradlab.tools.board.result import Board
 from gradlab.verdicts.screen import Fact, Screen
 from gradlab.wording import duration
