@@ -7,7 +7,7 @@ import torch
 import gradlab
 from gradlab import systems
 from gradlab.data.noise import stream
-from gradlab.tools.jacobians.findings import verdict
+from gradlab.tools.jacobians.page import verdict
 
 
 def system(strength):

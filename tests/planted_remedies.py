@@ -25,7 +25,6 @@ from gradlab.tools.remedies.result import (
 H, BATCH, ARMS = 6, 256, ("spectral", "dd", "two-model")
 FACTOR = {"spectral": 0.5, "dd": 0.8, "two-model": 1.3}  # of every error, at equal steps
 LONGER = 0.9  # of the baseline that was fitted for longer
-ALPHAS = np.linspace(-1, 1, 21)
 
 
 def values(model: str, factor: float, trial: int) -> list[ModelValue]:

@@ -22,7 +22,7 @@ from tyro.conf import Positional
 import gradlab
 from analyses.certificates import scenes
 from analyses.certificates.scenes import FIELDS, MODELS, several
-from gradlab.tools.certify.functions import certify_function
+from gradlab.tools.certify.compute import certify_function
 from gradlab.tools.certify.page import screen
 from gradlab.tools.certify.result import Certification
 

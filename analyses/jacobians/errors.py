@@ -27,7 +27,7 @@ from gradlab.data.noise import stream
 from gradlab.provenance import environment
 from gradlab.tasks import task_from_name
 from gradlab.tools.jacobians.compute import compare_jacobians
-from gradlab.tools.jacobians.findings import verdict
+from gradlab.tools.jacobians.page import verdict
 from gradlab.tools.jacobians.result import JacobianRun, load
 
 FOLDER = Path("reports/jacobians")

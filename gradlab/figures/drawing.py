@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, NullFormatter
 from numpy.typing import NDArray
 
 from gradlab.figures import style
@@ -52,10 +53,26 @@ class Curve:
 def curve(table: pd.DataFrame, estimator: str, quantity: str) -> Curve | None:
     """The rows of one estimator and quantity by horizon, or None where there are none."""
     chosen = (table["estimator"] == estimator) & (table["quantity"] == quantity)
-    rows = table[chosen].sort_values("horizon")
-    columns = (rows[name].to_numpy(float) for name in ("horizon", "value", "ci_low", "ci_high"))
-    line = Curve(*columns)
+    line = curve_of(table[chosen], "horizon")
     return line if np.isfinite(line.value).any() else None
+
+
+_VALUE = ("value", "ci_low", "ci_high")
+
+
+def curve_of(rows: pd.DataFrame, x: str, columns: Sequence[str] = _VALUE) -> Curve:
+    """Rows as a curve over a column, with its interval."""
+    rows = rows.sort_values(x)
+    return Curve(*(rows[name].to_numpy(float) for name in (x, *columns)))
+
+
+def percent_axis(ax: Axes) -> Axes:
+    """Shares as percentages, on the ticks that `dress` chose."""
+    label = FuncFormatter(lambda value, _: f"{100 * value:g} %")
+    ax.yaxis.set_major_formatter(label)
+    if not isinstance(ax.yaxis.get_minor_formatter(), NullFormatter):
+        ax.yaxis.set_minor_formatter(label)
+    return ax
 
 
 def curve_or_level(

@@ -38,14 +38,14 @@ def pytest_collection_modifyitems(
     """Certify, and add an item for every block and stratum."""
     for target in config.getoption("--gradlab-certify"):
         try:
-            system = imported("gradlab.tools.certify.arguments:simulator_of")(target)
+            system = imported("gradlab.tools.certify.examination:simulator_of")(target)
             examine = functools.partial(
                 imported("gradlab.tools.certify.compute:certify"),
                 system,
                 samples=config.getoption("--gradlab-samples"),
                 fail_above=config.getoption("--gradlab-fail-above"),
             )
-            anew = imported("gradlab.tools.certify.anew:certified_anew")
+            anew = imported("gradlab.tools.certify.repeats:certified_anew")
             certificate = anew(system, 0, examine)
         except (InputError, Failure) as error:
             raise pytest.UsageError(f"--gradlab-certify {target}: {error}") from None

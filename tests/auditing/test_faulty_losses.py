@@ -41,10 +41,3 @@ def test_sound_loss_has_no_finding_but_gradients_left_in_the_critic(make):
         assert {finding.kind for finding in result.findings} <= {"left behind", "dead rows"}, result
     if make.__name__ in WHOLE + SCORED:
         assert result.derivative.surrogate == (make.__name__ in SCORED)
-
-
-def test_a_loss_that_is_detached_as_a_whole_has_no_weights():
-    arguments = faulty.detached_entropy()
-    loss = arguments["loss"]
-    result = audit(**arguments | {"loss": lambda obs: loss(obs).detach()})
-    assert not result.passed and {finding.kind for finding in result.findings} == {"dead actor"}

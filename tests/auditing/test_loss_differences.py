@@ -4,7 +4,6 @@ import pytest
 import torch
 from torch import nn
 
-from gradlab.errors import InputError
 from gradlab.tools.audit.compute import audit
 from tests.auditing import sound
 from tests.auditing.networks import Deterministic, Dynamics, Q, states
@@ -64,36 +63,6 @@ def test_the_share_that_is_missing_is_that_of_the_whole_gradient():
         assert told.severity == "wrong" and f"{1 / alpha:.2g} times as much" in told.sentence
 
 
-def test_straight_through_without_a_detach_is_named():
-    class Through(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx, x):
-            return x.round()
-
-        @staticmethod
-        def backward(ctx, *gradients):
-            return gradients[0]
-
-    torch.manual_seed(0)
-    actor, critic = nn.Sequential(Deterministic()), Q()
-    result = audit(
-        lambda s: -critic(s, Through.apply(3 * actor(s)) / 3).mean(),
-        actor, critic, inputs=states(),
-    )  # fmt: skip
-    assert surrogates(result) == ["wrong"]
-
-
-def test_a_loss_that_changes_from_call_to_call_is_not_compared():
-    torch.manual_seed(0)
-    actor, calls = Deterministic(), []
-
-    def loss(s):
-        calls.append(s)
-        return actor(s).sum() * len(calls)
-
-    assert audit(loss, actor, inputs=states()).passed and len(calls) == 3
-
-
 @pytest.mark.parametrize("clip", [0.2, 0.05])
 def test_kinks_of_a_clip_are_no_surrogate(clip: float) -> None:
     """PPO a few updates after its data: ratios lie on both sides of the clip."""
@@ -146,11 +115,6 @@ def test_a_loss_that_draws_from_its_own_generator_is_not_called_whole():
     result = audit(loss, actor, critic, inputs=states())
     assert "own draws" in [each.kind for each in result.findings] and result.passed
     assert str(result).startswith("No finding is wrong, as far as the loss could be compared.")
-
-
-def test_surrogate_is_true_or_false():
-    with pytest.raises(InputError, match="surrogate is 'yes', expected True or False"):
-        audit(lambda s: s.sum(), Deterministic(), inputs=states(), surrogate="yes")
 
 
 @pytest.mark.parametrize("alpha", [0.6, 0.9])

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from gradlab.tools.audit.compute import audit
-from tests.auditing import faulty, sound
+from tests.auditing import sound
 from tests.auditing.dreaming import dreamer
 from tests.auditing.networks import Dynamics, Gaussian, states
 
@@ -50,19 +50,3 @@ def test_sound_segments_scale_alike(make):
     result = audit(**make(), lengths=(6, 12), directions=0)
     assert result.passed, result
     assert {scale.role for scale in result.scales} >= {"model"}
-
-
-def test_averaged_entropy_of_a_free_deviation_is_found():
-    torch.manual_seed(0)
-    result = audit(**faulty.averaged_entropy("free log σ"))
-    assert [finding.kind for finding in result.findings if finding.severity == "wrong"] == ["scale"]
-
-
-def test_sentence_names_both_rules():
-    torch.manual_seed(0)
-    (finding,) = (f for f in audit(**faulty.averaged_entropy()).findings if f.kind == "scale")
-    assert finding.sentence == (
-        "From a segment of 4 steps to one of 8, one step's weight in the loss changes unevenly: a "
-        "reward is summed (×1), but log π or entropy is averaged (×0.5). Their balance depends on "
-        "the length: sum both, or average both"
-    )

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 import gradlab
-from gradlab.errors import InputError
 from gradlab.systems import from_function
 
 
@@ -82,13 +81,3 @@ def test_a_derivative_that_is_not_finite_has_its_operation_line_and_row():
     assert f"sqrt (test_modes.py:{line})" in wrong.sentence
     row = [float(x) for x in wrong.sentence.split(": (")[1].split(")")[0].split(",")]
     assert len(row) == 4 and row[0] <= 0 and not math.isnan(row[0])
-
-
-def test_more_states_than_memory_are_refused(monkeypatch):
-    def full(*arguments):
-        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried 8e12 bytes")
-
-    monkeypatch.setattr("gradlab.tools.certify.compute._samples", full)
-    step = from_function(lambda s, a: (s + a, -s.square().sum(1)), 2, 2)
-    with pytest.raises(InputError, match="samples is 512, which does not fit into memory: lower"):
-        gradlab.certify(step, samples=512)

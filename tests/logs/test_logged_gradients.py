@@ -10,8 +10,8 @@ from gradlab.gradients.named import rp_dr
 from gradlab.gradients.tail import Tail
 from gradlab.systems.system import Recorded
 from gradlab.tools.logs import gradients
+from gradlab.tools.logs.arguments import windows
 from gradlab.tools.logs.gradients import baselines, model_source, products, score_source
-from gradlab.tools.logs.windows import windows
 from gradlab.truth.lqr import ExactCritic
 from tests.logs.carts import fallen, noisy, recorded, task, true_gradient
 

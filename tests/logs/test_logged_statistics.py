@@ -11,20 +11,20 @@ from gradlab.fitting import critics as fitting
 from gradlab.networks.policies import Gaussian
 from gradlab.statistics.intervals import interval
 from gradlab.statistics.moments import Estimate
-from gradlab.tools.logs.agreement import agreement, noise_of
+from gradlab.tools.logs.arguments import windows
 from gradlab.tools.logs.compute import evaluation, measure_logs
-from gradlab.tools.logs.direction import directional, nearest_rows, prediction
-from gradlab.tools.logs.gradients import Products, pair_products
-from gradlab.tools.logs.on_policy import (
+from gradlab.tools.logs.diagnostics import (
     LEVEL,
     described,
+    directional,
     judged,
+    nearest_rows,
     refuse_far,
     residuals,
     return_bound,
 )
+from gradlab.tools.logs.gradients import Products, agreement, noise_of, pair_products
 from gradlab.tools.logs.result import Number, _status
-from gradlab.tools.logs.windows import windows
 from gradlab.truth.lqr import ExactCritic
 from tests.logs.carts import STD, fallen, linear, noisy, recorded, task
 
@@ -114,19 +114,6 @@ def test_a_status_is_given_by_the_ends_of_intervals(excess, bias2, gap, known, s
     assert _status(number(excess), number(bias2), number(gap), known) == status
 
 
-def test_the_cosine_of_a_mean_is_that_with_its_expectation():
-    mean, n = 0.4, 50
-    found = {e.quantity: e for e in noise_of(planted({"x": draws(n, mean, 3)}), ("x", 1))}
-    known = [
-        float(
-            torch.cosine_similarity(draws(n, mean, k).mean(0), torch.full((3,), mean).double(), 0)
-        )
-        for k in range(300)
-    ]
-    span = found["cosine_self"].interval
-    assert span.low < np.sqrt(np.mean(np.square(known))) < span.high
-
-
 def test_critics_differ_by_what_their_means_differ():
     one, two, three = draws(2000, 0.5, 0), draws(2000, 0.5, 0) + 0.3, draws(2000, 0.5, 0) - 0.1
     found = planted({"a": one, "b": two, "c": three})
@@ -184,17 +171,6 @@ def test_neighbours_are_the_nearest_of_other_trajectories():
         )[:5]
         assert near.tolist() == [each for _, each in best]
         torch.testing.assert_close(far, torch.tensor([each for each, _ in best]).double())
-
-
-def test_too_few_trajectories_have_no_neighbourhood():
-    assert directional(recorded(5, 40), task().simulator) is None
-
-
-def test_the_exact_model_predicts_up_to_its_noise():
-    path = windows(recorded(50, 12), 12).path
-    exact, none = prediction(path, task().simulator), prediction(path, task(0.0).prior)
-    assert exact.lost is None and (exact.error.value < 0.2).all()
-    assert none.error.value[-1] > 3 * exact.error.value[-1]
 
 
 class Shifted(nn.Module):

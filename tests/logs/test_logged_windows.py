@@ -5,7 +5,7 @@ import torch
 
 from gradlab.data.trajectories import first, segments
 from gradlab.errors import InputError
-from gradlab.tools.logs.windows import windows
+from gradlab.tools.logs.arguments import windows
 from tests.logs.carts import fallen, recorded
 
 

@@ -64,20 +64,6 @@ class Side(Sliding):
         return self.x.astype(np.float32), -(self.x[:, 0] ** 2), ended, np.zeros(3, dtype=bool), {}
 
 
-class Pictures(Sliding):
-    """A picture of 4 × 4 bytes, whose brightness is x."""
-
-    def _seen(self) -> Any:
-        return np.full((1, 4, 4), round(50 * float(self.x[0])) % 256, dtype=np.uint8)
-
-    def reset(self, seed: int | None = None) -> Any:
-        super().reset(seed)
-        return self._seen(), {}
-
-    def step(self, action: Any) -> Any:
-        return self._seen(), *super().step(action)[1:]
-
-
 class Once:
     """One step with a reward that is a function of the action; every start is the same."""
 

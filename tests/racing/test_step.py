@@ -13,10 +13,8 @@ import gradlab
 from gradlab.cli.program import main
 from gradlab.data.noise import child
 from gradlab.errors import InputError
-from gradlab.statistics.number import Number
 from gradlab.statistics.paired import difference_of_means
-from gradlab.tools.race.findings import step_screen
-from gradlab.tools.race.result import Step
+from gradlab.tools.race.page import step_screen
 from tests.racing.small_environments import (
     Begun,
     Counting,
@@ -24,7 +22,6 @@ from tests.racing.small_environments import (
     Keeping,
     Noisy,
     Once,
-    Pictures,
     Side,
     Sliding,
     Unseeded,
@@ -54,7 +51,7 @@ def decided_sides(found):
 @pytest.mark.parametrize(
     ("reward", "moved", "said", "light"),
     [
-        (lambda a: -(a**2), 1.0, "too long, or a ridge", "choose"),
+        (lambda a: -(a**2), 1.0, "too long a step, or a ridge", "choose"),
         (lambda a: a**2, 1.0, "any move helps", "act"),
         (lambda a: a, 1.0, "would lower it by 1 ± 0", "act"),
         (lambda a: a, -1.0, "would raise it by 1 ± 0", "choose"),
@@ -65,19 +62,6 @@ def decided_sides(found):
 def test_what_is_said_follows_from_both_signs(reward, moved, said, light):
     found = gradlab.step(gain_of(0.0), gain_of(moved), lambda: Once(reward), at_most=4)
     assert said in found.headline and step_screen(found).light == light
-
-
-def test_one_step_that_lowers_the_return_is_normal_and_never_red():
-    lower = Number(-17.0, -17.3, -16.7, 4)
-    returns = np.array([[0.0, 1.0], [-17.0, -16.0], [-2.0, -1.0]])
-    for updates, share in ((None, "64% of those of 10"), (12, "64%"), (400, "21%")):
-        found = Step(returns, lower, lower, True, updates, {})
-        assert share in found.normal and step_screen(found).light == "choose"
-    assert Step(returns, lower.negative, lower, True, 12, {}).normal == ""
-    assert str(found).startswith(
-        "These 400 updates lowered the return by 17 ± 0.3, and so would the opposite step (2 "
-        "starts): too long, or a ridge."
-    )
 
 
 def test_starts_are_doubled_until_the_signs_are_known_or_to_the_most():
@@ -150,39 +134,6 @@ def test_recurrent_policies_begin_every_episode_anew():
     np.testing.assert_allclose(inside.returns, found.returns, rtol=1e-6)
     with pytest.raises(InputError, match=r"keeps a state\. Give it a method reset"):
         gradlab.step(Keeping(-0.1), Keeping(-0.2), Sliding)
-
-
-def test_an_lstm_takes_its_own_hidden_state():
-    class Remembering(nn.Module):
-        def __init__(self):
-            super().__init__()
-            torch.manual_seed(0)
-            self.cell, self.head = nn.LSTMCell(1, 4), nn.Linear(4, 1)
-
-        def forward(self, state, hidden=None):
-            hidden = self.cell(state, hidden)
-            return self.head(hidden[0]), hidden
-
-    after = Remembering()
-    after.head.weight.data -= 1.0
-    found = gradlab.step(Remembering(), after, Sliding, at_most=4)
-    state, hidden, total = Sliding(), None, 0.0
-    seen, _ = state.reset(child(0, "step 0") % 2**31)
-    for _ in range(Sliding.STEPS):
-        with torch.no_grad():
-            action, hidden = Remembering()(torch.as_tensor(seen)[None], hidden)
-        seen, reward, *_ = state.step(action[0].numpy())
-        total += reward
-    assert found.returns[0, 0] == pytest.approx(total, rel=1e-5)
-
-
-def test_pictures_are_given_to_the_policy_as_they_are():
-    torch.manual_seed(0)
-    before = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(8, 1, bias=False))
-    after = copy.deepcopy(before)
-    after[2].weight.data.mul_(-1.0)
-    found = gradlab.step(before, after, Pictures, at_most=4)
-    assert np.isfinite(found.returns).all() and np.unique(found.returns).size > 4
 
 
 def test_nothing_of_the_callers_is_changed():
@@ -273,14 +224,3 @@ def test_the_command_prints_what_the_step_did(tmp_path, capsys):
     assert [row["policy"] for row in document["table"]] == ["before", "after", "opposite"]
     assert main([*words[:3], "--env", "Nowhere-v0"]) == 2
     assert "Nowhere" in capsys.readouterr().err
-
-
-def test_checkpoints_of_two_architectures_are_refused(tmp_path, capsys):
-    from gradlab.networks.checkpoint import save
-    from gradlab.networks.mlp import Policy
-
-    for name, hidden in (("a", (4,)), ("b", (5,))):
-        save(Policy(1, 1, hidden), tmp_path / f"{name}.safetensors")
-    files = [str(tmp_path / f"{name}.safetensors") for name in "ab"]
-    assert main(["step", *files, "--env", "Pendulum-v1"]) == 2
-    assert "another architecture" in capsys.readouterr().err

@@ -8,10 +8,9 @@ import pytest
 
 from gradlab import cli, reporting
 from gradlab.fitting.collection import collect
-from gradlab.tasks import double_integrator, pendulum
+from gradlab.tasks import pendulum
 from gradlab.tools.remedies import compute
-from gradlab.tools.remedies.command import RemediesCommand as Command
-from gradlab.tools.remedies.result import ABOUT, DEFAULT, load
+from gradlab.tools.remedies.result import load
 
 NETWORKS = """
 import torch
@@ -87,17 +86,6 @@ def test_a_run_that_was_stopped_says_how_it_goes_on(tmp_path, networks, capsys, 
     assert load(output).trials == 1
 
 
-def test_before_anything_is_fitted_there_is_nothing_to_go_on_with(
-    tmp_path, networks, capsys, monkeypatch
-):
-    def interrupted(*_, **__):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(compute, "compare_remedies", interrupted)
-    assert cli.main(asked(tmp_path / "run.h5", networks)) == 130
-    assert "nothing was fitted yet" in capsys.readouterr().err
-
-
 def test_made_networks_are_kept_and_serve_a_run_that_goes_on(tmp_path, capsys, monkeypatch):
     from gradlab.fitting import critics, policies
     from gradlab.networks.mlp import Policy, QCritic
@@ -122,20 +110,6 @@ def test_made_networks_are_kept_and_serve_a_run_that_goes_on(tmp_path, capsys, m
     assert made == ["policy", "critic"] and load(tmp_path / "run.h5").trials == 2
 
 
-def test_a_record_serves_every_trial(tmp_path, networks, capsys):
-    data = tmp_path / "data.h5"
-    collect(double_integrator(), 150).save(data)
-    words = asked(tmp_path / "run.h5", networks, "--trials", "2", "--remedies", "mse")
-    place = words.index("--rows")
-    given = [*words[:place], *words[place + 2 :], "--data", str(data)]
-    document = answered(capsys, given)
-    assert f"150 transitions of {data} in every trial" in document["verdict"][-1]["text"]
-    assert load(tmp_path / "run.h5").config["rows"] == 150
-    assert "--rows is 120 beside --data" in refused(
-        capsys, [*words, "--data", str(data), "--overwrite"]
-    )
-
-
 def test_what_does_not_fit_is_refused_before_the_work(tmp_path, networks, capsys):
     words = asked(tmp_path / "run.h5", networks)
     assert "--remedies names 'magic'" in refused(capsys, [*words, "--remedies", "dd,magic"])
@@ -149,20 +123,3 @@ def test_what_does_not_fit_is_refused_before_the_work(tmp_path, networks, capsys
     rest[1] = "path_tracking"
     assert "expected 6" in refused(capsys, [*rest, "--data", str(other)])
     assert not (tmp_path / "run.h5").exists()
-
-
-def test_defaults_are_those_of_the_python_interface(capsys):
-    command = Command(task="pendulum")
-    assert command.trials == compute.TRIALS and command.starts == compute.STARTS
-    assert command._model() == compute.SETTINGS and command._arms() == DEFAULT
-    with pytest.raises(SystemExit):
-        cli.main(["remedies", "--help"])
-    told = " ".join(capsys.readouterr().out.replace("│", " ").split())
-    assert f"Default: {compute.ROWS}." in told and f"Default: {' '.join(DEFAULT)}." in told
-
-
-def test_gradlab_list_has_a_line_for_every_remedy(capsys):
-    assert cli.main(["list", "remedies"]) == 0
-    said = " ".join(capsys.readouterr().out.split())
-    for name, line in ABOUT.items():
-        assert f"{name} " in said and line in said

@@ -1,14 +1,12 @@
 """The page of a test of remedies: its verdict, tables and hostile names."""
 
 import re
-from dataclasses import replace
 
 import pytest
 
 from gradlab.reporting import render
 from gradlab.reporting.numbers import number
 from gradlab.tools.remedies import page as remedies_page
-from gradlab.tools.remedies.findings import verdict
 from tests.first_screens import check_first_screen, opened
 from tests.planted_remedies import ARMS, LEVELS, RUN, TABLE, planted
 
@@ -18,21 +16,6 @@ def page(tmp_path_factory):
     path = tmp_path_factory.mktemp("remedies") / "run.html"
     path.write_text(render(remedies_page.page(RUN)), encoding="utf-8")
     return path
-
-
-def test_the_page_opens_with_the_verdict_and_asks_for_nothing(tab, page):
-    seen = opened(tab, page)
-    tab.wait_for_load_state("networkidle")
-    told = tab.locator("#why").text_content()
-    for sentence in verdict(RUN):
-        assert sentence.text in told
-    assert tab.locator("#verdict").bounding_box()["y"] < 400
-    assert tab.locator("figure svg").count() == 13
-    assert seen == [page.as_uri()]
-    assert tab.evaluate("document.documentElement.scrollWidth") <= 1200
-    header = tab.locator("h1, .facts").all_inner_texts()
-    for fact in ("planted", "1 member of 64×64 silu units", "3000", "4", "256"):
-        assert fact in " ".join(header)
 
 
 def test_every_number_of_both_tables_is_on_the_page_and_sorts(tab, page):
@@ -74,11 +57,3 @@ def test_the_first_screen_names_action_price_and_more_samples(tab, tmp_path):
     assert found.screen.headline.startswith("Take spectral normalisation")
     assert [fact.text for fact in found.screen.numbers[:2]] == ["1.5×", "1×"]
     assert "4× the batch" in found.screen.numbers[2].label
-
-
-def test_fits_that_were_added_after_a_look_are_named():
-    told = [{**each, "planned": 4} for each in RUN.notes["trials"]]
-    notes = {"trials": [{**told[0], "planned": 2}, *told[1:]]}
-    screen = remedies_page.page(replace(RUN, notes=notes)).screen
-    assert "4 fits, extended from 2 after looking" in screen.sure
-    assert "extended" not in remedies_page.page(RUN).screen.sure

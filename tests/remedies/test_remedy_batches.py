@@ -46,18 +46,3 @@ def test_of_a_single_trial_larger_batches_have_intervals_over_its_starts():
     least = found.loc[("batch × 2", "least_mse", np.nan)].squeeze()
     known = min(3.0 * rows[0].mean() - 0.5 * rows[1].mean() for rows in left)
     assert least["second"] == pytest.approx(known)
-
-
-def test_the_least_error_is_that_of_each_trial_wherever_it_lies():
-    cells = None
-    for trial, errors in enumerate([(3.0, 5.0), (6.0, 4.0)]):
-        numbers = [ModelValue(BASELINE, Key("mse", at=h), e) for h, e in enumerate(errors, 1)]
-        numbers += [ModelValue(BASELINE, Key("variance", at=h), float(BATCH)) for h in (1, 2)]
-        cells = extended(cells, trial, numbers)
-    found = larger_batches(replace(RUN, cells=cells, pairs=())).set_index(["arm", "quantity", "at"])
-    assert found.loc[("batch × 2", "least_mse", np.nan)].squeeze()["second"] == pytest.approx(3.0)
-
-
-def test_without_errors_there_is_nothing_to_say_of_batches():
-    cells = extended(None, 0, [ModelValue(BASELINE, Key("held_out_mse"), 1.0)])
-    assert larger_batches(replace(RUN, cells=cells)).empty

@@ -1,7 +1,6 @@
 """Equal steps and equal time: who is fitted for how long."""
 
 import pytest
-import torch
 
 import gradlab
 from gradlab.errors import InputError
@@ -54,17 +53,6 @@ def test_arms_take_as_many_steps_and_the_baseline_as_long_as_each():
     assert {pair.second for pair in found.pairs} == {BASELINE}
 
 
-def test_shorter_fits_of_a_recipe_come_first_so_that_longer_ones_go_on_from_them():
-    parts = plan("dd", "spectral", dd=3.0, spectral=0.5).parts
-    epochs = [part.epochs for part in parts if part.recipe == BASELINE]
-    assert epochs == sorted(epochs) == [20, 40, 120]
-
-
-def test_the_cost_of_an_arm_is_that_of_all_its_fits():
-    costs = fits.costs_of(["dd", "two-model", "more-data"], {"dd": 2.0, HALF: 1.0})
-    assert costs == {"dd": 2.0, "two-model": 3.0, "more-data": 1.0}
-
-
 def test_every_arm_has_a_recipe_a_line_and_a_name():
     assert all(called(arm) != f"the loss {arm}" for arm in ABOUT)
     for arm in ABOUT:
@@ -90,10 +78,6 @@ def test_an_arm_changes_the_loss_and_keeps_the_settings(name):
     assert other.settings == base.settings and other.loss != base.loss
 
 
-def test_derivatives_stand_beside_the_likelihood():
-    assert made("dd").loss.prediction == made("sobolev").loss.prediction == "nll"
-
-
 def test_a_baseline_that_has_the_remedy_is_refused():
     with pytest.raises(InputError, match="arm spectral: the baseline's settings normalise"):
         made("spectral", ModelSettings(members=1, spectral="all"))
@@ -107,8 +91,3 @@ def test_costs_are_measured_against_the_baseline():
     recipes = {BASELINE: made(BASELINE), "spectral": made(BASELINE, wide)}
     found = fits.measured_costs(recipes, data)
     assert found[BASELINE] == 1.0 and found["spectral"] > 2.0
-
-
-def test_half_the_rows_are_the_first_half():
-    data = collect(gradlab.tasks.double_integrator(), 51)
-    assert torch.equal(made(HALF).rows(data).state, data.state[:25])

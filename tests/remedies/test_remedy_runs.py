@@ -6,11 +6,10 @@ import torch
 
 import gradlab
 from gradlab.errors import Failure, InputError
-from gradlab.fitting.collection import Still, collect
+from gradlab.fitting.collection import collect
 from gradlab.fitting.model_settings import ModelSettings
 from gradlab.networks.mlp import Policy, QCritic
-from gradlab.systems.learned import TwoModels
-from gradlab.tools.remedies.compute import compare_remedies, models_folder, models_of
+from gradlab.tools.remedies.compute import compare_remedies, models_folder
 from gradlab.tools.remedies.findings import verdict
 from gradlab.tools.remedies.result import BASELINE, STEPS, TIME, load, longer
 
@@ -67,22 +66,6 @@ def test_every_quantity_is_compared_for_every_arm_under_both_budgets(whole):
     assert all(sentence.text for sentence in verdict(run))
 
 
-def test_every_arm_takes_all_its_epochs(whole):
-    """Patience would stop arms at different steps."""
-    run, _ = whole
-    assert SETTINGS.patience is not None and run.config["settings"]["patience"] is None
-
-
-def test_two_models_predict_to_the_bit_as_the_baseline_does(whole):
-    levels = whole[0].levels()
-    for quantity in ("prediction_error", "held_out_nll"):
-        ours, theirs = (
-            levels[(levels["model"] == name) & (levels["quantity"] == quantity)]["value"].to_list()
-            for name in ("two-model", BASELINE)
-        )
-        assert ours == theirs and ours
-
-
 def test_a_run_that_was_stopped_goes_on_to_the_same_numbers(whole, networks, tmp_path):
     def killed(stage, done, total):
         if stage == "trial 2: models" and done >= 8:
@@ -100,13 +83,6 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_numbers(whole, networks, tmp
     same(load(output), whole[0])
     assert kept.stat().st_mtime_ns == before
     assert not any(stage.startswith("trial 1") for stage, _, _ in fits)
-
-
-def test_a_finished_run_takes_further_trials_and_keeps_those_it_has(whole, networks, tmp_path):
-    output = tmp_path / "run.h5"
-    compared(networks, output, trials=1)
-    same(compared(networks, output, resume=True), whole[0])
-    same(compared(networks, output, resume=True, trials=1), whole[0])
 
 
 def test_another_question_is_not_resumed(whole, networks):
@@ -148,27 +124,6 @@ def test_what_was_there_stays_where_the_new_run_is_refused(networks, tmp_path):
     with pytest.raises(InputError, match="arm dd: "):
         compared(networks, output, data=collect(TASK, 11), overwrite=True)
     same(load(output), before)
-    assert models_of(output, TASK)
-
-
-def test_given_data_serve_every_trial_and_trials_still_differ(networks, tmp_path):
-    data = collect(TASK, 300, seed=4)
-    run = compared(networks, tmp_path / "run.h5", ("more-data", "spectral"), data=data)
-    assert run.config["rows"] == 300 and run.config["data_hash"]
-    table = run.table()
-    chosen = (table["arm"] == "more-data") & (table["quantity"] == "fit_seconds")
-    assert len(table[chosen]) == 2
-    c = run.cells.columns
-    rows = (c["model"] == BASELINE) & (c["quantity"] == "held_out_mse")
-    assert len(set(c["value"][rows])) == 2
-
-
-def test_models_are_kept_as_systems(whole):
-    _, output = whole
-    found = models_of(output, TASK, trial=1)
-    assert list(found) == [BASELINE, "dd", longer("dd"), "two-model", longer("two-model")]
-    assert isinstance(found["two-model"], TwoModels)
-    assert not list(models_folder(output).glob("*/*.resume.*"))
 
 
 def test_what_cannot_be_measured_is_refused_before_anything_is_fitted(networks, tmp_path):
@@ -196,10 +151,3 @@ def test_an_arm_that_diverges_is_named(networks, tmp_path):
     )
     with pytest.raises(Failure, match=r"^arm dd: all 1 members left the finite numbers"):
         compared(networks, tmp_path / "run.h5", settings=wild)
-
-
-def test_columns_that_never_change_are_told(networks, tmp_path):
-    data = collect(TASK, 200, Still(1))
-    run = compared(networks, tmp_path / "run.h5", ("spectral",), data=data, trials=1)
-    told = run.notes["trials"][0]["fits"][f"{BASELINE}, 3 epochs"]
-    assert TASK.action_names[0] in told["constant"]

@@ -1,10 +1,11 @@
-"""Which remedy to take, in words: planted trials with known ratios."""
+"""Which remedy to take: planted trials with known ratios."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
 
-from gradlab.tools.remedies.findings import setting, verdict
+from gradlab.tools.remedies.findings import screen, verdict
 from gradlab.tools.remedies.result import (
     BASELINE,
     CLIPPED,
@@ -51,102 +52,76 @@ def planted(
         for pair in (ModelPair(arm, STEPS, BASELINE, arm), ModelPair(arm, TIME, longer(arm), arm))
     ]
     config = {
-        "task": "planted", "horizon": H, "starts": 64, "rows": 3000, "costs": {"dd": 2.0},
+        "task": "planted", "horizon": H, "starts": 64, "batch": 256, "rows": 3000,
+        "costs": {"dd": 2.0},
         "settings": {"hidden": [64, 64], "activation": "silu"},
     }  # fmt: skip
     notes = {"trials": [{"truth": {"status": status, "reason": "λ = 0.9 outgrows 1/γ"}}] * trials}
     return Remedies(cells, tuple(pairs), config, {}, notes)
 
 
-def texts(run):
-    return [sentence.text for sentence in verdict(run)]
+def told(run):
+    """Of the one remedy: whether it is decided, and its text."""
+    found = verdict(run)[0]
+    return found.decided, found.text
 
 
-def test_remedies_are_ranked_by_the_least_error_and_the_setting_is_named():
-    run = planted({"spectral": 0.5, "dd": 0.25, "multistep": 1.5})
-    first = verdict(run)[0]
-    assert first.decided and first.about == "gain"
-    assert first.text.startswith(
-        "Take the directional-derivative loss: at equal fitting time (5 fits of 2×64 silu units to "
-        "3000 rows, planted) it lowers the least error of the gradient 4× (CI "
-    )
-    assert ", then spectral normalisation 2× (CI " in first.text and "multi-step" not in first.text
-    assert setting(run) == "5 fits of 2×64 silu units to 3000 rows"
+def test_the_remedy_of_the_least_error_is_taken_and_the_ceiling_is_not():
+    found = screen(planted({"spectral": 0.5, "dd": 0.25, "multistep": 1.5}))
+    assert found.light == "act" and found.headline.startswith("Take the directional-derivative")
+    assert [fact.text for fact in found.numbers[:2]] == ["4×", "2×"]
+    assert "the multi-step loss: worse" in found.headline
+    found = screen(planted({"sobolev": 0.1, "dd": 1.5}))
+    assert found.headline.startswith("Keep the plain fit") and found.sure == "none better"
 
 
-def test_gains_and_prices_stand_in_one_sentence():
-    text = texts(planted({"dd": 0.25}))[1]
-    assert text.startswith("The directional-derivative loss (dd) cuts variance 4× (CI ")
-    assert " and cuts bias 2× (CI " in text and "(5 fits): better at h = 1–3; " in text
-    assert "errors of ∂f/∂s 0.25× (CI 0.25–0.25); " in text
-    assert text.endswith(
-        "its predictions at step 1 err 2× (CI 2–2) as much; fitting takes 2× the time per step."
-    )
-    assert (
-        "∂f/∂s 0.25× (CI 0.25–0.25) away from clips"
-        in texts(planted({"dd": 0.25}, clipped=True))[1]
-    )
+def test_every_sentence_of_a_remedy_has_one_number():
+    decided, text = told(planted({"dd": 0.25}, clipped=True))
+    assert decided
+    sentences = re.split(r"(?<=[.]) (?=[A-Z])", text)
+    assert len(sentences) == 7
+    for number, each in zip(("4×", "1–3", "4×", "2×", "0.25×", "2×", "2×"), sentences, strict=True):
+        assert number in each and len(re.findall(r"[\d.]+×", each)) <= 1, each
+    assert "away from clips" in text
 
 
 def test_a_remedy_that_helps_far_and_harms_near_is_said_so():
-    text = texts(planted({"dd": lambda h: 0.2 if h > 1 else 1.5}))[1]
-    assert "better at h = 2–3, worse at h = 1" in text
-    assert "the least error over the horizons is 1.5× (CI" in text
+    _, text = told(planted({"dd": lambda h: 0.2 if h > 1 else 1.5}))
+    assert "better at h = 2–3." in text and "worse at h = 1." in text
+    assert "raises the least error 1.5×" in text
 
 
 def test_a_variance_of_nothing_has_a_difference_and_no_factor():
     run = planted({"dd": 0.25})
     columns = {name: column.copy() for name, column in run.cells.columns.items()}
     columns["value"][(columns["model"] == "dd") & (columns["quantity"] == "variance")] = 0.0
-    text = texts(replace(run, cells=replace(run.cells, columns=columns)))[1]
-    assert text.startswith("The directional-derivative loss (dd) changes the variance by -")
-
-
-def test_the_ceiling_is_told_and_never_taken():
-    first = verdict(planted({"sobolev": 0.1, "dd": 1.5}))[0]
-    assert not first.decided and first.text.startswith("Take none yet: ")
-    assert "none even looks better." in first.text
-    assert "The ceiling, a loss on the simulator's Jacobians, lowers it 10× (CI " in first.text
+    _, text = told(replace(run, cells=replace(run.cells, columns=columns)))
+    assert "changes the variance by -" in text
 
 
 def test_what_is_not_shown_says_how_many_more_fits_would_tell():
-    first, second = verdict(planted({"dd": 0.8}, noise=0.3))
-    assert not first.decided and not second.decided
-    assert "the directional-derivative loss looks best, " in first.text
-    assert first.text.endswith(" more fits would decide.")
-    assert "not shown to matter here; about " in second.text and " more fits would decide; " in (
-        second.text
-    )
+    run = planted({"dd": 0.8}, noise=0.3)
+    decided, text = told(run)
+    assert not decided and "more fits would decide." in text
+    found = screen(run)
+    assert found.light == "choose" and found.sure.endswith("more fits would decide")
 
 
 def test_a_gain_that_longer_fitting_has_too_is_an_optimisers():
-    run = planted({"dd": 0.25}, longer_fits={"dd": 0.25})
-    text = texts(run)[1]
-    assert "at equal steps the least error is 4× (CI " in text
-    assert "lower, at equal time that is not shown: the gain is an optimiser's, 4× (CI " in text
-    doubtful = planted({"dd": 0.25}, longer_fits={"dd": 0.25}, noise=0.05)
-    assert "optimiser's" in texts(doubtful)[1]
-    assert "optimiser's" not in texts(planted({"dd": 0.25}))[1]
+    for noise in (0.01, 0.05):
+        _, text = told(planted({"dd": 0.25}, longer_fits={"dd": 0.25}, noise=noise))
+        assert "optimiser's" in text
+    assert "optimiser's" not in told(planted({"dd": 0.25}))[1]
 
 
 def test_without_a_truth_nothing_is_taken_and_the_reason_is_given():
-    first, second = verdict(planted({"dd": 0.5}, truth=False))
-    assert not first.decided and not second.decided
-    assert first.text.startswith("Undecided: no remedy's gradient error can be compared at equal")
-    assert first.text.endswith(": λ = 0.9 outgrows 1/γ.")
-    assert second.text == (
-        "Undecided: the directional-derivative loss (dd) has no error to compare (5 fits)."
-    )
-
-
-def test_a_single_fit_speaks_of_its_starts():
-    text = texts(planted({"dd": 0.5}, trials=1))[1]
-    assert "(1 fit, N = 64 starts)" in text
+    run = planted({"dd": 0.5}, truth=False)
+    found = screen(run)
+    assert found.light == "none" and found.sure.endswith("λ = 0.9 outgrows 1/γ")
+    assert not told(run)[0]
 
 
 def test_a_truth_that_is_not_what_it_should_be_is_said_once():
-    sound, cut = (planted({"dd": 0.25}, status=each) for each in ("converged", "cut"))
-    assert len(texts(cut)) == len(texts(sound)) + 1
-    assert texts(cut)[-1] == (
-        "The truth is cut in 5 of 5 trials; in the first of them: λ = 0.9 outgrows 1/γ."
-    )
+    sound, cut = (verdict(planted({"dd": 0.25}, status=each)) for each in ("converged", "cut"))
+    assert len(cut) == len(sound) + 1 and "cut in 5 of 5 trials" in cut[-1].text
+    assert "N = 64 starts" in told(planted({"dd": 0.5}, trials=1))[1]

@@ -9,8 +9,9 @@ import gradlab
 from gradlab import systems
 from gradlab.reporting import report
 from gradlab.tools.jacobians import page as jacobian_page
-from gradlab.tools.jacobians.findings import verdict
+from gradlab.tools.jacobians.page import verdict
 from gradlab.tools.jacobians.result import load
+from gradlab.wording import percent, two
 from tests.first_screens import check_first_screen
 from tests.planted_jacobians import compared, grown, said
 
@@ -22,12 +23,12 @@ def run():
 
 def test_the_verdict_names_blocks_entries_and_growth(run):
     error = run.rows("block", quantity="relative error", block="A")["value"].iloc[0]
-    assert f"∂s'/∂s {100 * error:.3g}%" in said(run, "blocks").text
+    assert f"∂s'/∂s {percent(error)}" in said(run, "blocks").text
     assert "exact derivatives" in said(run, "certificate").text
     worst = run.rows("entry", quantity="effect").sort_values("value").iloc[-1]
-    assert f"the error of {worst['output']} by {worst['input']}" in said(run, "entry").text
+    assert f"Error of {worst['output']} by {worst['input']}" in said(run, "entry").text
     rate = run.rows("exponent", block="closed", output="1")["value"].iloc[0]
-    assert f"λ = {rate:.3g}" in said(run, "growth").text
+    assert f"λ = {two(rate)}" in said(run, "growth").text
     assert "give a measurement" in said(run, "variance").text
     assert all("nan" not in each.text for each in verdict(run))
 

@@ -12,8 +12,7 @@ import gradlab
 from gradlab.data.noise import stream
 from gradlab.errors import InputError
 from gradlab.systems import from_function
-from gradlab.tools.planning.compute import compare_planners
-from gradlab.tools.planning.search import SEARCHES, Imagination, slopes
+from gradlab.tools.planning.compute import SEARCHES, Imagination, compare_planners, slopes
 from tests.tasks.test_world_models import World, made
 
 GAMMA, A, B = 0.9, 0.95, 0.4
@@ -178,11 +177,6 @@ def test_a_world_model_is_planned_in_its_latents():
     assert found.planned.gain.notna().all() and len(found.planned) == len(SEARCHES) - 1
 
 
-def test_the_same_seed_gives_the_same_numbers():
-    one, other = (compare_planners(task(), horizons=(2,), starts=8) for _ in range(2))
-    np.testing.assert_array_equal(one.frame.gain, other.frame.gain)
-
-
 def test_a_model_that_is_not_differentiable_is_planned_in_by_samples():
     model = from_function(line, 1, 1)
 
@@ -230,13 +224,6 @@ def test_a_policy_with_memory_or_no_model_is_refused():
         compare_planners(remembering.task, remembering.policy)
     with pytest.raises(InputError, match=r"^model is None, and line has no prior"):
         compare_planners(task(prior=None))
-
-
-def test_a_policy_that_leaves_the_finite_numbers_is_named():
-    policy = nn.Linear(1, 1).double()
-    nn.init.constant_(policy.weight, 1e160)
-    with pytest.raises(InputError, match=r"^policy has returns that are not finite in 32 of 32"):
-        compare_planners(task(), policy, horizons=(1,))
 
 
 def test_the_command_prints_what_the_function_finds(tmp_path, capsys):

@@ -15,7 +15,7 @@ from gradlab.figures.training import returns
 from gradlab.reporting.figure_data import drawn
 from gradlab.runs.training.results import GOALS, load, loaded, table
 from gradlab.tasks import TASKS
-from gradlab.tools.papers import published, reproduction
+from gradlab.tools.papers import reproduction
 from gradlab.tools.papers.figures import chosen, convergence
 from gradlab.tools.papers.published import ITEMS, Item, ItemPart, find, hours, narrowed
 from gradlab.training.algorithms import ALGORITHMS
@@ -64,11 +64,26 @@ def test_a_figure_is_a_panel_of_the_runs_page(tmp_path: Path) -> None:
     np.testing.assert_allclose(lines[0], lines[1])
 
 
+def test_gradients_by_horizon_are_the_columns_of_the_run() -> None:
+    path = RUNS.parents[1] / "first-order" / "runs" / "shac-pendulum-h32.h5"
+    shown = drawn(chosen("gradient-horizons", [path]).figure)
+    with h5py.File(path) as file:
+        iterations = file["gradients/iteration"][:]
+        for title, quantity in (("Variance", "variance"), ("Squared bias", "bias2")):
+            here = shown[shown["axes"].str.startswith(title) & (shown["kind"] == "line")]
+            for k in (0, 2, 4):
+                line = here[here["series"].str.endswith(f", {iterations[k]:,} iterations")]
+                want = file[f"gradients/{quantity}"][k].mean(axis=0)
+                np.testing.assert_allclose(line["y"], want[want > 0])
+
+
 @pytest.mark.parametrize(
     ("name", "paths", "output", "words"),
     [
         ("return", PAIR[:1], "a.png", ("name is 'return'", "returns, ", "convergence")),
         ("gradient-parts", PAIR[:1], "a.png", ("gradient-parts", "--gradient-every")),
+        ("gradient-horizons", PAIR, "a.png", ("gradient-horizons", "--gradient-every")),
+        ("loss-surface", PAIR[:1], "a.png", ("no run holds slices",)),
         ("returns", PAIR[:1], "a.gif", ("output is", ".png, .pdf, .svg")),
         ("returns", [], "a.png", ("runs are missing",)),
     ],
@@ -175,8 +190,3 @@ def test_time_and_disk_are_asked_for_before_anything_runs(
 def test_arguments_are_refused_with_what_is_expected(call: object, words: str) -> None:
     with pytest.raises(InputError, match=words):
         call()  # type: ignore[operator]
-
-
-def test_some_rows_and_tasks_of_an_item() -> None:
-    some = narrowed(published.find("mpg", "table-1"), ("sac", "td3"), ("path_tracking",))
-    assert [(part.task, part.rows) for part in some.parts] == [("path_tracking", ("td3", "sac"))]

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 import torch
 
-import gradlab
 from gradlab.cli.arguments import named_model
 from gradlab.cli.program import main
 from gradlab.tools.skeletons.check import checked
@@ -51,17 +50,6 @@ def test_what_check_prints_is_measured(tmp_path, monkeypatch, capsys):
     assert main([*words, *small]) == 0
     assert Path("runs/pendulum.h5").exists()
     assert main(["measure", "env.py:make_task", "--model", "model.py:step", *small]) == 0
-
-
-@pytest.mark.slow
-def test_the_networks_that_check_finds_are_measured(tmp_path):
-    file = written("worldmodel", tmp_path)
-    task, policy, critic = (load_made(f"{file}:make_{x}") for x in ("task", "policy", "critic"))
-    profile = gradlab.measure(
-        task, policy, critic, horizon=1, starts=8, batch=4, rehearse=False, judges=8,
-        truth="matched",
-    )  # fmt: skip
-    assert {"data", "model", "mixed"} <= set(profile.table()["estimator"])
 
 
 def test_a_model_of_ones_own_is_a_model_of_the_task(tmp_path):

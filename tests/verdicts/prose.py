@@ -15,7 +15,7 @@ from gradlab import choose
 from gradlab.reporting.kinds import screen_of
 from gradlab.runs.comparison import compared
 from gradlab.runs.profile import Profile
-from gradlab.tools.jacobians.findings import screen as jacobians
+from gradlab.tools.jacobians.page import screen as jacobians
 from gradlab.tools.logs.findings import screen as logs
 from gradlab.tools.remedies.findings import screen as remedies
 from gradlab.verdicts import comparison

@@ -1,16 +1,10 @@
 """Calls of actor, model and critic while a loss is computed.
 
-Methods are replaced in their classes for that time and act on the watched objects alone, so that
-objects stay as they are, copies are not watched, and plain objects with methods (an environment, a
-`System`) are seen like modules. At the outermost call of a role:
-
-    inputs    behind a gate: closed, what comes back is the outputs' direct weight in the loss
-    outputs   behind another: closed, no path leads through the role
-
-An input of model or critic that depends on θ without a gradient is kept with its cut (`Lost`): its
-own gradient shows whether the loss moves with it.
-
-Gates in a graph: the identity forwards; backwards a gradient passes while the gate is open.
+Methods are replaced in their classes for that time and act on the watched objects alone. At the
+outermost call of a role its inputs stand behind a gate (closed, what comes back is the outputs'
+direct weight in the loss) and its outputs behind another (closed, no path leads through the role).
+A gate is the identity forwards; backwards a gradient passes while it is open. An input of model or
+critic that depends on θ without a gradient is kept with its cut (`Lost`).
 """
 
 from __future__ import annotations

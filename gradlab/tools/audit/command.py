@@ -65,11 +65,7 @@ class AuditCommand:
 
 
 def _arguments(name: str, audit: Any) -> dict[str, Any]:
-    """Arguments of an audit from a user's file.
-
-    Raises:
-        InputError: the file has none, or one that an audit does not take.
-    """
+    """Arguments of an audit from a user's file."""
     if not is_user_function(name):
         raise InputError(f"{name!r} is no function of a file, expected FILE.py:FUNCTION")
     given = load_made(name)

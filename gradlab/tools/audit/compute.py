@@ -1,13 +1,8 @@
 """`gradlab.audit`: one loss, its gradient in the actor by path, and what is wrong with it.
 
-Gradients that are zero because a layer is: at the first step of a training, not later.
-
-A last layer of zeros (as in Dreamer's and TD-MPC2's critics) passes no gradient on. The loss is
-computed once more with such tensors moved; what has a gradient there is no dead path.
-
-Where the actor's loss leaves gradients beside the actor, and which of them are applied.
-
-An audit on one screen: findings, then the gradient of every parameter by path.
+A last layer of zeros (as in Dreamer's and TD-MPC2's critics) passes no gradient on at the first
+step: the loss is computed once more with such tensors moved, and what then has a gradient is no
+dead path.
 """
 
 from __future__ import annotations
@@ -15,45 +10,42 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from gradlab import validation
-from gradlab.errors import InputError
-from gradlab.tools.audit.calls import Role
-from gradlab.tools.audit.differences import (
-    REDRAWN,
-    Differenced,
-    by_step,
-    differenced,
+from gradlab.tools.audit.checks import (
+    AuditFinding,
+    Kind,
+    StepWeight,
+    beside_a_score,
+    scale_findings,
+    scales,
+    score_findings,
     surrogate_findings,
+    surrogate_kind,
+    value_findings,
+    weighed,
+    zero_findings,
 )
 from gradlab.tools.audit.evaluation import Audited, audited, differentiable, evaluated
-from gradlab.tools.audit.findings import AuditFinding, Kind
 from gradlab.tools.audit.gradients import (
+    REDRAWN,
+    Differenced,
     Gradients,
-    StepWeight,
     by_path,
+    by_step,
+    differenced,
     gradient,
     moves,
     norms,
-    scale_findings,
-    scales,
 )
-from gradlab.tools.audit.scores import beside_a_score, score_findings, value_findings, weighed
-from gradlab.tools.audit.zeros import surrogate_kind, zero_findings
 from gradlab.user_code.calls import differentiating
 from gradlab.wording import listed, percent, two
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from gradlab.tools.audit.findings import AuditFinding
-    from gradlab.tools.audit.gradients import StepWeight
-
 
 _WIDTH = 100  # columns
 _ROWS = 14  # parameters, above which they are summed up by module
@@ -82,31 +74,15 @@ def _table(parameters: Sequence[str], norms: _Norms) -> list[str]:
     }
     if not columns:
         return []
-    several = len(norms) > 1
     groups = _groups(parameters)
-    heads = [f"{term}: {_TITLES[path]}" if several else _TITLES[path] for term, path in columns]
-    rows = []
-    for name, members in groups.items():
-        sizes = (sum(values[k] ** 2 for k in members) ** 0.5 for values in columns.values())
-        rows.append([name, *("0" if size == 0 else two(size) for size in sizes)])
-    # Several tables under each other where the columns exceed the width.
-    lines = [["gradient through", *heads], *rows]
-    aligned = [list(column) for column in zip(*lines, strict=True)]
-    names = _justified(aligned[0], str.ljust)
-    texts = list(names)
-    done: list[str] = []
-    for column in aligned[1:]:
-        cells = _justified(column, str.rjust)
-        if len(texts[0]) + 2 + len(cells[0]) > _WIDTH and texts != names:
-            done += [*texts, ""]
-            texts = list(names)
-        texts = [f"{text}  {cell}" for text, cell in zip(texts, cells, strict=True)]
-    return done + texts
-
-
-def _justified(cells: Sequence[str], side: Callable[[str, int], str]) -> list[str]:
-    width = max(map(len, cells))
-    return [side(cell, width) for cell in cells]
+    found: dict[str, list[str]] = {}
+    for (term, path), values in columns.items():
+        head = f"{term}: {_TITLES[path]}" if len(norms) > 1 else _TITLES[path]
+        sizes = [sum(values[k] ** 2 for k in members) ** 0.5 for members in groups.values()]
+        found[head] = ["0" if size == 0 else two(size) for size in sizes]
+    frame = pd.DataFrame(found, index=list(groups))
+    frame.columns.name = "gradient through"
+    return frame.to_string(line_width=_WIDTH).split("\n")
 
 
 def _groups(parameters: Sequence[str]) -> dict[str, list[int]]:
@@ -125,14 +101,11 @@ def _groups(parameters: Sequence[str]) -> dict[str, list[int]]:
 
 
 def _leaks(audited: Audited, loss: Tensor, total: Gradients) -> list[AuditFinding]:
-    """Gradients of the loss in model and critic, and what the actor's optimiser holds.
-
-    Args:
-        total: the gradient of the loss in θ.
-    """
+    """Gradients of the loss in model and critic, and what the actor's optimiser holds. `total`: the
+    gradient of the loss in θ."""
     # One tensor in the actor and in another role, which gets a gradient.
-    pairs = zip(audited.actor.values(), total, strict=True)
-    storages = {p.untyped_storage().data_ptr() for p, g in pairs if moves(g)}
+    moved = [p for p, g in zip(audited.actor.values(), total, strict=True) if moves(g)]
+    storages = {p.untyped_storage().data_ptr() for p in moved}
     findings = []
     for role, parameters in audited.others.items():
         names = [n for n, p in parameters.items() if p.untyped_storage().data_ptr() in storages]
@@ -142,14 +115,30 @@ def _leaks(audited: Audited, loss: Tensor, total: Gradients) -> list[AuditFindin
                 f"{role}, too"
             )
             findings.append(AuditFinding("shared", "note", text, tuple(names), role))
+    groups = [] if audited.optimizer is None else audited.optimizer.param_groups
+    stepped = {id(p) for group in groups for p in group["params"]}
+    actors = {id(p) for p in audited.actor.values()}
     for role, parameters in audited.others.items():
-        actors = {id(p) for p in audited.actor.values()}
         apart = {name: p for name, p in parameters.items() if id(p) not in actors}
         gradients = gradient(loss, list(apart.values()))
         reached = [name for name, g in zip(apart, gradients, strict=True) if moves(g)]
-        findings += _reached(role, apart, reached, audited)
+        applied = [name for name in reached if id(apart[name]) in stepped]
+        left = [name for name in reached if name not in applied]
+        if applied:
+            text = (
+                f"The actor's optimiser holds {_count(applied)} of the {role} "
+                f"({listed(applied, _MOST)}) that the actor's loss gives a gradient: its step "
+                f"changes the {role} so that the actor's loss falls; leave them out of it"
+            )
+            findings.append(AuditFinding("leak", "wrong", text, tuple(applied), role))
+        if left:
+            text = (
+                f"The actor's loss leaves gradients in {_count(left)} of the {role}, which the "
+                f"actor's optimiser does not clear: zero them before the {role}'s own backward "
+                f"pass, or freeze the {role} during the actor's"
+            )
+            findings.append(AuditFinding("left behind", "note", text, tuple(left), role))
     if audited.optimizer is not None:
-        stepped = {id(p) for p in _held(audited)}
         named = zip(audited.actor.items(), total, strict=True)
         missed = [name for (name, p), g in named if moves(g) and id(p) not in stepped]
         if missed:
@@ -159,35 +148,6 @@ def _leaks(audited: Audited, loss: Tensor, total: Gradients) -> list[AuditFindin
             )
             findings.append(AuditFinding("not stepped", "wrong", text, tuple(missed)))
     return findings
-
-
-def _reached(
-    role: Role, parameters: Mapping[str, Tensor], reached: Sequence[str], audited: Audited
-) -> list[AuditFinding]:
-    stepped = {id(p) for p in _held(audited)}
-    applied = [name for name in reached if id(parameters[name]) in stepped]
-    left = [name for name in reached if name not in applied]
-    findings = []
-    if applied:
-        text = (
-            f"The actor's optimiser holds {_count(applied)} of the {role} "
-            f"({listed(applied, _MOST)}) that the actor's loss gives a gradient: its step "
-            f"changes the {role} so that the actor's loss falls; leave them out of that optimiser"
-        )
-        findings.append(AuditFinding("leak", "wrong", text, tuple(applied), role))
-    if left:
-        text = (
-            f"The actor's loss leaves gradients in {_count(left)} of the {role}, which the actor's "
-            f"optimiser does not clear: zero them before the {role}'s own backward pass, or freeze "
-            f"the {role} during the actor's"
-        )
-        findings.append(AuditFinding("left behind", "note", text, tuple(left), role))
-    return findings
-
-
-def _held(audited: Audited) -> list[Tensor]:
-    groups = [] if audited.optimizer is None else audited.optimizer.param_groups
-    return [p for group in groups for p in group["params"]]
 
 
 def _count(names: Sequence[str]) -> str:
@@ -268,8 +228,6 @@ class Audit:
 
     def table(self) -> pd.DataFrame:
         """One row for each term, path and parameter: `norm`, in units of loss per parameter."""
-        import pandas as pd
-
         rows = [
             {"term": term, "path": path, "parameter": name, "norm": norm}
             for term, paths in self.norms.items()
@@ -345,8 +303,7 @@ def audit(
     """
     given = audited(loss, actor, critic, model, inputs, optimizer, lengths, seed)
     validation.whole("directions", directions)
-    if not isinstance(surrogate, bool):
-        raise InputError(f"surrogate is {validation.shown(surrogate)}, expected True or False")
+    validation.flag("surrogate", surrogate)
     with differentiable(given):
         return _audit(given, directions, surrogate)
 

@@ -62,9 +62,6 @@ def evaluated(
         length: of the segment, handed to the loss as `length=`; None: not handed.
         raised: model or critic, whose values of what depends on θ are larger than they are.
         shift: a call of the actor, and what is added to its first result.
-
-    Raises:
-        InputError: the loss fails, or returns no scalar tensor.
     """
     more = {} if length is None else {"length": length}
     theta = list(audited.actor.values())
@@ -91,11 +88,7 @@ def evaluated(
 
 @contextmanager
 def differentiable(audited: Audited) -> Iterator[None]:
-    """Inside, the graph of a loss is gone through; `grad` of the parameters is kept.
-
-    Raises:
-        InputError: the graph is gone, because the loss has called backward or a step.
-    """
+    """Inside, the graph of a loss is gone through; `grad` of the parameters is kept."""
     parameters = [p for named in (audited.actor, *audited.others.values()) for p in named.values()]
     before = [(p, p.grad, None if p.grad is None else p.grad.clone()) for p in parameters]
     try:
@@ -190,10 +183,6 @@ def audited(
     lengths: object,
     seed: object,
 ) -> Audited:
-    """
-    Raises:
-        InputError: an argument is of the wrong type, or the actor has nothing to train.
-    """
     if not callable(loss):
         raise InputError(f"loss is {validation.shown(loss)}, expected a function of the inputs")
     if optimizer is not None and not isinstance(optimizer, Optimizer):
@@ -228,6 +217,15 @@ def audited(
     }
     if not parameters["actor"]:
         raise InputError("actor has no parameter that requires a gradient: nothing is trained")
+    compared: tuple[int, int] | None = None
+    if lengths is not None:
+        if not isinstance(lengths, tuple | list) or len(lengths) != 2:
+            raise validation.expected("lengths", lengths, "two of a segment, as (8, 16)")
+        short, long = (validation.whole("lengths", length, 1) for length in lengths)
+        if long < 1.5 * short:
+            wanted = "a second of at least 1.5 times"
+            raise InputError(f"lengths is ({short}, {long}), expected {wanted}")
+        compared = short, long
     owners, watched = _owners(given, roots)
     return Audited(
         loss=loss,
@@ -238,7 +236,7 @@ def audited(
         objects=watched,
         modules=[module for modules in roots.values() for module in modules.values()],
         optimizer=optimizer,
-        lengths=_lengths(lengths),
+        lengths=compared,
         seed=validation.whole("seed", seed),
     )
 
@@ -284,15 +282,3 @@ def _owners(
                 owners[id(item)] = role
                 watched.append(item)
     return owners, watched
-
-
-def _lengths(lengths: object) -> tuple[int, int] | None:
-    if lengths is None:
-        return None
-    if not isinstance(lengths, tuple | list) or len(lengths) != 2:
-        got = validation.shown(lengths)
-        raise InputError(f"lengths is {got}, expected two of a segment, as (8, 16)")
-    short, long = (validation.whole("lengths", length, 1) for length in lengths)
-    if long < 1.5 * short:
-        raise InputError(f"lengths is ({short}, {long}), expected a second of at least 1.5 times")
-    return short, long

@@ -1,37 +1,33 @@
-"""Gradients by path: sums of the products of derivatives along some paths of the graph alone.
+"""Gradients by path, and the loss itself against its gradient.
 
     g(C)      the gradient with the outlets of the roles C closed: paths through none of them
     neither = g({model, critic})            model = g({critic}) − neither
     critic  = g({model}) − neither          both  = g({}) − model − critic − neither
 
-What is left of a difference by rounding is zero.
+    D_u = (L(θ + h u) − L(θ − h u)) / 2h     against     g · u,     every random draw the same
 
-How one step of a segment weighs in the loss at two lengths, L and k L.
-
-    w = ∂L/∂(output) of the first step, everything fixed that is computed from it
-    w(k L) / w(L) = kᵉ        e = 0: summed over the segment, e = −1: averaged
-
-Rewards are weighed at the model's outputs, log π and entropy at the actor's. Where the exponents
-differ, the balance of the two depends on the length of the segment. The first step has the same
-state and noise at both lengths, and no discount: the ratio has no sampling error.
+D along g and random directions u, at several h: where a loss has kinks (PPO's clip) only the
+smaller steps may be free of them, and the h counts at which both agree best. Where they differ, g
+is the gradient of a surrogate; missing² = Σ_u (D_u − g · u)² / Σ_u D_u² over the random u.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
+from gradlab.data.noise import stream
 from gradlab.tools.audit.calls import JUDGES, LossCalls, Output, Role, closed
-from gradlab.tools.audit.evaluation import WHOLE, LossEvaluation
-from gradlab.tools.audit.findings import AuditFinding
-from gradlab.wording import two
+from gradlab.tools.audit.evaluation import Audited, LossEvaluation, evaluated
 
-_NEITHER, BOTH = "neither", "model and critic"
-_ROUNDING = 16  # units in the last place of what was subtracted
+_NEITHER, _BOTH = "neither", "model and critic"
+_UNITS = 16  # units in the last place of what was subtracted
 
 Gradients = list[Tensor | None]
 
@@ -39,11 +35,8 @@ Gradients = list[Tensor | None]
 def gradient(
     value: Tensor, variables: Sequence[Tensor], weight: Tensor | None = None, again: bool = False
 ) -> Gradients:
-    """∂value/∂variables; None where no path leads to a variable.
-
-    Args:
-        weight: of the entries of `value`. again: the result can be differentiated.
-    """
+    """∂value/∂variables; None where no path leads to a variable. `weight`: of the entries of
+    `value`. again: the result can be differentiated."""
     if not value.requires_grad or not variables:
         return [None] * len(variables)
     gradients = torch.autograd.grad(
@@ -65,7 +58,7 @@ def by_path(term: Tensor, theta: Sequence[Tensor], calls: LossCalls) -> dict[str
     model = _less(without["critic"], [neither])
     critic = _less(without["model"], [neither])
     both = _less(total, [model, critic, neither])
-    return {"model": model, "critic": critic, BOTH: both, _NEITHER: neither}
+    return {"model": model, "critic": critic, _BOTH: both, _NEITHER: neither}
 
 
 def _without(
@@ -91,18 +84,15 @@ def _less(total: Sequence[Tensor], parts: Sequence[Sequence[Tensor]]) -> list[Te
         rest = whole - torch.stack(terms).sum(0)
         size = torch.stack([whole.abs(), *(term.abs() for term in terms)]).sum()
         unit = torch.finfo(whole.dtype).eps * size
-        results.append(torch.where(rest.abs() <= _ROUNDING * unit, 0.0, rest))
+        results.append(torch.where(rest.abs() <= _UNITS * unit, 0.0, rest))
     return results
 
 
 def direct_weights(
     term: Tensor, outputs: Sequence[Output], calls: LossCalls, again: bool = False
 ) -> Gradients:
-    """∂term/∂output with everything fixed that actor, model and critic compute from it.
-
-    Args:
-        again: the weights can be differentiated in θ.
-    """
+    """∂term/∂output with everything fixed that actor, model and critic compute from it. `again`:
+    the weights can be differentiated in θ."""
     with closed(*calls.inlets.values()):
         return gradient(term, [output.value for output in outputs], again=again)
 
@@ -117,94 +107,140 @@ def norms(paths: Mapping[str, Sequence[Tensor]]) -> dict[str, list[float]]:
     return {path: [float(g.double().norm()) for g in values] for path, values in paths.items()}
 
 
-_APART = 0.5  # of the exponents: half way between a sum and a mean
+_STEPS = (2e-2, 1e-2, 5e-3, 2e-3, 5e-4)  # of the size of every tensor
+_ROUNDING = 8.0  # units of ε in a value of the loss
+_SAFETY, _LEAST = 4.0, 0.02  # errors of D, and a share of it, that are no difference
+_CALLS = 64  # of the actor, whose steps are told apart
+_MISSING = 0.05  # of the derivative, from which it is named
 
 
 @dataclass(frozen=True)
-class StepWeight:
-    """How one step weighs.
-
+class Differenced:
+    """
     Attributes:
-        term: its name, or "loss". role: whose output it is weighed at.
-        ratio: of the weights, at the longer segment over the shorter one.
-        exponent: of the ratio of lengths; 0: summed, −1: averaged.
+        missing: share of the derivative that the gradient has not, over the random directions.
+        change: D_u over g · u along the gradient; 1 where g is the derivative.
+        off: share of the directions, the gradient's among them, in which they differ.
+        steps: share of ∂L/∂a_t that the gradient has, for the actions of every call of the actor;
+            NaN where differences do not decide. Empty where it is called once.
     """
 
-    term: str
-    role: Role
-    ratio: float
-    exponent: float
+    missing: float
+    change: float
+    off: float
+    steps: tuple[float, ...] = ()
 
     @property
     def words(self) -> str:
-        what = "a reward" if self.role == "model" else "log π or entropy"
-        name = what if self.term == WHOLE else f"{self.term!r}"
-        rule = {0: "summed", -1: "averaged"}.get(round(self.exponent))
-        how = f"scaled by the length to the {two(self.exponent)}" if rule is None else rule
-        return f"{name} is {how} (×{two(self.ratio)})"
+        """The shares by step."""
+        known = [f"{100 * x:.0f}%" for x in self.steps if math.isfinite(x)]
+        if len(known) < 2:
+            return ""
+        return f"; of the loss's derivative by the action of each step it has {', '.join(known)}"
+
+    @property
+    def surrogate(self) -> bool:
+        """Is the gradient another one than the derivative?"""
+        return self.off >= 0.5 and self.missing >= _MISSING
 
 
-def scales(short: LossEvaluation, long: LossEvaluation, factor: float) -> list[StepWeight]:
-    """One scale for each term and role that has a weight at both lengths.
+def by_step(audited: Audited, here: LossEvaluation, length: int | None) -> tuple[float, ...]:
+    """`Differenced.steps`: the action of one call moved along its own gradient."""
+    outputs = [x for x in here.calls.outputs if x.role == "actor" and x.position == 0]
+    if not 2 <= len(outputs) <= _CALLS:
+        return ()
+    values = [output.value for output in outputs]
+    slopes = torch.autograd.grad(here.loss, values, retain_graph=True, allow_unused=True)
+    shares = []
+    for output, slope in zip(outputs, slopes, strict=True):
+        g = torch.zeros_like(output.value) if slope is None else slope.detach()
+        u = g if bool(g.any()) else torch.ones_like(g)
+        u = u / u.square().mean().sqrt() * output.value.detach().square().mean().sqrt()
+        by = []
+        for h in _STEPS[1:3]:
+            ends = (
+                float(evaluated(audited, length, shift=(output.call, sign * h * u)).loss.detach())
+                for sign in (1.0, -1.0)
+            )
+            by.append((next(ends) - next(ends)) / (2 * h))
+        certain = abs(by[1]) > _SAFETY * abs(by[0] - by[1])
+        shares.append(float((g * u).sum()) / by[1] if certain else math.nan)
+    return tuple(shares)
+
+
+REDRAWN = Differenced(0.0, 1.0, 0.0)  # nothing to compare: another value at each call
+
+
+def differenced(
+    audited: Audited, total: Gradients, directions: int, length: int | None
+) -> Differenced | None:
+    """The comparison; `REDRAWN` where the loss is another one at each call, None where differences
+    are lost in rounding.
 
     Args:
-        factor: of the lengths.
+        total: the gradient of the loss in θ.
+        directions: random ones.
     """
-    ratios = []
-    for term in short.terms:
-        if term not in long.terms:
-            continue
-        for role in ("model", "actor"):
-            one, other = (_weights(evaluation, term, role) for evaluation in (short, long))
-            ratio = _ratio(one, other)
-            if ratio is not None:
-                ratios.append(StepWeight(term, role, ratio, math.log(ratio) / math.log(factor)))
-        # What the loss has from parameters alone, as the entropy of a free log σ, it has once.
-        sizes = []
-        for evaluation in (short, long):
-            with closed(*evaluation.calls.outlets.values()):
-                values = gradient(evaluation.terms[term], evaluation.theta)
-            squares = (float(g.double().square().sum()) for g in values if g is not None)
-            sizes.append(math.sqrt(sum(squares)))
-        if all(sizes):
-            ratio = sizes[1] / sizes[0] / factor
-            ratios.append(StepWeight(term, "actor", ratio, math.log(ratio) / math.log(factor)))
-    return ratios
+    theta = list(audited.actor.values())
 
+    def loss() -> float:
+        return float(evaluated(audited, length).loss.detach())
 
-def scale_findings(ratios: Sequence[StepWeight], lengths: tuple[int, int]) -> list[AuditFinding]:
-    """Terms that do not scale alike."""
-    rewards = [scale for scale in ratios if scale.role == "model"]
-    if not rewards:
-        return []
-    apart = [s for s in ratios if abs(s.exponent - rewards[0].exponent) > _APART]
-    if not apart:
-        return []
-    others = "; ".join(dict.fromkeys(scale.words for scale in apart))
-    text = (
-        f"From a segment of {lengths[0]} steps to one of {lengths[1]}, one step's weight in the "
-        f"loss changes unevenly: {rewards[0].words}, but {others}. Their balance depends on the "
-        f"length: sum both, or average both"
-    )
-    return [AuditFinding("scale", "wrong", text)]
-
-
-def _weights(evaluation: LossEvaluation, term: str, role: Role) -> list[tuple[Output, Tensor]]:
-    """Outputs of a role that have a direct weight in a term, and the weights."""
-    outputs = evaluation.calls.of(role)
-    weights = direct_weights(evaluation.terms[term], outputs, evaluation.calls)
-    pairs = zip(outputs, weights, strict=True)
-    return [(output, w) for output, w in pairs if w is not None and moves(w)]
-
-
-def _ratio(short: list[tuple[Output, Tensor]], long: list[tuple[Output, Tensor]]) -> float | None:
-    """Of the first call that has a weight; of its first entry where all steps are one call."""
-    if not short or not long:
+    here = loss()
+    if not math.isfinite(here):
         return None
-    one, other = short[0][1].double(), long[0][1].double()
-    if one.shape == other.shape:
-        return float(other.abs().sum() / one.abs().sum())
-    first = float(one.flatten()[0].abs()), float(other.flatten()[0].abs())
-    if not all(first):
-        first = float(one.abs().max()), float(other.abs().max())
-    return first[1] / first[0]
+    if loss() != here:
+        return REDRAWN
+    g = [
+        torch.zeros_like(p) if x is None else x.detach() for p, x in zip(theta, total, strict=True)
+    ]
+    size = [p.detach().square().mean().sqrt().clamp_min(1e-2) for p in theta]
+    generator = stream(audited.seed, "audit directions")
+    random = [
+        [
+            s * torch.randn(p.shape, generator=generator).to(p)
+            for p, s in zip(theta, size, strict=True)
+        ]
+        for _ in range(directions)
+    ]
+    norm, reach = (sum(float(x.square().sum()) for x in xs) ** 0.5 for xs in (g, random[0]))
+    along = [x * (reach / norm) for x in g] if norm > 0 else random[0]
+    epsilon = max(torch.finfo(p.dtype).eps for p in theta)
+    found = []
+    for u in (along, *random):
+        given = sum(float((x * y).sum()) for x, y in zip(g, u, strict=True))
+        values = []
+        for h in _STEPS:
+            ends = []
+            for sign in (1.0, -1.0):
+                with _moved(theta, u, sign * h):
+                    ends.append(loss())
+            values.append((ends[0] - ends[1]) / (2 * h))
+        errors = [
+            abs(one - other) + _ROUNDING * epsilon * abs(here) / h
+            for (one, other), h in zip(pairwise(values), _STEPS[1:], strict=True)
+        ]
+        best = min(range(len(errors)), key=lambda k: abs(values[k + 1] - given))
+        found.append((given, values[best + 1], errors[best]))
+    certain = [each for each in found if abs(each[1]) > _SAFETY * each[2] or
+               abs(each[0]) > _SAFETY * each[2]]  # fmt: skip
+    if not certain:
+        return None
+    off = [abs(D - given) > _SAFETY * error + _LEAST * abs(D) for given, D, error in certain]
+    true = sum(D**2 for _, D, _ in found[1:])
+    gap = sum((D - given) ** 2 for given, D, _ in found[1:])
+    given, D, _ = found[0]
+    missing = min((gap / true) ** 0.5, 1.0) if true > 0 else 1.0
+    return Differenced(missing, D / given if given else 0.0, sum(off) / len(off))
+
+
+@contextmanager
+def _moved(theta: Sequence[Tensor], u: Sequence[Tensor], by: float) -> Iterator[None]:
+    before = [p.detach().clone() for p in theta]
+    try:
+        for p, x in zip(theta, u, strict=True):
+            p.data.add_(x, alpha=by)
+        yield
+    finally:
+        for p, x in zip(theta, before, strict=True):
+            p.data.copy_(x)

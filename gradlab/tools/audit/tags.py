@@ -1,22 +1,11 @@
-"""Tags: which values depend on θ, with a gradient or without.
-
-Every call of a torch function hands tags from its arguments to its results:
+"""Tags: which values depend on θ, with a gradient or without, and where a gradient was cut.
 
     an argument has a gradient in θ, the result too      the result is alive
-    an argument has one, the result has not              the result is cut, here (`cuts`)
+    an argument has one, the result has not              the result is cut, here
     arguments are cut, all of them                       the result is cut, there
 
-So a sampled, rounded or detached action is known wherever it goes. Autograd alone cannot do that:
-it has no trace of a value without a gradient.
-
-Where a value that depends on θ loses its gradient: how, by which call, in which line.
-
-sampled      Distribution.sample, torch.normal, multinomial, bernoulli
-discrete     argmax, a rounding, any integer result
-detached     detach, .data
-no_grad      computed while gradients are off
-
-Tensors inside of what a function takes or returns: tuples, dicts, distributions, any object.
+Every call of a torch function hands tags on, so that a sampled, rounded or detached action is known
+wherever it goes: autograd has no trace of a value without a gradient.
 """
 
 from __future__ import annotations
@@ -144,10 +133,7 @@ def _name_of(function: Callable[..., Any]) -> str:
 
 def _cut_by(function: Callable[..., Any], floating: bool) -> GradientCut:
     """The cut that a call of a torch function has just made, on the stack of its caller.
-
-    Args:
-        floating: the result has a floating type.
-    """
+    `floating`: the result has a floating type."""
     name, frames = _name_of(function), [*_frames()]
     place = next(map(_place, filter(_users, frames)), "")
     drawn = [

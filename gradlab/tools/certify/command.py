@@ -67,16 +67,16 @@ class Certify:
         """Certify, and write what was asked for; `passed` decides the exit code."""
         with undisturbed():
             from gradlab.tasks import Task
-            from gradlab.tools.certify.anew import certified_anew
-            from gradlab.tools.certify.arguments import simulator_of
             from gradlab.tools.certify.compute import certify
+            from gradlab.tools.certify.examination import simulator_of
+            from gradlab.tools.certify.repeats import certified_anew
 
         for name, suffix in _SUFFIXES.items():
             path = getattr(self, name)
             if path is not None and path.suffix != suffix:
                 raise InputError(f"--{name} is {path}: name a file that ends in {suffix}")
         if self.function:
-            from gradlab.tools.certify.functions import certify_function
+            from gradlab.tools.certify.compute import certify_function
             from gradlab.user_code.loading import is_user_function, load_made
 
             made = load_made(self.simulator) if is_user_function(self.simulator) else None

@@ -11,7 +11,7 @@ Its findings, by stratum: dead rows and columns, wrong and non-finite entries.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -19,13 +19,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gradlab.tools.certify import sentences
 from gradlab.tools.certify.evaluation import Reference
-from gradlab.tools.certify.result import BLOCKS, Finding, Names, WrongEntry
+from gradlab.tools.certify.result import BLOCKS, SYMBOLS, Finding, Names, WrongEntry, percentage
 from gradlab.tools.certify.sampling import STRATA
+from gradlab.wording import listed
 
 SAFETY = 5.0  # errors of D, that a difference is allowed
-SHARE = 0.01  # of the judged states
+_SHARE = 0.01  # of the judged states
 _NEGLIGIBLE = 1e-7  # of the largest entry of a row in units of its inputs' spreads
 _NOTHING = 1e-10  # spreads of the output by one of the input, which is no effect
 _ROUNDED = 300.0  # times ε^{2/3}, spreads of the output by one of the input: rounding over h
@@ -120,6 +120,53 @@ def _relative_errors(
     return torch.where(judged.flatten(1).any(1), ratio, torch.nan)
 
 
+_NAMED = 8  # entries of a sentence; all of them are in the JSON
+_DEVIATIONS = {
+    "J": ("which is zero", "which are zero"), "D": ("which should be zero",) * 2,
+}  # fmt: skip
+_CAUSES = (
+    "a derivative that is exactly zero is usually cut off by a detach, a copy through numpy, or an "
+    "integer or constant in its place"
+)
+_WHERE = {
+    None: "", "free": " where the step is smooth", "contact": " in contact",
+    "onset": " at an onset", "limit": " on a limit", "saturation": " in saturation",
+}  # fmt: skip
+
+
+def wrong_words(
+    block: str,
+    stratum: str | None,
+    entries: Sequence[WrongEntry],
+    whole: float,
+    kept: bool | None,
+    states: tuple[int, int],
+) -> str:
+    """Entries that differ from D, the largest absolute error first, beside the error of the `whole`
+    block; `kept` None: the worst one has no sign."""
+    sign = {True: ", sign kept", False: ", with the wrong sign", None: ""}[kept]
+    worst = max(each.error for each in entries)
+    count = "one entry by" if len(entries) == 1 else f"{len(entries)} entries by up to"
+    cause = f"; {_CAUSES}" if any(each.zero == "J" for each in entries) else ""
+    # Entries that share an input and a deviation together: s3′ and s0′ by s2, which are zero.
+    shown: dict[tuple[str, str], list[str]] = {}
+    for each in entries[:_NAMED]:
+        deviation = each.zero or f"by {percentage(each.error)}"
+        shown.setdefault((each.column, deviation), []).append(each.row)
+    parts = [
+        f"{listed(rows, _NAMED)} by {column}, {_DEVIATIONS.get(kind, (kind, kind))[len(rows) > 1]}"
+        for (column, kind), rows in shown.items()
+    ]
+    rest = len(entries) - _NAMED
+    more = f"; and {rest} more, which the certificate's JSON names" if rest > 0 else ""
+    order = "Largest absolute error first: " if len(entries) > 1 else "It is "
+    return (
+        f"{SYMBOLS[block]} is wrong{_WHERE[stratum]} ({states[0]} of {states[1]} states): {count} "
+        f"{percentage(worst)}{sign}, the whole block by {percentage(whole)} (median). "
+        f"{order}{'; '.join(parts)}{more}{cause}."
+    )
+
+
 _JUDGED = 0.5  # of the states: a smaller share decides little
 _Zero = Literal["J", "D", ""]
 _Persistent = Callable[[Tensor, slice, slice], Tensor]
@@ -184,9 +231,11 @@ def _of_block(judged: JudgedComparison, block: str) -> Iterator[Finding]:
     every = torch.ones_like(judged.label, dtype=torch.bool)
     share = _judged_states(judged, block, every) / len(judged.label)
     if share < _JUDGED:
-        text = sentences.not_judged(block, share)
-        yield Finding("not judged", block, None, None, None, 1 - share, None, "rough", text,
-                      judged.source)  # fmt: skip
+        text = (
+            f"{SYMBOLS[block]} could be judged in {percentage(share)} of the states only: "
+            f"elsewhere the step is too rough or too noisy for differences."
+        )
+        yield Finding("not judged", "rough", text, 1 - share, block, source=judged.source)
     strata = [k for k in range(len(STRATA)) if _wrong(judged, block, off, judged.label == k)]
     onset = STRATA.index("onset")
     if len(strata) > 1 and onset in strata:  # the same fault, where it is hardest to see
@@ -211,7 +260,7 @@ def _wrong(judged: JudgedComparison, block: str, off: Tensor, here: Tensor) -> b
     """A share of the judged states here is off, and stays so nearby."""
     count = _judged_states(judged, block, here)
     states = here & off.flatten(1).any(1)
-    if count == 0 or int(states.sum()) < max(1, SHARE * count):
+    if count == 0 or int(states.sum()) < max(1, _SHARE * count):
         return False
     points = states.nonzero().flatten()
     stays = judged.persistent(points, *judged.names.block(block))
@@ -237,27 +286,19 @@ def _finding(
         found.append(WrongEntry(outputs[i], inputs[j], error, gap, zero))
     entries = tuple(sorted(found, key=lambda each: -each.absolute))
     worst = max(entries, key=lambda each: each.error)
-    kept = _sign_kept(J, D, bad, worst, judged.names, block)
+    kept = None
+    if not worst.zero:  # of the entry of largest relative error
+        i, j = outputs.index(worst.row), inputs.index(worst.column)
+        here_bad = bad[:, i, j]
+        kept = bool((J[here_bad, i, j] * D[here_bad, i, j]).sum() > 0)
     whole = _relative_errors(judged.comparison, judged.units, rows, columns)[states]
     counted = len(J), int(here.sum())
-    text = sentences.wrong(block, stratum, entries, float(whole.nanquantile(0.5)), kept, counted)
-    one = entries[0] if len(entries) == 1 else None
+    text = wrong_words(block, stratum, entries, float(whole.nanquantile(0.5)), kept, counted)
+    row, column = (entries[0].row, entries[0].column) if len(entries) == 1 else (None, None)
     return Finding(
-        "wrong", block, stratum, one.row if one else None, one.column if one else None,
-        worst.error, kept, "wrong", text, judged.source, entries,
+        "wrong", "wrong", text, worst.error, block, stratum, row, column, kept, judged.source,
+        entries,
     )  # fmt: skip
-
-
-def _sign_kept(
-    J: Tensor, D: Tensor, bad: Tensor, worst: WrongEntry, names: Names, block: str
-) -> bool | None:
-    """Of the entry of largest relative error; None where one of both is 0."""
-    if worst.zero:
-        return None
-    rows, columns = names.block(block)
-    i, j = names.rows[rows].index(worst.row), names.columns[columns].index(worst.column)
-    here = bad[:, i, j]
-    return bool((J[here, i, j] * D[here, i, j]).sum() > 0)
 
 
 def _dead_line(
@@ -274,7 +315,7 @@ def _dead_line(
     ]  # fmt: skip
     affected = bad & torch.isin(judged.label, torch.tensor(strata, dtype=torch.long))
     points = affected.nonzero().flatten()
-    if not len(points) or len(points) < SHARE * len(J):
+    if not len(points) or len(points) < _SHARE * len(J):
         return
     if float(judged.persistent(points, rows, columns).double().mean()) <= 0.5:
         return
@@ -282,11 +323,12 @@ def _dead_line(
     everywhere = bool(zero.all())
     where = None if everywhere or len(strata) != 1 else STRATA[strata[0]]
     kind = "column" if axis == 1 else "row"
-    text = sentences.dead(block, kind, k, name, where, (len(points), len(J)))
-    yield Finding(
-        "dead", block, where, name if axis == 2 else None, name if axis == 1 else None, 1.0, None,
-        "wrong", text, judged.source,
-    )  # fmt: skip
+    text = (
+        f"{SYMBOLS[block]} {kind} {k} ({name}) is zero{_WHERE[where]} but should not be "
+        f"({len(points)} of {len(J)} states); {_CAUSES}."
+    )
+    row, column = (name, None) if kind == "row" else (None, name)
+    yield Finding("dead", "wrong", text, 1.0, block, where, row, column, source=judged.source)
 
 
 def _lost(judged: JudgedComparison, block: str) -> Iterator[Finding]:
@@ -302,7 +344,11 @@ def _lost(judged: JudgedComparison, block: str) -> Iterator[Finding]:
     row, column = judged.names.rows[rows][i], judged.names.columns[columns][j]
     stratum = STRATA[int(judged.label[points].mode().values)]
     step = int(judged.step[points[0]])
-    text = sentences.not_finite(block, row, column, stratum, (len(points), len(lost)), step)
+    first = f"first at step {step}, {row} by {column}" if step >= 0 else f"first {row} by {column}"
+    text = (
+        f"{SYMBOLS[block]} is not finite{_WHERE[stratum]}, though the step's values are "
+        f"({len(points)} of {len(lost)} states; {first})."
+    )
     yield Finding(
-        "not finite", block, stratum, row, column, 1.0, None, "wrong", text, judged.source
+        "not finite", "wrong", text, 1.0, block, stratum, row, column, source=judged.source
     )

@@ -1,6 +1,4 @@
-"""Certify: arguments, and the states at which a system is examined.
-
-Points on kinks and jumps of a step, and on both sides of them.
+"""`gradlab.certify`: arguments, and the states at which a system is examined.
 
 A line between two visited points is cut where the second difference of the outputs is largest, and
 the part around the cut is cut again. Where f is smooth the second difference over the width falls
@@ -9,6 +7,7 @@ with the width; where it does not, the line has crossed a contact, a limit or a 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -16,17 +15,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gradlab import validation
+from gradlab import provenance, validation
 from gradlab.errors import InputError
 from gradlab.progress import Progress, check_progress, silent
+from gradlab.systems.function import from_function
 from gradlab.systems.system import System
 from gradlab.tasks.task import Task
-from gradlab.tools.certify import arguments
-from gradlab.tools.certify.arguments import CertifiedSubject, subject
 from gradlab.tools.certify.evaluation import Points, noise_of, outputs
-from gradlab.tools.certify.examination import ExaminationSettings, examined, first_steps
-from gradlab.tools.certify.parameters import named
-from gradlab.tools.certify.result import Certification
+from gradlab.tools.certify.examination import (
+    CertifiedSubject,
+    ExaminationSettings,
+    examined,
+    first_steps,
+    subject,
+)
+from gradlab.tools.certify.result import Certification, Finding
 from gradlab.tools.certify.sampling import (
     Law,
     NonFiniteStep,
@@ -39,7 +42,7 @@ from gradlab.tools.certify.sampling import (
     thinned,
     visited,
 )
-from gradlab.user_code.calls import differentiating
+from gradlab.user_code.calls import differentiating, running
 
 _GRID, _CUTS = 17, 22  # points of the first cut, and halvings after it
 _ASIDE = 1e-3  # of the line, how far from the kink its sides are taken
@@ -104,8 +107,9 @@ def _found(
 
 _FEWEST = 16  # samples
 _SHARES = {"random": 0.2, "limits": 0.12, "kinks": 0.18}
-HORIZON, LONGEST = 16, 25  # steps of a chain: without a task, and at most by default
+_HORIZON, _LONGEST = 16, 25  # steps of a chain: without a task, and at most by default
 _DISCOUNT = 0.99  # without a task
+_VERSIONS = ("gradlab", "commit", "python", "torch", "numpy", "mujoco")
 
 
 @differentiating
@@ -121,8 +125,6 @@ def certify(
     seed: int = 0,
     fail_above: float = 1e-3,
     horizon: int | None = None,
-    smoothing: float = 0.1,
-    parameters: Any = None,
     progress: Progress = silent,
 ) -> Certification:
     """Whether a system's derivatives are those of its own step, and where not.
@@ -139,9 +141,6 @@ def certify(
         seed: of every draw.
         fail_above: relative error from which a derivative is wrong.
         horizon: most steps of the chained gradient; None: the task's, at most 25, or 16.
-        smoothing: σ of the smoothed return at kinks, in spreads of the actions.
-        parameters: of the step, a module or a dict of float tensors that it reads: the gradients
-            in them are judged, too, by autograd through `step`.
         progress: called as progress(stage, done, total).
 
     Raises:
@@ -151,15 +150,13 @@ def certify(
     progress = check_progress(progress)
     validation.whole("samples", samples, _FEWEST)
     validation.whole("seed", seed)
-    tolerance = _above_0("fail_above", fail_above)
-    width = _above_0("smoothing", smoothing)
-    steps = HORIZON if about.task is None else min(max(about.task.horizon, 1), LONGEST)
+    tolerance = validation.number("fail_above", fail_above, above=0)
+    steps = _HORIZON if about.task is None else min(max(about.task.horizon, 1), _LONGEST)
     if horizon is not None:
         steps = validation.whole("horizon", horizon, 1)
-    varied = None if parameters is None else named(parameters)
     discount = _DISCOUNT if about.task is None else about.task.discount
     drawn = law(about.system, about.task, about.policy, about.states, seed)
-    settings = ExaminationSettings(drawn, tolerance, discount, steps, width, varied)
+    settings = ExaminationSettings(drawn, tolerance, discount, steps)
     try:
         result = examined(about, *_samples(about, drawn, samples), settings, progress)
     except (MemoryError, RuntimeError) as error:
@@ -169,18 +166,27 @@ def certify(
             ) from error
         raise
     asked = {"samples": samples, "seed": seed, "fail_above": tolerance, "horizon": steps}
+    given = ", ".join(f"{name}={value!r}" for name, value in asked.items())
+    environment = provenance.environment()  # without the time: the same states say the same
     made = {
-        "command": arguments.call(asked), "seed": seed, "starts": arguments.starts(about),
-        "versions": arguments.versions(),
+        "command": f"gradlab.certify(system, {given})", "seed": seed, "starts": _starts(about),
+        "versions": {name: environment[name] for name in _VERSIONS},
     }  # fmt: skip
     return replace(result, facts={**result.facts, **made})
 
 
-def _above_0(name: str, value: Any) -> float:
-    number = validation.number(name, value, "a number above 0")
-    if number <= 0:
-        raise InputError(f"{name} is {value!r}, expected a number above 0")
-    return number
+def _starts(about: CertifiedSubject) -> str:
+    """Where the examined states come from."""
+    if about.states is not None:
+        if about.actions is not None:
+            return "states and actions are the given ones"
+        return "rollouts begin at the given states"
+    if about.task is not None:
+        return "rollouts begin at the task's own starts"
+    return (
+        "rollouts begin at normal states of scales 0.1, 1 and 4, since a System has no start law: "
+        "give a Task, or states="
+    )
 
 
 def _samples(about: CertifiedSubject, drawn: Law, n: int) -> tuple[Samples, NonFiniteStep | None]:
@@ -204,3 +210,79 @@ def _samples(about: CertifiedSubject, drawn: Law, n: int) -> tuple[Samples, NonF
                 outputs(about.system, part.points)
                 kept.append(part)
     return pooled([*given, thinned(seen, n - sum(map(len, kept))), *kept]), loss
+
+
+_BLOCK = "B"  # ∂s′/∂a, which is ∂y/∂x
+_WORDS = (("∂s′/∂a", "∂y/∂x"), ("the step", "the function"), ("′", ""))
+
+
+def certify_function(
+    function: Callable[[Tensor], Tensor],
+    inputs: Tensor,
+    *,
+    fail_above: float = 1e-3,
+    seed: int = 0,
+    name: str = "",
+    progress: Any = None,
+) -> Certification:
+    """Whether the derivatives of y = f(x) are those of f.
+
+    Args:
+        function: x [N, n] → y [N, m], every row by itself, in torch.
+        inputs: [N, n], at least 16 where f is used.
+        fail_above: relative error from which a derivative is wrong.
+        seed: of directions and of the rows that are compared.
+        name: in sentences; "" the function's own.
+        progress: called as progress(stage, done, total).
+
+    Raises:
+        InputError: inputs that are no numbers [N, n], or outputs without a width or a gradient.
+    """
+    validation.function("function", function, "inputs [N, n] → outputs [N, m]")
+    try:
+        given = torch.as_tensor(inputs).detach().cpu()
+        x = given.double()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"inputs holds no numbers: {error}") from None
+    if x.ndim != 2 or len(x) < 16:
+        raise InputError(f"inputs has shape {tuple(x.shape)}, expected [N, n] with N ≥ 16")
+    # A float32 network takes no float64.
+    mine = given.dtype if given.dtype.is_floating_point else torch.float64
+    with running("the function"):
+        y = function(x[:2].to(mine).requires_grad_())
+    if not isinstance(y, Tensor) or y.ndim != 2 or len(y) != 2:
+        raise InputError(f"the function gave {validation.shown(y)} for 2 inputs, expected [2, m]")
+    if not y.requires_grad:
+        raise InputError("the function's outputs have no gradient: is something detached in it?")
+
+    def step(state: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+        return function(action.to(mine)).to(action), torch.zeros_like(state[:, 0])
+
+    m, n = y.shape[1], x.shape[1]
+    system = from_function(step, state_dim=m, action_dim=n)
+    task = Task(
+        name or getattr(function, "__name__", type(function).__name__), system, None,
+        lambda k, generator: torch.zeros(k, m, dtype=torch.float64), discount=0.5, horizon=1,
+        state_names=tuple(f"y{k}" for k in range(m)), action_names=tuple(f"x{k}" for k in range(n)),
+    )  # fmt: skip
+    states = torch.zeros(len(x), m, dtype=torch.float64)
+    more = {} if progress is None else {"progress": progress}
+    found = certify(
+        task, states, x, samples=len(x), seed=seed, fail_above=fail_above, horizon=1, **more
+    )
+    return replace(
+        found,
+        findings=tuple(
+            _worded(each)
+            for each in found.findings
+            if each.block in (_BLOCK, None) and each.kind != "sign"
+        ),
+        rows=tuple({**row, "block": "y"} for row in found.rows if row["block"] == _BLOCK),
+    )
+
+
+def _worded(finding: Finding) -> Finding:
+    text = finding.sentence
+    for old, new in _WORDS:
+        text = text.replace(old, new)
+    return replace(finding, sentence=text, block="y" if finding.block else None)

@@ -1,32 +1,16 @@
-"""The step of a system as a plain function of rows z = (s, a), in blocks of one size.
+"""A system's step and its derivatives at rows z = (s, a), and certified differences of the step.
 
-Every call has one of two numbers of rows, the last block filled up: memory stays flat, and an
-engine that compiles for a batch size compiles twice.
-
-A system's own derivatives J = ∂(s', r)/∂(s, a) [N, ds + 1, ds + da], by both ways to get them.
-
-step       autograd through `step`, one reverse sweep per output
-linearize  the blocks that estimators use
-
-Certified differences D of a step, with an error for every entry.
-
+    J = ∂(s', r)/∂(s, a)         "step": autograd, one reverse sweep per output; "linearize"
     D_h e_j = (f(z + h e_j) − f(z − h e_j)) / 2h,     h and h/4
 
-    error   |D_h − D_{h/4}| (truncation, noise of an iterative solver, a switch within the stencil)
-            and the rounding of f over h
-    kink    |f(z + h) − 2 f(z) + f(z − h)| / h is h f″ where f is smooth, and falls with h; at a
-            kink in z itself it does not
+    error   |D_h − D_{h/4}| (truncation, a solver, a switch in the stencil), and rounding over h
+    kink    |f(z + h) − 2 f(z) + f(z − h)| / h does not fall with h
+    noise   σ of k-th differences along a line, √γ_k Δᵏf, γ_k = (k!)² / (2k)!, where it is the same
+            for k = 4, 5, 6 and two spacings (Moré & Wild 2011, SIAM J. Sci. Comput. 33)
 
-A column whose error is too large, or that has a kink, is differenced again at smaller and at
-larger steps; it is *judged* where one of them is certain. h is ε^{1/3} of the coordinate's size,
-with ε the step's own precision: that of its outputs, or the noise that is found in them.
-
-    noise   σ of k-th differences of f along a line, √γ_k Δᵏf with γ_k = (k!)² / (2k)!
-            (Moré & Wild 2011, "Estimating computational noise", SIAM J. Sci. Comput. 33)
-
-It is noise where σ is the same for k = 4, 5, 6 and for two spacings, eight times apart; what is
-smooth falls with k, a kink with the spacing. A step that computes in single precision somewhere, or
-stops at a tolerance, so has an ε that no output shows.
+h is ε^{1/3} of the coordinate's size, with ε the precision of the outputs or the noise found in
+them; a column that is not certain is differenced again at other steps. Every call has one of two
+numbers of rows: memory stays flat, and an engine compiles twice.
 """
 
 from __future__ import annotations
@@ -44,7 +28,7 @@ from gradlab.errors import InputError
 from gradlab.systems.system import System
 from gradlab.user_code.calls import running
 
-BLOCK, FEW = 4096, 256  # rows of a call; of one with few points
+_BLOCK, FEW = 4096, 256  # rows of a call; of one with few points
 _SEVERAL = 4  # calls with few points, at most, that are made in place of one with many
 
 
@@ -79,7 +63,7 @@ def evenly(n: int, most: int) -> Tensor:
 
 def outputs(system: System, points: Points) -> Tensor:
     """y = (s', r) [N, ds + 1] of every point, without a graph, in blocks of one of two sizes."""
-    size = FEW if len(points) <= _SEVERAL * FEW else BLOCK
+    size = FEW if len(points) <= _SEVERAL * FEW else _BLOCK
     parts = [
         at_once(system, _filled(points.at(slice(start, start + size)), size))
         for start in range(0, len(points), size)
@@ -88,11 +72,7 @@ def outputs(system: System, points: Points) -> Tensor:
 
 
 def at_once(system: System, points: Points) -> Tensor:
-    """y of all points as one batch.
-
-    Raises:
-        InputError: the step fails, or returns other shapes than [N, ds] and [N].
-    """
+    """y of all points as one batch."""
     ds, n = system.state_dim, len(points)
     noise = None if points.noise is None else points.noise.clone()
     with torch.no_grad(), running("step", _remedy):
@@ -131,11 +111,7 @@ def sources(system: System) -> dict[str, Derivative]:
 
 
 def by_autograd(system: System, points: Points) -> Tensor:
-    """J by reverse sweeps through `step`.
-
-    Raises:
-        InputError: no output of `step` carries a graph.
-    """
+    """J by reverse sweeps through `step`."""
     return _in_blocks(_swept, system, points)
 
 

@@ -1,29 +1,30 @@
-"""The examination of one system at given points: every test, and the findings of all.
-
-Derivatives in single precision against those in double precision, where a system has both.
-
-Whether a Jacobian that seems wrong is wrong in a neighbourhood, and at other steps, too.
-"""
+"""The examination of one system at given points: every test, and the findings of all."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from gradlab import validation
 from gradlab.data.noise import stream
 from gradlab.errors import InputError
+from gradlab.networks.interface import check_policy, double_copy
 from gradlab.progress import Progress
-from gradlab.systems.system import System
-from gradlab.tools.certify import arguments, comparison, modes, parameters, repeats, sentences
-from gradlab.tools.certify.arguments import CertifiedSubject
+from gradlab.systems.system import System, check_system
+from gradlab.tasks import task_from_name
+from gradlab.tasks.task import Task
+from gradlab.tools.certify import comparison, modes, repeats
+from gradlab.tools.certify.chains import AGREE, Ahead, at_kinks, chained
 from gradlab.tools.certify.comparison import Units, compared
 from gradlab.tools.certify.evaluation import (
     FEW,
+    RATIO,
+    SIZE,
     Derivative,
     Points,
     at_once,
@@ -36,9 +37,111 @@ from gradlab.tools.certify.evaluation import (
     size_of,
     sources,
 )
-from gradlab.tools.certify.result import BLOCKS, Certification, Finding, Names
-from gradlab.tools.certify.rollouts import AGREE, Ahead, at_kinks, chained
+from gradlab.tools.certify.result import (
+    BLOCKS,
+    SYMBOLS,
+    Certification,
+    Finding,
+    Names,
+    percentage,
+)
 from gradlab.tools.certify.sampling import STRATA, Law, NonFiniteStep, Samples, strata
+from gradlab.user_code.loading import is_user_function, load_made
+
+
+@dataclass(frozen=True)
+class CertifiedSubject:
+    """A system, its task where it has one, names, and the points that the user gave."""
+
+    name: str
+    system: System
+    task: Task | None
+    names: Names
+    states: Tensor | None
+    actions: Tensor | None
+    noise: Tensor | None
+    policy: nn.Module | None
+
+
+def subject(
+    system: System | Task,
+    task: Task | None,
+    states: Any,
+    actions: Any,
+    noise: Any,
+    policy: nn.Module | None,
+) -> CertifiedSubject:
+    if isinstance(system, Task):
+        task, system = system, system.simulator
+    check_system("system", system)
+    if task is not None:
+        validation.instance("task", task, Task, "a gradlab Task")
+    ds, da = system.state_dim, system.action_dim
+    s, a = _rows("states", states, ds), _rows("actions", actions, da)
+    if a is not None and (s is None or len(a) != len(s)):
+        want = "states with as many rows" if s is None else f"[{len(s)}, {da}], one per state"
+        raise InputError(f"actions has shape {tuple(a.shape)}, expected {want}")
+    xi = _rows("noise", noise, system.noise_dim)
+    if xi is not None and (s is None or len(xi) != len(s)):
+        raise InputError(f"noise has shape {tuple(xi.shape)}, expected one row per state")
+    if policy is not None:
+        policy = double_copy("policy", policy)
+        check_policy(policy, torch.zeros(2, ds, dtype=torch.float64) if s is None else s, da)
+    named = () if task is None else task.state_names
+    actions_named = () if task is None else task.action_names
+    names = Names(
+        tuple(named) or tuple(f"s{k}" for k in range(ds)),
+        tuple(actions_named) or tuple(f"a{k}" for k in range(da)),
+    )
+    name = type(system).__name__ if task is None else task.name
+    return CertifiedSubject(name, system, task, names, s, a, xi, policy)
+
+
+def simulator_of(name: str) -> System | Task:
+    """What "FILE.py:NAME" holds or makes, or a task by its name."""
+    made = load_made(name) if is_user_function(name) else task_from_name(name, {})
+    if not isinstance(made, System | Task):
+        raise InputError(
+            f"{name} is {type(made).__name__}, expected a System or a Task: "
+            f"systems.from_function(step, state_dim, action_dim) makes one"
+        )
+    return made
+
+
+def _rows(name: str, values: Any, width: int) -> Tensor | None:
+    """Finite float64 [N, width]."""
+    if values is None:
+        return None
+    try:
+        rows = torch.as_tensor(values).detach().cpu().double()
+        rows = rows.to_dense() if rows.layout is not torch.strided else rows
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"{name} holds no numbers: {error}") from None
+    if rows.ndim != 2 or rows.shape[1] != width or not len(rows):
+        raise InputError(f"{name} has shape {tuple(rows.shape)}, expected [N, {width}]")
+    if not bool(torch.isfinite(rows).all()):
+        raise InputError(f"{name} has entries that are not finite: leave those rows out")
+    return rows
+
+
+def _described(system: System, epsilon: float, inside: Sequence[str]) -> list[str]:
+    """J, D, and the step's own precision, a sentence each.
+
+    A system whose `linearize` takes differences itself says which in an attribute `derivatives`.
+    """
+    own = str(getattr(system, "derivatives", ""))
+    by = f"`linearize`: {own}" if own else "`linearize`"
+    ways = f"reverse-mode autodiff of the step, and {by}" if system.differentiable else by
+    size = SIZE * epsilon ** (1 / 3)
+    return [
+        f"J is what the system offers: {ways}.",
+        f"D is certified central differences of the system's own step as a whole, one coordinate "
+        f"of state or action at a time, at {size:.2g} and {size / RATIO:.2g} of its spread.",
+        f"The step's own precision is {epsilon:.2g} of its outputs' size"
+        + (f", with {' and '.join(inside)} inside" if len(inside) > 1 else "")
+        + ": nothing is called wrong, a kink or mixed below it.",
+    ]
+
 
 _POINTS = 16  # that are moved
 _NEAR = 1e-3  # of the coordinates' spread, by which they are
@@ -93,11 +196,7 @@ _STATES = 256
 def _in_single_precision(
     system: System, derivative: Derivative, points: Points, names: Names, units: Units
 ) -> tuple[list[Finding], dict[str, float]]:
-    """Blocks that float32 spoils, and the 95th percentile of the relative error of each.
-
-    Raises:
-        InputError, RuntimeError: the system cannot compute in float32.
-    """
+    """Blocks that float32 spoils, and the 95th percentile of the relative error of each."""
     rows = evenly(len(points), _STATES)
     few = points.at(rows)
     exact = derivative(system, Points(few.z.float().to(few.z), few.noise))
@@ -111,11 +210,11 @@ def _in_single_precision(
         relative = (gap / torch.maximum(size, 1e-3 * usual).clamp_min(1e-300)).nan_to_num(nan=1.0)
         errors[block] = float(np.quantile(relative.numpy(), 0.95))
         if errors[block] > _LIMIT:
-            text = sentences.single_precision(block, errors[block])
-            findings.append(
-                Finding("single precision", block, None, None, None, errors[block], None,
-                        "rough", text)
-            )  # fmt: skip
+            text = (
+                f"In single precision {SYMBOLS[block]} is off by {percentage(errors[block])} "
+                f"(95th percentile): use float64 there."
+            )
+            findings.append(Finding("single precision", "rough", text, errors[block], block))
     return findings, errors
 
 
@@ -129,16 +228,12 @@ class ExaminationSettings:
         drawn: what actions and noise of rollouts are drawn from.
         tolerance: relative error from which a derivative is wrong.
         horizon: most steps of a chained gradient.
-        smoothing: σ of the smoothed return, in spreads of the actions.
-        parameters: tensors of the step whose gradients are judged, or None.
     """
 
     drawn: Law
     tolerance: float
     discount: float
     horizon: int
-    smoothing: float
-    parameters: dict[str, Tensor] | None
 
 
 def examined(
@@ -148,14 +243,8 @@ def examined(
     settings: ExaminationSettings,
     progress: Progress,
 ) -> Certification:
-    """Every test at the points taken.
-
-    Args:
-        loss: the first rollout of these points that left the finite numbers.
-
-    Raises:
-        InputError: the step cannot be examined.
-    """
+    """Every test at the points taken. `loss`: the first rollout of these points that left the
+    finite numbers."""
     system, points, tolerance, n = about.system, taken.points, settings.tolerance, len(taken)
     begun = points.at(evenly(n, repeats.LATER))
     before = at_once(system, begun)
@@ -169,17 +258,30 @@ def examined(
     progress("differences", n, n)
     units = Units(_spread(found.y), _spread(points.z))
     label = strata(system, taken, found, settings.drawn.action_limit)
-    ahead = Ahead(settings.drawn, points, units, epsilon, settings.discount, settings.horizon,
-                  settings.smoothing)  # fmt: skip
+    ahead = Ahead(settings.drawn, points, units, epsilon, settings.discount, settings.horizon)
     facts: dict[str, Any] = {
         "states": n, "fail_above": tolerance, "precision": epsilon, "inside": list(inside),
         "horizon": settings.horizon,
         "strata": {name: int((label == k).sum()) for k, name in enumerate(STRATA)},
         "origins": {name: taken.origin.count(name) for name in dict.fromkeys(taken.origin)},
-        "ranges": _ranges(points.z, about), "compared": arguments.compared(system, epsilon, inside),
+        "ranges": [
+            {"coordinate": name, "lowest": low, "highest": high}
+            for name, low, high in zip(
+                about.names.columns, points.z.amin(0).tolist(), points.z.amax(0).tolist(),
+                strict=True,
+            )
+        ],
+        "compared": _described(system, epsilon, inside),
     }  # fmt: skip
     rows: list[Mapping[str, Any]] = []
-    findings = behaviour + ([] if loss is None else [_lost(loss, about)])
+    findings = behaviour
+    if loss is not None:
+        output = about.names.rows[loss.output]
+        text = (
+            f"The step itself leaves the finite numbers in {loss.rollouts} of {loss.of} rollouts, "
+            f"first at step {loss.step}, output {output}."
+        )
+        findings = [*behaviour, Finding("not finite", "note", text, row=output)]
     ways = sources(system)
     for k, (name, derivative) in enumerate(ways.items()):
         progress("derivatives", k, len(ways))
@@ -204,27 +306,21 @@ def examined(
             facts |= numbers
         if name == "step":
             findings = [_traced(each, system, points, difference.lost) for each in findings]
+            free = (label == STRATA.index("free")).nonzero().flatten()
+            rows_free = free if len(free) else torch.arange(n)
+            smooth = points.at(rows_free[evenly(len(rows_free), modes.SMOOTH)])
             more, facts["modes"] = modes.mode_findings(
-                system, _smooth(points, label), tolerance, settings.drawn.seed
+                system, smooth, tolerance, settings.drawn.seed
             )
             findings += more
     progress("derivatives", len(ways), len(ways))
     if not wrong_behaviour:
         findings += repeats.later_findings(system, begun, before, epsilon)
-    if settings.parameters is not None and not wrong_behaviour:
-        wrong, facts["parameters"] = parameters.findings(
-            system, points, settings.parameters, tolerance, epsilon
-        )
-        findings += wrong
     return Certification(about.name, tolerance, _merged(findings), tuple(rows), facts)
 
 
 def first_steps(system: System, samples: Samples) -> Tensor:
-    """y of the first few.
-
-    Raises:
-        InputError: no state has a finite step.
-    """
+    """y of the first few."""
     y = outputs(system, samples.points.at(slice(0, FEW)))
     if not bool(torch.isfinite(y).all(1).any()):
         raise InputError("step returns NaN at every state: check the states' units and the step")
@@ -260,13 +356,6 @@ def _once(
     return [*single, *turning, *kinks], numbers
 
 
-def _smooth(points: Points, label: Tensor) -> Points:
-    """A few points away from onsets and limits."""
-    free = (label == STRATA.index("free")).nonzero().flatten()
-    rows = free if len(free) else torch.arange(len(label))
-    return points.at(rows[evenly(len(rows), modes.FEW)])
-
-
 def _traced(finding: Finding, system: System, points: Points, lost: Tensor) -> Finding:
     """A derivative that is not finite with its first row and the operation that made it so."""
     if finding.kind != "not finite" or finding.severity != "wrong" or not bool(lost.any()):
@@ -285,21 +374,6 @@ def _traced(finding: Finding, system: System, points: Points, lost: Tensor) -> F
     by = f"the derivative of {origin} is the first that is not finite" if origin else "in"
     text = f"{finding.sentence[:-1]}; {by}, at row {first}: ({row})."
     return replace(finding, sentence=text.replace("; in, at", "; at"))
-
-
-def _ranges(z: Tensor, about: CertifiedSubject) -> list[dict[str, Any]]:
-    """Lowest and highest value of every coordinate."""
-    low, high = z.amin(0).tolist(), z.amax(0).tolist()
-    return [
-        {"coordinate": name, "lowest": a, "highest": b}
-        for name, a, b in zip(about.names.columns, low, high, strict=True)
-    ]
-
-
-def _lost(loss: NonFiniteStep, about: CertifiedSubject) -> Finding:
-    output = about.names.rows[loss.output]
-    text = sentences.lost((loss.rollouts, loss.of), loss.step, output)
-    return Finding("not finite", None, None, output, None, 1.0, None, "note", text)
 
 
 def _merged(findings: list[Finding]) -> tuple[Finding, ...]:

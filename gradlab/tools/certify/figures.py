@@ -18,11 +18,7 @@ def certified_errors(
     table: pd.DataFrame, ax: Axes | None = None, *, fail_above: float = np.nan
 ) -> Axes:
     """Median (marker), 95th percentile (tick) and largest error (end of the line) of each block in
-    each stratum; of two sources of derivatives the worse.
-
-    Args:
-        fail_above: drawn as a line.
-    """
+    each stratum; of two sources of derivatives the worse. `fail_above`: drawn as a line."""
     ax = style.new_axes() if ax is None else ax
     errors = ["median", "p95", "largest"]
     worst = table.groupby(["stratum", "block"], sort=False)[errors].max().reset_index()

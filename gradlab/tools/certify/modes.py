@@ -3,8 +3,8 @@
     J u                    by dual numbers        against   J u by reverse sweeps
     ∂/∂z (vᵀ J) u          by a second sweep      against   (vᵀ J(z + hu) − vᵀ J(z − hu)) / 2h
 
-Two random u and v, at smooth points. Who uses one of them (`torch.func.jvp`, gradient penalties,
-MAGE's critics, DDPPO's loss on derivatives) needs it to be that of the step.
+Two random u and v, at smooth points. `torch.func.jvp`, gradient penalties, MAGE's critics and
+DDPPO's loss use them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from gradlab.systems.system import System
 from gradlab.tools.certify.evaluation import Points
 from gradlab.tools.certify.result import Finding, Kind
 
-FEW = 64  # points
+SMOOTH = 64  # points
 _STEPS = (1e-4, 3e-5)  # of the points' size, of second differences
 _SAFETY = 10.0  # their difference, times this, is no error
 _REFUSED = (RuntimeError, TypeError, InputError)
@@ -33,11 +33,8 @@ _PLACE = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+)')
 def mode_findings(
     system: System, points: Points, fail_above: float, seed: int
 ) -> tuple[list[Finding], dict[str, str]]:
-    """What forward mode and second derivatives have wrong, and whether they were tried.
-
-    Args:
-        points: smooth ones, of a differentiable system.
-    """
+    """What forward mode and second derivatives have wrong, and whether they were tried. `points`:
+    smooth ones, of a differentiable system."""
     found: list[Finding] = []
     tried: dict[str, str] = {}
     for name, compared, sentence in _MODES:
@@ -49,7 +46,7 @@ def mode_findings(
         tried[name] = f"off by up to {error:.1g}"
         if error > fail_above:
             text = sentence.format(f"{100 * min(error, 1):.2g}")
-            found.append(Finding(name, None, None, None, None, error, None, "note", text))
+            found.append(Finding(name, "note", text, error))
     return found, tried
 
 
@@ -137,10 +134,7 @@ _MODES: tuple[tuple[Kind, Callable[[System, Points, int], float], str], ...] = (
 
 def nan_origin(output: Callable[[Tensor], Tensor], z: Tensor) -> str:
     """The operation whose derivative first leaves the finite numbers, with its line; "" unknown.
-
-    Args:
-        output: z → outputs that carry a graph, at rows where a derivative is not finite.
-    """
+    `output`: z → outputs that carry a graph, at rows where a derivative is not finite."""
     with warnings.catch_warnings(record=True) as said, torch.enable_grad():
         warnings.simplefilter("always")
         for columns in range(output(z).numel()):

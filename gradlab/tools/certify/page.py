@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
-from typing import Any, Protocol
 
 import pandas as pd
 
 from gradlab import figures
 from gradlab.reporting.numbers import folded
-from gradlab.reporting.output import named, write
 from gradlab.reporting.page import Page, Section, method, panel
+from gradlab.tools.certify.result import SYMBOLS, Certification
 from gradlab.verdicts.screen import Fact, Light, Screen
 
 _HEADINGS = {
@@ -26,7 +24,6 @@ _HEADINGS = {
     "largest": "largest",
     "flagged": "share wrong",
 }
-SYMBOLS = {"A": "∂s′/∂s", "B": "∂s′/∂a", "r_s": "∂r/∂s", "r_a": "∂r/∂a", "y": "∂y/∂x"}
 _NUMBERS = "Numbers"
 _RANGES = {"coordinate": "coordinate", "lowest": "lowest", "highest": "highest"}
 _ORIGINS = {
@@ -38,39 +35,7 @@ _ELSEWHERE = ("compared", "ranges", "origins", "starts", "command", "versions")
 _QUESTION = "Are these derivatives those of {} itself?"
 
 
-class _CertificationLike(Protocol):
-    """What a page needs of a `gradlab.tools.certify.Certification`, which imports torch."""
-
-    @property
-    def system(self) -> str: ...
-    @property
-    def passed(self) -> bool: ...
-    @property
-    def fail_above(self) -> float: ...
-    @property
-    def sentences(self) -> tuple[str, ...]: ...
-    @property
-    def facts(self) -> Any: ...
-    @property
-    def of_function(self) -> bool: ...
-    @property
-    def shown(self) -> bool: ...
-    @property
-    def largest(self) -> float: ...
-
-    def table(self) -> pd.DataFrame: ...
-
-
-def save(certificate: _CertificationLike, path: Path) -> Path:
-    """Write the page.
-
-    Raises:
-        InputError: the folder cannot be written.
-    """
-    return write(named(path), page(certificate))
-
-
-def page(certificate: _CertificationLike) -> Page:
+def page(certificate: Certification) -> Page:
     """What the page of a certificate shows."""
     table, facts = certificate.table(), certificate.facts
     findings = certificate.sentences[1:]
@@ -119,11 +84,11 @@ def page(certificate: _CertificationLike) -> Page:
                 apart=False)  # fmt: skip
 
 
-def _examined(certificate: _CertificationLike) -> str:
+def _examined(certificate: Certification) -> str:
     return "inputs" if certificate.of_function else "states"
 
 
-def _chained(certificate: _CertificationLike) -> str | None:
+def _chained(certificate: Certification) -> str | None:
     """How far the sign of the chained gradient is right: no release of derivatives that are
     wrong."""
     facts = certificate.facts
@@ -140,7 +105,7 @@ def _chained(certificate: _CertificationLike) -> str | None:
     )
 
 
-def screen(certificate: _CertificationLike) -> Screen:
+def screen(certificate: Certification) -> Screen:
     """The verdict and its three numbers."""
     smooth = certificate.table()["stratum"] != "onset"
     away = ", away from kinks" if smooth.any() else ""

@@ -5,21 +5,22 @@
     rows mix           other rows in the batch, or fewer, change it
     arguments changed  the tensors that were passed are other ones afterwards
 
-The first is sought once more after all other calls, and after a thousand of its own. Each is found
-by calling twice; results are equal up to the rounding of sums in another order, or
-up to a hundredth of the tolerated error: a solver that chooses one step size for all rows of a
-batch moves its results within its own tolerance. That is a note, and a noise by which differences
-are judged (`Behaviour.noise`).
+Results are equal up to sums in another order, or to a hundredth of the tolerated error: a solver
+with one step size for a whole batch moves within its tolerance, which is a note and a noise of the
+differences. A first call that leaves something behind is found by two processes that branch off.
 """
 
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import random
+import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -27,7 +28,7 @@ from torch import Tensor
 
 from gradlab.errors import InputError
 from gradlab.systems.system import System
-from gradlab.tools.certify import sentences
+from gradlab.tasks.task import Task
 from gradlab.tools.certify.evaluation import (
     SMALL,
     Derivative,
@@ -36,7 +37,16 @@ from gradlab.tools.certify.evaluation import (
     evenly,
     precisions_inside,
 )
-from gradlab.tools.certify.result import BLOCKS, Finding, Kind, Names
+from gradlab.tools.certify.result import (
+    BLOCKS,
+    SYMBOLS,
+    Certification,
+    Finding,
+    Kind,
+    Names,
+    percentage,
+)
+from gradlab.tools.certify.sampling import labelled, law
 
 _STATES, _FEWER = 64, 7
 _EQUAL = 1e3  # units of ε, relative to the largest value of an output
@@ -58,11 +68,7 @@ class _Behaviour(NamedTuple):
 
 
 def step_findings(system: System, points: Points, epsilon: float, tolerance: float) -> _Behaviour:
-    """Of the step itself.
-
-    Raises:
-        InputError: it has randomness of its own.
-    """
+    """Of the step itself."""
     few = points.at(evenly(len(points), _STATES))
     calls = _calls(lambda given: at_once(system, given), few)
     lowest = getattr(torch, (*precisions_inside(system, points), "float64")[0])
@@ -158,11 +164,7 @@ def _dependence(
     calls: Sequence[Tensor], least: float, allowed: Mapping[Kind, float]
 ) -> tuple[Kind | None, float]:
     """What else the values depend on by at least so much of their size, and by how much; None with
-    what they move by otherwise.
-
-    Args:
-        allowed: by kind, in the place of `least`.
-    """
+    what they move by otherwise. `allowed`: by kind, in the place of `least`."""
     first, after_another, reseeded, *among, another, anew = calls
     gaps: tuple[tuple[Kind, float], ...] = (
         ("stale", gap(first, after_another)),
@@ -200,26 +202,109 @@ def gap(one: Tensor, other: Tensor) -> float:
     return float(((one - other).abs().nan_to_num(nan=0.0, posinf=0.0) / size).max())
 
 
-def kept_from_calls(size: float, epsilon: float) -> bool:
+def _kept_from_calls(size: float, epsilon: float) -> bool:
     """Is a gap more than sums in another order make?"""
     return size > _EQUAL * epsilon
 
 
 def later_findings(system: System, few: Points, before: Tensor, epsilon: float) -> list[Finding]:
     """Of the step after all other calls and up to `_CALLS` more, for `_SECONDS` at most: a counter,
-    or a cache that fills.
-
-    Args:
-        before: y of the points when nothing else had been called.
-    """
+    or a cache that fills. `before`: y of the points when nothing else had been called."""
     until, calls, size = time.monotonic() + _SECONDS, 0, 0.0
     while calls < _CALLS and (calls == 0 or time.monotonic() < until):
         size, calls = max(size, gap(before, at_once(system, few))), calls + 1
-    return [_finding("stale", None, size, "")] if kept_from_calls(size, epsilon) else []
+    return [_finding("stale", None, size, "")] if _kept_from_calls(size, epsilon) else []
 
 
 def _finding(kind: Kind, block: str | None, size: float, detail: str) -> Finding:
-    text = sentences.dependence(kind, block, size, detail)
+    """A dependence, which fails whatever its size: J and D are then of other functions."""
+    subject = "The step" if block is None else SYMBOLS[block]
+    by = f" (by {percentage(size)} of its size)"
+    text = {
+        "stale": f"{subject} depends on earlier calls{by}: a buffer keeps their values.",
+        "random": f"{subject} depends on a hidden random seed{by}.",
+        "rows mix": f"{subject} of one row depends on the other rows of its batch{by}.",
+        "arguments changed": f"The step writes into its argument {detail}.",
+    }[kind]
     source = detail if block is not None else ""
-    # A dependence fails the certificate whatever its size: J and D are then of other functions.
-    return Finding(kind, block, None, None, None, max(size, 1.0), None, "wrong", text, source)
+    return Finding(kind, "wrong", text, max(size, 1.0), block, source=source)
+
+
+_LONGEST = 20.0  # s of a process
+_THREADED = ("jax", "warp")  # whose threads a process that branches off would wait for
+_Calls = tuple[Tensor, Tensor]
+
+
+def _first_calls(made: System | Task, seed: int) -> _Calls | str:
+    """y of the same points as a first call and after another one, or why that was not tried."""
+    threaded = [name for name in _THREADED if name in sys.modules]
+    if threaded or torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        return f"not tried: {(*threaded, 'CUDA')[0]} does not branch off"
+    task = made if isinstance(made, Task) else None
+    system = made.simulator if isinstance(made, Task) else made
+    drawn = law(system, task, None, None, seed)
+    action = drawn.action_size * drawn.draw("anew", len(drawn.starts), system.action_dim)
+    points = labelled(system, torch.cat([drawn.starts, action], 1), "given", seed, None).points
+    few = points.at(slice(0, len(points) // 2))
+    other = Points(few.z.flip(0) * 1.1 + 0.1, few.noise)
+
+    def after() -> Tensor:
+        at_once(system, other)
+        return at_once(system, points)
+
+    try:
+        return _apart(lambda: at_once(system, points)), _apart(after)
+    except (OSError, ValueError, RuntimeError) as error:
+        return f"not tried: {str(error).splitlines()[0][:90]}"
+
+
+def certified_anew(
+    made: System | Task, seed: int, examine: Callable[[], Certification]
+) -> Certification:
+    """What `examine` finds, and whether a first call leaves something behind, which is tried
+    before anything is called."""
+    calls = _first_calls(made, seed)
+    certificate = examine()
+    size = 0.0 if isinstance(calls, str) else gap(*calls)
+    findings = list(certificate.findings)
+    if _kept_from_calls(size, certificate.facts["precision"]):
+        text = f"The step depends on its first call (by {size:.2g} of its size)."
+        findings.insert(0, Finding("stale", "wrong", text, max(size, 1.0)))
+    tried = calls if isinstance(calls, str) else "tried"
+    return replace(
+        certificate, findings=tuple(findings), facts={**certificate.facts, "first call": tried}
+    )
+
+
+def _apart(work: Callable[[], Tensor]) -> Tensor:
+    """The result of work in a process that branches off here."""
+    context: Any = multiprocessing.get_context("fork")
+    receive, send = context.Pipe(duplex=False)
+    process = context.Process(target=_sent, args=(send, work), daemon=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of threads, which the other process does not use
+        process.start()
+    try:
+        if not receive.poll(_LONGEST):
+            raise RuntimeError(f"no answer after {_LONGEST:g} s")
+        try:
+            found = receive.recv()
+        except EOFError:
+            raise RuntimeError("the process ended without an answer") from None
+    finally:
+        process.kill()
+        process.join()
+    if isinstance(found, str):
+        raise RuntimeError(found)
+    return torch.from_numpy(found)
+
+
+def _sent(send: Any, work: Callable[[], Tensor]) -> None:
+    """Send the result's numbers, or the words of what failed."""
+    torch.set_num_threads(1)  # threads do not branch off
+    answer: np.ndarray[Any, Any] | str
+    try:
+        answer = work().double().cpu().numpy()
+    except Exception as error:
+        answer = str(error) or type(error).__name__
+    send.send(answer)

@@ -5,7 +5,6 @@ The four blocks of J = ∂(s', r)/∂(s, a), and names for rows and columns.
 
 from __future__ import annotations
 
-import importlib
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -17,10 +16,11 @@ import pandas as pd
 
 from gradlab import validation
 from gradlab.errors import InputError
-from gradlab.systems.system import BLOCKS
+from gradlab.wording import listed
 
+BLOCKS = ("A", "B", "r_s", "r_a")
 SYMBOLS = {
-    "A": "∂s′/∂s", "B": "∂s′/∂a", "r_s": "∂r/∂s", "r_a": "∂r/∂a", "parameters": "∂s′/∂p",
+    "A": "∂s′/∂s", "B": "∂s′/∂a", "r_s": "∂r/∂s", "r_a": "∂r/∂a",
     "y": "∂y/∂x",  # of a map that is no simulator
 }  # fmt: skip
 
@@ -48,7 +48,11 @@ class Names:
         return rows, slice(0, ds) if name in ("A", "r_s") else slice(ds, None)
 
 
-__all__ = ["BLOCKS", "SYMBOLS", "Names"]
+def percentage(share: float) -> str:
+    """A relative error in per cent, or as a factor from 1000% on."""
+    if share >= 10:
+        return f"a factor of {share:.2g}"
+    return f"{100 * share:.2g}%" if share < 0.995 else f"{100 * share:.0f}%"
 
 
 Kind = Literal[
@@ -84,28 +88,25 @@ class Finding:
     """One deviation of the derivatives from what they should be.
 
     Attributes:
-        kind: what is wrong.
-        block: "A" (∂s′/∂s), "B" (∂s′/∂a), "r_s", "r_a", "parameters"; None: of the step itself.
+        severity: "wrong" fails the certificate, "rough" is a property of the step, "note" neither.
+        size: relative error, ‖J − D‖ / ‖D‖ of the worst entry over the states; 1 where D = 0.
+        block: "A" (∂s′/∂s), "B" (∂s′/∂a), "r_s", "r_a"; None: of the step itself.
         stratum: where; None: everywhere.
         row, column: name of the output and of the input, where it is one.
-        size: relative error, ‖J − D‖ / ‖D‖ of the worst entry over the states; 1 where D = 0.
-        sign_kept: whether J keeps the sign of D there; None where there is no such question, or
-            one of them is 0.
-        severity: "wrong" fails the certificate, "rough" is a property of the step, "note" neither.
-        sentence: the finding in words.
+        sign_kept: J has the sign of D; None where one of them is 0, or nobody asks.
         source: "step" (autograd of it), "linearize", "both"; "" where neither is meant.
         entries: that are wrong, the largest absolute error first; () where none is one by itself.
     """
 
     kind: Kind
-    block: str | None
-    stratum: str | None
-    row: str | None
-    column: str | None
-    size: float
-    sign_kept: bool | None
     severity: _Severity
     sentence: str
+    size: float = 1.0
+    block: str | None = None
+    stratum: str | None = None
+    row: str | None = None
+    column: str | None = None
+    sign_kept: bool | None = None
     source: str = ""
     entries: tuple[WrongEntry, ...] = ()
 
@@ -141,28 +142,31 @@ class Certification:
         """The verdict in one sentence."""
         wrong = [finding for finding in self.findings if finding.severity == "wrong"]
         if not self.passed:
-            blocks = list(dict.fromkeys(SYMBOLS.get(str(each.block), "step") for each in wrong))
-            return (
-                f"The derivatives of {self.system} are not those of {self._whose}: "
-                f"{', '.join(blocks)} {'is' if len(blocks) == 1 else 'are'} wrong."
-            )
+            if any(each.block is None for each in wrong):
+                return (
+                    f"Fix the step of {self.system} first: it depends on more than its arguments."
+                )
+            blocks = list(dict.fromkeys(SYMBOLS[str(each.block)] for each in wrong))
+            they = "it is not that" if len(blocks) == 1 else "they are not those"
+            named = listed(blocks, len(BLOCKS))
+            return f"Fix {named} of {self.system} first: {they} of {self._whose}."
         vague = [SYMBOLS[str(each.block)] for each in self.findings if each.kind == "not judged"]
         if vague:
             return (
-                f"No derivative of {self.system} was found to be wrong, but not all could be "
-                f"judged: {', '.join(dict.fromkeys(vague))}."
+                f"Use the derivatives of {self.system} with care: "
+                f"{', '.join(dict.fromkeys(vague))} could not be judged in most states."
             )
         largest, strata = self.largest, {row["stratum"] for row in self.rows}
         away = " away from kinks" if strata > {"onset"} else ""
         if not self.shown:
             return (
-                f"No derivative of {self.system} was found to be wrong, but its differences err by "
-                f"up to {largest:.2g}{away}: what is tolerated, {self.fail_above:g}, is not shown."
+                f"Use the derivatives of {self.system} with care: differences of {self._whose} err "
+                f"by up to {largest:.2g}{away}, more than the tolerated {self.fail_above:g}."
             )
         at = f"{self.facts['states']} {'inputs' if self.of_function else 'states'}"
         return (
-            f"The derivatives of {self.system} are those of {self._whose}: 95% of the relative "
-            f"errors are below {max(1e-16, largest):.3g}{away}, at {at}."
+            f"Use the derivatives of {self.system}: they are those of {self._whose}. 95% of the "
+            f"relative errors are below {max(1e-16, largest):.3g}{away}, at {at}."
         )
 
     @property
@@ -219,9 +223,10 @@ class Certification:
         if target.suffix not in (".json", ".html"):
             raise InputError(f"path is {target}: name a file that ends in .json or .html")
         if target.suffix == ".html":
-            # Pages are made by a package above this one, which is needed here alone.
-            page: Any = importlib.import_module("gradlab.tools.certify.page")
-            return Path(page.save(self, target))
+            from gradlab.reporting.output import named, write
+            from gradlab.tools.certify.page import page
+
+            return write(named(target), page(self))
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text(to_json(self.document()) + "\n", encoding="utf-8")

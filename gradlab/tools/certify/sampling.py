@@ -1,17 +1,12 @@
-"""States and actions at which derivatives are taken.
+"""States and actions at which derivatives are taken, and the stratum of each.
 
-visited   rollouts from the start law, under a policy or random actions
-random    visited ones, every coordinate moved by about its own spread
-limits    actions on their limits and beyond, coordinates at 0
-kinks     both sides of the kinks and jumps that lines between visited points cross
+    visited   rollouts from the start law, under a policy or random actions
+    random    visited ones, every coordinate moved by about its own spread
+    limits    actions on their limits and beyond, coordinates at 0
+    kinks     both sides of the kinks and jumps that lines between visited points cross
 
-Where a state is: free, in contact, at an onset, on a limit, or saturated.
-
-onset       a kink or a jump of the step within the stencil of some coordinate
-saturation  some input has no effect at all there, which it has elsewhere: beyond a clip
-limit       an action on its limit, or a joint beyond its own
-contact     where the system has `contacts(state) -> bool [N]`
-free        none of these
+Strata: onset (a kink or jump in the stencil), saturation (an input without effect that elsewhere
+has one), limit, contact (the system's `contacts(state) -> bool [N]`), free.
 """
 
 from __future__ import annotations

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import arg
 
+from gradlab import validation
 from gradlab.cli import arguments
 from gradlab.cli.arguments import Document, model_option, named_data
 from gradlab.cli.terminal.answer import of_run
 from gradlab.cli.terminal.progress_bars import bars
 from gradlab.cli.terminal.streams import undisturbed
-from gradlab.errors import InputError
 from gradlab.storage.whole_files import keep
 
 if TYPE_CHECKING:
@@ -74,7 +74,6 @@ class JacobiansCommand:
             from gradlab.tasks.environments import trained_networks
             from gradlab.tools.jacobians.compute import (
                 FEWEST,
-                check_horizon,
                 check_model,
                 compare_jacobians,
             )
@@ -85,10 +84,9 @@ class JacobiansCommand:
         file = self.policy or (None if trained is None else str(trained))
         made = () if file else ("policy",)
         arguments.check_outputs(run, made, self.overwrite, page=not self.no_report)
-        if self.starts < FEWEST:
-            raise InputError(f"starts is {self.starts}, expected at least {FEWEST}")
+        validation.whole("starts", self.starts, FEWEST)
         if self.horizon is not None:
-            check_horizon(self.horizon)
+            validation.whole("horizon", self.horizon, 1)
         check_size(task, task.horizon if self.horizon is None else self.horizon, self.starts)
         own = self.model is None and task.prior is not None
         name = "prior" if own else self.model

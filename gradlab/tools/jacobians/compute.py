@@ -1,22 +1,12 @@
 """`compare_jacobians`: a model's Jacobians against the simulator's, at the same states and actions.
 
-    ε_X = √(Σ ‖X̂ − X‖_F² / Σ ‖X‖_F²),   X ∈ {A, B, r_s, r_a},   over every unflagged (s_t, a_t, ξ_t)
-                                          that the policy visits on the simulator
+    ε_X = √(Σ ‖X̂ − X‖_F² / Σ ‖X‖_F²),  X ∈ {A, B, r_s, r_a},  over unflagged (s_t, a_t, ξ_t)
+    effect of ΔJ_ij on g = Σ_t γᵗ zₜᵀ (r_s, r_a)_t  is  Σ_t γᵗ w_{t,i} ΔJ_{t,ij} z_{t,j}
+    z_0 = (0, I), z_{t+1} = (I, K_{t+1}) [A B]_t z_t; w_t = (γ p_{t+1}, 1), p_t = c_t + γ Mᵀ p_{t+1}
 
 The model is differentiated at the noise that explains the simulator's transition where it can tell
-(as RP-DR does), else at its mean; its prediction is always the mean. A sample whose simulator
-Jacobian failed its certificate, or where anything is not finite, is masked and counted.
-
-Exactness of the simulator's own Jacobians: errors per block, share that failed, first loss.
-
-The effect of each entry of ΔJ on the gradient in the first action.
-
-    g = Σ_t γᵗ zₜᵀ (r_s, r_a)_t,   z_0 = (0, I),   z_{t+1} = (I, K_{t+1}) [A B]_t z_t
-    effect of entry (i, j)  =  Σ_t γᵗ w_{t,i} ΔJ_{t,ij} z_{t,j}
-    w_t = (γ p_{t+1}, 1)  for (s', r),    p_t = c_t + γ M_tᵀ p_{t+1},   p_H = 0
-
-To first order in ΔJ, on the simulator's states and without a critic; the root mean square over the
-starts is relative to that of g. Masked steps are passed over.
+(as RP-DR does), else at its mean. Effects are to first order, without a critic, root mean square
+over the starts relative to g. What failed its certificate or is not finite is masked and counted.
 """
 
 from __future__ import annotations
@@ -44,8 +34,14 @@ from gradlab.runs.profile import Profile
 from gradlab.statistics import over_groups
 from gradlab.statistics.over_groups import group_sums, root_ratio
 from gradlab.systems.system import BLOCKS, System, check_system
-from gradlab.tools.jacobians.errors import add_distance, add_entries, add_errors
-from gradlab.tools.jacobians.growth import add_growth, add_measured_growth, add_model_error
+from gradlab.tools.jacobians.errors import (
+    add_distance,
+    add_entries,
+    add_errors,
+    add_growth,
+    add_measured_growth,
+    add_model_error,
+)
 from gradlab.tools.jacobians.result import JacobianRun
 from gradlab.user_code.calls import differentiating
 
@@ -210,16 +206,35 @@ def compare_jacobians(
     check_model(simulator, model)
     policy = double_copy("policy", policy)
     starts = _checked_starts(states, simulator, policy)
-    H = _horizon(horizon, starts)
-    if not 0 < discount <= 1:
-        raise InputError(f"discount is {discount!r}, expected a number above 0, at most 1")
-    _check_memory(simulator, H, len(starts.states))
-    _check_profile(profile, policy)
+    stored = None if starts.path is None else starts.path.horizon
+    H = validation.whole("horizon", horizon if horizon is not None else stored or _HORIZON, 1)
+    if stored is not None and stored < H:
+        raise InputError(f"horizon is {H}, but the path has {stored} steps: ask for fewer")
+    validation.number("discount", discount, above=0, most=1)
+    needed = 8 * 5 * H * len(starts.states) * (simulator.state_dim + simulator.action_dim + 1) ** 2
+    if needed > _MEMORY:
+        raise InputError(
+            f"horizon {H} with {len(starts.states)} starts needs about {needed / 1e9:.0f} GB, more "
+            f"than {_MEMORY / 1e9:.0f} GB: lower one of them"
+        )
+    given = provenance.network_hash(policy)
+    if profile is not None and (measured := profile.config.get("policy_hash")) != given:
+        raise InputError(
+            f"profile is of the policy {measured}, but this one is {given}: measure this one"
+        )
     recorded = _checked_data(data, simulator)
 
     path, K = _path(simulator, policy, starts, H, seed)
     visited = visit(simulator, model, path, K, progress)
-    rows, notes = _rows(visited, names, discount, recorded, progress), _counts(visited)
+    rows, notes = RowCollector(), _counts(visited)
+    _add_certificate(rows, visited)
+    add_entries(rows, visited, *names)
+    if visited.guess is not None:
+        add_errors(rows, visited)
+        _add_effects(rows, visited, discount, *names)
+        if recorded is not None:
+            add_distance(rows, visited, *recorded)
+    add_growth(rows, visited, discount, progress)
     add_measured_growth(rows, profile)
     if model is not None and starts.path is None:
         own = rollout(model, policy, starts, H, seed)
@@ -230,7 +245,7 @@ def compare_jacobians(
         "horizon": H,
         "discount": discount,
         "seed": seed,
-        "policy_hash": provenance.network_hash(policy),
+        "policy_hash": given,
         "simulator": type(simulator).__name__,
         "model": None if model is None else type(model).__name__,
         "data": None if recorded is None else len(recorded[0]),
@@ -241,26 +256,6 @@ def compare_jacobians(
         "wall_seconds": f"{time.monotonic() - begun:.1f}",
     }
     return JacobianRun(rows.columns, *names, config | dict(settings or {}), environment, notes)
-
-
-def _rows(
-    visited: Visited,
-    names: tuple[tuple[str, ...], tuple[str, ...]],
-    discount: float,
-    recorded: tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]] | None,
-    progress: Progress,
-) -> RowCollector:
-    """What the Jacobians along the path say by themselves."""
-    rows = RowCollector()
-    _add_certificate(rows, visited)
-    add_entries(rows, visited, *names)
-    if visited.guess is not None:
-        add_errors(rows, visited)
-        _add_effects(rows, visited, discount, *names)
-        if recorded is not None:
-            add_distance(rows, visited, *recorded)
-    add_growth(rows, visited, discount, progress)
-    return rows
 
 
 def _checked_starts(states: Tensor | Path, simulator: System, policy: nn.Module) -> Starts:
@@ -276,21 +271,7 @@ def _checked_starts(states: Tensor | Path, simulator: System, policy: nn.Module)
     return starts
 
 
-def _check_profile(profile: Profile | None, policy: nn.Module) -> None:
-    if profile is None:
-        return
-    measured, given = profile.config.get("policy_hash"), provenance.network_hash(policy)
-    if measured != given:
-        raise InputError(
-            f"profile is of the policy {measured}, but this one is {given}: measure this one"
-        )
-
-
 def check_model(simulator: System, model: System | None) -> None:
-    """
-    Raises:
-        InputError: the model's dimensions are not the simulator's.
-    """
     if model is None:
         return
     check_system("model", model)
@@ -322,33 +303,6 @@ def _numbers(name: str, values: Any) -> Tensor:
         return torch.as_tensor(values).double()
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise InputError(f"{name} holds no numbers: {error}") from None
-
-
-def _horizon(wanted: int | None, starts: Starts) -> int:
-    recorded = None if starts.path is None else starts.path.horizon
-    H = wanted if wanted is not None else recorded or _HORIZON
-    check_horizon(H)
-    if recorded is not None and recorded < H:
-        raise InputError(f"horizon is {H}, but the path has {recorded} steps: ask for fewer")
-    return H
-
-
-def check_horizon(horizon: int) -> None:
-    """
-    Raises:
-        InputError: no positive integer.
-    """
-    validation.whole("horizon", horizon, 1)
-
-
-def _check_memory(simulator: System, horizon: int, starts: int) -> None:
-    ds, da = simulator.state_dim, simulator.action_dim
-    needed = 8 * 5 * horizon * starts * (ds + da + 1) ** 2
-    if needed > _MEMORY:
-        raise InputError(
-            f"horizon {horizon} with {starts} starts needs about {needed / 1e9:.0f} GB, more than "
-            f"{_MEMORY / 1e9:.0f} GB: lower one of them"
-        )
 
 
 def _checked_data(

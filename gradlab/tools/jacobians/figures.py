@@ -1,14 +1,7 @@
-"""Where a model's Jacobians are wrong, by entry, along the rollout, away from the data; how chained
-Jacobians grow with the steps, and with them the model's errors.
+"""Where a model's Jacobians are wrong, and how chained Jacobians and the model's errors grow.
 
-Each figure takes the long table of a comparison (see `gradlab.tools.jacobians.result`).
-
-A map of positive numbers in tints of one colour, readable on light and on dark pages.
-
-Tints are one colour at six opacities above the paper, so that colour, paper and the numbers in the
-cells swap together with the page: light numbers stand on full tints of a light page, dark ones on
-those of a dark page. A cell that is exactly 0 has no tint and a muted "0": it cannot be taken for
-the largest value.
+Maps are tints of one colour above the paper, so that colour, paper and numbers swap together on a
+dark page; a cell that is exactly 0 has no tint.
 """
 
 from __future__ import annotations
@@ -19,7 +12,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
 from gradlab.figures import drawing, style
@@ -33,11 +26,8 @@ _FULL = 4  # from this tint on numbers are written in the colour of the paper
 def tinted(
     ax: Axes, values: NDArray[np.float64], decades: float, least: float, numbers: bool
 ) -> None:
-    """Cells [rows, columns] with their numbers; a scale stands to the right.
-
-    Args:
-        decades: from the palest tint to the fullest; least: smaller numbers are written "~0".
-    """
+    """Cells [rows, columns] with their numbers; a scale stands to the right. `decades`: from the
+    palest tint to the fullest; least: smaller numbers are written "~0"."""
     rows, columns = values.shape
     positive = values[values > 0]
     top = float(positive.max()) if positive.size else 1.0
@@ -98,12 +88,9 @@ _LEAST = 1e-3  # smaller entries are nothing to a reader
 def jacobian_entries(
     table: pd.DataFrame, ax: Axes | None = None, *, quantity: str = "error"
 ) -> Axes:
-    """Every entry of [A B; r_s r_a] as a map.
-
-    Args:
-        quantity: "error" of the model or "size" of the simulator's own entries, in standard
-            deviations of output and input; "effect" of the errors on the first action's gradient.
-    """
+    """Every entry of [A B; r_s r_a] as a map. `quantity`: "error" of the model or "size" of the
+    simulator's own entries, in standard deviations of output and input; "effect" of the errors on
+    the first action's gradient."""
     ax = style.new_axes() if ax is None else ax
     chosen = (table["section"] == "entry") & (table["quantity"] == quantity)
     rows = table[chosen]
@@ -165,7 +152,8 @@ def jacobian_time(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
         drawing.nothing(ax, "shares of starts, at the bottom" if marked else _NO_FLAGS)
     title = "Error along the rollout" if curves else "Flags along the rollout"
     style.dress(ax, title, "relative error" if curves else "", [_NOTE] if curves else [])
-    _percent(ax)
+    if ax.get_yscale() == "log":
+        drawing.percent_axis(ax)
     ax.set_xlabel("step t", color=INK)
     if len(steps):
         ax.set_xlim(-0.5, steps.max() + 0.5)
@@ -182,7 +170,8 @@ def jacobian_distance(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     if not curves:
         drawing.nothing(ax, "no data were given")
     style.dress(ax, "Error away from the data", "relative error", [_NOTE] if curves else [])
-    _percent(ax)
+    if ax.get_yscale() == "log":
+        drawing.percent_axis(ax)
     ax.set_xlabel("distance from the nearest data [standard deviations]", color=INK)
     if curves:
         ax.xaxis.set_major_locator(MaxNLocator(nbins=8))
@@ -193,10 +182,9 @@ def _curves(rows: pd.DataFrame, x: str) -> dict[str, Curve]:
     """Block → its curve over column `x`, known blocks only, where any error is above 0."""
     lines = {}
     for block in _LOOKS:
-        own = rows[rows["block"] == block].sort_values(x)
-        columns = [own[name].to_numpy(float) for name in (x, "value", "ci_low", "ci_high")]
-        if np.nanmax(columns[1], initial=0.0) > 0:
-            lines[block] = Curve(*columns)
+        line = drawing.curve_of(rows[rows["block"] == block], x)
+        if np.nanmax(line.value, initial=0.0) > 0:
+            lines[block] = line
     return lines
 
 
@@ -211,15 +199,6 @@ def _draw(ax: Axes, curves: dict[str, Curve]) -> None:
         drawing.draw(ax, line, _LOOKS[block], floor, band=0.13)
     ax.set_yscale("log")
     ax.set_ylim(bottom=floor)
-
-
-def _percent(ax: Axes) -> None:
-    """Shares as percentages, on the ticks that `dress` chose."""
-    if ax.get_yscale() != "log":
-        return
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))
-    if not isinstance(ax.yaxis.get_minor_formatter(), NullFormatter):
-        ax.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))
 
 
 def _titled(ax: Axes, title: str, note: str = "") -> Axes:
@@ -247,7 +226,7 @@ def product_growth(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     for loop, look in _LOOPS.items():
         block = rows[rows["block"] == loop]
         for k in sorted(int(each) for each in set(block["output"])):
-            line = _curve(block[block["output"] == str(k)]).scaled(1 / log(10))
+            line = drawing.curve_of(block[block["output"] == str(k)], "step").scaled(1 / log(10))
             if k == 1:
                 drawing.draw(ax, line, look)
             else:
@@ -316,7 +295,7 @@ def chain_error(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     if rows.empty:
         drawing.nothing(ax, "no model to compare with")
         return _chained(ax, [])
-    line = _curve(rows).clipped(0.0, _TOP)
+    line = drawing.curve_of(rows, "step").clipped(0.0, _TOP)
     floor = min(drawing.log_floor([line]), 0.5)
     ax.axhline(
         1, color=style.PURPLE, lw=1.2, ls=(0, (2, 2)), label="as wrong as zero: informs no more"
@@ -335,7 +314,7 @@ def model_error(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     if rows.empty or not rows["value"].max() > 0:
         drawing.nothing(ax, "no rollout of a model")
     else:
-        line = _curve(rows)
+        line = drawing.curve_of(rows, "step")
         i = line.horizon
         first = line.value[0] * i / i[0]
         ax.plot(i, first, color=MUTED, lw=1.2, ls=(0, (2, 2)), label="linear from the first step")
@@ -356,12 +335,6 @@ def model_error(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
         ax.xaxis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
         ax.xaxis.set_major_formatter(TICKS)
     return ax
-
-
-def _curve(rows: pd.DataFrame) -> Curve:
-    rows = rows.sort_values("step")
-    columns = (rows[name].to_numpy(float) for name in ("step", "value", "ci_low", "ci_high"))
-    return Curve(*columns)
 
 
 def _chained(ax: Axes, notes: list[str]) -> Axes:

@@ -1,9 +1,10 @@
-"""Arguments of `measure_logs`, checked before the work begins.
+"""Arguments of `measure_logs`: records by name, networks, and windows of T recorded steps.
 
-Records by name: a file of gradlab's own, numpy arrays, or a Minari dataset.
+    NAME.npz    state [M, ds], action [M, da], reward [M], next_state [M, ds], terminated [M], and
+                episode [M], integers: the rows of one episode together and in order
 
-NAME.npz    state [M, ds], action [M, da], reward [M], next_state [M, ds], terminated [M], and
-            episode [M], integers: the rows of one episode together and in order
+A window of a trajectory that terminates goes on in the terminal state, dead, so that it holds the
+whole return and survivors are not preferred; one that is truncated early is left out.
 """
 
 from __future__ import annotations
@@ -17,12 +18,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from gradlab import validation
 from gradlab.data import minari_datasets, trajectories
+from gradlab.data.path import Path as RecordedPath
 from gradlab.data.trajectories import Trajectories
 from gradlab.errors import InputError
 from gradlab.gradients.other_critics import Critics, listed
+from gradlab.gradients.starts import group_count
 from gradlab.networks.interface import (
     check_critic,
     check_policy,
@@ -31,19 +35,80 @@ from gradlab.networks.interface import (
     noise_dim,
 )
 from gradlab.networks.policies import Gaussian
-from gradlab.systems.system import System
-from gradlab.tools.logs.windows import bounds
+from gradlab.systems.system import System, check_system
+
+FEWEST = 4  # trajectories that a jackknife needs
+
+
+@dataclass(frozen=True)
+class Windows:
+    """N windows; one trajectory is one group.
+
+    Attributes:
+        path: float64, noise of width 0, `alive` False after a terminal state. Where no action was
+            recorded (dead, or the last), it is NaN.
+        trajectories: that gave a window; left_out: that were too short for any.
+        ended: share of windows that end in a terminal state.
+    """
+
+    path: RecordedPath
+    trajectories: int
+    left_out: int
+    ended: float
+
+
+def windows(record: Trajectories, steps: int, every: int | None = None) -> Windows:
+    """Windows of `steps` transitions. `every`: a window begins every so many steps of a trajectory;
+    None: at its first alone."""
+    validation.whole("steps", steps, 1)
+    validation.whole("every", 1 if every is None else every, 1)
+    first, end = bounds(record)
+    row = torch.arange(len(record))
+    offset = row - first
+    wanted = offset == 0 if every is None else offset % every == 0
+    whole = record.terminated[end] | (row + steps - 1 <= end)
+    begin = row[wanted & whole]
+    state, action = record.state.double(), record.action.double()
+    after, last, n = record.next_state.double(), end[begin], len(begin)
+    rows = begin + torch.arange(steps + 1)[:, None]
+    inside = rows <= last
+    rows = rows.clamp_max(len(record) - 1)
+    states = torch.where(inside[..., None], state[rows], after[last])
+    actions = torch.where(inside[..., None], action[rows], torch.nan)
+    rewards = torch.where(inside[:-1], record.reward.double()[rows[:-1]], 0.0)
+    path = RecordedPath(
+        states=states,
+        actions=actions,
+        rewards=rewards,
+        policy_noise=states.new_empty(steps + 1, n, 0),
+        dynamics_noise=states.new_empty(steps, n, 0),
+        alive=inside | ~record.terminated[last],
+        weight=states.new_ones(n),
+        group=record.trajectory[begin],
+    )
+    kept = group_count(path.group) if len(begin) else 0
+    trajectories = int(torch.unique(record.trajectory).numel())
+    if kept < FEWEST:
+        raise InputError(
+            f"data has {trajectories} trajectories, of which {kept} have {steps} steps or end in a "
+            f"terminal state: expected at least {FEWEST}; lower the horizon or record more"
+        )
+    return Windows(path, kept, trajectories - kept, float((~path.alive[-1]).double().mean()))
+
+
+def bounds(record: Trajectories) -> tuple[Tensor, Tensor]:
+    """First and last row of each row's trajectory, [M] each."""
+    _, counts = torch.unique_consecutive(record.trajectory, return_counts=True)
+    last = counts.cumsum(0) - 1
+    return (last - counts + 1).repeat_interleave(counts), last.repeat_interleave(counts)
+
 
 _NUMBERS = ("state", "action", "reward", "next_state")
 COLUMNS = (*_NUMBERS, "terminated", "episode")
 
 
 def read(name: str | Path) -> Trajectories:
-    """The record of that name, float64.
-
-    Raises:
-        InputError: there is none, it is damaged, or its arrays do not fit together.
-    """
+    """The record of that name, float64."""
     if str(name).endswith(".npz"):
         return _arrays(Path(name))
     if minari_datasets.is_dataset(name):
@@ -77,6 +142,7 @@ def _arrays(path: Path) -> Trajectories:
         raise InputError(f"{path}: {error}") from error
 
 
+_RECORD = "Trajectories: see gradlab.data.trajectories.load and .from_rows"
 _GRID = 12  # horizons at most
 _LEFT = 0.01  # γᵀ at which the whole return ends
 _EQUAL = 1e-6  # by which actions of a deterministic policy may differ from recorded ones
@@ -119,18 +185,12 @@ class Span:
     every: int | None
 
     def check(self) -> None:
-        """
-        Raises:
-            InputError: names the argument, what it got and what is expected.
-        """
-        horizon, reach = self.horizon, self.reach
-        if not 0.0 < self.discount <= 1.0:
-            raise InputError(f"discount is {self.discount!r}, expected a number in (0, 1]")
-        for name, value in (("horizon", horizon), ("reach", horizon if reach is None else reach)):
-            if not isinstance(value, int) or value < 1:
-                raise InputError(f"{name} is {value!r}, expected an integer ≥ 1")
-        if reach is not None and reach < horizon:
-            raise InputError(f"reach is {reach}, expected at least the horizon, {horizon}")
+        validation.number("discount", self.discount, above=0, most=1)
+        validation.whole("horizon", self.horizon, 1)
+        if self.reach is not None and validation.whole("reach", self.reach, 1) < self.horizon:
+            raise InputError(
+                f"reach is {self.reach}, expected at least the horizon, {self.horizon}"
+            )
 
 
 def checked(
@@ -142,15 +202,16 @@ def checked(
     noise_std: float | Sequence[float] | None,
     seed: int,
 ) -> Arguments:
-    """The arguments of `measure_logs`, checked.
-
-    Raises:
-        InputError: names the argument, what it got and what to do.
-    """
-    _check_data(data)
+    """The arguments of `measure_logs`, checked."""
+    validation.instance("data", data, Trajectories, _RECORD)
     span.check()
     state, width = data.state.double(), data.action.shape[1]
-    _check_model(model, data)
+    if model is not None:
+        check_system("model", model)
+        for name, wide in (("state", state.shape[1]), ("action", width)):
+            got = getattr(model, f"{name}_dim")
+            if got != wide:
+                raise InputError(f"model has {name}s of width {got}, but the data's have {wide}")
     policy_copy, critics = double_copy("policy", policy), listed(copy.deepcopy(critic))
     check_policy(policy_copy, state[:2], width)
     check_trainable(policy_copy)
@@ -170,37 +231,10 @@ def checked(
 
 
 def check_fitting(data: Trajectories, critic: Critics, count: int) -> None:
-    """
-    Raises:
-        InputError: a critic is given too, or a count that is no positive integer.
-    """
-    _check_data(data)
-    if not isinstance(count, int) or count < 1:
-        raise InputError(f"fit_critics is {count!r}, expected an integer ≥ 0")
+    validation.instance("data", data, Trajectories, _RECORD)
+    validation.whole("fit_critics", count)
     if critic is not None:
         raise InputError("fit_critics is given, and a critic too: keep one of them")
-
-
-def _check_data(data: Trajectories) -> None:
-    if not isinstance(data, Trajectories):
-        raise InputError(
-            f"data is a {type(data).__name__}, expected Trajectories: see gradlab.data.trajectories"
-            f".load, gradlab.data.trajectories.from_rows"
-        )
-
-
-def _check_model(model: System | None, data: Trajectories) -> None:
-    if model is None:
-        return
-    if not isinstance(model, System):
-        raise InputError(
-            f"model is a {type(model).__name__}, expected a System: "
-            f"gradlab.systems.from_function(step, state_dim, action_dim) makes one"
-        )
-    for name, width in (("state", data.state.shape[1]), ("action", data.action.shape[1])):
-        got = getattr(model, f"{name}_dim")
-        if got != width:
-            raise InputError(f"model has {name}s of width {got}, but the data's have {width}")
 
 
 def _with_noise(

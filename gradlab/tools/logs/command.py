@@ -127,11 +127,7 @@ class Logs:
 
 
 def _named(data: Trajectories, task: Task | None) -> Trajectories:
-    """The record with the task's names of its coordinates.
-
-    Raises:
-        InputError: it has other widths.
-    """
+    """The record with the task's names of its coordinates."""
     if task is None:
         return data
     from dataclasses import replace

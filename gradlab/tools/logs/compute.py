@@ -1,23 +1,9 @@
 """`measure_logs`: the policy gradient through a learned model, measured on recorded trajectories.
 
-There is no simulator, hence no truth. The score-function gradient of the recorded returns is
-unbiased and noisy. Its noise is measured first; then the model's gradient is compared with it on
-the same trajectories, horizon by horizon. Where the noise leaves the comparison undecided, the
-result is the number of further trajectories that would decide.
-
-Critics fitted to the logs, where none is given: their spread over bootstraps of the data.
-
-    y = Σ_{k<n} γᵏ r_{t+k} + γⁿ Q̄(s_{t+n}, a_{t+n})        along the recorded actions, on policy
-
-Each critic is fitted (as `fitting.critics` does) to its own bootstrap of every other trajectory;
-the rest is measured on, so that no gradient has a critic that was fitted to its trajectory.
-
-Comparison of gradients by their inner products, as rows of the table.
-
-score   of every horizon n, with the critic's tail      model   pathwise, of the same returns
-whole   of the T recorded steps, without a critic       score without baseline, at H alone
-
-Results become rows of one table, whose sections are in `gradlab.tools.logs.result`.
+Without a simulator there is no truth. The score-function gradient of the recorded returns is
+unbiased and noisy: its noise is measured first, then the model's gradient is compared with it on
+the same trajectories, horizon by horizon. Critics, where none is given, are fitted to bootstraps of
+every other trajectory; the rest is measured on.
 """
 
 from __future__ import annotations
@@ -41,25 +27,42 @@ from gradlab.gradients.tail import Tail
 from gradlab.networks.mlp import QCritic
 from gradlab.progress import Progress, check_progress, silent
 from gradlab.runs.long_table import At, RowCollector, number
-from gradlab.statistics.growth import Growth, variance_growth
+from gradlab.statistics.growth import variance_growth
 from gradlab.statistics.intervals import Z
 from gradlab.statistics.over_groups import Estimates
 from gradlab.systems.system import Recorded, System
-from gradlab.tools.logs.agreement import TableEntry, agreement, noise_of
-from gradlab.tools.logs.arguments import Arguments, Span, check_fitting, checked
-from gradlab.tools.logs.direction import Directional, PredictionErrors, directional, prediction
-from gradlab.tools.logs.gradients import Cell, WindowGradients, model_source, products, score_source
-from gradlab.tools.logs.on_policy import (
-    Judged,
+from gradlab.tools.logs.arguments import (
+    FEWEST,
+    Arguments,
+    Span,
+    Windows,
+    bounds,
+    check_fitting,
+    checked,
+    windows,
+)
+from gradlab.tools.logs.diagnostics import (
+    Directional,
     Residuals,
     constant,
+    directional,
     judged,
+    prediction,
     refuse_far,
     residuals,
     return_bound,
 )
+from gradlab.tools.logs.gradients import (
+    Cell,
+    TableEntry,
+    WindowGradients,
+    agreement,
+    model_source,
+    noise_of,
+    products,
+    score_source,
+)
 from gradlab.tools.logs.result import LogsRun
-from gradlab.tools.logs.windows import FEWEST, Windows, bounds, windows
 from gradlab.user_code.calls import differentiating
 
 _SCORE, _WHOLE, _MODEL, _PLAIN = "score", "whole", "model", "score without baseline"
@@ -104,7 +107,9 @@ def _add_gradients(rows: RowCollector, what: Arguments, cut: Windows, progress: 
         np.array([estimate.value for estimate in variance]),
         np.stack([estimate.left_out for estimate in variance]),
     )
-    _add_growth(rows, growth, n)
+    if growth is not None:  # slope of the log variance per step
+        slope = number(growth.slope, growth.low, growth.high, n, "jackknife")
+        rows.add("gradient", "variance_slope", slope, At(block="model", step=growth.onset))
 
 
 def _sources(what: Arguments, path: Path) -> dict[str, WindowGradients]:
@@ -140,11 +145,7 @@ STEPS = 25  # n, fewer towards the end of a trajectory
 
 
 def halves(record: Trajectories) -> tuple[Trajectories, Trajectories]:
-    """Every other trajectory to fit on, and the others to measure on.
-
-    Raises:
-        InputError: there are fewer than twice as many trajectories as intervals need.
-    """
+    """Every other trajectory to fit on, and the others to measure on."""
     _, number = torch.unique_consecutive(record.trajectory, return_inverse=True)
     if int(number[-1]) + 1 < 2 * FEWEST:
         raise InputError(
@@ -275,8 +276,9 @@ def measure_logs(
     }
     _add_gradients(rows, what, cut, progress)
     for k, network in enumerate(what.critics):
-        tested = judged(network, cut.path, discount)
-        _add_critic(rows, f"critic {k + 1}", tested, cut.trajectories)
+        for quantity, tested in judged(network, cut.path, discount).items():
+            entry = _one(TableEntry(quantity, *tested), cut.trajectories)
+            rows.add("critic", quantity, entry, At(block=f"critic {k + 1}"))
     if what.model is not None:
         progress("model", 0, 1)
         notes |= _model(rows, what, what.model, cut)
@@ -313,7 +315,7 @@ def _model(rows: RowCollector, what: Arguments, model: System, cut: Windows) -> 
     if near is not None:
         _add_directions(rows, near, what.data.state_names)
     ahead = prediction(cut.path.cut(what.horizons[-1]), model)
-    _add_prediction(rows, ahead)
+    rows.add("prediction", "error", ahead.error, At(step=np.arange(1, len(ahead.error.value) + 1)))
     return {
         "neighbours": near is not None,
         "prediction_lost": ahead.lost,
@@ -338,13 +340,6 @@ def _one(number: TableEntry, n: int) -> Estimates:
     return Estimates(value, se, low, high, np.array([n]), span.method)
 
 
-def _add_growth(rows: RowCollector, growth: Growth | None, n: int) -> None:
-    """Slope of the log variance of the model's gradient per step, from `step` on."""
-    if growth is not None:
-        slope = number(growth.slope, growth.low, growth.high, n, "jackknife")
-        rows.add("gradient", "variance_slope", slope, At(block="model", step=growth.onset))
-
-
 def _add_policy(rows: RowCollector, residuals: Residuals, names: Sequence[str]) -> None:
     """Residuals of every action, and the p-value of all of them together."""
     n = np.full(len(names), residuals.rows)
@@ -362,12 +357,6 @@ def _add_policy(rows: RowCollector, residuals: Residuals, names: Sequence[str]) 
     rows.add("policy", "p_value", whole)
 
 
-def _add_critic(rows: RowCollector, name: str, judged: Judged, n: int) -> None:
-    """Of one critic."""
-    for quantity, (estimate, span) in judged.items():
-        rows.add("critic", quantity, _one(TableEntry(quantity, estimate, span), n), At(block=name))
-
-
 def _add_directions(rows: RowCollector, directional: Directional, names: Sequence[str]) -> None:
     """Per output, and "all" of them together."""
     for quantity, each in (("error", directional.error), ("noise", directional.noise)):
@@ -376,9 +365,3 @@ def _add_directions(rows: RowCollector, directional: Directional, names: Sequenc
             rows.add("direction", quantity, row, At(output=output))
     near = number(directional.distance, np.nan, np.nan, directional.rows, "median")
     rows.add("direction", "distance", near)
-
-
-def _add_prediction(rows: RowCollector, prediction: PredictionErrors) -> None:
-    """Error after k steps."""
-    steps = np.arange(1, len(prediction.error.value) + 1)
-    rows.add("prediction", "error", prediction.error, At(step=steps))

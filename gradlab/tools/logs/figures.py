@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter
 
 from gradlab.figures import drawing, style
 from gradlab.figures.drawing import Curve
@@ -49,7 +49,7 @@ def logged_agreement(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
         drawing.nothing(ax, "nothing to hold the model's gradient against")
     title = "Does the model's gradient agree with the score?"
     style.dress(ax, title, "|E model − E score| / |E score|", notes)
-    return _percent(ax)
+    return drawing.percent_axis(ax) if ax.lines else ax
 
 
 def logged_noise(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
@@ -110,7 +110,7 @@ def logged_critics(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
         drawing.draw(ax, _root(scaled), _CRITICS)
         ax.set_ylim(bottom=0)
     style.dress(ax, "Where the critics disagree", "share of the gradient's norm")
-    return _percent(ax)
+    return drawing.percent_axis(ax) if ax.lines else ax
 
 
 def logged_direction(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
@@ -162,14 +162,13 @@ def logged_prediction(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     notes = ["100 %: the error of predicting no change; process noise included"]
     style.dress(ax, "How far the model predicts", "error / change", notes)
     ax.set_xlabel("steps under the recorded actions", color=INK)
-    return _percent(ax)
+    return drawing.percent_axis(ax) if ax.lines else ax
 
 
 def _curve(table: pd.DataFrame, section: str, block: str, quantity: str) -> Curve | None:
     """Rows of one block by step, or None where there are none."""
     chosen = (table["section"] == section) & (table["quantity"] == quantity)
-    rows = table[chosen & (table["block"] == block)].sort_values("step")
-    line = Curve(*(rows[name].to_numpy(float) for name in ("step", "value", "ci_low", "ci_high")))
+    line = drawing.curve_of(table[chosen & (table["block"] == block)], "step")
     return line if np.isfinite(line.value).any() else None
 
 
@@ -178,14 +177,3 @@ def _root(line: Curve) -> Curve:
     value = np.where(line.value > 0, np.sqrt(np.abs(line.value)), line.value)
     low, high = (np.sqrt(np.maximum(each, 0.0)) for each in (line.low, line.high))
     return Curve(line.horizon, value, low, high)
-
-
-def _percent(ax: Axes) -> Axes:
-    """Shares as percentages, on the ticks that `dress` chose."""
-    if not ax.lines:
-        return ax
-    label = FuncFormatter(lambda value, _: f"{100 * value:g} %")
-    ax.yaxis.set_major_formatter(label)
-    if not isinstance(ax.yaxis.get_minor_formatter(), NullFormatter):
-        ax.yaxis.set_minor_formatter(label)
-    return ax

@@ -32,7 +32,7 @@ _NOISY = 0.95  # share of noise from which neighbours are not asked about deriva
 
 
 def verdict(run: LogsRun) -> tuple[Sentence, ...]:
-    """The findings of a report: what the data can support, then why, then what to mend."""
+    """The findings of a report: what the data can support, then why."""
     parts = (
         _policy, _control, _same, _whole, _referee, _noise, _disagreement, _critics, _direction,
         _prediction, _episodes,

@@ -1,26 +1,18 @@
-"""Two gradients of one and the same return, from the same recorded windows.
+"""Two gradients of one and the same return, from the same recorded windows, and their agreement.
 
     F_n(θ) = E[Σ_{t<n} γᵗ r_t + γⁿ Q(s_n, a_n)]         Q as it is given, θ in every action
-
     score   Σ_{t≤n} γᵗ ∇ log π(a_t|s_t) (y_{n−t}(t) − V_{n−t}(s_t))      differentiates no step
-    model   pathwise along the recorded states, the model's Jacobians at the noise inferred from
-            each transition (RP-DR, RP-PGM eq. 4.5)
+    model   pathwise along the recorded states, the model's Jacobians at the inferred noise (RP-DR,
+            RP-PGM eq. 4.5)
 
-The score is unbiased for ∇F_n for any critic and model, so that a difference of the means is due to
-the model's Jacobians: the states are recorded and Q is common. (Where episodes end, pathwise
-gradients also miss that actions move the end.) The start law is that of the windows and is not
-differentiated; discounting begins anew in each window.
+The score is unbiased for ∇F_n, so that a difference of the means is due to the model's Jacobians.
+V_m = β_mᵀ φ(s) is fitted on other trajectories: given s_t it leaves the mean (Greensmith et al.
+2004).
 
-A baseline that does not change the score's mean: fitted on other trajectories.
+    agree      the upper ends of |E M − E S|² / |E S|² and |E M − E S|² − TOLERANCE² |E S|² say so
+    disagree   the lower end of |E M − E S|² is above 0, and agreement is not shown
 
-    y_m(t) = Σ_{k<m} γᵏ r_{t+k} + γᵐ Q(s_{t+m}, a_{t+m})         the return of the m steps from t on
-    V_m(s) = β_mᵀ φ(s),   β_m by regression over all t and the trajectories of other folds
-    G = Σ_{t≤n} γᵗ ∇ log π(a_t|s_t) (y_{n−t}(t) − V_{n−t}(s_t))
-
-Given s_t and everything on other trajectories, ∇ log π has mean zero, so that any function of them
-may be subtracted (Greensmith, Bartlett and Baxter 2004). Trajectories that share
-baselines are not quite independent: an inner product of two of their gradients is off by a share of
-the order 1/N², which no statistic here can resolve.
+Every number is a U-statistic over pairs of trajectories, with the jackknife's interval.
 """
 
 from __future__ import annotations
@@ -28,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from math import exp
 
 import numpy as np
 import torch
@@ -40,8 +33,19 @@ from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.starts import as_starts, grouping
 from gradlab.gradients.weighted_terms import carried
 from gradlab.progress import Progress, silent
-from gradlab.statistics.moments import Array, PairSums
-from gradlab.tools.logs.on_policy import features, solved
+from gradlab.statistics.comparison import difference, log_ratio
+from gradlab.statistics.intervals import Interval, interval, jackknife_se
+from gradlab.statistics.moments import (
+    Array,
+    Estimate,
+    Moments,
+    PairSums,
+    combine,
+    estimates,
+    pair_mean,
+)
+from gradlab.tools.logs.diagnostics import features, solved
+from gradlab.tools.logs.result import TOLERANCE
 
 _FOLDS = 5
 
@@ -256,3 +260,92 @@ def _parts(block: slice, size: int) -> list[slice]:
 def pair_products(x: Tensor, z: Tensor, sum_x: Tensor, sum_z: Tensor) -> PairSums:
     own, left, right = (x * z).sum(dim=1), x @ sum_z, z @ sum_x
     return PairSums(own.numpy(), left.numpy(), right.numpy())
+
+
+@dataclass(frozen=True)
+class TableEntry:
+    """One number with its interval, as a row of the table."""
+
+    quantity: str
+    estimate: Estimate
+    interval: Interval
+
+
+def noise_of(products: Products, cell: Cell, others: tuple[Cell, ...] = ()) -> list[TableEntry]:
+    """mean_norm, variance, cosine_self; variance_critics where there are others. `others`: the same
+    gradient with other critics."""
+    critics = None
+    if others:  # Σ_c |X_c − X̄|² / (C − 1), from inner products: Σ_c ⟨c, c⟩ − Σ_cd ⟨c, d⟩ / C
+        cells = (cell, *others)
+        count = len(cells)
+        terms = [(1.0, products.pair(c, c)) for c in cells]
+        terms += [(-1.0 / count, products.pair(c, d)) for c in cells for d in cells]
+        critics = weighted([(w / (count - 1), sums) for w, sums in terms])
+    gradient = products.pair(cell, cell)
+    moments = Moments(products.size, products.squares[cell], gradient, critics=critics)
+    every = estimates(moments, 1)
+    square = pair_mean(gradient, products.size)
+    measured = [name for name in ("variance", "variance_critics") if name in every]
+    plain = [TableEntry(name, every[name], interval(name, every[name])) for name in measured]
+    # The ends of the square hold where it is estimated below 0, too.
+    ends = interval("bias2", square)
+    noise = float(gradient.left.sum() / products.size.sum() ** 2) - square.value  # tr Cov / N
+    return [
+        _of_square("mean_norm", square, ends, lambda u: np.sqrt(np.maximum(u, 0.0))),
+        *plain,
+        _of_square("cosine_self", square, ends, lambda u: _share(u, noise)),
+    ]
+
+
+def _of_square(
+    quantity: str, square: Estimate, ends: Interval, function: Callable[[Array], Array]
+) -> TableEntry:
+    """A rising function of |E G|², its ends those of the square."""
+    estimate = combine(function, square)
+    low, high = (float(function(np.asarray(end))) for end in (ends.low, ends.high))
+    return TableEntry(
+        quantity, estimate, Interval(low, high, jackknife_se(estimate.left_out), ends.method)
+    )
+
+
+def _share(square: Array, noise: float) -> Array:
+    """√(|μ|² / (|μ|² + tr Cov/N)): the cosine of the mean of N with what it estimates."""
+    signal = np.maximum(square, 0.0)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.sqrt(signal / (signal + noise)))
+
+
+def agreement(products: Products, model: Cell, score: Cell) -> list[TableEntry]:
+    """bias2, relative_bias2, excess over tolerance, cosine and log variance ratio of two cells."""
+    both, mm, ss = (
+        products.pair(model, score),
+        products.pair(model, model),
+        products.pair(score, score),
+    )
+    swapped = PairSums(both.own, both.right, both.left)
+    gap = weighted([(1.0, mm), (-1.0, both), (-1.0, swapped), (1.0, ss)])
+    moments = Moments(
+        products.size, products.squares[model], mm, truth=ss, difference=gap, cross=both
+    )
+    every = estimates(moments, 1)
+    bias2, reference = every["bias2"], pair_mean(ss, products.size)
+    excess = combine(lambda b, t: b - TOLERANCE**2 * t, bias2, reference)
+    relative = combine(lambda b, t: np.where(t > 0, b / t, np.nan), bias2, reference)
+    zero = Estimate(0.0, np.zeros_like(excess.left_out))
+    entries = [
+        TableEntry("bias2", bias2, interval("bias2", bias2)),
+        # A squared norm over one that is known: near 0 its upper end is that of a squared norm.
+        TableEntry("relative_bias2", relative, interval("bias2", relative)),
+        TableEntry("excess", excess, difference(excess, zero)),
+        TableEntry("cosine", every["cosine"], interval("cosine", every["cosine"])),
+    ]
+    variances = [
+        estimates(Moments(products.size, products.squares[cell], own), 1)["variance"]
+        for cell, own in ((model, mm), (score, ss))
+    ]
+    span = log_ratio(*variances)
+    if span is not None:  # both are known to be above 0
+        ratio = combine(lambda a, b: a / b, *variances)
+        ends = Interval(exp(span.low), exp(span.high), jackknife_se(ratio.left_out), span.method)
+        entries.append(TableEntry("variance_ratio", ratio, ends))
+    return entries

@@ -1,4 +1,4 @@
-"""The page of logs and a model: what the data support, how noisy they are, what to mend."""
+"""The page of logs and a model: what the data support, how noisy they are."""
 
 from __future__ import annotations
 

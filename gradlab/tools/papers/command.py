@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
     from gradlab.tools.papers.published import ItemPart
-    from gradlab.tools.papers.reproduction import ItemRun
 
 
 @dataclass(frozen=True)
@@ -25,9 +24,9 @@ class FigureCommand:
 
     One run: any figure of its report, by its file name there. Several: those of their comparison.
     Names of training runs: returns, returns-time, convergence, tracking, value, updates,
-    update-times, weights, gradient-relative, model-prediction; of measurements: gain, mse,
-    error-1-model, cosine, snr, sample_norm, bias2, variance. docs/papers.md has the papers' figures
-    by these names. What is drawn is written as a table beside it.
+    update-times, weights, gradient-relative, gradient-horizons, model-prediction; of measurements:
+    gain, mse, error-1-model, cosine, snr, sample_norm, bias2, variance. docs/papers.md has the
+    papers' figures by these names. What is drawn is written as a table beside it.
 
         gradlab figure returns runs/mpg-v2.h5 runs/td3.h5 --output returns.pdf
         gradlab figure convergence runs/mpg-v2.h5 runs/sac.h5 --width double
@@ -104,9 +103,19 @@ class ReproduceCommand:
         due = made.planned(item, folder, self.seeds, self.share)
         made.check_disk(due, folder)
         for each in due:
-            standard_error(f"gradlab: {_priced(each)}")
+            there = each.done >= each.iterations
+            price = "is there" if there else f"about {_hours(each.hours)}"
+            standard_error(
+                f"gradlab: {each.row} on {each.part.task}: {each.iterations:,} iterations, "
+                f"{each.transitions:,} transitions, {each.seeds} seeds, {price}"
+            )
         whole = sum(each.hours for each in due)
-        plan = [_row(each) for each in due]
+        plan: list[dict[str, object]] = [
+            {"row": each.row, "task": each.part.task, "iterations": each.iterations,
+             "transitions": each.transitions, "seeds": each.seeds, "done": each.done,
+             "hours": round(each.hours, 2), "path": str(each.path)}
+            for each in due
+        ]  # fmt: skip
         said = f"{item.title}: {len(due)} runs, about {_hours(whole)} of one core"
         if self.plan:
             return {"headline": f"{said} for what is missing.", "plan": plan}
@@ -131,22 +140,6 @@ class ReproduceCommand:
 
 def _hours(hours: float) -> str:
     return f"{60 * hours:.0f} min" if hours < 2 else f"{hours:.0f} h"
-
-
-def _priced(each: ItemRun) -> str:
-    price = "is there" if each.done >= each.iterations else f"about {_hours(each.hours)}"
-    return (
-        f"{each.row} on {each.part.task}: {each.iterations:,} iterations, {each.transitions:,} "
-        f"transitions, {each.seeds} seeds, {price}"
-    )
-
-
-def _row(each: ItemRun) -> dict[str, object]:
-    return {
-        "row": each.row, "task": each.part.task, "iterations": each.iterations,
-        "transitions": each.transitions, "seeds": each.seeds, "done": each.done,
-        "hours": round(each.hours, 2), "path": str(each.path),
-    }  # fmt: skip
 
 
 def _written(part: ItemPart, table: DataFrame, folder: Path, title: str) -> list[str]:

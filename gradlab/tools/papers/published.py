@@ -145,11 +145,7 @@ def hours(row: str, iterations: int, seeds: int) -> float:
 
 
 def find(paper: str, item: str) -> Item:
-    """The item of a paper.
-
-    Raises:
-        InputError: an unknown one; names those that are known.
-    """
+    """The item of a paper."""
     if paper not in ITEMS:
         raise InputError(f"paper is {paper!r}, expected one of {', '.join(ITEMS)}")
     if item not in ITEMS[paper]:
@@ -158,11 +154,7 @@ def find(paper: str, item: str) -> Item:
 
 
 def narrowed(item: Item, rows: tuple[str, ...], tasks: tuple[str, ...]) -> Item:
-    """The item with some of its rows and tasks.
-
-    Raises:
-        InputError: one that it does not have.
-    """
+    """The item with some of its rows and tasks."""
     every = list(dict.fromkeys(row for part in item.parts for row in part.rows))
     for name, given, known in (
         ("rows", rows, every), ("tasks", tasks, [part.task for part in item.parts]),

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from gradlab import validation
 from gradlab.errors import InputError
 from gradlab.progress import Progress, silent
 from gradlab.runs.training.results import GOALS, Training, first_reached, load
@@ -46,18 +47,10 @@ class ItemRun:
 
 
 def planned(item: Item, folder: Path, seeds: int, share: float) -> list[ItemRun]:
-    """Every run of the item, cheapest first within a task.
-
-    Args:
-        share: of the paper's length that is trained.
-
-    Raises:
-        InputError: a share or a number of seeds that cannot be, or a run of another length.
-    """
-    if not 0 < share <= 1:
-        raise InputError(f"share is {share!r}, expected a number above 0, at most 1")
-    if seeds < 1:
-        raise InputError(f"seeds is {seeds!r}, expected an integer from 1")
+    """Every run of the item, cheapest first within a task. `share`: of the paper's length that is
+    trained."""
+    validation.number("share", share, above=0, most=1)
+    validation.whole("seeds", seeds, 1)
     due = []
     for part in item.parts:
         task = task_from_name(part.task, dict(pair.split("=", 1) for pair in part.settings))

@@ -1,7 +1,7 @@
-"""Branches of a race: a policy that follows one candidate, with a critic and a model of its own.
+"""Branches of a race, each a policy that follows one candidate, and the world that it is run in.
 
-A candidate is an estimator at its horizon, a weighted sum of some, or a loss of a user's own, and
-becomes a step: from the policy and the number of the update to what the optimiser descends.
+A candidate is an estimator at its horizon, a weighted sum of some, or a user's loss. A world gives
+returns from the same judging starts, and the states that gradients and losses are taken at.
 """
 
 from __future__ import annotations
@@ -14,21 +14,133 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gradlab.data.episodes import play, rows, takes_seed
 from gradlab.data.noise import child, stream
 from gradlab.errors import InputError
 from gradlab.gradients.bptt import mean_gradient
 from gradlab.gradients.estimator import Estimator
-from gradlab.gradients.starts import Starts
+from gradlab.gradients.start_laws import visits
+from gradlab.gradients.starts import Starts, as_starts
+from gradlab.gradients.tail import Setting
 from gradlab.measurement.arguments import estimators_at
 from gradlab.measurement.rehearsal import at_horizon
-from gradlab.networks.interface import double_copy
+from gradlab.networks.interface import double_copy, flat_parameters, noise_dim
 from gradlab.networks.mlp import CriticLike
+from gradlab.progress import silent
 from gradlab.runs.realised import Cell
-from gradlab.systems.system import System
 from gradlab.tasks import Task
 from gradlab.tools.race.result import ALONE
-from gradlab.tools.race.worlds import TaskWorld, World
+from gradlab.truth.moved_returns import Rolling
 from gradlab.validation import shown
+
+_VISITS = 4  # states of each start that a fit's visited states hold
+UNPAIRED = 4  # times as many starts where resets take no seed
+
+
+@dataclass(frozen=True)
+class TaskWorld:
+    """A task: discounted returns of `judging.horizon` steps, on common noise.
+
+    Attributes:
+        judging: the setting of the returns, from starts that make no gradient.
+        pool: starts whose visited states a fit has.
+    """
+
+    task: Task
+    judging: Setting
+    pool: int
+    paired = True
+
+    def returns(self, policies: Sequence[nn.Module]) -> Tensor:
+        begin = _parameters(self.judging.policy)
+        moved = [_parameters(policy) - begin for policy in policies]
+        return Rolling(self.judging, silent).returns(self.judging.starts, moved, "").returns[1:]
+
+    def states(self, policy: nn.Module, fit: int) -> Starts:
+        seed = child(self.judging.seed, f"race states {fit}")
+        own = double_copy("policy", policy)
+        setting = replace(self.judging, policy=own, starts=self._drawn(self.pool, seed))
+        return visits(replace(setting, seed=seed), _VISITS)
+
+    def starts(self, n: int, update: int) -> Starts:
+        """Fresh starts of one update, the same for every branch."""
+        return self._drawn(n, child(self.judging.seed, f"race starts {update}"))
+
+    def _drawn(self, n: int, seed: int) -> Starts:
+        drawn = self.task.starts(n, stream(seed, "race")).double()
+        return as_starts(drawn, self.task.simulator.state_dim)
+
+
+@dataclass(frozen=True)
+class _EnvironmentWorld:
+    """An environment with reset and step, as Gymnasium's; returns are sums of discounted rewards.
+
+    Attributes:
+        starts: episodes that returns are of; length: steps of an episode, at most.
+        seeded: does reset take a seed?
+    """
+
+    environment: Any
+    starts: int
+    length: int
+    discount: float
+    seed: int
+    seeded: bool
+
+    @property
+    def paired(self) -> bool:
+        return self.seeded
+
+    def returns(self, policies: Sequence[nn.Module]) -> Tensor:
+        episodes = [
+            [self._episode(policy, f"race return {i}")[0] for i in range(self.starts)]
+            for policy in policies
+        ]
+        return torch.tensor(episodes, dtype=torch.float64)
+
+    def states(self, policy: nn.Module, fit: int) -> Starts:
+        seen: list[Tensor] = []
+        for i in range(max(self.starts // _VISITS, 1)):
+            seen += self._episode(policy, f"race states {fit} {i}")[1]
+        return as_starts(torch.stack(seen), seen[0].shape[0])
+
+    def _episode(self, policy: nn.Module, name: str) -> tuple[float, list[Tensor]]:
+        """Discounted return and observed states of one episode, on noise of its own."""
+        seed = child(self.seed, name) % 2**31
+        like, seen = next(policy.parameters()), list[Tensor]()
+
+        def act(state: Any, t: int) -> Any:
+            row = rows(state, like, batched=False)
+            seen.append(row[0])
+            drawn = torch.randn(1, noise_dim(policy), generator=stream(seed, "policy", t))
+            with torch.no_grad():
+                action: Tensor = policy(*([row, drawn.to(like)] if noise_dim(policy) else [row]))
+            return action[0].cpu().numpy()
+
+        resets = seed if self.seeded else None
+        played = play(self.environment, act, resets, self.length, self.discount)
+        return played[0].total, seen
+
+
+World = TaskWorld | _EnvironmentWorld
+
+
+def environment_world(
+    environment: Any, starts: int | None, length: int, discount: float, seed: int
+) -> _EnvironmentWorld:
+    """The world of an environment; without seeds its returns are compared by more starts."""
+    for method in ("reset", "step"):
+        if not callable(getattr(environment, method, None)):
+            kind = type(environment).__name__
+            raise InputError(f"task is a {kind} without {method}: give a Task or an environment")
+    seeded = takes_seed(environment)
+    n = (32 if seeded else 32 * UNPAIRED) if starts is None else starts
+    return _EnvironmentWorld(environment, n, length, discount, seed, seeded)
+
+
+def _parameters(policy: nn.Module) -> Tensor:
+    return flat_parameters(policy).double()
+
 
 _SHOTS = (1, 5)  # horizons of the default candidates, beside the task's own
 
@@ -46,7 +158,7 @@ class Branch:
     Attributes:
         parts: weighted estimators; () of a loss.
         loss: the user's own, of policy and states.
-        critic, model: in the place of the race's own, where they are fitted again.
+        critic: in the place of the race's own, where it is fitted again.
         states: visited by the policy at the last fit.
         dropped: updates after which it was dropped, 0: never.
     """
@@ -57,17 +169,12 @@ class Branch:
     parts: Sequence[tuple[float, Estimator]] = ()
     loss: _Loss | None = None
     critic: nn.Module | None = None
-    model: System | None = None
     states: Starts | None = field(default=None, repr=False)
     dropped: int = 0
 
     def has(self, thing: object) -> bool:
-        """Is this critic, or model, one of its estimators'?"""
-        return any(
-            thing is each
-            for _, part in self.parts
-            for each in (part.tail.critic, part.states, part.jacobians)
-        )
+        """Is this critic one of its estimators'?"""
+        return any(thing is part.tail.critic for _, part in self.parts)
 
     def state(self) -> dict[str, Any]:
         """Everything that its next update depends on, for `load`."""
@@ -76,7 +183,6 @@ class Branch:
             "policy": self.policy.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "critic": None if self.critic is None else self.critic.state_dict(),
-            "model": self.model.state_dict() if isinstance(self.model, nn.Module) else None,
             "states": None if states is None else (states.states, states.weight, states.group),
             "dropped": self.dropped,
         }
@@ -88,9 +194,6 @@ class Branch:
         if self.critic is not None and own["critic"] is not None:
             self.critic = copy.deepcopy(self.critic)
             self.critic.load_state_dict(own["critic"])
-        if isinstance(self.model, nn.Module) and own["model"] is not None:
-            self.model = copy.deepcopy(self.model)
-            self.model.load_state_dict(own["model"])
         self.states = None if own["states"] is None else Starts(*own["states"])
         self.dropped = int(own["dropped"])
 
@@ -102,11 +205,10 @@ class Branch:
 
 @dataclass(frozen=True)
 class SharedNetworks:
-    """What the candidates of a race share: the critic and the model that branches replace."""
+    """What the candidates of a race share: the critic that branches replace."""
 
     world: World
     critic: nn.Module | None
-    model: System | None
     batch: int
     seed: int
     termination: str
@@ -135,16 +237,9 @@ class SharedNetworks:
         total = torch.zeros(1, dtype=torch.float64)
         seed = child(self.seed, f"race update {update}")
         for weight, part in branch.parts:
-            # The estimator has the branch's own critic and model.
-            tail = part.tail
-            if tail.critic is not None and tail.critic is self.critic:
-                tail = replace(tail, critic=branch.critic)
-            systems: dict[str, Any] = {
-                name: branch.model
-                for name in ("states", "jacobians")
-                if self.model is not None and getattr(part, name) is self.model
-            }
-            own = replace(part, tail=tail, **systems)
+            own = part  # with the branch's own critic
+            if part.tail.critic is not None and part.tail.critic is self.critic:
+                own = replace(part, tail=replace(part.tail, critic=branch.critic))
             if own.way.every and isinstance(self.world, TaskWorld):
                 at = self.world.starts(self.batch, update)
             else:
@@ -166,11 +261,7 @@ class SharedNetworks:
 
 
 def branch_of(name: str, candidate: object, policy: nn.Module, optimizer: Optimizer) -> Branch:
-    """The branch of one candidate, whose policy is a copy: float64 for estimators.
-
-    Raises:
-        InputError: it is none of what a candidate can be.
-    """
+    """The branch of one candidate, whose policy is a copy: float64 for estimators."""
     if isinstance(candidate, Estimator):
         candidate = ((1.0, candidate),)
     if (
@@ -202,11 +293,7 @@ def candidates_of(
     horizon: int | None,
     fewest: int = 2,
 ) -> dict[str, Any]:
-    """Candidates by name, those that were named with the race's own critic.
-
-    Raises:
-        InputError: fewer than so many, an unknown name, or none that an environment could have.
-    """
+    """Candidates by name, those that were named with the race's own critic."""
     names_given = isinstance(given, list | tuple) and all(isinstance(n, str) for n in given)
     if not (given is None or isinstance(given, Mapping) or names_given):
         raise InputError(

@@ -176,7 +176,7 @@ class StepCommand:
         """The first screen, and the table of returns."""
         with undisturbed():
             from gradlab.networks.checkpoint import load
-            from gradlab.tools.race.findings import step_screen
+            from gradlab.tools.race.page import step_screen
             from gradlab.tools.race.step import step
 
         policies = [load(name) for name in (self.before, self.after)]

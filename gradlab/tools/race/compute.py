@@ -18,6 +18,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import nan
 from pathlib import Path
 from typing import Any
@@ -44,20 +45,20 @@ from gradlab.runs.rehearsal import LOST, Rule, judged
 from gradlab.statistics.moments import sample_mean
 from gradlab.statistics.selection import largest
 from gradlab.storage import records
-from gradlab.systems.system import System
 from gradlab.tasks import Task
 from gradlab.tools.race.branches import (
     Branch,
     Candidate,
-    Optimizer,
     SharedNetworks,
+    TaskWorld,
+    World,
     branch_of,
     candidates_of,
+    environment_world,
     estimators_in,
     with_copies,
 )
 from gradlab.tools.race.result import Race
-from gradlab.tools.race.worlds import TaskWorld, World, environment_world
 from gradlab.truth.oracles import effective_horizon
 from gradlab.user_code.calls import differentiating
 
@@ -68,7 +69,6 @@ _CURVE = 10  # evaluations along the way, beside the first ones
 _MARGIN = 2.0  # a fit of the critic takes as long as its data: twice a look at the returns
 
 _RefitCritic = Callable[[nn.Module, nn.Module, int], nn.Module]
-_RefitModel = Callable[[nn.Module, System, int], System]
 
 
 class Stopped(KeyboardInterrupt):
@@ -95,7 +95,6 @@ def race(
     discount: float = 1.0,
     termination: str = "ignore",
     refit_critic: bool | _RefitCritic = True,
-    refit_model: _RefitModel | None = None,
     drop: bool = True,
     seed: int = 0,
     output: str | Path | None = None,
@@ -129,8 +128,6 @@ def race(
         refit_critic: True: the critic is trained on from where it stands, on the branch's own
             roll-outs (`fitting.critics.refit_critic`); False: never; or a function (policy, critic,
             fit) → critic. One without parameters is kept.
-        refit_model: a function (policy, model, fit) → model that replaces the task's prior where
-            candidates use it; None: it is kept.
         drop: leave branches behind that cannot be best; False: each goes on to the end, and one
             candidate may go alone.
         output: file of the race, written at every evaluation; its state stands beside it.
@@ -162,7 +159,7 @@ def race(
         records.check_output(path, overwrite)
     contest = _contest(
         task, policy, critic, candidates, updates, rule, batch, starts, horizon, length, discount,
-        termination, refit_critic, refit_model, drop, seed, path,
+        termination, refit_critic, drop, seed, path,
     )  # fmt: skip
     contest.config["command"] = command
     done = contest.restore() if resume else 0
@@ -171,10 +168,6 @@ def race(
 
 
 def check_sizes(updates: int, batch: int, starts: int | None, seed: int) -> None:
-    """
-    Raises:
-        InputError: of a race, one of these is none.
-    """
     validation.whole("updates", updates, 1)
     validation.whole("batch", batch, 1)
     validation.whole("seed", seed)
@@ -194,7 +187,6 @@ class _Contest:
     rule: Update
     rate: float
     refit_critic: _RefitCritic | None
-    refit_model: _RefitModel | None
     before: Tensor
     change: Tensor
     config: dict[str, Any]
@@ -232,8 +224,6 @@ class _Contest:
             if k and self.refit_critic and branch.critic and branch.has(of.critic):
                 again = self.refit_critic(branch.policy, branch.critic, fit)
                 branch.critic = double_copy("critic", again)
-            if k and self.refit_model and branch.model is not None and branch.has(of.model):
-                branch.model = self.refit_model(branch.policy, branch.model, fit)
             branch.states = self.world.states(branch.policy, fit)
         except InputError:
             if not k:
@@ -322,15 +312,9 @@ class _Contest:
         return (Price("race", f"{work}looks at {len(self.before)} starts", seconds, at_most=True),)
 
     def restore(self) -> int:
-        """Branches and what was found as they were kept; returns the updates that were made.
-
-        Raises:
-            InputError: there is no state, or one of another race.
-        """
+        """Branches and what was found as they were kept; returns the updates that were made."""
         assert self.path is not None
         place = state_file(self.path)
-        if "model" in self.notes:
-            raise InputError(f"the model {self.notes['model']}: start with resume=False")
         if not place.is_file():
             raise InputError(f"{place}: no such file, nothing to resume: start with resume=False")
         try:
@@ -368,7 +352,6 @@ def _contest(
     discount: float,
     termination: str,
     refit_critic: bool | _RefitCritic,
-    refit_model: _RefitModel | None,
     drop: bool,
     seed: int,
     path: Path | None,
@@ -394,12 +377,13 @@ def _contest(
         world = environment_world(task, starts, steps, discount, seed)
         if any(estimators_in(each) for each in chosen.values()):
             raise InputError("candidates of an environment are losses: estimators need a Task")
-    parts = SharedNetworks(world, own, task.prior if is_task else None, batch, seed, termination)
+    parts = SharedNetworks(world, own, batch, seed, termination)
     rate = _rate(rule, world, parts, chosen, policy)
-    optimizer = _optimizer(rule, rate)
+    kinds: dict[str, Any] = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}
+    optimizer = partial(kinds[rule.optimizer], lr=rate, foreach=False)
     branches = [branch_of(name, each, policy, optimizer) for name, each in chosen.items()]
     for branch in branches:
-        branch.critic, branch.model = own, parts.model
+        branch.critic = own
     before = world.returns([policy])[0]
     if not bool(torch.isfinite(before).all()):
         raise InputError("the policy's returns are not finite: start from one that stays")
@@ -408,8 +392,6 @@ def _contest(
         notes["pairing"] = (
             f"reset takes no seed: returns are not paired, and {len(before)} starts stand in"
         )
-    if refit_model is not None and not isinstance(parts.model, nn.Module):
-        notes["model"] = "is no module: a race that fits it again cannot be resumed"
     config = {
         "task": task.name if is_task else type(task).__name__,
         "candidates": list(chosen),
@@ -433,7 +415,7 @@ def _contest(
     rungs = rungs if drop else ()
     change = torch.full((len(branches), len(marks), len(before)), torch.nan, dtype=torch.float64)
     return _Contest(
-        world, parts, branches, marks, rungs, rule, rate, refit, refit_model, before, change,
+        world, parts, branches, marks, rungs, rule, rate, refit, before, change,
         config, notes, path,
     )  # fmt: skip
 
@@ -468,11 +450,7 @@ def _rate(
     chosen: Mapping[str, Any],
     policy: nn.Module,
 ) -> float:
-    """The rate, or the assumed one, by the first step along the first estimator.
-
-    Raises:
-        InputError: nobody gave one, and no estimator says what a step is.
-    """
+    """The rate, or the assumed one, by the first step along the first estimator."""
     if rule.rate is not None:
         return rule.rate
     named = [(name, each) for name, each in chosen.items() if estimators_in(each)]
@@ -481,11 +459,6 @@ def _rate(
             return nan  # every loss has its own rule
         raise InputError("update has no rate: give Update(rate=…), or an optimiser to every loss")
     probe = branch_of(*named[0], policy, lambda parameters: torch.optim.SGD(parameters, lr=0.0))
-    probe.critic, probe.model = parts.critic, parts.model
+    probe.critic = parts.critic
     probe.states = world.states(probe.policy, 0)
     return rule.rate_for(world.judging, parts.gradient(probe, 0))
-
-
-def _optimizer(rule: Update, rate: float) -> Optimizer:
-    kinds: dict[str, Any] = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}
-    return lambda parameters: kinds[rule.optimizer](parameters, lr=rate, foreach=False)

@@ -27,7 +27,7 @@ from gradlab.statistics.number import Decision, Number, decide
 from gradlab.storage import codec, records
 from gradlab.storage.codec import content_of, described, header
 from gradlab.storage.records import Array, Record
-from gradlab.wording import listed, percent, two, updates
+from gradlab.wording import listed, percent, span, two, updates
 
 KIND = "race"
 ALONE = -1  # horizon of a candidate that has none: a mixture, or a user's own loss
@@ -147,7 +147,7 @@ def load(path: str | Path) -> Race:
 
 
 def _with_ends(number: Number) -> str:
-    return f"{two(number.value)} [{two(number.low)}, {two(number.high)}]"
+    return f"{two(number.value)} (CI {span(number.low, number.high)})"
 
 
 POLICIES = ("before", "after", "opposite")
@@ -239,13 +239,13 @@ class Step:
     def _beside(self, forward: Decision, back: Decision) -> str:
         count = f" ({self.starts} starts)"
         if not back.decided:
-            return f"{count}; what the opposite step would do is not known."
+            return f"{count}. What the opposite step would do is not known."
         if forward.kind == back.kind == "below":
-            return f", and so would the opposite step{count}: too long, or a ridge."
+            return f"{count}. So would the opposite step: too long a step, or a ridge."
         if forward.kind == back.kind:
-            return f", and so would the opposite step{count}: any move helps here."
+            return f"{count}. So would the opposite step: any move helps here."
         other = "raise" if back.kind == "above" else "lower"
-        return f"{count}; the opposite step would {other} it by {_size(self.opposite)}."
+        return f"{count}. The opposite step would {other} it by {_size(self.opposite)}."
 
     def _open(self, decision: Decision) -> str:
         text = (
@@ -256,7 +256,7 @@ class Step:
         text = text.replace("-", "−")
         if decision.more is None:
             return f"{text}."
-        return f"{text}; about {two(self.starts + decision.more)} would decide."
+        return f"{text}. About {two(self.starts + decision.more)} would decide."
 
 
 def _size(change: Number) -> str:

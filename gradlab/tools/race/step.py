@@ -24,8 +24,8 @@ from gradlab.probe.isolation import copied, undisturbed
 from gradlab.progress import Progress, check_progress, silent
 from gradlab.statistics.number import decide
 from gradlab.statistics.paired import difference_of_means, level_of, student_mean
+from gradlab.tools.race.branches import UNPAIRED
 from gradlab.tools.race.result import POLICIES, Step
-from gradlab.tools.race.worlds import UNPAIRED
 from gradlab.user_code.calls import running
 
 _NO_SEED = "reset takes no seed"
@@ -133,17 +133,17 @@ def _found(
 
 
 def _policies(before: nn.Module, after: nn.Module) -> list[nn.Module]:
-    """Copies at θ₀, θ₁ and 2θ₀ − θ₁.
-
-    Raises:
-        InputError: they are of different architectures, equal, or not finite.
-    """
+    """Copies at θ₀, θ₁ and 2θ₀ − θ₁."""
     for name, policy in (("before", before), ("after", after)):
         validation.instance(name, policy, nn.Module, "a torch.nn.Module")
     held = [dict(policy.named_parameters()) for policy in (before, after)]
     shapes = [{name: tuple(p.shape) for name, p in each.items()} for each in held]
     if shapes[0] != shapes[1]:
-        raise InputError(f"after is of another architecture than before: {_differing(*shapes)}")
+        every = shapes[0] | shapes[1]
+        first = next(name for name in every if shapes[0].get(name) != shapes[1].get(name))
+        one, other = (list(each[first]) if first in each else "none" for each in shapes)
+        what = f"{first} is {one} before and {other} after"
+        raise InputError(f"after is of another architecture than before: {what}")
     if not shapes[0]:
         raise InputError("before has no parameters: a step is one of parameters")
     for name, each in zip(("before", "after"), held, strict=True):
@@ -157,14 +157,3 @@ def _policies(before: nn.Module, after: nn.Module) -> list[nn.Module]:
         for opposite, moved in zip(own[2].parameters(), own[1].parameters(), strict=True):
             opposite.copy_(2 * opposite - moved.to(opposite))
     return own
-
-
-def _differing(before: dict[str, tuple[int, ...]], after: dict[str, tuple[int, ...]]) -> str:
-    for name in {**before, **after}:
-        if before.get(name) != after.get(name):
-            one, other = (
-                "none" if shape is None else str(list(shape))
-                for shape in (before.get(name), after.get(name))
-            )
-            return f"{name} is {one} before and {other} after"
-    return "other names"

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from gradlab.fitting.model_settings import ModelSettings
     from gradlab.progress import Progress
     from gradlab.tasks import Task
-    from gradlab.tools.remedies.result import Remedies as Run
 
 # Of the feedback that is optimal for the prior: at 1 its gradient is close to 0, with any model.
 _SHARE = 0.5
@@ -131,7 +130,15 @@ class RemediesCommand:
                 )
             except KeyboardInterrupt:
                 raise KeyboardInterrupt(_kept(run)) from None
-        document = of_run(run, page=not self.no_report, more=self._defaults(result))
+        rows, epochs = result.config["rows"], result.config["settings"]["epochs"]
+        data = f"each trial recorded {rows} transitions with the policy and exploration noise"
+        data = data if self.data is None else f"{rows} transitions of {self.data} in every trial"
+        text = f"Data: {data}; the baseline was fitted for {epochs} epochs."
+        if self.policy is None:
+            share = f"{_SHARE:.0%} of the stabilising feedback"
+            text += f" No --policy: one with {share} was fitted."
+        more: list[Document] = [{"text": text, "decided": False}]
+        document = of_run(run, page=not self.no_report, more=more)
         return document | {"table": result.table().to_dict("records")}
 
     def _arms(self) -> tuple[str, ...]:
@@ -184,21 +191,6 @@ class RemediesCommand:
             loaded["critic"] = fit_critic(task, loaded["policy"], seed=self.seed, progress=progress)
             checkpoint.save(loaded["critic"], arguments.beside(run, "critic"))
         return loaded
-
-    def _defaults(self, result: Run) -> list[Document]:
-        """A sentence with the defaults that were taken."""
-        settings = result.config["settings"]
-        data = (
-            f"each trial recorded {result.config['rows']} transitions with the policy and "
-            f"exploration noise"
-            if self.data is None
-            else f"{result.config['rows']} transitions of {self.data} in every trial"
-        )
-        fit = f"the baseline was fitted for {settings['epochs']} epochs"
-        made = ""
-        if self.policy is None:
-            made = f" No --policy: one with {_SHARE:.0%} of the stabilising feedback was fitted."
-        return [{"text": f"Data: {data}; {fit}.{made}", "decided": False}]
 
 
 def _kept(run: Path) -> str:

@@ -1,14 +1,8 @@
 """`compare_remedies`: models with and without each remedy, on the same data, starts and noise.
 
-    run = compare_remedies(task, policy, critic, Path("runs/remedies.h5"), arms=("spectral", "dd"))
-    run.table()                       what each arm changes, at equal steps and at equal time
-
 Within a trial all models share record, first weights, starts and noise; trials share nothing but
-what was given. The file is written anew after each trial, and every fitted model is kept, so that a
-kill costs at most the measurement of a trial and a few seconds of a fit.
-
-One trial: every model of the plan, made from one record and first weights, and measured on the
-same starts and noise.
+what was given. The file is written anew after each trial and every fitted model is kept: a kill
+costs at most the measurement of a trial and a few seconds of a fit.
 """
 
 from __future__ import annotations
@@ -104,15 +98,14 @@ class _Question:
 def measured(
     question: _Question, trial: int, plan: TrialPlan, folder: Path, progress: Progress
 ) -> tuple[list[ModelValue], dict[str, Any]]:
-    """Every number of a trial, and what a reader must know of it.
-
-    Raises:
-        InputError, Failure: an arm cannot be fitted.
-    """
+    """Every number of a trial, and what a reader must know of it."""
     begun = time.monotonic()
     data, recipes = question.record(trial), question.recipes(trial)
     parts = _made(plan.parts, recipes, data, folder, f"trial {trial + 1}: models", progress)
-    systems = {name: _system_of(question.task, plan, name, parts) for name in plan.models}
+    systems: dict[str, System] = {}
+    for name, of in plan.models.items():  # each ends where the task does
+        made = [LearnedSystem(parts[part].ensemble, None, question.task.alive) for part in of]
+        systems[name] = made[0] if len(made) == 1 else TwoModels(*made)
     truth = shared_truth(
         question.task, question.policy, question.starts, question.horizon, question.batch,
         seed=question.seed_of(trial), progress=progress,
@@ -149,14 +142,6 @@ def measured(
         "seconds": round(time.monotonic() - begun, 1),
     }
     return values, notes
-
-
-def _system_of(
-    task: Task, plan: TrialPlan, name: str, parts: Mapping[FittedPart, FittedModel]
-) -> System:
-    """A model of the plan as a system that ends where the task does."""
-    systems = [LearnedSystem(parts[part].ensemble, None, task.alive) for part in plan.models[name]]
-    return systems[0] if len(systems) == 1 else TwoModels(*systems)
 
 
 def _made(
@@ -241,12 +226,24 @@ def compare_remedies(
     H = task.horizon if horizon is None else horizon
     check_arguments(H, starts, batch, "ignore")
     check_networks(task, policy, critic)
+    validation.whole("trials", trials, 1)
+    validation.whole("horizon", H, 1)  # at 0 no model counts
+    once = tuple(dict.fromkeys(arms))
+    if not once:
+        raise InputError(f"arms is empty, expected some of {', '.join(ABOUT)}")
+    for arm in once:
+        fits_of(arm)
+    if not settings.reward:
+        raise InputError("settings has reward=False: models here need a head for the reward")
+    if data is None:
+        validation.whole("rows", rows, 1)
+    else:
+        trajectories.check_widths(data, task.simulator.state_dim, task.simulator.action_dim)
     question = _Question(
         task, double_copy("policy", policy), None if critic is None else
-        double_copy("critic", as_critic(critic)), _checked_arms(arms), data, rows,
-        _checked_settings(settings), gradient_loss, H, starts, batch, seed,
+        double_copy("critic", as_critic(critic)), once, data, rows,
+        replace(settings, patience=None, seconds=None), gradient_loss, H, starts, batch, seed,
     )  # fmt: skip
-    _check_rest(question, trials)
     folder, config = models_folder(output), _config(question, costs)
     records.check_output(output, overwrite or resume)
     if not resume:
@@ -255,7 +252,9 @@ def compare_remedies(
     changed = [name for name in config if recorded["config"].get(name) != config[name]]
     if changed:
         raise InputError(f"{folder} was begun with other {', '.join(changed)}: repeat them")
-    plan = _plan_from(recorded)
+    plan = fits.planned(
+        recorded["config"]["arms"], recorded["epochs"], recorded["steps"], recorded["costs"]
+    )
     run = load(output) if resume and output.is_file() else None
     for k in range(run.trials if run else 0, trials):
         values, notes = measured(question, k, plan, folder / f"trial-{k}", progress)
@@ -275,45 +274,6 @@ def models_folder(output: Path) -> Path:
 def is_begun(output: Path) -> bool:
     """Whether models of a run at `output` were planned, so that it can go on."""
     return (models_folder(output) / PLAN).is_file()
-
-
-def models_of(output: Path, task: Task, trial: int = 0) -> dict[str, System]:
-    """The models of a finished trial by name, as systems.
-
-    Raises:
-        InputError: there are none.
-    """
-    folder = models_folder(output)
-    plan = _plan_from(notes_of(folder))
-    kept = {part: fits.kept(folder / f"trial-{trial}", part) for part in plan.parts}
-    return {name: _system_of(task, plan, name, kept) for name in plan.models}
-
-
-def _checked_arms(arms: Sequence[str]) -> tuple[str, ...]:
-    once = tuple(dict.fromkeys(arms))
-    if not once:
-        raise InputError(f"arms is empty, expected some of {', '.join(ABOUT)}")
-    for arm in once:
-        fits_of(arm)
-    return once
-
-
-def _checked_settings(settings: ModelSettings) -> ModelSettings:
-    if not settings.reward:
-        raise InputError("settings has reward=False: models here need a head for the reward")
-    return replace(settings, patience=None, seconds=None)
-
-
-def _check_rest(question: _Question, trials: int) -> None:
-    if not isinstance(trials, int) or trials < 1:
-        raise InputError(f"trials is {trials!r}, expected an integer from 1")
-    if question.horizon < 1:
-        raise InputError("horizon is 0, where no model counts: expected at least 1")
-    if question.data is None and question.rows < 1:
-        raise InputError(f"rows is {question.rows!r}, expected an integer from 1")
-    if question.data is not None:
-        simulator = question.task.simulator
-        trajectories.check_widths(question.data, simulator.state_dim, simulator.action_dim)
 
 
 def _config(question: _Question, costs: Mapping[str, float] | None) -> dict[str, Any]:
@@ -386,12 +346,6 @@ def notes_of(folder: Path) -> dict[str, Any]:
             f"{folder} holds no models of a test of remedies, or damaged ones: choose another "
             f"output, or start without resuming"
         ) from error
-
-
-def _plan_from(notes: Mapping[str, Any]) -> TrialPlan:
-    """The plan that a folder tells of."""
-    arms = notes["config"]["arms"]
-    return fits.planned(arms, notes["epochs"], notes["steps"], notes["costs"])
 
 
 def _with_trial(

@@ -1,19 +1,7 @@
-"""What each remedy changes, beside what it costs.
+"""What each remedy changes beside what it costs, and every model by itself.
 
-    remedy_effects      one quantity: a ratio per remedy, at equal time and at equal steps
-    remedy_jacobians    errors of the Jacobians, block by block, points on clips apart
-    remedy_horizons     a ratio over the horizon
-
-The table is `Remedies.table()`: a row per arm, budget, quantity, block, at and region with first
-(without the remedy), second (with it), difference, ratio and their ends.
-
-Every model of a test of remedies by itself, beside the simulator.
-
-    remedy_levels     a quantity over horizon or steps
-    remedy_marks      one number per model: usable horizon, exponent
-
-The table is `Remedies.levels()`: a row per model, quantity, block, at and region with value, ci_low
-and ci_high.
+Effects take `Remedies.table()`, a row per arm, budget, quantity, block, at and region; levels and
+marks take `Remedies.levels()`, a row per model.
 """
 
 from __future__ import annotations
@@ -47,18 +35,23 @@ _LOOKS: Mapping[str, Look] = {
     "batch × 4": Look("batch × 4", MUTED, "-", "d"),
 }
 _BLOCKS = {"A": "∂s′/∂s", "B": "∂s′/∂a", "r_s": "∂r/∂s", "r_a": "∂r/∂a"}
-_QUANTITIES = {
-    "least_mse": "least error over the horizons",
-    "mse": "mean squared error of the gradient",
-    "bias2": "squared bias",
-    "variance": "variance",
-    "held_out_mse": "held-out error of one step",
-    "prediction_error": "error of the predicted states",
-    "roughness": "roughness of the model's surface",
-    "relative_mse": "error over that of a zero gradient",
-    "usable_horizon": "usable horizon",
-    "best_horizon": "horizon of the least error",
+QUANTITIES = {
+    "least_mse": "Least error of the gradient over the horizons",
+    "mse": "Mean squared error of the gradient",
+    "relative_mse": "Error of the gradient over that of a zero gradient",
+    "bias2": "Squared bias of the gradient",
+    "variance": "Variance of the gradient",
+    "cosine": "Cosine of the mean gradient with the truth",
+    "usable_horizon": "Usable horizon",
+    "best_horizon": "Horizon of the least error",
+    "jacobian_error": "Relative error of the model's Jacobians",
+    "prediction_error": "Error of the predicted states",
     "lyapunov": "Lyapunov exponent of the closed loop",
+    "held_out_nll": "Held-out negative log-likelihood",
+    "held_out_mse": "Held-out error of one step",
+    "fit_seconds": "Seconds of fitting",
+    "step_cost": "Seconds per step of fitting, in those of the baseline",
+    "no_change": "Error of predicting no change",
 }
 _CLIPPED = "contact or clip"
 _RATIO = ("ratio", "ratio_low", "ratio_high")
@@ -80,11 +73,8 @@ def remedy_effects(
     quantity: str = "least_mse",
     at: int | None = None,
 ) -> Axes:
-    """A row per remedy: with over without, its 95% interval; 1 changes nothing.
-
-    Args:
-        at: step or horizon; None for a quantity that has none.
-    """
+    """A row per remedy: with over without, its 95% interval; 1 changes nothing. `at`: step or
+    horizon; None for a quantity that has none."""
     ax = style.new_axes() if ax is None else ax
     here = table["at"].isna() if at is None else table["at"] == at
     rows = table[(table["quantity"] == quantity) & here]
@@ -111,7 +101,7 @@ def remedy_effects(
     else:
         drawing.nothing(ax, "not known to be above 0 in both")
     where = "" if at is None else f" at horizon {at}"
-    title = f"{_title_of(quantity)}{where}"
+    title = f"{QUANTITIES.get(quantity, quantity)}{where}"
     notes = ["left of 1: smaller with the remedy; bars: 95%", _PRICE, *_beyond(rows)]
     style.dress(ax, title, "", notes)
     ax.set_xlabel("with the remedy over without", color=INK)
@@ -173,15 +163,9 @@ def remedy_horizons(
         if line is not None:
             drawing.draw(ax, line.clipped(1 / _REACH, _REACH), look, 1 / _REACH / 3, band=0.1)
     drawing.ratio_axis(ax)
-    title = f"{_title_of(quantity)} over the horizon"
+    title = f"{QUANTITIES.get(quantity, quantity)} over the horizon"
     notes = [f"at {budget}; below 1: smaller with the remedy; band: 95%", *_beyond(rows)]
     return style.dress(ax, title, "with the remedy over without", notes)
-
-
-def _title_of(quantity: str) -> str:
-    """A quantity as a title."""
-    name = _QUANTITIES.get(quantity, quantity)
-    return name[:1].upper() + name[1:]
 
 
 def _named_rows(ax: Axes, names: Sequence[str]) -> None:
@@ -244,8 +228,7 @@ def _plain_ratios(ax: Axes) -> None:
 
 def curve(rows: pd.DataFrame, columns: tuple[str, str, str]) -> Curve | None:
     """Three columns (value, low, high) over `at`; None where nothing is known."""
-    rows = rows[rows["region"] == "all"].sort_values("at")
-    line = Curve(*(rows[name].to_numpy(float) for name in ("at", *columns)))
+    line = drawing.curve_of(rows[rows["region"] == "all"], "at", columns)
     return line if np.isfinite(line.value).any() else None
 
 
@@ -262,11 +245,8 @@ def remedy_levels(
     along: str = "horizon n [steps]",
     one: str | None = None,
 ) -> Axes:
-    """A quantity of the baseline and every remedy's model on a logarithmic axis.
-
-    Args:
-        along: what the horizontal axis is; one: what the level 1 means, where it means anything.
-    """
+    """A quantity of the baseline and every remedy's model on a logarithmic axis. `along`: what the
+    horizontal axis is; one: what the level 1 means, where it means anything."""
     ax = style.new_axes() if ax is None else ax
     rows = levels[levels["quantity"] == quantity]
     names = [str(m) for m in dict.fromkeys(rows["model"]) if m in _LOOKS]
@@ -292,7 +272,7 @@ def remedy_levels(
         )
     else:
         drawing.nothing(ax, "not measured")
-    style.dress(ax, _title_of(quantity), "", notes)
+    style.dress(ax, QUANTITIES.get(quantity, quantity), "", notes)
     ax.set_xlabel(along, color=INK)
     return ax
 
@@ -300,11 +280,8 @@ def remedy_levels(
 def remedy_marks(
     levels: pd.DataFrame, ax: Axes | None = None, *, quantity: str, unit: str, beside: str = ""
 ) -> Axes:
-    """A row per model, fitted longer ones too; the simulator's own value as a line.
-
-    Args:
-        beside: a second quantity, as an open star.
-    """
+    """A row per model, fitted longer ones too; the simulator's own value as a line. `beside`: a
+    second quantity, as an open star."""
     ax = style.new_axes() if ax is None else ax
     rows = levels[levels["quantity"] == quantity]
     names = [str(name) for name in dict.fromkeys(rows["model"]) if name != SIMULATOR]
@@ -313,7 +290,7 @@ def remedy_marks(
         arm = name.removeprefix(_LONGER)
         mark(ax, [float(mine[c]) for c in _VALUE], place, looks([arm])[arm], filled=arm == name)
     starred = levels[(levels["quantity"] == beside) & levels["model"].isin(names)]
-    label = _title_of(beside)
+    label = QUANTITIES.get(beside, beside)
     for name, value in zip(starred["model"], starred["value"], strict=True):
         ax.plot(value, names.index(str(name)), marker="*", ms=11, color=INK, mfc=PAPER, ls="none",
                 zorder=2, label=label)  # fmt: skip
@@ -328,7 +305,10 @@ def remedy_marks(
     else:
         drawing.nothing(ax, "not measured")
     style.dress(
-        ax, _title_of(quantity), "", ["bars: 95%; open: the baseline, fitted as long as the remedy"]
+        ax,
+        QUANTITIES.get(quantity, quantity),
+        "",
+        ["bars: 95%; open: the baseline, fitted as long as the remedy"],
     )
     ax.set_xlabel(unit, color=INK)
     ax.locator_params(axis="x", nbins=5)  # exponents may need five digits each

@@ -1,10 +1,8 @@
 """What a test of remedies means: which one to take, its price, and what each does at equal time.
 
-A gain that is there at equal steps and not at equal fitting time is an optimiser's: the baseline
-has it, too, when it is fitted for as long.
-
-Form 10: what a remedy does to variance and bias, horizon by horizon, and whether it matters. The
-evidence is errors of one policy's gradient without the remedy and with it, over repeated fits.
+A gain at equal steps that is not there at equal fitting time is an optimiser's: the baseline has it
+too, when it is fitted for as long. Of horizons that are named as better or worse at most 5% are
+expected to be there by chance (Benjamini & Hochberg 1995).
 """
 
 from __future__ import annotations
@@ -39,7 +37,6 @@ from gradlab.verdicts.screen import Fact, Light, Screen, Sentence
 from gradlab.wording import horizons, listed, span, times, two
 from gradlab.wording import ratio as sized
 
-_ABOUT, _GAIN = "remedy", "gain"
 _FALSE = 0.05  # share of named horizons that chance may have named
 _WIDE = log(1e6)  # a ratio's interval that says nothing of it
 _CEILING = "sobolev"  # needs what no method on data has
@@ -62,6 +59,7 @@ class _OfTrials:
         return one if self.run.trials == 1 else f"{self.run.trials} fits"
 
     def more(self, ratio: LogRatio) -> str:
+        """What would decide about a ratio."""
         if self.run.trials == 1:
             starts = int(self.run.config["starts"])
             return f"{further(more_samples(ratio.value, ratio.se, starts), 'starts')} decide"
@@ -73,86 +71,70 @@ class _OfTrials:
 
     @property
     def horizons(self) -> list[int]:
-        over = range(1, int(self.run.config["horizon"]) + 1)
-        return [h for h in over if self.knows(Key("mse", at=h))]
+        """Those at which both errors are known, with intervals."""
+        over = [Key("mse", at=h) for h in range(1, int(self.run.config["horizon"]) + 1)]
+        known = (np.isfinite([each.left_out for each in self._pair(key)]).all() for key in over)
+        return [key.at for key, both in zip(over, known, strict=True) if both]
 
     def error(self, horizon: int) -> float:
         return self._pair(Key("mse", at=horizon))[0].value
 
-    def ratio(self, quantity: str, horizon: int) -> LogRatio | None:
-        return self.ratio_of(Key(quantity, at=horizon))
-
-    def ratio_of(self, key: Key) -> LogRatio | None:
+    def ratio(self, quantity: str, horizon: int = -1, **where: str) -> LogRatio | None:
         """log(with / without) of any number."""
-        return ratio(*self._pair(key), trials=self.run.trials > 1)
+        pair = self._pair(Key(quantity, at=horizon, **where))
+        return ratio(*pair, trials=self.run.trials > 1)
 
     def change(self, quantity: str, horizon: int) -> tuple[float, Interval]:
         first, second = self._pair(Key(quantity, at=horizon))
         return second.value - first.value, difference(second, first)
 
     def least(self) -> LogRatio | None:
-        ratio = self.ratio_of(Key("least_mse"))
-        return None if ratio is None else inverse(ratio)
-
-    def knows(self, key: Key) -> bool:
-        """Do both have it, with an interval?"""
-        return all(np.isfinite(each.left_out).all() for each in self._pair(key))
+        """log(without / with) of the least error over the horizons."""
+        found = self.ratio("least_mse")
+        return None if found is None else inverse(found)
 
     def _pair(self, key: Key) -> tuple[Estimate, Estimate]:
         """Without and with; NaN where no trial has both."""
         pair = self.run.cells.estimates((self.pair.first, self.pair.second), key)
-        if pair is None:
-            return _UNKNOWN, _UNKNOWN
-        return pair[0], pair[1]
+        return (_UNKNOWN, _UNKNOWN) if pair is None else (pair[0], pair[1])
 
 
-def remedy(evidence: _OfTrials, what: str, also: str = "") -> Sentence:
+def remedy(evidence: _OfTrials, what: str, also: Sequence[str] = ()) -> Sentence:
     """Whether a remedy is worth it: better for some horizons, worse below, or not shown to matter.
-
-    Args:
-        what: the remedy's name, at the beginning of the sentence.
-        also: what stands beside the gain, such as its price; a clause.
-    """
-    n, over, least = evidence.samples, evidence.horizons, evidence.least()
+    `what`: the remedy's name, at the beginning of the sentence; also: further sentences."""
+    over, least = evidence.horizons, evidence.least()
     if not over:
-        return Sentence(_ABOUT, False, f"Undecided: {what} has no error to compare ({n}).")
+        text = f"{capital(what)} has no error to compare ({evidence.samples})."
+        return Sentence("remedy", False, text)
     better, worse = _sides(evidence)
-    at = _best_horizon(evidence)
-    changes = (
-        _change(evidence, quantity, at, word)
-        for quantity, word in (("variance", "variance"), ("bias2", "bias"))
-    )
-    moved = capital(f"{what} {' and '.join(changes)} at h = {at}")
-    tail = f"; {also}" if also else ""
-    if not better and not worse:
-        missing = "" if least is None or same(least) else f"; {evidence.more(least)}"
-        text = f"{moved} ({n}): not shown to matter here{missing}{tail}."
-        return Sentence(_ABOUT, False, text)
-    sides = [f"better at h = {horizons(better)}"] if better else []
-    sides += [f"worse at h = {horizons(worse)}"] if worse else []
+    decided = bool(better or worse)
     if least is None or same(least) or least.low <= 0 <= least.high:
-        change = "not shown to change"
+        texts = [f"{capital(what)} is not shown to change the least error ({evidence.samples})."]
     else:
         lower = least.value > 0
-        change = f"{_by(least if lower else inverse(least))} {'lower' if lower else 'higher'}"
-    over_all = f"; the least error over the horizons is {change}"
-    return Sentence(_ABOUT, True, f"{moved} ({n}): {', '.join(sides)}{over_all}{tail}.")
-
-
-def _best_horizon(evidence: _OfTrials) -> int:
-    """The horizon of least error without the remedy."""
-    return min(evidence.horizons, key=evidence.error)
+        size = _by(least if lower else inverse(least))
+        verb = "lowers" if lower else "raises"
+        texts = [f"{capital(what)} {verb} the least error {size} ({evidence.samples})."]
+    texts += [f"It is better at h = {horizons(better)}."] if better else []
+    texts += [f"It is worse at h = {horizons(worse)}."] if worse else []
+    if not decided and least is not None and not same(least):
+        texts.append(f"{capital(evidence.more(least))}.")
+    at = min(over, key=evidence.error)
+    for quantity, word in (("variance", "variance"), ("bias2", "bias")):
+        texts.append(f"It {_change(evidence, quantity, at, word)} at h = {at}.")
+    return Sentence("remedy", decided, " ".join([*texts, *also]))
 
 
 def _sides(evidence: _OfTrials) -> tuple[list[int], list[int]]:
-    """Horizons at which the error is clearly smaller, and clearly larger, with the remedy.
-
-    Of many horizons some differ by chance: of those that are named at most 5% are expected to
-    (Benjamini and Hochberg, 1995; errors of neighbouring horizons go together, as it allows).
-    """
-    moved = {h: _moved(evidence, h) for h in evidence.horizons}
+    """Horizons at which the error is clearly smaller, and clearly larger, with the remedy."""
+    moved: dict[int, LogRatio] = {}
     chance = []  # how often no change at all would look as large
-    for each in moved.values():
+    for h in evidence.horizons:
+        each = evidence.ratio("mse", h)
+        if each is None:  # no logarithm is known: of the error itself
+            value, gap = evidence.change("mse", h)
+            each = LogRatio(value, gap.low, gap.high, gap.se)
+        moved[h] = each
         p = 1.0 if each.value == 0 else 0.0
         if each.se > 0:
             p = float(2 * scipy.stats.t.sf(abs(each.value) / each.se, evidence.groups - 1))
@@ -163,17 +145,8 @@ def _sides(evidence: _OfTrials) -> tuple[list[int], list[int]]:
     return better, [h for h, each in sure.items() if each.low > 0]
 
 
-def _moved(evidence: _OfTrials, horizon: int) -> LogRatio:
-    """The change of the error: of its logarithm where that is known, else of itself."""
-    ratio = evidence.ratio("mse", horizon)
-    if ratio is not None:
-        return ratio
-    value, gap = evidence.change("mse", horizon)
-    return LogRatio(value, gap.low, gap.high, gap.se)
-
-
 def _change(evidence: _OfTrials, quantity: str, at: int, word: str) -> str:
-    """cuts variance 31× / raises bias 1.1×; what is in doubt is given as a difference."""
+    """cuts the variance 31× / raises the bias 1.1×; what is in doubt is given as a difference."""
     ratio = evidence.ratio(quantity, at)
     if ratio is None or not ratio.high - ratio.low < _WIDE:
         value, gap = evidence.change(quantity, at)
@@ -182,10 +155,9 @@ def _change(evidence: _OfTrials, quantity: str, at: int, word: str) -> str:
     power = 0.5 if quantity == "bias2" else 1.0
     change = LogRatio(*(power * each for each in (ratio.value, ratio.low, ratio.high, ratio.se)))
     if change.low <= 0 <= change.high:
-        return f"leaves {word} at {_by(change)}"
-    if change.value < 0:
-        return f"cuts {word} {_by(inverse(change))}"
-    return f"raises {word} {_by(change)}"
+        return f"leaves the {word} at {_by(change)}"
+    verb = "cuts" if change.value < 0 else "raises"
+    return f"{verb} the {word} {_by(inverse(change) if change.value < 0 else change)}"
 
 
 def _by(ratio: LogRatio) -> str:
@@ -194,97 +166,38 @@ def _by(ratio: LogRatio) -> str:
 
 
 def verdict(run: Remedies) -> list[Sentence]:
-    """Which remedy to take, one sentence for each at equal time, and how far to trust them."""
+    """What each remedy does at equal time, and how far to trust the truth."""
     judged = [_OfTrials(run, pair) for pair in run.pairs if pair.budget == TIME]
-    sentences = [_choice(run, judged)]
-    for each in judged:
-        clauses = [*_jacobians(each), *_price(each), *_optimiser(each)]
-        what = f"{called(each.pair.arm)} ({each.pair.arm})"
-        sentences.append(remedy(each, what, "; ".join(clauses)))
-    return sentences + _truth(run)
-
-
-def setting(run: Remedies) -> str:
-    """5 fits of 2×64 silu units to 3000 rows"""
-    settings = run.config["settings"]
-    widths = settings["hidden"]
-    network = "×".join(map(str, (len(widths), widths[0]) if len(set(widths)) == 1 else widths))
-    count = "1 fit" if run.trials == 1 else f"{run.trials} fits"
-    return f"{count} of {network} {settings['activation']} units to {run.config['rows']} rows"
-
-
-def _choice(run: Remedies, judged: Sequence[_OfTrials]) -> Sentence:
-    """The remedies that are shown to lower the least error at equal time, the best first."""
-    ratios = {each.pair.arm: least for each in judged if (least := each.least()) is not None}
-    where = f"at equal fitting time ({setting(run)}, {run.config['task']})"
-    if not ratios:
-        reasons = [str(each["truth"]["reason"]) for each in run.notes["trials"]]
-        why = f": {reasons[0]}" if reasons else ""
-        text = f"Undecided: no remedy's gradient error can be compared {where}{why}."
-        return Sentence(_GAIN, False, text)
-    order = sorted(ratios, key=lambda arm: -ratios[arm].value)
-    shown = [arm for arm in order if ratios[arm].low > 0 and arm != _CEILING]
-    limit = ""
-    if _CEILING in ratios:  # what a loss that knows the simulator would do
-        ratio = ratios[_CEILING]
-        moved = f"lowers it {_by(ratio)}" if ratio.value > 0 else f"raises it {_by(inverse(ratio))}"
-        limit = f" The ceiling, {called(_CEILING)}, {moved}."
-    if shown:
-        first, rest = shown[0], shown[1:]
-        more = "".join(f", then {called(arm)} {_by(ratios[arm])}" for arm in rest)
-        text = f"Take {called(first)}: {where} it lowers the least error of the gradient "
-        return Sentence(_GAIN, True, f"{text}{_by(ratios[first])}{more}.{limit}")
-    return Sentence(_GAIN, False, _none(judged, ratios, order, where) + limit)
-
-
-def _none(
-    judged: Sequence[_OfTrials], ratios: dict[str, LogRatio], order: list[str], where: str
-) -> str:
-    """No remedy is shown to help, and the one that looks best."""
-    text = f"Take none yet: {where} no remedy is shown to lower the least error of the gradient"
-    best = next((arm for arm in order if arm != _CEILING and ratios[arm].value > 0), None)
-    if best is None:
-        return f"{text}; none even looks better."
-    evidence = next(each for each in judged if each.pair.arm == best)
-    looks = f"{called(best)} looks best, {_by(ratios[best])}"
-    return f"{text}; {looks}, and {evidence.more(ratios[best])}."
-
-
-def _truth(run: Remedies) -> list[Sentence]:
-    """Said where the truth is not what it should be, with the first trial's reason."""
+    sentences = [
+        remedy(
+            each, f"{called(each.pair.arm)} ({each.pair.arm})", [*_price(each), *_optimiser(each)]
+        )
+        for each in judged
+    ]
     truths = [each["truth"] for each in run.notes["trials"]]
     short = [each for each in truths if each["status"] != "converged"]
-    if not short:
-        return []
-    many = f"in {len(short)} of {len(truths)} trials" if len(truths) > 1 else "here"
-    states = " or ".join(sorted({str(each["status"]) for each in short}))
-    text = f"The truth is {states} {many}; in the first of them: {short[0]['reason']}."
-    return [Sentence("truth", True, text)]
-
-
-def _jacobians(evidence: _OfTrials) -> list[str]:
-    """Errors of ∂f/∂s and ∂f/∂a, with over without; where there are clips, away from them."""
-    keys = evidence.run.cells.keys(evidence.pair.second)
-    apart = any(key.region == CLIPPED for key in keys)
-    blocks = []
-    for block, name in (("A", "∂f/∂s"), ("B", "∂f/∂a")):
-        change = evidence.ratio_of(Key("jacobian_error", block, region=SMOOTH))
-        if change is not None:
-            blocks.append(f"{name} {_by(change)}")
-    where = " away from clips and limits" if apart else ""
-    return [f"errors of {' and '.join(blocks)}{where}"] if blocks else []
+    if short:
+        many = f"in {len(short)} of {len(truths)} trials" if len(truths) > 1 else "here"
+        states = " or ".join(sorted({str(each["status"]) for each in short}))
+        text = f"The truth is {states} {many}. In the first of them: {short[0]['reason']}."
+        sentences.append(Sentence("truth", True, text))
+    return sentences
 
 
 def _price(evidence: _OfTrials) -> list[str]:
-    """Error of predictions, and time of a fit."""
-    clauses, over = [], evidence.horizons
-    if over:
-        at = _best_horizon(evidence)
-        change = evidence.ratio("prediction_error", at)
+    """Errors of Jacobians (away from clips where there are some) and predictions; fitting time."""
+    keys, texts = evidence.run.cells.keys(evidence.pair.second), []
+    where = " away from clips and limits" * any(key.region == CLIPPED for key in keys)
+    for block, name in (("A", "∂f/∂s"), ("B", "∂f/∂a")):
+        change = evidence.ratio("jacobian_error", block=block, region=SMOOTH)
         if change is not None:
-            clauses.append(f"its predictions at step {at} err {_by(change)} as much")
-    cost = float(evidence.run.config["costs"].get(evidence.pair.arm, 1.0))
-    return [*clauses, f"fitting takes {times(cost)} the time per step"]
+            texts.append(f"The error of {name}{where} is {_by(change)} that without it.")
+    at = min(evidence.horizons, key=evidence.error, default=0)
+    change = evidence.ratio("prediction_error", at) if at else None
+    if change is not None:
+        texts.append(f"The error of predictions at step {at} is {_by(change)} that without it.")
+    cost = times(_step_cost(evidence.run, evidence.pair.arm))
+    return [*texts, f"A step of its fit takes {cost} the time."]
 
 
 def _optimiser(evidence: _OfTrials) -> list[str]:
@@ -294,11 +207,11 @@ def _optimiser(evidence: _OfTrials) -> list[str]:
     steps, time = _OfTrials(run, pairs[0]).least(), evidence.least()
     if steps is None or steps.low <= 0 or (time is not None and time.low > 0):
         return []
-    gain = f"at equal steps the least error is {_by(steps)} lower, at equal time that is not shown"
+    text = f"At equal steps it lowers the least error {_by(steps)}, which equal time does not show."
     alone = _OfTrials(run, ModelPair(arm, STEPS, pairs[0].first, longer)).least()
     if alone is not None and alone.low > 0:
-        return [f"{gain}: the gain is an optimiser's, {_by(alone)} by fitting for as long alone"]
-    return [f"{gain}: the gain may be an optimiser's"]
+        return [text, f"The gain is the optimiser's: fitting for as long alone gives {_by(alone)}."]
+    return [text, "The gain may be the optimiser's."]
 
 
 def screen(run: Remedies) -> Screen:
@@ -316,8 +229,10 @@ def screen(run: Remedies) -> Screen:
         label = f"lower error by {_LARGER}× the batch instead, {ends}"
         beside.append(Fact(label, times(1 / float(row["ratio"])), how))
     if not ratios:
-        text = "Take none: no remedy's gradient error can be compared here."
-        return Screen(text, "none", "no admissible truth", tuple(beside), _FIGURE, rest)
+        reasons = {str(each["truth"]["reason"]) for each in run.notes["trials"]} - {""}
+        text = "Keep the plain fit: no remedy's gradient error can be compared here."
+        sure = "; ".join(["no admissible truth", *sorted(reasons)[:1]])
+        return Screen(text, "none", sure, tuple(beside), _FIGURE, rest)
     order = sorted((arm for arm in ratios if arm != _CEILING), key=lambda arm: -ratios[arm].value)
     shown = [arm for arm in order if ratios[arm].low > 0]
     if not shown:
@@ -346,14 +261,12 @@ def _take(
     """The best that is shown; others whose interval reaches its lower end are not excluded."""
     best = shown[0]
     gain = times(exp(ratios[best].value))
-    text = f"Take {called(best)}: at equal fitting time the gradient's error falls {gain}"
-    text += f" (price: {times(_step_cost(run, best))} the time per step)."
+    text = f"Take {called(best)}: at equal fitting time it lowers the gradient's error {gain}."
     alike = [arm for arm in order if arm != best and ratios[arm].high >= ratios[best].low]
     worse = [called(arm) for arm, ratio in ratios.items() if ratio.high < 0 and arm != _CEILING]
     text += f" Not excluded: {listed([called(arm) for arm in alike], _NAMED)}." if alike else ""
     text += f" Leave {listed(worse, _NAMED)}: worse than no remedy." if worse else ""
-    sure = f"shown ({_ends(ratios[best])}× lower, {_fits(run)})"
-    return text, "choose" if alike else "act", sure
+    return text, "choose" if alike else "act", f"shown ({_ends(ratios[best])}×, {_fits(run)})"
 
 
 def _take_none(
@@ -361,9 +274,12 @@ def _take_none(
 ) -> tuple[str, Light, str]:
     best = next((arm for arm in order if ratios[arm].value > 0), None)
     if best is None:
-        return "Take none: no remedy even looks better than the plain fit.", "act", "none better"
-    gain = f"{times(exp(ratios[best].value))} lower error"
-    text = f"Take none yet; the best guess is {called(best)}: {gain} at equal fitting time."
+        return "Keep the plain fit: no remedy even looks better.", "act", "none better"
+    gain = times(exp(ratios[best].value))
+    text = (
+        f"Keep the plain fit: no remedy is shown to help. The best guess is {called(best)}, which "
+        f"lowers the error {gain} at equal fitting time."
+    )
     run = judged[best].run
     return text, "choose", f"not shown ({_fits(run)}); {judged[best].more(ratios[best])}"
 

@@ -1,21 +1,12 @@
-"""Models of a trial, fitted once and kept: what each arm changes, and files that outlive a kill.
-
-A fit that another one only continues (the baseline for longer) goes on from its saved state, so
-that all lengths of one recipe cost what the longest does, to the bit. A model's price is its time,
-and its prediction on the rows that its own fit held out, the same ones for all models of a record:
-
-    held_out_nll   mean ½ ((ŷ − m)²/v + log v + log 2π) per output, in nats
-    held_out_mse   mean (ŷ − m)², of one step in standardised coordinates
-
-A pair of models predicts by its first.
-
-The plan of a trial: which models it needs, and for how many epochs each is fitted.
+"""The plan of a trial, and its models: fitted once, kept, and priced.
 
     equal steps   epochs(arm) = E · steps per epoch of the baseline / steps per epoch of the arm
     equal time    epochs(baseline) = E · cost(arm)
+    held_out_nll  mean ½ ((ŷ − m)²/v + log v + log 2π) per output, in nats, on held-out rows
+    held_out_mse  mean (ŷ − m)², of one step in standardised coordinates
 
-with the cost of a step, held-out evaluation included, in steps of the baseline. A pair of models
-costs what both fits do.
+The cost of a step, held-out evaluation included, is in steps of the baseline; a pair of models
+costs both fits and predicts by its first. A longer fit goes on from a shorter one's state.
 """
 
 from __future__ import annotations
@@ -96,11 +87,7 @@ class FittedModel:
 def recipe(
     name: str, settings: ModelSettings, gradient_loss: DirectionalDerivative, simulator: System
 ) -> FitRecipe:
-    """The baseline's recipe with one thing changed.
-
-    Raises:
-        InputError: the baseline has what the arm would bring.
-    """
+    """The baseline's recipe with one thing changed."""
     likelihood = OneStepError("nll")
     if name in (BASELINE, HALF):
         return FitRecipe(settings, likelihood, half=name == HALF)
@@ -141,11 +128,7 @@ def made(
     data: Trajectories,
     progress: Progress,
 ) -> FittedModel:
-    """The model of one part, from its file where it was fitted before.
-
-    Raises:
-        InputError: the data do not suit the arm. Failure: every member left the finite numbers.
-    """
+    """The model of one part, from its file where it was fitted before."""
     path, recipe = _file(folder, part), recipes[part.recipe]
     if not path.is_file():
         saved = folder / f"{_plain(part.recipe)}.resume.safetensors"
@@ -164,11 +147,7 @@ def made(
 
 
 def kept(folder: Path, part: FittedPart, network: str | OwnNetwork = "gaussian") -> FittedModel:
-    """A model that was fitted before.
-
-    Raises:
-        InputError: its file is missing or damaged.
-    """
+    """A model that was fitted before."""
     path = _file(folder, part)
     ensemble = checkpoint.load(path, network)
     if not isinstance(ensemble, GaussianEnsemble):
@@ -268,11 +247,7 @@ class TrialPlan:
 
 
 def fits_of(arm: str) -> tuple[str, ...]:
-    """Recipes behind an arm beside the baseline.
-
-    Raises:
-        InputError: no such arm.
-    """
+    """Recipes behind an arm beside the baseline."""
     if arm not in ABOUT and not is_user_function(arm):
         names = ", ".join(ABOUT)
         raise InputError(f"arm {arm!r} is unknown, expected some of {names}, or file.py:loss")
@@ -280,11 +255,7 @@ def fits_of(arm: str) -> tuple[str, ...]:
 
 
 def steps_per_epoch(recipes: Mapping[str, FitRecipe], data: Trajectories) -> dict[str, int]:
-    """Steps of the optimiser in an epoch of each recipe.
-
-    Raises:
-        InputError: the data do not suit an arm.
-    """
+    """Steps of the optimiser in an epoch of each recipe."""
     return {name: _steps(_descent(name, recipe, data)) for name, recipe in recipes.items()}
 
 
@@ -314,11 +285,8 @@ def costs_of(arms: Sequence[str], recipes: Mapping[str, float]) -> dict[str, flo
 def planned(
     arms: Sequence[str], epochs: int, steps: Mapping[str, int], costs: Mapping[str, float]
 ) -> TrialPlan:
-    """The models of all arms.
-
-    Args:
-        epochs: E of the baseline; steps: of an epoch of each recipe; costs: of a step of each arm.
-    """
+    """The models of all arms. `epochs`: E of the baseline; steps: of an epoch of each recipe;
+    costs: of a step of each arm."""
 
     def alike(name: str) -> FittedPart:
         return FittedPart(name, max(1, round(epochs * steps[BASELINE] / steps[name])))

@@ -24,31 +24,13 @@ from gradlab.reporting.page import (
     method_of,
     panel,
 )
+from gradlab.tools.remedies.figures import QUANTITIES
 from gradlab.tools.remedies.findings import screen
 from gradlab.tools.remedies.result import ABOUT, Remedies, larger_batches, load
 
 _GAIN = "What each remedy changes, beside what it costs"
 _HORIZON = "Over the horizon"
 _MODEL = "The models themselves"
-_QUANTITIES = {
-    "least_mse": "Least error of the gradient over the horizons",
-    "mse": "Mean squared error of the gradient of one batch",
-    "relative_mse": "Error of the gradient over that of a zero gradient",
-    "bias2": "Squared bias of the gradient",
-    "variance": "Variance of the gradient of one sample",
-    "cosine": "Cosine of the mean gradient with the truth",
-    "usable_horizon": "Usable horizon",
-    "best_horizon": "Horizon of the least error",
-    "jacobian_error": "Relative error of the model's Jacobians",
-    "prediction_error": "Error of predicted states over that of predicting no change",
-    "lyapunov": "Lyapunov exponent of the closed loop",
-    "roughness": "Roughness of slices of the return",
-    "held_out_nll": "Held-out negative log-likelihood",
-    "held_out_mse": "Held-out squared error of one step",
-    "fit_seconds": "Seconds of fitting",
-    "step_cost": "Seconds per step of fitting, in those of the baseline",
-    "no_change": "Error of predicting no change",
-}
 _HEADINGS = {
     "arm": "remedy",
     "budget": "budget",
@@ -65,16 +47,7 @@ _HEADINGS = {
     "ratio_high": "to",
     "n": "n",
 }
-_LEVELS = {
-    "model": "model",
-    "block": "block",
-    "at": "step or horizon",
-    "region": "samples",
-    "value": "value",
-    "ci_low": "95 % from",
-    "ci_high": "to",
-    "n": "n",
-}
+_LEVELS = {"model": "model", "value": "value"} | _HEADINGS
 
 
 def panels(run: Remedies) -> list[Panel]:
@@ -195,15 +168,17 @@ def _models(table: pd.DataFrame, levels: pd.DataFrame) -> list[Panel]:
 def _tables(table: pd.DataFrame, headings: Mapping[str, str]) -> str:
     """A table per quantity, without the columns that say nothing there."""
     tables, quantities = [], list(dict.fromkeys(table["quantity"]))
-    order = [name for name in _QUANTITIES if name in quantities]
-    for name in [*order, *(name for name in quantities if name not in _QUANTITIES)]:
+    order = [name for name in QUANTITIES if name in quantities]
+    for name in [*order, *(name for name in quantities if name not in QUANTITIES)]:
         rows = table[table["quantity"] == name]
         kept = {
             column: heading
             for column, heading in headings.items()
-            if not rows[column].isin(["", "all"]).all() and not rows[column].isna().all()
+            if column in rows
+            and not rows[column].isin(["", "all"]).all()
+            and not rows[column].isna().all()
         }
-        tables.append(table_of(_QUANTITIES.get(str(name), str(name)), rows, kept, str(name)))
+        tables.append(table_of(QUANTITIES.get(str(name), str(name)), rows, kept, str(name)))
     return "\n".join(tables)
 
 

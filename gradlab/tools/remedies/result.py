@@ -1,29 +1,13 @@
 """What a test of remedies found: one value per model, trial and quantity, in one file.
 
-Reading needs neither the task nor torch. The quantities, per model and trial:
-
-    prediction_error   at steps 1 … H along the simulator's path under its actions, relative to that
-                       of predicting no change
-    no_change          that error in standard deviations (model "simulator")
-    jacobian_error     block A, B, r_s, r_a along the path: region all, smooth, contact or clip
-    bias2, variance, mse, relative_mse, cosine      of the policy gradient, at horizons 1 … H
-    least_mse          the smallest of them over the horizons
-    usable_horizon, best_horizon    the prefix of usable horizons, and where the error is least
-    lyapunov                        of the closed loop
+    prediction_error, no_change     at steps 1 … H along the simulator's path
+    jacobian_error                  block A, B, r_s, r_a; region all, smooth, contact or clip
+    bias2, variance, mse, relative_mse, cosine, least_mse, usable_horizon, best_horizon, lyapunov
     held_out_nll, held_out_mse, fit_seconds, step_cost      the price; costs relative to "nll"
 
-A trial is one fit (and one record, where data is not given); over K of them, paired,
-
-    θ = mean_k v_k,   θ_(−k) = mean of the others
-    log ratio = mean_k log(b_k / a_k),   Student's t with K − 1 degrees of freedom
-
-Trials are few and their errors have heavy tails: with 3 to 10 pairs of log-normal numbers the
-interval of the geometric mean covers in 95 cases of 100, the jackknife of the ratio of means in 87
-to 95, while it is up to 1.7 times as wide. Intervals of a single trial are over its starts.
-
-The arms are ways to make a model, each one thing away from the baseline, "nll", which is fitted by
-likelihood. Under *equal steps* every arm takes as many steps of the optimiser as the baseline;
-under *equal time* the baseline is fitted for as long as the arm was.
+Over K paired trials, each one fit (and one record), log ratio = mean_k log(b_k / a_k) with
+Student's t: of 3 to 10 log-normal pairs it covers in 95 of 100, where the jackknife of the ratio
+of means covers in 87 to 95. Intervals of a single trial are over its starts.
 """
 
 from __future__ import annotations
@@ -123,7 +107,7 @@ class ModelValue(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Cells:
+class _Cells:
     """All numbers by column, each [rows]: model, quantity, block, region, at, value, trial.
 
     Attributes:
@@ -195,7 +179,7 @@ def _over_trials(values: Array) -> Estimate:
     return Estimate(float(values.mean()), (values.sum() - values) / (count - 1))
 
 
-def extended(cells: Cells | None, trial: int, values: Sequence[ModelValue]) -> Cells:
+def extended(cells: _Cells | None, trial: int, values: Sequence[ModelValue]) -> _Cells:
     """The numbers of one more trial after those that are there; the first one's left-out values
     are kept."""
     texts = {"model": [each.model for each in values]}
@@ -206,13 +190,13 @@ def extended(cells: Cells | None, trial: int, values: Sequence[ModelValue]) -> C
     columns["trial"] = np.full(len(values), trial, dtype=np.int64)
     if cells is not None:
         joined = {name: np.concatenate([cells.columns[name], columns[name]]) for name in columns}
-        return Cells(joined, cells.left_out)
+        return _Cells(joined, cells.left_out)
     groups = max((len(each.left_out) for each in values if each.left_out is not None), default=2)
     left_out = np.full((len(values), groups), np.nan)
     for row, each in zip(left_out, values, strict=True):
         if each.left_out is not None:
             row[:] = each.left_out
-    return Cells(columns, left_out)
+    return _Cells(columns, left_out)
 
 
 _WIDE = 700.0  # beyond the logarithms of floating-point numbers
@@ -220,10 +204,7 @@ _WIDE = 700.0  # beyond the logarithms of floating-point numbers
 
 def ratio(first: Estimate, second: Estimate, trials: bool) -> LogRatio | None:
     """log(second / first) with its interval; None where a number is not above 0, or all is open.
-
-    Args:
-        trials: whether what is left out are trials, of which the estimates are means.
-    """
+    `trials`: whether what is left out are trials, of which the estimates are means."""
     if not all(np.isfinite(each.left_out).all() for each in (first, second)):
         return None
     if trials:
@@ -267,11 +248,8 @@ _PAIRED = (
 
 
 def _compared(first: Estimate, second: Estimate, ratios: bool, trials: bool) -> tuple[float, ...]:
-    """first, second, second − first with its interval, second / first with its.
-
-    Args:
-        trials: whether what is left out are trials: then the ratio is the geometric mean of theirs.
-    """
+    """first, second, second − first with its interval, second / first with its. `trials`: whether
+    what is left out are trials: then the ratio is the geometric mean of theirs."""
     values = (first.value, second.value, second.value - first.value)
     if not all(np.isfinite(each.left_out).all() for each in (first, second)):
         quotient = second.value / first.value if ratios and first.value > 0 else nan
@@ -293,7 +271,7 @@ class Remedies:
         notes: what a reader must know, by topic: dropped members, masked samples, epochs.
     """
 
-    cells: Cells
+    cells: _Cells
     pairs: tuple[ModelPair, ...]
     config: Mapping[str, Any]
     environment: Mapping[str, str]
@@ -381,7 +359,7 @@ def load(path: str | Path) -> Remedies:
         columns = codec.columns(groups["cells"])
         left_out = np.asarray(groups["starts"]["left_out"].values, dtype=np.float64)
         return Remedies(
-            cells=Cells({name: columns[name] for name in _COLUMNS}, left_out),
+            cells=_Cells({name: columns[name] for name in _COLUMNS}, left_out),
             pairs=codec.rows(ModelPair, groups["pairs"]),
             **described(record, "notes"),
         )

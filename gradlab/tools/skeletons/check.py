@@ -29,9 +29,9 @@ from gradlab.tasks.world_models import is_world_model, lacking
 from gradlab.user_code.calls import running
 from gradlab.user_code.loading import called, load_object, needs_nothing
 
-ROWS, STEP, CLOSE = 8, 1e-5, 1e-3  # states; of a central difference; its relative error
-ROUGH = 1e-2  # both of them, of a step that computes in float32
-FLAT = 1e-12  # a derivative that is 0
+_ROWS, _STEP, _CLOSE = 8, 1e-5, 1e-3  # states; of a central difference; its relative error
+_ROUGH = 1e-2  # both of them, of a step that computes in float32
+_FLAT = 1e-12  # a derivative that is 0
 _STILL = 1e-8  # the same by differences, rounded
 _MAKERS = "make"  # what functions that are called begin with
 
@@ -53,15 +53,9 @@ class _Line:
 
 
 def checked(file: str, name: str = "") -> tuple[list[_Line], str]:
-    """Lines about a file's objects, and the command to go on with ("" where there is none).
-
-    Args:
-        name: of the one object to look at; "": all tasks, systems and modules of the file, and what
-            its functions `make…` return.
-
-    Raises:
-        InputError: the file cannot be executed, or has nothing of that name.
-    """
+    """Lines about a file's objects, and the command to go on with ("" where there is none). `name`:
+    of the one object to look at; "": all tasks, systems and modules of the file, and what its
+    functions `make…` return."""
     found, lines = _objects(file, name)
     roles: dict[str, str] = {}
     tasks = {each: x for each, x in found.items() if isinstance(x, Task)}
@@ -137,12 +131,12 @@ def _objects(file: str, name: str) -> tuple[dict[str, Any], list[_Line]]:
 def _of_task(name: str, task: Task) -> Iterator[_Line]:
     simulator = task.simulator
     try:
-        begin = task.starts(ROWS, torch.Generator().manual_seed(0))
+        begin = task.starts(_ROWS, torch.Generator().manual_seed(0))
     except InputError as error:
         yield _Line("missing", f"{name}.starts", str(error))
         return
-    action = 0.1 * torch.randn(ROWS, simulator.action_dim, dtype=torch.float64)
-    noise = torch.zeros(ROWS, simulator.noise_dim, dtype=torch.float64)
+    action = 0.1 * torch.randn(_ROWS, simulator.action_dim, dtype=torch.float64)
+    noise = torch.zeros(_ROWS, simulator.noise_dim, dtype=torch.float64)
     drawn = noise if simulator.noise_dim else None
     widths = f"{begin.shape[1]} states, {action.shape[1]} actions"
     yield _Line("ok", name, f'"{task.name}", {widths}, {task.horizon} steps')
@@ -163,7 +157,7 @@ def _of_task(name: str, task: Task) -> Iterator[_Line]:
         text = "none: gradients of the simulator alone are measured; `gradlab fit` learns a model"
         yield _Line("note", f"{name}.prior", text)
         return
-    still = begin.new_zeros(ROWS, task.prior.noise_dim) if task.prior.noise_dim else None
+    still = begin.new_zeros(_ROWS, task.prior.noise_dim) if task.prior.noise_dim else None
     yield from _of_derivatives(f"{name}.prior", task.prior, begin, action, still)
 
 
@@ -186,7 +180,7 @@ def _of_derivatives(
     generator, sound = torch.Generator().manual_seed(1), True
     values = _stepped(system, state, action)
     single = torch.equal(values.float().to(values), values)
-    step, close = (ROUGH, ROUGH) if single else (STEP, CLOSE)
+    step, close = (_ROUGH, _ROUGH) if single else (_STEP, _CLOSE)
     for k, (of, by, paid) in enumerate(
         ((state, found.A, found.r_s), (action, found.B, found.r_a)),
     ):
@@ -219,7 +213,7 @@ def _of_derivatives(
                     continue
                 sound = False
                 text = "is 0 and should not be: is it computed apart from the graph?"
-                if float(mine.abs().max()) > FLAT:
+                if float(mine.abs().max()) > _FLAT:
                     text = f"is not that of its step at {int(wrong.sum())} of {len(wrong)} states"
                 yield _Line("missing", name, f"{about} {text}")
     if sound:
@@ -232,12 +226,12 @@ def _of_network(name: str, network: nn.Module, task: Task | None) -> tuple[_Line
     """Is it the task's policy, or its critic?"""
     if task is None:
         return _Line("note", name, "a module without a task to try it on"), ""
-    state = task.starts(ROWS, torch.Generator().manual_seed(0))
-    action = torch.zeros(ROWS, task.simulator.action_dim, dtype=torch.float64)
+    state = task.starts(_ROWS, torch.Generator().manual_seed(0))
+    action = torch.zeros(_ROWS, task.simulator.action_dim, dtype=torch.float64)
     kind = next((p.dtype for p in network.parameters()), torch.float64)
     shapes: list[str] = []
     for role, inputs, shape in (
-        ("policy", (state,), tuple(action.shape)), ("critic", (state, action), (ROWS,)),
+        ("policy", (state,), tuple(action.shape)), ("critic", (state, action), (_ROWS,)),
     ):  # fmt: skip
         try:
             with torch.no_grad():

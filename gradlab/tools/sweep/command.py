@@ -6,6 +6,7 @@ import os
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,8 +21,6 @@ from gradlab.errors import InputError
 if TYPE_CHECKING:
     from gradlab.tools.sweep.result import Row
     from gradlab.tools.sweep.result import Sweep as Runs
-    from gradlab.tools.sweep.running import SweepProgress
-    from gradlab.tools.sweep.table import Command
     from gradlab.workers import Pool
 
 RUNNER = "gradlab.tools.sweep.runner:Runner"
@@ -61,15 +60,13 @@ class SweepCommand:
         from gradlab.cli.terminal.answer import of_screen
         from gradlab.reporting.output import report
         from gradlab.tools.sweep import table
-        from gradlab.tools.sweep.lines import lines
         from gradlab.tools.sweep.page import screen
 
         folder = self.output or Path("runs") / self.file.stem
-        with lines() as shown:
-            runs, interrupted = _executed(
-                table.read(self.file), folder, self.workers, self.ray, self.resume, command,
-                shown, lambda line: standard_error(f"gradlab: note: {line}"),
-            )  # fmt: skip
+        runs, interrupted = _executed(
+            table.read(self.file), folder, self.workers, self.ray, self.resume, command,
+            standard_error, lambda line: standard_error(f"gradlab: note: {line}"),
+        )  # fmt: skip
         document = of_screen(screen(runs)) | {
             "run": str(folder),
             "report": str(report(folder, quiet=True)),
@@ -110,10 +107,8 @@ def sweep(
         Failure: the index of the folder cannot be written.
         KeyboardInterrupt: after Ctrl-C, once the runs at work have saved what they have.
     """
-    from gradlab.tools.sweep.lines import Silent
-
     folder = validation.path("output", output)
-    runs, interrupted = _executed(table, folder, workers, ray, resume, "", Silent(), warnings.warn)
+    runs, interrupted = _executed(table, folder, workers, ray, resume, "", None, warnings.warn)
     if interrupted:
         raise KeyboardInterrupt
     return runs
@@ -126,15 +121,16 @@ def _executed(
     ray: str | None,
     resume: bool,
     command: str,
-    shown: SweepProgress,
+    write: Callable[[str], object] | None,
     note: Callable[[str], object],
 ) -> tuple[Runs, bool]:
     """The sweep after its runs, and whether it was interrupted."""
     from gradlab.cli import refusals
     from gradlab.cli.terminal import usage
-    from gradlab.tools.sweep.commands import COMMANDS, Swept
-    from gradlab.tools.sweep.running import Folder, Running
+    from gradlab.tools.sweep.runner import COMMANDS, Swept
+    from gradlab.tools.sweep.running import Folder, Lines, Running
     from gradlab.tools.sweep.table import planned
+    from gradlab.workers.local import LocalPool
 
     if workers is not None:
         validation.whole("workers", workers, 1)
@@ -149,32 +145,24 @@ def _executed(
             refusals.check(usage.parsed(Swept, words))
         except InputError as error:
             raise InputError(f"run {run.name} of the sweep: {error}") from None
+    pool_of: Callable[[], Pool] = LocalPool
+    if ray is not None:
+        from gradlab.workers.cluster import ClusterPool
+
+        pool_of = partial(ClusterPool, ray, workers=workers)
     # The pool first: a cluster that cannot be used must not leave a folder to resume.
     with (
-        _pool(ray, workers) as pool,
+        pool_of() as pool,
         Folder(folder, runs, swept.suffix, resume, command) as kept,
     ):
         if workers is not None and workers > pool.cores:
             note(f"{workers} workers share {pool.cores} processors: each run takes longer")
         most = min(workers or pool.cores, kept.sweep.count("waiting"))
-        running = Running(
-            kept, pool, most, RUNNER, (os.getcwd(),),
-            lambda row, again: _words(swept, folder, row, again), shown,
-        )  # fmt: skip
+
+        def words(row: Row, again: bool) -> list[str]:
+            run = folder / row.file
+            return [*row.words, *swept.outputs(run), *(swept.again(run) if again else ())]
+
+        running = Running(kept, pool, most, RUNNER, (os.getcwd(),), words, Lines(write))
         interrupted = running.go()
         return kept.sweep, interrupted
-
-
-def _words(swept: Command, folder: Path, row: Row, again: bool) -> list[str]:
-    run = folder / row.file
-    return [*row.words, *swept.outputs(run), *(swept.again(run) if again else ())]
-
-
-def _pool(ray: str | None, workers: int | None) -> Pool:
-    if ray is None:
-        from gradlab.workers.local import LocalPool
-
-        return LocalPool()
-    from gradlab.workers.cluster import ClusterPool
-
-    return ClusterPool(ray, workers=workers)

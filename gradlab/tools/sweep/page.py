@@ -8,13 +8,18 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Iterator
+from functools import partial
 from html import escape
 from statistics import median
 
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from gradlab.figures import style
 from gradlab.reporting import shell
 from gradlab.reporting.kinds import Kind
 from gradlab.reporting.numbers import number
-from gradlab.reporting.page import Page, PageSource, Section
+from gradlab.reporting.page import Page, PageSource, Section, panel
 from gradlab.tools.sweep.result import INDEX, Row, Sweep, load
 from gradlab.verdicts.screen import Fact, Light, Screen, Sentence
 from gradlab.wording import duration
@@ -45,8 +50,28 @@ def page(sweep: Sweep) -> Page:
         state: sweep.count(state) or None
         for state in ("done", "failed", "interrupted", "waiting", "running")
     }
-    return Page(title, "What became of every run?", facts, screen(sweep), (), sections, source,
+    timed = any(row.seconds is not None for row in sweep.rows)
+    caption = "How long each run took, in the order of the table."
+    drawn = (panel(_FIGURE, "Runs", caption, partial(_seconds, sweep)),) if timed else ()
+    return Page(title, "What became of every run?", facts, screen(sweep), drawn, sections, source,
                 apart=False)  # fmt: skip
+
+
+def _seconds(sweep: Sweep, ax: Axes) -> Axes:
+    """Seconds of every run that began, by its state."""
+    for state, colour in _STATES.items():
+        rows = [
+            (k, row.seconds)
+            for k, row in enumerate(sweep.rows, 1)
+            if row.state == state and row.seconds is not None
+        ]
+        if rows:
+            ax.bar(*zip(*rows, strict=True), width=0.7, color=colour, label=f"{len(rows)} {state}")
+    style.dress(ax, "Wall time of every run", "seconds")
+    ax.set_xlabel("run, as in the table", color=style.INK)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.set_xlim(0.4, len(sweep.rows) + 0.6)
+    return ax
 
 
 def _cells(sweep: Sweep, row: Row, fields: list[str]) -> Iterator[str]:
@@ -69,10 +94,12 @@ def _cell(value: object) -> str:
     return f'<td class="words">{escape(text)}</td>'
 
 
+_FIGURE = "times"
+_STATES = {"done": style.BLUE, "failed": style.VERMILION, "interrupted": style.MUTED}
 _SURE: dict[Light, str] = {
     "act": "every run has its result",
-    "choose": "not every run has been executed",
-    "none": "see the errors of the runs that failed",
+    "choose": "not every run was executed",
+    "none": "some runs failed",
 }
 
 
@@ -80,24 +107,26 @@ def screen(sweep: Sweep) -> Screen:
     """How many runs are done, and what to do about the others."""
     done, total = sweep.count("done"), len(sweep.rows)
     failed, missing = sweep.count("failed"), sweep.count("waiting", "running", "interrupted")
-    text = f"{done} of {runs(total)} {'is' if done == 1 else 'are'} done."
+    text = f"All {runs(total)} are done: `gradlab compare` shows them side by side."
     if failed:
-        text += f" {runs(failed)} failed: `--resume` executes what is missing again."
+        errors = "error" if failed == 1 else "errors"
+        text = f"Read the {errors} of {runs(failed)}, then repeat the command with --resume."
     elif missing:
-        text += " `--resume` does what is missing."
+        text = f"Repeat the command with --resume: {runs(missing)} of {total} are missing."
     light: Light = "none" if failed else "choose" if missing else "act"
     # The results of the others are in the table of runs.
     lost = [f"{row.name} failed: {row.error}" for row in sweep.rows if row.state == "failed"]
     rest = tuple(Sentence("run", True, each) for each in lost)
     seconds = [row.seconds for row in sweep.rows if row.state == "done" and row.seconds is not None]
-    facts: tuple[Fact, ...] = ()
+    facts = (Fact("runs done", f"{done} of {total}", "rows of the index whose state is done"),)
     if seconds:
         how = "wall time between a run's start in its worker and its end"
         facts = (
+            *facts,
             Fact("a run, the median", duration(median(seconds)), how),
             Fact("all runs, one after another", duration(sum(seconds)), f"Sum of the {how}."),
         )
-    return Screen(text.replace("`", ""), light, _SURE[light], facts, None, rest)
+    return Screen(text.replace("`", ""), light, _SURE[light], facts, _FIGURE, rest)
 
 
 def runs(count: int) -> str:

@@ -16,7 +16,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol, final
+from typing import Any, final
 
 from gradlab.errors import Failure, InputError
 from gradlab.storage.journal_files import locked
@@ -24,6 +24,7 @@ from gradlab.storage.records import check_output
 from gradlab.tools.sweep import result as index
 from gradlab.tools.sweep.result import INDEX, Row, State, Sweep
 from gradlab.tools.sweep.table import Planned
+from gradlab.wording import duration
 from gradlab.workers import Call, CallFailed, Pool, Worker, WorkerDied
 
 _LOCK = ".sweep.lock"
@@ -62,11 +63,7 @@ class Folder:
         self._lock.close()
 
     def put(self, row: Row) -> None:
-        """Replace the row of that name.
-
-        Raises:
-            Failure: the index cannot be written.
-        """
+        """Replace the row of that name."""
         self.sweep = self.sweep.with_row(row)
         self.write()
 
@@ -114,6 +111,7 @@ def _begun(
 
 
 _ATTEMPTS = 3  # of a run whose workers die
+_EVERY = 15  # seconds between two lines of a run at work
 _POLL = 0.5  # seconds between two looks at logs and signals
 _TAIL = 2048  # bytes of a log that are read for its last line
 _INTERRUPTED = (130, 143)  # exit codes
@@ -122,16 +120,35 @@ _Words = Callable[[Row, bool], list[str]]
 """words(row, again): the whole command of a run; again: a file of it may be there."""
 
 
-class SweepProgress(Protocol):
-    """Where a sweep shows its progress."""
+@final
+class Lines:
+    """Shows a sweep: a line for each run that ends, and every 15 s one for each run at work.
+
+    Args:
+        write: takes a line; None: nothing is shown.
+    """
+
+    def __init__(self, write: Callable[[str], object] | None = None) -> None:
+        self._write, self._begun = write, time.monotonic()
+        self._written = self._begun
 
     def ended(self, row: Row, done: int, total: int) -> None:
-        """A run has ended, as the `done`-th of `total`."""
-        ...
+        after = "" if row.seconds is None else f" after {duration(row.seconds)}"
+        more = row.sentence or row.error
+        ending = f"{row.name}: {row.state}{after}" + (f": {more}" if more else "")
+        self._line(f"{done} of {total}: {ending}")
 
-    def at_work(self, lines: Mapping[str, str], done: int, total: int) -> None:
-        """Called twice a second with the runs at work and the last line of each one's log."""
-        ...
+    def at_work(self, lines: Mapping[str, str]) -> None:
+        """Takes the runs at work with the last line of each one's log."""
+        if time.monotonic() - self._written >= _EVERY:
+            for name, line in lines.items():
+                self._line(f"{name}: {line or 'begins'}")
+
+    def _line(self, text: str) -> None:
+        self._written = time.monotonic()
+        minutes, seconds = divmod(int(self._written - self._begun), 60)
+        if self._write is not None:
+            self._write(f"[{minutes}:{seconds:02d}] {text}")
 
 
 @dataclass
@@ -162,7 +179,7 @@ class Running:
         runner: str,
         arguments: tuple[Any, ...],
         words: _Words,
-        shown: SweepProgress,
+        shown: Lines,
     ) -> None:
         self._folder, self._pool, self._words, self._shown = folder, pool, words, shown
         self._runner, self._arguments, self._most = runner, arguments, workers
@@ -174,12 +191,7 @@ class Running:
         self._stopped = False
 
     def go(self) -> bool:
-        """Run until nothing waits; whether Ctrl-C ended it before.
-
-        Raises:
-            Failure: the index can no longer be written, or the cluster no longer be reached; runs
-                at work were stopped.
-        """
+        """Run until nothing waits; whether Ctrl-C ended it before."""
         with _signals() as received:
             try:
                 while (self._waiting or self._busy) and not received:
@@ -253,7 +265,7 @@ class Running:
                 self._shown.ended(row, self._done(), len(self._folder.sweep.rows))
         sweep = self._folder.sweep
         lines = {each.row.name: _last_line(_log_of(sweep, each.row)) for each in self._busy}
-        self._shown.at_work(lines, self._done(), len(sweep.rows))
+        self._shown.at_work(lines)
 
     def _done(self) -> int:
         return self._folder.sweep.count("done", "failed", "interrupted")

@@ -1,18 +1,10 @@
-"""A table of runs: every run of a list with every combination of a grid.
+"""A table of runs of one command: every run of a list with every combination of a grid.
 
-    command = "measure"                 # of which all rows are runs
-    [settings]                          # fields of every run, named as the command's options
-    task = "pendulum"
-    set = {engine = "analytic"}         # the task's parameters
-    [grid]                              # every combination of these values
-    seed = [0, 1, 2]
-    [[run]]                             # what else differs; each run × the grid
-    name = "good critic"
-    critic = "c.safetensors"
+    command = "measure"                 [settings]  task = "pendulum"   fields of every run
+    [grid]  seed = [0, 1, 2]            [[run]]  name = "good critic"   what else differs
 
-A row's later values replace earlier ones: settings, run, grid. Parameters of the task are joined.
-
-What a sweep has to know of a command: its fields, and how their values become words.
+A row's later values replace earlier ones: settings, run, grid; parameters of the task (`set`) are
+joined.
 """
 
 from __future__ import annotations
@@ -63,14 +55,9 @@ class Command:
 
     @property
     def suffix(self) -> str:
-        """That of a run's file."""
         return next(iter(self.files.values()))
 
     def check_field(self, name: str, place: str) -> None:
-        """
-        Raises:
-            InputError: no row may have a field of that name; says why, or which are nearest.
-        """
         if name in CHOSEN:
             raise InputError(f"{place} has {name!r}: {CHOSEN[name]}")
         if name not in self.fields:
@@ -79,11 +66,7 @@ class Command:
             raise InputError(f"{place} has {name!r}, no field of `gradlab {self.name}` ({hint})")
 
     def words(self, values: Mapping[str, object], place: str) -> list[str]:
-        """The command with these values, without what it writes.
-
-        Raises:
-            InputError: a positional field is missing, or a value cannot be an option's.
-        """
+        """The command with these values, without what it writes."""
         for name in self.positional:
             if name not in values:
                 raise InputError(f"{place} has no {name!r}: give one in [settings], e.g.")
@@ -145,21 +128,6 @@ def _json(value: object) -> str:
         ) from None
 
 
-def known(names: Sequence[str], got: object) -> str:
-    """The name of a command that can be swept.
-
-    Raises:
-        InputError: it is none of them.
-    """
-    if not isinstance(got, str) or got not in names:
-        near = difflib.get_close_matches(str(got), names, n=1)
-        hint = f" (nearest: {near[0]})" if near else ""
-        raise InputError(
-            f"command of the sweep is {shown(got)}{hint}, expected one of {', '.join(names)}"
-        )
-    return got
-
-
 _PARTS = ("command", "settings", "grid", "run")
 _MOST = 10_000  # runs of a sweep
 _LARGEST = 1 << 20  # bytes of a file
@@ -184,11 +152,7 @@ class Planned:
 
 
 def read(path: Path) -> _Values:
-    """The table in a TOML file.
-
-    Raises:
-        InputError: it cannot be read, or is no TOML.
-    """
+    """The table in a TOML file."""
     try:
         if path.stat().st_size > _LARGEST:
             raise InputError(f"{path} has more than {_LARGEST} bytes, too many for a sweep")
@@ -200,11 +164,7 @@ def read(path: Path) -> _Values:
 
 
 def planned(table: Mapping[str, Any], commands: Mapping[str, Command]) -> list[Planned]:
-    """The runs of a table.
-
-    Raises:
-        InputError: names the part of the table, what it has and what is expected.
-    """
+    """The runs of a table."""
     if not isinstance(table, Mapping):
         raise InputError(f"the sweep is {shown(table)}, expected a table with {', '.join(_PARTS)}")
     for name in table:
@@ -212,7 +172,13 @@ def planned(table: Mapping[str, Any], commands: Mapping[str, Command]) -> list[P
             near = difflib.get_close_matches(str(name), _PARTS, n=1)
             hint = f" (nearest: {near[0]})" if near else ": fields of the command go to [settings]"
             raise InputError(f"the sweep has {name!r}, expected {', '.join(_PARTS)}{hint}")
-    command = commands[known(tuple(commands), table.get("command"))]
+    got = table.get("command")
+    if not isinstance(got, str) or got not in commands:
+        near = difflib.get_close_matches(str(got), commands, n=1)
+        hint = f" (nearest: {near[0]})" if near else ""
+        names = ", ".join(commands)
+        raise InputError(f"command of the sweep is {shown(got)}{hint}, expected one of {names}")
+    command = commands[got]
     settings = _fields(table.get("settings", {}), "[settings]", command)
     grid = _fields(table.get("grid", {}), "[grid]", command)
     for axis, values in grid.items():

@@ -1,28 +1,14 @@
-"""Test of the noise behind recorded actions: whether this policy took them.
+"""What a record says of policy, critic and model one by one.
 
-    ε_t with π_θ(s_t, ε_t) = a_t          on policy: standard normal, whatever the state
+    policy      ε_t with π_θ(s_t, ε_t) = a_t: on policy standard normal, whatever the state
+    critic      δ_t = r_t + γ Q(s_{t+1}, a_{t+1}) − Q(s_t, a_t), E δ = 0; slope of returns on Q
+    direction   ε² = (D − T) / (S − T), the squared error of the model's directional derivatives:
+                D = Var(y_i − J_m x_i), S = Var(y_i), T = residual variance of y_i on x_i over the
+                nearest rows x_i = (s, a)_i of other trajectories, y_i = s'_i − s_i (DDPPO eq. 9)
+    prediction  E_k² = E |s_k − ŝ_k|² / E |s_k − s_0|² along the recorded actions
 
-A score or a pathwise gradient of data from another policy is a gradient of nothing. Per action:
-mean and spread of ε, the largest distance of its distribution from the normal one (Kolmogorov and
-Smirnov), and the share of its variance that the state explains (0 if the policy is the one): an
-older policy differs there first. Rows are independent where the policy is the right one, so that
-the tests are exact under what they test; they are corrected for their number (Bonferroni).
-
-A critic tested on a record: by its Bellman residual and by observed returns.
-
-    residual   δ_t = r_t + γ Q(s_{t+1}, a_{t+1}) − Q(s_t, a_t)         on policy E δ = 0
-    returns    y = Σ_{k<m} γᵏ r_k + γᵐ Q(s_m, a_m), m = T − 1           γᵐ of it is the critic's own
-    offset     E (Q(s_0, a_0) − y)
-    slope      of y on Q(s_0, a_0): 1 where the critic's differences are those of returns
-    beyond     share of values outside of min r/(1 − γ) … max r/(1 − γ), r the rewards seen
-
-Residual and offset are over Q's own standard deviation. δ² holds the noise of the transition: its
-size is no error by itself.
-
-Linear regression on simple functions of the state: 1, s, and the products s_i s_j.
-
-Standardised, and no more than the rows support: products are left out where there are fewer
-than ten rows for each, then the states themselves. Exact for linear-quadratic values.
+T is the noise floor: where it is nearly S, neighbours have no information on derivatives. One point
+per trajectory, since within one the noise of a step moves both the next x and y.
 """
 
 from __future__ import annotations
@@ -36,14 +22,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from gradlab.data.noise import stream
 from gradlab.data.path import Path
+from gradlab.data.trajectories import Trajectories
 from gradlab.errors import InputError
 from gradlab.networks.interface import noise_dim
 from gradlab.networks.mlp import judge
 from gradlab.networks.policies import check_stochastic
+from gradlab.statistics.comparison import ratio_interval
+from gradlab.statistics.growth import FEWEST, ErrorGrowth, error_growth
 from gradlab.statistics.intervals import Interval, jackknife_se, skewness_corrected
 from gradlab.statistics.moments import Estimate, combine, sample_mean
-from gradlab.statistics.over_groups import group_sums
+from gradlab.statistics.over_groups import Estimates, group_sums, root_ratio
+from gradlab.systems.system import System, step_running
+
+_Array = NDArray[np.float64]
 
 _ROWS_PER_FEATURE = 10
 _ROUNDING = 1e-9  # of a column's largest value
@@ -51,11 +44,8 @@ _RIDGE = 1e-6  # of the mean square of a feature: keeps constant and repeated co
 
 
 def features(state: Tensor, rows: int | None = None) -> Tensor:
-    """[M, F] of states [M, ds], the constant first.
-
-    Args:
-        rows: that the regression will have; None: M.
-    """
+    """[M, F] of states [M, ds], the constant first. `rows`: that the regression will have; None:
+    M."""
     rows = len(state) if rows is None else rows
     x = ((state - state.mean(dim=0)) / state.std(dim=0))[:, ~constant(state)]
     width = x.shape[1]
@@ -84,10 +74,7 @@ Judged = Mapping[str, tuple[Estimate, Interval]]
 
 def judged(critic: nn.Module, path: Path, discount: float) -> Judged:
     """residual, residual_size (root mean square), beyond, and from T = 2 on offset and slope.
-
-    Args:
-        critic: Q, float64; path: windows of T steps, NaN where no action was recorded.
-    """
+    `critic`: Q, float64; path: windows of T steps, NaN where no action was recorded."""
     recorded = torch.isfinite(path.actions).all(dim=2) & path.alive
     with torch.no_grad():
         flat = path.states.flatten(0, 1), path.actions.nan_to_num(0.0).flatten(0, 1)
@@ -163,8 +150,6 @@ _FARTHEST = 1.0  # |mean ε|, likewise
 _EXPLAINED = 0.5  # share of ε's variance that the state explains, likewise
 _TESTS = ("mean", "spread", "distribution", "state")
 
-_Array = NDArray[np.float64]
-
 
 @dataclass(frozen=True, eq=False)
 class Residuals:
@@ -207,14 +192,8 @@ class Residuals:
 
 
 def residuals(policy: nn.Module, state: Tensor, action: Tensor) -> Residuals | None:
-    """The policy's own noise behind recorded actions; None for a deterministic policy.
-
-    Args:
-        policy: float64; state [M, ds], action [M, da]: every recorded row.
-
-    Raises:
-        InputError: the policy cannot have taken the actions at all, or has no density.
-    """
+    """The policy's own noise behind recorded actions; None for a deterministic policy. `policy`:
+    float64; state [M, ds], action [M, da]: every recorded row."""
     if not noise_dim(policy):
         return None
     check_stochastic(policy)
@@ -256,10 +235,6 @@ def described(noise: _Array, inferred: _Array) -> Residuals:
 
 
 def refuse_far(statistics: Residuals, names: tuple[str, ...]) -> None:
-    """
-    Raises:
-        InputError: the actions are not this policy's, with the numbers.
-    """
     if not statistics.far:
         return
     parts = "; ".join(
@@ -273,3 +248,152 @@ def refuse_far(statistics: Residuals, names: tuple[str, ...]) -> None:
         f"rows have {parts} (on policy: 0, 1, 0%); give the policy and the noise that recorded "
         f"them"
     )
+
+
+@dataclass(frozen=True)
+class PredictionErrors:
+    """E_k for k = 1 … T, and the law of the growth of |s_k − ŝ_k| where one could be fitted.
+
+    Attributes:
+        lost: the first step at which a prediction left the finite numbers; None: none did.
+    """
+
+    error: Estimates
+    growth: ErrorGrowth | None
+    lost: int | None
+
+
+def prediction(path: Path, model: System) -> PredictionErrors:
+    """The model along windows; those that ended count up to their last living step. `path`: of
+    windows, NaN where no action was taken."""
+    spread = path.states[path.alive].std(dim=0)
+    scale = torch.where(spread > 0, spread, 1.0)
+    here, wrong = path.states[0], []
+    for t in range(path.horizon):
+        with torch.no_grad():
+            here = step_running(model, here, path.actions[t].nan_to_num(0.0)).state
+        wrong.append(((here - path.states[t + 1]) / scale).square().sum(dim=1))
+    moved = ((path.states[1:] - path.states[0]) / scale).square().sum(dim=2)
+    # The step into a terminal state was recorded too.
+    counted = path.alive[:-1]
+    error = torch.where(counted, torch.stack(wrong), 0.0)
+    finite = torch.isfinite(error).all(dim=1)
+    lost = None if finite.all() else int((~finite).nonzero()[0]) + 1
+    last = path.horizon if lost is None else lost - 1
+    group = path.group.numpy()
+    X, Z = (
+        group_sums(torch.where(counted, part, 0.0)[:last].T.numpy(), group)
+        for part in (error, moved)
+    )
+    errors = root_ratio(X, Z, counted[:last].sum(dim=1).numpy())
+    # Growth is that of the first window of each trajectory that lives to the end.
+    _, first = np.unique(group, return_index=True)
+    kept = first[counted[:last].numpy()[:, first].all(axis=0)] if last else first[:0]
+    enough = len(kept) >= 2 and last >= FEWEST
+    growth = error_growth(np.sqrt(error[:last].numpy()[:, kept]).T) if enough else None
+    return PredictionErrors(errors, growth, lost)
+
+
+_SAMPLE = 500  # rows that are used
+_WIDER = 4  # neighbours per coordinate of (s, a), where there are as many trajectories
+_LEAST = 2  # of them, below which no regression is tried
+_BLOCK = 1 << 24  # distances held at once
+
+_Judged = tuple[tuple[Estimate, Interval], ...]
+
+
+@dataclass(frozen=True)
+class Directional:
+    """Of each coordinate of the next state, and last of all of them together (ds + 1 entries).
+
+    Attributes:
+        error: ε² with its interval, possibly below 0; noise: T/S.
+        distance: median distance of the neighbours, standard deviations per coordinate.
+        rows: rows used, of `trajectories` trajectories.
+    """
+
+    error: _Judged
+    noise: _Judged
+    distance: float
+    rows: int
+    trajectories: int
+
+
+def directional(record: Trajectories, model: System, seed: int = 0) -> Directional | None:
+    """Error of a model's A and B on a record it was not fitted to; None with too few trajectories.
+
+    The model is differentiated at its mean transition.
+    """
+    x = torch.cat([record.state, record.action], dim=1).double()
+    y = (record.next_state - record.state).double()
+    still, fixed = constant(x), constant(y)
+    unit = (x / torch.where(still, 1.0, x.std(dim=0)))[:, ~still]
+    width = unit.shape[1]
+    _, number = torch.unique_consecutive(record.trajectory, return_inverse=True)
+    count = min(_WIDER * width, int(number[-1]))
+    if not width or count < max(_LEAST * width, width + 1):
+        return None
+    rows = torch.randperm(len(x), generator=stream(seed, "directions"))[:_SAMPLE].sort().values
+    near, distance = nearest_rows(unit, number, rows, count)
+    points = torch.cat([rows[:, None], near], dim=1)
+    change = y[points] / torch.where(fixed, 1.0, y.std(dim=0))
+    predicted = _pushed(model, record, rows, x[points] - x[rows, None])
+    left = change - predicted / torch.where(fixed, 1.0, y.std(dim=0))
+    # T [R, out]: of the changes regressed on 1 and the neighbours; free of bias if linear.
+    near_x = unit[points]
+    centred = near_x - near_x.mean(dim=1, keepdim=True)
+    design = torch.cat([torch.ones_like(near_x[..., :1]), centred], dim=2)
+    Q, _ = torch.linalg.qr(design)
+    unexplained = change - Q @ (Q.mT @ change)
+    T = unexplained.square().sum(dim=1) / (near_x.shape[1] - design.shape[2])
+    D, S = left.var(dim=1), change.var(dim=1)
+    group = number[rows].numpy()
+    parts = [part.numpy() for part in (D - T, S - T, T, S)]
+    # Sums over trajectories, the mean over coordinates last.
+    sums = [group_sums(np.column_stack([x, x.mean(axis=1)]), group) for x in parts]
+    size = np.bincount(np.unique(group, return_inverse=True)[1]).astype(np.float64)
+    return Directional(
+        error=_ratios(sums[0], sums[1], size),
+        noise=_ratios(sums[2], sums[3], size),
+        distance=float(distance.median()) / width**0.5,
+        rows=len(rows),
+        trajectories=len(size),
+    )
+
+
+def nearest_rows(unit: Tensor, number: Tensor, rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The nearest row of each of the `count` nearest other trajectories, [R, count], and how far.
+    `number`: of each row's trajectory, from 0, in order."""
+    begin = np.flatnonzero(np.diff(number.numpy(), prepend=-1))
+    place, index, distance = np.arange(len(unit)), [], []
+    step = max(1, _BLOCK // len(unit))
+    for part in torch.split(rows, step):
+        far = torch.cdist(unit[part], unit).numpy()
+        least = np.minimum.reduceat(far, begin, axis=1)
+        hit = np.where(far == least[:, number.numpy()], place, len(unit))
+        nearest = np.minimum.reduceat(hit, begin, axis=1)
+        least[np.arange(len(part)), number[part].numpy()] = np.inf
+        order = np.argsort(least, axis=1, kind="stable")[:, :count]
+        index.append(np.take_along_axis(nearest, order, axis=1))
+        distance.append(np.take_along_axis(least, order, axis=1))
+    return torch.from_numpy(np.concatenate(index)), torch.from_numpy(np.concatenate(distance))
+
+
+@torch.no_grad()
+def _pushed(model: System, record: Trajectories, rows: Tensor, apart: Tensor) -> Tensor:
+    """(J_m − I_s) v in the units of the states, [R, L, ds]."""
+    ds = record.state.shape[1]
+    linear = model.linearize(record.state[rows].double(), record.action[rows].double())
+    by_state = linear.A - torch.eye(ds, dtype=torch.float64)
+    moved = torch.einsum("rij,rlj->rli", by_state, apart[..., :ds])
+    return moved + torch.einsum("rij,rlj->rli", linear.B, apart[..., ds:])
+
+
+def _ratios(top: _Array, bottom: _Array, size: _Array) -> _Judged:
+    """Σ top / Σ bottom of every column with its interval; NaN where the bottom is not above 0."""
+    ratios = []
+    for k in range(top.shape[1]):
+        first, second = sample_mean(top[:, k], size), sample_mean(bottom[:, k], size)
+        ratio = combine(lambda a, b: np.where(b > 0, a / b, np.nan), first, second)
+        ratios.append((ratio, ratio_interval(first, second)))
+    return tuple(ratios)
