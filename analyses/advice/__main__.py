@@ -16,7 +16,7 @@ import tyro
 from analyses.advice.run import run_cell
 from analyses.advice.verdict import write_verdict
 from analyses.advice.worlds import STAGES, WORLDS
-from analyses.harness.cells import grown
+from analyses.harness.running import grown
 
 
 def main(

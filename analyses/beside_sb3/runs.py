@@ -40,8 +40,7 @@ import torch
 from gymnasium.wrappers import TransformReward
 from torch import Tensor
 
-from analyses.harness.commands import commands
-from analyses.harness.training import trained
+from analyses.harness.running import commands, trained
 from gradlab import tasks
 from gradlab.runs.training.results import load
 from gradlab.systems.function import from_function

@@ -30,7 +30,6 @@ import tyro
 
 from analyses.first_order.clock import per_update
 from analyses.first_order.errors import errors_of
-from analyses.first_order.pooled_gradients import ends
 from analyses.first_order.runs import (
     OUTPUT,
     PATHS_OF_DMO,
@@ -41,9 +40,9 @@ from analyses.first_order.runs import (
     finished,
     path_of,
 )
-from analyses.harness.contrast_parts import met
+from analyses.harness.contrast_parts import in_words, met, numbers_of
+from analyses.harness.pooled_gradients import ends
 from analyses.harness.verdicts import Verdict, save
-from analyses.model_based.claims import in_words, numbers_of
 from gradlab.runs.decision_rules import COSINE
 from gradlab.runs.training.pairs import paired_returns
 from gradlab.runs.training.results import load

@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from analyses.first_order.pooled_gradients import Pooled, ends, pooled, with_ends
+from analyses.harness.pooled_gradients import Pooled, ends, pooled, with_ends
 from gradlab.runs.decision_rules import COSINE, EXCESS, in_ranges
 from gradlab.runs.training.results import Training
 from gradlab.statistics.moments import combine

@@ -42,9 +42,8 @@ from analyses.first_order.runs import (
     finished,
     path_of,
 )
-from analyses.harness.contrast_parts import met
+from analyses.harness.contrast_parts import in_words, met, numbers_of
 from analyses.harness.verdicts import Verdict, save
-from analyses.model_based.claims import in_words, numbers_of
 from gradlab.runs.training.results import load
 
 THERE = "sb3-sac"

@@ -50,8 +50,7 @@ import gradlab
 from analyses.beside_sb3 import runs as beside_sb3
 from analyses.first_order.clock import Clock
 from analyses.first_order.errors import chosen
-from analyses.harness.commands import commands
-from analyses.harness.training import ended
+from analyses.harness.running import commands, ended
 from gradlab import tasks
 from gradlab.progress import Progress
 from gradlab.runs.training.results import load

@@ -35,21 +35,21 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 import torch
+from scipy import stats
 from torch import Tensor
 
 import gradlab
-from analyses.first_order.ratios import ratio_of, total
 from analyses.first_order.runs import OUTPUT, RUNS
-from analyses.harness.commands import commands
-from analyses.harness.contrast_parts import met
+from analyses.harness.contrast_parts import in_words, met, numbers_of
+from analyses.harness.running import commands
 from analyses.harness.verdicts import Verdict, save
-from analyses.model_based.claims import in_words, numbers_of
 from gradlab import tasks
 from gradlab.data.noise import child
 from gradlab.data.replay import Batch
 from gradlab.gradients.starts import as_starts
 from gradlab.gradients.tail import Setting
 from gradlab.runs.training.results import load
+from gradlab.statistics.intervals import jackknife_se
 from gradlab.statistics.moments import Estimate
 from gradlab.tasks import Task
 from gradlab.training import checkpoints
@@ -74,6 +74,7 @@ World = Literal["Hopper-v5", "Walker2d-v5", "HalfCheetah-v5"]
 WORLDS: tuple[World, ...] = ("Hopper-v5", "Walker2d-v5", "HalfCheetah-v5")
 THRESHOLDS = (1.5, 2.5, 5.0, 10.0, 20.0, 50.0, inf)
 HORIZON, WINDOW = 16, 32
+LEVEL = 0.05  # of all looks together
 
 
 @dataclass(frozen=True)
@@ -212,6 +213,25 @@ def _rows(
             "least": np.nan, "most": np.nan,
         }  # fmt: skip
         yield row | ratio_of(total(errors[C]), whole, len(THRESHOLDS) - 1)
+
+
+def total(parts: Sequence[Estimate]) -> Estimate:
+    """Sum of estimates from samples of their own; NaN of none."""
+    value = float(sum(part.value for part in parts)) if parts else np.nan
+    left_out = [value - part.value + part.left_out for part in parts]
+    return Estimate(value, np.concatenate(left_out) if parts else np.array([np.nan]))
+
+
+def ratio_of(first: Estimate, second: Estimate, looks: int) -> dict[str, float]:
+    """first / second on the same starts, with log ± z of the jackknife, z at 1 − 0.05 / 2·looks
+    (Bonferroni); without ends where one is not known to be above 0."""
+    value = first.value / second.value
+    positive = all(one.value > 0 and bool((one.left_out > 0).all()) for one in (first, second))
+    if not positive:
+        return {"value": value, "low": np.nan, "high": np.nan}
+    se = jackknife_se(np.log(first.left_out) - np.log(second.left_out))
+    reach = float(stats.norm.ppf(1 - LEVEL / (2 * looks))) * se
+    return {"value": value, "low": value * np.exp(-reach), "high": value * np.exp(reach)}
 
 
 def judged(tables: Sequence[pd.DataFrame]) -> Verdict:

@@ -33,9 +33,8 @@ from analyses.first_order.runs import (
     path_of,
     window_arms,
 )
-from analyses.harness.contrast_parts import met
+from analyses.harness.contrast_parts import in_words, met, numbers_of
 from analyses.harness.verdicts import Verdict, save
-from analyses.model_based.claims import in_words, numbers_of
 from gradlab.runs.training.pairs import paired_returns
 from gradlab.runs.training.results import Training, load
 

@@ -47,10 +47,9 @@ from analyses.first_order.runs import (
     window_arms,
 )
 from analyses.first_order.window import contrast
-from analyses.harness.commands import commands
-from analyses.harness.contrast_parts import met
+from analyses.harness.contrast_parts import in_words, met, numbers_of
+from analyses.harness.running import commands
 from analyses.harness.verdicts import Verdict, save
-from analyses.model_based.claims import in_words, numbers_of
 from gradlab.gradients.bptt import horizon_gradients
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.start_laws import visitation

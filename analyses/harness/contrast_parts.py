@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from math import isfinite
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from analyses.harness.criteria import Frozen, Part, Side
@@ -30,6 +31,28 @@ def met(rows: pd.DataFrame) -> bool:
     """Something is asked for, and all of it is met."""
     parts = [part for row in rows.to_dict("records") for part in asked_of(row)]
     return bool(parts) and all(part.state == "met" for part in parts)
+
+
+def in_words(row: Mapping[Any, Any]) -> str:
+    """A value, its interval and what was asked of it."""
+    asked = " and ".join(
+        f"{'≥' if part.side == 'above' else '≤'} {part.threshold:.3g}" for part in asked_of(row)
+    )
+    states = {part.state for part in asked_of(row)}
+    state = next((one for one in ("missed", "undecided") if one in states), "met")
+    known = not np.isnan([row["low"], row["high"]]).any()
+    ends = f"{row['label']}: {row['value']:+.3g} [{row['low']:.3g}, {row['high']:.3g}]"
+    ends = ends if known else f"{row['label']}: not told from noise"
+    return f"{ends} ({state}, asked: {asked})" if asked else ends
+
+
+def numbers_of(rows: pd.DataFrame, **more: float) -> dict[str, float]:
+    """Of each row, its value and its ends, by its label."""
+    numbers = dict(more)
+    for row in rows.to_dict("records"):
+        name = str(row["label"])
+        numbers |= {name: row["value"], f"{name} low": row["low"], f"{name} high": row["high"]}
+    return numbers
 
 
 WALL = "wall"

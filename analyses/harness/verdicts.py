@@ -23,9 +23,15 @@ from analyses.harness.criteria import VERDICTS, outcome, read_verdicts
 from gradlab.provenance import environment
 
 FOLDER = Path("reports/identities")
+THERE = (
+    "*What is named here and not in the tree (code, run files, single numbers) is at commit "
+    "57789d45: `git worktree add build/57789d45 57789d45`, then the command there.*"
+)
 HEADER = """# Claims of the papers, tested again: {subject}
 
-Each row is one script; `verdicts.json` and a `.csv` beside this file have its numbers.
+{there}
+
+Each row is one script; `verdicts.json` has its numbers.
 The outcome is that of the criterion that opens the script ([four words](../README.md)), not of the
 paper: a claim that is wrong as printed says so in its verdict. Intervals are 95% unless the verdict
 says otherwise.
@@ -133,7 +139,7 @@ def main(output: Path = FOLDER) -> None:
     first = [part for part in kept if part.startswith(FIRST)]
     claims = TITLE + listed(rows, output) if first else listed(rows, output).lstrip()
     others = [part for part in kept if part not in first]
-    head = HEADER.format(subject=output.name.replace("-", " "))
+    head = HEADER.format(subject=output.name.replace("-", " "), there=THERE)
     page.write_text("\n".join((head, *first, claims, *others)))
 
 

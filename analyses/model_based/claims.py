@@ -33,10 +33,9 @@ import numpy as np
 import pandas as pd
 import tyro
 
-from analyses.harness.contrast_parts import asked_of, met
+from analyses.harness.contrast_parts import in_words, met, numbers_of
 from analyses.harness.verdicts import Verdict, save
 from analyses.model_based.runs import RUNS, Arm, Swing, World, finished, path_of
-from analyses.remedies.sn_train import spread
 from gradlab.runs.training.pairs import pairs
 from gradlab.runs.training.results import Training, load
 from gradlab.statistics.comparison import difference
@@ -189,26 +188,10 @@ def _row(contrast: Contrast, runs: dict[Arm, Training], span: float) -> dict[str
     }  # fmt: skip
 
 
-def in_words(row: Mapping[Any, Any]) -> str:
-    """A value, its interval and what was asked of it."""
-    asked = " and ".join(
-        f"{'≥' if part.side == 'above' else '≤'} {part.threshold:.3g}" for part in asked_of(row)
-    )
-    states = {part.state for part in asked_of(row)}
-    state = next((one for one in ("missed", "undecided") if one in states), "met")
-    known = not np.isnan([row["low"], row["high"]]).any()
-    ends = f"{row['label']}: {row['value']:+.3g} [{row['low']:.3g}, {row['high']:.3g}]"
-    ends = ends if known else f"{row['label']}: not told from noise"
-    return f"{ends} ({state}, asked: {asked})" if asked else ends
-
-
-def numbers_of(rows: pd.DataFrame, **more: float) -> dict[str, float]:
-    """Of each row, its value and its ends, by its label."""
-    numbers = dict(more)
-    for row in rows.to_dict("records"):
-        name = str(row["label"])
-        numbers |= {name: row["value"], f"{name} low": row["low"], f"{name} high": row["high"]}
-    return numbers
+def spread(runs: Sequence[Training]) -> float:
+    """From the worst to the best mean return over the seeds, at any evaluation of any run."""
+    means = np.concatenate([run.returns.mean(axis=1) for run in runs])
+    return float(means.max() - means.min())
 
 
 def planned(folder: Path) -> Verdict | None:

@@ -47,9 +47,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
-from analyses.harness import training
-from analyses.harness.commands import commands
-from analyses.harness.training import ended
+from analyses.harness import running
+from analyses.harness.running import commands, ended
 from gradlab import tasks
 from gradlab.fitting.losses import OneStepError
 from gradlab.tasks import Task
@@ -185,7 +184,7 @@ def trained(arm: Arm, folder: Path) -> None:
     row, iterations = arm.algorithm(), arm.iterations
     if finished(arm, folder):
         return
-    training.trained(
+    running.trained(
         row, arm.task(), path_of(arm, folder),
         seeds=SMOKE_SEEDS if arm.smoke else SEEDS, iterations=iterations,
         agents=MANY if row.source.steps else AGENTS,

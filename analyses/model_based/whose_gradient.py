@@ -30,7 +30,7 @@ import tyro
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analyses.first_order.pooled_gradients import PARTS, pooled, with_ends
+from analyses.harness.pooled_gradients import PARTS, pooled, with_ends
 from analyses.harness.verdicts import put
 from analyses.model_based.runs import MAIN, Arm, World, path_of
 from gradlab.figures.style import BLUE, GREEN, INK, MUTED, VERMILION, ruled

@@ -21,9 +21,8 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from analyses.harness.commands import commands
+from analyses.harness.running import commands, trained
 from analyses.harness.student import half_width
-from analyses.harness.training import trained
 from analyses.harness.verdicts import put, save
 from analyses.mpg_table_1.claims import CLAIMS
 from gradlab import tasks

@@ -13,12 +13,14 @@ import pandas as pd
 import tyro
 
 from analyses.harness.criteria import read_verdicts
-from analyses.harness.verdicts import Verdict, listed, save
+from analyses.harness.verdicts import THERE, Verdict, listed, save
 
 FOLDER = Path("reports/remedies")
 HEAD = """# Remedies for a learned model's gradients: claims of the papers, tested again
 
-Each row is one script; `verdicts.json` and a `.csv` beside this file have its numbers.
+{there}
+
+Each row is one script; `verdicts.json` has its numbers.
 The outcome is that of the criterion that opens the script ([four words](../README.md)), not of the
 paper: a claim that holds in part says so in its verdict. Intervals are 95% unless the verdict says
 otherwise; remedies are compared on the same data, starts, noise and initial weights.
@@ -44,7 +46,7 @@ SECTIONS: Mapping[str, Sequence[str]] = {
 
 def refresh(folder: Path = FOLDER) -> None:
     """Write README.md from the verdicts in the folder."""
-    parts, left = [HEAD], read_verdicts(folder)
+    parts, left = [HEAD.format(there=THERE)], read_verdicts(folder)
     for title, order in SECTIONS.items():
         stems = [stem for name in order for stem in left if _belongs(stem, name)]
         parts.append(_section(title, [left.pop(stem) for stem in stems], folder))

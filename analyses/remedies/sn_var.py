@@ -29,18 +29,20 @@ from torch import Tensor, nn
 
 from analyses.harness.student import geometric_mean
 from analyses.harness.verdicts import Verdict, study
-from analyses.jacobians.var_exp import HORIZONS, gradients, traces
 from analyses.remedies import page as remedy_claims
 from analyses.remedies.spectral_arms import (
     ARMS,
+    HORIZONS,
     MODEL,
     ROWS,
     SEEDS,
     UPDATES,
     Trial,
     by_raw_weights,
+    gradients,
     plain,
     tasks,
+    traces,
     treated,
     trial,
     world,

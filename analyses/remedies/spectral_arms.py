@@ -19,17 +19,22 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 import gradlab
-from analyses.jacobians.var_exp import World, hanging
 from gradlab.data.noise import child, stream
 from gradlab.fitting.collection import collect
 from gradlab.fitting.fitted import Fit
 from gradlab.fitting.model_settings import RP_PGM, ModelSettings
 from gradlab.fitting.models import fit_model
+from gradlab.gradients.estimator import Estimator, checked
+from gradlab.gradients.gram import path_gradients
+from gradlab.gradients.tail import Tail
+from gradlab.gradients.weighted_terms import carried
 from gradlab.networks import spectral
 from gradlab.networks.policies import GaussianPolicy
 from gradlab.systems.cartpole import SIMULATOR_WEIGHTS, PendulumReward
@@ -37,12 +42,25 @@ from gradlab.systems.learned import LearnedSystem, RewardFunction
 from gradlab.systems.system import System
 from gradlab.tasks import Task
 
+HORIZONS = (1, 2, 3, 5, 8, 10, 15, 20, 30)
 MODEL = replace(RP_PGM, hidden=(128, 128, 128, 128), patience=10)
 POLICY = (64, 64, 64)
 ROWS = 5000
 UPDATES, BATCH, RATE = 100, 128, 3e-4  # of a policy's improvement
 UNROLL = 5
 SEEDS = 5
+
+
+@dataclass(frozen=True)
+class World:
+    """A simulator, a start law, and what the claim expects there."""
+
+    name: str
+    system: System
+    starts: Callable[[int, torch.Generator], Tensor]
+    contracts: bool = False
+    limit: tuple[float, ...] | None = None
+    discount: float = 0.99
 
 
 @dataclass(frozen=True)
@@ -83,6 +101,12 @@ class Treated:
     model: LearnedSystem
     first: nn.Module
     improved: nn.Module
+
+
+def hanging(n: int, generator: torch.Generator) -> Tensor:
+    """Near the hanging pole, θ = π."""
+    start = 0.1 * torch.rand(n, 4, generator=generator, dtype=torch.float64) - 0.05
+    return start + torch.tensor([0.0, torch.pi, 0.0, 0.0], dtype=torch.float64)
 
 
 def tasks() -> dict[str, tuple[Task, RewardFunction]]:
@@ -216,3 +240,31 @@ def by_raw_weights(policy: nn.Module) -> Unnormalise:
         return found
 
     return change
+
+
+def gradients(
+    world: World,
+    policy: nn.Module,
+    actions: str,
+    samples: int,
+    horizons: tuple[int, ...] = HORIZONS,
+    seed: int = 0,
+) -> list[Tensor]:
+    """Per-sample gradients [N, P] for every horizon, along one rollout."""
+    tail = Tail(horizons[-1], None, world.discount)
+    estimator = Estimator(world.system, world.system, actions, tail)
+    starts = world.starts(samples, stream(seed, "starts"))
+    begin = checked(estimator, policy, starts, "ignore")
+    found = carried(estimator, policy, begin, horizons, seed, "ignore")
+    return [path_gradients(found.jacobian, costates) for costates in found.costates]
+
+
+def traces(G: Tensor) -> tuple[float, NDArray[np.float64]]:
+    """tr Cov of the rows of G [N, P], and with each row left out [N]."""
+    G = G.double()
+    n, total = len(G), G.sum(0)
+    squares, cross = (G**2).sum(1), G @ total
+    value = float((squares.sum() - total @ total / n) / (n - 1))
+    rest = total @ total - 2 * cross + squares
+    left_out = (squares.sum() - squares - rest / (n - 1)) / (n - 2)
+    return value, left_out.numpy()

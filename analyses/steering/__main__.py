@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 import tyro
 
-from analyses.harness.cells import append, lines_of
+from analyses.harness.running import append, lines_of
 from analyses.steering import linear_quadratic as lq
 from analyses.steering import report, training
 

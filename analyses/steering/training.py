@@ -2,11 +2,10 @@
 
     python -m analyses.steering tasks      one line of tasks.jsonl for every arm and seed
 
-With the prior, path tracking and the analytic inverted pendulum as in `analyses.measured_weights`
-(2×64 networks, gradients clipped at 3 on the pendulum), shorter, with seeds of its own. With a
-model learned from replay by squared error (of which `analyses.model_based` has the sizes): the
-cart-pole swing-up, Gymnasium's pendulum and Hopper-v5, which have no prior. Seconds are those of
-the processor: the machine is not idle.
+With the prior, path tracking and the analytic inverted pendulum (2×64 networks, gradients clipped
+at 3 on the pendulum), with seeds of its own. With a model learned from replay by squared error (of
+which `analyses.model_based` has the sizes): the cart-pole swing-up, Gymnasium's pendulum and
+Hopper-v5, which have no prior. Seconds are those of the processor: the machine is not idle.
 """
 
 from __future__ import annotations
@@ -20,22 +19,23 @@ from typing import Any
 
 import numpy as np
 
-from analyses.measured_weights.runs import row_of
 from analyses.mpg_table_1.runs import task_of
 from gradlab import tasks
 from gradlab.runs.training.results import load
 from gradlab.storage.journal import read
 from gradlab.tasks import Task
-from gradlab.training.algorithm import Algorithm
+from gradlab.training.algorithms import Algorithm, Term, find
 from gradlab.training.loop import train
 from gradlab.training.measured.steering import HORIZONS, LEFT, LENGTHS, STARTS
 from gradlab.training.models.model_choice import LOSSES, LearnedModel
+from gradlab.training.parts.context import FixedWeights
 from gradlab.truth.oracles import effective_horizon
 
 FIXED = ("h0", "h5", "h25")
 STEERED = ("accept", "rehearse")
 ARMS = ("rule", *FIXED, *STEERED)
 JUDGED = {"rehearse": 1 + len(HORIZONS) * len(LENGTHS), "accept": 2}  # policies of a decision
+CLIP: Mapping[str, float | None] = {"path_tracking": None, "inverted_pendulum": 3.0}
 MODEL = LearnedModel(loss=LOSSES["mse"], every=500, first_steps=1000, steps=250, batch=128)
 
 
@@ -50,6 +50,14 @@ class World:
     iterations: int
     every: int  # iterations between two evaluations
     settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+def row_of(arm: str, task: str) -> Algorithm:
+    """MPG-v2 with one horizon, or its own two under the rule."""
+    horizons = (int(arm[1:]),) if arm in FIXED else (0, 25)
+    row = replace(find("mpg-v2"), name=arm, clip=CLIP[task], hidden=(64, 64))
+    row = replace(row, terms=tuple(map(Term, horizons)))
+    return replace(row, weights=FixedWeights((1.0,))) if arm in FIXED else row
 
 
 def learned(arm: str) -> Algorithm:
@@ -92,7 +100,7 @@ def run_arm(name: str, arm: str, folder: Path) -> list[dict[str, Any]]:
         spent[done] = time.process_time() - begun
 
     train(
-        world.row(arm if arm in FIXED else "rule-pair"), task, path, overwrite=True,
+        world.row(arm), task, path, overwrite=True,
         steer=arm if arm in STEERED else None,  # type: ignore[arg-type]
         seeds=world.seeds, first_seed=world.first, iterations=world.iterations,
         evaluate_every=world.every, products="batched", progress=note_time, **world.settings,

@@ -41,6 +41,8 @@ class Finding:
 
 
 MEASURE = "gradlab measure path_tracking --starts 1024"
+# Before the command of a study that has left the tree.
+THERE = "git worktree add build/57789d45 57789d45    # then, in that folder:\n    "
 FINDINGS = (
     Finding(
         "A gradient that is right at the start states can lower the return",
@@ -83,7 +85,7 @@ FINDINGS = (
             for prior in ("published", "no offset")
         ),
         "horizon-claims/early-late-exchange.png",
-        "python -m analyses.horizons.early_late_exchange",
+        THERE + "python -m analyses.horizons.early_late_exchange",
         "The same policies, critics and replayed states of one seed of MPG-v2 on path tracking; "
         "with the offset the two cross, without it they do not. Trainings of four seeds with and "
         "without it do not yet show the same (EARLY-LATE-ARMS in the report).",
@@ -101,7 +103,7 @@ FINDINGS = (
             },
         ),
         "measured-weights/measured-weights.png",
-        "python -m analyses.measured_weights table",
+        THERE + "python -m analyses.measured_weights table",
         "MPG-v2, path tracking, six paired seeds, 10,000 iterations. What is measured is gone 500 "
         "iterations later.",
         ("change", "low", "high"),
@@ -123,7 +125,7 @@ FINDINGS = (
             for world in ("cart-pole", "pendulum")
         ),
         "remedies/dd-vs-mse-worlds.png",
-        "python -m analyses.remedies.dd_vs_mse_worlds table",
+        THERE + "python -m analyses.remedies.dd_vs_mse_worlds table",
         "Ten paired trials of learned models without noise, 500 rows. Two papers contradict one "
         "another here (DDPPO, RP-PGM), and neither is right everywhere.",
     ),
@@ -177,7 +179,7 @@ FINDINGS = (
             for world in ("Hopper-v5", "cart_pole_swing_up")
         ),
         "first-order/pwm-gradients.png",
-        "python -m analyses.first_order.regularised",
+        THERE + "python -m analyses.first_order.regularised",
         "Return of 16 steps without a critic, 64 starts, one policy on each task. On Hopper 97% of "
         "the simulator's error is bias: derivatives do not see the jumps of contacts, which a "
         "fitted model smooths. Plain ensembles do as well as regularised ones, and over one "
@@ -209,7 +211,7 @@ FINDINGS = (
         "claims.csv",
         ({"id": "OPT-H"},),
         "horizon-claims/opt-h.png",
-        "python -m analyses.bounds.opt_h",
+        THERE + "python -m analyses.bounds.opt_h",
         "20 seeds × 5 ratios in linear-quadratic worlds: a rule for the horizon from two error "
         "sizes is not enough, measuring is.",
     ),
@@ -260,7 +262,7 @@ def false_alarms(number: int) -> str:
         "robustness/third-party/defaults.csv",
         (),
         "probe/report.png",
-        "python -m analyses.third_party --cleanrl DIR",
+        THERE + "python -m analyses.third_party --cleanrl DIR",
         "Nine algorithms of CleanRL, Stable-Baselines3 and TorchRL on their defaults, every test "
         "made as often as it can be. The picture is of another run, with planted faults.",
     )

@@ -14,7 +14,7 @@ looked at whatever they cost. Outside of it, at every update, a few numbers are 
 finite: that counts as the probe's own time, and takes at most half of the share away from all else,
 however little a loop does in an update. A clock inside an update does not see hooks being called,
 nor the caches that they leave cold: a second of it counts `UNSEEN` times, so that what seventeen
-pairs of loops lost (`analyses.loops`) is what their probes said of themselves. On an accelerator
+pairs of loops lost (`reports/loops`) is what their probes said of themselves. On an accelerator
 these are seconds of the host's thread.
 
 The probe's next measurement and its time, in one line for log, page and terminal.

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from analyses.first_order import stiffness
-from analyses.first_order.ratios import ratio_of, total
+from analyses.first_order.stiffness import ratio_of, total
 from gradlab.statistics.moments import Estimate
 
 DISCOUNT = 0.9

@@ -12,15 +12,7 @@ import pytest
 from analyses.harness import verdicts
 from analyses.harness.criteria import read_verdicts
 from analyses.harness.paired_trials import HORIZONS
-from analyses.remedies import (
-    capacity,
-    dd_vs_mse,
-    gradloss,
-    multistep,
-    n_w_sens,
-    pred_cost,
-    two_model,
-)
+from analyses.remedies import gradloss, multistep, n_w_sens, pred_cost, two_model
 from analyses.remedies import page as remedy_claims
 
 
@@ -77,13 +69,6 @@ def test_two_models_have_to_beat_both_single_ones(two, single, holds):
     assert two_model.judge(rows(levels, SIZES)).holds == holds
 
 
-@pytest.mark.parametrize(("level", "holds"), [(0.5, True), (1.0, False)])
-def test_capacity_asks_whether_the_pair_beats_twice_the_parameters(level, holds):
-    verdict = capacity.judge(rows(FITS | {("two-model", "both"): level}, SIZES))
-    assert verdict.holds == holds
-    assert verdict.numbers["jacobian linear equal steps"] == pytest.approx(level, rel=0.1)
-
-
 @pytest.mark.parametrize(("level", "holds"), [(0.5, True), (1.0, False), (1.5, False)])
 def test_multistep_is_judged_against_one_step_fitted_as_long(level, holds):
     levels = {("1 step", "equal steps"): 3.0}
@@ -91,63 +76,6 @@ def test_multistep_is_judged_against_one_step_fitted_as_long(level, holds):
     levels |= {(each, "both"): level for each in multistep.LOSSES}
     cells = [{"world": name, "rows": 3000} for name in multistep.WORLDS]
     assert multistep.judge(rows(levels, cells)).holds == holds
-
-
-CELLS = [{"world": w, "noise": n, "rows": r} for w, n in dd_vs_mse.WORLDS for r in (500, 2000)]
-
-
-def planted(level, spread_of_trials=0.05, said="can help"):
-    levels = {("mse", "equal steps"): 1.0, ("mse", "equal time"): 1.0}
-    levels |= {(f"dd, w = {w:g}", "both"): level for w in dd_vs_mse.WEIGHTS[1:]}
-    table = rows(levels, CELLS).assign(nearness=said)
-    shift = np.random.default_rng(1).normal(scale=spread_of_trials, size=len(table))
-    return table.assign(**{f"bias2_{h}": table[f"bias2_{h}"] * np.exp(shift) for h in HORIZONS})
-
-
-@pytest.mark.parametrize(
-    ("level", "spread", "holds", "word"),
-    [
-        (0.5, 0.05, True, "DDPPO is right"),
-        (2.0, 0.05, True, "state prediction suffices"),
-        (1.0, 0.01, True, "state prediction suffices"),
-        (1.0, 3.0, False, "undecided"),
-    ],
-)
-def test_every_size_has_an_answer_or_the_claim_is_open(level, spread, holds, word):
-    verdict = dd_vs_mse.judge(planted(level, spread))
-    assert verdict.holds == holds
-    assert word in verdict.sentence
-
-
-@pytest.mark.parametrize(
-    "lost",
-    [lambda table: table["rows"] == 2000, lambda table: table["budget"] == "equal time"],
-    ids=["one size", "equal time alone"],
-)
-def test_what_is_lost_in_noise_leaves_the_claim_open(lost):
-    table = planted(0.5)
-    noise = np.exp(np.random.default_rng(3).normal(scale=4.0, size=len(table)))
-    for h in HORIZONS:
-        table[f"bias2_{h}"] *= np.where(lost(table), noise, 1.0)
-    assert not dd_vs_mse.judge(table).holds
-
-
-def test_systems_together_weigh_alike():
-    """Half the error in one system and twice in another is no gain."""
-    table = planted(1.0, 0.0)
-    halved = (table["arm"] != "mse") & (table["world"] == "pendulum")
-    doubled = (table["arm"] != "mse") & (table["world"] == "cart-pole")
-    for name in ("jacobian", *(f"bias2_{h}" for h in HORIZONS)):
-        table[name] *= np.where(halved, 0.5, np.where(doubled, 2.0, 1.0))
-    found = dd_vs_mse.judge(table).numbers
-    assert found["all 0.0 500 w = 10, equal time"] == pytest.approx(1.0, rel=0.1)
-    assert found["pendulum 0.0 500 w = 10, equal time"] == pytest.approx(0.5, rel=0.1)
-
-
-def test_what_the_data_foretold_is_counted_beside_what_came():
-    found = dd_vs_mse.judge(planted(0.5, said="cannot help")).numbers
-    assert found["trials where neighbours cannot help"] == 5 * len(CELLS)
-    assert found["jacobian lower where neighbours cannot help"] == 1.0
 
 
 def weights(best, span, helps=0.5, luck=1.0):
@@ -227,14 +155,6 @@ def test_the_page_sorts_claims_into_sections(tmp_path):
               ("PRED-COST", "SN-VAR", "VAR-EXP-LEARNED", "SOMETHING")]  # fmt: skip
     assert places == sorted(places)
     assert page.index("## Others") < places[-1]
-
-
-@pytest.mark.slow
-def test_data_by_data_the_loss_is_tried_and_judged(tmp_path):
-    dd_vs_mse.main(small=True, output=tmp_path)
-    made = read_verdicts(tmp_path)["dd-vs-mse"]
-    assert "nan" not in made["sentence"]
-    assert len(pd.read_csv(tmp_path / "dd-vs-mse-trials.csv")) == 8
 
 
 @pytest.mark.slow

@@ -2,7 +2,7 @@
 
     does not move   a tensor has a gradient, and no measured step changed a bit of it
     rate            |Δθ| / |θ| > 2% on average at a learning rate of 0.01 or more; the longest that
-                    was seen on defaults is 0.8% (74 runs, `analyses.third_party`)
+                    was seen on defaults is 0.8% (74 runs, `reports/robustness`)
 
 The first is exact; so is the size of the second, which has no rate.
 

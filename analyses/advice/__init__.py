@@ -1,1 +1,0 @@
-"""Advice followed: what a measurement recommends, taken as many updates as it is said to hold."""

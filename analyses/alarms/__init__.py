@@ -1,1 +1,0 @@
-"""The probe's alarms: false ones, power, runs with planted faults."""

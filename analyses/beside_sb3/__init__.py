@@ -1,1 +1,0 @@
-"""SAC and TD3 beside Stable-Baselines3's."""

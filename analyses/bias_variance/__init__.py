@@ -1,1 +1,0 @@
-"""Bias and variance of data- and model-driven gradients over horizons."""

@@ -1,5 +1,0 @@
-import tyro
-
-from analyses.bias_variance.run import main
-
-tyro.cli(main)

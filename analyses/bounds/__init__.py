@@ -1,1 +1,0 @@
-"""Bounds on the bias of gradients, and the horizons that follow from them."""

@@ -1,1 +1,0 @@
-"""Certificates of engines, and of planted faults."""

@@ -1,1 +1,0 @@
-"""What a measured choice of estimator and horizon is worth."""

@@ -1,1 +1,0 @@
-"""Claims of the papers in one table, each judged by the criterion of its study."""

@@ -1,1 +1,0 @@
-"""How often intervals cover where the truth is known."""

@@ -1,1 +1,0 @@
-"""First-order algorithms on contact tasks, beside SAC."""

@@ -1,1 +1,0 @@
-"""What every study shares: rows that grow, paired trials, intervals, criteria, verdicts."""

@@ -1,0 +1,87 @@
+"""How a study runs: its commands, its trainings, and its cells as lines of a file.
+
+What is there is not made again: a run goes on where it stopped, a cell is one line of JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from gradlab.cli.terminal.progress_bars import bars
+from gradlab.provenance import environment
+from gradlab.runs.training.results import load
+from gradlab.tasks import Task
+from gradlab.training.algorithm import Algorithm
+from gradlab.training.checkpoints import resume_file
+from gradlab.training.loop import train
+
+Row = dict[str, Any]
+
+
+def commands(**named: Callable[..., None]) -> None:
+    """Run the one that the first word names; libraries of linear algebra keep to one thread."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    tyro.extras.subcommand_cli_from_dict(named)
+
+
+def trained(row: Algorithm, task: Task, path: Path, **settings: Any) -> Path:
+    """Train a row, or go on with it, under a bar."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    resume = resume_file(path).exists()
+    with bars() as progress:
+        return train(row, task, path, resume=resume, progress=progress, **settings)
+
+
+def ended(path: Path, iterations: int) -> bool:
+    """The run is there, and at its last iteration."""
+    return path.exists() and int(load(path).iteration[-1]) == iterations
+
+
+def lines_of(path: Path) -> list[Row]:
+    """The rows of a file, none where there is no file."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def append(path: Path, row: Row) -> None:
+    """One line, all or nothing."""
+    line = json.dumps(row, default=str) + "\n"
+    with open(path, "a") as file:
+        file.write(line)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def grown(
+    path: Path,
+    cells: Iterable[tuple[Any, ...]],
+    fields: Sequence[str],
+    make: Callable[..., Row],
+    said: Callable[[Row], str],
+    most: int | None = None,
+) -> list[Row]:
+    """All rows, once those that are missing are made, each with its commit.
+
+    Args:
+        cells: arguments of `make`, of which the first ones are a row's `fields`.
+        said: what is printed of a new row.
+        most: new rows, at the most.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = lines_of(path)
+    done = {tuple(row[field] for field in fields) for row in rows}
+    missing = [cell for cell in cells if cell[: len(fields)] not in done]
+    for cell in missing[:most]:
+        begun = time.monotonic()
+        row = make(*cell) | {"commit": environment()["commit"]}
+        append(path, row)
+        rows.append(row)
+        name, took = " · ".join(map(str, cell)), time.monotonic() - begun
+        print(f"{name} ({took:.0f} s): {said(row)}", flush=True)
+    return rows

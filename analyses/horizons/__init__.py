@@ -1,1 +1,0 @@
-"""Which horizon is best at which stage of training."""

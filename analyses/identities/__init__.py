@@ -1,1 +1,0 @@
-"""Identities of the papers' gradients, in worlds where both sides are known."""

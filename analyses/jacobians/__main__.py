@@ -1,5 +1,0 @@
-import tyro
-
-from analyses.jacobians.errors import main
-
-tyro.cli(main)

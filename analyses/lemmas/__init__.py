@@ -1,1 +1,0 @@
-"""Lemmas of the papers, in worlds where their constants are known."""

@@ -1,1 +1,0 @@
-"""Measured weights in the place of MPG's schedule."""

@@ -1,3 +1,0 @@
-from analyses.measured_weights.runs import main
-
-main()

@@ -1,1 +1,0 @@
-"""Measurements of whole tasks, and of what their logs say."""

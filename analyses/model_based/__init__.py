@@ -1,1 +1,0 @@
-"""Model-based algorithms on swing-ups, and whose gradient they follow."""

@@ -1,1 +1,0 @@
-"""MPG's Table I at the scale that fits."""

@@ -1,1 +1,0 @@
-"""Is what `gradlab plan` recommends right, where it is followed?"""

@@ -1,1 +1,0 @@
-"""Remedies for learned models: losses, two models, spectral normalisation."""

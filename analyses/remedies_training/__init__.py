@@ -1,1 +1,0 @@
-"""Remedies inside MPG while it trains."""

@@ -1,3 +1,0 @@
-from analyses.remedies_training.runs import main
-
-main()

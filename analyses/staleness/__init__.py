@@ -1,1 +1,0 @@
-"""Gradients of several learners: how stale they may be, and what they save."""

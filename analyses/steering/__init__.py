@@ -1,1 +1,0 @@
-"""Steering: whether returns on the simulator steer training better than one fixed gradient."""

@@ -1,1 +1,0 @@
-"""The probe in loops of other libraries."""

@@ -1,5 +1,0 @@
-import tyro
-
-from analyses.third_party.trials import main
-
-tyro.cli(main)

@@ -1,1 +1,0 @@
-"""Truths of gradients: jumps, concentration, cut sums."""

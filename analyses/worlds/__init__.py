@@ -1,1 +1,0 @@
-"""Advice on eight simulators as people write them; see `__main__`."""
