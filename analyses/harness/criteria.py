@@ -1,23 +1,27 @@
-"""What each claim's criterion asks for: numbers beside thresholds, from the frozen outcomes.
+"""What each claim says and what its criterion asks for: numbers beside thresholds.
 
-A part is one number of a criterion with its 95% interval. It is met where the whole interval lies
-on the wanted side, missed where the whole interval lies on the other, else undecided; a number
-without an error (a count of violations, a closed form) has an interval of no width. A claim
+A part is one number with its 95% interval. It is met where the whole interval lies on the wanted
+side, missed where the whole interval lies on the other, else undecided; a number without an error
+(a count of violations, a closed form) has an interval of no width. A part is of the paper's
+sentence (no violation of a bound, a direction), of our own size ("ten times less"), of equal time
+(ours, where the paper has equal data), or stands beside and decides nothing. A claim
 
-    holds       where every part is met
-    refuted     where a part is missed: criteria say "in every world", "at every horizon"
-    undecided   where none is missed and some are undecided
-    not tried   without numbers, or where the premise of the claim does not occur
+    holds                           where every part of the sentence and every size is met
+    direction shown, size not       where the sentence is met and a size of ours is not
+    refuted                         where a part of the sentence is missed: a violation, the
+                                    opposite direction
+    undecided                       where none is missed and some are undecided
+    not tried                       without numbers, or where its premise does not occur
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf, isfinite, log, nan
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import pandas as pd
 
@@ -26,7 +30,9 @@ from gradlab.statistics.intervals import Z
 
 Side = Literal["above", "below"]
 State = Literal["met", "missed", "undecided"]
-Outcome = Literal["holds", "refuted", "undecided", "not tried"]
+Outcome = Literal["holds", "direction shown, size not", "refuted", "undecided", "not tried"]
+Of = Literal["sentence", "size", "time", "beside"]
+OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 Numbers = Mapping[str, float]
 VERDICTS = "verdicts.json"  # of all claims of a folder
 
@@ -40,6 +46,7 @@ class Part:
         side, threshold: where it has to lie.
         ratio: its error is even on the logarithm.
         n: trials, seeds or starts behind its interval, where it is not the claim's own number.
+        of: the paper's sentence, a size of ours, equal time, or beside.
     """
 
     label: str
@@ -50,6 +57,7 @@ class Part:
     threshold: float
     ratio: bool = False
     n: int | None = None
+    of: Of = "sentence"
 
     @property
     def wrong(self) -> bool:
@@ -80,13 +88,29 @@ class Part:
         return more_samples(abs(value - threshold), half / Z, self.n or n)
 
 
-def outcome(parts: Iterable[Part]) -> Outcome:
-    states = {part.state for part in parts}
+def outcome(parts: Iterable[Part], of: Of = "sentence") -> Outcome:
+    """See above; of "time", by the parts at equal time alone."""
+    parts = list(parts)
+    states = {part.state for part in parts if part.of == of}
     if not states:
         return "not tried"
     if "missed" in states:
         return "refuted"
-    return "undecided" if "undecided" in states else "holds"
+    if "undecided" in states:
+        return "undecided"
+    sized = of == "sentence" and any(part.of == "size" and part.state != "met" for part in parts)
+    return "direction shown, size not" if sized else "holds"
+
+
+def sized(part: Part, size: float) -> Iterator[Part]:
+    """A direction, and how far beyond it we ask it to lie."""
+    yield part
+    yield replace(part, threshold=size, of="size")
+
+
+def counted(parts: Iterable[Part], of: Of) -> Iterator[Part]:
+    """Parts as those of a size, of equal time, or beside."""
+    return (replace(part, of=of) for part in parts)
 
 
 def read_verdicts(folder: Path) -> dict[str, Any]:
@@ -125,7 +149,7 @@ def measured(
 
 def ratio(numbers: Numbers, name: str, side: Side, threshold: float, **more: str) -> Part:
     part = measured(numbers, name, side, threshold, **more)
-    return Part(part.label, part.value, part.low, part.high, side, threshold, ratio=True)
+    return replace(part, ratio=True)
 
 
 def within(
@@ -136,10 +160,11 @@ def within(
     yield Part(label, *ends, "below", most)
 
 
-def worst(parts: Iterable[Part]) -> Part | None:
-    """The part that the outcome rests on: a missed one, else an undecided, else the nearest."""
+def worst(parts: Iterable[Part], of: Of = "sentence") -> Part | None:
+    """The part that the outcome rests on: a missed one, else an undecided, else a met one."""
     order = {"missed": 0, "undecided": 1, "met": 2}
-    return min(parts, key=lambda part: order[part.state], default=None)
+    own = (part for part in parts if part.of == of)
+    return min(own, key=lambda part: order[part.state], default=None)
 
 
 def deciding(parts: Iterable[Part], n: int) -> tuple[Part, int | None] | None:
@@ -149,7 +174,8 @@ def deciding(parts: Iterable[Part], n: int) -> tuple[Part, int | None] | None:
     estimates lie on the right side, the dearest has to be met as well. Parts that are lost, or that
     no affordable number decides, come last.
     """
-    wanted = [(part, part.more(n)) for part in parts if part.state == "undecided"]
+    own = (part for part in parts if part.of == "sentence" and part.state == "undecided")
+    wanted = [(part, part.more(n)) for part in own]
     if not wanted:
         return None
     against = [each for each in wanted if each[0].wrong and each[1] is not None]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -19,7 +20,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from analyses.claims.parts import PARTS, PREMISES, parts_of
-from analyses.harness.criteria import VERDICTS, outcome, read_verdicts
+from analyses.harness.criteria import VERDICTS, Outcome, outcome, read_verdicts
 from gradlab.provenance import environment
 
 FOLDER = Path("reports/identities")
@@ -32,9 +33,8 @@ HEADER = """# Claims of the papers, tested again: {subject}
 {there}
 
 Each row is one script; `verdicts.json` has its numbers.
-The outcome is that of the criterion that opens the script ([four words](../README.md)), not of the
-paper: a claim that is wrong as printed says so in its verdict. Intervals are 95% unless the verdict
-says otherwise.
+The outcome is about the paper's sentence ([five outcomes](../README.md)); sizes are ours. What is
+wrong as printed says so in its verdict. Intervals are 95% unless the verdict says otherwise.
 """
 FIRST, TITLE = "## What to do\n", "## Verdicts\n"
 TABLE = """
@@ -77,7 +77,7 @@ def save(verdict: Verdict, output: Path, command: str) -> None:
         "sentence": verdict.sentence,
         "numbers": {name: float(f"{value:.6g}") for name, value in verdict.numbers.items()},
         "command": command,
-        "environment": environment(),
+        "environment": checked(environment()),
     }
     # In the order of the pages: a claim comes after those whose names go on from its own.
     every = read_verdicts(output) | {stem.name: made}
@@ -87,8 +87,19 @@ def save(verdict: Verdict, output: Path, command: str) -> None:
     if verdict.figure is not None:
         FigureCanvasAgg(verdict.figure)
         verdict.figure.savefig(stem.with_suffix(".png"), dpi=110)
-    met = "met" if verdict.holds else "NOT met"
-    print(f"{verdict.claim}: criterion {met}. {verdict.sentence}")
+    print(f"{verdict.claim}: {word(made, output)}. {verdict.sentence}")
+
+
+def checked(made: Mapping[str, str]) -> dict[str, str]:
+    """An environment, which says where its commit is in no history: of a tree with changes, or of a
+    branch that is gone."""
+    marked = {} if in_history(made["commit"]) else {"in history": "no"}
+    return {**made, **marked}
+
+
+def in_history(commit: str) -> bool:
+    words = ["git", "merge-base", "--is-ancestor", commit, "HEAD"]
+    return subprocess.run(words, capture_output=True, check=False).returncode == 0
 
 
 def study(
@@ -154,14 +165,19 @@ def row(made: Mapping[str, object], folder: Path) -> str:
     """The line of one verdict in a table of claims."""
     kept = made["environment"]
     assert isinstance(kept, dict)
+    lost = " (in no history)" if kept.get("in history") == "no" else ""
+    source = f"`{made['command']}`, {kept['commit']}{lost}"
+    return f"| {made['claim']} | {made['paper']} | **{word(made, folder)}** | {source} |\n"
+
+
+def word(made: Mapping[str, object], folder: Path) -> Outcome:
+    """The outcome of a verdict by its parts; of one without any, by what it says itself."""
     claim = str(made["claim"])
-    word: str = "criterion met" if made["holds"] else "criterion not met"
     if claim in PARTS or claim in PREMISES:
         # A run at a smaller scale lacks numbers that the criterion asks for.
         with suppress(KeyError):
-            word = outcome(parts_of(claim, folder / claim.lower()))
-    source = f"`{made['command']}`, {kept['commit']}"
-    return f"| {made['claim']} | {made['paper']} | **{word}** | {source} |\n"
+            return outcome(parts_of(claim, folder / claim.lower()))
+    return "holds" if made["holds"] else "undecided"
 
 
 if __name__ == "__main__":

@@ -21,9 +21,10 @@ HEAD = """# Remedies for a learned model's gradients: claims of the papers, test
 {there}
 
 Each row is one script; `verdicts.json` has its numbers.
-The outcome is that of the criterion that opens the script ([four words](../README.md)), not of the
-paper: a claim that holds in part says so in its verdict. Intervals are 95% unless the verdict says
-otherwise; remedies are compared on the same data, starts, noise and initial weights.
+The outcome is about the paper's sentence ([five outcomes](../README.md)); sizes are ours. Papers
+compare at equal data, here equal steps; equal time is our condition and stands in the verdict.
+Intervals are 95% unless the verdict says otherwise; remedies are compared on the same data, starts,
+noise and initial weights.
 """
 TRAINING = """
 ## Single tasks

@@ -6,23 +6,22 @@ from docs.pages.tables import REPORTS, rows_of
 
 HEAD = """# Claims of the papers
 
-*Holds*: every part of the criterion is met by its whole 95% interval. *Refuted*: a part is missed
-by its whole interval; most criteria ask for every world, size or horizon, and one that fails
-refutes them. *Undecided*: no part is missed and some intervals hold the threshold. *Not tried*: not
-run here, or its premise did not occur. [More on every claim](../../reports/README.md), with what
+A verdict is about the paper's sentence. *holds*: all of it is shown by whole 95% intervals, and
+every size that we ask for. *direction shown, size not*: a size of ours is not shown. *refuted*: a
+bound is violated, or the opposite direction is shown, in one world at least. *undecided*: an
+interval holds the threshold. *not tried*: not run here, or its premise did not occur. Equal data is
+the papers' condition, *equal time* ours. [More on every claim](../../reports/README.md), with what
 was changed after looking; the table is `reports/claims.csv`, made by `python -m analyses.claims`.
 
 """
-TITLES = ("claim", "paper", "outcome", "decided by", "scale")
+TITLES = ("claim", "paper", "outcome", "decided by", "equal time", "scale")
+OUTCOMES = ("holds", "direction shown, size not", "refuted", "undecided", "not tried")
 
 
 def write(folder: Path) -> None:
     """Writes claims.md."""
     rows = rows_of("claims.csv")
-    counts = {
-        word: sum(row["outcome"] == word for row in rows)
-        for word in ("holds", "refuted", "undecided", "not tried")
-    }
+    counts = {word: sum(row["outcome"] == word for row in rows) for word in OUTCOMES}
     summary = ", ".join(f"{count} {word}" for word, count in counts.items())
     lines = [TITLES, ("---",) * len(TITLES), *map(cells, rows)]
     body = "".join(f"| {' | '.join(line)} |\n" for line in lines)
@@ -38,4 +37,4 @@ def cells(row: dict[str, str]) -> tuple[str, ...]:
         name = f"[{row['id']}](../../reports/{report})"
     decided = row["decided by"].split(";")[0].replace("|", "\\|").replace("*", "\\*")
     claim = f"{name}: {row['claim']}".replace("|", "\\|")
-    return claim, row["paper"], row["outcome"], decided, row["scale"]
+    return claim, row["paper"], row["outcome"], decided, row["equal time"], row["scale"]

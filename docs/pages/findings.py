@@ -70,7 +70,7 @@ FINDINGS = (
         times=100,
     ),
     Finding(
-        "An offset of the prior makes the critic the better gradient late in training",
+        "Late in one training the critic is the better gradient, through an offset of the prior",
         "|Bias| of 25 model steps over that of the critic alone, after 20,000 iterations: **{}** "
         "through the published prior, **{}** through the same one without its offset",
         "horizon-claims/early-late-exchange.csv",
@@ -87,8 +87,8 @@ FINDINGS = (
         "horizon-claims/early-late-exchange.png",
         THERE + "python -m analyses.horizons.early_late_exchange",
         "The same policies, critics and replayed states of one seed of MPG-v2 on path tracking; "
-        "with the offset the two cross, without it they do not. Trainings of four seeds with and "
-        "without it do not yet show the same (EARLY-LATE-ARMS in the report).",
+        "with the offset the two cross, without it they do not. Four seeds do not show it "
+        "(EARLY-LATE-ARMS in the report).",
     ),
     Finding(
         "Steering by measured error gained nothing that six seeds can show",
