@@ -11,6 +11,7 @@ from gradlab import cli
 from gradlab.cli import program
 from gradlab.cli.terminal.usage import examples
 from gradlab.cli.train import Train
+from gradlab.fitting.derivative_losses import LOSSES
 from gradlab.gradients import named
 from gradlab.tools.remedies.result import DEFAULT
 
@@ -53,6 +54,12 @@ def test_every_option_and_its_default_are_in_the_help(capsys):
     assert "Number of starts; gradients" in text and "visited from them. Default: 512." in text
     assert "None" not in text and "(default" not in text
     assert "usage: gradlab logs DATA --policy FILE [options]" in page(capsys, "logs")
+
+
+def test_the_help_names_every_loss(capsys):
+    names = "|".join(LOSSES)
+    assert f"--loss {names}|sobolev|FILE" in "\n".join(page(capsys, "fit"))
+    assert f"--loss {names}|FILE" in "\n".join(page(capsys, "train"))
 
 
 def test_the_programs_help_has_every_command_with_its_question(capsys):
