@@ -81,6 +81,13 @@ def test_files_that_the_readme_links_exist():
     assert not missing
 
 
+def test_installation_papers_and_citation_are_on_the_front():
+    text = README.read_text()
+    title = re.search(r'^title: "(.*)"$', (README.parent / "CITATION.cff").read_text(), re.M)
+    assert text.index("pip install -c constraints.txt .") < text.index("](docs/papers.md)")
+    assert f"title = {{{title[1]}}}" in text
+
+
 @pytest.mark.parametrize("words", ["make demo", "make test"])
 def test_the_two_commands_are_in_the_makefile(words):
     assert words in README.read_text()

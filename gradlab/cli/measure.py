@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from tyro.conf import arg
 
@@ -41,6 +41,16 @@ class Measure:
         gradlab measure path_tracking --starts 128
         gradlab measure mine.py:make_task --policy policy.safetensors --horizon 25
     """
+
+    GROUPS: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "Networks and model": (
+            "policy", "critic", "model", "gradient_model", "spectral", "lr", "optimizer", "refit",
+        ),
+        "What is measured": (
+            "horizon", "starts", "batch", "also", "law", "truth", "termination", "attribute",
+        ),
+        "How": ("no_strata", "trim_starts", "judges", "no_rehearsal", "seed"),
+    }  # fmt: skip
 
     task: arguments.TaskName
     settings: arguments.Settings = ()
@@ -80,7 +90,7 @@ class Measure:
     """Share of the starts, those farthest from their mean, that are left out of their law: another
     question, where the tails of the starts make errors unreliable."""
     strata: bool = True
-    """Where a pilot finds that few starts carry much, sample by its strata, with weights."""
+    """Do not sample by strata, with weights, where a pilot finds that few starts carry much."""
     judges: int | None = None
     """Fresh starts from which steps along some of the gradients are rolled out. Default: as many
     as are measured."""

@@ -6,7 +6,7 @@ import shlex
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import tyro
 from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction, arg
@@ -34,6 +34,8 @@ class Report:
         gradlab report runs/inverted_pendulum.h5
         gradlab report runs/table
     """
+
+    WITHOUT: ClassVar = {"--overwrite": "an earlier page of gradlab is replaced"}
 
     file: Annotated[Positional[Path], arg(metavar="RUN.h5|FOLDER")]
     """The run, RUN.h5, or the folder of a sweep."""

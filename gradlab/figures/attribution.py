@@ -1,9 +1,7 @@
 """Where an error comes from: shares as a waterfall, entries as a map.
 
-Each figure takes the long table of an attribution (`runs.attribution.Attribution`). Shares may be
-negative; a waterfall of one horizon goes down there, and ends at the total. Its unit is the sum
-of the sizes of all shares, so that horizons compare whatever their error, and where causes cancel
-the total is seen to be small beside them.
+Each figure takes the long table of an attribution. Shares may be negative; a waterfall ends at the
+total, in units of the sizes of all shares: where causes cancel, the total is small beside them.
 """
 
 from __future__ import annotations
@@ -58,7 +56,7 @@ def ledger(table: pd.DataFrame, ax: Axes | None = None, *, estimator: str = "mod
         _fall(ax, place, parts.set_index("cause"), total)
         if not total["ci_low"] > 0:
             lost.append(str(horizon))
-    notes = [_named(estimator), _UNIT] + (
+    notes = [_named(table, estimator), _UNIT] + (
         [f"not distinguishable from zero, lighter: h = {', '.join(lost)}"] if lost else []
     )
     ax.axhline(0, color=MUTED, linewidth=0.8)
@@ -121,7 +119,7 @@ def entries(
     states = at[(at["kind"] == "shapley") & (at["cause"] == "states")].iloc[0]
     rest = f"{states[column]:.0%}" if column == "fraction" else f"{states[column]:.2g}"
     notes = [
-        f"{_named(estimator)}, h = {int(at['horizon'].iloc[0])}",
+        f"{_named(table, estimator)}, h = {int(at['horizon'].iloc[0])}",
         unit,
         f"beside the map: {rest} from the states; empty: exactly 0; hatched: negative",
     ]
@@ -143,8 +141,8 @@ def _account(table: pd.DataFrame, estimator: str, horizon: int | None) -> pd.Dat
     return rows[rows["horizon"] == horizon]
 
 
-def _named(estimator: str) -> str:
-    return style.looks([estimator])[estimator].label
+def _named(table: pd.DataFrame, estimator: str) -> str:
+    return style.looks([estimator], drawing.identities(table))[estimator].label
 
 
 def _unit(at: pd.DataFrame) -> tuple[str, str]:

@@ -35,12 +35,6 @@ def column(ax: Axes, width: _Width = "single", title: bool = False) -> Axes:
         ax: of a figure of gradlab, alone in its matplotlib figure but for a colour bar.
         width: "single" (3.25 in), "text" (5.5 in) or "double" (6.75 in).
         title: keep the title.
-
-    Returns:
-        The axes.
-
-    Raises:
-        InputError: no axes, axes in a subfigure, or another width.
     """
     validation.instance("ax", ax, Axes, "matplotlib Axes, as a function of gradlab.figures returns")
     validation.word("width", width, tuple(INCHES))

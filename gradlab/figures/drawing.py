@@ -20,6 +20,7 @@ from gradlab.figures.style import MUTED, PAPER, TICKS, Look
 from gradlab.runs.identity import Identity, by_known_name
 
 Numbers = NDArray[np.float64]
+POINTS = 2  # values that make no curve
 _SPREAD = 30.0  # largest over median size from which an axis is bent
 
 
@@ -76,13 +77,19 @@ def percent_axis(ax: Axes) -> Axes:
 
 
 def curve_or_level(
-    ax: Axes, line: Curve, look: Look, end: float, floor: float | None = None, band: float = 0.11
+    ax: Axes,
+    line: Curve,
+    look: Look,
+    end: float,
+    floor: float | None = None,
+    band: float = 0.11,
+    width: float = 1.8,
 ) -> None:
     """A curve; what has no horizon but 0, as the data gradient, is one level."""
     if len(line.horizon) == 1 and line.horizon[0] == 0:
         level(ax, line, look, end, floor)
     else:
-        draw(ax, line, look, floor, band=band)
+        draw(ax, line, look, floor, width, band)
 
 
 def estimators(table: pd.DataFrame) -> list[str]:
@@ -123,7 +130,11 @@ def draw(
     width: float = 1.8,
     band: float = 0.17,
 ) -> None:
-    """A curve with its band. `floor`: the axis is logarithmic and ends there."""
+    """A curve with its band; of one or two values, points with their intervals.
+
+    Args:
+        floor: the axis is logarithmic and ends there.
+    """
     value, low = line.value, line.low
     if floor is not None:
         value = np.where(value > 0, value, np.nan)
@@ -135,20 +146,18 @@ def draw(
             ax.annotate("", (x, y), (0, -15), textcoords="offset points", arrowprops=arrow)
             ax.plot(x, y, marker=look.marker or "o", markersize=5, color=look.colour,
                     markerfacecolor=PAPER)  # fmt: skip
+    points = len(value) <= POINTS
     ax.plot(
-        line.horizon,
-        value,
-        label=look.label,
-        color=look.colour,
-        linestyle=look.dash,
-        linewidth=width,
-        marker=look.marker,
-        markersize=5,
-        markevery=max(1, len(value) // 13),
-        markeredgecolor=PAPER,
+        line.horizon, value, label=look.label, color=look.colour, linewidth=width,
+        linestyle="none" if points else look.dash, marker=look.marker or ("o" if points else ""),
+        markersize=7 if points else 5, markevery=max(1, len(value) // 13), markeredgecolor=PAPER,
         markeredgewidth=0.7,
-    )
-    _band(ax, line.horizon, low, line.high, look, band)
+    )  # fmt: skip
+    if points:
+        ends = np.isfinite(low) & np.isfinite(line.high)
+        ax.vlines(line.horizon[ends], low[ends], line.high[ends], color=look.colour, lw=width)
+    else:
+        _band(ax, line.horizon, low, line.high, look, band)
 
 
 def _band(ax: Axes, x: Numbers, low: Numbers, high: Numbers, look: Look, alpha: float) -> None:

@@ -21,7 +21,7 @@ from matplotlib.lines import Line2D
 
 from gradlab.figures import drawing, style
 from gradlab.figures.drawing import Curve
-from gradlab.figures.style import INK, MUTED, Look
+from gradlab.figures.style import INK, MUTED, STRONG, THIN, Look
 from gradlab.runs.identity import data_of
 
 UNIT = "[(return / parameter)²]"
@@ -81,7 +81,7 @@ def bias_variance(
     if bias is variance is error is None:
         drawing.nothing(ax, f"no rows for the estimator {style.plain(estimator)}")
     name = style.looks([estimator], known)[estimator].label
-    return style.dress(ax, f"Error of the {name} gradient", f"squared error {UNIT}", notes)
+    return style.dress(ax, f"Error of the gradient: {name}", f"squared error {UNIT}", notes)
 
 
 def mse(
@@ -90,11 +90,17 @@ def mse(
     *,
     truth_norm2: float | None = None,
     truth_error2: float | None = None,
+    chosen: str | None = None,
 ) -> Axes:
-    """The MSE of every estimator over the horizon, each one's smallest marked."""
+    """The MSE of every estimator over the horizon, each one's smallest marked.
+
+    Args:
+        truth_norm2, truth_error2: as of `bias_variance`.
+        chosen: the recommended estimator, drawn strong.
+    """
     ax = style.new_axes() if ax is None else ax
     lines, looks = _lines(table, "mse"), drawing.looks(table)
-    floor = _every(ax, table, lines, logarithmic=True)
+    floor = _every(ax, table, lines, chosen, logarithmic=True)
     for name, line in lines.items():
         if len(line.horizon) > 1:
             _mark_minimum(ax, line, looks[name].colour, label=False)
@@ -174,13 +180,20 @@ def _lines(table: pd.DataFrame, quantity: str) -> dict[str, Curve]:
 
 
 def _every(
-    ax: Axes, table: pd.DataFrame, lines: Mapping[str, Curve], logarithmic: bool = False
+    ax: Axes,
+    table: pd.DataFrame,
+    lines: Mapping[str, Curve],
+    chosen: str | None,
+    logarithmic: bool = False,
 ) -> float:
     """Draws the curves or levels of all estimators; the floor of a logarithmic axis."""
     looks, end = drawing.looks(table), drawing.last_horizon(table)
     floor = drawing.log_floor([*lines.values()])
     for name, line in lines.items():
-        drawing.curve_or_level(ax, line, looks[name], end, floor if logarithmic else None)
+        width = STRONG if name == chosen else 1.8 if chosen is None else THIN
+        band = 0.05 if looks[name].colour == MUTED else 0.11
+        low = floor if logarithmic else None
+        drawing.curve_or_level(ax, line, looks[name], end, low, band, width)
     if logarithmic:
         ax.set_yscale("log")
     return floor
@@ -205,10 +218,10 @@ _USABLE = 0.7
 _WIDE = 1.0  # an interval of a cosine that is wider says next to nothing
 
 
-def cosine(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """Cosine of the mean gradient with the true one, every estimator."""
+def cosine(table: pd.DataFrame, ax: Axes | None = None, *, chosen: str | None = None) -> Axes:
+    """Cosine of the mean gradient with the true one, every estimator, `chosen` drawn strong."""
     ax = style.new_axes() if ax is None else ax
-    lowest, unknown = _bounded(ax, table, "cosine", -1.0, 1.0)
+    lowest, unknown = _bounded(ax, table, "cosine", -1.0, 1.0, chosen)
     span = max(1 - lowest, 0.05)
     ax.set_ylim(1 - 1.06 * span, 1 + 0.06 * span)
     if lowest < _USABLE:
@@ -221,10 +234,12 @@ def cosine(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     return style.dress(ax, "Direction: cosine with the true gradient", "cosine", notes)
 
 
-def sign_agreement(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """Share of parameters whose step has the true sign, every estimator; ½ is chance."""
+def sign_agreement(
+    table: pd.DataFrame, ax: Axes | None = None, *, chosen: str | None = None
+) -> Axes:
+    """Share of parameters whose step has the true sign, `chosen` drawn strong; ½ is chance."""
     ax = style.new_axes() if ax is None else ax
-    lowest = min(0.5, _bounded(ax, table, "sign_agreement", 0.0, 1.0)[0])
+    lowest = min(0.5, _bounded(ax, table, "sign_agreement", 0.0, 1.0, chosen)[0])
     if ax.lines:
         _threshold(ax, 0.5, "chance: ½")
     else:
@@ -234,7 +249,7 @@ def sign_agreement(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
 
 
 def _bounded(
-    ax: Axes, table: pd.DataFrame, quantity: str, low: float, high: float
+    ax: Axes, table: pd.DataFrame, quantity: str, low: float, high: float, chosen: str | None
 ) -> tuple[float, bool]:
     """Every curve, clipped to what the quantity can be; the lowest point drawn, and whether an
     interval was too wide to be drawn."""
@@ -242,7 +257,7 @@ def _bounded(
         name: line.clipped(low, high).known(_WIDE) for name, line in _lines(table, quantity).items()
     }
     lines = {name: line for name, (line, _) in cut.items()}
-    _every(ax, table, lines)
+    _every(ax, table, lines, chosen)
     lowest = (float(np.nanmin([line.value, line.low])) for line in lines.values())
     return min(lowest, default=high), any(unknown for _, unknown in cut.values())
 
@@ -251,15 +266,22 @@ def _threshold(ax: Axes, at: float, label: str) -> None:
     ax.axhline(at, color=style.PURPLE, lw=1.2, ls=(0, (2, 2)), label=label)
 
 
-def snr(table: pd.DataFrame, ax: Axes | None = None, *, batch: int | None = None) -> Axes:
+def snr(
+    table: pd.DataFrame,
+    ax: Axes | None = None,
+    *,
+    batch: int | None = None,
+    chosen: str | None = None,
+) -> Axes:
     """Squared mean over variance per sample, every estimator.
 
     Args:
         batch: N′; a line at 1 / N′ then shows where the mean of one batch is half noise.
+        chosen: the recommended estimator, drawn strong.
     """
     ax = style.new_axes() if ax is None else ax
     lines = _lines(table, "snr")
-    floor = _every(ax, table, lines, logarithmic=True)
+    floor = _every(ax, table, lines, chosen, logarithmic=True)
     if batch:
         _threshold(ax, 1 / batch, f"1 / N′, N′ = {batch}: a batch is half noise")
         floor = min(floor, 0.5 / batch)
@@ -274,16 +296,21 @@ _LARGEST = 3.4e38  # in float32
 
 
 def sample_norm(
-    table: pd.DataFrame, ax: Axes | None = None, *, exponent: float | None = None
+    table: pd.DataFrame,
+    ax: Axes | None = None,
+    *,
+    exponent: float | None = None,
+    chosen: str | None = None,
 ) -> Axes:
     """Root mean square norm of one sample of every estimator.
 
     Args:
         exponent: λ + ln γ per step; drawn as a line through the judged estimator's last point.
+        chosen: the recommended estimator, drawn strong.
     """
     ax = style.new_axes() if ax is None else ax
     lines = _norms(table)
-    _every(ax, table, lines, logarithmic=True)
+    _every(ax, table, lines, chosen, logarithmic=True)
     judged = next((line for line in lines.values() if line.horizon.max() > 0), None)
     if exponent is not None and judged is not None:
         _predicted(ax, judged, exponent)

@@ -5,14 +5,7 @@
             others are thin, grey is what needs the simulator
     dots    realised: the user's update taken along each gradient, returns on fresh starts
 
-The table is `Profile.table()` (rows with quantity "gain"), the dots are `Realised.table()`.
-
-What one update along each gradient did to the return, by horizon.
-
-The table is that of `runs.realised.Realised`: estimator, horizon, step, update, value, ci_low,
-ci_high in units of the discounted return.
-
-The return along lines through θ: what a gradient climbs, and what it gives.
+Beside it what steps did to the return, in its units, and the return along lines through θ.
 """
 
 from __future__ import annotations
@@ -27,8 +20,8 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from gradlab.figures import drawing, style
 from gradlab.figures.drawing import Curve
-from gradlab.figures.style import INK, MUTED, PAPER, Look
-from gradlab.runs.identity import Identity, competing
+from gradlab.figures.style import INK, MUTED, PAPER, STRONG, THIN, Look
+from gradlab.runs.identity import Identity
 
 
 def loss_slices(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
@@ -99,12 +92,7 @@ def realised_gains(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
 LOW, HIGH = -112.0, 112.0
 _WIDE = 100.0  # points, beyond which an interval says next to nothing
 _APART = 13.0  # % between labels at the ends of lines
-_MARKS = {("simulator", "model"): "s", ("simulator", "simulator"): "^"}
 _SIGNS = {"s": "■ ", "^": "▲ "}  # of the marks, beside the names at the ends of lines
-_SHORT = {("model", "model"): "model", ("simulator", "model"): "mixed",
-         ("simulator", "simulator"): "simulator"}  # fmt: skip
-_ACTIONS = {"first": "first action", "all": "BPTT"}
-STRONG, THIN = 3.2, 1.3  # widths of the recommended line and of the others
 
 
 def gain(
@@ -123,7 +111,7 @@ def gain(
     names = [name for name in drawing.estimators(table) if _curve(table, name) is not None]
     known = drawing.identities(table)
     best = None if chosen is None else chosen[0]
-    looks = _looks(names, known, best)
+    looks = _looks(names, known)
     if not names:
         drawing.nothing(ax, "no gains: they need the gradient of the return")
         return style.dress(ax, "Gain of one step", "")
@@ -139,8 +127,8 @@ def gain(
     if realised is not None:
         _dots(ax, realised, looks, known)
     _label(ax, ends, looks, end)
-    beyond = any(_needs_simulator(known, name) for name in names if name != best)
-    grey = "; grey: needs the simulator" if beyond else ""
+    oracles = any(looks[name].colour == MUTED and not known[name].data for name in names)
+    grey = "; grey: needs the simulator" if oracles else ""
     notes = [f"lines: to first order, 95% bands (solid: BPTT, dashed: first action){grey}"]
     if unknown:
         notes.append(f"no band: the interval is wider than {_WIDE:.0f} points")
@@ -182,38 +170,13 @@ def _line(ax: Axes, table: pd.DataFrame, name: str, look: Look, end: float, stro
     return float(line.value[finite[-1]])
 
 
-def _looks(
-    names: Sequence[str], known: Mapping[str, Identity], best: str | None
-) -> dict[str, Look]:
-    """The colours of all figures, grey for what needs the simulator, a mark for each family, solid
-    with θ in all actions and dashed in the first, so that greyscale loses nothing. No line has
-    dots: these are steps."""
+def _looks(names: Sequence[str], known: Mapping[str, Identity]) -> dict[str, Look]:
+    """Those of all figures; the model's lines have no dots: these are steps."""
     looks = {}
     for name, look in style.looks(names, known).items():
-        own = known.get(name)
-        text = "" if own is None else _short(own)
-        if text and own is not None:
-            dash: style.Dash = (0, (5, 1.8)) if own.actions == "first" else "-"
-            text = f"{text}: {style.plain(name)}" if own.ambiguous else text
-            look = replace(look, label=text, dash=look.dash if own.data else dash)
-        if name != best and _needs_simulator(known, name):
-            look = replace(look, colour=MUTED)
-        looks[name] = replace(look, marker=_MARKS.get(own.systems, "") if text and own else "")
+        marked = name in known and style.family(known[name]) and look.marker in _SIGNS
+        looks[name] = look if marked else replace(look, marker="")
     return looks
-
-
-def _needs_simulator(known: Mapping[str, Identity], name: str) -> bool:
-    """Does it not compete, because it needs the simulator's states or derivatives?"""
-    return name in known and name not in competing(known)
-
-
-def _short(own: Identity) -> str:
-    """model, first action"""
-    if own.data:
-        return "critic alone (0 steps)"
-    if own.systems not in _SHORT or own.actions not in _ACTIONS or own.cut:
-        return ""
-    return f"{_SHORT[own.systems]}, {_ACTIONS[own.actions]}"
 
 
 def _mark(ax: Axes, table: pd.DataFrame, chosen: tuple[str, Sequence[int]]) -> None:

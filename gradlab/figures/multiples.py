@@ -20,7 +20,20 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
-from gradlab.figures.style import BLUE, GRID, INK, MUTED, SIZE, TICKS, looks, plain
+from gradlab.figures.drawing import POINTS
+from gradlab.figures.style import (
+    BLUE,
+    GRID,
+    INK,
+    MUTED,
+    SIZE,
+    STRONG,
+    THIN,
+    TICKS,
+    dress,
+    looks,
+    plain,
+)
 
 _Numbers = NDArray[np.float64]
 Over = Literal["iteration", "seconds"]
@@ -50,6 +63,45 @@ def several_returns(
     bend_returns(cells[0], rows)
     _around(figure, rows, "Return of an episode", AXIS[over])
     return figure
+
+
+def best_first(
+    table: pd.DataFrame, ax: Axes, best: str, over: Over = "iteration", goals: Sequence[float] = ()
+) -> Axes:
+    """Median returns of several runs on one axes: the best strong, with its interval, the others
+    thin, in the order of their last values."""
+    rows = table[(table["quantity"] == "return") & (table["seed"] == "all")]
+    last = rows.groupby("run", sort=False)["value"].last().sort_values(ascending=False)
+    names = [best, *(str(name) for name in last.index if name != best)]
+    low = float(rows["value"].min())
+    for goal in goals:
+        if goal > low:
+            ax.axhline(goal, color=MUTED, linewidth=0.8, linestyle=(0, (2, 2)))
+    shown = looks(names)
+    swapped = {BLUE: shown[best].colour}  # of the run that would have the best one's
+    for place, (name, look) in reversed([*enumerate(shown.items())]):
+        mine = rows[rows["run"] == name].sort_values("iteration")
+        x, y, *ends = (mine[c].to_numpy(float) for c in (over, "value", "ci_low", "ci_high"))
+        few = len(x) <= POINTS
+        ax.plot(
+            x, y, color=BLUE if place == 0 else swapped.get(look.colour, look.colour),
+            label=look.label,
+            linestyle="none" if few else "-" if place == 0 else look.dash,
+            marker="o" if few else "", linewidth=STRONG if place == 0 else THIN,
+        )  # fmt: skip
+        if place == 0:
+            ax.fill_between(x, *ends, color=BLUE, alpha=0.17, linewidth=0)
+    bend_returns(ax, rows)
+    counts = table[table["seed"] != "all"].groupby("run")["seed"].nunique()
+    note = "one seed each" if counts.max() <= 1 else "medians over seeds; band of the best: 95%"
+    dress(ax, "Return of an episode: the best run first", "return of an episode", [note])
+    handles, labels = ax.get_legend_handles_labels()
+    ax.legend(
+        handles[::-1], labels[::-1], loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2,
+        frameon=False, fontsize=9, labelcolor=INK,
+    )  # fmt: skip
+    ax.set_xlabel(AXIS[over], color=INK)
+    return ax
 
 
 def several_quantities(
@@ -134,12 +186,14 @@ def seeds_of(ax: Axes, rows: pd.DataFrame, over: str = "iteration", colour: str 
     together = rows[rows["seed"] == "all"].sort_values("iteration")
     x = seeds.groupby("iteration")[over].first().to_numpy(float)
     values = table.to_numpy(float)
+    few = len(x) <= POINTS
     if values.shape[1] <= _SINGLE:
-        ax.plot(x, values, color=colour, linewidth=0.7, alpha=0.6)
+        ax.plot(x, values, "." if few else "-", color=colour, linewidth=0.7, alpha=0.6)
     else:
         low, high = (together[name].to_numpy(float) for name in ("ci_low", "ci_high"))
         ax.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
-    ax.plot(x, together["value"].to_numpy(float), color=colour, linewidth=1.9)
+    median = together["value"].to_numpy(float)
+    ax.plot(x, median, "D" if few else "-", color=colour, linewidth=1.9)
 
 
 def _behind(ax: Axes, others: Mapping[str, pd.DataFrame], over: str = "iteration") -> None:

@@ -15,7 +15,7 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from gradlab.runs.identity import Identity
+from gradlab.runs.identity import Identity, competing
 from gradlab.wording import describe
 
 INK = "#14181f"
@@ -44,6 +44,7 @@ COLOURS: Mapping[str, str] = {
 
 Dash = str | tuple[int, tuple[float, ...]]
 SIZE = (6.6, 4.3)
+STRONG, THIN = 3.2, 1.3  # widths of the recommended line and of the others
 
 
 @dataclass(frozen=True)
@@ -72,16 +73,14 @@ def variance_look(batch: int) -> Look:
 
 
 _DATA = Look("data (critic only)", MUTED, (0, (7, 2.5)), "")
-_MIXED, _TRUE = (0, (5, 1.6)), (0, (1.2, 1.4))
+_FIRST: Dash = (0, (5, 1.8))  # solid: θ in all actions
 _FAMILIES: Mapping[tuple[tuple[str, str], str], Look] = {
-    (("model", "model"), "first"): Look("model", BLUE, "-", "o"),
-    (("simulator", "model"), "first"): Look(
-        "mixed (simulator states, model Jacobians)", VERMILION, _MIXED, "s"
-    ),
-    (("simulator", "simulator"), "first"): Look("true dynamics", GREEN, _TRUE, "^"),
+    (("model", "model"), "first"): Look("model, first action", BLUE, _FIRST, "o"),
+    (("simulator", "model"), "first"): Look("mixed, first action", VERMILION, _FIRST, "s"),
+    (("simulator", "simulator"), "first"): Look("simulator, first action", GREEN, _FIRST, "^"),
     (("model", "model"), "all"): Look("model, BPTT", CYAN, "-", "o"),
-    (("simulator", "model"), "all"): Look("mixed, BPTT", OCHRE, _MIXED, "s"),
-    (("simulator", "simulator"), "all"): Look("true dynamics, BPTT", PURPLE, _TRUE, "^"),
+    (("simulator", "model"), "all"): Look("mixed, BPTT", OCHRE, "-", "s"),
+    (("simulator", "simulator"), "all"): Look("simulator, BPTT", PURPLE, "-", "^"),
 }
 # Of different lengths, so that own estimators differ in more than one trait and repeat late.
 _COLOURS = (PURPLE, OCHRE, CYAN)
@@ -92,11 +91,13 @@ _MARKERS = "DvPX<"
 def looks(
     estimators: Sequence[str], identities: Mapping[str, Identity] | None = None
 ) -> dict[str, Look]:
-    """The look of each estimator, by who it is; all others take turns, where alone with every
-    colour."""
+    """The look of each estimator, the same in every figure: by who it is; all others take turns,
+    where alone with every colour. Grey is what needs the simulator and so does not compete."""
+    known = identities or {}
+    grey = {name for name in known if name not in competing(known)}
     fixed: dict[str, Look] = {}
     for name in estimators:
-        look = None if identities is None or name not in identities else _family(identities[name])
+        look = family(known[name]) if name in known else None
         if look is not None and look not in fixed.values():
             fixed[name] = look
     others = [name for name in estimators if name not in fixed]
@@ -107,15 +108,19 @@ def looks(
         )
         for i, name in enumerate(others)
     }
-    twice = {name for name, each in (identities or {}).items() if each.ambiguous}
+    twice = {name for name, each in known.items() if each.ambiguous}
     told = {
         name: replace(look, label=f"{look.label}: {plain(name)}") if name in twice else look
         for name, look in fixed.items()
     }
-    return told | own
+    return {
+        name: replace(look, colour=MUTED) if name in grey else look
+        for name, look in (told | own).items()
+    }
 
 
-def _family(identity: Identity) -> Look | None:
+def family(identity: Identity) -> Look | None:
+    """The look of the gradients that every measurement has; None of others."""
     if identity.cut or identity.gradient_model:
         return None
     return _DATA if identity.data else _FAMILIES.get((identity.systems, identity.actions))

@@ -17,7 +17,9 @@ and horizon, with value, ci_low and ci_high.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -132,7 +134,7 @@ def return_over_updates(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     notes = ["band: 95%, paired with the start; ring: follow it so far; a line that ends: dropped"]
     if not len(rows):
         drawing.nothing(ax, "every branch was lost")
-    for name, look in style.looks(names).items():
+    for name, look in _candidates(table, names).items():
         own = rows[rows["candidate"] == name]
         x, y, low, high = (
             np.concatenate([[0.0], own[column].to_numpy(float)])
@@ -148,6 +150,19 @@ def return_over_updates(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     style.dress(ax, "Return over updates", "change of the return", notes)
     ax.set_xlabel("updates", color=INK)
     return ax
+
+
+def _candidates(table: pd.DataFrame, names: Sequence[str]) -> dict[str, Look]:
+    """The look of a candidate is its estimator's, with a marker for each of its horizons."""
+    if "identities" not in table.attrs:
+        return style.looks(names)
+    looks, often = drawing.looks(table), Counter[str]()
+    found = {}
+    for name, estimator in table[["candidate", "estimator"]].drop_duplicates().to_numpy():
+        marker = "osD^vP"[often[estimator] % 6]
+        found[name] = replace(looks[estimator], label=name, marker=marker)
+        often[estimator] += 1
+    return found
 
 
 _FEWEST = 5  # rows of a record that make a box

@@ -6,6 +6,7 @@ logarithmic axis a band ends at the axis's floor, as it does in the figure.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from math import nan
 from typing import Any, cast
@@ -27,6 +28,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedLocator
 
+from gradlab.figures.style import tick
+
+_HOVERS = 40  # of one curve
 COLUMNS = ("axes", "series", "kind", "x", "x_name", "y", "y_name", "low", "high", "value")
 _Row = dict[str, object]
 
@@ -42,6 +46,38 @@ def drawn(figure: Figure) -> pd.DataFrame:
     """
     rows = [row for ax in figure.axes if ax.get_label() != "<colorbar>" for row in _of_axes(ax)]
     return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def hovers(figure: Figure) -> list[tuple[float, float, str]]:
+    """Place (points from the left and from the top) and words of the values that a pointer meets:
+    those of named curves and dots, with their intervals."""
+    found, (width, height) = [], figure.get_size_inches() * 72
+    scale = 72 / figure.dpi
+    for ax in figure.axes:
+        rows = [row for row in _of_axes(ax) if row["series"]] if ax.get_visible() else []
+        ends = {(row["series"], row.get("x")): row for row in rows if "low" in row and "x" in row}
+        curves = [row for row in rows if row["kind"] in ("line", "point") and "y" in row]
+        often = Counter(row["series"] for row in curves)
+        met: Counter[object] = Counter()
+        for row in curves:
+            series, x, y = row["series"], cast(float, row["x"]), cast(float, row["y"])
+            met[series] += 1
+            if (met[series] - 1) % -(-often[series] // _HOVERS) or not np.isfinite([x, y]).all():
+                continue
+            left, up = ax.transData.transform((x, y)) * scale
+            if 0 <= left <= width and 0 <= up <= height:
+                at = row["x_name"] or tick(x)
+                interval = ends.get((series, x))
+                known = (
+                    ""
+                    if interval is None
+                    else " (95%: {} to {})".format(
+                        *(tick(float(f"{interval[end]:.3g}")) for end in ("low", "high"))
+                    )
+                )
+                said = row["y_name"] or tick(float(f"{y:.3g}"))
+                found.append((float(left), float(height - up), f"{series}, {at}: {said}{known}"))
+    return list(dict.fromkeys(found))  # a marked value is also one of its curve
 
 
 def _of_axes(ax: Axes) -> Iterator[_Row]:

@@ -26,7 +26,7 @@ from gradlab.runs.probe import results as probe_results
 from gradlab.runs.probe.schema import KIND as PROBE
 from gradlab.runs.profile import load as load_profile
 from gradlab.runs.training import results as training_results
-from gradlab.storage import journal
+from gradlab.storage import journal, records
 from gradlab.verdicts.measurement.verdict import first_screen
 from gradlab.verdicts.probe.first_screen import screen as probe_screen
 from gradlab.verdicts.screen import Screen
@@ -75,14 +75,31 @@ _FOLDER = "gradlab.tools.sweep.page:KIND"  # of a sweep's runs
 
 
 def page_of(path: Path) -> Page:
-    """The page of the run at `path`, or of the sweep in that folder."""
-    kind = _kind(path)
-    run = kind.load(path)
-    config = getattr(run, "config", {})
-    attributes = getattr(run, "attributes", {})
-    # The command that makes the run again; empty where the file does not know it.
-    command = str(config.get("command") or attributes.get("command") or "")
-    return kind.page(run, PageSource(str(path), command), path.stem)
+    """The page of the run at `path`, or of the sweep in that folder; a run that this version cannot
+    read or show is refused with the command that makes it again."""
+    kind, run = _kind(path), None
+    try:
+        run = kind.load(path)
+        config, attributes = getattr(run, "config", {}), getattr(run, "attributes", {})
+        command = str(config.get("command") or attributes.get("command") or "")
+        return kind.page(run, PageSource(str(path), command), path.stem)
+    except InputError as error:
+        raise InputError(f"{error}{_again(path)}") from error
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        written = getattr(run, "environment", {}).get("gradlab", "another version")
+        raise InputError(
+            f"{path} was written by gradlab {written} and has not what its page needs "
+            f"({type(error).__name__}: {error}){_again(path) or ': make it again'}"
+        ) from error
+
+
+def _again(path: Path) -> str:
+    """The command that makes the run again; "" where the file does not know it."""
+    try:
+        command = "" if path.is_dir() else str(records.attributes(path).get("command", ""))
+    except InputError:
+        return ""
+    return f": make it again with `{command}`" if command else ""
 
 
 def screen_of(path: Path) -> Screen:

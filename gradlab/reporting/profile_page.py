@@ -16,6 +16,7 @@ import pandas as pd
 from gradlab import figures
 from gradlab.choice.decays import decay_table
 from gradlab.choice.tables import contender_table, weight_table
+from gradlab.figures import style
 from gradlab.gradients.ways import WAYS
 from gradlab.reporting import shell
 from gradlab.reporting.numbers import tables
@@ -27,9 +28,8 @@ from gradlab.verdicts.advice import advise
 from gradlab.verdicts.choice.sentences import cells_words, statements
 from gradlab.verdicts.facts import Facts
 from gradlab.verdicts.measurement.verdict import Evidence, decays, evidence, first_screen
-from gradlab.verdicts.phrases import named
 from gradlab.verdicts.screen import Screen
-from gradlab.wording import percent, steps
+from gradlab.wording import percent
 
 _GAIN = "Gain of a step"
 _LASTING = "For how many updates it lasts"
@@ -201,14 +201,16 @@ def _check_row(result: CheckResult) -> str:
 
 def panels(profile: Profile, evidence: Evidence = _NOTHING) -> list[Panel]:
     """The figures of `profile` in the order of the sections."""
-    table = profile.table()
+    table, facts = profile.table(), evidence.facts
+    best = None if facts is None or not facts.gains else advise(facts).cell
+    chosen = None if best is None else best[0]
     return [
-        *_gain(profile, table, evidence.facts),
-        *_lasting(profile),
-        *_error(profile, table, evidence),
-        *_direction(profile, table),
-        *_source(evidence),
-        *_growth(profile, table),
+        *_gain(profile, table, facts, best),
+        *_lasting(profile, table),
+        *_error(profile, table, evidence, chosen),
+        *_direction(profile, table, chosen),
+        *_source(profile, evidence),
+        *_growth(profile, table, chosen),
         *_contest(evidence),
     ]
 
@@ -240,14 +242,15 @@ def _absent(profile: Profile, evidence: Evidence = _NOTHING) -> dict[str, str]:
     return reasons
 
 
-def _gain(profile: Profile, table: pd.DataFrame, facts: Facts | None) -> list[Panel]:
+def _gain(
+    profile: Profile, table: pd.DataFrame, facts: Facts | None, best: tuple[str, int] | None
+) -> list[Panel]:
     """Gains to first order with realised ones on them; alone where there is no truth."""
     drawn_panels = []
     realised = None if profile.realised is None else profile.realised.table()
     if realised is not None:
         realised.attrs |= table.attrs
     if facts is not None and facts.gains:
-        best = advise(facts).cell
         chosen = None if best is None else (best[0], facts.close(best))
         drawn = partial(figures.gain, table, realised, chosen)
         caption = (
@@ -261,16 +264,15 @@ def _gain(profile: Profile, table: pd.DataFrame, facts: Facts | None) -> list[Pa
     return drawn_panels
 
 
-def _lasting(profile: Profile) -> list[Panel]:
+def _lasting(profile: Profile, measured: pd.DataFrame) -> list[Panel]:
     """Where the gradients' own updates led."""
     rehearsed = profile.rehearsal
     if rehearsed is None:
         return []
     table = rehearsed.table()
-    cells = zip(table["estimator"], table["horizon"], strict=True)
-    table["candidate"] = [
-        named(profile.identities[name]) + (f", {steps(h)}" if h else "") for name, h in cells
-    ]
+    table.attrs |= measured.attrs
+    cells, called = zip(table["estimator"], table["horizon"], strict=True), _labels(profile)
+    table["candidate"] = [called[name] + (f", h = {h}" if h else "") for name, h in cells]
     assumed = " (assumed: give yours with --lr and --optimizer)" if rehearsed.assumed else ""
     caption = (
         f"Updates by {rehearsed.optimizer} at {rehearsed.rate:.2g}{assumed}, batches of "
@@ -282,16 +284,22 @@ def _lasting(profile: Profile) -> list[Panel]:
     return [panel("return_over_updates", _LASTING, caption, drawn)]
 
 
-def _error(profile: Profile, table: pd.DataFrame, evidence: Evidence) -> list[Panel]:
+def _labels(profile: Profile) -> dict[str, str]:
+    """What every figure calls the estimators."""
+    looks = style.looks(profile.estimators, profile.identities)
+    return {name: look.label for name, look in looks.items()}
+
+
+def _error(
+    profile: Profile, table: pd.DataFrame, evidence: Evidence, chosen: str | None
+) -> list[Panel]:
     """Every gradient's error, then one figure per estimator with a horizon."""
     every = [str(name) for name in dict.fromkeys(table["estimator"])]
     names = [name for name in every if not profile.identities[name].data]
-    together = partial(
-        figures.mse,
-        table,
-        truth_norm2=_zero_level(table, every),
-        truth_error2=_truth_error(profile, every),
-    )
+    levels = {
+        "truth_norm2": _zero_level(table, every), "truth_error2": _truth_error(profile, every),
+    }  # fmt: skip
+    together, called = partial(figures.mse, table, chosen=chosen, **levels), _labels(profile)
     compare = "Lower is better. Below the level of data, unrolling pays."
     drawn = [panel("mse", _ERROR, compare, together)]
     for number, name in enumerate(names, 1):
@@ -304,9 +312,8 @@ def _error(profile: Profile, table: pd.DataFrame, evidence: Evidence) -> list[Pa
             truth_error2=_truth_error(profile, [name]),
             kept=evidence.sets.get(name, ()),
         )
-        caption = (
-            f"{name}: where squared bias and variance / N′ cross, their sum is near its least."
-        )
+        least = "where squared bias and variance / N′ cross, their sum is near its least."
+        caption = f"{called[name]}: {least}"
         drawn.append(panel(f"error-{number}-{_file_name(name)}", _ERROR, caption, alone))
     return drawn + _decay(profile)
 
@@ -317,36 +324,37 @@ def _decay(profile: Profile) -> list[Panel]:
     return [panel("decay", _ERROR, text, partial(figures.decay, table)) for text, table in drawn]
 
 
-def _direction(profile: Profile, table: pd.DataFrame) -> list[Panel]:
+def _direction(profile: Profile, table: pd.DataFrame, chosen: str | None) -> list[Panel]:
     cosine = "1 is the true direction; at 0 a step along the gradient gains nothing."
     signs = "A step that moves half of the parameters the wrong way is no better than chance."
     noise = "Below the line at 1 / N′ the mean of one batch is mostly noise."
-    snr = partial(figures.snr, table, batch=profile.batch)
-    drawn = [panel("cosine", _DIRECTION, cosine, partial(figures.cosine, table))]
+    snr = partial(figures.snr, table, batch=profile.batch, chosen=chosen)
+    drawn = [panel("cosine", _DIRECTION, cosine, partial(figures.cosine, table, chosen=chosen))]
     if (table["quantity"] == "sign_agreement").any():
-        agreement = partial(figures.sign_agreement, table)
+        agreement = partial(figures.sign_agreement, table, chosen=chosen)
         drawn.append(panel("sign_agreement", _DIRECTION, signs, agreement))
     return [*drawn, panel("snr", _DIRECTION, noise, snr)]
 
 
-def _source(evidence: Evidence) -> list[Panel]:
+def _source(profile: Profile, evidence: Evidence) -> list[Panel]:
     """Shares of the squared bias over the horizon, and the entries of the derivatives."""
     if evidence.attribution is None or not evidence.attribution.bias:
         return []
-    table, drawn_panels = evidence.attribution.table(), []
+    table, drawn_panels, called = evidence.attribution.table(), [], _labels(profile)
+    table.attrs |= profile.table().attrs
     names = list(dict.fromkeys(each.estimator for each in evidence.attribution.bias))
     for number, name in enumerate(names, 1):
         shares = "What each part makes of the squared bias; a share below 0 hides another's error."
         entries = "Output by input: the derivatives whose errors move the gradient most."
         file = f"{number}-{_file_name(name)}"
         drawn = partial(figures.ledger, table, estimator=name)
-        drawn_panels.append(panel(f"ledger-{file}", _SOURCE, f"{name}: {shares}", drawn))
+        drawn_panels.append(panel(f"ledger-{file}", _SOURCE, f"{called[name]}: {shares}", drawn))
         drawn = partial(figures.entries, table, estimator=name)
-        drawn_panels.append(panel(f"entries-{file}", _SOURCE, f"{name}: {entries}", drawn))
+        drawn_panels.append(panel(f"entries-{file}", _SOURCE, f"{called[name]}: {entries}", drawn))
     return drawn_panels
 
 
-def _growth(profile: Profile, table: pd.DataFrame) -> list[Panel]:
+def _growth(profile: Profile, table: pd.DataFrame, chosen: str | None) -> list[Panel]:
     rate, discount = profile.truth.get("lyapunov"), profile.config.get("discount")
     comparable = (
         isinstance(rate, int | float) and isinstance(discount, int | float) and discount > 0
@@ -356,7 +364,7 @@ def _growth(profile: Profile, table: pd.DataFrame) -> list[Panel]:
         "A straight rise is an explosion. Singular values, open loop and Condition 1 of MPG: "
         "gradlab jacobians TASK."
     )
-    drawn = partial(figures.sample_norm, table, exponent=exponent)
+    drawn = partial(figures.sample_norm, table, exponent=exponent, chosen=chosen)
     return [panel("sample_norm", _GROWTH, caption, drawn)]
 
 

@@ -3,9 +3,7 @@
 Text from a file is hostile and escaped without exception. The page's own policy forbids every
 request and every script but the one whose hash it names.
 
-A figure as inline SVG: text stays text, colours follow the page, names do not clash.
-
-Matplotlib's output is rewritten inside its tags only, so that no text is ever changed:
+A figure is inline SVG, rewritten inside its tags only, so that no text is ever changed:
 coordinates to two decimals, ids with a prefix, the palette to CSS variables, no foreign addresses.
 """
 
@@ -24,6 +22,7 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from gradlab.figures.style import COLOURS
+from gradlab.reporting.figure_data import hovers
 from gradlab.reporting.numbers import number
 
 _TAG = re.compile(r"<[^<>]*>")
@@ -43,7 +42,12 @@ def inline(figure: Figure, prefix: str, label: str) -> str:
     text = text[text.index("<svg") :]
     body = _TAG.sub(lambda tag: _rewrite(tag.group(), prefix), text)
     head = f'<svg role="img" aria-label="{escape(label)}"'
-    return body.replace("<svg", head, 1).strip()
+    marks = "".join(
+        f'<circle cx="{left:.1f}" cy="{top:.1f}" r="6" class="at"><title>{escape(text)}</title>'
+        f"</circle>"
+        for left, top, text in hovers(figure)
+    )
+    return body.replace("<svg", head, 1).strip().removesuffix("</svg>") + f"{marks}</svg>"
 
 
 def _rewrite(tag: str, prefix: str) -> str:

@@ -13,11 +13,12 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from gradlab import figures
-from gradlab.figures.multiples import Over, several_quantities, several_returns
+from gradlab.figures.multiples import Over, best_first, several_quantities, several_returns
 from gradlab.reporting import numbers, shell, training_probe
 from gradlab.reporting.page import NOWHERE, Page, PageSource, Panel, Section, folded, method, panel
 from gradlab.runs.training import measured_weights, pairs
 from gradlab.runs.training.asynchrony import Asynchrony, asynchrony
+from gradlab.runs.training.pairs import ranked
 from gradlab.runs.training.results import GOALS, Training, first_reached, loaded, table, times
 from gradlab.verdicts.training.first_screen import screen
 from gradlab.wording import listed
@@ -48,7 +49,13 @@ def panels(runs: Mapping[str, Training]) -> list[Panel]:
     goals = GOALS.get(first.task, ())
     names = first.config.get("state_names") or [f"s{k}" for k in range(first.rms.shape[2])]
     coordinates = {f"rms {k}": str(name) for k, name in enumerate(names)}
-    drawn_panels = [
+    best = ranked(runs)[0]
+    several = "The best run strong, the others thin, from the highest last return to the lowest."
+    drawn_panels = []
+    if len(runs) > 1:
+        first_panel = partial(best_first, rows, best=best, goals=goals)
+        drawn_panels.append(panel("returns-best", LEARNING, several, first_panel))
+    drawn_panels += [
         _returns("returns", "Dotted: goals of MPG's Table I.", rows, "iteration", goals),
         _cells("value", LEARNING, rows, _VALUED, "Return, critic's value, gains",
                "The value is the mean over the states of updates, discounted and in scaled reward: "

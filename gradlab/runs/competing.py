@@ -1,8 +1,7 @@
 """Comparisons among the gradients that compete for a recommendation (`runs.identity.competing`).
 
-What competes can be run by a user whose model is all that there is beside the data. A better
-gradient that needs the simulator's states is named beside the recommendation; the simulator's own
-gradients never are, which are good by construction.
+A better gradient that needs the simulator's states is named beside the recommendation; the
+simulator's own gradients never are, which are good by construction.
 """
 
 from __future__ import annotations
@@ -43,8 +42,7 @@ def chosen_gain(
 
     A file has no parts of cosines: what the level adds is that of the interval without them.
 
-    Args:
-        estimates: of all that competed; kept: which of them may be the best; place: of the gain.
+    `estimates`: of all that competed; `kept`: which may be the best; `place`: of the gain.
     """
     among = kept | (np.arange(len(estimates)) == place)
     level = chosen_level(estimates, among)

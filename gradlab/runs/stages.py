@@ -1,8 +1,7 @@
 """A measurement in stages, each of which adds to what the stages before it found.
 
-Stopped in one of them, by Ctrl-C or SIGTERM, the measurement ends with `Interrupted`: its profile
-is complete but for that stage and those after it, can be saved and read like any other, and
-`config["interrupted"]` names the stage.
+Stopped in one of them it ends with `Interrupted`, whose profile lacks that stage and those after
+it, is saved and read like any other, and names the stage in `config["interrupted"]`.
 """
 
 from __future__ import annotations

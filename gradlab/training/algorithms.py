@@ -67,6 +67,9 @@ ALGORITHMS: Mapping[str, Algorithm] = {
 }
 
 
+_OTHERS = ("a2c", "a3c", "dreamer", "dreamerv3", "pets", "ppo", "reinforce", "tdmpc2", "trpo")
+
+
 def find(name: str) -> Algorithm:
     """The row called `name`.
 
@@ -75,6 +78,11 @@ def find(name: str) -> Algorithm:
     """
     if name in ALGORITHMS:
         return ALGORITHMS[name]
+    if name.lower() in _OTHERS:
+        raise InputError(
+            f"algorithm is {name!r}, which gradlab does not train: watch it in your own loop with "
+            "gradlab.Probe, or train sac, td3 or shac"
+        )
     near = difflib.get_close_matches(name, ALGORITHMS, n=3, cutoff=0.4)
     hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(ALGORITHMS)}"
     raise InputError(f"algorithm is {name!r}, which is not known: {hint}")

@@ -1,9 +1,4 @@
-"""Calls of a user's functions, whose errors become one line.
-
-The line names the function's role, and the user's file and line.
-
-Public functions differentiate in any grad mode of the caller.
-"""
+"""Calls of a user's functions in any grad mode; their errors become one line with file and line."""
 
 from __future__ import annotations
 

@@ -2,16 +2,19 @@
 
 import io
 from collections.abc import Callable
+from dataclasses import asdict
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from gradlab import figures
 from gradlab.figures import style
+from gradlab.figures.multiples import best_first
 from gradlab.runs.identity import by_known_name
 from tests import planted
 from tests.figures.drawn import check_texts, line, texts
@@ -226,3 +229,50 @@ def test_a_gradient_has_the_same_colour_in_the_figure_of_gains_and_in_all_others
     drawn = [line.get_color() for line in axes.lines if line.get_label() in labels]
     assert drawn == [looks["model"].colour, looks["model_all"].colour]
     assert len(set(drawn)) == 2
+
+
+@pytest.mark.parametrize("draw", [figures.mse, figures.cosine, figures.sign_agreement, figures.snr])
+def test_the_recommended_gradient_is_strong_and_what_needs_the_simulator_is_grey(draw):
+    ax = draw(planted.table(), chosen="model")
+    model, mixed, simulator = (line(ax, name) for name in ("model", "mixed", "simulator"))
+    assert model.get_linewidth() == style.STRONG and mixed.get_linewidth() == style.THIN
+    assert mixed.get_color() == simulator.get_color() == style.MUTED != model.get_color()
+    assert mixed.get_marker() != simulator.get_marker()
+
+
+@pytest.mark.parametrize(("horizon", "joined"), [(1, False), (2, True)])
+def test_two_values_are_points_with_their_intervals_and_no_curve(horizon, joined):
+    ax = figures.cosine(planted.table(horizon))
+    assert (line(ax, "model").get_linestyle() != "None") == joined
+    bars = [each for each in ax.collections if isinstance(each, LineCollection)]
+    assert bool(bars) != joined
+
+
+def test_candidates_of_a_rehearsal_have_the_colours_of_their_gradients():
+    rows = [(name, h, 1, 0.5) for name, h in (("model", 2), ("model", 5), ("model_all", 5))]
+    table = pd.DataFrame(rows, columns=["estimator", "horizon", "updates", "value"])
+    table = table.assign(ci_low=0.0, ci_high=1.0, holds=True, candidate=["a", "b", "c"])
+    known = by_known_name(["model", "model_all"])
+    table.attrs["identities"] = {name: asdict(each) for name, each in known.items()}
+    axes = figures.return_over_updates(table, ax=Figure().add_subplot())
+    looks = style.looks(list(known), known)
+    assert [line(axes, name).get_color() for name in "abc"] == [
+        looks["model"].colour, looks["model"].colour, looks["model_all"].colour,
+    ]  # fmt: skip
+    assert line(axes, "a").get_marker() != line(axes, "b").get_marker()
+
+
+def test_of_several_runs_the_best_is_first_and_strong():
+    rows = [
+        (run, k, seed, "return", value + k, value - 1.0, value + k + 1.0)
+        for run, value in (("low", -9.0), ("high", -3.0), ("middle", -5.0))
+        for seed in ("0", "1", "all")
+        for k in range(4)
+    ]
+    columns = ["run", "iteration", "seed", "quantity", "value", "ci_low", "ci_high"]
+    axes = best_first(pd.DataFrame(rows, columns=columns), Figure().add_subplot(), "high")
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["high", "middle", "low"]
+    widths = {str(each.get_label()): each.get_linewidth() for each in axes.lines}
+    assert widths == {"high": style.STRONG, "middle": style.THIN, "low": style.THIN}
+    assert len({each.get_color() for each in axes.lines}) == 3
+    assert axes.get_xlabel() and axes.get_ylabel()

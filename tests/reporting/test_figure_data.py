@@ -6,7 +6,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from gradlab import figures
-from gradlab.reporting.figure_data import COLUMNS, drawn
+from gradlab.reporting.figure_data import COLUMNS, drawn, hovers
 from tests import planted
 
 
@@ -63,3 +63,18 @@ def test_a_mesh_has_its_centres_and_an_empty_figure_no_rows() -> None:
         [1, 0.5, 5], [3, 0.5, 6], [1, 1.5, 7], [3, 1.5, 8],
     ]  # fmt: skip
     assert drawn(Figure()).empty
+
+
+def test_a_pointer_meets_the_values_of_curves_with_their_intervals() -> None:
+    table, figure = planted.table(3), Figure(layout="constrained")
+    ax = figures.mse(table, figure.add_subplot())
+    figure.draw_without_rendering()
+    rows = table[(table["estimator"] == "model") & (table["quantity"] == "mse")]
+    found = [each for each in hovers(figure) if each[2].startswith("model, first action, ")]
+    assert len(found) == 4
+    for (left, top, text), row in zip(found, rows.itertuples(), strict=True):
+        place = ax.transData.transform((row.horizon, row.value)) * 72 / figure.dpi
+        assert (left, figure.get_figheight() * 72 - top) == pytest.approx(tuple(place))
+        assert text.endswith(
+            f", {row.horizon}: {row.value:.3g} (95%: {row.ci_low:.3g} to {row.ci_high:.3g})"
+        )

@@ -15,7 +15,7 @@ from gradlab.cli.program import main
 from gradlab.errors import InputError
 from gradlab.reporting import kinds, profile_page, render, report
 from gradlab.runs.check_results import CheckResult
-from gradlab.storage import journal
+from gradlab.storage import journal, records
 from gradlab.verdicts.measurement.verdict import Sentence
 from tests import planted
 from tests.first_screens import contrast, drawing, luminance, opened
@@ -272,3 +272,26 @@ def test_sentences_beyond_the_fold_are_one_click_away(tab: Any, tmp_path: Path) 
     assert not box.get_by_text("Sentence number 7.").is_visible()
     box.locator("summary").click()
     assert box.get_by_text("Sentence number 7.").is_visible()
+
+
+def test_values_are_met_by_a_pointer_on_the_page(tab: Any, page: Path) -> None:
+    opened(tab, page)
+    marks = tab.locator("figure svg circle.at title").all_text_contents()
+    assert any(re.match(r"model, first action, 5: \S+ \(95%: \S+ to \S+\)$", x) for x in marks)
+
+
+def test_a_run_that_this_version_cannot_show_is_refused_with_the_command_that_makes_it_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, command = tmp_path / "run.h5", "gradlab measure pendulum"
+    records.write(path, records.Record({"kind": "profile", "command": command}, {}))
+    with pytest.raises(InputError, match=f"not a complete.*: make it again with `{command}`$"):
+        report(path)
+
+    def lacks(*_: Any) -> Any:
+        raise KeyError("starts_hash")
+
+    kind = kinds.Kind(lambda path: planted.Profile(), lacks, lacks)
+    monkeypatch.setattr(kinds, "KINDS", {"profile": kind})
+    with pytest.raises(InputError, match=f"by gradlab 0.1.0 .*starts_hash.*again with `{command}`"):
+        report(path)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
+from gradlab.runs.check_results import CheckResult
 from gradlab.runs.profile import Profile
 from gradlab.statistics.intervals import interval
 from gradlab.statistics.moments import QUANTITIES, Estimate
 from gradlab.verdicts.measurement.verdict import verdict
+from tests.runs.planted_gains import planted_jumps
 
 GROUPS, H = 60, 12
 Law = Callable[[int], float]
@@ -76,3 +80,83 @@ def u_shape(n: int) -> float:
 
 
 FLAT = planted(lambda n: 1.0, lambda n: 0.9)
+
+
+FINE = CheckResult("float32", "cosine 1", "no", True)
+BAD = CheckResult("saturated actions", "90%", "most", False)
+CUT = {"status": "cut", "reason": "the objective is cut at T = 40 steps", "lyapunov": 0.1}
+FEW = "the truth is not reliable at N = 256: 1% of the starts carry 83% of its squared gradients"
+
+
+def profile(**changed: Any) -> Profile:
+    """`FLAT` with other laws, facts of the truth, configuration, checks or jumps."""
+    beside = {name: changed.pop(name) for name in ("sanity", "jumps") if name in changed}
+    config = changed.pop("config", {})
+    found = planted(**{"mse": lambda n: 1.0, "cosine": lambda n: 0.9} | changed)
+    return replace(found, config={**found.config, **config}, **beside)
+
+
+def grows(n: int) -> float:
+    return 2 ** (n / 1.8)
+
+
+def lost_beyond_8(n: int) -> float:
+    return np.nan if n > 8 else 1.0
+
+
+def jumps(kind: str, **more: Any) -> dict[str, object]:
+    return {"jumps": planted_jumps(kind, **more)}
+
+
+# What is planted, by what its sentence is about (`tests.verdicts.golden`, sentences.txt).
+SENTENCES: dict[str, tuple[dict[str, Any], ...]] = {
+    "tails": (
+        dict(mse=u_shape, tails=lambda n: 2.5 if n > H - 3 else 1.0),
+        dict(mse=u_shape, tails=lambda n: 2.0),
+    ),
+    "horizon": (
+        dict(cosine=lambda n: 0.9 if n <= 7 else 0.5),
+        dict(cosine=lambda n: 0.9 if n >= 6 else -0.5),
+        dict(mse=u_shape), dict(cosine=lambda n: 0.3),
+        dict(cosine=lambda n: 0.705, noise=0.01),
+        dict(cosine=lambda n: 0.9 if n > 3 else 0.705, noise=0.01),
+        dict(mse=lambda n: 1.0 + 0.01 * abs(n - 5), noise=0.1),
+        dict(data=1.0, noise=1e-4), dict(mse=lambda n: 4.0, norm=1.0),
+        dict(mse=lambda n: 4.0, cosine=lambda n: -0.6, norm=1.0), dict(mse=lambda n: 0.5),
+        dict(mse=lambda n: 1.0 + n / 4), dict(mse=lost_beyond_8, variance=lost_beyond_8),
+        dict(status="imprecise", standard_error=0.5, missing=768),
+    ),
+    "health": (dict(mse=lost_beyond_8, variance=lost_beyond_8),),
+    "data or model": (
+        dict(data=1.0, noise=1e-4), dict(data=40.0),
+        *(dict(mse=lambda n: 1.0 + 0.5 * max(n - 1, 0), data=data) for data in (3.0, 0.25, 1.001)),
+    ),
+    "variance": (
+        dict(variance=grows), dict(variance=grows, lyapunov=0.19),  # ln 2 / 0.38 = 1.8
+        dict(variance=grows, lyapunov=-0.1), dict(variance=lambda n: 1.0 * max(n, 1) ** 2), {},
+        dict(variance=lambda n: 1.05**n, noise=0.001),
+        dict(variance=lambda n: max(n, 1) ** 1.5 * (1 + 0.3 * (-1.0) ** n)),
+    ),
+    "truth": (
+        dict(reason="it converges", standard_error=0.03, norm=1.5),
+        dict(reason="it converges", all_standard_error=0.2, all_norm=1.0,
+             config={"actions": {"model": "all"}}),
+        CUT | dict(config={"discount": 0.98}),
+        CUT | dict(config={"discount": 0.98}, horizon=H + 28),  # e^{28 (0.1 + ln 0.98)} = 9.3
+        CUT | dict(config={"discount": 0.98}, lyapunov=0.01),
+        dict(admissible=False, status="none", reason="no truth here: λ = 0.3"),
+        dict(status="imprecise", standard_error=0.5, missing=768),
+        dict(status="imprecise", standard_error=0.3, missing=-1, norm=0.0),
+        dict(status="imprecise", reason=FEW, carried_by_few=True, missing=0),
+    ),
+    "samples": (
+        dict(cosine=lambda n: 0.97, snr=0.01, noise=0.005),  # 1 / (0.01 (0.97² / 0.9² − 1)) = 619
+        dict(cosine=lambda n: 0.62, snr=0.01), dict(snr=0.01, noise=0.05),
+    ),
+    "sanity": (dict(sanity=(FINE, BAD)),),
+    "jumps": (
+        *map(jumps, ("harmful", "harmless", "rough", "curved", "smooth")),
+        jumps("open", missing=300), jumps("open", missing=-1, lost=(0, 3, 9)),
+        jumps("harmful", lost=(0, 0, 9)),
+    ),
+}  # fmt: skip

@@ -8,19 +8,24 @@ Other tests assert what is decided and the numbers; the words are held here alon
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from math import log
 from pathlib import Path
+
+import numpy as np
 
 from gradlab import choose
 from gradlab.reporting.kinds import screen_of
 from gradlab.runs.comparison import compared
+from gradlab.runs.probe.results import load
 from gradlab.runs.profile import Profile
 from gradlab.tools.jacobians.page import screen as jacobians
 from gradlab.tools.logs.findings import screen as logs
 from gradlab.tools.remedies.findings import screen as remedies
 from gradlab.verdicts import comparison
 from gradlab.verdicts.choice import choosing as choice
-from gradlab.verdicts.measurement.verdict import first_screen
+from gradlab.verdicts.measurement.verdict import first_screen, verdict
+from gradlab.verdicts.probe.sentences import verdict as probe_verdict
 from gradlab.verdicts.screen import Screen
 from tests import planted_jacobians, planted_remedies
 from tests.choice import planted_gradients
@@ -28,7 +33,7 @@ from tests.logs.carts import noisy, recorded, task
 from tests.probe import planted_probe
 from tests.runs.planted_pairs import profile as paired
 from tests.runs.planted_training import written
-from tests.verdicts.planted_profiles import FLAT, planted, u_shape
+from tests.verdicts.planted_profiles import FLAT, SENTENCES, planted, profile, u_shape
 
 GOLDEN = Path(__file__).parent / "golden"
 Case = Callable[[Path], Screen]
@@ -38,11 +43,78 @@ def _measured(profile: Profile) -> Case:
     return lambda folder: first_screen(profile)
 
 
+def _about(about: str) -> Case:
+    """The sentence about one thing for every law that is planted for it, in their order."""
+    found = (verdict(profile(**changes)) for changes in SENTENCES[about])
+    told = tuple(each for sentences in found for each in sentences if each.about == about)
+    return lambda folder: Screen("", "none", "", rest=told)
+
+
 def _probed(folder: Path, **changes: float) -> Screen:
     tables = planted_probe.everything()
     if changes:
         tables |= {"measured": [planted_probe.measurement(400, **changes)]}
     return screen_of(planted_probe.written(folder / "probe.h5", tables))
+
+
+def _cells(usable: float, error: float = 1.0, high: float = 0.95) -> dict[str, object]:
+    """Cosines above 0.7 up to h = 2, and from there on, from `usable` on; the error at h = 3."""
+    cosine, mse = np.full((4, 5), 0.9), np.ones((4, 5))
+    low = cosine - np.array([0, 0.1, 0.1, 0.9 - usable, 0.9 - usable])
+    mse[1, 3] = error
+    ends = dict(cosine_low=low, cosine_high=np.full((4, 5), high))
+    return dict(cosine=cosine, mse=mse, mse_low=0.9 * mse, mse_high=1.1 * mse, **ends)
+
+
+# Measurements of a probe by what is said of them: (update, what differs) of each, in order.
+MEASURED: Mapping[str, tuple[Sequence[tuple[int, Mapping[str, object]]], ...]] = {
+    "horizon": (
+        [(400, {})], [(100, dict(kept_low=0, kept_high=1)), (400, {})], [(100, {}), (400, {})],
+        [(400, _cells(0.4))], [(400, _cells(0.4, 2.5))], [(400, _cells(0.5, high=0.6))],
+        [(400, dict(chosen_horizon=np.nan, chosen_estimator=np.nan))],
+        [(400, dict(kept_low=0, kept_high=4, kept=np.ones((4, 5))))],
+    ),
+    "rivals": (
+        *([(400, dict(over_data=log(x), over_data_se=se))]
+          for x, se in ((0.25, 0.1), (4.0, 0.1), (1.2, 0.5), (150.0, 1000.0))),
+        [(100, dict(over_data=log(3))), (200, dict(over_data=log(3))), (400, {})],
+    ),
+    "weights": tuple(
+        [(400, dict(weight_zero=(a + b) / 2, weight_zero_low=a, weight_zero_high=b))]
+        for a, b in ((0.1, 0.3), (0.7, 0.9), (0.2, 0.9))
+    ),
+    "source": tuple([(400, dict(critic_gap=gap))] for gap in (0.5, -0.5, 0.1)),
+    "critic": tuple([(400, dict(value=value))] for value in (-50.0, 150.0, -150.0, -100.5)),
+    "variance": (
+        [(400, {})], [(400, dict(growth_evidence=-40.0))], [(400, dict(growth_evidence=1.0))],
+        [(400, dict(growth=0.01))],
+    ),
+    "growth": tuple([(400, dict(lyapunov=rate))] for rate in (0.05, -0.05, 0.005)),
+    "jacobians": (
+        [(400, dict(jacobian_error=-np.inf))], [(400, dict(error=0.2))],
+        [(100, dict(error=0.1)), (400, dict(error=0.2))],
+        [(100, dict(error=0.2)), (400, dict(error=0.2))],
+        [(k, dict(error=0.2, jacobian_error_se=0.1)) for k in (100, 400)],
+    ),
+    "lost jacobians": (
+        [(400, dict(jacobian_nonfinite=3, starts_lost=2,
+                    nonfinite_where="first at step 4 of start 9"))],
+    ),
+}  # fmt: skip
+
+
+def _said(about: str) -> Case:
+    """The sentence about one thing for every run of measurements, in their order."""
+
+    def told(folder: Path) -> Screen:
+        found = []
+        for number, rows in enumerate(MEASURED[about]):
+            measured = [planted_probe.measurement(at, **changes) for at, changes in rows]
+            path = planted_probe.written(folder / f"{number}.h5", {"measured": measured})
+            found += [each for each in probe_verdict(load(path)) if each.about == about]
+        return Screen("", "none", "", rest=tuple(found))
+
+    return told
 
 
 def _looped(folder: Path, *tables: str) -> Screen:
@@ -81,6 +153,7 @@ CASES: Mapping[str, Mapping[str, Case]] = {
             )
         ),
     },
+    "sentences": {about: _about(about) for about in SENTENCES},
     "comparison": {
         "half the error": lambda folder: comparison.screen(
             compared(paired(), paired(lambda n: 0.5))
@@ -100,6 +173,7 @@ CASES: Mapping[str, Mapping[str, Case]] = {
         ),
         "nobody has looked at the return": lambda folder: _looped(folder, "vitals", "successive"),
     },
+    "measured by a probe": {about: _said(about) for about in MEASURED},
     "training": {
         "five seeds, one of which diverges": lambda folder: screen_of(
             written(folder / "training.h5", event="seed 4 diverged")

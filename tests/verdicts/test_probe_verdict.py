@@ -109,45 +109,6 @@ def test_bursts_of_long_ago_say_so(said):
     assert said("signal", successive=[lost]) is None
 
 
-def test_the_horizon_comes_with_its_set_and_how_far_one_may_unroll(measured):
-    found = measured("horizon")
-    assert found.decided
-    assert "smallest for the model gradient at h = 2 (95% set: model 2–3; " + WHERE in found.text
-    # cosine 1 − bias/10 ≥ .7 everywhere, but at h = 4 the error is beyond twice the least.
-    assert "Usable horizons of the model gradient: 1–3 (of 1–4 measured" in found.text
-    assert "not known to the probe" in found.text
-
-
-def test_usable_horizons_are_apart_from_those_that_only_may_be(measured):
-    cosine = np.full((4, 5), 0.9)
-    low = cosine - np.array([0, 0.1, 0.1, 0.5, 0.5])
-    mse = np.ones((4, 5))
-    ends = dict(cosine_low=low, cosine_high=cosine + 0.05, mse_low=0.9 * mse, mse_high=1.1 * mse)
-    changes = dict(cosine=cosine, mse=mse, **ends)
-    model = "the model gradient"
-    assert f"Usable horizons of {model}: 1–2; undecided: 3–4 (of 1–4" in (
-        measured("horizon", **changes).text
-    )
-    for place, words in ((3, "1–2; undecided: 4 ("), (1, "2; undecided: 4 (")):
-        mse[1, place], ends["mse_low"][1, place] = 2.5, 2.3
-        assert f"Usable horizons of {model}: {words}" in measured("horizon", **changes).text
-    ends["cosine_low"][:] = 0.5
-    none = measured("horizon", **changes).text
-    assert f"Undecided whether {model} has a usable horizon: 2, 4 may be" in none
-    ends["cosine_high"][:] = 0.6
-    assert "No horizon" in measured("horizon", **changes).text
-
-
-def test_what_moved_or_reversed_says_when(said):
-    first = measurement(100, kept_low=0, kept_high=1)
-    found = said("horizon", measured=[first, measurement(400)])
-    assert "at step 99 it was at h = 0–1" in found.text
-    assert "it was" not in said("horizon", measured=[measurement(100), measurement(400)]).text
-    early = [measurement(k, over_data=log(3)) for k in (100, 200)]
-    found = said("rivals", measured=[*early, measurement(400)])
-    assert "at step 199 it was the other way round" in found.text
-
-
 @pytest.mark.parametrize(
     ("ratio", "se", "decided"), [(0.25, 0.1, True), (4.0, 0.1, True), (1.2, 0.5, False)]
 )
@@ -156,69 +117,6 @@ def test_the_model_is_compared_with_the_data(measured, ratio, se, decided):
     ends = span(exp(log(ratio) - Z * se), exp(log(ratio) + Z * se))
     assert f"{two(ratio)}× (CI {ends}, {WHERE})" in found.text
     assert found.decided is decided is not found.text.startswith("Undecided")
-
-
-@pytest.mark.parametrize(
-    ("ends", "words", "decided"),
-    [((0.1, 0.3), "the longer one", True), ((0.7, 0.9), "critic's own gradient", True),
-     ((0.2, 0.9), "Undecided", False)],
-)  # fmt: skip
-def test_weights_are_on_one_side_of_half_or_undecided(measured, ends, words, decided):
-    low, high = ends
-    weight = dict(weight_zero=(low + high) / 2, weight_zero_low=low, weight_zero_high=high)
-    found = measured("weights", **weight)
-    assert words in found.text and found.decided is decided
-    assert f"(CI {span(low, high)}, {WHERE})" in found.text
-
-
-@pytest.mark.parametrize(
-    ("about", "changes", "decided", "words"),
-    [
-        ("horizon", dict(chosen_horizon=np.nan, chosen_estimator=np.nan), False,
-         "no admissible truth"),
-        ("horizon", dict(kept_low=0, kept_high=4, kept=np.ones((4, 5))), False,
-         "0 and 4 may both be"),
-        ("rivals", dict(over_data=5.0, over_data_se=1000.0), False, "an unknown multiple"),
-        ("source", dict(critic_gap=0.5), True, "The critic makes most"),
-        ("source", dict(critic_gap=-0.5), True, "The model makes most"),
-        ("source", dict(critic_gap=0.1), False, "Undecided"),
-        ("critic", dict(value=-50.0), True, "within"),
-        ("critic", dict(value=150.0), True, "beyond"),
-        ("critic", dict(value=-150.0), True, "beyond"),
-        ("critic", dict(value=-100.5), False, "Undecided"),
-        ("variance", {}, True, f"doubles every {two(log(2) / log(1.5))} steps"),
-        ("variance", dict(growth_evidence=-40.0), True, "like a power"),
-        ("variance", dict(growth_evidence=1.0), True, "do not extrapolate"),
-        ("variance", dict(growth=0.01), False, "No exponential growth"),
-        ("growth", dict(lyapunov=0.05), True, "grow, e-fold in 20"),
-        ("growth", dict(lyapunov=-0.05), True, "die out"),
-        ("growth", dict(lyapunov=0.005), False, "Undecided"),
-        ("jacobians", dict(jacobian_error=-np.inf), True, "are exact"),
-        ("lost jacobians", dict(jacobian_nonfinite=3, starts_lost=2,
-                                nonfinite_where="first at step 4 of start 9"), True,
-         "3 of 1600 states have Jacobians that are not finite (first at step 4 of start 9): "
-         "leaving them out drops 2 of 64 starts (step 399)."),
-    ],
-)  # fmt: skip
-def test_a_measurement_says_what_was_planted_and_whether_it_is_decided(
-    measured, about, changes, decided, words
-):
-    found = measured(about, **changes)
-    assert words in found.text and found.decided is decided and "inf" not in found.text
-
-
-def test_jacobians_are_judged_against_the_first_measurement(said, measured):
-    rows = [measurement(100, error=0.1), measurement(400, error=0.2)]
-    found = said("jacobians", measured=rows)
-    assert found.decided and "2× the first measurement's error" in found.text
-    assert "refit the model there" in found.text
-    alone = measured("jacobians", error=0.2)
-    assert alone.decided and "first" not in alone.text
-    same = [measurement(100, error=0.2), measurement(400, error=0.2)]
-    assert "(CI 0.97–1), the same." in said("jacobians", measured=same).text
-    vague = [each | {"jacobian_error_se": 0.1} for each in same]
-    assert not said("jacobians", measured=vague).decided
-    assert measured("jacobians", jacobian_error=np.nan) is None
 
 
 def test_the_price_is_held_against_the_budget(said):

@@ -7,12 +7,14 @@ class (examples are its indented lines) and tyro's rows of arguments, wrapped to
 from __future__ import annotations
 
 import contextlib
+import difflib
 import inspect
 import io
 import re
 import shutil
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from itertools import takewhile
 from typing import Any, get_args
 
 import tyro
@@ -25,7 +27,12 @@ _WIDEST, _NARROWEST, _COLUMN = 80, 48, 20  # columns; where explanations begin
 _TITLES = {"positional arguments": "Arguments", "options": "Options"}
 _FRAME = re.compile(r"^[─\-+╭╮╰╯]+$")
 _DEFAULT = re.compile(r" ?\((default|repeatable|required)(?:: ?(.*))?\)$")
-_NONE = ("None", "False", "")  # what "Default: …" in the words of an option says better
+_NONE = (
+    "None",
+    "False",
+    "True",
+    "",
+)  # of flags, and what "Default: …" in the words of an option says better
 
 _QUESTION = "How good is your policy gradient?"
 _END = (
@@ -114,7 +121,7 @@ def _grouped(
         invocation, text = rows[name]
         rows[name] = (invocation, f"{text.partition(' Default: ')[0]} {defaults[name]}")
     others = [row for name, row in rows.items() if not any(name in x for x in groups.values())]
-    parts = {title: [rows[name] for name in names] for title, names in groups.items()}
+    parts = {title: [rows[x] for x in names if x in rows] for title, names in groups.items()}
     return sections | {"Options": others} | parts
 
 
@@ -157,6 +164,15 @@ _TYPES = re.compile(r"no type matching (.+?) could be instantiated from \['?(.*?
 _REPEATED = re.compile(r"\{\[(\w+) \[\w+ \.\.\.\]\]\}")
 _HELP = ("For full helptext", "Argument helptext")
 _CAUSES = "Got errors:"
+_VALUES: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] = (
+    (re.compile(r"invalid choice '(.*)' for argument '(.*)'\. Expected one of \((.*)\)"),
+     lambda m: f"{m[2]} is {m[1]!r}, expected one of "
+     + ", ".join(x for x in m[3].replace("'", "").split(", ") if x != "None")),
+    (re.compile(r"Error parsing (\S+): invalid literal for int\(\) with base 10: (.*)"),
+     r"\1 is \2, expected an integer"),
+    (re.compile(r"Error parsing (\S+): could not convert string to float: (.*)"),
+     r"\1 is \2, expected a number"),
+)  # fmt: skip
 
 
 def parsed(commands: Any, words: Sequence[str]) -> Any:
@@ -171,35 +187,84 @@ def parsed(commands: Any, words: Sequence[str]) -> Any:
         with contextlib.redirect_stderr(box), contextlib.redirect_stdout(page):
             return tyro.cli(commands, prog="gradlab", args=words, config=config)
     except SystemExit as end:
-        if not end.code:  # --help
-            word, about = [*words, ""][:2]
-            by_name = {
-                mark.name: row.__origin__ for row in get_args(commands) for mark in row.__metadata__
-            }
-            command = by_name.get(word)
-            if command:
-                first, *others = _of_command(word, command, page.getvalue(), about)
-            else:  # every command with its question
-                first, others = _QUESTION, ["", "usage: gradlab COMMAND [options]", "", "Commands:"]
-                for name, each in by_name.items():
-                    others += _row(name, _paragraphs(each)[0], 11)
-                others += ["", *_wrapped(_END)]
-            bold(first)
-            print("\n".join(others))
-            raise
-        inside = [line.strip().strip("│|").strip() for line in box.getvalue().splitlines()[1:]]
-        sections: list[list[str]] = [[]]
-        for line in inside:
-            if _FRAME.match(line):
-                sections.append([])
-            else:
-                sections[-1].append(line)
-        texts = [
-            " ".join(filter(None, section)).partition(_CAUSES)[0].strip() for section in sections
-        ]
-        text = " ".join(section for section in texts if section and not section.startswith(_HELP))
-        text = _TYPES.sub(_expected, text)
-        raise InputError(f"{text[:_LONGEST].rstrip(' .')}; see --help") from None
+        by_name = {
+            mark.name: row.__origin__ for row in get_args(commands) for mark in row.__metadata__
+        }
+        if end.code:
+            told = box.getvalue().splitlines()[1:]
+            raise InputError(_refusal(commands, by_name, words, told)) from None
+        word, about = [*words, ""][:2]
+        command = by_name.get(word)
+        if command:
+            first, *others = _of_command(word, command, page.getvalue(), about)
+        else:  # every command with its question
+            first, others = _QUESTION, ["", "usage: gradlab COMMAND [options]", "", "Commands:"]
+            for name, each in by_name.items():
+                others += _row(name, _paragraphs(each)[0], 11)
+            others += ["", *_wrapped(_END)]
+        bold(first)
+        print("\n".join(others))
+        raise
+
+
+def _refusal(
+    commands: Any, by_name: Mapping[str, type], words: Sequence[str], told: Sequence[str]
+) -> str:
+    """What is wrong with the words, in one short line; `told` is what tyro says of them."""
+    name = words[0] if words else ""
+    if name not in by_name:
+        said = f"gradlab has no command {name!r}" if name else "gradlab needs a command"
+        return f"{said}{_meant(name, by_name)}; see gradlab --help"
+    page = io.StringIO()
+    with contextlib.redirect_stdout(page), contextlib.suppress(SystemExit):
+        tyro.cli(commands, prog="gradlab", args=[name, "--help"], config=(FlagCreatePairsOff,))
+    rows = {title: [row[0] for row in x] for title, x in _sections(page.getvalue()).items()}
+    options = {each.strip() for row in rows["Options"] for each in row.split()[0].split(",")}
+    text = _box(told)
+    see = f"; see gradlab {name} --help"
+    unknown = [x.partition("=")[0] for x in words if x.startswith("--")]
+    if unknown := [each for each in unknown if each not in options and len(each) > 2]:
+        reason = getattr(by_name[name], "WITHOUT", {}).get(unknown[0])
+        more = f": {reason}" if reason else _meant(unknown[0], options)
+        return f"gradlab {name} has no option {unknown[0]}{more}{see}"
+    if text.startswith("Missing from"):
+        return f"gradlab {name} needs {' '.join(_missed(told))}{see}"
+    if lost := re.match(r"Missing value for argument '(.+?)'", text):
+        if lost[1].startswith("-"):
+            return f"gradlab {name}: {lost[1]} needs a value{see}"
+        return f"gradlab {name} needs {' '.join(rows['Arguments'])}{see}"
+    if more := re.match(r"Unrecognized options?: (.*?)(?: Perhaps.*)?$", text):
+        return f"gradlab {name} takes no further {more[1]!r}{see}"
+    for pattern, words_of in _VALUES:
+        text = pattern.sub(words_of, text)
+    text = _TYPES.sub(_expected, text)
+    return f"{text[:_LONGEST].rstrip(' .')}{see}"
+
+
+def _meant(word: str, known: Collection[str]) -> str:
+    near = difflib.get_close_matches(word, known, n=2)
+    return f": did you mean {' or '.join(near)}?" if near else ""
+
+
+def _missed(told: Sequence[str]) -> list[str]:
+    """The arguments that the box misses: their lines are indented less than their words."""
+    lines = [re.sub(r"^[│|]|[│|]$", "", line.strip("\n")).rstrip() for line in told]
+    begin = next(k for k, line in enumerate(lines) if "Missing from" in line) + 1
+    indent = len(lines[begin]) - len(lines[begin].lstrip())
+    rows = takewhile(lambda line: not _FRAME.match(line.strip()), lines[begin:])
+    return [line.strip() for line in rows if len(line) - len(line.lstrip()) == indent]
+
+
+def _box(told: Sequence[str]) -> str:
+    """The words of the box without the pointers to help."""
+    sections: list[list[str]] = [[]]
+    for line in (each.strip().strip("│|").strip() for each in told):
+        if _FRAME.match(line):
+            sections.append([])
+        else:
+            sections[-1].append(line)
+    texts = [" ".join(filter(None, each)).partition(_CAUSES)[0].strip() for each in sections]
+    return " ".join(each for each in texts if each and not each.startswith(_HELP))
 
 
 def _expected(found: re.Match[str]) -> str:

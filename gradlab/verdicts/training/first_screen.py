@@ -14,7 +14,7 @@ from gradlab.verdicts.training.pairs import paired_verdict
 from gradlab.verdicts.training.sentences import verdict
 from gradlab.wording import duration, listed, span, two
 
-_FIGURE = "returns"
+_FIGURE, _BEST = "returns", "returns-best"  # of one run, and of several
 _MANY = 100  # seeds that nobody trains
 _NAMED = 2  # runs or seeds that a headline names before it counts
 
@@ -107,7 +107,7 @@ def _several(runs: Mapping[str, Training], rest: tuple[Sentence, ...]) -> Screen
     if not len(found.finite):
         return Screen(
             f"Every run on {task} has diverged: read their events first.", "none",
-            f"all of {len(runs)}", (), _FIGURE, rest,
+            f"all of {len(runs)}", (), _BEST, rest,
         )  # fmt: skip
     light: Light = "none"
     if found.improved:
@@ -126,7 +126,7 @@ def _several(runs: Mapping[str, Training], rest: tuple[Sentence, ...]) -> Screen
         )
     if len({outcome(run).iterations for run in runs.values()}) > 1:
         sure += "; lengths of runs differ"
-    return Screen(text, light, sure, _other_numbers(runs, order), _FIGURE, rest)
+    return Screen(text, light, sure, _other_numbers(runs, order), _BEST, rest)
 
 
 def _best(

@@ -1,0 +1,34 @@
+"""Wrong words are refused in one short line that names the command and what to do."""
+
+import pytest
+
+from gradlab import cli
+
+REFUSED = {
+    (
+        "report",
+        "run.h5",
+        "--overwrite",
+    ): "gradlab report has no option --overwrite: an ",
+    ("report", "--overwrite"): "gradlab report has no option --overwrite: an ",
+    ("report",): "gradlab report needs RUN.h5|FOLDER; see gradlab report --help",
+    ("choose",): "gradlab choose needs RUN.h5; see gradlab choose --help",
+    ("train", "mpg-v2"): "gradlab train needs TASK; see",
+    ("logs",): "gradlab logs needs DATA --policy FILE; see",
+    ("measure", "pendulum", "--start", "3"): "has no option --start: did you mean --starts",
+    ("measure", "pendulum", "--starts"): "gradlab measure: --starts needs a value",
+    ("measure", "pendulum", "--starts", "x"): "--starts is 'x', expected an integer",
+    ("measure", "pendulum", "--truth", "x"): "--truth is 'x', expected one of ",
+    ("report", "a.h5", "b.h5"): "gradlab report takes no further 'b.h5'",
+    ("mesure", "pendulum"): "gradlab has no command 'mesure': did you mean measure?",
+    (): "gradlab needs a command; see gradlab --help",
+    ("train", "ppo", "pendulum"): "algorithm is 'ppo', which gradlab does not train",
+}
+
+
+@pytest.mark.parametrize("words", REFUSED, ids=" ".join)
+def test_wrong_words_are_refused_in_one_short_line(words, capsys):
+    assert cli.main(list(words)) == 2
+    out, err = capsys.readouterr()
+    assert not out and err.startswith("gradlab: error: ") and err.count("\n") == 1
+    assert REFUSED[words] in err and len(err) < 450
