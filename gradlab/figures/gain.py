@@ -159,7 +159,7 @@ def _line(ax: Axes, table: pd.DataFrame, name: str, look: Look, end: float, stro
     assert line is not None
     line, _ = line.known(_WIDE)
     if len(line.horizon) == 1:
-        drawing.level(ax, line, look, end)
+        drawing.level(ax, line, look, end - 0.3)
         return float(line.value[0])
     # Horizon 0 is the critic alone, which has a level of its own.
     later = line.horizon > 0
@@ -190,9 +190,10 @@ def _mark(ax: Axes, table: pd.DataFrame, chosen: tuple[str, Sequence[int]]) -> N
     ax.plot(x, y, color=INK, lw=13, alpha=0.22, solid_capstyle="round", zorder=1.2)
     if len(x) == 1:
         ax.plot(x, y, marker="o", ms=17, color=INK, alpha=0.22, zorder=1.2)
-    middle = len(x) // 2
+    middle = (len(x) - 1) // 2
+    side = "right" if x[middle] > 0.8 * line.horizon.max() else "center"  # of the names
     ax.annotate("recommended", (x[middle], y[middle]), (0, -17), textcoords="offset points",
-                ha="center", va="top", fontsize=9, color=INK, fontweight="bold", zorder=6,
+                ha=side, va="top", fontsize=9, color=INK, fontweight="bold", zorder=6,
                 bbox={"facecolor": PAPER, "alpha": 0.85, "linewidth": 0, "pad": 1.0})  # fmt: skip
 
 
