@@ -29,121 +29,33 @@ from matplotlib.axes import Axes
 
 from gradlab import validation
 from gradlab.errors import InputError, imported
-from gradlab.figures.attribution import entries, ledger
-from gradlab.figures.choice import choice_weights, contest
 from gradlab.figures.columns import column
-from gradlab.figures.error import (
-    bias_variance,
-    cosine,
-    decay,
-    mse,
-    sample_norm,
-    sign_agreement,
-    snr,
-)
-from gradlab.figures.gain import gain, loss_slices, realised_gains
-from gradlab.figures.probe import (
-    action_shares,
-    chosen_horizons,
-    critic_values,
-    dead_columns,
-    gradient_norms,
-    growth_rates,
-    layer_norms,
-    lost_gradients,
-    moved_chains,
-    moved_profiles,
-    probe_cost,
-    probe_curve,
-)
-from gradlab.figures.through_training import errors_through_training, weights_through_training
-from gradlab.figures.training import (
-    error_over_rule,
-    gradient_errors,
-    mixture_weights,
-    return_over_updates,
-    returns,
-    training_curve,
-    update_times,
-    weights_against_rule,
-)
-
-__all__ = [
-    "action_shares",
-    "bias_variance",
-    "certified_errors",
-    "chain_error",
-    "choice_weights",
-    "chosen_horizons",
-    "contest",
-    "cosine",
-    "critic_values",
-    "dead_columns",
-    "decay",
-    "entries",
-    "error_over_rule",
-    "errors_through_training",
-    "gain",
-    "gradient_errors",
-    "gradient_norms",
-    "growth_rates",
-    "jacobian_distance",
-    "jacobian_entries",
-    "jacobian_time",
-    "layer_norms",
-    "ledger",
-    "logged_agreement",
-    "logged_critics",
-    "logged_direction",
-    "logged_noise",
-    "logged_prediction",
-    "logged_referee",
-    "loss_slices",
-    "lost_gradients",
-    "lyapunov",
-    "mixture_weights",
-    "model_error",
-    "moved_chains",
-    "moved_profiles",
-    "mse",
-    "probe_cost",
-    "probe_curve",
-    "product_growth",
-    "realised_gains",
-    "remedy_effects",
-    "remedy_horizons",
-    "remedy_jacobians",
-    "remedy_levels",
-    "remedy_marks",
-    "return_over_updates",
-    "returns",
-    "sample_norm",
-    "sign_agreement",
-    "snr",
-    "training_curve",
-    "update_times",
-    "weights_against_rule",
-    "weights_through_training",
-]
-
-_OF_TOOLS = {  # by gradlab.tools.NAME.figures
-    "certify": ("certified_errors",),
-    "jacobians": (
-        "chain_error", "jacobian_distance", "jacobian_entries", "jacobian_time", "lyapunov",
-        "model_error", "product_growth",
-    ),
-    "logs": (
-        "logged_agreement", "logged_critics", "logged_direction", "logged_noise",
-        "logged_prediction", "logged_referee",
-    ),
-    "remedies": (
-        "remedy_effects", "remedy_horizons", "remedy_jacobians", "remedy_levels", "remedy_marks",
-    ),
-}  # fmt: skip
-_HOMES = {name: tool for tool, names in _OF_TOOLS.items() for name in names}
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
+_HERE = {  # by gradlab.figures.NAME
+    "attribution": "entries ledger",
+    "choice": "choice_weights contest",
+    "error": "bias_variance cosine decay mse sample_norm sign_agreement snr",
+    "gains": "gain loss_slices realised_gains",
+    "probe": "action_shares chosen_horizons critic_values dead_columns gradient_norms growth_rates "
+    "layer_norms lost_gradients moved_chains moved_profiles probe_cost probe_curve",
+    "through_training": "errors_through_training weights_through_training",
+    "training": "error_over_rule gradient_errors mixture_weights return_over_updates returns "
+    "training_curve update_times weights_against_rule",
+}
+_OF_TOOLS = {  # by gradlab.tools.NAME.figures
+    "certify": "certified_errors",
+    "jacobians": "chain_error jacobian_distance jacobian_entries jacobian_time lyapunov "
+    "model_error product_growth",
+    "logs": "logged_agreement logged_critics logged_direction logged_noise logged_prediction "
+    "logged_referee",
+    "remedies": "remedy_effects remedy_horizons remedy_jacobians remedy_levels remedy_marks",
+}
+_HOMES = {name: f"gradlab.figures.{here}" for here, x in _HERE.items() for name in x.split()}
+_HOMES |= {name: f"gradlab.tools.{x}.figures" for x, y in _OF_TOOLS.items() for name in y.split()}
+
+__all__ = ["column", *_HOMES]
 
 
 def _checked(draw: Callable[_P, _R]) -> Callable[_P, _R]:
@@ -176,14 +88,12 @@ def _checked(draw: Callable[_P, _R]) -> Callable[_P, _R]:
     return drawn
 
 
-for _name in set(__all__) - set(_HOMES):
-    globals()[_name] = _checked(globals()[_name])
-
-__all__ += ["column"]  # which takes the axes of a figure, no table
-
-
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'gradlab.figures' has no attribute {name!r}")
-    figure = globals()[name] = _checked(imported(f"gradlab.tools.{_HOMES[name]}.figures:{name}"))
+    figure = globals()[name] = _checked(imported(f"{_HOMES[name]}:{name}"))
     return figure
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

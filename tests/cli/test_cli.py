@@ -93,13 +93,6 @@ def test_measure_hands_on_what_was_asked(calls, tmp_path, capsys):
     assert " ".join(planted.VERDICT[1].text.split()) not in " ".join(out.split())
 
 
-def test_the_horizon_is_the_tasks_unless_asked(calls, tmp_path):
-    words = ["measure", "inverted_pendulum", "--no-report", "--output", str(tmp_path / "run.h5")]
-    assert cli.main(words) == 0
-    assert calls["measure"]["horizon"] == calls["measure"]["task"].horizon
-    assert not (tmp_path / "run.html").exists()
-
-
 def test_the_networks_are_named_where_they_are_not_the_users(calls, tmp_path, capsys):
     """A trained pair where there is one; else placeholders, which are kept with the run."""
     words = ["measure", "Hopper-v5", "--no-report", "--output"]
@@ -221,17 +214,6 @@ def test_an_interruption_or_bad_input_inside_leaves_one_line(
     assert not run.exists()
 
 
-def test_list_names_tasks_and_estimators(capsys):
-    assert cli.main(["list", "--json"]) == 0
-    listed = json.loads(capsys.readouterr().out)
-    assert {"inverted_pendulum", "path_tracking", "linear_quadratic"} <= set(listed["tasks"])
-    assert list(listed["estimators"]) == [
-        "data", "model", "mixed", "true_dynamics", "model_all", "mixed_all", "true_dynamics_all",
-    ]  # fmt: skip
-    assert cli.main(["list", "tasks"]) == 0
-    assert "estimators" not in capsys.readouterr().out
-
-
 def test_a_reader_that_leaves_early_is_no_failure():
     script = (
         "from gradlab.cli.listing import List\nfrom gradlab.cli import main\n"
@@ -256,11 +238,6 @@ def test_threads_that_wait_do_not_spin_from_the_first_import_of_torch_on():
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == "passive", done.stderr
-
-
-def test_wrong_usage_is_exit_code_two():
-    done = subprocess.run([sys.executable, "-m", "gradlab", "fly"], capture_output=True, text=True)
-    assert done.returncode == 2 and "Traceback" not in done.stderr
 
 
 @pytest.mark.slow

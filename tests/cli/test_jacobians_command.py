@@ -73,22 +73,6 @@ def test_wrong_usage_is_one_line(own, tmp_path, monkeypatch, capsys, words, mess
     assert message in err
 
 
-def test_a_task_without_a_prior_says_so(capsys):
-    assert cli.main(["jacobians", "pendulum", "--model", "prior"]) == 2
-    assert "has no prior" in capsys.readouterr().err
-
-
-def test_without_a_model_the_tasks_own_prior_is_compared(own, tmp_path, capsys):
-    prior = ["--set", "prior=[[[0.8]], [[0.5]]]"]
-    sizes = ["--starts", "8", "--horizon", "3", "--output", str(tmp_path / "run.h5")]
-    words = [*LQR, *prior, "--policy", f"{own}:policy", *sizes, "--no-report", "--json"]
-    assert cli.main(["jacobians", *words]) == 0
-    errors = load(tmp_path / "run.h5").rows("block", quantity="relative error", block="A")
-    assert errors["value"].iloc[0] == pytest.approx(1 / 9)
-    verdict = json.loads(capsys.readouterr().out)["verdict"]
-    assert any("the task's own prior" in each["text"] for each in verdict)
-
-
 @pytest.mark.slow
 def test_a_measurement_of_the_same_policy_is_compared(tmp_path, own, capsys):
     eye = torch.eye(1, dtype=torch.float64)

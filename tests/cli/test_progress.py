@@ -4,9 +4,6 @@ import os
 import subprocess
 import sys
 import time
-from math import nan
-
-import pytest
 
 from gradlab.cli.terminal.progress_bars import Lines, bars
 from gradlab.measurement.prices import Price, left_after
@@ -77,13 +74,6 @@ def test_a_long_stage_writes_every_quarter_of_a_minute_whether_it_reports_or_not
         "[0:40] truth: ended after 40 s",
         "[0:55] after truth: at work, 15 s so far",
     ]
-
-
-@pytest.mark.parametrize(
-    ("stage", "left"), [("truth", 25.0), ("estimators", 5.0), ("checks", 0.0), ("other", nan)]
-)
-def test_what_is_left_is_the_price_of_the_stages_after(stage, left):
-    assert left_after(PLAN, stage) == pytest.approx(left, nan_ok=True)
 
 
 def test_what_is_left_is_unknown_where_a_price_is():

@@ -4,7 +4,6 @@ import io
 from collections.abc import Callable
 from dataclasses import asdict
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -79,13 +78,6 @@ def test_data_is_a_level_over_every_horizon(draw):
 
 
 @pytest.mark.parametrize("draw", ALL)
-def test_figures_draw_on_the_axes_they_are_given(draw):
-    _, ax = plt.subplots()
-    assert draw(planted.table(), ax) is ax
-    assert plt.get_fignums() == [1]
-
-
-@pytest.mark.parametrize("draw", ALL)
 @pytest.mark.parametrize("horizon", [0, 1, 25])
 def test_no_text_covers_another_and_none_is_cut_off(draw, horizon):
     own = ("the longest name that a careful user would give to one",)
@@ -126,11 +118,6 @@ def test_a_cosine_above_one_is_shown_at_one():
     table = planted.table()
     table.loc[(table["estimator"] == "model") & (table["quantity"] == "cosine"), "value"] = 1.02
     assert set(line(figures.cosine(table), "model").get_ydata()) == {1.0}
-
-
-def test_the_error_of_not_moving_is_a_level():
-    ax = figures.bias_variance(planted.table(), truth_norm2=1.96)
-    assert set(line(ax, "zero gradient").get_ydata()) == {1.96}
 
 
 def test_estimators_differ_in_more_than_colour():

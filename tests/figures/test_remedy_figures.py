@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
@@ -136,13 +135,6 @@ def test_no_text_covers_another_and_none_is_cut_off(draw):
     check_texts(draw())
 
 
-@pytest.mark.parametrize("draw", ALL)
-def test_figures_draw_on_the_axes_they_are_given(draw):
-    _, ax = plt.subplots()
-    assert draw(ax) is ax
-    assert plt.get_fignums() == [1]
-
-
 def test_empty_tables_say_so():
     none, nothing = TABLE.iloc[:0], LEVELS.iloc[:0]
     for ax in (
@@ -153,9 +145,3 @@ def test_empty_tables_say_so():
         figures.remedy_marks(nothing, quantity="lyapunov", unit="λ"),
     ):
         assert "no" in texts(ax)
-
-
-def test_names_that_nobody_knows_are_drawn_and_hostile_ones_are_text():
-    strange = TABLE.assign(arm=TABLE["arm"].replace("dd", "$x_$ " + "long " * 20))
-    for draw in (figures.remedy_effects, figures.remedy_horizons, figures.remedy_jacobians):
-        draw(strange).figure.canvas.draw()

@@ -56,14 +56,6 @@ def test_crossings_count_only_rises_through_zero():
     assert len(crossings(x, np.array([3.0, 2.0, 1.0, -1.0, -2.0]))) == 0
 
 
-def test_weights_are_drawn_with_the_rule_and_its_half(table):
-    ax = weights_through_training(table)
-    np.testing.assert_array_equal(line(ax, "measured, least MSE").get_ydata(), [0.9, 0.8, 0.4, 0.1])
-    assert len(line(ax, "by the rule").get_xdata()) == 51
-    assert "gives up half at iteration 2500" in texts(ax)
-    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["0", "1000", "2000", "5000"]
-
-
 def test_a_bias_below_zero_is_an_upper_bound_and_nothing_measured_is_said(table):
     hidden = (table["estimator"] == "data") & (table["iteration"] == 5000)
     table = table.assign(value=table["value"].mask(hidden, -1.0), ci_low=0.0)

@@ -251,17 +251,6 @@ def test_report_refuses_what_is_no_run(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["run.h5"]
 
 
-def test_equal_profiles_make_equal_pages(page: Path) -> None:
-    again = shown(planted.Profile(), planted.VERDICT, "inverted_pendulum")
-    assert again == page.read_text(encoding="utf-8")
-
-
-def test_what_a_file_lacks_is_said_with_the_way_to_get_it(tab: Any, page: Path) -> None:
-    opened(tab, page)
-    told = tab.locator("main").text_content()
-    assert "gradlab attribute RUN.h5" in told
-
-
 def test_sentences_beyond_the_fold_are_one_click_away(tab: Any, tmp_path: Path) -> None:
     many = [Sentence("horizon", True, f"Sentence number {k}.") for k in range(8)]
     path = tmp_path / "run.html"

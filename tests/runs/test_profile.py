@@ -10,7 +10,6 @@ import gradlab
 from gradlab.errors import InputError
 from gradlab.measurement.moments.visited import SAMPLES
 from gradlab.statistics.quantities import QUANTITIES
-from gradlab.storage import records
 
 
 @pytest.fixture(scope="module")
@@ -82,13 +81,3 @@ def test_an_existing_file_is_refused_and_left_alone(profile, tmp_path):
     assert path.read_text() == "precious"
     profile.save(path, overwrite=True)
     assert gradlab.load(path).batch == 256
-
-
-def test_a_record_of_another_kind_is_refused(tmp_path):
-    path = tmp_path / "other.h5"
-    records.write(path, records.Record({"kind": "training"}, {}))
-    with pytest.raises(InputError, match="expected a measurement"):
-        gradlab.load(path)
-    records.write(path, records.Record({"kind": "profile"}, {}), overwrite=True)
-    with pytest.raises(InputError, match="not a complete measurement"):
-        gradlab.load(path)

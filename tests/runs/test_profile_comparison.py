@@ -81,14 +81,6 @@ def test_a_changed_model_is_named_and_no_dictionary_is_cut_off():
     assert "model (" not in said(profile(), second)[0]  # an older file does not say
 
 
-def test_long_values_are_shown_where_they_differ():
-    first, second = (
-        profile(task_parameters={"prior": [[1.0] * 30, [0.5] * 30, [last]]}) for last in (0.8, 0.9)
-    )
-    text = said(first, second)[0]
-    assert "[0.8]" in text and "[0.9]" in text and len(text) < 250
-
-
 def test_what_both_have_in_common_leaves_the_error_of_a_paired_difference():
     rng = np.random.default_rng(3)
     common = profile(lambda n: 1.0 + 0.1 * n)
@@ -135,12 +127,6 @@ def test_what_is_not_paired_says_why(other, why):
     assert f"not paired, since {why}: the errors of both add" in text
 
 
-def test_files_that_do_not_say_their_starts_are_not_paired():
-    old = profile()
-    old = replace(old, config={k: v for k, v in old.config.items() if k != "starts_hash"})
-    assert compared(old, profile()).unpaired == "a file does not say which starts it is of"
-
-
 def test_a_higher_error_and_an_equal_one_and_a_tie_have_their_own_words():
     assert "B raises the mean squared error of the model gradient to 2×" in about(
         profile(), profile(lambda n: 2.0), "error"
@@ -165,12 +151,6 @@ def test_without_a_truth_only_variances_are_compared():
     found = compared(profile(), profile(facts=none))
     assert "mse" not in found.quantities and "variance" in found.quantities
     assert "errors and directions are left out" in said(profile(), profile(facts=none))[0]
-
-
-def test_errors_of_different_batches_are_left_out_and_said():
-    found = compared(profile(), profile(batch=64))
-    assert "mse" not in found.quantities and "bias2" in found.quantities
-    assert "N′ = 256 and 64" in found.skipped
 
 
 def test_horizons_beyond_the_finite_ones_are_not_compared():

@@ -85,18 +85,14 @@ def test_a_task_takes_its_settings_and_says_where_it_refuses_them(mine):
     [
         ("import nowhere_at_all\n", "make", "line 1: ModuleNotFoundError: No module named 'nowh"),
         ("\ndef make(:\n", "make", "line 2: SyntaxError: "),
-        ("\tx = 1\n  y\n", "make", "line 1: IndentationError: "),
-        ("x = 1\n\nx.y\n", "make", "line 3: AttributeError: 'int' object has no attribute 'y'"),
         ("raise SystemExit(3)\n", "make", "line 1 ends the process"),
         ("def make():\n    return 1 / 0\n", "make", "line 2: ZeroDivisionError: division by zero"),
-        ("def made(): ...\n", "make", "has no function 'make': it has made"),
         ("make = 3\n", "make", "make returned 3, expected a torch.nn.Module"),
         (
             "class make:\n    def __init__(self, x): ...\n",
             "make",
             "class that needs arguments",
         ),
-        ("\x00", "make", "mine.py"),
         ("def make():\n    raise ValueError('two\\nlines')\n", "make", "ValueError: two lines"),
     ],
 )
