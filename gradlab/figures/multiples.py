@@ -73,15 +73,14 @@ def best_first(
     rows = table[(table["quantity"] == "return") & (table["seed"] == "all")]
     last = rows.groupby("run", sort=False)["value"].last().sort_values(ascending=False)
     names = [best, *(str(name) for name in last.index if name != best)]
-    low = float(rows["value"].min())
     for goal in goals:
-        if goal > low:
+        if goal > float(rows["value"].min()):
             ax.axhline(goal, color=MUTED, linewidth=0.8, linestyle=(0, (2, 2)))
     shown = looks(names)
     swapped = {BLUE: shown[best].colour}  # of the run that would have the best one's
     for place, (name, look) in reversed([*enumerate(shown.items())]):
         mine = rows[rows["run"] == name].sort_values("iteration")
-        x, y, *ends = (mine[c].to_numpy(float) for c in (over, "value", "ci_low", "ci_high"))
+        x, y, low, high = (mine[c].to_numpy(float) for c in (over, "value", "ci_low", "ci_high"))
         few = len(x) <= POINTS
         ax.plot(
             x, y, color=BLUE if place == 0 else swapped.get(look.colour, look.colour),
@@ -90,7 +89,7 @@ def best_first(
             marker="o" if few else "", linewidth=STRONG if place == 0 else THIN,
         )  # fmt: skip
         if place == 0:
-            ax.fill_between(x, *ends, color=BLUE, alpha=0.17, linewidth=0)
+            ax.fill_between(x, low, high, color=BLUE, alpha=0.17, linewidth=0)
     bend_returns(ax, rows)
     counts = table[table["seed"] != "all"].groupby("run")["seed"].nunique()
     note = "one seed each" if counts.max() <= 1 else "medians over seeds; band of the best: 95%"

@@ -51,7 +51,8 @@ def drawn(figure: Figure) -> pd.DataFrame:
 def hovers(figure: Figure) -> list[tuple[float, float, str]]:
     """Place (points from the left and from the top) and words of the values that a pointer meets:
     those of named curves and dots, with their intervals."""
-    found, (width, height) = [], figure.get_size_inches() * 72
+    found: dict[tuple[float, float], str] = {}  # by place: a marked value is one of its curve
+    width, height = figure.get_size_inches() * 72
     scale = 72 / figure.dpi
     for ax in figure.axes:
         rows = [row for row in _of_axes(ax) if row["series"]] if ax.get_visible() else []
@@ -76,8 +77,9 @@ def hovers(figure: Figure) -> list[tuple[float, float, str]]:
                     )
                 )
                 said = row["y_name"] or tick(float(f"{y:.3g}"))
-                found.append((float(left), float(height - up), f"{series}, {at}: {said}{known}"))
-    return list(dict.fromkeys(found))  # a marked value is also one of its curve
+                place = round(float(left), 2), round(float(height - up), 2)
+                found.setdefault(place, f"{series}, {at}: {said}{known}")
+    return [(*place, text) for place, text in found.items()]
 
 
 def _of_axes(ax: Axes) -> Iterator[_Row]:

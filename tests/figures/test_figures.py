@@ -163,7 +163,7 @@ def test_slices_are_drawn_as_they_are():
 def test_the_size_of_a_sample_holds_mean_and_variance():
     table = planted.table(5)
     axes = figures.sample_norm(table, exponent=0.1)
-    model = next(line for line in axes.lines if line.get_label() == "model")
+    model = line(axes, "model")
     rows = table[(table["estimator"] == "model") & (table["horizon"] == 3)].set_index("quantity")
     size = np.sqrt(rows["value"]["variance"] + rows["value"]["mean_norm"] ** 2)
     assert model.get_ydata()[3] == pytest.approx(size)

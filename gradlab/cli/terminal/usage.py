@@ -233,8 +233,8 @@ def _refusal(
         if lost[1].startswith("-"):
             return f"gradlab {name}: {lost[1]} needs a value{see}"
         return f"gradlab {name} needs {' '.join(rows['Arguments'])}{see}"
-    if more := re.match(r"Unrecognized options?: (.*?)(?: Perhaps.*)?$", text):
-        return f"gradlab {name} takes no further {more[1]!r}{see}"
+    if extra := re.match(r"Unrecognized options?: (.*?)(?: Perhaps.*)?$", text):
+        return f"gradlab {name} takes no further {extra[1]!r}{see}"
     for pattern, words_of in _VALUES:
         text = pattern.sub(words_of, text)
     text = _TYPES.sub(_expected, text)
