@@ -65,7 +65,7 @@ def test_a_figure_is_a_panel_of_the_runs_page(tmp_path: Path) -> None:
 
 
 def test_gradients_by_horizon_are_the_columns_of_the_run() -> None:
-    path = RUNS.parents[1] / "first-order" / "runs" / "shac-pendulum-h32.h5"
+    path = RUNS.parents[1] / "model-based" / "runs" / "maac-pendulum.h5"
     shown = drawn(chosen("gradient-horizons", [path]).figure)
     with h5py.File(path) as file:
         iterations = file["gradients/iteration"][:]
