@@ -34,20 +34,19 @@ import torch
 import tyro
 from numpy.typing import NDArray
 
-from gradlab.runs.training.asynchrony import asynchrony, lag_at_most
-from gradlab.runs.training.results import load
+from gradlab.runs.training.results import asynchrony, lag_at_most, load
 from gradlab.tasks import inverted_pendulum
 from gradlab.training.algorithms import ALGORITHMS
 from gradlab.training.asynchronous.choice import Asynchronous
 from gradlab.training.asynchronous.execution import packed
-from gradlab.training.asynchronous.messages import (
+from gradlab.training.asynchronous.processes import LearnerProcess, opened
+from gradlab.training.asynchronous.work import (
+    ROLES,
     GradientRequest,
     Role,
     arrays,
     networks_of,
 )
-from gradlab.training.asynchronous.processes import LearnerProcess, opened
-from gradlab.training.asynchronous.work import ROLES
 from gradlab.training.loop import settings_of, train
 from gradlab.training.run import collect
 from gradlab.training.state import Run, begin

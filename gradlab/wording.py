@@ -164,7 +164,9 @@ def span(low: float, high: float) -> str:
 def duration(seconds: float) -> str:
     if not isfinite(seconds):
         return "time unknown"
-    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def listed(names: Sequence[str], most: int) -> str:

@@ -30,11 +30,19 @@ import tyro
 from analyses.early_late.errors import table
 from analyses.early_late.samples import CHECKPOINTS, HORIZON, ITERATIONS, RAMPS, TASKS
 from analyses.harness.verdicts import Verdict, save
-from gradlab.figures.through_training import crossings
 
 FOLDER = Path("reports/horizon-claims")
 HORIZONS = (1, 2, 5, 10, 25)  # bias(n)/bias(0) of the claim
 SIGNS = {1: "above 1", -1: "below 1", 0: "undecided"}
+
+
+def crossings(iteration, gap):
+    """Where a gap from checkpoint to checkpoint turns positive, interpolated linearly."""
+    finite = np.isfinite(gap)
+    x, y = iteration[finite], gap[finite]
+    at = np.flatnonzero((y[:-1] < 0) & (y[1:] >= 0))
+    share = -y[at] / (y[at + 1] - y[at])
+    return np.asarray(x[at] + share * (x[at + 1] - x[at]))
 
 
 def judge(errors: pd.DataFrame, law: str = "visited") -> Verdict:

@@ -55,9 +55,8 @@ from gradlab.tasks import Task
 from gradlab.training import checkpoints
 from gradlab.training.algorithm import Algorithm
 from gradlab.training.algorithms import find
-from gradlab.training.alone import alone
 from gradlab.training.draws import Draws
-from gradlab.training.learner import Learner
+from gradlab.training.learner import Learner, alone
 from gradlab.training.loop import describe, train
 from gradlab.training.measured import gradient_errors, row_gradients
 from gradlab.training.measured.row_errors import moments_of

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,19 +12,21 @@ from tyro.conf import arg
 
 from gradlab.cli import arguments
 from gradlab.cli.arguments import Document, named_data
-from gradlab.cli.fit_words import fit_sentences, foreign_sentence, nearness_sentences
 from gradlab.cli.terminal.progress_bars import bars
 from gradlab.cli.terminal.streams import undisturbed
 from gradlab.errors import InputError
 from gradlab.storage import records
 from gradlab.storage.whole_files import Save, keep
 from gradlab.user_code.loading import is_user_function
+from gradlab.wording import two
 
 if TYPE_CHECKING:
     from gradlab.data.trajectories import Trajectories
+    from gradlab.fitting.fitted import Fit
     from gradlab.fitting.fitted import Fit as Fitted
     from gradlab.fitting.losses import Loss
     from gradlab.fitting.model_settings import ModelSettings
+    from gradlab.networks.spectral import LayerNorm
     from gradlab.progress import Progress
     from gradlab.tasks import Task
 
@@ -52,23 +54,26 @@ class FitCommand:
     is executed). Default: random actions."""
     export: Annotated[str | None, arg(metavar="minari:ID|FOLDER")] = None
     """Write the transitions as a Minari dataset, too."""
-    loss: Annotated[str | None, arg(metavar="nll|mse|dd|multistep|sobolev|FILE")] = None
+    loss: Annotated[str | None, arg(metavar="nll|mse|dd|multistep|multistep-dd|sobolev|FILE")] = (
+        None
+    )
     """Likelihood; squared error; directional derivatives to the nearest points, beside the
-    likelihood (DDPPO); squared error over several steps (RP-PGM); Jacobians of the simulator; or
-    your own, file.py:function of mean, log variance and target, each [members, rows, outputs] (the
-    file is executed). Default: nll, and dd for the gradient model of --two-model."""
+    likelihood (DDPPO); squared error over several steps, alone or with directional derivatives
+    (RP-PGM); Jacobians of the simulator; or your own, file.py:function of mean, log variance and
+    target, each [members, rows, outputs] (the file is executed). Default: nll, and dd for the
+    gradient model of --two-model."""
     weight: float = 1.0
     """Weight of the derivatives' loss (dd, sobolev). With dd take less, such as 0.1, where the task
     has no noise."""
     neighbours: int = 10
-    """Nearest points per row (dd)."""
+    """Nearest points per row (dd, multistep-dd)."""
     directions: int | None = None
     """How many of them one step uses, in turn (dd). Default: all; 1 is about five times faster than
     10."""
     divided: bool = False
     """Divide directional errors by the distance (dd)."""
     steps: int = 5
-    """Steps of the model's own predictions (multistep)."""
+    """Steps of the model's own predictions (multistep, multistep-dd)."""
     two_model: bool = False
     """Two models (DDPPO): one by likelihood, which predicts states, and one by --loss, whose
     Jacobians are used along them."""
@@ -107,7 +112,7 @@ class FitCommand:
         """Fit, and write MODEL.safetensors, its curves, and the data that was recorded."""
         with undisturbed():
             import gradlab.fitting.models  # noqa: F401  Imported here, where signals wait.
-            from gradlab.fitting import fit_record
+            from gradlab.fitting import fitted
             from gradlab.fitting.derivative_losses import named_loss
             from gradlab.networks import checkpoint
 
@@ -140,7 +145,7 @@ class FitCommand:
         parts: dict[Path, Save] = {}
         for role, fit in fits.items():
             best = len(fit.members) if self.elites is None else min(self.elites, len(fit.members))
-            curves = partial(fit_record.save, fit, about=about, overwrite=True)
+            curves = partial(fitted.save, fit, about=about, overwrite=True)
             parts[models[role]] = partial(checkpoint.save, fit.elite_ensemble(best))
             parts[models[role].with_suffix(".h5")] = curves
         keep(parts)
@@ -211,21 +216,23 @@ class FitCommand:
         models: Mapping[str, Path],
         progress: Progress,
     ) -> dict[str, Fitted]:
+        from gradlab.data.noise import child
         from gradlab.fitting.losses import OneStepError
-        from gradlab.fitting.models import Recipe, fit_model
+        from gradlab.fitting.models import fit_model
 
-        first = _saved(models["prediction"])
-        if not self.two_model:
-            fit = fit_model(
-                data, settings, loss, saved=first, resume=self.resume, progress=progress
+        losses = {role: OneStepError("nll") for role in models} | {list(models)[-1]: loss}
+        fits: dict[str, Fitted] = {}
+        for role, file in models.items():
+            own = settings
+            if self.two_model:  # of seeds of their own, as DDPPO's two
+                own = replace(settings, seed=child(settings.seed, role) % 2**31)
+            saved = _saved(file)
+            # A fit that was stopped in its first model has not begun the second.
+            again = self.resume and (role == "prediction" or saved.is_file())
+            fits[role] = fit_model(
+                data, own, losses[role], saved=saved, resume=again, progress=progress
             )
-            return {"prediction": fit}
-        recipe = Recipe(data, settings, progress=progress)
-        fits = {"prediction": recipe.fitted("prediction", OneStepError("nll"), first, self.resume)}
-        # A fit that was stopped in its first model has not begun the second.
-        second = _saved(models["gradient"])
-        again = self.resume and second.is_file()
-        return fits | {"gradient": recipe.fitted("gradient", loss, second, again)}
+        return fits
 
     def _document(
         self,
@@ -278,3 +285,100 @@ def _recorded(model: Path) -> Path:
 
 def _saved(model: Path) -> Path:
     return model.with_suffix(".resume.safetensors")
+
+
+_Sentences = list[tuple[bool, str]]
+
+
+def fit_sentences(fit: Fit, task: Task, role: str | None = None) -> _Sentences:
+    """Result of the fit, the held-out errors of each coordinate first.
+
+    Args:
+        role: of the model among several.
+    """
+    who = "" if role is None else f"{role.capitalize()} model: "
+    sentences = [_explained(fit, task, who)]
+    if fit.dropped:
+        gone = ", ".join(f"{member} in epoch {epoch}" for member, epoch in fit.dropped.items())
+        sentences.append((True, f"{who}Dropped, since they diverged: member {gone}."))
+    if fit.constant:
+        listed = ", ".join(fit.constant)
+        sentences.append(
+            (True, f"{who}Constant in these data, so the model knows no effect of it: {listed}.")
+        )
+    if fit.repeated:
+        text = f"{fit.repeated} rows repeat an earlier (s, a); none is its own neighbour."
+        sentences.append((True, who + text))
+    if fit.settings.spectral is not None:
+        text = f"Spectral norms, largest of the members: {listed_norms(fit.norms)}."
+        sentences.append((True, who + text))
+    return sentences
+
+
+def _explained(fit: Fit, task: Task, who: str) -> tuple[bool, str]:
+    """Decided where every output differs from the mean of the data beyond its interval."""
+    change = "change of " if fit.settings.residual else "next "
+    names = [change + name for name in task.state_names] or [
+        f"{change}s{k}" for k in range(task.simulator.state_dim)
+    ]
+    names += ["reward"] * fit.settings.reward
+    explained, error = fit.explained.mean(dim=0), 1.96 * fit.explained_error
+    parts = [
+        f"{name} {100 * value:.4g} ± {two(100 * half)}%"
+        for name, value, half in zip(names, explained.tolist(), error.tolist(), strict=True)
+    ]
+    first, last = min(fit.best_epoch), max(fit.best_epoch)
+    epochs = f"best after {last if first == last else f'{first} to {last}'} epochs"
+    if last == len(fit.curves["seconds"]):
+        epochs += ", the last: more --epochs may be better"
+    return bool((explained.abs() > error).all()), (
+        f"{who}{len(fit.members)} members on {fit.training_rows} rows by {fit.loss.name}, "
+        f"{epochs}; held-out variance ({fit.held_out_rows} rows) explained: {', '.join(parts)}."
+    )
+
+
+def listed_norms(norms: Sequence[LayerNorm]) -> str:
+    """Norms of the layers in order; in a normalised network, free layers are marked."""
+    mixed = any(layer.normalised for layer in norms)
+    return ", ".join(
+        f"layer {k} {max(layer.values):.3g}{' (free)' if mixed and not layer.normalised else ''}"
+        for k, layer in enumerate(norms, start=1)
+    )
+
+
+def foreign_sentence(task: Task, data: Trajectories, source: str) -> tuple[bool, str]:
+    """Sentence about a Minari dataset: observations are taken for states, clipped velocities
+    too."""
+    text = f"{len(data)} transitions of {source}: its observations are taken for states."
+    limit = getattr(getattr(task.simulator, "environment", None), "velocity_clip", None)
+    if limit is None:
+        return False, text
+    rows = int((data.state.abs() == limit).any(dim=1).sum())
+    return rows > 0, f"{text} Velocities are clipped at ±{limit:g}, in {rows} of them."
+
+
+def nearness_sentences(
+    data: Trajectories, fit: Fit, neighbours: int, divided: bool, seed: int
+) -> _Sentences:
+    """Whether directional derivatives would have helped a model that was fitted without them."""
+    from gradlab.fitting.directional_loss_check import by_group
+
+    try:
+        checks = by_group(data, fit, neighbours, divided, seed)
+    except InputError:  # too few points for an answer
+        return []
+    sentences: _Sentences = []
+    for group, check in checks.items():
+        what = "the states' derivatives" if group == "state" else "the reward's derivatives"
+        decided = check.verdict != "undecided"
+        whether = check.verdict if decided else "are not shown to help or to harm"
+        gain, low, high = map(two, check.gain)
+        text = (
+            f"Directional derivatives (--loss dd) {whether} with {what}: along {neighbours} "
+            f"neighbours, {two(check.distance)} deviations away in the median, the model misses by "
+            f"{two(check.model_error)} and differences of the data by {two(check.target_error)} "
+            f"(squared, standardised; gain {gain}, 95% [{low}, {high}], {check.rows} held-out "
+            f"rows). Whether the policy gradient gains: `gradlab remedies`."
+        )
+        sentences.append((decided, text))
+    return sentences

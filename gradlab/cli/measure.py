@@ -13,7 +13,7 @@ from tyro.conf import arg
 
 from gradlab.cli import arguments
 from gradlab.cli.arguments import Document, model_option
-from gradlab.cli.fit_words import listed_norms
+from gradlab.cli.fit import listed_norms
 from gradlab.cli.terminal.answer import of_run
 from gradlab.cli.terminal.progress_bars import bars
 from gradlab.cli.terminal.streams import undisturbed

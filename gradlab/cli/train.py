@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 ALGORITHM = (
     "batch", "hidden", "policy_rate", "value_rate", "clip", "delay", "reuse", "updates",
-    "exploration", "replay", "tau",
+    "exploration", "replay", "tau", "log_std",
 )  # fmt: skip
 
 
@@ -46,11 +46,13 @@ class Train:
         ),
         "Networks and updates": (
             "batch", "hidden", "policy_rate", "value_rate", "clip", "delay", "reuse", "updates",
-            "exploration", "replay", "tau", "target_steps", "spectral", "policy", "critic",
+            "exploration", "log_std", "replay", "tau", "target_steps", "spectral", "policy",
+            "critic",
         ),
         "Learned model": (
-            "model", "loss", "loss_weight", "neighbours", "loss_steps", "two_model", "members",
-            "model_type", "model_hidden", "fit_every", "fit_steps",
+            "model", "loss", "loss_weight", "neighbours", "directions", "as_printed", "loss_steps",
+            "two_model", "members", "model_type", "model_hidden", "fit_every", "fit_steps",
+            "rollout_length", "rollouts",
         ),
         "Environments and evaluation": (
             "iterations", "reward_scale", "termination", "warmup", "episode", "agents", "interval",
@@ -70,6 +72,9 @@ class Train:
     ]
     task: arguments.TaskName
     settings: arguments.Settings = ()
+    preset: Literal["paper"] | None = None
+    """Take what the algorithm's paper prints for the task, for every option that is left out (MPG
+    table VI, DDPPO table 1, layers of RP-PGM); what differs from the defaults is said first."""
     seeds: int | None = None
     """Policies trained side by side. Default: 1."""
     first_seed: arguments.Seed = 0
@@ -123,6 +128,9 @@ class Train:
     exploration: float | None = None
     """Standard deviation of the noise on collected actions, in units of their limit. Default: the
     algorithm's, mostly 0.1."""
+    log_std: Annotated[tuple[float, ...], arg(metavar="LOW HIGH")] = ()
+    """Bounds of the logarithm of a Gaussian policy's standard deviation. Default: the algorithm's,
+    mostly -5 2."""
     replay: int | None = None
     """Transitions that replay holds. Default: the algorithm's, mostly 500000."""
     tau: float | None = None
@@ -143,14 +151,19 @@ class Train:
             "algorithm's, mostly prior."
         ),
     ] = None
-    loss: Annotated[str | None, arg(metavar="nll|mse|dd|multistep|FILE")] = None
+    loss: Annotated[str | None, arg(metavar="nll|mse|dd|multistep|multistep-dd|FILE")] = None
     """Loss of a learned model: likelihood, squared error, directional derivatives to the
-    nearest points beside the likelihood (DDPPO), squared error over several steps (RP-PGM), or your
-    own as in `gradlab fit`. Default: nll, and dd for the second of two models."""
+    nearest points beside the likelihood (DDPPO), squared error over several steps, alone or with
+    directional derivatives (RP-PGM), or your own as in `gradlab fit`. Default: nll, and dd for the
+    second of two models."""
     loss_weight: float | None = None
     """Weight w of the directional derivatives in --loss dd. Default: 1."""
     neighbours: int | None = None
     """Nearest points n of each transition in --loss dd. Default: 10."""
+    directions: int | Literal["all"] | None = None
+    """How many of them one step uses, in turn. Default: 1, which costs a fraction of all."""
+    as_printed: bool = False
+    """Squares of --loss dd without the predicted variance, as DDPPO's eq. 10 has them."""
     loss_steps: int | None = None
     """Steps k that --loss multistep predicts. Default: 5."""
     two_model: bool = False
@@ -171,6 +184,11 @@ class Train:
     """Iterations between two fits of a learned model. Default: 250."""
     fit_steps: int | None = None
     """Steps of Adam in a fit. Default: 1000."""
+    rollout_length: Annotated[tuple[int, ...], arg(metavar="K|FIRST LAST BEGIN END")] = ()
+    """Model steps k of rollouts that fill a second replay: one number, or the first and last one
+    and the iterations between which it grows (MBPO, DDPPO). Default: the algorithm's, mostly 1."""
+    rollouts: int | None = None
+    """Such rollouts in a filling, of each seed. Default: 5000."""
     gradient_every: int | None = None
     """Iterations between two measurements of the gradient that the policy follows against the true
     one, of the same return and at the states that the algorithm starts from; 0: never. Default:
@@ -271,6 +289,14 @@ class Train:
             words |= {"model": "learned", "loss": learned.loss.name}
             words |= {"members": _word(learned.members), "model_hidden": _word(learned.hidden)}
             words |= {"fit_every": _word(learned.every), "fit_steps": _word(learned.steps)}
+            numbers = {"loss_weight": "weight", "neighbours": "neighbours", "loss_steps": "steps"}
+            words |= {
+                name: _word(getattr(learned.loss, field))
+                for name, field in {**numbers, "directions": "directions"}.items()
+                if hasattr(learned.loss, field)
+            }
+        if branching := row.source.branching:
+            words |= {"rollout_length": _word(branching.first), "rollouts": str(branching.rollouts)}
         said = {name: f"Default of {row.name}: {word}." for name, word in words.items()}
         return said | {name: f"Not for {row.name}: {why}." for name, why in unused(row).items()}
 
@@ -281,6 +307,8 @@ class Train:
             from gradlab.training.planning import Planning
 
         task = arguments.named_task(self.task, self.settings)
+        if self.preset is not None:
+            return self._preset(task.name).run(command)
         row = self._row(task.name)
         run = self.output or Path("runs") / f"{row.name}-{task.name}.h5"
         # --resume and --overwrite decide about an earlier run: it is not refused here.
@@ -329,6 +357,29 @@ class Train:
             )
         return of_run(run, page=not self.no_report)
 
+    def _preset(self, task: str) -> Train:
+        """With what the paper prints in every option that was left out; says what that changes."""
+        from gradlab.training.presets import printed
+        from gradlab.training.settings import for_task
+
+        usual = {**vars(for_task(task)), **self.defaults(self.algorithm)}
+        left_out = {field.name: field.default for field in fields(self)}
+        changes, told = {}, False
+        for each in printed(self.algorithm, task):
+            if getattr(self, each.option) != left_out[each.option]:
+                continue
+            changes[each.option] = each.value
+            word, here = _word(each.value), str(usual.get(each.option, "none"))
+            here = here.partition(": ")[2].rstrip(".") or here
+            if word != here:
+                told = True
+                option = each.option.replace("_", "-")
+                said = f"--{option}" if word == "True" else f"--{option} {word}"
+                standard_error(f"gradlab: paper: {said} (default {here}; {each.source})")
+        if not told:
+            standard_error("gradlab: paper: no default differs from what it prints")
+        return replace(self, preset=None, **changes)
+
     def _asynchronous(self) -> Asynchronous | None:
         """The processes of the run, where it has several."""
         from gradlab.training.asynchronous.choice import Asynchronous
@@ -353,6 +404,7 @@ class Train:
             published,
             with_changes,
             with_horizons,
+            with_rollouts,
             with_starts,
             with_target_steps,
             with_temperature,
@@ -372,6 +424,8 @@ class Train:
         if self.temperature is not None:
             alpha = Automatic() if self.temperature == "auto" else self.temperature
             row = with_temperature(row, alpha)
+        if self.rollout_length or self.rollouts is not None:
+            row = with_rollouts(row, self.rollout_length, self.rollouts)
         if self.target_steps is not None:
             row = with_target_steps(row, self.target_steps)
         given = {name: getattr(self, name) for name in ALGORITHM}
@@ -389,6 +443,7 @@ class Train:
             given = {
                 "--loss": self.loss, "--loss-weight": self.loss_weight,
                 "--neighbours": self.neighbours, "--loss-steps": self.loss_steps,
+                "--directions": self.directions, "--as-printed": self.as_printed or None,
                 "--two-model": self.two_model or None,
                 "--members": self.members, "--model-type": self.model_type,
                 "--model-hidden": self.model_hidden or None,
@@ -418,8 +473,12 @@ class Train:
             "weight": ("loss_weight", self.loss_weight, "dd"),
             "neighbours": ("neighbours", self.neighbours, "dd"),
             "steps": ("loss_steps", self.loss_steps, "multistep"),
+            "directions": ("directions", self.directions, "dd"),
+            "as_printed": ("as_printed", self.as_printed or None, "dd"),
         }
         given = {name: each for name, each in numbers.items() if each[1] is not None}
+        if self.directions == "all":
+            given["directions"] = ("directions", None, "dd")
         for name, (option, value, kind) in given.items():
             if not hasattr(loss, name):
                 raise InputError(f"{option} is {value}, but the loss is {loss.name}: take {kind}")

@@ -12,7 +12,6 @@
     Race, Rehearsal            return_over_updates
     runs.training              returns, training_curve, mixture_weights, gradient_errors,
                                update_times, weights_against_rule, error_over_rule
-    checkpoints, measured      errors_through_training, weights_through_training
     runs.probe.tables          probe_*, moved_*, gradient_norms and what else is of a probe
 
 The table of a profile has a row per estimator, horizon and quantity, with value, ci_low and
@@ -40,7 +39,6 @@ _HERE = {  # by gradlab.figures.NAME
     "gains": "gain loss_slices realised_gains",
     "probe": "action_shares chosen_horizons critic_values dead_columns gradient_norms growth_rates "
     "layer_norms lost_gradients moved_chains moved_profiles probe_cost probe_curve",
-    "through_training": "errors_through_training weights_through_training",
     "training": "error_over_rule gradient_errors mixture_weights return_over_updates returns "
     "training_curve update_times weights_against_rule",
 }

@@ -1,18 +1,8 @@
-"""Curves of training: returns, weights and tracking errors over iterations or over wall time.
+"""Curves of training, of branches and of weights.
 
 The table (`gradlab.runs.training.results.table`) has a row per run, iteration, seed and quantity;
-the seed "all" is the median over all seeds with its interval. One run is drawn by
-its seeds and their median, several by a line each: small multiples (`multiples`) show their seeds.
-
-Returns of a race's branches, or of rehearsed gradients, over their updates, with 95% bands.
-
-The table is `Race.table()` or `Rehearsal.table()`: a row per candidate and evaluation, with the
-change of the return from the common start, paired, and whether it is followed for so long.
-
-Weights through training: what measurements put in force, beside what the rule would have done.
-
-The table (`gradlab.runs.training.measured_weights.table`) has a row per measurement, seed, quantity
-and horizon, with value, ci_low and ci_high.
+the seed "all" is the median over all seeds with its interval. `return_over_updates` draws
+`Race.table()` or `Rehearsal.table()`, figures of weights `runs.training.measured_weights.table`.
 """
 
 from __future__ import annotations

@@ -90,9 +90,6 @@ def exploring(task: Task, policy: nn.Module, std: Sequence[float] | None = None)
 
     Args:
         std: [da]; None: the task's, else a tenth of its limits, else 0.1.
-
-    Raises:
-        InputError: std has the wrong width or a negative entry.
     """
     width = task.simulator.action_dim
     if std is None:

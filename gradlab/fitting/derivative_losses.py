@@ -1,32 +1,18 @@
 """Losses on a model's derivatives, beside a prediction loss.
 
     directional  prediction + w R,   R = 1/n Σ_i 1/d ‖∇m v_i − (ŷ_i − ŷ)‖²      (DDPPO eq. 9–10)
+    multistep-dd   multistep + w R                                        (RP-PGM Fig. 6)
     sobolev      prediction + w mean_{j,k} (∇m − Ĵ)_{jk}²,  Ĵ the simulator's  (arXiv 1706.04859)
 
-in the standardised coordinates of `losses`, with v_i = x̂_i − x̂ to the n nearest other points of
-the training data. Derivatives are pushed forward along directions; no Jacobian is formed. As
-printed, eq. 10 maximises R with the likelihood: its sign is corrected here. The text divides by
-‖v‖, eq. 9 does not: `divided` chooses.
-
-Under the likelihood an unscaled w means another thing at every noise level, so the squares in R are
-divided by the predicted variance; `as_printed` leaves them as they are.
-
-The n nearest other points of every point, kept exact while points are added.
-
-    d(x, y)² = Σ_j ((x_j − y_j) / scale_j)²                              x = (s, a)
-
-Points lie in k-d trees of growing size (the logarithmic method of Bentley and Saxe, 1980): added
-points get a tree of their own, trees of similar size are merged, and old points search the new tree
-only. Growing costs a logarithm more than one search at the end.
-
-Repeated points have no direction between them: they are counted, stand for one point, and share
-its neighbours.
+in standardised coordinates, v_i = x̂_i − x̂ to the n nearest other points. As printed, eq. 10
+maximises R with the likelihood: its sign is corrected here. The text divides by ‖v‖, eq. 9 does
+not: `divided` chooses. Under the likelihood squares in R are divided by the predicted variance, so
+that w means the same at every noise level; `as_printed` leaves them as they are.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Literal, cast, final
 
@@ -36,6 +22,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 from torch import Tensor
 
+from gradlab import validation
 from gradlab.errors import InputError
 from gradlab.fitting.losses import (
     Bound,
@@ -68,8 +55,7 @@ class Neighbours:
 
     def __init__(self, count: int, scale: _Floats, workers: int = 1) -> None:
         scale = np.asarray(scale, dtype=np.float64)
-        if not isinstance(count, int) or count < 1:
-            raise InputError(f"neighbours is {count!r}, expected an integer from 1")
+        validation.whole("neighbours", count, 1)
         if scale.ndim != 1 or not (np.isfinite(scale).all() and (scale > 0).all()):
             raise InputError("scale is expected as positive numbers, one per coordinate")
         self.count, self.scale, self.workers = count, scale, workers
@@ -90,11 +76,7 @@ class Neighbours:
 
     @property
     def index(self) -> _Integers:
-        """[M, n], rows in the order of their distance; of a repeated point its first row.
-
-        Raises:
-            InputError: there are not n other points.
-        """
+        """[M, n], rows in the order of their distance; of a repeated point its first row."""
         if len(self._points) <= self.count:
             raise InputError(
                 f"neighbours is {self.count}, but the data has {len(self._points)} different "
@@ -109,11 +91,7 @@ class Neighbours:
         return self._distance[self._point]
 
     def add(self, points: _Floats) -> None:
-        """More points [m, width].
-
-        Raises:
-            InputError: another width, or numbers that are not finite.
-        """
+        """More points [m, width]."""
         points = np.asarray(points, dtype=np.float64) / self.scale
         if points.ndim != 2 or not np.isfinite(points).all():
             raise InputError(f"points are expected as finite numbers [m, {len(self.scale)}]")
@@ -175,6 +153,7 @@ class Neighbours:
 
 
 _ROWS = 1024  # states linearized at once
+_Error = Callable[[GaussianEnsemble, Tensor, int], tuple[Tensor, Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -202,7 +181,7 @@ class DirectionalDerivative:
     metric: Literal["standardised", "raw"] = "standardised"
 
     def __post_init__(self) -> None:
-        _check_weight(self.weight)
+        validation.number("weight", self.weight, least=0)
         used = self.neighbours if self.directions is None else self.directions
         if not 1 <= used <= self.neighbours:
             raise InputError(f"directions is {used}, expected 1 to neighbours = {self.neighbours}")
@@ -212,12 +191,12 @@ class DirectionalDerivative:
     ) -> tuple[Bound, Bound]:
         """Training rows have their neighbours among themselves, held-out ones among all."""
         everyone = torch.cat([training, held_out])
-        near = self._near(rows, training)
+        near = self.near(rows, training)
         return self.bound(rows, training, near), self.bound(
-            rows, held_out, self._near(rows, everyone)
+            rows, held_out, self.near(rows, everyone)
         )
 
-    def _near(self, rows: StandardisedRows, among: Tensor) -> tuple[Tensor, Tensor, int]:
+    def near(self, rows: StandardisedRows, among: Tensor) -> tuple[Tensor, Tensor, int]:
         """Neighbours [M, n] and their squared distances, of rows among those given."""
         scale = rows.input_std.double().cpu().numpy()
         near = Neighbours(
@@ -242,12 +221,27 @@ class DirectionalDerivative:
         Args:
             near: every row's neighbours [M, n], their squared distances, and how many rows repeat.
         """
-        index, square, repeated = near
+        error = self.error(rows, near)
+
+        def value(ensemble: GaussianEnsemble, at: Tensor, turn: int) -> Tensor:
+            R, mean, log_variance = error(ensemble, at, turn)
+            target = rows.targets[at]
+            return self.weight * R + predicted(
+                self.prediction, ensemble, mean, log_variance, target
+            )
+
+        return Bound(used, value, near[2])
+
+    def error(self, rows: StandardisedRows, near: tuple[Tensor, Tensor, int]) -> _Error:
+        """R [E] with m and log v of the rows that a batch names."""
+        index, square, _ = near
         # Rows of many seeds stand one seed after the other: a seed's own numbers choose the turn.
         seeds = rows.input_mean.shape[0] if rows.input_mean.ndim > 1 else 1
         period = len(rows.inputs) // seeds
 
-        def value(ensemble: GaussianEnsemble, at: Tensor, turn: int) -> Tensor:
+        def value(
+            ensemble: GaussianEnsemble, at: Tensor, turn: int
+        ) -> tuple[Tensor, Tensor, Tensor]:
             # Each row uses all of its neighbours in turn.
             count = self.neighbours if self.directions is None else self.directions
             offset = torch.arange(count, device=at.device) + turn * count
@@ -261,10 +255,67 @@ class DirectionalDerivative:
                 error = error / square[at].gather(2, column)[..., None]
             if self.prediction == "nll" and not self.as_printed:
                 error = error * (-log_variance.detach()).exp()[:, :, None]
-            base = predicted(self.prediction, ensemble, mean, log_variance, target)
-            return base + self.weight * error.mean(dim=(1, 2, 3))
+            return error.mean(dim=(1, 2, 3)), mean, log_variance
 
-        return Bound(used, value, repeated)
+        return value
+
+    @property
+    def reported(self) -> Loss:
+        """What a held-out loss without derivatives is."""
+        return OneStepError(self.prediction)
+
+
+@dataclass(frozen=True)
+class MultiStepDirectional:
+    """The sum of `MultiStep` and of DDPPO's R at the first row of each window, times `weight`
+    (RP-PGM Fig. 6, third learner)."""
+
+    name: ClassVar[str] = "multistep-dd"
+    prediction: ClassVar[Prediction] = "mse"
+
+    steps: int = 5
+    neighbours: int = 10
+    weight: float = 1.0
+    divided: bool = False
+    directions: int | None = None
+    metric: Literal["standardised", "raw"] = "standardised"
+
+    def __post_init__(self) -> None:
+        _ = self.reported, self._directional  # which check their numbers
+
+    @property
+    def reported(self) -> MultiStep:
+        """As `DirectionalDerivative.reported`."""
+        return MultiStep(self.steps)
+
+    @property
+    def _directional(self) -> DirectionalDerivative:
+        return DirectionalDerivative(
+            self.neighbours, self.weight, self.divided, "mse", False, self.directions, self.metric
+        )
+
+    def bind(
+        self, rows: StandardisedRows, training: Tensor, held_out: Tensor
+    ) -> tuple[Bound, Bound]:
+        """Windows as of `MultiStep`, neighbours as of `DirectionalDerivative`."""
+        near = [
+            self._directional.near(rows, among)
+            for among in (training, torch.cat([training, held_out]))
+        ]
+        return self.bound(rows, training, near[0]), self.bound(rows, held_out, near[1])
+
+    def bound(
+        self, rows: StandardisedRows, used: Tensor, near: tuple[Tensor, Tensor, int]
+    ) -> Bound:
+        """As `DirectionalDerivative.bound`."""
+        along = self.reported.bind(rows, used, used)[0]
+        error = self._directional.error(rows, near)
+
+        def value(ensemble: GaussianEnsemble, at: Tensor, turn: int) -> Tensor:
+            derivatives = self.weight * error(ensemble, at, turn)[0]
+            return along.value(ensemble, at, turn) + derivatives
+
+        return Bound(along.rows, value, near[2])
 
 
 @dataclass(frozen=True, eq=False)
@@ -284,7 +335,7 @@ class Sobolev:
     prediction: Prediction = "mse"
 
     def __post_init__(self) -> None:
-        _check_weight(self.weight)
+        validation.number("weight", self.weight, least=0)
 
     def bind(
         self, rows: StandardisedRows, training: Tensor, held_out: Tensor
@@ -335,16 +386,12 @@ def true_jacobians(simulator: System, rows: StandardisedRows) -> tuple[Tensor, T
     return found_rows.mT.contiguous(), good.to(rows.inputs)
 
 
-def _check_weight(weight: float) -> None:
-    if not 0 <= weight < math.inf:
-        raise InputError(f"weight is {weight!r}, expected a number from 0")
-
-
 LOSSES: Mapping[str, Loss] = {  # of data alone
     "nll": OneStepError("nll"),
     "mse": OneStepError("mse"),
     "dd": DirectionalDerivative(),
     "multistep": MultiStep(),
+    "multistep-dd": MultiStepDirectional(),
 }
 
 
@@ -354,9 +401,6 @@ def named_loss(name: str, simulator: System | None = None, **numbers: Any) -> Lo
     Args:
         simulator: for the loss on its Jacobians; None: that is not to be had.
         numbers: fields of losses, such as `weight`; a loss takes those that it has.
-
-    Raises:
-        InputError: there is no such loss, or a number does not suit it.
     """
     if is_user_function(name):
         return OwnLoss(name, load_object(name))

@@ -3,14 +3,9 @@
     target error   T = E ‖Δy − J v‖² / ‖v‖²        J: the true Jacobian at x
     with a model   D = E ‖Δy − J_m v‖² / ‖v‖² = T + E ‖(J − J_m) v‖² / ‖v‖²
 
-The loss pulls J_m v towards Δy, which is an improvement where the targets are better than the
-model: D − T > T. D is estimated on rows that the model was not fitted to. T is estimated without
-any model, from a linear regression of Δy on v over a wider neighbourhood: its residuals,
-studentised, hold both the noise of Δy, which grows as the points come near, and the curvature,
-which grows as they part. The wider neighbourhood bends more than the near one, so that T errs
-upwards, towards "cannot help". Everything in standardised coordinates, per output, as the loss has
-it; without the division where the loss has none. An output that is never learned, such as a noisy
-reward, can outweigh the others in the average: `by_group` checks states and reward separately.
+The loss pulls J_m v towards Δy, an improvement where D − T > T. D is of held-out rows; T of the
+studentised residuals of a linear regression of Δy on v over a wider neighbourhood, which errs
+upwards, towards "cannot help". Standardised, per output; `by_group` has states and reward apart.
 """
 
 from __future__ import annotations
@@ -74,10 +69,6 @@ def loss_check(
         neighbours: n of the loss.
         divided: by ‖v‖², as in the loss.
         outputs: which of the model's the errors are averaged over; the loss has "all".
-
-    Raises:
-        InputError: too few points, fewer than two trajectories (or pieces) held out, or a reward
-            where the model has no head for it.
     """
     return _judged(_directional(data, fit, neighbours, divided, seed), outputs)
 

@@ -1,17 +1,16 @@
-"""The result of a fit: the members at their best, with plain weights, and their curves.
+"""The descent of all members at once, the fit that it ends in, and the fit's file.
 
-The descent of all members at once: epochs over bootstrapped rows, stopped member by member.
-
-Members are independent: the loss is a sum over them, Adam works entry by entry, and every member
-has its own initial numbers, bootstrap, order of rows and stopping time. The result of one depends
-on its number and the seed alone, not on the others.
+Members are independent: the loss is a sum over them, and each has its own initial numbers,
+bootstrap, order of rows and stopping time, by its number and the seed alone.
 """
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, final
 
 import numpy as np
@@ -19,12 +18,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gradlab import provenance
 from gradlab.data.noise import child, stream
 from gradlab.errors import Failure, InputError
 from gradlab.fitting.losses import Bound, Loss, OneStepError, StandardisedRows, outputs, units
 from gradlab.fitting.model_settings import ModelSettings
 from gradlab.networks import spectral
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble, MemberModules
+from gradlab.storage import records
+from gradlab.storage.records import Array, Attribute, Record
 
 _EVALUATED = 1024  # held-out rows at once
 
@@ -143,10 +145,6 @@ class Descent:
         return tensors | {"epoch": torch.tensor(self.epoch)}
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """
-        Raises:
-            InputError: the numbers belong to another fit.
-        """
         try:
             for prefix, target in (("network.", self.ensemble.state_dict()), ("best.", self.best)):
                 for name, value in target.items():
@@ -215,11 +213,7 @@ class Fit:
         return tuple(sorted(int(k) for k in order))
 
     def elite_ensemble(self, count: int = 5) -> GaussianEnsemble:
-        """An ensemble of those members alone.
-
-        Raises:
-            InputError: a count that is not from 1 to the number of members.
-        """
+        """An ensemble of those members alone."""
         if not 1 <= count <= len(self.members):
             raise InputError(f"elites is {count}, expected 1 to the {len(self.members)} members")
         return of_members(self.ensemble, list(self.elites(count)))
@@ -228,11 +222,7 @@ class Fit:
 def finished(
     descent: Descent, settings: ModelSettings, loss: Loss, constant: tuple[str, ...]
 ) -> Fit:
-    """Every member at its lowest held-out loss, those that diverged left out.
-
-    Raises:
-        Failure: none is left.
-    """
+    """Every member at its lowest held-out loss, those that diverged left out."""
     numbers = descent.members
     kept = [k for k in range(len(numbers)) if descent.best_epoch[k] and not descent.diverged[k]]
     dropped = {numbers[k]: int(epoch) for k, epoch in enumerate(descent.diverged) if epoch}
@@ -321,3 +311,68 @@ def set_constant_noise(ensemble: GaussianEnsemble, square: Tensor) -> None:
     last.bias[:, 0, width:] = log_variance
     ensemble.low.copy_(log_variance[:, None] - 20)
     ensemble.high.copy_(log_variance[:, None] + 20)
+
+
+_KIND = "fit"
+
+
+def save(
+    fit: Fit, path: Path, about: Mapping[str, Attribute] | None = None, overwrite: bool = False
+) -> None:
+    """Write one HDF5 file, complete or not at all.
+
+    Args:
+        about: further attributes, such as task and command.
+    """
+    attributes: dict[str, Attribute] = {
+        "kind": _KIND,
+        "loss": fit.loss.name,
+        "settings": json.dumps(fit.settings.plain()),
+        "constant": ", ".join(fit.constant),
+        "repeated": fit.repeated,
+        "training_rows": fit.training_rows,
+        "held_out_rows": fit.held_out_rows,
+        **provenance.environment(),
+        **(about or {}),
+    }
+    groups = {"curves": _curves(fit), "members": _members(fit), "norms": _norms(fit)}
+    records.write(path, Record(attributes, groups), overwrite)
+
+
+def _curves(fit: Fit) -> dict[str, Array]:
+    epochs = len(fit.curves["seconds"])
+    columns = ("training", "held_out", "squared_error")
+    return {
+        "epoch": Array(np.arange(1, epochs + 1), ("epoch",)),
+        "member": Array(np.array(fit.settings.numbers), ("member",)),
+        "seconds": Array(fit.curves["seconds"], ("epoch",), "s"),
+        **{name: Array(fit.curves[name], ("epoch", "member")) for name in columns},
+    }
+
+
+def _members(fit: Fit) -> dict[str, Array]:
+    outputs = fit.explained.shape[1]
+    return {
+        "member": Array(np.array(fit.members), ("member",)),
+        "output": Array(np.arange(outputs), ("output",)),
+        "best_epoch": Array(np.array(fit.best_epoch), ("member",)),
+        "held_out_loss": Array(np.array(fit.held_out_loss), ("member",)),
+        "explained": Array(fit.explained.numpy(), ("member", "output")),
+        "explained_error": Array(fit.explained_error.numpy(), ("output",)),
+        "dropped_member": Array(np.array(list(fit.dropped), dtype=int), ("dropped_member",)),
+        "dropped_in_epoch": Array(
+            np.array(list(fit.dropped.values()), dtype=int), ("dropped_member",), "epochs"
+        ),
+    }
+
+
+def _norms(fit: Fit) -> dict[str, Array]:
+    names = np.array([layer.name for layer in fit.norms], dtype=object)
+    members = len(fit.settings.numbers)
+    norms = np.array([layer.values for layer in fit.norms]).reshape(len(names), members)
+    return {
+        "layer": Array(names, ("layer",)),
+        "member": Array(np.array(fit.settings.numbers), ("member",)),
+        "norm": Array(norms, ("layer", "member")),
+        "normalised": Array(np.array([layer.normalised for layer in fit.norms]), ("layer",)),
+    }

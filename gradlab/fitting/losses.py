@@ -1,20 +1,12 @@
-"""Losses of a model: one value per member, in standardised coordinates.
+"""Losses of a model, one value per member, on standardised rows of which some are held out.
 
     nll          ½ mean_j [(ŷ − m)_j² / v_j + log v_j + log 2π]                     (DDPPO eq. 2)
     mse          mean_j (ŷ − m)_j²
-    FILE         one's own function of m, log v and ŷ: `OwnLoss`
     multistep    1/h Σ_t mean_j ((s_{t+1} − ŝ_{t+1}) / f)_j²,  ŝ_{t+1} = μ(ŝ_t, a_t)
                                                                                   (RP-PGM Fig. 6)
 
-with x̂ = ([s, a] − c)/d and ŷ = ([s' − s, r] − e)/f, and m and log v the network's outputs at x̂.
-Losses on derivatives: `derivative_losses`.
-
-Standardised rows for model fitting, and which of them are held out.
-
-    c, d  mean and deviation of [s, a],   e, f  of [s' − s, r] or [s', r],   over the training rows
-
-Whole trajectories are held out, cut into pieces where there are few, so that no held-out row lies
-between two training rows of its trajectory. A dimension that is constant gets deviation 1.
+with x̂ = ([s, a] − c)/d and ŷ = ([s' − s, r] − e)/f, c … f means and deviations over training rows;
+m and log v are the outputs at x̂. Whole trajectories are held out, or pieces of few.
 """
 
 from __future__ import annotations
@@ -29,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gradlab import validation
 from gradlab.data.noise import stream
 from gradlab.data.trajectories import DIMS, NUMBERS, Trajectories
 from gradlab.errors import InputError
@@ -173,8 +166,7 @@ class MultiStep:
     steps: int = 5
 
     def __post_init__(self) -> None:
-        if not isinstance(self.steps, int) or self.steps < 1:
-            raise InputError(f"steps is {self.steps!r}, expected an integer from 1")
+        validation.whole("steps", self.steps, 1)
 
     def bind(
         self, rows: StandardisedRows, training: Tensor, held_out: Tensor
@@ -217,11 +209,7 @@ def predicted(
 
 
 def windows(record: Trajectories, part: Tensor, steps: int) -> Tensor:
-    """First rows of `steps` rows in order, of one trajectory and all in `part`.
-
-    Raises:
-        InputError: there are none.
-    """
+    """First rows of `steps` rows in order, of one trajectory and all in `part`."""
     inside = torch.zeros(len(record) + steps, dtype=torch.bool, device=part.device)
     inside[part] = True
     trajectory = torch.nn.functional.pad(record.trajectory, (0, steps), value=-1)
@@ -246,13 +234,8 @@ _CONSTANT = 1e-7  # deviation over size of a dimension that rounding alone moves
 
 
 def split(record: Trajectories, share: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Training and held-out rows, each in order.
-
-    Raises:
-        InputError: a share that is not between 0 and 1, or too few rows.
-    """
-    if not 0 < share < 1:
-        raise InputError(f"held_out is {share!r}, expected a number between 0 and 1")
+    """Training and held-out rows, each in order."""
+    validation.number("held_out", share, above=0, below=1)
     if len(record) < _FEWEST:
         raise InputError(f"data has {len(record)} rows, expected at least {_FEWEST}")
     piece = _pieces(record)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from gradlab.errors import InputError
+from gradlab import validation
 from gradlab.networks import spectral
 from gradlab.networks.gaussian_ensemble import OwnNetwork, check_network, network_name
 
@@ -69,16 +69,12 @@ class ModelSettings:
     def __post_init__(self) -> None:
         check_network(self.network)
         for name in ("members", "batch", "epochs"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise InputError(f"{name} is {value!r}, expected a positive integer")
-        if self.patience is not None and self.patience < 1:
-            raise InputError(f"patience is {self.patience}, expected at least 1, or None")
-        if not self.learning_rate > 0 or not self.weight_decay >= 0:
-            got = f"learning_rate {self.learning_rate}, weight_decay {self.weight_decay}"
-            raise InputError(f"{got}: expected a positive number and one from 0")
-        if self.precision not in ("float32", "float64"):
-            raise InputError(f"precision is {self.precision!r}, expected float32 or float64")
+            validation.whole(name, getattr(self, name), 1)
+        if self.patience is not None:
+            validation.whole("patience", self.patience, 1)
+        validation.number("learning_rate", self.learning_rate, above=0)
+        validation.number("weight_decay", self.weight_decay, least=0)
+        validation.word("precision", self.precision, ("float32", "float64"))
 
 
 MBPO = ModelSettings()  # DDPPO and MAAC use the same network

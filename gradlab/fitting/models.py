@@ -1,28 +1,13 @@
 """Probabilistic ensembles fitted to recorded transitions, all members in one program.
 
-    ensemble = fit_model(collect(task, 5000)).ensemble
-    gradlab.measure(with_learned_prior(task, ensemble), policy, critic)
-
-Standardised inputs and targets, a bootstrap per member, and each member at its lowest held-out loss
-(PETS, MBPO, DDPPO). Losses: `losses`, `derivative_losses`.
-
-The state of a fit on disk: tensors in safetensors, their configuration as JSON beside them.
-
-DDPPO's two models and its ablations, each from the same record (DDPPO Figs. 3, 4, 5 and 7).
-
-    ddppo               prediction: likelihood            gradient: likelihood + directional loss
-    no_gradient_loss    prediction: likelihood            gradient: likelihood, another seed
-    single_model        one model with the directional loss for both
-    double_parameters   one model with twice the parameters, likelihood
-
-Each returns a `System` for every measurement, and its fits with their held-out curves.
+ensemble = fit_model(collect(task, 5000)).ensemble
+gradlab.measure(with_learned_prior(task, ensemble), policy, critic)
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -35,7 +20,6 @@ from gradlab import validation
 from gradlab.data.noise import child
 from gradlab.data.trajectories import Trajectories
 from gradlab.errors import Failure, InputError
-from gradlab.fitting.derivative_losses import DirectionalDerivative
 from gradlab.fitting.fitted import Descent, Fit, finished
 from gradlab.fitting.losses import Loss, OneStepError, split, standardised
 from gradlab.fitting.model_settings import MBPO, ModelSettings
@@ -45,20 +29,13 @@ from gradlab.networks.products import fast_products
 from gradlab.progress import Progress, check_progress, silent
 from gradlab.provenance import tensors_hash
 from gradlab.storage.whole_files import placed
-from gradlab.systems.function import AliveFunction
-from gradlab.systems.learned import LearnedSystem, RewardFunction, TwoModels
-from gradlab.systems.system import System
 from gradlab.user_code.calls import differentiating
 
 _KEY = "gradlab.fit"
 
 
 def write_state(path: Path, state: Mapping[str, Tensor], config: Mapping[str, object]) -> None:
-    """Replace the saved state in one step.
-
-    Raises:
-        Failure: it cannot be written; the one before is kept.
-    """
+    """Replace the saved state in one step."""
     held = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -69,11 +46,7 @@ def write_state(path: Path, state: Mapping[str, Tensor], config: Mapping[str, ob
 
 
 def read_state(path: Path, config: Mapping[str, object]) -> dict[str, Tensor]:
-    """The state saved for this configuration.
-
-    Raises:
-        InputError: there is none, it is damaged, or it belongs to another configuration.
-    """
+    """The state saved for this configuration."""
     if not path.is_file():
         raise InputError(f"{path}: no such file, nothing to resume: start with resume=False")
     try:
@@ -220,113 +193,20 @@ def _descend(
         write_state(saved, descent.state(), config)
 
 
-_GRADIENT_LOSS = DirectionalDerivative()
-
-
-@dataclass(frozen=True, eq=False)
-class _Models:
-    """Result of a recipe.
-
-    Attributes:
-        system: for every measurement.
-        fits: by role, "prediction" and "gradient", or "both".
-    """
-
-    system: System
-    fits: Mapping[str, Fit]
-
-
-@dataclass(frozen=True, eq=False)
-class Recipe:
-    """Common settings of all recipes.
-
-    Attributes:
-        data: the record that every model is fitted to.
-        settings: of every model.
-        gradient_loss: where there is one.
-        reward: (state, action, next_state) -> [N] in the place of the models' heads, or None.
-        alive: the task's termination, or None.
-    """
-
-    data: Trajectories
-    settings: ModelSettings = MBPO
-    gradient_loss: DirectionalDerivative = _GRADIENT_LOSS
-    reward: RewardFunction | None = None
-    alive: AliveFunction | None = None
-    progress: Progress = silent
-
-    def fitted(self, role: str, loss: Loss, saved: Path | None = None, resume: bool = False) -> Fit:
-        """A model of its own; recipes share what plays one role under one loss, to the bit.
-
-        Args:
-            saved, resume: as in `fit_model`.
-        """
-        settings = replace(self.settings, seed=child(self.settings.seed, role) % 2**31)
-        return fit_model(
-            self.data, settings, loss, saved=saved, resume=resume, progress=self.progress
-        )
-
-    def learned(self, fit: Fit) -> LearnedSystem:
-        return LearnedSystem(fit.ensemble, self.reward, self.alive)
-
-
-def ddppo(recipe: Recipe) -> _Models:
-    """Two models (DDPPO Algorithm 1)."""
-    return _two(recipe, recipe.gradient_loss)
-
-
-def no_gradient_loss(recipe: Recipe) -> _Models:
-    """Two models, both by likelihood (Fig. 3, right)."""
-    return _two(recipe, OneStepError("nll"))
-
-
-def single_model(recipe: Recipe) -> _Models:
-    """The gradient model of `ddppo` in both roles (Fig. 3, right)."""
-    fit = recipe.fitted("gradient", recipe.gradient_loss)
-    return _Models(recipe.learned(fit), {"both": fit})
-
-
-def double_parameters(recipe: Recipe) -> _Models:
-    """One larger model by likelihood in both roles (Figs. 4 and 7)."""
-    data, settings = recipe.data, recipe.settings
-    outer = data.state.shape[1] + data.action.shape[1], 2 * (data.state.shape[1] + settings.reward)
-    larger = replace(recipe, settings=replace(settings, hidden=doubled(settings.hidden, outer)))
-    fit = larger.fitted("prediction", OneStepError("nll"))
-    return _Models(recipe.learned(fit), {"both": fit})
-
-
-# Rows of a comparison.
-RECIPES: Mapping[str, Callable[[Recipe], _Models]] = {
-    "ddppo": ddppo,
-    "no_gradient_loss": no_gradient_loss,
-    "single_model": single_model,
-    "double_parameters": double_parameters,
-}
-
-
 def doubled(hidden: tuple[int, ...], outer: tuple[int, int]) -> tuple[int, ...]:
     """The least widening of all hidden layers that gives twice the parameters.
 
     Args:
         outer: inputs and outputs of the network.
     """
-    wanted, extra = 2 * parameters((outer[0], *hidden, outer[1])), 1
+    wanted, extra = 2 * _parameters((outer[0], *hidden, outer[1])), 1
     while True:
         wider = tuple(round(width * (1 + extra / max(hidden))) for width in hidden)
-        if parameters((outer[0], *wider, outer[1])) >= wanted:
+        if _parameters((outer[0], *wider, outer[1])) >= wanted:
             return wider
         extra += 1
 
 
-def parameters(sizes: tuple[int, ...]) -> int:
+def _parameters(sizes: tuple[int, ...]) -> int:
     """Weights and biases of a multilayer perceptron."""
     return sum((first + 1) * second for first, second in pairwise(sizes))
-
-
-def _two(recipe: Recipe, loss: Loss) -> _Models:
-    fits = {
-        "prediction": recipe.fitted("prediction", OneStepError("nll")),
-        "gradient": recipe.fitted("gradient", loss),
-    }
-    system = TwoModels(recipe.learned(fits["prediction"]), recipe.learned(fits["gradient"]))
-    return _Models(system, fits)

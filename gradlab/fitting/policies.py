@@ -1,17 +1,10 @@
 """A policy that stabilises a task: linear-quadratic feedback, distilled into a network.
 
     a = −K (s − s*),   K = (R + γ Bᵀ P B)⁻¹ (γ Bᵀ P A + Sᵀ),   P from the discounted Riccati eq.
+    u = kp (q₀ − q) − kd q̇   in units of the control limit: holds a MuJoCo body's initial pose
 
-A, B and the reward's curvature −2 [Q S; Sᵀ R] are the prior model's at the reference state, the
-mean of its noise left out: a policy trained *through* a biased prior rests at the prior's
-target (metres away on the inverted pendulum). Gymnasium's MuJoCo tasks have no prior and no
-reward that pulls to a state: there K holds the initial pose by proportional-derivative control of
-the actuated joints,
-
-    u = kp (q₀ − q) − kd q̇      in units of the control limit, with the sign of the actuator's gear
-
-which needs no model and no reward, and damps the chained Jacobians of every environment that it can
-balance; an unactuated pole falls nevertheless.
+A, B and the reward's curvature −2 [Q S; Sᵀ R] are the prior model's at the reference state without
+its noise: a policy trained through a biased prior would rest at the prior's target.
 """
 
 from __future__ import annotations
@@ -86,11 +79,7 @@ def stabilising_policy(
 
 
 def riccati_gain(model: System, reference: Tensor, discount: float) -> Tensor:
-    """K [da, ds] of a = −K (s − s*), float64.
-
-    Raises:
-        InputError: the discounted Riccati equation has no stabilising solution.
-    """
+    """K [da, ds] of a = −K (s − s*), float64."""
     A, B, curvature = _quadratic_model(model, reference)
     ds = model.state_dim
     cost = -curvature / 2

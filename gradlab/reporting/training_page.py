@@ -17,9 +17,17 @@ from gradlab.figures.multiples import Over, best_first, several_quantities, seve
 from gradlab.reporting import numbers, shell, training_probe
 from gradlab.reporting.page import NOWHERE, Page, PageSource, Panel, Section, folded, method, panel
 from gradlab.runs.training import measured_weights, pairs
-from gradlab.runs.training.asynchrony import Asynchrony, asynchrony
 from gradlab.runs.training.pairs import ranked
-from gradlab.runs.training.results import GOALS, Training, first_reached, loaded, table, times
+from gradlab.runs.training.results import (
+    GOALS,
+    Asynchrony,
+    Training,
+    asynchrony,
+    first_reached,
+    loaded,
+    table,
+    times,
+)
 from gradlab.verdicts.training.first_screen import screen
 from gradlab.wording import listed
 
@@ -47,6 +55,7 @@ def panels(runs: Mapping[str, Training]) -> list[Panel]:
     """Returns first, then what the policy reaches, then what drives it."""
     rows, first = table(runs), next(iter(runs.values()))
     goals = GOALS.get(first.task, ())
+    caption = "Dotted: goals of MPG's Table I." if goals else "Over the evaluation starts."
     names = first.config.get("state_names") or [f"s{k}" for k in range(first.rms.shape[2])]
     coordinates = {f"rms {k}": str(name) for k, name in enumerate(names)}
     best = ranked(runs)[0]
@@ -56,7 +65,7 @@ def panels(runs: Mapping[str, Training]) -> list[Panel]:
         first_panel = partial(best_first, rows, best=best, goals=goals)
         drawn_panels.append(panel("returns-best", LEARNING, several, first_panel))
     drawn_panels += [
-        _returns("returns", "Dotted: goals of MPG's Table I.", rows, "iteration", goals),
+        _returns("returns", caption, rows, "iteration", goals),
         _cells("value", LEARNING, rows, _VALUED, "Return, critic's value, gains",
                "The value is the mean over the states of updates, discounted and in scaled reward: "
                "compare how both move. A critic that rises while the return falls misleads. "

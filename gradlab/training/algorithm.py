@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
+from gradlab import validation
 from gradlab.errors import InputError
 from gradlab.networks.spectral import Which
 from gradlab.training.models.model_choice import LearnedModel
@@ -19,7 +20,7 @@ from gradlab.training.parts.critics import CriticLoss, MeanSquare, Q, V
 from gradlab.training.parts.policy_losses import MixtureLoss, PolicyLoss, Term
 from gradlab.training.parts.sources import Replayed, Source
 from gradlab.training.parts.targets import Polyak, Target, TargetNetwork
-from gradlab.training.parts.temperature import Automatic, check_temperature
+from gradlab.training.parts.temperature import Automatic
 
 Policy = Literal["deterministic", "gaussian"]
 MIXTURE = MixtureLoss()
@@ -53,6 +54,7 @@ class Algorithm:
         paper: where it is from, with the section.
         loss: what the terms and their weights are put into; critic_loss: what brings the critics
             to their target, and fit: in how many steps for each batch.
+        log_std: bounds of log σ of a Gaussian policy.
         adaptive: how on-policy horizons follow the simulator's stiffness; None: the terms'.
     """
 
@@ -83,6 +85,7 @@ class Algorithm:
     updates: int | None = None
     fit: Passes = _ONCE
     adaptive: Stiffness | None = None
+    log_std: tuple[float, float] = (-5.0, 2.0)
     paper: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
@@ -95,31 +98,29 @@ class Algorithm:
         if isinstance(self.weights, MeasuredWeights):
             self._check_measured(self.weights.follow)
         self._check_policy()
-        if self.clip is not None and not 0 < self.clip < math.inf:
-            raise InputError(f"{self.name} has clip {self.clip!r}, expected a positive number")
-        if not self.hidden or not all(isinstance(x, int) and x > 0 for x in self.hidden):
-            raise InputError(f"{self.name} has hidden {self.hidden!r}, expected integers from 1")
-        if not 0 <= self.exploration < math.inf:
-            got = self.exploration
-            raise InputError(f"{self.name} has exploration {got!r}, expected a number from 0")
-        if not 0 < self.tau <= 1:
-            raise InputError(f"{self.name} has tau {self.tau!r}, expected a number in (0, 1]")
-        for name in ("reuse", "delay", "batch", "replay"):
-            if getattr(self, name) < 1:
-                raise InputError(
-                    f"{self.name} has {name} {getattr(self, name)}, expected 1 or more"
-                )
-        if self.updates is not None and (not isinstance(self.updates, int) or self.updates < 1):
-            got = self.updates
-            raise InputError(f"{self.name} has updates {got!r}, expected an integer from 1")
+        if self.clip is not None:
+            validation.number(f"{self.name}'s clip", self.clip, above=0)
+        for width in self.hidden or (0,):
+            validation.whole(f"{self.name}'s hidden", width, 1)
+        validation.number(f"{self.name}'s exploration", self.exploration, least=0)
+        validation.number(f"{self.name}'s tau", self.tau, above=0, most=1)
+        for name in ("reuse", "delay", "batch", "replay", "updates"):
+            if getattr(self, name) is not None:
+                validation.whole(f"{self.name}'s {name}", getattr(self, name), 1)
         for name in ("policy_rate", "value_rate"):
             got = getattr(self, name)
-            pair = isinstance(got, tuple) and len(got) == 2
-            if not (pair and all(0 < rate < math.inf for rate in got)):
-                raise InputError(
-                    f"{self.name} has {name} {got!r}, expected two positive numbers, first and last"
-                )
-        check_temperature(self.target.temperature)
+            if not isinstance(got, tuple) or len(got) != 2:
+                wanted = "two positive numbers, first and last"
+                raise validation.expected(f"{self.name}'s {name}", got, wanted)
+            for rate in got:
+                validation.number(f"{self.name}'s {name}", rate, above=0)
+        if not (
+            len(self.log_std) == 2 and -math.inf < self.log_std[0] < self.log_std[1] < math.inf
+        ):
+            wanted = "two finite numbers, the smaller first"
+            raise validation.expected(f"{self.name}'s log_std", self.log_std, wanted)
+        if not isinstance(self.target.temperature, Automatic):
+            validation.number("temperature", self.target.temperature, least=0)
         self._check_parts()
         if self.model is not None and not self.needs_model:
             raise InputError(f"{self.name} uses no model: none is learned for it")
@@ -274,11 +275,7 @@ class Algorithm:
         return f"learned model: {self.model.name}{widths}"
 
     def rows(self, agents: int) -> int:
-        """Transitions of a batch.
-
-        Raises:
-            InputError: a window of as many environments does not fit into replay.
-        """
+        """Transitions of a batch."""
         rows = self.source.steps * agents
         if rows > self.replay:
             raise InputError(

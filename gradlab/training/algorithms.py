@@ -1,24 +1,7 @@
 """The table: every algorithm is one row (`algorithm.Algorithm`), and one loop runs them all.
 
-A row holds no more than in what an algorithm differs, and stands in a file of its family
-(`training.rows`). What it is made of are frozen values with one method each (`training.parts`). An
-algorithm that needs a new part adds one in a file:
-
-    loss      `policy_losses.PolicyLoss`: loss(context, batch, terms, weights). Entropy is inside
-              the sum, at the temperature of the target; `MixtureLoss.samples` are paths per state.
-              `replayed_losses`: SVG's replayed steps and paths with inferred noise.
-              `window_losses`: the simulator's Jacobians along on-policy windows (SHAC), and
-              `adaptive_horizon`: how long their paths are (AHAC).
-    target    `targets.Target`: target(context, batch), of critics Q(s, a) or V(s). `steve`: all
-              horizons, weighted by the spread of an ensemble. `lambda_targets`: TD(λ) of windows.
-    critic    `critics.CriticLoss`: loss(context, batch, critics, target). `mage`: the TD error's
-              derivative in the action. `fits`: passes over a batch.
-    model     `models.LearnedModel`: how it is learned and how often; None: the task's prior.
-    source    `sources.Source`: source(stores, iteration) is the batch of an update: from replay,
-              from a second replay that the model fills (MBPO; DDPPO's critics), or the newest
-              steps, on policy.
-    targets'  `target_networks.TargetNetwork`: follow(target, live, …), of policy and critic: by τ,
-    networks  a copy every k updates, or none.
+A row says in what an algorithm differs and stands in a file of its family (`training.rows`); its
+parts are frozen values with one method each (`training.parts`). `docs/architecture.md` lists them.
 """
 
 from __future__ import annotations
@@ -26,9 +9,10 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
-from math import inf, isfinite
+from math import isfinite
 from typing import Any, get_args
 
+from gradlab import validation
 from gradlab.errors import InputError
 from gradlab.statistics.mixing import MpgWeights
 from gradlab.training.algorithm import MIXTURE, Algorithm, Policy
@@ -38,15 +22,7 @@ from gradlab.training.parts.policy_losses import FromStarts, MixtureLoss, Term
 from gradlab.training.parts.sources import Newest
 from gradlab.training.parts.targets import NStep, OneStep, Soft
 from gradlab.training.parts.temperature import Automatic
-from gradlab.training.rows import (
-    critic_with_model,
-    ddppo,
-    first_order,
-    maac,
-    mpg,
-    pathwise,
-    rp_pgm,
-)
+from gradlab.training.rows import first_order, model_based, mpg, pathwise
 
 __all__ = [
     "ALGORITHMS",
@@ -61,21 +37,18 @@ __all__ = [
 ]
 
 ALGORITHMS: Mapping[str, Algorithm] = {
-    row.name: row
-    for family in (mpg, maac, critic_with_model, pathwise, rp_pgm, ddppo, first_order)
-    for row in family.ROWS
+    row.name: row for family in (mpg, model_based, pathwise, first_order) for row in family.ROWS
 }
 
 
-_OTHERS = ("a2c", "a3c", "dreamer", "dreamerv3", "pets", "ppo", "reinforce", "tdmpc2", "trpo")
+_OTHERS = (
+    "a2c", "a3c", "dqn", "dreamer", "dreamerv3", "grpo", "pets", "ppg", "ppo", "redq", "reinforce",
+    "tdmpc2", "tqc", "trpo",
+)  # fmt: skip
 
 
 def find(name: str) -> Algorithm:
-    """The row called `name`.
-
-    Raises:
-        InputError: there is none; names the nearest.
-    """
+    """The row called `name`."""
     if name in ALGORITHMS:
         return ALGORITHMS[name]
     if name.lower() in _OTHERS:
@@ -91,9 +64,6 @@ def find(name: str) -> Algorithm:
 def with_horizons(algorithm: Algorithm, horizons: Sequence[int]) -> Algorithm:
     """The row with other horizons in its mixture, of the kind of its longest term; without a
     learned model where none is rolled out any more. On-policy windows become whole paths.
-
-    Raises:
-        InputError: a negative horizon, or a rule without horizon 0.
     """
     if any(n < 0 for n in horizons):
         raise InputError(f"horizons are {tuple(horizons)}, expected integers from 0")
@@ -126,10 +96,6 @@ def with_weights(
     Args:
         weights: one for each horizon, in their order; (1,) follows one horizon alone, of any row.
         horizons: of the mixture; (): the row's own.
-
-    Raises:
-        InputError: several of a row that follows one gradient, or weights that are not one finite
-            number for each horizon, or all zero.
     """
     if not isinstance(algorithm.weights, MpgWeights):
         if tuple(weights) == (1.0,) and len(horizons) < 2:
@@ -155,12 +121,8 @@ def with_starts(algorithm: Algorithm, beta: float) -> Algorithm:
 
     Args:
         beta: share of the states that come from replay, ν; the others are the task's starts, ζ.
-
-    Raises:
-        InputError: no share, or a row that follows replayed transitions.
     """
-    if not 0 <= beta <= 1:
-        raise InputError(f"beta is {beta!r}, expected a number from 0 to 1")
+    validation.number("beta", beta, least=0, most=1)
     if not isinstance(algorithm.loss, MixtureLoss | FromStarts):
         raise InputError(
             f"beta is {beta!r}, but {algorithm.name} follows replayed transitions: leave it out"
@@ -175,6 +137,7 @@ def unused(algorithm: Algorithm) -> dict[str, str]:
         "batch": on_policy and "its batches are all steps of its agents",
         "reuse": on_policy and "its batches are used once",
         "exploration": algorithm.policy == "gaussian" and "its policy explores by itself",
+        "log_std": algorithm.policy != "gaussian" and "its policy is deterministic",
         "value_rate": not algorithm.critics and "it has no critic",
         "tau": copies and algorithm.target_critic and "its targets are copies",
         "target_steps": not isinstance(algorithm.target, NStep) and "its target has no steps",
@@ -187,46 +150,64 @@ def with_changes(algorithm: Algorithm, **changes: Any) -> Algorithm:
     """The row with other numbers.
 
     Args:
-        changes: of batch, hidden, policy_rate, value_rate, clip, delay, reuse, exploration, replay,
-            tau and updates (`Algorithm`); one rate holds from the first to the last update.
-
-    Raises:
-        InputError: a number that is out of range, or that the row does not use.
+        changes: numbers of `Algorithm`; one rate holds from the first to the last update.
     """
     for name, value in changes.items():
         if reason := unused(algorithm).get(name):
             raise InputError(f"{name} is {value!r}, but {algorithm.name} has none: {reason}")
     for name in changes.keys() & {"policy_rate", "value_rate"}:
         if not isinstance(changes[name], tuple):
-            if not 0 < changes[name] < inf:
-                raise InputError(f"{name} is {changes[name]}, expected a positive number")
+            validation.number(name, changes[name], above=0)
             changes[name] = (changes[name], changes[name])
     return replace(algorithm, **changes)
 
 
-def with_target_steps(algorithm: Algorithm, steps: int) -> Algorithm:
-    """The row with another number n of steps in its critic's target.
+def with_rollouts(
+    algorithm: Algorithm, lengths: Sequence[int] = (), count: int | None = None
+) -> Algorithm:
+    """The row with other rollouts that fill its second replay.
+
+    Args:
+        lengths: k, or first, last and the two iterations between which it grows; (): as they are.
+        count: of each filling; None: as they are.
 
     Raises:
-        InputError: a target of another kind, or no number of steps.
+        InputError: a row without them, or numbers of which neither is one.
     """
+    branching = algorithm.source.branching
+    if branching is None:
+        several = [row.name for row in ALGORITHMS.values() if row.source.branching is not None]
+        raise InputError(
+            f"rollouts fill no second replay of {algorithm.name}: take one of {', '.join(several)}"
+        )
+    if len(lengths) not in (0, 1, 4):
+        wanted = "k, or its first and last value and the iterations between which it grows"
+        raise validation.expected("rollout_length", tuple(lengths), wanted)
+    if len(lengths) == 1:
+        branching = replace(branching, first=lengths[0], last=lengths[0])
+    elif lengths:
+        branching = replace(
+            branching, **dict(zip(("first", "last", "begin", "end"), lengths, strict=True))
+        )
+    if count is not None:
+        branching = replace(branching, rollouts=count)
+    return replace(algorithm, source=replace(algorithm.source, branching=branching))  # type: ignore[type-var]
+
+
+def with_target_steps(algorithm: Algorithm, steps: int) -> Algorithm:
+    """The row with another number n of steps in its critic's target."""
     if not isinstance(algorithm.target, NStep):
         several = [row.name for row in ALGORITHMS.values() if isinstance(row.target, NStep)]
         raise InputError(
             f"target_steps is {steps!r}, but {algorithm.name} has a target of another kind "
             f"({algorithm.target.name}): take one of {', '.join(several)}"
         )
-    if not isinstance(steps, int) or steps < 1:
-        raise InputError(f"target_steps is {steps!r}, expected an integer from 1")
+    validation.whole("target_steps", steps, 1)
     return replace(algorithm, target=replace(algorithm.target, steps=steps))
 
 
 def with_temperature(algorithm: Algorithm, temperature: float | Automatic) -> Algorithm:
-    """The row with another temperature α of its entropy, in scaled rewards per nat.
-
-    Raises:
-        InputError: a return without entropy, or a temperature that is negative or not finite.
-    """
+    """The row with another temperature α of its entropy, in scaled rewards per nat."""
     if "temperature" not in {field.name for field in fields(algorithm.target)}:  # type: ignore[arg-type]
         soft = [row.name for row in ALGORITHMS.values() if row.target.temperature]
         given = "automatic" if isinstance(temperature, Automatic) else temperature
@@ -246,15 +227,10 @@ def measured(
     Args:
         weights, horizon: "rule", the row's own, or "measured"; one of the two.
         by: "mse" or "gain", what is better (`MeasuredWeights`).
-
-    Raises:
-        InputError: another word, both, or a row without a mixture of first-action gradients.
     """
-    if by not in get_args(By):
-        raise InputError(f"by is {by!r}, expected one of {get_args(By)}")
+    validation.word("by", by, get_args(By))
     for name, value in (("weights", weights), ("horizon", horizon)):
-        if value not in ("rule", "measured"):
-            raise InputError(f"{name} is {value!r}, expected 'rule' or 'measured'")
+        validation.word(name, value, ("rule", "measured"))
     if weights == horizon == "measured":
         raise InputError(
             "weights and horizon are both 'measured': measured weights mix all horizons, a "

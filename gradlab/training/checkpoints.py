@@ -1,9 +1,7 @@
 """Saved states, from which a killed run goes on, and networks that later analyses measure.
 
 NAME.resume.safetensors        everything the next iteration depends on, replaced as it ages
-NAME-checkpoints/000500/       seedK-policy.safetensors, seedK-critic.safetensors for
-                               `gradlab measure`, seedK-prediction.safetensors (and -gradient) of a
-                               learned model, and states.h5: a sample of the states in replay
+NAME-checkpoints/000500/       seedK-{policy,critic,prediction,gradient}.safetensors and states.h5
 NAME-last-good/                policy and critic of a seed from before it diverged
 """
 
@@ -59,11 +57,7 @@ def good_folder(path: Path) -> Path:
 
 
 def check_place(path: Path, *, resume: bool, overwrite: bool) -> None:
-    """Refuse where there is nothing to resume, or where a run would be replaced. Changes nothing.
-
-    Raises:
-        InputError: what is there and which option to use.
-    """
+    """Refuse where there is nothing to resume or a run would be replaced. Changes nothing."""
     there = path.exists() or journal_of(path).exists()
     if resume:
         if not resume_file(path).is_file():
@@ -78,11 +72,7 @@ def check_place(path: Path, *, resume: bool, overwrite: bool) -> None:
 
 
 def clear(path: Path) -> None:
-    """Remove an earlier run: its records, its saved state, and the networks it kept.
-
-    Raises:
-        InputError: it is still being written.
-    """
+    """Remove an earlier run: its records, its saved state, and the networks it kept."""
     discard(path)
     resume_file(path).unlink(missing_ok=True)
     places = [good_folder(path), *folder(path, 0).parent.glob("[0-9]*")]
@@ -129,11 +119,7 @@ def products_saved(path: Path) -> Products:
 
 
 def load(path: Path, run: Run, config: Mapping[str, object]) -> None:
-    """Put the state saved for the run at `path` into `run`.
-
-    Raises:
-        InputError: it belongs to another configuration (shows the difference), or is damaged.
-    """
+    """Put the state saved for the run at `path` into `run`."""
     place = resume_file(path)
     damaged = InputError(f"{place} is damaged or foreign: start again with overwrite=True")
     try:
@@ -175,10 +161,6 @@ def tensors_of(run: Run) -> dict[str, Tensor]:
 
 
 def _put_back(run: Run, state: Mapping[str, Tensor]) -> None:
-    """
-    Raises:
-        InputError, KeyError, RuntimeError, ValueError: the state is not one of this run.
-    """
     iteration, lost = int(state["run/iteration"]), state["run/lost"].numpy()
     if not 0 <= iteration <= run.settings.iterations or lost.shape != run.lost.shape:
         raise InputError(f"saved iteration is {iteration} for {len(lost)} seeds")
@@ -221,11 +203,7 @@ def _differences(theirs: object, ours: object, name: str = "") -> list[str]:
 
 
 def keep(path: Path, run: Run, iteration: int) -> None:
-    """Policy, critic and a sample of replay's states of every seed.
-
-    Raises:
-        Failure: the disk is full.
-    """
+    """Policy, critic and a sample of replay's states of every seed."""
     place, states = folder(path, iteration), _states(run)
     _check_space(path, 3 * states.nbytes)
     learner = run.learner

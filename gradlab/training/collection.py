@@ -1,11 +1,8 @@
 """Environments of every seed, stepped together: replay is filled and policies are evaluated.
 
-Episodes end in a terminal state of the simulator (terminated) or after `episode` steps (truncated);
-the two are kept apart, since only the first is an end to the critic. Stored actions are those that
-were applied.
-
-One simulation that leaves the finite numbers must not poison a critic for good: its transition is
-not stored (another environment's of the same step takes its row) and its episode starts again.
+Only a terminal state is an end to the critic; after `episode` steps an episode is truncated. The
+transition of a simulation that leaves the finite numbers is not stored (another of the same step
+takes its row), and its episode starts again.
 """
 
 from __future__ import annotations
@@ -56,9 +53,6 @@ class Environments:
         """One step of every environment into `replay`.
 
         Simulators run in float64 on the CPU, whatever the networks do.
-
-        Raises:
-            Failure: no environment of a seed is left in the finite numbers.
         """
         shape = (self.agents, self.task.simulator.action_dim)
         noise = self.draws.normal("exploration", self.steps, shape)

@@ -1,8 +1,7 @@
 """Random numbers of a training run, reproducible from (seed, name, iteration) alone.
 
-Numbers are drawn for blocks of iterations, each block from a stream of its own, for every member
-by its own seed. So a resumed run goes on bit for bit without any stored generator, and a member's
-numbers do not depend on which others are trained beside it.
+Each block of iterations has a stream of its own, for every member by its own seed: a resumed run
+needs no stored generator, and seeds do not depend on each other.
 """
 
 from __future__ import annotations

@@ -1,10 +1,7 @@
 """One update of every seed at once: critic, and every `delay` updates policy and target networks.
 
-The learner is the state of training: networks, targets and optimisers, all with a leading member
-axis [E] for seeds (critics [E · C], the C critics of a seed side by side). It knows no environment
-and no file.
-
-What one update of every seed did, as it is recorded and watched.
+The state of training, without environment or file: networks, targets and optimisers, all with a
+leading axis [E] of seeds (critics [E · C], the C critics of a seed side by side).
 """
 
 from __future__ import annotations
@@ -101,7 +98,7 @@ class Learner:
         limit = task.action_limit
         self.limit = None if limit is None else torch.tensor(limit).to(self.device, self.dtype)
         gaussian = algorithm.policy == "gaussian"
-        self.acting = Acting(gaussian, algorithm.exploration, self.limit)
+        self.acting = Acting(gaussian, algorithm.exploration, self.limit, algorithm.log_std)
         self.tuned, self.adapted = self._tuned(), self._adapted()
         self.objective = Objective(
             task.discount,
@@ -253,10 +250,6 @@ class Learner:
         return tensors
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """
-        Raises:
-            InputError, KeyError, RuntimeError: the numbers are of other networks.
-        """
         for name, trained in self._trained.items():
             trained.load(name, state)
         for name, network in self._targets_named.items():
@@ -402,3 +395,30 @@ class Learner:
 def common(weights: Floats) -> Floats:
     """Of all seeds, [terms]: theirs where they are the same, else the mean."""
     return weights[0] if (weights == weights[0]).all() else np.asarray(weights.mean(axis=0))
+
+
+def alone(
+    learner: Learner, member: int, state: Mapping[str, Tensor] | None = None, **changes: object
+) -> Learner:
+    """A learner of one seed, without a model.
+
+    Args:
+        state: of the learner; default: its present one.
+        changes: settings that differ, such as precision="float64".
+    """
+    settings: Settings = replace(learner.settings, **changes)  # type: ignore[arg-type]
+    settings = replace(settings, seeds=1, first_seed=learner.seeds[member])
+    single = Learner(learner.algorithm, learner.task, settings)
+    state = learner.state() if state is None else state
+    single.load(_sliced(state, member, learner.algorithm.critics))
+    single.in_force = learner.in_force[[member]]
+    return single
+
+
+def _sliced(state: Mapping[str, Tensor], member: int, critics: int) -> dict[str, Tensor]:
+    """Of one seed, whose critics are side by side."""
+    sliced = {}
+    for name, value in state.items():
+        count = critics if name.startswith(("critic", "target_critic")) else 1
+        sliced[name] = value[member * count : (member + 1) * count] if value.ndim else value
+    return sliced

@@ -2,19 +2,9 @@
 
     path = gradlab.train("mpg-v2", gradlab.tasks.path_tracking(), seeds=5)
 
-Everything random follows from (seed, name, iteration), so a run that was killed goes on from its
-last saved state bit for bit, and what it repeats replaces equal rows. Ctrl-C ends it between two
-iterations, where its state is saved.
-
-Algorithm and settings of a run as they were given, and as JSON.
-
-Memory that the policy's rollouts take at their peak, predicted before the first one.
-
-    bytes(n, h) = c + c′h + n (a + b h),       n rows of every seed, h model steps
-
-is what autograd keeps until the backward pass, and the random numbers that are drawn ahead. Four
-small rollouts, whose kept tensors are counted, give the four coefficients, whatever the loss, the
-model and the networks are.
+Everything random follows from (seed, name, iteration): a run that was killed goes on bit for bit.
+Rollouts' memory at their peak, bytes(n rows, h steps) = c + c′h + n (a + b h), is predicted from
+the tensors that autograd keeps of four small ones.
 """
 
 from __future__ import annotations
@@ -42,11 +32,11 @@ from gradlab.statistics.mixing import MpgJournalWeights, MpgWeights
 from gradlab.storage.journal import Journal
 from gradlab.storage.whole_files import real
 from gradlab.tasks import Task
-from gradlab.training import checkpoints, given_networks, planning
+from gradlab.training import checkpoints, planning
 from gradlab.training.algorithms import Algorithm, find, measured
 from gradlab.training.asynchronous.execution import execution, prepare
 from gradlab.training.draws import Draws
-from gradlab.training.given_networks import FRESH, GivenNetworks
+from gradlab.training.first_networks import FRESH, GivenNetworks, check_given
 from gradlab.training.measured import gradient_errors
 from gradlab.training.measured import weights as measured_weights
 from gradlab.training.measured.steering import steered
@@ -69,11 +59,7 @@ def _nowhere(line: str) -> None:
 
 
 def check(run: Run, note: _Note) -> None:
-    """Note the predicted peak of a run that rolls its policy out.
-
-    Raises:
-        InputError: it exceeds what the machine has.
-    """
+    """Note the predicted peak of a run that rolls its policy out."""
     horizon = max(run.algorithm.horizons)
     if horizon == 0:
         return
@@ -195,6 +181,7 @@ class _Counted:
 # What rows had not from the beginning is left out where it is as it was: earlier runs go on.
 _YOUNGER = (
     "loss", "critic_loss", "target_policy", "target_critic", "source", "updates", "fit", "adaptive",
+    "log_std",
 )  # fmt: skip
 
 
@@ -217,7 +204,7 @@ def describe(algorithm: Algorithm, task: Task, settings: Settings) -> dict[str, 
         value = getattr(algorithm, name)
         if value == Algorithm.__dataclass_fields__[name].default:
             del config["algorithm"][name]
-        elif not isinstance(value, int):
+        elif not isinstance(value, int | tuple):
             config["algorithm"][f"{name}_rule"] = type(value).__name__
     del config["settings"]["given"]
     if begun := settings.given.digests():
@@ -307,8 +294,9 @@ def train(
             policies that are lower than the last one accepted are taken back; None: neither.
         steer_every: iterations between two decisions; None: 25 or 5 updates of the policy.
         resume: go on with the run at `output`; overwrite: replace it.
-        note: is given a line about the memory that rollouts of the policy will take, and one where
-            a process of an asynchronous run has died.
+        note: is given a line about the memory that rollouts of the policy will take, one about the
+            time of the run once its first updates are timed, and one where a process of an
+            asynchronous run has died.
         ray: a cluster of Ray by its HOST:PORT, or "local", for the processes of an asynchronous run
             (`asynchronous=Asynchronous(learners=4, actors=2)`); None: processes of this machine.
         policy, critic: gradlab's networks that every seed begins with, such as those for which a
@@ -350,21 +338,15 @@ def train(
     about = attributes(config, command, provenance.environment())
     about |= probe.attributes(run.learner)
     with Journal(path, tables(row, task, chosen), about) as journal, _products(chosen):
-        if resume:
-            progress("training", run.iteration, chosen.iterations)
         if not (resume and run.iteration == chosen.iterations):  # all is there, maybe not folded
             with execution(run, ray, note) as work:
-                go(run, path, journal, config, progress, work)
+                go(run, path, journal, config, progress, work, note)
     return path
 
 
 def _checked(row: Algorithm, task: Task, settings: Settings) -> Algorithm:
-    """The row as this run trains it.
-
-    Raises:
-        InputError: settings or task do not go with it.
-    """
-    given_networks.check(row, task, settings.given)
+    """The row as this run trains it."""
+    check_given(row, task, settings.given)
     measured_weights.check(row, task)
     gradient_errors.check(row, settings, task)
     planning.check(row, task.prior, settings.planning)

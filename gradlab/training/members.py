@@ -1,10 +1,4 @@
-"""Policies and critics of all seeds side by side, as values (`networks.layers`, MPG Table VI).
-
-Seeds, twin critics and both at once are members [M] of one program. A member never meets another,
-so five seeds together are five seeds apart. `Network` is a value: its tensors are what an optimiser
-changes, `frozen()` the same numbers without a gradient.
-
-How networks of a policy act: deterministically, or by a Gaussian that limits squash.
+"""Policies and critics of all seeds side by side as members [M], and how policies act.
 
 deterministic   a = π(s);                        explores by a + σ · noise · limit
 gaussian        a = limit · tanh(μ + σ · noise), or μ + σ · noise without limits; explores so
@@ -124,8 +118,6 @@ def _linear(network: nn.Sequential) -> list[nn.Linear]:
     return [layer for layer in network if isinstance(layer, nn.Linear)]
 
 
-LOG_STD = (-5.0, 2.0)  # bounds of log σ of the Gaussian policies that are trained
-
 _Watch = Callable[[Tensor], None]
 
 
@@ -136,18 +128,20 @@ class Acting:
         gaussian: else deterministic.
         exploration: σ of a deterministic policy's noise, in units of the limit.
         limit: largest size of an action, [da], or None.
+        log_std: bounds of log σ of a Gaussian policy.
     """
 
     gaussian: bool
     exploration: float
     limit: Tensor | None
+    log_std: tuple[float, float]
 
     def act(self, network: Network, state: Tensor, noise: Tensor | None = None) -> Tensor:
         """Action [E, N, da]; of a Gaussian policy at `noise`, or at its median without."""
         if not self.gaussian:
             return network(state)
         if noise is None:
-            return self._squashed(split_normal(network(state), LOG_STD)[0])
+            return self._squashed(split_normal(network(state), self.log_std)[0])
         return self.draw(network, state, noise)[0]
 
     def explore(
@@ -162,7 +156,7 @@ class Acting:
 
     def draw(self, network: Network, state: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Action [E, N, da] of a Gaussian, squashed where actions have limits; its log density."""
-        mean, log_std = split_normal(network(state), LOG_STD)
+        mean, log_std = split_normal(network(state), self.log_std)
         latent = mean + log_std.exp() * noise
         density = log_normal(noise, log_std)
         if self.limit is not None:
@@ -172,7 +166,7 @@ class Acting:
     def noise_of(self, network: Network, state: Tensor, action: Tensor) -> Tensor:
         """The noise [E, N, da] at which a Gaussian policy gives an action; one at its limit is
         taken for the nearest within."""
-        mean, log_std = split_normal(network(state), LOG_STD)
+        mean, log_std = split_normal(network(state), self.log_std)
         if self.limit is not None:
             edge = 1 - torch.finfo(action.dtype).eps
             action = torch.atanh((action / self.limit).clamp(-edge, edge))

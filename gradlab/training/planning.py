@@ -2,9 +2,8 @@
 
     score(a_0 … a_{H−1}) = Σ_{t<H} γᵗ r_t + γᴴ Q(s_H, π(s_H)),   s_{t+1} = f(s_t, a_t)
 
-Sequences of the first round are the policy's own paths through the model; those of a later round
-are drawn around the mean of the best ones before. The first action of the last mean is applied
-(MAAC, appendix A.5, which prints no settings; PETS, Chua et al. 2018, algorithm 1).
+The first sequences are the policy's own paths, later ones are drawn around the mean of the best;
+its first action is applied (MAAC, appendix A.5; PETS, Chua et al. 2018, algorithm 1).
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from gradlab import validation
 from gradlab.data.noise import stream
 from gradlab.errors import InputError
 from gradlab.training.algorithm import Algorithm
@@ -41,13 +41,10 @@ class Planning:
 
     def __post_init__(self) -> None:
         for name in ("horizon", "samples", "elites", "rounds", "starts"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise InputError(f"planning has {name} {value!r}, expected an integer from 1")
+            validation.whole(f"planning's {name}", getattr(self, name), 1)
         if not 2 <= self.elites <= self.samples:
-            raise InputError(
-                f"planning has elites {self.elites} of {self.samples} samples: expected at least "
-                f"2, and no more than samples"
+            raise validation.expected(
+                "planning's elites", self.elites, f"2 to its {self.samples} samples"
             )
 
 

@@ -1,25 +1,26 @@
-"""Tables and attributes of a training run, and the rows of all of them but the updates'.
-
-Rows of updates are means over windows (`training.state`).
-"""
+"""Tables, attributes and rows of a training run; rows of updates are made in `training.state`."""
 
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
+
+from torch import Tensor
 
 from gradlab.storage.journal_tables import Column, Table
 from gradlab.storage.records import Attribute
 from gradlab.tasks import Task
-from gradlab.training import evaluations
 from gradlab.training.algorithms import Algorithm
 from gradlab.training.asynchronous import work as asynchrony
-from gradlab.training.measured import columns as measured_columns
-from gradlab.training.measured import gradient_errors, steering
+from gradlab.training.collection import Evaluation, evaluate
+from gradlab.training.measured import gradient_errors, steering, weights
 from gradlab.training.models.dynamics import Fitted
 from gradlab.training.models.model_choice import LearnedModel
 from gradlab.training.parts.temperature import Automatic
+from gradlab.training.planning import Planner, Planning
 from gradlab.training.probe import probe
 from gradlab.training.settings import Settings
 from gradlab.training.state import Run
@@ -55,7 +56,7 @@ def tables(algorithm: Algorithm, task: Task, settings: Settings) -> dict[str, Ta
     schema = {
         "updates": Table("iteration", updates, {"seed": seeds, "horizon": algorithm.horizons}),
         "evaluations": Table(
-            "iteration", evaluations.columns(settings), {"seed": seeds, "coordinate": coordinates}
+            "iteration", _evaluation_columns(settings), {"seed": seeds, "coordinate": coordinates}
         ),
         "events": Table("number", {"message": Column(text=True)}),
     }
@@ -73,7 +74,7 @@ def tables(algorithm: Algorithm, task: Task, settings: Settings) -> dict[str, Ta
         schema["gradients"] = gradient_errors.table(algorithm, seeds)
     if settings.asynchronous is not None:
         schema["asynchrony"] = asynchrony.table(settings.asynchronous)
-    schema |= measured_columns.tables(algorithm, seeds) | steering.tables(algorithm, seeds)
+    schema |= weights.tables(algorithm, seeds) | steering.tables(algorithm, seeds)
     return schema | probe.tables(algorithm, task, settings)
 
 
@@ -134,3 +135,97 @@ def excess(run: Run, member: int, value: float, bound: float) -> dict[str, Any]:
 def _number(run: Run, member: int, kind: int) -> int:
     """Different for every iteration, seed and kind of event, and the same when repeated."""
     return 2 * (run.iteration * run.settings.seeds + member) + kind
+
+
+def _evaluation_columns(settings: Settings) -> dict[str, Column]:
+    """Of the table of evaluations."""
+    plain = {
+        "return_mean": Column(_SEED, "reward"),
+        "return_se": Column(_SEED, "reward"),
+        "return_median": Column(_SEED, "reward"),
+        "ends": Column(_SEED, "per episode"),
+        "rms": Column(("seed", "coordinate")),
+        "transitions": Column(unit="per seed"),
+        "seconds": Column(unit="s"),
+    }
+    if settings.planning is None:
+        return plain
+    return plain | {
+        "planned_return_mean": Column(_SEED, "reward"),
+        "planned_return_se": Column(_SEED, "reward"),
+        "planned_gain_mean": Column(_SEED, "reward, against the same starts without a plan"),
+        "planned_gain_se": Column(_SEED, "reward"),
+        "planned_seconds": Column(unit="s, all seeds"),
+    }
+
+
+def evaluation_row(run: Run) -> dict[str, Any]:
+    """A row of the table; without the planned columns where no model is there yet."""
+    evaluation = _evaluated(run)
+    returns = evaluation.returns
+    plain = {
+        "iteration": run.iteration,
+        "return_mean": returns.mean(dim=1).numpy(),
+        "return_se": _error(returns),
+        "return_median": returns.median(dim=1).values.numpy(),
+        "ends": evaluation.ends.numpy(),
+        "rms": evaluation.rms.numpy(),
+        "transitions": run.replay.added,
+        "seconds": run.seconds,
+    }
+    planning = run.settings.planning
+    if planning is None or run.learner.model is None:
+        return plain
+    return plain | _planned(run, planning, returns)
+
+
+def _planned(run: Run, planning: Planning, returns: Tensor) -> dict[str, Any]:
+    """Planned returns and, start by start, what they exceed those without a plan by."""
+    begun = time.monotonic()
+    planned = _evaluated(run, planning).returns
+    gain = planned - returns[:, : planned.shape[1]]
+    taken = time.monotonic() - begun
+    run.begun += taken  # of training's own time
+    return {
+        "planned_return_mean": planned.mean(dim=1).numpy(),
+        "planned_return_se": _error(planned),
+        "planned_gain_mean": gain.mean(dim=1).numpy(),
+        "planned_gain_se": _error(gain),
+        "planned_seconds": taken,
+    }
+
+
+def _error(values: Tensor) -> Any:
+    """Standard error of the mean over the starts, [E]."""
+    return (values.std(dim=1) / values.shape[1] ** 0.5).numpy()
+
+
+def _evaluated(run: Run, planning: Planning | None = None) -> Evaluation:
+    learner, settings = run.learner, run.settings
+    act = partial(learner.acting.act, learner.policy.frozen())
+    planner = None if planning is None else _planner(run, planning)
+    steps = iter(range(settings.episode))
+
+    def acting(state: Tensor) -> Tensor:
+        return act(state) if planner is None else planner(state, next(steps))
+
+    return evaluate(
+        run.task, acting, settings.seeds, settings.evaluation_starts, settings.episode,
+        settings.at_end, lambda state: state.to(learner.device, learner.dtype),
+        None if planning is None else planning.starts,
+    )  # fmt: skip
+
+
+def _planner(run: Run, planning: Planning) -> Planner:
+    learner = run.learner
+    assert learner.model is not None
+    policy = learner.policy.frozen()
+    return Planner(
+        planning, learner.model,
+        draw=lambda state, noise: learner.explore(state, noise)[0],
+        act=partial(learner.acting.act, policy),
+        value=learner.value(),
+        objective=learner.objective,
+        action_dim=run.task.simulator.action_dim,
+        limit=learner.limit,
+    )  # fmt: skip

@@ -1,16 +1,7 @@
-"""One iteration of a run after another.
+"""One iteration of a run after another, by an `Execution`: this process, or several.
 
 steer → collect → fit the model and roll it out, where that is due → update; evaluate and record on
-the way. A state is saved before what its iteration decides.
-
-Who does that work is an `Execution`: this process (`_Here`), or several (`training.asynchronous`).
-
-Ctrl-C between two iterations, where a run's state is whole.
-
-Seeds that leave the finite numbers, and critics whose values exceed any sum of rewards.
-
-The last finite networks are kept in memory as training goes on: a saved state may be too old or too
-late to show how a seed came to be lost.
+the way. A state is saved before what its iteration decides; Ctrl-C waits until one is whole.
 """
 
 from __future__ import annotations
@@ -20,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from math import lcm
 from pathlib import Path
 from typing import NoReturn, Protocol, final
 
@@ -29,7 +21,7 @@ from gradlab.data.replay import Batch
 from gradlab.errors import Failure
 from gradlab.progress import Progress
 from gradlab.storage.journal import Journal
-from gradlab.training import checkpoints, evaluations
+from gradlab.training import checkpoints
 from gradlab.training.collection import Ended
 from gradlab.training.first_networks import unknown_ends
 from gradlab.training.learner import UpdateRecord
@@ -37,9 +29,12 @@ from gradlab.training.measured import gradient_errors, steering
 from gradlab.training.measured import weights as measured_weights
 from gradlab.training.parts.context import Floats
 from gradlab.training.probe.probe import Probing
-from gradlab.training.recording import divergence, excess, model_row
+from gradlab.training.recording import divergence, evaluation_row, excess, model_row
 from gradlab.training.state import Good, Run
+from gradlab.wording import duration
 
+_LOOKED = 30.0  # seconds of updates that a price is made from, at most
+_SHOWN = 1.0  # seconds between two looks at long iterations
 _EXCESS = 10  # times the largest discounted sum of rewards: a mean value that has diverged
 
 
@@ -144,7 +139,7 @@ class _Here:
         return run.learner.update(run.iteration, next_batch(run))
 
     def evaluate(self, run: Run, journal: Journal) -> None:
-        journal.append("evaluations", evaluations.row(run))
+        journal.append("evaluations", evaluation_row(run))
 
     def record(self, run: Run, journal: Journal) -> None:
         """Nothing beside the updates."""
@@ -156,6 +151,50 @@ class _Here:
 HERE = _Here()
 
 
+@final
+class _Pricing:
+    """Says what a run will take once a round of its updates has been timed.
+
+    Args:
+        note: is given the line.
+    """
+
+    def __init__(self, run: Run, note: Callable[[str], None]) -> None:
+        row, settings = run.algorithm, run.settings
+        self._run, self._note, self._first = run, note, run.iteration
+        self._round = lcm(row.reuse, row.delay, 1 if row.source.steps else settings.interval)
+        self._seconds = dict.fromkeys(("visit", "fit", "update"), 0.0)
+        self._times = dict.fromkeys(self._seconds, 0)
+        self._told = run.done
+
+    def add(self, visit: float, fit: float, update: float) -> None:
+        """An iteration's seconds: records and checkpoints, models, all else."""
+        k, settings, dynamics = self._run.iteration, self._run.settings, self._run.dynamics
+        if self._told:
+            return
+        if k - 1 == self._first:  # with the warm-up, which is made once
+            self._spend("visit", visit)
+            self._spend("fit", fit)
+            return
+        self._spend("update", update)
+        spent = self._seconds["update"]
+        if not ((self._times["update"] >= self._round and spent > 1) or spent > _LOOKED):
+            return
+        left = settings.iterations - self._first
+        visits = left / min(settings.evaluate_every, settings.checkpoint_every)
+        seconds = left * spent / self._times["update"] + visits * self._seconds["visit"]
+        if dynamics is not None:  # later fits are shorter than the first
+            choice = dynamics.choice
+            share = choice.steps / choice.first_steps if choice.warm_start else 1.0
+            seconds += self._seconds["fit"] * (1 + share * left / choice.every)
+        self._note(f"about {duration(seconds)} for {left:,} iterations")
+        self._told = True
+
+    def _spend(self, part: str, seconds: float) -> None:
+        self._seconds[part] += seconds
+        self._times[part] += 1
+
+
 def go(
     run: Run,
     path: Path,
@@ -163,30 +202,43 @@ def go(
     config: dict[str, object],
     progress: Progress,
     work: Execution = HERE,
+    note: Callable[[str], None] = lambda line: None,
 ) -> None:
-    """From the present iteration to the last."""
+    """From the present iteration to the last; `note` is given the price, once it is known."""
     run.begun = time.monotonic() - run.seconds
     _note_good(run)
+    pricing, clock, shown = _Pricing(run, note), time.monotonic, time.monotonic()
+    progress("training", run.iteration, run.settings.iterations)
     with _between_iterations() as interrupted, closing(Probing(run, journal)) as probing:
-        while not _visit(run, path, journal, config, work):
+        while True:
+            begun = clock()
+            if _visit(run, path, journal, config, work):
+                return
+            visited = clock()
             if interrupted():
                 work.settle(run, journal)
                 _leave(run, path, config)
             if steering.due(run):
                 journal.append("steering", steering.row(run))
             collect(run, work)
+            collected = clock()
             _fit(run, journal)
             _branch(run, journal)
+            fitted = clock()
             probing.before()
             update = work.update(run)
             run.window.add(update)
             run.iteration += 1
+            now = clock()
+            pricing.add(visited - begun, fitted - collected, now - fitted + collected - visited)
             if run.iteration % run.settings.log_every == 0 or run.done:
                 row = run.window.row(run.iteration, time.monotonic() - run.begun)
                 journal.append("updates", row)
                 work.record(run, journal)
                 report(run, path, journal, row["value"])
+            if run.iteration % run.settings.log_every == 0 or run.done or now - shown > _SHOWN:
                 progress("training", run.iteration, run.settings.iterations)
+                shown = now
             probing.over(update)
 
 

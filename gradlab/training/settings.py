@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args, get_type_hints
 
-from gradlab.errors import InputError
+from gradlab import validation
 from gradlab.training.asynchronous.choice import Asynchronous
-from gradlab.training.given_networks import FRESH, GivenNetworks
+from gradlab.training.first_networks import FRESH, GivenNetworks
 from gradlab.training.planning import Planning
 
 
@@ -87,42 +86,26 @@ class Settings:
             "seeds", "iterations", "agents", "interval", "warmup", "episode", "ramp",
             "evaluate_every", "evaluation_starts", "log_every", "checkpoint_every", "measure_every",
         ):  # fmt: skip
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise InputError(f"{name} is {value!r}, expected an integer from 1")
-        if self.termination not in ("ignore", "mask"):
-            raise InputError(f"termination is {self.termination!r}, expected 'ignore' or 'mask'")
-        if self.at_end not in ("restart", "stop"):
-            raise InputError(f"at_end is {self.at_end!r}, expected 'restart' or 'stop'")
-        if self.precision not in ("float32", "float64"):
-            raise InputError(f"precision is {self.precision!r}, expected 'float32' or 'float64'")
-        if self.products not in ("measured", "batched", "separate"):
-            raise InputError(
-                f"products is {self.products!r}, expected 'measured', 'batched' or 'separate'"
-            )
-        if not 0 < self.reward_scale < math.inf:
-            raise InputError(f"reward_scale is {self.reward_scale!r}, expected a positive number")
-        if any(not 0 <= share <= 1 for share in self.keep):
-            raise InputError(f"keep is {self.keep}, expected shares of the run between 0 and 1")
-        if self.gradient_every is not None and self.gradient_every < 0:
-            raise InputError(f"gradient_every is {self.gradient_every}, expected a number from 0")
-        if self.gradient_starts < 4:
-            raise InputError(f"gradient_starts is {self.gradient_starts}, expected at least 4")
-        if self.gradient_truth not in ("unrolled", "score"):
-            raise InputError(
-                f"gradient_truth is {self.gradient_truth!r}, expected 'unrolled' or 'score'"
-            )
-        if not isinstance(self.measure_starts, int) or self.measure_starts < 8:
-            raise InputError(f"measure_starts is {self.measure_starts!r}, expected an integer ≥ 8")
-        budget = self.probe_budget
-        if budget is not None and not (isinstance(budget, int | float) and 0 < budget <= 1):
-            raise InputError(f"probe_budget is {budget!r}, expected a share in (0, 1]")
+            validation.whole(name, getattr(self, name), 1)
+        validation.whole("gradient_starts", self.gradient_starts, 4)
+        validation.whole("measure_starts", self.measure_starts, 8)
+        if self.gradient_every is not None:
+            validation.whole("gradient_every", self.gradient_every)
+        for name in ("termination", "at_end", "precision", "products", "gradient_truth"):
+            validation.word(name, getattr(self, name), get_args(_TYPES[name]))
+        validation.number("reward_scale", self.reward_scale, above=0)
+        for share in self.keep:
+            validation.number("keep", share, least=0, most=1)
+        if self.probe_budget is not None:
+            validation.number("probe_budget", self.probe_budget, above=0, most=1)
 
     @property
     def kept(self) -> set[int]:
         """Iterations after which networks are kept."""
         return {round(share * self.iterations) for share in self.keep}
 
+
+_TYPES = get_type_hints(Settings)
 
 # MPG App. B-A and Table VI; the reward scale of path tracking is its published code's.
 _TASK_SETTINGS: Mapping[str, Mapping[str, object]] = {

@@ -1,12 +1,7 @@
-"""The state of one training run, which its parts read and change: data and no loop.
+"""The state of one training run: data and no loop, and means over the updates since the last row.
 
-What a run consists of stands here, so that evaluation, recording, checkpoints, measurements and
-the probe need to know this file alone; `training.run` calls them in turn.
-
-Means over the updates of a window, and how a seed in it left the finite numbers.
-
-Numbers stay on the device until a window ends, so that recording costs one transfer per row. An
-open window is part of a run's state: a row does not depend on where a run was stopped.
+Numbers stay on the device until a window ends; an open window is part of the saved state, so that
+a row does not depend on where a run was stopped.
 """
 
 from __future__ import annotations

@@ -2,13 +2,8 @@
 
     W ↦ W / (uᵀ W v),    u = Wv/‖Wv‖,  v ← Wᵀu/‖Wᵀu‖ once per step      (RP-PGM, appendix B.1)
 
-`network` has the weights after normalisation, which act and are exported; Adam moves those before.
-Every member has power iterations of its own.
-
-Adam (Kingma and Ba 2015, algorithm 1) by torch's fused kernel, on gradients that are given.
-
-`torch.optim.Adam` looks its state up, checks it and groups it by device at every step, which takes
-longer than the step of networks of this size (`benchmarks.training`).
+Adam is torch's fused kernel on given gradients: `torch.optim.Adam` takes longer to look its state
+up than networks of this size take to step (`benchmarks.training`).
 """
 
 from __future__ import annotations
@@ -70,11 +65,6 @@ class Adam:
         return self._own(k) | {"step": self._made.clone()}
 
     def load(self, k: int, state: Mapping[str, Tensor]) -> None:
-        """
-        Raises:
-            InputError: the state is of a parameter of another shape.
-            KeyError: an entry is missing.
-        """
         for name, tensor in self._own(k).items():
             if state[name].shape != tensor.shape:
                 shapes = tuple(state[name].shape), tuple(tensor.shape)
@@ -176,10 +166,6 @@ class Trained:
         return tensors | {f"{name}_power.{k}": v for k, v in self._vectors.items()}
 
     def load(self, name: str, state: Mapping[str, Tensor]) -> None:
-        """
-        Raises:
-            InputError, KeyError, RuntimeError: the numbers are of other networks.
-        """
         for k, tensor in enumerate(self.raw.parameters):
             with torch.no_grad():
                 tensor.copy_(state[f"{name}.{k}"])

@@ -14,7 +14,7 @@ import threading
 import time
 from multiprocessing.connection import Connection
 
-from gradlab.workers.holder import Holder, Outcome, failed
+from gradlab.workers.interface import Holder, Outcome, failed
 
 _SAVING = 30.0  # seconds that a command has to save its work once its parent is gone
 

@@ -25,8 +25,7 @@ from typing import Any, Self, final
 
 from gradlab.errors import Failure, InputError, not_installed, one_line
 from gradlab.machine import python_module
-from gradlab.workers.holder import Holder, Outcome, check_name
-from gradlab.workers.interface import CallFailed, WorkerDied
+from gradlab.workers.interface import CallFailed, Holder, Outcome, WorkerDied, check_name
 from gradlab.workers.local import pickled, places, processors
 
 _ANSWER = 5.0  # seconds in which the host of an address has to accept a connection
@@ -222,11 +221,7 @@ class ClusterPool:
 
 
 def imported() -> Any:
-    """Ray, which sends no usage statistics.
-
-    Raises:
-        InputError: it is not installed.
-    """
+    """Ray, which sends no usage statistics."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # A GPU that no worker asks for stays visible, as it is for processes without Ray.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -238,11 +233,7 @@ def imported() -> Any:
 
 
 def _connect(ray: Any, address: str, store: int) -> None:
-    """Start a cluster of this machine, or join the one at an address.
-
-    Raises:
-        InputError: nothing answers there, or what answers is no cluster of this version.
-    """
+    """Start a cluster of this machine, or join the one at an address."""
     quiet = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True}
     if address == "local":
         with reasons(address):
@@ -267,9 +258,6 @@ def _connect(ray: Any, address: str, store: int) -> None:
 def _check_health(address: str) -> None:
     """Ray's own test of a cluster, in a process of its own: `ray.init` waits for two minutes where
     something else listens, and then ends the whole program.
-
-    Raises:
-        InputError: what listens there is no cluster, or does not answer.
     """
     test = ["health-check", "--skip-version-check", "--address", address]
     words = python_module("ray.scripts.scripts", *test)
@@ -294,10 +282,6 @@ def reasons(address: str) -> Iterator[None]:
 
 
 def compare_versions(ray: Any) -> None:
-    """
-    Raises:
-        InputError: a machine has no gradlab, or another version of it or of torch.
-    """
     here = _versions()
     probe = ray.remote(_versions)
     nodes = [node for node in ray.nodes() if node["Alive"]]

@@ -21,8 +21,7 @@ from typing import Any, Self, final
 
 from gradlab.errors import InputError, one_line
 from gradlab.machine import python_module
-from gradlab.workers.holder import Outcome, check_name
-from gradlab.workers.interface import WorkerDied
+from gradlab.workers.interface import Outcome, WorkerDied, check_name
 
 _ENDING = 5.0  # seconds that a process has to end once its pipe is closed
 
@@ -209,10 +208,6 @@ def places() -> list[str]:
 
 
 def pickled(message: Any) -> bytes:
-    """
-    Raises:
-        InputError: an argument cannot be pickled.
-    """
     try:
         return pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
     except Exception as error:

@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-import pytest
 import torch
 
 from gradlab import cli
@@ -13,7 +12,7 @@ from gradlab.fitting.derivative_losses import LOSSES
 from gradlab.networks import checkpoint, spectral
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble
 from gradlab.storage import records
-from gradlab.tasks import double_integrator, pendulum
+from gradlab.tasks import double_integrator
 
 SMALL = ("--members", "2", "--hidden", "8", "8", "--epochs", "2", "--json")
 

@@ -6,10 +6,11 @@ import pytest
 
 from gradlab.cli.train import Train
 from gradlab.errors import InputError
-from gradlab.fitting.derivative_losses import DirectionalDerivative
+from gradlab.fitting.derivative_losses import DirectionalDerivative, MultiStepDirectional
 from gradlab.fitting.losses import MultiStep, OneStepError
 from gradlab.reporting import training_page
 from gradlab.runs.training.results import load
+from gradlab.training import presets
 from gradlab.training.algorithms import find
 
 
@@ -34,10 +35,13 @@ def test_a_prior_is_used_unless_a_model_is_asked_for_or_the_algorithm_learns_one
             model("maac", **options)
 
 
-@pytest.mark.parametrize(
-    ("loss", "kind"),
-    [("nll", OneStepError), ("dd", DirectionalDerivative), ("multistep", MultiStep)],
-)
+LOSSES = {
+    "nll": OneStepError, "dd": DirectionalDerivative, "multistep": MultiStep,
+    "multistep-dd": MultiStepDirectional,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("loss", "kind"), LOSSES.items())
 def test_every_loss_has_its_name(loss, kind):
     model = row(model="learned", loss=loss).model
     assert isinstance(model.loss, kind) and model.loss.name == loss
@@ -84,8 +88,8 @@ def test_spectral_names_whose_layers():
         ({"members": 3, "model": "prior"}, "--members is for a learned model"),
         ({"spectral": "policies"}, "--spectral names 'policies', expected model, policy or critic"),
         ({"model_hidden": (200,)}, "--model-hidden is for a learned model"),
-        ({"model": "learned", "members": 0}, "model has members 0"),
-        ({"model": "learned", "model_hidden": (64, 0)}, "model has hidden"),
+        ({"model": "learned", "members": 0}, "model's members is 0"),
+        ({"model": "learned", "model_hidden": (64, 0)}, "model's hidden is 0"),
     ],
 )
 def test_options_that_do_nothing_are_refused(options, message):
@@ -113,17 +117,69 @@ def test_numbers_of_the_algorithm_and_of_its_loss_are_options():
         ("shac", {"batch": 8}, "batch is 8, but shac has none: its batches are all steps of its"),
         ("sac", {"exploration": 0.2}, "sac has none: its policy explores by itself"),
         ("td3", {"target_steps": 3}, "td3 has a target of another kind .*: take one of .*mpg-v1"),
-        ("mpg-v1", {"target_steps": 0}, "target_steps is 0, expected an integer from 1"),
-        ("td3", {"tau": 1.5}, r"td3 has tau 1.5, expected a number in \(0, 1\]"),
-        ("td3", {"hidden": (16, 0)}, r"td3 has hidden \(16, 0\), expected integers from 1"),
-        ("td3", {"exploration": -1.0}, "td3 has exploration -1.0, expected a number from 0"),
-        ("td3", {"value_rate": 0.0}, "value_rate is 0.0, expected a positive number"),
+        ("mpg-v1", {"target_steps": 0}, "target_steps is 0"),
+        ("td3", {"tau": 1.5}, r"td3's tau is 1.5, expected a number in \(0, 1\]"),
+        ("td3", {"hidden": (16, 0)}, "td3's hidden is 0, expected an integer"),
+        ("td3", {"exploration": -1.0}, "td3's exploration is -1.0, expected a number"),
+        ("td3", {"value_rate": 0.0}, "value_rate is 0.0, expected a number"),
         ("mbpo", {"loss_steps": 3}, "loss_steps is 3, but the loss is nll: take multistep"),
     ],
 )
 def test_numbers_out_of_range_or_without_use_are_refused(name, options, message):
     with pytest.raises(InputError, match=message):
         Train(name, "double_integrator", **options)._row("double_integrator")
+
+
+def paper(algorithm, task, **options):
+    command = Train(algorithm, task, preset="paper", **options)._preset(task)
+    return command, command._row(task)
+
+
+def test_the_paper_gives_every_option_that_is_left_out_and_says_what_differs(capsys):
+    command, row = paper("ddppo", "Hopper-v5")
+    dd, rollouts = row.model.loss, row.source.branching
+    assert row.horizons == (2,) and (row.model.members, row.model.hidden) == (7, (200,) * 4)
+    assert (dd.neighbours, dd.directions, dd.weight, dd.as_printed) == (25, None, 50.0, True)
+    assert [rollouts.length(1000 * 10 * epoch) for epoch in (0, 25, 90, 155, 200)] == [
+        1,
+        1,
+        8,
+        15,
+        15,
+    ]
+    assert (command.warmup, command.iterations, row.updates) == (5000, 1_000_000, 10)
+    said = capsys.readouterr().err
+    assert "--horizons 2 (default 3; DDPPO table 1, H)" in said
+    assert "--loss-weight 50 (default 1; DDPPO table 1, w)" in said and "--batch" not in said
+    command, row = paper("ddppo", "InvertedPendulum-v5", neighbours=3, warmup=7)
+    assert (row.model.loss.neighbours, command.warmup, row.source.branching.last) == (3, 7, 1)
+    assert "warmup" not in capsys.readouterr().err
+    paper("rp-dp", "Walker2d-v5")
+    assert "no default differs" in capsys.readouterr().err
+
+
+def test_every_preset_is_one_that_its_row_can_have():
+    for rows, tasks, _ in presets._PAPERS:
+        for algorithm in rows:
+            for task in tasks:
+                command, row = paper(algorithm, task)
+                assert command.preset is None and row.name == algorithm
+    assert paper("mpg-v1", "path_tracking")[1] == find("mpg-v1")
+    for name, task, words in (
+        ("ddppo", "pendulum", "no paper has ddppo on pendulum: it has InvertedPendulum-v5, Hopper"),
+        ("shac", "Hopper-v5", "which shac has not: presets are of mpg-v1, .*ddppo"),
+    ):
+        with pytest.raises(InputError, match=words):
+            paper(name, task)
+
+
+def test_rollouts_that_fill_a_second_replay_are_options():
+    own = Train("mbpo", "pendulum", rollout_length=(3,), rollouts=40)._row("pendulum").source
+    assert (own.branching.first, own.branching.last, own.branching.rollouts) == (3, 3, 40)
+    with pytest.raises(InputError, match="no second replay of td3: take one of maac"):
+        Train("td3", "pendulum", rollouts=40)._row("pendulum")
+    with pytest.raises(InputError, match="rollout_length is"):
+        Train("mbpo", "pendulum", rollout_length=(1, 2))._row("pendulum")
 
 
 @pytest.mark.slow

@@ -12,10 +12,6 @@ from gradlab import cli
 from gradlab.data import minari_datasets
 from gradlab.data.trajectories import from_rows
 from gradlab.fitting.collection import collect
-from gradlab.fitting.derivative_losses import DirectionalDerivative
-from gradlab.fitting.fitted import Descent
-from gradlab.fitting.model_settings import ModelSettings
-from gradlab.fitting.models import prepared
 from gradlab.storage import records
 from gradlab.tasks import pendulum
 
@@ -81,64 +77,6 @@ def test_too_few_points_for_the_neighbours_are_refused(record, tmp_path, capsys)
     assert fit(record, tmp_path, *words) == 2
     assert "lower it, or record more" in capsys.readouterr().err
     assert not (tmp_path / "m.safetensors").exists()
-
-
-def repeated(record):
-    """Every row three times, each a trajectory of its own."""
-    rows = torch.arange(len(record)).repeat(3)
-
-    def of(value):
-        return value[rows]
-
-    columns = (record.state, record.action, record.reward, record.next_state, record.terminated)
-    return from_rows(*map(of, columns), state_names=record.state_names)
-
-
-@pytest.mark.parametrize("divided", [(), ("--divided",)])
-def test_repeated_points_are_counted_and_have_no_direction_of_length_zero(
-    divided, record, tmp_path, capsys
-):
-    assert fit(repeated(record), tmp_path, "--loss", "dd", *divided) == 0
-    stored = records.read(tmp_path / "m.h5")
-    training = int(stored.attributes["training_rows"])
-    count = int(stored.attributes["repeated"])
-    assert training - 120 <= count < training
-    assert f"{count} rows repeat an earlier (s, a)" in said(capsys)
-    assert np.isfinite(stored.groups["curves"]["training"].values).all()
-
-
-def test_repeated_rows_change_no_directional_loss(record):
-    """The same rows once and three times: one loss per row, whoever is repeated."""
-    settings = ModelSettings(members=1, hidden=(8,), epochs=1, precision="float64")
-    loss = DirectionalDerivative(3, divided=True, prediction="mse")
-    once, thrice = (prepared(data, settings, loss)[0] for data in (record, repeated(record)))
-    values = []
-    for data, times in ((record, 1), (repeated(record), 3)):
-        at = torch.arange(len(record)).repeat(times)
-        inputs, targets = once.rows.inputs[at], once.rows.targets[at]
-        rows = replace(once.rows, record=data, inputs=inputs, targets=targets)
-        bound, _ = loss.bind(rows, torch.arange(len(at)), torch.arange(0))
-        values.append(bound.value(once.ensemble, bound.rows[None], 0))
-    torch.testing.assert_close(values[0], values[1])
-    assert thrice.training.repeated > 0 == once.training.repeated
-
-
-def test_members_that_diverge_are_dropped_and_reported(record, tmp_path, capsys, monkeypatch):
-    run_epoch = Descent.run_epoch
-
-    def poisoned(descent):
-        run_epoch(descent)
-        if descent.epoch == 2:
-            with torch.no_grad():
-                descent.ensemble.network.linear[0].weight[1] = torch.nan
-
-    monkeypatch.setattr(Descent, "run_epoch", poisoned)
-    assert fit(record, tmp_path, "--elites", "3") == 0
-    text = said(capsys)
-    assert "Dropped" in text and "member 1 in epoch 2." in text
-    members = records.read(tmp_path / "m.h5").groups["members"]
-    assert members["member"].values.tolist() == [0, 2]
-    assert members["dropped_member"].values.tolist() == [1]
 
 
 def test_numbers_beyond_the_precision_of_the_fit_are_refused(record, tmp_path, capsys):

@@ -1,12 +1,10 @@
 """Transitions that gradlab records itself."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 
 from gradlab.errors import InputError
-from gradlab.fitting.collection import Exploring, collect, exploring
+from gradlab.fitting.collection import collect, exploring
 from gradlab.networks.mlp import Policy
 from gradlab.tasks import inverted_pendulum, linear_quadratic, pendulum
 
@@ -44,30 +42,6 @@ def test_trajectories_end_where_the_task_does_and_share_no_start_or_noise():
     assert count > 20
     for values in (record.state[first], record.action[first]):
         assert len(torch.unique(values, dim=0)) == count
-
-
-def test_exploration_is_the_tasks_own_a_tenth_of_its_limits_or_a_tenth():
-    def std(task):
-        policy = exploring(task, Policy(task.simulator.state_dim, task.simulator.action_dim))
-        return policy.std
-
-    task = replace(pendulum(), exploration=None, action_limit=(3.0,))
-    assert std(task) == pytest.approx((0.3,))
-    assert std(replace(task, exploration=(0.7,))) == (0.7,)
-    assert std(replace(task, action_limit=None)) == pytest.approx((0.1,))
-
-
-def test_exploration_noise_is_none_of_the_policys_own():
-    class Noisy(torch.nn.Module):
-        noise_dim = 1
-
-        def forward(self, state, noise):
-            return noise
-
-    policy = Exploring(Noisy(), (10.0,), None)
-    noise = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
-    assert policy.noise_dim == 2
-    assert policy(torch.zeros(2, 1), noise).tolist() == [[21.0], [43.0]]
 
 
 def test_explored_actions_are_recorded_as_applied():

@@ -71,20 +71,6 @@ def test_the_directional_loss_of_three_points_is_eq_9(actions, divided, metric, 
     assert (everywhere(bound, ensemble) - squared).item() == pytest.approx(wanted)
 
 
-def test_a_larger_directional_error_raises_the_loss():
-    """DDPPO's eq. 10 as printed would lower it."""
-    record = collect(double_integrator(), 80)
-    rows = rows_of(record)
-    ensemble = model(rows)
-    parts = halves(record)
-    values = [
-        everywhere(DirectionalDerivative(4, weight).bind(rows, *parts)[0], ensemble)
-        for weight in (0.0, 1.0)
-    ]
-    assert bool((values[1] > values[0]).all())
-    assert torch.allclose(values[0], everywhere(OneStepError().bind(rows, *parts)[0], ensemble))
-
-
 def test_as_printed_the_weight_knows_no_noise_level():
     record = collect(double_integrator(), 80)
     rows = rows_of(record)

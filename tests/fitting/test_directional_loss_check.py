@@ -2,15 +2,12 @@
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 
 from gradlab.errors import InputError
 from gradlab.fitting.collection import collect
 from gradlab.fitting.directional_loss_check import (
-    _Directional,
-    _judged,
     by_group,
     loss_check,
     target_errors,
@@ -108,26 +105,3 @@ def test_the_models_own_error_is_that_of_its_jacobian(quiet):
         found = loss_check(data, fit, neighbours=5, divided=divided)
         assert found.model_error == pytest.approx(float(wanted), rel=1e-6)
     assert found.rows == len(held)
-
-
-@pytest.mark.parametrize(
-    ("shift", "verdict"), [(0.0, "undecided"), (1.0, "can help"), (-1.0, "cannot help")]
-)
-def test_the_answer_is_undecided_where_the_interval_holds_zero(shift, verdict):
-    """Planted: D = 2 T + shift ± 1, so that the gain is shift, ± 1 by row."""
-    sign = torch.tensor([1.0, -1.0]).double().repeat(50)[:, None]
-    target = torch.full_like(sign, 3.0)
-    errors = _Directional(target, 2 * target + shift + sign, 0.1, np.arange(100), 1)
-    found = _judged(errors, "all")
-    assert found.verdict == verdict and found.gain[0] == pytest.approx(shift)
-    assert found.gain[1] < shift < found.gain[2]
-    half = 1.96 * (100 / 99) ** 0.5 / 10
-    assert found.gain[2] - found.gain[1] == pytest.approx(2 * half, rel=0.05)
-
-
-def test_too_few_points_are_refused():
-    task = linear_quadratic(A, B, torch.eye(2), [[1.0]])
-    data = collect(task, 12, length=2)
-    fit = fit_model(data, replace(SETTINGS, epochs=1))
-    with pytest.raises(InputError, match="record more"):
-        loss_check(data, fit, neighbours=12)

@@ -6,7 +6,7 @@ import torch
 from gradlab.data import trajectories
 from gradlab.errors import InputError
 from gradlab.fitting.collection import collect
-from gradlab.fitting.derivative_losses import DirectionalDerivative
+from gradlab.fitting.derivative_losses import DirectionalDerivative, MultiStepDirectional
 from gradlab.fitting.losses import MultiStep, OneStepError, OwnLoss, outputs, windows
 from gradlab.systems import LearnedSystem
 from gradlab.tasks import pendulum
@@ -70,6 +70,23 @@ def test_the_multi_step_loss_goes_on_from_the_models_own_states():
         total += ((found - wanted) / scale).square().mean().item() / 3
         state = out.state
     assert everywhere(bound, made).item() == pytest.approx(total, rel=1e-12)
+
+
+@pytest.mark.parametrize("directions", [None, 1])
+def test_the_third_learner_is_the_sum_of_the_multi_step_and_the_directional_loss(directions):
+    record = collect(pendulum(), 60, length=12)
+    rows, parts = rows_of(record), (torch.arange(48), torch.arange(48, 60))
+    made, options = model(rows, members=2), {"neighbours": 4, "directions": directions}
+    both = MultiStepDirectional(3, weight=0.7, **options).bind(rows, *parts)
+    multi = MultiStep(3).bind(rows, *parts)
+    dd = DirectionalDerivative(weight=0.7, prediction="mse", **options).bind(rows, *parts)
+    one = OneStepError("mse").bind(rows, *parts)
+    for summed, along, near, plain in zip(both, multi, dd, one, strict=True):
+        assert torch.equal(summed.rows, along.rows)
+        at = summed.rows.expand(2, -1)
+        along, near, plain = (each.value(made, at, 5) for each in (along, near, plain))
+        torch.testing.assert_close(summed.value(made, at, 5), along + near - plain)
+        assert (near - plain > 1e-3 * along).all()
 
 
 @pytest.mark.parametrize("steps", [1, 2, 4])

@@ -6,18 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-import gradlab
 from gradlab.data import trajectories
-from gradlab.errors import Failure, InputError
+from gradlab.errors import InputError
 from gradlab.fitting.collection import collect
 from gradlab.fitting.derivative_losses import DirectionalDerivative
-from gradlab.fitting.losses import MultiStep, OneStepError, split, standardised
+from gradlab.fitting.losses import MultiStep, OneStepError, split
 from gradlab.fitting.model_settings import ModelSettings
-from gradlab.fitting.models import fit_model, prepared
-from gradlab.networks import checkpoint
+from gradlab.fitting.models import fit_model
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble
-from gradlab.networks.mlp import Policy, QCritic
-from gradlab.tasks import linear_quadratic, pendulum, with_learned_prior
+from gradlab.tasks import linear_quadratic, pendulum
 from tests.systems.ensembles import by_jacrev
 
 FAST = ModelSettings(members=3, hidden=(24, 24), batch=64, epochs=4, precision="float64")
@@ -53,28 +50,6 @@ def test_noise_scales_are_those_of_the_system():
         torch.testing.assert_close(
             std.mean(dim=(0, 1)), torch.full((2,), 0.2).double(), rtol=0.1, atol=0
         )
-
-
-def test_a_member_is_the_same_whoever_is_fitted_beside_it(record):
-    settings = replace(FAST, epochs=25, patience=1, learning_rate=0.03)
-    together = fit_model(record, settings)
-    improves = np.diff(together.curves["held_out"], axis=0) < 0
-    assert any(improves[best:, k].any() for k, best in enumerate(together.best_epoch))
-    for number in range(3):
-        alone = fit_model(record, replace(settings, members=1, first_member=number))
-        for name, value in alone.ensemble.state_dict().items():
-            mine = together.ensemble.state_dict()[name][number : number + 1]
-            torch.testing.assert_close(value, mine, rtol=1e-9, atol=1e-11)
-    assert not torch.equal(*[together.ensemble.network.linear[0].weight[k] for k in (0, 1)])
-
-
-def test_members_see_rows_of_their_own_drawn_with_replacement(record):
-    sample = prepared(record, FAST, OneStepError())[0].sample
-    assert not torch.equal(sample[0], sample[1])
-    shares = [len(torch.unique(rows)) / len(rows) for rows in sample]
-    assert all(abs(share - (1 - 1 / np.e)) < 0.06 for share in shares)
-    everyone = prepared(record, replace(FAST, bootstrap=False), OneStepError())[0].sample
-    assert all(len(torch.unique(rows)) == len(rows) for rows in everyone)
 
 
 @pytest.mark.parametrize(
@@ -120,23 +95,6 @@ def test_members_are_kept_as_they_were_at_their_lowest_held_out_loss(record):
     assert fit.elites(2) == tuple(sorted(order[:2]))
 
 
-def test_the_error_of_what_is_explained_is_a_jackknife_over_trajectories():
-    data = collect(pendulum(), 400, length=10)
-    settings = replace(FAST, held_out=0.3)
-    fit = fit_model(data, settings, OneStepError("mse"))
-    _, held = split(data, 0.3, settings.seed)
-    after = fit.ensemble(data.state[held], data.action[held]).mean
-    wanted = torch.cat([data.next_state, data.reward[:, None]], dim=1)[held]
-    square = ((after - wanted) / fit.ensemble.target_std).square().mean(dim=0).numpy()
-    number = data.trajectory[held].numpy()
-    left_out = np.array([1 - square[number != k].mean(axis=0) for k in np.unique(number)])
-    count = len(left_out)
-    error = np.sqrt((count - 1) * left_out.var(axis=0))
-    assert count == 12
-    np.testing.assert_allclose(fit.explained.mean(dim=0), 1 - square.mean(axis=0), rtol=1e-9)
-    np.testing.assert_allclose(fit.explained_error, error, rtol=1e-9)
-
-
 def test_members_that_diverge_are_dropped_and_named(record):
     class Failing:
         """The likelihood, which in member 1 is lost after the first epoch."""
@@ -160,11 +118,6 @@ def test_members_that_diverge_are_dropped_and_named(record):
         assert torch.equal(value, whole[name][[0, 2]])
 
 
-def test_a_fit_of_which_nothing_is_left_fails(record):
-    with pytest.raises(Failure, match="all 3 members left the finite numbers"):
-        fit_model(record, replace(FAST, learning_rate=1e200))
-
-
 def test_held_out_rows_lie_in_pieces_apart_from_the_others():
     long = collect(QUIET, 1000, length=1000)
     training, held = split(long, 0.1, 0)
@@ -173,19 +126,6 @@ def test_held_out_rows_lie_in_pieces_apart_from_the_others():
     short = collect(QUIET, 1000, length=10)
     _, held = split(short, 0.1, 0)
     assert len(torch.unique(held // 10)) == 10
-
-
-def test_standardised_training_rows_have_mean_zero_and_deviation_one(record):
-    training, _ = split(record, 0.2, 0)
-    rows, constant = standardised(
-        record, training, residual=True, reward=True, dtype=torch.float64, device="cpu"
-    )
-    assert not constant
-    for values in (rows.inputs[training], rows.targets[training]):
-        torch.testing.assert_close(values.mean(0), torch.zeros_like(values[0]), atol=1e-12, rtol=0)
-        torch.testing.assert_close(values.std(0), torch.ones_like(values[0]))
-    back = rows.targets * rows.target_std + rows.target_mean
-    torch.testing.assert_close(back[:, :2], record.next_state - record.state)
 
 
 def test_growing_data_goes_on_from_the_model_before(record):
@@ -197,25 +137,6 @@ def test_growing_data_goes_on_from_the_model_before(record):
     assert all(later < first for later, first in pairs)
     with pytest.raises(InputError, match="another architecture"):
         fit_model(more, replace(FAST, hidden=(8,)), start=before.ensemble)
-
-
-@pytest.fixture(scope="module")
-def fitted(record):
-    return fit_model(record, replace(FAST, members=2, spectral="all_but_last"))
-
-
-@pytest.mark.slow
-def test_a_fitted_model_is_a_prior_for_every_measurement(fitted, tmp_path):
-    assert [layer.normalised for layer in fitted.norms] == [True, True, False]
-    assert all(abs(value - 1) < 1e-9 for layer in fitted.norms[:2] for value in layer.values)
-    checkpoint.save(fitted.ensemble, tmp_path / "model.safetensors")
-    loaded = checkpoint.load(tmp_path / "model.safetensors")
-    assert isinstance(loaded, GaussianEnsemble) and same(loaded, fitted.ensemble)
-    task = with_learned_prior(pendulum(), loaded)
-    torch.manual_seed(0)
-    policy, critic = Policy(2, 1, (8,)).double(), QCritic(2, 1, (8,)).double()
-    profile = gradlab.measure(task, policy, critic, horizon=2, starts=32, batch=8)
-    assert {"model", "mixed"} <= set(profile.table().estimator)
 
 
 def test_settings_that_make_no_sense_are_refused(record):
@@ -231,9 +152,3 @@ def test_settings_that_make_no_sense_are_refused(record):
         fit_model(record, replace(FAST, held_out=1.0))
     with pytest.raises(InputError, match="expected at least 10"):
         fit_model(trajectories.first(record, 5), FAST)
-
-
-@pytest.mark.parametrize("rows", [10, 30, 120])
-def test_little_data_still_has_both_parts(rows):
-    training, held = split(collect(QUIET, rows, length=rows), 0.1, 0)
-    assert len(training) > len(held) > 0

@@ -31,13 +31,6 @@ def test_neighbours_are_the_nearest_however_the_points_came(cuts):
     np.testing.assert_allclose(near.distance, distance, rtol=1e-12)
 
 
-def test_trees_stay_few_while_points_come_one_by_one():
-    near = Neighbours(2, SCALE)
-    for row in points(300):
-        near.add(row[None])
-    assert len(near._trees) <= 10
-
-
 def test_repeated_points_are_counted_and_no_ones_neighbour_at_distance_zero():
     rows = points(50)
     near = Neighbours(3, SCALE)

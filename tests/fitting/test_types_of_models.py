@@ -3,14 +3,11 @@
 from dataclasses import replace
 from pathlib import Path
 
-import h5py
-import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import gradlab
-from gradlab.cli.arguments import named_model
 from gradlab.cli.program import main
 from gradlab.errors import InputError
 from gradlab.fitting import collect, fit_model
@@ -21,8 +18,6 @@ from gradlab.networks import checkpoint
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble, OwnNetwork
 from gradlab.networks.mlp import mlp
 from gradlab.systems.learned import LearnedSystem
-from gradlab.training.algorithms import ALGORITHMS
-from gradlab.training.models.model_choice import LearnedModel
 
 OWN = """
 import torch
@@ -148,39 +143,6 @@ def test_own_types_and_losses_from_one_file(own, rows, capsys):
     assert system.linearize(state, torch.zeros(4, 1).double()).A.isfinite().all()
 
 
-def test_a_function_in_a_folder_with_an_equals_sign_is_no_checkpoint(tmp_path):
-    folder = tmp_path / "lr=0.1"
-    folder.mkdir()
-    (folder / "mine.py").write_text(
-        "def step(state, action):\n    return state + action, -(state[:, 0] ** 2)\n"
-    )
-    system = named_model(f"{folder}/mine.py:step", gradlab.tasks.linear_quadratic([[1.0]], [[1.0]]))
-    one = torch.ones(1, 1, dtype=torch.float64)
-    assert system.step(one, one).state.item() == 2
-
-
-def test_training_with_an_own_copy_of_the_gaussian_type(tmp_path):
-    """Two fits and the updates between them, with the built-in type's numbers to rounding."""
-
-    def make(inputs, outputs):
-        return mlp([inputs, 8, 8, 2 * outputs], "silu")
-
-    explained = []
-    for k, network in enumerate(["gaussian", OwnNetwork("here", make)]):
-        model = LearnedModel(
-            network=network, hidden=(8, 8), members=2, every=5, first_steps=5, steps=5
-        )
-        row = replace(ALGORITHMS["svg"], model=model, hidden=(8, 8), batch=16)
-        run = gradlab.train(
-            row, gradlab.tasks.pendulum(), tmp_path / f"{k}.h5", seeds=2, iterations=12,
-            warmup=64, precision="float64", evaluation_starts=2, evaluate_every=100,
-        )  # fmt: skip
-        with h5py.File(run) as file:
-            explained.append(file["model/prediction_explained"][:])
-    assert len(explained[0]) > 1
-    np.testing.assert_allclose(*explained, rtol=1e-6, atol=1e-8)
-
-
 @pytest.mark.parametrize(
     ("make", "words"),
     [
@@ -193,8 +155,3 @@ def test_training_with_an_own_copy_of_the_gaussian_type(tmp_path):
 def test_networks_that_are_no_model_are_refused(make, words):
     with pytest.raises(InputError, match=words):
         GaussianEnsemble(2, 2, network=OwnNetwork("here", make))
-
-
-def test_unknown_types_are_refused():
-    with pytest.raises(InputError, match="network is 'lstm', expected one of gaussian"):
-        ModelSettings(network="lstm")

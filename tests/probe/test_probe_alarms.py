@@ -14,7 +14,7 @@ import pytest
 from gradlab.probe.alarms.catalogue import ALARMS, Alarm, AlarmEvidence, examine
 from gradlab.probe.row_sinks import AlarmLog, NoSink
 from gradlab.runs.probe.schema import tables
-from gradlab.runs.training import probe_tables
+from gradlab.runs.training import probe_results
 from tests.probe.planted_rows import NAN, bound, burst, measured, steps, vitals
 
 
@@ -169,7 +169,7 @@ def test_every_alarm_has_a_planted_cause():
 
 @pytest.mark.parametrize("test", ALARMS, ids=lambda test: test.kind)
 def test_an_alarm_reads_columns_of_its_table_and_is_silent_without_one(test):
-    of_seeds = probe_tables.tables((0,), 2, 2, 10, (0,))
+    of_seeds = probe_results.tables((0,), 2, 2, 10, (0,))
     table = tables(2, 2, 10).get(test.table) or of_seeds[f"probe_{test.table}"]
     assert set(test.columns) <= table.columns.keys() | {"longest"}
     *earlier, last = next(rows for kind, _, rows in LOUD if kind == test.kind)

@@ -8,7 +8,7 @@ import pytest
 
 from gradlab.errors import InputError
 from gradlab.reporting import render, training_page, training_probe
-from gradlab.runs.training import probe_tables
+from gradlab.runs.training import probe_results
 from gradlab.runs.training.probe_results import PREFIX, probes
 from gradlab.runs.training.results import from_record, load
 from gradlab.storage import journal
@@ -76,10 +76,10 @@ def run(tmp_path):
 def written(path, signals, alarms):
     tables = {
         name: Table(table.index, table.columns, table.scales)
-        for name, table in probe_tables.tables(SEEDS, 4, 1, 3, (0, 25)).items()
+        for name, table in probe_results.tables(SEEDS, 4, 1, 3, (0, 25)).items()
     }
     about = {"kind": "training", "config": CONFIG, "environment": '{"torch": "2"}', "seed": 4}
-    about |= probe_tables.attributes(["network.0.weight", "network.2.weight", "b0", "b2"])
+    about |= probe_results.attributes(["network.0.weight", "network.2.weight", "b0", "b2"])
     with Journal(path, tables, about) as book:
         for name, rows in {
             "vitals": vitals(), "successive": successive(signals), "alarms": alarms,
@@ -211,9 +211,9 @@ def test_runs_side_by_side_tell_whose_alarm_it_is(run):
 
 
 def test_a_run_is_read_while_its_probe_has_no_row_yet(tmp_path):
-    tables = probe_tables.tables(SEEDS, 4, 1, 3, (0, 25))
+    tables = probe_results.tables(SEEDS, 4, 1, 3, (0, 25))
     about = {"kind": "training", "config": CONFIG, "environment": "{}"}
-    about |= probe_tables.attributes(["a", "b", "c", "d"])
+    about |= probe_results.attributes(["a", "b", "c", "d"])
     with Journal(tmp_path / "run.h5", tables, about):
         found = training(Path(tmp_path / "run.h5"))
     assert all(not each.vitals and not each.alarms for each in found.probes.values())

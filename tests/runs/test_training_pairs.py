@@ -9,7 +9,7 @@ from scipy import stats
 
 from gradlab.runs.training.pairs import ERRORS, pairs, table
 from gradlab.runs.training.results import Training
-from gradlab.verdicts.training.pairs import paired_verdict
+from gradlab.verdicts.training.first_screen import paired_verdict
 
 ITERATION = np.array([0, 100, 300])
 

@@ -119,6 +119,16 @@ def test_the_first_screen_says_who_has_learned_and_which_seed_failed(tab, tmp_pa
     assert screen.light == "choose" and "p = 0.19" in screen.sure  # (5 + 1) / 2⁵
 
 
+def test_a_goal_that_was_met_before_training_is_no_goal_reached(tmp_path):
+    met = np.full((3, 5), -0.005)  # above every goal of path tracking from the start on
+    screen = training_page.page(load(written(tmp_path / "run.h5", returns=met))).screen
+    assert not any("goal" in fact.label for fact in screen.numbers)
+    found = training_page.page(load(written(tmp_path / "b.h5"))).screen
+    assert any("goal" in fact.label for fact in found.numbers)
+    other = {"s": load(written(tmp_path / "c.h5", task="pendulum"))}
+    assert "Dotted" not in training_page.panels(other)[0].caption
+
+
 def test_the_best_of_several_runs_is_shown_or_not(tab, tmp_path):
     gap = RETURNS + np.array([-20.0, -21, -19, -20, -20])
     alike = RETURNS + np.array([-2.0, 2, -1, 1, -0.5])

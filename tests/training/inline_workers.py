@@ -4,7 +4,7 @@ import pickle
 import random
 
 from gradlab.workers import WorkerDied
-from gradlab.workers.holder import named
+from gradlab.workers.interface import named
 
 
 class InlineCall:

@@ -7,14 +7,13 @@ import torch
 
 from gradlab.data.replay import Batch
 from gradlab.storage.journal import read
-from gradlab.training.algorithms import with_horizons
 from gradlab.training.learner import Learner
 from gradlab.training.loop import train
 from gradlab.training.parts.policy_losses import FromStarts, Term
 from gradlab.training.parts.targets import NoCritic
 from gradlab.training.settings import Settings
 from tests.training.estimated import assert_estimated
-from tests.training.small_runs import MODEL, SMALL, row, task
+from tests.training.small_runs import SMALL, row, task
 
 HORIZON = 4
 
@@ -45,9 +44,3 @@ def test_nothing_of_a_critic_is_trained_saved_or_recorded(tmp_path):
     assert (updates["policy_norm"].values > 0).all()
     assert not any("critic" in name for name in learner_of().state())
     assert NoCritic()(None, batch_of(torch.ones(2, 3, 3))).tolist() == [[0.0] * 3] * 2
-
-
-def test_the_row_takes_other_horizons_and_learned_models(tmp_path):
-    short = replace(with_horizons(row("bptt"), (3,)), model=MODEL)
-    path = train(short, replace(task(), prior=None), tmp_path / "run.h5", **SMALL)
-    assert (read(path).groups["updates"]["realised_horizon"].values == 3).all()

@@ -3,16 +3,13 @@
 from dataclasses import replace
 
 import torch
-from safetensors.torch import load_file
 
 from gradlab.data.replay import Replay
-from gradlab.storage.journal import read
 from gradlab.systems import from_function
 from gradlab.training.draws import Draws
-from gradlab.training.loop import train
 from gradlab.training.models.branches import Branches, Branching
 from gradlab.training.parts.sources import Branched, Stores
-from tests.training.small_runs import SMALL, row, task
+from tests.training.small_runs import row
 
 DRAWS = Draws((0, 1), torch.float64, "cpu")
 
@@ -62,14 +59,6 @@ def test_rollouts_branch_off_replayed_states_of_their_own_seed_and_follow_the_mo
         assert torch.equal(rows[:, step, :, 1], rows[:, 0, :, 1])
 
 
-def test_a_rollout_that_ends_gives_way_to_another_and_the_realised_length_is_shorter():
-    branches, told = filled(Branching(rollouts=20, first=5, last=5), end=1.5)
-    rows = branches.replay.rows[:, : len(branches.replay)].view(2, 5, 20, -1)
-    assert (rows[:, :, :, -1] == torch.tensor([0.0, 1.0, 0.0, 1.0, 0.0])[None, :, None]).all()
-    assert (rows[:, 2, :, 0] == 0).all()  # begun again
-    assert told["realised"].tolist() == [5 / 3, 5 / 3]
-
-
 def test_a_step_without_numbers_is_not_stored():
     def breaks(state, action):
         after, reward = drift(state, action)
@@ -95,23 +84,3 @@ def test_a_batch_has_the_share_of_real_rows_and_the_newest_of_the_model():
     batch = Branched(branching, 0.25)(Stores(replayed(), branches.replay, DRAWS, 40), 45)
     assert (batch.action[:, :10] < 1).all()
     assert set(batch.action[:, 10:].flatten().tolist()) == {30.0, 40.0}
-
-
-def test_memory_is_what_it_was_from_the_beginning_to_the_end():
-    branches, _ = filled(Branching(rollouts=20, first=1, last=4, end=100, kept=2))
-    assert branches.replay.rows.shape[1] == 160
-    for k in range(0, 200, 50):
-        branches.fill(replayed(), model(), forward, None, k)
-    assert branches.replay.rows.shape[1] == 160
-
-
-def test_a_run_records_realised_beside_scheduled_lengths(tmp_path):
-    path = train(small(), replace(task(), prior=None), tmp_path / "run.h5", **SMALL, seeds=2)
-    rollouts = read(path).groups["rollouts"]
-    assert rollouts["iteration"].values.tolist() == [0, 20, 40]
-    assert rollouts["scheduled"].values.tolist() == [1, 2, 3]
-    realised = rollouts["realised"].values
-    assert realised.shape == (3, 2) and (realised <= rollouts["scheduled"].values[:, None]).all()
-    stored = load_file(tmp_path / "run.resume.safetensors")["branches/added"]
-    assert int(stored) == 30 * (1 + 2 + 3)  # or the lengths would be columns alone
-    assert "rollouts" not in read(train(row("sac"), task(), tmp_path / "sac.h5", **SMALL)).groups

@@ -1,9 +1,7 @@
 """DDPPO: two models, critics on both stores, policies from replayed states, ten updates a step."""
 
 from dataclasses import replace
-from itertools import pairwise
 
-import pytest
 import torch
 
 import gradlab
@@ -67,27 +65,3 @@ def test_policy_and_critic_are_updated_ten_times_for_every_transition_unless_set
     assert settings_of(sac, pendulum, None, {}).interval == 8
     assert "updates" not in describe(sac, pendulum, Settings())["algorithm"]
     assert describe(ddppo, pendulum, Settings())["algorithm"]["updates"] == 10
-
-
-def test_ablations_differ_from_it_in_their_models_alone():
-    whole = find("ddppo")
-    fitted = {
-        name: find(f"ddppo-{name}").model.name
-        for name in ("no-gradient-loss", "one-model", "double-parameters")
-    }
-    assert whole.model.name == "two models (nll, dd)"
-    assert fitted == {
-        "no-gradient-loss": "two models (nll, nll)", "one-model": "dd", "double-parameters": "nll"
-    }  # fmt: skip
-    for name in fitted:
-        assert replace(find(f"ddppo-{name}"), name="ddppo", model=whole.model) == whole
-
-
-@pytest.mark.parametrize("inputs_and_outputs", [(5, 8), (13, 24)])
-def test_double_parameters_are_as_many_as_two_models_have(inputs_and_outputs):
-    def count(hidden):
-        widths = [inputs_and_outputs[0], *hidden, inputs_and_outputs[1]]
-        return sum(a * b + b for a, b in pairwise(widths))
-
-    one, larger = find("ddppo").model.hidden, find("ddppo-double-parameters").model.hidden
-    assert count(larger) == pytest.approx(2 * count(one), rel=0.08)

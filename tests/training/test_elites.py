@@ -11,8 +11,7 @@ from gradlab.fitting.losses import Bound
 from gradlab.networks.gaussian_ensemble import predict
 from gradlab.systems import from_function
 from gradlab.training.draws import Draws
-from gradlab.training.models.dynamics import Dynamics
-from gradlab.training.models.experience import experience
+from gradlab.training.models.dynamics import Dynamics, experience
 from gradlab.training.models.model_choice import LOSSES, LearnedModel
 
 MEMBERS, ELITES = 4, 2
@@ -89,13 +88,6 @@ def test_saved_elites_are_those_that_go_on():
     ours, theirs = (predict(one.rollout().numbers, x).mean for one in (dynamics, again))
     assert torch.equal(ours, theirs)
     assert not any("elites" in name for name in dynamics_of(elites=None).state())
-
-
-def test_without_elites_every_member_is_rolled_out():
-    dynamics = dynamics_of(elites=None)
-    dynamics.fit(filled())
-    wanted = dynamics.roles["prediction"].used.numbers(LIKE).layers.weights[0]
-    assert torch.equal(dynamics.rollout().numbers.layers.weights[0], wanted)
 
 
 def rows_of_a_fit(dynamics, replay):

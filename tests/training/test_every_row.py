@@ -1,9 +1,7 @@
 """Every row of the table is described and listed."""
 
-import json
 from dataclasses import replace
 
-from gradlab.cli import main
 from gradlab.training import ALGORITHMS
 from gradlab.training.loop import describe
 from gradlab.training.settings import Settings
@@ -21,18 +19,6 @@ def test_every_row_is_described_in_all_its_parts_and_none_as_another():
     assert described["ddppo"]["target"] == "clipped double soft Q, α automatic"
     assert described["rp-dr"]["target"] == "clipped double soft Q, no entropy"
     assert described["ddppo-double-parameters"]["model"] == "learned model: nll, hidden 96, 96"
-
-
-def test_the_list_fits_into_eighty_columns(capsys):
-    assert main(["list", "algorithms"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert max(map(len, lines)) <= 80
-    text = " ".join(" ".join(lines).split())
-    for name, algorithm in ALGORITHMS.items():
-        assert f" {name} {algorithm.paper} " in text
-    assert main(["list", "algorithms", "--json"]) == 0
-    listed = json.loads(capsys.readouterr().out)["algorithms"]
-    assert listed == {name: algorithm.described for name, algorithm in ALGORITHMS.items()}
 
 
 def test_where_a_row_is_from_changes_nothing_that_it_computes():

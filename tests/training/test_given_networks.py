@@ -1,23 +1,16 @@
 """Runs that begin with a policy and a critic of the user's."""
 
 import copy
-import json
-from dataclasses import replace
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from gradlab.cli.program import main
 from gradlab.errors import InputError
 from gradlab.networks import checkpoint
 from gradlab.networks.mlp import Policy, QCritic, VCritic
 from gradlab.networks.policies import GaussianPolicy
-from gradlab.reporting import training_page
-from gradlab.reporting.kinds import compared as side_by_side
 from gradlab.runs.training.results import load
-from gradlab.storage.journal import read
-from gradlab.training.asynchronous.choice import Asynchronous
 from gradlab.training.loop import train
 from tests.training.small_runs import SMALL, numbers, row, same_tables, task
 
@@ -64,25 +57,6 @@ def test_every_seed_begins_with_them_in_the_tasks_own_rewards_and_leaves_them_al
             assert torch.equal(after, first)
 
 
-def test_a_deterministic_policy_keeps_its_own_limits(tmp_path):
-    unlimited = Policy(3, 2, (6,)).double()
-    path = train(row("ddpg"), task(), tmp_path / "run.h5", policy=unlimited, **SMALL)
-    far = 100 * STATES
-    torch.testing.assert_close(begun(path)[0](far), unlimited(far), rtol=0, atol=0)
-    assert (begun(path)[0](far).abs() > 2).any()
-
-
-def test_a_fresh_critic_and_a_probe_follow_the_row_and_the_policy(tmp_path):
-    """A linear policy leaves critics as they are; the probe knows the tensors that there are."""
-    path = train(
-        row("ddpg"), task(), tmp_path / "run.h5", policy=policy(()), probe_budget=0.5, **SMALL
-    )
-    own_policy, own = begun(path)
-    assert own.architecture["hidden"] == [8, 8] and own_policy.architecture["hidden"] == []
-    record = read(path)
-    assert json.loads(record.attributes["parameters"]) == ["network.1.weight", "network.1.bias"]
-
-
 def test_a_stochastic_policy_and_a_state_value_begin_a_run_too(tmp_path):
     torch.manual_seed(3)
     given = GaussianPolicy(3, 2, (6,), squash=True, limit=LIMIT).double(), VCritic(3, (6,)).double()
@@ -111,47 +85,6 @@ def test_a_run_goes_on_with_its_own_networks_and_with_no_others(tmp_path):
             train(row("ddpg"), task(), half, policy=wrong, resume=True, **scaled)
     train(row("ddpg"), task(), half, policy=policy(), resume=True, **scaled)
     same_tables(whole, half)
-
-
-@pytest.mark.slow
-def test_processes_begin_with_them_too(tmp_path):
-    together = train(
-        row("ddpg"), task(), tmp_path / "one.h5", policy=policy(), critic=critic(), **SMALL
-    )
-    apart = train(
-        row("ddpg"), task(), tmp_path / "two.h5", policy=policy(), critic=critic(),
-        asynchronous=Asynchronous(learners=1, queue=0, deterministic=True), **SMALL,
-    )  # fmt: skip
-    assert torch.equal(numbers(together), numbers(apart))
-
-
-def test_one_limit_stands_for_all_actions(tmp_path):
-    squashed = GaussianPolicy(3, 2, (6,), squash=True, limit=1.5)
-    alike = replace(task(), action_limit=(1.5, 1.5))
-    path = train(row("sac"), alike, tmp_path / "run.h5", policy=squashed, **SMALL)
-    assert begun(path)[0].architecture["hidden"] == [6]
-
-
-def test_twin_critics_begin_equal_and_so_stay(tmp_path):
-    noted = []
-    path = train(
-        row("td3"), task(), tmp_path / "run.h5", critic=critic(), note=noted.append, **SMALL
-    )
-    assert any("2 critics of a seed begin equal" in line for line in noted)
-    held = load_file(path.with_suffix(".resume.safetensors"))
-    for name, tensor in held.items():
-        if name.startswith("learner.critic.") and name.count(".") == 2:
-            torch.testing.assert_close(tensor[0], tensor[1], rtol=1e-9, atol=1e-12)
-
-
-def test_pages_say_with_what_runs_began(tmp_path, small_run):
-    given = train(row("ddpg"), task(), tmp_path / "given.h5", policy=policy(), seeds=3, **SMALL)
-    files = [given, small_run(row("ddpg"), **SMALL, seeds=3)]
-    page, _ = side_by_side(files)
-    assert page.facts["begins with"].startswith("policy ")
-    assert page.facts["begins with"].endswith("fresh networks")
-    assert any("begin with different networks" in each.text for each in page.screen.rest)
-    assert "begins with" not in training_page.page(load(files[1])).facts
 
 
 def test_the_command_line_takes_files_of_networks(tmp_path, capsys):

@@ -113,9 +113,3 @@ def test_five_kills_change_no_bit(nursery, tmp_path):
 @pytest.mark.slow
 def test_two_kills_change_no_bit_of_a_run_that_learns_its_models(nursery, tmp_path):
     compare(nursery, tmp_path, kills=2, model="learned")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("model", "kills"), [("prior", 100), ("learned", 20)])
-def test_many_kills_change_no_bit(nursery, tmp_path, model, kills):
-    compare(nursery, tmp_path, kills, model, iterations=200)

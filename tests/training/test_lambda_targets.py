@@ -9,8 +9,8 @@ from gradlab.data.replay import Batch
 from gradlab.training.draws import Draws
 from gradlab.training.learner import Learner
 from gradlab.training.parts.context import Passes
-from gradlab.training.parts.lambda_targets import StateLambda
 from gradlab.training.parts.sources import Newest
+from gradlab.training.parts.window_losses import StateLambda
 from gradlab.training.settings import Settings
 from tests.training.small_runs import SMALL, row, task
 
@@ -112,13 +112,3 @@ def test_passes_meet_every_row_once_in_an_order_of_their_own():
     again = list(Passes(2, 3)(draws, 7, batch, target))
     assert all(torch.equal(a[1], b[1]) for a, b in zip(steps, again, strict=True))
     assert [rows for rows, _ in Passes()(draws, 7, batch, target)] == [batch]
-
-
-def test_a_fit_of_several_passes_takes_as_many_steps():
-    algorithm = replace(row("shac"), fit=Passes(3, 2), source=Newest(4), batch=16)
-    learner = Learner(algorithm, task(), Settings(**SMALL))
-    state = learner.state()
-    batch = window(torch.Generator().manual_seed(1))
-    learner._update_critic(0, batch)
-    assert float(state["critic_adam.0.step"]) == 0
-    assert float(learner.state()["critic_adam.0.step"]) == 6

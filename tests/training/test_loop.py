@@ -15,9 +15,9 @@ import torch
 import gradlab
 from gradlab.errors import Failure, InputError
 from gradlab.networks import checkpoint
-from gradlab.storage.journal import Journal, read
-from gradlab.storage.journal_tables import Column, Table
+from gradlab.storage.journal import read
 from gradlab.systems import from_function
+from gradlab.training import run as run_module
 from gradlab.training.loop import train
 from gradlab.training.run import Diverged, collect, next_batch
 from gradlab.training.settings import Settings
@@ -31,12 +31,6 @@ def test_training_is_the_same_every_time_and_leaves_the_random_state_alone(tmp_p
     again = train(row("mpg-v2"), task(), tmp_path / "again.h5", **SMALL)
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.equal(numbers(small_run(row("mpg-v2"), **SMALL)), numbers(again))
-
-
-def test_matrix_precision_is_set_back(tmp_path):
-    before = torch.get_float32_matmul_precision()
-    train(row("td3"), task(), tmp_path / "a.h5", **(SMALL | {"precision": "float32"}))
-    assert torch.get_float32_matmul_precision() == before
 
 
 def test_a_finished_run_is_one_file_with_every_curve(tmp_path):
@@ -82,6 +76,18 @@ def test_a_folder_deleted_while_it_trains_ends_in_one_line_and_keeps_every_row(
         train(row("td3"), task(), folder / "run.h5", **SMALL, progress=delete)
     (kept,) = (tmp_path / "spare").glob("gradlab-*")
     assert max(read(kept / "run.h5").groups["updates"]["iteration"].values) >= 20
+
+
+def test_the_price_of_a_run_is_said_once_its_first_updates_are_timed(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_module, "_LOOKED", 0.0)
+    noted, shown = [], []
+    train(
+        row("td3"), task(), tmp_path / "run.h5", **SMALL, note=noted.append,
+        progress=lambda *stage: shown.append(stage),
+    )  # fmt: skip
+    (price,) = [line for line in noted if "iterations" in line]
+    assert re.fullmatch(r"about \d+ s for 60 iterations", price)
+    assert shown[0] == ("training", 0, 60)  # before the first update, however long that takes
 
 
 def test_kept_networks_can_be_measured(small_run):
@@ -135,17 +141,6 @@ def test_one_seed_that_diverges_leaves_the_others_alone(tmp_path, monkeypatch, t
     torch.testing.assert_close(numbers(path, 0), numbers(td3_run, 0), rtol=1e-8, atol=1e-10)
 
 
-def test_updates_after_the_last_full_window_are_recorded(tmp_path):
-    path = train(row("td3"), task(), tmp_path / "run.h5", **(SMALL | {"iterations": 25}))
-    assert read(path).groups["updates"]["iteration"].values.tolist() == [10, 20, 25]
-
-
-def test_a_replay_smaller_than_the_warm_up_ends(tmp_path):
-    tiny = replace(row("td3"), replay=3)  # smaller than one step of four agents, too
-    path = train(tiny, task(), tmp_path / "run.h5", **SMALL)
-    assert np.isfinite(read(path).groups["evaluations"]["return_mean"].values).all()
-
-
 @pytest.mark.parametrize("name", ["td3", "sac", "mpg-v2"])
 def test_without_limits_actions_are_not_squashed(tmp_path, name):
     free = replace(task(), action_limit=None)
@@ -171,28 +166,6 @@ def test_broken_transitions_are_counted_and_not_learned_from(tmp_path):
     assert (updates["nonfinite"].values == 0).all()
     with pytest.raises(Failure, match="every environment of seed 0 left the finite numbers"):
         train(row("td3"), fragile, tmp_path / "one.h5", **(SMALL | {"agents": 1}))
-
-
-def test_bad_input_leaves_the_earlier_run(finished):
-    with pytest.raises(InputError, match="has no prior"):
-        train(row("mpg-v2"), replace(task(), prior=None), finished, **SMALL, overwrite=True)
-    assert finished.exists()
-
-
-def test_overwriting_removes_what_the_earlier_run_kept(finished, tmp_path):
-    (tmp_path / "run-checkpoints" / "notes.txt").write_text("mine")
-    train(row("td3"), task(), finished, **(SMALL | {"iterations": 30}), overwrite=True)
-    places = sorted(each.name for each in (tmp_path / "run-checkpoints").iterdir())
-    assert places == ["000000", "000030", "notes.txt"]
-
-
-def test_a_run_being_written_is_not_overwritten(tmp_path):
-    path = tmp_path / "run.h5"
-    with (
-        Journal(path, {"events": Table("number", {"message": Column(text=True)})}, {}),
-        pytest.raises(InputError, match="written by another process"),
-    ):
-        train(row("td3"), task(), path, **SMALL, overwrite=True)
 
 
 def test_a_batch_is_shared_by_as_many_updates_as_the_row_says():

@@ -9,7 +9,7 @@ import torch
 import gradlab
 from gradlab.data.replay import Batch
 from gradlab.systems import from_function
-from gradlab.training.algorithms import find, with_horizons
+from gradlab.training.algorithms import find
 from gradlab.training.parts.context import Context, Objective
 from gradlab.training.parts.policy_losses import MixtureLoss, Term
 from gradlab.training.parts.targets import Soft
@@ -80,11 +80,3 @@ def test_every_action_of_the_sum_counts_its_entropy():
     densities = [2.0, 6.0, 6.0, 6.0]
     wanted = ALPHA * sum(GAMMA**t * density for t, density in enumerate(densities))
     assert float(loss) == pytest.approx(wanted, rel=1e-12)
-
-
-def test_other_horizons_keep_the_entropy_and_the_data_alone_need_no_model():
-    assert with_horizons(find("maac"), (5,)).terms == (Term(5, "all"),)
-    assert with_horizons(find("maac"), (0,)).model == find("maac").model  # its critic's
-    alone = replace(find("maac-real-data"), target=Soft())
-    assert with_horizons(alone, (0,)).model is None
-    assert not with_horizons(alone, (0,)).needs_model

@@ -10,8 +10,7 @@ from gradlab.data.replay import Batch
 from gradlab.systems import from_function
 from gradlab.training.members import stacked
 from gradlab.training.parts.context import Context, Objective
-from gradlab.training.parts.critics import Q, Valuing
-from gradlab.training.parts.mage import ActionGradient
+from gradlab.training.parts.critics import ActionGradient, Q, Valuing
 from gradlab.training.parts.targets import OneStep
 
 GAMMA, SCALE, N = 0.9, 0.5, 5

@@ -1,17 +1,14 @@
 """Whole runs with measured weights: resumption, seeds together and apart, what is written."""
 
-from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import pytest
 import torch
 
-from gradlab.errors import InputError
 from gradlab.runs.training.measured_weights import SWITCHED
 from gradlab.storage.journal import read
 from gradlab.training.loop import train
-from gradlab.training.measured import weights as measured_weights
 from tests.training.measured_worlds import FOLLOWED, SMALL, misled, row, task, wild, wrong
 from tests.training.small_runs import numbers, stopped
 
@@ -67,21 +64,6 @@ def test_seeds_measured_together_are_seeds_measured_apart(tmp_path, follow):
             )
 
 
-def test_measuring_alone_changes_nothing(tmp_path, monkeypatch):
-    # With proposals that are never better, the run is the rule's, bit for bit.
-    rule = train(row(), task(wrong), tmp_path / "rule.h5", **SMALL, seeds=2)
-    never = measured_weights.propose_weights
-    monkeypatch.setattr(
-        measured_weights, "propose_weights", lambda m, w, by: replace(never(m, w, by), better=False)
-    )
-    chosen = train(row(), task(wrong), tmp_path / "m.h5", **SMALL, seeds=2, weights="measured")
-    for seed in range(2):
-        assert torch.equal(numbers(rule, seed), numbers(chosen, seed))
-    for table in ("updates", "evaluations"):
-        same_rows(read(rule).groups[table], read(chosen).groups[table])
-    assert "weights" not in read(rule).groups
-
-
 def test_what_is_written_adds_up(tmp_path):
     path = train(row(), task(wrong), tmp_path / "run.h5", **SMALL, seeds=2, weights="measured")
     rows = {name: array.values for name, array in read(path).groups["weights"].items()}
@@ -98,22 +80,3 @@ def test_what_is_written_adds_up(tmp_path):
     # What was in force before is judged on starts that did not choose it.
     first = rows["mse_in_force"][0] / rows["mse_rule"][0]
     np.testing.assert_allclose(first, 1)
-
-
-def test_the_learned_model_of_each_seed_is_measured(tmp_path):
-    from gradlab.training.models.model_choice import LearnedModel
-
-    model = LearnedModel(members=2, hidden=(8,), every=20, first_steps=15, steps=10, batch=16)
-    options = SMALL | {"warmup": 200, "agents": 10, "gradient_every": 0, "weights": "measured"}
-    chosen = replace(row(horizons=(0, 3)), model=model)
-    path = train(chosen, replace(task(), prior=None), tmp_path / "run.h5", **options, seeds=2)
-    rows = read(path).groups["weights"]
-    assert rows["iteration"].values.tolist() == [20, 40]
-    assert np.isfinite(rows["mse"].values).all()
-    assert not np.array_equal(rows["mse"].values[:, 0], rows["mse"].values[:, 1])
-
-
-def test_a_run_is_not_resumed_under_other_weights(tmp_path):
-    path = train(row(), task(), tmp_path / "run.h5", **SMALL)
-    with pytest.raises(InputError, match="weights"):
-        train(row(), task(), path, **SMALL, weights="measured", resume=True)

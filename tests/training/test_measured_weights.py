@@ -6,10 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from gradlab.cli.train import Train
 from gradlab.data.replay import Batch
 from gradlab.runs.training.measured_weights import KEPT, LOST, NO_TRUTH, OUTCOMES, SWITCHED
-from gradlab.storage.journal import read
 from gradlab.systems import from_function
 from gradlab.training.algorithms import measured
 from gradlab.training.draws import Draws
@@ -94,20 +92,6 @@ def test_a_seed_that_is_lost_and_a_truth_that_is_not_there_keep_what_is_in_force
     np.testing.assert_array_equal(run.learner.in_force, before)
 
 
-def test_a_gradient_that_is_not_finite_is_left_at_once():
-    def explodes(state, action):
-        moved, reward = push(state, action, pull=1e80)
-        return moved, reward
-
-    run = begin(measured(row(), weights="measured"), task(explodes), Settings(**SMALL))
-    collect(run)
-    run.iteration = 20
-    found = measured_weights.row(run)
-    assert found["outcome"][0] == SWITCHED
-    assert found["in_force"][0].tolist() == [1.0, 0.0]
-    assert np.isnan(found["mse"][0, 1]) and np.isfinite(found["mse"][0, 0])
-
-
 def test_a_seed_without_weight_on_a_horizon_is_not_lost_in_it():
     # Seed 1 gives its weight to J_0 alone: the model's explosion must not reach it.
     def explodes(state, action):
@@ -142,17 +126,3 @@ def test_a_seed_without_weight_on_a_horizon_is_not_lost_in_it():
     alone, wanted = loss([[1.0], [1.0]], both[:1])
     assert not gradient[0].isfinite().all()
     assert torch.equal(together[1], alone[1]) and torch.equal(gradient[1], wanted[1])
-
-
-@pytest.mark.slow
-def test_the_command_line_has_both(tmp_path):
-    command = Train(
-        "mpg-v2", "double_integrator", weights="measured", by="gain", iterations=8,
-        evaluate_every=8, measure_every=4, measure_starts=8, horizons=(0, 2), no_report=True,
-        output=tmp_path / "run.h5",
-    )  # fmt: skip
-    document = command.run("gradlab train …")
-    rows = read(document["run"]).groups["weights"]
-    assert rows["iteration"].values.tolist() == [4, 8]
-    assert rows["horizon"].values.tolist() == [0, 2]
-    assert rows["gain_each"].values.shape == (2, 1, 2)

@@ -1,13 +1,11 @@
 """Memory of the policy's rollouts: predicted from small ones, against that of the whole."""
 
-import os
 import re
 from dataclasses import replace
 
 import pytest
 import torch
 
-from gradlab import machine
 from gradlab.cli import main
 from gradlab.errors import InputError
 from gradlab.training import loop
@@ -71,14 +69,3 @@ def test_the_peak_is_noted_before_training_where_there_is_a_rollout(tmp_path):
     train(row("td3"), task(), tmp_path / "b.h5", **(SMALL | {"iterations": 1}), note=notes.append)
     (line,) = notes
     assert re.fullmatch(r"policy rollouts of 3 steps take about [\d.]+ MB at their peak", line)
-
-
-def test_a_container_may_grant_less_than_the_machine_has(tmp_path, monkeypatch):
-    cpu, limit = torch.device("cpu"), tmp_path / "memory.max"
-    whole = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    for text, granted in (("max\n", whole), ("1000000\n", 1e6), (f"{whole + 1}", whole)):
-        limit.write_text(text)
-        monkeypatch.setattr(machine, "LIMIT", limit)
-        assert loop.present_on(cpu) == granted
-    monkeypatch.setattr(machine, "LIMIT", tmp_path / "none")
-    assert loop.present_on(cpu) == whole

@@ -1,7 +1,5 @@
 """Actions that are planned through a model at test."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -62,12 +60,6 @@ def test_a_plan_ends_in_the_critic():
     torch.testing.assert_close(planner(1, value)(state, 0), -gain * state, rtol=0.02, atol=0.02)
 
 
-def test_limits_hold():
-    bounded = replace(planner(3), limit=torch.tensor([0.1], dtype=torch.float64))
-    action = bounded(torch.full((1, 4, 1), 5.0, dtype=torch.float64), 0)
-    assert (action.abs() <= 0.1).all() and (action < -0.09).all()
-
-
 SMALL_PLAN = Planning(2, samples=8, elites=3, rounds=2, starts=3)
 
 
@@ -78,9 +70,3 @@ def test_a_run_evaluates_with_and_without_a_plan_on_the_same_starts(tmp_path, sm
     assert np.array_equal(*returns)
     assert np.isfinite(column(path, "evaluations", "planned_gain_mean")).all()
     assert (column(path, "evaluations", "planned_gain_se") > 0).all()
-
-
-def test_a_model_that_is_not_learned_yet_plans_nothing(tmp_path):
-    path = train(row("svg"), task(), tmp_path / "a.h5", **SMALL, planning=SMALL_PLAN)
-    gain = column(path, "evaluations", "planned_gain_mean")[:, 0]
-    assert np.isnan(gain[0]) and np.isfinite(gain[1:]).all()

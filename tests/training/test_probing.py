@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from gradlab.cli.train import Train
 from gradlab.probe import sampler
 from gradlab.probe.budget import Budget
 from gradlab.storage.journal import read
@@ -46,13 +45,3 @@ def test_seeds_together_show_what_seeds_apart_show(tmp_path):
         assert len(ours) and np.isfinite(ours).all()
         assert not np.array_equal(ours[:, 0], ours[:, 1]) or column in ("saturation", "reached")
         np.testing.assert_allclose(ours[:, 1], theirs[:, 0], rtol=1e-6, atol=1e-12)
-
-
-@pytest.mark.slow
-def test_the_command_line_takes_a_budget(tmp_path):
-    command = Train(
-        "td3", "double_integrator", iterations=2, probe_budget=0.05, no_report=True,
-        output=tmp_path / "run.h5",
-    )  # fmt: skip
-    command.run("gradlab train td3 double_integrator --probe-budget 0.05")
-    assert read(tmp_path / "run.h5").groups["probe_vitals"]["looked"].values.tolist() == [1]

@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from gradlab.probe.budget import Budget
-from gradlab.probe.row_sinks import AlarmLog
 from gradlab.storage.journal import read
 from gradlab.systems import from_function
 from gradlab.training.loop import train
@@ -37,22 +36,6 @@ def test_an_alarm_names_its_seed_and_is_told_on_the_terminal(tmp_path, monkeypat
     seeds = alarms["seed"].values[alarms["alarm"].values == "saturated actor"]
     assert (seeds == 1).all()
     assert "gradlab probe, td3, seed 1, step 40: saturated actor" in capsys.readouterr().err
-
-
-@pytest.mark.usefixtures("unhurried")
-@pytest.mark.parametrize(("name", "alone"), [("td3", True), ("mpg-v2", False)])
-def test_alarms_of_a_row_without_model_steps_advise_about_the_critic(
-    tmp_path, monkeypatch, name, alone
-):
-    seen, made = [], AlarmLog.__init__
-
-    def watched(log, *given, **options):
-        made(log, *given, **options)
-        seen.append(log.critic_alone)
-
-    monkeypatch.setattr(AlarmLog, "__init__", watched)
-    train(row(name), task(), tmp_path / "run.h5", **SMALL, probe_budget=1.0)
-    assert seen == [alone]
 
 
 @pytest.mark.slow
@@ -86,13 +69,6 @@ def test_model_paths_that_end_early_are_told(tmp_path, far, early):
     assert (lasted >= 3 * reached[:, :, 1] - 1e-6).all()
     kinds = groups["probe_alarms"]["alarm"].values.tolist()
     assert ("model paths end early" in kinds) is early
-
-
-@pytest.mark.usefixtures("unhurried")
-def test_where_ends_are_not_valued_no_path_is_followed(tmp_path):
-    options = SMALL | {"termination": "ignore"}
-    groups = read(train(row("mpg-v2"), task(), tmp_path / "r.h5", **options, probe_budget=1)).groups
-    assert np.isnan(groups["probe_horizons"]["reached"].values).all()
 
 
 @pytest.mark.usefixtures("unhurried")

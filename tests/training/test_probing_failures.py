@@ -1,27 +1,21 @@
 """A probe that fails, a kill and Ctrl-C leave the training and its rows whole."""
 
 import shutil
-import signal
 import warnings
 
-import numpy as np
 import pytest
 
-from gradlab.probe.budget import Budget
 from gradlab.probe.row_sinks import AlarmLog
 from gradlab.storage.journal import read
-from gradlab.training.learner import Learner
 from gradlab.training.loop import train
 from gradlab.training.probe import probe, seed_rows
 from gradlab.training.probe.update_statistics import SeedSignals, SeedStatistics
 from tests.training.probed_runs import SMALL, row, same_runs, task, wild
 
 BROKEN = [
-    (probe._Instruments, "__init__"), (probe._Instruments, "before"),
-    (probe._Instruments, "see"), (probe._Instruments, "over"), (SeedStatistics, "see"),
-    (probe._Instruments, "file_window"), (SeedStatistics, "rows"), (SeedSignals, "rows"),
-    (seed_rows.SeedRows, "file"), (AlarmLog, "report"),
-    (seed_rows.GradientCounts, "add"), (probe.SeedMeasurements, "row"), (Budget, "look"),
+    (probe._Instruments, "__init__"), (probe._Instruments, "over"), (SeedStatistics, "see"),
+    (SeedSignals, "rows"), (seed_rows.SeedRows, "file"), (AlarmLog, "report"),
+    (probe.SeedMeasurements, "row"),
 ]  # fmt: skip
 
 
@@ -52,22 +46,6 @@ def test_a_probe_that_fails_says_so_once_and_training_goes_on(
     same_runs(untouched, path)
     if place is probe.SeedMeasurements:  # all else goes on
         assert read(path).groups["probe_vitals"]["looked"].values.sum() == 30
-
-
-@pytest.mark.usefixtures("unhurried")
-def test_a_row_of_a_wrong_shape_switches_the_probe_off_and_leaves_the_run_readable(
-    tmp_path, monkeypatch, untouched
-):
-    rows = SeedStatistics.rows
-
-    def misshapen(self):
-        together, own = rows(self)
-        return together, [each | {"layer_norm": np.zeros(3)} for each in own]
-
-    monkeypatch.setattr(SeedStatistics, "rows", misshapen)
-    with pytest.warns(RuntimeWarning, match="gradlab's probe is off"):
-        path = train(row("td3"), task(), tmp_path / "run.h5", **SMALL, probe_budget=1.0)
-    same_runs(untouched, path)
 
 
 @pytest.mark.usefixtures("unhurried")
@@ -104,23 +82,3 @@ def test_a_killed_run_goes_on_and_loses_nothing_that_was_logged(tmp_path, monkey
     count = len(first["number"].values)
     assert count and second["number"].values.tolist()[:count] == list(range(count))
     assert second["message"].values.tolist()[:count] == first["message"].values.tolist()
-
-
-@pytest.mark.usefixtures("unhurried")
-def test_ctrl_c_keeps_the_open_window_and_the_run_goes_on(tmp_path, monkeypatch, untouched):
-    update = Learner.update
-
-    def pressed(self, iteration, batch):
-        if iteration == 44:
-            signal.raise_signal(signal.SIGINT)
-        return update(self, iteration, batch)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Learner, "update", pressed)
-        with pytest.raises(KeyboardInterrupt, match="after 45 iterations is saved"):
-            train(row("td3"), task(), tmp_path / "cut.h5", **SMALL, probe_budget=1.0)
-    cut = train(row("td3"), task(), tmp_path / "cut.h5", **SMALL, probe_budget=1.0, resume=True)
-    same_runs(untouched, cut)
-    found = read(cut).groups["probe_vitals"]
-    assert found["update"].values.tolist() == [40, 45, 50, 60]
-    assert found["looked"].values.tolist() == [20, 3, 2, 5]

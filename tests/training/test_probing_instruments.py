@@ -10,14 +10,12 @@ import torch
 from gradlab.data.replay import Batch
 from gradlab.probe import sampler
 from gradlab.probe.budget import Budget
-from gradlab.storage.journal import read
 from gradlab.training.learner import Learner
-from gradlab.training.loop import train
 from gradlab.training.probe import probe
 from gradlab.training.probe import probe as probe_measures
 from gradlab.training.probe.update_statistics import PAIRS, SeedSignals, SeedStatistics
 from gradlab.training.settings import Settings
-from tests.training.probed_runs import ARMS, SMALL, filled, row, task
+from tests.training.probed_runs import filled, row, task
 
 
 def learner_and_batch(clip, **settings):
@@ -61,20 +59,6 @@ def test_vitals_are_those_of_each_policy_on_its_own():
         assert 0 < share[0] < 1
 
 
-def test_a_batch_that_is_used_again_is_one_look_at_the_actions():
-    learner, batch = learner_and_batch(clip=None)
-    vitals = SeedStatistics(learner)
-    learner.watch = vitals.see
-    for iteration in range(8):
-        if iteration % 2 == 0:
-            vitals.before(iteration // 4)
-        learner.update(iteration, batch)
-        if iteration % 2 == 0:
-            vitals.after()
-    together, _ = vitals.rows()
-    assert (together["looked"], together["watched"]) == (4, 2)
-
-
 @pytest.mark.slow
 def test_the_signal_is_that_of_the_mean_gradient_over_replay(tmp_path):
     run = filled(tmp_path, batch=3)
@@ -115,40 +99,6 @@ def test_a_signal_is_worked_out_from_each_seeds_own_products(tmp_path, monkeypat
         assert (rows[seed]["pairs"], rows[seed]["columns"]) == (PAIRS, 10)
     assert [each["dead_inputs"] for each in rows] == [0, 1]
     assert rows[1]["dead_where"] == "one: 2"
-
-
-def test_no_more_than_its_part_of_the_budget_goes_into_signals(tmp_path, monkeypatch):
-    run, now = filled(tmp_path), [0.0]
-    budget = Budget(0.1, lambda: now[0])
-    budget.begin()
-    signals = SeedSignals(run, ["one", "two"], budget)
-
-    def gradients(self, j):
-        now[0] += 0.5 / (PAIRS + 1)
-        return [torch.ones(2, 2, 2)] * 2
-
-    monkeypatch.setattr(SeedSignals, "_gradients", gradients)
-    asked = 0
-    for _ in range(2000):
-        now[0] += 0.1
-        asked += signals.rows(0.5 / (PAIRS + 1)) is not None
-        assert signals.own <= 0.25 * 0.1 * now[0] + 1e-9
-    assert asked == 10  # of 0.5 s, in 205 s
-
-
-@pytest.mark.slow
-def test_seeds_are_measured_in_turn_on_the_model_that_they_have_learned(tmp_path):
-    options = SMALL | {"iterations": 30, "warmup": 300, "log_every": 15}
-    path = train(
-        ARMS["learned"], replace(task(), prior=None), tmp_path / "run.h5", **options,
-        probe_budget=1.0,
-    )  # fmt: skip
-    found = read(path).groups["probe_measured"]
-    error = found["jacobian_error"].values
-    assert np.isfinite(error).tolist() == [[True, False], [False, True]]
-    assert (error[np.isfinite(error)] > math.log(1e-3)).all()  # it is no copy of the world
-    assert np.isfinite(found["bias2"].values[0, 0, 1]).all()  # "model", all horizons
-    assert np.isfinite(found["lyapunov"].values).sum() == 2
 
 
 def test_seeds_take_turns_and_wait_for_what_a_measurement_costs(tmp_path, monkeypatch):

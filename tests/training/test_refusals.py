@@ -4,10 +4,9 @@ import math
 from dataclasses import replace
 
 import pytest
-from torch import nn
 
 from gradlab.errors import InputError
-from gradlab.networks.mlp import Policy, QCritic, VCritic
+from gradlab.networks.mlp import Policy, QCritic
 from gradlab.networks.policies import GaussianPolicy
 from gradlab.tasks import double_integrator
 from gradlab.training.algorithms import (
@@ -26,23 +25,20 @@ from gradlab.training.models.branches import Branching
 from gradlab.training.models.model_choice import LearnedModel
 from gradlab.training.parts.adaptive_horizon import Stiffness
 from gradlab.training.parts.context import FixedWeights, Passes
-from gradlab.training.parts.lambda_targets import StateLambda
-from gradlab.training.parts.mage import ActionGradient
-from gradlab.training.parts.policy_losses import FromStarts, MixtureLoss, Term
-from gradlab.training.parts.sources import Branched, Newest, Replayed, TwoStores
+from gradlab.training.parts.critics import ActionGradient
+from gradlab.training.parts.policy_losses import FromStarts, Term
+from gradlab.training.parts.sources import Branched, Newest
 from gradlab.training.parts.targets import Copied, OneStep, Steve
 from gradlab.training.parts.temperature import Automatic
+from gradlab.training.parts.window_losses import StateLambda
 from gradlab.training.planning import Planning
 from gradlab.training.settings import Settings
-from tests.training.small_runs import MODEL, SMALL, row, task
+from tests.training.small_runs import SMALL, row, task
 
 SHAC, MISFIT = find("shac").target, "take windows of as many steps"
 
 ROWS = [
     ("bptt", {"terms": (Term(0),)}, "has no critic: take horizons from 1"),
-    ("bptt", {"critic_spectral": "all"}, "no spectral norm of critics"),
-    ("bptt", {"policy": "gaussian"}, "but a target for deterministic ones"),
-    ("bptt", {"critic_loss": ActionGradient(OneStep())}, "differentiates critics by actions"),
     ("svg", {"critic_loss": ActionGradient(OneStep())}, "differentiates critics by actions"),
     ("svg", {"policy": "deterministic", "target": OneStep()}, "take a gaussian policy"),
     ("svg", {"loss": find("sac").loss, "terms": find("sac").terms}, "critic is V.s., in which"),
@@ -51,85 +47,51 @@ ROWS = [
     ("maac", {"target": OneStep(twin=True)}, "but a target for deterministic ones"),
     ("maac", {"terms": (Term(3),)}, "first action alone at horizons"),
     ("svg-inf", {"reuse": 2}, "has reuse 2, but an on-policy batch is new"),
-    ("svg-inf", {"source": Newest(5)}, MISFIT),
-    ("svg-inf", {"source": find("sac").source}, MISFIT),
-    ("svg-inf", {"policy": "deterministic"}, "which has no entropy, but a target for stochastic"),
-    ("shac", {"source": Replayed()}, MISFIT),
-    ("shac", {"terms": (Term(5, "all"),)}, MISFIT),
+    ("rp-dr", {"source": Newest(10)}, MISFIT + ", or of a multiple"),
     ("shac", {"model": LearnedModel()}, "shac uses no model"),
-    ("shac", {"reuse": 2}, "an on-policy batch is new"),
     ("shac", {"policy": "deterministic", "target": replace(SHAC, stochastic=False)},
      r"has exploration 0\.1, but follows its own actions"),
     ("apg", {"fit": find("shac").fit}, "apg has no critic to be fitted in 16 passes"),
     ("dmo", {"adaptive": Stiffness()}, "differentiates no simulator"),
-    ("rp-dr", {"source": Newest(10)}, MISFIT + ", or of a multiple"),
-    ("td3", {"model": MODEL}, "td3 uses no model"),
-    ("ddppo", {"updates": 0}, "ddppo has updates 0, expected an integer from 1"),
+    ("ddppo", {"updates": 0}, "ddppo's updates is 0, expected an integer"),
     ("mpg-v2", {"terms": (Term(0), Term(0))}, "different horizons"),
-    *(("steve", {"model": model}, r"steve has targets \(STEVE, .* learn one of 2 members")
-      for model in (None, LearnedModel(members=1), LearnedModel(members=3, elites=1))),
-    *(("mpg-v2", {"policy_rate": rate}, "expected two positive numbers, first and last")
-      for rate in (1e-3, (1e-3,), (1e-3, 0.0), (math.nan, 1e-3))),
+    ("steve", {"model": LearnedModel(members=1)}, r"steve has targets .* one of 2 members"),
+    ("mpg-v2", {"policy_rate": 1e-3}, "expected two positive numbers, first and last"),
 ]  # fmt: skip
 PARTS = [
-    (Asynchronous, {"learners": 0}, "learners is 0, expected an integer from 1"),
-    (Asynchronous, {"actors": -1}, "actors is -1, expected an integer from 1"),
-    (Asynchronous, {"buffers": 1.5}, "buffers is 1.5, expected an integer from 1"),
-    (Asynchronous, {"queue": -1}, "queue is -1, expected an integer from 0"),
-    (Stiffness, {"threshold": 0.0}, "threshold 0.0, expected a positive number"),
-    (Stiffness, {"rate": -1.0}, "rate -1.0, expected a positive number"),
-    (Stiffness, {"shortest": 0}, "shortest 0, expected an integer from 1"),
-    (StateLambda, {"trace": 1.5}, "trace is 1.5, expected a number from 0 to 1"),
+    (Asynchronous, {"learners": 0}, "learners is 0"),
+    (Stiffness, {"threshold": 0.0}, "stiffness's threshold is 0"),
     (StateLambda, {"critics": 3}, "critics is 3, expected 1 or 2"),
     (Passes, {"epochs": 0}, "epochs is 0"),
     (FromStarts, {"share": 1.1}, r"share is 1\.1"),
-    (MixtureLoss, {"samples": 0}, "samples is 0"),
-    (Steve, {"horizon": 0}, "STEVE has horizon 0, expected an integer from 1"),
-    (Copied, {"every": 0}, "every is 0, expected an integer from 1"),
+    (Steve, {"horizon": 0}, "STEVE's horizon is 0"),
+    (Copied, {"every": 0}, "every is 0"),
     (Newest, {"steps": 0}, "steps is 0"),
     (Branching, {"begin": 5, "end": 5}, "expected 0 ≤ begin < end"),
-    *((Branching, {name: 0}, f"rollouts have {name} 0, expected an integer from 1")
-      for name in ("first", "last", "rollouts", "every", "kept")),
-    (Branched, {"real": 2}, "real is 2, expected a share"),
-    (TwoStores, {"real": -1}, "real is -1, expected a share"),
-    (ActionGradient, {"target": OneStep(), "weight": -1}, "MAGE has weight -1"),
-    (Automatic, {"first": 0}, "temperature has first 0, expected a positive number"),
-    (Automatic, {"entropy": math.nan}, "entropy is nan, expected a finite number of nats"),
-    (Planning, {"horizon": 0}, "planning has horizon 0, expected an integer from 1"),
-    (Planning, {"horizon": 2, "rounds": 1.5}, "planning has rounds 1.5, expected an integer"),
-    (Planning, {"horizon": 2, "samples": 4, "elites": 5}, "planning has elites 5 of 4 samples"),
-    (LearnedModel, {"members": 0}, "model has members 0"),
-    (LearnedModel, {"rows": 0}, "model has rows 0"),
-    (LearnedModel, {"learning_rate": 0.0}, "model has learning_rate 0.0"),
+    (Branched, {"real": 2}, "real is 2"),
+    (Automatic, {"entropy": math.nan}, "entropy is nan"),
+    (Planning, {"horizon": 2, "samples": 4, "elites": 5}, "elites is 5, expected 2 to its 4"),
+    (LearnedModel, {"learning_rate": 0.0}, "model's learning_rate is 0"),
     (LearnedModel, {"loss": "nll"}, "loss 'nll', expected one of nll, mse, dd, multistep"),
-    *((LearnedModel, {"members": 4, "elites": count}, f"elites {count}, expected 1 to its 4")
-      for count in (0, 5)),
-    *((Settings, {"probe_budget": share}, "probe_budget is .*, expected a share in")
-      for share in (0, -0.1, 1.5, math.nan, "0.1")),
-    (Settings, {"gradient_truth": "exact"}, "gradient_truth is 'exact', expected"),
+    (LearnedModel, {"members": 4, "elites": 5}, "elites is 5, expected 1 to its 4"),
+    (Settings, {"probe_budget": math.nan}, "probe_budget is nan"),
     (FixedWeights((0.5, 0.5)), {"iteration": 0, "horizons": (0,)}, "one for each"),
 ]  # fmt: skip
 ONE, NO_MODEL = "follows one gradient", "has no entropy in it: take one of"
 CHANGES = [
-    *((with_horizons, name, horizons, words) for name, horizons, words in [
-        ("td3", (0, 25), "td3 follows one gradient"), ("sac", (0, 5), "sac follows one gradient"),
-        ("sac", (5,), "first action alone at horizons"), ("mpg-v2", (5, 25), "needs 0 among them"),
-        ("mpg-v2", (14,), "needs 0 among them"), ("mpg-v2", (0, -1), "from 0"),
-        ("svg", (3,), "follows horizon 1 alone"), ("svg-inf", (0,), MISFIT),
-        ("rp-dr", (0,), MISFIT), ("rp-dr", (3, 5), ONE),
-    ]),
+    (with_horizons, "td3", (0, 25), "td3 follows one gradient"),
+    (with_horizons, "mpg-v2", (5, 25), "needs 0 among them"),
+    (with_horizons, "mpg-v2", (0, -1), "from 0"),
+    (with_horizons, "svg", (3,), "follows horizon 1 alone"),
+    (with_horizons, "rp-dr", (0,), MISFIT),
     (with_weights, "td3", (0.5,), "td3 follows one gradient: leave them out and give one horizon"),
     (with_weights, "mpg-v2", (1.0,), r"expected one for each of the horizons \(0, 25\)"),
     (with_weights, "mpg-v2", (0.0, 0.0), "expected finite numbers, not all zero"),
-    (with_weights, "mpg-v2", (1.0, math.nan), "expected finite numbers, not all zero"),
     (with_starts, "shac", 0.5, "follows replayed transitions"),
-    *((with_temperature, "sac", alpha, "temperature is .*, expected a number from 0")
-      for alpha in (-0.1, math.inf, math.nan)),
-    *((with_temperature, name, Automatic(), f"the return of {name} {NO_MODEL}")
-      for name in ("td3", "svg", "bptt")),
+    (with_temperature, "sac", math.nan, "temperature is nan"),
+    (with_temperature, "td3", Automatic(), f"the return of td3 {NO_MODEL}"),
     (steered, "mpg-v2", "follow", "rehearse"),
     (steered, "svg", "rehearse", "does not follow"),
-    (steered, "shac", "rehearse", "does not follow"),
 ]  # fmt: skip
 
 
@@ -165,6 +127,7 @@ def test_what_depends_on_another_choice():
             "32 steps of 8 agents, but its replay",
         ),
         (lambda: find("mpg"), "did you mean mpg-v"),
+        (lambda: find("ppo"), "which gradlab does not train: watch"),
     ):
         with pytest.raises(InputError, match=words):
             call()
@@ -173,20 +136,15 @@ def test_what_depends_on_another_choice():
 LIMIT = (2.0, 1.0)
 BY_MEASURED, PROCESSES = {"weights": "measured"}, {"asynchronous": Asynchronous()}
 RUNS = [
-    ("td3", {"seeds": 0}, "seeds is 0, expected an integer from 1"),
+    ("td3", {"seeds": 0}, "seeds is 0"),
     ("td3", {"iteration": 5}, "did you mean iterations|setting 'iteration' is not known"),
     ("td3", {"termination": "stop"}, "termination is 'stop'"),
-    ("td3", {"precision": "half"}, "precision is 'half'"),
-    ("td3", {"keep": (2.0,)}, "shares of the run"),
+    ("td3", {"keep": (2.0,)}, "keep is 2"),
     ("td3", {"device": "abacus"}, "expected 'cpu' or 'cuda'"),
     ("td3", {"device": "cuda:77"}, "cannot be used"),
     ("td3", BY_MEASURED, "td3 follows one gradient: mixtures are mpg-v1"),
-    ("sac", {"horizon": "measured"}, "sac has one horizon: take mpg-v1"),
-    ("n-step-adp", BY_MEASURED, ONE),
     ("mpg-v2", BY_MEASURED | {"horizon": "measured"}, "choose one"),
-    ("mpg-v2", {"weights": "best"}, "weights is 'best', expected 'rule' or 'measured'"),
     ("mpg-v2", BY_MEASURED | {"by": "best"}, "by is 'best', expected one of"),
-    ("mpg-v2", BY_MEASURED | {"measure_every": 0}, "measure_every is 0"),
     ("mpg-v2", BY_MEASURED | {"measure_starts": 3}, "measure_starts is 3"),
     ("mpg-v2", BY_MEASURED | {"steer": "accept"}, "take one"),
     ("mpg-v2", {"gradient_every": 5, "gradient_truth": "score"},
@@ -198,16 +156,10 @@ RUNS = [
      "warmup is 16 transitions, too few for 2 buffers"),
     ("td3", {"ray": "local"}, "the run is in one process"),
     ("sac", {"policy": Policy(3, 2)}, "policy is a Policy, expected gradlab's GaussianPolicy"),
-    ("ddpg", {"policy": nn.Linear(3, 2)}, "policy is a Linear, expected gradlab's Policy"),
     ("ddpg", {"policy": Policy(4, 2, limit=LIMIT)}, "policy has state_dim 4, expected 3"),
-    ("ddpg", {"policy": Policy(3, 1, limit=(1.0,))}, "policy has action_dim 1, expected 2"),
-    ("ddpg", {"policy": Policy(3, 2, bias=False, limit=LIMIT)}, "policy has bias False"),
-    ("sac", {"policy": GaussianPolicy(3, 2)}, "policy has squash False, expected True"),
     ("sac", {"policy": GaussianPolicy(3, 2, squash=True)},
      r"policy has limit \[1.0, 1.0\], expected \[2.0, 1.0\]"),
-    ("ddpg", {"critic": VCritic(3)}, "critic is a VCritic, expected gradlab's QCritic"),
     ("svg", {"critic": QCritic(3, 2)}, "critic is a QCritic, expected gradlab's VCritic"),
-    ("ddpg", {"critic": QCritic(3, 1)}, "critic has action_dim 1, expected 2"),
     ("bptt", {"critic": QCritic(3, 2)}, "critic is given, but bptt has none"),
 ]  # fmt: skip
 
@@ -248,8 +200,6 @@ WORLDS = [
     (CLOSED, "mpg-v2", BY_MEASURED, f"gives {NO_JACOBIANS}.*take 'rule'"),
     (BARE, "mpg-v2", BY_MEASURED, "has no prior"),
     (BARE, "td3", {"planning": Planning(2)}, "planning needs a model, but td3 learns none"),
-    (BARE, replace(row("mage"), model=None), {}, "mage needs a model"),
-    (BARE, replace(row("mbpo"), model=None), {}, "mbpo needs a model"),
     (double_integrator(), "svg-inf", {"gradient_every": 5, "agents": 3},
      "svg-inf is measured on its newest paths.*agents=4"),
 ]  # fmt: skip

@@ -1,8 +1,6 @@
-import pytest
 import torch
 
 from gradlab.data.replay import Replay
-from gradlab.errors import InputError
 
 
 def numbered(first: int, count: int, members: int = 2):
@@ -36,18 +34,3 @@ def test_every_stored_transition_is_reached_and_none_other():
     replay.add(*numbered(1, 7, members=1))
     reached = replay.sample(torch.tensor([[0.0, 0.99999999999]], dtype=torch.float64)).reward
     assert reached.tolist() == [[1.0, 7.0]]
-
-
-def test_a_saved_replay_goes_on_as_the_first_one_does():
-    first, second = (Replay(2, 10, 3, 1, torch.float64) for _ in range(2))
-    first.add(*numbered(0, 14))
-    second.load({name: value.clone() for name, value in first.state().items()})
-    for replay in (first, second):
-        replay.add(*numbered(20, 3))
-    uniform = torch.rand(2, 50)
-    assert torch.equal(first.sample(uniform).state, second.sample(uniform).state)
-
-
-def test_an_empty_replay_says_so():
-    with pytest.raises(InputError, match="collect before sampling"):
-        Replay(1, 10, 3, 1).sample(torch.rand(1, 4))

@@ -9,7 +9,6 @@ import gradlab
 from gradlab.gradients.rollout import rollout
 from gradlab.gradients.starts import as_starts
 from gradlab.systems import from_function
-from gradlab.training.algorithms import find, with_horizons
 from gradlab.training.learner import Learner
 from gradlab.training.parts.policy_losses import Term
 from gradlab.training.parts.sources import Newest
@@ -138,13 +137,3 @@ def test_an_episode_that_ends_is_valued_there_but_for_a_masked_terminal_state(te
         torch.testing.assert_close(
             gradient(learner, batch, seed), (first + second) / 2, rtol=1e-9, atol=1e-11
         )
-
-
-def test_the_row_takes_any_horizon_from_one_and_whole_paths():
-    assert find("rp-dr").target == Soft(0.0)
-    assert with_horizons(find("rp-dr"), (8,)).source == Newest(24)
-    assert with_horizons(find("rp-dr-sn"), (100,)).source == Newest(100)
-    for horizon, steps in ((5, 30), (32, 32), (40, 40)):
-        assert with_horizons(find("svg-inf"), (horizon,)).source == Newest(steps)
-    for horizon, steps in ((16, 32), (12, 24), (40, 40)):
-        assert with_horizons(find("shac"), (horizon,)).source == Newest(steps)

@@ -2,7 +2,6 @@
 
 import signal
 from contextlib import nullcontext
-from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -14,8 +13,6 @@ from gradlab.errors import InputError
 from gradlab.training import ALGORITHMS, loop
 from gradlab.training.learner import Learner
 from gradlab.training.loop import train
-from gradlab.training.parts.sources import Replayed
-from gradlab.training.parts.targets import Soft
 from tests.training.small_runs import SMALL, numbers, row, same_tables, stopped, task
 
 # Models learn and branches fill at 0 and 20, the state is saved at 15: within a reuse of a batch,
@@ -87,15 +84,6 @@ def test_resuming_with_other_settings_shows_the_difference(finished):
         train(row("td3"), task(), finished, **(SMALL | {"agents": 5}), resume=True)
 
 
-def test_a_training_of_a_row_as_it_was_is_refused_with_the_difference(tmp_path):
-    before = replace(row("maac"), target=Soft(), source=Replayed(), updates=None)
-    path, options = tmp_path / "run.h5", SMALL | {"iterations": 4}
-    train(before, task(), path, **options)
-    with pytest.raises(InputError, match=r"source_rule was None, now 'Branched'.*now 'Steve'"):
-        train(row("maac"), task(), path, **options, resume=True)
-    train(before, task(), path, **options, resume=True)
-
-
 @pytest.mark.parametrize("began", ["batched", "separate"])
 def test_networks_are_multiplied_as_they_were_when_the_run_began(tmp_path, monkeypatch, began):
     measured, seen = [began], []
@@ -113,11 +101,6 @@ def test_networks_are_multiplied_as_they_were_when_the_run_began(tmp_path, monke
     assert seen == [began == "separate"] * 2
     with pytest.raises(InputError, match=r"settings\.products"):
         train(row("td3"), task(), path, **options, products=measured[0], resume=True)
-
-
-def test_nothing_to_resume_says_so(tmp_path):
-    with pytest.raises(InputError, match="nothing to resume"):
-        train(row("td3"), task(), tmp_path / "run.h5", **SMALL, resume=True)
 
 
 # In a reuse of batches, a delay and an open window.
@@ -142,17 +125,6 @@ def test_ctrl_c_saves_the_state_and_no_row_shows_where_it_came(
     cut = train(row(name), task(), tmp_path / "cut.h5", **options, resume=True)
     assert torch.equal(numbers(whole(name), 1), numbers(cut, 1))
     same_tables(whole(name), cut)
-
-
-def test_a_finished_run_is_resumed_without_work(finished, monkeypatch):
-    before, told = finished.read_bytes(), []
-    monkeypatch.setattr(Learner, "update", None)
-    train(
-        row("td3"), task(), finished, **SMALL, resume=True,
-        progress=lambda *words: told.append(words),
-    )  # fmt: skip
-    assert told == [("training", 60, 60)]
-    assert len(finished.read_bytes()) == len(before)
 
 
 def spoil_metadata(state, about):

@@ -11,14 +11,12 @@ from gradlab.data.replay import Batch
 from gradlab.probe.budget import Budget
 from gradlab.systems.linear import LinearQuadratic
 from gradlab.training.algorithms import ALGORITHMS
-from gradlab.training.alone import alone
 from gradlab.training.draws import Draws
+from gradlab.training.learner import alone
 from gradlab.training.measured import row_errors
 from gradlab.training.measured.row_gradients import (
-    carrying,
     in_trained_weights,
     measured_terms,
-    samples,
     start_gradients,
     unbroken,
 )
@@ -186,15 +184,6 @@ def test_a_soft_row_with_an_exact_model_and_a_long_horizon_has_no_bias(scale):
     np.testing.assert_allclose(found["dynamics_bias2"][1:], 0.0, atol=1e-12)
 
 
-def test_a_truth_of_another_return_would_show(monkeypatch):
-    row = soft_row(alpha=5.0)
-    own, _ = measured(row, linear_task())
-    monkeypatch.setattr(row_errors._Measuring, "_temperature", lambda self: 0.0)
-    plain, _ = measured(row, linear_task())
-    assert own["bias2_low"][-1] <= 1e-6 * own["variance"][-1]
-    assert plain["bias2_low"][-1] > 0.1 * plain["bias2"][-1] > 0
-
-
 def test_a_models_offset_is_the_part_of_its_states_and_its_gain_of_both():
     row = replace(soft_row(), policy="deterministic", target=NoCritic(), loss=MixtureLoss())
     shifted, _ = measured(row, linear_task(offset=0.5))
@@ -225,22 +214,6 @@ def test_score_functions_find_the_bias_that_the_unrolled_truth_finds(policy):
     assert score["bias2"][-1] == pytest.approx(unrolled["bias2"][-1], rel=0.5)
 
 
-@pytest.mark.parametrize(
-    ("name", "horizons", "actions"),
-    [
-        ("maac", [0, 1, 2, 3], [1, 2, 3, 4]),
-        ("svg", [1], [1]),
-        ("svg-inf", [1, 2, 4, 8, 16, 32], [1, 2, 4, 8, 16, 32]),
-        ("mbpo", [0], [1]),
-    ],
-)
-def test_shorter_horizons_and_the_actions_that_carry_parameters(name, horizons, actions):
-    algorithm = ALGORITHMS[name]
-    terms = measured_terms(algorithm)
-    assert [term.horizon for term in terms] == horizons
-    assert [carrying(algorithm, term) for term in terms] == actions
-
-
 def test_the_signal_of_an_on_policy_row_comes_from_paths_of_its_own_window():
     terms = (Term(2, "all"),)
     row = replace(small_runs.row("svg-inf"), model=None, source=Newest(4), terms=terms)
@@ -259,9 +232,3 @@ def test_the_signal_of_an_on_policy_row_comes_from_paths_of_its_own_window():
     assert rows[0]["signal"] == pytest.approx(float((G[:-1] * G[1:]).sum(1).mean()), rel=1e-3)
     energy = float(G.square().sum(1).mean()) / 12 + 11 / 12 * rows[0]["signal"]
     assert rows[0]["energy"] == pytest.approx(energy, rel=1e-3)
-
-
-def test_an_update_averages_rows_or_the_paths_that_they_make():
-    row = ALGORITHMS["shac"]
-    assert [samples(row, Term(n, "all")) for n in (1, 8, 32)] == [256, 32, 8]
-    assert samples(ALGORITHMS["maac"], Term(3, "all")) == ALGORITHMS["maac"].batch

@@ -4,12 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from gradlab.cli.train import Train
-from gradlab.errors import InputError
 from gradlab.networks import checkpoint, spectral
 from gradlab.training.algorithms import find, with_horizons, with_starts
 from gradlab.training.loop import train
-from gradlab.training.parts.policy_losses import FromStarts, MixtureLoss, Term
 from tests.training.estimated import assert_estimated
 from tests.training.small_runs import SMALL, row, task
 
@@ -42,19 +39,3 @@ def test_layers_are_those_of_the_paper_and_held_at_norm_one_where_they_are_norma
     assert [max(layer.values) for layer in policy] == pytest.approx([1.0] * len(policy), rel=0.02)
     sizes = [value for layer in model[:-1] for value in layer.values]
     assert sizes == pytest.approx([1.0] * len(sizes), rel=1e-6)
-
-
-def test_the_command_line_changes_the_law_and_the_horizon_and_keeps_the_norms():
-    def made(name="rp-dp-sn", **options):
-        return Train(name, "double_integrator", **options)._row("double_integrator")
-
-    assert made() == find("rp-dp-sn")
-    assert made(horizons=(10,)).terms == (Term(10, "all"),)
-    assert made(horizons=(0,)).model is None  # RP(0)
-    assert made(beta=0.25).loss == FromStarts(0.75)
-    assert made("maac", beta=1.0).loss == FromStarts(0.0, 5)
-    with pytest.raises(InputError, match="beta is 2, expected a number from 0 to 1"):
-        made(beta=2)
-    with pytest.raises(InputError, match=r"beta is 0\.5, but svg follows replayed transitions"):
-        made("svg", beta=0.5)
-    assert find("maac").loss == MixtureLoss(5)

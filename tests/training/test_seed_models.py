@@ -5,16 +5,14 @@ import torch
 
 import gradlab
 from gradlab.data.replay import Replay
-from gradlab.errors import InputError
 from gradlab.fitting.derivative_losses import DirectionalDerivative
 from gradlab.fitting.losses import windows
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble, predict
 from gradlab.systems import from_function
 from gradlab.systems.learned import LearnedSystem, TwoModels
 from gradlab.training.draws import Draws
-from gradlab.training.members import Network, stacked
-from gradlab.training.models.dynamics import Dynamics, NearestRows
-from gradlab.training.models.experience import PIECE, experience
+from gradlab.training.members import stacked
+from gradlab.training.models.dynamics import PIECE, Dynamics, NearestRows, experience
 from gradlab.training.models.model_choice import LOSSES, LearnedModel
 from gradlab.training.models.seed_models import SeedModels, SeedTwoModels, dealt
 from gradlab.training.trained import Trained
@@ -122,19 +120,6 @@ def test_rows_follow_the_environments_of_their_seed():
     assert len(torch.unique(record.trajectory)) == 4 * 4 * 2
 
 
-def test_every_seed_is_standardised_by_its_own_training_rows():
-    found = experience(filled(60), agents=4)
-    per_seed = len(found.numbers)
-    training = found.part(False)
-    for seed in range(2):
-        own = training[training // per_seed == seed]
-        assert len(own) == int((~found.held).sum())
-        inputs, targets = found.rows.inputs[own], found.rows.targets[own]
-        torch.testing.assert_close(inputs.mean(dim=0), torch.zeros(3), atol=1e-5, rtol=0)
-        torch.testing.assert_close(inputs.std(dim=0), torch.ones(3), atol=1e-5, rtol=0)
-        torch.testing.assert_close(targets[:, 0].std(), torch.ones(()), atol=1e-5, rtol=0)
-
-
 def test_what_is_held_out_stays_held_out_while_replay_grows_and_forgets():
     early, late = (experience(filled(steps), agents=4) for steps in (40, 200))
     short = experience(filled(200, capacity=300), agents=4)
@@ -145,11 +130,6 @@ def test_what_is_held_out_stays_held_out_while_replay_grows_and_forgets():
         assert own == held & {int(number) for number in found.numbers}
     assert len(latest.numbers) == 120 and int(short.numbers.min()) == 500
     assert len(held) == pytest.approx(800 / 10, abs=4 * PIECE)
-
-
-def test_nothing_to_hold_out_is_refused():
-    with pytest.raises(InputError, match="replay has 5 rows, too few"):
-        experience(filled(5, agents=1), agents=1)
 
 
 def brute_force(found, seed, scale, count):
@@ -204,24 +184,6 @@ def test_the_gradient_of_held_weights_is_that_of_weights_over_their_norm():
     wanted = torch.autograd.grad(y.square().sum(), weights)
     for ours, theirs in zip(got[:2], wanted, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-9)
-
-
-def test_a_network_without_held_layers_is_its_parameters():
-    plain = network()
-    trained = Trained(plain, 1e-3, None)
-    assert isinstance(trained.network, Network) and trained.network is plain
-    with pytest.raises(InputError, match="has no such layer"):
-        Trained(network(), 1e-3, None, "hidden")  # two layers have none in between
-
-
-def test_an_optimiser_of_other_networks_names_whose_it_is():
-    trained, other = Trained(network(), 1e-3, None), Trained(network(members=3), 1e-3, None)
-    saved = trained.state("critic")
-    saved |= {name: x for name, x in other.state("critic").items() if "_adam" in name}
-    with pytest.raises(
-        InputError, match=r"Adam of the critic: saved exp_avg has shape \(3, 3, 8\)"
-    ):
-        trained.load("critic", saved)
 
 
 def dynamics_of(loss="nll", **changes):

@@ -12,11 +12,9 @@ import torch
 from gradlab.data.noise import stream
 from gradlab.storage.journal import read
 from gradlab.training import loop
-from gradlab.training.algorithms import find
 from gradlab.training.loop import train
 from gradlab.training.measured import steering
 from gradlab.training.measured.steering import LENGTHS, STARTS, steered
-from gradlab.training.parts.context import Steered
 from gradlab.training.run import collect
 from gradlab.training.settings import Settings
 from gradlab.training.state import begin
@@ -46,19 +44,6 @@ def run_of(name: str, steer: str, seeds: int = 2, k: int = 8):
 
 def policies(run) -> torch.Tensor:
     return torch.cat([p.detach().flatten(1) for p in run.learner.policy.parameters], dim=1)
-
-
-def test_candidates_are_short_and_long_horizons_up_to_the_rows_own():
-    mpg = steered(find("mpg-v2"), "rehearse")
-    assert mpg.horizons == (0, 1, 5, 25) and mpg.weights.every == 50
-    assert mpg.weights(0, mpg.horizons).tolist()[1:3] == [0, 0]
-    adp = steered(find("n-step-adp"), "accept")
-    assert adp.horizons == (0, 1, 5, 25) and adp.weights.every == 5
-    assert [term.actions for term in adp.terms] == ["first", "all", "all", "all"]
-    assert adp.weights(0, adp.horizons).tolist() == [0, 0, 0, 1]
-    assert steered(find("n-step-dpg"), "rehearse").horizons == (0,)
-    assert steered(find("mpg-v2"), None) == find("mpg-v2")
-    assert isinstance(steered(row("sac"), "accept").weights, Steered)
 
 
 def test_returns_are_those_of_each_policy_by_itself():
@@ -133,16 +118,6 @@ def test_a_lower_policy_is_taken_back_and_its_step_halved():
     assert run.learner.weights(16)[0].tolist() == [1, 0, 0]
 
 
-def test_a_share_of_a_step_is_that_share():
-    run, other = run_of("mpg-v2", "accept"), run_of("mpg-v2", "accept")
-    before = policies(run).clone()
-    other.learner.trained_policy.share = torch.tensor([0.5, 1.0])
-    for each in (run, other):
-        each.learner.update(8, each.drawn(each.learner.draws, 8))
-    moved, part = policies(run) - before, policies(other) - before
-    assert torch.allclose(part[0], 0.5 * moved[0]) and torch.allclose(part[1], moved[1])
-
-
 @pytest.mark.parametrize("steer", MODES)
 def test_a_steered_run_that_was_killed_goes_on_bit_for_bit(tmp_path, steer):
     options = {**SHORT, "steer": steer, "steer_every": 8, "seeds": 2}
@@ -152,11 +127,3 @@ def test_a_steered_run_that_was_killed_goes_on_bit_for_bit(tmp_path, steer):
     path = stopped(partial(train, short("mpg-v2"), task(), tmp_path / "cut.h5"), 15, **options)
     same_tables(whole, path)
     assert torch.equal(numbers(whole), numbers(path))
-
-
-@pytest.mark.parametrize("steer", MODES)
-def test_a_steered_seed_does_not_depend_on_the_others(tmp_path, steer):
-    options = {**SHORT, "steer": steer, "steer_every": 16}
-    together = train(short("mpg-v2"), task(), tmp_path / "both.h5", **options, seeds=2)
-    apart = train(short("mpg-v2"), task(), tmp_path / "one.h5", **options, first_seed=1)
-    torch.testing.assert_close(numbers(together, 1), numbers(apart, 1), rtol=1e-8, atol=1e-10)

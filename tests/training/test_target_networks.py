@@ -5,7 +5,6 @@ from dataclasses import replace
 import torch
 
 from gradlab.data.replay import Batch
-from gradlab.training.algorithms import find
 from gradlab.training.learner import Learner
 from gradlab.training.parts.targets import Copied, Polyak
 from gradlab.training.settings import Settings
@@ -61,8 +60,3 @@ def test_a_copy_after_every_update_leaves_no_network_of_its_own():
         learner.update(k, batch)
         assert differences(learner.target_critic, learner.critic) == 0
         assert differences(learner.target_policy, learner.policy) == 0
-
-
-def test_the_default_is_the_share_of_the_row():
-    assert find("td3").following == {"policy": Polyak(0.005), "critic": Polyak(0.005)}
-    assert replace(find("td3"), tau=1.0).following["policy"] == Polyak(1.0)

@@ -33,17 +33,6 @@ def test_alpha_rises_where_there_is_too_little_entropy_and_falls_where_there_is_
     torch.testing.assert_close(tuned.value, expected, rtol=1e-7, atol=0)
 
 
-def test_entropy_is_counted_in_units_of_the_limits():
-    limit = torch.tensor([2.0, 5.0], dtype=torch.float64)
-    tuned = temperature_of(Automatic(rate=RATE), limit)
-    # An action that is uniform within a share e^-1 of either limit has −2 nats in these units.
-    log_prob = torch.full((2, 3), 2 - math.log(2.0) - math.log(5.0), dtype=torch.float64)
-    tuned.step(log_prob)
-    torch.testing.assert_close(
-        tuned.value, torch.ones(2, 1, dtype=torch.float64), rtol=0, atol=1e-5
-    )
-
-
 @pytest.fixture
 def whole(small_run):
     small = with_temperature(row("sac"), Automatic(rate=0.05))
@@ -58,12 +47,6 @@ def test_a_run_records_what_alpha_each_seed_has_and_a_stopped_one_goes_on(tmp_pa
     again = stopped(partial(train, small, task(), tmp_path / "b.h5"), 50, **SMALL, seeds=2)
     same_tables(again, path)
     assert torch.equal(numbers(again), numbers(path))
-
-
-def test_seeds_have_temperatures_of_their_own(tmp_path, whole):
-    small, path = whole
-    apart = train(small, task(), tmp_path / "1.h5", **SMALL, first_seed=1)
-    torch.testing.assert_close(numbers(path, 1), numbers(apart, 0 + 1), rtol=1e-8, atol=1e-10)
 
 
 @pytest.mark.slow

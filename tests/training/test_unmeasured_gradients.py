@@ -35,12 +35,6 @@ def test_every_row_has_a_table_of_its_gradient_where_it_is_asked_for(name):
     )
 
 
-@pytest.mark.parametrize("name", ALGORITHMS)
-def test_without_a_word_a_row_is_measured_only_as_it_always_was(name):
-    assert not gradient_errors.measured(find(name), Settings())
-    assert gradient_errors.described(find(name), Settings()) == {}
-
-
 MEASURED = SMALL | {"iterations": 40, "gradient_every": 20, "gradient_starts": 8}
 
 

@@ -6,15 +6,13 @@ import pytest
 import torch
 
 import gradlab
-from gradlab.errors import Failure, InputError
+from gradlab.errors import Failure
 from gradlab.systems import from_function
 from gradlab.training.algorithms import find
-from gradlab.training.learner import Learner
 from gradlab.training.parts.adaptive_horizon import Stiffness
-from gradlab.training.parts.lambda_targets import StateLambda
 from gradlab.training.parts.policy_losses import Term
 from gradlab.training.parts.sources import Newest
-from gradlab.training.parts.window_losses import WindowReturn
+from gradlab.training.parts.window_losses import StateLambda, WindowReturn
 from gradlab.training.run import collect, next_batch
 from gradlab.training.settings import Settings
 from gradlab.training.state import begin
@@ -151,13 +149,6 @@ def test_the_gradient_is_that_of_autograd_through_the_unrolled_simulator(changes
         torch.testing.assert_close(-flattened(followed, seed), gradient, rtol=1e-8, atol=1e-10)
 
 
-def test_an_amended_loss_wants_critics_of_actions_and_others_do_not():
-    with pytest.raises(InputError, match=r"takes Q\(s, a\): take StateLambda\(actions=True\)"):
-        replace(row("shac"), loss=WindowReturn(blend="half"))
-    with pytest.raises(InputError, match=r"takes V\(s\): take StateLambda\(actions=False\)"):
-        replace(row("abpt"), loss=WindowReturn())
-
-
 def test_paths_that_are_cut_are_those_of_shorter_windows():
     run = begun(replace(row("shac"), adaptive=Stiffness()))
     run.learner.adapted.value.copy_(torch.tensor([3.2, 5.0]))
@@ -166,14 +157,6 @@ def test_paths_that_are_cut_are_those_of_shorter_windows():
     for seed, cut in enumerate((3, 5)):
         _, gradient = unrolled(run, seed, batch, cut=cut)
         torch.testing.assert_close(-flattened(followed, seed), gradient, rtol=1e-8, atol=1e-10)
-
-
-def test_what_is_valued_beyond_a_terminal_state_is_the_settings_choice():
-    run = begun(row("shac"), termination="ignore")
-    batch = next_batch(run)
-    followed = run.learner.policy_gradients(0, batch, run.learner.draws)
-    _, gradient = unrolled(run, 0, batch)
-    torch.testing.assert_close(-flattened(followed, 0), gradient, rtol=1e-8, atol=1e-10)
 
 
 def test_mujocos_certified_jacobians_give_the_slope_of_its_own_return():
@@ -223,17 +206,6 @@ def test_a_window_that_another_policy_collected_is_refused():
         run.learner.update(1, batch)
 
 
-def test_noise_that_is_not_kept_is_inferred():
-    run = begun(row("shac"))
-    batch = next_batch(run)
-    kept, inferred = (
-        run.learner.policy_gradients(0, given, run.learner.draws)
-        for given in (batch, replace(batch, policy_noise=None))
-    )
-    for one, other in zip(kept, inferred, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-9)
-
-
 def test_all_transitions_of_all_seeds_are_linearized_in_one_call(monkeypatch):
     run = begun(row("shac"))
     batch, calls = next_batch(run), []
@@ -246,19 +218,3 @@ def test_all_transitions_of_all_seeds_are_linearized_in_one_call(monkeypatch):
     monkeypatch.setattr(system, "linearize", counted)
     run.learner.update(0, batch)
     assert calls == [2 * 4 * STEPS]
-
-
-def test_without_its_own_noise_a_window_would_follow_another_gradient():
-    # The test of the noise's own slopes can fail: a mean transition has others.
-    run = begun(row("shac"), ends=False)
-    batch = next_batch(run)
-    own, mean = (
-        run.learner.policy_gradients(0, given, run.learner.draws)
-        for given in (batch, replace(batch, dynamics_noise=None))
-    )
-    assert not torch.allclose(own[0], mean[0], rtol=1e-2)
-
-
-def test_a_learner_of_rows_without_windows_linearizes_nothing():
-    learner = Learner(row("sac"), task(), Settings(**SMALL))
-    assert learner.noises == (2, 3) and learner.adapted is None

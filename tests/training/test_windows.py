@@ -9,10 +9,8 @@ import gradlab
 from gradlab.data.replay import Batch
 from gradlab.gradients.rollout import rollout
 from gradlab.gradients.starts import as_starts
-from gradlab.storage.journal import read
 from gradlab.systems import from_function
 from gradlab.training.learner import Learner
-from gradlab.training.loop import train
 from gradlab.training.parts.policy_losses import Term
 from gradlab.training.parts.sources import Newest
 from gradlab.training.run import collect, next_batch
@@ -118,9 +116,3 @@ def test_every_batch_is_the_newest_window_and_no_row_is_used_twice():
         goes_on = (steps[1][:, :-1] == steps[0][:, 1:]).all(dim=3)
         assert goes_on.float().mean() > 0.5
     assert len({tuple(state) for state in seen}) == 5 * STEPS * 4
-
-
-def test_a_run_counts_the_transitions_that_its_windows_are_made_of(tmp_path):
-    path = train(small(), replace(task(), prior=None), tmp_path / "run.h5", **SMALL, seeds=2)
-    counted = read(path).groups["evaluations"]["transitions"].values.tolist()
-    assert counted == [0, 64 + 29 * 16, 64 + 59 * 16]  # the first window ends the warm-up

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from gradlab.runs.training import probe_tables
+from gradlab.runs.training import probe_results
 from gradlab.storage.journal import Journal
 from gradlab.watching import state as states
 from gradlab.watching.showing import last_of_each_kind
@@ -53,8 +53,8 @@ def test_a_probe_shows_its_screen_and_its_alarms(tmp_path):
 
 
 def test_alarms_of_a_probe_inside_training_name_their_seed(tmp_path):
-    tables = grown.training_tables() | probe_tables.tables((0, 1), 2, 3, 4, (0, 25))
-    about = grown.training_attributes() | probe_tables.attributes(["w", "b"])
+    tables = grown.training_tables() | probe_results.tables((0, 1), 2, 3, 4, (0, 25))
+    about = grown.training_attributes() | probe_results.attributes(["w", "b"])
     config = json.loads(about["config"])
     config["settings"]["probe_budget"] = 0.1
     with Journal(tmp_path / "run.h5", tables, about | {"config": json.dumps(config)}) as writer:

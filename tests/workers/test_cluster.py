@@ -98,13 +98,6 @@ def test_a_node_that_is_lost_ends_all_waiting(monkeypatch, answer):
 
 
 @pytest.mark.ray
-def test_a_store_that_is_too_small_says_how_much_is_needed():
-    pytest.importorskip("ray")
-    with pytest.raises(InputError, match=r"store is 1048576 bytes, .*at least \d+ \(79 MiB\)"):
-        cluster.ClusterPool("local", store=1 << 20)
-
-
-@pytest.mark.ray
 def test_another_version_on_a_node_is_named(two_nodes, monkeypatch):
     real = importlib.metadata.version
     monkeypatch.setattr(

@@ -97,11 +97,6 @@ def test_a_worker_that_dies_is_noticed(pool, mortal, how):
     assert not mortal.alive
 
 
-def test_workers_have_one_thread_each_and_processes_of_their_own(pool, worker, mortal, monkeypatch):
-    assert worker.call("environment", "OMP_NUM_THREADS").result() == "1"
-    assert worker.call("pid").result() != mortal.call("pid").result()
-
-
 @pytest.mark.parametrize("name", ["Counter", "tests.workers.held", "no such:thing", "a.b:c d"])
 def test_a_name_that_is_none_is_refused(pool, name):
     with pytest.raises(InputError, match=r"package\.module:Class"):

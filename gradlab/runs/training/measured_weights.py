@@ -1,7 +1,4 @@
-"""Measured weights beside the rule's, as a table for figures.
-
-Outcomes of a measurement of weights, as numbers of a record and in words.
-"""
+"""Measured weights beside the rule's, as a table for figures, and outcomes of measurements."""
 
 from __future__ import annotations
 

@@ -1,22 +1,13 @@
-"""Two training runs with the same seeds, with and without a remedy: paired over seeds.
+"""Training runs beside each other: paired over seeds, whether one has learned, which is best.
 
-    return      difference of final returns, and of returns averaged over the run (the area under
-                its curve by its length)
+    return      difference of final returns, and of returns averaged over the run
     gradient    exp of the mean over measurements of log E_B − log E_A, E = MSE / |true gradient|²,
-                and E = the part of the error that is the model's own (`gradient_errors`)
+                and the model's own part, at the longest horizon measured (`gradient_errors`)
+    learned     seeds whose last return is above their first; shown at p < 5% (binomial, one side)
+    best        the highest median; differences are Bonferroni-widened for the other runs
 
-at the longest horizon that was measured. Seed k of both runs has the same data draws, starts, noise
-and initial networks, unless one was given others; intervals leave one seed out in turn. Errors are
-taken relative to the truth since the two policies, and with them their true gradients, part as they
-learn.
-
-Whether a run has learned, which of several is best, and how surely; read without torch.
-
-learned   seeds whose last return is above their first; "shown" where as many would rise by
-          chance in less than 5% of runs (binomial, one side): five of five, eight of nine
-best      the highest median of final returns; its difference from each other run is paired over
-          seeds (`training.pairs`), each interval widened for the number of other runs (Bonferroni)
-failed    a seed that has diverged, or ends below where it began
+Seed k of both runs has the same draws, starts, noise and initial networks, unless one was given
+others; intervals leave one seed out in turn.
 """
 
 from __future__ import annotations

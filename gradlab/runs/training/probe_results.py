@@ -1,30 +1,73 @@
-"""The probe of a training run read back, one seed at a time, as a probe of one loop is; no torch.
+"""The probe of a training run: its tables, and each seed read back as the probe of one loop is.
 
-    probes(record)["0"]     the `ProbeRun` of seed 0, for every figure and sentence there is
-
-Rows that measured other seeds are left out; the seconds of one that is kept are those of all
-measurements since the last one that was.
+"update" and "step" count iterations. A row of `probe_measured` measures one seed, which leaves NaN
+for the others; its seconds are those of all measurements since the last one of that seed.
 """
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 
-from gradlab.runs.probe import results
+from gradlab.runs.probe import results, schema
+from gradlab.runs.probe.columns import SEED
 from gradlab.runs.probe.results import Columns, ProbeRun
-from gradlab.runs.training import probe_tables
-from gradlab.runs.training.probe_tables import PREFIX
 from gradlab.storage.codec import described
-from gradlab.storage.records import Record
+from gradlab.storage.journal_tables import Column, Table
+from gradlab.storage.records import Attribute, Record
+
+PREFIX = "probe_"
+UNMEASURED = "unmeasured"  # attribute: why gradients by horizon stay empty
+_HORIZON = ("horizon",)
+
+
+def tables(
+    seeds: Sequence[int], parameters: int, actions: int, measured: int, horizons: Sequence[int]
+) -> dict[str, Table]:
+    """The schema, to be added to a run's own.
+
+    Args:
+        seeds: numbers of the seeds; parameters: tensors of the policy.
+        measured: longest horizon of the profile; horizons: of the mixture.
+    """
+    by_name = schema.tables(parameters, actions, measured, seeds)
+    by_name["horizons"] = Table(
+        "update", _HORIZONS, {"seed": tuple(seeds), "horizon": tuple(horizons)}
+    )
+    order = ("vitals", "successive", "measured", "horizons", "alarms")
+    return {f"{PREFIX}{name}": by_name[name] for name in order}
+
+
+_HORIZONS = {
+    "step": Column(unit="iterations"),
+    "made": Column(_HORIZON, "share of policy updates that rolled the horizon out"),
+    "updates": Column(unit="policy updates so far"),
+    "reached": Column(("seed", "horizon"), "share of model paths that do not end before"),
+    "lasted": Column(SEED, "model steps, mean over paths, at most the longest horizon"),
+    "starts": Column(unit="paths, of the batch"),
+    "seconds": Column(unit="s"),
+}
+
+
+def attributes(names: Sequence[str], unmeasured: str = "") -> dict[str, Attribute]:
+    """What readers of these tables need to know, to be added to a run's own.
+
+    Args:
+        names: of the policy's tensors.
+        unmeasured: why the gradients of the table "measured" stay empty, where they do.
+    """
+    found: dict[str, Attribute] = {
+        "parameters": json.dumps(list(names)),
+        "estimators": json.dumps(list(schema.ESTIMATORS)),
+    }
+    return found | ({UNMEASURED: unmeasured} if unmeasured else {})
 
 
 def probes(record: Record) -> dict[str, ProbeRun]:
-    """By the seed's number; empty where the run had no probe.
-
-    Raises:
-        KeyError, ValueError: a table or a number in it is not a probe's.
-    """
+    """By the seed's number; empty where the run had no probe."""
     vitals = record.groups.get(f"{PREFIX}vitals")
     if vitals is None:
         return {}
@@ -40,7 +83,7 @@ def _check(record: Record) -> None:
         return scale
 
     followed = f"{PREFIX}horizons" in record.groups
-    schema = probe_tables.tables(
+    schema = tables(
         axis("vitals", "seed"),
         parameters=len(results.names(record)[0]),
         actions=len(axis("vitals", "action")),

@@ -25,6 +25,7 @@ _LOOKS: Mapping[str, Look] = {
     "spectral": Look("spectral", style.BLUE, (0, (5, 1.6)), "s"),
     "dd": Look("dd", style.VERMILION, (0, (1.2, 1.4)), "^"),
     "multistep": Look("multistep", style.GREEN, (0, (3, 1.2, 1, 1.2)), "v"),
+    "multistep-dd": Look("multistep-dd", style.GREEN, "-", "*"),
     "two-model": Look("two-model", style.PURPLE, (0, (6, 1.5, 1.2, 1.5)), "D"),
     "mse": Look("mse", style.OCHRE, (0, (9, 2)), "P"),
     "double-parameters": Look("double-parameters", style.CYAN, (0, (2, 1)), "X"),

@@ -24,7 +24,13 @@ import torch
 from gradlab.data import trajectories
 from gradlab.data.trajectories import Trajectories
 from gradlab.errors import Failure, InputError
-from gradlab.fitting.derivative_losses import LOSSES, DirectionalDerivative, Sobolev, named_loss
+from gradlab.fitting.derivative_losses import (
+    LOSSES,
+    DirectionalDerivative,
+    MultiStepDirectional,
+    Sobolev,
+    named_loss,
+)
 from gradlab.fitting.fitted import Descent, Fit
 from gradlab.fitting.losses import (
     LOG_2PI,
@@ -116,6 +122,13 @@ def recipe(
     losses: Mapping[str, Loss] = {
         **LOSSES,
         "dd": replace(gradient_loss, prediction="nll"),
+        "multistep-dd": MultiStepDirectional(
+            neighbours=gradient_loss.neighbours,
+            weight=gradient_loss.weight,
+            divided=gradient_loss.divided,
+            directions=gradient_loss.directions,
+            metric=gradient_loss.metric,
+        ),
         "sobolev": Sobolev(simulator, prediction="nll"),
     }
     return FitRecipe(settings, losses[name])

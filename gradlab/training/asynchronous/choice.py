@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from gradlab.errors import InputError
+from gradlab import validation
 
 Role = Literal["critic", "policy"]  # of a gradient: whose parameters it is of
 ROLES: tuple[Role, ...] = get_args(Role)
@@ -40,9 +40,7 @@ class Asynchronous:
 
     def __post_init__(self) -> None:
         for name, least in (("learners", 1), ("actors", 1), ("buffers", 1), ("queue", 0)):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise InputError(f"{name} is {value!r}, expected an integer from {least}")
+            validation.whole(name, getattr(self, name), least)
 
     @property
     def processes(self) -> int:

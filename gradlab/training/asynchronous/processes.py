@@ -17,8 +17,7 @@ from torch import Tensor
 
 from gradlab.data.replay import Batch
 from gradlab.networks.products import fast_products
-from gradlab.training import evaluations
-from gradlab.training.asynchronous.messages import (
+from gradlab.training.asynchronous.work import (
     Arrays,
     ComputedGradient,
     GradientRequest,
@@ -26,6 +25,7 @@ from gradlab.training.asynchronous.messages import (
     tensors,
 )
 from gradlab.training.collection import Ended
+from gradlab.training.recording import evaluation_row
 from gradlab.training.state import Run, begin, environments_of, replay_of
 
 
@@ -128,7 +128,7 @@ class _Evaluator:
         run = self._run
         run.learner.load(tensors(networks))
         run.iteration, run.seconds, run.replay.added = now.values()
-        return evaluations.row(run)
+        return evaluation_row(run)
 
 
 ROLES: dict[str, Callable[..., Any]] = {

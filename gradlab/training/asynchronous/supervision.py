@@ -129,11 +129,7 @@ class PendingCall:
         self._process.close(self)
 
     def answered(self) -> bool:
-        """Whether a call that has ended has an answer; if its process died, it is repeated.
-
-        Raises:
-            Failure: the method failed, or its processes die one after another.
-        """
+        """Whether a call that has ended has an answer; if its process died, it is repeated."""
         try:
             self.value = self.sent.result()
         except WorkerDied as death:
@@ -149,11 +145,7 @@ class PendingCall:
         return True
 
     def result(self) -> Any:
-        """The answer, waited for.
-
-        Raises:
-            Failure: as `answered`.
-        """
+        """The answer, waited for."""
         while not hasattr(self, "value"):
             self.answered()
         return self.value

@@ -1,12 +1,10 @@
-"""What an asynchronous run has begun, as data that is saved with it.
-
-A learner's work is a batch that it uses `reuse` times: for each use a gradient of the critics, and
-every `delay` uses one of the policy. The n-th batch has the random numbers of the updates
-n · reuse, n · reuse + 1, …, whichever process computes with it and whenever.
-
-How old gradients were when they were applied, and what each process did, from row to row.
+"""What an asynchronous run has begun, as data that is saved with it; the age of its gradients.
 
 lag = t − v       steps of the network between θ_v, at which a gradient was computed, and θ_t
+
+A learner's work is a batch that it uses `reuse` times. The n-th batch has the random numbers of the
+updates n · reuse, n · reuse + 1, …, whichever process computes with it. Processes exchange arrays
+by name: tensors are slow to pickle.
 """
 
 from __future__ import annotations
@@ -18,14 +16,75 @@ from typing import Any, final
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from gradlab.storage.journal_tables import Column, Table
 from gradlab.training.algorithm import Algorithm
 from gradlab.training.asynchronous.choice import ROLES, Asynchronous, Role
-from gradlab.training.asynchronous.messages import Arrays, arrays, tensors
 from gradlab.training.collection import Environments
+from gradlab.training.learner import Learner
+from gradlab.training.parts.context import Floats
 from gradlab.training.trained import under
+
+Arrays = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class GradientRequest:
+    """A gradient to be computed.
+
+    Attributes:
+        number: of the update whose random numbers it takes; batch: columns of its transitions.
+        targets: of the critics at that batch, [E, N]; None: to be computed.
+        weights: of the mixture, [E, terms].
+    """
+
+    role: Role
+    number: int
+    batch: Arrays
+    targets: NDArray[Any] | None
+    weights: Floats
+
+
+@dataclass(frozen=True, eq=False)
+class ComputedGradient:
+    """A gradient.
+
+    Attributes:
+        gradients: of every parameter, as `Trained.raw.parameters`.
+        loss: [E]; value: mean of the critics, [E], of a critic's gradient.
+        horizon: of the longest rollout; targets: as asked, or those computed; seconds: it took.
+    """
+
+    gradients: list[NDArray[Any]]
+    loss: NDArray[Any]
+    value: NDArray[Any] | None = None
+    horizon: int = 0
+    targets: NDArray[Any] | None = None
+    seconds: float = 0.0
+
+
+def arrays(tensors: Mapping[str, Tensor]) -> Arrays:
+    """In memory of their own, as they are now."""
+    return {name: tensor.detach().cpu().numpy().copy() for name, tensor in tensors.items()}
+
+
+def tensors(arrays: Mapping[str, NDArray[Any]]) -> dict[str, Tensor]:
+    """Of the same numbers; what a cluster has in common memory cannot be written, and is copied."""
+    return {name: torch.from_numpy(np.require(x, None, "W")) for name, x in arrays.items()}
+
+
+def networks_of(learner: Learner) -> Arrays:
+    """Networks, targets and temperature, without the optimisers' memory."""
+    state = learner.state().items()
+    return arrays({k: x for k, x in state if "_adam." not in k and k != "cached_targets"})
+
+
+def policy_of(learner: Learner) -> Arrays:
+    """What an actor needs."""
+    state = learner.trained_policy.state("policy").items()
+    return arrays({name: x for name, x in state if "_adam." not in name})
 
 
 def _bins(choice: Asynchronous) -> int:
@@ -180,10 +239,6 @@ class Work:
         return state | _named("window", self.window.state())
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """
-        Raises:
-            InputError, KeyError: the state is of another run.
-        """
         self.batches = int(state["batches"])
         for k, environments in enumerate(self.environments[1:], 1):
             environments.load(under(state, f"actor.{k}."))

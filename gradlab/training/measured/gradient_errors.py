@@ -1,15 +1,10 @@
 """Errors of the gradient that a policy follows against the true one, measured while it trains.
 
-    relative_mse, …           against the true gradient, the simulator's own unrolled to convergence
-    dynamics_relative_mse, …  against the same estimator on the simulator: same horizon, same
-                              critic, so that what remains is the model's doing alone
+    relative_mse, …           against the simulator's own gradient, unrolled to convergence
+    dynamics_relative_mse, …  against the same estimator on the simulator: the model's doing alone
 
-Bias², variance per start, MSE of a batch and cosine at every horizon of the mixture whose first
-action carries θ, in float64. Starts are drawn from the task's law, the same ones in every
-measurement of every run, so that runs are paired and a policy is not measured at
-states where it has failed. Draws are apart from training's.
-
-Every other row has its own loss measured, at the states that it starts from (`row_errors`).
+Here mixtures whose first action carries θ, in float64, from the same starts of the task in every
+measurement of every run; all other rows: `row_errors`.
 """
 
 from __future__ import annotations

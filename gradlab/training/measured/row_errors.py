@@ -44,11 +44,9 @@ from gradlab.statistics.moments import Estimate, Moments, PairSums, estimates, p
 from gradlab.storage.journal_tables import Column, Table
 from gradlab.systems.entropy import Entropic
 from gradlab.training.algorithms import Algorithm
-from gradlab.training.alone import alone
 from gradlab.training.draws import Draws
-from gradlab.training.learner import Learner
+from gradlab.training.learner import Learner, alone
 from gradlab.training.measured import row_gradients
-from gradlab.training.measured.columns import STATUSES
 from gradlab.training.measured.row_gradients import (
     FEWEST,
     USE,
@@ -81,6 +79,7 @@ SQUARES = ("gradient2", "truth2", "inner")
 ENDS = ("", "_low", "_high")
 DYNAMICS = "dynamics_"
 _REASON = "truth_reason"  # of the first seed whose truth is none or imprecise
+STATUSES = ("none", "imprecise", "cut", "converged")
 TRUTHS = (*STATUSES, "score")
 _CHECKED = 10  # measurements to two whose truth is compared with finite differences
 

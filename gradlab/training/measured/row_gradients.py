@@ -2,19 +2,9 @@
 
     G_i = −∂/∂θ_i [N · loss],   θ_1 = … = θ_N = θ,   the i-th start acted on by θ_i
 
-The loss is called as an update calls it, for one seed in float64, but that each of its N starts has
-a copy of the policy to itself, so that one backward pass has the gradients of all of them. A new
-loss needs nothing here: what it starts from are the states at which it first acts with θ, and what
-it makes of the model is seen by giving it the simulator instead. Paths from one start (MAAC) are
-one sample. Gradients are ascent, per unit of the task's reward, θ as in `policy.parameters()`.
-Where weights are normalised as they act, what is followed is the gradient in those before
-(`in_trained_weights`).
-
-Starts at which a row's own gradient is measured: those that its policy loss starts from.
-
-batches   rows as the source draws them, with draws apart from training's
-paths     of the newest windows where the loss follows paths; those in which an episode ends or
-          begins are left out, so that each is one path from one start
+The loss is called as by an update, for one seed in float64, with a copy of the policy for each
+start: one backward pass has all gradients (ascent, per unit of the task's reward). Starts are the
+states at which it first acts, those that the source draws; of on-policy paths the unbroken ones.
 """
 
 from __future__ import annotations

@@ -1,15 +1,12 @@
 """Steering: what is followed, for how long, or nothing, as returns on the simulator say.
 
-    rehearse   every `every` iterations each horizon's own updates are made ahead, critic and model
-               frozen; the policy after 1, 5 or 25 of them with the highest return is adopted, or
-               the present one held. There are no other updates of the policy.
-    accept     every few updates the policy is compared with the last one accepted. Lower: back to
-               that one, half the step, the next horizon; else it is accepted, and steps grow by 1.3
-               up to the rule's.
+    rehearse   each horizon's updates are made ahead, critic and model frozen; the policy after 1, 5
+               or 25 of them with the highest return is adopted, or the present one held
+    accept     a policy that is lower than the last one accepted is taken back: half the step, the
+               next horizon; else steps grow by 1.3 up to the rule's
 
-Returns are discounted, of deterministic actions, from the same few fresh starts on the same noise:
-with starts of their own the comparison is worth nothing. The optimiser counts its steps as one for
-all seeds, as if every rehearsal had been adopted, so that a seed does not depend on the others.
+Discounted returns of deterministic actions from the same few fresh starts on the same noise. The
+optimiser counts every rehearsal as adopted, so that a seed does not depend on the others.
 """
 
 from __future__ import annotations
@@ -24,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gradlab import validation
 from gradlab.data.noise import stream
 from gradlab.errors import InputError
 from gradlab.storage.journal_tables import Column, Table
@@ -55,15 +53,10 @@ def steered(algorithm: Algorithm, steer: Steer | None, every: int | None = None)
     Args:
         every: iterations between two decisions; None: as many as 25 updates of the policy take to
             rehearse, or 5 to accept.
-
-    Raises:
-        InputError: another word, or a row whose policy follows something else than n-step returns
-            from replayed states, or measured weights.
     """
     if steer is None:
         return algorithm
-    if steer not in ("rehearse", "accept"):
-        raise InputError(f"steer is {steer!r}, expected 'rehearse' or 'accept'")
+    validation.word("steer", steer, ("rehearse", "accept"))
     if isinstance(algorithm.weights, MeasuredWeights):
         raise InputError("steer and measured weights both choose what is followed: take one")
     if not isinstance(algorithm.loss, MixtureLoss | FromStarts) or algorithm.source.steps:
@@ -81,8 +74,7 @@ def steered(algorithm: Algorithm, steer: Steer | None, every: int | None = None)
     )
     updates = LENGTHS[-1] if steer == "rehearse" else _COMPARED
     chosen = updates * algorithm.delay if every is None else every
-    if chosen < 1:
-        raise InputError(f"steer_every is {chosen}, expected an integer from 1")
+    validation.whole("steer_every", chosen, 1)
     rule = Steered(steer, chosen, algorithm.weights, own)  # type: ignore[arg-type]
     if isinstance(algorithm.weights, FixedWeights):
         algorithm.weights(0, own)
@@ -221,10 +213,6 @@ def state(run: Run) -> dict[str, Tensor]:
 
 
 def load(run: Run, saved: Mapping[str, Tensor]) -> None:
-    """
-    Raises:
-        InputError, KeyError: the numbers are of another run.
-    """
     if not isinstance(run.algorithm.weights, Steered):
         return
     if saved["in_force"].shape != run.learner.in_force.shape:

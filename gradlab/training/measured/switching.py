@@ -1,24 +1,13 @@
 """The rule that replaces a mixture's weights: only where the samples show others better.
 
-    D(w) = loss(w) − loss(w₀)                           w₀ in force, F of `grams`, without bias
-    "mse"     loss(w) = wᵀE w, the mean squared error
-    "gain"    loss(w) = −E ĝ·t / √E |ĝ|²,  ĝ = Σ w_k ĝ_k of one batch: what a step of unit length
-              adds to the return, to first order, where t is the gradient of the return
-
-on one and the same groups, each left out in turn, so that what w and w₀ have in common cancels.
-
-    weights   ŵ = argmin loss replaces w₀ where D(ŵ) + c se < 0, c Scheffé's bound
+    D(w) = loss(w) − loss(w₀)       w₀ in force; loss: wᵀE w ("mse"), or −E ĝ·t / √E |ĝ|² ("gain")
+    weights   ŵ = argmin loss replaces w₀ where D(ŵ) + c se < 0,
+              c = √((K − 1)(G − 1)/(G − K + 1) F_{K−1, G−K+1}(1 − α))     (Scheffé, Hotelling)
     horizon   the one of least loss replaces w₀ where w₀ is not in the 95% set of the K and w₀
 
-Where every true D ≥ 0 either happens in at most α = 5% of measurements, although ŵ is chosen on the
-groups that judge it. D is linear where errors are equal: then no direction ŵ − w₀ among K − 1 of
-them has a statistic beyond c = √((K − 1)(G − 1)/(G − K + 1) F_{K−1, G−K+1}(1 − α)), Hotelling's. A
-curved D adds to D(ŵ) what its direction gains, and is further on the safe side. The gain does not
-depend on the scale of w, which leaves it K − 1 directions, too.
-
-Weights keep a floor, (1 − s) ŵ + s/K: s is the largest share up to α, the rate at which a
-measurement may be wrong, whose price is at most one standard error of loss(ŵ). So no estimator is
-given up on one measurement, and one that explodes is not kept at any price.
+Groups are left out in turn, so that what w and w₀ share cancels; where every true D ≥ 0 either is
+wrong in at most α = 5%, although ŵ is chosen on the same groups. Weights keep a floor, (1 − s) ŵ +
+s/K, s the largest share up to α whose price is at most one standard error of loss(ŵ).
 """
 
 from __future__ import annotations

@@ -1,13 +1,9 @@
 """A second replay, which the model fills: rollouts of length k that branch off replayed states.
 
-Where one ends in a terminal state, another begins from a replayed state, so that every seed stores
-as many transitions; their realised length, steps over rollouts begun, is recorded beside k. A step
-that leaves the finite numbers is not stored: the replayed transition that its rollout began with
-takes its row, and another rollout begins.
+k(i) = ⌊first + (last − first) · (i − begin)/(end − begin)⌋, between first and last      (MBPO)
 
-Schedule of the short rollouts from replayed states that fill a second replay (MBPO).
-
-k(i) = ⌊first + (last − first) · (i − begin)/(end − begin)⌋, between first and last
+Where a rollout ends, another begins, so that every seed stores as many transitions; one that leaves
+the finite numbers is replaced by the replayed transition that it began with.
 """
 
 from __future__ import annotations
@@ -20,6 +16,7 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
+from gradlab import validation
 from gradlab.data.replay import Batch, Replay
 from gradlab.errors import InputError
 from gradlab.training.collection import Act
@@ -49,9 +46,7 @@ class Branching:
 
     def __post_init__(self) -> None:
         for name in ("every", "rollouts", "first", "last", "kept"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise InputError(f"rollouts have {name} {value!r}, expected an integer from 1")
+            validation.whole(f"branching's {name}", getattr(self, name), 1)
         if not 0 <= self.begin < self.end:
             raise InputError(
                 f"rollouts have begin {self.begin} and end {self.end}: expected 0 ≤ begin < end"
@@ -133,10 +128,6 @@ class Branches:
         return self.replay.state()
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """
-        Raises:
-            InputError, KeyError: the numbers are of another replay.
-        """
         self.replay.load(state)
 
 

@@ -1,16 +1,9 @@
-"""The models that a run learns beside its policies, as rollouts and as measurements need them.
+"""The models that a run learns beside its policies: one ensemble per seed and role, all at once.
 
-Nearest neighbours of every row within its own seed, kept while replay grows.
-
-Points enter in the order of their arrival, so that a run that is resumed finds what one that was
-never stopped has: the search is exact, and its metric is that of the first fit. Once replay
-forgets, the search begins anew.
-
-One ensemble per seed, fitted again and again to rows that grow: all seeds' members at once.
-
-A fit goes on from the last one for a given number of Adam's steps. Rows are drawn with replacement
-from the member's own seed, by streams of that seed, so that seeds together are seeds apart. A
-member that leaves the finite numbers is put back to where it was before the fit.
+Rows follow the environments in time, seed after seed; one piece in ten of every environment's time
+is held out for as long as it is in replay. Rows and bootstraps are drawn by the seed's own streams;
+a member that leaves the finite numbers is put back. Neighbours are exact and kept while replay
+grows, in the metric of the first fit.
 """
 
 from __future__ import annotations
@@ -26,21 +19,115 @@ from torch import Tensor
 
 from gradlab.data.noise import child
 from gradlab.data.replay import Replay
+from gradlab.data.trajectories import Trajectories, from_rows, joined
 from gradlab.errors import InputError
-from gradlab.fitting.derivative_losses import DirectionalDerivative, Neighbours
+from gradlab.fitting.derivative_losses import (
+    DirectionalDerivative,
+    MultiStepDirectional,
+    Neighbours,
+)
 from gradlab.fitting.fitted import of_members, set_constant_noise
-from gradlab.fitting.losses import Bound, Loss, OneStepError, Prediction, outputs
+from gradlab.fitting.losses import (
+    Bound,
+    Loss,
+    Prediction,
+    StandardisedRows,
+    outputs,
+    standardised,
+)
 from gradlab.networks import spectral
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble
 from gradlab.systems.learned import LearnedSystem, TwoModels
 from gradlab.systems.system import System
 from gradlab.tasks import Task
 from gradlab.training.draws import Draws
-from gradlab.training.models.experience import Experience, experience
 from gradlab.training.models.model_choice import LearnedModel
 from gradlab.training.models.seed_models import Model, SeedModels, SeedTwoModels
 from gradlab.training.trained import restored, under
 
+PIECE = 10  # steps of one environment that are held out together
+_ONE_IN = 10
+
+
+@dataclass(frozen=True, eq=False)
+class Experience:
+    """E seeds of m rows each, seed after seed.
+
+    Attributes:
+        rows: standardised seed by seed; its means and deviations are [E, width].
+        numbers: [m], of a seed's rows in the order of their arrival since the run began.
+        held: [m] bool, which of them are held out.
+    """
+
+    rows: StandardisedRows
+    numbers: Tensor
+    held: Tensor
+
+    @property
+    def seeds(self) -> int:
+        return len(self.rows.inputs) // len(self.numbers)
+
+    def part(self, held: bool) -> Tensor:
+        """Training or held-out rows of every seed, in order."""
+        part = (self.held == held).nonzero()[:, 0]
+        begin = torch.arange(self.seeds)[:, None] * len(self.numbers)
+        return (begin + part).flatten().to(self.rows.inputs.device)
+
+
+def experience(replay: Replay, agents: int, latest: int | None = None) -> Experience:
+    """All of replay, or the latest rows.
+
+    Args:
+        agents: environments per seed, which fill replay in turn.
+        latest: rows per seed.
+    """
+    kept = len(replay) if latest is None else min(latest, len(replay))
+    numbers = torch.arange(replay.added - kept, replay.added)
+    agent, step = numbers % agents, numbers // agents
+    order = (agent * (int(step[-1]) + 1) + step).argsort()
+    numbers, agent, step = numbers[order], agent[order], step[order]
+    held = (step // PIECE + agent) % _ONE_IN == 0
+    if held.all() or not held.any():
+        raise InputError(f"replay has {kept} rows, too few to hold some out: raise warmup")
+    next_to = (agent[1:] == agent[:-1]) & (step[1:] == step[:-1] + 1)
+    at = (numbers % replay.rows.shape[1]).to(replay.rows.device)
+    records = [_record(rows, replay.widths, next_to) for rows in replay.rows[:, at]]
+    return Experience(_standardised(records, (~held).nonzero()[:, 0], replay), numbers, held)
+
+
+def _record(rows: Tensor, widths: tuple[int, ...], next_to: Tensor) -> Trajectories:
+    """One seed's rows; `next_to` [m − 1]: whether two are successive steps of one environment."""
+    state, action, reward, after, terminated = torch.split(rows.cpu(), list(widths), dim=1)[:5]
+    ended = terminated[:, 0] > 0.5
+    goes_on = next_to & (after[:-1] == state[1:]).all(dim=1) & ~ended[:-1]
+    episode = torch.zeros(len(rows), dtype=torch.long)
+    episode[1:] = (~goes_on).cumsum(0)
+    return from_rows(state, action, reward[:, 0], after, ended, episode)
+
+
+def _standardised(
+    records: list[Trajectories], training: Tensor, replay: Replay
+) -> StandardisedRows:
+    device = str(replay.rows.device)
+    by_seed = [
+        standardised(
+            record, training, residual=True, reward=True, dtype=replay.rows.dtype, device=device
+        )[0]
+        for record in records
+    ]
+    return StandardisedRows(
+        record=joined([rows.record for rows in by_seed]),
+        inputs=torch.cat([rows.inputs for rows in by_seed]),
+        targets=torch.cat([rows.targets for rows in by_seed]),
+        input_mean=torch.stack([rows.input_mean for rows in by_seed]),
+        input_std=torch.stack([rows.input_std for rows in by_seed]),
+        target_mean=torch.stack([rows.target_mean for rows in by_seed]),
+        target_std=torch.stack([rows.target_std for rows in by_seed]),
+        residual=True,
+    )
+
+
+_Directional = DirectionalDerivative | MultiStepDirectional
 _EVALUATED = 1024  # held-out rows per seed, evenly spread over all
 
 
@@ -130,10 +217,6 @@ class Ensembles:
         return tensors | {"steps": torch.tensor(self.steps)}
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """
-        Raises:
-            KeyError, RuntimeError: the numbers are of other networks.
-        """
         with torch.no_grad():
             for start, network in (("network.", self.ensemble), ("used.", self.used)):
                 for name, value in network.state_dict().items():
@@ -229,9 +312,6 @@ def _picked(rows: Tensor, data: Experience, share: Tensor) -> Tensor:
     Args:
         rows: to pick from, seed after seed.
         share: [E, M, batch] in [0, 1), where in its seed's part of `rows` each one lies.
-
-    Raises:
-        InputError: a seed has none.
     """
     counts = torch.bincount(rows.cpu() // len(data.numbers), minlength=data.seeds)
     if not counts.all():
@@ -249,7 +329,7 @@ class NearestRows:
         scale: [E, ds + da] float64, the metric; None before the first fit.
     """
 
-    def __init__(self, loss: DirectionalDerivative) -> None:
+    def __init__(self, loss: _Directional) -> None:
         self.loss = loss
         self.scale: Tensor | None = None
         self._search: list[Neighbours] = []
@@ -322,8 +402,8 @@ class Dynamics:
     def __init__(self, choice: LearnedModel, task: Task, draws: Draws, agents: int) -> None:
         self.choice, self.task, self.draws, self.agents = choice, task, draws, agents
         self.roles = {role: Ensembles(role, choice, task, draws) for role in choice.roles}
-        directional = isinstance(choice.loss, DirectionalDerivative)
-        self.nearest = NearestRows(choice.loss) if directional else None  # type: ignore[arg-type]
+        loss = choice.loss
+        self.nearest = NearestRows(loss) if isinstance(loss, _Directional) else None
 
     @property
     def fitted(self) -> bool:
@@ -373,10 +453,6 @@ class Dynamics:
         return tensors
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """
-        Raises:
-            KeyError, RuntimeError: the numbers are of other models.
-        """
         for role, ensembles in self.roles.items():
             ensembles.load(under(state, f"{role}."))
         if self.nearest is not None:
@@ -385,9 +461,9 @@ class Dynamics:
     def _bounds(self, loss: Loss, data: Experience) -> tuple[Bound, Bound]:
         """The loss on training rows, and what is reported of held-out ones: its prediction part."""
         training, held_out = data.part(False), data.part(True)
-        if not isinstance(loss, DirectionalDerivative):
+        if not isinstance(loss, _Directional):
             return loss.bind(data.rows, training, held_out)
         assert self.nearest is not None
         near = self.nearest.near(data)
-        _, reported = OneStepError(loss.prediction).bind(data.rows, training, held_out)
+        _, reported = loss.reported.bind(data.rows, training, held_out)
         return loss.bound(data.rows, training, near), reported

@@ -1,16 +1,10 @@
-"""Choices of a model that is learned while a policy trains: the value of `Algorithm.model`.
-
-    every `every` iterations: `steps` steps of Adam on all rows in replay, from where it was
-    (MBPO and DDPPO refit every 250; the first fit takes `first_steps`)
-
-A trial differs from its baseline in one field: `loss`, `spectral`, `two_models`.
-"""
+"""Choices of a model that is learned while a policy trains: the value of `Algorithm.model`."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
+from gradlab import validation
 from gradlab.errors import InputError
 from gradlab.fitting import derivative_losses
 from gradlab.fitting.derivative_losses import named_loss
@@ -66,21 +60,16 @@ class LearnedModel:
     def __post_init__(self) -> None:
         check_network(self.network)
         for name in ("members", "every", "first_steps", "steps", "batch"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise InputError(f"model has {name} {value!r}, expected an integer from 1")
-        if not all(isinstance(width, int) and width >= 1 for width in self.hidden):
-            raise InputError(f"model has hidden {self.hidden!r}, expected widths from 1")
-        if self.rows is not None and self.rows < 1:
-            raise InputError(f"model has rows {self.rows}, expected a positive number, or None")
+            validation.whole(f"model's {name}", getattr(self, name), 1)
+        for width in self.hidden:
+            validation.whole("model's hidden", width, 1)
+        if self.rows is not None:
+            validation.whole("model's rows", self.rows, 1)
         if self.elites is not None and self.elites not in range(1, self.members + 1):
-            raise InputError(
-                f"model has elites {self.elites!r}, expected 1 to its {self.members} members, or "
-                f"None for all"
+            raise validation.expected(
+                "model's elites", self.elites, f"1 to its {self.members} members, or None for all"
             )
-        if not 0 < self.learning_rate < math.inf:
-            got = self.learning_rate
-            raise InputError(f"model has learning_rate {got!r}, expected a positive number")
+        validation.number("model's learning_rate", self.learning_rate, above=0)
         if not hasattr(self.loss, "bind"):
             names = ", ".join(LOSSES)
             raise InputError(f"model has loss {self.loss!r}, expected one of {names}, or a Loss")

@@ -1,29 +1,11 @@
-"""One step of every seed's ensemble at once: E seeds of M members as one batched program.
+"""One step of every seed's ensemble at once, and slopes of all transitions of a batch.
 
     s', r = μ_k(s, a) + σ_k(s, a) ξ,       k drawn anew in every step
 
-N rows of a seed are dealt to its M members by the rank of a column of noise, so that every member
-has N/M of them and a step is one product over [E·M, N/M] for each layer. Each row meets its members
-by the law of `systems.learned`: gradients have the expectation that is measured there.
-
-With two models (DDPPO) the second ones are dealt to the rows by a column of their own. Chained
-along given states, their Jacobians have the products of their means for expectation, which are
-those of `systems.learned`.
-
-Slopes of all transitions of a batch at once: ∂(s′, r)/∂(s, a), [E, N, ds + 1, ds + da].
-
-    simulator_slopes   its certified Jacobians, by one `linearize` of every step and environment
-    model_slopes       those of a model's mean, at the simulator's states        (DMO; RP-DR, SVG)
-
-No state is stepped to again: both are taken at the transitions as they were collected.
-
-The simulator in the place of a model, with its own Jacobians or with the model's.
-
-    TrueSteps     s′, r of the simulator, and its derivatives: autograd's, or certified ones
-    TrueStates    s′, r of the simulator, the derivatives of the model's mean at the same (s, a)
-
-A policy loss that is given them follows the gradient that it would follow were the model exact, or
-were its states exact: differences between these are what its states and its Jacobians make.
+N rows of a seed are dealt to its M members by the rank of a column of noise, N/M each: one product
+over [E·M, N/M] per layer, by the law of `systems.learned`. With two models (DDPPO) the second is
+dealt by a column of its own. `TrueSteps` and `TrueStates` put the simulator in a model's place,
+with its own derivatives or the model's.
 """
 
 from __future__ import annotations

@@ -10,7 +10,6 @@ become shorter, and where they are smoother, longer.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import final
@@ -18,7 +17,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from gradlab.errors import InputError
+from gradlab import validation
 
 
 @dataclass(frozen=True)
@@ -37,13 +36,8 @@ class Stiffness:
 
     def __post_init__(self) -> None:
         for name in ("threshold", "rate"):
-            value = getattr(self, name)
-            if not 0 < value < math.inf:
-                raise InputError(f"stiffness has {name} {value!r}, expected a positive number")
-        if not isinstance(self.shortest, int) or self.shortest < 1:
-            raise InputError(
-                f"stiffness has shortest {self.shortest!r}, expected an integer from 1"
-            )
+            validation.number(f"stiffness's {name}", getattr(self, name), above=0)
+        validation.whole("stiffness's shortest", self.shortest, 1)
 
     @property
     def name(self) -> str:
@@ -92,9 +86,5 @@ class AdaptiveHorizon:
         return {"value": self.value, "dual": self.dual}
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """
-        Raises:
-            KeyError, RuntimeError: the numbers are of other seeds.
-        """
         self.value = self.value.copy_(state["value"]).clone()
         self.dual = self.dual.copy_(state["dual"]).clone()

@@ -1,18 +1,7 @@
-"""Context of an update: the networks, systems and draws that targets and losses are computed from.
+"""Context of an update: what targets and losses are computed from, weights of mixtures, and fits.
 
-Policies and critics appear as functions, so that a target or a loss knows neither optimisers nor
-how networks are stacked. Everything has a leading axis [E] of seeds.
-
-The weights that a mixture of horizons may have: fixed, a rule of the papers, measured, or as
-steering decides.
-
-How critics are fitted to the target of a batch: values with one method.
-
-    Passes(1, 1)   one step of Adam on the whole batch             (MPG, TD3, SAC, MBPO)
-    Passes(k, m)   k passes over it, each of m steps on its rows in a new order       (SHAC)
-
-Targets are computed once for a batch, before its first step. Orders follow from the seed and the
-iteration.
+Policies and critics are functions, so that a part knows neither optimisers nor how networks are
+stacked. Everything has a leading axis [E] of seeds.
 """
 
 from __future__ import annotations
@@ -26,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gradlab import validation
 from gradlab.data.replay import Batch
 from gradlab.errors import InputError
 from gradlab.statistics.mixing import MpgJournalWeights, MpgWeights
@@ -48,9 +38,7 @@ class Passes:
 
     def __post_init__(self) -> None:
         for name in ("epochs", "parts"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise InputError(f"{name} is {value!r}, expected an integer from 1")
+            validation.whole(name, getattr(self, name), 1)
 
     @property
     def name(self) -> str:

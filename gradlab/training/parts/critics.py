@@ -1,29 +1,33 @@
 """Critics: of what they are values, and the loss by which they are fitted.
 
-    Q(s, a)        an action value: −α log π(a|s) is added to it where the return is soft
-    V(s)           a state value: no action, and the entropy of its action is inside it
-
     mean square           ½ mean (y − critic)², y the target of the row
     importance-weighted   ½ mean w (y − critic)²,  w = min(c, π(a|s) / μ(a|s))    (SVG, algorithm 2)
-    action gradient       Huber's loss of ‖∇_a (y − critic)‖ and of y − critic    (MAGE, `mage`)
+    action gradient       mean h(‖∇_a δ(s, a)‖) + λ mean h(|δ(s, a)|),  a = π(s)              (MAGE)
+                          δ = y(s, a, r̂, ŝ′) − Q(s, a),  r̂, ŝ′ = f(s, a, ξ)
 
-A target states which critics it is for, and how many (`targets.Target.kind`, `critics`). Targets
-and policy losses know a `Value` alone: what it is worth to be in a state and act there.
+MAGE (D'Oro & Jaśkowski 2020, section 4): y is differentiated through r̂, ŝ′ and the target policy.
+The paper has h(x) = x; its published code, which DDPPO compares with, Huber's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn.functional import smooth_l1_loss
 
+from gradlab import validation
 from gradlab.data.replay import Batch
 from gradlab.networks.mlp import QCritic, VCritic
 from gradlab.training.members import Network
+from gradlab.training.models.seed_models import model_step
 from gradlab.training.parts.context import Context, Objective, Value, Values
+
+if TYPE_CHECKING:
+    from gradlab.training.parts.targets import Target
 
 Critic = QCritic | VCritic
 Every = Callable[[Tensor, Tensor], Tensor]  # state, action → [E, C, N], every critic of every seed
@@ -201,3 +205,53 @@ class ImportanceWeighted:
         with torch.no_grad():
             weight = context.importance(batch, self.most)
         return 0.5 * (weight[:, None] * (target[:, None] - value).square()).mean(dim=2), value
+
+
+@dataclass(frozen=True)
+class ActionGradient:
+    """See above.
+
+    Attributes:
+        target: what gives y, the target of the row.
+        weight: λ; 0.2 in the paper's experiments, and 1 / 5 in its code.
+        threshold: below it h(x) is x² / 2 threshold, above it x − threshold / 2; 0: h(x) = x.
+    """
+
+    target: Target
+    weight: float = 0.2
+    threshold: float = 0.0
+    name: ClassVar[str] = "action gradient of the TD error"
+    densities: ClassVar[bool] = False
+    of_model: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        for name in ("weight", "threshold"):
+            validation.number(f"MAGE's {name}", getattr(self, name), least=0)
+
+    def __call__(
+        self, context: Context, batch: Batch, critics: Every, target: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        model, (_, rows) = context.model, batch.reward.shape
+        assert model is not None
+        drawn = context.along("penalty actions", 1, rows, context.noise_dim)
+        noise = context.along("penalty model noise", 1, rows, model.noise_dim)
+        action, _ = context.frozen(batch.state, None if drawn is None else drawn[0])
+        action = action.detach().requires_grad_()
+        after, reward, alive = model_step(
+            model, batch.state, action, None if noise is None else noise[0]
+        )
+        wanted = self.target(context, Batch(batch.state, action, reward, after, 1 - alive))
+        (slope,) = torch.autograd.grad(wanted.sum(), action)
+        value = critics(batch.state, action)
+        slopes = [
+            torch.autograd.grad(of_one.sum(), action, create_graph=True)[0]
+            for of_one in value.unbind(dim=1)
+        ]
+        unlike = (slope[:, None] - torch.stack(slopes, dim=1)).norm(dim=3)
+        error = wanted.detach()[:, None] - value
+        return self._mean(unlike) + self.weight * self._mean(error), value
+
+    def _mean(self, error: Tensor) -> Tensor:
+        """h over the rows, [E, C]."""
+        zero = torch.zeros_like(error)
+        return smooth_l1_loss(error, zero, reduction="none", beta=self.threshold).mean(dim=2)

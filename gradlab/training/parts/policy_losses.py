@@ -3,29 +3,29 @@
     X_n(s) = Σ_{t<n} γᵗ (r_t − α log π_t) + γⁿ (Q(s_n, a_n) − α log π_n)
     loss   = −Σ_n w_n mean X_n                                 (MPG eq. 8, 9; SAC; MAAC section 3)
 
-"first": a_0 alone carries θ, later actions come from a frozen copy with their state path kept, so
-that ∇X_n is the unified gradient of MPG eq. 6. "all": every action carries θ (eq. 5). A
-deterministic policy has no entropy term. All horizons share one rollout; a seed without weight on
-the longer ones rests at its first states while others go on, so that steps it has no use for cannot
-harm it. `Estimator.mean_gradient` gives the same gradients, one seed at a time.
+"first": a_0 alone carries θ, later actions come from a frozen copy with their state path kept (MPG
+eq. 6). "all": every action carries θ (eq. 5). All horizons share one rollout; a seed without weight
+on the longer ones rests at its first states. Closed-form systems step by `_RolloutSteps`, whose
+Jacobians of all steps are made at once in the backward pass.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol, final, runtime_checkable
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
+from gradlab import validation
 from gradlab.data.replay import Batch
-from gradlab.errors import InputError
 from gradlab.gradients.ways import WAYS, Way
-from gradlab.training.models.path_gradients import followed
-from gradlab.training.models.seed_models import model_step
+from gradlab.systems.system import System, Transition
+from gradlab.training.models.seed_models import Model, model_step
 from gradlab.training.parts.context import Act, Context, Floats
 
 NEGLIGIBLE = 1e-5  # weight below which a term's rollout is skipped
@@ -97,8 +97,7 @@ class MixtureLoss:
     of_simulator: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        if self.samples < 1:
-            raise InputError(f"samples is {self.samples!r}, expected an integer from 1")
+        validation.whole("samples", self.samples, 1)
 
     @property
     def name(self) -> str:
@@ -147,8 +146,7 @@ class FromStarts:
     of_simulator: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        if not 0 <= self.share <= 1:
-            raise InputError(f"share is {self.share!r}, expected a number from 0 to 1")
+        validation.number("share", self.share, least=0, most=1)
 
     @property
     def name(self) -> str:
@@ -251,3 +249,88 @@ def _at_rest(over: NDArray[np.bool_], home: _Here, here: _Here) -> _Here:
 def _longest(chosen: dict[int, Floats]) -> Floats:
     """The longest horizon to which each seed gives a weight, [E]."""
     return np.asarray(np.max([n * (weight > 0) for n, weight in chosen.items()], axis=0))
+
+
+ROWS = 4096  # of states that are linearized at once: more leave the processor's cache
+MOST = 1024  # rows of a step, from which on autograd is as fast
+_Slopes = tuple[Tensor, Tensor, Tensor, Tensor]  # A, B, r_s, r_a of one step
+
+
+@runtime_checkable
+class _ClosedForm(Protocol):
+    """A system whose `linearize` has formulas for its Jacobians, and takes about as long as a step.
+
+    Attributes:
+        closed_form: true; without it a system is taken not to have them.
+    """
+
+    closed_form: ClassVar[bool]
+
+
+def followed(model: Model | None, rows: int) -> Model | None:
+    """A model along a rollout of so many rows that is differentiated once: by `RolloutSteps` where
+    that is faster than autograd."""
+    if isinstance(model, _ClosedForm) and model.closed_form and rows <= MOST:
+        return RolloutSteps(model)
+    return model
+
+
+@final
+class RolloutSteps:
+    """Steps of one rollout, in the place of its system's.
+
+    Jacobians are made at the first backward pass that reaches any of the steps, and kept.
+    """
+
+    def __init__(self, system: System) -> None:
+        self.system = system
+        self._at: list[tuple[Tensor, Tensor, Tensor | None]] = []
+        self._slopes: list[_Slopes] = []
+
+    @property
+    def noise_dim(self) -> int:
+        return self.system.noise_dim
+
+    def step(self, state: Tensor, action: Tensor, noise: Tensor | None = None) -> Transition:
+        return Transition(*_Step.apply(self, state, action, noise))  # type: ignore[no-untyped-call]
+
+    def append(self, state: Tensor, action: Tensor, noise: Tensor | None) -> int:
+        """Remembers where a step is made; its number."""
+        self._at.append((state.detach(), action.detach(), noise))
+        self._slopes.clear()
+        return len(self._at) - 1
+
+    def slopes(self, k: int) -> _Slopes:
+        """Of the step of that number."""
+        if not self._slopes:
+            count = max(1, ROWS // max(len(self._at[0][0]), 1))
+            for first in range(0, len(self._at), count):
+                self._slopes += self._together(self._at[first : first + count])
+        return self._slopes[k]
+
+    def _together(self, steps: list[tuple[Tensor, Tensor, Tensor | None]]) -> list[_Slopes]:
+        states, actions, noises = zip(*steps, strict=True)
+        noise = None if noises[0] is None else torch.cat(noises)
+        found = self.system.linearize(torch.cat(states), torch.cat(actions), noise)
+        parts = (torch.split(x, len(states[0])) for x in (found.A, found.B, found.r_s, found.r_a))
+        return list(zip(*parts, strict=True))
+
+
+class _Step(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, path: RolloutSteps, state: Tensor, action: Tensor, noise: Tensor | None
+    ) -> tuple[Tensor, ...]:
+        after = path.system.step(state, action, noise)
+        ctx.path, ctx.number = path, path.append(state, action, noise)
+        ctx.mark_non_differentiable(after.alive)
+        return after.state, after.reward, after.alive
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, by_state: Tensor, by_reward: Tensor, _: Tensor) -> tuple[Any, ...]:
+        A, B, r_s, r_a = ctx.path.slopes(ctx.number)
+        row, weight = by_state[:, None], by_reward[:, None]
+        by_s = torch.baddbmm((weight * r_s)[:, None], row, A)[:, 0]
+        by_a = torch.baddbmm((weight * r_a)[:, None], row, B)[:, 0]
+        return None, by_s, by_a, None

@@ -1,12 +1,4 @@
-"""Sources of the batch of an update: values with one method, `source(stores, iteration)`.
-
-    Replayed    rows drawn from replay                                        (MPG, TD3, SAC, MAAC)
-    Branched    most of them from a second replay, which the model fills      (MBPO)
-    TwoStores   the same for the critic, the policy from replayed states      (DDPPO)
-    Newest      the last steps of every environment, on policy, used once     (SVG(∞), SHAC)
-
-Numbers are drawn by the name "batch" and the iteration, so that any batch can be drawn again.
-"""
+"""Sources of the batch of an update: values with one method, `source(stores, iteration)`."""
 
 from __future__ import annotations
 
@@ -15,8 +7,8 @@ from typing import ClassVar, Protocol
 
 import torch
 
+from gradlab import validation
 from gradlab.data.replay import Batch, Replay
-from gradlab.errors import InputError
 from gradlab.training.draws import Draws
 from gradlab.training.models.branches import Branching
 
@@ -83,7 +75,7 @@ class Branched:
     steps: ClassVar[int] = 0
 
     def __post_init__(self) -> None:
-        _check_share(self.real)
+        validation.number("real", self.real, least=0, most=1)
 
     @property
     def name(self) -> str:
@@ -107,7 +99,7 @@ class TwoStores:
     steps: ClassVar[int] = 0
 
     def __post_init__(self) -> None:
-        _check_share(self.real)
+        validation.number("real", self.real, least=0, most=1)
 
     @property
     def name(self) -> str:
@@ -132,11 +124,6 @@ def _joint(stores: Stores, iteration: int, branching: Branching, real: float) ->
     return Batch(**{name: torch.cat([part[name] for part in parts], 1) for name in parts[0]})
 
 
-def _check_share(real: float) -> None:
-    if not 0 <= real <= 1:
-        raise InputError(f"real is {real!r}, expected a share between 0 and 1")
-
-
 @dataclass(frozen=True)
 class Newest:
     """The last `steps` steps of every environment, step after step: the policy's own paths."""
@@ -145,8 +132,7 @@ class Newest:
     branching: ClassVar[Branching | None] = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.steps, int) or self.steps < 1:
-            raise InputError(f"steps is {self.steps!r}, expected an integer from 1")
+        validation.whole("steps", self.steps, 1)
 
     @property
     def name(self) -> str:

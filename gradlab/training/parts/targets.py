@@ -1,35 +1,13 @@
-"""Targets that critics are fitted to: values with one method, `target(context, batch)` → [E, N].
-
-    one step      r + γ Q′(s′, π′(s′) + clipped noise), the smaller of twins      (MPG eq. 11; TD3)
-    n steps       Σ_{l<n} γ^l r_l + γⁿ Q′(s_n, π′(s_n)), the policy run from the batch (MPG eq. 11)
-    state value   r + γ V′(s′), of actions that the policy would take                          (SVG)
-    no critic     0
-    soft          r + γ (min Q′(s′, a′) − α log π(a′|s′)),  a′ ~ π(·|s′)                       (SAC)
-    STEVE         all horizons up to H of every member of the model   (`parts.targets`; MAAC)
-    TD(λ)         λ-returns of on-policy windows with V′            (`parts.lambda_targets`; SHAC)
-
-Where episodes are masked nothing is valued beyond a terminal state; a truncated episode is valued.
-
-Target networks and how they follow the trained ones: values with one method.
-
-    Polyak    θ′ ← θ′ + τ (θ − θ′)    after every update of the policy      (DDPG, TD3, SAC, MPG)
-    Copied    θ′ ← θ                  after every k updates of the critic   (DQN, SVG)
-
-Targets are computed before an update, so that a network that is copied after each one is none of
-its own: `Copied(1)` is training without target networks.
+"""Targets of critics, `target(context, batch)` → [E, N], and how target networks follow.
 
 STEVE: targets of every horizon, weighted by how far an ensemble agrees on each of them.
 
     T_i = r + Σ_{j=1}^{i} γʲ (r̂_j − α log π_j) + γ^{i+1} (Q′_c(ŝ_{i+1}, a_{i+1}) − α log π_{i+1})
     y   = Σ_i w_i mean T_i,   w_i ∝ 1 / (var T_i + ε),   over members m × critics c,  i = 0 … H
 
-ŝ_1 is the replayed next state, from which each member m of the model rolls out the policy by itself
-(Buckman et al. 2018, eq. 3 and section 3.2; with a soft value as MAAC's target, section 3). Members
-share actions' and transitions' noise, so that they differ by what they have learned alone. At i = 0
-no model is used: its spread is the critics'.
-
-MAAC's published code takes the smaller critic of each member, whose T_0 has no spread at all, so
-that the one-step target has all the weight.
+from the replayed next state ŝ_1, each member by itself on common noise (Buckman et al. 2018, eq. 3;
+MAAC, section 3). MAAC's code takes the smaller critic of each member, whose T_0 has no spread, so
+that the one-step target has all the weight. A masked terminal state has no value beyond it.
 """
 
 from __future__ import annotations
@@ -40,8 +18,8 @@ from typing import ClassVar, Literal, Protocol
 import torch
 from torch import Tensor
 
+from gradlab import validation
 from gradlab.data.replay import Batch
-from gradlab.errors import InputError
 from gradlab.training.members import Network
 from gradlab.training.models.seed_models import ensemble_of, model_step
 from gradlab.training.parts.context import Context, Objective
@@ -71,11 +49,7 @@ class Steve:
     of_paths: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        if not isinstance(self.horizon, int) or self.horizon < 1:
-            raise InputError(
-                f"STEVE has horizon {self.horizon!r}, expected an integer from 1: without model "
-                f"steps the target is the soft one (Soft)"
-            )
+        validation.whole("STEVE's horizon", self.horizon, 1)
 
     @property
     def name(self) -> str:
@@ -156,8 +130,7 @@ class Copied:
     every: int = 1
 
     def __post_init__(self) -> None:
-        if not isinstance(self.every, int) or self.every < 1:
-            raise InputError(f"every is {self.every!r}, expected an integer from 1")
+        validation.whole("every", self.every, 1)
 
     @torch.no_grad()
     def __call__(self, target: Network, live: Network, iteration: int, acted: bool) -> None:

@@ -15,7 +15,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from gradlab.errors import InputError
+from gradlab import validation
 from gradlab.training.trained import restored, under
 
 
@@ -33,21 +33,10 @@ class Automatic:
     rate: float = 3e-4
 
     def __post_init__(self) -> None:
-        if self.entropy is not None and not math.isfinite(self.entropy):
-            raise InputError(f"entropy is {self.entropy!r}, expected a finite number of nats")
+        if self.entropy is not None:
+            validation.number("entropy", self.entropy)
         for name in ("first", "rate"):
-            value = getattr(self, name)
-            if not 0 < value < math.inf:
-                raise InputError(f"temperature has {name} {value!r}, expected a positive number")
-
-
-def check_temperature(temperature: float | Automatic) -> None:
-    """
-    Raises:
-        InputError: a number that is negative or not finite.
-    """
-    if not isinstance(temperature, Automatic) and not 0 <= temperature < math.inf:
-        raise InputError(f"temperature is {temperature!r}, expected a number from 0")
+            validation.number(f"temperature's {name}", getattr(self, name), above=0)
 
 
 @final
@@ -85,10 +74,6 @@ class Temperature:
         return {"log": self.log.detach()} | {f"adam.{name}": x for name, x in memory.items()}
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """
-        Raises:
-            KeyError, RuntimeError: the numbers are of other seeds.
-        """
         with torch.no_grad():
             self.log.copy_(state["log"])
         memory = under(state, "adam.")

@@ -1,36 +1,19 @@
-"""Policy loss along on-policy windows, whose transitions are linearized all at once.
+"""Policy losses and TD(λ) targets along on-policy windows, linearized all at once.
 
     loss = −mean Σ_{t<h} γᵗ (r_t − α log π_t) + γʰ V′(s_h)
-
-    n_t = γ λ_{t+1} where the path goes on, γ ∂V′/∂s at its end         adjoint of s_{t+1}
-    u_t = r_a + Bᵀ n_t                                                  of the action a_t
+    n_t = γ λ_{t+1} where the path goes on, γ ∂V′/∂s at its end,  u_t = r_a + Bᵀ n_t
     λ_t = r_s + Aᵀ n_t + Kᵀ u_t − α ∂log π_t/∂s,   K = ∂π_θ(s_t, ε_t)/∂s
     ∇   = Σ_t γᵗ (u_t · ∂π_θ(s_t, ε_t)/∂θ − α ∂log π_t/∂θ)
+    G_t = r_t − α log π_t + γ ((1 − λ) V′(s_{t+1}) + λ G_{t+1}),     at a path's end λ = 0
 
-This is backpropagation through the simulator (SHAC, Xu et al. 2022, eq. 5), or along its states
-through a learned model (DMO, Amigo et al. 2025), with the path unrolled once, as it was collected:
-states, actions and noise are the stored ones. Where an episode ends, the rest of the window is
-another path, at γ⁰ again.
+Through the simulator (SHAC, Xu et al. 2022, eq. 5, 8), or along its states through a model (DMO,
+Amigo et al. 2025). By halves (ABPT, Li et al. 2025): −½ this − ½ mean Q(s_t, π(s_t)). By variances
+(AGPO, Gao et al. 2024; there of gradients in θ), J_h = V′ and
 
-Amended (ABPT, Li et al. 2025): half of it, and half of the critic's own gradient at every state,
-
-    loss = −½ mean [Σ_{t<h} γᵗ r_t + γʰ Q′(s_h, π(s_h))] − ½ mean Q(s_t, π(s_t)),
-
-so that what a reward hides from its derivatives reaches the policy through Q. Weighed by variances
-(AGPO, Gao et al. 2024), at every step the critic takes the place of what follows as far as it is
-the quieter one,
-
-    J_t = (1 − ω_t) Q(s_t, π(s_t)) + ω_t (r_t + γ J_{t+1}),   J_h = V′,   ω_t = v₀² / (v₀² + v₁²)
-
+    J_t = (1 − ω_t) Q(s_t, π(s_t)) + ω_t (r_t + γ J_{t+1}),   ω_t = v₀² / (v₀² + v₁²)
     v₀, v₁ = tr Var ∂Q/∂a_t, tr Var ∂(r_t + γ V′)/∂a_t        over the paths of the window
 
-where the paper's variances are of the gradients in θ.
-
-On-policy windows as paths: which rows follow one another, and where a path stops.
-
-A window has the environments' steps one after another, [E, steps · agents, ·]. Cut into paths it
-has a path's steps side by side, [E, paths · steps, ·], so that whatever acts on rows acts on all
-steps at once.
+A window is [E, steps · agents, ·]; cut into paths it is [E, paths · steps, ·].
 """
 
 from __future__ import annotations
@@ -42,11 +25,14 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from gradlab import validation
 from gradlab.data.replay import Batch
 from gradlab.errors import Failure
 from gradlab.training.models.seed_models import model_slopes, simulator_slopes
 from gradlab.training.parts.context import Context, Floats
+from gradlab.training.parts.critics import CriticKind, Q, V
 from gradlab.training.parts.policy_losses import Term
+from gradlab.training.parts.temperature import Automatic
 
 
 def by_path(batch: Batch, steps: int, agents: int) -> Batch:
@@ -187,11 +173,7 @@ class _Acted:
 
 
 def _acted(context: Context, paths: Batch) -> _Acted:
-    """The stored actions, with θ.
-
-    Raises:
-        Failure: the policy that acts is not the one that collected them.
-    """
+    """The stored actions, with θ."""
     noise = paths.policy_noise
     inferred = noise is None and context.noise_dim > 0
     if inferred:
@@ -339,3 +321,74 @@ class _Path:
                 after = after - k[:, :, t]
             cotangents.append(u)
         return torch.stack(cotangents[::-1], dim=2).flatten(1, 2)
+
+
+@dataclass(frozen=True)
+class StateLambda:
+    """See above; V′ is the smallest of the target critics.
+
+    Attributes:
+        trace: λ.
+        critics: how many are fitted to it.
+        temperature: α, of the entropy inside the return; 0: none.
+        stochastic: whether the policy is.
+        actions: critics are of Q(s, a).
+    """
+
+    trace: float = 0.95
+    critics: int = 1
+    temperature: float | Automatic = 0.0
+    stochastic: bool = True
+    actions: bool = False
+    least: ClassVar[bool] = True
+    of_model: ClassVar[bool] = False
+    of_members: ClassVar[bool] = False
+    of_paths: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        validation.number("trace", self.trace, least=0, most=1)
+        if self.critics not in (1, 2):
+            raise validation.expected("critics", self.critics, "1 or 2")
+
+    @property
+    def kind(self) -> CriticKind:
+        """Of the critics that are fitted."""
+        return Q if self.actions else V
+
+    @property
+    def name(self) -> str:
+        of = "Q" if self.actions else "V"
+        return f"TD({self.trace:g}) {'twin ' if self.critics == 2 else ''}{of}"
+
+    @property
+    def soft(self) -> bool:
+        return self.stochastic
+
+    def __call__(self, context: Context, batch: Batch) -> Tensor:
+        objective, agents = context.objective, context.agents
+        steps = batch.reward.shape[1] // agents
+        paths = by_path(batch, steps, agents)
+        paid = objective.reward_scale * paths.reward
+        earned = paid
+        if self.temperature:
+            earned = objective.soft(paid, context.frozen(paths.state, paths.policy_noise)[1])
+        going_on = 1 - paths.terminated if objective.masked else 1.0
+        ahead = tail_action(context, paths.next_state) if self.actions else ()
+        value = objective.discount * going_on * context.target_value(paths.next_state, *ahead)
+        returns = _traced(
+            split(earned, steps), split(value, steps), goes_on(paths, steps), self.trace,
+            objective.discount,
+        )  # fmt: skip
+        own = split(earned - paid, steps) if self.actions else 0.0  # its entropy is added to Q
+        return (returns - own).transpose(1, 2).flatten(1)
+
+
+def _traced(earned: Tensor, value: Tensor, same: Tensor, trace: float, discount: float) -> Tensor:
+    """G of every step, from rewards and γ V′ after them and whether a path goes on there; all of
+    them [E, paths, steps]."""
+    later, returns = torch.zeros_like(value[..., 0]), []
+    for t in reversed(range(value.shape[2])):
+        mixed = (1 - trace) * value[..., t] + trace * discount * later
+        later = earned[..., t] + torch.where(same[..., t], mixed, value[..., t])
+        returns.append(later)
+    return torch.stack(returns[::-1], dim=2)

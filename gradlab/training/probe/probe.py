@@ -1,27 +1,8 @@
 """The probe of a training run: the quality of every seed's gradients, at a stated cost.
 
-The instrument of `gradlab.Probe` for policies that are trained side by side: statistics of
-updates are read for all seeds in one pass, products of successive gradients now and then for all of
-them, and bias and variance by horizon for one seed after the other. Budget, alarms and columns are
-those of `gradlab.probe`; every alarm names its seed.
-
-The run computes the same bits with it as without. What it writes depends on the clock: a run that
-is resumed goes on with a new account of time, and measures at other iterations than one that was
-never stopped. Rows that were written before stay. Where anything in here fails, one warning says
-so and the training goes on without it.
-
-Measurements of one seed at a time while it trains, in turn, as the budget allows.
-
-The instrument is that of a user's loop (`gradlab.probe.sampler`), on the policy, the critic and the
-model of the seed as they are: the task's prior, or the ensemble that the seed has learned last.
-
-Where a seed left the finite numbers first: the operation, and the update in which it ran.
-
-An update's numbers are looked at when its window ends; by then the networks are spoilt. So the
-state of all networks and optimisers is kept from the end of the window before, and a seed that is
-lost is trained again from there, alone, on the same batches and noise: first to find the update,
-then with every operation of that update watched (`gradlab.probe.origin`). Other seeds never meet
-it, so that it comes to the same end up to rounding.
+Budget, alarms and columns are those of `gradlab.probe`; every alarm names its seed. The run has the
+same bits with it as without; where it fails, it warns once and is off. A seed that is lost is
+trained again from the last window, alone, until the operation that was not finite is found.
 """
 
 from __future__ import annotations
@@ -42,14 +23,13 @@ from gradlab.probe.isolation import warn
 from gradlab.probe.origin import Finder
 from gradlab.probe.sampler import Measurements
 from gradlab.probe.task_question import Question
-from gradlab.runs.training import probe_tables
+from gradlab.runs.training import probe_results
 from gradlab.storage.journal import Journal
 from gradlab.storage.journal_tables import Table
 from gradlab.storage.records import Attribute
 from gradlab.tasks import Task
 from gradlab.training.algorithms import Algorithm
-from gradlab.training.alone import alone
-from gradlab.training.learner import Learner, UpdateRecord
+from gradlab.training.learner import Learner, UpdateRecord, alone
 from gradlab.training.models.seed_models import Model, of_seed
 from gradlab.training.parts.context import MeasuredWeights
 from gradlab.training.parts.critics import Q
@@ -178,7 +158,7 @@ def tables(algorithm: Algorithm, task: Task, settings: Settings) -> dict[str, Ta
     hidden = algorithm.hidden if given is None else architecture_of(given)["hidden"]
     tensors = 2 * (len(hidden) + 1)
     longest = Question(task, None, 0).horizon
-    return probe_tables.tables(
+    return probe_results.tables(
         seeds, tensors, task.simulator.action_dim, longest, algorithm.horizons
     )
 
@@ -187,7 +167,7 @@ def attributes(learner: Learner) -> dict[str, Attribute]:
     """Attributes for readers of these tables; none where no budget is given."""
     if learner.settings.probe_budget is None:
         return {}
-    return probe_tables.attributes(names(learner), unmeasured(learner.algorithm))
+    return probe_results.attributes(names(learner), unmeasured(learner.algorithm))
 
 
 def names(learner: Learner) -> list[str]:

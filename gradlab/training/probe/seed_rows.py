@@ -1,17 +1,8 @@
-"""Rows of several seeds: stacked to one row of the run's file, and tested for alarms seed by seed.
+"""Rows of several seeds: stacked to one row of the run's file, tested for alarms seed by seed.
 
-The run's own events are not reported twice: a seed that has diverged, and a critic that is beyond
-what rewards can sum to.
-
-Horizons of a mixture: how often each is rolled out, and how far the model's paths last.
-
-    made_n      share of policy updates that rolled the horizon n out: its weight was not negligible
-    reached_n   share of the model's paths, from the states of a batch, that do not end before n
-                steps; where training looks beyond terminal states, none does
-    lasted      Σ_n reached_n over all n = 1 … H: the mean horizon that is really realised
-
-A rule whose ramp outlasts the run never gives some horizons a weight, and a path that ends early is
-a shorter one, whatever the horizon is called: neither shows in a loss.
+made_n      share of policy updates that rolled the horizon n out
+reached_n   share of the model's paths that do not end before n steps
+lasted      Σ_n reached_n over all n = 1 … H: the mean horizon that is really realised
 """
 
 from __future__ import annotations
@@ -28,7 +19,7 @@ from gradlab.data.noise import stream
 from gradlab.probe.alarms.catalogue import Alarm
 from gradlab.probe.row_sinks import AlarmLog, Earlier
 from gradlab.runs.probe.schema import Row
-from gradlab.runs.training.probe_tables import PREFIX
+from gradlab.runs.training.probe_results import PREFIX
 from gradlab.storage.journal import Journal, read
 from gradlab.training.learner import UpdateRecord
 from gradlab.training.models.seed_models import model_step
@@ -187,11 +178,7 @@ class _RunSink:
         return Earlier(alarms=int(max(numbers, default=-1)) + 1)
 
     def write(self, table: str, row: Row) -> None:
-        """A row, by the columns that the table has.
-
-        Raises:
-            ValueError: a shape is not the table's; such a row would make the run unreadable.
-        """
+        """A row, by the columns that the table has."""
         schema = self.journal.tables[f"{PREFIX}{table}"]
         kept = {k: v for k, v in row.items() if k in schema.columns or k == schema.index}
         for name in schema.columns.keys() & kept.keys():

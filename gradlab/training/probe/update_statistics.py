@@ -1,22 +1,10 @@
-"""Statistics of every policy update, of all seeds (`gradlab.probe.update_statistics` for one).
-
-Per seed and tensor, |∂L/∂θ_l| before clipping is what an update computes for clipping anyway, so
-that it costs a reference; of every few updates also |Δθ_l| / |θ_l|. Actions are counted
-once per batch, at its states: however often a batch is used, it is counted once.
-
-The signal in the noise of one batch's policy gradient, of all seeds at once.
+"""Statistics of every policy update, of all seeds, and the signal in one batch's policy gradient.
 
     x_j = g_j · g_{j+1},  y_j = |g_j|²        per seed (`gradlab.statistics.successive`)
 
-g_0 … g_PAIRS are gradients of as many batches, drawn from replay for this purpose alone, with θ,
-critic and model as they are: independent given these, so that E x = |μ|² exactly, μ the mean
-gradient over replay. Gradients of successive updates would not do. A batch that is used `reuse`
-times turns the policy until the next one's gradient points back: of MPG-v2 on path tracking their
-x̄/ȳ, which is a share, came out as −0.18 ± 0.06. The price is PAIRS + 1 policy gradients.
-
-On policy there is no second batch: the paths of the newest windows, each of its own environment and
-time, are dealt to at most PAIRS + 1 groups of m among N, and y_j = |g_j|² m/N + x̄ (1 − m/N) has
-the expectation of the whole batch's. Paths in which an episode ends or begins are left out.
+g_0 … g_PAIRS are gradients of batches drawn from replay for this alone, at one θ: E x = |μ|². (On
+batches that are reused, gradients of successive updates gave x̄/ȳ = −0.18 ± 0.06.) On policy, paths
+of the newest window are dealt to groups of m among N, y_j = |g_j|² m/N + x̄ (1 − m/N).
 """
 
 from __future__ import annotations
@@ -36,9 +24,8 @@ from gradlab.probe.update_statistics import StepLengths
 from gradlab.probe.updates import STRIDE
 from gradlab.runs.probe.columns import Window, summed_up
 from gradlab.statistics.successive import signal
-from gradlab.training.alone import alone
 from gradlab.training.draws import Draws
-from gradlab.training.learner import Learner
+from gradlab.training.learner import Learner, alone
 from gradlab.training.measured import row_gradients
 from gradlab.training.measured.row_gradients import (
     in_trained_weights,

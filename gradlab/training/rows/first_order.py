@@ -1,15 +1,7 @@
 """First-order rows: the gradient through the simulator, along windows that go on with the episode.
 
-    shac   32 steps, then V′; V by TD(λ), 16 passes over the window
-    ahac   the same, cut where the simulator is stiff; twin V
-    sapo   the same with entropy, at an automatic temperature; twin V, the policy to their mean
-    abpt   half of SHAC's gradient and half of the critic's at every state; entropy; Q by TD(λ)
-    agpo   SHAC's gradient and the critic's, at each step as far as the one or the other varies less
-    apg    the rewards of the window alone, without a critic
-    dmo    the simulator's states, the Jacobians of a model that is learned from replay
-
-Every update collects its own window of each environment, and uses it once. A Gaussian policy, as
-published; `docs/model_based_settings.md` has what differs from papers and published code.
+Every update collects its own window of each environment, and uses it once.
+`docs/model_based_settings.md` has what differs from papers and published code.
 """
 
 from __future__ import annotations
@@ -20,12 +12,11 @@ from gradlab.training.algorithm import Algorithm
 from gradlab.training.models.model_choice import LearnedModel
 from gradlab.training.parts.adaptive_horizon import Stiffness
 from gradlab.training.parts.context import FixedWeights, Passes
-from gradlab.training.parts.lambda_targets import StateLambda
 from gradlab.training.parts.policy_losses import Term
 from gradlab.training.parts.sources import Newest
 from gradlab.training.parts.targets import Copied, NoCritic, Polyak
 from gradlab.training.parts.temperature import Automatic
-from gradlab.training.parts.window_losses import WindowReturn
+from gradlab.training.parts.window_losses import StateLambda, WindowReturn
 
 _SHAC = Algorithm(
     "shac",

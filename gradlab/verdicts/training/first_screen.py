@@ -6,13 +6,21 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from gradlab.runs.training.pairs import AgainstBest, RunOutcome, against_best, outcome, ranked
+from gradlab.runs.training.pairs import (
+    OWN,
+    WHOLE,
+    AgainstBest,
+    Pair,
+    RunOutcome,
+    against_best,
+    outcome,
+    pairs,
+    ranked,
+)
 from gradlab.runs.training.results import GOALS, Training, first_reached
-from gradlab.verdicts.measurement.verdict import Sentence
-from gradlab.verdicts.screen import Fact, Light, Screen
-from gradlab.verdicts.training.pairs import paired_verdict
+from gradlab.verdicts.screen import Fact, Light, Screen, Sentence
 from gradlab.verdicts.training.sentences import verdict
-from gradlab.wording import duration, listed, span, two
+from gradlab.wording import duration, listed, span, times, two
 
 _FIGURE, _BEST = "returns", "returns-best"  # of one run, and of several
 _MANY = 100  # seeds that nobody trains
@@ -86,17 +94,19 @@ def _numbers(run: Training, result: RunOutcome) -> tuple[Fact, ...]:
 
 
 def _goal(run: Training) -> list[Fact]:
-    """The highest goal that half of the seeds reached, else the lowest."""
-    goals = GOALS.get(run.task, ())
+    """The highest goal that half of the seeds reached by training, else the lowest; of those that
+    were not reached before it."""
+    goals = [goal for goal in GOALS.get(run.task, ()) if (run.returns[0] < goal).any()]
     if not goals:
         return []
-    counts = {goal: int(np.isfinite(first_reached(run, goal)).sum()) for goal in goals}
+    counts = {goal: int((first_reached(run, goal) > run.iteration[0]).sum()) for goal in goals}
     half = len(run.seeds) / 2
     goal = next((each for each in reversed(goals) if counts[each] >= half), goals[0])
     reached = first_reached(run, goal)
-    at = f" by iteration {np.nanmedian(reached):.0f}" if counts[goal] else ""
+    trained = reached[reached > run.iteration[0]]
+    at = f" by iteration {np.median(trained):.0f}" if len(trained) else ""
     text = f"{counts[goal]} of {len(run.seeds)}"
-    how = "Seeds whose return was ever at least the goal; iteration: the median of their first."
+    how = "Seeds whose return came to be at least the goal; iteration: the median of their first."
     return [Fact(f"seeds reach the goal {goal:g}{at}", text, how)]
 
 
@@ -167,3 +177,48 @@ def _other_numbers(runs: Mapping[str, Training], order: Sequence[str]) -> tuple[
         f"leave-one-seed-out interval, widened for {len(runs) - 1} other runs."
     )
     return (*facts, Fact(f"difference of means, {ends}", two(-gap.value), paired))
+
+
+def paired_verdict(runs: Mapping[str, Training]) -> list[Sentence]:
+    """Every run against the first: return and gradient error, and what both say together."""
+    base, *others = runs
+    sentences = (_sentence(name, runs[name], base, runs[base]) for name in others)
+    return [each for each in sentences if each is not None]
+
+
+def _sentence(name: str, run: Training, base: str, first: Training) -> Sentence | None:
+    paired = {pair.quantity: pair for pair in pairs(first, run)}
+    final, whole = (paired.get(q) for q in ("final return", "mean return over the run"))
+    if final is None or whole is None:
+        return None
+    whole_error, own_error = paired.get(WHOLE), paired.get(OWN)
+    parts = [
+        f"final return {_signed(final)}",
+        f"return averaged over the run {_signed(whole)}",
+        *_error("relative gradient MSE", whole_error),
+        *_error("the model's own part of it", own_error),
+    ]
+    shared = len(np.intersect1d(first.seeds, run.seeds))
+    lost = f" of {shared}, the others diverged" if final.seeds < shared else ""
+    says = f"{name} against {base}, paired over {final.seeds} seeds{lost}: {', '.join(parts)}"
+    judged = {"the return": final.side}
+    judged |= {"the gradient": -whole_error.side} if whole_error else {}
+    judged |= {"the model's part": -own_error.side} if own_error else {}
+    moved = {1: "better", -1: "worse", 0: "not shown to change"}
+    clauses = ", ".join(f"{what} is {moved[side]}" for what, side in judged.items())
+    text = f"{says}: {clauses}."
+    if first.config.get("given_networks", {}) != run.config.get("given_networks", {}):
+        text += " The runs begin with different networks: the difference holds that, too."
+    return Sentence("remedy", any(judged.values()), text)
+
+
+def _error(what: str, pair: Pair | None) -> list[str]:
+    if pair is None:
+        return []
+    ends = span(pair.low, pair.high)
+    return [f"{what} {times(pair.change)} [{ends}] ({pair.measurements:.0f} measurements a seed)"]
+
+
+def _signed(pair: Pair) -> str:
+    sign = "+" if pair.change > 0 else ""
+    return f"{sign}{two(pair.change)} [{span(pair.low, pair.high)}]"

@@ -1,33 +1,35 @@
-"""What a training run found, in sentences; read without torch.
-
-How stale the gradients of an asynchronous training were, and how busy its processes.
-
-What the probe of a training run says of its seeds, in three sentences; read without torch.
-
-Alarms by kind with the seeds that they are about; the signal in one batch's gradient, seed by seed,
-from its last bursts; and the share of the time that the probe took.
-"""
+"""What a training run found, in sentences; read without torch."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import sqrt
+from math import exp, sqrt
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gradlab.probe.alarms.catalogue import ALPHA
+from gradlab.runs.decision_rules import COSINE, EXCESS, in_ranges
 from gradlab.runs.probe.results import ProbeRun
 from gradlab.runs.probe.tables import signals
-from gradlab.runs.training.asynchrony import asynchrony
-from gradlab.runs.training.probe_tables import UNMEASURED
-from gradlab.runs.training.results import GOALS, Training, first_reached
+from gradlab.runs.training.measured_weights import (
+    FEWEST,
+    LOST,
+    NO_TRUTH,
+    SWITCHED,
+    by_gain,
+    gains_over_rule,
+    interval_of_mean,
+    logs_over_rule,
+)
+from gradlab.runs.training.probe_results import UNMEASURED
+from gradlab.runs.training.results import GOALS, Training, asynchrony, first_reached
 from gradlab.statistics.intervals import Z
 from gradlab.statistics.successive import pooled
-from gradlab.verdicts.measurement.verdict import Sentence
+from gradlab.verdicts.phrases import capital, usable_text
 from gradlab.verdicts.probe.sentences import RECENT
-from gradlab.verdicts.training.measured_weights import measured
-from gradlab.verdicts.training.row_gradient import row_gradient, sample_of, why_none
-from gradlab.wording import cosine, cosines, duration, percent, span, two
+from gradlab.verdicts.screen import Sentence
+from gradlab.wording import cosine, cosines, duration, percent, span, times, two
 
 
 def _probed(run: Training, name: str) -> list[Sentence]:
@@ -248,3 +250,161 @@ def _model(run: Training, name: str) -> list[Sentence]:
     rows = int(run.model["rows"][-1])
     stated = f"{name}: held-out variance explained after {rows} rows: {'; '.join(parts)}."
     return [*poor, Sentence("model", True, stated)]
+
+
+_LAW = "gradient_law"  # in the configuration of such a run
+_PARTS = {
+    "bias2_states": "the model's states",
+    "bias2_jacobians": "its Jacobians",
+    "bias2_tail": "its critic",
+}
+
+
+def row_gradient(run: Training, name: str) -> list[Sentence]:
+    """Nothing for runs whose gradients are measured at the task's starts."""
+    if _LAW not in run.config or not run.gradients:
+        return []
+    took = float(np.nansum(run.gradients["seconds"]))
+    share = percent(took / max(took + float(run.updates["seconds"][-1]), 1e-9))
+    text = (
+        f"{name}: {len(run.gradients['seconds'])} measurements of its gradient took "
+        f"{duration(took)}, {share} of the time."
+    )
+    cost = Sentence("gradient cost", True, text)
+    return [*_sources(run, name), *_usable(run, name), cost]
+
+
+def sample_of(run: Training) -> str:
+    """How many starts of which law."""
+    law = run.config.get(_LAW, "starts of the task")
+    starts = run.gradients.get("starts")
+    count = run.config["settings"]["gradient_starts"]
+    if starts is not None and np.isfinite(starts[-1]).any():
+        count = int(np.nanmax(starts[-1]))
+    return f"N = {count} {law}"
+
+
+def why_none(run: Training) -> str:
+    """What stood in the way of the newest truth, as the end of a sentence."""
+    reasons = run.gradients.get("truth_reason")
+    if reasons is None or not str(reasons[-1]):
+        return ""
+    return f": {reasons[-1]}"
+
+
+def _newest(run: Training, column: str) -> NDArray[np.float64]:
+    """Of every seed and horizon, [E, horizon]."""
+    return np.asarray(run.gradients[column][-1], dtype=np.float64)
+
+
+def _sources(run: Training, name: str) -> list[Sentence]:
+    """Parts of the squared bias at the row's own horizon, in the median of the seeds in which a
+    squared bias is shown."""
+    shown = _newest(run, "bias2_low")[:, -1] > 0
+    if not shown.any():
+        return []
+    whole = _newest(run, "bias2")[shown, -1]
+    parts = dict(_PARTS)
+    if run.config["algorithm"].get("target_rule") == "NoCritic":
+        parts["bias2_tail"] = "the return that it cuts off"
+    shares = {
+        text: float(np.median(_newest(run, column)[shown, -1] / whole))
+        for column, text in parts.items()
+    }
+    listed = ", ".join(
+        f"{text} {f'−{percent(-share)}' if share < 0 else percent(share)}"
+        for text, share in shares.items()
+    )
+    seeds = len(shown)
+    among = f" (median of the {shown.sum()} of {seeds} seeds that show one)" if seeds > 1 else ""
+    text = f"{name}: squared bias of its own gradient{among}: {listed}."
+    return [Sentence("gradient sources", True, text)]
+
+
+def _usable(run: Training, name: str) -> list[Sentence]:
+    """By the seed that has the median cosine at the row's own horizon."""
+    cosine, horizons = _newest(run, "cosine")[:, -1], run.gradients["horizon"]
+    finite = np.flatnonzero(np.isfinite(cosine))
+    if not len(finite) or int(horizons[-1]) < 1:
+        return []
+    seed = finite[np.argsort(cosine[finite])[len(finite) // 2]]
+    error, low, high = (_newest(run, f"relative_mse{end}")[seed] for end in ("", "_low", "_high"))
+    if not np.isfinite(error).any():
+        return []
+    surely = (_newest(run, "cosine_low")[seed] >= COSINE) & (error <= EXCESS * np.nanmin(error))
+    perhaps = (_newest(run, "cosine_high")[seed] >= COSINE) & (low <= EXCESS * np.nanmin(high))
+    usable = in_ranges(horizons.tolist(), surely.tolist(), perhaps.tolist())
+    rule = f"cosine ≥ {COSINE:g}, at most {times(EXCESS)} the least relative error"
+    text = usable_text(f"the gradient of {name}", usable, rule)
+    return [Sentence("gradient range", usable.decided, f"{capital(text)}.")]
+
+
+def measured(run: Training, name: str) -> list[Sentence]:
+    """What was followed in the place of the rule, its errors, and when the data took over."""
+    if not run.weights:
+        return []
+    return [_weights(run, name)]
+
+
+def _weights(run: Training, name: str) -> Sentence:
+    found, last = run.weights, int(run.weights["iteration"][-1])
+    force, rule = (np.median(found["in_force"][-1], axis=0), found["rule"][-1])
+    named = ", ".join(
+        f"w_{h} = {two(w)} (rule: {two(r)})"
+        for h, w, r in zip(run.horizons, force, rule, strict=True)
+    )
+    over, decided = _gain(run) if by_gain(run) else _error(run)
+    outcome = found["outcome"]
+    lost = ", ".join(
+        f"{(outcome == code).sum()} {words}"
+        for code, words in ((NO_TRUTH, "had no true gradient"), (LOST, "were of lost seeds"))
+        if (outcome == code).any()
+    )
+    parts = [
+        f"{name}: measured {run.config['algorithm']['weights']['follow']} at iteration {last}: "
+        f"{named}{', medians of the seeds' if len(run.seeds) > 1 else ''}",
+        over,
+        f"{(outcome == SWITCHED).sum()} of {outcome.size} measurements put others in force"
+        f"{f' ({lost})' if lost else ''}",
+        f"measuring took {percent(float(found['share'][-1]))} of the time",
+    ]
+    return Sentence("weights", decided, f"{'; '.join(parts)}.")
+
+
+def _error(run: Training) -> tuple[str, bool]:
+    """MSE of what was in force over the rule's, where the two differ; is it below or above 1?"""
+    logs = logs_over_rule(run)
+    count, each = sum(map(len, logs)), [float(log.mean()) for log in logs if len(log)]
+    starts = f"on N = {int(run.weights['starts'][-1])} starts of replay that did not choose it"
+    if not each:
+        return "its MSE beside the rule's is not known yet", False
+    ratio = f"its MSE was {times(exp(np.mean(each)))} that of the rule's weights"
+    if len(each) < FEWEST:
+        return f"{ratio} ({count} measurements, {len(each)} seeds: no interval, {starts})", False
+    low, high = interval_of_mean(np.array(each))
+    return (
+        f"{ratio} (95% interval {span(exp(low), exp(high))} over {len(each)} seeds, {count} "
+        f"measurements {starts})",
+        low > 0 or high < 0,
+    )
+
+
+def _gain(run: Training) -> tuple[str, bool]:
+    """Gain of what was in force less that of the rule, where the two differ: above or below 0?"""
+    gaps = gains_over_rule(run)
+    count, each = sum(map(len, gaps)), [float(gap.mean()) for gap in gaps if len(gap)]
+    starts = f"on N = {int(run.weights['starts'][-1])} starts that did not choose it"
+    if not each:
+        return "its gain beside the rule's is not known yet", False
+    text = (
+        f"a step along it gained {np.mean(each):+.0%} of the best possible more than along the "
+        f"rule's weights"
+    )
+    if len(each) < FEWEST:
+        return f"{text} ({count} measurements, {len(each)} seeds: no interval, {starts})", False
+    low, high = interval_of_mean(np.array(each))
+    return (
+        f"{text} (95% interval {low:+.0%} to {high:+.0%} over {len(each)} seeds, {count} "
+        f"measurements {starts})",
+        low > 0 or high < 0,
+    )
