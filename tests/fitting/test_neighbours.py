@@ -50,7 +50,7 @@ def test_what_cannot_be_searched_is_refused():
         _ = near.index
     with pytest.raises(InputError, match="finite"):
         near.add(np.full((1, 3), np.nan))
-    with pytest.raises(InputError, match="integer from 1"):
+    with pytest.raises(InputError, match="an integer ≥ 1"):
         Neighbours(0, SCALE)
     with pytest.raises(InputError, match="positive"):
         Neighbours(1, np.zeros(3))
