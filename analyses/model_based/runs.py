@@ -55,7 +55,7 @@ from gradlab.tasks import Task
 from gradlab.training.algorithm import Algorithm
 from gradlab.training.algorithms import find, with_horizons
 from gradlab.training.parts.sources import Branched, TwoStores
-from gradlab.training.planning import Planning
+from gradlab.training.settings import Planning
 
 RUNS = Path("runs/model-based")
 Swing = Literal["pendulum", "cart-pole"]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+import ast
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, make_dataclass, replace
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_type_hints
 
 from tyro.conf import Positional, arg
 
@@ -15,10 +18,11 @@ from gradlab.cli.terminal.answer import of_run
 from gradlab.cli.terminal.progress_bars import bars, standard_error
 from gradlab.cli.terminal.streams import undisturbed
 from gradlab.errors import InputError
+from gradlab.training.asynchronous.choice import Asynchronous
+from gradlab.training.settings import Planning, Settings, for_task
 
 if TYPE_CHECKING:
     from gradlab.training.algorithms import Algorithm
-    from gradlab.training.asynchronous.choice import Asynchronous
     from gradlab.training.models.model_choice import LearnedModel
 
 ALGORITHM = (
@@ -27,8 +31,55 @@ ALGORITHM = (
 )  # fmt: skip
 
 
+_SETTINGS = (
+    "seeds", "first_seed", "iterations", "agents", "interval", "warmup", "episode", "reward_scale",
+    "termination", "device", "precision", "products", "evaluate_every", "evaluation_starts",
+    "log_every", "checkpoint_every", "gradient_every", "gradient_starts", "gradient_truth",
+    "measure_every", "measure_starts", "probe_budget",
+)  # fmt: skip
+
+
+def _options(kind: type, names: Sequence[str]) -> Iterator[tuple[str, Any, Any]]:
+    """Fields of a configuration as options that may be left out, with the words beneath them."""
+    (node,) = ast.parse(inspect.getsource(kind)).body
+    assert isinstance(node, ast.ClassDef)
+    words = {
+        ast.unparse(one.target): " ".join(ast.literal_eval(other.value).split())
+        for one, other in pairwise(node.body)
+        if isinstance(one, ast.AnnAssign) and isinstance(other, ast.Expr)
+    }
+    hints = get_type_hints(kind, localns={"GivenNetworks": object})
+    for each in fields(kind):
+        if each.name not in names:
+            continue
+        text, hint, flag = words[each.name], hints[each.name], hints[each.name] is bool
+        if " Default: " not in text and not flag:
+            text += f" Default: {_word(each.default)}."
+        help_of = Annotated[bool if flag else hint | None, arg(help=text)]
+        yield each.name, help_of, field(default=False if flag else None)
+
+
+def _word(value: Any) -> str:
+    """A number or several as one would type them."""
+    if value is None:
+        return "none"
+    if isinstance(value, tuple):
+        one = len(value) == 2 and isinstance(value[0], float)
+        return " to ".join(map(_word, value)) if one else " ".join(map(_word, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+_PROCESSES = ("learners", "actors", "buffers", "queue", "deterministic")
+_Configured: Any = make_dataclass(
+    "_Configured",
+    [*_options(Settings, _SETTINGS), *_options(Asynchronous, _PROCESSES)],
+    frozen=True,
+    kw_only=True,
+)
+
+
 @dataclass(frozen=True)
-class Train:
+class Train(_Configured):  # type: ignore[misc]
     """What return does an algorithm reach on a task, over several seeds?
 
     Trains the policies of all seeds side by side. The run can be read while it is written (`gradlab
@@ -75,11 +126,6 @@ class Train:
     preset: Literal["paper"] | None = None
     """Take what the algorithm's paper prints for the task, for every option that is left out (MPG
     table VI, DDPPO table 1, layers of RP-PGM); what differs from the defaults is said first."""
-    seeds: int | None = None
-    """Policies trained side by side. Default: 1."""
-    first_seed: arguments.Seed = 0
-    iterations: int | None = None
-    """Critic updates. Default: 100000, as in the papers."""
     horizons: Annotated[tuple[int, ...], arg(metavar="H")] = ()
     """Horizons of the policy gradient's mixture, 0 among them unless --weights has a number for
     each. Default: the algorithm's."""
@@ -102,10 +148,6 @@ class Train:
     hold the policy; or take back what is lower than the last policy accepted. Default: neither."""
     steer_every: int | None = None
     """Iterations between two such decisions. Default: 25 or 5 updates of the policy."""
-    measure_every: int | None = None
-    """Iterations between two measurements of weights or horizon. Default: 1000."""
-    measure_starts: int | None = None
-    """States per measurement and seed: replayed, or visited with --by gain. Default: 128."""
     batch: int | None = None
     """Transitions of a batch. Default: the algorithm's, mostly 256."""
     hidden: Annotated[tuple[int, ...], arg(metavar="WIDTH")] = ()
@@ -140,10 +182,6 @@ class Train:
     """Steps n of an n-step target of the critic. Default: the algorithm's, mostly 25."""
     clip: float | None = None
     """Largest norm of a gradient, for policy and critic. Default: the algorithm's, mostly none."""
-    reward_scale: float | None = None
-    """Factor on rewards inside training; returns are reported without it. Default: the task's."""
-    termination: Literal["ignore", "mask"] | None = None
-    """Whether states beyond the terminal set have a value. Default: the task's."""
     model: Annotated[
         Literal["prior", "learned"] | None,
         arg(
@@ -189,64 +227,14 @@ class Train:
     and the iterations between which it grows (MBPO, DDPPO). Default: the algorithm's, mostly 1."""
     rollouts: int | None = None
     """Such rollouts in a filling, of each seed. Default: 5000."""
-    gradient_every: int | None = None
-    """Iterations between two measurements of the gradient that the policy follows against the true
-    one, of the same return and at the states that the algorithm starts from; 0: never. Default:
-    never, and where networks are kept for mixtures (mpg-v1, …) with a learned model."""
-    gradient_starts: int = 128
-    """Starts of one measurement."""
-    gradient_truth: Literal["unrolled", "score"] = "unrolled"
-    """The true gradient: the simulator's Jacobians chained until the return has converged, or score
-    functions, which also have one where chains explode (of a deterministic policy: with its
-    exploration noise). score wants more starts, such as 512."""
-    probe_budget: float | None = None
-    """Share of the time for a probe, such as 0.05, which measures the gradients of every seed. Its
-    rows and alarms are in the run and its report. Default: no probe."""
     temperature: Annotated[float | Literal["auto"] | None, arg(metavar="ALPHA")] = None
     """Temperature of the entropy, in scaled rewards per nat, or "auto": it holds the policy's
     entropy at -1 nat per action, in units of its limit (SAC). Default: the algorithm's, 0.03."""
     published: bool = False
     """Use the settings of MPG's published code where they differ from its paper."""
-    device: str = "cpu"
-    """Device of the networks: "cpu" or "cuda"."""
-    precision: Literal["float32", "float64"] = "float32"
-    """Precision of training; float64 for comparisons."""
-    products: Literal["measured", "batched", "separate"] = "measured"
-    """How the networks of a run are multiplied: as one batch, one after another, or as is faster
-    here when the run begins."""
-    warmup: int | None = None
-    """Transitions that a seed collects before the first update. Default: 1000."""
-    episode: int | None = None
-    """Steps after which an episode is truncated. Default: the task's, mostly 1000."""
-    agents: int | None = None
-    """Environments of each seed. Default: the task's."""
-    interval: int | None = None
-    """Iterations between two steps of the environments. Default: as many updates as the algorithm
-    has for each transition, or the task's."""
-    evaluate_every: int | None = None
-    """Iterations between evaluations. Default: 3000."""
-    evaluation_starts: int | None = None
-    """Starts of an evaluation, the same each time. Default: 50."""
-    log_every: int | None = None
-    """Iterations that one row of the record sums up. Default: 50."""
-    checkpoint_every: int | None = None
-    """Iterations between saved states, from which --resume goes on. Default: 3000."""
     plan_horizon: int | None = None
     """Model steps over which a second evaluation plans its actions, by the cross-entropy method
     from the policy's own paths (MAAC's MPC). Default: no plan."""
-    learners: int | None = None
-    """Processes that compute gradients, for a run in several processes (asynchronous training).
-    Default: 1 where there are any processes, else the run is in one."""
-    actors: int | None = None
-    """Processes that step environments, each as many as --agents, in turn. Default: 1."""
-    buffers: int | None = None
-    """Processes that hold transitions and draw batches. Default: 1."""
-    queue: int | None = None
-    """Gradients that may wait to be applied while their learners go on; 0: learners wait for theirs
-    to be applied. Default: 1."""
-    deterministic: bool = False
-    """Apply gradients in the order in which they were begun: the run can be repeated bit for bit,
-    and waits for the slowest learner."""
     ray: Annotated[str | None, arg(metavar="ADDRESS|local")] = None
     """A cluster of Ray for the processes, by its HOST:PORT, or one started on this machine.
     Default: processes of this machine, without Ray."""
@@ -304,7 +292,6 @@ class Train:
         """Train and write RUN.h5, its checkpoints and RUN.html."""
         with undisturbed():
             from gradlab.training.loop import train
-            from gradlab.training.planning import Planning
 
         task = arguments.named_task(self.task, self.settings)
         if self.preset is not None:
@@ -313,13 +300,7 @@ class Train:
         run = self.output or Path("runs") / f"{row.name}-{task.name}.h5"
         # --resume and --overwrite decide about an earlier run: it is not refused here.
         arguments.check_outputs(run, (), overwrite=True, page=not self.no_report)
-        names = (
-            "seeds", "first_seed", "iterations", "agents", "interval", "warmup", "episode",
-            "reward_scale", "termination", "device", "precision", "products", "evaluate_every",
-            "evaluation_starts", "log_every", "checkpoint_every", "gradient_every",
-            "gradient_starts", "gradient_truth", "measure_every", "measure_starts", "probe_budget",
-        )  # fmt: skip
-        given: dict[str, Any] = {name: getattr(self, name) for name in names}
+        given: dict[str, Any] = {name: getattr(self, name) for name in _SETTINGS}
         if self.plan_horizon is not None:
             given["planning"] = Planning(self.plan_horizon)
         given["asynchronous"] = self._asynchronous()
@@ -360,7 +341,6 @@ class Train:
     def _preset(self, task: str) -> Train:
         """With what the paper prints in every option that was left out; says what that changes."""
         from gradlab.training.presets import printed
-        from gradlab.training.settings import for_task
 
         usual = {**vars(for_task(task)), **self.defaults(self.algorithm)}
         left_out = {field.name: field.default for field in fields(self)}
@@ -382,8 +362,6 @@ class Train:
 
     def _asynchronous(self) -> Asynchronous | None:
         """The processes of the run, where it has several."""
-        from gradlab.training.asynchronous.choice import Asynchronous
-
         names = ("learners", "actors", "buffers")
         counts = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         if counts:
@@ -494,13 +472,3 @@ class Train:
             every=default.every if self.fit_every is None else self.fit_every,
             steps=default.steps if self.fit_steps is None else self.fit_steps,
         )
-
-
-def _word(value: Any) -> str:
-    """A number or several as one would type them."""
-    if value is None:
-        return "none"
-    if isinstance(value, tuple):
-        one = len(value) == 2 and isinstance(value[0], float)
-        return " to ".join(map(_word, value)) if one else " ".join(map(_word, value))
-    return f"{value:g}" if isinstance(value, float) else str(value)

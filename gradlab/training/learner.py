@@ -24,7 +24,7 @@ from gradlab.networks.spectral import Which
 from gradlab.tasks import Task
 from gradlab.training.algorithms import Algorithm
 from gradlab.training.draws import Draws
-from gradlab.training.first_networks import check_fits, networks, usable_device
+from gradlab.training.first_networks import FRESH, check_fits, networks, usable_device
 from gradlab.training.members import Acting, Network, stacked, unstacked
 from gradlab.training.models.seed_models import Model, simulator_slopes
 from gradlab.training.parts.adaptive_horizon import AdaptiveHorizon
@@ -106,7 +106,7 @@ class Learner:
             settings.termination == "mask",
             algorithm.target.temperature if self.tuned is None else self.tuned.value,  # type: ignore[arg-type]
         )
-        given, scale = settings.given, settings.reward_scale
+        given, scale = settings.given or FRESH, settings.reward_scale
         made = [networks(algorithm, task, seed, given, scale) for seed in self.seeds]
         self.policy_module = made[0][0]
         critics = [critic for _, critics in made for critic in critics]

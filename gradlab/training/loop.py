@@ -197,7 +197,7 @@ def describe(algorithm: Algorithm, task: Task, settings: Settings) -> dict[str, 
         "task_parameters": dict(task.parameters),
         "state_names": list(task.state_names),
         "discount": task.discount,
-        "settings": asdict(replace(settings, given=FRESH)),
+        "settings": asdict(replace(settings, given=None)),
     }
     del config["algorithm"]["paper"]  # of no number
     for name in _YOUNGER:
@@ -207,8 +207,8 @@ def describe(algorithm: Algorithm, task: Task, settings: Settings) -> dict[str, 
         elif not isinstance(value, int | tuple):
             config["algorithm"][f"{name}_rule"] = type(value).__name__
     del config["settings"]["given"]
-    if begun := settings.given.digests():
-        config["given_networks"] = begun
+    if settings.given is not None:
+        config["given_networks"] = settings.given.digests()
     for name in ("planning", "asynchronous"):
         if getattr(settings, name) is None:
             del config["settings"][name]
@@ -327,7 +327,7 @@ def train(
     chosen = replace(chosen, products=_products_of(chosen, path, resume=resume))
     run = begin(row, task, chosen)
     check(run, note)
-    if chosen.given.critic is not None and row.critics > 1:
+    if critic is not None and row.critics > 1:
         note(f"the {row.critics} critics of a seed begin equal and stay equal")
     prepare(run)
     config = describe(row, task, chosen) | gradient_errors.described(row, chosen)
@@ -346,7 +346,7 @@ def train(
 
 def _checked(row: Algorithm, task: Task, settings: Settings) -> Algorithm:
     """The row as this run trains it."""
-    check_given(row, task, settings.given)
+    check_given(row, task, settings.given or FRESH)
     measured_weights.check(row, task)
     gradient_errors.check(row, settings, task)
     planning.check(row, task.prior, settings.planning)

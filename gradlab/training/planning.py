@@ -14,38 +14,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gradlab import validation
 from gradlab.data.noise import stream
 from gradlab.errors import InputError
 from gradlab.training.algorithm import Algorithm
 from gradlab.training.models.seed_models import Model, model_step
 from gradlab.training.parts.context import Objective, Value
 from gradlab.training.parts.targets import within
-
-
-@dataclass(frozen=True)
-class Planning:
-    """Settings of the search.
-
-    Attributes:
-        horizon: H, model steps; samples: action sequences of a round; elites: the best of them,
-            whose mean and standard deviation the next round is drawn from.
-        starts: evaluation episodes that are planned, the first of those without a plan.
-    """
-
-    horizon: int
-    samples: int = 64
-    elites: int = 8
-    rounds: int = 3
-    starts: int = 8
-
-    def __post_init__(self) -> None:
-        for name in ("horizon", "samples", "elites", "rounds", "starts"):
-            validation.whole(f"planning's {name}", getattr(self, name), 1)
-        if not 2 <= self.elites <= self.samples:
-            raise validation.expected(
-                "planning's elites", self.elites, f"2 to its {self.samples} samples"
-            )
+from gradlab.training.settings import Planning
 
 
 def check(algorithm: Algorithm, prior: object | None, planning: Planning | None) -> None:

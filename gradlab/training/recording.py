@@ -20,9 +20,9 @@ from gradlab.training.measured import gradient_errors, steering, weights
 from gradlab.training.models.dynamics import Fitted
 from gradlab.training.models.model_choice import LearnedModel
 from gradlab.training.parts.temperature import Automatic
-from gradlab.training.planning import Planner, Planning
+from gradlab.training.planning import Planner
 from gradlab.training.probe import probe
-from gradlab.training.settings import Settings
+from gradlab.training.settings import Planning, Settings
 from gradlab.training.state import Run
 
 _SEED = ("seed",)

@@ -1,85 +1,125 @@
-"""Settings of a training run: lengths, numbers and intervals, all that is not the algorithm."""
+"""Settings of a training run: lengths, numbers and intervals, all that is not the algorithm.
+
+The words of its fields are those of `gradlab train --help`. Read without torch.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args, get_type_hints
+from typing import TYPE_CHECKING, Literal, get_args
 
 from gradlab import validation
 from gradlab.training.asynchronous.choice import Asynchronous
-from gradlab.training.first_networks import FRESH, GivenNetworks
-from gradlab.training.planning import Planning
+
+if TYPE_CHECKING:
+    from gradlab.training.first_networks import GivenNetworks
+
+Termination = Literal["ignore", "mask"]
+AtEnd = Literal["restart", "stop"]
+Precision = Literal["float32", "float64"]
+Products = Literal["measured", "batched", "separate"]
+GradientTruth = Literal["unrolled", "score"]
+_WORDS = {
+    "termination": Termination, "at_end": AtEnd, "precision": Precision, "products": Products,
+    "gradient_truth": GradientTruth,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Planning:
+    """Settings of the search.
+
+    Attributes:
+        horizon: H, model steps; samples: action sequences of a round; elites: the best of them,
+            whose mean and standard deviation the next round is drawn from.
+        starts: evaluation episodes that are planned, the first of those without a plan.
+    """
+
+    horizon: int
+    samples: int = 64
+    elites: int = 8
+    rounds: int = 3
+    starts: int = 8
+
+    def __post_init__(self) -> None:
+        for name in ("horizon", "samples", "elites", "rounds", "starts"):
+            validation.whole(f"planning's {name}", getattr(self, name), 1)
+        if not 2 <= self.elites <= self.samples:
+            raise validation.expected(
+                "planning's elites", self.elites, f"2 to its {self.samples} samples"
+            )
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings of a run; `for_task` has those of the papers' tasks.
-
-    Attributes:
-        seeds: how many runs are trained side by side; first_seed: the seed of the first.
-        iterations: critic updates.
-        agents: environments per seed; interval: iterations between two of their steps.
-        warmup: transitions per seed collected before the first update.
-        episode: steps after which an episode is truncated.
-        termination: "ignore" values states beyond the terminal set, "mask" does not. Episodes end
-            there in both.
-        at_end: an evaluation episode that ends may "restart" from a fresh start and go on summing
-            until its fixed length (MPG), or "stop".
-        reward_scale: factor on rewards inside training; returns are reported without it.
-        ramp: T of MPG's weights, in iterations.
-        evaluate_every, evaluation_starts: evaluation on the same starts each time.
-        log_every: iterations that one row of the record sums up.
-        checkpoint_every: iterations between two states from which a killed run goes on.
-        keep: shares of the run after which policy, critics and sampled states are kept.
-        gradient_every: iterations between two measurements of the gradient that the policy follows;
-            0: never; None: where networks are kept, for mixtures of MPG with a learned model.
-        gradient_starts: of one measurement; from the task's law for mixtures of MPG, else states
-            that the row starts from.
-        gradient_truth: "unrolled", the simulator's Jacobians chained until the return has
-            converged; or "score", score functions (`truth.score_actions`), of a deterministic
-            policy with its exploration noise. For rows whose own loss is measured.
-        measure_every: iterations between two measurements of the weights of a mixture, where they
-            are measured; measure_starts: states of each seed, replayed or visited, of each one.
-        probe_budget: share of the time that the probe of the run may take, in (0, 1]; None: there
-            is none.
-        planning: how actions are planned in a second evaluation (`planning`); None: there is none.
-        asynchronous: the processes that a run is divided among; None: it is in one.
-        given: networks that every seed begins with instead of fresh ones.
-        precision: "float32", or "float64" for comparisons.
-        products: networks side by side are multiplied as one batch ("batched") or one after another
-            ("separate"); "measured": what is faster on this machine when the run begins.
-        device: "cpu" or "cuda".
-    """
+    """Settings of a run; `for_task` has those of the papers' tasks."""
 
     seeds: int = 1
+    """Policies trained side by side."""
     first_seed: int = 0
+    """Seed of the first of them, of every random draw."""
     iterations: int = 100_000
+    """Critic updates, as many as in the papers."""
     agents: int = 8
+    """Environments of each seed. Default: the task's, mostly 8."""
     interval: int = 8
+    """Iterations between two steps of the environments. Default: as many updates as the algorithm
+    has for each transition, or the task's."""
     warmup: int = 1000
+    """Transitions that a seed collects before the first update."""
     episode: int = 1000
-    termination: Literal["ignore", "mask"] = "mask"
-    at_end: Literal["restart", "stop"] = "stop"
+    """Steps after which an episode is truncated. Default: the task's, mostly 1000."""
+    termination: Termination = "mask"
+    """Whether states beyond the terminal set have a value ("ignore"); episodes end there in any
+    case. Default: the task's."""
+    at_end: AtEnd = "stop"
+    """What an evaluation does at a terminal state: "restart" from a fresh start and go on summing
+    until its fixed length (MPG), or "stop". Default: the task's."""
     reward_scale: float = 1.0
+    """Factor on rewards inside training; returns are reported without it. Default: the task's."""
     ramp: int = 9000
+    """T of MPG's weights, in iterations. Default: the task's."""
     evaluate_every: int = 3000
+    """Iterations between evaluations."""
     evaluation_starts: int = 50
+    """Starts of an evaluation, the same each time."""
     log_every: int = 50
+    """Iterations that one row of the record sums up."""
     checkpoint_every: int = 3000
+    """Iterations between saved states, from which --resume goes on."""
     keep: tuple[float, ...] = (0.0, 0.05, 0.1, 0.25, 0.5, 1.0)
+    """Shares of the run after which policy, critics and sampled states are kept."""
     gradient_every: int | None = None
+    """Iterations between two measurements of the gradient that the policy follows against the true
+    one, of the same return and at the states that the algorithm starts from; 0: never. Default:
+    never, and where networks are kept for mixtures (mpg-v1, …) with a learned model."""
     gradient_starts: int = 128
-    gradient_truth: Literal["unrolled", "score"] = "unrolled"
+    """Starts of one measurement."""
+    gradient_truth: GradientTruth = "unrolled"
+    """The true gradient: the simulator's Jacobians chained until the return has converged, or score
+    functions, which also have one where chains explode (of a deterministic policy: with its
+    exploration noise). score wants more starts, such as 512."""
     measure_every: int = 1000
+    """Iterations between two measurements of weights or horizon, where they are measured."""
     measure_starts: int = 128
+    """States per measurement and seed: replayed, or visited with --by gain."""
     probe_budget: float | None = None
+    """Share of the time for a probe, such as 0.05, which measures the gradients of every seed. Its
+    rows and alarms are in the run and its report. Default: no probe."""
     planning: Planning | None = None
+    """How actions are planned in a second evaluation (`planning`); None: there is none."""
     asynchronous: Asynchronous | None = None
-    given: GivenNetworks = FRESH
-    precision: Literal["float32", "float64"] = "float32"
-    products: Literal["measured", "batched", "separate"] = "measured"
+    """The processes that a run is divided among; None: it is in one."""
+    given: GivenNetworks | None = None
+    """Networks that every seed begins with instead of fresh ones."""
+    precision: Precision = "float32"
+    """Precision of training; float64 for comparisons."""
+    products: Products = "measured"
+    """How the networks of a run are multiplied: as one batch, one after another, or as is faster
+    here when the run begins."""
     device: str = "cpu"
+    """Device of the networks: "cpu" or "cuda"."""
 
     def __post_init__(self) -> None:
         for name in (
@@ -91,8 +131,8 @@ class Settings:
         validation.whole("measure_starts", self.measure_starts, 8)
         if self.gradient_every is not None:
             validation.whole("gradient_every", self.gradient_every)
-        for name in ("termination", "at_end", "precision", "products", "gradient_truth"):
-            validation.word(name, getattr(self, name), get_args(_TYPES[name]))
+        for name, words in _WORDS.items():
+            validation.word(name, getattr(self, name), get_args(words))
         validation.number("reward_scale", self.reward_scale, above=0)
         for share in self.keep:
             validation.number("keep", share, least=0, most=1)
@@ -104,8 +144,6 @@ class Settings:
         """Iterations after which networks are kept."""
         return {round(share * self.iterations) for share in self.keep}
 
-
-_TYPES = get_type_hints(Settings)
 
 # MPG App. B-A and Table VI; the reward scale of path tracking is its published code's.
 _TASK_SETTINGS: Mapping[str, Mapping[str, object]] = {

@@ -9,7 +9,8 @@ from gradlab.systems import from_function
 from gradlab.training.loop import train
 from gradlab.training.parts.context import Objective
 from gradlab.training.parts.critics import nothing
-from gradlab.training.planning import Planner, Planning
+from gradlab.training.planning import Planner
+from gradlab.training.settings import Planning
 from tests.training.small_runs import SMALL, row, task
 
 A, B, COST, GAMMA = 0.9, 0.5, 0.3, 0.95

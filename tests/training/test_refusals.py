@@ -31,8 +31,7 @@ from gradlab.training.parts.sources import Branched, Newest
 from gradlab.training.parts.targets import Copied, OneStep, Steve
 from gradlab.training.parts.temperature import Automatic
 from gradlab.training.parts.window_losses import StateLambda
-from gradlab.training.planning import Planning
-from gradlab.training.settings import Settings
+from gradlab.training.settings import Planning, Settings
 from tests.training.small_runs import SMALL, row, task
 
 SHAC, MISFIT = find("shac").target, "take windows of as many steps"

@@ -18,25 +18,22 @@ _OPTIMISER_AND_EVALUATOR = 2
 
 @dataclass(frozen=True)
 class Asynchronous:
-    """Processes of a run.
-
-    Attributes:
-        learners: compute gradients, each on batches of its own.
-        actors: step environments, each as many as a run has without processes (`agents`), in turn.
-        buffers: hold the transitions and draw batches, each of its share of them.
-        queue: gradients that may wait to be applied while their learners go on; 0: a learner waits
-            until its gradient has been applied.
-        deterministic: gradients are applied in the order in which they were begun, with the queue
-            full: a run can be repeated bit for bit, and waits for the slowest learner. With one
-            learner, one actor, one buffer and no queue it is the run without processes, bit for
-            bit. Else a gradient is applied when it arrives.
-    """
+    """Processes of a run. Deterministic with one learner, one actor, one buffer and no queue it is
+    the run without processes, bit for bit."""
 
     learners: int = 1
+    """Processes that compute gradients, each on batches of its own, for a run in several processes
+    (asynchronous training). Default: 1 where there are any processes, else the run is in one."""
     actors: int = 1
+    """Processes that step environments, each as many as --agents, in turn."""
     buffers: int = 1
+    """Processes that hold transitions, a share each, and draw batches."""
     queue: int = 1
+    """Gradients that may wait to be applied while their learners go on; 0: learners wait for theirs
+    to be applied."""
     deterministic: bool = False
+    """Apply gradients in the order in which they were begun: the run can be repeated bit for bit,
+    and waits for the slowest learner. Else a gradient is applied when it arrives."""
 
     def __post_init__(self) -> None:
         for name, least in (("learners", 1), ("actors", 1), ("buffers", 1), ("queue", 0)):

@@ -154,7 +154,7 @@ def tables(algorithm: Algorithm, task: Task, settings: Settings) -> dict[str, Ta
     if settings.probe_budget is None:
         return {}
     seeds = range(settings.first_seed, settings.first_seed + settings.seeds)
-    given = settings.given.policy
+    given = None if settings.given is None else settings.given.policy
     hidden = algorithm.hidden if given is None else architecture_of(given)["hidden"]
     tensors = 2 * (len(hidden) + 1)
     longest = Question(task, None, 0).horizon
