@@ -131,11 +131,7 @@ class _Window:
 
 
 def _story(critic: Tensor, policy: Tensor | None, at: list[int], member: int, begin: int) -> str:
-    """What left the finite numbers first, when, and the last statistics before it.
-
-    Args:
-        critic: [updates, quantities]; policy: [policy updates, quantities, E].
-    """
+    """What left the finite numbers first, when, and the last statistics before it."""
     every = list(range(len(critic)))
     series = {name: (every, critic[:, k]) for k, name in enumerate(_CRITIC)}
     if policy is not None:

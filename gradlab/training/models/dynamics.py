@@ -307,12 +307,7 @@ class Ensembles:
 
 
 def _picked(rows: Tensor, data: Experience, share: Tensor) -> Tensor:
-    """Rows of every seed's own, [E · M, batch].
-
-    Args:
-        rows: to pick from, seed after seed.
-        share: [E, M, batch] in [0, 1), where in its seed's part of `rows` each one lies.
-    """
+    """Rows of every seed's own, [E · M, batch]."""
     counts = torch.bincount(rows.cpu() // len(data.numbers), minlength=data.seeds)
     if not counts.all():
         raise InputError("a seed's replay has no row that the model's loss can use: raise warmup")

@@ -110,9 +110,6 @@ class ReplayedExpansion:
 def _along(context: Context, batch: Batch, steps: int, *, valued: bool) -> tuple[Tensor, Tensor]:
     """Returns along a batch that is cut into paths of `steps` steps, and how many paths they are,
     [E, rows] each.
-
-    Args:
-        valued: they go on as the critic has it.
     """
     objective, model = context.objective, context.model
     assert model is not None
