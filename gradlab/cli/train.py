@@ -55,8 +55,8 @@ def _options(kind: type, names: Sequence[str]) -> Iterator[tuple[str, Any, Any]]
         text, hint, flag = words[each.name], hints[each.name], hints[each.name] is bool
         if " Default: " not in text and not flag:
             text += f" Default: {_word(each.default)}."
-        help_of = Annotated[bool if flag else hint | None, arg(help=text)]
-        yield each.name, help_of, field(default=False if flag else None)
+        explained: Any = Annotated[bool if flag else hint | None, arg(help=text)]
+        yield each.name, explained, field(default=False if flag else None)
 
 
 def _word(value: Any) -> str:
