@@ -59,7 +59,8 @@ def test_every_seed_begins_with_them_in_the_tasks_own_rewards_and_leaves_them_al
 
 def test_a_stochastic_policy_and_a_state_value_begin_a_run_too(tmp_path):
     torch.manual_seed(3)
-    given = GaussianPolicy(3, 2, (6,), squash=True, limit=LIMIT).double(), VCritic(3, (6,)).double()
+    own = GaussianPolicy(3, 2, (6,), squash=True, limit=LIMIT, log_std_bounds=(-1.0, 2.0))
+    given = own.double(), VCritic(3, (6,)).double()
     path = train(row("svg"), task(), tmp_path / "run.h5", policy=given[0], critic=given[1], **SMALL)
     own = begun(path)
     torch.testing.assert_close(own[0].normal(STATES), given[0].normal(STATES), rtol=0, atol=0)
