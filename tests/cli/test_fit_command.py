@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import pytest
 import torch
 
 from gradlab import cli
@@ -12,7 +13,7 @@ from gradlab.fitting.derivative_losses import LOSSES
 from gradlab.networks import checkpoint, spectral
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble
 from gradlab.storage import records
-from gradlab.tasks import double_integrator
+from gradlab.tasks import double_integrator, pendulum
 
 SMALL = ("--members", "2", "--hidden", "8", "8", "--epochs", "2", "--json")
 
