@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from html import escape
+from typing import Any
 
 from gradlab.reporting.page import Page, PageSource, Section
 from gradlab.tools.board.result import Board
@@ -53,7 +55,7 @@ def page(board: Board, command: str = "") -> Page:
     return Page("The board", question, facts, screen(board), (), sections, source, apart=False)
 
 
-def _row(row: dict[str, object]) -> str:
+def _row(row: Mapping[Any, Any]) -> str:
     words = "".join(
         f'<td class="words">{escape(str(row[name]))}</td>'
         for name in ("task", "stage", "estimator")
@@ -68,8 +70,8 @@ def _row(row: dict[str, object]) -> str:
     return words + "".join(numbers) + f'<td data-v="{row["seeds"]}">{row["seeds"]}{older}</td>'
 
 
-def _ranged(row: dict[str, object], name: str, scale: float) -> str:
-    value, low, high = (scale * float(str(row[n])) for n in (name, f"{name}_low", f"{name}_high"))
+def _ranged(row: Mapping[Any, Any], name: str, scale: float) -> str:
+    value, low, high = (scale * float(row[n]) for n in (name, f"{name}_low", f"{name}_high"))
     if math.isnan(value):
         return '<td class="words">–</td>'
     ends = f" [{_whole(low)}, {_whole(high)}]" if not math.isnan(low) else ""
@@ -80,8 +82,8 @@ def _whole(value: float) -> str:
     return "lost" if math.isinf(value) or math.isnan(value) else f"{value:.0f}".replace("-", "−")
 
 
-def _plain(value: object, scale: float) -> str:
-    number = scale * float(str(value))
+def _plain(value: float, scale: float) -> str:
+    number = scale * value
     if math.isnan(number):
         return '<td class="words">–</td>'
     return f'<td data-v="{number!r}">{number:.2g}</td>'

@@ -108,7 +108,9 @@ def cells_of(file: Path) -> list[Cell]:
             values: dict[str, Any] = json.loads(line)
             values = {each.name: values[each.name] for each in fields(Cell)}
             for name in ("followed", "rehearsed"):
-                values[name] = tuple(Outcome(*map(float, each)) for each in values[name])
+                values[name] = tuple(
+                    Outcome(int(k), *map(float, ends)) for k, *ends in values[name]
+                )
             found.append(Cell(**values))
         except (ValueError, KeyError, TypeError) as error:
             if number == len(lines):  # no end of line: it was being written

@@ -55,7 +55,9 @@ def train_stages(
         gradient = along.mean_gradient(policy, starts, seed=update)
         gradient = gradient * min(1.0, _NORM / float(gradient.norm().clamp_min(1e-12)))
         sizes = [p.numel() for p in policy.parameters()]
-        for p, part in zip(policy.parameters(), gradient.split(sizes), strict=True):
+        for p, part in zip(
+            policy.parameters(), torch.split_with_sizes(gradient, sizes), strict=True
+        ):
             p.grad = -part.reshape(p.shape)
         optimizer.step()
         if update + 1 in stages:
