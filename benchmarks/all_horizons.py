@@ -9,7 +9,6 @@ and critic tanh 2×256, float32. Contestants:
     sweep     the same with the mean gradient of every horizon
     repeated  H + 1 backpropagations with θ in the first action, one per horizon, means only
     all norms, all sweep, all repeated: the same three with θ in every action
-    exact     one horizon with θ in every action: mean and every per-sample squared norm
 """
 
 from __future__ import annotations
@@ -26,14 +25,11 @@ from torch import Tensor, nn
 from benchmarks.side_by_side import seconds
 from gradlab import tasks
 from gradlab.gradients import gram
-from gradlab.gradients.bptt import mean_and_squared_norms
-from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.gram import path_mean_gradients, path_squared_norms
 from gradlab.gradients.policy_jacobian import Trace, joined_factors, policy_jacobian
 from gradlab.gradients.rollout import linearize_path, rollout_with_jacobians, tail_gradient
 from gradlab.gradients.starts import as_starts
 from gradlab.gradients.sweeps import action_gradients, discounted_costates
-from gradlab.gradients.tail import Tail
 from gradlab.networks.mlp import Policy, QCritic
 from gradlab.systems.system import System
 
@@ -82,8 +78,6 @@ def contestants(case: Case, device: str) -> dict[str, Callable[[], object]]:
         norms = path_squared_norms(jacobian, costates)
         return (norms, path_mean_gradients(jacobian, costates, horizons)) if means else (norms,)
 
-    estimator = Estimator(model, model, "all", Tail(H, critic, gamma))
-
     def unit() -> None:
         backpropagate(model, policy, policy, critic, s0, H, gamma)
 
@@ -104,7 +98,6 @@ def contestants(case: Case, device: str) -> dict[str, Callable[[], object]]:
         "all norms": lambda: every(means=False),
         "all sweep": lambda: every(means=True),
         "all repeated": all_repeated,
-        "exact": lambda: mean_and_squared_norms(estimator, policy, as_starts(s0, ds)),
     }
     return {name: finished(run, s0.device) for name, run in chosen.items()}
 

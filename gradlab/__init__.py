@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from gradlab.tools.remedies.compute import compare_remedies
     from gradlab.tools.sweep.command import sweep
     from gradlab.training.loop import train
-    from gradlab.verdicts.choice.choosing import choose
+    from gradlab.verdicts.choice import choose
 
     __version__: str
 
@@ -89,7 +89,7 @@ _HOMES = {
     "attribution": "gradlab.runs.attribution",
     "audit": "gradlab.tools.audit.compute",
     "certify": "gradlab.tools.certify.compute",
-    "choose": "gradlab.verdicts.choice.choosing",
+    "choose": "gradlab.verdicts.choice",
     "compare_jacobians": "gradlab.tools.jacobians.compute",
     "compare_planners": "gradlab.tools.planning.compute",
     "compare_remedies": "gradlab.tools.remedies.compute",

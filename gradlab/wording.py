@@ -25,7 +25,7 @@ _GRADIENTS = {
     ("simulator", "simulator"): "the gradient through the true dynamics",
 }
 _WAYS = {
-    "first": "θ in the first action",
+    "first": "first action only",
     "all": "BPTT",
     "replayed": "BPTT from replayed states",
     "score": "the score",
@@ -60,7 +60,7 @@ def gradient(identity: Identity) -> str:
     if identity.systems in _GRADIENTS and how == _WAYS["first"]:
         return _GRADIENTS[identity.systems]
     if identity.systems in _GRADIENTS and how == _WAYS["all"]:
-        return f"{_GRADIENTS[identity.systems].partition(' (')[0]} with θ in all actions (BPTT)"
+        return f"{_GRADIENTS[identity.systems].partition(' (')[0]} through all actions (BPTT)"
     if identity.actions not in ("first", "all"):
         return f"{how} on {who}"
     return f"the gradient of {who} ({how})"

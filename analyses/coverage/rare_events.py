@@ -40,7 +40,7 @@ from gradlab.gradients.starts import Starts
 from gradlab.gradients.tail import Setting
 from gradlab.measurement.arguments import estimators_at
 from gradlab.measurement.moments.by_blocks import path_sums, visit_sums
-from gradlab.measurement.moments.held import Held
+from gradlab.measurement.moments.grams import Held
 from gradlab.measurement.moments.visited import SAMPLES, gradients_at, objective_moments
 from gradlab.measurement.problem import Given, problem
 from gradlab.measurement.rare_starts import rare_starts, with_pilot

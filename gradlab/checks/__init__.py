@@ -25,9 +25,8 @@ from gradlab.checks.inspection import FEW, Inspection
 from gradlab.checks.jacobians import jacobians, switches
 from gradlab.checks.leaks import leaks
 from gradlab.checks.precision import precision
-from gradlab.checks.premises import premises
+from gradlab.checks.premises import premises, states
 from gradlab.checks.scale import scale
-from gradlab.checks.states import states
 from gradlab.errors import InputError
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.starts import Starts

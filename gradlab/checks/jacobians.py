@@ -2,15 +2,10 @@
 
     J e_i ≈ (f(z + h_i e_i) − f(z − h_i e_i)) / 2 h_i,      z = (s, a),   f = (s', r)
 
-at the states of a path. A state agrees where one of two step sizes comes within 0.1% of the block's
-largest entry, rounding of the difference itself allowed for: a kink inside one stencil is no error.
-Columns that are exactly 0 in every state are a dead path: the input has no effect there.
-
-Jacobians by differences are flagged where a contact or a limit switches inside their stencil. A
-flagged one was retried down to a thousandth of its step and failed its certificate there, too: it
-is no derivative, but jump/2ε, and one of them can outweigh all other samples. It is not left out:
-estimators and truth are measured on the same paths, so that it enters both, and leaving out whole
-samples would change the law of the starts. It is counted here instead.
+A state agrees where one of two step sizes comes within 0.1% of the block's largest entry, rounding
+allowed for. Columns that are 0 in every state are a dead path. Jacobians by differences are flagged
+where a contact or limit switches inside their stencil and a thousandth of the step did not help:
+such samples stay, in estimators and truth alike, and are counted.
 """
 
 from __future__ import annotations

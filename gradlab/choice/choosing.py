@@ -1,7 +1,5 @@
 """The parts of a choice, put together.
 
-The best choice at other batch sizes, from the same samples.
-
 Candidates without a truth: realised gains, and mutual agreement.
 
 Realised gains need no derivative of the simulator; the best possible gain stays unknown, and cells
@@ -17,8 +15,17 @@ from itertools import combinations
 import numpy as np
 
 from gradlab import validation
-from gradlab.choice.best import Singles, at_batch, best, beyond, singles, steps
-from gradlab.choice.candidates import TRUTHS, Candidates, candidates
+from gradlab.choice.best import (
+    TRUTHS,
+    Candidates,
+    Singles,
+    at_batch,
+    best,
+    beyond,
+    candidates,
+    singles,
+    steps,
+)
 from gradlab.choice.values import (
     CRITERIA,
     Best,
@@ -27,25 +34,21 @@ from gradlab.choice.values import (
     Criterion,
     DirectionCosine,
     Steps,
-    Trial,
     Tried,
     Usable,
-    WhatIf,
 )
 from gradlab.choice.weights import (
     Times,
-    alpha_order,
     mixing,
     pair_cells,
     rule_times,
     several_cells,
 )
 from gradlab.errors import InputError
-from gradlab.runs.decision_rules import needed_batch, usable_horizons
+from gradlab.runs.decision_rules import NeededBatch, needed_batch, usable_horizons
 from gradlab.runs.profile import Profile
-from gradlab.statistics.grams import Grams, Kernels, mixture_moments
+from gradlab.statistics.grams import Kernels, mixture_moments
 from gradlab.statistics.intervals import interval
-from gradlab.statistics.mixing import gain_weights, mse_weights
 from gradlab.statistics.moments import estimates
 
 
@@ -113,51 +116,7 @@ def _agreement(
     return DirectionCosine(first, second, cosine.value, interval("cosine", cosine))
 
 
-_FACTORS = (0.25, 0.5, 1, 2, 4, 8, 16)
-
-
-def _what_if(
-    profile: Profile, among: Candidates, measured: Singles, pair: Grams | None, criterion: Criterion
-) -> WhatIf | None:
-    """None where no candidate is finite.
-
-    Args:
-        known: moments of single candidates; pair: of J_0 and J_H.
-        criterion: "mse", or "direction", the gain of one batch.
-    """
-    sizes = [max(1, round(factor * profile.batch)) for factor in _FACTORS]
-    batches = [_batch(at_batch(profile, size, measured), among, pair, criterion) for size in sizes]
-    tried = tuple(each for each in batches if each is not None)
-    if not tried:
-        return None
-    cell = tried[-1].best
-    imprecise = profile.truth.get("status") == "imprecise"
-    needed = None if imprecise else needed_batch(profile, *cell)
-    return WhatIf(tried, cell, needed)
-
-
-def _batch(
-    profile: Profile, among: Candidates, pair: Grams | None, criterion: Criterion
-) -> Trial | None:
-    chosen = best(profile, among, criterion)
-    if chosen is None:
-        return None
-    weigh = mse_weights if criterion == "mse" else gain_weights
-    mse = profile.estimate(chosen.cell[0], "mse", chosen.cell[1])
-    cosine = profile.estimate(chosen.cell[0], "cosine_batch", chosen.cell[1])
-    return Trial(
-        change=f"N′ = {profile.batch}",
-        batch=profile.batch,
-        best=chosen.cell,
-        kept=chosen.kept,
-        mse=mse.value,
-        mse_interval=interval("mse", mse),
-        cosine=cosine.value,
-        cosine_interval=interval("cosine_batch", cosine),
-        weights=None if pair is None else weigh(pair, profile.batch),
-    )
-
-
+_LARGE = 16  # times N′, where variance hardly counts
 _FEWEST = 6  # groups, so that each half of them has three
 
 
@@ -207,6 +166,17 @@ def _criterion(by: Criterion | None, among: Candidates) -> Criterion:
     return by
 
 
+def _needed(
+    profile: Profile, among: Candidates, measured: Singles, criterion: Criterion
+) -> tuple[Cell, NeededBatch] | None:
+    """N′ at which one batch points along the truth, at the cell that is best for large batches."""
+    large = best(at_batch(profile, _LARGE * profile.batch, measured), among, criterion)
+    if large is None or profile.truth.get("status") == "imprecise":
+        return None
+    needed = needed_batch(profile, *large.cell)
+    return None if needed is None else (large.cell, needed)
+
+
 def _without_truth(profile: Profile, among: Candidates) -> Choice:
     trial = _tried(profile, among)
     if profile.truth["admissible"]:
@@ -230,7 +200,6 @@ def _without_truth(profile: Profile, among: Candidates) -> Choice:
         samples=int(profile.config["starts"]),
         truth=False,
         identities=profile.identities,
-        alpha=alpha_order(profile),
         agreement=_agreements(profile, among),
         notes=(why, *_notes(profile, among)),
     )
@@ -248,7 +217,6 @@ def _with_truth(
     assert best is not None
     two = pair_cells(profile, among)
     pair = mixing(profile, among, two, times)
-    grams = among.kernels.grams(two) if among.kernels is not None and len(two) == 2 else None
     judged, truth, usable = among.judged, profile.truth, None
     imprecise = truth.get("status") == "imprecise"
     if judged is not None and not imprecise:  # which leaves cosines in doubt
@@ -268,8 +236,7 @@ def _with_truth(
         usable=usable,
         pair=pair,
         several=mixing(profile, among, several_cells(profile, among, best.cell), times),
-        alpha=alpha_order(profile),
-        what_if=_what_if(profile, among, measured, grams, "mse" if by == "mse" else "direction"),
+        needed=_needed(profile, among, measured, "mse" if by == "mse" else "direction"),
         carried=imprecise and bool(truth.get("carried_by_few", False)),
         beyond=beyond(profile, every.get("gain")),
         notes=_notes(profile, among),

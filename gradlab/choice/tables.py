@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pandas as pd
 
-from gradlab.choice.values import Choice, Contender, Mixing
+from gradlab.choice.best import at_batch, best, candidates, singles
+from gradlab.choice.values import Cell, Choice, Contender, Mixing
+from gradlab.errors import InputError
+from gradlab.runs.decision_rules import horizons_of
+from gradlab.runs.identity import Identity
+from gradlab.runs.profile import Profile
 
 
 def best_table(choice: Choice) -> pd.DataFrame:
@@ -73,25 +80,72 @@ def _gain(each: Contender) -> dict[str, float]:
     return {"gain": each.gain, "gain_low": ends.low, "gain_high": ends.high}
 
 
-def trial_table(choice: Choice) -> pd.DataFrame:
-    """What if: change, batch, estimator, horizon, and MSE and cosine with their intervals."""
-    if choice.what_if is None:
-        return pd.DataFrame()
-    return pd.DataFrame(
-        [
-            {
-                "change": each.change,
-                "batch": each.batch,
-                "estimator": each.best[0],
-                "horizon": each.best[1],
-                "kept": len(each.kept),
-                "mse": each.mse,
-                "mse_low": each.mse_interval.low,
-                "mse_high": each.mse_interval.high,
-                "cosine": each.cosine,
-                "cosine_low": each.cosine_interval.low,
-                "cosine_high": each.cosine_interval.high,
-            }
-            for each in choice.what_if.batches
-        ]
-    )
+FEWEST = 3  # α's of a curve
+_QUANTITIES = ("bias2", "variance", "mse")
+
+
+def decays_of(profile: Profile) -> dict[str, float]:
+    """α by estimator: the decays that were measured, and the full gradient beside them."""
+    alphas = {name: found for name, each in profile.identities.items()
+              if (found := _alpha(each)) is not None}  # fmt: skip
+    like = {_plain(profile.identities[name]) for name in alphas}
+    whole = {name: 1.0 for name, each in profile.identities.items()
+             if not each.cut and _plain(each) in like}  # fmt: skip
+    return dict(sorted((alphas | whole).items(), key=lambda item: item[1]))
+
+
+def decay_table(
+    profile: Profile, horizon: int | None = None, batch: int | None = None
+) -> pd.DataFrame:
+    """Error over α: a row for every α and quantity.
+
+    Args:
+        horizon: steps of the gradients; None: the most that all were measured with.
+        batch: N′; None: as the profile was measured for.
+
+    Returns:
+        Columns alpha, estimator, horizon, quantity ("bias2", "variance", that of N′ samples'
+        mean, "mse"), value, ci_low, ci_high, kept: whether this α may have the smallest MSE (95%,
+        jointly), batch.
+
+    Raises:
+        InputError: fewer than three α's, or a horizon at which one was not measured.
+    """
+    alphas = decays_of(profile)
+    if len(alphas) < FEWEST:
+        raise InputError(
+            f"the profile has {len(alphas)} temporal decays, expected {FEWEST} at least: measure "
+            f"them with also=('decay',)"
+        )
+    common = set.intersection(*(set(horizons_of(profile, name)) for name in alphas))
+    if not common or (horizon is not None and horizon not in common):
+        raise InputError(f"horizon is {horizon}, expected one of {sorted(common)}")
+    at = max(common) if horizon is None else horizon
+    cells: tuple[Cell, ...] = tuple((name, at) for name in alphas)
+    if batch is not None and batch != profile.batch:
+        profile = at_batch(profile, batch, singles(profile, cells))
+    among = replace(candidates(profile, list(alphas)), cells=cells)
+    found = best(profile, among, "mse")
+    kept = {name for name, _ in (() if found is None else found.kept)}
+    rows = []
+    for (name, h), quantity in ((cell, q) for cell in cells for q in _QUANTITIES):
+        share = 1 / profile.batch if quantity == "variance" else 1.0
+        ends = profile.interval(name, quantity, h)
+        rows.append({
+            "alpha": alphas[name], "estimator": name, "horizon": h, "quantity": quantity,
+            "value": share * profile.estimate(name, quantity, h).value,
+            "ci_low": share * ends.low, "ci_high": share * ends.high, "kept": name in kept,
+            "batch": profile.batch,
+        })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def _alpha(identity: Identity) -> float | None:
+    """α of a decayed gradient, 0 of one without a transition; None: it is none."""
+    if identity.cut == "transition":
+        return 0.0
+    return float(identity.cut[6:]) if identity.cut.startswith("decay ") else None
+
+
+def _plain(identity: Identity) -> Identity:
+    return replace(identity, name="", cut="", ambiguous=False, control=False)

@@ -174,55 +174,6 @@ class Mixing:
 
 
 @dataclass(frozen=True)
-class AlphaOrder:
-    """α_∞ = σ₀²/(σ₀² + σ₁²): weight of the pathwise gradient against the score, least variance."""
-
-    first: str
-    zeroth: str
-    horizon: int
-    alpha: float
-    interval: Interval
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One setting that was not measured, from the same samples.
-
-    Attributes:
-        change: what is different, "N′ = 64".
-        batch: N′; best: the cell of least MSE, or where gains decide of the largest expected cosine
-            of one batch; kept: the 95% set.
-        mse, cosine: there, the latter of one batch.
-        weights: of the pair {J_0, J_H}, [2], likewise; None where there are none.
-    """
-
-    change: str
-    batch: int
-    best: Cell
-    kept: tuple[Cell, ...]
-    mse: float
-    mse_interval: Interval
-    cosine: float
-    cosine_interval: Interval
-    weights: Weights | None
-
-
-@dataclass(frozen=True)
-class WhatIf:
-    """Other batch sizes, from the same samples.
-
-    Attributes:
-        batches: ¼ × … 16 × N′.
-        needed: N′ for a cosine of one batch of .9 at `cell`; None: it is not distinguishable from
-            zero, or the truth is imprecise.
-    """
-
-    batches: tuple[Trial, ...]
-    cell: Cell
-    needed: NeededBatch | None
-
-
-@dataclass(frozen=True)
 class DirectionCosine:
     """Cosine of the mean gradients of two cells, where no truth tells which of them is right."""
 
@@ -252,7 +203,8 @@ class Choice:
         usable: the usable horizons of the judged estimator; None where the truth is imprecise.
         pair: data J_0 with the longest finite horizon of the judged estimator, MPG's two.
         several: a grid of horizons of everybody in the choice, with data.
-        alpha: where a score estimator was measured beside one with all actions.
+        needed: N′ for a cosine of one batch of .9, at the cell that is best for large batches; None
+            where it is not distinguishable from zero, or the truth is imprecise.
         notes: what a reader has to know, in whole sentences.
         identities: who every measured estimator is, by name.
         recommendation: what to use, how sure that is, and what it gains, in a few lines.
@@ -272,8 +224,7 @@ class Choice:
     usable: Usable | None = None
     pair: Mixing | None = None
     several: Mixing | None = None
-    alpha: AlphaOrder | None = None
-    what_if: WhatIf | None = None
+    needed: tuple[Cell, NeededBatch] | None = None
     agreement: tuple[DirectionCosine, ...] = ()
     beyond: Beyond | None = None
     carried: bool = False

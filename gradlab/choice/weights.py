@@ -10,15 +10,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gradlab.choice.candidates import Candidates, is_finite
-from gradlab.choice.values import AlphaOrder, Cell, Contender, Mixing
+from gradlab.choice.best import Candidates, is_finite
+from gradlab.choice.values import Cell, Contender, Mixing
 from gradlab.errors import InputError
-from gradlab.runs.decision_rules import horizons_of
 from gradlab.runs.identity import data_of
 from gradlab.runs.profile import Profile
 from gradlab.statistics.comparison import difference, log_ratio
 from gradlab.statistics.grams import FEWEST, only
-from gradlab.statistics.intervals import Interval, interval, jackknife_se, skewness_corrected
+from gradlab.statistics.intervals import Interval, interval
 from gradlab.statistics.mixing import (
     Contestant,
     JudgedMixtures,
@@ -29,7 +28,7 @@ from gradlab.statistics.mixing import (
     judged,
     mse_weights,
 )
-from gradlab.statistics.moments import Array, Estimate, combine
+from gradlab.statistics.moments import Array, Estimate
 
 _RAMP = 9000  # T of MPG on path tracking
 _UNSEEN = 1  # the fold that judges
@@ -168,26 +167,3 @@ def _measured(profile: Profile, among: Candidates, name: str) -> list[int]:
     """Horizons of an estimator with finite errors and with kernels."""
     kept = among.kernels.cells if among.kernels is not None else ()
     return [h for h in among.finite(profile, name) if (name, h) in kept]
-
-
-def alpha_order(profile: Profile) -> AlphaOrder | None:
-    """α_∞ at the longest horizon that a pathwise and a score estimator share; None without both.
-
-    The bias test and the accuracy ρ of the α-order gradient need explicit gradients
-    (`gradients.alpha_order`); from a profile the weight of least variance follows.
-    """
-    actions = profile.config.get("actions", {})
-    kinds = {kind: [n for n in profile.estimators if actions.get(n) == kind]
-             for kind in ("all", "score")}  # fmt: skip
-    if not all(kinds.values()):
-        return None
-    first, zeroth = kinds["all"][0], kinds["score"][0]
-    for h in sorted(set(horizons_of(profile, first)) & set(horizons_of(profile, zeroth)))[::-1]:
-        v1, v0 = (profile.estimate(name, "variance", h) for name in (first, zeroth))
-        alpha = combine(lambda a, b: b / (a + b), v1, v0)
-        if np.isfinite(alpha.value) and np.isfinite(alpha.left_out).all():
-            low, high = np.clip(skewness_corrected(alpha), 0.0, 1.0)
-            se = jackknife_se(alpha.left_out)
-            ends = Interval(float(low), float(high), se, "jackknife with skewness")
-            return AlphaOrder(first, zeroth, h, alpha.value, ends)
-    return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -114,6 +115,7 @@ class Measure:
 
     def run(self, command: str) -> Document:
         """Measure, and write RUN.h5, RUN.html and the networks that were fitted."""
+        begun = time.monotonic()
         with undisturbed():
             from gradlab.measurement.arguments import (
                 check_also,
@@ -128,7 +130,7 @@ class Measure:
             from gradlab.measurement.realised_gains import check_judges
             from gradlab.measurement.update import Update
             from gradlab.networks import checkpoint, spectral
-            from gradlab.runs.stages import Interrupted
+            from gradlab.runs.stages import Interrupted, timed
 
         task = arguments.named_task(self.task, self.settings)
         run = self.output or Path("runs") / f"{task.name}.h5"
@@ -173,6 +175,7 @@ class Measure:
                 profile, run = stop.profile, run.with_name(f"{run.stem}.partial{run.suffix}")
             except KeyboardInterrupt:
                 raise KeyboardInterrupt(_NOTHING) from None
+        profile = timed(profile, begun, "wall_seconds")
         stopped = "interrupted" in profile.config
         keep(
             {arguments.beside(run, k): partial(checkpoint.save, networks[k]) for k in sorted(made)}

@@ -125,9 +125,9 @@ class Choose:
 
     def run(self, command: str) -> Document:
         """Choose from the file alone."""
-        from gradlab.choice.tables import best_table, contender_table, trial_table, weight_table
+        from gradlab.choice.tables import best_table, contender_table, weight_table
         from gradlab.runs.profile import load
-        from gradlab.verdicts.choice.choosing import chosen
+        from gradlab.verdicts.choice import chosen
 
         choice, screen = chosen(
             load(self.file),
@@ -139,7 +139,6 @@ class Choose:
         )
         document: Document = of_screen(screen) | {
             "best": best_table(choice).to_dict("records"),
-            "what if": trial_table(choice).to_dict("records"),
             "run": str(self.file),
         }
         for name, mixing in (("pair", choice.pair), ("several", choice.several)):
@@ -179,7 +178,7 @@ class Attribute:
         """Read or compute the substitutions and attribute the error to them."""
         from gradlab.runs.attribution import attribute
         from gradlab.runs.profile import load
-        from gradlab.verdicts.attribution.first_screen import screen, sentences
+        from gradlab.verdicts.attribution import screen, sentences
         from gradlab.verdicts.screen import Sentence
 
         profile = load(self.file)

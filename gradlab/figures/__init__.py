@@ -7,7 +7,6 @@
     tools.jacobians            jacobian_*, product_growth, lyapunov, chain_error, model_error
     Certification.table()      certified_errors
     tools.remedies             remedy_*
-    return_slices.table        loss_slices
     tools.logs                 logged_*
     Race, Rehearsal            return_over_updates
     runs.training              returns, training_curve, mixture_weights, gradient_errors,
@@ -36,7 +35,7 @@ _HERE = {  # by gradlab.figures.NAME
     "attribution": "entries ledger",
     "choice": "choice_weights contest",
     "error": "bias_variance cosine decay mse sample_norm sign_agreement snr",
-    "gains": "gain loss_slices realised_gains",
+    "gains": "gain realised_gains",
     "probe": "action_shares chosen_horizons critic_values dead_columns gradient_norms growth_rates "
     "layer_norms lost_gradients moved_chains moved_profiles probe_cost probe_curve",
     "training": "error_over_rule gradient_errors mixture_weights return_over_updates returns "

@@ -116,7 +116,7 @@ def decay(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Error of the simulator's gradient over its temporal decay α, those that may be best ringed.
 
     Args:
-        table: of `gradlab.choice.decays.decay_table`.
+        table: of `gradlab.choice.tables.decay_table`.
     """
     ax = style.new_axes() if ax is None else ax
     lines = {}

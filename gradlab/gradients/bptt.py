@@ -1,21 +1,8 @@
-"""Mean and exact variance of one horizon's gradient from a single backpropagation through time.
+"""Every horizon of one estimator at once: mean gradients and exact per-sample squared norms.
 
-    s_l,t,i = ∂J_n,i/∂z_l,t,i     by one backward pass to the outputs z of every linear layer call
-    mean    = (1/N) Σ_t,i s_l,t,i ⊗ (x_l,t,i, 1)
-    |G_i|²  = Σ_l Σ_t,t′ (s_t·s_t′)(x_t·x_t′ + 1)
-
-The signals are what backpropagation computes anyway, so per-sample norms cost one small Gram
-product per layer more than the plain gradient. This needs systems that autograd can pass through
-and a policy of linear layers and elementwise maps; others take the road of `horizons`.
-
-Every horizon of one estimator at once: mean gradients and exact per-sample squared norms.
-
-    first   g_n from one forward sweep of sensitivities           (`first_action`)
-    all     λⁿ_t from one backward sweep with horizons as columns  (`all_action`)
-    score   returns to go of every horizon                         (`carried`)
-
-All by kernels over the policy's layer factors. Samples are taken in blocks, so memory is flat in
-N; noise is drawn for the whole batch, so the draws do not depend on the blocks.
+By kernels over the policy's layer factors (`gradients.gram`). Samples are taken in blocks, so
+memory is flat in N; noise is drawn for the whole batch, so the draws do not depend on the blocks.
+The mean of one horizon alone is plain backpropagation through time where autograd can pass.
 """
 
 from __future__ import annotations
@@ -32,17 +19,6 @@ from gradlab.data.path import Path
 from gradlab.errors import InputError
 from gradlab.gradients.estimator import BLOCK, Estimator, checked, first_horizon, softened
 from gradlab.gradients.gram import path_mean_gradients, path_squared_norms
-from gradlab.gradients.policy_jacobian import (
-    Factor,
-    LinearCall,
-    PolicyJacobian,
-    each_parameter_once,
-    has_factors,
-    linear_layers,
-    overwritten,
-    parameter_slices,
-    recorded_forward,
-)
 from gradlab.gradients.rollout import noise_mode
 from gradlab.gradients.starts import Starts
 from gradlab.gradients.weighted_terms import carried
@@ -131,37 +107,6 @@ def _chosen(estimator: Estimator, horizons: Sequence[int] | None) -> tuple[int, 
     return tuple(horizons)
 
 
-@dataclass(frozen=True)
-class _Return:
-    """n-step returns [N] with their graph, and the layer calls of each step that carries θ."""
-
-    total: Tensor
-    calls: list[list[LinearCall]]
-
-
-def mean_and_squared_norms(
-    estimator: Estimator,
-    policy: nn.Module,
-    starts: Tensor | Path | Starts,
-    seed: int = 0,
-    termination: str = "ignore",
-) -> tuple[Tensor, Tensor]:
-    """Mean gradient [P] and per-sample squared norms [N] of the estimator's own horizon.
-
-    The trace of the per-sample covariance is N/(N − 1) (mean of the norms − |mean|²). Where
-    autograd cannot pass or layers do not carry all of θ, `horizon_gradients` does it.
-    """
-    starts = checked(estimator, policy, starts, termination)
-    both = _backpropagated(estimator, policy, starts, seed, termination)
-    if both is not None:
-        return both
-    alone = (estimator.tail.horizon,)
-    profile = horizon_gradients(
-        estimator, policy, starts, horizons=alone, seed=seed, termination=termination
-    )
-    return profile.means[0], profile.squared_norms[0]
-
-
 def mean_gradient(
     estimator: Estimator,
     policy: nn.Module,
@@ -178,7 +123,7 @@ def mean_gradient(
     parameters = list(soft.parameters())
     trained = [p for p in parameters if p.requires_grad]
     with torch.enable_grad():
-        total = _returns(plain, soft, starts, seed, termination, copy_outputs=True).total
+        total = _returns(plain, soft, starts, seed, termination)
         mean = (total * starts.weight).mean()
         if not mean.requires_grad:  # a critic that no action moves, alone
             return torch.cat([torch.zeros_like(p).flatten() for p in parameters])
@@ -195,72 +140,23 @@ def _autograd_passes(estimator: Estimator) -> bool:
     return not detached and not isinstance(estimator.states, Recorded) and model.differentiable
 
 
-def _backpropagated(
-    estimator: Estimator, policy: nn.Module, starts: Starts, seed: int, termination: str
-) -> tuple[Tensor, Tensor] | None:
-    estimator, policy = softened(estimator, policy)
-    if not _autograd_passes(estimator):
-        return None
-    probe = starts.states[:2], starts.policy_noise(policy, seed, 0)[:2]
-    if not has_factors(policy, *probe):
-        return None
-    summed = _returns(estimator, policy, starts, seed, termination, copy_outputs=False)
-    if any(overwritten(calls) for calls in summed.calls):
-        summed = _returns(estimator, policy, starts, seed, termination, copy_outputs=True)
-    rows, layers, slices = len(starts.states), linear_layers(policy), parameter_slices(policy)
-    if not all(each_parameter_once(layers, calls, slices, rows) for calls in summed.calls):
-        return None
-    outputs = [call.output for calls in summed.calls for call in calls]
-    weighted = (summed.total * starts.weight).sum()
-    grads = torch.autograd.grad(weighted, outputs, allow_unused=True)
-    signals = [torch.zeros_like(o) if g is None else g for g, o in zip(grads, outputs, strict=True)]
-    jacobian = _contracted(policy, summed.calls, signals)
-    steps = len(summed.calls)
-    ones = signals[0].new_ones(1, steps, rows, 1)
-    mean = path_mean_gradients(jacobian, ones, (steps - 1,))[0]
-    return mean, path_squared_norms(jacobian, ones)[0]
-
-
-def _contracted(
-    policy: nn.Module, steps: list[list[LinearCall]], signals: list[Tensor]
-) -> PolicyJacobian:
-    """Factors whose one "action" is the return itself: its signals are already contracted."""
-    slices, width = parameter_slices(policy), len(steps[0])
-    factors = []
-    for k, call in enumerate(steps[0]):
-        weight, bias = (
-            slices[id(p)] if p is not None and p.requires_grad else None
-            for p in (call.layer.weight, call.layer.bias)
-        )
-        signal = torch.cat(signals[k::width])[:, None]
-        inputs = torch.cat([calls[k].input for calls in steps])
-        factors.append(Factor(signal, inputs, weight, bias))
-    size = sum(p.numel() for p in policy.parameters())
-    return PolicyJacobian(tuple(factors), size, len(factors[0].signals), 1)
-
-
 def _returns(
     estimator: Estimator,
     policy: nn.Module,
     starts: Starts,
     seed: int,
     termination: str,
-    copy_outputs: bool,
-) -> _Return:
-    """One forward pass of the n-step return; layer calls are recorded where θ counts."""
-    tail, n, layers = estimator.tail, len(starts.states), linear_layers(policy)
+) -> Tensor:
+    """n-step returns [N] with their graph."""
+    tail, n = estimator.tail, len(starts.states)
     model = estimator.jacobians if estimator.jacobians is not None else estimator.states
     frozen = copy.deepcopy(policy).requires_grad_(False)
     s, alive = starts.states, torch.ones(n, dtype=torch.bool, device=starts.states.device)
-    total, calls = s.new_zeros(n), []
+    total = s.new_zeros(n)
 
     def choose(t: int, carries: bool) -> Tensor:
         e = starts.policy_noise(policy, seed, t)
-        if not carries:
-            return act(frozen, s, e)
-        action, made = recorded_forward(policy, s, e, layers, copy_outputs)
-        calls.append(made)
-        return action
+        return act(policy if carries else frozen, s, e)
 
     for t in range(tail.horizon):
         a = choose(t, carries=estimator.way.carries(t))
@@ -280,7 +176,7 @@ def _returns(
         value = judge(tail.critic, tail.value, s, a)
         value = torch.where(alive, value, 0.0) if termination == "mask" else value
         total = total + tail.discount**tail.horizon * value
-    return _Return(total, calls)
+    return total
 
 
 def _step(

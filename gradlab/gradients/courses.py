@@ -4,29 +4,14 @@
     γᵗ Σ_{k≥t} γ^{k−t} r_k        `returns_to_go`, tail included
 
 The ways of carrying θ (`weighted_terms`, `mixing`) differ in J and λ alone.
-
-Cut edges of a path: derivatives that a gradient takes as zero, values left as they are.
-
-    transition          s → s′    A = ∂f/∂s      the next state depends on the action alone
-    rows, columns       s_j → s′_i               entries of A, coordinate by coordinate
-    decay               s → s′    α A            temporal gradient decay: α^k over k steps
-    stop                every k-th step A = 0, B = 0: truncated backpropagation through time
-
-A cut is `detach` in the computation: s′ = f(s.detach(), a) is the cut "transition". It is a bias by
-choice, for less variance, and measured as any other: the truth is not cut. Decay (`g_decay` of
-differentiable drone simulators: Zhang et al. 2024, "Back to Newton's Laws") multiplies what passes
-from a state into the next one; what passes through the action stays. A stop is `s = s.detach()`
-after every k-th step of a path, as loops with windows of k steps and no critic at their ends do.
-Simulators here have no contact normal as a value of its own; the coordinates that a contact changes
-are cut by rows or columns.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from typing import Literal, NamedTuple, Protocol, get_args
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -35,11 +20,11 @@ from gradlab import validation
 from gradlab.data.path import Path
 from gradlab.errors import InputError
 from gradlab.gradients.policy_jacobian import PolicyJacobian, Trace, joined_factors
-from gradlab.gradients.recording import recorded_with_jacobians
 from gradlab.gradients.rollout import (
     LinearizedPath,
     jacobian_noise,
     linearize_path,
+    recorded_with_jacobians,
     rollout_with_jacobians,
 )
 from gradlab.gradients.starts import Starts
@@ -48,93 +33,47 @@ from gradlab.gradients.ways import Name
 from gradlab.networks.mlp import judge
 from gradlab.systems.system import Recorded, System
 
-_Edge = Literal["transition"]
-EDGES: tuple[_Edge, ...] = get_args(_Edge)
-
 
 @dataclass(frozen=True)
 class Cut:
-    """Which derivatives of a path are zero, or smaller.
+    """Derivatives that a gradient takes as zero or as smaller, values left as they are.
+
+    A cut is `detach` in the computation, a bias by choice for less variance; the truth is not cut.
 
     Attributes:
-        edges: some of `EDGES`.
-        rows: coordinates i of the next state whose ∂s′_i/∂s is zero.
-        columns: coordinates j of the state whose ∂s′/∂s_j is zero.
-        decay: α in [0, 1], multiplies ∂s′/∂s at every step.
-        stop: k, steps of a path after which the state is detached, again and again; 0: never.
+        transition: ∂s′/∂s = 0: the next state depends on the action alone.
+        decay: α in [0, 1], multiplies ∂s′/∂s at every step (`g_decay`, Zhang et al. 2024, "Back to
+            Newton's Laws").
+        stop: k, steps of a path after which the state is detached, again and again, as truncated
+            backpropagation through time does; 0: never.
     """
 
-    edges: tuple[_Edge, ...] = ()
-    rows: tuple[int, ...] = ()
-    columns: tuple[int, ...] = ()
+    transition: bool = False
     decay: float = 1.0
     stop: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("edges", "rows", "columns"):
-            entries = getattr(self, name)
-            if isinstance(entries, str) or not isinstance(entries, Sequence):
-                shown = validation.shown(entries)
-                raise InputError(f"{name} of a cut is {shown}, expected a tuple, ({shown},)")
-            object.__setattr__(self, name, tuple(entries))
-        for edge in self.edges:
-            validation.word("edges of a cut", edge, EDGES)
-        for coordinate in (*self.rows, *self.columns):
-            validation.whole("a row or column of a cut", coordinate)
+        validation.instance("transition of a cut", self.transition, bool, "True or False")
         if not 0 <= validation.number("decay of a cut", self.decay, "a number from 0 to 1") <= 1:
             raise InputError(f"decay of a cut is {self.decay!r}, expected a number from 0 to 1")
         validation.whole("stop of a cut", self.stop)
 
     def __bool__(self) -> bool:
-        return bool(self.edges or self.rows or self.columns or self.stop) or self.decay < 1
+        return self.transition or self.stop > 0 or self.decay < 1
 
     def __str__(self) -> str:
-        parts = [*self.edges, *(f"row {i} of A" for i in self.rows)]
-        parts += [f"column {j} of A" for j in self.columns]
-        parts += [f"decay {self.decay:g}"] * (self.decay < 1) + [f"stop {self.stop}"] * bool(
-            self.stop
-        )
-        return ", ".join(parts)
+        parts = ["transition"] * self.transition + [f"decay {self.decay:g}"] * (self.decay < 1)
+        return ", ".join(parts + [f"stop {self.stop}"] * (self.stop > 0))
 
 
 UNCUT = Cut()
-
-
-def coordinates(names: Sequence[str], state_names: Sequence[str]) -> tuple[int, ...]:
-    """Coordinates of a state by their names, such as a task's `state_names`, unit or no unit.
-
-    Raises:
-        InputError: there is no such name.
-    """
-    known = {name: k for k, name in enumerate(state_names)}
-    known |= {name.partition(" [")[0]: k for k, name in enumerate(state_names)}
-    for name in names:
-        if name not in known:
-            among = ", ".join(state_names) or "no names: use numbers"
-            raise InputError(f"{name!r} is no coordinate of the state, which has {among}")
-    return tuple(known[name] for name in names)
-
-
-def check_coordinates(cut: Cut, state_dim: int) -> None:
-    """
-    Raises:
-        InputError: a row or column is beyond the state.
-    """
-    beyond = [k for k in (*cut.rows, *cut.columns) if k >= state_dim]
-    if beyond:
-        raise InputError(
-            f"cut has row or column {beyond[0]}, expected coordinates 0 … {state_dim - 1}"
-        )
 
 
 def severed(linear: LinearizedPath, cut: Cut) -> LinearizedPath:
     """The same path with the cut derivatives zero, and decayed."""
     if not cut:
         return linear
-
-    A = torch.zeros_like(linear.A) if "transition" in cut.edges else cut.decay * linear.A
-    A[:, :, list(cut.rows)] = 0.0
-    A[..., list(cut.columns)] = 0.0
+    A = torch.zeros_like(linear.A) if cut.transition else cut.decay * linear.A
     if not cut.stop:
         return replace(linear, A=A)
     B = linear.B.clone()

@@ -14,7 +14,7 @@ Gradients ascend Σ_{t<n} γᵗ r_t + γⁿ Q(s_n, a_n), θ flattened in `policy
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -24,13 +24,14 @@ from gradlab import validation
 from gradlab.data.path import Path
 from gradlab.errors import InputError
 from gradlab.gradients import gram
-from gradlab.gradients.courses import UNCUT, Cut, check_coordinates
+from gradlab.gradients.courses import UNCUT, Cut
 from gradlab.gradients.gram import path_mean_gradients
 from gradlab.gradients.starts import Starts, as_starts
 from gradlab.gradients.tail import Tail
 from gradlab.gradients.ways import WAYS, Name, TruthName, Way
 from gradlab.gradients.weighted_terms import carried
 from gradlab.networks.interface import check_critic, check_policy, check_trainable, double_copy
+from gradlab.networks.mlp import CriticLike, as_critic, same_critic
 from gradlab.networks.policies import SoftCritic, WithLogProb, temperature
 from gradlab.systems.entropy import Entropic
 from gradlab.systems.system import Recorded, System, check_system
@@ -89,13 +90,12 @@ class Estimator:
                     f"jacobians has {name} {getattr(self.jacobians, name)}, states has "
                     f"{getattr(self.states, name)}: both must use the task's one coordinate"
                 )
-        validation.instance("cut", self.cut, Cut, "a Cut(edges, rows, columns)")
+        validation.instance("cut", self.cut, Cut, "a Cut(transition, decay, stop)")
         if self.cut and self.jacobians is None:
             raise InputError(
                 f"cut is {self.cut}, but nothing is differentiated along the path: give jacobians "
                 f"and actions that use them, or leave cut out"
             )
-        check_coordinates(self.cut, self.states.state_dim)
         if (self.actions == "replayed") != (self.replay is not None):
             raise InputError(
                 f"actions is {self.actions!r} and replay is {validation.shown(self.replay)}: "
@@ -251,3 +251,47 @@ def augmenting(alpha: float) -> Callable[[System], System]:
         return made[id(system)][1]
 
     return augment
+
+
+Critics = CriticLike | Sequence[CriticLike] | None
+OtherCritics = Mapping[str, Sequence[Estimator]]  # by the name of the estimator
+
+
+def listed(critic: Critics) -> tuple[nn.Module, ...]:
+    """The critics given, one or several.
+
+    Raises:
+        InputError: an empty sequence, or something that is neither module nor function.
+    """
+    if critic is None:
+        return ()
+    several = critic if isinstance(critic, list | tuple | nn.ModuleList) else [critic]
+    if not len(several):
+        raise InputError("critic is an empty sequence: give at least one critic")
+    return tuple(as_critic(critic) for critic in several)
+
+
+def with_other_critics(
+    chosen: Mapping[str, Estimator],
+    owned: Mapping[str, nn.Module | None],
+    critics: Sequence[nn.Module],
+) -> dict[str, list[Estimator]]:
+    """For each estimator with a Q critic in its tail, the same with each of the other critics.
+
+    Args:
+        owned: the critic that each estimator came with, which is not among the others.
+        critics: those of the user, at least two or there are no others.
+    """
+    if len(critics) < 2:
+        return {}
+    copies = [(critic, copy.deepcopy(critic).double()) for critic in critics]
+    several = {}
+    for name, estimator in chosen.items():
+        if estimator.tail.critic is None or estimator.tail.value != "Q":
+            continue
+        others = [double for critic, double in copies if not same_critic(critic, owned[name])]
+        if others:
+            several[name] = [
+                replace(estimator, tail=replace(estimator.tail, critic=c)) for c in others
+            ]
+    return several

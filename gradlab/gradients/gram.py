@@ -1,21 +1,12 @@
-"""Inner products of per-sample policy gradients, without forming them.
+"""Inner products of per-sample policy gradients G_i = Σ_t J_t,iᵀ λ_t,i, without forming them.
 
-A per-sample gradient is G_i = J_iᵀ g_i with J_i = ∂π_θ(s_i)/∂θ [da, P] and g_i [da]. With J's
-factors, D_i ⊗ (x_i, 1) for each linear layer,
+With J's factors, D_t,i ⊗ (x_t,i, 1) for each linear layer,
 
-    Θ_ij = J_i J_jᵀ = Σ_layers (D_i D_jᵀ)(x_i·x_j + 1),     G_i·G_j = g_iᵀ Θ_ij g_j
+    Θ_ij = J_i J_jᵀ = Σ_layers (D_i D_jᵀ)(x_i·x_j + 1),     G_i·G_j = λ_iᵀ Θ_ij λ_j
+    |G_i|² = λ_iᵀ Θ_i λ_i over the steps of one sample,     one kernel for every horizon
+    mean   = (1/N) Σ_t,i (D_tᵀ λ_t) ⊗ (x_t, 1)              one product per thin layer, else H/2
 
-Θ is formed in blocks of rows and multiplied at once with the g of every estimator and horizon, so
-memory is O(N) and no parameter-sized vector exists.
-
-Norms and means of gradients with θ in every action, for all horizons at once.
-
-    G_i = Σ_t J_t,iᵀ λ_t,i,     J_t,i in factors D_t,i ⊗ (x_t,i, 1) of each linear layer
-    |G_i|² = λ_iᵀ Θ_i λ_i,      Θ_i,tt′ = Σ_layers (D_t D_t′ᵀ)(x_t·x_t′ + 1)
-    mean   = (1/N) Σ_t,i (D_tᵀ λ_t) ⊗ (x_t, 1)
-
-One kernel Θ_i serves every horizon's norm. Means cost one matrix product per thin layer for all
-horizons together; between wide layers about H/2 products, since no shorter way is known.
+Θ is formed in blocks of rows and multiplied at once with all estimators' λ: memory is O(N).
 """
 
 from __future__ import annotations

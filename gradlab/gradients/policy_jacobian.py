@@ -68,10 +68,10 @@ def trace(policy: nn.Module, states: Tensor, noise: Tensor) -> Trace:
     slices = parameter_slices(policy)
     layers = linear_layers(policy)
     leaf = states.detach().requires_grad_()
-    action, calls = recorded_forward(policy, leaf, noise, layers, copy=False)
-    if overwritten(calls):
-        action, calls = recorded_forward(policy, leaf, noise, layers, copy=True)
-    layered = each_parameter_once(layers, calls, slices, len(states))
+    action, calls = _recorded_forward(policy, leaf, noise, layers, copy=False)
+    if any(call.output._version != call.version for call in calls):  # by an in-place activation
+        action, calls = _recorded_forward(policy, leaf, noise, layers, copy=True)
+    layered = _each_parameter_once(layers, calls, slices, len(states))
     outputs = [call.output for call in calls] if layered else []
     leaves, last, passes = [leaf, *outputs], action.shape[1] - 1, []
     for j in range(last + 1):
@@ -98,12 +98,6 @@ def trace(policy: nn.Module, states: Tensor, noise: Tensor) -> Trace:
 def policy_jacobian(policy: nn.Module, states: Tensor, noise: Tensor) -> PolicyJacobian:
     """Factors of ∂π_θ/∂θ at states [N, ds] and policy noise [N, noise_dim]."""
     return from_factors(policy, trace(policy, states, noise).factors, states, noise)
-
-
-def has_factors(policy: nn.Module, states: Tensor, noise: Tensor) -> bool:
-    """Does the policy have layer factors that give autograd's gradient? Tried on a few samples."""
-    factors = trace(policy, states, noise).factors
-    return factors is not None and _agree(policy, factors, states, noise)
 
 
 def from_factors(
@@ -151,7 +145,7 @@ def linear_layers(policy: nn.Module) -> list[nn.Linear]:
 
 
 @dataclass(frozen=True)
-class LinearCall:
+class _LinearCall:
     """One call of a linear layer; `version` tells whether its output was overwritten later."""
 
     layer: nn.Linear
@@ -160,16 +154,16 @@ class LinearCall:
     version: int
 
 
-def recorded_forward(
+def _recorded_forward(
     policy: nn.Module, states: Tensor, noise: Tensor, layers: list[nn.Linear], copy: bool
-) -> tuple[Tensor, list[LinearCall]]:
+) -> tuple[Tensor, list[_LinearCall]]:
     """Actions, and the layers' calls in order; `copy` shields outputs from in-place activations."""
-    calls: list[LinearCall] = []
+    calls: list[_LinearCall] = []
 
     def record(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
         if isinstance(layer, nn.Linear):
             x = inputs[0].detach()
-            calls.append(LinearCall(layer, x.clone() if copy else x, output, output._version))
+            calls.append(_LinearCall(layer, x.clone() if copy else x, output, output._version))
         return output.clone() if copy else None
 
     hooks = [layer.register_forward_hook(record) for layer in layers]
@@ -181,13 +175,8 @@ def recorded_forward(
             hook.remove()
 
 
-def overwritten(calls: list[LinearCall]) -> bool:
-    """Has an in-place activation changed an output after its layer returned it?"""
-    return any(call.output._version != call.version for call in calls)
-
-
-def each_parameter_once(
-    layers: list[nn.Linear], calls: list[LinearCall], slices: dict[int, slice], rows: int
+def _each_parameter_once(
+    layers: list[nn.Linear], calls: list[_LinearCall], slices: dict[int, slice], rows: int
 ) -> bool:
     owned = [id(p) for layer in layers for p in (layer.weight, layer.bias) if p is not None]
     called = sorted(id(call.layer) for call in calls)

@@ -4,13 +4,8 @@
     ν           (1 − γ) Σ_t γᵗ P(s_t = ·) = law of s_T,  T ~ Geometric(1 − γ)     (RP-PGM eq. 2.3)
     μ           β ν + (1 − β) ζ                                               (RP-PGM Remark 5.9)
 
-ζ is ν's own trajectory at T = 0, so one draw serves all three: each start takes its T with
-probability β and 0 otherwise. The choice is random per start, not stratified: independent draws
-from μ are what U-statistics and group resampling assume, strata would bias |mean|² by
-O(variance between the laws / n).
-
-Every law returns a `Path` of horizon 0. Its draws belong to streams of their own (seed, name), so
-that the rollouts which begin there at the same seed see other noise than the one that led there.
+Each start takes its T with probability β and 0 otherwise, independently: strata would bias |mean|²
+by O(variance between the laws / n). Draws belong to streams of their own (seed, name).
 """
 
 from __future__ import annotations

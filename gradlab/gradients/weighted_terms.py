@@ -34,8 +34,7 @@ from gradlab.gradients.courses import (
 )
 from gradlab.gradients.mixing.terms import composite, total
 from gradlab.gradients.policy_jacobian import policy_jacobian
-from gradlab.gradients.recording import recorded_with_jacobians
-from gradlab.gradients.rollout import rollout, tail_gradient
+from gradlab.gradients.rollout import recorded_with_jacobians, rollout, tail_gradient
 from gradlab.gradients.starts import Starts
 from gradlab.gradients.sweeps import action_gradients, discounted_costates
 from gradlab.gradients.tail import Tail

@@ -1,34 +1,16 @@
-"""Arguments of a measurement that are refused at once: numbers, networks, estimators.
+"""Arguments of a measurement that are refused at once, and its estimators.
 
-The law of the states where gradients are taken, and the truth that they are compared with.
-
-    visited   states that the policy visits from the task's starts, ν, where an update takes its
+    visited   states that the policy visits from the task's starts, where an update takes its
               gradients; the truth is the gradient of the return, ∇_θ E_ζ[V^π]
-    start     the starts themselves, ζ (or those that are given); the truth of each kind of gradient
-              is its own, E_ζ[J_θπᵀ ∂_a Q^π] or ∇_θ E_ζ[V^π]
+    start     the starts themselves (or those that are given); each kind of gradient has a truth of
+              its own, which may be nearly orthogonal to the gradient of the return
 
-`gradlab.measurement.assembly` records a third word where its caller brings the states:
-
-    given     states of the caller's own, such as replayed ones (`--weights measured`), with the
-              matched truths of "start"
-
-ζ is the task's own law, or that law trimmed (`tasks.trimmed`): truth, visits, gains and checks then
-rest on the trimmed one alone.
-
-A matched truth at start states can be nearly orthogonal to the gradient of the return: it says how
-good an estimator is at those states, never whether a step along it helps.
-
-The estimators of a measurement: the user's, or the default ones with what is asked for beside.
-
-score, ivw, ddcg, total    of the simulator, θ in every action (`gradients.tail`)
-cut_EDGE, decay_ALPHA      of the simulator, all actions, that derivative taken as zero, or as α
-                           times itself at every step (`gradients.courses`); decay: eight of these
-stop_K                     the same, its state detached after every K steps
-replayed                   of the model, where there is one: all actions, from visited states
+    score, ivw, ddcg, total    of the simulator, θ in every action (`gradients.weighted_terms`)
+    cut_transition, decay_α, stop_k    of the simulator, all actions (`gradients.courses.Cut`)
+    replayed                   of the model: all actions, from visited states
 
 In a world model's latent the ways by density are of the model, and `score` and `ivw` stand among
-the default estimators of a policy that has one: Dreamer's gradients, by REINFORCE in imagination
-and mixed with BPTT, each step's weights by inverse variance.
+the default estimators of a policy that has one, as in Dreamer.
 """
 
 from __future__ import annotations
@@ -46,7 +28,7 @@ from gradlab import validation
 from gradlab.data.noise import stream
 from gradlab.data.path import Path
 from gradlab.errors import InputError
-from gradlab.gradients.courses import EDGES, Cut
+from gradlab.gradients.courses import Cut
 from gradlab.gradients.estimator import TERMINATIONS, Estimator
 from gradlab.gradients.mixing.nodes import check_head
 from gradlab.gradients.starts import Starts
@@ -245,7 +227,7 @@ def stepped(system: System, state: Tensor, action: Tensor) -> Tensor:
     return torch.cat([out.state, out.reward[:, None]], dim=1)
 
 
-_CUTS = {f"cut_{edge}": Cut((edge,)) for edge in EDGES}
+_CUTS = {"cut_transition": Cut(transition=True)}
 _DENSITIES = tuple(name for name, way in WAYS.items() if not way.pathwise)
 _DECAYS = tuple(f"decay_{alpha}" for alpha in (0, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99))
 _IMAGINED = ("score", "ivw")  # by default, in a world model's latent

@@ -1,20 +1,17 @@
 """Does the return jump where a pathwise gradient is followed as far as an update goes?
 
-Along u = truth/|truth|, from all starts with the truth's own noise, at moves η_k of a quarter of
-the user's update, the update and three times it (`runs.jumps` has the numbers and their kinds):
+Along u = truth/|truth|, on the truth's own noise, at moves η_k of a quarter of the user's update,
+the update and three times it (`runs.jumps` has the numbers and their kinds):
 
     p_i = G_i·u      d_ik = (J_i(η_k) − J_i(−η_k)) / 2η_k      e_ik = d_ik − p_i
 
     bisection   of the 24 starts with the largest |e_i2|, [−η_2, η_2] is cut 5 times into 8 parts,
-                of which the one with the largest |J(b) − J(a) − p (b − a)| is kept. What is smooth
-                shrinks with the part, by 64 and more a round, a kink by 8, a jump stays: it is one
-                where more than 30% of the first round's residual and half of the second's is left
+                of which that with the largest |J(b) − J(a) − p (b − a)| is kept: a jump leaves more
+                than 30% of the first round's residual and half of the second's
     harm        E e_2 / |E p| with an interval, against ±20%
-    lost        a return that leaves the finite numbers is not smooth, and nobody knows what it
-                would have brought: unless the starts that are left refute the gradient, it is open
+    lost        returns that leave the finite numbers leave it open, unless the others refute it
 
-Fifteen worlds with and without jumps: 105 of 105 found and 0 of 210 false with 512 starts, 51 of 51
-and 0 of 69 with 128 (`analyses/truths/jumps.py` has those of this module).
+Found: 105 of 105 jumps, 0 of 210 false with 512 starts (`analyses/truths/jumps.py`).
 """
 
 from __future__ import annotations
@@ -33,8 +30,7 @@ from gradlab.progress import Progress, silent
 from gradlab.runs.jumps import HARMFUL, UPDATE, Jumps, kind_of
 from gradlab.statistics.intervals import student
 from gradlab.truth.agreement import TrueGradient, precision_of, unchecked
-from gradlab.truth.common_random import own_size
-from gradlab.truth.moved_returns import Rolling, StartRollouts
+from gradlab.truth.common_random import Rolling, StartRollouts, own_size
 from gradlab.truth.oracles import perturbed
 from gradlab.truth.score_actions import PAIRS, score_gradients
 from gradlab.truth.truth import Truth
@@ -49,14 +45,6 @@ _MOVES = (0.25, 1.0, 3.0)  # in units of the user's update
 _HELD = 1.2e8  # numbers of the score function's paths that are held at once
 _WIDTH = 0.4  # of a gap's interval, from which on it may decide
 _STAGE = "jumps"
-
-
-def _lengths_along(setting: Setting, direction: Tensor, move: float) -> _Floats:
-    """η_k of steps along a unit direction [P] that move the first actions by `_MOVES` · move."""
-    starts = setting.starts
-    noise = starts.policy_noise(setting.policy, setting.seed, 0)
-    size = own_size(setting.policy, starts.states, noise, direction[None], starts.weight)
-    return size * move * np.array(_MOVES)
 
 
 def find_jumps(
@@ -77,7 +65,9 @@ def find_jumps(
     if not (torch.isfinite(gradients).all() and float(mean.norm()) > 0):
         return None
     u, starts = mean / mean.norm(), setting.starts
-    eta = _lengths_along(setting, u, move)
+    noise = starts.policy_noise(setting.policy, setting.seed, 0)
+    size = own_size(setting.policy, starts.states, noise, u[None], starts.weight)
+    eta = size * move * np.array(_MOVES)
     rolling = Rolling(setting, progress)
     moved = [perturbed(setting.policy, sign * k * u) for sign in (1.0, -1.0) for k in eta]
     rolled = rolling.of_policies(starts, moved, _STAGE)

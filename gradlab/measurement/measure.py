@@ -23,8 +23,7 @@ from torch import Tensor, nn
 from gradlab import provenance, validation
 from gradlab.checks import Subject, examine
 from gradlab.data.path import Path
-from gradlab.gradients.estimator import Estimator
-from gradlab.gradients.other_critics import Critics
+from gradlab.gradients.estimator import Critics, Estimator
 from gradlab.gradients.rollout import noise_mode
 from gradlab.measurement.arguments import Law, TruthKind
 from gradlab.measurement.assembly import assembled, configuration, predictions, truth_values
@@ -114,7 +113,7 @@ def measure(
             (attribute). False: never (see `gradlab.measurement.rare_starts`).
         also: estimators of the simulator beside the default ones, each as true_dynamics_NAME:
             "score", "ivw", "ddcg", "total" (of stochastic policies), "cut_transition",
-            "decay_0.9", "stop_5", …, or "decay" for a curve over α (`gradlab.choice.decays`); see
+            "decay_0.9", "stop_5", …, or "decay" for a curve over α (`gradlab.choice.tables`); see
             `gradlab.measurement.arguments`. In a world model's latent those by density are the
             model's, and "score" and "ivw" are there where the policy has a density.
         update: your own, at whose length truth and gradients are tried (see

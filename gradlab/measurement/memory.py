@@ -31,16 +31,12 @@ from gradlab.measurement.moments.grams import BYTES, FOLDS, kept_horizons
 from gradlab.measurement.moments.inner_products import horizons_of
 from gradlab.measurement.moments.sketches import COORDINATES
 from gradlab.measurement.moments.visited import SAMPLES
-from gradlab.measurement.pilot import DIRECTIONS as MOVES
-from gradlab.measurement.pilot import ROWS as ROLLED
-from gradlab.measurement.pilot import plan_pilot
 from gradlab.networks.interface import noise_dim
 from gradlab.networks.mlp import Policy, QCritic
 from gradlab.statistics.tails import DIRECTIONS
 from gradlab.systems.system import Recorded
 from gradlab.tasks import Task
-from gradlab.truth.by_blocks import PILOT
-from gradlab.truth.oracles import ROWS, effective_horizon
+from gradlab.truth.oracles import effective_horizon
 from gradlab.truth.scout import linearization_price
 
 GROUPS = 256  # of starts
@@ -48,7 +44,6 @@ MEMORY = 8e9  # bytes beyond which a measurement is made in blocks
 _SHARE = 0.5  # of the machine's memory that a measurement may take, where that is more
 BLOCK = 4e8  # bytes that a block aims at
 _COPIES = 1.6  # of a block's tensors while they are made: measured, `benchmarks.large`
-_LOADED = 6e7  # bytes of code that torch loads when it is first needed: measured
 _PER_CELL = 24  # numbers of a cell and group: pair sums, and every quantity without it
 
 
@@ -189,24 +184,21 @@ def _paths(task: Task, horizon: int, starts: int) -> int:
 
 
 def peak(asked: MemoryRequest, divided: Division) -> float:
-    """Bytes of this process at its largest while it measures in blocks: the pilot's, or a block
-    beside what is kept, or that of the pilot for rare starts."""
-    n = divided.starts
-    block = divided.block * _per_start(asked) + _workspace(asked)
-    stages = _pilot(asked), _kept(asked, divided) + block, _rare(asked, n)
-    return resident() + _LOADED + max(stages)
-
-
-def _kept(asked: MemoryRequest, divided: Division) -> float:
-    """Sums over all starts and over groups, and the visited states."""
-    n, G, P = divided.starts, len(divided.sizes), asked.parameters
+    """Bytes of this process at its largest while it measures in blocks: what it has now, what is
+    kept of all starts and groups, and one block."""
+    n, G, P, H1 = divided.starts, len(divided.sizes), asked.parameters, asked.horizon + 1
     cells = sum(len(horizons_of(estimator)) for estimator in asked.chosen.values())
     kept = len(asked.chosen) * len(kept_horizons(asked.horizon, len(asked.chosen))) + 1
-    group_sums = cells * G * P
-    sketch = DIRECTIONS + min(COORDINATES, P)
-    numbers = cells * (P + G * (sketch + _PER_CELL)) + (G + FOLDS * kept) * P
-    numbers += (2 + FOLDS) * G * kept**2 + (group_sums if 8 * group_sums <= KEPT else 0)
-    return 8 * numbers + _visited(asked.task, n) + _draws(asked, n)
+    sums = cells * G * P
+    numbers = cells * (P + G * (DIRECTIONS + min(COORDINATES, P) + _PER_CELL))
+    numbers += (G + FOLDS * kept) * P + (2 + FOLDS) * G * kept**2
+    numbers += sums if 8 * sums <= KEPT else 2 * H1 * P
+    # The noise of all starts and visited states, which every block reads.
+    noise = noise_dim(asked.policy) + asked.task.simulator.noise_dim
+    prior = 0 if asked.task.prior is None else asked.task.prior.noise_dim
+    numbers += n * ((1 + SAMPLES) * H1 * (noise + prior) + (2 * _length(asked) + H1) * noise)
+    block = divided.block * _per_start(asked) + BYTES
+    return resident() + 8 * numbers + _visited(asked.task, n) + block
 
 
 def _visited(task: Task, starts: int) -> float:
@@ -214,72 +206,24 @@ def _visited(task: Task, starts: int) -> float:
     return 8.0 * SAMPLES * starts * (2 * task.simulator.state_dim + 4)
 
 
-def _draws(asked: MemoryRequest, n: int) -> float:
-    """Noise of all starts, for the truth and for the estimators, and of all visited states: every
-    block reads it. A truth may turn out to be twice as long as it is expected to be."""
-    task, steps = asked.task, asked.horizon + 1
-    models = [task.simulator] + ([] if task.prior is None else [task.prior])
-    per_step = noise_dim(asked.policy) + sum(model.noise_dim for model in models)
-    own = noise_dim(asked.policy) + task.simulator.noise_dim
-    return 8 * n * ((1 + SAMPLES) * steps * per_step + (2 * _length(asked) + steps) * own)
-
-
 def _per_start(asked: MemoryRequest) -> float:
-    """Bytes of a block per start: the truth's path, then those of the estimators."""
-    H1, P, W = asked.horizon + 1, asked.parameters, _factors(asked)
-    ds, da = _dims(asked)
-    path, jacobians = _path(ds, da)
-    systems = 2 * path + 3 * jacobians
-    sweep = 2 * ds * da + 3 * (ds + da)
-    visiting = SAMPLES * (H1 * (systems + max(jacobians, sweep) + 6 * da) + 2 * W)
-    staying = H1 * (systems + 3 * W) + 5 * H1**2 * da
-    firsts = 3 * SAMPLES * H1 * da
-    truth = _length(asked) * (path + 2 * jacobians + 3 * ds * da + 6 * da)
-    return 8 * _COPIES * (max(truth, visiting, firsts + staying) + 2 * P)
-
-
-def _workspace(asked: MemoryRequest) -> float:
-    """What a block takes whatever its starts: X_g of one estimator, Jacobians of policy rows."""
-    visiting = sum(len(horizons_of(one)) for one in asked.chosen.values() if not one.way.every)
-    longest = max(visiting, asked.horizon + 1)
-    return 8 * (2 * longest * asked.parameters + 2 * ROWS * _factors(asked)) + BYTES
-
-
-def _pilot(asked: MemoryRequest) -> float:
-    """A truth made whole."""
-    ds, da = _dims(asked)
-    n, (path, jacobians) = min(PILOT, len(asked.starts.states)), _path(ds, da)
-    return 8 * n * (3 * _length(asked) * (path + jacobians) + 3 * asked.parameters)
-
-
-def _rare(asked: MemoryRequest, n: int) -> float:
-    """The starts of a pilot, and some of them with moved policies (`measurement.rare_starts`)."""
-    task, (ds, da) = asked.task, _dims(asked)
-    plan = plan_pilot(task.simulator, asked.parameters, n, asked.horizon, task.discount)
-    widths = sum(layer.out_features for layer in linear_layers(asked.policy))
-    return 8 * (plan.size * (2 * ds + 5) + ROLLED * ((1 + 2 * MOVES) * (4 * ds + 2 * da) + widths))
+    """Bytes of a block per start: Jacobians along the truth's path, or along those of three systems
+    from all visited states, with the policy's."""
+    ds, da = asked.task.simulator.state_dim, asked.task.simulator.action_dim
+    layers = linear_layers(asked.policy)
+    owned = sum(p.numel() for layer in layers for p in layer.parameters())
+    factors = sum(da * layer.out_features + layer.in_features for layer in layers)
+    factors += da * asked.parameters if owned < asked.parameters else 0
+    steps, jacobians = asked.horizon + 1, (ds + da + 2) ** 2
+    visiting = SAMPLES * (5 * steps * jacobians + 2 * factors) + steps * (
+        3 * factors + 5 * steps * da
+    )
+    return 8 * _COPIES * (max(3 * _length(asked) * jacobians, visiting) + 2 * asked.parameters)
 
 
 def _length(asked: MemoryRequest) -> int:
     """T, as far as it is known before."""
     return max(effective_horizon(asked.task.discount), asked.horizon)
-
-
-def _dims(asked: MemoryRequest) -> tuple[int, int]:
-    return asked.task.simulator.state_dim, asked.task.simulator.action_dim
-
-
-def _path(ds: int, da: int) -> tuple[int, int]:
-    """Numbers per step of a path with K, and of its Jacobians."""
-    return ds + da + 1 + da * ds, ds * ds + ds * da + ds + da
-
-
-def _factors(asked: MemoryRequest) -> int:
-    """Numbers per state of the policy's Jacobian."""
-    da, layers = asked.task.simulator.action_dim, linear_layers(asked.policy)
-    owned = sum(p.numel() for layer in layers for p in layer.parameters())
-    explicit = da * asked.parameters if owned < asked.parameters else 0
-    return explicit + sum(da * layer.out_features + layer.in_features for layer in layers)
 
 
 def resident() -> float:

@@ -1,21 +1,16 @@
-"""Prices of the stages of long work, before it begins.
+"""Prices of the stages of long work, before it begins: work × seconds per piece of it.
 
-    price = work × seconds per piece of it
-
-The work is a product of known counts, the seconds come from a short timed probe
-(`gradlab.measurement.machine_rates`). Of a measurement of N starts, horizon H, P parameters, truth
-of T steps, K visited states per start:
+The seconds come from a short timed probe (`measurement.machine_rates`). Of N starts, horizon H, P
+parameters, a truth of T steps, K visited states per start:
 
     pilot                up to 10 to 120 N starts, returns of a hundred steps (`rare_starts`)
     truth                N T (Jacobian + its share of an explicit gradient)
     finite differences   min(N, 64) · 8 directions · 4 policies · T steps
     jumps                (6 N + 888) T steps
-    estimators           N H (K + 1) Jacobians of a prior model, N H K of the simulator, whose own
-                         path from the starts is the truth's; N (H + 1) gradients with θ in all
-    realised gains       15 N T steps and more          checks  about 15% of these
-    rehearsal            at most 30% of these
+    estimators           N H (K + 1) Jacobians of a prior model, N H K of the simulator
+    realised gains       15 N T steps and more     checks  15%     rehearsal  at most 30%
 
-A prediction is good to a factor of two: T is not known, and other work may share the machine.
+Good to a factor of two: T is not known, and other work may share the machine.
 """
 
 from __future__ import annotations

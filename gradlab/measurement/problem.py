@@ -19,8 +19,15 @@ from gradlab import validation
 from gradlab.data.noise import stream
 from gradlab.data.path import Path
 from gradlab.errors import InputError
-from gradlab.gradients.estimator import Estimator, augmenting, softened
-from gradlab.gradients.other_critics import Critics, OtherCritics, listed, with_other_critics
+from gradlab.gradients.estimator import (
+    Critics,
+    Estimator,
+    OtherCritics,
+    augmenting,
+    listed,
+    softened,
+    with_other_critics,
+)
 from gradlab.gradients.start_laws import check_alive, visitation
 from gradlab.gradients.starts import Starts, as_starts, distinct, group_count
 from gradlab.gradients.tail import Setting
@@ -48,7 +55,6 @@ from gradlab.networks.interface import (
 )
 from gradlab.networks.policies import WithLogProb
 from gradlab.runs.identity import Identity
-from gradlab.systems.system import System
 from gradlab.tasks import Task
 
 if TYPE_CHECKING:
@@ -164,17 +170,18 @@ def problem(given: Given, undivided: str = "") -> Problem:
     asked = memory.MemoryRequest(task, original, plain, H, begin, truth)
     division = memory.division(asked, undivided)
     alpha = _entropy(plain)
-    augment = augmenting(alpha) if alpha else _as_it_is
+    augment = augmenting(alpha) if alpha else lambda system: system
     policy = WithLogProb(original) if alpha else original
     simulator = augment(task.simulator)
     users = {name: estimator.tail.critic for name, estimator in (given.estimators or {}).items()}
+    own = {id(each): each for each in users.values() if each is not None}  # each once
     others = with_other_critics(plain, users or dict.fromkeys(plain, first), critics)
     return Problem(
         task=task,
         setting=Setting(simulator, policy, begin, task.discount, H, termination, seed),
         given=given.policy,
         original=original,
-        critics=list(critics) if critics else _given_critics(given.estimators),
+        critics=list(critics) or list(own.values()),
         critic=first,
         several=len(critics),
         chosen={
@@ -185,7 +192,9 @@ def problem(given: Given, undivided: str = "") -> Problem:
             name: [softened(estimator, original, augment)[0] for estimator in several]
             for name, several in others.items()
         },
-        rows=_rows(starts),
+        rows=starts
+        if isinstance(starts, int)
+        else len(starts.weight if isinstance(starts, Path) else starts),
         drawn=isinstance(starts, int),
         law=law,
         truth=truth,
@@ -193,16 +202,6 @@ def problem(given: Given, undivided: str = "") -> Problem:
         batch=given.batch,
         division=division,
     )
-
-
-def _as_it_is(system: System) -> System:
-    return system
-
-
-def _given_critics(estimators: Mapping[str, Estimator] | None) -> list[nn.Module]:
-    """The user's own critics, each once."""
-    critics = (estimator.tail.critic for estimator in (estimators or {}).values())
-    return list({id(critic): critic for critic in critics if critic is not None}.values())
 
 
 def _entropy(chosen: Mapping[str, Estimator]) -> float:
@@ -247,13 +246,6 @@ def judged_at(
             f"policy nor simulator is random: every sample is the same; widen its law of starts"
         )
     return different
-
-
-def _rows(starts: int | Tensor | Path) -> int:
-    """How many starts were given or asked for."""
-    if isinstance(starts, int):
-        return starts
-    return len(starts.weight) if isinstance(starts, Path) else len(starts)
 
 
 def starts_of(task: Task, starts: int | Tensor | Path, seed: int) -> Starts:

@@ -1,42 +1,27 @@
 """Starts so rare that a sample holds few of them: a pilot, strata, and what none of them covers.
 
-A standard error is made of the starts at hand. Where 1 start in 100 carries half of E |G|², most
-samples hold too few of these starts, and variance, error and their intervals are too low at once;
-means along a direction, slopes and so the gain, are covered all the same (`reports/rare-events`).
-Starts cost next to nothing beside their Jacobians:
+Where 1 start in 100 carries half of E |G|², most samples hold too few of these: variance, error and
+their intervals are too low at once; means and gains are covered (`reports/rare-events`).
 
-    pilot     M N starts, M = 30, or 10 where a step is dear, for a hundred steps; states are kept
+    pilot     M N starts, M = 30, or 10 where a step is dear, for a hundred steps
     score     q = rms over 4 directions of θ of J(θ + d) − J(θ − d), |d| moving actions by 4%; where
               these are dear too, |J − median|
     strata    its quantiles 0, .5, .8, .95, .99, .997, 1, of which
               n_h = N W_h (1/2 + rms_h q/4Σ + rms_h q²/4Σ), at least 8 (4 below N = 128), are
-              measured; where episodes end in at most 1 of 20 starts, these are one more, of N/8 at
-              least. They are of another pilot, four times as large where that is affordable: what
-              it does not know of their shares is part of every error
-
-with the weights W_h N/n_h (`statistics.strata`), drawn without replacement, even in number so that
-halves have half of every stratum. A pilot in which 1 start in 100 carries at most 40% of Σ q², and
-in which no episode ends that few others do, asks for no strata: the sample is the plain one.
+              measured with the weights W_h N/n_h; ends of episodes in at most 1 of 20 starts are
+              one more. None where 1 start in 100 carries at most 40% of Σ q² and no end is rare
 
 Refused, by name, are variance, error and SNR
 
     unseen    where few starts carry much, and those beyond the largest q of the sample 70% of Σ q²
-    ends      where episodes end in too few starts: under 2 of N, 1.3 from N = 128 on; under 8 where
-              strata cannot tell which, as policy or simulator are random or the sample is plain
-    carried   where 1 measured start in 100 carries 40% of E |G|² of an estimator; below N = 100
-              where the largest would, were it one in a hundred
+    ends      where episodes end in too few starts (`Pilot.needed`)
+    carried   where 1 measured start in 100 carries 40% of E |G|² of an estimator
     tail      where nothing asks for strata, and q² has a Pareto tail without a variance, k > ½
-              (`statistics.tails`): under starts of Student's t with 5 degrees of freedom
-    cut       where few starts carry much and the truth is cut before it converges: another sample
-              may cut it elsewhere
-
-Events rarer than one in the pilot, and tails inside a stratum, are seen by what is carried alone,
-if at all: its silence proves nothing.
+    cut       where few starts carry much and the truth is cut before it converges
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 
@@ -66,12 +51,11 @@ from gradlab.measurement.problem import Problem
 from gradlab.networks.interface import flat_parameters, noise_dim
 from gradlab.progress import Progress
 from gradlab.runs.check_results import RARE, UNDRAWN, CheckResult
-from gradlab.runs.trimmed_starts import REMEDY, central
+from gradlab.runs.stages import REMEDY, central
 from gradlab.statistics.moments import Array
 from gradlab.statistics.strata import Strata
 from gradlab.statistics.tails import tail_shape
-from gradlab.truth.common_random import own_size
-from gradlab.truth.moved_returns import Rolling
+from gradlab.truth.common_random import Rolling, own_size
 from gradlab.truth.truth import Truth
 
 _STAGE = "pilot"
@@ -157,8 +141,7 @@ def _scores(
 ) -> tuple[Array, NDArray[np.bool_]]:
     """q of states [n, ds], and whose episode ends; a return that is lost is one that ends."""
     J, ended = [], []
-    for k, rows in enumerate(_blocks(len(states))):
-        few = states[rows]
+    for k, few in enumerate(states.split(ROWS)):
         part = Starts(few, torch.ones_like(few[:, 0]), torch.arange(len(few)))
         here = replace(setting, starts=part, horizon=steps, seed=child(seed, str(k)))
         rolled = Rolling(here, progress).returns(part, moves, _STAGE)
@@ -171,10 +154,6 @@ def _scores(
         q = np.abs(returns[0] - np.nanmedian(returns[0]))
     lost = ~np.isfinite(q)
     return np.where(lost, q[~lost].max(initial=0.0), q), end | lost
-
-
-def _blocks(n: int) -> Iterator[slice]:
-    return (slice(k, min(k + ROWS, n)) for k in range(0, n, ROWS))
 
 
 def _drawn(

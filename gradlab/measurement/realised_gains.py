@@ -1,32 +1,15 @@
-"""The realised gains of a measurement: what the user's update does to the return of fresh starts.
-
-From as many starts as were measured; cells beside the most important ones may take
-15% of the measurement, both counted in simulator steps, so that every number depends on the seed
-and not on a clock:
-
-    measured = L (N T + n H · (visited states per start + 1 with θ in all actions)),
-
-n of N starts being used. L is how many steps take as long as one Jacobian and what is made of it:
-by differences a pair for each column and one for the certificate; of a torch system the products
-of gradients take the time, rather than the Jacobian (measured: as long as 40 to 200 steps).
-
-Steps along given directions, and the returns that they make on fresh starts.
+"""Realised gains: what the user's update does to the return of fresh starts.
 
     ΔJ(d) = J(θ + η d/|d|) − J(θ),      J = E_ζ Σ_{t<T} γᵗ r_t with the moved policy in every action
 
-The simulator is only stepped: no derivative of it is taken. All copies of the policy run from the
-same judging starts on the same noise, of streams of their own. η is the length of the user's
-update: along the truth it moves the actions by the share of their size by which that moves them;
-without a truth along the direction that moves them most. A shorter length would be chosen so that
-the return is a line, and jumps are not met there.
+The simulator is only stepped. All copies of the policy run from the same judging starts on the same
+noise. η is the length of the user's update; the truth, the data gradient and the cells of largest
+gain are stepped along by a quarter, once and three times of it, further cells by the update alone,
+as many as 15% of the measurement buys, counted in simulator steps and not by a clock:
 
-The plan of the steps: which directions at which lengths, decided by counting simulator steps.
+    measured = L (N T + n H · (visited states per start + 1 with θ in all actions)),
 
-From as many fresh starts as were measured, T steps each, at a quarter of the user's update, at the
-update and at three times of it: the truth, the data gradient and the cells of largest gain, in any
-case. Further cells are stepped along by the update alone, as many as the budget buys, and as make
-five: rollouts are paid for in simulator steps, whose number is known before anything is run. A
-clock would make a seed give other numbers on another day.
+n of N starts being used, L the steps that take as long as one Jacobian and what is made of it.
 """
 
 from __future__ import annotations
@@ -50,8 +33,7 @@ from gradlab.runs.realised import TRUE_CELL, Cell, Realised, Status
 from gradlab.systems.system import System, by_differences
 from gradlab.tasks import Task
 from gradlab.truth.agreement import TrueGradient, precision_of
-from gradlab.truth.common_random import own_size
-from gradlab.truth.moved_returns import Rolling
+from gradlab.truth.common_random import Rolling, own_size
 from gradlab.truth.oracles import effective_horizon
 from gradlab.truth.truth import Truth
 

@@ -2,32 +2,20 @@
 
     θ_{k+1} = θ_k + step of the user's optimiser along the candidate's mean gradient at θ_k
 
-Every update draws a batch, with noise of its own that all candidates share: fresh starts for θ in
-every action (the few of a measurement are overfitted near an optimum), some of the frozen visited
-states for θ in the first one. Critic and model are those of the present policy, as in a loop that
-fits them every `refit` updates; no rehearsal goes further.
-The policies after 1, 2, 5, 10, 25, … updates are judged on fresh starts (`runs.rehearsal`).
+Every update draws a batch with noise that all candidates share: fresh starts for θ in every action,
+frozen visited states for θ in the first one. The policies after 1, 2, 5, 10, 25, … updates, up to
+`refit`, are judged on fresh starts (`runs.rehearsal`). At most 30% of the measurement per rate:
 
     price = updates · batch · (10 + h · price of a Jacobian) per candidate + T · starts/4 per return
 
-in steps of the simulator, at most 30% of the measurement for each rate; a backward pass through a
-step that autograd can pass takes as long as 4 of them, what else a gradient needs as 10 (measured:
-path tracking, the pendulum and the double integrator, 2×256 policies). Returns of many policies are
-rolled out at once and without a graph: .15 to .25 of such a step each (a bouncing ball, a cart-pole
-with a learned model), and a whole one where a simulator steps each state alone.
+in steps of the simulator; a backward pass through a step takes 4 of them (measured: path tracking,
+the pendulum and the double integrator, 2×256 policies).
 
-A rate that nobody gave is divided by 10, up to twice, as long as no candidate is shown to raise the
-return and all of them lower it in the end, or the best does so after one update and lowers it in
-the end: they are then too long steps, and not wrong ones. Of these rates the best is kept.
-
-One draw of batches may be lucky, and the choice was made among many. So the gradient of choice is
-rehearsed once more from fresh states, judged on fresh starts, a plain step of the update's length
-along its mean gradient beside it. A moved policy may drift off faster than γᵗ shrinks, so that its
-return is decided after T: these returns are up to 9 T long, until what is left of them is small.
-
-A critic that is fitted at every update (`refit` = 1) is not frozen: then the first rehearsals go as
-far as any, and the second is made twice, with the frozen critic and with one that makes one step of
-temporal differences at every update, on visited states. Where their returns part, it ends.
+A rate that nobody gave is divided by 10, up to twice, while no candidate is shown to raise the
+return and all lower it in the end, or the best does so after one update and lowers it in the end.
+The gradient of choice is rehearsed once more, from fresh states and starts, for up to 9 T, a plain
+step of the update's length beside it. With `refit` = 1 the second rehearsal is made twice, with the
+frozen critic and with one that makes one step of temporal differences at every update.
 """
 
 from __future__ import annotations
@@ -65,7 +53,7 @@ from gradlab.runs.realised import Cell
 from gradlab.runs.rehearsal import LOST, Rehearsal, Rule, differ, judged
 from gradlab.systems.system import by_differences
 from gradlab.tasks import Task
-from gradlab.truth.moved_returns import Rolled, Rolling
+from gradlab.truth.common_random import Rolled, Rolling
 from gradlab.truth.oracles import effective_horizon, perturbed
 
 LENGTHS = (1, 2, 5, 10, 25, 50, 100)  # updates

@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 
 from gradlab.checks.precision import in_float32
-from gradlab.choice.best import best
-from gradlab.choice.candidates import Candidates, candidates
+from gradlab.choice.best import Candidates, best, candidates
 from gradlab.choice.values import Cell
 from gradlab.choice.weights import pair_cells, several_cells
 from gradlab.gradients.estimator import Estimator

@@ -14,8 +14,7 @@ from typing import Any
 import pandas as pd
 
 from gradlab import figures
-from gradlab.choice.decays import decay_table
-from gradlab.choice.tables import contender_table, weight_table
+from gradlab.choice.tables import contender_table, decay_table, weight_table
 from gradlab.figures import style
 from gradlab.gradients.ways import WAYS
 from gradlab.reporting import shell
@@ -23,9 +22,9 @@ from gradlab.reporting.numbers import tables
 from gradlab.reporting.page import NOWHERE, Page, PageSource, Panel, Section, method, panel
 from gradlab.runs.check_results import CheckResult
 from gradlab.runs.profile import Profile
-from gradlab.runs.trimmed_starts import central, trimmed_share
+from gradlab.runs.stages import central, trimmed_share
 from gradlab.verdicts.advice import advise
-from gradlab.verdicts.choice.sentences import cells_words, statements
+from gradlab.verdicts.choice import cells_words, statements
 from gradlab.verdicts.facts import Facts
 from gradlab.verdicts.measurement.verdict import Evidence, decays, evidence, first_screen
 from gradlab.verdicts.screen import Screen

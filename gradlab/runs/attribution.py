@@ -3,16 +3,9 @@
     squared bias = Σ shares of {states, ∂f/∂s, ∂f/∂a, reward gradient, critic ∇_s, critic ∇_a}
     variance     = start states + policy noise + dynamics noise + ensemble members
 
-Shares of the squared bias are Shapley's (`statistics.shapley`): causes are not additive, so a
-share may be negative, where curing that part alone would let another one's error out. `first` is
-what curing a part does while all others stay wrong, `last` what it does once they are right;
-`replacement` is the one part, or the two, whose cure takes off most.
-Each cause's share splits on over entries of its blocks and over steps (`gradients.substitution`).
-
-Shares, fractions and their intervals from the substitutions that a run has stored.
-
-fraction = share / total, known where the total's interval is clear of 0
-start states = variance that was measured − what the other sources add to it
+Shares of the squared bias are Shapley's (`statistics.shapley`) and may be negative: `first` is what
+curing a part does while all others stay wrong, `last` once they are right, `replacement` the one
+part, or the two, whose cure takes off most. fraction = share / total, where that is clear of 0.
 """
 
 from __future__ import annotations

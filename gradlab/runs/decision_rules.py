@@ -4,12 +4,7 @@ Intervals over horizons come from one multiplier bootstrap over groups of starts
 every horizon: θ* = θ + mean_g (ω_g − 1) ψ_g with the jackknife's pseudo-values ψ.
 
     usable       cosine with the truth ≥ 0.7 and MSE ≤ 2 × the smallest, by whole 95% intervals
-    not usable   one of the two intervals lies on the other side
-    undecided    neither
-
-Each h ≥ 1 is judged by its own two intervals; the smallest MSE is over all horizons, 0 included,
-and each bootstrap replicate selects its own. Usable horizons need not begin at h = 1: errors of a
-model may cancel beyond the first steps.
+    not usable   one of the two intervals lies on the other side;      undecided: neither
 """
 
 from __future__ import annotations

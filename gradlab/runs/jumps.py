@@ -4,10 +4,8 @@
     d_ik = (J_i(η_k) − J_i(−η_k)) / 2η_k     brought: by moves of the actions of 1, 4 and 12%
     e_ik = d_ik − p_i,     gap_k = E e_k / |E p|
 
-A pathwise gradient is blind to jumps, and so are differences at tiny steps; at the length of an
-update a jump counts. Whether there is one is told by bisection, whether it does harm by an interval
-of the gap at the update's length against ±20%: no test of e ≠ 0, which every curved return fails.
-Read without torch.
+A pathwise gradient is blind to jumps, as are differences at tiny steps. Harm is an interval of the
+gap at the update's length against ±20%: no test of e ≠ 0, which every curved return fails.
 """
 
 from __future__ import annotations

@@ -2,16 +2,9 @@
 
     ΔJ(d) = J(θ + η d/|d|) − J(θ),     J = E_ζ Σ_{t<T} γᵗ r_t,     share(d) = κ ΔJ(d) / ΔJ(truth)
 
-Every step has the same length η, that of the user's update; what matters most is stepped along by a
-quarter and by three times of it, too. Starts made none of the gradients, and a start sees the same
-noise before and after, so that differences are paired. A direction is the mean of N samples, whose
-noise turns it away: κ = |E g| / |ḡ| ≤ 1 is what that leaves of its gain to first order, and so the
-part of the best possible gain that the sampled truth itself has. A cell's own prediction to first
-order is gain · κ of that cell. Without a truth shares are of the largest gain at that length of all
-directions, the pathwise gradient and the score function among them, ΔJ(d) / max ΔJ; the best
-possible one is unknown. Read without torch.
-
-What steps along gradients, realised and rehearsed, have in common: their names and intervals.
+η is the length of the user's update, a quarter and three times of it for what matters most; a start
+sees the same noise before and after. κ = |E g| / |ḡ| ≤ 1 is what the noise of the mean of N samples
+leaves of its gain to first order. Without a truth shares are of the largest gain at that length.
 """
 
 from __future__ import annotations

@@ -2,14 +2,10 @@
 
     ΔJ_c(k) = J(θ_k) − J(θ_0),    θ_k = candidate c's own updates by the user's rule, k = 1 … refit
 
-Critic, model and visited states are those of the measurement, as they are between two fits of the
-critic; returns are of fresh starts, each on the same noise for every candidate and length. A
-gradient holds for the number of updates after which its return is highest, if that is shown to be
-above the present policy's, although the length was chosen for it (`statistics.selection`).
-Intervals are over starts: they are of the batches that were drawn, the same for all candidates. So
-the gradient of choice is rehearsed once more, from states and with batches of its own, and judged
-on starts of its own, its plain step of an update's length beside it.
-What follows from the changes is computed once, when they are measured. Read without torch.
+Returns are of fresh starts, each on the same noise for every candidate and length. A gradient holds
+for the number of updates after which its return is highest, if that is shown to be above the
+present policy's although the length was chosen (`statistics.selection`). The gradient of choice is
+rehearsed once more, with states, batches and judging starts of its own, its plain step beside it.
 """
 
 from __future__ import annotations

@@ -12,9 +12,34 @@ from dataclasses import replace
 from typing import Any
 
 from gradlab.runs.profile import Profile
-from gradlab.runs.trimmed_starts import trimming
+
+REMEDY = 0.01  # the share that is proposed where starts have tails
+
+
+def trimmed_share(config: Mapping[str, Any]) -> float:
+    """The share of the starts that is left out; 0 for the task's own law."""
+    parameters = config.get("task_parameters")
+    return float(parameters.get("trim_starts", 0)) if isinstance(parameters, Mapping) else 0.0
+
+
+def central(share: float) -> str:
+    """What is left, as "central 99%"."""
+    return f"central {100 * (1 - share):.4g}%"
+
+
+def trimming(config: Mapping[str, Any]) -> str:
+    """A sentence that the starts are not the task's own; "" where they are."""
+    share = trimmed_share(config)
+    if not share:
+        return ""
+    return (
+        f"Starts trimmed to the {central(share)} of their law: another question than the task's "
+        f"own starts."
+    )
+
 
 Stage = Callable[[Profile], Profile]
+_BOTH = "wall_seconds", "measured_seconds"
 
 
 class Interrupted(KeyboardInterrupt):
@@ -36,8 +61,9 @@ def completed(profile: Profile, stages: Mapping[str, Stage], begun: float) -> Pr
             profile = add(profile)
         except KeyboardInterrupt as stop:
             config = {**profile.config, "interrupted": stage}
-            raise Interrupted(stage, replace(_timed(profile, begun), config=config)) from stop
-    return _timed(profile, begun)
+            profile = timed(replace(profile, config=config), begun, *_BOTH)
+            raise Interrupted(stage, profile) from stop
+    return timed(profile, begun, *_BOTH)
 
 
 def notice(config: Mapping[str, Any]) -> str:
@@ -52,6 +78,8 @@ def notice(config: Mapping[str, Any]) -> str:
     return " ".join(filter(None, [*notices, trimming(config)]))
 
 
-def _timed(profile: Profile, begun: float) -> Profile:
+def timed(profile: Profile, begun: float, *names: str) -> Profile:
+    """With the seconds since `begun`: "wall_seconds" of the whole run, networks that it fitted
+    included, "measured_seconds" of the measurement alone."""
     seconds = f"{time.monotonic() - begun:.1f}"
-    return replace(profile, environment={**profile.environment, "wall_seconds": seconds})
+    return replace(profile, environment={**profile.environment, **dict.fromkeys(names, seconds)})

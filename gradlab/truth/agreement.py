@@ -1,20 +1,12 @@
 """Precision of a gradient: its standard error, and its distance to finite differences.
 
 A gradient agrees where, along every direction v, |v·(mean gradient) − D_ε(v)| is within 3 standard
-errors of that paired difference plus |D_ε − D_2ε|/3, the truncation of D_ε; and where the boundary
-term that it misses, if episodes end, is within 3 of its own standard errors plus 1% of the
-gradient's size along the directions.
+errors of that paired difference plus |D_ε − D_2ε|/3; and where the boundary term that it misses, if
+episodes end, is within 3 of its own standard errors plus 1% of the gradient's size.
 
-A standard error is believed where the sum of squares that it is made of is spread over the starts:
-where 1% of them carry more than half of Σ |G_i|², mean and error are those of a few starts, and
-rarer ones may carry as much again. Gaussian starts of linear-quadratic problems have 13 to 25%,
-and above half in at most 2% of samples (`reports/truths`).
-
-Of a stratified sample both are those of its exchangeable groups (`statistics.strata`): the squares
-that the stratified error is made of.
-
-Distances in θ come from the directions: E(v·Δ)² = |Δ|²/P for a random unit v in P dimensions, so
-|Δ| ≈ √P · rms of v·Δ, noise-corrected; 8 directions give it to within a factor of about 1.5.
+A standard error is believed unless 1% of the starts carry more than half of Σ |G_i|² (Gaussian
+starts of linear-quadratic problems: 13 to 25%, `reports/truths`). Distances in θ come from the
+directions: E(v·Δ)² = |Δ|²/P, known to within a factor of about 1.5 from 8 of them.
 """
 
 from __future__ import annotations

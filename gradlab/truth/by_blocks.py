@@ -1,21 +1,12 @@
 """The gradient of the return from more starts than fit into memory at once, block by block.
 
-    pilot    the first starts, measured whole (`truth.matched_truth`): status, T, agreement with
-             finite differences, which rest on the first starts in any case
+    pilot    the first starts, measured whole (`truth.matched_truth`): status, T, agreement
     blocks   ∇_θ of the T-step return of every start, made and dropped
-    judged   remainder, growth and precision again, of all starts
+    judged   remainder, growth and precision again, of all starts; up to 1.5 times the tolerance
+             is let pass, and reported: beyond it the truth is that of a return cut at T
 
-A remainder that a pilot finds just below the tolerance may be just above it for all starts: 1.5
-times the tolerance is let pass, and reported. Beyond it, or where a chain of another start outgrows
-the discount, the truth is that of a return cut at T.
-
-The true gradient with θ in the first k actions of a path, for gradients that stop at a critic.
-
-    Σ_{t<k} γᵗ E[J_θπ(s_t)ᵀ ∂_a Q^π(s_t, a_t)],   s_0 given, s_t by the simulator
-
-A gradient of n steps that ends in Q(s_n, a_n) has θ in k = n + 1 actions, and this is its
-expectation where model and critic are exact, whatever n is. k = 1 is DPG's and MPG's (kind "first"
-of `matched_truth`), k → ∞ the gradient of the return (kind "all").
+`early_truth`: θ in the first k actions, Σ_{t<k} γᵗ E[J_θπ(s_t)ᵀ ∂_a Q^π(s_t, a_t)], which is what a
+gradient of k − 1 steps that ends in an exact critic expects.
 """
 
 from __future__ import annotations

@@ -1,18 +1,13 @@
 """True policy gradients by several methods, so that they can check one another.
 
     closed form   linear-quadratic system and linear policy (`gradlab.truth.lqr`)
-    unrolled      the simulator's own Jacobians chained until the remainder is negligible, whether
-                  they come from autodiff, a closed form or MuJoCo's certified differences
+    unrolled      the simulator's own Jacobians chained until the remainder is negligible
     differences   common-random-number returns along directions of θ (`common_random`)
     score         the likelihood ratio, `named.likelihood_ratio`: no derivative of the simulator
 
-Two gradients are meant by "true" (matched truths), with d the law of the starts:
     first  E_d[J_θπᵀ ∂_a Q^π(s, π(s))]          all  ∇_θ E_d[V^π(s)]
 
-One path of the simulator with its Jacobians, made piece by piece on its own noise streams.
-
-Noise belongs to a step's number, so a path that is continued equals the path made at once: the
-truths of first and of all actions share one, and make it only as long as they turn out to need.
+Noise belongs to a step's number: a path that is continued equals the path made at once.
 """
 
 from __future__ import annotations

@@ -2,15 +2,10 @@
 
     g_i = Σ_{t<k} γᵗ E[∇_θ log π(a_t|s_t) (G_t − b_t)],   G_t = Σ_{u≥t} γ^{u−t} (r_u − α log π_u)
 
-Where a loop is unstable, chains of Jacobians grow faster than the discount falls and the pathwise
-gradient has no usable mean, while the return of a stochastic policy stays smooth in θ. Its
-likelihood ratio (RP-PGM eq. 2.5) then is the truth that can be had. Paths from one start come in
-pairs with opposite noise in the first k actions and the same noise after them; the baseline of a
-path is the mean return of the other pairs from its start, so that it is unbiased.
-
-With θ in all T actions (`score_gradients`) a baseline linear in features of the state is taken off
-before, b_t(s) = φ(s)·β_t with φ = (1, s, s²), fitted to G_t by least squares on other starts: in a
-trial with jumps it needs a third of the starts that a mean over paths needs, pairs half of those.
+(RP-PGM eq. 2.5), where chains of Jacobians outgrow the discount. Paths from one start come in pairs
+with opposite noise in the first k actions; the baseline of a path is the mean return of the other
+pairs. With θ in all T actions (`score_gradients`) a baseline φ(s)·β_t, φ = (1, s, s²), fitted to
+other starts is taken off before: it needs a third of the starts.
 """
 
 from __future__ import annotations

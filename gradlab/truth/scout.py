@@ -1,15 +1,12 @@
 """The length of an expensive truth, planned from a few starts and steps.
 
-Certified differences of a MuJoCo step cost as much as 2(2nv + nu) steps, and a truth unrolls all
-starts for up to two effective horizons before it gives up. Where that would take longer than
-`PATIENCE`, some starts are unrolled for some steps, and say
+Where unrolling all starts would take longer than `PATIENCE`, some go first for some steps, and say
 
-    how fast closed-loop chains grow      clearly faster than 1/γ: the sum does not converge, and
-                                          only a shorter objective can have a gradient
+    how fast closed-loop chains grow      clearly faster than 1/γ: only a shorter objective can do
     where N starts would be precise       se_n √(n/N) / |g|, for every T that a cut may have
 
-Without a T ≥ H that may do, there is no truth; else all starts are unrolled as far as patience
-goes. Prices are operation counts (`linearization_price`), so results depend on no clock.
+Without a T ≥ H that may do, there is no truth; else all are unrolled as far as patience goes.
+Prices are operation counts (`linearization_price`), so results depend on no clock.
 """
 
 from __future__ import annotations

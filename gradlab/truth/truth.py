@@ -1,27 +1,17 @@
 """The true gradient, where there is one, and how far it can be trusted.
 
-The unrolled gradient of the simulator is the truth where it converges (every chain of closed-loop
-Jacobians slower than 1/γ, remainder under 1%), where its relative standard error is under 1/4 and
-not made by 1% of the starts, and where it agrees with common-random-number differences
-(`agreement`). Else the objective is cut at the longest T ≥ H where it does (without convergence at
-most where γᵀ reaches 1%: beyond, only the divergence is measured), chosen by one half of the starts
-and judged by the other (`halves`); where no T has the precision the converged truth is kept for
-paired comparisons; else there is no truth, and the reason is given with the exponent.
-
     first   E_d[J_θπᵀ ∂_a Q^π]    one forward sweep has every T
-    all     ∇_θ E_d[V^π]          its terms may fade as slowly as γᵗ however stable the loop is, so
-                                  it is unrolled for longer; cuts are tried on a grid of ratio 0.8
+    all     ∇_θ E_d[V^π]          unrolled for longer; cuts are tried on a grid of ratio 0.8
 
-Where a truth is cut is chosen by one half of the starts and judged by the other.
+The simulator's unrolled gradient is the truth where it converges (closed-loop chains slower than
+1/γ, remainder under 1%), its relative standard error is under 1/4 and not made by 1% of the starts,
+and it agrees with common-random-number differences (`agreement`). Else the objective is cut at the
+longest T ≥ H where it does; where no T is precise the converged truth serves paired comparisons;
+else there is none, and the reason is given.
 
-The longest T at which a sample is precise is one at which that sample happens to look precise: its
-own standard error there is too small. So groups 0, 2, 4, … (of each stratum) choose T, with a
-margin (`AIM`) since their relative standard error is an estimate, and groups 1, 3, 5, … say what
-norm and error are there. Both errors are those of all starts, √½ of a half's. The mean itself is
-that of all starts, with which every estimator is paired.
-
-A squared error is a mean of few large squares where tails are heavy, and then mostly too small: it
-is taken at its upper end, two of its own standard errors above (`Precision.doubt`), by either half.
+The longest T at which a sample is precise is one at which it happens to look so: groups 0, 2, 4, …
+(of each stratum) choose T with a margin (`AIM`), groups 1, 3, 5, … say what norm and error are
+there. A squared error is taken two of its own standard errors above (`Precision.doubt`).
 """
 
 from __future__ import annotations
@@ -213,7 +203,11 @@ def matched_truth(
     )  # fmt: skip
     check |= "all" in kinds or setting.termination == "mask" or not unrolled.converged
     reach = _reach(unrolled, setting.discount)
-    sweep = _first(question, unrolled.gradients[:reach], check) if "first" in kinds else None
+    sweep = None
+    if "first" in kinds:
+        differences = question.differences(reach, "first") if check else None
+        first = unrolled.gradients[:reach]
+        sweep = judge_first(first, question.jacobian(), setting.starts, differences)
     cut = _cut(question, unrolled, sweep, pieces)
     growth, window = float("nan"), min(setting.horizon, unrolled.horizon)
     if pieces is not None and not cut.whole:
@@ -351,12 +345,6 @@ class _Question:
         H = linear.path.horizon
         more = piece(self.setting, T - H, first=H, before=linear.path)
         return joined([linear, more])
-
-
-def _first(question: _Question, sweep: Tensor, check: bool) -> Judged:
-    """First-action gradients of every truncation, judged."""
-    differences = question.differences(len(sweep), "first") if check else None
-    return judge_first(sweep, question.jacobian(), question.setting.starts, differences)
 
 
 def _truncation(good: Tensor, horizon: int) -> int:

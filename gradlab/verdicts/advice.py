@@ -1,14 +1,10 @@
 """What to do next, decided once: which gradient, for how many updates, or none.
 
-    rehearsed   the candidate and length of the highest return, where that is shown to be above the
-                present policy's: one-step gain predicts one step and not a hundred
-                (`runs.rehearsal`). For as long as a second rehearsal shows it as well
-    hold        where updates were rehearsed and none is shown twice to raise the return: a gain
-                of one small step, or one plain step, predicts too little of an update
-                (reports/advice: 13 of 19 such updates raised it)
-    one step    where nothing was rehearsed the gradient of largest gain, where that is shown,
-                unless its steps were taken and none is shown to raise the return; else of largest
-                realised change, where that is shown
+    rehearsed   the candidate and length of the highest return, where both rehearsals show it
+    hold        where updates were rehearsed and none is shown twice to raise the return: one step
+                predicts too little of an update (reports/advice: 13 of 19 such updates raised it)
+    one step    where nothing was rehearsed the gradient of largest gain, or of largest realised
+                change, where that is shown and no step contradicts it
 
     light   act      steps of the update's length were taken, and raised the return: both
                      rehearsals, and the plain step; none that was rehearsed lowers it
@@ -16,7 +12,6 @@
             none     the policy is kept, or a check failed
 
 Where a premise of every gain fails, as with a critic of another reward, returns alone decide.
-Page, terminal, `choose` and JSON read this; words are made elsewhere.
 """
 
 from __future__ import annotations

@@ -160,7 +160,7 @@ def facts(profile: Profile) -> Facts:
     few = profile.truth.get("carried_by_few", False) and profile.truth.get("status") == "imprecise"
     return Facts(
         samples=int(profile.config["starts"]),
-        seconds=_seconds(profile),
+        seconds=seconds_of(profile),
         batch=profile.batch,
         law=str(profile.config.get("law", "start")),
         truth=str(profile.truth.get("status", "none")),
@@ -205,8 +205,10 @@ def _numbers(profile: Profile, quantity: str) -> dict[Cell, Number]:
     return cells
 
 
-def _seconds(profile: Profile) -> float:
+def seconds_of(profile: Profile) -> float:
+    """Of the measurement alone; of the whole run where an older file has no other."""
+    wall = profile.environment.get("wall_seconds", "nan")
     try:
-        return float(profile.environment.get("wall_seconds", "nan"))
+        return float(profile.environment.get("measured_seconds", wall))
     except ValueError:
         return float("nan")

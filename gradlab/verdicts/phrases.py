@@ -135,7 +135,7 @@ def step_along(identity: Identity, over: Sequence[int], small: bool = False) -> 
 def alone(data: Number) -> str:
     """What the critic by itself is worth."""
     if data.high < 0:
-        return f"The critic alone (h = 0) points away from ∇J: {share(data.clipped)}."
+        return f"The critic alone (h = 0) lowers the return: {share(data.clipped)}."
     if data.low > 0:
         return f"The critic alone gains {share(data.clipped)}."
     return "The critic alone is not shown to help."

@@ -19,7 +19,7 @@ from gradlab.tasks import Task
 from gradlab.verdicts.advice import advise
 from gradlab.verdicts.facts import facts
 from gradlab.verdicts.measurement.verdict import first_screen
-from gradlab.verdicts.screen import NUMBERS, WORDS, counted, unsaid
+from gradlab.verdicts.screen import NUMBERS, WORDS, counted
 from tests.checks.planted_premises import CASES, Linear, Quadratic, cost, draws, task
 from tests.first_screens import repeated, words_of
 
@@ -69,13 +69,6 @@ def test_nothing_is_decided_from_it(name, profiles, pages):
     assert told <= {"premises", "truth", "health", "sanity", "jumps", "variance", "tails",
                     "theory"}  # fmt: skip
     assert "Usable horizon" not in pages[name] and "more accurate than" not in pages[name]
-
-
-@pytest.mark.parametrize("name", CASES)
-def test_no_sentence_stands_twice_on_a_page_or_a_terminal(name, profiles, pages, capsys):
-    assert repeated(pages[name]) == []
-    answer(of_screen(first_screen(profiles[name])), as_json=False, explain=True)
-    assert repeated(" ".join(capsys.readouterr().out.replace("• ", "").split())) == []
 
 
 OWN = """
@@ -155,21 +148,9 @@ def test_uneven_repetitions_are_weights():
     assert found.weight.tolist() == pytest.approx([1.6] * 4 + [0.8] * 12)
 
 
-def test_equal_starts_are_refused_with_the_remedy():
-    with pytest.raises(InputError, match=r"1 different rows of 128.*equal rows are one start"):
-        gradlab.measure(task(), Linear(), Quadratic(), starts=torch.ones(128, 2))
-    fixed = task(starts=lambda n, generator: torch.ones(n, 2, dtype=torch.float64))
-    with pytest.raises(InputError, match="every sample is the same; widen its law of starts"):
-        gradlab.measure(fixed, Linear(), Quadratic(), starts=64)
-
-
 def test_a_policy_without_a_gradient_is_refused():
     with pytest.raises(InputError, match="no gradient in its parameters"):
         gradlab.measure(task(), Linear(lambda x: x.detach()), Quadratic(), starts=16)
-
-
-def test_what_was_said_is_left_out_of_what_follows():
-    assert unsaid(["A is so. B is not.", "B is not.", "C."], "A is so.") == ["B is not.", "", "C."]
 
 
 def test_a_critic_is_not_judged_where_a_policy_has_settled():

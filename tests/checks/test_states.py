@@ -13,7 +13,7 @@ from gradlab.gradients.starts import Starts
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble
 from gradlab.runs.check_results import ALIVE, SEEN
 from gradlab.systems import from_function
-from gradlab.systems.learned import LearnedSystem, TwoModels
+from gradlab.systems.learned import LearnedSystem
 from gradlab.tasks import Task
 from tests.checks.planted_faults import Quadratic
 
@@ -125,16 +125,3 @@ def test_only_states_that_are_alive_and_models_that_know_their_data_are_judged()
     fresh = GaussianEnsemble(2, 2, 2, (4,), reward=True).double()
     assert not [name for name in results(task(prior=LearnedSystem(fresh)), "ignore")
                 if name.startswith(SEEN)]  # fmt: skip
-
-
-def test_both_of_two_models_are_judged():
-    both = TwoModels(learned(), learned((9.0, 1.0), seed=1))
-    found = results(task(prior=both), "ignore")
-    parts = [found[f"{SEEN}, prior model, part {k}"].passed for k in (1, 2)]
-    assert parts == [True, False]
-
-
-@pytest.mark.parametrize("starts", [None, torch.zeros(8, 2)])
-def test_a_task_without_a_law_of_starts_is_refused(starts):
-    with pytest.raises(InputError, match=r"starts is (None|a Tensor), expected a function"):
-        Task("none", from_function(step, 2, 2), None, starts, DISCOUNT, 3)

@@ -2,14 +2,12 @@
 
 from functools import cache
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
 
 import gradlab
-from gradlab import figures
-from gradlab.choice.decays import decay_table, decays_of
+from gradlab.choice.tables import decay_table, decays_of
 from gradlab.errors import InputError
 from gradlab.verdicts.measurement.verdict import decays
 
@@ -59,15 +57,6 @@ def test_a_small_batch_wants_a_decay_and_a_large_one_none():
     assert 1.0 not in kept[1] and 0.9 in kept[1]
     least = decay_table(profile(), batch=1).query("quantity == 'mse'").sort_values("value")
     assert least["alpha"].iloc[0] in kept[1]
-
-
-def test_another_horizon_and_its_figure():
-    table = decay_table(profile(), horizon=3)
-    assert set(table["horizon"]) == {3}
-    ax = figures.decay(table)
-    assert "h = 3" in ax.get_title(loc="left")
-    assert "α" in ax.get_xlabel()
-    plt.close(ax.figure)
 
 
 def test_a_profile_without_decays_says_how_to_measure_them():

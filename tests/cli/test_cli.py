@@ -23,12 +23,15 @@ from gradlab.verdicts.measurement import verdict as verdicts
 from tests import planted
 from tests.own_files import LQR, OWN
 
+SAVED: list[dict[str, str]] = []
+
 
 @dataclass(frozen=True)
 class Saved(planted.Profile):
     """The planted profile, which can be saved."""
 
     def save(self, path, overwrite=False):
+        SAVED.append(dict(self.environment))
         records.write(path, records.Record({"planted": True}, {}), overwrite)
 
 
@@ -71,6 +74,14 @@ def refused(capsys, *words):
     assert err.startswith("gradlab: error: ")
     assert err.count("\n") == 1
     return err
+
+
+def test_the_wall_time_of_a_run_is_that_of_the_whole_command(calls, tmp_path, monkeypatch):
+    """Fitted networks included: a measurement of 8 s was once a run of 100 s."""
+    clock = iter([1000.0] + [1100.0] * 1000)
+    monkeypatch.setattr("gradlab.cli.measure.time.monotonic", lambda: next(clock))
+    assert cli.main(["measure", "inverted_pendulum", "--output", str(tmp_path / "run.h5")]) == 0
+    assert SAVED[-1]["wall_seconds"] == "100.0"
 
 
 def test_measure_hands_on_what_was_asked(calls, tmp_path, capsys):

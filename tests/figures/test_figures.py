@@ -146,20 +146,6 @@ def test_an_empty_table_gives_an_empty_figure(draw):
     assert texts(ax).strip()
 
 
-def test_slices_are_drawn_as_they_are():
-    steps = np.linspace(-1.0, 1.0, 21)
-    rows = [
-        pd.DataFrame(dict(direction=name, alpha=steps, value=k * steps)).assign(
-            ci_low=k * steps - 1, ci_high=k * steps + 1
-        )
-        for k, name in enumerate(("gradient", "random"), start=1)
-    ]
-    axes = figures.loss_slices(pd.concat(rows))
-    drawn = {line.get_label(): line.get_ydata() for line in axes.lines}
-    np.testing.assert_allclose(drawn["random"], 2 * steps)
-    assert "no slices" in figures.loss_slices(pd.concat(rows).iloc[:0]).texts[0].get_text()
-
-
 def test_the_size_of_a_sample_holds_mean_and_variance():
     table = planted.table(5)
     axes = figures.sample_norm(table, exponent=0.1)

@@ -9,9 +9,8 @@ from torch import nn
 from gradlab import Estimator, Tail
 from gradlab.data.noise import stream
 from gradlab.errors import InputError
-from gradlab.gradients.bptt import horizon_gradients, mean_and_squared_norms
+from gradlab.gradients.bptt import horizon_gradients
 from gradlab.gradients.starts import as_starts
-from gradlab.tasks import inverted_pendulum
 from gradlab.truth.reference import reference_gradients
 from tests.gradients.worlds import Critic, Noisy, linear, network, worlds
 
@@ -56,21 +55,6 @@ def test_sweeps_equal_autograd_at_every_horizon(world, kind, odd, masked):
             assert (got - want).abs().max() <= 1e-10 * max(1.0, float(want.abs().max()))
             mean = estimator.mean_gradient(policy, starts, seed=3, termination=termination)
             torch.testing.assert_close(mean, want.mean(dim=0), rtol=1e-10, atol=1e-10)
-
-
-@pytest.mark.parametrize(("world", "kind", "spliced"), PAIRS)
-def test_one_backpropagation_gives_the_mean_and_every_norm(world, kind, spliced):
-    simulator, model, policy, critic, starts = ingredients(world, kind)
-    begin = as_starts(starts, simulator.state_dim)
-    for actions, terminal in (("first", "attached"), ("all", "attached"), ("all", "detached")):
-        for termination in ("ignore", "mask"):
-            tail = Tail(4, critic, 0.95, terminal_action=terminal)
-            estimator = Estimator(simulator, model if spliced else simulator, actions, tail)
-            G = estimator.gradients(policy, starts, seed=3, termination=termination)
-            found = mean_and_squared_norms(estimator, policy, begin, 3, termination)
-            scale = dict(rtol=1e-9, atol=1e-10 * max(1.0, float(G.abs().max())) ** 2)
-            torch.testing.assert_close(found[0], G.mean(dim=0), **scale)
-            torch.testing.assert_close(found[1], (G**2).sum(dim=1), **scale)
 
 
 @pytest.mark.parametrize("actions", ["first", "all"])
@@ -151,21 +135,6 @@ def test_bad_input_names_the_argument(change, word):
         estimator.gradients(policy, starts, termination=change.get("termination", "ignore"))
 
 
-def test_a_critic_may_return_a_column():
-    class Column(Critic):
-        def forward(self, *inputs):
-            return self.net(torch.cat(inputs, dim=1))
-
-    policy, starts = nn.Linear(2, 1).double(), torch.ones(3, 2, dtype=torch.float64)
-    column = Column(3)
-    row = lambda *inputs: column(*inputs)[:, 0]  # noqa: E731
-    one, other = (
-        Estimator(linear(), linear(), "first", Tail(1, each, 0.9)).gradients(policy, starts)
-        for each in (column, row)
-    )
-    assert torch.equal(one, other)
-
-
 @pytest.mark.parametrize(
     ("make", "word"),
     [
@@ -213,14 +182,3 @@ def test_all_horizons_at_once_equal_one_at_a_time_in_blocks_of_any_size(world, k
             torch.testing.assert_close(parts.means[k], whole.means[n], rtol=1e-12, atol=1e-13)
             norms = whole.squared_norms[n]
             torch.testing.assert_close(parts.squared_norms[k], norms, rtol=1e-12, atol=1e-13)
-
-
-def test_norms_of_other_estimators_take_the_slower_road():
-    task = inverted_pendulum()
-    policy, critic = network((4, 6, 1), nn.Tanh), Critic(5)
-    starts = as_starts(task.starts(5, stream(0, "test")), 4)
-    estimator = Estimator(task.simulator, task.simulator, "all", Tail(3, critic, 0.98))
-    G = estimator.gradients(policy, starts.states)
-    mean, norms = mean_and_squared_norms(estimator, policy, starts)
-    torch.testing.assert_close(mean, G.mean(dim=0))
-    torch.testing.assert_close(norms, (G**2).sum(dim=1))

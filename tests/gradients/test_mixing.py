@@ -12,9 +12,8 @@ from gradlab.data.noise import child
 from gradlab.gradients import named
 from gradlab.gradients.bptt import horizon_gradients
 from gradlab.gradients.courses import TermRequest
-from gradlab.gradients.mixing.nodes import fitted_baseline, nodes
+from gradlab.gradients.mixing.nodes import nodes
 from gradlab.gradients.mixing.terms import (
-    FittedShares,
     _given,
     _inverse_variance,
     _pilot,
@@ -202,12 +201,3 @@ def test_the_pilot_shares_no_noise_and_follows_a_policy_that_is_trained_in_place
     assert (fitted(estimator, asked, _inverse_variance).shares - before.shares).abs().max() > 0
     draws = _pilot(begin, starts).policy_noise(policy, child(5, "pilot"), 0)
     assert not torch.isin(draws, begin.policy_noise(policy, 5, 0)).any()
-
-
-def test_a_baseline_of_lost_samples_is_zero():
-    states, to_go = torch.zeros(2, 5, 1).double(), torch.ones(1, 2, 5).double()
-    states[1, 0], to_go[0, 1, 2] = torch.inf, torch.nan
-    fit = fitted_baseline(states, to_go)
-    torch.testing.assert_close(fit.at(torch.zeros(2, 3, 1).double())[0, 0], torch.ones(3).double())
-    assert (fit.weights[:, 1] == 0).all()
-    assert isinstance(FittedShares(fit.weights, fit), FittedShares)

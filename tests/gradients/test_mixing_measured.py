@@ -8,10 +8,8 @@ from torch import nn
 
 import gradlab
 from gradlab import Estimator, Tail
-from gradlab.cli.listing import BESIDE
 from gradlab.errors import InputError
 from gradlab.gradients import named
-from gradlab.measurement.arguments import ALSO as EVERY
 from gradlab.networks.policies import Gaussian
 from gradlab.runs.identity import by_default
 from tests.gradients.noisy import GAMMA, SIM, ingredients
@@ -85,14 +83,6 @@ def test_a_policy_without_a_head_is_refused():
 
 
 ALSO = ("score", "ivw", "ddcg", "total", "cut_transition")
-
-
-def test_the_list_has_every_name_beside_the_default_estimators():
-    assert set(BESIDE) == {
-        *EVERY,
-        "decay_0.9",
-        "stop_5",
-    }  # any number is taken: the list has an example
 
 
 def test_names_beside_the_default_estimators():

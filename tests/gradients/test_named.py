@@ -10,11 +10,9 @@ from gradlab import Estimator, Tail
 from gradlab.data.trajectories import load, segments
 from gradlab.errors import InputError
 from gradlab.gradients import named
-from gradlab.gradients.alpha_order import Trust, alpha_order
 from gradlab.gradients.bptt import horizon_gradients
 from gradlab.gradients.named import Mixture
-from gradlab.gradients.recording import record
-from gradlab.gradients.rollout import rollout
+from gradlab.gradients.rollout import record, rollout
 from gradlab.gradients.starts import as_starts
 from gradlab.networks.policies import Gaussian, GaussianPolicy
 from tests.gradients.noisy import GAMMA, MODEL, SIM, ingredients, same
@@ -178,28 +176,3 @@ def test_entropy_adds_the_gradient_of_the_soft_return():
 
     grads = torch.autograd.grad(soft_returns().sum(), list(policy.parameters()))
     torch.testing.assert_close(got.sum(dim=0), torch.cat([g.flatten() for g in grads]))
-
-
-def test_alpha_order_weighs_by_variance_and_falls_back_on_the_score():
-    torch.manual_seed(0)
-    system, critic = linear(), Critic(3)
-    policy = Gaussian(network((2, 4, 1), nn.Tanh), 0.5)
-    starts = torch.randn(1, 2).double().expand(3000, 2)
-    zeroth = named.likelihood_ratio(system, critic, GAMMA, 2)
-    honest = alpha_order(named.model_driven(system, critic, GAMMA, 2), zeroth, policy, starts)
-    assert honest.alpha == pytest.approx(
-        honest.variance_zeroth / (honest.variance_zeroth + honest.variance_first)
-    )
-    assert not honest.empirically_biased
-    wrong = named.model_driven(linear(0.5), critic, GAMMA, 2)
-    biased = alpha_order(wrong, zeroth, policy, starts)
-    assert biased.empirically_biased
-    spent = alpha_order(wrong, zeroth, policy, starts, Trust(accuracy=biased.radius))
-    assert spent.alpha == 0.0
-    room = biased.radius + 0.5 * biased.least_variance * biased.disagreement
-    half = alpha_order(wrong, zeroth, policy, starts, Trust(accuracy=room))
-    assert half.alpha == pytest.approx(0.5 * biased.least_variance)
-    late = alpha_order(wrong, zeroth, policy, starts, Trust(failure=0.95))
-    assert late.radius < biased.radius
-    with pytest.raises(InputError, match="expected 'all' and 'score'"):
-        alpha_order(zeroth, zeroth, policy, starts)

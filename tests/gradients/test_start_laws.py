@@ -164,12 +164,6 @@ def test_rollouts_from_the_visitation_see_other_noise_than_led_there():
         assert np.abs(correlation).max() < 4 / math.sqrt(n)
 
 
-def test_a_policy_keeps_its_dtype_and_gradients():
-    policy = Policy(2, 1, (4,))
-    assert visitation(task(), policy, 4).states.dtype == torch.float64
-    assert all(p.dtype == torch.float32 and p.grad is None for p in policy.parameters())
-
-
 def test_repeated_starts_share_a_group():
     states = torch.tensor([[1.0], [2.0]], dtype=torch.float64)
     path = repeated(states, 3)

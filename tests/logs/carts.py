@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from gradlab import systems, tasks
 from gradlab.data.noise import stream
 from gradlab.data.trajectories import Trajectories
-from gradlab.gradients.recording import record
+from gradlab.gradients.rollout import record
 from gradlab.networks.mlp import Policy
 from gradlab.networks.policies import Gaussian
 from gradlab.systems.system import System

@@ -10,8 +10,8 @@ from analyses.coverage.synthetic import explicit_grams
 from gradlab.errors import InputError
 from gradlab.gradients import gram
 from gradlab.gradients.policy_jacobian import policy_jacobian
-from gradlab.measurement.moments import explicit, grams
-from gradlab.measurement.moments.grams import kept_horizons
+from gradlab.measurement.moments import grams
+from gradlab.measurement.moments import inner_products as explicit
 from gradlab.measurement.moments.inner_products import estimator_moments
 from gradlab.measurement.moments.visited import SAMPLES, objective_moments
 from gradlab.statistics.grams import mixture_moments
@@ -123,10 +123,3 @@ def test_without_a_truth_another_cell_takes_its_place():
         assert_same(each.grams(each.cells[:2], truth=each.cells[2]), want)
     with pytest.raises(InputError, match="have no kernel of kind 'first'"):
         first.grams([("all", 0)], truth=first.cells[0])
-
-
-def test_kept_horizons_are_spread_and_few():
-    many = kept_horizons(50, 1)
-    assert (many[0], many[-1], len(many), len(kept_horizons(50, 8))) == (0, 50, 8, 4)
-    assert np.diff(many).max() <= 8
-    assert kept_horizons(3, 1) == [0, 1, 2, 3] and kept_horizons(0, 9) == [0]

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from gradlab import load, measure
+from gradlab import measure
 from gradlab.gradients.starts import Starts
 from gradlab.measurement import jumps
 from gradlab.measurement.jumps import find_jumps, truth_at_length
@@ -250,20 +250,6 @@ def test_the_critic_helps_and_backpropagation_harms_as_paired_returns_say(profil
     change = returns(moved, states, noise=noise) - returns(pd_policy(), states, noise=noise)
     assert float(change.mean()) == pytest.approx(found.change((PATHWISE, 0)).value, rel=0.5)
     assert change.mean() + 5 * change.std() / 2000**0.5 < 0
-
-
-@pytest.mark.slow
-def test_a_profile_keeps_what_was_tried(profile, tmp_path):
-    again = load(profile.save(tmp_path / "run.h5"))
-    for name in Jumps.__dataclass_fields__:
-        assert np.array_equal(getattr(again.jumps, name), getattr(profile.jumps, name)), name
-    assert again.config["update"] == profile.config["update"]
-    assert again.config["update"]["assumed"] and again.config["update"]["move"] == 0.04
-
-
-def test_a_file_without_jumps_in_it_is_read(tmp_path):
-    none = planted_jumps("smooth")
-    assert decoded(Jumps, arrays(none)).count == 0 and decoded(Jumps, arrays(none)).step is None
 
 
 def test_a_file_from_before_returns_could_be_lost_is_read():

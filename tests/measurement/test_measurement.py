@@ -156,27 +156,6 @@ def test_an_unstable_policy_leaves_variances_only():
     assert "λ" in profile.truth["reason"]
 
 
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")
-def test_an_overflowing_policy_is_reported_to_the_end(tmp_path):
-    """measure → save → verdict → report on MuJoCo with a policy that throws the cart away."""
-    from gradlab.verdicts.measurement.verdict import verdict
-
-    task = replace(gradlab.tasks.inverted_pendulum(slider="wide"), discount=0.9)
-    policy = nn.Linear(4, 1).double()
-    policy.weight.data = torch.tensor([[50.0, -500.0, -50.0, 90.0]]).double()
-
-    class Critic(nn.Module):
-        def forward(self, s, u):
-            return -(s**2).sum(dim=1) - (u**2).sum(dim=1)
-
-    profile = gradlab.measure(task, policy, Critic(), horizon=8, starts=8)
-    said = {sentence.about: sentence.text for sentence in verdict(profile)}
-    assert "is not finite from h = 7 on" in said["health"]
-    assert "nan" not in " ".join(said.values())
-    assert gradlab.report(profile.save(tmp_path / "run.h5")).exists()
-
-
 def test_all_action_and_first_action_truths_are_kept_apart():
     task = scalar_task(noise=0.0)
     sim, tail = task.simulator, gradlab.Tail(0, Quadratic(), GAMMA)
@@ -191,15 +170,6 @@ def test_all_action_and_first_action_truths_are_kept_apart():
         assert table[kind, "cosine", 30] > 0.999
     assert profile.truth["all_norm"] > 1.5 * profile.truth["norm"]
     assert profile.config["actions"] == {"first": "first", "all": "all"}
-
-
-def test_the_profile_says_at_which_noise_models_were_differentiated():
-    task = scalar_task(prior=(0.8 * ONE, 0.6 * ONE))
-    modes = gradlab.measure(task, scalar_policy(), Quadratic(), horizon=1, starts=16).config
-    assert modes["jacobian_noise"] == {
-        "data": "none", "model": "own", "mixed": "inferred", "true_dynamics": "own",
-        "model_all": "own", "mixed_all": "inferred", "true_dynamics_all": "own",
-    }  # fmt: skip
 
 
 def test_a_cosine_of_two_vanishing_gradients_is_lost_not_reversed():
@@ -264,39 +234,6 @@ def test_the_long_path_of_a_truth_with_every_action_counts_towards_the_memory(li
     critic = QCritic(17, 6, hidden=(2,)).double()
     with pytest.raises(InputError, match="5000 starts needs about"):
         gradlab.measure(task, policy, critic, horizon=1, starts=5000, truth="objective")
-
-
-def test_the_objectives_explicit_gradients_count_towards_the_memory(little):
-    """Its truth has θ in every action, whatever the estimators have."""
-    task, many = scalar_task(), 40_000
-    wide = nn.Sequential(nn.Linear(1, 20_000), nn.Tanh(), nn.Linear(20_000, 1)).double()
-    with pytest.raises(InputError, match=f"{many} starts needs about .* GB"):
-        gradlab.measure(
-            task, wide, Quadratic(), horizon=1, starts=many, truth="objective", attribute=True
-        )
-
-
-def test_a_policy_of_any_memory_layout_is_measured():
-    """Weights that are transposed views give the numbers of contiguous ones."""
-    task, weight = double_integrator(), [[-0.5, -1.0], [0.2, -0.3]]
-
-    class Own(nn.Module):
-        def __init__(self, layout):
-            super().__init__()
-            self.weight = nn.Parameter(layout(torch.tensor(weight, dtype=torch.float64)))
-
-        def forward(self, state):
-            return (state @ self.weight.T).sum(1, keepdim=True)
-
-    def critic(state, action):
-        return -state.square().sum(1) - action.square().sum(1)
-
-    tables = [
-        gradlab.measure(task, Own(layout), critic, horizon=2, starts=16).table()
-        for layout in (torch.clone, lambda w: w.T.contiguous().T)
-    ]
-    numbers = tables[0].select_dtypes("number").columns
-    np.testing.assert_allclose(tables[1][numbers], tables[0][numbers], rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("place", ["simulator", "prior"])

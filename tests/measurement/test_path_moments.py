@@ -9,7 +9,7 @@ import torch
 import gradlab
 from gradlab.measurement.moments import inner_products
 from gradlab.measurement.moments.along_paths import path_moments
-from gradlab.measurement.moments.held import Held
+from gradlab.measurement.moments.grams import Held
 from gradlab.measurement.moments.visited import objective_moments
 from gradlab.statistics.moments import PairSums
 from gradlab.truth.truth import matched_truth
@@ -85,7 +85,7 @@ def test_what_is_held_is_what_is_made_again(monkeypatch):
     world = World(ALONE)
     truth = world.truth(("first", "all"))
     kept = world.measured(truth)
-    monkeypatch.setattr("gradlab.measurement.moments.held.BYTES", 0.0)
+    monkeypatch.setattr("gradlab.measurement.moments.grams.BYTES", 0.0)
     again = world.measured(truth)
     for cell, ours in kept.cells.items():
         np.testing.assert_array_equal(ours.squares, again.cells[cell].squares)

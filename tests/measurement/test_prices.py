@@ -18,7 +18,6 @@ from gradlab.measurement.prices import (
     Rates,
     left_after,
     measurement,
-    network,
 )
 from gradlab.systems.system import Linearization, System, Transition
 from gradlab.tasks import Task
@@ -75,11 +74,6 @@ def test_at_the_starts_there_are_no_explicit_gradients_and_no_steps() -> None:
     found = seconds(replace(SMALL, visits=0), Rates(1, 1, 1, 1, 1, 1))
     assert found["truth"] == 200 and found["estimators"] == 3 * 50
     assert "realised gains" not in found
-
-
-def test_a_network_costs_its_steps_and_updates() -> None:
-    price = network("critic", 1000, 20, replace(NOTHING, step=0.01, update=2.0))
-    assert price.seconds == pytest.approx(50) and "1,000 steps, 20 updates" in str(price)
 
 
 def test_an_unknown_price_says_so_and_leaves_the_rest_unknown() -> None:

@@ -139,18 +139,6 @@ def test_a_critic_whose_error_grows_holds_for_fewer_updates():
     assert peaks[1] < peaks[0] and found.lengths == (1, 2, 5, 10, 25, 50, 100)
 
 
-def test_a_critic_of_the_wrong_sign_does_not_hold():
-    class Backwards(ExactCritic):
-        def forward(self, s, a):
-            return -super().forward(s, a)
-
-    estimator = Estimator(world(), None, "first", Tail(0, Backwards(world(), W, GAMMA), GAMMA))
-    mine = frozen_gradient(estimator, starts_of(0), 16, seed=3)
-    setting = Setting(world(), policy_of(), starts_of(1), GAMMA, T)
-    found = rehearse(setting, {CELL: mine}, Update("sgd", RATE), RATE, starts_of(1), 16)
-    assert found.holds(CELL) is None and found.hold and found.peak_of(CELL).gain.high < 0
-
-
 def test_what_leaves_the_finite_numbers_is_lost_from_there_on():
     def gradient(policy, k):
         return torch.full((2,), 0.01 if k < 2 else float("nan"), dtype=torch.float64)

@@ -30,11 +30,3 @@ def test_a_broken_sweep_is_found(monkeypatch, capsys):
     assert cli.main(["selftest", "--json"]) == 1
     document = json.loads(capsys.readouterr().out)
     assert not document["passed"]
-
-
-def test_the_table_names_checks_and_counts_them(monkeypatch, capsys):
-    monkeypatch.setattr(selftest, "PARTS", (selftest.jacobians, selftest.traps))
-    assert cli.main(["selftest"]) == 0
-    out = capsys.readouterr().out
-    assert "5 passed, 0 failed" in out
-    assert "accumulating .grad" in out

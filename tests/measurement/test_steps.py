@@ -138,14 +138,6 @@ def test_simultaneous_intervals_cover_all_cells_together():
     assert np.mean(hits) >= 0.93
 
 
-def test_without_a_truth_gains_are_in_units_of_the_return():
-    found = stepped(starts_of(3), directions={ASIDE: Direction(-OTHER)})
-    assert found.reference == ASIDE and found.share(ASIDE)[0] == 1 and not found.best_is_known
-    assert found.moves == pytest.approx((0.01, 0.04, 0.12)) and np.isnan(found.norm)
-    assert found.steps == planned([ASIDE], [], [T], 0, N).steps
-    assert np.isfinite(found.change(ASIDE).value)
-
-
 def test_a_simulator_without_derivatives_will_do():
     class Plain:
         state_dim, action_dim, noise_dim, differentiable = 2, 1, 2, False

@@ -9,7 +9,7 @@ import torch
 from gradlab.gradients.starts import Starts
 from gradlab.measurement.moments import grams, inner_products
 from gradlab.measurement.moments.by_blocks import path_sums, visit_sums
-from gradlab.measurement.moments.held import Held
+from gradlab.measurement.moments.grams import Held
 from gradlab.measurement.moments.visited import gradients_at, objective_moments, visited
 from gradlab.statistics.grams import error_matrix
 from gradlab.statistics.moments import estimates

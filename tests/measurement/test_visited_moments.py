@@ -186,35 +186,6 @@ def test_inner_products_with_the_truth_are_those_of_explicit_gradients():
     np.testing.assert_allclose(found.size, 2 * SAMPLES)
 
 
-@pytest.mark.slow
-def test_an_unstable_loop_has_no_bias_at_either_law_and_says_why():
-    from gradlab.verdicts.measurement.verdict import verdict
-
-    one = ONE
-    task = linear_quadratic(
-        A=1.3 * one, B=0.5 * one, Q=one, R=one, noise_covariance=0.01 * one,
-        start_mean=one[0], start_covariance=one, discount=GAMMA, prior=(1.29 * one, 0.5 * one),
-    )  # fmt: skip
-    policy = feedback(-0.1 * one)
-    critic = ExactCritic(task.simulator, -1.0 * one, GAMMA)
-    for law in ("start", "visited"):
-        profile = gradlab.measure(task, policy, critic, horizon=60, starts=64, law=law)
-        assert profile.truth["status"] == "none"
-        assert not profile.truth["admissible"]
-        measured = set(profile.table().quantity)
-        assert not measured & {"bias2", "mse", "relative_mse", "cosine", "cosine_batch"}
-        assert {"mean_norm", "variance"} <= measured
-        said = verdict(profile)[0]
-        assert not said.decided
-        assert said.text.startswith("No truth here: λ = 0.223") and "ln 1/γ = 0.105" in said.text
-        assert profile.truth["lyapunov"] == pytest.approx(np.log(1.25), rel=1e-3)
-        if law == "visited":  # as `gradlab jacobians` has it
-            assert profile.truth["growth"] == pytest.approx(np.log(1.25), rel=1e-6)
-        short = gradlab.measure(task, policy, critic, horizon=3, starts=2048, law=law)
-        assert short.truth["status"] == "cut"
-        assert 3 <= short.truth["horizon"] <= 44  # where γᵀ is 1%
-
-
 def test_the_cut_objective_is_that_of_its_own_horizon():
     """∇ of the T-step return in closed form, and first-action gradients visit T steps only."""
     one = ONE

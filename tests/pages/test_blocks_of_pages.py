@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import json
 import re
 import shlex
 
@@ -130,3 +131,11 @@ def test_the_table_of_claims_has_all_of_them(tmp_path):
     known = [row["id"] for row in tables.rows_of("claims.csv")]
     assert all(f"| [{name}]" in page or f"| **{name}**" in page for name in known)
     assert f"**{len(known)} claims: " in page
+
+
+def test_the_time_of_the_committed_report_is_that_of_its_run():
+    folder = blocks.ROOT / "reports/path-tracking"
+    made = json.loads((folder / "made.json").read_text())
+    seconds = float(made["environment"]["wall_seconds"])
+    assert f"took\n{seconds:,.0f} s" in (blocks.ROOT / "docs/limits.md").read_text()
+    assert f"wall time</dt><dd>{seconds:.0f} s" in (folder / "report.html").read_text()

@@ -18,8 +18,7 @@ from gradlab.networks.mlp import QCritic
 from gradlab.runs.attribution import CANCELLING, CAUSES, SOURCES
 from gradlab.statistics.shapley import shares
 from gradlab.truth.lqr import ExactCritic
-from gradlab.verdicts.attribution.first_screen import sentences
-from gradlab.verdicts.measurement.sources import source
+from gradlab.verdicts.attribution import sentences, source
 from tests.runs.planted_attribution import GAMMA, WEIGHT, A, B, H, policy, task
 
 MODEL_CAUSES = ("states", "A", "B")
@@ -166,7 +165,7 @@ def test_causes_that_cancel_are_named():
     first = {part.name: part.fraction for part in account.first}
     assert first["B"] == pytest.approx((0.01 - 0.2025) / 0.01)  # curing it alone: 20 times worse
     (advice,) = (s for s in source(profile, attribution, "mixed"))
-    assert "Mend the model's derivatives first" not in advice.text
+    assert "Fix the model's derivatives first" not in advice.text
     assert "∂f/∂a alone raises it by 1925%" in advice.text
     assert not attribution.account("mixed", H).cancelling  # where the critic hardly counts
     for each in attribution.bias:

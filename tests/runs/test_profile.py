@@ -34,16 +34,6 @@ def test_a_saved_profile_comes_back_bit_for_bit(profile, tmp_path):
     assert dict(again.truth) == pytest.approx(dict(profile.truth), nan_ok=True)
 
 
-def test_a_profile_is_printed_in_a_few_lines(profile, tmp_path):
-    text = repr(profile)
-    assert len(text.splitlines()) == 5 and max(map(len, text.splitlines())) < 120
-    # The prior is the simulator.
-    assert "nothing can be decided" in text and "32 starts" in text
-    assert "not saved" in text
-    path = profile.save(tmp_path / "run.h5")
-    assert f"file: {path}" in repr(gradlab.load(path))
-
-
 def test_the_table_has_a_row_per_measured_cell(profile):
     table = profile.table()
     assert list(table.columns) == [

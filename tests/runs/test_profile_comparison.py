@@ -12,7 +12,6 @@ import pytest
 
 from gradlab.cli import main
 from gradlab.errors import InputError
-from gradlab.figures import comparison as figures
 from gradlab.reporting import render
 from gradlab.reporting.kinds import compared as side_by_side
 from gradlab.runs.comparison import compared
@@ -21,7 +20,6 @@ from gradlab.statistics.comparison import difference, on_joint_groups
 from gradlab.statistics.intervals import jackknife_se
 from gradlab.statistics.moments import Estimate
 from gradlab.verdicts.comparison import comparison_verdict
-from tests.first_screens import check_first_screen
 from tests.runs.planted_pairs import profile
 
 
@@ -127,36 +125,11 @@ def test_what_is_not_paired_says_why(other, why):
     assert f"not paired, since {why}: the errors of both add" in text
 
 
-def test_a_higher_error_and_an_equal_one_and_a_tie_have_their_own_words():
-    assert "B raises the mean squared error of the model gradient to 2×" in about(
-        profile(), profile(lambda n: 2.0), "error"
-    )
-    assert "to within 5% (N = 256)" in about(
-        profile(noise=1e-4), profile(lambda n: 1.001, noise=1e-4), "error"
-    )
-    tie = about(profile(noise=1.0), profile(lambda n: 1.05, noise=1.0, starts_hash="t"), "error")
-    assert tie.startswith("Undecided whether B has the smaller error of the model gradient")
-    assert "samples" in tie
-
-
-def test_parts_name_the_horizons_at_which_they_moved():
-    second = profile(lambda n: 1.0, lambda n: 0.5 if n in (2, 3, 4, 9) else 0.9)
-    text = about(profile(noise=0.001), second, "error")
-    assert text.endswith("cosine lower at h = 2–4, 9.")
-    assert "variance" not in text  # which did not move
-
-
 def test_without_a_truth_only_variances_are_compared():
     none = {"admissible": False, "status": "none", "reason": "λ"}
     found = compared(profile(), profile(facts=none))
     assert "mse" not in found.quantities and "variance" in found.quantities
     assert "errors and directions are left out" in said(profile(), profile(facts=none))[0]
-
-
-def test_horizons_beyond_the_finite_ones_are_not_compared():
-    lost = profile(lambda n: np.nan if n > 8 else 1.0, lambda n: np.nan if n > 8 else 0.5)
-    assert "cosine lower at h = 0–8" in about(profile(), lost, "error")
-    assert "nan" not in " ".join(said(profile(), lost))
 
 
 @pytest.fixture
@@ -194,18 +167,3 @@ def test_several_measurements_are_each_compared_with_the_first(files, tmp_path):
     assert f"{first} and 2 others" in text and f"2 comparisons with {first}" in text
     assert f"{second} against {first}: it lowers" in text
     assert f"again and {first} are alike" in text
-
-
-def test_figures_show_no_change_as_a_level():
-    table = compared(profile(), profile()).table()
-    axes = figures.ratio(table, quantity="mse", names=("A", "B"))
-    heights = [line.get_ydata() for line in axes.lines if len(line.get_ydata()) > 2]
-    assert heights and all(np.allclose(each, 1.0) for each in heights)
-    with pytest.raises(InputError, match="quantity is 'none'"):
-        figures.difference(table, quantity="none", names=("A", "B"))
-
-
-def test_the_first_screen_begins_with_the_comparison(files, tab, tmp_path):
-    page, _ = side_by_side(files)
-    check_first_screen(tab, page, tmp_path)
-    assert "lowers the error of" in page.screen.headline

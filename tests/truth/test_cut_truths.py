@@ -196,16 +196,6 @@ def test_the_boundary_term_of_termination_is_measured_with_its_error():
     assert math.isnan(ignoring.boundary)
 
 
-def test_episodes_that_never_end_have_no_boundary_term():
-    system, policy, starts = bounded(0.8, 0.9)
-    masked = matched_truth(
-        Setting(system, policy, starts, 0.9, 5, termination="mask"), kinds=("all",)
-    )
-    assert masked.status == "converged"
-    assert masked.boundary == masked.boundary_se == 0.0
-    assert "no boundary term of termination was seen" in masked.reason
-
-
 def test_the_boundary_term_reaches_the_profile():
     system, policy, starts = bounded(0.8, 3.0)
     from gradlab.tasks import Task

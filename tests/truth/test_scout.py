@@ -91,12 +91,6 @@ def test_a_short_objective_is_still_tried_where_it_would_be_precise():
     assert sum(dear.rows) < 64 * 50 + 16 * 50  # all starts, no further than patience goes
 
 
-def test_prices_beyond_patience_are_named():
-    found = truth(Dear(scaled(0.9), 10.0), 5)
-    assert found.status == "none"
-    assert "takes" in found.reason and "s of a core" in found.reason
-
-
 def test_a_convergent_loop_goes_on_as_far_as_patience_does():
     chosen = plan(Setting(Dear(scaled(0.9), 0.02), feedback(), starts(), GAMMA, 5), ("all",))
     assert 5 <= chosen.at_most < 1000 and chosen.why == "its price"

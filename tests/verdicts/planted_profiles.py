@@ -127,10 +127,6 @@ SENTENCES: dict[str, tuple[dict[str, Any], ...]] = {
         dict(status="imprecise", standard_error=0.5, missing=768),
     ),
     "health": (dict(mse=lost_beyond_8, variance=lost_beyond_8),),
-    "data or model": (
-        dict(data=1.0, noise=1e-4), dict(data=40.0),
-        *(dict(mse=lambda n: 1.0 + 0.5 * max(n - 1, 0), data=data) for data in (3.0, 0.25, 1.001)),
-    ),
     "variance": (
         dict(variance=grows), dict(variance=grows, lyapunov=0.19),  # ln 2 / 0.38 = 1.8
         dict(variance=grows, lyapunov=-0.1), dict(variance=lambda n: 1.0 * max(n, 1) ** 2), {},
@@ -148,10 +144,6 @@ SENTENCES: dict[str, tuple[dict[str, Any], ...]] = {
         dict(status="imprecise", standard_error=0.5, missing=768),
         dict(status="imprecise", standard_error=0.3, missing=-1, norm=0.0),
         dict(status="imprecise", reason=FEW, carried_by_few=True, missing=0),
-    ),
-    "samples": (
-        dict(cosine=lambda n: 0.97, snr=0.01, noise=0.005),  # 1 / (0.01 (0.97² / 0.9² − 1)) = 619
-        dict(cosine=lambda n: 0.62, snr=0.01), dict(snr=0.01, noise=0.05),
     ),
     "sanity": (dict(sanity=(FINE, BAD)),),
     "jumps": (

@@ -22,8 +22,9 @@ from gradlab.runs.profile import Profile
 from gradlab.tools.jacobians.page import screen as jacobians
 from gradlab.tools.logs.findings import screen as logs
 from gradlab.tools.remedies.findings import screen as remedies
-from gradlab.verdicts import comparison
-from gradlab.verdicts.choice import choosing as choice
+from gradlab.verdicts import attribution as attributed
+from gradlab.verdicts import choice, comparison
+from gradlab.verdicts.measurement.recommendation import recommendation
 from gradlab.verdicts.measurement.verdict import first_screen, verdict
 from gradlab.verdicts.probe.sentences import verdict as probe_verdict
 from gradlab.verdicts.screen import Screen
@@ -31,8 +32,12 @@ from tests import planted_jacobians, planted_remedies
 from tests.choice import planted_gradients
 from tests.logs.carts import noisy, recorded, task
 from tests.probe import planted_probe
+from tests.runs.planted_gains import planted as planted_steps
+from tests.runs.planted_gains import planted_jumps
 from tests.runs.planted_pairs import profile as paired
 from tests.runs.planted_training import written
+from tests.verdicts import test_attribution_verdict, test_recommendation
+from tests.verdicts import test_what_is_advised as advised
 from tests.verdicts.planted_profiles import FLAT, SENTENCES, planted, profile, u_shape
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -137,6 +142,48 @@ def _chosen(samples: int) -> Case:
     )
 
 
+def _advised(**planted: object) -> Case:
+    """The first screen of a measurement at visited states, on planted gains, steps, rehearsals."""
+    return lambda folder: recommendation(advised.read(**planted))
+
+
+def _attributed(shares: Mapping[str, float], **changed: object) -> Case:
+    found = test_attribution_verdict.attribution(shares, **changed)
+    return lambda folder: attributed.screen(FLAT, found, attributed.sentences(found, FLAT))
+
+
+def _advice() -> Mapping[str, Case]:
+    both = {advised.BEST: advised.RISES, advised.CRITIC: advised.FALLS}
+    passing = {advised.BEST: advised.PASSES, advised.CRITIC: advised.FALLS}
+    falling = {advised.BEST: advised.FALLS, advised.CRITIC: advised.FALLS}
+    return {
+        "gains alone": _advised(),
+        "an update that raised the return": _advised(realised=advised.RAISED),
+        "an update that lowered the return": _advised(realised=advised.LOWERED),
+        "updates that last until the critic's fit": _advised(
+            realised=advised.RAISED, rehearsal=advised.rehearsed(both)
+        ),
+        "updates that stop helping": _advised(
+            realised=advised.RAISED, rehearsal=advised.rehearsed(passing)
+        ),
+        "updates that are shown once": _advised(
+            realised=advised.RAISED, rehearsal=advised.rehearsed(both, again=(0, 0, 0, 0, 0))
+        ),
+        "updates that fall": _advised(
+            realised=advised.RAISED, rehearsal=advised.rehearsed(falling)
+        ),
+        "a return that jumps": _advised(
+            realised=advised.RAISED, jumps=planted_jumps("harmful"), admissible=False,
+            status="jumps",
+        ),
+        "gains that are not told from zero": _advised(gains=test_recommendation.PAPER, se=2.0),
+        "no truth": _advised(admissible=False, status="none"),
+        "gradients of another problem": _advised(
+            realised=planted_steps({advised.BEST: 0.1, advised.CRITIC: 0.1}, norm=5.0)
+        ),
+    }  # fmt: skip
+
+
 CASES: Mapping[str, Mapping[str, Case]] = {
     "measurement": {
         "errors that do not depend on the horizon": _measured(FLAT),
@@ -159,6 +206,12 @@ CASES: Mapping[str, Mapping[str, Case]] = {
             compared(paired(), paired(lambda n: 0.5))
         ),
         "the same error": lambda folder: comparison.screen(compared(paired(), paired())),
+    },
+    "advice": _advice(),
+    "attribution": {
+        "one part makes most of it": _attributed({"B": 0.8, "states": 0.06, "A": 0.14}),
+        "nothing is told from zero": _attributed({"B": 0.8}, lost=True),
+        "too few starts": _attributed({"B": 0.8}, replacement=None),
     },
     "choice": {"many samples": _chosen(400), "few samples": _chosen(16)},
     "probe": {

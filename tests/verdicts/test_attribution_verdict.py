@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from gradlab.runs.attribution import CAUSES, Account, Attribution, BlockEntry, Part, Replacement
-from gradlab.verdicts.measurement.sources import source
+from gradlab.verdicts.attribution import source
 from tests.verdicts.planted_profiles import FLAT, said
 
 
@@ -35,7 +35,7 @@ def source_text(attribution):
 
 def test_the_advice_is_the_replacement_and_the_largest_share_is_named_with_its_entry():
     text = source_text(attribution({"B": 0.8, "states": 0.06, "A": 0.14}))
-    assert text.startswith("Mend the model's derivatives first: with the true ∂f/∂a the squared b")
+    assert text.startswith("Fix the model's derivatives first: with the true ∂f/∂a the squared b")
     assert "of the model gradient at h = 5 falls by 80% (CI 78% to 82%). 80% (CI 78% to" in text
     assert "of it comes from ∂f/∂a, mostly yaw rate by steer (72%" in text
     assert text.endswith("errors of states make 6% (CI 4% to 8%) (N = 256).")
@@ -65,7 +65,9 @@ def test_where_causes_cancel_the_pair_is_advised_and_what_one_alone_does_is_prin
         cancelling=("states", "B"), first=first, replacement=both,
     )  # fmt: skip
     text = source_text(found)
-    assert text.startswith("Mend the model's rollout and the model's derivatives first: with the ")
+    assert text.startswith(
+        "Fix the model's state predictions and the model's derivatives first: with the "
+    )
     assert "with the true states and ∂f/∂a the squared bias" in text and "falls by 90%" in text
     assert "perhaps by more with ∂f/∂s" in text
     assert "states alone raises it by 200% (CI 198% to 202%)" in text
@@ -76,20 +78,22 @@ def test_where_causes_cancel_the_pair_is_advised_and_what_one_alone_does_is_prin
 def test_a_replacement_that_is_not_shown_to_lower_the_bias_is_no_advice():
     doubted = Replacement(("B",), part("B", 0.1, 0.2), ())
     (sentence,) = source(FLAT, attribution({"B": 0.8}, replacement=doubted), "model")
-    assert not sentence.decided and sentence.text.startswith("Undecided what to mend first")
+    assert not sentence.decided and sentence.text.startswith("Undecided what to fix first")
     assert "Mend" not in sentence.text
     worse = Replacement(("B",), part("B", -0.5, 0.2), ())
     (sentence,) = source(FLAT, attribution({"B": 0.8}, replacement=worse), "model")
-    assert sentence.decided and sentence.text.startswith("Mend no one or two causes of the squared")
+    assert sentence.decided and sentence.text.startswith(
+        "Fixing any one or two causes does not lower the squared"
+    )
     (sentence,) = source(FLAT, attribution({"B": 0.8}, replacement=None), "model")
-    assert not sentence.decided and "too few starts" in sentence.text
+    assert not sentence.decided and "Too few starts" in sentence.text
 
 
 def test_a_bias_lost_in_noise_has_no_source():
     total = part("total", 0.1, 0.5)
     (sentence,) = source(FLAT, attribution({"B": 0.1}, total=total, lost=True), "model")
     assert not sentence.decided
-    assert "Undecided what makes the squared bias of the model gradient at h = 5" in sentence.text
+    assert "The squared bias of the model gradient at h = 5" in sentence.text
     assert "not distinguishable from zero (0.1, CI -0.4 to 0.6, N = 256)" in sentence.text
 
 

@@ -2,7 +2,11 @@
 
 import pytest
 
+from gradlab.verdicts.screen import NUMBERS, WORDS, counted
 from tests.verdicts.prose import CASES, GOLDEN, rendered
+
+MEASURED = ("measurement", "advice", "attribution", "choice")
+FIRST = [(kind, title) for kind in MEASURED for title in CASES[kind]]
 
 
 @pytest.mark.parametrize("kind", CASES)
@@ -12,3 +16,11 @@ def test_words_are_those_of_the_golden_file(kind):
 
 def test_every_golden_file_has_its_kind():
     assert {path.stem for path in GOLDEN.iterdir()} == set(CASES)
+
+
+@pytest.mark.parametrize(("kind", "title"), FIRST)
+def test_a_first_screen_has_at_most_sixty_words_and_eight_numbers(kind, title, tmp_path):
+    screen = CASES[kind][title](tmp_path)
+    headline = screen.headline.partition(" To train with it: ")[0]  # a command to copy
+    words, numbers = counted(f"{headline} {screen.sure}")
+    assert words <= WORDS and numbers <= NUMBERS, f"{headline} {screen.sure}"

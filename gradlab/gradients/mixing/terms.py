@@ -3,45 +3,21 @@
     ivw     λ_t = w ∂R/∂z_t + (1 − w) R ∂ log π/∂z_t,  w = v₀/(v₀ + v₁) for each step and entry of z
             (IVW-H: Onoda et al. 2026, arXiv 2604.18161, appendix E, eq. 16–18)
     ddcg    the same where the return is smooth in the action's noise, w = 0 where it is not
-            (DDCG, the same paper, eq. 14 and 15, action by action: `smoothness`)
     total   w for each step by the trace of the variance in θ, and what is mixed at an action goes
-            on backwards through what the policy observed (total propagation: Parmas et al. 2018,
-            PIPPS, algorithm 2):
+            on backwards (total propagation: Parmas et al. 2018, PIPPS, algorithm 2):
+            p_t = r_s + γ Aᵀ p_{t+1} + (∂z/∂s)ᵀ λ_t
 
-        ∂R/∂a = r_a + γ Bᵀ p_{t+1},  λ_t = w ∂R/∂z_t + (1 − w) R ∂ log π/∂z_t
-        p_t = r_s + γ Aᵀ p_{t+1} + (∂z/∂s)ᵀ λ_t
+R is the return to go with its tail, less a baseline. v₁, v₀ are sample variances of both orders
+over a pilot of 256 paths from the measured starts, on streams of its own: weights and baselines are
+constants of the samples, and a mixture of two unbiased orders is unbiased given the starts.
 
-R is the return to go with its tail, less a baseline of the state where it weighs a score. The nodes
-are the actions, whose density the policy has; PIPPS has the states of Gaussian models beside them,
-which a system in general is not. The way from state to state (A) is of first order in all three.
+DDCG's test (the same paper, eq. 14, 15), action by action: is Var f of the return as a function of
+ε_t that of its gradient? From pairs (ε, ε′) with ∇, ∇′, all other noise held,
 
-Weights of the first order at each action, fitted to a pilot that shares no noise with samples.
+    smooth where  E[(½ (∇ + ∇′)·(ε′ − ε))²] ≥ (1 − c) E(f′ − f)²,   c = 0.3
 
-    w = v₀ / (v₀ + v₁)      v₁, v₀ sample variances of both orders over the pilot
-
-The pilot is 256 paths from the measured starts, each start as often as any other, on streams of its
-own. Weights and baselines then are constants of the samples, which stay independent, and a mixture
-of two unbiased orders is unbiased given the starts. (A training update fits them to the batch that
-it weighs; what that adds, of order 1/N′, is not in here.)
-
-DDCG's test of smoothness, action by action: is the return's variance that of its gradient?
-
-    Var f = σ² (|E ∇f|² + ½ tr Cov ∇f)          exact for quadratic f of N(·, σ² I)
-    smooth where  tr Cov ∇f ≥ 2 (1 − c) Var f / σ² − 2 |E ∇f|²,   c = 0.3
-
-(Onoda, Parmas, Yaguchi and Matsuo 2026, arXiv 2604.18161, eq. 14, there for perturbations of θ.) A
-jump adds to Var f and not to ∇f. Here f is the return as a function of one action's noise ε_t, all
-else held: each pilot path is rolled out again from step t on with ε_t redrawn and the other noise
-as it was. Of pairs (ε, ε′) with ∇, ∇′
-
-    Var f = ½ E(f′ − f)²,   |E ∇|² + ½ tr Cov ∇ = ¼ E|∇ + ∇′|² = ½ E[(½ (∇ + ∇′)·(ε′ − ε))²]
-
-the last since ∇ + ∇′ of a quadratic f depends on ε + ε′ alone, which is independent of ε′ − ε. So
-
-    smooth where  E[(½ (∇ + ∇′)·(ε′ − ε))²] ≥ (1 − c) E(f′ − f)²
-
-whose sides agree pair by pair where f is quadratic: starts of different scale raise no false alarm.
-The test takes H/2 further Jacobians per step and pair: it is dear where Jacobians are.
+whose sides agree pair by pair where f is quadratic. It takes H/2 further Jacobians per step and
+pair.
 """
 
 from __future__ import annotations

@@ -1,29 +1,14 @@
 """Substitutions and redrawn noise of a measurement's estimators, for its attribution.
 
-Bias: substitutions into every estimator that differentiates a model along states that it rolls
-out with θ in the first action. Variance: draws made again, one source of noise at a time, for
-every estimator. Horizons: 1 … H in equal ratios, at most eight, the one of the smallest MSE among
-them in the place of its nearest (never of the first or last).
-
-Variance of a gradient by source: policy noise, dynamics noise and ensemble members.
-
-For a gradient g(s, ε, ξ, m) of the start s, policy noise ε, dynamics noise ξ and members m,
+Bias: substitutions into every estimator that differentiates a model along states that it rolls out
+with θ in the first action. Variance, by source: for g(s, ε, ξ, m) of the start, policy noise,
+dynamics noise and ensemble members,
 
     V = Var_s E[g|s] + E Var_ε E[g|s, ε] + E Var_ξ E[g|s, ε, ξ] + E Var_m g      (total variance)
+    E Var[g | s, ε, ξ] = ½ E|g − g(m′)|²,   E Var[g | s, ε] = ½ E|g − g(ξ′, m′)|²,   …
 
-where what is left once some draws are given follows from pairs that share them (primes: redrawn),
-
-    E Var[g | s, ε, ξ] = ½ E|g − g(m′)|²
-    E Var[g | s, ε]    = ½ E|g − g(ξ′, m′)|²
-    E Var[g | s]       = ½ E|g − g(ε′, ξ′, m′)|²
-
-and each source of noise adds the difference to the one above. The starts have the rest of V, so
-the sum is exact. What is not drawn changes no bit of g, and adds exactly 0.
-
-The substitutions of a saved run that kept none, made again from its task, policy and critic.
-
-Only what substitutions need is computed: starts and noise follow from the seed, the length of the
-truth and the horizons of smallest error are in the file.
+with primes redrawn; the starts have the rest of V. Horizons: 1 … H in equal ratios, at most eight,
+that of the smallest MSE among them. A saved run that kept none is made again from its seed.
 """
 
 from __future__ import annotations
@@ -59,6 +44,7 @@ from gradlab.networks.interface import double_copy
 from gradlab.networks.mlp import CriticLike, as_critic
 from gradlab.progress import Progress, silent
 from gradlab.runs.profile import Profile
+from gradlab.runs.stages import trimmed_share
 from gradlab.runs.substitutions import (
     Cell,
     Coalitions,
@@ -67,7 +53,6 @@ from gradlab.runs.substitutions import (
     VarianceDraws,
     rows_of,
 )
-from gradlab.runs.trimmed_starts import trimmed_share
 from gradlab.statistics.moments import Estimate, sample_mean
 from gradlab.statistics.shapley import Game
 from gradlab.systems.system import Recorded
@@ -116,7 +101,7 @@ def _products(estimator: Estimator, setting: Setting, horizons: tuple[int, ...])
             estimator, setting.policy, replace(setting.starts, redrawn=redrawn), horizons,
             setting.seed, setting.termination,
         )
-        for redrawn in _redrawn()
+        for redrawn in (frozenset(DRAWS[k:]) for k in range(len(DRAWS) + 1))  # all … none
     ]  # fmt: skip
     added = []
     for k in range(len(horizons)):
@@ -124,11 +109,6 @@ def _products(estimator: Estimator, setting: Setting, horizons: tuple[int, ...])
         left = [0.5 * (every[-1] - gradient).square().sum(dim=1) for gradient in every]
         added.append([more - less for more, less in pairwise(left)])
     return torch.stack([torch.stack(shares) for shares in added])
-
-
-def _redrawn() -> list[frozenset[str]]:
-    """All noise, then one source of `DRAWS` less each time, then none."""
-    return [frozenset(DRAWS[k:]) for k in range(len(DRAWS) + 1)]
 
 
 _RULE = (

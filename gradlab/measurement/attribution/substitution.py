@@ -1,25 +1,17 @@
 """An estimator with the truth in the place of some of its parts, to find where its error is made.
 
     states     s_0 … s_n are the simulator's
-    A, B       ∂f/∂s, ∂f/∂a are the simulator's
-    reward     r_s, r_a are the simulator's
+    A, B       ∂f/∂s, ∂f/∂a are the simulator's;   reward: r_s, r_a are
     critic_s   ∇_s Q at s_n is the true one, ∇_s Q^π = r_s + γ Aᵀ p,   p = ∇_s Q^π + Kᵀ ∇_a Q^π
     critic_a   ∇_a Q at s_n is the true one, ∇_a Q^π = r_a + γ Bᵀ p
 
-where p is the costate of the simulator's own chain, unrolled from s_n for as many steps as the
-truth has left. With none replaced this is the estimator, with all of them the truth, at every
-horizon and for every start. All 64 sets share two paths and their four linearizations, so that a
-set costs one sweep of D; only the true critic on the estimator's states costs the simulator one
-unrolling per horizon.
-
-A cause's share of the squared bias, split over the entries of its blocks and over steps.
-
-A difference of two gradients splits over blocks, entries and steps without a rest:
+With none replaced this is the estimator, with all the truth. All 64 sets share two paths and four
+linearizations. A difference of two gradients splits over blocks, entries and steps without a rest:
 
     g(X) − g(Y) = Σ_t γᵗ [γ p_{t+1}ᵀ (ΔA D + ΔB E) + Δr_sᵀ D + Δr_aᵀ E + λ_tᵀ ΔK D]_t + tail
     D_0 = 0, E_0 = I, E_t = K_t D_t, D_{t+1} = A_t D_t + B_t E_t   of X,    p, λ of Y
 
-(a telescoping sum: X up to step t, Y from there on); the mean over both orders is taken.
+(a telescoping sum; the mean over both orders is taken).
 """
 
 from __future__ import annotations

@@ -1,20 +1,11 @@
 """Moments and kernels from more starts than fit into memory at once, all against one truth.
 
-A first pass adds up X_g (`moments.blocks`) over all groups of N/256 starts, a second one multiplies
-each X_g with those sums. The X_g of all cells are kept between the passes where they fit (`KEPT`),
-and made again where they do not.
+    X_g = Σ_{i∈g} G_i,    squares_g = Σ_{i∈g} |G_i|²      of every cell and each group g of N/256
 
-Statistics leave out groups instead of starts. Their means are the same, their standard errors are
-known to 1/√(2 · 255) = 4%, and 1/256 of all pairs of starts is not made use of. Tails are those of
-the groups' sums, on which intervals rest. Starts are those of the plain sample: there are no strata
-here (`measurement.rare_starts`).
-
-Sums of gradients over groups of starts, made and dropped block by block.
-
-    X_g = Σ_{i∈g} G_i,    squares_g = Σ_{i∈g} |G_i|²      of every cell and each group g
-
-A block is some whole groups; its noise is that of the whole batch. Explicit gradients of few
-parameters are formed, of many the kernels over the steps of a sample (`gradients.gram`).
+A first pass adds up X_g over all groups, a second one multiplies each with those sums; they are
+kept between the passes where they fit (`KEPT`), else made again. A block is some whole groups, its
+noise that of the whole batch. Statistics leave out groups instead of starts: the same means,
+standard errors known to 1/√(2 · 255) = 4%, and no strata.
 """
 
 from __future__ import annotations
@@ -38,11 +29,11 @@ from gradlab.gradients.tail import Setting
 from gradlab.measurement.moments.grams import (
     FOLDS,
     GramSource,
+    Held,
     kept_horizons,
     some_starts,
     within_starts,
 )
-from gradlab.measurement.moments.held import Held
 from gradlab.measurement.moments.inner_products import WIDE, Measured, explicit_sources, horizons_of
 from gradlab.measurement.moments.sketches import (
     TrueSketch,

@@ -39,8 +39,7 @@ from gradlab.gradients.starts import (
 )
 from gradlab.gradients.tail import Setting
 from gradlab.measurement.moments.along_paths import difference
-from gradlab.measurement.moments.grams import GramSource, explicit_kernels, kept_horizons
-from gradlab.measurement.moments.held import Held
+from gradlab.measurement.moments.grams import GramSource, Held, explicit_kernels, kept_horizons
 from gradlab.measurement.moments.inner_products import (
     Measured,
     explicit_cells,

@@ -25,7 +25,7 @@ from gradlab.data import minari_datasets, trajectories
 from gradlab.data.path import Path as RecordedPath
 from gradlab.data.trajectories import Trajectories
 from gradlab.errors import InputError
-from gradlab.gradients.other_critics import Critics, listed
+from gradlab.gradients.estimator import Critics, listed
 from gradlab.gradients.starts import group_count
 from gradlab.networks.interface import (
     check_critic,

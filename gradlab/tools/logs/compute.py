@@ -21,8 +21,7 @@ from gradlab.data.path import Path
 from gradlab.data.trajectories import DIMS, Trajectories
 from gradlab.errors import InputError
 from gradlab.fitting.critics import EvaluationData, fit_to
-from gradlab.gradients.estimator import Estimator
-from gradlab.gradients.other_critics import Critics
+from gradlab.gradients.estimator import Critics, Estimator
 from gradlab.gradients.tail import Tail
 from gradlab.networks.mlp import QCritic
 from gradlab.progress import Progress, check_progress, silent

@@ -30,7 +30,7 @@ from gradlab.progress import silent
 from gradlab.runs.realised import Cell
 from gradlab.tasks import Task
 from gradlab.tools.race.result import ALONE
-from gradlab.truth.moved_returns import Rolling
+from gradlab.truth.common_random import Rolling
 from gradlab.validation import shown
 
 _VISITS = 4  # states of each start that a fit's visited states hold

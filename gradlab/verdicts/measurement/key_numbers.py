@@ -58,10 +58,10 @@ def first_to_fix(facts: Facts, cell: Cell) -> HeadlinePart:
             return HeadlinePart(f"Fix {cause} first.", f"Fix {cause} first.", _RANK)
         left = facts.gains[cells[-1]]  # with the simulator in the model's place
         if left.high < best.low:
-            alone = f"Fixing the model alone would lower the gain to {share(left.clipped)}."
+            alone = f"Fixing only the model lowers the gain to {share(left.clipped)}."
             short = "Fix the critic, not the model alone."
             return HeadlinePart(f"Fix the critic. {alone}", short, _RANK)
-        text = f"The critic costs most: with the simulator for the model, {share(left.clipped)}."
+        text = f"The critic costs most: the exact model alone gives {share(left.clipped)}."
         return HeadlinePart(text, "The critic costs most.", _RANK)
     what = _jointly(before, cause)
     points = f"+{100 * (reached - best.clipped):.0f} points"
@@ -85,7 +85,7 @@ def _fixed_gain(facts: Facts, cell: Cell) -> Fact | None:
     now, then = facts.gains[cell].clipped, facts.gains[cells[len(before)]].clipped
     if before and then < now:  # points after a loss are no points more than now
         if cause == _CRITIC:
-            label = f"with the simulator for the model, {cause} as it is"
+            label = "with the simulator as the model and this critic"
             return Fact(label, share(then), how)
         more = facts.gains[cells[len(before) + 1]].clipped - now
         return Fact(f"more by fixing {_jointly(before, cause)}", f"{100 * more:.0f} points", how)
@@ -160,7 +160,7 @@ def _rehearsed(facts: Facts, cell: Cell) -> Fact | None:
     if peak is None:
         return None
     assumed = ", assumed" if rehearsed.assumed else ""
-    label = f"in return after {updates(peak.updates)} ({rehearsed.optimizer} at "
+    label = f"change of the return after {updates(peak.updates)} ({rehearsed.optimizer} at "
     label += f"{rehearsed.rate:.2g}{assumed})"
     why = "the interval knows that the length was chosen"
     if rehearsed.repeated(cell):
@@ -182,9 +182,8 @@ def of_what_was_tried(facts: Facts) -> tuple[Fact, ...]:
     assert facts.best is not None and facts.chosen is not None
     name, at = facts.best
     how = "gain = ⟨g, ∇J⟩/(|g||∇J|), noise-corrected: the best of all own cells"
-    best = Fact(
-        f"the best tried: {named(facts.identities[name])}, h = {at}", gain_text(facts.chosen), how
-    )
+    label = f"gain of the best guess: {named(facts.identities[name])}, h = {at}"
+    best = Fact(label, gain_text(facts.chosen), how)
     found = [best, _realised(facts, facts.best), _critic_alone(facts, facts.best)]
     return tuple(each for each in found if each is not None)
 
@@ -216,12 +215,12 @@ def _realised(facts: Facts, cell: Cell) -> Fact | None:
         f"{taken.judges} fresh starts, {taken.horizon} steps"
     )
     if (found := taken.share(cell)) is None or taken.reference != TRUE_CELL:
-        label = f"in return by {one_update(facts)} on fresh starts"
+        label = f"change of the return by {one_update(facts)} on fresh starts"
         return Fact(label, change(taken, cell, chosen=True), how)
     value, ends = found
     how += ", over that of the true gradient's step of the same length"
     text = gain_text(Number(value, ends.low, ends.high, taken.judges))
-    return Fact(f"realised by {one_update(facts)} on fresh starts", text, how)
+    return Fact(f"of the possible gain realised by {one_update(facts)}", text, how)
 
 
 def one_update(facts: Facts, length: bool = True) -> str:
@@ -238,7 +237,7 @@ def _one_batch(facts: Facts, cell: Cell) -> Fact | None:
     if gain is None or gain.clipped > facts.gains[cell].clipped - _NOTABLE:
         return None
     how = f"E cos(mean of {facts.batch} gradients, ∇J), from mean and covariance of the samples"
-    return Fact(f"by a single batch of {facts.batch}", gain_text(gain), how)
+    return Fact(f"gain of one batch of {facts.batch} samples", gain_text(gain), how)
 
 
 def _critic_alone(facts: Facts, cell: Cell) -> Fact | None:
@@ -246,5 +245,5 @@ def _critic_alone(facts: Facts, cell: Cell) -> Fact | None:
     if data is None or cell == facts.data:
         return None
     return Fact(
-        "by the critic alone", gain_text(data), "gain = ⟨g, ∇J⟩/(|g||∇J|) of the data gradient"
+        "gain of the critic alone", gain_text(data), "gain = ⟨g, ∇J⟩/(|g||∇J|) of the data gradient"
     )

@@ -1,10 +1,8 @@
 """The first screen of a measurement: which gradient, for how long, what not, what to fix first.
 
-    use     the gradient of `advice`, the horizons that gain nine tenths of it, and the updates that
-            it holds for; where one that needs the simulator's states is better, that one, too
+    use     the gradient of `advice`, the horizons that gain nine tenths of it, its updates
     not     its horizons that lower the return, and the critic alone where that does
     fix     the costliest of states, derivatives and critic, and what is gained without that error
-    light   of `advice`, with what was tried or what was not
 
 A return that jumps comes first. A headline has at most 60 words and 8 numbers with its sureness,
 and leaves out what has no room there.
@@ -19,7 +17,7 @@ from math import isfinite
 from gradlab.runs.identity import same_as
 from gradlab.runs.jumps import UPDATE
 from gradlab.runs.rehearsal import RATE, Peak
-from gradlab.runs.trimmed_starts import REMEDY
+from gradlab.runs.stages import REMEDY
 from gradlab.statistics.number import decide
 from gradlab.verdicts.advice import (
     Advice,
@@ -41,10 +39,10 @@ GAINS, RETURNS = "gain", "realised_gains"  # figures
 _DAY = 86400.0  # seconds
 _MARGIN = 4  # words of the page before the figure beside headline and sureness
 _NO_PART = HeadlinePart("", "", 9)
-_NOT_TWICE = "and its updates are not shown to raise the return in both rehearsals"
+_NOT_TWICE = "but no gain is shown over several updates"
 _REASONS = {
-    "boundary": "episodes end, which no derivative along a path sees",
-    "law": "gradients and returns are of different problems",
+    "boundary": "episodes end, and pathwise gradients do not see it",
+    "law": "gradient and return belong to different problems",
 }
 
 
@@ -62,9 +60,9 @@ def recommendation(facts: Facts, rest: tuple[Sentence, ...] = ()) -> Screen:
         who = "the true gradient" if known is None else named(known)
         at = "" if found.cell[1] == 0 else f" at h = {found.cell[1]}"
         text = (
-            f"Believe no gain here yet: an update along {who}{at} brought {share(found.realised)} "
-            f"of the possible gain where its direction promised {share(found.predicted)}. Likely "
-            f"reason: {_REASONS[found.reason]}."
+            f"Do not trust these gains yet. One update along {who}{at} brought "
+            f"{share(found.realised)} of the possible gain; its direction predicts "
+            f"{share(found.predicted)}. Likely reason: {_REASONS[found.reason]}."
         )
         return Screen(text, "none", "a check failed", key_numbers.of_gains(facts), GAINS, rest)
     if advice.cell is not None:
@@ -73,13 +71,13 @@ def recommendation(facts: Facts, rest: tuple[Sentence, ...] = ()) -> Screen:
         # Neither gains nor steps: what was judged, and how to get an answer.
         why = f" ({facts.why})" if len(facts.why.split()) < 30 and facts.why else ""
         text = (
-            f"Keep the policy: no gain can be measured here{why}. Variance, growth and agreement "
-            f"of the gradients follow."
+            f"Keep the current policy: no gain can be measured here{why}. Only variance and "
+            f"agreement of the gradients are known."
         )
         if facts.law != "visited":
             text = (
-                "Nothing is shown at these states: more of them are needed. Whether a step raises "
-                "the return was not measured: leave the start law out for that."
+                "No gradient is shown to be accurate at these states: measure more of them. To "
+                "learn whether a step raises the return, leave out --law start."
             )
         return Screen(text, "none", "no truth", (), None, rest)
     return _keep(facts, rest)
@@ -165,11 +163,11 @@ def _lasts(facts: Facts, advice: Advice, cell: Cell) -> str:
     smaller = rehearsed.assumed and rehearsed.rate < RATE
     by = f" ({rehearsed.optimizer} at {rehearsed.rate:.0e})" if smaller else ""
     if rehearsed.at_least(cell):
-        last = f"{advice.updates} updates between two fits of the critic"
-        return f"; it lasts at least the {last}{by}"
+        last = f"{advice.updates} updates, until the critic's next fit"
+        return f"; lasts at least {last}{by}"
     if advice.updates == 1:
-        return f"; hold after one update{by}, and measure again"
-    return f"; it lasts about {advice.updates} updates{by}"
+        return f"; stop after one update{by} and measure again"
+    return f"; lasts about {advice.updates} updates{by}"
 
 
 def _passing(facts: Facts, advice: Advice) -> HeadlinePart:
@@ -183,7 +181,7 @@ def _passing(facts: Facts, advice: Advice) -> HeadlinePart:
     gained = share(facts.chosen.clipped)
     text = f"{_capital(named(facts.identities[best[0]]))} gains more in one step ({gained}), "
     lasting = rehearsed.holds(best)
-    text += "and less in several." if lasting else "and does not last."
+    text += "but less over several." if lasting else "but does not last."
     return HeadlinePart(text, "", 3)
 
 
@@ -192,10 +190,10 @@ def _jump(facts: Facts, short: bool = False) -> str:
     jumps = facts.jumps
     if jumps is None or not jumps.refuted:
         return ""
-    how = "The return is rough" if jumps.kind == "rough" else "The return jumps"
+    how = "The return is rough" if jumps.kind == "rough" else "The return is discontinuous"
     where = f" ({jumps.count} of {jumps.tried} starts)" if jumps.count and not short else ""
     promised, brought = f"{jumps.promised:+.3g}", f"{float(jumps.brought[UPDATE]):+.3g}"
-    text = f"{how}{where}: backpropagation promises {promised} and brings {brought}."
+    text = f"{how}{where}: backpropagation predicts {promised}, updates bring {brought}."
     return text.replace("-", "−")
 
 
@@ -205,7 +203,7 @@ def _beyond(facts: Facts) -> str:
         return ""
     h = facts.beyond[1]
     gained = share(facts.gains[facts.beyond].clipped)
-    return f"Along the simulator's states {steps(h)} gain {gained}."
+    return f"With simulator states (mixed), {steps(h)} gain {gained}."
 
 
 def _harmful(facts: Facts, cell: Cell) -> HeadlinePart:
@@ -224,17 +222,17 @@ def _harmful(facts: Facts, cell: Cell) -> HeadlinePart:
     if not facts.gains[other].high < facts.gains[cell].low:
         return _NO_PART
     gained = share(facts.gains[other].clipped)
-    return HeadlinePart(f"With θ in the first action alone it gains at most {gained}.", "", 4)
+    return HeadlinePart(f"Differentiating the first action only gains at most {gained}.", "", 4)
 
 
 def _until(harmful: Sequence[int], first: int) -> str:
     """Up to 5 steps lower the return; 3–5 steps where shorter ones do not."""
     run = [h for k, h in enumerate(harmful) if h == first + k]
     if run and len(run) == len(harmful) and run[-1] > 1:
-        return f"Up to {steps(run[-1])} lower the return."
+        return f"Rollouts of up to {steps(run[-1])} lower the return."
     if list(harmful) == [1]:
-        return "1 step lowers the return."
-    return f"{horizons(harmful)} steps lower the return."
+        return "Rollouts of 1 step lower the return."
+    return f"Rollouts of {horizons(harmful)} steps lower the return."
 
 
 def _sides(facts: Facts, cell: Cell, harmful: Sequence[int]) -> str:
@@ -243,11 +241,11 @@ def _sides(facts: Facts, cell: Cell, harmful: Sequence[int]) -> str:
     name, best = cell
     first = facts.close(cell)[0]
     between = [h for h in facts.horizons(name) if 0 < h < first and h not in harmful]
-    fewer = "Few" if between else "Fewer"
+    fewer = "Very short" if between else "Shorter"
     shorter, longer = any(h < best for h in harmful), any(h > best for h in harmful)
     if shorter and longer:
-        return f"{fewer} or many more steps"
-    return f"{fewer} steps" if shorter else "Many more steps"
+        return f"{fewer} or much longer rollouts"
+    return f"{fewer} rollouts" if shorter else "Much longer rollouts"
 
 
 def _critic(facts: Facts, cell: Cell) -> HeadlinePart:
@@ -265,38 +263,38 @@ def _sure(facts: Facts, advice: Advice, cell: Cell) -> str:
         tried = "one update"
         if facts.rehearsal is not None and advice.updates is not None:
             many = advice.updates > 1
-            several = f"{advice.updates} updates, twice," if many else "one update"
+            several = f"{advice.updates} updates (two rehearsals)" if many else "one update"
             tried = f"{several} and one plain step"
-        return f"tried: {tried} raised the return on fresh starts"
+        return f"tested: {tried} raised the return on fresh starts"
     if advice.missing == "premise":
-        return "a check failed; returns alone were followed"
+        return "a check failed, so only measured returns count"
     if advice.missing == "step":
-        return "not tried: no step of an update's length was taken along it"
+        return "untested: no update along it was tried"
     if advice.missing == "jumps":
         assert facts.jumps is not None
         if facts.jumps.first_lost is not None:
-            return "open: within an update some returns leave the finite numbers"
-        return f"open: whether the jumps of the return do harm{_more(facts, facts.jumps.missing)}"
+            return "undecided: some returns overflow within one update"
+        return f"undecided: the discontinuities may do harm{_more(facts, facts.jumps.missing)}"
     if advice.missing == "again":
-        return "open: rehearsed once only"
+        return "undecided: rehearsed only once"
     if advice.missing == "farther":
         assert facts.rehearsal is not None
         fewest = facts.rehearsal.lowered_after(cell)
-        return f"open: how far it holds; {fewest} updates along it lower the return"
+        return f"undecided how long it lasts: {fewest} updates along it lower the return"
     if advice.updates is not None:
         if lowers_at_once(facts, cell):
-            return "open: one plain step lowers the return, smaller updates raise it"
-        return "open: whether one plain step raises the return; smaller updates do"
+            return "undecided: one plain step lowers the return, smaller updates raise it"
+        return "undecided: smaller updates raise the return, one plain step is not shown to"
     assert facts.realised is not None
     more = facts.realised.missing(cell)
-    return f"open: whether one update raises the return{_more(facts, more)}"
+    return f"undecided: one update is not shown to raise the return{_more(facts, more)}"
 
 
 def _not_twice(facts: Facts, cell: Cell) -> str:
     """That both rehearsals have to show it, and how many more starts would."""
     told = facts.rehearsal
     more = None if told is None or cell not in told.cells else told.more(cell)
-    return f"open: whether its updates raise the return{_more(facts, more)}"
+    return f"undecided: its updates are not shown to raise the return{_more(facts, more)}"
 
 
 def _more(facts: Facts, more: int | None) -> str:
@@ -305,39 +303,39 @@ def _more(facts: Facts, more: int | None) -> str:
         return ""
     seconds = facts.seconds * (1 + more / facts.samples)
     if seconds > _DAY:
-        return " (starts for more than a day would tell)"
+        return " (needs starts for more than a day)"
     price = f", {duration(seconds)}" if isfinite(seconds) else ""
-    return f" (about {rounded_up(more)} more starts{price})"
+    return f" (about {rounded_up(more)} more starts needed{price})"
 
 
 def _keep(facts: Facts, rest: tuple[Sentence, ...]) -> Screen:
     """No gradient is shown to raise the return: what is safe meanwhile, and the best guess."""
     figure = _figure(facts)
-    which = "no gradient here" if facts.beyond is None else "no gradient of a model alone"
-    safe = f"Keep the policy: {which} is shown to raise the return."
+    which = "no gradient" if facts.beyond is None else "no model-based gradient"
+    safe = f"Keep the current policy: {which} is shown to raise the return."
     rehearsed = facts.rehearsal
     if rehearsed is not None and rehearsed.best is not None and rehearsed.best.gain.high < 0:
         text = (
-            f"Keep the policy, or lower the rate: updates by {rehearsed.optimizer} at "
-            f"{rehearsed.rate:.2g} lower the return along every gradient that was rehearsed."
+            f"Keep the current policy or lower the learning rate: updates by "
+            f"{rehearsed.optimizer} at {rehearsed.rate:.2g} lower the return along every gradient."
         )
         text = " ".join(filter(None, (_jump(facts), text)))
-        sure = "tried: paired returns after one update and more"
+        sure = "tested: paired returns after one update and more"
         return Screen(text, "none", sure, key_numbers.of_returns(facts), figure, rest)
     smaller = _smaller(facts)
     if smaller:
         text = f"Take smaller steps: {smaller}"
-        sure = "tried: one update lowered the return on fresh starts"
+        sure = "tested: one update lowered the return on fresh starts"
         return Screen(text, "none", sure, key_numbers.of_returns(facts), figure, rest)
     if facts.best is None or facts.chosen is None:
         taken = facts.own_steps
         lower = sum(taken.harms(cell) for cell in taken.stepped)
-        how = f" {lower} of {len(taken.stepped)} that were tried lower it." if lower else ""
+        how = f" {lower} of {len(taken.stepped)} tested gradients lower it." if lower else ""
         fix, cell = "Fix the critic first, or measure more starts.", helping(facts)
         if cell is not None:
             fix = f"{_gradient(facts, cell)}: one plain step changes the return by "
             fix += f"{change(taken, cell, chosen=True)}, {_NOT_TWICE}."
-        sure = f"open: {taken.judges} starts" if cell is None else _not_twice(facts, cell)
+        sure = f"undecided with {taken.judges} starts" if cell is None else _not_twice(facts, cell)
         kept = (
             HeadlinePart(_jump(facts), _jump(facts, short=True), 1),
             HeadlinePart(f"{safe}{how}", safe, 0),
@@ -349,12 +347,13 @@ def _keep(facts: Facts, rest: tuple[Sentence, ...]) -> Screen:
     if facts.chosen.high < 0:
         modelled = any("model" in facts.identities[each].systems for each in facts.own)
         what = "the critic and the model" if modelled else "the critic"
-        text = f"{safe} All of them lower it: fix {what} first. {_beyond(facts)}".rstrip()
+        text = f"{safe} All of them lower it. Fix {what} first. {_beyond(facts)}".rstrip()
         sure = "sure: every interval is below 0"
         return Screen(text, "none", sure, numbers, figure, rest)
     if facts.chosen.low > 0:  # in one small step, and not by its own updates
         best, fallen = facts.best, lowers(facts, facts.best)
-        who = _capital(_gradient(facts, best).removeprefix("Use "))
+        who = _gradient(facts, best).replace("Backpropagate", "Backpropagating")
+        who = _capital(who.removeprefix("Use "))
         gains = f"{who} gains {gain_text(facts.chosen)} in one small step"
         if not fallen and not in_vain(facts, best):
             parts: tuple[HeadlinePart, ...] = (
@@ -365,9 +364,9 @@ def _keep(facts: Facts, rest: tuple[Sentence, ...]) -> Screen:
             sure = _not_twice(facts, best)
             return Screen(_fitted(parts, sure), "none", sure, numbers, figure, rest)
         did = "lowers the return" if fallen else "is not shown to raise the return"
-        text = f"{safe} {gains}, and one update {did}: a smaller rate, or a better critic, first."
+        text = f"{safe} {gains}, but one update {did}. Lower the rate or improve the critic first."
         did = "lowered" if fallen else "did not raise"
-        sure = f"tried: updates {did} the return on fresh starts"
+        sure = f"tested: updates {did} the return on fresh starts"
         return Screen(text, "none", sure, numbers, figure, rest)
     name, at = facts.best
     harmful = [each for each in facts.own if facts.harmful(each)]
@@ -381,9 +380,10 @@ def _keep(facts: Facts, rest: tuple[Sentence, ...]) -> Screen:
         HeadlinePart(guess, "", 3),
         HeadlinePart(_beyond(facts), "", 5),
     )
-    sure = f"open: the sign of the best guess{_more(facts, decide(facts.chosen, 0.0).more)}"
+    more = _more(facts, decide(facts.chosen, 0.0).more)
+    sure = f"undecided: the best guess may raise or lower it{more}"
     if facts.carried:
-        sure = "no gain is known: the truth rests on few starts"
+        sure = "undecided: the true gradient rests on few starts"
     return Screen(_fitted(parts, sure), "none", sure, numbers, figure, rest)
 
 
@@ -406,7 +406,7 @@ def _smaller(facts: Facts) -> str:
         times = taken.moves[0] / taken.moves[taken.at]
         rate = f", {facts.rehearsal.optimizer} at {times * facts.rehearsal.rate:.1g}"
     return (
-        f"an update that moves the actions by {taken.moves[taken.at]:.0%} lowers the return. "
+        f"an update that moves actions by {taken.moves[taken.at]:.0%} lowers the return. "
         f"{_gradient(facts, best)}: {part}{rate}, raises it by {change(taken, best, 0)}."
     )
 
@@ -420,8 +420,8 @@ def _few(facts: Facts) -> str:
     if not facts.carried:
         return ""
     return (
-        f"Narrow the law of the starts (--trim-starts {REMEDY:g}): 1% of them carry "
-        f"{facts.carried:.0%} of the true gradient's square."
+        f"Trim the start-state distribution (--trim-starts {REMEDY:g}): 1% of the starts carry "
+        f"{facts.carried:.0%} of the squared true gradient."
     )
 
 
@@ -430,10 +430,10 @@ def _at_given_states(facts: Facts, rest: tuple[Sentence, ...]) -> Screen:
     cells = [cell for cell in facts.errors if cell[0] in facts.own]
     name, h = cell = min(cells, key=lambda each: facts.errors[each].value)
     own = facts.identities[name]
-    where = "" if own.data else f" after {steps(h)}"
-    text = f"At these states {named(own)}{where} is nearest to the true gradient there."
+    where = "" if own.data else f", {steps(h)}"
+    text = f"Most accurate at these states: {named(own)}{where}."
     if not facts.errors[cell].high < 1:
-        text = "At these states no gradient is shown to be better than not moving at all."
+        text = "No gradient is shown to be better than a zero gradient at these states."
     how = "E|mean of N′ gradients − truth|² over |truth|², 1 being no gradient at all"
     error = facts.errors[cell]
     level = f"{two(error.value)} (CI {span(error.low, error.high)})"
@@ -444,7 +444,7 @@ def _at_given_states(facts: Facts, rest: tuple[Sentence, ...]) -> Screen:
         angle = facts.cosines[cell]
         level = f"{cosine(angle.clipped)} (CI {cosine(angle.low)} to {cosine(angle.high)})"
         numbers.append(Fact("cosine", level, "⟨g, truth⟩/(|g||truth|)"))
-    text += " Whether a step raises the return was not measured: leave the start law out for that."
+    text += " To learn whether a step raises the return, leave out --law start."
     return Screen(text, "choose", "about these states only", tuple(numbers), "mse", rest)
 
 

@@ -1,31 +1,21 @@
-"""What a measurement means, in a few plain sentences, those on what to do now first.
+"""What a measurement means beyond its recommendation, what to do now first.
 
-Every form is printed only where its test passes, else its undecided twin; no number comes without
-its interval and N. The numbers are those of `decision_rules`, `choice` and the attribution.
-
-    horizon 1   spread 2   sources 3   data or model 4   weights 5   sampling 6   soundness 7, 8
-    remedies 10 (of a comparison)   truth 12 (`truth_words`)
-
-Form 2: does the variance explode with the horizon, and how fast?
-
-Forms 7 and 8: are the gradients finite and alive?
-
-Form 4: is the data's gradient or the model's the more accurate one?
-
-Form 6: how many samples one update needs; and where a few of them carry the numbers.
+Every sentence is printed only where its test passes, else its undecided twin; no number comes
+without its interval and N. What is said of errors, weights and batches is the choice's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from math import log
+from math import exp, inf, log
 
 import numpy as np
 
 from gradlab.choice import Choice, choice_of
-from gradlab.choice.decays import FEWEST, decay_table, decays_of
+from gradlab.choice.tables import FEWEST, decay_table, decays_of
 from gradlab.errors import InputError
+from gradlab.gradients.ways import WAYS
 from gradlab.runs.attribution import Attribution, attribute
 from gradlab.runs.check_results import (
     EFFECT,
@@ -37,89 +27,190 @@ from gradlab.runs.check_results import (
     rare_starts,
 )
 from gradlab.runs.decision_rules import (
-    DIRECTION,
+    COSINE,
+    EXCESS,
+    UsableHorizons,
     best_horizons,
     growth_of,
     heavy_horizons,
     horizons_of,
     judged_estimator,
     judged_horizons,
-    needed_batch,
     ratio_to_best,
+    usable_horizons,
 )
-from gradlab.runs.identity import data_of
+from gradlab.runs.jumps import UPDATE, Jumps
 from gradlab.runs.profile import Profile
-from gradlab.runs.stages import notice
-from gradlab.runs.trimmed_starts import REMEDY, trimming
+from gradlab.runs.stages import REMEDY, notice, trimming
 from gradlab.statistics.comparison import more_samples
 from gradlab.statistics.intervals import interval, jackknife_se
-from gradlab.verdicts.choice.sentences import statements
-from gradlab.verdicts.facts import Facts, facts
-from gradlab.verdicts.measurement.horizon import (
-    admissible_truth,
-    horizon,
-    imprecise_truth,
-    jumps,
-    no_truth,
-    paired_horizon,
-)
+from gradlab.verdicts.attribution import source
+from gradlab.verdicts.choice import statements
+from gradlab.verdicts.facts import Facts, facts, seconds_of
 from gradlab.verdicts.measurement.recommendation import recommendation
-from gradlab.verdicts.measurement.sources import source, weights
 from gradlab.verdicts.phrases import (
-    SAME,
-    ZERO,
     capital,
     further,
-    inverse,
-    missing,
-    ratio_of,
-    ratio_span,
-    same,
+    usable_text,
 )
 from gradlab.verdicts.screen import Screen, Sentence
-from gradlab.wording import batches, cosine, gradient, percent, samples, span
+from gradlab.wording import (
+    duration,
+    gradient,
+    horizons,
+    percent,
+    rounded_up,
+    samples,
+    span,
+    steps,
+    times,
+)
 
 
-def batch(profile: Profile, name: str) -> list[Sentence]:
-    """Samples that one update needs for a usable direction, or the bias that no number of them
-    overcomes."""
-    over = [h for h in judged_horizons(profile, name) if h > 0]
-    if not over:
+def jumps(profile: Profile) -> list[Sentence]:
+    """What backpropagation promised at the length of an update, and what it brought."""
+    found = profile.jumps
+    if found is None:
         return []
+    promised, move = f"{found.promised:+.3g}", percent(float(found.moves[UPDATE]))
+    brought = f"{float(found.brought[UPDATE]):+.3g}"
+    where = f"{found.count} of {found.tried} starts" + (
+        "" if found.step is None else f", near step {found.step}"
+    )
+    holds = f"backpropagation predicts {promised} per unit step, updates bring {brought}"
+    ends = span(float(found.gap_low[UPDATE]), float(found.gap_high[UPDATE]))
+    n = f"N = {found.samples}"
+    more = (
+        f"; about {rounded_up(found.missing)} more starts would tell" if found.missing > 0 else ""
+    )
+    text = {
+        "harmful": f"The return is discontinuous ({where}): {holds}.",
+        "harmless": f"The return is discontinuous ({where}) without harm: {holds} ({n}).",
+        "open": f"Undecided whether discontinuities of the return ({where}) do harm: {holds}, a "
+        f"gap of {ends} of it ({n}){more}.",
+        "rough": f"The return is rough: {holds}. Where actions move by "
+        f"{percent(float(found.moves[0]))}, they bring {float(found.brought[0]):+.3g}.",
+        "curved": f"The return is continuous but curved within an update: {holds}. Where actions "
+        f"move by {percent(float(found.moves[-1]))}, they bring {float(found.brought[-1]):+.3g}.",
+        "smooth": f"The return is smooth within an update (actions move by {move}): {holds}.",
+    }[found.kind]
+    if found.first_lost is not None:
+        text = _lost(found) if found.kind == "open" else f"{text} {_lost(found)}"
+    return [Sentence("jumps", found.kind != "open", text.replace("-", "−"))]
+
+
+def _lost(found: Jumps) -> str:
+    """From how many starts returns are lost, and what is left to be said where that is open."""
+    n, move = found.first_lost or (0, 0.0)
+    text = f"The return overflows from {n} of {found.samples} starts where actions move by "
+    text += percent(move)
+    if found.kind != "open":
+        return f"{text}."
+    return f"{text}: what backpropagation predicts is undecided."
+
+
+def no_truth(profile: Profile) -> str:
+    """Why there is none, and what is left."""
+    reason = str(profile.truth["reason"])
+    return f"{reason[0].upper() + reason[1:]}. Only variances and their growth are reported."
+
+
+def admissible_truth(profile: Profile, name: str | None) -> str:
+    """What every bias is measured against, and its own standard error."""
+    facts, actions = profile.truth, profile.config.get("actions", {})
+    kind = "all_" if name is not None and WAYS[actions.get(name, "first")].every else ""
+    kind = kind if f"{kind}standard_error" in facts else ""
+    error, norm = float(facts[f"{kind}standard_error"]), float(facts[f"{kind}norm"])
+    share = f"its standard error is {percent(error / norm)} of its norm" if norm > 0 else ""
+    reason = str(facts.get("reason", facts["status"]))
+    parts = filter(None, (reason, _divergence(profile), share))
+    return f"Truth: {'; '.join(parts)} ({samples(profile.config)})."
+
+
+def _divergence(profile: Profile) -> str:
+    """How much of a cut truth is made beyond the horizons that are judged by it."""
+    growth = float(profile.truth.get("lyapunov", -inf)) + log(profile.config.get("discount", 1.0))
+    beyond = int(profile.truth.get("horizon", 0)) - profile.horizons[-1]
+    if growth <= 0:
+        return ""
+    if beyond <= 0:
+        return "uncut it would diverge"
+    return (
+        f"uncut it would diverge: the {steps(beyond)} beyond H = {profile.horizons[-1]} make it up "
+        f"to {times(exp(min(growth * beyond, 700.0)))} as large"
+    )
+
+
+def imprecise_truth(profile: Profile, name: str | None) -> str:
+    """How large its error is, and the starts that would do; or that few starts carry it."""
+    truth, config = profile.truth, profile.config
+    if truth.get("carried_by_few", False):  # files of older versions do not know
+        return f"Undecided: {truth['reason']}."
+    error, norm = float(truth["standard_error"]), float(truth["norm"])
+    size = f"its norm ({norm:.2g})" if norm > 0 else "its norm, which is lost in it"
+    bias = ""
+    if name is not None and (over := judged_horizons(profile, name)):
+        at = min(over, key=lambda h: profile.estimate(name, "mse", h).value)
+        least = max(profile.estimate(name, "bias2", at).value, 0.0) ** 0.5
+        bias = f" or the bias ({least:.2g} at h = {at})" if error > least / 4 else ""
+    missing, starts = int(truth["missing"]), int(config["starts"])
+    cost = ""
+    if missing > 0:
+        factor = (starts + missing) / starts
+        seconds = factor * seconds_of(profile)
+        again = f"--starts {starts + missing}, {factor:.2g} times as many (≈ {duration(seconds)})"
+        cost = f" Rerun with {again}."
+    return (
+        f"The true gradient is too uncertain: its standard error ({error:.2g}, N = {starts}) is "
+        f"not small against {size}{bias}.{cost} Comparisons between gradients on the same starts "
+        f"hold."
+    )
+
+
+def horizon(profile: Profile, name: str) -> list[Sentence]:
+    """The usable horizons and the set of the best; the latter alone, from differences on the same
+    starts, where the truth is imprecise."""
+    n, who = samples(profile.config), gradient(profile.identities[name])
+    if profile.truth["status"] == "imprecise":
+        return [Sentence("horizon", True, f"{_best(profile, name, n)}.")]
+    usable = usable_horizons(profile, name)
+    text = usable_text(who, usable, f"each by its own 95% intervals; {n}")
+    if not usable.decided:
+        text += f". {capital(_more_for_horizon(profile, name, usable))} decide"
+    return [Sentence("horizon", usable.decided, f"{text}. {_best(profile, name)}.")]
+
+
+def _more_for_horizon(profile: Profile, name: str, usable: UsableHorizons) -> str:
+    """Samples that would settle the first horizon in doubt, by its direction or by its error."""
+    starts, at = int(profile.config["starts"]), usable.undecided[0][0]
+    measured, ends = (profile.estimate(name, "cosine", at), profile.interval(name, "cosine", at))
+    ratio = ratio_to_best(profile, (name, at), name, judged_horizons(profile, name))
+    if ratio is not None and not ends.low < COSINE <= ends.high:
+        return further(more_samples(abs(ratio.value - log(EXCESS)), ratio.se, starts))
+    se = jackknife_se(measured.left_out)
+    return further(more_samples(abs(measured.value - COSINE), se, starts))
+
+
+def _best(profile: Profile, name: str, n: str = "") -> str:
+    """Where the error is least, with the 95% set."""
+    over = judged_horizons(profile, name)
     at = min(over, key=lambda h: profile.estimate(name, "mse", h).value)
-    needed, n = needed_batch(profile, name, at), samples(profile.config)
-    if needed is None:
-        return []
-    yours = f"You average N′ = {profile.batch}"
-    goal = f"a cosine of one batch with the truth of at least {DIRECTION:g} at h = {at}"
-    mean = f"{cosine(needed.value)} (CI {span(needed.cosine.low, needed.cosine.high)}, {n})"
-    if needed.cosine.high < DIRECTION:
-        text = f"{yours}; no N′ reaches {goal}: bias alone caps it at {mean}."
-        return [Sentence("samples", True, text)]
-    if needed.batch is None or not np.isfinite(needed.batch.high):
-        se = jackknife_se(profile.estimate(name, "cosine", at).left_out)
-        gap, starts = abs(needed.value - DIRECTION), int(profile.config["starts"])
-        enough = further(more_samples(gap, se, starts))
-        text = (
-            f"Undecided whether any N′ reaches {goal}: that of the mean is {mean}; {enough} decide."
-        )
-        return [Sentence("samples", False, text)]
-    ends = f"{batches(needed.batch.low)}–{batches(needed.batch.high)}"
-    text = f"{yours}; {goal} needs N′ ≈ {batches(needed.size)} (CI {ends}, {n})"
-    return [Sentence("samples", True, f"{text}{_longest(profile, name, over[-1], at)}.")]
-
-
-def _longest(profile: Profile, name: str, H: int, at: int) -> str:
-    """The same at the user's horizon, where it is another and known."""
-    needed = None if at == H else needed_batch(profile, name, H)
-    if needed is None:
-        return ""
-    if needed.cosine.high < DIRECTION:
-        return f", and at h = {H} no N′ does"
-    if needed.batch is None or not np.isfinite(needed.batch.high):
-        return ""
-    ends = f"{batches(needed.batch.low)}–{batches(needed.batch.high)}"
-    return f", at h = {H} {batches(needed.size)} (CI {ends})"
+    whose = gradient(profile.identities[name])
+    text = f"The mean squared error of {whose} is smallest at h = {at}"
+    text += ", the data gradient J_0" if at == 0 else ""
+    if (ranked := best_horizons(profile, name)) is not None:
+        kept = [h for h, here in zip(over, ranked[1].kept, strict=True) if here]
+        text += f" (95% set: {'; '.join(filter(None, (horizons(kept), n)))})"
+    relative = profile.estimate(name, "relative_mse", at)
+    ends = interval("relative_mse", relative)
+    if not ends.low > 1:  # the error of not moving at all, |truth|²
+        return text
+    backwards = profile.interval(name, "cosine", at).high < 0
+    remedy = "it points backwards" if backwards else "a smaller scale would do better"
+    return (
+        f"{text}. It is still {times(relative.value)} (CI {span(ends.low, ends.high)}) that of a "
+        f"zero gradient: {remedy}"
+    )
 
 
 def tails(profile: Profile, name: str) -> list[Sentence]:
@@ -145,49 +236,6 @@ def tails(profile: Profile, name: str) -> list[Sentence]:
     return [Sentence("tails", True, text)]
 
 
-_ABOUT = "data or model"
-
-
-def _data_against(profile: Profile, name: str) -> list[Sentence]:
-    """The data gradient against the best horizon of another estimator."""
-    data = data_of(profile.identities)
-    if data is None or profile.identities[name].data:
-        return []
-    over = [h for h in judged_horizons(profile, name) if h > 0]
-    n, who = samples(profile.config), gradient(profile.identities[name])
-    ratio = ratio_to_best(profile, (data, 0), name, over)
-    if ratio is None:
-        text = f"Undecided: the errors of {who} and of the data gradient are {ZERO} ({n})."
-        return [Sentence(_ABOUT, False, text)]
-    best = min(over, key=lambda h: profile.estimate(name, "mse", h).value)
-    at = f"at its best horizon h = {best}"
-    numbers = f"mean squared error, CI {ratio_span(ratio)}, {n}"
-    if same(ratio):
-        text = f"The data gradient and {who} {at} have the same error to within"
-        return [Sentence(_ABOUT, True, f"{text} {percent(SAME - 1)} ({n}).")]
-    decision = ratio.against(int(profile.config["starts"]))
-    if decision.kind == "above":
-        text = f"{capital(who)} {at} is {ratio_of(ratio)} more accurate than the data gradient"
-        text += f" ({numbers})."
-        if interval("relative_mse", profile.estimate(data, "relative_mse", 0)).low > 1:
-            text += " The data gradient is worse than a zero gradient here, so this says more of "
-            text += "the critic."
-        return [Sentence(_ABOUT, True, text)]
-    if decision.kind == "below":
-        turned = inverse(ratio)
-        text = (
-            f"The data gradient is {ratio_of(turned)} more accurate than {who} {at} (mean "
-            f"squared error, CI {ratio_span(turned)}, {n})."
-        )
-        return [Sentence(_ABOUT, True, text)]
-    text = (
-        f"Undecided whether the data gradient or {who} {at} is more accurate: the ratio of their "
-        f"mean squared errors is {ratio_of(ratio)[:-1]} (CI {ratio_span(ratio)}, {n}); "
-        f"{missing(decision)} separate them."
-    )
-    return [Sentence(_ABOUT, False, text)]
-
-
 def decays(profile: Profile) -> list[Sentence]:
     """The temporal decay of the smallest error, and those that may have it."""
     if len(decays_of(profile)) < FEWEST or "mse" not in profile.quantities:
@@ -197,7 +245,7 @@ def decays(profile: Profile) -> list[Sentence]:
     kept = sorted(table.loc[table["kept"], "alpha"].unique())
     among = f"{kept[0]:g} to {kept[-1]:g} may have it" if len(kept) > 1 else "no other has it"
     text = (
-        f"Temporal decay: α = {error['alpha'].iloc[0]:g} has the smallest error; {among} (95%). A "
+        f"Temporal decay α = {error['alpha'].iloc[0]:g} has the smallest error; {among} (95%). A "
         f"smaller α shortens the way through the states: less variance, more bias."
     )
     return [Sentence("decay", len(kept) == 1, text)]
@@ -235,9 +283,9 @@ def checks(profile: Profile) -> list[Sentence]:
     named = [e.check for e in failed if not _ill(e) and not e.check.startswith(PREMISE)]
     if not named:
         return []
-    asks = "asks" if len(named) == 1 else "ask"
+    asks = "needs" if len(named) == 1 else "need"
     total = len(profile.sanity or ())
-    text = f"{len(named)} of {total} sanity checks {asks} for attention: {'; '.join(named)}."
+    text = f"{len(named)} of {total} sanity checks {asks} attention: {'; '.join(named)}."
     return [Sentence("sanity", True, text)]
 
 
@@ -251,7 +299,7 @@ def variance(profile: Profile, name: str) -> list[Sentence]:
     n, who = samples(profile.config), gradient(profile.identities[name])
     growth = growth_of(profile, name)
     if growth is None:
-        text = f"Growth of the variance of {who}: too few horizons to tell ({n})."
+        text = f"Too few horizons to tell how the variance of {who} grows ({n})."
         return [Sentence("variance", False, text)]
     stretch = f"from h = {growth.onset} to {growth.last}"
     slope = (
@@ -301,11 +349,11 @@ __all__ = [
 SHOWN = 6  # sentences that a reader sees before the fold
 # What stops everything, what to set now, what to mend, then why.
 ORDER = (
-    "starts", "health", "agreement", "horizon", "source", "weights", "samples", _ABOUT,
-    "sanity", "decay", "variance", "jumps", "truth", "tails",
+    "starts", "health", "agreement", "horizon", "source", "sanity", "decay", "variance", "jumps",
+    "truth", "tails",
 )  # fmt: skip
-_OF_VARIANCE = ("horizon", "samples", "decay", "variance", "weights", _ABOUT)
-_QUIET = ("source", "weights", "variance")  # undecided: nothing to do
+_OF_VARIANCE = ("horizon", "decay", "variance")
+_QUIET = ("source", "variance")  # undecided: nothing to do
 
 
 @dataclass(frozen=True, eq=False)
@@ -403,12 +451,8 @@ def _of_errors(profile: Profile, known: Evidence, name: str) -> list[Sentence]:
         said = () if known.choice is None else statements(known.choice)
         return [Sentence(e.about, e.decided, e.text) for e in said if e.about == "agreement"]
     if not judged_horizons(profile, name):
-        return _data_against(profile, name)
-    sentences = _data_against(profile, name) + source(profile, known.attribution, name)
-    sentences += weights(known.choice)
-    if profile.truth["status"] == "imprecise":
-        return sentences + paired_horizon(profile, name)
-    return sentences + horizon(profile, name) + batch(profile, name)
+        return []
+    return source(profile, known.attribution, name) + horizon(profile, name)
 
 
 def _place(profile: Profile, sentence: Sentence) -> int:

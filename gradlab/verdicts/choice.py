@@ -1,25 +1,43 @@
-"""A choice in a handful of plain sentences; each names its interval and its N."""
+"""A choice in words: its first screen, and a handful of sentences with interval and N.
+
+Where gains or steps decide and nobody asked for other candidates, batches or criteria, the choice
+says what the report of the measurement says (`verdicts.measurement.recommendation`).
+"""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from dataclasses import replace
 from math import exp, isfinite, log
 
-from gradlab.choice.values import Best, Cell, Choice, Mixing, Trial, WhatIf
+from gradlab.choice.choosing import choice_of
+from gradlab.choice.values import Best, Cell, Choice, Criterion, Mixing, Tried
+from gradlab.errors import InputError
+from gradlab.runs.check_results import failed_premises
 from gradlab.runs.decision_rules import COSINE, EXCESS
+from gradlab.runs.profile import Profile, check_profile
 from gradlab.statistics.intervals import Interval
 from gradlab.statistics.mixing import Weights
+from gradlab.statistics.quantities import QUANTITIES
+from gradlab.verdicts.advice import advise
+from gradlab.verdicts.facts import facts
+from gradlab.verdicts.measurement.recommendation import recommendation
 from gradlab.verdicts.phrases import SAME, ZERO, capital, further, gain_text, usable_text
-from gradlab.verdicts.screen import Sentence
-from gradlab.wording import batches, cosine, horizons, span, times
+from gradlab.verdicts.screen import Fact, Light, Screen, Sentence
+from gradlab.wording import batches, cosine, cosines, horizons, span, times, two
 
 CALLED = {
     "gain": "gain (what one small step adds to the return, in shares of the best one)",
     "mse": "mean squared error",
     "direction": "direction (cosine of one batch)",
 }
-_CARRIED = "The truth rests on few starts: narrow their law"
+_LARGEST = {
+    "gain": "largest gain",
+    "mse": "lowest mean squared error",
+    "direction": "best direction",
+}
+_CARRIED = "The true gradient rests on few starts: trim their distribution"
 _FEW = 2  # pairs of candidates that more starts would tell apart, mentioned
 
 
@@ -56,15 +74,8 @@ def statements(choice: Choice) -> tuple[Sentence, ...]:
             found.append(_weights_by_gain(about, each, each.gain, outside(choice, each)))
         elif each is not None:
             found.append(_weights_by_error(about, each))
-    if (alpha := choice.alpha) is not None:
-        text = (
-            f"α-order weight of {alpha.first} against {alpha.zeroth} at h = {alpha.horizon}, least "
-            f"variance: {alpha.alpha:.2g} (CI {span(alpha.interval.low, alpha.interval.high)}, "
-            f"{n})."
-        )
-        found.append(Sentence("α-order", True, text))
     found += _agreement(choice)
-    found += [] if choice.what_if is None else _what_if(choice, choice.what_if)
+    found += _needed(choice)
     return (*found, *(Sentence("note", True, each) for each in choice.notes))
 
 
@@ -89,12 +100,12 @@ def _best(choice: Choice, best: Best) -> Sentence:
     elif best.criterion != "mse":
         value = f"{cosine(best.value)} (CI {span(best.interval.low, best.interval.high)})"
     text = (
-        f"Best by {CALLED[best.criterion]} at N′ = {choice.batch}: {cell_words(best.cell)}, "
+        f"Best {CALLED[best.criterion]} at N′ = {choice.batch}: {cell_words(best.cell)}, "
         f"{value}, N = {choice.samples}"
     )
     if best.kept == (best.cell,):
-        return Sentence(best.criterion, True, f"{text}; nothing else may be best (95%).")
-    text += f"; the 95% set is {cells_words(best.kept)}"
+        return Sentence(best.criterion, True, f"{text}. Nothing else may be best (95%).")
+    text += f". The 95% set is {cells_words(best.kept)}"
     parts = [
         f"{further(each.more)} separate {cell_words(each.member)} from {cell_words(each.contender)}"
         for each in best.partings[:_FEW]
@@ -118,7 +129,7 @@ def _steps(choice: Choice) -> list[Sentence]:
         if cells
     ]
     said = "; ".join(parts) if parts else "none is shown to raise or to lower it"
-    text = f"Steps and the return ({how}, N = {choice.samples}, 95% for all together): {said}."
+    text = f"Effect of steps on the return ({how}, N = {choice.samples}, 95% jointly): {said}."
     return [Sentence("steps", bool(parts), text)]
 
 
@@ -247,29 +258,21 @@ def _agreement(choice: Choice) -> list[Sentence]:
     return [Sentence("agreement", True, text)]
 
 
-def _what_if(choice: Choice, what: WhatIf) -> list[Sentence]:
-    first, last = what.batches[0], what.batches[-1]
-    text = f"What if: {_trial(first)}; {_trial(last)}"
-    counted = f"mean squared errors, N = {choice.samples}, to first order"
-    said = [Sentence("what if", True, f"{text} ({counted}).")]
-    needed = what.needed
-    if needed is None:
-        return said
-    ends = span(needed.cosine.low, needed.cosine.high)
-    goal = f"A cosine of one batch ≥ .9 with {cell_words(what.cell)}"
+def _needed(choice: Choice) -> list[Sentence]:
+    """Samples that one update needs, or the bias that no number of them overcomes."""
+    if choice.needed is None:
+        return []
+    cell, needed = choice.needed
+    goal = f"A cosine of one batch ≥ .9 with {cell_words(cell)}"
     if needed.batch is not None:
         size = f"{batches(needed.batch.low)}–{batches(needed.batch.high)}"
         text = f"{goal} needs N′ ≈ {batches(needed.size)} (CI {size}, N = {choice.samples})."
-        return [*said, Sentence("samples", True, text)]
+        return [Sentence("samples", True, text)]
+    ends = span(needed.cosine.low, needed.cosine.high)
     cap = f"bias alone caps it at {cosine(needed.value)} (CI {ends}, N = {choice.samples})"
     if needed.cosine.high < 0.9:
-        return [*said, Sentence("samples", True, f"{goal}: no N′ reaches it, {cap}.")]
-    return [*said, Sentence("samples", False, f"{goal}: undecided whether any N′ does; {cap}.")]
-
-
-def _trial(each: Trial) -> str:
-    error = _error(each.mse, each.mse_interval)
-    return f"{each.change}: {cell_words(each.best)}, error {error}"
+        return [Sentence("samples", True, f"{goal}: no N′ reaches it, {cap}.")]
+    return [Sentence("samples", False, f"{goal}: undecided whether any N′ does; {cap}.")]
 
 
 def _error(value: float, error: Interval) -> str:
@@ -277,3 +280,173 @@ def _error(value: float, error: Interval) -> str:
     if value > 0:
         return f"{value:.2g} (CI {span(error.low, error.high)})"
     return f"at most {error.high:.2g} (upper end of its CI)"
+
+
+_MANY = 4  # cells in a row that a headline names before it counts
+
+
+def screen(choice: Choice) -> Screen:
+    """Use what is best by the criterion that decides; every other sentence below."""
+    rest = statements(choice)
+    best = choice.best or choice.mse or choice.direction
+    if best is None and choice.tried is not None:
+        return _tried(choice, choice.tried, rest)
+    if best is None:
+        text = "No gradient can be chosen from this file: it holds no known error."
+        return Screen(text, "none", "no error is known", (), None, rest)
+    others = tuple(cell for cell in best.kept if cell != best.cell)
+    among = "" if choice.beyond is None else " of those that need no simulator"
+    text = (
+        f"Use {cell_words(best.cell)}: {_LARGEST[best.criterion]}{among} at batch {choice.batch}."
+    )
+    helps = choice.by != "gain" or best.interval.low > 0
+    if not helps:
+        text = f"No gradient is shown to raise the return; best guess: {cell_words(best.cell)}."
+    if others:
+        text += f" Not told apart with {choice.samples} starts: {_alternatives(others)}."
+    text += _lowers(choice)
+    if choice.beyond is not None:
+        cell, gain = choice.beyond.cell, choice.beyond.gain
+        text += f" With simulator states: {cell_words(cell)}, gain {cosine(gain.clipped)}."
+    text += _to_train(choice, best.cell) if helps else ""
+    also = choice.direction
+    judged = [best] if also is None or also is best else [best, also]
+    facts = tuple(_fact(choice, each) for each in judged)
+    light: Light = "none" if not helps else "choose" if others else "act"
+    sure = _sure(choice, best) if helps else "no gain is shown"
+    return Screen(text, light, sure, facts, None, rest)
+
+
+def _to_train(choice: Choice, cell: Cell) -> str:
+    """The command that follows a gradient from the measured networks; "" where no row does."""
+    name, h = cell
+    rows = {
+        "first": f"mpg-v2 TASK --horizons {h} --weights 1",
+        "all": f"n-step-adp TASK --horizons {h} --beta 0",
+    }
+    identity = choice.identities[name]
+    if identity.systems != ("model", "model") or identity.actions not in rows or not h:
+        return ""
+    networks = "--policy FILE --critic FILE --policy-rate 1e-5"
+    return f" To train with it: `gradlab train {rows[identity.actions]} {networks}`."
+
+
+def _tried(choice: Choice, tried: Tried, rest: tuple[Sentence, ...]) -> Screen:
+    """Without a truth: the step that gained most return."""
+    others = tuple(cell for cell in tried.kept if cell != tried.cell)
+    text = f"Use {cell_words(tried.cell)}: its step gained most return."
+    if not (choice.steps is not None and tried.cell in choice.steps.raises):
+        text = f"No step is shown to raise the return; best guess: {cell_words(tried.cell)}."
+    if others:
+        text += f" Not told apart with {choice.samples} starts: {_alternatives(others)}."
+    where = f"return gained by a step along {cell_words(tried.cell)}"
+    ends = span(tried.interval.low, tried.interval.high)
+    fact = Fact(f"{where}, {ends}", two(tried.value), "the best possible gain is unknown")
+    sure = "undecided" if others else "sure (nothing else that was tried may be best, 95%)"
+    light: Light = "choose" if others else "act"
+    return Screen(text + _lowers(choice), light, sure, (fact,), None, rest)
+
+
+def _lowers(choice: Choice) -> str:
+    """What not to use."""
+    if choice.steps is None or not choice.steps.lowers:
+        return ""
+    return f" Lower the return: {_alternatives(choice.steps.lowers, 'cells')}."
+
+
+def _criterion(best: Best) -> str:
+    return CALLED[best.criterion].partition(" (")[0]
+
+
+def _alternatives(others: tuple[Cell, ...], called: str = "other cells") -> str:
+    names = dict.fromkeys(name for name, _ in others)
+    if len(names) > _MANY:
+        return f"{len(others)} {called} of {len(names)} gradients"
+    return cells_words(others)
+
+
+def _sure(choice: Choice, best: Best) -> str:
+    if len(best.kept) == 1:
+        return "sure (nothing else may be best, 95%)"
+    if choice.carried:
+        return "undecided: the true gradient rests on few starts"
+    if not best.partings:
+        return f"undecided: {further(None)} decide"
+    first = best.partings[0]
+    rival = first.member if first.contender == best.cell else first.contender
+    return f"undecided: {further(first.more)} separate it from {cell_words(rival)}"
+
+
+def _fact(choice: Choice, best: Best) -> Fact:
+    ends = (best.interval.low, best.interval.high)
+    where = f"{_criterion(best)} of {cell_words(best.cell)}"
+    if best.criterion == "gain":
+        return Fact(where, gain_text(best.number(choice.samples)), f"{choice.samples} samples.")
+    if best.criterion != "mse":
+        shown = Fact(f"{where}, {cosines(*ends)}", cosine(best.value), "")
+    else:
+        shown = Fact(f"{where}, {span(*ends)}", two(best.value), "")
+    name = {"mse": "mse", "direction": "cosine_batch"}.get(best.criterion, best.criterion)
+    quantity = next((each for each in QUANTITIES.values() if each.name == name), None)
+    formula = "" if quantity is None else f"{quantity.formula} ({quantity.source}), "
+    return Fact(shown.label, shown.text, f"{formula}{choice.samples} samples.")
+
+
+def choose(
+    profile: Profile,
+    batch: int | None = None,
+    estimators: Collection[str] | None = None,
+    *,
+    by: Criterion | None = None,
+    iteration: int | None = None,
+    ramp: int | None = None,
+) -> Choice:
+    """The horizon, the estimator and the weights that a measurement supports, and how surely.
+
+    `print(choice)` says it in a few lines, those of the report's first screen.
+
+    Args:
+        batch: N′, samples that one update averages; None: as the profile was measured for.
+        estimators: who competes; None: what a user can run, of the gradients under the truth of the
+            model's: those that need neither states nor derivatives of the simulator, where there
+            are such (`runs.competing`).
+        by: the criterion that decides. "gain": what one small step along the mean gradient adds to
+            the return, only under its gradient as the truth (the default there); "mse": the mean
+            squared error (the default elsewhere); "direction": the expected cosine of one batch.
+            All that can be computed are in the choice.
+        iteration: training time at which the papers' rule-based weights are shown; None: at the
+            start, in the middle and at the end of their ramp.
+        ramp: T of these rules, in iterations; None: 9000, as in MPG.
+
+    Raises:
+        InputError: a measurement from which nothing can be decided (its reward is constant, say),
+            an unknown estimator or criterion, estimators under different truths, gains under a
+            truth that is not the gradient of the return, or numbers out of range.
+    """
+    return chosen(profile, batch, estimators, by, iteration, ramp)[0]
+
+
+def chosen(
+    profile: Profile,
+    batch: int | None = None,
+    estimators: Collection[str] | None = None,
+    by: Criterion | None = None,
+    iteration: int | None = None,
+    ramp: int | None = None,
+) -> tuple[Choice, Screen]:
+    """The choice and its first screen; arguments and errors as of `choose`."""
+    check_profile(profile)
+    if void := failed_premises(profile.sanity):
+        raise InputError(f"nothing can be chosen: {void[0].result}; {void[0].meaning}")
+    choice = choice_of(profile, batch, estimators, by, iteration, ramp)
+    asked = batch is None and not estimators and by in (None, "gain")
+    first = screen(choice)
+    if asked and choice.by in (None, "gain"):
+        # What the report says, with the command that follows it and the sentences of the choice.
+        read = facts(profile)
+        said, cell = recommendation(read), advise(read).cell
+        follow = "" if cell is None else _to_train(choice, cell)
+        first = replace(said, headline=f"{said.headline}{follow}", figure=None, rest=first.rest)
+    numbers = [f"{each.label}: {each.text}" for each in first.numbers]
+    text = "\n".join([first.headline, f"How sure: {first.sure}.", *numbers])
+    return replace(choice, recommendation=text), first

@@ -1,0 +1,231 @@
+"""What an attribution says: which part made the squared bias, and which to mend first.
+
+The two differ where causes cancel: the advice is the replacement that lowers the squared bias most
+while all else stays, not the largest share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from math import isfinite
+
+from gradlab.runs.attribution import CANCELLING, CAUSES, SOURCES, Account, Attribution, Part
+from gradlab.runs.check_results import no_gradient
+from gradlab.runs.decision_rules import judged_estimator
+from gradlab.runs.profile import Profile
+from gradlab.verdicts.phrases import ZERO, capital
+from gradlab.verdicts.screen import NOTHING, Fact, Light, Screen, Sentence
+from gradlab.wording import gradient, percent, two
+
+_MEND = {
+    "states": "the model's state predictions",
+    "A": "the model's derivatives",
+    "B": "the model's derivatives",
+    "reward": "the reward's gradient",
+    "critic_s": "the critic",
+    "critic_a": "the critic",
+}
+
+
+def source(profile: Profile, attribution: Attribution | None, name: str) -> list[Sentence]:
+    """The largest share of the squared bias at the attributed horizon of least error."""
+    if attribution is None:
+        return []
+    accounts = [each for each in attribution.bias if each.estimator == name]
+    if not accounts:
+        return []
+    least = min(accounts, key=lambda each: profile.estimate(name, "mse", each.horizon).value)
+    what = f"the squared bias of {gradient(profile.identities[name])} at h = {least.horizon}"
+    n = f"N = {attribution.starts}"
+    if least.advice == "lost":
+        total = f"{two(least.total.value)}, CI {_ends(least.total.low, least.total.high)}"
+        text = f"{capital(what)} is {ZERO} ({total}, {n}): its cause is undecided."
+        return [Sentence("source", False, text)]
+    advice, decided = _advice(least, what)
+    return [Sentence("source", decided, f"{advice}. {_makes(least)} ({n}).")]
+
+
+def _advice(account: Account, what: str) -> tuple[str, bool]:
+    """What to mend first, by what replacing it does while all else stays; whether it is shown."""
+    best, advice = account.replacement, account.advice
+    if best is None:
+        return f"Too few starts to tell what to fix first in {what}", False
+    if advice == "none":
+        none = f"Fixing any one or two causes does not lower {what}"
+        return f"{none}{_raised(account)}", True
+    falls = f"with the true {causes_text(best.causes)} {what} falls by {_share(best.part)}"
+    if advice == "open":
+        return f"Undecided what to fix first: {falls}{_raised(account)}", False
+    rivals = " or ".join(map(causes_text, best.rivals[:2]))
+    more = f", perhaps by more with {rivals}" if rivals else ""
+    return f"Fix {mended(best.causes)} first: {falls}{more}{_raised(account)}", True
+
+
+def _makes(account: Account) -> str:
+    """The largest share of the squared bias, or why none is named."""
+    if account.cancelling:
+        shares = [f"{_share(account.share(c))} for {CAUSES[c]}" for c in account.cancelling]
+        return f"Causes cancel: shares of it are {' and '.join(shares)}"
+    top = max(account.shapley, key=lambda part: part.fraction)
+    rest = [part for part in account.shapley if part is not top]
+    second = max(rest, key=lambda part: part.fraction_high)
+    if not top.clear or top.fraction_low <= second.fraction_high:
+        return (
+            f"Whether {CAUSES[top.name]} ({_share(top)}) or {CAUSES[second.name]} "
+            f"({_share(second)}) makes more of it is open"
+        )
+    text = f"{_share(top)} of it comes from {CAUSES[top.name]}"
+    mine = [e for e in account.entries if e.cause == top.name and e.part.clear]
+    largest = max(mine, key=lambda each: each.part.value, default=None)
+    if largest is not None and not largest.part.value < top.value / 2:
+        text += f", mostly {largest.output} by {largest.input} ({_share(largest.part)})"
+    states = account.share("states")
+    if top.name == "states" or states.value == 0 == states.se:
+        return text
+    return f"{text}; errors of states make {_share(states)}"
+
+
+def _raised(account: Account) -> str:
+    """Causes of the largest share or of the advice whose replacement alone is shown to harm."""
+    best = account.replacement
+    top = max(account.shapley, key=lambda part: part.value)
+    of_interest = {top.name, *(best.causes if best else ()), *account.cancelling}
+    raised = [
+        f"{CAUSES[part.name]} alone raises it by {_percent(-part.fraction)} (CI "
+        f"{_ends(-part.fraction_high, -part.fraction_low, True)})"
+        for part in account.first
+        if part.name in of_interest and part.high < 0
+    ]
+    return f"; {' and '.join(raised)}" if raised else ""
+
+
+def causes_text(causes: Sequence[str]) -> str:
+    """∂f/∂s and ∂f/∂a"""
+    return " and ".join(CAUSES[cause] for cause in causes)
+
+
+def mended(causes: Sequence[str]) -> str:
+    """The parts of a learner that these causes belong to."""
+    return " and ".join(dict.fromkeys(_MEND[cause] for cause in causes))
+
+
+def _share(part: Part) -> str:
+    return f"{_percent(part.fraction)} (CI {_ends(part.fraction_low, part.fraction_high, True)})"
+
+
+def _ends(low: float, high: float, share: bool = False) -> str:
+    shown = [_percent(each) if share else two(each) for each in (low, high)]
+    return f"{shown[0]} to {shown[1]}"
+
+
+def _percent(share: float) -> str:
+    return percent(share) if isfinite(share) else ("∞" if share > 0 else "−∞")
+
+
+_ABOUT = "source"
+
+
+def sentences(attribution: Attribution, profile: Profile) -> list[Sentence]:
+    """What the attribution says, the bias first."""
+    names = dict.fromkeys(each.estimator for each in attribution.bias)
+    texts = [sentence for name in names for sentence in source(profile, attribution, name)]
+    texts += [Sentence(_ABOUT, True, text) for text in _elsewhere(attribution, profile)]
+    quantity = "mse" if profile.truth["admissible"] else "variance"
+    for name in dict.fromkeys(each.estimator for each in attribution.variance):
+        mine = [each for each in attribution.variance if each.estimator == name]
+        values = [profile.estimate(name, quantity, each.horizon).value for each in mine]
+        each = mine[values.index(min(values))]
+        where = f"{gradient(profile.identities[each.estimator])} at h = {each.horizon}"
+        clear = [f"{_fraction(p)} from {SOURCES[p.name]}" for p in each.sources if p.clear]
+        still = [SOURCES[p.name] for p in each.sources if p.value == 0 and p.se == 0]
+        exact = f"; exactly nothing from {', '.join(still)}" if still else ""
+        shares = ", ".join(clear) or "no share is clear of 0"
+        text = f"Variance of {where}: {shares}{exact} (N = {attribution.starts})."
+        texts.append(Sentence(_ABOUT, bool(clear), text))
+    return texts + [
+        Sentence(_ABOUT, True, f"Not attributed: {name}, since {why}.")
+        for name, why in attribution.skipped.items()
+    ]
+
+
+def _elsewhere(attribution: Attribution, profile: Profile) -> Iterator[str]:
+    """Horizons at which shares say little."""
+    for name in dict.fromkeys(each.estimator for each in attribution.bias):
+        mine = [each for each in attribution.bias if each.estimator == name]
+        whose = gradient(profile.identities[name])
+        lost = ", ".join(str(each.horizon) for each in mine if each.lost)
+        if lost:
+            yield f"The squared bias of {whose} is {ZERO} at h = {lost}."
+        cancelling = ", ".join(str(each.horizon) for each in mine if each.cancelling)
+        if cancelling:
+            yield (
+                f"Causes cancel in {whose} at h = {cancelling}: a share is more than "
+                f"{CANCELLING:g}× the squared bias, and others undo it."
+            )
+
+
+def _fraction(part: Part) -> str:
+    low, high, share = map(percent, (part.fraction_low, part.fraction_high, part.fraction))
+    return share if low == high else f"{share} (CI {low} to {high})"
+
+
+def screen(profile: Profile, attribution: Attribution, rest: Sequence[Sentence]) -> Screen:
+    """Of the judged estimator, at the attributed horizon of least error whose bias is known."""
+    if void := no_gradient(profile.sanity):
+        return Screen(void[0].sentence, "none", NOTHING, (), None, tuple(rest))
+    name = judged_estimator(profile)
+    every = attribution.bias
+    accounts = [each for each in every if each.estimator == name] or list(every)
+    if not accounts:
+        text = "Nothing to fix can be named: without a true gradient no bias can be attributed."
+        return Screen(text, "none", "no truth", (), None, tuple(rest))
+    judged = [each for each in accounts if not each.lost] or accounts
+    least = min(
+        judged, key=lambda each: profile.estimate(each.estimator, "mse", each.horizon).value
+    )
+    whose = gradient(profile.identities[least.estimator])
+    text, light, sure = _told(least, whose, attribution.starts)
+    return Screen(text, light, sure, _facts(least, attribution.starts), None, tuple(rest))
+
+
+def _told(account: Account, whose: str, starts: int) -> tuple[str, Light, str]:
+    what = f"the squared bias of {whose} at h = {account.horizon}"
+    advice, best, shown = account.advice, account.replacement, f"{starts} starts"
+    if advice == "lost":
+        text = f"Nothing to fix yet: {what} is not distinguishable from zero."
+        return text, "choose", f"not shown ({shown})"
+    if best is None or advice == "open":
+        text = f"Nothing to fix yet: no replacement is shown to lower {what}."
+        return text, "choose", f"not shown ({shown})"
+    if advice == "none":
+        text = f"Fixing any one or two causes does not lower {what}."
+        return text, "choose", f"shown ({shown})"
+    part = best.part
+    text = (
+        f"Fix {mended(best.causes)} first: with the true {causes_text(best.causes)} {what} falls "
+        f"by {percent(part.fraction)}."
+    )
+    if advice == "contested":
+        rivals = " or ".join(map(causes_text, best.rivals[:2]))
+        return text, "choose", f"shown ({_between(part)}); not excluded as better: {rivals}"
+    return text, "act", f"sure ({_between(part)})"
+
+
+def _facts(account: Account, starts: int) -> tuple[Fact, ...]:
+    """The two largest shares and the whole."""
+    how = f"Shapley value over all orders of replacing causes by true ones, {starts} starts."
+    parts = sorted(account.shapley, key=lambda part: -part.value)[:2]
+    total = Fact(
+        f"squared bias, {two(account.total.low)} to {two(account.total.high)}",
+        two(account.total.value), "|E G − E T|², noise-corrected.",
+    )  # fmt: skip
+    if account.lost:
+        return (total,)
+    shares = [
+        Fact(f"of it {CAUSES[p.name]}, {_between(p)}", percent(p.fraction), how) for p in parts
+    ]
+    return (*shares, total)
+
+
+def _between(part: Part) -> str:
+    return f"{percent(part.fraction_low)} to {percent(part.fraction_high)}"

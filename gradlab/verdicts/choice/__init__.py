@@ -1,1 +1,0 @@
-"""Sentences about a choice of horizon and weights."""
