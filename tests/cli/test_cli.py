@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import pytest
@@ -13,7 +13,9 @@ import torch
 from gradlab import cli
 from gradlab.errors import InputError
 from gradlab.fitting import critics, policies
+from gradlab.measurement import machine_rates
 from gradlab.measurement import measure as measurement
+from gradlab.measurement.prices import Rates
 from gradlab.networks import checkpoint
 from gradlab.networks.mlp import Policy, QCritic
 from gradlab.networks.policies import GaussianPolicy
@@ -24,6 +26,7 @@ from tests import planted
 from tests.own_files import LQR, OWN
 
 SAVED: list[dict[str, str]] = []
+RATES = dict.fromkeys((each.name for each in fields(Rates)), 1e-6)
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,7 @@ def calls(monkeypatch):
         return QCritic(4, 1, (4,))
 
     monkeypatch.setattr(measurement, "measure", measure)
+    monkeypatch.setattr(machine_rates, "rates", lambda *_: Rates(**RATES))
     screen = planted.first_sentence(planted.VERDICT, "mse")
     page = profile_page.shown(Saved(), screen, "inverted_pendulum")
     page = replace(page, panels=page.panels[:1])  # to draw the others takes seconds

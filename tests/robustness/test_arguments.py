@@ -13,7 +13,7 @@ from gradlab import fitting
 from gradlab.errors import InputError
 from tests.robustness import arguments
 
-DRAWN = 100
+DRAWN = 50
 
 
 @pytest.fixture(scope="module")
