@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 import gradlab
-from analyses.harness.examples import example
+from analyses.harness.running import example
 from gradlab.data import trajectories
 from gradlab.data.noise import child, stream
 from gradlab.fitting import ModelSettings, collect, fit_critic, fit_model

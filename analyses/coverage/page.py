@@ -165,7 +165,7 @@ def _page(table: pd.DataFrame, judged: dict[str, Verdict], verdict: Verdict) -> 
         f"{', '.join(map(str, verdict['commits']))}; every cell in `coverage.csv`, with the shares "
         f"of intervals above and below the known value, of those that are everything (`lost`), of "
         f"measurements that are flagged, and median widths. What cells are is in "
-        f"`analyses/coverage/campaign.py`.",
+        f"`analyses/coverage/__main__.py`.",
         "",
         NOTE,
         "",

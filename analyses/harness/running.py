@@ -5,6 +5,7 @@ What is there is not made again: a run goes on where it stopped, a cell is one l
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import time
@@ -85,3 +86,14 @@ def grown(
         name, took = " · ".join(map(str, cell)), time.monotonic() - begun
         print(f"{name} ({took:.0f} s): {said(row)}", flush=True)
     return rows
+
+
+def example(name: str) -> Any:
+    """A file of `examples/` as a module."""
+    spec = importlib.util.spec_from_file_location(
+        name, Path(__file__).parents[2] / f"examples/{name}.py"
+    )
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -122,15 +122,6 @@ def gradients(world: World, systems: Mapping[str, System]) -> dict[str, Row]:
             row[f"cosine_{h}"] = float(np.clip(profile.estimate(name, "cosine", h).value, -1, 1))
             row[f"variance_{h}"] = profile.estimate(name, "variance", h).value / size
     return found
-
-
-def over_views(seen: Sequence[World], systems: Mapping[str, System]) -> dict[str, Row]:
-    """Means of `gradients` over several policies."""
-    each = [gradients(here, systems) for here in seen]
-    return {
-        name: {key: float(np.mean([found[name][key] for found in each])) for key in each[0][name]}
-        for name in systems
-    }
 
 
 def learned(world: World, fit: Fit) -> LearnedSystem:

@@ -14,7 +14,6 @@ it. Noise, where there is some, is normal on s' with a given share of the spread
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -41,19 +40,6 @@ RETURN = 200  # steps, after which γᵗ is below 1e-4
 DISCOUNT = 0.95  # with MPG's 0.98 the critics' errors hide those of the models
 HOLD = torch.tensor([[8.0, 2.0]], dtype=torch.float64)  # N m, N m s: little torque is clipped
 DETUNED = 0.5  # of the optimal gain
-
-# Rest s*, action a* that holds it, times the gain, starts around it.
-View = tuple[tuple[float, ...], tuple[float, ...], float, Sequence[tuple[float, float]]]
-BESIDE, AROUND = ((-0.05, 0.1), (-0.15, 0.15)), ((-0.05, 0.1),) * 4
-VIEWS: Mapping[str, Sequence[View]] = {
-    "pendulum": [
-        ((angle, 0.0), (-5 * math.sin(angle),), 1.0, BESIDE) for angle in (-0.2, -0.1, 0.1, 0.2)
-    ],
-    "cart-pole": [
-        ((place, 0.0, 0.0, 0.0), (0.0,), times, AROUND)
-        for place, times in ((-0.1, 1.0), (0.1, 1.0), (0.0, 1.5), (0.0, 0.7))
-    ],
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,28 +109,6 @@ class Noisy(Around):
     ) -> Tensor:
         shape = (n, self.noise_dim)
         return torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
-
-
-def views(here: World) -> tuple[World, ...]:
-    """The same task and data under other policies: other rests, other gains, starts beside them.
-
-    What a model is wrong by at one rest says little about the next, so that a mean over views tells
-    models apart with fewer fits than one policy does.
-    """
-    return _views(here.name, here.noise)
-
-
-@cache
-def _views(name: str, noise: float) -> tuple[World, ...]:
-    here = world(name, noise)
-    weight, _ = here.policy.parameters()
-    found = []
-    for rest, held, times, box in VIEWS[name]:
-        state, action = (torch.tensor(each, dtype=torch.float64) for each in (rest, held))
-        policy = _feedback(-times * weight.detach(), state, action)
-        around = [(at + low, at + high) for at, (low, high) in zip(rest, box, strict=True)]
-        found.append(_seen(here.name, noise, here.task, policy, here.behaviour, around))
-    return tuple(found)
 
 
 def linear(noise: float) -> World:
@@ -254,11 +218,11 @@ def _returns(task: Task, policy: nn.Module, state: Tensor, action: Tensor) -> Te
     return total
 
 
-def _feedback(gain: Tensor, rest: Tensor | None = None, held: Tensor | None = None) -> nn.Module:
-    """a = −K (s − s*) + a* as weights and biases, θ."""
+def _feedback(gain: Tensor) -> nn.Module:
+    """a = −K s as weights and biases, θ."""
     policy = Policy(gain.shape[1], gain.shape[0], hidden=()).double()
     weight, bias = policy.parameters()
     with torch.no_grad():
         weight.copy_(-gain)
-        bias.copy_(torch.zeros_like(bias) if rest is None or held is None else gain @ rest + held)
+        bias.zero_()
     return policy

@@ -8,8 +8,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from analyses.claims import __main__ as claims
 from analyses.claims import parts as claim_parts
-from analyses.claims import table as claims
 from analyses.harness import criteria, verdicts
 from analyses.harness.criteria import Part, deciding, outcome, read_verdicts, sized
 

@@ -9,7 +9,7 @@ import torch
 from scipy import stats
 
 import gradlab
-from analyses.coverage import campaign as coverage
+from analyses.coverage import __main__ as coverage
 from analyses.coverage import cells as coverage_cells
 from analyses.coverage import gain_coverage
 from analyses.coverage import page as coverage_page

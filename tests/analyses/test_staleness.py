@@ -11,10 +11,10 @@ from analyses.harness.contrast_parts import asked_of
 from analyses.harness.criteria import outcome
 from analyses.harness.student import half_width
 from analyses.mpg_table_1.runs import task_of
+from analyses.staleness.__main__ import over_seeds, usable, verdict
 from analyses.staleness.asynchronous import ONE, TWO, judged
 from analyses.staleness.gradients import BATCH, gradients, moments, squared_mean, true_gradients
 from analyses.staleness.networks import Place, recorded
-from analyses.staleness.verdict import over_seeds, usable, verdict
 from benchmarks.asynchronous import Costs, predicted
 from gradlab.data.noise import stream
 from gradlab.gradients.estimator import Estimator
