@@ -39,6 +39,8 @@ from tests.runs.planted_training import written
 from tests.verdicts import test_attribution_verdict, test_recommendation
 from tests.verdicts import test_what_is_advised as advised
 from tests.verdicts.planted_profiles import FLAT, SENTENCES, planted, profile, u_shape
+from tests.verdicts.test_recommendation import ADVISED
+from tests.verdicts.test_recommendation import screen as advised
 
 GOLDEN = Path(__file__).parent / "golden"
 Case = Callable[[Path], Screen]
@@ -199,6 +201,10 @@ CASES: Mapping[str, Mapping[str, Case]] = {
                 reason="the truth diverges",
             )
         ),
+    },
+    "recommendation": {
+        title: (lambda folder, gains=gains, changes=changes: advised(gains, **changes))
+        for title, (gains, changes) in ADVISED.items()
     },
     "sentences": {about: _about(about) for about in SENTENCES},
     "comparison": {
