@@ -76,20 +76,18 @@ def best_first(
     for goal in goals:
         if goal > float(rows["value"].min()):
             ax.axhline(goal, color=MUTED, linewidth=0.8, linestyle=(0, (2, 2)))
-    shown = looks(names)
-    swapped = {BLUE: shown[best].colour}  # of the run that would have the best one's
-    for place, (name, look) in reversed([*enumerate(shown.items())]):
-        mine = rows[rows["run"] == name].sort_values("iteration")
+    shown = looks(list(dict.fromkeys(table["run"])))  # in the colours of all other figures
+    for name in reversed(names):  # the best on top
+        look, mine = shown[name], rows[rows["run"] == name].sort_values("iteration")
         x, y, low, high = (mine[c].to_numpy(float) for c in (over, "value", "ci_low", "ci_high"))
         few = len(x) <= POINTS
         ax.plot(
-            x, y, color=BLUE if place == 0 else swapped.get(look.colour, look.colour),
-            label=look.label,
-            linestyle="none" if few else "-" if place == 0 else look.dash,
-            marker="o" if few else "", linewidth=STRONG if place == 0 else THIN,
+            x, y, color=look.colour, label=look.label, marker="o" if few else "",
+            linestyle="none" if few else "-" if name == best else look.dash,
+            linewidth=STRONG if name == best else THIN,
         )  # fmt: skip
-        if place == 0:
-            ax.fill_between(x, low, high, color=BLUE, alpha=0.17, linewidth=0)
+        if name == best:
+            ax.fill_between(x, low, high, color=look.colour, alpha=0.17, linewidth=0)
     bend_returns(ax, rows)
     counts = table[table["seed"] != "all"].groupby("run")["seed"].nunique()
     note = "one seed each" if counts.max() <= 1 else "medians over seeds; band of the best: 95%"
