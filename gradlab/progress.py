@@ -1,11 +1,12 @@
 """Progress of long work, as a function that the work calls."""
 
+import contextlib
 import inspect
 from collections.abc import Callable
 from typing import Any
 
+from gradlab import validation
 from gradlab.errors import InputError, one_line
-from gradlab.validation import shown
 
 Progress = Callable[[str, int, int], None]
 """progress(stage, done, total): called from time to time with done ≤ total; a stage has ended with
@@ -22,23 +23,16 @@ def _refusal(function: Callable[..., Any]) -> str:
         signature = inspect.signature(function)
     except (TypeError, ValueError):
         return ""
-    try:
+    with contextlib.suppress(TypeError):
         signature.bind("", 0, 0)
-    except TypeError as error:
-        return one_line(error)
-    return ""
+        return ""
+    return f"it takes {signature}"
 
 
 def check_progress(progress: Progress) -> Progress:
-    """`progress` as a public function takes it: one of other arguments is named. What it raises
-    itself, as to stop, is raised as it is.
-
-    Raises:
-        InputError: it cannot be called.
-    """
+    """`progress`, refused where it cannot be called; what it raises itself is raised as it is."""
     arguments = "a function of stage, done and total"
-    if not callable(progress):
-        raise InputError(f"progress is {shown(progress)}, expected {arguments}")
+    validation.function("progress", progress, "stage, done and total")
     if progress is silent:
         return progress
     if refusal := _refusal(getattr(progress, "forward", progress)):

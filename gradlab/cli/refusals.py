@@ -52,8 +52,9 @@ def check(command: Any) -> None:
                 raise validation.expected(option, text, "the name of a file")
             longest = max(len(part.encode()) for part in path.parts)
             if longest > _LONGEST:
-                most = f"at most {_LONGEST} are possible"
-                raise InputError(f"{option} has a name of {longest} bytes: {most}")
+                raise InputError(
+                    f"{option} has a name of {longest} bytes, expected {_LONGEST} or less"
+                )
             try:
                 mode = os.stat(path).st_mode
             except FileNotFoundError:

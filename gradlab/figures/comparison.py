@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from gradlab.errors import InputError
+from gradlab import validation
 from gradlab.figures import drawing, style
 from gradlab.figures.drawing import Curve
 from gradlab.figures.style import MUTED
@@ -64,8 +64,7 @@ def difference(
 def _drawn(
     table: pd.DataFrame, ax: Axes | None, quantity: str, columns: tuple[str, str, str]
 ) -> Axes:
-    if quantity not in _NAMES:
-        raise InputError(f"quantity is {quantity!r}, expected one of {tuple(_NAMES)}")
+    validation.word("quantity", quantity, _NAMES)
     ax = style.new_axes() if ax is None else ax
     looks, end = drawing.looks(table), drawing.last_horizon(table)
     for name, look in looks.items():
