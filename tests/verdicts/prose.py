@@ -39,8 +39,6 @@ from tests.runs.planted_training import written
 from tests.verdicts import test_attribution_verdict, test_recommendation
 from tests.verdicts import test_what_is_advised as advised
 from tests.verdicts.planted_profiles import FLAT, SENTENCES, planted, profile, u_shape
-from tests.verdicts.test_recommendation import ADVISED
-from tests.verdicts.test_recommendation import screen as advised
 
 GOLDEN = Path(__file__).parent / "golden"
 Case = Callable[[Path], Screen]
@@ -203,8 +201,8 @@ CASES: Mapping[str, Mapping[str, Case]] = {
         ),
     },
     "recommendation": {
-        title: (lambda folder, gains=gains, changes=changes: advised(gains, **changes))
-        for title, (gains, changes) in ADVISED.items()
+        title: (lambda folder, planted=row: test_recommendation.screen(planted[0], **planted[1]))
+        for title, row in test_recommendation.ADVISED.items()
     },
     "sentences": {about: _about(about) for about in SENTENCES},
     "comparison": {
