@@ -25,7 +25,7 @@ from gradlab.data.noise import child, stream
 from gradlab.runs.probe.results import load
 from gradlab.storage.journal import journal_of
 from gradlab.tasks import Task
-from gradlab.verdicts.probe.sentences import verdict
+from gradlab.verdicts.probe.findings import verdict
 
 RUNS = {
     "path-tracking": (gradlab.tasks.path_tracking, False),

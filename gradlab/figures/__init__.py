@@ -36,8 +36,8 @@ _HERE = {  # by gradlab.figures.NAME
     "choice": "choice_weights contest",
     "error": "bias_variance cosine decay mse sample_norm sign_agreement snr",
     "gains": "gain realised_gains",
-    "probe": "action_shares chosen_horizons critic_values dead_columns gradient_norms growth_rates "
-    "layer_norms lost_gradients moved_chains moved_profiles probe_cost probe_curve",
+    "probe": "action_shares chosen_horizons critic_values gradient_norms growth_rates "
+    "layer_norms moved_chains probe_cost probe_curve",
     "training": "error_over_rule gradient_errors mixture_weights return_over_updates returns "
     "training_curve update_times weights_against_rule",
 }

@@ -1,13 +1,8 @@
-"""What a probe sees at every update: gradients, updates, actions, and what looking costs.
+"""What a probe sees at every update, and what it measures on the task now and then.
 
-The table (`gradlab.runs.probe.tables.curves`) has a row per seed, step, quantity and place (a
-tensor, an action, a tier), with value, ci_low and ci_high. One seed has its intervals as bands,
-several are thin lines.
-
-What a probe measures on the task now and then: errors by horizon, choices, growth, critic.
-
-Curves are those of `gradlab.figures.probe`; profiles (`gradlab.runs.probe.tables.profiles`) have a
-row per step, estimator, horizon and quantity.
+Tables are those of `gradlab.runs.probe.tables`: `curves` has a row per seed, step, quantity and
+place (a tensor, an action, a tier), with value, ci_low and ci_high. One seed has its intervals as
+bands, several are thin lines.
 """
 
 from __future__ import annotations
@@ -24,13 +19,13 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 
 from gradlab.figures import drawing, style
 from gradlab.figures.drawing import Curve, Numbers
-from gradlab.figures.error import UNIT
 from gradlab.figures.style import INK, MUTED, PAPER, TICKS, Look
 
 _FEW = 40  # points up to which each has a marker
 _NAMED = 40  # tensors up to which each has its name
 _DECADES = 6  # of colours below the largest norm
 _MOST_ACTIONS = 8
+_ENDS = ("ci_low", "ci_high")
 _TIERS = (style.BLUE, style.OCHRE, style.GREEN)
 _ACTIONS = (
     Look("", style.BLUE, "-", "o"),
@@ -90,6 +85,11 @@ def gradient_norms(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     for name, look in looks.items():
         _draw_seeds(ax, drawn[name], look, None)
     ax.set_yscale("log")
+    lost = table[(table["quantity"] == "nonfinite") & (table["value"] > 0)]
+    if not lost.empty:
+        first, looked = lost["step"].min(), table[table["quantity"] == "looked"]["value"].sum()
+        label = f"{lost['value'].sum():,.0f} of {looked:,.0f} not finite, from here on"
+        ax.axvline(first, color=style.PURPLE, lw=1.6, ls=(0, (5, 2)), label=label)
     marked = table[table["quantity"] == "marked"]["value"]
     note = "as the backward pass left them, before any clipping"
     if not (marked > 0).all():
@@ -117,26 +117,6 @@ def layer_norms(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     note = f"norms, window means{several}; hatched: exactly 0 or not finite"
     _over_steps(ax, title, "", [note]).grid(False)
     return ax
-
-
-def lost_gradients(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """Share of a window's updates whose gradient was not finite."""
-    ax = ax or style.new_axes()
-    lost = table[table["quantity"] == "nonfinite"].groupby("step")["value"].sum()
-    looked = table[table["quantity"] == "looked"].groupby("step")["value"].sum()
-    title = "Gradients that are not finite"
-    share = (lost / looked).dropna()
-    if not (share > 0).any():
-        return _empty(ax, title, f"none of {looked.sum():,.0f} examined")
-    hit = share[share > 0]
-    step = hit.index.to_numpy(float)
-    ax.vlines(step, 0, hit.to_numpy(float), color=style.VERMILION, lw=2)
-    ax.plot(step, hit.to_numpy(float), "s", color=style.VERMILION, markersize=3.5)
-    ax.plot(looked.index.to_numpy(float), np.zeros(len(looked)), color=MUTED, lw=1)
-    _percent(ax)
-    ax.set_ylim(bottom=0)
-    note = f"{lost.sum():,.0f} of {looked.sum():,.0f} examined"
-    return _over_steps(ax, title, "share of a window", [note])
 
 
 def action_shares(
@@ -214,7 +194,7 @@ def _curves_of(table: pd.DataFrame, quantity: str, place: str = "") -> list[Curv
     found = []
     for _, own in rows.groupby("seed", sort=False):
         own = own.sort_values("step")
-        columns = (own[name].to_numpy(float) for name in ("step", "value", "ci_low", "ci_high"))
+        columns = (own[name].to_numpy(float) for name in ("step", "value", *_ENDS))
         found.append(Curve(*columns))
     return found
 
@@ -233,7 +213,7 @@ def _percent(ax: Axes) -> None:
 def _map(ax: Axes, values: Numbers, steps: Numbers) -> None:
     top = float(np.nanmax(values))
     low = max(top / 10**_DECADES, float(values[values > 0].min()))
-    colours = LinearSegmentedColormap.from_list("norm", [style.GRID, style.BLUE, INK])
+    colours = LinearSegmentedColormap.from_list("norm", [style.GRID, style.BLUE])
     shown = np.where(values > 0, np.maximum(values, low), np.nan)
     # Windows as they are: the first one begins as long before its step as the second is wide.
     width = steps[1] - steps[0] if len(steps) > 1 else 1.0
@@ -263,24 +243,6 @@ _LOOKS = (  # of measurements side by side, the newest last
 )
 
 
-def moved_profiles(
-    profiles: pd.DataFrame, ax: Axes | None = None, *, estimator: str, quantity: str = "mse"
-) -> Axes:
-    """One quantity of one estimator over the horizon at a few measurements, first to last."""
-    ax = ax or style.new_axes()
-    names = {"mse": "MSE", "bias2": "squared bias", "variance": "variance"}
-    title = f"How the {names[quantity]} of the {estimator} gradient moved"
-    chosen = (profiles["estimator"] == estimator) & (profiles["quantity"] == quantity)
-    rows = profiles[chosen]
-    if rows.empty:
-        return _empty(ax, title, "not measured: no admissible truth")
-    floor = drawing.log_floor([_curve(own) for _, own in rows.groupby("step")])
-    notes = _draw_moved(ax, rows, floor)
-    ax.set_yscale("log")
-    ax.set_ylim(bottom=floor)
-    return style.dress(ax, title, f"squared error {UNIT}", notes)
-
-
 def moved_chains(chains: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Size of the chained Jacobians over the steps chained, at a few measurements."""
     ax = ax or style.new_axes()
@@ -288,22 +250,17 @@ def moved_chains(chains: pd.DataFrame, ax: Axes | None = None) -> Axes:
     if chains.empty:
         return _empty(ax, title, "not measured")
     ax.axhline(0, color=MUTED, lw=0.9)
-    notes = _draw_moved(ax, chains, None)
+    steps = np.unique(chains["step"].to_numpy(float))
+    even = np.linspace(steps[0], steps[-1], len(_LOOKS))  # first, last and a few between
+    shown = steps[np.unique(np.abs(steps[:, None] - even).argmin(axis=0))]
+    for step, look in zip(shown, _LOOKS[-len(shown) :], strict=True):
+        rows = chains[chains["step"] == step].sort_values("horizon")
+        columns = (rows[name].to_numpy(float) for name in ("horizon", "value", *_ENDS))
+        drawing.draw(ax, Curve(*columns), replace(look, label=f"step {step:,.0f}"), None, band=0.12)
+    notes = [f"{len(shown)} of {len(steps)} measurements"]
     style.dress(ax, title, "log₁₀ |∂s_t / ∂s_0|, mean over starts", notes)
     ax.set_xlabel("steps chained, t", color=INK)
     return ax
-
-
-def _draw_moved(ax: Axes, rows: pd.DataFrame, floor: float | None) -> list[str]:
-    """First, last and those nearest to even steps between; says how many."""
-    steps = np.unique(rows["step"].to_numpy(float))
-    even = np.linspace(steps[0], steps[-1], len(_LOOKS))
-    shown = steps[np.unique(np.abs(steps[:, None] - even).argmin(axis=0))]
-    for step, look in zip(shown, _LOOKS[-len(shown) :], strict=True):
-        line, label = _curve(rows[rows["step"] == step]), f"step {step:,.0f}"
-        drawing.draw(ax, line, replace(look, label=label), floor, band=0.12)
-    bands = "; bands: 95%" if np.isfinite(rows["ci_low"]).any() else ""
-    return [f"{len(shown)} of {len(steps)} measurements{bands}"]
 
 
 def chosen_horizons(
@@ -362,22 +319,3 @@ def critic_values(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     notes = drawing.bent(ax, np.abs(np.concatenate([line.value for line in lines])))
     return _over_steps(ax, "Critic against the bound of its return", "reward",
                       [*notes, *_seed_notes(lines)])  # fmt: skip
-
-
-def dead_columns(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """Columns of weights whose gradient was exactly 0 at both ends of a burst."""
-    ax = ax or style.new_axes()
-    lines, of = _curves_of(table, "dead_columns"), _curves_of(table, "columns")
-    title = "Columns of weights without a gradient"
-    if not lines:
-        return _empty(ax, title, "no burst of successive gradients yet")
-    _draw_seeds(ax, lines, Look("", style.VERMILION, "-", "o"), None)
-    ax.set_ylim(0, 1.1 * max(1.0, *(float(line.value.max()) for line in lines)))
-    ax.yaxis.set_major_locator(MaxNLocator(integer=True))
-    return _over_steps(ax, title, "columns", [f"of {of[0].value[-1]:.0f} in linear layers"])
-
-
-def _curve(rows: pd.DataFrame) -> Curve:
-    rows = rows.sort_values("horizon")
-    columns = (rows[name].to_numpy(float) for name in ("horizon", "value", "ci_low", "ci_high"))
-    return Curve(*columns)

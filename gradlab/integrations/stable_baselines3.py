@@ -14,7 +14,14 @@ from dataclasses import replace
 from typing import Any
 
 from gradlab.errors import InputError, not_installed
-from gradlab.integrations.states import LoopParts, after_backward, check_widths, compare, headline
+from gradlab.integrations.states import (
+    LoopParts,
+    after_backward,
+    check_widths,
+    compare,
+    headline,
+    probe_of,
+)
 from gradlab.probe.budget import Clock
 from gradlab.probe.probe import Logs, Probe
 from gradlab.probe.returns import MakeEnv
@@ -63,9 +70,9 @@ class ProbeCallback(BaseCallback):
         env: MakeEnv | None = None,
     ) -> None:
         super().__init__(verbose)
-        self.log, self.task, self.clock = log, task, clock
-        self.overhead_budget, self.seed, self.resume = overhead_budget, seed, resume
-        self.env = env
+        self.log, self.task = log, task
+        self._given: dict[str, Any] = {"overhead_budget": overhead_budget, "seed": seed}
+        self._given |= {"resume": resume, "clock": clock, "env": env}
         self.probe: Probe | None = None
         self._parts: LoopParts | None = None
         self._passes: Any = None
@@ -120,22 +127,7 @@ class ProbeCallback(BaseCallback):
             check_measurable(model)
             check_widths(task, model.observation_space.shape, model.action_space.shape)
             task = replace(task, discount=model.gamma)
-        self.probe = Probe(
-            parts.policy,
-            parts.optimizer,
-            task,
-            None if task is None else parts.critic,
-            log=[self.log, self._record],
-            overhead_budget=self.overhead_budget,
-            seed=self.seed,
-            resume=self.resume,
-            clock=self.clock,
-            watched=parts.watched,
-            critic_optimizer=parts.critic_optimizer,
-            watched_critic=parts.watched_critic,
-            critic_alone=parts.critic_alone,
-            env=self.env,
-        )
+        self.probe = probe_of(parts, task, [self.log, self._record], self._given)
         self._parts = parts
 
     def _mark(self) -> None:

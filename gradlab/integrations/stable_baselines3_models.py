@@ -4,10 +4,7 @@
     SAC         a = scale(tanh(μ(s) + σ(s) ε))    θ: the actor, its own optimiser      Q: the least
     PPO, A2C    a = clip(μ(s) + σ ε)              θ: what actions depend on            V: no tail
 
-PPO and A2C step actor and critic with one optimiser and one loss: the gradient looked at is that
-of the whole loss in the actor's parameters, where the value loss is absent unless features are
-shared. The modules here hold the model's own, so that they follow training; they are called on
-copies only. SAC's Q values the entropy, too, which a measurement counts as bias.
+The modules hold the model's own, so that they follow training; they are called on copies only.
 """
 
 from __future__ import annotations

@@ -1,17 +1,9 @@
-"""Is what a loop observes the state of the task? By width, and by one step of its simulator.
-
-|f(s, a) − s'| ≤ 1% |s' − s| + 10⁻⁵        for the loop's own (s, a, s')
-
-The parts of another library's trainer that an integration hands to the probe.
-
-The few numbers of a row that belong beside a trainer's own: the log has all of them.
-
-The end of a backward pass, detected without a line in the loop.
+"""What the hooks of other libraries share: backward passes marked, states compared, few numbers.
 
     forward pass → a hook on its output's gradient → the engine's callback when all gradients are in
+    |f(s, a) − s'| ≤ 1% |s' − s| + 10⁻⁵        for the loop's own (s, a, s')
 
-Trainers clip gradients before the optimiser steps, so that a step hook comes too late to see them
-as they were. Here the gradient is as the pass left it, as with `with probe(step)`.
+Trainers clip gradients before the optimiser steps, so that a step hook comes too late.
 """
 
 from __future__ import annotations
@@ -32,6 +24,7 @@ from torch.utils.hooks import RemovableHandle
 from gradlab.errors import InputError
 from gradlab.probe.isolation import undisturbed, warn
 from gradlab.probe.policy_calls import Watched, inert, passing
+from gradlab.probe.probe import Logs, Probe
 from gradlab.tasks import Task
 
 
@@ -121,6 +114,15 @@ class LoopParts:
     critic_optimizer: torch.optim.Optimizer | None = None
     watched_critic: nn.Module | None = None
     critic_alone: bool = False
+
+
+def probe_of(parts: LoopParts, task: Task | None, log: Logs, given: Mapping[str, Any]) -> Probe:
+    """The probe of these parts; `given`: the user's options."""
+    return Probe(
+        parts.policy, parts.optimizer, task, None if task is None else parts.critic, log=log,
+        watched=parts.watched, critic_optimizer=parts.critic_optimizer,
+        watched_critic=parts.watched_critic, critic_alone=parts.critic_alone, **given,
+    )  # fmt: skip
 
 
 _PART = 0.01  # of the way that the state went

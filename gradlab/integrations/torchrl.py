@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from gradlab.errors import InputError, not_installed
-from gradlab.integrations.states import after_backward, compare, headline
+from gradlab.integrations.states import after_backward, compare, headline, probe_of
 from gradlab.probe.budget import Clock
 from gradlab.probe.probe import Logs, Probe
 from gradlab.probe.returns import MakeEnv
@@ -68,9 +68,9 @@ class ProbeHook(TrainerHookBase):  # type: ignore[misc]
         clock: Clock = time.perf_counter,
         env: MakeEnv | None = None,
     ) -> None:
-        self.log, self.task, self.clock = log, task, clock
-        self.overhead_budget, self.seed, self.resume = overhead_budget, seed, resume
-        self.env = env
+        self.log, self.task = log, task
+        self._given: dict[str, Any] = {"overhead_budget": overhead_budget, "seed": seed}
+        self._given |= {"resume": resume, "clock": clock, "env": env}
         self.probe: Probe | None = None
         self._trainer: Any = None
         self._passes: Any = None
@@ -106,22 +106,7 @@ class ProbeHook(TrainerHookBase):  # type: ignore[misc]
             check_measurable(self._trainer)
             discount = discount_of(self._trainer.loss_module)
             task = task if discount is None else replace(task, discount=discount)
-        self.probe = Probe(
-            parts.policy,
-            parts.optimizer,
-            task,
-            None if task is None else parts.critic,
-            log=[self.log, self._record],
-            overhead_budget=self.overhead_budget,
-            seed=self.seed,
-            resume=self.resume,
-            clock=self.clock,
-            watched=parts.watched,
-            critic_optimizer=parts.critic_optimizer,
-            watched_critic=parts.watched_critic,
-            critic_alone=parts.critic_alone,
-            env=self.env,
-        )
+        self.probe = probe_of(parts, task, [self.log, self._record], self._given)
         self._passes = after_backward(parts.watched.module, self._mark)
 
     def _end(self) -> None:

@@ -21,11 +21,7 @@ from gradlab.probe.policy_calls import Limits, Watched, as_it_is, limits, limits
 
 try:
     from tensordict import TensorDict
-    from tensordict.nn import (
-        ProbabilisticTensorDictModule,
-        TensorDictModule,
-        TensorDictSequential,
-    )
+    from tensordict.nn import ProbabilisticTensorDictModule, TensorDictModule, TensorDictSequential
     from torchrl.envs.utils import ExplorationType, set_exploration_type
     from torchrl.modules import TanhDelta, TanhModule, TanhNormal
     from torchrl.objectives import DDPGLoss, SACLoss, TD3Loss

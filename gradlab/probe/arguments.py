@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
+from gradlab import validation
 from gradlab.errors import InputError
 from gradlab.networks.interface import check_trainable
 from gradlab.networks.mlp import as_critic
@@ -23,24 +24,19 @@ _SHARDED = ("DTensor", "FlatParameter", "FullyShardedDataParallel")
 
 def check_policy(policy: object) -> None:
     """Raises InputError for anything whose gradients cannot be read."""
-    if not isinstance(policy, nn.Module):
-        raise InputError(f"policy is a {type(policy).__name__}, expected a torch.nn.Module")
+    validation.instance("policy", policy, nn.Module, "a torch.nn.Module")
+    assert isinstance(policy, nn.Module)
     parameters = list(policy.parameters())
     if any(isinstance(p, UninitializedParameter) for p in parameters):
         raise InputError("policy has lazy parameters: run one forward pass before the probe begins")
     parts = [*policy.modules(), *parameters, *(p.data for p in parameters)]
     sharded = {type(part).__name__ for part in parts} & set(_SHARDED)
     if sharded:
-        raise InputError(
-            f"policy has sharded parameters ({', '.join(sorted(sharded))}), of which a process "
-            f"sees a part only: probe a replica, as with DistributedDataParallel"
-        )
+        kinds = ", ".join(sorted(sharded))
+        raise InputError(f"policy has sharded parameters ({kinds}): probe a whole replica")
     check_trainable(policy)
     if any(p.is_complex() for p in parameters):
-        raise InputError(
-            "policy has complex parameters: hold their real and imaginary parts "
-            "(torch.view_as_real) as the parameters"
-        )
+        raise InputError("policy has complex parameters: hold their real and imaginary parts")
     places = {p.device for p in parameters if p.requires_grad}
     if len(places) > 1:
         names = ", ".join(sorted(map(str, places)))
@@ -54,8 +50,8 @@ def check_optimizer(optimizer: Any, policy: nn.Module) -> None:
     _check_watchable(optimizer, "optimizer")
     if isinstance(optimizer, torch.optim.LBFGS):
         raise InputError(
-            "optimizer is LBFGS, which takes several gradients per step: leave it out, and mark "
-            "the closure's backward pass with `with probe(step)`"
+            "optimizer is LBFGS, which takes several gradients per step: leave it out and mark the "
+            "closure's backward pass"
         )
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
     if not held:
@@ -65,13 +61,11 @@ def check_optimizer(optimizer: Any, policy: nn.Module) -> None:
 
 
 def _check_watchable(optimizer: Any, argument: str) -> None:
-    """Raises InputError for an optimiser without hooks."""
     kind = type(optimizer).__name__
     hooks = ("register_step_pre_hook", "register_step_post_hook", "param_groups")
     if not all(hasattr(optimizer, name) for name in hooks):
         raise InputError(
-            f"{argument} is a {kind} without step hooks: give the torch.optim.Optimizer inside it, "
-            f"or leave it out and mark updates with `with probe(step)`"
+            f"{argument} is a {kind} without step hooks: give the torch.optim.Optimizer inside it"
         )
 
 
@@ -82,10 +76,7 @@ def check_critic_optimizer(optimizer: Any, policy: nn.Module) -> None:
     _check_watchable(optimizer, "critic_optimizer")
     of_policy = {id(p) for p in policy.parameters()}
     if all(id(p) in of_policy for group in optimizer.param_groups for p in group["params"]):
-        raise InputError(
-            "critic_optimizer has none but the policy's parameters: give the optimiser that steps "
-            "the critic"
-        )
+        raise InputError("critic_optimizer has none but the policy's parameters: give the critic's")
 
 
 def check_question(task: object, critic: object, critic_optimizer: object = None) -> None:
@@ -93,15 +84,14 @@ def check_question(task: object, critic: object, critic_optimizer: object = None
     if task is not None:
         from gradlab.tasks import Task  # with all of its systems: loaded already where one is given
 
-        if not isinstance(task, Task):
-            raise InputError(f"task is a {type(task).__name__}, expected a gradlab.Task or None")
+        validation.instance("task", task, Task, "a gradlab.Task or None")
     if critic is None:
         return
     as_critic(critic)
     if task is None and critic_optimizer is None:
         raise InputError(
             "critic is given without a task, which it is judged on: give both, or its optimiser as "
-            "critic_optimizer, by which it is watched"
+            "critic_optimizer"
         )
 
 
@@ -119,16 +109,14 @@ def check_clock(clock: Callable[[], float]) -> None:
         seconds = f"{type(error).__name__}: {error}"
     if not isinstance(seconds, int | float) or not isfinite(seconds):
         raise InputError(
-            f"clock is {shown(clock)} and gives {shown(seconds)}, expected a function that gives "
-            f"seconds, as time.perf_counter"
+            f"clock is {shown(clock)}, expected a function that gives seconds, as time.perf_counter"
         )
 
 
 def check_switches(**switches: object) -> None:
     """Raises InputError for anything but True and False."""
     for name, value in switches.items():
-        if not isinstance(value, bool | np.bool_):
-            raise InputError(f"{name} is {shown(value)}, expected True or False")
+        validation.instance(name, value, (bool, np.bool_), "True or False")
 
 
 def check_env(env: object) -> None:
@@ -136,8 +124,8 @@ def check_env(env: object) -> None:
     if env is None or (callable(env) and not hasattr(env, "reset")) or isinstance(env, type):
         return
     raise InputError(
-        f"env is a {type(env).__name__}, expected a function that makes an environment of its own "
-        f"for the probe, as lambda: gymnasium.make(…): episodes in the loop's would change it"
+        f"env is {shown(env)}, expected a function that makes an environment for the probe alone, "
+        f"as lambda: gymnasium.make(…)"
     )
 
 
@@ -148,16 +136,13 @@ def check_log(log: object, resume: bool = False) -> None:
         if isinstance(sink, list | tuple):
             check_log(sink)
         elif not (sink is None or callable(sink) or isinstance(sink, str | Path)):
-            kind = type(sink).__name__
-            raise InputError(
-                f"log is a {kind}, expected a path, a function, several of these or None"
-            )
+            expected = "a path, a function, several of these or None"
+            raise InputError(f"log is {shown(sink)}, expected {expected}")
     if resume and not _files(log):
         raise InputError("resume=True without a run file to go on in: name it as log")
 
 
 def _files(log: object) -> int:
-    """How many run files are named."""
     if isinstance(log, list | tuple):
         return sum(_files(each) for each in log)
     return int(isinstance(log, str | Path))
@@ -187,9 +172,7 @@ def scale_of(scaler: Any, optimizer: Any) -> Tensor | None:
     """
     if scaler is None:
         return None
-    if not isinstance(scaler, torch.amp.GradScaler):
-        kind = type(scaler).__name__
-        raise InputError(f"scaler is a {kind}, expected a torch.amp.GradScaler")
+    validation.instance("scaler", scaler, torch.amp.GradScaler, "a torch.amp.GradScaler")
     if not scaler.is_enabled():
         return None
     state = scaler._per_optimizer_states.get(id(optimizer), {})
@@ -199,7 +182,5 @@ def scale_of(scaler: Any, optimizer: Any) -> Tensor | None:
 
 def spectator() -> bool:
     """A process of several that leaves writing to the first one."""
-    distributed = torch.distributed
-    if not distributed.is_available() or not distributed.is_initialized():
-        return False
-    return bool(distributed.get_rank() != 0)
+    group = torch.distributed
+    return bool(group.is_available() and group.is_initialized() and group.get_rank() != 0)

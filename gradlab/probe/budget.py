@@ -1,28 +1,12 @@
 """The probe's budget: a share of the time that passes, measured on the probe itself.
 
-    own ≤ share · elapsed            own: seconds inside the probe, importing it and setting it up
-                                     included; elapsed: since its first update
+    own ≤ share · elapsed            own: seconds inside the probe, import and set-up included
+    made when own + price ≤ share · (elapsed + price), price: what the last one cost
 
-A measurement is made when own + price ≤ share · (elapsed + price), its price what it cost last
-time. A user's first measurement on a task may be made on a loan of up to `LOAN` seconds, all that
-finds its price included, where it costs no more. Whole episodes have `EPISODES` of the share where
-there is an environment, once the start and its loans are paid back, and all else has the rest of
-it, by itself. Bursts of successive gradients
-keep to a part of the share where a task waits for the rest. What is looked at in every update keeps
-to a part of it in the same way, and passes updates over where it does not; only the first few are
-looked at whatever they cost. Outside of it, at every update, a few numbers are tested for being
-finite: that counts as the probe's own time, and takes at most half of the share away from all else,
-however little a loop does in an update. A clock inside an update does not see hooks being called,
-nor the caches that they leave cold: a second of it counts `UNSEEN` times, so that what seventeen
-pairs of loops lost (`reports/loops`) is what their probes said of themselves. On an accelerator
-these are seconds of the host's thread.
-
-The probe's next measurement and its time, in one line for log, page and terminal.
-
-start: 0.29 s, within 5% after 6 seconds of training
-task: first measurement in about 4 minutes (it takes 9 seconds)
-task: first measurement in about 2 hours (it takes 5 minutes; within an hour at 10%)
-task: no measurement, not affordable at 5%: 12% would do        (once the run is over)
+A first measurement may be made on a loan. Episodes have a part of the share of their own, bursts
+and looks at updates parts of the rest. What is tested at every update takes at most half of the
+share from all else. A clock inside an update does not see hooks being called: a second counts
+`UNSEEN` times, as seventeen pairs of loops lost (`reports/loops`).
 """
 
 from __future__ import annotations

@@ -2,17 +2,15 @@
 
     |∂L/∂φ| before every fourth step of its optimiser,   |Δφ| / |φ| of every eighth
 
-Of all other steps one tensor is tested for numbers that are not finite. φ is what
-`critic_optimizer` steps, the policy's own tensors left out. Where one optimiser steps both, the
-gradient is measured with the policy's, before it is clipped. The rows of a batch in which a critic
-loses the finite numbers are those of its last differentiated pass, by a forward hook that keeps the
-inputs and the gradient that arrived until the step is over.
+Of all other steps one tensor is tested for numbers that are not finite. The last differentiated
+passes are kept until the step is over: their rows name the sample of a NaN.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Sequence
+from functools import partial
 from math import isfinite
 from typing import Any, final
 
@@ -24,7 +22,7 @@ from gradlab.probe.alarms.gradients import GradientGrowth
 from gradlab.probe.budget import Budget
 from gradlab.probe.isolation import warn
 from gradlab.probe.origin import rows_text
-from gradlab.probe.policy_calls import inert, passing
+from gradlab.probe.policy_calls import Hook, passing
 from gradlab.probe.update_statistics import Numbers, UpdateStatistics, finite
 
 _KEPT = 4  # passes
@@ -104,40 +102,24 @@ class Turns:
 
 
 @final
-class ForwardHook:
-    """The forward hook of a critic, or of what else a loss comes through. Copies and pickles of the
-    module get an inert one."""
+class LastPasses:
+    """The last passes of a critic, or of what else a loss comes through."""
 
     def __init__(self, budget: Budget) -> None:
         self.budget = budget
         # Inputs and output of the last passes: one update may make several.
         self._made: deque[tuple[tuple[Tensor, ...], Tensor]] = deque(maxlen=_KEPT)
-        self.on = True
+        self.hook = Hook(self._see, partial(warn, "names no sample of a lost gradient"))
 
-    def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
-        if torch.compiler.is_compiling() or not self.on or not torch.is_grad_enabled():
-            return
-        try:
-            begun = self.budget.clock()
-            self._see(args, output)
-            self.budget.guard(begun)
-        except Exception as error:  # the user's forward pass goes on
-            self.on = False
-            warn("names no sample of a lost gradient", error)
-
-    def __deepcopy__(self, memo: object) -> Any:
-        return inert
-
-    def __reduce__(self) -> str | tuple[Any, ...]:
-        return _inert_hook, ()
-
-    def _see(self, args: Any, output: Any) -> None:
+    def _see(self, module: nn.Module, args: Any, output: Any) -> None:
+        begun = self.budget.clock()
         for answer in output if isinstance(output, tuple | list) else (output,):
             if isinstance(answer, Tensor) and answer.requires_grad:
                 if not passing(answer):
                     answer.retain_grad()  # a third of what a hook of ours takes
                     self._made.append((tuple([x for x in args if isinstance(x, Tensor)]), answer))
-                return
+                break
+        self.budget.guard(begun)
 
     @property
     def inputs(self) -> tuple[Tensor, ...]:
@@ -167,23 +149,19 @@ class ForwardHook:
         for inputs, _ in self._made:
             for each in inputs:
                 if not bool(torch.isfinite(each).all()):
-                    return f"its input is not finite ({rows_text(~torch.isfinite(each))})"
+                    return f"its input is not finite in {rows_text(~torch.isfinite(each))}"
         if bad := self._bad:
             fewest = min(bad, key=lambda each: int(each.sum()))
             nan = any(bool(torch.isnan(a.grad).any()) for _, a in self._made if a.grad is not None)
             what = "NaN" if nan else "infinite"
-            sent = f"what its loss sent back is {what} ({rows_text(fewest)})"
+            sent = f"the gradient of its loss is {what} in {rows_text(fewest)}"
             if 2 * self.rows < len(fewest):
                 return f"{sent}: look at their rewards and targets"
             return (
-                f"{sent}: look for a root, norm or power at 0 in it, which has no derivative, and "
-                f"for a reward or target that spoils a mean over all rows"
+                f"{sent}: look for a root, norm or power at 0 in the loss, and for a reward or "
+                f"target that spoils a mean over all rows"
             )
-        return "its inputs and what its loss sent back are finite: its own weights are too large"
-
-
-def _inert_hook() -> Any:
-    return inert
+        return "its inputs and the gradient of its loss are finite: its own weights are too large"
 
 
 @final
@@ -200,7 +178,7 @@ class Critic:
         self.optimizer, self.parameters, self.shared = optimizer, list(parameters), shared
         self.turns = Turns(self.parameters, optimizer if shared else None)
         self.passes, self.growth = (
-            ForwardHook(budget),
+            LastPasses(budget),
             GradientGrowth("exploding critic", "critic's", _YOUNG),
         )
         self.steps = 0

@@ -3,28 +3,20 @@
     shared truth → data, model, mixed, true_dynamics by horizon → choice;   a fresh path of the
     simulator under the policy → Lyapunov exponent, the model's Jacobian error, the critic's size
 
-Each measurement draws starts and noise of its own from (seed, number of the update), so that rows
-are independent given the policy. Its price is known before it is made: `prices`, then from the last
-measurement of its kind.
+Each draws starts and noise of its own from (seed, number of the update). The truth is compared with
+finite differences, most of the price, in measurements 1, 2, 4, 8, … and after a truth that did not
+stand: the simulator around the states that are visited changes little between two.
 
-The truth is compared with finite differences, which is most of its price, in measurements number
-1, 2, 4, 8, …, and in each that follows a truth which did not stand. What they can find, Jacobians
-of the simulator that are not those of its steps, is a matter of the simulator around the states
-that are visited, and these move little between two measurements.
+    price = 1.5 · T · (linearized + checked) + 0.05 s        before a first one
 
-Columns of "measured" from one fresh path of the simulator under the policy.
-
-A, B of the simulator → growth of ∂s_t/∂s_0 = M_{t−1} ⋯ M_0;   A, B of the model in use (the
-prior, learned or not; else the simulator) → error, lost and dead entries;   rewards, critic
-
-Jacobians that are not finite in a few states: how many, where first, and what is next to it.
-
-A user who masks such states wants to know what share of the batch goes with them, and whether a
-contact or a limit makes them; who repairs them wants the state, and one beside it that works.
+linearized, checked: seconds of a step with its Jacobians, and of the check's copies; T: length of
+the truth's chains, tried for some steps, else the longest there may be.
 """
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,7 +24,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from gradlab.checks.precision import in_float32
+from gradlab.choice.best import Candidates, best, candidates
+from gradlab.choice.values import Cell
+from gradlab.choice.weights import pair_cells, several_cells
 from gradlab.data.noise import child
+from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.rollout import (
     LinearizedPath,
     jacobian_noise,
@@ -40,19 +37,27 @@ from gradlab.gradients.rollout import (
     rollout_with_jacobians,
 )
 from gradlab.gradients.start_laws import visitation
+from gradlab.gradients.starts import Starts
+from gradlab.gradients.tail import Setting
 from gradlab.measurement.arguments import estimators_at
-from gradlab.measurement.assembly import shared_truth
+from gradlab.measurement.assembly import SharedTruth, shared_truth
 from gradlab.measurement.problem import starts_of
+from gradlab.networks.interface import act
 from gradlab.networks.mlp import judge
+from gradlab.probe.budget import Clock
 from gradlab.probe.isolation import doubled, undisturbed
-from gradlab.probe.measured_profile import gradients, rounding
 from gradlab.probe.task_question import Past, Question
-from gradlab.runs.probe.measured_columns import STEPS
-from gradlab.runs.probe.schema import ESTIMATORS
+from gradlab.runs.decision_rules import growth_of, horizons_of, judged_estimator
+from gradlab.runs.probe.schema import CELLS, ENDS, ESTIMATORS, STEPS
+from gradlab.runs.profile import Profile
 from gradlab.statistics import chains, over_groups
-from gradlab.statistics.intervals import jackknife_se
-from gradlab.statistics.moments import Array
+from gradlab.statistics.comparison import log_ratio
+from gradlab.statistics.intervals import Z, jackknife_se
+from gradlab.statistics.mixing import mse_weights
+from gradlab.statistics.moments import Array, combine
+from gradlab.systems.system import linearize_running, step_running
 from gradlab.tasks import Task
+from gradlab.truth.oracles import AT_MOST, unroll_first_action
 
 _Flags = NDArray[np.bool_]
 
@@ -234,3 +239,201 @@ def measured(
         scale = _units(linear) if past.scale is None else past.scale
         row |= _along(task, linear, critic, past.reward_max, scale)
         return row, Past(row["reward_max"], scale, past.count + 1, sound)
+
+
+_WITHOUT_TRUTH = ("variance", "snr", "mean_norm")
+
+
+def gradients(
+    truth: SharedTruth, chosen: Mapping[str, Estimator], names: Sequence[str]
+) -> dict[str, Any]:
+    """Everything that follows from bias and variance.
+
+    Args:
+        names: of the estimators, the first axis of cells.
+    """
+    profile = truth.profile(chosen, kernels=True)
+    name, H, batch = judged_estimator(profile), truth.setting.horizon, truth.batch
+    row = _cells(profile, names, H) | {
+        "truth_norm": float(profile.truth.get("norm", np.nan)),
+        "truth_checked": int(truth.reference.checked),
+    }
+    fit = None if name is None else growth_of(profile, name)
+    if fit is not None:
+        row["growth"], row["growth_se"] = fit.slope, (fit.high - fit.low) / (2 * Z)
+        row["growth_evidence"] = fit.evidence
+    if name is not None:
+        variance, norm = (profile.estimate(name, q, H).value for q in ("variance", "mean_norm"))
+        # Standard error of one batch's gradient over its norm, at the longest horizon.
+        row |= {"sampling_error": float(np.sqrt(variance / batch) / norm)} if norm > 0 else {}
+    if not profile.truth["admissible"]:
+        return row
+    row |= _chosen(profile, names, H, batch)
+    if "model" in profile.estimators:
+        # Excess of the critic's bias over half of the model gradient's, paired.
+        critic, model = (profile.estimate(each, "bias2", H) for each in ("true_dynamics", "model"))
+        gap = combine(lambda of_critic, whole: of_critic - whole / 2, critic, model)
+        row |= {"critic_gap": gap.value, "critic_gap_se": jackknife_se(gap.left_out)}
+    if name is None:
+        return row
+    # The longest horizon up to which every interval of the cosine is above 0.
+    e, q = profile.estimators.index(name), profile.quantities.index("cosine")
+    over = [h for h in horizons_of(profile, name) if h > 0]
+    sound = np.append(profile.columns["ci_low"][e, q, over] > 0, False)
+    row["sign_reliable"] = int(sound.argmin())
+    if "data" in profile.estimators and H > 0:
+        # Loss of the longest horizon against no derivative of any dynamics, paired.
+        whole, data = profile.estimate(name, "mse", H), profile.estimate("data", "mse", 0)
+        if (ratio := log_ratio(whole, data)) is not None:
+            loss = float(np.log(whole.value / data.value))
+            row |= {"over_data": loss, "over_data_se": ratio.se}
+    return row
+
+
+def rounding(truth: SharedTruth, chosen: Mapping[str, Estimator]) -> dict[str, float]:
+    """float32 against float64; nothing where the system cannot compute in float32."""
+    name = next(name for name in ("model", "true_dynamics", "data") if name in chosen)
+    try:
+        here = truth.setting
+        rounded = in_float32(chosen[name], here.policy, here.starts, here.seed)
+    except Exception:  # a user's system or critic may refuse it in any way
+        return {}
+    return {"float32_cosine": rounded.cosine, "float32_error": rounded.error}
+
+
+def _cells(profile: Profile, names: Sequence[str], horizon: int) -> dict[str, Any]:
+    row: dict[str, Any] = {}
+    for quantity in CELLS:
+        defined = profile.truth["admissible"] or quantity in _WITHOUT_TRUTH
+        sources = [(quantity, "value"), *((f"{quantity}_{end}", f"ci_{end}") for end in ENDS)]
+        sources += [(f"{quantity}_se", "se")] if quantity in ("bias2", "cosine") else []
+        for column, source in sources:
+            row[column] = np.full((len(names), horizon + 1), np.nan)
+            for e, name in enumerate(names):
+                if defined and name in profile.estimators:
+                    at = profile.estimators.index(name), profile.quantities.index(quantity)
+                    row[column][e] = profile.columns[source][at]
+    return row
+
+
+def _chosen(profile: Profile, names: Sequence[str], horizon: int, batch: int) -> dict[str, Any]:
+    among = candidates(profile, None)
+    choice = best(profile, among, "mse")
+    if choice is None:
+        return {}
+    kept = np.zeros((len(names), horizon + 1))
+    for name, h in choice.kept:
+        kept[list(names).index(name), h] = 1.0
+    horizons = [h for _, h in choice.kept]
+    row = {
+        "chosen_estimator": list(names).index(choice.cell[0]),
+        "chosen_horizon": choice.cell[1],
+        "kept_low": min(horizons),
+        "kept_high": max(horizons),
+        "kept": kept,
+    }
+    return row | _pair(profile, among, batch) | _mixture(profile, among, choice.cell, batch)
+
+
+def _pair(profile: Profile, among: Candidates, batch: int) -> dict[str, float]:
+    """MPG's two: horizon 0 and the longest one, weighed by their measured errors."""
+    two = pair_cells(profile, among)
+    if among.kernels is None or len(two) < 2:
+        return {}
+    weights = mse_weights(among.kernels.grams(two), batch)
+    names = ("weight_zero", "weight_zero_low", "weight_zero_high")
+    values = (weights.share[0], weights.low[0], weights.high[0])
+    return {name: float(value) for name, value in zip(names, values, strict=True)}
+
+
+def _mixture(profile: Profile, among: Candidates, best_cell: Cell, batch: int) -> dict[str, Any]:
+    """J_0 and the horizons 1, 2, 4, … of the judged estimator, weighed by their errors."""
+    several = [
+        (name, h)
+        for name, h in several_cells(profile, among, best_cell)
+        if h == 0 or name == among.judged
+    ]
+    if among.kernels is None or len(several) < 2:
+        return {}
+    weights = mse_weights(among.kernels.grams(several), batch)
+    row = {}
+    for name, values in (
+        ("weight", weights.share),
+        ("weight_low", weights.low),
+        ("weight_high", weights.high),
+    ):
+        row[name] = np.full(len(profile.horizons), np.nan)
+        row[name][[h for _, h in several]] = values
+    return row
+
+
+CHECKED = 32  # perturbed policies of a check
+TRIED = 300  # steps of the chains at most
+MARGIN = 1.5  # for estimators, choice and the fresh path: 1.0 to 1.4 measured
+FIXED = 0.05  # seconds of copies and statistics
+_REPEATS = 3
+
+
+def trial_price(question: Question, policy: nn.Module, clock: Clock = time.perf_counter) -> float:
+    """Seconds that finding the first price will take, at the cost of a few steps."""
+    steps = STEPS if question.critic is None else TRIED
+    with undisturbed(), torch.no_grad():
+        copy, begin, _ = _asked(question, policy)
+        return FIXED + MARGIN * steps * _linearized(question, copy, begin, clock)
+
+
+def first_price(question: Question, policy: nn.Module, clock: Clock = time.perf_counter) -> float:
+    """Seconds that a measurement will take, truth and check included."""
+    task = question.task
+    with undisturbed():
+        copy, begin, noise = _asked(question, policy)
+        linearized = _linearized(question, copy, begin, clock)
+        if question.critic is None:
+            return FIXED + MARGIN * STEPS * linearized
+        begun = clock()
+        unrolled = unroll_first_action(
+            Setting(task.simulator, copy, begin, task.discount, seed=question.seed),
+            at_most=TRIED,
+            at_least=question.horizon,
+        )
+        tried = clock() - begun
+        states, noise = begin.states.repeat(CHECKED, 1), noise.repeat(CHECKED, 1)
+
+        def step() -> None:
+            with torch.no_grad():
+                step_running(task.simulator, states, act(copy, states, noise), None)
+
+        # Fewer steps than it might have made: they suffice, or it has given up.
+        ended = unrolled.converged or unrolled.horizon < TRIED
+        factor = 1.0 if ended else AT_MOST / unrolled.horizon
+        checked = unrolled.horizon * _seconds(step, clock)
+        return FIXED + MARGIN * factor * (tried + checked)
+
+
+def _asked(question: Question, policy: nn.Module) -> tuple[nn.Module, Starts, Tensor]:
+    copy = doubled(policy)
+    begin = starts_of(question.task, STARTS, child(question.seed, "probe price"))
+    return copy, begin, begin.policy_noise(copy, 0, 0)
+
+
+def _linearized(question: Question, policy: nn.Module, begin: Starts, clock: Clock) -> float:
+    simulator = question.task.simulator
+    with torch.no_grad():
+        action = act(policy, begin.states, begin.policy_noise(policy, 0, 0))
+
+    def work() -> None:
+        with torch.no_grad():
+            step_running(simulator, begin.states, action, None)
+        linearize_running(simulator, begin.states, action, None)
+
+    return _seconds(work, clock)
+
+
+def _seconds(work: Callable[[], object], clock: Clock) -> float:
+    """The shortest of a few times: the first one also loads what is not loaded yet."""
+    times = []
+    for _ in range(_REPEATS):
+        begun = clock()
+        work()
+        times.append(clock() - begun)
+    return min(times)

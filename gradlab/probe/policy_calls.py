@@ -3,14 +3,13 @@
     saturated: |a_j − centre_j| ≥ (1 − 10⁻³) · limit_j      there tanh and clips pass no gradient on
     attenuation: mean of 1 − ((a_j − centre_j) / limit_j)²   what a tanh passes on
 
-Only forward passes that are differentiated count, one in an update and not in every update: acting
-without gradients costs one comparison. The hook keeps the last input and the gradient that arrived
-at the last output until the update has been measured, as references and without their graphs, so
-that an origin of NaN can be sought.
+Differentiated passes count, one in an update. The last input and the gradient that arrived at the
+last output are kept until the update has been measured, for the origin of a NaN.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, final
@@ -90,12 +89,47 @@ def inert(*_: object) -> None:
 
 
 @final
+class Hook:
+    """A forward hook that never stops the user's pass: it is off where `see` has failed, and
+    `failed` is told. Copies and pickles of a module get an inert one.
+
+    Args:
+        graded: only passes with gradients are seen.
+    """
+
+    def __init__(
+        self, see: Callable[[nn.Module, Any, Any], None], failed: Callable[[Exception], object],
+        graded: bool = True,
+    ) -> None:  # fmt: skip
+        self.see, self.failed, self.graded, self.on = see, failed, graded, True
+
+    def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
+        # A compiler asks first, so that it need not guard what comes after.
+        if torch.compiler.is_compiling() or not self.on:
+            return
+        if self.graded and not torch.is_grad_enabled():
+            return
+        try:
+            self.see(module, args, output)
+        except Exception as error:
+            self.on = False
+            self.failed(error)
+
+    def __deepcopy__(self, memo: object) -> Any:
+        return inert
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return copy.copy, (inert,)
+
+
+@final
 class ModuleWatch:
-    """The hook of one module. Copies and pickles of the module get an inert one."""
+    """The passes of one module, by its hook, which is on in updates that are measured."""
 
     def __init__(self, watched: Watched, budget: Budget) -> None:
         self.watched, self.limits, self.budget = watched, watched.limits, budget
-        self.error: Exception | None = None
+        self.hook = Hook(self._see, self._fail)
+        self.error: Exception | None = None  # which the probe reports later
         self.inputs: tuple[Tensor, ...] = ()
         self.arrived: Tensor | None = None
         self._saturated: list[Tensor] = []
@@ -103,24 +137,9 @@ class ModuleWatch:
         self._rows = 0
         self.actions = 0  # da, once an action has been seen
         self.counting = True  # whether the next pass is counted
-        self.on = True  # whether this update is measured
 
-    def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
-        # A compiler asks first, so that it need not guard what comes after.
-        if torch.compiler.is_compiling() or not self.on or not torch.is_grad_enabled():
-            return
-        try:
-            begun = self.budget.clock()
-            self._see(args, output)
-            self.budget.pay(begun)
-        except Exception as error:  # the user's forward pass goes on; the probe reports it later
-            self.error = error
-
-    def __deepcopy__(self, memo: object) -> Any:
-        return inert
-
-    def __reduce__(self) -> str | tuple[Any, ...]:
-        return _inert_hook, ()
+    def _fail(self, error: Exception) -> None:
+        self.error = error
 
     @property
     def batch(self) -> int | None:
@@ -145,7 +164,8 @@ class ModuleWatch:
         self._saturated, self._passed, self._rows = [], [], 0
         return row
 
-    def _see(self, args: Any, output: Any) -> None:
+    def _see(self, module: nn.Module, args: Any, output: Any) -> None:
+        begun = self.budget.clock()
         answer = output[0] if isinstance(output, tuple) and output else output
         if self.error is not None or not isinstance(answer, Tensor) or passing(answer):
             return
@@ -157,6 +177,7 @@ class ModuleWatch:
         if self.counting and acts and self.limits is not None and answer.ndim == 2:
             self._count(self.watched.action(answer.detach()))
         self.counting = False
+        self.budget.pay(begun)
 
     def _arrive(self, gradient: Tensor) -> None:
         try:
@@ -176,10 +197,6 @@ class ModuleWatch:
         # The derivative of l tanh(x / l) is 1 − (a / l)²; beyond the limit nothing gets through.
         self._passed.append((1 - ((1 - NEAR) * size / edge).square_()).clamp_min_(0).sum(dim=0))
         self._rows += len(action)
-
-
-def _inert_hook() -> Any:
-    return inert
 
 
 def passing(x: Tensor) -> bool:

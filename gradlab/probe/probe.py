@@ -54,8 +54,7 @@ from gradlab.probe.row_sinks import (
 )
 from gradlab.probe.sampler import Measurements
 from gradlab.probe.updates import Instruments, Loop, Updates
-from gradlab.runs.probe.measured_columns import LAW
-from gradlab.runs.probe.schema import attributes
+from gradlab.runs.probe.schema import LAW, attributes
 
 if TYPE_CHECKING:
     from gradlab.probe.task_question import Question
@@ -148,17 +147,25 @@ class Probe:
             )
             names = [name for name, _ in named]
             self.alarm_log = AlarmLog(sink, names, critic_alone=bool(critic_alone))
-            beside = _critic(critic_optimizer, policy, optimizer, self.budget)
+            beside = None
+            if critic_optimizer is not None:
+                theirs, both = (
+                    parameters_of(critic_optimizer, policy),
+                    critic_optimizer is optimizer,
+                )
+                beside = Critic(critic_optimizer, theirs, both, self.budget)
             loop = Loop(policy, [p for _, p in named], optimizer, beside)
             models = ModelGradients(policy, optimizer, task)
-            measurements = _measurements(question, policy, self.budget)
+            measurements = None
+            if question is not None:
+                measurements = Measurements(lambda _: (question, policy), self.budget, LOAN)
             if looks is not None:
                 looks.count = len(sink.earlier.returns.get("update", ()))
             instruments = Instruments(watch, models, measurements, looks)
             self._updates = Updates(loop, instruments, self.alarm_log, self.budget, sink.earlier)
-            both = optimizer, critic_optimizer
+            optimizers = optimizer, critic_optimizer
             self._parts = Parts(
-                policy, both, self.alarm_log, self.budget, self._now, self._guard, self._fail
+                policy, optimizers, self.alarm_log, self.budget, self._now, self._guard, self._fail
             )
             self._updates.rows = self._parts.lost
         episodes = float(np.sum(sink.earlier.returns.get("seconds", 0.0)))
@@ -317,21 +324,19 @@ class Probe:
         """Off for good. The hooks stay until the next mark, inert: an optimiser that goes through
         its own just now dies where one of them is gone."""
         self.off = True
-        with contextlib.suppress(Exception):
-            self._parts.rest()
-        with contextlib.suppress(Exception):
-            warn("is off", error)
-        with contextlib.suppress(Exception):
-            self._updates.rest()
-        with contextlib.suppress(Exception):
-            self.alarm_log.close()
+        for work in (
+            self._parts.rest, lambda: warn("is off", error), self._updates.rest,
+            self.alarm_log.close,
+        ):  # fmt: skip
+            with contextlib.suppress(Exception):
+                work()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _Unplugged, ()
 
     def _attached(self) -> list[Any]:
         watch, optimizer = self._updates.watch, self._optimizer
-        handles = [watch.watched.module.register_forward_hook(watch)]
+        handles = [watch.watched.module.register_forward_hook(watch.hook)]
         if optimizer is not None:
             handles.append(optimizer.register_step_pre_hook(self._before_step))
             handles.append(optimizer.register_step_post_hook(self._after_step))
@@ -341,7 +346,7 @@ class Probe:
             handles.append(optimizer.register_step_pre_hook(self._before_critic))
             handles.append(optimizer.register_step_post_hook(self._after_critic))
             if isinstance(module, nn.Module):
-                handles.append(module.register_forward_hook(critic.passes))
+                handles.append(module.register_forward_hook(critic.passes.hook))
                 self._parts.hooked = {module: critic.passes}
         return handles
 
@@ -450,21 +455,6 @@ def _question(task: Task, critic: CriticLike | None, seed: int, policy: nn.Modul
     question = Question(task, None if critic is None else as_critic(critic), seed)
     check(question, policy)
     return question
-
-
-def _measurements(
-    question: Question | None, policy: nn.Module, budget: Budget
-) -> Measurements | None:
-    return None if question is None else Measurements(lambda _: (question, policy), budget, LOAN)
-
-
-def _critic(
-    critic_optimizer: Any, policy: nn.Module, optimizer: Any, budget: Budget
-) -> Critic | None:
-    if critic_optimizer is None:
-        return None
-    parameters = parameters_of(critic_optimizer, policy)
-    return Critic(critic_optimizer, parameters, critic_optimizer is optimizer, budget)
 
 
 def _sink(

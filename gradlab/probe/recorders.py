@@ -1,12 +1,6 @@
-"""Returns of the loop's own training episodes, read from wrappers that record them.
+"""Numbers of the loop's own: what it notes, and returns that its wrappers have recorded.
 
-Gymnasium's `RecordEpisodeStatistics`, of one environment or of a vector, counts episodes and keeps
-the newest returns; a loop that has one has handed them over. Nothing is wrapped and nothing called.
-
-Numbers that the loop notes and gradients do not show: the critic's loss, returns of episodes.
-
-Means of what was noted since the last row stand beside the norms, so that a gradient that falls
-ill can be seen with the critic that feeds it. Every return of an episode has a row of its own, too.
+Gymnasium's `RecordEpisodeStatistics` keeps the newest returns; nothing is wrapped, nothing called.
 """
 
 from __future__ import annotations

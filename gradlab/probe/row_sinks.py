@@ -1,16 +1,7 @@
-"""Sinks of a probe's rows: a run's file, the user's function, several of these, or none.
+"""Sinks of a probe's rows: a run's file, a function, several, none; and the log of its alarms.
 
-Where a log left off, so that another probe goes on in it: counts, alarms, time and its share.
-
-The policy's tensors, the task and the tables must be those of the log; the share of the time and
-the seed may be others.
-
-The alarm log: rows of the probe to their sink, and the alarms that they raise, seed by seed.
-
-Rows are tested with the earlier rows of the same seed, so that levels and rates are those of one
-run, whatever a seed is trained beside; a user's loop has one seed. An alarm of a kind is reported
-when it is first raised, then only after twice as many updates: at most about twenty times in a run
-of a million updates.
+Rows are tested with the earlier rows of the same seed. An alarm of a kind is reported when it is
+first raised, then only after twice as many updates: about twenty times in a million.
 """
 
 from __future__ import annotations

@@ -22,13 +22,13 @@ UNTRIED = 1.5  # seconds, before anything is timed: what prices and measures is 
 
 
 def trial_price(question: Question, policy: nn.Module) -> float:
-    from gradlab.probe.prices import trial_price
+    from gradlab.probe.measured import trial_price
 
     return trial_price(question, policy)
 
 
 def first_price(question: Question, policy: nn.Module) -> float:
-    from gradlab.probe.prices import first_price
+    from gradlab.probe.measured import first_price
 
     return first_price(question, policy)
 

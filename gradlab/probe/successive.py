@@ -1,15 +1,7 @@
 """Bursts of successive gradients: their inner products, without a second backward pass.
 
-Two float64 copies of the gradient live as long as a burst; what is kept of an update is one product
-and one square, on the device until the burst ends (`gradlab.statistics.successive`), and one number
-per sample, by which samples are known again in the next batch.
-
-Which samples of one batch return in the next: by one number per sample of the policy's input.
-
-    mark_i = w · x_i,   w fixed and irrational to the data: equal for equal rows, else different
-
-A sample that comes back with another input (fresh observation noise, statistics that moved on) is
-not known again.
+Two float64 copies of the gradient live as long as a burst. Samples that return in the next batch
+are known again by one number each, mark_i = w · x_i, w fixed and irrational to the data.
 """
 
 from __future__ import annotations

@@ -2,12 +2,8 @@
 
     |∂L/∂θ_l|,   |Δθ_l| / |θ_l|        for every parameter tensor l, and for all of them together
 
-Gradients are taken as the backward pass left them, before they are clipped, wherever the user
-marks that place with `with probe(step)`. Nothing is copied but θ before a step; an update leaves a
-few numbers per tensor: plain ones where the tensors are on the CPU, and elsewhere tensors, which
-are not waited for until a row is due. Frozen tensors keep their place, so that they are followed
-when they are thawed. `SeedStatistics` of `gradlab.training.probe` has an axis of seeds; the lengths
-of steps and the window's columns (`summed_up`) are the same code.
+Gradients are as the backward pass left them. Nothing is copied but θ before a step; on an
+accelerator numbers stay tensors until a row is due. Frozen tensors keep their place.
 """
 
 from __future__ import annotations

@@ -2,12 +2,9 @@
 
     enter → look → (clipping, by the user) → before_step → after_step: over
 
-Before every step, whatever the budget, small tensors are tested for numbers that are not finite.
-`look` reads the gradient as the backward pass left it; where the user marks nothing, the optimiser
-is about to step (or, where a closure makes the gradient, has stepped) and the gradient may have
-been clipped (column `marked`). Without an optimiser an update is over when the next one begins.
-Steps that a gradient scaler skips are no updates; whether a fused optimiser skips one is known on
-its device only, so that on an accelerator these count, but their gradients do not.
+`look` reads the gradient as the backward pass left it; where the user marks nothing, as the
+optimiser finds it (column `marked`). Without an optimiser an update is over when the next begins.
+Steps that a gradient scaler skips are no updates.
 """
 
 from __future__ import annotations
@@ -44,13 +41,7 @@ from gradlab.probe.recorders import LOSS, RETURN, Notes, Recorders, is_finite
 from gradlab.probe.returns import WINDOWS, Looks, ReturnWindows
 from gradlab.probe.row_sinks import AlarmLog, Earlier
 from gradlab.probe.sampler import Bursts, Measurements
-from gradlab.probe.update_statistics import (
-    Numbers,
-    UpdateStatistics,
-    finite,
-    lost,
-    shows_loss,
-)
+from gradlab.probe.update_statistics import Numbers, UpdateStatistics, finite, lost, shows_loss
 
 ROW = 100  # updates between two rows
 _LEAST = 10  # measured updates in a row, where others are skipped: a row costs more than these
@@ -305,7 +296,7 @@ class Updates:
             self._seen, self._waiting, self._thrown = False, 0, 0
             self.count, self._rest = self.count + 1, self._rest - 1
             if not self._rest:
-                self._due = self.watch.on = self.budget.look()
+                self._due = self.watch.hook.on = self.budget.look()
         else:
             self._count()
             self._sampled("successive", self._bursts.commit())
@@ -375,7 +366,7 @@ class Updates:
             self._row = _next_row(self.count)
             with self.budget.paying():  # a log that is opened is no price of a look
                 self.file_vitals()
-        self._due = self.watch.on = self.budget.look()
+        self._due = self.watch.hook.on = self.budget.look()
         self.watch.counting = self._looks % STRIDE == 0
         if not (self._due or self._bursts.open or self._watching):
             # Updates until there is time to look again, which are counted and nothing else.
@@ -418,7 +409,7 @@ class Updates:
 
     def rest(self) -> None:
         """Measure no more and hold nothing."""
-        self.watch.on = False
+        self.watch.hook.on = False
         self.watch.release()
 
     def finish(self, error: BaseException | None = None) -> None:
@@ -500,7 +491,8 @@ class Updates:
         self._report(ORIGIN, words)
 
     def _report(self, kind: str, words: str) -> None:
-        message = f"{words}: mend that operation, or leave the sample out"
+        todo = "" if ": look " in words else ": fix that operation, or leave the sample out"
+        message = f"{words}{todo}"
         self.log.report(Alarm(kind, message), self.count, self.step)
 
 

@@ -31,11 +31,10 @@ def page(run: ProbeRun, source: PageSource = NOWHERE, name: str = "") -> Page:
         "task": run.task or "none given",
         "step": f"{run.step:,}",
         "updates": f"{run.updates:,}",
-        "budget": f"{run.budget:.2g} of the time",
-        "spent": f"{spent:.2%}" if np.isfinite(spent) else "",
+        "budget": f"{100 * run.budget:.3g}% of the time",
+        "spent": f"{100 * spent:.2g}%" if np.isfinite(spent) else "",
         "due": "" if run.abandoned else run.due,
         "wall time": shell.seconds(run.seconds) if np.isfinite(run.seconds) else "",
-        "policy": f"{len(run.parameters)} tensors",
         "seed": run.attributes.get("seed"),
     }
     title = run.task or name
@@ -49,10 +48,7 @@ def _alarms(run: ProbeRun) -> Section:
     rows: dict[str, list[int]] = {}
     for k, kind in enumerate(run.alarms["alarm"]):
         rows.setdefault(str(kind), []).append(k)
-    about = (
-        "By the step at which a kind was first raised; it is reported again only when twice as "
-        "many updates have passed."
-    )
+    about = "A kind is reported again when twice as many updates have passed."
     step, message = run.alarms["step"], run.alarms["message"]
     raised = [
         (kind, "", "step", [f"{step[k]:,.0f}" for k in own], str(message[own[-1]]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,60 +24,51 @@ HEALTH = "Is the gradient sound?"
 _ERROR = "Is it right? Bias and variance on the task"
 DRIFT = "What the error comes from"
 _COST = "What the probe cost"
-ORDER = (RETURN, SIGNAL, HEALTH, _ERROR, DRIFT, _COST)
+_SECTIONS = {
+    RETURN: ("returns", "episodes", "value", "gains"),
+    SIGNAL: ("signal_share",),
+    HEALTH: (
+        "grad_norm", "update_ratio", "critic_loss", "layer_norm", "saturation", "attenuation",
+    ),
+    _ERROR: ("errors", "parts", "cosine", "chosen", "weight_zero"),
+    DRIFT: ("jacobian_ratio", "lyapunov", "chain"),
+    _COST: ("share",),
+}  # fmt: skip
+ORDER = tuple(_SECTIONS)
 _ROW = 0.16  # inches of a map per tensor
-_TASK = (
-    "No task was given: gradlab.Probe(policy, optimizer, task=…, critic=…) measures bias and "
-    "variance by horizon, the best horizon and its weights, Jacobians, growth and the critic."
-)
+_TASK = "No task was given: gradlab.Probe(…, task=…, critic=…) measures bias and variance on it."
 _WITHOUT = (
-    "Nobody looked at the return: gradlab.Probe(policy, optimizer, env=make_env) plays whole "
-    "episodes, and note(episode_return=…) hands over the loop's own."
+    "The return was not measured: gradlab.Probe(…, env=make_env) plays whole episodes, and "
+    "note(episode_return=…) hands over the loop's own."
 )
 CAPTIONS = {
-    "returns": "Mean of 16 whole episodes without noise, each of another iterate, from fresh "
-    "resets. A window below the one before it is normal; three below the first are not.",
+    "returns": "Mean of 16 whole episodes without noise, each of another iterate. One window below "
+    "the one before is normal; three below the first are not.",
     "episodes": "Mean of 8 episodes of training, with its noise.",
-    "gains": "Each window of 16 episodes less the one before, with its 95% interval (Welch). Above "
-    "0 the updates between raised the return.",
-    "episode_gains": "The same of windows of 8 training episodes.",
+    "gains": "Each window of 16 episodes less the one before (Welch, 95%). Above 0 the updates "
+    "between raised the return.",
     "signal_share": "Near 1 every batch points the same way; the root is the cosine of one batch "
-    "with the mean gradient. From products of successive gradients, whose batches are taken as "
-    "independent.",
-    "signal_to_noise": "One over it is the noise scale: the mean of so many batches has as much "
-    "signal as noise. Falling through training is normal; at the bottom only larger batches help.",
-    "grad_norm": "A largest norm far above the mean: single batches throw the policy; clip, or "
-    "look at them. Falling to 0: nothing is learned any more.",
-    "update_ratio": "How far a step moves θ, relative to θ. Sudden rises are wild steps; at next "
-    "to nothing the policy stands still. The learning rate sets the level.",
-    "critic_loss": "As the loop noted it. A loss that climbs with the gradient norm: the critic is "
-    "what blows up, and the policy follows it.",
-    "episode_return": "As the loop noted it. Falling while the gradient looks sound: the gradient "
-    "points at something else than the return.",
-    "layer_norm": "A row much paler than its neighbours hardly learns; a hatched one is cut off; "
-    "all rows darkening together is an explosion.",
-    "nonfinite": "Any bar is a fault: an alarm names the sample and the first operation.",
+    "with the mean gradient. From products of successive gradients.",
+    "grad_norm": "A largest norm far above the mean: single batches throw the policy. Falling to "
+    "0: nothing is learned any more.",
+    "update_ratio": "How far a step moves θ, relative to θ. Sudden rises are wild steps; next to "
+    "nothing, and the policy stands still.",
+    "critic_loss": "As the loop noted it. A loss that climbs with the gradient norm: the critic "
+    "blows up, and the policy follows it.",
+    "layer_norm": "A row much paler than its neighbours hardly learns; a hatched one is cut off.",
     "saturation": "At its limit an action passes no gradient on. Above one half the actor is "
     "stuck.",
-    "attenuation": "The factor of every gradient that comes back through a tanh at the end: near "
-    "0 the actor hardly learns, even though no action is at its limit.",
-    "dead_columns": "Inputs that are always 0, or units that never fire; those of the first layer "
-    "raise an alarm.",
+    "attenuation": "What comes back through a tanh at the end: near 0 the actor hardly learns.",
     "errors": "Whose gradient is nearest to the true one, and at which horizon?",
     "parts": "Where squared bias and variance / N′ cross, the error is near its least.",
     "cosine": "1 is the true direction; at 0 a step along the gradient gains nothing.",
-    "moved": "The same through training: a least that moves asks for another horizon.",
     "chosen": "Set your horizon where the marks are; marks everywhere: these starts do not decide.",
     "weight_zero": "1: all on the critic's own gradient; 0: all on the longest horizon.",
-    "jacobian_ratio": "On states that the policy visits now. Rising: the model is wrong where the "
-    "policy goes; refit it there.",
-    "lyapunov": "Above 0, errors multiply with every step of the horizon: shorten it, or stabilise "
-    "the policy.",
+    "jacobian_ratio": "At states that the policy visits now. Rising: refit the model there.",
+    "lyapunov": "Above 0, errors multiply with every step of the horizon: shorten it.",
     "chain": "A straight rise is an explosion of what flows back through so many steps.",
-    "value": "Beyond the dotted lines the critic promises more than all rewards together: refit "
-    "it.",
-    "share": "The probe's own seconds over all that have passed. Above the budget only where the "
-    "first evaluations or a first measurement cost more than was foreseen.",
+    "value": "Beyond the dotted lines the critic promises more than all rewards together.",
+    "share": "The probe's own seconds over all that have passed.",
 }
 
 
@@ -89,29 +81,60 @@ def several(runs: Mapping[str, ProbeRun]) -> list[Panel]:
     """The same for several seeds of one training, whose curves are drawn thin; over the horizon
     only a single run is shown."""
     table = curves(runs)
-    drawn = [
-        *_return(table),
-        *_signal(table),
-        *_health(table, max(len(run.parameters) for run in runs.values())),
-    ]
-    alone = next(iter(runs.values())) if len(runs) == 1 else None
-    drawn += _errors(alone) if alone is not None else []
-    weights = partial(
-        figures.probe_curve, table, quantity="weight_zero", unit="weight", level=(0.5, "half"),
-        title=f"Measured weight of horizon 0 beside horizon {next(iter(runs.values())).horizon}",
-    )  # fmt: skip
-    jacobians = partial(
-        figures.probe_curve, table, quantity="jacobian_ratio", log=True,
-        title="Error of the model's Jacobians", unit="× the first measurement's",
-        level=(1.0, "as at first"),
-    )  # fmt: skip
-    drift = {"jacobian_ratio": jacobians, "lyapunov": partial(figures.growth_rates, table)}
-    drawn += [*_choices(runs), *_having(_ERROR, table, {"weight_zero": weights})]
-    drawn += _having(DRIFT, table, drift)
-    if alone is not None and not (rows := chains(alone)).empty:
-        chain = partial(figures.moved_chains, rows)
-        drawn.append(panel("chain", DRIFT, CAPTIONS["chain"], chain))
-    return [*drawn, *_having(_COST, table, {"share": partial(figures.probe_cost, table)})]
+    one = next(iter(runs.values()))
+    alone = one if len(runs) == 1 else None
+    drawn = _having(table, _over_steps(table, one.horizon))
+    if "layer_norm" in _over_time(table):
+        drawn.append(_map(table, max(len(run.parameters) for run in runs.values())))
+    if alone is not None:
+        drawn += _errors(alone)
+        if not (rows := chains(alone)).empty:
+            drawn.append(_panel("chain", partial(figures.moved_chains, rows)))
+    if (rows := choices(runs))["step"].nunique() > 1:
+        draw = partial(figures.chosen_horizons, rows, longest=one.horizon)
+        drawn.append(_panel("chosen", draw))
+    order = [name for names in _SECTIONS.values() for name in names]
+    return sorted(drawn, key=lambda each: order.index(each.name))
+
+
+def _over_steps(table: pd.DataFrame, horizon: int | None) -> dict[str, Callable[..., Axes]]:
+    """What is drawn over the steps of a loop, by name."""
+
+    def curve(name: str, title: str, unit: str, **more: Any) -> Callable[..., Axes]:
+        return partial(
+            figures.probe_curve, table, quantity=name, title=title, unit=unit, **more
+        )  # fmt: skip
+
+    def actions(name: str, title: str, unit: str) -> Callable[..., Axes]:
+        return partial(figures.action_shares, table, quantity=name, title=title, unit=unit)
+
+    return {
+        "returns": curve("returns", "Return of the policy", "reward"),
+        "episodes": curve("episodes", "Return in training", "reward"),
+        "gains": curve("gains", "What the last updates brought", "reward",
+                       level=(0.0, "no change")),
+        "value": partial(figures.critic_values, table),
+        "signal_share": curve(
+            "signal_share", "Share of signal in a batch's gradient", "|E g|² / E |g|²",
+            level=(0.01, "cosine 0.1: no better than noise below"),
+        ),
+        "grad_norm": partial(figures.gradient_norms, table),
+        "update_ratio": curve("update_ratio", "Size of an update", "|Δθ| / |θ|", log=True),
+        "critic_loss": curve("critic_loss", "The critic's loss", "as noted", log=True),
+        "saturation": actions("saturation", "Saturated actions", "share at the limit"),
+        "attenuation": actions("attenuation", "Gradient that passes a tanh",
+                               "mean of 1 − (a / limit)²"),
+        "weight_zero": curve(
+            "weight_zero", f"Measured weight of horizon 0 beside horizon {horizon}", "weight",
+            level=(0.5, "half"),
+        ),
+        "jacobian_ratio": curve(
+            "jacobian_ratio", "Error of the model's Jacobians", "× the first measurement's",
+            log=True, level=(1.0, "as at first"),
+        ),
+        "lyapunov": partial(figures.growth_rates, table),
+        "share": partial(figures.probe_cost, table),
+    }  # fmt: skip
 
 
 def absent(run: ProbeRun) -> dict[str, list[str]]:
@@ -138,45 +161,35 @@ def absent(run: ProbeRun) -> dict[str, list[str]]:
     return reasons
 
 
-_ONCE = {
-    RETURN: ("returns", "episodes", "episode_return", "value", "gains", "episode_gains"),
-    SIGNAL: ("signal_share",),
-    HEALTH: ("grad_norm", "update_ratio", "critic_loss"),
-    _ERROR: ("weight_zero",),
-    DRIFT: ("lyapunov",),
-}
-
-
 def _known_once(table: pd.DataFrame, section: str) -> list[str]:
     """One line of what is known at a single step, which a curve over time cannot show."""
     known = table[np.isfinite(table["value"])]
-    rows = {name: known[known["quantity"] == name] for name in _ONCE.get(section, ())}
     values = []
-    for name, few in rows.items():
-        if len(few) == 1:
+    for name in _SECTIONS[section]:
+        few = known[known["quantity"] == name]
+        if len(few) == 1 and name in WORDS:
             row = few.iloc[0]
             text = f"{WORDS[name]} {two(row['value'])}"
             if np.isfinite([row["ci_low"], row["ci_high"]]).all():
                 text += f" (CI {span(row['ci_low'], row['ci_high'])})"
             values.append(f"{text}, step {row['step']:,.0f}")
-    return (
-        [f"Known at one step, drawn over time from two on: {'; '.join(values)}."] if values else []
-    )
+    return [f"Known at one step so far: {'; '.join(values)}."] if values else []
 
 
 def _sound(run: ProbeRun) -> list[str]:
-    """What was searched for and not found, and what could not be examined."""
+    """What was found that has no panel, and what could not be examined."""
     drawn = []
-    if not run.vitals["nonfinite_updates"].any():
-        drawn.append("Every gradient that was examined is finite.")
-    if run.successive and not run.successive["dead_columns"].any():
-        drawn.append("No column of weights was without a gradient through a burst.")
+    if run.successive and (most := int(np.nanmax(run.successive["dead_columns"], initial=0))):
+        of = int(np.nanmax(run.successive["columns"]))
+        drawn.append(
+            f"Columns of weights without a gradient through a burst: up to {most} of {of}."
+        )
     if not np.isfinite(run.vitals["update_ratio"]).any():
         drawn.append("No sizes of updates: give the probe the policy's optimizer.")
     if not np.isfinite(run.vitals.get("saturation", np.empty(0))).any():
         drawn.append(
-            "No saturation: no limit of the actions is known. The probe takes it from the task's "
-            "action_limit, from the policy's action_scale or limit, or from a tanh at its end."
+            "No saturation: no limit of the actions is known, from the task's action_limit, the "
+            "policy's action_scale or limit, or a tanh at its end."
         )
     return drawn
 
@@ -190,10 +203,7 @@ def _absent_on_the_task(run: ProbeRun) -> dict[str, list[str]]:
     if not np.isfinite(run.measured["variance"]).any():
         error.append("No gradients were measured: give the probe a critic, the tail of theirs.")
     elif not np.isfinite(run.measured["bias2"]).any():
-        error.append(
-            "No bias: the truth was admissible at no measurement (the simulator's own gradient did "
-            "not converge, or did not agree with differences)."
-        )
+        error.append("No bias: the true gradient was admissible at no measurement.")
     elif not np.isfinite(run.measured["weight_zero"]).any():
         error.append("No weights: they need the gradient of a prior model beside the critic's.")
     if np.isnan(run.measured["jacobian_error"]).all():
@@ -214,70 +224,6 @@ def _waits(run: ProbeRun, what: str) -> str:
     )
 
 
-def _return(table: pd.DataFrame) -> list[Panel]:
-    draw = partial(figures.probe_curve, table)
-    titles = {
-        "returns": "Return of the policy",
-        "episodes": "Return in training",
-        "episode_return": "Return of an episode",
-        "gains": "What the last updates brought",
-        "episode_gains": "What they brought in training",
-    }
-    drawn = {
-        name: partial(
-            draw, quantity=name, title=title, unit="reward",
-            level=(0.0, "no change") if name.endswith("gains") else None,
-        )
-        for name, title in titles.items()
-    }  # fmt: skip
-    drawn["value"] = partial(figures.critic_values, table)
-    return _having(RETURN, table, {name: drawn[name] for name in WORDS if name in drawn})
-
-
-def _signal(table: pd.DataFrame) -> list[Panel]:
-    draw = partial(figures.probe_curve, table)
-    drawn = {
-        "signal_share": partial(
-            draw, quantity="signal_share", title="Share of signal in a batch's gradient",
-            unit="|E g|² / E |g|²", level=(0.01, "cosine 0.1: no better than noise below"),
-        ),
-        "signal_to_noise": partial(
-            draw, quantity="signal_to_noise", title="Signal to noise of one batch", log=True,
-            unit="|E g|² / tr Cov(g)", level=(1.0, "signal = noise"),
-        ),
-    }  # fmt: skip
-    return _having(SIGNAL, table, drawn)
-
-
-def _health(table: pd.DataFrame, tensors: int) -> list[Panel]:
-    ratio = partial(
-        figures.probe_curve, table, quantity="update_ratio", title="Size of an update", log=True,
-        unit="|Δθ| / |θ|",
-    )  # fmt: skip
-    first = {"grad_norm": partial(figures.gradient_norms, table), "update_ratio": ratio}
-    first["critic_loss"] = partial(
-        figures.probe_curve, table, quantity="critic_loss", title="The critic's loss", log=True,
-        unit="as noted",
-    )  # fmt: skip
-    more = {
-        "nonfinite": partial(figures.lost_gradients, table),
-        "saturation": partial(
-            figures.action_shares, table, quantity="saturation", title="Saturated actions",
-            unit="share at the limit",
-        ),
-        "attenuation": partial(
-            figures.action_shares, table, quantity="attenuation", title="Gradient that passes a "
-            "tanh", unit="mean of 1 − (a / limit)²",
-        ),
-        "dead_columns": partial(figures.dead_columns, table),
-    }  # fmt: skip
-    counted = table[table["quantity"].isin(["nonfinite", "dead_columns"])]
-    never = counted.groupby("quantity")["value"].max() == 0
-    seen = table[~table["quantity"].isin(never.index[never])]
-    maps = [_map(table, tensors)] if "layer_norm" in _over_time(table) else []
-    return [*_having(HEALTH, table, first), *maps, *_having(HEALTH, seen, more)]
-
-
 def _map(table: pd.DataFrame, tensors: int) -> Panel:
     """As high as its tensors need."""
     height = max(SIZE[1], min(1.6 + _ROW * tensors, 2 * SIZE[1]))
@@ -287,7 +233,7 @@ def _map(table: pd.DataFrame, tensors: int) -> Panel:
 
 
 def _errors(run: ProbeRun) -> list[Panel]:
-    """Over the horizon: at the newest measurement, and how that moved."""
+    """Over the horizon, at the newest measurement."""
     rows = profiles(run)
     if rows.empty:
         return []
@@ -295,23 +241,12 @@ def _errors(run: ProbeRun) -> list[Panel]:
     newest = rows[rows["step"] == rows["step"].max()]
     name = next((each for each in ("model", "true_dynamics") if each in names), "data")
     batch = int(run.measured["batch"][-1])
-    moved = "mse" if "mse" in kinds else "variance"
     drawn = {"errors": partial(figures.mse, newest)} if "mse" in kinds else {}
     drawn["parts"] = partial(figures.bias_variance, newest, estimator=name, batch=batch)
-    if rows["step"].nunique() > 1:
-        drawn["moved"] = partial(figures.moved_profiles, rows, estimator=name, quantity=moved)
     if "cosine" in kinds:
         drawn["cosine"] = partial(figures.cosine, newest)
-    when = f"Step {newest['step'].iloc[0]:,.0f}, {run.measured['starts'][-1]:.0f} starts."
-    dated = {each: f"{CAPTIONS[each]} {'' if each == 'moved' else when}".strip() for each in drawn}
-    return [panel(each, _ERROR, dated[each], draw) for each, draw in drawn.items()]
-
-
-def _choices(runs: Mapping[str, ProbeRun]) -> list[Panel]:
-    rows, longest = choices(runs), next(iter(runs.values())).horizon
-    draw = partial(figures.chosen_horizons, rows, longest=longest)
-    several_steps = rows["step"].nunique() > 1
-    return [panel("chosen", _ERROR, CAPTIONS["chosen"], draw)] if several_steps else []
+    when = f" Step {newest['step'].iloc[0]:,.0f}, {run.measured['starts'][-1]:.0f} starts."
+    return [_panel(each, draw, when) for each, draw in drawn.items()]
 
 
 def _over_time(table: pd.DataFrame) -> set[str]:
@@ -321,11 +256,11 @@ def _over_time(table: pd.DataFrame) -> set[str]:
     return set(steps.index[steps > 1])
 
 
-def _having(
-    section: str, table: pd.DataFrame, drawn: Mapping[str, Callable[..., Axes]]
-) -> list[Panel]:
-    """Panels of the quantities that the table has at several steps."""
+def _having(table: pd.DataFrame, drawn: Mapping[str, Callable[..., Axes]]) -> list[Panel]:
     have = _over_time(table)
-    return [
-        panel(name, section, CAPTIONS[name], draw) for name, draw in drawn.items() if name in have
-    ]
+    return [_panel(name, draw) for name, draw in drawn.items() if name in have]
+
+
+def _panel(name: str, draw: Callable[..., Axes], more: str = "") -> Panel:
+    section = next(each for each, names in _SECTIONS.items() if name in names)
+    return panel(name, section, CAPTIONS[name] + more, draw)

@@ -5,14 +5,7 @@
 
 It listens on 127.0.0.1 alone, and answers requests to a name of this machine only: a page from
 elsewhere whose name was pointed here (DNS rebinding) is refused. Requests are compared with these
-two words and never used as a path. Few are served at a time, each for a few seconds: at the limit,
-a new connection replaces an idle one.
-
-    asking      its request has not arrived whole: gives way to the next, the oldest first
-    answered    gives way after `AT_LEAST` seconds, when nobody is asking: it does not read
-
-A browser's request arrives whole in a millisecond, so that connections which drip their bytes,
-however many, cost it nothing; a limit per address would not tell them apart on one machine.
+two words and never used as a path. Few are served at a time, each for a few seconds.
 """
 
 from __future__ import annotations
@@ -24,7 +17,7 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -43,10 +36,8 @@ from gradlab.wording import duration
 _LOOPBACK = "127.0.0.1"
 _NAMES = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:\d{1,5})?", re.IGNORECASE)
 _MOST = 16  # requests at a time
-SLOW = 5.0  # seconds without a byte
-LONGEST = 15.0  # seconds of one request
+_SLOW, LONGEST = 5.0, 15.0  # seconds without a byte, and of one request
 _FIRST = (RETURN, LEARNING)  # unfolded: return, the critic's value against it, realised gains
-AT_LEAST = 2.0  # seconds that an answer may take while others wait
 _HEADERS = {
     "Cache-Control": "no-store",
     "X-Content-Type-Options": "nosniff",
@@ -122,51 +113,6 @@ def _page(state: State, watcher: Watcher) -> Page:
     )
 
 
-@final
-class Places:
-    """The connections that are open, at most `most`."""
-
-    def __init__(self, most: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self._most, self._clock = most, clock
-        self._asking: dict[socket.socket, None] = {}  # in the order of their arrival
-        self._answered: dict[socket.socket, float] = {}
-        self._lock = threading.Lock()
-
-    def enter(self, one: socket.socket) -> bool:
-        """Is there a place, or one to be had?"""
-        with self._lock:
-            if len(self._asking) + len(self._answered) >= self._most:
-                last = self._giving_way()
-                if last is None:
-                    return False
-                self._forget(last)
-                _cut(last)
-            self._asking[one] = None
-            return True
-
-    def answer(self, one: socket.socket) -> None:
-        """Its request is there."""
-        with self._lock:
-            if one in self._asking:
-                del self._asking[one]
-                self._answered[one] = self._clock()
-
-    def leave(self, one: socket.socket) -> None:
-        """It has ended."""
-        with self._lock:
-            self._forget(one)
-
-    def _giving_way(self) -> socket.socket | None:
-        if self._asking:
-            return next(iter(self._asking))
-        one, since = next(iter(self._answered.items()))
-        return one if self._clock() - since >= AT_LEAST else None
-
-    def _forget(self, one: socket.socket) -> None:
-        self._asking.pop(one, None)
-        self._answered.pop(one, None)
-
-
 def _cut(one: socket.socket) -> None:
     """End a connection whose thread may be waiting on it."""
     with contextlib.suppress(OSError):
@@ -187,7 +133,7 @@ class Server(ThreadingHTTPServer):
     allow_reuse_address = False  # else two views could share a port, and one be never seen
 
     def __init__(self, watcher: Watcher, port: int = 0) -> None:
-        self.places = Places(_MOST)
+        self._places = threading.BoundedSemaphore(_MOST)
         try:
             super().__init__((_LOOPBACK, port), _Handler)
         except OSError as error:
@@ -207,14 +153,10 @@ class Server(ThreadingHTTPServer):
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """In a thread of its own, while there are places."""
-        if not self.places.enter(request):
-            self.shutdown_request(request)
-            return
-        try:
+        if self._places.acquire(blocking=False):
             super().process_request(request, client_address)
-        except BaseException:
-            self.places.leave(request)
-            raise
+        else:
+            self.shutdown_request(request)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         end = threading.Timer(LONGEST, _cut, [request])
@@ -224,7 +166,7 @@ class Server(ThreadingHTTPServer):
             super().process_request_thread(request, client_address)
         finally:
             end.cancel()
-            self.places.leave(request)
+            self._places.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Ignore clients that disconnect."""
@@ -236,7 +178,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     server: Server
     server_version, sys_version = "gradlab", ""
-    timeout = SLOW
+    timeout = _SLOW
 
     def do_GET(self) -> None:
         self._answer(body=True)
@@ -245,7 +187,6 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(body=False)
 
     def _answer(self, body: bool) -> None:
-        self.server.places.answer(self.connection)
         names = self.headers.get_all("Host", [])
         if len(names) != 1 or not _NAMES.fullmatch(names[0].strip()):
             self.send_error(HTTPStatus.MISDIRECTED_REQUEST)

@@ -8,6 +8,7 @@ import time
 import webbrowser
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import IO
 
 from rich.console import Console, Group
@@ -54,7 +55,8 @@ def screen(
         head.append(Text(how_far(state, view.progress)))
     if view.lost:
         head.append(Text(f"! {view.lost} rows of the file are lost", style="bold"))
-    first = [] if view.screen is None else first_lines(view.screen)
+    # The phase says whether the run was closed.
+    first = [] if view.screen is None else first_lines(replace(view.screen, notice=""))
     advice = [part for each in first for part in textwrap.wrap(printable(each), wide)]
     texts = [event_line(state, each, often) for each, often in last_of_each_kind(view.events)]
     happened = [*texts[:-1], *(textwrap.wrap(texts[-1], wide)[:4] if texts else [])]

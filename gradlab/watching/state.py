@@ -1,10 +1,7 @@
 """The state of a run in progress, as terminal and page show it: one value of its file and journal.
 
-    waiting → empty → running ⇄ silent → ended (its writer has closed it)
-                                       → stopped (its writer is gone and has not)
-
-A run is silent when its next row is five times later than the latest rows were, and at least ten
-seconds: an evaluation or a measurement may take that long.
+waiting → empty → running ⇄ silent → ended (its writer has closed it)
+                                   → stopped (its writer is gone and has not)
 """
 
 from __future__ import annotations
@@ -48,7 +45,7 @@ _EVENTS = 200  # the last ones, which a document has
 
 @dataclass(frozen=True)
 class Event:
-    """One sentence, at an iteration or update, with the kind of alarm that it is."""
+    """One sentence, at an iteration or update, and the kind of its alarm."""
 
     at: int
     kind: str
@@ -287,8 +284,8 @@ def _in_words(phase: _Phase, view: View, path: Path) -> str:
     if phase == "ended":
         return f"the run has ended{_open_end(view)}"
     if phase == "stopped":
-        return f"the run has no writer, and it was not closed{_open_end(view)}"
-    return "no row for long, but it is not closed" if phase == "silent" else "running"
+        return f"the writer is gone, and the run was not closed{_open_end(view)}"
+    return "no new row for a while, and the run is not closed" if phase == "silent" else "running"
 
 
 def _open_end(view: View) -> str:

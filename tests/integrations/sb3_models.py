@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import copy
-import pickle
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import gymnasium
 from stable_baselines3 import A2C, DDPG, DQN, PPO, SAC, TD3
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import configure
-from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
@@ -54,25 +51,6 @@ def discrete(kind: str, **settings: Any) -> Any:
     """A model with discrete actions."""
     environment = DummyVecEnv([lambda: gymnasium.make("CartPole-v1")])
     return CLASSES[kind]("MlpPolicy", environment, **settings)
-
-
-def monitored() -> Any:
-    """Episodes of ten steps whose returns are counted."""
-    return Monitor(gymnasium.wrappers.TimeLimit(Integrator(), 10))
-
-
-class Saving(BaseCallback):
-    """Saves in the middle of training, and pickles the policy."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self.path = path
-
-    def _on_step(self) -> bool:
-        if self.num_timesteps == 90:
-            self.model.save(self.path)
-            pickle.dumps(self.model.policy)
-        return True
 
 
 class At(BaseCallback):

@@ -87,25 +87,9 @@ def check_written(log):
 
 
 @pytest.mark.slow
-def test_the_callback_runs_on_the_inverted_pendulum(tmp_path, once):
-    script = example("stable_baselines3_td3")
-    args = script.Args(steps=160, log=str(tmp_path / "a.h5"), learning_starts=20, verbose=0)
-    script.main(args)
-    check_written(tmp_path / "a.h5")
-
-
-@pytest.mark.slow
 def test_cleanrls_lines_run_on_the_inverted_pendulum(tmp_path, once):
     script = example("cleanrl_td3")
     script.main(script.Args(steps=160, log=str(tmp_path / "a.h5"), learning_starts=20))
-    check_written(tmp_path / "a.h5")
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
-def test_the_hook_runs_on_the_inverted_pendulum(tmp_path, once):
-    script = example("torchrl_ddpg")
-    script.main(script.Args(steps=150, log=str(tmp_path / "a.h5")))
     check_written(tmp_path / "a.h5")
 
 

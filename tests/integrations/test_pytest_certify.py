@@ -82,9 +82,3 @@ def test_what_is_no_simulator_is_wrong_usage(target, words, tmp_path):
     done, _ = ran(tmp_path, 2.0, "--gradlab-certify", target)
     assert done.returncode == 4
     assert words in done.stderr
-
-
-def test_without_the_option_nothing_is_added(tmp_path):
-    done, report = ran(tmp_path, 2.0, "-p", "no:cacheprovider")
-    assert done.returncode == 0
-    assert entries(report) == {"test_own": False}

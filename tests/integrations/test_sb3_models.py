@@ -2,17 +2,15 @@
 
 import copy
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
-import gymnasium
 import numpy as np
 import pytest
 import torch
 
 import gradlab
 from gradlab.errors import InputError
-from tests.integrations.bits import Integrator, integrator_task
+from tests.integrations.bits import integrator_task
 
 KINDS = ("TD3", "DDPG", "SAC", "A2C", "PPO")
 
@@ -48,14 +46,6 @@ def test_sacs_noise_is_that_of_its_distribution(sb3):
     assert torch.allclose(found, expected, atol=1e-6)
 
 
-def test_ppos_noise_is_that_of_its_distribution(sb3):
-    model, s = sb3.made("PPO"), torch.as_tensor(states(7))
-    torch.manual_seed(3)
-    expected = model.policy(s)[0].clamp(-2, 2)
-    torch.manual_seed(3)
-    assert torch.allclose(sb3.parts_of(model).policy(s, torch.randn(7, 1)), expected, atol=1e-6)
-
-
 @pytest.mark.parametrize("kind", ["TD3", "SAC"])
 def test_the_critic_has_the_environments_units(sb3, kind):
     """Normalised observations and rewards, scaled actions: Q in units of the true reward."""
@@ -69,14 +59,6 @@ def test_the_critic_has_the_environments_units(sb3, kind):
     critic = doubled(sb3.parts_of(model).critic)
     found = critic(torch.as_tensor(s).double(), torch.as_tensor(a).double())
     assert torch.allclose(found, unit * expected.double(), rtol=1e-5) and unit != 1.0
-
-
-@pytest.mark.parametrize(
-    ("kind", "alone"),
-    [("TD3", True), ("DDPG", True), ("SAC", True), ("PPO", False), ("A2C", False)],
-)
-def test_off_policy_actors_follow_the_critic_alone(sb3, kind, alone):
-    assert sb3.parts_of(sb3.made(kind)).critic_alone is alone
 
 
 def test_only_what_actions_depend_on_is_watched(sb3):
@@ -106,20 +88,3 @@ def test_what_cannot_be_done_is_said_before_training(sb3, words, model, task):
     with pytest.raises(InputError, match=words) as caught:
         model(sb3).learn(10, callback=sb3.ProbeCallback(task=task))
     assert "\n" not in str(caught.value)
-
-
-def test_policies_of_another_make_are_refused(sb3):
-    other, own = sb3.made("A2C"), sb3.made("A2C")
-    other.__class__ = type("TRPO", (sb3.OnPolicyAlgorithm,), {})
-    with pytest.raises(InputError, match="model is a TRPO, expected"):
-        sb3.parts_of(other)
-    own.policy.mlp_extractor.policy_net = torch.nn.Identity()
-    with pytest.raises(InputError, match=r"without an nn\.Sequential called policy_net"):
-        sb3.parts_of(own)
-
-
-def test_observations_of_several_parts_are_no_state(sb3):
-    parts = gymnasium.spaces.Dict({"camera": Integrator.observation_space})
-    model = SimpleNamespace(observation_space=parts, action_space=Integrator.action_space)
-    with pytest.raises(InputError, match="observations are Dict: leave the task out"):
-        sb3.check_measurable(model)

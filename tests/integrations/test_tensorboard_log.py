@@ -3,17 +3,14 @@
 from math import isfinite
 from typing import Any
 
-import pytest
 import torch
 from torch import nn
 
 import gradlab
-from gradlab.errors import InputError
-from gradlab.integrations.states import headline
 from gradlab.integrations.tensorboard import log_to
 from gradlab.probe.alarms.catalogue import Alarm
 from gradlab.probe.row_sinks import AlarmLog, FunctionSink
-from tests.integrations.bits import integrator_task, often, same, seeded, streams, tables, trained
+from tests.integrations.bits import integrator_task, often, seeded, streams, trained
 
 
 def writer_to(folder):
@@ -67,24 +64,6 @@ def climbed(logs, updates, **given):
     }
 
 
-@pytest.mark.slow
-def test_a_loop_computes_the_same_bits_while_tensorboard_is_written(tmp_path, monkeypatch):
-    without = climbed((), 1000)
-    rows: list[dict[str, Any]] = []
-    with writer_to(tmp_path) as writer:
-        found = climbed((log_to(writer), rows.append), 1000, **often(monkeypatch))
-    assert same(without, found)
-    assert {"vitals": 10, "measured": 4}.items() <= tables(rows).items()
-    events = events_in(tmp_path)
-    for table, name in (("vitals", "grad_norm"), ("measured", "bias2/model/3")):
-        expected = [
-            (row["step"], torch.tensor(row[f"{table}/{name}"]).float().item())
-            for row in rows if f"{table}/{name}" in row
-        ]  # fmt: skip
-        drawn = events.Scalars(f"gradlab/{table}/{name}")
-        assert [(each.step, each.value) for each in drawn] == expected
-
-
 def test_names_are_what_tensorboard_takes_steps_never_fall_and_nan_is_left_out(
     tmp_path, monkeypatch
 ):
@@ -123,20 +102,3 @@ def test_alarms_are_text():
     log = AlarmLog(FunctionSink(log_to(writer, "mine"), ()), ())
     log.report(Alarm("dead path", "look for a detach"), 3, 40)
     assert writer.said == [("mine/alarms/dead path", "look for a detach", 40)]
-
-
-def test_what_cannot_write_is_refused_with_the_remedy():
-    with pytest.raises(InputError, match=r"writer is a str, .*pip install 'gradlab\[tensorboard\]"):
-        log_to("runs/mine")
-
-
-def test_headlines_are_finite_and_few():
-    row = {
-        "step": 3,
-        "vitals/grad_norm": 0.5,
-        "vitals/update_ratio": float("nan"),
-        "vitals/saturation/0": 0.1,
-        "vitals/saturation/1": 0.4,
-        "vitals/layer_norm/a": 1.0,
-    }
-    assert headline(row) == {"gradlab/grad_norm": 0.5, "gradlab/saturation": 0.4}

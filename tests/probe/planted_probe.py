@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from gradlab.runs.probe import schema
-from gradlab.runs.probe.measured_columns import LAW
+from gradlab.runs.probe.schema import LAW
 from gradlab.storage.journal import Journal
 
 H, STARTS, BATCH = 4, 64, 256

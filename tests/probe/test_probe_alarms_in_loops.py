@@ -26,8 +26,7 @@ class Tanh(nn.Module):
 
 @pytest.mark.parametrize("planted", [True, False])
 @pytest.mark.parametrize(
-    "kind, words",
-    [("dead path", "first.weight, first.bias"), ("dead inputs", "first.weight: 1")],
+    "kind, words", [("dead path", "first.weight, first.bias"), ("dead inputs", "first.weight: 1")]
 )
 def test_a_detached_layer_and_an_input_of_zeros_are_told_with_their_tensors(kind, words, planted):
     torch.manual_seed(0)

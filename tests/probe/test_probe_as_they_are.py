@@ -14,7 +14,7 @@ import gradlab
 from gradlab.probe.alarms.evidence import REPLACED
 from gradlab.reporting.probe_panels import panels
 from gradlab.runs.probe.results import load
-from gradlab.runs.probe.tables import _apart, curves
+from gradlab.runs.probe.tables import curves
 from tests.probe.actor_critics import InTurn, Loop, actor, answers, watched
 
 IN_TURN = {
@@ -101,8 +101,3 @@ def test_rows_of_one_step_stand_apart_in_their_order(tmp_path):
     norms = table[table["quantity"] == "grad_norm"]["step"]
     assert norms.to_numpy() == pytest.approx(2048 * np.arange(1, 7) / 3)
     assert panels(run)
-
-
-def test_all_updates_at_step_0_stand_apart_too():
-    placed = _apart({"step": np.array([0, 0, 5, 5]), "update": np.arange(4)})["step"]
-    assert placed.tolist() == [-0.5, 0.0, 2.5, 5.0]

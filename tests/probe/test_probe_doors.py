@@ -33,7 +33,7 @@ REFUSED: list[tuple[str, Callable[[], dict[str, Any]]]] = [
     ("policy has lazy parameters", lambda: {"policy": nn.LazyLinear(2)}),
     ("policy has complex parameters: hold their real",
      lambda: {"policy": nn.Linear(2, 2, dtype=torch.complex64)}),
-    ("policy has sharded parameters .*probe a replica",
+    ("policy has sharded parameters .*probe a whole replica",
      lambda: {"policy": nn.Sequential(FullyShardedDataParallel(2, 2))}),
     (".*mark the closure's backward pass",
      lambda: {"policy": (own := net()), "optimizer": torch.optim.LBFGS(own.parameters())}),
@@ -45,14 +45,14 @@ REFUSED: list[tuple[str, Callable[[], dict[str, Any]]]] = [
     ("optimizer has no parameters", lambda: {"optimizer": emptied()}),
     ("optimizer has none of the policy's",
      lambda: {"optimizer": torch.optim.SGD(net().parameters())}),
-    ("task is a str", lambda: {"task": "pendulum"}),
+    ("task is 'pendulum'", lambda: {"task": "pendulum"}),
     ("critic is str, expected a torch.nn.Module or",
      lambda: {"task": linear_task(), "critic": "q"}),
     ("critic returns shape", lambda: {"task": linear_task(), "critic": lambda s, a: s}),
     ("policy cannot take inputs of shape", lambda: {"task": linear_task(3)}),
     ("overhead_budget is 0, expected", lambda: {"overhead_budget": 0}),
     ("overhead_budget is 5, expected", lambda: {"overhead_budget": 5}),
-    ("log is a int", lambda: {"log": 3}),
+    ("log is 3", lambda: {"log": 3}),
 ]  # fmt: skip
 
 
@@ -87,14 +87,6 @@ def test_a_probe_that_fails_warns_once_and_goes(strict):
         assert [str(each.message) for each in caught] == [
             "gradlab's probe is off; training goes on (KeyError: \"the user's logger\")"
         ]
-
-
-def test_an_error_of_the_loop_is_the_loops():
-    policy = net()
-    probe = gradlab.Probe(policy)
-    with pytest.raises(ZeroDivisionError), probe(0):
-        1 / 0  # noqa: B018
-    assert not probe.off
 
 
 def test_sparse_gradients_are_told_and_the_loop_goes_on():
@@ -153,19 +145,3 @@ def test_other_processes_of_a_group_stay_silent(monkeypatch):
     probe = gradlab.Probe(policy, optimizer, log=rows.append)
     looped(policy, optimizer, probe, 120)
     assert rows == [] and not policy._forward_hooks
-
-
-def test_autocast_of_the_loop_does_not_reach_a_measurement():
-    policy, rows = net(), []
-    optimizer = torch.optim.SGD(policy.parameters(), 1e-3)
-    probe = probed(policy, optimizer, rows, task=linear_task())
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        looped(policy, optimizer, probe, 3)
-    found = [row["measured/lyapunov"] for row in rows if "measured/lyapunov" in row]
-    assert found and not probe.off
-
-
-@pytest.mark.parametrize("log", ["", ".", "x" * 300])
-def test_a_log_that_no_file_can_be_named_is_refused(log):
-    with pytest.raises(InputError, match=r"is a folder|is too long"):
-        gradlab.Probe(net(), log=log)

@@ -35,9 +35,8 @@ NOT_PLANTED = {
     "Probe.__call__", "Probe.close", "Probe.resume", "Probe.alarms", "Probe.spent",
     "Probe._attempt", "Probe._fail", "Probe._leave", "Probe._let_go",
     "_Marked.__enter__", "_Marked.__exit__",
-    "ModuleWatch.__call__", "ModuleWatch._arrive", "ForwardHook.__call__", "origin._known",
-    "Cleared._take",
-    "Calls.__call__", "Ear.__call__", "parts.parts._announce", "parts.parts._guarded",
+    "Hook.__call__", "ModuleWatch._arrive", "ModuleWatch._fail", "origin._known",
+    "Cleared._take", "parts.parts._announce", "parts.parts._guarded",
 }  # fmt: skip
 
 
@@ -192,8 +191,8 @@ def test_training_goes_on_when_this_fails(place, bare, reached, monkeypatch, tmp
 
 # Nothing is said where saying fails, nor about the origin of a NaN that could not be found.
 SILENT = (
-    "quiet.say", "updates.replayed", "Finder._look", "origin.", "ForwardHook.rows",
-    "ForwardHook.lost", "ForwardHook._bad", "critics.rows_text", "TrainedByLoop._words",
+    "quiet.say", "updates.replayed", "Finder._look", "origin.", "LastPasses.rows",
+    "LastPasses.lost", "LastPasses._bad", "critics.rows_text", "TrainedByLoop._words",
 )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Loops in the manner of rsl_rl, skrl and Dreamer, sound: two lines of probe raise no alarm.
+"""Loops in the manner of rsl_rl and Dreamer, sound: two lines of probe raise no alarm.
 
 Every one is the framework's own update in short: whose module is called how, by which optimisers.
 """
@@ -6,7 +6,6 @@ Every one is the framework's own update in short: whose module is called how, by
 from __future__ import annotations
 
 import copy
-import itertools
 from typing import Any
 
 import pytest
@@ -68,16 +67,12 @@ class ActorCritic(nn.Module):
 
 
 class RslRl:
-    """PPO on a storage of tensors, its rate adapted to the KL divergence.
+    """PPO on a storage of tensors, its rate adapted to the KL divergence."""
 
-    Args:
-        whole: the probe has the module of actor and critic, or the actor's network alone.
-    """
-
-    def __init__(self, whole: bool) -> None:
+    def __init__(self) -> None:
         self.world, self.module, self.rate = World(), ActorCritic(), 1e-3
         self.optimizer = torch.optim.Adam(self.module.parameters(), lr=self.rate)
-        self.made: Made = (self.module if whole else self.module.actor), self.optimizer
+        self.made: Made = self.module, self.optimizer
 
     def run(self, probe: gradlab.Probe, updates: int) -> None:
         for iteration in range(updates // 10):
@@ -121,125 +116,6 @@ class RslRl:
             loss.backward()
         nn.utils.clip_grad_norm_(self.module.parameters(), 1.0)
         self.optimizer.step()
-
-
-class Model(nn.Module):
-    """skrl's: `act` asks `compute`, and nobody calls the module."""
-
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__()
-        self.net, self.log_std = net(inputs, outputs), nn.Parameter(torch.zeros(outputs))
-
-    def compute(self, inputs: dict[str, Tensor]) -> Tensor:
-        return self.net(torch.cat([*inputs.values()], -1))
-
-    def act(
-        self, inputs: dict[str, Tensor], taken: Tensor | None = None
-    ) -> tuple[Tensor, Tensor, Normal]:
-        pi = Normal(torch.tanh(self.compute(inputs)), self.log_std.clamp(-20, 2).exp())
-        action = pi.rsample()
-        density = pi.log_prob(action if taken is None else taken).sum(-1, keepdim=True)
-        return action, density, pi
-
-
-class SkrlPpo:
-    """Policy and value in one optimiser, rows of a memory of [T, N, ·] tensors, a schedule."""
-
-    def __init__(self) -> None:
-        self.world, self.policy, self.value = World(), Model(2, 2), Model(2, 1)
-        self.value.log_std.requires_grad_(False)
-        both = itertools.chain(self.policy.parameters(), self.value.parameters())
-        self.optimizer = torch.optim.Adam(both, lr=1e-3)
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda k: 0.99**k)
-        self.made: Made = self.policy, self.optimizer
-
-    def run(self, probe: gradlab.Probe, updates: int) -> None:
-        sizes = {"s": 2, "a": 2, "p": 1, "v": 1, "r": 1, "e": 1}
-        memory = {name: torch.zeros(16, N, size) for name, size in sizes.items()}
-        for iteration in range(updates // 8):
-            with torch.no_grad():
-                for t in range(16):
-                    state = self.world.state
-                    action, density, _ = self.policy.act({"states": state})
-                    value = self.value.compute({"states": state})
-                    _, reward, ended = self.world.step(action)
-                    row = state, action, density, value, reward[:, None], ended[:, None]
-                    for name, each in zip(sizes, row, strict=True):
-                        memory[name][t].copy_(each)
-                last = self.value.compute({"states": self.world.state})
-                advantage = gae(memory["r"], memory["v"], memory["e"], last)
-                returns = advantage + memory["v"]
-                advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
-            flat = [x.flatten(0, 1) for x in (*memory.values(), returns, advantage)]
-            for _ in range(4):
-                for index in torch.randperm(16 * N).chunk(2):
-                    s, a, old, v, _, _, goal, w = (x[index] for x in flat)
-                    _, density, pi = self.policy.act({"states": s}, a)
-                    ratio = (density - old).exp()
-                    loss = -torch.min(w * ratio, w * ratio.clamp(0.8, 1.2)).mean()
-                    found = self.value.compute({"states": s})
-                    found = v + (found - v).clamp(-0.2, 0.2)
-                    loss = loss - 0.01 * pi.entropy().mean() + ((found - goal) ** 2).mean()
-                    self.optimizer.zero_grad()
-                    with probe(iteration):
-                        loss.backward()
-                    self.optimizer.step()
-            self.schedule.step()
-
-
-class SkrlSac:
-    """Twin critics in one optimiser, their targets, and a temperature that is learnt."""
-
-    def __init__(self) -> None:
-        self.world, self.policy = World(), Model(2, 2)
-        self.critics = nn.ModuleList(net(4, 1) for _ in range(2))
-        self.targets = copy.deepcopy(self.critics).requires_grad_(False)
-        self.log_alpha = torch.zeros(1, requires_grad=True)
-        self.optimizer = torch.optim.Adam(self.policy.parameters(), lr=1e-3)
-        self.of_critics = torch.optim.Adam(self.critics.parameters(), lr=1e-3)
-        self.of_alpha = torch.optim.Adam([self.log_alpha], lr=1e-3)
-        self.made: Made = self.policy, self.optimizer
-
-    def run(self, probe: gradlab.Probe, updates: int) -> None:
-        memory: list[tuple[Tensor, ...]] = []
-        for step in range(10 + updates):
-            state = self.world.state
-            with torch.no_grad():
-                action = self.policy.act({"states": state})[0]
-            following, reward, ended = self.world.step(action)
-            memory.append((state, action, reward[:, None], following, ended[:, None]))
-            if step >= 10:
-                tensors = [torch.cat(each) for each in zip(*memory, strict=True)]
-                index = torch.randint(len(tensors[0]), (64,))
-                self.update(probe, step, [x[index] for x in tensors])
-
-    def least(self, critics: Any, state: Tensor, action: Tensor) -> Tensor:
-        return torch.min(*(critic(torch.cat([state, action], 1)) for critic in critics))
-
-    def update(self, probe: gradlab.Probe, step: int, rows: list[Tensor]) -> None:
-        s, a, r, following, _ = rows  # all ends are time limits
-        alpha = self.log_alpha.exp().detach()
-        with torch.no_grad():
-            action, density, _ = self.policy.act({"states": following})
-            goal = r + GAMMA * (self.least(self.targets, following, action) - alpha * density)
-        loss = sum(((c(torch.cat([s, a], 1)) - goal) ** 2).mean() for c in self.critics) / 2
-        self.of_critics.zero_grad()
-        loss.backward()
-        self.of_critics.step()
-        action, density, _ = self.policy.act({"states": s})
-        policy_loss = (alpha * density - self.least(self.critics, s, action)).mean()
-        self.optimizer.zero_grad()
-        with probe(step):
-            policy_loss.backward()
-        self.optimizer.step()
-        entropy_loss = -(self.log_alpha * (density.detach() - 2)).mean()
-        self.of_alpha.zero_grad()
-        entropy_loss.backward()
-        self.of_alpha.step()
-        for target, online in zip(
-            self.targets.parameters(), self.critics.parameters(), strict=True
-        ):
-            target.data.mul_(1 - 0.005).add_(0.005 * online.data)
 
 
 class WorldModel(nn.Module):
@@ -330,13 +206,7 @@ class Dreamer:
                 slow.lerp_(online, 0.02)
 
 
-LOOPS: dict[str, Any] = {
-    "rsl_rl": lambda: RslRl(True),
-    "rsl_rl, the actor alone": lambda: RslRl(False),
-    "skrl's PPO": SkrlPpo,
-    "skrl's SAC": SkrlSac,
-    "Dreamer": Dreamer,
-}
+LOOPS: dict[str, Any] = {"rsl_rl": RslRl, "Dreamer": Dreamer}
 
 
 @pytest.mark.parametrize("name", LOOPS)

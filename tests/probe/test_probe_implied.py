@@ -70,13 +70,6 @@ def test_a_critic_that_learns_another_reward_is_told(factor, words):
     assert (found["value"] > 0.3) if not words else (found["value"] < 0.2)
 
 
-@pytest.mark.slow
-def test_what_is_not_handed_over_is_named():
-    found, told = run(1, next_value=None)
-    assert found["state"] == "off" and not told
-    assert found["proof"] == "probe.batch does not hand over next_value"
-
-
 @pytest.mark.parametrize("fault", [False, True])
 def test_rows_that_a_critic_is_fitted_on_are_found_without_batch(fault):
     """Observations and actions are seen in its input; what is not says so."""

@@ -136,15 +136,3 @@ def test_a_wrong_critic_and_a_prior_that_gets_worse_are_told_and_sound_ones_are_
     worlds, critic, kinds
 ):
     assert rung(worlds, Critic(**critic)) == kinds
-
-
-def test_an_action_that_the_model_does_not_feel_is_told():
-    world = task(0 * B)
-    prior = world.prior
-    assert prior is not None
-
-    def step(state: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
-        return state @ A.to(state).T + 0 * action, -(state**2).sum(1)
-
-    deaf = gradlab.systems.from_function(step, state_dim=2, action_dim=1)
-    assert "dead action" in rung([replace(world, prior=deaf)], Critic())

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 import gradlab
-from gradlab.runs.probe import results
 
 
 def trained(*given: dict[str, Any]) -> list[Tensor]:
@@ -73,25 +72,11 @@ def test_logs_that_fail_one_after_the_other(count):
     assert same(found) and len(caught) == count
 
 
-def test_of_two_probes_on_one_log_the_second_goes_off(tmp_path):
-    with pytest.warns(RuntimeWarning, match="is being written"):
-        found = trained(*[{"log": tmp_path / "run.h5", "clock": lambda: 0.0}] * 2)
-    assert same(found)
-    assert list(results.load(tmp_path / "run.h5").vitals["update"]) == [100, 130]
-
-
 @pytest.mark.parametrize("calls", [3, 40, 400])
 def test_a_clock_that_fails(calls):
     with pytest.warns(RuntimeWarning, match="no time"):
         found = trained({"clock": late_clock(calls)})
     assert same(found)
-
-
-def test_what_breaks_one_log_leaves_the_others_whole(tmp_path):
-    with pytest.warns(RuntimeWarning, match="training goes on"):
-        found = trained({"log": [tmp_path / "run.h5", broken], "clock": lambda: 0.0})
-    assert same(found)
-    assert results.load(tmp_path / "run.h5").updates > 0
 
 
 def test_an_interrupt_in_the_middle_of_a_probe_is_the_users():

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import gradlab
 from gradlab.probe import updates
 from gradlab.probe.budget import Budget
-from gradlab.probe.critics import ForwardHook
+from gradlab.probe.critics import LastPasses
 from gradlab.probe.origin import Finder
 from tests.probe.small_loops import probed
 
@@ -66,11 +66,6 @@ def test_a_backward_pass_names_operation_module_and_row():
     assert "(rows 5 of 8)" in messages[0] and "in the backward pass through 1" in messages[0]
 
 
-def test_sound_updates_have_no_origin():
-    messages, probe = told(policy(signed=False), torch.tensor([1.0, 1.0]))
-    assert messages == [] and probe.alarms == []
-
-
 def test_a_gradient_that_arrives_lost_comes_from_the_loss_and_names_its_rows():
     def loss(action: Tensor, step: int) -> Tensor:
         scale = torch.ones(8, 1)
@@ -80,19 +75,6 @@ def test_a_gradient_that_arrives_lost_comes_from_the_loss_and_names_its_rows():
     messages, _ = told(policy(signed=False), torch.tensor([1.0, 1.0]), after=loss)
     assert "when it reached the policy's output (rows 2 of 8)" in messages[0]
     assert "the loss, the critic or the model" in messages[0]
-
-
-def test_an_input_that_is_lost_is_named():
-    messages, _ = told(policy(signed=False), torch.tensor([float("nan"), 1.0]))
-    assert "the policy's input is not finite (rows 5 of 8)" in messages[0]
-
-
-def test_a_spoilt_parameter_is_named():
-    net = policy(signed=False)
-    with torch.no_grad():
-        net[2].bias.fill_(float("nan"))
-    messages, _ = told(net, torch.tensor([1.0, 1.0]), after=lambda a, step: (a * a).sum())
-    assert "parameter 2.bias is not finite itself" in messages[0]
 
 
 def test_operations_of_later_marked_passes_are_watched():
@@ -150,18 +132,6 @@ def test_watching_operations_changes_no_bit():
     assert all(torch.equal(a, b) for a, b in zip(run(False), run(True), strict=True))
 
 
-def test_passes_are_made_again_only_for_an_alarm_that_is_told(monkeypatch):
-    made: list[int] = []
-    monkeypatch.setattr(updates, "replayed", lambda *_: str(made.append(1)))
-    net = policy(signed=False)
-    probe = gradlab.Probe(net, overhead_budget=1.0, clock=lambda: 0.0)
-    for step in range(100):
-        net.zero_grad()
-        with probe(step):
-            (net(torch.rand(8, 2)) * torch.nan).sum().backward()
-    assert len(made) == 7  # updates 0, 2, 4, 8, …, 64
-
-
 @pytest.mark.parametrize("scaled", [True, False])
 def test_a_scaler_that_searches_its_scale_is_no_origin(scaled):
     net = nn.Linear(1, 1)
@@ -208,7 +178,7 @@ def dies(which: str, at: int, probes: list[gradlab.Probe], clip: bool = True) ->
 
 
 @pytest.mark.parametrize("which", ["agent", "agent.actor"])
-@pytest.mark.parametrize("at", [60, 61, 62, 63, 97, 99, 101, 150])
+@pytest.mark.parametrize("at", [60, 61, 99, 150])
 def test_a_loop_that_dies_of_one_infinite_return_is_seen_at_any_update(which, at):
     probes: list[gradlab.Probe] = []
     try:
@@ -221,28 +191,21 @@ def test_a_loop_that_dies_of_one_infinite_return_is_seen_at_any_update(which, at
     assert end.kind == "non-finite at the end"
     assert end.message.startswith(f"the loop died at update {at + 2} (ValueError): parameters are ")
     since = "since its step; " if alone else f"since the step of update {at + 1}; "
-    row = "critic: what its loss sent back is infinite (rows 37 of 64)"
+    row = "critic: the gradient of its loss is infinite in rows 37 of 64"
     assert since in end.message and row in end.message
 
 
-def test_a_network_beside_the_policy_that_is_lost_is_said_in_its_own_step():
-    probes: list[gradlab.Probe] = []
-    dies("agent.actor", 61, probes, clip=False)  # the actor itself lives on
-    (told,) = [each for each in probes[0].alarms if each.kind == updates.LOST_CRITIC][:1]
-    assert "the critic: what its loss sent back is infinite (rows 37 of 64)" in told.message
-
-
 def test_a_root_at_0_loses_every_row_and_is_named():
-    net, heard = nn.Linear(2, 3), ForwardHook(Budget(1.0, lambda: 0.0))
-    net.register_forward_hook(heard)
+    net, heard = nn.Linear(2, 3), LastPasses(Budget(1.0, lambda: 0.0))
+    net.register_forward_hook(heard.hook)
     out = net(torch.randn(8, 2))
     (out - out.detach()).square().sum(1).sqrt().sum().backward()
     said = heard.lost()
-    assert "is NaN (rows 0, 1, 2, … of 8): look for a root, norm or power at 0" in said
+    assert "is NaN in rows 0, 1, 2, … of 8: look for a root, norm or power at 0" in said
     heard.release()
     out = net(torch.randn(8, 2))
     (out - torch.where(torch.arange(8)[:, None] == 5, torch.nan, 0.0)).square().sum().backward()
-    assert heard.lost().endswith("is NaN (rows 5 of 8): look at their rewards and targets")
+    assert heard.lost().endswith("is NaN in rows 5 of 8: look at their rewards and targets")
 
 
 @pytest.mark.slow
@@ -251,11 +214,3 @@ def test_a_program_that_ends_by_an_error_says_what_it_leaves():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 1 and "ValueError: Expected parameter loc" in done.stderr
     assert "non-finite at the end: the loop died at update 72 (ValueError)" in done.stderr
-
-
-def test_a_noted_loss_that_is_lost_is_said_at_once():
-    probe = gradlab.Probe(nn.Linear(1, 1))
-    probe.note(critic_loss=torch.tensor(1.0))
-    assert not probe.alarms
-    probe.note(critic_loss=float("inf"))
-    assert [each.kind for each in probe.alarms] == [updates.LOST_LOSS]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -14,26 +13,16 @@ import pytest
 from matplotlib.axes import Axes
 
 import gradlab
-from gradlab import cli, figures
-from gradlab.errors import InputError
-from gradlab.reporting import output, probe_page, probe_panels, render
-from gradlab.reporting.page import PageSource, Panel
+from gradlab import figures
+from gradlab.reporting import probe_page, probe_panels, render
+from gradlab.reporting.page import Panel
 from gradlab.runs.probe.results import ProbeRun, load
 from gradlab.runs.probe.schema import VITALS
-from gradlab.runs.probe.tables import chains, choices, curves, profiles
+from gradlab.runs.probe.tables import chains, choices, curves
 from gradlab.storage.journal import journal_of
-from gradlab.verdicts.probe.sentences import verdict
+from gradlab.verdicts.probe.findings import verdict
 from tests import first_screens
-from tests.probe.planted_probe import (
-    NAMES,
-    alarm,
-    burst,
-    everything,
-    measurement,
-    opened,
-    window,
-    written,
-)
+from tests.probe.planted_probe import alarm, burst, everything, measurement, opened, window, written
 
 ATTACK = "</script></svg><script>document.title='broken'</script><img src=x onerror=alert(1)>"
 
@@ -77,77 +66,30 @@ def test_the_page_leads_from_verdict_to_price(tab, run, page):
     for sentence in verdict(run):
         assert sentence.text.replace("`", "") in tab.locator("#why").text_content()
     facts = tab.locator(".facts").inner_text()
-    for fact in ("planted", "2,999", "3,000", "0.05 of the time", "4.00%", "3000 s"):
+    for fact in ("planted", "2,999", "3,000", "5% of the time", "4%", "3000 s"):
         assert fact in facts
-    assert tab.locator("figure svg").count() == len(probe_panels.CAPTIONS) - 2
+    assert tab.locator("figure svg").count() == len(probe_panels.CAPTIONS)
     first_screens.opened(tab, page, width=390)
     assert tab.evaluate("document.documentElement.scrollWidth") <= 390
 
 
-def test_alarms_are_told_by_kind_in_the_order_of_their_first_step(tab, page):
-    first_screens.opened(tab, page)
-    text = tab.locator("#alarms").inner_text()
-    first, second = text.index("dead inputs (reported 2 times"), text.index("saturated actor: ")
-    assert first < second
-    assert "step 499" in text and "last at step 999" in text and "step 1,199" in text
-
-
-def test_curves_take_the_colours_of_the_page(tab, page):
-    first_screens.opened(tab, page, "dark")
-    strokes = tab.evaluate(
-        """() => [...document.querySelectorAll("figure svg g[id*=line2d] > path")]
-            .map((e) => e.getAttribute("style") || "").filter((s) => s.includes("stroke: "))"""
-    )
-    fixed = [each for each in strokes if re.search(r"stroke: #(?!000000)", each)]
-    assert len(strokes) > 50 and fixed == []  # every one is a variable of the palette
-
-
 def test_everything_that_was_measured_has_a_panel_with_a_caption(run, whole):
-    assert {each.name for each in whole} == set(probe_panels.CAPTIONS) - {
-        "nonfinite", "dead_columns",
-    }  # fmt: skip
+    assert {each.name for each in whole} == set(probe_panels.CAPTIONS)
     for each in whole:
         assert len(each.caption) > 20 and each.section in probe_panels.ORDER
-    assert sum(map(len, probe_panels.absent(run).values())) == 2  # what is sound
+    assert not any(probe_panels.absent(run).values())
 
 
 def test_a_run_without_a_task_says_how_to_measure(tmp_path):
     rows = {k: v for k, v in everything().items() if k in ("vitals", "successive")}
     found = load(written(tmp_path / "run.h5", rows, horizon=None, task=""))
     assert names(found) == {
-        "signal_share", "signal_to_noise", "grad_norm", "update_ratio", "layer_norm", "saturation",
-        "attenuation", "share", "critic_loss", "episode_return",
+        "signal_share", "grad_norm", "update_ratio", "layer_norm", "saturation", "attenuation",
+        "share", "critic_loss",
     }  # fmt: skip
     text = page_of(found)
-    assert "No task was given: gradlab.Probe(policy, optimizer, task=…, critic=…)" in text
+    assert "No task was given: gradlab.Probe(…, task=…, critic=…)" in text
     assert "none given" in text and "What the error comes from" not in text
-
-
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({k: np.full((4, 5), np.nan) for k in ("variance", "bias2", "mse", "cosine")},
-         "give the probe a critic"),
-        ({k: np.full((4, 5), np.nan) for k in ("bias2", "mse", "cosine")}, "admissible at no"),
-        ({"weight_zero": np.nan}, "No weights"),
-        ({"jacobian_error": np.nan}, "the task has no prior model"),
-        ({"value": np.nan}, "no critic was given"),
-    ],
-)  # fmt: skip
-def test_what_is_missing_says_why(tmp_path, changes, said):
-    rows = {"measured": [measurement(400, **changes)]}
-    lines = probe_panels.absent(load(written(tmp_path / "run.h5", rows)))
-    assert said in " ".join(line for each in lines.values() for line in each)
-
-
-def test_without_optimiser_limits_or_budget_the_page_says_so(tmp_path):
-    rows = {"vitals": [window(1, update_ratio=np.nan, layer_ratio=np.full(len(NAMES), np.nan))]}
-    found = load(written(tmp_path / "run.h5", rows, actions=0))
-    text = html.unescape(page_of(found))
-    for said in ("give the probe the policy's optimizer", "no limit of the actions is known",
-                 "No burst of successive gradients yet", "No measurement yet",
-                 "budget of 0.05 has not allowed one in 100 s"):  # fmt: skip
-        assert said in text, said
 
 
 def test_an_empty_run_makes_a_page(tmp_path):
@@ -157,17 +99,16 @@ def test_an_empty_run_makes_a_page(tmp_path):
     assert "<figure>" not in shown and not re.search(r"\bnan\b", shown.lower())
 
 
-def test_faults_have_their_panels(tmp_path):
+def test_lost_gradients_are_one_line_and_dead_columns_one_sentence(tmp_path):
     rows = {
-        "vitals": [window(1), window(2, nonfinite_updates=14, grad_norm=np.nan)],
+        "vitals": [window(k, nonfinite_updates=14 * (k > 3)) for k in range(1, 9)],
         "successive": [burst(40 * k) | {"dead_columns": 3, "dead_inputs": 1} for k in (1, 2)],
     }
     found = load(written(tmp_path / "run.h5", rows, horizon=None))
-    assert {"nonfinite", "dead_columns"} <= names(found)
-    table = curves({"": found})
-    ax = figures.lost_gradients(table)
-    assert "14 of 200" in texts(ax)
-    assert ax.get_ylim()[1] > 0.14
+    ax = figures.gradient_norms(curves({"": found}))
+    (line,) = [each for each in ax.lines if "not finite" in str(each.get_label())]
+    assert line.get_xdata() == [399, 399] and "70 of 800" in str(line.get_label())
+    assert "up to 3 of 12" in " ".join(probe_panels.absent(found)[probe_panels.HEALTH])
 
 
 def test_a_single_point_is_said_and_not_drawn_over_time(tmp_path):
@@ -182,7 +123,7 @@ def test_a_single_point_is_said_and_not_drawn_over_time(tmp_path):
     assert "λ per step 0.05 (CI 0.03–0.07), step 39" in " ".join(said[probe_panels.DRIFT])
     rows = {name: [*each, each[0] | {"update": 400, "step": 399}] for name, each in rows.items()}
     twice = load(written(tmp_path / "twice.h5", rows))
-    assert {"signal_share", "grad_norm", "moved", "chosen", "weight_zero", "value"} <= names(twice)
+    assert {"signal_share", "grad_norm", "chosen", "weight_zero", "value"} <= names(twice)
     assert "Known at one step" not in str(probe_panels.absent(twice))
 
 
@@ -198,22 +139,12 @@ def test_a_run_that_nobody_closed_says_so_and_promises_nothing(tmp_path):
     assert closed.screen.notice == "" and "next measurement" in str(closed.facts["due"])
 
 
-@pytest.mark.slow
-def test_commands_in_sentences_are_code_and_no_loop_is_offered_again(tmp_path):
-    message = "shorten it; `gradlab measure` compares"
-    rows = dict(everything()) | {"alarms": [alarm(0, 500, "wrong direction", message)]}
-    found = load(written(tmp_path / "run.h5", rows))
-    text = render(probe_page.page(found, PageSource("run.h5", "gradlab.Probe")))
-    assert text.count("<code>gradlab measure</code>") == 2 and "`" not in text[: text.index("<sc")]
-    assert "Again:" not in text and "File: <code>run.h5</code>" in text
-
-
 def test_a_run_cut_while_it_was_written_makes_a_page(tmp_path):
     written(tmp_path / "run.h5", {"successive": [burst(40), burst(80), burst(120)]})
     place = journal_of(tmp_path / "run.h5")
     place.write_bytes(place.read_bytes()[:-100])
     made = gradlab.report(tmp_path / "run.h5")
-    assert "N = 64 pairs" in made.read_text()
+    assert "N = 64" in made.read_text()
     assert not (tmp_path / "run_figures").exists()
     gradlab.report(tmp_path / "run.h5", figures=True)
     suffixes = {path.suffix for path in (tmp_path / "run_figures").iterdir()}
@@ -238,29 +169,8 @@ def test_text_from_a_hostile_file_is_shown_and_never_run(tab, tmp_path):
     assert tab.evaluate("document.documentElement.scrollWidth") <= 1200
 
 
-def test_the_command_says_what_the_page_says(tmp_path, capsys):
-    rows = {k: v for k, v in everything().items() if k in ("successive", "alarms")}
-    path = written(tmp_path / "run.h5", rows)
-    assert cli.main(["report", str(path), "--json"]) == 0
-    document = json.loads(capsys.readouterr().out)
-    told = [each.text for each in verdict(load(path))]
-    assert [each["text"] for each in document["verdict"]] == told
-    assert document["report"] == str(path.with_suffix(".html"))
-
-
-def test_what_is_for_other_runs_is_refused_with_what_to_do(tmp_path):
-    paths = [written(tmp_path / f"{name}.h5", everything(3)) for name in "ab"]
-    with pytest.raises(InputError, match=r"a probe's run.*gradlab report"):
-        output.compare(paths, tmp_path / "page.html")
-    opened(paths[0]).close()
-    with pytest.raises(
-        InputError, match=r"holds 'probe', expected a measurement: see .gradlab report"
-    ):
-        gradlab.load(paths[0])
-
-
 def drawn(run: ProbeRun) -> dict[str, Callable[[], Axes]]:
-    table, rows = curves({"": run}), profiles(run)
+    table = curves({"": run})
     return {
         "curve": lambda: figures.probe_curve(
             table, quantity="signal_share", title="t", unit="u", level=(0.5, "half")
@@ -269,17 +179,15 @@ def drawn(run: ProbeRun) -> dict[str, Callable[[], Axes]]:
         "layers": lambda: figures.layer_norms(table),
         "actions": lambda: figures.action_shares(table, quantity="saturation", title="t", unit="u"),
         "cost": lambda: figures.probe_cost(table),
-        "moved": lambda: figures.moved_profiles(rows, estimator="model"),
         "chains": lambda: figures.moved_chains(chains(run)),
         "chosen": lambda: figures.chosen_horizons(choices({"": run}), longest=4),
         "growth": lambda: figures.growth_rates(table),
         "critic": lambda: figures.critic_values(table),
-        "dead": lambda: figures.dead_columns(table),
     }
 
 
-@pytest.mark.parametrize("name", ["curve", "norms", "layers", "actions", "cost", "moved", "chains",
-                                  "chosen", "growth", "critic", "dead"])  # fmt: skip
+@pytest.mark.parametrize("name", ["curve", "norms", "layers", "actions", "cost", "chains",
+                                  "chosen", "growth", "critic"])  # fmt: skip
 def test_no_text_covers_another_and_none_is_cut_off(run, name):
     ax = drawn(run)[name]()
     figure = ax.figure
@@ -298,10 +206,6 @@ def test_what_is_drawn_is_what_the_table_says(run):
     ax = figures.gradient_norms(curves({"": run}))
     (mean,) = [line for line in ax.lines if line.get_label() == "mean of a window"]
     np.testing.assert_allclose(mean.get_ydata(), 1 + 1 / np.arange(1, 31))
-    moved = figures.moved_profiles(profiles(run), estimator="model")
-    lines = [line for line in moved.lines if str(line.get_label()).startswith("step")]
-    assert [line.get_label() for line in lines] == ["step 399", "step 799", "step 1,199"]
-    np.testing.assert_allclose(lines[0].get_ydata(), measurement(1)["mse"][1])
     cost = figures.probe_cost(curves({"": run}))
     np.testing.assert_allclose(np.asarray(cost.lines[2].get_ydata()), 0.04)
 
@@ -316,32 +220,8 @@ def test_gradients_that_are_not_marked_are_said_to_be_perhaps_clipped(tmp_path):
     assert "perhaps clipped" in texts(ax)
 
 
-def test_several_seeds_are_thin_lines_of_one_look(run):
-    runs = {"0": run, "1": run, "2": run}
-    ax = figures.gradient_norms(curves(runs))
-    labels = [line.get_label() for line in ax.lines if not str(line.get_label()).startswith("_")]
-    assert len(ax.lines) == 6 and sorted(labels) == ["largest of a window", "mean of a window"]
-    assert "each of 3 seeds" in texts(ax)
-    found = {each.name for each in probe_panels.several(runs)}
-    assert {"signal_share", "chosen", "share"} <= found and "moved" not in found
-
-
-def test_thirty_tensors_and_many_actions_stay_readable(tmp_path):
-    tensors = tuple(f"layers.{k}.weight" for k in range(30))
-    wide = {k: np.ones(30) for k in ("layer_norm", "layer_ratio", "nonfinite", "zero")}
-    wide |= {k: np.full(17, 0.1) for k in ("saturation", "attenuation")}
-    rows = {"vitals": [window(k, **wide) for k in range(1, 4)]}
-    found = load(written(tmp_path / "run.h5", rows, names=tensors, actions=17))
-    (map_,) = [each for each in probe_panels.panels(found) if each.name == "layer_norm"]
-    labels = [each.get_text() for each in map_.figure.axes[0].get_yticklabels()]
-    assert labels == list(tensors)
-    ax = figures.action_shares(curves({"": found}), quantity="saturation", title="t", unit="u")
-    assert "the first 8 of 17 actions" in " ".join(text.get_text() for text in ax.texts)
-
-
 def test_the_page_of_a_long_run_stays_small(tmp_path):
-    dead = {"dead_columns": 3}
-    rows = {"successive": [burst(40 * k) | (dead if k % 2 else {}) for k in range(1, 1001)]}
+    rows = {"successive": [burst(40 * k) for k in range(1, 1001)]}
     text = page_of(load(written(tmp_path / "run.h5", rows)))
     assert len(text.encode()) < 100_000
     assert not re.search(r"https?://|@import|src=", text)

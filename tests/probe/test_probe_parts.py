@@ -12,7 +12,6 @@ from torch import nn
 from torch.nn.modules import module
 
 import gradlab
-from gradlab.errors import InputError
 from gradlab.probe.alarms.evidence import CAUSES
 from gradlab.probe.parts.moves import Cleared
 from tests.probe.actor_critics import Loop, answers, watched
@@ -81,26 +80,6 @@ def test_what_is_sent_in_parts_and_clipped_is_cleared_all_the_same():
     assert not policy.weight._backward_hooks and not policy.bias._backward_hooks
 
 
-def test_what_the_optimiser_does_not_hold_or_no_loss_reaches_adds_up_to_nothing():
-    policy = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Linear(2, 4))
-    held = policy[1].parameters()
-    checks = [Cleared(policy, torch.optim.SGD(each, 0.1)) for each in (held, [policy[0].bias])]
-    policy(torch.ones(5, 3)).square().sum().backward()
-    for _ in range(12):
-        for each in checks:
-            each.begin()
-        policy[1].zero_grad()  # and what lies below adds up
-        policy(torch.randn(5, 3)).square().sum().backward()
-        for each in checks:
-            each.look()
-    assert checks[0].answer().state == "sound" and checks[1].answer().state == "off"
-    left = Cleared(policy, torch.optim.SGD(policy[0].parameters(), 0.1))
-    for _ in range(12):  # gradients are there, and none comes
-        left.begin()
-        left.look()
-    assert left.answer().state == "waiting"
-
-
 @pytest.mark.parametrize(("cleared", "state"), [(False, "fault"), (True, "sound")])
 def test_saturated_actions_send_gradients_of_0_and_what_was_left_is_seen(cleared, state):
     policy = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Tanh())
@@ -117,15 +96,6 @@ def test_saturated_actions_send_gradients_of_0_and_what_was_left_is_seen(cleared
     assert check.answer().state == state
 
 
-def test_a_policy_that_is_frozen_for_a_while_is_passed_over():
-    policy = torch.nn.Linear(3, 2)
-    check = Cleared(policy, torch.optim.SGD(policy.parameters(), 0.1))
-    policy.requires_grad_(False)
-    check.begin()
-    check.look()
-    assert check.answer().state == "waiting"
-
-
 @pytest.mark.slow
 def test_targets_that_are_copied_now_and_then_are_declared():
     for period, quiet in ((None, False), (400, True)):
@@ -136,17 +106,6 @@ def test_targets_that_are_copied_now_and_then_are_declared():
         )
         loop.run(probe, 300)
         assert (not causes(probe)) == quiet
-
-
-@pytest.mark.slow
-def test_hard_copies_within_the_period_are_sound():
-    loop = Loop("frozen targets")
-    probe = watched(loop)
-    for _ in range(4):
-        loop.run(probe, 100)
-        loop.targets.load_state_dict(loop.critics.state_dict())
-        loop.target_policy.load_state_dict(loop.policy.state_dict())
-    assert not causes(probe)
 
 
 @pytest.mark.slow
@@ -210,23 +169,6 @@ def test_one_optimiser_that_steps_in_turn_and_moves_the_critic_is_told():
             loop.critics.requires_grad_(True)
             loop.follow()
         assert causes(probe) == (set() if frozen else {"actor's steps move the critic"})
-
-
-@pytest.mark.parametrize(
-    "words, given",
-    [
-        ("critic is a str, expected", {"critic": "q"}),
-        (
-            "target is a Linear whose tensors",
-            {"critic": nn.Linear(3, 1), "target": nn.Linear(5, 1)},
-        ),
-        ("period is 0, expected", {"critic": nn.Linear(3, 1), "period": 0}),
-    ],
-)
-def test_networks_that_are_none_are_refused(words, given):
-    loop = Loop()
-    with pytest.raises(InputError, match="^" + words):
-        watched(loop).networks(**given)
 
 
 def test_a_loop_computes_the_same_bits_and_is_free_afterwards():

@@ -12,12 +12,21 @@ import torch
 from torch import nn
 
 import gradlab
-from gradlab.probe import prices, sampler
-from gradlab.probe.budget import GRACE, GUARDED, LOAN
-from gradlab.probe.measured import STARTS, Past, Question
+from gradlab.probe import measured as prices
+from gradlab.probe import sampler
+from gradlab.probe.budget import GRACE, GUARDED
+from gradlab.probe.measured import (
+    CHECKED,
+    FIXED,
+    MARGIN,
+    STARTS,
+    TRIED,
+    Past,
+    Question,
+    first_price,
+    trial_price,
+)
 from gradlab.probe.parts import parts as parts_of_a_loop
-from gradlab.probe.prices import CHECKED, FIXED, MARGIN, TRIED, first_price, trial_price
-from gradlab.runs.probe.measured_columns import STEPS
 from gradlab.truth.oracles import AT_MOST
 
 
@@ -73,12 +82,6 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-def test_without_a_critic_the_price_is_that_of_the_fresh_path(clock):
-    question = Question(task(0.5), None, 0)
-    for price in (trial_price, first_price):
-        assert price(question, policy(), clock) == pytest.approx(MARGIN * STEPS * 4e-3 + FIXED)
-
-
 def test_chains_that_converge_soon_are_priced_by_their_length(clock):
     question = Question(task(0.5), Critic(), 0)
     price = trial_price(question, policy(), clock)
@@ -97,32 +100,6 @@ def test_chains_that_do_not_are_priced_by_the_longest_there_may_be(clock):
 def test_chains_that_are_given_up_are_priced_by_what_was_made_of_them(clock):
     found = first_price(Question(task(1.3), Critic(), 0), policy(), clock)
     assert (found - FIXED) / MARGIN / (4e-3 + CHECKED * 1e-3) < TRIED
-
-
-@pytest.mark.parametrize("share", [0.01, 0.05, 0.2])
-def test_pricing_itself_waits_until_there_is_time_for_it(share, monkeypatch):
-    clock, order = Clock(), []
-
-    def spends(what: str, seconds: float, answer: Any) -> Any:
-        def work(*given: Any) -> Any:
-            order.append(what)
-            clock.now += seconds
-            return answer
-
-        return work
-
-    monkeypatch.setattr(sampler, "trial_price", spends("trial", 0.0, 2.0))
-    monkeypatch.setattr(sampler, "first_price", spends("price", 2.0, 5.0))
-    row = {"starts": 64, "variance": np.ones((4, 3))}
-    monkeypatch.setattr(sampler, "measured", spends("measured", 5.0, (row, Past())))
-    probe = gradlab.Probe(policy(), task=task(0.5), overhead_budget=share, clock=clock)
-    for step in range(1500):
-        clock.now += 1.0
-        with probe(step):
-            pass
-        assert probe.budget.own <= share * probe.budget.elapsed + LOAN + 1e-12
-    assert order[:3] == ["trial", "price", "measured"] and set(order[3:]) == {"measured"}
-    assert order.count("measured") == pytest.approx((1500 / (1 - share) * share - 2) / 5, abs=2)
 
 
 @pytest.mark.parametrize("share", [0.01, 0.05, 0.2])

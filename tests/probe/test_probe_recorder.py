@@ -13,7 +13,6 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from torch import nn
 
 import gradlab
-from gradlab.errors import InputError
 from gradlab.probe.budget import UNSEEN, Budget
 from tests.probe import small_loops
 from tests.probe.actor_critics import answers
@@ -160,17 +159,6 @@ def test_a_batch_that_comes_again_and_again_is_told():
     assert any("the same batch" in alarm.message for alarm in probe.alarms)
 
 
-def test_rows_of_several_steps_accuse_nobody():
-    probe, _, update = probed()
-    rows, after = collected(probe.record(Walk()))
-    several = [
-        a | {"reward": a["reward"] + 0.99 * b["reward"], "next_observation": b["next_observation"],
-             "terminated": b["terminated"]}
-        for a, b in zip(rows, after, strict=True) if not (a["terminated"] or a["truncated"])
-    ]  # fmt: skip
-    assert not told(several, probe, update)
-
-
 def test_transformed_observations_say_where_to_wrap():
     probe, log, update = probed()
     rows, _ = collected(probe.record(Walk()))
@@ -217,11 +205,6 @@ def test_what_an_environment_gives_is_not_changed():
         assert all(np.array_equal(one[name], other[name]) for name in one)
 
 
-def test_what_is_no_environment_is_refused():
-    with pytest.raises(InputError, match=r"^env is a str, expected a gymnasium"):
-        probed()[0].record("Pendulum-v1")
-
-
 @pytest.mark.parametrize("vector", [False, True])
 def test_recording_is_paid_from_the_budget(vector):
     """By a clock that goes on by a second whenever it is read: one second a step and the hooks'."""
@@ -236,13 +219,6 @@ def test_recording_is_paid_from_the_budget(vector):
         env.step(np.zeros((2, 1), np.float32) if vector else np.zeros(1, np.float32))
     assert probe.budget.own == before + 5 * UNSEEN
     probe.close()
-
-
-def test_columns_of_another_length_are_refused():
-    probe, _, _ = probed()
-    probe.record(Walk())
-    with pytest.raises(InputError, match=r"^action has 3 rows, observation has 4"):
-        probe.batch(observation=torch.zeros(4, 2), action=torch.zeros(3, 1))
 
 
 def test_the_ring_forgets_its_oldest_steps():

@@ -9,25 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from gradlab.probe.successive import Repeats, marks
 from gradlab.statistics.successive import fresh, signal
 from tests.probe.small_loops import probed
-
-
-def test_marks_are_equal_for_equal_rows_only():
-    x = torch.randn(6, 3)
-    x[4] = x[1]
-    found = marks([x])
-    assert found is not None and len(found.unique()) == 5 and found[4] == found[1]
-    assert marks([torch.tensor(1.0)]) is None and marks([]) is None
-
-
-def test_shared_and_different_samples_are_counted():
-    batches = [np.array([1.0, 2, 3, 4]), np.array([3.0, 4, 5, 6]), None, np.array([5.0, 6, 7, 8])]
-    found = Repeats.of(batches)
-    np.testing.assert_array_equal(found.shared, [2, np.nan, np.nan])
-    np.testing.assert_array_equal(found.overlap, [0.5, np.nan, np.nan])
-    assert found.distinct == 8 / 12
 
 
 def test_pairs_that_share_more_than_chance_explains_are_left_out():

@@ -56,22 +56,6 @@ def test_a_probe_goes_on_behind_the_last_row(folded, tmp_path):
     assert (np.diff(run.vitals["own_seconds"]) >= 0).all()
 
 
-def test_alarms_of_both_are_kept(tmp_path):
-    log, policy = tmp_path / "run.h5", net()
-    for resume in (False, True):
-        optimizer = torch.optim.SGD(policy.parameters(), 1e-3)
-        probe = gradlab.Probe(policy, optimizer, log=log, resume=resume, clock=lambda: 0.0)
-        for step in range(3):
-            optimizer.zero_grad()
-            with probe(step):
-                (policy(torch.randn(8, 2)).sum() * (torch.nan if step == 1 else 1.0)).backward()
-            if step != 1:
-                optimizer.step()
-        probe.close()
-    numbers = results.load(log).alarms["number"].tolist()
-    assert len(numbers) >= 2 and numbers == list(range(len(numbers)))
-
-
 def test_what_cannot_be_gone_on_in_is_refused_at_once(tmp_path):
     log, foreign = tmp_path / "run.h5", tmp_path / "notes.h5"
     probed(net(), log, 110).close()
@@ -92,14 +76,6 @@ def test_what_cannot_be_gone_on_in_is_refused_at_once(tmp_path):
     assert log.read_bytes() == held and not journal.journal_of(log).exists()
 
 
-def test_a_log_that_another_probe_writes_is_refused(tmp_path):
-    log, policy = tmp_path / "run.h5", net()
-    first = probed(policy, log, 210)
-    with pytest.raises(InputError, match="is being written"):
-        gradlab.Probe(policy, log=log, resume=True)
-    first.close()
-
-
 def test_a_log_with_the_tables_of_another_version_is_left_alone(monkeypatch, tmp_path):
     log = tmp_path / "run.h5"
     probed(net(), log, 110).close()
@@ -108,25 +84,3 @@ def test_a_log_with_the_tables_of_another_version_is_left_alone(monkeypatch, tmp
     with pytest.raises(InputError, match="whose tables are another version's"):
         gradlab.Probe(net(), log=log, resume=True)
     assert log.read_bytes() == held
-
-
-def test_what_is_noted_stands_in_the_next_row(tmp_path):
-    rows: list[dict[str, Any]] = []
-    policy = net()
-    probe = probed(policy, rows.append, 90)
-    for loss in (1.0, torch.tensor(3.0, requires_grad=True), float("nan")):
-        probe.note(critic_loss=loss)
-    probe.note(episode_return=-7)
-    probe.close()
-    (row,) = [each for each in rows if "vitals/looked" in each]
-    assert row["vitals/critic_loss"] == 2.0 and row["vitals/episode_return"] == -7.0
-    with pytest.warns(RuntimeWarning, match="training goes on"):
-        again = probed(policy, None, 1)
-        again.note(critic_loss="large")
-    assert again.off
-
-
-def test_a_run_in_a_missing_folder_cannot_be_resumed_and_no_folder_is_made(tmp_path):
-    with pytest.raises(InputError, match="no run is to go on in"):
-        gradlab.Probe(net(), log=tmp_path / "missing" / "run.h5", resume=True)
-    assert not (tmp_path / "missing").exists()

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import random
-import warnings
 from pathlib import Path
 from typing import Any
 
-import gymnasium
 import numpy as np
 import pytest
 import torch
@@ -16,9 +13,8 @@ from torch import nn
 
 import gradlab
 from gradlab.data.noise import child
-from gradlab.errors import Doubtful, InputError
+from gradlab.errors import InputError
 from gradlab.probe.alarms.steps import IN_A_ROW, KIND, fallen
-from gradlab.probe.recorders import Recorders
 from gradlab.probe.returns import CLOSEST
 from gradlab.reporting.kinds import screen_of
 from gradlab.runs.probe import results, schema
@@ -27,7 +23,7 @@ from gradlab.statistics.paired import difference_of_means
 from gradlab.storage.journal import Journal
 from tests.probe import planted_probe
 from tests.probe.small_loops import net
-from tests.racing.small_environments import Drawing, Side, Sliding, gain_of
+from tests.racing.small_environments import Drawing, Sliding, gain_of
 
 
 def looped(policy: nn.Module, probe: Any, updates: int, rate: float = 0.0, first: int = 0) -> Any:
@@ -56,49 +52,6 @@ def test_rows_are_returns_of_whole_episodes_from_fresh_resets():
     assert values(rows) == pytest.approx(expected, rel=1e-5)
     updates = [row["update"] for row in rows if "returns/value" in row]
     assert set(np.diff(updates)) == {CLOSEST} and (WINDOW - 1) * CLOSEST >= LEAST
-
-
-def test_of_places_side_by_side_a_row_has_the_mean():
-    rows: list[dict[str, Any]] = []
-    probed(gain_of(-1.0), CLOSEST, env=Side, log=rows.append).close()
-    (row,) = [row for row in rows if "returns/value" in row]
-    starts = np.random.default_rng(child(0, "probe episode 0") % 2**31).uniform(1, 2, 3)
-    factor = (0.9 - 0.2) ** 2
-    ends = [sum(factor**t for t in range(1, n + 1)) for n in (10, 5, 2)]
-    assert row["returns/value"] == pytest.approx(-np.mean(starts**2 * ends), rel=1e-5)
-    assert row["returns/episodes"] == 3 and row["returns/length"] == pytest.approx(17 / 3)
-
-
-class Slow(Sliding):
-    """A second for every step."""
-
-    now = 0.0
-
-    def step(self, action):
-        Slow.now += 1.0
-        return super().step(action)
-
-
-@pytest.mark.slow
-def test_the_distance_of_episodes_follows_from_the_budget_and_is_said():
-    Slow.now, rows, share = 0.0, list[dict[str, Any]](), 0.1
-    policy = gain_of(-1.0)
-    optimizer = torch.optim.SGD(policy.parameters(), 0.0)
-    probe = gradlab.Probe(
-        policy, optimizer, env=Slow, log=rows.append, clock=lambda: Slow.now, overhead_budget=share
-    )
-    for step in range(1500):
-        Slow.now += 0.5  # of an update
-        with probe(step):
-            policy(torch.randn(8, 1)).sum().backward()
-        optimizer.step()
-    found = [row for row in rows if "returns/value" in row]
-    # Ten seconds at 6% of the time are one in 167 s, of which the loop has 157.
-    assert found[-1]["returns/every"] == pytest.approx(10 / (0.6 * share) / 0.53, rel=0.1)
-    assert len(found) * 10.0 <= 0.6 * share * Slow.now
-    due = next(row["vitals/due"] for row in rows if "vitals/due" in row)
-    assert "returns: an episode every" in due and "first answer in about" in due
-    probe.close()
 
 
 def dropping() -> nn.Module:
@@ -166,20 +119,12 @@ def test_changes_are_welchs_of_windows_that_do_not_overlap():
     assert planted([0.0, 5.0]).since_begin().direction == "rose"
 
 
-def test_what_is_not_finite_and_what_is_not_full_is_left_out():
-    columns = {"update": np.arange(40), "step": np.arange(40), "value": np.arange(40.0)}
-    columns["value"][3] = np.nan
-    found = Returns.of(columns, WINDOW)
-    assert len(found.value) == 39 and len(found.windows) == 2 and found.lacking == 0
-    assert Returns.of({}, WINDOW).lacking == 2 * WINDOW and not Returns.of({}, WINDOW).changes()
-
-
 LOW = [0.0, -9.0, -9.0, -9.0]
 
 
 def test_a_return_that_stays_below_its_begin_is_alarming():
     alarm = fallen(planted(LOW), "returns")
-    assert alarm.kind == KIND and "was 0 at the begin and is −9" in alarm.message
+    assert alarm.kind == KIND and "fell from 0 to −9" in alarm.message
     assert "signs of the reward" in alarm.message
 
 
@@ -217,31 +162,9 @@ def test_a_loop_that_lowers_its_return_is_told_and_its_log_says_so(tmp_path, cap
     probe = probed(policy, 100 * CLOSEST, rate=1e-3, log=tmp_path / "run.h5")
     probe.close()
     assert KIND in {alarm.kind for alarm in probe.alarms}
-    assert f"{KIND}: the return of the policy was" in capsys.readouterr().err
+    assert f"{KIND}: the return of the policy fell" in capsys.readouterr().err
     screen = screen_of(tmp_path / "run.h5")
-    assert screen.light == "none" and screen.headline.startswith("Since the first window")
-
-
-def test_a_loop_that_raises_it_is_green_and_the_words_have_the_change(tmp_path):
-    probed(gain_of(2.0), 40 * CLOSEST, rate=1e-3, log=tmp_path / "run.h5").close()
-    run, screen = results.load(tmp_path / "run.h5"), screen_of(tmp_path / "run.h5")
-    change = Returns.of(run.returns, WINDOW).changes()[-1]
-    assert screen.light == "act" and not run.alarms and screen.figure == "returns"
-    assert screen.headline.startswith(f"Over the last {change.updates} updates the return rose by")
-
-
-@pytest.mark.slow
-def test_a_probe_goes_on_in_its_log(tmp_path):
-    log, policy = tmp_path / "run.h5", gain_of(-4.0)
-    for k in range(2):
-        first = 50 * CLOSEST * k
-        probe = probed(policy, 50 * CLOSEST, rate=1e-3, first=first, log=log, resume=k > 0)
-        probe.close()
-        assert bool(probe.alarms) == (k == 1)
-    run = results.load(log)
-    assert len(run.returns["value"]) >= 95 and (np.diff(run.returns["update"]) > 0).all()
-    # Each of the two had fewer episodes than an alarm needs.
-    assert KIND in run.alarms["alarm"]
+    assert screen.light == "none" and screen.headline.startswith("The return fell by")
 
 
 def test_files_of_before_are_read(tmp_path):
@@ -256,7 +179,7 @@ def test_files_of_before_are_read(tmp_path):
     run = results.load(tmp_path / "old.h5")
     assert run.returns == {} and run.episodes == {} and run.updates == 100
     screen = screen_of(tmp_path / "old.h5")
-    assert screen.light == "choose" and "give env=make_env" in screen.headline
+    assert screen.light == "choose" and "env=make_env" in screen.headline
 
 
 class Breaking(Sliding):
@@ -287,7 +210,7 @@ def broken():
     ("words", "env", "policy"),
     [
         ("env is a Sliding, expected a function that makes", Sliding(), gain_of(1.0)),
-        ("env is a int, expected a function", 3, gain_of(1.0)),
+        ("env is 3, expected a function", 3, gain_of(1.0)),
         ("env failed .*no such licence", broken, gain_of(1.0)),
         ("env is a object without reset", object, gain_of(1.0)),
         ("draws inside forward", Sliding, Drawing(1, 1)),
@@ -342,23 +265,6 @@ def test_training_episodes_are_read_from_the_loops_own_wrappers():
     assert [row["episodes/number"] for row in rows] == list(range(len(rows)))
 
 
-@pytest.mark.parametrize("give", [np.asarray, torch.as_tensor])
-def test_training_episodes_are_noted_as_arrays(give):
-    returns, rows = trained(300, given=[give])
-    assert [row["episodes/value"] for row in rows] == pytest.approx(returns)
-
-
-def test_wrappers_of_the_probes_own_environment_are_not_the_loops():
-    gymnasium = pytest.importorskip("gymnasium")
-    own = gymnasium.vector.SyncVectorEnv(
-        [lambda: gymnasium.wrappers.RecordEpisodeStatistics(gymnasium.make("CartPole-v1"))] * 2
-    )
-    before, found = Recorders(own), Recorders()
-    before.search()
-    found.search()
-    assert found.found == before.found + 2
-
-
 def told(folder: Path, **tables: Any) -> Any:
     rows = {"vitals": [planted_probe.window(k) for k in range(1, 31)], **tables}
     return screen_of(planted_probe.written(folder / "run.h5", rows, horizon=None, task=""))
@@ -394,60 +300,12 @@ def test_the_light_follows_the_return(means, light, said, tmp_path):
     assert screen.light == light and said in screen.headline
 
 
-def test_training_episodes_serve_where_there_are_no_others(tmp_path):
-    screen = told(tmp_path, episodes=rows_of([0.0, 9.0], window=8))
-    assert screen.light == "act" and "the return of training episodes rose by 9" in screen.headline
-
-
 @pytest.mark.parametrize("share", [0.9, 0.4, 0.001])
 def test_nothing_is_green_without_a_look_at_the_return(share, tmp_path):
     bursts = [planted_probe.burst(40 * k, share) for k in range(1, 13)]
     screen = told(tmp_path, successive=bursts)
     assert screen.light == "choose" and "average" not in screen.headline
-    assert screen.headline.startswith("No alarm. Whether a step helps is not known: give env=")
-
-
-@pytest.mark.parametrize(("means", "light"), [([0.0, 9.0], "act"), ([0.0, 9.0, 1.0], "choose")])
-def test_a_measured_gradient_is_not_green_where_the_return_fell(means, light, tmp_path):
-    rows = {**planted_probe.everything(), "alarms": [], "returns": rows_of(means)}
-    screen = screen_of(planted_probe.written(tmp_path / "run.h5", rows, critic_alone=True))
-    assert screen.light == light and ("the return fell by" in screen.headline) is (light != "act")
-
-
-def test_a_live_view_says_it_too(tmp_path):
-    from gradlab.storage import journal
-    from gradlab.watching.state import view
-
-    rows = {"vitals": [planted_probe.window(1)], "returns": rows_of([0.0, 9.0])}
-    path = planted_probe.written(tmp_path / "run.h5", rows, horizon=None, task="")
-    shown = view(journal.read(path), path)
-    assert shown.screen.headline == "Over the last 800 updates the return rose by 9 ± 0.72."
-
-
-def test_when_the_answer_comes_is_said(tmp_path):
-    due = "returns: an episode every 50 updates, first answer in about 2 minutes"
-    vitals = [planted_probe.window(1, due=due)]
-    screen = told(tmp_path, vitals=vitals, returns=rows_of([0.0]))
-    assert screen.headline == "No alarm. Whether a step helps: first answer in about 2 minutes."
-
-
-def test_wrappers_that_change_rewards_on_one_side_alone_are_named():
-    def scaled():
-        return gymnasium.wrappers.TransformReward(gymnasium.make("Pendulum-v1"), lambda r: r / 10)
-
-    policy = torch.nn.Linear(3, 1)
-    plain = gradlab.Probe(policy, env=lambda: gymnasium.make("Pendulum-v1"))
-    with pytest.warns(Doubtful, match="by TransformReward in the recorded .* by nothing in"):
-        plain.record(scaled())
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", Doubtful)
-        gradlab.Probe(policy, env=scaled).record(scaled())
-
-
-@pytest.mark.parametrize("clock", [None, lambda: None, lambda s: s, lambda: math.nan])
-def test_a_clock_that_gives_no_seconds_is_refused(clock):
-    with pytest.raises(InputError, match=r"clock is .*, expected a function that gives seconds"):
-        gradlab.Probe(torch.nn.Linear(3, 1), clock=clock)
+    assert screen.headline.startswith("No alarm. Whether a step helps is unknown: pass env=")
 
 
 def test_episodes_of_one_update_belong_to_one_window():

@@ -6,10 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-import gradlab
-from gradlab.errors import InputError
 from tests.probe.actor_critics import GAMMA, Loop, answers, watched
 
 N = 64
@@ -162,25 +160,3 @@ def test_time_limits_that_are_ends_are_told(handed):
     found, alarms = told(given | {"advantage": cut}, "rollout")
     assert found["state"] == "fault" and "treat time limits as ends" in alarms[0]
     assert told(r | {"advantage": summed(r)}, "rollout")[0]["state"] == "sound"
-
-
-@pytest.mark.parametrize(
-    "words, given",
-    [
-        ("reward is a str, expected a tensor", {"reward": "r"}),
-        (r"next_value has shape \(3,\), expected", {"next_value": torch.zeros(3)}),
-        (r"target has shape \(5,\), expected", {"target": torch.zeros(5)}),
-    ],
-)
-def test_what_is_no_batch_is_refused(words, given):
-    r = rows()
-    with pytest.raises(InputError, match="^" + words):
-        watched(Loop()).batch(**(r | {"target": target(r, 0.99)} | given))
-
-
-def test_a_rollout_of_one_environment_and_a_probe_without_an_optimiser():
-    r = rollout()
-    one = {k: v[:, 0] if k != "last_value" else v[0] for k, v in r.items() if torch.is_tensor(v)}
-    one |= {"discount": 0.95, "trace": 0.8, "advantage": summed(r)[:, 0]}
-    assert told(one, "rollout")[0]["state"] == "sound"
-    gradlab.Probe(nn.Linear(2, 1)).rollout(**one)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 import gradlab
-from tests.probe.small_loops import linear_task, probed
+from tests.probe.small_loops import linear_task
 
 
 def plain() -> nn.Module:
@@ -121,12 +121,6 @@ def test_updates_have_the_same_bits_with_a_probe(make, updates, tmp_path):
     assert same(without, with_one)
 
 
-def test_a_loop_without_an_optimiser_hook_has_the_same_bits():
-    without, _ = run(plain, False, 200, torch.optim.SGD)
-    with_one, _ = run(plain, True, 200, torch.optim.SGD, log=lambda row: None)
-    assert same(without, with_one)
-
-
 def double_integrator() -> gradlab.Task:
     A = torch.tensor([[1.0, 0.1], [0.0, 0.9]], dtype=torch.float64)
     B = torch.tensor([[0.0], [0.1]], dtype=torch.float64)
@@ -147,29 +141,6 @@ def test_measurements_on_a_task_leave_the_same_bits(make):
     )
     assert probe is not None and len(probe.alarm_log.rows[0]["measured"]) >= 2
     assert same(without, with_one)
-
-
-def test_hooks_of_the_loop_do_not_hear_of_a_measurement():
-    policy, calls = plain().double(), []
-    policy.register_forward_hook(lambda *_: calls.append(1))
-    optimizer = torch.optim.SGD(policy.parameters(), 1e-2)
-    probe = probed(policy, optimizer, task=double_integrator())
-    for step in range(2):
-        with probe(step):
-            policy(torch.zeros(3, 2, dtype=torch.float64)).sum().backward()
-        optimizer.step()
-    assert probe.alarm_log.rows[0]["measured"] and len(calls) == 2
-
-
-def test_the_last_input_is_let_go_with_the_update():
-    policy = plain()
-    optimizer = torch.optim.SGD(policy.parameters(), 1e-2)
-    probe = gradlab.Probe(policy, optimizer, overhead_budget=1.0, clock=lambda: 0.0)
-    with probe(0):
-        policy(torch.zeros(3, 2)).sum().backward()
-    assert probe._updates.watch.inputs[0].shape == (3, 2)
-    optimizer.step()
-    assert probe._updates.watch.inputs == () and probe._updates.watch.arrived is None
 
 
 def test_a_copy_of_a_watched_policy_is_not_watched():

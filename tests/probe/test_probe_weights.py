@@ -109,11 +109,6 @@ def test_weights_are_held_against_the_rollouts_advantages(fault, words, discrete
     assert found["value"] > 0.35 or words
 
 
-def test_without_a_recorder_the_check_says_so():
-    found = ppo("not recorded", False)
-    assert found["state"] == "off" and "probe.record(env)" in found["proof"]
-
-
 @pytest.mark.parametrize("far", [0.0, 2.0, 4.0])
 def test_weights_are_read_where_actions_are_cut_to_their_limits(far):
     """Means that are `far` beyond [−1, 1], and a scale that is nearer to what is left of them."""

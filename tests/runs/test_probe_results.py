@@ -182,9 +182,7 @@ def test_intervals_of_curves_are_those_of_the_columns(run):
     np.testing.assert_allclose(growth["ci_high"] - growth["value"], Z * 0.01)
     share = table[table["quantity"] == "signal_share"]
     np.testing.assert_allclose(share["value"], 0.4)
-    noise = table[table["quantity"] == "signal_to_noise"]
-    np.testing.assert_allclose(noise["value"], 0.4 / 0.6)
-    np.testing.assert_allclose(noise["ci_low"], (0.4 - Z * 0.02) / (0.6 + Z * 0.02))
+    np.testing.assert_allclose(share["ci_low"], 0.4 - Z * 0.02)
     layer = table[(table["quantity"] == "layer_norm") & (table["place"] == NAMES[2])]
     np.testing.assert_allclose(layer["value"], np.arange(1, 31) + 2)
 

@@ -32,7 +32,7 @@ def test_an_alarm_names_its_seed_and_is_told_on_the_terminal(tmp_path, monkeypat
         for kind, message in zip(alarms["alarm"].values, alarms["message"].values, strict=True)
         if kind == "saturated actor"
     ]
-    assert told and all("100% of action 1 is at its limit" in each for each in told)
+    assert told and all("action 1 is at its limit in 100%" in each for each in told)
     seeds = alarms["seed"].values[alarms["alarm"].values == "saturated actor"]
     assert (seeds == 1).all()
     assert "gradlab probe, td3, seed 1, step 40: saturated actor" in capsys.readouterr().err
@@ -119,7 +119,7 @@ def test_the_operation_that_lost_a_seed_is_named(tmp_path, monkeypatch, seeds):
     ]
     assert int(update) > 0
     assert any("NaN first out of log (rows" in text for text in origin)
-    assert any(f"of 16), in update {update}: mend" in text for text in origin)
+    assert any(f"of 16), in update {update}: fix" in text for text in origin)
 
 
 def measured_once(value):

@@ -26,7 +26,7 @@ from gradlab.verdicts import attribution as attributed
 from gradlab.verdicts import choice, comparison
 from gradlab.verdicts.measurement.recommendation import recommendation
 from gradlab.verdicts.measurement.verdict import first_screen, verdict
-from gradlab.verdicts.probe.sentences import verdict as probe_verdict
+from gradlab.verdicts.probe.findings import verdict as probe_verdict
 from gradlab.verdicts.screen import Screen
 from tests import planted_jacobians, planted_remedies
 from tests.choice import planted_gradients

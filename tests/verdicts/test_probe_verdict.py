@@ -1,4 +1,4 @@
-"""What a probe's run is said to mean: planted numbers, and the twin where they do not decide."""
+"""What a probe's run decides: planted numbers, causes before symptoms, no green without a look."""
 
 from math import exp, log, sqrt
 
@@ -6,18 +6,20 @@ import numpy as np
 import pytest
 
 from gradlab.probe.alarms.catalogue import HALF
+from gradlab.probe.alarms.evidence import DESCENT, FEWEST, FROZEN, STORED
+from gradlab.probe.alarms.gradients import ENDED
 from gradlab.runs.probe.results import load
 from gradlab.statistics.intervals import Z
-from gradlab.verdicts.probe.sentences import verdict
+from gradlab.verdicts.probe.findings import OF_INTERVALS, verdict
+from gradlab.verdicts.probe.first_screen import screen
+from gradlab.verdicts.probe.followed import void
 from gradlab.wording import span, two
-from tests.probe.planted_probe import STARTS, alarm, burst, everything, measurement, window, written
-
-WHERE = f"N = {STARTS} starts, step 399"
+from tests.probe.planted_probe import alarm, burst, everything, measurement, window, written
 
 
 @pytest.fixture
 def said(tmp_path):
-    """The sentence about something, of a run of these tables; None where there is none."""
+    """The finding about something, of a run of these tables; None where there is none."""
     numbers = iter(range(100))
 
     def sentence(about, **tables):
@@ -34,95 +36,221 @@ def measured(said):
     return lambda about, **changes: said(about, measured=[measurement(400, **changes)])
 
 
+@pytest.fixture
+def first(tmp_path):
+    """The first screen of a run of these tables, without a task."""
+    return lambda **tables: screen(
+        load(written(tmp_path / "first.h5", tables, horizon=None, task=""))
+    )
+
+
 def test_what_stops_everything_comes_first_and_every_number_has_its_interval_and_n(tmp_path):
     found = verdict(load(written(tmp_path / "run.h5", everything())))
     assert [each.about for each in found] == [
-        "alarms", "returns", "health", "saturation", "signal", "horizon", "rivals", "weights",
-        "source", "critic", "jacobians", "variance", "growth", "tails", "cost",
+        "alarms", "returns", "health", "saturation", "signal", "measurement", "horizon", "rivals",
+        "weights", "source", "critic", "jacobians", "variance", "growth", "tails", "cost",
     ]  # fmt: skip
     for each in found:
-        if each.about not in ("alarms", "health", "tails", "cost"):
+        if each.about not in ("alarms", "health", "measurement", "tails", "cost"):
             assert "CI" in each.text or "95%" in each.text, each
             assert "N = " in each.text, each
 
 
 def test_without_rows_or_a_task_nothing_is_said_of_them(tmp_path):
     (only,) = verdict(load(written(tmp_path / "a.h5", {})))
-    assert only.text.startswith("No alarm was raised in 0 updates")
+    assert only.about == "alarms"
     rows = {k: v for k, v in everything().items() if k in ("vitals", "successive")}
     told = verdict(load(written(tmp_path / "b.h5", rows, horizon=None, task="")))
     assert [each.about for each in told] == ["alarms", "health", "saturation", "signal", "cost"]
 
 
-def test_alarms_are_counted_by_kind_with_their_first_step(said):
-    rows = [alarm(0, 100, "noise"), alarm(1, 150), alarm(2, 200, "noise")]
-    assert said("alarms", alarms=rows).text == (
-        "2 kinds of alarm raised, first: noise (step 99, 2 times), saturated actor (step 149)."
-    )
-
-
 def test_a_clean_run_says_how_many_bad_gradients_it_cannot_exclude(said):
     found = said("health", vitals=[window(k) for k in range(1, 31)])
-    assert "All 3,000 gradients" in found.text
+    assert "3,000" in found.text
     assert f"at most {100 * (1 - 0.05 ** (1 / 3000)):.2g}%" in found.text
-    bad = said("health", vitals=[window(1, nonfinite_updates=7)])
-    assert bad.text == "7 of 100 gradients were not finite (7%)."
+    bad = said("health", vitals=[window(1), window(2, nonfinite_updates=7)])
+    assert "7 of 200 (3.5%)" in bad.text and "step 199" in bad.text
 
 
-@pytest.mark.parametrize(
-    ("share", "windows", "start", "decided"),
-    [(0.9, 10, "The actor is saturated", True), (0.1, 10, "The actor is not saturated", True),
-     (0.55, 2, "Undecided whether the actor is saturated", False)],
-)  # fmt: skip
-def test_saturation_is_that_of_late(said, share, windows, start, decided):
+@pytest.mark.parametrize(("share", "windows"), [(0.9, 10), (0.1, 10), (0.55, 2)])
+def test_saturation_is_that_of_late(said, share, windows):
     early = [window(k, saturation=np.array([1 - share, 0.0])) for k in range(1, 20)]
     late = [window(19 + k, saturation=np.array([0.0, share])) for k in range(1, windows + 1)]
     found = said("saturation", vitals=late if windows < 10 else early + late)
     n = 25 * windows
     margin = sqrt(log(2 / 0.05) / (2 * n))
-    assert found.text.startswith(start) and found.decided is decided
-    assert "action 1" in found.text and f"N = {n} passes" in found.text
-    assert (share - margin > HALF or share + margin < HALF) is decided
-
-
-def test_signal_says_the_cosine_of_a_batch_and_gives_no_advice_on_batches(said):
-    old, new = [burst(40 * k, 0.9) for k in range(1, 9)], [burst(40 * k) for k in range(9, 19)]
-    found = said("signal", successive=old + new)
-    se = 0.02 / sqrt(10)
-    low, high = 0.4 - Z * se, 0.4 + Z * se
-    assert f"cosine {two(sqrt(0.4))} (CI {span(sqrt(low), sqrt(high))}, N = 320" in found.text
-    assert "steps 359–719" in found.text and found.decided and "needs" not in found.text
+    assert "Action 1" in found.text and f"N = {n}" in found.text
+    assert found.decided is (abs(share - HALF) > margin)
 
 
 def test_noise_is_told_from_a_signal_that_is_not_yet_seen(said):
-    noise = said("signal", successive=[burst(40 * k, 1e-3, 5e-3) for k in range(1, 11)])
-    assert noise.decided and noise.text.startswith("The gradient is no better than noise")
+    old, new = [burst(40 * k, 0.9) for k in range(1, 9)], [burst(40 * k) for k in range(9, 19)]
+    found = said("signal", successive=old + new)
+    ends = (0.4 - Z * 0.02 / sqrt(10), 0.4 + Z * 0.02 / sqrt(10))
+    assert f"{two(sqrt(0.4))} (CI {span(*map(sqrt, ends))})" in found.text and found.decided
+    assert "steps 359–719" in found.text and "N = 320" in found.text
+    assert said("signal", successive=[burst(40 * k, 1e-3, 5e-3) for k in range(1, 11)]).decided
     unknown = said("signal", successive=[burst(40, 0.03, 0.03)])
     assert not unknown.decided
-    assert "about 220 more pairs would decide" in unknown.text  # 32 ((1.96 + 0.84)² − 1)
-    assert "N = 16 pairs" in said("signal", successive=[burst(40) | {"fresh": 16}]).text
-
-
-def test_bursts_of_long_ago_say_so(said):
+    assert "about 220 more pairs" in unknown.text  # 32 ((1.96 + 0.84)² − 1)
+    assert "N = 16" in said("signal", successive=[burst(40) | {"fresh": 16}]).text
     lost = burst(80) | {"energy": np.nan, "signal_share": np.nan, "share_se": np.nan}
-    assert "step 39; none since was finite" in said("signal", successive=[burst(40), lost]).text
     assert said("signal", successive=[lost]) is None
 
 
+def test_usable_horizons_are_apart_from_those_that_only_may_be(measured):
+    assert "model 2–3" in measured("horizon").text and measured("horizon").decided
+    cosine = np.full((4, 5), 0.9)
+    low = cosine - np.array([0, 0.1, 0.1, 0.5, 0.5])
+    mse = np.ones((4, 5))
+    ends = dict(cosine_low=low, cosine_high=cosine + 0.05, mse_low=0.9 * mse, mse_high=1.1 * mse)
+    changes = dict(cosine=cosine, mse=mse, **ends)
+    assert "1–2; undecided: 3–4 (of 1–4" in measured("horizon", **changes).text
+    for place, words in ((3, "1–2; undecided: 4 ("), (1, "2; undecided: 4 (")):
+        mse[1, place], ends["mse_low"][1, place] = 2.5, 2.3
+        assert words in measured("horizon", **changes).text
+    ends["cosine_low"][:] = 0.5
+    assert "2, 4 may be" in measured("horizon", **changes).text
+
+
+def test_what_moved_or_reversed_says_when(said):
+    early = measurement(100, kept_low=0, kept_high=1)
+    assert "at step 99 h = 0–1" in said("horizon", measured=[early, measurement(400)]).text
+    same = said("horizon", measured=[measurement(100), measurement(400)])
+    assert "at step" not in same.text
+    early = [measurement(k, over_data=log(3)) for k in (100, 200)]
+    assert "at step 199" in said("rivals", measured=[*early, measurement(400)]).text
+
+
 @pytest.mark.parametrize(
-    ("ratio", "se", "decided"), [(0.25, 0.1, True), (4.0, 0.1, True), (1.2, 0.5, False)]
-)
-def test_the_model_is_compared_with_the_data(measured, ratio, se, decided):
-    found = measured("rivals", over_data=log(ratio), over_data_se=se)
-    ends = span(exp(log(ratio) - Z * se), exp(log(ratio) + Z * se))
-    assert f"{two(ratio)}× (CI {ends}, {WHERE})" in found.text
-    assert found.decided is decided is not found.text.startswith("Undecided")
+    ("about", "changes", "decided", "words"),
+    [
+        ("horizon", dict(chosen_horizon=np.nan, chosen_estimator=np.nan), False, "undecided"),
+        ("horizon", dict(kept_low=0, kept_high=4, kept=np.ones((4, 5))), False, "0 and 4"),
+        ("rivals", dict(over_data=log(0.25), over_data_se=0.1), True,
+         f"0.25× (CI {span(exp(log(0.25) - Z * 0.1), exp(log(0.25) + Z * 0.1))})"),
+        ("rivals", dict(over_data=log(4.0), over_data_se=0.1), True, "4×"),
+        ("rivals", dict(over_data=log(1.2), over_data_se=0.5), False, "1.2×"),
+        ("rivals", dict(over_data=5.0, over_data_se=1000.0), False, "an unknown multiple"),
+        ("weights", dict(weight_zero=0.2, weight_zero_low=0.1, weight_zero_high=0.3), True,
+         "0.2 (CI 0.1–0.3)"),
+        ("weights", dict(weight_zero=0.8, weight_zero_low=0.7, weight_zero_high=0.9), True,
+         "critic's own"),
+        ("weights", dict(weight_zero=0.5, weight_zero_low=0.2, weight_zero_high=0.9), False, ""),
+        ("source", dict(critic_gap=0.5), True, "the critic's"),
+        ("source", dict(critic_gap=-0.5), True, "the model's"),
+        ("source", dict(critic_gap=0.1), False, "undecided"),
+        ("critic", dict(value=-50.0), True, "within"),
+        ("critic", dict(value=150.0), True, "beyond"),
+        ("critic", dict(value=-150.0), True, "beyond"),
+        ("critic", dict(value=-100.5), False, "undecided"),
+        ("variance", {}, True, f"doubles every {two(log(2) / log(1.5))} steps"),
+        ("variance", dict(growth_evidence=-40.0), True, "like a power"),
+        ("variance", dict(growth_evidence=1.0), True, "do not extrapolate"),
+        ("variance", dict(growth=0.01), False, "no exponential growth"),
+        ("growth", dict(lyapunov=0.05), True, "e-fold in 20"),
+        ("growth", dict(lyapunov=-0.05), True, "die out"),
+        ("growth", dict(lyapunov=0.005), False, "undecided"),
+        ("jacobians", dict(jacobian_error=-np.inf), True, "exact"),
+        ("lost jacobians", dict(jacobian_nonfinite=3, starts_lost=2, nonfinite_where="at s"), True,
+         "3 of 1600 (at s)"),
+    ],
+)  # fmt: skip
+def test_a_measurement_says_what_was_planted_and_whether_it_is_decided(
+    measured, about, changes, decided, words
+):
+    found = measured(about, **changes)
+    assert words in found.text and found.decided is decided and "inf" not in found.text
+
+
+def test_jacobians_are_judged_against_the_first_measurement(said, measured):
+    found = said("jacobians", measured=[measurement(100, error=0.1), measurement(400, error=0.2)])
+    assert found.decided and "2× that of the first" in found.text and "refit" in found.text
+    same = [measurement(100, error=0.2), measurement(400, error=0.2)]
+    assert said("jacobians", measured=same).decided
+    vague = [each | {"jacobian_error_se": 0.1} for each in same]
+    assert not said("jacobians", measured=vague).decided
+    assert measured("jacobians", jacobian_error=np.nan) is None
+
+
+@pytest.mark.parametrize("starts", [FEWEST // 2, FEWEST])
+def test_what_rests_on_intervals_decides_from_enough_starts_only(tmp_path, starts):
+    found = verdict(
+        load(written(tmp_path / "run.h5", {"measured": [measurement(4, starts=starts)]}))
+    )
+    resting = [each for each in found if each.about in OF_INTERVALS]
+    assert len(resting) > 4 and any(each.decided for each in resting) is (starts == FEWEST)
+
+
+@pytest.mark.parametrize("changes", [{"reward_max": 0.0, "truth_norm": 0.0}, {"truth_norm": 0.0}])
+def test_what_leaves_nothing_to_decide_is_said_first_and_alone(changes, tmp_path):
+    rows = {k: v for k, v in everything().items() if k != "alarms"}
+    assert void(load(written(tmp_path / "sound.h5", rows))) == ()
+    rows["measured"] = [measurement(900, **changes)]
+    run = load(written(tmp_path / "run.h5", rows))
+    found, told = screen(run), verdict(run)
+    assert (found.light, found.sure) == ("none", "nothing is decided")
+    assert told[0].text == found.headline
+    assert not {"gain", "horizon", "rivals", "weights", "source"} & {each.about for each in told}
+
+
+WORDS = "the critic's targets have not moved for 500 updates: are the target networks updated?"
+
+
+def test_the_cause_comes_before_the_symptom(first):
+    cause = alarm(1, 600, FROZEN) | {"message": WORDS}
+    found = first(vitals=[window(1)], alarms=[alarm(0, 500, "exploding critic"), cause])
+    assert found.headline.startswith(f"T{WORDS[1:]}")
+    assert found.headline.index("step 599") < found.headline.index("exploding critic at step 499")
+    assert found.light == "none" and found.sure == "2 alarms in 600 updates"
+
+
+def test_of_two_causes_the_one_upstream_comes_first_and_what_is_lost_is_the_symptom(first):
+    dies = "the loop died at update 900 (ValueError): parameters are NaN (w) since its step"
+    told = [(500, "learning rate too large"), (600, DESCENT), (700, STORED), (800, "dead path")]
+    rows = [alarm(k, at, kind) | {"message": f"{kind}: look?"} for k, (at, kind) in enumerate(told)]
+    rows.append(alarm(4, 900, ENDED) | {"message": dies})
+    text = first(vitals=[window(1)], alarms=rows).headline
+    places = [text.index(each) for each in (
+        f"{STORED.capitalize()}: look?", "step 699", "learning rate too large (step 499)", DESCENT,
+        dies, "1 other kind",
+    )]  # fmt: skip
+    assert places == sorted(places)
+
+
+def test_a_symptom_without_a_cause_says_what_to_look_at_and_what_has_not_looked(first):
+    symptom = alarm(0, 500, "exploding critic") | {"message": "it grows: look at the rewards"}
+    off = {"update": 100, "step": 99, "number": 0, "check": "targets follow", "state": "off",
+           "proof": "none", "value": 0.0, "threshold": 0.0, "looks": 0, "seconds": 0.0}  # fmt: skip
+    found = first(vitals=[window(1)], alarms=[symptom], checks=[off])
+    assert found.headline.startswith("Exploding critic at step 499: look at the rewards.")
+    assert "1 check" in found.headline
+
+
+@pytest.mark.parametrize("share", [0.03, 0.4, 0.97])
+def test_no_alarm_is_amber_and_prints_no_number_without_information(first, share):
+    found = first(vitals=[window(1)], successive=[burst(40 * k, share) for k in range(1, 9)])
+    assert found.light == "choose" and "unknown" in found.headline
+    assert [each.label.startswith("cosine") for each in found.numbers] == [True]
+
+
+def test_every_check_has_a_line_with_its_proof_and_its_cost(first):
+    about = {"update": 100, "step": 99, "threshold": 0.5}
+    checks = [
+        about | {"number": 0, "check": "targets follow", "state": "sound", "value": 0.005,
+                 "proof": "a move closes 0.005 of the gap", "looks": 20, "seconds": 0.1},
+        about | {"number": 1, "check": "advantages", "state": "off", "value": 0.0,
+                 "proof": "not handed over", "looks": 0, "seconds": 0.0},
+    ]  # fmt: skip
+    found = first(vitals=[window(1)], checks=checks)
+    sound, off = [each for each in found.rest if each.about == "part"]
+    assert sound.decided and "20 looks, 0.1% of the time" in sound.text
+    assert not off.decided and "not handed over" in off.text
+    assert found.sure == "1 of 2 checks of the loop's parts passed"
 
 
 def test_the_price_is_held_against_the_budget(said):
     rows = [window(k) for k in range(1, 31)]
-    assert said("cost", vitals=rows).text == (
-        "The probe took 4% of 50 min, within its budget of 5%, for 3,000 updates."
-    )
+    assert "4% of 50 min; within" in said("cost", vitals=rows).text
     rows[-1] |= {"spent": 0.07}
     assert "above its budget" in said("cost", vitals=rows).text

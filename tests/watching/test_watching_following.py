@@ -1,6 +1,5 @@
 """A reader beside a writer: every acknowledged row is seen, at the price of what is new."""
 
-import os
 import subprocess
 import sys
 import time
@@ -9,8 +8,8 @@ import numpy as np
 import pytest
 
 from gradlab.errors import InputError
-from gradlab.storage import journal, journal_files, records
-from gradlab.storage.journal import discard, journal_of, read
+from gradlab.storage import journal, records
+from gradlab.storage.journal import journal_of, read
 from gradlab.watching.state import SILENT, Watcher
 from tests.watching import grown
 
@@ -83,26 +82,6 @@ def test_a_fold_in_the_middle_of_a_look_hides_no_row(tmp_path, monkeypatch):
         assert iteration(watcher) == 30
 
 
-def test_only_what_has_changed_is_read(tmp_path, monkeypatch):
-    looks, real = [], records.read
-    monkeypatch.setattr(records, "read", lambda path: looks.append(path) or real(path))
-    watcher = Watcher(grown.trained(tmp_path / "run.h5"))
-    first = watcher.state().view
-    assert watcher.state().view is first and len(looks) == 1
-
-
-def test_a_run_that_is_replaced_is_followed_into_the_new_one(tmp_path):
-    watcher = Watcher(grown.trained(tmp_path / "run.h5"))
-    assert iteration(watcher) == 400
-    discard(watcher.path)
-    state = watcher.state()
-    assert state.phase == "waiting" and state.view.screen is None
-    with grown.training(watcher.path) as writer:
-        writer.append("evaluations", grown.evaluation_row(0))
-        writer.append("updates", grown.update_row(1))
-        assert iteration(watcher) == 10
-
-
 def test_a_torn_row_counts_when_it_is_whole(tmp_path):
     path = tmp_path / "run.h5"
     writer = grown.training(path)
@@ -132,18 +111,6 @@ def test_looking_takes_no_lock_and_changes_no_byte(tmp_path):
         assert watcher.state().view.progress.done == 90
 
 
-def test_locks_are_read_from_the_systems_table(tmp_path):
-    table = tmp_path / "locks"
-    table.write_text(
-        "1: FLOCK  ADVISORY  WRITE 617 fe:00:2146306 0 EOF\n"
-        "2: -> FLOCK  ADVISORY  WRITE 618 fe:00:777 0 EOF\n"
-    )
-    assert journal_files.is_held(2146306, table) is True
-    assert journal_files.is_held(6306, table) is False
-    assert journal_files.is_held(777, table) is False  # waits for it
-    assert journal_files.is_held(1, tmp_path / "none") is None
-
-
 def test_the_phase_says_what_the_writer_does(tmp_path):
     path, now = tmp_path / "run.h5", [time.time()]
     watcher = Watcher(path, clock=lambda: now[0])
@@ -160,24 +127,6 @@ def test_the_phase_says_what_the_writer_does(tmp_path):
     assert "before its last iteration (--resume" in watcher.state().told
 
 
-def test_slow_rows_are_no_silence(tmp_path):
-    now = [time.time()]
-    with grown.training(tmp_path / "run.h5") as writer:
-        watcher = Watcher(writer.path, clock=lambda: now[0])
-        for k in range(6):
-            writer.append("updates", grown.update_row(k) | {"seconds": 60.0 * k})
-        now[0] += 100
-        assert watcher.state().phase == "running"
-        now[0] += 250
-        assert watcher.state().phase == "silent"
-
-
-def test_a_complete_run_is_called_complete(tmp_path):
-    with grown.training(tmp_path / "run.h5") as writer:
-        writer.append("updates", grown.update_row(grown.TOTAL // 10))
-    assert Watcher(writer.path).state().told == "the run has ended, complete"
-
-
 @pytest.mark.parametrize(
     ("content", "words"),
     [(b"no HDF5 at all", "not a readable HDF5 file"), (b"GLJ\x01", "not a readable")],
@@ -191,34 +140,3 @@ def test_a_file_that_is_no_run_is_no_end_of_the_view(tmp_path, content, words):
     with grown.training(path) as writer:
         writer.append("updates", grown.update_row(0))
         assert watcher.state().phase == "running"
-
-
-def test_what_was_read_stays_when_the_file_becomes_unreadable(tmp_path):
-    with grown.training(tmp_path / "run.h5") as writer:
-        writer.append("updates", grown.update_row(0))
-    watcher = Watcher(writer.path)
-    assert watcher.state().view.progress.done == 0
-    os.truncate(writer.path, 100)
-    assert watcher.state().phase == "unreadable"
-    assert watcher.state().view.title == "mpg-v2 on pendulum"
-
-
-def test_a_measurement_is_sent_to_the_report(tmp_path):
-    path = tmp_path / "run.h5"
-    rows = {"horizon": records.Array(np.arange(2), ("horizon",))}
-    records.write(path, records.Record({"kind": "profile"}, {"table": rows}))
-    state = Watcher(path).state()
-    assert state.phase == "unreadable" and "gradlab report" in state.told
-
-
-def test_rows_that_are_lost_are_counted(tmp_path):
-    path = tmp_path / "run.h5"
-    writer = grown.training(path)
-    for k in range(4):
-        writer.append("updates", grown.update_row(k))
-    writer._file.close()
-    data = bytearray(journal_of(path).read_bytes())
-    data[len(data) * 3 // 4 - 40] ^= 0xFF
-    journal_of(path).write_bytes(bytes(data))
-    state = Watcher(path).state()
-    assert state.view.lost == 1

@@ -2,7 +2,6 @@
 
 import contextlib
 import threading
-import time
 
 import pytest
 
@@ -90,35 +89,6 @@ def test_a_row_that_comes_is_shown_without_a_reload_and_what_was_unfolded_stays(
         discard(path)
         served.reports.renew()
         tab.wait_for_selector("#live:has-text('waiting for it')")
-
-
-@pytest.mark.slow
-def test_a_rendering_is_paid_for_before_the_next(tmp_path, monkeypatch):
-    with grown.training(tmp_path / "run.h5") as writer:
-        writer.append("evaluations", grown.evaluation_row(0))
-        writer.append("updates", grown.update_row(0))
-        with Server(Watcher(writer.path)) as served:
-            first = served.reports.page()
-            writer.append("updates", grown.update_row(1))
-            served.reports.renew()
-            assert served.reports.page() is first
-            late = time.monotonic() + 1000
-            monkeypatch.setattr(server.time, "monotonic", lambda: late)
-            served.reports.renew()
-            assert served.reports.page() is not first
-
-
-@pytest.mark.slow
-def test_the_page_says_when_the_view_has_ended(browser, hostile):
-    with Server(Watcher(hostile)) as served:
-        threading.Thread(target=served.serve_forever, args=(0.02,), daemon=True).start()
-        tab = browser.new_page()
-        tab.goto(served.url)
-        tab.wait_for_selector("#live:has-text('update 3,000')")
-        served.shutdown()
-    tab.wait_for_selector("#live:has-text('No answer from gradlab watch')")
-    assert tab.locator("figure").count() > 5
-    tab.close()
 
 
 @pytest.mark.slow

@@ -1,20 +1,17 @@
 """The server of a live page answers two questions of this machine, and refuses everything else."""
 
-import contextlib
 import hashlib
 import http.client
 import json
 import re
 import socket
 import threading
-import time
 from base64 import b64encode
 
 import pytest
 
 from gradlab.errors import InputError
-from gradlab.watching import server as serving
-from gradlab.watching.server import AT_LEAST, Places, Server
+from gradlab.watching.server import Server
 from gradlab.watching.state import Watcher
 from tests.watching import grown
 
@@ -102,23 +99,15 @@ def test_the_page_runs_its_own_script_and_asks_its_own_server_alone(server):
     )
 
 
-@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "BREW"])
+@pytest.mark.parametrize("method", ["POST", "OPTIONS", "BREW"])
 def test_nothing_can_be_sent_or_changed(server, method):
     status, headers, _ = asked(server, "/state.json", method)
     assert status == 405 and headers["Allow"] == "GET, HEAD"
 
 
-def test_head_is_get_without_a_body(server):
-    status, headers, body = asked(server, "/", "HEAD")
-    assert (status, body) == (200, b"") and "Content-Security-Policy" in headers
-
-
 PATHS = (
-    "/secret.txt", "/../secret.txt", "/%2e%2e/secret.txt", "/..%2fsecret.txt", "/./state.json",
-    "/x//state.json", "/state.json/", "/state.json?x=1", "/state.json%00", "/%00", "/run.h5",
-    "/run.h5.journal", "/etc/passwd", "//etc/passwd", "/..\\..\\etc\\passwd", "/page.py",
-    "http://127.0.0.1/state.json", "http://evil.example/", "*", "state.json", "file:///etc/passwd",
-    "/" + "a" * 20_000, "/%ff%fe", "/index.html", "/favicon.ico", "/live.js",
+    "/../secret.txt", "/..%2fsecret.txt", "/state.json?x=1", "/state.json%00", "/run.h5",
+    "http://evil.example/", "*", "file:///etc/passwd", "/" + "a" * 20_000, "/%ff%fe",
 )  # fmt: skip
 
 
@@ -153,66 +142,6 @@ def test_a_page_from_elsewhere_whose_name_leads_here_gets_nothing(server, host):
         assert status == 421 and b"mpg" not in body
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1:8080", "localhost", "LOCALHOST:1", "[::1]:99"])
-def test_a_name_of_this_machine_with_the_port_of_a_tunnel_is_answered(server, host):
-    assert asked(server, "/state.json", host=host)[0] == 200
-
-
-def test_two_hosts_are_none(server):
-    answer = raw(server, b"GET / HTTP/1.0\r\nHost: localhost\r\nHost: localhost\r\n\r\n")
-    assert b" 421 " in answer.split(b"\r\n")[0]
-
-
-@pytest.mark.slow
-def test_fifty_connections_that_drip_hold_up_nobody_and_are_dropped(server, monkeypatch):
-    monkeypatch.setattr(serving, "LONGEST", 2.0)
-    slow = []
-    for _ in range(50):
-        slow.append(socket.create_connection(server.server_address[:2]))
-        slow[-1].sendall(b"GET /state.json HT")
-    begun = time.monotonic()
-    for _ in range(5):
-        assert asked(server, "/state.json")[0] == 200
-    assert time.monotonic() - begun < 2.0
-    for each in slow:
-        each.settimeout(serving.SLOW - 1)  # each could go on for longer, a byte at a time
-        with contextlib.suppress(ConnectionResetError):
-            assert each.recv(10) in (b"", b"HTTP/1.0 4")
-        each.close()
-    assert asked(server, "/state.json")[0] == 200
-
-
-def test_who_asks_nothing_makes_way_for_who_comes():
-    places, (first, second, third) = Places(2), [socket.socket() for _ in range(3)]
-    assert places.enter(first) and places.enter(second)
-    places.answer(first)
-    assert places.enter(third)
-    places.answer(second)  # has lost its place
-    places.answer(third)
-    assert not places.enter(second)  # both are being answered
-    places.leave(first)
-    assert places.enter(second)
-
-
-def test_an_answer_that_nobody_reads_makes_way_after_a_while():
-    now = [0.0]
-    places, (first, second) = Places(1, lambda: now[0]), [socket.socket() for _ in range(2)]
-    places.enter(first)
-    places.answer(first)
-    now[0] = AT_LEAST - 0.1
-    assert not places.enter(second)
-    now[0] = AT_LEAST
-    assert places.enter(second)
-
-
 def test_a_port_that_is_taken_is_refused(server, writer):
     with pytest.raises(InputError, match="cannot be had"):
         Server(Watcher(writer.path), server.server_address[1])
-
-
-def test_nothing_is_logged(server, capfd):
-    asked(server, "/none")
-    raw(server, b"\x00\r\n\r\n")
-    raw(server, b"GET /state.json HTTP/1.0\r\nHost: localhost\r\n\r\n", wait=False)
-    time.sleep(0.2)
-    assert capfd.readouterr() == ("", "")

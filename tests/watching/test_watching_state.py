@@ -9,8 +9,6 @@ import pytest
 
 from gradlab.runs.training import probe_results
 from gradlab.storage.journal import Journal
-from gradlab.watching import state as states
-from gradlab.watching.showing import last_of_each_kind
 from gradlab.watching.state import Event, Progress, Watcher, _paced, document
 from tests.probe import planted_probe as planted
 from tests.watching import grown
@@ -32,14 +30,6 @@ def test_a_view_has_the_reports_recommendation_the_rows_pace_and_events_and_is_j
     assert trained.view.events == [Event(300, "", "pendulum diverged")]
     found = json.loads(json.dumps(document(trained), allow_nan=False))
     assert found["title"] == trained.view.title and found["sure"].startswith("◐ Choose")
-
-
-def test_before_the_first_evaluation_the_progress_is_shown(tmp_path):
-    with grown.training(tmp_path / "run.h5") as writer:
-        assert Watcher(writer.path).state().phase == "empty"
-        writer.append("updates", grown.update_row(3))
-        state = Watcher(writer.path).state()
-    assert (state.phase, state.view.progress.done, state.view.screen) == ("running", 30, None)
 
 
 def test_a_probe_shows_its_screen_and_its_alarms(tmp_path):
@@ -83,19 +73,6 @@ def test_a_foreign_configuration_is_told_and_stops_nothing(tmp_path, broken):
         writer.append("updates", grown.update_row(1))
     state = Watcher(writer.path).state()
     assert state.phase == "unreadable" and "not a complete" in state.told
-
-
-def test_looks_rest_for_twenty_times_as_long_as_they_take(tmp_path, monkeypatch):
-    clock = iter((7.0, 7.3))
-    monkeypatch.setattr(states.time, "thread_time", lambda: next(clock))
-    watcher = Watcher(tmp_path / "run.h5")
-    watcher.state()
-    assert watcher.rest == pytest.approx(6.0)
-
-
-def test_alarms_that_repeat_are_told_once_with_their_number():
-    events = [Event(1, "a", "x"), Event(2, "b", "y"), Event(3, "a", "z"), Event(4, "", "w")]
-    assert last_of_each_kind(events) == [(events[1], 1), (events[2], 2), (events[3], 1)]
 
 
 def test_the_terminal_starts_without_what_trains_and_draws():

@@ -46,15 +46,6 @@ def test_the_screen_fits_and_keeps_head_recommendation_events_and_foot(run, widt
     assert "! iteration 3" in text and "learns <img" in text
 
 
-def test_the_newest_alarm_is_kept_where_not_all_fit(tmp_path):
-    told = [planted.alarm(k, 10 * k, f"kind {k}", message="do this. " * 30) for k in range(9)]
-    path = planted.written(tmp_path / "run.h5", {**planted.everything(), "alarms": told})
-    lines = printed(path, 80, 20).splitlines()
-    assert len(lines) <= 20
-    assert any("update 80: kind 8" in line for line in lines)
-    assert any("update 80: kind 8" in line for line in printed(path, 80).splitlines())
-
-
 def test_names_from_a_run_steer_no_terminal_and_nothing_is_told_by_colour_alone(run):
     text = printed(run, 200)
     assert "\x1b" not in text and "\x07" not in text and "\u202e" not in text
@@ -75,12 +66,6 @@ def test_once_prints_the_state_and_json_is_one_document(run, capfd):
     document = json.loads(capfd.readouterr().out)
     assert document["phase"] == "ended" and document["progress"]["done"] == 400
     assert document["numbers"][0]["text"] == "-62"
-
-
-def test_a_run_that_is_not_there_yet_is_waited_for(tmp_path, capfd):
-    assert main(["watch", str(tmp_path / "run.h5"), "--json"]) == 0
-    document = json.loads(capfd.readouterr().out)
-    assert document["phase"] == "waiting" and document["numbers"] == []
 
 
 @pytest.mark.parametrize(
@@ -186,16 +171,7 @@ def test_a_page_is_served_until_ctrl_c_which_is_no_failure(run):
     assert (process.returncode, err) == (0, "") and "has not been touched" in out
 
 
-@pytest.mark.slow
-def test_a_reader_of_a_pipe_that_has_seen_enough_is_no_failure(tmp_path):
-    with grown.training(tmp_path / "run.h5") as writer:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "gradlab", "watch", str(writer.path)],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        assert "no row yet" in process.stdout.readline()
-        process.stdout.close()
-        writer.append("updates", grown.update_row(1))
-        assert process.wait(15) == 0
-        assert process.stderr.read() == ""
-        process.stderr.close()
+def test_a_run_that_was_not_closed_says_so_once(tmp_path):
+    path = planted.written(tmp_path / "run.h5", planted.everything())
+    os.utime(journal_of(path), (1.0, 1.0))
+    assert printed(path, 200).count("closed") == 1

@@ -1,14 +1,8 @@
 """The alarms of the probe's tables, in the order in which a row is tested.
 
-Each is one `AlarmTest`, beside its formula in `gradients`, `steps`, `policy`, `task` or here:
+    ends early    share that reaches the longest horizon + √(ln(1/level) / 2n) < ½
+                  (paths in gradlab's own training loop; Hoeffding, n paths as independent)
 
-ends early    share that reaches the longest horizon + √(ln(1/level) / 2n) < ½
-              (paths of a mixture of horizons in gradlab's own training loop; Hoeffding's
-              inequality, n paths as independent)
-
-An alarm that chance could raise has a false-alarm rate of at most `ALPHA` over a whole run
-(`evidence`), which `analyses.alarms.alarm_rates` has tried, with the power against known faults;
-sizes are exact.
 Alarms of single events, such as the origin of a NaN, are raised where the event is detected.
 """
 

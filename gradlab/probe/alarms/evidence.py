@@ -1,14 +1,7 @@
 """An alarm, its test, and the evidence of a test: the rows of one table and the level of this test.
 
 Every test has a false-alarm rate of at most `ALPHA` over a whole run, however often it is made:
-test k has level α / (k (k + 1)), which sums to α over all k (a union bound, so that the tests may
-depend on each other).
-
-Alarms of the loop's own parts, which are checked where they happen (`gradlab.probe.parts`).
-
-They name causes. Where one is raised, a symptom such as an exploding critic comes second, and of
-several the one that lies upstream comes first: rows, the targets' algebra, who moved what, the
-actor's step, its density.
+test k has level α / (k (k + 1)), which sums to α over all k (`reports/alarms`).
 """
 
 from __future__ import annotations

@@ -1,23 +1,11 @@
 """Alarms from gradients alone: of single updates, of a window, and of successive updates.
 
-    noise         share + t se < 1%       successive gradients have next to nothing in common, all
-                                          recent bursts together
+    noise      share + t se < 1%, all recent bursts together; t: Student's at the test's level
+    growth     g_i > 4^((i − j)/3) max(g_1 … g_j) in five stretches of 20 updates in a row for a
+               critic, in eight for a policy; j ≤ i − 3 is the last before i that was measured
 
-t is Student's quantile at the test's level. What is exact has no rate: a number that is not finite,
-a gradient of exactly 0 through a whole window.
-
-The alarm of a gradient that explodes: its size by stretches of 20 updates, measured or skipped.
-
-    g_i > 4^((i − j)/3) max(g_1 … g_j)   in five stretches in a row for a critic, in eight for a
-                                         policy; j ≤ i − 3 is the last before i that was measured
-
-The size of an update is one tensor's norm, a few microseconds. A single leap, as of the first
-reward, holds for three stretches only; a gradient that comes back from next to nothing, as a
-saturated actor's does, is not beyond all earlier ones. An actor that saturates in its first updates
-comes back through several orders of magnitude within five stretches, hence eight
-(`reports/robustness/third-party`). A critic of an episode that grows a hundredfold, as a pole's
-that stands, does so in hundreds of updates: 4 in 60 is a rate, also where few stretches are
-measured (`reports/loops`). The sizes are exact, and there is no false-alarm rate.
+A single leap holds for three stretches only; a saturated actor that comes back is not beyond all
+earlier sizes, and takes fewer than eight (`reports/robustness/third-party`, `reports/loops`).
 """
 
 from __future__ import annotations
@@ -75,8 +63,7 @@ class GradientGrowth:
         return Alarm(
             self.kind,
             f"the {self.whose} gradient grows without an end, {grown:.2g} times over the last "
-            f"{made} updates: its targets explode; look at the scale of the rewards and at the "
-            f"discount",
+            f"{made} updates: look at the scale of the rewards and at the discount",
         )
 
     def _grown(self, stretch: int, size: float) -> bool:
@@ -105,7 +92,7 @@ def _nonfinite(evidence: AlarmEvidence) -> str | None:
     where = listed(np.asarray(evidence.new["nonfinite"]) > 0, evidence.names)
     return (
         f"the gradient was not finite in {lost} of {int(evidence.at('looked'))} updates ({where}): "
-        f"stop before it spreads, and look at the sample that is named beside this"
+        f"stop, and look at the sample that is named beside this"
     )
 
 
@@ -114,8 +101,8 @@ def lost_now(sizes: Sequence[Any], names: Sequence[str]) -> Alarm:
     where = listed(~np.isfinite([float(x) for x in sizes]), names) or "its norm"
     return Alarm(
         NONFINITE,
-        f"the gradient of this update is not finite ({where}): stop before it spreads, and look "
-        f"at the sample that is named beside this",
+        f"the gradient of this update is not finite ({where}): stop, and look at the sample that "
+        f"is named beside this",
     )
 
 
@@ -145,7 +132,7 @@ def _dead_parameters(evidence: AlarmEvidence) -> str | None:
         return None
     return (
         f"the gradient of {listed(dead, evidence.names)} was exactly 0 in all of {looked} updates: "
-        f"nothing that the loss sees depends on it; look for a detach or a saturated layer"
+        f"look for a detach or a saturated layer"
     )
 
 
@@ -165,8 +152,7 @@ def noise(evidence: AlarmEvidence) -> str | None:
         less = "larger batches or a smaller learning rate"
     return (
         f"successive gradients have at most {max(top, 0.0):.2%} of their squared norm in common "
-        f"({signal.share:.2%} ± {signal.se:.2%}, {signal.pairs} pairs{overlap}): each is mostly "
-        f"noise, or undoes the step before; use {less}"
+        f"({signal.share:.2%} ± {signal.se:.2%}, {signal.pairs} pairs{overlap}): use {less}"
     )
 
 
@@ -182,8 +168,8 @@ def _dead_inputs(evidence: AlarmEvidence) -> str | None:
     columns = "column" if min(counts) == 1 else "columns"
     return (
         f"{min(counts)} {columns} of the first layer's weights had a gradient of exactly 0 in "
-        f"{_PERSISTENT} bursts ({evidence.new.get('dead_where', '')}): always 0, or cut off; look "
-        f"at what the policy is given"
+        f"{_PERSISTENT} bursts ({evidence.new.get('dead_where', '')}): look for inputs of the "
+        f"policy that are always 0"
     )
 
 

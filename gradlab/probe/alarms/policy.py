@@ -1,10 +1,7 @@
 """Alarms from the policy's own actions and tensors.
 
-    saturation    share − √(ln(1/level) / 2n) > ½    Hoeffding, n forward passes, and every of the
-                                                     last 16 rows > ½
-
-What is exact has no rate: a tanh that has let under 2% of the gradient through since the first
-window, a parameter of the model in the policy's update.
+saturation    share − √(ln(1/level) / 2n) > ½ (Hoeffding, n passes), and > ½ in 16 rows; or a
+              tanh has let under 2% of the gradient through since the first window
 """
 
 from __future__ import annotations
@@ -50,9 +47,9 @@ def saturated(evidence: AlarmEvidence) -> str | None:
     since = "since the run began" if born[j] else f"at least {share[j] - margin:.0%}"
     rest = f"{passed[j]:.1%} of" if np.isfinite(passed[j]) else "no"
     return (
-        f"{share[j]:.0%} of action {j} is at its limit ({since}, {n} passes), where a tanh lets "
-        f"{rest} gradient through: lower the policy's gain or its targets, or penalise actions "
-        f"before the tanh"
+        f"action {j} is at its limit in {share[j]:.0%} of its values ({since}, {n} passes), where "
+        f"a tanh lets {rest} gradient through: lower the policy's gain, or penalise actions before "
+        f"the tanh"
     )
 
 

@@ -1,22 +1,12 @@
-"""Alarms from the steps that optimisers make, of the policy and of its critic.
+"""Alarms from the steps that optimisers make, and from returns that stay below the first ones.
 
     does not move   a tensor has a gradient, and no measured step changed a bit of it
-    rate            |Δθ| / |θ| > 2% on average at a learning rate of 0.01 or more; the longest that
-                    was seen on defaults is 0.8% (74 runs, `reports/robustness`)
+    rate            |Δθ| / |θ| > 2% on average at a rate ≥ 0.01; defaults: at most 0.8% (74 runs)
+    returns         t = (J̄_first − J̄_newest) / √(v/n + v/3n), v the larger variance, over `IN_A_ROW`
+                    windows of 250 updates or more, none of which rose
 
-The first is exact; so is the size of the second, which has no rate.
-
-The alarm about returns: the newest windows of episodes lie below the loop's first one.
-
-A sound loop's return falls, too: below its best for a while, and below its begin in the first
-hundreds of updates. What is alarming is a return below its begin in `IN_A_ROW` windows in a row,
-none of which rose, over 250 updates each or more. One window, or one step, never is.
-
-    t = (J̄_first − J̄_newest) / √(v/n + v/3n),   v the larger of both variances
-
-since a rare low return may be missing in one of them. All tests compare with the same first window,
-whose error they share: at `_LEVEL` each, a return that stays is found fallen in at most 0.3%
-of runs of a hundred windows (normal, t3, log-normal and with rare low ones, 2,000 runs each).
+All returns are tested against the same first window: at `_LEVEL` each, at most 0.3% of runs of a
+hundred windows ring falsely (normal, t3, log-normal and with rare low ones, 2,000 runs each).
 """
 
 from __future__ import annotations
@@ -57,9 +47,8 @@ def fallen(returns: Returns, table: str) -> Alarm | None:
     what = "policy" if table == "returns" else "training episodes"
     was, now = (two(float(each.mean())) for each in (first, means[-1]))
     text = (
-        f"the return of the {what} was {was} at the begin and is {now}; it has been lower by "
-        f"{two(lower)} ± {two(half)} in {IN_A_ROW} windows of about {newest[-1].updates:,} "
-        f"updates, and did not rise in any: {CHECK}"
+        f"the return of the {what} fell from {was} to {now}, by {two(lower)} ± {two(half)} over "
+        f"{IN_A_ROW} windows of about {newest[-1].updates:,} updates: {CHECK}"
     )
     return Alarm(KIND, text.replace("-", "−"))
 
@@ -77,9 +66,9 @@ def _actor_still(evidence: AlarmEvidence) -> str | None:
         return None
     norm, rate = evidence.at("grad_norm"), _rate(evidence.at("learning_rate"))
     return (
-        f"none of {evidence.at('stepped'):.0f} steps changed the policy, which has a gradient "
-        f"(norm {norm:.2g} before it is clipped){rate}: look at the rate, the clip, and whose "
-        f"parameters the optimiser holds"
+        f"the policy has a gradient (norm {norm:.2g}), and none of {evidence.at('stepped'):.0f} "
+        f"steps changed it{rate}: look at the rate, the clip, and whose parameters the optimiser "
+        f"holds"
     )
 
 
@@ -113,8 +102,8 @@ def thrown_away(passes: int) -> Alarm:
     """Gradients that were made and cleared again without a step."""
     return Alarm(
         _STILL,
-        f"{passes} backward passes began without a gradient, and the optimiser has not made one "
-        f"step: call its step(), or give the probe the optimiser that steps this policy",
+        f"the optimiser has made no step in {passes} backward passes: call its step(), or give "
+        f"the probe the optimiser that steps this policy",
     )
 
 
@@ -131,7 +120,7 @@ def _critic_still(evidence: AlarmEvidence) -> str | None:
     else:
         return None
     return (
-        f"the critic does not move, in {int(evidence.at('looked'))} updates of the policy: {words};"
+        f"the critic has not moved for {int(evidence.at('looked'))} updates of the policy, {words}:"
         f" look at its rate, and whether its optimiser holds the critic's own parameters"
     )
 
@@ -150,8 +139,8 @@ def _too_long(ratio: float, rate: float, whose: str) -> str | None:
     if not (ratio > _LONG and rate >= _HIGH):
         return None
     return (
-        f"a step moves the {whose} by {ratio:.1%} of its size on average{_rate(rate)}; usual rates "
-        f"move it by 0.01% to 1%: divide it by ten or more"
+        f"a step moves the {whose} by {ratio:.1%} of its size on average{_rate(rate)}, 1% is much: "
+        f"divide the rate by ten"
     )
 
 

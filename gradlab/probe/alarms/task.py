@@ -44,9 +44,8 @@ def _doubling(evidence: AlarmEvidence) -> str | None:
     if not (horizon > 0 and low * horizon > log(2)) or sound:
         return None
     return (
-        f"the variance of the model gradient doubles every {log(2) / slope:.2g} steps (between "
-        f"{log(2) / high:.2g} and {log(2) / low:.2g}, {_starts(evidence)}), so {horizon} steps "
-        f"multiply it by {exp(slope * horizon):.2g}: shorten the horizon"
+        f"the variance of the model gradient doubles every {log(2) / slope:.2g} steps (CI "
+        f"{log(2) / high:.2g} to {log(2) / low:.2g}, {_starts(evidence)}): shorten the horizon"
     )
 
 
@@ -57,11 +56,10 @@ def _diverging(evidence: AlarmEvidence) -> str | None:
         return None
     low, high = log(10) / (rate + margin), log(10) / (rate - margin)
     return (
-        f"under this policy ∂s_t/∂s_0 of the simulator grows tenfold every {log(10) / rate:.2g} "
-        f"steps (between {low:.2g} and {high:.2g}, {_starts(evidence)}), faster than γ discounts, "
-        f"and leaves float32 at step {evidence.at('float32_step'):.0f}: long gradients explode; "
-        f"backpropagate through fewer than {max(ceil(1 / rate), 1)} steps, or stabilise the policy "
-        f"first"
+        f"the simulator's ∂s_t/∂s_0 grows tenfold every {log(10) / rate:.2g} steps under this "
+        f"policy (CI {low:.2g} to {high:.2g}, {_starts(evidence)}) and leaves float32 at step "
+        f"{evidence.at('float32_step'):.0f}: backpropagate through fewer than "
+        f"{max(ceil(1 / rate), 1)} steps, or stabilise the policy first"
     )
 
 
@@ -73,10 +71,9 @@ def _wrong_direction(evidence: AlarmEvidence) -> str | None:
     if not top < 0:
         return None
     return (
-        f"a step along the actor's gradient, which follows the critic alone, lowers the return "
-        f"(cosine {cosine:.2f} with the true gradient, at most {top:.2f}, {_starts(evidence)}): "
-        f"improve the critic; more of its updates per update of the actor, or more data before "
-        f"the actor moves, are the usual ways"
+        f"a step along the actor's gradient lowers the return (cosine {cosine:.2f} with the true "
+        f"gradient, at most {top:.2f}, {_starts(evidence)}): improve the critic, by more of its "
+        f"updates per update of the actor or more data before the actor moves"
     )
 
 
@@ -90,9 +87,9 @@ def _model_away(evidence: AlarmEvidence) -> str | None:
     where = f"horizon {h}" if len(bad) == 1 else f"horizons {horizons((bad + 1).tolist())}"
     certain = f"up to horizon {sure:.0f}" if sure >= 1 else "at no horizon"
     return (
-        f"at {where} the model gradient points away from the true one (cosine at {h}: "
-        f"{cosine[h - 1]:.2f}, at most {top[h - 1]:.2f}, {_starts(evidence)}; the right sign is "
-        f"certain {certain}): {_back(bad + 1, len(cosine))}"
+        f"the model gradient points away from the true one at {where} (cosine at {h}: "
+        f"{cosine[h - 1]:.2f}, at most {top[h - 1]:.2f}, {_starts(evidence)}; its sign is right "
+        f"{certain}): {_back(bad + 1, len(cosine))}"
     )
 
 
@@ -127,10 +124,9 @@ def _worse_than_data(evidence: AlarmEvidence) -> str | None:
     if not gap - margin > 0 or not evidence.at("kept_high") < horizon:
         return None
     return (
-        f"at horizon {horizon} the model gradient's error is {exp(gap):.2g} times that of the "
-        f"critic's gradient alone (at least {exp(gap - margin):.2g}, {_starts(evidence)}): shorten "
-        f"the horizon to {evidence.at('chosen_horizon'):.0f}; `gradlab measure` also compares with "
-        f"the likelihood ratio"
+        f"the model gradient at horizon {horizon} has {exp(gap):.2g} times the error of the data "
+        f"gradient (at least {exp(gap - margin):.2g}, {_starts(evidence)}): shorten the horizon to "
+        f"{evidence.at('chosen_horizon'):.0f}"
     )
 
 
@@ -142,9 +138,9 @@ def _critic_dominated(evidence: AlarmEvidence) -> str | None:
     bias2 = np.asarray(evidence.new["bias2"])[:, -1]
     share = bias2[3] / bias2[1] if bias2[1] > 0 else np.inf
     return (
-        f"with the simulator's own dynamics {share:.0%} of the model gradient's squared bias is "
-        f"left at the longest horizon ({_starts(evidence)}; more than half is certain): improve "
-        f"the critic before the model, or lengthen the horizon"
+        f"the critic makes {share:.0%} of the model gradient's squared bias at the longest horizon "
+        f"(more than half at 95%, {_starts(evidence)}): improve the critic before the model, or "
+        f"lengthen the horizon"
     )
 
 
@@ -155,9 +151,8 @@ def _critic_beyond_bound(evidence: AlarmEvidence) -> str | None:
     if evidence.at("lyapunov") > 0 or not abs(value) - _reach(evidence) * se > bound:
         return None
     return (
-        f"the critic's mean value is {value:.3g} ± {se:.2g} ({_starts(evidence)}), but the largest "
-        f"reward seen, {evidence.at('reward_max'):.3g}, sums to at most {bound:.3g}: stop and "
-        f"refit it"
+        f"the critic's mean value is {value:.3g} ± {se:.2g} ({_starts(evidence)}), beyond the "
+        f"{bound:.3g} that the largest reward seen allows: stop, and refit the critic"
     )
 
 
@@ -175,8 +170,8 @@ def jacobian_drift(evidence: AlarmEvidence) -> str | None:
         return None
     return (
         f"the model's Jacobian error is {exp(gap):.2g} times what it was at step "
-        f"{int(best['step'])} (between {exp(gap - margin):.2g} and {exp(gap + margin):.2g}, "
-        f"{_starts(evidence)}): where the policy goes now the model is worse; refit it there"
+        f"{int(best['step'])} (CI {exp(gap - margin):.2g} to {exp(gap + margin):.2g}, "
+        f"{_starts(evidence)}): refit the model where the policy goes now"
     )
 
 
@@ -199,10 +194,9 @@ def _precision_limited(evidence: AlarmEvidence) -> str | None:
     if not error > max(_PRECISE, noise):
         return None
     return (
-        f"in float32 the gradient at the longest horizon is {error:.1%} off (cosine "
-        f"{evidence.at('float32_cosine'):.4g} with float64, {_starts(evidence)}), more than the "
-        f"{noise:.1%} by which batches of {evidence.at('batch'):.0f} differ: compute it in "
-        f"float64, or shorten the horizon"
+        f"the gradient at the longest horizon is {error:.1%} off in float32 ({_starts(evidence)}), "
+        f"more than the {noise:.1%} by which batches of {evidence.at('batch'):.0f} differ: compute "
+        f"it in float64, or shorten the horizon"
     )
 
 
@@ -213,8 +207,8 @@ def _dead_actions(evidence: AlarmEvidence) -> str | None:
         return None
     which = ", ".join(map(str, np.flatnonzero(dead)))
     return (
-        f"∂f/∂a and ∂r/∂a of action {which} are exactly 0 at all states of {_starts(evidence)}: "
-        f"the model does not feel it; look for a wrong index or a clip"
+        f"the model does not feel action {which}: ∂f/∂a and ∂r/∂a are exactly 0 at all states of "
+        f"{_starts(evidence)}: look for a wrong index or a clip"
     )
 
 

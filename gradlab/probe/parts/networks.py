@@ -11,6 +11,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, final
 
 import torch
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 
 from gradlab.errors import InputError
 from gradlab.probe.isolation import warn
-from gradlab.probe.policy_calls import inert, passing
+from gradlab.probe.policy_calls import Hook, passing
 
 ENTRIES = 256  # of each tensor: whoever moves a tensor moves some of its first ones
 _NEAR = 0.5  # of its size: how far a copy may be from what it was copied from
@@ -58,28 +59,16 @@ class _Pair:
 
 @final
 class Calls:
-    """A hook of all modules: those that are called, and at which states."""
+    """All modules that are called, and at which states."""
 
     def __init__(self) -> None:
         self.at: dict[weakref.ref[nn.Module], int] = {}  # address of the first input's numbers
-        self.on = True
+        self.hook = Hook(self._see, partial(warn, "looks for no target networks"), graded=False)
 
-    def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
-        if torch.compiler.is_compiling() or not self.on:
-            return
-        try:
-            self._see(module, args)
-        except Exception as error:  # the user's forward pass goes on
-            self.on = False
-            warn("looks for no target networks", error)
-
-    def _see(self, module: nn.Module, args: Any) -> None:
+    def _see(self, module: nn.Module, args: Any, output: Any) -> None:
         batch = args[0] if args and isinstance(args[0], Tensor) else None
         if batch is not None and not passing(batch) and batch.ndim > 1 and len(batch) > 1:
             self.at[weakref.ref(module)] = batch.data_ptr()
-
-    def __deepcopy__(self, memo: object) -> Any:
-        return inert
 
     def outermost(self) -> dict[nn.Module, int]:
         """Modules with parameters that no other one that was called holds."""

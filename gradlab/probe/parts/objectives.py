@@ -27,9 +27,9 @@ import torch
 from torch import Tensor, nn
 
 from gradlab.probe.alarms.evidence import DENSITY, DESCENT
-from gradlab.probe.isolation import copied, undisturbed, unwrapped, warn
+from gradlab.probe.isolation import copied, undisturbed, unwrapped
 from gradlab.probe.parts.recorder import CheckAnswer, off
-from gradlab.probe.policy_calls import inert, limits_of, passing
+from gradlab.probe.policy_calls import limits_of, passing
 
 _ROWS = 64  # of the batch
 REFIT = 4  # looks to one in which the loss's terms are weighed, which costs as much again
@@ -105,33 +105,6 @@ class Pass:
 
 
 _Critics = Sequence[tuple[nn.Module, tuple[Tensor, ...]]]  # copies, and what they were given
-
-
-@final
-class Ear:
-    """The hook of one module; copies and pickles of it get an inert one."""
-
-    def __init__(self, hear: Callable[[nn.Module, Any, Any], None]) -> None:
-        self.hear, self.on = hear, True
-
-    def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
-        if torch.compiler.is_compiling() or not (self.on and torch.is_grad_enabled()):
-            return
-        try:
-            self.hear(module, args, output)
-        except Exception as error:  # the user's forward pass goes on
-            self.on = False
-            warn("hears no more of the actor's objective", error)
-
-    def __deepcopy__(self, memo: object) -> Any:
-        return inert
-
-    def __reduce__(self) -> str | tuple[Any, ...]:
-        return _inert, ()
-
-
-def _inert() -> Any:
-    return inert
 
 
 @final

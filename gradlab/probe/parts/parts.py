@@ -11,7 +11,7 @@ import sys
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Protocol, final
 
 import torch
@@ -24,7 +24,7 @@ from torch.optim.optimizer import (
 
 from gradlab.probe.alarms.evidence import Alarm
 from gradlab.probe.budget import GRACE, UNSEEN, Budget
-from gradlab.probe.critics import ForwardHook, pushed
+from gradlab.probe.critics import LastPasses, pushed
 from gradlab.probe.isolation import warn
 from gradlab.probe.parts.formula import OwnFormula
 from gradlab.probe.parts.implied import Implied
@@ -39,7 +39,7 @@ from gradlab.probe.parts.moves import (
     TrainedByLoop,
 )
 from gradlab.probe.parts.networks import CRITIC, Calls, Networks, held, modules
-from gradlab.probe.parts.objectives import ActorObjective, Ear
+from gradlab.probe.parts.objectives import ActorObjective
 from gradlab.probe.parts.recorder import CheckAnswer, off
 from gradlab.probe.parts.rows import STORED, Drawn, Matched, Rows, check_lengths, matched, questions
 from gradlab.probe.parts.targets import (
@@ -51,6 +51,7 @@ from gradlab.probe.parts.targets import (
     check_rows,
     tensors,
 )
+from gradlab.probe.policy_calls import Hook
 from gradlab.probe.row_sinks import AlarmLog
 
 if TYPE_CHECKING:
@@ -124,11 +125,11 @@ class Parts:
         self._frames = _compiled()
         self._states: dict[str, str] = {}
         self._failed: dict[str, str] = {}  # reasons, by check
-        self._ears: list[tuple[nn.Module, Ear]] = []  # of policy and critics, in windows
+        self._ears: list[tuple[nn.Module, Hook]] = []  # of policy and critics, in windows
         self._heard: list[Any] = []  # handles of these; and of what is heard at every update
         self._followed: list[Any] = []
-        self._passes: dict[str, ForwardHook] = {}  # of what is trained
-        self.hooked: dict[nn.Module, ForwardHook] = {}  # by others: a pass is kept once
+        self._passes: dict[str, LastPasses] = {}  # of what is trained
+        self.hooked: dict[nn.Module, LastPasses] = {}  # by others: a pass is kept once
         self._new, self._handed = True, False  # no batch has been handed over
         self._file, self._next = _ROW, _EVERY
 
@@ -380,7 +381,7 @@ class Parts:
             if _compiled() > self._frames or hasattr(self.policy, "_orig_mod"):
                 return
             calls = Calls()
-            self._searching = calls, register_module_forward_hook(calls)
+            self._searching = calls, register_module_forward_hook(calls.hook)
             weakref.finalize(self, self._searching[1].remove)
 
     def _hear(self, critics: Sequence[nn.Module] | None = None) -> None:
@@ -392,7 +393,7 @@ class Parts:
         nested = [part for each in of for part in each.modules() if part is each or part._modules]
         own = [*self.policy.modules()] if of or (critics is None and self.weights.ready) else []
         self._ears = [
-            (part, Ear(what))
+            (part, Hook(what, partial(warn, "hears no more of the actor's objective")))
             for what, parts in zip(hear, (dict.fromkeys(nested), own), strict=True)
             for part in parts
         ]
@@ -402,10 +403,10 @@ class Parts:
         self._passes, self._followed = {}, []
         for k, each in enumerate(trained):
             name = names.get(each, "the critic" if each in self.networks.critics else "")
-            heard = self.hooked.get(each) or ForwardHook(self.budget)
+            heard = self.hooked.get(each) or LastPasses(self.budget)
             self._passes[name or f"network {k}"] = heard
             if each not in self.hooked:
-                self._followed.append(each.register_forward_hook(heard))
+                self._followed.append(each.register_forward_hook(heard.hook))
 
     def _listen_in(self, on: bool) -> None:
         """Hear the actor's objective from now on, or no more: a module with a hook is slower."""

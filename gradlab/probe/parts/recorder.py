@@ -1,15 +1,8 @@
 """What an environment was given and gave: a ring of steps, found again by their observation.
 
-    env = probe.record(env)        gymnasium.Env or gymnasium.vector.VectorEnv
-
-Its seconds are the probe's own, of those at every update.
-
-Observations are kept as numbers of their bytes in float32 (as replays hold them), so that images
-take no room. Where a vector of environments resets by itself, the last observation of an episode is
-`final_obs` of the infos ("same step"), or what was returned, and the step after is no step of an
-episode ("next step").
-
-A check of a loop's parts: what it is asked, and its answer as one line of the log.
+Observations are kept as hashes of their bytes in float32, as replays hold them. Where a vector of
+environments resets by itself, the last observation of an episode is `final_obs` of the infos ("same
+step"), or what was returned, and the step after is none of an episode ("next step").
 """
 
 from __future__ import annotations

@@ -1,14 +1,11 @@
 """Rows of the replay against what was recorded around the environment.
 
-    rewards     correlation of the stored with the paid one     −1: flipped; 0 throughout: lost;
-                or those of the step before
+    rewards     correlation of the stored with the paid one     −1: flipped; 0: lost; or late
     next        the observation after the step                  the first, one late, the reset's
     ends        terminated and truncated of ended steps         lost, or a time limit as an end
     actions     what was stored against what was sent           up to a clip or the limits' scale
 
-A row is found by its observation; where fewer than half are, observations are transformed and
-nothing can be looked at. Rows of n steps are recognised by their next observation. Batches that
-are drawn anew are not all alike while more steps than they hold were recorded.
+A row is found by its observation; where fewer than half are, observations are transformed.
 """
 
 from __future__ import annotations

@@ -2,19 +2,10 @@
 
     y = r + γ (1 − d) v                                 γ̂ by least squares of y − r on (1 − d) v
     A_t = r_t + γ (1 − e_t) v_{t+1} − v_t + γ λ (1 − e_t) A_{t+1}      (GAE, arXiv:1506.02438)
-
-Both are identities: they hold to rounding, or a mistake with a name does, or what was handed over
-is not what the loop uses. Nothing is reconstructed. Where a time limit cuts an episode, v_{t+1} is
-the value of its last observation, which enters through `final_value`.
-
-What PPO's loss multiplies log π(a|s) by, against the advantages that were handed over.
-
     dL/dμ = −w (a − μ)/σ²,   dL/dlogits = −w (1_a − π)        w = −dL/dlog π, up to a constant
 
-a is the action that was recorded where the actor's input was observed, and w that of its row:
-w = b A + c V + d with the advantage A and the value V, b > 0 and c = 0; with returns in A's place
-c = b. The recorded rewards must be those of the rollout, in its order, which says whose advantage
-is whose.
+The first two hold to rounding, or a mistake with a name does. w = b A + c V + d of the advantage A
+and the value V: b > 0 and c = 0 in a sound PPO, c = b with returns in A's place.
 """
 
 from __future__ import annotations

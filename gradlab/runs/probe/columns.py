@@ -1,12 +1,6 @@
-"""One column of the probe's tables as one value: its unit, its axes, and whose number it is.
+"""Columns of the table "vitals": unit, axes, and the formula of those that follow from a `Window`.
 
-A column of "vitals" that follows from the norms of gradients and steps also has its formula, a
-function of the `Window` of one seed's updates.
-
-Columns of the table "vitals": norms, steps, actions and cost of the updates since the last row.
-
-The first of them follow from a `Window` by the formula beside their unit; a new one is a row here,
-at the end, since files keep this order.
+A new one is a row here, at the end: files keep this order.
 """
 
 from __future__ import annotations

@@ -2,10 +2,8 @@
 
     J̄_k − J̄_{k−1}, Welch's interval        windows follow each other and do not overlap
 
-A window has `WINDOW` iterates of the policy, each with a whole episode of its own from a fresh
-reset, because iterates differ by more than starts do: of 250 updates of sound loops 21% lower the
-return, and more than half of shorter steps do. Training episodes have noise, and windows of
-`TRAINED`.
+A window has `WINDOW` iterates of the policy, since iterates differ by more than starts do: of 250
+updates of sound loops 21% lower the return. Training episodes have noise, and windows of `TRAINED`.
 """
 
 from __future__ import annotations

@@ -2,14 +2,9 @@
 
     curves      a row per step, quantity and place (a tensor, an action, a tier)
     profiles    a row per step, estimator, horizon and quantity, as `Profile.table` has them
-    chains      a row per step and number of Jacobians chained
-    choices     a row per step and gradient that may have the smallest error
+    chains, choices      per step: Jacobians chained; gradients that may have the smallest error
 
-Rows at one step, as in PPO, whose loop makes all updates of a rollout there, stand side by side
-between the step before and theirs.
-
-Long runs are thinned: windows of updates are put together (means weighted by updates, largest
-values, counts added), bursts of successive gradients are pooled as one sample.
+Rows at one step, as in PPO, stand side by side after the step before. Long runs are thinned.
 """
 
 from __future__ import annotations
@@ -34,25 +29,17 @@ _BURSTS = 60  # bursts that a figure can show
 _NUMBERS = ("value", "ci_low", "ci_high")
 _CELLS = ("bias2", "variance", "mse", "snr", "mean_norm", "cosine", "sign_agreement")
 _TIERS = ("every update", "successive gradients", "measurements")
-# What has one value per step, the most important first: the return, the critic's value against it,
-# and what the last updates brought.
+# What has one value per step.
 WORDS = {
     "returns": "mean return of 16 episodes",
     "episodes": "mean return of 8 training episodes",
-    "episode_return": "return of an episode",
     "value": "the critic's mean value",
-    "return_bound": "bound of the return",
     "gains": "return gained by a window",
-    "episode_gains": "return gained in training",
     "signal_share": "share of signal in a batch's gradient",
     "grad_norm": "norm of the gradient",
-    "grad_norm_max": "largest norm of the gradient",
     "update_ratio": "size of an update, |Δθ| / |θ|",
     "critic_loss": "the critic's loss",
-    "nonfinite": "gradients that are not finite",
-    "saturation": "saturated actions",
     "weight_zero": "weight of horizon 0",
-    "jacobian_ratio": "Jacobian error over the first one",
     "lyapunov": "Lyapunov exponent λ per step",
 }
 
@@ -188,20 +175,18 @@ def _rows(
 
 
 def _returns(run: ProbeRun) -> Iterator[pd.DataFrame]:
-    """Means of windows of episodes, and their changes: of the policy's own, and of the loop's in
-    training."""
-    for name, gained, table, window in (
-        ("returns", "gains", run.returns, WINDOW),
-        ("episodes", "episode_gains", run.episodes, TRAINED),
-    ):
-        told = Returns.of(table, window)
-        for quantity, found in ((name, told.levels()), (gained, told.changes())):
-            step = np.array([each.step for each in found], dtype=float)
-            value, low, high = (
-                np.array([getattr(each.number, end) for each in found], dtype=float)
-                for end in ("value", "low", "high")
-            )
-            yield _rows(step, quantity, value, (low, high))
+    """Means of windows of episodes: of the policy's own, with their changes, and in training."""
+    own = Returns.of(run.returns, WINDOW)
+    training = Returns.of(run.episodes, TRAINED)
+    for quantity, found in (
+        ("returns", own.levels()), ("gains", own.changes()), ("episodes", training.levels()),
+    ):  # fmt: skip
+        step = np.array([each.step for each in found], dtype=float)
+        value, low, high = (
+            np.array([getattr(each.number, end) for each in found], dtype=float)
+            for end in ("value", "low", "high")
+        )
+        yield _rows(step, quantity, value, (low, high))
 
 
 def _vitals(run: ProbeRun) -> Iterator[pd.DataFrame]:
@@ -211,9 +196,8 @@ def _vitals(run: ProbeRun) -> Iterator[pd.DataFrame]:
     step = merged["step"]
     for name in ("grad_norm", "grad_norm_max", "update_ratio", "marked", "looked"):
         yield _rows(step, name, merged[name])
-    for name in ("critic_loss", "episode_return"):
-        if name in run.vitals:
-            yield _noted(run.vitals, name)
+    if "critic_loss" in run.vitals:
+        yield _noted(run.vitals, "critic_loss")
     yield _rows(step, "nonfinite", merged["nonfinite_updates"])
     for k, place in enumerate(run.parameters):
         yield _rows(step, "layer_norm", merged["layer_norm"][:, k], place=place)
@@ -289,33 +273,17 @@ def shares(run: ProbeRun) -> dict[str, _Floats]:
 def _successive(run: ProbeRun) -> Iterator[pd.DataFrame]:
     if not run.successive:
         return
-    bursts = run.successive["step"]
-    begin = [group[0] for group in _groups(len(bursts))]
-    for name in ("dead_columns", "columns"):
-        most = np.fmax.reduceat(run.successive[name], begin)
-        yield _rows(bursts[[*(k - 1 for k in begin[1:]), -1]], name, most)
     at, estimates = signals(run)
     if not estimates:
         return
-    groups = _groups(len(estimates))
+    # Neighbouring bursts are shown as one.
+    groups = np.array_split(np.arange(len(estimates)), min(len(estimates), _BURSTS))
     step = np.array([at[group[-1]] for group in groups])
     together = [pooled([estimates[k] for k in group]) for group in groups]
     share = np.array([each.share for each in together])
     margin = Z * np.array([each.se for each in together])
     low, high = share - margin, np.minimum(share + margin, 1.0)
     yield _rows(step, "signal_share", share, (low, high))
-    yield _rows(step, "signal_to_noise", _odds(share), (_odds(low), _odds(high)))
-
-
-def _groups(count: int) -> list[NDArray[np.intp]]:
-    """Neighbouring bursts that are shown as one."""
-    return np.array_split(np.arange(count), min(count, _BURSTS))
-
-
-def _odds(share: _Floats) -> _Floats:
-    """|E g|² / tr Cov(g) of one batch."""
-    with np.errstate(divide="ignore"):
-        return np.where(share < 1, share / (1 - share), np.inf)
 
 
 def _measured(run: ProbeRun) -> Iterator[pd.DataFrame]:

@@ -301,7 +301,7 @@ class _Instruments:
             with self.budget.paying():
                 found = self.origins.of(int(member))
             if found:
-                words = f"{found}: mend that operation, or what is fed to it"
+                words = f"{found}: fix that operation, or what is fed to it"
                 self.rows.report(Alarm(ORIGIN, words), int(member))
         self._lost = self.run.lost.copy()
 

@@ -1,1 +1,1 @@
-"""Sentences about the run of a probe."""
+"""What the run of a probe says: its first screen, and one finding for each number."""

@@ -5,42 +5,36 @@ not declared        the step to take by the newest measurement
 not measured        whether the last updates raised the return: `returns`
 
 Green is a measured gradient or a return that rose. Where nobody looked at the return the screen
-says so, and when it will be known; signs of health in the gradients alone are no all-clear.
+says so, and when it will be known; signs of health in the gradients alone are no all-clear. A
+number stands here only where it says something: no 0% of lost gradients, no cost within its budget.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import isfinite, sqrt
 
-from gradlab.probe.alarms.catalogue import ALPHA, HALF
-from gradlab.probe.alarms.evidence import FEWEST
+from gradlab.probe.alarms.catalogue import HALF
+from gradlab.probe.alarms.evidence import CAUSES, FEWEST
 from gradlab.probe.alarms.gradients import ENDED, LOST_CRITIC, NONFINITE, ORIGIN
 from gradlab.probe.alarms.steps import CHECK
 from gradlab.probe.alarms.steps import KIND as FALLING
 from gradlab.runs.probe.results import ProbeRun
 from gradlab.runs.probe.tables import signals
 from gradlab.statistics.intervals import Z
-from gradlab.statistics.successive import Signal, pooled
+from gradlab.statistics.successive import pooled
 from gradlab.verdicts.measurement.recommendation import recommendation
 from gradlab.verdicts.phrases import capital
+from gradlab.verdicts.probe.findings import RECENT, too_few, verdict
 from gradlab.verdicts.probe.followed import Followed, facts_of, followed, other_horizons, void
-from gradlab.verdicts.probe.measured import too_few
-from gradlab.verdicts.probe.parts import causes, unchecked
-from gradlab.verdicts.probe.returns import COUNTED, Seen, seen, told, waiting
-from gradlab.verdicts.probe.sentences import RECENT, verdict
+from gradlab.verdicts.probe.returns import Seen, seen, told, waiting
 from gradlab.verdicts.screen import NOTHING, Fact, Light, Screen, Sentence
 from gradlab.wording import cosine, cosines, percent
 
-# What a fault shows up in; a fault that is not named here is seen in the norms.
+# The panel in which a fault shows; one that is not named here is seen in the norms.
 SEEN_IN = {
-    ENDED: "nonfinite",
-    NONFINITE: "nonfinite",
-    ORIGIN: "nonfinite",
-    "first non-finite operation": "nonfinite",
     "dead path": "layer_norm",
-    "dead inputs": "dead_columns",
     "gradient no better than noise": "signal_share",
     "saturated actor": "saturation",
     "actor does not move": "update_ratio",
@@ -60,8 +54,8 @@ SEEN_IN = {
 }
 _WORST = (ENDED, NONFINITE, ORIGIN)
 _DIRECTION = "wrong direction"
-
-
+# Alarms whose message is a cause, too: steps that are none, or far too long.
+_OF_STEPS = ("actor moves in part", "critic's learning rate too large")
 _UNCLOSED = "This run ended without being closed."
 
 
@@ -76,7 +70,7 @@ def _screen(run: ProbeRun) -> Screen:
     kinds = Counter(str(each) for each in run.alarms.get("alarm", ()))
     rest = tuple(verdict(run))
     if (reasons := void(run)) and not set(_WORST) & set(kinds):
-        return Screen(reasons[0], "none", NOTHING, tuple(_finite(run)), "grad_norm", rest)
+        return Screen(reasons[0], "none", NOTHING, tuple(_lost(run)), "grad_norm", rest)
     # Newer windows say more of the return than the first alarm about it.
     if (lately := seen(run)) is not None and lately.since.direction != "fell":
         del kinds[FALLING]
@@ -105,52 +99,71 @@ def _by_its_gradient(run: ProbeRun, own: Followed, rest: tuple[Sentence, ...]) -
     lights: dict[str, Light] = {"raised": "act", "lowered": "none", "unknown": "choose"}
     sure = f"not reliable below {FEWEST} starts" if few else f"{word} ({own.cosine.n} starts)"
     how = f"⟨g, ∇J⟩/(|g||∇J|) of the critic's gradient, h = 0, at step {own.step:,}."
-    fact = Fact("cosine of the actor's gradient with that of the return",
-                cosine(own.cosine.clipped).replace("-", "−"), how)  # fmt: skip
-    facts = (fact, *_cosine(run), *_finite(run))
+    value = cosine(own.cosine.clipped).replace("-", "−")
+    fact = Fact("cosine of the actor's gradient with that of the return", value, how)
     # What was measured of one step does not outweigh what came of many.
     doubted = few or (fell and own.direction == "raised")
     light: Light = "choose" if doubted else lights[own.direction]
-    return Screen(headline, light, sure, facts, "cosine", rest)
+    return Screen(headline, light, sure, (fact, *_cosine(run), *_lost(run)), "cosine", rest)
+
+
+@dataclass(frozen=True)
+class _Cause:
+    """One that a check has proved, or a step that its optimiser makes.
+
+    Attributes:
+        words: end with the line to look at; step: since when.
+    """
+
+    kind: str
+    words: str
+    step: int
+
+
+def _causes(run: ProbeRun) -> list[_Cause]:
+    """Those upstream first, the optimisers' own last."""
+    kinds, found = [str(each) for each in run.alarms.get("alarm", ())], []
+    for kind in (*CAUSES, *_OF_STEPS):
+        if kind in kinds:
+            words = capital(_message(run, kind))
+            words = words if words.endswith(("?", ".")) else f"{words}."
+            found.append(_Cause(kind, words, int(run.alarms["step"][kinds.index(kind)])))
+    return found
 
 
 def _faulty(
     run: ProbeRun, kinds: Counter[str], rest: tuple[Sentence, ...], own: Followed | None = None
 ) -> Screen:
     """The cause and the line to look at, then the symptom; without a cause the worst symptom."""
-    found = causes(run)
+    found = _causes(run)
     of_causes = {each.kind for each in found}
     # What is lost, else windows of returns that fell, else the first alarm that is no cause.
     order = (*_WORST, FALLING, *map(str, run.alarms["alarm"]))
     worst = next((each for each in order if each in kinds and each not in of_causes), "")
-    named = of_causes | ({worst} if worst else set())
     if found:
         first = found[0]
-        text = f"{first.words} Seen from {_since(first.step)} on."
-        further = [f"{each.kind} (from {_since(each.step)} on)" for each in found[1:]]
-        text += f" Beside it: {', '.join(further)}." if further else ""
-        text += f" Symptom: {_shown(run, worst)}." if worst else ""
+        text = f"{first.words} First seen at {_step(first.step)}."
+        further = [f"{each.kind} ({_step(each.step)})" for each in found[1:]]
+        text += f" Also: {', '.join(further)}." if further else ""
+        text += f" Symptom: {_symptom(run, worst)}." if worst else ""
     else:
-        lead = "" if worst in (ENDED, FALLING) else "Mend this loop before you train on: "
-        text = capital(f"{lead}{_shown(run, worst)}{_advice(run, worst)}")
+        text = capital(f"{_symptom(run, worst)}{_advice(run, worst)}")
+    named = of_causes | {worst} | ({ORIGIN} if worst == NONFINITE else set())
     more = len(kinds.keys() - named)
-    text += f" {more} more kind{'s' * (more > 1)} of alarm." if more else ""
+    text += f" {more} other kind{'s' * (more > 1)} of alarm." if more else ""
     if own is not None and own.direction == "lowered":
         text += f" At step {own.step:,} a step along the actor's gradient lowered the return."
-    label = "kind of alarm" if len(kinds) == 1 else "kinds of alarm"
-    count = Fact(label, str(len(kinds)), "Kinds in the table alarms of the run.")
-    facts = (count, *_finite(run), *_cosine(run))
     raised = sum(kinds.values())
     sure = f"{raised} alarm{'s' * (raised > 1)} in {run.updates:,} updates"
     figure = SEEN_IN.get(found[0].kind if found else worst, "grad_norm")
-    return Screen(text, "none", sure, facts, figure, rest)
+    return Screen(text, "none", sure, (*_lost(run), *_return(run), *_cosine(run)), figure, rest)
 
 
-def _shown(run: ProbeRun, kind: str) -> str:
-    """A symptom in words, without what to do."""
+def _symptom(run: ProbeRun, kind: str) -> str:
+    """In words, without what to do."""
     names, lately = [str(each) for each in run.alarms["alarm"]], seen(run)
     if kind == FALLING and lately is not None:
-        return f"since the first window the return {told(lately.since)}"
+        return f"the return {told(lately.since)} since the first window"
     if kind == ENDED:
         return _message(run, kind)
     return f"{kind} at step {int(run.alarms['step'][names.index(kind)]):,}"
@@ -163,13 +176,14 @@ def _advice(run: ProbeRun, kind: str) -> str:
     if kind in (NONFINITE, ORIGIN, LOST_CRITIC):
         todo = message  # what was lost is not to be parted from where
     text = f": {CHECK}." if kind == FALLING else f": {todo}." if found and kind != ENDED else "."
+    text += "" if kind == ENDED else " Fix this before you train on."
     off = unchecked(run)
     have = "check of the loop's parts has" if off == 1 else "checks of the loop's parts have"
     return text + (f" {off} {have} not looked." if off else "")
 
 
 def _message(run: ProbeRun, kind: str) -> str:
-    """Of the newest alarm of this kind, of an origin the first; "" where there is none."""
+    """Of the newest alarm of this kind, whose number is the freshest; of an origin the first."""
     names = [str(each) for each in run.alarms["alarm"]]
     if kind not in names:
         return ""
@@ -177,8 +191,13 @@ def _message(run: ProbeRun, kind: str) -> str:
     return str(run.alarms["message"][first])
 
 
-def _since(step: int) -> str:
+def _step(step: int) -> str:
     return f"step {step:,}" if step else "the beginning"
+
+
+def unchecked(run: ProbeRun) -> int:
+    """How many checks are off, or have no answer yet."""
+    return sum(str(each) in ("off", "waiting") for each in run.checks.get("state", ()))
 
 
 def _sound(run: ProbeRun, rest: tuple[Sentence, ...]) -> Screen:
@@ -192,31 +211,26 @@ def _sound(run: ProbeRun, rest: tuple[Sentence, ...]) -> Screen:
         return replace(step, sure=f"{sure}; no alarm", light=shown, figure="cosine")
     if lately is not None:
         return _by_return(run, lately, rest)
-    text = f"No alarm. {waiting(run)}"
-    signal = _signal(run)
-    if signal is not None and _share(signal)[0] <= 0:
+    text, numbers = f"No alarm. {waiting(run)}", _cosine(run)
+    if numbers and numbers[0].text.startswith("≤"):
         text += " A batch's gradient is not known to be more than noise."
-    text += _weight(run)
-    facts = (*_cosine(run), *_finite(run), *_spent(run))
-    figure = "grad_norm" if signal is None else "signal_share"
     sure = "the loop's parts were not checked"
     if run.checks:
         all_ = len(run.checks["number"])
         sure = f"{all_ - unchecked(run)} of {all_} checks of the loop's parts passed"
-    return Screen(text, "choose", sure, facts, figure, rest)
+    figure = "signal_share" if numbers else "grad_norm"
+    return Screen(text + _weight(run), "choose", sure, (*numbers, *_lost(run)), figure, rest)
 
 
 def _by_return(run: ProbeRun, lately: Seen, rest: tuple[Sentence, ...]) -> Screen:
     """The last updates by windows of episodes, without a fault and without a measured gradient."""
     change = lately.newest
     text = " ".join(filter(None, (lately.text, lately.count))) + _weight(run)
+    fell = "it fell lately" if change.direction == "fell" else "not shown above its first window"
+    sure = "above its first window (99.8%)" if lately.raised else f"no alarm; {fell}"
     light: Light = "act" if lately.raised else "choose"
-    lower = "it fell lately" if change.direction == "fell" else "not shown above its begin"
-    sure = "above its begin (99.8%)" if lately.raised else f"no alarm; {lower}"
-    how = f"Mean over the newest window of {change.number.n} {COUNTED[lately.source]}."
-    mean = f"{change.mean:.4g}".replace("-", "−")
-    facts = (Fact("return of an episode", mean, how), *_finite(run), *_spent(run))
-    return Screen(text, light, sure, facts, lately.source, rest)
+    shown = (*_return(run), *_cosine(run), *_lost(run))
+    return Screen(text, light, sure, shown, lately.source, rest)
 
 
 def _weight(run: ProbeRun) -> str:
@@ -231,28 +245,30 @@ def _weight(run: ProbeRun) -> str:
     return ""
 
 
-def _finite(run: ProbeRun) -> list[Fact]:
-    if not run.vitals:
+def _lost(run: ProbeRun) -> list[Fact]:
+    """The share of lost gradients, where there are any."""
+    if not run.vitals or not run.vitals["nonfinite_updates"].any():
         return []
     looked, lost = (int(run.vitals[name].sum()) for name in ("looked", "nonfinite_updates"))
     how = "nonfinite_updates / looked, summed over the table vitals."
     return [Fact(f"of {looked:,} gradients are not finite", percent(lost / max(looked, 1)), how)]
 
 
-def _signal(run: ProbeRun) -> Signal | None:
-    _, found = signals(run)
-    return pooled(found[-RECENT:]) if found else None
-
-
-def _share(signal: Signal) -> tuple[float, float]:
-    return signal.share - Z * signal.se, min(signal.share + Z * signal.se, 1.0)
+def _return(run: ProbeRun) -> list[Fact]:
+    """Of an episode, by the newest window."""
+    if (lately := seen(run)) is None:
+        return []
+    how = f"Mean over the newest window of {lately.newest.number.n} {lately.counted}."
+    return [Fact("return of an episode", f"{lately.newest.mean:.4g}".replace("-", "−"), how)]
 
 
 def _cosine(run: ProbeRun) -> list[Fact]:
-    signal = _signal(run)
-    if signal is None:
+    """Of one batch with the mean gradient lately; a bound where its interval reaches 0."""
+    _, found = signals(run)
+    if not found:
         return []
-    low, high = _share(signal)
+    signal = pooled(found[-RECENT:])
+    low, high = signal.share - Z * signal.se, min(signal.share + Z * signal.se, 1.0)
     how = (
         "√(|E g|² / E |g|²), |E g|² from products of successive gradients, pooled over the last "
         f"{RECENT} bursts ({signal.pairs:,} pairs; table successive)."
@@ -262,10 +278,3 @@ def _cosine(run: ProbeRun) -> list[Fact]:
         return [Fact("cosine of one batch with the mean", most, how)]
     ends = cosines(sqrt(low), sqrt(high))
     return [Fact(f"cosine of one batch with the mean, {ends}", cosine(signal.cosine), how)]
-
-
-def _spent(run: ProbeRun) -> list[Fact]:
-    if not isfinite(run.spent):
-        return []
-    how = f"Seconds of the probe over all that have passed; each alarm is false in {ALPHA:.0%}"
-    return [Fact("of the time went to the probe", percent(run.spent), f"{how} of runs.")]

@@ -2,23 +2,9 @@
 
     DDPG, TD3, SAC    E[J_θπᵀ ∂_a Q(s, π_θ(s))]: the critic alone, the cell (data, h = 0)
 
-Its cosine with ∇_θ J at visited states decides, by the newest measurement that has one. A horizon
-of a model is no choice of such a loop, and comes second.
-
-What leaves nothing to decide from a probe's newest measurement on the task.
-
-    reward   no reward but 0 on any path
-    policy   a true gradient of exactly 0
-
-A model that is exact is no such reason: its gradients compete, and that it is exact is said where
-its Jacobians are (`verdicts.probe.measured`).
-
-The scale of a critic takes returns, which `gradlab.measure` has and a probe's short paths have not.
-
-What a probe's newest measurement says about the next step, as `Facts`.
-
-At states that the policy visits, the matched truth of first-action gradients is the gradient of
-the return, E_ν[J_θπᵀ ∂_a Q^π] = (1 − γ) ∇_θ E_ζ[V^π]: the cosine with it is the gain of a step.
+The newest measurement decides. At states that the policy visits the matched truth of first-action
+gradients is the gradient of the return, E_ν[J_θπᵀ ∂_a Q^π] = (1 − γ) ∇_θ E_ζ[V^π]: the cosine with
+it is the gain of a step. A horizon of a model is no choice of such a loop, and comes second.
 """
 
 from __future__ import annotations
@@ -31,9 +17,8 @@ import scipy
 
 from gradlab.runs.competing import best_shown
 from gradlab.runs.identity import by_default, competing
-from gradlab.runs.probe.measured_columns import LAW
 from gradlab.runs.probe.results import ProbeRun
-from gradlab.runs.probe.schema import ESTIMATORS
+from gradlab.runs.probe.schema import ESTIMATORS, LAW
 from gradlab.statistics.intervals import Z
 from gradlab.statistics.number import Number
 from gradlab.statistics.selection import COVERAGE
@@ -91,20 +76,20 @@ def facts_of(run: ProbeRun) -> Facts | None:
 
 
 def void(run: ProbeRun) -> tuple[str, ...]:
-    """Sentences, the first reason first; () where something can be decided."""
+    """Why nothing can be decided: no reward but 0, or a true gradient of exactly 0."""
     if not run.measured:
         return ()
     row = {name: column[-1] for name, column in run.measured.items()}
     reasons = []
     if float(row.get("reward_max", np.nan)) == 0:
         reasons.append(
-            "The reward is 0 on every path of the task so far: the true gradient is exactly 0, so "
-            "nothing can be decided: mend the reward."
+            "The reward is 0 on every path of the task so far, and so is the true gradient: fix "
+            "the reward."
         )
     elif float(row.get("truth_norm", np.nan)) == 0:
         reasons.append(
-            "The true gradient is exactly 0: this policy does not move the return, or the reward "
-            "is constant, so nothing can be decided: look for a dead output or ignored actions."
+            "The true gradient is exactly 0: this policy does not move the return. Look for a dead "
+            "output, ignored actions, or a constant reward."
         )
     return tuple(reasons)
 

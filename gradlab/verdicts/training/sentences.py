@@ -27,7 +27,7 @@ from gradlab.runs.training.results import GOALS, Training, asynchrony, first_rea
 from gradlab.statistics.intervals import Z
 from gradlab.statistics.successive import pooled
 from gradlab.verdicts.phrases import capital, usable_text
-from gradlab.verdicts.probe.sentences import RECENT
+from gradlab.verdicts.probe.findings import RECENT
 from gradlab.verdicts.screen import Sentence
 from gradlab.wording import cosine, cosines, duration, percent, span, times, two
 

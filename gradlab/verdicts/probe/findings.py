@@ -1,0 +1,417 @@
+"""What a probe's run shows, one finding each: number, 95% interval, threshold, what it decides.
+
+What was not measured has none: the page says how to get it. Findings on the task are those of the
+newest measurement, whose step and starts stand once, in front.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from math import inf, log, sqrt
+
+import numpy as np
+
+from gradlab.probe.alarms.catalogue import ALPHA, HALF, NOISE
+from gradlab.probe.alarms.evidence import FEWEST
+from gradlab.runs.decision_rules import COSINE, EXCESS, LogRatio, in_ranges
+from gradlab.runs.identity import by_default
+from gradlab.runs.probe.results import ProbeRun
+from gradlab.runs.probe.schema import ESTIMATORS
+from gradlab.runs.probe.tables import jacobian_ratio, signals
+from gradlab.statistics.growth import DECISIVE
+from gradlab.statistics.intervals import Z
+from gradlab.statistics.number import Number, decide
+from gradlab.statistics.successive import pooled
+from gradlab.verdicts.measurement.recommendation import recommendation
+from gradlab.verdicts.phrases import SAME, capital, missing, usable_text
+from gradlab.verdicts.probe.followed import facts_of, followed, void
+from gradlab.verdicts.probe.returns import seen
+from gradlab.verdicts.screen import Sentence, finding
+from gradlab.wording import cosine, cosines, duration, gradient, horizons, percent, span, times, two
+from gradlab.wording import ratio as sized
+
+_RISK = 0.05  # of an interval
+RECENT = 10  # windows, or bursts: a signal of long ago says nothing of now
+_MODEL = ESTIMATORS.index("model")
+_OF_DATA, _OF_MODEL = (gradient(by_default(ESTIMATORS)[e]) for e in ESTIMATORS[:2])
+OF_INTERVALS = (
+    "gain", "other horizons", "horizon", "rivals", "weights", "source", "critic", "variance",
+    "growth",
+)  # fmt: skip
+_STATES = {"off": "not looked at", "waiting": "open", "fault": "fault"}
+
+
+def verdict(run: ProbeRun) -> list[Sentence]:
+    """What to stop for, then what to set, what to fix, why, and what the probe cost."""
+    first = (_alarms(run), _returns(run), _lost(run), _saturation(run), _signal(run))
+    every = (*first, *_checked(run), *_on_the_task(run), _cost(run))
+    found = [each for each in every if each is not None]
+    return sorted(found, key=lambda each: each.about != "premises")
+
+
+def _alarms(run: ProbeRun) -> Sentence:
+    names = [str(each) for each in run.alarms.get("alarm", ())]
+    if not names:
+        rate = f"each is raised in {percent(ALPHA)} of sound runs"
+        return finding("alarms", True, "Alarms", f"none in {run.updates:,} updates", rate)
+    told = [
+        f"{kind} (step {int(run.alarms['step'][names.index(kind)]):,}"
+        + (")" if n == 1 else f", {n} times)")
+        for kind, n in Counter(names).items()
+    ]
+    return finding("alarms", True, f"Alarms, {len(told)} kind{'s' * (len(told) > 1)}", *told)
+
+
+def _returns(run: ProbeRun) -> Sentence | None:
+    """The newest change with its count."""
+    found = seen(run)
+    if found is None:
+        return None
+    text = f"{found.text} {found.count}".strip()
+    size = found.window
+    text += f" Windows of {size} {found.counted} (Welch, 95%, N = {2 * size})."
+    return Sentence("returns", found.newest.direction != "open", text)
+
+
+def _lost(run: ProbeRun) -> Sentence | None:
+    """Gradients that are not finite, with an upper end where none was seen (Clopper–Pearson)."""
+    if not run.vitals:
+        return None
+    looked, lost = (int(run.vitals[name].sum()) for name in ("looked", "nonfinite_updates"))
+    what = "Gradients that are not finite"
+    if lost:
+        since = int(run.vitals["step"][np.flatnonzero(run.vitals["nonfinite_updates"])[0]])
+        share = f"{lost:,} of {looked:,} ({percent(lost / looked)})"
+        return finding("health", True, what, share, f"first in the window up to step {since:,}")
+    most = percent(1 - _RISK ** (1 / max(looked, 1)))
+    return finding("health", True, what, f"none of {looked:,}", f"at most {most} (95%)")
+
+
+def _saturation(run: ProbeRun) -> Sentence | None:
+    """The action that is most at its limit lately (Hoeffding, passes taken as independent)."""
+    share = run.vitals.get("saturation", np.empty((0, 0)))
+    finite = np.flatnonzero(np.isfinite(share).any(axis=1))[-RECENT:]
+    if not len(finite):
+        return None
+    passes = run.vitals["watched"][finite]
+    mean, n = passes @ share[finite] / passes.sum(), int(passes.sum())
+    j, margin = int(np.argmax(mean)), sqrt(log(2 / _RISK) / (2 * n))
+    low, high = max(mean[j] - margin, 0.0), min(mean[j] + margin, 1.0)
+    decision = decide(Number(mean[j], low, high, n, margin / Z), HALF)
+    said = {"above": "the actor is saturated", "below": "not saturated"}
+    return finding(
+        "saturation", decision.decided, f"Action {j} at its limit, the most of all actions",
+        f"{percent(mean[j])} (CI {percent(low)} to {percent(high)})",
+        said.get(decision.kind, f"undecided, {missing(decision, 'passes')} decide"), n=n,
+    )  # fmt: skip
+
+
+def _signal(run: ProbeRun) -> Sentence | None:
+    """How much of one batch's gradient is signal lately."""
+    at, found = signals(run)
+    if not found:
+        return None
+    whole, lately = pooled(found[-RECENT:]), at[-RECENT:]
+    low, high = whole.share - Z * whole.se, min(whole.share + Z * whole.se, 1.0)
+    decision = decide(Number(whole.share, low, high, whole.pairs, whole.se), 0.0)
+    where = f"step {lately[0]:,.0f}"
+    if len(lately) > 1:
+        where = f"steps {lately[0]:,.0f}–{lately[-1]:,.0f}"
+    where += "; none since was finite" if run.successive["step"][-1] > at[-1] else ""
+    if decision.kind == "above":
+        value = f"{cosine(whole.cosine)} (CI {cosines(sqrt(low), sqrt(high))})"
+        what = "Cosine of one batch's gradient with the mean gradient"
+        return finding("signal", True, what, value, where, n=whole.pairs)
+    share = f"{percent(whole.share)} (CI {percent(low)} to {percent(high)})"
+    # An estimate below 0 is no estimate of how many pairs it takes.
+    enough = missing(decision, "pairs") if whole.share > 0 else "more pairs would"
+    noise = high < NOISE
+    said = "no better than noise" if noise else f"undecided, {enough} decide"
+    what = "Signal in the squared norm of one batch's gradient"
+    return finding("signal", noise, what, share, said, where, n=whole.pairs)
+
+
+def _checked(run: ProbeRun) -> Iterator[Sentence]:
+    """Of every check of the loop's parts its answer, its proof, on how many looks, and its cost."""
+    for k in range(len(run.checks.get("number", ()))):
+        row = {name: str(column[k]) for name, column in run.checks.items()}
+        state, looks = row["state"], int(float(row["looks"]))
+        share = float(row["seconds"]) / run.seconds if run.seconds > 0 else np.nan
+        known = looks and np.isfinite(share)
+        cost = f"{looks} looks, {percent(share)} of the time" if known else ""
+        answer = f"{_STATES.get(state, 'yes')}, {row['proof']}"
+        yield finding("part", state in ("sound", "fault"), capital(row["check"]), answer, cost)
+
+
+def _cost(run: ProbeRun) -> Sentence | None:
+    """The share of the time that the probe took: counted, not estimated."""
+    if not np.isfinite(run.spent):
+        return None
+    budget = f"{'within' if run.spent <= run.budget else 'above'} its budget of"
+    return finding(
+        "cost", True, "Cost of the probe", f"{percent(run.spent)} of {duration(run.seconds)}",
+        f"{budget} {percent(run.budget)}", f"{run.updates:,} updates",
+    )  # fmt: skip
+
+
+def _on_the_task(run: ProbeRun) -> list[Sentence]:
+    if not run.measured:
+        return []
+    if reasons := void(run):
+        return [Sentence("premises", True, reason) for reason in reasons]
+    parts = (
+        _own, _step, _lost_jacobians, _horizon, _rivals, _weights, _source, _bound, _jacobians,
+        _variance, _exponent,
+    )  # fmt: skip
+    found = [each for part in parts if (each := part(run)) is not None]
+    if too_few(run):  # what rests on an interval decides nothing
+        found = [
+            replace(each, decided=False, text=f"Not reliable below {FEWEST} starts: {each.text}")
+            if each.about in OF_INTERVALS
+            else each
+            for each in found
+        ]
+    where = f"step {run.measured['step'][-1]:,.0f}", f"{_count(run)} starts", "visited states"
+    first = finding("measurement", True, "Newest measurement on the task", *where)
+    if np.isfinite(run.measured["variance"][-1]).any():
+        # What no probe looks for: a pilot of many starts may be dearer than its budget.
+        rare = f"Starts rarer than 1 in {2 * _count(run)}"
+        found.append(finding("tails", True, rare, "not looked for, as `gradlab measure` does"))
+    return [first, *found]
+
+
+def too_few(run: ProbeRun) -> bool:
+    """Whether the newest measurement has fewer starts than intervals were tested with."""
+    return _count(run) < FEWEST
+
+
+def _own(run: ProbeRun) -> Sentence | None:
+    """What the gradient that the loop follows does to the return, where that is known."""
+    own = followed(run)
+    return None if own is None else Sentence("gain", own.direction != "unknown", own.text)
+
+
+def _step(run: ProbeRun) -> Sentence | None:
+    """The step that the newest measurement recommends, from the facts that a report reads."""
+    facts = facts_of(run)
+    if facts is None or facts.best is None or (run.critic_alone and facts.best == facts.data):
+        return None
+    screen = recommendation(facts)
+    about = "other horizons" if run.critic_alone else "gain"
+    lead = "In a loop that has a model: " if run.critic_alone else ""
+    text = f"{lead}{screen.headline} How sure: {screen.sure}."
+    return Sentence(about, screen.light == "act", text)
+
+
+def _lost_jacobians(run: ProbeRun) -> Sentence | None:
+    """States whose Jacobians are not finite; nothing to say where there are none."""
+    lost, of = _newest(run, "jacobian_nonfinite"), _newest(run, "jacobian_states")
+    if not lost > 0:
+        return None
+    return finding(
+        "lost jacobians", True, "States whose Jacobians are not finite",
+        f"{lost:.0f} of {of:.0f} ({run.measured['nonfinite_where'][-1]})",
+        f"masking drops {_newest(run, 'starts_lost'):.0f} of {_count(run)} starts",
+    )  # fmt: skip
+
+
+def _horizon(run: ProbeRun) -> Sentence | None:
+    """The horizon of the smallest error, its 95% set, and the usable ones."""
+    if not np.isfinite(run.measured["variance"][-1]).any():
+        return None  # no critic, no gradient
+    what = f"Smallest error of one batch of {_newest(run, 'batch'):.0f}"
+    at = _newest(run, "chosen_horizon")
+    if not np.isfinite(at):
+        return finding("horizon", False, what, "undecided, no admissible truth", n=_count(run))
+    low, high = int(_newest(run, "kept_low")), int(_newest(run, "kept_high"))
+    chosen = by_default(run.estimators)[run.estimators[int(_newest(run, "chosen_estimator"))]]
+    who = gradient(chosen) if chosen.data else f"{gradient(chosen)} at h = {at:.0f}"
+    decided = (low, high) != (0, run.horizon)
+    open_ = "" if decided else f"undecided, 0 and {high} may both be: more starts would decide"
+    values = (f"{who} (95% set: {_set(run)})", _before(run, low, high), open_, _usable(run))
+    return finding("horizon", decided, what, *values, n=_count(run))
+
+
+def _set(run: ProbeRun) -> str:
+    """Every estimator with its horizons that may be best."""
+    kept = {
+        name: np.flatnonzero(row == 1).tolist()
+        for name, row in zip(run.estimators, run.measured["kept"][-1], strict=True)
+    }
+    named = [f"{name} {horizons(over)}" for name, over in kept.items() if over]
+    if not named:  # files of older versions say the ends only
+        return _range(int(_newest(run, "kept_low")), int(_newest(run, "kept_high")))
+    return "; ".join("data" if each == "data 0" else each for each in named)
+
+
+def _range(low: int, high: int) -> str:
+    return str(low) if low == high else f"{low}–{high}"
+
+
+def _before(run: ProbeRun, low: int, high: int) -> str:
+    """Where the choice was at first, if that is certainly another."""
+    finite = np.flatnonzero(np.isfinite(run.measured["chosen_horizon"]))
+    first = {k: int(run.measured[k][finite[0]]) for k in ("kept_low", "kept_high", "step")}
+    if first["kept_low"] <= high and low <= first["kept_high"]:
+        return ""
+    return f"at step {first['step']:,} h = {_range(first['kept_low'], first['kept_high'])}"
+
+
+def _usable(run: ProbeRun) -> str:
+    """Horizons at which the model gradient's cosine is at least .7 and its error at most twice
+    the least, by the lower ends of both intervals and by the upper ones."""
+    cosine, error = (
+        {end: run.measured[f"{name}_{end}"][-1, _MODEL] for end in ("low", "high")}
+        for name in ("cosine", "mse")
+    )
+    if not all(np.isfinite(each["low"][1:]).any() for each in (cosine, error)):
+        return ""
+    mse = run.measured["mse"][-1, _MODEL]
+    surely = (cosine["low"] >= COSINE) & (mse <= EXCESS * np.nanmin(mse))
+    perhaps = (cosine["high"] >= COSINE) & (error["low"] <= EXCESS * np.nanmin(error["high"]))
+    usable = in_ranges(range(len(mse)), surely.tolist(), perhaps.tolist())
+    rule = f"cosine ≥ {COSINE:g}, at most {times(EXCESS)} the least error, 95% each"
+    text = usable_text(_OF_MODEL, usable, rule)
+    return text[0].lower() + text[1:]
+
+
+def _judged(
+    run: ProbeRun, about: str, what: str, number: Number, threshold: float, shown: str,
+    above: str, below: str, more: str = "",
+) -> Sentence | None:  # fmt: skip
+    """A number against its threshold; nothing where it is not known."""
+    if not np.isfinite([number.value, number.low, number.high]).all():
+        return None
+    decision = decide(number, threshold)
+    said = {"above": above, "below": below}.get(decision.kind)
+    said = said or f"undecided, {missing(decision, 'starts')} decide"
+    return finding(about, decision.decided, what, shown, more, said, n=number.n)
+
+
+def _rivals(run: ProbeRun) -> Sentence | None:
+    """The model gradient at the longest horizon against the data gradient."""
+    gap, se = (run.measured[name] for name in ("over_data", "over_data_se"))
+    low, high = gap - Z * se, gap + Z * se
+    turned = run.measured["step"][(high < 0) if gap[-1] > 0 else (low > 0)]
+    before = f"the other way round at step {turned[-1]:,.0f}" if len(turned) else ""
+    return _judged(
+        run, "rivals", f"Error of one batch of {_OF_MODEL}, h = {run.horizon}, over that of "
+        f"{_OF_DATA}", _number(run, "over_data"), 0.0,
+        sized(_exp(gap[-1]), _exp(low[-1]), _exp(high[-1])), "the data gradient is better",
+        "the model gradient is better", before,
+    )  # fmt: skip
+
+
+def _weights(run: ProbeRun) -> Sentence | None:
+    """The weight of the data gradient beside the longest horizon."""
+    value, low, high = (_newest(run, f"weight_zero{end}") for end in ("", "_low", "_high"))
+    return _judged(
+        run, "weights", f"Weight of horizon 0 beside horizon {run.horizon} with the least error",
+        Number(value, low, high, _count(run), (high - low) / (2 * Z)), HALF,
+        f"{two(value)} (CI {span(low, high)})", "the critic's own gradient deserves more",
+        "the longer one deserves more",
+    )  # fmt: skip
+
+
+def _source(run: ProbeRun) -> Sentence | None:
+    """Does the critic or the model make the bias of the longest gradient?"""
+    gap = _number(run, "critic_gap")
+    return _judged(
+        run, "source", f"Squared bias that the critic makes, less half of all, h = {run.horizon}",
+        gap, 0.0, _with_ends(gap), "most of it is the critic's", "most of it is the model's",
+    )  # fmt: skip
+
+
+def _bound(run: ProbeRun) -> Sentence | None:
+    """The critic against the largest return that the rewards seen allow."""
+    mean, bound = _number(run, "value"), _newest(run, "return_bound")
+    if not np.isfinite(bound):
+        return None
+    limit = f"the largest |reward| so far allows ± {two(bound)}"
+    return _judged(
+        run, "critic", "Mean value of the critic", mean if mean.value >= 0 else mean.negative,
+        bound, _with_ends(mean), "beyond its bound: refit the critic", "within its bound", limit,
+    )  # fmt: skip
+
+
+def _jacobians(run: ProbeRun) -> Sentence | None:
+    """How the prior's Jacobians fare where the policy goes now."""
+    error, se = _newest(run, "jacobian_error"), _newest(run, "jacobian_error_se")
+    what = "Relative error of the model's Jacobians at fresh states"
+    if error == -inf:
+        return finding("jacobians", True, what, "0, they are exact", n=_count(run))
+    if not np.isfinite([error, se]).all():
+        return None
+    text = f"{two(_exp(error))} (CI {span(_exp(error - Z * se), _exp(error + Z * se))})"
+    ratio, low, high = (float(each[-1]) for each in jacobian_ratio(run.measured))
+    if not np.isfinite([low, high]).all():
+        return finding("jacobians", True, what, text, n=_count(run))
+    since = f"{times(ratio)} that of the first measurement (CI {span(low, high)})"
+    if low > 1 / SAME and high < SAME:
+        decided, said = True, "the same"
+    elif low > 1 or high < 1:
+        decided, said = True, "worse: refit the model there" if low > 1 else "better"
+    else:
+        se = (log(high) - log(low)) / (2 * Z)
+        decision = LogRatio(log(ratio), log(low), log(high), se).against(_count(run))
+        decided, said = False, f"undecided, {missing(decision, 'starts')} decide"
+    return finding("jacobians", decided, what, text, since, said, n=_count(run))
+
+
+def _variance(run: ProbeRun) -> Sentence | None:
+    """Does the variance explode with the horizon?"""
+    slope, se = _newest(run, "growth"), _newest(run, "growth_se")
+    if not np.isfinite([slope, se]).all():
+        return None
+    low, high = slope - Z * se, slope + Z * se
+    evidence, text = _newest(run, "growth_evidence"), f"{two(slope)} (CI {span(low, high)})"
+    what = f"Growth of the variance of {_OF_MODEL}, log per step, up to h = {run.horizon}"
+    if low <= 0:
+        said, decided = "no exponential growth", high < 0
+    elif evidence < -DECISIVE:
+        said, decided = "it grows like a power of h", True
+    else:
+        ends = span(log(2) / high, log(2) / low)
+        said, decided = f"it doubles every {two(log(2) / slope)} steps (CI {ends})", True
+        said += "" if evidence > DECISIVE else "; a power law fits as well: do not extrapolate"
+    return finding("variance", decided, what, text, said, n=_count(run))
+
+
+def _exponent(run: ProbeRun) -> Sentence | None:
+    """Do perturbations of the closed loop grow?"""
+    rate = _number(run, "lyapunov")
+    grown = ""
+    if rate.low > 0:
+        grown = f"they grow e-fold in {two(1 / rate.value)} steps "
+        grown += f"(CI {span(1 / rate.high, 1 / rate.low)})"
+    return _judged(
+        run, "growth", "Growth of perturbations of the closed loop, λ per step", rate, 0.0,
+        _with_ends(rate), grown, "they die out",
+    )  # fmt: skip
+
+
+def _exp(x: float) -> float:
+    """e^x, and infinite where that is no number: intervals of logarithms may be as wide."""
+    with np.errstate(over="ignore"):
+        return float(np.exp(x))
+
+
+def _newest(run: ProbeRun, name: str) -> float:
+    """A number of the newest measurement; NaN where it has none."""
+    return float(run.measured[name][-1]) if name in run.measured else float("nan")
+
+
+def _number(run: ProbeRun, name: str) -> Number:
+    """The same with its interval, from its standard error."""
+    value, se = _newest(run, name), _newest(run, f"{name}_se")
+    return Number(value, value - Z * se, value + Z * se, _count(run), se)
+
+
+def _with_ends(number: Number) -> str:
+    return f"{two(number.value)} (CI {span(number.low, number.high)})"
+
+
+def _count(run: ProbeRun) -> int:
+    return int(_newest(run, "starts"))
