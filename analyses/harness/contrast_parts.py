@@ -21,10 +21,11 @@ def contrasts(frozen: Frozen) -> Iterator[Part]:
 def asked_of(row: Mapping[Any, Any]) -> Iterator[Part]:
     """A value within `least` and `most`, NaN where there is no such end."""
     ends = float(row["value"]), float(row["low"]), float(row["high"])
+    label = f"{row['quantity']}, {row['label']}" if "quantity" in row else row["label"]
     if isfinite(row["least"]):
-        yield Part(row["label"], *ends, "above", float(row["least"]))
+        yield Part(label, *ends, "above", float(row["least"]))
     if isfinite(row["most"]):
-        yield Part(row["label"], *ends, "below", float(row["most"]))
+        yield Part(label, *ends, "below", float(row["most"]))
 
 
 def met(rows: pd.DataFrame) -> bool:
