@@ -246,19 +246,19 @@ class FitCommand:
 
         sentences: list[tuple[bool, str]] = []
         for role, fit in fits.items():
-            sentences += fit_sentences(fit, task, role if self.two_model else None)
+            sentences += _fit_sentences(fit, task, role if self.two_model else None)
         if self.data is None:
             who = "random actions" if self.policy is None else "the policy and exploration noise"
             text = f"No --data: recorded {len(data)} transitions with {who}, kept in {source}."
             sentences.append((False, text))
         elif minari_datasets.is_dataset(source):
-            sentences.append(foreign_sentence(task, data, source))
+            sentences.append(_foreign_sentence(task, data, source))
         if self.export is not None:
             text = f"The transitions are also in the Minari dataset {self.export}."
             sentences.append((False, text))
         plain = fits["prediction"]
         if plain.loss.name in ("nll", "mse"):
-            sentences += nearness_sentences(data, plain, self.neighbours, self.divided, self.seed)
+            sentences += _nearness_sentences(data, plain, self.neighbours, self.divided, self.seed)
         own = f"{self.type}=" if is_user_function(self.type) else ""
         both = f"--model {own}{models['prediction']}"
         if self.two_model:
@@ -290,7 +290,7 @@ def _saved(model: Path) -> Path:
 _Sentences = list[tuple[bool, str]]
 
 
-def fit_sentences(fit: Fit, task: Task, role: str | None = None) -> _Sentences:
+def _fit_sentences(fit: Fit, task: Task, role: str | None = None) -> _Sentences:
     """Result of the fit, the held-out errors of each coordinate first.
 
     Args:
@@ -346,7 +346,7 @@ def listed_norms(norms: Sequence[LayerNorm]) -> str:
     )
 
 
-def foreign_sentence(task: Task, data: Trajectories, source: str) -> tuple[bool, str]:
+def _foreign_sentence(task: Task, data: Trajectories, source: str) -> tuple[bool, str]:
     """Sentence about a Minari dataset: observations are taken for states, clipped velocities
     too."""
     text = f"{len(data)} transitions of {source}: its observations are taken for states."
@@ -357,7 +357,7 @@ def foreign_sentence(task: Task, data: Trajectories, source: str) -> tuple[bool,
     return rows > 0, f"{text} Velocities are clipped at ±{limit:g}, in {rows} of them."
 
 
-def nearness_sentences(
+def _nearness_sentences(
     data: Trajectories, fit: Fit, neighbours: int, divided: bool, seed: int
 ) -> _Sentences:
     """Whether directional derivatives would have helped a model that was fitted without them."""

@@ -35,7 +35,7 @@ _Outputs = Literal["all", "state", "reward"]
 
 
 @dataclass(frozen=True)
-class LossCheck:
+class _LossCheck:
     """The result of the check, in squared standardised units per output.
 
     Attributes:
@@ -61,7 +61,7 @@ def loss_check(
     divided: bool = True,
     seed: int = 0,
     outputs: _Outputs = "all",
-) -> LossCheck:
+) -> _LossCheck:
     """Check the directional loss on `data` against a model that was fitted to it without that loss.
 
     Args:
@@ -75,7 +75,7 @@ def loss_check(
 
 def by_group(
     data: Trajectories, fit: Fit, neighbours: int = 10, divided: bool = True, seed: int = 0
-) -> Mapping[_Outputs, LossCheck]:
+) -> Mapping[_Outputs, _LossCheck]:
     """The same for the states' outputs and, where the model has it, the reward's."""
     errors = _directional(data, fit, neighbours, divided, seed)
     groups: tuple[_Outputs, ...] = ("state", "reward") if fit.settings.reward else ("state",)
@@ -124,7 +124,7 @@ def _directional(
     )
 
 
-def _judged(errors: _Directional, outputs: _Outputs) -> LossCheck:
+def _judged(errors: _Directional, outputs: _Outputs) -> _LossCheck:
     columns = {
         "all": slice(None),
         "state": slice(errors.states),
@@ -135,7 +135,7 @@ def _judged(errors: _Directional, outputs: _Outputs) -> LossCheck:
         raise InputError("outputs is 'reward', but the model has no head for it")
     target, own = target.mean(dim=1), (whole - target).mean(dim=1)
     gain, low, high = _with_interval((own - target).numpy(), errors.unit)
-    return LossCheck(
+    return _LossCheck(
         target_error=float(target.mean()),
         model_error=float(own.mean()),
         gain=(gain, low, high),

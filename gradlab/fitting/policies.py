@@ -75,7 +75,7 @@ def stabilising_policy(
         gain = hold_pose_gain(environment)
     else:
         gain = riccati_gain(model, reference, task.discount)
-    return distil(task, share * gain, reference, seed, progress, spectral, bound)
+    return _distil(task, share * gain, reference, seed, progress, spectral, bound)
 
 
 def riccati_gain(model: System, reference: Tensor, discount: float) -> Tensor:
@@ -108,7 +108,7 @@ def _quadratic_model(model: System, reference: Tensor) -> tuple[_Array, _Array, 
     return A, B, ((hessian + hessian.T) / 2).numpy()
 
 
-def distil(
+def _distil(
     task: Task,
     gain: Tensor,
     reference: Tensor,

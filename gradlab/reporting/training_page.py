@@ -196,7 +196,7 @@ def several(runs: Mapping[str, Training], title: str, source: PageSource = NOWHE
         *folded("Figures", drawn),
         _pairs(runs),
         _table(runs),
-        *staleness(runs),
+        *_staleness(runs),
         *_methods(runs),
     )
     question = "Does it learn, and how fast?"
@@ -321,7 +321,7 @@ _LAGS = (
 )
 
 
-def staleness(runs: Mapping[str, Training]) -> list[Section]:
+def _staleness(runs: Mapping[str, Training]) -> list[Section]:
     """Nothing where every run was in one process."""
     both = {name: asynchrony(run) for name, run in runs.items()}
     made = {name: each for name, each in both.items() if each is not None}

@@ -63,7 +63,7 @@ def check(run: Run, note: _Note) -> None:
     horizon = max(run.algorithm.horizons)
     if horizon == 0:
         return
-    needed, present = predicted(run), present_on(run.learner.device)
+    needed, present = predicted(run), _present_on(run.learner.device)
     text = f"policy rollouts of {horizon} steps take about {_size(needed)} at their peak"
     if 0 < present < needed:
         raise InputError(
@@ -98,7 +98,7 @@ def _slopes(run: Run) -> float:
     return float(len(learner.seeds) * run.algorithm.batch * each * (8 + 2 * size))
 
 
-def present_on(device: torch.device) -> float:
+def _present_on(device: torch.device) -> float:
     """Bytes of the device, or of the machine or what it grants this process; 0: not known."""
     if device.type == "cuda":
         return float(torch.cuda.get_device_properties(device).total_memory)

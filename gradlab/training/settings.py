@@ -15,14 +15,14 @@ from gradlab.training.asynchronous.choice import Asynchronous
 if TYPE_CHECKING:
     from gradlab.training.first_networks import GivenNetworks
 
-Termination = Literal["ignore", "mask"]
-AtEnd = Literal["restart", "stop"]
-Precision = Literal["float32", "float64"]
+_Termination = Literal["ignore", "mask"]
+_AtEnd = Literal["restart", "stop"]
+_Precision = Literal["float32", "float64"]
 Products = Literal["measured", "batched", "separate"]
-GradientTruth = Literal["unrolled", "score"]
+_GradientTruth = Literal["unrolled", "score"]
 _WORDS = {
-    "termination": Termination, "at_end": AtEnd, "precision": Precision, "products": Products,
-    "gradient_truth": GradientTruth,
+    "termination": _Termination, "at_end": _AtEnd, "precision": _Precision, "products": Products,
+    "gradient_truth": _GradientTruth,
 }  # fmt: skip
 
 
@@ -70,10 +70,10 @@ class Settings:
     """Transitions that a seed collects before the first update."""
     episode: int = 1000
     """Steps after which an episode is truncated. Default: the task's, mostly 1000."""
-    termination: Termination = "mask"
+    termination: _Termination = "mask"
     """Whether states beyond the terminal set have a value ("ignore"); episodes end there in any
     case. Default: the task's."""
-    at_end: AtEnd = "stop"
+    at_end: _AtEnd = "stop"
     """What an evaluation does at a terminal state: "restart" from a fresh start and go on summing
     until its fixed length (MPG), or "stop". Default: the task's."""
     reward_scale: float = 1.0
@@ -96,7 +96,7 @@ class Settings:
     never, and where networks are kept for mixtures (mpg-v1, …) with a learned model."""
     gradient_starts: int = 128
     """Starts of one measurement."""
-    gradient_truth: GradientTruth = "unrolled"
+    gradient_truth: _GradientTruth = "unrolled"
     """The true gradient: the simulator's Jacobians chained until the return has converged, or score
     functions, which also have one where chains explode (of a deterministic policy: with its
     exploration noise). score wants more starts, such as 512."""
@@ -113,7 +113,7 @@ class Settings:
     """The processes that a run is divided among; None: it is in one."""
     given: GivenNetworks | None = None
     """Networks that every seed begins with instead of fresh ones."""
-    precision: Precision = "float32"
+    precision: _Precision = "float32"
     """Precision of training; float64 for comparisons."""
     products: Products = "measured"
     """How the networks of a run are multiplied: as one batch, one after another, or as is faster

@@ -49,7 +49,7 @@ from gradlab.workers.local import LocalPool
 
 
 @final
-class Actors:
+class _Actors:
     """The processes that step environments, in turn."""
 
     def __init__(self, supervisor: Supervisor, work: Work) -> None:
@@ -87,7 +87,7 @@ class Actors:
 
 
 @final
-class Buffers:
+class _Buffers:
     """The processes that draw batches, in turn; with a queue, one of each is drawn ahead."""
 
     def __init__(self, supervisor: Supervisor, run: Run) -> None:
@@ -178,7 +178,7 @@ class _Begun:
 class Optimiser:
     """The networks of a run follow gradients of its learners."""
 
-    def __init__(self, supervisor: Supervisor, run: Run, work: Work, buffers: Buffers) -> None:
+    def __init__(self, supervisor: Supervisor, run: Run, work: Work, buffers: _Buffers) -> None:
         assert run.settings.asynchronous is not None
         self._supervisor, self._work, self._buffers = supervisor, work, buffers
         self._choice, self._row = run.settings.asynchronous, run.algorithm
@@ -401,8 +401,8 @@ class _Distributed:
     def __init__(self, run: Run, supervisor: Supervisor) -> None:
         assert run.work is not None
         self._supervisor, self._work = supervisor, run.work
-        self._actors = Actors(supervisor, run.work)
-        self._buffers = Buffers(supervisor, run)
+        self._actors = _Actors(supervisor, run.work)
+        self._buffers = _Buffers(supervisor, run)
         self._optimiser = Optimiser(supervisor, run, run.work, self._buffers)
         self._evaluator = Supervised(supervisor, "evaluator", "evaluator", ())
         supervisor.have_spare()

@@ -50,7 +50,7 @@ _ONE_IN = 10
 
 
 @dataclass(frozen=True, eq=False)
-class Experience:
+class _Experience:
     """E seeds of m rows each, seed after seed.
 
     Attributes:
@@ -74,7 +74,7 @@ class Experience:
         return (begin + part).flatten().to(self.rows.inputs.device)
 
 
-def experience(replay: Replay, agents: int, latest: int | None = None) -> Experience:
+def experience(replay: Replay, agents: int, latest: int | None = None) -> _Experience:
     """All of replay, or the latest rows.
 
     Args:
@@ -92,7 +92,7 @@ def experience(replay: Replay, agents: int, latest: int | None = None) -> Experi
     next_to = (agent[1:] == agent[:-1]) & (step[1:] == step[:-1] + 1)
     at = (numbers % replay.rows.shape[1]).to(replay.rows.device)
     records = [_record(rows, replay.widths, next_to) for rows in replay.rows[:, at]]
-    return Experience(_standardised(records, (~held).nonzero()[:, 0], replay), numbers, held)
+    return _Experience(_standardised(records, (~held).nonzero()[:, 0], replay), numbers, held)
 
 
 def _record(rows: Tensor, widths: tuple[int, ...], next_to: Tensor) -> Trajectories:
@@ -132,7 +132,7 @@ _EVALUATED = 1024  # held-out rows per seed, evenly spread over all
 
 
 @dataclass(frozen=True, eq=False)
-class FitReport:
+class _FitReport:
     """What a fit came to, means over a seed's members, float64.
 
     Attributes:
@@ -147,7 +147,7 @@ class FitReport:
 
 
 @final
-class Ensembles:
+class _Ensembles:
     """State: E · M networks, those of a seed side by side, their optimiser and the steps taken.
 
     Attributes:
@@ -163,8 +163,8 @@ class Ensembles:
         self.elites = torch.arange(choice.used).repeat(len(draws.seeds), 1)
 
     def fit(
-        self, bounds: tuple[Bound, Bound], data: Experience, prediction: Prediction
-    ) -> FitReport:
+        self, bounds: tuple[Bound, Bound], data: _Experience, prediction: Prediction
+    ) -> _FitReport:
         """Steps down the first loss; a report of the second on held-out rows."""
         if self.steps and not self.choice.warm_start:
             self._begin()
@@ -188,7 +188,7 @@ class Ensembles:
         seeds = len(self.draws.seeds)
         best = loss.view(seeds, -1).argsort(dim=1, stable=True)
         self.elites = best[:, : self.choice.used].sort(dim=1).values
-        return FitReport(
+        return _FitReport(
             held_out=loss.view(seeds, -1).mean(dim=1),
             explained=1 - square.view(seeds, -1, square.shape[1]).mean(dim=1),
             restored=restored.view(seeds, -1).sum(dim=1),
@@ -253,12 +253,12 @@ class Ensembles:
             self.ensemble.parameters(), lr=choice.learning_rate, fused=True
         )
 
-    def _standardise(self, data: Experience) -> None:
+    def _standardise(self, data: _Experience) -> None:
         rows, members = data.rows, self.choice.members
         given = (rows.input_mean, rows.input_std, rows.target_mean, rows.target_std)
         self.ensemble.set_normalisers(*(value.repeat_interleave(members, 0) for value in given))
 
-    def _drawn(self, rows: Tensor, data: Experience, sample: Tensor | None) -> Tensor:
+    def _drawn(self, rows: Tensor, data: _Experience, sample: Tensor | None) -> Tensor:
         """A batch of every member's own."""
         shape = self.choice.members, self.choice.batch
         share = self.draws.uniform(f"{self.role} model rows", self.steps, shape)
@@ -266,7 +266,7 @@ class Ensembles:
             share = sample.gather(2, (share * sample.shape[2]).long())
         return _picked(rows, data, share)
 
-    def _sample(self, data: Experience) -> Tensor:
+    def _sample(self, data: _Experience) -> Tensor:
         """Where every member's bootstrap sample lies among its seed's rows, [E, M, rows]."""
         shape = self.choice.members, int((~data.held).sum())
         generators = self.draws.generators(f"{self.role} model bootstrap", self.steps)
@@ -288,7 +288,7 @@ class Ensembles:
         return lost.cpu()
 
     @torch.no_grad()
-    def _evaluated(self, held_out: Bound, data: Experience) -> tuple[Tensor, Tensor]:
+    def _evaluated(self, held_out: Bound, data: _Experience) -> tuple[Tensor, Tensor]:
         """Loss [E · M] and mean squared standardised errors [E · M, out] on held-out rows."""
         self.ensemble.eval()
         rows = data.rows
@@ -306,7 +306,7 @@ class Ensembles:
         return plain.requires_grad_(False)
 
 
-def _picked(rows: Tensor, data: Experience, share: Tensor) -> Tensor:
+def _picked(rows: Tensor, data: _Experience, share: Tensor) -> Tensor:
     """Rows of every seed's own, [E · M, batch]."""
     counts = torch.bincount(rows.cpu() // len(data.numbers), minlength=data.seeds)
     if not counts.all():
@@ -330,7 +330,7 @@ class NearestRows:
         self._search: list[Neighbours] = []
         self._numbers = np.empty(0, dtype=np.int64)
 
-    def near(self, experience: Experience) -> tuple[Tensor, Tensor, int]:
+    def near(self, experience: _Experience) -> tuple[Tensor, Tensor, int]:
         """Of every training row: its neighbours [R, n], their squared distances, how many repeat.
 
         Rows that are held out have none: zeros and ones.
@@ -352,7 +352,7 @@ class NearestRows:
         repeated = sum(search.repeated for search in self._search)
         return index.to(rows.inputs.device), square.to(rows.inputs), repeated
 
-    def _grow(self, experience: Experience, training: Tensor) -> None:
+    def _grow(self, experience: _Experience, training: Tensor) -> None:
         """Add what is new; `training`: positions within a seed, in the order of arrival."""
         numbers = experience.numbers[training].numpy()
         count = len(self._numbers)
@@ -380,7 +380,7 @@ class Fitted:
         rows: per seed, held out ones too; steps: of Adam so far; seconds: that the fit took.
     """
 
-    reports: Mapping[str, FitReport]
+    reports: Mapping[str, _FitReport]
     rows: int
     steps: int
     seconds: float
@@ -396,7 +396,7 @@ class Dynamics:
 
     def __init__(self, choice: LearnedModel, task: Task, draws: Draws, agents: int) -> None:
         self.choice, self.task, self.draws, self.agents = choice, task, draws, agents
-        self.roles = {role: Ensembles(role, choice, task, draws) for role in choice.roles}
+        self.roles = {role: _Ensembles(role, choice, task, draws) for role in choice.roles}
         loss = choice.loss
         self.nearest = NearestRows(loss) if isinstance(loss, _Directional) else None
 
@@ -453,7 +453,7 @@ class Dynamics:
         if self.nearest is not None:
             self.nearest.scale = state.get("nearest.scale")
 
-    def _bounds(self, loss: Loss, data: Experience) -> tuple[Bound, Bound]:
+    def _bounds(self, loss: Loss, data: _Experience) -> tuple[Bound, Bound]:
         """The loss on training rows, and what is reported of held-out ones: its prediction part."""
         training, held_out = data.part(False), data.part(True)
         if not isinstance(loss, _Directional):

@@ -74,7 +74,7 @@ class _ActionValue:
 
 
 @dataclass(frozen=True)
-class StateValue:
+class _StateValue:
     """V(s)."""
 
     name: ClassVar[str] = "V(s)"
@@ -89,7 +89,7 @@ class StateValue:
         return value
 
 
-Q, V = _ActionValue(), StateValue()
+Q, V = _ActionValue(), _StateValue()
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ from gradlab.training.parts.policy_losses import Term
 from gradlab.training.parts.temperature import Automatic
 
 
-def by_path(batch: Batch, steps: int, agents: int) -> Batch:
+def _by_path(batch: Batch, steps: int, agents: int) -> Batch:
     """The rows of a window, those of one path of `steps` steps side by side."""
 
     def ordered(values: Tensor) -> Tensor:
@@ -60,8 +60,8 @@ def split(values: Tensor, steps: int) -> Tensor:
 
 
 _Jacobians = Literal["simulator", "model"]
-Tail = Literal["least", "mean", "none"]
-Blend = Literal["none", "half", "variance"]
+_Tail = Literal["least", "mean", "none"]
+_Blend = Literal["none", "half", "variance"]
 # Of an action that the same policy gives again; products of float32 may be rounded to bfloat16.
 _ROUNDING = {torch.float64: 1e-6, torch.float32: 0.05}
 
@@ -77,8 +77,8 @@ class WindowReturn:
     """
 
     jacobians: _Jacobians = "simulator"
-    tail: Tail = "least"
-    blend: Blend = "none"
+    tail: _Tail = "least"
+    blend: _Blend = "none"
     horizon: ClassVar[int | None] = None
     densities: ClassVar[bool] = False
     paths: ClassVar[bool] = True
@@ -104,7 +104,7 @@ class WindowReturn:
         self, context: Context, batch: Batch, terms: Sequence[Term], weights: Floats
     ) -> tuple[Tensor, int]:
         steps = terms[0].horizon
-        paths = by_path(batch, steps, context.agents)
+        paths = _by_path(batch, steps, context.agents)
         slopes, tail = self._slopes(context, paths), self._tail(context, paths)
         slopes = _scaled(slopes, context.objective.reward_scale)
         acted, blended = _acted(context, paths), None
@@ -135,7 +135,7 @@ class WindowReturn:
             return torch.zeros_like(paths.reward), torch.zeros_like(paths.state)
         with torch.enable_grad():
             after = paths.next_state.detach().clone().requires_grad_()
-            ahead = tail_action(context, after) if self.amended else ()
+            ahead = _tail_action(context, after) if self.amended else ()
             if self.tail == "least":
                 value = context.target_value(after, *ahead)
             else:
@@ -155,7 +155,7 @@ def _scaled(slopes: Tensor, reward_scale: float) -> Tensor:
     return scale * slopes
 
 
-def tail_action(context: Context, after: Tensor) -> tuple[Tensor, Tensor | None]:
+def _tail_action(context: Context, after: Tensor) -> tuple[Tensor, Tensor | None]:
     """The policy's action with θ in states [E, N, ds] after a step, and its log π."""
     noise = context.along("tail actions", 1, after.shape[1], context.noise_dim)
     return context.act(after, None if noise is None else noise[0])
@@ -367,13 +367,13 @@ class StateLambda:
     def __call__(self, context: Context, batch: Batch) -> Tensor:
         objective, agents = context.objective, context.agents
         steps = batch.reward.shape[1] // agents
-        paths = by_path(batch, steps, agents)
+        paths = _by_path(batch, steps, agents)
         paid = objective.reward_scale * paths.reward
         earned = paid
         if self.temperature:
             earned = objective.soft(paid, context.frozen(paths.state, paths.policy_noise)[1])
         going_on = 1 - paths.terminated if objective.masked else 1.0
-        ahead = tail_action(context, paths.next_state) if self.actions else ()
+        ahead = _tail_action(context, paths.next_state) if self.actions else ()
         value = objective.discount * going_on * context.target_value(paths.next_state, *ahead)
         returns = _traced(
             split(earned, steps), split(value, steps), goes_on(paths, steps), self.trace,

@@ -148,7 +148,7 @@ def verdict(run: Training, name: str = "") -> list[Sentence]:
         *_goals(run, name),
         *measured(run, name),
         *_gradient(run, name),
-        *row_gradient(run, name),
+        *_row_gradient(run, name),
         *_model(run, name),
         *_probed(run, name),
         *_stale(run, name),
@@ -196,7 +196,7 @@ def _gradient(run: Training, name: str) -> list[Sentence]:
     finite = np.isfinite(last["relative_mse"])
     where = f"h = {int(errors['horizon'][-1])}, iteration {int(errors['iteration'][-1])}"
     if not finite.any():
-        why = why_none(run)
+        why = _why_none(run)
         what = "no error that a true gradient could show" if why else "no true gradient"
         return [Sentence("gradient", False, f"{name}: {what} at {where}{why}.")]
     error, bias, mse = (np.median(last[name][finite]) for name in ("relative_mse", "bias2", "mse"))
@@ -217,7 +217,7 @@ def _gradient(run: Training, name: str) -> list[Sentence]:
             "gradient",
             bool(error < 1),
             f"{name}: gradient MSE {two(error)} of the true gradient's square at {where} "
-            f"({spread}; {sample_of(run)}, "
+            f"({spread}; {_sample_of(run)}, "
             f"batches of {run.samples}), {percent(max(bias, 0.0) / mse)} of "
             f"it squared bias{cosine}.",
         )
@@ -260,7 +260,7 @@ _PARTS = {
 }
 
 
-def row_gradient(run: Training, name: str) -> list[Sentence]:
+def _row_gradient(run: Training, name: str) -> list[Sentence]:
     """Nothing for runs whose gradients are measured at the task's starts."""
     if _LAW not in run.config or not run.gradients:
         return []
@@ -274,7 +274,7 @@ def row_gradient(run: Training, name: str) -> list[Sentence]:
     return [*_sources(run, name), *_usable(run, name), cost]
 
 
-def sample_of(run: Training) -> str:
+def _sample_of(run: Training) -> str:
     """How many starts of which law."""
     law = run.config.get(_LAW, "starts of the task")
     starts = run.gradients.get("starts")
@@ -284,7 +284,7 @@ def sample_of(run: Training) -> str:
     return f"N = {count} {law}"
 
 
-def why_none(run: Training) -> str:
+def _why_none(run: Training) -> str:
     """What stood in the way of the newest truth, as the end of a sentence."""
     reasons = run.gradients.get("truth_reason")
     if reasons is None or not str(reasons[-1]):
