@@ -22,6 +22,7 @@ from gradlab.tools.certify.comparison import Units
 from gradlab.tools.certify.evaluation import Derivative, Points, evenly, outputs
 from gradlab.tools.certify.result import Finding, percentage
 from gradlab.tools.certify.sampling import Law
+from gradlab.wording import steps
 
 
 @dataclass(frozen=True)
@@ -238,8 +239,8 @@ def chained(ahead: Ahead, name: str, derivative: Derivative) -> tuple[list[Findi
     h = result.horizon
     agree = result.agree[h]
     text = (
-        f"From {h + 1} steps on the sign of the chained gradient is right in less than "
-        f"{AGREE:.0%} of the directions: in {100 * agree:.4g}% at {h + 1} "
+        f"The sign of the chained gradient is right up to {steps(h)}. At {h + 1} it is right in "
+        f"{100 * agree:.4g}% of the directions, less than the {AGREE:.0%} that are needed "
         f"({percentage(result.certain[h])} of them can be decided)."
     )
     found = Finding("sign", "rough", text, 1 - agree, sign_kept=False, source=name)
@@ -266,10 +267,10 @@ def at_kinks(
         f"wrong"
     )
     if result.points:
-        far = f"is off by {percentage(result.gap)} (cosine {result.cosine:.2f})"
+        far = f"differs by {percentage(result.gap)}, cosine {result.cosine:.2f}"
         near = f"does not differ by more than its noise, {percentage(result.noise)}"
         text += (
-            f"; from the gradient of the smoothed {_STEPS}-step return, that of the return "
+            f". Beside the gradient of the smoothed {_STEPS}-step return, that of the return "
             f"{far if decided else near} (median of {result.points} states)"
         )
     size = result.gap if decided else 0.0

@@ -125,8 +125,8 @@ _DEVIATIONS = {
     "J": ("which is zero", "which are zero"), "D": ("which should be zero",) * 2,
 }  # fmt: skip
 _CAUSES = (
-    "a derivative that is exactly zero is usually cut off by a detach, a copy through numpy, or an "
-    "integer or constant in its place"
+    "A derivative that is exactly zero is usually cut off by a detach, a copy through numpy, or an "
+    "integer or constant in its place."
 )
 _WHERE = {
     None: "", "free": " where the step is smooth", "contact": " in contact",
@@ -146,8 +146,9 @@ def wrong_words(
     block; `kept` None: the worst one has no sign."""
     sign = {True: ", sign kept", False: ", with the wrong sign", None: ""}[kept]
     worst = max(each.error for each in entries)
-    count = "one entry by" if len(entries) == 1 else f"{len(entries)} entries by up to"
-    cause = f"; {_CAUSES}" if any(each.zero == "J" for each in entries) else ""
+    count = "One entry is off by"
+    count = count if len(entries) == 1 else f"{len(entries)} entries are off by up to"
+    cause = f" {_CAUSES}" if any(each.zero == "J" for each in entries) else ""
     # Entries that share an input and a deviation together: s3′ and s0′ by s2, which are zero.
     shown: dict[tuple[str, str], list[str]] = {}
     for each in entries[:_NAMED]:
@@ -161,9 +162,9 @@ def wrong_words(
     more = f"; and {rest} more, which the certificate's JSON names" if rest > 0 else ""
     order = "Largest absolute error first: " if len(entries) > 1 else "It is "
     return (
-        f"{SYMBOLS[block]} is wrong{_WHERE[stratum]} ({states[0]} of {states[1]} states): {count} "
-        f"{percentage(worst)}{sign}, the whole block by {percentage(whole)} (median). "
-        f"{order}{'; '.join(parts)}{more}{cause}."
+        f"{SYMBOLS[block]} is wrong{_WHERE[stratum]}, in {states[0]} of {states[1]} states. "
+        f"{count} {percentage(worst)}{sign}, the whole block by {percentage(whole)} (median). "
+        f"{order}{'; '.join(parts)}{more}.{cause}"
     )
 
 
@@ -324,8 +325,8 @@ def _dead_line(
     where = None if everywhere or len(strata) != 1 else STRATA[strata[0]]
     kind = "column" if axis == 1 else "row"
     text = (
-        f"{SYMBOLS[block]} {kind} {k} ({name}) is zero{_WHERE[where]} but should not be "
-        f"({len(points)} of {len(J)} states); {_CAUSES}."
+        f"{SYMBOLS[block]} {kind} {k} ({name}) is zero{_WHERE[where]} but should not be, in "
+        f"{len(points)} of {len(J)} states. {_CAUSES}"
     )
     row, column = (name, None) if kind == "row" else (None, name)
     yield Finding("dead", "wrong", text, 1.0, block, where, row, column, source=judged.source)

@@ -16,6 +16,7 @@ import pandas as pd
 
 from gradlab import validation
 from gradlab.errors import InputError
+from gradlab.verdicts.screen import unsaid
 from gradlab.wording import listed
 
 BLOCKS = ("A", "B", "r_s", "r_a")
@@ -193,8 +194,9 @@ class Certification:
 
     @property
     def sentences(self) -> tuple[str, ...]:
-        """The verdict: the headline, then every finding."""
-        return (self.headline, *(finding.sentence for finding in self.findings))
+        """The verdict: the headline, then every finding without what an earlier one has said."""
+        texts = unsaid([finding.sentence for finding in self.findings], self.headline)
+        return (self.headline, *filter(None, texts))
 
     def table(self) -> pd.DataFrame:
         """One row per source, block and stratum: states, share judged, quantiles of the relative

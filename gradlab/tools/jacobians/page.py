@@ -240,11 +240,12 @@ def number(run: JacobianRun, section: str, quantity: str, **where: str) -> Numbe
 
 
 def _percent(share: Number) -> str:
-    return f"{percent(share.value)} (CI {percent(share.low)}–{percent(share.high)})"
+    ends = percent(share.low), percent(share.high)
+    return ends[0] if ends[0] == ends[1] else f"{percent(share.value)} (CI {'–'.join(ends)})"
 
 
 def _ci(value: float, low: float, high: float) -> str:
-    return f"{two(value)} (CI {span(low, high)})"
+    return two(value) if two(low) == two(high) else f"{two(value)} (CI {span(low, high)})"
 
 
 def _between(low: str, high: str) -> str:
@@ -331,12 +332,12 @@ def _simulator(run: JacobianRun) -> tuple[str, Light, str]:
         text = (
             f"Backpropagate far fewer than {few}: in closed loop gradients grow tenfold over them."
         )
-        return text, "act", f"shown (λ {span(rate.low, rate.high)})"
+        return text, "act", f"shown (λ = {_ci(rate.value, rate.low, rate.high)})"
     if rate.high < 0:
         text = "Backpropagate as far as you like: this policy's closed loop damps gradients."
-        return text, "act", f"shown (λ {span(rate.low, rate.high)})"
+        return text, "act", f"shown (λ = {_ci(rate.value, rate.low, rate.high)})"
     text = "Look at a longer path: this one shows neither growth nor decay of gradients."
-    return text, "choose", f"not shown (λ {span(rate.low, rate.high)})"
+    return text, "choose", f"not shown (λ = {_ci(rate.value, rate.low, rate.high)})"
 
 
 _ERROR = "Where the model's derivatives are wrong"

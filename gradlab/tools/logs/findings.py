@@ -300,7 +300,8 @@ def screen(run: LogsRun) -> Screen:
         gap, h = judged[0].gap, judged[0].horizon
         value, low, high = (percent(sqrt(max(x, 0.0))) for x in (gap.value, gap.low, gap.high))
         how = f"|E model − E score| / |E score|, noise-corrected, {judged[0].n} trajectories."
-        found.append(Fact(f"off from the score at h = {h}, {low}–{high}", value, how))
+        value, ends = (f"≤ {high}", "95%") if gap.value <= 0 else (value, f"{low}–{high}")
+        found.append(Fact(f"off from the score at h = {h}, {ends}", value, how))
     cosines_at = numbers(run, "gradient", "cosine_self", "score")
     if cosines_at:
         h = max(cosines_at)

@@ -176,8 +176,8 @@ def planned(table: Mapping[str, Any], commands: Mapping[str, Command]) -> list[P
     if not isinstance(got, str) or got not in commands:
         near = difflib.get_close_matches(str(got), commands, n=1)
         hint = f" (nearest: {near[0]})" if near else ""
-        names = ", ".join(commands)
-        raise InputError(f"command of the sweep is {shown(got)}{hint}, expected one of {names}")
+        wanted = ", ".join(commands)
+        raise InputError(f"command of the sweep is {shown(got)}{hint}, expected one of {wanted}")
     command = commands[got]
     settings = _fields(table.get("settings", {}), "[settings]", command)
     grid = _fields(table.get("grid", {}), "[grid]", command)
