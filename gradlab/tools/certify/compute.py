@@ -24,7 +24,6 @@ from gradlab.tasks.task import Task
 from gradlab.tools.certify.evaluation import Points, noise_of, outputs
 from gradlab.tools.certify.examination import (
     CertifiedSubject,
-    ExaminationSettings,
     examined,
     first_steps,
     subject,
@@ -156,9 +155,10 @@ def certify(
         steps = validation.whole("horizon", horizon, 1)
     discount = _DISCOUNT if about.task is None else about.task.discount
     drawn = law(about.system, about.task, about.policy, about.states, seed)
-    settings = ExaminationSettings(drawn, tolerance, discount, steps)
     try:
-        result = examined(about, *_samples(about, drawn, samples), settings, progress)
+        result = examined(
+            about, *_samples(about, drawn, samples), drawn, tolerance, discount, steps, progress
+        )
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, MemoryError) or "allocate" in str(error):
             raise InputError(

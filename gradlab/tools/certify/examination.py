@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -148,45 +148,34 @@ _NEAR = 1e-3  # of the coordinates' spread, by which they are
 _FINE = 1e-4  # of the usual step: a function that oscillates within that one is seen here
 
 
-@dataclass(frozen=True)
-class _Nearby:
-    """Of one source of derivatives.
+def _nearby(
+    system: System,
+    points: Points,
+    derivative: Derivative,
+    size: Tensor,
+    units: Units,
+    tolerance: float,
+    epsilon: float,
+    usual: Tensor,
+) -> Callable[[Tensor, slice, slice], Tensor]:
+    """(points, rows, columns) → bool [M], whether some of the points of one source stay off in a
+    block where they are moved. `usual`: size of every entry over all points, [out, in]."""
 
-    Attributes:
-        size: of every coordinate, by which differences step.
-        usual: size of every entry over all points, [out, in].
-    """
-
-    system: System
-    points: Points
-    derivative: Derivative
-    size: Tensor
-    units: Units
-    tolerance: float
-    epsilon: float
-    usual: Tensor
-
-    def __call__(self, points: Tensor, rows: slice, columns: slice) -> Tensor:
-        """bool [M], whether some of the points stay off in a block where they are moved."""
-        few = points[evenly(len(points), _POINTS)]
-        here = self.points.at(few)
+    def stay(off_points: Tensor, rows: slice, columns: slice) -> Tensor:
+        here = points.at(off_points[evenly(len(off_points), _POINTS)])
         generator = stream(0, "certify neighbours")
         draw = torch.randn(here.z.shape, generator=generator, dtype=here.z.dtype)
-        moved = Points(here.z + _NEAR * self.units.z * draw, here.noise)
-        J = self.derivative(self.system, moved)
+        moved = Points(here.z + _NEAR * units.z * draw, here.noise)
+        J = derivative(system, moved)
         coarse, fine = (
-            compared(
-                J,
-                reference(self.system, moved, scale * self.size, self.tolerance, self.epsilon),
-                self.units,
-                self.tolerance,
-                self.epsilon,
-                self.usual,
-            )
+            compared(J, reference(system, moved, scale * size, tolerance, epsilon), units,
+                     tolerance, epsilon, usual)
             for scale in (1.0, _FINE)
-        )
+        )  # fmt: skip
         off = coarse.off & ~(fine.judged & ~fine.off)
         return off[:, rows, columns].flatten(1).any(1)
+
+    return stay
 
 
 _LIMIT = 1e-2  # 95th percentile of the relative error
@@ -221,31 +210,25 @@ def _in_single_precision(
 _ORDER = {"wrong": 0, "rough": 1, "note": 2}
 
 
-@dataclass(frozen=True)
-class ExaminationSettings:
-    """
-    Attributes:
-        drawn: what actions and noise of rollouts are drawn from.
-        tolerance: relative error from which a derivative is wrong.
-        horizon: most steps of a chained gradient.
-    """
-
-    drawn: Law
-    tolerance: float
-    discount: float
-    horizon: int
-
-
 def examined(
     about: CertifiedSubject,
     taken: Samples,
     loss: NonFiniteStep | None,
-    settings: ExaminationSettings,
+    drawn: Law,
+    tolerance: float,
+    discount: float,
+    horizon: int,
     progress: Progress,
 ) -> Certification:
-    """Every test at the points taken. `loss`: the first rollout of these points that left the
-    finite numbers."""
-    system, points, tolerance, n = about.system, taken.points, settings.tolerance, len(taken)
+    """Every test at the points taken.
+
+    Args:
+        loss: the first rollout of these points that left the finite numbers.
+        drawn: what actions and noise of rollouts are drawn from.
+        tolerance: relative error from which a derivative is wrong.
+        horizon: most steps of a chained gradient.
+    """
+    system, points, n = about.system, taken.points, len(taken)
     begun = points.at(evenly(n, repeats.LATER))
     before = at_once(system, begun)
     size, inside = size_of(points.z), precisions_inside(system, points)
@@ -257,11 +240,11 @@ def examined(
     found = reference(system, points, size, tolerance, epsilon)
     progress("differences", n, n)
     units = Units(_spread(found.y), _spread(points.z))
-    label = strata(system, taken, found, settings.drawn.action_limit)
-    ahead = Ahead(settings.drawn, points, units, epsilon, settings.discount, settings.horizon)
+    label = strata(system, taken, found, drawn.action_limit)
+    ahead = Ahead(drawn, points, units, epsilon, discount, horizon)
     facts: dict[str, Any] = {
         "states": n, "fail_above": tolerance, "precision": epsilon, "inside": list(inside),
-        "horizon": settings.horizon,
+        "horizon": horizon,
         "strata": {name: int((label == k).sum()) for k, name in enumerate(STRATA)},
         "origins": {name: taken.origin.count(name) for name in dict.fromkeys(taken.origin)},
         "ranges": [
@@ -274,19 +257,19 @@ def examined(
         "compared": _described(system, epsilon, inside),
     }  # fmt: skip
     rows: list[Mapping[str, Any]] = []
-    findings = behaviour
+    findings = [*behaviour]
     if loss is not None:
         output = about.names.rows[loss.output]
         text = (
             f"The step itself leaves the finite numbers in {loss.rollouts} of {loss.of} rollouts, "
             f"first at step {loss.step}, output {output}."
         )
-        findings = [*behaviour, Finding("not finite", "note", text, row=output)]
+        findings.append(Finding("not finite", "note", text, row=output))
     ways = sources(system)
     for k, (name, derivative) in enumerate(ways.items()):
         progress("derivatives", k, len(ways))
         difference = compared(derivative(system, points), found, units, tolerance, epsilon)
-        near = _Nearby(
+        near = _nearby(
             system, points, derivative, size, units, tolerance, epsilon, difference.usual
         )
         judged = comparison.JudgedComparison(
@@ -309,9 +292,7 @@ def examined(
             free = (label == STRATA.index("free")).nonzero().flatten()
             rows_free = free if len(free) else torch.arange(n)
             smooth = points.at(rows_free[evenly(len(rows_free), modes.SMOOTH)])
-            more, facts["modes"] = modes.mode_findings(
-                system, smooth, tolerance, settings.drawn.seed
-            )
+            more, facts["modes"] = modes.mode_findings(system, smooth, tolerance, drawn.seed)
             findings += more
     progress("derivatives", len(ways), len(ways))
     if not wrong_behaviour:
