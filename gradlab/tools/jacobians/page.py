@@ -240,12 +240,13 @@ def number(run: JacobianRun, section: str, quantity: str, **where: str) -> Numbe
 
 
 def _percent(share: Number) -> str:
-    ends = percent(share.low), percent(share.high)
-    return ends[0] if ends[0] == ends[1] else f"{percent(share.value)} (CI {'–'.join(ends)})"
+    value, low, high = (percent(each) for each in (share.value, share.low, share.high))
+    return value if value == low == high else f"{value} (CI {low}–{high})"
 
 
 def _ci(value: float, low: float, high: float) -> str:
-    return two(value) if two(low) == two(high) else f"{two(value)} (CI {span(low, high)})"
+    alike = two(value) == two(low) == two(high)
+    return two(value) if alike else f"{two(value)} (CI {span(low, high)})"
 
 
 def _between(low: str, high: str) -> str:
