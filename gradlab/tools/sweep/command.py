@@ -159,10 +159,10 @@ def _executed(
             note(f"{workers} workers share {pool.cores} processors: each run takes longer")
         most = min(workers or pool.cores, kept.sweep.count("waiting"))
 
-        def words(row: Row, again: bool) -> list[str]:
+        def command_of(row: Row, again: bool) -> list[str]:
             run = folder / row.file
             return [*row.words, *swept.outputs(run), *(swept.again(run) if again else ())]
 
-        running = Running(kept, pool, most, RUNNER, (os.getcwd(),), words, Lines(write))
+        running = Running(kept, pool, most, RUNNER, (os.getcwd(),), command_of, Lines(write))
         interrupted = running.go()
         return kept.sweep, interrupted

@@ -66,7 +66,8 @@ def _seconds(sweep: Sweep, ax: Axes) -> Axes:
             if row.state == state and row.seconds is not None
         ]
         if rows:
-            ax.bar(*zip(*rows, strict=True), width=0.7, color=colour, label=f"{len(rows)} {state}")
+            places, seconds = zip(*rows, strict=True)
+            ax.bar(places, seconds, width=0.7, color=colour, label=f"{len(rows)} {state}")
     style.dress(ax, "Wall time of every run", "seconds")
     ax.set_xlabel("run, as in the table", color=style.INK)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -118,7 +119,9 @@ def screen(sweep: Sweep) -> Screen:
     lost = [f"{row.name} failed: {row.error}" for row in sweep.rows if row.state == "failed"]
     rest = tuple(Sentence("run", True, each) for each in lost)
     seconds = [row.seconds for row in sweep.rows if row.state == "done" and row.seconds is not None]
-    facts = (Fact("runs done", f"{done} of {total}", "rows of the index whose state is done"),)
+    facts: tuple[Fact, ...] = (
+        Fact("runs done", f"{done} of {total}", "rows of the index whose state is done"),
+    )
     if seconds:
         how = "wall time between a run's start in its worker and its end"
         facts = (
