@@ -28,6 +28,7 @@ from gradlab.tools.certify.examination import (
     first_steps,
     subject,
 )
+from gradlab.tools.certify.parameters import named
 from gradlab.tools.certify.result import Certification, Finding
 from gradlab.tools.certify.sampling import (
     Law,
@@ -120,6 +121,7 @@ def certify(
     noise: Any = None,
     task: Task | None = None,
     policy: nn.Module | None = None,
+    parameters: Any = None,
     samples: int = 2048,
     seed: int = 0,
     fail_above: float = 1e-3,
@@ -136,6 +138,8 @@ def certify(
         noise: [N, noise_dim] of the given states; None: drawn.
         task: of a bare system, for its start law, limits and names.
         policy: module, state → action, whose visits are half of the rollouts.
+        parameters: of the step, a module or a dict of float tensors that it reads: the gradients
+            in them are judged, too.
         samples: number of states that are drawn.
         seed: of every draw.
         fail_above: relative error from which a derivative is wrong.
@@ -153,11 +157,19 @@ def certify(
     steps = _HORIZON if about.task is None else min(max(about.task.horizon, 1), _LONGEST)
     if horizon is not None:
         steps = validation.whole("horizon", horizon, 1)
+    varied = None if parameters is None else named(parameters)
     discount = _DISCOUNT if about.task is None else about.task.discount
     drawn = law(about.system, about.task, about.policy, about.states, seed)
     try:
         result = examined(
-            about, *_samples(about, drawn, samples), drawn, tolerance, discount, steps, progress
+            about,
+            *_samples(about, drawn, samples),
+            drawn,
+            tolerance,
+            discount,
+            steps,
+            varied,
+            progress,
         )
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, MemoryError) or "allocate" in str(error):

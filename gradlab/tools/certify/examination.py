@@ -37,6 +37,7 @@ from gradlab.tools.certify.evaluation import (
     size_of,
     sources,
 )
+from gradlab.tools.certify.parameters import parameter_findings
 from gradlab.tools.certify.result import (
     BLOCKS,
     SYMBOLS,
@@ -218,6 +219,7 @@ def examined(
     tolerance: float,
     discount: float,
     horizon: int,
+    parameters: dict[str, Tensor] | None,
     progress: Progress,
 ) -> Certification:
     """Every test at the points taken.
@@ -227,6 +229,7 @@ def examined(
         drawn: what actions and noise of rollouts are drawn from.
         tolerance: relative error from which a derivative is wrong.
         horizon: most steps of a chained gradient.
+        parameters: tensors of the step whose gradients are judged, or None.
     """
     system, points, n = about.system, taken.points, len(taken)
     begun = points.at(evenly(n, repeats.LATER))
@@ -297,6 +300,11 @@ def examined(
     progress("derivatives", len(ways), len(ways))
     if not wrong_behaviour:
         findings += repeats.later_findings(system, begun, before, epsilon)
+        if parameters is not None:
+            wrong, facts["parameters"] = parameter_findings(
+                system, points, parameters, tolerance, epsilon
+            )
+            findings += wrong
     return Certification(about.name, tolerance, _merged(findings), tuple(rows), facts)
 
 

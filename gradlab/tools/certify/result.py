@@ -21,7 +21,7 @@ from gradlab.wording import listed
 
 BLOCKS = ("A", "B", "r_s", "r_a")
 SYMBOLS = {
-    "A": "∂s′/∂s", "B": "∂s′/∂a", "r_s": "∂r/∂s", "r_a": "∂r/∂a",
+    "A": "∂s′/∂s", "B": "∂s′/∂a", "r_s": "∂r/∂s", "r_a": "∂r/∂a", "parameters": "∂s′/∂p",
     "y": "∂y/∂x",  # of a map that is no simulator
 }  # fmt: skip
 
@@ -91,7 +91,8 @@ class Finding:
     Attributes:
         severity: "wrong" fails the certificate, "rough" is a property of the step, "note" neither.
         size: relative error, ‖J − D‖ / ‖D‖ of the worst entry over the states; 1 where D = 0.
-        block: "A" (∂s′/∂s), "B" (∂s′/∂a), "r_s", "r_a"; None: of the step itself.
+        block: "A" (∂s′/∂s), "B" (∂s′/∂a), "r_s", "r_a", "parameters"; None: of
+            the step itself.
         stratum: where; None: everywhere.
         row, column: name of the output and of the input, where it is one.
         sign_kept: J has the sign of D; None where one of them is 0, or nobody asks.
