@@ -44,7 +44,7 @@ def test_a_chaotic_chain_is_precision_limited_and_an_easy_one_is_not():
         return torch.rand(n, 2, generator=generator, dtype=torch.float64)
 
     hard = Task("chaos", from_function(chaotic, 2, 1), None, inside, DISCOUNT, 40)
-    found = gradlab.measure(hard, Linear(), Quadratic(), starts=64)
+    found = gradlab.measure(hard, Linear(), Quadratic(), starts=64, judges=4)
     limited = only(found.sanity, "float32 against float64, true_dynamics at")
     assert "precision-limited: yes" in limited.meaning
     easy = results(from_function(step, 2, 1))

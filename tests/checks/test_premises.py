@@ -27,7 +27,7 @@ from tests.first_screens import repeated, words_of
 @pytest.fixture(scope="module")
 def profiles():
     return {
-        name: gradlab.measure(made, policy, critic, starts=32, horizon=2, judges=4)
+        name: gradlab.measure(made, policy, critic, starts=32, horizon=2, judges=4, rehearse=False)
         for name, (made, policy, critic, _) in CASES.items()
     }
 

@@ -96,7 +96,9 @@ def test_kept_networks_can_be_measured(small_run):
     policy, critic = (
         checkpoint.load(place / f"seed0-{k}.safetensors") for k in ("policy", "critic")
     )
-    profile = gradlab.measure(task(), policy, critic, horizon=2, starts=16)
+    profile = gradlab.measure(
+        task(), policy, critic, horizon=2, starts=16, judges=4, rehearse=False
+    )
     assert np.isfinite(profile.table()["value"]).any()
     assert path.exists() and (place / "states.h5").exists()
 

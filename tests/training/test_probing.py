@@ -12,20 +12,20 @@ from gradlab.training.probe import update_statistics as probe_signal
 from tests.training.probed_runs import ARMS, SMALL, same_runs, task
 
 
-@pytest.mark.parametrize("updates", [100, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("updates", [40, pytest.param(1000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("arm", list(ARMS))
 def test_a_probed_run_is_bit_for_bit_the_run_without_a_probe(tmp_path, monkeypatch, arm, updates):
     monkeypatch.setattr(probe, "Budget", lambda share, clock: Budget(share, lambda: 0.0))
     monkeypatch.setattr(probe_signal, "PART", 1.0)
     two = iter([True, True])  # one of each seed, whatever they cost
     monkeypatch.setattr(sampler.Measurements, "due", lambda self, seed: next(two, False))
-    options = SMALL | {"iterations": updates, "log_every": 50, "checkpoint_every": updates // 2}
+    options = SMALL | {"iterations": updates, "log_every": 20, "checkpoint_every": updates // 2}
     plain = train(ARMS[arm], task(), tmp_path / "plain.h5", **options)
     probed = train(ARMS[arm], task(), tmp_path / "probed.h5", **options, probe_budget=1.0)
     same_runs(plain, probed)
     groups = read(probed).groups
     assert groups["probe_vitals"]["looked"].values.sum() == updates / ARMS[arm].delay
-    assert len(groups["probe_successive"]["update"].values) == updates / 50
+    assert len(groups["probe_successive"]["update"].values) == updates / 20
     assert len(groups["probe_measured"]["update"].values) == 2
     assert not any(name.startswith("probe") for name in read(plain).groups)
 

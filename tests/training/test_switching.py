@@ -70,7 +70,7 @@ def test_the_price_of_the_floor_is_at_most_a_standard_error():
 @pytest.mark.parametrize(("K", "biases"), [(2, alike), (4, alike), (2, one_each), (4, one_each)])
 def test_equal_weights_do_not_flip_on_noise(law, K, biases):
     # Equal errors: equal weights are a best mixture (`one_each`), or any weights are (`alike`).
-    trials, generator, even = 150, np.random.default_rng(4), np.full(K, 1 / K)
+    trials, generator, even = 100, np.random.default_rng(4), np.full(K, 1 / K)
     flips = {"weights": 0, "horizon": 0}
     for _ in range(trials):
         measured = errors(world(generator, 32, biases(K), law=law), BATCH)
@@ -125,7 +125,7 @@ def test_weights_by_gain_follow_lengths_as_the_same_mixture_needs():
 
 @pytest.mark.parametrize(("law", "K"), [("normal", 2), ("t4", 2), ("normal", 4)])
 def test_equal_gains_do_not_flip_on_noise(law, K):
-    trials, generator, even = 150, np.random.default_rng(4), np.full(K, 1 / K)
+    trials, generator, even = 100, np.random.default_rng(4), np.full(K, 1 / K)
     flips = {"weights": 0, "horizon": 0}
     for _ in range(trials):
         measured = errors(world(generator, 32, alike(K), law=law), BATCH)
