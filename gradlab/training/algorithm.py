@@ -16,10 +16,10 @@ from gradlab.networks.spectral import Which
 from gradlab.training.models.model_choice import LearnedModel
 from gradlab.training.parts.adaptive_horizon import Stiffness
 from gradlab.training.parts.context import FixedWeights, MeasuredWeights, Passes, Weights
-from gradlab.training.parts.critics import CriticLoss, MeanSquare, Q, V
+from gradlab.training.parts.critics import CriticLoss, MeanSquare, Q, Target, V
 from gradlab.training.parts.policy_losses import MixtureLoss, PolicyLoss, Term
 from gradlab.training.parts.sources import Replayed, Source
-from gradlab.training.parts.targets import Polyak, Target, TargetNetwork
+from gradlab.training.parts.targets import Polyak, TargetNetwork
 from gradlab.training.parts.temperature import Automatic
 
 Policy = Literal["deterministic", "gaussian"]

@@ -37,7 +37,7 @@ from gradlab.gradients.bptt import mean_gradient
 from gradlab.gradients.estimator import Estimator
 from gradlab.networks.interface import double_copy
 from gradlab.networks.mlp import as_critic
-from gradlab.tools.board.result import CELLS, Cell, Group, Outcome, cells_of
+from gradlab.tools.board.result import CELLS, Cell, Change, Group, cells_of
 from gradlab.user_code.loading import load_object
 
 UPDATES, SEEDS, STARTS, BATCH = 100, (0, 1, 2, 3, 4), 256, 256
@@ -46,7 +46,7 @@ _Batch = tuple[float, float | None]
 
 
 @dataclass(frozen=True)
-class Source:
+class BoardTask:
     """What a task's file says."""
 
     file: Path
@@ -61,7 +61,7 @@ class Source:
         return [Group(self.name, stage, seed) for seed in self.seeds for stage in self.stages]
 
 
-def sources(folder: Path) -> dict[str, Source]:
+def sources(folder: Path) -> dict[str, BoardTask]:
     """Tasks of the board by name, as their files have them.
 
     Raises:
@@ -71,7 +71,7 @@ def sources(folder: Path) -> dict[str, Source]:
     for file in _files(folder, "tasks"):
         stages = tuple(load_object(f"{file}:STAGES"))
         seeds = tuple(_optional(file, "SEEDS", SEEDS))
-        found[file.stem] = Source(file, stages, seeds)
+        found[file.stem] = BoardTask(file, stages, seeds)
     return found
 
 
@@ -209,9 +209,9 @@ def cell_of(
     )  # fmt: skip
 
 
-def _outcomes(race: Any) -> tuple[Outcome, ...]:
+def _outcomes(race: Any) -> tuple[Change, ...]:
     names = ("updates", "value", "ci_low", "ci_high")
-    return tuple(Outcome(*(row[k] for k in names)) for row in race.table().to_dict("records"))
+    return tuple(Change(*(row[k] for k in names)) for row in race.table().to_dict("records"))
 
 
 def _one_batch(candidate: Any, task: Any, policy: Any, common: Mapping[str, Any]) -> _Batch:

@@ -36,7 +36,7 @@ class Group:
         return f"{self.task}-{self.stage}-{self.seed}.jsonl"
 
 
-class Outcome(NamedTuple):
+class Change(NamedTuple):
     """Change of the return after some updates, with its 95% interval over starts."""
 
     updates: int
@@ -61,8 +61,8 @@ class Cell:
     stage: str
     seed: int
     estimator: str
-    followed: tuple[Outcome, ...] = ()
-    rehearsed: tuple[Outcome, ...] = ()
+    followed: tuple[Change, ...] = ()
+    rehearsed: tuple[Change, ...] = ()
     snr: float | None = None
     seconds: float | None = None
     starts: int = 0
@@ -84,11 +84,11 @@ class Cell:
         best = max(there, key=lambda each: each.value)
         return best.updates if best.low > 0 else 0
 
-    def after(self, updates: int, rehearsed: bool = False) -> Outcome:
+    def after(self, updates: int, rehearsed: bool = False) -> Change:
         """The outcome after so many updates, or the last before; NaN where there is none."""
         outcomes = self.rehearsed if rehearsed else self.followed
         there = [each for each in outcomes if each.updates <= updates]
-        return there[-1] if there else Outcome(0, *[float("nan")] * 3)
+        return there[-1] if there else Change(0, *[float("nan")] * 3)
 
 
 def cells_of(file: Path) -> list[Cell]:
@@ -108,9 +108,7 @@ def cells_of(file: Path) -> list[Cell]:
             values: dict[str, Any] = json.loads(line)
             values = {each.name: values[each.name] for each in fields(Cell)}
             for name in ("followed", "rehearsed"):
-                values[name] = tuple(
-                    Outcome(int(k), *map(float, ends)) for k, *ends in values[name]
-                )
+                values[name] = tuple(Change(int(k), *map(float, ends)) for k, *ends in values[name])
             found.append(Cell(**values))
         except (ValueError, KeyError, TypeError) as error:
             if number == len(lines):  # no end of line: it was being written
@@ -166,7 +164,7 @@ class Board:
 
     def _best(self, place: int) -> dict[Group, float]:
         """Largest change of the return in each group where it is shown to be above 0."""
-        best: dict[Group, Outcome] = {}
+        best: dict[Group, Change] = {}
         for cell in self.cells:
             if cell.followed and np.isfinite(cell.followed[place].value):
                 each = cell.followed[place]
@@ -175,7 +173,7 @@ class Board:
         return {group: each.value for group, each in best.items() if each.low > 0}
 
 
-def _share(outcome: Outcome, best: float | None) -> float:
+def _share(outcome: Change, best: float | None) -> float:
     """NaN where no estimator of the group raises the return; a lost branch is −∞."""
     if best is None:
         return float("nan")

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from gradlab import validation
-from gradlab.errors import InputError
+from gradlab.errors import InputError, imported
 from gradlab.verdicts.screen import unsaid
 from gradlab.wording import listed
 
@@ -227,9 +227,8 @@ class Certification:
             raise InputError(f"path is {target}: name a file that ends in .json or .html")
         if target.suffix == ".html":
             from gradlab.reporting.output import named, write
-            from gradlab.tools.certify.page import page
 
-            return write(named(target), page(self))
+            return write(named(target), imported("gradlab.tools.certify.page:page")(self))
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text(to_json(self.document()) + "\n", encoding="utf-8")

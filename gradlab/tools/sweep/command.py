@@ -128,7 +128,7 @@ def _executed(
     from gradlab.cli import refusals
     from gradlab.cli.terminal import usage
     from gradlab.tools.sweep.runner import COMMANDS, Swept
-    from gradlab.tools.sweep.running import Folder, Lines, Running
+    from gradlab.tools.sweep.running import Folder, Running, SweepLines
     from gradlab.tools.sweep.table import planned
     from gradlab.workers.local import LocalPool
 
@@ -163,6 +163,6 @@ def _executed(
             run = folder / row.file
             return [*row.words, *swept.outputs(run), *(swept.again(run) if again else ())]
 
-        running = Running(kept, pool, most, RUNNER, (os.getcwd(),), command_of, Lines(write))
+        running = Running(kept, pool, most, RUNNER, (os.getcwd(),), command_of, SweepLines(write))
         interrupted = running.go()
         return kept.sweep, interrupted

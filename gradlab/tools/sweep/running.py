@@ -121,7 +121,7 @@ _Words = Callable[[Row, bool], list[str]]
 
 
 @final
-class Lines:
+class SweepLines:
     """Shows a sweep: a line for each run that ends, and every 15 s one for each run at work.
 
     Args:
@@ -179,7 +179,7 @@ class Running:
         runner: str,
         arguments: tuple[Any, ...],
         words: _Words,
-        shown: Lines,
+        shown: SweepLines,
     ) -> None:
         self._folder, self._pool, self._words, self._shown = folder, pool, words, shown
         self._runner, self._arguments, self._most = runner, arguments, workers

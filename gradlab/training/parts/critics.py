@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -25,9 +25,7 @@ from gradlab.networks.mlp import QCritic, VCritic
 from gradlab.training.members import Network
 from gradlab.training.models.seed_models import model_step
 from gradlab.training.parts.context import Context, Objective, Value, Values
-
-if TYPE_CHECKING:
-    from gradlab.training.parts.targets import Target
+from gradlab.training.parts.temperature import Automatic
 
 Critic = QCritic | VCritic
 Every = Callable[[Tensor, Tensor], Tensor]  # state, action → [E, C, N], every critic of every seed
@@ -54,6 +52,40 @@ class CriticKind(Protocol):
     def soft(self, objective: Objective, value: Tensor, log_prob: Tensor | None) -> Tensor:
         """The soft value [E, N] of a state, from the critic's and log π of the action there."""
         ...
+
+
+class Target(Protocol):
+    """What a row's `target` is.
+
+    Attributes:
+        name: for `gradlab list algorithms`.
+        kind: what they value; critics: how many are fitted to it, side by side.
+        least: the policy ascends the smallest of them (SAC), else the first (TD3).
+        soft: it values r − α log π, and needs a stochastic policy; temperature: α (`temperature`).
+        of_model: it rolls the model out; of_members: every member of a learned one by itself.
+        of_paths: it follows the paths of an on-policy window.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def kind(self) -> CriticKind: ...
+    @property
+    def critics(self) -> int: ...
+    @property
+    def least(self) -> bool: ...
+    @property
+    def soft(self) -> bool: ...
+    @property
+    def temperature(self) -> float | Automatic: ...
+    @property
+    def of_model(self) -> bool: ...
+    @property
+    def of_members(self) -> bool: ...
+    @property
+    def of_paths(self) -> bool: ...
+
+    def __call__(self, context: Context, batch: Batch) -> Tensor: ...
 
 
 @dataclass(frozen=True)

@@ -138,40 +138,6 @@ class Copied:
             torch._foreach_copy_(target.parameters, live.parameters)
 
 
-class Target(Protocol):
-    """What a row's `target` is.
-
-    Attributes:
-        name: for `gradlab list algorithms`.
-        kind: what they value; critics: how many are fitted to it, side by side.
-        least: the policy ascends the smallest of them (SAC), else the first (TD3).
-        soft: it values r − α log π, and needs a stochastic policy; temperature: α (`temperature`).
-        of_model: it rolls the model out; of_members: every member of a learned one by itself.
-        of_paths: it follows the paths of an on-policy window.
-    """
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def kind(self) -> CriticKind: ...
-    @property
-    def critics(self) -> int: ...
-    @property
-    def least(self) -> bool: ...
-    @property
-    def soft(self) -> bool: ...
-    @property
-    def temperature(self) -> float | Automatic: ...
-    @property
-    def of_model(self) -> bool: ...
-    @property
-    def of_members(self) -> bool: ...
-    @property
-    def of_paths(self) -> bool: ...
-
-    def __call__(self, context: Context, batch: Batch) -> Tensor: ...
-
-
 @dataclass(frozen=True)
 class OneStep:
     """r + γ Q′(s′, π′(s′)), the smaller of two where the critics are twins (MPG eq. 11; TD3).
