@@ -141,7 +141,7 @@ def _scores(
 ) -> tuple[Array, NDArray[np.bool_]]:
     """q of states [n, ds], and whose episode ends; a return that is lost is one that ends."""
     J, ended = [], []
-    for k, few in enumerate(states.split(ROWS)):
+    for k, few in enumerate(torch.split(states, ROWS)):
         part = Starts(few, torch.ones_like(few[:, 0]), torch.arange(len(few)))
         here = replace(setting, starts=part, horizon=steps, seed=child(seed, str(k)))
         rolled = Rolling(here, progress).returns(part, moves, _STAGE)

@@ -5,6 +5,7 @@ from torch import nn
 
 from gradlab.gradients.starts import Starts, as_starts
 from gradlab.measurement.attribution.substitution import CAUSES
+from gradlab.statistics.shapley import fraction
 from gradlab.systems.linear import LinearQuadratic
 from gradlab.truth.lqr import ExactCritic
 from tests.gradients.worlds import matrix
@@ -41,4 +42,5 @@ def linear_problem(systems):
 
 
 def fractions(found):
-    return dict(zip(CAUSES, (each.value for each in found.fractions()), strict=True))
+    shares = (fraction(each, found.total).value for each in found.shapley)
+    return dict(zip(CAUSES, shares, strict=True))

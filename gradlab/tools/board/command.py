@@ -28,7 +28,7 @@ _BUILDER = "gradlab.tools.board.compute:Builder"
 
 @dataclass(frozen=True)
 class BoardCommand:
-    """What is each estimator's gradient worth, by task and stage, and how long does it last?
+    """What is each gradient worth, by task and stage, and how long does it last?
 
     Computes the cells that the board lacks, one after another or by workers, and writes its page.
     Ctrl-C keeps every cell that is known; the same command goes on.
