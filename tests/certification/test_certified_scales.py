@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 
+import pytest
 import torch
 
 import gradlab
@@ -11,7 +12,9 @@ from gradlab.tasks import Task
 from gradlab.tools.certify.comparison import SAFETY
 from gradlab.tools.certify.evaluation import SIZE, Points, reference
 from tests.certification.faults.fault import with_derivative_of
-from tests.certification.sound_systems import elsewhere
+from tests.certification.faults.judged import alarms, outcome
+from tests.certification.faults.planted import FAULTS
+from tests.certification.sound_systems import elsewhere, mujoco_tasks, sound_tasks
 
 FAR = dict(elsewhere())["far"]
 
@@ -73,3 +76,38 @@ def test_errors_of_blocks_in_units_a_million_times_apart_are_those_of_rounding()
 
     certificate = gradlab.certify(from_function(step, 2, 1), samples=256)
     assert certificate.passed and certificate.table()["p95"].max() < 1e-3
+
+
+# The certificate names the forty planted faults, and is silent where nothing is wrong.
+
+
+# In the fast suite, where a second batch of derivatives follows the first; of `certify`.
+SAMPLES, DEFAULT = 288, 2048
+SOUND = dict(sound_tasks())
+SOME = list(SOUND)[::12]
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+def test_fault_is_found_and_its_block_named(fault):
+    certified = outcome(fault, SAMPLES)
+    assert certified.named, certified
+
+
+@pytest.mark.parametrize("name", SOME)
+def test_sound_system_passes(name):
+    certification = gradlab.certify(SOUND[name], samples=SAMPLES)
+    assert certification.passed, certification.sentences
+
+
+@pytest.mark.slow
+def test_at_least_39_of_40_faults_are_found_with_the_default_number_of_states():
+    missed = [fault.name for fault in FAULTS if not outcome(fault, DEFAULT).named]
+    assert len(missed) <= 1, missed
+
+
+@pytest.mark.slow
+def test_at_most_one_false_alarm_in_two_hundred_sound_systems():
+    systems = SOUND | dict(mujoco_tasks())
+    raised = [name for name, task in systems.items() if alarms(gradlab.certify(task))]
+    assert len(systems) >= 200
+    assert len(raised) <= 1, raised
