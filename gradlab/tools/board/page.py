@@ -13,8 +13,8 @@ from gradlab.verdicts.screen import Fact, Screen
 from gradlab.wording import duration
 
 _HEADINGS = (
-    "task", "stage", "estimator", "first update, % of the best", "lasts, updates",
-    "at the end, % of the best", "ms a gradient", "SNR of a batch", "seeds",
+    "task", "stage", "estimator", "first update, %", "lasts, updates", "at the end, %",
+    "ms a gradient", "SNR of a batch", "seeds",
 )  # fmt: skip
 
 
@@ -26,7 +26,7 @@ def page(board: Board, command: str = "") -> Page:
     )
     body = "\n".join(f"<tr>{_row(row)}</tr>" for row in table.to_dict("records"))
     shown = (
-        "<p>Click a heading to sort. Medians over seeds; in brackets the range that holds "
+        "<p>Click a heading to sort. Shares of the best estimator, medians over seeds; in brackets the range that holds "
         'the median of all seeds.</p><div class="wide"><table class="sortable">'
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
@@ -105,4 +105,4 @@ def screen(board: Board) -> Screen:
     )
     wall = sum(cell.wall for cell in board.cells)
     facts = (Fact("all cells", duration(wall), "Sum of their wall times."),)
-    return Screen(text, "act", "medians over seeds; see the intervals of each row", facts)
+    return Screen(text, "choose", "medians over seeds, which predict no other task yet", facts)

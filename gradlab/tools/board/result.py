@@ -21,6 +21,7 @@ from gradlab.errors import InputError
 from gradlab.statistics.seeds import aggregate
 
 CELLS = "cells"
+_STAGES = ("early", "middle", "late")  # of a training; others by name, after these
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,7 @@ class Board:
         for cell in self.cells:
             groups.setdefault((cell.task, cell.stage, cell.estimator), []).append(cell)
         rows = []
-        for (task, stage, estimator), cells in sorted(groups.items()):
+        for (task, stage, estimator), cells in sorted(groups.items(), key=_order):
             there = [cell for cell in cells if cell.followed]
             shares = {
                 "gain": [_share(cell.followed[0], first.get(cell.group)) for cell in there],
@@ -171,6 +172,12 @@ class Board:
                 if cell.group not in best or each.value > best[cell.group].value:
                     best[cell.group] = each
         return {group: each.value for group, each in best.items() if each.low > 0}
+
+
+def _order(item: tuple[tuple[str, str, str], object]) -> tuple[str, int, str, str]:
+    (task, stage, estimator), _ = item
+    place = _STAGES.index(stage) if stage in _STAGES else len(_STAGES)
+    return task, place, stage, estimator
 
 
 def _share(outcome: Change, best: float | None) -> float:
