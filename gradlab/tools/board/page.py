@@ -26,7 +26,8 @@ def page(board: Board, command: str = "") -> Page:
     )
     body = "\n".join(f"<tr>{_row(row)}</tr>" for row in table.to_dict("records"))
     shown = (
-        "<p>Click a heading to sort. Shares of the best estimator, medians over seeds; in brackets the range that holds "
+        "<p>Click a heading to sort. Shares of the best estimator, medians over seeds; in brackets "
+        "the range that holds "
         'the median of all seeds.</p><div class="wide"><table class="sortable">'
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
