@@ -157,7 +157,7 @@ def _reward(measured: _Measured, truth: Truth) -> CheckResult | None:
     if still and len(R) > 1 and float(R.max() - R.min()) <= allowed:
         level = "0" if not R.any() else "the same"
         result = f"the reward is {level} wherever the policy goes ({measured.where})"
-        meaning = "the true gradient is exactly 0, so nothing can be decided: mend the reward"
+        meaning = "the true gradient is exactly 0, so nothing can be decided: fix the reward"
         return CheckResult(f"{PREMISE}, reward", result, meaning, False)
     if still:
         result = f"moving θ by a tenth changes no return beyond rounding ({measured.where})"

@@ -141,7 +141,7 @@ def as_starts(starts: Tensor | Path | Starts, state_dim: int) -> Starts:
             f"(first: row {int((~finite).nonzero()[0])}): remove them"
         )
     if not (torch.isfinite(result.weight) & (result.weight >= 0)).all():
-        raise InputError("starts has weights that are negative or not finite: mend or drop them")
+        raise InputError("starts has weights that are negative or not finite: fix or drop them")
     return result
 
 

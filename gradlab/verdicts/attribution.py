@@ -1,4 +1,4 @@
-"""What an attribution says: which part made the squared bias, and which to mend first.
+"""What an attribution says: which part made the squared bias, and which to fix first.
 
 The two differ where causes cancel: the advice is the replacement that lowers the squared bias most
 while all else stays, not the largest share.
@@ -46,7 +46,7 @@ def source(profile: Profile, attribution: Attribution | None, name: str) -> list
 
 
 def _advice(account: Account, what: str) -> tuple[str, bool]:
-    """What to mend first, by what replacing it does while all else stays; whether it is shown."""
+    """What to fix first, by what replacing it does while all else stays; whether it is shown."""
     best, advice = account.replacement, account.advice
     if best is None:
         return f"Too few starts to tell what to fix first in {what}", False

@@ -347,7 +347,7 @@ __all__ = [
 ]  # fmt: skip
 
 SHOWN = 6  # sentences that a reader sees before the fold
-# What stops everything, what to set now, what to mend, then why.
+# What stops everything, what to set now, what to fix, then why.
 ORDER = (
     "starts", "health", "agreement", "horizon", "source", "sanity", "decay", "variance", "jumps",
     "truth", "tails",
