@@ -37,7 +37,7 @@ from gradlab.gradients.bptt import mean_gradient
 from gradlab.gradients.estimator import Estimator
 from gradlab.networks.interface import double_copy
 from gradlab.networks.mlp import as_critic
-from gradlab.tools.board.result import CELLS, Cell, Change, Group, cells_of
+from gradlab.tools.board.result import CELLS, Cell, ReturnChange, Group, cells_of
 from gradlab.user_code.loading import load_object
 
 UPDATES, SEEDS, STARTS, BATCH = 100, (0, 1, 2, 3, 4), 256, 256
@@ -209,9 +209,9 @@ def cell_of(
     )  # fmt: skip
 
 
-def _outcomes(race: Any) -> tuple[Change, ...]:
+def _outcomes(race: Any) -> tuple[ReturnChange, ...]:
     names = ("updates", "value", "ci_low", "ci_high")
-    return tuple(Change(*(row[k] for k in names)) for row in race.table().to_dict("records"))
+    return tuple(ReturnChange(*(row[k] for k in names)) for row in race.table().to_dict("records"))
 
 
 def _one_batch(candidate: Any, task: Any, policy: Any, common: Mapping[str, Any]) -> _Batch:

@@ -37,8 +37,8 @@ class Group:
         return f"{self.task}-{self.stage}-{self.seed}.jsonl"
 
 
-class Change(NamedTuple):
-    """Change of the return after some updates, with its 95% interval over starts."""
+class ReturnChange(NamedTuple):
+    """ReturnChange of the return after some updates, with its 95% interval over starts."""
 
     updates: int
     value: float
@@ -62,8 +62,8 @@ class Cell:
     stage: str
     seed: int
     estimator: str
-    followed: tuple[Change, ...] = ()
-    rehearsed: tuple[Change, ...] = ()
+    followed: tuple[ReturnChange, ...] = ()
+    rehearsed: tuple[ReturnChange, ...] = ()
     snr: float | None = None
     seconds: float | None = None
     starts: int = 0
@@ -85,11 +85,11 @@ class Cell:
         best = max(there, key=lambda each: each.value)
         return best.updates if best.low > 0 else 0
 
-    def after(self, updates: int, rehearsed: bool = False) -> Change:
+    def after(self, updates: int, rehearsed: bool = False) -> ReturnChange:
         """The outcome after so many updates, or the last before; NaN where there is none."""
         outcomes = self.rehearsed if rehearsed else self.followed
         there = [each for each in outcomes if each.updates <= updates]
-        return there[-1] if there else Change(0, *[float("nan")] * 3)
+        return there[-1] if there else ReturnChange(0, *[float("nan")] * 3)
 
 
 def cells_of(file: Path) -> list[Cell]:
@@ -109,7 +109,9 @@ def cells_of(file: Path) -> list[Cell]:
             values: dict[str, Any] = json.loads(line)
             values = {each.name: values[each.name] for each in fields(Cell)}
             for name in ("followed", "rehearsed"):
-                values[name] = tuple(Change(int(k), *map(float, ends)) for k, *ends in values[name])
+                values[name] = tuple(
+                    ReturnChange(int(k), *map(float, ends)) for k, *ends in values[name]
+                )
             found.append(Cell(**values))
         except (ValueError, KeyError, TypeError) as error:
             if number == len(lines):  # no end of line: it was being written
@@ -165,7 +167,7 @@ class Board:
 
     def _best(self, place: int) -> dict[Group, float]:
         """Largest change of the return in each group where it is shown to be above 0."""
-        best: dict[Group, Change] = {}
+        best: dict[Group, ReturnChange] = {}
         for cell in self.cells:
             if cell.followed and np.isfinite(cell.followed[place].value):
                 each = cell.followed[place]
@@ -180,7 +182,7 @@ def _order(item: tuple[tuple[str, str, str], object]) -> tuple[str, int, str, st
     return task, place, stage, estimator
 
 
-def _share(outcome: Change, best: float | None) -> float:
+def _share(outcome: ReturnChange, best: float | None) -> float:
     """NaN where no estimator of the group raises the return; a lost branch is −∞."""
     if best is None:
         return float("nan")
