@@ -37,7 +37,7 @@ from gradlab.gradients.bptt import mean_gradient
 from gradlab.gradients.estimator import Estimator
 from gradlab.networks.interface import double_copy
 from gradlab.networks.mlp import as_critic
-from gradlab.tools.board.result import CELLS, Cell, ReturnChange, Group, cells_of
+from gradlab.tools.board.result import CELLS, Cell, Group, ReturnChange, cells_of
 from gradlab.user_code.loading import load_object
 
 UPDATES, SEEDS, STARTS, BATCH = 100, (0, 1, 2, 3, 4), 256, 256

@@ -38,7 +38,7 @@ class Group:
 
 
 class ReturnChange(NamedTuple):
-    """ReturnChange of the return after some updates, with its 95% interval over starts."""
+    """Change of the return after some updates, with its 95% interval over starts."""
 
     updates: int
     value: float
