@@ -92,7 +92,8 @@ def trained(nursery, path, kills, model, iterations, seed=0):
         acknowledged = told.read_text().split() if told.exists() else []
         if acknowledged:
             there = read(path).groups["updates"]["iteration"].values
-            assert set(map(int, acknowledged)) <= set(there.tolist())
+            rows = {int(k) for k in acknowledged if int(k) and int(k) % 2 == 0}  # of log_every=2
+            assert rows <= set(there.tolist())
     return read(path)
 
 
@@ -151,8 +152,9 @@ def test_killed_processes_are_replaced_and_no_row_is_lost(
     )
     assert len(killed) == kills
     tables = read(path).groups
-    assert tables["updates"]["iteration"].values.tolist() == acknowledged
-    assert acknowledged == list(range(5, iterations + 1, 5))
+    rows = tables["updates"]["iteration"].values.tolist()
+    assert rows == list(range(5, iterations + 1, 5))
+    assert set(rows) <= set(acknowledged)  # progress is told between rows, too
     assert tables["evaluations"]["iteration"].values.tolist() == list(range(0, iterations + 1, 10))
     assert tables["asynchrony"]["replaced"].values[-1] >= kills // 2  # the idle are not missed
     if choice == ONE:
