@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy import stats
 
+from gradlab.errors import InputError
 from gradlab.tools.board.result import Cell, Group, load
 
 CHOOSE = ("lq_stable", "path_tracking", "cart_pole", "quadrotor")
@@ -92,6 +93,13 @@ def groups(folder: Path, tasks: Sequence[str]) -> dict[Group, Cells]:
     return {group: cells for group, cells in found.items() if len(cells) > 1}
 
 
+def _there(folder: Path, tasks: Sequence[str]) -> dict[Group, Cells]:
+    found = groups(folder, tasks)
+    if not found:
+        raise InputError(f"{folder} has no cells of {', '.join(tasks)}: `gradlab board {folder}`")
+    return found
+
+
 def regret(cells: Cells, updates: int, predictor: Predictor | None) -> float:
     """Share of the best that a predictor leaves; NaN where no estimator is shown to raise the
     return. None: chance, the mean over the estimators."""
@@ -136,12 +144,16 @@ def interval(values: NDArray[np.float64], clusters: Sequence[object]) -> tuple[f
     return float(frame["value"].mean()), float(low), float(high)
 
 
-def compared(found: Mapping[Group, Cells]) -> pd.DataFrame:
-    """One row per length and predictor: mean regret, its interval, its difference to gain's."""
+def compared(found: Mapping[Group, Cells], best: Mapping[int, str]) -> pd.DataFrame:
+    """One row per length and predictor: mean regret, its interval, its difference to gain's.
+
+    Args:
+        best: the fixed estimator of each length.
+    """
     clusters = [(group.task, group.seed) for group in found]
     rows = []
     for updates in LENGTHS:
-        name = best_fixed(found.values(), updates)
+        name = best[updates]
         every: dict[str, Predictor | None] = {
             **{
                 each: predictor
@@ -226,14 +238,15 @@ def main(
 ) -> None:
     """Compare predictors on the tasks to choose on; with --judge, the rule on the others."""
     output.mkdir(parents=True, exist_ok=True)
-    chosen = groups(board, CHOOSE)
-    table = compared(chosen)
+    chosen = _there(board, CHOOSE)
+    best = {updates: best_fixed(chosen.values(), updates) for updates in LENGTHS}
+    table = compared(chosen, best)
     table.to_csv(output / "table.csv", index=False, float_format="%.4g")
     lasting(chosen).to_csv(output / "lasting.csv", index=False, float_format="%.4g")
     drawn(table).savefig(output / "regret.png", dpi=150)
     print(table.to_string(index=False), lasting(chosen).to_string(index=False), sep="\n\n")
     if judge:
-        others = compared(groups(board, JUDGE))
+        others = compared(_there(board, JUDGE), best)
         others.to_csv(output / "judged.csv", index=False, float_format="%.4g")
         text = verdict(table, others)
         (output / "verdict.txt").write_text(text + "\n", encoding="utf-8")
