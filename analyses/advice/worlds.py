@@ -13,7 +13,6 @@ the tasks' own wrong ones. A recipe and a seed make each of them again.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -29,11 +28,11 @@ from gradlab.data import trajectories
 from gradlab.data.noise import child, stream
 from gradlab.fitting import ModelSettings, collect, fit_critic, fit_model
 from gradlab.fitting.collection import exploring
-from gradlab.gradients.tail import Tail
 from gradlab.networks import checkpoint
 from gradlab.networks.interface import double_copy
 from gradlab.networks.mlp import Policy
 from gradlab.tasks import Task, with_learned_prior
+from gradlab.tools.board.stages import train_stages
 
 STAGES = ("early", "middle", "late")
 SEEDS = (22, 23, 24)  # of 0 to 20 some cells were looked at before
@@ -192,30 +191,9 @@ def policy_at(stage: int, files: list[Path], world: World, task: Task, seed: int
 
 def train_policy(world: World, task: Task, seed: int) -> list[Policy]:
     """Copies at the three stages of Adam along the simulator's own gradient, 40 steps long."""
-    simulator = task.simulator
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(child(seed, "advice policy") >> 1)
-        policy = Policy(
-            simulator.state_dim, simulator.action_dim, world.hidden, "tanh",
-            task.observation_scale, limit=task.action_limit, bias=bool(world.hidden),
-        ).double()  # fmt: skip
-    with torch.no_grad():  # begins with small actions
-        last = [m for m in policy.modules() if isinstance(m, nn.Linear)][-1]
-        last.weight.mul_(0.1)
-    along = gradlab.Estimator(simulator, simulator, "all", Tail(40, None, task.discount))
-    optimizer = torch.optim.Adam(policy.parameters(), world.rate)
-    kept = []
-    for update in range(world.stages[-1]):
-        starts = task.starts(64, stream(seed, "advice training", update))
-        gradient = along.mean_gradient(policy, starts, seed=update)
-        gradient = gradient * min(1.0, 10.0 / float(gradient.norm().clamp_min(1e-12)))
-        sizes = [p.numel() for p in policy.parameters()]
-        for p, part in zip(policy.parameters(), gradient.split(sizes), strict=True):
-            p.grad = -part.reshape(p.shape)
-        optimizer.step()
-        if update + 1 in world.stages:
-            kept.append(copy.deepcopy(policy))
-    return kept
+    updates = dict(zip(STAGES, world.stages, strict=True))
+    kept = train_stages(task, updates, seed, world.rate, world.hidden, name="advice")
+    return [kept[stage] for stage in STAGES]
 
 
 def with_model(task: Task, policy: nn.Module, seed: int) -> Task:
