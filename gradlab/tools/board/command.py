@@ -77,7 +77,7 @@ class BoardCommand:
                 for group, names in left.items()
             ]
             return {"headline": f"{cells} cells are missing, {known}.", "plan": rows}
-        stopped = _build(self.folder, left, prices, self.hours, self.workers, self.ray)
+        stopped = _build(self.folder, left, self.hours, self.workers, self.ray)
         board = load(self.folder)
         write(target, page(board, command))
         document = of_screen(screen(board)) | {
@@ -105,10 +105,15 @@ def _prices(board: Board, left: Mapping[Group, tuple[str, ...]]) -> dict[Group, 
 
 
 def _build(
-    folder: Path, left: Mapping[Group, tuple[str, ...]], prices: Mapping[Group, float],
-    hours: float | None, workers: int, ray: str | None,
-) -> bool:  # fmt: skip
+    folder: Path,
+    left: Mapping[Group, tuple[str, ...]],
+    hours: float | None,
+    workers: int,
+    ray: str | None,
+) -> bool:
     """Compute what is left, group by group; whether Ctrl-C ended it before."""
+    from gradlab.tools.board.result import load
+
     begun, waiting = time.monotonic(), deque(left.items())
 
     def due() -> bool:
@@ -116,7 +121,7 @@ def _build(
 
     def said(group: Group, seconds: float) -> None:
         done = len(left) - len(waiting)
-        rest = duration(sum(prices[each] for each, _ in waiting) / workers)
+        rest = duration(sum(_prices(load(folder), dict(waiting)).values()) / workers)
         what = f"{group.task}, {group.stage}, seed {group.seed}: {duration(seconds)}"
         standard_error(f"gradlab: {done} of {len(left)} groups; {what}; about {rest} left")
 
