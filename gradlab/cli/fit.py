@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from tyro.conf import arg
 
@@ -41,6 +41,15 @@ class FitCommand:
         gradlab fit Hopper-v5 --rows 20000
         gradlab fit path_tracking --data record.h5 --loss dd
     """
+
+    GROUPS: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "Data": ("data", "rows", "policy", "export"),
+        "Loss": (
+            "loss", "weight", "neighbours", "directions", "divided", "steps", "two_model",
+        ),
+        "Model": ("type", "network", "members", "elites", "hidden", "spectral"),
+        "Optimisation": ("epochs", "seconds", "patience", "seed"),
+    }  # fmt: skip
 
     task: arguments.TaskName
     settings: arguments.Settings = ()

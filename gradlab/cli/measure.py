@@ -50,7 +50,7 @@ class Measure:
         "What is measured": (
             "horizon", "starts", "batch", "also", "law", "truth", "termination", "attribute",
         ),
-        "How": ("no_strata", "trim_starts", "judges", "no_rehearsal", "seed"),
+        "Sampling and rehearsal": ("no_strata", "trim_starts", "judges", "no_rehearsal", "seed"),
     }  # fmt: skip
 
     task: arguments.TaskName
