@@ -11,7 +11,7 @@ from base64 import b64encode
 import pytest
 
 from gradlab.errors import InputError
-from gradlab.watching.server import Server
+from gradlab.watching.showing import Server
 from gradlab.watching.state import Watcher
 from tests.watching import grown
 

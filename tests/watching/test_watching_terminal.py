@@ -18,9 +18,8 @@ from rich.console import Console
 
 from gradlab.cli import main
 from gradlab.storage.journal import discard, journal_of
-from gradlab.watching import server, showing
-from gradlab.watching.server import Server
-from gradlab.watching.showing import screen
+from gradlab.watching import showing
+from gradlab.watching.showing import Server, screen
 from gradlab.watching.state import SILENT, Watcher
 from tests.probe import planted_probe as planted
 from tests.watching import grown
@@ -230,7 +229,7 @@ def test_the_page_is_the_report_with_return_value_gains_and_alarms_in_sight(brow
 def test_a_row_that_comes_is_shown_without_a_reload_and_what_was_unfolded_stays(
     browser, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(server, "SHARE", 1e9)
+    monkeypatch.setattr(showing, "SHARE", 1e9)
     path = tmp_path / "run.h5"
     with shown(browser, path) as (tab, served):
         tab.wait_for_selector("h1:has-text('run')")
