@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from gradlab.errors import InputError
-from gradlab.reporting import render, training_page, training_probe
+from gradlab.reporting import render, training_page
 from gradlab.runs.training import probe_results
 from gradlab.runs.training.probe_results import PREFIX, probes
 from gradlab.runs.training.results import from_record, load
@@ -152,7 +152,7 @@ def test_a_run_without_a_probe_has_none(run):
     assert not about & {"alarms", "signal", "cost"}
     names = [each.name for each in training_page.panels({"plain": plain})]
     assert names and not any(name.startswith("probe") for name in names)
-    assert training_probe.alarms({"plain": plain}).body == ""
+    assert training_page.alarms({"plain": plain}).body == ""
 
 
 def sentences(found):
@@ -207,7 +207,7 @@ def test_runs_side_by_side_tell_whose_alarm_it_is(run):
     found = training(run)
     runs = {"a": found, "b": replace(found, probes={})}
     assert not any(each.name.startswith("probe") for each in training_page.panels(runs))
-    assert "</strong> (a, seed 5) (reported 2 times" in training_probe.alarms(runs).body
+    assert "</strong> (a, seed 5) (reported 2 times" in training_page.alarms(runs).body
 
 
 def test_a_run_is_read_while_its_probe_has_no_row_yet(tmp_path):
@@ -217,7 +217,7 @@ def test_a_run_is_read_while_its_probe_has_no_row_yet(tmp_path):
     with Journal(tmp_path / "run.h5", tables, about):
         found = training(Path(tmp_path / "run.h5"))
     assert all(not each.vitals and not each.alarms for each in found.probes.values())
-    assert not sentences(found) and training_probe.panels(found) == []
+    assert not sentences(found) and training_page.panels_of_probe(found) == []
     with pytest.raises(Exception, match="not a complete training run"):
         load(tmp_path / "run.h5")
 
