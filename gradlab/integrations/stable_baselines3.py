@@ -2,16 +2,27 @@
 
     model.learn(100_000, callback=ProbeCallback(log="run.h5", task=task))
 
-It finds the actor and its optimiser by itself (`stable_baselines3_models`), marks every backward
-pass, and counts steps as the model does. With a task, whose states must be what the policy
-observes, gradients are measured on the task with the model's critic and discount.
+It finds θ, its optimiser, policy and critic by itself, marks every backward pass, and counts steps
+as the model does. With a task, whose states must be what the policy observes, gradients are
+measured on the task with the model's critic and discount.
+
+    TD3, DDPG   a = scale(μ(s))                   θ: the actor, its own optimiser      Q: the first
+    SAC         a = scale(tanh(μ(s) + σ(s) ε))    θ: the actor, its own optimiser      Q: the least
+    PPO, A2C    a = clip(μ(s) + σ ε)              θ: what actions depend on            V: no tail
+
+The modules hold the model's own, so that they follow training; they are called on copies only.
 """
 
 from __future__ import annotations
 
 import time
 from dataclasses import replace
-from typing import Any
+from functools import partial
+from typing import Any, final
+
+import torch
+from gymnasium import spaces
+from torch import Tensor, nn
 
 from gradlab.errors import InputError, not_installed
 from gradlab.integrations.states import (
@@ -23,16 +34,201 @@ from gradlab.integrations.states import (
     probe_of,
 )
 from gradlab.probe.budget import Clock
+from gradlab.probe.policy_calls import Watched, limits
 from gradlab.probe.probe import Logs, Probe
 from gradlab.probe.returns import MakeEnv
 from gradlab.tasks import Task
 
 try:
+    from stable_baselines3 import A2C, PPO, SAC, TD3
+    from stable_baselines3.common.base_class import BaseAlgorithm
     from stable_baselines3.common.callbacks import BaseCallback
-
-    from gradlab.integrations.stable_baselines3_models import check_measurable, parts_of
 except ImportError as error:
     raise not_installed("stable-baselines3", "sb3") from error
+
+_LOG_STD = (-20.0, 2.0)  # between which SAC keeps ln σ
+
+
+@final
+class _Features(nn.Module):
+    """States → features, by VecNormalize's statistics of this moment and the model's extractor."""
+
+    def __init__(self, extractor: nn.Module, normalizer: Any) -> None:
+        super().__init__()
+        self.extractor = extractor
+        shown = normalizer is not None and normalizer.norm_obs
+        self.statistics = normalizer.obs_rms if shown else None
+        self.epsilon = float(normalizer.epsilon) if shown else 0.0
+        self.clip = float(normalizer.clip_obs) if shown else 0.0
+
+    def forward(self, state: Tensor) -> Tensor:
+        if self.statistics is not None:
+            mean, var = (torch.as_tensor(x).to(state) for x in
+                         (self.statistics.mean, self.statistics.var))  # fmt: skip
+            state = ((state - mean) / (var + self.epsilon).sqrt()).clamp(-self.clip, self.clip)
+        features: Tensor = self.extractor(state)
+        return features
+
+
+@final
+class _Box(nn.Module):
+    """The action space: environment units ↔ [−1, 1]."""
+
+    low: Tensor
+    high: Tensor
+
+    def __init__(self, space: spaces.Space[Any]) -> None:
+        super().__init__()
+        bounded = isinstance(space, spaces.Box)
+        for name in ("low", "high"):
+            bound = torch.as_tensor(getattr(space, name)).flatten() if bounded else torch.zeros(0)
+            self.register_buffer(name, bound)
+
+    def scaled(self, action: Tensor) -> Tensor:
+        return 2 * (action - self.low) / (self.high - self.low) - 1
+
+    def unscaled(self, scaled: Tensor) -> Tensor:
+        return self.low + (scaled + 1) / 2 * (self.high - self.low)
+
+    def clipped(self, action: Tensor) -> Tensor:
+        return action.clamp(self.low, self.high)
+
+
+@final
+class _Deterministic(nn.Module):
+    """TD3's and DDPG's actor."""
+
+    def __init__(self, actor: Any, features: _Features, box: _Box) -> None:
+        super().__init__()
+        self.features, self.mu, self.box = features, actor.mu, box
+
+    def forward(self, state: Tensor) -> Tensor:
+        return self.box.unscaled(self.mu(self.features(state)))
+
+
+@final
+class _Squashed(nn.Module):
+    """SAC's actor, its noise an argument."""
+
+    def __init__(self, actor: Any, features: _Features, box: _Box) -> None:
+        super().__init__()
+        self.features, self.latent_pi = features, actor.latent_pi
+        self.mu, self.log_std, self.box = actor.mu, actor.log_std, box
+        self.noise_dim = len(box.low)
+
+    def forward(self, state: Tensor, noise: Tensor) -> Tensor:
+        latent = self.latent_pi(self.features(state))
+        sigma = self.log_std(latent).clamp(*_LOG_STD).exp()
+        return self.box.unscaled((self.mu(latent) + sigma * noise).tanh())
+
+
+@final
+class _Gaussian(nn.Module):
+    """The actor in PPO's and A2C's policy."""
+
+    def __init__(self, policy: Any, features: _Features, box: _Box) -> None:
+        super().__init__()
+        self.features, self.policy_net = features, policy.mlp_extractor.policy_net
+        self.action_net, self.log_std = policy.action_net, getattr(policy, "log_std", None)
+        self.box, self.noise_dim = box, len(box.low)
+
+    def forward(self, state: Tensor, noise: Tensor) -> Tensor:
+        assert self.log_std is not None
+        mean = self.action_net(self.policy_net(self.features(state)))
+        return self.box.clipped(mean + self.log_std.exp() * noise)
+
+
+@final
+class _Q(nn.Module):
+    """The critic of the actor's loss, in the environment's units of action and reward."""
+
+    def __init__(
+        self, critic: Any, count: int, features: _Features, box: _Box, normalizer: Any
+    ) -> None:
+        super().__init__()
+        self.features, self.box = features, box
+        self.networks = nn.ModuleList(critic.q_networks[:count])
+        paid = normalizer is not None and normalizer.norm_reward
+        self.statistics = normalizer.ret_rms if paid else None
+        self.epsilon = normalizer.epsilon if paid else 0.0
+
+    def forward(self, state: Tensor, action: Tensor) -> Tensor:
+        inputs = torch.cat([self.features(state), self.box.scaled(action)], dim=1)
+        value = torch.cat([network(inputs) for network in self.networks], dim=1).amin(dim=1)
+        if self.statistics is None:
+            return value
+        return value * float((self.statistics.var + self.epsilon) ** 0.5)
+
+
+def parts_of(model: BaseAlgorithm) -> LoopParts:
+    """The parts of a model that are watched.
+
+    Raises:
+        InputError: the model has no policy gradient, or one that is not known here.
+    """
+    normalizer = model.get_vec_normalize_env()
+    box = _Box(model.action_space)
+    if isinstance(model, TD3 | SAC):
+        return _off_policy(model, normalizer, box)
+    if isinstance(model, PPO | A2C):
+        return _on_policy(model.policy, normalizer, box)
+    raise InputError(
+        f"model is a {type(model).__name__}, expected TD3, DDPG, SAC, PPO or A2C: only these "
+        f"policy gradients are known; for another actor use gradlab.Probe(actor, its optimizer)"
+    )
+
+
+def _off_policy(model: Any, normalizer: Any, box: _Box) -> LoopParts:
+    actor, critic = model.actor, model.critic
+    seen, valued = (_Features(x.features_extractor, normalizer) for x in (actor, critic))
+    unit = limits(0.0, 1.0)
+    if isinstance(model, TD3):
+        q = _Q(critic, 1, valued, box, normalizer)
+        theta, watched = _Deterministic(actor, seen, box), Watched(actor, unit)
+        return LoopParts(theta, actor.optimizer, q, watched, critic.optimizer, critic, True)
+    q = _Q(critic, len(critic.q_networks), valued, box, normalizer)
+    first = _first(actor.latent_pi, actor.mu)
+    watched = Watched(first, unit, partial(_mean_action, None if first is actor.mu else actor.mu))
+    policy = _Squashed(actor, seen, box)
+    return LoopParts(policy, actor.optimizer, q, watched, critic.optimizer, critic, True)
+
+
+def _on_policy(policy: Any, normalizer: Any, box: _Box) -> LoopParts:
+    hidden = getattr(policy.mlp_extractor, "policy_net", None)
+    if not isinstance(hidden, nn.Sequential):
+        kind = type(policy.mlp_extractor).__name__
+        raise InputError(
+            f"model's policy has a {kind} without an nn.Sequential called policy_net, where the "
+            f"actor is sought: use gradlab.Probe(actor, model.policy.optimizer)"
+        )
+    actor = _Gaussian(policy, _Features(policy.pi_features_extractor, normalizer), box)
+    watched = Watched(_first(hidden, policy.action_net), None)
+    return LoopParts(actor, policy.optimizer, None, watched, policy.optimizer, policy.value_net)
+
+
+def _first(hidden: nn.Sequential, last: nn.Module) -> nn.Module:
+    """The part of the policy that sees the features."""
+    return hidden if len(hidden) else last
+
+
+@torch.no_grad()
+def _mean_action(mu: nn.Module | None, answer: Tensor) -> Tensor:
+    """In [−1, 1], of SAC's hidden layers or of what μ has made of them."""
+    return torch.tanh(answer if mu is None else mu(answer))
+
+
+def check_measurable(model: BaseAlgorithm) -> None:
+    """Raises InputError where a task cannot be measured by this model's policy."""
+    for what, space in (("observations", model.observation_space), ("actions", model.action_space)):
+        if not isinstance(space, spaces.Box):
+            kind = type(space).__name__
+            raise InputError(f"task is given, but {what} are {kind}: leave the task out")
+    if getattr(model, "use_sde", False):
+        raise InputError(
+            "task is given, but the policy explores with gSDE, whose noise lasts over several "
+            "steps: use use_sde=False, or leave the task out"
+        )
+
 
 _LOSSES = ("train/critic_loss", "train/value_loss")
 _TABLES = ("stdout", "log", "json", "csv")  # outputs that a sentence would break

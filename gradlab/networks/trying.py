@@ -34,7 +34,7 @@ _SPLIT = (
 )
 _CAST = (
     "; it turns its inputs to another dtype: leave that out (Stable-Baselines3's: "
-    "gradlab.integrations.stable_baselines3_models.parts_of(model).{})"
+    "gradlab.integrations.stable_baselines3.parts_of(model).{})"
 )
 _INPUTS = (
     "; of one input, critic=lambda s, a: net(torch.cat([s, a], 1)); a critic of states alone needs "

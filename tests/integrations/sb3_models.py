@@ -13,8 +13,7 @@ from stable_baselines3.common.logger import configure
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
-from gradlab.integrations.stable_baselines3 import ProbeCallback
-from gradlab.integrations.stable_baselines3_models import check_measurable, parts_of
+from gradlab.integrations.stable_baselines3 import ProbeCallback, check_measurable, parts_of
 from tests.integrations.bits import Integrator, seeded
 
 __all__ = [

@@ -25,8 +25,7 @@ from torchrl.objectives import DDPGLoss, DQNLoss, SACLoss, SoftUpdate, TD3Loss
 from torchrl.trainers import Trainer
 from torchrl.trainers.trainers import ReplayBufferTrainer, TargetNetUpdaterHook
 
-from gradlab.integrations.torchrl import ProbeHook
-from gradlab.integrations.torchrl_models import parts_of
+from gradlab.integrations.torchrl import ProbeHook, parts_of
 from tests.integrations.bits import Integrator, seeded, streams, trained
 
 __all__ = ["Integrator", "ProbeHook", "parts_of"]

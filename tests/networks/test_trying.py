@@ -76,7 +76,7 @@ def sb3_actor():
         (lambda: Actor(lambda net, s: net(s), noise_dim=1),
          "with noise_dim it is called as policy(state, noise)"),
         (lambda: nn.GRU(2, 1), "gradlab.tasks.with_memory(task, policy)"),
-        (sb3_actor, "stable_baselines3_models.parts_of(model).policy"),
+        (sb3_actor, "stable_baselines3.parts_of(model).policy"),
         (lambda: nn.LazyLinear(1), "policy has lazy parameters: run one forward pass first"),
         (old_weight_norm, "use those of torch.nn.utils.parametrizations"),
         (lambda: torch.jit.trace(nn.Linear(2, 1), torch.zeros(1, 2)),
