@@ -2,18 +2,20 @@
 
     python -m analyses.advice.quadrotor [--output reports/advice]
 
-Policy: the example's own, 100 updates old; its critic is fitted, its model a quarter too heavy.
-One measurement with defaults promises for each gradient (the critic alone, the model at seven
+Policy: of the example's own training, 60 updates old; its critic is fitted, its model a quarter too
+heavy. One measurement with defaults promises for each gradient (the critic alone, the model at five
 horizons) what one step adds to the return. Then each is trained with: Adam at the rate that the
 measurement names, fresh batches, the critic fitted again every 25 updates, for as many updates as
-are recommended and for 100, by five draws of all that is random.
+are recommended and for 100, by three draws of all that is random.
 
     criterion   (a) where the interval of a promised gain leaves 0, the return after the recommended
                 number of updates has its sign, by its whole interval over the draws; (b) after 100
                 updates the recommended gradient has at least 95% of the best one's change
-    returns     600 steps from 512 fresh starts, the same for all; Student's 95% over the draws
+    returns     200 steps from 512 fresh starts, the same for all; Student's 95% over the draws
 
-Written before the first run.
+Written before the first run, and changed once: the policy was 100 updates old at first, where the
+measurement keeps the policy and promises nothing to train with (one gradient was followed there).
+It now comes from an age that neither this study nor `worlds` had, with seed 7, and less is drawn.
 """
 
 from __future__ import annotations
@@ -35,16 +37,17 @@ from gradlab.data.noise import child
 from gradlab.fitting import fit_critic
 from gradlab.networks.interface import double_copy
 
-HORIZONS = (1, 2, 5, 10, 15, 20, 25)
+HORIZONS = (1, 5, 10, 15, 25)
 ARMS: tuple[Candidate, ...] = (("data", 0), *(("model_all", h) for h in HORIZONS))
-DRAWS, LONG = 5, 100
+AGE, SEED = 60, 7
+DRAWS, LONG = 3, 100
 
 
-def cell(seed: int = 0) -> Cell:
-    """The example's task and policy, and a critic that is fitted to them."""
-    world = replace(WORLDS["quadrotor"], most=512)
+def cell(seed: int = SEED) -> Cell:
+    """The example's task and policy, and a critic that is fitted to it."""
+    world = replace(WORLDS["quadrotor"], most=512, steps=200)
     task = world.make(seed)
-    policy = double_copy("policy", example("quadrotor").train(task, 100))
+    policy = double_copy("policy", example("quadrotor").train(task, AGE, seed))
     critic = fit_critic(task, policy, seed=child(seed, "advice critic"))
     return Cell(world, "quadrotor", "example", seed, task, policy, critic)
 
