@@ -24,6 +24,13 @@ _GRADIENTS = {
     ("simulator", "model"): "the mixed gradient (simulator states, model Jacobians)",
     ("simulator", "simulator"): "the gradient through the true dynamics",
 }
+_SHORT = {
+    ("model", "model"): "model",
+    ("simulator", "model"): "mixed",
+    ("simulator", "simulator"): "simulator",
+}
+_CARRIED = {"first": "first action", "all": "BPTT"}
+_OPTIMIZERS = {"adam": "Adam", "sgd": "SGD"}
 _WAYS = {
     "first": "first action only",
     "all": "BPTT",
@@ -49,6 +56,27 @@ def describe(identity: Identity) -> tuple[str, str]:
     if identity.data:
         return "the critic alone", identity.name if identity.ambiguous else ""
     return _SYSTEMS[identity.systems], f"{how}: {identity.name}" if identity.ambiguous else how
+
+
+def label(name: str, identities: Mapping[str, Identity] | None) -> str:
+    """A gradient's name in figures, lists and tables; where nothing but a name is known, that."""
+    if identities is None or name not in identities:
+        return name
+    identity = identities[name]
+    who, how = describe(identity)
+    cut = identity.cut or identity.gradient_model
+    if identity.data and not cut:
+        text = "data (critic only)"
+    elif identity.systems in _SHORT and identity.actions in _CARRIED and not cut:
+        text = f"{_SHORT[identity.systems]}, {_CARRIED[identity.actions]}"
+    elif identity.ambiguous:
+        return name
+    else:
+        if identity.cut:
+            how = identity.cut if identity.counted else f"cut: {identity.cut}"
+        alone = identity.systems[0] == "simulator"
+        return how if alone else f"{who.removeprefix('the ')}, {how}"
+    return f"{text}: {name}" if identity.ambiguous else text
 
 
 def gradient(identity: Identity) -> str:
@@ -88,6 +116,12 @@ def steps(count: int) -> str:
 
 def updates(count: int) -> str:
     return "1 update" if count == 1 else f"{count} updates"
+
+
+def stepping(optimizer: str, rate: float) -> str:
+    """Adam at 1.5e-4"""
+    digits, _, power = f"{rate:.1e}".partition("e")
+    return f"{_OPTIMIZERS.get(optimizer, optimizer)} at {float(digits):g}e{int(power)}"
 
 
 def two(value: float) -> str:

@@ -146,7 +146,7 @@ def _everybody(profile: Profile) -> tuple[list[str], dict[str, str]]:
             needs = "it needs the simulator's states"
             if profile.identities[name].control:
                 needs = "a control arm that needs a differentiable simulator"
-            excluded[name] = f"{needs}; name it among the estimators to let it compete"
+            excluded[name] = f"{needs}; name {name!r} among the estimators to let it compete"
     return list(among), excluded
 
 

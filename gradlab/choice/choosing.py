@@ -50,6 +50,7 @@ from gradlab.runs.profile import Profile
 from gradlab.statistics.grams import Kernels, mixture_moments
 from gradlab.statistics.intervals import interval
 from gradlab.statistics.moments import estimates
+from gradlab.wording import label
 
 
 def _tried(profile: Profile, among: Candidates) -> tuple[Steps, Tried] | None:
@@ -245,7 +246,10 @@ def _with_truth(
 
 def _notes(profile: Profile, among: Candidates) -> tuple[str, ...]:
     """What a reader has to know about the answer."""
-    notes = [f"{name} does not compete: {why}." for name, why in among.excluded.items()]
+    notes = [
+        f"{label(name, profile.identities)} does not compete: {why}."
+        for name, why in among.excluded.items()
+    ]
     if among.kernels is None:
         notes.append(
             "Weights, and directions at other batch sizes, need the kernels that this file of an "

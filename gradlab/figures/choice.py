@@ -12,6 +12,7 @@ from matplotlib.ticker import NullFormatter
 
 from gradlab.figures import drawing, style
 from gradlab.figures.style import BLUE, GREEN, INK, MUTED, PAPER, PURPLE, VERMILION, Look
+from gradlab.wording import label
 
 LEAST_SHARE = 0.02  # of a weight, below which its cell, or a rule's point, is not shown
 _CONTENDERS = {
@@ -60,7 +61,8 @@ def choice_weights(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax.set_ylim(-0.03, 1.05)
     note = "bar: 95 % interval of the measured weights; rules have none"
     style.dress(ax, "Weights: measured and by rule", "weight", [note])
-    names = [f"{name}\nh = {h}" for name, h in cells]
+    known = table.attrs.get("identities")
+    names = [f"{style.plain(label(name, known))}\nh = {h}" for name, h in cells]
     ax.set_xticks(range(len(cells)), names, fontsize=8)
     ax.set_xlim(-0.5, len(cells) - 0.5)
     ax.set_xlabel("")  # two lines of names say it

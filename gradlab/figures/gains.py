@@ -61,7 +61,8 @@ def realised_gains(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
 
 LOW, HIGH = -112.0, 112.0
 _WIDE = 100.0  # points, beyond which an interval says next to nothing
-_APART = 13.0  # % between labels at the ends of lines
+_ROOM = 1.72  # of the horizontal axis, with the names at the ends of lines
+_APART = 15.0  # % between labels at the ends of lines
 _SIGNS = {"s": "■ ", "^": "▲ "}  # of the marks, beside the names at the ends of lines
 
 
@@ -98,18 +99,19 @@ def gain(
         _dots(ax, realised, looks, known)
     _label(ax, ends, looks, end)
     oracles = any(looks[name].colour == MUTED and not known[name].data for name in names)
-    grey = "; grey: needs the simulator" if oracles else ""
-    notes = [f"lines: to first order, 95% bands (solid: BPTT, dashed: first action){grey}"]
-    if unknown:
-        notes.append(f"no band: the interval is wider than {_WIDE:.0f} points")
+    notes = ["lines: to first order, with 95% bands (solid: BPTT; dashed: first action)"]
     if realised is not None:
-        notes.append("dots: your update taken, fresh starts, 95% bars (open: first action)")
+        notes.append("dots: your update on fresh starts, with 95% bars (open: first action)")
+    more = ["grey: needs the simulator"] if oracles else []
+    if unknown:
+        more.append(f"no band: interval wider than {_WIDE:.0f} points")
+    notes += ["; ".join(more)] if more else []
     style.dress(ax, "Gain of one step", "harms  ←  % of the best possible step  →  helps", notes)
     legend = ax.get_legend()
     if legend is not None:
         legend.remove()
     ax.set_xlabel("steps through the model before the critic takes over", color=INK)
-    ax.set_xlim(-0.03 * max(end, 1), 1.5 * max(end, 1))
+    ax.set_xlim(-0.03 * max(end, 1), _ROOM * max(end, 1))
     ax.set_ylim(LOW, HIGH)
     levels = range(-100, 101, 50)
     ax.set_yticks(levels, [f"{each}%".replace("-", "−") for each in levels])

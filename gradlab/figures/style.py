@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from gradlab.runs.identity import Identity, competing
-from gradlab.wording import describe
+from gradlab.wording import label
 
 INK = "#14181f"
 MUTED = "#5c6571"
@@ -72,15 +72,15 @@ def variance_look(batch: int) -> Look:
     return Look(f"variance / N′, N′ = {batch}", BLUE, (0, (1.2, 1.4)), "^")
 
 
-_DATA = Look("data (critic only)", MUTED, (0, (7, 2.5)), "")
+_DATA = Look("", MUTED, (0, (7, 2.5)), "")
 _FIRST: Dash = (0, (5, 1.8))  # solid: θ in all actions
 _FAMILIES: Mapping[tuple[tuple[str, str], str], Look] = {
-    (("model", "model"), "first"): Look("model, first action", BLUE, _FIRST, "o"),
-    (("simulator", "model"), "first"): Look("mixed, first action", VERMILION, _FIRST, "s"),
-    (("simulator", "simulator"), "first"): Look("simulator, first action", GREEN, _FIRST, "^"),
-    (("model", "model"), "all"): Look("model, BPTT", CYAN, "-", "o"),
-    (("simulator", "model"), "all"): Look("mixed, BPTT", OCHRE, "-", "s"),
-    (("simulator", "simulator"), "all"): Look("simulator, BPTT", PURPLE, "-", "^"),
+    (("model", "model"), "first"): Look("", BLUE, _FIRST, "o"),
+    (("simulator", "model"), "first"): Look("", VERMILION, _FIRST, "s"),
+    (("simulator", "simulator"), "first"): Look("", GREEN, _FIRST, "^"),
+    (("model", "model"), "all"): Look("", CYAN, "-", "o"),
+    (("simulator", "model"), "all"): Look("", OCHRE, "-", "s"),
+    (("simulator", "simulator"), "all"): Look("", PURPLE, "-", "^"),
 }
 # Of different lengths, so that own estimators differ in more than one trait and repeat late.
 _COLOURS = (PURPLE, OCHRE, CYAN)
@@ -103,39 +103,24 @@ def looks(
     others = [name for name in estimators if name not in fixed]
     colours = _COLOURS if fixed else (*_COLOURS, BLUE, VERMILION, GREEN, INK)
     own = {
-        name: Look(
-            _label(name, identities), colours[i % len(colours)], _DASHES[i % 4], _MARKERS[i % 5]
-        )
+        name: Look("", colours[i % len(colours)], _DASHES[i % 4], _MARKERS[i % 5])
         for i, name in enumerate(others)
     }
-    twice = {name for name, each in known.items() if each.ambiguous}
-    told = {
-        name: replace(look, label=f"{look.label}: {plain(name)}") if name in twice else look
-        for name, look in fixed.items()
+    grey_or_own = {
+        name: replace(look, colour=MUTED) if name in grey else look
+        for name, look in (fixed | own).items()
     }
     return {
-        name: replace(look, colour=MUTED) if name in grey else look
-        for name, look in (told | own).items()
+        name: replace(look, label=plain(label(name, identities)))
+        for name, look in grey_or_own.items()
     }
 
 
 def family(identity: Identity) -> Look | None:
-    """The look of the gradients that every measurement has; None of others."""
+    """The look, without a label, of the gradients that every measurement has; None of others."""
     if identity.cut or identity.gradient_model:
         return None
     return _DATA if identity.data else _FAMILIES.get((identity.systems, identity.actions))
-
-
-def _label(name: str, identities: Mapping[str, Identity] | None) -> str:
-    """What else there is, in words; where nothing but a name is known, that."""
-    if identities is None or name not in identities or identities[name].ambiguous:
-        return plain(name)
-    identity = identities[name]
-    who, how = describe(identity)
-    if identity.cut:
-        how = identity.cut if identity.counted else f"cut: {identity.cut}"
-    alone = identity.systems[0] == "simulator"
-    return plain(how if alone else f"{who.removeprefix('the ')}, {how}")
 
 
 def plain(name: str) -> str:

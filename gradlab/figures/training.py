@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -36,6 +37,7 @@ from gradlab.figures.style import (
     plain,
     variance_look,
 )
+from gradlab.wording import label
 
 _LOOKS: tuple[tuple[str, Dash, str], ...] = (
     (VERMILION, "-", "s"), (BLUE, "-", "o"), (GREEN, "-", "^"), (INK, "-", "D"),
@@ -117,8 +119,9 @@ def return_over_updates(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     a ring where the return of what may be followed is highest."""
     ax = style.new_axes() if ax is None else ax
     if "candidate" not in table:
-        steps = table["estimator"] + ", h = " + table["horizon"].astype(str)
-        table = table.assign(candidate=steps.where(table["horizon"] > 0, table["estimator"]))
+        called = table["estimator"].map(partial(label, identities=table.attrs.get("identities")))
+        steps = called + " at h = " + table["horizon"].astype(str)
+        table = table.assign(candidate=steps.where(table["horizon"] > 0, called))
     names = list(dict.fromkeys(table["candidate"]))
     rows = table[np.isfinite(table["value"])]
     notes = ["band: 95%, paired with the start; ring: follow it so far; a line that ends: dropped"]

@@ -22,7 +22,7 @@ from gradlab.figures.style import SIZE
 from gradlab.reporting import shell
 from gradlab.verdicts.screen import LIGHTS, Fact, Screen, unsaid
 
-_FIRST = (5.3, 3.6)  # inches of the first screen's figure
+_FIRST = (5.3, 4.0)  # inches of the first screen's figure
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,6 @@ class Page:
         facts: name → value, in one line; None and "" are left out.
         panels: every figure, in order of use.
         source: the run's file and the command that makes it again, beside every number.
-        compact: the first figure may be drawn small; off where its words need the room.
         apart: its figures are files of their own, too, which takes half of the time;
             pdf: these also as PDF.
     """
@@ -94,7 +93,6 @@ class Page:
     panels: tuple[Panel, ...] = ()
     sections: tuple[Section, ...] = ()
     source: PageSource = NOWHERE
-    compact: bool = True
     apart: bool = True
     pdf: bool = False
 
@@ -110,7 +108,7 @@ def lay_out(page: Page) -> Panel | None:
         # The one that the screen names, else, where the run has no numbers for it, the first.
         named = (each for each in page.panels if each.name == page.screen.figure)
         first = next(named, page.panels[0])
-    if page.compact and first is not None and tuple(first.figure.get_size_inches()) == SIZE:
+    if first is not None and tuple(first.figure.get_size_inches()) == SIZE:
         first.figure.set_size_inches(*_FIRST)
     for panel in page.panels:
         engine = panel.figure.get_layout_engine()

@@ -15,7 +15,6 @@ import pandas as pd
 
 from gradlab import figures
 from gradlab.choice.tables import contender_table, decay_table, weight_table
-from gradlab.figures import style
 from gradlab.gradients.ways import WAYS
 from gradlab.reporting import shell
 from gradlab.reporting.numbers import tables
@@ -28,7 +27,7 @@ from gradlab.verdicts.choice import cells_words, statements
 from gradlab.verdicts.facts import Facts
 from gradlab.verdicts.measurement.verdict import Evidence, decays, evidence, first_screen
 from gradlab.verdicts.screen import Screen
-from gradlab.wording import percent
+from gradlab.wording import label, percent, stepping
 
 _GAIN = "Gain of a step"
 _LASTING = "For how many updates it lasts"
@@ -80,7 +79,7 @@ def shown(
     )
     question = "Does a step help?"
     facts = _facts(profile)
-    return Page(title, question, facts, first, drawn, sections, source, compact=False)
+    return Page(title, question, facts, first, drawn, sections, source)
 
 
 def _facts(profile: Profile) -> dict[str, object]:
@@ -271,10 +270,10 @@ def _lasting(profile: Profile, measured: pd.DataFrame) -> list[Panel]:
     table = rehearsed.table()
     table.attrs |= measured.attrs
     cells, called = zip(table["estimator"], table["horizon"], strict=True), _labels(profile)
-    table["candidate"] = [called[name] + (f", h = {h}" if h else "") for name, h in cells]
+    table["candidate"] = [called[name] + (f" at h = {h}" if h else "") for name, h in cells]
     assumed = " (assumed: give yours with --lr and --optimizer)" if rehearsed.assumed else ""
     caption = (
-        f"Updates by {rehearsed.optimizer} at {rehearsed.rate:.2g}{assumed}, batches of "
+        f"Updates by {stepping(rehearsed.optimizer, rehearsed.rate)}{assumed}, batches of "
         f"{rehearsed.batch}, with critic, model and visited states as they are; the return of "
         f"{rehearsed.judges} fresh starts. A gradient lasts up to its highest point, the "
         f"recommended one as far as a second rehearsal shows it, too."
@@ -285,8 +284,7 @@ def _lasting(profile: Profile, measured: pd.DataFrame) -> list[Panel]:
 
 def _labels(profile: Profile) -> dict[str, str]:
     """What every figure calls the estimators."""
-    looks = style.looks(profile.estimators, profile.identities)
-    return {name: look.label for name, look in looks.items()}
+    return {name: label(name, profile.identities) for name in profile.estimators}
 
 
 def _error(
@@ -373,14 +371,16 @@ def _contest(evidence: Evidence) -> list[Panel]:
         return []
     pair = evidence.choice.pair
     contenders = (
-        f"Mixtures of {cells_words(pair.cells)} alone. Mixing that only shrinks gains nothing over "
-        "one gradient at its best scale; the rules are "
-        "shown at several times of their ramp T."
+        f"Mixtures of {cells_words(evidence.choice, pair.cells)} alone. Mixing that only shrinks "
+        "gains nothing over one gradient at its best scale; the rules are shown at several times "
+        "of their ramp T."
     )
     shares = "Weights from all starts with their 95% intervals, beside those of the papers' rules."
+    weights = weight_table(pair)
+    weights.attrs["identities"] = evidence.choice.identities
     drawn = {
         "contest": (contenders, partial(figures.contest, contender_table(pair))),
-        "weights": (shares, partial(figures.choice_weights, weight_table(pair))),
+        "weights": (shares, partial(figures.choice_weights, weights)),
     }
     return [panel(name, _CONTEST, caption, draw) for name, (caption, draw) in drawn.items()]
 

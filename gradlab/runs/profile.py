@@ -41,7 +41,7 @@ from gradlab.statistics.quantities import QUANTITIES
 from gradlab.storage import codec, records
 from gradlab.storage.codec import content_of, described, header, stored
 from gradlab.storage.records import Array, Record
-from gradlab.wording import cosine, horizons
+from gradlab.wording import cosine, horizons, label
 
 if TYPE_CHECKING:
     import xarray
@@ -203,10 +203,11 @@ class Profile:
             f"{len(self.estimators)} gradients, h = {horizons(self.horizons)}, "
             f"{len(self.quantities)} quantities, {config.get('starts')} starts"
         )
+        gradients = "; ".join(label(name, self.identities) for name in self.estimators)
         return "\n".join(
             [
                 f"<Profile of {config.get('task', 'a task')}: {sizes}",
-                f"  gradients: {', '.join(self.estimators)}",
+                f"  gradients: {gradients}",
                 f"  {_best(self)}",
                 f"  file: {self.file or 'not saved: profile.save(path)'}",
                 "  every number: .table(); a page to decide from: gradlab.report(path)>",
@@ -379,11 +380,12 @@ def _best(profile: Profile) -> str:
     best = best_shown(gains, list(gains))
     if best is None:
         return "no gain: judged against another truth than the gradient of the return"
-    name, h, gain = *best, gains[best]
+    name, h, gain = label(best[0], profile.identities), best[1], gains[best]
     ends = f"{cosine(gain.value)} (95% {cosine(gain.low)} to {cosine(gain.high)})"
     if not gain.low > 0:
-        return f"no gradient is shown to raise the return; best guess: {name}, h = {h}, gain {ends}"
-    return f"largest gain of {', '.join(competing(profile.identities))}: {name}, h = {h}, {ends}"
+        return f"no gradient is shown to raise the return; best guess: {name} at h = {h}, {ends}"
+    among = len(competing(profile.identities))
+    return f"largest gain of the {among} that compete: {name} at h = {h}, {ends}"
 
 
 def _gains(profile: Profile) -> dict[tuple[str, int], Number]:

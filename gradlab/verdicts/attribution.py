@@ -15,7 +15,7 @@ from gradlab.runs.decision_rules import judged_estimator
 from gradlab.runs.profile import Profile
 from gradlab.verdicts.phrases import ZERO, capital
 from gradlab.verdicts.screen import NOTHING, Fact, Light, Screen, Sentence
-from gradlab.wording import gradient, percent, two
+from gradlab.wording import gradient, label, percent, two
 
 _MEND = {
     "states": "the model's state predictions",
@@ -143,9 +143,15 @@ def sentences(attribution: Attribution, profile: Profile) -> list[Sentence]:
         text = f"Variance of {where}: {shares}{exact} (N = {attribution.starts})."
         texts.append(Sentence(_ABOUT, bool(clear), text))
     return texts + [
-        Sentence(_ABOUT, True, f"Not attributed: {name}, since {why}.")
+        Sentence(_ABOUT, True, f"Not attributed: {_skipped(name, profile)}, since {why}.")
         for name, why in attribution.skipped.items()
     ]
+
+
+def _skipped(name: str, profile: Profile) -> str:
+    """`variance of model, BPTT`"""
+    of, between, estimator = name.rpartition("variance of ")
+    return of + between + label(estimator, profile.identities)
 
 
 def _elsewhere(attribution: Attribution, profile: Profile) -> Iterator[str]:

@@ -25,7 +25,7 @@ from gradlab.verdicts.facts import facts
 from gradlab.verdicts.measurement.recommendation import recommendation
 from gradlab.verdicts.phrases import SAME, ZERO, capital, further, gain_text, usable_text
 from gradlab.verdicts.screen import Fact, Light, Screen, Sentence
-from gradlab.wording import batches, cosine, cosines, horizons, span, times, two
+from gradlab.wording import batches, cosine, cosines, horizons, label, span, times, two
 
 CALLED = {
     "gain": "gain (what one small step adds to the return, in shares of the best one)",
@@ -50,16 +50,16 @@ def statements(choice: Choice) -> tuple[Sentence, ...]:
     found: list[Sentence] = []
     if (tried := choice.tried) is not None:  # without a truth: what realised gains say
         text = (
-            f"Most return gained by a step along {cell_words(tried.cell)}: {tried.value:.2g} (CI "
-            f"{span(tried.interval.low, tried.interval.high)}), the best possible is unknown; the "
-            f"95% set is {cells_words(tried.kept)}."
+            f"Most return gained by a step along {cell_words(choice, tried.cell)}: "
+            f"{tried.value:.2g} (CI {span(tried.interval.low, tried.interval.high)}), "
+            f"the best possible is unknown; the 95% set is {cells_words(choice, tried.kept)}."
         )
         found.append(Sentence("realised", tried.kept == (tried.cell,), text))
     found += [_best(choice, each) for each in every if each is not None]
     if choice.beyond is not None:  # does not compete, and is better
         gain = choice.beyond.gain
         text = (
-            f"With the simulator's states {cell_words(choice.beyond.cell)} gains more: "
+            f"With the simulator's states {cell_words(choice, choice.beyond.cell)} gains more: "
             f"{cosine(gain.clipped)} (CI {span(gain.low, gain.high)}), {n}; it does not compete."
         )
         found.append(Sentence("beyond", True, text))
@@ -67,30 +67,29 @@ def statements(choice: Choice) -> tuple[Sentence, ...]:
     if choice.usable is not None:
         usable = choice.usable.horizons
         rule = f"cosine ≥ {COSINE:g} and at most {times(EXCESS)} the least error; {n}"
-        text = usable_text(choice.usable.estimator, usable, rule)
+        text = usable_text(label(choice.usable.estimator, choice.identities), usable, rule)
         found.append(Sentence("usable", usable.decided, f"{text}."))
     for about, each in (("pair", choice.pair), ("several", choice.several)):
         if each is not None and choice.by == "gain" and each.gain is not None:
-            found.append(_weights_by_gain(about, each, each.gain, outside(choice, each)))
+            found.append(_weights_by_gain(choice, about, each, each.gain))
         elif each is not None:
-            found.append(_weights_by_error(about, each))
+            found.append(_weights_by_error(choice, about, each))
     found += _agreement(choice)
     found += _needed(choice)
     return (*found, *(Sentence("note", True, each) for each in choice.notes))
 
 
-def cell_words(cell: Cell) -> str:
-    """One estimator at one horizon: `model, h = 5`."""
-    name, horizon = cell
-    return f"{name}, h = {horizon}"
+def cell_words(choice: Choice, cell: Cell) -> str:
+    """One gradient at one horizon: `model, BPTT at h = 5`."""
+    return cells_words(choice, [cell])
 
 
-def cells_words(cells: Iterable[Cell]) -> str:
-    """Cells by estimator, runs of horizons joined: `model, h = 3–7, 12`."""
+def cells_words(choice: Choice, cells: Iterable[Cell]) -> str:
+    """Cells by gradient, runs of horizons joined: `model, BPTT at h = 3–7, 12`."""
     by_name: defaultdict[str, list[int]] = defaultdict(list)
     for name, horizon in cells:
-        by_name[name].append(horizon)
-    return "; ".join(f"{name}, h = {horizons(own)}" for name, own in by_name.items())
+        by_name[label(name, choice.identities)].append(horizon)
+    return "; ".join(f"{name} at h = {horizons(own)}" for name, own in by_name.items())
 
 
 def _best(choice: Choice, best: Best) -> Sentence:
@@ -100,14 +99,15 @@ def _best(choice: Choice, best: Best) -> Sentence:
     elif best.criterion != "mse":
         value = f"{cosine(best.value)} (CI {span(best.interval.low, best.interval.high)})"
     text = (
-        f"Best {CALLED[best.criterion]} at N′ = {choice.batch}: {cell_words(best.cell)}, "
+        f"Best {CALLED[best.criterion]} at N′ = {choice.batch}: {cell_words(choice, best.cell)}, "
         f"{value}, N = {choice.samples}"
     )
     if best.kept == (best.cell,):
         return Sentence(best.criterion, True, f"{text}. Nothing else may be best (95%).")
-    text += f". The 95% set is {cells_words(best.kept)}"
+    text += f". The 95% set is {cells_words(choice, best.kept)}"
     parts = [
-        f"{further(each.more)} separate {cell_words(each.member)} from {cell_words(each.contender)}"
+        f"{further(each.more)} separate {cell_words(choice, each.member)} from "
+        f"{cell_words(choice, each.contender)}"
         for each in best.partings[:_FEW]
     ]
     more = f"{capital(further(None))} shrink it"
@@ -124,7 +124,7 @@ def _steps(choice: Choice) -> list[Sentence]:
         return []
     how = "realised on fresh starts" if choice.steps.realised else "to first order"
     parts = [
-        f"{verb}: {cells_words(cells)}"
+        f"{verb}: {cells_words(choice, cells)}"
         for verb, cells in (("lower it", choice.steps.lowers), ("raise it", choice.steps.raises))
         if cells
     ]
@@ -140,14 +140,14 @@ def _criteria(choice: Choice) -> list[Sentence]:
         return []
     both = set(mse.kept) & set(direction.kept)
     if mse.cell == direction.cell:
-        text = f"Both criteria choose {cell_words(mse.cell)}."
+        text = f"Both criteria choose {cell_words(choice, mse.cell)}."
     elif both:
-        among = cells_words([cell for cell in mse.candidates if cell in both])
+        among = cells_words(choice, [cell for cell in mse.candidates if cell in both])
         text = f"The criteria are not shown to differ: {among} may be best by both."
     else:
         text = (
-            f"The criteria differ: for plain gradient steps {cell_words(mse.cell)}, for "
-            f"optimisers that drop the scale, as Adam, {cell_words(direction.cell)}."
+            f"The criteria differ: for plain gradient steps {cell_words(choice, mse.cell)}, for "
+            f"optimisers that drop the scale, as Adam, {cell_words(choice, direction.cell)}."
         )
     return [Sentence("criteria", not both or mse.cell == direction.cell, text)]
 
@@ -161,17 +161,21 @@ def outside(choice: Choice, mixing: Mixing) -> str:
         or not best.value > mixing.contender("gain").cosine
     ):
         return ""
-    return f" Not among them: {cell_words(best.cell)}, which gains {cosine(best.value)} alone."
+    return (
+        f" Not among them: {cell_words(choice, best.cell)}, which gains {cosine(best.value)} alone."
+    )
 
 
-def _weights_by_gain(about: str, mixing: Mixing, weights: Weights, beside: str) -> Sentence:
+def _weights_by_gain(choice: Choice, about: str, mixing: Mixing, weights: Weights) -> Sentence:
     """What a batch's step along the mixture gains beside that of the best single estimator."""
     own, single = mixing.contender("gain"), mixing.contender("best single by gain")
-    text = f"Weights of {cells_words(mixing.cells)}, by gain: {_shares(mixing, weights)}"
+    beside = outside(choice, mixing)
+    mixed = cells_words(choice, mixing.cells)
+    text = f"Weights of {mixed}, by gain: {_shares(choice, mixing, weights)}"
     ends = own.cosine_interval
     if isfinite(ends.high) and ends.high < 0:
-        text = f"No mixture of {cells_words(mixing.cells)} raises the return; least harm: "
-        text += _shares(mixing, weights)
+        text = f"No mixture of {mixed} raises the return; least harm: "
+        text += _shares(choice, mixing, weights)
     judged = _judged(about, mixing)
     if own.ahead is None or not isfinite(own.ahead.low):
         return Sentence(about, False, f"{text}. {judged} their gain is {ZERO}.{beside}")
@@ -189,15 +193,15 @@ def _judged(about: str, mixing: Mixing) -> str:
     return f"On the {starts}" if about == "pair" else f"On the same {starts}"
 
 
-def _weights_by_error(about: str, mixing: Mixing) -> Sentence:
+def _weights_by_error(choice: Choice, about: str, mixing: Mixing) -> Sentence:
     own, weights = mixing.contender("mse"), mixing.direction
     by_direction = "none: no mixture points along the truth"
     if weights.share.any():
         ends = span(weights.scale_low, weights.scale_high)
-        by_direction = f"{_shares(mixing, weights)}, scale {weights.scale:.2g} (CI {ends})"
+        by_direction = f"{_shares(choice, mixing, weights)}, scale {weights.scale:.2g} (CI {ends})"
     text = (
-        f"Weights of {cells_words(mixing.cells)}: by mean squared error "
-        f"{_shares(mixing, mixing.mse)}; by direction {by_direction}"
+        f"Weights of {cells_words(choice, mixing.cells)}: by mean squared error "
+        f"{_shares(choice, mixing, mixing.mse)}; by direction {by_direction}"
     )
     judged = _judged(about, mixing)
     against = own.against
@@ -215,10 +219,10 @@ def _weights_by_error(about: str, mixing: Mixing) -> Sentence:
     return Sentence(about, decided, f"{text}. {verdict}{', ' + rules if rules else ''}.")
 
 
-def _shares(mixing: Mixing, weights: Weights) -> str:
+def _shares(choice: Choice, mixing: Mixing, weights: Weights) -> str:
     """The shares that matter, with their intervals."""
     shown = [
-        f"{share:.2g} (CI {span(low, high)}) {cell_words(cell)}"
+        f"{share:.2g} (CI {span(low, high)}) {cell_words(choice, cell)}"
         for cell, share, low, high in zip(
             mixing.cells, weights.share, weights.low, weights.high, strict=True
         )
@@ -248,8 +252,8 @@ def _exp(logarithm: Interval) -> str:
 def _agreement(choice: Choice) -> list[Sentence]:
     """Only without a truth: who points where the others do."""
     parts = [
-        f"{cell_words(each.first)} and {cell_words(each.second)}: {each.cosine:.2g} "
-        f"(CI {span(each.interval.low, each.interval.high)})"
+        f"{cell_words(choice, each.first)} and {cell_words(choice, each.second)}: "
+        f"{each.cosine:.2g} (CI {span(each.interval.low, each.interval.high)})"
         for each in choice.agreement
     ]
     if not parts:
@@ -263,7 +267,7 @@ def _needed(choice: Choice) -> list[Sentence]:
     if choice.needed is None:
         return []
     cell, needed = choice.needed
-    goal = f"A cosine of one batch ≥ .9 with {cell_words(cell)}"
+    goal = f"A cosine of one batch ≥ .9 with {cell_words(choice, cell)}"
     if needed.batch is not None:
         size = f"{batches(needed.batch.low)}–{batches(needed.batch.high)}"
         text = f"{goal} needs N′ ≈ {batches(needed.size)} (CI {size}, N = {choice.samples})."
@@ -296,18 +300,18 @@ def screen(choice: Choice) -> Screen:
         return Screen(text, "none", "no error is known", (), None, rest)
     others = tuple(cell for cell in best.kept if cell != best.cell)
     among = "" if choice.beyond is None else " of those that need no simulator"
-    text = (
-        f"Use {cell_words(best.cell)}: {_LARGEST[best.criterion]}{among} at batch {choice.batch}."
-    )
+    text = f"Use {cell_words(choice, best.cell)}: {_LARGEST[best.criterion]}{among}"
+    text += f" at batch {choice.batch}."
     helps = choice.by != "gain" or best.interval.low > 0
     if not helps:
-        text = f"No gradient is shown to raise the return; best guess: {cell_words(best.cell)}."
+        text = "No gradient is shown to raise the return; "
+        text += f"best guess: {cell_words(choice, best.cell)}."
     if others:
-        text += f" Not told apart with {choice.samples} starts: {_alternatives(others)}."
+        text += f" Not told apart with {choice.samples} starts: {_alternatives(choice, others)}."
     text += _lowers(choice)
     if choice.beyond is not None:
         cell, gain = choice.beyond.cell, choice.beyond.gain
-        text += f" With simulator states: {cell_words(cell)}, gain {cosine(gain.clipped)}."
+        text += f" With simulator states: {cell_words(choice, cell)}, gain {cosine(gain.clipped)}."
     text += _to_train(choice, best.cell) if helps else ""
     also = choice.direction
     judged = [best] if also is None or also is best else [best, also]
@@ -334,12 +338,14 @@ def _to_train(choice: Choice, cell: Cell) -> str:
 def _tried(choice: Choice, tried: Tried, rest: tuple[Sentence, ...]) -> Screen:
     """Without a truth: the step that gained most return."""
     others = tuple(cell for cell in tried.kept if cell != tried.cell)
-    text = f"Use {cell_words(tried.cell)}: its step gained most return."
+    text = f"Use {cell_words(choice, tried.cell)}: its step gained most return."
     if not (choice.steps is not None and tried.cell in choice.steps.raises):
-        text = f"No step is shown to raise the return; best guess: {cell_words(tried.cell)}."
+        text = (
+            f"No step is shown to raise the return; best guess: {cell_words(choice, tried.cell)}."
+        )
     if others:
-        text += f" Not told apart with {choice.samples} starts: {_alternatives(others)}."
-    where = f"return gained by a step along {cell_words(tried.cell)}"
+        text += f" Not told apart with {choice.samples} starts: {_alternatives(choice, others)}."
+    where = f"return gained by a step along {cell_words(choice, tried.cell)}"
     ends = span(tried.interval.low, tried.interval.high)
     fact = Fact(f"{where}, {ends}", two(tried.value), "the best possible gain is unknown")
     sure = "undecided" if others else "sure (nothing else that was tried may be best, 95%)"
@@ -351,18 +357,18 @@ def _lowers(choice: Choice) -> str:
     """What not to use."""
     if choice.steps is None or not choice.steps.lowers:
         return ""
-    return f" Lower the return: {_alternatives(choice.steps.lowers, 'cells')}."
+    return f" Lower the return: {_alternatives(choice, choice.steps.lowers, 'cells')}."
 
 
 def _criterion(best: Best) -> str:
     return CALLED[best.criterion].partition(" (")[0]
 
 
-def _alternatives(others: tuple[Cell, ...], called: str = "other cells") -> str:
+def _alternatives(choice: Choice, others: tuple[Cell, ...], called: str = "other cells") -> str:
     names = dict.fromkeys(name for name, _ in others)
     if len(names) > _MANY:
         return f"{len(others)} {called} of {len(names)} gradients"
-    return cells_words(others)
+    return cells_words(choice, others)
 
 
 def _sure(choice: Choice, best: Best) -> str:
@@ -374,12 +380,12 @@ def _sure(choice: Choice, best: Best) -> str:
         return f"undecided: {further(None)} decide"
     first = best.partings[0]
     rival = first.member if first.contender == best.cell else first.contender
-    return f"undecided: {further(first.more)} separate it from {cell_words(rival)}"
+    return f"undecided: {further(first.more)} separate it from {cell_words(choice, rival)}"
 
 
 def _fact(choice: Choice, best: Best) -> Fact:
     ends = (best.interval.low, best.interval.high)
-    where = f"{_criterion(best)} of {cell_words(best.cell)}"
+    where = f"{_criterion(best)} of {cell_words(choice, best.cell)}"
     if best.criterion == "gain":
         return Fact(where, gain_text(best.number(choice.samples)), f"{choice.samples} samples.")
     if best.criterion != "mse":

@@ -13,6 +13,7 @@ from gradlab.cli.program import main
 from gradlab.errors import InputError
 from gradlab.statistics.mixing import MpgJournalWeights, MpgWeights
 from gradlab.verdicts.choice import statements
+from gradlab.wording import label
 from tests.choice.planted_gradients import P, explicit, noisy, planted, world
 from tests.measurement.scalar import ONE, Quadratic, known_biases, scalar_policy, scalar_task
 
@@ -239,7 +240,8 @@ def test_a_saved_run_chooses_the_same_and_prints_it(quadratic, tmp_path, capsys)
     assert main(["choose", str(run)]) == 0
     first = capsys.readouterr().out
     name, horizon = choose(quadratic).mse.cell
-    assert first.startswith(f"Use {name}, h = {horizon}:") and "judged on" not in first
+    called = label(name, quadratic.identities)
+    assert first.startswith(f"Use {called} at h = {horizon}:") and "judged on" not in first
     assert main(["choose", str(run), "--explain"]) == 0
     printed = capsys.readouterr().out
     assert "Best mean squared error" in printed

@@ -12,6 +12,7 @@ from gradlab.verdicts.choice import screen, statements
 from tests.choice.planted_gradients import planted, world
 from tests.runs.planted_gains import planted as realised
 
+DATA_0, MODEL_5 = "data (critic only) at h = 0", "model, first action at h = 5"
 DATA, MODEL, OTHER = ("data", 0), ("model", 5), ("model", 10)
 
 
@@ -69,8 +70,9 @@ def test_gain_and_error_choose_otherwise_and_the_return_follows_gain():
         assert found == pytest.approx(gain, abs=0.08)
     assert choose(profile, by="mse").best.cell == DATA
     shown = screen(chosen)
-    assert shown.headline.startswith("Use model, h = 5: largest gain") and shown.light == "act"
-    assert screen(choose(profile, by="mse")).headline.startswith("Use data, h = 0: lowest mean")
+    assert shown.headline.startswith(f"Use {MODEL_5}: largest gain") and shown.light == "act"
+    by_error = screen(choose(profile, by="mse")).headline
+    assert by_error.startswith(f"Use {DATA_0}: lowest mean")
 
 
 def test_steps_that_lower_the_return_are_named():
@@ -84,7 +86,7 @@ def test_steps_that_lower_the_return_are_named():
     assert not chosen.steps.realised
     assert step(one, -one.truth()) < 0
     said = next(each for each in statements(chosen) if each.about == "steps")
-    assert said.decided and "lower it: data, h = 0" in said.text
+    assert said.decided and f"lower it: {DATA_0}" in said.text
     # Both rays of the truth gain alike: neither is excluded.
     assert set(chosen.gain.kept) == {MODEL, OTHER}
 
@@ -100,7 +102,7 @@ def test_a_single_gradient_that_beats_a_mixture_without_it_is_named():
     chosen = choose(profile)
     assert chosen.pair.cells == (DATA, OTHER)
     pair = next(each for each in statements(chosen) if each.about == "pair").text
-    assert "Not among them: model, h = 5, which gains" in pair
+    assert f"Not among them: {MODEL_5}, which gains" in pair
     several = next(each for each in statements(chosen) if each.about == "several").text
     assert "Not among them" not in several
 
@@ -179,7 +181,7 @@ def test_without_a_truth_realised_gains_decide():
     assert chosen.steps.realised
     assert MODEL in chosen.steps.raises and chosen.steps.lowers == (DATA,)
     first = statements(chosen)[0]
-    assert first.about == "realised" and first.decided and "model, h = 5" in first.text
+    assert first.about == "realised" and first.decided and MODEL_5 in first.text
     every = choose(
         dataclasses.replace(profile, realised=realised(slopes, truth=False)),
         estimators=["model", "true_dynamics"],
@@ -187,8 +189,8 @@ def test_without_a_truth_realised_gains_decide():
     assert every.tried.cell == ("true_dynamics", 5)
     assert choose(profile).tried is None
     shown = screen(chosen)
-    assert shown.headline.startswith("Use model, h = 5: its step gained most return.")
-    assert "Lower the return: data, h = 0." in shown.headline and shown.light == "act"
+    assert shown.headline.startswith(f"Use {MODEL_5}: its step gained most return.")
+    assert f"Lower the return: {DATA_0}." in shown.headline and shown.light == "act"
     none = dict.fromkeys(slopes, 0.0)
     nothing = choose(dataclasses.replace(profile, realised=realised(none, truth=False)))
     assert screen(nothing).headline.startswith("No step is shown to raise the return; best guess")

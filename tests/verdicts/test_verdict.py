@@ -108,7 +108,7 @@ def test_without_a_truth_only_the_agreement_of_estimators_is_said():
     known = Evidence(Choice(("model",), {}, 256, 256, False, agreement=(told,)), None, {})
     sentences = verdict(profile(admissible=False, status="none", reason="no truth here"), known)
     assert [each.about for each in sentences] == ["truth", "agreement", "variance"]
-    assert "model, h = 3 and mixed, h = 3: 0.8 (CI 0.7–0.9)" in sentences[1].text
+    assert "model at h = 3 and mixed at h = 3: 0.8 (CI 0.7–0.9)" in sentences[1].text
 
 
 def test_lost_samples_and_idle_actions_are_counted_in_the_verdict():

@@ -94,9 +94,9 @@ def test_no_steps_through_a_model_are_the_critic_alone():
 
 def test_a_rate_below_the_usual_one_that_nobody_gave_is_said():
     smaller = replace(rehearsed({BEST: PASSES, CRITIC: FALLS}), rate=3e-5)
-    for told, words in ((smaller, "5 updates (adam at 3e-05)"), (rehearsed({BEST: PASSES}), "")):
+    for told, words in ((smaller, "5 updates (Adam at 3e-5)"), (rehearsed({BEST: PASSES}), "")):
         headline = recommendation(read(realised=RAISED, rehearsal=told)).headline
-        assert words in headline and ("adam" in headline) == bool(words)
+        assert words in headline and ("Adam" in headline) == bool(words)
     given = replace(smaller, assumed=False)
     assert "adam" not in recommendation(read(realised=RAISED, rehearsal=given)).headline
 

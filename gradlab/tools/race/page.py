@@ -17,7 +17,7 @@ from gradlab.reporting.page import NOWHERE, Page, PageSource, Section, folded, m
 from gradlab.statistics.number import Number
 from gradlab.tools.race.result import Race, Step, load
 from gradlab.verdicts.screen import Fact, Light, Screen, Sentence
-from gradlab.wording import span, two, updates
+from gradlab.wording import span, stepping, two, updates
 
 _FIGURE = "race"
 
@@ -37,7 +37,7 @@ def screen(race: Race) -> Screen:
         how = f"J(θ_k) − J(θ_0) from the same {results.judges} starts; place and candidate chosen."
         gain, one = best.gain, race.after_one(best.cell[0])
         assumed = ", assumed" if results.assumed else ""
-        rule = f" ({results.optimizer} at {results.rate:.2g}{assumed})"
+        rule = f" ({stepping(results.optimizer, results.rate)}{assumed})"
         if results.rate != results.rate:  # all candidates bring their own
             rule = ""
         facts = (
@@ -90,7 +90,8 @@ def page(race: Race, source: PageSource = NOWHERE, name: str = "") -> Page:
     """What the page of a race shows."""
     caption = "Every branch meets the same starts and noise; the critic is fitted again on the way."
     table = race.table()
-    drawn = (panel(_FIGURE, _SECTION, caption, partial(figures.return_over_updates, table)),)
+    shown = table.assign(candidate=table["candidate"].map(race.called))
+    drawn = (panel(_FIGURE, _SECTION, caption, partial(figures.return_over_updates, shown)),)
     numbers = f"<p>Click a heading to sort.</p>{table_of('Every evaluation', table, _HEADINGS)}"
     sections = (
         *folded(_SECTION, drawn),

@@ -22,12 +22,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from gradlab.runs.identity import by_known_name
 from gradlab.runs.rehearsal import Rehearsal
 from gradlab.statistics.number import Decision, Number, decide
 from gradlab.storage import codec, records
 from gradlab.storage.codec import content_of, described, header
 from gradlab.storage.records import Array, Record
-from gradlab.wording import listed, percent, span, two, updates
+from gradlab.wording import label, listed, percent, span, two, updates
 
 KIND = "race"
 ALONE = -1  # horizon of a candidate that has none: a mixture, or a user's own loss
@@ -66,6 +67,15 @@ class Race:
         made = [k for k, low in zip(results.lengths, there, strict=True) if np.isfinite(low).any()]
         return max(made, default=0)
 
+    def called(self, name: str) -> str:
+        """A candidate as figures and sentences call it: model_all:5 is `model, BPTT at h = 5`."""
+        _, horizon = self.results.cells[self.names.index(name)]
+        base = name.partition(":")[0]
+        known = by_known_name([base])
+        if base not in known or horizon == ALONE:
+            return name
+        return label(base, known) + (f" at h = {horizon}" if horizon else "")
+
     def after_one(self, name: str) -> Number:
         """What one step had promised: the change of the return after the first update."""
         cell = self.results.cells[self.names.index(name)]
@@ -86,8 +96,9 @@ class Race:
             )
         name, made = best.cell[0], updates(best.updates)
         more = " or more" if best.updates == self.updates else ""
-        text = f"Follow {name} for {made}{more}: the return rises by {_with_ends(best.gain)}."
-        others = [other for other in self.may_be_best() if other != name]
+        text = f"Follow {self.called(name)} for {made}{more}: the return rises by "
+        text += f"{_with_ends(best.gain)}."
+        others = [self.called(other) for other in self.may_be_best() if other != name]
         return f"{text} Not excluded: {listed(others, _SHOWN)}." if others else text
 
     def table(self) -> pd.DataFrame:
@@ -102,7 +113,7 @@ class Race:
         return table.assign(dropped=table["candidate"].map(dropped))
 
     def __str__(self) -> str:
-        width = max(len(name) for name in self.names)
+        width = max(len(self.called(name)) for name in self.names)
         lines = [self.recommendation]
         for cell, at in zip(self.results.cells, self.dropped, strict=True):
             peak = self.results.peak_of(cell)
@@ -111,7 +122,9 @@ class Race:
                 outcome = f"highest after {peak.updates}: {_with_ends(peak.gain)}"
             dropped = f", dropped after {at}" if at else ""
             one = _with_ends(self.after_one(cell[0]))
-            lines.append(f"  {cell[0]:<{width}}  {outcome}{dropped}; one update: {one}")
+            lines.append(
+                f"  {self.called(cell[0]):<{width}}  {outcome}{dropped}; one update: {one}"
+            )
         return "\n".join(lines)
 
     __repr__ = __str__

@@ -23,7 +23,7 @@ from gradlab.statistics.number import Number
 from gradlab.verdicts.facts import Cell, Facts
 from gradlab.verdicts.phrases import change, gain_text, named, share
 from gradlab.verdicts.screen import FACTS, Fact
-from gradlab.wording import span, updates
+from gradlab.wording import span, stepping, updates
 
 _CRITIC = "the critic"
 _STATES = "the model's state predictions"
@@ -160,8 +160,8 @@ def _rehearsed(facts: Facts, cell: Cell) -> Fact | None:
     if peak is None:
         return None
     assumed = ", assumed" if rehearsed.assumed else ""
-    label = f"change of the return after {updates(peak.updates)} ({rehearsed.optimizer} at "
-    label += f"{rehearsed.rate:.2g}{assumed})"
+    label = f"change of the return after {updates(peak.updates)} "
+    label += f"({stepping(rehearsed.optimizer, rehearsed.rate)}{assumed})"
     why = "the interval knows that the length was chosen"
     if rehearsed.repeated(cell):
         why = "the second rehearsal, from other states and starts, with other batches"

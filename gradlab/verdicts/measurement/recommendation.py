@@ -33,7 +33,17 @@ from gradlab.verdicts.measurement import key_numbers
 from gradlab.verdicts.measurement.key_numbers import HeadlinePart, first_to_fix
 from gradlab.verdicts.phrases import alone, change, gain_text, named, share, step_along
 from gradlab.verdicts.screen import NOTHING, NUMBERS, WORDS, Fact, Screen, Sentence, counted
-from gradlab.wording import cosine, duration, horizons, rounded_up, span, steps, two, updates
+from gradlab.wording import (
+    cosine,
+    duration,
+    horizons,
+    rounded_up,
+    span,
+    stepping,
+    steps,
+    two,
+    updates,
+)
 
 GAINS, RETURNS = "gain", "realised_gains"  # figures
 _DAY = 86400.0  # seconds
@@ -161,7 +171,7 @@ def _lasts(facts: Facts, advice: Advice, cell: Cell) -> str:
         return ""
     # The rate, where nobody gave one and the usual one is too long a step.
     smaller = rehearsed.assumed and rehearsed.rate < RATE
-    by = f" ({rehearsed.optimizer} at {rehearsed.rate:.0e})" if smaller else ""
+    by = f" ({stepping(rehearsed.optimizer, rehearsed.rate)})" if smaller else ""
     if rehearsed.at_least(cell):
         last = f"{advice.updates} updates, until the critic's next fit"
         return f"; lasts at least {last}{by}"
@@ -317,7 +327,8 @@ def _keep(facts: Facts, rest: tuple[Sentence, ...]) -> Screen:
     if rehearsed is not None and rehearsed.best is not None and rehearsed.best.gain.high < 0:
         text = (
             f"Keep the current policy or lower the learning rate: updates by "
-            f"{rehearsed.optimizer} at {rehearsed.rate:.2g} lower the return along every gradient."
+            f"{stepping(rehearsed.optimizer, rehearsed.rate)} lower the return along every "
+            f"gradient."
         )
         text = " ".join(filter(None, (_jump(facts), text)))
         sure = "tested: paired returns after one update and more"
@@ -404,7 +415,8 @@ def _smaller(facts: Facts) -> str:
     rate = ""
     if facts.rehearsal is not None:
         times = taken.moves[0] / taken.moves[taken.at]
-        rate = f", {facts.rehearsal.optimizer} at {times * facts.rehearsal.rate:.1g}"
+        rule = stepping(facts.rehearsal.optimizer, times * facts.rehearsal.rate)
+        rate = f", {rule}"
     return (
         f"an update that moves actions by {taken.moves[taken.at]:.0%} lowers the return. "
         f"{_gradient(facts, best)}: {part}{rate}, raises it by {change(taken, best, 0)}."
