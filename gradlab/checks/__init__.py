@@ -20,11 +20,10 @@ from functools import partial
 
 from torch import nn
 
-from gradlab.checks.finite import finite
+from gradlab.checks.finite import finite, precision
 from gradlab.checks.inspection import FEW, Inspection
 from gradlab.checks.jacobians import jacobians, switches
 from gradlab.checks.leaks import leaks
-from gradlab.checks.precision import precision
 from gradlab.checks.premises import premises, states
 from gradlab.checks.scale import scale
 from gradlab.errors import InputError

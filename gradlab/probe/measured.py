@@ -24,7 +24,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from gradlab.checks.precision import in_float32
+from gradlab.checks.finite import in_float32
 from gradlab.choice.best import Candidates, best, candidates
 from gradlab.choice.values import Cell
 from gradlab.choice.weights import pair_cells, several_cells
