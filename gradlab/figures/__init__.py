@@ -27,7 +27,7 @@ from matplotlib.axes import Axes
 
 from gradlab import validation
 from gradlab.errors import InputError, imported
-from gradlab.figures.columns import column
+from gradlab.figures.style import column
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")

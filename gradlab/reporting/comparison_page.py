@@ -10,10 +10,15 @@ from functools import partial
 from html import escape
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 
+from gradlab import validation
 from gradlab.errors import InputError
-from gradlab.figures import comparison as figures
+from gradlab.figures import drawing, style
+from gradlab.figures.drawing import Curve
+from gradlab.figures.style import MUTED
 from gradlab.reporting import shell
 from gradlab.reporting.numbers import quantity
 from gradlab.reporting.page import Page, Panel, Section, folded, method, panel
@@ -37,6 +42,14 @@ _HEADINGS = {
     "ratio_high": "to",
     "n": "n",
 }
+_NAMES = {
+    "mse": "mean squared error",
+    "bias2": "squared bias",
+    "variance": "variance",
+    "cosine": "cosine with the truth",
+}
+_RATIO = ("ratio", "ratio_low", "ratio_high")
+_DIFFERENCE = ("difference", "ci_low", "ci_high")
 
 
 def _panels(comparison: Comparison) -> list[Panel]:
@@ -44,14 +57,14 @@ def _panels(comparison: Comparison) -> list[Panel]:
     table, names = comparison.table(), comparison.names
     drawn = {
         "mse-ratio": ("mse", _ERROR, "Where the band is off 1, the change is more than chance.",
-                      figures.ratio),
-        "mse": ("mse", _ERROR, "The same as a difference.", figures.difference),
+                      ratio),
+        "mse": ("mse", _ERROR, "The same as a difference.", difference),
         "bias2": ("bias2", _PARTS, "Squared bias: what no number of samples removes.",
-                  figures.difference),
+                  difference),
         "variance": ("variance", _PARTS, "Variance of one sample; a batch of N′ divides it.",
-                     figures.ratio),
+                     ratio),
         "cosine": ("cosine", _PARTS, "Direction: cosine of the mean gradient with the truth.",
-                   figures.difference),
+                   difference),
     }  # fmt: skip
     return [
         panel(name, section, caption, partial(draw, table, quantity=quantity, names=names))
@@ -138,3 +151,51 @@ def _tables(table: pd.DataFrame) -> str:
     return "\n".join(
         quantity(str(name), rows, _HEADINGS) for name, rows in table.groupby("quantity", sort=False)
     )
+
+
+def ratio(
+    table: pd.DataFrame, ax: Axes | None = None, *, quantity: str = "mse", names: tuple[str, str]
+) -> Axes:
+    """B over A of every estimator, with its band; 1 is no change."""
+    ax = _drawn(table, ax, quantity, _RATIO)
+    A, B = (style.plain(each) for each in names)
+    title = f"{_NAMES[quantity].capitalize()}: {B} over {A}"
+    drawing.ratio_axis(ax)
+    return style.dress(ax, title, "ratio", [f"below 1: {B} is smaller; band: 95%"])
+
+
+def difference(
+    table: pd.DataFrame,
+    ax: Axes | None = None,
+    *,
+    quantity: str = "bias2",
+    names: tuple[str, str],
+) -> Axes:
+    """B less A of every estimator, with its band; 0 is no change."""
+    ax = _drawn(table, ax, quantity, _DIFFERENCE)
+    A, B = (style.plain(each) for each in names)
+    notes = [f"above 0: {B} is larger; band: 95%"]
+    if ax.lines:
+        ax.axhline(0.0, color=MUTED, lw=1.0)
+        sizes = table[table["quantity"] == quantity]["difference"].abs()
+        notes += drawing.bent(ax, sizes.to_numpy(float))
+    else:
+        drawing.nothing(ax, "not measured in both")
+    unit = "" if quantity == "cosine" else " [(return / parameter)²]"
+    title = f"{_NAMES[quantity].capitalize()}: {B} less {A}"
+    return style.dress(ax, title, f"difference{unit}", notes)
+
+
+def _drawn(
+    table: pd.DataFrame, ax: Axes | None, quantity: str, columns: tuple[str, str, str]
+) -> Axes:
+    validation.word("quantity", quantity, _NAMES)
+    ax = style.new_axes() if ax is None else ax
+    looks, end = drawing.looks(table), drawing.last_horizon(table)
+    for name, look in looks.items():
+        chosen = (table["estimator"] == name) & (table["quantity"] == quantity)
+        rows = table[chosen].sort_values("horizon")
+        line = Curve(*(rows[each].to_numpy(float) for each in ("horizon", *columns)))
+        if np.isfinite(line.value).any():
+            drawing.curve_or_level(ax, line, look, end, band=0.12)
+    return ax

@@ -15,9 +15,8 @@ from matplotlib.figure import Figure
 from gradlab import validation
 from gradlab.errors import InputError
 from gradlab.figures import drawing, style
-from gradlab.figures.columns import INCHES, column
 from gradlab.figures.drawing import Curve
-from gradlab.figures.style import Look
+from gradlab.figures.style import INCHES, Look, column
 from gradlab.reporting import kinds
 from gradlab.reporting.figure_data import drawn as data_of
 from gradlab.reporting.page import Panel, panel
