@@ -20,7 +20,7 @@ from gradlab.reporting import probe_page
 from gradlab.runs.probe.results import ProbeRun, load
 from gradlab.runs.probe.schema import ESTIMATORS
 from gradlab.verdicts.probe.findings import verdict
-from gradlab.verdicts.probe.followed import facts_of
+from gradlab.verdicts.probe.returns import facts_of
 from tests.probe.planted_probe import H, measurement, written
 from tests.probe.small_loops import EYE, Clock, linear_task
 

@@ -22,7 +22,7 @@ from gradlab.runs.probe.results import ProbeRun, load
 from gradlab.runs.probe.schema import ESTIMATORS
 from gradlab.verdicts.probe.findings import verdict
 from gradlab.verdicts.probe.first_screen import SEEN_IN, screen
-from gradlab.verdicts.probe.followed import followed
+from gradlab.verdicts.probe.returns import followed
 from tests.first_screens import check_first_screen
 from tests.probe.actor_critics import Loop, answers, watched
 from tests.probe.planted_probe import H, alarm, measurement, window, written

@@ -12,7 +12,7 @@ from gradlab.runs.probe.results import load
 from gradlab.statistics.intervals import Z
 from gradlab.verdicts.probe.findings import OF_INTERVALS, verdict
 from gradlab.verdicts.probe.first_screen import screen
-from gradlab.verdicts.probe.followed import void
+from gradlab.verdicts.probe.returns import void
 from gradlab.wording import span, two
 from tests.probe.planted_probe import alarm, burst, everything, measurement, window, written
 

@@ -26,8 +26,7 @@ from gradlab.statistics.number import Number, decide
 from gradlab.statistics.successive import pooled
 from gradlab.verdicts.measurement.recommendation import recommendation
 from gradlab.verdicts.phrases import SAME, capital, missing, usable_text
-from gradlab.verdicts.probe.followed import facts_of, followed, void
-from gradlab.verdicts.probe.returns import seen
+from gradlab.verdicts.probe.returns import facts_of, followed, seen, void
 from gradlab.verdicts.screen import Sentence, finding
 from gradlab.wording import cosine, cosines, duration, gradient, horizons, percent, span, times, two
 from gradlab.wording import ratio as sized

@@ -1,6 +1,6 @@
 """The first screen of a probe: faults first, then what the loop's own gradient does to the return.
 
-the critic alone    DDPG, TD3, SAC, as the loop has declared: `followed`
+the critic alone    DDPG, TD3, SAC, as the loop has declared: `returns`
 not declared        the step to take by the newest measurement
 not measured        whether the last updates raised the return: `returns`
 
@@ -27,8 +27,17 @@ from gradlab.statistics.successive import pooled
 from gradlab.verdicts.measurement.recommendation import recommendation
 from gradlab.verdicts.phrases import capital
 from gradlab.verdicts.probe.findings import RECENT, too_few, verdict
-from gradlab.verdicts.probe.followed import Followed, facts_of, followed, other_horizons, void
-from gradlab.verdicts.probe.returns import Seen, seen, told, waiting
+from gradlab.verdicts.probe.returns import (
+    Followed,
+    Seen,
+    facts_of,
+    followed,
+    other_horizons,
+    seen,
+    told,
+    void,
+    waiting,
+)
 from gradlab.verdicts.screen import NOTHING, Fact, Light, Screen, Sentence
 from gradlab.wording import cosine, cosines, percent
 

@@ -1,15 +1,32 @@
-"""What windows of episodes say of the last updates.
+"""Do updates raise the return: the last ones by windows of episodes, the next one by its gain?
 
-Over the last 1,600 updates the return rose by 210 ± 60.
+    Over the last 1,600 updates the return rose by 210 ± 60.
+    DDPG, TD3, SAC    E[J_θπᵀ ∂_a Q(s, π_θ(s))]: the critic alone, the cell (data, h = 0)
+
+Of the gradient that the watched loop follows the newest measurement decides. At states that the
+policy visits the matched truth of first-action gradients is the gradient of the return,
+E_ν[J_θπᵀ ∂_a Q^π] = (1 − γ) ∇_θ E_ζ[V^π]: the cosine with it is the gain of a step. A horizon of a
+model is no choice of such a loop, and comes second.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import nan
 
+import numpy as np
+import scipy
+
+from gradlab.runs.competing import best_shown
+from gradlab.runs.identity import by_default, competing
 from gradlab.runs.probe.results import ProbeRun
 from gradlab.runs.probe.returns import RECENT, TRAINED, WINDOW, Change, Returns
-from gradlab.wording import two
+from gradlab.runs.probe.schema import ESTIMATORS, LAW
+from gradlab.statistics.intervals import Z
+from gradlab.statistics.number import Number
+from gradlab.statistics.selection import COVERAGE
+from gradlab.verdicts.facts import CLOSE, Cell, Facts
+from gradlab.wording import cosine, cosines, horizons, two
 
 # Table → episodes of a window, whose return it is, what is counted.
 _SOURCES = {
@@ -103,3 +120,143 @@ def told(change: Change) -> str:
     if change.direction == "open":
         return f"is not shown to have changed ({two(value)} ± {half})".replace("-", "−")
     return f"{change.direction} by {two(abs(value))} ± {half}"
+
+
+def facts_of(run: ProbeRun) -> Facts | None:
+    """None where nothing was measured on a task, or at the starts, as earlier versions did."""
+    if not run.measured or run.config.get("law") != LAW:
+        return None
+    row = {name: column[-1] for name, column in run.measured.items()}
+    starts = int(row["starts"])
+    gains: dict[Cell, Number] = {}
+    identities = by_default(run.estimators)
+    for e, name in enumerate(run.estimators):
+        for h in range((run.horizon or 0) + 1):
+            value, low, high = (float(row[f"cosine{end}"][e, h]) for end in ("", "_low", "_high"))
+            if np.isfinite([value, low, high]).all() and (h or identities[name].data):
+                gains[name, h] = Number(value, low, high, starts)
+    known = {name: each for name, each in identities.items() if any(n == name for n, _ in gains)}
+    own = competing(known)
+    best = best_shown(gains, [cell for cell in gains if cell[0] in own])
+    kept: tuple[Cell, ...] = ()
+    chosen = None
+    if best is not None:
+        gain = gains[best]
+        # Cells whose interval reaches that of the best: a row keeps nothing that is paired. Its own
+        # interval holds for all that may be best at once (Šidák), as if independent.
+        kept = tuple(cell for cell in gains if cell[0] in own and gains[cell].high >= gain.low)
+        wider = scipy.stats.norm.ppf((1 + COVERAGE ** (1 / len(kept))) / 2) / Z
+        low = gain.value - wider * (gain.value - gain.low)
+        high = gain.value + wider * (gain.high - gain.value)
+        chosen = replace(gain, low=max(low, -1.0), high=min(high, 1.0))
+    return Facts(
+        samples=starts,
+        seconds=nan,
+        batch=int(row["batch"]),
+        law=LAW,
+        truth="converged" if gains else "none",
+        why="no admissible truth at the newest measurement",
+        own=own,
+        identities=identities,
+        gains=gains,
+        batch_gains={},
+        errors={},
+        cosines=gains,
+        best=best,
+        chosen=chosen,
+        kept=kept,
+        realised=None,
+        disagreements=(),
+        failed=(),
+    )
+
+
+def void(run: ProbeRun) -> tuple[str, ...]:
+    """Why nothing can be decided: no reward but 0, or a true gradient of exactly 0."""
+    if not run.measured:
+        return ()
+    row = {name: column[-1] for name, column in run.measured.items()}
+    reasons = []
+    if float(row.get("reward_max", np.nan)) == 0:
+        reasons.append(
+            "The reward is 0 on every path of the task so far, and so is the true gradient: fix "
+            "the reward."
+        )
+    elif float(row.get("truth_norm", np.nan)) == 0:
+        reasons.append(
+            "The true gradient is exactly 0: this policy does not move the return. Look for a dead "
+            "output, ignored actions, or a constant reward."
+        )
+    return tuple(reasons)
+
+
+_DATA = ESTIMATORS.index("data")
+
+
+@dataclass(frozen=True)
+class Followed:
+    """The direction of the loop's own gradient.
+
+    Attributes:
+        cosine: with the gradient of the return.
+        step: of the loop, at which it was measured; since: steps that were made after it.
+        measurements: that have one, so far.
+    """
+
+    cosine: Number
+    step: int
+    since: int
+    measurements: int
+
+    @property
+    def direction(self) -> str:
+        """ "raised", "lowered" or "unknown": what a step along it did to the return, with 95%."""
+        if self.cosine.high < 0:
+            return "lowered"
+        return "raised" if self.cosine.low > 0 else "unknown"
+
+    @property
+    def text(self) -> str:
+        """At step 1,708 a step along the actor's gradient lowered the return: cosine −0.71 …"""
+        did = {"unknown": "is not shown to have raised", "raised": "raised", "lowered": "lowered"}
+        value, ends = cosine(self.cosine.value), cosines(self.cosine.low, self.cosine.high)
+        numbers = f"cosine {value} (CI {ends})".replace("-", "−")
+        age = "one measurement"
+        if self.measurements > 1:
+            age = f"the newest of {self.measurements} measurements"
+        if self.since:
+            age += f", not measured since ({self.since:,} steps ago)"
+        return (
+            f"At step {self.step:,} a step along the actor's gradient {did[self.direction]} the "
+            f"return: {numbers}; {age}."
+        )
+
+
+def followed(run: ProbeRun) -> Followed | None:
+    """None where the loop has not declared that it follows the critic alone, or where no
+    measurement at visited states has this cosine."""
+    if not run.critic_alone or not run.measured or run.config.get("law") != LAW:
+        return None
+    ends = [run.measured[f"cosine{end}"][:, _DATA, 0] for end in ("", "_low", "_high")]
+    known = np.flatnonzero(np.isfinite(ends).all(axis=0))
+    if not len(known):
+        return None
+    newest = known[-1]
+    value, low, high = (float(each[newest]) for each in ends)
+    step = int(run.measured["step"][newest])
+    starts = int(run.measured["starts"][newest])
+    return Followed(Number(value, low, high, starts), step, max(run.step - step, 0), len(known))
+
+
+def other_horizons(run: ProbeRun) -> str:
+    """5–10 model steps would raise it; "" where none is shown to, or where the
+    critic alone does as well."""
+    facts = facts_of(run)
+    if facts is None or facts.best is None or facts.best == facts.data:
+        return ""
+    best, own = facts.gains[facts.best], facts.data_gain
+    if not best.low > 0 or (own is not None and own.value >= CLOSE * best.value):
+        return ""
+    system = facts.identities[facts.best[0]].states
+    over = facts.close(facts.best)
+    return f"{horizons(over)} {system} step{'s' * (over != [1])} would raise it."
