@@ -6,8 +6,7 @@ import pytest
 
 from gradlab.probe.budget import Budget
 from gradlab.training.loop import train
-from gradlab.training.probe import probe
-from gradlab.training.probe import update_statistics as probe_signal
+from gradlab.training.probe import probe, seed_rows
 from tests.training.small_runs import SMALL, row, task
 
 
@@ -42,5 +41,5 @@ def finished(td3_run, tmp_path):
 def unhurried(monkeypatch):
     """A clock that stands still: everything is free, but for measurements, which are not made."""
     monkeypatch.setattr(probe, "Budget", lambda share, clock: Budget(share, lambda: 0.0))
-    monkeypatch.setattr(probe_signal, "PART", 1.0)
+    monkeypatch.setattr(seed_rows, "PART", 1.0)
     monkeypatch.setattr(probe.SeedMeasurements, "row", lambda self: None)

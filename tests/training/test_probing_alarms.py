@@ -14,8 +14,7 @@ from gradlab.storage.journal import read
 from gradlab.systems import from_function
 from gradlab.training.loop import train
 from gradlab.training.parts.context import FixedWeights
-from gradlab.training.probe import probe
-from gradlab.training.probe import update_statistics as probe_signal
+from gradlab.training.probe import probe, seed_rows
 from gradlab.training.run import Diverged
 from tests.training.probed_runs import ARMS, SMALL, push, row, same_runs, task, wild
 
@@ -156,7 +155,7 @@ def test_a_critic_beyond_its_bound_is_told_once(tmp_path, monkeypatch, excessive
 @pytest.mark.parametrize("arm", list(ARMS))
 def test_a_probed_run_is_bit_for_bit_the_run_without_a_probe(tmp_path, monkeypatch, arm, updates):
     monkeypatch.setattr(probe, "Budget", lambda share, clock: Budget(share, lambda: 0.0))
-    monkeypatch.setattr(probe_signal, "PART", 1.0)
+    monkeypatch.setattr(seed_rows, "PART", 1.0)
     two = iter([True, True])  # one of each seed, whatever they cost
     monkeypatch.setattr(sampler.Measurements, "due", lambda self, seed: next(two, False))
     options = SMALL | {"iterations": updates, "log_every": 20, "checkpoint_every": updates // 2}

@@ -18,7 +18,7 @@ from gradlab.training.learner import Learner
 from gradlab.training.loop import train
 from gradlab.training.probe import probe, seed_rows
 from gradlab.training.probe import probe as probe_measures
-from gradlab.training.probe.update_statistics import PAIRS, SeedSignals, SeedStatistics
+from gradlab.training.probe.seed_rows import PAIRS, SeedSignals, SeedStatistics
 from gradlab.training.settings import Settings
 from tests.training.probed_runs import SMALL, filled, row, same_runs, task, wild
 

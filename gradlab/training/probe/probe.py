@@ -34,8 +34,7 @@ from gradlab.training.models.seed_models import Model, of_seed
 from gradlab.training.parts.context import MeasuredWeights
 from gradlab.training.parts.critics import Q
 from gradlab.training.probe import seed_rows
-from gradlab.training.probe.seed_rows import Rows, SeedRows
-from gradlab.training.probe.update_statistics import SeedSignals, SeedStatistics
+from gradlab.training.probe.seed_rows import Rows, SeedRows, SeedSignals, SeedStatistics
 from gradlab.training.settings import Settings
 from gradlab.training.state import Run
 
