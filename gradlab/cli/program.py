@@ -17,8 +17,7 @@ from typing import Annotated, Any, Protocol
 from tyro.conf import subcommand
 
 import gradlab
-from gradlab.cli import refusals
-from gradlab.cli.arguments import Document
+from gradlab.cli.arguments import Document, check_fields, check_words
 from gradlab.cli.fit import FitCommand
 from gradlab.cli.listing import List, Selftest
 from gradlab.cli.measure import Measure
@@ -100,7 +99,7 @@ def main(arguments: Sequence[str] | None = None, answer: _Answer = answer) -> in
         if words == ["--version"]:
             return streams.said(lambda: print(f"gradlab {gradlab.__version__}"), 0)
         try:
-            refusals.check_words(words)
+            check_words(words)
             command = parsed(words)
         except InputError as error:
             return _refused(error)
@@ -112,7 +111,7 @@ def main(arguments: Sequence[str] | None = None, answer: _Answer = answer) -> in
             try:
                 # Output of a simulator or a user's file must not mix with the document.
                 with contextlib.redirect_stdout(sys.stderr):
-                    refusals.check(command)
+                    check_fields(command)
                     document = command.run(shlex.join(["gradlab", *words]))
             except InputError as error:
                 return _refused(error)

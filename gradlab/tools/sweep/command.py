@@ -125,7 +125,6 @@ def _executed(
     note: Callable[[str], object],
 ) -> tuple[Runs, bool]:
     """The sweep after its runs, and whether it was interrupted."""
-    from gradlab.cli import refusals
     from gradlab.cli.terminal import usage
     from gradlab.tools.sweep.runner import COMMANDS, Swept
     from gradlab.tools.sweep.running import Folder, Running, SweepLines
@@ -141,8 +140,8 @@ def _executed(
     for run in runs:  # parsed before the first one begins
         try:
             words = [*run.words, *swept.outputs(folder / (run.name + swept.suffix))]
-            refusals.check_words(words)
-            refusals.check(usage.parsed(Swept, words))
+            arguments.check_words(words)
+            arguments.check_fields(usage.parsed(Swept, words))
         except InputError as error:
             raise InputError(f"run {run.name} of the sweep: {error}") from None
     pool_of: Callable[[], Pool] = LocalPool

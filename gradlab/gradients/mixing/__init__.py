@@ -1,1 +1,0 @@
-"""Gradients that mix both orders, pathwise and by likelihood ratio, at every action."""
