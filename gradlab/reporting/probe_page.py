@@ -1,19 +1,276 @@
 """The page of a probe's run: verdict, alarms, signal, health, errors on the task, price.
 
-A section says in one line each what this run has no numbers for, and how to get them.
+Which figures show what it saw, and what to look for in each; a section says in one line each what
+this run has no numbers for, and how to get them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
+from gradlab import figures
+from gradlab.figures.style import SIZE
 from gradlab.reporting import shell
-from gradlab.reporting.page import NOWHERE, Page, PageSource, Section, method
-from gradlab.reporting.probe_panels import ORDER, absent, panels
+from gradlab.reporting.page import NOWHERE, Page, PageSource, Panel, Section, method, panel
 from gradlab.runs.probe.results import ProbeRun
+from gradlab.runs.probe.tables import WORDS, chains, choices, curves, profiles
 from gradlab.verdicts.probe.first_screen import screen
+from gradlab.wording import span, two
+
+RETURN = "Does the return rise?"
+SIGNAL = "Is there a signal in the noise?"
+HEALTH = "Is the gradient sound?"
+_ERROR = "Is it right? Bias and variance on the task"
+DRIFT = "What the error comes from"
+_COST = "What the probe cost"
+_SECTIONS = {
+    RETURN: ("returns", "episodes", "value", "gains"),
+    SIGNAL: ("signal_share",),
+    HEALTH: (
+        "grad_norm", "update_ratio", "critic_loss", "layer_norm", "saturation", "attenuation",
+    ),
+    _ERROR: ("errors", "parts", "cosine", "chosen", "weight_zero"),
+    DRIFT: ("jacobian_ratio", "lyapunov", "chain"),
+    _COST: ("share",),
+}  # fmt: skip
+ORDER = tuple(_SECTIONS)
+_ROW = 0.16  # inches of a map per tensor
+_TASK = "No task was given: gradlab.Probe(…, task=…, critic=…) measures bias and variance on it."
+_WITHOUT = (
+    "The return was not measured: gradlab.Probe(…, env=make_env) plays whole episodes, and "
+    "note(episode_return=…) hands over the loop's own."
+)
+CAPTIONS = {
+    "returns": "Mean of 16 whole episodes without noise, each of another iterate. One window below "
+    "the one before is normal; three below the first are not.",
+    "episodes": "Mean of 8 episodes of training, with its noise.",
+    "gains": "Each window of 16 episodes less the one before (Welch, 95%). Above 0 the updates "
+    "between raised the return.",
+    "signal_share": "Near 1 every batch points the same way; the root is the cosine of one batch "
+    "with the mean gradient. From products of successive gradients.",
+    "grad_norm": "A largest norm far above the mean: single batches throw the policy. Falling to "
+    "0: nothing is learned any more.",
+    "update_ratio": "How far a step moves θ, relative to θ. Sudden rises are wild steps; next to "
+    "nothing, and the policy stands still.",
+    "critic_loss": "As the loop noted it. A loss that climbs with the gradient norm: the critic "
+    "blows up, and the policy follows it.",
+    "layer_norm": "A row much paler than its neighbours hardly learns; a hatched one is cut off.",
+    "saturation": "At its limit an action passes no gradient on. Above one half the actor is "
+    "stuck.",
+    "attenuation": "What comes back through a tanh at the end: near 0 the actor hardly learns.",
+    "errors": "Whose gradient is nearest to the true one, and at which horizon?",
+    "parts": "Where squared bias and variance / N′ cross, the error is near its least.",
+    "cosine": "1 is the true direction; at 0 a step along the gradient gains nothing.",
+    "chosen": "Set your horizon where the marks are; marks everywhere: these starts do not decide.",
+    "weight_zero": "1: all on the critic's own gradient; 0: all on the longest horizon.",
+    "jacobian_ratio": "At states that the policy visits now. Rising: refit the model there.",
+    "lyapunov": "Above 0, errors multiply with every step of the horizon: shorten it.",
+    "chain": "A straight rise is an explosion of what flows back through so many steps.",
+    "value": "Beyond the dotted lines the critic promises more than all rewards together.",
+    "share": "The probe's own seconds over all that have passed.",
+}
+
+
+def panels(run: ProbeRun) -> list[Panel]:
+    """What the run has numbers for, in the order of the sections."""
+    return several({"": run})
+
+
+def several(runs: Mapping[str, ProbeRun]) -> list[Panel]:
+    """The same for several seeds of one training, whose curves are drawn thin; over the horizon
+    only a single run is shown."""
+    table = curves(runs)
+    one = next(iter(runs.values()))
+    alone = one if len(runs) == 1 else None
+    drawn = _having(table, _over_steps(table, one.horizon))
+    if "layer_norm" in _over_time(table):
+        drawn.append(_map(table, max(len(run.parameters) for run in runs.values())))
+    if alone is not None:
+        drawn += _errors(alone)
+        if not (rows := chains(alone)).empty:
+            drawn.append(_panel("chain", partial(figures.moved_chains, rows)))
+    if (rows := choices(runs))["step"].nunique() > 1:
+        draw = partial(figures.chosen_horizons, rows, longest=one.horizon)
+        drawn.append(_panel("chosen", draw))
+    order = [name for names in _SECTIONS.values() for name in names]
+    return sorted(drawn, key=lambda each: order.index(each.name))
+
+
+def _over_steps(table: pd.DataFrame, horizon: int | None) -> dict[str, Callable[..., Axes]]:
+    """What is drawn over the steps of a loop, by name."""
+
+    def curve(name: str, title: str, unit: str, **more: Any) -> Callable[..., Axes]:
+        return partial(
+            figures.probe_curve, table, quantity=name, title=title, unit=unit, **more
+        )  # fmt: skip
+
+    def actions(name: str, title: str, unit: str) -> Callable[..., Axes]:
+        return partial(figures.action_shares, table, quantity=name, title=title, unit=unit)
+
+    return {
+        "returns": curve("returns", "Return of the policy", "reward"),
+        "episodes": curve("episodes", "Return in training", "reward"),
+        "gains": curve("gains", "What the last updates brought", "reward",
+                       level=(0.0, "no change")),
+        "value": partial(figures.critic_values, table),
+        "signal_share": curve(
+            "signal_share", "Share of signal in a batch's gradient", "|E g|² / E |g|²",
+            level=(0.01, "cosine 0.1: no better than noise below"),
+        ),
+        "grad_norm": partial(figures.gradient_norms, table),
+        "update_ratio": curve("update_ratio", "Size of an update", "|Δθ| / |θ|", log=True),
+        "critic_loss": curve("critic_loss", "The critic's loss", "as noted", log=True),
+        "saturation": actions("saturation", "Saturated actions", "share at the limit"),
+        "attenuation": actions("attenuation", "Gradient that passes a tanh",
+                               "mean of 1 − (a / limit)²"),
+        "weight_zero": curve(
+            "weight_zero", f"Measured weight of horizon 0 beside horizon {horizon}", "weight",
+            level=(0.5, "half"),
+        ),
+        "jacobian_ratio": curve(
+            "jacobian_ratio", "Error of the model's Jacobians", "× the first measurement's",
+            log=True, level=(1.0, "as at first"),
+        ),
+        "lyapunov": partial(figures.growth_rates, table),
+        "share": partial(figures.probe_cost, table),
+    }  # fmt: skip
+
+
+def absent(run: ProbeRun) -> dict[str, list[str]]:
+    """Section → a line for each thing that has no panel: because all is well, or how to get it."""
+    reasons: dict[str, list[str]] = {name: [] for name in ORDER}
+    if not run.vitals:
+        why = "No row yet: the first comes after 100 updates."
+        reasons |= {HEALTH: [why], _COST: [why]}
+    else:
+        reasons[HEALTH] = _sound(run)
+    if not run.returns and not run.episodes:
+        waits = _waits(run, "returns") if "returns: " in run.due else ""
+        reasons[RETURN] = [f"No episode yet{waits}" if waits else _WITHOUT]
+    if not run.successive:
+        reasons[SIGNAL] = [f"No burst of successive gradients yet{_waits(run, 'signal')}"]
+    elif not np.isfinite(run.successive["share_se"]).any():
+        reasons[SIGNAL] = ["No burst of successive gradients was finite."]
+    reasons |= _absent_on_the_task(run)
+    if run.measured and not np.isfinite(run.measured["value"]).any():
+        reasons[RETURN].append("No critic's value against the return: no critic was given.")
+    table = curves({"": run})
+    for section in reasons:
+        reasons[section] = [*reasons[section], *_known_once(table, section)]
+    return reasons
+
+
+def _known_once(table: pd.DataFrame, section: str) -> list[str]:
+    """One line of what is known at a single step, which a curve over time cannot show."""
+    known = table[np.isfinite(table["value"])]
+    values = []
+    for name in _SECTIONS[section]:
+        few = known[known["quantity"] == name]
+        if len(few) == 1 and name in WORDS:
+            row = few.iloc[0]
+            text = f"{WORDS[name]} {two(row['value'])}"
+            if np.isfinite([row["ci_low"], row["ci_high"]]).all():
+                text += f" (CI {span(row['ci_low'], row['ci_high'])})"
+            values.append(f"{text}, step {row['step']:,.0f}")
+    return [f"Known at one step so far: {'; '.join(values)}."] if values else []
+
+
+def _sound(run: ProbeRun) -> list[str]:
+    """What was found that has no panel, and what could not be examined."""
+    drawn = []
+    if run.successive and (most := int(np.nanmax(run.successive["dead_columns"], initial=0))):
+        of = int(np.nanmax(run.successive["columns"]))
+        drawn.append(
+            f"Columns of weights without a gradient through a burst: up to {most} of {of}."
+        )
+    if not np.isfinite(run.vitals["update_ratio"]).any():
+        drawn.append("No sizes of updates: give the probe the policy's optimizer.")
+    if not np.isfinite(run.vitals.get("saturation", np.empty(0))).any():
+        drawn.append(
+            "No saturation: no limit of the actions is known, from the task's action_limit, the "
+            "policy's action_scale or limit, or a tanh at its end."
+        )
+    return drawn
+
+
+def _absent_on_the_task(run: ProbeRun) -> dict[str, list[str]]:
+    if run.horizon is None:
+        return {_ERROR: [_TASK]}
+    if not run.measured:
+        return {_ERROR: [f"No measurement yet{_waits(run, 'task')}"]}
+    error, drift = [], []
+    if not np.isfinite(run.measured["variance"]).any():
+        error.append("No gradients were measured: give the probe a critic, the tail of theirs.")
+    elif not np.isfinite(run.measured["bias2"]).any():
+        error.append("No bias: the true gradient was admissible at no measurement.")
+    elif not np.isfinite(run.measured["weight_zero"]).any():
+        error.append("No weights: they need the gradient of a prior model beside the critic's.")
+    if np.isnan(run.measured["jacobian_error"]).all():
+        drift.append("No errors of Jacobians: the task has no prior model.")
+    return {_ERROR: error, DRIFT: drift}
+
+
+def _waits(run: ProbeRun, what: str) -> str:
+    """Why not, and when: in the probe's own words where its version says them."""
+    for each in run.due.split("; "):
+        if each.startswith(f"{what}: "):
+            return f" ({each.removeprefix(f'{what}: ')})."
+    if not np.isfinite(run.seconds):
+        return "."
+    return (
+        f": the budget of {run.budget:.2g} has not allowed one in {run.seconds:.0f} s and "
+        f"{run.updates:,} updates; a larger overhead_budget would."
+    )
+
+
+def _map(table: pd.DataFrame, tensors: int) -> Panel:
+    """As high as its tensors need."""
+    height = max(SIZE[1], min(1.6 + _ROW * tensors, 2 * SIZE[1]))
+    figure = Figure(figsize=(SIZE[0], height), layout="constrained")
+    figures.layer_norms(table, figure.add_subplot())
+    return Panel("layer_norm", HEALTH, CAPTIONS["layer_norm"], figure)
+
+
+def _errors(run: ProbeRun) -> list[Panel]:
+    """Over the horizon, at the newest measurement."""
+    rows = profiles(run)
+    if rows.empty:
+        return []
+    kinds, names = set(rows["quantity"]), set(rows["estimator"])
+    newest = rows[rows["step"] == rows["step"].max()]
+    name = next((each for each in ("model", "true_dynamics") if each in names), "data")
+    batch = int(run.measured["batch"][-1])
+    drawn = {"errors": partial(figures.mse, newest)} if "mse" in kinds else {}
+    drawn["parts"] = partial(figures.bias_variance, newest, estimator=name, batch=batch)
+    if "cosine" in kinds:
+        drawn["cosine"] = partial(figures.cosine, newest)
+    when = f" Step {newest['step'].iloc[0]:,.0f}, {run.measured['starts'][-1]:.0f} starts."
+    return [_panel(each, draw, when) for each, draw in drawn.items()]
+
+
+def _over_time(table: pd.DataFrame) -> set[str]:
+    """Quantities known at two steps or more: a single point is no curve."""
+    known = table[np.isfinite(table["value"])]
+    steps = known.groupby("quantity")["step"].nunique()
+    return set(steps.index[steps > 1])
+
+
+def _having(table: pd.DataFrame, drawn: Mapping[str, Callable[..., Axes]]) -> list[Panel]:
+    have = _over_time(table)
+    return [_panel(name, draw) for name, draw in drawn.items() if name in have]
+
+
+def _panel(name: str, draw: Callable[..., Axes], more: str = "") -> Panel:
+    section = next(each for each, names in _SECTIONS.items() if name in names)
+    return panel(name, section, CAPTIONS[name] + more, draw)
 
 
 def page(run: ProbeRun, source: PageSource = NOWHERE, name: str = "") -> Page:

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from gradlab import figures
 from gradlab.figures.multiples import Over, best_first, several_quantities, several_returns
-from gradlab.reporting import numbers, probe_panels, shell
+from gradlab.reporting import numbers, probe_page, shell
 from gradlab.reporting.page import NOWHERE, Page, PageSource, Panel, Section, folded, method, panel
 from gradlab.runs.training import measured_weights, pairs
 from gradlab.runs.training.pairs import ranked
@@ -71,7 +71,7 @@ def panels_of_probe(run: Training) -> list[Panel]:
             each, name=f"probe-{each.name}", section=_section(each.section),
             caption=_SIGNAL if each.name == "signal_share" else each.caption,
         )
-        for each in probe_panels.several(watched)
+        for each in probe_page.several(watched)
     ]  # fmt: skip
     if not run.paths.empty:  # the model's, where they can end
         longest = max(run.horizons)
@@ -79,7 +79,7 @@ def panels_of_probe(run: Training) -> list[Panel]:
             figures.probe_curve, run.paths, quantity="lasted", title="How long the model's paths "
             "last", unit="steps, mean", level=(float(longest), f"asked for: {longest}"),
         )  # fmt: skip
-        drawn.append(panel("probe-paths", _section(probe_panels.HEALTH), _PATHS, draw))
+        drawn.append(panel("probe-paths", _section(probe_page.HEALTH), _PATHS, draw))
     return drawn
 
 

@@ -219,7 +219,7 @@ def _rendered(state: State, watcher: Watcher, live: str) -> str:
     # Figures, which a terminal does not need.
     from gradlab.reporting.kinds import page_of
     from gradlab.reporting.page import Page, render
-    from gradlab.reporting.probe_panels import RETURN
+    from gradlab.reporting.probe_page import RETURN
     from gradlab.reporting.training_page import LEARNING
 
     # Unfolded: return, the critic's value against it, realised gains.

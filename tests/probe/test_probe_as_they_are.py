@@ -12,7 +12,7 @@ from torch import nn
 
 import gradlab
 from gradlab.probe.alarms.evidence import REPLACED
-from gradlab.reporting.probe_panels import panels
+from gradlab.reporting.probe_page import panels
 from gradlab.runs.probe.results import load
 from gradlab.runs.probe.tables import curves
 from tests.probe.actor_critics import InTurn, Loop, actor, answers, watched

@@ -274,6 +274,6 @@ def test_the_first_screen_holds_its_words(tab, tmp_path):
 
 
 def test_every_figure_of_a_fault_is_a_panel():
-    from gradlab.reporting.probe_panels import CAPTIONS
+    from gradlab.reporting.probe_page import CAPTIONS
 
     assert set(SEEN_IN.values()) <= set(CAPTIONS)

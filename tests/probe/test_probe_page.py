@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 
 import gradlab
 from gradlab import figures
-from gradlab.reporting import probe_page, probe_panels, render
+from gradlab.reporting import probe_page, render
 from gradlab.reporting.page import Panel
 from gradlab.runs.probe.results import ProbeRun, load
 from gradlab.runs.probe.schema import VITALS
@@ -34,7 +34,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> ProbeRun:
 
 @pytest.fixture(scope="module")
 def whole(run: ProbeRun) -> list[Panel]:
-    return probe_panels.panels(run)
+    return probe_page.panels(run)
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def page_of(run: ProbeRun) -> str:
 
 
 def names(run: ProbeRun) -> set[str]:
-    return {each.name for each in probe_panels.panels(run)}
+    return {each.name for each in probe_page.panels(run)}
 
 
 @pytest.fixture(autouse=True)
@@ -61,23 +61,23 @@ def close_figures() -> Iterator[None]:
 def test_the_page_leads_from_verdict_to_price(tab, run, page):
     first_screens.opened(tab, page)
     assert [each.inner_text() for each in tab.locator("h2").all()] == [
-        "Why", "Alarms", *probe_panels.ORDER, "How this was computed",
+        "Why", "Alarms", *probe_page.ORDER, "How this was computed",
     ]  # fmt: skip
     for sentence in verdict(run):
         assert sentence.text.replace("`", "") in tab.locator("#why").text_content()
     facts = tab.locator(".facts").inner_text()
     for fact in ("planted", "2,999", "3,000", "5% of the time", "4%", "3000 s"):
         assert fact in facts
-    assert tab.locator("figure svg").count() == len(probe_panels.CAPTIONS)
+    assert tab.locator("figure svg").count() == len(probe_page.CAPTIONS)
     first_screens.opened(tab, page, width=390)
     assert tab.evaluate("document.documentElement.scrollWidth") <= 390
 
 
 def test_everything_that_was_measured_has_a_panel_with_a_caption(run, whole):
-    assert {each.name for each in whole} == set(probe_panels.CAPTIONS)
+    assert {each.name for each in whole} == set(probe_page.CAPTIONS)
     for each in whole:
-        assert len(each.caption) > 20 and each.section in probe_panels.ORDER
-    assert not any(probe_panels.absent(run).values())
+        assert len(each.caption) > 20 and each.section in probe_page.ORDER
+    assert not any(probe_page.absent(run).values())
 
 
 def test_a_run_without_a_task_says_how_to_measure(tmp_path):
@@ -108,23 +108,23 @@ def test_lost_gradients_are_one_line_and_dead_columns_one_sentence(tmp_path):
     ax = figures.gradient_norms(curves({"": found}))
     (line,) = [each for each in ax.lines if "not finite" in str(each.get_label())]
     assert line.get_xdata() == [399, 399] and "70 of 800" in str(line.get_label())
-    assert "up to 3 of 12" in " ".join(probe_panels.absent(found)[probe_panels.HEALTH])
+    assert "up to 3 of 12" in " ".join(probe_page.absent(found)[probe_page.HEALTH])
 
 
 def test_a_single_point_is_said_and_not_drawn_over_time(tmp_path):
     rows = {"vitals": [window(1)], "successive": [burst(40)], "measured": [measurement(40)]}
     found = load(written(tmp_path / "run.h5", rows))
     assert names(found) == {"errors", "parts", "cosine", "chain"}  # over the horizon
-    said = probe_panels.absent(found)
+    said = probe_page.absent(found)
     assert "share of signal in a batch's gradient 0.4 (CI 0.36–0.44), step 39" in " ".join(
-        said[probe_panels.SIGNAL]
+        said[probe_page.SIGNAL]
     )
-    assert "the critic's loss 2, step 99" in " ".join(said[probe_panels.HEALTH])
-    assert "λ per step 0.05 (CI 0.03–0.07), step 39" in " ".join(said[probe_panels.DRIFT])
+    assert "the critic's loss 2, step 99" in " ".join(said[probe_page.HEALTH])
+    assert "λ per step 0.05 (CI 0.03–0.07), step 39" in " ".join(said[probe_page.DRIFT])
     rows = {name: [*each, each[0] | {"update": 400, "step": 399}] for name, each in rows.items()}
     twice = load(written(tmp_path / "twice.h5", rows))
     assert {"signal_share", "grad_norm", "chosen", "weight_zero", "value"} <= names(twice)
-    assert "Known at one step" not in str(probe_panels.absent(twice))
+    assert "Known at one step" not in str(probe_page.absent(twice))
 
 
 def test_a_run_that_nobody_closed_says_so_and_promises_nothing(tmp_path):
