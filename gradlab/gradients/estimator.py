@@ -4,7 +4,7 @@
     jacobians  who is differentiated along those states: A, B, r_s and r_a
     actions    which actions carry θ: "first" (MPG eq. 6), "all" (MPG eq. 5, BPTT), or "score",
                the likelihood ratio, which differentiates no dynamics; "ivw", "ddcg" and "total" mix
-               both (`gradients.mixing.terms`)
+               both (`gradients.weighted_terms`)
     tail       horizon n, discount and the critic that values s_n
 
 n = 0 is the deterministic policy gradient J_0; `dataclasses.replace` makes the next estimator.

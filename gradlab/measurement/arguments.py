@@ -30,7 +30,7 @@ from gradlab.data.path import Path
 from gradlab.errors import InputError
 from gradlab.gradients.courses import Cut
 from gradlab.gradients.estimator import TERMINATIONS, Estimator
-from gradlab.gradients.mixing.nodes import check_head
+from gradlab.gradients.nodes import check_head
 from gradlab.gradients.starts import Starts
 from gradlab.gradients.tail import Tail
 from gradlab.gradients.ways import WAYS, Name, Way

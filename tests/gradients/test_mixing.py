@@ -12,8 +12,9 @@ from gradlab.data.noise import child
 from gradlab.gradients import named
 from gradlab.gradients.bptt import horizon_gradients
 from gradlab.gradients.courses import TermRequest
-from gradlab.gradients.mixing.nodes import nodes
-from gradlab.gradients.mixing.terms import (
+from gradlab.gradients.nodes import nodes
+from gradlab.gradients.starts import as_starts
+from gradlab.gradients.weighted_terms import (
     _given,
     _inverse_variance,
     _pilot,
@@ -22,7 +23,6 @@ from gradlab.gradients.mixing.terms import (
     fitted,
     share_of_first,
 )
-from gradlab.gradients.starts import as_starts
 from gradlab.networks.policies import Gaussian
 from gradlab.truth.lqr import lqr_gradient
 from tests.gradients.both_orders import baseline, both_orders, explained, pulled_back

@@ -8,11 +8,11 @@ from torch import nn
 
 from gradlab import Estimator, Tail, systems
 from gradlab.data.noise import child
+from gradlab.gradients import weighted_terms
 from gradlab.gradients.courses import TermRequest
-from gradlab.gradients.mixing import terms
-from gradlab.gradients.mixing.nodes import nodes
-from gradlab.gradients.mixing.terms import _inverse_variance, _pilot, _tested, fitted
+from gradlab.gradients.nodes import nodes
 from gradlab.gradients.starts import as_starts
+from gradlab.gradients.weighted_terms import _inverse_variance, _pilot, _tested, fitted
 from gradlab.networks.policies import Gaussian
 from tests.gradients.noisy import GAMMA, SIM, ingredients
 from tests.gradients.worlds import linear
@@ -56,9 +56,9 @@ def test_a_pair_explains_a_quadratic_return_to_the_last_digit():
     first = here.first[..., :1] * slopes
     for t in range(3):
         left = tuple(n - t for n in here.horizons)
-        f, slope, moved = terms._redrawn(here, pilot, t, left)
-        change = f - here.to_go[:, t, : terms.PAIRS]
-        both = slope + first[:, t, : terms.PAIRS]
+        f, slope, moved = weighted_terms._redrawn(here, pilot, t, left)
+        change = f - here.to_go[:, t, : weighted_terms.PAIRS]
+        both = slope + first[:, t, : weighted_terms.PAIRS]
         torch.testing.assert_close(0.5 * (both * moved).sum(2), change, rtol=1e-8, atol=1e-10)
         assert moved.abs().min() > 0
 
