@@ -33,9 +33,8 @@ _P = ParamSpec("_P")
 _R = TypeVar("_R")
 _HERE = {  # by gradlab.figures.NAME
     "attribution": "entries ledger",
-    "choice": "choice_weights contest",
     "error": "bias_variance cosine decay mse sample_norm sign_agreement snr",
-    "gains": "gain realised_gains",
+    "gains": "choice_weights contest gain realised_gains",
     "probe": "action_shares chosen_horizons critic_values gradient_norms growth_rates "
     "layer_norms moved_chains probe_cost probe_curve",
     "training": "error_over_rule gradient_errors mixture_weights return_over_updates returns "

@@ -5,6 +5,7 @@ import pytest
 
 from gradlab import choose, figures
 from gradlab.choice.tables import weight_table
+from gradlab.figures.gains import LEAST_SHARE
 from tests.choice.planted_gradients import planted, world
 
 
@@ -22,6 +23,6 @@ def test_shares_and_their_intervals_are_drawn(found):
     assert labels[:2] == ["measured, mean squared error", "measured, direction"]
     assert len(labels) == 5
     heights = {float(y) for each in ax.containers for y in each[0].get_ydata() if np.isfinite(y)}
-    shown = table[table["ci_high"] >= figures.choice.LEAST_SHARE]["value"]
+    shown = table[table["ci_high"] >= LEAST_SHARE]["value"]
     assert heights == set(shown.astype(float))
     assert [each.get_text() for each in ax.get_xticklabels()] == ["data\nh = 0", "model\nh = 6"]
