@@ -29,7 +29,7 @@ import tyro
 
 from benchmarks.jacobians import visited
 from gradlab import tasks
-from gradlab.statistics.seeds import aggregate
+from gradlab.statistics.over_groups import aggregate
 from gradlab.systems.mujoco import MujocoEnvironment
 
 

@@ -5,7 +5,7 @@
 Rows as listed, but for two hidden layers of 256 ReLU units of policy and critic in all of them; one
 learned model of 5 members (mbpo: 7) for every seed, of widths as listed and of 2×256; batches of
 256; path tracking. All contestants take turns in one process; a ratio is the median over the rounds
-of the ratio within a round, with the order statistics around it (95%, `statistics.seeds`), of
+of the ratio within a round, with the order statistics around it (95%, `statistics.over_groups`), of
 processor time, which does not see who else uses the machine.
 
     update        batch, critics, policy, targets and statistics, no environment; of shac its 64
@@ -36,7 +36,7 @@ from analyses.harness.verdicts import Verdict, put, save
 from benchmarks.side_by_side import processor, turns
 from benchmarks.training import STEPS, theirs
 from gradlab.networks.products import fast_products
-from gradlab.statistics.seeds import aggregate
+from gradlab.statistics.over_groups import aggregate
 from gradlab.training.algorithms import Algorithm, find, with_horizons
 from gradlab.training.models.branches import Branching
 from gradlab.training.parts.sources import Newest

@@ -24,7 +24,7 @@ import gradlab
 from benchmarks.all_horizons import finished
 from benchmarks.side_by_side import processor, turns
 from gradlab.networks.products import fast_products, faster_products
-from gradlab.statistics.seeds import aggregate
+from gradlab.statistics.over_groups import aggregate
 from gradlab.storage.journal import Journal
 from gradlab.training.algorithms import Algorithm, find
 from gradlab.training.recording import tables

@@ -20,7 +20,7 @@ from analyses.coverage.cells import Hits, lq_known
 from analyses.coverage.synthetic import pairs
 from gradlab.statistics.intervals import LEVEL, interval
 from gradlab.statistics.moments import Estimate, Moments, estimates
-from gradlab.statistics.seeds import aggregate
+from gradlab.statistics.over_groups import aggregate
 from gradlab.statistics.selection import chosen_level, smallest
 
 HORIZONS = (1, 2, 3, 5, 8, 25)

@@ -22,7 +22,7 @@ from analyses.harness.verdicts import put
 from analyses.model_based.runs import MAIN, Arm, Swing, World, arms, path_of
 from gradlab.figures.style import BLUE, GRID, INK, MUTED
 from gradlab.runs.training.results import Training, load
-from gradlab.statistics.seeds import aggregate
+from gradlab.statistics.over_groups import aggregate
 
 Floats = NDArray[np.float64]
 RUNS = Path("reports/model-based/runs")

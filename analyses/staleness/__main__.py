@@ -47,7 +47,7 @@ from analyses.staleness.gradients import measured
 from analyses.staleness.networks import SMALL, STAGES, Place, Scale, record, recorded
 from gradlab.figures.style import BLUE, INK, MUTED, VERMILION, Look, ruled
 from gradlab.statistics.moments import Estimate
-from gradlab.statistics.paired import ratio_of_means
+from gradlab.statistics.over_groups import ratio_of_means
 
 TASKS = ("path_tracking", "inverted_pendulum")
 SHOWN = (1, 2, 8)

@@ -22,7 +22,7 @@ from analyses.steering import linear_quadratic as lq
 from analyses.steering import training
 from gradlab.figures.style import BLUE, GRID, INK, VERMILION
 from gradlab.statistics.moments import Estimate
-from gradlab.statistics.paired import mean_interval
+from gradlab.statistics.over_groups import mean_interval
 
 Row = dict[str, Any]
 Floats = NDArray[np.float64]

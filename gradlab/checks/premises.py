@@ -32,7 +32,7 @@ from gradlab.networks.mlp import judge
 from gradlab.progress import silent
 from gradlab.runs.check_results import ALIVE, PREMISE, SEEN, CheckResult
 from gradlab.statistics.moments import Estimate, combine, sample_mean
-from gradlab.statistics.paired import ratio_of_means
+from gradlab.statistics.over_groups import ratio_of_means
 from gradlab.systems.entropy import Entropic
 from gradlab.systems.learned import LearnedSystem, TwoModels
 from gradlab.systems.system import System

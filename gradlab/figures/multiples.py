@@ -2,8 +2,9 @@
 
 Overlapping bands of several runs cannot be told apart; side by side they can. The table is that of
 `gradlab.runs.training.results.table`. Up to `_SINGLE` seeds are drawn one by one beside their
-median; more, as the median with the order statistics that hold it with 95% (`statistics.seeds`).
-A seed that is lost counts in the median as the worst, and the note counts it.
+median; more, as the median with the order statistics that hold it with 95%
+(`statistics.over_groups`). A seed that is lost counts in the median as the worst, and the note
+counts it.
 """
 
 from __future__ import annotations

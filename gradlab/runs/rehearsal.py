@@ -22,7 +22,7 @@ from gradlab.runs.realised import UNIT, Cell
 from gradlab.statistics.intervals import Interval
 from gradlab.statistics.moments import Estimate, sample_mean
 from gradlab.statistics.number import Number, decide
-from gradlab.statistics.paired import mean_interval, mean_interval_at
+from gradlab.statistics.over_groups import mean_interval, mean_interval_at
 from gradlab.statistics.selection import chosen_level, largest
 from gradlab.storage.codec import scalar, stored
 

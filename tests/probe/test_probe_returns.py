@@ -19,7 +19,7 @@ from gradlab.probe.returns import CLOSEST
 from gradlab.reporting.kinds import screen_of
 from gradlab.runs.probe import results, schema
 from gradlab.runs.probe.returns import LEAST, WINDOW, Returns
-from gradlab.statistics.paired import difference_of_means
+from gradlab.statistics.over_groups import difference_of_means
 from gradlab.storage.journal import Journal
 from tests.probe import planted_probe
 from tests.probe.small_loops import net

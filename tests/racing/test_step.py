@@ -13,7 +13,7 @@ import gradlab
 from gradlab.cli.program import main
 from gradlab.data.noise import child
 from gradlab.errors import InputError
-from gradlab.statistics.paired import difference_of_means
+from gradlab.statistics.over_groups import difference_of_means
 from gradlab.tools.race.page import step_screen
 from tests.racing.small_environments import (
     Begun,

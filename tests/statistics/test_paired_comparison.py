@@ -11,7 +11,7 @@ from gradlab.errors import InputError
 from gradlab.statistics.comparison import difference, log_ratio, more_samples
 from gradlab.statistics.intervals import interval, jackknife_se
 from gradlab.statistics.moments import Estimate, estimates, sample_mean
-from gradlab.statistics.paired import level_of, mean_interval, ratio_of_means
+from gradlab.statistics.over_groups import level_of, mean_interval, ratio_of_means
 
 N = 64
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from gradlab.statistics.seeds import aggregate, innermost
+from gradlab.statistics.over_groups import aggregate, innermost
 
 
 @pytest.mark.parametrize("seeds", [2, 3, 5, 6, 9, 20])

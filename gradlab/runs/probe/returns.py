@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradlab.statistics.number import Number
-from gradlab.statistics.paired import difference_of_means, student_mean
+from gradlab.statistics.over_groups import difference_of_means, student_mean
 
 COLUMNS = ("update", "step", "value")  # of a table of returns, of those that windows are made of
 WINDOW, TRAINED = 16, 8  # episodes of a window: of iterates, and of the loop's own training

@@ -26,7 +26,7 @@ from gradlab.statistics.comparison import difference
 from gradlab.statistics.intervals import Z
 from gradlab.statistics.moments import Estimate
 from gradlab.statistics.number import Number, decide
-from gradlab.statistics.seeds import aggregate
+from gradlab.statistics.over_groups import aggregate
 
 WHOLE, OWN = "relative_mse", "dynamics_relative_mse"
 WORDS = {

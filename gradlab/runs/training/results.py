@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from gradlab.errors import InputError
 from gradlab.runs.probe.results import ProbeRun
 from gradlab.runs.training import probe_results
-from gradlab.statistics.seeds import aggregate
+from gradlab.statistics.over_groups import aggregate
 from gradlab.storage import journal
 from gradlab.storage.codec import content_of, described
 from gradlab.storage.records import Record
@@ -165,8 +165,9 @@ def table(runs: Mapping[str, Training]) -> pd.DataFrame:
     one), the mean over outputs; "gradient bias2", "gradient variance" (of a batch), "gradient mse",
     "gradient relative_mse" at the longest horizon, and the same with "dynamics_", the model's own
     part. The seed "all" is the median over all seeds, those that are lost (NaN) counted as the
-    worst, with ci_low and ci_high the order statistics around it (`statistics.seeds`: 94% for five
-    seeds) and the number that is `lost`; for one seed there is no interval but that of a gradient.
+    worst, with ci_low and ci_high the order statistics around it (`statistics.over_groups`: 94% for
+    five seeds) and the number that is `lost`; for one seed there is no interval but that of a
+    gradient.
     """
     return pd.concat([_rows(name, run) for name, run in runs.items()], ignore_index=True)
 

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from gradlab.errors import InputError
-from gradlab.statistics.seeds import aggregate
+from gradlab.statistics.over_groups import aggregate
 
 CELLS = "cells"
 _STAGES = ("early", "middle", "late")  # of a training; others by name, after these

@@ -35,7 +35,7 @@ from gradlab.networks.interface import act, double_copy, noise_dim
 from gradlab.networks.mlp import CriticLike, as_critic, judge
 from gradlab.progress import Progress, check_progress, silent
 from gradlab.statistics.moments import Estimate, sample_mean
-from gradlab.statistics.paired import level_of, mean_interval_at
+from gradlab.statistics.over_groups import level_of, mean_interval_at
 from gradlab.statistics.selection import chosen_level, largest
 from gradlab.systems.system import System, check_system, step_running
 from gradlab.tasks.memory import Remembering

@@ -23,7 +23,7 @@ from gradlab.errors import InputError
 from gradlab.probe.isolation import copied, undisturbed
 from gradlab.progress import Progress, check_progress, silent
 from gradlab.statistics.number import decide
-from gradlab.statistics.paired import difference_of_means, level_of, student_mean
+from gradlab.statistics.over_groups import difference_of_means, level_of, student_mean
 from gradlab.tools.race.branches import UNPAIRED
 from gradlab.tools.race.result import POLICIES, Step
 from gradlab.user_code.calls import running
