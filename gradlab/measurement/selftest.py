@@ -32,8 +32,7 @@ from gradlab.systems.linear import LinearQuadratic
 from gradlab.tasks import Task, inverted_pendulum, linear_quadratic, path_tracking
 from gradlab.truth.common_random import common_random_differences
 from gradlab.truth.lqr import ExactCritic, lqr_gradient
-from gradlab.truth.oracles import unroll_all_actions
-from gradlab.truth.reference import reference_gradients
+from gradlab.truth.oracles import reference_gradients, unroll_all_actions
 
 GAMMA, GAIN, MOMENT = 0.9, 0.3, 0.86  # discount, u = −k s, E[s²] of the starts
 _ONE = torch.eye(1, dtype=torch.float64)

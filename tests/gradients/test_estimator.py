@@ -11,7 +11,7 @@ from gradlab.data.noise import stream
 from gradlab.errors import InputError
 from gradlab.gradients.bptt import horizon_gradients
 from gradlab.gradients.starts import as_starts
-from gradlab.truth.reference import reference_gradients
+from gradlab.truth.oracles import reference_gradients
 from tests.gradients.worlds import Critic, Noisy, linear, network, worlds
 
 WORLDS = worlds()

@@ -16,7 +16,7 @@ from gradlab.systems import LearnedSystem, MujocoPendulum, Pendulum, TwoModels, 
 from gradlab.systems.entropy import Entropic
 from gradlab.systems.function import off_circle, on_circle, to_circle
 from gradlab.systems.linear import LinearQuadratic
-from gradlab.truth.reference import reference_gradients
+from gradlab.truth.oracles import reference_gradients
 from tests.systems.ensembles import random
 
 # With entropy

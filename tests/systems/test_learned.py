@@ -14,7 +14,7 @@ from gradlab.networks.gaussian_ensemble import GaussianEnsemble
 from gradlab.networks.mlp import Policy, QCritic
 from gradlab.systems import LearnedSystem
 from gradlab.tasks import TASKS, linear_quadratic, with_learned_prior
-from gradlab.truth.reference import reference_gradients
+from gradlab.truth.oracles import reference_gradients
 from tests.systems.ensembles import DA, DS, N, by_jacrev, model, random
 
 STATE, ACTION = random(N, DS), random(N, DA, seed=1)

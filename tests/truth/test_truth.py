@@ -16,7 +16,7 @@ from gradlab.tasks import inverted_pendulum
 from gradlab.truth import oracles
 from gradlab.truth.common_random import common_random_differences, mean_and_error
 from gradlab.truth.lqr import lqr_gradient
-from gradlab.truth.reference import reference_gradients
+from gradlab.truth.oracles import reference_gradients
 from gradlab.truth.truth import matched_truth
 from tests.gradients.worlds import linear, network
 from tests.truth.linear_policies import Relinearized, feedback, gaussian_starts
