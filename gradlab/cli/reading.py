@@ -203,7 +203,7 @@ class Attribute:
 def _again(profile: Profile, run: Path) -> Profile:
     """The profile with substitutions, computed from the task, policy and critic of its command."""
     with undisturbed():
-        from gradlab.measurement.attribution.attribution import attributed_again
+        from gradlab.measurement.attribution import attributed_again
 
     words = shlex.split(str(profile.config.get("command", "")))
     if words[:2] != ["gradlab", "measure"]:

@@ -27,7 +27,7 @@ from gradlab.gradients.estimator import Critics, Estimator
 from gradlab.gradients.rollout import noise_mode
 from gradlab.measurement.arguments import Law, TruthKind
 from gradlab.measurement.assembly import assembled, configuration, predictions, truth_values
-from gradlab.measurement.attribution.attribution import MeasuredWorld, attributed, check_horizons
+from gradlab.measurement.attribution import MeasuredWorld, attributed, check_horizons
 from gradlab.measurement.jumps import AtLength, truth_at_length
 from gradlab.measurement.moments.by_blocks import blocked_moments
 from gradlab.measurement.moments.inner_products import Measured, estimator_moments
@@ -100,7 +100,7 @@ def measure(
             an update takes them; "start": at the starts themselves. None: "visited" for a number
             of starts, "start" for a tensor or a path (see `gradlab.measurement.arguments`).
         attribute: True, or at most 8 horizons: keep what `gradlab.attribute` needs to say which
-            part made the error (see `gradlab.measurement.attribution.attribution`); takes several
+            part made the error (see `gradlab.measurement.attribution`); takes several
             times as long.
         judges: fresh starts from which steps along some of the mean gradients are rolled out,
             wherever the starts' law is the task's and the truth the return's gradient. None: as

@@ -7,14 +7,14 @@ import pytest
 
 import gradlab
 from gradlab import cli
-from gradlab.measurement.attribution.attribution import attributed_again
+from gradlab.measurement.attribution import attributed_again
 from gradlab.truth.lqr import ExactCritic
 from tests.runs.planted_attribution import GAMMA, WEIGHT, A, policy, task
 
 OWN = """
 import torch
 from gradlab.networks.mlp import QCritic
-from gradlab.measurement.attribution.attribution import attributed_again
+from gradlab.measurement.attribution import attributed_again
 def policy():
     network = torch.nn.Linear(1, 1, bias=False, dtype=torch.float64)
     torch.nn.init.constant_(network.weight, -0.3)

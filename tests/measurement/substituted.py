@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from gradlab.gradients.starts import Starts, as_starts
-from gradlab.measurement.attribution.substitution import CAUSES
+from gradlab.measurement.substitution import CAUSES
 from gradlab.statistics.shapley import fraction
 from gradlab.systems.linear import LinearQuadratic
 from gradlab.truth.lqr import ExactCritic

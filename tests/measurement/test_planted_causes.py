@@ -7,7 +7,7 @@ from torch import nn
 
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.tail import Setting, Tail
-from gradlab.measurement.attribution.substitution import (
+from gradlab.measurement.substitution import (
     detail,
     squared_bias_games,
     substitutions,

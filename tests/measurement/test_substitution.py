@@ -12,8 +12,8 @@ from gradlab.errors import InputError
 from gradlab.gradients import gram
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.tail import Setting, Tail
-from gradlab.measurement.attribution import substitution
-from gradlab.measurement.attribution.substitution import (
+from gradlab.measurement import substitution
+from gradlab.measurement.substitution import (
     CAUSES,
     detail,
     named,

@@ -12,8 +12,8 @@ from gradlab.data.noise import stream
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.starts import as_starts
 from gradlab.gradients.tail import Setting, Tail
-from gradlab.measurement.attribution import attribution
-from gradlab.measurement.attribution.attribution import DRAWS, added_variance
+from gradlab.measurement import attribution
+from gradlab.measurement.attribution import DRAWS, added_variance
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble
 from gradlab.statistics.intervals import jackknife_se
 from gradlab.systems.entropy import Entropic

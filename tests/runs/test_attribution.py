@@ -13,7 +13,7 @@ from torch import nn
 import gradlab
 from gradlab.errors import InputError
 from gradlab.figures import entries
-from gradlab.measurement.attribution.attribution import spread_horizons
+from gradlab.measurement.attribution import spread_horizons
 from gradlab.networks.mlp import QCritic
 from gradlab.runs.attribution import CANCELLING, CAUSES, SOURCES
 from gradlab.statistics.shapley import shares

@@ -10,7 +10,7 @@ from scipy import stats
 import gradlab
 from analyses.coverage.gain_coverage import WEIGHT, networks, turning
 from gradlab.errors import InputError
-from gradlab.measurement.attribution.attribution import attributed_again
+from gradlab.measurement.attribution import attributed_again
 from gradlab.runs.comparison import compared
 from gradlab.tasks import trimmed
 from gradlab.truth.lqr import lqr_gradient, second_moment

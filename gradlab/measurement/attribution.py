@@ -31,7 +31,8 @@ from gradlab.gradients.tail import Setting
 from gradlab.gradients.weighted_terms import carried
 from gradlab.measurement.arguments import estimators_at, narrowed
 from gradlab.measurement.assembly import truth_values
-from gradlab.measurement.attribution.substitution import (
+from gradlab.measurement.problem import judged_at
+from gradlab.measurement.substitution import (
     CAUSES,
     MOST_HORIZONS,
     Substitutions,
@@ -39,7 +40,6 @@ from gradlab.measurement.attribution.substitution import (
     squared_bias_games,
     substitutions,
 )
-from gradlab.measurement.problem import judged_at
 from gradlab.networks.interface import double_copy
 from gradlab.networks.mlp import CriticLike, as_critic
 from gradlab.progress import Progress, silent
