@@ -37,7 +37,6 @@ from numpy.typing import NDArray
 from gradlab.runs.training.results import asynchrony, lag_at_most, load
 from gradlab.tasks import inverted_pendulum
 from gradlab.training.algorithms import ALGORITHMS
-from gradlab.training.asynchronous.choice import Asynchronous
 from gradlab.training.asynchronous.execution import packed
 from gradlab.training.asynchronous.processes import LearnerProcess, opened
 from gradlab.training.asynchronous.work import (
@@ -49,6 +48,7 @@ from gradlab.training.asynchronous.work import (
 )
 from gradlab.training.loop import settings_of, train
 from gradlab.training.run import collect
+from gradlab.training.settings import Asynchronous
 from gradlab.training.state import Run, begin
 from gradlab.workers.local import LocalPool, processors
 

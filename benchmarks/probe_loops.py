@@ -25,7 +25,7 @@ from torch import nn
 import gradlab
 from gradlab.storage.journal import Journal
 from gradlab.training.algorithms import find
-from gradlab.training.probe.probe import Probing
+from gradlab.training.probe import Probing
 from gradlab.training.recording import tables
 from gradlab.training.run import collect, next_batch
 from gradlab.training.settings import for_task

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 import gradlab
 from gradlab.probe.alarms.evidence import AlarmEvidence
 from gradlab.probe.alarms.gradients import noise, signal_of
-from gradlab.probe.successive import PAIRS, Repeats, columns_of, marks
 from gradlab.probe.task_question import Question
+from gradlab.probe.update_statistics import PAIRS, Repeats, columns_of, marks
 from gradlab.statistics.successive import fresh, pooled, signal
 from gradlab.tasks import Task
 

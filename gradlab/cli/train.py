@@ -18,8 +18,7 @@ from gradlab.cli.terminal.answer import of_run
 from gradlab.cli.terminal.progress_bars import bars, standard_error
 from gradlab.cli.terminal.streams import undisturbed
 from gradlab.errors import InputError
-from gradlab.training.asynchronous.choice import Asynchronous
-from gradlab.training.settings import Planning, Settings, for_task
+from gradlab.training.settings import Asynchronous, Planning, Settings, for_task
 
 if TYPE_CHECKING:
     from gradlab.training.algorithms import Algorithm

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, final
 from torch import Tensor, nn
 
 from gradlab.probe.budget import HOUR, SIGNAL, Budget, Due
-from gradlab.probe.successive import FIRST, PAIRS, Burst
+from gradlab.probe.update_statistics import FIRST, PAIRS, Burst
 
 if TYPE_CHECKING:
     from gradlab.probe.task_question import Past, Question

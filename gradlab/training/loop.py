@@ -32,7 +32,7 @@ from gradlab.statistics.mixing import MpgJournalWeights, MpgWeights
 from gradlab.storage.journal import Journal
 from gradlab.storage.whole_files import real
 from gradlab.tasks import Task
-from gradlab.training import checkpoints, planning
+from gradlab.training import checkpoints, planning, probe
 from gradlab.training.algorithms import Algorithm, find, measured
 from gradlab.training.asynchronous.execution import execution, prepare
 from gradlab.training.draws import Draws
@@ -41,7 +41,6 @@ from gradlab.training.measured import gradient_errors
 from gradlab.training.measured import weights as measured_weights
 from gradlab.training.measured.steering import steered
 from gradlab.training.parts.context import MeasuredWeights, Rule, Steer, Steered, Weights
-from gradlab.training.probe import probe
 from gradlab.training.recording import attributes, tables
 from gradlab.training.run import go
 from gradlab.training.settings import Settings, for_task

@@ -13,6 +13,7 @@ from torch import Tensor
 from gradlab.storage.journal_tables import Column, Table
 from gradlab.storage.records import Attribute
 from gradlab.tasks import Task
+from gradlab.training import probe
 from gradlab.training.algorithms import Algorithm
 from gradlab.training.asynchronous import work as asynchrony
 from gradlab.training.collection import Evaluation, evaluate
@@ -21,7 +22,6 @@ from gradlab.training.models.dynamics import Fitted
 from gradlab.training.models.model_choice import LearnedModel
 from gradlab.training.parts.temperature import Automatic
 from gradlab.training.planning import Planner
-from gradlab.training.probe import probe
 from gradlab.training.settings import Planning, Settings
 from gradlab.training.state import Run
 

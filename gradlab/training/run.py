@@ -28,7 +28,7 @@ from gradlab.training.learner import UpdateRecord
 from gradlab.training.measured import gradient_errors, steering
 from gradlab.training.measured import weights as measured_weights
 from gradlab.training.parts.context import Floats
-from gradlab.training.probe.probe import Probing
+from gradlab.training.probe import Probing
 from gradlab.training.recording import divergence, evaluation_row, excess, model_row
 from gradlab.training.state import Good, Run
 from gradlab.wording import duration

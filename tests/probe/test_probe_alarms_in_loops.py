@@ -9,9 +9,9 @@ from torch import nn
 
 import gradlab
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble
+from gradlab.probe.alarms.catalogue import saturated
 from gradlab.probe.alarms.evidence import ALPHA, AlarmEvidence
 from gradlab.probe.alarms.gradients import noise
-from gradlab.probe.alarms.policy import saturated
 from gradlab.probe.alarms.task import jacobian_drift
 from gradlab.tasks.environments import with_learned_prior
 from tests.probe.planted_rows import burst, measured, vitals

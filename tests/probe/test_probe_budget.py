@@ -15,7 +15,7 @@ import gradlab
 from gradlab.probe import sampler, update_statistics
 from gradlab.probe.budget import ALWAYS, UNSEEN, Budget
 from gradlab.probe.measured import Past
-from gradlab.probe.successive import FIRST, PAIRS
+from gradlab.probe.update_statistics import FIRST, PAIRS
 from gradlab.reporting import probe_page
 from gradlab.runs.probe.results import ProbeRun, load
 from gradlab.runs.probe.schema import ESTIMATORS

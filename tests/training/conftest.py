@@ -5,8 +5,8 @@ import shutil
 import pytest
 
 from gradlab.probe.budget import Budget
+from gradlab.training import probe, seed_rows
 from gradlab.training.loop import train
-from gradlab.training.probe import probe, seed_rows
 from tests.training.small_runs import SMALL, row, task
 
 

@@ -10,9 +10,9 @@ import torch
 from gradlab.errors import Failure
 from gradlab.storage.journal import read
 from gradlab.training.asynchronous import execution
-from gradlab.training.asynchronous.choice import Asynchronous
 from gradlab.training.asynchronous.processes import ROLES
 from gradlab.training.loop import train
+from gradlab.training.settings import Asynchronous
 from tests.training.inline_workers import InlinePool
 from tests.training.small_runs import SMALL, numbers, row, same_tables, stopped, task
 

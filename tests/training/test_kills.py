@@ -14,8 +14,8 @@ import torch
 
 from gradlab.storage.journal import read
 from gradlab.training.asynchronous import execution
-from gradlab.training.asynchronous.choice import Asynchronous
 from gradlab.training.loop import train
+from gradlab.training.settings import Asynchronous
 from gradlab.workers.local import LocalPool
 from tests.training.small_runs import SMALL, numbers, row, same_tables, task
 
@@ -166,7 +166,7 @@ def test_killed_processes_are_replaced_and_no_row_is_lost(
 HEAD = """
 import os, sys
 from pathlib import Path
-from gradlab.training.asynchronous.choice import Asynchronous
+from gradlab.training.settings import Asynchronous
 from gradlab.training.loop import train
 from tests.training.small_runs import SMALL, row, task
 

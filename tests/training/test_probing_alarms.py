@@ -12,9 +12,9 @@ from gradlab.probe import sampler
 from gradlab.probe.budget import Budget
 from gradlab.storage.journal import read
 from gradlab.systems import from_function
+from gradlab.training import probe, seed_rows
 from gradlab.training.loop import train
 from gradlab.training.parts.context import FixedWeights
-from gradlab.training.probe import probe, seed_rows
 from gradlab.training.run import Diverged
 from tests.training.probed_runs import ARMS, SMALL, push, row, same_runs, task, wild
 

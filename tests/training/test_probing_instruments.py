@@ -14,11 +14,11 @@ from gradlab.probe import sampler
 from gradlab.probe.budget import Budget
 from gradlab.probe.row_sinks import AlarmLog
 from gradlab.storage.journal import read
+from gradlab.training import probe, seed_rows
+from gradlab.training import probe as probe_measures
 from gradlab.training.learner import Learner
 from gradlab.training.loop import train
-from gradlab.training.probe import probe, seed_rows
-from gradlab.training.probe import probe as probe_measures
-from gradlab.training.probe.seed_rows import PAIRS, SeedSignals, SeedStatistics
+from gradlab.training.seed_rows import PAIRS, SeedSignals, SeedStatistics
 from gradlab.training.settings import Settings
 from tests.training.probed_runs import SMALL, filled, row, same_runs, task, wild
 

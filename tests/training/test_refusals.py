@@ -17,7 +17,6 @@ from gradlab.training.algorithms import (
     with_temperature,
     with_weights,
 )
-from gradlab.training.asynchronous.choice import Asynchronous
 from gradlab.training.learner import Learner
 from gradlab.training.loop import train
 from gradlab.training.measured.steering import steered
@@ -31,7 +30,7 @@ from gradlab.training.parts.sources import Branched, Newest
 from gradlab.training.parts.targets import Copied, OneStep, Steve
 from gradlab.training.parts.temperature import Automatic
 from gradlab.training.parts.window_losses import StateLambda
-from gradlab.training.settings import Planning, Settings
+from gradlab.training.settings import Asynchronous, Planning, Settings
 from tests.training.small_runs import SMALL, row, task
 
 SHAC, MISFIT = find("shac").target, "take windows of as many steps"

@@ -24,8 +24,8 @@ from gradlab.training.models.seed_models import TrueSteps, in_dtype, of_seed
 from gradlab.training.parts.policy_losses import MixtureLoss, Term
 from gradlab.training.parts.sources import Newest
 from gradlab.training.parts.targets import NoCritic, Soft
-from gradlab.training.probe.seed_rows import SeedSignals
 from gradlab.training.run import collect
+from gradlab.training.seed_rows import SeedSignals
 from gradlab.training.settings import Settings
 from gradlab.training.state import begin
 from tests.gradients.worlds import matrix

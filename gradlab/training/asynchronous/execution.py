@@ -23,7 +23,6 @@ from torch import Tensor
 from gradlab.data.replay import Batch, Replay
 from gradlab.errors import InputError, one_line
 from gradlab.storage.journal import Journal
-from gradlab.training.asynchronous.choice import ROLES, Asynchronous
 from gradlab.training.asynchronous.supervision import Note, PendingCall, Supervised, Supervisor
 from gradlab.training.asynchronous.work import (
     Arrays,
@@ -43,6 +42,7 @@ from gradlab.training.asynchronous.work import (
 from gradlab.training.collection import Ended
 from gradlab.training.learner import UpdateRecord, common
 from gradlab.training.run import HERE, Execution
+from gradlab.training.settings import ROLES, Asynchronous
 from gradlab.training.state import Run, environments_of
 from gradlab.workers import Pool
 from gradlab.workers.local import LocalPool

@@ -21,10 +21,10 @@ from torch import Tensor
 
 from gradlab.storage.journal_tables import Column, Table
 from gradlab.training.algorithm import Algorithm
-from gradlab.training.asynchronous.choice import ROLES, Asynchronous, Role
 from gradlab.training.collection import Environments
 from gradlab.training.learner import Learner
 from gradlab.training.parts.context import Floats
+from gradlab.training.settings import ROLES, Asynchronous, Role
 from gradlab.training.trained import under
 
 Arrays = dict[str, NDArray[Any]]

@@ -29,8 +29,7 @@ from gradlab.probe.alarms.catalogue import Alarm
 from gradlab.probe.budget import Budget
 from gradlab.probe.policy_calls import NEAR
 from gradlab.probe.row_sinks import AlarmLog, Earlier
-from gradlab.probe.successive import columns_dead, columns_of
-from gradlab.probe.update_statistics import StepLengths
+from gradlab.probe.update_statistics import StepLengths, columns_dead, columns_of
 from gradlab.probe.updates import STRIDE
 from gradlab.runs.probe.columns import Window, summed_up
 from gradlab.runs.probe.schema import Row

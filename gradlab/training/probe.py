@@ -28,13 +28,13 @@ from gradlab.storage.journal import Journal
 from gradlab.storage.journal_tables import Table
 from gradlab.storage.records import Attribute
 from gradlab.tasks import Task
+from gradlab.training import seed_rows
 from gradlab.training.algorithms import Algorithm
 from gradlab.training.learner import Learner, UpdateRecord, alone
 from gradlab.training.models.seed_models import Model, of_seed
 from gradlab.training.parts.context import MeasuredWeights
 from gradlab.training.parts.critics import Q
-from gradlab.training.probe import seed_rows
-from gradlab.training.probe.seed_rows import Rows, SeedRows, SeedSignals, SeedStatistics
+from gradlab.training.seed_rows import Rows, SeedRows, SeedSignals, SeedStatistics
 from gradlab.training.settings import Settings
 from gradlab.training.state import Run
 

@@ -1,1 +1,0 @@
-"""The probe of a training run: all seeds at once."""
