@@ -14,9 +14,9 @@ Pendulum (random actions) and cart-pole (exploring policy), 3,000 rows, 28 trial
 by that of one step and directional derivatives (n = 10, w = 1), and by that of one step, for as
 many steps and for as long as each of them. Product of Jacobians: ∂s_h/∂s_0 under the policy, each
 model along its own mean path from the measured starts, against the simulator's along its own;
-root mean square of the difference over that of the simulator's. Five trials came first and left the
-claim undecided at equal steps, at a price of 23 more: these were then fixed, before any of them, and
-all 28 are judged once.
+root mean square of the difference over that of the simulator's. Five trials came first and left
+the claim undecided at equal steps, at a price of 23 more: these were then fixed, before any of
+them, and all 28 are judged once.
 """
 
 from __future__ import annotations

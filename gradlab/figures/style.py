@@ -234,8 +234,8 @@ def column(ax: Axes, width: _Width = "single", title: bool = False) -> Axes:
     figure.set_layout_engine("constrained")
     for text in figure.findobj(Text):
         text.set_fontsize(min(text.get_fontsize(), _TICK))
-    for label in (ax.xaxis.label, ax.yaxis.label):
-        label.set_fontsize(_LABEL)
+    for each in (ax.xaxis.label, ax.yaxis.label):
+        each.set_fontsize(_LABEL)
     ax.yaxis.label.set_text(_filled(ax.get_ylabel(), height - 0.5, _LABEL))
     _head(ax, inches - 0.6, title)
     for line in ax.lines:
