@@ -26,7 +26,6 @@ from gradlab.verdicts.advice import (
     helping,
     in_vain,
     lowers,
-    lowers_at_once,
 )
 from gradlab.verdicts.facts import Cell, Facts
 from gradlab.verdicts.measurement import key_numbers
@@ -292,8 +291,6 @@ def _sure(facts: Facts, advice: Advice, cell: Cell) -> str:
         fewest = facts.rehearsal.lowered_after(cell)
         return f"undecided how long it lasts: {fewest} updates along it lower the return"
     if advice.updates is not None:
-        if lowers_at_once(facts, cell):
-            return "undecided: one plain step lowers the return, smaller updates raise it"
         return "undecided: smaller updates raise the return, one plain step is not shown to"
     assert facts.realised is not None
     more = facts.realised.missing(cell)
