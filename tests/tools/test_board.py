@@ -134,3 +134,14 @@ def test_shares_are_of_the_best_of_a_group_and_lost_branches_are_said(tmp_path: 
     assert screen(load(tmp_path)).headline.startswith("half ends highest in 1 of 1 stages")
     body = page(load(tmp_path)).sections[0].body
     assert "lost" in body and "nan" not in body.lower().replace('data-v="nan"', "")
+
+
+def test_a_board_on_which_nothing_raises_the_return_has_a_page(folder: Path):
+    (folder / "estimators" / "backwards.py").write_text(
+        "def make(task, critic):\n    return lambda policy, states: policy(states).mean() * 0\n"
+    )
+    builder = compute.Builder(str(folder), str(Path.cwd()))
+    builder.build(Group("line", "only", 0), ("backwards",))
+    board = load(folder)
+    assert screen(board).headline.startswith("Keep the policy: no estimator's updates raise")
+    page(board)

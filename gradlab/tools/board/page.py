@@ -96,6 +96,9 @@ def screen(board: Board) -> Screen:
     if table.empty or not table["seeds"].any():
         return Screen("No cell is computed yet.", "choose", "`gradlab board` computes them", ())
     there = table[table["kept"].notna()]
+    if there.empty:
+        text = f"Keep the policy: no estimator's updates raise the return in {len(table)} cells."
+        return Screen(text, "choose", "medians over seeds, which predict no other task yet", ())
     places = there.groupby(["task", "stage"])
     ends = there.loc[places["kept"].idxmax(), "estimator"].value_counts()
     begins = there.loc[places["gain"].idxmax(), "estimator"].value_counts()

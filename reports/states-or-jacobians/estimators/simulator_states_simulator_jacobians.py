@@ -1,0 +1,7 @@
+"""States of the simulator, Jacobians of the simulator, 8 steps, θ in every action."""
+
+from gradlab import Estimator, Tail
+
+
+def make(task, critic):
+    return Estimator(task.simulator, task.simulator, "all", Tail(8, critic, task.discount))
