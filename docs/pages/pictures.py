@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent.parent
 FOLDER = ROOT / "docs" / "pictures"
 # Name of the picture: report, height in pixels, width, selectors in the order of their numbers.
 PICTURES = {
-    "front": ("reports/path-tracking/report.html", 630, 1000, ()),
+    "front": ("reports/path-tracking/report.html", 740, 1000, ()),
     "first-screen": (
         "reports/path-tracking/report.html",
         770,

@@ -120,9 +120,9 @@ def gain(
         _dots(ax, realised, looks, known)
     _label(ax, ends, looks, end)
     oracles = any(looks[name].colour == MUTED and not known[name].data for name in names)
-    notes = ["lines: to first order, with 95% bands (solid: BPTT; dashed: first action)"]
+    notes = ["lines: to first order, 95% bands (solid: BPTT; dashed: first action)"]
     if realised is not None:
-        notes.append("dots: your update on fresh starts, with 95% bars (open: first action)")
+        notes.append("dots: your update, fresh starts, 95% bars (open: first action)")
     more = ["grey: needs the simulator"] if oracles else []
     if unknown:
         more.append(f"no band: interval wider than {_WIDE:.0f} points")

@@ -10,6 +10,7 @@ import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from textwrap import wrap
 from typing import Literal
 
 import matplotlib.pyplot as plt
@@ -49,6 +50,7 @@ COLOURS: Mapping[str, str] = {
 
 Dash = str | tuple[int, tuple[float, ...]]
 SIZE = (6.6, 4.3)
+_NOTE = 72  # letters in a line above the plot, which fit a page's first figure
 STRONG, THIN = 3.2, 1.3  # widths of the recommended line and of the others
 _Width = Literal["single", "text", "double"]
 # ICML's column, NeurIPS' and ICLR's text, ICML's two columns; IEEE's 3.5 and 7.16 have room.
@@ -149,6 +151,7 @@ def new_axes() -> Axes:
 
 def dress(ax: Axes, title: str, ylabel: str, notes: Sequence[str] = ()) -> Axes:
     """Everything around the curves. Notes stand above the plot, the legend below it."""
+    notes = [line for note in notes for line in wrap(note, _NOTE)]
     pad = 8 + 13 * len(notes)
     ax.set_title(title, loc="left", pad=pad, fontsize=11, color=INK, fontweight="bold")
     for row, note in enumerate(reversed(notes)):

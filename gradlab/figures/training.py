@@ -35,6 +35,7 @@ from gradlab.figures.style import (
     looks,
     new_axes,
     plain,
+    tick,
     variance_look,
 )
 from gradlab.wording import label
@@ -181,7 +182,7 @@ def returns(
         if goal > low:
             ax.axhline(goal, color=MUTED, linewidth=0.8, linestyle=(0, (2, 2)))
             place = (1.0, goal)
-            ax.annotate(f"{goal:g}", place, (2, 0), ("axes fraction", "data"), "offset points",
+            ax.annotate(tick(goal), place, (2, 0), ("axes fraction", "data"), "offset points",
                         fontsize=8, color=MUTED, va="center")  # fmt: skip
     _curves(ax, rows, over)
     bend_returns(ax, rows)

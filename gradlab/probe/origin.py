@@ -39,7 +39,8 @@ class _Lost:
     def __str__(self) -> str:
         more = ", …" if len(self.rows) > _SHOWN else ""
         which = ", ".join(map(str, self.rows[:_SHOWN])) + more
-        where = f" (rows {which} of {self.size})" if self.rows else ""
+        row = "row" if len(self.rows) == 1 else "rows"
+        where = f" ({row} {which} of {self.size})" if self.rows else ""
         return f"{self.what} first out of {self.operation}{where}"
 
 
@@ -185,4 +186,5 @@ def rows_text(bad: Tensor) -> str:
     """Rows of a batch, by their number."""
     rows = _rows(bad)
     more = ", …" if len(rows) > _SHOWN else ""
-    return f"rows {', '.join(map(str, rows[:_SHOWN]))}{more} of {len(bad) if bad.ndim else 1}"
+    row = "row" if len(rows) == 1 else "rows"
+    return f"{row} {', '.join(map(str, rows[:_SHOWN]))}{more} of {len(bad) if bad.ndim else 1}"

@@ -217,8 +217,9 @@ def _fact(fact: Fact, source: PageSource) -> str:
     lines = [f"<p>{escape(fact.how)}</p>"] if fact.how else []
     lines += [f"<p>File: <code>{escape(source.file)}</code></p>"] if source.file else []
     lines += [f"<p>Again: <code>{escape(source.command)}</code></p>"] if source.command else []
+    value = escape(shell.signed(fact.text))
     return (
-        f'<details class="number"><summary><span class="value">{escape(fact.text)}</span> '
+        f'<details class="number"><summary><span class="value">{value}</span> '
         f"<span>{shell.marked(fact.label)}</span></summary>{''.join(lines)}</details>"
     )
 

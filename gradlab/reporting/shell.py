@@ -202,6 +202,7 @@ _TERMS = {
     "MSE": "Mean squared error of one batch's gradient: squared bias + variance / batch.",
     "shown": "Its 95% interval excludes the contrary.",
 }
+_MINUS = re.compile(r"(?<![\w.)\]−–-])-(?=\.?\d)")
 _ANY = re.compile(r"(?<![\w-])(" + "|".join(sorted(map(re.escape, _TERMS), key=len, reverse=True))
                   + r")(?![\w-])")  # fmt: skip
 
@@ -216,6 +217,11 @@ def with_commands(text: str, words: Callable[[str], str] = escape) -> str:
     )
 
 
+def signed(text: str) -> str:
+    """`text` with − before negative numbers, as figures have it."""
+    return _MINUS.sub("−", text)
+
+
 def marked(text: str) -> str:
     """`text` as HTML, the first of each term with its meaning."""
     met: set[str] = set()
@@ -227,4 +233,4 @@ def marked(text: str) -> str:
         met.add(term)
         return f'<abbr title="{escape(_TERMS[term])}" tabindex="0">{term}</abbr>'
 
-    return with_commands(text, lambda part: _ANY.sub(mark, escape(part)))
+    return with_commands(text, lambda part: _ANY.sub(mark, escape(signed(part))))

@@ -12,6 +12,7 @@ from gradlab.truth.oracles import AT_MOST, Unrolled
 from gradlab.truth.scout import Plan
 
 Status = Literal["converged", "cut", "imprecise", "score", "jumps", "none"]
+_MOST = 1_000_000  # starts that may be asked for
 
 
 @dataclass(frozen=True)
@@ -113,9 +114,13 @@ def _standing(status: Status, outcome: TruthOutcome) -> str:
             f"law of the starts or a shorter horizon would help"
         )
     worst = max(outcome.references, key=lambda reference: reference.relative_se)
-    more = f"about {worst.missing} more starts" if worst.missing > 0 else "more starts"
+    more = "more starts"
+    if 0 < worst.missing < _MOST:
+        more = f"about {worst.missing} more starts"
+    elif worst.missing >= _MOST:  # beyond any budget
+        more = "a shorter horizon or a narrower law of the starts"
     size = "its norm is lost in it"
-    if np.isfinite(worst.relative_se):
+    if worst.relative_se < 10:
         size = f"it is {worst.relative_se:.2g} of its norm (wanted: {PRECISION:g})"
     return (
         f"the truth has a large standard error, {size}: only paired comparisons are sharp; "

@@ -104,7 +104,7 @@ def test_a_lost_reward_is_told_at_once_with_its_row(shared):
     loop.rewards = lost(LATE)
     loop.run(loop.probe())
     (first, *_) = loop.told("non-finite critic gradient")
-    assert first[0] == LATE and f"rows 5 of {BATCH}" in first[1]
+    assert first[0] == LATE and f"row 5 of {BATCH}" in first[1]
     assert loop.told("non-finite gradient")[0][0] <= LATE + 1
 
 

@@ -65,12 +65,12 @@ def told(net: nn.Module, bad: Tensor, at: int = 3, after: Any = None) -> tuple[l
 
 def test_a_forward_pass_names_operation_module_and_row():
     messages, _ = told(policy(signed=True), torch.tensor([-1.0, 1.0]))
-    assert "NaN first out of sqrt (rows 5 of 8) in the forward pass of 1" in messages[0]
+    assert "NaN first out of sqrt (row 5 of 8) in the forward pass of 1" in messages[0]
 
 
 def test_a_backward_pass_names_operation_module_and_row():
     messages, _ = told(policy(signed=False), torch.tensor([0.0, 1.0]))
-    assert "(rows 5 of 8)" in messages[0] and "in the backward pass through 1" in messages[0]
+    assert "(row 5 of 8)" in messages[0] and "in the backward pass through 1" in messages[0]
 
 
 def test_a_gradient_that_arrives_lost_comes_from_the_loss_and_names_its_rows():
@@ -80,7 +80,7 @@ def test_a_gradient_that_arrives_lost_comes_from_the_loss_and_names_its_rows():
         return (action * scale).sum()
 
     messages, _ = told(policy(signed=False), torch.tensor([1.0, 1.0]), after=loss)
-    assert "when it reached the policy's output (rows 2 of 8)" in messages[0]
+    assert "when it reached the policy's output (row 2 of 8)" in messages[0]
     assert "the loss, the critic or the model" in messages[0]
 
 
@@ -98,7 +98,7 @@ def test_operations_of_later_marked_passes_are_watched():
         if step < 2:
             optimizer.step()
     told = [each.message for each in probe.alarms if each.kind == "first non-finite operation"]
-    assert "inf first out of log (rows 3 of 8)" in told[0] and "marked" in told[0]
+    assert "inf first out of log (row 3 of 8)" in told[0] and "marked" in told[0]
 
 
 def test_an_operation_is_no_origin_of_what_it_was_given():
@@ -108,7 +108,7 @@ def test_an_operation_is_no_origin_of_what_it_was_given():
     assert finder.found == ""
     with Finder() as finder:
         torch.tensor([1.0, -1.0]).log().add(spoilt[0])
-    assert finder.found == "NaN first out of log (rows 1 of 2)"
+    assert finder.found == "NaN first out of log (row 1 of 2)"
 
 
 def test_watching_operations_changes_no_bit():
@@ -198,7 +198,7 @@ def test_a_loop_that_dies_of_one_infinite_return_is_seen_at_any_update(which, at
     assert end.kind == "non-finite at the end"
     assert end.message.startswith(f"the loop died at update {at + 2} (ValueError): parameters are ")
     since = "since its step; " if alone else f"since the step of update {at + 1}; "
-    row = "critic: the gradient of its loss is infinite in rows 37 of 64"
+    row = "critic: the gradient of its loss is infinite in row 37 of 64"
     assert since in end.message and row in end.message
 
 
@@ -212,7 +212,7 @@ def test_a_root_at_0_loses_every_row_and_is_named():
     heard.release()
     out = net(torch.randn(8, 2))
     (out - torch.where(torch.arange(8)[:, None] == 5, torch.nan, 0.0)).square().sum().backward()
-    assert heard.lost().endswith("is NaN in rows 5 of 8: look at their rewards and targets")
+    assert heard.lost().endswith("is NaN in row 5 of 8: look at their rewards and targets")
 
 
 @pytest.mark.slow

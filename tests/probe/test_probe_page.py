@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 
 import gradlab
 from gradlab import figures
-from gradlab.reporting import probe_page, render
+from gradlab.reporting import probe_page, render, shell
 from gradlab.reporting.page import Panel
 from gradlab.runs.probe.results import ProbeRun, load
 from gradlab.runs.probe.schema import VITALS
@@ -64,7 +64,8 @@ def test_the_page_leads_from_verdict_to_price(tab, run, page):
         "Why", "Alarms", *probe_page.ORDER, "How this was computed",
     ]  # fmt: skip
     for sentence in verdict(run):
-        assert sentence.text.replace("`", "") in tab.locator("#why").text_content()
+        text = shell.signed(sentence.text.replace("`", ""))
+        assert text in tab.locator("#why").text_content()
     facts = tab.locator(".facts").inner_text()
     for fact in ("planted", "2,999", "3,000", "5% of the time", "4%", "3000 s"):
         assert fact in facts

@@ -138,12 +138,12 @@ def test_the_best_of_several_runs_is_shown_or_not(tab, tmp_path):
     ]
     page, _ = side_by_side(files)
     check_first_screen(tab, page, tmp_path)
-    assert page.screen.headline.startswith("Take good") and page.screen.light == "act"
+    assert page.screen.headline.startswith("Use good") and page.screen.light == "act"
     files.append(written(tmp_path / "c.h5", name="near", returns=alike))
     page, _ = side_by_side(files)
     check_first_screen(tab, page, tmp_path)
-    assert page.screen.light == "choose" and "Not excluded: near" in page.screen.headline
-    assert "shown above bad" in page.screen.headline
+    assert page.screen.light == "choose" and "near cannot be told apart" in page.screen.headline
+    assert "Better than bad" in page.screen.headline
 
 
 def test_no_run_is_taken_where_every_seed_of_all_ends_below_its_start(tmp_path):
@@ -156,7 +156,7 @@ def test_no_run_is_taken_where_every_seed_of_all_ends_below_its_start(tmp_path):
         ),
     ]
     screen = side_by_side(files)[0].screen
-    assert screen.headline.startswith("Take none") and "good has the highest" in screen.headline
+    assert screen.headline.startswith("Use none") and "good has the highest" in screen.headline
     assert screen.light == "none" and screen.sure == "no seed of the best run improves"
 
 

@@ -333,12 +333,12 @@ def _simulator(run: JacobianRun) -> tuple[str, Light, str]:
         text = (
             f"Backpropagate far fewer than {few}: in closed loop gradients grow tenfold over them."
         )
-        return text, "act", f"shown (λ = {_ci(rate.value, rate.low, rate.high)})"
+        return text, "act", f"shown: λ = {_ci(rate.value, rate.low, rate.high)}"
     if rate.high < 0:
         text = "Backpropagate as far as you like: this policy's closed loop damps gradients."
-        return text, "act", f"shown (λ = {_ci(rate.value, rate.low, rate.high)})"
+        return text, "act", f"shown: λ = {_ci(rate.value, rate.low, rate.high)}"
     text = "Look at a longer path: this one shows neither growth nor decay of gradients."
-    return text, "choose", f"not shown (λ = {_ci(rate.value, rate.low, rate.high)})"
+    return text, "choose", f"not shown: λ = {_ci(rate.value, rate.low, rate.high)}"
 
 
 _ERROR = "Where the model's derivatives are wrong"

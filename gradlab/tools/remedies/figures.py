@@ -100,7 +100,7 @@ def remedy_effects(
                             "offset points", fontsize=9, color=MUTED, va="center")  # fmt: skip
         ax.set_ylim(len(arms) - 0.4, -0.6)
     else:
-        drawing.nothing(ax, "not known to be above 0 in both")
+        drawing.nothing(ax, "no error is shown to be above 0: no ratio")
     where = "" if at is None else f" at horizon {at}"
     title = f"{QUANTITIES.get(quantity, quantity)}{where}"
     notes = ["left of 1: smaller with the remedy; bars: 95%", _PRICE, *_beyond(rows)]

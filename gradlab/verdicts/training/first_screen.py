@@ -131,7 +131,7 @@ def _several(runs: Mapping[str, Training], rest: tuple[Sentence, ...]) -> Screen
     else:
         sure = "no seed of the best run improves"
         text = (
-            f"Take none on {task}: {best} has the highest median, final return "
+            f"Use none on {task}: {best} has the highest median, final return "
             f"{two(found.median)}, but no seed of it ends above its start."
         )
     if len({outcome(run).iterations for run in runs.values()}) > 1:
@@ -144,20 +144,19 @@ def _best(
 ) -> tuple[str, Light, str]:
     """Which run to take, the light, and how sure that is."""
     median = two(outcome(runs[best]).median)
-    lead = f"Take {best} on {runs[best].task}: final return {median}, the highest median"
+    lead = f"Use {best} on {runs[best].task}: final return {median}, the highest median"
     out = [each.name for each in others if each.excluded]
     kept = [each for each in others if not each.excluded]
     if not kept:
-        text = f"{lead}, shown above {listed(out, _NAMED)}."
-        sure = f"shown against {'the other' if len(out) == 1 else f'all {len(out)}'}"
-        return text, "act", sure
-    beaten = f" It is shown above {listed(out, _NAMED)}." if out else ""
-    text = f"{lead}.{beaten} Not excluded: {listed([each.name for each in kept], _NAMED)}."
-    sure = f"shown against {len(out)} of {len(others)}"
+        text = f"{lead}, better than {listed(out, _NAMED)}."
+        return text, "act", "shown against every other run"
+    better = f" Better than {listed(out, _NAMED)}." if out else ""
+    alike = listed([each.name for each in kept], _NAMED)
+    text = f"{lead}.{better} {alike} cannot be told apart with these seeds."
     more = max(each.more or _MANY for each in kept)
     if more >= _MANY:
-        return text, "choose", f"{sure}: seeds differ more than runs"
-    return text, "choose", f"{sure}; about {more} more seeds would decide"
+        return text, "choose", "seeds differ more than runs"
+    return text, "choose", f"about {more} more seeds would decide"
 
 
 def _other_numbers(runs: Mapping[str, Training], order: Sequence[str]) -> tuple[Fact, ...]:
