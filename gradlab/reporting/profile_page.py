@@ -371,9 +371,8 @@ def _contest(evidence: Evidence) -> list[Panel]:
         return []
     pair = evidence.choice.pair
     contenders = (
-        f"Mixtures of {cells_words(evidence.choice, pair.cells)} alone. Mixing that only shrinks "
-        "gains nothing over one gradient at its best scale; the rules are shown at several times "
-        "of their ramp T."
+        f"Mixtures of {cells_words(evidence.choice, pair.cells)} alone; rules at several times of "
+        f"their ramp T."
     )
     shares = "Weights from all starts with their 95% intervals, beside those of the papers' rules."
     weights = weight_table(pair)
