@@ -1,4 +1,4 @@
-"""A success to look at: the quadrotor of `examples/`, promised against trained.
+"""The quadrotor of `examples/`: promised against trained.
 
     python -m analyses.advice.quadrotor [--output reports/advice]
 
@@ -18,7 +18,7 @@ Written before the first run, and changed twice after looking. First, the policy
 old: the measurement keeps it and promises nothing to train with (one gradient was followed there).
 Then, at 60, the critic alone was recommended in amber for 5 updates, while a plain step along it
 lowered the return; followed, it lowered the return, and so did all others. Since then such a policy
-is kept (`gradlab.verdicts.advice`); the table names what is advised now. 45 came last.
+is kept (`gradlab.verdicts.advice`); the table names what is advised now. 45 came last, and is kept.
 """
 
 from __future__ import annotations
@@ -29,8 +29,6 @@ from pathlib import Path
 import pandas as pd
 import torch
 import tyro
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from analyses.advice.follow import RATE, REFIT, Candidate, change, differences, followed
 from analyses.advice.run import advice_of, measured
@@ -100,46 +98,10 @@ def verdict(rows: pd.DataFrame) -> str:
     )
 
 
-def drawn(table: pd.DataFrame) -> Figure:
-    """Promised gain of one step by horizon, and the return after the training; a row for each
-    age."""
-    figure = Figure(figsize=(8.4, 5.6), layout="constrained")
-    panels = figure.subplots(len(AGES), 2, sharex=True, squeeze=False)
-    names = {
-        "promised": "promised: gain of one step,\n% of the best possible",
-        "trained": f"trained: change of the return\nafter {LONG} updates",
-    }
-    for line, (age, rows) in zip(panels, table.sort_values("horizon").groupby("age"), strict=True):
-        kept = "" if rows["recommended"].any() else ": advised to keep the policy"
-        line[0].set_title(f"policy after {age} updates{kept}", fontsize=10, loc="left")
-        for ax, (name, label) in zip(line, names.items(), strict=True):
-            scale = 100 if name == "promised" else 1
-            for part, rest, colour, marker, size in (
-                (rows["recommended"], "recommended", "#0072b2", "D", 8),
-                (~rows["recommended"], "not recommended", "0.35", "o", 5),
-            ):
-                some = rows[part]
-                low, high = some[f"{name}_low"], some[f"{name}_high"]
-                spans = [scale * (some[name] - low), scale * (high - some[name])]
-                ax.errorbar(
-                    some["horizon"], scale * some[name], spans, fmt=marker, color=colour, ms=size,
-                    lw=1.3, capsize=3, label=rest,
-                )  # fmt: skip
-            ax.axhline(0, color="0.3", lw=0.8)
-            ax.set_ylabel(label, fontsize=9)
-            ax.spines[["top", "right"]].set_visible(False)
-        if rows["trained"].min() < -1000:  # a policy that no longer flies
-            line[1].set_yscale("symlog", linthresh=1.0)
-    for ax in panels[-1]:
-        ax.set_xlabel("steps through the model (0: the critic alone)")
-    panels[0][0].legend(frameon=False, fontsize=9)
-    return figure
-
-
 def main(output: Path = Path("reports/advice")) -> None:
     """
     Args:
-        output: of quadrotor.csv and quadrotor.png; ages that are there are drawn and judged anew.
+        output: of quadrotor.csv; ages that are there are judged anew.
     """
     table = output / "quadrotor.csv"
     torch.set_num_threads(1)
@@ -148,9 +110,6 @@ def main(output: Path = Path("reports/advice")) -> None:
         if age not in set(rows["age"]):
             rows = pd.concat([rows, run(age)], ignore_index=True)
             rows.to_csv(table, index=False, float_format="%.6g")
-    figure = drawn(rows)
-    FigureCanvasAgg(figure)
-    figure.savefig(output / "quadrotor.png", dpi=130)
     for _, some in rows.groupby("age"):
         print(verdict(some))
 
