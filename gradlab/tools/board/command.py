@@ -18,10 +18,11 @@ from gradlab.cli import arguments
 from gradlab.cli.arguments import Document
 from gradlab.cli.terminal.progress_bars import standard_error
 from gradlab.wording import duration
+from gradlab.workers import pool_of
 
 if TYPE_CHECKING:
     from gradlab.tools.board.result import Board, Group
-    from gradlab.workers import Call, Pool, Worker
+    from gradlab.workers import Call, Worker
 
 _BUILDER = "gradlab.tools.board.compute:Builder"
 
@@ -134,7 +135,7 @@ def _build(
                 group, names = waiting.popleft()
                 said(group, builder.build(group, names))
             return False
-        with _pool(ray, workers) as pool:
+        with pool_of(ray, workers) as pool:
             idle = [pool.start(_BUILDER, str(folder), os.getcwd()) for _ in range(workers)]
             calls: dict[int, tuple[Call, Worker, Group]] = {}
             while due() or calls:
@@ -149,13 +150,3 @@ def _build(
     except KeyboardInterrupt:
         return True
     return False
-
-
-def _pool(ray: str | None, workers: int) -> Pool:
-    if ray is None:
-        from gradlab.workers.local import LocalPool
-
-        return LocalPool()
-    from gradlab.workers.cluster import ClusterPool
-
-    return ClusterPool(ray, workers=workers)

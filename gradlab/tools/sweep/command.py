@@ -6,7 +6,6 @@ import os
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,11 +16,11 @@ from gradlab.cli import arguments
 from gradlab.cli.arguments import Document
 from gradlab.cli.terminal.progress_bars import standard_error
 from gradlab.errors import InputError
+from gradlab.workers import pool_of
 
 if TYPE_CHECKING:
     from gradlab.tools.sweep.result import Row
     from gradlab.tools.sweep.result import Sweep as Runs
-    from gradlab.workers import Pool
 
 RUNNER = "gradlab.tools.sweep.runner:Runner"
 
@@ -129,7 +128,6 @@ def _executed(
     from gradlab.tools.sweep.runner import COMMANDS, Swept
     from gradlab.tools.sweep.running import Folder, Running, SweepLines
     from gradlab.tools.sweep.table import planned
-    from gradlab.workers.local import LocalPool
 
     if workers is not None:
         validation.whole("workers", workers, 1)
@@ -144,14 +142,9 @@ def _executed(
             arguments.check_fields(usage.parsed(Swept, words))
         except InputError as error:
             raise InputError(f"run {run.name} of the sweep: {error}") from None
-    pool_of: Callable[[], Pool] = LocalPool
-    if ray is not None:
-        from gradlab.workers.cluster import ClusterPool
-
-        pool_of = partial(ClusterPool, ray, workers=workers)
     # The pool first: a cluster that cannot be used must not leave a folder to resume.
     with (
-        pool_of() as pool,
+        pool_of(ray, workers) as pool,
         Folder(folder, runs, swept.suffix, resume, command) as kept,
     ):
         if workers is not None and workers > pool.cores:

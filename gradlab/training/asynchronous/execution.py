@@ -42,10 +42,9 @@ from gradlab.training.asynchronous.work import (
 from gradlab.training.collection import Ended
 from gradlab.training.learner import UpdateRecord, common
 from gradlab.training.run import HERE, Execution
-from gradlab.training.settings import ROLES, Asynchronous
+from gradlab.training.settings import ROLES
 from gradlab.training.state import Run, environments_of
-from gradlab.workers import Pool
-from gradlab.workers.local import LocalPool
+from gradlab.workers import pool_of
 
 
 @final
@@ -350,7 +349,7 @@ def execution(run: Run, ray: str | None, note: Note) -> Iterator[Execution]:
         yield HERE
         return
     world = packed(run)
-    with pool_of(choice, ray) as pool:
+    with pool_of(ray, choice.processes) as pool:  # with the spare one
         crowded = choice.crowded(pool.cores)
         if crowded:
             note(crowded)
@@ -376,14 +375,6 @@ def packed(run: Run) -> bytes:
     finally:
         for module in own:
             cloudpickle.unregister_pickle_by_value(module)
-
-
-def pool_of(choice: Asynchronous, ray: str | None) -> Pool:
-    if ray is None:
-        return LocalPool()
-    from gradlab.workers.cluster import ClusterPool
-
-    return ClusterPool(ray, workers=choice.processes)  # with the spare one
 
 
 @dataclass(frozen=True, eq=False)
