@@ -1,14 +1,23 @@
-"""Each check passes where all is well, and catches the fault that it is there for."""
+"""Each check passes where all is well, and catches the fault that it is there for.
+
+Checks of leaks of θ, of float32 and of sizes, on planted faults.
+
+Jacobians by differences, where a jump lies inside their stencil: counted, and said aloud.
+"""
 
 from dataclasses import replace
 from importlib import import_module
 
+import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import gradlab
 from gradlab.networks.policies import GaussianPolicy
-from gradlab.systems import from_function
+from gradlab.systems import Certificate, Linearization, LinearQuadratic, Transition, from_function
+from gradlab.systems.differences import certified_jacobian
+from gradlab.tasks import Task
 from tests.checks.planted_faults import (
     DISCOUNT,
     Linear,
@@ -174,3 +183,125 @@ def test_soft_gradients_are_checked_without_their_log_density_and_with_their_ent
     terms = next(each for each in found if "scale of the terms" in each.check)
     assert "entropy" in terms.result and "reward sum" in terms.result
     assert "could not be tried" not in " ".join(each.result for each in found)
+
+
+def test_a_critic_or_simulator_that_holds_the_policys_theta_is_a_leak():
+    policy = Linear()
+
+    class Sharing(Quadratic):
+        def __init__(self):
+            super().__init__()
+            self.policy = policy
+
+        def forward(self, state, action):
+            own = self.policy(state.to(self.policy.layer.weight)).to(state)
+            return super().forward(state, action - own)
+
+    before = policy.layer.weight.detach().clone()
+    found = only(results(from_function(step, 2, 1), policy, Sharing()), "leaks")
+    assert "critic 1 changes" in found.result
+    assert "1 tensors are shared" in found.result
+    assert torch.equal(policy.layer.weight, before)
+
+    def closed(s, a):
+        with torch.no_grad():
+            own = policy(s.float()).double()
+        return step(s, a + 0.1 * own.to(a))
+
+    found = only(results(from_function(closed, 2, 1), policy), "leaks")
+    assert "simulator changes when the policy's θ is moved" in found.result
+
+
+def test_a_chaotic_chain_is_precision_limited_and_an_easy_one_is_not():
+    def chaotic(s, a):
+        x = 3.99 * s * (1 - s)
+        return (x + 1e-3 * a).clamp(0.0, 1.0), -(s**2).sum(1)
+
+    def inside(n, generator):
+        return torch.rand(n, 2, generator=generator, dtype=torch.float64)
+
+    hard = Task("chaos", from_function(chaotic, 2, 1), None, inside, DISCOUNT, 40)
+    found = gradlab.measure(hard, Linear(), Quadratic(), starts=64, judges=4)
+    limited = only(found.sanity, "float32 against float64, true_dynamics at")
+    assert "precision-limited: yes" in limited.meaning
+    easy = results(from_function(step, 2, 1))
+    assert not [each for each in failed(easy) if "float32" in each]
+
+
+def test_an_exploding_chain_says_from_which_step_on():
+    eye = torch.eye(2, dtype=torch.float64)
+    B = torch.ones(2, 1, dtype=torch.float64)
+    found = results(LinearQuadratic(1e4 * eye, B, eye, eye[:1, :1], 0 * eye), horizon=12)
+    text = only(found, "sensitivities").result
+    assert "beyond the range of float32 from t = 11 on" in text  # √2 · 10^{4 (t − 1)}
+
+
+def test_a_critic_beyond_any_return_or_that_drowns_the_rewards_is_named():
+    found = only(results(from_function(step, 2, 1), critic=Quadratic(1e4)), "size of the critic")
+    assert "beyond any return" in found.meaning
+    found = results(from_function(step, 2, 1), critic=Quadratic(1e5))
+    assert "critic drowns everything else" in only(found, "scale of the terms").meaning
+
+
+FREE = np.array([-np.inf]), np.array([np.inf])
+HEIGHT = 1e-2
+PLACE = 0.25
+
+
+class Step:
+    """s' = 0.8 s + 0.1 a, and a step of HEIGHT where s > PLACE; Jacobians by differences."""
+
+    state_dim = action_dim = 1
+    noise_dim = 0
+    differentiable = False
+
+    def step(self, state, action, noise=None):
+        after = torch.from_numpy(self._step(state.numpy(), action.numpy()))
+        reward = -(state**2)[:, 0]
+        return Transition(after, reward, torch.ones(len(state), dtype=torch.bool))
+
+    def linearize(self, state, action, noise=None):
+        found = certified_jacobian(self._step, state.numpy(), action.numpy(), *FREE, 1e-6)
+        exact = Certificate.exact(state).error
+        certificate = Certificate(torch.from_numpy(found.flags), exact)
+        A, B = torch.from_numpy(found.A), torch.from_numpy(found.B)
+        return Linearization(A, B, -2 * state, 0 * action, certificate)
+
+    def sample_noise(self, n, generator, dtype=torch.float64):
+        return torch.zeros(n, 0, dtype=dtype)
+
+    @staticmethod
+    def _step(s, a):
+        return np.asarray(0.8 * s + 0.1 * a + HEIGHT * (s > PLACE))
+
+
+def starts(place):
+    """32 starts that never come to the step again, some of them at `place`."""
+    s = torch.linspace(-1, 0.2, 32, dtype=torch.float64)[:, None]
+    s[: len(place), 0] = place
+    return s
+
+
+def result(place):
+    system = Step()
+    made = Task("planted", system, None, lambda n, g: starts(place)[:n], 0.9, 4)
+    policy = nn.Linear(1, 1).double()
+    nn.init.zeros_(policy.weight), nn.init.zeros_(policy.bias)
+    found = gradlab.measure(made, policy, Quadratic(), horizon=4, starts=starts(place)).sanity
+    wanted = "certified Jacobians of true_dynamics"
+    return next(each for each in found if each.check == wanted)
+
+
+def test_a_jump_inside_every_stencil_is_counted_and_fails_the_check():
+    on_it = PLACE + torch.tensor([0.0, 1e-15], dtype=torch.float64)  # different starts
+    found = result(on_it)
+    assert not found.passed
+    assert found.result.startswith("1.56% of 128 Jacobians flagged (2), in 2 of 32 samples")
+    assert "first at step 0" in found.result
+    assert "one may outweigh all other samples" in found.meaning
+
+
+@pytest.mark.parametrize("distance", [1e-8, 1e-7, 1e-3])
+def test_a_jump_that_a_smaller_step_does_not_reach_is_none(distance):
+    found = result(PLACE - distance * torch.tensor([1.0, 1.01], dtype=torch.float64))
+    assert found.passed and found.result.startswith("0.00% of 128 Jacobians flagged (0)")

@@ -1,9 +1,17 @@
-"""Commands do what they say, refuse in one line, and keep standard output for the answer."""
+"""Commands do what they say, refuse in one line, and keep standard output for the answer.
 
+Long work is seen to be alive, and its price stands before it begins.
+
+Streams that are closed, full or know no Unicode (`gradlab.cli.terminal.streams`).
+"""
+
+import errno
+import io
 import json
 import os
 import subprocess
 import sys
+import time
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -11,11 +19,14 @@ import pytest
 import torch
 
 from gradlab import cli
+from gradlab.cli import main
+from gradlab.cli.terminal import streams
+from gradlab.cli.terminal.progress_bars import Lines, bars
 from gradlab.errors import InputError
 from gradlab.fitting import critics, policies
 from gradlab.measurement import machine_rates
 from gradlab.measurement import measure as measurement
-from gradlab.measurement.prices import Rates
+from gradlab.measurement.prices import Price, Rates, left_after
 from gradlab.networks import checkpoint
 from gradlab.networks.mlp import Policy, QCritic
 from gradlab.networks.policies import GaussianPolicy
@@ -267,3 +278,183 @@ def test_a_small_system_is_measured_end_to_end(tmp_path, capsys):
     assert {row["estimator"] for row in document["table"]} >= {"data", "model"}
     assert cli.main(["report", str(run)]) == 0
     assert (tmp_path / "run.html").exists()
+
+
+PLAN = (
+    Price("truth", "128 starts × 50 steps", 40.0, at_most=True),
+    Price("estimators", "6 sweeps", 20.0),
+    Price("checks", seconds=5.0),
+)
+
+
+class Clock:
+    """A clock that the test turns."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+def shown(*, every=15.0):
+    written: list[str] = []
+    clock = Clock()
+    return Lines(written.append, clock, every), clock, written
+
+
+def test_a_stage_writes_one_line_when_it_begins_and_one_when_it_ends():
+    lines, clock, written = shown()
+    lines.plan(PLAN)
+    assert len(written) == 1 + len(PLAN)
+    written.clear()
+    for done in range(1, 51):
+        lines("truth", done, 50)
+        clock.now += 0.1
+    lines("truth", 50, 50)
+    assert written == [
+        "[0:00] truth: begins (128 starts × 50 steps, at most 40 s)",
+        "[0:04] truth: ended after 5 s; about 25 s left",
+    ]
+
+
+def test_the_next_stage_ends_the_one_before():
+    lines, clock, written = shown()
+    lines("estimators", 0, 4)
+    clock.now = 3.0
+    lines("checks", 0, 1)
+    assert written == [
+        "[0:00] estimators: begins (price unknown)",
+        "[0:03] estimators: ended after 3 s",
+        "[0:03] checks: begins (price unknown)",
+    ]
+
+
+def test_a_long_stage_writes_every_quarter_of_a_minute_whether_it_reports_or_not():
+    lines, clock, written = shown()
+    lines("truth", 100, 400)
+    for clock.now in range(1, 41):
+        lines.beat()
+    assert written[1:] == [
+        "[0:15] truth: 15 s so far, 100 of 400, about 45 s more",
+        "[0:30] truth: 30 s so far, 100 of 400, about 2 min more",
+    ]
+    lines.close()
+    for clock.now in range(41, 60):
+        lines.beat()
+    assert written[3:] == [
+        "[0:40] truth: ended after 40 s",
+        "[0:55] after truth: at work, 15 s so far",
+    ]
+
+
+def test_what_is_left_is_unknown_where_a_price_is():
+    assert left_after((*PLAN, Price("realised")), "checks") != left_after(PLAN, "checks")
+    assert left_after((*PLAN, Price("realised")), "realised") == 0.0
+
+
+def test_a_stage_that_reports_nothing_is_seen_without_a_terminal(capsys):
+    with bars(every=0.3) as progress:
+        progress("truth", 0, 1)
+        time.sleep(0.8)
+    out, err = capsys.readouterr()
+    assert out == ""
+    first, *between, last = [line.split("] ")[1] for line in err.splitlines()]
+    assert first == "truth: begins (price unknown)"
+    assert between and all("so far" in line for line in between)
+    assert last.startswith("truth: ended after")
+
+
+def test_nothing_fails_once_the_reader_of_the_lines_has_gone():
+    script = (
+        "import sys\nfrom gradlab.cli.terminal.progress_bars import bars\n"
+        "with bars() as progress:\n"
+        "    for k in range(200):\n        progress(f'stage {k}', 1, 1)\n"
+        "print('end', file=sys.stderr)\n"
+    )
+    reading, writing = os.pipe()
+    process = subprocess.Popen([sys.executable, "-c", script], stderr=writing)
+    os.close(writing)
+    os.close(reading)
+    assert process.wait(60) == 0
+
+
+ENDS = {"| head -c 1": 0, ">&-": 0, "> /dev/full": 1, "2> /dev/full": 0, "<&- >&- 2>&-": 0}
+# What a terminal without UTF-8 gives Python; LANG=C alone is mended by Python itself.
+ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+
+
+class Full(io.StringIO):
+    """Standard output on a full disk."""
+
+    def flush(self):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def shell(line, **environment):
+    line = line.replace("gradlab", f"{sys.executable} -m gradlab", 1)
+    return subprocess.run(
+        ["bash", "-c", f"{line}; exit ${{PIPESTATUS[0]}}"],
+        capture_output=True,
+        text=True,
+        env=os.environ | environment,
+    )
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_a_stream_that_closes_or_is_full_leaves_no_traceback(end):
+    found = shell(f"gradlab --help {end}")
+    assert "Traceback" not in found.stderr and "Exception" not in found.stderr
+    assert found.returncode == ENDS[end]
+    lines = found.stderr.strip().splitlines()
+    assert len(lines) == (end == "> /dev/full")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("words", "end"), [("measure nowhere", ">&-"), ("nonsense", "2>&1 | head -c 1")]
+)
+def test_wrong_usage_keeps_its_exit_code(words, end):
+    found = shell(f"gradlab {words} {end}")
+    assert found.returncode == 2 and "Traceback" not in found.stderr
+
+
+@pytest.mark.slow
+def test_signs_are_escaped_where_the_terminal_has_ascii_alone():
+    found = shell("gradlab list", **ASCII)
+    assert found.returncode == 0 and not found.stderr
+    assert found.stdout.isascii() and "A s + B u + w, reward" in found.stdout
+    assert shell("gradlab nonsense", **ASCII).stderr.isascii()
+
+
+@pytest.mark.slow
+def test_json_keeps_every_sign_where_the_terminal_has_ascii_alone(capsys):
+    plain = shell("gradlab list --json", **ASCII).stdout
+    assert main(["list", "--json"]) == 0
+    full = capsys.readouterr().out
+    assert plain.isascii() and not full.isascii()
+    assert json.loads(plain) == json.loads(full)
+
+
+def test_an_argument_that_is_no_utf8_can_be_named_in_an_answer():
+    out = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", errors=streams.ESCAPED)
+    with streams.lasting():
+        out.write("run: caf\udce9 θ")
+    out.flush()
+    assert out.buffer.getvalue() == "run: caf\\udce9 θ".encode()
+
+
+def test_a_run_is_saved_although_its_answer_cannot_be_printed(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(policies, "UPDATES", 20)
+    words = ["jacobians", "double_integrator", "--starts", "8", "--output", "run.h5", "--no-report"]
+    monkeypatch.setattr(streams, "_drop", lambda _: None)  # pytest's own descriptor 1 stays
+    with monkeypatch.context() as patched:
+        patched.setattr(sys, "stdout", Full())
+        code = main(words)
+    assert code == 1 and (tmp_path / "run.h5").stat().st_size > 0
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert last == (
+        "gradlab: failed: standard output could not be written (No space left on device): "
+        "give it a place that has space"
+    )

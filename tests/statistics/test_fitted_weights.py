@@ -1,9 +1,12 @@
-"""Fitted weights of mixtures: what they lose against the oracle, intervals, degenerate cases."""
+"""Fitted weights of mixtures: what they lose against the oracle, intervals, degenerate cases.
+
+The expected cosine of one batch, against drawing batches.
+"""
 
 import numpy as np
 import pytest
 
-from analyses.coverage.synthetic import explicit_grams
+from analyses.coverage.synthetic import drawn_batch_cosine, explicit_grams, moments, planted
 from gradlab.errors import InputError
 from gradlab.statistics.comparison import difference
 from gradlab.statistics.grams import Grams, error_matrix, mixture_moments, only
@@ -14,7 +17,7 @@ from gradlab.statistics.mixing import (
     regularised,
     simplex_weights,
 )
-from gradlab.statistics.moments import estimates
+from gradlab.statistics.moments import batch_cosine, estimates, expected_cosine
 from tests.statistics.mixtures import SCALE, TRACE, D, Planted, by_enumeration
 
 
@@ -193,3 +196,49 @@ def test_infinite_gradients_too_few_groups_and_other_shapes_are_refused():
     good = explicit_grams(np.ones((4, 3, 4)))
     with pytest.raises(InputError, match="shapes"):
         Grams(good.size[:2], good.own, good.within, good.total, good.fold)
+
+
+def by_formula(mean, truth, covariance, batch):
+    t = truth / np.linalg.norm(truth)
+    parts = (mean @ truth, truth @ truth, t @ covariance @ t, mean @ mean, np.trace(covariance))
+    return float(batch_cosine(*(np.asarray(float(x)) for x in parts), batch))
+
+
+@pytest.mark.parametrize("batch", [1, 8, 64])
+@pytest.mark.parametrize(("d", "allowed"), [(1, 0.005), (2, 0.06), (5, 0.03), (40, 0.005)])
+def test_it_is_the_mean_over_drawn_batches(d, allowed, batch):
+    rng = np.random.default_rng(d)
+    mean, truth = 0.3 * rng.normal(size=(2, d)) + 0.2
+    covariance = np.diag(np.linspace(0.5, 1.5, d))
+    drawn = drawn_batch_cosine(mean, truth, covariance**0.5, batch)
+    assert by_formula(mean, truth, covariance, batch) == pytest.approx(drawn, abs=allowed)
+
+
+def test_the_integral_is_the_expectation_over_a_normal():
+    a = np.random.default_rng(0).normal(size=1_000_000)
+    for mean, spread, rest in (
+        (0.5, 1.0, 0.0),
+        (0.5, 1.0, 0.3),
+        (3.0, 0.01, 2.0),
+        (30.0, 1.0, 5.0),
+    ):
+        draws = mean + np.sqrt(spread) * a
+        want = (draws / np.sqrt(draws**2 + rest)).mean()
+        found = expected_cosine(*(np.asarray(x) for x in (mean, spread, rest)))
+        assert found == pytest.approx(want, abs=0.003)
+
+
+def test_it_is_estimated_from_samples_as_resampling_them_would():
+    data = planted(np.random.default_rng(1), 4000, ratio=100.0, size=0.3)
+    for batch in (4, 64):
+        found = estimates(moments(data.G, data.T), batch)["cosine_batch"].value
+        rows = np.random.default_rng(2).integers(len(data.G), size=(4000, batch))
+        means, truth = data.G[rows].mean(axis=1), data.truth
+        cosines = means @ truth / np.linalg.norm(means, axis=1) / np.linalg.norm(truth)
+        assert found == pytest.approx(cosines.mean(), abs=0.02)
+
+
+def test_a_large_batch_has_the_cosine_of_the_means():
+    data = planted(np.random.default_rng(3), 200, size=1.0)
+    found = estimates(moments(data.G, data.T), 10**9)
+    assert found["cosine_batch"].value == pytest.approx(min(found["cosine"].value, 1.0), abs=1e-4)

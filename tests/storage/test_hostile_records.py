@@ -1,16 +1,32 @@
-"""Damaged and hostile HDF5 files end in one line."""
+"""Damaged and hostile HDF5 files end in one line.
 
+Dataclasses as groups of a record: what a field says of its place, and what comes back.
+
+Finished work is saved, elsewhere if need be; what cannot be saved is refused before the work.
+"""
+
+import errno
 import os
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated, Literal
 
 import h5py
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
+from gradlab import load
+from gradlab.cli.program import main
 from gradlab.errors import Failure, InputError
-from gradlab.storage import records, seals, untrusted
+from gradlab.reporting.output import check_page
+from gradlab.storage import codec, records, seals, untrusted, whole_files
+from gradlab.storage.codec import content_of, described, header, scalar, stored
 from gradlab.storage.records import Array, Record
+from gradlab.storage.whole_files import keep
+from tests.own_files import LQR, OWN
 from tests.storage.planted_records import planted
 
 
@@ -260,3 +276,221 @@ def test_attributes_alone_are_those_of_the_whole_and_refuse_alike(tmp_path):
         records.attributes(path)
     with pytest.raises(InputError, match="no such file"):
         records.attributes(tmp_path / "none.h5")
+
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Point:
+    name: str
+    good: bool
+    curve: Annotated[Floats, stored("time", name="height", unit="m")]
+    kind: str = "old"
+
+
+@dataclass(frozen=True, eq=False)
+class Flight:
+    cells: Annotated[
+        tuple[tuple[str, int], ...], stored("cell", name=("who", "at"), unit=("", "s"))
+    ]
+    words: Annotated[tuple[Literal["up", "down"], ...], stored("cell")]
+    values: Annotated[Floats, stored("cell", "time", unit="m")]
+    extra: Annotated[Floats, stored("time", optional=True)]
+    points: Annotated[tuple[Point, ...], stored("point")]
+    sizes: Annotated[
+        Mapping[str, float], stored("size", name=("constant", "size"), unit=("", "kg"))
+    ]
+    starts: Annotated[int, stored("start")]
+    lost: Annotated[float, scalar("plain", text=True)]
+    steps: Annotated[int, scalar("plain")]
+    note: str = "the caller's"
+
+
+def flight():
+    return Flight(
+        cells=(("a", 0), ("b", 5)), words=("up", "down"),
+        values=np.array([[1.0, np.nan, 3.0], [4.0, 5.0, 6.0]]), extra=np.arange(3.0),
+        points=(Point("p", True, np.arange(3.0)), Point("q", False, np.ones(3), "new")),
+        sizes={"m": 2.5}, starts=4, lost=float("nan"), steps=7,
+    )  # fmt: skip
+
+
+def on_disk(value, folder):
+    path = folder / "run.h5"
+    records.write(path, Record({}, {"flight": codec.arrays(value)}), overwrite=True)
+    return records.read(path).groups["flight"]
+
+
+def test_every_value_comes_back_through_a_file(tmp_path):
+    found = flight()
+    again = codec.decoded(Flight, on_disk(found, tmp_path))
+    for name in ("cells", "words", "sizes", "starts", "steps", "note"):
+        assert getattr(again, name) == getattr(found, name)
+    for name in ("values", "extra", "lost"):
+        assert np.array_equal(getattr(again, name), getattr(found, name), equal_nan=True)
+    for one, other in zip(again.points, found.points, strict=True):
+        assert (one.name, one.good, one.kind) == (other.name, other.good, other.kind)
+        assert np.array_equal(one.curve, other.curve)
+
+
+def test_a_group_names_its_arrays_dimensions_and_units(tmp_path):
+    group = on_disk(flight(), tmp_path)
+    assert {name: (array.dims, array.unit) for name, array in group.items()} == {
+        "cell": (("cell",), ""), "who": (("cell",), ""), "at": (("cell",), "s"),
+        "words": (("cell",), ""), "time": (("time",), ""), "values": (("cell", "time"), "m"),
+        "extra": (("time",), ""), "point": (("point",), ""), "name": (("point",), ""),
+        "good": (("point",), ""), "height": (("point", "time"), "m"), "kind": (("point",), ""),
+        "size": (("size",), "kg"), "constant": (("size",), ""), "start": (("start",), ""),
+        "plain": (("one",), ""), "one": (("one",), ""),
+    }  # fmt: skip
+    assert group["cell"].values.tolist() == [0, 1] and group["at"].values.tolist() == [0, 5]
+    assert group["size"].values.tolist() == [2.5] and len(group["start"].values) == 4
+
+
+def test_an_optional_array_without_entries_is_left_out(tmp_path):
+    group = on_disk(replace(flight(), extra=np.zeros(0)), tmp_path)
+    assert "extra" not in group and codec.decoded(Flight, group).extra.shape == (0,)
+
+
+def test_a_file_of_an_older_version_has_the_defaults(tmp_path):
+    group = {name: array for name, array in on_disk(flight(), tmp_path).items() if name != "kind"}
+    assert [each.kind for each in codec.decoded(Flight, group).points] == ["old", "old"]
+
+
+@pytest.mark.parametrize(
+    ("name", "array"),
+    [
+        ("values", Array(np.zeros((3, 2)), ("time", "cell"))),
+        ("words", codec.labels(["up", "sideways"], "cell")),
+        ("at", codec.labels(["a", "b"], "cell")),
+        ("plain", codec.labels(["[1]"], "one")),
+    ],
+)
+def test_another_group_is_refused(name, array, tmp_path):
+    with pytest.raises((KeyError, ValueError)):
+        codec.decoded(Flight, {**on_disk(flight(), tmp_path), name: array})
+
+
+def test_rows_and_columns_of_a_table_come_back():
+    points = (Point("p", True, np.arange(3.0)),)
+    (again,) = codec.rows(Point, codec.table(points, Point))
+    assert again.name == "p" and np.array_equal(again.curve, points[0].curve)
+    columns = {"x": np.arange(3), "y": np.ones(3)}
+    assert codec.columns(codec.by_column(columns)).keys() == columns.keys()
+
+
+def test_a_header_names_the_run_and_what_is_wrong_with_a_file():
+    config = {"seed": 3, "command": "gradlab x"}
+    record = Record(header("flight", config, {"commit": "abc"}, notes={"a": [1]}), {})
+    assert [record.attributes[k] for k in ("kind", "command", "seed", "commit")] == [
+        "flight", "gradlab x", 3, "abc",
+    ]  # fmt: skip
+    told = described(record, "notes")
+    assert told == {"config": config, "environment": {"commit": "abc"}, "notes": {"a": [1]}}
+    path = Path("run.h5")
+    other = content_of(record, path, "journey", "journey")
+    with pytest.raises(InputError, match="holds 'flight', expected a journey"), other:
+        pass
+    own = content_of(record, path, "flight", "flight")
+    with pytest.raises(InputError, match="is not a complete flight"), own:
+        record.groups["nothing"]
+
+
+def full(*_):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.fixture
+def spare(tmp_path, monkeypatch):
+    """The temporary folder, in which work is rescued."""
+    place = tmp_path / "spare"
+    place.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(place))
+    return place
+
+
+def test_what_has_its_place_goes_there(tmp_path, spare):
+    keep({tmp_path / name: lambda path: path.write_text("done") for name in "ab"})
+    assert (tmp_path / "a").read_text() == (tmp_path / "b").read_text() == "done"
+    assert not list(spare.iterdir())
+
+
+def test_all_parts_are_kept_together_where_one_has_no_place(tmp_path, spare):
+    parts = {path: lambda path: path.write_text("done") for path in (tmp_path / "a", tmp_path)}
+    with pytest.raises(Failure, match=rf"{tmp_path} cannot be written \(Is a dir.*kept in {spare}"):
+        keep(parts)
+    (folder,) = spare.iterdir()
+    assert sorted(each.name for each in folder.iterdir()) == sorted(["a", tmp_path.name])
+
+
+def test_where_no_place_takes_the_work_it_says_so(tmp_path, spare):
+    with pytest.raises(Failure, match=r"No space left.*no other folder takes it"):
+        keep({tmp_path / "a": full})
+
+
+FEW = ("--starts", "16", "--horizon", "2", "--no-report")
+
+
+def test_a_measurement_that_meets_a_full_disk_is_saved_elsewhere(
+    tmp_path, spare, monkeypatch, capsys
+):
+    sync = whole_files.sync
+    there, own = tmp_path / "runs", tmp_path / "own.py"
+    own.write_text(OWN)
+    given = ("--policy", f"{own}:policy", "--critic", f"{own}:critic")
+
+    def filled(path):
+        full() if there in path.parents else sync(path)
+
+    monkeypatch.setattr(whole_files, "sync", filled)
+    assert main(["measure", *LQR, *FEW, *given, "--output", str(there / "run.h5")]) == 1
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "No space left" in error and str(spare) in error
+    (kept,) = spare.glob("gradlab-*/*")
+    assert load(kept).config["task"] == "linear_quadratic"
+    assert not list(there.iterdir())
+
+
+def test_a_note_about_an_older_file_is_one_line_of_the_command(tmp_path, capfd):
+    path = tmp_path / "run.h5"
+    records.write(path, records.Record({"kind": "x"}, {}))
+    path.write_bytes(path.read_bytes()[: -seals.SIZE])
+    assert main(["choose", str(path)]) == 2
+    note, error = capfd.readouterr().err.strip().splitlines()
+    assert note.startswith("gradlab: note: ") and "has no checksum" in note
+    assert error.startswith("gradlab: error: ")
+
+
+def test_a_page_that_has_no_place_is_refused_before_it_is_drawn(tmp_path):
+    (tmp_path / "run.html").mkdir()
+    with pytest.raises(InputError, match=r"the page run\.html has no place.*or copy the run"):
+        check_page(tmp_path / "run.h5")
+
+
+@pytest.mark.parametrize("name", ["ü" * 110 + ".h5", "x" * 300 + ".h5", "a/" * 2100 + "run.h5"])
+def test_a_name_that_is_too_long_for_what_stands_beside_it_is_refused(tmp_path, name):
+    with pytest.raises(InputError, match=r"is too long.*choose a shorter one") as caught:
+        records.check_output(tmp_path / name)
+    assert len(str(caught.value)) < 250
+
+
+def test_the_longest_name_that_is_taken_has_room_beside_it(tmp_path):
+    path = tmp_path / ("x" * (records.NAME - records.BESIDE - 3) + ".h5")
+    records.check_output(path)
+    records.write(path, records.Record({"kind": "x"}, {}))
+    assert records.attributes(path) == {"kind": "x"}
+
+
+def test_a_folder_without_space_is_refused_before_the_work(tmp_path, monkeypatch):
+    opened = tempfile.TemporaryFile
+
+    def crowded(**arguments):
+        file = opened(**arguments)
+        os.close(file.fileno())
+        os.open("/dev/full", os.O_WRONLY)  # takes the number that has become free
+        return file
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", crowded)
+    with pytest.raises(InputError, match=r"No space left.*choose another output folder"):
+        records.check_output(tmp_path / "run.h5")

@@ -1,4 +1,7 @@
-"""Measured weights and horizons: known answers, hysteresis, refusals."""
+"""Measured weights and horizons: known answers, hysteresis, refusals.
+
+Members that rollouts use: those of least held-out loss; bootstrap samples that members learn.
+"""
 
 from dataclasses import replace
 from functools import partial
@@ -7,7 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from gradlab.data.replay import Batch
+import gradlab
+from gradlab.data.replay import Batch, Replay
+from gradlab.fitting.losses import Bound
+from gradlab.networks.gaussian_ensemble import predict
 from gradlab.runs.training.measured_weights import KEPT, LOST, NO_TRUTH, OUTCOMES, SWITCHED
 from gradlab.storage.journal import read
 from gradlab.systems import from_function
@@ -16,6 +22,8 @@ from gradlab.training.draws import Draws
 from gradlab.training.loop import train
 from gradlab.training.measured import weights as measured_weights
 from gradlab.training.measured import weights as samples
+from gradlab.training.models.dynamics import Dynamics, experience
+from gradlab.training.models.model_choice import LOSSES, LearnedModel
 from gradlab.training.parts.context import Context, Objective
 from gradlab.training.parts.policy_losses import MixtureLoss, Term
 from gradlab.training.run import collect
@@ -214,3 +222,141 @@ def test_what_is_written_adds_up(tmp_path):
     # What was in force before is judged on starts that did not choose it.
     first = rows["mse_in_force"][0] / rows["mse_rule"][0]
     np.testing.assert_allclose(first, 1)
+
+
+MEMBERS, ELITES = 4, 2
+CHOICE = LearnedModel(
+    members=MEMBERS, elites=ELITES, hidden=(8,), first_steps=30, steps=5, batch=16
+)
+LIKE = torch.zeros((), dtype=torch.float64)
+
+
+def drift(state, action):
+    return 0.9 * state + action, torch.sin(state[:, 0])
+
+
+def dynamics_of(**changes):
+    world = from_function(drift, state_dim=2, action_dim=1)
+    task = gradlab.Task("drift", world, None, lambda n, g: torch.zeros(n, 2), 0.9, 5)
+    choice = replace(CHOICE, **changes)
+    return Dynamics(choice, task, Draws((0, 1), torch.float64, "cpu"), agents=4)
+
+
+def filled(steps=60):
+    """Two seeds of four environments whose states are drawn anew in every step."""
+    replay, generator = Replay(2, 1000, 2, 1, torch.float64), torch.Generator().manual_seed(0)
+    for _ in range(steps):
+        state = torch.randn(2, 4, 2, generator=generator, dtype=torch.float64)
+        action = torch.randn(2, 4, 1, generator=generator, dtype=torch.float64)
+        flat = drift(state.flatten(0, 1), action.flatten(0, 1))
+        after, reward = flat[0].view(2, 4, 2), flat[1].view(2, 4)
+        replay.add(state, action, reward, after, torch.zeros(2, 4))
+    return replay
+
+
+def likelihoods(dynamics, replay, seed, role="prediction"):
+    """Mean negative log likelihood of every member on held-out rows, up to a constant."""
+    data = experience(replay, agents=4)
+    rows = data.numbers[data.held]
+    transitions = replay.rows[seed, rows]
+    x, reward, after = transitions[:, :3], transitions[:, 3:4], transitions[:, 4:6]
+    said = predict(dynamics.roles[role].used.numbers(LIKE), x)
+    own = slice(seed * MEMBERS, (seed + 1) * MEMBERS)
+    error = (said.mean[own] - torch.cat([after, reward], dim=1)) / said.std[own]
+    return (error.square() + 2 * said.std[own].log()).sum(dim=2).mean(dim=1)
+
+
+@pytest.mark.parametrize("two_models", [False, True])
+def test_rollouts_and_kept_models_are_the_members_of_least_held_out_loss(two_models):
+    dynamics, replay = dynamics_of(two_models=two_models), filled()
+    dynamics.fit(replay)
+    model, x = dynamics.rollout(), torch.randn(7, 3, dtype=torch.float64)
+    chosen = set()
+    for role in dynamics.roles:
+        numbers = getattr(model, role).numbers if two_models else model.numbers
+        everyone = predict(dynamics.roles[role].used.numbers(LIKE), x).mean
+        rolled_out = predict(numbers, x).mean
+        assert len(rolled_out) == 2 * ELITES
+        for seed in range(2):
+            best = likelihoods(dynamics, replay, seed, role).argsort()[:ELITES].sort().values
+            wanted = everyone[seed * MEMBERS + best]
+            here = slice(seed * ELITES, (seed + 1) * ELITES)
+            torch.testing.assert_close(rolled_out[here], wanted, rtol=1e-12, atol=1e-12)
+            kept = dynamics.ensembles_of(seed)[role].numbers(LIKE)
+            torch.testing.assert_close(predict(kept, x).mean, wanted, rtol=1e-12, atol=1e-12)
+            chosen.add(tuple(best.tolist()))
+        state = torch.randn(3, 2, dtype=torch.float64)
+        assert dynamics.system_of(1).step(state, state[:, :1]).state.shape == (3, 2)
+    assert chosen != {(0, 1)}  # or the first members would pass
+
+
+def test_saved_elites_are_those_that_go_on():
+    dynamics, replay, x = dynamics_of(), filled(), torch.randn(7, 3, dtype=torch.float64)
+    dynamics.fit(replay)
+    again = dynamics_of()
+    again.load({name: value.clone() for name, value in dynamics.state().items()})
+    ours, theirs = (predict(one.rollout().numbers, x).mean for one in (dynamics, again))
+    assert torch.equal(ours, theirs)
+    assert not any("elites" in name for name in dynamics_of(elites=None).state())
+
+
+def rows_of_a_fit(dynamics, replay):
+    """The rows that every member was given, [E · M] sets."""
+    data = experience(replay, agents=4)
+    training, held_out = LOSSES["nll"].bind(data.rows, data.part(False), data.part(True))
+    seen = [set() for _ in range(2 * MEMBERS)]
+
+    def noted(ensemble, at, turn):
+        for member, rows in enumerate(at.tolist()):
+            seen[member].update(rows)
+        return training.value(ensemble, at, turn)
+
+    ensembles = dynamics.roles["prediction"]
+    ensembles.fit((Bound(training.rows, noted), held_out), data, "nll")
+    return seen, int((~data.held).sum())
+
+
+def test_a_bootstrap_sample_has_two_thirds_of_the_rows_and_is_the_members_own():
+    options = dict(first_steps=150, steps=150, batch=32)
+    dynamics, replay = dynamics_of(bootstrap=True, **options), filled()
+    seen, count = rows_of_a_fit(dynamics, replay)
+    for rows in seen:  # 1 − 1/e = 0.632 of them, standard deviation 0.02
+        assert 0.55 < len(rows) / count < 0.72
+    assert len({frozenset(rows) for rows in seen}) == 2 * MEMBERS
+    again, _ = rows_of_a_fit(dynamics, replay)
+    assert again[0] != seen[0]  # drawn anew in every fit
+    everything, _ = rows_of_a_fit(dynamics_of(**options), replay)
+    assert all(len(rows) == count for rows in everything)
+
+
+def numbered(first: int, count: int, members: int = 2):
+    """Transitions whose every entry is their number, members told apart by their sign."""
+    number = torch.arange(first, first + count, dtype=torch.float64)
+    sign = torch.tensor([1.0, -1.0])[:members, None]
+    value = sign * number
+    state, action = value[..., None].expand(-1, -1, 3), value[..., None]
+    return state, action, value, state + 0.5, torch.zeros(members, count, dtype=torch.bool)
+
+
+def test_a_batch_is_whole_transitions_of_its_own_member():
+    replay = Replay(2, 100, 3, 1, torch.float64)
+    replay.add(*numbered(1, 40))
+    batch = replay.sample(torch.rand(2, 64))
+    assert (batch.state[0] > 0).all() and (batch.state[1] < 0).all()
+    for part in (batch.action[..., 0], batch.reward, batch.next_state[..., 2] - 0.5):
+        assert torch.equal(part, batch.state[..., 0])
+
+
+def test_the_oldest_transitions_are_overwritten():
+    replay = Replay(2, 10, 3, 1, torch.float64)
+    for first in range(0, 28, 4):
+        replay.add(*numbered(first, 4))
+    batch = replay.sample((torch.arange(10) + 0.5).expand(2, -1) / 10)
+    assert sorted(batch.reward[0].tolist()) == list(range(18, 28))
+
+
+def test_every_stored_transition_is_reached_and_none_other():
+    replay = Replay(1, 1000, 3, 1, torch.float64)
+    replay.add(*numbered(1, 7, members=1))
+    reached = replay.sample(torch.tensor([[0.0, 0.99999999999]], dtype=torch.float64)).reward
+    assert reached.tolist() == [[1.0, 7.0]]

@@ -1,21 +1,34 @@
-"""All seeds' models in one program against each model alone; replay as rows of a fit."""
+"""All seeds' models in one program against each model alone; replay as rows of a fit.
 
+Adam on given gradients, beside torch's.
+
+MAAC at H = 3: entropy inside the sum, several paths per state, every action with θ.
+"""
+
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 
 import gradlab
-from gradlab.data.replay import Replay
+from gradlab.data.replay import Batch, Replay
 from gradlab.fitting.derivative_losses import DirectionalDerivative
 from gradlab.fitting.losses import windows
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble, predict
 from gradlab.systems import from_function
 from gradlab.systems.learned import LearnedSystem, TwoModels
+from gradlab.training.algorithms import find
 from gradlab.training.draws import Draws
 from gradlab.training.members import stacked
 from gradlab.training.models.dynamics import PIECE, Dynamics, NearestRows, experience
 from gradlab.training.models.model_choice import LOSSES, LearnedModel
 from gradlab.training.models.seed_models import SeedModels, SeedTwoModels, dealt
-from gradlab.training.trained import Trained
+from gradlab.training.parts.context import Context, Objective
+from gradlab.training.parts.policy_losses import MixtureLoss, Term
+from gradlab.training.parts.targets import Soft
+from gradlab.training.trained import Adam, Trained
+from tests.training.estimated import assert_estimated
 
 SEEDS, MEMBERS, N = 2, 3, 7  # members do not divide the rows
 
@@ -231,3 +244,135 @@ def test_members_that_diverge_are_put_back_and_counted():
     sound = ensembles.of(0)
     assert all(p.isfinite().all() for p in sound.parameters())
     assert report.held_out[0].isfinite()
+
+
+RATES = (1e-2, 1e-3, 1e-3)
+
+
+def leaves(dtype):
+    torch.manual_seed(0)
+    return [torch.randn(shape, dtype=dtype) for shape in ((2, 3, 4), (2, 1, 4))]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_steps_are_those_of_torch_optim(dtype):
+    ours, theirs = leaves(dtype), leaves(dtype)
+    own, other = Adam(ours, 0.0), torch.optim.Adam(theirs, fused=False, foreach=False)
+    torch.manual_seed(1)
+    for rate in RATES:
+        gradients = [torch.randn_like(x) for x in ours]
+        own.rate = other.param_groups[0]["lr"] = rate
+        own.step(gradients)
+        for leaf, gradient in zip(theirs, gradients, strict=True):
+            leaf.grad = gradient
+        other.step()
+    eps = torch.finfo(dtype).eps
+    for k, leaf in enumerate(theirs):
+        torch.testing.assert_close(ours[k], leaf, rtol=10 * eps, atol=10 * eps)
+        for name, value in own.state(k).items():
+            torch.testing.assert_close(value, other.state[leaf][name], rtol=10 * eps, atol=eps)
+
+
+LAYOUTS = {
+    "transposed": lambda g: g.transpose(-1, -2).contiguous().transpose(-1, -2),
+    "strided": lambda g: torch.stack([g, -g], dim=-1)[..., 0],
+    "expanded": lambda g: g[:, :1].expand(g.shape),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("transposed", [False, True], ids=["parameters", "transposed parameters"])
+def test_a_gradient_is_applied_entry_by_entry_whatever_its_strides(layout, transposed):
+    ours, theirs = leaves(torch.float64), leaves(torch.float64)
+    if transposed:
+        ours = [LAYOUTS["transposed"](x) for x in ours]
+    own, other = Adam(ours, 0.01), torch.optim.Adam(theirs, 0.01, fused=False, foreach=False)
+    torch.manual_seed(1)
+    for _ in range(5):
+        gradients = [LAYOUTS[layout](torch.randn_like(x)) for x in theirs]
+        own.step(gradients)
+        for leaf, gradient in zip(theirs, gradients, strict=True):
+            leaf.grad = gradient
+        other.step()
+    for mine, leaf in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine, leaf, rtol=1e-14, atol=1e-14)
+
+
+def test_a_saved_state_goes_on_bit_for_bit():
+    first, gradients = leaves(torch.float32), leaves(torch.float32)
+    adam = Adam(first, 1e-2)
+    adam.step(gradients)
+    second = [x.clone() for x in first]
+    again = Adam(second, 1e-2)
+    for k in range(len(second)):
+        again.load(k, {name: value.clone() for name, value in adam.state(k).items()})
+    for each in (adam, again):
+        each.step(gradients)
+    assert all(torch.equal(one, other) for one, other in zip(first, second, strict=True))
+
+
+GAMMA, ALPHA = 0.9, 0.2
+
+
+def push(state, action, noise):
+    moved = 0.9 * state + 0.3 * torch.sin(state.roll(1, 1)) + 0.1 * noise
+    moved = moved + torch.stack([action[:, 0], action[:, 1], action[:, 0] * state[:, 0]], 1)
+    return moved, -(state**2).sum(1) - 0.1 * (action**2).sum(1) + state[:, 0] * action[:, 1]
+
+
+def ends_far_out(state):
+    return state[:, 0].abs() < 1.0
+
+
+def task(alive=None):
+    world = from_function(push, state_dim=3, action_dim=2, noise_dim=3, alive=alive)
+
+    def starts(n, generator):
+        return torch.randn(n, 3, generator=generator, dtype=torch.float64)
+
+    return gradlab.Task("push", world, world, starts, GAMMA, 5, action_limit=(2.0, 1.0))
+
+
+@pytest.mark.parametrize("termination", ["ignore", "mask"])
+@pytest.mark.parametrize(("horizon", "samples"), [(3, 1), (3, 4), (1, 2)])
+def test_the_gradient_is_that_of_the_estimator_with_entropy(horizon, samples, termination):
+    row = replace(
+        find("maac-no-steve"), hidden=(8, 8), activation="tanh", batch=16, model=None,
+        terms=(Term(horizon, "all"),), target=Soft(ALPHA), loss=MixtureLoss(samples),
+    )  # fmt: skip
+    world = task(ends_far_out)
+    assert_estimated(row, world, alpha=ALPHA, samples=samples, termination=termination)
+
+
+def test_every_action_of_the_sum_counts_its_entropy():
+    # Without rewards and critic what is left is −α Σ_{t ≤ H} γᵗ log π_t of the policy's actions.
+    def act(state, noise):
+        return noise, noise.sum(dim=2)
+
+    def starts(n, generator):
+        return torch.zeros(n, 2)
+
+    def noise_of(state, action):
+        return action
+
+    def entropy_alone(state, action, log_prob):
+        return -ALPHA * log_prob
+
+    still = from_function(lambda s, a: (s, s.new_zeros(len(s))), state_dim=2, action_dim=2)
+    first, later = torch.ones(1, 4, 2).double(), 3 * torch.ones(1, 3, 4, 2).double()
+
+    class Draws:
+        def normal(self, name, iteration, shape):
+            return {"action": first, "later actions": later}[name]
+
+    context = Context(
+        Objective(GAMMA, temperature=ALPHA), act, act, act, noise_of, entropy_alone, entropy_alone,
+        starts, still, still, Draws(), 0, noise_dim=2,
+    )  # fmt: skip
+    state, zeros = torch.zeros(1, 4, 2).double(), torch.zeros(1, 4).double()
+    batch = Batch(state, state, zeros, state, zeros)
+    loss, horizon = MixtureLoss()(context, batch, [Term(3, "all")], np.ones((1, 1)))
+    assert horizon == 3
+    densities = [2.0, 6.0, 6.0, 6.0]
+    wanted = ALPHA * sum(GAMMA**t * density for t, density in enumerate(densities))
+    assert float(loss) == pytest.approx(wanted, rel=1e-12)

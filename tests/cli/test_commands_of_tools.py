@@ -1,0 +1,428 @@
+"""`gradlab audit` takes a user's file, and its exit code is the verdict.
+
+`gradlab attribute`, now or later, gives the attribution of the measurement.
+
+`gradlab certify`: its document, its files and its exit codes.
+
+`gradlab fit`: what it writes, what it says, how it goes on, what it refuses.
+
+A file that a command cannot read: no message recommends a command that refuses it, too.
+"""
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+import gradlab
+from gradlab import cli
+from gradlab.data import trajectories
+from gradlab.fitting.collection import collect
+from gradlab.fitting.derivative_losses import LOSSES
+from gradlab.measurement.attribution import attributed_again
+from gradlab.networks import checkpoint, spectral
+from gradlab.networks.gaussian_ensemble import GaussianEnsemble
+from gradlab.reporting.kinds import KINDS
+from gradlab.storage import records
+from gradlab.storage.codec import SHOWN
+from gradlab.tasks import double_integrator, pendulum
+from gradlab.truth.lqr import ExactCritic
+from tests.runs.planted_attribution import GAMMA, WEIGHT, A, policy, task
+
+FILE = """
+import torch
+from torch import nn
+
+def made(cut=False):
+    torch.manual_seed(0)
+    actor, critic = nn.Linear(3, 2), nn.Linear(5, 1)
+    def loss(s, length=1):
+        a = actor(s).detach() if cut else actor(s)
+        print("chatter on standard output")
+        return -critic(torch.cat([s, a], 1)).mean() + 0.1 * actor(s).square().mean() * length
+    return dict(loss=loss, actor=actor, critic=critic, inputs=torch.ones(4, 3))
+
+def sound():
+    return made()
+
+def cut():
+    return made(cut=True)
+
+def fails():
+    return made() | {"loss": lambda s: 1 / 0}
+
+def number():
+    return 3
+
+def unknown():
+    return made() | {"policy": None}
+
+def short():
+    return {"loss": print}
+"""
+
+
+@pytest.fixture
+def mine(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(FILE)
+    return path
+
+
+def test_sound_loss_exits_with_zero(mine, capsys):
+    assert cli.main(["audit", f"{mine}:sound"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("The actor's gradient is whole") and "chatter" not in out
+    assert "weight" in out and "critic" in out
+
+
+def test_lost_path_exits_with_one_and_names_the_line(mine, capsys):
+    assert cli.main(["audit", f"{mine}:cut", "--json"]) == 1
+    document = json.loads(capsys.readouterr().out)
+    assert document["passed"] is False
+    wrong = [row for row in document["findings"] if row["severity"] == "wrong"]
+    assert [(row["kind"], row["place"]) for row in wrong] == [("detached", "mine.py, line 9")]
+    assert {row["path"] for row in document["table"]} == {"critic", "neither"}
+
+
+def test_lengths_are_handed_to_the_loss(mine, capsys):
+    assert cli.main(["audit", f"{mine}:sound", "--lengths", "4", "8", "--json"]) == 0
+    (scale,) = json.loads(capsys.readouterr().out)["scales"]
+    assert scale["role"] == "actor" and scale["ratio"] == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("{file}:number", "gives a int, expected a dict of the arguments of gradlab.audit"),
+        ("{file}:unknown", "gives 'policy', expected any of loss, actor"),
+        ("{file}:short", "gives no actor"),
+        ("{file}:fails", "loss failed (ZeroDivisionError: division by zero; "),
+        ("{file}:nothing", "has no function 'nothing'"),
+        ("{file}", "is no function of a file, expected FILE.py:FUNCTION"),
+        ("missing.py:f", "missing.py: no such file"),
+    ],
+)
+def test_bad_file_is_refused_in_one_line(words, message, mine, capsys):
+    assert cli.main(["audit", words.format(file=mine)]) == 2
+    err = capsys.readouterr().err
+    assert message in err and len(err.splitlines()) == 1
+
+
+OWN = """
+import torch
+from gradlab.networks.mlp import QCritic
+from gradlab.measurement.attribution import attributed_again
+def policy():
+    network = torch.nn.Linear(1, 1, bias=False, dtype=torch.float64)
+    torch.nn.init.constant_(network.weight, -0.3)
+    return network
+def critic():
+    torch.manual_seed(0)
+    return QCritic(1, 1, (4,))
+def model():
+    from gradlab.systems import from_function
+    return from_function(lambda s, a: (0.7 * s + 0.4 * a, -(s * s + a * a)[:, 0]), 1, 1)
+"""
+LQR = ["linear_quadratic", "--set", "A=[[0.9]]", "B=[[0.5]]", "prior=[[[0.8]],[[0.6]]]"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("law", ["start", "visited"])
+def test_the_command_line_attributes_kept_and_forgotten_runs_alike(law, tmp_path, capsys):
+    own = tmp_path / "own.py"
+    own.write_text(OWN)
+    words = [*LQR, "--policy", f"{own}:policy", "--critic", f"{own}:critic", "--horizon", "3"]
+    words += ["--model", f"{own}:model"] if law == "start" else []
+    words += ["--starts", "24", "--law", law, "--truth", "matched", "--no-report", "--output"]
+    kept, forgotten = (str(tmp_path / name) for name in ("kept.h5", "forgotten.h5"))
+    assert cli.main(["measure", *words, kept, "--attribute"]) == 0
+    assert cli.main(["measure", *words, forgotten]) == 0
+    capsys.readouterr()
+    found = []
+    for run in (kept, forgotten):
+        assert cli.main(["attribute", run, "--json"]) == 0
+        found.append(json.loads(capsys.readouterr().out))
+    assert [each["made_again"] for each in found] == [False, True]
+    assert found[0]["ledger"] == found[1]["ledger"] and found[0]["verdict"]
+    assert cli.main(["attribute", forgotten, "--keep", "--explain"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith(("Fix", "Nothing to fix"))
+    assert "computed again" in " ".join(out.split()) and "Shapley" in out and "∂f/∂a" in out
+    assert gradlab.load(forgotten).attribution is not None
+    own.write_text(OWN.replace("-0.3", "-0.4"))
+    gradlab.load(kept)
+    replace(gradlab.load(kept), attribution=None).save(kept, overwrite=True)
+    assert cli.main(["attribute", kept]) == 2
+    assert "measured another policy" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_run_against_the_gradient_of_the_return_is_attributed_again_alike():
+    quadratic, first = task((A, [[0.4, 0.1], [0.2, 0.4]])), {"horizon": 1, "starts": 8}
+    critic = ExactCritic(quadratic.simulator, WEIGHT, GAMMA)
+    kept = gradlab.measure(quadratic, policy(), critic, attribute=(1,), **first)
+    again = attributed_again(
+        gradlab.measure(quadratic, policy(), critic, **first), quadratic, policy(), critic
+    )
+    assert kept.truth["kind"] == "objective"
+    pairs = zip(gradlab.attribute(kept).bias, gradlab.attribute(again).bias, strict=True)
+    for one, other in pairs:
+        assert one.total.value == other.total.value
+        assert [part.value for part in one.shapley] == [part.value for part in other.shapley]
+
+
+SYSTEMS = """
+import gradlab
+
+def sound():
+    return gradlab.systems.from_function(lambda s, a: (0.9 * s + a, -s[:, 0] ** 2), 1, 1)
+
+def wrong():
+    step = lambda s, a: (0.9 * s + a + 0.2 * (s - s.detach()), -s[:, 0] ** 2)
+    return gradlab.systems.from_function(step, 1, 1)
+
+def reshaped():
+    return gradlab.systems.from_function(lambda s, a: (s[:, :0], s[:, 0]), 1, 1)
+
+def number():
+    return 3
+"""
+FEW = ("--samples", "64")
+
+
+@pytest.fixture
+def own(tmp_path):
+    path = tmp_path / "own.py"
+    path.write_text(SYSTEMS)
+    return str(path)
+
+
+def test_a_sound_system_ends_with_0_and_its_files(own, tmp_path):
+    page, record = tmp_path / "page.html", tmp_path / "certificate.json"
+    words = ["certify", f"{own}:sound", *FEW, "--html", str(page), "--output", str(record)]
+    assert cli.main(words) == 0
+    assert "<html" in page.read_text()
+    document = json.loads(record.read_text())
+    assert document["passed"] and document["system"] == "own.py:sound"
+
+
+def test_a_wrong_derivative_ends_with_1(own, capsys):
+    assert cli.main(["certify", f"{own}:wrong", *FEW, "--json"]) == 1
+    document = json.loads(capsys.readouterr().out)
+    assert not document["passed"]
+    assert [each["block"] for each in document["findings"] if each["severity"] == "wrong"] == ["A"]
+
+
+def test_fail_above_is_what_may_be_wrong(own):
+    assert cli.main(["certify", f"{own}:wrong", *FEW, "--fail-above", "0.5"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("simulator", "words", "message"),
+    [
+        ("reshaped", (), "step returned"),
+        ("number", (), "expected a System or a Task"),
+        ("sound", ("--fail-above", "0"), "fail_above"),
+        ("sound", ("--html", "page.txt"), ".html"),
+        ("sound", ("--samples", "1"), "samples"),
+    ],
+)
+def test_bad_input_ends_with_2_and_one_line(own, simulator, words, message, capsys):
+    assert cli.main(["certify", f"{own}:{simulator}", *words]) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("gradlab")]
+    assert len(lines) == 1 and message in lines[0]
+
+
+SMALL = ("--members", "2", "--hidden", "8", "8", "--epochs", "2", "--json")
+
+
+def fit(capsys, *words):
+    assert cli.main(["fit", *words, *SMALL]) == 0
+    found: dict[str, object] = json.loads(capsys.readouterr().out)
+    return found
+
+
+def refused(capsys, *words):
+    assert cli.main(["fit", *words, *SMALL]) == 2
+    return capsys.readouterr().err
+
+
+def test_a_model_its_curves_and_its_data_are_kept(tmp_path, capsys):
+    model = tmp_path / "m.safetensors"
+    words = ("pendulum", "--rows", "200", "--spectral", "all_but_last", "--output", str(model))
+    document = fit(capsys, *words)
+    ensemble = checkpoint.load(model)
+    assert isinstance(ensemble, GaussianEnsemble) and ensemble.members == 2
+    curves = records.read(tmp_path / "m.h5")
+    assert curves.attributes["kind"] == "fit" and curves.attributes["task"] == "pendulum"
+    assert curves.groups["curves"]["held_out"].values.shape == (2, 2)
+    assert curves.groups["norms"]["normalised"].values.tolist() == [True, True, False]
+    assert len(trajectories.load(tmp_path / "m.data.h5")) == 200
+    text = " ".join(str(each["text"]) for each in document["verdict"])
+    assert "recorded 200 transitions with random actions" in text
+    assert "layer 1 1, layer 2 1, layer 3" in text and "change of θ [rad]" in text
+    assert not list(tmp_path.glob("*.resume.*"))
+    assert "exists" in refused(capsys, *words)
+
+
+def test_sentences_are_decided_where_the_data_decide(tmp_path, capsys):
+    decided = {}
+    for name, rows in (("pendulum", "3000"), ("double_integrator", "1500")):
+        place = ("--output", str(tmp_path / f"{name}.safetensors"), "--neighbours", "3")
+        words = ("--members", "2", "--hidden", "16", "--epochs", "60", "--json")
+        assert cli.main(["fit", name, "--rows", rows, *place, *words]) == 0
+        verdict = json.loads(capsys.readouterr().out)["verdict"]
+        decided[name] = [each["decided"] for each in verdict]
+        text = " ".join(each["text"] for each in verdict)
+        assert "held-out rows" in text and "± " in text
+    # Variance explained, source of the data, help with states and with reward, what to do next.
+    assert decided == {
+        "pendulum": [False, False, True, True, False, False],
+        "double_integrator": [True, False, True, False, False, False],
+    }
+    assert "cannot help with the states' derivatives" in text
+    assert "are not shown to help or to harm with the reward's" in text
+
+
+def test_elites_are_the_members_with_the_lowest_held_out_loss(tmp_path, capsys):
+    shared = ("pendulum", "--rows", "150", "--members", "3", "--output")
+    words = ("--hidden", "8", "--epochs", "2", "--json")
+    kept = []
+    for name, more in (("all", ()), ("few", ("--elites", "2"))):
+        model = tmp_path / f"{name}.safetensors"
+        assert cli.main(["fit", *shared, str(model), *words, *more]) == 0
+        kept.append(checkpoint.load(model))
+    every, few = kept
+    losses = records.read(tmp_path / "all.h5").groups["members"]["held_out_loss"].values
+    best = sorted(losses.argsort()[:2].tolist())
+    for name, value in few.state_dict().items():
+        assert torch.equal(value, every.state_dict()[name][best])
+    capsys.readouterr()
+    place = ("--output", str(tmp_path / "none.safetensors"), "--elites", "3")
+    assert "--elites is 3, expected 1 to the 2" in refused(capsys, "pendulum", *place)
+
+
+def test_a_loss_of_ones_own_fits_as_the_same_one_of_the_table(tmp_path, capsys):
+    data, own = tmp_path / "data.h5", tmp_path / "mine.py"
+    collect(pendulum(), 120).save(data)
+    own.write_text("def squared(m, v, y):\n    return (m - y).square().mean(dim=(1, 2))\n")
+    found = []
+    for name, loss in (("own", f"{own}:squared"), ("mse", "mse")):
+        place = tmp_path / f"{name}.safetensors"
+        fit(capsys, "pendulum", "--data", str(data), "--loss", loss, "--output", str(place))
+        assert records.read(place.with_suffix(".h5")).attributes["loss"] == loss
+        found.append(checkpoint.load(place).state_dict())
+    assert all(torch.equal(value, found[1][name]) for name, value in found[0].items())
+    words = ("--data", str(data), "--output", str(tmp_path / "none.safetensors"))
+    said = refused(capsys, "pendulum", *words, "--loss", "hubber")
+    assert f"loss is 'hubber', expected one of {', '.join(LOSSES)}, sobolev, or" in said
+    assert "no function 'huber'" in refused(capsys, "pendulum", *words, "--loss", f"{own}:huber")
+
+
+@pytest.mark.slow
+def test_measure_holds_the_networks_that_it_makes_at_norm_one_where_asked(
+    tmp_path, capsys, monkeypatch
+):
+    from gradlab.fitting import critics, policies
+
+    for module in (critics, policies):
+        monkeypatch.setattr(module, "UPDATES", 20)
+    monkeypatch.setattr(critics, "TRAJECTORIES", 16)
+    run = tmp_path / "run.h5"
+    shared = ("measure", "linear_quadratic", "--output", str(run), "--no-report", "--json")
+    small = ("--starts", "16", "--batch", "4", "--horizon", "1", "--spectral", "policy", "critic")
+    assert cli.main([*shared, *small]) == 0
+    text = str(json.loads(capsys.readouterr().out)["verdict"])
+    assert "fitted policy: layer 1 1, layer 2 1, layer 3 1." in text
+    assert "fitted critic: layer 1 1, layer 2 1, layer 3 " in text
+    for kind, held in (("policy", 3), ("critic", 2)):
+        made = spectral.norms(checkpoint.load(tmp_path / f"run.{kind}.safetensors"))
+        assert [layer.values[0] for layer in made[:held]] == pytest.approx([1.0] * held, rel=1e-5)
+    assert cli.main([*shared, "--overwrite", *small, "--policy", "x.py:f"]) == 2
+    assert "--spectral policy, but the policy is given" in capsys.readouterr().err
+
+
+def test_minari_datasets_are_taken_and_given(tmp_path, capsys):
+    dataset = str(tmp_path / "dataset")
+    first, again = (str(tmp_path / f"{name}.safetensors") for name in ("first", "again"))
+    words = ("pendulum", "--rows", "120", "--output", first, "--export", dataset)
+    text = str(fit(capsys, *words)["verdict"])
+    assert f"also in the Minari dataset {dataset}" in text
+    document = fit(capsys, "pendulum", "--data", dataset, "--output", again)
+    assert f"120 transitions of {dataset}: its observations are taken" in str(document["verdict"])
+    assert Path(first).read_bytes() == Path(again).read_bytes()
+
+
+def test_an_interrupted_fit_goes_on_to_the_same_model(tmp_path, capsys, monkeypatch):
+    from gradlab.fitting import models
+    from gradlab.fitting.fitted import Descent
+
+    words = ("pendulum", "--rows", "120", "--output")
+    fit(capsys, *words, str(tmp_path / "whole.safetensors"))
+    monkeypatch.setattr(models, "SAVE_AFTER", 0.0)
+    run_epoch = Descent.run_epoch
+
+    def stopped(descent):
+        if descent.epoch == 1:
+            raise KeyboardInterrupt
+        run_epoch(descent)
+
+    monkeypatch.setattr(Descent, "run_epoch", stopped)
+    exported = ("--export", str(tmp_path / "dataset"))
+    again = ("fit", *words, str(tmp_path / "half.safetensors"), *exported, *SMALL)
+    assert cli.main(again) == 130
+    assert "go on with --resume" in capsys.readouterr().err
+    monkeypatch.setattr(Descent, "run_epoch", run_epoch)
+    assert cli.main([*again, "--resume"]) == 0
+    whole, half = (tmp_path / f"{name}.safetensors" for name in ("whole", "half"))
+    assert whole.read_bytes() == half.read_bytes()
+
+
+def test_places_that_are_taken_or_missing_are_refused(tmp_path, capsys):
+    data = tmp_path / "data.h5"
+    collect(double_integrator(), 50).save(data)
+    (tmp_path / "dataset").write_text("")
+    exported = ("double_integrator", "--data", str(data), "--export", str(tmp_path / "dataset"))
+    assert "exists" in refused(capsys, *exported, "--output", str(tmp_path / "x.safetensors"))
+    assert "ends in .safetensors" in refused(capsys, "pendulum", "--output", "model.h5")
+    assert "no such file" in refused(capsys, "pendulum", "--data", str(tmp_path / "none.h5"))
+    place = str(tmp_path / "new.safetensors")
+    assert "nothing to resume" in refused(
+        capsys, "double_integrator", "--data", str(data), "--output", place, "--resume"
+    )
+
+
+OTHERS = ("action gradients", "states", "trajectories", "fit")
+READERS = {
+    "report": ("report", "FILE"),
+    "choose": ("choose", "FILE"),
+    "attribute": ("attribute", "FILE"),
+    "compare": ("compare", "FILE", "FILE"),
+    "watch": ("watch", "FILE", "--once"),
+    "jacobians": ("jacobians", "pendulum", "--profile", "FILE"),
+    "fit": ("fit", "pendulum", "--data", "FILE"),
+    "logs": ("logs", "FILE", "--policy", "policy.safetensors", "--discount", "0.9"),
+}
+
+
+def test_the_kinds_that_report_is_recommended_for_are_those_that_it_shows():
+    assert set(SHOWN) == set(KINDS)
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_no_refusal_recommends_a_command_that_refuses_the_file(name, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for kind in (*OTHERS, *KINDS):
+        file = f"{kind.replace(' ', '-')}.h5"
+        records.write(file, records.Record({"kind": kind}, {}))
+        words = [file if word == "FILE" else word for word in READERS[name]]
+        assert cli.main(words) == 2
+        message = capsys.readouterr().err.splitlines()[-1]
+        advised = re.findall(r"`gradlab (\w+)", message)
+        assert name not in advised, message
+        assert "report" not in advised or kind in KINDS, message
+        assert file in message and "run of trajectories" not in message

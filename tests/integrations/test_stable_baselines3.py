@@ -1,0 +1,346 @@
+"""The callback of Stable-Baselines3 beside a model that learns: its rows, and what it survives.
+
+What the callback takes a model of Stable-Baselines3 for, and which models it refuses.
+
+The example scripts run on their real tasks, and CleanRL's loop computes the same bits.
+"""
+
+import copy
+import csv
+import sys
+import warnings
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import gradlab
+from gradlab.errors import InputError
+from gradlab.probe import measured, task_question
+from gradlab.storage import journal
+from tests.integrations.bits import (
+    Integrator,
+    example,
+    integrator_task,
+    often,
+    same,
+    streams,
+    trained,
+)
+from tests.integrations.bits import trained as modules_of
+
+ALWAYS: dict[str, Any] = {"overhead_budget": 1.0, "clock": lambda: 0.0}
+
+
+@pytest.mark.parametrize("kind", ["TD3", "SAC"])
+def test_saturation_is_counted_in_the_models_own_units(sb3, kind):
+    model, rows = sb3.made(kind), []
+    last = model.actor.mu[-2] if kind == "TD3" else model.actor.mu
+    torch.nn.init.constant_(last.bias, 50.0)
+    model.learn(120, callback=sb3.ProbeCallback(rows.append, **ALWAYS))
+    assert next(row for row in rows if "vitals/looked" in row)["vitals/saturation/0"] == 1.0
+
+
+@pytest.mark.slow
+def test_gradients_are_those_before_clipping(sb3):
+    rows: list[dict[str, Any]] = []
+    sb3.made("PPO", max_grad_norm=1e-6).learn(
+        1000, callback=sb3.ProbeCallback(rows.append, **ALWAYS)
+    )
+    vitals = next(row for row in rows if "vitals/looked" in row)
+    assert vitals["vitals/marked"] == 1 and vitals["vitals/grad_norm"] > 1e-3
+
+
+def test_steps_are_the_models_and_updates_are_the_optimisers(sb3):
+    rows: list[dict[str, Any]] = []
+    model = sb3.made("TD3").learn(250, callback=sb3.ProbeCallback(rows.append, **ALWAYS))
+    vitals = [row for row in rows if "vitals/looked" in row]
+    assert [row["update"] for row in vitals] == [100, (model._n_updates) // 2]
+    assert vitals[-1]["step"] in (249, 250)
+
+
+def test_an_interrupted_run_goes_on(sb3, tmp_path):
+    model, callback = sb3.made("TD3"), sb3.ProbeCallback(tmp_path / "run.h5", **ALWAYS)
+
+    def interrupt():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        model.learn(100, callback=[callback, sb3.At(60, interrupt)])
+    model.learn(100, callback=callback)
+    assert len(model.actor._forward_hooks) == 0
+    vitals = journal.read(tmp_path / "run.h5").groups["vitals"]
+    assert vitals["update"].values[-1] == model._n_updates // 2
+
+
+@pytest.mark.parametrize(
+    "kind, normalised", [("TD3", False), ("TD3", True), ("PPO", True), ("PPO", False)]
+)
+def test_the_loops_first_step_is_held_against_the_simulator(sb3, kind, normalised):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        sb3.made(kind, normalised).learn(2, callback=sb3.ProbeCallback(task=integrator_task()))
+    with pytest.warns(
+        RuntimeWarning, match=r"task .* is not the loop's environment.* ends 0\."
+    ) as w:
+        sb3.made(kind, normalised).learn(2, callback=sb3.ProbeCallback(task=integrator_task(1.5)))
+    assert len(w) == 1
+
+
+def test_without_the_package_the_remedy_is_said(monkeypatch):
+    for name in [k for k in sys.modules if k.startswith("gradlab.integrations.stable")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "stable_baselines3", None)
+    monkeypatch.setitem(sys.modules, "stable_baselines3.common.callbacks", None)
+    with pytest.raises(InputError, match=r"^stable-baselines3 is not installed: pip install 'g"):
+        import gradlab.integrations.stable_baselines3  # noqa: F401
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["TD3", "DDPG", "SAC"])
+@pytest.mark.parametrize("flipped", [False, True])
+def test_the_sign_of_a_models_own_objective_is_checked(sb3, kind, flipped, monkeypatch):
+    """SAC's is flipped behind its critics, in the least of them; TD3's behind the first."""
+    model, rows = sb3.made(kind), []
+    if flipped:
+        first, least = model.critic.q1_forward, torch.min
+        monkeypatch.setattr(model.critic, "q1_forward", lambda *given: -first(*given))
+        monkeypatch.setattr(torch, "min", lambda x, **given: _flipped(least(x, **given)))
+    model.learn(700, callback=sb3.ProbeCallback(rows.append, **ALWAYS))
+    name = "actor's steps raise their objective"
+    found = [row for row in rows if row.get("checks/check") == name]
+    assert (found[-1]["checks/state"] == "fault") == flipped and found[-1]["checks/looks"] > 0
+
+
+def _flipped(found):
+    return (-found[0], found[1]) if isinstance(found, tuple) and found[0].requires_grad else found
+
+
+@pytest.mark.parametrize("kind", ["TD3", "DDPG", "SAC", "PPO", "A2C"])
+def test_whole_episodes_of_a_model_are_played_beside_it(sb3, kind):
+    rows: list[dict[str, Any]] = []
+    given = ALWAYS | {"env": Integrator}
+    sb3.made(kind).learn(200, callback=sb3.ProbeCallback(rows.append, **given))
+    assert sum("returns/value" in row for row in rows) >= 1
+
+
+# A model of Stable-Baselines3 learns the same bits with a probe as without one.
+
+
+SMALL = {"policy_kwargs": {"net_arch": [8]}, "gamma": 0.5}
+REPLAYED = {"learning_starts": 20, "batch_size": 16, "buffer_size": 2000}
+# Name → settings, steps beside those of the updates, observations normalised.
+CASES: dict[str, tuple[dict[str, Any], int, bool]] = {
+    "TD3": (SMALL | REPLAYED | {"policy_delay": 1}, 25, True),
+    "SAC": (SMALL | REPLAYED, 25, False),
+    "PPO": (SMALL | {"n_steps": 64, "batch_size": 8, "n_epochs": 5}, 64, True),
+}
+
+
+def left(model):
+    """All that a run leaves: networks, optimisers, buffers, environment, streams."""
+    stored = getattr(model, "replay_buffer", None) or model.rollout_buffer
+    arrays = {k: v for k, v in vars(stored).items() if isinstance(v, np.ndarray | int | bool)}
+    environment = model.get_env().unwrapped.envs[0].unwrapped
+    normalizer = model.get_vec_normalize_env()
+    owners = [model.policy, *(getattr(model, k, None) for k in ("actor", "critic"))]
+    optimizers = [getattr(each, "optimizer", None) for each in owners]
+    optimizers.append(getattr(model, "ent_coef_optimizer", None))
+    return {
+        "modules": modules_of(model.policy),
+        "optimizers": [each.state_dict() for each in optimizers if each],
+        "stored": arrays,
+        "environment": [environment.state, environment.np_random.bit_generator.state],
+        "normalizer": None if normalizer is None else
+        [vars(normalizer.obs_rms), vars(normalizer.ret_rms)],
+        "counted": [model.num_timesteps, model._n_updates],
+        "streams": streams(),
+    }  # fmt: skip
+
+
+def learned(sb3, name, updates, callback):
+    settings, beside, normalised = CASES[name]
+    steps = beside + (64 * (updates // 40) if name == "PPO" else updates)
+    model = sb3.model_of(name, settings, normalised=normalised)
+    model.learn(steps, callback=callback)
+    return left(model)
+
+
+@pytest.mark.parametrize("updates", [240, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", list(CASES))
+def test_a_model_learns_the_same_bits_with_a_probe(sb3, name, updates, tmp_path, monkeypatch):
+    often_enough = often(monkeypatch, updates // 4)
+    callback = sb3.ProbeCallback(tmp_path / "run.h5", integrator_task(), **often_enough)
+    without = learned(sb3, name, updates, None)
+    with_one = learned(sb3, name, updates, callback)
+    assert same(without, with_one)
+    tables = journal.read(tmp_path / "run.h5").groups
+    assert tables["vitals"]["update"].values[-1] >= updates
+    assert len(tables["successive"]["update"].values) >= updates // 100
+    assert len(tables["measured"]["update"].values) >= 4
+
+
+KINDS = ("TD3", "DDPG", "SAC", "A2C", "PPO")
+
+
+def doubled(module):
+    return copy.deepcopy(module).double()
+
+
+def states(n=5):
+    return np.random.default_rng(0).normal(size=(n, 2)).astype(np.float32)
+
+
+@pytest.mark.parametrize("normalised", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_policy_is_what_the_model_predicts(sb3, kind, normalised):
+    model = sb3.made(kind, normalised).learn(60)
+    policy, s = doubled(sb3.parts_of(model).policy), states()
+    shown = model.get_vec_normalize_env().normalize_obs(s) if normalised else s
+    expected, _ = model.predict(shown, deterministic=True)
+    given = [torch.as_tensor(s).double()]
+    if hasattr(policy, "noise_dim"):
+        given.append(torch.zeros(5, policy.noise_dim, dtype=torch.float64))
+    found = policy(*given).detach().numpy()
+    assert np.abs(found - expected).max() < 1e-5 and np.abs(expected).max() > 1e-3
+
+
+def test_sacs_noise_is_that_of_its_distribution(sb3):
+    model, s = sb3.made("SAC"), torch.as_tensor(states(7))
+    torch.manual_seed(3)
+    expected = 2 * model.actor(s)  # limits are ±2
+    torch.manual_seed(3)
+    found = sb3.parts_of(model).policy(s, torch.randn(7, 1))
+    assert torch.allclose(found, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["TD3", "SAC"])
+def test_the_critic_has_the_environments_units(sb3, kind):
+    """Normalised observations and rewards, scaled actions: Q in units of the true reward."""
+    model, s = sb3.made(kind, True).learn(60), states()
+    a = np.linspace(-2, 2, 5)[:, None].astype(np.float32)
+    normalizer = model.get_vec_normalize_env()
+    shown = torch.as_tensor(normalizer.normalize_obs(s))
+    values = torch.cat(model.critic(shown, torch.as_tensor(a / 2)), dim=1)
+    expected = values[:, 0] if kind == "TD3" else values.min(dim=1)[0]
+    unit = float(np.sqrt(normalizer.ret_rms.var + normalizer.epsilon))
+    critic = doubled(sb3.parts_of(model).critic)
+    found = critic(torch.as_tensor(s).double(), torch.as_tensor(a).double())
+    assert torch.allclose(found, unit * expected.double(), rtol=1e-5) and unit != 1.0
+
+
+def test_only_what_actions_depend_on_is_watched(sb3):
+    names = {k: {n for n, _ in sb3.parts_of(sb3.made(k)).policy.named_parameters()} for k in KINDS}
+    assert names["TD3"] == {"mu.0.weight", "mu.0.bias", "mu.2.weight", "mu.2.bias"} == names["DDPG"]
+    assert names["SAC"] == {
+        f"{part}.{end}" for part in ("latent_pi.0", "mu", "log_std") for end in ("weight", "bias")
+    }
+    assert names["PPO"] == names["A2C"]
+    assert names["PPO"] == {"log_std"} | {
+        f"{part}.{end}" for part in ("policy_net.0", "action_net") for end in ("weight", "bias")
+    }
+
+
+REFUSED: list[tuple[str, Callable[[Any], Any], gradlab.Task | None]] = [
+    ("model is a DQN, expected", lambda sb3: sb3.discrete("DQN"), None),
+    ("actions are Discrete: leave the task out", lambda sb3: sb3.discrete("PPO"),
+     integrator_task()),
+    ("explores with gSDE", lambda sb3: sb3.made("SAC", use_sde=True), integrator_task()),
+    (r"observations have shape \(2,\), but the states of task .* have shape \(4,\)",
+     lambda sb3: sb3.made("TD3"), gradlab.tasks.mujoco("InvertedPendulum-v5")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("words, model, task", REFUSED)
+def test_what_cannot_be_done_is_said_before_training(sb3, words, model, task):
+    with pytest.raises(InputError, match=words) as caught:
+        model(sb3).learn(10, callback=sb3.ProbeCallback(task=task))
+    assert "\n" not in str(caught.value)
+
+
+RARELY = 10**6  # one measurement, which takes seconds on a real task
+
+
+class Nothing:
+    """In the probe's place."""
+
+    spent, alarms = 0.0, ()
+
+    def __init__(self, *_, **__):
+        pass
+
+    def __call__(self, step):
+        return nullcontext()
+
+    def close(self):
+        pass
+
+
+def cleanrl(log, updates):
+    script, world = example("cleanrl_td3"), Integrator()
+    args = script.Args(
+        steps=updates + 25, log=log and str(log), width=8, batch_size=16, buffer_size=2000,
+        learning_starts=20, policy_frequency=1, gamma=0.5,
+    )  # fmt: skip
+    left = script.train(args, world, integrator_task())
+    return {
+        "networks": trained(*left["networks"]),
+        "optimizers": [each.state_dict() for each in left["optimizers"]],
+        "buffer": left["buffer"],
+        "environment": [world.state, world.np_random.bit_generator.state],
+        "streams": streams(),
+    }
+
+
+@pytest.mark.parametrize("updates", [240, pytest.param(1000, marks=pytest.mark.slow)])
+def test_cleanrls_loop_computes_the_same_bits_with_its_two_lines(updates, tmp_path, monkeypatch):
+    log, Probe = tmp_path / "run.h5", gradlab.Probe
+    with monkeypatch.context() as patched:
+        patched.setattr(gradlab, "Probe", Nothing)
+        without = cleanrl(None, updates)
+    given = often(monkeypatch, updates // 4)
+
+    def always(*parts, overhead_budget, **more):
+        return Probe(*parts, **more, **given)
+
+    monkeypatch.setattr(gradlab, "Probe", always)
+    assert same(without, cleanrl(log, updates))
+    groups = journal.read(log).groups
+    assert groups["vitals"]["update"].values[-1] >= updates
+    assert len(groups["successive"]["update"].values) >= updates // 100
+    assert len(groups["measured"]["update"].values) >= 4
+
+
+@pytest.fixture
+def once(monkeypatch):
+    """The sampled tier of every probe looks once at the task, at fewer starts and horizons."""
+    often(monkeypatch, RARELY)
+    monkeypatch.setattr(measured, "STARTS", 16)
+    monkeypatch.setattr(task_question, "LONGEST", 3)
+
+
+def check_written(log):
+    groups = journal.read(log).groups
+    assert groups["measured"]["lyapunov"].values.shape == (1,)
+    assert (groups["measured"]["variance"].values[0, 3] > 0).all()  # true dynamics
+    assert len(groups["vitals"]["grad_norm"].values)
+
+
+@pytest.mark.slow
+def test_cleanrls_lines_run_on_the_inverted_pendulum(tmp_path, once):
+    script = example("cleanrl_td3")
+    script.main(script.Args(steps=160, log=str(tmp_path / "a.h5"), learning_starts=20))
+    check_written(tmp_path / "a.h5")
+
+
+def test_rows_go_anywhere(tmp_path, capsys):
+    example("anywhere").main(tmp_path, steps=250)
+    vitals = journal.read(tmp_path / "run.h5").groups["vitals"]
+    with open(tmp_path / "norms.csv") as file:
+        rows = [(int(step), float(norm)) for step, norm in csv.reader(file)]
+    assert rows == list(zip(vitals["step"].values, vitals["grad_norm"].values, strict=True))
+    assert list((tmp_path / "tensorboard").iterdir())
+    assert "the probe took" in capsys.readouterr().out

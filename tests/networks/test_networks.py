@@ -1,0 +1,388 @@
+"""Members never meet; closed-form derivatives are those of automatic differentiation.
+
+Forward and backward by hand against autograd's, and against finite differences.
+
+Rows of a batch are treated alone, or the network is refused before anything is computed.
+"""
+
+import itertools
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import parametrize
+
+import gradlab
+from gradlab.errors import InputError
+from gradlab.networks import layers as layers_module
+from gradlab.networks import products
+from gradlab.networks.gaussian_ensemble import GaussianEnsemble, MemberMLP
+from gradlab.networks.interface import check_rows
+from gradlab.networks.layers import Layers, tangents
+from gradlab.networks.mlp import ACTIVATIONS, mlp
+from gradlab.networks.perceptron import IN_PLACE, perceptron
+from gradlab.networks.products import fast_products
+from gradlab.systems import LearnedSystem, from_function
+from gradlab.tasks import Task
+from tests.systems.ensembles import by_jacrev
+
+DS, DA, N = 4, 2, 11
+STATE, ACTION = torch.randn(N, DS, dtype=torch.float64), torch.randn(N, DA, dtype=torch.float64)
+EXACT = dict(rtol=1e-10, atol=1e-10)
+
+every_activation = pytest.mark.parametrize("activation", ACTIVATIONS)
+# Rows of the product are outputs (4, 8, 5 or 10 of them) or inputs (6).
+every_shape = pytest.mark.parametrize(
+    ("hidden", "reward", "residual"),
+    [((), True, True), ((9,), False, False), ((16, 12, 14), True, False), ((8, 8), False, True)],
+)
+
+
+def ensemble(activation="silu", hidden=(16, 12), reward=True, residual=True, spread=1.0):
+    """Three members with parameters far from their start and normalisers of their own."""
+    torch.manual_seed(0)
+    made = GaussianEnsemble(DS, DA, 3, hidden, activation, residual, reward).double()
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter.add_(spread * 0.3 * torch.randn_like(parameter))
+    width = DS + reward
+    made.set_normalisers(
+        torch.randn(DS + DA), torch.rand(3, DS + DA) + 0.5, torch.randn(width), torch.rand(width)
+    )
+    return made
+
+
+def rows_of(made, noise=None, **more):
+    """Jacobians of a learned system, reward and all where it has a head."""
+    system = LearnedSystem(made, None if made.reward else lambda s, a, after: s[:, 0], **more)
+    if noise is not None:
+        noise = torch.cat([noise, torch.zeros(N, 1).double()], 1)
+    linear = system.linearize(STATE, ACTION, noise)
+    rows = torch.cat([linear.A, linear.B], 2)
+    last = torch.cat([linear.r_s, linear.r_a], 1)[:, None]
+    return torch.cat([rows, last], 1) if made.reward else rows
+
+
+@every_shape
+@every_activation
+def test_closed_forms_are_those_of_torch_func(activation, hidden, reward, residual):
+    made = ensemble(activation, hidden, reward, residual)
+    mean, std = by_jacrev(made, STATE, ACTION)
+    assert mean.shape == (3, N, DS + reward, DS + DA) and std.abs().max() > 1e-3
+    noise = torch.randn(N, DS + reward, dtype=torch.float64)
+    for k in range(3):
+        found = rows_of(made, noise, elites=(k,))
+        wanted = mean[k] + noise[..., None] * std[k]
+        torch.testing.assert_close(found, wanted[:, : found.shape[1]], **EXACT)
+    found = rows_of(made)
+    torch.testing.assert_close(found, mean.mean(0)[:, : found.shape[1]], **EXACT)
+
+
+@every_activation
+def test_slopes_hold_far_out_where_functions_saturate(activation):
+    z = torch.tensor([-800.0, -40.0, -1e-9, 1e-9, 19.9, 20.1, 40.0, 800.0], dtype=torch.float64)
+    value, slope = layers_module.SLOPES[activation](z)
+    want, derivative = torch.func.jvp(ACTIVATIONS[activation](), (z,), (torch.ones_like(z),))
+    torch.testing.assert_close(value, want, rtol=1e-14, atol=1e-14)
+    torch.testing.assert_close(slope, derivative, rtol=1e-14, atol=1e-14)
+
+
+@every_activation
+def test_tangents_are_directional_derivatives_of_any_order(activation):
+    """Values, and the gradient of a loss on them, are those of torch.func."""
+    made = ensemble(activation)
+    x, v = torch.randn(3, N, DS + DA).double(), torch.randn(3, N, 2, DS + DA).double()
+
+    def automatic(k):
+        return torch.func.jvp(lambda x: made.network.layers()(x), (x,), (v[:, :, k],))
+
+    value, moved = tangents(made.network.layers(), x, v)
+    wanted = [automatic(k) for k in range(2)]
+    torch.testing.assert_close(value, wanted[0][0], **EXACT)
+    torch.testing.assert_close(moved, torch.stack([each[1] for each in wanted], 2), **EXACT)
+    parameters = list(made.network.parameters())
+    losses = moved.square().sum(), sum(each[1].square().sum() for each in wanted)
+    ours, theirs = (torch.autograd.grad(x, parameters, materialize_grads=True) for x in losses)
+    torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
+
+
+def test_results_do_not_depend_on_the_size_of_blocks(monkeypatch):
+    made, noise = ensemble(), torch.randn(N, DS + 1, dtype=torch.float64)
+    whole = rows_of(made, noise), rows_of(made)
+    for size in (1, 3 * 10 * 16 * 8):
+        monkeypatch.setattr(layers_module, "CACHE", size)
+        torch.testing.assert_close(
+            (rows_of(made, noise), rows_of(made)), whole, rtol=1e-13, atol=1e-13
+        )
+
+
+def test_members_may_see_inputs_of_their_own():
+    made = ensemble()
+    state, action = torch.randn(3, N, DS).double(), torch.randn(3, N, DA).double()
+    together = made(state, action)
+    for k in range(3):
+        torch.testing.assert_close(together.mean[k], made(state[k], action[k]).mean[k])
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_members_are_the_networks_that_one_seed_makes_one_after_another(bias):
+    sizes, scale = [DS, 8, 8, 3], [1.0, 0.5, 2.0, 3.0]
+    torch.manual_seed(3)
+    apart = [mlp(sizes, "elu", scale, bias) for _ in range(5)]
+    torch.manual_seed(3)
+    together = MemberMLP(5, sizes, "elu", scale, bias)
+    x = STATE.float()
+    want = torch.stack([network(x) for network in apart])
+    torch.testing.assert_close(together(x), want)
+    assert together(x[None].expand(5, -1, -1)).shape == (5, N, 3)
+    again = MemberMLP(5, sizes, "elu", scale, bias)
+    for k, network in enumerate(apart):
+        torch.testing.assert_close(together.member(k)(x), network(x), rtol=0, atol=0)
+        again.set_member(k, network)
+    assert torch.equal(again(x), together(x))
+
+
+def test_training_together_is_training_apart():
+    sizes, target = [DS, 8, 1], STATE[:, :1].sin()
+    together = MemberMLP(3, sizes, "silu").double()
+    apart = [together.member(k) for k in range(3)]
+    optimizers = [torch.optim.Adam(net.parameters(), 1e-2) for net in (together, *apart)]
+    for _ in range(100):
+        losses = [(together(STATE) - target).square().mean((1, 2)).sum()]
+        losses += [(net(STATE) - target).square().mean() for net in apart]
+        for loss, optimizer in zip(losses, optimizers, strict=True):
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    want = torch.stack([net(STATE) for net in apart])
+    torch.testing.assert_close(together(STATE), want, rtol=0, atol=1e-8)
+
+
+class Halved(nn.Module):
+    def forward(self, weight):
+        return weight / 2
+
+
+def test_a_parametrised_weight_reaches_the_closed_forms():
+    made = ensemble(spread=2.0)
+    before = rows_of(made)
+    parametrize.register_parametrization(made.network.linear[1], "weight", Halved())
+    after = rows_of(made)
+    torch.testing.assert_close(after, by_jacrev(made, STATE, ACTION)[0].mean(0), **EXACT)
+    assert (after - before).abs().max() > 1e-2
+
+
+def test_noise_scales_stay_within_their_bounds():
+    made = ensemble(residual=False)
+    made.set_normalisers(*(torch.full((w,), fill) for w, fill in ((6, 0.0), (6, 1.0))), *unit(5))
+    with torch.no_grad():
+        made.low.fill_(-4.0)
+        made.high.fill_(1.0)
+        for factor in (-1e4, 1e4):
+            made.network.linear[-1].bias[:, :, 5:] = factor
+            log_std = made(STATE, ACTION).std.log()
+            # softplus overshoots its larger argument by at most log(1 + e^-(high − low)).
+            assert (log_std >= -2).all() and (log_std <= 0.5 + 0.005).all()
+
+
+def unit(width):
+    return torch.zeros(width), torch.ones(width)
+
+
+def test_standardised_outputs_are_the_prediction_in_units_of_the_targets():
+    made = ensemble()
+    raw, found = made.standardised(STATE, ACTION), made(STATE, ACTION)
+    state = torch.cat([STATE, torch.zeros(N, 1).double()], 1)
+    mean = (found.mean - state - made.target_mean) / made.target_std
+    torch.testing.assert_close(raw.mean, mean)
+    torch.testing.assert_close(raw.std, 2 * (found.std / made.target_std).log())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({0: torch.zeros(3)}, r"input_mean has shape \[3\], expected \[6\] or \[3, 6\]"),
+        ({1: torch.tensor([1.0, 1, 0, 1, 1, 1])}, "input_std of dimension 2 is 0, expected a pos"),
+        ({3: torch.tensor([1.0, 1, 1, 1, torch.nan])}, "target_std of dimension 4 is nan"),
+        ({2: torch.full((3, 5), torch.inf)}, "target_mean of dimension 0 is inf"),
+    ],
+)
+def test_a_wrong_normaliser_is_named_and_changes_nothing(change, message):
+    made = ensemble()
+    before = made(STATE, ACTION).mean
+    arguments = dict(enumerate((*unit(6), *unit(5)))) | change
+    with pytest.raises(InputError, match=message):
+        made.set_normalisers(*(arguments[k] for k in range(4)))
+    assert torch.equal(made(STATE, ACTION).mean, before)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"members": 0}, "members is 0"),
+        ({"state_dim": 0}, "state_dim is 0"),
+        ({"action_dim": "two"}, "action_dim is 'two'"),
+        ({"hidden": (0,)}, "sizes are"),
+        ({"activation": "step"}, "activation is 'step'"),
+    ],
+)
+def test_a_wrong_ensemble_is_named(arguments, message):
+    with pytest.raises(InputError, match=message):
+        GaussianEnsemble(**({"state_dim": 2, "action_dim": 1} | arguments))
+
+
+SHAPES = ((5, 7, 7, 1), (5, 7, 3), (5, 1), (5, 2), (3, 1, 4))
+
+
+@pytest.fixture(params=[False, True], ids=["batched", "separate"])
+def apart(request, monkeypatch):
+    """Products of both kinds, however small they are."""
+    monkeypatch.setattr(products, "LARGE", 1)
+    with fast_products(apart=request.param):
+        yield request.param
+
+
+def made(sizes, activation, members=3):
+    generator = torch.Generator().manual_seed(0)
+
+    def normal(*shape):
+        return torch.randn(*shape, generator=generator, dtype=torch.float64).requires_grad_()
+
+    pairs = list(itertools.pairwise(sizes))
+    weights = tuple(normal(members, i, o) for i, o in pairs)
+    biases = tuple(normal(members, 1, o) for _, o in pairs)
+    return Layers(weights, biases, activation), normal(members, 11, sizes[0])
+
+
+def inputs(layers, x):
+    return [x, *layers.weights, *(bias for bias in layers.biases if bias is not None)]
+
+
+def loss(y):
+    return (y.sin() * torch.arange(1.0, y.numel() + 1).view_as(y)).sum()
+
+
+@pytest.mark.parametrize("sizes", SHAPES)
+@pytest.mark.parametrize("activation", IN_PLACE)
+def test_values_and_gradients_are_those_of_autograd(apart, activation, sizes):
+    layers, x = made(sizes, activation)
+    ours, theirs = perceptron(layers, x), layers(x)
+    torch.testing.assert_close(ours, theirs, rtol=1e-13, atol=1e-13)
+    found = torch.autograd.grad(loss(ours), inputs(layers, x))
+    for one, other in zip(found, torch.autograd.grad(loss(theirs), inputs(layers, x)), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("activation", IN_PLACE)
+def test_gradients_of_first_and_second_order_are_finite_differences(apart, activation):
+    layers, x = made((3, 4, 4, 2), activation, members=2)
+
+    def of(x, *numbers):
+        depth = len(layers.weights)
+        return perceptron(Layers(numbers[:depth], numbers[depth:], activation), x)
+
+    assert torch.autograd.gradcheck(of, inputs(layers, x))
+    assert torch.autograd.gradgradcheck(of, inputs(layers, x))
+
+
+def test_only_what_was_asked_for_is_computed():
+    layers, x = made((5, 7, 7, 1), "elu")
+    frozen = Layers(
+        tuple(w.detach() for w in layers.weights),
+        tuple(b.detach() for b in layers.biases if b is not None),
+        "elu",
+    )
+    (found,) = torch.autograd.grad(loss(perceptron(frozen, x)), x)
+    (expected,) = torch.autograd.grad(loss(layers(x)), x)
+    torch.testing.assert_close(found, expected)
+    assert not perceptron(frozen, x.detach()).requires_grad
+
+
+def test_arguments_are_left_as_they_are(apart):
+    layers, x = made((5, 7, 7, 1), "relu")
+    before = [tensor.detach().clone() for tensor in inputs(layers, x)]
+    y = perceptron(layers, x)
+    outer = torch.ones_like(y)
+    torch.autograd.grad(y, inputs(layers, x), outer)
+    assert all(torch.equal(a, b) for a, b in zip(inputs(layers, x), before, strict=True))
+    assert torch.equal(outer, torch.ones_like(y))
+
+
+def test_parameters_changed_on_the_way_are_refused():
+    layers, x = made((5, 7, 1), "tanh")
+    y = perceptron(layers, x).sum()
+    with torch.no_grad():
+        layers.weights[0].add_(1.0)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        torch.autograd.grad(y, layers.weights)
+
+
+ROWS = torch.randn(2, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+class Mixed(nn.Module):
+    """A linear layer, and something over the rows of the batch."""
+
+    def __init__(self, kind, outputs=None, inputs=2):
+        super().__init__()
+        self.layer, self.kind = nn.Linear(inputs, outputs or 1), kind
+        self.norm, self.outputs = nn.BatchNorm1d(outputs or 1, track_running_stats=False), outputs
+        self.eval()
+
+    def forward(self, *inputs):
+        x = self.layer(torch.cat(inputs, dim=1))
+        found = {
+            "none": lambda: x,
+            "softmax": lambda: torch.softmax(x, dim=0),
+            "mean": lambda: x - x.mean(dim=0),
+            "batch-norm": lambda: self.norm(x),
+        }[self.kind]()
+        return found if self.outputs else found[:, 0]
+
+
+def draws(n, generator):
+    return torch.randn(n, 2, generator=generator, dtype=torch.float64)
+
+
+def world(kind="none"):
+    def step(s, a):
+        after = torch.tanh(s + 0.3 * a)
+        if kind == "state":
+            after = after - 0.1 * after.mean(dim=0)
+        reward = -(s**2).sum(1)
+        return after, reward / reward.sum() if kind == "reward" else reward
+
+    return Task("mixed", from_function(step, 2, 1), None, draws, 0.9, 3)
+
+
+@pytest.mark.parametrize("kind", ["softmax", "mean", "batch-norm"])
+def test_a_policy_that_mixes_rows_is_refused_at_the_door(kind):
+    policy = Mixed(kind, outputs=1)
+    with pytest.raises(InputError, match="policy mixes the rows of a batch"):
+        gradlab.measure(world(), policy, Mixed("none", inputs=3), starts=16)
+
+
+@pytest.mark.parametrize("kind", ["softmax", "mean", "batch-norm"])
+def test_a_critic_that_mixes_rows_is_refused_at_the_door(kind):
+    critic = Mixed(kind, inputs=3)
+    with pytest.raises(InputError, match="critic mixes the rows of a batch"):
+        gradlab.measure(world(), Mixed("none", outputs=1), critic, starts=16)
+
+
+@pytest.mark.parametrize("kind", ["state", "reward"])
+def test_a_simulator_that_mixes_rows_is_refused_at_the_door(kind):
+    with pytest.raises(InputError, match="step of the simulator mixes the rows"):
+        gradlab.measure(world(kind), Mixed("none", outputs=1), Mixed("none", inputs=3), starts=16)
+
+
+def test_rounding_noise_and_rows_out_of_range_are_no_mixing():
+    check_rows("float32", nn.Linear(3, 5), ROWS.float())
+    check_rows("random", lambda x: x + torch.rand_like(x), ROWS)
+    check_rows("one row", lambda x: x - x.mean(0), ROWS[:1])
+
+    def guarded(x):
+        if not torch.equal(x, ROWS):
+            raise ValueError("out of range")
+        return x
+
+    check_rows("guarded", guarded, ROWS)

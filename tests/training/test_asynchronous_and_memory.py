@@ -1,0 +1,436 @@
+"""One run divided among processes; here they are in this one, and die at random.
+
+Measurements of the gradient that a row follows: of every row, where the simulator allows it.
+
+Memory of the policy's rollouts: predicted from small ones, against that of the whole.
+
+Learned models end episodes where the task does; where nobody knows, nothing is begun.
+
+RP-DR: windows of real steps, cut into paths of h that end in the critic.
+"""
+
+import re
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+
+import gradlab
+from gradlab.cli import main
+from gradlab.errors import Failure, InputError
+from gradlab.gradients.rollout import rollout
+from gradlab.gradients.starts import as_starts
+from gradlab.runs.training.results import load
+from gradlab.storage.journal import read
+from gradlab.systems import from_function
+from gradlab.systems.system import System, Transition
+from gradlab.tasks import double_integrator
+from gradlab.training import loop
+from gradlab.training.algorithms import ALGORITHMS, find, with_horizons
+from gradlab.training.asynchronous import execution
+from gradlab.training.asynchronous.processes import ROLES
+from gradlab.training.learner import Learner
+from gradlab.training.loop import train
+from gradlab.training.measured import gradient_errors
+from gradlab.training.parts.policy_losses import Term
+from gradlab.training.parts.sources import Newest
+from gradlab.training.parts.targets import Soft
+from gradlab.training.settings import Asynchronous, Settings
+from gradlab.training.state import begin
+from gradlab.verdicts.training.sentences import verdict
+from tests.training.estimated import critics_of, other
+from tests.training.inline_workers import InlinePool
+from tests.training.small_runs import SMALL, numbers, row, same_tables, stopped, task
+from tests.training.test_windows import batch_of, gradient
+
+MANY = Asynchronous(learners=3, actors=2, buffers=2, queue=2, deterministic=True)
+FREE = replace(MANY, deterministic=False)
+
+
+@pytest.fixture
+def trained(tmp_path, monkeypatch):
+    """Train a row in processes of an inline pool."""
+
+    def run(name, choice, pool=None, file="run.h5", **options):
+        monkeypatch.setattr(execution, "pool_of", lambda *_: pool or InlinePool())
+        options = SMALL | {"seeds": 2} | options
+        return train(row(name), task(), tmp_path / file, asynchronous=choice, **options)
+
+    return run
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["mpg-v1", "mpg-v2", "sac", "bptt"])
+def test_one_learner_without_a_queue_is_the_loop_bit_for_bit(tmp_path, trained, name):
+    here = train(row(name), task(), tmp_path / "here.h5", **SMALL, seeds=2)
+    apart = trained(name, Asynchronous(queue=0, deterministic=True))
+    assert torch.equal(numbers(here, 1), numbers(apart, 1))
+    same_tables(here, apart)
+    lags = read(apart).groups["asynchrony"]
+    assert not lags["policy_lag"].values[:, 1:].any() and not lags["critic_lag"].values[:, 1:].any()
+
+
+@pytest.mark.slow
+def test_fifty_deaths_change_no_bit_of_a_run_with_a_fixed_schedule(trained):
+    options = {"iterations": 120, "checkpoint_every": 50, "seeds": 1}
+    pool = InlinePool(seed=3, deaths=0.5, most=50)
+    alive = trained("mpg-v2", MANY, file="alive.h5", **options)
+    dying = trained("mpg-v2", MANY, pool, file="dying.h5", **options)
+    assert pool.died == 50
+    assert {worker.role for worker in pool.workers if worker.died} == set(ROLES)
+    assert torch.equal(numbers(alive), numbers(dying))
+    same_tables(alive, dying)
+    assert read(dying).groups["asynchrony"]["replaced"].values[-1] > 20
+
+
+@pytest.mark.slow
+def test_a_stopped_run_of_many_processes_goes_on_bit_for_bit(trained):
+    whole = trained("mpg-v2", MANY, file="whole.h5")
+    cut = stopped(partial(trained, "mpg-v2", MANY), 50, file="cut.h5")
+    assert torch.equal(numbers(whole), numbers(cut))
+    same_tables(whole, cut)
+
+
+def test_gradients_are_of_the_parameters_so_many_steps_ago_as_their_lag_says(trained, monkeypatch):
+    pool, steps = InlinePool(), []
+    follow = execution.Optimiser._policy_step
+
+    def noted(self, run, job, given):
+        steps.append(run.learner.state()["policy.0"].clone())
+        return follow(self, run, job, given)
+
+    monkeypatch.setattr(execution.Optimiser, "_policy_step", noted)
+    choice = Asynchronous(queue=4, deterministic=True)
+    run = trained("ddpg", choice, pool, checkpoint_every=1000)
+    asked = [
+        networks["policy.0"]
+        for method, networks, asked in (sent for sent in pool.seen if sent[0] == "gradient")
+        if asked.role == "policy"
+    ]
+    lag = [
+        next(k for k in range(t + 1) if np.array_equal(steps[t - k].numpy(), asked[t]))
+        for t in range(len(steps))
+    ]
+    counted = read(run).groups["asynchrony"]["policy_lag"].values.sum(axis=0)
+    assert np.array_equal(counted[: max(lag) + 1], np.bincount(lag))
+    # Of the four gradients that wait before it, two are the policy's.
+    assert set(lag[10:]) == {2} and counted.sum() == len(steps) == 60
+
+
+@pytest.mark.slow
+def test_in_order_of_arrival_no_transition_is_lost_and_the_ratio_of_updates_is_kept(trained):
+    pool = InlinePool(seed=1, deaths=0.05)
+    run = trained("td3", FREE, pool)
+    table = read(run).groups
+    assert table["updates"]["iteration"].values[-1] == 60
+    assert table["evaluations"]["transitions"].values.tolist() == [0, 64 + 4 * 14, 64 + 4 * 29]
+    lags, counts = table["asynchrony"], np.arange(11)
+    applied = {role: lags[f"{role}_lag"].values.sum() for role in ("critic", "policy")}
+    assert lags["learner_gradients"].values.sum() == sum(applied.values())
+    assert abs(applied["critic"] - 60) <= 3 and abs(applied["policy"] - 30) <= 3
+    assert counts @ lags["policy_lag"].values.sum(axis=0) > 0
+    assert lags["actor_steps"].values.sum() * 4 == 64 + 4 * 29
+    # What buffers hold is what actors have sent, each transition once.
+    held = [w.held._object for w in pool.workers if w.role == "buffer" and w.held]
+    stores = [each._replay for each in held if each]
+    rows = torch.cat([store.rows[0, : store.added] for store in stores])
+    assert len(stores) == 2
+    assert len(rows.unique(dim=0)) == len(rows) > 100
+
+
+def test_a_worker_that_dies_of_every_call_ends_the_run_with_its_name(trained):
+    with pytest.raises(Failure, match=r"actor 0 died 5 times of one call.*resume=True"):
+        trained("td3", FREE, InlinePool(deaths=1.0))
+
+
+MIXTURES = {"mpg-v1", "mpg-v2", "mpg-general"}
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_every_row_has_a_table_of_its_gradient_where_it_is_asked_for(name):
+    algorithm, settings = find(name), Settings(gradient_every=5)
+    gradient_errors.check(algorithm, settings, double_integrator())
+    assert gradient_errors.measured(algorithm, settings)
+    table = gradient_errors.table(algorithm, (0,))
+    assert tuple(table.scales["horizon"]) == gradient_errors.horizons(algorithm)
+    assert ("bias2_tail" in table.columns) == (name not in MIXTURES)
+    assert ("gradient_law" in gradient_errors.described(algorithm, settings)) == (
+        name not in MIXTURES
+    )
+
+
+MEASURED = SMALL | {"iterations": 40, "gradient_every": 20, "gradient_starts": 8}
+
+
+def endless():
+    """The world of the small runs, in which no episode ends before its last step."""
+    world = task()
+    simulator = gradlab.systems.from_function(
+        lambda s, a, xi: (0.5 * s + 0.1 * a[:, :1] + 0.1 * xi, -(s**2).sum(1)),
+        state_dim=3, action_dim=2, noise_dim=3,
+    )  # fmt: skip
+    return replace(world, simulator=simulator, prior=simulator)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["maac", "svg-inf"])
+def test_measuring_changes_no_bit_and_a_stopped_run_measures_the_same(tmp_path, name):
+    algorithm, world = row(name), endless()
+    if algorithm.source.steps:
+        algorithm = replace(algorithm, source=Newest(4))
+    whole = train(algorithm, world, tmp_path / "a.h5", **MEASURED)
+    plain = train(algorithm, world, tmp_path / "b.h5", **MEASURED | {"gradient_every": 0})
+    cut = stopped(partial(train, algorithm, world, tmp_path / "c.h5"), 30, **MEASURED)
+    assert torch.equal(numbers(whole), numbers(plain))
+    same_tables(whole, plain)
+    first, second = (read(path).groups["gradients"] for path in (whole, cut))
+    assert first["iteration"].values.tolist() == [20, 40]
+    for column in (name for name in first if name != "seconds"):
+        np.testing.assert_array_equal(first[column].values, second[column].values, column)
+    for text, [status] in zip(first["truth_reason"].values, first["truth"].values, strict=True):
+        assert (str(text) == "") == (status >= 2)  # cut, or converged
+    assert np.isfinite(first["bias2"].values).all() and (first["seconds"].values > 0).all()
+    [sentence] = [each for each in verdict(load(whole)) if each.about == "gradient"]
+    told = {each.about for each in verdict(load(whole))}
+    assert {"gradient", "gradient cost"} <= told
+    law = "states of its batches" if name == "maac" else "newest paths"
+    assert law in sentence.text and "starts of the task" not in sentence.text
+
+
+def test_the_reason_of_a_missing_truth_is_in_the_record_and_in_the_verdict(tmp_path):
+    # In this world most episodes end within a few steps: too few paths are whole.
+    options = MEASURED | {"iterations": 20, "evaluate_every": 20, "checkpoint_every": 20}
+    path = train(row("svg-inf"), task(), tmp_path / "run.h5", **options)
+    [reason] = read(path).groups["gradients"]["truth_reason"].values
+    assert "within one episode, 4 are needed" in reason
+    assert any(str(reason) in each.text for each in verdict(load(path)))
+
+
+def run_of(name, horizon, batch, **changes):
+    wide = replace(row(name), hidden=(16, 16), **changes)
+    wide = replace(with_horizons(wide, (horizon,)), batch=batch)
+    return begin(replace(wide, batch=wide.rows(4)), task(), Settings(**SMALL, seeds=2))
+
+
+@pytest.mark.parametrize(
+    ("name", "horizon", "batch"),
+    [("rp-dp-sn", 7, 60), ("maac", 1, 60), ("ddppo", 4, 60), ("bptt", 12, 50), ("rp-dr", 5, 60)],
+)
+def test_what_is_predicted_is_what_the_whole_rollout_keeps_and_draws(name, horizon, batch):
+    run = run_of(name, horizon, batch)
+    # Of the run itself, by a count of its own.
+    kept = {}
+
+    def keep(tensor):
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage()
+        return tensor
+
+    learner = run.learner
+    if run.dynamics is not None:
+        learner.model = run.dynamics.rollout()
+    rows = loop._batch(run, run.algorithm.batch)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        loss, steps = learner.policy_loss(0, rows, learner.weights(0), learner.draws)
+    assert steps == horizon and loss.isfinite().all()
+    drawn = [block.untyped_storage() for _, block in learner.draws._blocks.values()]
+    blocks = [storage.nbytes() for storage in drawn]
+    kept |= {storage.data_ptr(): storage for storage in drawn}
+    # Numbers are drawn in float64 for each seed, then put together: twice the largest, for a while.
+    whole = sum(storage.nbytes() for storage in kept.values()) + 2 * max(blocks)
+    assert loop.predicted(run) == pytest.approx(whole, rel=0.02)
+
+
+def test_a_horizon_beyond_memory_is_refused_before_anything_is_written(tmp_path, capsys):
+    path, long = tmp_path / "run.h5", with_horizons(row("rp-dp"), (10_000_000,))
+    path.write_bytes(b"an earlier run")
+    message = r"rollouts of 10000000 steps take about .* GB at their peak, but the machine has"
+    with pytest.raises(InputError, match=message) as refused:
+        train(long, task(), path, **SMALL, overwrite=True)
+    assert "\n" not in str(refused.value) and path.read_bytes() == b"an earlier run"
+    command = ["train", "rp-dp", "double_integrator", "--horizons", "100000000", "--output"]
+    assert main([*command, str(tmp_path / "other.h5")]) == 2
+    assert "lower the horizon" in capsys.readouterr().err
+    assert not (tmp_path / "other.h5").exists()
+
+
+def test_the_peak_is_noted_before_training_where_there_is_a_rollout(tmp_path):
+    notes = []
+    train(row("rp-dp"), task(), tmp_path / "a.h5", **(SMALL | {"iterations": 1}), note=notes.append)
+    train(row("td3"), task(), tmp_path / "b.h5", **(SMALL | {"iterations": 1}), note=notes.append)
+    (line,) = notes
+    assert re.fullmatch(r"policy rollouts of 3 steps take about [\d.]+ MB at their peak", line)
+
+
+MASKED = SMALL | {"termination": "mask"}
+MESSAGE = "termination is 'mask', but push has no termination function for a learned model: give"
+
+
+def alive(state):
+    return state[:, 0].abs() < 2.5
+
+
+@pytest.mark.parametrize("name", ["rp-dp", "ddppo", "mbpo"])
+def test_a_task_without_a_termination_function_is_refused_and_nothing_overwritten(tmp_path, name):
+    path = tmp_path / "run.h5"
+    path.write_bytes(b"an earlier run")
+    with pytest.raises(InputError, match=MESSAGE) as refused:
+        train(row(name), task(), path, **MASKED, overwrite=True)
+    assert "\n" not in str(refused.value) and path.read_bytes() == b"an earlier run"
+    # The prior ends its own rollouts, and what is ignored needs no end.
+    chosen = replace(row("rp-dp"), model=None)
+    train(chosen, task(), tmp_path / "prior.h5", **(MASKED | {"iterations": 1}))
+    known = replace(task(), alive=alive)
+    train(row(name), known, tmp_path / "known.h5", **(MASKED | {"iterations": 1}))
+
+
+@dataclass(frozen=True)
+class Opaque:
+    """A simulator that does not show where its episodes end."""
+
+    inner: System
+    differentiable = True
+
+    def __getattr__(self, name):
+        if name == "alive":
+            raise AttributeError(name)
+        return getattr(self.inner, name)
+
+    def step(self, state, action, noise=None) -> Transition:
+        return self.inner.step(state, action, noise)
+
+
+def test_a_simulator_that_ends_an_episode_unannounced_is_refused_before_a_model_is_fitted(tmp_path):
+    world = Opaque(task().simulator)
+    hidden = replace(task(), simulator=world, prior=None)
+    with pytest.raises(InputError, match=MESSAGE):
+        train(row("rp-dp"), hidden, tmp_path / "run.h5", **MASKED)
+
+    def never(state):
+        return torch.ones(len(state), dtype=torch.bool)
+
+    endless = Opaque(replace(task().simulator, alive=never))
+    endless = replace(hidden, simulator=endless)
+    train(row("rp-dp"), endless, tmp_path / "endless.h5", **(MASKED | {"iterations": 1}))
+
+
+AGENTS, ALPHA = 5, 0.2
+
+
+class Drawn:
+    """The noise of the last actions; that of the model deals members, of which there are none."""
+
+    def __init__(self, noise):
+        self.noise = noise
+
+    def normal(self, name, iteration, shape):
+        if name == "model noise":
+            return torch.full((2, *shape), torch.nan)
+        assert name == "last actions" and self.noise.shape[1:] == shape
+        return self.noise
+
+
+def learner_of(horizon, windows, alpha, termination="ignore"):
+    model = from_function(other, state_dim=3, action_dim=2, noise_dim=3)
+    chosen = replace(
+        row("rp-dr"), terms=(Term(horizon, "all"),), source=Newest(horizon * windows),
+        activation="tanh", model=None, target=Soft(alpha),
+    )  # fmt: skip
+    settings = Settings(precision="float64", seeds=2, termination=termination, agents=AGENTS)
+    return Learner(chosen, replace(task(), prior=model), settings)
+
+
+def path_of(learner, seed, steps, number):
+    """Paths of the simulator by the policy of one seed."""
+    policy = learner.policy_of(seed).double()
+    generator = torch.Generator().manual_seed(number)
+    starts = as_starts(torch.randn(AGENTS, 3, generator=generator, dtype=torch.float64), 3)
+    return policy, rollout(learner.task.simulator, policy, starts, steps, seed=number)
+
+
+def estimated(learner, seed, policy, path, number):
+    """By the estimator, from real states with the model's Jacobians."""
+    tail = gradlab.Tail(path.horizon, critics_of(learner, seed), learner.task.discount)
+    alpha = learner.algorithm.target.temperature
+    estimator = gradlab.Estimator(
+        learner.task.simulator, learner.task.prior, "all", tail, entropy=alpha
+    )
+    return estimator.mean_gradient(policy, path.states[0], seed=number)
+
+
+def noise_of(made, horizon):
+    """Of the last actions, at the step of its path in which each one is drawn."""
+    return torch.stack(
+        [
+            torch.stack([paths[k].policy_noise[horizon] for k in range(len(paths))])
+            .flatten(0, 1)
+            .expand(horizon, -1, -1)
+            for paths in made
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    ("horizon", "windows", "alpha"), [(3, 1, 0.0), (3, 2, ALPHA), (1, 3, 0.0), (5, 1, ALPHA)]
+)
+def test_the_gradient_is_that_of_the_estimator_on_real_states_to_the_critic(
+    horizon, windows, alpha
+):
+    learner = learner_of(horizon, windows, alpha)
+    made = [[path_of(learner, seed, horizon, 7 + k) for k in range(windows)] for seed in range(2)]
+    paths = [[path for _, path in pieces] for pieces in made]
+    batch = batch_of(paths)
+    learner.draws = Drawn(noise_of(paths, horizon))
+    for seed in range(2):
+        wanted = sum(
+            estimated(learner, seed, policy, path, 7 + k)
+            for k, (policy, path) in enumerate(made[seed])
+        )
+        torch.testing.assert_close(
+            gradient(learner, batch, seed), wanted / windows, rtol=1e-9, atol=1e-11
+        )
+
+
+def test_paths_of_one_episode_are_cut_where_the_window_has_them():
+    # One path of 4 steps as two of 2: no derivative crosses, whatever joins the states.
+    learner = learner_of(2, 2, 0.0)
+    paths = [[path_of(learner, seed, 4, 7)[1]] for seed in range(2)]
+    batch = batch_of(paths)
+    learner.draws = Drawn(
+        torch.stack([torch.cat([p.policy_noise[2], p.policy_noise[4]]) for (p,) in paths])[:, None]
+        .expand(-1, 2, -1, -1)
+    )  # fmt: skip
+    shifted = batch.next_state.clone()
+    whole = gradient(learner, batch, 0)
+    shifted[:, AGENTS : 2 * AGENTS] += (
+        1e-9  # what the second step led to is not where the third began
+    )
+    torch.testing.assert_close(gradient(learner, replace(batch, next_state=shifted), 0), whole)
+
+
+@pytest.mark.parametrize("termination", ["ignore", "mask"])
+def test_an_episode_that_ends_is_valued_there_but_for_a_masked_terminal_state(termination):
+    learner = learner_of(3, 1, 0.0, termination)
+    made = [[path_of(learner, seed, n, 7 + n) for n in (1, 2)] for seed in range(2)]
+    paths = [[path for _, path in pieces] for pieces in made]
+    batch = batch_of(paths)
+    ended = batch.terminated.clone()
+    ended[:, :AGENTS] = 1.0
+    batch = replace(batch, terminated=ended)
+    noise = torch.stack([torch.stack([a.policy_noise[1], b.policy_noise[1], b.policy_noise[2]])
+                         for a, b in paths])  # fmt: skip
+    learner.draws = Drawn(noise)
+    for seed in range(2):
+        first, second = (
+            estimated(learner, seed, policy, path, 7 + n)
+            for n, (policy, path) in zip((1, 2), made[seed], strict=True)
+        )
+        if termination == "mask":
+            policy, path = made[seed][0]
+            tail = gradlab.Tail(1, None, learner.task.discount)
+            alone = gradlab.Estimator(learner.task.simulator, learner.task.prior, "all", tail)
+            first = alone.mean_gradient(policy, path.states[0], seed=8)
+        torch.testing.assert_close(
+            gradient(learner, batch, seed), (first + second) / 2, rtol=1e-9, atol=1e-11
+        )
