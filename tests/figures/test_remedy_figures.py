@@ -66,7 +66,7 @@ def test_a_ratio_that_is_not_known_or_beyond_the_axis_is_said():
     assert "not clearly above 0" in texts(figures.remedy_effects(lost))
     assert "not clearly above 0" not in texts(figures.remedy_effects(TABLE))
     lost["ratio"] = np.nan
-    assert "not known to be above 0" in texts(figures.remedy_effects(lost))
+    assert "no error is shown to be above 0" in texts(figures.remedy_effects(lost))
     far = TABLE.copy()
     far.loc[far["arm"] == "dd", ["ratio", "ratio_low", "ratio_high"]] = (1.0, 1e-9, 1e9)
     ax = figures.remedy_effects(far)

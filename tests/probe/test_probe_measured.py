@@ -125,6 +125,7 @@ def rung(worlds: Sequence[Task], critic: nn.Module) -> set[str]:
         measurements.subject = lambda seed, task=world: (Question(task, critic, 0), net)
         optimizer.step()
     assert not probe.off and probe._updates.measurements is not None
+    probe.close()
     return {each.kind for each in probe.alarms}
 
 

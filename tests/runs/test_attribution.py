@@ -213,7 +213,7 @@ def test_what_cannot_be_attributed_is_said():
     assert "first actions only" in attribution.skipped["all"]
     assert "all of its squared bias is the critic's" in attribution.skipped["own"]
     assert not attribution.bias and {s.estimator for s in attribution.variance} == {"all", "own"}
-    assert any("Not attributed: all" in s.text for s in sentences(attribution, profile))
+    assert any("Not attributed: simulator, BPTT" in s.text for s in sentences(attribution, profile))
     with pytest.raises(InputError, match=r"attribute is \[7\], expected 1 to 8 horizons"):
         measured(task(None), attribute=(7,))
     with pytest.raises(InputError, match=r"attribute is a PosixPath, expected 1 to 8 horizons"):

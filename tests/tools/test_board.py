@@ -131,7 +131,9 @@ def test_shares_are_of_the_best_of_a_group_and_lost_branches_are_said(tmp_path: 
     assert table["lasts"].to_dict() == {"good": 5.0, "half": 5.0, "lost": 1.0, "harm": 0.0}
     assert table.loc["good", "kept"] == pytest.approx(4 / 6)
     assert not np.isfinite(table.loc["lost", "kept"])
-    assert screen(load(tmp_path)).headline.startswith("half ends highest in 1 of 1 stages")
+    assert screen(load(tmp_path)).headline.startswith(
+        "Follow half first: it ends highest in 1 of 1"
+    )
     body = page(load(tmp_path)).sections[0].body
     assert "lost" in body and "nan" not in body.lower().replace('data-v="nan"', "")
 
@@ -143,5 +145,7 @@ def test_a_board_on_which_nothing_raises_the_return_has_a_page(folder: Path):
     builder = compute.Builder(str(folder), str(Path.cwd()))
     builder.build(Group("line", "only", 0), ("backwards",))
     board = load(folder)
-    assert screen(board).headline.startswith("Keep the policy: no estimator's updates raise")
+    assert screen(board).headline.startswith(
+        "Keep the policy: no estimator raises the return in one group."
+    )
     page(board)

@@ -94,17 +94,20 @@ def screen(board: Board) -> Screen:
     """Which estimator leads most often, and whether its first update tells."""
     table = board.table()
     if table.empty or not table["seeds"].any():
-        return Screen("No cell is computed yet.", "choose", "`gradlab board` computes them", ())
+        text = f"Compute the cells first: gradlab board {board.folder}."
+        return Screen(text, "choose", "no cell is known", ())
     there = table[table["kept"].notna()]
     if there.empty:
-        text = f"Keep the policy: no estimator's updates raise the return in {len(table)} cells."
+        groups = len({cell.group for cell in board.cells})
+        where = "one group" if groups == 1 else f"{groups} groups"
+        text = f"Keep the policy: no estimator raises the return in {where}."
         return Screen(text, "choose", "medians over seeds, which predict no other task yet", ())
     places = there.groupby(["task", "stage"])
     ends = there.loc[places["kept"].idxmax(), "estimator"].value_counts()
     begins = there.loc[places["gain"].idxmax(), "estimator"].value_counts()
     name, count = str(ends.index[0]), int(ends.iloc[0])
     text = (
-        f"{name} ends highest in {count} of {len(places)} stages; "
+        f"Follow {name} first: it ends highest in {count} of {len(places)} stages. "
         f"{begins.index[0]} has the best first update in {int(begins.iloc[0])}."
     )
     wall = sum(cell.wall for cell in board.cells)
