@@ -10,7 +10,6 @@ import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from textwrap import wrap
 from typing import Literal
 
 import matplotlib.pyplot as plt
@@ -151,7 +150,7 @@ def new_axes() -> Axes:
 
 def dress(ax: Axes, title: str, ylabel: str, notes: Sequence[str] = ()) -> Axes:
     """Everything around the curves. Notes stand above the plot, the legend below it."""
-    notes = [line for note in notes for line in wrap(note, _NOTE)]
+    notes = [line for note in notes for line in textwrap.wrap(note, _NOTE)]
     pad = 8 + 13 * len(notes)
     ax.set_title(title, loc="left", pad=pad, fontsize=11, color=INK, fontweight="bold")
     for row, note in enumerate(reversed(notes)):

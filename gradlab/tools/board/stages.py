@@ -1,15 +1,20 @@
-"""Policies at the stages of a training through the simulator, for the files of a board's tasks."""
+"""Policies at the stages of a training, through the simulator or by SAC, for the files of a board's
+tasks."""
 
 from __future__ import annotations
 
 import copy
+import tempfile
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 from torch import nn
 
 import gradlab
 from gradlab.data.noise import child, stream
+from gradlab.networks import checkpoint
+from gradlab.networks.interface import double_copy
 from gradlab.networks.mlp import Policy
 from gradlab.tasks import Task
 
@@ -63,3 +68,25 @@ def train_stages(
         if update + 1 in stages:
             kept[stages[update + 1]] = copy.deepcopy(policy)
     return kept
+
+
+def sac_stage(
+    env_id: str, updates: Mapping[str, int], stage: str, seed: int
+) -> tuple[Task, nn.Module, nn.Module]:
+    """A MuJoCo task with SAC's policy and critic after the updates of a stage, float64.
+
+    The run that made them lies in the machine's temporary folder, so that it trains once.
+
+    Args:
+        updates: of each stage, as checkpoints of a training of the last one's length keep them.
+    """
+    task = gradlab.tasks.mujoco(env_id)
+    run = Path(tempfile.gettempdir()) / "gradlab-board" / f"{env_id}-{seed}.h5"
+    kept = run.with_name(f"{run.stem}-checkpoints") / f"{updates[stage]:06d}"
+    files = [kept / f"seed{seed}-{kind}.safetensors" for kind in ("policy", "critic")]
+    if not all(file.exists() for file in files):
+        run.parent.mkdir(parents=True, exist_ok=True)
+        last = max(updates.values())
+        gradlab.train("sac", task, run, overwrite=True, first_seed=seed, iterations=last)
+    policy, critic = (double_copy("policy", checkpoint.load(file)) for file in files)
+    return task, policy, critic
