@@ -22,11 +22,12 @@ from torch import nn
 from analyses.early_late.samples import (
     BATCH,
     HORIZON,
-    KEPT,
+    LENGTH,
     RAMPS,
     TASKS,
     Place,
     Samples,
+    file,
     load,
     places,
     policy_at,
@@ -48,12 +49,13 @@ def table(
     tasks: Sequence[str] = TASKS,
     seeds: int | None = None,
     laws: Sequence[str] = ("visited", "starts"),
+    length: int = LENGTH,
 ) -> pd.DataFrame:
     """All places of these laws that have been measured, of the first `seeds` seeds."""
     found = [
-        errors(load(KEPT / place.name), policy_at(place, checkpoints))
-        for place, _ in places()
-        if (KEPT / place.name).exists()
+        errors(load(file(place, length)), policy_at(place, checkpoints))
+        for place, _ in places(length)
+        if file(place, length).exists()
         and place.task in tasks
         and place.law in laws
         and (seeds is None or place.seed < seeds)

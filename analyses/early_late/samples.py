@@ -6,7 +6,7 @@
 A gradient in θ is J(s)ᵀ x, so that the states, x and the policy's file give back every inner
 product, and with it every bias, variance and mixture, without measuring again (`products`).
 
-    python -m analyses.early_late.samples [--small] [--checkpoints FOLDER]      into runs/early-late
+    python -m analyses.early_late.samples [--small] [--checkpoints FOLDER] [--length ITERATIONS]
 
 Starts: "visited", the states that training kept of its replay, where MPG takes its gradients
 (eq. 9); "starts", the task's own law; "return", the discounted visitation ν of the checkpoint's
@@ -50,8 +50,8 @@ from gradlab.truth.truth import matched_truth
 CHECKPOINTS = Path("reports/mpg-table-1/runs")
 KEPT = Path("runs/early-late")
 TASKS = ("path_tracking", "inverted_pendulum")
-SHARES = (0.0, 0.05, 0.1, 0.25, 0.5, 1.0)
-ITERATIONS = tuple(round(20_000 * share) for share in SHARES)
+SHARES = (0.0, 0.05, 0.1, 0.25, 0.5, 1.0)  # of a run's length
+LENGTH = 20_000  # iterations of the runs in CHECKPOINTS
 RAMPS = {"path_tracking": 9000, "inverted_pendulum": 4000}  # T of MPG's weights (Table VI)
 HORIZON, BATCH = 25, 256
 SEEDS = 5
@@ -247,22 +247,32 @@ def products(
     ]
 
 
-def places() -> Iterator[tuple[Place, int]]:
+def file(place: Place, length: int) -> Path:
+    """Of the samples at a place of runs of so many iterations."""
+    return KEPT / str(length) / place.name
+
+
+def places(length: int = LENGTH) -> Iterator[tuple[Place, int]]:
     """Every place and its number of starts; the full seed first."""
+    iterations = [round(length * share) for share in SHARES]
     for law, n in FULL.items():
-        for iteration in ITERATIONS:
+        for iteration in iterations:
             for task in TASKS:
                 tailed = task == "path_tracking" and iteration == 0 and law != RETURN
                 if law != "starts" or iteration > 0:
                     yield Place(task, iteration, 0, law), MANY if tailed else n
     for seed in range(1, SEEDS):
-        for iteration in ITERATIONS:
+        for iteration in iterations:
             for task in TASKS:
-                yield Place(task, iteration, seed, "visited"), FEW
+                tailed = task == "path_tracking" and iteration == 0
+                yield Place(task, iteration, seed, "visited"), MANY if tailed else FEW
 
 
 def main(
-    small: bool = False, checkpoints: Path = CHECKPOINTS, laws: Sequence[str] = tuple(FULL)
+    small: bool = False,
+    checkpoints: Path = CHECKPOINTS,
+    laws: Sequence[str] = tuple(FULL),
+    length: int = LENGTH,
 ) -> None:
     """Measure what is missing.
 
@@ -270,21 +280,23 @@ def main(
         small: few starts of the first checkpoint alone, written nowhere.
         checkpoints: folder of the runs of `analyses.mpg_table_1 train`.
         laws: visited, starts, return.
+        length: iterations of those runs.
     """
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     if small:
         print(measured(Place(TASKS[0], 0, 0, "visited"), 8, checkpoints, 3).about["reason"])
         return
-    for place, n in places():
-        if place.law not in laws or (KEPT / place.name).exists():
+    for place, n in places(length):
+        path = file(place, length)
+        if place.law not in laws or path.exists():
             continue
         if not place.file("critic", checkpoints).exists():
             print(f"{place.name}: no checkpoint yet")
             continue
         begun = time.monotonic()
         samples = measured(place, n, checkpoints)
-        KEPT.mkdir(parents=True, exist_ok=True)
-        save(samples, KEPT / place.name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save(samples, path)
         print(f"{place.name}: {time.monotonic() - begun:.0f} s, {samples.about['reason']}")
 
 

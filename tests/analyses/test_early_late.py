@@ -102,10 +102,13 @@ def test_a_cut_truth_has_rows_of_its_own(policy, samples):
     assert found["visited", "model", 25, "bias2"] > 0.1
 
 
+ITERATIONS = (0, 1000, 2000, 5000, 10_000, 20_000)
+
+
 def ratios_at(ratios, half=0.05):
     """Rows of `errors.table` with |bias(25)|/|bias(0)| given at every checkpoint."""
     rows = []
-    for iteration, ratio in zip(early_late.ITERATIONS, ratios, strict=True):
+    for iteration, ratio in zip(ITERATIONS, ratios, strict=True):
         cell = {"task": "path_tracking", "iteration": iteration, "law": "visited",
                 "estimator": "model"}  # fmt: skip
         for seed in range(2):
@@ -142,6 +145,16 @@ def test_other_laws_have_a_claim_of_their_own():
     assert (visited.claim, visited.holds) == ("EARLY-LATE", True)
     assert (back.claim, back.holds) == ("EARLY-LATE-RETURN", False)
     assert "return, 0: above 1" in visited.sentence and "visited, 0: below 1" in back.sentence
+
+
+def test_what_is_measured_anew_replaces_its_places_alone():
+    before, anew = ratios_at((2.0, 0.6, 0.7, 0.8, 1.5, 3.0)), ratios_at((0.5, 1, 1, 1, 1, 1))
+    first = anew[(anew.iteration == 0) & (anew.seed == 1)]
+    both = early_late.replaced(before, first)
+    ratios = both[(both.quantity == "bias_ratio") & (both.horizon == 25)]
+    found = ratios.set_index(["iteration", "seed"])["value"]
+    assert len(both) == len(before)
+    assert (found[0, 0], found[0, 1], found[1000, 1]) == (2.0, 0.5, 0.6)
 
 
 def test_the_crossing_is_interpolated_in_the_logarithm():
