@@ -25,7 +25,7 @@ where they were made.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -156,6 +156,7 @@ def judged(claim: Claim, folder: Path) -> Verdict | None:
         return None
     runs = {arm: load(path_of(arm, folder)) for arm in _arms(contrasts)}
     span = spread(list(runs.values()))
+    runs = {arm: together(arm, run, folder) for arm, run in runs.items()}
     rows = pd.DataFrame([_row(contrast, runs, span) for contrast in contrasts])
     occurs = not premise or float(rows["value"].iloc[-1]) < -NEAR * span
     if not occurs:
@@ -167,6 +168,19 @@ def judged(claim: Claim, folder: Path) -> Verdict | None:
         occurs and met(rows),
         f"{sentence}. Range of returns {span:.3g}.{unmet}", numbers_of(rows, range=span), rows,
     )  # fmt: skip
+
+
+def together(arm: Arm, run: Training, folder: Path) -> Training:
+    """The run with its further seeds, once they are all there."""
+    if not finished(arm, folder, more=True):
+        return run
+    more = load(path_of(arm, folder, more=True))
+    return replace(
+        run,
+        seeds=np.concatenate([run.seeds, more.seeds]),
+        returns=np.concatenate([run.returns, more.returns], axis=1),
+        gradients={},
+    )
 
 
 def _arms(contrasts: Sequence[Contrast]) -> list[Arm]:
@@ -201,7 +215,11 @@ def planned(folder: Path) -> Verdict | None:
         arm = Arm("maac", world)
         if not finished(arm, folder):
             return None
-        gain = read(path_of(arm, folder)).groups["evaluations"]["planned_gain_mean"].values[-1]
+        gain = np.concatenate([
+            read(path_of(arm, folder, more)).groups["evaluations"]["planned_gain_mean"].values[-1]
+            for more in (False, True)
+            if finished(arm, folder, more)
+        ])  # fmt: skip
         mean = Estimate(float(gain.mean()), (gain.sum() - gain) / (len(gain) - 1))
         bounds = difference(mean, Estimate(0.0, np.zeros(len(gain))))
         lines.append({
