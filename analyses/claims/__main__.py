@@ -345,16 +345,6 @@ CLAIMS = (
 )  # fmt: skip
 
 
-def number(part: Part) -> str:
-    """0.52 [0.35, 0.65]; without an error the value alone."""
-    value = f"{part.value:.3g}" if isfinite(part.value) else "lost"
-    if part.low == part.high:
-        return value
-    if not (isfinite(part.low) and isfinite(part.high)):
-        return f"{value} [no interval]"
-    return f"{value} [{part.low:.3g}, {part.high:.3g}]"
-
-
 def decided_by(claim: Claim) -> str:
     """The part that the outcome rests on, with what was asked, and how many are like it."""
     if claim.id in PREMISES:
@@ -372,18 +362,14 @@ def decided_by(claim: Claim) -> str:
     counts = ", ".join(
         f"{states[state]} {state}" for state in ("met", "missed", "undecided") if states[state]
     )
-    text = f"{one.label}: {number(one)} (asked: {asked(one)}); {counts}"
+    text = f"{one.label}: {one.shown} (asked: {one.asked}); {counts}"
     if claim.outcome == "direction shown, size not":
         unmet = [part for part in sizes if part.state != "met"]
         text += (
-            f"; our size, {asked(unmet[0])}, is not shown in {len(unmet)} of {len(sizes)}: "
+            f"; our size, {unmet[0].asked}, is not shown in {len(unmet)} of {len(sizes)}: "
             f"{unmet[0].label}"
         )
     return text
-
-
-def asked(part: Part) -> str:
-    return f"{'≥' if part.side == 'above' else '≤'} {part.threshold:g}"
 
 
 def still_open(claim: Claim) -> str:
@@ -395,7 +381,7 @@ def still_open(claim: Claim) -> str:
     part, more = settling
     if claim.outcome == "undecided":
         verb = "refute" if part.wrong else "decide"
-        return f"{enough(claim, more)} would {verb} it, by {part.label} {number(part)}"
+        return f"{enough(claim, more)} would {verb} it, by {part.label} {part.shown}"
     return "; ".join(wants(claim, parts))
 
 
@@ -409,7 +395,7 @@ def wants(claim: Claim, parts: list[Part]) -> Iterator[str]:
     undecided.sort(key=lambda each: inf if each[1] is None else each[1])
     for part, more in undecided[:3]:
         wanted = f" wants {enough(claim, more)}" if isfinite(part.high - part.low) else ""
-        yield f"{part.label} {number(part)}{wanted}"
+        yield f"{part.label} {part.shown}{wanted}"
     if len(undecided) > 3:
         others = "another" if len(undecided) == 4 else f"{len(undecided) - 3} others up to"
         yield f"{others} {enough(claim, undecided[-1][1])}"
@@ -423,7 +409,7 @@ def at_equal_time(claim: Claim) -> str:
     """The outcome where both sides are given the same time; "–" where it is not told apart."""
     parts = [part for part in claim.parts() if part.of == "time"]
     one = worst(parts, "time")
-    return "–" if one is None else f"{outcome(parts, 'time')}: {one.label} {number(one)}"
+    return "–" if one is None else f"{outcome(parts, 'time')}: {one.label} {one.shown}"
 
 
 def rows(claims: tuple[Claim, ...] = CLAIMS) -> pd.DataFrame:

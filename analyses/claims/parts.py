@@ -335,7 +335,7 @@ BY_NUMBERS: Mapping[str, Callable[[Numbers], Iterable[Part]]] = {
     "LEMMA-NOISE": lemma_noise,
     "TIME-H": time_h,
     "LEMMA-A1": lambda of: (
-        exact(name.replace("_", ", "), of[name], "below", 0)
+        exact(name.replace("_", ", ", 1).replace("_", " "), of[name], "below", 0)
         for name in ("violations", "violations_total_variation")
     ),
     "MONOTONE": lambda of: [

@@ -60,6 +60,20 @@ class Part:
     of: Of = "sentence"
 
     @property
+    def shown(self) -> str:
+        """0.52 [0.35, 0.65]; without an error the value alone."""
+        value = f"{self.value:.3g}" if isfinite(self.value) else "lost"
+        if self.low == self.high:
+            return value
+        if not (isfinite(self.low) and isfinite(self.high)):
+            return f"{value} [no interval]"
+        return f"{value} [{self.low:.3g}, {self.high:.3g}]"
+
+    @property
+    def asked(self) -> str:
+        return f"{'≥' if self.side == 'above' else '≤'} {self.threshold:g}"
+
+    @property
     def wrong(self) -> bool:
         """Its estimate lies on the side that refutes."""
         gap = self.value - self.threshold

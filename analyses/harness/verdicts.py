@@ -9,6 +9,7 @@ import json
 import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from analyses.claims.parts import PARTS, PREMISES, parts_of
-from analyses.harness.criteria import VERDICTS, Outcome, outcome, read_verdicts
+from analyses.harness.criteria import VERDICTS, Outcome, Part, outcome, read_verdicts
 from gradlab.provenance import environment
 
 FOLDER = Path("reports/identities")
@@ -40,6 +41,18 @@ FIRST, TITLE = "## What to do\n", "## Verdicts\n"
 TABLE = """
 | claim | paper | outcome | command, commit |
 |---|---|---|---|
+"""
+# Below the table, for each claim.
+NUMBERS = """
+| number | value [95%] | asked | |
+|---|---|---|---|"""
+MOST = 16  # numbers that one table has
+OURS = {"size": " (size, ours)", "time": " (equal time, ours)"}
+FOLDED = """<details><summary>Every number in words</summary>
+
+{text}
+
+</details>
 """
 
 
@@ -155,10 +168,27 @@ def main(output: Path = FOLDER) -> None:
 
 
 def listed(verdicts: Sequence[Mapping[str, object]], folder: Path) -> str:
-    """A table of the verdicts saved in a folder, and a paragraph for each with its numbers."""
+    """A table of the verdicts saved in a folder, and what each was decided by."""
     rows = (row(made, folder) for made in verdicts)
-    paragraphs = (f"\n**{made['claim']}.** {made['sentence']}\n" for made in verdicts)
-    return TABLE + "".join((*rows, *paragraphs))
+    return TABLE + "".join((*rows, *(decided(made, folder) for made in verdicts)))
+
+
+def decided(made: Mapping[str, object], folder: Path) -> str:
+    """What was asked, the numbers that decide, one a line, and every other folded."""
+    parts = [part for part in parts_at(made, folder) if part.of != "beside"]
+    order = ("missed", "undecided", "met")
+    parts = sorted(parts, key=lambda part: (part.of != "sentence", order.index(part.state)))
+    lines = [
+        f"| {part.label}{OURS.get(part.of, '')} | {part.shown} | {part.asked} | {part.state} |"
+        for part in parts[:MOST]
+    ]
+    if len(parts) > MOST:
+        left = Counter(part.state for part in parts[MOST:])
+        more = ", ".join(f"{left[state]} {state}" for state in order if left[state])
+        lines.append(f"| {len(parts) - MOST} more | | | {more} |")
+    table = "\n".join((NUMBERS, *lines, "")) if lines else ""
+    title = f"**{made['claim']}: {word(made, folder)}.** Asked: {made['criterion']}."
+    return f"\n{title}\n{table}\n{FOLDED.format(text=made['sentence'])}"
 
 
 def row(made: Mapping[str, object], folder: Path) -> str:
@@ -172,12 +202,18 @@ def row(made: Mapping[str, object], folder: Path) -> str:
 
 def word(made: Mapping[str, object], folder: Path) -> Outcome:
     """The outcome of a verdict by its parts; of one without any, by what it says itself."""
+    if made["claim"] in PREMISES:
+        return "not tried"
+    parts = parts_at(made, folder)
+    return outcome(parts) if parts else "holds" if made["holds"] else "undecided"
+
+
+def parts_at(made: Mapping[str, object], folder: Path) -> list[Part]:
+    """The parts of its criterion; none of a run at a smaller scale, which lacks numbers of them."""
     claim = str(made["claim"])
-    if claim in PARTS or claim in PREMISES:
-        # A run at a smaller scale lacks numbers that the criterion asks for.
-        with suppress(KeyError):
-            return outcome(parts_of(claim, folder / claim.lower()))
-    return "holds" if made["holds"] else "undecided"
+    with suppress(KeyError):
+        return parts_of(claim, folder / claim.lower()) if claim in PARTS else []
+    return []
 
 
 if __name__ == "__main__":

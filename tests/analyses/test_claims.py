@@ -201,3 +201,13 @@ def test_a_page_of_a_folder_has_the_outcomes_of_its_own_numbers(tmp_path):
     repaired = made | {"numbers": {**numbers, "violations": 0.0}}
     (tmp_path / "verdicts.json").write_text(json.dumps({"lemma-a1": repaired}))
     assert "**holds**" in verdicts.row(made, tmp_path)
+
+
+def test_a_page_lists_the_numbers_that_decide_one_a_line_what_was_missed_first():
+    folder = REPORTS / "lemmas"
+    made = read_verdicts(folder)["cond1"]
+    text = verdicts.decided(made, folder)
+    lines = [line for line in text.splitlines() if line.startswith("| exponent")]
+    assert text.strip().startswith("**COND1: refuted.** Asked: ")
+    assert [line.split(" | ")[-1] for line in lines] == ["missed |", *["met |"] * 7]
+    assert text.index("<details>") < text.index(made["sentence"]) < text.index("</details>")
