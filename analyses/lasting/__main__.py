@@ -1,6 +1,7 @@
 """From the cells of the board: what predicts the return after K updates, and who may be trusted.
 
-python -m analyses.lasting              # reports/board/cells → reports/lasting/table.csv, .png
+python -m analyses.lasting              # reports/board/cells → reports/lasting: tables, paper.md
+python -m analyses.lasting --pdf        # its figure as PDF, too
 python -m analyses.lasting --judge      # the rule on the tasks that did not shape it: verdict
 
 regret    (best − chosen) / best     best: the largest change of the return after K updates in a
@@ -20,6 +21,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy import stats
 
+from analyses.harness.verdicts import put
 from gradlab.errors import InputError
 from gradlab.tools.board.result import Cell, Group, load
 
@@ -233,18 +235,66 @@ def verdict(choose: pd.DataFrame, judge: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
-def main(
-    judge: bool = False, board: Path = Path("reports/board"), output: Path = Path("reports/lasting")
+def written(
+    page: Path, found: Mapping[Group, Cells], table: pd.DataFrame, lasts: pd.DataFrame, board: Path
 ) -> None:
+    """The numbers of the paper, between its marks."""
+    tasks = ", ".join(f"`{task}`" for task in dict.fromkeys(group.task for group in found))
+    of = f"{len(found)} groups of {tasks}"
+    best = table.loc[table.groupby("updates")["regret"].idxmin()].set_index("updates")
+    by_gain = table[table["predictor"] == "gain"].set_index("updates")
+    said = "; ".join(
+        f"after {k} the least regret is that of {best.predictor[k]} ({_ends(best.loc[k])}), gain "
+        f"leaves {_ends(by_gain.loc[k])}"
+        for k in (25, 100)
+    )
+    put(page, "abstract", f"On {of}: {said}.")
+    lines = [
+        "| updates | predictor | regret [95%] | less gain's [95%] | groups |",
+        "|---|---|---|---|---|",
+        *(
+            f"| {row['updates']} | {row['predictor']} | {_ends(row)} | {row['less gain']:+.2f} "
+            f"[{row['less low']:+.2f}, {row['less high']:+.2f}] | {row['groups']} |"
+            for row in table.to_dict("records")
+        ),
+    ]
+    put(page, "regret", "\n".join(lines))
+    words = "; ".join(
+        f"{row.correlation:.2f} [{row.low:.2f}, {row.high:.2f}] after {row.updates}"
+        for row in lasts.itertuples()
+    )
+    lasted = lasts[lasts["low"] > 0.5]["updates"]
+    how_long = f"lasts {lasted.max()} updates" if len(lasted) else "is not shown to last 5 updates"
+    put(page, "lasts", "Order of the estimators by the first update against their order later "
+        f"(Spearman's correlation within a group): {words}. By the criterion (lower end above .5) "
+        f"it {how_long}.")  # fmt: skip
+    cells = load(board).cells
+    count, hours = len(cells), sum(cell.wall for cell in cells) / 3600
+    put(page, "cost", f"{count:,} cells took {hours:.1f} core-hours, {3600 * hours / count:.0f} s "
+        "each; cells know nothing of each other, so that as many workers as there are groups share "
+        "them (`gradlab board --workers N`, or `--ray`).")  # fmt: skip
+
+
+def _ends(row: Mapping[str, float]) -> str:
+    return f"{row['regret']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
+
+
+def main(
+    judge: bool = False, pdf: bool = False, board: Path = Path("reports/board"),
+    output: Path = Path("reports/lasting"),
+) -> None:  # fmt: skip
     """Compare predictors on the tasks to choose on; with --judge, the rule on the others."""
     output.mkdir(parents=True, exist_ok=True)
     chosen = _there(board, CHOOSE)
     best = {updates: best_fixed(chosen.values(), updates) for updates in LENGTHS}
     table = compared(chosen, best)
+    lasts = lasting(chosen)
     table.to_csv(output / "table.csv", index=False, float_format="%.4g")
-    lasting(chosen).to_csv(output / "lasting.csv", index=False, float_format="%.4g")
-    drawn(table).savefig(output / "regret.png", dpi=150)
-    print(table.to_string(index=False), lasting(chosen).to_string(index=False), sep="\n\n")
+    lasts.to_csv(output / "lasting.csv", index=False, float_format="%.4g")
+    for suffix in ("png", "pdf") if pdf else ("png",):
+        drawn(table).savefig(output / f"regret.{suffix}", dpi=150)
+    written(output / "paper.md", chosen, table, lasts, board)
+    print(table.to_string(index=False), lasts.to_string(index=False), sep="\n\n")
     if judge:
         others = compared(_there(board, JUDGE), best)
         others.to_csv(output / "judged.csv", index=False, float_format="%.4g")
