@@ -201,15 +201,15 @@ def drawn(table: pd.DataFrame) -> Figure:
     axes = figure.subplots(1, len(LENGTHS), sharex=True)
     for ax, updates in zip(axes, LENGTHS, strict=True):
         rows = table[table["updates"] == updates].iloc[::-1]
-        names = list(rows["predictor"])
+        names = [name.replace("_", " ") for name in rows["predictor"]]
         places = np.arange(len(names))
         ax.hlines(places, rows["low"], rows["high"], color="0.35", linewidth=1.5)
-        ax.plot(rows["regret"], places, "o", color="black", markersize=5)
+        ax.plot(rows["regret"], places, "o", color="black", markersize=5, clip_on=False)
         ax.set_yticks(places, names, fontsize=8)
         ax.set_title(f"after {updates} updates", fontsize=9)
-        ax.set_xlabel("regret (0: the best, 1: no update)", fontsize=8)
         ax.axvline(1.0, color="0.7", linewidth=0.8)
         ax.set_xlim(left=0)
+    figure.supxlabel("mean regret, 95% interval (0: the best, 1: no update)", fontsize=8)
     return figure
 
 
