@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from analyses.lasting import __main__ as lasting
 from gradlab.errors import InputError
 from gradlab.tools.board import compute
 from gradlab.tools.board.page import page, screen
-from gradlab.tools.board.result import Cell, Group, cells_of, load
+from gradlab.tools.board.result import Cell, Group, ReturnChange, cells_of, load
 
 TASK = """
 import torch, gradlab
@@ -149,3 +152,43 @@ def test_a_board_on_which_nothing_raises_the_return_has_a_page(folder: Path):
         "Keep the policy: no estimator raises the return in one group."
     )
     page(board)
+
+
+def planted(name: str, first: float, last: float, low: float, rehearsed: float) -> Cell:
+    """Changes after 1 and 25 updates, and after 5 that are rehearsed."""
+    followed = ReturnChange(1, first, first, first), ReturnChange(25, last, low, last)
+    return Cell("t", "early", 0, name, followed, (ReturnChange(5, *[rehearsed] * 3),), snr=first)
+
+
+def cells(*of: Cell) -> dict[str, Cell]:
+    return {cell.estimator: cell for cell in of}
+
+
+def test_regret_is_the_share_of_the_best_that_a_predictor_leaves() -> None:
+    group = cells(
+        planted("greedy", 3.0, 1.0, 0.5, 0.1), planted("steady", 1.0, 4.0, 3.0, 0.2),
+        planted("lost", 2.0, float("nan"), float("nan"), -1.0),
+    )  # fmt: skip
+    assert lasting.regret(group, 25, lasting.gain) == pytest.approx(0.75)
+    assert lasting.regret(group, 25, lasting.rehearsal(5)) == 0.0
+    assert lasting.regret(group, 25, lasting.fixed("lost")) == 2.0
+    assert lasting.regret(group, 25, None) == pytest.approx((0.75 + 0.0 + 2.0) / 3)
+    worse = {name: replace(cell, rehearsed=group["lost"].rehearsed) for name, cell in group.items()}
+    assert lasting.regret(worse, 25, lasting.rehearsal(5)) == 1.0  # it holds
+    unshown = cells(planted("greedy", 3.0, 1.0, -0.5, 0.1))
+    assert np.isnan(lasting.regret(unshown, 25, lasting.gain))
+
+
+def test_the_rule_that_was_chosen_is_judged_on_other_tasks() -> None:
+    ends = {25: (-0.6, -0.2), 100: (-0.3, 0.1)}
+    choose = pd.DataFrame(
+        [(k, name, r, 9) for k in ends for name, r in (("rehearsed 5", 0.1), ("gain", 0.5))],
+        columns=["updates", "predictor", "regret", "groups"],
+    )
+    judged = pd.DataFrame(
+        [(k, "rehearsed 5", 0.1, 9, -0.4, low, high) for k, (low, high) in ends.items()],
+        columns=[*choose.columns, "less gain", "less low", "less high"],
+    )
+    first, second = lasting.verdict(choose, judged).splitlines()
+    assert first.startswith("K = 25: rehearsed 5") and first.endswith("holds")
+    assert second.endswith("undecided")
