@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, NullFormatter
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from gradlab.figures.drawing import POINTS
@@ -32,6 +32,7 @@ from gradlab.figures.style import (
     THIN,
     TICKS,
     dress,
+    label_decades,
     looks,
     plain,
 )
@@ -124,8 +125,7 @@ def several_quantities(
         _dress_cell(ax, label)
         if len(rows) and (rows["value"] > 0).all():
             ax.set_yscale("log")
-            ax.yaxis.set_major_formatter(TICKS)
-            ax.yaxis.set_minor_formatter(NullFormatter())
+            label_decades(ax)
     _around(figure, table, title, AXIS["iteration"])
     if len(names) > 1:
         handles, labels = cells[0].get_legend_handles_labels()
@@ -164,7 +164,10 @@ def _around(figure: Figure, rows: pd.DataFrame, title: str, along: str) -> None:
     note = "; ".join([note, *lost_note(rows)])
     whole = fill(f"{title} ({note})", int(figure.get_figwidth() / _LETTER))
     figure.suptitle(whole, x=0.01, ha="left", fontsize=10, color=INK, weight="bold")
-    figure.supxlabel(along, fontsize=9, color=INK)
+    shown = [ax for ax in figure.axes if ax.get_visible()]
+    grid = shown[0].get_gridspec()
+    for ax in shown[-(grid.ncols if grid else 1) :]:  # a legend stands below the last row
+        ax.set_xlabel(along, fontsize=9, color=INK)
 
 
 def _median(rows: pd.DataFrame, over: str) -> tuple[_Numbers, _Numbers]:
@@ -207,7 +210,7 @@ def _dress_cell(ax: Axes, name: str) -> None:
     ax.set_axisbelow(True)
     if ax.get_xscale() == "linear":
         ax.xaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 5, 10]))
-    ax.tick_params(colors=MUTED, labelsize=9, width=0.6)
+    ax.tick_params(colors=MUTED, which="both", labelsize=9, width=0.6)
     ax.spines[["top", "right"]].set_visible(False)
     for spine in ax.spines.values():
         spine.set_color(MUTED)

@@ -164,7 +164,7 @@ def dress(ax: Axes, title: str, ylabel: str, notes: Sequence[str] = ()) -> Axes:
     ax.tick_params(colors=MUTED, which="both", labelsize=9, width=0.8)
     ax.tick_params(which="minor", left=False)
     if ax.get_yscale() == "log":
-        _label_decades(ax)
+        label_decades(ax)
     for spine in ax.spines.values():
         spine.set_color(MUTED)
     handles, labels = ax.get_legend_handles_labels()
@@ -198,7 +198,7 @@ TICKS = FuncFormatter(tick)
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
-def _label_decades(ax: Axes) -> None:
+def label_decades(ax: Axes) -> None:
     """Labels as plain text; between decades only where there are few."""
     bottom, top = ax.get_ylim()
     label = TICKS

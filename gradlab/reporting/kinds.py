@@ -113,7 +113,7 @@ def compared(paths: Sequence[str | Path]) -> tuple[Page, pd.DataFrame]:
 
     A folder stands for the runs of its sweep that are done.
     """
-    paths = [file for path in paths for file in _files(Path(path))]
+    paths = [file for path in paths for file in files(Path(path))]
     words = {str(path): journal.kind(path) for path in paths}
     if len(set(words.values())) > 1:
         listing = ", ".join(f"{path}: {word}" for path, word in words.items())
@@ -126,13 +126,14 @@ def compared(paths: Sequence[str | Path]) -> tuple[Page, pd.DataFrame]:
     return kind.compared(paths)
 
 
-def _files(path: Path) -> list[Path]:
+def files(path: Path) -> list[Path]:
+    """The file itself, or the runs that are done of the sweep in that folder."""
     if not path.is_dir():
         return [path]
-    files: list[Path] = _kind(path).load(path).files()
-    if not files:
+    done: list[Path] = _kind(path).load(path).files()
+    if not done:
         raise InputError(f"{path} has no run that is done: go on with resume=True")
-    return files
+    return done
 
 
 def _kind(path: Path) -> Kind:

@@ -1,6 +1,8 @@
 """Figures of the papers from runs, and their tables made again."""
 
+import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,9 +16,10 @@ from gradlab.errors import InputError
 from gradlab.figures.training import returns
 from gradlab.reporting.figure_data import drawn
 from gradlab.runs.training.results import GOALS, load, loaded, table
+from gradlab.storage import records
 from gradlab.tasks import TASKS
 from gradlab.tools.papers import reproduction
-from gradlab.tools.papers.figures import chosen, convergence
+from gradlab.tools.papers.figures import chosen, convergence, sized
 from gradlab.tools.papers.published import ITEMS, Item, ItemPart, find, hours, narrowed
 from gradlab.training.algorithms import ALGORITHMS
 
@@ -77,12 +80,116 @@ def test_gradients_by_horizon_are_the_columns_of_the_run() -> None:
                 np.testing.assert_allclose(line["y"], want[want > 0])
 
 
+MODEL_BASED = RUNS.parents[1] / "model-based" / "runs"
+DDPPO, MAAC = (MODEL_BASED / f"{name}-pendulum.h5" for name in ("ddppo", "maac"))
+
+
+def lines(name: str, paths: list[Path]) -> pd.DataFrame:
+    """The curves that a figure draws."""
+    shown = drawn(chosen(name, paths).figure)
+    return shown[shown["kind"] == "line"]
+
+
+def planted(source: Path, target: Path, **loss: float) -> Path:
+    """The same run, as if its model had been fitted with other numbers of the loss."""
+    record = records.read(source)
+    config = json.loads(str(record.attributes["config"]))
+    config["algorithm"]["model"]["loss"] |= loss
+    attributes = record.attributes | {"config": json.dumps(config)}
+    records.write(target, replace(record, attributes=attributes))
+    return target
+
+
+def test_learning_curves_are_means_over_transitions_with_deviations() -> None:
+    shown = drawn(chosen("learning-curves", [DDPPO, MAAC]).figure)
+    for path in (DDPPO, MAAC):
+        with h5py.File(path) as file:
+            x, returns = (file[f"evaluations/{c}"][:] for c in ("transitions", "return_mean"))
+        own = shown[shown["series"] == path.stem]
+        line, band = own[own["kind"] == "line"], own[own["kind"] == "band"]
+        np.testing.assert_allclose(line["x"], x)
+        np.testing.assert_allclose(line["y"], [np.mean(row) for row in returns])
+        high = band.groupby("x")["high"].max()
+        want = {x[k]: np.mean(row) + np.std(row, ddof=1) for k, row in enumerate(returns)}
+        assert all(high[at] >= value - 1e-9 for at, value in want.items())
+        assert high[x[5]] == pytest.approx(want[x[5]])
+
+
+def test_returns_by_horizon_have_an_axes_for_each() -> None:
+    ten = MODEL_BASED / "ddppo-h10-pendulum.h5"
+    shown = lines("return-horizons", [DDPPO, ten, MAAC])
+    assert {axes: set(own["series"]) for axes, own in shown.groupby("axes")} == {
+        "h = 3": {DDPPO.stem, MAAC.stem}, "h = 10": {ten.stem},
+    }  # fmt: skip
+
+
+def test_settings_of_the_loss_are_compared_one_at_a_time(tmp_path: Path) -> None:
+    many = planted(DDPPO, tmp_path / "many.h5", neighbours=40)
+    heavy = planted(DDPPO, tmp_path / "heavy.h5", weight=7.0)
+    none = MODEL_BASED / "ddppo-no-gradient-loss-pendulum.h5"
+    shown = lines("loss-settings", [DDPPO, many, heavy, none])
+    assert {axes: set(own["series"]) for axes, own in shown.groupby("axes")} == {
+        "neighbours n": {"n = 10", "n = 40"}, "weight w": {"w = 1", "w = 7"},
+        "variants": {DDPPO.stem, none.stem},
+    }  # fmt: skip
+
+
+def test_errors_of_both_models_are_what_they_leave_unexplained() -> None:
+    shown = lines("model-errors", [DDPPO])
+    with h5py.File(DDPPO) as file:
+        for role in ("prediction", "gradient"):
+            line = shown[shown["series"].str.startswith(role)]
+            want = 1 - file[f"model/{role}_explained"][:].mean(axis=(1, 2))
+            np.testing.assert_allclose(line["y"], want)
+            np.testing.assert_allclose(line["x"], file["model/rows"][:])
+
+
+def test_error_over_the_horizon_is_that_of_the_model_and_of_the_simulator() -> None:
+    shown = lines("error-horizon", [MAAC]).groupby("series")
+    with h5py.File(MAAC) as file:
+        last = {name: values[-1] for name, values in file["gradients"].items()}
+    truth = last["truth2"].mean(axis=0)
+    model = shown.get_group("learned model")["y"]
+    np.testing.assert_allclose(model, np.sqrt(last["bias2"].mean(axis=0) / truth))
+    # At h = 0 there is no model; beyond, |S − T| lies between |G − T| ∓ |G − S|.
+    true = shown.get_group("true dynamics")["y"].to_numpy()
+    assert true[0] == pytest.approx(model.iloc[0])
+    apart = np.sqrt(last["dynamics_bias2"].mean(axis=0)[1:] / truth[1:])
+    assert (np.abs(true[1:] - model.to_numpy()[1:]) <= apart).all()
+    # The tail's part b·(S − T) is the rest of |b|²: |S − T|² = |G − S|² − |b|² + 2 b·(S − T).
+    tail = (last["dynamics_bias2"] - last["bias2"] + 2 * last["bias2_tail"]).mean(axis=0)
+    np.testing.assert_allclose(true[1:] ** 2, tail[1:] / truth[1:], rtol=1e-6)
+
+
+def test_several_axes_fit_a_column() -> None:
+    names = ("ddppo", "ddppo-h5", "ddppo-h10")
+    paths = [MODEL_BASED / f"{name}-pendulum.h5" for name in names]
+    figure = chosen("return-horizons", paths).figure
+    sized(figure, "single")
+    figure.draw_without_rendering()
+    texts = [*figure.texts, *figure.legends[0].get_texts()]
+    for ax in figure.axes:
+        texts += [ax.xaxis.label, ax.title]
+    boxes = [text.get_window_extent() for text in texts if text.get_text()]
+    assert all(box.x0 >= -1 and box.x1 <= figure.bbox.x1 + 1 for box in boxes)
+
+
 @pytest.mark.parametrize(
     ("name", "paths", "output", "words"),
     [
         ("return", PAIR[:1], "a.png", ("name is 'return'", "returns, ", "convergence")),
         ("gradient-parts", PAIR[:1], "a.png", ("gradient-parts", "--gradient-every")),
         ("gradient-horizons", PAIR, "a.png", ("gradient-horizons", "--gradient-every")),
+        (
+            "learning-curves",
+            [RUNS.parents[1] / "probe" / "faults.h5"],
+            "a.png",
+            ("these runs have",),
+        ),
+        ("model-errors", [MAAC], "a.png", ("model-errors", "--two-model")),
+        ("error-horizon", PAIR, "a.png", ("error-horizon", "--gradient-every")),
+        ("return-horizons", [DDPPO, MAAC], "a.png", ("--horizons H with several H",)),
+        ("loss-settings", PAIR, "a.png", ("--neighbours", "--loss-weight")),
         ("loss-surface", PAIR[:1], "a.png", ("no run holds slices",)),
         ("returns", PAIR[:1], "a.gif", ("output is", ".png, .pdf, .svg")),
         ("returns", [], "a.png", ("runs are missing",)),

@@ -50,6 +50,8 @@ class Training:
             [M, E] or [M, E, horizon], with "iteration" [M]; empty where the rule does.
         asynchrony: of a run in several processes, lags of its gradients (`training.asynchrony`):
             column → [R], [R, lag], [R, learner] or [R, actor]; empty of one process.
+        evaluations, rollouts: columns of these tables that the others have not, such as
+            "transitions" [K] of a seed; rollouts are empty where no second replay is filled.
         probes: what the probe of the run saw of each seed, by its number; empty without one.
         paths: how long the model's paths lasted, for the figures.
     """
@@ -71,6 +73,8 @@ class Training:
     gradients: Mapping[str, NDArray[Any]]
     weights: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     asynchrony: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    evaluations: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    rollouts: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     probes: Mapping[str, ProbeRun] = field(default_factory=dict)
     paths: pd.DataFrame = field(default_factory=pd.DataFrame)
 
@@ -138,6 +142,8 @@ def from_record(record: Record, path: Path) -> Training:
             gradients=_values(record, "gradients"),
             weights=_values(record, "weights"),
             asynchrony=_values(record, "asynchrony"),
+            evaluations=_values(record, "evaluations"),
+            rollouts=_values(record, "rollouts"),
             probes=probe_results.probes(record),
             paths=probe_results.paths(record),
         )

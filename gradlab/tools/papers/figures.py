@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import matplotlib
@@ -11,17 +11,18 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from gradlab import validation
 from gradlab.errors import InputError
-from gradlab.figures import drawing, style
-from gradlab.figures.drawing import Curve
-from gradlab.figures.style import INCHES, Look, column
+from gradlab.figures import style
+from gradlab.figures.style import INCHES, column
 from gradlab.reporting import kinds
 from gradlab.reporting.figure_data import drawn as data_of
 from gradlab.reporting.page import Panel, panel
 from gradlab.runs.training.results import GOALS, KIND, Training, first_reached, load, loaded
 from gradlab.storage import journal, records
+from gradlab.tools.papers import curves
 
 _SPEEDS, _BY_HORIZON = "convergence", "gradient-horizons"
 FORMATS = (".png", ".pdf", ".svg")
@@ -36,6 +37,10 @@ OPTIONS = {
     "gradient-dynamics_relative": "the same",
     "model-prediction": "an algorithm with a learned model, such as ddppo",
     "model-gradient": "gradlab train --two-model",
+    "model-errors": "gradlab train --two-model, or ddppo, of every run",
+    "error-horizon": "gradlab train --gradient-every N, of rows with a learned model",
+    "return-horizons": "runs of gradlab train --horizons H with several H",
+    "loss-settings": "runs of gradlab train ddppo with several --neighbours or --loss-weight",
     "return_over_updates": "gradlab measure, without --no-rehearsal",
     "decay": "gradlab measure --also decay",
     "loss-surface": "`python -m analyses.jacobians.landscape`: no run holds slices of its return",
@@ -74,44 +79,12 @@ def convergence(runs: dict[str, Training], ax: Axes | None = None) -> Axes:
     return ax
 
 
-def gradient_horizons(runs: Mapping[str, Training], axes: Sequence[Axes]) -> None:
-    """Variance and squared bias of the gradient over the horizon, pale at the first measurement of
-    a run and full at its last (RP-PGM, Figs. 2 and 5): means over the seeds."""
-    for ax, quantity, title in zip(
-        axes, ("variance", "bias2"), ("Variance of one sample", "Squared bias"), strict=True
-    ):
-        lines: list[tuple[Curve, Look, float]] = []
-        for name, look in style.looks(list(runs)).items():
-            found, last = runs[name].gradients, len(runs[name].gradients["iteration"]) - 1
-            for place, shade in zip(sorted({0, last // 2, last}), (0.3, 0.6, 1.0), strict=False):
-                value = found[quantity][place].mean(axis=0)
-                ends = (np.full(len(value), np.nan),) * 2
-                if place == last and len(runs[name].seeds) == 1:
-                    ends = tuple(found[f"{quantity}_{end}"][place, 0] for end in ("low", "high"))
-                line = Curve(found["horizon"].astype(float), value, *ends)
-                at = f"{look.label}, {int(found['iteration'][place]):,} iterations"
-                lines.append((line, replace(look, label=at), shade if last else 1.0))
-        floor = drawing.log_floor([line for line, _, _ in lines])
-        for line, look, shade in lines:
-            before = len(ax.lines)
-            drawing.draw(ax, line, look, floor)
-            for drawn in ax.lines[before:]:
-                drawn.set_alpha(shade)
-        ax.set_yscale("log")
-        style.dress(
-            ax,
-            f"{title} by horizon",
-            "in squared reward units",
-            ["pale: early; a gap: not above 0"],
-        )
-        ax.set_xlabel("horizon h [steps]", color=style.INK)
-
-
 def chosen(name: str, paths: Sequence[Path]) -> Panel:
     """The figure called `name`, with a note where the runs are of several commits."""
     if not paths:
         raise InputError("runs are missing: name at least one RUN.h5")
-    own = _own(paths)
+    files = [file for path in paths for file in kinds.files(path)]
+    own = _own(files)
     if name in own:
         found = own[name]()
     else:
@@ -123,19 +96,20 @@ def chosen(name: str, paths: Sequence[Path]) -> Panel:
                 f"name is {name!r}, but these runs have {', '.join([*every, *own])}{how}"
             )
         found = every[name]
-    files = [records.attributes(path) for path in paths if path.is_file()]
-    commits = sorted({str(each["commit"]) for each in files if each.get("commit")})
+    written = [records.attributes(path) for path in files if path.is_file()]
+    commits = sorted({str(each["commit"]) for each in written if each.get("commit")})
     if len(commits) > 1:
-        found.figure.text(
-            0.995, 0.992, f"runs of several commits: {', '.join(c[:8] for c in commits)}",
-            ha="right", va="top", fontsize=7, color=style.MUTED,
-        )  # fmt: skip
+        words, above = f"runs of several commits: {', '.join(c[:8] for c in commits)}", found.figure
+        if title := above.get_suptitle():
+            curves.headed(above, f"{' '.join(title.split())}; {words}", 10)
+        else:
+            above.suptitle(words, x=0.995, ha="right", fontsize=7, color=style.MUTED)
     return found
 
 
 def _own(paths: Sequence[Path]) -> dict[str, Callable[[], Panel]]:
     """The figures that no page has, by name: those for which these training runs have columns."""
-    if not all(path.is_file() and journal.kind(path) == KIND for path in paths):
+    if not all(journal.kind(path) == KIND for path in paths):
         return {}
     runs = loaded(paths) if len(paths) > 1 else {(run := load(paths[0])).name: run}
     own: dict[str, Callable[[], Panel]] = {}
@@ -144,28 +118,65 @@ def _own(paths: Sequence[Path]) -> dict[str, Callable[[], Panel]]:
         own[_SPEEDS] = lambda: panel(
             _SPEEDS, "Does it learn?", caption, lambda ax: convergence(runs, ax)
         )
-    if all(len(run.gradients.get("iteration", ())) for run in runs.values()):
+    every = list(runs.values())
+    cells: dict[str, tuple[str, Callable[[Figure], object]]] = {}
+    if all(len(run.gradients.get("iteration", ())) for run in every):
+        caption = "Pale at first, full at the end."
+        cells[_BY_HORIZON] = caption, partial(curves.gradient_horizons, runs=runs)
+        if all(np.isfinite(run.gradients.get("bias2_states", np.nan)).any() for run in every):
+            caption = "What the critic alone leaves, and what the model adds, over H."
+            cells["error-horizon"] = caption, partial(curves.error_by_horizon, runs=runs)
+    if all("transitions" in run.evaluations for run in every):
+        caption = "The paper's curves: over transitions, the mean of the seeds."
+        whole = {next(iter(every)).task: runs}
+        for name, groups in (
+            ("learning-curves", whole), ("return-horizons", curves.by_horizon(runs)),
+            ("loss-settings", curves.by_loss(runs)),
+        ):  # fmt: skip
+            if groups:
+                cells[name] = caption, partial(curves.learning_curves, groups=groups)
+    if all("gradient_explained" in run.model for run in every):
+        caption = "One step, after every fit."
+        cells["model-errors"] = caption, partial(curves.model_errors, runs=runs)
+    return own | {name: partial(_several, name, *each) for name, each in cells.items()}
 
-        def by_horizon() -> Panel:
-            wide, high = style.SIZE
-            figure = Figure(figsize=(1.8 * wide, high), layout="constrained")
-            gradient_horizons(runs, figure.subplots(1, 2))
-            return Panel(_BY_HORIZON, "Gradients", "Pale at first, full at the end.", figure)
 
-        own[_BY_HORIZON] = by_horizon
-    return own
+def _several(name: str, caption: str, draw: Callable[[Figure], object]) -> Panel:
+    """A figure of its own, which `draw` fills with its axes."""
+    figure = Figure(layout="constrained")
+    draw(figure)
+    return Panel(name, "", caption, figure)
 
 
 def sized(figure: Figure, width: str | None) -> None:
-    """At the width of a paper's column; a figure of several axes is only scaled."""
+    """At the width of a paper's column; of several axes, in its smallest text."""
     if width is None:
         return
     validation.word("width", width, tuple(INCHES))
     if len(figure.axes) == 1:
         column(figure.axes[0], width)  # type: ignore[arg-type]
-    else:
-        wide, high = figure.get_size_inches()
-        figure.set_size_inches(INCHES[width], high * INCHES[width] / wide)
+        return
+    shown = [ax for ax in figure.axes if ax.get_visible()]
+    grid = shown[0].get_gridspec()
+    across = min(grid.ncols, int(INCHES[width] / 1.6)) if grid else 1
+    down = -(-len(shown) // across)
+    if grid and len(shown) == len(figure.axes) and across < grid.ncols:
+        cells = figure.add_gridspec(down, across)
+        for k, ax in enumerate(shown):
+            ax.set_subplotspec(cells[k // across, k % across])
+    entries = 0
+    for legend in list(figure.legends):
+        labels = [text.get_text() for text in legend.get_texts()]
+        columns = 1 if INCHES[width] < 4 else 2
+        entries += -(-len(labels) // columns)
+        curves.legend_below(figure, legend.legend_handles, labels, columns, 7)  # type: ignore[arg-type]
+    figure.set_size_inches(INCHES[width], 1.5 * down + 0.6 + 0.15 * entries)
+    for text in figure.findobj(Text):
+        text.set_fontsize(min(text.get_fontsize(), 7))
+    for line in (line for ax in shown for line in ax.lines):
+        line.set(linewidth=0.7 * line.get_linewidth(), markersize=0.6 * line.get_markersize())
+    if title := figure.get_suptitle():
+        curves.headed(figure, " ".join(title.split()), 7)
 
 
 def save(figure: Figure, target: Path) -> pd.DataFrame:
