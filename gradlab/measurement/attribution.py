@@ -244,7 +244,7 @@ def _no_substitution(profile: Profile, estimator: Estimator, world: MeasuredWorl
     if estimator.way.every:
         return f"it has actions {estimator.actions!r}: parts are substituted in first actions only"
     if estimator.cut:
-        return f"its path is cut ({estimator.cut}), which no part of the truth would mend"
+        return f"its path is cut ({estimator.cut}), which no part of the truth would restore"
     if isinstance(estimator.states, Recorded):
         return "its states are recorded: the true critic's values cannot be continued from them"
     if estimator.jacobians is None:

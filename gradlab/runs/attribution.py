@@ -137,7 +137,7 @@ class Account:
         steps: one part per cause and step that is not exactly 0.
         cancelling: causes whose share is clear of 0 and larger than `CANCELLING` times the upper
             end of the total: others undo it, and curing one alone may make things worse.
-        replacement: what to mend first; None with fewer than three groups of starts.
+        replacement: what to fix first; None with fewer than three groups of starts.
     """
 
     estimator: str

@@ -17,7 +17,7 @@ from gradlab.verdicts.phrases import ZERO, capital
 from gradlab.verdicts.screen import NOTHING, Fact, Light, Screen, Sentence
 from gradlab.wording import gradient, label, percent, two
 
-_MEND = {
+_FIXED = {
     "states": "the model's state predictions",
     "A": "the model's derivatives",
     "B": "the model's derivatives",
@@ -58,7 +58,7 @@ def _advice(account: Account, what: str) -> tuple[str, bool]:
         return f"Undecided what to fix first: {falls}{_raised(account)}", False
     rivals = " or ".join(map(causes_text, best.rivals[:2]))
     more = f", perhaps by more with {rivals}" if rivals else ""
-    return f"Fix {mended(best.causes)} first: {falls}{more}{_raised(account)}", True
+    return f"Fix {to_fix(best.causes)} first: {falls}{more}{_raised(account)}", True
 
 
 def _makes(account: Account) -> str:
@@ -104,9 +104,9 @@ def causes_text(causes: Sequence[str]) -> str:
     return " and ".join(CAUSES[cause] for cause in causes)
 
 
-def mended(causes: Sequence[str]) -> str:
+def to_fix(causes: Sequence[str]) -> str:
     """The parts of a learner that these causes belong to."""
-    return " and ".join(dict.fromkeys(_MEND[cause] for cause in causes))
+    return " and ".join(dict.fromkeys(_FIXED[cause] for cause in causes))
 
 
 def _share(part: Part) -> str:
@@ -183,7 +183,7 @@ def screen(profile: Profile, attribution: Attribution, rest: Sequence[Sentence])
     every = attribution.bias
     accounts = [each for each in every if each.estimator == name] or list(every)
     if not accounts:
-        text = "Nothing to fix can be named: without a true gradient no bias can be attributed."
+        text = "Fix nothing by this file: without a true gradient no bias can be attributed."
         return Screen(text, "none", "no truth", (), None, tuple(rest))
     judged = [each for each in accounts if not each.lost] or accounts
     least = min(
@@ -198,17 +198,17 @@ def _told(account: Account, whose: str, starts: int) -> tuple[str, Light, str]:
     what = f"the squared bias of {whose} at h = {account.horizon}"
     advice, best, shown = account.advice, account.replacement, f"{starts} starts"
     if advice == "lost":
-        text = f"Nothing to fix yet: {what} is not distinguishable from zero."
+        text = f"Fix nothing yet: {what} is not distinguishable from zero."
         return text, "choose", f"not shown ({shown})"
     if best is None or advice == "open":
-        text = f"Nothing to fix yet: no replacement is shown to lower {what}."
+        text = f"Fix nothing yet: no replacement is shown to lower {what}."
         return text, "choose", f"not shown ({shown})"
     if advice == "none":
-        text = f"Fixing any one or two causes does not lower {what}."
+        text = f"Fix more than two causes together: any one or two do not lower {what}."
         return text, "choose", f"shown ({shown})"
     part = best.part
     text = (
-        f"Fix {mended(best.causes)} first: with the true {causes_text(best.causes)} {what} falls "
+        f"Fix {to_fix(best.causes)} first: with the true {causes_text(best.causes)} {what} falls "
         f"by {percent(part.fraction)}."
     )
     if advice == "contested":

@@ -296,7 +296,7 @@ def screen(choice: Choice) -> Screen:
     if best is None and choice.tried is not None:
         return _tried(choice, choice.tried, rest)
     if best is None:
-        text = "No gradient can be chosen from this file: it holds no known error."
+        text = "Keep the current policy: this file holds no known error of any gradient."
         return Screen(text, "none", "no error is known", (), None, rest)
     others = tuple(cell for cell in best.kept if cell != best.cell)
     among = "" if choice.beyond is None else " of those that need no simulator"
@@ -304,10 +304,10 @@ def screen(choice: Choice) -> Screen:
     text += f" at batch {choice.batch}."
     helps = choice.by != "gain" or best.interval.low > 0
     if not helps:
-        text = "No gradient is shown to raise the return; "
-        text += f"best guess: {cell_words(choice, best.cell)}."
+        text = "Keep the current policy: no gradient is shown to raise the return. "
+        text += f"Best guess: {cell_words(choice, best.cell)}."
     if others:
-        text += f" Not told apart with {choice.samples} starts: {_alternatives(choice, others)}."
+        text += f" Not excluded by {choice.samples} starts: {_alternatives(choice, others)}."
     text += _lowers(choice)
     if choice.beyond is not None:
         cell, gain = choice.beyond.cell, choice.beyond.gain
@@ -340,11 +340,10 @@ def _tried(choice: Choice, tried: Tried, rest: tuple[Sentence, ...]) -> Screen:
     others = tuple(cell for cell in tried.kept if cell != tried.cell)
     text = f"Use {cell_words(choice, tried.cell)}: its step gained most return."
     if not (choice.steps is not None and tried.cell in choice.steps.raises):
-        text = (
-            f"No step is shown to raise the return; best guess: {cell_words(choice, tried.cell)}."
-        )
+        text = "Keep the current policy: no step is shown to raise the return. "
+        text += f"Best guess: {cell_words(choice, tried.cell)}."
     if others:
-        text += f" Not told apart with {choice.samples} starts: {_alternatives(choice, others)}."
+        text += f" Not excluded by {choice.samples} starts: {_alternatives(choice, others)}."
     where = f"return gained by a step along {cell_words(choice, tried.cell)}"
     ends = span(tried.interval.low, tried.interval.high)
     fact = Fact(f"{where}, {ends}", two(tried.value), "the best possible gain is unknown")

@@ -34,21 +34,25 @@ def screen(comparison: Comparison) -> Screen:
     ratios = {name: ratio for name in comparison.estimators if (ratio := _least(comparison, name))}
     A, B = comparison.names
     if not ratios:
-        text = f"{B} and {A} cannot be compared: no error is known to be above 0 in both."
+        text = f"Measure more starts: no error of {A} and {B} is known to be above 0 in both."
         return Screen(text, "none", "no error to compare", (), "mse-ratio", rest)
     better = [name for name, ratio in ratios.items() if ratio.high < 0]
     worse = [name for name, ratio in ratios.items() if ratio.low > 0]
     alike = [name for name, ratio in ratios.items() if same(ratio)]
     open_ = [name for name in ratios if name not in (*better, *worse, *alike)]
-    changes = [f"lowers the error of {_who(comparison, better)}"] if better else []
-    changes += [f"raises that of {_who(comparison, worse)}"] if worse else []
-    if changes:
-        text = f"{B} against {A}: it {' and '.join(changes)}."
+    lower, raised = _who(comparison, better), _who(comparison, worse)
+    if better and worse:
+        text = f"Choose by the gradient you use: {B} lowers the error of {lower} and raises that "
+        text += f"of {raised}, against {A}."
+    elif better:
+        text = f"Prefer {B}: it lowers the error of {lower}, against {A}."
+    elif worse:
+        text = f"Prefer {A}: {B} raises the error of {raised}."
     elif open_:
-        text = f"{B} is not shown to be better or worse than {A}."
+        text = f"Measure more samples: {B} is not shown to be better or worse than {A}."
     else:
-        text = f"{B} and {A} are alike: every error agrees to within {percent(SAME - 1)}."
-    text += f" Open: {_who(comparison, open_)}." if changes and open_ else ""
+        text = f"Take either: every error of {A} and {B} agrees to within {percent(SAME - 1)}."
+    text += f" Open: {_who(comparison, open_)}." if (better or worse) and open_ else ""
     sure = "decided for every gradient (95%)"
     if open_:
         nearest = min(open_, key=lambda name: -abs(ratios[name].value) / ratios[name].se)
@@ -64,7 +68,8 @@ def each_with_first(comparisons: Sequence[Comparison]) -> Screen:
     if len(screens) == 1:
         return replace(screens[0], figure=None)
     first, decided = comparisons[0].names[0], sum(each.light == "act" for each in screens)
-    text = f"{decided} of {len(screens)} comparisons with {first} are decided for every gradient."
+    text = f"Compare pair by pair: {decided} of {len(screens)} comparisons with {first} are "
+    text += "decided for every gradient."
     rest = tuple(Sentence("run", each.light == "act", each.headline) for each in screens)
     light: Light = "act" if decided == len(screens) else "choose"
     return Screen(text, light, f"{decided} of {len(screens)}, each at 95%", (), None, rest)

@@ -193,4 +193,4 @@ def test_without_a_truth_realised_gains_decide():
     assert f"Lower the return: {DATA_0}." in shown.headline and shown.light == "act"
     none = dict.fromkeys(slopes, 0.0)
     nothing = choose(dataclasses.replace(profile, realised=realised(none, truth=False)))
-    assert screen(nothing).headline.startswith("No step is shown to raise the return; best guess")
+    assert screen(nothing).headline.startswith("Keep the current policy: no step is shown")

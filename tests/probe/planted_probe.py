@@ -126,5 +126,5 @@ def episode(k: int, window: int = 16) -> dict[str, Any]:
 
 
 def alarm(number: int, update: int, kind: str = "saturated actor", message: str = "") -> dict:
-    told = message or f"{kind} at update {update}: mend it"
+    told = message or f"{kind} at update {update}: fix it"
     return {"number": number, "update": update, "step": update - 1, "alarm": kind, "message": told}

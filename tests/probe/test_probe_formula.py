@@ -230,10 +230,10 @@ def test_the_headline_is_about_the_gradient_that_the_loop_follows(tmp_path):
     found = run(tmp_path / "run.h5", judged(400, -0.71), alarms=raised)
     first = screen(found)
     assert first.headline.startswith(
-        "At step 399 a step along the actor's gradient lowered the return: cosine −0.71 (CI −0.81 "
-        "to −0.61); one measurement, not measured since (2,600 steps ago)."
+        "Improve the critic if this lasts: at step 399 a step along the actor's gradient lowered "
+        "the return: cosine −0.71 (CI −0.81 to −0.61); one measurement, not measured since (2,600 "
+        "steps ago)."
     )
-    assert "improve the critic" in first.headline
     assert "3–4 model steps would raise it." in first.headline
     assert first.headline.index("critic") < first.headline.index("3–4 model")
     assert first.light == "none" and first.figure == "cosine"
@@ -261,7 +261,7 @@ def test_an_alarm_of_long_ago_does_not_outweigh_the_newest_measurement(tmp_path)
 def test_another_fault_comes_first_and_the_direction_after_it(tmp_path):
     raised = [alarm(0, 300, "wrong direction"), alarm(1, 500, "saturated actor")]
     first = screen(run(tmp_path / "run.h5", judged(400, -0.7), alarms=raised))
-    assert first.headline.startswith("Saturated actor at step")
+    assert first.headline.startswith("Fix this before you train on: saturated actor at step")
     end = "At step 399 a step along the actor's gradient lowered the return."
     assert first.headline.endswith(end)
     assert first.sure == "1 alarm in 3,000 updates" and first.figure == "saturation"
@@ -272,7 +272,7 @@ def test_a_loop_that_has_not_said_what_it_follows_keeps_its_sentence(tmp_path):
     found = run(tmp_path / "run.h5", judged(400, -0.71), alarms=raised, alone=False)
     assert followed(found) is None
     first = screen(found)
-    assert first.headline.startswith("Wrong direction at step")
+    assert first.headline.startswith("Fix this before you train on: wrong direction at step")
     assert first.figure == "cosine"
 
 

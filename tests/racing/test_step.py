@@ -219,7 +219,7 @@ def test_the_command_prints_what_the_step_did(tmp_path, capsys):
     words = ["step", f"{own}:before", f"{own}:after", "--env", f"{own}:make_env"]
     assert main([*words, "--updates", "50", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
-    assert document["recommendation"].startswith("These 50 updates raised the return by")
+    assert document["recommendation"].startswith("Train on: these 50 updates raised")
     assert document["light"] == "act" and document["paired"]
     assert [row["policy"] for row in document["table"]] == ["before", "after", "opposite"]
     assert main([*words[:3], "--env", "Nowhere-v0"]) == 2

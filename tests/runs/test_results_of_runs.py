@@ -128,7 +128,8 @@ def test_the_first_screen_says_who_has_learned_and_which_seed_failed(tab, tmp_pa
     worse = np.array(RETURNS)
     worse[-1, 3] = -100.0
     screen = training_page.page(load(written(tmp_path / "b.h5", returns=worse))).screen
-    assert "in 4 of 5 seeds" in screen.headline and "seed 3" in screen.headline
+    assert screen.headline.startswith("Look at seed 3 first: it ends no better than before")
+    assert "in 4 of 5 seeds" in screen.headline
     assert screen.light == "choose" and "p = 0.19" in screen.sure  # (5 + 1) / 2⁵
 
 
@@ -155,7 +156,7 @@ def test_the_best_of_several_runs_is_shown_or_not(tab, tmp_path):
     files.append(written(tmp_path / "c.h5", name="near", returns=alike))
     page, _ = side_by_side(files)
     check_first_screen(tab, page, tmp_path)
-    assert page.screen.light == "choose" and "near cannot be told apart" in page.screen.headline
+    assert page.screen.light == "choose" and "do not separate it from near" in page.screen.headline
     assert "Better than bad" in page.screen.headline
 
 
@@ -336,5 +337,5 @@ def test_several_measurements_are_each_compared_with_the_first(files, tmp_path):
     text = re.sub("<[^>]+>", "", render(page))
     first, second = (path.stem for path in files)
     assert f"{first} and 2 others" in text and f"2 comparisons with {first}" in text
-    assert f"{second} against {first}: it lowers" in text
-    assert f"again and {first} are alike" in text
+    assert f"Prefer {second}: it lowers" in text
+    assert f"Take either: every error of {first} and again agrees" in text

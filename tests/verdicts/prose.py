@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from gradlab import choose
+from gradlab.reporting.kinds import compared as side_by_side
 from gradlab.reporting.kinds import screen_of
 from gradlab.runs.comparison import compared
 from gradlab.runs.probe.results import load
@@ -35,7 +36,7 @@ from tests.probe import planted_probe
 from tests.runs.planted_gains import planted as planted_steps
 from tests.runs.planted_gains import planted_jumps
 from tests.runs.planted_pairs import profile as paired
-from tests.runs.planted_training import written
+from tests.runs.planted_training import RETURNS, written
 from tests.verdicts import test_attribution_verdict, test_recommendation
 from tests.verdicts import test_what_is_advised as advised
 from tests.verdicts.planted_profiles import FLAT, SENTENCES, planted, profile, u_shape
@@ -136,6 +137,10 @@ def _logged(folder: Path) -> Screen:
     )
 
 
+def _trained(**changes: object) -> Case:
+    return lambda folder: screen_of(written(folder / "training.h5", **changes))
+
+
 def _chosen(samples: int) -> Case:
     return lambda folder: choice.screen(
         choose(planted_gradients.planted(*planted_gradients.world(2, N=samples)))
@@ -232,9 +237,20 @@ CASES: Mapping[str, Mapping[str, Case]] = {
     },
     "measured by a probe": {about: _said(about) for about in MEASURED},
     "training": {
-        "five seeds, one of which diverges": lambda folder: screen_of(
-            written(folder / "training.h5", event="seed 4 diverged")
+        "five seeds, one of which diverges": _trained(event="seed 4 diverged"),
+        "every seed improves": _trained(),
+        "one seed fails": _trained(returns=RETURNS - [[0.0], [0], [1]] * np.eye(5)[3] * 60),
+        "the return falls below its start": _trained(returns=RETURNS - [[0.0], [0], [300]]),
+        "no return rises": _trained(returns=RETURNS - [[0.0], [300], [600]]),
+        "everything at once": _trained(
+            event="critic is not finite",
+            returns=np.where(np.arange(5) < 3, RETURNS, 0.0) - [[0.0], [0], [100]],
         ),
+        "several runs": lambda folder: side_by_side([
+            written(folder / "a.h5", name="good"),
+            written(folder / "b.h5", name="bad", returns=RETURNS - [[20.0, 21, 19, 20, 20]]),
+            written(folder / "c.h5", name="near", returns=RETURNS - [[2.0, -2, 1, -1, 0.5]]),
+        ])[0].screen,
     },
     "jacobians": {
         "a model": lambda folder: jacobians(planted_jacobians.compared()),

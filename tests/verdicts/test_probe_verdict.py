@@ -223,7 +223,8 @@ def test_a_symptom_without_a_cause_says_what_to_look_at_and_what_has_not_looked(
     off = {"update": 100, "step": 99, "number": 0, "check": "targets follow", "state": "off",
            "proof": "none", "value": 0.0, "threshold": 0.0, "looks": 0, "seconds": 0.0}  # fmt: skip
     found = first(vitals=[window(1)], alarms=[symptom], checks=[off])
-    assert found.headline.startswith("Exploding critic at step 499: look at the rewards.")
+    first_words = "Fix this before you train on: exploding critic at step 499. Look at the rewards."
+    assert found.headline.startswith(first_words)
     assert "1 check" in found.headline
 
 

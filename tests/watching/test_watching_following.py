@@ -154,7 +154,9 @@ def trained(tmp_path_factory):
 
 
 def test_a_view_has_the_reports_recommendation_the_rows_pace_and_events_and_is_json(trained):
-    assert trained.view.screen.headline.startswith("mpg-v2 learns pendulum: return -1")
+    headline = trained.view.screen.headline
+    assert headline.startswith("Read its 1 event first: mpg-v2 learns pendulum, return -1")
+    assert headline.endswith("Run 3 more seeds: with 2 the rise is not shown.")
     assert trained.view.screen.numbers[0].text == "-62"
     progress = trained.view.progress
     assert (progress.done, progress.total, progress.rate) == (400, 1000, 20.0)

@@ -241,7 +241,7 @@ class Audit:
         shown = tuple(each for each in self.findings if each.kind not in _FOLDED)
         wrong = sum(each.severity == "wrong" for each in shown)
         faults = "a fault" if wrong == 1 else f"{wrong} faults"
-        verdict = f"The actor's loss has {faults}."
+        verdict = f"Fix the actor's loss first: it has {faults}."
         if not wrong:
             verdict = "The actor's gradient is whole: no finding is wrong."
             if any(each.kind == "own draws" for each in shown):

@@ -332,7 +332,7 @@ def _judged(run: LogsRun) -> tuple[str, Light, str]:
         return text, "none", "the control at h = 0 fails"
     judged = [each for each in same if each.horizon > 0]
     if not judged:
-        return "No horizon could be judged by these data.", "none", "nothing to compare"
+        return "Use no model step yet: these data judge no horizon.", "none", "nothing to compare"
     longest, H = supported(judged), judged[-1].horizon
     refuted = [each for each in judged if each.status == "disagree"]
     if longest:
@@ -352,7 +352,7 @@ def _alone(run: LogsRun) -> tuple[str, Light, str]:
     """No model: is the score itself worth following?"""
     cosines_at = numbers(run, "gradient", "cosine_self", "score")
     if not cosines_at:
-        return "There is no score to judge here.", "none", "nothing measured"
+        return "Follow no score yet: these data give none.", "none", "nothing measured"
     score = cosines_at[max(cosines_at)]
     ends = f"cosine {cosines(score.low, score.high)}"
     if score.low >= SUPPORTED:

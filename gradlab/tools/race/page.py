@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from functools import partial
 
+import numpy as np
+
 from gradlab import figures
 from gradlab.reporting import shell
 from gradlab.reporting.kinds import Kind
@@ -67,7 +69,9 @@ def step_screen(step: Step) -> Screen:
         Fact(f"return {label}", f"{mean:.4g}".replace("-", "−"), how)
         for label, mean in zip(_LABELS, means, strict=True)
     )
-    headline = f"{step.headline} {step.normal}".strip()
+    lead = {True: "Train on", False: "Judge it by more updates", None: "Measure more starts"}
+    todo = lead[step.helped] if np.ptp(step.returns, axis=0).any() else "Check that the two differ"
+    headline = f"{todo}: {step.headline[0].lower()}{step.headline[1:]} {step.normal}".strip()
     light = lights.get(step.helped, "choose")
     return Screen(headline, light, words[step.helped], facts, rest=tuple(notes))
 

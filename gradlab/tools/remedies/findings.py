@@ -265,7 +265,7 @@ def _take(
     alike = [arm for arm in order if arm != best and ratios[arm].high >= ratios[best].low]
     worse = [called(arm) for arm, ratio in ratios.items() if ratio.high < 0 and arm != _CEILING]
     text += f" Not excluded: {listed([called(arm) for arm in alike], _NAMED)}." if alike else ""
-    text += f" Leave {listed(worse, _NAMED)}: worse than no remedy." if worse else ""
+    text += f" Do without {listed(worse, _NAMED)}: worse than no remedy." if worse else ""
     return text, "choose" if alike else "act", f"shown ({_ends(ratios[best])}×, {_fits(run)})"
 
 

@@ -108,7 +108,7 @@ def screen(sweep: Sweep) -> Screen:
     """How many runs are done, and what to do about the others."""
     done, total = sweep.count("done"), len(sweep.rows)
     failed, missing = sweep.count("failed"), sweep.count("waiting", "running", "interrupted")
-    text = f"All {runs(total)} are done: `gradlab compare` shows them side by side."
+    text = f"Compare them side by side with `gradlab compare`: all {runs(total)} are done."
     if failed:
         errors = "error" if failed == 1 else "errors"
         text = f"Read the {errors} of {runs(failed)}, then repeat the command with --resume."

@@ -4,8 +4,8 @@
     not     its horizons that lower the return, and the critic alone where that does
     fix     the costliest of states, derivatives and critic, and what is gained without that error
 
-A return that jumps comes first. A headline has at most 60 words and 8 numbers with its sureness,
-and leaves out what has no room there.
+That the return jumps comes right after. A headline has at most 60 words and 8 numbers with its
+sureness, and leaves out what has no room there.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def recommendation(facts: Facts, rest: tuple[Sentence, ...] = ()) -> Screen:
         return _at_given_states(facts, rest)
     advice, facts = advise(facts), believed(facts)
     if advice.contradiction is not None:
-        # Returns contradict gradients: nothing is recommended from either before that is mended.
+        # Returns contradict gradients: nothing is recommended from either before that is fixed.
         found = advice.contradiction
         known = facts.identities.get(found.cell[0])
         who = "the true gradient" if known is None else named(known)
@@ -85,7 +85,7 @@ def recommendation(facts: Facts, rest: tuple[Sentence, ...] = ()) -> Screen:
         )
         if facts.law != "visited":
             text = (
-                "No gradient is shown to be accurate at these states: measure more of them. To "
+                "Measure more of these states: no gradient is shown to be accurate at them. To "
                 "learn whether a step raises the return, leave out --law start."
             )
         return Screen(text, "none", "no truth", (), None, rest)
@@ -104,8 +104,8 @@ def _use(facts: Facts, advice: Advice, cell: Cell, rest: tuple[Sentence, ...]) -
     use = f"{_gradient(facts, cell)}: {_worth(facts, cell)}"
     parts = (
         HeadlinePart(f"{facts.premise} Until then:", "", 1) if facts.void else _NO_PART,
-        HeadlinePart(_jump(facts), _jump(facts, short=True), 1),
         HeadlinePart(f"{use}{_lasts(facts, advice, cell)}.", f"{use}.", 0),
+        HeadlinePart(_jump(facts), _jump(facts, short=True), 1),
         _passing(facts, advice),
         _harmful(facts, cell),
         _critic(facts, cell),
@@ -327,7 +327,7 @@ def _keep(facts: Facts, rest: tuple[Sentence, ...]) -> Screen:
             f"{stepping(rehearsed.optimizer, rehearsed.rate)} lower the return along every "
             f"gradient."
         )
-        text = " ".join(filter(None, (_jump(facts), text)))
+        text = f"{text} {_jump(facts)}".rstrip()
         sure = "tested: paired returns after one update and more"
         return Screen(text, "none", sure, key_numbers.of_returns(facts), figure, rest)
     smaller = _smaller(facts)
@@ -345,8 +345,8 @@ def _keep(facts: Facts, rest: tuple[Sentence, ...]) -> Screen:
             fix += f"{change(taken, cell, chosen=True)}, {_NOT_TWICE}."
         sure = f"undecided with {taken.judges} starts" if cell is None else _not_twice(facts, cell)
         kept = (
-            HeadlinePart(_jump(facts), _jump(facts, short=True), 1),
             HeadlinePart(f"{safe}{how}", safe, 0),
+            HeadlinePart(_jump(facts), _jump(facts, short=True), 1),
             HeadlinePart(fix, "", 2),
         )
         text = _fitted(kept, sure)
@@ -365,8 +365,8 @@ def _keep(facts: Facts, rest: tuple[Sentence, ...]) -> Screen:
         gains = f"{who} gains {gain_text(facts.chosen)} in one small step"
         if not fallen and not in_vain(facts, best):
             parts: tuple[HeadlinePart, ...] = (
-                HeadlinePart(_jump(facts), _jump(facts, short=True), 1),
                 HeadlinePart(f"{safe} {gains}, {_NOT_TWICE}.", safe, 0),
+                HeadlinePart(_jump(facts), _jump(facts, short=True), 1),
                 first_to_fix(facts, best),
             )
             sure = _not_twice(facts, best)
@@ -381,9 +381,9 @@ def _keep(facts: Facts, rest: tuple[Sentence, ...]) -> Screen:
     guess = step_along(facts.identities[name], [at], small=True)
     guess = "" if facts.carried else f"Best guess: {guess}, gain {gain_text(facts.chosen)}."
     parts = (
-        HeadlinePart(_jump(facts), _jump(facts, short=True), 1),
         HeadlinePart(_few(facts), _few(facts), 2),
         HeadlinePart(safe, safe, 0),
+        HeadlinePart(_jump(facts), _jump(facts, short=True), 1),
         HeadlinePart(_lowered(facts, harmful), "", 4),
         HeadlinePart(guess, "", 3),
         HeadlinePart(_beyond(facts), "", 5),
@@ -425,7 +425,7 @@ def _capital(text: str) -> str:
 
 
 def _few(facts: Facts) -> str:
-    """Where few starts carry the truth, no number of starts is known to do: their law is mended."""
+    """Where few starts carry the truth, no number of starts is known to do: trim them."""
     if not facts.carried:
         return ""
     return (
@@ -440,9 +440,9 @@ def _at_given_states(facts: Facts, rest: tuple[Sentence, ...]) -> Screen:
     name, h = cell = min(cells, key=lambda each: facts.errors[each].value)
     own = facts.identities[name]
     where = "" if own.data else f", {steps(h)}"
-    text = f"Most accurate at these states: {named(own)}{where}."
+    found = f"the most accurate gradient at these states is {named(own)}{where}"
     if not facts.errors[cell].high < 1:
-        text = "No gradient is shown to be better than a zero gradient at these states."
+        found = "no gradient is shown to be better than a zero gradient at these states"
     how = "E|mean of N′ gradients − truth|² over |truth|², 1 being no gradient at all"
     error = facts.errors[cell]
     level = f"{two(error.value)} (CI {span(error.low, error.high)})"
@@ -453,7 +453,7 @@ def _at_given_states(facts: Facts, rest: tuple[Sentence, ...]) -> Screen:
         angle = facts.cosines[cell]
         level = f"{cosine(angle.clipped)} (CI {cosine(angle.low)} to {cosine(angle.high)})"
         numbers.append(Fact("cosine", level, "⟨g, truth⟩/(|g||truth|)"))
-    text += " To learn whether a step raises the return, leave out --law start."
+    text = f"Leave out --law start to learn whether a step raises the return: {found}."
     return Screen(text, "choose", "about these states only", tuple(numbers), "mse", rest)
 
 

@@ -95,14 +95,16 @@ def _screen(run: ProbeRun) -> Screen:
 def _by_its_gradient(run: ProbeRun, own: Followed, rest: tuple[Sentence, ...]) -> Screen:
     """What the gradient of the critic alone, which the loop follows, does to the return."""
     todo = {
-        "raised": "Go on with this critic.",
-        "lowered": "If this lasts, improve the critic.",
-        "unknown": "A larger overhead_budget measures more often.",
+        "raised": "Train on with this critic",
+        "lowered": "Improve the critic if this lasts",
+        "unknown": "Measure more often, by a larger overhead_budget",
     }
     lately = seen(run)
     fell = lately is not None and lately.newest.direction == "fell"
-    advice = lately.text if lately is not None and fell else todo[own.direction]
-    headline = " ".join(filter(None, (own.text, advice, other_horizons(run))))
+    lead = "Watch the return" if fell and own.direction == "raised" else todo[own.direction]
+    also = lately.text if lately is not None and fell else ""
+    said = f"{lead}: {own.text[0].lower()}{own.text[1:]}"
+    headline = " ".join(filter(None, (said, also, other_horizons(run))))
     few = own.cosine.n < FEWEST
     word = "open" if own.direction == "unknown" else "sure"
     lights: dict[str, Light] = {"raised": "act", "lowered": "none", "unknown": "choose"}
@@ -156,7 +158,7 @@ def _faulty(
         text += f" Also: {', '.join(further)}." if further else ""
         text += f" Symptom: {_symptom(run, worst)}." if worst else ""
     else:
-        text = capital(f"{_symptom(run, worst)}{_advice(run, worst)}")
+        text = f"Fix this before you train on: {_symptom(run, worst)}.{_advice(run, worst)}"
     named = of_causes | {worst} | ({ORIGIN} if worst == NONFINITE else set())
     more = len(kinds.keys() - named)
     text += f" {more} other kind{'s' * (more > 1)} of alarm." if more else ""
@@ -184,8 +186,8 @@ def _advice(run: ProbeRun, kind: str) -> str:
     _, found, todo = message.rpartition(": ")
     if kind in (NONFINITE, ORIGIN, LOST_CRITIC):
         todo = message  # what was lost is not to be parted from where
-    text = f": {CHECK}." if kind == FALLING else f": {todo}." if found and kind != ENDED else "."
-    text += "" if kind == ENDED else " Fix this before you train on."
+    todo = CHECK if kind == FALLING else todo if found and kind != ENDED else ""
+    text = f" {capital(todo)}." if todo else ""
     off = unchecked(run)
     have = "check of the loop's parts has" if off == 1 else "checks of the loop's parts have"
     return text + (f" {off} {have} not looked." if off else "")
@@ -220,7 +222,7 @@ def _sound(run: ProbeRun, rest: tuple[Sentence, ...]) -> Screen:
         return replace(step, sure=f"{sure}; no alarm", light=shown, figure="cosine")
     if lately is not None:
         return _by_return(run, lately, rest)
-    text, numbers = f"No alarm. {waiting(run)}", _cosine(run)
+    text, numbers = waiting(run), _cosine(run)
     if numbers and numbers[0].text.startswith("≤"):
         text += " A batch's gradient is not known to be more than noise."
     sure = "the loop's parts were not checked"
@@ -234,7 +236,9 @@ def _sound(run: ProbeRun, rest: tuple[Sentence, ...]) -> Screen:
 def _by_return(run: ProbeRun, lately: Seen, rest: tuple[Sentence, ...]) -> Screen:
     """The last updates by windows of episodes, without a fault and without a measured gradient."""
     change = lately.newest
-    text = " ".join(filter(None, (lately.text, lately.count))) + _weight(run)
+    lead = "Watch the return" if change.direction == "fell" else "Train on"
+    said = f"{lead}: {lately.text[0].lower()}{lately.text[1:]}"
+    text = " ".join(filter(None, (said, lately.count))) + _weight(run)
     fell = "it fell lately" if change.direction == "fell" else "not shown above its first window"
     sure = "above its first window (99.8%)" if lately.raised else f"no alarm; {fell}"
     light: Light = "act" if lately.raised else "choose"

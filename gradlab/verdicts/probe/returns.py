@@ -97,21 +97,26 @@ def seen(run: ProbeRun) -> Seen | None:
 
 
 def waiting(run: ProbeRun) -> str:
-    """What is not known of the return, and when it will be."""
+    """What to do without an alarm while nothing is known of the return, and when it will be."""
     parts = run.due.split("; ")
     due = next((part for part in parts if part.startswith("returns: ")), "")
     _, found, when = due.partition("first answer ")
     if found:
-        return f"Whether a step helps: first answer {when}."
+        return f"Train on: no alarm. Whether a step helps: first answer {when}."
     if due.startswith("returns: no answer"):
-        return "Whether its steps helped is unknown: the run was too short."
+        return "Train longer: no alarm, but too short a run to tell whether its steps helped."
     measured = next((part for part in parts if part.startswith("task: ")), "")
     if run.task and measured:
-        return f"Whether a step helps is unknown: {measured.removeprefix('task: ')}."
+        why = measured.removeprefix("task: ")
+        return f"Train on: no alarm. Whether a step helps is unknown: {why}."
     lacking = Returns.of(run.episodes, TRAINED).lacking
     if len(run.episodes.get("value", ())):
-        return f"Whether a step helps: first answer after {lacking} more training episodes."
-    return "Whether a step helps is unknown: pass env=make_env, or call note(episode_return=…)."
+        when = f"after {lacking} more training episodes"
+        return f"Train on: no alarm. Whether a step helps: first answer {when}."
+    return (
+        "Pass env=make_env, or call note(episode_return=…): no alarm, but whether a step helps is "
+        "unknown."
+    )
 
 
 def told(change: Change) -> str:
@@ -179,13 +184,12 @@ def void(run: ProbeRun) -> tuple[str, ...]:
     reasons = []
     if float(row.get("reward_max", np.nan)) == 0:
         reasons.append(
-            "The reward is 0 on every path of the task so far, and so is the true gradient: fix "
-            "the reward."
+            "Fix the reward: it is 0 on every path of the task so far, and so is the true gradient."
         )
     elif float(row.get("truth_norm", np.nan)) == 0:
         reasons.append(
-            "The true gradient is exactly 0: this policy does not move the return. Look for a dead "
-            "output, ignored actions, or a constant reward."
+            "Look for a dead output, ignored actions or a constant reward: the true gradient is "
+            "exactly 0, this policy does not move the return."
         )
     return tuple(reasons)
 

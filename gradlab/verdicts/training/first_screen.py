@@ -1,4 +1,10 @@
-"""The first screen of training runs: what has learned or is best, how surely, and what failed."""
+"""The first screen of training runs: what to do, then what has learned or is best, how surely.
+
+    events    read them        a seed that ends below its start    look at it
+    a peak    stop there       too few seeds                       run more
+
+The state of the runs stands second, and what has no room is left out.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +24,7 @@ from gradlab.runs.training.pairs import (
     ranked,
 )
 from gradlab.runs.training.results import GOALS, Training, first_reached
-from gradlab.verdicts.screen import Fact, Light, Screen, Sentence
+from gradlab.verdicts.screen import NUMBERS, WORDS, Fact, Light, Screen, Sentence, counted
 from gradlab.verdicts.training.sentences import verdict
 from gradlab.wording import duration, listed, span, times, two
 
@@ -41,26 +47,41 @@ def _one(name: str, run: Training, rest: tuple[Sentence, ...]) -> Screen:
     result = outcome(run)
     n, k = len(result.seeds), result.improved
     if not len(result.finite):
-        text = f"{name} on {run.task} has diverged in every seed: read its events first."
+        text = f"Read its events first: {name} diverged in every seed on {run.task}."
         return Screen(text, "none", f"all of {n}", _numbers(run, result), _FIGURE, rest)
-    whose = f"the median of {n} seeds" if n > 1 else "one seed"
     first = float(np.nanmedian(result.first))
-    moved = f"return {two(first)} → {two(result.median)}, {whose}"
+    returns = f"return {two(first)} → {two(result.median)}"
+    median = f"{returns}, the median of {n} seeds" if n > 1 else returns
     if k == 0:
-        text = f"{name} has not learned {run.task}: {moved}, lower than before training."
+        state = f"{name} has not learned {run.task}, {median}"
     elif k < n:
-        text = f"{name} learns {run.task} in {k} of {n} seeds: {moved}."
-        if result.failed:
-            seeds = listed([str(each) for each in result.failed], _NAMED)
-            text += f" Look first at seed{'s' * (len(result.failed) > 1)} {seeds}: no better than "
-            text += "before training."
+        state = f"{name} learns {run.task} in {k} of {n} seeds, median {returns}"
     else:
-        text = f"{name} learns {run.task}: {moved}{', and every seed improves' * (n > 1)}."
-    if result.peak > first > result.median:
-        text += f" Stop earlier: the median was {two(result.peak)} at iteration {result.peak_at}."
-    if run.events:
-        text += f" Read its {len(run.events)} event{'s' * (len(run.events) > 1)} first."
+        median += ", and every seed improves" * (n > 1)
+        state = f"{name} learns {run.task}, {median}"
     light, sure = _sure(result)
+    # What to do with its reason, "" where the state of the run is the reason.
+    todo: list[tuple[str, str]] = []
+    if run.events:
+        todo.append((f"Read its {len(run.events)} event{'s' * (len(run.events) > 1)} first", ""))
+    if result.peak > first > result.median:
+        reason = f"the median return was {two(result.peak)} there"
+        todo.append((f"Stop earlier, near iteration {result.peak_at}", reason))
+    if 0 < k < n and result.failed:
+        one, seeds = len(result.failed) == 1, listed([str(s) for s in result.failed], _NAMED)
+        reason = f"{'it ends' if one else 'they end'} no better than before training"
+        todo.append((f"Look at seed{'s' * (not one)} {seeds} first", reason))
+    if light == "choose" and k == n and result.missing:
+        more = f"{result.missing} more seed{'s' * (result.missing > 1)}"
+        todo.append((f"Run {more}", f"with {n} the rise is not shown"))
+    if not todo and k:
+        todo, state = [(f"Use {name} on {run.task}", "")], median
+    (lead, why), *others = todo or [("Do not use this policy", "")]
+    text = f"{lead}: {why}. {state}." if why else f"{lead}: {state}."
+    for what, why in others:  # as long as there is room
+        longer = f"{text} {what}{f': {why}' if why else ''}."
+        words, numbers = counted(f"{longer} {sure}")
+        text = longer if words <= WORDS and numbers <= NUMBERS else text
     return Screen(text, light, sure, _numbers(run, result), _FIGURE, rest)
 
 
@@ -71,8 +92,7 @@ def _sure(result: RunOutcome) -> tuple[Light, str]:
         return "none", f"no seed of {n} improves" if n > 1 else "the seed does not improve"
     if result.chance < 0.05:
         return "act", f"shown (p = {two(result.chance)})"
-    more = f"; {result.missing} more seeds would show it" if result.missing and k == n else ""
-    return "choose", f"not shown (p = {two(result.chance)}){more}"
+    return "choose", f"not shown (p = {two(result.chance)})"
 
 
 def _numbers(run: Training, result: RunOutcome) -> tuple[Fact, ...]:
@@ -116,7 +136,7 @@ def _several(runs: Mapping[str, Training], rest: tuple[Sentence, ...]) -> Screen
     task = runs[best].task
     if not len(found.finite):
         return Screen(
-            f"Every run on {task} has diverged: read their events first.", "none",
+            f"Read their events first: every run on {task} diverged.", "none",
             f"all of {len(runs)}", (), _BEST, rest,
         )  # fmt: skip
     light: Light = "none"
@@ -152,7 +172,7 @@ def _best(
         return text, "act", "shown against every other run"
     better = f" Better than {listed(out, _NAMED)}." if out else ""
     alike = listed([each.name for each in kept], _NAMED)
-    text = f"{lead}.{better} {alike} cannot be told apart with these seeds."
+    text = f"{lead}.{better} These seeds do not separate it from {alike}."
     more = max(each.more or _MANY for each in kept)
     if more >= _MANY:
         return text, "choose", "seeds differ more than runs"
