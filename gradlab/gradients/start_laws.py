@@ -138,8 +138,8 @@ def check_alive(at: Starts) -> None:
     if some < _FEWEST:
         raise InputError(
             f"{alive} of {len(at.states)} visited states are alive, in {some} of {every} groups of "
-            f"starts, fewer than {_FEWEST}: the policy leaves the task at once; take more starts, "
-            f"termination='ignore', law='start', or a policy that stays"
+            f"starts, expected {_FEWEST} or more: the episodes end at once; take more starts, "
+            f"termination='ignore', law='start', or a policy whose episodes last"
         )
 
 

@@ -306,8 +306,8 @@ def _state_functions(env: Any, width: int) -> tuple[Read, Write]:
             setattr(env, name, x)
     if not names:
         raise InputError(
-            "read and write are None, but no tensor of env's own, with a row for each simulation, "
-            "is changed by a step and moves it: give both"
+            "read and write are None, and no tensor of env holds its state (a row for each "
+            "simulation, changed by a step, and changing the next one): give both"
         )
     shapes = [rows[name].shape[1:] for name in names]
     sizes = [shape.numel() for shape in shapes]

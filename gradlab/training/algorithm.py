@@ -225,8 +225,8 @@ class Algorithm:
             )
         if any(term.way.every for term in self.terms):
             raise InputError(
-                f"{follow} is 'measured', but {self.name} has terms with θ in every action, whose "
-                f"truth is another: only terms of the first action can be weighed"
+                f"{follow} is 'measured', but {self.name} has terms with θ in every action, which "
+                f"have another truth: give terms of the first action alone"
             )
 
     @property

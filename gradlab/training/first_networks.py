@@ -159,9 +159,8 @@ def check_fits(algorithm: Algorithm, task: Task, *, masked: bool) -> None:
     if task.prior is None:
         raise InputError(
             f"{algorithm.name} needs a model, but {task.name} has no prior: learn one while it "
-            f"trains (model=LearnedModel() in its row, --model learned), give one in a task of "
-            f"your own (file.py:function that returns dataclasses.replace(task, prior=…) or "
-            f"gradlab.tasks.with_learned_prior), or take td3, sac, ddpg or n-step-dpg"
+            f"trains (model=LearnedModel() in its row, --model learned), give one to the task "
+            f"(dataclasses.replace(task, prior=…)), or take td3, sac, ddpg or n-step-dpg"
         )
     if algorithm.differentiates_model and not task.prior.differentiable:
         raise InputError(f"{algorithm.name} differentiates its model, but the prior cannot be")

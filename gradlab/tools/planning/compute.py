@@ -334,8 +334,8 @@ class _Contest:
         plain = self._returns(None)
         if lost := int((~np.isfinite(plain)).sum()):
             raise InputError(
-                f"policy has returns that are not finite in {lost} of {len(plain)} starts, without "
-                f"any plan: give a length before it leaves the finite numbers"
+                f"returns of the policy itself are not finite in {lost} of {len(plain)} starts: "
+                f"give a shorter length"
             )
         trials = [_Trial(NONE, 0, plain, plain, np.zeros_like(plain), 0.0)]
         for done, (name, h) in enumerate(cells):
