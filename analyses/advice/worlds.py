@@ -32,7 +32,7 @@ from gradlab.networks import checkpoint
 from gradlab.networks.interface import double_copy
 from gradlab.networks.mlp import Policy
 from gradlab.tasks import Task, with_learned_prior
-from gradlab.tools.board.stages import train_stages
+from gradlab.tools.board.stages import sac_stage, train_stages
 
 STAGES = ("early", "middle", "late")
 SEEDS = (22, 23, 24)  # of 0 to 20 some cells were looked at before
@@ -171,8 +171,8 @@ def make_cell(name: str, stage: str, seed: int, folder: Path) -> Cell:
     world = WORLDS[name]
     task, at = world.make(seed), STAGES.index(stage)
     if world.kind == "contact":
-        policy, critic = (load_sac(name, world.stages[at], seed, folder, k) for k in NETWORKS)
-        return Cell(world, name, stage, seed, task, policy, critic)
+        updates = dict(zip(STAGES, world.stages, strict=True))
+        return Cell(world, name, stage, seed, *sac_stage(name, updates, stage, seed, folder))
     files = [folder / f"{name}-{each}-{seed}.safetensors" for each in STAGES]
     policy = policy_at(at, files, world, task, seed)
     if world.kind == "learned":
@@ -204,16 +204,3 @@ def with_model(task: Task, policy: nn.Module, seed: int) -> Task:
     ]
     fitted = fit_model(trajectories.joined(rows), replace(MEMBERS, seed=child(seed, "model") >> 1))
     return with_learned_prior(task, fitted.ensemble)
-
-
-NETWORKS = ("policy", "critic")
-
-
-def load_sac(name: str, updates: int, seed: int, folder: Path, kind: str) -> nn.Module:
-    """A network of SAC's, which is trained where there is none yet."""
-    run = folder / f"{name}-{seed}.h5"
-    file = run.with_name(f"{run.stem}-checkpoints") / f"{updates:06d}/seed{seed}-{kind}"
-    if not file.with_suffix(".safetensors").exists():
-        changes = {"first_seed": seed, "iterations": UPDATES[-1]}
-        gradlab.train("sac", gradlab.tasks.mujoco(name), run, overwrite=True, **changes)
-    return double_copy(kind, checkpoint.load(file.with_suffix(".safetensors")))

@@ -31,7 +31,9 @@ def test_causes_at_visited_states_are_those_of_a_matched_measurement_there():
     policy = nn.Linear(2, 1, bias=False).double()
     policy.weight.data = WEIGHT.clone()
     critic = ExactCritic(task.simulator, WEIGHT, GAMMA)
-    found = gradlab.measure(task, policy, critic, horizon=H, starts=N, attribute=(1, H))
+    found = gradlab.measure(
+        task, policy, critic, horizon=H, starts=N, attribute=(1, H), judges=4, rehearse=False
+    )
     assert found.truth["kind"] == "objective"
 
     begin = as_starts(task.starts(N, stream(0, "starts")), 2)

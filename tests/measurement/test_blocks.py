@@ -214,7 +214,7 @@ def test_what_cannot_be_divided_is_refused_with_what_fits(small, change, word):
 def test_half_of_what_a_machine_has_may_be_taken(small, monkeypatch):
     """A machine with more memory than 8 GB holds blocks that another refuses."""
     monkeypatch.setattr(memory, "MEMORY", 0.0)
-    asked = dict(horizon=2, starts=STARTS, judges=4)
+    asked = dict(horizon=2, starts=STARTS, judges=4, rehearse=False)
     with pytest.raises(InputError, match="more than 0 GB"):
         gradlab.measure(world(), narrow(), QCritic(2, 1, hidden=(4,)), **asked)
     monkeypatch.setattr(memory.machine, "memory", lambda: 1e10)

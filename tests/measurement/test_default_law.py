@@ -70,7 +70,8 @@ def measured():
     """The call that a user makes, with a critic of another policy."""
     task = world(1.2)
     critic = ExactCritic(task.simulator, OTHER, GAMMA)
-    profile = gradlab.measure(task, feedback(WEIGHT), critic, horizon=H, starts=2000)
+    short = dict(judges=4, rehearse=False)  # steps are `test_realised_gains`, `test_rehearsal`
+    profile = gradlab.measure(task, feedback(WEIGHT), critic, horizon=H, starts=1000, **short)
     return profile, expected(task, critic), truth_of(task)
 
 
@@ -117,7 +118,9 @@ def test_a_critic_of_another_policy_biases_data_more_than_long_true_rollouts(mea
 def test_with_the_exact_critic_data_and_true_dynamics_have_the_whole_gain():
     task = world(0.0)
     critic = ExactCritic(task.simulator, WEIGHT, GAMMA)
-    profile = gradlab.measure(task, feedback(WEIGHT), critic, horizon=2, starts=1000)
+    profile = gradlab.measure(
+        task, feedback(WEIGHT), critic, horizon=2, starts=500, judges=4, rehearse=False
+    )
     size = float(truth_of(task).norm()) ** 2
     rows = profile.table().set_index(["estimator", "quantity", "horizon"])
     for cell in (("data", 0), ("true_dynamics", 0), ("true_dynamics", 2)):

@@ -77,9 +77,10 @@ def test_true_dynamics_with_the_exact_critic_has_no_bias():
 def test_values_do_not_depend_on_the_horizon_or_on_the_other_estimators():
     task = scalar_task(prior=(0.8 * ONE, 0.6 * ONE))
     policy, critic = scalar_policy(), Quadratic()
-    whole = gradlab.measure(task, policy, critic, horizon=6, starts=32).table()
+    given = dict(starts=32, judges=4, rehearse=False)
+    whole = gradlab.measure(task, policy, critic, horizon=6, **given).table()
     model = gradlab.Estimator(task.prior, task.prior, "first", gradlab.Tail(0, critic, GAMMA))
-    alone = gradlab.measure(task, policy, None, {"model": model}, horizon=3, starts=32).table()
+    alone = gradlab.measure(task, policy, None, {"model": model}, horizon=3, **given).table()
     both = whole.merge(alone, on=["estimator", "horizon", "quantity"])
     assert len(both) == len(alone)
     for column in ("value", "se", "ci_low", "ci_high"):

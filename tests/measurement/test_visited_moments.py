@@ -48,8 +48,9 @@ def measured(request):
         "all": gradlab.Estimator(sim, sim, "all", tail),
     }
     profile = gradlab.measure(
-        task, feedback(weight), None, chosen, horizon=4, starts=4000, truth="objective"
-    )
+        task, feedback(weight), None, chosen, horizon=4, starts=1500, truth="objective",
+        judges=4, rehearse=False,
+    )  # fmt: skip
     return profile, task, weight, moment, critic, chosen
 
 

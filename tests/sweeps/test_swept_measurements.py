@@ -32,6 +32,7 @@ task = "linear_quadratic"
 policy = "own.py:policy"
 horizon = 2
 starts = 64
+truth = "matched"
 no-report = true
 [settings.set]
 A = [[0.9]]

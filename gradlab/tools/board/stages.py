@@ -71,17 +71,18 @@ def train_stages(
 
 
 def sac_stage(
-    env_id: str, updates: Mapping[str, int], stage: str, seed: int
+    env_id: str, updates: Mapping[str, int], stage: str, seed: int, folder: Path | None = None
 ) -> tuple[Task, nn.Module, nn.Module]:
     """A MuJoCo task with SAC's policy and critic after the updates of a stage, float64.
 
-    The run that made them lies in the machine's temporary folder, so that it trains once.
-
     Args:
         updates: of each stage, as checkpoints of a training of the last one's length keep them.
+        folder: where the run that makes them lies, so that it trains once; None: one in the
+            machine's temporary folder.
     """
     task = gradlab.tasks.mujoco(env_id)
-    run = Path(tempfile.gettempdir()) / "gradlab-board" / f"{env_id}-{seed}.h5"
+    folder = Path(tempfile.gettempdir()) / "gradlab-board" if folder is None else folder
+    run = folder / f"{env_id}-{seed}.h5"
     kept = run.with_name(f"{run.stem}-checkpoints") / f"{updates[stage]:06d}"
     files = [kept / f"seed{seed}-{kind}.safetensors" for kind in ("policy", "critic")]
     if not all(file.exists() for file in files):
