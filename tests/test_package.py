@@ -1,7 +1,11 @@
-"""What the package says about itself stands in one place, or is held equal to it."""
+"""What the package says about itself stands in one place, or is held equal to it.
+
+pytest collects test files by their names alone: two of one name stop the whole suite.
+"""
 
 import re
 import tomllib
+from collections import Counter
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -38,3 +42,8 @@ def test_files_beside_the_code_are_in_the_wheel():
     assert "py.typed" in names
     missing = [name for name in names if not any(fnmatch(name, each) for each in patterns)]
     assert not missing
+
+
+def test_no_two_test_files_share_a_name():
+    names = Counter(path.name for path in Path(__file__).parent.rglob("test_*.py"))
+    assert [name for name, count in names.items() if count > 1] == []

@@ -3,6 +3,8 @@
 Attribution of errors that were planted in one part: mass, critic, one entry of B.
 
 The self-test passes here, and fails where the numerics are broken.
+
+Problems with substitutions, their starts, and linear ones with a planted error.
 """
 
 import json
@@ -18,6 +20,7 @@ from gradlab.data.noise import stream
 from gradlab.errors import InputError
 from gradlab.gradients import gram, sweeps, weighted_terms
 from gradlab.gradients.estimator import Estimator
+from gradlab.gradients.starts import Starts, as_starts
 from gradlab.gradients.tail import Setting, Tail
 from gradlab.measurement import selftest, substitution
 from gradlab.measurement.selftest import Check
@@ -30,23 +33,51 @@ from gradlab.measurement.substitution import (
     substitutions,
 )
 from gradlab.networks.policies import GaussianPolicy, WithLogProb
-from gradlab.statistics.shapley import share_interval, shares
+from gradlab.statistics.shapley import fraction, share_interval, shares
 from gradlab.systems.cartpole import TABLE4, CartPoleSimulator
 from gradlab.systems.entropy import Entropic
 from gradlab.systems.linear import LinearQuadratic
 from gradlab.systems.pendulum import Pendulum
 from gradlab.systems.system import standard_normal
+from gradlab.truth.lqr import ExactCritic
 from gradlab.truth.oracles import unroll_first_action
 from tests.gradients.worlds import Critic, Noisy, matrix, network, worlds
-from tests.measurement.substituted import (
-    GAMMA,
-    HORIZONS,
-    STEPS,
-    fractions,
-    linear_problem,
-    starting,
-    wrong_mass,
-)
+
+GAMMA, STEPS, HORIZONS = 0.9, 12, (0, 1, 4)
+
+
+def starting(n, scale, groups=None):
+    generator = torch.Generator().manual_seed(3)
+    states = torch.randn(n, len(scale), generator=generator, dtype=torch.float64) * scale
+    begin = as_starts(states, len(scale))
+    group = begin.group if groups is None else torch.arange(n) % groups
+    weight = 0.5 + torch.rand(n, generator=generator, dtype=torch.float64)
+    return Starts(states, weight, group)
+
+
+def cart(mass, A=((1.0, 0.1), (0.0, 1.0)), friction=0.5):
+    """A cart of this mass with friction, pushed for 0.1 s."""
+    A, one = matrix(*A), torch.eye(2, dtype=torch.float64)
+    A[1, 1] -= 0.1 * friction / mass
+    return LinearQuadratic(A, matrix((0.0,), (0.1 / mass,)), one, 0.1 * one[:1, :1], 0.0 * one)
+
+
+def wrong_mass():
+    return cart(1.0), cart(1.4)
+
+
+def linear_problem(systems):
+    simulator, model = systems
+    policy = nn.Linear(simulator.state_dim, simulator.action_dim, bias=False).double()
+    torch.manual_seed(1)
+    policy.weight.data = -torch.rand_like(policy.weight) - 0.5
+    return simulator, model, policy, ExactCritic(simulator, policy.weight, GAMMA)
+
+
+def fractions(found):
+    shares = (fraction(each, found.total).value for each in found.shapley)
+    return dict(zip(CAUSES, shares, strict=True))
+
 
 WORLDS = worlds()
 

@@ -3,6 +3,8 @@
 Dataclasses as groups of a record: what a field says of its place, and what comes back.
 
 Finished work is saved, elsewhere if need be; what cannot be saved is refused before the work.
+
+A record with every kind of value that a file can hold.
 """
 
 import errno
@@ -27,7 +29,23 @@ from gradlab.storage.codec import content_of, described, header, scalar, stored
 from gradlab.storage.records import Array, Record
 from gradlab.storage.whole_files import keep
 from tests.own_files import LQR, OWN
-from tests.storage.planted_records import planted
+
+
+def planted() -> Record:
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(2, 4))
+    values[0, :3] = np.nan, -0.0, np.inf
+    profile = {
+        "value": Array(values, ("estimator", "horizon"), "reward / action"),
+        "estimator": Array(np.array(["data", "größer ∂f/∂a"]), ("estimator",)),
+        "horizon": Array(np.arange(4), ("horizon",), "step"),
+        "alive": Array(values > 0, ("estimator", "horizon")),
+        "total": Array(np.array(0.1), ()),
+    }
+    empty = {"x": Array(np.zeros(0), ("x",))}
+    attributes: dict[str, records.Attribute] = {"command": "gradlab measure …", "seed": 7}
+    attributes |= {"wall": 0.1 + 0.2, "ok": True} | {f"key{i:02d}": i for i in range(30, 0, -1)}
+    return Record(attributes, {"zeta": profile, "alpha": empty})
 
 
 def test_every_truncation_is_refused_in_one_line(tmp_path, monkeypatch):

@@ -1,6 +1,8 @@
 """A journal keeps what it acknowledged, of one run and one writer.
 
 A journal survives folds, full disks, folders that vanish, and kills.
+
+A run of two tables, its rows, and a check that they are there.
 """
 
 import contextlib
@@ -21,8 +23,42 @@ import pytest
 from gradlab.errors import Doubtful, Failure, InputError
 from gradlab.storage import journal, journal_frames, records, seals
 from gradlab.storage.journal import Journal, journal_of, read
-from gradlab.storage.journal_tables import RUN, Column
-from tests.storage.planted_journals import ABOUT, TABLES, check, closed_and_going_on, row, writing
+from gradlab.storage.journal_tables import RUN, Column, Table
+
+TABLES = {
+    "updates": Table(
+        "iteration", {"loss": Column(("seed",), "reward²"), "rate": Column()}, {"seed": (0, 1, 2)}
+    ),
+    "events": Table("number", {"message": Column(text=True)}),
+}
+ABOUT = {"kind": "training", "seed": 0}
+
+
+def row(k):
+    return {"iteration": k, "loss": np.array([k, k + 0.25, -k]), "rate": 1 / (k + 1)}
+
+
+def writing(path, *span):
+    """The journal of a run, open behind the rows of a range."""
+    writer = Journal(path, TABLES, ABOUT)
+    for k in range(*span):
+        writer.append("updates", row(k))
+    return writer
+
+
+def check(path, count):
+    """Rows 0 … count − 1 are there, each as it was written."""
+    found = read(path).groups["updates"]
+    assert found["iteration"].values[:count].tolist() == list(range(count))
+    for k in (0, count // 2, count - 1):
+        np.testing.assert_array_equal(found["loss"].values[k], row(k)["loss"])
+    return found
+
+
+def closed_and_going_on(path, begin=0):
+    """A run whose file holds ten rows, and its journal, of a killed writer, ten more."""
+    writing(path, begin, begin + 10).close()
+    writing(path, begin + 10, begin + 20)._file.close()
 
 
 def test_rows_come_back_before_and_after_closing(tmp_path):

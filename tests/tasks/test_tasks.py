@@ -1,4 +1,7 @@
-"""Tasks: their start laws, their checks, and how the command line finds them."""
+"""Tasks: their start laws, their checks, and how the command line finds them.
+
+Draws of a start law.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import math
 import gymnasium
 import pytest
 import torch
+from torch import Tensor
 
 from gradlab.errors import InputError
 from gradlab.fitting.policies import riccati_gain
@@ -25,7 +29,11 @@ from gradlab.tasks import (
     view,
 )
 from gradlab.truth.lqr import lqr_gradient
-from tests.tasks.drawing import draw
+
+
+def draw(task: Task, n: int, seed: int = 0) -> Tensor:
+    return task.starts(n, torch.Generator().manual_seed(seed))
+
 
 every_task = pytest.mark.parametrize("name", TASKS)
 

@@ -48,7 +48,9 @@ def task():
 def row(name):
     """A row of the table with small networks and few rollouts."""
     whole = find(name)
-    small = replace(whole, hidden=(8, 8), batch=whole.batch // 16, value_rate=(1e-2, 1e-3))
+    small = replace(
+        whole, hidden=(8, 8), batch=whole.batch // 16, value_rate=(1e-2, 1e-3), replay=4096
+    )
     if small.source.branching is not None:
         branching = Branching(every=20, rollouts=30, last=3, end=40)
         small = replace(small, source=replace(small.source, branching=branching))
