@@ -6,6 +6,7 @@ import hashlib
 import importlib.metadata
 import platform
 import subprocess
+import time
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -18,9 +19,11 @@ from gradlab.networks.mlp import FunctionCritic
 _REPORTED = ("torch", "numpy", "scipy", "mujoco", "gymnasium", "h5py")
 
 
-def environment() -> dict[str, str]:
-    """Versions, commit, time and threads of this process, as text."""
+def environment(begun: float | None = None) -> dict[str, str]:
+    """Versions, commit, time and threads of this process, as text; of work in float64 that began
+    at this time of `time.monotonic`, its precision and seconds, too."""
     versions = {name: _version(name) for name in _REPORTED}
+    seconds = "" if begun is None else f"{time.monotonic() - begun:.1f}"
     return {
         "gradlab": _version("gradlab"),
         "commit": commit(),
@@ -29,6 +32,7 @@ def environment() -> dict[str, str]:
         "threads": str(torch.get_num_threads()),
         "machine": f"{platform.system()} {platform.machine()}",
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        **({"precision": "float64", "wall_seconds": seconds} if seconds else {}),
     }
 
 

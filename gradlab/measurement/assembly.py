@@ -212,10 +212,7 @@ class SharedTruth:
             "law": self.law,
             "actions": {name: estimator.actions for name, estimator in chosen.items()},
         }
-        environment = provenance.environment() | {
-            "precision": "float64",
-            "wall_seconds": f"{time.monotonic() - begun:.1f}",
-        }
+        environment = provenance.environment(begun)
         truth = truth_values(self.reference, "matched")
         profile = assembled(measured.cells, horizon, self.batch, config, environment, truth)
         profile = replace(profile, identities=identify(chosen, self.task.simulator))

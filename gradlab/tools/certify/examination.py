@@ -260,14 +260,7 @@ def examined(
         "compared": _described(system, epsilon, inside),
     }  # fmt: skip
     rows: list[Mapping[str, Any]] = []
-    findings = [*behaviour]
-    if loss is not None:
-        output = about.names.rows[loss.output]
-        text = (
-            f"The step itself leaves the finite numbers in {loss.rollouts} of {loss.of} rollouts, "
-            f"first at step {loss.step}, output {output}."
-        )
-        findings.append(Finding("not finite", "note", text, row=output))
+    findings = [*behaviour, *([] if loss is None else [loss.finding(about.names.rows)])]
     ways = sources(system)
     for k, (name, derivative) in enumerate(ways.items()):
         progress("derivatives", k, len(ways))

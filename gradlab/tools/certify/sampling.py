@@ -11,7 +11,7 @@ has one), limit, contact (the system's `contacts(state) -> bool [N]`), free.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -22,6 +22,7 @@ from gradlab.networks.interface import act
 from gradlab.systems.system import System
 from gradlab.tasks.task import Task
 from gradlab.tools.certify.evaluation import Points, Reference, evenly, outputs
+from gradlab.tools.certify.result import Finding
 
 _STARTS = 64  # trajectories
 _SCALES = (1.0, 0.1, 1.0, 4.0)  # of their starts, where nobody says what states are usual
@@ -137,6 +138,15 @@ class NonFiniteStep:
     output: int
     rollouts: int
     of: int
+
+    def finding(self, rows: Sequence[str]) -> Finding:
+        """A note, of these names of outputs."""
+        output = rows[self.output]
+        text = (
+            f"The step itself leaves the finite numbers in {self.rollouts} of {self.of} rollouts, "
+            f"first at step {self.step}, output {output}."
+        )
+        return Finding("not finite", "note", text, row=output)
 
 
 def visited(drawn: Law, n: int) -> tuple[Samples, NonFiniteStep | None]:

@@ -240,22 +240,14 @@ def compare_jacobians(
         own = rollout(model, policy, starts, H, seed)
         notes |= add_model_error(rows, visited, own.states.numpy())
     config = {
-        "starts": len(starts.states),
-        "groups": group_count(starts.group),
-        "horizon": H,
-        "discount": discount,
-        "seed": seed,
-        "policy_hash": given,
+        "starts": len(starts.states), "groups": group_count(starts.group), "horizon": H,
+        "discount": discount, "seed": seed, "policy_hash": given,
         "simulator": type(simulator).__name__,
         "model": None if model is None else type(model).__name__,
         "data": None if recorded is None else len(recorded[0]),
         "model_noise": None if model is None else noise_mode(simulator, model),
-    }
-    environment = provenance.environment() | {
-        "precision": "float64",
-        "wall_seconds": f"{time.monotonic() - begun:.1f}",
-    }
-    return JacobianRun(rows.columns, *names, config | dict(settings or {}), environment, notes)
+    } | dict(settings or {})  # fmt: skip
+    return JacobianRun(rows.columns, *names, config, provenance.environment(begun), notes)
 
 
 def _checked_starts(states: Tensor | Path, simulator: System, policy: nn.Module) -> Starts:

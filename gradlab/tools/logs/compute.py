@@ -283,29 +283,16 @@ def measure_logs(
         notes |= _model(rows, what, what.model, cut)
         progress("model", 1, 1)
     config: dict[str, object] = {
-        "trajectories": cut.trajectories,
-        "windows": cut.path.states.shape[1],
-        "transitions": len(what.data),
-        "discount": what.discount,
-        "horizon": what.horizons[-1],
-        "horizons": list(what.horizons),
-        "reach": what.reach,
-        "every": what.every,
-        "critics": len(what.critics),
-        "stochastic": what.stochastic,
-        "seed": what.seed,
-        "policy": type(policy).__name__,
-        "policy_hash": provenance.network_hash(policy),
-        "fitted_critics": fit_critics,
-        "noise_std": noise_std,
+        "trajectories": cut.trajectories, "windows": cut.path.states.shape[1],
+        "transitions": len(what.data), "discount": what.discount, "horizon": what.horizons[-1],
+        "horizons": list(what.horizons), "reach": what.reach, "every": what.every,
+        "critics": len(what.critics), "stochastic": what.stochastic, "seed": what.seed,
+        "policy": type(policy).__name__, "policy_hash": provenance.network_hash(policy),
+        "fitted_critics": fit_critics, "noise_std": noise_std,
         "model": None if model is None else type(model).__name__,
-    } | dict(settings or {})
-    environment = provenance.environment() | {
-        "precision": "float64",
-        "wall_seconds": f"{time.monotonic() - begun:.1f}",
-    }
+    } | dict(settings or {})  # fmt: skip
     names = data.state_names, data.action_names
-    return LogsRun(rows.columns, *names, config, environment, notes)
+    return LogsRun(rows.columns, *names, config, provenance.environment(begun), notes)
 
 
 def _model(rows: RowCollector, what: Arguments, model: System, cut: Windows) -> dict[str, object]:
