@@ -46,6 +46,7 @@ class FitCommand:
         "Data": ("data", "rows", "policy", "export"),
         "Loss": (
             "loss", "weight", "neighbours", "directions", "divided", "steps", "two_model",
+            "jacobians",
         ),
         "Model": ("type", "network", "members", "elites", "hidden", "spectral"),
         "Optimisation": ("epochs", "seconds", "patience", "seed"),
@@ -86,6 +87,9 @@ class FitCommand:
     two_model: bool = False
     """Two models (DDPPO): one by likelihood, which predicts states, and one by --loss, whose
     Jacobians are used along them."""
+    jacobians: bool = False
+    """Compare the members' Jacobians with the simulator's after every epoch (`gradlab figure
+    fit-errors`)."""
     type: Annotated[str, arg(metavar="gaussian|deterministic|FILE")] = "gaussian"
     """Type of model: mean and variance of the next state; the mean alone; or your own network,
     file.py:Net with Net(inputs, outputs), a torch module from standardised rows [N, inputs] to
@@ -145,7 +149,7 @@ class FitCommand:
                 _saved(model).unlink(missing_ok=True)
         with bars() as progress:
             try:
-                fits = self._fitted(data, settings, loss, models, progress)
+                fits = self._fitted(task, data, settings, loss, models, progress)
             except KeyboardInterrupt:
                 begun = any(_saved(model).is_file() for model in models.values())
                 kept = "go on with --resume" if begun else "nothing was fitted yet"
@@ -219,6 +223,7 @@ class FitCommand:
 
     def _fitted(
         self,
+        task: Task,
         data: Trajectories,
         settings: ModelSettings,
         loss: Loss,
@@ -231,6 +236,7 @@ class FitCommand:
 
         losses = {role: OneStepError("nll") for role in models} | {list(models)[-1]: loss}
         fits: dict[str, Fitted] = {}
+        simulator = task.simulator if self.jacobians else None
         for role, file in models.items():
             own = settings
             if self.two_model:  # of seeds of their own, as DDPPO's two
@@ -239,8 +245,9 @@ class FitCommand:
             # A fit that was stopped in its first model has not begun the second.
             again = self.resume and (role == "prediction" or saved.is_file())
             fits[role] = fit_model(
-                data, own, losses[role], saved=saved, resume=again, progress=progress
-            )
+                data, own, losses[role], saved=saved, resume=again, simulator=simulator,
+                progress=progress,
+            )  # fmt: skip
         return fits
 
     def _document(

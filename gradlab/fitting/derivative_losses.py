@@ -153,6 +153,7 @@ class Neighbours:
 
 
 _ROWS = 1024  # states linearized at once
+_COMPARED = 512  # held-out rows whose Jacobians are compared after an epoch
 _Error = Callable[[GaussianEnsemble, Tensor, int], tuple[Tensor, Tensor, Tensor]]
 
 
@@ -364,12 +365,32 @@ def pushed(
     return mean, log_variance, moved[..., : mean.shape[-1]]
 
 
-def true_jacobians(simulator: System, rows: StandardisedRows) -> tuple[Tensor, Tensor]:
-    """∂ŷ/∂x̂ of the simulator [M, in, out], and which rows are certified, [M]."""
+def jacobian_errors(
+    simulator: System, rows: StandardisedRows, at: Tensor
+) -> Callable[[GaussianEnsemble], Tensor]:
+    """Of an ensemble: mean squared error of every member's Jacobian ∂ŷ/∂x̂, [E], at those of the
+    first rows `at` that the simulator certifies."""
+    at = at[:_COMPARED]
+    wanted, sound = true_jacobians(simulator, rows, at)
+    inputs, wanted = rows.inputs[at][sound > 0], wanted[sound > 0]
+    basis = torch.eye(inputs.shape[1]).to(inputs)
+
+    def errors(ensemble: GaussianEnsemble) -> Tensor:
+        many = inputs.expand(ensemble.members, *inputs.shape)
+        _, _, moved = pushed(ensemble, many, basis.expand(*many.shape[:2], *basis.shape))
+        return (moved - wanted).square().mean(dim=(1, 2, 3)).detach().double().cpu()
+
+    return errors
+
+
+def true_jacobians(
+    simulator: System, rows: StandardisedRows, at: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """∂ŷ/∂x̂ of the simulator [M, in, out], and which rows are certified, [M]; of all, or `at`."""
     record, blocks, sound = rows.record, [], []
     outputs_wanted = rows.targets.shape[1]
-    for begin in range(0, len(record), _ROWS):
-        part = slice(begin, begin + _ROWS)
+    taken = torch.arange(len(record)) if at is None else at.cpu()
+    for part in torch.split(taken, _ROWS):
         state, action = record.state[part].double(), record.action[part].double()
         linear = linearize_running(simulator, state, action)
         by_state = torch.cat([linear.A, linear.r_s[:, None]], dim=1)

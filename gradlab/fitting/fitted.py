@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, final
@@ -30,7 +30,7 @@ from gradlab.storage.records import Array, Attribute, Record
 
 _EVALUATED = 1024  # held-out rows at once
 
-_CURVES = ("training", "held_out", "squared_error", "seconds")
+_CURVES = ("training", "held_out", "squared_error", "jacobian_error", "seconds")
 
 
 @final
@@ -41,6 +41,7 @@ class Descent:
         best_epoch: [E], 1 is the first; 0 where no epoch was finite.
         stopped: [E] bool; diverged: [E], the epoch in which a member left the finite numbers, or 0.
         curves: name → one [E] per epoch ("seconds": one number, the time up to its end).
+        jacobian_errors: [E] of the ensemble as it is; None: they are not compared, NaN in `curves`.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class Descent:
         self.stopped = torch.zeros(count, dtype=torch.bool)
         self.best = {name: value.clone() for name, value in ensemble.state_dict().items()}
         self.curves: dict[str, list[Tensor]] = {name: [] for name in _CURVES}
+        self.jacobian_errors: Callable[[GaussianEnsemble], Tensor] | None = None
 
     @property
     def seconds(self) -> float:
@@ -105,6 +107,10 @@ class Descent:
         loss, square = self.evaluated()
         for name, value in (("held_out", loss), ("squared_error", square)):
             self.curves[name].append(value)
+        unknown = torch.full_like(loss, torch.nan)
+        compared = self.jacobian_errors
+        error = unknown if compared is None else compared(self.ensemble)
+        self.curves["jacobian_error"].append(error)
         self.curves["seconds"].append(torch.tensor(seconds, dtype=torch.float64))
         lost = ~torch.isfinite(loss) & ~self.stopped
         self.diverged[lost] = self.epoch
@@ -184,7 +190,8 @@ class Fit:
         explained: [members, out], held-out 1 − MSE / variance per output (s' − s or s', then r).
         explained_error: [out], standard error of its mean over members, the held-out trajectories
             (rows, where there are few) left out in turn.
-        curves: "training", "held_out", "squared_error" [epochs, all members], "seconds" [epochs].
+        curves: "training", "held_out", "squared_error", "jacobian_error" [epochs, all members; NaN
+            where no simulator was given], "seconds" [epochs].
         norms: measured norms of the layers.
         constant: coordinates and targets that are constant in the training rows.
         repeated: training rows whose (s, a) was there before, where the loss has neighbours.
@@ -341,7 +348,9 @@ def save(
 
 def _curves(fit: Fit) -> dict[str, Array]:
     epochs = len(fit.curves["seconds"])
-    columns = ("training", "held_out", "squared_error")
+    columns = ["training", "held_out", "squared_error"]
+    if np.isfinite(fit.curves["jacobian_error"]).any():
+        columns.append("jacobian_error")
     return {
         "epoch": Array(np.arange(1, epochs + 1), ("epoch",)),
         "member": Array(np.array(fit.settings.numbers), ("member",)),

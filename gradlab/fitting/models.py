@@ -20,6 +20,7 @@ from gradlab import validation
 from gradlab.data.noise import child
 from gradlab.data.trajectories import Trajectories
 from gradlab.errors import Failure, InputError
+from gradlab.fitting.derivative_losses import jacobian_errors
 from gradlab.fitting.fitted import Descent, Fit, finished
 from gradlab.fitting.losses import Loss, OneStepError, split, standardised
 from gradlab.fitting.model_settings import MBPO, ModelSettings
@@ -29,6 +30,7 @@ from gradlab.networks.products import fast_products
 from gradlab.progress import Progress, check_progress, silent
 from gradlab.provenance import tensors_hash
 from gradlab.storage.whole_files import placed
+from gradlab.systems.system import System
 from gradlab.user_code.calls import differentiating
 
 _KEY = "gradlab.fit"
@@ -74,6 +76,7 @@ def fit_model(
     saved: Path | None = None,
     resume: bool = False,
     after_epoch: _AfterEpoch | None = None,
+    simulator: System | None = None,
     progress: Progress = silent,
 ) -> Fit:
     """Fit an ensemble to the record.
@@ -85,6 +88,7 @@ def fit_model(
         saved: a file for the state of the fit, replaced every few seconds.
         resume: continue from `saved`.
         after_epoch: called with the epoch and the ensemble as it is then, in eval mode.
+        simulator: whose Jacobians the members' are compared with after every epoch.
 
     Raises:
         InputError: data too few or of another shape, nothing to resume, settings that do not fit.
@@ -94,6 +98,9 @@ def fit_model(
     progress = check_progress(progress)
     loss = OneStepError() if loss is None else loss
     descent, constant = prepared(data, settings, loss, start)
+    if simulator is not None:
+        held_out = descent.held_out.rows
+        descent.jacobian_errors = jacobian_errors(simulator, descent.rows, held_out)
     # As JSON returns it; budgets may change between a fit and its resumption.
     fixed = {
         name: list(value) if isinstance(value, tuple) else value

@@ -1,5 +1,6 @@
 """Figures of the papers from runs, and their tables made again."""
 
+import copy
 import json
 import shutil
 from dataclasses import replace
@@ -10,10 +11,16 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from gradlab.cli import main
 from gradlab.errors import InputError
 from gradlab.figures.training import returns
+from gradlab.fitting.collection import collect
+from gradlab.fitting.fitted import save
+from gradlab.fitting.losses import outputs, split
+from gradlab.fitting.model_settings import ModelSettings
+from gradlab.fitting.models import fit_model
 from gradlab.reporting.figure_data import drawn
 from gradlab.runs.training.results import GOALS, load, loaded, table
 from gradlab.storage import records
@@ -159,6 +166,44 @@ def test_error_over_the_horizon_is_that_of_the_model_and_of_the_simulator() -> N
     # The tail's part b·(S − T) is the rest of |b|²: |S − T|² = |G − S|² − |b|² + 2 b·(S − T).
     tail = (last["dynamics_bias2"] - last["bias2"] + 2 * last["bias2_tail"]).mean(axis=0)
     np.testing.assert_allclose(true[1:] ** 2, tail[1:] / truth[1:], rtol=1e-6)
+
+
+def test_errors_over_a_fit_are_those_of_its_jacobians(tmp_path: Path) -> None:
+    """The last epoch's curve against autograd through the network as it was then."""
+    task = TASKS["pendulum"]()
+    data, then = collect(task, 200, seed=1), []
+    settings = ModelSettings(members=2, hidden=(8,), epochs=3, batch=64)
+    fit = fit_model(
+        data, settings, simulator=task.simulator,
+        after_epoch=lambda _, ensemble: then.append(copy.deepcopy(ensemble)),
+    )  # fmt: skip
+    paths = [tmp_path / "with.h5", tmp_path / "without.h5"]
+    save(fit, paths[0], {"task": "pendulum"})
+    save(fit_model(data, settings), paths[1], {"task": "pendulum"})
+    _, held_out = split(data, settings.held_out, settings.seed)
+    linear = task.simulator.linearize(data.state[held_out].double(), data.action[held_out].double())
+    change = linear.A - torch.eye(linear.A.shape[1]).double()
+    rows = [torch.cat([change, linear.B], 2), torch.cat([linear.r_s, linear.r_a], 1)[:, None]]
+    true, net = torch.cat(rows, 1), then[-1].double()
+    inputs = torch.cat([data.state, data.action], 1)[held_out].double()
+    wanted = []
+    for k in range(2):
+        scaled = (inputs - net.input_mean[k]) / net.input_std[k]
+
+        def member(x: torch.Tensor, k: int = k) -> torch.Tensor:
+            return outputs(net, x.expand(2, 1, -1))[0][k, 0]
+
+        J = torch.stack([torch.func.jacrev(member)(x) for x in scaled])
+        true_scaled = true * net.input_std[k] / net.target_std[k].reshape(-1, 1)
+        wanted.append((J.detach() - true_scaled).square().mean().item())
+    with h5py.File(paths[0]) as file:
+        curve = file["curves/jacobian_error"][:]
+    np.testing.assert_allclose(curve[-1], wanted, rtol=1e-4)
+    line = lines("fit-errors", paths[:1])
+    own = line[line["series"] == "nll, Jacobians"]["y"]
+    np.testing.assert_allclose(own, curve.mean(axis=1))
+    with pytest.raises(InputError, match="fit-errors needs gradlab fit --jacobians"):
+        chosen("fit-errors", paths)
 
 
 def test_several_axes_fit_a_column() -> None:

@@ -25,9 +25,10 @@ class FigureCommand:
     One run: any figure of its report, by its file name there. Several: those of their comparison.
     Names of training runs: returns, returns-time, learning-curves, return-horizons, loss-settings,
     convergence, tracking, value, updates, update-times, weights, gradient-relative,
-    gradient-horizons, error-horizon, model-prediction, model-errors; of measurements: gain, mse,
-    error-1-model, cosine, snr, sample_norm, bias2, variance. docs/papers.md has the papers' figures
-    by these names. What is drawn is written as a table beside it.
+    gradient-horizons, error-horizon, model-prediction, model-errors; of fits: fit-errors; of
+    measurements: gain, mse, error-1-model, cosine, snr, sample_norm, bias2, variance.
+    docs/papers.md has the papers' figures by these names. What is drawn is written as a table
+    beside it.
 
         gradlab figure returns runs/mpg-v2.h5 runs/td3.h5 --output returns.pdf
         gradlab figure convergence runs/mpg-v2.h5 runs/sac.h5 --width double

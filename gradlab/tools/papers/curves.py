@@ -5,6 +5,7 @@
     by_loss            for each n, for each w, and variants     DDPPO 3
     model_errors       of the two models, over transitions      DDPPO 6
     error_by_horizon   of the gradient by model and simulator   MAAC 2
+    fit_errors         of Jacobians and predictions over fits   DDPPO 2
     gradient_horizons  variance and bias of the gradient by h   RP-PGM 2, 5
 
 Curves are means over the seeds with one standard deviation on each side, as the papers draw them.
@@ -26,6 +27,7 @@ from gradlab.figures import drawing, style
 from gradlab.figures.drawing import Curve
 from gradlab.figures.style import Look
 from gradlab.runs.training.results import Floats, Training
+from gradlab.storage.records import Record
 
 Groups = Mapping[str, Mapping[str, Training]]
 _CELL, _WIDEST = (3.3, 2.7), 3  # inches of an axes; how many stand side by side
@@ -153,6 +155,31 @@ def gradient_horizons(figure: Figure, runs: Mapping[str, Training]) -> None:
     titles = ("Variance of one sample", "Squared bias")
     head = f"Gradients by horizon ({_counted(runs.values())}; pale: early; a gap: not above 0)"
     _dress(figure, axes, titles, head, "in squared reward units", "horizon h [steps]")
+
+
+def fit_errors(figure: Figure, fits: Mapping[str, Record]) -> None:
+    """Held-out squared errors over a fit's epochs, an axes for each task: of Jacobians against the
+    simulator's, and of predictions (dotted); means over the members."""
+    tasks = list(dict.fromkeys(str(fit.attributes["task"]) for fit in fits.values()))
+    names = {name: str(fit.attributes["loss"]) for name, fit in fits.items()}
+    told = {(names[name], fit.attributes["task"]) for name, fit in fits.items()}
+    if len(told) < len(fits):  # the loss does not tell them apart
+        names = {name: name for name in fits}
+    axes = dict(zip(tasks, _axes(figure, len(tasks)), strict=True))
+    looks = style.looks(list(dict.fromkeys(names.values())))
+    for name, fit in fits.items():
+        ax, columns = axes[str(fit.attributes["task"])], fit.groups["curves"]
+        look = looks[names[name]]
+        for column, own, what in (
+            ("jacobian_error", look, "Jacobians"),
+            ("squared_error", replace(look, dash=(0, (1, 1.5)), marker=""), "predictions"),
+        ):  # fmt: skip
+            label = f"{look.label}, {what}"
+            _curve(ax, columns["epoch"].values, columns[column].values, own, label)
+    for ax in axes.values():
+        ax.set_yscale("log", nonpositive="clip")
+    head = "Errors over a fit (mean and standard deviation of the members; dotted: predictions)"
+    _dress(figure, list(axes.values()), tasks, head, "squared error, standardised", "epoch")
 
 
 _PAIR = (Look("", style.BLUE, "-", "o"), Look("", style.VERMILION, (0, (5, 1.6)), "s"))

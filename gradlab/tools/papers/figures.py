@@ -24,7 +24,7 @@ from gradlab.runs.training.results import GOALS, KIND, Training, first_reached, 
 from gradlab.storage import journal, records
 from gradlab.tools.papers import curves
 
-_SPEEDS, _BY_HORIZON = "convergence", "gradient-horizons"
+_SPEEDS, _BY_HORIZON, _FIT = "convergence", "gradient-horizons", "fit"
 FORMATS = (".png", ".pdf", ".svg")
 # Panels that a run has only where it was asked for them.
 OPTIONS = {
@@ -39,6 +39,7 @@ OPTIONS = {
     "model-gradient": "gradlab train --two-model",
     "model-errors": "gradlab train --two-model, or ddppo, of every run",
     "error-horizon": "gradlab train --gradient-every N, of rows with a learned model",
+    "fit-errors": "gradlab fit --jacobians of every model",
     "return-horizons": "runs of gradlab train --horizons H with several H",
     "loss-settings": "runs of gradlab train ddppo with several --neighbours or --loss-weight",
     "return_over_updates": "gradlab measure, without --no-rehearsal",
@@ -88,13 +89,13 @@ def chosen(name: str, paths: Sequence[Path]) -> Panel:
     if name in own:
         found = own[name]()
     else:
+        if {journal.kind(file) for file in files} == {_FIT}:
+            raise InputError(f"name is {name!r}, but of fits there is fit-errors{_needs(name)}")
         page = kinds.page_of(paths[0]) if len(paths) == 1 else kinds.compared(paths)[0]
         every = {each.name: each for each in page.panels}
         if name not in every:
-            how = f"; {name} needs {OPTIONS[name]}" if name in OPTIONS else ""
-            raise InputError(
-                f"name is {name!r}, but these runs have {', '.join([*every, *own])}{how}"
-            )
+            names = ", ".join([*every, *own])
+            raise InputError(f"name is {name!r}, but these runs have {names}{_needs(name)}")
         found = every[name]
     written = [records.attributes(path) for path in files if path.is_file()]
     commits = sorted({str(each["commit"]) for each in written if each.get("commit")})
@@ -107,9 +108,21 @@ def chosen(name: str, paths: Sequence[Path]) -> Panel:
     return found
 
 
+def _needs(name: str) -> str:
+    return f"; {name} needs {OPTIONS[name]}" if name in OPTIONS else ""
+
+
 def _own(paths: Sequence[Path]) -> dict[str, Callable[[], Panel]]:
     """The figures that no page has, by name: those for which these training runs have columns."""
-    if not all(journal.kind(path) == KIND for path in paths):
+    found = {journal.kind(path) for path in paths}
+    if found == {_FIT}:
+        fits = {path.stem: records.read(path) for path in paths}
+        if not all("jacobian_error" in fit.groups["curves"] for fit in fits.values()):
+            return {}
+        caption = "Small errors of the prediction need not be small errors of the Jacobian."
+        draw = partial(curves.fit_errors, fits=fits)
+        return {"fit-errors": partial(_several, "fit-errors", caption, draw)}
+    if found != {KIND}:
         return {}
     runs = loaded(paths) if len(paths) > 1 else {(run := load(paths[0])).name: run}
     own: dict[str, Callable[[], Panel]] = {}
