@@ -27,7 +27,7 @@ from gradlab.storage import records
 from gradlab.tasks import TASKS
 from gradlab.tools.papers import reproduction
 from gradlab.tools.papers.figures import chosen, convergence, sized
-from gradlab.tools.papers.published import ITEMS, Item, ItemPart, find, hours, narrowed
+from gradlab.tools.papers.published import ITEMS, Item, ItemPart, find, hours, narrowed, printed
 from gradlab.training.algorithms import ALGORITHMS
 
 RUNS = Path(__file__).parents[2] / "reports" / "mpg-table-1" / "runs"
@@ -231,6 +231,8 @@ def test_several_axes_fit_a_column() -> None:
             "a.png",
             ("these runs have",),
         ),
+        ("table-planning", [DDPPO], "a.md", ("table-planning", "--plan-horizon")),
+        ("table-times", [], "a.md", ("runs are missing",)),
         ("model-errors", [MAAC], "a.png", ("model-errors", "--two-model")),
         ("error-horizon", PAIR, "a.png", ("error-horizon", "--gradient-every")),
         ("return-horizons", [DDPPO, MAAC], "a.png", ("--horizons H with several H",)),
@@ -262,9 +264,9 @@ def test_runs_of_several_commits_are_named_on_the_figure() -> None:
 
 def test_every_item_names_rows_tasks_and_prices_that_exist() -> None:
     for part in PARTS:
-        assert set(part.rows) <= set(ALGORITHMS)
+        assert {part.trained(row)[0] for row in part.rows} <= set(ALGORITHMS)
         assert part.task in TASKS or part.task.endswith("-v5")
-        assert all(hours(row, 1000, 5) > 0 for row in part.rows)
+        assert all(hours(part.trained(row)[0], 1000, 5) > 0 for row in part.rows)
         assert (part.iterations is None) != (part.transitions is None)
         assert all(len(cells) == len(part.columns) for cells in part.printed.values())
 
@@ -301,13 +303,72 @@ def test_an_item_is_trained_once_and_stands_beside_the_paper(
     assert rows["paper: return"].tolist() == ["-1.0 ± 0.5"]
     assert float(rows["return"][0]) == pytest.approx(np.median(run.returns[-1]), rel=0.01)
     assert r"-1.0 $\pm$ 0.5" in (tmp_path / "double_integrator-table.tex").read_text()
-    assert (tmp_path / "double_integrator-returns.pdf").exists()
+    assert (tmp_path / "double_integrator-learning-curves.pdf").exists()
     assert main([*words, *folder]) == 0
     assert path.stat().st_mtime_ns == written
     capsys.readouterr()
     assert main([*words[:4], "0.2", *words[5:], *folder]) == 2
     said = capsys.readouterr().err
     assert "4 iterations and 2 seeds, expected 8 and 2" in said and "name another folder" in said
+
+
+def test_a_variant_is_its_algorithm_with_its_options(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    narrow = {"narrow": ("td3", {"hidden": (8, 8)})}
+    part = ItemPart(
+        "double_integrator", ("narrow", "td3"), iterations=4, variants=narrow,
+        options={"evaluate_every": 2},
+    )  # fmt: skip
+    monkeypatch.setitem(ITEMS["mpg"], "table-1", Item("a table", (part,)))  # type: ignore[index]
+    assert main(["reproduce", "mpg", "table-1", "--seeds", "1", "--folder", str(tmp_path)]) == 0
+    run = load(tmp_path / "narrow-double_integrator.h5")
+    assert run.name == "td3" and run.config["algorithm"]["hidden"] == [8, 8]
+    assert run.config["settings"]["evaluate_every"] == 2 and run.iteration[-1] == 4
+    assert load(tmp_path / "td3-double_integrator.h5").config["algorithm"]["hidden"] != [8, 8]
+
+
+def test_tables_of_times_and_plans_are_sums_and_means_of_the_columns(tmp_path: Path) -> None:
+    target = tmp_path / "times.md"
+    assert main(["figure", "table-times", str(MAAC), "--output", str(target)]) == 0
+    got = pd.read_csv(target.with_suffix(".csv")).iloc[0]
+    with h5py.File(MAAC) as file:
+        of = 1000 / file["evaluations/transitions"][-1] / 5
+        at, critic, policy = (
+            file[f"updates/{name}"][:] for name in ("iteration", "critic_seconds", "policy_seconds")
+        )
+        fits, whole = file["model/seconds"][:].sum(), file["evaluations/seconds"][-1]
+        planned, gain = (
+            file[f"evaluations/planned_{name}_mean"][-1] for name in ("return", "gain")
+        )
+    spent = {"critic": 0.0, "policy": 0.0}
+    for k, last in enumerate(at):
+        updates = last - (at[k - 1] if k else 0)
+        spent = {"critic": spent["critic"] + updates * critic[k],
+                 "policy": spent["policy"] + updates * policy[k]}  # fmt: skip
+    for part, seconds in {**spent, "fits": fits, "whole": whole}.items():
+        assert got[f"{part} [s]"] == pytest.approx(of * seconds, rel=0.01), part
+    parts = sum(got[f"{part} [s]"] for part in ("fits", "roll-outs", "critic", "policy", "rest"))
+    assert parts == pytest.approx(got["whole [s]"], rel=0.01)
+    assert main(["figure", "table-planning", str(MAAC), "--output", str(target)]) == 0
+    cells = pd.read_csv(target.with_suffix(".csv")).iloc[0]
+    for name, values in (("with plan", planned), ("without", planned - gain), ("gain", gain)):
+        assert float(cells[name].split(" ± ")[0]) == pytest.approx(values.mean(), rel=0.01), name
+    assert cells["with plan"].endswith(f"± {values_std(planned)}")
+    assert target.read_text().startswith("| row | task | seeds |")
+    assert r"\pm" in target.with_suffix(".tex").read_text()
+
+
+def values_std(values: np.ndarray) -> str:
+    """Of the seeds, as it is printed."""
+    return f"{np.sqrt(((values - values.mean()) ** 2).sum() / (len(values) - 1)):.2g}"
+
+
+def test_printed_cells_stand_beside_runs_of_their_row_and_task() -> None:
+    assert printed("table-times", "Hopper-v5", "mbpo")["paper: iteration [s]"] == "723"
+    assert printed("table-planning", "Ant-v5", "maac")["paper: without"] == "3.06e3 ± 1.45e3"
+    assert printed("table-returns", "path_tracking", "td3")["paper: return"] == "-13.30 ± 26.50"
+    assert printed("table-returns", "Hopper-v5", "maac") == {}
 
 
 def test_time_and_disk_are_asked_for_before_anything_runs(

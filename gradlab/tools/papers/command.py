@@ -9,12 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 from tyro.conf import Positional, arg
 
 from gradlab.cli.arguments import Document
-from gradlab.cli.terminal.progress_bars import bars, standard_error
+from gradlab.cli.terminal.progress_bars import standard_error
 from gradlab.cli.terminal.streams import undisturbed
 
 if TYPE_CHECKING:
-    from pandas import DataFrame
-
     from gradlab.tools.papers.published import ItemPart
 
 
@@ -27,8 +25,8 @@ class FigureCommand:
     convergence, tracking, value, updates, update-times, weights, gradient-relative,
     gradient-horizons, error-horizon, model-prediction, model-errors; of fits: fit-errors; of
     measurements: gain, mse, error-1-model, cosine, snr, sample_norm, bias2, variance.
-    docs/papers.md has the papers' figures by these names. What is drawn is written as a table
-    beside it.
+    Tables, as Markdown, LaTeX and CSV: table-returns, table-times, table-planning. docs/papers.md
+    has the papers' figures by these names. What is drawn is written as a table beside it.
 
         gradlab figure returns runs/mpg-v2.h5 runs/td3.h5 --output returns.pdf
         gradlab figure convergence runs/mpg-v2.h5 runs/sac.h5 --width double
@@ -47,8 +45,17 @@ class FigureCommand:
 
     def run(self, command: str) -> Document:
         """Draw, and write the figure and its table."""
-        from gradlab.tools.papers.figures import chosen, save, sized
+        from gradlab.tools.papers.figures import chosen, save, sized, training_runs
+        from gradlab.tools.papers.tables import TABLES, markdown, write
 
+        if self.name in TABLES:
+            table = TABLES[self.name](training_runs(self.runs).values())
+            target = self.output or Path("runs") / f"{self.name}.md"
+            files = write(table, target, self.name)
+            return {
+                "headline": f"{', '.join(files)} are written.", "text": markdown(table),
+                "figure": str(target), "table": table.to_dict("records"),
+            }  # fmt: skip
         target = self.output or Path("runs") / f"{self.name}.png"
         found = chosen(self.name, self.runs)
         sized(found.figure, self.width)
@@ -100,6 +107,7 @@ class ReproduceCommand:
         item = published.narrowed(item, self.rows, self.tasks)
         with undisturbed():
             from gradlab.tools.papers import reproduction as made
+            from gradlab.tools.papers.tables import TABLES, markdown, write
 
         folder = self.folder or Path("runs") / f"{self.paper}-{self.item}"
         due = made.planned(item, folder, self.seeds, self.share)
@@ -121,15 +129,16 @@ class ReproduceCommand:
         said = f"{item.title}: {len(due)} runs, about {_hours(whole)} of one core"
         if self.plan:
             return {"headline": f"{said} for what is missing.", "plan": plan}
-        with bars() as progress:
-            left = made.run_missing(due, self.hours, command, progress)
+        left = made.run_missing(due, self.hours, command)
         tables, files, text = {}, [], []
         for part in item.parts:
             runs = made.runs_of(part, folder)
-            table = made.comparison(part, runs.values())
+            if not runs:
+                continue
+            table = TABLES[item.table](runs.values())
             tables[part.task] = table.to_dict("records")
-            text.append(made.markdown(table))
-            files += _written(part, table, folder, item.title)
+            text.append(markdown(table))
+            files += write(table, folder / f"{part.task}-table.csv", item.title)
             files += _drawn(item.figures, part, list(runs), folder)
         done = f"{item.title}: {len(due) - len(left)} of {len(due)} runs are there"
         if left:
@@ -142,19 +151,6 @@ class ReproduceCommand:
 
 def _hours(hours: float) -> str:
     return f"{60 * hours:.0f} min" if hours < 2 else f"{hours:.0f} h"
-
-
-def _written(part: ItemPart, table: DataFrame, folder: Path, title: str) -> list[str]:
-    """The table as Markdown, LaTeX and CSV."""
-    from gradlab.tools.papers.reproduction import latex, markdown
-
-    if not len(table):
-        return []
-    target = folder / f"{part.task}-table.csv"
-    table.to_csv(target, index=False)
-    target.with_suffix(".md").write_text(markdown(table), encoding="utf-8")
-    target.with_suffix(".tex").write_text(latex(table, title), encoding="utf-8")
-    return [str(target.with_suffix(suffix)) for suffix in (".csv", ".md", ".tex")]
 
 
 def _drawn(names: tuple[str, ...], part: ItemPart, paths: list[Path], folder: Path) -> list[str]:

@@ -108,6 +108,14 @@ def chosen(name: str, paths: Sequence[Path]) -> Panel:
     return found
 
 
+def training_runs(paths: Sequence[Path]) -> dict[str, Training]:
+    """Runs by name, those of a sweep for its folder."""
+    if not paths:
+        raise InputError("runs are missing: name at least one RUN.h5")
+    files = [file for path in paths for file in kinds.files(path)]
+    return loaded(files) if len(files) > 1 else {(run := load(files[0])).name: run}
+
+
 def _needs(name: str) -> str:
     return f"; {name} needs {OPTIONS[name]}" if name in OPTIONS else ""
 
@@ -124,7 +132,7 @@ def _own(paths: Sequence[Path]) -> dict[str, Callable[[], Panel]]:
         return {"fit-errors": partial(_several, "fit-errors", caption, draw)}
     if found != {KIND}:
         return {}
-    runs = loaded(paths) if len(paths) > 1 else {(run := load(paths[0])).name: run}
+    runs = training_runs(paths)
     own: dict[str, Callable[[], Panel]] = {}
     if next(iter(runs.values())).task in GOALS:
         caption = "A point is a seed, a line their median."

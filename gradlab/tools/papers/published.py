@@ -10,12 +10,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from gradlab.errors import InputError
 
 _MPG = ("mpg-v1", "mpg-v2", "n-step-dpg", "n-step-adp", "td3", "sac")
 _MAAC_ABLATIONS = ("maac", "maac-h0", "maac-no-steve", "maac-one-sample")
 _MODEL_BASED = ("svg", "steve", "mbpo", "maac", "mage", "ddppo")
+RETURNS = "table-returns"
 _ITERATION = {
     "mpg-v1": 26, "mpg-v2": 14, "n-step-dpg": 20, "n-step-adp": 92, "td3": 10, "sac": 14,
     "mbpo": 22, "steve": 25, "mage": 20, "svg": 20, "rp-dp": 52, "rp-dp-sn": 52, "rp-dr": 1045,
@@ -33,6 +35,8 @@ class ItemPart:
         task, settings: its name in `gradlab list tasks`, or an environment's, and its options.
         iterations, transitions: the paper's length, by one or the other.
         printed: row → the paper's cells under `columns`.
+        options: of `gradlab train`, for every row, by their names in Python.
+        variants: row → the algorithm that it is, and further options.
     """
 
     task: str
@@ -42,15 +46,24 @@ class ItemPart:
     transitions: int | None = None
     columns: tuple[str, ...] = ()
     printed: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+    variants: Mapping[str, tuple[str, Mapping[str, Any]]] = field(default_factory=dict)
+
+    def trained(self, row: str) -> tuple[str, Mapping[str, Any]]:
+        """The algorithm of a row, and its options."""
+        algorithm, own = self.variants.get(row, (row, {}))
+        return algorithm, {**self.options, **own}
 
 
 @dataclass(frozen=True)
 class Item:
-    """A table or a figure of a paper: its parts, and the figures that are drawn of their runs."""
+    """A table or a figure of a paper: its parts, the table that is written and the figures that
+    are drawn of their runs."""
 
     title: str
     parts: tuple[ItemPart, ...]
-    figures: tuple[str, ...] = ("returns",)
+    figures: tuple[str, ...] = ("learning-curves",)
+    table: str = RETURNS
 
 
 _PATH = ItemPart(
@@ -79,9 +92,47 @@ _PENDULUM = ItemPart(
 )  # fmt: skip
 
 
-def _on(rows: tuple[str, ...], **transitions: int) -> tuple[ItemPart, ...]:
+def _on(
+    rows: tuple[str, ...],
+    options: Mapping[str, Any] | None = None,
+    variants: Mapping[str, tuple[str, Mapping[str, Any]]] | None = None,
+    **transitions: int,
+) -> tuple[ItemPart, ...]:
     """The same rows on several MuJoCo environments."""
-    return tuple(ItemPart(f"{name}-v5", rows, transitions=n) for name, n in transitions.items())
+    return tuple(
+        ItemPart(f"{name}-v5", rows, transitions=n, options=options or {}, variants=variants or {})
+        for name, n in transitions.items()
+    )
+
+
+def _times(name: str, maac: tuple[str, ...], mbpo: str) -> ItemPart:
+    """MAAC's Table 1: the paper's seconds are of one of its iterations after 6,000 steps."""
+    return ItemPart(
+        f"{name}-v5", ("maac", "mbpo"), transitions=6000,
+        columns=("iteration [s]", "training model [s]", "optimization [s]"),
+        printed={"maac": maac, "mbpo": (mbpo, "–", "–")},
+    )  # fmt: skip
+
+
+def _planned(name: str, with_plan: str, without: str) -> ItemPart:
+    return ItemPart(
+        f"{name}-v5", ("maac",), transitions=200_000, columns=("with plan", "without"),
+        printed={"maac": (with_plan, without)}, options={"plan_horizon": 3},
+    )  # fmt: skip
+
+
+def _unrolled(*horizons: int) -> dict[str, tuple[str, Mapping[str, Any]]]:
+    """RP-DP with and without spectral normalisation, of several h."""
+    rows = ("rp-dp", "rp-dp-sn")
+    return {f"{row}-h{h}": (row, {"horizons": (h,)}) for h in horizons for row in rows}
+
+
+# DDPPO's Figure 3: n at the paper's w, w at its n; and what both are compared with.
+_LOSSES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "ddppo": ("ddppo", {}), **{f"ddppo-n{n}": ("ddppo", {"neighbours": n}) for n in (1, 5, 25)},
+    **{f"ddppo-w{w:g}": ("ddppo", {"loss_weight": w}) for w in (0.1, 10.0, 50.0)},
+}  # fmt: skip
+_GRADIENTS: Mapping[str, Any] = {"gradient_every": 20_000}
 
 
 # Transitions of DDPPO's figures: epochs of its Table 1 times 1,000; of MAAC's and RP-PGM's: the
@@ -101,6 +152,26 @@ ITEMS: Mapping[str, Mapping[str, Item]] = {
             _on(("sac", "svg", "steve", "mbpo", "maac"),
                 Hopper=200_000, HalfCheetah=200_000, Walker2d=200_000, Ant=200_000),
         ),
+        "table-1": Item(
+            "MAAC, Table 1",
+            (_times("HalfCheetah", ("1312", "486", "738"), "708"),
+             _times("Hopper", ("845", "209", "517"), "723")),
+            table="table-times",
+        ),
+        "table-2": Item(
+            "MAAC, Table 2",
+            (_planned("Ant", "3.97e3 ± 1.48e3", "3.06e3 ± 1.45e3"),
+             _planned("HalfCheetah", "1.09e4 ± 94.5", "1.07e4 ± 253"),
+             _planned("Hopper", "2.8e3 ± 11", "2.77e3 ± 3.31"),
+             _planned("Walker2d", "1.76e3 ± 78", "1.61e3 ± 404")),
+            table="table-planning",
+        ),
+        "figure-2": Item(
+            "MAAC, Fig. 2",
+            (ItemPart("double_integrator", ("maac",), transitions=2000,
+                      options={"horizons": (8,), "gradient_every": 5000}),),
+            ("error-horizon",),
+        ),
         "figure-3": Item("MAAC, Fig. 3", _on(_MAAC_ABLATIONS, Hopper=200_000, HalfCheetah=200_000)),
         "figure-5": Item(
             "MAAC, Fig. 5",
@@ -113,6 +184,18 @@ ITEMS: Mapping[str, Mapping[str, Item]] = {
             "DDPPO, Fig. 1",
             _on(("sac", *_MODEL_BASED), InvertedPendulum=15_000, Hopper=100_000,
                 Walker2d=100_000, HalfCheetah=100_000, Ant=150_000, Humanoid=150_000),
+        ),
+        "figure-3": Item(
+            "DDPPO, Fig. 3",
+            _on((*_LOSSES, "ddppo-no-gradient-loss", "ddppo-one-model"), variants=_LOSSES,
+                Hopper=100_000, Ant=150_000),
+            ("loss-settings",),
+        ),
+        "figure-6": Item(
+            "DDPPO, Fig. 6",
+            _on(("ddppo",), InvertedPendulum=15_000, Hopper=100_000, Walker2d=100_000,
+                HalfCheetah=100_000, Ant=150_000, Humanoid=150_000),
+            ("model-errors",),
         ),
         "figure-5": Item(
             "DDPPO, Fig. 5",
@@ -131,17 +214,40 @@ ITEMS: Mapping[str, Mapping[str, Item]] = {
             _on(("rp-dp", "rp-dp-sn", "rp-dr", "mbpo", "sac"), Hopper=1_000_000,
                 Walker2d=1_000_000),
         ),
+        "figure-2": Item(
+            "RP-PGM, Fig. 2",
+            _on(("rp-dp",), {**_GRADIENTS, "horizons": (16,)}, Hopper=1_000_000),
+            ("gradient-horizons",),
+        ),
         "figure-4": Item(
             "RP-PGM, Fig. 4",
-            _on(("rp-dp", "rp-dp-sn"), Hopper=1_000_000, Walker2d=1_000_000),
+            _on((*_unrolled(3, 15),), variants=_unrolled(3, 15), Hopper=1_000_000)
+            + _on((*_unrolled(3, 10),), variants=_unrolled(3, 10), Walker2d=1_000_000),
+            ("return-horizons",),
+        ),
+        "figure-5": Item(
+            "RP-PGM, Fig. 5",
+            _on((*_unrolled(15),), _GRADIENTS, _unrolled(15), Hopper=1_000_000)
+            + _on((*_unrolled(10),), _GRADIENTS, _unrolled(10), Walker2d=1_000_000),
+            ("gradient-horizons",),
         ),
     },
 }  # fmt: skip
 
 
-def hours(row: str, iterations: int, seeds: int) -> float:
-    """Of one core."""
-    return _ITERATION[row] * iterations * seeds / 3.6e6
+def hours(algorithm: str, iterations: int, seeds: int, longer: float = 1.0) -> float:
+    """Of one core; `longer`: how many times the horizon of the row's own a variant has."""
+    return _ITERATION[algorithm] * max(longer, 1.0) * iterations * seeds / 3.6e6
+
+
+def printed(table: str, task: str, row: str) -> dict[str, str]:
+    """The paper's cells of a table, by "paper: column"; {} where it prints none."""
+    for item in (item for items in ITEMS.values() for item in items.values()):
+        for part in item.parts if item.table == table else ():
+            if part.task == task and row in part.printed:
+                cells = zip(part.columns, part.printed[row], strict=True)
+                return {f"paper: {column}": cell for column, cell in cells}
+    return {}
 
 
 def find(paper: str, item: str) -> Item:

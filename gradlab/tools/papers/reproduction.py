@@ -1,25 +1,22 @@
-"""Trains what an item of a paper lacks, and puts the paper's numbers beside those of the runs."""
+"""Trains what an item of a paper lacks."""
 
 from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
-
 from gradlab import validation
+from gradlab.cli.train import Train
 from gradlab.errors import InputError
-from gradlab.progress import Progress, silent
-from gradlab.runs.training.results import GOALS, Training, first_reached, load
+from gradlab.runs.training.results import Training, load
 from gradlab.tasks import Task, task_from_name
 from gradlab.tools.papers.published import Item, ItemPart, hours
 from gradlab.training.algorithms import find
 from gradlab.training.checkpoints import resume_file
-from gradlab.training.loop import settings_of, train
+from gradlab.training.loop import settings_of
 
 _BYTES = 8  # of a number in replay, its copy while a state is saved included
 
@@ -43,7 +40,10 @@ class ItemRun:
 
     @property
     def hours(self) -> float:
-        return hours(self.row, self.iterations - self.done, self.seeds)
+        algorithm, options = self.part.trained(self.row)
+        usual = max(find(algorithm).horizons)
+        longer = max(options.get("horizons", (usual,))) / max(usual, 1)
+        return hours(algorithm, self.iterations - self.done, self.seeds, longer)
 
 
 def planned(item: Item, folder: Path, seeds: int, share: float) -> list[ItemRun]:
@@ -55,12 +55,12 @@ def planned(item: Item, folder: Path, seeds: int, share: float) -> list[ItemRun]
     for part in item.parts:
         task = task_from_name(part.task, dict(pair.split("=", 1) for pair in part.settings))
         own = [_due(part, task, row, folder, seeds, share) for row in part.rows]
-        due += sorted(own, key=lambda each: hours(each.row, each.iterations, seeds))
+        due += sorted(own, key=lambda each: each.hours)
     return due
 
 
 def _due(part: ItemPart, task: Task, row: str, folder: Path, seeds: int, share: float) -> ItemRun:
-    chosen = settings_of(find(row), task, None, {})
+    chosen = settings_of(find(part.trained(row)[0]), task, None, {})
     each = chosen.agents / chosen.interval  # transitions an iteration
     whole = part.iterations or round((part.transitions or 0) / each)
     iterations = max(1, round(share * whole))
@@ -102,7 +102,6 @@ def run_missing(
     due: Sequence[ItemRun],
     most_hours: float | None = None,
     command: str = "",
-    progress: Progress = silent,
 ) -> list[ItemRun]:
     """Trains what is missing, one run after the other; a run that was begun goes on.
 
@@ -122,11 +121,12 @@ def run_missing(
             continue
         each.path.parent.mkdir(parents=True, exist_ok=True)
         resume = resume_file(each.path).exists()
-        train(
-            each.row, each.task, each.path,
-            resume=resume, overwrite=each.path.exists() and not resume, command=command,
-            progress=progress, seeds=each.seeds, iterations=each.iterations,
-        )  # fmt: skip
+        algorithm, options = each.part.trained(each.row)
+        Train(
+            algorithm=algorithm, task=each.part.task, settings=each.part.settings,
+            seeds=each.seeds, iterations=each.iterations, output=each.path, no_report=True,
+            resume=resume, overwrite=each.path.exists() and not resume, **options,
+        ).run(command)  # fmt: skip
     return left
 
 
@@ -135,57 +135,3 @@ def runs_of(part: ItemPart, folder: Path) -> dict[Path, Training]:
     paths = [path for row in part.rows if (path := _path(part, row, folder)).exists()]
     runs = {path: load(path) for path in paths}
     return {path: run for path, run in runs.items() if len(run.iteration)}
-
-
-def comparison(part: ItemPart, runs: Iterable[Training]) -> pd.DataFrame:
-    """Ours beside the paper's, a row for every run.
-
-    Returns:
-        row, iterations, seeds, hours; median and every seed's last return; iterations to each goal
-        (median of the seeds that reach it, and how many do); the paper's cells as "paper: …".
-    """
-    rows = []
-    for run in runs:
-        last = np.sort(run.returns[-1])[::-1]
-        found: dict[str, object] = {
-            "row": run.name, "iterations": int(run.iteration[-1]), "seeds": len(run.seeds),
-            "hours": round(float(run.seconds[-1]) / 3600, 2),
-            "return": f"{np.median(last):.3g}",
-            "every seed": ", ".join(f"{value:.3g}" for value in last),
-        }  # fmt: skip
-        for goal in GOALS.get(run.task, ()):
-            found[f"to {goal:g}"] = reached(run, goal)
-        printed = zip(part.columns, part.printed.get(run.name, ()), strict=True)
-        rows.append(found | {f"paper: {name}": cell for name, cell in printed})
-    return pd.DataFrame(rows)
-
-
-def reached(run: Training, goal: float) -> str:
-    """Median iteration over the seeds that reach the goal, with their number; – for none."""
-    first = first_reached(run, goal)
-    met = first[np.isfinite(first)]
-    return f"{np.median(met):.0f} ({len(met)} of {len(first)})" if len(met) else "–"
-
-
-def markdown(table: pd.DataFrame) -> str:
-    """As a table of Markdown."""
-    lines = [list(table.columns), ["---"] * len(table.columns), *table.astype(str).values.tolist()]
-    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines) + "\n"
-
-
-def latex(table: pd.DataFrame, title: str) -> str:
-    """As a table of LaTeX (booktabs)."""
-    named: Mapping[str, str] = {"–": "--", "±": r"$\pm$", "_": r"\_"}
-
-    def cell(value: object) -> str:
-        text = str(value)
-        for symbol, command in named.items():
-            text = text.replace(symbol, command)
-        return text
-
-    lines = [" & ".join(map(cell, line)) + r" \\" for line in table.values.tolist()]
-    head = " & ".join(map(cell, table.columns)) + r" \\"
-    body = "\n".join([r"\toprule", head, r"\midrule", *lines, r"\bottomrule"])
-    return (
-        f"% {title}\n\\begin{{tabular}}{{{'l' * len(table.columns)}}}\n{body}\n\\end{{tabular}}\n"
-    )
