@@ -59,7 +59,11 @@ def several_returns(
         for goal in goals:
             if goal > low:
                 ax.axhline(goal, color=MUTED, linewidth=0.6, linestyle=(0, (2, 2)))
-        _behind(ax, {other: of_run[other] for other in names if other != name}, over)
+        for other in names:
+            if other != name:
+                ax.plot(
+                    *_median(of_run[other], over), color=MUTED, linewidth=0.7, alpha=0.45, zorder=1
+                )
         seeds_of(ax, of_run[name], over)
         _dress_cell(ax, name)
     bend_returns(cells[0], rows)
@@ -195,12 +199,6 @@ def seeds_of(ax: Axes, rows: pd.DataFrame, over: str = "iteration", colour: str 
         ax.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
     median = together["value"].to_numpy(float)
     ax.plot(x, median, "D" if few else "-", color=colour, linewidth=1.9)
-
-
-def _behind(ax: Axes, others: Mapping[str, pd.DataFrame], over: str = "iteration") -> None:
-    """The medians of the other runs, in grey."""
-    for rows in others.values():
-        ax.plot(*_median(rows, over), color=MUTED, linewidth=0.7, alpha=0.45, zorder=1)
 
 
 def _dress_cell(ax: Axes, name: str) -> None:

@@ -312,13 +312,10 @@ def _error(
         least = "where squared bias and variance / N′ cross, their sum is near its least."
         caption = f"{called[name]}: {least}"
         drawn.append(panel(f"error-{number}-{_file_name(name)}", _ERROR, caption, alone))
-    return drawn + _decay(profile)
-
-
-def _decay(profile: Profile) -> list[Panel]:
-    """The error over the temporal decay, where several were measured."""
-    drawn = [(each.text, decay_table(profile)) for each in decays(profile)]
-    return [panel("decay", _ERROR, text, partial(figures.decay, table)) for text, table in drawn]
+    for each in decays(profile):  # where several were measured
+        over = partial(figures.decay, decay_table(profile))
+        drawn.append(panel("decay", _ERROR, each.text, over))
+    return drawn
 
 
 def _direction(profile: Profile, table: pd.DataFrame, chosen: str | None) -> list[Panel]:

@@ -359,10 +359,6 @@ def _lowers(choice: Choice) -> str:
     return f" Lower the return: {_alternatives(choice, choice.steps.lowers, 'cells')}."
 
 
-def _criterion(best: Best) -> str:
-    return CALLED[best.criterion].partition(" (")[0]
-
-
 def _alternatives(choice: Choice, others: tuple[Cell, ...], called: str = "other cells") -> str:
     names = dict.fromkeys(name for name, _ in others)
     if len(names) > _MANY:
@@ -384,7 +380,8 @@ def _sure(choice: Choice, best: Best) -> str:
 
 def _fact(choice: Choice, best: Best) -> Fact:
     ends = (best.interval.low, best.interval.high)
-    where = f"{_criterion(best)} of {cell_words(choice, best.cell)}"
+    criterion = CALLED[best.criterion].partition(" (")[0]
+    where = f"{criterion} of {cell_words(choice, best.cell)}"
     if best.criterion == "gain":
         return Fact(where, gain_text(best.number(choice.samples)), f"{choice.samples} samples.")
     if best.criterion != "mse":

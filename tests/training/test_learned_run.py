@@ -44,7 +44,7 @@ def task(prior=None):
 
 def row(model=MODEL, horizons=(0, 3), **changes):
     short = with_horizons(find("mpg-v2"), horizons)
-    return replace(short, hidden=(8, 8), batch=15, model=model, **changes)
+    return replace(short, hidden=(8, 8), batch=15, model=model, replay=4096, **changes)
 
 
 ARMS = {
@@ -76,24 +76,21 @@ def whole(small_run):
     return lambda name: small_run(ARMS[name], task, **SMALL, seeds=2)
 
 
-@pytest.mark.parametrize("arm", ["nll", "multistep", "two models", "spectral"])
-def test_seeds_that_learn_models_together_are_seeds_apart(tmp_path, whole, arm):
+@pytest.mark.parametrize(
+    ("arm", "seed"), [("nll", 0), ("multistep", 1), ("two models", 0), ("spectral", 1)]
+)
+def test_seeds_that_learn_models_together_are_seeds_apart(tmp_path, whole, arm, seed):
     together = whole(arm)
-    fits = read(together).groups["model"]
-    for seed in range(2):
-        apart = train(ARMS[arm], task(), tmp_path / f"{seed}.h5", **SMALL, first_seed=seed)
-        torch.testing.assert_close(
-            numbers(together, seed), numbers(apart, seed), rtol=1e-7, atol=1e-9
-        )
-        own = read(apart).groups["model"]
-        for name in ("prediction_held_out", "prediction_explained"):
-            np.testing.assert_allclose(
-                fits[name].values[:, seed], own[name].values[:, 0], rtol=1e-7
-            )
+    apart = train(ARMS[arm], task(), tmp_path / "apart.h5", **SMALL, first_seed=seed)
+    torch.testing.assert_close(numbers(together, seed), numbers(apart, seed), rtol=1e-7, atol=1e-9)
+    fits, own = (read(path).groups["model"] for path in (together, apart))
+    for name in ("prediction_held_out", "prediction_explained"):
+        np.testing.assert_allclose(fits[name].values[:, seed], own[name].values[:, 0], rtol=1e-7)
     assert not torch.equal(numbers(together, 0), numbers(together, 1))
 
 
-@pytest.mark.parametrize("arm", list(ARMS))
+# "multistep-dd" saves what its two parts save.
+@pytest.mark.parametrize("arm", [arm for arm in ARMS if arm not in ("dd", "multistep")])
 def test_a_stopped_learned_run_goes_on_bit_for_bit(tmp_path, whole, arm):
     cut = stopped(partial(train, ARMS[arm], task(), tmp_path / "cut.h5"), 30, **SMALL, seeds=2)
     for seed in range(2):

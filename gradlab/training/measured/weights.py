@@ -180,7 +180,9 @@ def row(run: Run) -> dict[str, Any]:
             measured = _of_seed(run, seed, states, in_force[seed], rule, check)
         if measured["outcome"] == SWITCHED:
             learner.in_force[seed] = measured["measured"]
-        _put(columns, seed, measured | {"in_force": learner.weights(k)[seed]}, len(finite))
+        for name, value in (measured | {"in_force": learner.weights(k)[seed]}).items():
+            array = np.asarray(value, dtype=np.float64)
+            columns.setdefault(name, np.full((len(finite), *array.shape), np.nan))[seed] = array
     took = time.monotonic() - begun
     weighing.seconds += took
     share = weighing.seconds / max(run.seconds + took, 1e-9)
@@ -250,13 +252,6 @@ def _among(weights: Floats, here: np.ndarray) -> Floats:
     """Of some of the horizons, to a sum of 1; even where they had none."""
     some = weights[here]
     return some / some.sum() if some.sum() > 0 else np.full(len(some), 1 / len(some))
-
-
-def _put(columns: dict[str, Any], seed: int, values: Mapping[str, Any], seeds: int) -> None:
-    """One seed's columns into the row of all."""
-    for name, value in values.items():
-        array = np.asarray(value, dtype=np.float64)
-        columns.setdefault(name, np.full((seeds, *array.shape), np.nan))[seed] = array
 
 
 SEED, EACH = ("seed",), ("seed", "horizon")

@@ -56,13 +56,9 @@ class Passes:
         for _ in range(self.epochs):
             orders = torch.stack([torch.randperm(count, generator=one) for one in generators])
             for rows in orders.to(target.device).chunk(self.parts, dim=1):
-                yield _picked(batch, rows), target.gather(1, rows)
-
-
-def _picked(batch: Batch, rows: Tensor) -> Batch:
-    """Rows [E, n] of every seed's own."""
-    seeds = torch.arange(len(rows), device=rows.device)[:, None]
-    return Batch(**{name: values[seeds, rows] for name, values in batch.tensors.items()})
+                seeds = torch.arange(len(rows), device=rows.device)[:, None]
+                part = {name: values[seeds, rows] for name, values in batch.tensors.items()}
+                yield Batch(**part), target.gather(1, rows)
 
 
 Floats = NDArray[np.float64]

@@ -194,7 +194,9 @@ def _weighted_return(
     rewards = state.new_zeros(state.shape[:2])
     alive = torch.ones_like(rewards)
     here = _Here(state, *context.act(state, noise.first))
-    home, longest = here.detached(), _longest(chosen)
+    home = here.detached()
+    # The longest horizon to which each seed gives a weight, [E].
+    longest = np.max([n * (weight > 0) for n, weight in chosen.items()], axis=0)
     for t in range(last + 1):
         if t in chosen:
             value = context.value(here.state, here.action, here.log_prob)
@@ -244,11 +246,6 @@ def _at_rest(over: NDArray[np.bool_], home: _Here, here: _Here) -> _Here:
         torch.where(resting, home.action, here.action),
         log_prob,
     )
-
-
-def _longest(chosen: dict[int, Floats]) -> Floats:
-    """The longest horizon to which each seed gives a weight, [E]."""
-    return np.asarray(np.max([n * (weight > 0) for n, weight in chosen.items()], axis=0))
 
 
 ROWS = 4096  # of states that are linearized at once: more leave the processor's cache
