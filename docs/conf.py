@@ -12,7 +12,7 @@ from pathlib import Path
 from sphinx.application import Sphinx
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from docs.pages import claims, commands, docstrings, findings, names, offline, tables
+from docs.pages import claims, commands, docstrings, findings, formulas, names, offline, tables
 
 project = "gradlab"
 version = release = metadata.version("gradlab")
@@ -31,7 +31,7 @@ exclude_patterns = [".*", "build", "dist", "runs", "tests", "reports/*/table.md"
 
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
 myst_heading_anchors = 4
-myst_enable_extensions = ["attrs_inline", "colon_fence", "deflist", "substitution"]
+myst_enable_extensions = ["attrs_inline", "colon_fence", "deflist", "dollarmath", "substitution"]
 nb_execution_mode = "off"  # notebooks are committed with their outputs
 default_role = "code"
 autodoc_member_order = "bysource"
@@ -61,4 +61,5 @@ def setup(app: Sphinx) -> None:
     findings.write(generated)
     claims.write(generated)
     docstrings.setup(app)
+    formulas.setup(app)
     offline.setup(app)

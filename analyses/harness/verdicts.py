@@ -34,8 +34,8 @@ HEADER = """# Claims of the papers, tested again: {subject}
 {there}
 
 Each row is one script; `verdicts.json` has its numbers.
-The outcome is about the paper's sentence ([five outcomes](../README.md)); sizes are ours. What is
-wrong as printed says so in its verdict. Intervals are 95% unless the verdict says otherwise.
+The outcome is about the paper's sentence ([five outcomes](../README.md)); sizes are ours. A verdict
+says where its claim is wrong as printed. Intervals are 95% unless the verdict says otherwise.
 """
 FIRST, TITLE = "## What to do\n", "## Verdicts\n"
 TABLE = """

@@ -56,7 +56,7 @@ FINDINGS = (
         times=100,
     ),
     Finding(
-        "The model's states are to be mended, not its Jacobians",
+        "Fix the model's states, not its Jacobians",
         "Gain of 25 steps, θ in all actions: **{}%** along the model's states, **{}%** along the "
         "simulator's with the same Jacobians",
         "path-tracking/numbers.csv",
@@ -164,7 +164,7 @@ FINDINGS = (
         ),
         "whose-gradient/whose-gradient.png",
         "python -m analyses.model_based.whose_gradient",
-        "Every model-based row whose bias is told from noise, but SVG(∞) on the cart-pole; shares "
+        "Every model-based row whose bias can be separated from noise, but SVG(∞) on the cart-pole; shares "
         "above 100% are made up for by the model's. Five seeds, small networks, 4,000 transitions.",
         ("critic", "critic low", "critic high"),
         times=100,

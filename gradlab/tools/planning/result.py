@@ -97,7 +97,7 @@ class Plans:
         if len(near) > 1:
             names = (f"{_NAMED[str(name)]} at {horizons(list(rows.horizon))}"
                      for name, rows in near.groupby("planner", sort=False))  # fmt: skip
-            words.append(f"Not told apart: {listed(list(names), len(_NAMED))}.")
+            words.append(f"May be best: {listed(list(names), len(_NAMED))}.")
         if not along.empty:
             open_ = (along.ci_low <= 0) & (along.ci_high >= 0)
             verbs = (
